@@ -1,0 +1,142 @@
+//! The C++ shim: what tch does not bind, and nothing more. Unsafe code lives here and in `comm::ffi`.
+
+use crate::error::{Error, Kind, Result};
+use std::ffi::{CStr, c_char, c_void};
+use tch::{TchError, Tensor};
+
+type Message = *mut c_char;
+type Handle = *mut c_void;
+
+unsafe extern "C" {
+    fn trainer_backward(roots: *const Handle, grads: *const Handle, n: usize) -> Message;
+    fn trainer_set_grad(leaf: Handle, grad: Handle) -> Message;
+    fn trainer_dropout(out: *mut Handle, x: Handle, p: f64, key: i64) -> Message;
+    #[allow(clippy::too_many_arguments)]
+    fn trainer_fused_adamw(
+        weights: Handle,
+        grads: Handle,
+        exp_avg: Handle,
+        exp_avg_sq: Handle,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+        step: f64,
+        grad_scale: f64,
+    ) -> Message;
+    fn trainer_cuda_stream(device: i32, handle: *mut Handle) -> Message;
+}
+
+/// The error of a libtorch message: out of memory has a kind of its own.
+pub fn libtorch_error(message: &str) -> Error {
+    let lower = message.to_lowercase();
+    let memory = lower.contains("out of memory") || lower.contains("can't allocate memory");
+    Error::new(if memory { Kind::OutOfMemory } else { Kind::Other }, message.trim())
+}
+
+impl From<TchError> for Error {
+    fn from(e: TchError) -> Self {
+        libtorch_error(&e.to_string())
+    }
+}
+
+fn check(message: Message) -> Result<()> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the shim returns either null or a string made by strdup, which is ours to free.
+    let text = unsafe {
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        libc::free(message.cast());
+        text
+    };
+    Err(libtorch_error(&text))
+}
+
+fn handle(tensor: &Tensor) -> Handle {
+    tensor.as_ptr().cast_mut().cast()
+}
+
+/// Runs backward from `roots`, each starting with its gradient of the same shape; gradients of leaves accumulate.
+pub fn backward(roots: &[&Tensor], grads: &[&Tensor]) -> Result<()> {
+    assert_eq!(roots.len(), grads.len(), "each root needs its gradient");
+    let roots: Vec<Handle> = roots.iter().map(|t| handle(t)).collect();
+    let grads: Vec<Handle> = grads.iter().map(|t| handle(t)).collect();
+    // SAFETY: both arrays hold `len` pointers to live tensors.
+    check(unsafe { trainer_backward(roots.as_ptr(), grads.as_ptr(), roots.len()) })
+}
+
+/// Makes `grad` (same shape) the tensor in which backward accumulates the gradient of `leaf`.
+pub fn set_grad(leaf: &Tensor, grad: &Tensor) -> Result<()> {
+    // SAFETY: both are live tensors; libtorch keeps its own reference to `grad`.
+    check(unsafe { trainer_set_grad(handle(leaf), handle(grad)) })
+}
+
+/// Dropout with the mask that is a pure function of `key` and the element's index; fp32 on the CPU.
+///
+/// Each element is kept with probability `1 - p` and then scaled by `1 / (1 - p)`. No mask is kept for backward.
+pub fn dropout(x: &Tensor, p: f64, key: u64) -> Result<Tensor> {
+    let mut out: Handle = std::ptr::null_mut();
+    // SAFETY: on success `out` is a new at::Tensor, whose ownership passes to the tch tensor.
+    unsafe {
+        check(trainer_dropout(&mut out, handle(x), p, key.cast_signed()))?;
+        Ok(Tensor::from_ptr(out.cast()))
+    }
+}
+
+/// The numbers of one AdamW step.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamWStep {
+    pub learning_rate: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    pub weight_decay: f64,
+    /// Counts from 1.
+    pub step: u64,
+    /// Gradients are divided by this first (1: left alone).
+    pub grad_scale: f64,
+}
+
+/// One fused AdamW step, in place, on slices of equal length.
+pub fn fused_adamw(w: &Tensor, g: &Tensor, exp_avg: &Tensor, exp_avg_sq: &Tensor, s: &AdamWStep) -> Result<()> {
+    // SAFETY: four live tensors.
+    check(unsafe {
+        trainer_fused_adamw(
+            handle(w),
+            handle(g),
+            handle(exp_avg),
+            handle(exp_avg_sq),
+            s.learning_rate,
+            s.beta1,
+            s.beta2,
+            s.weight_decay,
+            s.epsilon,
+            s.step as f64,
+            s.grad_scale,
+        )
+    })
+}
+
+/// The handle of libtorch's current stream on a CUDA device, as the CUDA driver knows it.
+pub fn cuda_stream(device: usize) -> Result<*mut c_void> {
+    let mut stream: Handle = std::ptr::null_mut();
+    // SAFETY: the shim writes one pointer.
+    check(unsafe { trainer_cuda_stream(device as i32, &mut stream) })?;
+    Ok(stream)
+}
+
+/// The memory of a contiguous tensor on the CPU.
+///
+/// # Panics
+/// For a tensor that is elsewhere or not contiguous.
+pub fn bytes(tensor: &Tensor) -> &[u8] {
+    assert!(tensor.device() == tch::Device::Cpu && tensor.is_contiguous(), "bytes of a contiguous CPU tensor only");
+    let length = tensor.numel() * tensor.kind().elt_size_in_bytes();
+    if length == 0 {
+        return &[];
+    }
+    // SAFETY: a contiguous CPU tensor owns `length` initialised bytes at its data pointer, for as long as it lives.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) }
+}

@@ -1,0 +1,71 @@
+//! The thin binary: run the command; on an error or a panic tell who failed and take all ranks down.
+
+use clap::Parser;
+use std::panic;
+use std::time::Instant;
+use trainer::cli::{self, Cli};
+use trainer::error::{Error, Kind};
+use trainer::observe::{logs, rank_of_environment};
+
+fn main() {
+    let began = Instant::now();
+    let cli = Cli::parse();
+    logs::start(cli.log_format, rank_of_environment());
+    die_on_panic();
+    match cli.run(began) {
+        Ok(()) => leave(0),
+        Err(e) => fail(&e),
+    }
+}
+
+/// Says what went wrong and ends: together with all ranks when they share the error, else at once and for all.
+fn fail(e: &Error) -> ! {
+    let code = e.kind().exit_code();
+    let rank = rank_of_environment();
+    if !e.is_shared() {
+        tell(e);
+        abort(code);
+    }
+    if rank == 0 {
+        tell(e);
+    }
+    leave(code)
+}
+
+fn tell(e: &Error) {
+    match (cli::group(), e.kind()) {
+        (Some(group), _) if group.world() > 1 && !e.is_shared() => {
+            eprintln!("trainer: rank {}: error: {e}", group.rank());
+        }
+        (_, Kind::Stopped) => eprintln!("trainer: {e}"),
+        _ => eprintln!("trainer: error: {e}"),
+    }
+}
+
+/// Leaves the group in good order.
+fn leave(code: i32) -> ! {
+    let finished = cli::group().map_or(Ok(()), |group| group.finish());
+    if let Err(e) = finished {
+        eprintln!("trainer: {e}");
+    }
+    std::process::exit(code)
+}
+
+/// Ends this rank, and with it the job.
+fn abort(code: i32) -> ! {
+    match cli::group() {
+        Some(group) => group.abort(code),
+        None => std::process::exit(code),
+    }
+}
+
+/// libtorch's errors come as panics where tch has no other way: they end the job as any error does.
+fn die_on_panic() {
+    panic::set_hook(Box::new(|info| {
+        let message = info.payload_as_str().unwrap_or("a panic without a message");
+        let place = info.location().map_or_else(String::new, |place| format!(" ({}:{})", place.file(), place.line()));
+        let e = trainer::ffi::libtorch_error(message);
+        eprintln!("trainer: rank {}: error: {e}{place}", rank_of_environment());
+        abort(e.kind().exit_code())
+    }));
+}

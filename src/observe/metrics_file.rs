@@ -1,0 +1,38 @@
+//! `metrics.jsonl`: one JSON object a line, flushed line by line.
+
+use crate::error::{Context, Result};
+use serde_json::Value;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The metrics of a run, open for appending.
+#[derive(Debug)]
+pub struct MetricsFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsFile {
+    /// Opens the file and sets its content to `history`: nothing for a fresh run, a checkpoint's lines for a resumed
+    /// one, so that lines of steps that are run again do not stand twice.
+    ///
+    /// # Errors
+    /// The file's name and what the system says.
+    pub fn open(path: &Path, history: &[Value]) -> Result<Self> {
+        let file = OpenOptions::new().create(true).write(true).truncate(true).open(path).context(path.display())?;
+        let mut metrics = MetricsFile { path: path.to_owned(), file };
+        history.iter().try_for_each(|line| metrics.write(line))?;
+        Ok(metrics)
+    }
+
+    /// Appends a line.
+    ///
+    /// # Errors
+    /// The file's name and what the system says: a full disk.
+    pub fn write(&mut self, line: &Value) -> Result<()> {
+        let mut text = line.to_string();
+        text.push('\n');
+        self.file.write_all(text.as_bytes()).context(format!("{}: cannot be written", self.path.display()))
+    }
+}

@@ -1,0 +1,57 @@
+//! Signals that ask a run to write a checkpoint and stop.
+//!
+//! SIGUSR1 always does: `kill -USR1` to mpirun reaches every rank, and schedulers send it before a time limit. SIGINT and
+//! SIGTERM do in a run of one rank; under mpirun they mean that the job is being killed, within two seconds.
+
+use crate::error::{Context, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Whether a stop was asked for.
+#[derive(Debug, Clone, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    /// A flag that nothing has raised.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks for the stop.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether somebody asked.
+    pub fn raised(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Listens on the runtime; `alone` tells whether this is a run of one rank. A second SIGINT ends the process at once.
+///
+/// # Errors
+/// When the system refuses a handler.
+pub fn listen(runtime: &tokio::runtime::Handle, alone: bool) -> Result<StopFlag> {
+    let _inside = runtime.enter();
+    let flag = StopFlag::new();
+    let mut kinds = vec![SignalKind::user_defined1()];
+    if alone {
+        kinds.extend([SignalKind::interrupt(), SignalKind::terminate()]);
+    }
+    for kind in kinds {
+        let mut stream = signal(kind).context("signal handler")?;
+        let flag = flag.clone();
+        runtime.spawn(async move {
+            while stream.recv().await.is_some() {
+                if kind == SignalKind::interrupt() && flag.raised() {
+                    eprintln!("trainer: interrupted again: stopping without a checkpoint");
+                    std::process::exit(130);
+                }
+                flag.raise();
+            }
+        });
+    }
+    Ok(flag)
+}
