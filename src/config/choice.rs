@@ -1,0 +1,169 @@
+//! Settings that are one word out of a few.
+
+use std::fmt::{self, Display};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::source::nearest;
+use super::value::FromToml;
+use crate::error::{Error, Result};
+
+/// An enum whose variants have the names that users write. Words after `later` belong to the project's plan but not to
+/// this version, and their error says so.
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$attr:meta])* $variant:ident = $word:literal),* $(,)? }
+     $(later $($later:literal),*)?) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+        pub enum $name { $($(#[$attr])* #[serde(rename = $word)] $variant),* }
+
+        impl $name {
+            /// All of them, in the order of the documentation.
+            pub const ALL: &[$name] = &[$($name::$variant),*];
+
+            /// The name that users write.
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$variant => $word),* }
+            }
+        }
+
+        impl Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+            fn from_str(word: &str) -> Result<Self> {
+                let found = Self::ALL.iter().find(|choice| choice.name() == word);
+                found.copied().ok_or_else(|| Error::input(refusal(word, &[$($word),*], &[$($($later),*)?])))
+            }
+        }
+
+        impl FromToml for $name {
+            fn expected() -> String {
+                one_of(&[$($word),*])
+            }
+            fn from_toml(value: &toml::de::DeValue<'_>) -> Option<Result<Self, String>> {
+                Some(value.as_str()?.parse().map_err(|e: Error| e.to_string()))
+            }
+        }
+    };
+}
+
+/// `"a"`, `"a" or "b"`, `"a", "b" or "c"`.
+fn one_of(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|w| format!("{w:?}")).collect();
+    match quoted.as_slice() {
+        [.., _, _] => format!("{} or {}", quoted[..quoted.len() - 1].join(", "), quoted[quoted.len() - 1]),
+        _ => quoted.concat(),
+    }
+}
+
+fn refusal(word: &str, words: &[&str], later: &[&str]) -> String {
+    if later.contains(&word) {
+        return format!("this version does not train {word:?}, only {}", one_of(words));
+    }
+    let hint = nearest(word, words.iter().copied()).map(|w| format!(" (did you mean {w:?}?)")).unwrap_or_default();
+    format!("found {word:?}, expected {}{hint}", one_of(words))
+}
+
+choice! {
+    /// What a model is trained to do.
+    TaskKind {
+        /// One label of many.
+        #[default]
+        SequenceClassification = "sequence-classification",
+        /// One number.
+        Regression = "regression",
+    } later "multi-label", "token-classification", "question-answering", "multiple-choice", "masked-lm", "causal-lm",
+        "chat", "seq2seq"
+}
+
+impl TaskKind {
+    /// The metrics of an evaluation besides `loss`, in the order in which they are shown.
+    pub fn metrics(self) -> &'static [&'static str] {
+        match self {
+            TaskKind::SequenceClassification => &["accuracy", "f1", "matthews_correlation"],
+            TaskKind::Regression => &["pearson", "spearmanr", "mse"],
+        }
+    }
+}
+
+choice! {
+    /// How the learning rate goes after warm-up, as in Hugging Face's `get_scheduler`.
+    LrSchedulerType {
+        /// Straight down to 0 at the last step.
+        #[default]
+        Linear = "linear",
+        /// Half a cosine down to 0 at the last step.
+        Cosine = "cosine",
+        /// At its peak from the first step, without warm-up.
+        Constant = "constant",
+        /// At its peak after warm-up.
+        ConstantWithWarmup = "constant_with_warmup",
+    }
+}
+
+choice! {
+    /// When something happens that happens again and again.
+    IntervalStrategy {
+        /// Never.
+        #[default]
+        No = "no",
+        /// Every so many steps.
+        Steps = "steps",
+        /// At the end of each epoch.
+        Epoch = "epoch",
+    }
+}
+
+choice! {
+    /// What to do about a record that cannot be used.
+    OnBadRecord {
+        /// End with its file and line before training starts.
+        #[default]
+        Error = "error",
+        /// Leave it out, count and report.
+        Skip = "skip",
+    }
+}
+
+choice! {
+    /// The format of a data file.
+    Format {
+        /// One JSON object a line.
+        #[default]
+        Jsonl = "jsonl",
+        /// Comma separated.
+        Csv = "csv",
+        /// Tab separated.
+        Tsv = "tsv",
+    }
+}
+
+choice! {
+    /// The number format of weights and activations.
+    Precision {
+        /// 32-bit floats.
+        #[default]
+        Fp32 = "fp32",
+    } later "bf16", "fp16"
+}
+
+choice! {
+    /// The collectives that ranks talk through.
+    Backend {
+        /// What the machine and the way of starting ask for.
+        #[default]
+        Auto = "auto",
+        /// One rank, no communication.
+        Solo = "solo",
+        /// MPI, on the CPU.
+        Mpi = "mpi",
+        /// NCCL, on GPUs.
+        Nccl = "nccl",
+    }
+}

@@ -1,0 +1,100 @@
+//! The keys and their types: the one list that reading, writing, messages and the documentation's test go by.
+
+use std::path::PathBuf;
+
+use super::choice::{Backend, Format, IntervalStrategy, LrSchedulerType, OnBadRecord, Precision, TaskKind};
+use super::problems::Problems;
+use super::source::Entries;
+
+/// Declares the structs of settings as written, the list of their keys, and how they are read.
+macro_rules! sections {
+    ($($field:ident: $raw:ident = $section:literal { $($key:ident: $type:ty),* $(,)? })*) => {
+        /// All settings as written; `None` for one that was not, or that was noted as a problem.
+        #[derive(Debug, Default)]
+        pub struct Raw { $(pub $field: $raw),* }
+
+        $(#[derive(Debug, Default)]
+        pub struct $raw { $(pub $key: Option<$type>),* })*
+
+        /// The keys of each section, the top level's (under an empty name) first, in the documentation's order.
+        pub const KEYS: &[(&str, &[&str])] = &[$(($section, &[$(stringify!($key)),*])),*];
+
+        impl Raw {
+            /// Takes each setting from the entries and notes every one of a wrong type.
+            pub fn read(entries: &Entries<'_>, problems: &mut Problems) -> Self {
+                Raw { $($field: $raw {
+                    $($key: entries.read(&dotted($section, stringify!($key)), problems)),*
+                }),* }
+            }
+        }
+    };
+}
+
+/// `section.key`; the key alone at the top level.
+pub fn dotted(section: &str, key: &str) -> String {
+    if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
+}
+
+sections! {
+    top: RawTop = "" {
+        output_dir: PathBuf,
+        overwrite_output_dir: bool,
+        seed: u64,
+    }
+    model: RawModel = "model" {
+        path: PathBuf,
+        hidden_dropout_prob: f64,
+        attention_probs_dropout_prob: f64,
+        classifier_dropout: f64,
+    }
+    task: RawTask = "task" {
+        kind: TaskKind,
+        labels: Vec<String>,
+    }
+    data: RawData = "data" {
+        train: PathBuf,
+        eval: PathBuf,
+        max_length: usize,
+        text_column: String,
+        text_pair_column: String,
+        label_column: String,
+        columns: Vec<String>,
+        header: bool,
+        on_bad_record: OnBadRecord,
+        cache_dir: PathBuf,
+        format: Format,
+    }
+    train: RawTrain = "train" {
+        num_train_epochs: f64,
+        max_steps: u64,
+        global_batch_size: usize,
+        micro_batch_tokens: usize,
+        learning_rate: f64,
+        lr_scheduler_type: LrSchedulerType,
+        warmup_ratio: f64,
+        warmup_steps: u64,
+        weight_decay: f64,
+        adam_beta1: f64,
+        adam_beta2: f64,
+        adam_epsilon: f64,
+        max_grad_norm: f64,
+        logging_steps: u64,
+        eval_strategy: IntervalStrategy,
+        eval_steps: u64,
+        save_strategy: IntervalStrategy,
+        save_steps: u64,
+        save_total_limit: usize,
+        load_best_model_at_end: bool,
+        metric_for_best_model: String,
+        greater_is_better: bool,
+    }
+    parallel: RawParallel = "parallel" {
+        zero_stage: u64,
+        precision: Precision,
+        num_threads: usize,
+    }
+    comm: RawComm = "comm" {
+        backend: Backend,
+        timeout_seconds: f64,
+    }
+}

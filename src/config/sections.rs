@@ -1,0 +1,134 @@
+//! The sections of a [`super::Config`]. A field is a key of `docs/configuration.md` by the same name.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::choice::{Backend, Format, IntervalStrategy, LrSchedulerType, OnBadRecord, Precision, TaskKind};
+
+/// `[model]`: what is fine-tuned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// A Hugging Face folder: config.json, *.safetensors, tokenizer.json.
+    pub path: PathBuf,
+    /// In [0, 1), instead of config.json's.
+    pub hidden_dropout_prob: Option<f64>,
+    /// In [0, 1), instead of config.json's.
+    pub attention_probs_dropout_prob: Option<f64>,
+    /// In [0, 1), instead of config.json's.
+    pub classifier_dropout: Option<f64>,
+}
+
+/// `[task]`: what it learns to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskConfig {
+    /// The task.
+    pub kind: TaskKind,
+    /// All labels, in the order of their numbers; otherwise they are found in the training data.
+    pub labels: Option<Vec<String>>,
+}
+
+/// `[data]`: from which examples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DataConfig {
+    /// The training file.
+    pub train: PathBuf,
+    /// The evaluation file.
+    pub eval: Option<PathBuf>,
+    /// Tokens a sequence is cut to, special ones included; at least 3. Otherwise what the model allows.
+    pub max_length: Option<usize>,
+    /// The column of the (first) text.
+    pub text_column: String,
+    /// The column of the second text of a pair.
+    pub text_pair_column: Option<String>,
+    /// The column of the label or number.
+    pub label_column: String,
+    /// The names of the columns of a CSV or TSV file that has no header.
+    pub columns: Option<Vec<String>>,
+    /// Whether a CSV or TSV file's first row holds the column names; otherwise found out by looking.
+    pub header: Option<bool>,
+    /// What to do about a record that cannot be used.
+    pub on_bad_record: OnBadRecord,
+    /// Where tokenised data is kept.
+    pub cache_dir: Option<PathBuf>,
+    /// The format of the files; otherwise by their ending.
+    pub format: Option<Format>,
+}
+
+/// `[train]`: for how long and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainConfig {
+    /// Passes over the training data, fractions allowed.
+    pub num_train_epochs: f64,
+    /// Optimizer steps; wins over `num_train_epochs`.
+    pub max_steps: Option<u64>,
+    /// Sequences per optimizer step, over all ranks.
+    pub global_batch_size: usize,
+    /// Tokens that one rank takes through forward and backward at a time.
+    pub micro_batch_tokens: usize,
+    /// The peak of the schedule.
+    pub learning_rate: f64,
+    /// How the learning rate goes after warm-up.
+    pub lr_scheduler_type: LrSchedulerType,
+    /// Warm-up as a share of all steps, in [0, 1].
+    pub warmup_ratio: f64,
+    /// Warm-up in steps; wins over `warmup_ratio` when above 0.
+    pub warmup_steps: u64,
+    /// AdamW's decoupled weight decay; biases and norms have none.
+    pub weight_decay: f64,
+    /// Decay of AdamW's mean of gradients, in [0, 1).
+    pub adam_beta1: f64,
+    /// Decay of AdamW's mean of squared gradients, in [0, 1).
+    pub adam_beta2: f64,
+    /// Added to AdamW's denominator.
+    pub adam_epsilon: f64,
+    /// The global gradient norm is clipped to this; 0 for no clipping.
+    pub max_grad_norm: f64,
+    /// Steps between two lines of metrics.
+    pub logging_steps: u64,
+    /// When to evaluate, besides after the last step.
+    pub eval_strategy: IntervalStrategy,
+    /// Steps between two evaluations; always there with [`IntervalStrategy::Steps`].
+    pub eval_steps: Option<u64>,
+    /// When to write a checkpoint.
+    pub save_strategy: IntervalStrategy,
+    /// Steps between two checkpoints with [`IntervalStrategy::Steps`].
+    pub save_steps: u64,
+    /// Keep only that many checkpoints: the newest, and the best with `load_best_model_at_end`.
+    pub save_total_limit: Option<usize>,
+    /// Whether the final model is the best checkpoint rather than the last step.
+    pub load_best_model_at_end: bool,
+    /// The metric that ranks checkpoints, without the prefix `eval_`.
+    pub metric_for_best_model: String,
+    /// As written; [`TrainConfig::is_greater_better`] fills in the default.
+    pub greater_is_better: Option<bool>,
+}
+
+impl TrainConfig {
+    /// Whether a greater value of `metric_for_best_model` is a better one: as set, otherwise true unless the name is
+    /// that of a loss (Hugging Face's rule) or of an error (`mse`).
+    pub fn is_greater_better(&self) -> bool {
+        let lower_is_better = self.metric_for_best_model.ends_with("loss") || self.metric_for_best_model == "mse";
+        self.greater_is_better.unwrap_or(!lower_is_better)
+    }
+}
+
+/// `[parallel]`: how the work is spread.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ParallelConfig {
+    /// Which of optimizer state, gradients and weights are sharded over ranks: 0, none.
+    pub zero_stage: u8,
+    /// The number format of weights and activations.
+    pub precision: Precision,
+    /// CPU threads a rank; otherwise OMP_NUM_THREADS, otherwise its share of the cores.
+    pub num_threads: Option<usize>,
+}
+
+/// `[comm]`: how ranks talk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommConfig {
+    /// Which collectives to use.
+    pub backend: Backend,
+    /// Seconds after which a collective that waits for a rank fails.
+    pub timeout_seconds: f64,
+}

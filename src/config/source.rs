@@ -1,0 +1,195 @@
+//! What was written, in the file and on the command line: entries by dotted key, and the problem of each name that is
+//! not one.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problems::{Origin, Problems};
+use super::raw::{KEYS, dotted};
+use super::value::{FromToml, describe};
+use crate::error::Result;
+
+/// What was written for the known keys.
+#[derive(Debug)]
+pub struct Entries<'a>(HashMap<String, Entry<'a>>);
+
+#[derive(Debug)]
+struct Entry<'a> {
+    value: DeValue<'a>,
+    /// The value of an override, letter by letter.
+    text: Option<&'a str>,
+}
+
+impl Entries<'_> {
+    /// The setting of this dotted key, `None` if it is missing or of a wrong type, which is noted.
+    pub fn read<T: FromToml>(&self, key: &str, problems: &mut Problems) -> Option<T> {
+        let entry = self.0.get(key)?;
+        let as_written = || T::read(&DeValue::String(Cow::Borrowed(entry.text?))).ok();
+        match T::read(&entry.value) {
+            Ok(value) => Some(value),
+            // `output_dir=2024-01-31` means a folder, although it reads as a TOML date.
+            Err(text) => as_written().or_else(|| {
+                problems.with(key, text);
+                None
+            }),
+        }
+    }
+}
+
+/// The entries of a file's text, replaced by those of the `key=value` overrides. An error only for a text that is not
+/// TOML: the rest could not be trusted then.
+pub fn entries<'a>(text: &'a str, overrides: &'a [String], problems: &mut Problems) -> Result<Entries<'a>> {
+    let mut entries = HashMap::new();
+    let line = |offset: usize| Origin::Line(text[..offset].matches('\n').count() + 1);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let origin = error.span().map_or(Origin::Absent, |span| line(span.start));
+        problems.at(origin, "", format!("not valid TOML: {}", error.message().replace('\n', "; ")));
+    }
+    problems.finish()?;
+    for (key, value) in table.into_inner() {
+        let origin = line(key.span().start);
+        let name = key.into_inner();
+        if KEYS[0].1.contains(&&*name) {
+            problems.written(&name, origin);
+            entries.insert(name.into_owned(), Entry { value: value.into_inner(), text: None });
+        } else if let Some((section, _)) = KEYS.iter().find(|(section, _)| *section == name) {
+            match value.into_inner() {
+                DeValue::Table(table) => of_section(section, table, line, &mut entries, problems),
+                other => problems.at(origin, section, not_a_section(section, &other)),
+            }
+        } else {
+            let is_section = value.get_ref().is_table();
+            problems.at(origin, &name, if is_section { unknown_section(&name) } else { unknown_key("", &name) });
+        }
+    }
+    for item in overrides {
+        of_override(item, &mut entries, problems);
+    }
+    Ok(Entries(entries))
+}
+
+fn of_section<'a>(
+    section: &str,
+    table: DeTable<'a>,
+    line: impl Fn(usize) -> Origin,
+    entries: &mut HashMap<String, Entry<'a>>,
+    problems: &mut Problems,
+) {
+    for (key, value) in table {
+        let origin = line(key.span().start);
+        let name = dotted(section, key.get_ref());
+        if is_key(&name) {
+            problems.written(&name, origin);
+            entries.insert(name, Entry { value: value.into_inner(), text: None });
+        } else {
+            problems.at(origin, &name, unknown_key(section, key.get_ref()));
+        }
+    }
+}
+
+fn of_override<'a>(item: &'a str, entries: &mut HashMap<String, Entry<'a>>, problems: &mut Problems) {
+    let Some((written, text)) = item.split_once('=') else {
+        return problems.at(Origin::CommandLine, item, "expected key=value");
+    };
+    let (written, text) = (written.trim(), text.trim());
+    match resolve(written, KEYS) {
+        Ok(name) => {
+            let value = DeValue::parse(text).map_or(DeValue::String(Cow::Borrowed(text)), Spanned::into_inner);
+            problems.written(&name, Origin::CommandLine);
+            entries.insert(name, Entry { value, text: Some(text) });
+        }
+        Err(problem) => problems.at(Origin::CommandLine, written, problem),
+    }
+}
+
+/// The dotted key that an override means: a bare key must be unique over the sections.
+fn resolve(written: &str, keys: &[(&str, &[&str])]) -> Result<String, String> {
+    let matching: Vec<String> = all(keys)
+        .filter(|(section, key)| written == *key || written == dotted(section, key))
+        .map(|(section, key)| dotted(section, key))
+        .collect();
+    match matching.as_slice() {
+        [] => {
+            let (section, key) = written.rsplit_once('.').unwrap_or(("", written));
+            Err(unknown_key(section, key))
+        }
+        [key] => Ok(key.clone()),
+        _ if matching.iter().any(|key| key == written) => Ok(written.to_owned()),
+        _ => Err(format!("there are several keys of this name: write {}", matching.join(" or "))),
+    }
+}
+
+fn all<'k>(keys: &'k [(&'k str, &'k [&'k str])]) -> impl Iterator<Item = (&'k str, &'k str)> + Clone {
+    keys.iter().flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)))
+}
+
+fn is_key(name: &str) -> bool {
+    all(KEYS).any(|(section, key)| dotted(section, key) == name)
+}
+
+/// The nearest name counts wherever it stands; between equally near ones, the section that was written.
+fn unknown_key(section: &str, key: &str) -> String {
+    let candidates = all(KEYS).filter(|(s, _)| *s == section).chain(all(KEYS).filter(|(s, _)| *s != section));
+    match nearest(key, candidates.clone().map(|(_, key)| key)) {
+        Some(near) => {
+            let section = candidates.into_iter().find(|(_, key)| *key == near).map_or("", |(section, _)| section);
+            format!("unknown key, did you mean {}?", dotted(section, near))
+        }
+        None => "unknown key, and no key has a similar name: docs/configuration.md lists all".to_owned(),
+    }
+}
+
+fn unknown_section(name: &str) -> String {
+    let sections = KEYS.iter().map(|(section, _)| *section).filter(|section| !section.is_empty());
+    match nearest(name, sections.clone()) {
+        Some(near) => format!("unknown section, did you mean [{near}]?"),
+        None => format!("unknown section, expected one of [{}]", sections.collect::<Vec<_>>().join("], [")),
+    }
+}
+
+fn not_a_section(name: &str, value: &DeValue<'_>) -> String {
+    let key = all(KEYS).find(|(_, key)| *key == name).map(|(section, key)| dotted(section, key));
+    let hint = key.map(|key| format!(" (did you mean {key}?)")).unwrap_or_default();
+    format!("found {}, but [{name}] is a section of settings{hint}", describe(value))
+}
+
+/// The candidate most like `word`, the first of equals; `None` if none is at all like it.
+pub fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+    let word = word.to_lowercase();
+    let likeness = |candidate: &str| strsim::normalized_damerau_levenshtein(&word, candidate);
+    let mut best = (0.5, None);
+    for candidate in candidates {
+        let likeness = likeness(candidate);
+        if likeness > best.0 {
+            best = (likeness, Some(candidate));
+        }
+    }
+    best.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_key_must_be_unique() {
+        let keys: &[(&str, &[&str])] = &[("", &["seed"]), ("a", &["path", "x"]), ("b", &["path"]), ("c", &["seed"])];
+        assert_eq!(resolve("x", keys).unwrap(), "a.x");
+        assert_eq!(resolve("b.path", keys).unwrap(), "b.path");
+        assert_eq!(resolve("path", keys).unwrap_err(), "there are several keys of this name: write a.path or b.path");
+        // The top level's own key is spelled out already.
+        assert_eq!(resolve("seed", keys).unwrap(), "seed");
+        assert_eq!(resolve("c.seed", keys).unwrap(), "c.seed");
+    }
+
+    #[test]
+    fn nearest_is_near_or_nothing() {
+        assert_eq!(nearest("learning_rat", ["warmup_ratio", "learning_rate"].into_iter()), Some("learning_rate"));
+        assert_eq!(nearest("Seed", ["seed"].into_iter()), Some("seed"));
+        assert_eq!(nearest("zzz", ["seed", "eval"].into_iter()), None);
+    }
+}

@@ -1,0 +1,343 @@
+//! What a person meets: defaults, messages, overrides, the written form; and that the documentation is true.
+
+use super::*;
+use crate::error::Kind;
+
+const MINIMAL: &str = "output_dir = 'out'\nmodel.path = 'm'\ntask.kind = 'sequence-classification'\ndata.train = 't'\n";
+const DOCS: &str = include_str!("../../docs/configuration.md");
+
+fn words(overrides: &[&str]) -> Vec<String> {
+    overrides.iter().map(|s| s.to_string()).collect()
+}
+
+/// The minimal configuration with overrides.
+fn with(overrides: &[&str]) -> Result<Config> {
+    Config::parse(MINIMAL, "run.toml", &words(overrides))
+}
+
+fn message(result: Result<Config>) -> String {
+    let error = result.expect_err("a problem");
+    assert_eq!(error.kind(), Kind::Input);
+    error.to_string()
+}
+
+#[track_caller]
+fn refused(overrides: &[&str], part: &str) {
+    let message = message(with(overrides));
+    assert!(message.contains(part), "{message:?} lacks {part:?}");
+}
+
+#[test]
+fn defaults() {
+    let config = with(&[]).unwrap();
+    assert_eq!(config.seed, 42);
+    assert_eq!(config.model.path, Path::new("m"));
+    assert_eq!(config.task, TaskConfig { kind: TaskKind::SequenceClassification, labels: None });
+    assert_eq!((config.data.text_column.as_str(), config.data.label_column.as_str()), ("text", "label"));
+    assert_eq!((config.train.learning_rate, config.train.num_train_epochs), (5e-5, 3.0));
+    assert_eq!((config.train.eval_strategy, config.train.eval_steps), (IntervalStrategy::No, None));
+    assert_eq!(config.train.lr_scheduler_type, LrSchedulerType::Linear);
+    assert_eq!(config.comm, CommConfig { backend: Backend::Auto, timeout_seconds: 600.0 });
+}
+
+#[test]
+fn every_problem_is_told_at_once_in_the_order_of_the_file() {
+    let text = "output_dir = 3\nlearning_rate = 1e-5\n[train]\nlearning_rat = 1\nmax_steps = -1\nadam_beta1 = 1.0\n\
+                warmup_ratio = nan\n[trian]\n[data]\ntrain = 't'\ntext_column = ['a']\nzzz = 1\n[task]\n\
+                kind = 'multi-label'\n";
+    let expected = "\
+12 problems in the configuration:
+  run.toml:1: output_dir: found the whole number 3, expected a path in quotes
+  run.toml:2: learning_rate: unknown key, did you mean train.learning_rate?
+  run.toml:4: train.learning_rat: unknown key, did you mean train.learning_rate?
+  run.toml:5: train.max_steps: found the whole number -1, expected a whole number from 0 up
+  run.toml:6: train.adam_beta1: found 1, expected a number from 0 up and less than 1
+  run.toml:7: train.warmup_ratio: found NaN, expected a number from 0 to 1
+  run.toml:8: trian: unknown section, did you mean [train]?
+  run.toml:11: data.text_column: found a list, expected a string that is not empty
+  run.toml:12: data.zzz: unknown key, and no key has a similar name: docs/configuration.md lists all
+  run.toml:14: task.kind: this version does not train \"multi-label\", only \"sequence-classification\" or \"regression\"
+  command line: train.logging_steps: found 0, expected a whole number from 1 up
+  run.toml: model.path: is required, and is missing";
+    assert_eq!(message(Config::parse(text, "run.toml", &words(&["logging_steps=0"]))), expected);
+}
+
+#[test]
+fn broken_toml_is_told_with_its_lines_and_nothing_else() {
+    let message = message(Config::parse("seed = 1\nseed = 2\n[train]\nmax_steps = = 3\n", "run.toml", &[]));
+    assert!(message.contains("\n  run.toml:2: not valid TOML: duplicate key"), "{message}");
+    assert!(message.contains("\n  run.toml:4: not valid TOML: "), "{message}");
+    assert!(!message.contains("required"), "{message}");
+}
+
+#[test]
+fn a_section_and_a_key_of_the_same_name_are_told_apart() {
+    let text = "train = 'a.jsonl'";
+    let found = message(Config::parse(text, "run.toml", &[]));
+    let expected = "run.toml:1: train: found the string \"a.jsonl\", but [train] is a section of settings (did you mean \
+                    data.train?)";
+    assert!(found.contains(expected), "{found}");
+}
+
+#[test]
+fn overrides_are_toml_or_strings() {
+    let config = with(&[
+        "output_dir=runs/x",
+        "model.path=foo/bar=baz",
+        "learning_rate=3e-5",
+        "num_train_epochs=2",
+        "labels=[\"a\", 'b']",
+        "header=true",
+        "eval=2024-01-31",
+        "text_column=7",
+        "eval_strategy=epoch",
+        "seed=1",
+        "seed = 0x10",
+    ])
+    .unwrap();
+    assert_eq!(config.output_dir, Path::new("runs/x"));
+    assert_eq!(config.model.path, Path::new("foo/bar=baz"));
+    assert_eq!((config.train.learning_rate, config.train.num_train_epochs), (3e-5, 2.0));
+    assert_eq!(config.task.labels, Some(vec!["a".to_string(), "b".into()]));
+    assert_eq!(config.data.header, Some(true));
+    assert_eq!(config.data.eval.as_deref(), Some(Path::new("2024-01-31")), "a date is a path where one is wanted");
+    assert_eq!(config.data.text_column, "7");
+    assert_eq!(config.train.eval_strategy, IntervalStrategy::Epoch);
+    assert_eq!(config.seed, 16, "the last one counts");
+}
+
+#[test]
+fn bad_overrides() {
+    refused(&["learning_rate"], "command line: learning_rate: expected key=value");
+    refused(&["learnin_rate=1"], "command line: learnin_rate: unknown key, did you mean train.learning_rate?");
+    refused(&["data.learning_rate=1"], "data.learning_rate: unknown key, did you mean train.learning_rate?");
+    refused(&["learning_rate=fast"], "train.learning_rate: found the string \"fast\", expected a number");
+    refused(&["header=True"], "data.header: found the string \"True\", expected true or false");
+    refused(&["max_steps=1.5"], "train.max_steps: found the number 1.5, expected a whole number from 0 up");
+    refused(&["labels=[1]"], "task.labels: found the whole number 1 in the list, expected a list of strings");
+    refused(&["eval="], "data.eval: found the string \"\", expected a path in quotes");
+    refused(&["seed=99999999999999999999"], "seed: found the whole number 99999999999999999999");
+    refused(
+        &["backend=mpl"],
+        "found \"mpl\", expected \"auto\", \"solo\", \"mpi\" or \"nccl\" (did you mean \"mpi\"?)",
+    );
+    refused(&["precision=bf16"], "this version does not train \"bf16\", only \"fp32\"");
+    refused(&["zero_stage=1"], "found 1, but sharding over ranks (ZeRO) is not in this version: use 0");
+}
+
+#[test]
+fn ranges() {
+    for bad in [
+        "learning_rate=0",
+        "learning_rate=inf",
+        "num_train_epochs=0",
+        "max_steps=0",
+        "global_batch_size=0",
+        "micro_batch_tokens=0",
+        "max_length=2",
+        "warmup_ratio=1.1",
+        "weight_decay=-0.1",
+        "adam_beta2=1",
+        "adam_epsilon=0",
+        "max_grad_norm=-1",
+        "hidden_dropout_prob=1",
+        "save_steps=0",
+        "save_total_limit=0",
+        "num_threads=0",
+        "timeout_seconds=0",
+        "timeout_seconds=1e10",
+    ] {
+        refused(&[bad], ", expected a ");
+    }
+    with(&["max_grad_norm=0", "warmup_ratio=1", "hidden_dropout_prob=0", "max_length=3", "weight_decay=0"]).unwrap();
+}
+
+#[test]
+fn labels_and_columns() {
+    refused(&["labels=[]"], "found an empty list");
+    refused(&["labels=['a','b','a']"], "the label \"a\" is there twice");
+    refused(&["labels=['a','']"], "a label is an empty string");
+    refused(&["kind=regression", "labels=['a']"], "a regression has no labels");
+    refused(&["columns=['label','x']"], "lacks \"text\", which is data.text_column");
+    refused(&["columns=['label','text','x','x']"], "the column \"x\" is there twice");
+    refused(&["columns=['label','text']", "header=true"], "without a header");
+    with(&["columns=['label','s']", "text_column=s", "header=false"]).unwrap();
+}
+
+#[test]
+fn when_to_evaluate() {
+    let train = |overrides: &[&str]| with(&[&["eval=e"], overrides].concat()).unwrap().train;
+    assert_eq!(train(&["eval_steps=20"]).eval_strategy, IntervalStrategy::Steps);
+    assert_eq!(train(&["eval_strategy=steps", "logging_steps=7"]).eval_steps, Some(7));
+    assert_eq!(train(&["eval_steps=20", "eval_strategy=no"]).eval_strategy, IntervalStrategy::No);
+    refused(&["eval_steps=20"], "train.eval_steps: evaluation (eval_strategy = \"steps\") needs data.eval");
+    refused(&["eval_strategy=epoch"], "train.eval_strategy: evaluation (eval_strategy = \"epoch\") needs data.eval");
+    // Only the setting that is wrong is blamed.
+    assert_eq!(message(with(&["eval=", "eval_steps=20"])).lines().count(), 1);
+    assert_eq!(message(with(&["eval=e", "eval_strategy=steps", "logging_steps=0"])).lines().count(), 1);
+}
+
+#[test]
+fn the_best_model() {
+    let best = |overrides: &[&str]| with(&[&["eval=e", "load_best_model_at_end=true"], overrides].concat());
+    best(&["eval_steps=50", "save_steps=100"]).unwrap();
+    best(&["eval_strategy=epoch", "save_strategy=epoch"]).unwrap();
+    for (overrides, part) in [
+        (&["save_steps=100"][..], "finding the best model needs evaluations"),
+        (&["eval_strategy=epoch"], "eval_strategy is \"epoch\", save_strategy \"steps\""),
+        (&["eval_steps=30", "save_steps=100"], "save_steps = 100 is not a multiple of eval_steps = 30"),
+    ] {
+        let message = message(best(overrides));
+        assert!(message.contains(part), "{message}");
+    }
+    refused(&["load_best_model_at_end=true"], "finding the best model needs data.eval");
+}
+
+#[test]
+fn the_metric_and_its_direction() {
+    let train = |overrides: &[&str]| with(overrides).unwrap().train;
+    let accuracy = train(&["metric_for_best_model=eval_accuracy"]);
+    assert_eq!((accuracy.metric_for_best_model.as_str(), accuracy.is_greater_better()), ("accuracy", true));
+    assert!(!train(&[]).is_greater_better());
+    assert!(!train(&["kind=regression", "metric_for_best_model=mse"]).is_greater_better());
+    assert!(!train(&["metric_for_best_model=f1", "greater_is_better=false"]).is_greater_better());
+    refused(&["metric_for_best_model=mse"], "found \"mse\", expected loss, accuracy, f1, matthews_correlation");
+}
+
+/// All optional settings set, and characters that need escaping.
+fn full() -> Config {
+    with(&[
+        "output_dir='''a \"b\"\\c'''",
+        "seed=9223372036854775807",
+        "hidden_dropout_prob=0.1",
+        "attention_probs_dropout_prob=0",
+        "classifier_dropout=0.30000000000000004",
+        "labels=[\"neg\\n\", \"größer\"]",
+        "eval=e",
+        "max_length=128",
+        "text_pair_column=b",
+        "columns=['text','b','label']",
+        "header=false",
+        "on_bad_record=skip",
+        "cache_dir=c",
+        "format=tsv",
+        "max_steps=10",
+        "learning_rate=1e-300",
+        "eval_steps=5",
+        "save_total_limit=2",
+        "greater_is_better=true",
+        "num_threads=1",
+        "backend=mpi",
+    ])
+    .unwrap()
+}
+
+#[test]
+fn the_written_form_parses_back() {
+    for config in [with(&[]).unwrap(), full()] {
+        let text = config.to_toml();
+        assert_eq!(Config::parse(&text, "config.toml", &[]).unwrap(), config, "{text}");
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config, "{json}");
+    }
+    let text = with(&[]).unwrap().to_toml();
+    assert!(text.starts_with("output_dir = \"out\"\noverwrite_output_dir = false\nseed = 42\n\n[model]\n"), "{text}");
+    assert!(text.contains("\n# eval =\n") && text.contains("\nlearning_rate = 5e-5\n"), "{text}");
+}
+
+#[test]
+fn no_setting_is_left_out_of_the_written_form() {
+    let table = toml::Table::try_from(full()).unwrap();
+    let mut in_config: Vec<String> = Vec::new();
+    for (name, value) in &table {
+        match value.as_table() {
+            Some(section) => in_config.extend(section.keys().map(|key| dotted(name, key))),
+            None => in_config.push(name.clone()),
+        }
+    }
+    let mut in_keys: Vec<String> = full().settings().map(|s| dotted(s.section, s.key)).collect();
+    in_config.sort();
+    in_keys.sort();
+    assert_eq!(in_config, in_keys);
+}
+
+#[test]
+fn differences_are_those_settings_in_order() {
+    let (mine, other) = (with(&[]).unwrap(), with(&["seed=7", "max_steps=3", "labels=['a']"]).unwrap());
+    let text = |parts: [&str; 3]| (parts[0].to_string(), parts[1].to_string(), parts[2].to_string());
+    let expected =
+        [text(["seed", "42", "7"]), text(["task.labels", "unset", "[\"a\"]"]), text(["train.max_steps", "unset", "3"])];
+    assert_eq!(mine.differences(&other), expected);
+    assert_eq!(mine.differences(&mine.clone()), []);
+}
+
+#[test]
+fn files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.toml");
+    let missing = message(Config::load(Some(&path), &[]));
+    assert!(missing.contains("run.toml") && missing.contains("No such file"), "{missing}");
+    std::fs::write(&path, format!("\u{feff}{MINIMAL}")).unwrap();
+    assert_eq!(Config::load(Some(&path), &[]).unwrap(), with(&[]).unwrap());
+
+    let alone = words(&["output_dir=out", "model.path=m", "kind=sequence-classification", "data.train=t"]);
+    assert_eq!(Config::load(None, &alone).unwrap(), with(&[]).unwrap());
+    assert_eq!(message(Config::load(None, &alone[1..])), "command line: output_dir: is required, and is missing");
+}
+
+#[test]
+fn task_kinds_have_names() {
+    for kind in TaskKind::ALL {
+        assert_eq!(kind.to_string().parse::<TaskKind>().unwrap(), *kind);
+    }
+    let error = "sequence_classification".parse::<TaskKind>().unwrap_err();
+    assert!(error.to_string().ends_with("(did you mean \"sequence-classification\"?)"), "{error}");
+}
+
+/// (dotted key, default) of the rows of the documentation's tables of keys.
+fn documented() -> Vec<(String, &'static str)> {
+    let keys = DOCS.split("\n## ").find(|part| part.starts_with("Keys")).expect("a chapter of keys");
+    let mut section = "";
+    let mut rows = Vec::new();
+    for line in keys.lines() {
+        if let Some(title) = line.strip_prefix("### ") {
+            section = title.strip_prefix('[').map_or("", |title| title.trim_end_matches(']'));
+        } else if let Some(row) = line.strip_prefix("| `") {
+            let (key, rest) = row.split_once("` | ").expect("a key between backticks");
+            rows.push((dotted(section, key), rest.split(" | ").nth(1).expect("a default")));
+        }
+    }
+    rows
+}
+
+#[test]
+fn the_documentation_has_every_key_and_no_other_in_order() {
+    let documented: Vec<String> = documented().into_iter().map(|(key, _)| key).collect();
+    let keys: Vec<String> =
+        KEYS.iter().flat_map(|(section, keys)| keys.iter().map(|key| dotted(section, key))).collect();
+    assert_eq!(documented, keys);
+}
+
+#[test]
+fn the_documentation_has_the_defaults() {
+    for ((key, default), setting) in documented().into_iter().zip(with(&[]).unwrap().settings()) {
+        let code = default.strip_prefix('`').and_then(|d| d.strip_suffix('`'));
+        match code.map(|code| code.parse::<toml::Value>().unwrap()) {
+            Some(value) => assert_eq!(Some(value), setting.value, "{key}"),
+            None => assert!(setting.value.is_none() || default == "required", "{key}: {default} is not the default"),
+        }
+    }
+}
+
+#[test]
+fn the_documentation_s_examples_hold() {
+    let example = DOCS.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let config = Config::parse(example, "docs/configuration.md", &[]).unwrap();
+    assert_eq!(config.train.eval_strategy, IntervalStrategy::Steps);
+
+    let broken = "\n".repeat(10) + "[train]\nlearning_rat = 1\n";
+    let found = message(Config::parse(&broken[1..], "run.toml", &words(&["max_steps=many"])));
+    let told = DOCS.lines().filter_map(|line| line.strip_prefix("      "));
+    assert_eq!(told.clone().count(), 2);
+    told.for_each(|line| assert!(found.contains(line), "{found} lacks {line}"));
+}

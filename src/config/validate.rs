@@ -1,0 +1,229 @@
+//! Defaults and checks: from settings as written to a [`Config`].
+
+use super::choice::{IntervalStrategy, TaskKind};
+use super::problems::Problems;
+use super::raw::{Raw, RawData, RawTrain};
+use super::{CommConfig, Config, DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
+
+/// The configuration with its defaults. It is good only if `problems` is empty afterwards: a stand-in takes the place
+/// of each setting that is missing or wrong.
+pub fn validate(raw: Raw, problems: &mut Problems) -> Config {
+    if let Some(stage) = raw.parallel.zero_stage.filter(|stage| *stage != 0) {
+        let text = format!("found {stage}, but sharding over ranks (ZeRO) is not in this version: use 0");
+        problems.with("parallel.zero_stage", text);
+    }
+    let config = Config {
+        output_dir: required("output_dir", raw.top.output_dir, problems),
+        overwrite_output_dir: raw.top.overwrite_output_dir.unwrap_or(false),
+        seed: raw.top.seed.unwrap_or(42),
+        model: ModelConfig {
+            path: required("model.path", raw.model.path, problems),
+            hidden_dropout_prob: raw.model.hidden_dropout_prob,
+            attention_probs_dropout_prob: raw.model.attention_probs_dropout_prob,
+            classifier_dropout: raw.model.classifier_dropout,
+        },
+        task: TaskConfig { kind: required("task.kind", raw.task.kind, problems), labels: raw.task.labels },
+        data: data(raw.data, problems),
+        train: train(raw.train),
+        parallel: ParallelConfig {
+            zero_stage: 0,
+            precision: raw.parallel.precision.unwrap_or_default(),
+            num_threads: raw.parallel.num_threads,
+        },
+        comm: CommConfig {
+            backend: raw.comm.backend.unwrap_or_default(),
+            timeout_seconds: raw.comm.timeout_seconds.unwrap_or(600.0),
+        },
+    };
+    numbers(&config, problems);
+    labels(&config.task, problems);
+    columns(&config.data, problems);
+    evaluation(&config, problems);
+    config
+}
+
+fn required<T: Default>(key: &str, value: Option<T>, problems: &mut Problems) -> T {
+    if value.is_none() && !problems.is_written(key) {
+        problems.with(key, "is required, and is missing");
+    }
+    value.unwrap_or_default()
+}
+
+fn data(raw: RawData, problems: &mut Problems) -> DataConfig {
+    DataConfig {
+        train: required("data.train", raw.train, problems),
+        eval: raw.eval,
+        max_length: raw.max_length,
+        text_column: raw.text_column.unwrap_or_else(|| "text".into()),
+        text_pair_column: raw.text_pair_column,
+        label_column: raw.label_column.unwrap_or_else(|| "label".into()),
+        columns: raw.columns,
+        header: raw.header,
+        on_bad_record: raw.on_bad_record.unwrap_or_default(),
+        cache_dir: raw.cache_dir,
+        format: raw.format,
+    }
+}
+
+fn train(raw: RawTrain) -> TrainConfig {
+    let logging_steps = raw.logging_steps.unwrap_or(500);
+    let implied = if raw.eval_steps.is_some() { IntervalStrategy::Steps } else { IntervalStrategy::No };
+    let eval_strategy = raw.eval_strategy.unwrap_or(implied);
+    // Hugging Face: without eval_steps, evaluations come with the log lines.
+    let implied = (eval_strategy == IntervalStrategy::Steps).then_some(logging_steps);
+    let metric = raw.metric_for_best_model.as_deref().unwrap_or("loss");
+    TrainConfig {
+        num_train_epochs: raw.num_train_epochs.unwrap_or(3.0),
+        max_steps: raw.max_steps,
+        global_batch_size: raw.global_batch_size.unwrap_or(8),
+        micro_batch_tokens: raw.micro_batch_tokens.unwrap_or(4096),
+        learning_rate: raw.learning_rate.unwrap_or(5e-5),
+        lr_scheduler_type: raw.lr_scheduler_type.unwrap_or_default(),
+        warmup_ratio: raw.warmup_ratio.unwrap_or(0.0),
+        warmup_steps: raw.warmup_steps.unwrap_or(0),
+        weight_decay: raw.weight_decay.unwrap_or(0.0),
+        adam_beta1: raw.adam_beta1.unwrap_or(0.9),
+        adam_beta2: raw.adam_beta2.unwrap_or(0.999),
+        adam_epsilon: raw.adam_epsilon.unwrap_or(1e-8),
+        max_grad_norm: raw.max_grad_norm.unwrap_or(1.0),
+        logging_steps,
+        eval_strategy,
+        eval_steps: raw.eval_steps.or(implied),
+        save_strategy: raw.save_strategy.unwrap_or(IntervalStrategy::Steps),
+        save_steps: raw.save_steps.unwrap_or(500),
+        save_total_limit: raw.save_total_limit,
+        load_best_model_at_end: raw.load_best_model_at_end.unwrap_or(false),
+        metric_for_best_model: metric.strip_prefix("eval_").unwrap_or(metric).to_owned(),
+        greater_is_better: raw.greater_is_better,
+    }
+}
+
+/// What a number must be, in words and as a test. All must be finite.
+type Range = (&'static str, fn(f64) -> bool);
+const POSITIVE: Range = ("a number greater than 0", |x| x > 0.0);
+const FROM_0: Range = ("a number from 0 up", |x| x >= 0.0);
+const FROM_0_TO_1: Range = ("a number from 0 to 1", |x| (0.0..=1.0).contains(&x));
+const FROM_0_BELOW_1: Range = ("a number from 0 up and less than 1", |x| (0.0..1.0).contains(&x));
+/// So that it fits every clock.
+const SECONDS: Range = ("a number greater than 0 and at most 1e9", |x| x > 0.0 && x <= 1e9);
+
+fn numbers(config: &Config, problems: &mut Problems) {
+    let (model, data, train) = (&config.model, &config.data, &config.train);
+    let floats = [
+        ("model.hidden_dropout_prob", model.hidden_dropout_prob, FROM_0_BELOW_1),
+        ("model.attention_probs_dropout_prob", model.attention_probs_dropout_prob, FROM_0_BELOW_1),
+        ("model.classifier_dropout", model.classifier_dropout, FROM_0_BELOW_1),
+        ("train.num_train_epochs", Some(train.num_train_epochs), POSITIVE),
+        ("train.learning_rate", Some(train.learning_rate), POSITIVE),
+        ("train.warmup_ratio", Some(train.warmup_ratio), FROM_0_TO_1),
+        ("train.weight_decay", Some(train.weight_decay), FROM_0),
+        ("train.adam_beta1", Some(train.adam_beta1), FROM_0_BELOW_1),
+        ("train.adam_beta2", Some(train.adam_beta2), FROM_0_BELOW_1),
+        ("train.adam_epsilon", Some(train.adam_epsilon), POSITIVE),
+        ("train.max_grad_norm", Some(train.max_grad_norm), FROM_0),
+        ("comm.timeout_seconds", Some(config.comm.timeout_seconds), SECONDS),
+    ];
+    for (key, value, (expected, holds)) in floats {
+        if let Some(x) = value.filter(|x| !x.is_finite() || !holds(*x)) {
+            problems.with(key, format!("found {x}, expected {expected}"));
+        }
+    }
+    let count = |n: usize| n as u64;
+    let counts = [
+        ("data.max_length", data.max_length.map(count), 3),
+        ("train.max_steps", train.max_steps, 1),
+        ("train.global_batch_size", Some(count(train.global_batch_size)), 1),
+        ("train.micro_batch_tokens", Some(count(train.micro_batch_tokens)), 1),
+        ("train.logging_steps", Some(train.logging_steps), 1),
+        ("train.eval_steps", train.eval_steps, 1),
+        ("train.save_steps", Some(train.save_steps), 1),
+        ("train.save_total_limit", train.save_total_limit.map(count), 1),
+        ("parallel.num_threads", config.parallel.num_threads.map(count), 1),
+    ];
+    for (key, value, least) in counts {
+        // eval_steps can be there by default; the setting that it came from has the problem then.
+        if let Some(n) = value.filter(|n| *n < least && problems.is_written(key)) {
+            problems.with(key, format!("found {n}, expected a whole number from {least} up"));
+        }
+    }
+}
+
+fn labels(task: &TaskConfig, problems: &mut Problems) {
+    const KEY: &str = "task.labels";
+    let Some(labels) = &task.labels else { return };
+    if task.kind == TaskKind::Regression && problems.none_with(&["task.kind"]) {
+        problems.with(KEY, "a regression has no labels: remove them, or use kind = \"sequence-classification\"");
+    } else if labels.is_empty() {
+        problems.with(KEY, "found an empty list: name the labels, or remove the key to find them in the data");
+    } else if labels.iter().any(String::is_empty) {
+        problems.with(KEY, "a label is an empty string");
+    } else if let Some(twice) = duplicate(labels) {
+        problems.with(KEY, format!("the label {twice:?} is there twice"));
+    }
+}
+
+fn columns(data: &DataConfig, problems: &mut Problems) {
+    const KEY: &str = "data.columns";
+    let Some(names) = &data.columns else { return };
+    if data.header == Some(true) {
+        problems.with(KEY, "names the columns of a file without a header: remove it, or set data.header = false");
+    }
+    if let Some(twice) = duplicate(names) {
+        problems.with(KEY, format!("the column {twice:?} is there twice"));
+    }
+    let wanted = [
+        ("text_column", Some(&data.text_column)),
+        ("text_pair_column", data.text_pair_column.as_ref()),
+        ("label_column", Some(&data.label_column)),
+    ];
+    for (key, name) in wanted {
+        if let Some(name) = name.filter(|name| !names.contains(name)) {
+            problems.with(KEY, format!("lacks {name:?}, which is data.{key}"));
+        }
+    }
+}
+
+fn duplicate(names: &[String]) -> Option<&String> {
+    names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)).map(|(_, name)| name)
+}
+
+/// The settings of evaluation and of the best checkpoint against each other. What is wrong already is left alone.
+fn evaluation(config: &Config, problems: &mut Problems) {
+    const BEST: &str = "train.load_best_model_at_end";
+    const STRATEGIES: &[&str] = &["train.eval_strategy", "train.eval_steps", "train.save_strategy", "train.save_steps"];
+    let train = &config.train;
+
+    let metric = &train.metric_for_best_model;
+    let metrics = config.task.kind.metrics();
+    if metric != "loss" && !metrics.contains(&metric.as_str()) && problems.none_with(&["task.kind"]) {
+        let text =
+            format!("found {metric:?}, expected loss, {}: the metrics of {}", metrics.join(", "), config.task.kind);
+        problems.with("train.metric_for_best_model", text);
+    }
+
+    let wants_eval = train.eval_strategy != IntervalStrategy::No;
+    if config.data.eval.is_none() && problems.none_with(&["data.eval"]) {
+        if wants_eval {
+            let key = STRATEGIES[..2].iter().find(|key| problems.is_written(key)).unwrap_or(&STRATEGIES[0]);
+            problems.with(key, format!("evaluation (eval_strategy = \"{}\") needs data.eval", train.eval_strategy));
+        }
+        if train.load_best_model_at_end {
+            problems.with(BEST, "finding the best model needs data.eval");
+        }
+    } else if train.load_best_model_at_end && problems.none_with(STRATEGIES) {
+        if !wants_eval {
+            problems
+                .with(BEST, "finding the best model needs evaluations: set train.eval_strategy or train.eval_steps");
+        } else if train.eval_strategy != train.save_strategy {
+            let (eval, save) = (train.eval_strategy, train.save_strategy);
+            let text =
+                format!("needs a checkpoint at each evaluation: eval_strategy is \"{eval}\", save_strategy \"{save}\"");
+            problems.with(BEST, text + "; set both alike");
+        } else if train.eval_strategy == IntervalStrategy::Steps
+            && let Some(every) = train.eval_steps.filter(|every| !train.save_steps.is_multiple_of(*every))
+        {
+            let text = format!("needs saves at evaluations: save_steps = {} is not a multiple of", train.save_steps);
+            problems.with(BEST, format!("{text} eval_steps = {every}"));
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Accuracy, macro F1 and Matthews' correlation, from a confusion matrix.
+
+/// How often each label was predicted as each label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confusion {
+    n_labels: usize,
+    /// `[n_labels, n_labels]`, row by row: the row is the true label, the column the prediction.
+    counts: Vec<u64>,
+}
+
+impl Confusion {
+    /// A matrix of zeros for labels `0..n_labels`.
+    pub fn new(n_labels: usize) -> Self {
+        Confusion { n_labels, counts: vec![0; n_labels * n_labels] }
+    }
+
+    /// The matrix of some (label, prediction) pairs.
+    pub fn from_pairs(n_labels: usize, pairs: impl IntoIterator<Item = (usize, usize)>) -> Self {
+        let mut confusion = Confusion::new(n_labels);
+        pairs.into_iter().for_each(|(label, prediction)| confusion.add(label, prediction));
+        confusion
+    }
+
+    /// The matrix with these counts, in the order of [`Confusion::counts`].
+    ///
+    /// # Panics
+    /// If there are not `n_labels * n_labels` of them.
+    pub fn from_counts(n_labels: usize, counts: Vec<u64>) -> Self {
+        assert_eq!(counts.len(), n_labels * n_labels, "counts of a confusion matrix over {n_labels} labels");
+        Confusion { n_labels, counts }
+    }
+
+    /// Counts one example.
+    ///
+    /// # Panics
+    /// If `label` or `prediction` is not below the number of labels.
+    pub fn add(&mut self, label: usize, prediction: usize) {
+        let n = self.n_labels;
+        assert!(label < n && prediction < n, "label {label} or prediction {prediction} is not below {n}");
+        self.counts[label * n + prediction] += 1;
+    }
+
+    /// `[n_labels * n_labels]`, row by row (row: true label, column: prediction): what ranks add up.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// The number of examples.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The share of examples whose prediction is their label, in [0, 1]; 0 without examples.
+    pub fn accuracy(&self) -> f64 {
+        ratio(self.correct(), self.total())
+    }
+
+    /// The plain mean of the labels' F1 scores, over the labels that occur in truth or prediction; 0 without
+    /// examples. scikit-learn's `f1_score(average="macro", zero_division=0)`.
+    pub fn macro_f1(&self) -> f64 {
+        let scores: Vec<f64> = (0..self.n_labels)
+            .filter(|&k| self.labelled(k) + self.predicted(k) > 0)
+            .map(|k| ratio(2 * self.at(k, k), self.labelled(k) + self.predicted(k)))
+            .collect();
+        if scores.is_empty() { 0.0 } else { scores.iter().sum::<f64>() / scores.len() as f64 }
+    }
+
+    /// Matthews' correlation coefficient for any number of labels, in [-1, 1]; 0 where it is undefined (all labels
+    /// or all predictions are the same). Gorodkin 2004, "Comparing two K-category assignments by a K-category
+    /// correlation coefficient"; scikit-learn's `matthews_corrcoef`.
+    pub fn matthews(&self) -> f64 {
+        let total = i128::from(self.total());
+        let (mut covariance, mut of_labels, mut of_predictions) =
+            (i128::from(self.correct()) * total, total * total, total * total);
+        for k in 0..self.n_labels {
+            let (labelled, predicted) = (i128::from(self.labelled(k)), i128::from(self.predicted(k)));
+            covariance -= labelled * predicted;
+            of_labels -= labelled * labelled;
+            of_predictions -= predicted * predicted;
+        }
+        if of_labels == 0 || of_predictions == 0 {
+            return 0.0;
+        }
+        covariance as f64 / ((of_labels as f64).sqrt() * (of_predictions as f64).sqrt())
+    }
+
+    fn at(&self, label: usize, prediction: usize) -> u64 {
+        self.counts[label * self.n_labels + prediction]
+    }
+
+    fn correct(&self) -> u64 {
+        (0..self.n_labels).map(|k| self.at(k, k)).sum()
+    }
+
+    fn labelled(&self, label: usize) -> u64 {
+        (0..self.n_labels).map(|prediction| self.at(label, prediction)).sum()
+    }
+
+    fn predicted(&self, prediction: usize) -> u64 {
+        (0..self.n_labels).map(|label| self.at(label, prediction)).sum()
+    }
+}
+
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(found: f64, expected: f64) {
+        assert!((found - expected).abs() < 1e-14, "found {found}, expected {expected}");
+    }
+
+    /// `[accuracy, macro F1, Matthews]`.
+    fn scores(c: &Confusion) -> [f64; 3] {
+        [c.accuracy(), c.macro_f1(), c.matthews()]
+    }
+
+    fn check(n_labels: usize, labels: &[usize], predictions: &[usize], expected: [f64; 3]) {
+        let pairs = labels.iter().copied().zip(predictions.iter().copied());
+        let found = scores(&Confusion::from_pairs(n_labels, pairs));
+        found.into_iter().zip(expected).for_each(|(f, e)| close(f, e));
+    }
+
+    // Expected values: scikit-learn 1.9.1, accuracy_score(y, p), f1_score(y, p, average="macro", zero_division=0),
+    // matthews_corrcoef(y, p).
+    const MANY: [f64; 3] = [0.6666666666666666, 0.6761904761904762, 0.5607721540920443];
+    const TWO: [f64; 3] = [0.75, 0.7333333333333334, 0.4666666666666667];
+    const PARTLY_ABSENT: [f64; 3] = [0.6, 0.375, 0.4375];
+    const CONSTANT: [f64; 3] = [0.75, 0.42857142857142855, 0.0];
+
+    const LABELS: [usize; 12] = [0, 1, 2, 2, 1, 0, 3, 3, 3, 1, 0, 2];
+    const PREDICTIONS: [usize; 12] = [0, 2, 2, 2, 1, 1, 3, 0, 3, 1, 0, 1];
+
+    #[test]
+    fn many_labels() {
+        check(4, &LABELS, &PREDICTIONS, MANY);
+    }
+
+    #[test]
+    fn two_labels() {
+        check(2, &[1, 1, 1, 0, 0, 1, 0, 1], &[1, 0, 1, 0, 1, 1, 0, 1], TWO);
+    }
+
+    #[test]
+    fn a_label_that_is_only_predicted_counts_and_one_that_never_occurs_does_not() {
+        check(5, &[0, 0, 1, 1, 3], &[0, 2, 1, 1, 0], PARTLY_ABSENT);
+    }
+
+    #[test]
+    fn constant_labels_or_predictions() {
+        check(2, &[1, 1, 0, 1], &[1, 1, 1, 1], CONSTANT);
+        check(2, &[1, 1, 1, 1], &[1, 0, 1, 1], CONSTANT);
+    }
+
+    #[test]
+    fn no_examples_give_zeros() {
+        assert_eq!(scores(&Confusion::new(3)), [0.0; 3]);
+    }
+
+    #[test]
+    fn large_counts_stay_exact() {
+        let c = Confusion::from_counts(2, vec![3_000_000_000, 1_000_000_000, 500_000_000, 5_500_000_000]);
+        close(c.accuracy(), 0.85);
+        // (tp tn - fp fn) / sqrt((tp+fp) (tp+fn) (tn+fp) (tn+fn)), in units of 500 million.
+        close(c.matthews(), (11.0 * 6.0 - 2.0 * 1.0) / (13.0f64 * 12.0 * 8.0 * 7.0).sqrt());
+    }
+
+    #[test]
+    fn renaming_the_labels_changes_nothing() {
+        let new_name = [2, 0, 3, 1];
+        let pairs = LABELS.iter().zip(&PREDICTIONS).map(|(&y, &p)| (new_name[y], new_name[p]));
+        let renamed = Confusion::from_pairs(4, pairs);
+        scores(&renamed).into_iter().zip(MANY).for_each(|(f, e)| close(f, e));
+    }
+
+    #[test]
+    fn order_and_split_into_ranks_change_nothing() {
+        let pairs: Vec<_> = LABELS.iter().copied().zip(PREDICTIONS.iter().copied()).collect();
+        let whole = Confusion::from_pairs(4, pairs.iter().copied());
+        assert_eq!(whole, Confusion::from_pairs(4, pairs.iter().rev().copied()));
+
+        let (left, right) = (pairs[..5].to_vec(), pairs[5..].to_vec());
+        let (left, right) = (Confusion::from_pairs(4, left), Confusion::from_pairs(4, right));
+        let sum = left.counts().iter().zip(right.counts()).map(|(a, b)| a + b).collect();
+        assert_eq!(whole, Confusion::from_counts(4, sum));
+        assert_eq!(whole.total(), 12);
+    }
+
+    #[test]
+    fn swapping_truth_and_prediction_keeps_the_symmetric_scores() {
+        let swapped = Confusion::from_pairs(4, PREDICTIONS.into_iter().zip(LABELS));
+        scores(&swapped).into_iter().zip(MANY).for_each(|(f, e)| close(f, e));
+    }
+
+    #[test]
+    #[should_panic(expected = "prediction 7 is not below 2")]
+    fn a_prediction_out_of_range_panics() {
+        Confusion::new(2).add(1, 7);
+    }
+}
