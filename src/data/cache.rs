@@ -1,0 +1,311 @@
+//! The token cache: a data set is tokenised once and mapped ever after.
+//!
+//! A file holds one [`Dataset`] and is named by its key, the hash of everything that the content follows from, so
+//! that an entry never goes stale; any of them may be deleted at any time. Layout, numbers in the machine's byte
+//! order (a file from a machine of the other order has an unknown version and is made anew):
+//!
+//! | bytes     | content |
+//! |-----------|---------|
+//! | 0..8      | magic `TRNTOKEN` |
+//! | 8..12     | format version, u32 |
+//! | 12..44    | BLAKE3 of every byte from 44 on |
+//! | 44..76    | key |
+//! | 76..80    | kind of label, u32: 0 none, 1 class, 2 value |
+//! | 80..160   | start and end of each section, u64 |
+//! | 192..     | sections, each on a multiple of 64, zeros between them |
+//!
+//! Sections: offsets (u64, one more than examples), ids (u32), segments (u8), labels (u32: the class or the bits of
+//! the f32 value; empty without labels), meta (JSON of [`Meta`]).
+
+use super::column::Column;
+use super::dataset::{Dataset, Labels};
+use crate::error::{Context, Error, Result};
+use memmap2::Mmap;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::Write;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const MAGIC: &[u8; 8] = b"TRNTOKEN";
+/// Changes whenever the layout or the way from text to ids changes; part of every key.
+pub const VERSION: u32 = 1;
+const HASH: Range<usize> = 12..44;
+const KEY: Range<usize> = 44..76;
+const KIND: usize = 76;
+const TABLE: usize = 80;
+const SECTIONS: usize = 5;
+const HEADER: usize = TABLE + 16 * SECTIONS;
+const ALIGN: usize = 64;
+
+/// What is known of a data set beside its examples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The class names by class index, if the labels are classes.
+    pub labels: Option<Vec<String>>,
+    /// The number of records left out.
+    pub skipped: usize,
+    /// Line and reason of the first of them (at most 100).
+    pub skipped_reasons: Vec<(usize, String)>,
+    /// The number of examples cut to the maximum length.
+    pub truncated: usize,
+    /// The rows that the embedding needs for this tokenizer.
+    pub vocab_size: usize,
+    /// The file that was read when the entry was made.
+    pub source: String,
+}
+
+/// Where a data set came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheUse {
+    /// Mapped from the cache.
+    Hit,
+    /// Tokenised now.
+    Built,
+}
+
+/// `$XDG_CACHE_HOME/trainer/tokens`, else `~/.cache/trainer/tokens`; `None` where the environment names neither.
+pub fn default_dir() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
+    Some(cache.join("trainer/tokens"))
+}
+
+/// Takes the data set of this key from the cache, or builds and keeps it. Processes may race: each writes a file
+/// of its own and renames it.
+///
+/// A cache that cannot be used never stops a run: a damaged file is built anew, an unwritable folder means that
+/// the data set stays in memory, each with a warning.
+///
+/// # Errors
+/// Those of `build`.
+pub fn load_or_build(
+    dir: &Path,
+    key: &[u8; 32],
+    build: impl FnOnce() -> Result<(Dataset, Meta)>,
+) -> Result<(Dataset, Meta, CacheUse)> {
+    let path = dir.join(format!("{}.tok", blake3::Hash::from_bytes(*key).to_hex()));
+    match open(&path, key) {
+        Ok(Some((dataset, meta))) => return Ok((dataset, meta, CacheUse::Hit)),
+        Ok(None) => {}
+        Err(e) => tracing::warn!("{}: {e}; tokenising again", path.display()),
+    }
+    let (dataset, meta) = build()?;
+    // The mapped file rather than the memory just filled: ranks of one machine share its pages.
+    match write(&path, key, &dataset, &meta).and_then(|()| open(&path, key)) {
+        Ok(Some((dataset, meta))) => return Ok((dataset, meta, CacheUse::Built)),
+        Ok(None) => {}
+        Err(e) => tracing::warn!("{}: not cached, the next start will tokenise again: {e}", path.display()),
+    }
+    Ok((dataset, meta, CacheUse::Built))
+}
+
+/// The data set in a cache file; `None` if there is no such file.
+fn open(path: &Path, key: &[u8; 32]) -> Result<Option<(Dataset, Meta)>> {
+    let file = match File::open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    // SAFETY: a cache file is never written to under its final name, only replaced or deleted, and both leave the
+    // mapped one as it is.
+    let map = Arc::new(unsafe { Mmap::map(&file) }?);
+    let damaged = |what: &str| Error::other(format!("the cache file is damaged ({what})"));
+    if map.len() < HEADER || map[..8] != MAGIC[..] {
+        return Err(damaged("no header"));
+    }
+    let u32_at = |at: usize| u32::from_ne_bytes(std::array::from_fn(|i| map[at + i]));
+    let u64_at = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| map[at + i]));
+    if u32_at(8) != VERSION {
+        return Err(Error::other(format!("the cache file has version {}, not {VERSION}", u32_at(8))));
+    }
+    if *blake3::hash(&map[HASH.end..]).as_bytes() != map[HASH] || map[KEY] != key[..] {
+        return Err(damaged("its hash differs"));
+    }
+    let section = |i: usize| -> Range<usize> {
+        let [start, end] = [0, 8].map(|half| u64_at(TABLE + 16 * i + half) as usize);
+        start..end
+    };
+    let numbers = |i| Column::mapped(&map, section(i)).ok_or_else(|| damaged("labels"));
+    let labels = match u32_at(KIND) {
+        0 => Labels::None,
+        1 => Labels::Class(numbers(3)?),
+        2 => Labels::Value(numbers(3)?),
+        kind => return Err(damaged(&format!("label kind {kind}"))),
+    };
+    let dataset = Dataset {
+        offsets: Column::mapped(&map, section(0)).ok_or_else(|| damaged("offsets"))?,
+        ids: Column::mapped(&map, section(1)).ok_or_else(|| damaged("ids"))?,
+        type_ids: Column::mapped(&map, section(2)).ok_or_else(|| damaged("segments"))?,
+        labels,
+        fingerprint: *key,
+    };
+    let meta = serde_json::from_slice(map.get(section(4)).ok_or_else(|| damaged("meta"))?)?;
+    Ok(Some((dataset, meta)))
+}
+
+/// Writes a cache file: complete and flushed under a name of its own, then renamed.
+fn write(path: &Path, key: &[u8; 32], dataset: &Dataset, meta: &Meta) -> Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(dir).context(dir.display())?;
+    let unique = RandomState::new().build_hasher().finish();
+    let temporary = path.with_extension(format!("{}-{unique:016x}.tmp", std::process::id()));
+    let written = File::create_new(&temporary)
+        .map_err(Error::from)
+        .and_then(|file| write_to(file, key, dataset, meta))
+        .and_then(|()| Ok(std::fs::rename(&temporary, path)?));
+    if written.is_err() {
+        // It may never have come to be; what matters is the first error.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn write_to(mut file: File, key: &[u8; 32], dataset: &Dataset, meta: &Meta) -> Result<()> {
+    let meta = serde_json::to_vec(meta)?;
+    let (kind, labels): (u32, &[u8]) = match &dataset.labels {
+        Labels::None => (0, &[]),
+        Labels::Class(classes) => (1, classes.bytes()),
+        Labels::Value(bits) => (2, bits.bytes()),
+    };
+    let sections: [&[u8]; SECTIONS] =
+        [dataset.offsets.bytes(), dataset.ids.bytes(), dataset.type_ids.bytes(), labels, &meta];
+
+    let mut header = [&MAGIC[..], &VERSION.to_ne_bytes(), &[0; 32], key, &kind.to_ne_bytes()].concat();
+    let padding = |length: usize| &[0; ALIGN][..length.next_multiple_of(ALIGN) - length];
+    let mut parts = vec![padding(HEADER)];
+    let mut end = HEADER;
+    for section in sections {
+        let start = end.next_multiple_of(ALIGN);
+        end = start + section.len();
+        header.extend([start, end].into_iter().flat_map(|at| (at as u64).to_ne_bytes()));
+        parts.extend([section, padding(section.len())]);
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&header[HASH.end..]);
+    for part in &parts {
+        hasher.update(part);
+    }
+    header[HASH].copy_from_slice(hasher.finalize().as_bytes());
+    file.write_all(&header)?;
+    parts.iter().try_for_each(|part| file.write_all(part))?;
+    Ok(file.sync_all()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::example::{Example, Label};
+    use super::*;
+    use std::cell::Cell;
+
+    const KEY: [u8; 32] = [9; 32];
+
+    fn build() -> Result<(Dataset, Meta)> {
+        let example = |i: u32| Example {
+            ids: (0..i).collect(),
+            type_ids: (0..i).map(|t| (t % 2) as u8).collect(),
+            label: Label::Value(i as f32 / 7.0),
+        };
+        let meta = Meta {
+            labels: Some(vec!["neg".into(), "pos".into()]),
+            skipped: 1,
+            skipped_reasons: vec![(3, "no column".into())],
+            truncated: 2,
+            vocab_size: 30522,
+            source: "a.tsv".into(),
+        };
+        Ok((Dataset::new((0..50).map(example), KEY), meta))
+    }
+
+    fn same(data: &Dataset) {
+        let (expected, _) = build().unwrap();
+        assert_eq!((data.len(), data.fingerprint()), (expected.len(), KEY));
+        for i in 0..data.len() {
+            assert_eq!((data.ids(i), data.type_ids(i)), (expected.ids(i), expected.type_ids(i)));
+            assert_eq!(data.label(i), expected.label(i));
+        }
+    }
+
+    /// Loads with [`build`]; whether the cache hit, and how often it built.
+    fn load(dir: &Path) -> (CacheUse, usize) {
+        let built = Cell::new(0);
+        let counted = || {
+            built.set(built.get() + 1);
+            build()
+        };
+        let (data, meta, used) = load_or_build(dir, &KEY, counted).unwrap();
+        same(&data);
+        assert_eq!(meta, build().unwrap().1);
+        (used, built.get())
+    }
+
+    fn entry(dir: &Path) -> PathBuf {
+        let files: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path()).collect();
+        assert!(files.len() == 1 && files[0].extension().unwrap() == "tok", "{files:?}");
+        files[0].clone()
+    }
+
+    #[test]
+    fn the_second_load_is_a_hit() {
+        let dir = tempfile::tempdir().unwrap();
+        let nested = dir.path().join("a/b");
+        assert_eq!(load(&nested), (CacheUse::Built, 1));
+        assert_eq!(load(&nested), (CacheUse::Hit, 0));
+        entry(&nested);
+        let other = load_or_build(&nested, &[8; 32], build).unwrap();
+        assert_eq!(other.2, CacheUse::Built, "another key");
+    }
+
+    #[test]
+    fn a_damaged_file_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        load(dir.path());
+        let path = entry(dir.path());
+        let sound = std::fs::read(&path).unwrap();
+        for at in (0..sound.len()).step_by(7) {
+            let mut bytes = sound.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            assert!(open(&path, &KEY).is_err(), "byte {at}");
+        }
+        for length in [0, 7, 100, 200, sound.len() - 1] {
+            std::fs::write(&path, &sound[..length]).unwrap();
+            assert_eq!(load(dir.path()), (CacheUse::Built, 1), "cut to {length}");
+            assert_eq!(std::fs::read(entry(dir.path())).unwrap(), sound);
+        }
+        assert_eq!(load(dir.path()), (CacheUse::Hit, 0));
+    }
+
+    #[test]
+    fn an_entry_under_another_key_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        load(dir.path());
+        assert!(open(&entry(dir.path()), &[8; 32]).is_err());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "in the way").unwrap();
+        assert_eq!(load(&file.join("tokens")), (CacheUse::Built, 1));
+    }
+
+    #[test]
+    fn racing_builders_all_succeed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            (0..8).for_each(|_| drop(scope.spawn(|| load(dir.path()))));
+        });
+        entry(dir.path());
+        assert_eq!(load(dir.path()), (CacheUse::Hit, 0));
+    }
+
+    #[test]
+    fn errors_of_the_builder_leave_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(load_or_build(dir.path(), &KEY, || Err(Error::input("bad data"))).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,77 @@
+//! A column of plain numbers, owned or mapped from a file.
+
+use memmap2::Mmap;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+/// Numbers that any bytes are valid for.
+pub(super) trait Plain: Copy + Send + Sync + 'static {}
+impl Plain for u8 {}
+impl Plain for u32 {}
+impl Plain for u64 {}
+
+/// A slice of `T`, in memory or in a mapped file.
+pub(super) enum Column<T: Plain> {
+    Owned(Vec<T>),
+    Mapped { map: Arc<Mmap>, bytes: Range<usize>, of: std::marker::PhantomData<T> },
+}
+
+impl<T: Plain> Column<T> {
+    /// The numbers in `bytes` of a map, in the machine's byte order; `None` if the range is outside the map, not
+    /// aligned for `T`, or not a whole number of `T`.
+    pub fn mapped(map: &Arc<Mmap>, bytes: Range<usize>) -> Option<Self> {
+        let slice = map.get(bytes.clone())?;
+        let fits = slice.as_ptr().cast::<T>().is_aligned() && slice.len().is_multiple_of(size_of::<T>());
+        fits.then(|| Column::Mapped { map: map.clone(), bytes, of: std::marker::PhantomData })
+    }
+
+    /// The numbers' bytes, in the machine's byte order.
+    pub fn bytes(&self) -> &[u8] {
+        let slice: &[T] = self;
+        // SAFETY: `T` is one of the unsigned integers above, which have no padding bytes.
+        unsafe { std::slice::from_raw_parts(slice.as_ptr().cast(), size_of_val(slice)) }
+    }
+}
+
+impl<T: Plain> Deref for Column<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match self {
+            Column::Owned(numbers) => numbers,
+            Column::Mapped { map, bytes, .. } => {
+                let slice = &map[bytes.clone()];
+                // SAFETY: `mapped` checked alignment and size, any bytes are a valid `T`, and the map neither
+                // moves nor ends while `self` holds it.
+                unsafe { std::slice::from_raw_parts(slice.as_ptr().cast(), slice.len() / size_of::<T>()) }
+            }
+        }
+    }
+}
+
+impl<T: Plain> From<Vec<T>> for Column<T> {
+    fn from(numbers: Vec<T>) -> Self {
+        Column::Owned(numbers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_column_is_the_owned_one() {
+        let owned = Column::from(vec![1_u32, 2, u32::MAX]);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [&[0; 8], owned.bytes()].concat()).unwrap();
+        // SAFETY: nothing else writes to the file of this test.
+        let map = Arc::new(unsafe { Mmap::map(file.as_file()) }.unwrap());
+        let mapped = Column::<u32>::mapped(&map, 8..20).unwrap();
+        drop(file);
+        assert_eq!(*mapped, *owned);
+        assert_eq!(mapped.bytes(), owned.bytes());
+        assert!(Column::<u32>::mapped(&map, 6..18).is_none(), "not aligned");
+        assert!(Column::<u32>::mapped(&map, 8..19).is_none(), "not a whole number");
+        assert!(Column::<u32>::mapped(&map, 8..24).is_none(), "outside");
+    }
+}

@@ -1,0 +1,32 @@
+//! From records to the plan of every step.
+//!
+//! ```text
+//! file --text::records--> Record --prepare--> Example --dataset, cache--> Dataset (mapped from the token cache)
+//!                                                                            |
+//!            ragged batch on the rank's device <--prefetch-- StepPlan <--sampler (seed, epoch, step)
+//! ```
+//!
+//! [`prepare()`] reads, checks and tokenises a file once, on all cores, and keeps the result by content: a warm
+//! start hashes the data file and the tokenizer and maps the cache. Every rank holds the whole [`Dataset`], so
+//! every rank knows all lengths and computes all ranks' shards with [`Sampler::plan`] alone: nothing is sent
+//! between ranks, and a resumed run needs one integer. [`Prefetch`] makes the batches off the training thread.
+//! A batch is ragged: the sequences of a micro-batch one after another, never padded.
+
+pub mod batch;
+pub mod cache;
+pub mod dataset;
+pub mod example;
+pub mod prefetch;
+pub mod prepare;
+pub mod random;
+pub mod ragged;
+pub mod sampler;
+
+mod column;
+
+pub use cache::CacheUse;
+pub use dataset::Dataset;
+pub use example::{Example, Label};
+pub use prefetch::Prefetch;
+pub use prepare::{Prepared, Target, prepare};
+pub use sampler::{MicroBatch, Sampler, StepPlan, eval_plan};

@@ -1,0 +1,85 @@
+//! A small generator whose numbers are the same on every platform and in every version.
+//!
+//! SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), with
+//! bounded draws by Lemire's method ("Fast random integer generation in an interval", 2019), which has no bias.
+
+/// The golden ratio's fraction in 64 bits, SplitMix64's increment.
+const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A SplitMix64 generator.
+#[derive(Debug, Clone)]
+pub struct SplitMix64(u64);
+
+impl SplitMix64 {
+    /// A generator that depends on all of the keys and on their order.
+    pub fn keyed(keys: &[u64]) -> Self {
+        SplitMix64(keys.iter().fold(0, |state, &key| mix(state.wrapping_add(GAMMA) ^ mix(key.wrapping_add(GAMMA)))))
+    }
+
+    /// The next 64 random bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(GAMMA);
+        mix(self.0)
+    }
+
+    /// A number from 0 to `bound - 1`, each as likely; 0 for a `bound` of 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        // The high half of a product spreads 2^64 values over `bound` slots; the low half tells which of them
+        // are one too many.
+        loop {
+            let product = u128::from(self.next_u64()) * u128::from(bound);
+            let low = product as u64;
+            if low >= bound || low >= bound.wrapping_neg().checked_rem(bound).unwrap_or(0) {
+                return (product >> 64) as u64;
+            }
+        }
+    }
+
+    /// Puts `items` into a random order (Fisher-Yates), each as likely.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i as u64 + 1) as usize);
+        }
+    }
+}
+
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_the_reference() {
+        // First outputs for seed 1234567 of the public-domain splitmix64.c (Vigna, 2015).
+        let mut random = SplitMix64(1234567);
+        let numbers = [(); 3].map(|()| random.next_u64());
+        assert_eq!(numbers, [6457827717110365317, 3203168211198807973, 9817491932198370423]);
+    }
+
+    #[test]
+    fn keys_and_their_order_matter() {
+        let first = |keys: &[u64]| SplitMix64::keyed(keys).next_u64();
+        let all = [first(&[1, 2]), first(&[2, 1]), first(&[1, 3]), first(&[0, 0]), first(&[0]), first(&[])];
+        for (i, a) in all.iter().enumerate() {
+            assert!(!all[i + 1..].contains(a), "{i}");
+        }
+    }
+
+    #[test]
+    fn every_permutation_is_as_likely() {
+        let mut counts = std::collections::HashMap::new();
+        let mut random = SplitMix64::keyed(&[7]);
+        for _ in 0..24_000 {
+            let mut items = [0, 1, 2, 3];
+            random.shuffle(&mut items);
+            *counts.entry(items).or_insert(0_i32) += 1;
+        }
+        // 24 outcomes of 1000 each; six standard deviations are 186.
+        assert!(counts.len() == 24 && counts.values().all(|n| (n - 1000).abs() < 186), "{counts:?}");
+    }
+}

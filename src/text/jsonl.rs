@@ -1,0 +1,137 @@
+//! JSONL: one JSON object a line.
+
+use super::records::{Fields, Parsed, RawLabel, Record, lines, quoted, utf8};
+use serde_json::{Map, Value};
+
+/// The records of a file, good and bad; blank lines are skipped.
+pub(super) fn parse(content: &[u8], fields: &Fields) -> Vec<Parsed> {
+    lines(content)
+        .filter(|(_, line)| !line.trim_ascii().is_empty())
+        .map(|(number, line)| record(number, line, fields).map_err(|why| (number, why)))
+        .collect()
+}
+
+fn record(line: usize, bytes: &[u8], fields: &Fields) -> Result<Record, String> {
+    let mut map = match serde_json::from_str(utf8(bytes)?).map_err(|e| broken(&e))? {
+        Value::Object(map) => map,
+        other => return Err(format!("a record is a JSON object, this is {}", kind(&other))),
+    };
+    let text = string(&mut map, &fields.text, "data.text_column")?;
+    let text_pair = match &fields.text_pair {
+        Some(name) => Some(string(&mut map, name, "data.text_pair_column")?),
+        None if map.get("text_pair").is_some_and(|v| !v.is_null()) => {
+            Some(string(&mut map, "text_pair", "data.text_pair_column")?)
+        }
+        None => None,
+    };
+    let label = fields.label.as_ref().map(|name| label(&map, name)).transpose()?;
+    Ok(Record { line, text, text_pair, label })
+}
+
+fn string(map: &mut Map<String, Value>, name: &str, key: &str) -> Result<String, String> {
+    match map.get_mut(name) {
+        Some(Value::String(text)) => Ok(std::mem::take(text)),
+        Some(other) => Err(format!("column {name:?} is {}; it must be a string", kind(other))),
+        None => Err(missing(map, name, key)),
+    }
+}
+
+fn label(map: &Map<String, Value>, name: &str) -> Result<RawLabel, String> {
+    match map.get(name) {
+        Some(Value::String(label)) => RawLabel::new(label, name),
+        Some(Value::Number(label)) => RawLabel::new(label.to_string(), name),
+        Some(Value::Bool(label)) => RawLabel::new(label.to_string(), name),
+        Some(other) => {
+            Err(format!("the label (column {name:?}) is {}; it must be a string, a number or a boolean", kind(other)))
+        }
+        None => Err(missing(map, name, "data.label_column")),
+    }
+}
+
+fn missing(map: &Map<String, Value>, name: &str, key: &str) -> String {
+    match map.is_empty() {
+        true => format!("no column {name:?}, the record is empty"),
+        false => format!("no column {name:?}; the record has {}: set {key}", quoted(map.keys())),
+    }
+}
+
+fn broken(e: &serde_json::Error) -> String {
+    // The parser counts lines within its input, which is always one line here.
+    let message = e.to_string();
+    let what = message.split(" at line ").next().unwrap_or_default();
+    format!("broken JSON at column {}: {what}", e.column())
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(line: &str) -> Result<Record, String> {
+        record(7, line.as_bytes(), &Fields::default())
+    }
+
+    #[test]
+    fn labels_keep_their_written_form() {
+        for (json, label) in [("1", "1"), ("1.0", "1.0"), ("-2.25", "-2.25"), ("true", "true"), ("\"pos\"", "pos")] {
+            let record = one(&format!("{{\"label\": {json}, \"text\": \"a\"}}")).unwrap();
+            assert_eq!(record.label.unwrap().as_str(), label);
+        }
+    }
+
+    #[test]
+    fn a_text_pair_is_used_where_there_is_one() {
+        let pair = |line: &str| one(line).map(|r| r.text_pair);
+        assert_eq!(pair(r#"{"text": "a", "text_pair": "b", "label": 1}"#), Ok(Some("b".into())));
+        assert_eq!(pair(r#"{"text": "a", "text_pair": null, "label": 1}"#), Ok(None));
+        assert_eq!(pair(r#"{"text": "a", "label": 1}"#), Ok(None));
+        assert!(pair(r#"{"text": "a", "text_pair": 5, "label": 1}"#).unwrap_err().contains("a number"));
+        let fields = Fields { text_pair: Some("b".into()), ..Fields::default() };
+        let asked = record(1, br#"{"text": "a", "label": 1}"#, &fields).unwrap_err();
+        assert!(asked.contains("no column \"b\"") && asked.contains("data.text_pair_column"), "{asked}");
+    }
+
+    #[test]
+    fn complaints_say_what_is_wrong() {
+        for (line, expected) in [
+            (r#"{"text": "a", "label": 1"#, "broken JSON at column 24: EOF while parsing an object"),
+            (r#"["a", 1]"#, "this is an array"),
+            (r#"{"sentence": "a", "label": 1}"#, r#"no column "text"; the record has "sentence", "label""#),
+            (r#"{"text": 3, "label": 1}"#, r#"column "text" is a number"#),
+            (r#"{"text": "a", "label": null}"#, "is null"),
+            (r#"{"text": "a", "label": [1]}"#, "is an array"),
+            (r#"{"text": "a", "label": {}}"#, "is an object"),
+            (r#"{"text": "a", "label": ""}"#, "is empty"),
+            (r#"{"text": "a"}"#, "data.label_column"),
+        ] {
+            let message = one(line).unwrap_err();
+            assert!(message.contains(expected), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn lines_are_counted_over_blank_ones_and_bad_utf8() {
+        let content = b"{\"text\": \"a\\n\xc3\xa4\", \"label\": 1}\r\n\r\n\n{\"text\": \"\xff\", \"label\": 1}\n";
+        let parsed = parse(content, &Fields::default());
+        assert_eq!(parsed[0].as_ref().unwrap().text, "a\n\u{e4}");
+        let (line, why) = parsed[1].as_ref().unwrap_err();
+        assert!(*line == 4 && why.contains("byte 11 of the record is not UTF-8"), "{line}: {why}");
+        assert_eq!(parsed.len(), 2);
+    }
+
+    #[test]
+    fn no_label_is_needed_for_prediction() {
+        let fields = Fields { label: None, ..Fields::default() };
+        assert_eq!(record(1, br#"{"text": "a", "label": null}"#, &fields).unwrap().label, None);
+    }
+}

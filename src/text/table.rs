@@ -1,0 +1,269 @@
+//! CSV and TSV: rows of fields, with or without a header.
+
+use super::records::{Parsed, RawLabel, Record, Source, lines, quoted, utf8};
+use crate::error::{Error, Result};
+use csv::ByteRecord;
+
+/// Comma-separated rows; empty lines are skipped.
+///
+/// # Errors
+/// A header without the wanted columns; a quote that is never closed.
+pub(super) fn parse_csv(content: &[u8], source: &Source) -> Result<Vec<Parsed>> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(content);
+    let mut table = Table::new(source);
+    let mut row = ByteRecord::new();
+    // A record's own line: the reader's count includes neither the blank lines nor the rest of a CRLF before it.
+    let (mut line, mut counted) = (1, 0);
+    while reader.read_byte_record(&mut row).map_err(|e| table.error(line, &e.to_string()))? {
+        let from = row.position().map_or(counted, |p| p.byte() as usize);
+        let start = from + content[from..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        line += newlines(&content[counted..start]);
+        counted = start;
+        let end = reader.position().byte() as usize;
+        // The reader takes the end of the file for the missing quote, and so the rest of the file for one field.
+        let raw = content[start..end].trim_ascii_end();
+        if end == content.len() && newlines(raw) > 0 && raw.iter().filter(|&&b| b == b'"').count() % 2 == 1 {
+            return Err(table.error(line, "a quote opened in this record is never closed; close it or double it"));
+        }
+        let fields: Result<Vec<&str>, String> = row.iter().map(utf8).collect();
+        table.row(line, fields)?;
+    }
+    Ok(table.rows)
+}
+
+/// Tab-separated rows without quoting; empty lines are skipped.
+///
+/// # Errors
+/// A header without the wanted columns.
+pub(super) fn parse_tsv(content: &[u8], source: &Source) -> Result<Vec<Parsed>> {
+    let mut table = Table::new(source);
+    for (line, bytes) in lines(content).filter(|(_, bytes)| !bytes.is_empty()) {
+        table.row(line, utf8(bytes).map(|text| text.split('\t').collect()))?;
+    }
+    Ok(table.rows)
+}
+
+fn newlines(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|&&b| b == b'\n').count()
+}
+
+/// Where the wanted columns are.
+struct Columns {
+    names: Vec<String>,
+    text: usize,
+    text_pair: Option<usize>,
+    label: Option<usize>,
+}
+
+impl Columns {
+    /// Finds the wanted columns among `names`; the error is the missing one's name and key.
+    fn find(names: Vec<String>, source: &Source) -> Result<Columns, (Vec<String>, String, &'static str)> {
+        let at = |name: &str| names.iter().position(|n| n == name);
+        let fields = &source.fields;
+        let wanted = |name: Option<&String>, key| match name {
+            Some(name) => at(name).map(Some).ok_or((name.clone(), key)),
+            None => Ok(None),
+        };
+        let found = (|| {
+            let text = at(&fields.text).ok_or((fields.text.clone(), "data.text_column"))?;
+            let text_pair = wanted(fields.text_pair.as_ref(), "data.text_pair_column")?.or(at("text_pair"));
+            let label = wanted(fields.label.as_ref(), "data.label_column")?;
+            Ok((text, text_pair, label))
+        })();
+        match found {
+            Ok((text, text_pair, label)) => Ok(Columns { names, text, text_pair, label }),
+            Err((name, key)) => Err((names, name, key)),
+        }
+    }
+
+    fn record(&self, line: usize, row: &[&str]) -> Result<Record, String> {
+        let wanted = [Some(self.text), self.text_pair, self.label].into_iter().flatten();
+        let needed = wanted.clone().max().unwrap_or(0) + 1;
+        if row.len() < needed {
+            let names = quoted(wanted.map(|i| &self.names[i]));
+            return Err(format!("found {} of the {needed} columns needed for {names}", row.len()));
+        }
+        if row.len() > self.names.len() {
+            let names = quoted(&self.names);
+            return Err(format!(
+                "found {} columns, but only {} are named ({names}): a stray separator, or name all of them with data.columns",
+                row.len(),
+                self.names.len()
+            ));
+        }
+        Ok(Record {
+            line,
+            text: row[self.text].to_string(),
+            text_pair: self.text_pair.map(|i| row[i].to_string()),
+            label: self.label.map(|i| RawLabel::new(row[i], &self.names[i])).transpose()?,
+        })
+    }
+}
+
+/// Collects rows; the first one settles the columns.
+struct Table<'a> {
+    source: &'a Source,
+    columns: Option<Columns>,
+    rows: Vec<Parsed>,
+}
+
+impl<'a> Table<'a> {
+    fn new(source: &'a Source) -> Self {
+        Table { source, columns: None, rows: Vec::new() }
+    }
+
+    fn row(&mut self, line: usize, row: Result<Vec<&str>, String>) -> Result<()> {
+        let columns = match (&self.columns, &row) {
+            (Some(columns), _) => columns,
+            (None, Err(why)) => return Err(self.error(line, why)),
+            (None, Ok(row)) => {
+                let (columns, is_header) = self.settle(line, row)?;
+                let columns = self.columns.insert(columns);
+                if is_header {
+                    return Ok(());
+                }
+                columns
+            }
+        };
+        let record = row.and_then(|row| columns.record(line, &row));
+        self.rows.push(record.map_err(|why| (line, why)));
+        Ok(())
+    }
+
+    /// The columns, and whether the file's first row is a header that names them.
+    fn settle(&self, line: usize, first: &[&str]) -> Result<(Columns, bool)> {
+        let fields = &self.source.fields;
+        let names: Vec<String> = first.iter().map(|name| name.trim().to_string()).collect();
+        let holds = |name: &String| names.contains(name);
+        let (text, label) = (holds(&fields.text), fields.label.as_ref().map(holds));
+        let header = match self.source.header {
+            Some(header) => header,
+            None if text == label.unwrap_or(text) => text,
+            // One of the two names is there: a header with another name for the other, all but surely.
+            None => {
+                let (there, name, key) = match (text, &fields.label) {
+                    (true, Some(label)) => (&fields.text, label, "data.label_column"),
+                    _ => (fields.label.as_ref().unwrap_or(&fields.text), &fields.text, "data.text_column"),
+                };
+                let names = quoted(&names);
+                let why = format!(
+                    "this row ({names}) has {there:?} but no {name:?}: set {key} to one of its names, \
+                     or data.header = false if it is a record"
+                );
+                return Err(self.error(line, &why));
+            }
+        };
+        let names = match (header, &self.source.columns) {
+            (true, _) => names,
+            (false, Some(columns)) => columns.clone(),
+            (false, None) => {
+                let label = fields.label.clone().unwrap_or_else(|| "label".into());
+                [Some(fields.text.clone()), fields.text_pair.clone(), Some(label)].into_iter().flatten().collect()
+            }
+        };
+        let columns = Columns::find(names, self.source).map_err(|(names, name, key)| {
+            let (place, names) = (if header { "the header" } else { "data.columns" }, quoted(names));
+            self.error(line, &format!("no column {name:?} in {place} ({names}): set {key}"))
+        })?;
+        Ok((columns, header))
+    }
+
+    fn error(&self, line: usize, why: &str) -> Error {
+        Error::input(format!("{}:{line}: {why}", self.source.path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::records::{Fields, OnBad};
+    use super::*;
+
+    fn source() -> Source {
+        let fields = Fields::default();
+        Source { path: "f".into(), format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error }
+    }
+
+    /// `line:text|pair|label` of each record, `line!why` of each bad one.
+    fn show(parsed: Result<Vec<Parsed>>) -> Vec<String> {
+        let rows = parsed.unwrap().into_iter().map(|row| match row {
+            Ok(r) => {
+                let label = r.label.as_ref().map_or("-", |l| l.as_str());
+                format!("{}:{}|{}|{label}", r.line, r.text, r.text_pair.unwrap_or("-".into()))
+            }
+            Err((line, why)) => format!("{line}!{why}"),
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn a_header_is_seen_and_may_be_in_any_order() {
+        let csv = show(parse_csv(b"id,label, text\n7,pos,\"a, \"\"b\"\"\"\n", &source()));
+        assert_eq!(csv, ["2:a, \"b\"|-|pos"]);
+        let tsv = show(parse_tsv(b"label\ttext\ttext_pair\n1\ta \"b\tc\"\n", &source()));
+        assert_eq!(tsv, ["2:a \"b|c\"|1"]);
+    }
+
+    #[test]
+    fn a_file_without_header_has_default_or_given_names() {
+        assert_eq!(show(parse_tsv(b"good\t1\nbad\t0", &source())), ["1:good|-|1", "2:bad|-|0"]);
+        let pair = Fields { text_pair: Some("b".into()), ..Fields::default() };
+        assert_eq!(show(parse_tsv(b"x\ty\t1", &Source { fields: pair, ..source() })), ["1:x|y|1"]);
+        let columns = Some(vec!["label".into(), "text".into(), "text_pair".into()]);
+        assert_eq!(show(parse_tsv(b"4.5\tx\ty", &Source { columns, ..source() })), ["1:x|y|4.5"]);
+        let columns = Some(vec!["a".into(), "b".into()]);
+        let message = parse_tsv(b"x\ty", &Source { columns, ..source() }).unwrap_err().to_string();
+        assert!(message.contains("no column \"text\" in data.columns"), "{message}");
+    }
+
+    #[test]
+    fn prediction_needs_the_text_alone() {
+        let fields = Fields { label: None, ..Fields::default() };
+        let source = Source { fields, ..source() };
+        assert_eq!(show(parse_tsv(b"one\ntwo\t1", &source)), ["1:one|-|-", "2:two|-|-"]);
+        assert_eq!(show(parse_csv(b"id,text\n1,one", &source)), ["2:one|-|-"]);
+    }
+
+    #[test]
+    fn a_header_with_other_names_is_not_taken_for_a_record() {
+        let message = parse_tsv(b"sentence\tlabel\nx\t1", &source()).unwrap_err().to_string();
+        assert!(message.starts_with("f:1: ") && message.contains("data.text_column"), "{message}");
+        let message = parse_tsv(b"text\tscore\nx\t1", &source()).unwrap_err().to_string();
+        assert!(message.contains("no \"label\"") && message.contains("data.label_column"), "{message}");
+        let forced = Source { header: Some(false), ..source() };
+        assert_eq!(show(parse_tsv(b"sentence\tlabel", &forced)), ["1:sentence|-|label"]);
+        let forced = Source { header: Some(true), ..source() };
+        let message = parse_tsv(b"a\tb\nx\t1", &forced).unwrap_err().to_string();
+        assert!(message.contains("no column \"text\" in the header (\"a\", \"b\")"), "{message}");
+    }
+
+    #[test]
+    fn rows_of_the_wrong_width_are_bad() {
+        let rows = show(parse_tsv(b"good\t1\nalone\na\tb\tc\nempty\t\n", &source()));
+        assert_eq!(rows[1], "2!found 1 of the 2 columns needed for \"text\", \"label\"");
+        assert!(rows[2].starts_with("3!found 3 columns, but only 2 are named"), "{}", rows[2]);
+        assert!(rows[3].starts_with("4!the label (column \"label\") is empty"), "{}", rows[3]);
+    }
+
+    #[test]
+    fn csv_lines_are_right_over_newlines_blank_lines_and_crlf() {
+        for end in ["\n", "\r\n"] {
+            let content = ["text,label", "\"a\nb\",1", "", "", "c,2", "\"d\n\ne\",3", "f,4"].join(end);
+            let rows = show(parse_csv(content.as_bytes(), &source()));
+            assert_eq!(rows, ["2:a\nb|-|1", "6:c|-|2", "7:d\n\ne|-|3", "10:f|-|4"]);
+        }
+    }
+
+    #[test]
+    fn an_open_quote_is_not_taken_for_a_long_field() {
+        let message = parse_csv(b"text,label\na,1\n\"b,1\nc,1\n", &source()).unwrap_err().to_string();
+        assert!(message.starts_with("f:3: a quote"), "{message}");
+        assert_eq!(show(parse_csv(b"text,label\na 5\" pipe,1\n", &source())), ["2:a 5\" pipe|-|1"]);
+    }
+
+    #[test]
+    fn bad_utf8_names_its_line() {
+        let rows = show(parse_csv(b"text,label\na,1\n\xff,1\n", &source()));
+        assert!(rows[1].starts_with("3!byte 1 "), "{}", rows[1]);
+        assert!(parse_tsv(b"\xff\t1", &source()).unwrap_err().to_string().starts_with("f:1: byte 1"));
+    }
+}

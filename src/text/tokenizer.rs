@@ -1,0 +1,222 @@
+//! A Hugging Face tokenizer: text to token ids.
+//!
+//! The padding and truncation stored in `tokenizer.json` are ignored: what a run pads or cuts is the run's own
+//! setting, and batches here are ragged.
+
+use super::wordpiece;
+use crate::error::{Error, Result};
+use rayon::prelude::*;
+use std::path::Path;
+use tokenizers::{PostProcessor, TruncationDirection};
+
+/// Inputs that a core takes at a time.
+const CHUNK: usize = 32;
+
+/// A tokenizer without padding and truncation of its own.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    fingerprint: [u8; 32],
+}
+
+/// One encoded input, special tokens included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Token ids `[n]`.
+    pub ids: Vec<u32>,
+    /// Segment of each token `[n]`: 0, or 1 in the second text.
+    pub type_ids: Vec<u8>,
+    /// Whether tokens were cut to reach the length limit.
+    pub truncated: bool,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` of a Hugging Face folder, or else `vocab.txt`, as older BERT folders have it.
+    ///
+    /// # Errors
+    /// Neither file is there, or it is broken (exit 2).
+    pub fn from_folder(dir: &Path) -> Result<Self> {
+        let path = dir.join("tokenizer.json");
+        let mut inner = match path.exists() {
+            true => tokenizers::Tokenizer::from_file(&path).map_err(|e| {
+                Error::input(format!("{}: not a tokenizer: {e}; save it again with transformers", path.display()))
+            })?,
+            false => wordpiece::from_vocabulary(dir)?,
+        };
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
+        Ok(Tokenizer { inner, fingerprint: Self::fingerprint_of(dir)? })
+    }
+
+    /// Encodes one text, or a pair, to at most `max_length` tokens, special tokens included.
+    ///
+    /// A pair that is too long loses tokens from the end of its longer text, then from both in turn, as Hugging
+    /// Face's `longest_first` has it.
+    ///
+    /// # Errors
+    /// `max_length` leaves no room for text beside the special tokens (exit 2).
+    pub fn encode(&self, text: &str, pair: Option<&str>, max_length: usize) -> Result<Encoded> {
+        let failed = |e: tokenizers::Error| Error::other(format!("the tokenizer failed: {e}"));
+        let special = self.inner.get_post_processor().map_or(0, |p| p.added_tokens(pair.is_some()));
+        if max_length <= special {
+            let why = format!("max_length {max_length} leaves no room for text beside {special} special tokens");
+            return Err(Error::input(format!("{why}; raise data.max_length")));
+        }
+        let mut first = self.inner.encode_fast(text, false).map_err(failed)?;
+        let mut second = pair.map(|pair| self.inner.encode_fast(pair, false)).transpose().map_err(failed)?;
+        let lengths = (first.len(), second.as_ref().map_or(0, |s| s.len()));
+        let kept = longest_first(lengths.0, lengths.1, max_length - special);
+        cut(&mut first, kept.0);
+        if let Some(second) = &mut second {
+            cut(second, kept.1);
+            second.set_type_ids(vec![1; kept.1]);
+        }
+        let encoding = self.inner.post_process(first, second, true).map_err(failed)?;
+        Ok(Encoded {
+            ids: encoding.get_ids().to_vec(),
+            type_ids: encoding.get_type_ids().iter().map(|&t| t as u8).collect(),
+            truncated: kept != lengths,
+        })
+    }
+
+    /// [`Self::encode`] of many inputs on all cores; results in the order of the inputs.
+    ///
+    /// # Errors
+    /// As [`Self::encode`]; the first input's that fails.
+    pub fn encode_batch(&self, inputs: &[(&str, Option<&str>)], max_length: usize) -> Result<Vec<Encoded>> {
+        let encode = |&(text, pair): &(&str, Option<&str>)| self.encode(text, pair, max_length);
+        let encoded: Vec<Result<Encoded>> = inputs.par_iter().with_min_len(CHUNK).map(encode).collect();
+        encoded.into_iter().collect()
+    }
+
+    /// The rows that an embedding needs: one more than the largest id, added tokens included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
+    }
+
+    /// BLAKE3 of the files that the tokenizer was read from.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
+    }
+
+    /// The fingerprint of the tokenizer in a folder, without parsing it.
+    ///
+    /// # Errors
+    /// As [`Self::from_folder`] for files that are not there or cannot be read.
+    pub fn fingerprint_of(dir: &Path) -> Result<[u8; 32]> {
+        let path = dir.join("tokenizer.json");
+        if !path.exists() {
+            return wordpiece::fingerprint(dir);
+        }
+        let bytes = std::fs::read(&path).map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
+        Ok(*blake3::hash(&bytes).as_bytes())
+    }
+}
+
+/// Cuts an encoding and forgets what was cut.
+fn cut(encoding: &mut tokenizers::Encoding, length: usize) {
+    encoding.truncate(length, 0, TruncationDirection::Right);
+    encoding.take_overflowing();
+}
+
+/// The lengths that two texts of `a` and `b` tokens keep so that together they have at most `limit`.
+///
+/// The longer one is cut down to the shorter one's length; from there on both keep half, and the odd token goes
+/// to the one that was longer (to the second of two equals), as in `tokenizers::utils::truncation`.
+fn longest_first(a: usize, b: usize, limit: usize) -> (usize, usize) {
+    if a + b <= limit {
+        return (a, b);
+    }
+    let short = a.min(b).min(limit / 2);
+    if a > b { (limit - short, short) } else { (short, limit - short) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
+
+    /// A BERT folder whose vocabulary is the special tokens and the letters.
+    fn folder() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = ('a'..='z').map(|c| format!("{c}\n##{c}"));
+        let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).into_iter().chain(letters);
+        std::fs::write(dir.path().join("vocab.txt"), words.collect::<Vec<_>>().join("\n")).unwrap();
+        dir
+    }
+
+    #[test]
+    fn lengths_are_those_of_the_tokenizers_crate() {
+        let token = || tokenizers::Token::new(0, String::new(), (0, 0));
+        let encoding = |n: usize| tokenizers::Encoding::from_tokens((0..n).map(|_| token()).collect(), 0);
+        for (a, b, limit) in (0..9).flat_map(|a| (0..9).flat_map(move |b| (0..19).map(move |limit| (a, b, limit)))) {
+            let strategy = TruncationStrategy::LongestFirst;
+            let params = TruncationParams { max_length: limit, strategy, stride: 0, ..Default::default() };
+            let (x, y) = truncate_encodings(encoding(a), Some(encoding(b)), &params).unwrap();
+            let lengths = (x.len(), y.unwrap().len());
+            assert_eq!(longest_first(a, b, limit), lengths, "{a} + {b} to {limit}");
+        }
+    }
+
+    #[test]
+    fn the_files_own_padding_and_truncation_are_ignored() {
+        let (dir, other) = (folder(), tempfile::tempdir().unwrap());
+        let mut inner = wordpiece::from_vocabulary(dir.path()).unwrap();
+        let strategy = tokenizers::PaddingStrategy::Fixed(16);
+        inner.with_padding(Some(tokenizers::PaddingParams { strategy, ..Default::default() }));
+        inner.with_truncation(Some(TruncationParams { max_length: 3, ..Default::default() })).unwrap();
+        inner.save(other.path().join("tokenizer.json"), false).unwrap();
+
+        let (plain, saved) = (Tokenizer::from_folder(dir.path()), Tokenizer::from_folder(other.path()));
+        let (plain, saved) = (plain.unwrap(), saved.unwrap());
+        let encoded = saved.encode("a b c", None, 8).unwrap();
+        assert_eq!((encoded.ids.len(), encoded.truncated), (5, false));
+        assert_eq!(encoded, plain.encode("a b c", None, 8).unwrap());
+        assert_ne!(plain.fingerprint(), saved.fingerprint());
+        assert_eq!(saved.fingerprint(), Tokenizer::fingerprint_of(other.path()).unwrap());
+        assert_eq!(saved.vocab_size(), 5 + 52);
+    }
+
+    #[test]
+    fn pairs_carry_their_segments_and_fit_the_length() {
+        let dir = folder();
+        let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+        let encoded = tokenizer.encode("A b", Some("c d e f g"), 8).unwrap();
+        assert_eq!(encoded.ids, [2, 5, 7, 3, 9, 11, 13, 3]);
+        assert_eq!((encoded.type_ids, encoded.truncated), (vec![0, 0, 0, 0, 1, 1, 1, 1], true));
+        assert_eq!(tokenizer.encode("", None, 8).unwrap().ids, [2, 3]);
+        assert!(tokenizer.encode("a", None, 2).unwrap_err().to_string().contains("data.max_length"));
+    }
+
+    #[test]
+    fn a_tokenizer_without_special_tokens_has_segments_too() {
+        let (dir, other) = (folder(), tempfile::tempdir().unwrap());
+        let mut inner = wordpiece::from_vocabulary(dir.path()).unwrap();
+        inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
+        inner.save(other.path().join("tokenizer.json"), false).unwrap();
+        let encoded = Tokenizer::from_folder(other.path()).unwrap().encode("a b", Some("c d e"), 4).unwrap();
+        assert_eq!((encoded.ids, encoded.type_ids), (vec![5, 7, 9, 11], vec![0, 0, 1, 1]));
+    }
+
+    #[test]
+    fn a_batch_is_its_inputs_in_order() {
+        let dir = folder();
+        let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+        let texts: Vec<String> = (0..500).map(|i| "x y z ".repeat(i % 7)).collect();
+        let inputs: Vec<(&str, Option<&str>)> = texts.iter().map(|t| (t.as_str(), None)).collect();
+        let batch = tokenizer.encode_batch(&inputs, 10).unwrap();
+        for (input, encoded) in inputs.iter().zip(batch) {
+            assert_eq!(encoded, tokenizer.encode(input.0, None, 10).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_folder_without_a_tokenizer_says_how_to_get_one() {
+        let dir = tempfile::tempdir().unwrap();
+        for message in [Tokenizer::from_folder(dir.path()).err(), Tokenizer::fingerprint_of(dir.path()).err()] {
+            let message = message.unwrap().to_string();
+            assert!(message.contains("no tokenizer.json") && message.contains("use_fast=True"), "{message}");
+        }
+        std::fs::write(dir.path().join("tokenizer.json"), "{").unwrap();
+        assert!(Tokenizer::from_folder(dir.path()).err().unwrap().to_string().contains("not a tokenizer"));
+    }
+}
