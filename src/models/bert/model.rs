@@ -1,0 +1,112 @@
+//! The stages of BERT: embeddings, then one post-norm block a layer; the pooler runs with the head.
+
+use crate::data::batch::Batch;
+use crate::models::bert::Config;
+use crate::models::bert::hf_names;
+use crate::models::hf_names::HfNames;
+use crate::models::{Backbone, Border, HeadInput};
+use crate::nn::attention::AttentionConfig;
+use crate::nn::blocks::{BlockConfig, PostNormBlock};
+use crate::nn::embedding::Embedding;
+use crate::nn::linear::Linear;
+use crate::nn::norm::LayerNorm;
+use crate::nn::{Ctx, ParamBuilder};
+use serde_json::Value;
+use tch::Tensor;
+
+/// BERT without a head.
+#[derive(Debug)]
+pub struct Bert {
+    config: Config,
+    json: Value,
+    words: Embedding,
+    positions: Embedding,
+    segments: Embedding,
+    norm: LayerNorm,
+    layers: Vec<PostNormBlock>,
+    pooler: Linear,
+}
+
+impl Bert {
+    /// Declares the parameters: stage 0 the embeddings, stages 1 to L the layers, stage L + 1 the pooler.
+    pub fn new(config: Config, json: Value, b: &mut ParamBuilder) -> Self {
+        let (hidden, std) = (config.hidden_size, config.initializer_range);
+        let head_dim = hidden / config.num_attention_heads;
+        let block = BlockConfig {
+            hidden,
+            intermediate: config.intermediate_size,
+            attention: AttentionConfig {
+                heads: config.num_attention_heads,
+                head_dim,
+                scale: 1.0 / (head_dim as f64).sqrt(),
+                dropout: config.attention_probs_dropout_prob,
+            },
+            activation: config.activation,
+            dropout: config.hidden_dropout_prob,
+            norm_eps: config.layer_norm_eps,
+            std,
+        };
+        let (words, positions, segments, norm) = b.scope("embeddings", |b| {
+            (
+                Embedding::vocabulary(b, "words", config.vocab_size, hidden, std),
+                Embedding::new(b, "positions", config.max_position_embeddings, hidden, std),
+                Embedding::new(b, "segments", config.type_vocab_size, hidden, std),
+                LayerNorm::new(b, "norm", hidden, config.layer_norm_eps),
+            )
+        });
+        let layers = (0..config.num_hidden_layers)
+            .map(|i| b.stage(i + 1, |b| b.scope(&format!("layer.{i}"), |b| PostNormBlock::new(b, block))))
+            .collect();
+        let pooler = b.stage(config.num_hidden_layers + 1, |b| {
+            b.fresh(|b| Linear::new(b, "pooler", hidden, hidden, std))
+        });
+        Bert { config, json, words, positions, segments, norm, layers, pooler }
+    }
+}
+
+impl Backbone for Bert {
+    fn stages(&self) -> usize {
+        1 + self.layers.len()
+    }
+
+    fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+        if stage > 0 {
+            return vec![self.layers[stage - 1].forward(ctx, &input[0], &batch.sequences)];
+        }
+        let sum = self.words.forward(ctx, &batch.tokens)
+            + self.segments.forward(ctx, &batch.segments)
+            + self.positions.forward(ctx, &batch.positions);
+        let x = self.norm.forward(ctx, &sum);
+        vec![ctx.dropout(x, self.config.hidden_dropout_prob)]
+    }
+
+    fn summary(&self, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
+        let first = hidden[0].index_select(0, batch.sequences.first());
+        let pooled = self.pooler.forward(ctx, &first).tanh();
+        ctx.dropout(pooled, self.config.head_dropout())
+    }
+
+    fn head_input(&self) -> HeadInput {
+        HeadInput { width: self.config.hidden_size, std: self.config.initializer_range }
+    }
+
+    fn max_length(&self) -> usize {
+        self.config.max_position_embeddings as usize
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size as usize
+    }
+
+    fn hf_names(&self) -> HfNames {
+        hf_names::names(self.config.num_hidden_layers)
+    }
+
+    fn architecture(&self, task: &str) -> String {
+        format!("BertFor{task}")
+    }
+
+    fn config_json(&self) -> &Value {
+        &self.json
+    }
+}

@@ -1,0 +1,28 @@
+//! Embedding tables.
+
+use crate::nn::{Ctx, Init, ParamBuilder, ParamId};
+use tch::Tensor;
+
+/// A table `[rows, width]` whose gradient is added row by row: a dense gradient of a vocabulary costs more than
+/// everything else in a small batch.
+#[derive(Debug, Clone)]
+pub struct Embedding {
+    weight: ParamId,
+}
+
+impl Embedding {
+    /// Declares `weight` `[rows, width]`, drawn with `std`.
+    pub fn new(b: &mut ParamBuilder, name: &str, rows: i64, width: i64, std: f64) -> Self {
+        b.scope(name, |b| Embedding { weight: b.weight("weight", &[rows, width], Init::Normal { std }) })
+    }
+
+    /// The same for the table of token ids, when no head shares it.
+    pub fn vocabulary(b: &mut ParamBuilder, name: &str, rows: i64, width: i64, std: f64) -> Self {
+        b.scope(name, |b| Embedding { weight: b.vocabulary("weight", rows, width, Init::Normal { std }) })
+    }
+
+    /// `ids` `[T]` to `[T, width]`. Every id must be below the number of rows (checked when data is prepared).
+    pub fn forward(&self, ctx: &mut Ctx, ids: &Tensor) -> Tensor {
+        ctx.rows(self.weight, ids)
+    }
+}

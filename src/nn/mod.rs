@@ -1,0 +1,17 @@
+//! Parts that families share: ordered parameters over flat buffers, and layers that run on ragged tokens.
+//!
+//! A layer holds [`params::ParamId`]s, not tensors: the tensor behind an id is looked up in the [`ctx::Ctx`] of the
+//! pass, so that a stage's weights may come and go between passes. Layers take `[T, width]`, T the real tokens of a
+//! ragged batch; the attention kernel alone sees sequences. No part names a family.
+
+pub mod attention;
+pub mod blocks;
+pub mod ctx;
+pub mod embedding;
+pub mod linear;
+pub mod norm;
+pub mod params;
+pub mod rng;
+
+pub use ctx::{Ctx, Pass};
+pub use params::{Init, ParamBuilder, ParamId, Params};

@@ -1,0 +1,72 @@
+//! A backbone with a task's head: the list of stages that training runs.
+
+use crate::data::batch::Batch;
+use crate::models::{Backbone, Border};
+use crate::nn::params::ParamSpec;
+use crate::nn::{Ctx, ParamBuilder, Params};
+use crate::tasks::Task;
+use serde_json::{Value, json};
+use tch::Tensor;
+
+/// A model for one task. Stage `stages() - 1` is the head; its border is the logits.
+pub struct Model {
+    pub backbone: Box<dyn Backbone>,
+    pub task: Box<dyn Task>,
+}
+
+impl Model {
+    /// Puts the head that `make` declares on a backbone; returns the parameters of both.
+    pub fn new(
+        mut builder: ParamBuilder,
+        backbone: Box<dyn Backbone>,
+        make: impl FnOnce(&dyn Backbone, &mut ParamBuilder) -> Box<dyn Task>,
+    ) -> (Self, Vec<ParamSpec>) {
+        let head = backbone.stages();
+        let task = builder.stage(head, |b| make(backbone.as_ref(), b));
+        (Model { backbone, task }, builder.finish())
+    }
+
+    /// The number of stages, the head's included.
+    pub fn stages(&self) -> usize {
+        self.backbone.stages() + 1
+    }
+
+    /// A stage's name in messages.
+    pub fn stage_name(&self, stage: usize) -> String {
+        match stage {
+            0 => "embeddings".into(),
+            s if s < self.backbone.stages() => format!("layer {}", s - 1),
+            _ => "head".into(),
+        }
+    }
+
+    /// Runs one stage.
+    pub fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+        if stage < self.backbone.stages() {
+            self.backbone.forward(stage, input, batch, ctx)
+        } else {
+            vec![self.task.logits(self.backbone.as_ref(), input, batch, ctx)]
+        }
+    }
+
+    /// The logits `[B, C]`, without dropout and without gradients.
+    pub fn infer(&self, params: &Params, batch: &Batch) -> Tensor {
+        let _guard = tch::no_grad_guard();
+        let mut ctx = Ctx::eval(params);
+        let last = (0..self.stages()).fold(Border::new(), |border, s| self.forward(s, &border, batch, &mut ctx));
+        last.into_iter().next().unwrap_or_default()
+    }
+
+    /// The `config.json` of a checkpoint: the folder's own, with this task's entries.
+    pub fn config_json(&self) -> Value {
+        let mut config = self.backbone.config_json().clone();
+        if let Value::Object(map) = &mut config {
+            map.insert("architectures".into(), json!([self.backbone.architecture(self.task.hf_name())]));
+            map.remove("num_labels");
+            map.remove("torch_dtype");
+            map.insert("dtype".into(), json!("float32"));
+            map.extend(self.task.config_entries());
+        }
+        config
+    }
+}
