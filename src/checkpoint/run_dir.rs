@@ -1,0 +1,181 @@
+//! The folder of a run: its lock, its checkpoints, its metrics.
+
+use crate::checkpoint::TrainerState;
+use crate::checkpoint::folder::{self, COMPLETE};
+use crate::checkpoint::tensors::TensorFile;
+use crate::error::{Context, Error, Result};
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Where a run starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resume {
+    /// From the model's weights; a folder that holds a run is an error.
+    None,
+    /// From the newest sound checkpoint of the folder, or from the model's weights when there is none.
+    Auto,
+    /// From this checkpoint.
+    Path(PathBuf),
+}
+
+/// How long to wait for a predecessor that is still dying: ranks outlive a killed mpirun by about two seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A run's folder, locked for this process.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl RunDir {
+    /// Opens, and makes where needed, the folder of a run, and finds the checkpoint to start from.
+    ///
+    /// # Errors
+    /// Exit 2: no permission, another run at work in it, a run already in it that is neither resumed nor overwritten,
+    /// or a checkpoint that is named but not sound.
+    pub fn open(path: &Path, resume: &Resume, overwrite: bool) -> Result<(Self, Option<PathBuf>)> {
+        fs::create_dir_all(path).input_context(format!("output_dir {}: cannot be made", path.display()))?;
+        let dir = RunDir { path: path.to_owned(), _lock: lock(&path.join(".lock"))? };
+        let from = match resume {
+            Resume::Path(checkpoint) => {
+                sound(checkpoint)?;
+                Some(checkpoint.clone())
+            }
+            Resume::Auto => dir.newest_sound(),
+            Resume::None if dir.holds_a_run() && !overwrite => {
+                return Err(Error::input(format!(
+                    "output_dir {} holds a run already: go on with it by --resume auto, \
+                     replace it by overwrite_output_dir=true, or choose another folder",
+                    path.display()
+                )));
+            }
+            Resume::None => None,
+        };
+        if from.is_none() {
+            dir.clear()?;
+        }
+        dir.clear_temporary()?;
+        Ok((dir, from))
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The metrics file.
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    /// The folder of a step's checkpoint.
+    pub fn checkpoint(&self, step: u64) -> PathBuf {
+        self.path.join(format!("checkpoint-{step}"))
+    }
+
+    /// The folder of the finished model.
+    pub fn finished(&self) -> PathBuf {
+        self.path.join("final")
+    }
+
+    /// The steps that have a folder, complete or not, in ascending order.
+    pub fn steps(&self) -> Vec<u64> {
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let mut steps: Vec<u64> = entries
+            .filter_map(|e| e.file_name().to_str()?.strip_prefix("checkpoint-")?.parse().ok())
+            .collect();
+        steps.sort_unstable();
+        steps
+    }
+
+    /// Removes the oldest checkpoints until `limit` are left; the best one is kept and counts.
+    ///
+    /// # Errors
+    /// The folder's name and what the system says.
+    pub fn rotate(&self, limit: usize, best: Option<u64>) -> Result<()> {
+        let steps = self.steps();
+        let newest = steps.last().copied();
+        let mut excess = steps.len().saturating_sub(limit);
+        for step in steps {
+            if excess > 0 && Some(step) != best && Some(step) != newest {
+                folder::remove(&self.checkpoint(step))?;
+                excess -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn holds_a_run(&self) -> bool {
+        !self.steps().is_empty() || ["config.toml", "metrics.jsonl", "final"].iter().any(|n| self.path.join(n).exists())
+    }
+
+    fn newest_sound(&self) -> Option<PathBuf> {
+        self.steps().into_iter().rev().map(|step| self.checkpoint(step)).find(|path| match sound(path) {
+            Ok(()) => true,
+            Err(e) => {
+                tracing::warn!("passed over: {e}");
+                false
+            }
+        })
+    }
+
+    /// Removes what an earlier run left, so that its files are never taken for this one's.
+    fn clear(&self) -> Result<()> {
+        for step in self.steps() {
+            folder::remove(&self.checkpoint(step))?;
+        }
+        if self.finished().exists() {
+            fs::remove_dir_all(self.finished()).context(self.finished().display())?;
+        }
+        for name in ["config.toml", "metrics.jsonl"] {
+            let file = self.path.join(name);
+            if file.exists() {
+                fs::remove_file(&file).context(file.display())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn clear_temporary(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.path).context(self.path.display())?.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with('.') && name.ends_with(".tmp") && entry.path().is_dir() {
+                fs::remove_dir_all(entry.path()).context(entry.path().display())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a folder is a checkpoint that a run can go on from.
+fn sound(path: &Path) -> Result<()> {
+    if !path.join(COMPLETE).exists() {
+        return Err(Error::input(format!("{}: not a complete checkpoint (no file {COMPLETE})", path.display())));
+    }
+    TrainerState::read(path)?;
+    TensorFile::open(&path.join("model.safetensors"))?;
+    TensorFile::open(&path.join(super::optimizer::FILE))?;
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path).input_context(format!("output_dir: {} cannot be written", path.display()))?;
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(200)),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::input(format!("{}: another run is at work in this output_dir", path.display())));
+            }
+            Err(TryLockError::Error(e)) => {
+                // Some cluster file systems have no locks: a run there is worth more than the protection.
+                tracing::warn!("{} cannot be locked ({e}): make sure that no other run uses this folder", path.display());
+                return Ok(file);
+            }
+        }
+    }
+}

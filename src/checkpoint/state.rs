@@ -1,0 +1,70 @@
+//! `trainer_state.json`: where a run stands. Field names are those of Hugging Face's Trainer where the meaning is the same.
+
+use crate::checkpoint::folder::write_file;
+use crate::error::{Context, Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::Path;
+
+/// The file's name in a checkpoint.
+pub const FILE: &str = "trainer_state.json";
+const FORMAT: u32 = 1;
+
+/// Where a run stands after `global_step` steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// The version of this file.
+    pub format: u32,
+    /// Optimizer steps taken. The data order and all chance follow from it.
+    pub global_step: u64,
+    /// Epochs of data seen, a fraction inside one.
+    pub epoch: f64,
+    /// The steps of the whole run.
+    pub max_steps: u64,
+    /// The best value of the metric that is tracked, and the step it was reached at.
+    pub best_metric: Option<f64>,
+    pub best_global_step: Option<u64>,
+    /// The ranks that wrote it: remaining losses are bit-equal at the same number only.
+    pub world: usize,
+    /// What the order of data depends on besides the settings: a fingerprint of the tokenised training data.
+    pub data: String,
+    /// The labels in the order of their ids, for a classifier.
+    pub labels: Option<Vec<String>>,
+    /// The lines of `metrics.jsonl` so far.
+    pub log_history: Vec<Value>,
+    /// The configuration that ran.
+    pub settings: Value,
+}
+
+impl TrainerState {
+    /// The version of the file that this program writes.
+    pub fn format() -> u32 {
+        FORMAT
+    }
+
+    /// Writes the file into a checkpoint folder.
+    ///
+    /// # Errors
+    /// The file's name and what the system says.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        write_file(&folder.join(FILE), &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Reads the file of a checkpoint folder.
+    ///
+    /// # Errors
+    /// Exit 2: missing, damaged, or of a newer version.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(FILE);
+        let text = std::fs::read_to_string(&path).input_context(path.display())?;
+        let state: TrainerState = serde_json::from_str(&text).input_context(path.display())?;
+        if state.format != FORMAT {
+            return Err(Error::input(format!(
+                "{}: format {} was written by another version of trainer; this one reads format {FORMAT}",
+                path.display(),
+                state.format
+            )));
+        }
+        Ok(state)
+    }
+}

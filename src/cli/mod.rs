@@ -1,0 +1,166 @@
+//! The command line: arguments to calls, nothing else.
+
+mod evaluate;
+mod predict;
+mod train;
+
+use crate::comm::Collective;
+use crate::comm::select::{self, Backend};
+use crate::error::{Error, Result};
+use crate::observe::logs::LogFormat;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// Fine-tunes pretrained transformers on one GPU, on hundreds, or on a CPU.
+#[derive(Debug, Parser)]
+#[command(name = "trainer", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Trains as a configuration says; under mpirun or srun on all its ranks.
+    Train(TrainArgs),
+    /// Evaluates a fine-tuned model on labelled data.
+    Evaluate(EvaluateArgs),
+    /// Predicts one line of output for each line of input.
+    Predict(PredictArgs),
+}
+
+/// `trainer train`
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// The configuration (TOML); ./trainer.toml where none is given.
+    config: Option<PathBuf>,
+    /// Settings that replace the file's: `learning_rate=3e-5`, or dotted where a bare key is not unique.
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// none, auto (the newest sound checkpoint of output_dir, else from the start), or a checkpoint's folder.
+    #[arg(long, default_value = "none")]
+    resume: String,
+    /// Go on from a checkpoint even where the order of data changes.
+    #[arg(long)]
+    allow_new_data_order: bool,
+    /// Show the complete configuration, defaults included, and do nothing.
+    #[arg(long)]
+    print_config: bool,
+}
+
+/// `trainer evaluate`
+#[derive(Debug, Args)]
+pub struct EvaluateArgs {
+    /// The folder of a fine-tuned model or checkpoint.
+    #[arg(long)]
+    model: PathBuf,
+    /// The task, such as sequence-classification.
+    #[arg(long)]
+    task: String,
+    /// The labelled file.
+    #[arg(long)]
+    data: PathBuf,
+    /// One JSON line instead of a table.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reading: ReadingArgs,
+}
+
+/// `trainer predict`
+#[derive(Debug, Args)]
+pub struct PredictArgs {
+    /// The folder of a fine-tuned model or checkpoint.
+    #[arg(long)]
+    model: PathBuf,
+    /// The records; labels are not needed.
+    #[arg(long)]
+    input: PathBuf,
+    /// One line for each record, in order.
+    #[arg(long)]
+    output: PathBuf,
+    /// Add the logits to every line.
+    #[arg(long)]
+    scores: bool,
+    #[command(flatten)]
+    reading: ReadingArgs,
+}
+
+/// How data is read outside a configuration.
+#[derive(Debug, Args)]
+pub struct ReadingArgs {
+    /// The column of the text.
+    #[arg(long, default_value = "text")]
+    text_column: String,
+    /// The column of the second text of a pair.
+    #[arg(long)]
+    text_pair_column: Option<String>,
+    /// The column of the label.
+    #[arg(long, default_value = "label")]
+    label_column: String,
+    /// The names of the columns of a CSV or TSV file without a header, with commas between.
+    #[arg(long, value_delimiter = ',')]
+    columns: Option<Vec<String>>,
+    /// Tokens that a sequence is cut to; otherwise what the model takes.
+    #[arg(long)]
+    max_length: Option<usize>,
+    /// Tokens that a rank takes through the model at a time.
+    #[arg(long, default_value_t = 4096)]
+    micro_batch_tokens: usize,
+}
+
+impl Cli {
+    /// Does what the arguments ask for.
+    ///
+    /// # Errors
+    /// Whatever the command meets; see [`Error::kind`] for the exit code.
+    pub fn run(self, began: Instant) -> Result<()> {
+        match self.command {
+            Some(Command::Train(args)) => train::run(args, began),
+            Some(Command::Evaluate(args)) => evaluate::run(&args),
+            Some(Command::Predict(args)) => predict::run(&args),
+            None if PathBuf::from(train::DEFAULT_CONFIG).exists() => train::run(TrainArgs::default(), began),
+            None => {
+                let help = Cli::command().render_help();
+                Err(Error::input(format!("{help}\nno command, and no ./{} to train by", train::DEFAULT_CONFIG)).shared())
+            }
+        }
+    }
+}
+
+impl Default for TrainArgs {
+    fn default() -> Self {
+        TrainArgs {
+            config: None,
+            overrides: Vec::new(),
+            resume: "none".into(),
+            allow_new_data_order: false,
+            print_config: false,
+        }
+    }
+}
+
+/// This process's end of the group, for whoever has to take the job down.
+static GROUP: OnceLock<Arc<dyn Collective>> = OnceLock::new();
+
+/// The group that this process has joined, if it has.
+pub fn group() -> Option<&'static Arc<dyn Collective>> {
+    GROUP.get()
+}
+
+/// Joins the ranks and takes this rank's share of the cores.
+fn connect(backend: Backend, timeout: Duration, threads: Option<usize>) -> Result<Arc<dyn Collective>> {
+    let comm = select::connect(backend, timeout)?;
+    _ = GROUP.set(Arc::clone(&comm));
+    let cores = crate::comm::cores::use_our_cores(comm.local_rank(), comm.local_world(), threads);
+    tch::set_num_threads(cores.threads as i32);
+    // One pool does all the work: ours for tokenising, libtorch's for the rest.
+    _ = rayon::ThreadPoolBuilder::new().num_threads(cores.threads).build_global();
+    Ok(comm)
+}

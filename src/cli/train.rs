@@ -1,0 +1,78 @@
+//! `trainer train`
+
+use super::{TrainArgs, connect};
+use crate::checkpoint::run_dir::Resume;
+use crate::comm::select;
+use crate::config::{self, Config};
+use crate::error::{Error, Kind, Result};
+use crate::observe::signals;
+use crate::train::{Ended, Start, Trainer};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The configuration that is trained by when none is named.
+pub const DEFAULT_CONFIG: &str = "trainer.toml";
+
+/// Trains.
+///
+/// # Errors
+/// As [`Trainer::open`] and [`Trainer::run`]; exit 3 after a stop on a signal.
+pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
+    let config = load(&args);
+    if args.print_config {
+        let config = config.map_err(Error::shared)?;
+        if crate::observe::rank_of_environment() == 0 {
+            print!("{}", config.to_toml());
+        }
+        return Ok(());
+    }
+    let (backend, timeout, threads) = match &config {
+        Ok(config) => (backend(config), Duration::from_secs_f64(config.comm.timeout_seconds), config.parallel.num_threads),
+        // Even a configuration that cannot be used is everybody's affair: rank 0 tells, all leave together.
+        Err(_) => (select::Backend::Auto, Duration::from_secs(60), None),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let comm = connect(backend, timeout, threads)?;
+    let stop = signals::listen(runtime.handle(), comm.world() == 1)?;
+    let config = comm.agree(config, "reading the configuration")?;
+    let output_dir = config.output_dir.clone();
+    let resume = match args.resume.as_str() {
+        "none" => Resume::None,
+        "auto" => Resume::Auto,
+        path => Resume::Path(PathBuf::from(path)),
+    };
+    let start = Start { resume, allow_new_data_order: args.allow_new_data_order, began, stop };
+    let ended = Trainer::open(config, comm, start)?.run()?;
+    match ended {
+        Ended::Finished => Ok(()),
+        Ended::Stopped { step } => Err(Error::new(
+            Kind::Stopped,
+            format!(
+                "stopped on a signal after step {step}; checkpoint written: {}. Go on by --resume auto",
+                output_dir.join(format!("checkpoint-{step}")).display()
+            ),
+        )
+        .shared()),
+    }
+}
+
+fn load(args: &TrainArgs) -> Result<Config> {
+    // `trainer train key=value` without a file: the first argument is a setting too.
+    let mut overrides = args.overrides.clone();
+    let mut file = args.config.clone();
+    if let Some(text) = file.as_ref().and_then(|f| f.to_str()).filter(|t| t.contains('=') && !Path::new(t).exists()) {
+        overrides.insert(0, text.to_owned());
+        file = None;
+    }
+    let file = file.or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists()));
+    Config::load(file.as_deref(), &overrides)
+}
+
+fn backend(config: &Config) -> select::Backend {
+    match config.comm.backend {
+        config::Backend::Auto => select::Backend::Auto,
+        config::Backend::Solo => select::Backend::Solo,
+        config::Backend::Mpi => select::Backend::Mpi,
+        config::Backend::Nccl => select::Backend::Nccl,
+    }
+}

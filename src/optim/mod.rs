@@ -1,0 +1,7 @@
+//! Optimizers over flat slices, and learning-rate schedules.
+
+pub mod adamw;
+pub mod schedule;
+
+pub use adamw::{AdamW, AdamWConfig};
+pub use schedule::Schedule;

@@ -1,0 +1,129 @@
+//! The gradients of a step: cleared, reduced over ranks stage by stage, measured.
+//!
+//! A stage's reduction starts as soon as its backward ends and runs while the earlier stages compute. Its dense part is
+//! one collective. Of a vocabulary table only the rows that the global batch touches are cleared, reduced and measured:
+//! every rank knows that set, because every rank knows all ranks' samples.
+
+use crate::comm::{Collective, Op, Pending};
+use crate::error::Result;
+use crate::nn::params::slice;
+use crate::nn::{ParamId, Params};
+use std::ops::Range;
+use std::sync::Arc;
+use tch::Tensor;
+
+/// One stage's split into vocabulary tables (first in the buffer) and the dense rest.
+#[derive(Debug)]
+struct StageParts {
+    tables: Vec<ParamId>,
+    dense: Range<i64>,
+}
+
+/// A reduction under way.
+struct Running {
+    operation: Pending,
+    /// A table's rows, packed, to be written back.
+    packed: Option<(ParamId, Tensor)>,
+}
+
+/// The state of a step's gradients.
+pub struct Gradients {
+    comm: Arc<dyn Collective>,
+    parts: Vec<StageParts>,
+    rows: Tensor,
+    running: Vec<Running>,
+}
+
+impl Gradients {
+    /// For parameters that have gradient buffers.
+    pub fn new(params: &Params, comm: Arc<dyn Collective>) -> Self {
+        let parts = params
+            .stages()
+            .iter()
+            .map(|stage| {
+                let tables: Vec<ParamId> =
+                    stage.members.iter().copied().filter(|&id| params.spec(id).row_sparse).collect();
+                let start = tables.last().map_or(0, |&id| params.range(id).end);
+                StageParts { tables, dense: start..stage.weights.size()[0] }
+            })
+            .collect();
+        Gradients { comm, parts, rows: Tensor::from_slice::<i64>(&[]), running: Vec::new() }
+    }
+
+    /// Starts a step: clears what the step before left, and takes note of the vocabulary rows, i64 `[U]` without
+    /// repetition, that this step's global batch touches on any rank.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn begin(&mut self, params: &Params, rows: &Tensor) -> Result<()> {
+        for stage in 0..self.parts.len() {
+            _ = self.dense(params, stage).f_zero_()?;
+            for &table in &self.parts[stage].tables {
+                _ = params.grad(table).shallow_clone().f_index_fill_(0, &self.rows, 0.0)?;
+            }
+        }
+        self.rows = rows.shallow_clone();
+        Ok(())
+    }
+
+    /// Starts the reduction of a stage whose backward has ended on this rank, in the order that all ranks keep.
+    ///
+    /// # Errors
+    /// Those of the collective.
+    pub fn start(&mut self, params: &Params, stage: usize, name: &str) -> Result<()> {
+        if self.comm.world() == 1 {
+            return Ok(());
+        }
+        let dense = self.dense(params, stage);
+        if dense.numel() > 0 {
+            let operation = self.comm.start_all_reduce(&dense, Op::Sum, &format!("gradients of {name}"))?;
+            self.running.push(Running { operation, packed: None });
+        }
+        for &table in &self.parts[stage].tables {
+            let packed = params.grad(table).f_index_select(0, &self.rows)?;
+            let what = format!("gradient rows of {}", params.spec(table).name);
+            let operation = self.comm.start_all_reduce(&packed, Op::Sum, &what)?;
+            self.running.push(Running { operation, packed: Some((table, packed)) });
+        }
+        Ok(())
+    }
+
+    /// Waits for every reduction of the step.
+    ///
+    /// # Errors
+    /// Those of the collective: a dead or late rank.
+    pub fn finish(&mut self, params: &Params) -> Result<()> {
+        for Running { operation, packed } in self.running.drain(..) {
+            operation.wait()?;
+            if let Some((table, packed)) = packed {
+                _ = params.grad(table).shallow_clone().f_index_copy_(0, &self.rows, &packed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The global gradient norm (L2, over all parameters), the same on every rank.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn norm(&self, params: &Params) -> Result<f64> {
+        let mut squares = 0.0;
+        let mut add = |x: &Tensor| -> Result<()> {
+            let norm = x.f_norm()?.double_value(&[]);
+            squares += norm * norm;
+            Ok(())
+        };
+        for stage in 0..self.parts.len() {
+            add(&self.dense(params, stage))?;
+            for &table in &self.parts[stage].tables {
+                add(&params.grad(table).f_index_select(0, &self.rows)?)?;
+            }
+        }
+        Ok(squares.sqrt())
+    }
+
+    fn dense(&self, params: &Params, stage: usize) -> Tensor {
+        let range = &self.parts[stage].dense;
+        slice(&params.stages()[stage].grads, range, &[range.end - range.start])
+    }
+}

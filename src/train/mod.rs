@@ -1,0 +1,15 @@
+//! Training: [`session`] puts model, data and ranks together, [`trainer`] is the loop, [`step`] one optimizer step,
+//! [`staged`] its forward and backward pass, [`evaluate`] what evaluation, the command line and predictions share.
+
+pub mod checkpoints;
+pub mod evaluate;
+pub mod feed;
+pub mod report;
+pub mod session;
+pub mod settings;
+pub mod staged;
+pub mod step;
+pub mod trainer;
+
+pub use session::Session;
+pub use trainer::{Ended, Start, Trainer};

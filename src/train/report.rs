@@ -1,0 +1,123 @@
+//! What rank 0 tells a person before and after a run.
+
+use crate::checkpoint::TrainerState;
+use crate::checkpoint::import::Report;
+use crate::comm::Collective;
+use crate::data::prepare::Prepared;
+use crate::observe::table::table;
+use crate::train::session::{Head, Session, cache_word};
+use serde_json::Value;
+use std::path::Path;
+
+/// Names shown of a long list.
+const SHOWN: usize = 8;
+
+/// Prints a line on rank 0.
+pub fn say(comm: &dyn Collective, line: &str) {
+    if comm.is_main() {
+        eprintln!("{line}");
+    }
+}
+
+/// The short header of a run.
+pub fn header(session: &Session, from: Option<&Path>) {
+    let comm = session.comm.as_ref();
+    if !comm.is_main() {
+        return;
+    }
+    let Session { config, loaded, data, .. } = session;
+    let family = loaded.model.backbone.config_json().get("model_type").and_then(Value::as_str).unwrap_or("?");
+    let parameters = loaded.params.numel() as f64 / 1e6;
+    let mut lines = vec![
+        format!("trainer   {}", env!("CARGO_PKG_VERSION")),
+        format!("model     {} ({family}, {parameters:.1} M parameters)", config.model.path.display()),
+    ];
+    if let Some(from) = from {
+        lines.push(format!("resumed   from {}", from.display()));
+    }
+    let head = match &data.head {
+        Head::Classes(labels) => format!("{} labels: {}", labels.len(), shortened(labels)),
+        Head::Number => "one number".to_owned(),
+    };
+    lines.push(format!("task      {} ({head})", config.task.kind));
+    lines.push(format!("train     {}", describe(&config.data.train, &data.train)));
+    match (&config.data.eval, &data.eval) {
+        (Some(path), Some(eval)) => lines.push(format!("eval      {}", describe(path, eval))),
+        _ => lines.push("eval      none (data.eval is not set)".to_owned()),
+    }
+    lines.push(format!(
+        "batch     {} sequences a step over all ranks; micro-batches of up to {} tokens; max_length {}",
+        config.train.global_batch_size, config.train.micro_batch_tokens, session.max_length
+    ));
+    let threads = tch::get_num_threads();
+    let (world, backend, device) = (comm.world(), comm.name(), comm.device());
+    lines.push(format!(
+        "ranks     {world} ({backend}, {device:?}, {threads} thread{} each)",
+        if threads == 1 { "" } else { "s" }
+    ));
+    lines.extend(weights(&loaded.report));
+    eprintln!("{}", lines.join("\n"));
+}
+
+fn describe(path: &Path, data: &Prepared) -> String {
+    let mut text = format!(
+        "{}: {} examples, {} tokens, {}",
+        path.display(),
+        data.dataset.len(),
+        data.dataset.total_tokens(),
+        cache_word(data)
+    );
+    if data.truncated > 0 {
+        text += &format!("; {} cut to max_length", data.truncated);
+    }
+    if data.skipped > 0 {
+        let (line, why) = data.skipped_reasons.first().map_or((0, "?"), |(line, why)| (*line, why.as_str()));
+        text += &format!("; {} bad records left out (first: line {line}: {why})", data.skipped);
+    }
+    text
+}
+
+/// The tensors that were not used and the weights that start fresh.
+pub fn weights(report: &Report) -> Vec<String> {
+    [
+        ("fresh     not in the file, start fresh", &report.fresh),
+        ("fresh     of another shape in the file, start fresh", &report.reshaped),
+        ("unused    tensors of the file", &report.unused),
+    ]
+    .into_iter()
+    .filter(|(_, names)| !names.is_empty())
+    .map(|(what, names)| format!("{what}: {}", names.join(", ")))
+    .collect()
+}
+
+fn shortened(names: &[String]) -> String {
+    let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text += &format!(", ... ({} more)", names.len() - SHOWN);
+    }
+    text
+}
+
+/// The table at the end: evaluations, then facts of the run.
+pub fn closing(state: &TrainerState, facts: &[(&str, String)]) {
+    let evaluations: Vec<&serde_json::Map<String, Value>> =
+        state.log_history.iter().filter_map(Value::as_object).filter(|line| line.contains_key("eval_loss")).collect();
+    if let Some(last) = evaluations.last() {
+        let names: Vec<&str> = last.keys().map(String::as_str).filter(|name| name.starts_with("eval_")).collect();
+        let mut head = vec!["step"];
+        head.extend(names.iter().map(|name| name.trim_start_matches("eval_")));
+        let number = |v: Option<&Value>| v.and_then(Value::as_f64).map_or_else(String::new, |x| format!("{x:.4}"));
+        let rows: Vec<Vec<String>> = evaluations
+            .iter()
+            .map(|line| {
+                let mut row = vec![line.get("step").map_or_else(String::new, Value::to_string)];
+                row.extend(names.iter().map(|name| number(line.get(*name))));
+                row
+            })
+            .collect();
+        eprintln!("{}", table(&head, &rows));
+    }
+    let rows: Vec<Vec<String>> =
+        facts.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]).collect();
+    eprintln!("{}", table(&["run", ""], &rows));
+}

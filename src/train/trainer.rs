@@ -1,0 +1,391 @@
+//! The loop.
+
+use crate::checkpoint::run_dir::Resume;
+use crate::checkpoint::{RunDir, TrainerState, optimizer};
+use crate::comm::{Collective, Op};
+use crate::config::{Config, IntervalStrategy};
+use crate::data::sampler::Sampler;
+use crate::error::{Context, Error, Result};
+use crate::metrics::Metrics;
+use crate::observe::metrics_file::MetricsFile;
+use crate::observe::progress::Progress;
+use crate::observe::signals::StopFlag;
+use crate::observe::{memory, progress};
+use crate::optim::{AdamW, AdamWConfig};
+use crate::train::checkpoints::Checkpoints;
+use crate::train::session::{Loaded, Session};
+use crate::train::step::{StepConfig, StepOutcome, Stepper};
+use crate::train::{evaluate, feed, report, settings};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How a run starts, besides its configuration.
+#[derive(Debug, Clone)]
+pub struct Start {
+    pub resume: Resume,
+    /// Go on even where the order of data would change.
+    pub allow_new_data_order: bool,
+    /// When the process began, for the time to the first step.
+    pub began: Instant,
+    pub stop: StopFlag,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ended {
+    /// All steps were taken.
+    Finished,
+    /// Somebody asked for a stop; the checkpoint of this step was written.
+    Stopped { step: u64 },
+}
+
+/// A run under way.
+pub struct Trainer {
+    config: Config,
+    comm: Arc<dyn Collective>,
+    session: Parts,
+    stepper: Stepper,
+    checkpoints: Checkpoints,
+    metrics: Option<MetricsFile>,
+    progress: Progress,
+    state: TrainerState,
+    steps_per_epoch: u64,
+    clock: Clock,
+    start: Start,
+}
+
+/// What remains of a session besides the model.
+struct Parts {
+    train: Arc<crate::data::dataset::Dataset>,
+    eval: Option<Arc<crate::data::dataset::Dataset>>,
+    device: tch::Device,
+}
+
+/// Wall time in training alone, and tokens.
+#[derive(Debug)]
+struct Clock {
+    since: Instant,
+    tokens: u64,
+    seconds: f64,
+    all_tokens: u64,
+    first_step: Option<f64>,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Clock { since: Instant::now(), tokens: 0, seconds: 0.0, all_tokens: 0, first_step: None }
+    }
+
+    /// Real tokens of all ranks over wall time since the last line.
+    fn rate(&self) -> f64 {
+        self.tokens as f64 / self.since.elapsed().as_secs_f64().max(1e-9)
+    }
+
+    /// Starts the next line.
+    fn lap(&mut self) {
+        self.seconds += self.since.elapsed().as_secs_f64();
+        self.all_tokens += self.tokens;
+        self.tokens = 0;
+        self.since = Instant::now();
+    }
+
+    /// Leaves out what happened since: evaluation and saving.
+    fn pause<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let before = Instant::now();
+        let value = work();
+        self.since += before.elapsed();
+        value
+    }
+}
+
+impl Trainer {
+    /// Opens the run's folder, finds where to start from, and gets everything ready for the first step.
+    ///
+    /// All ranks call it together.
+    ///
+    /// # Errors
+    /// Exit 2 for what is wrong with the configuration, the folders or the data; the same error on every rank.
+    pub fn open(config: Config, comm: Arc<dyn Collective>, start: Start) -> Result<Self> {
+        let (dir, from) = open_dir(&config, comm.as_ref(), &start)?;
+        let before = from.as_deref().map(TrainerState::read).transpose();
+        let before = comm.agree(before, "reading the checkpoint")?;
+        let known = before.as_ref().and_then(|state| state.labels.clone());
+        let session = Session::open(config, Arc::clone(&comm), from.as_deref(), known)?;
+        report::header(&session, from.as_deref());
+        let Session { config, device, loaded, data, .. } = session;
+        let Loaded { model, params, names, .. } = loaded;
+
+        let sampler = Sampler::new(
+            config.seed,
+            data.train.dataset.lengths(),
+            config.train.global_batch_size,
+            comm.world(),
+            config.train.micro_batch_tokens,
+        )?;
+        let steps_per_epoch = sampler.steps_per_epoch();
+        let max_steps = total_steps(&config, steps_per_epoch);
+        let fingerprint = hex(&data.train.dataset.fingerprint());
+        if let Some(before) = &before {
+            let check = check_settings(&config, before, &fingerprint, start.allow_new_data_order);
+            for line in comm.agree(check, "comparing settings")? {
+                report::say(comm.as_ref(), &format!("changed   {line}"));
+            }
+        }
+
+        let adamw = AdamWConfig {
+            beta1: config.train.adam_beta1,
+            beta2: config.train.adam_beta2,
+            epsilon: config.train.adam_epsilon,
+            weight_decay: config.train.weight_decay,
+        };
+        let mut optimizer = AdamW::new(adamw, params.stages().iter().map(|s| &s.weights))?;
+        if let (Some(from), Some(state)) = (&from, &before) {
+            let read = optimizer::read(from, &params, &mut optimizer, state.global_step);
+            comm.agree(read, "reading the optimizer's state")?;
+        }
+        let step_config = StepConfig {
+            seed: config.seed,
+            schedule: settings::schedule(&config, max_steps),
+            max_grad_norm: config.train.max_grad_norm,
+        };
+        let state = TrainerState {
+            format: TrainerState::format(),
+            global_step: before.as_ref().map_or(0, |b| b.global_step),
+            epoch: before.as_ref().map_or(0.0, |b| b.epoch),
+            max_steps,
+            best_metric: before.as_ref().and_then(|b| b.best_metric),
+            best_global_step: before.as_ref().and_then(|b| b.best_global_step),
+            world: comm.world(),
+            data: fingerprint,
+            labels: data.train.labels.clone(),
+            log_history: before.map_or_else(Vec::new, |b| b.log_history),
+            settings: serde_json::to_value(&config)?,
+        };
+        let metrics = dir.as_ref().map(|dir| open_metrics(dir, &config, &state)).transpose();
+        let metrics = comm.agree(metrics, "opening metrics.jsonl")?;
+        let progress = Progress::new(max_steps, state.global_step, comm.is_main());
+        let stepper = Stepper::new(model, params, optimizer, step_config, Arc::clone(&comm), device);
+        let checkpoints = Checkpoints {
+            dir,
+            comm: Arc::clone(&comm),
+            names,
+            origin: config.model.path.clone(),
+            limit: config.train.save_total_limit,
+        };
+        let session = Parts {
+            train: Arc::new(data.train.dataset),
+            eval: data.eval.map(|eval| Arc::new(eval.dataset)),
+            device,
+        };
+        let clock = Clock::new();
+        Ok(Trainer {
+            config,
+            comm,
+            session,
+            stepper,
+            checkpoints,
+            metrics,
+            progress,
+            state,
+            steps_per_epoch,
+            clock,
+            start,
+        })
+    }
+
+    /// Trains to the last step, or to a stop that somebody asked for.
+    ///
+    /// # Errors
+    /// Those of a step, of evaluation and of saving.
+    pub fn run(&mut self) -> Result<Ended> {
+        let (first, last) = (self.state.global_step + 1, self.state.max_steps);
+        let sampler = Sampler::new(
+            self.config.seed,
+            self.session.train.lengths(),
+            self.config.train.global_batch_size,
+            self.comm.world(),
+            self.config.train.micro_batch_tokens,
+        )?;
+        let train = Arc::clone(&self.session.train);
+        let mut feed = feed::feed(train, sampler, self.comm.rank(), self.session.device, first, last)?;
+        self.clock = Clock { first_step: self.clock.first_step, ..Clock::new() };
+        while let Some(input) = feed.next() {
+            let input = input?;
+            let step = input.step;
+            let Some(outcome) = self.stepper.step(&input, self.start.stop.raised())? else {
+                self.save()?;
+                self.progress.finish();
+                return Ok(Ended::Stopped { step: self.state.global_step });
+            };
+            self.clock.tokens += input.tokens;
+            self.clock.first_step.get_or_insert_with(|| self.start.began.elapsed().as_secs_f64());
+            self.state.global_step = step;
+            self.state.epoch = step as f64 / self.steps_per_epoch as f64;
+            self.after_step(&outcome, step == last)?;
+        }
+        self.finish()
+    }
+
+    /// Logging, evaluation and saving, as the configuration wants them after this step.
+    fn after_step(&mut self, outcome: &StepOutcome, last: bool) -> Result<()> {
+        let step = self.state.global_step;
+        let train = &self.config.train;
+        let epoch_ends = step.is_multiple_of(self.steps_per_epoch);
+        let due = |strategy, every: u64| match strategy {
+            IntervalStrategy::No => false,
+            IntervalStrategy::Steps => step.is_multiple_of(every),
+            IntervalStrategy::Epoch => epoch_ends,
+        };
+        let logs = last || step.is_multiple_of(train.logging_steps);
+        let evaluates = last || due(train.eval_strategy, train.eval_steps.unwrap_or(u64::MAX));
+        let saves = due(train.save_strategy, train.save_steps) || (last && train.save_strategy != IntervalStrategy::No);
+        self.progress.step(step, outcome.loss, self.clock.rate());
+        if logs {
+            self.log_step(outcome)?;
+        }
+        if evaluates {
+            self.evaluate()?;
+        }
+        if saves {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    fn log_step(&mut self, outcome: &StepOutcome) -> Result<()> {
+        let rate = self.clock.rate();
+        let StepOutcome { loss, grad_norm, learning_rate } = *outcome;
+        let (step, last) = (self.state.global_step, self.state.max_steps);
+        self.progress.line(
+            &format!(
+                "step {step:>5}/{last}  loss {loss:.4}  grad_norm {grad_norm:.3}  lr {learning_rate:.2e}  {rate:.0} tokens/s"
+            ),
+            true,
+        );
+        self.clock.lap();
+        self.record(json!({
+            "step": step, "epoch": self.state.epoch, "loss": loss, "grad_norm": grad_norm,
+            "learning_rate": learning_rate, "tokens_per_second": rate,
+        }))
+    }
+
+    /// Evaluates, where there is evaluation data, and keeps track of the best step.
+    fn evaluate(&mut self) -> Result<()> {
+        let Some(eval) = self.session.eval.clone() else { return Ok(()) };
+        let (stepper, comm, device) = (&self.stepper, &self.comm, self.session.device);
+        let tokens = self.config.train.micro_batch_tokens;
+        let metrics = self.clock.pause(|| {
+            evaluate::evaluate(&stepper.model, &stepper.params, &eval, comm, device, tokens)
+        })?;
+        self.track_best(&metrics)?;
+        let step = self.state.global_step;
+        let text: Vec<String> = metrics.iter().map(|(name, value)| format!("eval_{name} {value:.4}")).collect();
+        self.progress.line(&format!("step {step:>5}/{}  {}", self.state.max_steps, text.join("  ")), false);
+        let mut line = Map::from_iter([("step".into(), json!(step)), ("epoch".into(), json!(self.state.epoch))]);
+        line.extend(metrics.into_iter().map(|(name, value)| (format!("eval_{name}"), json!(value))));
+        self.record(Value::Object(line))
+    }
+
+    fn track_best(&mut self, metrics: &Metrics) -> Result<()> {
+        let wanted = &self.config.train.metric_for_best_model;
+        let found = metrics.iter().find(|(name, _)| name == wanted);
+        let Some(&(_, value)) = found else {
+            let known: Vec<&str> = metrics.iter().map(|(name, _)| *name).collect();
+            return Err(Error::input(format!(
+                "train.metric_for_best_model = \"{wanted}\": this evaluation gives {}",
+                known.join(", ")
+            ))
+            .shared());
+        };
+        let greater = self.config.train.is_greater_better();
+        let better = self.state.best_metric.is_none_or(|best| if greater { value > best } else { value < best });
+        if better {
+            self.state.best_metric = Some(value);
+            self.state.best_global_step = Some(self.state.global_step);
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let (checkpoints, stepper, state) = (&self.checkpoints, &self.stepper, &self.state);
+        self.clock.pause(|| checkpoints.save(stepper, state))
+    }
+
+    /// Adds a line to `metrics.jsonl` and to the history that checkpoints carry.
+    fn record(&mut self, line: Value) -> Result<()> {
+        let result = self.metrics.as_mut().map_or(Ok(()), |file| file.write(&line));
+        self.state.log_history.push(line);
+        // A failure is rank 0's alone, so it takes the job down by itself.
+        result
+    }
+
+    fn finish(&mut self) -> Result<Ended> {
+        self.clock.lap();
+        self.progress.finish();
+        let best = self.state.best_global_step.filter(|_| self.config.train.load_best_model_at_end);
+        self.checkpoints.finish(&self.stepper, best)?;
+        let mut peaks = vec![0.0; self.comm.world()];
+        peaks[self.comm.rank()] = memory::peak_rss_bytes() as f64;
+        self.comm.all_reduce_f64(&mut peaks, Op::Sum, "peak memory")?;
+        let peaks: Vec<u64> = peaks.into_iter().map(|p| p as u64).collect();
+        let rate = self.clock.all_tokens as f64 / self.clock.seconds.max(1e-9);
+        if let Some(file) = &mut self.metrics {
+            file.write(&json!({
+                "event": "summary", "step": self.state.global_step, "train_seconds": self.clock.seconds,
+                "train_tokens": self.clock.all_tokens, "train_tokens_per_second": rate,
+                "seconds_to_first_step": self.clock.first_step, "seconds": self.start.began.elapsed().as_secs_f64(),
+                "peak_rss_bytes": peaks, "best_metric": self.state.best_metric,
+                "best_global_step": self.state.best_global_step,
+            }))?;
+        }
+        let took = progress::clock(self.clock.seconds);
+        let seconds_to_first = self.clock.first_step.unwrap_or_default();
+        let peak = memory::human(peaks.iter().copied().max().unwrap_or_default());
+        if self.comm.is_main() {
+            report::closing(
+                &self.state,
+                &[
+                    ("training time", took),
+                    ("tokens per second", format!("{rate:.0}")),
+                    ("seconds to first step", format!("{seconds_to_first:.1}")),
+                    ("peak memory of a rank", peak),
+                    ("model", self.config.output_dir.join("final").display().to_string()),
+                ],
+            );
+        }
+        Ok(Ended::Finished)
+    }
+}
+
+/// Opens the run's folder on rank 0 and tells all ranks the checkpoint to start from.
+fn open_dir(config: &Config, comm: &dyn Collective, start: &Start) -> Result<(Option<RunDir>, Option<PathBuf>)> {
+    let open = || RunDir::open(&config.output_dir, &start.resume, config.overwrite_output_dir);
+    let opened = if comm.is_main() { open().map(Some) } else { Ok(None) };
+    let (dir, from) = comm.agree(opened, "opening output_dir")?.unzip();
+    let from = from.flatten().map(|path| path.display().to_string().into_bytes()).unwrap_or_default();
+    let from = comm.broadcast_bytes(from, 0, "the checkpoint to start from")?;
+    let from = (!from.is_empty()).then(|| PathBuf::from(String::from_utf8_lossy(&from).into_owned()));
+    Ok((dir, from))
+}
+
+fn check_settings(config: &Config, before: &TrainerState, data: &str, allowed: bool) -> Result<Vec<String>> {
+    let old: Config = serde_json::from_value(before.settings.clone()).context("trainer_state.json: settings")?;
+    settings::compare(config, &old, before.data == data, allowed)
+}
+
+fn open_metrics(dir: &RunDir, config: &Config, state: &TrainerState) -> Result<MetricsFile> {
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, config.to_toml()).context(path.display())?;
+    MetricsFile::open(&dir.metrics(), &state.log_history)
+}
+
+fn total_steps(config: &Config, steps_per_epoch: u64) -> u64 {
+    let epochs = (config.train.num_train_epochs * steps_per_epoch as f64).ceil() as u64;
+    config.train.max_steps.unwrap_or(epochs).max(1)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
