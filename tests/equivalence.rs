@@ -1,0 +1,101 @@
+//! Numbers mean the same everywhere: the same global batch gives the same loss and gradient for every split into ranks
+//! and micro-batches, and a resumed run goes on as if it had never stopped.
+
+mod common;
+
+use common::runs::{Bench, assert_equivalent};
+use std::fs;
+use trainer::checkpoint::run_dir::Resume;
+
+const NO_DROPOUT: [&str; 3] = ["hidden_dropout_prob=0", "attention_probs_dropout_prob=0", "classifier_dropout=0"];
+
+fn with(more: &[&'static str]) -> Vec<&'static str> {
+    NO_DROPOUT.iter().chain(more).copied().collect()
+}
+
+/// Worlds 1, 2, 3, 4 x one micro-batch or several, 20 steps, dropout 0. A budget of 40 tokens makes about five
+/// micro-batches of a global batch of 12 records; an epoch of 90 records ends with a short batch of 6.
+#[test]
+fn worlds_and_accumulation_agree() {
+    let bench = Bench::new("bert-classification");
+    bench.run(1, "w1", &with(&[]), &Resume::None).unwrap();
+    let base = bench.steps("w1");
+    assert_eq!(base.len(), 20);
+    assert!(base[19].0 < base[0].0, "the loss falls: {base:?}");
+    for world in [1, 2, 3, 4] {
+        for tokens in ["4096", "40"] {
+            let out = format!("w{world}-{tokens}");
+            let budget = if tokens == "40" { "micro_batch_tokens=40" } else { "micro_batch_tokens=4096" };
+            bench.run(world, &out, &with(&[budget]), &Resume::None).unwrap();
+            assert_equivalent(&bench.steps(&out), &base, &format!("world {world}, {tokens} tokens a micro-batch"));
+            let last = |out: &str| bench.lines(out, "eval_loss").pop().unwrap();
+            let (ours, theirs) = (last(&out), last("w1"));
+            assert_eq!(ours["eval_accuracy"], theirs["eval_accuracy"], "world {world}: accuracy");
+            let difference = ours["eval_loss"].as_f64().unwrap() / theirs["eval_loss"].as_f64().unwrap() - 1.0;
+            assert!(difference.abs() < 1e-5, "world {world}: eval_loss differs by {difference:e}");
+        }
+    }
+}
+
+/// More ranks than a global batch has records: some ranks have nothing to do and still take part.
+#[test]
+fn ranks_without_work() {
+    let bench = Bench::new("bert-classification");
+    let more = with(&["global_batch_size=2", "max_steps=6"]);
+    bench.run(1, "w1", &more, &Resume::None).unwrap();
+    bench.run(4, "w4", &more, &Resume::None).unwrap();
+    assert_equivalent(&bench.steps("w4"), &bench.steps("w1"), "world 4, two records a step");
+}
+
+/// The same world: the remaining losses are bit-equal, dropout included, and so is the model.
+#[test]
+fn resume_is_bit_equal_at_the_same_world() {
+    let bench = Bench::new("bert-classification");
+    let dropout = ["hidden_dropout_prob=0.1", "attention_probs_dropout_prob=0.1", "micro_batch_tokens=60"];
+    for world in [1, 2] {
+        let (whole, cut) = (format!("whole-{world}"), format!("cut-{world}"));
+        let saves = [&dropout[..], &["save_steps=7"]].concat();
+        bench.run(world, &whole, &saves, &Resume::None).unwrap();
+        bench.run(world, &cut, &saves, &Resume::None).unwrap();
+        assert_eq!(bench.steps(&cut), bench.steps(&whole), "world {world}: the same run twice");
+        // Back to the state of the first checkpoint, as a crash between two checkpoints leaves it.
+        for later in ["checkpoint-14", "checkpoint-20", "final"] {
+            fs::remove_dir_all(bench.path(&cut).join(later)).unwrap();
+        }
+        bench.run(world, &cut, &saves, &Resume::Auto).unwrap();
+        assert_eq!(bench.steps(&cut), bench.steps(&whole), "world {world}: resumed at step 7");
+        let model = |out: &str| fs::read(bench.path(out).join("final/model.safetensors")).unwrap();
+        assert!(model(&cut) == model(&whole), "world {world}: the final models differ");
+    }
+}
+
+/// Another world, dropout 0: losses within 1e-5 relative.
+#[test]
+fn resume_at_another_world() {
+    let bench = Bench::new("bert-classification");
+    let saves = with(&["save_steps=10"]);
+    bench.run(1, "whole", &saves, &Resume::None).unwrap();
+    let from = Resume::Path(bench.path("whole/checkpoint-10"));
+    for world in [2, 4] {
+        let out = format!("on-{world}");
+        bench.run(world, &out, &saves, &from).unwrap();
+        let (ours, theirs) = (bench.steps(&out), bench.steps("whole"));
+        assert_eq!(ours.len(), 20, "the history of the first ten steps came along");
+        for (step, (x, y)) in ours.iter().zip(&theirs).enumerate() {
+            assert!((x.0 / y.0 - 1.0).abs() < 1e-5, "world {world}: step {}: loss {} and {}", step + 1, x.0, y.0);
+            assert!((x.1 / y.1 - 1.0).abs() < 1e-4, "world {world}: step {}: norm {} and {}", step + 1, x.1, y.1);
+        }
+    }
+}
+
+/// A resumed run refuses what would change the order of data, and tells what else differs.
+#[test]
+fn resume_refuses_another_data_order() {
+    let bench = Bench::new("bert-classification");
+    bench.run(1, "a", &with(&["max_steps=4", "save_steps=2"]), &Resume::None).unwrap();
+    let error = bench.run(1, "a", &with(&["max_steps=4", "seed=7"]), &Resume::Auto).unwrap_err();
+    assert!(error.to_string().contains("seed = 7 (was 42)"), "{error}");
+    common::runs::write_data(&bench.path("train.jsonl"), &bench.model, 90, 5);
+    let error = bench.run(1, "a", &with(&["max_steps=4"]), &Resume::Auto).unwrap_err();
+    assert!(error.to_string().contains("train.jsonl"), "{error}");
+}

@@ -1,0 +1,146 @@
+//! Parity with transformers: logits, loss and every gradient, on the small models under `tests/reference`.
+//!
+//! The tolerances are those of `docs/architecture.md`: logits within 1e-5, loss within 1e-6 relative, every gradient
+//! tensor within 1e-5 of its norm or 1e-7 of the global gradient norm. A failure names the tensor.
+
+mod common;
+
+use common::reference::{Reference, max_difference};
+use tch::{Device, Kind, Tensor};
+use trainer::checkpoint::{export, import::Report};
+use trainer::nn::{Ctx, Pass};
+use trainer::train::session::{Head, Loaded};
+use trainer::train::staged::Forward;
+
+const CPU: Device = Device::Cpu;
+
+fn classes(names: &[&str]) -> Head {
+    Head::Classes(names.iter().map(|&n| n.to_owned()).collect())
+}
+
+/// Logits, loss and gradients of one case.
+fn check(name: &str, head: &Head) {
+    let reference = Reference::open(name);
+    let loaded = reference.load(head);
+    assert_eq!(loaded.report, Report::default(), "{name}: everything in the file is used, nothing starts fresh");
+    let Loaded { model, params, names, .. } = &loaded;
+    let batch = reference.batch(CPU);
+
+    let logits = model.infer(params, &batch);
+    let difference = max_difference(&logits, &reference.tensor("logits"));
+    assert!(difference < 1e-5, "{name}: logits differ by {difference:e}");
+
+    let forward = Forward::run(model, params, &batch, Pass::default());
+    let count = batch.len() as f64;
+    let loss = forward.loss_sum().double_value(&[]) / count;
+    let wanted = reference.tensor("loss").double_value(&[0]);
+    assert!(((loss - wanted) / wanted).abs() < 1e-6, "{name}: loss {loss}, transformers {wanted}");
+
+    forward.backward(1.0 / count, |_| Ok(())).unwrap();
+    let global = reference.tensor("grad_norm").double_value(&[0]);
+    let gradients = export::named(params, names, |id| params.grad(id).shallow_clone());
+    assert_eq!(gradients.len(), reference.gradients().len(), "{name}: as many gradients as transformers has");
+    for (tensor, gradient) in gradients {
+        let wanted = reference.tensor(&format!("grad.{tensor}"));
+        let difference = (gradient - &wanted).norm().double_value(&[]);
+        let norm = wanted.norm().double_value(&[]);
+        assert!(
+            difference <= 1e-5 * norm || difference <= 1e-7 * global,
+            "{name}: gradient of {tensor} differs by {difference:e}; its norm is {norm:e}"
+        );
+    }
+}
+
+#[test]
+fn classification_of_single_texts() {
+    check("bert-classification", &classes(&["science", "sport", "weather"]));
+}
+
+#[test]
+fn regression_of_pairs() {
+    check("bert-pairs-regression", &Head::Number);
+}
+
+#[test]
+fn bf16_weights_in_one_file() {
+    let reference = Reference::open("bert-bf16");
+    let loaded = reference.load(&classes(&["LABEL_0", "LABEL_1"]));
+    let logits = loaded.model.infer(&loaded.params, &reference.batch(CPU));
+    let difference = max_difference(&logits, &reference.tensor("logits"));
+    assert!(difference < 1e-5, "logits differ by {difference:e}");
+}
+
+/// Old names, no prefix, fp16, two files and an index; tensors that nobody needs; a head that starts fresh.
+#[test]
+fn legacy_encoder_in_several_files() {
+    let reference = Reference::open("bert-headless-legacy");
+    let loaded = reference.load(&classes(&["a", "b"]));
+    assert_eq!(loaded.report.unused, ["cls.predictions.bias", "embeddings.position_ids"]);
+    assert_eq!(loaded.report.fresh, ["classifier.weight", "classifier.bias"]);
+    let Loaded { model, params, .. } = &loaded;
+    let batch = reference.batch(CPU);
+    let mut ctx = Ctx::eval(params);
+    let hidden = tch::no_grad(|| {
+        (0..model.backbone.stages()).fold(Vec::new(), |border, s| model.backbone.forward(s, &border, &batch, &mut ctx))
+    });
+    let difference = max_difference(&hidden[0], &reference.tensor("hidden"));
+    assert!(difference < 1e-5, "hidden states differ by {difference:e}");
+    let pooled = tch::no_grad(|| model.backbone.summary(&hidden, &batch, &mut ctx));
+    let difference = max_difference(&pooled, &reference.tensor("pooled"));
+    assert!(difference < 1e-5, "pooled outputs differ by {difference:e}");
+}
+
+/// Padding cannot leak: a sample alone and in any batch gives the same logits within 5e-6.
+#[test]
+fn a_sample_alone_and_in_a_batch() {
+    for (name, head) in [
+        ("bert-classification", classes(&["science", "sport", "weather"])),
+        ("bert-pairs-regression", Head::Number),
+    ] {
+        let reference = Reference::open(name);
+        let loaded = reference.load(&head);
+        let all = loaded.model.infer(&loaded.params, &reference.batch(CPU));
+        for sample in 0..reference.len() {
+            let alone = loaded.model.infer(&loaded.params, &reference.samples(&[sample], CPU));
+            let difference = max_difference(&alone.get(0), &all.get(sample as i64));
+            assert!(difference < 5e-6, "{name}: sample {sample} differs by {difference:e}");
+        }
+        let backwards: Vec<usize> = (0..reference.len()).rev().collect();
+        let turned = loaded.model.infer(&loaded.params, &reference.samples(&backwards, CPU)).flip([0]);
+        let difference = max_difference(&turned, &all);
+        assert!(difference < 5e-6, "{name}: the order of samples changes logits by {difference:e}");
+    }
+}
+
+/// Only the rows of the batch's tokens have a gradient in the vocabulary table, as the reduction assumes.
+#[test]
+fn vocabulary_gradients_are_row_sparse() {
+    let reference = Reference::open("bert-classification");
+    let loaded = reference.load(&classes(&["science", "sport", "weather"]));
+    let params = &loaded.params;
+    let batch = reference.batch(CPU);
+    Forward::run(&loaded.model, params, &batch, Pass::default()).backward(1.0, |_| Ok(())).unwrap();
+    let table = params.ids().find(|&id| params.spec(id).row_sparse).expect("BERT has a vocabulary table");
+    let rows = params.grad(table).abs().sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+    let touched: Vec<i64> = Vec::try_from(rows.nonzero().view(-1)).unwrap();
+    let mut tokens: Vec<i64> = Vec::try_from(&batch.tokens).unwrap();
+    tokens.sort_unstable();
+    tokens.dedup();
+    assert_eq!(touched, tokens);
+}
+
+/// The exported names and tensors are those of the file that was read, bit for bit.
+#[test]
+fn export_gives_back_what_import_read() {
+    let reference = Reference::open("bert-classification");
+    let loaded = reference.load(&classes(&["science", "sport", "weather"]));
+    let mut exported = export::named(&loaded.params, &loaded.names, |id| loaded.params.weight(id));
+    exported.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut stored: Vec<(String, Tensor)> = reference.weights();
+    stored.sort_by(|a, b| a.0.cmp(&b.0));
+    let names = |list: &[(String, Tensor)]| list.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&exported), names(&stored));
+    for ((name, ours), (_, theirs)) in exported.iter().zip(&stored) {
+        assert!(ours.equal(theirs), "{name} changed on its way");
+    }
+}
