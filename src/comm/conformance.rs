@@ -1,0 +1,141 @@
+//! What every backend has to do, as one function that each backend's tests call on every rank.
+
+use super::{Collective, Op};
+use crate::error::{Error, Kind};
+use tch::{Device, Kind as Type, Tensor};
+
+/// A value that differs by rank and place, whose sums are not exact: the order of additions shows.
+fn value(rank: usize, i: usize) -> f64 {
+    ((rank * 31 + i * 17) % 101) as f64 / 7.0 - 6.0
+}
+
+fn row(rank: usize, n: usize, kind: Type) -> Tensor {
+    let values: Vec<f64> = (0..n).map(|i| value(rank, i)).collect();
+    match kind {
+        Type::Int64 | Type::Uint8 => (Tensor::from_slice(&values) + 7.0).to_kind(kind),
+        _ => Tensor::from_slice(&values).to_kind(kind),
+    }
+}
+
+/// The tensor's bytes.
+fn bytes(tensor: &Tensor) -> Vec<u8> {
+    let flat = tensor.to_device(Device::Cpu).view([-1]).view_dtype(Type::Uint8);
+    Vec::try_from(&flat).expect("bytes of a tensor")
+}
+
+/// Runs all operations on this rank and panics where a result is wrong. All ranks call it; it leaves the group usable.
+pub fn run(comm: &dyn Collective) {
+    let device = comm.device();
+    for n in [1, 5, 1000, 300_007] {
+        for kind in [Type::Float, Type::Double, Type::Int64, Type::Uint8] {
+            all_reduce(comm, n, kind, device);
+            shards(comm, n, kind, device);
+            broadcast(comm, n, kind, device);
+        }
+    }
+    all_gather_half(comm, device);
+    many_at_once(comm, device);
+    helpers(comm);
+}
+
+/// The sums of all ranks' rows in f64, and how far a backend may be from them.
+fn expected(comm: &dyn Collective, n: usize, kind: Type, op: Op) -> Tensor {
+    let mut total = row(0, n, kind).to_kind(Type::Double);
+    for rank in 1..comm.world() {
+        let next = row(rank, n, kind).to_kind(Type::Double);
+        total = if op == Op::Sum { total + next } else { total.maximum(&next) };
+    }
+    total
+}
+
+fn assert_close(got: &Tensor, want: &Tensor, label: &str) {
+    let got = got.to_device(Device::Cpu).to_kind(Type::Double);
+    let tolerance = if got.numel() == 0 { 0.0 } else { 1e-5 };
+    assert!(got.allclose(want, tolerance, tolerance, false), "{label}: {got:?} is not {want:?}");
+}
+
+fn all_reduce(comm: &dyn Collective, n: usize, kind: Type, device: Device) {
+    for op in [Op::Sum, Op::Max] {
+        let buffer = row(comm.rank(), n, kind).to_device(device);
+        comm.start_all_reduce(&buffer, op, "all-reduce").unwrap().wait().unwrap();
+        assert_close(&buffer, &expected(comm, n, kind, op), "all-reduce");
+        // The same bits everywhere: rank 0's are everybody's.
+        let mine = bytes(&buffer);
+        let first = comm.broadcast_bytes(mine.clone(), 0, "bits").unwrap();
+        assert!(first == mine, "all-reduce of {n} {kind:?}: ranks 0 and {} differ", comm.rank());
+    }
+}
+
+fn shards(comm: &dyn Collective, n: usize, kind: Type, device: Device) {
+    let (rank, world) = (comm.rank(), comm.world());
+    let want = expected(comm, n * world, kind, Op::Sum);
+    let mine = |whole: &Tensor| whole.narrow(0, (rank * n) as i64, n as i64);
+    for in_place in [false, true] {
+        let buffer = row(rank, n * world, kind).to_device(device);
+        let shard = if in_place { mine(&buffer) } else { buffer.new_zeros([n as i64], (kind, device)) };
+        comm.start_reduce_scatter(&buffer, &shard, "reduce-scatter").unwrap().wait().unwrap();
+        assert_close(&shard, &mine(&want), "reduce-scatter");
+
+        let whole = Tensor::zeros([(n * world) as i64], (kind, device));
+        let source = if in_place { mine(&whole) } else { shard.copy() };
+        source.shallow_clone().copy_(&shard);
+        comm.start_all_gather(&source, &whole, "all-gather").unwrap().wait().unwrap();
+        assert_close(&whole, &want, "all-gather");
+    }
+}
+
+fn broadcast(comm: &dyn Collective, n: usize, kind: Type, device: Device) {
+    for root in 0..comm.world() {
+        let buffer = row(comm.rank(), n, kind).to_device(device);
+        comm.start_broadcast(&buffer, root, "broadcast").unwrap().wait().unwrap();
+        assert_eq!(bytes(&buffer), bytes(&row(root, n, kind)), "broadcast of {n} {kind:?} from rank {root}");
+    }
+}
+
+/// Half precision travels even where it is not reduced.
+fn all_gather_half(comm: &dyn Collective, device: Device) {
+    let shard = row(comm.rank(), 3, Type::BFloat16).to_device(device);
+    let whole = Tensor::zeros([3 * comm.world() as i64], (Type::BFloat16, device));
+    comm.start_all_gather(&shard, &whole, "halves").unwrap().wait().unwrap();
+    let rows: Vec<Tensor> = (0..comm.world()).map(|rank| row(rank, 3, Type::BFloat16)).collect();
+    assert_eq!(bytes(&whole), bytes(&Tensor::cat(&rows, 0)));
+}
+
+/// Several under way, waited for in another order than they started; autograd notices nothing.
+fn many_at_once(comm: &dyn Collective, device: Device) {
+    let leaf = row(comm.rank(), 100, Type::Float).to_device(device).set_requires_grad(true);
+    let buffers: Vec<Tensor> =
+        (0..8).map(|i| row(comm.rank() + i, 100 * (i + 1), Type::Float).to_device(device)).collect();
+    let mut pending: Vec<_> = buffers
+        .iter()
+        .map(|buffer| comm.start_all_reduce(buffer, Op::Max, "many").unwrap())
+        .chain([comm.start_broadcast(&leaf, 0, "a weight").unwrap()])
+        .collect();
+    while let Some(one) = pending.pop() {
+        one.wait().unwrap();
+    }
+    for (i, buffer) in buffers.iter().enumerate() {
+        let mut want = row(i, 100 * (i + 1), Type::Double);
+        for rank in 1..comm.world() {
+            want = want.maximum(&row(rank + i, 100 * (i + 1), Type::Double));
+        }
+        assert_close(buffer, &want, "many at once");
+    }
+    assert!(leaf.requires_grad());
+    assert_eq!(bytes(&leaf.detach()), bytes(&row(0, 100, Type::Float)));
+}
+
+fn helpers(comm: &dyn Collective) {
+    let world = comm.world();
+    let mut sums = [1.0, comm.rank() as f64];
+    comm.all_reduce_f64(&mut sums, Op::Sum, "sums").unwrap();
+    assert_eq!(sums, [world as f64, (world * (world - 1) / 2) as f64]);
+    comm.barrier("barrier").unwrap();
+    let last = world - 1;
+    let text = if comm.rank() == last { b"from the last rank".to_vec() } else { Vec::new() };
+    assert_eq!(comm.broadcast_bytes(text, last, "text").unwrap(), b"from the last rank");
+    assert_eq!(comm.agree(Ok(comm.rank()), "all fine").unwrap(), comm.rank());
+    let mine = if comm.rank() == last { Err(Error::input("line 3 is bad")) } else { Ok(()) };
+    let error = comm.agree(mine, "the data").unwrap_err();
+    assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Input, "line 3 is bad"));
+}

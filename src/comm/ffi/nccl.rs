@@ -1,0 +1,197 @@
+//! NCCL by its C functions, found at run time.
+
+use super::super::Op;
+use super::super::job::{Action, Element, Job};
+use super::cuda::Gpu;
+use super::library::{Library, functions};
+use crate::error::{Error, Result};
+use cudarc::nccl::sys::{cudaStream_t, ncclComm_t, ncclDataType_t as DataType, ncclRedOp_t as RedOp, ncclUniqueId};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr::null_mut;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bytes of a unique id.
+pub const ID_BYTES: usize = size_of::<ncclUniqueId>();
+
+// Results are ints here: the bindings' enum is closed, and newer libraries return codes that it does not know.
+functions!(Functions {
+    fn ncclGetVersion(*mut c_int) -> c_int;
+    fn ncclGetUniqueId(*mut ncclUniqueId) -> c_int;
+    fn ncclCommInitRank(*mut ncclComm_t, c_int, ncclUniqueId, c_int) -> c_int;
+    fn ncclCommDestroy(ncclComm_t) -> c_int;
+    fn ncclCommGetAsyncError(ncclComm_t, *mut c_int) -> c_int;
+    fn ncclGetErrorString(c_int) -> *const c_char;
+    fn ncclGetLastError(ncclComm_t) -> *const c_char;
+    fn ncclAllReduce(*const c_void, *mut c_void, usize, DataType, RedOp, ncclComm_t, cudaStream_t) -> c_int;
+    fn ncclReduceScatter(*const c_void, *mut c_void, usize, DataType, RedOp, ncclComm_t, cudaStream_t) -> c_int;
+    fn ncclAllGather(*const c_void, *mut c_void, usize, DataType, ncclComm_t, cudaStream_t) -> c_int;
+    fn ncclBroadcast(*const c_void, *mut c_void, usize, DataType, c_int, ncclComm_t, cudaStream_t) -> c_int;
+});
+
+/// The loaded library.
+pub struct Nccl(Functions);
+
+impl Nccl {
+    /// # Errors
+    /// The names of functions that the library lacks.
+    pub fn load(library: Library) -> Result<Nccl, Vec<&'static str>> {
+        Functions::load(library).map(Nccl)
+    }
+
+    /// `major * 10000 + minor * 100 + patch`.
+    pub fn version(&self) -> Result<i32> {
+        let mut version = 0;
+        // SAFETY: a pointer to a live variable.
+        self.check("ncclGetVersion", None, unsafe { (self.0.ncclGetVersion)(&mut version) })?;
+        Ok(version)
+    }
+
+    /// A new id, by which ranks find each other. Its maker listens for them.
+    pub fn unique_id(&self) -> Result<Vec<u8>> {
+        let mut id = ncclUniqueId { internal: [0; ID_BYTES] };
+        // SAFETY: a pointer to a live variable.
+        self.check("ncclGetUniqueId", None, unsafe { (self.0.ncclGetUniqueId)(&mut id) })?;
+        Ok(id.internal.iter().map(|&c| c as u8).collect())
+    }
+
+    fn check(&self, call: &str, comm: Option<ncclComm_t>, code: c_int) -> Result<()> {
+        if code == 0 {
+            return Ok(());
+        }
+        // SAFETY: both return null or C strings; a null communicator is allowed.
+        let (meaning, detail) = unsafe {
+            (text((self.0.ncclGetErrorString)(code)), text((self.0.ncclGetLastError)(comm.unwrap_or(null_mut()))))
+        };
+        let detail = if detail.is_empty() { detail } else { format!(": {detail}") };
+        Err(Error::other(format!("{call} failed: {meaning} (NCCL error {code}){detail}")))
+    }
+}
+
+/// A C string that the library keeps.
+unsafe fn text(string: *const c_char) -> String {
+    if string.is_null() {
+        return String::new();
+    }
+    // SAFETY: not null, and by the caller's word a C string.
+    unsafe { CStr::from_ptr(string) }.to_string_lossy().trim().to_string()
+}
+
+/// One rank's end of an NCCL communicator.
+pub struct Communicator {
+    nccl: Arc<Nccl>,
+    rank: usize,
+    /// Without a GPU there is nothing to make current: only for finding out how NCCL refuses.
+    gpu: Option<Arc<Gpu>>,
+    /// None when closed. NCCL wants one call at a time.
+    comm: Mutex<Option<Handle>>,
+}
+
+#[derive(Clone, Copy)]
+struct Handle(ncclComm_t);
+
+// SAFETY: NCCL communicators are not tied to a thread.
+unsafe impl Send for Handle {}
+
+impl Communicator {
+    /// Meets the other ranks; returns when all are there. `gpu` is this rank's.
+    ///
+    /// # Errors
+    /// NCCL's own: no driver, two ranks on one GPU, no network between hosts.
+    pub fn open(nccl: Arc<Nccl>, gpu: Option<Arc<Gpu>>, id: &[u8], rank: usize, world: usize) -> Result<Communicator> {
+        if id.len() != ID_BYTES {
+            return Err(Error::other(format!("an NCCL id has {ID_BYTES} bytes, not {}", id.len())));
+        }
+        let mut unique = ncclUniqueId { internal: [0; ID_BYTES] };
+        unique.internal.iter_mut().zip(id).for_each(|(to, &from)| *to = from as c_char);
+        let mut comm = null_mut();
+        // SAFETY: a pointer to a live variable; the rest by value.
+        let mut init = || unsafe {
+            let code = (nccl.0.ncclCommInitRank)(&mut comm, world as c_int, unique, rank as c_int);
+            nccl.check("ncclCommInitRank", None, code)
+        };
+        match &gpu {
+            Some(gpu) => gpu.inside(|_| init())?,
+            None => init()?,
+        }
+        Ok(Communicator { nccl, rank, gpu, comm: Mutex::new(Some(Handle(comm))) })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Functions, ncclComm_t) -> Result<T>) -> Result<T> {
+        let comm = self.comm.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Handle(comm)) = *comm else { return Err(Error::other("the NCCL communicator is closed")) };
+        match &self.gpu {
+            Some(gpu) => gpu.inside(|_| work(&self.nccl.0, comm)),
+            None => work(&self.nccl.0, comm),
+        }
+    }
+
+    /// Puts one operation into the GPU's stream.
+    pub fn enqueue(&self, job: &Job) -> Result<()> {
+        let stream: cudaStream_t = self.gpu.as_ref().map_or(null_mut(), |gpu| gpu.stream()).cast();
+        let kind = data_type(job.header.element);
+        let (n, buffer) = (job.header.elements, job.buffer.data_ptr());
+        let shard = job.shard.as_ref().map_or(null_mut(), |shard| shard.data_ptr());
+        let shard_n = job.shard.as_ref().map_or(0, |shard| shard.numel());
+        self.with(|nccl, comm| {
+            // SAFETY: `Job` has checked that buffer and shard are contiguous memory of this GPU and of these sizes; the
+            // caller keeps them until the stream has come past this point.
+            let code = unsafe {
+                match job.header.action {
+                    Action::AllReduce(op) => (nccl.ncclAllReduce)(buffer, buffer, n, kind, operator(op), comm, stream),
+                    Action::ReduceScatter => {
+                        (nccl.ncclReduceScatter)(buffer, shard, shard_n, kind, RedOp::ncclSum, comm, stream)
+                    }
+                    Action::AllGather => (nccl.ncclAllGather)(shard, buffer, shard_n, kind, comm, stream),
+                    Action::Broadcast { root } => {
+                        (nccl.ncclBroadcast)(buffer, buffer, n, kind, root as c_int, comm, stream)
+                    }
+                    Action::Finish => 0,
+                }
+            };
+            self.nccl.check("NCCL", Some(comm), code).map_err(|e| e.context(format!("rank {}: {job}", self.rank)))
+        })
+    }
+
+    /// An error that NCCL noticed since, such as a broken connection to another host.
+    pub fn async_error(&self) -> Result<()> {
+        // Another thread inside NCCL holds the lock, perhaps for good: not our question.
+        let Ok(comm) = self.comm.try_lock() else { return Ok(()) };
+        let Some(Handle(comm)) = *comm else { return Ok(()) };
+        let mut error = 0;
+        // SAFETY: an open communicator and a live variable.
+        unsafe {
+            self.nccl.check("ncclCommGetAsyncError", None, (self.nccl.0.ncclCommGetAsyncError)(comm, &mut error))?;
+        }
+        const IN_PROGRESS: c_int = 7; // ncclInProgress
+        if error == IN_PROGRESS { Ok(()) } else { self.nccl.check("a collective", Some(comm), error) }
+    }
+
+    /// Closes it in good order: all ranks do, with nothing under way. It may wait for the others.
+    pub fn close(&self) -> Result<()> {
+        let Some(Handle(comm)) = self.comm.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
+        // SAFETY: it was open, and is nobody's any more.
+        let destroy = || unsafe { self.nccl.check("ncclCommDestroy", None, (self.nccl.0.ncclCommDestroy)(comm)) };
+        match &self.gpu {
+            Some(gpu) => gpu.inside(|_| destroy()),
+            None => destroy(),
+        }
+    }
+}
+
+fn operator(op: Op) -> RedOp {
+    match op {
+        Op::Sum => RedOp::ncclSum,
+        Op::Max => RedOp::ncclMax,
+    }
+}
+
+fn data_type(element: Element) -> DataType {
+    match element {
+        Element::F32 => DataType::ncclFloat32,
+        Element::F64 => DataType::ncclFloat64,
+        Element::I64 => DataType::ncclInt64,
+        Element::U8 => DataType::ncclUint8,
+        Element::F16 => DataType::ncclFloat16,
+        Element::Bf16 => DataType::ncclBfloat16,
+    }
+}

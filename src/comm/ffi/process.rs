@@ -1,0 +1,52 @@
+//! Leaving at once, and which cores this process may use.
+
+use std::io::Write;
+use std::mem::{size_of, zeroed};
+use std::time::Duration;
+
+/// Ends the process without running any destructor, exit handler or other thread's last words: those may wait for
+/// ranks that are gone. Standard output is flushed if that goes quickly.
+pub fn exit_now(code: i32) -> ! {
+    flush_output();
+    // SAFETY: no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Flushes standard output, but waits no longer than a moment for whoever holds its lock.
+pub fn flush_output() {
+    let (done, flushed) = std::sync::mpsc::channel();
+    let flush = move || {
+        let _ = std::io::stdout().flush();
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().spawn(flush).is_ok() {
+        let _ = flushed.recv_timeout(Duration::from_millis(200));
+    }
+}
+
+/// The CPUs that the calling thread may run on, ascending. Empty when the system does not say.
+pub fn allowed_cpus() -> Vec<usize> {
+    // SAFETY: an all-zero cpu_set_t is the empty set, and the kernel writes at most the size that it is told.
+    unsafe {
+        let mut set: libc::cpu_set_t = zeroed();
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
+            return Vec::new();
+        }
+        (0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &set)).collect()
+    }
+}
+
+/// Lets the calling thread, and threads that it starts from now on, run on these CPUs.
+pub fn allow_cpus(cpus: &[usize]) -> std::io::Result<()> {
+    // SAFETY: an all-zero cpu_set_t is the empty set; CPU_SET gets numbers below CPU_SETSIZE only.
+    unsafe {
+        let mut set: libc::cpu_set_t = zeroed();
+        for &cpu in cpus.iter().filter(|&&cpu| cpu < libc::CPU_SETSIZE as usize) {
+            libc::CPU_SET(cpu, &mut set);
+        }
+        match libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What a rank asks of a collective, checked: the operation, its buffers, and how ranks compare theirs.
+
+use super::Op;
+use crate::error::{Error, Result};
+use std::fmt::{self, Display};
+use tch::{Device, Kind as Type, Tensor};
+
+/// The operations, as all ranks must agree on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    AllReduce(Op),
+    ReduceScatter,
+    AllGather,
+    Broadcast { root: usize },
+    Finish,
+}
+
+/// The types that travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Element {
+    F32,
+    F64,
+    I64,
+    U8,
+    F16,
+    Bf16,
+}
+
+impl Element {
+    const ALL: [Element; 6] = [Element::F32, Element::F64, Element::I64, Element::U8, Element::F16, Element::Bf16];
+
+    fn of(tensor: &Tensor) -> Option<Element> {
+        Some(match tensor.f_kind().ok()? {
+            Type::Float => Element::F32,
+            Type::Double => Element::F64,
+            Type::Int64 => Element::I64,
+            Type::Uint8 => Element::U8,
+            Type::Half => Element::F16,
+            Type::BFloat16 => Element::Bf16,
+            _ => return None,
+        })
+    }
+
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Element::F64 | Element::I64 => 8,
+            Element::F32 => 4,
+            Element::F16 | Element::Bf16 => 2,
+            Element::U8 => 1,
+        }
+    }
+}
+
+/// The part of a job that has to be equal on all ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    pub action: Action,
+    pub element: Element,
+    /// Elements of the whole buffer: of all shards together where there are shards.
+    pub elements: usize,
+}
+
+impl Header {
+    /// The words of an encoded header; the first is never negative.
+    pub const WORDS: usize = 3;
+
+    /// What the ranks send each other before an operation.
+    pub fn encode(&self) -> [i64; Self::WORDS] {
+        let action = match self.action {
+            Action::AllReduce(Op::Sum) => 0,
+            Action::AllReduce(Op::Max) => 1,
+            Action::ReduceScatter => 2,
+            Action::AllGather => 3,
+            Action::Finish => 4,
+            Action::Broadcast { root } => 8 + root as i64,
+        };
+        [action, self.element as i64, self.elements as i64]
+    }
+
+    /// The inverse of [`Header::encode`]; `None` for words that it never makes.
+    pub fn decode(words: &[i64]) -> Option<Header> {
+        let &[action, element, elements] = words else { return None };
+        let action = match action {
+            0 => Action::AllReduce(Op::Sum),
+            1 => Action::AllReduce(Op::Max),
+            2 => Action::ReduceScatter,
+            3 => Action::AllGather,
+            4 => Action::Finish,
+            root if root >= 8 => Action::Broadcast { root: (root - 8) as usize },
+            _ => return None,
+        };
+        let element = *Element::ALL.get(usize::try_from(element).ok()?)?;
+        Some(Header { action, element, elements: usize::try_from(elements).ok()? })
+    }
+}
+
+impl Display for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.action {
+            Action::AllReduce(Op::Sum) => write!(f, "all-reduce (sum)")?,
+            Action::AllReduce(Op::Max) => write!(f, "all-reduce (max)")?,
+            Action::ReduceScatter => write!(f, "reduce-scatter")?,
+            Action::AllGather => write!(f, "all-gather")?,
+            Action::Broadcast { root } => write!(f, "broadcast from rank {root}")?,
+            Action::Finish => return write!(f, "finish"),
+        }
+        write!(f, " of {} {}", self.elements, format!("{:?}", self.element).to_lowercase())
+    }
+}
+
+/// One operation of one rank: the header, the memory, and a name for people.
+pub(super) struct Job {
+    pub header: Header,
+    /// The whole buffer, in handles of our own (same memory, no autograd).
+    pub buffer: Tensor,
+    /// This rank's shard, for reduce-scatter and all-gather.
+    pub shard: Option<Tensor>,
+    pub what: String,
+}
+
+impl Job {
+    /// Checks the buffers of a job: contiguous, of a type that travels, on `device`, shards of the right size, and a
+    /// shard either apart from the buffer or exactly this rank's part of it.
+    pub fn new(
+        action: Action,
+        buffer: &Tensor,
+        shard: Option<&Tensor>,
+        what: &str,
+        (rank, world): (usize, usize),
+        device: Device,
+    ) -> Result<Job> {
+        let fail = |why: String| Err(Error::other(format!("rank {rank}: {what}: {why}")));
+        let Some(element) = Element::of(buffer) else {
+            return fail(format!("a buffer of type {:?} cannot travel between ranks", buffer.f_kind()));
+        };
+        let header = Header { action, element, elements: buffer.numel() };
+        for tensor in std::iter::once(buffer).chain(shard) {
+            if !tensor.is_contiguous() {
+                return fail(format!("{header}: the buffer is not contiguous (shape {:?})", tensor.size()));
+            }
+            if tensor.device() != device {
+                return fail(format!("{header}: the buffer is on {:?}, expected {device:?}", tensor.device()));
+            }
+        }
+        if let Action::Broadcast { root } = action
+            && root >= world
+        {
+            return fail(format!("{header}: there are only {world} ranks"));
+        }
+        let job = Job { header, buffer: buffer.data(), shard: shard.map(Tensor::data), what: what.to_string() };
+        if let Some(shard) = shard {
+            let n = shard.numel();
+            if Element::of(shard) != Some(element) || n * world != buffer.numel() {
+                return fail(format!(
+                    "{header}: a shard of {n} elements of type {:?} does not fit {world} ranks",
+                    shard.kind()
+                ));
+            }
+            let (start, at) = (buffer.data_ptr() as usize, shard.data_ptr() as usize);
+            let overlaps = at < start + buffer.numel() * element.size() && start < at + n * element.size();
+            if n > 0 && overlaps && !job.in_place(rank) {
+                return fail(format!("{header}: the shard overlaps the buffer but is not this rank's part of it"));
+            }
+        }
+        Ok(job)
+    }
+
+    /// The last operation of a group: it moves nothing.
+    pub fn finish() -> Job {
+        Job::named("leaving the group")
+    }
+
+    /// A job without buffers, that only a journal reads.
+    pub fn named(what: &str) -> Job {
+        let header = Header { action: Action::Finish, element: Element::U8, elements: 0 };
+        let buffer = Tensor::zeros([0], (Type::Uint8, Device::Cpu));
+        Job { header, buffer, shard: None, what: what.to_string() }
+    }
+
+    /// Whether the shard is this rank's part of the buffer.
+    pub fn in_place(&self, rank: usize) -> bool {
+        self.shard.as_ref().is_some_and(|shard| {
+            let offset = rank * shard.numel() * self.header.element.size();
+            shard.data_ptr() as usize == self.buffer.data_ptr() as usize + offset
+        })
+    }
+}
+
+impl Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.header.action == Action::Finish {
+            return write!(f, "\"{}\"", self.what);
+        }
+        let megabytes = (self.header.elements * self.header.element.size()) as f64 / 1e6;
+        write!(f, "\"{}\", {} ({megabytes:.1} MB)", self.what, self.header)
+    }
+}
+
+/// The error of ranks that did not start the same operation; `None` if they did. `headers` is in the order of ranks.
+pub(super) fn disagreement(headers: &[Header], sequence: u64, what: &str) -> Option<Error> {
+    let mut groups: Vec<(Header, Vec<usize>)> = Vec::new();
+    for (rank, header) in headers.iter().enumerate() {
+        match groups.iter_mut().find(|(known, _)| known == header) {
+            Some((_, ranks)) => ranks.push(rank),
+            None => groups.push((*header, vec![rank])),
+        }
+    }
+    if groups.len() < 2 {
+        return None;
+    }
+    let sides: Vec<String> = groups.iter().map(|(header, ranks)| format!("{}: {header}", name_ranks(ranks))).collect();
+    Some(Error::peer(format!(
+        "the ranks do not agree on collective {sequence} (here \"{what}\"): {}. Do all ranks run the same program with \
+         the same configuration and data?",
+        sides.join("; ")
+    )))
+}
+
+/// "rank 3", "ranks 0, 2, 3", and for many only the first few.
+pub(super) fn name_ranks(ranks: &[usize]) -> String {
+    const SHOWN: usize = 16;
+    let mut text: Vec<String> = ranks.iter().take(SHOWN).map(usize::to_string).collect();
+    if ranks.len() > SHOWN {
+        text.push(format!("and {} more", ranks.len() - SHOWN));
+    }
+    format!("rank{} {}", if ranks.len() == 1 { "" } else { "s" }, text.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_survive_the_journey() {
+        let actions = [
+            Action::AllReduce(Op::Sum),
+            Action::AllReduce(Op::Max),
+            Action::ReduceScatter,
+            Action::AllGather,
+            Action::Broadcast { root: 0 },
+            Action::Broadcast { root: 511 },
+            Action::Finish,
+        ];
+        for action in actions {
+            for element in Element::ALL {
+                let header = Header { action, element, elements: 1 << 40 };
+                assert_eq!(Header::decode(&header.encode()), Some(header));
+            }
+        }
+        assert_eq!(Header::decode(&[i64::MIN, 0, 0]), None);
+        assert_eq!(Header::decode(&[0, 6, 0]), None);
+    }
+
+    #[test]
+    fn disagreement_names_both_sides() {
+        let small = Header { action: Action::AllReduce(Op::Sum), element: Element::F32, elements: 4 };
+        let large = Header { elements: 5, ..small };
+        assert!(disagreement(&[small, small], 0, "x").is_none());
+        let text = disagreement(&[small, large, small], 7, "x").unwrap().to_string();
+        assert!(text.contains("ranks 0, 2: all-reduce (sum) of 4 f32; rank 1: all-reduce (sum) of 5 f32"), "{text}");
+    }
+
+    #[test]
+    fn bad_buffers_are_refused() {
+        let new = |buffer: &Tensor, shard: Option<&Tensor>| {
+            Job::new(Action::AllGather, buffer, shard, "test", (1, 2), Device::Cpu)
+                .map(|_| ())
+                .map_err(|e| e.to_string())
+        };
+        let buffer = Tensor::zeros([8], (Type::Float, Device::Cpu));
+        assert_eq!(new(&buffer, Some(&buffer.narrow(0, 4, 4))), Ok(()));
+        assert!(new(&buffer, Some(&buffer.narrow(0, 0, 4))).unwrap_err().contains("overlaps"));
+        assert!(new(&buffer, Some(&buffer.narrow(0, 4, 3))).unwrap_err().contains("does not fit 2 ranks"));
+        assert!(new(&buffer.view([2, 4]).transpose(0, 1), None).unwrap_err().contains("not contiguous"));
+        assert!(new(&buffer.to_kind(Type::Bool), None).unwrap_err().contains("cannot travel"));
+    }
+}

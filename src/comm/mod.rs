@@ -1,0 +1,158 @@
+//! Collectives: what the ranks say to each other.
+//!
+//! A [`Collective`] is one rank's end of a group. Every rank must start the same operations, with the same
+//! sizes, in the same order; each `start_*` returns at once and the buffer belongs to the operation until
+//! [`Pending::wait`] returns. Four backends implement it: [`solo`] (one rank), [`threads`] (ranks as threads of
+//! one process, for tests), [`mpi`] (CPU buffers between processes) and [`nccl`] (GPU buffers; host buffers go
+//! through the MPI backend that it holds).
+
+#[cfg(test)]
+mod conformance;
+pub mod cores;
+mod ffi;
+mod job;
+mod journal;
+pub mod mpi;
+pub mod nccl;
+pub mod select;
+pub mod solo;
+pub mod threads;
+
+use crate::error::{Error, Kind, Result};
+use std::time::Duration;
+use tch::{Device, Tensor};
+
+/// How values of different ranks become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// Their sum. Every rank gets the same bits.
+    Sum,
+    /// The largest of them.
+    Max,
+}
+
+/// An operation under way. Dropped without [`Pending::wait`], it runs on and keeps its memory, but nobody learns
+/// how it ended: for the way out after another error only.
+#[must_use = "the buffer is not ours again until wait() returns"]
+pub struct Pending(Option<Box<dyn FnOnce() -> Result<()> + Send>>);
+
+impl Pending {
+    /// An operation that is already complete.
+    pub fn done() -> Self {
+        Pending(None)
+    }
+
+    /// An operation that `wait` completes.
+    pub fn new(wait: impl FnOnce() -> Result<()> + Send + 'static) -> Self {
+        Pending(Some(Box::new(wait)))
+    }
+
+    /// Returns when the buffer holds the result (on a GPU: when work queued after this sees the result).
+    ///
+    /// # Errors
+    /// [`Kind::Peer`] when a rank died or the operation outlived the timeout; the message names the operation.
+    pub fn wait(self) -> Result<()> {
+        self.0.map_or(Ok(()), |wait| wait())
+    }
+}
+
+/// One rank's end of a group of ranks.
+///
+/// Buffers are contiguous tensors of type f32, f64, i64 or u8 (f16 and bf16 too, but MPI only copies these, it does
+/// not reduce them) on the CPU or, with NCCL, on this rank's GPU. Autograd never notices that they change.
+/// `what` names the operation in error messages ("gradients of stage 3").
+pub trait Collective: Send + Sync {
+    /// The backend's name, as a person sees it and as `comm.backend` spells it.
+    fn name(&self) -> &'static str;
+    /// This rank, from 0.
+    fn rank(&self) -> usize;
+    /// The number of ranks.
+    fn world(&self) -> usize;
+    /// This rank among the ranks of its host, from 0: the number of its GPU.
+    fn local_rank(&self) -> usize;
+    /// The number of ranks on this host.
+    fn local_world(&self) -> usize;
+    /// Where this rank computes: the buffers that this backend moves fastest live there.
+    fn device(&self) -> Device;
+    /// Reduces `buffer` over all ranks, in place, to the same bits on every rank.
+    fn start_all_reduce(&self, buffer: &Tensor, op: Op, what: &str) -> Result<Pending>;
+    /// Reduces `buffer` (`world` equal shards, one after another); this rank's shard of the sum goes to `shard`,
+    /// which may be this rank's part of `buffer`. The rest of `buffer` is undefined afterwards.
+    fn start_reduce_scatter(&self, buffer: &Tensor, shard: &Tensor, what: &str) -> Result<Pending>;
+    /// Collects every rank's `shard` into `buffer`, in the order of ranks. `shard` may be this rank's part of `buffer`.
+    fn start_all_gather(&self, shard: &Tensor, buffer: &Tensor, what: &str) -> Result<Pending>;
+    /// Copies `root`'s `buffer` to every rank's.
+    fn start_broadcast(&self, buffer: &Tensor, root: usize, what: &str) -> Result<Pending>;
+    /// Asks all ranks that call this too, within `patience`, for their `status`; `None` where a rank did not answer.
+    /// For finding out who is late when something has gone wrong: it needs no order among the operations.
+    fn roll_call(&self, status: i64, patience: Duration) -> Vec<Option<i64>>;
+    /// Ends the whole job at once, on every rank, with this exit code. Never returns and never blocks for long.
+    fn abort(&self, code: i32) -> !;
+    /// Leaves the group in good order after the last operation; all ranks call it. Later calls do nothing.
+    fn finish(&self) -> Result<()>;
+}
+
+impl dyn Collective + '_ {
+    /// Whether this rank is the one that writes and prints.
+    pub fn is_main(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// Reduces a few numbers over all ranks.
+    pub fn all_reduce_f64(&self, values: &mut [f64], op: Op, what: &str) -> Result<()> {
+        if self.world() > 1 {
+            let buffer = Tensor::from_slice(values);
+            self.start_all_reduce(&buffer, op, what)?.wait()?;
+            buffer.copy_data(values, values.len());
+        }
+        Ok(())
+    }
+
+    /// Returns when every rank has called it.
+    pub fn barrier(&self, what: &str) -> Result<()> {
+        self.all_reduce_f64(&mut [0.0], Op::Sum, what)
+    }
+
+    /// `root`'s bytes, on every rank.
+    pub fn broadcast_bytes(&self, bytes: Vec<u8>, root: usize, what: &str) -> Result<Vec<u8>> {
+        if self.world() == 1 {
+            return Ok(bytes);
+        }
+        let size = Tensor::from_slice(&[bytes.len() as i64]);
+        self.start_broadcast(&size, root, what)?.wait()?;
+        let n = size.int64_value(&[0]) as usize;
+        let mut bytes = if self.rank() == root { bytes } else { vec![0; n] };
+        if n > 0 {
+            let buffer = Tensor::from_slice(&bytes);
+            self.start_broadcast(&buffer, root, what)?.wait()?;
+            buffer.copy_data(&mut bytes, n);
+        }
+        Ok(bytes)
+    }
+
+    /// Turns one rank's failure into everybody's: if any rank holds an error, all ranks return an error of the same
+    /// kind, with the message of the first rank that failed, so that they can leave together.
+    pub fn agree<T>(&self, result: Result<T>, what: &str) -> Result<T> {
+        if self.world() == 1 {
+            return result.map_err(Error::shared);
+        }
+        let none = self.world() as f64;
+        let mut first = [if result.is_err() { -(self.rank() as f64) } else { -none }];
+        self.all_reduce_f64(&mut first, Op::Max, what)?;
+        let first = -first[0];
+        if first == none {
+            return result;
+        }
+        let mine = match &result {
+            Err(e) if self.rank() as f64 == first => {
+                let mut bytes = (e.kind().exit_code() as u8).to_le_bytes().to_vec();
+                bytes.extend_from_slice(e.to_string().as_bytes());
+                bytes
+            }
+            _ => Vec::new(),
+        };
+        let bytes = self.broadcast_bytes(mine, first as usize, what)?;
+        let (code, message) = bytes.split_first().ok_or_else(|| Error::other(format!("{what}: an empty error")))?;
+        Err(Error::new(Kind::from_exit_code(i32::from(*code)), String::from_utf8_lossy(message)).shared())
+    }
+}

@@ -1,0 +1,222 @@
+//! Ranks with one GPU each; buffers on the GPU travel by NCCL, on a stream of their own that overlaps with libtorch's.
+//! Buffers on the host, and the id by which NCCL's ranks meet, go through the backend below, MPI.
+//!
+//! Order is a matter of events: a collective waits for what libtorch's stream holds when it starts, and what is put into
+//! libtorch's stream after `wait` waits for the collective. The host waits for neither. When a rank dies, NCCL's kernels
+//! on the others spin for ever and even `ncclCommAbort` can hang: a watchdog thread ends the process instead.
+
+pub mod probe;
+mod watchdog;
+
+use super::ffi::cuda::{self, ComputeStream, Event, Gpu};
+use super::ffi::nccl::Communicator;
+use super::job::{Action, Job};
+use super::{Collective, Op, Pending};
+use crate::error::{Error, Result};
+pub use probe::{Probe, probe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tch::{Cuda, Device, Tensor};
+use watchdog::Watchdog;
+
+/// This rank's end of a group of GPUs.
+pub struct Nccl {
+    below: Arc<dyn Collective>,
+    device: Device,
+    timeout: Duration,
+    gpu: Arc<Gpu>,
+    compute: ComputeStream,
+    communicator: Arc<Communicator>,
+    watchdog: Watchdog,
+    finished: AtomicBool,
+}
+
+impl Nccl {
+    /// Puts NCCL on top of `below`; all its ranks do. libtorch computes on the default stream of this rank's GPU, which
+    /// is the one of its local rank (or the only visible one, where the launcher gives each rank its own).
+    ///
+    /// # Errors
+    /// The same on all ranks when one of them lacks the library, the driver, or a GPU.
+    pub fn connect(below: Arc<dyn Collective>, timeout: Duration) -> Result<Nccl> {
+        let rank = below.rank();
+        let at_rank = |e: Error| e.context(format!("rank {rank}"));
+        let own = probe::load().and_then(|found| {
+            let ordinal = ordinal(below.local_rank(), Cuda::device_count() as usize)?;
+            Ok((found.nccl, ordinal, Gpu::open(ordinal)?))
+        });
+        let (nccl, ordinal, gpu) = below.agree(own.map_err(at_rank), "loading NCCL")?;
+        let id = if rank == 0 { nccl.unique_id() } else { Ok(Vec::new()) };
+        let id = below.broadcast_bytes(below.agree(id.map_err(at_rank), "the NCCL id")?, 0, "the NCCL id")?;
+        let watchdog = Watchdog::start(below.clone(), timeout)?;
+        let meeting = watchdog.begin(&Job::named("meeting the other ranks in NCCL"));
+        let opened = Communicator::open(nccl, Some(gpu.clone()), &id, rank, below.world());
+        watchdog.end(meeting);
+        let communicator = Arc::new(below.agree(opened.map_err(at_rank), "meeting in NCCL")?);
+        watchdog.watch(communicator.clone());
+        let (device, compute) = (Device::Cuda(ordinal), ComputeStream::default());
+        Ok(Nccl { below, device, timeout, gpu, compute, communicator, watchdog, finished: AtomicBool::new(false) })
+    }
+
+    fn start(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending> {
+        let job = Job::new(action, buffer, shard, what, (self.rank(), self.world()), self.device)?;
+        let sequence = self.watchdog.begin(&job);
+        let follow = || self.gpu.follow(self.compute);
+        let end = follow().and_then(|()| self.communicator.enqueue(&job)).and_then(|()| self.gpu.end());
+        let end = Arc::new(end.inspect_err(|_| self.watchdog.end(sequence))?);
+        self.watchdog.expect(sequence, end.clone());
+        let flight = Flight { end: Some(end), compute: self.compute, _job: job };
+        Ok(Pending::new(move || flight.land()))
+    }
+}
+
+/// A collective in the stream, and the memory that it uses: libtorch must not give that memory to somebody else before
+/// its own stream waits for ours.
+struct Flight {
+    end: Option<Arc<Event>>,
+    compute: ComputeStream,
+    _job: Job,
+}
+
+impl Flight {
+    fn land(mut self) -> Result<()> {
+        self.end.take().map_or(Ok(()), |end| end.hold(self.compute))
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            let _ = end.hold(self.compute);
+        }
+    }
+}
+
+/// The GPU of a rank.
+fn ordinal(local_rank: usize, gpus: usize) -> Result<usize> {
+    match gpus {
+        0 => {
+            let why = cuda::check_driver().err().map_or_else(
+                || "the driver shows no device (CUDA_VISIBLE_DEVICES?), or libtorch is the CPU build".to_string(),
+                |e| e.to_string(),
+            );
+            Err(Error::input(format!("NCCL needs a GPU, and libtorch sees none: {why}")))
+        }
+        1 => Ok(0),
+        _ if local_rank < gpus => Ok(local_rank),
+        _ => Err(Error::input(format!(
+            "this host shows {gpus} GPUs but has at least {} ranks: start one rank per GPU",
+            local_rank + 1
+        ))),
+    }
+}
+
+/// A one-rank communicator, opened and closed: what NCCL itself says about this machine.
+///
+/// # Errors
+/// NCCL's refusal, with its cause where that is a missing driver.
+pub fn try_alone() -> Result<()> {
+    let found = probe::load()?;
+    let gpu = Gpu::open(0);
+    let id = found.nccl.unique_id()?;
+    let opened = Communicator::open(found.nccl, gpu.as_ref().ok().cloned(), &id, 0, 1);
+    match (opened, gpu) {
+        (Ok(communicator), _) => communicator.close(),
+        (Err(refusal), Ok(_)) => Err(refusal),
+        (Err(refusal), Err(cause)) => Err(refusal.context(cause)),
+    }
+}
+
+impl Collective for Nccl {
+    fn name(&self) -> &'static str {
+        "nccl"
+    }
+
+    fn rank(&self) -> usize {
+        self.below.rank()
+    }
+
+    fn world(&self) -> usize {
+        self.below.world()
+    }
+
+    fn local_rank(&self) -> usize {
+        self.below.local_rank()
+    }
+
+    fn local_world(&self) -> usize {
+        self.below.local_world()
+    }
+
+    fn device(&self) -> Device {
+        self.device
+    }
+
+    fn start_all_reduce(&self, buffer: &Tensor, op: Op, what: &str) -> Result<Pending> {
+        match buffer.device() {
+            Device::Cpu => self.below.start_all_reduce(buffer, op, what),
+            _ => self.start(Action::AllReduce(op), buffer, None, what),
+        }
+    }
+
+    fn start_reduce_scatter(&self, buffer: &Tensor, shard: &Tensor, what: &str) -> Result<Pending> {
+        match buffer.device() {
+            Device::Cpu => self.below.start_reduce_scatter(buffer, shard, what),
+            _ => self.start(Action::ReduceScatter, buffer, Some(shard), what),
+        }
+    }
+
+    fn start_all_gather(&self, shard: &Tensor, buffer: &Tensor, what: &str) -> Result<Pending> {
+        match buffer.device() {
+            Device::Cpu => self.below.start_all_gather(shard, buffer, what),
+            _ => self.start(Action::AllGather, buffer, Some(shard), what),
+        }
+    }
+
+    fn start_broadcast(&self, buffer: &Tensor, root: usize, what: &str) -> Result<Pending> {
+        match buffer.device() {
+            Device::Cpu => self.below.start_broadcast(buffer, root, what),
+            _ => self.start(Action::Broadcast { root }, buffer, None, what),
+        }
+    }
+
+    fn roll_call(&self, status: i64, patience: Duration) -> Vec<Option<i64>> {
+        self.below.roll_call(status, patience)
+    }
+
+    fn abort(&self, code: i32) -> ! {
+        self.below.abort(code)
+    }
+
+    fn finish(&self) -> Result<()> {
+        if self.finished.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        // The last collectives first, then the other ranks, then the communicator: closing it meets them again.
+        let (since, end) = (Instant::now(), self.gpu.end()?);
+        while !end.reached()? {
+            if since.elapsed() > self.timeout {
+                return Err(Error::peer(format!("rank {}: collectives did not end before leaving", self.rank())));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.below.barrier("closing NCCL")?;
+        let closing = self.watchdog.begin(&Job::named("closing NCCL"));
+        self.communicator.close()?;
+        self.watchdog.end(closing);
+        self.below.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rank_has_its_gpu() {
+        assert_eq!(ordinal(3, 8).unwrap(), 3);
+        assert_eq!(ordinal(3, 1).unwrap(), 0); // the launcher gave each rank its own
+        assert!(ordinal(2, 2).unwrap_err().to_string().contains("shows 2 GPUs but has at least 3 ranks"));
+        assert!(ordinal(0, 0).is_err());
+    }
+}

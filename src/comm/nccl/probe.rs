@@ -1,0 +1,128 @@
+//! Finding NCCL: where it is looked for, and what is said when it is not there, too old, or incomplete.
+
+use crate::comm::ffi::library::Library;
+use crate::comm::ffi::nccl::Nccl;
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The variable that names NCCL's file or folder.
+pub const PATH_VARIABLE: &str = "TRAINER_NCCL_PATH";
+/// 2.29, in NCCL's own counting.
+const OLDEST: i32 = 22900;
+const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
+const REMEDY: &str = "Install NCCL 2.29 or newer (package nvidia-nccl-cu13 for Python's pip brings it), and set \
+                      TRAINER_NCCL_PATH to the folder of libnccl.so.2 if it is not where the loader looks";
+
+/// What is known of the NCCL on this machine.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// Such as "2.29.7".
+    pub version: String,
+    /// The file.
+    pub path: String,
+    /// Whether it could make a unique id, which takes a network interface and no GPU.
+    pub unique_id: bool,
+}
+
+/// Looks for NCCL; needs no GPU.
+///
+/// # Errors
+/// When it is missing, older than 2.29, or lacks a function that we call; the message says what to do.
+pub fn probe() -> Result<Probe> {
+    let Found { nccl, version, path } = load()?;
+    Ok(Probe { version: dotted(version), path, unique_id: nccl.unique_id().is_ok() })
+}
+
+/// A library that will do.
+pub(super) struct Found {
+    pub nccl: Arc<Nccl>,
+    pub version: i32,
+    pub path: String,
+}
+
+pub(super) fn load() -> Result<Found> {
+    let chosen = std::env::var(PATH_VARIABLE).ok().filter(|path| !path.is_empty());
+    load_from(&candidates(chosen.as_deref()))
+}
+
+/// The first library that can be loaded; it must then also be new and complete enough.
+fn load_from(candidates: &[String]) -> Result<Found> {
+    let mut reasons = Vec::new();
+    for candidate in candidates {
+        let library = match Library::open(candidate) {
+            Ok(library) => library,
+            Err(reason) => {
+                reasons.push(reason);
+                continue;
+            }
+        };
+        let path = loaded_file("libnccl.so").filter(|_| !candidate.contains('/')).unwrap_or_else(|| candidate.clone());
+        let nccl = Nccl::load(library).map_err(|missing| {
+            Error::input(format!("{path} lacks the NCCL functions {}. {REMEDY}", missing.join(", ")))
+        })?;
+        let version = nccl.version()?;
+        if version < OLDEST {
+            return Err(Error::input(format!("{path} is NCCL {}, which is too old. {REMEDY}", dotted(version))));
+        }
+        return Ok(Found { nccl: Arc::new(nccl), version, path });
+    }
+    Err(Error::input(format!("NCCL was not found ({}). {REMEDY}", reasons.join("; "))))
+}
+
+/// Where to look: where the user says and nowhere else; or where the loader looks, and beside libtorch as pip lays it.
+fn candidates(chosen: Option<&str>) -> Vec<String> {
+    let in_folder = |folder: PathBuf| NAMES.map(|name| folder.join(name).display().to_string());
+    match chosen {
+        Some(path) if Path::new(path).is_dir() => in_folder(path.into()).to_vec(),
+        Some(path) => vec![path.to_string()],
+        None => {
+            let libtorch =
+                loaded_file("libtorch_cpu.so").and_then(|file| Some(Path::new(&file).parent()?.to_path_buf()));
+            let beside = libtorch.into_iter().flat_map(|lib| [lib.join("../../nvidia/nccl/lib"), lib]);
+            NAMES.map(str::to_string).into_iter().chain(beside.flat_map(in_folder)).collect()
+        }
+    }
+}
+
+/// The file behind a library of this process whose name starts so.
+fn loaded_file(name: &str) -> Option<String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..])).find_map(|path| {
+        let file = Path::new(path).file_name()?.to_str()?;
+        file.starts_with(name).then(|| path.to_string())
+    })
+}
+
+/// NCCL's number as people write it.
+fn dotted(version: i32) -> String {
+    format!("{}.{}.{}", version / 10000, version / 100 % 100, version % 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absence_and_strangers_are_errors_with_a_remedy() {
+        let nothing = load_from(&candidates(Some("/nowhere/libnccl.so.2"))).err().unwrap().to_string();
+        assert!(nothing.contains("NCCL was not found") && nothing.contains("/nowhere/libnccl.so.2"), "{nothing}");
+        let folder = tempfile::tempdir().unwrap();
+        let empty = load_from(&candidates(folder.path().to_str())).err().unwrap().to_string();
+        assert!(empty.contains("libnccl.so.2") && empty.contains("TRAINER_NCCL_PATH"), "{empty}");
+        let stranger = load_from(&["libc.so.6".to_string()]).err().unwrap().to_string();
+        assert!(stranger.contains("lacks the NCCL functions ncclGetVersion, ncclGetUniqueId"), "{stranger}");
+    }
+
+    #[test]
+    fn versions_read_like_versions() {
+        assert_eq!(dotted(22907), "2.29.7");
+    }
+
+    #[test]
+    fn looks_beside_libtorch() {
+        let places = candidates(None);
+        assert_eq!(places[..2], NAMES.map(str::to_string));
+        assert!(places.iter().any(|place| place.ends_with("nvidia/nccl/lib/libnccl.so.2")), "{places:?}");
+    }
+}

@@ -1,0 +1,240 @@
+//! The MPI backend under a real `mpirun`: this test executable starts itself again as the ranks.
+//!
+//! Each `rank_*` test below is what one rank does; it is ignored unless the test that starts it names it.
+
+#[path = "../src/comm/conformance.rs"]
+mod conformance;
+
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tch::{Device, Tensor};
+use trainer::comm::cores::{local_place, use_our_cores};
+use trainer::comm::mpi::Mpi;
+use trainer::comm::{Collective, Op, Pending};
+use trainer::error::{self, Kind};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Enough for `mpirun` to start ranks on a busy machine, and far below [`PATIENCE`].
+const SOON: Duration = Duration::from_secs(20);
+
+/// Runs `rank_{name}` on `world` ranks; their output and how long it took.
+fn mpirun(world: usize, name: &str) -> (Output, Duration) {
+    let since = Instant::now();
+    let mut command = ranks(name, &["-n", &world.to_string(), "--oversubscribe"]);
+    let output = command.env("OMP_NUM_THREADS", "1").output().expect("mpirun is installed (Debian: openmpi-bin)");
+    (output, since.elapsed())
+}
+
+/// The command that runs `rank_{name}` with these options of mpirun.
+fn ranks(name: &str, options: &[&str]) -> Command {
+    let mut command = Command::new("mpirun");
+    command
+        .args(options)
+        .arg(std::env::current_exe().expect("the test executable has a path"))
+        .args(["--exact", &format!("rank_{name}"), "--nocapture", "--ignored", "--test-threads=1"])
+        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+        .stdin(Stdio::null());
+    command
+}
+
+fn text(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn connect(timeout: Duration) -> Arc<dyn Collective> {
+    Arc::new(Mpi::connect(timeout).unwrap())
+}
+
+/// Prints one line in one piece: the ranks share their output.
+fn say(line: String) {
+    use std::io::Write;
+    std::io::stdout().write_all(format!("\n{line}\n").as_bytes()).unwrap();
+    std::io::stdout().flush().unwrap();
+}
+
+#[test]
+fn conforms() {
+    for world in 1..=4 {
+        let (output, _) = mpirun(world, "conforms");
+        let text = text(&output);
+        assert!(output.status.success(), "world {world}: {text}");
+        for rank in 0..world {
+            assert!(text.contains(&format!("rank {rank} of {world} conforms")), "world {world}: {text}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "started by conforms"]
+fn rank_conforms() {
+    let comm = connect(PATIENCE);
+    assert_eq!((comm.local_rank(), comm.local_world()), (comm.rank(), comm.world()));
+    conformance::run(&*comm);
+    say(format!("rank {} of {} conforms", comm.rank(), comm.world()));
+    comm.finish().unwrap();
+    comm.finish().unwrap();
+    assert!(comm.barrier("too late").is_err() || comm.world() == 1);
+}
+
+#[test]
+fn a_mismatch_fails_everywhere_and_names_both() {
+    let (output, took) = mpirun(3, "mismatch");
+    let text = text(&output);
+    let sides = "ranks 0, 2: all-reduce (sum) of 4 f32; rank 1: all-reduce (sum) of 5 f32";
+    for rank in 0..3 {
+        assert!(text.contains(&format!("rank {rank} sees Peer: rank {rank}: \"loss\"")), "{text}");
+    }
+    assert!(text.matches(sides).count() >= 3 && took < SOON, "{took:?}: {text}");
+}
+
+#[test]
+#[ignore = "started by a_mismatch_fails_everywhere_and_names_both"]
+fn rank_mismatch() {
+    let comm = connect(PATIENCE);
+    let n = if comm.rank() == 1 { 5 } else { 4 };
+    let buffer = Tensor::zeros([n], (tch::Kind::Float, Device::Cpu));
+    let error = comm.start_all_reduce(&buffer, Op::Sum, "loss").and_then(Pending::wait).unwrap_err();
+    say(format!("rank {} sees {:?}: {error}", comm.rank(), error.kind()));
+    assert!(comm.barrier("after it").is_err());
+    std::thread::sleep(Duration::from_secs(1));
+    comm.abort(5);
+}
+
+#[test]
+fn a_timeout_names_the_operation_and_the_late_rank() {
+    let (output, took) = mpirun(2, "timeout");
+    let text = text(&output);
+    assert!(
+        text.contains(
+            "Peer: rank 0: \"the epoch\", all-reduce (sum) of 1 f64 (0.0 MB), collective 1: timed out after 1."
+        ),
+        "{text}"
+    );
+    assert!(text.contains("nothing heard from rank 1 ") && took < SOON, "{took:?}: {text}");
+    assert!(text.contains("answers: [Some(10), None]"), "{text}");
+    assert_eq!(output.status.code(), Some(5), "{text}");
+}
+
+#[test]
+#[ignore = "started by a_timeout_names_the_operation_and_the_late_rank"]
+fn rank_timeout() {
+    let comm = connect(Duration::from_secs(1));
+    comm.barrier("the start").unwrap();
+    if comm.rank() == 1 {
+        std::thread::sleep(PATIENCE);
+    }
+    let error = comm.barrier("the epoch").unwrap_err();
+    let answers = comm.roll_call(10, Duration::from_millis(200));
+    say(format!("{:?}: {error}; answers: {answers:?}", error.kind()));
+    comm.abort(error.kind().exit_code());
+}
+
+#[test]
+fn abort_ends_all_with_its_code() {
+    let (output, took) = mpirun(3, "abort");
+    assert_eq!(output.status.code(), Some(7), "{}", text(&output));
+    assert!(took < SOON, "{took:?}");
+}
+
+#[test]
+#[ignore = "started by abort_ends_all_with_its_code"]
+fn rank_abort() {
+    let comm = connect(PATIENCE);
+    comm.barrier("the start").unwrap();
+    if comm.rank() == 1 {
+        comm.abort(7);
+    }
+    let _ = comm.barrier("never");
+}
+
+#[test]
+fn a_rank_that_exits_ends_the_others() {
+    let (output, took) = mpirun(3, "exits");
+    assert!(!output.status.success() && took < SOON, "{took:?}: {}", text(&output));
+}
+
+#[test]
+#[ignore = "started by a_rank_that_exits_ends_the_others"]
+fn rank_exits() {
+    let comm = connect(PATIENCE);
+    comm.barrier("the start").unwrap();
+    if comm.rank() == 2 {
+        std::process::exit(3);
+    }
+    let error = comm.barrier("never").unwrap_err();
+    assert_eq!(error.kind(), Kind::Peer);
+}
+
+#[test]
+fn leaving_without_goodbye_does_not_hang() {
+    let (output, took) = mpirun(2, "leaves");
+    assert!(took < SOON && text(&output).contains("leaving"), "{took:?}: {}", text(&output));
+}
+
+#[test]
+#[ignore = "started by leaving_without_goodbye_does_not_hang"]
+fn rank_leaves() {
+    let comm = connect(PATIENCE);
+    comm.barrier("the start").unwrap();
+    let buffer = Tensor::zeros([4], (tch::Kind::Float, Device::Cpu));
+    if comm.rank() == 1 {
+        // Nobody answers this one, and nobody waits for it.
+        drop(comm.start_all_reduce(&buffer, Op::Sum, "never").unwrap());
+    }
+    say("leaving".to_string());
+}
+
+/// mpirun binds a rank to one core: it takes its share of all, and its computing threads with it.
+#[test]
+fn a_one_core_binding_is_widened() {
+    let all = use_our_cores(0, 1, None).threads;
+    if std::env::var_os("OMP_NUM_THREADS").is_some() || all < 2 {
+        println!("SKIPPED: takes a machine with two cores, and OMP_NUM_THREADS unset");
+        return;
+    }
+    let output = ranks("cores", &["-n", "1", "--bind-to", "core"]).output().unwrap();
+    let text = text(&output);
+    assert!(text.contains(&format!("Cores {{ threads: {all}, widened: true }}, then {all}")), "{text}");
+}
+
+#[test]
+#[ignore = "started by a_one_core_binding_is_widened"]
+fn rank_cores() {
+    let (rank, world) = local_place();
+    let cores = use_our_cores(rank, world, None);
+    // Seen with the wider binding, there is nothing left to widen.
+    say(format!("{cores:?}, then {}", use_our_cores(rank, world, None).threads));
+}
+
+/// A step's worth of gradients, reduced while nobody computes: `--nocapture` shows the time.
+#[test]
+fn a_large_all_reduce_is_right() {
+    let (output, _) = mpirun(2, "large");
+    assert!(output.status.success(), "{}", text(&output));
+    for line in text(&output).lines().filter(|line| line.contains(" ms")) {
+        println!("{line}");
+    }
+}
+
+#[test]
+#[ignore = "started by a_large_all_reduce_is_right"]
+fn rank_large() {
+    let comm = connect(PATIENCE);
+    let buffer = Tensor::arange(11_750_000, (tch::Kind::Float, Device::Cpu));
+    let want = &buffer * 512.0;
+    let mut times: Vec<f64> = Vec::new();
+    for _ in 0..9 {
+        comm.barrier("together").unwrap();
+        let since = Instant::now();
+        comm.start_all_reduce(&buffer, Op::Sum, "gradients").unwrap().wait().unwrap();
+        times.push(since.elapsed().as_secs_f64() * 1e3);
+    }
+    assert!(buffer.equal(&want));
+    times.sort_by(f64::total_cmp);
+    if comm.is_main() {
+        say(format!("all-reduce of 47 MB: median {:.1} ms, least {:.1} ms", times[4], times[0]));
+    }
+    comm.finish().unwrap();
+}
