@@ -5,6 +5,7 @@ mod predict;
 mod train;
 
 use crate::comm::Collective;
+use crate::comm::cores;
 use crate::comm::select::{self, Backend};
 use crate::error::{Error, Result};
 use crate::observe::logs::LogFormat;
@@ -156,10 +157,12 @@ pub fn group() -> Option<&'static Arc<dyn Collective>> {
 
 /// Joins the ranks and takes this rank's share of the cores.
 fn connect(backend: Backend, timeout: Duration, threads: Option<usize>) -> Result<Arc<dyn Collective>> {
+    // Before the collectives' own threads start: they inherit the binding.
+    let (local_rank, local_world) = cores::local_place();
+    let cores = cores::use_our_cores(local_rank, local_world, threads);
+    tch::set_num_threads(cores.threads as i32);
     let comm = select::connect(backend, timeout)?;
     _ = GROUP.set(Arc::clone(&comm));
-    let cores = crate::comm::cores::use_our_cores(comm.local_rank(), comm.local_world(), threads);
-    tch::set_num_threads(cores.threads as i32);
     // One pool does all the work: ours for tokenising, libtorch's for the rest.
     _ = rayon::ThreadPoolBuilder::new().num_threads(cores.threads).build_global();
     Ok(comm)

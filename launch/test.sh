@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Sets up and runs all tests. They are built in the release profile, as the quick start and the benchmark are: they run
+# real models, and one profile means that libtorch's bindings (minutes) are compiled once.
+set -euo pipefail
+# shellcheck source=SCRIPTDIR/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+launch/setup.sh
+
+# Tests that start mpirun use all the cores by themselves: they run after the rest, one at a time.
+fast=() multi_rank=()
+for file in tests/*.rs; do
+    name=$(basename "$file" .rs)
+    case $name in
+    mpi_* | comm_mpi) multi_rank+=(--test "$name") ;;
+    *) fast+=(--test "$name") ;;
+    esac
+done
+
+say "building the tests (the first time takes minutes)"
+cargo build --release --bins # the tests of the command line start the binary
+cargo test --release --no-run --quiet
+
+say "examples in the documentation"
+cargo test --release --doc --quiet
+
+if cargo nextest --version >/dev/null 2>&1; then
+    test=(cargo nextest run --release) one_at_a_time=(--test-threads 1)
+else
+    test=(cargo test --release --no-fail-fast) one_at_a_time=(-- --test-threads 1)
+fi
+say "tests of one process"
+"${test[@]}" --lib --bins "${fast[@]}"
+if ((${#multi_rank[@]})); then
+    say "tests of several ranks"
+    "${test[@]}" "${multi_rank[@]}" "${one_at_a_time[@]}"
+fi

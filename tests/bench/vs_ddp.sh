@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Runs the PyTorch DDP peer and `trainer` in turn on the same sentences and prints medians and ratios: tokens/s, seconds
+# from start to first step, peak memory a rank. `--help` lists the options; PEER_PYTHON names a Python that has torch
+# and transformers.
+set -euo pipefail
+# shellcheck source=SCRIPTDIR/../../launch/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../launch/common.sh"
+
+case " $* " in
+*" -h "* | *" --help "*) exec python3 tests/bench/vs_ddp.py --help ;;
+esac
+launch/setup.sh
+launch/fetch.sh
+cargo build --release --quiet
+mpi_environment 2
+exec python3 tests/bench/vs_ddp.py --mpirun "mpirun ${mpi_options[*]}" "$@"

@@ -1,0 +1,31 @@
+"""Compares runs step by step: compare.py FOLDER REFERENCE RUN...; exits 1 where one strays.
+
+Loss within 1e-3 and gradient norm within 1e-2, relative: fp32 sums in another order, over twenty steps of AdamW.
+"""
+
+import json
+import os
+import sys
+
+LIMITS = {"loss": 1e-3, "grad_norm": 1e-2}
+
+
+def steps(folder, run):
+    with open(os.path.join(folder, run, "metrics.jsonl"), encoding="utf-8") as lines:
+        return {line["step"]: line for line in map(json.loads, lines) if "loss" in line}
+
+
+folder, reference, *runs = sys.argv[1:]
+wanted = steps(folder, reference)
+failed = not wanted
+for run in runs:
+    found = steps(folder, run)
+    failed |= found.keys() != wanted.keys()
+    for key, limit in LIMITS.items():
+        worst = max((abs(found[s][key] / wanted[s][key] - 1), s) for s in wanted if s in found)
+        verdict = "ok" if worst[0] <= limit else "TOO FAR"
+        failed |= worst[0] > limit
+        print(f"{run:<12} {key:<10} at most {worst[0]:.1e} off {reference}, at step {worst[1]}: {verdict}")
+    rates = sorted(line["tokens_per_second"] for line in found.values())
+    print(f"{run:<12} tokens/s   {rates[len(rates) // 2]:.0f} (median)")
+sys.exit(failed)
