@@ -9,13 +9,25 @@ use trainer::observe::{logs, rank_of_environment};
 
 fn main() {
     let began = Instant::now();
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|e| usage(&e));
     logs::start(cli.log_format, rank_of_environment());
     die_on_panic();
     match cli.run(began) {
         Ok(()) => leave(0),
         Err(e) => fail(&e),
     }
+}
+
+/// Help, or what is wrong with the arguments. All ranks have the same: rank 0 tells.
+fn usage(e: &clap::Error) -> ! {
+    if rank_of_environment() == 0 {
+        // Nobody is left to tell where even this cannot be printed.
+        _ = e.print();
+    }
+    if e.exit_code() != 0 {
+        cli::join_to_leave();
+    }
+    leave(e.exit_code())
 }
 
 /// Says what went wrong and ends: together with all ranks when they share the error, else at once and for all.

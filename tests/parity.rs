@@ -93,10 +93,9 @@ fn legacy_encoder_in_several_files() {
 /// Padding cannot leak: a sample alone and in any batch gives the same logits within 5e-6.
 #[test]
 fn a_sample_alone_and_in_a_batch() {
-    for (name, head) in [
-        ("bert-classification", classes(&["science", "sport", "weather"])),
-        ("bert-pairs-regression", Head::Number),
-    ] {
+    for (name, head) in
+        [("bert-classification", classes(&["science", "sport", "weather"])), ("bert-pairs-regression", Head::Number)]
+    {
         let reference = Reference::open(name);
         let loaded = reference.load(&head);
         let all = loaded.model.infer(&loaded.params, &reference.batch(CPU));

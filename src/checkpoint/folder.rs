@@ -26,9 +26,11 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// The file's name and what the system says.
 pub fn copy_file(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to)
-        .and_then(|_| File::open(to)?.sync_all())
-        .context(format!("{} cannot be copied to {}", from.display(), to.display()))
+    fs::copy(from, to).and_then(|_| File::open(to)?.sync_all()).context(format!(
+        "{} cannot be copied to {}",
+        from.display(),
+        to.display()
+    ))
 }
 
 /// Makes `target` with the content that `fill` writes: at no time does a half-written folder bear that name, and an

@@ -58,7 +58,9 @@ pub fn load(folder: &Path, params: &Params, names: &HfNames, seed: u64) -> Resul
                 report.reshaped.extend(wanted);
                 fresh.insert(id);
             }
-            Some(found) => problems.push(format!("{} is {found}, config.json says {:?}", wanted.join(" + "), spec.shape)),
+            Some(found) => {
+                problems.push(format!("{} is {found}, config.json says {:?}", wanted.join(" + "), spec.shape))
+            }
         }
     }
     if !problems.is_empty() {
@@ -84,9 +86,8 @@ fn refusal(folder: &Path, problems: &[String]) -> Error {
 fn mismatch(found: &[Vec<i64>], wanted: &[i64]) -> Option<String> {
     let rows: i64 = found.iter().map(|s| s.first().copied().unwrap_or(1)).sum();
     let fits = found.iter().all(|s| s.len() == wanted.len() && s.get(1..) == wanted.get(1..));
-    (!fits || wanted.first() != Some(&rows)).then(|| {
-        found.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(" + ")
-    })
+    (!fits || wanted.first() != Some(&rows))
+        .then(|| found.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(" + "))
 }
 
 impl Weights {

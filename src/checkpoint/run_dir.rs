@@ -44,20 +44,27 @@ impl RunDir {
                 Some(checkpoint.clone())
             }
             Resume::Auto => dir.newest_sound(),
-            Resume::None if dir.holds_a_run() && !overwrite => {
-                return Err(Error::input(format!(
-                    "output_dir {} holds a run already: go on with it by --resume auto, \
-                     replace it by overwrite_output_dir=true, or choose another folder",
-                    path.display()
-                )));
-            }
             Resume::None => None,
         };
-        if from.is_none() {
-            dir.clear()?;
+        let own = from.as_deref().and_then(|from| dir.step_of(from));
+        if own.is_none() && *resume != Resume::Auto && dir.holds_a_run() && !overwrite {
+            return Err(Error::input(format!(
+                "output_dir {} holds a run already: go on with it by --resume auto, \
+                 replace it by overwrite_output_dir=true, or choose another folder",
+                path.display()
+            )));
         }
-        dir.clear_temporary()?;
         Ok((dir, from))
+    }
+
+    /// Removes what an earlier run left after the checkpoint that this one goes on from, so that its files are never
+    /// taken for this one's. To be called when everything else is ready: a mistake must not cost a finished run.
+    ///
+    /// # Errors
+    /// The file's name and what the system says.
+    pub fn begin(&self, from: Option<&Path>) -> Result<()> {
+        self.clear_after(from.and_then(|from| self.step_of(from)))?;
+        self.clear_temporary()
     }
 
     /// The folder.
@@ -83,9 +90,8 @@ impl RunDir {
     /// The steps that have a folder, complete or not, in ascending order.
     pub fn steps(&self) -> Vec<u64> {
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
-        let mut steps: Vec<u64> = entries
-            .filter_map(|e| e.file_name().to_str()?.strip_prefix("checkpoint-")?.parse().ok())
-            .collect();
+        let mut steps: Vec<u64> =
+            entries.filter_map(|e| e.file_name().to_str()?.strip_prefix("checkpoint-")?.parse().ok()).collect();
         steps.sort_unstable();
         steps
     }
@@ -121,10 +127,15 @@ impl RunDir {
         })
     }
 
-    /// Removes what an earlier run left, so that its files are never taken for this one's.
-    fn clear(&self) -> Result<()> {
-        for step in self.steps() {
-            folder::remove(&self.checkpoint(step))?;
+    /// The step of a checkpoint that lies in this folder.
+    fn step_of(&self, checkpoint: &Path) -> Option<u64> {
+        let same = |a: &Path, b: &Path| fs::canonicalize(a).ok() == fs::canonicalize(b).ok();
+        self.steps().into_iter().find(|&step| same(&self.checkpoint(step), checkpoint))
+    }
+
+    fn clear_after(&self, step: Option<u64>) -> Result<()> {
+        for later in self.steps().into_iter().filter(|&later| step.is_none_or(|step| later > step)) {
+            folder::remove(&self.checkpoint(later))?;
         }
         if self.finished().exists() {
             fs::remove_dir_all(self.finished()).context(self.finished().display())?;
@@ -167,13 +178,18 @@ fn lock(path: &Path) -> Result<File> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(200)),
+            Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(200))
+            }
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::input(format!("{}: another run is at work in this output_dir", path.display())));
             }
             Err(TryLockError::Error(e)) => {
                 // Some cluster file systems have no locks: a run there is worth more than the protection.
-                tracing::warn!("{} cannot be locked ({e}): make sure that no other run uses this folder", path.display());
+                tracing::warn!(
+                    "{} cannot be locked ({e}): make sure that no other run uses this folder",
+                    path.display()
+                );
                 return Ok(file);
             }
         }

@@ -32,8 +32,8 @@ pub struct TrainerState {
     pub labels: Option<Vec<String>>,
     /// The lines of `metrics.jsonl` so far.
     pub log_history: Vec<Value>,
-    /// The configuration that ran.
-    pub settings: Value,
+    /// The configuration that ran, as TOML: a later version reads it with its own defaults for keys that are new.
+    pub settings: String,
 }
 
 impl TrainerState {

@@ -26,8 +26,13 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     let comm = connect(Backend::Auto, TIMEOUT, None)?;
     let kind = comm.agree(args.task.parse::<TaskKind>().map_err(|e| e.context("--task")), "--task")?;
     let wanted = |head: &Head| match (kind, head) {
-        (TaskKind::SequenceClassification, Head::Classes(_)) | (TaskKind::Regression, Head::Number) => Ok(head.target()),
-        _ => Err(Error::input(format!("{}: not a model for --task {kind}", args.model.display()))),
+        (TaskKind::SequenceClassification, Head::Classes(_)) | (TaskKind::Regression, Head::Number) => {
+            Ok(head.target())
+        }
+        _ => {
+            let own = if *head == Head::Number { TaskKind::Regression } else { TaskKind::SequenceClassification };
+            Err(Error::input(format!("--task {kind}: {} was fine-tuned for {own}", args.model.display())))
+        }
     };
     let (loaded, data) = open(&comm, &args.model, &args.data, &args.reading, wanted)?;
     let (model, params) = (&loaded.model, &loaded.params);

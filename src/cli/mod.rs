@@ -9,6 +9,7 @@ use crate::comm::cores;
 use crate::comm::select::{self, Backend};
 use crate::error::{Error, Result};
 use crate::observe::logs::LogFormat;
+use crate::observe::rank_of_environment;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -128,8 +129,11 @@ impl Cli {
             Some(Command::Predict(args)) => predict::run(&args),
             None if PathBuf::from(train::DEFAULT_CONFIG).exists() => train::run(TrainArgs::default(), began),
             None => {
-                let help = Cli::command().render_help();
-                Err(Error::input(format!("{help}\nno command, and no ./{} to train by", train::DEFAULT_CONFIG)).shared())
+                if rank_of_environment() == 0 {
+                    eprintln!("{}", Cli::command().render_help());
+                }
+                join_to_leave();
+                Err(Error::input(format!("no command, and no ./{} to train by", train::DEFAULT_CONFIG)).shared())
             }
         }
     }
@@ -149,6 +153,13 @@ impl Default for TrainArgs {
 
 /// This process's end of the group, for whoever has to take the job down.
 static GROUP: OnceLock<Arc<dyn Collective>> = OnceLock::new();
+
+/// Joins the other ranks, where a launcher started any, so that all of them leave together with what is wrong: a rank
+/// that left first could take rank 0 down before it has said why.
+pub fn join_to_leave() {
+    // Without the group each rank leaves by itself.
+    _ = connect(Backend::Auto, Duration::from_secs(60), None);
+}
 
 /// The group that this process has joined, if it has.
 pub fn group() -> Option<&'static Arc<dyn Collective>> {

@@ -4,6 +4,7 @@ use super::{PredictArgs, connect};
 use crate::comm::select::Backend;
 use crate::data::prepare::Target;
 use crate::error::{Context, Result};
+use crate::tasks::short;
 use crate::train::evaluate::outputs;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -23,7 +24,7 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     let lines = outputs.logits.chunks_exact(model.task.outputs()).map(|logits| {
         let mut line = model.task.prediction(logits);
         if args.scores {
-            line.insert("logits".into(), json!(logits));
+            line.insert("logits".into(), json!(logits.iter().copied().map(short).collect::<Vec<_>>()));
         }
         Value::Object(line)
     });

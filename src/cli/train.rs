@@ -1,6 +1,6 @@
 //! `trainer train`
 
-use super::{TrainArgs, connect};
+use super::{TrainArgs, connect, join_to_leave};
 use crate::checkpoint::run_dir::Resume;
 use crate::comm::select;
 use crate::config::{self, Config};
@@ -20,14 +20,19 @@ pub const DEFAULT_CONFIG: &str = "trainer.toml";
 pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
     let config = load(&args);
     if args.print_config {
-        let config = config.map_err(Error::shared)?;
+        let config = config.map_err(|e| {
+            join_to_leave();
+            e.shared()
+        })?;
         if crate::observe::rank_of_environment() == 0 {
             print!("{}", config.to_toml());
         }
         return Ok(());
     }
     let (backend, timeout, threads) = match &config {
-        Ok(config) => (backend(config), Duration::from_secs_f64(config.comm.timeout_seconds), config.parallel.num_threads),
+        Ok(config) => {
+            (backend(config), Duration::from_secs_f64(config.comm.timeout_seconds), config.parallel.num_threads)
+        }
         // Even a configuration that cannot be used is everybody's affair: rank 0 tells, all leave together.
         Err(_) => (select::Backend::Auto, Duration::from_secs(60), None),
     };

@@ -41,6 +41,13 @@ fn defaults() {
 }
 
 #[test]
+fn constant_has_no_warm_up() {
+    refused(&["lr_scheduler_type=constant", "warmup_ratio=0.1"], "constant_with_warmup");
+    refused(&["lr_scheduler_type=constant", "warmup_steps=5"], "constant_with_warmup");
+    assert!(with(&["lr_scheduler_type=constant_with_warmup", "warmup_steps=5"]).is_ok());
+}
+
+#[test]
 fn every_problem_is_told_at_once_in_the_order_of_the_file() {
     let text = "output_dir = 3\nlearning_rate = 1e-5\n[train]\nlearning_rat = 1\nmax_steps = -1\nadam_beta1 = 1.0\n\
                 warmup_ratio = nan\n[trian]\n[data]\ntrain = 't'\ntext_column = ['a']\nzzz = 1\n[task]\n\

@@ -1,6 +1,6 @@
 //! Defaults and checks: from settings as written to a [`Config`].
 
-use super::choice::{IntervalStrategy, TaskKind};
+use super::choice::{IntervalStrategy, LrSchedulerType, TaskKind};
 use super::problems::Problems;
 use super::raw::{Raw, RawData, RawTrain};
 use super::{CommConfig, Config, DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
@@ -36,6 +36,7 @@ pub fn validate(raw: Raw, problems: &mut Problems) -> Config {
         },
     };
     numbers(&config, problems);
+    warmup(&config.train, problems);
     labels(&config.task, problems);
     columns(&config.data, problems);
     evaluation(&config, problems);
@@ -145,6 +146,15 @@ fn numbers(config: &Config, problems: &mut Problems) {
         if let Some(n) = value.filter(|n| *n < least && problems.is_written(key)) {
             problems.with(key, format!("found {n}, expected a whole number from {least} up"));
         }
+    }
+}
+
+/// Hugging Face's `constant` ignores warm-up without a word.
+fn warmup(train: &TrainConfig, problems: &mut Problems) {
+    let wanted = [("train.warmup_ratio", train.warmup_ratio > 0.0), ("train.warmup_steps", train.warmup_steps > 0)];
+    for (key, _) in wanted.into_iter().filter(|(_, set)| *set && train.lr_scheduler_type == LrSchedulerType::Constant) {
+        let text = "the schedule \"constant\" has no warm-up: set lr_scheduler_type = \"constant_with_warmup\"";
+        problems.with(key, text);
     }
 }
 

@@ -18,8 +18,8 @@ pub mod dataset;
 pub mod example;
 pub mod prefetch;
 pub mod prepare;
-pub mod random;
 pub mod ragged;
+pub mod random;
 pub mod sampler;
 
 mod column;

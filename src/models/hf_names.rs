@@ -33,7 +33,8 @@ impl HfNames {
 
     /// The exported spelling of a name found in a file, whatever its age and prefix.
     pub fn normalised(&self, name: &str) -> String {
-        let renamed = self.legacy.iter().find_map(|(old, new)| name.strip_suffix(old).map(|stem| format!("{stem}{new}")));
+        let renamed =
+            self.legacy.iter().find_map(|(old, new)| name.strip_suffix(old).map(|stem| format!("{stem}{new}")));
         let name = renamed.unwrap_or_else(|| name.to_owned());
         let bare = name.strip_prefix(self.prefix).unwrap_or(&name);
         let known = self.params.iter().find(|p| p.prefixed && p.parts.iter().any(|part| part == bare));

@@ -99,3 +99,53 @@ impl<'a> Ctx<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::ParamBuilder;
+
+    fn mask(pass: Pass, stage: usize, p: f64) -> Tensor {
+        let params = Params::new(ParamBuilder::new().finish(), Device::Cpu);
+        Ctx::train(&params, pass, stage).dropout(Tensor::ones([400, 500], (Kind::Float, Device::Cpu)), p)
+    }
+
+    /// As many survivors as asked for, scaled so that the mean stays; masks of different places are independent.
+    #[test]
+    fn dropout_keeps_its_share_and_its_mean() {
+        let n = 200_000.0;
+        for p in [0.1, 0.5, 0.9] {
+            let x = mask(Pass::default(), 0, p);
+            let kept = x.count_nonzero(None::<i64>).int64_value(&[]) as f64 / n;
+            assert!((kept - (1.0 - p)).abs() < 5.0 * (p * (1.0 - p) / n).sqrt(), "p {p}: kept {kept}");
+            assert!((x.mean(Kind::Double).double_value(&[]) - 1.0).abs() < 0.02, "p {p}: the mean");
+        }
+        let base = mask(Pass::default(), 0, 0.5) - 1.0;
+        let others = [
+            mask(Pass { seed: 1, ..Pass::default() }, 0, 0.5),
+            mask(Pass { step: 1, ..Pass::default() }, 0, 0.5),
+            mask(Pass { micro_batch: 1, ..Pass::default() }, 0, 0.5),
+            mask(Pass { rank: 1, ..Pass::default() }, 0, 0.5),
+            mask(Pass::default(), 1, 0.5),
+            mask(Pass::default(), 0, 0.5).roll([1], [0]),
+            mask(Pass::default(), 0, 0.5).roll([1], [1]),
+        ];
+        for (i, other) in others.iter().enumerate() {
+            let correlation = (&base * (other - 1.0)).mean(Kind::Double).double_value(&[]);
+            assert!(correlation.abs() < 5.0 / f64::sqrt(n), "mask {i} is correlated: {correlation}");
+        }
+        assert!(mask(Pass::default(), 0, 0.5).equal(&mask(Pass::default(), 0, 0.5)), "a function of its place");
+    }
+
+    /// The gradient is zero where the value was dropped, and scaled where it was kept.
+    #[test]
+    fn dropout_has_the_mask_again_in_backward() {
+        let params = Params::new(ParamBuilder::new().finish(), Device::Cpu);
+        let x = Tensor::ones([300, 70], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let y = Ctx::train(&params, Pass::default(), 3).dropout(x.shallow_clone(), 0.3);
+        // A gradient that is not contiguous, as a transposed use makes it.
+        let g = Tensor::ones([70, 300], (Kind::Float, Device::Cpu)).tr();
+        ffi::backward(&[&y], &[&g]).unwrap();
+        assert!(x.grad().equal(&y.detach()));
+    }
+}

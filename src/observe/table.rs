@@ -1,12 +1,12 @@
 //! Tables for a terminal.
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 
 /// Rows under a head, the first column to the left and the others to the right.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(head);
+    table.load_style(UTF8_BORDERS_ONLY).set_header(head);
     for row in rows {
         table.add_row(row);
     }

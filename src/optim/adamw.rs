@@ -89,3 +89,43 @@ impl AdamW {
         ffi::fused_adamw(&part(slice.weights), &part(slice.grads), &part(exp_avg), &part(exp_avg_sq), &step)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The update of the paper (Algorithm 2), by hand, on two groups with and without decay; gradients scaled down.
+    #[test]
+    fn follows_the_formula() {
+        let config = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-6, weight_decay: 0.1 };
+        let weights = Tensor::from_slice(&[1.0f32, -2.0, 0.5, 3.0]);
+        let mut by_hand: Vec<f64> = vec![1.0, -2.0, 0.5, 3.0];
+        let (mut m, mut v) = ([0.0f64; 4], [0.0f64; 4]);
+        let mut adamw = AdamW::new(config, [&weights]).unwrap();
+        let (lr, scale) = (0.01, 4.0);
+        for step in 1..=5u64 {
+            let g: Vec<f32> = (0..4).map(|i| (step as f32 * 0.7 + i as f32).sin()).collect();
+            let grads = Tensor::from_slice(&g);
+            adamw.begin_step();
+            for (range, decay) in [(0..2, true), (2..4, false)] {
+                let slice = Slice { weights: &weights, grads: &grads, range, decay };
+                adamw.update(0, &slice, lr, scale).unwrap();
+            }
+            for i in 0..4 {
+                let g = f64::from(g[i]) / scale;
+                let decay = if i < 2 { config.weight_decay } else { 0.0 };
+                m[i] = config.beta1 * m[i] + (1.0 - config.beta1) * g;
+                v[i] = config.beta2 * v[i] + (1.0 - config.beta2) * g * g;
+                let m_hat = m[i] / (1.0 - config.beta1.powi(step as i32));
+                let v_hat = v[i] / (1.0 - config.beta2.powi(step as i32));
+                by_hand[i] -= lr * decay * by_hand[i];
+                by_hand[i] -= lr * m_hat / (v_hat.sqrt() + config.epsilon);
+            }
+        }
+        let ours: Vec<f32> = Vec::try_from(&weights).unwrap();
+        for (ours, hand) in ours.iter().zip(&by_hand) {
+            assert!((f64::from(*ours) - hand).abs() < 1e-6, "{ours} and {hand}");
+        }
+        assert_eq!(adamw.steps(), 5);
+    }
+}

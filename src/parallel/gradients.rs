@@ -108,15 +108,10 @@ impl Gradients {
     /// libtorch's.
     pub fn norm(&self, params: &Params) -> Result<f64> {
         let mut squares = 0.0;
-        let mut add = |x: &Tensor| -> Result<()> {
-            let norm = x.f_norm()?.double_value(&[]);
-            squares += norm * norm;
-            Ok(())
-        };
         for stage in 0..self.parts.len() {
-            add(&self.dense(params, stage))?;
+            squares += sum_of_squares(&self.dense(params, stage))?;
             for &table in &self.parts[stage].tables {
-                add(&params.grad(table).f_index_select(0, &self.rows)?)?;
+                squares += sum_of_squares(&params.grad(table).f_index_select(0, &self.rows)?.f_view(-1)?)?;
             }
         }
         Ok(squares.sqrt())
@@ -125,5 +120,34 @@ impl Gradients {
     fn dense(&self, params: &Params, stage: usize) -> Tensor {
         let range = &self.parts[stage].dense;
         slice(&params.stages()[stage].grads, range, &[range.end - range.start])
+    }
+}
+
+/// The sum of squares of a flat f32 tensor. Short runs are summed in f32, the runs in f64: over millions of elements
+/// one f32 sum is off by more than a different number of ranks may change.
+fn sum_of_squares(x: &Tensor) -> Result<f64> {
+    const RUN: i64 = 1024;
+    let n = x.numel() as i64;
+    let whole = n / RUN * RUN;
+    let mut total = 0.0;
+    for (part, run) in [(x.f_narrow(0, 0, whole)?, RUN), (x.f_narrow(0, whole, n - whole)?, (n - whole).max(1))] {
+        let norms = part.f_view([-1, run])?.f_norm_scalaropt_dim(2, [1i64].as_slice(), false)?;
+        total += norms.f_to_kind(tch::Kind::Double)?.f_square()?.f_sum(tch::Kind::Double)?.double_value(&[]);
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_of_squares_are_those_of_f64() {
+        for n in [0, 1, 1023, 1024, 5000, 3_000_000] {
+            let x = Tensor::arange(n, (tch::Kind::Float, tch::Device::Cpu)).sin() + 1.0;
+            let exact = x.to_kind(tch::Kind::Double).square().sum(tch::Kind::Double).double_value(&[]);
+            let ours = sum_of_squares(&x).unwrap();
+            assert!((ours - exact).abs() <= 1e-7 * exact, "{n}: {ours} and {exact}");
+        }
     }
 }

@@ -19,6 +19,11 @@ use crate::nn::Ctx;
 use serde_json::{Map, Value};
 use tch::Tensor;
 
+/// A number as JSON with the digits that an f32 has, not those of its f64 neighbour.
+pub fn short(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or_else(|_| f64::from(x))
+}
+
 /// What a model is fine-tuned to do.
 pub trait Task: Send + Sync {
     /// The name in `task.kind`.

@@ -6,7 +6,7 @@ use crate::metrics::{Metrics, mse, pearson, spearman};
 use crate::models::{Backbone, Border};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::Task;
+use crate::tasks::{Task, short};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
@@ -47,20 +47,18 @@ impl Task for Regression {
         let (predicted, wanted): (Vec<f64>, Vec<f64>) = logits
             .iter()
             .zip(labels)
-            .filter_map(|(&x, label)| if let Label::Value(y) = label { Some((f64::from(x), f64::from(*y))) } else { None })
+            .filter_map(
+                |(&x, label)| if let Label::Value(y) = label { Some((f64::from(x), f64::from(*y))) } else { None },
+            )
             .unzip();
         let (x, y) = (&predicted, &wanted);
         // A correlation with something constant is not defined, and then not among the metrics.
-        let all = [
-            ("pearson", pearson(x, y)),
-            ("spearmanr", spearman(x, y)),
-            ("mse", mse(x, y)),
-        ];
+        let all = [("pearson", pearson(x, y)), ("spearmanr", spearman(x, y)), ("mse", mse(x, y))];
         all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
     fn prediction(&self, logits: &[f32]) -> Map<String, Value> {
-        Map::from_iter([("score".into(), json!(logits[0]))])
+        Map::from_iter([("score".into(), json!(short(logits[0])))])
     }
 
     fn hf_name(&self) -> &'static str {

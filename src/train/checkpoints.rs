@@ -48,9 +48,10 @@ impl Checkpoints {
                 Some(step) => {
                     let from = dir.checkpoint(step);
                     let files = export::CARRIED.iter().chain(&["config.json", "model.safetensors"]);
-                    files.map(|name| (from.join(name), to.join(name))).filter(|(from, _)| from.exists()).try_for_each(
-                        |(from, to)| folder::copy_file(&from, &to),
-                    )
+                    files
+                        .map(|name| (from.join(name), to.join(name)))
+                        .filter(|(from, _)| from.exists())
+                        .try_for_each(|(from, to)| folder::copy_file(&from, &to))
                 }
             })
         };

@@ -53,9 +53,7 @@ pub fn outputs(
     comm.start_all_reduce(&table, Op::Sum, "evaluation")?.wait()?;
     let mut any = [f64::from(u8::from(labelled))];
     comm.all_reduce_f64(&mut any, Op::Max, "evaluation")?;
-    let flat = |t: Tensor| -> Result<Vec<f32>> {
-        Ok(Vec::try_from(t.to_device(Device::Cpu).contiguous().view(-1))?)
-    };
+    let flat = |t: Tensor| -> Result<Vec<f32>> { Ok(Vec::try_from(t.to_device(Device::Cpu).contiguous().view(-1))?) };
     let logits = flat(table.narrow(1, 0, width))?;
     let losses = if any[0] > 0.0 { flat(table.narrow(1, width, 1))? } else { Vec::new() };
     Ok(Outputs { logits, losses })

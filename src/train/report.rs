@@ -117,7 +117,6 @@ pub fn closing(state: &TrainerState, facts: &[(&str, String)]) {
             .collect();
         eprintln!("{}", table(&head, &rows));
     }
-    let rows: Vec<Vec<String>> =
-        facts.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]).collect();
+    let rows: Vec<Vec<String>> = facts.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]).collect();
     eprintln!("{}", table(&["run", ""], &rows));
 }

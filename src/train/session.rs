@@ -3,8 +3,8 @@
 use crate::checkpoint::import::{self, Report};
 use crate::comm::Collective;
 use crate::config::{Config, TaskKind};
-use crate::data::prepare::{Prepared, Target, prepare};
 use crate::data::CacheUse;
+use crate::data::prepare::{Prepared, Target, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::hf_names::HfNames;
 use crate::models::registry::{self, DropoutOverrides};
@@ -37,8 +37,12 @@ impl Head {
         let problem = config.get("problem_type").and_then(Value::as_str);
         let refuse = |why: &str| Err(Error::input(format!("{}: {why}", folder.join("config.json").display())));
         match (labels::has_classifier(config), problem, names) {
-            (false, ..) => refuse("not a fine-tuned classifier (\"architectures\" names no ...ForSequenceClassification)"),
-            (_, Some("multi_label_classification"), _) => refuse("multi-label models are not supported by this version"),
+            (false, ..) => {
+                refuse("not a fine-tuned classifier (\"architectures\" names no ...ForSequenceClassification)")
+            }
+            (_, Some("multi_label_classification"), _) => {
+                refuse("multi-label models are not supported by this version")
+            }
             (_, Some("regression"), _) => Ok(Head::Number),
             (_, None, Some(names)) if names.len() == 1 => Ok(Head::Number),
             (_, _, Some(names)) => Ok(Head::Classes(names)),

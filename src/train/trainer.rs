@@ -4,7 +4,7 @@ use crate::checkpoint::run_dir::Resume;
 use crate::checkpoint::{RunDir, TrainerState, optimizer};
 use crate::comm::{Collective, Op};
 use crate::config::{Config, IntervalStrategy};
-use crate::data::sampler::Sampler;
+use crate::data::{Dataset, Sampler};
 use crate::error::{Context, Error, Result};
 use crate::metrics::Metrics;
 use crate::observe::metrics_file::MetricsFile;
@@ -17,9 +17,10 @@ use crate::train::session::{Loaded, Session};
 use crate::train::step::{StepConfig, StepOutcome, Stepper};
 use crate::train::{evaluate, feed, report, settings};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
+use tch::Device;
 
 /// How a run starts, besides its configuration.
 #[derive(Debug, Clone)]
@@ -45,7 +46,7 @@ pub enum Ended {
 pub struct Trainer {
     config: Config,
     comm: Arc<dyn Collective>,
-    session: Parts,
+    data: Data,
     stepper: Stepper,
     checkpoints: Checkpoints,
     metrics: Option<MetricsFile>,
@@ -56,11 +57,12 @@ pub struct Trainer {
     start: Start,
 }
 
-/// What remains of a session besides the model.
-struct Parts {
-    train: Arc<crate::data::dataset::Dataset>,
-    eval: Option<Arc<crate::data::dataset::Dataset>>,
-    device: tch::Device,
+/// What a run trains and evaluates on.
+struct Data {
+    train: Arc<Dataset>,
+    eval: Option<Arc<Dataset>>,
+    sampler: Sampler,
+    device: Device,
 }
 
 /// Wall time in training alone, and tokens.
@@ -161,9 +163,9 @@ impl Trainer {
             data: fingerprint,
             labels: data.train.labels.clone(),
             log_history: before.map_or_else(Vec::new, |b| b.log_history),
-            settings: serde_json::to_value(&config)?,
+            settings: config.to_toml(),
         };
-        let metrics = dir.as_ref().map(|dir| open_metrics(dir, &config, &state)).transpose();
+        let metrics = dir.as_ref().map(|dir| begin(dir, from.as_deref(), &config, &state)).transpose();
         let metrics = comm.agree(metrics, "opening metrics.jsonl")?;
         let progress = Progress::new(max_steps, state.global_step, comm.is_main());
         let stepper = Stepper::new(model, params, optimizer, step_config, Arc::clone(&comm), device);
@@ -174,16 +176,17 @@ impl Trainer {
             origin: config.model.path.clone(),
             limit: config.train.save_total_limit,
         };
-        let session = Parts {
+        let data = Data {
             train: Arc::new(data.train.dataset),
             eval: data.eval.map(|eval| Arc::new(eval.dataset)),
+            sampler,
             device,
         };
         let clock = Clock::new();
         Ok(Trainer {
             config,
             comm,
-            session,
+            data,
             stepper,
             checkpoints,
             metrics,
@@ -201,15 +204,8 @@ impl Trainer {
     /// Those of a step, of evaluation and of saving.
     pub fn run(&mut self) -> Result<Ended> {
         let (first, last) = (self.state.global_step + 1, self.state.max_steps);
-        let sampler = Sampler::new(
-            self.config.seed,
-            self.session.train.lengths(),
-            self.config.train.global_batch_size,
-            self.comm.world(),
-            self.config.train.micro_batch_tokens,
-        )?;
-        let train = Arc::clone(&self.session.train);
-        let mut feed = feed::feed(train, sampler, self.comm.rank(), self.session.device, first, last)?;
+        let Data { train, sampler, device, .. } = &self.data;
+        let mut feed = feed::feed(Arc::clone(train), sampler.clone(), self.comm.rank(), *device, first, last)?;
         self.clock = Clock { first_step: self.clock.first_step, ..Clock::new() };
         while let Some(input) = feed.next() {
             let input = input?;
@@ -273,12 +269,11 @@ impl Trainer {
 
     /// Evaluates, where there is evaluation data, and keeps track of the best step.
     fn evaluate(&mut self) -> Result<()> {
-        let Some(eval) = self.session.eval.clone() else { return Ok(()) };
-        let (stepper, comm, device) = (&self.stepper, &self.comm, self.session.device);
+        let Some(eval) = self.data.eval.clone() else { return Ok(()) };
+        let (stepper, comm, device) = (&self.stepper, &self.comm, self.data.device);
         let tokens = self.config.train.micro_batch_tokens;
-        let metrics = self.clock.pause(|| {
-            evaluate::evaluate(&stepper.model, &stepper.params, &eval, comm, device, tokens)
-        })?;
+        let metrics =
+            self.clock.pause(|| evaluate::evaluate(&stepper.model, &stepper.params, &eval, comm, device, tokens))?;
         self.track_best(&metrics)?;
         let step = self.state.global_step;
         let text: Vec<String> = metrics.iter().map(|(name, value)| format!("eval_{name} {value:.4}")).collect();
@@ -371,11 +366,13 @@ fn open_dir(config: &Config, comm: &dyn Collective, start: &Start) -> Result<(Op
 }
 
 fn check_settings(config: &Config, before: &TrainerState, data: &str, allowed: bool) -> Result<Vec<String>> {
-    let old: Config = serde_json::from_value(before.settings.clone()).context("trainer_state.json: settings")?;
+    let old = Config::parse(&before.settings, "settings in trainer_state.json", &[])?;
     settings::compare(config, &old, before.data == data, allowed)
 }
 
-fn open_metrics(dir: &RunDir, config: &Config, state: &TrainerState) -> Result<MetricsFile> {
+/// Everything else is ready: from here on the folder is this run's.
+fn begin(dir: &RunDir, from: Option<&Path>, config: &Config, state: &TrainerState) -> Result<MetricsFile> {
+    dir.begin(from)?;
     let path = dir.path().join("config.toml");
     std::fs::write(&path, config.to_toml()).context(path.display())?;
     MetricsFile::open(&dir.metrics(), &state.log_history)

@@ -74,9 +74,7 @@ fn examples(file: &TensorFile) -> Vec<Example> {
     let (ids, types, lengths) = (ints(file, "input_ids"), ints(file, "token_type_ids"), ints(file, "lengths"));
     let labels: Vec<Label> = match file.read("labels") {
         Err(_) => vec![Label::None; lengths.len()],
-        Ok(t) if t.is_floating_point() => {
-            Vec::<f32>::try_from(t).unwrap().into_iter().map(Label::Value).collect()
-        }
+        Ok(t) if t.is_floating_point() => Vec::<f32>::try_from(t).unwrap().into_iter().map(Label::Value).collect(),
         Ok(t) => Vec::<i64>::try_from(t).unwrap().into_iter().map(|c| Label::Class(c as u32)).collect(),
     };
     let mut start = 0;

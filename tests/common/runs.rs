@@ -108,7 +108,10 @@ impl Bench {
 
     /// (loss, gradient norm) of each step.
     pub fn steps(&self, out: &str) -> Vec<(f64, f64)> {
-        self.lines(out, "loss").iter().map(|l| (l["loss"].as_f64().unwrap(), l["grad_norm"].as_f64().unwrap())).collect()
+        self.lines(out, "loss")
+            .iter()
+            .map(|l| (l["loss"].as_f64().unwrap(), l["grad_norm"].as_f64().unwrap()))
+            .collect()
     }
 }
 

@@ -73,7 +73,9 @@ impl Config {
             )));
         }
         if let Some(kind @ ("relative_key" | "relative_key_query")) = config.position_embedding_type.as_deref() {
-            return Err(Error::input(format!("position_embedding_type \"{kind}\" is not supported, only \"absolute\"")));
+            return Err(Error::input(format!(
+                "position_embedding_type \"{kind}\" is not supported, only \"absolute\""
+            )));
         }
         if config.is_decoder {
             return Err(Error::input("is_decoder = true: BERT is supported as an encoder only"));

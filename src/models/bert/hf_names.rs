@@ -36,7 +36,11 @@ pub fn names(layers: usize) -> HfNames {
         let name = format!("classifier.{kind}");
         params.push(HfParam { prefixed: false, ..param(&name, &[&name]) });
     }
-    HfNames { prefix: "bert.", params, legacy: &[("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")] }
+    HfNames {
+        prefix: "bert.",
+        params,
+        legacy: &[("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")],
+    }
 }
 
 fn param(native: &str, parts: &[&str]) -> HfParam {

@@ -57,9 +57,8 @@ impl Bert {
         let layers = (0..config.num_hidden_layers)
             .map(|i| b.stage(i + 1, |b| b.scope(&format!("layer.{i}"), |b| PostNormBlock::new(b, block))))
             .collect();
-        let pooler = b.stage(config.num_hidden_layers + 1, |b| {
-            b.fresh(|b| Linear::new(b, "pooler", hidden, hidden, std))
-        });
+        let pooler =
+            b.stage(config.num_hidden_layers + 1, |b| b.fresh(|b| Linear::new(b, "pooler", hidden, hidden, std)));
         Bert { config, json, words, positions, segments, norm, layers, pooler }
     }
 }
