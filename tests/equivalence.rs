@@ -99,3 +99,26 @@ fn resume_refuses_another_data_order() {
     let error = bench.run(1, "a", &with(&["max_steps=4"]), &Resume::Auto).unwrap_err();
     assert!(error.to_string().contains("train.jsonl"), "{error}");
 }
+
+/// The best evaluation gets a checkpoint of its own, which outlives the limit and becomes the final model.
+#[test]
+fn the_best_model_is_kept_and_becomes_the_final_one() {
+    let bench = Bench::new("bert-classification");
+    // A learning rate this high makes the loss go up again after some steps.
+    let more = with(&[
+        "learning_rate=0.05",
+        "eval_steps=1",
+        "save_steps=12",
+        "save_total_limit=1",
+        "load_best_model_at_end=true",
+    ]);
+    bench.run(2, "best", &more, &Resume::None).unwrap();
+    let best = bench
+        .lines("best", "eval_loss")
+        .into_iter()
+        .min_by(|a, b| a["eval_loss"].as_f64().unwrap().total_cmp(&b["eval_loss"].as_f64().unwrap()));
+    let step = best.unwrap()["step"].as_u64().unwrap();
+    assert!(step < 20, "the last step must not be the best for this test to say anything");
+    let model = |folder: &str| fs::read(bench.path("best").join(folder).join("model.safetensors")).unwrap();
+    assert!(model("final") == model(&format!("checkpoint-{step}")), "final/ is the model of step {step}");
+}

@@ -189,14 +189,9 @@ fn the_best_model() {
     let best = |overrides: &[&str]| with(&[&["eval=e", "load_best_model_at_end=true"], overrides].concat());
     best(&["eval_steps=50", "save_steps=100"]).unwrap();
     best(&["eval_strategy=epoch", "save_strategy=epoch"]).unwrap();
-    for (overrides, part) in [
-        (&["save_steps=100"][..], "finding the best model needs evaluations"),
-        (&["eval_strategy=epoch"], "eval_strategy is \"epoch\", save_strategy \"steps\""),
-        (&["eval_steps=30", "save_steps=100"], "save_steps = 100 is not a multiple of eval_steps = 30"),
-    ] {
-        let message = message(best(overrides));
-        assert!(message.contains(part), "{message}");
-    }
+    best(&["eval_steps=30", "save_strategy=no"]).unwrap();
+    let message = message(best(&["save_steps=100"]));
+    assert!(message.contains("finding the best model needs evaluations"), "{message}");
     refused(&["load_best_model_at_end=true"], "finding the best model needs data.eval");
 }
 

@@ -200,7 +200,7 @@ fn duplicate(names: &[String]) -> Option<&String> {
 /// The settings of evaluation and of the best checkpoint against each other. What is wrong already is left alone.
 fn evaluation(config: &Config, problems: &mut Problems) {
     const BEST: &str = "train.load_best_model_at_end";
-    const STRATEGIES: &[&str] = &["train.eval_strategy", "train.eval_steps", "train.save_strategy", "train.save_steps"];
+    const STRATEGIES: &[&str] = &["train.eval_strategy", "train.eval_steps"];
     let train = &config.train;
 
     let metric = &train.metric_for_best_model;
@@ -214,26 +214,13 @@ fn evaluation(config: &Config, problems: &mut Problems) {
     let wants_eval = train.eval_strategy != IntervalStrategy::No;
     if config.data.eval.is_none() && problems.none_with(&["data.eval"]) {
         if wants_eval {
-            let key = STRATEGIES[..2].iter().find(|key| problems.is_written(key)).unwrap_or(&STRATEGIES[0]);
+            let key = STRATEGIES.iter().find(|key| problems.is_written(key)).unwrap_or(&STRATEGIES[0]);
             problems.with(key, format!("evaluation (eval_strategy = \"{}\") needs data.eval", train.eval_strategy));
         }
         if train.load_best_model_at_end {
             problems.with(BEST, "finding the best model needs data.eval");
         }
-    } else if train.load_best_model_at_end && problems.none_with(STRATEGIES) {
-        if !wants_eval {
-            problems
-                .with(BEST, "finding the best model needs evaluations: set train.eval_strategy or train.eval_steps");
-        } else if train.eval_strategy != train.save_strategy {
-            let (eval, save) = (train.eval_strategy, train.save_strategy);
-            let text =
-                format!("needs a checkpoint at each evaluation: eval_strategy is \"{eval}\", save_strategy \"{save}\"");
-            problems.with(BEST, text + "; set both alike");
-        } else if train.eval_strategy == IntervalStrategy::Steps
-            && let Some(every) = train.eval_steps.filter(|every| !train.save_steps.is_multiple_of(*every))
-        {
-            let text = format!("needs saves at evaluations: save_steps = {} is not a multiple of", train.save_steps);
-            problems.with(BEST, format!("{text} eval_steps = {every}"));
-        }
+    } else if train.load_best_model_at_end && !wants_eval && problems.none_with(STRATEGIES) {
+        problems.with(BEST, "finding the best model needs evaluations: set train.eval_strategy or train.eval_steps");
     }
 }

@@ -1,4 +1,4 @@
-//! The C++ shim: what tch does not bind, and nothing more. Unsafe code lives here and in `comm::ffi`.
+//! The C++ shim: what tch does not bind, and nothing more.
 
 use crate::error::{Error, Kind, Result};
 use std::ffi::{CStr, c_char, c_void};
@@ -25,7 +25,6 @@ unsafe extern "C" {
         step: f64,
         grad_scale: f64,
     ) -> Message;
-    fn trainer_cuda_stream(device: i32, handle: *mut Handle) -> Message;
 }
 
 /// The error of a libtorch message: out of memory has a kind of its own.
@@ -117,14 +116,6 @@ pub fn fused_adamw(w: &Tensor, g: &Tensor, exp_avg: &Tensor, exp_avg_sq: &Tensor
             s.grad_scale,
         )
     })
-}
-
-/// The handle of libtorch's current stream on a CUDA device, as the CUDA driver knows it.
-pub fn cuda_stream(device: usize) -> Result<*mut c_void> {
-    let mut stream: Handle = std::ptr::null_mut();
-    // SAFETY: the shim writes one pointer.
-    check(unsafe { trainer_cuda_stream(device as i32, &mut stream) })?;
-    Ok(stream)
 }
 
 /// The memory of a contiguous tensor on the CPU.

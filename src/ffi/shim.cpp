@@ -4,7 +4,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -120,15 +119,6 @@ char* trainer_fused_adamw(void* weights, void* grads, void* exp_avg, void* exp_a
     if (grad_scale != 1.0) scale = at::full({}, grad_scale, w.options().dtype(at::kFloat));
     at::_fused_adamw_({w}, {tensor(grads)}, {tensor(exp_avg)}, {tensor(exp_avg_sq)}, {}, {count}, lr, beta1, beta2,
                       weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false, scale, std::nullopt);
-  });
-}
-
-// The handle of libtorch's current stream on a CUDA device (0 for the legacy default stream).
-char* trainer_cuda_stream(int32_t device, void** handle) {
-  return guarded([&] {
-    c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
-    c10::Stream stream = guard.getStream(c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device)));
-    *handle = stream.native_handle();
   });
 }
 }

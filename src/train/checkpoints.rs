@@ -1,5 +1,6 @@
 //! When a run saves, and what.
 
+use crate::checkpoint::tensors::TensorFile;
 use crate::checkpoint::{RunDir, TrainerState, export, folder, optimizer};
 use crate::comm::Collective;
 use crate::error::Result;
@@ -16,6 +17,8 @@ pub struct Checkpoints {
     /// The folder that tokenizer files are carried from.
     pub origin: PathBuf,
     pub limit: Option<usize>,
+    /// Whether the best checkpoint outlives the limit, because it becomes the final model.
+    pub keeps_best: bool,
 }
 
 impl Checkpoints {
@@ -30,10 +33,13 @@ impl Checkpoints {
                 optimizer::write(to, &stepper.params, &stepper.optimizer)?;
                 state.write(to)
             })?;
-            self.limit.map_or(Ok(()), |limit| dir.rotate(limit, state.best_global_step))
+            self.limit.map_or(Ok(()), |limit| dir.rotate(limit, state.best_global_step.filter(|_| self.keeps_best)))
         };
         let result = self.dir.as_ref().map_or(Ok(()), write);
-        let result = result.map_err(|e| e.context(format!("checkpoint of step {} not written", state.global_step)));
+        let result = result.map_err(|e| {
+            let step = state.global_step;
+            e.context(format!("checkpoint of step {step} not written (those before it stay: --resume auto goes on)"))
+        });
         self.comm.agree(result, "saving a checkpoint")
     }
 
@@ -47,6 +53,7 @@ impl Checkpoints {
                 None => self.write_model(stepper, to),
                 Some(step) => {
                     let from = dir.checkpoint(step);
+                    TensorFile::open(&from.join("model.safetensors"))?;
                     let files = export::CARRIED.iter().chain(&["config.json", "model.safetensors"]);
                     files
                         .map(|name| (from.join(name), to.join(name)))

@@ -2,6 +2,7 @@
 //! [`staged`] its forward and backward pass, [`evaluate`] what evaluation, the command line and predictions share.
 
 pub mod checkpoints;
+pub mod clock;
 pub mod evaluate;
 pub mod feed;
 pub mod report;

@@ -50,9 +50,10 @@ pub fn header(session: &Session, from: Option<&Path>) {
         config.train.global_batch_size, config.train.micro_batch_tokens, session.max_length
     ));
     let threads = tch::get_num_threads();
-    let (world, backend, device) = (comm.world(), comm.name(), comm.device());
+    let (world, backend) = (comm.world(), comm.name());
+    let device = if session.device == tch::Device::Cpu { "CPU" } else { "one GPU each" };
     lines.push(format!(
-        "ranks     {world} ({backend}, {device:?}, {threads} thread{} each)",
+        "ranks     {world} ({backend}, {device}, {threads} thread{} each)",
         if threads == 1 { "" } else { "s" }
     ));
     lines.extend(weights(&loaded.report));

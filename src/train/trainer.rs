@@ -5,7 +5,7 @@ use crate::checkpoint::{RunDir, TrainerState, optimizer};
 use crate::comm::{Collective, Op};
 use crate::config::{Config, IntervalStrategy};
 use crate::data::{Dataset, Sampler};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::metrics::Metrics;
 use crate::observe::metrics_file::MetricsFile;
 use crate::observe::progress::Progress;
@@ -13,6 +13,7 @@ use crate::observe::signals::StopFlag;
 use crate::observe::{memory, progress};
 use crate::optim::{AdamW, AdamWConfig};
 use crate::train::checkpoints::Checkpoints;
+use crate::train::clock::Clock;
 use crate::train::session::{Loaded, Session};
 use crate::train::step::{StepConfig, StepOutcome, Stepper};
 use crate::train::{evaluate, feed, report, settings};
@@ -63,43 +64,6 @@ struct Data {
     eval: Option<Arc<Dataset>>,
     sampler: Sampler,
     device: Device,
-}
-
-/// Wall time in training alone, and tokens.
-#[derive(Debug)]
-struct Clock {
-    since: Instant,
-    tokens: u64,
-    seconds: f64,
-    all_tokens: u64,
-    first_step: Option<f64>,
-}
-
-impl Clock {
-    fn new() -> Self {
-        Clock { since: Instant::now(), tokens: 0, seconds: 0.0, all_tokens: 0, first_step: None }
-    }
-
-    /// Real tokens of all ranks over wall time since the last line.
-    fn rate(&self) -> f64 {
-        self.tokens as f64 / self.since.elapsed().as_secs_f64().max(1e-9)
-    }
-
-    /// Starts the next line.
-    fn lap(&mut self) {
-        self.seconds += self.since.elapsed().as_secs_f64();
-        self.all_tokens += self.tokens;
-        self.tokens = 0;
-        self.since = Instant::now();
-    }
-
-    /// Leaves out what happened since: evaluation and saving.
-    fn pause<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        let before = Instant::now();
-        let value = work();
-        self.since += before.elapsed();
-        value
-    }
 }
 
 impl Trainer {
@@ -175,6 +139,7 @@ impl Trainer {
             names,
             origin: config.model.path.clone(),
             limit: config.train.save_total_limit,
+            keeps_best: config.train.load_best_model_at_end,
         };
         let data = Data {
             train: Arc::new(data.train.dataset),
@@ -206,7 +171,7 @@ impl Trainer {
         let (first, last) = (self.state.global_step + 1, self.state.max_steps);
         let Data { train, sampler, device, .. } = &self.data;
         let mut feed = feed::feed(Arc::clone(train), sampler.clone(), self.comm.rank(), *device, first, last)?;
-        self.clock = Clock { first_step: self.clock.first_step, ..Clock::new() };
+        self.clock = Clock::new();
         while let Some(input) = feed.next() {
             let input = input?;
             let step = input.step;
@@ -234,6 +199,7 @@ impl Trainer {
             IntervalStrategy::Steps => step.is_multiple_of(every),
             IntervalStrategy::Epoch => epoch_ends,
         };
+        let keeps_best = train.load_best_model_at_end;
         let logs = last || step.is_multiple_of(train.logging_steps);
         let evaluates = last || due(train.eval_strategy, train.eval_steps.unwrap_or(u64::MAX));
         let saves = due(train.save_strategy, train.save_steps) || (last && train.save_strategy != IntervalStrategy::No);
@@ -241,10 +207,8 @@ impl Trainer {
         if logs {
             self.log_step(outcome)?;
         }
-        if evaluates {
-            self.evaluate()?;
-        }
-        if saves {
+        let best = evaluates && self.evaluate()?;
+        if saves || (best && keeps_best) {
             self.save()?;
         }
         Ok(())
@@ -267,32 +231,29 @@ impl Trainer {
         }))
     }
 
-    /// Evaluates, where there is evaluation data, and keeps track of the best step.
-    fn evaluate(&mut self) -> Result<()> {
-        let Some(eval) = self.data.eval.clone() else { return Ok(()) };
+    /// Evaluates, where there is evaluation data; returns whether this is the best step so far.
+    fn evaluate(&mut self) -> Result<bool> {
+        let Some(eval) = self.data.eval.clone() else { return Ok(false) };
         let (stepper, comm, device) = (&self.stepper, &self.comm, self.data.device);
         let tokens = self.config.train.micro_batch_tokens;
         let metrics =
             self.clock.pause(|| evaluate::evaluate(&stepper.model, &stepper.params, &eval, comm, device, tokens))?;
-        self.track_best(&metrics)?;
+        let best = self.track_best(&metrics);
         let step = self.state.global_step;
         let text: Vec<String> = metrics.iter().map(|(name, value)| format!("eval_{name} {value:.4}")).collect();
         self.progress.line(&format!("step {step:>5}/{}  {}", self.state.max_steps, text.join("  ")), false);
         let mut line = Map::from_iter([("step".into(), json!(step)), ("epoch".into(), json!(self.state.epoch))]);
         line.extend(metrics.into_iter().map(|(name, value)| (format!("eval_{name}"), json!(value))));
-        self.record(Value::Object(line))
+        self.record(Value::Object(line))?;
+        Ok(best)
     }
 
-    fn track_best(&mut self, metrics: &Metrics) -> Result<()> {
+    /// Whether this evaluation is the best so far. A metric that is not defined here (a correlation with a constant)
+    /// is not the best.
+    fn track_best(&mut self, metrics: &Metrics) -> bool {
         let wanted = &self.config.train.metric_for_best_model;
-        let found = metrics.iter().find(|(name, _)| name == wanted);
-        let Some(&(_, value)) = found else {
-            let known: Vec<&str> = metrics.iter().map(|(name, _)| *name).collect();
-            return Err(Error::input(format!(
-                "train.metric_for_best_model = \"{wanted}\": this evaluation gives {}",
-                known.join(", ")
-            ))
-            .shared());
+        let Some(value) = metrics.iter().find(|(name, _)| name == wanted).map(|m| m.1).filter(|v| v.is_finite()) else {
+            return false;
         };
         let greater = self.config.train.is_greater_better();
         let better = self.state.best_metric.is_none_or(|best| if greater { value > best } else { value < best });
@@ -300,7 +261,7 @@ impl Trainer {
             self.state.best_metric = Some(value);
             self.state.best_global_step = Some(self.state.global_step);
         }
-        Ok(())
+        better
     }
 
     fn save(&mut self) -> Result<()> {

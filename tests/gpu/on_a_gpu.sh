@@ -20,4 +20,5 @@ else
     say "one GPU here: NCCL between ranks is not shown by this run"
 fi
 python3 tests/gpu/compare.py runs/gpu cpu "${runs[@]}"
-cargo test --release nccl -- --nocapture
+cargo test --release --test nccl_real -- --nocapture
+cargo test --release --lib comm::nccl

@@ -1,0 +1,278 @@
+//! The program as a person starts it, on one rank.
+
+mod common;
+
+use common::mistakes::mistakes;
+use common::process::{names, run, trainer};
+use common::runs::Bench;
+use common::scenarios::train;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+
+fn bench() -> Bench {
+    Bench::new("bert-classification")
+}
+
+#[test]
+fn mistakes_get_one_clear_message() {
+    let bench = bench();
+    for mistake in mistakes(&bench) {
+        mistake.check(&run(trainer(&bench).args(&mistake.args)), &bench);
+    }
+}
+
+#[test]
+fn wrong_arguments_get_usage() {
+    let bench = bench();
+    let ended = run(trainer(&bench).args(["train", "--resum", "auto"])).expect(2);
+    assert!(ended.stderr.contains("--resume") && ended.stderr.contains("Usage"), "{}", ended.text());
+    let ended = run(trainer(&bench).args(["evaluate", "--json"])).expect(2);
+    assert!(ended.stderr.contains("--model") && ended.stderr.contains("--data"), "{}", ended.text());
+    assert!(run(trainer(&bench).arg("--version")).expect(0).stdout.contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn without_arguments_it_trains_by_the_file_that_is_here() {
+    let bench = bench();
+    let ended = run(&mut trainer(&bench)).expect(2);
+    assert!(ended.stderr.contains("Usage") && ended.stderr.contains("no ./trainer.toml"), "{}", ended.text());
+    assert_eq!(ended.text().matches("trainer: error: ").count(), 1, "{}", ended.text());
+
+    let config = run(trainer(&bench).arg("train").arg("--print-config").args(bench.settings("run", &[]))).expect(0);
+    fs::write(bench.path("trainer.toml"), config.stdout).unwrap();
+    run(&mut trainer(&bench)).expect(0);
+    assert_eq!(bench.steps("run").len(), 20);
+    run(trainer(&bench).args(["train", "output_dir=other", "max_steps=3"])).expect(0);
+    assert_eq!(bench.steps("other").len(), 3);
+}
+
+#[test]
+fn print_config_shows_what_it_reads_back() {
+    let bench = bench();
+    let settings = bench.settings("run", &["warmup_ratio=0.1", r#"task.labels=["a \"b\"", "c"]"#, "timeout_seconds=7"]);
+    let print = |args: &[String]| run(trainer(&bench).args(["train", "--print-config"]).args(args)).expect(0).stdout;
+    let first = print(&settings);
+    for line in ["learning_rate = 0.001", "adam_beta2 = 0.999", "labels = ['a \"b\"', \"c\"]", "timeout_seconds = 7.0"]
+    {
+        assert!(first.lines().any(|l| l == line), "{line}: {first}");
+    }
+    fs::write(bench.path("config.toml"), &first).unwrap();
+    assert_eq!(print(&[bench.path("config.toml").display().to_string()]), first);
+    assert!(names(bench.dir.path()).iter().all(|name| name != "run"), "it does nothing else");
+}
+
+#[test]
+fn a_run_leaves_what_the_format_says() {
+    let bench = bench();
+    let ended = run(trainer(&bench).args(train(&bench, "run", &["eval_steps=10", "save_steps=10"]))).expect(0);
+    assert_eq!(
+        names(&bench.path("run")),
+        [".lock", "checkpoint-10", "checkpoint-20", "config.toml", "final", "metrics.jsonl"]
+    );
+    assert_eq!(
+        names(&bench.path("run/checkpoint-20")),
+        [
+            "COMPLETE",
+            "config.json",
+            "model.safetensors",
+            "optimizer",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "trainer_state.json"
+        ]
+    );
+    assert_eq!(bench.lines("run", "eval_loss").len(), 2, "{}", ended.text());
+    assert!(ended.stderr.contains("90 examples") && ended.stderr.contains("tokenised now"), "{}", ended.text());
+    assert_eq!(ended.stdout, "", "standard output is for results");
+
+    // A second start finds the tokens, whatever the run's folder.
+    let ended = run(trainer(&bench).args(train(&bench, "again", &["max_steps=1"]))).expect(0);
+    assert_eq!(ended.stderr.matches("from the token cache").count(), 2, "{}", ended.text());
+    assert!(!ended.stderr.contains("tokenised now"), "{}", ended.text());
+}
+
+#[test]
+fn a_folder_that_holds_a_run_is_replaced_only_when_asked_and_only_by_a_run_that_can_start() {
+    let bench = bench();
+    let short = ["max_steps=4", "save_steps=2"];
+    run(trainer(&bench).args(train(&bench, "run", &short))).expect(0);
+    let before = fs::read(bench.path("run/metrics.jsonl")).unwrap();
+    let whole = |what: &str| {
+        assert_eq!(fs::read(bench.path("run/metrics.jsonl")).unwrap(), before, "{what}");
+        let left = names(&bench.path("run"));
+        assert!(
+            ["checkpoint-2", "checkpoint-4", "final"].iter().all(|&n| left.iter().any(|l| l == n)),
+            "{what}: {left:?}"
+        );
+    };
+    let ended = run(trainer(&bench).args(train(&bench, "run", &short))).expect(2);
+    assert!(
+        ended.stderr.contains("--resume auto") && ended.stderr.contains("overwrite_output_dir"),
+        "{}",
+        ended.text()
+    );
+    whole("refused");
+
+    let replaced = [&short[..], &["overwrite_output_dir=true", "seed=7"]].concat();
+    run(trainer(&bench).args(train(&bench, "run", &[&replaced[..], &["data.train=nowhere.jsonl"]].concat()))).expect(2);
+    whole("a mistake beside overwrite_output_dir");
+    let checkpoint = bench.path("run/checkpoint-2").display().to_string();
+    run(trainer(&bench).args(train(&bench, "run", &["seed=7"])).args(["--resume", &checkpoint])).expect(2);
+    whole("a resume that is refused");
+
+    run(trainer(&bench).args(train(&bench, "run", &replaced))).expect(0);
+    assert_ne!(fs::read(bench.path("run/metrics.jsonl")).unwrap(), before);
+}
+
+/// CSV and TSV, with a header and without, train exactly as JSONL does, quotes and commas in the text included.
+#[test]
+fn formats_give_the_same_losses() {
+    let bench = bench();
+    let records = |name: &str| -> Vec<(String, String)> {
+        let text = fs::read_to_string(bench.path(name)).unwrap();
+        let record = |line: &str| {
+            let json: Value = serde_json::from_str(line).unwrap();
+            let [text, label] = ["text", "label"].map(|key| json[key].as_str().unwrap().to_owned());
+            (text.replacen(' ', ", \"so\" ", 1), label)
+        };
+        text.lines().map(record).collect()
+    };
+    let write = |name: &str, header: &str, line: &dyn Fn(&str, &str) -> String| {
+        for data in ["train", "eval"] {
+            let lines =
+                records(&format!("{data}.jsonl")).iter().map(|(text, label)| line(text, label)).collect::<String>();
+            fs::write(bench.path(&format!("{data}-{name}")), header.to_owned() + &lines).unwrap();
+        }
+    };
+    let csv = |text: &str, label: &str| format!("\"{}\",{label}\n", text.replace('"', "\"\""));
+    write("0.jsonl", "", &|text, label| json!({"label": label, "text": text}).to_string() + "\n");
+    write("1.csv", "text,label\r\n", &csv);
+    write("2.csv", "", &csv);
+    write("3.tsv", "label\ttext\n", &|text, label| format!("{label}\t{text}\n"));
+    write("4.tsv", "", &|text, label| format!("{text}\t{label}\n"));
+    write("5.tsv", "", &|text, label| format!("7\t{label}\t{text}\n"));
+    let steps = ["0.jsonl", "1.csv", "2.csv", "3.tsv", "4.tsv", "5.tsv"].map(|name| {
+        let [train_file, eval_file] =
+            ["train", "eval"].map(|data| format!("data.{data}={}", bench.path(&format!("{data}-{name}")).display()));
+        let mut more = vec!["max_steps=10", &train_file, &eval_file];
+        if name == "5.tsv" {
+            more.push(r#"data.columns=["id", "label", "text"]"#);
+        }
+        run(trainer(&bench).args(train(&bench, name, &more))).expect(0);
+        (bench.steps(name), bench.lines(name, "eval_loss").pop().map(|line| line["eval_loss"].clone()))
+    });
+    assert_eq!(steps[0].0.len(), 10);
+    for (other, name) in steps[1..].iter().zip(["header csv", "csv", "header tsv", "tsv", "tsv with columns"]) {
+        assert_eq!(*other, steps[0], "{name}");
+    }
+}
+
+/// The last evaluation of training, again from the model that it wrote; and one line predicted for each text.
+#[test]
+fn evaluate_and_predict_use_what_training_wrote() {
+    let bench = bench();
+    run(trainer(&bench).args(train(&bench, "run", &["max_steps=40", "learning_rate=3e-3"]))).expect(0);
+    let evaluate = ["evaluate", "--model", "run/final", "--task", "sequence-classification", "--data", "eval.jsonl"];
+    let ended = run(trainer(&bench).args(evaluate).arg("--json")).expect(0);
+    let found: Value = serde_json::from_str(ended.stdout.trim()).unwrap();
+    let logged = bench.lines("run", "eval_loss").pop().unwrap();
+    let names: Vec<&String> = found.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["eval_loss", "eval_accuracy", "eval_f1", "eval_matthews_correlation"]);
+    names.iter().for_each(|&name| assert_eq!(found[name], logged[name], "{name}"));
+    let table = run(trainer(&bench).args(evaluate)).expect(0).stdout;
+    assert!(
+        table.contains("accuracy") && table.contains(&format!("{:.6}", found["eval_loss"].as_f64().unwrap())),
+        "{table}"
+    );
+
+    let forward = predicted(&bench, "eval.jsonl", "forward.jsonl");
+    let truth: Vec<Value> = lines_of(&bench.path("eval.jsonl"));
+    assert_eq!(forward.len(), truth.len());
+    let right = forward.iter().zip(&truth).filter(|(line, truth)| line["label"] == truth["label"]).count();
+    assert_eq!(right as f64 / truth.len() as f64, found["eval_accuracy"].as_f64().unwrap());
+    for line in &forward {
+        let logits = numbers(&line["logits"]);
+        let labels = ["science", "sport", "weather"];
+        let best = (0..3).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
+        let score = 1.0 / logits.iter().map(|x| (x - logits[best]).exp()).sum::<f64>();
+        assert_eq!(line["label"], labels[best], "{line}");
+        assert!((line["score"].as_f64().unwrap() - score).abs() < 1e-6, "{line}");
+    }
+
+    // Without labels, and the other way round: the order is the input's, and a text's logits are its own.
+    let reversed: Vec<String> = truth.iter().rev().map(|line| json!({"text": line["text"]}).to_string()).collect();
+    fs::write(bench.path("reversed.jsonl"), reversed.join("\n")).unwrap();
+    let backward = predicted(&bench, "reversed.jsonl", "backward.jsonl");
+    for (a, b) in forward.iter().zip(backward.iter().rev()) {
+        assert_eq!(a["label"], b["label"]);
+        let pairs = numbers(&a["logits"]).into_iter().zip(numbers(&b["logits"]));
+        pairs.for_each(|(x, y)| assert!((x - y).abs() < 5e-6, "{a} {b}"));
+    }
+
+    let bad = run(trainer(&bench).args(predict("run/final", "bad.jsonl", "bad-out.jsonl"))).expect(2);
+    assert!(bad.stderr.contains("no such file: bad.jsonl"), "{}", bad.text());
+    fs::write(bench.path("bad.jsonl"), "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n").unwrap();
+    let bad = run(trainer(&bench).args(predict("run/final", "bad.jsonl", "bad-out.jsonl"))).expect(2);
+    assert!(bad.stderr.contains("bad.jsonl:2: no column \"text\""), "{}", bad.text());
+    assert!(!bench.path("bad-out.jsonl").exists());
+}
+
+fn predict<'a>(model: &'a str, input: &'a str, output: &'a str) -> [&'a str; 8] {
+    ["predict", "--scores", "--model", model, "--input", input, "--output", output]
+}
+
+fn predicted(bench: &Bench, input: &str, output: &str) -> Vec<Value> {
+    run(trainer(bench).args(predict("run/final", input, output))).expect(0);
+    lines_of(&bench.path(output))
+}
+
+fn lines_of(path: &Path) -> Vec<Value> {
+    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn numbers(list: &Value) -> Vec<f64> {
+    list.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+}
+
+#[test]
+fn a_regression_over_pairs_trains_and_is_measured() {
+    let bench = Bench::new("bert-pairs-regression");
+    for name in ["train.jsonl", "eval.jsonl"] {
+        let texts = lines_of(&bench.path(name));
+        let pair = |two: &[Value]| {
+            let [a, b] = [0, 1].map(|i| two[i]["text"].as_str().unwrap().to_owned());
+            let longer = a.split(' ').count() as f64 / 10.0 - b.split(' ').count() as f64 / 10.0;
+            json!({"first": a, "second": b, "score": longer}).to_string()
+        };
+        fs::write(bench.path(name), texts.windows(2).map(pair).collect::<Vec<_>>().join("\n")).unwrap();
+    }
+    let more = [
+        "task.kind=regression",
+        "data.text_column=first",
+        "data.text_pair_column=second",
+        "data.label_column=score",
+        "max_steps=60",
+        "metric_for_best_model=pearson",
+    ];
+    let ended = run(trainer(&bench).args(train(&bench, "run", &more))).expect(0);
+    let last = bench.lines("run", "eval_loss").pop().unwrap();
+    let value = |name: &str| last[name].as_f64().unwrap_or_else(|| panic!("no {name} in {last}"));
+    assert!((value("eval_mse") / value("eval_loss") - 1.0).abs() < 1e-5, "{last}");
+    assert!(value("eval_pearson") > 0.3 && value("eval_spearmanr") > 0.3, "{last}: {}", ended.text());
+    let steps = bench.steps("run");
+    assert!(steps[50..].iter().map(|s| s.0).sum::<f64>() < steps[..10].iter().map(|s| s.0).sum::<f64>(), "{steps:?}");
+
+    let columns = ["--text-column", "first", "--text-pair-column", "second"];
+    run(trainer(&bench).args(predict("run/final", "eval.jsonl", "out.jsonl")).args(columns)).expect(0);
+    let lines = lines_of(&bench.path("out.jsonl"));
+    assert_eq!(lines.len(), 22);
+    assert!(lines.iter().all(|line| line.get("label").is_none() && line["score"] == line["logits"][0]), "{lines:?}");
+    let evaluate = ["evaluate", "--json", "--model", "run/final", "--data", "eval.jsonl", "--label-column", "score"];
+    let ended = run(trainer(&bench).args(evaluate).args(columns).args(["--task", "regression"])).expect(0);
+    let found: Value = serde_json::from_str(ended.stdout.trim()).unwrap();
+    assert_eq!(found["eval_pearson"], last["eval_pearson"]);
+    let wrong = run(trainer(&bench).args(evaluate).args(columns).args(["--task", "sequence-classification"])).expect(2);
+    assert!(wrong.stderr.contains("run/final") && wrong.stderr.contains("regression"), "{}", wrong.text());
+    assert_eq!(bench.lines("run", "event").len(), 1, "one summary");
+}

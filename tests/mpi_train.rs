@@ -1,0 +1,180 @@
+//! Training under a real `mpirun`, with two to four ranks on this machine.
+
+mod common;
+
+use common::mistakes::mistakes;
+use common::process::{is_alive, kill, mpi_is_here, mpirun, run, start, trainer};
+use common::runs::{Bench, assert_equivalent};
+use common::scenarios::{a_full_disk, endless, goes_on_as_if_uncut, stopped_with_a_checkpoint, train};
+use serde_json::Value;
+use std::fs;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Open MPI gives the others a second for SIGTERM and another for SIGKILL; the rest is for a busy machine.
+const SECONDS: Duration = Duration::from_secs(10);
+
+fn bench() -> Bench {
+    Bench::new("bert-classification")
+}
+
+fn two(bench: &Bench) -> Command {
+    mpirun(2, bench)
+}
+
+/// The same mistakes as on one rank: one message over both ranks, mpirun's exit code, no hang.
+#[test]
+fn mistakes_get_one_clear_message_on_two_ranks() {
+    if !mpi_is_here() {
+        return;
+    }
+    let bench = bench();
+    // Some at a time: most of it is waiting for mpirun.
+    thread::scope(|scope| {
+        for some in mistakes(&bench).chunks(8) {
+            let (bench, some) = (&bench, some.to_vec());
+            scope.spawn(move || some.iter().for_each(|m| m.check(&run(two(bench).args(&m.args)), bench)));
+        }
+    });
+}
+
+#[test]
+fn usage_and_configuration_are_printed_once() {
+    if !mpi_is_here() {
+        return;
+    }
+    let bench = bench();
+    let ended = run(&mut two(&bench)).expect(2);
+    assert_eq!(ended.text().matches("no ./trainer.toml").count(), 1, "{}", ended.text());
+    assert_eq!(ended.text().matches("Usage:").count(), 1, "{}", ended.text());
+    let ended = run(two(&bench).args(["train", "--resum", "auto"])).expect(2);
+    assert_eq!(ended.text().matches("Usage:").count(), 1, "{}", ended.text());
+    let ended = run(two(&bench).arg("--version")).expect(0);
+    assert_eq!(ended.text().matches(env!("CARGO_PKG_VERSION")).count(), 1, "{}", ended.text());
+    let ended = run(two(&bench).args(["train", "--print-config"]).args(bench.settings("run", &[]))).expect(0);
+    assert_eq!(ended.text().matches("[model]").count(), 1, "{}", ended.text());
+}
+
+/// Worlds 1, 2, 4 x one micro-batch or several: 20 steps, dropout 0, against one rank without MPI.
+#[test]
+fn worlds_and_accumulation_agree() {
+    if !mpi_is_here() {
+        return;
+    }
+    let bench = bench();
+    let no_dropout = ["hidden_dropout_prob=0", "attention_probs_dropout_prob=0", "classifier_dropout=0"];
+    run(trainer(&bench).args(train(&bench, "alone", &no_dropout))).expect(0);
+    let base = bench.steps("alone");
+    assert_eq!(base.len(), 20);
+    for world in [1, 2, 4] {
+        for budget in ["micro_batch_tokens=4096", "micro_batch_tokens=40"] {
+            let (out, what) = (format!("{world}-{budget}"), format!("world {world}, {budget}"));
+            let more = [&no_dropout[..], &[budget]].concat();
+            let ended = run(mpirun(world, &bench).args(train(&bench, &out, &more))).expect(0);
+            let ranks = format!("ranks     {world} (mpi");
+            assert_eq!(ended.stderr.matches(&ranks).count(), 1, "{what}: {}", ended.text());
+            assert_equivalent(&bench.steps(&out), &base, &what);
+        }
+    }
+}
+
+#[test]
+fn evaluate_and_predict_agree_with_one_rank() {
+    if !mpi_is_here() {
+        return;
+    }
+    let bench = bench();
+    run(two(&bench).args(train(&bench, "run", &["max_steps=30"]))).expect(0);
+    let evaluate =
+        ["evaluate", "--model", "run/final", "--task", "sequence-classification", "--data", "eval.jsonl", "--json"];
+    let [one, both] = [trainer(&bench), two(&bench)].map(|mut command| {
+        let said = run(command.args(evaluate)).expect(0).stdout;
+        let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 1, "{said}");
+        lines[0].clone()
+    });
+    assert_eq!(one["eval_accuracy"], both["eval_accuracy"]);
+    assert!(
+        (one["eval_loss"].as_f64().unwrap() / both["eval_loss"].as_f64().unwrap() - 1.0).abs() < 1e-6,
+        "{one} {both}"
+    );
+
+    let [one, both] = [("one.jsonl", trainer(&bench)), ("both.jsonl", two(&bench))].map(|(output, mut command)| {
+        let args = ["predict", "--scores", "--model", "run/final", "--input", "train.jsonl", "--output", output];
+        run(command.args(args)).expect(0);
+        let text = fs::read_to_string(bench.path(output)).unwrap();
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!((one.len(), both.len()), (90, 90));
+    for (a, b) in one.iter().zip(&both) {
+        assert_eq!(a["label"], b["label"]);
+        for i in 0..3 {
+            let difference = a["logits"][i].as_f64().unwrap() - b["logits"][i].as_f64().unwrap();
+            assert!(difference.abs() < 5e-6, "{a} {b}");
+        }
+    }
+}
+
+/// `kill -9` of one rank: the others end within seconds, and the run goes on with the very same losses.
+#[test]
+fn a_killed_rank_ends_the_others_and_costs_no_step() {
+    if !mpi_is_here() {
+        return;
+    }
+    let bench = bench();
+    for victim in [1, 0] {
+        let out = format!("run-{victim}");
+        let running = endless(&bench, two, &out);
+        let ranks = running.ranks();
+        assert_eq!(ranks.len(), 2, "{}", running.text());
+        let since = Instant::now();
+        kill(ranks[victim], libc::SIGKILL);
+        let ended = running.wait();
+        while ranks.iter().any(|&pid| is_alive(pid)) {
+            assert!(since.elapsed() < SECONDS, "a rank lives on: {}", ended.text());
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(since.elapsed() < SECONDS, "{:?}: {}", since.elapsed(), ended.text());
+        assert_eq!(ended.status.code(), Some(137), "{}", ended.text());
+        assert!(ended.text().contains("on signal 9"), "mpirun tells why: {}", ended.text());
+        goes_on_as_if_uncut(&bench, two, &out);
+    }
+}
+
+#[test]
+fn a_signal_to_mpirun_writes_a_checkpoint_and_stops() {
+    if !mpi_is_here() {
+        return;
+    }
+    let bench = bench();
+    let running = endless(&bench, two, "run");
+    running.signal(libc::SIGUSR1);
+    stopped_with_a_checkpoint(&bench, running.wait(), "run");
+    goes_on_as_if_uncut(&bench, two, "run");
+}
+
+/// After mpirun itself was killed, its ranks live on for about two seconds: a run that starts at once waits for them.
+#[test]
+fn a_run_waits_for_a_predecessor_that_is_still_dying() {
+    if !mpi_is_here() {
+        return;
+    }
+    let bench = bench();
+    let running = endless(&bench, two, "run");
+    let ranks = running.ranks();
+    running.signal(libc::SIGKILL);
+    let more = ["max_steps=1000000", "lr_scheduler_type=constant_with_warmup"];
+    let mut next = start(two(&bench).args(train(&bench, "run", &more)).args(["--resume", "auto"]));
+    next.until("the folder", |text| text.contains("resumed   from"));
+    assert!(!is_alive(ranks[0]), "rank 0 writes in the folder: {}", next.text());
+    assert_eq!(next.ranks().len(), 2);
+    running.wait();
+}
+
+#[test]
+fn a_full_disk_keeps_the_last_checkpoint_on_two_ranks() {
+    if mpi_is_here() {
+        a_full_disk(&bench(), two);
+    }
+}
