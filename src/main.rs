@@ -5,7 +5,8 @@ use std::panic;
 use std::time::Instant;
 use trainer::cli::{self, Cli};
 use trainer::error::{Error, Kind};
-use trainer::observe::{logs, rank_of_environment};
+use trainer::observe::logs::{self, tell_error};
+use trainer::observe::rank_of_environment;
 
 fn main() {
     let began = Instant::now();
@@ -47,10 +48,10 @@ fn fail(e: &Error) -> ! {
 fn tell(e: &Error) {
     match (cli::group(), e.kind()) {
         (Some(group), _) if group.world() > 1 && !e.is_shared() => {
-            eprintln!("trainer: rank {}: error: {e}", group.rank());
+            tell_error(&format!("trainer: rank {}: error: {e}", group.rank()));
         }
-        (_, Kind::Stopped) => eprintln!("trainer: {e}"),
-        _ => eprintln!("trainer: error: {e}"),
+        (_, Kind::Stopped) => tell_error(&format!("trainer: {e}")),
+        _ => tell_error(&format!("trainer: error: {e}")),
     }
 }
 
@@ -77,7 +78,7 @@ fn die_on_panic() {
         let message = info.payload_as_str().unwrap_or("a panic without a message");
         let place = info.location().map_or_else(String::new, |place| format!(" ({}:{})", place.file(), place.line()));
         let e = trainer::ffi::libtorch_error(message);
-        eprintln!("trainer: rank {}: error: {e}{place}", rank_of_environment());
+        tell_error(&format!("trainer: rank {}: error: {e}{place}", rank_of_environment()));
         abort(e.kind().exit_code())
     }));
 }

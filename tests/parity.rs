@@ -8,6 +8,7 @@ mod common;
 use common::reference::{Reference, max_difference};
 use tch::{Device, Kind, Tensor};
 use trainer::checkpoint::{export, import::Report};
+use trainer::models::registry::DropoutOverrides;
 use trainer::nn::{Ctx, Pass};
 use trainer::train::session::{Head, Loaded};
 use trainer::train::staged::Forward;
@@ -18,10 +19,18 @@ fn classes(names: &[&str]) -> Head {
     Head::Classes(names.iter().map(|&n| n.to_owned()).collect())
 }
 
-/// Logits, loss and gradients of one case.
+/// Logits, loss and gradients of one case: with dropout 0, and on the path that dropout takes, with a probability too
+/// small to drop anything.
 fn check(name: &str, head: &Head) {
+    for p in [0.0, 1e-12] {
+        let dropout = DropoutOverrides { hidden: Some(p), attention: Some(p), classifier: Some(p) };
+        check_with(name, head, dropout);
+    }
+}
+
+fn check_with(name: &str, head: &Head, dropout: DropoutOverrides) {
     let reference = Reference::open(name);
-    let loaded = reference.load(head);
+    let loaded = reference.load_with(head, dropout);
     assert_eq!(loaded.report, Report::default(), "{name}: everything in the file is used, nothing starts fresh");
     let Loaded { model, params, names, .. } = &loaded;
     let batch = reference.batch(CPU);

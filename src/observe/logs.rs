@@ -1,6 +1,7 @@
 //! Logs through `tracing`, to standard error. `TRAINER_LOG` filters as `RUST_LOG` does elsewhere.
 
 use clap::ValueEnum;
+use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
 
 /// How a log line looks.
@@ -13,14 +14,43 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging for this process. Ranks other than 0 are silent below warnings unless `TRAINER_LOG` says otherwise.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// Starts logging for this process; the calling thread's events carry the rank. Ranks other than 0 are silent below
+/// warnings unless `TRAINER_LOG` says otherwise.
 pub fn start(format: LogFormat, rank: usize) {
+    _ = FORMAT.set(format);
     let default = if rank == 0 { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("TRAINER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start (a test, an embedding program) keeps the first subscriber.
     _ = match format {
         LogFormat::Text => builder.without_time().with_target(false).compact().try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
     };
+    // The thread stays in this span to its end.
+    std::mem::forget(tracing::error_span!("trainer", rank).entered());
+}
+
+/// Whether every line is a JSON object.
+pub fn is_json() -> bool {
+    FORMAT.get() == Some(&LogFormat::Json)
+}
+
+/// Tells a person something on standard error: as it is, or as JSON, one event a line.
+pub fn tell(text: &str) {
+    if is_json() {
+        text.lines().for_each(|line| tracing::info!("{line}"));
+    } else {
+        eprintln!("{text}");
+    }
+}
+
+/// Tells why the program ends: on the last line.
+pub fn tell_error(text: &str) {
+    if is_json() {
+        tracing::error!("{text}");
+    } else {
+        eprintln!("{text}");
+    }
 }

@@ -1,5 +1,6 @@
 //! Progress: a bar on a terminal, plain lines elsewhere, nothing on ranks other than 0.
 
+use crate::observe::logs;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 
@@ -13,7 +14,7 @@ pub struct Progress {
 impl Progress {
     /// For a run of `total` steps of which `done` are behind it. Only `shown` ranks print.
     pub fn new(total: u64, done: u64, shown: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = std::io::stderr().is_terminal() && !logs::is_json();
         let bar = (shown && terminal).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(5));
             let template = "{bar:30} {pos}/{len} steps  {msg}  {elapsed} < {eta}";
@@ -40,7 +41,7 @@ impl Progress {
     pub fn line(&self, text: &str, detail: bool) {
         match &self.bar {
             Some(bar) if !detail => bar.suspend(|| eprintln!("{text}")),
-            None if self.plain => eprintln!("{text}"),
+            None if self.plain => logs::tell(text),
             _ => {}
         }
     }

@@ -10,7 +10,7 @@ use crate::nn::params::slice;
 use crate::nn::{ParamId, Params};
 use std::ops::Range;
 use std::sync::Arc;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 /// One stage's split into vocabulary tables (first in the buffer) and the dense rest.
 #[derive(Debug)]
@@ -47,7 +47,8 @@ impl Gradients {
                 StageParts { tables, dense: start..stage.weights.size()[0] }
             })
             .collect();
-        Gradients { comm, parts, rows: Tensor::from_slice::<i64>(&[]), running: Vec::new() }
+        let device = params.stages().first().map_or(Device::Cpu, |stage| stage.weights.device());
+        Gradients { comm, parts, rows: Tensor::zeros([0], (Kind::Int64, device)), running: Vec::new() }
     }
 
     /// Starts a step: clears what the step before left, and takes note of the vocabulary rows, i64 `[U]` without
@@ -132,7 +133,7 @@ fn sum_of_squares(x: &Tensor) -> Result<f64> {
     let mut total = 0.0;
     for (part, run) in [(x.f_narrow(0, 0, whole)?, RUN), (x.f_narrow(0, whole, n - whole)?, (n - whole).max(1))] {
         let norms = part.f_view([-1, run])?.f_norm_scalaropt_dim(2, [1i64].as_slice(), false)?;
-        total += norms.f_to_kind(tch::Kind::Double)?.f_square()?.f_sum(tch::Kind::Double)?.double_value(&[]);
+        total += norms.f_to_kind(Kind::Double)?.f_square()?.f_sum(Kind::Double)?.double_value(&[]);
     }
     Ok(total)
 }
@@ -144,8 +145,8 @@ mod tests {
     #[test]
     fn sums_of_squares_are_those_of_f64() {
         for n in [0, 1, 1023, 1024, 5000, 3_000_000] {
-            let x = Tensor::arange(n, (tch::Kind::Float, tch::Device::Cpu)).sin() + 1.0;
-            let exact = x.to_kind(tch::Kind::Double).square().sum(tch::Kind::Double).double_value(&[]);
+            let x = Tensor::arange(n, (Kind::Float, Device::Cpu)).sin() + 1.0;
+            let exact = x.to_kind(Kind::Double).square().sum(Kind::Double).double_value(&[]);
             let ours = sum_of_squares(&x).unwrap();
             assert!((ours - exact).abs() <= 1e-7 * exact, "{n}: {ours} and {exact}");
         }

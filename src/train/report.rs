@@ -4,6 +4,7 @@ use crate::checkpoint::TrainerState;
 use crate::checkpoint::import::Report;
 use crate::comm::Collective;
 use crate::data::prepare::Prepared;
+use crate::observe::logs::tell;
 use crate::observe::table::table;
 use crate::train::session::{Head, Session, cache_word};
 use serde_json::Value;
@@ -15,7 +16,7 @@ const SHOWN: usize = 8;
 /// Prints a line on rank 0.
 pub fn say(comm: &dyn Collective, line: &str) {
     if comm.is_main() {
-        eprintln!("{line}");
+        tell(line);
     }
 }
 
@@ -57,7 +58,7 @@ pub fn header(session: &Session, from: Option<&Path>) {
         if threads == 1 { "" } else { "s" }
     ));
     lines.extend(weights(&loaded.report));
-    eprintln!("{}", lines.join("\n"));
+    tell(&lines.join("\n"));
 }
 
 fn describe(path: &Path, data: &Prepared) -> String {
@@ -116,8 +117,8 @@ pub fn closing(state: &TrainerState, facts: &[(&str, String)]) {
                 row
             })
             .collect();
-        eprintln!("{}", table(&head, &rows));
+        tell(&table(&head, &rows));
     }
     let rows: Vec<Vec<String>> = facts.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]).collect();
-    eprintln!("{}", table(&["run", ""], &rows));
+    tell(&table(&["run", ""], &rows));
 }

@@ -170,9 +170,9 @@ impl Trainer {
     pub fn run(&mut self) -> Result<Ended> {
         let (first, last) = (self.state.global_step + 1, self.state.max_steps);
         let Data { train, sampler, device, .. } = &self.data;
-        let mut feed = feed::feed(Arc::clone(train), sampler.clone(), self.comm.rank(), *device, first, last)?;
+        let feed = feed::feed(Arc::clone(train), sampler.clone(), self.comm.rank(), *device, first, last)?;
         self.clock = Clock::new();
-        while let Some(input) = feed.next() {
+        for input in feed {
             let input = input?;
             let step = input.step;
             let Some(outcome) = self.stepper.step(&input, self.start.stop.raised())? else {

@@ -30,8 +30,13 @@ impl Reference {
 
     /// The model with its weights and gradient buffers.
     pub fn load(&self, head: &Head) -> Loaded {
+        self.load_with(head, DropoutOverrides::default())
+    }
+
+    /// The same with other dropout probabilities.
+    pub fn load_with(&self, head: &Head, dropout: DropoutOverrides) -> Loaded {
         let config = registry::read_config(&self.folder).unwrap();
-        let declared = Declared::read(&self.folder, config, DropoutOverrides::default()).unwrap();
+        let declared = Declared::read(&self.folder, config, dropout).unwrap();
         let mut loaded = declared.load(head, Device::Cpu, 0).unwrap();
         loaded.params = loaded.params.with_gradients().unwrap();
         loaded
