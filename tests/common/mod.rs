@@ -1,5 +1,8 @@
 //! What the integration tests share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod mistakes;
+pub mod process;
 pub mod reference;
 pub mod runs;
+pub mod scenarios;
