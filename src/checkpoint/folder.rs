@@ -63,13 +63,18 @@ fn build(temporary: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()>
 }
 
 fn put(temporary: &Path, target: &Path, mark: bool) -> Result<()> {
+    // The old folder steps aside until the new one is in its place.
+    let old = temporary.with_extension("old.tmp");
     if target.exists() {
-        remove(target)?;
+        fs::rename(target, &old).context(target.display())?;
     }
     fs::rename(temporary, target).context(target.display())?;
     if mark {
         write_file(&target.join(COMPLETE), b"")?;
         sync_dir(target)?;
+    }
+    if old.exists() {
+        remove(&old)?;
     }
     target.parent().map_or(Ok(()), sync_dir)
 }

@@ -43,7 +43,7 @@ impl RunDir {
                 sound(checkpoint)?;
                 Some(checkpoint.clone())
             }
-            Resume::Auto => dir.newest_sound(),
+            Resume::Auto => dir.newest_sound()?,
             Resume::None => None,
         };
         let own = from.as_deref().and_then(|from| dir.step_of(from));
@@ -55,6 +55,13 @@ impl RunDir {
             )));
         }
         Ok((dir, from))
+    }
+
+    /// Whether a fresh start would remove this folder: it is a checkpoint or the final model of the run before.
+    pub fn would_remove(&self, folder: &Path) -> bool {
+        let Ok(folder) = fs::canonicalize(folder) else { return false };
+        let ours = self.steps().into_iter().map(|step| self.checkpoint(step)).chain([self.finished()]);
+        ours.filter_map(|ours| fs::canonicalize(ours).ok()).any(|ours| folder.starts_with(ours))
     }
 
     /// Removes what an earlier run left after the checkpoint that this one goes on from, so that its files are never
@@ -117,13 +124,21 @@ impl RunDir {
         !self.steps().is_empty() || ["config.toml", "metrics.jsonl", "final"].iter().any(|n| self.path.join(n).exists())
     }
 
-    fn newest_sound(&self) -> Option<PathBuf> {
-        self.steps().into_iter().rev().map(|step| self.checkpoint(step)).find(|path| match sound(path) {
-            Ok(()) => true,
-            Err(e) => {
-                tracing::warn!("passed over: {e}");
-                false
+    /// The newest checkpoint that a run can go on from; `None` when none was ever completed.
+    fn newest_sound(&self) -> Result<Option<PathBuf>> {
+        let mut damaged = None;
+        for path in self.steps().into_iter().rev().map(|step| self.checkpoint(step)) {
+            match sound(&path) {
+                Ok(()) => return Ok(Some(path)),
+                Err(e) => {
+                    tracing::warn!("passed over: {e}");
+                    damaged = damaged.or(path.join(COMPLETE).exists().then_some(e));
+                }
             }
+        }
+        // Starting anew would remove what may still be of use to somebody.
+        damaged.map_or(Ok(None), |e| {
+            Err(e.context("no checkpoint is sound; start anew by overwrite_output_dir=true without --resume"))
         })
     }
 

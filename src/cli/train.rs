@@ -5,7 +5,7 @@ use crate::checkpoint::run_dir::Resume;
 use crate::comm::select;
 use crate::config::{self, Config};
 use crate::error::{Error, Kind, Result};
-use crate::observe::signals;
+use crate::observe::signals::{self, StopFlag};
 use crate::train::{Ended, Start, Trainer};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -37,8 +37,12 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
         Err(_) => (select::Backend::Auto, Duration::from_secs(60), None),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let stop = StopFlag::new();
+    signals::listen(runtime.handle(), signals::ALWAYS, &stop)?;
     let comm = connect(backend, timeout, threads)?;
-    let stop = signals::listen(runtime.handle(), comm.world() == 1)?;
+    if comm.world() == 1 {
+        signals::listen(runtime.handle(), signals::ALONE, &stop)?;
+    }
     let config = comm.agree(config, "reading the configuration")?;
     let output_dir = config.output_dir.clone();
     let resume = match args.resume.as_str() {

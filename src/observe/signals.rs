@@ -29,18 +29,18 @@ impl StopFlag {
     }
 }
 
-/// Listens on the runtime; `alone` tells whether this is a run of one rank. A second SIGINT ends the process at once.
+/// What asks a run to stop under any launcher.
+pub const ALWAYS: &[SignalKind] = &[SignalKind::user_defined1()];
+/// What asks a run of one rank to stop.
+pub const ALONE: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate()];
+
+/// Raises `flag` on these signals, on the runtime. A second SIGINT ends the process at once.
 ///
 /// # Errors
 /// When the system refuses a handler.
-pub fn listen(runtime: &tokio::runtime::Handle, alone: bool) -> Result<StopFlag> {
+pub fn listen(runtime: &tokio::runtime::Handle, kinds: &[SignalKind], flag: &StopFlag) -> Result<()> {
     let _inside = runtime.enter();
-    let flag = StopFlag::new();
-    let mut kinds = vec![SignalKind::user_defined1()];
-    if alone {
-        kinds.extend([SignalKind::interrupt(), SignalKind::terminate()]);
-    }
-    for kind in kinds {
+    for &kind in kinds {
         let mut stream = signal(kind).context("signal handler")?;
         let flag = flag.clone();
         runtime.spawn(async move {
@@ -53,5 +53,5 @@ pub fn listen(runtime: &tokio::runtime::Handle, alone: bool) -> Result<StopFlag>
             }
         });
     }
-    Ok(flag)
+    Ok(())
 }

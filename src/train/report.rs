@@ -28,10 +28,10 @@ pub fn header(session: &Session, from: Option<&Path>) {
     }
     let Session { config, loaded, data, .. } = session;
     let family = loaded.model.backbone.config_json().get("model_type").and_then(Value::as_str).unwrap_or("?");
-    let parameters = loaded.params.numel() as f64 / 1e6;
+    let parameters = count(loaded.params.numel());
     let mut lines = vec![
         format!("trainer   {}", env!("CARGO_PKG_VERSION")),
-        format!("model     {} ({family}, {parameters:.1} M parameters)", config.model.path.display()),
+        format!("model     {} ({family}, {parameters} parameters)", config.model.path.display()),
     ];
     if let Some(from) = from {
         lines.push(format!("resumed   from {}", from.display()));
@@ -59,6 +59,12 @@ pub fn header(session: &Session, from: Option<&Path>) {
     ));
     lines.extend(weights(&loaded.report));
     tell(&lines.join("\n"));
+}
+
+/// A number of parameters: `22.7 M`, `26 k`.
+fn count(n: i64) -> String {
+    let n = n as f64;
+    if n < 1e6 { format!("{:.0} k", n / 1e3) } else { format!("{:.1} M", n / 1e6) }
 }
 
 fn describe(path: &Path, data: &Prepared) -> String {

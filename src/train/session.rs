@@ -12,6 +12,7 @@ use crate::nn::{ParamBuilder, Params};
 use crate::tasks::regression::Regression;
 use crate::tasks::sequence_classification::SequenceClassification;
 use crate::tasks::{Model, Task, labels};
+use crate::text::tokenizer::Tokenizer;
 use crate::train::settings::source;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -174,6 +175,8 @@ impl Session {
                 classifier: config.model.classifier_dropout,
             };
             let declared = Declared::read(folder, registry::read_config(folder)?, dropout)?;
+            // A folder without a tokenizer is the model's fault, not the data's.
+            Tokenizer::fingerprint_of(folder)?;
             let max_length = declared.max_length(config.data.max_length)?;
             Ok((declared, max_length))
         };

@@ -5,7 +5,7 @@ use crate::checkpoint::{RunDir, TrainerState, optimizer};
 use crate::comm::{Collective, Op};
 use crate::config::{Config, IntervalStrategy};
 use crate::data::{Dataset, Sampler};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::metrics::Metrics;
 use crate::observe::metrics_file::MetricsFile;
 use crate::observe::progress::Progress;
@@ -317,7 +317,16 @@ impl Trainer {
 
 /// Opens the run's folder on rank 0 and tells all ranks the checkpoint to start from.
 fn open_dir(config: &Config, comm: &dyn Collective, start: &Start) -> Result<(Option<RunDir>, Option<PathBuf>)> {
-    let open = || RunDir::open(&config.output_dir, &start.resume, config.overwrite_output_dir);
+    let open = || {
+        let (dir, from) = RunDir::open(&config.output_dir, &start.resume, config.overwrite_output_dir)?;
+        if from.is_none() && dir.would_remove(&config.model.path) {
+            let path = config.model.path.display();
+            return Err(Error::input(format!(
+                "model.path {path} lies in the output_dir that this run would overwrite"
+            )));
+        }
+        Ok((dir, from))
+    };
     let opened = if comm.is_main() { open().map(Some) } else { Ok(None) };
     let (dir, from) = comm.agree(opened, "opening output_dir")?.unzip();
     let from = from.flatten().map(|path| path.display().to_string().into_bytes()).unwrap_or_default();
