@@ -4,6 +4,7 @@ use clap::Parser;
 use std::panic;
 use std::time::Instant;
 use trainer::cli::{self, Cli};
+use trainer::comm::exit_now;
 use trainer::error::{Error, Kind};
 use trainer::observe::logs::{self, tell_error};
 use trainer::observe::rank_of_environment;
@@ -59,16 +60,16 @@ fn tell(e: &Error) {
 fn leave(code: i32) -> ! {
     let finished = cli::group().map_or(Ok(()), |group| group.finish());
     if let Err(e) = finished {
-        eprintln!("trainer: {e}");
+        tell_error(&format!("trainer: {e}"));
     }
-    std::process::exit(code)
+    exit_now(code)
 }
 
 /// Ends this rank, and with it the job.
 fn abort(code: i32) -> ! {
     match cli::group() {
         Some(group) => group.abort(code),
-        None => std::process::exit(code),
+        None => exit_now(code),
     }
 }
 

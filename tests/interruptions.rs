@@ -95,7 +95,8 @@ fn a_folder_is_one_runs_at_a_time() {
     assert!(since.elapsed() > Duration::from_secs(9), "it waits: {:?}", since.elapsed());
     assert!(refused.stderr.contains("another run is at work in this output_dir"), "{}", refused.text());
     assert!(refused.stderr.contains(&bench.path("run").display().to_string()), "{}", refused.text());
-    assert_eq!(refused.text().matches("trainer: ").count(), 1, "{}", refused.text());
+    assert_eq!(refused.stderr.matches("trainer: ").count(), 1, "{}", refused.text());
+    assert!(refused.stderr.contains("waiting for another run"), "it says why it waits: {}", refused.text());
 
     let mut waiting = start(&mut second("auto"));
     let since = Instant::now();

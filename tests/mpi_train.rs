@@ -39,6 +39,26 @@ fn mistakes_get_one_clear_message_on_two_ranks() {
     });
 }
 
+/// Hosts that read other files or settings under the same names must not train together.
+#[test]
+fn ranks_that_read_different_things_are_refused() {
+    if !mpi_is_here() {
+        return;
+    }
+    let bench = bench();
+    let (train, other) = (bench.path("train.jsonl"), bench.path("other.jsonl"));
+    let text = fs::read_to_string(&train).unwrap();
+    fs::write(&other, text.replacen("sport", "science", 1)).unwrap();
+    let other = format!("data.train={}", other.display());
+    for (setting, what) in [("learning_rate=1e-5", "the configuration"), (other.as_str(), "the training data")] {
+        let mut command = mpirun(1, &bench);
+        command.arg("train").args(bench.settings("run", &[]));
+        command.args([":", "-n", "1", common::process::program(), "train"]).args(bench.settings("run", &[setting]));
+        let ended = run(&mut command).expect(2);
+        assert!(ended.text().contains(&format!("rank 1: {what} is not that of rank 0")), "{}", ended.text());
+    }
+}
+
 #[test]
 fn usage_and_configuration_are_printed_once() {
     if !mpi_is_here() {

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::folder::{copy_file, write_file};
 use crate::checkpoint::tensors;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::hf_names::HfNames;
 use crate::nn::{ParamId, Params};
 use serde_json::Value;
@@ -24,6 +24,9 @@ pub const CARRIED: &[&str] = &[
     "generation_config.json",
 ];
 
+/// Of these, one at least makes a tokenizer.
+const VOCABULARIES: &[&str] = &["tokenizer.json", "vocab.txt"];
+
 /// Tensors under Hugging Face's names: `pick` gives each parameter's tensor (its weight, its gradient), which is cut
 /// into the parts that the file knows.
 pub fn named(params: &Params, names: &HfNames, pick: impl Fn(ParamId) -> Tensor) -> Vec<(String, Tensor)> {
@@ -42,11 +45,10 @@ pub fn named(params: &Params, names: &HfNames, pick: impl Fn(ParamId) -> Tensor)
 /// The file's name and what the system says.
 pub fn write_model(folder: &Path, config: &Value, params: &Params, names: &HfNames, origin: &Path) -> Result<()> {
     write_file(&folder.join("config.json"), &serde_json::to_vec_pretty(config)?)?;
-    for name in CARRIED {
-        let from = origin.join(name);
-        if from.exists() {
-            copy_file(&from, &folder.join(name))?;
-        }
+    let carried: Vec<&&str> = CARRIED.iter().filter(|name| origin.join(name).exists()).collect();
+    if !carried.iter().any(|name| VOCABULARIES.contains(name)) {
+        return Err(Error::other(format!("{}: the tokenizer that training began with is gone", origin.display())));
     }
+    carried.into_iter().try_for_each(|name| copy_file(&origin.join(name), &folder.join(name)))?;
     tensors::write(&folder.join("model.safetensors"), named(params, names, |id| params.weight(id)))
 }

@@ -68,11 +68,15 @@ fn put(temporary: &Path, target: &Path, mark: bool) -> Result<()> {
     if target.exists() {
         fs::rename(target, &old).context(target.display())?;
     }
-    fs::rename(temporary, target).context(target.display())?;
-    if mark {
-        write_file(&target.join(COMPLETE), b"")?;
-        sync_dir(target)?;
+    let renamed = fs::rename(temporary, target).context(target.display());
+    let placed = renamed.and_then(|()| if mark { write_file(&target.join(COMPLETE), b"") } else { Ok(()) });
+    if placed.is_err() && old.exists() {
+        // The old folder comes back; what stands in its way is half a new one, if anything.
+        _ = fs::remove_dir_all(target);
+        _ = fs::rename(&old, target);
     }
+    placed?;
+    sync_dir(target)?;
     if old.exists() {
         remove(&old)?;
     }

@@ -47,7 +47,9 @@ impl RunDir {
             Resume::None => None,
         };
         let own = from.as_deref().and_then(|from| dir.step_of(from));
-        if own.is_none() && *resume != Resume::Auto && dir.holds_a_run() && !overwrite {
+        // A run that was killed before its first checkpoint left nothing that --resume auto could lose.
+        let holds = if *resume == Resume::Auto { dir.finished().exists() } else { dir.holds_a_run() };
+        if own.is_none() && holds && !overwrite {
             return Err(Error::input(format!(
                 "output_dir {} holds a run already: go on with it by --resume auto, \
                  replace it by overwrite_output_dir=true, or choose another folder",
@@ -57,11 +59,24 @@ impl RunDir {
         Ok((dir, from))
     }
 
-    /// Whether a fresh start would remove this folder: it is a checkpoint or the final model of the run before.
-    pub fn would_remove(&self, folder: &Path) -> bool {
+    /// Whether [`RunDir::begin`] would remove this folder, or one around it.
+    pub fn would_remove(&self, folder: &Path, from: Option<&Path>) -> bool {
         let Ok(folder) = fs::canonicalize(folder) else { return false };
-        let ours = self.steps().into_iter().map(|step| self.checkpoint(step)).chain([self.finished()]);
-        ours.filter_map(|ours| fs::canonicalize(ours).ok()).any(|ours| folder.starts_with(ours))
+        let step = from.and_then(|from| self.step_of(from));
+        let later = self.steps_after(step).into_iter().map(|step| self.checkpoint(step));
+        later
+            .chain([self.finished()])
+            .filter_map(|ours| fs::canonicalize(ours).ok())
+            .any(|ours| folder.starts_with(ours))
+    }
+
+    /// Whether the checkpoint of a step is one that a run can go on from.
+    pub fn is_sound(&self, step: u64) -> bool {
+        sound(&self.checkpoint(step)).is_ok()
+    }
+
+    fn steps_after(&self, step: Option<u64>) -> Vec<u64> {
+        self.steps().into_iter().filter(|&later| step.is_none_or(|step| later > step)).collect()
     }
 
     /// Removes what an earlier run left after the checkpoint that this one goes on from, so that its files are never
@@ -143,14 +158,22 @@ impl RunDir {
     }
 
     /// The step of a checkpoint that lies in this folder.
-    fn step_of(&self, checkpoint: &Path) -> Option<u64> {
+    pub fn step_of(&self, checkpoint: &Path) -> Option<u64> {
         let same = |a: &Path, b: &Path| fs::canonicalize(a).ok() == fs::canonicalize(b).ok();
         self.steps().into_iter().find(|&step| same(&self.checkpoint(step), checkpoint))
     }
 
     fn clear_after(&self, step: Option<u64>) -> Result<()> {
-        for later in self.steps().into_iter().filter(|&later| step.is_none_or(|step| later > step)) {
-            folder::remove(&self.checkpoint(later))?;
+        for later in self.steps_after(step) {
+            let path = self.checkpoint(later);
+            if path.join(COMPLETE).exists() && !self.is_sound(later) {
+                // Complete once, unreadable now: a person may still get something out of it.
+                let aside = self.path.join(format!("damaged-checkpoint-{later}"));
+                tracing::warn!("{} is kept as {}", path.display(), aside.display());
+                fs::rename(&path, &aside).context(path.display())?;
+            } else {
+                folder::remove(&path)?;
+            }
         }
         if self.finished().exists() {
             fs::remove_dir_all(self.finished()).context(self.finished().display())?;
@@ -168,7 +191,8 @@ impl RunDir {
         for entry in fs::read_dir(&self.path).context(self.path.display())?.flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if name.starts_with('.') && name.ends_with(".tmp") && entry.path().is_dir() {
+            let ours = name.starts_with(".checkpoint-") || name.starts_with(".final.");
+            if ours && name.ends_with(".tmp") && entry.path().is_dir() {
                 fs::remove_dir_all(entry.path()).context(entry.path().display())?;
             }
         }
@@ -178,8 +202,15 @@ impl RunDir {
 
 /// Whether a folder is a checkpoint that a run can go on from.
 fn sound(path: &Path) -> Result<()> {
+    let refuse = |why: &str| Err(Error::input(format!("{}: {why}", path.display())));
+    if !path.is_dir() {
+        return refuse("no such checkpoint");
+    }
+    if path.join("metrics.jsonl").exists() {
+        return refuse("the folder of a run, not a checkpoint: go on with it by output_dir and --resume auto");
+    }
     if !path.join(COMPLETE).exists() {
-        return Err(Error::input(format!("{}: not a complete checkpoint (no file {COMPLETE})", path.display())));
+        return refuse(&format!("not a complete checkpoint (no file {COMPLETE})"));
     }
     TrainerState::read(path)?;
     TensorFile::open(&path.join("model.safetensors"))?;
@@ -190,14 +221,21 @@ fn sound(path: &Path) -> Result<()> {
 fn lock(path: &Path) -> Result<File> {
     let file = File::create(path).input_context(format!("output_dir: {} cannot be written", path.display()))?;
     let start = Instant::now();
+    let mut told = false;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!("waiting for another run to leave this output_dir");
+                }
                 std::thread::sleep(Duration::from_millis(200))
             }
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::input(format!("{}: another run is at work in this output_dir", path.display())));
+                return Err(Error::input(format!(
+                    "{}: another run is at work in this output_dir: wait for it, end it, or choose another",
+                    path.display()
+                )));
             }
             Err(TryLockError::Error(e)) => {
                 // Some cluster file systems have no locks: a run there is worth more than the protection.

@@ -172,7 +172,14 @@ fn connect(backend: Backend, timeout: Duration, threads: Option<usize>) -> Resul
     let (local_rank, local_world) = cores::local_place();
     let cores = cores::use_our_cores(local_rank, local_world, threads);
     tch::set_num_threads(cores.threads as i32);
-    let comm = select::connect(backend, timeout)?;
+    let comm = select::connect(backend, timeout).map_err(|e| {
+        // Refused on every rank alike, before any of them has met the others.
+        if backend == Backend::Solo {
+            join_to_leave();
+            return e.shared();
+        }
+        e
+    })?;
     _ = GROUP.set(Arc::clone(&comm));
     // One pool does all the work: ours for tokenising, libtorch's for the rest.
     _ = rayon::ThreadPoolBuilder::new().num_threads(cores.threads).build_global();

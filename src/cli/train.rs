@@ -2,9 +2,11 @@
 
 use super::{TrainArgs, connect, join_to_leave};
 use crate::checkpoint::run_dir::Resume;
+use crate::comm::exit_now;
 use crate::comm::select;
 use crate::config::{self, Config};
 use crate::error::{Error, Kind, Result};
+use crate::observe::logs;
 use crate::observe::signals::{self, StopFlag};
 use crate::train::{Ended, Start, Trainer};
 use std::path::{Path, PathBuf};
@@ -38,10 +40,10 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let stop = StopFlag::new();
-    signals::listen(runtime.handle(), signals::ALWAYS, &stop)?;
+    signals::listen(runtime.handle(), signals::ALWAYS, &stop, interrupted_again)?;
     let comm = connect(backend, timeout, threads)?;
     if comm.world() == 1 {
-        signals::listen(runtime.handle(), signals::ALONE, &stop)?;
+        signals::listen(runtime.handle(), signals::ALONE, &stop, interrupted_again)?;
     }
     let config = comm.agree(config, "reading the configuration")?;
     let output_dir = config.output_dir.clone();
@@ -63,6 +65,11 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
         )
         .shared()),
     }
+}
+
+fn interrupted_again() -> ! {
+    logs::tell_error("trainer: interrupted again: stopping without a checkpoint");
+    exit_now(130)
 }
 
 fn load(args: &TrainArgs) -> Result<Config> {

@@ -18,6 +18,8 @@ pub mod select;
 pub mod solo;
 pub mod threads;
 
+pub use ffi::process::exit_now;
+
 use crate::error::{Error, Kind, Result};
 use std::time::Duration;
 use tch::{Device, Tensor};

@@ -5,6 +5,7 @@
 //! tells them all. `docs/configuration.md` is the reference for users; a test holds that it lists every key.
 
 mod choice;
+mod foreign;
 mod problems;
 mod raw;
 mod sections;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::choice::{Backend, Format, IntervalStrategy, LrSchedulerType, OnBadRecord, Precision, TaskKind};
 use super::problems::Problems;
 use super::source::Entries;
+use super::value::AtLeast;
 
 /// Declares the structs of settings as written, the list of their keys, and how they are read.
 macro_rules! sections {
@@ -54,7 +55,7 @@ sections! {
     data: RawData = "data" {
         train: PathBuf,
         eval: PathBuf,
-        max_length: usize,
+        max_length: AtLeast<3, usize>,
         text_column: String,
         text_pair_column: String,
         label_column: String,
@@ -66,9 +67,9 @@ sections! {
     }
     train: RawTrain = "train" {
         num_train_epochs: f64,
-        max_steps: u64,
-        global_batch_size: usize,
-        micro_batch_tokens: usize,
+        max_steps: AtLeast<1, u64>,
+        global_batch_size: AtLeast<1, usize>,
+        micro_batch_tokens: AtLeast<1, usize>,
         learning_rate: f64,
         lr_scheduler_type: LrSchedulerType,
         warmup_ratio: f64,
@@ -78,12 +79,12 @@ sections! {
         adam_beta2: f64,
         adam_epsilon: f64,
         max_grad_norm: f64,
-        logging_steps: u64,
+        logging_steps: AtLeast<1, u64>,
         eval_strategy: IntervalStrategy,
-        eval_steps: u64,
+        eval_steps: AtLeast<1, u64>,
         save_strategy: IntervalStrategy,
-        save_steps: u64,
-        save_total_limit: usize,
+        save_steps: AtLeast<1, u64>,
+        save_total_limit: AtLeast<1, usize>,
         load_best_model_at_end: bool,
         metric_for_best_model: String,
         greater_is_better: bool,
@@ -91,7 +92,7 @@ sections! {
     parallel: RawParallel = "parallel" {
         zero_stage: u64,
         precision: Precision,
-        num_threads: usize,
+        num_threads: AtLeast<1, usize>,
     }
     comm: RawComm = "comm" {
         backend: Backend,

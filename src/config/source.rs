@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::foreign;
 use super::problems::{Origin, Problems};
 use super::raw::{KEYS, dotted};
 use super::value::{FromToml, describe};
@@ -45,9 +46,15 @@ pub fn entries<'a>(text: &'a str, overrides: &'a [String], problems: &mut Proble
     let mut entries = HashMap::new();
     let line = |offset: usize| Origin::Line(text[..offset].matches('\n').count() + 1);
     let (table, errors) = DeTable::parse_recoverable(text);
+    let origin = |error: &toml::de::Error| error.span().map_or(Origin::Absent, |span| line(span.start));
+    if let (Some(first), Some(language)) = (errors.first(), other_language(text)) {
+        let text =
+            format!("this looks like {language}, and a configuration is TOML: key = value, under [section] lines");
+        problems.at(origin(first), "", text);
+        problems.finish()?;
+    }
     for error in &errors {
-        let origin = error.span().map_or(Origin::Absent, |span| line(span.start));
-        problems.at(origin, "", format!("not valid TOML: {}", error.message().replace('\n', "; ")));
+        problems.at(origin(error), "", format!("not valid TOML: {}", error.message().replace('\n', "; ")));
     }
     problems.finish()?;
     for (key, value) in table.into_inner() {
@@ -66,10 +73,40 @@ pub fn entries<'a>(text: &'a str, overrides: &'a [String], problems: &mut Proble
             problems.at(origin, &name, if is_section { unknown_section(&name) } else { unknown_key("", &name) });
         }
     }
-    for item in overrides {
-        of_override(item, &mut entries, problems);
+    let mut rest = overrides;
+    while let [item, after @ ..] = rest {
+        rest = after;
+        if let Some((key, value, words)) = spaced(item, after) {
+            rest = &after[words..];
+            problems.at(Origin::CommandLine, key, format!("write {key}={value}, without spaces"));
+            // It was meant: not to be missed as well.
+            _ = resolve(key, KEYS).map(|name| problems.written(&name, Origin::CommandLine));
+        } else {
+            of_override(item, &mut entries, problems);
+        }
     }
     Ok(Entries(entries))
+}
+
+/// The language in which a text that is not TOML seems to be written, by its first line that is not a comment.
+fn other_language(text: &str) -> Option<&'static str> {
+    let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c));
+    match first.split_once(':') {
+        _ if first.starts_with('{') => Some("JSON"),
+        Some((name, value)) if is_name(name) && (value.is_empty() || value.starts_with(' ')) => Some("YAML"),
+        _ => (first == "---").then_some("YAML"),
+    }
+}
+
+/// `key = value` that the shell took apart: the key, the value, and how many of the words after `item` belong to it.
+fn spaced<'a>(item: &'a str, after: &'a [String]) -> Option<(&'a str, &'a str, usize)> {
+    match (item.split_once('='), after) {
+        (None, [equals, value, ..]) if equals == "=" => Some((item, value, 2)),
+        (None, [value, ..]) if value.starts_with('=') && value.len() > 1 => Some((item, &value[1..], 1)),
+        (Some((key, "")), [value, ..]) if !key.is_empty() && !value.contains('=') => Some((key, value, 1)),
+        _ => None,
+    }
 }
 
 fn of_section<'a>(
@@ -131,8 +168,12 @@ fn is_key(name: &str) -> bool {
     all(KEYS).any(|(section, key)| dotted(section, key) == name)
 }
 
-/// The nearest name counts wherever it stands; between equally near ones, the section that was written.
+/// Another trainer's name for a setting comes first. Then the nearest name counts, wherever it stands; between equally
+/// near ones, the section that was written.
 fn unknown_key(section: &str, key: &str) -> String {
+    if let Some(advice) = foreign::advice(key) {
+        return format!("unknown key: {advice}");
+    }
     let candidates = all(KEYS).filter(|(s, _)| *s == section).chain(all(KEYS).filter(|(s, _)| *s != section));
     match nearest(key, candidates.clone().map(|(_, key)| key)) {
         Some(near) => {
@@ -144,6 +185,9 @@ fn unknown_key(section: &str, key: &str) -> String {
 }
 
 fn unknown_section(name: &str) -> String {
+    if let Some(advice) = foreign::advice(name) {
+        return format!("unknown section: {advice}");
+    }
     let sections = KEYS.iter().map(|(section, _)| *section).filter(|section| !section.is_empty());
     match nearest(name, sections.clone()) {
         Some(near) => format!("unknown section, did you mean [{near}]?"),

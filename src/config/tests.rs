@@ -57,7 +57,7 @@ fn every_problem_is_told_at_once_in_the_order_of_the_file() {
   run.toml:1: output_dir: found the whole number 3, expected a path in quotes
   run.toml:2: learning_rate: unknown key, did you mean train.learning_rate?
   run.toml:4: train.learning_rat: unknown key, did you mean train.learning_rate?
-  run.toml:5: train.max_steps: found the whole number -1, expected a whole number from 0 up
+  run.toml:5: train.max_steps: found -1, expected a whole number from 1 up; to leave it unset, leave it out
   run.toml:6: train.adam_beta1: found 1, expected a number from 0 up and less than 1
   run.toml:7: train.warmup_ratio: found NaN, expected a number from 0 to 1
   run.toml:8: trian: unknown section, did you mean [train]?
@@ -75,6 +75,37 @@ fn broken_toml_is_told_with_its_lines_and_nothing_else() {
     assert!(message.contains("\n  run.toml:2: not valid TOML: duplicate key"), "{message}");
     assert!(message.contains("\n  run.toml:4: not valid TOML: "), "{message}");
     assert!(!message.contains("required"), "{message}");
+}
+
+#[test]
+fn another_language_is_told_once() {
+    for (text, language) in [
+        ("{\n  \"output_dir\": \"out\"\n}\n", "JSON"),
+        ("# a run\noutput_dir: out\ntrain:\n  learning_rate: 1e-5\n", "YAML"),
+        ("---\n- a\n", "YAML"),
+    ] {
+        let found = message(Config::parse(text, "run", &[]));
+        let (place, told) = found.split_once(": ").unwrap();
+        let expected = format!("this looks like {language}, and a configuration is TOML: ");
+        assert!(place.starts_with("run:") && told.starts_with(&expected) && found.lines().count() == 1, "{found}");
+    }
+    let found = message(Config::parse("seed = 1\noutput_dir: out\n", "run.toml", &[]));
+    assert!(found.contains("run.toml:2: not valid TOML: "), "{found}");
+}
+
+#[test]
+fn keys_of_other_trainers_are_told_ours() {
+    let text = "lr = 1e-5\n[train]\nfp16 = true\nlogging_dir = 'x'\n[optimizer]\nlr = 1e-5\n";
+    let found = message(Config::parse(&format!("{MINIMAL}{text}"), "run.toml", &words(&["optimizer.lr=1e-5"])));
+    let expected = "\
+5 problems in the configuration:
+  run.toml:5: lr: unknown key: use train.learning_rate
+  run.toml:7: train.fp16: unknown key: this version computes in fp32 (parallel.precision): remove it
+  run.toml:8: train.logging_dir: unknown key: metrics are in output_dir/metrics.jsonl: remove it
+  run.toml:9: optimizer: unknown section: it is AdamW, always: train.learning_rate, train.weight_decay, \
+train.adam_beta1 and so on
+  command line: optimizer.lr: unknown key: use train.learning_rate";
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -120,7 +151,7 @@ fn bad_overrides() {
     refused(&["data.learning_rate=1"], "data.learning_rate: unknown key, did you mean train.learning_rate?");
     refused(&["learning_rate=fast"], "train.learning_rate: found the string \"fast\", expected a number");
     refused(&["header=True"], "data.header: found the string \"True\", expected true or false");
-    refused(&["max_steps=1.5"], "train.max_steps: found the number 1.5, expected a whole number from 0 up");
+    refused(&["max_steps=1.5"], "train.max_steps: found the number 1.5, expected a whole number from 1 up");
     refused(&["labels=[1]"], "task.labels: found the whole number 1 in the list, expected a list of strings");
     refused(&["eval="], "data.eval: found the string \"\", expected a path in quotes");
     refused(&["seed=99999999999999999999"], "seed: found the whole number 99999999999999999999");
@@ -130,6 +161,27 @@ fn bad_overrides() {
     );
     refused(&["precision=bf16"], "this version does not train \"bf16\", only \"fp32\"");
     refused(&["zero_stage=1"], "found 1, but sharding over ranks (ZeRO) is not in this version: use 0");
+}
+
+#[test]
+fn an_override_with_spaces_is_one_problem() {
+    for spaced in [&["learning_rate", "=", "3e-5"][..], &["learning_rate", "=3e-5"], &["learning_rate=", "3e-5"]] {
+        let overrides = [&["seed=1"], spaced, &["max_steps=2"]].concat();
+        let expected = "command line: learning_rate: write learning_rate=3e-5, without spaces";
+        assert_eq!(message(with(&overrides)), expected);
+    }
+    let required = words(&["output_dir", "=", "out", "model.path=m", "kind=regression", "data.train=t"]);
+    assert_eq!(message(Config::load(None, &required)).lines().count(), 1, "it is not missed as well");
+    refused(&["eval=", "seed=1"], "data.eval: found the string \"\"");
+    refused(&["learning_rate", "="], "learning_rate: expected key=value");
+}
+
+#[test]
+fn minus_one_is_not_unset() {
+    refused(&["max_steps=-1"], "train.max_steps: found -1, expected a whole number from 1 up; to leave it unset");
+    refused(&["max_steps=-2"], "train.max_steps: found -2, expected a whole number from 1 up");
+    refused(&["max_steps=0"], "train.max_steps: found 0, expected a whole number from 1 up");
+    refused(&["max_length=2"], "data.max_length: found 2, expected a whole number from 3 up");
 }
 
 #[test]

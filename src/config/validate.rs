@@ -28,7 +28,7 @@ pub fn validate(raw: Raw, problems: &mut Problems) -> Config {
         parallel: ParallelConfig {
             zero_stage: 0,
             precision: raw.parallel.precision.unwrap_or_default(),
-            num_threads: raw.parallel.num_threads,
+            num_threads: raw.parallel.num_threads.map(|n| n.0),
         },
         comm: CommConfig {
             backend: raw.comm.backend.unwrap_or_default(),
@@ -54,7 +54,7 @@ fn data(raw: RawData, problems: &mut Problems) -> DataConfig {
     DataConfig {
         train: required("data.train", raw.train, problems),
         eval: raw.eval,
-        max_length: raw.max_length,
+        max_length: raw.max_length.map(|n| n.0),
         text_column: raw.text_column.unwrap_or_else(|| "text".into()),
         text_pair_column: raw.text_pair_column,
         label_column: raw.label_column.unwrap_or_else(|| "label".into()),
@@ -67,7 +67,7 @@ fn data(raw: RawData, problems: &mut Problems) -> DataConfig {
 }
 
 fn train(raw: RawTrain) -> TrainConfig {
-    let logging_steps = raw.logging_steps.unwrap_or(500);
+    let logging_steps = raw.logging_steps.map_or(500, |n| n.0);
     let implied = if raw.eval_steps.is_some() { IntervalStrategy::Steps } else { IntervalStrategy::No };
     let eval_strategy = raw.eval_strategy.unwrap_or(implied);
     // Hugging Face: without eval_steps, evaluations come with the log lines.
@@ -75,9 +75,9 @@ fn train(raw: RawTrain) -> TrainConfig {
     let metric = raw.metric_for_best_model.as_deref().unwrap_or("loss");
     TrainConfig {
         num_train_epochs: raw.num_train_epochs.unwrap_or(3.0),
-        max_steps: raw.max_steps,
-        global_batch_size: raw.global_batch_size.unwrap_or(8),
-        micro_batch_tokens: raw.micro_batch_tokens.unwrap_or(4096),
+        max_steps: raw.max_steps.map(|n| n.0),
+        global_batch_size: raw.global_batch_size.map_or(8, |n| n.0),
+        micro_batch_tokens: raw.micro_batch_tokens.map_or(4096, |n| n.0),
         learning_rate: raw.learning_rate.unwrap_or(5e-5),
         lr_scheduler_type: raw.lr_scheduler_type.unwrap_or_default(),
         warmup_ratio: raw.warmup_ratio.unwrap_or(0.0),
@@ -89,10 +89,10 @@ fn train(raw: RawTrain) -> TrainConfig {
         max_grad_norm: raw.max_grad_norm.unwrap_or(1.0),
         logging_steps,
         eval_strategy,
-        eval_steps: raw.eval_steps.or(implied),
+        eval_steps: raw.eval_steps.map(|n| n.0).or(implied),
         save_strategy: raw.save_strategy.unwrap_or(IntervalStrategy::Steps),
-        save_steps: raw.save_steps.unwrap_or(500),
-        save_total_limit: raw.save_total_limit,
+        save_steps: raw.save_steps.map_or(500, |n| n.0),
+        save_total_limit: raw.save_total_limit.map(|n| n.0),
         load_best_model_at_end: raw.load_best_model_at_end.unwrap_or(false),
         metric_for_best_model: metric.strip_prefix("eval_").unwrap_or(metric).to_owned(),
         greater_is_better: raw.greater_is_better,
@@ -109,7 +109,7 @@ const FROM_0_BELOW_1: Range = ("a number from 0 up and less than 1", |x| (0.0..1
 const SECONDS: Range = ("a number greater than 0 and at most 1e9", |x| x > 0.0 && x <= 1e9);
 
 fn numbers(config: &Config, problems: &mut Problems) {
-    let (model, data, train) = (&config.model, &config.data, &config.train);
+    let (model, train) = (&config.model, &config.train);
     let floats = [
         ("model.hidden_dropout_prob", model.hidden_dropout_prob, FROM_0_BELOW_1),
         ("model.attention_probs_dropout_prob", model.attention_probs_dropout_prob, FROM_0_BELOW_1),
@@ -127,24 +127,6 @@ fn numbers(config: &Config, problems: &mut Problems) {
     for (key, value, (expected, holds)) in floats {
         if let Some(x) = value.filter(|x| !x.is_finite() || !holds(*x)) {
             problems.with(key, format!("found {x}, expected {expected}"));
-        }
-    }
-    let count = |n: usize| n as u64;
-    let counts = [
-        ("data.max_length", data.max_length.map(count), 3),
-        ("train.max_steps", train.max_steps, 1),
-        ("train.global_batch_size", Some(count(train.global_batch_size)), 1),
-        ("train.micro_batch_tokens", Some(count(train.micro_batch_tokens)), 1),
-        ("train.logging_steps", Some(train.logging_steps), 1),
-        ("train.eval_steps", train.eval_steps, 1),
-        ("train.save_steps", Some(train.save_steps), 1),
-        ("train.save_total_limit", train.save_total_limit.map(count), 1),
-        ("parallel.num_threads", config.parallel.num_threads.map(count), 1),
-    ];
-    for (key, value, least) in counts {
-        // eval_steps can be there by default; the setting that it came from has the problem then.
-        if let Some(n) = value.filter(|n| *n < least && problems.is_written(key)) {
-            problems.with(key, format!("found {n}, expected a whole number from {least} up"));
         }
     }
 }

@@ -46,6 +46,25 @@ impl FromToml for usize {
     }
 }
 
+/// A whole number from `LEAST` up.
+#[derive(Debug, Clone, Copy)]
+pub struct AtLeast<const LEAST: i64, T>(pub T);
+
+impl<const LEAST: i64, T: TryFrom<i64>> FromToml for AtLeast<LEAST, T> {
+    fn expected() -> String {
+        format!("a whole number from {LEAST} up")
+    }
+    fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
+        let n = integer(value)?;
+        if n >= LEAST {
+            return Some(Ok(AtLeast(n.try_into().ok()?)));
+        }
+        // Hugging Face's max_steps, and others elsewhere, are unset by -1.
+        let hint = if n == -1 { "; to leave it unset, leave it out" } else { "" };
+        Some(Err(format!("found {n}, expected {}{hint}", Self::expected())))
+    }
+}
+
 impl FromToml for f64 {
     fn expected() -> String {
         "a number".into()

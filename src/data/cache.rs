@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"TRNTOKEN";
 /// Changes whenever the layout or the way from text to ids changes; part of every key.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 const HASH: Range<usize> = 12..44;
 const KEY: Range<usize> = 44..76;
 const KIND: usize = 76;
@@ -53,8 +53,8 @@ pub struct Meta {
     pub truncated: usize,
     /// The rows that the embedding needs for this tokenizer.
     pub vocab_size: usize,
-    /// The file that was read when the entry was made.
-    pub source: String,
+    /// The rows that the embedding of segments needs for the examples.
+    pub segments: usize,
 }
 
 /// Where a data set came from.
@@ -213,7 +213,7 @@ mod tests {
             skipped_reasons: vec![(3, "no column".into())],
             truncated: 2,
             vocab_size: 30522,
-            source: "a.tsv".into(),
+            segments: 2,
         };
         Ok((Dataset::new((0..50).map(example), KEY), meta))
     }

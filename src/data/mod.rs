@@ -22,6 +22,7 @@ pub mod ragged;
 pub mod random;
 pub mod sampler;
 
+mod classes;
 mod column;
 
 pub use cache::CacheUse;

@@ -1,18 +1,16 @@
 //! A file of records becomes a checked, tokenised, cached data set.
 
 use super::cache::{self, CacheUse, Meta, VERSION};
+use super::classes::Classes;
 use super::dataset::Dataset;
-use super::example::{Example, Label};
-use crate::error::{Error, Result};
-use crate::text::records::{self, RawLabel, Record, Source};
+use super::example::Example;
+use crate::error::{Context, Error, Result};
+use crate::text::records::{self, Record, Source};
 use crate::text::tokenizer::Tokenizer;
-use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 /// How many reasons for skipped records are kept.
 const REASONS: usize = 100;
-/// How many labels a message shows.
-const SHOWN: usize = 12;
 
 /// What the labels mean.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +40,8 @@ pub struct Prepared {
     pub truncated: usize,
     /// The rows that the embedding needs for this tokenizer.
     pub vocab_size: usize,
+    /// The rows that the embedding of segments needs for these examples: one more than the largest segment.
+    pub segments: usize,
     /// Whether the cache had it all.
     pub cache: CacheUse,
 }
@@ -51,7 +51,9 @@ pub struct Prepared {
 ///
 /// # Errors
 /// Those of [`records::read`] and [`Tokenizer::from_folder`]; unless bad records are skipped: a label that is not
-/// in the list, or not a finite number; a text without any token (all exit 2, up to ten listed with file and line).
+/// in the list, or not a finite number; a text without any token (all exit 2, up to ten reasons listed with file and
+/// lines). Where classes are found in the data: so many of them, or a first row so unlike the others, that the columns
+/// must be wrong (exit 2).
 pub fn prepare(
     source: &Source,
     model_dir: &Path,
@@ -64,7 +66,7 @@ pub fn prepare(
     if *target == Target::None {
         source.fields.label = None;
     } else if source.fields.label.is_none() {
-        return Err(Error::input(format!("{}: labels are needed; set data.label_column", source.path.display())));
+        return Err(Error::input(format!("{}: labels are needed; set label_column", source.path.display())));
     }
     let data_hash = records::hash_file(&source.path)?;
     let key = key(&source, &data_hash, &Tokenizer::fingerprint_of(model_dir)?, max_length, target)?;
@@ -74,8 +76,8 @@ pub fn prepare(
         Some(dir) => cache::load_or_build(dir, &key, build)?,
         None => build().map(|(dataset, meta)| (dataset, meta, CacheUse::Built))?,
     };
-    let Meta { labels, skipped, skipped_reasons, truncated, vocab_size, .. } = meta;
-    Ok(Prepared { dataset, labels, skipped, skipped_reasons, truncated, vocab_size, cache })
+    let Meta { labels, skipped, skipped_reasons, truncated, vocab_size, segments } = meta;
+    Ok(Prepared { dataset, labels, skipped, skipped_reasons, truncated, vocab_size, segments, cache })
 }
 
 /// The hash of all that the data set follows from. Where the file lies is not part of it.
@@ -100,8 +102,8 @@ fn build(
     if read.bytes_hash != *data_hash {
         return Err(Error::input(format!("{path}: the file changed while it was read; start again")));
     }
+    let classes = Classes::new(target, &read).context(&path)?;
     let mut bad = read.skipped;
-    let classes = Classes::new(target, &read.records)?;
     let (labelled, wrong) =
         separate(read.records.iter().map(|record| classes.label(target, record)).zip(&read.records));
     bad.extend(wrong);
@@ -111,6 +113,7 @@ fn build(
     let inputs: Vec<_> = labelled.iter().map(|(_, r)| (r.text.as_str(), r.text_pair.as_deref())).collect();
     let encoded = tokenizer.encode_batch(&inputs, max_length)?;
     let truncated = encoded.iter().filter(|e| e.truncated).count();
+    let segments = encoded.iter().flat_map(|e| &e.type_ids).max().map_or(1, |&largest| usize::from(largest) + 1);
     let examples = encoded.into_iter().zip(&labelled).map(|(encoded, &(label, record))| {
         let example = Example { ids: encoded.ids, type_ids: encoded.type_ids, label };
         let none = "the text has no token; the tokenizer adds none of its own";
@@ -129,7 +132,7 @@ fn build(
         skipped_reasons: bad,
         truncated,
         vocab_size: tokenizer.vocab_size(),
-        source: path.to_string(),
+        segments,
     };
     Ok((Dataset::new(examples.into_iter().map(|(example, _)| example), key), meta))
 }
@@ -149,55 +152,9 @@ fn separate<'a, T>(
     (good, bad)
 }
 
-/// The class names and their indices; nothing unless the target is a class.
-struct Classes {
-    names: Option<Vec<String>>,
-    indices: HashMap<String, u32>,
-}
-
-impl Classes {
-    fn new(target: &Target, records: &[Record]) -> Result<Self> {
-        let found = || {
-            let labels: BTreeSet<&str> =
-                records.iter().filter_map(|r| r.label.as_ref()).map(RawLabel::as_str).collect();
-            labels.into_iter().map(String::from).collect()
-        };
-        let names: Option<Vec<String>> = match target {
-            Target::Class { labels } => Some(labels.clone().unwrap_or_else(found)),
-            Target::Value | Target::None => None,
-        };
-        let mut indices = HashMap::new();
-        for (name, index) in names.iter().flatten().zip(0..) {
-            if indices.insert(name.clone(), index).is_some() {
-                return Err(Error::input(format!("task.labels has {name:?} twice; name every label once")));
-            }
-        }
-        Ok(Classes { names, indices })
-    }
-
-    /// The record's label, or what is wrong with it.
-    fn label(&self, target: &Target, record: &Record) -> Result<Label, String> {
-        let raw = match (&record.label, target) {
-            (_, Target::None) => return Ok(Label::None),
-            (None, _) => return Err("no label".into()),
-            (Some(raw), _) => raw.as_str(),
-        };
-        if *target == Target::Value {
-            // A double that is finite may still be infinite as a float.
-            let value = raw.trim().parse::<f64>().map(|value| value as f32).ok().filter(|value| value.is_finite());
-            return value.map(Label::Value).ok_or_else(|| format!("the label {raw:?} is not a finite number"));
-        }
-        self.indices.get(raw).map(|&class| Label::Class(class)).ok_or_else(|| {
-            let names = self.names.as_deref().unwrap_or_default();
-            let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("{name:?}")).collect();
-            let more = if names.len() > SHOWN { ", ..." } else { "" };
-            format!("the label {raw:?} is not one of the {} known: {}{more}", names.len(), shown.join(", "))
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::example::Label;
     use super::*;
     use crate::error::Kind;
     use crate::text::records::{Fields, OnBad};
@@ -251,7 +208,13 @@ mod tests {
         let data = prepared.dataset;
         assert_eq!((data.len(), data.lengths()), (3, vec![4, 3, 8]));
         assert_eq!((data.ids(0), data.label(0)), (&[2, 5, 6, 3][..], Label::Class(0)));
-        assert_eq!(data.label(1), Label::Class(1));
+        assert_eq!((data.label(1), prepared.segments), (Label::Class(1), 1));
+        let pairs = Case::new("a.tsv", "text\ttext_pair\tlabel\na\tb\t1\n", FOUND);
+        assert_eq!(
+            [pairs.prepare(), pairs.prepare()].map(|prepared| prepared.unwrap().segments),
+            [2, 2],
+            "built and hit"
+        );
     }
 
     #[test]
@@ -263,6 +226,28 @@ mod tests {
         assert!(message.contains("a.jsonl:1: the label \"0\" is not one of the 2 known: \"1\", \"2\""), "{message}");
         case.target = given(&["1", "1"]);
         assert!(case.message().contains("twice"));
+    }
+
+    /// Columns that must be wrong, and are not taken for classes.
+    #[test]
+    fn labels_that_cannot_be_classes_are_refused() {
+        let texts: String = (0..60).map(|i| format!("text {i}\tgood\n")).collect();
+        let mut case = Case::new("a.tsv", &texts, FOUND);
+        case.source.columns = Some(vec!["label".into(), "text".into()]);
+        let message = case.message();
+        assert!(message.contains("a.tsv: 60 labels in 60 examples: is label_column right?"), "{message}");
+
+        let rows = "a\tgood\nb\tbad\n".repeat(5);
+        let mut case = Case::new("b.tsv", &format!("review\tsentiment\n{rows}"), FOUND);
+        let message = case.message();
+        assert!(message.contains("b.tsv: line 1 looks like a header (\"review\", \"sentiment\")"), "{message}");
+        assert!(message.contains("set text_column and label_column, or header = false"), "{message}");
+        case.source.header = Some(false);
+        assert_eq!(case.prepare().unwrap().labels.unwrap(), ["bad", "good", "sentiment"]);
+        let few = Case::new("c.tsv", "review\tsentiment\na\tgood\nb\tbad\n", FOUND);
+        assert_eq!(few.prepare().unwrap().dataset.len(), 3, "too few to tell");
+        let numbers = Case::new("d.tsv", &format!("review\t5\n{rows}"), FOUND);
+        assert_eq!(numbers.prepare().unwrap().dataset.len(), 11, "no column is called 5");
     }
 
     #[test]
@@ -323,7 +308,7 @@ mod tests {
         let mut case = Case::new("a.jsonl", "{\"text\": \"a\"}\n", Target::None);
         assert_eq!(case.prepare().unwrap().dataset.label(0), Label::None);
         (case.target, case.source.fields.label) = (FOUND, None);
-        assert!(case.message().contains("data.label_column"));
+        assert!(case.message().contains("set label_column"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Which samples each rank sees in each step: a pure function of (seed, epoch, step) and the lengths.
 //!
-//! Every rank computes every rank's share, so all of them know how many micro-batches a step takes and how many
-//! sequences and tokens it counts, without a word between them.
+//! Every rank computes every rank's share, so all of them know how many sequences and tokens a step counts, without a
+//! word between them.
 
 use super::random::SplitMix64;
 use crate::error::{Error, Result};
@@ -15,14 +15,8 @@ pub type MicroBatch = Vec<u32>;
 /// The work of one optimizer step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepPlan {
-    /// The epoch, from 0.
-    pub epoch: u64,
-    /// The step within the epoch, from 0.
-    pub step_in_epoch: u64,
-    /// The micro-batches of each rank; a rank that is short of work has empty ones at the end.
+    /// The micro-batches of each rank, none of them empty. Ranks may differ in their number.
     pub shards: Vec<Vec<MicroBatch>>,
-    /// The number of micro-batches, the same for every rank.
-    pub micro_batches: usize,
     /// The tokens of all ranks.
     pub tokens: u64,
     /// The sequences of all ranks.
@@ -91,16 +85,10 @@ impl Sampler {
         };
         let start = step_in_epoch as usize * self.global_batch_size;
         let batch = &order[start..order.len().min(start + self.global_batch_size)];
-        let mut shards = divide(batch, &self.lengths, self.world, self.micro_batch_tokens);
-        let micro_batches = shards.iter().map(Vec::len).max().unwrap_or(0);
-        shards.iter_mut().for_each(|shard| shard.resize(micro_batches, MicroBatch::new()));
         let plan = StepPlan {
-            epoch,
-            step_in_epoch,
-            micro_batches,
+            shards: divide(batch, &self.lengths, self.world, self.micro_batch_tokens),
             tokens: batch.iter().map(|&i| u64::from(self.lengths[i as usize])).sum(),
             sequences: batch.len(),
-            shards,
         };
         self.order = Some((epoch, order));
         plan
@@ -184,6 +172,7 @@ mod tests {
         let mut longest = 0;
         for shard in shards {
             for micro_batch in shard {
+                assert!(!micro_batch.is_empty());
                 let keys: Vec<_> = micro_batch.iter().map(|&i| (Reverse(lengths[i as usize]), i)).collect();
                 assert!(keys.is_sorted(), "longest first, equals by index");
                 assert!(micro_batch.len() <= 1 || tokens(micro_batch.iter().copied(), lengths) <= budget as u64);
@@ -204,19 +193,12 @@ mod tests {
                 let mut seen: Vec<u32> = Vec::new();
                 for step in 0..steps {
                     let plan = sampler.plan(epoch * steps + step);
-                    assert_eq!((plan.epoch, plan.step_in_epoch), (epoch, step));
                     let samples: Vec<u32> = plan.shards.iter().flatten().flatten().copied().collect();
                     assert_eq!(plan.sequences, samples.len());
                     assert_eq!(plan.tokens, tokens(samples.iter().copied(), &lengths));
                     assert_eq!(plan.sequences, if step + 1 < steps { batch } else { (lengths.len() - 1) % batch + 1 });
                     assert_eq!(plan.shards.len(), world);
                     check_shards(&plan.shards, &lengths, budget);
-                    let full = plan.shards.iter().map(|shard| shard.iter().take_while(|m| !m.is_empty()).count());
-                    for (shard, full) in plan.shards.iter().zip(full.clone()) {
-                        assert_eq!(shard.len(), plan.micro_batches, "the same number on every rank");
-                        assert!(shard[full..].iter().all(Vec::is_empty), "empty ones come last");
-                    }
-                    assert_eq!(full.max(), Some(plan.micro_batches), "none in vain");
                     seen.extend(samples);
                 }
                 seen.sort_unstable();
@@ -270,8 +252,7 @@ mod tests {
     fn a_batch_smaller_than_the_world_leaves_ranks_empty() {
         let mut sampler = Sampler::new(0, vec![5, 900, 7], 3, 5, 64).unwrap();
         let plan = sampler.plan(0);
-        assert_eq!(plan.micro_batches, 1);
-        assert_eq!(plan.shards, [vec![vec![1]], vec![vec![2]], vec![vec![0]], vec![vec![]], vec![vec![]]]);
+        assert_eq!(plan.shards, [vec![vec![1]], vec![vec![2]], vec![vec![0]], vec![], vec![]]);
     }
 
     #[test]
@@ -279,7 +260,6 @@ mod tests {
         for (_, lengths, _, world, budget) in cases() {
             let shards = eval_plan(&lengths, world, budget);
             check_shards(&shards, &lengths, budget);
-            assert!(shards.iter().flatten().all(|micro_batch| !micro_batch.is_empty()));
             let mut seen: Vec<u32> = shards.into_iter().flatten().flatten().collect();
             seen.sort_unstable();
             assert!(seen.into_iter().eq(0..lengths.len() as u32));

@@ -27,11 +27,16 @@ unsafe extern "C" {
     ) -> Message;
 }
 
-/// The error of a libtorch message: out of memory has a kind of its own.
+/// The error of a libtorch message, without its trace of C++ frames: out of memory has a kind of its own.
 pub fn libtorch_error(message: &str) -> Error {
     let lower = message.to_lowercase();
     let memory = lower.contains("out of memory") || lower.contains("can't allocate memory");
-    Error::new(if memory { Kind::OutOfMemory } else { Kind::Other }, message.trim())
+    let wrapper = "called `Result::unwrap()` on an `Err` value: Torch(\"";
+    let text = message.strip_prefix(wrapper).unwrap_or(message);
+    let ends = ["\\nException raised from", "\nException raised from", "\\nframe #0", "\nframe #0"];
+    let end = ends.iter().filter_map(|end| text.find(end)).min().unwrap_or(text.len());
+    let text = text[..end].trim_end_matches("\")").trim();
+    Error::new(if memory { Kind::OutOfMemory } else { Kind::Other }, text)
 }
 
 impl From<TchError> for Error {

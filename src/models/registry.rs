@@ -23,7 +23,10 @@ pub struct DropoutOverrides {
 /// Exit 2: no such folder, no such file, not JSON.
 pub fn read_config(folder: &Path) -> Result<Value> {
     if !folder.is_dir() {
-        return Err(Error::input(format!("model.path: no such folder: {}", folder.display())));
+        return Err(Error::input(format!(
+            "model.path: no such folder: {} (a name on a model hub is not fetched: download the folder first)",
+            folder.display()
+        )));
     }
     let path = folder.join("config.json");
     let text = std::fs::read_to_string(&path).input_context(format!(

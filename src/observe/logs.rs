@@ -1,6 +1,8 @@
 //! Logs through `tracing`, to standard error. `TRAINER_LOG` filters as `RUST_LOG` does elsewhere.
 
 use clap::ValueEnum;
+use serde_json::{Value, json};
+use std::io::{IsTerminal, Write};
 use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
 
@@ -23,13 +25,17 @@ pub fn start(format: LogFormat, rank: usize) {
     let default = if rank == 0 { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("TRAINER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written is no reason to end a run.
+    let builder = builder.with_ansi(std::io::stderr().is_terminal()).log_internal_errors(false);
     // A second start (a test, an embedding program) keeps the first subscriber.
     _ = match format {
         LogFormat::Text => builder.without_time().with_target(false).compact().try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
     };
-    // The thread stays in this span to its end.
-    std::mem::forget(tracing::error_span!("trainer", rank).entered());
+    if rank > 0 || format == LogFormat::Json {
+        // The thread stays in this span to its end.
+        std::mem::forget(tracing::error_span!("rank", rank).entered());
+    }
 }
 
 /// Whether every line is a JSON object.
@@ -42,15 +48,28 @@ pub fn tell(text: &str) {
     if is_json() {
         text.lines().for_each(|line| tracing::info!("{line}"));
     } else {
-        eprintln!("{text}");
+        write(text);
     }
 }
 
-/// Tells why the program ends: on the last line.
+/// With JSON logs, a line of `metrics.jsonl` as an event.
+pub fn tell_metrics(metrics: &Value) {
+    if is_json() {
+        write(&json!({"level": "INFO", "message": "metrics", "metrics": metrics}).to_string());
+    }
+}
+
+/// Tells why the program ends, on the last line, whatever the filter says.
 pub fn tell_error(text: &str) {
     if is_json() {
-        tracing::error!("{text}");
+        let rank = super::rank_of_environment();
+        write(&json!({"level": "ERROR", "message": text, "rank": rank}).to_string());
     } else {
-        eprintln!("{text}");
+        write(text);
     }
+}
+
+/// One write, so that the lines of several ranks do not mix. A reader that has gone away must not end a run.
+fn write(text: &str) {
+    _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }

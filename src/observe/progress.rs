@@ -25,7 +25,7 @@ impl Progress {
             bar.reset_eta();
             bar
         });
-        Progress { bar, plain: shown && !terminal }
+        Progress { bar, plain: shown && !terminal && !logs::is_json() }
     }
 
     /// After a step: its loss and the speed so far.
@@ -36,13 +36,12 @@ impl Progress {
         }
     }
 
-    /// A line that stays: above the bar, or plainly. On a terminal the bar shows a step's figures already, so those
-    /// lines (`detail`) are for plain output.
-    pub fn line(&self, text: &str, detail: bool) {
+    /// A line that stays: above the bar, or plainly. With JSON logs the metrics' own events say it all.
+    pub fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) if !detail => bar.suspend(|| eprintln!("{text}")),
+            Some(bar) => bar.suspend(|| logs::tell(text)),
             None if self.plain => logs::tell(text),
-            _ => {}
+            None => {}
         }
     }
 

@@ -34,11 +34,11 @@ pub const ALWAYS: &[SignalKind] = &[SignalKind::user_defined1()];
 /// What asks a run of one rank to stop.
 pub const ALONE: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate()];
 
-/// Raises `flag` on these signals, on the runtime. A second SIGINT ends the process at once.
+/// Raises `flag` on these signals, on the runtime. On a second SIGINT calls `again`, which ends the process.
 ///
 /// # Errors
 /// When the system refuses a handler.
-pub fn listen(runtime: &tokio::runtime::Handle, kinds: &[SignalKind], flag: &StopFlag) -> Result<()> {
+pub fn listen(runtime: &tokio::runtime::Handle, kinds: &[SignalKind], flag: &StopFlag, again: fn() -> !) -> Result<()> {
     let _inside = runtime.enter();
     for &kind in kinds {
         let mut stream = signal(kind).context("signal handler")?;
@@ -46,8 +46,7 @@ pub fn listen(runtime: &tokio::runtime::Handle, kinds: &[SignalKind], flag: &Sto
         runtime.spawn(async move {
             while stream.recv().await.is_some() {
                 if kind == SignalKind::interrupt() && flag.raised() {
-                    eprintln!("trainer: interrupted again: stopping without a checkpoint");
-                    std::process::exit(130);
+                    again();
                 }
                 flag.raise();
             }

@@ -115,7 +115,10 @@ impl Gradients {
                 squares += sum_of_squares(&params.grad(table).f_index_select(0, &self.rows)?.f_view(-1)?)?;
             }
         }
-        Ok(squares.sqrt())
+        // Another number of threads may round differently: one rank's value is everybody's, or clipping would differ.
+        let mut norm = [squares.sqrt()];
+        self.comm.all_reduce_f64(&mut norm, Op::Max, "gradient norm")?;
+        Ok(norm[0])
     }
 
     fn dense(&self, params: &Params, stage: usize) -> Tensor {

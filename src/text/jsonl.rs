@@ -16,11 +16,11 @@ fn record(line: usize, bytes: &[u8], fields: &Fields) -> Result<Record, String> 
         Value::Object(map) => map,
         other => return Err(format!("a record is a JSON object, this is {}", kind(&other))),
     };
-    let text = string(&mut map, &fields.text, "data.text_column")?;
+    let text = string(&mut map, &fields.text, "text_column")?;
     let text_pair = match &fields.text_pair {
-        Some(name) => Some(string(&mut map, name, "data.text_pair_column")?),
+        Some(name) => Some(string(&mut map, name, "text_pair_column")?),
         None if map.get("text_pair").is_some_and(|v| !v.is_null()) => {
-            Some(string(&mut map, "text_pair", "data.text_pair_column")?)
+            Some(string(&mut map, "text_pair", "text_pair_column")?)
         }
         None => None,
     };
@@ -44,7 +44,7 @@ fn label(map: &Map<String, Value>, name: &str) -> Result<RawLabel, String> {
         Some(other) => {
             Err(format!("the label (column {name:?}) is {}; it must be a string, a number or a boolean", kind(other)))
         }
-        None => Err(missing(map, name, "data.label_column")),
+        None => Err(missing(map, name, "label_column")),
     }
 }
 
@@ -98,7 +98,7 @@ mod tests {
         assert!(pair(r#"{"text": "a", "text_pair": 5, "label": 1}"#).unwrap_err().contains("a number"));
         let fields = Fields { text_pair: Some("b".into()), ..Fields::default() };
         let asked = record(1, br#"{"text": "a", "label": 1}"#, &fields).unwrap_err();
-        assert!(asked.contains("no column \"b\"") && asked.contains("data.text_pair_column"), "{asked}");
+        assert!(asked.contains("no column \"b\"") && asked.contains("text_pair_column"), "{asked}");
     }
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
             (r#"{"text": "a", "label": [1]}"#, "is an array"),
             (r#"{"text": "a", "label": {}}"#, "is an object"),
             (r#"{"text": "a", "label": ""}"#, "is empty"),
-            (r#"{"text": "a"}"#, "data.label_column"),
+            (r#"{"text": "a"}"#, "set label_column"),
         ] {
             let message = one(line).unwrap_err();
             assert!(message.contains(expected), "{line}: {message}");

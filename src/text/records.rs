@@ -1,14 +1,20 @@
 //! Records of text and label from JSONL, CSV and TSV files.
 //!
+//! Messages name settings bare (`label_column`): a configuration has them below `[data]`, the command line as options
+//! (`--label-column`).
+//!
 //! Every record keeps the line on which it starts, so that any later complaint can name it. A byte order mark
 //! and CRLF line ends are tolerated; text that is not UTF-8 is not.
 
 use super::{jsonl, table};
 use crate::error::{Error, Result};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// How many bad records one message lists.
+/// How many reasons for bad records one message lists.
 const LISTED: usize = 10;
+/// How many lines a message names for one reason.
+const LINES: usize = 3;
 
 /// A file of records and how to read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +27,7 @@ pub struct Source {
     /// for), label, in this order, by the names in `fields`.
     pub columns: Option<Vec<String>>,
     /// Whether a CSV or TSV file's first row is a header. `None`: it is one if it holds the text column's name
-    /// and, where a label is wanted, the label column's.
+    /// and, where a label is wanted, the label column's, in capitals or small letters.
     pub header: Option<bool>,
     /// Which columns are wanted.
     pub fields: Fields,
@@ -106,6 +112,9 @@ pub struct Records {
     pub records: Vec<Record>,
     /// Line and reason of each record left out; empty with [`OnBad::Error`].
     pub skipped: Vec<(usize, String)>,
+    /// The line of the first row of a CSV or TSV file, where that was taken for a record because it names no wanted
+    /// column, not because [`Source::header`] says so.
+    pub guessed: Option<usize>,
     /// BLAKE3 of the file's bytes.
     pub bytes_hash: [u8; 32],
 }
@@ -114,8 +123,8 @@ pub struct Records {
 ///
 /// # Errors
 /// Input errors (exit 2): a missing or unreadable file; an unknown extension without a format; a header
-/// without the wanted columns; bad records with [`OnBad::Error`], up to ten of them listed with file and line;
-/// no good record at all.
+/// without the wanted columns; a JSON array; bad records with [`OnBad::Error`], up to ten reasons listed with file and
+/// lines; no good record at all.
 pub fn read(source: &Source) -> Result<Records> {
     let path = &source.path;
     let format = format_of(source)?;
@@ -125,8 +134,12 @@ pub fn read(source: &Source) -> Result<Records> {
         return Err(Error::input(format!("{}: the file is UTF-16; convert it to UTF-8", path.display())));
     }
     let content = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let parsed = match format {
-        Format::Jsonl => jsonl::parse(content, &source.fields),
+    if format == Format::Jsonl && content.trim_ascii_start().starts_with(b"[") {
+        let why = "a JSON array; one object a line is wanted (`jq -c '.[]'` makes that of it)";
+        return Err(Error::input(format!("{}: {why}", path.display())));
+    }
+    let (parsed, guessed) = match format {
+        Format::Jsonl => (jsonl::parse(content, &source.fields), None),
         Format::Csv => table::parse_csv(content, source)?,
         Format::Tsv => table::parse_tsv(content, source)?,
     };
@@ -139,7 +152,7 @@ pub fn read(source: &Source) -> Result<Records> {
         }
     }
     settle_bad(source, records.len(), &skipped)?;
-    Ok(Records { records, skipped, bytes_hash })
+    Ok(Records { records, skipped, guessed, bytes_hash })
 }
 
 /// BLAKE3 of a file's bytes, the same as [`Records::bytes_hash`], without reading records.
@@ -160,24 +173,48 @@ pub fn hash_file(path: &Path) -> Result<[u8; 32]> {
 /// Bad records with [`OnBad::Error`]; no good record.
 pub fn settle_bad(source: &Source, good: usize, bad: &[(usize, String)]) -> Result<()> {
     let path = source.path.display();
-    let list = || {
-        let mut lines: Vec<String> = bad.iter().take(LISTED).map(|(n, why)| format!("{path}:{n}: {why}")).collect();
-        if bad.len() > LISTED {
-            lines.push(format!("... and {} more bad records", bad.len() - LISTED));
-        }
-        lines.join("\n")
+    // Without labels the records are there to be answered, one by one: none can be left out.
+    let advice = match source.fields.label {
+        Some(_) => "correct the file, or leave bad records out with on_bad_record = \"skip\"",
+        None => "correct the file",
     };
+    let reasons = || reasons(source, good + bad.len(), bad);
     match (good, bad.len(), source.on_bad_record) {
         (0, 0, _) => Err(Error::input(format!("{path}: the data set is empty: the file holds no record"))),
-        (0, n, OnBad::Skip) => {
-            Err(Error::input(format!("{}\n{path}: the data set is empty: all {n} records are bad", list())))
-        }
-        (_, 1.., OnBad::Error) => Err(Error::input(format!(
-            "{}\ncorrect the file, or leave bad records out with data.on_bad_record = \"skip\"",
-            list()
-        ))),
+        // Where no record is good, it is the reading that wants correcting, and the reasons say how.
+        (0, ..) => Err(Error::input(reasons())),
+        (_, 1.., OnBad::Error) => Err(Error::input(format!("{}\n{advice}", reasons()))),
         _ => Ok(()),
     }
+}
+
+/// One line for each reason, in the order of their first records; equal reasons of many records share one.
+fn reasons(source: &Source, all: usize, bad: &[(usize, String)]) -> String {
+    let mut order: Vec<(&str, Vec<usize>)> = Vec::new();
+    let mut places = HashMap::new();
+    for (line, why) in bad {
+        let place = *places.entry(why.as_str()).or_insert(order.len());
+        if place == order.len() {
+            order.push((why, Vec::new()));
+        }
+        order[place].1.push(*line);
+    }
+    let path = source.path.display();
+    let shown = order.iter().take(LISTED).map(|(why, lines)| match lines.as_slice() {
+        [line] => format!("{path}:{line}: {why}"),
+        [line, ..] => {
+            let first: Vec<String> = lines.iter().take(LINES).map(usize::to_string).collect();
+            let first = format!("{}{}", first.join(", "), if lines.len() > LINES { ", ..." } else { "" });
+            format!("{path}:{line}: {why} ({} of {all} records: lines {first})", lines.len())
+        }
+        [] => String::new(),
+    });
+    let mut shown: Vec<String> = shown.collect();
+    let more: usize = order.iter().skip(LISTED).map(|(_, lines)| lines.len()).sum();
+    if more > 0 {
+        shown.push(format!("... and {more} more bad records"));
+    }
+    shown.join("\n")
 }
 
 /// The format of a source: the given one, else by the file's extension.
@@ -192,7 +229,7 @@ pub fn format_of(source: &Source) -> Result<Format> {
         (None, "csv") => Ok(Format::Csv),
         (None, "tsv" | "tab") => Ok(Format::Tsv),
         _ => Err(Error::input(format!(
-            "{}: the name does not tell the format; rename it to .jsonl, .csv or .tsv, or set data.format",
+            "{}: the name does not tell the format; rename it to .jsonl, .csv or .tsv, or set format",
             source.path.display()
         ))),
     }
@@ -239,7 +276,7 @@ mod tests {
     fn bad_records_are_listed_or_skipped() {
         let dir = tempfile::tempdir().unwrap();
         let mut content = String::from("{\"text\": \"good\", \"label\": 1}\n");
-        (0..13).for_each(|_| content.push_str("{\"sentence\": \"bad\"}\n"));
+        (0..13).for_each(|i| content.push_str(&format!("{{\"sentence{i}\": \"bad\"}}\n")));
         let mut source = source(&dir, "a.jsonl", content.as_bytes());
         let error = read(&source).unwrap_err();
         assert_eq!(error.kind(), Kind::Input);
@@ -247,11 +284,40 @@ mod tests {
         assert!(message.starts_with(&format!("{}:2: no column \"text\"", source.path.display())), "{message}");
         assert!(message.contains(":11: ") && !message.contains(":12: "), "{message}");
         assert!(message.contains("and 3 more") && message.contains("on_bad_record"), "{message}");
+        let answered = Source { fields: Fields { label: None, ..Fields::default() }, ..source.clone() };
+        let message = read(&answered).unwrap_err().to_string();
+        assert!(message.ends_with("\ncorrect the file"), "no advice to leave out what is to be answered: {message}");
 
         source.on_bad_record = OnBad::Skip;
         let records = read(&source).unwrap();
         assert_eq!((records.records.len(), records.skipped.len(), records.skipped[0].0), (1, 13, 2));
         assert_eq!(records.bytes_hash, hash_file(&source.path).unwrap());
+    }
+
+    #[test]
+    fn one_mistake_in_many_records_is_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = "{\"sentence\": \"bad\"}\n".repeat(100);
+        for on_bad_record in [OnBad::Error, OnBad::Skip] {
+            let source = Source { on_bad_record, ..source(&dir, "a.jsonl", content.as_bytes()) };
+            let message = read(&source).unwrap_err().to_string();
+            let expected = "no column \"text\"; the record has \"sentence\": set text_column \
+                            (100 of 100 records: lines 1, 2, 3, ...)";
+            assert_eq!(message, format!("{}:1: {expected}", source.path.display()), "and no advice to leave out all");
+        }
+        let content = "{}\n{\"text\": \"a\", \"label\": 1}\n{}\n[]\n";
+        let message = read(&source(&dir, "b.jsonl", content.as_bytes())).unwrap_err().to_string();
+        assert!(message.contains("b.jsonl:1: no column \"text\", the record is empty (2 of 4 records: lines 1, 3)\n"));
+        assert!(message.contains("b.jsonl:4: a record is a JSON object, this is an array\n"), "{message}");
+    }
+
+    #[test]
+    fn a_json_array_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        for content in ["[{\"text\": \"a\", \"label\": 1}]", "\n[\n  {\n    \"text\": \"a\"\n  }\n]\n"] {
+            let message = read(&source(&dir, "a.json", content.as_bytes())).unwrap_err().to_string();
+            assert!(message.contains("a.json: a JSON array; one object a line is wanted"), "{message}");
+        }
     }
 
     #[test]
@@ -261,8 +327,6 @@ mod tests {
             let message = read(&source(&dir, name, content.as_bytes())).unwrap_err().to_string();
             assert!(message.contains("empty"), "{name}: {message}");
         }
-        let bad = Source { on_bad_record: OnBad::Skip, ..source(&dir, "b.jsonl", b"{}\n[]\n") };
-        assert!(read(&bad).unwrap_err().to_string().contains("all 2 records are bad"));
     }
 
     #[test]
@@ -271,7 +335,7 @@ mod tests {
         let missing = Source { path: dir.path().join("none.csv"), ..source(&dir, "a.csv", b"") };
         assert!(read(&missing).unwrap_err().to_string().ends_with("none.csv: no such file"));
         let message = |name, content: &[u8]| read(&source(&dir, name, content)).unwrap_err().to_string();
-        assert!(message("a.parquet", b"x").contains("data.format"));
+        assert!(message("a.parquet", b"x").contains("set format"));
         assert!(message("a.tsv", b"\xff\xfea\0").contains("UTF-16"));
     }
 

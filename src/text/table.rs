@@ -4,11 +4,11 @@ use super::records::{Parsed, RawLabel, Record, Source, lines, quoted, utf8};
 use crate::error::{Error, Result};
 use csv::ByteRecord;
 
-/// Comma-separated rows; empty lines are skipped.
+/// Comma-separated rows; empty lines are skipped. With them [`Records::guessed`](super::records::Records::guessed).
 ///
 /// # Errors
 /// A header without the wanted columns; a quote that is never closed.
-pub(super) fn parse_csv(content: &[u8], source: &Source) -> Result<Vec<Parsed>> {
+pub(super) fn parse_csv(content: &[u8], source: &Source) -> Result<(Vec<Parsed>, Option<usize>)> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(content);
     let mut table = Table::new(source);
     let mut row = ByteRecord::new();
@@ -28,19 +28,20 @@ pub(super) fn parse_csv(content: &[u8], source: &Source) -> Result<Vec<Parsed>> 
         let fields: Result<Vec<&str>, String> = row.iter().map(utf8).collect();
         table.row(line, fields)?;
     }
-    Ok(table.rows)
+    Ok((table.rows, table.guessed))
 }
 
-/// Tab-separated rows without quoting; empty lines are skipped.
+/// Tab-separated rows without quoting; empty lines are skipped. With them
+/// [`Records::guessed`](super::records::Records::guessed).
 ///
 /// # Errors
 /// A header without the wanted columns.
-pub(super) fn parse_tsv(content: &[u8], source: &Source) -> Result<Vec<Parsed>> {
+pub(super) fn parse_tsv(content: &[u8], source: &Source) -> Result<(Vec<Parsed>, Option<usize>)> {
     let mut table = Table::new(source);
     for (line, bytes) in lines(content).filter(|(_, bytes)| !bytes.is_empty()) {
         table.row(line, utf8(bytes).map(|text| text.split('\t').collect()))?;
     }
-    Ok(table.rows)
+    Ok((table.rows, table.guessed))
 }
 
 fn newlines(bytes: &[u8]) -> usize {
@@ -55,19 +56,28 @@ struct Columns {
     label: Option<usize>,
 }
 
+/// Where a name is: as it is written, else the only one that differs from it in capitals and small letters alone.
+fn position(names: &[String], name: &str) -> Option<usize> {
+    let alike = || {
+        let mut alike = (0..names.len()).filter(|&i| names[i].to_lowercase() == name.to_lowercase());
+        alike.next().filter(|_| alike.next().is_none())
+    };
+    names.iter().position(|n| n == name).or_else(alike)
+}
+
 impl Columns {
     /// Finds the wanted columns among `names`; the error is the missing one's name and key.
     fn find(names: Vec<String>, source: &Source) -> Result<Columns, (Vec<String>, String, &'static str)> {
-        let at = |name: &str| names.iter().position(|n| n == name);
+        let at = |name: &str| position(&names, name);
         let fields = &source.fields;
         let wanted = |name: Option<&String>, key| match name {
             Some(name) => at(name).map(Some).ok_or((name.clone(), key)),
             None => Ok(None),
         };
         let found = (|| {
-            let text = at(&fields.text).ok_or((fields.text.clone(), "data.text_column"))?;
-            let text_pair = wanted(fields.text_pair.as_ref(), "data.text_pair_column")?.or(at("text_pair"));
-            let label = wanted(fields.label.as_ref(), "data.label_column")?;
+            let text = at(&fields.text).ok_or((fields.text.clone(), "text_column"))?;
+            let text_pair = wanted(fields.text_pair.as_ref(), "text_pair_column")?.or(at("text_pair"));
+            let label = wanted(fields.label.as_ref(), "label_column")?;
             Ok((text, text_pair, label))
         })();
         match found {
@@ -86,7 +96,7 @@ impl Columns {
         if row.len() > self.names.len() {
             let names = quoted(&self.names);
             return Err(format!(
-                "found {} columns, but only {} are named ({names}): a stray separator, or name all of them with data.columns",
+                "found {} columns, but only {} are named ({names}): a stray separator, or name all of them with columns",
                 row.len(),
                 self.names.len()
             ));
@@ -105,11 +115,12 @@ struct Table<'a> {
     source: &'a Source,
     columns: Option<Columns>,
     rows: Vec<Parsed>,
+    guessed: Option<usize>,
 }
 
 impl<'a> Table<'a> {
     fn new(source: &'a Source) -> Self {
-        Table { source, columns: None, rows: Vec::new() }
+        Table { source, columns: None, rows: Vec::new(), guessed: None }
     }
 
     fn row(&mut self, line: usize, row: Result<Vec<&str>, String>) -> Result<()> {
@@ -122,6 +133,7 @@ impl<'a> Table<'a> {
                 if is_header {
                     return Ok(());
                 }
+                self.guessed = self.source.header.is_none().then_some(line);
                 columns
             }
         };
@@ -134,7 +146,7 @@ impl<'a> Table<'a> {
     fn settle(&self, line: usize, first: &[&str]) -> Result<(Columns, bool)> {
         let fields = &self.source.fields;
         let names: Vec<String> = first.iter().map(|name| name.trim().to_string()).collect();
-        let holds = |name: &String| names.contains(name);
+        let holds = |name: &String| position(&names, name).is_some();
         let (text, label) = (holds(&fields.text), fields.label.as_ref().map(holds));
         let header = match self.source.header {
             Some(header) => header,
@@ -142,13 +154,13 @@ impl<'a> Table<'a> {
             // One of the two names is there: a header with another name for the other, all but surely.
             None => {
                 let (there, name, key) = match (text, &fields.label) {
-                    (true, Some(label)) => (&fields.text, label, "data.label_column"),
-                    _ => (fields.label.as_ref().unwrap_or(&fields.text), &fields.text, "data.text_column"),
+                    (true, Some(label)) => (&fields.text, label, "label_column"),
+                    _ => (fields.label.as_ref().unwrap_or(&fields.text), &fields.text, "text_column"),
                 };
                 let names = quoted(&names);
                 let why = format!(
                     "this row ({names}) has {there:?} but no {name:?}: set {key} to one of its names, \
-                     or data.header = false if it is a record"
+                     or header = false if it is a record"
                 );
                 return Err(self.error(line, &why));
             }
@@ -162,7 +174,7 @@ impl<'a> Table<'a> {
             }
         };
         let columns = Columns::find(names, self.source).map_err(|(names, name, key)| {
-            let (place, names) = (if header { "the header" } else { "data.columns" }, quoted(names));
+            let (place, names) = (if header { "the header" } else { "columns" }, quoted(names));
             self.error(line, &format!("no column {name:?} in {place} ({names}): set {key}"))
         })?;
         Ok((columns, header))
@@ -184,8 +196,8 @@ mod tests {
     }
 
     /// `line:text|pair|label` of each record, `line!why` of each bad one.
-    fn show(parsed: Result<Vec<Parsed>>) -> Vec<String> {
-        let rows = parsed.unwrap().into_iter().map(|row| match row {
+    fn show(parsed: Result<(Vec<Parsed>, Option<usize>)>) -> Vec<String> {
+        let rows = parsed.unwrap().0.into_iter().map(|row| match row {
             Ok(r) => {
                 let label = r.label.as_ref().map_or("-", |l| l.as_str());
                 format!("{}:{}|{}|{label}", r.line, r.text, r.text_pair.unwrap_or("-".into()))
@@ -204,6 +216,22 @@ mod tests {
     }
 
     #[test]
+    fn a_header_may_be_in_capitals() {
+        assert_eq!(show(parse_csv(b"Label,TEXT,Text_Pair\n1,a,b\n", &source())), ["2:a|b|1"]);
+        assert_eq!(show(parse_csv(b"Text,label,text\nno,1,a\n", &source())), ["2:a|-|1"], "the exact name wins");
+        let message = parse_csv(b"Text,label,TEXT\na,1,b\n", &source()).unwrap_err().to_string();
+        assert!(message.contains("no \"text\": set text_column"), "two that are alike: {message}");
+    }
+
+    #[test]
+    fn a_first_row_that_names_nothing_is_known_as_a_guess() {
+        let guessed = |content: &[u8], source: &Source| parse_csv(content, source).unwrap().1;
+        assert_eq!(guessed(b"\nreview,sentiment\na,1\n", &source()), Some(2));
+        assert_eq!(guessed(b"text,label\na,1\n", &source()), None);
+        assert_eq!(guessed(b"review,sentiment\na,1\n", &Source { header: Some(false), ..source() }), None);
+    }
+
+    #[test]
     fn a_file_without_header_has_default_or_given_names() {
         assert_eq!(show(parse_tsv(b"good\t1\nbad\t0", &source())), ["1:good|-|1", "2:bad|-|0"]);
         let pair = Fields { text_pair: Some("b".into()), ..Fields::default() };
@@ -212,7 +240,7 @@ mod tests {
         assert_eq!(show(parse_tsv(b"4.5\tx\ty", &Source { columns, ..source() })), ["1:x|y|4.5"]);
         let columns = Some(vec!["a".into(), "b".into()]);
         let message = parse_tsv(b"x\ty", &Source { columns, ..source() }).unwrap_err().to_string();
-        assert!(message.contains("no column \"text\" in data.columns"), "{message}");
+        assert!(message.contains("no column \"text\" in columns"), "{message}");
     }
 
     #[test]
@@ -226,9 +254,9 @@ mod tests {
     #[test]
     fn a_header_with_other_names_is_not_taken_for_a_record() {
         let message = parse_tsv(b"sentence\tlabel\nx\t1", &source()).unwrap_err().to_string();
-        assert!(message.starts_with("f:1: ") && message.contains("data.text_column"), "{message}");
+        assert!(message.starts_with("f:1: ") && message.contains("text_column"), "{message}");
         let message = parse_tsv(b"text\tscore\nx\t1", &source()).unwrap_err().to_string();
-        assert!(message.contains("no \"label\"") && message.contains("data.label_column"), "{message}");
+        assert!(message.contains("no \"label\"") && message.contains("label_column"), "{message}");
         let forced = Source { header: Some(false), ..source() };
         assert_eq!(show(parse_tsv(b"sentence\tlabel", &forced)), ["1:sentence|-|label"]);
         let forced = Source { header: Some(true), ..source() };

@@ -15,7 +15,6 @@ const CHUNK: usize = 32;
 /// A tokenizer without padding and truncation of its own.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    fingerprint: [u8; 32],
 }
 
 /// One encoded input, special tokens included.
@@ -44,7 +43,7 @@ impl Tokenizer {
         };
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
-        Ok(Tokenizer { inner, fingerprint: Self::fingerprint_of(dir)? })
+        Ok(Tokenizer { inner })
     }
 
     /// Encodes one text, or a pair, to at most `max_length` tokens, special tokens included.
@@ -59,7 +58,7 @@ impl Tokenizer {
         let special = self.inner.get_post_processor().map_or(0, |p| p.added_tokens(pair.is_some()));
         if max_length <= special {
             let why = format!("max_length {max_length} leaves no room for text beside {special} special tokens");
-            return Err(Error::input(format!("{why}; raise data.max_length")));
+            return Err(Error::input(format!("{why}; raise max_length")));
         }
         let mut first = self.inner.encode_fast(text, false).map_err(failed)?;
         let mut second = pair.map(|pair| self.inner.encode_fast(pair, false)).transpose().map_err(failed)?;
@@ -93,12 +92,7 @@ impl Tokenizer {
         self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
     }
 
-    /// BLAKE3 of the files that the tokenizer was read from.
-    pub fn fingerprint(&self) -> [u8; 32] {
-        self.fingerprint
-    }
-
-    /// The fingerprint of the tokenizer in a folder, without parsing it.
+    /// BLAKE3 of the files that [`Self::from_folder`] reads, without parsing them.
     ///
     /// # Errors
     /// As [`Self::from_folder`] for files that are not there or cannot be read.
@@ -171,8 +165,8 @@ mod tests {
         let encoded = saved.encode("a b c", None, 8).unwrap();
         assert_eq!((encoded.ids.len(), encoded.truncated), (5, false));
         assert_eq!(encoded, plain.encode("a b c", None, 8).unwrap());
-        assert_ne!(plain.fingerprint(), saved.fingerprint());
-        assert_eq!(saved.fingerprint(), Tokenizer::fingerprint_of(other.path()).unwrap());
+        let fingerprint = |dir: &tempfile::TempDir| Tokenizer::fingerprint_of(dir.path()).unwrap();
+        assert_ne!(fingerprint(&dir), fingerprint(&other));
         assert_eq!(saved.vocab_size(), 5 + 52);
     }
 
@@ -184,7 +178,7 @@ mod tests {
         assert_eq!(encoded.ids, [2, 5, 7, 3, 9, 11, 13, 3]);
         assert_eq!((encoded.type_ids, encoded.truncated), (vec![0, 0, 0, 0, 1, 1, 1, 1], true));
         assert_eq!(tokenizer.encode("", None, 8).unwrap().ids, [2, 3]);
-        assert!(tokenizer.encode("a", None, 2).unwrap_err().to_string().contains("data.max_length"));
+        assert!(tokenizer.encode("a", None, 2).unwrap_err().to_string().contains("raise max_length"));
     }
 
     #[test]

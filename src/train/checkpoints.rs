@@ -33,7 +33,11 @@ impl Checkpoints {
                 optimizer::write(to, &stepper.params, &stepper.optimizer)?;
                 state.write(to)
             })?;
-            self.limit.map_or(Ok(()), |limit| dir.rotate(limit, state.best_global_step.filter(|_| self.keeps_best)))
+            let best = state.best_global_step.filter(|_| self.keeps_best);
+            if let Some(Err(e)) = self.limit.map(|limit| dir.rotate(limit, best)) {
+                tracing::warn!("an old checkpoint stays: {e}");
+            }
+            Ok(())
         };
         let result = self.dir.as_ref().map_or(Ok(()), write);
         let result = result.map_err(|e| {

@@ -12,6 +12,8 @@ pub struct Clock {
     pub seconds: f64,
     /// Up to the last line.
     pub all_tokens: u64,
+    /// Steps of this process.
+    pub steps: u64,
     /// Seconds from the start of the process.
     pub first_step: Option<f64>,
 }
@@ -25,7 +27,7 @@ impl Default for Clock {
 impl Clock {
     /// Starts now.
     pub fn new() -> Self {
-        Clock { since: Instant::now(), tokens: 0, seconds: 0.0, all_tokens: 0, first_step: None }
+        Clock { since: Instant::now(), tokens: 0, seconds: 0.0, steps: 0, all_tokens: 0, first_step: None }
     }
 
     /// Real tokens of all ranks over wall time since the last line.
@@ -39,6 +41,12 @@ impl Clock {
         self.all_tokens += self.tokens;
         self.tokens = 0;
         self.since = Instant::now();
+    }
+
+    /// Seconds that `steps` more take at the pace so far; `None` before the first or after the last.
+    pub fn left(&self, steps: u64) -> Option<f64> {
+        let so_far = self.seconds + self.since.elapsed().as_secs_f64();
+        (self.steps > 0 && steps > 0).then(|| so_far / self.steps as f64 * steps as f64)
     }
 
     /// Leaves out what happened since: evaluation and saving.

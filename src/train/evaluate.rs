@@ -4,7 +4,7 @@ use crate::comm::{Collective, Op};
 use crate::data::batch::{Batch, Labels};
 use crate::data::dataset::Dataset;
 use crate::data::sampler;
-use crate::error::Result;
+use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::metrics::Metrics;
 use crate::nn::Params;
 use crate::tasks::Model;
@@ -74,7 +74,13 @@ pub fn evaluate(
     let outputs = outputs(model, params, dataset, comm, device, micro_batch_tokens)?;
     let sum: f64 = outputs.losses.iter().map(|&x| f64::from(x)).sum();
     let labels: Vec<_> = (0..dataset.len()).map(|i| dataset.label(i)).collect();
-    let mut metrics = vec![("loss", sum / outputs.losses.len() as f64)];
+    let loss = sum / outputs.losses.len() as f64;
+    if !loss.is_finite() {
+        return Err(
+            Error::new(ErrorKind::NonFinite, format!("the evaluation loss is {loss}: the model has diverged")).shared()
+        );
+    }
+    let mut metrics = vec![("loss", loss)];
     metrics.extend(model.task.metrics(&outputs.logits, &labels));
     Ok(metrics)
 }

@@ -6,6 +6,8 @@ pub mod clock;
 pub mod evaluate;
 pub mod feed;
 pub mod report;
+pub mod resumed;
+pub mod same_everywhere;
 pub mod session;
 pub mod settings;
 pub mod staged;

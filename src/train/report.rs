@@ -2,26 +2,23 @@
 
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::import::Report;
-use crate::comm::Collective;
+use crate::config::Config;
 use crate::data::prepare::Prepared;
-use crate::observe::logs::tell;
+use crate::observe::logs::{self, tell};
 use crate::observe::table::table;
+use crate::observe::{memory, progress};
+use crate::optim::Schedule;
+use crate::train::clock::Clock;
+use crate::train::resumed::Resumed;
 use crate::train::session::{Head, Session, cache_word};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Names shown of a long list.
 const SHOWN: usize = 8;
 
-/// Prints a line on rank 0.
-pub fn say(comm: &dyn Collective, line: &str) {
-    if comm.is_main() {
-        tell(line);
-    }
-}
-
-/// The short header of a run.
-pub fn header(session: &Session, from: Option<&Path>) {
+/// The short header of a run; `changed` are the settings that differ from the checkpoint's.
+pub fn header(session: &Session, resumed: Option<&Resumed>, schedule: &Schedule, changed: &[String]) {
     let comm = session.comm.as_ref();
     if !comm.is_main() {
         return;
@@ -33,8 +30,10 @@ pub fn header(session: &Session, from: Option<&Path>) {
         format!("trainer   {}", env!("CARGO_PKG_VERSION")),
         format!("model     {} ({family}, {parameters} parameters)", config.model.path.display()),
     ];
-    if let Some(from) = from {
-        lines.push(format!("resumed   from {}", from.display()));
+    if let Some(Resumed { from, state, .. }) = resumed {
+        let (step, ranks) = (state.global_step, state.world);
+        lines.push(format!("resumed   from {}: step {step}, written by {ranks} rank{}", from.display(), plural(ranks)));
+        lines.extend(changed.iter().map(|line| format!("changed   {line}")));
     }
     let head = match &data.head {
         Head::Classes(labels) => format!("{} labels: {}", labels.len(), shortened(labels)),
@@ -50,15 +49,22 @@ pub fn header(session: &Session, from: Option<&Path>) {
         "batch     {} sequences a step over all ranks; micro-batches of up to {} tokens; max_length {}",
         config.train.global_batch_size, config.train.micro_batch_tokens, session.max_length
     ));
+    let Schedule { learning_rate, warmup_steps, total_steps, .. } = *schedule;
+    let kind = config.train.lr_scheduler_type;
+    lines.push(format!(
+        "steps     {total_steps} in all; learning rate {learning_rate:e}, {kind}, {warmup_steps} steps of warm-up; AdamW"
+    ));
     let threads = tch::get_num_threads();
     let (world, backend) = (comm.world(), comm.name());
     let device = if session.device == tch::Device::Cpu { "CPU" } else { "one GPU each" };
-    lines.push(format!(
-        "ranks     {world} ({backend}, {device}, {threads} thread{} each)",
-        if threads == 1 { "" } else { "s" }
-    ));
+    lines.push(format!("ranks     {world} ({backend}, {device}, {threads} thread{} each)", plural(threads as usize)));
+    lines.push(format!("output    {}", config.output_dir.display()));
     lines.extend(weights(&loaded.report));
     tell(&lines.join("\n"));
+}
+
+fn plural(n: usize) -> &'static str {
+    if n == 1 { "" } else { "s" }
 }
 
 /// A number of parameters: `22.7 M`, `26 k`.
@@ -106,25 +112,35 @@ fn shortened(names: &[String]) -> String {
     text
 }
 
-/// The table at the end: evaluations, then facts of the run.
-pub fn closing(state: &TrainerState, facts: &[(&str, String)]) {
-    let evaluations: Vec<&serde_json::Map<String, Value>> =
+/// The tables at the end: evaluations, then facts of the run. `best` is the step whose model became the final one.
+pub fn closing(state: &TrainerState, clock: &Clock, peak_rss: u64, config: &Config, best: Option<u64>) {
+    if logs::is_json() {
+        return;
+    }
+    let evaluations: Vec<&Map<String, Value>> =
         state.log_history.iter().filter_map(Value::as_object).filter(|line| line.contains_key("eval_loss")).collect();
     if let Some(last) = evaluations.last() {
         let names: Vec<&str> = last.keys().map(String::as_str).filter(|name| name.starts_with("eval_")).collect();
         let mut head = vec!["step"];
         head.extend(names.iter().map(|name| name.trim_start_matches("eval_")));
         let number = |v: Option<&Value>| v.and_then(Value::as_f64).map_or_else(String::new, |x| format!("{x:.4}"));
-        let rows: Vec<Vec<String>> = evaluations
-            .iter()
-            .map(|line| {
-                let mut row = vec![line.get("step").map_or_else(String::new, Value::to_string)];
-                row.extend(names.iter().map(|name| number(line.get(*name))));
-                row
-            })
-            .collect();
-        tell(&table(&head, &rows));
+        let rows = evaluations.iter().map(|line| {
+            let step = line.get("step").and_then(Value::as_u64).unwrap_or_default();
+            let mark = if state.best_global_step == Some(step) { " best" } else { "" };
+            let numbers = names.iter().map(|name| number(line.get(*name)));
+            [format!("{step}{mark}")].into_iter().chain(numbers).collect()
+        });
+        tell(&table(&head, &rows.collect::<Vec<Vec<String>>>()));
     }
-    let rows: Vec<Vec<String>> = facts.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]).collect();
+    let model = config.output_dir.join("final").display().to_string();
+    let mut facts = Vec::new();
+    if clock.steps > 0 {
+        facts.push(("training time", progress::clock(clock.seconds)));
+        facts.push(("tokens per second", format!("{:.0}", clock.all_tokens as f64 / clock.seconds.max(1e-9))));
+        facts.push(("seconds to first step", format!("{:.1}", clock.first_step.unwrap_or_default())));
+    }
+    facts.push(("peak memory of a rank", memory::human(peak_rss)));
+    facts.push(("model", best.map_or_else(|| model.clone(), |step| format!("{model} (step {step})"))));
+    let rows: Vec<Vec<String>> = facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     tell(&table(&["run", ""], &rows));
 }

@@ -3,8 +3,8 @@
 use crate::checkpoint::import::{self, Report};
 use crate::comm::Collective;
 use crate::config::{Config, TaskKind};
-use crate::data::CacheUse;
 use crate::data::prepare::{Prepared, Target, prepare};
+use crate::data::{CacheUse, Sampler};
 use crate::error::{Context, Error, Result};
 use crate::models::hf_names::HfNames;
 use crate::models::registry::{self, DropoutOverrides};
@@ -13,6 +13,8 @@ use crate::tasks::regression::Regression;
 use crate::tasks::sequence_classification::SequenceClassification;
 use crate::tasks::{Model, Task, labels};
 use crate::text::tokenizer::Tokenizer;
+use crate::train::resumed::Resumed;
+use crate::train::same_everywhere;
 use crate::train::settings::source;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -153,19 +155,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// Reads everything that the configuration names. `weights` replaces `model.path` as the place of the weights
-    /// (a checkpoint that the run goes on from), `known_labels` fixes the order of labels then.
+    /// Reads everything that the configuration names; a checkpoint that the run goes on from replaces `model.path` as
+    /// the place of the weights, and fixes the order of labels.
     ///
     /// All ranks call it; a failure of one is everybody's.
     ///
     /// # Errors
     /// Exit 2 for what is wrong with the model folder or the data.
-    pub fn open(
-        config: Config,
-        comm: Arc<dyn Collective>,
-        weights: Option<&Path>,
-        known_labels: Option<Vec<String>>,
-    ) -> Result<Self> {
+    pub fn open(config: Config, comm: Arc<dyn Collective>, resumed: Option<&Resumed>) -> Result<Self> {
+        let known_labels = resumed.and_then(|resumed| resumed.state.labels.clone());
         let device = comm.device();
         let folder = &config.model.path;
         let open = || -> Result<(Declared, usize)> {
@@ -187,16 +185,27 @@ impl Session {
             data.eval.as_ref().map_or(Ok(()), |eval| declared.check_vocabulary(eval))?;
             Ok(data)
         })?;
-        if let Some(weights) = weights {
-            weights.clone_into(&mut declared.folder);
+        if let Some(resumed) = resumed {
+            resumed.from.clone_into(&mut declared.folder);
         }
         let loaded = declared.load(&data.head, device, config.seed).and_then(|mut loaded| {
             loaded.params = loaded.params.with_gradients()?;
             Ok(loaded)
         });
         let loaded = comm.agree(loaded, "loading the model")?;
-        check_layout(comm.as_ref(), &loaded.params)?;
-        Ok(Session { config, comm, device, loaded, data, max_length })
+        let session = Session { config, comm, device, loaded, data, max_length };
+        same_everywhere::check(&session, resumed.map_or(0, |resumed| resumed.state.global_step))?;
+        Ok(session)
+    }
+
+    /// The order of the training data and its division over the ranks.
+    ///
+    /// # Errors
+    /// As [`Sampler::new`].
+    pub fn sampler(&self) -> Result<Sampler> {
+        let train = &self.config.train;
+        let lengths = self.data.train.dataset.lengths();
+        Sampler::new(self.config.seed, lengths, train.global_batch_size, self.comm.world(), train.micro_batch_tokens)
     }
 }
 
@@ -252,21 +261,6 @@ fn sorted(labels: &[String]) -> Vec<&String> {
     let mut sorted: Vec<&String> = labels.iter().collect();
     sorted.sort();
     sorted
-}
-
-/// Ranks that would lay the model out differently must not reduce each other's gradients.
-fn check_layout(comm: &dyn Collective, params: &Params) -> Result<()> {
-    let mine = format!("{:016x}", params.fingerprint()).into_bytes();
-    let first = comm.broadcast_bytes(mine.clone(), 0, "layout of the model")?;
-    let same = if first == mine {
-        Ok(())
-    } else {
-        Err(Error::other(format!(
-            "rank {}: its model differs from rank 0's: do all hosts read the same model.path and configuration?",
-            comm.rank()
-        )))
-    };
-    comm.agree(same, "layout of the model")
 }
 
 /// Whether the tokens of a data set came from the cache, for a person.

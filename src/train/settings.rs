@@ -50,35 +50,23 @@ pub fn source(config: &config::DataConfig, path: &Path, key: &str) -> Result<Sou
     })
 }
 
-/// Settings that the order of data follows from: with another value the run would see samples twice or never.
-const DATA_ORDER: &[&str] = &[
-    "seed",
-    "task.kind",
-    "task.labels",
-    "data.train",
-    "data.max_length",
-    "data.text_column",
-    "data.text_pair_column",
-    "data.label_column",
-    "data.columns",
-    "data.header",
-    "data.format",
-    "data.on_bad_record",
-    "train.global_batch_size",
-];
+/// Settings that the order of data follows from by themselves.
+const ORDER: &[&str] = &["seed", "train.global_batch_size"];
 
 /// Lists the settings that differ from the checkpoint's, one line each, and refuses those that change the data order
-/// unless `allowed`. `same_data` tells whether the tokenised training data is what it was.
+/// unless `allowed`: with another one the run would see samples twice or never. `same_data` tells whether the tokenised
+/// training data is what it was, under whatever name.
 ///
 /// # Errors
 /// Exit 2, with the settings that stand in the way and the ways out.
 pub fn compare(now: &Config, before: &Config, same_data: bool, allowed: bool) -> Result<Vec<String>> {
     let differences = now.differences(before);
     let line = |(key, now, before): &(String, String, String)| format!("{key} = {now} (was {before})");
-    let mut refused: Vec<String> =
-        differences.iter().filter(|(key, ..)| DATA_ORDER.contains(&key.as_str())).map(line).collect();
-    if !same_data && refused.is_empty() {
-        refused.push(format!("the content of {} (or the tokenizer) is not what it was", now.data.train.display()));
+    let matters =
+        |key: &str| ORDER.contains(&key) || (!same_data && (key.starts_with("data.") || key == "task.labels"));
+    let mut refused: Vec<String> = differences.iter().filter(|(key, ..)| matters(key)).map(line).collect();
+    if !same_data {
+        refused.push(format!("the content of {}, or the tokenizer, is not what it was", now.data.train.display()));
     }
     if !refused.is_empty() && !allowed {
         return Err(Error::input(format!(

@@ -5,20 +5,21 @@ use crate::checkpoint::{RunDir, TrainerState, optimizer};
 use crate::comm::{Collective, Op};
 use crate::config::{Config, IntervalStrategy};
 use crate::data::{Dataset, Sampler};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::metrics::Metrics;
 use crate::observe::metrics_file::MetricsFile;
 use crate::observe::progress::Progress;
 use crate::observe::signals::StopFlag;
-use crate::observe::{memory, progress};
+use crate::observe::{logs, memory, progress};
 use crate::optim::{AdamW, AdamWConfig};
 use crate::train::checkpoints::Checkpoints;
 use crate::train::clock::Clock;
+use crate::train::resumed::Resumed;
 use crate::train::session::{Loaded, Session};
 use crate::train::step::{StepConfig, StepOutcome, Stepper};
 use crate::train::{evaluate, feed, report, settings};
 use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 use tch::Device;
@@ -55,6 +56,8 @@ pub struct Trainer {
     state: TrainerState,
     steps_per_epoch: u64,
     clock: Clock,
+    /// The step of the newest checkpoint in the folder.
+    saved: Option<u64>,
     start: Start,
 }
 
@@ -74,31 +77,19 @@ impl Trainer {
     /// # Errors
     /// Exit 2 for what is wrong with the configuration, the folders or the data; the same error on every rank.
     pub fn open(config: Config, comm: Arc<dyn Collective>, start: Start) -> Result<Self> {
-        let (dir, from) = open_dir(&config, comm.as_ref(), &start)?;
-        let before = from.as_deref().map(TrainerState::read).transpose();
-        let before = comm.agree(before, "reading the checkpoint")?;
-        let known = before.as_ref().and_then(|state| state.labels.clone());
-        let session = Session::open(config, Arc::clone(&comm), from.as_deref(), known)?;
-        report::header(&session, from.as_deref());
+        let (dir, resumed) = Resumed::find(&config, comm.as_ref(), &start)?;
+        let session = Session::open(config, Arc::clone(&comm), resumed.as_ref())?;
+        let fingerprint = hex(&session.data.train.dataset.fingerprint());
+        let allowed = start.allow_new_data_order;
+        let check = resumed.as_ref().map(|r| r.check(&session.config, &fingerprint, allowed)).transpose();
+        let changed = comm.agree(check, "comparing settings")?.unwrap_or_default();
+        let sampler = session.sampler()?;
+        let steps_per_epoch = sampler.steps_per_epoch();
+        let max_steps = total_steps(&session.config, steps_per_epoch);
+        let schedule = settings::schedule(&session.config, max_steps);
+        report::header(&session, resumed.as_ref(), &schedule, &changed);
         let Session { config, device, loaded, data, .. } = session;
         let Loaded { model, params, names, .. } = loaded;
-
-        let sampler = Sampler::new(
-            config.seed,
-            data.train.dataset.lengths(),
-            config.train.global_batch_size,
-            comm.world(),
-            config.train.micro_batch_tokens,
-        )?;
-        let steps_per_epoch = sampler.steps_per_epoch();
-        let max_steps = total_steps(&config, steps_per_epoch);
-        let fingerprint = hex(&data.train.dataset.fingerprint());
-        if let Some(before) = &before {
-            let check = check_settings(&config, before, &fingerprint, start.allow_new_data_order);
-            for line in comm.agree(check, "comparing settings")? {
-                report::say(comm.as_ref(), &format!("changed   {line}"));
-            }
-        }
 
         let adamw = AdamWConfig {
             beta1: config.train.adam_beta1,
@@ -107,15 +98,14 @@ impl Trainer {
             weight_decay: config.train.weight_decay,
         };
         let mut optimizer = AdamW::new(adamw, params.stages().iter().map(|s| &s.weights))?;
-        if let (Some(from), Some(state)) = (&from, &before) {
+        if let Some(Resumed { from, state, .. }) = &resumed {
             let read = optimizer::read(from, &params, &mut optimizer, state.global_step);
             comm.agree(read, "reading the optimizer's state")?;
         }
-        let step_config = StepConfig {
-            seed: config.seed,
-            schedule: settings::schedule(&config, max_steps),
-            max_grad_norm: config.train.max_grad_norm,
-        };
+        let step_config = StepConfig { seed: config.seed, schedule, max_grad_norm: config.train.max_grad_norm };
+        let from = resumed.as_ref().map(|r| r.from.clone());
+        let saved = resumed.as_ref().filter(|r| r.own).map(|r| r.state.global_step);
+        let before = resumed.map(|r| r.state);
         let state = TrainerState {
             format: TrainerState::format(),
             global_step: before.as_ref().map_or(0, |b| b.global_step),
@@ -159,6 +149,7 @@ impl Trainer {
             state,
             steps_per_epoch,
             clock,
+            saved,
             start,
         })
     }
@@ -172,6 +163,9 @@ impl Trainer {
         let Data { train, sampler, device, .. } = &self.data;
         let feed = feed::feed(Arc::clone(train), sampler.clone(), self.comm.rank(), *device, first, last)?;
         self.clock = Clock::new();
+        if first > last {
+            self.progress.line(&format!("nothing left to train: {} of {last} steps are taken", first - 1));
+        }
         for input in feed {
             let input = input?;
             let step = input.step;
@@ -181,6 +175,7 @@ impl Trainer {
                 return Ok(Ended::Stopped { step: self.state.global_step });
             };
             self.clock.tokens += input.tokens;
+            self.clock.steps += 1;
             self.clock.first_step.get_or_insert_with(|| self.start.began.elapsed().as_secs_f64());
             self.state.global_step = step;
             self.state.epoch = step as f64 / self.steps_per_epoch as f64;
@@ -218,12 +213,10 @@ impl Trainer {
         let rate = self.clock.rate();
         let StepOutcome { loss, grad_norm, learning_rate } = *outcome;
         let (step, last) = (self.state.global_step, self.state.max_steps);
-        self.progress.line(
-            &format!(
-                "step {step:>5}/{last}  loss {loss:.4}  grad_norm {grad_norm:.3}  lr {learning_rate:.2e}  {rate:.0} tokens/s"
-            ),
-            true,
-        );
+        let left = self.clock.left(last - step).map_or_else(String::new, |s| format!("  {} left", progress::clock(s)));
+        self.progress.line(&format!(
+            "step {step:>5}/{last}  loss {loss:.4}  grad_norm {grad_norm:.3}  lr {learning_rate:.2e}  {rate:.0} tokens/s{left}"
+        ));
         self.clock.lap();
         self.record(json!({
             "step": step, "epoch": self.state.epoch, "loss": loss, "grad_norm": grad_norm,
@@ -241,7 +234,7 @@ impl Trainer {
         let best = self.track_best(&metrics);
         let step = self.state.global_step;
         let text: Vec<String> = metrics.iter().map(|(name, value)| format!("eval_{name} {value:.4}")).collect();
-        self.progress.line(&format!("step {step:>5}/{}  {}", self.state.max_steps, text.join("  ")), false);
+        self.progress.line(&format!("step {step:>5}/{}  {}", self.state.max_steps, text.join("  ")));
         let mut line = Map::from_iter([("step".into(), json!(step)), ("epoch".into(), json!(self.state.epoch))]);
         line.extend(metrics.into_iter().map(|(name, value)| (format!("eval_{name}"), json!(value))));
         self.record(Value::Object(line))?;
@@ -264,13 +257,25 @@ impl Trainer {
         better
     }
 
+    /// Writes the checkpoint of this step, unless it is there already.
     fn save(&mut self) -> Result<()> {
         let (checkpoints, stepper, state) = (&self.checkpoints, &self.stepper, &self.state);
-        self.clock.pause(|| checkpoints.save(stepper, state))
+        if self.saved == Some(state.global_step) {
+            return Ok(());
+        }
+        self.clock.pause(|| checkpoints.save(stepper, state))?;
+        self.saved = Some(state.global_step);
+        let folder = format!("checkpoint-{}", state.global_step);
+        let path = self.config.output_dir.join(folder);
+        self.progress.line(&format!("step {:>5}/{}  saved {}", state.global_step, state.max_steps, path.display()));
+        Ok(())
     }
 
     /// Adds a line to `metrics.jsonl` and to the history that checkpoints carry.
     fn record(&mut self, line: Value) -> Result<()> {
+        if self.comm.is_main() {
+            logs::tell_metrics(&line);
+        }
         let result = self.metrics.as_mut().map_or(Ok(()), |file| file.write(&line));
         self.state.log_history.push(line);
         // A failure is rank 0's alone, so it takes the job down by itself.
@@ -296,48 +301,12 @@ impl Trainer {
                 "best_global_step": self.state.best_global_step,
             }))?;
         }
-        let took = progress::clock(self.clock.seconds);
-        let seconds_to_first = self.clock.first_step.unwrap_or_default();
-        let peak = memory::human(peaks.iter().copied().max().unwrap_or_default());
         if self.comm.is_main() {
-            report::closing(
-                &self.state,
-                &[
-                    ("training time", took),
-                    ("tokens per second", format!("{rate:.0}")),
-                    ("seconds to first step", format!("{seconds_to_first:.1}")),
-                    ("peak memory of a rank", peak),
-                    ("model", self.config.output_dir.join("final").display().to_string()),
-                ],
-            );
+            let peak = peaks.iter().copied().max().unwrap_or_default();
+            report::closing(&self.state, &self.clock, peak, &self.config, best);
         }
         Ok(Ended::Finished)
     }
-}
-
-/// Opens the run's folder on rank 0 and tells all ranks the checkpoint to start from.
-fn open_dir(config: &Config, comm: &dyn Collective, start: &Start) -> Result<(Option<RunDir>, Option<PathBuf>)> {
-    let open = || {
-        let (dir, from) = RunDir::open(&config.output_dir, &start.resume, config.overwrite_output_dir)?;
-        if from.is_none() && dir.would_remove(&config.model.path) {
-            let path = config.model.path.display();
-            return Err(Error::input(format!(
-                "model.path {path} lies in the output_dir that this run would overwrite"
-            )));
-        }
-        Ok((dir, from))
-    };
-    let opened = if comm.is_main() { open().map(Some) } else { Ok(None) };
-    let (dir, from) = comm.agree(opened, "opening output_dir")?.unzip();
-    let from = from.flatten().map(|path| path.display().to_string().into_bytes()).unwrap_or_default();
-    let from = comm.broadcast_bytes(from, 0, "the checkpoint to start from")?;
-    let from = (!from.is_empty()).then(|| PathBuf::from(String::from_utf8_lossy(&from).into_owned()));
-    Ok((dir, from))
-}
-
-fn check_settings(config: &Config, before: &TrainerState, data: &str, allowed: bool) -> Result<Vec<String>> {
-    let old = Config::parse(&before.settings, "settings in trainer_state.json", &[])?;
-    settings::compare(config, &old, before.data == data, allowed)
 }
 
 /// Everything else is ready: from here on the folder is this run's.

@@ -93,7 +93,7 @@ fn data(book: &mut Book) {
     book.add(
         "a record without the text column",
         &[&format!("data.train={file}")],
-        &[&format!("{file}:7: no column \"text\""), "\"sentence\"", "data.text_column"],
+        &[&format!("{file}:7: no column \"text\""), "\"sentence\"", "text_column"],
     );
     let file = book.write("broken.jsonl", &changed(90, r#"{"text": "hello", "label": "#));
     book.add("a broken record", &[&format!("data.train={file}")], &[&format!("{file}:90: broken JSON")]);

@@ -83,7 +83,30 @@ impl Config {
         config.hidden_dropout_prob = dropout.hidden.unwrap_or(config.hidden_dropout_prob);
         config.attention_probs_dropout_prob = dropout.attention.unwrap_or(config.attention_probs_dropout_prob);
         config.classifier_dropout = dropout.classifier.or(config.classifier_dropout);
+        config.check_ranges()?;
         Ok(config)
+    }
+
+    fn check_ranges(&self) -> Result<()> {
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size),
+        ];
+        if let Some((key, value)) = sizes.into_iter().find(|(_, value)| !(1..1 << 31).contains(value)) {
+            return Err(Error::input(format!("{key} = {value}: a size from 1 to 2^31 is wanted")));
+        }
+        let dropouts = [
+            ("hidden_dropout_prob", self.hidden_dropout_prob),
+            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+            ("classifier_dropout", self.head_dropout()),
+        ];
+        if let Some((key, p)) = dropouts.into_iter().find(|(_, p)| !(0.0..1.0).contains(p)) {
+            return Err(Error::input(format!("{key} = {p}: a probability from 0 up and below 1 is wanted")));
+        }
+        Ok(())
     }
 
     /// The dropout before a classifier: transformers falls back to the hidden one.

@@ -1,0 +1,75 @@
+//! What a run takes over from a checkpoint: read by rank 0, the same on every rank.
+
+use crate::checkpoint::{RunDir, TrainerState};
+use crate::comm::Collective;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::train::settings;
+use crate::train::trainer::Start;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The checkpoint that a run goes on from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Resumed {
+    pub from: PathBuf,
+    /// Whether it lies in this run's folder, so that its step need not be saved again.
+    pub own: bool,
+    pub state: TrainerState,
+}
+
+impl Resumed {
+    /// Opens the run's folder on rank 0 and tells all ranks what to go on from, if anything.
+    ///
+    /// # Errors
+    /// Exit 2, on every rank: what [`RunDir::open`] refuses, and a model that the run would remove.
+    pub fn find(config: &Config, comm: &dyn Collective, start: &Start) -> Result<(Option<RunDir>, Option<Self>)> {
+        let open = || {
+            let (dir, from) = RunDir::open(&config.output_dir, &start.resume, config.overwrite_output_dir)?;
+            if dir.would_remove(&config.model.path, from.as_deref()) {
+                let path = config.model.path.display();
+                return Err(Error::input(format!(
+                    "model.path {path} lies in the output_dir, and this run would remove it"
+                )));
+            }
+            let resumed = from.map(|from| -> Result<Resumed> {
+                let mut state = TrainerState::read(&from)?;
+                forget_another_best(&mut state, config, &dir)?;
+                Ok(Resumed { own: dir.step_of(&from).is_some(), from, state })
+            });
+            Ok((dir, resumed.transpose()?))
+        };
+        let opened = if comm.is_main() { open().map(Some) } else { Ok(None) };
+        let (dir, resumed) = comm.agree(opened, "opening output_dir")?.unzip();
+        let bytes = serde_json::to_vec(&resumed.flatten())?;
+        let bytes = comm.broadcast_bytes(bytes, 0, "the checkpoint to start from")?;
+        Ok((dir, serde_json::from_slice(&bytes)?))
+    }
+
+    /// Compares the settings with the checkpoint's; returns the differences, one line each.
+    ///
+    /// # Errors
+    /// Exit 2 when the order of data would change and that is not `allowed`.
+    pub fn check(&self, config: &Config, data: &str, allowed: bool) -> Result<Vec<String>> {
+        let before = settings_of(&self.state)?;
+        settings::compare(config, &before, self.state.data == data, allowed)
+    }
+}
+
+fn settings_of(state: &TrainerState) -> Result<Config> {
+    Config::parse(&state.settings, "settings in trainer_state.json", &[])
+}
+
+/// The best value so far means nothing to a run that ranks by another metric, and the best step nothing to one that
+/// wants its checkpoint but does not have it.
+fn forget_another_best(state: &mut TrainerState, config: &Config, dir: &RunDir) -> Result<()> {
+    let (now, before) = (&config.train, &settings_of(state)?.train);
+    let same_metric = now.metric_for_best_model == before.metric_for_best_model
+        && now.is_greater_better() == before.is_greater_better();
+    let at_hand = state.best_global_step.is_some_and(|step| dir.is_sound(step));
+    if !same_metric || (now.load_best_model_at_end && !at_hand) {
+        state.best_metric = None;
+        state.best_global_step = None;
+    }
+    Ok(())
+}

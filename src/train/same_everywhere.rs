@@ -1,0 +1,62 @@
+//! Ranks that do not train the same thing must not reduce each other's gradients: hosts without a common file system can
+//! hold other weights, other data or another configuration under the same names.
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::train::session::Session;
+use std::path::PathBuf;
+use tch::Kind;
+
+/// Compares what each rank has read with what rank 0 has; `step` is the one that the run goes on from.
+///
+/// # Errors
+/// Exit 2, on every rank, naming the first rank that differs and in what.
+pub fn check(session: &Session, step: u64) -> Result<()> {
+    let comm = session.comm.as_ref();
+    if comm.world() == 1 {
+        return Ok(());
+    }
+    let mine = parts(session, step)?;
+    let first = comm.broadcast_bytes(serde_json::to_vec(&mine)?, 0, "what rank 0 has read")?;
+    let first: Vec<(String, String)> = serde_json::from_slice(&first)?;
+    let differs = mine.iter().zip(&first).find(|(mine, first)| mine != first);
+    let same = differs.map_or(Ok(()), |((what, _), _)| {
+        Err(Error::input(format!(
+            "rank {}: {what} is not that of rank 0: do all hosts see the same files and settings?",
+            comm.rank()
+        )))
+    });
+    comm.agree(same, "comparing what the ranks have read")
+}
+
+/// Everything that a step follows from, each as a short text.
+fn parts(session: &Session, step: u64) -> Result<Vec<(String, String)>> {
+    let Session { config, loaded, data, .. } = session;
+    let mut parts = vec![
+        ("the configuration".to_owned(), without_places(config).to_toml()),
+        ("the layout of the model".to_owned(), loaded.params.fingerprint().to_string()),
+        ("the step to go on from".to_owned(), step.to_string()),
+        ("the training data".to_owned(), format!("{:?}", data.train.dataset.fingerprint())),
+        ("the evaluation data".to_owned(), format!("{:?}", data.eval.as_ref().map(|eval| eval.dataset.fingerprint()))),
+    ];
+    for (index, stage) in loaded.params.stages().iter().enumerate() {
+        // In f64, so that the digits shown do not depend on how many threads did the sum.
+        let sum = stage.weights.f_sum(Kind::Double)?.double_value(&[]);
+        let size = stage.weights.f_abs()?.f_sum(Kind::Double)?.double_value(&[]);
+        let name = loaded.model.stage_name(index);
+        parts.push((format!("the weights of the {name}"), format!("{sum:.4e} {size:.4e}")));
+    }
+    Ok(parts)
+}
+
+/// The configuration without what may well differ between hosts.
+fn without_places(config: &Config) -> Config {
+    let mut config = config.clone();
+    config.output_dir = PathBuf::new();
+    config.model.path = PathBuf::new();
+    config.data.train = PathBuf::new();
+    config.data.eval = None;
+    config.data.cache_dir = None;
+    config.parallel.num_threads = None;
+    config
+}
