@@ -236,6 +236,64 @@ fn numbers(list: &Value) -> Vec<f64> {
 }
 
 #[test]
+fn evaluate_and_predict_say_what_they_do_and_lose_nothing() {
+    let bench = bench();
+    run(trainer(&bench).args(train(&bench, "run", &["max_steps=2"]))).expect(0);
+    let ended = run(trainer(&bench).args(predict("run/final", "eval.jsonl", "out.jsonl"))).expect(0);
+    for part in ["run/final (sequence-classification)", "23 examples", " tokens", "ranks     1 (solo, "] {
+        assert!(ended.stderr.contains(part), "{part}: {}", ended.text());
+    }
+    assert!(ended.stderr.ends_with("23 predictions written to out.jsonl\n"), "{}", ended.text());
+    assert_eq!(ended.stdout, "");
+
+    // Before any work: the model is not even looked for.
+    let before = fs::read(bench.path("eval.jsonl")).unwrap();
+    let ended = run(trainer(&bench).args(predict("nowhere", "eval.jsonl", "./eval.jsonl"))).expect(2);
+    assert!(ended.stderr.contains("--output ./eval.jsonl: this is the input too"), "{}", ended.text());
+    assert_eq!(fs::read(bench.path("eval.jsonl")).unwrap(), before);
+    let ended = run(trainer(&bench).args(predict("nowhere", "eval.jsonl", "nodir/out.jsonl"))).expect(2);
+    assert!(ended.stderr.contains("no such folder: nodir; create it first"), "{}", ended.text());
+    let before = fs::read(bench.path("out.jsonl")).unwrap();
+    run(trainer(&bench).args(predict("nowhere", "eval.jsonl", "out.jsonl"))).expect(2);
+    assert_eq!(fs::read(bench.path("out.jsonl")).unwrap(), before, "an earlier output stays until there is a new one");
+    assert!(names(bench.dir.path()).iter().all(|name| !name.ends_with(".tmp")), "{:?}", names(bench.dir.path()));
+}
+
+/// What messages advise is there as an option.
+#[test]
+fn evaluate_and_predict_read_as_they_are_told() {
+    let bench = bench();
+    run(trainer(&bench).args(train(&bench, "run", &["max_steps=2"]))).expect(0);
+    fs::write(bench.path("rows.txt"), "Review,topic\nred,sport\nblue,politics\n").unwrap();
+    let said = |more: &[&str]| {
+        let evaluate = ["evaluate", "--model", "run/final", "--task", "sequence-classification", "--data", "rows.txt"];
+        run(trainer(&bench).args(evaluate).args(more))
+    };
+    let refused = |more: &[&str], says: &str| {
+        let ended = said(more).expect(2);
+        assert!(ended.stderr.contains(says) && !ended.stderr.contains("data."), "{says}: {}", ended.text());
+    };
+    let named = ["--format", "csv", "--text-column", "review", "--label-column", "topic"];
+    let with = |more: &[&'static str]| [&named[..], more].concat();
+    refused(&[], "set format");
+    refused(&["--format", "csv", "--header", "true"], "set text_column");
+    refused(&with(&[]), "on_bad_record = \"skip\"");
+    refused(&with(&["--max-length", "65"]), "max_length = 65: this model takes at most 64");
+    refused(&with(&["--backend", "none"]), "auto");
+    refused(&with(&["--timeout-seconds", "0"]), "greater than 0");
+    let ended = said(&with(&["--on-bad-record", "skip", "--backend", "solo", "--timeout-seconds", "60"])).expect(0);
+    assert!(ended.stderr.contains(" 1 example, "), "{}", ended.text());
+    assert!(ended.stderr.contains("1 left out as bad (first: line 3: the label \"politics\""), "{}", ended.text());
+
+    let args = predict("run/final", "rows.txt", "out.jsonl");
+    let headerless = ["--format", "csv", "--header", "false"];
+    run(trainer(&bench).args(args).args(headerless)).expect(0);
+    assert_eq!(lines_of(&bench.path("out.jsonl")).len(), 3);
+    let skip = run(trainer(&bench).args(args).args(["--on-bad-record", "skip"])).expect(2);
+    assert!(skip.stderr.contains("--on-bad-record"), "a line for every record: {}", skip.text());
+}
+
+#[test]
 fn a_regression_over_pairs_trains_and_is_measured() {
     let bench = Bench::new("bert-pairs-regression");
     for name in ["train.jsonl", "eval.jsonl"] {

@@ -1,29 +1,27 @@
 //! `trainer evaluate`
 
 use super::{EvaluateArgs, ReadingArgs, connect};
-use crate::comm::Collective;
-use crate::comm::select::Backend;
-use crate::config::TaskKind;
+use crate::comm::{Collective, select};
+use crate::config::{self, DataConfig, OnBadRecord, TaskKind};
 use crate::data::prepare::{Prepared, Target, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::registry::{self, DropoutOverrides};
+use crate::observe::logs::tell;
 use crate::observe::table::table;
-use crate::text::records::{Fields, OnBad, Source};
 use crate::train::evaluate::evaluate;
 use crate::train::session::{Declared, Head, Loaded, one_per_host_first};
+use crate::train::settings::source;
 use serde_json::{Map, json};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Evaluates, on all ranks; rank 0 prints to standard output.
 ///
 /// # Errors
 /// Exit 2 for what is wrong with the model folder or the data.
 pub fn run(args: &EvaluateArgs) -> Result<()> {
-    let comm = connect(Backend::Auto, TIMEOUT, None)?;
+    let comm = args.reading.connect()?;
     let kind = comm.agree(args.task.parse::<TaskKind>().map_err(|e| e.context("--task")), "--task")?;
     let wanted = |head: &Head| match (kind, head) {
         (TaskKind::SequenceClassification, Head::Classes(_)) | (TaskKind::Regression, Head::Number) => {
@@ -34,7 +32,8 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
             Err(Error::input(format!("--task {kind}: {} was fine-tuned for {own}", args.model.display())))
         }
     };
-    let (loaded, data) = open(&comm, &args.model, &args.data, &args.reading, wanted)?;
+    let file = DataFile { option: "--data", path: &args.data, on_bad_record: args.on_bad_record };
+    let (loaded, data) = open(&comm, &args.model, &file, &args.reading, wanted)?;
     let (model, params) = (&loaded.model, &loaded.params);
     let tokens = args.reading.micro_batch_tokens;
     let metrics = evaluate(model, params, &data.dataset, &comm, comm.device(), tokens)?;
@@ -51,11 +50,49 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     Ok(())
 }
 
-/// Loads a finished model and a data file for it; `target` says how labels are read.
+/// A data file outside a configuration.
+pub(super) struct DataFile<'a> {
+    /// The option that names it.
+    pub option: &'static str,
+    pub path: &'a Path,
+    pub on_bad_record: OnBadRecord,
+}
+
+impl ReadingArgs {
+    /// Joins the ranks.
+    pub(super) fn connect(&self) -> Result<Arc<dyn Collective>> {
+        let backend = match self.backend {
+            config::Backend::Auto => select::Backend::Auto,
+            config::Backend::Solo => select::Backend::Solo,
+            config::Backend::Mpi => select::Backend::Mpi,
+            config::Backend::Nccl => select::Backend::Nccl,
+        };
+        connect(backend, Duration::from_secs_f64(self.timeout_seconds), None).map_err(bare)
+    }
+
+    /// The same as the `[data]` of a configuration.
+    fn data_config(&self, file: &DataFile) -> DataConfig {
+        DataConfig {
+            train: file.path.to_owned(),
+            eval: None,
+            max_length: self.max_length,
+            text_column: self.text_column.clone(),
+            text_pair_column: self.text_pair_column.clone(),
+            label_column: self.label_column.clone(),
+            columns: self.columns.clone(),
+            header: self.header,
+            on_bad_record: file.on_bad_record,
+            cache_dir: None,
+            format: self.format,
+        }
+    }
+}
+
+/// Loads a finished model and a data file for it, and says on rank 0 what they are; `target` says how labels are read.
 pub(super) fn open(
     comm: &Arc<dyn Collective>,
     folder: &Path,
-    file: &Path,
+    file: &DataFile,
     reading: &ReadingArgs,
     target: impl Fn(&Head) -> Result<Target>,
 ) -> Result<(Loaded, Prepared)> {
@@ -63,33 +100,42 @@ pub(super) fn open(
         let json = registry::read_config(folder)?;
         let head = Head::of_config(folder, &json)?;
         let declared = Declared::read(folder, json, DropoutOverrides::default())?;
-        let max_length = declared.max_length(reading.max_length)?;
+        let max_length = declared.max_length(reading.max_length).map_err(bare)?;
         Ok((declared, head, max_length))
     };
     let (declared, head, max_length) = comm.agree(declare(), "reading the model's configuration")?;
     let data = one_per_host_first(comm.as_ref(), "preparing the data", || {
         let target = target(&head)?;
-        if !file.exists() {
-            return Err(Error::input(format!("no such file: {}", file.display())));
-        }
-        let source = Source {
-            path: file.to_owned(),
-            format: None,
-            columns: reading.columns.clone(),
-            header: None,
-            fields: Fields {
-                text: reading.text_column.clone(),
-                text_pair: reading.text_pair_column.clone(),
-                label: (target != Target::None).then(|| reading.label_column.clone()),
-            },
-            on_bad_record: OnBad::Error,
-        };
-        let data = prepare(&source, folder, max_length, &target, None, true)?;
+        let source = source(&reading.data_config(file), file.path, file.option)?;
+        let data = prepare(&source, folder, max_length, &target, None)?;
         declared.check_vocabulary(&data)?;
         Ok(data)
     })?;
     let loaded = declared.load(&head, comm.device(), 0).and_then(complete);
-    Ok((comm.agree(loaded.context(folder.display()), "loading the model")?, data))
+    let loaded = comm.agree(loaded.context(folder.display()), "loading the model")?;
+    if comm.is_main() {
+        let (examples, tokens) = (data.dataset.len(), data.dataset.total_tokens());
+        let device = if comm.device() == tch::Device::Cpu { "CPU" } else { "one GPU each" };
+        tell(&format!(
+            "model     {} ({})\ndata      {}: {examples} example{}, {tokens} tokens{}\nranks     {} ({}, {device})",
+            folder.display(),
+            loaded.model.task.kind(),
+            file.path.display(),
+            if examples == 1 { "" } else { "s" },
+            remarks(&data),
+            comm.world(),
+            comm.name(),
+        ));
+    }
+    Ok((loaded, data))
+}
+
+/// What a person has to know of the data beside its size.
+fn remarks(data: &Prepared) -> String {
+    let cut = (data.truncated > 0).then(|| format!("; {} cut to max_length", data.truncated));
+    let first = data.skipped_reasons.first();
+    let skipped = first.map(|(line, why)| format!("; {} left out as bad (first: line {line}: {why})", data.skipped));
+    [cut, skipped].into_iter().flatten().collect()
 }
 
 /// A model that is to be used must have all of its weights.
@@ -99,4 +145,11 @@ fn complete(loaded: Loaded) -> Result<Loaded> {
         return Ok(loaded);
     }
     Err(Error::input(format!("the head has no weights: {} (is it fine-tuned?)", missing.join(", "))))
+}
+
+/// The same error with the names of settings bare, as they are options here: there is no configuration with sections.
+fn bare(e: Error) -> Error {
+    let message = e.to_string().replace("data.max_length", "max_length").replace("comm.backend", "backend");
+    let bare = Error::new(e.kind(), message);
+    if e.is_shared() { bare.shared() } else { bare }
 }

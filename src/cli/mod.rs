@@ -7,6 +7,7 @@ mod train;
 use crate::comm::Collective;
 use crate::comm::cores;
 use crate::comm::select::{self, Backend};
+use crate::config;
 use crate::error::{Error, Result};
 use crate::observe::logs::LogFormat;
 use crate::observe::rank_of_environment;
@@ -71,6 +72,9 @@ pub struct EvaluateArgs {
     /// One JSON line instead of a table.
     #[arg(long)]
     json: bool,
+    /// What a record that cannot be used does: error, or skip to leave it out.
+    #[arg(long, value_name = "WORD", default_value_t)]
+    on_bad_record: config::OnBadRecord,
     #[command(flatten)]
     reading: ReadingArgs,
 }
@@ -109,12 +113,30 @@ pub struct ReadingArgs {
     /// The names of the columns of a CSV or TSV file without a header, with commas between.
     #[arg(long, value_delimiter = ',')]
     columns: Option<Vec<String>>,
+    /// Whether the first row of a CSV or TSV file holds the names of the columns; otherwise found out by looking.
+    #[arg(long, value_name = "true|false")]
+    header: Option<bool>,
+    /// jsonl, csv or tsv; otherwise by the file's ending.
+    #[arg(long)]
+    format: Option<config::Format>,
     /// Tokens that a sequence is cut to; otherwise what the model takes.
     #[arg(long)]
     max_length: Option<usize>,
     /// Tokens that a rank takes through the model at a time.
     #[arg(long, default_value_t = 4096)]
     micro_batch_tokens: usize,
+    /// How ranks talk: auto, solo, mpi or nccl.
+    #[arg(long, default_value_t)]
+    backend: config::Backend,
+    /// Seconds after which a wait for a rank ends the command.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds)]
+    timeout_seconds: f64,
+}
+
+/// A time to wait, as `comm.timeout_seconds` has it.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|&seconds: &f64| seconds > 0.0 && seconds <= 1e9);
+    seconds.ok_or_else(|| "expected a number greater than 0 and at most 1e9".into())
 }
 
 impl Cli {

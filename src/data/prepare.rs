@@ -60,7 +60,6 @@ pub fn prepare(
     max_length: usize,
     target: &Target,
     cache_dir: Option<&Path>,
-    use_cache: bool,
 ) -> Result<Prepared> {
     let mut source = source.clone();
     if *target == Target::None {
@@ -72,7 +71,7 @@ pub fn prepare(
     let key = key(&source, &data_hash, &Tokenizer::fingerprint_of(model_dir)?, max_length, target)?;
     let build = || build(&source, model_dir, max_length, target, &data_hash, key);
     let default = cache::default_dir();
-    let (dataset, meta, cache) = match cache_dir.or(default.as_deref()).filter(|_| use_cache) {
+    let (dataset, meta, cache) = match cache_dir.or(default.as_deref()) {
         Some(dir) => cache::load_or_build(dir, &key, build)?,
         None => build().map(|(dataset, meta)| (dataset, meta, CacheUse::Built))?,
     };
@@ -183,7 +182,7 @@ mod tests {
 
         fn prepare(&self) -> Result<Prepared> {
             let cache = self.dir.path().join("cache");
-            prepare(&self.source, self.dir.path(), self.max_length, &self.target, Some(&cache), true)
+            prepare(&self.source, self.dir.path(), self.max_length, &self.target, Some(&cache))
         }
 
         fn message(&self) -> String {
@@ -273,8 +272,6 @@ mod tests {
         assert_eq!((built.cache, hit.cache), (CacheUse::Built, CacheUse::Hit));
         assert_eq!((built.labels, built.vocab_size), (hit.labels, hit.vocab_size));
         assert_eq!((hit.dataset.lengths(), hit.dataset.fingerprint()), (vec![3, 2], built.dataset.fingerprint()));
-        let none = prepare(&case.source, case.dir.path(), 8, &FOUND, Some(&case.dir.path().join("cache")), false);
-        assert_eq!(none.unwrap().cache, CacheUse::Built, "no cache asked for");
     }
 
     #[test]

@@ -9,7 +9,6 @@ use tch::{Device, Kind, Tensor};
 #[derive(Debug)]
 pub struct Sequences {
     lengths: Vec<i64>,
-    starts: Vec<i64>,
     buckets: Vec<Bucket>,
     first: Tensor,
 }
@@ -58,27 +57,7 @@ impl Sequences {
             .collect();
         let first = Tensor::from_slice(&starts).to_device(device);
         let buckets = split(&lengths).into_iter().map(|r| Bucket::new(&lengths[r.clone()], starts[r.start], device));
-        Sequences { buckets: buckets.collect(), first, starts, lengths }
-    }
-
-    /// Tokens of each sequence.
-    pub fn lengths(&self) -> &[i64] {
-        &self.lengths
-    }
-
-    /// The place of each sequence's first token.
-    pub fn starts(&self) -> &[i64] {
-        &self.starts
-    }
-
-    /// The number of sequences.
-    pub fn count(&self) -> usize {
-        self.lengths.len()
-    }
-
-    /// The number of tokens, T.
-    pub fn tokens(&self) -> i64 {
-        self.lengths.iter().sum()
+        Sequences { buckets: buckets.collect(), first, lengths }
     }
 
     /// The rectangles of the attention kernel, covering the tokens in order.

@@ -37,6 +37,9 @@ pub trait Backbone: Send + Sync {
     /// The number of token ids it knows: every id must be below.
     fn vocab_size(&self) -> usize;
 
+    /// The number of segments (texts of a pair) it tells apart.
+    fn segments(&self) -> usize;
+
     /// Which native parameter is which tensor of a Hugging Face file.
     fn hf_names(&self) -> HfNames;
 

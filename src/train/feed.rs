@@ -20,9 +20,8 @@ pub struct StepInput {
     pub batches: Vec<Batch>,
     /// i64 `[U]`, ascending: the token ids that the global batch holds on any rank.
     pub rows: Tensor,
-    /// Tokens and sequences of the global batch.
+    /// Tokens of the global batch.
     pub tokens: u64,
-    pub sequences: usize,
 }
 
 /// Steps `first..=last` of a run, for this rank.
@@ -36,15 +35,14 @@ pub fn feed(
 ) -> Result<Prefetch<StepInput>> {
     let steps = (first..=last).map(move |step| {
         let plan = sampler.plan(step - 1);
-        let batches = plan.shards[rank].iter().filter(|micro| !micro.is_empty());
-        let batches = batches.map(|micro| Batch::collate(&dataset, micro, device)).collect();
+        let batches = plan.shards[rank].iter().map(|micro| Batch::collate(&dataset, micro, device)).collect();
         let samples = plan.shards.iter().flatten().flatten();
         let mut rows: Vec<i64> =
             samples.flat_map(|&i| dataset.ids(i as usize).iter().map(|&id| i64::from(id))).collect();
         rows.sort_unstable();
         rows.dedup();
         let rows = Tensor::from_slice(&rows).to_device(device);
-        Result::Ok(StepInput { step, batches, rows, tokens: plan.tokens, sequences: plan.sequences })
+        Result::Ok(StepInput { step, batches, rows, tokens: plan.tokens })
     });
     Prefetch::new(AHEAD, steps)
 }

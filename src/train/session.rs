@@ -102,12 +102,19 @@ impl Declared {
         }
     }
 
-    /// Refuses data whose tokenizer has ids that the model does not know.
+    /// Refuses data whose tokenizer has ids or segments that the model does not know.
     ///
     /// # Errors
     /// Exit 2: tokenizer.json and config.json disagree.
     pub fn check_vocabulary(&self, data: &Prepared) -> Result<()> {
-        let limit = self.backbone.vocab_size();
+        let (limit, segments) = (self.backbone.vocab_size(), self.backbone.segments());
+        if data.segments > segments {
+            return Err(Error::input(format!(
+                "{}: the data has {} segments (a pair has two), but config.json says type_vocab_size = {segments}",
+                self.folder.display(),
+                data.segments
+            )));
+        }
         if data.vocab_size <= limit {
             return Ok(());
         }
@@ -220,7 +227,7 @@ pub fn one_per_host_first<T>(comm: &dyn Collective, what: &str, work: impl Fn() 
 fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<String>>) -> Result<Data> {
     let folder = &config.model.path;
     let prepare_file = |path: &Path, key: &str, target: &Target| {
-        prepare(&source(&config.data, path, key)?, folder, max_length, target, config.data.cache_dir.as_deref(), true)
+        prepare(&source(&config.data, path, key)?, folder, max_length, target, config.data.cache_dir.as_deref())
             .context(key)
     };
     let given = config.task.labels.is_some();

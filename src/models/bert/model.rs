@@ -97,6 +97,10 @@ impl Backbone for Bert {
         self.config.vocab_size as usize
     }
 
+    fn segments(&self) -> usize {
+        self.config.type_vocab_size as usize
+    }
+
     fn hf_names(&self) -> HfNames {
         hf_names::names(self.config.num_hidden_layers)
     }
