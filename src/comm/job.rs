@@ -7,11 +7,16 @@ use tch::{Device, Kind as Type, Tensor};
 
 /// The operations, as all ranks must agree on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
+pub enum Action {
+    /// Every rank gets the reduced buffer.
     AllReduce(Op),
+    /// Every rank gets its shard of the sum.
     ReduceScatter,
+    /// Every rank gets all shards.
     AllGather,
+    /// Every rank gets `root`'s buffer.
     Broadcast { root: usize },
+    /// The last one, which carries nothing: a backend's own, by [`super::Collective::finish`].
     Finish,
 }
 

@@ -19,6 +19,7 @@ pub mod solo;
 pub mod threads;
 
 pub use ffi::process::exit_now;
+pub use job::Action;
 
 use crate::error::{Error, Kind, Result};
 use std::time::Duration;
@@ -76,15 +77,12 @@ pub trait Collective: Send + Sync {
     fn local_world(&self) -> usize;
     /// Where this rank computes: the buffers that this backend moves fastest live there.
     fn device(&self) -> Device;
-    /// Reduces `buffer` over all ranks, in place, to the same bits on every rank.
-    fn start_all_reduce(&self, buffer: &Tensor, op: Op, what: &str) -> Result<Pending>;
-    /// Reduces `buffer` (`world` equal shards, one after another); this rank's shard of the sum goes to `shard`,
-    /// which may be this rank's part of `buffer`. The rest of `buffer` is undefined afterwards.
-    fn start_reduce_scatter(&self, buffer: &Tensor, shard: &Tensor, what: &str) -> Result<Pending>;
-    /// Collects every rank's `shard` into `buffer`, in the order of ranks. `shard` may be this rank's part of `buffer`.
-    fn start_all_gather(&self, shard: &Tensor, buffer: &Tensor, what: &str) -> Result<Pending>;
-    /// Copies `root`'s `buffer` to every rank's.
-    fn start_broadcast(&self, buffer: &Tensor, root: usize, what: &str) -> Result<Pending>;
+    /// Starts an operation on `buffer`; `shard` is this rank's part where the operation has one. For backends to
+    /// implement: callers use the four below.
+    ///
+    /// # Errors
+    /// Buffers that do not fit the operation; a group that has failed before.
+    fn start(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending>;
     /// Asks all ranks that call this too, within `patience`, for their `status`; `None` where a rank did not answer.
     /// For finding out who is late when something has gone wrong: it needs no order among the operations.
     fn roll_call(&self, status: i64, patience: Duration) -> Vec<Option<i64>>;
@@ -92,6 +90,27 @@ pub trait Collective: Send + Sync {
     fn abort(&self, code: i32) -> !;
     /// Leaves the group in good order after the last operation; all ranks call it. Later calls do nothing.
     fn finish(&self) -> Result<()>;
+
+    /// Reduces `buffer` over all ranks, in place, to the same bits on every rank.
+    fn start_all_reduce(&self, buffer: &Tensor, op: Op, what: &str) -> Result<Pending> {
+        self.start(Action::AllReduce(op), buffer, None, what)
+    }
+
+    /// Reduces `buffer` (`world` equal shards, one after another); this rank's shard of the sum goes to `shard`,
+    /// which may be this rank's part of `buffer`. The rest of `buffer` is undefined afterwards.
+    fn start_reduce_scatter(&self, buffer: &Tensor, shard: &Tensor, what: &str) -> Result<Pending> {
+        self.start(Action::ReduceScatter, buffer, Some(shard), what)
+    }
+
+    /// Collects every rank's `shard` into `buffer`, in the order of ranks. `shard` may be this rank's part of `buffer`.
+    fn start_all_gather(&self, shard: &Tensor, buffer: &Tensor, what: &str) -> Result<Pending> {
+        self.start(Action::AllGather, buffer, Some(shard), what)
+    }
+
+    /// Copies `root`'s `buffer` to every rank's.
+    fn start_broadcast(&self, buffer: &Tensor, root: usize, what: &str) -> Result<Pending> {
+        self.start(Action::Broadcast { root }, buffer, None, what)
+    }
 }
 
 impl dyn Collective + '_ {

@@ -12,7 +12,7 @@ mod server;
 
 use super::job::{Action, Job};
 use super::journal::Journal;
-use super::{Collective, Op, Pending, ffi};
+use super::{Collective, Pending, ffi};
 use crate::error::{Error, Result};
 use server::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -113,7 +113,7 @@ impl Mpi {
         Ok(Mpi { place, link: Arc::new(Link { commands, shared }), finished: AtomicBool::new(false) })
     }
 
-    fn start(&self, job: Job) -> Result<Pending> {
+    fn submit(&self, job: Job) -> Result<Pending> {
         let (rank, label, started) = (self.place.rank, job.to_string(), Instant::now());
         let sequence = self.link.shared.journal().start(&job);
         let outcome = Arc::new(Outcome::default());
@@ -124,10 +124,6 @@ impl Mpi {
         Ok(Pending::new(move || {
             link.wait(&outcome, started).map_err(|e| e.context(format!("rank {rank}: {label}, collective {sequence}")))
         }))
-    }
-
-    fn job(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Job> {
-        Job::new(action, buffer, shard, what, (self.place.rank, self.place.world), Device::Cpu)
     }
 }
 
@@ -183,20 +179,8 @@ impl Collective for Mpi {
         Device::Cpu
     }
 
-    fn start_all_reduce(&self, buffer: &Tensor, op: Op, what: &str) -> Result<Pending> {
-        self.start(self.job(Action::AllReduce(op), buffer, None, what)?)
-    }
-
-    fn start_reduce_scatter(&self, buffer: &Tensor, shard: &Tensor, what: &str) -> Result<Pending> {
-        self.start(self.job(Action::ReduceScatter, buffer, Some(shard), what)?)
-    }
-
-    fn start_all_gather(&self, shard: &Tensor, buffer: &Tensor, what: &str) -> Result<Pending> {
-        self.start(self.job(Action::AllGather, buffer, Some(shard), what)?)
-    }
-
-    fn start_broadcast(&self, buffer: &Tensor, root: usize, what: &str) -> Result<Pending> {
-        self.start(self.job(Action::Broadcast { root }, buffer, None, what)?)
+    fn start(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending> {
+        self.submit(Job::new(action, buffer, shard, what, (self.place.rank, self.place.world), Device::Cpu)?)
     }
 
     fn roll_call(&self, status: i64, patience: Duration) -> Vec<Option<i64>> {
@@ -220,6 +204,6 @@ impl Collective for Mpi {
         if self.finished.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        self.start(Job::finish())?.wait()
+        self.submit(Job::finish())?.wait()
     }
 }

@@ -11,7 +11,7 @@ mod watchdog;
 use super::ffi::cuda::{self, ComputeStream, Event, Gpu};
 use super::ffi::nccl::Communicator;
 use super::job::{Action, Job};
-use super::{Collective, Op, Pending};
+use super::{Collective, Pending};
 use crate::error::{Error, Result};
 pub use probe::{Probe, probe};
 use std::sync::Arc;
@@ -58,7 +58,7 @@ impl Nccl {
         Ok(Nccl { below, device, timeout, gpu, compute, communicator, watchdog, finished: AtomicBool::new(false) })
     }
 
-    fn start(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending> {
+    fn enqueue(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending> {
         let job = Job::new(action, buffer, shard, what, (self.rank(), self.world()), self.device)?;
         let sequence = self.watchdog.begin(&job);
         let follow = || self.gpu.follow(self.compute);
@@ -152,31 +152,10 @@ impl Collective for Nccl {
         self.device
     }
 
-    fn start_all_reduce(&self, buffer: &Tensor, op: Op, what: &str) -> Result<Pending> {
+    fn start(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending> {
         match buffer.device() {
-            Device::Cpu => self.below.start_all_reduce(buffer, op, what),
-            _ => self.start(Action::AllReduce(op), buffer, None, what),
-        }
-    }
-
-    fn start_reduce_scatter(&self, buffer: &Tensor, shard: &Tensor, what: &str) -> Result<Pending> {
-        match buffer.device() {
-            Device::Cpu => self.below.start_reduce_scatter(buffer, shard, what),
-            _ => self.start(Action::ReduceScatter, buffer, Some(shard), what),
-        }
-    }
-
-    fn start_all_gather(&self, shard: &Tensor, buffer: &Tensor, what: &str) -> Result<Pending> {
-        match buffer.device() {
-            Device::Cpu => self.below.start_all_gather(shard, buffer, what),
-            _ => self.start(Action::AllGather, buffer, Some(shard), what),
-        }
-    }
-
-    fn start_broadcast(&self, buffer: &Tensor, root: usize, what: &str) -> Result<Pending> {
-        match buffer.device() {
-            Device::Cpu => self.below.start_broadcast(buffer, root, what),
-            _ => self.start(Action::Broadcast { root }, buffer, None, what),
+            Device::Cpu => self.below.start(action, buffer, shard, what),
+            _ => self.enqueue(action, buffer, shard, what),
         }
     }
 

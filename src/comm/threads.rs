@@ -168,15 +168,11 @@ struct End {
 }
 
 impl End {
-    fn start(&self, job: Job) -> Result<Pending> {
+    fn submit(&self, job: Job) -> Result<Pending> {
         let sequence = self.next.fetch_add(1, Ordering::Relaxed);
         let (rank, group, what) = (self.rank, self.group.clone(), job.what.clone());
         group.arrive(sequence, rank, job)?;
         Ok(Pending::new(move || group.wait(sequence, rank, &what)))
-    }
-
-    fn job(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Job> {
-        Job::new(action, buffer, shard, what, (self.rank, self.group.world), Device::Cpu)
     }
 }
 
@@ -205,20 +201,8 @@ impl Collective for End {
         Device::Cpu
     }
 
-    fn start_all_reduce(&self, buffer: &Tensor, op: Op, what: &str) -> Result<Pending> {
-        self.start(self.job(Action::AllReduce(op), buffer, None, what)?)
-    }
-
-    fn start_reduce_scatter(&self, buffer: &Tensor, shard: &Tensor, what: &str) -> Result<Pending> {
-        self.start(self.job(Action::ReduceScatter, buffer, Some(shard), what)?)
-    }
-
-    fn start_all_gather(&self, shard: &Tensor, buffer: &Tensor, what: &str) -> Result<Pending> {
-        self.start(self.job(Action::AllGather, buffer, Some(shard), what)?)
-    }
-
-    fn start_broadcast(&self, buffer: &Tensor, root: usize, what: &str) -> Result<Pending> {
-        self.start(self.job(Action::Broadcast { root }, buffer, None, what)?)
+    fn start(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending> {
+        self.submit(Job::new(action, buffer, shard, what, (self.rank, self.group.world), Device::Cpu)?)
     }
 
     fn roll_call(&self, status: i64, patience: Duration) -> Vec<Option<i64>> {
@@ -244,7 +228,7 @@ impl Collective for End {
         if self.left.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        self.start(Job::finish())?.wait()
+        self.submit(Job::finish())?.wait()
     }
 }
 

@@ -125,6 +125,19 @@ fn models(book: &mut Book) {
         |folder| fs::remove_file(folder.join("model.safetensors")).unwrap(),
         &["neither model.safetensors nor model.safetensors.index.json"],
     );
+    let folder = book.bench.path("one-segment");
+    copy_folder(&book.bench.model, &folder);
+    edit(&folder.join("config.json"), |c| c["type_vocab_size"] = 1.into());
+    book.add(
+        "pairs for a model of one segment",
+        &[&format!("model.path={}", folder.display()), "data.text_pair_column=text"],
+        &["the data has 2 segments", "type_vocab_size = 1"],
+    );
+    book.model(
+        "a dropout of 1",
+        |folder| edit(&folder.join("config.json"), |c| c["hidden_dropout_prob"] = 1.0.into()),
+        &["config.json: hidden_dropout_prob = 1: a probability from 0 up and below 1 is wanted"],
+    );
     book.model(
         "another family",
         |folder| edit(&folder.join("config.json"), |c| c["model_type"] = "gpt2".into()),
