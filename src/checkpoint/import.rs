@@ -66,7 +66,7 @@ pub fn load(folder: &Path, params: &Params, names: &HfNames, seed: u64) -> Resul
     if !problems.is_empty() {
         return Err(refusal(folder, &problems));
     }
-    params.init(seed, |spec| fresh.iter().any(|&id| params.spec(id).name == spec.name));
+    params.init(seed, &fresh);
     report.unused = weights.places.iter().filter(|(name, _)| !used.contains(*name)).map(|(_, p)| p.1.clone()).collect();
     Ok(report)
 }
@@ -109,7 +109,7 @@ impl Weights {
         let mut places = BTreeMap::new();
         for path in paths {
             let file = TensorFile::open(&path)?;
-            for name in file.names()? {
+            for name in file.names() {
                 if let Some((other, old)) = places.insert(names.normalised(&name), (files.len(), name.clone())) {
                     let other = files.get(other).map_or(&path, |(p, _): &(PathBuf, TensorFile)| p);
                     return Err(Error::input(format!(

@@ -50,8 +50,13 @@ impl RunDir {
         // A run that was killed before its first checkpoint left nothing that --resume auto could lose.
         let holds = if *resume == Resume::Auto { dir.finished().exists() } else { dir.holds_a_run() };
         if own.is_none() && holds && !overwrite {
+            let auto = if *resume == Resume::Auto {
+                "it has no checkpoint to go on from"
+            } else {
+                "go on with it by --resume auto"
+            };
             return Err(Error::input(format!(
-                "output_dir {} holds a run already: go on with it by --resume auto, \
+                "output_dir {} holds a run already: {auto}, \
                  replace it by overwrite_output_dir=true, or choose another folder",
                 path.display()
             )));

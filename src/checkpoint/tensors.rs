@@ -2,7 +2,7 @@
 
 use crate::error::{Context, Error, Result};
 use memmap2::Mmap;
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, View};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,11 +10,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
-/// A safetensors file mapped into memory.
+/// A safetensors file mapped into memory, its header read.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
     map: Mmap,
+    header: Metadata,
+    /// Where the tensors' bytes begin.
+    start: usize,
 }
 
 impl TensorFile {
@@ -26,27 +29,19 @@ impl TensorFile {
         let file = File::open(path).input_context(path.display())?;
         // SAFETY: the map is read only; a file that another process shortens meanwhile would fault, as with any mapped file.
         let map = unsafe { Mmap::map(&file) }.input_context(path.display())?;
-        let file = TensorFile { path: path.to_owned(), map };
-        file.parse()?;
-        Ok(file)
-    }
-
-    fn parse(&self) -> Result<SafeTensors<'_>> {
-        SafeTensors::deserialize(&self.map).map_err(|e| {
+        let (length, header) = SafeTensors::read_metadata(&map).map_err(|e| {
             Error::input(format!(
                 "{}: not a whole safetensors file ({e}); it has {} bytes: was the download or the copy cut off?",
-                self.path.display(),
-                self.map.len()
+                path.display(),
+                map.len()
             ))
-        })
+        })?;
+        Ok(TensorFile { path: path.to_owned(), map, header, start: size_of::<u64>() + length })
     }
 
-    /// The tensors' names.
-    ///
-    /// # Errors
-    /// As [`TensorFile::open`].
-    pub fn names(&self) -> Result<Vec<String>> {
-        Ok(self.parse()?.names().into_iter().map(str::to_owned).collect())
+    /// The tensors' names, in the order of the file.
+    pub fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
     }
 
     /// A tensor's shape.
@@ -54,9 +49,7 @@ impl TensorFile {
     /// # Errors
     /// Exit 2 when the file has no such tensor.
     pub fn shape(&self, name: &str) -> Result<Vec<i64>> {
-        let tensors = self.parse()?;
-        let view = tensors.tensor(name).map_err(|e| self.error(name, e))?;
-        Ok(view.shape().iter().map(|&n| n as i64).collect())
+        Ok(self.info(name)?.shape.iter().map(|&n| n as i64).collect())
     }
 
     /// A tensor on the CPU, with the type that it has in the file.
@@ -64,9 +57,8 @@ impl TensorFile {
     /// # Errors
     /// Exit 2 when the file has no such tensor, or it is not of a floating-point or integer type that libtorch has.
     pub fn read(&self, name: &str) -> Result<Tensor> {
-        let tensors = self.parse()?;
-        let view = tensors.tensor(name).map_err(|e| self.error(name, e))?;
-        let kind = match view.dtype() {
+        let info = self.info(name)?;
+        let kind = match info.dtype {
             Dtype::F64 => Kind::Double,
             Dtype::F32 => Kind::Float,
             Dtype::F16 => Kind::Half,
@@ -74,11 +66,16 @@ impl TensorFile {
             Dtype::I64 => Kind::Int64,
             other => return Err(self.error(name, format!("type {other:?} cannot be loaded"))),
         };
-        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-        if view.data().is_empty() {
+        let shape = self.shape(name)?;
+        let (begin, end) = info.data_offsets;
+        if begin == end {
             return Ok(Tensor::zeros(shape, (kind, Device::Cpu)));
         }
-        Ok(Tensor::f_from_data_size(view.data(), &shape, kind)?)
+        Ok(Tensor::f_from_data_size(&self.map[self.start + begin..self.start + end], &shape, kind)?)
+    }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo> {
+        self.header.info(name).ok_or_else(|| self.error(name, "the file has no such tensor"))
     }
 
     fn error(&self, name: &str, e: impl std::fmt::Display) -> Error {

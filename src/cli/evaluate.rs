@@ -1,14 +1,15 @@
 //! `trainer evaluate`
 
-use super::{EvaluateArgs, ReadingArgs, connect};
-use crate::comm::{Collective, select};
-use crate::config::{self, DataConfig, OnBadRecord, TaskKind};
+use super::{EvaluateArgs, ReadingArgs, backend, connect};
+use crate::comm::Collective;
+use crate::config::{DataConfig, OnBadRecord, TaskKind};
 use crate::data::prepare::{Prepared, Target, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::registry::{self, DropoutOverrides};
 use crate::observe::logs::tell;
 use crate::observe::table::table;
-use crate::train::evaluate::evaluate;
+use crate::train::evaluate::Evaluator;
+use crate::train::report::{device, remarks};
 use crate::train::session::{Declared, Head, Loaded, one_per_host_first};
 use crate::train::settings::source;
 use serde_json::{Map, json};
@@ -34,9 +35,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     };
     let file = DataFile { option: "--data", path: &args.data, on_bad_record: args.on_bad_record };
     let (loaded, data) = open(&comm, &args.model, &file, &args.reading, wanted)?;
-    let (model, params) = (&loaded.model, &loaded.params);
-    let tokens = args.reading.micro_batch_tokens;
-    let metrics = evaluate(model, params, &data.dataset, &comm, comm.device(), tokens)?;
+    let metrics = args.reading.evaluator(comm.as_ref(), &loaded).metrics(&data.dataset)?;
     if comm.is_main() {
         if args.json {
             let line: Map<_, _> = metrics.iter().map(|(name, value)| (format!("eval_{name}"), json!(value))).collect();
@@ -61,13 +60,13 @@ pub(super) struct DataFile<'a> {
 impl ReadingArgs {
     /// Joins the ranks.
     pub(super) fn connect(&self) -> Result<Arc<dyn Collective>> {
-        let backend = match self.backend {
-            config::Backend::Auto => select::Backend::Auto,
-            config::Backend::Solo => select::Backend::Solo,
-            config::Backend::Mpi => select::Backend::Mpi,
-            config::Backend::Nccl => select::Backend::Nccl,
-        };
-        connect(backend, Duration::from_secs_f64(self.timeout_seconds), None).map_err(bare)
+        connect(backend(self.backend), Duration::from_secs_f64(self.timeout_seconds), None).map_err(bare)
+    }
+
+    /// A loaded model, ready to run on all ranks.
+    pub(super) fn evaluator<'a>(&self, comm: &'a dyn Collective, loaded: &'a Loaded) -> Evaluator<'a> {
+        let Loaded { model, params, .. } = loaded;
+        Evaluator { model, params, comm, micro_batch_tokens: self.micro_batch_tokens }
     }
 
     /// The same as the `[data]` of a configuration.
@@ -115,7 +114,7 @@ pub(super) fn open(
     let loaded = comm.agree(loaded.context(folder.display()), "loading the model")?;
     if comm.is_main() {
         let (examples, tokens) = (data.dataset.len(), data.dataset.total_tokens());
-        let device = if comm.device() == tch::Device::Cpu { "CPU" } else { "one GPU each" };
+        let device = device(comm.as_ref());
         tell(&format!(
             "model     {} ({})\ndata      {}: {examples} example{}, {tokens} tokens{}\nranks     {} ({}, {device})",
             folder.display(),
@@ -128,14 +127,6 @@ pub(super) fn open(
         ));
     }
     Ok((loaded, data))
-}
-
-/// What a person has to know of the data beside its size.
-fn remarks(data: &Prepared) -> String {
-    let cut = (data.truncated > 0).then(|| format!("; {} cut to max_length", data.truncated));
-    let first = data.skipped_reasons.first();
-    let skipped = first.map(|(line, why)| format!("; {} left out as bad (first: line {line}: {why})", data.skipped));
-    [cut, skipped].into_iter().flatten().collect()
 }
 
 /// A model that is to be used must have all of its weights.

@@ -207,3 +207,13 @@ fn connect(backend: Backend, timeout: Duration, threads: Option<usize>) -> Resul
     _ = rayon::ThreadPoolBuilder::new().num_threads(cores.threads).build_global();
     Ok(comm)
 }
+
+/// The setting as the collectives know it: the configuration names no other module.
+fn backend(setting: config::Backend) -> Backend {
+    match setting {
+        config::Backend::Auto => Backend::Auto,
+        config::Backend::Solo => Backend::Solo,
+        config::Backend::Mpi => Backend::Mpi,
+        config::Backend::Nccl => Backend::Nccl,
+    }
+}

@@ -7,7 +7,6 @@ use crate::data::prepare::Target;
 use crate::error::{Context, Error, Result};
 use crate::observe::logs::tell;
 use crate::tasks::short;
-use crate::train::evaluate::outputs;
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -26,10 +25,10 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     // Every record has its line of output, so none is left out.
     let file = DataFile { option: "--input", path: &args.input, on_bad_record: OnBadRecord::Error };
     let (loaded, data) = open(&comm, &args.model, &file, &args.reading, |_| Ok(Target::None))?;
-    let (model, params) = (&loaded.model, &loaded.params);
-    let outputs = outputs(model, params, &data.dataset, &comm, comm.device(), args.reading.micro_batch_tokens)?;
-    let lines = outputs.logits.chunks_exact(model.task.outputs()).map(|logits| {
-        let mut line = model.task.prediction(logits);
+    let outputs = args.reading.evaluator(comm.as_ref(), &loaded).outputs(&data.dataset)?;
+    let task = &loaded.model.task;
+    let lines = outputs.logits.chunks_exact(task.outputs()).map(|logits| {
+        let mut line = task.prediction(logits);
         if args.scores {
             line.insert("logits".into(), json!(logits.iter().copied().map(short).collect::<Vec<_>>()));
         }

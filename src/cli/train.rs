@@ -1,10 +1,10 @@
 //! `trainer train`
 
-use super::{TrainArgs, connect, join_to_leave};
+use super::{TrainArgs, backend, connect, join_to_leave};
 use crate::checkpoint::run_dir::Resume;
 use crate::comm::exit_now;
 use crate::comm::select;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::observe::logs;
 use crate::observe::signals::{self, StopFlag};
@@ -32,9 +32,11 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
         return Ok(());
     }
     let (backend, timeout, threads) = match &config {
-        Ok(config) => {
-            (backend(config), Duration::from_secs_f64(config.comm.timeout_seconds), config.parallel.num_threads)
-        }
+        Ok(config) => (
+            backend(config.comm.backend),
+            Duration::from_secs_f64(config.comm.timeout_seconds),
+            config.parallel.num_threads,
+        ),
         // Even a configuration that cannot be used is everybody's affair: rank 0 tells, all leave together.
         Err(_) => (select::Backend::Auto, Duration::from_secs(60), None),
     };
@@ -82,13 +84,4 @@ fn load(args: &TrainArgs) -> Result<Config> {
     }
     let file = file.or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists()));
     Config::load(file.as_deref(), &overrides)
-}
-
-fn backend(config: &Config) -> select::Backend {
-    match config.comm.backend {
-        config::Backend::Auto => select::Backend::Auto,
-        config::Backend::Solo => select::Backend::Solo,
-        config::Backend::Mpi => select::Backend::Mpi,
-        config::Backend::Nccl => select::Backend::Nccl,
-    }
 }

@@ -214,9 +214,9 @@ impl Params {
         Ok(self)
     }
 
-    /// Fills every parameter for which `wanted` says so by its [`Init`], drawn from (seed, name).
-    pub fn init(&self, seed: u64, wanted: impl Fn(&ParamSpec) -> bool) {
-        for id in self.ids().filter(|&id| wanted(self.spec(id))) {
+    /// Fills these parameters by their [`Init`], drawn from (seed, name).
+    pub fn init<'a>(&self, seed: u64, ids: impl IntoIterator<Item = &'a ParamId>) {
+        for &id in ids {
             let spec = self.spec(id);
             let mut weight = self.weight(id);
             match spec.init {

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::import::Report;
+use crate::comm::Collective;
 use crate::config::Config;
 use crate::data::prepare::Prepared;
 use crate::observe::logs::{self, tell};
@@ -13,6 +14,7 @@ use crate::train::resumed::Resumed;
 use crate::train::session::{Head, Session, cache_word};
 use serde_json::{Map, Value};
 use std::path::Path;
+use tch::Device;
 
 /// Names shown of a long list.
 const SHOWN: usize = 8;
@@ -56,7 +58,7 @@ pub fn header(session: &Session, resumed: Option<&Resumed>, schedule: &Schedule,
     ));
     let threads = tch::get_num_threads();
     let (world, backend) = (comm.world(), comm.name());
-    let device = if session.device == tch::Device::Cpu { "CPU" } else { "one GPU each" };
+    let device = device(comm);
     lines.push(format!("ranks     {world} ({backend}, {device}, {threads} thread{} each)", plural(threads as usize)));
     lines.push(format!("output    {}", config.output_dir.display()));
     lines.extend(weights(&loaded.report));
@@ -74,21 +76,21 @@ fn count(n: i64) -> String {
 }
 
 fn describe(path: &Path, data: &Prepared) -> String {
-    let mut text = format!(
-        "{}: {} examples, {} tokens, {}",
-        path.display(),
-        data.dataset.len(),
-        data.dataset.total_tokens(),
-        cache_word(data)
-    );
-    if data.truncated > 0 {
-        text += &format!("; {} cut to max_length", data.truncated);
-    }
-    if data.skipped > 0 {
-        let (line, why) = data.skipped_reasons.first().map_or((0, "?"), |(line, why)| (*line, why.as_str()));
-        text += &format!("; {} bad records left out (first: line {line}: {why})", data.skipped);
-    }
-    text
+    let (examples, tokens) = (data.dataset.len(), data.dataset.total_tokens());
+    format!("{}: {examples} examples, {tokens} tokens, {}{}", path.display(), cache_word(data), remarks(data))
+}
+
+/// What a person has to know of the data beside its size.
+pub fn remarks(data: &Prepared) -> String {
+    let cut = (data.truncated > 0).then(|| format!("; {} cut to max_length", data.truncated));
+    let first = data.skipped_reasons.first();
+    let skipped = first.map(|(line, why)| format!("; {} left out as bad (first: line {line}: {why})", data.skipped));
+    [cut, skipped].into_iter().flatten().collect()
+}
+
+/// What the ranks compute on.
+pub fn device(comm: &dyn Collective) -> &'static str {
+    if comm.device() == Device::Cpu { "CPU" } else { "one GPU each" }
 }
 
 /// The tensors that were not used and the weights that start fresh.

@@ -49,6 +49,9 @@ impl Head {
             (_, Some("regression"), _) => Ok(Head::Number),
             (_, None, Some(names)) if names.len() == 1 => Ok(Head::Number),
             (_, _, Some(names)) => Ok(Head::Classes(names)),
+            (_, _, None) if config.get("id2label").is_some_and(Value::is_object) => {
+                refuse("\"id2label\" has gaps: its ids must be 0, 1, 2 and so on")
+            }
             (_, _, None) => Ok(Head::Classes(vec!["LABEL_0".into(), "LABEL_1".into()])),
         }
     }
@@ -155,7 +158,6 @@ pub struct Data {
 pub struct Session {
     pub config: Config,
     pub comm: Arc<dyn Collective>,
-    pub device: Device,
     pub loaded: Loaded,
     pub data: Data,
     pub max_length: usize,
@@ -171,7 +173,6 @@ impl Session {
     /// Exit 2 for what is wrong with the model folder or the data.
     pub fn open(config: Config, comm: Arc<dyn Collective>, resumed: Option<&Resumed>) -> Result<Self> {
         let known_labels = resumed.and_then(|resumed| resumed.state.labels.clone());
-        let device = comm.device();
         let folder = &config.model.path;
         let open = || -> Result<(Declared, usize)> {
             let dropout = DropoutOverrides {
@@ -195,12 +196,12 @@ impl Session {
         if let Some(resumed) = resumed {
             resumed.from.clone_into(&mut declared.folder);
         }
-        let loaded = declared.load(&data.head, device, config.seed).and_then(|mut loaded| {
+        let loaded = declared.load(&data.head, comm.device(), config.seed).and_then(|mut loaded| {
             loaded.params = loaded.params.with_gradients()?;
             Ok(loaded)
         });
         let loaded = comm.agree(loaded, "loading the model")?;
-        let session = Session { config, comm, device, loaded, data, max_length };
+        let session = Session { config, comm, loaded, data, max_length };
         same_everywhere::check(&session, resumed.map_or(0, |resumed| resumed.state.global_step))?;
         Ok(session)
     }

@@ -10,7 +10,7 @@ use crate::tasks::Model;
 use crate::train::feed::StepInput;
 use crate::train::staged::Forward;
 use std::sync::Arc;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// What a step needs to know besides its input.
 #[derive(Debug, Clone, Copy)]
@@ -39,21 +39,13 @@ pub struct Stepper {
     pub config: StepConfig,
     gradients: Gradients,
     comm: Arc<dyn Collective>,
-    device: Device,
 }
 
 impl Stepper {
     /// For parameters with gradient buffers.
-    pub fn new(
-        model: Model,
-        params: Params,
-        optimizer: AdamW,
-        config: StepConfig,
-        comm: Arc<dyn Collective>,
-        device: Device,
-    ) -> Self {
+    pub fn new(model: Model, params: Params, optimizer: AdamW, config: StepConfig, comm: Arc<dyn Collective>) -> Self {
         let gradients = Gradients::new(&params, Arc::clone(&comm));
-        Stepper { model, params, optimizer, config, gradients, comm, device }
+        Stepper { model, params, optimizer, config, gradients, comm }
     }
 
     /// Takes one step. All ranks call it with their part of the same global batch; all get the same outcome.
@@ -81,9 +73,9 @@ impl Stepper {
 
     /// Leaves the reduced gradient of the mean loss in the flat buffers; returns the sum of losses over all ranks.
     fn gradients_of(&mut self, input: &StepInput, count: f64) -> Result<f64> {
-        let Stepper { model, params, gradients, comm, device, config, .. } = self;
+        let Stepper { model, params, gradients, comm, config, .. } = self;
         gradients.begin(params, &input.rows)?;
-        let loss = Tensor::zeros([1], (tch::Kind::Double, *device));
+        let loss = Tensor::zeros([1], (tch::Kind::Double, comm.device()));
         let reduce_loss = || comm.start_all_reduce(&loss, Op::Sum, "loss");
         let mut reduced = None;
         for (i, batch) in input.batches.iter().enumerate() {

@@ -14,15 +14,15 @@ use crate::observe::{logs, memory, progress};
 use crate::optim::{AdamW, AdamWConfig};
 use crate::train::checkpoints::Checkpoints;
 use crate::train::clock::Clock;
+use crate::train::evaluate::Evaluator;
 use crate::train::resumed::Resumed;
 use crate::train::session::{Loaded, Session};
 use crate::train::step::{StepConfig, StepOutcome, Stepper};
-use crate::train::{evaluate, feed, report, settings};
+use crate::train::{feed, report, settings};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use tch::Device;
 
 /// How a run starts, besides its configuration.
 #[derive(Debug, Clone)]
@@ -66,7 +66,6 @@ struct Data {
     train: Arc<Dataset>,
     eval: Option<Arc<Dataset>>,
     sampler: Sampler,
-    device: Device,
 }
 
 impl Trainer {
@@ -88,7 +87,7 @@ impl Trainer {
         let max_steps = total_steps(&session.config, steps_per_epoch);
         let schedule = settings::schedule(&session.config, max_steps);
         report::header(&session, resumed.as_ref(), &schedule, &changed);
-        let Session { config, device, loaded, data, .. } = session;
+        let Session { config, loaded, data, .. } = session;
         let Loaded { model, params, names, .. } = loaded;
 
         let adamw = AdamWConfig {
@@ -122,7 +121,7 @@ impl Trainer {
         let metrics = dir.as_ref().map(|dir| begin(dir, from.as_deref(), &config, &state)).transpose();
         let metrics = comm.agree(metrics, "opening metrics.jsonl")?;
         let progress = Progress::new(max_steps, state.global_step, comm.is_main());
-        let stepper = Stepper::new(model, params, optimizer, step_config, Arc::clone(&comm), device);
+        let stepper = Stepper::new(model, params, optimizer, step_config, Arc::clone(&comm));
         let checkpoints = Checkpoints {
             dir,
             comm: Arc::clone(&comm),
@@ -131,12 +130,8 @@ impl Trainer {
             limit: config.train.save_total_limit,
             keeps_best: config.train.load_best_model_at_end,
         };
-        let data = Data {
-            train: Arc::new(data.train.dataset),
-            eval: data.eval.map(|eval| Arc::new(eval.dataset)),
-            sampler,
-            device,
-        };
+        let data =
+            Data { train: Arc::new(data.train.dataset), eval: data.eval.map(|eval| Arc::new(eval.dataset)), sampler };
         let clock = Clock::new();
         Ok(Trainer {
             config,
@@ -160,8 +155,9 @@ impl Trainer {
     /// Those of a step, of evaluation and of saving.
     pub fn run(&mut self) -> Result<Ended> {
         let (first, last) = (self.state.global_step + 1, self.state.max_steps);
-        let Data { train, sampler, device, .. } = &self.data;
-        let feed = feed::feed(Arc::clone(train), sampler.clone(), self.comm.rank(), *device, first, last)?;
+        let Data { train, sampler, .. } = &self.data;
+        let (rank, device) = (self.comm.rank(), self.comm.device());
+        let feed = feed::feed(Arc::clone(train), sampler.clone(), rank, device, first, last)?;
         self.clock = Clock::new();
         if first > last {
             self.progress.line(&format!("nothing left to train: {} of {last} steps are taken", first - 1));
@@ -227,10 +223,10 @@ impl Trainer {
     /// Evaluates, where there is evaluation data; returns whether this is the best step so far.
     fn evaluate(&mut self) -> Result<bool> {
         let Some(eval) = self.data.eval.clone() else { return Ok(false) };
-        let (stepper, comm, device) = (&self.stepper, &self.comm, self.data.device);
-        let tokens = self.config.train.micro_batch_tokens;
-        let metrics =
-            self.clock.pause(|| evaluate::evaluate(&stepper.model, &stepper.params, &eval, comm, device, tokens))?;
+        let Stepper { model, params, .. } = &self.stepper;
+        let micro_batch_tokens = self.config.train.micro_batch_tokens;
+        let evaluator = Evaluator { model, params, comm: self.comm.as_ref(), micro_batch_tokens };
+        let metrics = self.clock.pause(|| evaluator.metrics(&eval))?;
         let best = self.track_best(&metrics);
         let step = self.state.global_step;
         let text: Vec<String> = metrics.iter().map(|(name, value)| format!("eval_{name} {value:.4}")).collect();

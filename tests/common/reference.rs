@@ -47,13 +47,13 @@ impl Reference {
     }
 
     pub fn gradients(&self) -> Vec<String> {
-        self.file.names().unwrap().into_iter().filter(|n| n.starts_with("grad.")).collect()
+        self.file.names().into_iter().filter(|n| n.starts_with("grad.")).collect()
     }
 
     /// The tensors of the model file.
     pub fn weights(&self) -> Vec<(String, Tensor)> {
         let file = TensorFile::open(&self.folder.join("model.safetensors")).unwrap();
-        file.names().unwrap().into_iter().map(|name| (name.clone(), file.read(&name).unwrap())).collect()
+        file.names().into_iter().map(|name| (name.clone(), file.read(&name).unwrap())).collect()
     }
 
     pub fn len(&self) -> usize {
