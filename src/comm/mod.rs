@@ -59,6 +59,15 @@ impl Pending {
     }
 }
 
+/// One operation of a [`Collective::start_group`], as [`Collective::start`] takes it.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    pub action: Action,
+    pub buffer: &'a Tensor,
+    pub shard: Option<&'a Tensor>,
+    pub what: &'a str,
+}
+
 /// One rank's end of a group of ranks.
 ///
 /// Buffers are contiguous tensors of type f32, f64, i64 or u8 (f16 and bf16 too, but MPI only copies these, it does
@@ -90,6 +99,21 @@ pub trait Collective: Send + Sync {
     fn abort(&self, code: i32) -> !;
     /// Leaves the group in good order after the last operation; all ranks call it. Later calls do nothing.
     fn finish(&self) -> Result<()>;
+
+    /// Starts several operations as one: the buffers belong to them until the one wait returns. A backend may launch
+    /// them together.
+    ///
+    /// # Errors
+    /// As [`Collective::start`].
+    fn start_group(&self, requests: &[Request]) -> Result<Pending> {
+        let start = |r: &Request| self.start(r.action, r.buffer, r.shard, r.what);
+        let mut pending = requests.iter().map(start).collect::<Result<Vec<_>>>()?;
+        Ok(match pending.len() {
+            0 => Pending::done(),
+            1 => pending.remove(0),
+            _ => Pending::new(move || pending.into_iter().try_for_each(Pending::wait)),
+        })
+    }
 
     /// Reduces `buffer` over all ranks, in place, to the same bits on every rank.
     fn start_all_reduce(&self, buffer: &Tensor, op: Op, what: &str) -> Result<Pending> {
