@@ -3,7 +3,8 @@
 
 use std::{env, path::Path, path::PathBuf};
 
-const SHIM: &str = "src/ffi/shim.cpp";
+const SHIM: [&str; 2] = ["src/ffi/shim.cpp", "src/ffi/memory.cpp"];
+const HEADER: &str = "src/ffi/common.h";
 
 fn main() {
     // torch-sys looked for libtorch and tells those who depend on it where it was.
@@ -20,11 +21,13 @@ fn compile_shim(lib: &Path) {
     for name in ["LIBTORCH", "LIBTORCH_INCLUDE", "LIBTORCH_CXX11_ABI"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    println!("cargo::rerun-if-changed={SHIM}");
+    for file in SHIM.iter().chain([&HEADER]) {
+        println!("cargo::rerun-if-changed={file}");
+    }
     let root = env::var_os("LIBTORCH_INCLUDE").map_or_else(|| lib.join(".."), PathBuf::from);
     let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".into());
     let mut build = cc::Build::new();
-    build.cpp(true).std("c++20").opt_level(3).file(SHIM);
+    build.cpp(true).std("c++20").opt_level(3).files(SHIM);
     build.define("_GLIBCXX_USE_CXX11_ABI", abi.as_str());
     for folder in ["include", "include/torch/csrc/api/include"] {
         // As system headers: their warnings are not ours.

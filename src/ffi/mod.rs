@@ -1,5 +1,7 @@
 //! The C++ shim: what tch does not bind, and nothing more.
 
+pub mod memory;
+
 use crate::error::{Error, Kind, Result};
 use std::ffi::{CStr, c_char, c_void};
 use tch::{TchError, Tensor};

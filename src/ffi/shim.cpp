@@ -1,6 +1,8 @@
 // What tch does not bind, over libtorch's public C++ interface. Every function returns nullptr, or a message that
 // the caller frees. A tch::Tensor's pointer is an at::Tensor*. No CUDA headers are needed.
 
+#include "common.h"
+
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
@@ -9,23 +11,8 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
-#include <exception>
 
 namespace {
-
-template <typename F> char* guarded(F&& body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error& e) {
-    return strdup(e.what_without_backtrace());
-  } catch (const std::exception& e) {
-    return strdup(e.what());
-  }
-}
-
-at::Tensor& tensor(void* pointer) { return *static_cast<at::Tensor*>(pointer); }
 
 // A counter-based generator: element i of the mask of `key` is a pure function of both. The mixing function is
 // "lowbias32" (Chris Wellons, Hash Prospector), applied twice with the halves of the key, 32 bits an element.

@@ -1,0 +1,270 @@
+//! Measured memory: every CPU tensor's bytes counted by use, storages freed and filled again, the device's peak.
+//!
+//! The counts are of this process; where ranks are threads, they are of all of them together. They hold what tensors
+//! hold, not what libraries keep for themselves (packed operands of a matrix product).
+
+use super::{Handle, Message, check, handle};
+use crate::error::Result;
+use std::sync::Once;
+use tch::{Device, Tensor};
+
+unsafe extern "C" {
+    fn trainer_memory_install() -> Message;
+    fn trainer_memory_use(what: u32) -> u32;
+    fn trainer_memory_usage(out: *mut u64);
+    fn trainer_memory_reset_peaks();
+    fn trainer_resize_storage(tensor: Handle, bytes: usize) -> Message;
+    fn trainer_device_memory(kind: i32, index: i32, peak: *mut u64, capacity: *mut u64) -> Message;
+    fn trainer_device_reset_peak(kind: i32, index: i32) -> Message;
+}
+
+/// `c10::DeviceType::CUDA`.
+const CUDA: i32 = 1;
+
+/// What memory is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    Weights,
+    Gradients,
+    Optimizer,
+    /// All that nothing else is said of.
+    Activations,
+    Communication,
+}
+
+impl Use {
+    /// All, in the order of [`Usage`]'s arrays.
+    pub const ALL: [Use; 5] = [Use::Weights, Use::Gradients, Use::Optimizer, Use::Activations, Use::Communication];
+
+    /// The word in files and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Use::Weights => "weights",
+            Use::Gradients => "gradients",
+            Use::Optimizer => "optimizer",
+            Use::Activations => "activations",
+            Use::Communication => "communication",
+        }
+    }
+}
+
+/// Bytes of CPU tensors, by use in the order of [`Use::ALL`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Held now.
+    pub current: [u64; 5],
+    /// The most that each use has held; not all at the same time.
+    pub peak: [u64; 5],
+    /// The most that all uses have held together.
+    pub total_peak: u64,
+    /// What each use held at that moment. Exact if no other thread allocated just then.
+    pub at_total_peak: [u64; 5],
+}
+
+/// Counts CPU tensors from here on; tensors that exist already stay uncounted. Meant to be called before the first
+/// tensor, since libtorch does not lock its choice of allocator. Calling it again does nothing.
+///
+/// # Panics
+/// Where another part of the program holds on to libtorch's CPU allocator at the highest priority.
+pub fn install() {
+    static ONCE: Once = Once::new();
+    // SAFETY: no arguments; the allocator lives as long as the process.
+    ONCE.call_once(|| check(unsafe { trainer_memory_install() }).expect("libtorch takes the highest priority"));
+}
+
+/// Runs `body`; what this thread allocates meanwhile counts as `what`. The innermost call decides.
+pub fn during<T>(what: Use, body: impl FnOnce() -> T) -> T {
+    struct Restore(u32);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: a plain value of this thread, one that the shim itself has returned.
+            unsafe { trainer_memory_use(self.0) };
+        }
+    }
+    // SAFETY: a plain value of this thread, below the number of uses.
+    let _restore = Restore(unsafe { trainer_memory_use(what as u32) });
+    body()
+}
+
+/// What CPU tensors hold and have held.
+pub fn usage() -> Usage {
+    let mut raw = [0; 16];
+    // SAFETY: the shim writes 3 x 5 + 1 numbers.
+    unsafe { trainer_memory_usage(raw.as_mut_ptr()) };
+    let part = |n: usize| std::array::from_fn(|i| raw[5 * n + i]);
+    Usage { current: part(0), peak: part(1), at_total_peak: part(2), total_peak: raw[15] }
+}
+
+/// Peaks start again from what is held now.
+pub fn reset_peaks() {
+    // SAFETY: no arguments.
+    unsafe { trainer_memory_reset_peaks() }
+}
+
+/// Gives the storage behind `tensor` a new block of `bytes` (0: none) from the allocator of its device, contents
+/// undefined, counted by the current use. Shapes stay: all views of the storage see the new block, those that
+/// autograd has saved included. A storage that has this size already is left as it is.
+///
+/// While the storage is smaller than a view of it, nothing may read or write that view.
+///
+/// # Errors
+/// Out of memory; the storage is then empty.
+pub fn resize_storage(tensor: &Tensor, bytes: usize) -> Result<()> {
+    // SAFETY: a live tensor.
+    check(unsafe { trainer_resize_storage(handle(tensor), bytes) })
+}
+
+/// The most bytes that tensors have held on a GPU; `None` for the CPU, or if libtorch has no allocator for it.
+pub fn device_peak(device: Device) -> Option<u64> {
+    device_memory(device).map(|(peak, _)| peak)
+}
+
+/// The memory of a GPU in bytes; `None` as with [`device_peak`].
+pub fn device_total(device: Device) -> Option<u64> {
+    device_memory(device).map(|(_, total)| total)
+}
+
+/// The peak of a GPU starts again from what is held now. Nothing happens for the CPU.
+pub fn reset_device_peak(device: Device) -> Result<()> {
+    let Device::Cuda(index) = device else { return Ok(()) };
+    // SAFETY: plain numbers.
+    check(unsafe { trainer_device_reset_peak(CUDA, index as i32) })
+}
+
+fn device_memory(device: Device) -> Option<(u64, u64)> {
+    let Device::Cuda(index) = device else { return None };
+    let (mut peak, mut total) = (0, 0);
+    // SAFETY: both pointers are to live numbers.
+    check(unsafe { trainer_device_memory(CUDA, index as i32, &mut peak, &mut total) }).ok()?;
+    Some((peak, total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind as ErrorKind;
+    use crate::ffi::{backward, bytes};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+    use tch::Kind;
+
+    const FLOATS: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    /// The counters are the process's, so tests that read them take turns.
+    fn alone() -> MutexGuard<'static, ()> {
+        static TURN: Mutex<()> = Mutex::new(());
+        install();
+        TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Current bytes of one use.
+    fn held(what: Use) -> u64 {
+        usage().current[what as usize]
+    }
+
+    /// Writes into a contiguous tensor's memory past libtorch, as a collective does.
+    fn fill_raw(tensor: &Tensor, values: &[f32]) {
+        assert!(tensor.is_contiguous() && tensor.numel() == values.len());
+        // SAFETY: a contiguous CPU tensor of as many floats.
+        unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), values.len()) }
+            .copy_from_slice(values);
+    }
+
+    #[test]
+    fn counts_by_use_and_gives_back() {
+        let _turn = alone();
+        let (weights, optimizer) = (held(Use::Weights), held(Use::Optimizer));
+        let a = during(Use::Weights, || {
+            let a = Tensor::zeros([1000], FLOATS);
+            let b = during(Use::Optimizer, || Tensor::zeros([500], FLOATS));
+            assert_eq!((held(Use::Weights) - weights, held(Use::Optimizer) - optimizer), (4000, 2000));
+            drop(b);
+            a
+        });
+        assert_eq!((held(Use::Weights) - weights, held(Use::Optimizer) - optimizer), (4000, 0));
+        assert_eq!(a.data_ptr() as usize % 64, 0);
+        // Another thread's free counts where the block was counted.
+        std::thread::spawn(move || drop(a)).join().unwrap();
+        assert_eq!(held(Use::Weights), weights);
+        // A panic leaves no use behind.
+        let caught = std::panic::catch_unwind(|| during(Use::Weights, || panic!("on purpose")));
+        assert!(caught.is_err());
+        let _after = Tensor::zeros([1000], FLOATS);
+        assert_eq!(held(Use::Weights), weights);
+    }
+
+    #[test]
+    fn peaks_are_of_each_use_and_of_the_sum() {
+        let _turn = alone();
+        reset_peaks();
+        let start = usage();
+        assert_eq!((start.current, start.at_total_peak), (start.peak, start.current));
+        drop(during(Use::Gradients, || Tensor::zeros([3000], FLOATS)));
+        let kept = during(Use::Communication, || Tensor::zeros([4000], FLOATS));
+        let now = usage();
+        let grew = |after: [u64; 5]| -> [u64; 5] { std::array::from_fn(|i| after[i] - start.current[i]) };
+        assert_eq!(grew(now.peak), [0, 12000, 0, 0, 16000]);
+        assert_eq!(grew(now.at_total_peak), [0, 0, 0, 0, 16000]);
+        assert_eq!(now.total_peak - start.total_peak, 16000);
+        drop(kept);
+        reset_peaks();
+        assert_eq!(usage().total_peak, start.total_peak);
+    }
+
+    #[test]
+    fn views_see_the_refilled_storage() {
+        let _turn = alone();
+        let before = held(Use::Weights);
+        let flat = during(Use::Weights, || Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0, 5.0, 6.0]));
+        let view = flat.narrow(0, 2, 4).view([2, 2]);
+        resize_storage(&view, 0).unwrap();
+        assert_eq!((held(Use::Weights), flat.numel()), (before, 6));
+        resize_storage(&flat, 0).unwrap();
+        during(Use::Weights, || resize_storage(&flat, 24)).unwrap();
+        assert_eq!(held(Use::Weights), before + 24);
+        fill_raw(&flat, &[10.0, 20.0, 30.0, 40.0, 50.0, 60.0]);
+        assert_eq!(Vec::<f32>::try_from(view.view([-1])).unwrap(), [30.0, 40.0, 50.0, 60.0]);
+        drop((flat, view));
+        assert_eq!(held(Use::Weights), before);
+    }
+
+    /// What sharded weights live by: between forward and backward they are not there.
+    #[test]
+    fn backward_through_weights_that_were_away() {
+        let _turn = alone();
+        let run = |away: bool| {
+            let flat = Tensor::arange(12, FLOATS) * 0.5;
+            let weight = flat.narrow(0, 0, 8).view([2, 4]).detach().set_requires_grad(true);
+            let bias = flat.narrow(0, 8, 2).detach().set_requires_grad(true);
+            let x = (Tensor::arange(12, FLOATS).view([3, 4]) - 5.0).set_requires_grad(true);
+            let y = x.linear(&weight, Some(&bias));
+            let start = Tensor::arange(6, FLOATS).view([3, 2]) + 1.0;
+            if away {
+                let values: Vec<f32> = Vec::try_from(&flat).unwrap();
+                resize_storage(&flat, 0).unwrap();
+                resize_storage(&flat, 48).unwrap();
+                fill_raw(&flat, &values);
+            }
+            backward(&[&y], &[&start]).unwrap();
+            [x.grad(), weight.grad(), bias.grad()].map(|grad| bytes(&grad).to_vec())
+        };
+        assert_eq!(run(false), run(true));
+    }
+
+    #[test]
+    fn too_much_is_out_of_memory() {
+        let _turn = alone();
+        let flat = Tensor::zeros([4], FLOATS);
+        for bytes in [1 << 60, usize::MAX - 32] {
+            let error = resize_storage(&flat, bytes).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
+        }
+        resize_storage(&flat, 16).unwrap();
+        assert_eq!(Vec::<f32>::try_from(flat.fill(7.0)).unwrap(), [7.0; 4]);
+    }
+
+    #[test]
+    fn the_cpu_is_no_device() {
+        assert_eq!((device_peak(Device::Cpu), device_total(Device::Cpu)), (None, None));
+        assert!(reset_device_peak(Device::Cpu).is_ok());
+    }
+}
