@@ -5,13 +5,12 @@
 
 mod common;
 
-use common::reference::{Reference, max_difference};
+use common::reference::{Reference, gradients, infer, max_difference};
 use tch::{Device, Kind, Tensor};
 use trainer::checkpoint::{export, import::Report};
 use trainer::models::registry::DropoutOverrides;
-use trainer::nn::{Ctx, Pass};
-use trainer::train::session::{Head, Loaded};
-use trainer::train::staged::Forward;
+use trainer::nn::Ctx;
+use trainer::train::loaded::{Head, Loaded};
 
 const CPU: Device = Device::Cpu;
 
@@ -30,24 +29,19 @@ fn check(name: &str, head: &Head) {
 
 fn check_with(name: &str, head: &Head, dropout: DropoutOverrides) {
     let reference = Reference::open(name);
-    let loaded = reference.load_with(head, dropout);
+    let mut loaded = reference.load_with(head, dropout, Kind::Float);
     assert_eq!(loaded.report, Report::default(), "{name}: everything in the file is used, nothing starts fresh");
-    let Loaded { model, params, names, .. } = &loaded;
     let batch = reference.batch(CPU);
 
-    let logits = model.infer(params, &batch);
+    let logits = infer(&mut loaded, &batch);
     let difference = max_difference(&logits, &reference.tensor("logits"));
     assert!(difference < 1e-5, "{name}: logits differ by {difference:e}");
 
-    let forward = Forward::run(model, params, &batch, Pass::default());
-    let count = batch.len() as f64;
-    let loss = forward.loss_sum().double_value(&[]) / count;
+    let (loss, gradients) = gradients(&mut loaded, &batch);
     let wanted = reference.tensor("loss").double_value(&[0]);
     assert!(((loss - wanted) / wanted).abs() < 1e-6, "{name}: loss {loss}, transformers {wanted}");
 
-    forward.backward(1.0 / count, |_| Ok(())).unwrap();
     let global = reference.tensor("grad_norm").double_value(&[0]);
-    let gradients = export::named(params, names, |id| params.grad(id).shallow_clone());
     assert_eq!(gradients.len(), reference.gradients().len(), "{name}: as many gradients as transformers has");
     for (tensor, gradient) in gradients {
         let wanted = reference.tensor(&format!("grad.{tensor}"));
@@ -73,8 +67,8 @@ fn regression_of_pairs() {
 #[test]
 fn bf16_weights_in_one_file() {
     let reference = Reference::open("bert-bf16");
-    let loaded = reference.load(&classes(&["LABEL_0", "LABEL_1"]));
-    let logits = loaded.model.infer(&loaded.params, &reference.batch(CPU));
+    let mut loaded = reference.load(&classes(&["LABEL_0", "LABEL_1"]));
+    let logits = infer(&mut loaded, &reference.batch(CPU));
     let difference = max_difference(&logits, &reference.tensor("logits"));
     assert!(difference < 1e-5, "logits differ by {difference:e}");
 }
@@ -106,15 +100,15 @@ fn a_sample_alone_and_in_a_batch() {
         [("bert-classification", classes(&["science", "sport", "weather"])), ("bert-pairs-regression", Head::Number)]
     {
         let reference = Reference::open(name);
-        let loaded = reference.load(&head);
-        let all = loaded.model.infer(&loaded.params, &reference.batch(CPU));
+        let mut loaded = reference.load(&head);
+        let all = infer(&mut loaded, &reference.batch(CPU));
         for sample in 0..reference.len() {
-            let alone = loaded.model.infer(&loaded.params, &reference.samples(&[sample], CPU));
+            let alone = infer(&mut loaded, &reference.samples(&[sample], CPU));
             let difference = max_difference(&alone.get(0), &all.get(sample as i64));
             assert!(difference < 5e-6, "{name}: sample {sample} differs by {difference:e}");
         }
         let backwards: Vec<usize> = (0..reference.len()).rev().collect();
-        let turned = loaded.model.infer(&loaded.params, &reference.samples(&backwards, CPU)).flip([0]);
+        let turned = infer(&mut loaded, &reference.samples(&backwards, CPU)).flip([0]);
         let difference = max_difference(&turned, &all);
         assert!(difference < 5e-6, "{name}: the order of samples changes logits by {difference:e}");
     }
@@ -124,12 +118,11 @@ fn a_sample_alone_and_in_a_batch() {
 #[test]
 fn vocabulary_gradients_are_row_sparse() {
     let reference = Reference::open("bert-classification");
-    let loaded = reference.load(&classes(&["science", "sport", "weather"]));
-    let params = &loaded.params;
+    let mut loaded = reference.load(&classes(&["science", "sport", "weather"]));
     let batch = reference.batch(CPU);
-    Forward::run(&loaded.model, params, &batch, Pass::default()).backward(1.0, |_| Ok(())).unwrap();
-    let table = params.ids().find(|&id| params.spec(id).row_sparse).expect("BERT has a vocabulary table");
-    let rows = params.grad(table).abs().sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+    let (_, gradients) = gradients(&mut loaded, &batch);
+    let table = gradients.iter().find(|(name, _)| name == "bert.embeddings.word_embeddings.weight").unwrap();
+    let rows = table.1.abs().sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
     let touched: Vec<i64> = Vec::try_from(rows.nonzero().view(-1)).unwrap();
     let mut tokens: Vec<i64> = Vec::try_from(&batch.tokens).unwrap();
     tokens.sort_unstable();
@@ -142,7 +135,9 @@ fn vocabulary_gradients_are_row_sparse() {
 fn export_gives_back_what_import_read() {
     let reference = Reference::open("bert-classification");
     let loaded = reference.load(&classes(&["science", "sport", "weather"]));
-    let mut exported = export::named(&loaded.params, &loaded.names, |id| loaded.params.weight(id));
+    let Loaded { params, names, .. } = &loaded;
+    let units = 0..params.layout().units().len();
+    let mut exported: Vec<_> = units.flat_map(|unit| export::parts(params, names, unit, params.flat(unit))).collect();
     exported.sort_by(|a, b| a.0.cmp(&b.0));
     let mut stored: Vec<(String, Tensor)> = reference.weights();
     stored.sort_by(|a, b| a.0.cmp(&b.0));

@@ -1,7 +1,7 @@
 //! The model of a checkpoint as a Hugging Face folder.
 
 use crate::checkpoint::folder::{copy_file, write_file};
-use crate::checkpoint::tensors;
+use crate::checkpoint::tensor_writer::Entry;
 use crate::error::{Error, Result};
 use crate::models::hf_names::HfNames;
 use crate::nn::{ParamId, Params};
@@ -27,28 +27,40 @@ pub const CARRIED: &[&str] = &[
 /// Of these, one at least makes a tokenizer.
 const VOCABULARIES: &[&str] = &["tokenizer.json", "vocab.txt"];
 
-/// Tensors under Hugging Face's names: `pick` gives each parameter's tensor (its weight, its gradient), which is cut
-/// into the parts that the file knows.
-pub fn named(params: &Params, names: &HfNames, pick: impl Fn(ParamId) -> Tensor) -> Vec<(String, Tensor)> {
-    let mut out = Vec::new();
-    for id in params.ids() {
-        let parts = names.exported(names.of(&params.spec(id).name));
-        let chunks = pick(id).chunk(parts.len() as i64, 0);
-        out.extend(parts.into_iter().zip(chunks));
-    }
-    out
+/// The tensors of the weight file, in the order in which [`parts`] gives them unit by unit.
+pub fn entries(params: &Params, names: &HfNames) -> Vec<Entry> {
+    let units = params.layout().units().iter();
+    let ids = units.flat_map(|unit| &unit.members);
+    ids.flat_map(|&id| {
+        let spec = params.spec(id);
+        let parts = names.exported(names.of(&spec.name));
+        let mut shape = spec.shape.clone();
+        shape[0] /= parts.len() as i64;
+        parts.into_iter().map(move |name| Entry { name, shape: shape.clone(), kind: params.kind() })
+    })
+    .collect()
 }
 
-/// Writes `config.json`, `model.safetensors` and the files carried from `origin` into `folder`.
+/// A unit's tensors under Hugging Face's names: each parameter's part of `whole` (weights or gradients, `[padded]`),
+/// cut into the pieces that the file knows.
+pub fn parts(params: &Params, names: &HfNames, unit: usize, whole: &Tensor) -> Vec<(String, Tensor)> {
+    let cut = |(id, tensor): (ParamId, Tensor)| {
+        let parts = names.exported(names.of(&params.spec(id).name));
+        let chunks = tensor.chunk(parts.len() as i64, 0);
+        parts.into_iter().zip(chunks)
+    };
+    params.members(unit, whole).flat_map(cut).collect()
+}
+
+/// Writes `config.json` and the files carried from `origin` into `folder`: all of a model but its weights.
 ///
 /// # Errors
 /// The file's name and what the system says.
-pub fn write_model(folder: &Path, config: &Value, params: &Params, names: &HfNames, origin: &Path) -> Result<()> {
+pub fn write_files(folder: &Path, config: &Value, origin: &Path) -> Result<()> {
     write_file(&folder.join("config.json"), &serde_json::to_vec_pretty(config)?)?;
     let carried: Vec<&&str> = CARRIED.iter().filter(|name| origin.join(name).exists()).collect();
     if !carried.iter().any(|name| VOCABULARIES.contains(name)) {
         return Err(Error::other(format!("{}: the tokenizer that training began with is gone", origin.display())));
     }
-    carried.into_iter().try_for_each(|name| copy_file(&origin.join(name), &folder.join(name)))?;
-    tensors::write(&folder.join("model.safetensors"), named(params, names, |id| params.weight(id)))
+    carried.into_iter().try_for_each(|name| copy_file(&origin.join(name), &folder.join(name)))
 }

@@ -7,6 +7,7 @@ use crate::nn::{ParamId, Params};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor};
 
 /// What loading found besides the weights that it loaded.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -26,49 +27,68 @@ struct Weights {
     places: BTreeMap<String, (usize, String)>,
 }
 
-/// Loads the folder's weights into `params`; a head's weights that the file lacks are drawn from (seed, name).
+/// Where the values of a parameter come from.
+enum Origin {
+    /// These tensors of the weight files, joined along dimension 0.
+    File(Vec<String>),
+    /// (seed, name).
+    Fresh,
+}
+
+/// Reads the folder's weights unit by unit: `sink` gets each unit's number and its values, f32 `[padded]` on the CPU. A
+/// head's weights that the file lacks are drawn from (seed, name). `masters`, a checkpoint's weights of full precision
+/// by their native names, go before the folder's own.
 ///
 /// # Errors
 /// Exit 2: no weight file, a damaged one, a weight of the backbone missing, or a shape that disagrees with
-/// `config.json`; all of them listed.
-pub fn load(folder: &Path, params: &Params, names: &HfNames, seed: u64) -> Result<Report> {
+/// `config.json`; all of them listed, before `sink` is called.
+pub fn load(
+    folder: &Path,
+    params: &Params,
+    names: &HfNames,
+    seed: u64,
+    masters: Option<&TensorFile>,
+    sink: impl FnMut(usize, &Tensor) -> Result<()>,
+) -> Result<Report> {
     let weights = Weights::open(folder, names)?;
-    let mut report = Report::default();
-    let mut problems = Vec::new();
-    let mut used = BTreeSet::new();
-    let mut fresh = BTreeSet::new();
-    for id in params.ids() {
+    let (origins, report) = weights.find(folder, params, names)?;
+    let fill = |id: ParamId, target: &mut Tensor| {
         let spec = params.spec(id);
-        let wanted = names.exported(names.of(&spec.name));
-        let missing: Vec<&String> = wanted.iter().filter(|name| !weights.places.contains_key(*name)).collect();
-        if spec.fresh && missing.len() == wanted.len() {
-            report.fresh.extend(wanted);
-            fresh.insert(id);
-            continue;
+        match (masters.filter(|file| file.contains(&spec.name)), &origins[id.index()]) {
+            (Some(file), _) => target.copy_(&file.read_shaped(&spec.name, &spec.shape)?),
+            (None, Origin::File(names)) => weights.copy(target, names)?,
+            (None, Origin::Fresh) => target.copy_(&spec.draw(seed)),
         }
-        if !missing.is_empty() {
-            problems.extend(missing.iter().map(|name| format!("{name} is missing")));
-            continue;
-        }
-        used.extend(wanted.iter().cloned());
-        let shapes = wanted.iter().map(|name| weights.shape(name)).collect::<Result<Vec<_>>>()?;
-        match mismatch(&shapes, &spec.shape) {
-            None => weights.copy(params, id, &wanted)?,
-            Some(_) if spec.fresh => {
-                report.reshaped.extend(wanted);
-                fresh.insert(id);
-            }
-            Some(found) => {
-                problems.push(format!("{} is {found}, config.json says {:?}", wanted.join(" + "), spec.shape))
-            }
-        }
-    }
-    if !problems.is_empty() {
-        return Err(refusal(folder, &problems));
-    }
-    params.init(seed, &fresh);
-    report.unused = weights.places.iter().filter(|(name, _)| !used.contains(*name)).map(|(_, p)| p.1.clone()).collect();
+        Ok(())
+    };
+    each_unit(params, fill, sink)?;
     Ok(report)
+}
+
+/// Draws all weights from (seed, name), unit by unit, as [`load`] does.
+///
+/// # Errors
+/// Those of `sink`.
+pub fn draw(params: &Params, seed: u64, sink: impl FnMut(usize, &Tensor) -> Result<()>) -> Result<()> {
+    let fill = |id: ParamId, target: &mut Tensor| {
+        target.copy_(&params.spec(id).draw(seed));
+        Ok(())
+    };
+    each_unit(params, fill, sink)
+}
+
+/// Holds one unit at a time.
+fn each_unit(
+    params: &Params,
+    fill: impl Fn(ParamId, &mut Tensor) -> Result<()>,
+    mut sink: impl FnMut(usize, &Tensor) -> Result<()>,
+) -> Result<()> {
+    for unit in 0..params.layout().units().len() {
+        let values = Tensor::f_zeros([params.layout().padded(unit)], (Kind::Float, Device::Cpu))?;
+        params.members(unit, &values).try_for_each(|(id, mut target)| fill(id, &mut target))?;
+        sink(unit, &values)?;
+    }
+    Ok(())
 }
 
 fn refusal(folder: &Path, problems: &[String]) -> Error {
@@ -124,13 +144,54 @@ impl Weights {
         Ok(Weights { files, places })
     }
 
+    /// Where each parameter's values come from, in the order of ids.
+    fn find(&self, folder: &Path, params: &Params, names: &HfNames) -> Result<(Vec<Origin>, Report)> {
+        let mut report = Report::default();
+        let mut problems = Vec::new();
+        let mut used = BTreeSet::new();
+        let mut origins = Vec::new();
+        for id in params.ids() {
+            let spec = params.spec(id);
+            let wanted = names.exported(names.of(&spec.name));
+            let missing: Vec<&String> = wanted.iter().filter(|name| !self.places.contains_key(*name)).collect();
+            if spec.fresh && missing.len() == wanted.len() {
+                report.fresh.extend(wanted);
+                origins.push(Origin::Fresh);
+                continue;
+            }
+            if !missing.is_empty() {
+                problems.extend(missing.iter().map(|name| format!("{name} is missing")));
+                continue;
+            }
+            used.extend(wanted.iter().cloned());
+            let shapes = wanted.iter().map(|name| self.shape(name)).collect::<Result<Vec<_>>>()?;
+            origins.push(match mismatch(&shapes, &spec.shape) {
+                Some(_) if spec.fresh => {
+                    report.reshaped.extend(wanted);
+                    Origin::Fresh
+                }
+                Some(found) => {
+                    let names = wanted.join(" + ");
+                    problems.push(format!("{names} is {found}, config.json says {:?}", spec.shape));
+                    Origin::Fresh
+                }
+                None => Origin::File(wanted),
+            });
+        }
+        if !problems.is_empty() {
+            return Err(refusal(folder, &problems));
+        }
+        let unused = self.places.iter().filter(|(name, _)| !used.contains(*name));
+        report.unused = unused.map(|(_, place)| place.1.clone()).collect();
+        Ok((origins, report))
+    }
+
     fn shape(&self, name: &str) -> Result<Vec<i64>> {
         let (file, spelling) = &self.places[name];
         self.files[*file].1.shape(spelling)
     }
 
-    fn copy(&self, params: &Params, id: ParamId, names: &[String]) -> Result<()> {
-        let weight = params.weight(id);
+    fn copy(&self, target: &Tensor, names: &[String]) -> Result<()> {
         let mut row = 0;
         for name in names {
             let (file, spelling) = &self.places[name];
@@ -140,7 +201,7 @@ impl Weights {
                 return Err(Error::input(format!("{}: tensor {spelling} holds integers", path.display())));
             }
             let rows = value.size()[0];
-            weight.narrow(0, row, rows).copy_(&value);
+            target.narrow(0, row, rows).copy_(&value);
             row += rows;
         }
         Ok(())

@@ -10,6 +10,7 @@ pub mod import;
 pub mod optimizer;
 pub mod run_dir;
 pub mod state;
+pub mod tensor_writer;
 pub mod tensors;
 
 pub use run_dir::RunDir;

@@ -1,55 +1,67 @@
-//! The optimizer's moments by parameter name, so that any layout and any world can take them up again.
+//! The optimizer's state by parameter name, so that any layout and any world can take it up again.
 
-use crate::checkpoint::tensors::{self, TensorFile};
-use crate::error::{Context, Error, Kind, Result};
-use crate::nn::params::slice;
-use crate::nn::{ParamId, Params};
-use crate::optim::AdamW;
-use std::fs;
-use std::path::Path;
-use tch::Tensor;
+use crate::checkpoint::tensor_writer::Entry;
+use crate::checkpoint::tensors::TensorFile;
+use crate::error::Result;
+use crate::nn::Params;
+use tch::{Device, Kind, Tensor};
 
-/// The file in a checkpoint folder.
-pub const FILE: &str = "optimizer/adamw.safetensors";
+/// AdamW's moments in a checkpoint folder.
+pub const MOMENTS: &str = "optimizer/adamw.safetensors";
+/// The f32 weights that half-precision training rounds from.
+pub const MASTERS: &str = "optimizer/master.safetensors";
 
-/// The two moments of a parameter, as views into the flat state, with their names in the file.
-fn moments(params: &Params, optimizer: &AdamW, id: ParamId) -> [(String, Tensor); 2] {
-    let spec = params.spec(id);
-    let moments = optimizer.moments(spec.stage);
-    [("exp_avg", &moments.exp_avg), ("exp_avg_sq", &moments.exp_avg_sq)]
-        .map(|(kind, flat)| (format!("{kind}.{}", spec.name), slice(flat, &params.range(id), &spec.shape)))
+/// A kind of state: a flat f32 buffer a trained unit. Its name is a prefix of the parameters' names in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    ExpAvg,
+    ExpAvgSq,
+    Master,
 }
 
-/// Writes `optimizer/` into a checkpoint folder.
-///
-/// # Errors
-/// The file's name and what the system says.
-pub fn write(folder: &Path, params: &Params, optimizer: &AdamW) -> Result<()> {
-    let path = folder.join(FILE);
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).context(parent.display())?;
-    }
-    tensors::write(&path, params.ids().flat_map(|id| moments(params, optimizer, id)).collect())
-}
+impl State {
+    /// What [`MOMENTS`] holds, in its order in a unit.
+    pub const MOMENTS: [State; 2] = [State::ExpAvg, State::ExpAvgSq];
 
-/// Reads the moments of a checkpoint that has seen `steps` steps.
-///
-/// # Errors
-/// Exit 2, naming the tensor: one that is missing or has another shape.
-pub fn read(folder: &Path, params: &Params, optimizer: &mut AdamW, steps: u64) -> Result<()> {
-    let path = folder.join(FILE);
-    let file = TensorFile::open(&path)?;
-    for (name, mut target) in params.ids().flat_map(|id| moments(params, optimizer, id)) {
-        let value = file.read(&name)?;
-        if value.size() != target.size() {
-            let (found, wanted) = (value.size(), target.size());
-            return Err(Error::new(
-                Kind::Input,
-                format!("{}: {name} is {found:?}, the model's is {wanted:?}", path.display()),
-            ));
+    fn of(self, parameter: &str) -> String {
+        match self {
+            State::ExpAvg => format!("exp_avg.{parameter}"),
+            State::ExpAvgSq => format!("exp_avg_sq.{parameter}"),
+            State::Master => parameter.to_owned(),
         }
-        target.copy_(&value);
     }
-    optimizer.set_steps(steps);
-    Ok(())
+
+    /// The tensors of a file with these states, in the order in which [`State::parts`] gives them unit by unit.
+    pub fn entries(params: &Params, states: &[State]) -> Vec<Entry> {
+        let trained = params.layout().units().iter().filter(|unit| unit.is_trained());
+        let entry = |state: State, id| {
+            let spec = params.spec(id);
+            Entry { name: state.of(&spec.name), shape: spec.shape.clone(), kind: Kind::Float }
+        };
+        trained
+            .flat_map(|unit| states.iter().flat_map(move |&state| unit.members.iter().map(move |&id| entry(state, id))))
+            .collect()
+    }
+
+    /// The tensors of one unit's buffer, f32 `[padded]`.
+    pub fn parts(self, params: &Params, unit: usize, whole: &Tensor) -> Vec<(String, Tensor)> {
+        params.members(unit, whole).map(|(id, part)| (self.of(&params.spec(id).name), part)).collect()
+    }
+
+    /// One unit's buffer, f32 `[padded]` on the CPU. With `thawed`, a parameter that the file lacks was not trained then,
+    /// and its state is zero.
+    ///
+    /// # Errors
+    /// Exit 2, naming the tensor: one that is missing or has another shape.
+    pub fn read(self, file: &TensorFile, params: &Params, unit: usize, thawed: bool) -> Result<Tensor> {
+        let whole = Tensor::f_zeros([params.layout().padded(unit)], (Kind::Float, Device::Cpu))?;
+        for (id, mut part) in params.members(unit, &whole) {
+            let spec = params.spec(id);
+            let name = self.of(&spec.name);
+            if !thawed || file.contains(&name) {
+                part.f_copy_(&file.read_shaped(&name, &spec.shape)?)?;
+            }
+        }
+        Ok(whole)
+    }
 }

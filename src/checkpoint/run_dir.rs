@@ -219,7 +219,7 @@ fn sound(path: &Path) -> Result<()> {
     }
     TrainerState::read(path)?;
     TensorFile::open(&path.join("model.safetensors"))?;
-    TensorFile::open(&path.join(super::optimizer::FILE))?;
+    TensorFile::open(&path.join(super::optimizer::MOMENTS))?;
     Ok(())
 }
 

@@ -24,6 +24,10 @@ pub struct TrainerState {
     /// The best value of the metric that is tracked, and the step it was reached at.
     pub best_metric: Option<f64>,
     pub best_global_step: Option<u64>,
+    #[serde(default)]
+    pub skipped_steps: u64,
+    #[serde(default)]
+    pub loss_scale: Option<LossScale>,
     /// The ranks that wrote it: remaining losses are bit-equal at the same number only.
     pub world: usize,
     /// What the order of data depends on besides the settings: a fingerprint of the tokenised training data.
@@ -36,6 +40,11 @@ pub struct TrainerState {
     pub settings: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LossScale {
+    pub scale: f64,
+    pub good_steps: u64,
+}
 impl TrainerState {
     /// The version of the file that this program writes.
     pub fn format() -> u32 {

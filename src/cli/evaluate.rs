@@ -8,14 +8,17 @@ use crate::error::{Context, Error, Result};
 use crate::models::registry::{self, DropoutOverrides};
 use crate::observe::logs::tell;
 use crate::observe::table::table;
+use crate::parallel::Zero;
 use crate::train::evaluate::Evaluator;
+use crate::train::loaded::{Declared, Head, Holding, Loaded, Source};
 use crate::train::report::{device, remarks};
-use crate::train::session::{Declared, Head, Loaded, one_per_host_first};
+use crate::train::session::one_per_host_first;
 use crate::train::settings::source;
 use serde_json::{Map, json};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tch::Kind;
 
 /// Evaluates, on all ranks; rank 0 prints to standard output.
 ///
@@ -34,8 +37,8 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         }
     };
     let file = DataFile { option: "--data", path: &args.data, on_bad_record: args.on_bad_record };
-    let (loaded, data) = open(&comm, &args.model, &file, &args.reading, wanted)?;
-    let metrics = args.reading.evaluator(comm.as_ref(), &loaded).metrics(&data.dataset)?;
+    let (mut loaded, data) = open(&comm, &args.model, &file, &args.reading, wanted)?;
+    let metrics = args.reading.evaluator(comm.as_ref(), &mut loaded).metrics(&data.dataset)?;
     if comm.is_main() {
         if args.json {
             let line: Map<_, _> = metrics.iter().map(|(name, value)| (format!("eval_{name}"), json!(value))).collect();
@@ -64,9 +67,9 @@ impl ReadingArgs {
     }
 
     /// A loaded model, ready to run on all ranks.
-    pub(super) fn evaluator<'a>(&self, comm: &'a dyn Collective, loaded: &'a Loaded) -> Evaluator<'a> {
-        let Loaded { model, params, .. } = loaded;
-        Evaluator { model, params, comm, micro_batch_tokens: self.micro_batch_tokens }
+    pub(super) fn evaluator<'a>(&self, comm: &'a dyn Collective, loaded: &'a mut Loaded) -> Evaluator<'a> {
+        let Loaded { model, params, weights, .. } = loaded;
+        Evaluator { model, params, weights, comm, micro_batch_tokens: self.micro_batch_tokens }
     }
 
     /// The same as the `[data]` of a configuration.
@@ -110,7 +113,8 @@ pub(super) fn open(
         declared.check_vocabulary(&data)?;
         Ok(data)
     })?;
-    let loaded = declared.load(&head, comm.device(), 0).and_then(complete);
+    let holding = Holding { kind: Kind::Float, zero: Zero::ALL[0], trains: false, seed: 0, from: Source::Folder };
+    let loaded = declared.with_head(&head, &[]).and_then(|shaped| shaped.load(comm, &holding)).and_then(complete);
     let loaded = comm.agree(loaded.context(folder.display()), "loading the model")?;
     if comm.is_main() {
         let (examples, tokens) = (data.dataset.len(), data.dataset.total_tokens());

@@ -24,8 +24,8 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     let output = comm.agree(output.context(format!("--output {}", args.output.display())), "opening the output")?;
     // Every record has its line of output, so none is left out.
     let file = DataFile { option: "--input", path: &args.input, on_bad_record: OnBadRecord::Error };
-    let (loaded, data) = open(&comm, &args.model, &file, &args.reading, |_| Ok(Target::None))?;
-    let outputs = args.reading.evaluator(comm.as_ref(), &loaded).outputs(&data.dataset)?;
+    let (mut loaded, data) = open(&comm, &args.model, &file, &args.reading, |_| Ok(Target::None))?;
+    let outputs = args.reading.evaluator(comm.as_ref(), &mut loaded).outputs(&data.dataset)?;
     let task = &loaded.model.task;
     let lines = outputs.logits.chunks_exact(task.outputs()).map(|logits| {
         let mut line = task.prediction(logits);

@@ -65,6 +65,11 @@ impl Sequences {
         &self.buckets
     }
 
+    /// The tokens of each sequence.
+    pub fn lengths(&self) -> &[i64] {
+        &self.lengths
+    }
+
     /// i64 `[sequences]`: the place of each first token.
     pub fn first(&self) -> &Tensor {
         &self.first

@@ -40,6 +40,10 @@ pub trait Backbone: Send + Sync {
     /// The number of segments (texts of a pair) it tells apart.
     fn segments(&self) -> usize;
 
+    /// Elements that a stage keeps from forward to backward in training, for `tokens` tokens in sequences of at most
+    /// `longest`: an estimate, to tell what fits.
+    fn activations(&self, stage: usize, tokens: u64, longest: u64) -> u64;
+
     /// Which native parameter is which tensor of a Hugging Face file.
     fn hf_names(&self) -> HfNames;
 

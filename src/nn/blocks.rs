@@ -87,6 +87,14 @@ impl PostNormBlock {
         }
     }
 
+    /// Elements that forward keeps for backward: queries, keys, values, attention's result, five `[T, hidden]` around
+    /// the norms, the feed-forward part before and after its activation; with dropout the attention weights thrice.
+    pub fn activations(&self, tokens: u64, longest: u64) -> u64 {
+        let BlockConfig { hidden, intermediate, attention, .. } = self.config;
+        let weights = if attention.dropout > 0.0 { 3 * attention.heads as u64 * longest } else { 0 };
+        tokens * (9 * hidden as u64 + 2 * intermediate as u64 + weights)
+    }
+
     /// `[T, hidden]` to `[T, hidden]`.
     pub fn forward(&self, ctx: &mut Ctx, x: &Tensor, sequences: &Sequences) -> Tensor {
         let qkv = self.qkv.forward(ctx, x);

@@ -1,6 +1,5 @@
 //! What a forward pass carries besides its tensors: the parameters, the mode, the chance and the row gradients.
 
-use crate::error::Result;
 use crate::ffi;
 use crate::nn::params::{ParamId, Params};
 use crate::nn::rng;
@@ -15,12 +14,22 @@ pub struct Pass {
     pub rank: u64,
 }
 
-/// Rows that a look-up took from a table; their gradient goes back by [`Ctx::scatter_rows`].
+/// Rows that a look-up took from a table; their gradient is handed out by [`Ctx::row_gradients`].
 #[derive(Debug)]
 struct Rows {
     table: ParamId,
     ids: Tensor,
     rows: Tensor,
+}
+
+/// What backward found for the rows of a table.
+#[derive(Debug)]
+pub struct RowGradient {
+    pub table: ParamId,
+    /// i64 `[T]`, with repetitions.
+    pub ids: Tensor,
+    /// `[T, width]`, to be added to the rows `ids` of the table's gradient.
+    pub grad: Tensor,
 }
 
 /// The context of one stage's forward pass.
@@ -77,7 +86,7 @@ impl<'a> Ctx<'a> {
     /// Rows `ids` `[T]` of an embedding table: `[T, width]`.
     pub fn rows(&mut self, table: ParamId, ids: &Tensor) -> Tensor {
         let rows = self.param(table).detach().index_select(0, ids);
-        if !self.train {
+        if !self.train || !self.param(table).requires_grad() {
             return rows;
         }
         let rows = rows.set_requires_grad(true);
@@ -85,18 +94,10 @@ impl<'a> Ctx<'a> {
         rows
     }
 
-    /// After backward: adds the gradients of looked-up rows to their tables' gradients.
-    ///
-    /// # Errors
-    /// libtorch's, out of memory among them.
-    pub fn scatter_rows(&mut self) -> Result<()> {
-        for Rows { table, ids, rows } in self.rows.drain(..) {
-            let grad = rows.grad();
-            if grad.defined() {
-                _ = self.params.grad(table).shallow_clone().f_index_add_(0, &ids, &grad)?;
-            }
-        }
-        Ok(())
+    /// After backward: the gradients of the rows that were looked up, in the order of the look-ups.
+    pub fn row_gradients(&mut self) -> impl Iterator<Item = RowGradient> {
+        let found = self.rows.drain(..).map(|Rows { table, ids, rows }| RowGradient { table, ids, grad: rows.grad() });
+        found.filter(|row| row.grad.defined())
     }
 }
 
@@ -106,7 +107,7 @@ mod tests {
     use crate::nn::ParamBuilder;
 
     fn mask(pass: Pass, stage: usize, p: f64) -> Tensor {
-        let params = Params::new(ParamBuilder::new().finish(), Device::Cpu);
+        let params = Params::new(ParamBuilder::new().finish(), 1, Kind::Float, Device::Cpu, false).unwrap();
         Ctx::train(&params, pass, stage).dropout(Tensor::ones([400, 500], (Kind::Float, Device::Cpu)), p)
     }
 
@@ -140,7 +141,7 @@ mod tests {
     /// The gradient is zero where the value was dropped, and scaled where it was kept.
     #[test]
     fn dropout_has_the_mask_again_in_backward() {
-        let params = Params::new(ParamBuilder::new().finish(), Device::Cpu);
+        let params = Params::new(ParamBuilder::new().finish(), 1, Kind::Float, Device::Cpu, false).unwrap();
         let x = Tensor::ones([300, 70], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let y = Ctx::train(&params, Pass::default(), 3).dropout(x.shallow_clone(), 0.3);
         // A gradient that is not contiguous, as a transposed use makes it.

@@ -8,10 +8,12 @@ pub mod attention;
 pub mod blocks;
 pub mod ctx;
 pub mod embedding;
+pub mod layout;
 pub mod linear;
 pub mod norm;
 pub mod params;
 pub mod rng;
 
-pub use ctx::{Ctx, Pass};
+pub use ctx::{Ctx, Pass, RowGradient};
+pub use layout::Layout;
 pub use params::{Init, ParamBuilder, ParamId, Params};

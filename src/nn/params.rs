@@ -1,24 +1,19 @@
-//! Ordered, named parameters, stored as views into one flat buffer a stage.
+//! Ordered, named parameters as views into the flat buffers of a [`Layout`].
 //!
-//! A model declares its parameters with a [`ParamBuilder`]; [`Params::new`] then lays every stage out:
-//!
-//! ```text
-//! weights of stage s   [ decayed ............ | not decayed ... ]   f32, contiguous
-//! gradients            the same layout
-//! ```
-//!
-//! so that a hyper-parameter group is a contiguous range, a collective takes a whole stage, and an optimizer call a
-//! whole group. The layout is a pure function of the ordered specs: ranks compare [`Params::fingerprint`].
+//! A model declares its parameters with a [`ParamBuilder`]; [`Params::new`] makes the buffers and the tensors that
+//! layers compute with. A buffer need not have memory all the time: ranks that shard the
+//! weights fill it just before a stage runs, and free it after.
 
 use crate::error::Result;
-use crate::ffi;
+use crate::ffi::memory::{self, Use};
+use crate::nn::layout::Layout;
 use crate::nn::rng;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 /// A parameter of the model: its index in declaration order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ParamId(usize);
+pub struct ParamId(pub(super) usize);
 
 impl ParamId {
     /// The position in declaration order, the same on every rank.
@@ -46,6 +41,8 @@ pub struct ParamSpec {
     pub shape: Vec<i64>,
     /// The stage that owns it.
     pub stage: usize,
+    /// Other stages that compute with it: a tied head, a layer used again.
+    pub borrowers: Vec<usize>,
     pub init: Init,
     /// Whether weight decay applies: not to biases and norms.
     pub decay: bool,
@@ -54,12 +51,27 @@ pub struct ParamSpec {
     pub row_sparse: bool,
     /// Belongs to a head that may start fresh when the file lacks it.
     pub fresh: bool,
+    /// Whether it is trained; what is not has no gradient and no optimizer state.
+    pub trainable: bool,
 }
 
 impl ParamSpec {
     /// The number of elements.
     pub fn numel(&self) -> i64 {
         self.shape.iter().product()
+    }
+
+    /// Fresh values on the CPU, f32 of its shape, drawn from (seed, name).
+    pub fn draw(&self, seed: u64) -> Tensor {
+        let shape = self.shape.as_slice();
+        match self.init {
+            Init::Zeros => Tensor::zeros(shape, (Kind::Float, Device::Cpu)),
+            Init::Ones => Tensor::ones(shape, (Kind::Float, Device::Cpu)),
+            Init::Normal { std } => {
+                let key = rng::key(seed, &[rng::hash_name(&self.name)]);
+                Tensor::from_slice(&rng::normal(key, self.numel() as usize, std)).view(shape)
+            }
+        }
     }
 }
 
@@ -117,13 +129,34 @@ impl ParamBuilder {
         self.add(name, &[rows, width], init, true, true)
     }
 
+    /// The builder's stage computes with a parameter of an earlier one: their weight is one, and so is its gradient.
+    pub fn borrow(&mut self, id: ParamId) {
+        let (stage, spec) = (self.stage, &mut self.specs[id.0]);
+        debug_assert!(
+            !spec.row_sparse,
+            "{}: a borrowed table is not looked up only: declare it by weight()",
+            spec.name
+        );
+        spec.borrowers.push(stage);
+    }
+
     fn add(&mut self, name: &str, shape: &[i64], init: Init, decay: bool, row_sparse: bool) -> ParamId {
         let mut path = self.path.clone();
         path.push(name.to_owned());
         let name = path.join(".");
         debug_assert!(self.specs.iter().all(|s| s.name != name), "parameter {name} is declared twice");
         let (stage, fresh) = (self.stage, self.fresh);
-        self.specs.push(ParamSpec { name, shape: shape.to_vec(), stage, init, decay, row_sparse, fresh });
+        self.specs.push(ParamSpec {
+            name,
+            shape: shape.to_vec(),
+            stage,
+            borrowers: Vec::new(),
+            init,
+            decay,
+            row_sparse,
+            fresh,
+            trainable: true,
+        });
         ParamId(self.specs.len() - 1)
     }
 
@@ -133,101 +166,44 @@ impl ParamBuilder {
     }
 }
 
-/// A contiguous range of a stage's buffers with the same hyper-parameters.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Group {
-    pub decay: bool,
-    pub range: Range<i64>,
-}
-
-/// One stage's weights and gradients.
-#[derive(Debug)]
-pub struct FlatStage {
-    /// f32 `[n]`.
-    pub weights: Tensor,
-    /// f32 `[n]`, the same layout; empty until [`Params::with_gradients`].
-    pub grads: Tensor,
-    pub groups: Vec<Group>,
-    /// The parameters of this stage, in the order of the buffer.
-    pub members: Vec<ParamId>,
-}
-
 /// A model's parameters.
 #[derive(Debug)]
 pub struct Params {
     specs: Vec<ParamSpec>,
-    stages: Vec<FlatStage>,
-    ranges: Vec<Range<i64>>,
+    layout: Layout,
+    flats: Vec<Tensor>,
     views: Vec<Tensor>,
-    grads: Vec<Tensor>,
+    kind: Kind,
 }
 
 impl Params {
-    /// Lays `specs` out on `device`. The weights are not set yet: [`Params::init`] or a checkpoint does that.
-    pub fn new(specs: Vec<ParamSpec>, device: Device) -> Self {
-        let _guard = tch::no_grad_guard();
-        let count = specs.iter().map(|s| s.stage + 1).max().unwrap_or(0);
-        let mut ranges = vec![0..0; specs.len()];
-        let mut stages = Vec::with_capacity(count);
-        for stage in 0..count {
-            let mut members: Vec<ParamId> =
-                (0..specs.len()).filter(|&i| specs[i].stage == stage).map(ParamId).collect();
-            // Row-sparse tables come first, so that the dense rest of a stage is one range.
-            members.sort_by_key(|id| (!specs[id.0].decay, !specs[id.0].row_sparse, id.0));
-            let mut groups: Vec<Group> = Vec::new();
-            let mut end = 0;
-            for id in &members {
-                let (start, spec) = (end, &specs[id.0]);
-                end += spec.numel();
-                ranges[id.0] = start..end;
-                match groups.last_mut() {
-                    Some(group) if group.decay == spec.decay => group.range.end = end,
-                    _ => groups.push(Group { decay: spec.decay, range: start..end }),
-                }
-            }
-            let weights = Tensor::zeros([end], (Kind::Float, device));
-            let grads = Tensor::zeros([0], (Kind::Float, device));
-            stages.push(FlatStage { weights, grads, groups, members });
-        }
-        let views = specs
-            .iter()
-            .zip(&ranges)
-            .map(|(spec, range)| slice(&stages[spec.stage].weights, range, &spec.shape))
-            .collect();
-        Params { specs, stages, ranges, views, grads: Vec::new() }
-    }
-
-    /// Makes the gradient buffers, zeroed, and turns every parameter into a leaf that accumulates into them.
+    /// Lays `specs` out for `world` ranks, in buffers of `kind` on `device`. The weights are zero until they are loaded;
+    /// with `empty` the buffers have no memory yet ([`memory::resize_storage`] gives it).
     ///
     /// # Errors
     /// Out of memory.
-    pub fn with_gradients(mut self) -> Result<Self> {
-        for stage in &mut self.stages {
-            stage.grads = stage.weights.f_zeros_like()?;
-        }
-        for (i, spec) in self.specs.iter().enumerate() {
-            let grad = slice(&self.stages[spec.stage].grads, &self.ranges[i], &spec.shape);
-            self.views[i] = self.views[i].set_requires_grad(true);
-            ffi::set_grad(&self.views[i], &grad)?;
-            self.grads.push(grad);
-        }
-        Ok(self)
-    }
-
-    /// Fills these parameters by their [`Init`], drawn from (seed, name).
-    pub fn init<'a>(&self, seed: u64, ids: impl IntoIterator<Item = &'a ParamId>) {
-        for &id in ids {
-            let spec = self.spec(id);
-            let mut weight = self.weight(id);
-            match spec.init {
-                Init::Zeros => _ = weight.zero_(),
-                Init::Ones => _ = weight.fill_(1.0),
-                Init::Normal { std } => {
-                    let values = rng::normal(rng::key(seed, &[rng::hash_name(&spec.name)]), spec.numel() as usize, std);
-                    weight.copy_(&Tensor::from_slice(&values).view(spec.shape.as_slice()));
-                }
+    pub fn new(specs: Vec<ParamSpec>, world: usize, kind: Kind, device: Device, empty: bool) -> Result<Self> {
+        let _guard = tch::no_grad_guard();
+        let layout = Layout::new(&specs, world);
+        let mut flats = Vec::new();
+        let mut views: Vec<Tensor> = specs.iter().map(|_| Tensor::new()).collect();
+        for (index, unit) in layout.units().iter().enumerate() {
+            let size = [layout.padded(index)];
+            let flat = memory::during(Use::Weights, || match empty {
+                true => Tensor::f_empty(size, (kind, device)),
+                false => Tensor::f_zeros(size, (kind, device)),
+            })?;
+            for &id in &unit.members {
+                let view = slice(&flat, &layout.place(id).1, &specs[id.0].shape);
+                views[id.0] = view.set_requires_grad(specs[id.0].trainable);
             }
+            if empty {
+                // Views are made of storage that is there, and stay when it goes.
+                memory::resize_storage(&flat, 0)?;
+            }
+            flats.push(flat);
         }
+        Ok(Params { specs, layout, flats, views, kind })
     }
 
     /// All ids, in declaration order.
@@ -240,32 +216,29 @@ impl Params {
         &self.specs[id.0]
     }
 
-    /// The tensor that layers compute with (a leaf when gradients are on).
+    /// The tensor that layers compute with, a leaf where it is trained.
     pub fn view(&self, id: ParamId) -> &Tensor {
         &self.views[id.0]
     }
 
-    /// The weight outside of autograd, sharing memory: for loading, saving and in-place updates.
-    pub fn weight(&self, id: ParamId) -> Tensor {
-        self.views[id.0].detach()
+    /// Where everything lies.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
-    /// The gradient, a view into its stage's buffer.
-    ///
-    /// # Panics
-    /// Without [`Params::with_gradients`].
-    pub fn grad(&self, id: ParamId) -> &Tensor {
-        &self.grads[id.0]
+    /// A unit's buffer, `[padded]`.
+    pub fn flat(&self, unit: usize) -> &Tensor {
+        &self.flats[unit]
     }
 
-    /// Where the parameter lies in its stage's buffers.
-    pub fn range(&self, id: ParamId) -> Range<i64> {
-        self.ranges[id.0].clone()
+    /// The type of weights, activations and their gradients.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
-    /// The stages, in the order of the forward pass.
-    pub fn stages(&self) -> &[FlatStage] {
-        &self.stages
+    /// Where the buffers are.
+    pub fn device(&self) -> Device {
+        self.flats.first().map_or(Device::Cpu, Tensor::device)
     }
 
     /// The number of parameters (elements, not tensors).
@@ -273,19 +246,19 @@ impl Params {
         self.specs.iter().map(ParamSpec::numel).sum()
     }
 
-    /// A hash of the layout, to be compared between ranks.
-    pub fn fingerprint(&self) -> u64 {
-        let text: String = self
-            .specs
-            .iter()
-            .zip(&self.ranges)
-            .map(|(s, r)| format!("{} {:?} {} {} {r:?};", s.name, s.shape, s.stage, s.decay))
-            .collect();
-        rng::hash_name(&text)
+    /// The parameters of a unit, each with its part of `whole`, a buffer of the unit's layout.
+    pub fn members<'a>(&'a self, unit: usize, whole: &'a Tensor) -> impl Iterator<Item = (ParamId, Tensor)> + 'a {
+        let part = |&id: &ParamId| (id, slice(whole, &self.layout.place(id).1, &self.spec(id).shape));
+        self.layout.units()[unit].members.iter().map(part)
     }
 }
 
 /// `shape` over the elements `range` of a flat buffer, sharing memory, outside of autograd.
 pub fn slice(flat: &Tensor, range: &Range<i64>, shape: &[i64]) -> Tensor {
-    flat.detach().narrow(0, range.start, range.end - range.start).view(shape).detach()
+    part(flat, range).view(shape).detach()
+}
+
+/// The elements `range` of a flat buffer, sharing memory, outside of autograd.
+pub fn part(flat: &Tensor, range: &Range<i64>) -> Tensor {
+    flat.detach().narrow(0, range.start, range.end - range.start)
 }

@@ -1,9 +1,13 @@
 //! AdamW (arXiv 1711.05101) by libtorch's fused kernel, one call a group.
 
 use crate::error::Result;
+use crate::ffi::memory::{self, Use};
 use crate::ffi::{self, AdamWStep};
 use std::ops::Range;
-use tch::Tensor;
+use tch::{Kind, Tensor};
+
+/// Elements of half-precision gradients that are widened at a time.
+const PIECE: usize = 1 << 22;
 
 /// The settings that do not change during a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,36 +27,47 @@ pub struct Moments {
     pub exp_avg_sq: Tensor,
 }
 
-/// The optimizer's state over all stages.
+/// The optimizer's state over all units.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
-    moments: Vec<Moments>,
+    moments: Vec<Option<Moments>>,
     step: u64,
 }
 
 /// A contiguous part of a flat buffer: its gradients, and whether weight decay applies.
 #[derive(Debug)]
 pub struct Slice<'a> {
+    /// f32 `[n]`.
     pub weights: &'a Tensor,
+    /// `[n]`, of any float type.
     pub grads: &'a Tensor,
     pub range: Range<i64>,
     pub decay: bool,
 }
 
 impl AdamW {
-    /// Zero moments for flat buffers like these.
+    /// Zero moments for flat f32 buffers like these, one a unit; none for a unit that is not trained.
     ///
     /// # Errors
     /// Out of memory.
-    pub fn new<'a>(config: AdamWConfig, buffers: impl IntoIterator<Item = &'a Tensor>) -> Result<Self> {
-        let zeros = |w: &Tensor| Ok(Moments { exp_avg: w.f_zeros_like()?, exp_avg_sq: w.f_zeros_like()? });
-        Ok(AdamW { config, moments: buffers.into_iter().map(zeros).collect::<Result<_>>()?, step: 0 })
+    pub fn new<'a>(config: AdamWConfig, buffers: impl IntoIterator<Item = Option<&'a Tensor>>) -> Result<Self> {
+        let zeros = |w: &Tensor| -> Result<Moments> {
+            Ok(Moments { exp_avg: w.f_zeros_like()?, exp_avg_sq: w.f_zeros_like()? })
+        };
+        let all = buffers.into_iter().map(|buffer| buffer.map(zeros).transpose());
+        Ok(AdamW { config, moments: memory::during(Use::Optimizer, || all.collect::<Result<_>>())?, step: 0 })
     }
 
-    /// The moments of a stage.
-    pub fn moments(&self, stage: usize) -> &Moments {
-        &self.moments[stage]
+    /// The moments of a unit that is trained.
+    pub fn moments(&self, unit: usize) -> Option<&Moments> {
+        self.moments[unit].as_ref()
+    }
+
+    /// Bytes of the state.
+    pub fn bytes(&self) -> u64 {
+        let each = self.moments.iter().flatten();
+        each.map(|m| 4 * (m.exp_avg.numel() + m.exp_avg_sq.numel()) as u64).sum()
     }
 
     /// Steps taken.
@@ -70,13 +85,12 @@ impl AdamW {
         self.step += 1;
     }
 
-    /// Updates one slice of a stage for the step begun. Gradients are divided by `grad_scale` first.
+    /// Updates one slice of a unit for the step begun. Gradients are divided by `grad_scale` first.
     ///
     /// # Errors
     /// libtorch's.
-    pub fn update(&self, stage: usize, slice: &Slice, learning_rate: f64, grad_scale: f64) -> Result<()> {
-        let part = |t: &Tensor| t.detach().narrow(0, slice.range.start, slice.range.end - slice.range.start);
-        let Moments { exp_avg, exp_avg_sq } = &self.moments[stage];
+    pub fn update(&self, unit: usize, slice: &Slice, learning_rate: f64, grad_scale: f64) -> Result<()> {
+        let Some(Moments { exp_avg, exp_avg_sq }) = self.moments(unit) else { return Ok(()) };
         let step = AdamWStep {
             learning_rate,
             beta1: self.config.beta1,
@@ -86,7 +100,15 @@ impl AdamW {
             step: self.step,
             grad_scale,
         };
-        ffi::fused_adamw(&part(slice.weights), &part(slice.grads), &part(exp_avg), &part(exp_avg_sq), &step)
+        // The kernel takes one type for all, and the state is f32.
+        let Range { start, end } = slice.range;
+        let piece = if slice.grads.kind() == Kind::Float { (end - start).max(1) as usize } else { PIECE };
+        for start in (start..end).step_by(piece) {
+            let part = |t: &Tensor| t.detach().narrow(0, start, (end - start).min(piece as i64));
+            let grads = part(slice.grads).f_to_kind(Kind::Float)?;
+            ffi::fused_adamw(&part(slice.weights), &grads, &part(exp_avg), &part(exp_avg_sq), &step)?;
+        }
+        Ok(())
     }
 }
 
@@ -101,7 +123,7 @@ mod tests {
         let weights = Tensor::from_slice(&[1.0f32, -2.0, 0.5, 3.0]);
         let mut by_hand: Vec<f64> = vec![1.0, -2.0, 0.5, 3.0];
         let (mut m, mut v) = ([0.0f64; 4], [0.0f64; 4]);
-        let mut adamw = AdamW::new(config, [&weights]).unwrap();
+        let mut adamw = AdamW::new(config, [Some(&weights)]).unwrap();
         let (lr, scale) = (0.01, 4.0);
         for step in 1..=5u64 {
             let g: Vec<f32> = (0..4).map(|i| (step as f32 * 0.7 + i as f32).sin()).collect();

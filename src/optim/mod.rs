@@ -5,3 +5,5 @@ pub mod schedule;
 
 pub use adamw::{AdamW, AdamWConfig};
 pub use schedule::Schedule;
+pub mod loss_scale;
+pub use loss_scale::LossScaler;

@@ -3,10 +3,10 @@
 use crate::data::batch::Batch;
 use crate::models::{Backbone, Border};
 use crate::nn::params::ParamSpec;
-use crate::nn::{Ctx, ParamBuilder, Params};
+use crate::nn::{Ctx, ParamBuilder};
 use crate::tasks::Task;
 use serde_json::{Value, json};
-use tch::Tensor;
+use tch::Kind;
 
 /// A model for one task. Stage `stages() - 1` is the head; its border is the logits.
 pub struct Model {
@@ -49,22 +49,19 @@ impl Model {
         }
     }
 
-    /// The logits `[B, C]`, without dropout and without gradients.
-    pub fn infer(&self, params: &Params, batch: &Batch) -> Tensor {
-        let _guard = tch::no_grad_guard();
-        let mut ctx = Ctx::eval(params);
-        let last = (0..self.stages()).fold(Border::new(), |border, s| self.forward(s, &border, batch, &mut ctx));
-        last.into_iter().next().unwrap_or_default()
-    }
-
-    /// The `config.json` of a checkpoint: the folder's own, with this task's entries.
-    pub fn config_json(&self) -> Value {
+    /// The `config.json` of a checkpoint with weights of `kind`: the folder's own, with this task's entries.
+    pub fn config_json(&self, kind: Kind) -> Value {
         let mut config = self.backbone.config_json().clone();
+        let dtype = match kind {
+            Kind::BFloat16 => "bfloat16",
+            Kind::Half => "float16",
+            _ => "float32",
+        };
         if let Value::Object(map) = &mut config {
             map.insert("architectures".into(), json!([self.backbone.architecture(self.task.hf_name())]));
             map.remove("num_labels");
             map.remove("torch_dtype");
-            map.insert("dtype".into(), json!("float32"));
+            map.insert("dtype".into(), json!(dtype));
             map.extend(self.task.config_entries());
         }
         config

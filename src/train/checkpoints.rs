@@ -1,13 +1,21 @@
 //! When a run saves, and what.
+//!
+//! All ranks take part: what is sharded is gathered unit by unit, and rank 0 writes each unit before the next one comes,
+//! so that saving takes no more memory than a step does.
 
+use crate::checkpoint::optimizer::{MASTERS, MOMENTS, State};
+use crate::checkpoint::tensor_writer::{Entry, Writer};
 use crate::checkpoint::tensors::TensorFile;
-use crate::checkpoint::{RunDir, TrainerState, export, folder, optimizer};
+use crate::checkpoint::{RunDir, TrainerState, export, folder};
 use crate::comm::Collective;
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::models::hf_names::HfNames;
+use crate::parallel::whole;
 use crate::train::step::Stepper;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tch::{Kind, Tensor};
 
 /// The saving side of a run. Rank 0 has the folder.
 pub struct Checkpoints {
@@ -21,30 +29,50 @@ pub struct Checkpoints {
     pub keeps_best: bool,
 }
 
+/// A file that rank 0 writes while all ranks gather: an error waits until the gathering is over.
+struct Sink(Result<Option<Writer>>);
+
+impl Sink {
+    fn create(path: Option<PathBuf>, entries: impl FnOnce() -> Vec<Entry>) -> Self {
+        Sink(path.map(|path| Writer::create(&path, entries())).transpose())
+    }
+
+    fn write(&mut self, tensors: impl FnOnce() -> Vec<(String, Tensor)>) {
+        if let Ok(Some(writer)) = &mut self.0
+            && let Err(e) = tensors().iter().try_for_each(|(name, tensor)| writer.write(name, tensor))
+        {
+            self.0 = Err(e);
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        self.0?.map_or(Ok(()), Writer::finish)
+    }
+}
+
 impl Checkpoints {
-    /// Writes the checkpoint of a step on rank 0; all ranks learn how that went.
+    /// Writes the checkpoint of a step on rank 0; all ranks call it and learn how that went.
     ///
     /// # Errors
     /// What the system said on rank 0: a full disk. The checkpoints before stay.
     pub fn save(&self, stepper: &Stepper, state: &TrainerState) -> Result<()> {
-        let write = |dir: &RunDir| -> Result<()> {
-            folder::replace(&dir.checkpoint(state.global_step), true, |to| {
-                self.write_model(stepper, to)?;
-                optimizer::write(to, &stepper.params, &stepper.optimizer)?;
-                state.write(to)
-            })?;
-            let best = state.best_global_step.filter(|_| self.keeps_best);
-            if let Some(Err(e)) = self.limit.map(|limit| dir.rotate(limit, best)) {
-                tracing::warn!("an old checkpoint stays: {e}");
-            }
-            Ok(())
+        let fill = |to: Option<&Path>| -> Result<()> {
+            let weights = self.write_model(stepper, to);
+            let optimizer = write_optimizer(stepper, to);
+            weights.and(optimizer)?;
+            to.map_or(Ok(()), |to| state.write(to))
         };
-        let result = self.dir.as_ref().map_or(Ok(()), write);
-        let result = result.map_err(|e| {
+        let result = self.replace(|dir| dir.checkpoint(state.global_step), true, fill).map_err(|e| {
             let step = state.global_step;
             e.context(format!("checkpoint of step {step} not written (those before it stay: --resume auto goes on)"))
         });
-        self.comm.agree(result, "saving a checkpoint")
+        self.comm.agree(result, "saving a checkpoint")?;
+        let best = state.best_global_step.filter(|_| self.keeps_best);
+        let rotated = self.dir.as_ref().zip(self.limit).map(|(dir, limit)| dir.rotate(limit, best));
+        if let Some(Err(e)) = rotated {
+            tracing::warn!("an old checkpoint stays: {e}");
+        }
+        Ok(())
     }
 
     /// Writes `final/`: the model as it is now, or that of the checkpoint `best`.
@@ -52,25 +80,99 @@ impl Checkpoints {
     /// # Errors
     /// As [`Checkpoints::save`].
     pub fn finish(&self, stepper: &Stepper, best: Option<u64>) -> Result<()> {
-        let write = |dir: &RunDir| {
-            folder::replace(&dir.finished(), false, |to| match best {
-                None => self.write_model(stepper, to),
-                Some(step) => {
-                    let from = dir.checkpoint(step);
-                    TensorFile::open(&from.join("model.safetensors"))?;
-                    let files = export::CARRIED.iter().chain(&["config.json", "model.safetensors"]);
-                    files
-                        .map(|name| (from.join(name), to.join(name)))
-                        .filter(|(from, _)| from.exists())
-                        .try_for_each(|(from, to)| folder::copy_file(&from, &to))
-                }
-            })
+        let result = match best {
+            None => self.replace(RunDir::finished, false, |to| self.write_model(stepper, to)),
+            Some(step) => self.dir.as_ref().map_or(Ok(()), |dir| copy_model(&dir.checkpoint(step), &dir.finished())),
         };
-        let result = self.dir.as_ref().map_or(Ok(()), write).map_err(|e| e.context("final model not written"));
-        self.comm.agree(result, "saving the final model")
+        self.comm.agree(result.map_err(|e| e.context("final model not written")), "saving the final model")
     }
 
-    fn write_model(&self, stepper: &Stepper, to: &std::path::Path) -> Result<()> {
-        export::write_model(to, &stepper.model.config_json(), &stepper.params, &self.names, &self.origin)
+    /// Makes a folder on rank 0. Every rank runs `fill`, exactly once: its collectives need them all.
+    fn replace(
+        &self,
+        target: impl FnOnce(&RunDir) -> PathBuf,
+        mark: bool,
+        fill: impl Fn(Option<&Path>) -> Result<()>,
+    ) -> Result<()> {
+        let Some(dir) = &self.dir else { return fill(None) };
+        let mut filled = false;
+        let result = folder::replace(&target(dir), mark, |to| {
+            filled = true;
+            fill(Some(to))
+        });
+        if filled { result } else { fill(None).and(result) }
     }
+
+    fn write_model(&self, stepper: &Stepper, to: Option<&Path>) -> Result<()> {
+        let Stepper { model, params, weights, .. } = stepper;
+        let files = to.map_or(Ok(()), |to| export::write_files(to, &model.config_json(params.kind()), &self.origin));
+        let path = to.map(|to| to.join("model.safetensors"));
+        let mut file = Sink::create(path, || export::entries(params, &self.names));
+        for unit in 0..params.layout().units().len() {
+            let whole = weights.whole(params, unit)?;
+            file.write(|| export::parts(params, &self.names, unit, &whole));
+        }
+        files.and(file.finish())
+    }
+}
+
+/// Writes `optimizer/` into a checkpoint folder.
+fn write_optimizer(stepper: &Stepper, to: Option<&Path>) -> Result<()> {
+    let Stepper { params, weights, optimizer, comm, .. } = stepper;
+    let made = to.map_or(Ok(()), |to| {
+        let folder = to.join("optimizer");
+        fs::create_dir_all(&folder).context(folder.display())
+    });
+    let gather = |owned: &Tensor| whole(comm.as_ref(), weights.zero(), owned, "optimizer state");
+    let mut moments = Sink::create(to.map(|to| to.join(MOMENTS)), || State::entries(params, &State::MOMENTS));
+    for unit in 0..params.layout().units().len() {
+        let Some(held) = optimizer.moments(unit) else { continue };
+        for (state, owned) in State::MOMENTS.into_iter().zip([&held.exp_avg, &held.exp_avg_sq]) {
+            let whole = gather(owned)?;
+            moments.write(|| state.parts(params, unit, &whole));
+        }
+    }
+    let mut result = made.and(moments.finish());
+    if params.kind() != Kind::Float {
+        let mut masters = Sink::create(to.map(|to| to.join(MASTERS)), || State::entries(params, &[State::Master]));
+        for unit in 0..params.layout().units().len() {
+            let Some(master) = weights.master(unit) else { continue };
+            let whole = gather(master)?;
+            masters.write(|| State::Master.parts(params, unit, &whole));
+        }
+        result = result.and(masters.finish());
+    }
+    result
+}
+
+/// Makes `final/` of a checkpoint's model.
+fn copy_model(from: &Path, target: &Path) -> Result<()> {
+    folder::replace(target, false, |to| {
+        TensorFile::open(&from.join("model.safetensors"))?;
+        let files = export::CARRIED.iter().chain(&["config.json", "model.safetensors"]);
+        files
+            .map(|name| (from.join(name), to.join(name)))
+            .filter(|(from, _)| from.exists())
+            .try_for_each(|(from, to)| folder::copy_file(&from, &to))
+    })
+}
+
+/// Takes up the optimizer's state of a checkpoint that has seen `steps` steps; with `thawed`, some weights may not have
+/// been trained then.
+///
+/// # Errors
+/// Exit 2, naming the tensor: one that is missing or has another shape.
+pub fn read_optimizer(stepper: &mut Stepper, from: &Path, steps: u64, thawed: bool) -> Result<()> {
+    let Stepper { params, weights, optimizer, comm, .. } = stepper;
+    let file = TensorFile::open(&from.join(MOMENTS))?;
+    for (index, unit) in params.layout().units().iter().enumerate() {
+        let Some(held) = optimizer.moments(index) else { continue };
+        let owned = weights.zero().owned(unit, comm.rank(), comm.world());
+        for (state, target) in State::MOMENTS.into_iter().zip([&held.exp_avg, &held.exp_avg_sq]) {
+            let whole = state.read(&file, params, index, thawed)?;
+            target.shallow_clone().f_copy_(&crate::nn::params::part(&whole, &owned))?;
+        }
+    }
+    optimizer.set_steps(steps);
+    Ok(())
 }

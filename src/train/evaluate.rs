@@ -6,7 +6,9 @@ use crate::data::{Dataset, Label, sampler};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::metrics::Metrics;
 use crate::nn::Params;
+use crate::parallel::Weights;
 use crate::tasks::Model;
+use crate::train::staged::{Recompute, Staged};
 use tch::{Device, Kind, Tensor};
 
 /// What the model says of every example, in the data set's order, the same on every rank.
@@ -22,6 +24,7 @@ pub struct Outputs {
 pub struct Evaluator<'a> {
     pub model: &'a Model,
     pub params: &'a Params,
+    pub weights: &'a mut Weights,
     pub comm: &'a dyn Collective,
     /// Tokens that a rank takes through the model at a time.
     pub micro_batch_tokens: usize,
@@ -32,15 +35,20 @@ impl Evaluator<'_> {
     ///
     /// # Errors
     /// A dead or late rank; libtorch's.
-    pub fn outputs(&self, dataset: &Dataset) -> Result<Outputs> {
-        let Evaluator { model, params, comm, micro_batch_tokens } = *self;
+    pub fn outputs(&mut self, dataset: &Dataset) -> Result<Outputs> {
+        let Evaluator { model, params, comm, micro_batch_tokens, .. } = *self;
+        let staged = Staged { model, params, recompute: Recompute::None, watch: None };
         let (n, width, device) = (dataset.len() as i64, model.task.outputs() as i64, comm.device());
         let labelled = (0..dataset.len()).any(|i| dataset.label(i) != Label::None);
         // Each rank fills its own examples' rows; adding zeros changes nothing.
         let table = Tensor::zeros([n, width + 1], (Kind::Float, device));
-        for micro in &sampler::eval_plan(&dataset.lengths(), comm.world(), micro_batch_tokens)[comm.rank()] {
-            let batch = Batch::collate(dataset, micro, device);
-            let logits = model.infer(params, &batch);
+        let plan = sampler::eval_plan(&dataset.lengths(), comm.world(), micro_batch_tokens);
+        // As many passes on every rank: sharded weights are gathered by all of them together.
+        for pass in 0..plan.iter().map(Vec::len).max().unwrap_or_default() {
+            let micro = plan[comm.rank()].get(pass);
+            let batch = micro.map(|micro| Batch::collate(dataset, micro, device));
+            let logits = staged.infer(self.weights, batch.as_ref())?;
+            let (Some(micro), Some(batch), Some(logits)) = (micro, batch, logits) else { continue };
             let rows: Vec<i64> = micro.iter().map(|&i| i64::from(i)).collect();
             let rows = Tensor::from_slice(&rows).to_device(device);
             let losses = match batch.labels {
@@ -62,7 +70,7 @@ impl Evaluator<'_> {
     ///
     /// # Errors
     /// As [`Evaluator::outputs`]; exit 4 when the loss is not finite.
-    pub fn metrics(&self, dataset: &Dataset) -> Result<Metrics> {
+    pub fn metrics(&mut self, dataset: &Dataset) -> Result<Metrics> {
         let outputs = self.outputs(dataset)?;
         let sum: f64 = outputs.losses.iter().map(|&x| f64::from(x)).sum();
         let loss = sum / outputs.losses.len() as f64;

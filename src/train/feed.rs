@@ -5,8 +5,9 @@ use crate::data::dataset::Dataset;
 use crate::data::prefetch::Prefetch;
 use crate::data::sampler::Sampler;
 use crate::error::Result;
+use crate::parallel::Rows;
 use std::sync::Arc;
-use tch::{Device, Tensor};
+use tch::Device;
 
 /// Steps made ahead.
 const AHEAD: usize = 3;
@@ -18,8 +19,10 @@ pub struct StepInput {
     pub step: u64,
     /// This rank's micro-batches, maybe none.
     pub batches: Vec<Batch>,
-    /// i64 `[U]`, ascending: the token ids that the global batch holds on any rank.
-    pub rows: Tensor,
+    /// The most micro-batches that any rank has.
+    pub micro_batches: usize,
+    /// The token ids that the global batch holds on any rank.
+    pub rows: Rows,
     /// Tokens of the global batch.
     pub tokens: u64,
 }
@@ -37,12 +40,10 @@ pub fn feed(
         let plan = sampler.plan(step - 1);
         let batches = plan.shards[rank].iter().map(|micro| Batch::collate(&dataset, micro, device)).collect();
         let samples = plan.shards.iter().flatten().flatten();
-        let mut rows: Vec<i64> =
-            samples.flat_map(|&i| dataset.ids(i as usize).iter().map(|&id| i64::from(id))).collect();
-        rows.sort_unstable();
-        rows.dedup();
-        let rows = Tensor::from_slice(&rows).to_device(device);
-        Result::Ok(StepInput { step, batches, rows, tokens: plan.tokens })
+        let rows = samples.flat_map(|&i| dataset.ids(i as usize).iter().map(|&id| i64::from(id))).collect();
+        let rows = Rows::new(rows, device);
+        let micro_batches = plan.shards.iter().map(Vec::len).max().unwrap_or_default();
+        Result::Ok(StepInput { step, batches, micro_batches, rows, tokens: plan.tokens })
     });
     Prefetch::new(AHEAD, steps)
 }

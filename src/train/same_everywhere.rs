@@ -5,7 +5,6 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::train::session::Session;
 use std::path::PathBuf;
-use tch::Kind;
 
 /// Compares what each rank has read with what rank 0 has; `step` is the one that the run goes on from.
 ///
@@ -34,17 +33,14 @@ fn parts(session: &Session, step: u64) -> Result<Vec<(String, String)>> {
     let Session { config, loaded, data, .. } = session;
     let mut parts = vec![
         ("the configuration".to_owned(), without_places(config).to_toml()),
-        ("the layout of the model".to_owned(), loaded.params.fingerprint().to_string()),
+        ("the layout of the model".to_owned(), loaded.params.layout().fingerprint().to_string()),
         ("the step to go on from".to_owned(), step.to_string()),
         ("the training data".to_owned(), format!("{:?}", data.train.dataset.fingerprint())),
         ("the evaluation data".to_owned(), format!("{:?}", data.eval.as_ref().map(|eval| eval.dataset.fingerprint()))),
     ];
-    for (index, stage) in loaded.params.stages().iter().enumerate() {
-        // In f64, so that the digits shown do not depend on how many threads did the sum.
-        let sum = stage.weights.f_sum(Kind::Double)?.double_value(&[]);
-        let size = stage.weights.f_abs()?.f_sum(Kind::Double)?.double_value(&[]);
-        let name = loaded.model.stage_name(index);
-        parts.push((format!("the weights of the {name}"), format!("{sum:.4e} {size:.4e}")));
+    for (unit, sum) in loaded.params.layout().units().iter().zip(&loaded.sums) {
+        let name = loaded.model.stage_name(unit.stages[0]);
+        parts.push((format!("the weights of the {name}"), sum.clone()));
     }
     Ok(parts)
 }

@@ -1,151 +1,20 @@
 //! Puts a run together: the ranks, the data, the model.
 
-use crate::checkpoint::import::{self, Report};
 use crate::comm::Collective;
-use crate::config::{Config, TaskKind};
+use crate::config::{Config, ModelInit, TaskKind};
 use crate::data::prepare::{Prepared, Target, prepare};
 use crate::data::{CacheUse, Sampler};
 use crate::error::{Context, Error, Result};
-use crate::models::hf_names::HfNames;
 use crate::models::registry::{self, DropoutOverrides};
-use crate::nn::{ParamBuilder, Params};
-use crate::tasks::regression::Regression;
-use crate::tasks::sequence_classification::SequenceClassification;
-use crate::tasks::{Model, Task, labels};
+use crate::tasks::labels;
 use crate::text::tokenizer::Tokenizer;
+use crate::train::loaded::{Declared, Head, Holding, Loaded, Source};
+use crate::train::memory_need;
 use crate::train::resumed::Resumed;
 use crate::train::same_everywhere;
-use crate::train::settings::source;
-use serde_json::Value;
-use std::path::{Path, PathBuf};
+use crate::train::settings::{self, source};
+use std::path::Path;
 use std::sync::Arc;
-use tch::Device;
-
-/// The head that a model gets.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Head {
-    /// A classifier over these labels, in the order of their ids.
-    Classes(Vec<String>),
-    /// One number.
-    Number,
-}
-
-impl Head {
-    /// The head that a finished classifier's `config.json` tells of.
-    ///
-    /// # Errors
-    /// Exit 2: the folder holds no classifier, or it has several labels a text.
-    pub fn of_config(folder: &Path, config: &Value) -> Result<Self> {
-        let names = labels::of_config(config);
-        let problem = config.get("problem_type").and_then(Value::as_str);
-        let refuse = |why: &str| Err(Error::input(format!("{}: {why}", folder.join("config.json").display())));
-        match (labels::has_classifier(config), problem, names) {
-            (false, ..) => {
-                refuse("not a fine-tuned classifier (\"architectures\" names no ...ForSequenceClassification)")
-            }
-            (_, Some("multi_label_classification"), _) => {
-                refuse("multi-label models are not supported by this version")
-            }
-            (_, Some("regression"), _) => Ok(Head::Number),
-            (_, None, Some(names)) if names.len() == 1 => Ok(Head::Number),
-            (_, _, Some(names)) => Ok(Head::Classes(names)),
-            (_, _, None) if config.get("id2label").is_some_and(Value::is_object) => {
-                refuse("\"id2label\" has gaps: its ids must be 0, 1, 2 and so on")
-            }
-            (_, _, None) => Ok(Head::Classes(vec!["LABEL_0".into(), "LABEL_1".into()])),
-        }
-    }
-
-    /// How the label column is read for this head.
-    pub fn target(&self) -> Target {
-        match self {
-            Head::Classes(labels) => Target::Class { labels: Some(labels.clone()) },
-            Head::Number => Target::Value,
-        }
-    }
-}
-
-/// A model with its weights.
-pub struct Loaded {
-    pub model: Model,
-    pub params: Params,
-    pub names: HfNames,
-    pub report: Report,
-}
-
-/// A model declared from `config.json`, its weights not loaded yet.
-pub struct Declared {
-    folder: PathBuf,
-    backbone: Box<dyn crate::models::Backbone>,
-    builder: ParamBuilder,
-}
-
-impl Declared {
-    /// Reads the folder's `config.json`.
-    ///
-    /// # Errors
-    /// Exit 2, as [`registry::backbone`].
-    pub fn read(folder: &Path, config: Value, dropout: DropoutOverrides) -> Result<Self> {
-        let mut builder = ParamBuilder::new();
-        let backbone = registry::backbone(folder, config, dropout, &mut builder)?;
-        Ok(Declared { folder: folder.to_owned(), backbone, builder })
-    }
-
-    /// The longest sequence, in tokens: the model's limit, or what is asked for below it.
-    ///
-    /// # Errors
-    /// Exit 2 when more is asked for than the model takes.
-    pub fn max_length(&self, wanted: Option<usize>) -> Result<usize> {
-        let limit = self.backbone.max_length();
-        match wanted {
-            Some(n) if n > limit => {
-                Err(Error::input(format!("data.max_length = {n}: this model takes at most {limit} tokens")))
-            }
-            _ => Ok(wanted.unwrap_or(limit)),
-        }
-    }
-
-    /// Refuses data whose tokenizer has ids or segments that the model does not know.
-    ///
-    /// # Errors
-    /// Exit 2: tokenizer.json and config.json disagree.
-    pub fn check_vocabulary(&self, data: &Prepared) -> Result<()> {
-        let (limit, segments) = (self.backbone.vocab_size(), self.backbone.segments());
-        if data.segments > segments {
-            return Err(Error::input(format!(
-                "{}: the data has {} segments (a pair has two), but config.json says type_vocab_size = {segments}",
-                self.folder.display(),
-                data.segments
-            )));
-        }
-        if data.vocab_size <= limit {
-            return Ok(());
-        }
-        Err(Error::input(format!(
-            "{}: tokenizer.json has token ids up to {}, but config.json says vocab_size = {limit}: \
-             they do not belong to one model",
-            self.folder.display(),
-            data.vocab_size - 1
-        )))
-    }
-
-    /// Adds the head, makes the parameters on `device` and loads the weights.
-    ///
-    /// # Errors
-    /// As [`import::load`].
-    pub fn load(self, head: &Head, device: Device, seed: u64) -> Result<Loaded> {
-        let (model, specs) = Model::new(self.builder, self.backbone, |backbone, b| -> Box<dyn Task> {
-            match head {
-                Head::Classes(labels) => Box::new(SequenceClassification::new(labels.clone(), backbone, b)),
-                Head::Number => Box::new(Regression::new(backbone, b)),
-            }
-        });
-        let params = Params::new(specs, device);
-        let names = model.backbone.hf_names();
-        let report = import::load(&self.folder, &params, &names, seed)?;
-        Ok(Loaded { model, params, names, report })
-    }
-}
 
 /// The data of a run.
 pub struct Data {
@@ -196,11 +65,20 @@ impl Session {
         if let Some(resumed) = resumed {
             resumed.from.clone_into(&mut declared.folder);
         }
-        let loaded = declared.load(&data.head, comm.device(), config.seed).and_then(|mut loaded| {
-            loaded.params = loaded.params.with_gradients()?;
-            Ok(loaded)
-        });
-        let loaded = comm.agree(loaded, "loading the model")?;
+        let shaped = comm.agree(declared.with_head(&data.head, &config.model.freeze), "giving the model its head")?;
+        let zero = comm.agree(memory_need::choose(&config, &shaped, comm.as_ref()), "choosing parallel.zero_stage")?;
+        let holding = Holding {
+            kind: settings::kind(config.parallel.precision),
+            zero,
+            trains: true,
+            seed: config.seed,
+            from: match (resumed, config.model.init) {
+                (Some(_), _) => Source::Checkpoint,
+                (None, ModelInit::Random) => Source::Random,
+                (None, ModelInit::Pretrained) => Source::Folder,
+            },
+        };
+        let loaded = comm.agree(shaped.load(&comm, &holding), "loading the model")?;
         let session = Session { config, comm, loaded, data, max_length };
         same_everywhere::check(&session, resumed.map_or(0, |resumed| resumed.state.global_step))?;
         Ok(session)

@@ -1,11 +1,55 @@
 //! From the configuration to what the loop needs, and what a resumed run may change of it.
 
-use crate::config::{self, Config, LrSchedulerType};
+use crate::checkpoint::state::LossScale;
+use crate::config::{self, Config, LrSchedulerType, OnNonFinite, Precision};
 use crate::error::{Error, Result};
-use crate::optim::Schedule;
 use crate::optim::schedule::Shape;
+use crate::optim::{LossScaler, Schedule};
 use crate::text::records::{Fields, Format, OnBad, Source};
+use crate::train::staged::Recompute;
+use crate::train::step::StepConfig;
 use std::path::Path;
+use tch::Kind;
+
+/// The type of a number format.
+pub fn kind(precision: Precision) -> Kind {
+    match precision {
+        Precision::Fp32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
+        Precision::Fp16 => Kind::Half,
+    }
+}
+
+/// What each step needs to know.
+pub fn step(config: &Config, schedule: Schedule) -> StepConfig {
+    StepConfig {
+        seed: config.seed,
+        schedule,
+        max_grad_norm: config.train.max_grad_norm,
+        recompute: recompute(config),
+        skips_non_finite: config.train.on_non_finite == OnNonFinite::Skip,
+    }
+}
+
+/// fp16's loss scale, as a checkpoint left it or at its first value.
+pub fn scaler(config: &Config, before: Option<&LossScale>) -> Option<LossScaler> {
+    let (init, window) = (config.parallel.loss_scale_init?, config.parallel.loss_scale_window?);
+    Some(LossScaler { scale: before.map_or(init, |b| b.scale), good_steps: before.map_or(0, |b| b.good_steps), window })
+}
+
+/// What a checkpoint keeps of the loss scale.
+pub fn loss_scale(scaler: &LossScaler) -> LossScale {
+    LossScale { scale: scaler.scale, good_steps: scaler.good_steps }
+}
+
+/// Which stages keep their activations.
+pub fn recompute(config: &Config) -> Recompute {
+    match config.parallel.recompute {
+        config::Recompute::None => Recompute::None,
+        config::Recompute::All => Recompute::All,
+        config::Recompute::KeepEvery(n) => Recompute::Every(n as usize),
+    }
+}
 
 /// The learning-rate schedule of a run of `total_steps`.
 pub fn schedule(config: &Config, total_steps: u64) -> Schedule {

@@ -1,70 +1,219 @@
 //! The staged pass: forward cuts the graph at every stage's border, backward runs the stages in reverse.
 //!
-//! As soon as a stage's backward has ended its gradients are complete, and the caller may reduce them while the
-//! earlier stages still compute. The gradients are those of one whole backward, bit for bit.
+//! At the seam between two stages a sharded stage's weights are fetched and freed, activations are dropped and made
+//! again, and gradients go on their way: as soon as a stage's backward has ended they are complete. The gradients are
+//! those of one whole backward, bit for bit.
+//!
+//! Every pass makes the same collectives on every rank. A rank without samples runs it with no batch.
 
 use crate::data::batch::Batch;
 use crate::error::Result;
 use crate::ffi;
 use crate::models::Border;
 use crate::nn::{Ctx, Params, Pass};
+use crate::parallel::{Gradients, Weights};
 use crate::tasks::Model;
+use crate::train::non_finite::Watch;
 use tch::{Kind, Tensor};
+
+/// Which stages keep their activations from forward to backward; the others keep their input and run again
+/// (arXiv 1604.06174).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Recompute {
+    /// Every stage keeps them.
+    #[default]
+    None,
+    /// No stage does.
+    All,
+    /// Every N-th stage does, the first among them.
+    Every(usize),
+}
+
+impl Recompute {
+    /// Whether `stage` keeps its activations. The last of `stages` always does: its backward follows at once.
+    pub fn keeps(self, stage: usize, stages: usize) -> bool {
+        let chosen = match self {
+            Recompute::None => true,
+            Recompute::All => false,
+            Recompute::Every(n) => stage.is_multiple_of(n),
+        };
+        chosen || stage + 1 == stages
+    }
+}
+
+/// What a pass runs: a model, its parameters, and how it uses memory.
+#[derive(Clone, Copy)]
+pub struct Staged<'a> {
+    pub model: &'a Model,
+    pub params: &'a Params,
+    pub recompute: Recompute,
+    /// Who looks at every tensor, if somebody does.
+    pub watch: Option<&'a Watch>,
+}
 
 /// A forward pass that waits for its backward.
 pub struct Forward<'a> {
+    staged: Staged<'a>,
+    pass: Pass,
+    /// None on a rank without samples.
+    run: Option<Run<'a>>,
+}
+
+struct Run<'a> {
+    batch: &'a Batch,
+    /// From the first trained stage on.
     stages: Vec<Stage<'a>>,
     losses: Tensor,
 }
 
 /// One stage's piece of the graph.
 struct Stage<'a> {
-    /// The border it got, as leaves.
+    /// The border it got: leaves where the stages before are trained too.
     input: Border,
+    /// None where it is to be made again.
+    kept: Option<Kept<'a>>,
+}
+
+struct Kept<'a> {
     output: Border,
     ctx: Ctx<'a>,
 }
 
-impl<'a> Forward<'a> {
+impl<'a> Staged<'a> {
     /// Runs every stage on `batch` with gradients and dropout.
-    pub fn run(model: &Model, params: &'a Params, batch: &Batch, pass: Pass) -> Self {
-        let mut stages: Vec<Stage> = Vec::with_capacity(model.stages());
-        for index in 0..model.stages() {
-            let input = stages.last().map_or_else(Border::new, |before| cut(&before.output));
-            let mut ctx = Ctx::train(params, pass, index);
-            let output = model.forward(index, &input, batch, &mut ctx);
-            stages.push(Stage { input, output, ctx });
-        }
-        let losses = stages.last().map(|head| model.task.losses(&head.output[0], &batch.labels)).unwrap_or_default();
-        Forward { stages, losses }
-    }
-
-    /// The sum of the examples' losses, f64 on the batch's device.
-    pub fn loss_sum(&self) -> Tensor {
-        self.losses.detach().sum(Kind::Double)
-    }
-
-    /// Accumulates the gradient of `scale` times the sum of losses; calls `ended` after each stage, last stage first.
     ///
     /// # Errors
-    /// libtorch's, and those of `ended`.
-    pub fn backward(mut self, scale: f64, mut ended: impl FnMut(usize) -> Result<()>) -> Result<()> {
-        let mut roots: Border = vec![self.losses];
-        let mut grads: Border = vec![roots[0].full_like(scale)];
-        while let Some(mut stage) = self.stages.pop() {
-            ffi::backward(&roots.iter().collect::<Vec<_>>(), &grads.iter().collect::<Vec<_>>())?;
-            stage.ctx.scatter_rows()?;
-            grads = stage.input.iter().map(Tensor::grad).collect();
-            ended(self.stages.len())?;
-            if let Some(before) = self.stages.last_mut() {
-                roots = std::mem::take(&mut before.output);
+    /// A dead or late rank, where weights are gathered.
+    pub fn forward(self, weights: &mut Weights, batch: Option<&'a Batch>, pass: Pass) -> Result<Forward<'a>> {
+        let Staged { model, params, recompute, watch } = self;
+        let (count, first) = (model.stages(), params.layout().first_trained_stage());
+        let mut stages: Vec<Stage> = Vec::with_capacity(count);
+        let mut border = Border::new();
+        self.visit(weights, |index| {
+            let Some(batch) = batch else { return };
+            let keeps = index >= first && recompute.keeps(index, count);
+            let input = cut(&border, keeps && index > first);
+            let run = || self.run(index, &input, batch, pass);
+            let kept = if keeps { run() } else { tch::no_grad(run) };
+            border = kept.output.iter().map(Tensor::shallow_clone).collect();
+            if index >= first {
+                stages.push(Stage { input, kept: keeps.then_some(kept) });
+            }
+        })?;
+        let run = batch.map(|batch| Run { batch, stages, losses: model.task.losses(&border[0], &batch.labels) });
+        if let (Some(watch), Some(run)) = (watch, &run) {
+            watch.lost(&run.losses, run.batch);
+        }
+        Ok(Forward { staged: self, pass, run })
+    }
+
+    /// The logits `[B, C]` of `batch`, without dropout and without gradients.
+    ///
+    /// # Errors
+    /// A dead or late rank, where weights are gathered.
+    pub fn infer(self, weights: &mut Weights, batch: Option<&Batch>) -> Result<Option<Tensor>> {
+        let _guard = tch::no_grad_guard();
+        let mut border = Border::new();
+        self.visit(weights, |index| {
+            if let Some(batch) = batch {
+                border = self.model.forward(index, &border, batch, &mut Ctx::eval(self.params));
+            }
+        })?;
+        weights.release(self.params, self.model.stages() - 1)?;
+        Ok(border.into_iter().next())
+    }
+
+    /// Calls `run` for every stage in order, its weights there and the next stage's on their way; the last stage's stay.
+    fn visit(self, weights: &mut Weights, mut run: impl FnMut(usize)) -> Result<()> {
+        let (params, count) = (self.params, self.model.stages());
+        weights.fetch(params, 0, true)?;
+        for index in 0..count {
+            weights.ready(index)?;
+            if index + 1 < count {
+                weights.fetch(params, index + 1, true)?;
+            }
+            run(index);
+            if index + 1 < count {
+                weights.release(params, index)?;
             }
         }
         Ok(())
     }
+
+    fn run(self, index: usize, input: &Border, batch: &Batch, pass: Pass) -> Kept<'a> {
+        let mut ctx = Ctx::train(self.params, pass, index);
+        let output = self.model.forward(index, input, batch, &mut ctx);
+        if let Some(watch) = self.watch {
+            watch.ran(self.model, self.params, index, &output, batch);
+        }
+        Kept { output, ctx }
+    }
 }
 
-/// The same values as leaves of a new graph.
-fn cut(border: &Border) -> Border {
-    border.iter().map(|t| t.detach().set_requires_grad(true)).collect()
+impl Forward<'_> {
+    /// The sum of the examples' losses, f64 on the batch's device; none on a rank without samples.
+    pub fn loss_sum(&self) -> Option<Tensor> {
+        self.run.as_ref().map(|run| run.losses.detach().sum(Kind::Double))
+    }
+
+    /// Accumulates the gradient of `scale` times the sum of losses, and starts what reductions are due: all of them
+    /// after the `last` micro-batch of a step.
+    ///
+    /// # Errors
+    /// libtorch's, and those of the collectives.
+    pub fn backward(self, weights: &mut Weights, gradients: &mut Gradients, scale: f64, last: bool) -> Result<()> {
+        let Forward { staged, pass, mut run } = self;
+        let Staged { model, params, recompute, watch } = staged;
+        let (count, first) = (model.stages(), params.layout().first_trained_stage());
+        let mut roots: Border = run.iter_mut().map(|run| std::mem::take(&mut run.losses)).collect();
+        let mut grads: Border = roots.iter().map(|losses| losses.full_like(scale)).collect();
+        for index in (first..count).rev() {
+            if index > first {
+                weights.fetch(params, index - 1, !recompute.keeps(index - 1, count))?;
+            }
+            gradients.before(params, index)?;
+            if let Some(Run { batch, stages, .. }) = &mut run
+                && let Some(Stage { mut input, kept }) = stages.pop()
+            {
+                let mut kept = kept.unwrap_or_else(|| {
+                    input = cut(&input, index > first);
+                    staged.run(index, &input, batch, pass)
+                });
+                if index + 1 < count {
+                    roots = std::mem::take(&mut kept.output);
+                }
+                backward(&roots, &grads)?;
+                roots.clear();
+                for found in kept.ctx.row_gradients() {
+                    if let Some(watch) = watch {
+                        watch.looked_up(params, &found, batch);
+                    }
+                    gradients.add_rows(params, &found)?;
+                }
+                grads = input.iter().map(Tensor::grad).collect();
+                if let Some(watch) = watch {
+                    watch.returned(model, params, index, &grads, batch);
+                }
+            }
+            gradients.after(params, index, &model.stage_name(index), last)?;
+            weights.release(params, index)?;
+            if index > first {
+                weights.ready(index - 1)?;
+            }
+        }
+        // Nothing is trained: the last stage's weights are still held.
+        weights.release(params, count - 1)
+    }
+}
+
+/// Backward through one stage, from the outputs that something came back for.
+fn backward(outputs: &Border, grads: &Border) -> Result<()> {
+    let pairs = outputs.iter().zip(grads).filter(|(output, grad)| output.requires_grad() && grad.defined());
+    let (outputs, grads): (Vec<&Tensor>, Vec<&Tensor>) = pairs.unzip();
+    if outputs.is_empty() { Ok(()) } else { ffi::backward(&outputs, &grads) }
+}
+
+/// The same values as the beginning of a new graph, which goes back to them if it `learns`.
+fn cut(border: &Border, learns: bool) -> Border {
+    border.iter().map(|t| t.detach().set_requires_grad(learns && t.is_floating_point())).collect()
 }

@@ -1,14 +1,15 @@
 //! One optimizer step: forward and backward over the micro-batches, reduction, clipping, update.
 
-use crate::comm::{Collective, Op};
-use crate::error::{Error, Kind, Result};
+use crate::comm::{Collective, Op, Pending};
+use crate::error::Result;
 use crate::nn::{Params, Pass};
 use crate::optim::adamw::Slice;
-use crate::optim::{AdamW, Schedule};
-use crate::parallel::Gradients;
+use crate::optim::{AdamW, LossScaler, Schedule};
+use crate::parallel::{Gradients, Weights};
 use crate::tasks::Model;
 use crate::train::feed::StepInput;
-use crate::train::staged::Forward;
+use crate::train::non_finite::{self, Fault};
+use crate::train::staged::{Recompute, Staged};
 use std::sync::Arc;
 use tch::Tensor;
 
@@ -19,6 +20,9 @@ pub struct StepConfig {
     pub schedule: Schedule,
     /// The norm that gradients are clipped to; 0 leaves them alone.
     pub max_grad_norm: f64,
+    pub recompute: Recompute,
+    /// Whether a step whose loss or gradient norm is not finite is left out rather than the end.
+    pub skips_non_finite: bool,
 }
 
 /// What a step did.
@@ -29,25 +33,24 @@ pub struct StepOutcome {
     /// The global gradient norm before clipping.
     pub grad_norm: f64,
     pub learning_rate: f64,
+    /// No weight was changed: the loss or the norm is not finite.
+    pub skipped: bool,
 }
 
 /// The moving parts of training.
 pub struct Stepper {
     pub model: Model,
     pub params: Params,
+    pub weights: Weights,
+    pub gradients: Gradients,
     pub optimizer: AdamW,
+    /// fp16's.
+    pub scaler: Option<LossScaler>,
     pub config: StepConfig,
-    gradients: Gradients,
-    comm: Arc<dyn Collective>,
+    pub comm: Arc<dyn Collective>,
 }
 
 impl Stepper {
-    /// For parameters with gradient buffers.
-    pub fn new(model: Model, params: Params, optimizer: AdamW, config: StepConfig, comm: Arc<dyn Collective>) -> Self {
-        let gradients = Gradients::new(&params, Arc::clone(&comm));
-        Stepper { model, params, optimizer, config, gradients, comm }
-    }
-
     /// Takes one step. All ranks call it with their part of the same global batch; all get the same outcome.
     ///
     /// `stop` is this rank's wish to stop before the step.
@@ -55,7 +58,7 @@ impl Stepper {
     ///
     /// # Errors
     /// A dead or late rank (exit 5); a loss or gradient norm that is not finite (exit 4), before any weight changes.
-    pub fn step(&mut self, input: &StepInput, stop: bool) -> Result<Option<StepOutcome>> {
+    pub fn step(&mut self, input: StepInput, stop: bool) -> Result<Option<StepOutcome>> {
         let mine: usize = input.batches.iter().map(|b| b.len()).sum();
         let mut totals = [mine as f64, f64::from(u8::from(stop))];
         self.comm.all_reduce_f64(&mut totals, Op::Sum, "examples of a step")?;
@@ -63,77 +66,88 @@ impl Stepper {
         if stops > 0.0 {
             return Ok(None);
         }
-        let loss = self.gradients_of(input, count)? / count;
-        let grad_norm = self.gradients.norm(&self.params)?;
-        self.check_finite(input, loss, grad_norm)?;
-        let learning_rate = self.config.schedule.at(input.step);
-        self.update(learning_rate, grad_norm)?;
-        Ok(Some(StepOutcome { loss, grad_norm, learning_rate }))
+        let StepInput { step, batches, micro_batches, rows, .. } = input;
+        self.gradients.begin(&self.params, rows)?;
+        let scale = self.scaler.as_ref().map_or(1.0, |scaler| scaler.scale);
+        let loss = self.backward(step, &batches, micro_batches, scale / count)? / count;
+        let grad_norm = self.gradients.norm(&self.params)? / scale;
+        let learning_rate = self.config.schedule.at(step);
+        let finite = loss.is_finite() && grad_norm.is_finite();
+        if finite {
+            self.update(learning_rate, grad_norm, scale)?;
+        } else {
+            self.refuse(&Fault { step, loss, grad_norm, batches: &batches, micro_batches, scale: scale / count })?;
+        }
+        Ok(Some(StepOutcome { loss, grad_norm, learning_rate, skipped: !finite }))
     }
 
-    /// Leaves the reduced gradient of the mean loss in the flat buffers; returns the sum of losses over all ranks.
-    fn gradients_of(&mut self, input: &StepInput, count: f64) -> Result<f64> {
-        let Stepper { model, params, gradients, comm, config, .. } = self;
-        gradients.begin(params, &input.rows)?;
+    /// Whether steps may be left out.
+    pub fn may_skip(&self) -> bool {
+        self.scaler.is_some() || self.config.skips_non_finite
+    }
+
+    /// Leaves the reduced gradient of `scale` times the sum of losses with those who update; returns the sum of losses
+    /// over all ranks.
+    fn backward(
+        &mut self,
+        step: u64,
+        batches: &[crate::data::batch::Batch],
+        micro_batches: usize,
+        scale: f64,
+    ) -> Result<f64> {
+        let Stepper { model, params, weights, gradients, comm, config, .. } = self;
+        let staged = Staged { model, params, recompute: config.recompute, watch: None };
         let loss = Tensor::zeros([1], (tch::Kind::Double, comm.device()));
-        let reduce_loss = || comm.start_all_reduce(&loss, Op::Sum, "loss");
-        let mut reduced = None;
-        for (i, batch) in input.batches.iter().enumerate() {
-            let pass = Pass { seed: config.seed, step: input.step, micro_batch: i as u64, rank: comm.rank() as u64 };
-            let forward = Forward::run(model, params, batch, pass);
-            _ = loss.shallow_clone().f_add_(&forward.loss_sum())?;
-            let last = i + 1 == input.batches.len();
+        let mut reduced = Pending::done();
+        for index in 0..micro_batches {
+            let pass = Pass { seed: config.seed, step, micro_batch: index as u64, rank: comm.rank() as u64 };
+            let forward = staged.forward(weights, batches.get(index), pass)?;
+            if let Some(sum) = forward.loss_sum() {
+                _ = loss.shallow_clone().f_add_(&sum)?;
+            }
+            let last = index + 1 == micro_batches;
             if last {
-                reduced = Some(reduce_loss()?);
+                reduced = comm.start_all_reduce(&loss, Op::Sum, "loss")?;
             }
-            forward.backward(1.0 / count, |stage| {
-                if last { gradients.start(params, stage, &model.stage_name(stage)) } else { Ok(()) }
-            })?;
-        }
-        if reduced.is_none() {
-            // No sample for this rank in this step: the same collectives in the same order.
-            reduced = Some(reduce_loss()?);
-            for stage in (0..model.stages()).rev() {
-                gradients.start(params, stage, &model.stage_name(stage))?;
-            }
+            forward.backward(weights, gradients, scale, last)?;
         }
         gradients.finish(params)?;
-        reduced.map_or(Ok(()), |pending| pending.wait())?;
+        reduced.wait()?;
         Ok(loss.double_value(&[0]))
     }
 
-    fn check_finite(&self, input: &StepInput, loss: f64, grad_norm: f64) -> Result<()> {
-        if loss.is_finite() && grad_norm.is_finite() {
-            return Ok(());
-        }
-        Err(Error::new(
-            Kind::NonFinite,
-            format!(
-                "step {}: the loss is {loss} and the gradient norm {grad_norm}; no weight was changed by this step. \
-                 A lower learning_rate or a longer warm-up is the usual remedy",
-                input.step
-            ),
-        )
-        .shared())
+    /// A step that must not change the weights: fp16's scale goes down, or the step is left out, or this is the end.
+    fn refuse(&mut self, fault: &Fault) -> Result<()> {
+        // Too large a scale overflows gradients, never the loss.
+        let overflow = fault.loss.is_finite() && self.scaler.as_mut().is_some_and(LossScaler::overflowed);
+        if overflow || self.config.skips_non_finite { Ok(()) } else { Err(non_finite::diagnose(self, fault)?) }
     }
 
-    fn update(&mut self, learning_rate: f64, grad_norm: f64) -> Result<()> {
+    fn update(&mut self, learning_rate: f64, grad_norm: f64, scale: f64) -> Result<()> {
         // As torch.nn.utils.clip_grad_norm_: a norm above the limit is scaled to it.
         let limit = self.config.max_grad_norm;
         let excess = (grad_norm + 1e-6) / limit;
-        let grad_scale = if limit > 0.0 && excess > 1.0 { excess } else { 1.0 };
+        let clip = if limit > 0.0 && excess > 1.0 { excess } else { 1.0 };
         self.optimizer.begin_step();
-        for (index, stage) in self.params.stages().iter().enumerate() {
-            for group in &stage.groups {
-                let slice = Slice {
-                    weights: &stage.weights,
-                    grads: &stage.grads,
-                    range: group.range.clone(),
-                    decay: group.decay,
-                };
-                self.optimizer.update(index, &slice, learning_rate, grad_scale)?;
+        let Stepper { params, weights, gradients, optimizer, comm, .. } = self;
+        let mut published = Vec::new();
+        for (index, unit) in params.layout().units().iter().enumerate() {
+            let (Some(master), Some(grads)) = (weights.master(index), gradients.owned(index, unit)) else { continue };
+            let owned = weights.zero().owned(unit, comm.rank(), comm.world());
+            for group in &unit.groups {
+                let range = group.range.start.max(owned.start)..group.range.end.min(owned.end);
+                if range.is_empty() {
+                    continue;
+                }
+                let range = range.start - owned.start..range.end - owned.start;
+                let slice = Slice { weights: master, grads: &grads, range, decay: group.decay };
+                optimizer.update(index, &slice, learning_rate, clip * scale)?;
             }
+            published.push(weights.publish(params, index, "updated weights")?);
         }
-        Ok(())
+        if let Some(scaler) = &mut self.scaler {
+            scaler.stepped();
+        }
+        published.into_iter().try_for_each(Pending::wait)
     }
 }

@@ -1,7 +1,7 @@
 //! The loop.
 
 use crate::checkpoint::run_dir::Resume;
-use crate::checkpoint::{RunDir, TrainerState, optimizer};
+use crate::checkpoint::{RunDir, TrainerState};
 use crate::comm::{Collective, Op};
 use crate::config::{Config, IntervalStrategy};
 use crate::data::{Dataset, Sampler};
@@ -12,12 +12,14 @@ use crate::observe::progress::Progress;
 use crate::observe::signals::StopFlag;
 use crate::observe::{logs, memory, progress};
 use crate::optim::{AdamW, AdamWConfig};
-use crate::train::checkpoints::Checkpoints;
+use crate::parallel::Gradients;
+use crate::train::checkpoints::{self, Checkpoints};
 use crate::train::clock::Clock;
 use crate::train::evaluate::Evaluator;
+use crate::train::loaded::Loaded;
 use crate::train::resumed::Resumed;
-use crate::train::session::{Loaded, Session};
-use crate::train::step::{StepConfig, StepOutcome, Stepper};
+use crate::train::session::Session;
+use crate::train::step::{StepOutcome, Stepper};
 use crate::train::{feed, report, settings};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -88,7 +90,7 @@ impl Trainer {
         let schedule = settings::schedule(&session.config, max_steps);
         report::header(&session, resumed.as_ref(), &schedule, &changed);
         let Session { config, loaded, data, .. } = session;
-        let Loaded { model, params, names, .. } = loaded;
+        let Loaded { model, params, weights, names, .. } = loaded;
 
         let adamw = AdamWConfig {
             beta1: config.train.adam_beta1,
@@ -96,12 +98,28 @@ impl Trainer {
             epsilon: config.train.adam_epsilon,
             weight_decay: config.train.weight_decay,
         };
-        let mut optimizer = AdamW::new(adamw, params.stages().iter().map(|s| &s.weights))?;
+        let masters = (0..params.layout().units().len()).map(|unit| weights.master(unit));
+        let optimizer = AdamW::new(adamw, masters)?;
+        let reduce = settings::kind(config.parallel.reduce_dtype);
+        let gradients = Gradients::new(&params, Arc::clone(&comm), weights.zero(), reduce)?;
+        let config_of_steps = settings::step(&config, schedule);
+        let scaler = settings::scaler(&config, resumed.as_ref().and_then(|r| r.state.loss_scale.as_ref()));
+        let mut stepper = Stepper {
+            model,
+            params,
+            weights,
+            gradients,
+            optimizer,
+            scaler,
+            config: config_of_steps,
+            comm: Arc::clone(&comm),
+        };
         if let Some(Resumed { from, state, .. }) = &resumed {
-            let read = optimizer::read(from, &params, &mut optimizer, state.global_step);
+            let thawed = changed.iter().any(|line| line.starts_with("model.freeze"));
+            let taken = state.global_step - state.skipped_steps;
+            let read = checkpoints::read_optimizer(&mut stepper, from, taken, thawed);
             comm.agree(read, "reading the optimizer's state")?;
         }
-        let step_config = StepConfig { seed: config.seed, schedule, max_grad_norm: config.train.max_grad_norm };
         let from = resumed.as_ref().map(|r| r.from.clone());
         let saved = resumed.as_ref().filter(|r| r.own).map(|r| r.state.global_step);
         let before = resumed.map(|r| r.state);
@@ -112,6 +130,8 @@ impl Trainer {
             max_steps,
             best_metric: before.as_ref().and_then(|b| b.best_metric),
             best_global_step: before.as_ref().and_then(|b| b.best_global_step),
+            skipped_steps: before.as_ref().map_or(0, |b| b.skipped_steps),
+            loss_scale: None,
             world: comm.world(),
             data: fingerprint,
             labels: data.train.labels.clone(),
@@ -121,7 +141,6 @@ impl Trainer {
         let metrics = dir.as_ref().map(|dir| begin(dir, from.as_deref(), &config, &state)).transpose();
         let metrics = comm.agree(metrics, "opening metrics.jsonl")?;
         let progress = Progress::new(max_steps, state.global_step, comm.is_main());
-        let stepper = Stepper::new(model, params, optimizer, step_config, Arc::clone(&comm));
         let checkpoints = Checkpoints {
             dir,
             comm: Arc::clone(&comm),
@@ -165,15 +184,17 @@ impl Trainer {
         for input in feed {
             let input = input?;
             let step = input.step;
-            let Some(outcome) = self.stepper.step(&input, self.start.stop.raised())? else {
+            let tokens = input.tokens;
+            let Some(outcome) = self.stepper.step(input, self.start.stop.raised())? else {
                 self.save()?;
                 self.progress.finish();
                 return Ok(Ended::Stopped { step: self.state.global_step });
             };
-            self.clock.tokens += input.tokens;
+            self.clock.tokens += tokens;
             self.clock.steps += 1;
             self.clock.first_step.get_or_insert_with(|| self.start.began.elapsed().as_secs_f64());
             self.state.global_step = step;
+            self.state.skipped_steps += u64::from(outcome.skipped);
             self.state.epoch = step as f64 / self.steps_per_epoch as f64;
             self.after_step(&outcome, step == last)?;
         }
@@ -207,25 +228,32 @@ impl Trainer {
 
     fn log_step(&mut self, outcome: &StepOutcome) -> Result<()> {
         let rate = self.clock.rate();
-        let StepOutcome { loss, grad_norm, learning_rate } = *outcome;
+        let StepOutcome { loss, grad_norm, learning_rate, .. } = *outcome;
         let (step, last) = (self.state.global_step, self.state.max_steps);
         let left = self.clock.left(last - step).map_or_else(String::new, |s| format!("  {} left", progress::clock(s)));
         self.progress.line(&format!(
             "step {step:>5}/{last}  loss {loss:.4}  grad_norm {grad_norm:.3}  lr {learning_rate:.2e}  {rate:.0} tokens/s{left}"
         ));
         self.clock.lap();
-        self.record(json!({
+        let mut line = json!({
             "step": step, "epoch": self.state.epoch, "loss": loss, "grad_norm": grad_norm,
             "learning_rate": learning_rate, "tokens_per_second": rate,
-        }))
+        });
+        if let Some(scaler) = &self.stepper.scaler {
+            line["loss_scale"] = json!(scaler.scale);
+        }
+        if self.stepper.may_skip() {
+            line["skipped_steps"] = json!(self.state.skipped_steps);
+        }
+        self.record(line)
     }
 
     /// Evaluates, where there is evaluation data; returns whether this is the best step so far.
     fn evaluate(&mut self) -> Result<bool> {
         let Some(eval) = self.data.eval.clone() else { return Ok(false) };
-        let Stepper { model, params, .. } = &self.stepper;
+        let Stepper { model, params, weights, .. } = &mut self.stepper;
         let micro_batch_tokens = self.config.train.micro_batch_tokens;
-        let evaluator = Evaluator { model, params, comm: self.comm.as_ref(), micro_batch_tokens };
+        let mut evaluator = Evaluator { model, params, weights, comm: self.comm.as_ref(), micro_batch_tokens };
         let metrics = self.clock.pause(|| evaluator.metrics(&eval))?;
         let best = self.track_best(&metrics);
         let step = self.state.global_step;
@@ -255,6 +283,7 @@ impl Trainer {
 
     /// Writes the checkpoint of this step, unless it is there already.
     fn save(&mut self) -> Result<()> {
+        self.state.loss_scale = self.stepper.scaler.as_ref().map(settings::loss_scale);
         let (checkpoints, stepper, state) = (&self.checkpoints, &self.stepper, &self.state);
         if self.saved == Some(state.global_step) {
             return Ok(());

@@ -1,12 +1,19 @@
 //! The reference models and values under `tests/reference`.
 
 use std::path::{Path, PathBuf};
-use tch::{Device, Tensor};
+use std::sync::Arc;
+use tch::{Device, Kind, Tensor};
+use trainer::checkpoint::export;
 use trainer::checkpoint::tensors::TensorFile;
+use trainer::comm::Collective;
+use trainer::comm::solo::Solo;
 use trainer::data::batch::Batch;
 use trainer::data::{Dataset, Example, Label};
 use trainer::models::registry::{self, DropoutOverrides};
-use trainer::train::session::{Declared, Head, Loaded};
+use trainer::nn::Pass;
+use trainer::parallel::{Gradients, Rows, Zero};
+use trainer::train::loaded::{Declared, Head, Holding, Loaded, Source};
+use trainer::train::staged::{Recompute, Staged};
 
 /// One case: a model folder with inputs and what transformers makes of them.
 pub struct Reference {
@@ -28,18 +35,17 @@ impl Reference {
         Reference { folder, file, dataset }
     }
 
-    /// The model with its weights and gradient buffers.
+    /// The model with its weights.
     pub fn load(&self, head: &Head) -> Loaded {
-        self.load_with(head, DropoutOverrides::default())
+        self.load_with(head, DropoutOverrides::default(), Kind::Float)
     }
 
-    /// The same with other dropout probabilities.
-    pub fn load_with(&self, head: &Head, dropout: DropoutOverrides) -> Loaded {
+    /// The same with other dropout probabilities and of another type.
+    pub fn load_with(&self, head: &Head, dropout: DropoutOverrides, kind: Kind) -> Loaded {
         let config = registry::read_config(&self.folder).unwrap();
         let declared = Declared::read(&self.folder, config, dropout).unwrap();
-        let mut loaded = declared.load(head, Device::Cpu, 0).unwrap();
-        loaded.params = loaded.params.with_gradients().unwrap();
-        loaded
+        let holding = Holding { kind, zero: Zero::ALL[0], trains: true, seed: 0, from: Source::Folder };
+        declared.with_head(head, &[]).unwrap().load(&alone(), &holding).unwrap()
     }
 
     pub fn tensor(&self, name: &str) -> Tensor {
@@ -69,6 +75,33 @@ impl Reference {
         let samples: Vec<u32> = samples.iter().map(|&i| i as u32).collect();
         Batch::collate(&self.dataset, &samples, device)
     }
+}
+
+fn alone() -> Arc<dyn Collective> {
+    Arc::new(Solo::new(Device::Cpu))
+}
+
+/// The logits of a batch.
+pub fn infer(loaded: &mut Loaded, batch: &Batch) -> Tensor {
+    let Loaded { model, params, weights, .. } = loaded;
+    let staged = Staged { model, params, recompute: Recompute::None, watch: None };
+    staged.infer(weights, Some(batch)).unwrap().unwrap()
+}
+
+/// The mean loss of a batch, and its gradients under Hugging Face's names.
+pub fn gradients(loaded: &mut Loaded, batch: &Batch) -> (f64, Vec<(String, Tensor)>) {
+    let Loaded { model, params, weights, names, .. } = loaded;
+    let mut gradients = Gradients::new(params, alone(), Zero::ALL[0], Kind::Float).unwrap();
+    gradients.begin(params, Rows::new(Vec::try_from(&batch.tokens).unwrap(), Device::Cpu)).unwrap();
+    let staged = Staged { model, params, recompute: Recompute::None, watch: None };
+    let forward = staged.forward(weights, Some(batch), Pass::default()).unwrap();
+    let count = batch.len() as f64;
+    let loss = forward.loss_sum().unwrap().double_value(&[]) / count;
+    forward.backward(weights, &mut gradients, 1.0 / count, true).unwrap();
+    gradients.finish(params).unwrap();
+    let units = params.layout().units().iter().enumerate();
+    let each = units.filter_map(|(unit, spec)| Some((unit, gradients.whole(unit, spec).unwrap()?)));
+    (loss, each.flat_map(|(unit, whole)| export::parts(params, names, unit, &whole)).collect())
 }
 
 fn ints(file: &TensorFile, name: &str) -> Vec<i64> {

@@ -101,6 +101,15 @@ impl Backbone for Bert {
         self.config.type_vocab_size as usize
     }
 
+    fn activations(&self, stage: usize, tokens: u64, longest: u64) -> u64 {
+        let hidden = self.config.hidden_size as u64;
+        match stage.checked_sub(1).and_then(|layer| self.layers.get(layer)) {
+            Some(layer) => layer.activations(tokens, longest),
+            // Three rows and their sum, then the norm.
+            None => 5 * hidden * tokens,
+        }
+    }
+
     fn hf_names(&self) -> HfNames {
         hf_names::names(self.config.num_hidden_layers)
     }

@@ -1,0 +1,264 @@
+//! What lies where: the parameters of a model in flat buffers.
+//!
+//! A *unit* is one flat buffer. The weights that the same stages use, and that are trained alike, share a unit:
+//!
+//! ```text
+//! stage 0   [ vocabulary table, row by row ..... | padding ]
+//!           [ decayed ....... | not decayed .... | padding ]
+//! stage 1   [ decayed ....... | not decayed .... | padding ]   [ frozen ... | padding ]
+//! ```
+//!
+//! So a hyper-parameter group is a contiguous range, a collective takes a whole unit, and an optimizer call a whole
+//! group. Every unit is padded to equal shards, one a rank. The layout is a pure function of the ordered specs and the
+//! world: ranks compare [`Layout::fingerprint`].
+
+use crate::nn::params::{ParamId, ParamSpec};
+use crate::nn::rng;
+use std::ops::Range;
+
+/// The elements of a shard are a multiple of this, so that every shard starts on a cache line in any float type.
+const ALIGNMENT: i64 = 32;
+
+/// What a unit holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Content {
+    /// One vocabulary table whose gradient has few rows ([`ParamSpec::row_sparse`]). Its shards are whole rows.
+    Table,
+    /// Trained weights.
+    Dense,
+    /// Weights that are not trained: no gradient, no optimizer state.
+    Frozen,
+}
+
+/// A contiguous range of a unit with the same hyper-parameters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Group {
+    pub decay: bool,
+    pub range: Range<i64>,
+}
+
+/// One flat buffer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unit {
+    pub content: Content,
+    /// The stages that compute with it, ascending: the one that owns it and those that borrow from it.
+    pub stages: Vec<usize>,
+    /// Its parameters, in the order of the buffer.
+    pub members: Vec<ParamId>,
+    pub groups: Vec<Group>,
+    /// Elements without the padding.
+    pub numel: i64,
+    /// Elements of each rank's shard; the buffer has as many shards as there are ranks.
+    pub shard: i64,
+    /// Elements of a row of a [`Content::Table`].
+    pub width: i64,
+}
+
+impl Unit {
+    /// Whether it is trained.
+    pub fn is_trained(&self) -> bool {
+        self.content != Content::Frozen
+    }
+
+    /// The shard of `rank`.
+    pub fn shard_of(&self, rank: usize) -> Range<i64> {
+        let start = rank as i64 * self.shard;
+        start..start + self.shard
+    }
+
+    /// The rows of a table that are in an element range of whole rows.
+    pub fn rows(&self, elements: &Range<i64>) -> Range<i64> {
+        elements.start / self.width..elements.end / self.width
+    }
+}
+
+/// The units of a model and the place of each parameter.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    units: Vec<Unit>,
+    places: Vec<(usize, Range<i64>)>,
+    world: usize,
+    stages: usize,
+    fingerprint: u64,
+}
+
+impl Layout {
+    /// Lays `specs` out for `world` ranks.
+    pub fn new(specs: &[ParamSpec], world: usize) -> Self {
+        let mut order: Vec<usize> = (0..specs.len()).collect();
+        order.sort_by_key(|&i| (key(&specs[i], i), !specs[i].decay, i));
+        let mut units: Vec<Unit> = Vec::new();
+        let mut places = vec![(0, 0..0); specs.len()];
+        let mut last = None;
+        for i in order {
+            let (spec, key) = (&specs[i], key(&specs[i], i));
+            if last.as_ref() != Some(&key) {
+                units.push(Unit {
+                    content: key.1,
+                    stages: stages(spec),
+                    members: Vec::new(),
+                    groups: Vec::new(),
+                    numel: 0,
+                    shard: 0,
+                    width: spec.shape.iter().skip(1).product(),
+                });
+                last = Some(key);
+            }
+            let index = units.len() - 1;
+            let unit = &mut units[index];
+            let (start, end) = (unit.numel, unit.numel + spec.numel());
+            (unit.numel, places[i]) = (end, (index, start..end));
+            unit.members.push(ParamId(i));
+            match unit.groups.last_mut() {
+                Some(group) if group.decay == spec.decay => group.range.end = end,
+                _ => unit.groups.push(Group { decay: spec.decay, range: start..end }),
+            }
+        }
+        for unit in &mut units {
+            let multiple = if unit.content == Content::Table { unit.width } else { ALIGNMENT };
+            unit.shard = (unit.numel as u64).div_ceil(world as u64).next_multiple_of(multiple as u64) as i64;
+        }
+        let text: String = specs
+            .iter()
+            .zip(&places)
+            .map(|(s, p)| format!("{} {:?} {:?} {} {p:?};", s.name, s.shape, stages(s), s.decay))
+            .collect();
+        let stages = specs.iter().map(|s| s.stage + 1).max().unwrap_or(0);
+        Layout { fingerprint: rng::hash_name(&text), units, places, world, stages }
+    }
+
+    /// The units, in the order of the stages that own them.
+    pub fn units(&self) -> &[Unit] {
+        &self.units
+    }
+
+    /// The unit of a parameter, and where it lies there.
+    pub fn place(&self, id: ParamId) -> (usize, Range<i64>) {
+        self.places[id.0].clone()
+    }
+
+    /// The ranks that it is laid out for.
+    pub fn world(&self) -> usize {
+        self.world
+    }
+
+    /// Elements of a unit's buffer, the padding included.
+    pub fn padded(&self, unit: usize) -> i64 {
+        self.units[unit].shard * self.world as i64
+    }
+
+    /// The units that a stage computes with.
+    pub fn of_stage(&self, stage: usize) -> impl Iterator<Item = usize> {
+        (0..self.units.len()).filter(move |&u| self.units[u].stages.contains(&stage))
+    }
+
+    /// The earliest stage with something to train: backward ends there. The number of stages when nothing is trained.
+    pub fn first_trained_stage(&self) -> usize {
+        let trained = self.units.iter().filter(|unit| unit.is_trained());
+        trained.filter_map(|unit| unit.stages.first().copied()).min().unwrap_or(self.stages)
+    }
+
+    /// A hash of the layout, to be compared between ranks.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+}
+
+/// Parameters with the same key share a unit: owner, content, users; a table is alone.
+fn key(spec: &ParamSpec, index: usize) -> (usize, Content, Vec<usize>, usize) {
+    let content = match (spec.trainable, spec.row_sparse) {
+        (false, _) => Content::Frozen,
+        (true, true) => Content::Table,
+        (true, false) => Content::Dense,
+    };
+    (spec.stage, content, stages(spec), if content == Content::Table { index } else { 0 })
+}
+
+fn stages(spec: &ParamSpec) -> Vec<usize> {
+    let mut stages = spec.borrowers.clone();
+    stages.push(spec.stage);
+    stages.sort_unstable();
+    stages.dedup();
+    stages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Init, ParamBuilder};
+
+    /// A table, a weight that the head borrows, two layers of which one is frozen, a head.
+    fn specs() -> Vec<ParamSpec> {
+        let mut b = ParamBuilder::new();
+        b.vocabulary("words", 7, 5, Init::Zeros);
+        b.vector("bias", 5, Init::Zeros);
+        let shared = b.weight("positions", &[3, 5], Init::Zeros);
+        b.weight("projection", &[5, 5], Init::Zeros);
+        b.stage(1, |b| b.weight("layer.0", &[40, 40], Init::Zeros));
+        b.stage(2, |b| b.weight("layer.1", &[5, 5], Init::Zeros));
+        b.stage(3, |b| {
+            b.borrow(shared);
+            b.vector("head", 2, Init::Zeros)
+        });
+        let mut specs = b.finish();
+        specs[4].trainable = false;
+        specs
+    }
+
+    /// Whatever the world: every parameter has its own place in one unit, groups cover exactly the elements, shards are
+    /// equal, hold everything, and cut no row of a table.
+    #[test]
+    fn units_hold_everything_once() {
+        let specs = specs();
+        for world in 1..=5 {
+            let layout = Layout::new(&specs, world);
+            for (u, unit) in layout.units().iter().enumerate() {
+                let mut end = 0;
+                for &id in &unit.members {
+                    let (at, range) = layout.place(id);
+                    assert_eq!((at, range.start, range.end - range.start), (u, end, specs[id.0].numel()));
+                    end = range.end;
+                }
+                assert_eq!(end, unit.numel);
+                let groups: Vec<_> = unit.groups.iter().flat_map(|g| g.range.clone()).collect();
+                assert!(groups.into_iter().eq(0..unit.numel));
+                assert!(layout.padded(u) >= unit.numel && unit.shard_of(world - 1).end == layout.padded(u));
+                match unit.content {
+                    Content::Table => assert_eq!(unit.shard % unit.width, 0),
+                    _ => assert_eq!(unit.shard % ALIGNMENT, 0),
+                }
+            }
+            let members: usize = layout.units().iter().map(|unit| unit.members.len()).sum();
+            assert_eq!(members, specs.len());
+        }
+    }
+
+    #[test]
+    fn who_shares_a_unit() {
+        let specs = specs();
+        let layout = Layout::new(&specs, 2);
+        let names = |u: &Unit| u.members.iter().map(|id| specs[id.0].name.as_str()).collect::<Vec<_>>();
+        let seen: Vec<_> = layout.units().iter().map(|u| (names(u), u.content, u.stages.clone())).collect();
+        let wanted = [
+            (vec!["words"], Content::Table, vec![0]),
+            (vec!["projection", "bias"], Content::Dense, vec![0]),
+            (vec!["positions"], Content::Dense, vec![0, 3]),
+            (vec!["layer.0"], Content::Frozen, vec![1]),
+            (vec!["layer.1"], Content::Dense, vec![2]),
+            (vec!["head"], Content::Dense, vec![3]),
+        ];
+        assert_eq!(seen, wanted);
+        assert!(layout.of_stage(3).eq([2, 5]));
+        assert_eq!(layout.first_trained_stage(), 0);
+    }
+
+    #[test]
+    fn the_fingerprint_tells_layouts_apart() {
+        let specs = specs();
+        let mut thawed = specs.clone();
+        thawed[4].trainable = true;
+        let prints = [Layout::new(&specs, 2), Layout::new(&specs, 3), Layout::new(&thawed, 2)].map(|l| l.fingerprint());
+        assert_ne!(prints[0], prints[2]);
+        assert_eq!(prints[0], Layout::new(&specs, 2).fingerprint());
+    }
+}

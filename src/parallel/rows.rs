@@ -1,0 +1,63 @@
+//! The rows of vocabulary tables that a step touches.
+
+use std::ops::Range;
+use tch::{Device, Tensor};
+
+/// The token ids of a step's global batch, ascending, without repetition. Every rank knows them, because every rank
+/// knows all ranks' samples: of a table's gradient only these rows are kept, reduced and measured.
+#[derive(Debug)]
+pub struct Rows {
+    ids: Vec<i64>,
+    tensor: Tensor,
+}
+
+impl Rows {
+    /// From ids in any order; the tensors it gives are on `device`.
+    pub fn new(mut ids: Vec<i64>, device: Device) -> Self {
+        ids.sort_unstable();
+        ids.dedup();
+        let tensor = Tensor::from_slice(&ids).to_device(device);
+        Rows { ids, tensor }
+    }
+
+    /// How many rows, U.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether no row is touched.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Where each of `ids` `[T]`, all of them among these rows, stands among them: i64 `[T]`.
+    pub fn positions(&self, ids: &Tensor) -> Tensor {
+        ids.searchsorted(&self.tensor, false, false, "left", None::<&Tensor>)
+    }
+
+    /// Which of these rows lie in a range of the table's rows, and their ids, i64, counted from `base`.
+    pub fn within(&self, rows: &Range<i64>, base: i64) -> (Range<i64>, Tensor) {
+        let start = self.ids.partition_point(|&id| id < rows.start) as i64;
+        let end = self.ids.partition_point(|&id| id < rows.end) as i64;
+        (start..end, self.tensor.narrow(0, start, end - start) - base)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_a_shard() {
+        let rows = Rows::new(vec![9, 4, 2, 4, 7], Device::Cpu);
+        assert_eq!(rows.len(), 4);
+        let list = |t: &Tensor| Vec::<i64>::try_from(t).unwrap();
+        assert_eq!(list(&rows.positions(&Tensor::from_slice(&[7i64, 2, 9, 7]))), [2, 0, 3, 2]);
+        let (range, ids) = rows.within(&(4..8), 4);
+        assert_eq!((range, list(&ids)), (1..3, vec![0, 3]));
+        let (range, ids) = rows.within(&(10..20), 10);
+        assert_eq!((range, ids.numel()), (4..4, 0));
+        let none = Rows::new(Vec::new(), Device::Cpu);
+        assert!(none.is_empty() && none.within(&(0..5), 0).1.numel() == 0);
+    }
+}

@@ -1,0 +1,243 @@
+//! A model from its folder: declared from `config.json`, given a head, loaded with its weights.
+
+use crate::checkpoint::import::{self, Report};
+use crate::checkpoint::optimizer::MASTERS;
+use crate::checkpoint::tensors::TensorFile;
+use crate::comm::Collective;
+use crate::data::prepare::{Prepared, Target};
+use crate::error::{Error, Result};
+use crate::models::hf_names::HfNames;
+use crate::models::registry::{self, DropoutOverrides};
+use crate::nn::params::ParamSpec;
+use crate::nn::{ParamBuilder, Params};
+use crate::parallel::{Weights, Zero};
+use crate::tasks::regression::Regression;
+use crate::tasks::sequence_classification::SequenceClassification;
+use crate::tasks::{Model, Task, labels};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tch::Kind;
+use wildmatch::WildMatch;
+
+/// The head that a model gets.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Head {
+    /// A classifier over these labels, in the order of their ids.
+    Classes(Vec<String>),
+    /// One number.
+    Number,
+}
+
+impl Head {
+    /// The head that a finished classifier's `config.json` tells of.
+    ///
+    /// # Errors
+    /// Exit 2: the folder holds no classifier, or it has several labels a text.
+    pub fn of_config(folder: &Path, config: &Value) -> Result<Self> {
+        let names = labels::of_config(config);
+        let problem = config.get("problem_type").and_then(Value::as_str);
+        let refuse = |why: &str| Err(Error::input(format!("{}: {why}", folder.join("config.json").display())));
+        match (labels::has_classifier(config), problem, names) {
+            (false, ..) => {
+                refuse("not a fine-tuned classifier (\"architectures\" names no ...ForSequenceClassification)")
+            }
+            (_, Some("multi_label_classification"), _) => {
+                refuse("multi-label models are not supported by this version")
+            }
+            (_, Some("regression"), _) => Ok(Head::Number),
+            (_, None, Some(names)) if names.len() == 1 => Ok(Head::Number),
+            (_, _, Some(names)) => Ok(Head::Classes(names)),
+            (_, _, None) if config.get("id2label").is_some_and(Value::is_object) => {
+                refuse("\"id2label\" has gaps: its ids must be 0, 1, 2 and so on")
+            }
+            (_, _, None) => Ok(Head::Classes(vec!["LABEL_0".into(), "LABEL_1".into()])),
+        }
+    }
+
+    /// How the label column is read for this head.
+    pub fn target(&self) -> Target {
+        match self {
+            Head::Classes(labels) => Target::Class { labels: Some(labels.clone()) },
+            Head::Number => Target::Value,
+        }
+    }
+}
+
+/// A model with its weights.
+pub struct Loaded {
+    pub model: Model,
+    pub params: Params,
+    pub weights: Weights,
+    pub names: HfNames,
+    pub report: Report,
+    /// What the weights of each unit add up to, as a short text: the same on ranks that have read the same.
+    pub sums: Vec<String>,
+}
+
+/// How a model's weights are had and held.
+#[derive(Debug, Clone, Copy)]
+pub struct Holding {
+    /// The compute type.
+    pub kind: Kind,
+    pub zero: Zero,
+    /// Whether there will be an optimizer.
+    pub trains: bool,
+    /// For what is drawn.
+    pub seed: u64,
+    pub from: Source,
+}
+
+/// Where weights come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The folder's weight files.
+    Folder,
+    /// The same, with a checkpoint's masters of full precision where it has them.
+    Checkpoint,
+    /// (seed, name).
+    Random,
+}
+
+/// A model declared from `config.json`, its weights not loaded yet.
+pub struct Declared {
+    pub folder: PathBuf,
+    backbone: Box<dyn crate::models::Backbone>,
+    builder: ParamBuilder,
+}
+
+impl Declared {
+    /// Reads the folder's `config.json`.
+    ///
+    /// # Errors
+    /// Exit 2, as [`registry::backbone`].
+    pub fn read(folder: &Path, config: Value, dropout: DropoutOverrides) -> Result<Self> {
+        let mut builder = ParamBuilder::new();
+        let backbone = registry::backbone(folder, config, dropout, &mut builder)?;
+        Ok(Declared { folder: folder.to_owned(), backbone, builder })
+    }
+
+    /// The longest sequence, in tokens: the model's limit, or what is asked for below it.
+    ///
+    /// # Errors
+    /// Exit 2 when more is asked for than the model takes.
+    pub fn max_length(&self, wanted: Option<usize>) -> Result<usize> {
+        let limit = self.backbone.max_length();
+        match wanted {
+            Some(n) if n > limit => {
+                Err(Error::input(format!("data.max_length = {n}: this model takes at most {limit} tokens")))
+            }
+            _ => Ok(wanted.unwrap_or(limit)),
+        }
+    }
+
+    /// Refuses data whose tokenizer has ids or segments that the model does not know.
+    ///
+    /// # Errors
+    /// Exit 2: tokenizer.json and config.json disagree.
+    pub fn check_vocabulary(&self, data: &Prepared) -> Result<()> {
+        let (limit, segments) = (self.backbone.vocab_size(), self.backbone.segments());
+        if data.segments > segments {
+            return Err(Error::input(format!(
+                "{}: the data has {} segments (a pair has two), but config.json says type_vocab_size = {segments}",
+                self.folder.display(),
+                data.segments
+            )));
+        }
+        if data.vocab_size <= limit {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "{}: tokenizer.json has token ids up to {}, but config.json says vocab_size = {limit}: \
+             they do not belong to one model",
+            self.folder.display(),
+            data.vocab_size - 1
+        )))
+    }
+
+    /// Adds the head; `freeze` are patterns of Hugging Face's tensor names, `*` for anything: what they match is not
+    /// trained.
+    ///
+    /// # Errors
+    /// Exit 2: a pattern that matches nothing, or only a part of what is one weight here; nothing is left to train.
+    pub fn with_head(self, head: &Head, freeze: &[String]) -> Result<Shaped> {
+        let (model, mut specs) = Model::new(self.builder, self.backbone, |backbone, b| -> Box<dyn Task> {
+            match head {
+                Head::Classes(labels) => Box::new(SequenceClassification::new(labels.clone(), backbone, b)),
+                Head::Number => Box::new(Regression::new(backbone, b)),
+            }
+        });
+        let names = model.backbone.hf_names();
+        freeze_matching(&mut specs, &names, freeze)?;
+        Ok(Shaped { folder: self.folder, model, specs, names })
+    }
+}
+
+/// Takes what matches out of training.
+fn freeze_matching(specs: &mut [ParamSpec], names: &HfNames, patterns: &[String]) -> Result<()> {
+    let compiled: Vec<WildMatch> = patterns.iter().map(|pattern| WildMatch::new(pattern)).collect();
+    let mut used = vec![false; patterns.len()];
+    for spec in specs.iter_mut() {
+        let parts = names.exported(names.of(&spec.name));
+        let mut frozen = vec![false; parts.len()];
+        for (pattern, used) in compiled.iter().zip(&mut used) {
+            for (part, frozen) in parts.iter().zip(&mut frozen).filter(|(part, _)| pattern.matches(part)) {
+                tracing::debug!("frozen: {part}");
+                (*used, *frozen) = (true, true);
+            }
+        }
+        spec.trainable = !frozen.contains(&true);
+        if !spec.trainable && frozen.contains(&false) {
+            let all = parts.join(", ");
+            return Err(Error::input(format!("model.freeze: {all} are one weight here: freeze all of them or none")));
+        }
+    }
+    if let Some(unused) = patterns.iter().zip(used).find(|(_, used)| !used).map(|(pattern, _)| pattern) {
+        let some = specs.iter().flat_map(|spec| names.exported(names.of(&spec.name))).take(3).collect::<Vec<_>>();
+        return Err(Error::input(format!(
+            "model.freeze: no weight is called {unused:?}; their names are like {}",
+            some.join(", ")
+        )));
+    }
+    if specs.iter().all(|spec| !spec.trainable) {
+        return Err(Error::input("model.freeze: nothing is left to train"));
+    }
+    Ok(())
+}
+
+/// A model with its head, without memory yet.
+pub struct Shaped {
+    pub folder: PathBuf,
+    pub model: Model,
+    pub specs: Vec<ParamSpec>,
+    names: HfNames,
+}
+
+impl Shaped {
+    /// Makes the parameters and loads the weights, of which this rank keeps its part.
+    ///
+    /// # Errors
+    /// As [`import::load`].
+    pub fn load(self, comm: &Arc<dyn Collective>, how: &Holding) -> Result<Loaded> {
+        let Shaped { folder, model, specs, names } = self;
+        let Holding { kind, zero, trains, seed, from } = *how;
+        let params = Params::new(specs, comm.world(), kind, comm.device(), zero.shards_weights())?;
+        let mut weights = Weights::new(&params, Arc::clone(comm), zero, trains)?;
+        let mut sums = Vec::new();
+        let take = |unit: usize, values: &tch::Tensor| {
+            // In f64, so that the digits shown do not depend on how many threads did the sum.
+            let sum = values.f_sum(Kind::Double)?.double_value(&[]);
+            let size = values.f_abs()?.f_sum(Kind::Double)?.double_value(&[]);
+            sums.push(format!("{sum:.4e} {size:.4e}"));
+            weights.set(&params, unit, values)
+        };
+        let masters = folder.join(MASTERS);
+        let masters =
+            if from == Source::Checkpoint && masters.exists() { Some(TensorFile::open(&masters)?) } else { None };
+        let report = match from {
+            Source::Random => import::draw(&params, seed, take).map(|()| Report::default())?,
+            _ => import::load(&folder, &params, &names, seed, masters.as_ref(), take)?,
+        };
+        Ok(Loaded { model, params, weights, names, report, sums })
+    }
+}

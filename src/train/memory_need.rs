@@ -1,0 +1,130 @@
+//! What a run would need of a rank's memory, and the lowest ZeRO stage that fits.
+
+use crate::comm::{Collective, Op};
+use crate::config::{Config, ZeroStage};
+use crate::error::{Error, Result};
+use crate::ffi::memory::device_total;
+use crate::nn::Layout;
+use crate::observe::memory::{available_bytes, human};
+use crate::parallel::Zero;
+use crate::train::loaded::Shaped;
+use crate::train::settings;
+use crate::train::staged::Recompute;
+use tch::{Device, Kind};
+
+/// The share of the memory that a plan may fill: the rest is for what is not counted (libraries, fragments, batches).
+const USABLE: f64 = 0.9;
+
+/// Bytes of one rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// Weights, gradients and optimizer state that stay from step to step.
+    pub persistent: u64,
+    /// Whole weights and gradients that live while a stage runs.
+    pub passing: u64,
+    /// From forward to backward: an estimate.
+    pub activations: u64,
+}
+
+impl Need {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.persistent + self.passing + self.activations
+    }
+}
+
+/// The types of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Types {
+    pub compute: Kind,
+    pub reduce: Kind,
+}
+
+/// What weights, gradients and AdamW's state take (arXiv 1910.02054, section 5).
+pub fn need(layout: &Layout, types: Types, zero: Zero, activations: u64) -> Need {
+    let (weight, grad) = (types.compute.elt_size_in_bytes() as u64, types.reduce.elt_size_in_bytes() as u64);
+    let state = if types.compute == Kind::Float { 8 } else { 12 };
+    let mut persistent = 0;
+    for (index, unit) in layout.units().iter().enumerate() {
+        let (whole, shard) = (layout.padded(index) as u64, unit.shard as u64);
+        let kept = |sharded: bool| if sharded { shard } else { whole };
+        persistent += weight * kept(zero.shards_weights());
+        if unit.is_trained() {
+            persistent += grad * kept(zero.shards_gradients()) + state * kept(zero.shards_state());
+        }
+    }
+    let stages = layout.units().iter().flat_map(|unit| &unit.stages).max().map_or(0, |last| last + 1);
+    let of = |stage: usize| layout.of_stage(stage).map(|unit| layout.padded(unit) as u64).sum::<u64>();
+    let mut largest: Vec<u64> = (0..stages).map(of).collect();
+    largest.sort_unstable();
+    let two: u64 = largest.iter().rev().take(2).sum();
+    let weights = if zero.shards_weights() { weight * two } else { 0 };
+    let gradients = match zero.shards_gradients() {
+        true => grad * two,
+        false if types.compute != types.reduce => weight * largest.last().copied().unwrap_or(0),
+        false => 0,
+    };
+    Need { persistent, passing: weights + gradients, activations }
+}
+
+/// The ZeRO stage of a run: the one that is set, or the lowest that fits into every rank's memory.
+///
+/// # Errors
+/// Exit 2 when not even stage 3 fits, with what each stage needs.
+pub fn choose(config: &Config, shaped: &Shaped, comm: &dyn Collective) -> Result<Zero> {
+    let parallel = &config.parallel;
+    if let ZeroStage::Stage(stage) = parallel.zero_stage {
+        return Zero::new(stage).ok_or_else(|| Error::input(format!("parallel.zero_stage = {stage}: 0 to 3")));
+    }
+    let own = match (parallel.memory_per_rank, comm.device()) {
+        (Some(bytes), _) => Some(bytes.0),
+        (None, Device::Cpu) => available_bytes().map(|bytes| bytes / comm.local_world() as u64),
+        (None, device) => device_total(device),
+    };
+    // The scarcest rank decides; one that cannot tell is an error of all.
+    let mut least = [own.map_or(f64::NEG_INFINITY, |bytes| -(bytes as f64))];
+    comm.all_reduce_f64(&mut least, Op::Max, "memory of the ranks")?;
+    if own.is_none() {
+        return Err(Error::input(
+            "parallel.zero_stage = \"auto\": this machine does not tell how much memory a rank has: \
+             set parallel.memory_per_rank, or the stage",
+        ));
+    }
+    let limit = (-least[0] * if parallel.memory_per_rank.is_some() { 1.0 } else { USABLE }) as u64;
+    let layout = Layout::new(&shaped.specs, comm.world());
+    let types = Types { compute: settings::kind(parallel.precision), reduce: settings::kind(parallel.reduce_dtype) };
+    let activations = activations(config, shaped, types.compute.elt_size_in_bytes() as u64);
+    let needs = Zero::ALL.map(|zero| (zero, need(&layout, types, zero, activations)));
+    if let Some((zero, need)) = needs.iter().find(|(_, need)| need.total() <= limit) {
+        tracing::info!(
+            "zero_stage = \"auto\": {} (needs about {} of {} a rank)",
+            zero.stage(),
+            human(need.total()),
+            human(limit)
+        );
+        return Ok(*zero);
+    }
+    let list: Vec<String> =
+        needs.iter().map(|(zero, need)| format!("stage {}: {}", zero.stage(), human(need.total()))).collect();
+    Err(Error::input(format!(
+        "parallel.zero_stage = \"auto\": nothing fits into {} a rank ({}); more ranks, parallel.precision = \"bf16\", \
+         parallel.recompute = \"all\" or a smaller train.micro_batch_tokens take less",
+        human(limit),
+        list.join(", ")
+    )))
+}
+
+/// Activations at a full micro-batch of the longest sequences.
+fn activations(config: &Config, shaped: &Shaped, element: u64) -> u64 {
+    let backbone = &shaped.model.backbone;
+    let longest = config.data.max_length.unwrap_or_else(|| backbone.max_length()) as u64;
+    let tokens = (config.train.micro_batch_tokens as u64).max(longest);
+    let border = element * tokens * backbone.head_input().width as u64;
+    let stages = backbone.stages();
+    let each: Vec<u64> = (0..stages).map(|stage| element * backbone.activations(stage, tokens, longest)).collect();
+    let recompute = settings::recompute(config);
+    let kept: u64 = (0..stages).map(|s| if recompute.keeps(s, stages + 1) { each[s] } else { border }).sum();
+    // A stage that runs again has its own for a while; backward itself holds about as much as a stage keeps.
+    let again = if recompute == Recompute::None { 1 } else { 2 };
+    kept + again * each.iter().max().copied().unwrap_or(0)
+}

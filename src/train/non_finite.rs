@@ -1,0 +1,170 @@
+//! Which tensor went bad first, on which rank, over which samples: the step is run again, looking at everything.
+//!
+//! Nothing was updated and chance is a pure function, so the second run meets the same numbers.
+
+use crate::comm::Op;
+use crate::data::batch::Batch;
+use crate::error::{Error, Kind, Result};
+use crate::models::Border;
+use crate::nn::{Params, Pass, RowGradient};
+use crate::parallel::Rows;
+use crate::tasks::Model;
+use crate::train::staged::Staged;
+use crate::train::step::Stepper;
+use std::cell::RefCell;
+use tch::Tensor;
+
+/// How many samples a message names.
+const NAMED: usize = 8;
+
+/// A step whose loss or gradient norm is not finite.
+#[derive(Debug)]
+pub struct Fault<'a> {
+    pub step: u64,
+    pub loss: f64,
+    pub grad_norm: f64,
+    pub batches: &'a [Batch],
+    pub micro_batches: usize,
+    /// What backward starts from.
+    pub scale: f64,
+}
+
+/// Looks at the tensors of a pass and remembers the first that is not finite.
+#[derive(Default)]
+pub struct Watch {
+    found: RefCell<Option<String>>,
+}
+
+impl Watch {
+    fn note(&self, what: impl FnOnce() -> String) {
+        let mut found = self.found.borrow_mut();
+        if found.is_none() {
+            *found = Some(what());
+        }
+    }
+
+    /// A stage has run forward.
+    pub fn ran(&self, model: &Model, params: &Params, stage: usize, output: &Border, batch: &Batch) {
+        for id in params.layout().of_stage(stage).flat_map(|unit| &params.layout().units()[unit].members) {
+            if is_bad(params.view(*id)) {
+                self.note(|| format!("the weight {}", params.spec(*id).name));
+            }
+        }
+        for tensor in output.iter().filter(|tensor| is_bad(tensor)) {
+            self.note(|| format!("the output of the {}{}", model.stage_name(stage), samples(tensor, batch)));
+        }
+    }
+
+    /// The losses `[B]` are known.
+    pub fn lost(&self, losses: &Tensor, batch: &Batch) {
+        if is_bad(losses) {
+            self.note(|| format!("the loss{}", samples(losses, batch)));
+        }
+    }
+
+    /// A stage has run backward; `border` is the gradient that it hands to the stage before.
+    pub fn returned(&self, model: &Model, params: &Params, stage: usize, border: &Border, batch: &Batch) {
+        for id in params.layout().of_stage(stage).flat_map(|unit| &params.layout().units()[unit].members) {
+            if is_bad(&params.view(*id).grad()) {
+                self.note(|| format!("the gradient of {}{}", params.spec(*id).name, named(&batch.samples)));
+            }
+        }
+        for tensor in border.iter().filter(|tensor| is_bad(tensor)) {
+            let name = model.stage_name(stage);
+            self.note(|| format!("the gradient of the input of the {name}{}", samples(tensor, batch)));
+        }
+    }
+
+    /// Backward has found the gradient of looked-up rows.
+    pub fn looked_up(&self, params: &Params, found: &RowGradient, batch: &Batch) {
+        if is_bad(&found.grad) {
+            let name = &params.spec(found.table).name;
+            self.note(|| format!("the gradient of {name}{}", samples(&found.grad, batch)));
+        }
+    }
+}
+
+fn is_bad(tensor: &Tensor) -> bool {
+    tensor.defined() && tensor.is_floating_point() && !bool::try_from(tensor.isfinite().all()).unwrap_or(false)
+}
+
+/// The samples behind the bad rows of `[T, ..]` or `[B, ..]`.
+fn samples(tensor: &Tensor, batch: &Batch) -> String {
+    let rows = tensor.size().first().copied().unwrap_or_default();
+    let bad = tensor.isfinite().logical_not().reshape([rows, -1]).any_dim(1, false).nonzero().view(-1);
+    let bad: Vec<i64> = Vec::try_from(bad.to_device(tch::Device::Cpu)).unwrap_or_default();
+    let lengths = batch.sequences.lengths();
+    let ids = if rows as usize == batch.len() {
+        bad.iter().map(|&row| batch.samples[row as usize]).collect()
+    } else if rows == lengths.iter().sum::<i64>() {
+        let ends = lengths.iter().scan(0, |end, n| {
+            *end += n;
+            Some(*end)
+        });
+        let ends: Vec<i64> = ends.collect();
+        let mut ids: Vec<u32> = bad.iter().map(|&row| batch.samples[ends.partition_point(|&end| end <= row)]).collect();
+        ids.dedup();
+        ids
+    } else {
+        batch.samples.clone()
+    };
+    named(&ids)
+}
+
+fn named(ids: &[u32]) -> String {
+    let list: Vec<String> = ids.iter().take(NAMED).map(u32::to_string).collect();
+    let more = if ids.len() > NAMED { format!(" and {} more", ids.len() - NAMED) } else { String::new() };
+    format!(
+        ", over sample{} {}{more} of data.train (counted from 0)",
+        if ids.len() == 1 { "" } else { "s" },
+        list.join(", ")
+    )
+}
+
+/// The error that ends a run, with its cause. All ranks call it.
+///
+/// # Errors
+/// A dead or late rank; libtorch's.
+pub fn diagnose(stepper: &mut Stepper, fault: &Fault) -> Result<Error> {
+    let found = look(stepper, fault)?;
+    let comm = stepper.comm.as_ref();
+    let none = comm.world() as f64;
+    let mut first = [if found.is_some() { -(comm.rank() as f64) } else { -none }];
+    comm.all_reduce_f64(&mut first, Op::Max, "who went bad first")?;
+    let rank = -first[0];
+    let cause = if rank == none {
+        "no tensor of a single micro-batch is: their sum overflows".to_owned()
+    } else {
+        let text = found.filter(|_| comm.rank() as f64 == rank).unwrap_or_default();
+        let text = comm.broadcast_bytes(text.into_bytes(), rank as usize, "what went bad")?;
+        format!("the first tensor that is not finite, on rank {rank}: {}", String::from_utf8_lossy(&text))
+    };
+    let Fault { step, loss, grad_norm, .. } = fault;
+    Ok(Error::new(
+        Kind::NonFinite,
+        format!(
+            "step {step}: the loss is {loss} and the gradient norm {grad_norm}; {cause}. No weight was changed by this \
+             step. A lower learning_rate or a longer warm-up is the usual remedy; train.on_non_finite = \"skip\" \
+             leaves such steps out"
+        ),
+    )
+    .shared())
+}
+
+/// Runs the step's micro-batches again on this rank.
+fn look(stepper: &mut Stepper, fault: &Fault) -> Result<Option<String>> {
+    let Stepper { model, params, weights, gradients, comm, config, .. } = stepper;
+    let watch = Watch::default();
+    let staged = Staged { model, params, recompute: config.recompute, watch: Some(&watch) };
+    let tokens = fault.batches.iter().map(|batch| Vec::<i64>::try_from(batch.tokens.to_device(tch::Device::Cpu)));
+    let tokens: Vec<Vec<i64>> = tokens.collect::<std::result::Result<_, _>>()?;
+    gradients.begin(params, Rows::new(tokens.concat(), comm.device()))?;
+    for index in 0..fault.micro_batches {
+        let pass = Pass { seed: config.seed, step: fault.step, micro_batch: index as u64, rank: comm.rank() as u64 };
+        let batch = fault.batches.get(index);
+        let forward = staged.forward(weights, batch, pass)?;
+        forward.backward(weights, gradients, fault.scale, false)?;
+    }
+    gradients.finish(params)?;
+    Ok(watch.found.into_inner())
+}
