@@ -1,12 +1,10 @@
-//! Reading and writing safetensors files (<https://github.com/huggingface/safetensors>, the format section).
+//! Reading safetensors files, and writing them at once (<https://github.com/huggingface/safetensors>, the format section).
 
+use crate::checkpoint::tensor_writer::{Entry, Writer};
 use crate::error::{Context, Error, Result};
 use memmap2::Mmap;
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, View};
-use std::borrow::Cow;
-use std::collections::HashMap;
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use std::fs::File;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
@@ -58,14 +56,8 @@ impl TensorFile {
     /// Exit 2 when the file has no such tensor, or it is not of a floating-point or integer type that libtorch has.
     pub fn read(&self, name: &str) -> Result<Tensor> {
         let info = self.info(name)?;
-        let kind = match info.dtype {
-            Dtype::F64 => Kind::Double,
-            Dtype::F32 => Kind::Float,
-            Dtype::F16 => Kind::Half,
-            Dtype::BF16 => Kind::BFloat16,
-            Dtype::I64 => Kind::Int64,
-            other => return Err(self.error(name, format!("type {other:?} cannot be loaded"))),
-        };
+        let kind = KINDS.iter().find(|(_, dtype)| *dtype == info.dtype).map(|(kind, _)| *kind);
+        let kind = kind.ok_or_else(|| self.error(name, format!("type {:?} cannot be loaded", info.dtype)))?;
         let shape = self.shape(name)?;
         let (begin, end) = info.data_offsets;
         if begin == end {
@@ -83,44 +75,34 @@ impl TensorFile {
     }
 }
 
-/// A tensor to be written: f32, contiguous, on the CPU.
-struct Source {
-    tensor: Tensor,
-    shape: Vec<usize>,
+/// The types that are read and written.
+const KINDS: &[(Kind, Dtype)] = &[
+    (Kind::Double, Dtype::F64),
+    (Kind::Float, Dtype::F32),
+    (Kind::Half, Dtype::F16),
+    (Kind::BFloat16, Dtype::BF16),
+    (Kind::Int64, Dtype::I64),
+];
+
+/// The format's name of a type; `None` for one that is not written.
+pub(super) fn dtype(kind: Kind) -> Option<Dtype> {
+    KINDS.iter().find(|(ours, _)| *ours == kind).map(|(_, dtype)| *dtype)
 }
 
-impl View for Source {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(crate::ffi::bytes(&self.tensor))
-    }
-
-    fn data_len(&self) -> usize {
-        self.tensor.numel() * self.dtype().bitsize() / 8
-    }
-}
-
-/// Writes named tensors as f32 and flushes the file to the disk. The header says `{"format": "pt"}`, which transformers asks for.
+/// Writes named tensors: f16 and bf16 as they are, all others as f32, which come first. For more than fits into memory at
+/// once there is [`Writer`].
 ///
 /// # Errors
 /// The file's name and what the system says: a full disk, no permission.
-pub fn write(path: &Path, tensors: Vec<(String, Tensor)>) -> Result<()> {
-    let sources = tensors.into_iter().map(|(name, tensor)| {
-        let tensor = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
-        let shape = tensor.size().iter().map(|&n| n as usize).collect();
-        (name, Source { tensor, shape })
-    });
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(sources, Some(metadata), path)
-        .map_err(|e| Error::other(format!("{}: cannot be written: {e}", path.display())))?;
-    // The library makes a private temporary file and renames it; a model is to be read like any other file.
-    let readable = std::fs::Permissions::from_mode(0o644);
-    File::open(path).and_then(|f| f.set_permissions(readable).and_then(|()| f.sync_all())).context(path.display())
+pub fn write(path: &Path, mut tensors: Vec<(String, Tensor)>) -> Result<()> {
+    let kind = |tensor: &Tensor| match tensor.kind() {
+        half @ (Kind::Half | Kind::BFloat16) => half,
+        _ => Kind::Float,
+    };
+    tensors.sort_by_key(|(_, tensor)| kind(tensor) != Kind::Float);
+    let entry =
+        |(name, tensor): &(String, Tensor)| Entry { name: name.clone(), shape: tensor.size(), kind: kind(tensor) };
+    let mut writer = Writer::create(path, tensors.iter().map(entry).collect())?;
+    tensors.iter().try_for_each(|(name, tensor)| writer.write(name, tensor))?;
+    writer.finish()
 }

@@ -1,0 +1,283 @@
+//! Writing a safetensors file tensor by tensor (<https://github.com/huggingface/safetensors>, the format section).
+//!
+//! The header, which comes first, needs names, shapes and types alone. So a file of a model that no rank holds as a
+//! whole is written while its stages come by, one after another.
+
+use crate::checkpoint::tensors::dtype;
+use crate::error::{Context, Error, Result};
+use safetensors::tensor::{Metadata, TensorInfo};
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
+use std::fs::{self, File, Permissions};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor};
+
+/// A tensor of a file to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Its name, once in a file.
+    pub name: String,
+    pub shape: Vec<i64>,
+    /// Its type in the file: `Float`, `Half`, `BFloat16`, `Double` or `Int64`.
+    pub kind: Kind,
+}
+
+/// A file in the making, under a temporary name beside its own. It gets its own name by [`Writer::finish`]; a writer
+/// that is dropped before removes it.
+#[derive(Debug)]
+pub struct Writer {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: BufWriter<File>,
+    entries: Vec<Entry>,
+    /// The entries that are written.
+    done: usize,
+    renamed: bool,
+}
+
+impl Writer {
+    /// Begins the file `path` with the header of `entries`, whose order is that of the tensors' bytes. The header says
+    /// `{"format": "pt"}`, which transformers asks for.
+    ///
+    /// # Errors
+    /// A name that is there twice, a shape or type that the format lacks, a tensor that would not begin at a multiple of
+    /// its element's size (wider types come first: readers map them in place); what the system says.
+    pub fn create(path: &Path, entries: Vec<Entry>) -> Result<Self> {
+        let header = header(&entries).map_err(|e| unwritable(path, e))?;
+        let name = path.file_name().ok_or_else(|| unwritable(path, "not the name of a file"))?;
+        let temporary = path.with_file_name(format!(".{}.tmp", name.to_string_lossy()));
+        let file = File::create(&temporary).context(format_args!("{}: cannot be written", path.display()))?;
+        let file = BufWriter::with_capacity(1 << 20, file);
+        let mut writer = Writer { path: path.to_owned(), temporary, file, entries, done: 0, renamed: false };
+        let begun = writer.file.write_all(&(header.len() as u64).to_le_bytes());
+        begun.and_then(|()| writer.file.write_all(&header)).map_err(|e| unwritable(path, e))?;
+        Ok(writer)
+    }
+
+    /// Writes the next entry: `tensor` of its name and shape, on any device and of any type, is cast to the entry's. The
+    /// writer keeps nothing of it.
+    ///
+    /// # Errors
+    /// Another name or shape than the next entry's; what the system says.
+    pub fn write(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        let error = |e: &dyn Display| unwritable(&self.path, format!("tensor {name}: {e}"));
+        let Some(entry) = self.entries.get(self.done) else { return Err(error(&"comes after the last one")) };
+        if entry.name != name {
+            return Err(error(&format!("comes in place of {}", entry.name)));
+        }
+        if entry.shape != tensor.size() {
+            return Err(error(&format!("the shape is {:?}, and the header says {:?}", tensor.size(), entry.shape)));
+        }
+        let tensor = tensor.detach().f_to_device(Device::Cpu)?.f_to_kind(entry.kind)?.f_contiguous()?;
+        self.file.write_all(crate::ffi::bytes(&tensor)).map_err(|e| error(&e))?;
+        self.done += 1;
+        Ok(())
+    }
+
+    /// Flushes the file to the disk and gives it its name; whatever had that name is replaced. Everybody may read it.
+    /// That the name itself survives a loss of power is up to the folder: see [`super::folder`].
+    ///
+    /// # Errors
+    /// An entry that was not written; what the system says.
+    pub fn finish(mut self) -> Result<()> {
+        if let Some(entry) = self.entries.get(self.done) {
+            return Err(unwritable(&self.path, format!("tensor {} is missing", entry.name)));
+        }
+        self.settle().map_err(|e| unwritable(&self.path, e))?;
+        self.renamed = true;
+        Ok(())
+    }
+
+    fn settle(&mut self) -> std::io::Result<()> {
+        self.file.flush()?;
+        let file = self.file.get_ref();
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        file.sync_all()?;
+        fs::rename(&self.temporary, &self.path)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.renamed {
+            // Whoever drops it has a reason that matters more than a leftover.
+            _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+fn unwritable(path: &Path, e: impl Display) -> Error {
+    Error::other(format!("{}: cannot be written: {e}", path.display()))
+}
+
+/// The JSON of the header, padded with spaces to a multiple of 8 bytes.
+fn header(entries: &[Entry]) -> Result<Vec<u8>> {
+    let mut names = HashSet::new();
+    let mut infos = Vec::with_capacity(entries.len());
+    let mut end = 0;
+    for Entry { name, shape, kind } in entries {
+        let error = |e: &dyn Display| Error::other(format!("tensor {name}: {e}"));
+        if name == "__metadata__" || !names.insert(name) {
+            return Err(error(&"a name that is taken"));
+        }
+        let dtype = dtype(*kind).ok_or_else(|| error(&format!("type {kind:?} cannot be saved")))?;
+        let shape: Option<Vec<usize>> = shape.iter().map(|n| usize::try_from(*n).ok()).collect();
+        let shape = shape.ok_or_else(|| error(&"a dimension is negative"))?;
+        let width = kind.elt_size_in_bytes();
+        if end % width != 0 {
+            return Err(error(&format!("begins at byte {end}, not a multiple of {width}: wider types come first")));
+        }
+        let size = shape.iter().try_fold(width, |size, n| size.checked_mul(*n));
+        let begin = end;
+        end = size.and_then(|size| end.checked_add(size)).ok_or_else(|| error(&"too large"))?;
+        infos.push((name.clone(), TensorInfo { dtype, shape, data_offsets: (begin, end) }));
+    }
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(metadata), infos).map_err(|e| Error::other(e.to_string()))?;
+    let mut header = serde_json::to_vec(&metadata)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::tensors::TensorFile;
+    use safetensors::SafeTensors;
+
+    fn entry(name: &str, shape: &[i64], kind: Kind) -> Entry {
+        Entry { name: name.to_owned(), shape: shape.to_vec(), kind }
+    }
+
+    fn floats(names: &[&str]) -> Vec<Entry> {
+        names.iter().map(|name| entry(name, &[2], Kind::Float)).collect()
+    }
+
+    fn ones() -> Tensor {
+        Tensor::ones([2], (Kind::Float, Device::Cpu))
+    }
+
+    /// The message of an error, and that nothing is left in the folder.
+    #[track_caller]
+    fn refused<T>(dir: &tempfile::TempDir, result: Result<T>, part: &str) {
+        let message = result.err().expect("an error").to_string();
+        assert!(message.contains("model.safetensors: cannot be written: "), "{message}");
+        assert!(message.contains(part), "{message:?} lacks {part:?}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn every_kind_is_read_back_in_the_order_of_the_entries() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let values = Tensor::from_slice(&[0.1f32, -2.5, 65504.0, 1e-7, 0.0, 3.0]).reshape([3, 2]);
+        let sources = [
+            ("z.double", values.to_kind(Kind::Double), Kind::Double),
+            ("number", Tensor::from_slice(&[i64::MIN, 7]), Kind::Int64),
+            ("empty.wide", Tensor::zeros([0, 4], (Kind::Int64, Device::Cpu)), Kind::Int64),
+            // Written as it is seen, not as it lies in memory.
+            ("transposed \"\u{e9}\"", values.tr(), Kind::Float),
+            ("scalar", Tensor::from(1.5f32), Kind::Float),
+            ("cast.half", values.shallow_clone(), Kind::Half),
+            ("b16", values.to_kind(Kind::BFloat16), Kind::BFloat16),
+            ("empty", Tensor::zeros([3, 0], (Kind::Half, Device::Cpu)), Kind::Half),
+        ];
+        let entries = sources.iter().map(|(name, tensor, kind)| entry(name, &tensor.size(), *kind)).collect();
+        let mut writer = Writer::create(&path, entries).unwrap();
+        for (name, tensor, _) in &sources {
+            writer.write(name, tensor).unwrap();
+        }
+        assert!(!path.exists(), "half a file has the name of a whole one");
+        writer.finish().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+
+        let file = TensorFile::open(&path).unwrap();
+        assert_eq!(file.names(), sources.iter().map(|(name, ..)| name.to_string()).collect::<Vec<_>>());
+        let bytes = fs::read(&path).unwrap();
+        let theirs = SafeTensors::deserialize(&bytes).unwrap();
+        for (name, tensor, kind) in &sources {
+            let read = file.read(name).unwrap();
+            assert_eq!((read.kind(), read.size()), (*kind, tensor.size()), "{name}");
+            assert_eq!(read, tensor.to_kind(*kind), "{name}");
+            let expected = tensor.to_kind(*kind).contiguous();
+            let theirs = theirs.tensor(name).unwrap();
+            assert_eq!(theirs.data(), crate::ffi::bytes(&expected), "{name}");
+            assert_eq!(Some(theirs.dtype()), dtype(*kind), "{name}");
+        }
+        let (length, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        assert_eq!((length % 8, bytes[..8] == (length as u64).to_le_bytes()), (0, true));
+        assert_eq!(metadata.metadata().as_ref().unwrap()["format"], "pt");
+    }
+
+    #[test]
+    fn what_the_header_does_not_say_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let begun = |names| Writer::create(&path, floats(names)).unwrap();
+        let second = |name: &str, tensor: Tensor| {
+            let mut writer = begun(&["a", "b"]);
+            writer.write("a", &ones()).unwrap();
+            writer.write(name, &tensor)
+        };
+        refused(&dir, second("a", ones()), "tensor a: comes in place of b");
+        let wide = Tensor::ones([2, 1], (Kind::Float, Device::Cpu));
+        refused(&dir, second("b", wide), "tensor b: the shape is [2, 1], and the header says [2]");
+        let late = { begun(&[]).write("a", &ones()) };
+        refused(&dir, late, "tensor a: comes after the last one");
+        refused(&dir, begun(&["a"]).finish(), "tensor a is missing");
+    }
+
+    #[test]
+    fn a_header_that_the_format_lacks_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let create = |entries| Writer::create(&path, entries);
+        refused(&dir, create(floats(&["a", "a"])), "tensor a: a name that is taken");
+        refused(&dir, create(floats(&["__metadata__"])), "tensor __metadata__: a name that is taken");
+        refused(&dir, create(vec![entry("a", &[1], Kind::Bool)]), "tensor a: type Bool cannot be saved");
+        refused(&dir, create(vec![entry("a", &[-1], Kind::Float)]), "tensor a: a dimension is negative");
+        refused(&dir, create(vec![entry("a", &[i64::MAX, 4], Kind::Float)]), "tensor a: too large");
+        let odd = vec![entry("a", &[3], Kind::Half), entry("b", &[1], Kind::Float)];
+        refused(&dir, create(odd), "tensor b: begins at byte 6, not a multiple of 4: wider types come first");
+    }
+
+    #[test]
+    fn an_older_file_stays_until_the_new_one_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let write = |whole: bool, value: f64| {
+            let mut writer = Writer::create(&path, floats(&["a", "b"])).unwrap();
+            writer.write("a", &(ones() * value)).unwrap();
+            if whole {
+                writer.write("b", &ones()).unwrap();
+                writer.finish().unwrap();
+            }
+        };
+        let value = || TensorFile::open(&path).unwrap().read("a").unwrap().double_value(&[0]);
+        write(true, 1.0);
+        write(false, 2.0);
+        assert_eq!((value(), fs::read_dir(dir.path()).unwrap().count()), (1.0, 1));
+        write(true, 3.0);
+        assert_eq!((value(), fs::read_dir(dir.path()).unwrap().count()), (3.0, 1));
+    }
+
+    /// A device that is always full stands in for the disk.
+    #[test]
+    fn a_full_disk_is_told_with_the_file_and_the_tensor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let begin = |size: i64| {
+            std::os::unix::fs::symlink("/dev/full", dir.path().join(".model.safetensors.tmp")).unwrap();
+            Writer::create(&path, vec![entry("a", &[size], Kind::Float)]).unwrap()
+        };
+        let large = Tensor::zeros([1 << 20], (Kind::Float, Device::Cpu));
+        let full = { begin(1 << 20).write("a", &large) };
+        refused(&dir, full, "tensor a: No space left on device");
+        let mut small = begin(2);
+        small.write("a", &ones()).unwrap();
+        refused(&dir, small.finish(), "No space left on device");
+    }
+}
