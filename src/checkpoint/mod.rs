@@ -14,4 +14,4 @@ pub mod tensor_writer;
 pub mod tensors;
 
 pub use run_dir::RunDir;
-pub use state::TrainerState;
+pub use state::{LossScale, TrainerState};

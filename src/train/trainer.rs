@@ -110,6 +110,8 @@ impl Trainer {
             global_step: before.as_ref().map_or(0, |b| b.global_step),
             epoch: before.as_ref().map_or(0.0, |b| b.epoch),
             max_steps,
+            skipped_steps: before.as_ref().map_or(0, |b| b.skipped_steps),
+            loss_scale: before.as_ref().and_then(|b| b.loss_scale),
             best_metric: before.as_ref().and_then(|b| b.best_metric),
             best_global_step: before.as_ref().and_then(|b| b.best_global_step),
             world: comm.world(),
