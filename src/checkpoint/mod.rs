@@ -1,8 +1,8 @@
 //! Checkpoints: Hugging Face folders with the state that resumes a run.
 //!
 //! `docs/checkpoint-format.md` is the format. [`import`] reads model folders, [`export`] writes them, [`state`] is
-//! `trainer_state.json`, [`optimizer`] the moments by parameter name, [`folder`] the protocol that never leaves half a
-//! checkpoint, [`run_dir`] what a run keeps and finds again.
+//! `trainer_state.json`, [`optimizer`] the moments by parameter name, [`tensors`] and [`tensor_writer`] safetensors
+//! files, [`folder`] the protocol that never leaves half a checkpoint, [`run_dir`] what a run keeps and finds again.
 
 pub mod export;
 pub mod folder;
@@ -14,4 +14,4 @@ pub mod tensor_writer;
 pub mod tensors;
 
 pub use run_dir::RunDir;
-pub use state::TrainerState;
+pub use state::{LossScale, TrainerState};

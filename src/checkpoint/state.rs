@@ -21,13 +21,15 @@ pub struct TrainerState {
     pub epoch: f64,
     /// The steps of the whole run.
     pub max_steps: u64,
+    /// Those of them that updated nothing: their gradients overflowed (fp16), or the loss was not finite.
+    #[serde(default)]
+    pub skipped_steps: u64,
+    /// The dynamic loss scale; with fp16 alone.
+    #[serde(default)]
+    pub loss_scale: Option<LossScale>,
     /// The best value of the metric that is tracked, and the step it was reached at.
     pub best_metric: Option<f64>,
     pub best_global_step: Option<u64>,
-    #[serde(default)]
-    pub skipped_steps: u64,
-    #[serde(default)]
-    pub loss_scale: Option<LossScale>,
     /// The ranks that wrote it: remaining losses are bit-equal at the same number only.
     pub world: usize,
     /// What the order of data depends on besides the settings: a fingerprint of the tokenised training data.
@@ -40,11 +42,15 @@ pub struct TrainerState {
     pub settings: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Where dynamic loss scaling stands.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LossScale {
+    /// By what the loss of the next step is multiplied, a power of two.
     pub scale: f64,
+    /// The steps without overflow since the scale was last set.
     pub good_steps: u64,
 }
+
 impl TrainerState {
     /// The version of the file that this program writes.
     pub fn format() -> u32 {
@@ -75,5 +81,57 @@ impl TrainerState {
             )));
         }
         Ok(state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> TrainerState {
+        TrainerState {
+            format: FORMAT,
+            global_step: 12,
+            epoch: 0.1 + 0.2,
+            max_steps: 20,
+            skipped_steps: 3,
+            loss_scale: Some(LossScale { scale: 32768.0, good_steps: 9 }),
+            best_metric: Some(0.9),
+            best_global_step: Some(10),
+            world: 2,
+            data: "00".into(),
+            labels: None,
+            log_history: vec![serde_json::json!({"step": 12})],
+            settings: "seed = 1".into(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        for state in [state(), TrainerState { loss_scale: None, ..state() }] {
+            state.write(dir.path()).unwrap();
+            assert_eq!(TrainerState::read(dir.path()).unwrap(), state);
+        }
+    }
+
+    #[test]
+    fn older_checkpoints_skipped_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut json = serde_json::to_value(state()).unwrap();
+        let fields = json.as_object_mut().unwrap();
+        fields.remove("skipped_steps").unwrap();
+        fields.remove("loss_scale").unwrap();
+        std::fs::write(dir.path().join(FILE), json.to_string()).unwrap();
+        let expected = TrainerState { skipped_steps: 0, loss_scale: None, ..state() };
+        assert_eq!(TrainerState::read(dir.path()).unwrap(), expected);
+    }
+
+    #[test]
+    fn another_format_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        TrainerState { format: FORMAT + 1, ..state() }.write(dir.path()).unwrap();
+        let error = TrainerState::read(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("trainer_state.json: format 2 was written by another version"), "{error}");
     }
 }

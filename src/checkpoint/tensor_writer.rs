@@ -225,7 +225,8 @@ mod tests {
         refused(&dir, second("a", ones()), "tensor a: comes in place of b");
         let wide = Tensor::ones([2, 1], (Kind::Float, Device::Cpu));
         refused(&dir, second("b", wide), "tensor b: the shape is [2, 1], and the header says [2]");
-        refused(&dir, begun(&[]).write("a", &ones()), "tensor a: comes after the last one");
+        let late = { begun(&[]).write("a", &ones()) };
+        refused(&dir, late, "tensor a: comes after the last one");
         refused(&dir, begun(&["a"]).finish(), "tensor a is missing");
     }
 
@@ -273,7 +274,8 @@ mod tests {
             Writer::create(&path, vec![entry("a", &[size], Kind::Float)]).unwrap()
         };
         let large = Tensor::zeros([1 << 20], (Kind::Float, Device::Cpu));
-        refused(&dir, begin(1 << 20).write("a", &large), "tensor a: No space left on device");
+        let full = { begin(1 << 20).write("a", &large) };
+        refused(&dir, full, "tensor a: No space left on device");
         let mut small = begin(2);
         small.write("a", &ones()).unwrap();
         refused(&dir, small.finish(), "No space left on device");

@@ -34,12 +34,13 @@ pub fn step(config: &Config, schedule: Schedule) -> StepConfig {
 /// fp16's loss scale, as a checkpoint left it or at its first value.
 pub fn scaler(config: &Config, before: Option<&LossScale>) -> Option<LossScaler> {
     let (init, window) = (config.parallel.loss_scale_init?, config.parallel.loss_scale_window?);
-    Some(LossScaler { scale: before.map_or(init, |b| b.scale), good_steps: before.map_or(0, |b| b.good_steps), window })
+    let (scale, good_steps) = before.map_or((init, 0), |before| (before.scale, before.good_steps));
+    Some(LossScaler::new(scale, good_steps, window))
 }
 
 /// What a checkpoint keeps of the loss scale.
 pub fn loss_scale(scaler: &LossScaler) -> LossScale {
-    LossScale { scale: scaler.scale, good_steps: scaler.good_steps }
+    LossScale { scale: scaler.scale(), good_steps: scaler.good_steps() }
 }
 
 /// Which stages keep their activations.

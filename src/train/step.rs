@@ -4,7 +4,8 @@ use crate::comm::{Collective, Op, Pending};
 use crate::error::Result;
 use crate::nn::{Params, Pass};
 use crate::optim::adamw::Slice;
-use crate::optim::{AdamW, LossScaler, Schedule};
+use crate::optim::loss_scale::{LossScaler, Overflow};
+use crate::optim::{AdamW, Schedule};
 use crate::parallel::{Gradients, Weights};
 use crate::tasks::Model;
 use crate::train::feed::StepInput;
@@ -68,7 +69,7 @@ impl Stepper {
         }
         let StepInput { step, batches, micro_batches, rows, .. } = input;
         self.gradients.begin(&self.params, rows)?;
-        let scale = self.scaler.as_ref().map_or(1.0, |scaler| scaler.scale);
+        let scale = self.scaler.as_ref().map_or(1.0, LossScaler::scale);
         let loss = self.backward(step, &batches, micro_batches, scale / count)? / count;
         let grad_norm = self.gradients.norm(&self.params)? / scale;
         let learning_rate = self.config.schedule.at(step);
@@ -119,7 +120,7 @@ impl Stepper {
     /// A step that must not change the weights: fp16's scale goes down, or the step is left out, or this is the end.
     fn refuse(&mut self, fault: &Fault) -> Result<()> {
         // Too large a scale overflows gradients, never the loss.
-        let overflow = fault.loss.is_finite() && self.scaler.as_mut().is_some_and(LossScaler::overflowed);
+        let overflow = fault.loss.is_finite() && self.scaler.as_mut().is_some_and(|scaler| scaler.overflowed() == Overflow::Halved);
         if overflow || self.config.skips_non_finite { Ok(()) } else { Err(non_finite::diagnose(self, fault)?) }
     }
 

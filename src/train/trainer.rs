@@ -128,10 +128,10 @@ impl Trainer {
             global_step: before.as_ref().map_or(0, |b| b.global_step),
             epoch: before.as_ref().map_or(0.0, |b| b.epoch),
             max_steps,
+            skipped_steps: before.as_ref().map_or(0, |b| b.skipped_steps),
+            loss_scale: before.as_ref().and_then(|b| b.loss_scale),
             best_metric: before.as_ref().and_then(|b| b.best_metric),
             best_global_step: before.as_ref().and_then(|b| b.best_global_step),
-            skipped_steps: before.as_ref().map_or(0, |b| b.skipped_steps),
-            loss_scale: None,
             world: comm.world(),
             data: fingerprint,
             labels: data.train.labels.clone(),
@@ -240,7 +240,7 @@ impl Trainer {
             "learning_rate": learning_rate, "tokens_per_second": rate,
         });
         if let Some(scaler) = &self.stepper.scaler {
-            line["loss_scale"] = json!(scaler.scale);
+            line["loss_scale"] = json!(scaler.scale());
         }
         if self.stepper.may_skip() {
             line["skipped_steps"] = json!(self.state.skipped_steps);
