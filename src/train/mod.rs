@@ -5,6 +5,7 @@ pub mod checkpoints;
 pub mod clock;
 pub mod evaluate;
 pub mod feed;
+pub mod memory_report;
 pub mod report;
 pub mod resumed;
 pub mod same_everywhere;
