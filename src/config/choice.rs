@@ -145,12 +145,38 @@ choice! {
 }
 
 choice! {
-    /// The number format of weights and activations.
+    /// Where the weights that training begins with come from.
+    ModelInit {
+        /// The weight files of `model.path`.
+        #[default]
+        Pretrained = "pretrained",
+        /// Drawn from (seed, name); `model.path` needs no weight file.
+        Random = "random",
+    }
+}
+
+choice! {
+    /// What to do about a step whose loss or gradient norm is not finite.
+    OnNonFinite {
+        /// End the run with exit 4.
+        #[default]
+        Stop = "stop",
+        /// Leave the weights as they are, count the step and go on.
+        Skip = "skip",
+    }
+}
+
+choice! {
+    /// A number format of 32 or 16 bits.
     Precision {
         /// 32-bit floats.
         #[default]
         Fp32 = "fp32",
-    } later "bf16", "fp16"
+        /// 16 bits with the range of fp32 and 8 bits of precision.
+        Bf16 = "bf16",
+        /// 16 bits with a range from 6e-8 to 65504 and 11 bits of precision.
+        Fp16 = "fp16",
+    }
 }
 
 choice! {

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::choice::{Backend, Format, IntervalStrategy, LrSchedulerType, OnBadRecord, Precision, TaskKind};
+use super::choice::{
+    Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
+};
+use super::mixed::{Bytes, Recompute, ZeroStage};
 use super::problems::Problems;
 use super::source::Entries;
 use super::value::AtLeast;
@@ -44,6 +47,8 @@ sections! {
     }
     model: RawModel = "model" {
         path: PathBuf,
+        init: ModelInit,
+        freeze: Vec<String>,
         hidden_dropout_prob: f64,
         attention_probs_dropout_prob: f64,
         classifier_dropout: f64,
@@ -79,6 +84,7 @@ sections! {
         adam_beta2: f64,
         adam_epsilon: f64,
         max_grad_norm: f64,
+        on_non_finite: OnNonFinite,
         logging_steps: AtLeast<1, u64>,
         eval_strategy: IntervalStrategy,
         eval_steps: AtLeast<1, u64>,
@@ -90,8 +96,14 @@ sections! {
         greater_is_better: bool,
     }
     parallel: RawParallel = "parallel" {
-        zero_stage: u64,
+        zero_stage: ZeroStage,
+        memory_per_rank: Bytes,
         precision: Precision,
+        reduce_dtype: Precision,
+        loss_scale_init: f64,
+        loss_scale_window: AtLeast<1, u64>,
+        tf32: bool,
+        recompute: Recompute,
         num_threads: AtLeast<1, usize>,
     }
     comm: RawComm = "comm" {

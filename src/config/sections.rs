@@ -4,13 +4,20 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::choice::{Backend, Format, IntervalStrategy, LrSchedulerType, OnBadRecord, Precision, TaskKind};
+use super::choice::{
+    Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
+};
+use super::mixed::{Bytes, Recompute, ZeroStage};
 
 /// `[model]`: what is fine-tuned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
     /// A Hugging Face folder: config.json, *.safetensors, tokenizer.json.
     pub path: PathBuf,
+    /// Where the first weights come from.
+    pub init: ModelInit,
+    /// Patterns over Hugging Face's names of tensors, `*` matching anything: weights that are not trained.
+    pub freeze: Vec<String>,
     /// In [0, 1), instead of config.json's.
     pub hidden_dropout_prob: Option<f64>,
     /// In [0, 1), instead of config.json's.
@@ -84,6 +91,8 @@ pub struct TrainConfig {
     pub adam_epsilon: f64,
     /// The global gradient norm is clipped to this; 0 for no clipping.
     pub max_grad_norm: f64,
+    /// What to do about a step whose loss or gradient norm is not finite.
+    pub on_non_finite: OnNonFinite,
     /// Steps between two lines of metrics.
     pub logging_steps: u64,
     /// When to evaluate, besides after the last step.
@@ -116,10 +125,22 @@ impl TrainConfig {
 /// `[parallel]`: how the work is spread.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ParallelConfig {
-    /// Which of optimizer state, gradients and weights are sharded over ranks: 0, none.
-    pub zero_stage: u8,
-    /// The number format of weights and activations.
+    /// Which of optimizer state, gradients and weights are sharded over ranks.
+    pub zero_stage: ZeroStage,
+    /// What a rank may use, for [`ZeroStage::Auto`] alone; otherwise what its device has.
+    pub memory_per_rank: Option<Bytes>,
+    /// The number format of weights, activations and gradients.
     pub precision: Precision,
+    /// The number format in which gradients are accumulated and reduced: fp32 or that of `precision`.
+    pub reduce_dtype: Precision,
+    /// The first loss scale, a power of two in [1, 2^24]; always there with [`Precision::Fp16`], never without.
+    pub loss_scale_init: Option<f64>,
+    /// Steps without overflow before the loss scale doubles; there as `loss_scale_init` is.
+    pub loss_scale_window: Option<u64>,
+    /// Whether matrix products of fp32 are done in TF32, on GPUs that have it; never with another precision.
+    pub tf32: bool,
+    /// Which stages compute their activations again in backward.
+    pub recompute: Recompute,
     /// CPU threads a rank; otherwise OMP_NUM_THREADS, otherwise its share of the cores.
     pub num_threads: Option<usize>,
 }

@@ -3,21 +3,19 @@
 use super::choice::{IntervalStrategy, LrSchedulerType, TaskKind};
 use super::problems::Problems;
 use super::raw::{Raw, RawData, RawTrain};
-use super::{CommConfig, Config, DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
+use super::{CommConfig, Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, parallel};
 
 /// The configuration with its defaults. It is good only if `problems` is empty afterwards: a stand-in takes the place
 /// of each setting that is missing or wrong.
 pub fn validate(raw: Raw, problems: &mut Problems) -> Config {
-    if let Some(stage) = raw.parallel.zero_stage.filter(|stage| *stage != 0) {
-        let text = format!("found {stage}, but sharding over ranks (ZeRO) is not in this version: use 0");
-        problems.with("parallel.zero_stage", text);
-    }
     let config = Config {
         output_dir: required("output_dir", raw.top.output_dir, problems),
         overwrite_output_dir: raw.top.overwrite_output_dir.unwrap_or(false),
         seed: raw.top.seed.unwrap_or(42),
         model: ModelConfig {
             path: required("model.path", raw.model.path, problems),
+            init: raw.model.init.unwrap_or_default(),
+            freeze: raw.model.freeze.unwrap_or_default(),
             hidden_dropout_prob: raw.model.hidden_dropout_prob,
             attention_probs_dropout_prob: raw.model.attention_probs_dropout_prob,
             classifier_dropout: raw.model.classifier_dropout,
@@ -25,21 +23,19 @@ pub fn validate(raw: Raw, problems: &mut Problems) -> Config {
         task: TaskConfig { kind: required("task.kind", raw.task.kind, problems), labels: raw.task.labels },
         data: data(raw.data, problems),
         train: train(raw.train),
-        parallel: ParallelConfig {
-            zero_stage: 0,
-            precision: raw.parallel.precision.unwrap_or_default(),
-            num_threads: raw.parallel.num_threads.map(|n| n.0),
-        },
+        parallel: parallel::settings(raw.parallel),
         comm: CommConfig {
             backend: raw.comm.backend.unwrap_or_default(),
             timeout_seconds: raw.comm.timeout_seconds.unwrap_or(600.0),
         },
     };
     numbers(&config, problems);
+    freeze(&config.model, problems);
     warmup(&config.train, problems);
     labels(&config.task, problems);
     columns(&config.data, problems);
     evaluation(&config, problems);
+    parallel::check(&config.parallel, problems);
     config
 }
 
@@ -87,6 +83,7 @@ fn train(raw: RawTrain) -> TrainConfig {
         adam_beta2: raw.adam_beta2.unwrap_or(0.999),
         adam_epsilon: raw.adam_epsilon.unwrap_or(1e-8),
         max_grad_norm: raw.max_grad_norm.unwrap_or(1.0),
+        on_non_finite: raw.on_non_finite.unwrap_or_default(),
         logging_steps,
         eval_strategy,
         eval_steps: raw.eval_steps.map(|n| n.0).or(implied),
@@ -137,6 +134,15 @@ fn warmup(train: &TrainConfig, problems: &mut Problems) {
     for (key, _) in wanted.into_iter().filter(|(_, set)| *set && train.lr_scheduler_type == LrSchedulerType::Constant) {
         let text = "the schedule \"constant\" has no warm-up: set lr_scheduler_type = \"constant_with_warmup\"";
         problems.with(key, text);
+    }
+}
+
+fn freeze(model: &ModelConfig, problems: &mut Problems) {
+    const KEY: &str = "model.freeze";
+    if model.freeze.iter().any(String::is_empty) {
+        problems.with(KEY, "a pattern is an empty string, which matches no tensor: remove it");
+    } else if let Some(twice) = duplicate(&model.freeze) {
+        problems.with(KEY, format!("the pattern {twice:?} is there twice"));
     }
 }
 

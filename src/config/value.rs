@@ -110,7 +110,7 @@ impl FromToml for Vec<String> {
 }
 
 /// TOML's integers are signed and have 64 bits.
-fn integer(value: &DeValue<'_>) -> Option<i64> {
+pub fn integer(value: &DeValue<'_>) -> Option<i64> {
     let integer = value.as_integer()?;
     i64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }

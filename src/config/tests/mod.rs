@@ -1,10 +1,12 @@
 //! What a person meets: defaults, messages, overrides, the written form; and that the documentation is true.
 
+mod documentation;
+mod parallel;
+
 use super::*;
 use crate::error::Kind;
 
 const MINIMAL: &str = "output_dir = 'out'\nmodel.path = 'm'\ntask.kind = 'sequence-classification'\ndata.train = 't'\n";
-const DOCS: &str = include_str!("../../docs/configuration.md");
 
 fn words(overrides: &[&str]) -> Vec<String> {
     overrides.iter().map(|s| s.to_string()).collect()
@@ -100,7 +102,7 @@ fn keys_of_other_trainers_are_told_ours() {
     let expected = "\
 5 problems in the configuration:
   run.toml:5: lr: unknown key: use train.learning_rate
-  run.toml:7: train.fp16: unknown key: this version computes in fp32 (parallel.precision): remove it
+  run.toml:7: train.fp16: unknown key: use parallel.precision = \"bf16\", \"fp16\" or \"fp32\"
   run.toml:8: train.logging_dir: unknown key: metrics are in output_dir/metrics.jsonl: remove it
   run.toml:9: optimizer: unknown section: it is AdamW, always: train.learning_rate, train.weight_decay, \
 train.adam_beta1 and so on
@@ -159,8 +161,6 @@ fn bad_overrides() {
         &["backend=mpl"],
         "found \"mpl\", expected \"auto\", \"solo\", \"mpi\" or \"nccl\" (did you mean \"mpi\"?)",
     );
-    refused(&["precision=bf16"], "this version does not train \"bf16\", only \"fp32\"");
-    refused(&["zero_stage=1"], "found 1, but sharding over ranks (ZeRO) is not in this version: use 0");
 }
 
 #[test]
@@ -205,6 +205,8 @@ fn ranges() {
         "num_threads=0",
         "timeout_seconds=0",
         "timeout_seconds=1e10",
+        "loss_scale_window=0",
+        "memory_per_rank=0",
     ] {
         refused(&[bad], ", expected a ");
     }
@@ -266,6 +268,8 @@ fn full() -> Config {
         "hidden_dropout_prob=0.1",
         "attention_probs_dropout_prob=0",
         "classifier_dropout=0.30000000000000004",
+        "init=random",
+        "freeze=['bert.embeddings.*', '*.bias']",
         "labels=[\"neg\\n\", \"größer\"]",
         "eval=e",
         "max_length=128",
@@ -280,6 +284,14 @@ fn full() -> Config {
         "eval_steps=5",
         "save_total_limit=2",
         "greater_is_better=true",
+        "on_non_finite=skip",
+        "zero_stage=auto",
+        "memory_per_rank=1500MiB",
+        "precision=fp16",
+        "reduce_dtype=fp16",
+        "loss_scale_init=1024",
+        "loss_scale_window=7",
+        "recompute=2",
         "num_threads=1",
         "backend=mpi",
     ])
@@ -346,52 +358,4 @@ fn task_kinds_have_names() {
     }
     let error = "sequence_classification".parse::<TaskKind>().unwrap_err();
     assert!(error.to_string().ends_with("(did you mean \"sequence-classification\"?)"), "{error}");
-}
-
-/// (dotted key, default) of the rows of the documentation's tables of keys.
-fn documented() -> Vec<(String, &'static str)> {
-    let keys = DOCS.split("\n## ").find(|part| part.starts_with("Keys")).expect("a chapter of keys");
-    let mut section = "";
-    let mut rows = Vec::new();
-    for line in keys.lines() {
-        if let Some(title) = line.strip_prefix("### ") {
-            section = title.strip_prefix('[').map_or("", |title| title.trim_end_matches(']'));
-        } else if let Some(row) = line.strip_prefix("| `") {
-            let (key, rest) = row.split_once("` | ").expect("a key between backticks");
-            rows.push((dotted(section, key), rest.split(" | ").nth(1).expect("a default")));
-        }
-    }
-    rows
-}
-
-#[test]
-fn the_documentation_has_every_key_and_no_other_in_order() {
-    let documented: Vec<String> = documented().into_iter().map(|(key, _)| key).collect();
-    let keys: Vec<String> =
-        KEYS.iter().flat_map(|(section, keys)| keys.iter().map(|key| dotted(section, key))).collect();
-    assert_eq!(documented, keys);
-}
-
-#[test]
-fn the_documentation_has_the_defaults() {
-    for ((key, default), setting) in documented().into_iter().zip(with(&[]).unwrap().settings()) {
-        let code = default.strip_prefix('`').and_then(|d| d.strip_suffix('`'));
-        match code.map(|code| code.parse::<toml::Value>().unwrap()) {
-            Some(value) => assert_eq!(Some(value), setting.value, "{key}"),
-            None => assert!(setting.value.is_none() || default == "required", "{key}: {default} is not the default"),
-        }
-    }
-}
-
-#[test]
-fn the_documentation_s_examples_hold() {
-    let example = DOCS.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
-    let config = Config::parse(example, "docs/configuration.md", &[]).unwrap();
-    assert_eq!(config.train.eval_strategy, IntervalStrategy::Steps);
-
-    let broken = "\n".repeat(10) + "[train]\nlearning_rat = 1\n";
-    let found = message(Config::parse(&broken[1..], "run.toml", &words(&["max_steps=many"])));
-    let told = DOCS.lines().filter_map(|line| line.strip_prefix("      "));
-    assert_eq!(told.clone().count(), 2);
-    told.for_each(|line| assert!(found.contains(line), "{found} lacks {line}"));
 }
