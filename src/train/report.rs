@@ -121,7 +121,8 @@ fn shortened(names: &[String]) -> String {
 pub fn closing(
     state: &TrainerState,
     clock: &Clock,
-    (peak_rss, memory): (u64, &MemoryReport),
+    peak_rss: u64,
+    memory: &MemoryReport,
     config: &Config,
     best: Option<u64>,
 ) {

@@ -310,7 +310,7 @@ impl Trainer {
         }
         if self.comm.is_main() {
             let peak = peaks.iter().copied().max().unwrap_or_default();
-            report::closing(&self.state, &self.clock, (peak, &memory), &self.config, best);
+            report::closing(&self.state, &self.clock, peak, &memory, &self.config, best);
         }
         Ok(Ended::Finished)
     }
