@@ -6,11 +6,14 @@ use std::time::Instant;
 use trainer::cli::{self, Cli};
 use trainer::comm::exit_now;
 use trainer::error::{Error, Kind};
+use trainer::ffi::memory;
 use trainer::observe::logs::{self, tell_error};
 use trainer::observe::rank_of_environment;
 
 fn main() {
     let began = Instant::now();
+    // Before the first tensor.
+    memory::install();
     let cli = Cli::try_parse().unwrap_or_else(|e| usage(&e));
     logs::start(cli.log_format, rank_of_environment());
     die_on_panic();

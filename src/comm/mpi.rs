@@ -14,6 +14,7 @@ use super::job::{Action, Job};
 use super::journal::Journal;
 use super::{Collective, Pending, ffi};
 use crate::error::{Error, Result};
+use crate::ffi::memory::{Use, during};
 use server::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -106,7 +107,8 @@ impl Mpi {
             let journal = Mutex::new(Journal::new(world.rank));
             let shared = Arc::new(Shared { timeout, journal, waiting: AtomicUsize::new(0) });
             if tell.send(Ok((place, shared.clone()))).is_ok() {
-                server::serve(world, &inbox, &shared);
+                // All tensors of this thread are staging; what the MPI library takes for itself is not counted.
+                during(Use::Communication, || server::serve(world, &inbox, &shared));
             }
         })?;
         let (place, shared) = told.recv().map_err(gone)??;

@@ -5,6 +5,7 @@
 use super::job::{Action, Header, Job, disagreement, name_ranks};
 use super::{Collective, Op, Pending};
 use crate::error::{Error, Result};
+use crate::ffi::memory::{Use, during};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -76,7 +77,8 @@ impl Group {
         let jobs: Vec<Job> = meeting.jobs.iter_mut().filter_map(Option::take).collect();
         drop(state);
         let headers: Vec<Header> = jobs.iter().map(|job| job.header).collect();
-        let result = disagreement(&headers, sequence, &what).map_or_else(|| perform(&jobs), Err);
+        let result =
+            disagreement(&headers, sequence, &what).map_or_else(|| during(Use::Communication, || perform(&jobs)), Err);
         let mut state = self.state();
         if let Err(error) = &result {
             state.broken.get_or_insert_with(|| error.clone());

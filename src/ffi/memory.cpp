@@ -133,15 +133,18 @@ char* trainer_resize_storage(void* t, size_t bytes) {
   });
 }
 
-// The peak of the bytes that tensors held on a device, and the device's memory.
-char* trainer_device_memory(int32_t kind, int32_t index, uint64_t* peak, uint64_t* capacity) {
+// The bytes that tensors hold on a device, their peak, and the device's memory.
+char* trainer_device_memory(int32_t kind, int32_t index, uint64_t* out) {
   return guarded([&] {
     c10::DeviceAllocator* allocator = c10::getDeviceAllocator(static_cast<c10::DeviceType>(kind));
     const auto device = static_cast<c10::DeviceIndex>(index);
     const auto aggregate = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
     // Before its first allocation the allocator knows no devices.
-    *peak = allocator->initialized() ? allocator->getDeviceStats(device).allocated_bytes[aggregate].peak : 0;
-    *capacity = allocator->getMemoryInfo(device).second;
+    c10::CachingAllocator::Stat bytes;
+    if (allocator->initialized()) bytes = allocator->getDeviceStats(device).allocated_bytes[aggregate];
+    out[0] = bytes.current;
+    out[1] = bytes.peak;
+    out[2] = allocator->getMemoryInfo(device).second;
   });
 }
 

@@ -14,7 +14,7 @@ unsafe extern "C" {
     fn trainer_memory_usage(out: *mut u64);
     fn trainer_memory_reset_peaks();
     fn trainer_resize_storage(tensor: Handle, bytes: usize) -> Message;
-    fn trainer_device_memory(kind: i32, index: i32, peak: *mut u64, capacity: *mut u64) -> Message;
+    fn trainer_device_memory(kind: i32, index: i32, out: *mut u64) -> Message;
     fn trainer_device_reset_peak(kind: i32, index: i32) -> Message;
 }
 
@@ -114,14 +114,19 @@ pub fn resize_storage(tensor: &Tensor, bytes: usize) -> Result<()> {
     check(unsafe { trainer_resize_storage(handle(tensor), bytes) })
 }
 
-/// The most bytes that tensors have held on a GPU; `None` for the CPU, or if libtorch has no allocator for it.
-pub fn device_peak(device: Device) -> Option<u64> {
-    device_memory(device).map(|(peak, _)| peak)
+/// The bytes that tensors hold on a GPU; `None` for the CPU, or if libtorch has no allocator for it.
+pub fn device_current(device: Device) -> Option<u64> {
+    device_memory(device).map(|[current, _, _]| current)
 }
 
-/// The memory of a GPU in bytes; `None` as with [`device_peak`].
+/// The most bytes that tensors have held on a GPU; `None` as with [`device_current`].
+pub fn device_peak(device: Device) -> Option<u64> {
+    device_memory(device).map(|[_, peak, _]| peak)
+}
+
+/// The memory of a GPU in bytes; `None` as with [`device_current`].
 pub fn device_total(device: Device) -> Option<u64> {
-    device_memory(device).map(|(_, total)| total)
+    device_memory(device).map(|[_, _, total]| total)
 }
 
 /// The peak of a GPU starts again from what is held now. Nothing happens for the CPU.
@@ -131,12 +136,13 @@ pub fn reset_device_peak(device: Device) -> Result<()> {
     check(unsafe { trainer_device_reset_peak(CUDA, index as i32) })
 }
 
-fn device_memory(device: Device) -> Option<(u64, u64)> {
+/// Current bytes, their peak, and the device's size.
+fn device_memory(device: Device) -> Option<[u64; 3]> {
     let Device::Cuda(index) = device else { return None };
-    let (mut peak, mut total) = (0, 0);
-    // SAFETY: both pointers are to live numbers.
-    check(unsafe { trainer_device_memory(CUDA, index as i32, &mut peak, &mut total) }).ok()?;
-    Some((peak, total))
+    let mut numbers = [0; 3];
+    // SAFETY: the shim writes three numbers.
+    check(unsafe { trainer_device_memory(CUDA, index as i32, numbers.as_mut_ptr()) }).ok()?;
+    Some(numbers)
 }
 
 #[cfg(test)]
@@ -263,8 +269,13 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_is_no_device() {
-        assert_eq!((device_peak(Device::Cpu), device_total(Device::Cpu)), (None, None));
+    fn only_a_gpu_is_a_device() {
+        for device in [Device::Cpu, Device::Cuda(0)] {
+            let here = tch::Cuda::is_available() && device != Device::Cpu;
+            for bytes in [device_current(device), device_peak(device), device_total(device)] {
+                assert_eq!(bytes.is_some(), here, "{device:?}");
+            }
+        }
         assert!(reset_device_peak(Device::Cpu).is_ok());
     }
 }

@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod feed;
 pub mod loaded;
 pub mod memory_need;
+pub mod memory_report;
 pub mod non_finite;
 pub mod report;
 pub mod resumed;

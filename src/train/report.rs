@@ -6,11 +6,13 @@ use crate::comm::Collective;
 use crate::config::Config;
 use crate::data::prepare::Prepared;
 use crate::observe::logs::{self, tell};
+use crate::observe::memory::human;
+use crate::observe::progress;
 use crate::observe::table::table;
-use crate::observe::{memory, progress};
 use crate::optim::Schedule;
 use crate::train::clock::Clock;
 use crate::train::loaded::Head;
+use crate::train::memory_report::MemoryReport;
 use crate::train::resumed::Resumed;
 use crate::train::session::{Session, cache_word};
 use serde_json::{Map, Value};
@@ -115,8 +117,16 @@ fn shortened(names: &[String]) -> String {
     text
 }
 
-/// The tables at the end: evaluations, then facts of the run. `best` is the step whose model became the final one.
-pub fn closing(state: &TrainerState, clock: &Clock, peak_rss: u64, config: &Config, best: Option<u64>) {
+/// The tables at the end: evaluations, memory (the largest resident set, and what tensors held), then facts of the run.
+/// `best` is the step whose model became the final one.
+pub fn closing(
+    state: &TrainerState,
+    clock: &Clock,
+    peak_rss: u64,
+    memory: &MemoryReport,
+    config: &Config,
+    best: Option<u64>,
+) {
     if logs::is_json() {
         return;
     }
@@ -135,6 +145,7 @@ pub fn closing(state: &TrainerState, clock: &Clock, peak_rss: u64, config: &Conf
         });
         tell(&table(&head, &rows.collect::<Vec<Vec<String>>>()));
     }
+    tell(&table(&["memory of a rank", "peak", "after the last step"], &memory.rows()));
     let model = config.output_dir.join("final").display().to_string();
     let mut facts = Vec::new();
     if clock.steps > 0 {
@@ -142,7 +153,7 @@ pub fn closing(state: &TrainerState, clock: &Clock, peak_rss: u64, config: &Conf
         facts.push(("tokens per second", format!("{:.0}", clock.all_tokens as f64 / clock.seconds.max(1e-9))));
         facts.push(("seconds to first step", format!("{:.1}", clock.first_step.unwrap_or_default())));
     }
-    facts.push(("peak memory of a rank", memory::human(peak_rss)));
+    facts.push(("peak memory of a rank", human(peak_rss)));
     facts.push(("model", best.map_or_else(|| model.clone(), |step| format!("{model} (step {step})"))));
     let rows: Vec<Vec<String>> = facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     tell(&table(&["run", ""], &rows));

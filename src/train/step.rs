@@ -120,7 +120,8 @@ impl Stepper {
     /// A step that must not change the weights: fp16's scale goes down, or the step is left out, or this is the end.
     fn refuse(&mut self, fault: &Fault) -> Result<()> {
         // Too large a scale overflows gradients, never the loss.
-        let overflow = fault.loss.is_finite() && self.scaler.as_mut().is_some_and(|scaler| scaler.overflowed() == Overflow::Halved);
+        let overflow = fault.loss.is_finite()
+            && self.scaler.as_mut().is_some_and(|scaler| scaler.overflowed() == Overflow::Halved);
         if overflow || self.config.skips_non_finite { Ok(()) } else { Err(non_finite::diagnose(self, fault)?) }
     }
 

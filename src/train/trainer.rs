@@ -17,6 +17,7 @@ use crate::train::checkpoints::{self, Checkpoints};
 use crate::train::clock::Clock;
 use crate::train::evaluate::Evaluator;
 use crate::train::loaded::Loaded;
+use crate::train::memory_report::{Bytes, MemoryReport};
 use crate::train::resumed::Resumed;
 use crate::train::session::Session;
 use crate::train::step::{StepOutcome, Stepper};
@@ -58,6 +59,8 @@ pub struct Trainer {
     state: TrainerState,
     steps_per_epoch: u64,
     clock: Clock,
+    /// What tensors held after the last step.
+    held: Option<Bytes>,
     /// The step of the newest checkpoint in the folder.
     saved: Option<u64>,
     start: Start,
@@ -163,6 +166,7 @@ impl Trainer {
             state,
             steps_per_epoch,
             clock,
+            held: None,
             saved,
             start,
         })
@@ -196,6 +200,9 @@ impl Trainer {
             self.state.global_step = step;
             self.state.skipped_steps += u64::from(outcome.skipped);
             self.state.epoch = step as f64 / self.steps_per_epoch as f64;
+            if step == last {
+                self.held = Some(Bytes::held(device));
+            }
             self.after_step(&outcome, step == last)?;
         }
         self.finish()
@@ -316,19 +323,23 @@ impl Trainer {
         peaks[self.comm.rank()] = memory::peak_rss_bytes() as f64;
         self.comm.all_reduce_f64(&mut peaks, Op::Sum, "peak memory")?;
         let peaks: Vec<u64> = peaks.into_iter().map(|p| p as u64).collect();
+        let device = self.comm.device();
+        let held = self.held.unwrap_or_else(|| Bytes::held(device));
+        let memory = MemoryReport::gather(self.comm.as_ref(), Bytes::peak(device), held)?;
         let rate = self.clock.all_tokens as f64 / self.clock.seconds.max(1e-9);
         if let Some(file) = &mut self.metrics {
             file.write(&json!({
                 "event": "summary", "step": self.state.global_step, "train_seconds": self.clock.seconds,
                 "train_tokens": self.clock.all_tokens, "train_tokens_per_second": rate,
                 "seconds_to_first_step": self.clock.first_step, "seconds": self.start.began.elapsed().as_secs_f64(),
-                "peak_rss_bytes": peaks, "best_metric": self.state.best_metric,
+                "peak_rss_bytes": peaks, "peak_bytes": memory.peak_json(), "persistent_bytes": memory.held_json(),
+                "best_metric": self.state.best_metric,
                 "best_global_step": self.state.best_global_step,
             }))?;
         }
         if self.comm.is_main() {
             let peak = peaks.iter().copied().max().unwrap_or_default();
-            report::closing(&self.state, &self.clock, peak, &self.config, best);
+            report::closing(&self.state, &self.clock, peak, &memory, &self.config, best);
         }
         Ok(Ended::Finished)
     }

@@ -1,0 +1,165 @@
+//! Peak and persistent bytes of every rank, by use.
+
+use crate::comm::{Collective, Op};
+use crate::error::Result;
+use crate::ffi::memory::{self, Use};
+use crate::observe::memory::human;
+use serde_json::{Map, Value, json};
+use tch::Device;
+
+/// Bytes by use, in the order of [`Use::ALL`], and all together: of peaks that is the peak of the sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes {
+    /// `None` on a GPU, where libtorch counts all tensors as one.
+    pub by_use: Option<[u64; 5]>,
+    pub total: u64,
+}
+
+impl Bytes {
+    /// What this rank's tensors hold now where it computes.
+    pub fn held(device: Device) -> Self {
+        Self::of(device, memory::device_current, |usage| (usage.current, usage.current.iter().sum()))
+    }
+
+    /// The most that this rank's tensors have held there.
+    pub fn peak(device: Device) -> Self {
+        Self::of(device, memory::device_peak, |usage| (usage.peak, usage.total_peak))
+    }
+
+    fn of(device: Device, gpu: fn(Device) -> Option<u64>, cpu: fn(&memory::Usage) -> ([u64; 5], u64)) -> Self {
+        if device == Device::Cpu {
+            let (by_use, total) = cpu(&memory::usage());
+            return Bytes { by_use: Some(by_use), total };
+        }
+        Bytes { by_use: None, total: gpu(device).unwrap_or(0) }
+    }
+
+    fn json(&self) -> Value {
+        let parts = Use::ALL.iter().zip(self.by_use.iter().flatten()).map(|(what, &n)| (what.name().into(), json!(n)));
+        let mut line: Map<String, Value> = parts.collect();
+        line.insert("total".into(), json!(self.total));
+        line.into()
+    }
+}
+
+/// The numbers of a [`Bytes`] as they travel.
+const NUMBERS: usize = Use::ALL.len() + 1;
+
+/// What every rank measured.
+#[derive(Debug)]
+pub struct MemoryReport {
+    peak: Vec<Bytes>,
+    held: Vec<Bytes>,
+}
+
+impl MemoryReport {
+    /// Collects what each rank gives; all ranks call it, and all of them compute on the same kind of device.
+    ///
+    /// # Errors
+    /// Those of the collective.
+    pub fn gather(comm: &dyn Collective, peak: Bytes, held: Bytes) -> Result<Self> {
+        let split = peak.by_use.is_some();
+        let mut all = vec![0.0; comm.world() * 2 * NUMBERS];
+        let mine = [peak, held].into_iter().flat_map(|b| b.by_use.unwrap_or_default().into_iter().chain([b.total]));
+        for (slot, bytes) in all[comm.rank() * 2 * NUMBERS..].iter_mut().zip(mine) {
+            // Exact up to 9 PB.
+            *slot = bytes as f64;
+        }
+        comm.all_reduce_f64(&mut all, Op::Sum, "memory by use")?;
+        let bytes = |numbers: &[f64]| {
+            let by_use = split.then(|| std::array::from_fn(|i| numbers[i] as u64));
+            Bytes { by_use, total: numbers[NUMBERS - 1] as u64 }
+        };
+        let mut rows = all.chunks_exact(NUMBERS).map(bytes);
+        let (mut peak, mut held) = (Vec::new(), Vec::new());
+        while let (Some(p), Some(h)) = (rows.next(), rows.next()) {
+            peak.push(p);
+            held.push(h);
+        }
+        Ok(MemoryReport { peak, held })
+    }
+
+    /// The peaks, one object a rank.
+    pub fn peak_json(&self) -> Value {
+        self.peak.iter().map(Bytes::json).collect()
+    }
+
+    /// What was held after the last step, one object a rank.
+    pub fn held_json(&self) -> Value {
+        self.held.iter().map(Bytes::json).collect()
+    }
+
+    /// For a person: a row for each use and one for all together, each with the largest peak of a rank and the most
+    /// that a rank held after the last step.
+    pub fn rows(&self) -> Vec<Vec<String>> {
+        let largest = |of: &[Bytes], pick: &dyn Fn(&Bytes) -> Option<u64>| of.iter().filter_map(pick).max();
+        let row = |name: &str, pick: &dyn Fn(&Bytes) -> Option<u64>| {
+            let (peak, held) = (largest(&self.peak, pick)?, largest(&self.held, pick)?);
+            Some(vec![name.to_owned(), human(peak), human(held)])
+        };
+        let uses = Use::ALL.iter().enumerate().filter_map(|(i, what)| row(what.name(), &|b| Some(b.by_use?[i])));
+        let all = if self.peak.iter().all(|b| b.by_use.is_some()) { "all together" } else { "all tensors on the GPU" };
+        uses.chain(row(all, &|b| Some(b.total))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::threads;
+    use std::thread;
+    use std::time::Duration;
+
+    fn reports(of: impl Fn(u64) -> (Bytes, Bytes) + Sync) -> Vec<MemoryReport> {
+        thread::scope(|scope| {
+            let of = &of;
+            let ranks = threads::group(2, Duration::from_secs(20)).into_iter().map(|comm| {
+                scope.spawn(move || {
+                    let (peak, held) = of(comm.rank() as u64);
+                    MemoryReport::gather(comm.as_ref(), peak, held).unwrap()
+                })
+            });
+            ranks.collect::<Vec<_>>().into_iter().map(|rank| rank.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn every_rank_learns_all() {
+        let of = |rank: u64| {
+            let peak = Bytes { by_use: Some([10 + rank, 20 - rank, 30, 4000, 5]), total: 4040 + rank };
+            (peak, Bytes { by_use: Some([10, 20, 30, rank, 0]), total: 60 + rank })
+        };
+        for report in reports(of) {
+            assert_eq!((report.peak[1], report.held[0]), (of(1).0, of(0).1));
+            assert_eq!(
+                report.held_json()[1].to_string(),
+                r#"{"weights":10,"gradients":20,"optimizer":30,"activations":1,"communication":0,"total":61}"#
+            );
+            let rows = report.rows();
+            assert_eq!(rows.len(), 6);
+            assert_eq!(rows[0], ["weights", "11 B", "10 B"]);
+            assert_eq!(rows[1], ["gradients", "20 B", "20 B"]);
+            assert_eq!(rows[3], ["activations", "4.0 kB", "1 B"]);
+            assert_eq!(rows[5], ["all together", "4.0 kB", "61 B"]);
+        }
+    }
+
+    #[test]
+    fn a_gpu_has_totals_alone() {
+        let of = |rank: u64| (Bytes { by_use: None, total: 7 + rank }, Bytes { by_use: None, total: 3 });
+        for report in reports(of) {
+            assert_eq!(report.peak_json().to_string(), r#"[{"total":7},{"total":8}]"#);
+            assert_eq!(report.rows(), [["all tensors on the GPU", "8 B", "3 B"]]);
+        }
+    }
+
+    #[test]
+    fn here_it_is_measured() {
+        memory::install();
+        let kept = memory::during(Use::Optimizer, || tch::Tensor::zeros([1000], (tch::Kind::Double, Device::Cpu)));
+        let (held, peak) = (Bytes::held(Device::Cpu), Bytes::peak(Device::Cpu));
+        let of = |bytes: &Bytes| bytes.by_use.unwrap()[Use::Optimizer as usize];
+        assert!(of(&held) >= 8000 && of(&peak) >= of(&held) && peak.total >= 8000, "{held:?} {peak:?}");
+        drop(kept);
+    }
+}
