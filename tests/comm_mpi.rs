@@ -238,3 +238,50 @@ fn rank_large() {
     }
     comm.finish().unwrap();
 }
+
+#[test]
+#[ignore = "bench"]
+fn bench() {
+    for n in ["1", "2", "3", "4"] {
+        let (output, _) = mpirun(n.parse().unwrap(), "bench");
+        assert!(output.status.success(), "{}", text(&output));
+        for line in text(&output).lines().filter(|line| line.contains(" ms")) {
+            println!("{line}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "started by bench"]
+fn rank_bench() {
+    let comm = connect(PATIENCE);
+    let world = comm.world() as i64;
+    for kind in [tch::Kind::Float, tch::Kind::BFloat16, tch::Kind::Half] {
+        let n = 11_750_400 / 12 * 12;
+        let buffer = Tensor::ones([n], (kind, Device::Cpu));
+        let own = Tensor::ones([n / world], (kind, Device::Cpu));
+        let mine = buffer.narrow(0, comm.rank() as i64 * (n / world), n / world);
+        for name in ["all-reduce", "all-gather in place", "all-gather", "reduce-scatter in place", "reduce-scatter"] {
+            let mut times: Vec<f64> = Vec::new();
+            for _ in 0..41 {
+                let _ = buffer.shallow_clone().fill_(1.0);
+                let _ = own.shallow_clone().fill_(1.0);
+                comm.barrier("together").unwrap();
+                let since = Instant::now();
+                match name {
+                    "all-reduce" => comm.start_all_reduce(&buffer, Op::Sum, "x"),
+                    "all-gather in place" => comm.start_all_gather(&mine, &buffer, "x"),
+                    "all-gather" => comm.start_all_gather(&own, &buffer, "x"),
+                    "reduce-scatter in place" => comm.start_reduce_scatter(&buffer, &mine, "x"),
+                    _ => comm.start_reduce_scatter(&buffer, &own, "x"),
+                }.unwrap().wait().unwrap();
+                times.push(since.elapsed().as_secs_f64() * 1e3);
+            }
+            times.sort_by(f64::total_cmp);
+            if comm.is_main() {
+                say(format!("world {world} {kind:?} {name}: median {:.1} ms, least {:.1} ms", times[20], times[0]));
+            }
+        }
+    }
+    comm.finish().unwrap();
+}

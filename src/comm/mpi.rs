@@ -8,6 +8,7 @@
 //! segments, 18 ms in one blocking call, 47 ms nonblocking), finds mismatches before they corrupt anything, and knows
 //! who is late. Every rank gets the same bits from all MPIs' all-reduce algorithms that we know of.
 
+pub(super) mod fold;
 mod server;
 
 use super::job::{Action, Job};
