@@ -89,7 +89,16 @@ impl World {
             let (mut gates, mut calls) = (sys::RSMPI_COMM_NULL, sys::RSMPI_COMM_NULL);
             check("MPI_Comm_dup", sys::MPI_Comm_dup(world, &mut gates))?;
             check("MPI_Comm_dup", sys::MPI_Comm_dup(world, &mut calls))?;
-            Ok(World { rank, size, local_rank, local_size, gates, calls, scratch: RefCell::default(), thread: PhantomData })
+            Ok(World {
+                rank,
+                size,
+                local_rank,
+                local_size,
+                gates,
+                calls,
+                scratch: RefCell::default(),
+                thread: PhantomData,
+            })
         }
     }
 

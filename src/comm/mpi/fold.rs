@@ -24,7 +24,7 @@ pub trait Value: Copy {
     fn max(a: Self::Wide, b: Self::Wide) -> Self::Wide;
 }
 
-/// Floats that are their own wide type, and halves by way of `f32`.
+/// A float by its wide type, with the two conversions `(from, to)` and `(to, from)`.
 macro_rules! float {
     ($type:ty, $wide:ty, $widen:expr, $narrow:expr) => {
         impl Value for $type {
@@ -120,24 +120,51 @@ fn fold_by<T: Value>(combine: impl Fn(T::Wide, T::Wide) -> T::Wide, rank: usize,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
+
+    /// `fold` by each rank of `all`: the same everywhere.
+    fn folded<T: Value + PartialEq + std::fmt::Debug>(op: Op, all: &[Vec<T>]) -> Vec<T> {
+        let of_rank = |rank: usize| {
+            let mut mine = all[rank].clone();
+            let others: Vec<T> =
+                all.iter().enumerate().filter(|(r, _)| *r != rank).flat_map(|(_, v)| v.clone()).collect();
+            fold(op, rank, &mut mine, &others);
+            mine
+        };
+        let first = of_rank(0);
+        (1..all.len()).for_each(|rank| assert_eq!(of_rank(rank), first, "rank {rank}"));
+        first
+    }
 
     #[test]
-    fn speed() {
-        fn time<T: Value>(name: &str, one: T) {
-            let mut mine = vec![one; 1 << 20];
-            let others = mine.clone();
-            let mut best = f64::MAX;
-            for _ in 0..20 {
-                let t = Instant::now();
-                fold(Op::Sum, 0, &mut mine, &others);
-                best = best.min(t.elapsed().as_secs_f64());
-            }
-            println!("{name}: {:.2} G/s", mine.len() as f64 / best / 1e9);
+    fn halves_are_rounded_once() {
+        // Each addition of 2^-9 to 1 alone would be rounded away; together they are 2^-7, the next bf16.
+        let mut ranks = vec![vec![bf16::from_f32((-9f32).exp2()); BLOCK + 3]; 5];
+        ranks[0].fill(bf16::ONE);
+        assert_eq!(folded(Op::Sum, &ranks), vec![bf16::from_f32(1.0 + (-7f32).exp2()); BLOCK + 3]);
+        let mut ranks = vec![vec![f16::from_f32((-12f32).exp2()); BLOCK + 3]; 5];
+        ranks[0].fill(f16::ONE);
+        assert_eq!(folded(Op::Sum, &ranks), vec![f16::from_f32(1.0 + (-10f32).exp2()); BLOCK + 3]);
+        // On the way through infinity, too.
+        let ranks = [f16::MAX, f16::MAX, f16::MIN].map(|value| vec![value]);
+        assert_eq!(folded(Op::Sum, &ranks), [f16::MAX]);
+    }
+
+    #[test]
+    fn the_largest_of_each_place() {
+        let ranks = [vec![1i64, -5, 3], vec![0, -4, 3], vec![2, -6, 3]];
+        assert_eq!(folded(Op::Max, &ranks), [2, -4, 3]);
+        for nan in 0..3 {
+            let mut ranks = [vec![1.0f32], vec![3.0], vec![2.0]];
+            ranks[nan] = vec![f32::NAN];
+            let (mut mine, others) = (ranks[0].clone(), [ranks[1][0], ranks[2][0]]);
+            fold(Op::Max, 0, &mut mine, &others);
+            assert!(mine[0].is_nan(), "of rank {nan}");
         }
-        time("f32", 1.0f32);
-        time("f16", f16::ONE);
-        time("bf16", bf16::ONE);
-        time("u8", 1u8);
+    }
+
+    #[test]
+    fn nobody_else_changes_nothing() {
+        assert_eq!(folded(Op::Sum, &[vec![bf16::from_f32(0.1); 3]]), [bf16::from_f32(0.1); 3]);
+        assert!(folded::<f32>(Op::Sum, &[vec![], vec![]]).is_empty());
     }
 }
