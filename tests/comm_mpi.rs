@@ -210,7 +210,7 @@ fn rank_cores() {
 
 /// A step's worth of gradients, reduced while nobody computes: `--nocapture` shows the time.
 #[test]
-fn a_large_all_reduce_is_right() {
+fn large_reductions_are_right() {
     let (output, _) = mpirun(2, "large");
     assert!(output.status.success(), "{}", text(&output));
     for line in text(&output).lines().filter(|line| line.contains(" ms")) {
@@ -219,22 +219,38 @@ fn a_large_all_reduce_is_right() {
 }
 
 #[test]
-#[ignore = "started by a_large_all_reduce_is_right"]
+#[ignore = "started by large_reductions_are_right"]
 fn rank_large() {
+    const N: i64 = 11_750_000;
+    const TIMES: usize = 9;
     let comm = connect(PATIENCE);
-    let buffer = Tensor::arange(11_750_000, (tch::Kind::Float, Device::Cpu));
-    let want = &buffer * 512.0;
-    let mut times: Vec<f64> = Vec::new();
-    for _ in 0..9 {
-        comm.barrier("together").unwrap();
-        let since = Instant::now();
-        comm.start_all_reduce(&buffer, Op::Sum, "gradients").unwrap().wait().unwrap();
-        times.push(since.elapsed().as_secs_f64() * 1e3);
-    }
-    assert!(buffer.equal(&want));
-    times.sort_by(f64::total_cmp);
-    if comm.is_main() {
-        say(format!("all-reduce of 47 MB: median {:.1} ms, least {:.1} ms", times[4], times[0]));
+    for kind in [tch::Kind::Float, tch::Kind::BFloat16, tch::Kind::Half] {
+        for sharded in [false, true] {
+            // Small integers, so that doubling is exact in any type.
+            let buffer = Tensor::arange(N, (tch::Kind::Float, Device::Cpu)).remainder(100.0).to_kind(kind);
+            let want = &buffer * f64::from(1 << TIMES);
+            let half = N / comm.world() as i64;
+            let shard = buffer.narrow(0, comm.rank() as i64 * half, half);
+            let mut times: Vec<f64> = Vec::new();
+            for _ in 0..TIMES {
+                comm.barrier("together").unwrap();
+                let since = Instant::now();
+                if sharded {
+                    comm.start_reduce_scatter(&buffer, &shard, "gradients").unwrap().wait().unwrap();
+                    comm.start_all_gather(&shard, &buffer, "weights").unwrap().wait().unwrap();
+                } else {
+                    comm.start_all_reduce(&buffer, Op::Sum, "gradients").unwrap().wait().unwrap();
+                }
+                times.push(since.elapsed().as_secs_f64() * 1e3);
+            }
+            assert!(buffer.equal(&want), "{kind:?}, sharded: {sharded}");
+            times.sort_by(f64::total_cmp);
+            if comm.is_main() {
+                let what = if sharded { "reduce-scatter and all-gather" } else { "all-reduce" };
+                let (median, least) = (times[TIMES / 2], times[0]);
+                say(format!("{what} of {N} {kind:?}: median {median:.1} ms, least {least:.1} ms"));
+            }
+        }
     }
     comm.finish().unwrap();
 }

@@ -27,14 +27,15 @@ fn bytes(tensor: &Tensor) -> Vec<u8> {
 pub fn run(comm: &dyn Collective) {
     let device = comm.device();
     for n in [1, 5, 1000, 300_007] {
-        for kind in [Type::Float, Type::Double, Type::Int64, Type::Uint8] {
+        for kind in [Type::Float, Type::Double, Type::Int64, Type::Uint8, Type::Half, Type::BFloat16] {
             all_reduce(comm, n, kind, device);
             shards(comm, n, kind, device);
             broadcast(comm, n, kind, device);
         }
     }
-    all_gather_half(comm, device);
+    edges(comm, device);
     many_at_once(comm, device);
+    many_shards_at_once(comm, device);
     helpers(comm);
 }
 
@@ -48,17 +49,28 @@ fn expected(comm: &dyn Collective, n: usize, kind: Type, op: Op) -> Tensor {
     total
 }
 
-fn assert_close(got: &Tensor, want: &Tensor, label: &str) {
+/// How far a sum may be from the exact one, as a part of it and absolutely. A backend may round a half at every
+/// addition; the partial sums are below `9 * world`.
+fn tolerance(kind: Type, world: usize) -> (f64, f64) {
+    let half_step = match kind {
+        Type::Half => 2f64.powi(-11),
+        Type::BFloat16 => 2f64.powi(-8),
+        _ => return (1e-5, 1e-5),
+    };
+    (half_step, half_step * (9 * world * world.saturating_sub(2)) as f64)
+}
+
+fn assert_close(comm: &dyn Collective, got: &Tensor, want: &Tensor, label: &str) {
+    let (relative, absolute) = tolerance(got.kind(), comm.world());
     let got = got.to_device(Device::Cpu).to_kind(Type::Double);
-    let tolerance = if got.numel() == 0 { 0.0 } else { 1e-5 };
-    assert!(got.allclose(want, tolerance, tolerance, false), "{label}: {got:?} is not {want:?}");
+    assert!(got.allclose(want, relative, absolute, false), "{label}: {got:?} is not {want:?}");
 }
 
 fn all_reduce(comm: &dyn Collective, n: usize, kind: Type, device: Device) {
     for op in [Op::Sum, Op::Max] {
         let buffer = row(comm.rank(), n, kind).to_device(device);
         comm.start_all_reduce(&buffer, op, "all-reduce").unwrap().wait().unwrap();
-        assert_close(&buffer, &expected(comm, n, kind, op), "all-reduce");
+        assert_close(comm, &buffer, &expected(comm, n, kind, op), "all-reduce");
         // The same bits everywhere: rank 0's are everybody's.
         let mine = bytes(&buffer);
         let first = comm.broadcast_bytes(mine.clone(), 0, "bits").unwrap();
@@ -74,13 +86,13 @@ fn shards(comm: &dyn Collective, n: usize, kind: Type, device: Device) {
         let buffer = row(rank, n * world, kind).to_device(device);
         let shard = if in_place { mine(&buffer) } else { buffer.new_zeros([n as i64], (kind, device)) };
         comm.start_reduce_scatter(&buffer, &shard, "reduce-scatter").unwrap().wait().unwrap();
-        assert_close(&shard, &mine(&want), "reduce-scatter");
+        assert_close(comm, &shard, &mine(&want), "reduce-scatter");
 
         let whole = Tensor::zeros([(n * world) as i64], (kind, device));
         let source = if in_place { mine(&whole) } else { shard.copy() };
         source.shallow_clone().copy_(&shard);
         comm.start_all_gather(&source, &whole, "all-gather").unwrap().wait().unwrap();
-        assert_close(&whole, &want, "all-gather");
+        assert_close(comm, &whole, &want, "all-gather");
     }
 }
 
@@ -92,13 +104,27 @@ fn broadcast(comm: &dyn Collective, n: usize, kind: Type, device: Device) {
     }
 }
 
-/// Half precision travels even where it is not reduced.
-fn all_gather_half(comm: &dyn Collective, device: Device) {
-    let shard = row(comm.rank(), 3, Type::BFloat16).to_device(device);
-    let whole = Tensor::zeros([3 * comm.world() as i64], (Type::BFloat16, device));
-    comm.start_all_gather(&shard, &whole, "halves").unwrap().wait().unwrap();
-    let rows: Vec<Tensor> = (0..comm.world()).map(|rank| row(rank, 3, Type::BFloat16)).collect();
-    assert_eq!(bytes(&whole), bytes(&Tensor::cat(&rows, 0)));
+/// Sums round to nearest even, overflow to infinity, and keep NaN.
+fn edges(comm: &dyn Collective, device: Device) {
+    if comm.world() == 1 {
+        return;
+    }
+    for (kind, largest, bits) in
+        [(Type::Float, f64::from(f32::MAX), 23), (Type::Half, 65504.0, 10), (Type::BFloat16, 3.3895313892515355e38, 7)]
+    {
+        let next = (-f64::from(bits)).exp2();
+        let (inf, nan) = (f64::INFINITY, f64::NAN);
+        let mine = match comm.rank() {
+            0 => [1.0, 1.0 + next, largest, -largest, inf, nan],
+            1 => [next / 2.0, next / 2.0, largest, -largest, -inf, 1.0],
+            _ => [0.0; 6],
+        };
+        let buffer = Tensor::from_slice(&mine).to_kind(kind).to_device(device);
+        comm.start_all_reduce(&buffer, Op::Sum, "edges").unwrap().wait().unwrap();
+        let want = Tensor::from_slice(&[1.0, 1.0 + 2.0 * next, inf, -inf, nan, nan]);
+        let got = buffer.to_device(Device::Cpu).to_kind(Type::Double);
+        assert!(got.allclose(&want, 0.0, 0.0, true), "{kind:?}: {got:?} is not {want:?}");
+    }
 }
 
 /// Several under way, waited for in another order than they started; autograd notices nothing.
@@ -119,10 +145,43 @@ fn many_at_once(comm: &dyn Collective, device: Device) {
         for rank in 1..comm.world() {
             want = want.maximum(&row(rank + i, 100 * (i + 1), Type::Double));
         }
-        assert_close(buffer, &want, "many at once");
+        assert_close(comm, buffer, &want, "many at once");
     }
     assert!(leaf.requires_grad());
     assert_eq!(bytes(&leaf.detach()), bytes(&row(0, 100, Type::Float)));
+}
+
+/// The same with shards, in place and not, of all sizes and types.
+fn many_shards_at_once(comm: &dyn Collective, device: Device) {
+    let (rank, world) = (comm.rank(), comm.world());
+    let kinds = [Type::BFloat16, Type::Float, Type::Half];
+    let jobs: Vec<(Type, Tensor, Tensor, Tensor)> = (0..9)
+        .map(|i| {
+            let (kind, n) = (kinds[i % 3], 10 + i * i * 3000);
+            let buffer = row(rank, n * world, kind).to_device(device);
+            let part = |whole: &Tensor| whole.narrow(0, (rank * n) as i64, n as i64);
+            let shard = if i % 2 == 0 { part(&buffer) } else { buffer.new_zeros([n as i64], (kind, device)) };
+            let whole = Tensor::zeros([(n * world) as i64], (kind, device));
+            part(&whole).copy_(&part(&row(rank, n * world, kind)));
+            (kind, buffer, shard, whole)
+        })
+        .collect();
+    let mut pending = Vec::new();
+    for (_, buffer, shard, whole) in &jobs {
+        let n = shard.size()[0];
+        pending.push(comm.start_reduce_scatter(buffer, shard, "many shards").unwrap());
+        pending.push(comm.start_all_gather(&whole.narrow(0, rank as i64 * n, n), whole, "many shards").unwrap());
+    }
+    pending.into_iter().rev().for_each(|one| one.wait().unwrap());
+    for (kind, _, shard, whole) in &jobs {
+        let n = shard.size()[0] as usize;
+        let part = |whole: &Tensor, rank: usize| whole.narrow(0, (rank * n) as i64, n as i64);
+        let sum = expected(comm, n * world, *kind, Op::Sum);
+        assert_close(comm, shard, &part(&sum, rank), "many reduce-scatters");
+        for r in 0..world {
+            assert_eq!(bytes(&part(whole, r)), bytes(&part(&row(r, n * world, *kind), r)), "many all-gathers");
+        }
+    }
 }
 
 fn helpers(comm: &dyn Collective) {

@@ -70,8 +70,9 @@ pub struct Request<'a> {
 
 /// One rank's end of a group of ranks.
 ///
-/// Buffers are contiguous tensors of type f32, f64, i64 or u8 (f16 and bf16 too, but MPI only copies these, it does
-/// not reduce them) on the CPU or, with NCCL, on this rank's GPU. Autograd never notices that they change.
+/// Buffers are contiguous tensors of type f32, f64, i64, u8, f16 or bf16 on the CPU or, with NCCL, on this rank's GPU.
+/// Sums of f16 and bf16 are kept in f32 and rounded once on the CPU; NCCL may round at every addition. Autograd never
+/// notices that the buffers change.
 /// `what` names the operation in error messages ("gradients of stage 3").
 pub trait Collective: Send + Sync {
     /// The backend's name, as a person sees it and as `comm.backend` spells it.

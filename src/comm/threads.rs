@@ -2,7 +2,7 @@
 //!
 //! The last rank to arrive does the work for all, in the order of ranks, so every rank gets the same bits.
 
-use super::job::{Action, Header, Job, disagreement, name_ranks};
+use super::job::{Action, Element, Header, Job, disagreement, name_ranks};
 use super::{Collective, Op, Pending};
 use crate::error::{Error, Result};
 use crate::ffi::memory::{Use, during};
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tch::{Device, Tensor};
+use tch::{Device, Kind as Type, Tensor};
 
 /// One end per rank of a group of `world` threads; a wait longer than `timeout` is an error on all ranks.
 pub fn group(world: usize, timeout: Duration) -> Vec<Arc<dyn Collective>> {
@@ -133,7 +133,11 @@ fn perform(jobs: &[Job]) -> Result<()> {
     let rows: Vec<Tensor> = jobs.iter().map(|job| job.buffer.view([-1])).collect();
     let shards: Vec<Tensor> = jobs.iter().filter_map(|job| job.shard.as_ref()).map(|shard| shard.view([-1])).collect();
     let reduce = |op: Op| -> Result<Tensor, tch::TchError> {
-        let mut total = rows[0].copy();
+        let mut total = match jobs[0].header.element {
+            // Rounded once, by the copy to the ranks.
+            Element::F16 | Element::Bf16 => rows[0].f_to_kind(Type::Float)?,
+            _ => rows[0].copy(),
+        };
         for row in &rows[1..] {
             total = match op {
                 Op::Sum => total.f_add_(row)?,

@@ -2,28 +2,14 @@
 //! opened it. `rsmpi`'s safe interface borrows the buffers of operations under way for a scope, which a queue of
 //! operations between threads cannot offer.
 
-use super::super::Op;
-use super::super::job::{Action, Element, Header, Job};
+mod work;
+
 use crate::error::{Error, Result};
 use ::mpi::ffi as sys;
-use std::ffi::{c_int, c_void};
+use std::cell::RefCell;
+use std::ffi::c_int;
 use std::marker::PhantomData;
-use std::mem::size_of;
-use std::ptr::{null_mut, without_provenance};
-
-/// How much an all-reduce or broadcast moves at a time: in segments of this size Open MPI's shared memory transport
-/// reduced 47 MB between two ranks in 10 ms, in one piece in 18 ms.
-const SEGMENT_BYTES: usize = 4 << 20;
-
-/// MPI counts are C ints.
-const MAX_COUNT: usize = c_int::MAX as usize;
-
-/// `MPI_IN_PLACE`, which the bindings lack because it is a cast in a macro: `(void *) 1` in Open MPI, whose handles
-/// are pointers, and `(void *) -1` in the MPICH family, whose handles are ints.
-const IN_PLACE: *const c_void = {
-    let open_mpi = size_of::<sys::MPI_Comm>() != size_of::<c_int>();
-    without_provenance(if open_mpi { 1 } else { usize::MAX })
-};
+use std::ptr::null_mut;
 
 /// What a rank has not yet said in a [`Gather`].
 const SILENCE: i64 = i64::MIN;
@@ -38,6 +24,8 @@ pub struct World {
     gates: sys::MPI_Comm,
     /// For roll calls, which some ranks may never join.
     calls: sys::MPI_Comm,
+    /// Where the values of others arrive that are to be added to ours: made once, of words that suit any element.
+    scratch: RefCell<Vec<u64>>,
     /// Not to be sent to another thread.
     thread: PhantomData<*mut ()>,
 }
@@ -101,7 +89,16 @@ impl World {
             let (mut gates, mut calls) = (sys::RSMPI_COMM_NULL, sys::RSMPI_COMM_NULL);
             check("MPI_Comm_dup", sys::MPI_Comm_dup(world, &mut gates))?;
             check("MPI_Comm_dup", sys::MPI_Comm_dup(world, &mut calls))?;
-            Ok(World { rank, size, local_rank, local_size, gates, calls, thread: PhantomData })
+            Ok(World {
+                rank,
+                size,
+                local_rank,
+                local_size,
+                gates,
+                calls,
+                scratch: RefCell::default(),
+                thread: PhantomData,
+            })
         }
     }
 
@@ -140,70 +137,6 @@ impl World {
         };
     }
 
-    /// Does one operation, together with all other ranks; returns when this rank's buffers hold the result.
-    pub fn perform(&self, job: &Job) -> Result<()> {
-        let Header { action, element, elements } = job.header;
-        // SAFETY: `Job` has checked that buffer and shard are contiguous CPU memory of `elements` and
-        // `elements / size` elements, and holds them; the gate before has checked that all ranks call this alike.
-        unsafe {
-            let buffer = job.buffer.data_ptr();
-            let comm = sys::RSMPI_COMM_WORLD;
-            let segments = |n: usize| {
-                let step = SEGMENT_BYTES / element.size();
-                (0..n).step_by(step).map(move |at| (at * element.size(), step.min(n - at) as c_int))
-            };
-            match action {
-                Action::Finish => Ok(()),
-                Action::AllReduce(op) => {
-                    let (kind, op) = (reducible(element)?, operator(op));
-                    segments(elements).try_for_each(|(at, n)| {
-                        check("MPI_Allreduce", sys::MPI_Allreduce(IN_PLACE, buffer.byte_add(at), n, kind, op, comm))
-                    })
-                }
-                Action::Broadcast { root } => segments(elements).try_for_each(|(at, n)| {
-                    check("MPI_Bcast", sys::MPI_Bcast(buffer.byte_add(at), n, movable(element), root as c_int, comm))
-                }),
-                Action::ReduceScatter => {
-                    let (kind, op) = (reducible(element)?, operator(Op::Sum));
-                    let shard = job.shard.as_ref().map_or(null_mut(), |shard| shard.data_ptr());
-                    let n = elements / self.size;
-                    let part = |rank: usize| buffer.byte_add(rank * n * element.size());
-                    // Shard by shard to its owner: the only form that can work in place.
-                    (0..self.size).try_for_each(|owner| {
-                        segments(n).try_for_each(|(at, n)| {
-                            let from = part(owner).byte_add(at).cast_const();
-                            let (from, to) = match owner == self.rank {
-                                true if job.in_place(owner) => (IN_PLACE, from.cast_mut()),
-                                true => (from, shard.byte_add(at)),
-                                false => (from, null_mut()),
-                            };
-                            check("MPI_Reduce", sys::MPI_Reduce(from, to, n, kind, op, owner as c_int, comm))
-                        })
-                    })
-                }
-                Action::AllGather => {
-                    let kind = movable(element);
-                    let n = elements / self.size;
-                    let part = |rank: usize| buffer.byte_add(rank * n * element.size());
-                    let shard = job.shard.as_ref().map_or(null_mut(), |shard| shard.data_ptr());
-                    if n <= MAX_COUNT {
-                        let from = if job.in_place(self.rank) { IN_PLACE } else { shard.cast_const() };
-                        let n = n as c_int;
-                        return check("MPI_Allgather", sys::MPI_Allgather(from, n, kind, buffer, n, kind, comm));
-                    }
-                    if !job.in_place(self.rank) {
-                        shard.cast::<u8>().copy_to_nonoverlapping(part(self.rank).cast(), n * element.size());
-                    }
-                    (0..self.size).try_for_each(|owner| {
-                        segments(n).try_for_each(|(at, n)| {
-                            check("MPI_Bcast", sys::MPI_Bcast(part(owner).byte_add(at), n, kind, owner as c_int, comm))
-                        })
-                    })
-                }
-            }
-        }
-    }
-
     /// Ends all ranks with this exit code. Usually does not return.
     pub fn abort(&self, code: i32) {
         // SAFETY: MPI is initialised, and this is its thread.
@@ -226,40 +159,6 @@ unsafe fn place(comm: sys::MPI_Comm) -> Result<(usize, usize)> {
         check("MPI_Comm_size", sys::MPI_Comm_size(comm, &mut size))?;
     }
     Ok((rank as usize, size as usize))
-}
-
-fn operator(op: Op) -> sys::MPI_Op {
-    // SAFETY: constants of the library.
-    unsafe {
-        match op {
-            Op::Sum => sys::RSMPI_SUM,
-            Op::Max => sys::RSMPI_MAX,
-        }
-    }
-}
-
-/// The type for copying.
-fn movable(element: Element) -> sys::MPI_Datatype {
-    // SAFETY: constants of the library.
-    unsafe {
-        match element {
-            Element::F32 => sys::RSMPI_FLOAT,
-            Element::F64 => sys::RSMPI_DOUBLE,
-            Element::I64 => sys::RSMPI_INT64_T,
-            Element::U8 => sys::RSMPI_UINT8_T,
-            Element::F16 | Element::Bf16 => sys::RSMPI_UINT16_T,
-        }
-    }
-}
-
-/// The type for arithmetic; MPI has none for half precision.
-fn reducible(element: Element) -> Result<sys::MPI_Datatype> {
-    match element {
-        Element::F16 | Element::Bf16 => {
-            Err(Error::other(format!("MPI cannot reduce {element:?} values: convert the buffer to f32 first")))
-        }
-        _ => Ok(movable(element)),
-    }
 }
 
 /// A collection of every rank's words under way.
