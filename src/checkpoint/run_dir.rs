@@ -220,7 +220,8 @@ fn sound(path: &Path) -> Result<()> {
     TrainerState::read(path)?;
     TensorFile::open(&path.join("model.safetensors"))?;
     TensorFile::open(&path.join(super::optimizer::MOMENTS))?;
-    Ok(())
+    let masters = path.join(super::optimizer::MASTERS);
+    if masters.exists() { TensorFile::open(&masters).map(|_| ()) } else { Ok(()) }
 }
 
 fn lock(path: &Path) -> Result<File> {

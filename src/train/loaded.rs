@@ -17,7 +17,7 @@ use crate::tasks::{Model, Task, labels};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tch::Kind;
+use tch::{Kind, Tensor};
 use wildmatch::WildMatch;
 
 /// The head that a model gets.
@@ -224,11 +224,8 @@ impl Shaped {
         let params = Params::new(specs, comm.world(), kind, comm.device(), zero.shards_weights())?;
         let mut weights = Weights::new(&params, Arc::clone(comm), zero, trains)?;
         let mut sums = Vec::new();
-        let take = |unit: usize, values: &tch::Tensor| {
-            // In f64, so that the digits shown do not depend on how many threads did the sum.
-            let sum = values.f_sum(Kind::Double)?.double_value(&[]);
-            let size = values.f_abs()?.f_sum(Kind::Double)?.double_value(&[]);
-            sums.push(format!("{sum:.4e} {size:.4e}"));
+        let take = |unit: usize, values: &Tensor| {
+            sums.push(sums_of(values)?);
             weights.set(&params, unit, values)
         };
         let masters = folder.join(MASTERS);
@@ -240,4 +237,17 @@ impl Shaped {
         };
         Ok(Loaded { model, params, weights, names, report, sums })
     }
+}
+
+/// What values add up to, as a short text.
+fn sums_of(values: &Tensor) -> Result<String> {
+    const PIECE: i64 = 1 << 20;
+    let (mut sum, mut size) = (0.0, 0.0);
+    for piece in values.split(PIECE, 0) {
+        // In f64, so that the digits shown do not depend on how many threads did the sum; in pieces, as f64 takes room.
+        let wide = piece.f_to_kind(Kind::Double)?;
+        sum += wide.f_sum(Kind::Double)?.double_value(&[]);
+        size += wide.f_abs()?.f_sum(Kind::Double)?.double_value(&[]);
+    }
+    Ok(format!("{sum:.4e} {size:.4e}"))
 }

@@ -182,6 +182,7 @@ impl Trainer {
         let (rank, device) = (self.comm.rank(), self.comm.device());
         let feed = feed::feed(Arc::clone(train), sampler.clone(), rank, device, first, last)?;
         self.clock = Clock::new();
+        crate::ffi::memory::reset_peaks();
         if first > last {
             self.progress.line(&format!("nothing left to train: {} of {last} steps are taken", first - 1));
         }
@@ -222,6 +223,15 @@ impl Trainer {
         let logs = last || step.is_multiple_of(train.logging_steps);
         let evaluates = last || due(train.eval_strategy, train.eval_steps.unwrap_or(u64::MAX));
         let saves = due(train.save_strategy, train.save_steps) || (last && train.save_strategy != IntervalStrategy::No);
+        if outcome.skipped {
+            let StepOutcome { loss, grad_norm, .. } = outcome;
+            let scale = self.stepper.scaler.as_ref();
+            let scale = scale.map_or_else(String::new, |scaler| format!("; the loss scale is {} now", scaler.scale()));
+            self.progress.line(&format!(
+                "step {step:>5}/{}  skipped: loss {loss}, grad_norm {grad_norm}{scale}",
+                self.state.max_steps
+            ));
+        }
         self.progress.step(step, outcome.loss, self.clock.rate());
         if logs {
             self.log_step(outcome)?;
