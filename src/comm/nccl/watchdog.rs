@@ -7,10 +7,11 @@
 use crate::comm::Collective;
 use crate::comm::ffi::cuda::Event;
 use crate::comm::ffi::nccl::Communicator;
-use crate::comm::job::{Job, name_ranks};
+use crate::comm::job::name_ranks;
 use crate::comm::journal::Journal;
 use crate::error::{Error, Kind, Result};
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,7 +62,7 @@ impl Watchdog {
     }
 
     /// Something starts that other ranks take part in; returns its number.
-    pub fn begin(&self, job: &Job) -> u64 {
+    pub fn begin(&self, job: &dyn Display) -> u64 {
         let sequence = locked(&self.watched.journal).start(job);
         let flight = Flight { sequence, job: job.to_string(), started: Instant::now(), end: None };
         locked(&self.watched.flights).push_back(flight);
@@ -143,6 +144,7 @@ fn verdict(answers: &[Option<i64>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comm::job::Job;
     use crate::comm::solo::Solo;
 
     #[test]
