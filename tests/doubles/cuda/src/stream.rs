@@ -152,3 +152,86 @@ impl Delays {
         Duration::from_micros(self.range.start() + z % span)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::initialise;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    /// Work that ends when it is told to.
+    extern "C" fn until_told(gate: *mut c_void) {
+        // SAFETY: made by `slow`, and run once.
+        let gate = unsafe { Box::from_raw(gate.cast::<Receiver<()>>()) };
+        _ = gate.recv();
+    }
+
+    fn stream() -> Arc<Stream> {
+        initialise();
+        Stream::start(0).unwrap()
+    }
+
+    /// Puts such work into a stream; it ends when the sender is dropped.
+    fn slow(stream: &Stream) -> Sender<()> {
+        let (tell, told) = channel();
+        // SAFETY: the receiver may go to another thread, and is taken there once.
+        stream.push(unsafe { Work::new(until_told, Box::into_raw(Box::new(told)).cast()) });
+        tell
+    }
+
+    fn is_reached_soon(event: &Event) -> bool {
+        (0..400).any(|_| {
+            thread::sleep(Duration::from_millis(1));
+            event.is_reached()
+        })
+    }
+
+    #[test]
+    fn streams_run_by_themselves_and_events_order_them() {
+        let (first, second) = (stream(), stream());
+        let (event, end) = (Event::default(), Event::default());
+        let gate = slow(&first);
+        first.record(&event);
+        second.wait_for(&event);
+        second.record(&end);
+        assert!(!is_reached_soon(&event) && !end.is_reached(), "the first stream is not done");
+        drop(gate);
+        end.hold_host();
+        assert!(event.is_reached() && end.is_reached());
+    }
+
+    #[test]
+    fn a_wait_is_for_the_recording_of_its_time() {
+        let (first, second, third) = (stream(), stream(), stream());
+        let (event, end) = (Event::default(), Event::default());
+        assert!(event.is_reached(), "one that was never recorded holds nobody up");
+        second.wait_for(&event);
+        first.record(&event);
+        second.wait_for(&event);
+        let gate = slow(&third);
+        third.record(&event); // later than the waits
+        second.record(&end);
+        end.hold_host();
+        assert!(!event.is_reached(), "its latest recording is the third stream's");
+        drop((gate, event));
+    }
+
+    #[test]
+    fn what_the_host_waited_for_has_landed() {
+        let stream = stream();
+        let (event, host) = (Event::default(), Event::default());
+        drop(slow(&stream));
+        stream.record(&event);
+        drop(slow(&stream));
+        event.hold_host();
+        let state = stream.state();
+        assert_eq!((state.pushed, state.landed, state.follows), (2, 1, false));
+        host.record_host();
+        assert!(!stream.state().follows, "an event that nobody waits for orders nothing");
+        stream.wait_for(&host);
+        assert!(stream.state().follows);
+        drop(slow(&stream));
+        stream.wait_for(&host);
+        assert!(!stream.state().follows, "what the host did since the last work is not covered");
+    }
+}

@@ -77,7 +77,8 @@ impl Communicator {
     /// # Safety
     /// As [`Collective::prepare`]: `send` and `recv` are as large as the call says.
     pub unsafe fn call(&self, header: Header, send: usize, recv: usize, stream: usize) -> Outcome<Collective> {
-        let header = Header { sequence: self.called.fetch_add(1, Ordering::Relaxed), ..header };
+        // One call at a time, as NCCL asks: nobody else takes this number.
+        let header = Header { sequence: self.called.load(Ordering::Relaxed), ..header };
         let state = driver::stream_state(stream)?;
         let (send, recv) = Collective::spans(&header, send, recv, (self.rank, self.world))?;
         if goes_wrong(Fault::CallFails, self.rank, header.sequence) {
@@ -99,6 +100,7 @@ impl Communicator {
                 header.sequence, earlier.sequence
             )));
         }
+        self.called.fetch_add(1, Ordering::Relaxed);
         flights.push(Flight { header, send, recv, stream, work: state.pushed + 1 });
         // SAFETY: the caller's word.
         Ok(unsafe { Collective::prepare(header, send, recv) })
