@@ -42,9 +42,13 @@ fn ranks(world: usize, name: &str, variables: &[(&str, &str)]) -> Ended {
 }
 
 fn connect() -> Arc<dyn Collective> {
-    let below = Arc::new(Mpi::connect(PATIENCE).unwrap());
+    connect_for(PATIENCE)
+}
+
+fn connect_for(timeout: Duration) -> Arc<dyn Collective> {
+    let below = Arc::new(Mpi::connect(timeout).unwrap());
     logs::start(logs::LogFormat::Text, below.rank());
-    Arc::new(Nccl::connect(below, PATIENCE).unwrap())
+    Arc::new(Nccl::connect(below, timeout).unwrap())
 }
 
 /// Prints one line in one piece: the ranks share their output.
@@ -232,6 +236,25 @@ fn rank_reads_early() {
         assert!(whole.to_kind(Kind::Float).equal(&ones(8)), "{kind:?}");
     }
     comm.finish().unwrap();
+}
+
+/// NCCL tells nobody that a rank does not come: the watchdog does.
+#[test]
+fn a_rank_that_does_not_come_is_named() {
+    let says =
+        ["ERROR rank 0: \"the epoch\", all-reduce (sum) of 1 f64", "timed out after 2.", "no answer from rank 1 "];
+    is_found_out("late", &says);
+}
+
+#[test]
+#[ignore = "started by a_rank_that_does_not_come_is_named"]
+fn rank_late() {
+    let comm = connect_for(Duration::from_secs(2));
+    comm.barrier("the start").unwrap();
+    if !comm.is_main() {
+        std::thread::sleep(PATIENCE);
+    }
+    comm.barrier("the epoch").unwrap();
 }
 
 /// One buffer, two operations, no wait between them: refused whether or not the first has already run.
