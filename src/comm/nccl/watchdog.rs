@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_millis(50);
 /// The other ranks' watchdogs notice the same within this time.
 const PATIENCE: Duration = Duration::from_secs(5);
+const NOBODY_LATE: &str = "all ranks had started it: look at the network between the GPUs, and at the GPUs";
 
 /// Knows all collectives of this rank. The thread ends with the last handle.
 pub(super) struct Watchdog {
@@ -122,12 +123,17 @@ impl Watched {
         locked(&self.journal).dump();
         let started = locked(&self.journal).started();
         let answers = below.roll_call(started as i64, PATIENCE);
-        tracing::error!(rank, "rank {rank}: {error}: {}", verdict(&answers));
+        // Of an error that NCCL explains itself, only a rank that is late is news.
+        match verdict(&answers).or((error.kind() == Kind::Peer).then(|| NOBODY_LATE.to_string())) {
+            Some(verdict) => tracing::error!(rank, "rank {rank}: {error}: {verdict}"),
+            None => tracing::error!(rank, "rank {rank}: {error}"),
+        }
     }
 }
 
-/// Who is late, from the number of collectives that each rank has started, as far as ranks have answered.
-fn verdict(answers: &[Option<i64>]) -> String {
+/// Who is late, from the number of collectives that each rank has started, as far as ranks have answered; `None` if
+/// nobody is.
+fn verdict(answers: &[Option<i64>]) -> Option<String> {
     let ranks = |test: &dyn Fn(Option<i64>) -> bool| -> Vec<usize> {
         answers.iter().enumerate().filter(|(_, answer)| test(**answer)).map(|(rank, _)| rank).collect()
     };
@@ -135,9 +141,9 @@ fn verdict(answers: &[Option<i64>]) -> String {
     let silent = ranks(&|answer| answer.is_none());
     let behind = ranks(&|answer| answer.is_some_and(|started| started < most));
     match (silent.is_empty(), behind.is_empty()) {
-        (false, _) => format!("no answer from {} (busy elsewhere, stopped or dead)", name_ranks(&silent)),
-        (true, false) => format!("{} had started fewer collectives than the others", name_ranks(&behind)),
-        (true, true) => "all ranks had started it: look at the network between the GPUs, and at the GPUs".to_string(),
+        (false, _) => Some(format!("no answer from {} (busy elsewhere, stopped or dead)", name_ranks(&silent))),
+        (true, false) => Some(format!("{} had started fewer collectives than the others", name_ranks(&behind))),
+        (true, true) => None,
     }
 }
 
@@ -149,9 +155,9 @@ mod tests {
 
     #[test]
     fn the_late_rank_is_named() {
-        assert!(verdict(&[Some(5), None, Some(5)]).starts_with("no answer from rank 1 "));
-        assert!(verdict(&[Some(5), Some(5), Some(4)]).starts_with("rank 2 had started fewer"));
-        assert!(verdict(&[Some(5), Some(5)]).starts_with("all ranks"));
+        assert!(verdict(&[Some(5), None, Some(5)]).unwrap().starts_with("no answer from rank 1 "));
+        assert!(verdict(&[Some(5), Some(5), Some(4)]).unwrap().starts_with("rank 2 had started fewer"));
+        assert_eq!(verdict(&[Some(5), Some(5)]), None);
     }
 
     #[test]
