@@ -12,14 +12,15 @@ fast=() multi_rank=()
 for file in tests/*.rs; do
     name=$(basename "$file" .rs)
     case $name in
-    mpi_* | comm_mpi) multi_rank+=(--test "$name") ;;
+    mpi_* | comm_*) multi_rank+=(--test "$name") ;;
     *) fast+=(--test "$name") ;;
     esac
 done
 
 say "building the tests (the first time takes minutes)"
 cargo build --release --bins # the tests of the command line start the binary
-cargo test --release --no-run --quiet
+cargo build --release -p double-cuda -p double-nccl # loaded in place of libcuda and libnccl
+cargo test --release --workspace --no-run --quiet
 
 say "examples in the documentation"
 cargo test --release --doc --quiet
@@ -31,6 +32,7 @@ else
 fi
 say "tests of one process"
 "${test[@]}" --lib --bins "${fast[@]}"
+"${test[@]}" -p double-cuda -p double-nccl
 if ((${#multi_rank[@]})); then
     say "tests of several ranks"
     "${test[@]}" "${multi_rank[@]}" "${one_at_a_time[@]}"

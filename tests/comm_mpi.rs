@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
 use trainer::comm::cores::{local_place, use_our_cores};
 use trainer::comm::mpi::Mpi;
-use trainer::comm::{Collective, Op, Pending};
+use trainer::comm::{Action, Collective, Op, Pending, Request};
 use trainer::error::{self, Kind};
 
 const PATIENCE: Duration = Duration::from_secs(60);

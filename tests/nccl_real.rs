@@ -12,7 +12,7 @@ use std::time::Duration;
 use tch::Device;
 use trainer::comm::nccl::{Nccl, Probe, probe, try_alone};
 use trainer::comm::solo::Solo;
-use trainer::comm::{Collective, Op};
+use trainer::comm::{Action, Collective, Op, Request};
 use trainer::error;
 
 fn have_library() -> bool {

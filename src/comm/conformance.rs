@@ -1,6 +1,6 @@
 //! What every backend has to do, as one function that each backend's tests call on every rank.
 
-use super::{Collective, Op};
+use super::{Action, Collective, Op, Request};
 use crate::error::{Error, Kind};
 use tch::{Device, Kind as Type, Tensor};
 
@@ -36,6 +36,7 @@ pub fn run(comm: &dyn Collective) {
     edges(comm, device);
     many_at_once(comm, device);
     many_shards_at_once(comm, device);
+    group(comm, device);
     helpers(comm);
 }
 
@@ -182,6 +183,37 @@ fn many_shards_at_once(comm: &dyn Collective, device: Device) {
             assert_eq!(bytes(&part(whole, r)), bytes(&part(&row(r, n * world, *kind), r)), "many all-gathers");
         }
     }
+}
+
+/// One of each kind, started as one; then a group of one, and none.
+fn group(comm: &dyn Collective, device: Device) {
+    let (rank, world, n) = (comm.rank(), comm.world(), 40);
+    let new = |len: usize| row(rank, len, Type::Float).to_device(device);
+    let mine = |whole: &Tensor| whole.narrow(0, (rank * n) as i64, n as i64);
+    let (reduced, largest, copied) = (new(n), new(3), new(7));
+    let (scattered, gathered) = (new(n * world), new(n * world));
+    let (sums, shard) = (mine(&scattered), mine(&gathered));
+    let requests = [
+        Request { action: Action::AllReduce(Op::Sum), buffer: &reduced, shard: None, what: "the reduced" },
+        Request { action: Action::ReduceScatter, buffer: &scattered, shard: Some(&sums), what: "the scattered" },
+        Request { action: Action::AllGather, buffer: &gathered, shard: Some(&shard), what: "the gathered" },
+        Request { action: Action::Broadcast { root: world - 1 }, buffer: &copied, shard: None, what: "the copied" },
+        Request { action: Action::AllReduce(Op::Max), buffer: &largest, shard: None, what: "the largest" },
+    ];
+    comm.start_group(&requests).unwrap().wait().unwrap();
+    assert_close(comm, &reduced, &expected(comm, n, Type::Float, Op::Sum), "reduced in a group");
+    assert_close(comm, &sums, &mine(&expected(comm, n * world, Type::Float, Op::Sum)), "scattered in a group");
+    let parts: Vec<Tensor> =
+        (0..world).map(|r| row(r, n * world, Type::Float).narrow(0, (r * n) as i64, n as i64)).collect();
+    assert_eq!(bytes(&gathered), bytes(&Tensor::cat(&parts, 0)), "gathered in a group");
+    assert_eq!(bytes(&copied), bytes(&row(world - 1, 7, Type::Float)), "copied in a group");
+    assert_close(comm, &largest, &expected(comm, 3, Type::Float, Op::Max), "the largest in a group");
+
+    let alone = new(5);
+    let request = Request { action: Action::AllReduce(Op::Sum), buffer: &alone, shard: None, what: "alone" };
+    comm.start_group(&[request]).unwrap().wait().unwrap();
+    assert_close(comm, &alone, &expected(comm, 5, Type::Float, Op::Sum), "alone in a group");
+    comm.start_group(&[]).unwrap().wait().unwrap();
 }
 
 fn helpers(comm: &dyn Collective) {

@@ -1,7 +1,7 @@
 //! The last collectives of a rank, for the moment when one of them does not come back.
 
-use super::job::Job;
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::time::Instant;
 
 const KEPT: usize = 64;
@@ -27,7 +27,7 @@ impl Journal {
     }
 
     /// Notes the start of a job; returns its sequence number, from 0.
-    pub fn start(&mut self, job: &Job) -> u64 {
+    pub fn start(&mut self, job: &dyn Display) -> u64 {
         if self.entries.len() == KEPT {
             self.entries.pop_front();
         }
@@ -76,6 +76,7 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comm::job::Job;
 
     #[test]
     fn keeps_the_last_ones() {

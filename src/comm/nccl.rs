@@ -11,7 +11,7 @@ mod watchdog;
 use super::ffi::cuda::{self, ComputeStream, Event, Gpu};
 use super::ffi::nccl::Communicator;
 use super::job::{Action, Job};
-use super::{Collective, Pending};
+use super::{Collective, Pending, Request};
 use crate::error::{Error, Result};
 pub use probe::{Probe, probe};
 use std::sync::Arc;
@@ -42,10 +42,14 @@ impl Nccl {
         let rank = below.rank();
         let at_rank = |e: Error| e.context(format!("rank {rank}"));
         let own = probe::load().and_then(|found| {
-            let ordinal = ordinal(below.local_rank(), Cuda::device_count() as usize)?;
-            Ok((found.nccl, ordinal, Gpu::open(ordinal)?))
+            let (gpus, device): (_, fn(usize) -> Device) = match cuda::double_gpus()? {
+                Some(gpus) => (gpus, |_| Device::Cpu),
+                None => (Cuda::device_count() as usize, Device::Cuda),
+            };
+            let ordinal = ordinal(below.local_rank(), gpus)?;
+            Ok((found.nccl, device(ordinal), Gpu::open(ordinal)?))
         });
-        let (nccl, ordinal, gpu) = below.agree(own.map_err(at_rank), "loading NCCL")?;
+        let (nccl, device, gpu) = below.agree(own.map_err(at_rank), "loading NCCL")?;
         let id = if rank == 0 { nccl.unique_id() } else { Ok(Vec::new()) };
         let id = below.broadcast_bytes(below.agree(id.map_err(at_rank), "the NCCL id")?, 0, "the NCCL id")?;
         let watchdog = Watchdog::start(below.clone(), timeout)?;
@@ -54,28 +58,39 @@ impl Nccl {
         watchdog.end(meeting);
         let communicator = Arc::new(below.agree(opened.map_err(at_rank), "meeting in NCCL")?);
         watchdog.watch(communicator.clone());
-        let (device, compute) = (Device::Cuda(ordinal), ComputeStream::default());
+        let compute = ComputeStream::default();
         Ok(Nccl { below, device, timeout, gpu, compute, communicator, watchdog, finished: AtomicBool::new(false) })
     }
 
-    fn enqueue(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending> {
-        let job = Job::new(action, buffer, shard, what, (self.rank(), self.world()), self.device)?;
-        let sequence = self.watchdog.begin(&job);
+    /// Whether a buffer travels by the backend below. With the test double of the driver none does: there a buffer of
+    /// the GPU and one of the host are the same.
+    fn is_below(&self, buffer: &Tensor) -> bool {
+        buffer.device() != self.device && buffer.device() == Device::Cpu
+    }
+
+    fn enqueue(&self, requests: &[Request]) -> Result<Pending> {
+        let place = (self.rank(), self.world());
+        let job = |r: &Request| Job::new(r.action, r.buffer, r.shard, r.what, place, self.device);
+        let jobs = requests.iter().map(job).collect::<Result<Vec<_>>>()?;
+        if jobs.is_empty() {
+            return Ok(Pending::done());
+        }
+        let sequence = self.watchdog.begin(&jobs.iter().map(Job::to_string).collect::<Vec<_>>().join(" + "));
         let follow = || self.gpu.follow(self.compute);
-        let end = follow().and_then(|()| self.communicator.enqueue(&job)).and_then(|()| self.gpu.end());
+        let end = follow().and_then(|()| self.communicator.enqueue(&jobs)).and_then(|()| self.gpu.end());
         let end = Arc::new(end.inspect_err(|_| self.watchdog.end(sequence))?);
         self.watchdog.expect(sequence, end.clone());
-        let flight = Flight { end: Some(end), compute: self.compute, _job: job };
+        let flight = Flight { end: Some(end), compute: self.compute, _jobs: jobs };
         Ok(Pending::new(move || flight.land()))
     }
 }
 
-/// A collective in the stream, and the memory that it uses: libtorch must not give that memory to somebody else before
+/// A group of collectives in the stream, and the memory that they use: libtorch must not give that memory to somebody else before
 /// its own stream waits for ours.
 struct Flight {
     end: Option<Arc<Event>>,
     compute: ComputeStream,
-    _job: Job,
+    _jobs: Vec<Job>,
 }
 
 impl Flight {
@@ -153,10 +168,17 @@ impl Collective for Nccl {
     }
 
     fn start(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending> {
-        match buffer.device() {
-            Device::Cpu => self.below.start(action, buffer, shard, what),
-            _ => self.enqueue(action, buffer, shard, what),
+        if self.is_below(buffer) {
+            return self.below.start(action, buffer, shard, what);
         }
+        self.enqueue(&[Request { action, buffer, shard, what }])
+    }
+
+    /// Those on the GPU become one group of NCCL's, with one event at its end.
+    fn start_group(&self, requests: &[Request]) -> Result<Pending> {
+        let (below, ours): (Vec<Request>, Vec<Request>) = requests.iter().partition(|r| self.is_below(r.buffer));
+        let (below, ours) = (self.below.start_group(&below)?, self.enqueue(&ours)?);
+        Ok(Pending::new(move || below.wait().and_then(|()| ours.wait())))
     }
 
     fn roll_call(&self, status: i64, patience: Duration) -> Vec<Option<i64>> {

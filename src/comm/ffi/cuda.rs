@@ -11,6 +11,7 @@ use std::sync::Arc;
 functions!(Functions {
     fn cuInit(c_uint) -> c_int;
     fn cuDeviceGet(*mut CUdevice, c_int) -> c_int;
+    fn cuDeviceGetCount(*mut c_int) -> c_int;
     fn cuDevicePrimaryCtxRetain(*mut CUcontext, CUdevice) -> c_int;
     fn cuCtxPushCurrent_v2(CUcontext) -> c_int;
     fn cuCtxPopCurrent_v2(*mut CUcontext) -> c_int;
@@ -23,6 +24,8 @@ functions!(Functions {
     fn cuGetErrorString(c_int, *mut *const c_char) -> c_int;
 });
 
+/// A function that only the test double of the driver has (`tests/doubles/cuda`): device memory is host memory there.
+const DOUBLE: &str = "double_memory_is_host";
 const NOT_READY: c_int = 600; // CUDA_ERROR_NOT_READY
 const STREAM_NON_BLOCKING: c_uint = 1; // CU_STREAM_NON_BLOCKING
 const EVENT_DISABLE_TIMING: c_uint = 2; // CU_EVENT_DISABLE_TIMING
@@ -55,17 +58,36 @@ unsafe impl Send for Gpu {}
 // SAFETY: the same.
 unsafe impl Sync for Gpu {}
 
+fn library() -> Result<Library> {
+    Library::open("libcuda.so.1").map_err(|e| {
+        Error::other(format!("there is no NVIDIA driver on this machine: libcuda.so.1 was not found ({e})"))
+    })
+}
+
 /// The driver's functions.
 ///
 /// # Errors
 /// Where there is no NVIDIA driver.
 fn load() -> Result<Functions> {
-    let library = Library::open("libcuda.so.1").map_err(|e| {
-        Error::other(format!("there is no NVIDIA driver on this machine: libcuda.so.1 was not found ({e})"))
-    })?;
+    let library = library()?;
     let missing =
         |names: Vec<_>| Error::other(format!("libcuda.so.1 lacks {}: update the NVIDIA driver", names.join(", ")));
     Functions::load(library).map_err(missing)
+}
+
+/// The number of GPUs of a driver whose device memory is host memory, so that libtorch computes on the CPU: of the test
+/// double. `None` where there is a real driver or none.
+pub fn double_gpus() -> Result<Option<usize>> {
+    if library().ok().and_then(|library| library.symbol(DOUBLE)).is_none() {
+        return Ok(None);
+    }
+    let (cuda, mut gpus) = (load()?, 0);
+    // SAFETY: no preconditions; a pointer to a live variable.
+    unsafe {
+        cuda.check("cuInit", (cuda.cuInit)(0))?;
+        cuda.check("cuDeviceGetCount", (cuda.cuDeviceGetCount)(&mut gpus))?;
+    }
+    Ok(Some(gpus as usize))
 }
 
 /// Says why no GPU can work here, if there is a reason.

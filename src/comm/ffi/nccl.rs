@@ -22,6 +22,8 @@ functions!(Functions {
     fn ncclCommGetAsyncError(ncclComm_t, *mut c_int) -> c_int;
     fn ncclGetErrorString(c_int) -> *const c_char;
     fn ncclGetLastError(ncclComm_t) -> *const c_char;
+    fn ncclGroupStart() -> c_int;
+    fn ncclGroupEnd() -> c_int;
     fn ncclAllReduce(*const c_void, *mut c_void, usize, DataType, RedOp, ncclComm_t, cudaStream_t) -> c_int;
     fn ncclReduceScatter(*const c_void, *mut c_void, usize, DataType, RedOp, ncclComm_t, cudaStream_t) -> c_int;
     fn ncclAllGather(*const c_void, *mut c_void, usize, DataType, ncclComm_t, cudaStream_t) -> c_int;
@@ -125,31 +127,45 @@ impl Communicator {
         }
     }
 
-    /// Puts one operation into the GPU's stream.
-    pub fn enqueue(&self, job: &Job) -> Result<()> {
+    /// Puts operations into the GPU's stream, several of them as one group.
+    pub fn enqueue(&self, jobs: &[Job]) -> Result<()> {
+        let [one] = jobs else {
+            // One lock over the whole group: it belongs to this thread until its end.
+            return self.with(|nccl, comm| {
+                // SAFETY: no preconditions.
+                self.nccl.check("ncclGroupStart", None, unsafe { (nccl.ncclGroupStart)() })?;
+                let called = jobs.iter().try_for_each(|job| self.call(nccl, comm, job));
+                // SAFETY: the group was started above. It ends in any case, or this thread's next call would join it.
+                let ended = self.nccl.check("ncclGroupEnd", Some(comm), unsafe { (nccl.ncclGroupEnd)() });
+                let names = || jobs.iter().map(Job::to_string).collect::<Vec<_>>().join(" + ");
+                called.and(ended.map_err(|e| e.context(format!("rank {}: {}", self.rank, names()))))
+            });
+        };
+        self.with(|nccl, comm| self.call(nccl, comm, one))
+    }
+
+    fn call(&self, nccl: &Functions, comm: ncclComm_t, job: &Job) -> Result<()> {
         let stream: cudaStream_t = self.gpu.as_ref().map_or(null_mut(), |gpu| gpu.stream()).cast();
         let kind = data_type(job.header.element);
         let (n, buffer) = (job.header.elements, job.buffer.data_ptr());
         let shard = job.shard.as_ref().map_or(null_mut(), |shard| shard.data_ptr());
         let shard_n = job.shard.as_ref().map_or(0, |shard| shard.numel());
-        self.with(|nccl, comm| {
-            // SAFETY: `Job` has checked that buffer and shard are contiguous memory of this GPU and of these sizes; the
-            // caller keeps them until the stream has come past this point.
-            let code = unsafe {
-                match job.header.action {
-                    Action::AllReduce(op) => (nccl.ncclAllReduce)(buffer, buffer, n, kind, operator(op), comm, stream),
-                    Action::ReduceScatter => {
-                        (nccl.ncclReduceScatter)(buffer, shard, shard_n, kind, RedOp::ncclSum, comm, stream)
-                    }
-                    Action::AllGather => (nccl.ncclAllGather)(shard, buffer, shard_n, kind, comm, stream),
-                    Action::Broadcast { root } => {
-                        (nccl.ncclBroadcast)(buffer, buffer, n, kind, root as c_int, comm, stream)
-                    }
-                    Action::Finish => 0,
+        // SAFETY: `Job` has checked that buffer and shard are contiguous memory of this GPU and of these sizes; the
+        // caller keeps them until the stream has come past this point.
+        let code = unsafe {
+            match job.header.action {
+                Action::AllReduce(op) => (nccl.ncclAllReduce)(buffer, buffer, n, kind, operator(op), comm, stream),
+                Action::ReduceScatter => {
+                    (nccl.ncclReduceScatter)(buffer, shard, shard_n, kind, RedOp::ncclSum, comm, stream)
                 }
-            };
-            self.nccl.check("NCCL", Some(comm), code).map_err(|e| e.context(format!("rank {}: {job}", self.rank)))
-        })
+                Action::AllGather => (nccl.ncclAllGather)(shard, buffer, shard_n, kind, comm, stream),
+                Action::Broadcast { root } => {
+                    (nccl.ncclBroadcast)(buffer, buffer, n, kind, root as c_int, comm, stream)
+                }
+                Action::Finish => 0,
+            }
+        };
+        self.nccl.check("NCCL", Some(comm), code).map_err(|e| e.context(format!("rank {}: {job}", self.rank)))
     }
 
     /// An error that NCCL noticed since, such as a broken connection to another host.

@@ -7,10 +7,11 @@
 use crate::comm::Collective;
 use crate::comm::ffi::cuda::Event;
 use crate::comm::ffi::nccl::Communicator;
-use crate::comm::job::{Job, name_ranks};
+use crate::comm::job::name_ranks;
 use crate::comm::journal::Journal;
 use crate::error::{Error, Kind, Result};
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_millis(50);
 /// The other ranks' watchdogs notice the same within this time.
 const PATIENCE: Duration = Duration::from_secs(5);
+const NOBODY_LATE: &str = "all ranks had started it: look at the network between the GPUs, and at the GPUs";
 
 /// Knows all collectives of this rank. The thread ends with the last handle.
 pub(super) struct Watchdog {
@@ -61,7 +63,7 @@ impl Watchdog {
     }
 
     /// Something starts that other ranks take part in; returns its number.
-    pub fn begin(&self, job: &Job) -> u64 {
+    pub fn begin(&self, job: &dyn Display) -> u64 {
         let sequence = locked(&self.watched.journal).start(job);
         let flight = Flight { sequence, job: job.to_string(), started: Instant::now(), end: None };
         locked(&self.watched.flights).push_back(flight);
@@ -121,12 +123,17 @@ impl Watched {
         locked(&self.journal).dump();
         let started = locked(&self.journal).started();
         let answers = below.roll_call(started as i64, PATIENCE);
-        tracing::error!(rank, "rank {rank}: {error}: {}", verdict(&answers));
+        // Of an error that NCCL explains itself, only a rank that is late is news.
+        match verdict(&answers).or((error.kind() == Kind::Peer).then(|| NOBODY_LATE.to_string())) {
+            Some(verdict) => tracing::error!(rank, "rank {rank}: {error}: {verdict}"),
+            None => tracing::error!(rank, "rank {rank}: {error}"),
+        }
     }
 }
 
-/// Who is late, from the number of collectives that each rank has started, as far as ranks have answered.
-fn verdict(answers: &[Option<i64>]) -> String {
+/// Who is late, from the number of collectives that each rank has started, as far as ranks have answered; `None` if
+/// nobody is.
+fn verdict(answers: &[Option<i64>]) -> Option<String> {
     let ranks = |test: &dyn Fn(Option<i64>) -> bool| -> Vec<usize> {
         answers.iter().enumerate().filter(|(_, answer)| test(**answer)).map(|(rank, _)| rank).collect()
     };
@@ -134,22 +141,23 @@ fn verdict(answers: &[Option<i64>]) -> String {
     let silent = ranks(&|answer| answer.is_none());
     let behind = ranks(&|answer| answer.is_some_and(|started| started < most));
     match (silent.is_empty(), behind.is_empty()) {
-        (false, _) => format!("no answer from {} (busy elsewhere, stopped or dead)", name_ranks(&silent)),
-        (true, false) => format!("{} had started fewer collectives than the others", name_ranks(&behind)),
-        (true, true) => "all ranks had started it: look at the network between the GPUs, and at the GPUs".to_string(),
+        (false, _) => Some(format!("no answer from {} (busy elsewhere, stopped or dead)", name_ranks(&silent))),
+        (true, false) => Some(format!("{} had started fewer collectives than the others", name_ranks(&behind))),
+        (true, true) => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comm::job::Job;
     use crate::comm::solo::Solo;
 
     #[test]
     fn the_late_rank_is_named() {
-        assert!(verdict(&[Some(5), None, Some(5)]).starts_with("no answer from rank 1 "));
-        assert!(verdict(&[Some(5), Some(5), Some(4)]).starts_with("rank 2 had started fewer"));
-        assert!(verdict(&[Some(5), Some(5)]).starts_with("all ranks"));
+        assert!(verdict(&[Some(5), None, Some(5)]).unwrap().starts_with("no answer from rank 1 "));
+        assert!(verdict(&[Some(5), Some(5), Some(4)]).unwrap().starts_with("rank 2 had started fewer"));
+        assert_eq!(verdict(&[Some(5), Some(5)]), None);
     }
 
     #[test]

@@ -1,0 +1,55 @@
+//! The doubles of libcuda and libnccl (`tests/doubles`), laid out so that the loader takes them for the real ones.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const BUILD: &str = "cargo build --release -p double-cuda -p double-nccl";
+
+/// A folder with `libcuda.so.1` and `libnccl.so.2`.
+pub struct Doubles(tempfile::TempDir);
+
+impl Doubles {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        symlink(built("cuda"), folder.path().join("libcuda.so.1")).unwrap();
+        symlink(built("nccl"), folder.path().join("libnccl.so.2")).unwrap();
+        Doubles(folder)
+    }
+
+    /// The same, with an NCCL that lacks a function.
+    pub fn without(function: &str) -> Self {
+        let doubles = Doubles::new();
+        let mut library = fs::read(built("nccl")).unwrap();
+        let name = [b"\0", function.as_bytes(), b"\0"].concat();
+        let places: Vec<usize> =
+            (0..library.len() - name.len()).filter(|&at| library[at..].starts_with(&name)).collect();
+        assert!(!places.is_empty(), "the double of NCCL has no {function}");
+        // Another name in the table of symbols: the loader finds the old one no more.
+        places.into_iter().for_each(|at| library[at + function.len()] = b'_');
+        fs::remove_file(doubles.path("libnccl.so.2")).unwrap();
+        fs::write(doubles.path("libnccl.so.2"), library).unwrap();
+        doubles
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Lets a command load them in place of the real libraries.
+    pub fn load_in<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let before = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+        let path = format!("{}:{before}", self.0.path().display());
+        command.env("LD_LIBRARY_PATH", path.trim_end_matches(':')).env_remove("TRAINER_NCCL_PATH")
+    }
+}
+
+/// A double in the folder of this build, beside the folder of this test.
+fn built(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let folder = test.parent().and_then(Path::parent).expect("a test lies in target/PROFILE/deps");
+    let library = folder.join(format!("libdouble_{name}.so"));
+    assert!(library.exists(), "{} is not there: `{BUILD}` makes it (launch/test.sh does)", library.display());
+    library
+}

@@ -1,0 +1,205 @@
+//! A stand-in for NCCL (`libnccl.so.2`) over the double of the CUDA driver: the calls that `src/comm/ffi/nccl.rs`
+//! makes, run on host memory between the processes of one machine.
+//!
+//! An operation is put into the stream that it is given, and runs there when its turn comes; operations of one group run
+//! as one piece of work. Sums are taken in the order of ranks, rounding after each addition: every rank gets the same bits.
+//!
+//! What CUDA leaves to luck is checked:
+//! 1. *Order.* Each operation's kind, type, count, root and place in its group are compared over the ranks.
+//! 2. *Buffers.* From the call on, the buffer that will hold the result holds signalling NaNs (for whole numbers, bytes
+//!    of ones), and the input is put aside: who reads too early computes with NaN, and who writes too early is found when
+//!    the operation runs. A buffer must not be given to a second operation before the null stream has waited for the
+//!    first.
+//! 3. *Streams.* The stream must have been made to wait for the null stream since the operation before. Without that a
+//!    collective may run before its input is computed.
+//!
+//! A finding of the first kind, and a broken buffer, is an asynchronous error, and the stream stops for good, as after a
+//! fault of a GPU; the rest are errors of the call. As with NCCL, nobody is told of a rank that dies.
+//!
+//! Environment:
+//! - `DOUBLE_NCCL_VERSION`: what `ncclGetVersion` says; default 22907.
+//! - `DOUBLE_NCCL_FAULT`: what goes wrong, as `KIND` or `KIND:N`, at the Nth collective of the communicator, from 0:
+//!   `init-hangs`, `call-fails:N`, `call-hangs:N` (the host never comes back), `async-error:N`, `collective-hangs:N` (the
+//!   stream never goes on).
+//! - `DOUBLE_NCCL_FAULT_RANK`: on this rank only; default on all.
+
+mod collective;
+mod communicator;
+mod driver;
+mod element;
+mod failure;
+mod group;
+mod header;
+mod mesh;
+mod settings;
+
+use communicator::Communicator;
+use element::{Element, Operator};
+use failure::{Failure, Outcome, code_of};
+use header::{Action, Header};
+use mesh::Id;
+use std::ffi::{c_char, c_int, c_void};
+
+type Handle = *mut c_void;
+
+/// `ncclUniqueId`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct UniqueId {
+    internal: [u8; 128],
+}
+
+/// # Safety
+/// `version` is null or points to an int.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclGetVersion(version: *mut c_int) -> c_int {
+    // SAFETY: the caller's word.
+    code_of("ncclGetVersion", unsafe { fill(version, settings::version()) })
+}
+
+/// # Safety
+/// `id` is null or points to a unique id.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclGetUniqueId(id: *mut UniqueId) -> c_int {
+    // SAFETY: the caller's word.
+    code_of("ncclGetUniqueId", unsafe { fill(id, UniqueId { internal: Id::new().to_bytes() }) })
+}
+
+/// # Safety
+/// `comm` is null or points to a pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclCommInitRank(comm: *mut Handle, world: c_int, id: UniqueId, rank: c_int) -> c_int {
+    let open = || {
+        let id = Id::from_bytes(&id.internal)?;
+        let handle = communicator::register(Communicator::open(&id, rank, world)?);
+        // SAFETY: the caller's word.
+        unsafe { fill(comm, handle as Handle) }
+    };
+    code_of("ncclCommInitRank", open())
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ncclCommDestroy(comm: Handle) -> c_int {
+    code_of("ncclCommDestroy", communicator::remove(comm as usize).and_then(|comm| comm.close()))
+}
+
+/// # Safety
+/// `error` is null or points to an int.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclCommGetAsyncError(comm: Handle, error: *mut c_int) -> c_int {
+    let found = communicator::get(comm as usize);
+    // SAFETY: the caller's word.
+    code_of("ncclCommGetAsyncError", found.and_then(|comm| unsafe { fill(error, comm.async_error()) }))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ncclGetErrorString(code: c_int) -> *const c_char {
+    failure::text(code).as_ptr()
+}
+
+/// The text of this process's last error, whatever the communicator.
+#[unsafe(no_mangle)]
+pub extern "C" fn ncclGetLastError(_comm: Handle) -> *const c_char {
+    failure::last().as_ptr()
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ncclGroupStart() -> c_int {
+    group::start();
+    0
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ncclGroupEnd() -> c_int {
+    code_of("ncclGroupEnd", group::end())
+}
+
+/// # Safety
+/// `send` and `recv` are `count` elements each; nobody else touches them until the stream has come past this point.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclAllReduce(
+    send: *const c_void,
+    recv: *mut c_void,
+    count: usize,
+    kind: c_int,
+    operator: c_int,
+    comm: Handle,
+    stream: Handle,
+) -> c_int {
+    let header = Header::read(Action::AllReduce, kind, Operator::read(operator), count);
+    // SAFETY: the caller's word.
+    code_of("ncclAllReduce", header.and_then(|h| unsafe { group::add(h, send, recv, comm as usize, stream as usize) }))
+}
+
+/// # Safety
+/// `send` is `count` elements for each rank, `recv` is `count`; nobody else touches them until the stream has come past
+/// this point.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclReduceScatter(
+    send: *const c_void,
+    recv: *mut c_void,
+    count: usize,
+    kind: c_int,
+    operator: c_int,
+    comm: Handle,
+    stream: Handle,
+) -> c_int {
+    let header = Header::read(Action::ReduceScatter, kind, Operator::read(operator), count);
+    let add = |h| unsafe { group::add(h, send, recv, comm as usize, stream as usize) }; // SAFETY: the caller's word.
+    code_of("ncclReduceScatter", header.and_then(add))
+}
+
+/// # Safety
+/// `send` is `count` elements, `recv` is `count` for each rank; nobody else touches them until the stream has come past
+/// this point.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclAllGather(
+    send: *const c_void,
+    recv: *mut c_void,
+    count: usize,
+    kind: c_int,
+    comm: Handle,
+    stream: Handle,
+) -> c_int {
+    let header = Header::read(Action::AllGather, kind, Ok(Operator::Sum), count);
+    // SAFETY: the caller's word.
+    code_of("ncclAllGather", header.and_then(|h| unsafe { group::add(h, send, recv, comm as usize, stream as usize) }))
+}
+
+/// # Safety
+/// `recv` is `count` elements, and so is `send` on the rank `root`; nobody else touches them until the stream has come
+/// past this point.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclBroadcast(
+    send: *const c_void,
+    recv: *mut c_void,
+    count: usize,
+    kind: c_int,
+    root: c_int,
+    comm: Handle,
+    stream: Handle,
+) -> c_int {
+    let root = usize::try_from(root).map_err(|_| Failure::argument(format!("the root {root}")));
+    let header = root.and_then(|root| Header::read(Action::Broadcast { root }, kind, Ok(Operator::Sum), count));
+    // SAFETY: the caller's word.
+    code_of("ncclBroadcast", header.and_then(|h| unsafe { group::add(h, send, recv, comm as usize, stream as usize) }))
+}
+
+/// Writes an answer where the caller wants it.
+///
+/// # Safety
+/// `place` is null or valid for a write.
+unsafe fn fill<T>(place: *mut T, value: T) -> Outcome<()> {
+    if place.is_null() {
+        return Err(Failure::argument("a null pointer for the answer"));
+    }
+    // SAFETY: the caller's word.
+    unsafe { place.write(value) };
+    Ok(())
+}
+
+impl Header {
+    fn read(action: Action, kind: c_int, operator: Outcome<Operator>, count: usize) -> Outcome<Header> {
+        Ok(Header::new(action, Element::read(kind)?, operator?, count))
+    }
+}

@@ -1,0 +1,61 @@
+//! What the environment asks of the double. A word that it does not know ends the process.
+
+use std::ffi::c_int;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+/// What goes wrong on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    InitHangs,
+    CallFails,
+    CallHangs,
+    AsyncError,
+    CollectiveHangs,
+}
+
+struct Settings {
+    version: c_int,
+    fault: Option<(Fault, u64)>,
+    rank: Option<usize>,
+}
+
+fn settings() -> &'static Settings {
+    static SETTINGS: OnceLock<Settings> = OnceLock::new();
+    SETTINGS.get_or_init(|| Settings {
+        version: read("DOUBLE_NCCL_VERSION", number).unwrap_or(22907),
+        fault: read("DOUBLE_NCCL_FAULT", fault),
+        rank: read("DOUBLE_NCCL_FAULT_RANK", number),
+    })
+}
+
+pub fn version() -> c_int {
+    settings().version
+}
+
+/// Whether this goes wrong on this rank, at the collective of this number.
+pub fn goes_wrong(fault: Fault, rank: usize, sequence: u64) -> bool {
+    settings().fault == Some((fault, sequence)) && settings().rank.is_none_or(|only| only == rank)
+}
+
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
+}
+
+fn fault(text: &str) -> Option<(Fault, u64)> {
+    let (kind, at) = text.split_once(':').unwrap_or((text, "0"));
+    let kind = match kind {
+        "init-hangs" => Fault::InitHangs,
+        "call-fails" => Fault::CallFails,
+        "call-hangs" => Fault::CallHangs,
+        "async-error" => Fault::AsyncError,
+        "collective-hangs" => Fault::CollectiveHangs,
+        _ => return None,
+    };
+    Some((kind, number(at)?))
+}
+
+fn read<T>(name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+    let text = std::env::var(name).ok()?;
+    Some(parse(&text).unwrap_or_else(|| panic!("{name}={text}: see the double of NCCL for its values")))
+}

@@ -1,0 +1,143 @@
+//! Training over NCCL under a real `mpirun`, on a machine without a GPU: the doubles of libcuda and libnccl are loaded
+//! in place of the real libraries, and everything above them is the code that runs on GPUs.
+
+mod common;
+
+use common::doubles::Doubles;
+use common::process::{Ended, mpi_is_here, mpirun, run};
+use common::runs::{Bench, assert_equivalent};
+use common::scenarios::train;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const NO_DROPOUT: [&str; 3] = ["hidden_dropout_prob=0", "attention_probs_dropout_prob=0", "classifier_dropout=0"];
+/// What a run that hangs may take: starting, the timeout of [`faulty`], and asking the other ranks.
+const SOON: Duration = Duration::from_secs(40);
+
+/// Trains with NCCL's double and with MPI, and asserts that both took the same steps.
+fn trains_as_with_mpi(world: usize, more: &[&str]) {
+    let (bench, doubles) = (Bench::new("bert-classification"), Doubles::new());
+    let what = format!("world {world}, {}", more.join(" "));
+    let settings = |backend| [&NO_DROPOUT[..], &[backend], more].concat();
+    run(mpirun(world, &bench).args(train(&bench, "mpi", &settings("backend=mpi")))).expect(0);
+    let mut command = mpirun(world, &bench);
+    doubles.load_in(&mut command).args(train(&bench, "nccl", &settings("backend=nccl")));
+    let ended = run(&mut command).expect(0);
+    assert!(ended.stderr.contains(&format!("ranks     {world} (nccl")), "{what}: {}", ended.text());
+    assert_eq!(bench.steps("nccl").len(), 20, "{what}");
+    assert_equivalent(&bench.steps("nccl"), &bench.steps("mpi"), &what);
+}
+
+#[test]
+fn nccl_trains_as_mpi_does() {
+    if !mpi_is_here() {
+        return;
+    }
+    for world in [2, 4] {
+        trains_as_with_mpi(world, &["micro_batch_tokens=40"]);
+    }
+    trains_as_with_mpi(1, &[]);
+}
+
+/// A run on two ranks that cannot go well.
+fn faulty(doubles: &Doubles, variables: &[(&str, &str)]) -> (Ended, Duration) {
+    let (bench, since) = (Bench::new("bert-classification"), Instant::now());
+    let mut command: Command = mpirun(2, &bench);
+    doubles.load_in(&mut command).envs(variables.iter().copied());
+    let ended = run(command.args(train(&bench, "run", &["backend=nccl", "comm.timeout_seconds=3"])));
+    (ended, since.elapsed())
+}
+
+/// Asserts that a fault of NCCL's double ends the job with exit code 5 and says all this.
+fn ends_with(fault: &str, rank: Option<&str>, says: &[&str]) {
+    if !mpi_is_here() {
+        return;
+    }
+    let mut variables = vec![("DOUBLE_NCCL_FAULT", fault)];
+    variables.extend(rank.map(|rank| ("DOUBLE_NCCL_FAULT_RANK", rank)));
+    let (ended, took) = faulty(&Doubles::new(), &variables);
+    let ended = ended.expect(5);
+    for part in says {
+        assert!(ended.text().contains(part), "{fault}: says nothing of {part:?}: {}", ended.text());
+    }
+    assert!(took < SOON, "{fault}: {took:?}: {}", ended.text());
+}
+
+#[test]
+fn an_asynchronous_error_ends_the_job_and_is_named() {
+    let cause =
+        "a collective failed: remote process exited or there was a network error (NCCL error 6): collective 40, ";
+    ends_with("async-error:40", Some("1"), &["rank 1: ", cause, "as asked for", "NOT FINISHED"]);
+}
+
+#[test]
+fn a_call_that_never_returns_ends_the_job() {
+    ends_with("call-hangs:40", None, &[", GPU collective ", ": timed out after 3.", "NOT FINISHED"]);
+}
+
+/// The rank that is stuck outside everything that the others wait for.
+#[test]
+fn a_call_that_one_rank_never_returns_from_ends_the_job() {
+    ends_with("call-hangs:40", Some("0"), &[", GPU collective ", ": timed out after 3.", "NOT FINISHED"]);
+}
+
+#[test]
+fn a_collective_that_never_ends_ends_the_job() {
+    let says = [", GPU collective ", ": timed out after 3.", "all ranks had started it", "NOT FINISHED"];
+    ends_with("collective-hangs:40", None, &says);
+}
+
+#[test]
+fn a_meeting_that_never_ends_ends_the_job() {
+    ends_with("init-hangs", Some("1"), &["\"meeting the other ranks in NCCL\"", "timed out after 3."]);
+}
+
+/// What is found before training starts: the same message from all ranks, once, and a clean end.
+fn refused(doubles: &Doubles, variables: &[(&str, &str)], code: i32, says: &[&str]) {
+    if !mpi_is_here() {
+        return;
+    }
+    let (ended, took) = faulty(doubles, variables);
+    let ended = ended.expect(code);
+    for part in says {
+        assert!(ended.text().contains(part), "says nothing of {part:?}: {}", ended.text());
+    }
+    assert_eq!(ended.text().matches("trainer: error: ").count(), 1, "{}", ended.text());
+    assert!(took < SOON, "{took:?}: {}", ended.text());
+}
+
+#[test]
+fn an_old_version_is_refused() {
+    let says = ["libnccl.so.2 is NCCL 2.28.9, which is too old", "Install NCCL 2.29 or newer"];
+    refused(&Doubles::new(), &[("DOUBLE_NCCL_VERSION", "22809")], 2, &says);
+}
+
+#[test]
+fn a_missing_function_is_named() {
+    let says = ["lacks the NCCL functions ncclGroupEnd. Install NCCL 2.29 or newer"];
+    refused(&Doubles::without("ncclGroupEnd"), &[], 2, &says);
+}
+
+#[test]
+fn a_machine_without_a_gpu_is_refused() {
+    refused(&Doubles::new(), &[("DOUBLE_GPUS", "0")], 2, &["NCCL needs a GPU"]);
+}
+
+#[test]
+fn two_ranks_on_one_gpu_are_refused() {
+    let says = ["ncclCommInitRank failed: invalid usage (NCCL error 5)", "Duplicate GPU detected : rank 1 and rank 0"];
+    refused(&Doubles::new(), &[("DOUBLE_GPUS", "1")], 1, &says);
+}
+
+/// An error of the call itself is that rank's: it says so and ends the job.
+#[test]
+fn a_call_that_fails_ends_the_job() {
+    if !mpi_is_here() {
+        return;
+    }
+    let variables = [("DOUBLE_NCCL_FAULT", "call-fails:40"), ("DOUBLE_NCCL_FAULT_RANK", "1")];
+    let (ended, took) = faulty(&Doubles::new(), &variables);
+    let text = ended.expect(1).text();
+    assert!(text.contains("rank 1: error: ") && text.contains("unhandled system error (NCCL error 2)"), "{text}");
+    assert!(text.contains("collective 40, ") && took < SOON, "{took:?}: {text}");
+}
