@@ -6,9 +6,9 @@ use crate::nn::params::ParamSpec;
 use crate::nn::{Ctx, ParamBuilder, Params};
 use crate::tasks::Task;
 use serde_json::{Value, json};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-/// A model for one task. Stage `stages() - 1` is the head; its border is the logits.
+/// A model for one task. Stage `stages() - 1` is the head; its border is the logits, fp32 whatever the model computes in.
 pub struct Model {
     pub backbone: Box<dyn Backbone>,
     pub task: Box<dyn Task>,
@@ -45,11 +45,11 @@ impl Model {
         if stage < self.backbone.stages() {
             self.backbone.forward(stage, input, batch, ctx)
         } else {
-            vec![self.task.logits(self.backbone.as_ref(), input, batch, ctx)]
+            vec![self.task.logits(self.backbone.as_ref(), input, batch, ctx).to_kind(Kind::Float)]
         }
     }
 
-    /// The logits `[B, C]`, without dropout and without gradients.
+    /// The logits f32 `[B, C]`, without dropout and without gradients.
     pub fn infer(&self, params: &Params, batch: &Batch) -> Tensor {
         let _guard = tch::no_grad_guard();
         let mut ctx = Ctx::eval(params);
