@@ -165,6 +165,11 @@ pub struct Params {
 impl Params {
     /// Lays `specs` out on `device`. The weights are not set yet: [`Params::init`] or a checkpoint does that.
     pub fn new(specs: Vec<ParamSpec>, device: Device) -> Self {
+        Self::of_kind(specs, Kind::Float, device)
+    }
+
+    /// The same with weights and gradients of `kind`.
+    pub fn of_kind(specs: Vec<ParamSpec>, kind: Kind, device: Device) -> Self {
         let _guard = tch::no_grad_guard();
         let count = specs.iter().map(|s| s.stage + 1).max().unwrap_or(0);
         let mut ranges = vec![0..0; specs.len()];
@@ -185,8 +190,8 @@ impl Params {
                     _ => groups.push(Group { decay: spec.decay, range: start..end }),
                 }
             }
-            let weights = Tensor::zeros([end], (Kind::Float, device));
-            let grads = Tensor::zeros([0], (Kind::Float, device));
+            let weights = Tensor::zeros([end], (kind, device));
+            let grads = Tensor::zeros([0], (kind, device));
             stages.push(FlatStage { weights, grads, groups, members });
         }
         let views = specs
