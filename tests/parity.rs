@@ -37,7 +37,7 @@ fn check_with(name: &str, head: &Head, dropout: DropoutOverrides) {
     let difference = max_difference(&logits, &reference.tensor("logits"));
     assert!(difference < 1e-5, "{name}: logits differ by {difference:e}");
 
-    let (loss, gradients) = gradients(&mut loaded, &batch);
+    let (loss, gradients) = gradients(&mut loaded, &batch, 1.0);
     let wanted = reference.tensor("loss").double_value(&[0]);
     assert!(((loss - wanted) / wanted).abs() < 1e-6, "{name}: loss {loss}, transformers {wanted}");
 
@@ -120,7 +120,7 @@ fn vocabulary_gradients_are_row_sparse() {
     let reference = Reference::open("bert-classification");
     let mut loaded = reference.load(&classes(&["science", "sport", "weather"]));
     let batch = reference.batch(CPU);
-    let (_, gradients) = gradients(&mut loaded, &batch);
+    let (_, gradients) = gradients(&mut loaded, &batch, 1.0);
     let table = gradients.iter().find(|(name, _)| name == "bert.embeddings.word_embeddings.weight").unwrap();
     let rows = table.1.abs().sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
     let touched: Vec<i64> = Vec::try_from(rows.nonzero().view(-1)).unwrap();

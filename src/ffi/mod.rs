@@ -1,5 +1,6 @@
 //! The C++ shim: what tch does not bind, and nothing more.
 
+pub mod layers;
 pub mod memory;
 
 use crate::error::{Error, Kind, Result};
@@ -12,7 +13,9 @@ type Handle = *mut c_void;
 unsafe extern "C" {
     fn trainer_backward(roots: *const Handle, grads: *const Handle, n: usize) -> Message;
     fn trainer_set_grad(leaf: Handle, grad: Handle) -> Message;
-    fn trainer_dropout(out: *mut Handle, x: Handle, p: f64, key: i64) -> Message;
+    fn trainer_clear_grad(leaf: Handle) -> Message;
+    fn trainer_set_tf32(on: bool) -> Message;
+    fn trainer_cpu_has(found: *mut bool, name: *const c_char) -> Message;
     #[allow(clippy::too_many_arguments)]
     fn trainer_fused_adamw(
         weights: Handle,
@@ -79,16 +82,24 @@ pub fn set_grad(leaf: &Tensor, grad: &Tensor) -> Result<()> {
     check(unsafe { trainer_set_grad(handle(leaf), handle(grad)) })
 }
 
-/// Dropout with the mask that is a pure function of `key` and the element's index; fp32 on the CPU.
-///
-/// Each element is kept with probability `1 - p` and then scaled by `1 / (1 - p)`. No mask is kept for backward.
-pub fn dropout(x: &Tensor, p: f64, key: u64) -> Result<Tensor> {
-    let mut out: Handle = std::ptr::null_mut();
-    // SAFETY: on success `out` is a new at::Tensor, whose ownership passes to the tch tensor.
-    unsafe {
-        check(trainer_dropout(&mut out, handle(x), p, key.cast_signed()))?;
-        Ok(Tensor::from_ptr(out.cast()))
-    }
+/// Leaves `leaf` without a gradient: the next backward starts one of its own.
+pub fn clear_grad(leaf: &Tensor) -> Result<()> {
+    // SAFETY: a live tensor.
+    check(unsafe { trainer_clear_grad(handle(leaf)) })
+}
+
+/// Whether fp32 products on a GPU may round their factors to TF32 (10 bits after the point); a setting of the process.
+pub fn set_tf32(on: bool) -> Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { trainer_set_tf32(on) })
+}
+
+/// Whether this CPU has a capability that libtorch knows by `name`, such as `amx_bf16` or `avx512_fp16`.
+pub fn cpu_has(name: &CStr) -> Result<bool> {
+    let mut found = false;
+    // SAFETY: both pointers are live for the call.
+    check(unsafe { trainer_cpu_has(&mut found, name.as_ptr()) })?;
+    Ok(found)
 }
 
 /// The numbers of one AdamW step.

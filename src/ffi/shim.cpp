@@ -4,71 +4,13 @@
 #include "common.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
+#include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/cpu/Utils.h>
 #include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/custom_function.h>
 
-#include <cmath>
 #include <cstdint>
-
-namespace {
-
-// A counter-based generator: element i of the mask of `key` is a pure function of both. The mixing function is
-// "lowbias32" (Chris Wellons, Hash Prospector), applied twice with the halves of the key, 32 bits an element.
-inline uint32_t mix(uint32_t x) {
-  x ^= x >> 16;
-  x *= 0x7feb352dU;
-  x ^= x >> 15;
-  x *= 0x846ca68bU;
-  x ^= x >> 16;
-  return x;
-}
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define WIDE_VECTORS __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define WIDE_VECTORS
-#endif
-
-WIDE_VECTORS void drop(const float* x, float* y, int64_t begin, int64_t end, uint32_t threshold, float scale,
-                       uint32_t low, uint32_t high) {
-  for (int64_t i = begin; i < end; i++) {
-    uint32_t bits = mix(mix(static_cast<uint32_t>(i) ^ low) + high);
-    y[i] = bits >= threshold ? x[i] * scale : 0.0f;
-  }
-}
-
-at::Tensor dropped(const at::Tensor& input, double p, int64_t key) {
-  at::Tensor x = input.contiguous();
-  at::Tensor y = at::empty_like(x);
-  const double steps = std::ldexp(1.0, 32);
-  const auto threshold = static_cast<uint32_t>(p * steps);
-  const auto scale = static_cast<float>(1.0 / (1.0 - threshold / steps));
-  const auto low = static_cast<uint32_t>(key), high = static_cast<uint32_t>(static_cast<uint64_t>(key) >> 32);
-  const float* from = x.const_data_ptr<float>();
-  float* to = y.mutable_data_ptr<float>();
-  at::parallel_for(0, x.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
-    drop(from, to, begin, end, threshold, scale, low, high);
-  });
-  return y;
-}
-
-// Dropout that keeps no mask: backward makes the same one again from the key.
-struct Dropout : torch::autograd::Function<Dropout> {
-  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, double p, int64_t key) {
-    ctx->saved_data["p"] = p;
-    ctx->saved_data["key"] = key;
-    return dropped(x, p, key);
-  }
-  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* ctx,
-                                               torch::autograd::tensor_list grads) {
-    at::Tensor g = dropped(grads[0], ctx->saved_data["p"].toDouble(), ctx->saved_data["key"].toInt());
-    return {g, at::Tensor(), at::Tensor()};
-  }
-};
-
-}  // namespace
+#include <string>
 
 extern "C" {
 
@@ -89,9 +31,29 @@ char* trainer_set_grad(void* leaf, void* grad) {
   return guarded([&] { tensor(leaf).mutable_grad() = tensor(grad); });
 }
 
-// out = dropout(x) for a float tensor on the CPU; out is an empty at::Tensor made by the caller's side.
-char* trainer_dropout(void** out, void* x, double p, int64_t key) {
-  return guarded([&] { *out = new at::Tensor(Dropout::apply(tensor(x), p, key)); });
+// Leaves the leaf without a gradient; the tensor that held it stays its owner's.
+char* trainer_clear_grad(void* leaf) {
+  return guarded([&] { tensor(leaf).mutable_grad() = at::Tensor(); });
+}
+
+// Whether fp32 matrix products and convolutions on a GPU may round their factors to TF32.
+char* trainer_set_tf32(bool on) {
+  return guarded([&] {
+    at::globalContext().setAllowTF32CuBLAS(on);
+    at::globalContext().setAllowTF32CuDNN(on);
+  });
+}
+
+// found = whether this CPU has the capability, by libtorch's name for it ("avx512_fp16"). For AMX the operating system
+// must also grant the tiles to this process.
+char* trainer_cpu_has(bool* found, const char* name) {
+  return guarded([&] {
+    const std::string wanted(name);
+    const auto known = at::cpu::get_cpu_capabilities();
+    const auto entry = known.find(wanted);
+    *found = entry != known.end() && entry->second.isBool() && entry->second.toBool() &&
+             (wanted.rfind("amx_", 0) != 0 || at::cpu::init_amx());
+  });
 }
 
 // One AdamW step (arXiv 1711.05101) on flat slices, in place. `step` counts from 1; gradients are divided by

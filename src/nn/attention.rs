@@ -1,8 +1,9 @@
 //! Attention over ragged batches. The one place where padding exists.
 
 use crate::data::ragged::{Bucket, Sequences};
-use crate::nn::Ctx;
-use tch::Tensor;
+use crate::ffi;
+use crate::nn::{Ctx, half};
+use tch::{Kind, Tensor};
 
 /// The shape of an attention and its dropout.
 #[derive(Debug, Clone, Copy)]
@@ -41,10 +42,18 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, qkv: &Tensor, bucket: &Bucket
     let padding = bucket.padding.as_ref();
     let rectangle = padding.map(|p| qkv.index_select(0, &p.gather));
     let rectangle = rectangle.as_ref().unwrap_or(qkv);
-    let parts = rectangle.view([n, longest, 3, heads, head_dim]).permute([2, 0, 3, 1, 4]);
-    let (q, k, v) = (parts.get(0), parts.get(1), parts.get(2));
-    let mask = padding.map(|p| &p.mask);
-    let out = if ctx.is_train() && dropout > 0.0 {
+    // Cut by columns: the three gradients are then joined once, not each filled up with zeros and added.
+    let parts = rectangle.chunk(3, 1);
+    let [q, k, v] = [0, 1, 2].map(|i| parts[i].view([n, longest, heads, head_dim]).transpose(1, 2));
+    let mask = padding.map(|p| p.mask.to_kind(if half::on_cpu(qkv) { Kind::Float } else { qkv.kind() }));
+    let mask = mask.as_ref();
+    let drops = ctx.is_train() && dropout > 0.0;
+    let out = if half::on_cpu(qkv) {
+        // Short sequences make small products, which libtorch's half kernels do slower than fp32, AMX or not.
+        let dropout = drops.then(|| (dropout, ctx.draw()));
+        ffi::layers::half_attention([&q, &k, &v], mask, scale, dropout)
+            .unwrap_or_else(|e| panic!("attention over {n} sequences of {longest} tokens: {e}"))
+    } else if drops {
         let scores = (q * scale).matmul(&k.transpose(-2, -1));
         let scores = mask.map_or_else(|| scores.shallow_clone(), |mask| &scores + mask);
         let weights = ctx.dropout(scores.softmax(-1, scores.kind()), dropout);

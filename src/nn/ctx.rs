@@ -3,7 +3,7 @@
 use crate::ffi;
 use crate::nn::params::{ParamId, Params};
 use crate::nn::rng;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// The coordinates of a pass: dropout is a pure function of them and of the stage.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,18 +69,19 @@ impl<'a> Ctx<'a> {
         if !self.train || p == 0.0 || x.numel() == 0 {
             return x;
         }
-        self.draws += 1;
-        let key = rng::key(self.key, &[self.draws]);
-        match (x.device(), x.kind()) {
-            (Device::Cpu, Kind::Float) => {
-                ffi::dropout(&x, p, key).unwrap_or_else(|e| panic!("dropout of {:?}: {e}", x.size()))
-            }
-            _ => {
-                // A GPU's generator belongs to this process alone, so seeding it here makes the draw a function of the key.
-                tch::manual_seed(key.cast_signed());
-                x.dropout(p, true)
-            }
+        let key = self.draw();
+        if x.device() == Device::Cpu {
+            return ffi::layers::dropout(&x, p, key).unwrap_or_else(|e| panic!("dropout of {:?}: {e}", x.size()));
         }
+        // A GPU's generator belongs to this process alone, so seeding it here makes the draw a function of the key.
+        tch::manual_seed(key.cast_signed());
+        x.dropout(p, true)
+    }
+
+    /// The key of the stage's next draw.
+    pub fn draw(&mut self) -> u64 {
+        self.draws += 1;
+        rng::key(self.key, &[self.draws])
     }
 
     /// Rows `ids` `[T]` of an embedding table: `[T, width]`.
@@ -105,6 +106,7 @@ impl<'a> Ctx<'a> {
 mod tests {
     use super::*;
     use crate::nn::ParamBuilder;
+    use tch::Kind;
 
     fn mask(pass: Pass, stage: usize, p: f64) -> Tensor {
         let params = Params::new(ParamBuilder::new().finish(), 1, Kind::Float, Device::Cpu, false).unwrap();

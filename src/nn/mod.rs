@@ -8,6 +8,7 @@ pub mod attention;
 pub mod blocks;
 pub mod ctx;
 pub mod embedding;
+pub mod half;
 pub mod layout;
 pub mod linear;
 pub mod norm;

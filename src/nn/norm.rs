@@ -1,6 +1,7 @@
 //! Normalisation layers.
 
-use crate::nn::{Ctx, Init, ParamBuilder, ParamId};
+use crate::ffi;
+use crate::nn::{Ctx, Init, ParamBuilder, ParamId, half};
 use tch::Tensor;
 
 /// Layer normalisation (arXiv 1607.06450) over the last dimension, with scale and shift.
@@ -25,6 +26,11 @@ impl LayerNorm {
 
     /// `[.., size]` to the same shape.
     pub fn forward(&self, ctx: &Ctx, x: &Tensor) -> Tensor {
-        x.layer_norm([self.size], Some(ctx.param(self.weight)), Some(ctx.param(self.bias)), self.eps, false)
+        let (weight, bias) = (ctx.param(self.weight), ctx.param(self.bias));
+        if half::on_cpu(x) {
+            return ffi::layers::half_layer_norm(x, weight, bias, self.eps)
+                .unwrap_or_else(|e| panic!("layer norm of {:?}: {e}", x.size()));
+        }
+        x.layer_norm([self.size], Some(weight), Some(bias), self.eps, false)
     }
 }

@@ -32,10 +32,10 @@ pub trait Task: Send + Sync {
     /// How many numbers the head gives for an example, C.
     fn outputs(&self) -> usize;
 
-    /// The head: `[B, C]`.
+    /// The head: `[B, C]`, of the type that the model computes in.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor;
 
-    /// The loss of each example, f32 `[B]`. Their mean over a batch is the loss that `transformers` reports.
+    /// The loss of each example, f32 `[B]`, from f32 logits `[B, C]`. Their mean over a batch is the loss that `transformers` reports.
     fn losses(&self, logits: &Tensor, labels: &Labels) -> Tensor;
 
     /// The task's metrics from all logits `[N * C]`, row by row, and the N labels.

@@ -8,7 +8,7 @@ use crate::tasks::Task;
 use serde_json::{Value, json};
 use tch::Kind;
 
-/// A model for one task. Stage `stages() - 1` is the head; its border is the logits.
+/// A model for one task. Stage `stages() - 1` is the head; its border is the logits, fp32 whatever the model computes in.
 pub struct Model {
     pub backbone: Box<dyn Backbone>,
     pub task: Box<dyn Task>,
@@ -45,7 +45,7 @@ impl Model {
         if stage < self.backbone.stages() {
             self.backbone.forward(stage, input, batch, ctx)
         } else {
-            vec![self.task.logits(self.backbone.as_ref(), input, batch, ctx)]
+            vec![self.task.logits(self.backbone.as_ref(), input, batch, ctx).to_kind(Kind::Float)]
         }
     }
 

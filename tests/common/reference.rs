@@ -88,8 +88,8 @@ pub fn infer(loaded: &mut Loaded, batch: &Batch) -> Tensor {
     staged.infer(weights, Some(batch)).unwrap().unwrap()
 }
 
-/// The mean loss of a batch, and its gradients under Hugging Face's names.
-pub fn gradients(loaded: &mut Loaded, batch: &Batch) -> (f64, Vec<(String, Tensor)>) {
+/// The mean loss of a batch, and its gradients, f32 and `scale` times as large, under Hugging Face's names.
+pub fn gradients(loaded: &mut Loaded, batch: &Batch, scale: f64) -> (f64, Vec<(String, Tensor)>) {
     let Loaded { model, params, weights, names, .. } = loaded;
     let mut gradients = Gradients::new(params, alone(), Zero::ALL[0], Kind::Float).unwrap();
     gradients.begin(params, Rows::new(Vec::try_from(&batch.tokens).unwrap(), Device::Cpu)).unwrap();
@@ -97,7 +97,7 @@ pub fn gradients(loaded: &mut Loaded, batch: &Batch) -> (f64, Vec<(String, Tenso
     let forward = staged.forward(weights, Some(batch), Pass::default()).unwrap();
     let count = batch.len() as f64;
     let loss = forward.loss_sum().unwrap().double_value(&[]) / count;
-    forward.backward(weights, &mut gradients, 1.0 / count, true).unwrap();
+    forward.backward(weights, &mut gradients, scale / count, true).unwrap();
     gradients.finish(params).unwrap();
     let units = params.layout().units().iter().enumerate();
     let each = units.filter_map(|(unit, spec)| Some((unit, gradients.whole(unit, spec).unwrap()?)));
