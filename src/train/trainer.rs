@@ -2,7 +2,7 @@
 
 use crate::checkpoint::run_dir::Resume;
 use crate::checkpoint::{RunDir, TrainerState};
-use crate::comm::{Collective, Op};
+use crate::comm::{Collective, Op, traffic};
 use crate::config::{Config, IntervalStrategy};
 use crate::data::{Dataset, Sampler};
 use crate::error::{Context, Result};
@@ -189,13 +189,14 @@ impl Trainer {
         for input in feed {
             let input = input?;
             let step = input.step;
-            let tokens = input.tokens;
+            let (tokens, before) = (input.tokens, traffic());
             let Some(outcome) = self.stepper.step(input, self.start.stop.raised())? else {
                 self.save()?;
                 self.progress.finish();
                 return Ok(Ended::Stopped { step: self.state.global_step });
             };
             self.clock.tokens += tokens;
+            self.clock.communicated += traffic() - before;
             self.clock.steps += 1;
             self.clock.first_step.get_or_insert_with(|| self.start.began.elapsed().as_secs_f64());
             self.state.global_step = step;
@@ -341,6 +342,7 @@ impl Trainer {
             file.write(&json!({
                 "event": "summary", "step": self.state.global_step, "train_seconds": self.clock.seconds,
                 "train_tokens": self.clock.all_tokens, "train_tokens_per_second": rate,
+                "communicated_bytes_per_step": self.clock.communicated / self.clock.steps.max(1),
                 "seconds_to_first_step": self.clock.first_step, "seconds": self.start.began.elapsed().as_secs_f64(),
                 "peak_rss_bytes": peaks, "peak_bytes": memory.peak_json(), "persistent_bytes": memory.held_json(),
                 "best_metric": self.state.best_metric,
