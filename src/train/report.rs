@@ -153,6 +153,9 @@ pub fn closing(
         facts.push(("tokens per second", format!("{:.0}", clock.all_tokens as f64 / clock.seconds.max(1e-9))));
         facts.push(("seconds to first step", format!("{:.1}", clock.first_step.unwrap_or_default())));
     }
+    if state.skipped_steps > 0 {
+        facts.push(("steps skipped", format!("{} of {}", state.skipped_steps, state.global_step)));
+    }
     facts.push(("peak memory of a rank", human(peak_rss)));
     facts.push(("model", best.map_or_else(|| model.clone(), |step| format!("{model} (step {step})"))));
     let rows: Vec<Vec<String>> = facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
