@@ -283,8 +283,9 @@ fn run_rank(case: Case, comm: Arc<dyn Collective>) {
                 .shallow_clone()
                 .f_sub_(&(gradients.owned(index, unit).unwrap().to_kind(Kind::Float) * 0.5))
                 .unwrap();
-            weights.publish(&params, index, "updated weights").unwrap().wait().unwrap();
+            weights.publish(&params, index, "updated weights").unwrap();
         }
+        weights.settle().unwrap();
         let norm = gradients.norm(&params).unwrap();
         assert!((norm / squares.sqrt() - 1.0).abs() < tolerance, "{case:?}: {norm} and {}", squares.sqrt());
         for index in 0..params.layout().units().len() {
