@@ -132,11 +132,7 @@ impl ParamBuilder {
     /// The builder's stage computes with a parameter of an earlier one: their weight is one, and so is its gradient.
     pub fn borrow(&mut self, id: ParamId) {
         let (stage, spec) = (self.stage, &mut self.specs[id.0]);
-        debug_assert!(
-            !spec.row_sparse,
-            "{}: a borrowed table is not looked up only: declare it by weight()",
-            spec.name
-        );
+        assert!(!spec.row_sparse, "{}: a borrowed table is not looked up only: declare it by weight()", spec.name);
         spec.borrowers.push(stage);
     }
 
@@ -261,4 +257,18 @@ pub fn slice(flat: &Tensor, range: &Range<i64>, shape: &[i64]) -> Tensor {
 /// The elements `range` of a flat buffer, sharing memory, outside of autograd.
 pub fn part(flat: &Tensor, range: &Range<i64>) -> Tensor {
     flat.detach().narrow(0, range.start, range.end - range.start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In release builds too: the gradient of such a weight would be lost without a word.
+    #[test]
+    #[should_panic(expected = "words: a borrowed table is not looked up only")]
+    fn a_vocabulary_is_not_lent() {
+        let mut b = ParamBuilder::new();
+        let words = b.vocabulary("words", 7, 5, Init::Zeros);
+        b.stage(1, |b| b.borrow(words));
+    }
 }

@@ -6,6 +6,7 @@ use crate::ffi::memory::{self, Use};
 use crate::nn::Params;
 use crate::nn::params::part;
 use crate::parallel::{Zero, whole};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
@@ -30,7 +31,8 @@ pub struct Weights {
     parts: Vec<Part>,
     /// The units' updates on their way from the ranks that made them.
     updates: Vec<Option<Pending>>,
-    held: Vec<Option<Held>>,
+    /// By stage.
+    held: BTreeMap<usize, Held>,
     /// How many stages hold each unit.
     holders: Vec<usize>,
 }
@@ -63,9 +65,8 @@ impl Weights {
             Ok(Part { shard, master })
         };
         let parts = params.layout().units().iter().enumerate().map(one).collect::<Result<Vec<_>>>()?;
-        let stages = params.layout().units().iter().flat_map(|unit| &unit.stages).max().map_or(0, |last| last + 1);
         let (holders, updates) = (vec![0; parts.len()], parts.iter().map(|_| None).collect());
-        Ok(Weights { comm, zero, parts, updates, held: (0..stages).map(|_| None).collect(), holders })
+        Ok(Weights { comm, zero, parts, updates, held: BTreeMap::new(), holders })
     }
 
     /// What is sharded.
@@ -121,7 +122,7 @@ impl Weights {
         let requests: Vec<Request> = missing.iter().map(gather).collect();
         let gather = Some(self.comm.start_group(&requests)?);
         units.iter().for_each(|&unit| self.holders[unit] += 1);
-        self.held[stage] = Some(Held { units, gather });
+        self.held.insert(stage, Held { units, gather });
         Ok(())
     }
 
@@ -133,7 +134,7 @@ impl Weights {
         for unit in params.layout().of_stage(stage) {
             self.updates[unit].take().map_or(Ok(()), Pending::wait)?;
         }
-        let held = self.held.get_mut(stage).and_then(Option::as_mut);
+        let held = self.held.get_mut(&stage);
         held.and_then(|held| held.gather.take()).map_or(Ok(()), Pending::wait)
     }
 
@@ -150,7 +151,7 @@ impl Weights {
     /// # Errors
     /// libtorch's.
     pub fn release(&mut self, params: &Params, stage: usize) -> Result<()> {
-        let Some(held) = self.held.get_mut(stage).and_then(Option::take) else { return Ok(()) };
+        let Some(held) = self.held.remove(&stage) else { return Ok(()) };
         for unit in held.units {
             self.holders[unit] -= 1;
             if self.holders[unit] == 0 {

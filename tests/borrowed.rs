@@ -1,0 +1,345 @@
+//! Weights that several stages use: a table tied to the head, a layer that runs again at once and later. Whatever is
+//! sharded, recomputed or rounded, their gradients are those of one plain backward of the same function, and an update
+//! reaches all their uses.
+
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tch::{Device, Kind, Reduction, Tensor};
+use trainer::comm::{Collective, threads};
+use trainer::data::Label;
+use trainer::data::batch::{Batch, Labels};
+use trainer::data::ragged::Sequences;
+use trainer::metrics::Metrics;
+use trainer::models::hf_names::HfNames;
+use trainer::models::{Backbone, Border, HeadInput};
+use trainer::nn::params::ParamSpec;
+use trainer::nn::{Ctx, Init, ParamBuilder, ParamId, Params, Pass};
+use trainer::parallel::{Gradients, Rows, Weights, Zero};
+use trainer::tasks::{Model, Task};
+use trainer::train::staged::{Recompute, Staged};
+
+const VOCABULARY: i64 = 11;
+const WIDTH: i64 = 6;
+/// The layers `a a b a`: stages 1 to 4.
+const LAYERS: usize = 4;
+const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+/// Stage 0 looks up two tables, and hands `[x, memory]` on; a layer is `tanh(x W) + gate * memory`. `memory` passes
+/// through every border as it is. The first table is the head's matrix too.
+struct Toy {
+    words: ParamId,
+    places: ParamId,
+    bias: ParamId,
+    layers: Vec<(ParamId, ParamId)>,
+    json: Value,
+}
+
+impl Toy {
+    fn new(b: &mut ParamBuilder) -> Self {
+        let init = Init::Normal { std: 0.4 };
+        let words = b.weight("words", &[VOCABULARY, WIDTH], init);
+        let places = b.vocabulary("places", VOCABULARY, WIDTH, init);
+        let bias = b.vector("bias", WIDTH, init);
+        let mut layer = |name: &str, stage| {
+            b.stage(stage, |b| b.scope(name, |b| (b.weight("w", &[WIDTH, WIDTH], init), b.vector("gate", WIDTH, init))))
+        };
+        let (first, other) = (layer("a", 1), layer("b", 3));
+        for stage in [2, 4] {
+            b.stage(stage, |b| [first.0, first.1].map(|id| b.borrow(id)));
+        }
+        Toy { words, places, bias, layers: vec![first, first, other, first], json: Value::Null }
+    }
+}
+
+impl Backbone for Toy {
+    fn stages(&self) -> usize {
+        1 + LAYERS
+    }
+
+    fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+        if stage == 0 {
+            let words = ctx.rows(self.words, &batch.tokens);
+            let places = ctx.rows(self.places, &batch.segments);
+            let x = words * places + ctx.param(self.bias);
+            let memory = x.sin();
+            return vec![x, memory];
+        }
+        let (w, gate) = self.layers[stage - 1];
+        let x = input[0].matmul(ctx.param(w)).tanh() + &input[1] * ctx.param(gate);
+        vec![x, input[1].shallow_clone()]
+    }
+
+    fn summary(&self, hidden: &Border, batch: &Batch, _: &mut Ctx) -> Tensor {
+        hidden[0].index_select(0, batch.sequences.first()) * hidden[1].index_select(0, batch.sequences.first())
+    }
+
+    fn head_input(&self) -> HeadInput {
+        HeadInput { width: WIDTH, std: 0.4 }
+    }
+
+    fn max_length(&self) -> usize {
+        8
+    }
+
+    fn vocab_size(&self) -> usize {
+        VOCABULARY as usize
+    }
+
+    fn segments(&self) -> usize {
+        1
+    }
+
+    fn activations(&self, _: usize, tokens: u64, _: u64) -> u64 {
+        tokens * WIDTH as u64
+    }
+
+    fn hf_names(&self) -> HfNames {
+        HfNames { prefix: "", params: Vec::new(), legacy: &[] }
+    }
+
+    fn architecture(&self, task: &str) -> String {
+        task.into()
+    }
+
+    fn config_json(&self) -> &Value {
+        &self.json
+    }
+}
+
+/// Which token it is, by the words' own table and a bias; without them the summary itself is the answer.
+struct Tied(Option<[ParamId; 2]>);
+
+impl Task for Tied {
+    fn kind(&self) -> &'static str {
+        "tied"
+    }
+
+    fn outputs(&self) -> usize {
+        if self.0.is_some() { VOCABULARY as usize } else { WIDTH as usize }
+    }
+
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
+        let summary = backbone.summary(hidden, batch, ctx);
+        self.0.map_or_else(
+            || summary.shallow_clone(),
+            |[words, bias]| summary.matmul(&ctx.param(words).tr()) + ctx.param(bias),
+        )
+    }
+
+    fn losses(&self, logits: &Tensor, labels: &Labels) -> Tensor {
+        let Labels::Classes(labels) = labels else { panic!("classes") };
+        logits.to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, Reduction::None, -100, 0.0)
+    }
+
+    fn metrics(&self, _: &[f32], _: &[Label]) -> Metrics {
+        Vec::new()
+    }
+
+    fn prediction(&self, _: &[f32]) -> Map<String, Value> {
+        Map::new()
+    }
+
+    fn hf_name(&self) -> &'static str {
+        "Tied"
+    }
+
+    fn config_entries(&self) -> Map<String, Value> {
+        Map::new()
+    }
+}
+
+/// The model with its head tied to the words or without weights, and its parameters, of which `frozen` are not trained.
+fn model(tied: bool, frozen: &[&str]) -> (Model, Vec<ParamSpec>) {
+    let mut b = ParamBuilder::new();
+    let toy = Toy::new(&mut b);
+    let words = toy.words;
+    let (model, mut specs) = Model::new(b, Box::new(toy), |_, b| {
+        let tie = |b: &mut ParamBuilder| {
+            b.borrow(words);
+            [words, b.vector("out", VOCABULARY, Init::Normal { std: 0.4 })]
+        };
+        Box::new(Tied(tied.then(|| tie(b))))
+    });
+    for spec in &mut specs {
+        spec.trainable = !frozen.contains(&spec.name.as_str());
+    }
+    (model, specs)
+}
+
+/// Seven sequences in micro-batches of at most two, as rank `rank` of `world` gets them: with three ranks the last has
+/// one micro-batch where the first has two.
+fn batches(world: usize, rank: usize) -> Vec<Batch> {
+    let samples: Vec<u32> = (0..7).skip(rank).step_by(world).collect();
+    samples.chunks(2).map(batch).collect()
+}
+
+fn batch(samples: &[u32]) -> Batch {
+    let lengths: Vec<i64> = samples.iter().map(|s| 1 + i64::from(s % 3)).collect();
+    let tokens: Vec<i64> = samples.iter().zip(&lengths).flat_map(|(&s, &n)| (0..n).map(move |i| token(s, i))).collect();
+    let labels: Vec<i64> = samples.iter().map(|&s| i64::from(s * 5) % WIDTH).collect();
+    let sequences = Sequences::new(lengths, Device::Cpu);
+    Batch {
+        segments: Tensor::from_slice(&tokens),
+        tokens: Tensor::from_slice(&tokens),
+        positions: sequences.positions(),
+        sequences,
+        labels: Labels::Classes(Tensor::from_slice(&labels)),
+        samples: samples.to_vec(),
+    }
+}
+
+fn token(sample: u32, at: i64) -> i64 {
+    (3 * i64::from(sample) + 4 * at) % 8 // Not all of the vocabulary.
+}
+
+/// Values by name.
+type Values = BTreeMap<String, Tensor>;
+
+/// The same function in one graph and in f64: the mean loss over all seven sequences, and the gradients.
+fn plain(values: &Values, tied: bool) -> (f64, Values) {
+    let leaf = |t: &Tensor| t.to_kind(Kind::Double).copy().set_requires_grad(true);
+    let leaves: Values = values.iter().map(|(name, t)| (name.clone(), leaf(t))).collect();
+    let batch = batch(&(0..7).collect::<Vec<_>>());
+    let of = |name: &str| &leaves[name];
+    let mut x = of("words").index_select(0, &batch.tokens) * of("places").index_select(0, &batch.tokens) + of("bias");
+    let memory = x.sin();
+    for layer in ["a", "a", "b", "a"] {
+        x = x.matmul(of(&format!("{layer}.w"))).tanh() + &memory * of(&format!("{layer}.gate"));
+    }
+    let first = batch.sequences.first();
+    let summary = x.index_select(0, first) * memory.index_select(0, first);
+    let logits = if tied { summary.matmul(&of("words").tr()) + of("out") } else { summary };
+    let Labels::Classes(labels) = &batch.labels else { panic!("classes") };
+    let loss = logits.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0);
+    loss.backward();
+    (loss.double_value(&[]), leaves.iter().map(|(name, t)| (name.clone(), t.grad())).collect())
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    world: usize,
+    zero: Zero,
+    recompute: Recompute,
+    kind: Kind,
+    reduce: Kind,
+    tied: bool,
+    frozen: &'static [&'static str],
+}
+
+/// Takes two steps of plain gradient descent on one rank; each time the loss and the gradients are those of [`plain`].
+fn run_rank(case: Case, comm: Arc<dyn Collective>) {
+    let Case { world, zero, recompute, kind, reduce, tied, frozen } = case;
+    let (rank, tolerance) = (comm.rank(), if kind == Kind::Float { 1e-5 } else { 8e-2 });
+    let (model, specs) = model(tied, frozen);
+    let params = Params::new(specs, world, kind, Device::Cpu, zero.shards_weights()).unwrap();
+    let mut weights = Weights::new(&params, Arc::clone(&comm), zero, true).unwrap();
+    for unit in 0..params.layout().units().len() {
+        let whole = Tensor::zeros([params.layout().padded(unit)], CPU);
+        for (id, mut part) in params.members(unit, &whole) {
+            part.copy_(&params.spec(id).draw(7));
+        }
+        weights.set(&params, unit, &whole).unwrap();
+    }
+    let mut gradients = Gradients::new(&params, Arc::clone(&comm), zero, reduce).unwrap();
+    let staged = Staged { model: &model, params: &params, recompute, watch: None };
+    let mine = batches(world, rank);
+    let micro_batches = (0..world).map(|rank| batches(world, rank).len()).max().unwrap();
+
+    for step in 0..2 {
+        let (loss, wanted) = plain(&values(&params, &weights), tied);
+        let touched = Vec::try_from(&batch(&(0..7).collect::<Vec<_>>()).tokens).unwrap();
+        gradients.begin(&params, Rows::new(touched, Device::Cpu)).unwrap();
+        let mut sum = [0.0];
+        for index in 0..micro_batches {
+            let forward = staged.forward(&mut weights, mine.get(index), Pass::default()).unwrap();
+            sum[0] += forward.loss_sum().map_or(0.0, |sum| sum.double_value(&[]));
+            forward.backward(&mut weights, &mut gradients, 1.0 / 7.0, index + 1 == micro_batches).unwrap();
+        }
+        gradients.finish(&params).unwrap();
+        comm.all_reduce_f64(&mut sum, trainer::comm::Op::Sum, "loss").unwrap();
+        assert!((sum[0] / 7.0 / loss - 1.0).abs() < tolerance, "{case:?}, step {step}: {} and {loss}", sum[0] / 7.0);
+
+        let mut squares = 0.0;
+        for (index, unit) in params.layout().units().iter().enumerate() {
+            let Some(whole) = gradients.whole(index, unit).unwrap() else {
+                assert!(unit.members.iter().all(|&id| frozen.contains(&params.spec(id).name.as_str())));
+                continue;
+            };
+            for (id, gradient) in params.members(index, &whole) {
+                let wanted = &wanted[&params.spec(id).name];
+                let (difference, norm) = ((gradient - wanted).norm(), wanted.norm());
+                let (difference, norm) = (difference.double_value(&[]), norm.double_value(&[]));
+                let name = &params.spec(id).name;
+                assert!(norm > 1e-3, "{name}: {norm}");
+                assert!(difference < tolerance * norm, "{case:?}, step {step}: {name} off by {difference} of {norm}");
+                squares += norm * norm;
+            }
+            // What the update of the next step reads is left behind, and nothing else.
+            let master = weights.master(index).unwrap();
+            let _guard = tch::no_grad_guard();
+            _ = master
+                .shallow_clone()
+                .f_sub_(&(gradients.owned(index, unit).unwrap().to_kind(Kind::Float) * 0.5))
+                .unwrap();
+            weights.publish(&params, index, "updated weights").unwrap();
+        }
+        weights.settle().unwrap();
+        let norm = gradients.norm(&params).unwrap();
+        assert!((norm / squares.sqrt() - 1.0).abs() < tolerance, "{case:?}: {norm} and {}", squares.sqrt());
+        for index in 0..params.layout().units().len() {
+            assert_eq!(params.flat(index).data_ptr().is_null(), zero.shards_weights(), "{case:?}: unit {index}");
+        }
+    }
+}
+
+/// All weights as they are computed with.
+fn values(params: &Params, weights: &Weights) -> Values {
+    let mut values = Values::new();
+    for unit in 0..params.layout().units().len() {
+        let whole = weights.whole(params, unit).unwrap();
+        values.extend(params.members(unit, &whole).map(|(id, t)| (params.spec(id).name.clone(), t.copy())));
+    }
+    values
+}
+
+fn check(case: Case) {
+    let run = |comm| std::thread::spawn(move || run_rank(case, comm));
+    let ranks: Vec<_> = threads::group(case.world, Duration::from_secs(20)).into_iter().map(run).collect();
+    // All of them first: the first to fail is not always the first to be asked.
+    let ended: Vec<_> = ranks.into_iter().map(|rank| rank.join()).collect();
+    assert!(ended.iter().all(Result::is_ok), "{case:?}");
+}
+
+#[test]
+fn gradients_are_those_of_one_plain_backward() {
+    tch::set_num_threads(1);
+    let frozen: [&[&str]; 4] =
+        [&[], &["a.w", "b.gate"], &["words", "places", "bias"], &["places", "bias", "a.w", "a.gate"]];
+    for world in [1, 2, 3] {
+        for zero in Zero::ALL {
+            for recompute in [Recompute::None, Recompute::All, Recompute::Every(2)] {
+                for (kind, reduce) in
+                    [(Kind::Float, Kind::Float), (Kind::BFloat16, Kind::Float), (Kind::BFloat16, Kind::BFloat16)]
+                {
+                    for frozen in frozen {
+                        check(Case { world, zero, recompute, kind, reduce, tied: true, frozen });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A stage may have no weights at all, and the last one too.
+#[test]
+fn a_head_without_weights() {
+    tch::set_num_threads(1);
+    for zero in Zero::ALL {
+        for recompute in [Recompute::None, Recompute::All] {
+            let (kind, reduce) = (Kind::Float, Kind::Float);
+            check(Case { world: 2, zero, recompute, kind, reduce, tied: false, frozen: &[] });
+        }
+    }
+}
