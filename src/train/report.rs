@@ -3,7 +3,7 @@
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::import::Report;
 use crate::comm::Collective;
-use crate::config::Config;
+use crate::config::{Config, ModelInit};
 use crate::data::prepare::Prepared;
 use crate::observe::logs::{self, tell};
 use crate::observe::memory::human;
@@ -30,10 +30,13 @@ pub fn header(session: &Session, resumed: Option<&Resumed>, schedule: &Schedule,
     }
     let Session { config, loaded, data, .. } = session;
     let family = loaded.model.backbone.config_json().get("model_type").and_then(Value::as_str).unwrap_or("?");
+    let units = loaded.params.layout().units();
+    let frozen: i64 = units.iter().filter(|unit| !unit.is_trained()).map(|unit| unit.numel).sum();
+    let frozen = if frozen > 0 { format!(", {} of them frozen", count(frozen)) } else { String::new() };
     let parameters = count(loaded.params.numel());
     let mut lines = vec![
         format!("trainer   {}", env!("CARGO_PKG_VERSION")),
-        format!("model     {} ({family}, {parameters} parameters)", config.model.path.display()),
+        format!("model     {} ({family}, {parameters} parameters{frozen})", config.model.path.display()),
     ];
     if let Some(Resumed { from, state, .. }) = resumed {
         let (step, ranks) = (state.global_step, state.world);
@@ -64,6 +67,9 @@ pub fn header(session: &Session, resumed: Option<&Resumed>, schedule: &Schedule,
     let device = device(comm);
     lines.push(format!("ranks     {world} ({backend}, {device}, {threads} thread{} each)", plural(threads as usize)));
     lines.push(format!("output    {}", config.output_dir.display()));
+    if resumed.is_none() && config.model.init == ModelInit::Random {
+        lines.push(format!("fresh     all weights: drawn from seed {}", config.seed));
+    }
     lines.extend(weights(&loaded.report));
     tell(&lines.join("\n"));
 }
@@ -152,6 +158,9 @@ pub fn closing(
         facts.push(("training time", progress::clock(clock.seconds)));
         facts.push(("tokens per second", format!("{:.0}", clock.all_tokens as f64 / clock.seconds.max(1e-9))));
         facts.push(("seconds to first step", format!("{:.1}", clock.first_step.unwrap_or_default())));
+    }
+    if state.skipped_steps > 0 {
+        facts.push(("skipped steps", state.skipped_steps.to_string()));
     }
     facts.push(("peak memory of a rank", human(peak_rss)));
     facts.push(("model", best.map_or_else(|| model.clone(), |step| format!("{model} (step {step})"))));
