@@ -148,7 +148,8 @@ fn a_step_that_is_left_out_changes_nothing() {
         assert_eq!(bench.lines(&out, "event")[0]["skipped_steps"].as_u64(), Some(skipped));
         // The very bits of the weights and of the optimizer's state stay.
         let files = ["model.safetensors", "optimizer/adamw.safetensors"];
-        let saved = |step: usize| files.map(|file| tensors(&bench.path(&format!("{out}/checkpoint-{step}")).join(file)));
+        let saved =
+            |step: usize| files.map(|file| tensors(&bench.path(&format!("{out}/checkpoint-{step}")).join(file)));
         for step in 2..=20 {
             let [same_weights, same_state] = [0, 1].map(|i| saved(step - 1)[i] == saved(step)[i]);
             let is_bad = bad.contains(&step);
@@ -184,7 +185,7 @@ fn fp16_recovers_from_overflows() {
     let fp16 = ["parallel.precision=fp16", "parallel.loss_scale_init=16777216", "parallel.loss_scale_window=5"];
     for (world, zero) in [(1, 0), (2, 1), (2, 3)] {
         let (out, stage) = (format!("{world}-{zero}"), format!("parallel.zero_stage={zero}"));
-        let more = [&fp16[..], &[&stage, "max_steps=40", "save_steps=3", "hidden_dropout_prob=0.1"]].concat();
+        let more = [&fp16[..], &[&stage, "max_steps=100", "save_steps=3", "learning_rate=3e-3", "hidden_dropout_prob=0.1"]].concat();
         bench.run(world, &out, &more, &Resume::None).unwrap();
         let (mut scale, mut skipped, mut good) = (16_777_216.0, 0, 0);
         let mut losses = Vec::new();
@@ -204,7 +205,8 @@ fn fp16_recovers_from_overflows() {
         }
         let first = bench.lines(&out, "loss").iter().take_while(|line| line["grad_norm"].is_null()).count();
         assert!((2..10).contains(&first) && skipped > first as u64, "{out}: {first} at the start, {skipped} in all");
-        assert!(losses[39] < 0.9 * losses[0], "{out}: it learns: {losses:?}");
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        assert!(mean(&losses[80..]) < 0.9 * mean(&losses[..20]), "{out}: it learns: {losses:?}");
         // Amid the first overflows, and later: the scale goes on from where it was.
         for step in [3, 21] {
             let resumed = format!("{out}-from-{step}");

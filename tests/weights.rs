@@ -116,11 +116,8 @@ fn what_is_frozen_takes_no_memory_for_training() {
         move |list: &str, of: &str| summary[list][0][of].as_u64().unwrap_or_else(|| panic!("{list}.{of}: {summary}"))
     });
     let [plain, frozen] = measured;
-    let trained: usize = model(&bench, "plain/final")
-        .iter()
-        .filter(|(name, _)| !is_early(name))
-        .map(|(_, bytes)| bytes.len() / 4)
-        .sum();
+    let trained: usize =
+        model(&bench, "plain/final").iter().filter(|(name, _)| !is_early(name)).map(|(_, bytes)| bytes.len() / 4).sum();
     let trained = trained as u64;
     let held = |of: &str, bytes: u64| {
         let found = frozen("persistent_bytes", of);
@@ -129,7 +126,12 @@ fn what_is_frozen_takes_no_memory_for_training() {
     held("gradients", 4);
     held("optimizer", 8);
     let weights = |of: &dyn Fn(&str, &str) -> u64| of("persistent_bytes", "weights");
-    assert!(weights(&frozen).abs_diff(weights(&plain)) < weights(&plain) / 50, "{} {}", weights(&frozen), weights(&plain));
+    assert!(
+        weights(&frozen).abs_diff(weights(&plain)) < weights(&plain) / 50,
+        "{} {}",
+        weights(&frozen),
+        weights(&plain)
+    );
     // Backward ends where nothing before is trained: the first stages keep nothing for it.
     let activations = |of: &dyn Fn(&str, &str) -> u64| of("peak_bytes", "activations");
     assert!(activations(&frozen) < activations(&plain) * 3 / 4, "{} {}", activations(&frozen), activations(&plain));
@@ -169,7 +171,8 @@ fn a_resumed_run_may_thaw_and_freeze() {
     }
     let from = bench.path("first-fp32/checkpoint-10").display().to_string();
     let ended = run(trainer(&bench).args(train(&bench, "told", &[thawed])).args(["--resume", &from])).expect(0);
-    let told = r#"changed   model.freeze = ["bert.embeddings.*"] (was ["bert.embeddings.*", "bert.encoder.layer.0.*"])"#;
+    let told =
+        r#"changed   model.freeze = ["bert.embeddings.*"] (was ["bert.embeddings.*", "bert.encoder.layer.0.*"])"#;
     assert!(ended.stderr.contains(told), "{}", ended.text());
 }
 
