@@ -34,8 +34,12 @@ fn nccl_trains_as_mpi_does() {
         return;
     }
     for world in [2, 4] {
-        trains_as_with_mpi(world, &["micro_batch_tokens=40"]);
+        for zero in ["parallel.zero_stage=0", "parallel.zero_stage=1", "parallel.zero_stage=2", "parallel.zero_stage=3"]
+        {
+            trains_as_with_mpi(world, &["micro_batch_tokens=40", zero]);
+        }
     }
+    trains_as_with_mpi(2, &["micro_batch_tokens=40", "parallel.zero_stage=3", "parallel.recompute=all"]);
     trains_as_with_mpi(1, &[]);
 }
 

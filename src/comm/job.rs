@@ -3,6 +3,7 @@
 use super::Op;
 use crate::error::{Error, Result};
 use std::fmt::{self, Display};
+use std::sync::atomic::{AtomicU64, Ordering};
 use tch::{Device, Kind as Type, Tensor};
 
 /// The operations, as all ranks must agree on them.
@@ -100,6 +101,22 @@ impl Header {
     }
 }
 
+impl Header {
+    /// The bytes of the buffer, twice for an all-reduce, which is a reduce-scatter and an all-gather.
+    fn traffic(&self) -> u64 {
+        let times = if matches!(self.action, Action::AllReduce(_)) { 2 } else { 1 };
+        times * (self.elements * self.element.size()) as u64
+    }
+}
+
+static TRAFFIC: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes that this process's collectives have been given so far, counted as arXiv 1910.02054 (section 7) does: the
+/// buffer's size, twice for an all-reduce. What goes over a rank's link is `(world - 1) / world` of it.
+pub fn traffic() -> u64 {
+    TRAFFIC.load(Ordering::Relaxed)
+}
+
 impl Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.action {
@@ -167,6 +184,9 @@ impl Job {
             if n > 0 && overlaps && !job.in_place(rank) {
                 return fail(format!("{header}: the shard overlaps the buffer but is not this rank's part of it"));
             }
+        }
+        if world > 1 {
+            TRAFFIC.fetch_add(header.traffic(), Ordering::Relaxed);
         }
         Ok(job)
     }

@@ -19,7 +19,7 @@ pub mod solo;
 pub mod threads;
 
 pub use ffi::process::exit_now;
-pub use job::Action;
+pub use job::{Action, traffic};
 
 use crate::error::{Error, Kind, Result};
 use std::time::Duration;

@@ -28,6 +28,8 @@ pub struct Weights {
     comm: Arc<dyn Collective>,
     zero: Zero,
     parts: Vec<Part>,
+    /// The units' updates on their way from the ranks that made them.
+    updates: Vec<Option<Pending>>,
     held: Vec<Option<Held>>,
     /// How many stages hold each unit.
     holders: Vec<usize>,
@@ -62,8 +64,8 @@ impl Weights {
         };
         let parts = params.layout().units().iter().enumerate().map(one).collect::<Result<Vec<_>>>()?;
         let stages = params.layout().units().iter().flat_map(|unit| &unit.stages).max().map_or(0, |last| last + 1);
-        let holders = vec![0; parts.len()];
-        Ok(Weights { comm, zero, parts, held: (0..stages).map(|_| None).collect(), holders })
+        let (holders, updates) = (vec![0; parts.len()], parts.iter().map(|_| None).collect());
+        Ok(Weights { comm, zero, parts, updates, held: (0..stages).map(|_| None).collect(), holders })
     }
 
     /// What is sharded.
@@ -123,13 +125,24 @@ impl Weights {
         Ok(())
     }
 
-    /// Returns when the weights that were fetched for a stage are there.
+    /// Returns when the weights that were fetched for a stage are there, as the last update left them.
     ///
     /// # Errors
     /// A dead or late rank.
-    pub fn ready(&mut self, stage: usize) -> Result<()> {
+    pub fn ready(&mut self, params: &Params, stage: usize) -> Result<()> {
+        for unit in params.layout().of_stage(stage) {
+            self.updates[unit].take().map_or(Ok(()), Pending::wait)?;
+        }
         let held = self.held.get_mut(stage).and_then(Option::as_mut);
         held.and_then(|held| held.gather.take()).map_or(Ok(()), Pending::wait)
+    }
+
+    /// Returns when all updates are there.
+    ///
+    /// # Errors
+    /// A dead or late rank.
+    pub fn settle(&mut self) -> Result<()> {
+        self.updates.iter_mut().filter_map(Option::take).try_for_each(Pending::wait)
     }
 
     /// A stage has run: frees what no other stage holds.
@@ -152,11 +165,12 @@ impl Weights {
         self.parts[unit].master.as_ref()
     }
 
-    /// A unit was updated: rounds to the compute type, and starts to tell the others.
+    /// A unit was updated: rounds to the compute type, and starts to tell the others. [`Weights::ready`] waits for it, so
+    /// that the first stages of the next step need not wait for the last.
     ///
     /// # Errors
     /// Those of the collective; libtorch's.
-    pub fn publish(&mut self, params: &Params, unit: usize, what: &str) -> Result<Pending> {
+    pub fn publish(&mut self, params: &Params, unit: usize, what: &str) -> Result<()> {
         let _guard = tch::no_grad_guard();
         let Part { shard, master } = &mut self.parts[unit];
         if let (Some(master), true) = (master, params.kind() != Kind::Float) {
@@ -164,12 +178,12 @@ impl Weights {
             rounded.f_copy_(master)?;
         }
         if self.zero.shards_state() && !self.zero.shards_weights() {
-            return self.comm.start_all_gather(shard, params.flat(unit), what);
+            self.updates[unit] = Some(self.comm.start_all_gather(shard, params.flat(unit), what)?);
         }
-        Ok(Pending::done())
+        Ok(())
     }
 
-    /// All of a unit in the compute type, `[padded]`. All ranks call it.
+    /// All of a unit in the compute type, `[padded]`, once updates are [settled](Weights::settle). All ranks call it.
     ///
     /// # Errors
     /// A dead or late rank; out of memory.

@@ -55,7 +55,9 @@ impl Checkpoints {
     ///
     /// # Errors
     /// What the system said on rank 0: a full disk. The checkpoints before stay.
-    pub fn save(&self, stepper: &Stepper, state: &TrainerState) -> Result<()> {
+    pub fn save(&self, stepper: &mut Stepper, state: &TrainerState) -> Result<()> {
+        stepper.weights.settle()?;
+        let stepper = &*stepper;
         let fill = |to: Option<&Path>| -> Result<()> {
             let weights = self.write_model(stepper, to);
             let optimizer = write_optimizer(stepper, to);
@@ -79,7 +81,9 @@ impl Checkpoints {
     ///
     /// # Errors
     /// As [`Checkpoints::save`].
-    pub fn finish(&self, stepper: &Stepper, best: Option<u64>) -> Result<()> {
+    pub fn finish(&self, stepper: &mut Stepper, best: Option<u64>) -> Result<()> {
+        stepper.weights.settle()?;
+        let stepper = &*stepper;
         let result = match best {
             None => self.replace(RunDir::finished, false, |to| self.write_model(stepper, to)),
             Some(step) => self.dir.as_ref().map_or(Ok(()), |dir| copy_model(&dir.checkpoint(step), &dir.finished())),

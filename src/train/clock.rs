@@ -12,6 +12,8 @@ pub struct Clock {
     pub seconds: f64,
     /// Up to the last line.
     pub all_tokens: u64,
+    /// Bytes that collectives of steps were given, as [`crate::comm::traffic`] counts them.
+    pub communicated: u64,
     /// Steps of this process.
     pub steps: u64,
     /// Seconds from the start of the process.
@@ -27,7 +29,15 @@ impl Default for Clock {
 impl Clock {
     /// Starts now.
     pub fn new() -> Self {
-        Clock { since: Instant::now(), tokens: 0, seconds: 0.0, steps: 0, all_tokens: 0, first_step: None }
+        Clock {
+            since: Instant::now(),
+            tokens: 0,
+            seconds: 0.0,
+            communicated: 0,
+            steps: 0,
+            all_tokens: 0,
+            first_step: None,
+        }
     }
 
     /// Real tokens of all ranks over wall time since the last line.

@@ -10,36 +10,52 @@ use tch::Device;
 /// Bytes by use, in the order of [`Use::ALL`], and all together: of peaks that is the peak of the sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes {
-    /// `None` on a GPU, where libtorch counts all tensors as one.
-    pub by_use: Option<[u64; 5]>,
+    pub by_use: [u64; 5],
     pub total: u64,
 }
 
 impl Bytes {
-    /// What this rank's tensors hold now where it computes.
-    pub fn held(device: Device) -> Self {
-        Self::of(device, memory::device_current, |usage| (usage.current, usage.current.iter().sum()))
+    /// What this rank's tensors hold now where it computes. On a GPU libtorch counts all tensors as one: there weights,
+    /// gradients and optimizer state are what is `kept` of them, and activations all the rest.
+    pub fn held(device: Device, kept: [u64; 3]) -> Self {
+        Self::of(device, kept, memory::device_current, |usage| (usage.current, usage.current.iter().sum()))
     }
 
     /// The most that this rank's tensors have held there.
-    pub fn peak(device: Device) -> Self {
-        Self::of(device, memory::device_peak, |usage| (usage.peak, usage.total_peak))
+    pub fn peak(device: Device, kept: [u64; 3]) -> Self {
+        Self::of(device, kept, memory::device_peak, |usage| (usage.peak, usage.total_peak))
     }
 
-    fn of(device: Device, gpu: fn(Device) -> Option<u64>, cpu: fn(&memory::Usage) -> ([u64; 5], u64)) -> Self {
+    fn of(
+        device: Device,
+        [weights, gradients, optimizer]: [u64; 3],
+        gpu: fn(Device) -> Option<u64>,
+        cpu: fn(&memory::Usage) -> ([u64; 5], u64),
+    ) -> Self {
         if device == Device::Cpu {
             let (by_use, total) = cpu(&memory::usage());
-            return Bytes { by_use: Some(by_use), total };
+            return Bytes { by_use, total };
         }
-        Bytes { by_use: None, total: gpu(device).unwrap_or(0) }
+        let total = gpu(device).unwrap_or(0);
+        let rest = total.saturating_sub(weights + gradients + optimizer);
+        Bytes { by_use: [weights, gradients, optimizer, rest, 0], total }
     }
 
     fn json(&self) -> Value {
-        let parts = Use::ALL.iter().zip(self.by_use.iter().flatten()).map(|(what, &n)| (what.name().into(), json!(n)));
+        let parts = Use::ALL.iter().zip(self.by_use).map(|(what, n)| (what.name().into(), json!(n)));
         let mut line: Map<String, Value> = parts.collect();
         line.insert("total".into(), json!(self.total));
         line.into()
     }
+}
+
+/// From here on peaks are counted anew.
+///
+/// # Errors
+/// libtorch's.
+pub fn reset(device: Device) -> Result<()> {
+    memory::reset_peaks();
+    if device == Device::Cpu { Ok(()) } else { memory::reset_device_peak(device) }
 }
 
 /// The numbers of a [`Bytes`] as they travel.
@@ -58,17 +74,16 @@ impl MemoryReport {
     /// # Errors
     /// Those of the collective.
     pub fn gather(comm: &dyn Collective, peak: Bytes, held: Bytes) -> Result<Self> {
-        let split = peak.by_use.is_some();
         let mut all = vec![0.0; comm.world() * 2 * NUMBERS];
-        let mine = [peak, held].into_iter().flat_map(|b| b.by_use.unwrap_or_default().into_iter().chain([b.total]));
+        let mine = [peak, held].into_iter().flat_map(|b| b.by_use.into_iter().chain([b.total]));
         for (slot, bytes) in all[comm.rank() * 2 * NUMBERS..].iter_mut().zip(mine) {
             // Exact up to 9 PB.
             *slot = bytes as f64;
         }
         comm.all_reduce_f64(&mut all, Op::Sum, "memory by use")?;
-        let bytes = |numbers: &[f64]| {
-            let by_use = split.then(|| std::array::from_fn(|i| numbers[i] as u64));
-            Bytes { by_use, total: numbers[NUMBERS - 1] as u64 }
+        let bytes = |numbers: &[f64]| Bytes {
+            by_use: std::array::from_fn(|i| numbers[i] as u64),
+            total: numbers[NUMBERS - 1] as u64,
         };
         let mut rows = all.chunks_exact(NUMBERS).map(bytes);
         let (mut peak, mut held) = (Vec::new(), Vec::new());
@@ -92,14 +107,12 @@ impl MemoryReport {
     /// For a person: a row for each use and one for all together, each with the largest peak of a rank and the most
     /// that a rank held after the last step.
     pub fn rows(&self) -> Vec<Vec<String>> {
-        let largest = |of: &[Bytes], pick: &dyn Fn(&Bytes) -> Option<u64>| of.iter().filter_map(pick).max();
-        let row = |name: &str, pick: &dyn Fn(&Bytes) -> Option<u64>| {
-            let (peak, held) = (largest(&self.peak, pick)?, largest(&self.held, pick)?);
-            Some(vec![name.to_owned(), human(peak), human(held)])
+        let row = |name: &str, pick: &dyn Fn(&Bytes) -> u64| {
+            let largest = |of: &[Bytes]| human(of.iter().map(pick).max().unwrap_or_default());
+            vec![name.to_owned(), largest(&self.peak), largest(&self.held)]
         };
-        let uses = Use::ALL.iter().enumerate().filter_map(|(i, what)| row(what.name(), &|b| Some(b.by_use?[i])));
-        let all = if self.peak.iter().all(|b| b.by_use.is_some()) { "all together" } else { "all tensors on the GPU" };
-        uses.chain(row(all, &|b| Some(b.total))).collect()
+        let uses = Use::ALL.iter().enumerate().map(|(i, what)| row(what.name(), &|b| b.by_use[i]));
+        uses.chain([row("all together", &|b| b.total)]).collect()
     }
 }
 
@@ -126,8 +139,8 @@ mod tests {
     #[test]
     fn every_rank_learns_all() {
         let of = |rank: u64| {
-            let peak = Bytes { by_use: Some([10 + rank, 20 - rank, 30, 4000, 5]), total: 4040 + rank };
-            (peak, Bytes { by_use: Some([10, 20, 30, rank, 0]), total: 60 + rank })
+            let peak = Bytes { by_use: [10 + rank, 20 - rank, 30, 4000, 5], total: 4040 + rank };
+            (peak, Bytes { by_use: [10, 20, 30, rank, 0], total: 60 + rank })
         };
         for report in reports(of) {
             assert_eq!((report.peak[1], report.held[0]), (of(1).0, of(0).1));
@@ -145,20 +158,17 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_has_totals_alone() {
-        let of = |rank: u64| (Bytes { by_use: None, total: 7 + rank }, Bytes { by_use: None, total: 3 });
-        for report in reports(of) {
-            assert_eq!(report.peak_json().to_string(), r#"[{"total":7},{"total":8}]"#);
-            assert_eq!(report.rows(), [["all tensors on the GPU", "8 B", "3 B"]]);
-        }
+    fn on_a_gpu_activations_are_the_rest() {
+        let bytes = Bytes::of(Device::Cuda(0), [100, 200, 300], |_| Some(1000), |_| panic!("not the CPU"));
+        assert_eq!(bytes, Bytes { by_use: [100, 200, 300, 400, 0], total: 1000 });
     }
 
     #[test]
     fn here_it_is_measured() {
         memory::install();
         let kept = memory::during(Use::Optimizer, || tch::Tensor::zeros([1000], (tch::Kind::Double, Device::Cpu)));
-        let (held, peak) = (Bytes::held(Device::Cpu), Bytes::peak(Device::Cpu));
-        let of = |bytes: &Bytes| bytes.by_use.unwrap()[Use::Optimizer as usize];
+        let (held, peak) = (Bytes::held(Device::Cpu, [0; 3]), Bytes::peak(Device::Cpu, [0; 3]));
+        let of = |bytes: &Bytes| bytes.by_use[Use::Optimizer as usize];
         assert!(of(&held) >= 8000 && of(&peak) >= of(&held) && peak.total >= 8000, "{held:?} {peak:?}");
         drop(kept);
     }

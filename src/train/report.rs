@@ -160,7 +160,7 @@ pub fn closing(
         facts.push(("seconds to first step", format!("{:.1}", clock.first_step.unwrap_or_default())));
     }
     if state.skipped_steps > 0 {
-        facts.push(("skipped steps", state.skipped_steps.to_string()));
+        facts.push(("steps skipped", format!("{} of {}", state.skipped_steps, state.global_step)));
     }
     facts.push(("peak memory of a rank", human(peak_rss)));
     facts.push(("model", best.map_or_else(|| model.clone(), |step| format!("{model} (step {step})"))));

@@ -5,6 +5,7 @@ use crate::config::{Config, ModelInit, TaskKind};
 use crate::data::prepare::{Prepared, Target, prepare};
 use crate::data::{CacheUse, Sampler};
 use crate::error::{Context, Error, Result};
+use crate::ffi;
 use crate::models::registry::{self, DropoutOverrides};
 use crate::tasks::labels;
 use crate::text::tokenizer::Tokenizer;
@@ -41,6 +42,7 @@ impl Session {
     /// # Errors
     /// Exit 2 for what is wrong with the model folder or the data.
     pub fn open(config: Config, comm: Arc<dyn Collective>, resumed: Option<&Resumed>) -> Result<Self> {
+        ffi::set_tf32(config.parallel.tf32)?;
         let known_labels = resumed.and_then(|resumed| resumed.state.labels.clone());
         let folder = &config.model.path;
         let open = || -> Result<(Declared, usize)> {

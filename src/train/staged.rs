@@ -128,7 +128,7 @@ impl<'a> Staged<'a> {
         let (params, count) = (self.params, self.model.stages());
         weights.fetch(params, 0, true)?;
         for index in 0..count {
-            weights.ready(index)?;
+            weights.ready(params, index)?;
             if index + 1 < count {
                 weights.fetch(params, index + 1, true)?;
             }
@@ -198,7 +198,7 @@ impl Forward<'_> {
             gradients.after(params, index, &model.stage_name(index), last)?;
             weights.release(params, index)?;
             if index > first {
-                weights.ready(index - 1)?;
+                weights.ready(params, index - 1)?;
             }
         }
         // Nothing is trained: the last stage's weights are still held.

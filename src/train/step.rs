@@ -82,6 +82,12 @@ impl Stepper {
         Ok(Some(StepOutcome { loss, grad_norm, learning_rate, skipped: !finite }))
     }
 
+    /// Bytes of weights, gradients and optimizer state that this rank keeps from step to step.
+    pub fn kept(&self) -> [u64; 3] {
+        let (weights, masters) = self.weights.bytes(&self.params);
+        [weights, self.gradients.bytes(), self.optimizer.bytes() + masters]
+    }
+
     /// Whether steps may be left out.
     pub fn may_skip(&self) -> bool {
         self.scaler.is_some() || self.config.skips_non_finite
@@ -131,8 +137,7 @@ impl Stepper {
         let excess = (grad_norm + 1e-6) / limit;
         let clip = if limit > 0.0 && excess > 1.0 { excess } else { 1.0 };
         self.optimizer.begin_step();
-        let Stepper { params, weights, gradients, optimizer, comm, .. } = self;
-        let mut published = Vec::new();
+        let Stepper { model, params, weights, gradients, optimizer, comm, .. } = self;
         for (index, unit) in params.layout().units().iter().enumerate() {
             let (Some(master), Some(grads)) = (weights.master(index), gradients.owned(index, unit)) else { continue };
             let owned = weights.zero().owned(unit, comm.rank(), comm.world());
@@ -145,11 +150,12 @@ impl Stepper {
                 let slice = Slice { weights: master, grads: &grads, range, decay: group.decay };
                 optimizer.update(index, &slice, learning_rate, clip * scale)?;
             }
-            published.push(weights.publish(params, index, "updated weights")?);
+            let what = format!("updated weights of {}", model.stage_name(unit.stages[0]));
+            weights.publish(params, index, &what)?;
         }
         if let Some(scaler) = &mut self.scaler {
             scaler.stepped();
         }
-        published.into_iter().try_for_each(Pending::wait)
+        Ok(())
     }
 }

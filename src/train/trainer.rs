@@ -2,7 +2,7 @@
 
 use crate::checkpoint::run_dir::Resume;
 use crate::checkpoint::{RunDir, TrainerState};
-use crate::comm::{Collective, Op};
+use crate::comm::{Collective, Op, traffic};
 use crate::config::{Config, IntervalStrategy};
 use crate::data::{Dataset, Sampler};
 use crate::error::{Context, Result};
@@ -21,7 +21,7 @@ use crate::train::memory_report::{Bytes, MemoryReport};
 use crate::train::resumed::Resumed;
 use crate::train::session::Session;
 use crate::train::step::{StepOutcome, Stepper};
-use crate::train::{feed, report, settings};
+use crate::train::{feed, memory_report, report, settings};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -182,27 +182,28 @@ impl Trainer {
         let (rank, device) = (self.comm.rank(), self.comm.device());
         let feed = feed::feed(Arc::clone(train), sampler.clone(), rank, device, first, last)?;
         self.clock = Clock::new();
-        crate::ffi::memory::reset_peaks();
+        memory_report::reset(device)?;
         if first > last {
             self.progress.line(&format!("nothing left to train: {} of {last} steps are taken", first - 1));
         }
         for input in feed {
             let input = input?;
             let step = input.step;
-            let tokens = input.tokens;
+            let (tokens, before) = (input.tokens, traffic());
             let Some(outcome) = self.stepper.step(input, self.start.stop.raised())? else {
                 self.save()?;
                 self.progress.finish();
                 return Ok(Ended::Stopped { step: self.state.global_step });
             };
             self.clock.tokens += tokens;
+            self.clock.communicated += traffic() - before;
             self.clock.steps += 1;
             self.clock.first_step.get_or_insert_with(|| self.start.began.elapsed().as_secs_f64());
             self.state.global_step = step;
             self.state.skipped_steps += u64::from(outcome.skipped);
             self.state.epoch = step as f64 / self.steps_per_epoch as f64;
             if step == last {
-                self.held = Some(Bytes::held(device));
+                self.held = Some(Bytes::held(device, self.stepper.kept()));
             }
             self.after_step(&outcome, step == last)?;
         }
@@ -301,7 +302,7 @@ impl Trainer {
     /// Writes the checkpoint of this step, unless it is there already.
     fn save(&mut self) -> Result<()> {
         self.state.loss_scale = self.stepper.scaler.as_ref().map(settings::loss_scale);
-        let (checkpoints, stepper, state) = (&self.checkpoints, &self.stepper, &self.state);
+        let (checkpoints, stepper, state) = (&self.checkpoints, &mut self.stepper, &self.state);
         if self.saved == Some(state.global_step) {
             return Ok(());
         }
@@ -328,20 +329,22 @@ impl Trainer {
         self.clock.lap();
         self.progress.finish();
         let best = self.state.best_global_step.filter(|_| self.config.train.load_best_model_at_end);
-        self.checkpoints.finish(&self.stepper, best)?;
+        self.checkpoints.finish(&mut self.stepper, best)?;
         let mut peaks = vec![0.0; self.comm.world()];
         peaks[self.comm.rank()] = memory::peak_rss_bytes() as f64;
         self.comm.all_reduce_f64(&mut peaks, Op::Sum, "peak memory")?;
         let peaks: Vec<u64> = peaks.into_iter().map(|p| p as u64).collect();
         let device = self.comm.device();
-        let held = self.held.unwrap_or_else(|| Bytes::held(device));
-        let memory = MemoryReport::gather(self.comm.as_ref(), Bytes::peak(device), held)?;
+        let kept = self.stepper.kept();
+        let held = self.held.unwrap_or_else(|| Bytes::held(device, kept));
+        let memory = MemoryReport::gather(self.comm.as_ref(), Bytes::peak(device, kept), held)?;
         let rate = self.clock.all_tokens as f64 / self.clock.seconds.max(1e-9);
         if let Some(file) = &mut self.metrics {
             file.write(&json!({
                 "event": "summary", "step": self.state.global_step, "train_seconds": self.clock.seconds,
                 "train_tokens": self.clock.all_tokens, "train_tokens_per_second": rate,
                 "skipped_steps": self.state.skipped_steps,
+                "communicated_bytes_per_step": self.clock.communicated / self.clock.steps.max(1),
                 "seconds_to_first_step": self.clock.first_step, "seconds": self.start.began.elapsed().as_secs_f64(),
                 "peak_rss_bytes": peaks, "peak_bytes": memory.peak_json(), "persistent_bytes": memory.held_json(),
                 "best_metric": self.state.best_metric,

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Runs the same steps at every ZeRO stage and with recomputation in turn, and prints what each costs: time of a step over
+# stage 0's, bytes communicated. `--help` lists the options.
+set -euo pipefail
+# shellcheck source=SCRIPTDIR/../../launch/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../launch/common.sh"
+
+case " $* " in
+*" -h "* | *" --help "*) exec python3 tests/bench/zero_cost.py --help ;;
+esac
+launch/setup.sh
+launch/fetch.sh
+cargo build --release --quiet
+mpi_environment 2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python3 tests/bench/zero_cost.py --mpirun "mpirun ${mpi_options[*]}" --work "$work" "$@"
