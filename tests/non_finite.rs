@@ -103,22 +103,23 @@ fn a_bad_weight_of_a_layer_is_named() {
         let cause = format!("on rank 0: the weight {name}, over samples ");
         assert!(text.starts_with("step 1: ") && text.contains(&cause), "{out}: {text}");
         let named = text.split(&cause).nth(1).unwrap().split(" of data.train").next().unwrap();
-        assert_eq!(named.split(", ").count(), if world == 1 { 8 } else { named.split(", ").count() }, "{text}");
+        // Twelve samples on one rank; not all are listed.
+        assert!(world > 1 || (named.split(", ").count() == 8 && named.ends_with(" and 4 more")), "{text}");
         assert!(text.contains("learning_rate") && text.contains("on_non_finite = \"skip\""), "{text}");
     }
 }
 
-/// Finite numbers whose gradients are not: the loss is fine, the norm is the one that tells.
+/// Finite numbers, the loss among them, whose squares are not: the norm is the one that tells, and no tensor is blamed.
 #[test]
-fn a_gradient_that_overflows_is_named() {
+fn a_norm_that_overflows_ends_the_run() {
     let mut bench = Bench::new("bert-classification");
     bench.model = spoilt(&bench, "classifier.weight", 3, 2e38);
     for (world, zero) in [(1, 0), (2, 3)] {
         let (out, zero) = (format!("{world}-{zero}"), format!("parallel.zero_stage={zero}"));
         let error = bench.run(world, &out, &[&zero], &Resume::None).unwrap_err();
         let text = error.to_string();
-        assert!(error.kind() == Kind::NonFinite && text.contains("the gradient norm inf"), "{text}");
-        println!("{text}");
+        assert!(error.kind() == Kind::NonFinite && text.starts_with("step 1: the loss is 35"), "{text}");
+        assert!(text.contains("the gradient norm inf; the tensors of each micro-batch are finite: "), "{text}");
     }
 }
 
@@ -185,7 +186,9 @@ fn fp16_recovers_from_overflows() {
     let fp16 = ["parallel.precision=fp16", "parallel.loss_scale_init=16777216", "parallel.loss_scale_window=5"];
     for (world, zero) in [(1, 0), (2, 1), (2, 3)] {
         let (out, stage) = (format!("{world}-{zero}"), format!("parallel.zero_stage={zero}"));
-        let more = [&fp16[..], &[&stage, "max_steps=100", "save_steps=3", "learning_rate=3e-3", "hidden_dropout_prob=0.1"]].concat();
+        let more =
+            [&fp16[..], &[&stage, "max_steps=100", "save_steps=3", "learning_rate=3e-3", "hidden_dropout_prob=0.1"]]
+                .concat();
         bench.run(world, &out, &more, &Resume::None).unwrap();
         let (mut scale, mut skipped, mut good) = (16_777_216.0, 0, 0);
         let mut losses = Vec::new();

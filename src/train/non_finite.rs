@@ -142,7 +142,7 @@ pub fn diagnose(stepper: &mut Stepper, fault: &Fault) -> Result<Error> {
     comm.all_reduce_f64(&mut first, Op::Max, "who went bad first")?;
     let rank = -first[0];
     let cause = if rank == none {
-        "no tensor of a single micro-batch is: their sum overflows".to_owned()
+        "the tensors of each micro-batch are finite: what overflows is their sum, or the squares in the norm".to_owned()
     } else {
         let text = found.filter(|_| comm.rank() as f64 == rank).unwrap_or_default();
         let text = comm.broadcast_bytes(text.into_bytes(), rank as usize, "what went bad")?;
