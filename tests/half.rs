@@ -5,7 +5,7 @@
 use tch::{Device, Kind, Tensor};
 use trainer::ffi::memory::{Use, during, install, resize_storage, usage};
 use trainer::ffi::{self, layers};
-use trainer::nn::half::{Product, linear_by, on_cpu, product};
+use trainer::nn::precision::{Product, linear_by, on_cpu, product};
 
 const HALVES: [Kind; 2] = [Kind::BFloat16, Kind::Half];
 

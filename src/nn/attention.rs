@@ -2,7 +2,7 @@
 
 use crate::data::ragged::{Bucket, Sequences};
 use crate::ffi;
-use crate::nn::{Ctx, half};
+use crate::nn::{Ctx, precision};
 use tch::{Kind, Tensor};
 
 /// The shape of an attention and its dropout.
@@ -45,10 +45,10 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, qkv: &Tensor, bucket: &Bucket
     // Cut by columns: the three gradients are then joined once, not each filled up with zeros and added.
     let parts = rectangle.chunk(3, 1);
     let [q, k, v] = [0, 1, 2].map(|i| parts[i].view([n, longest, heads, head_dim]).transpose(1, 2));
-    let mask = padding.map(|p| p.mask.to_kind(if half::on_cpu(qkv) { Kind::Float } else { qkv.kind() }));
+    let mask = padding.map(|p| p.mask.to_kind(if precision::on_cpu(qkv) { Kind::Float } else { qkv.kind() }));
     let mask = mask.as_ref();
     let drops = ctx.is_train() && dropout > 0.0;
-    let out = if half::on_cpu(qkv) {
+    let out = if precision::on_cpu(qkv) {
         // Short sequences make small products, which libtorch's half kernels do slower than fp32, AMX or not.
         let dropout = drops.then(|| (dropout, ctx.draw()));
         ffi::layers::half_attention([&q, &k, &v], mask, scale, dropout)

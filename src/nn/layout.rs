@@ -121,7 +121,7 @@ impl Layout {
         let text: String = specs
             .iter()
             .zip(&places)
-            .map(|(s, p)| format!("{} {:?} {:?} {} {p:?};", s.name, s.shape, stages(s), s.decay))
+            .map(|(s, p)| format!("{} {:?} {:?} {} {} {p:?};", s.name, s.shape, stages(s), s.decay, s.trainable))
             .collect();
         let stages = specs.iter().map(|s| s.stage + 1).max().unwrap_or(0);
         Layout { fingerprint: rng::hash_name(&text), units, places, world, stages }

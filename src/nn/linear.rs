@@ -1,6 +1,6 @@
 //! The linear layer.
 
-use crate::nn::{Ctx, Init, ParamBuilder, ParamId, half};
+use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::Tensor;
 
 /// `y = x W^T + b`, W of shape `[out, in]`.
@@ -21,6 +21,6 @@ impl Linear {
 
     /// `[T, in]` to `[T, out]`.
     pub fn forward(&self, ctx: &Ctx, x: &Tensor) -> Tensor {
-        half::linear(x, ctx.param(self.weight), self.bias.map(|b| ctx.param(b)))
+        precision::linear(x, ctx.param(self.weight), self.bias.map(|b| ctx.param(b)))
     }
 }

@@ -8,11 +8,11 @@ pub mod attention;
 pub mod blocks;
 pub mod ctx;
 pub mod embedding;
-pub mod half;
 pub mod layout;
 pub mod linear;
 pub mod norm;
 pub mod params;
+pub mod precision;
 pub mod rng;
 
 pub use ctx::{Ctx, Pass, RowGradient};

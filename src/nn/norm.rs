@@ -1,7 +1,7 @@
 //! Normalisation layers.
 
 use crate::ffi;
-use crate::nn::{Ctx, Init, ParamBuilder, ParamId, half};
+use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::Tensor;
 
 /// Layer normalisation (arXiv 1607.06450) over the last dimension, with scale and shift.
@@ -27,7 +27,7 @@ impl LayerNorm {
     /// `[.., size]` to the same shape.
     pub fn forward(&self, ctx: &Ctx, x: &Tensor) -> Tensor {
         let (weight, bias) = (ctx.param(self.weight), ctx.param(self.bias));
-        if half::on_cpu(x) {
+        if precision::on_cpu(x) {
             return ffi::layers::half_layer_norm(x, weight, bias, self.eps)
                 .unwrap_or_else(|e| panic!("layer norm of {:?}: {e}", x.size()));
         }

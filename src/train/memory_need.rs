@@ -1,7 +1,7 @@
 //! What a run would need of a rank's memory, and the lowest ZeRO stage that fits.
 
 use crate::comm::{Collective, Op};
-use crate::config::{Config, ZeroStage};
+use crate::config::{Config, Precision, ZeroStage};
 use crate::error::{Error, Result};
 use crate::ffi::memory::device_total;
 use crate::nn::Layout;
@@ -106,11 +106,19 @@ pub fn choose(config: &Config, shaped: &Shaped, comm: &dyn Collective) -> Result
     }
     let list: Vec<String> =
         needs.iter().map(|(zero, need)| format!("stage {}: {}", zero.stage(), human(need.total()))).collect();
+    let mut ways = vec!["more ranks", "a smaller train.micro_batch_tokens"];
+    if parallel.precision == Precision::Fp32 {
+        ways.push("parallel.precision = \"bf16\"");
+    }
+    if settings::recompute(config) == Recompute::None {
+        ways.push("parallel.recompute = \"all\"");
+    }
     Err(Error::input(format!(
-        "parallel.zero_stage = \"auto\": nothing fits into {} a rank ({}); more ranks, parallel.precision = \"bf16\", \
-         parallel.recompute = \"all\" or a smaller train.micro_batch_tokens take less",
+        "parallel.zero_stage = \"auto\": nothing fits into {} a rank ({}, of it {} activations); what takes less: {}",
         human(limit),
-        list.join(", ")
+        list.join(", "),
+        human(activations),
+        ways.join(", ")
     )))
 }
 

@@ -3,7 +3,7 @@
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::import::Report;
 use crate::comm::Collective;
-use crate::config::{Config, ModelInit};
+use crate::config::{Config, Precision, Recompute, ZeroStage};
 use crate::data::prepare::Prepared;
 use crate::observe::logs::{self, tell};
 use crate::observe::memory::human;
@@ -30,13 +30,10 @@ pub fn header(session: &Session, resumed: Option<&Resumed>, schedule: &Schedule,
     }
     let Session { config, loaded, data, .. } = session;
     let family = loaded.model.backbone.config_json().get("model_type").and_then(Value::as_str).unwrap_or("?");
-    let units = loaded.params.layout().units();
-    let frozen: i64 = units.iter().filter(|unit| !unit.is_trained()).map(|unit| unit.numel).sum();
-    let frozen = if frozen > 0 { format!(", {} of them frozen", count(frozen)) } else { String::new() };
     let parameters = count(loaded.params.numel());
     let mut lines = vec![
         format!("trainer   {}", env!("CARGO_PKG_VERSION")),
-        format!("model     {} ({family}, {parameters} parameters{frozen})", config.model.path.display()),
+        format!("model     {} ({family}, {parameters} parameters{})", config.model.path.display(), marks(session)),
     ];
     if let Some(Resumed { from, state, .. }) = resumed {
         let (step, ranks) = (state.global_step, state.world);
@@ -66,12 +63,39 @@ pub fn header(session: &Session, resumed: Option<&Resumed>, schedule: &Schedule,
     let (world, backend) = (comm.world(), comm.name());
     let device = device(comm);
     lines.push(format!("ranks     {world} ({backend}, {device}, {threads} thread{} each)", plural(threads as usize)));
+    lines.push(format!("parallel  {}", parallel(session)));
     lines.push(format!("output    {}", config.output_dir.display()));
-    if resumed.is_none() && config.model.init == ModelInit::Random {
-        lines.push(format!("fresh     all weights: drawn from seed {}", config.seed));
-    }
     lines.extend(weights(&loaded.report));
     tell(&lines.join("\n"));
+}
+
+/// What is not trained, and what does not come from a file.
+fn marks(session: &Session) -> String {
+    let params = &session.loaded.params;
+    let frozen = params.ids().map(|id| params.spec(id)).filter(|spec| !spec.trainable).map(|spec| spec.numel()).sum();
+    let frozen = if frozen > 0 { format!(", {} of them frozen", count(frozen)) } else { String::new() };
+    let random = if session.starts_at_random { ", random weights" } else { "" };
+    frozen + random
+}
+
+/// How the model is held and computed: `ZeRO 2, bf16, gradients in fp32, recompute all`.
+fn parallel(session: &Session) -> String {
+    let Session { config, loaded, .. } = session;
+    let parallel = &config.parallel;
+    let chosen = if parallel.zero_stage == ZeroStage::Auto { " (auto)" } else { "" };
+    let mut words = vec![format!("ZeRO {}{chosen}", loaded.weights.zero().stage()), parallel.precision.to_string()];
+    if parallel.precision != Precision::Fp32 {
+        words.push(format!("gradients in {}", parallel.reduce_dtype));
+    }
+    if parallel.tf32 {
+        words.push("tf32".to_owned());
+    }
+    match parallel.recompute {
+        Recompute::None => {}
+        Recompute::All => words.push("recompute all".to_owned()),
+        Recompute::KeepEvery(n) => words.push(format!("recompute all but every {n}. stage")),
+    }
+    words.join(", ")
 }
 
 fn plural(n: usize) -> &'static str {

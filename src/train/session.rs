@@ -31,6 +31,8 @@ pub struct Session {
     pub loaded: Loaded,
     pub data: Data,
     pub max_length: usize,
+    /// Whether no weight comes from a file.
+    pub starts_at_random: bool,
 }
 
 impl Session {
@@ -81,7 +83,8 @@ impl Session {
             },
         };
         let loaded = comm.agree(shaped.load(&comm, &holding), "loading the model")?;
-        let session = Session { config, comm, loaded, data, max_length };
+        let starts_at_random = holding.from == Source::Random;
+        let session = Session { config, comm, loaded, data, max_length, starts_at_random };
         same_everywhere::check(&session, resumed.map_or(0, |resumed| resumed.state.global_step))?;
         Ok(session)
     }
