@@ -330,7 +330,8 @@ mod tests {
             for x in [x.shallow_clone(), x.to_kind(Kind::BFloat16)] {
                 let exact = x.to_kind(Kind::Double).square().sum(Kind::Double).double_value(&[]);
                 let ours = sum_of_squares(&x).unwrap();
-                assert!((ours - exact).abs() <= 1e-6 * exact, "{n}: {ours} and {exact}");
+                // A norm in f32 is off by half of 2^-23, its square by twice that; longer sums by less.
+                assert!((ours - exact).abs() <= 5e-7 * exact, "{n}: {ours} and {exact}");
             }
         }
     }

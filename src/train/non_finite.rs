@@ -6,7 +6,7 @@ use crate::comm::Op;
 use crate::data::batch::Batch;
 use crate::error::{Error, Kind, Result};
 use crate::models::Border;
-use crate::nn::{Params, Pass, RowGradient};
+use crate::nn::{ParamId, Params, Pass, RowGradient};
 use crate::parallel::Rows;
 use crate::tasks::Model;
 use crate::train::staged::Staged;
@@ -45,14 +45,14 @@ impl Watch {
 
     /// A stage has run forward.
     pub fn ran(&self, model: &Model, params: &Params, stage: usize, output: &Border, batch: &Batch) {
-        for id in params.layout().of_stage(stage).flat_map(|unit| &params.layout().units()[unit].members) {
-            if is_bad(params.view(*id)) {
-                self.note(|| format!("the weight {}", params.spec(*id).name));
-            }
-        }
-        for tensor in output.iter().filter(|tensor| is_bad(tensor)) {
-            self.note(|| format!("the output of the {}{}", model.stage_name(stage), samples(tensor, batch)));
-        }
+        let Some(bad) = output.iter().find(|tensor| is_bad(tensor)) else { return };
+        // A weight that no sample has used is not the cause: a row of a table.
+        let weight = members(params, stage).find(|id| is_bad(params.view(*id)));
+        let what = match weight {
+            Some(id) => format!("the weight {}", name_of(model, params, id)),
+            None => format!("the output of the {}", model.stage_name(stage)),
+        };
+        self.note(|| format!("{what}{}", samples(bad, batch)));
     }
 
     /// The losses `[B]` are known.
@@ -64,10 +64,8 @@ impl Watch {
 
     /// A stage has run backward; `border` is the gradient that it hands to the stage before.
     pub fn returned(&self, model: &Model, params: &Params, stage: usize, border: &Border, batch: &Batch) {
-        for id in params.layout().of_stage(stage).flat_map(|unit| &params.layout().units()[unit].members) {
-            if is_bad(&params.view(*id).grad()) {
-                self.note(|| format!("the gradient of {}{}", params.spec(*id).name, named(&batch.samples)));
-            }
+        for id in members(params, stage).filter(|id| is_bad(&params.view(*id).grad())) {
+            self.note(|| format!("the gradient of {}{}", name_of(model, params, id), named(&batch.samples)));
         }
         for tensor in border.iter().filter(|tensor| is_bad(tensor)) {
             let name = model.stage_name(stage);
@@ -76,12 +74,23 @@ impl Watch {
     }
 
     /// Backward has found the gradient of looked-up rows.
-    pub fn looked_up(&self, params: &Params, found: &RowGradient, batch: &Batch) {
+    pub fn looked_up(&self, model: &Model, params: &Params, found: &RowGradient, batch: &Batch) {
         if is_bad(&found.grad) {
-            let name = &params.spec(found.table).name;
+            let name = name_of(model, params, found.table);
             self.note(|| format!("the gradient of {name}{}", samples(&found.grad, batch)));
         }
     }
+}
+
+/// What a stage computes with.
+fn members(params: &Params, stage: usize) -> impl Iterator<Item = ParamId> {
+    params.layout().of_stage(stage).flat_map(|unit| params.layout().units()[unit].members.iter().copied())
+}
+
+/// As Hugging Face calls it.
+fn name_of(model: &Model, params: &Params, id: ParamId) -> String {
+    let names = model.backbone.hf_names();
+    names.exported(names.of(&params.spec(id).name)).join(" + ")
 }
 
 fn is_bad(tensor: &Tensor) -> bool {
@@ -133,7 +142,7 @@ pub fn diagnose(stepper: &mut Stepper, fault: &Fault) -> Result<Error> {
     comm.all_reduce_f64(&mut first, Op::Max, "who went bad first")?;
     let rank = -first[0];
     let cause = if rank == none {
-        "no tensor of a single micro-batch is: their sum overflows".to_owned()
+        "the tensors of each micro-batch are finite: what overflows is their sum, or the squares in the norm".to_owned()
     } else {
         let text = found.filter(|_| comm.rank() as f64 == rank).unwrap_or_default();
         let text = comm.broadcast_bytes(text.into_bytes(), rank as usize, "what went bad")?;

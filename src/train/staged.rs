@@ -186,7 +186,7 @@ impl Forward<'_> {
                 roots.clear();
                 for found in kept.ctx.row_gradients() {
                     if let Some(watch) = watch {
-                        watch.looked_up(params, &found, batch);
+                        watch.looked_up(model, params, &found, batch);
                     }
                     gradients.add_rows(params, &found)?;
                 }

@@ -343,6 +343,7 @@ impl Trainer {
             file.write(&json!({
                 "event": "summary", "step": self.state.global_step, "train_seconds": self.clock.seconds,
                 "train_tokens": self.clock.all_tokens, "train_tokens_per_second": rate,
+                "skipped_steps": self.state.skipped_steps,
                 "communicated_bytes_per_step": self.clock.communicated / self.clock.steps.max(1),
                 "seconds_to_first_step": self.clock.first_step, "seconds": self.start.began.elapsed().as_secs_f64(),
                 "peak_rss_bytes": peaks, "peak_bytes": memory.peak_json(), "persistent_bytes": memory.held_json(),

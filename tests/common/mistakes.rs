@@ -40,12 +40,13 @@ pub fn mistakes(bench: &Bench) -> Vec<Mistake> {
     configuration(&mut book);
     data(&mut book);
     models(&mut book);
+    frozen(&mut book);
     folders(&mut book);
     let number = "the loss is";
     book.add("a loss that is not finite", &["learning_rate=1e30", "warmup_steps=0"], &[number, "learning_rate"]);
-    if let Some(mistake) = book.mistakes.last_mut() {
-        mistake.code = 4;
-    }
+    let sharded = ["learning_rate=1e30", "warmup_steps=0", "max_grad_norm=0", "parallel.zero_stage=3"];
+    book.add("the same, sharded", &sharded, &[number, "the first tensor that is not finite, on rank ", "over sample"]);
+    book.mistakes.iter_mut().rev().take(2).for_each(|mistake| mistake.code = 4);
     book.mistakes
 }
 
@@ -180,6 +181,20 @@ fn models(book: &mut Book) {
     book.add("sequences longer than the model takes", &["max_length=65"], &["data.max_length = 65", "at most 64"]);
 }
 
+fn frozen(book: &mut Book) {
+    book.add(
+        "a pattern that matches no weight",
+        &[r#"model.freeze=["bert.embeddings.*", "encoder.*"]"#],
+        &["model.freeze: no weight is called \"encoder.*\"", "bert.embeddings.word_embeddings.weight"],
+    );
+    book.add(
+        "a part of what is one weight",
+        &[r#"model.freeze=["bert.encoder.layer.1.attention.self.query.*"]"#],
+        &["model.freeze: bert.encoder.layer.1.attention.self.query.weight, ", "freeze all of them or none"],
+    );
+    book.add("everything frozen", &[r#"model.freeze=["*"]"#], &["model.freeze: nothing is left to train"]);
+}
+
 fn folders(book: &mut Book) {
     let file = book.write("a-file", "");
     book.add("an output folder below a file", &[&format!("output_dir={file}/run")], &["output_dir", &file]);
@@ -262,7 +277,8 @@ pub fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-fn edit(path: &Path, change: impl Fn(&mut Value)) {
+/// Changes a JSON file.
+pub fn edit(path: &Path, change: impl Fn(&mut Value)) {
     let mut json = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     change(&mut json);
     fs::write(path, json.to_string()).unwrap();

@@ -3,6 +3,7 @@
 
 pub mod doubles;
 pub mod mistakes;
+pub mod models;
 pub mod process;
 pub mod reference;
 pub mod runs;

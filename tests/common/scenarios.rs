@@ -66,15 +66,16 @@ pub fn stopped_with_a_checkpoint(bench: &Bench, ended: Ended, out: &str) {
 
 /// A disk on which the first checkpoint fits and the second does not: the run says so and ends with exit code 1, the
 /// first checkpoint stays and can be gone on from, and no part of the second is left.
-pub fn a_full_disk(bench: &Bench, launch: Launch) {
-    const MORE: [&str; 3] = ["save_steps=5", "hidden_dropout_prob=0.1", "attention_probs_dropout_prob=0.1"];
-    run(launch(bench).args(train(bench, "whole", &MORE))).expect(0);
+pub fn a_full_disk(bench: &Bench, launch: Launch, zero: u8) {
+    let zero = format!("parallel.zero_stage={zero}");
+    let more = ["save_steps=5", "hidden_dropout_prob=0.1", "attention_probs_dropout_prob=0.1", &zero];
+    run(launch(bench).args(train(bench, "whole", &more))).expect(0);
     let one = size_on_disk(&bench.path("whole/checkpoint-5"));
     let (disk, copy) = (bench.path("disk"), bench.path("copy"));
     fs::create_dir(&disk).unwrap();
     fs::create_dir(&copy).unwrap();
     let mut inner = launch(bench);
-    inner.args(train(bench, "disk/run", &MORE));
+    inner.args(train(bench, "disk/run", &more));
     let Some(mut command) = on_a_small_disk(bench, &inner, one * 3 / 2, &disk, &copy) else { return };
 
     let ended = run(&mut command).expect(1);
@@ -83,7 +84,7 @@ pub fn a_full_disk(bench: &Bench, launch: Launch) {
     assert!(text.contains("trainer: error: checkpoint of step 10 not written"), "{text}");
     assert!(text.contains("No space left on device") && text.contains("--resume auto"), "{text}");
     assert_eq!(names(&copy.join("run")), [".lock", "checkpoint-5", "config.toml", "metrics.jsonl"]);
-    run(launch(bench).args(train(bench, "copy/run", &MORE)).args(["--resume", "auto"])).expect(0);
+    run(launch(bench).args(train(bench, "copy/run", &more)).args(["--resume", "auto"])).expect(0);
     assert_eq!(bench.steps("copy/run"), bench.steps("whole"), "resumed with room enough");
 }
 
