@@ -48,6 +48,11 @@ impl State {
         params.members(unit, whole).map(|(id, part)| (self.of(&params.spec(id).name), part)).collect()
     }
 
+    /// Whether a file has this state of a parameter.
+    pub fn is_in(self, file: &TensorFile, parameter: &str) -> bool {
+        file.contains(&self.of(parameter))
+    }
+
     /// One unit's buffer, f32 `[padded]` on the CPU. With `thawed`, a parameter that the file lacks was not trained then,
     /// and its state is zero.
     ///

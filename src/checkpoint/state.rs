@@ -4,14 +4,15 @@ use crate::checkpoint::folder::write_file;
 use crate::error::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The file's name in a checkpoint.
 pub const FILE: &str = "trainer_state.json";
 const FORMAT: u32 = 1;
 
-/// Where a run stands after `global_step` steps.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Where a run stands after `global_step` steps; the default is its beginning.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainerState {
     /// The version of this file.
     pub format: u32,
@@ -24,6 +25,10 @@ pub struct TrainerState {
     /// Those of them that updated nothing: their gradients overflowed (fp16), or the loss was not finite.
     #[serde(default)]
     pub skipped_steps: u64,
+    /// The updates that a run had made when AdamW's moments of a parameter, by its native name, began: those of weights
+    /// that were frozen before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moments_began: BTreeMap<String, u64>,
     /// The dynamic loss scale; with fp16 alone.
     #[serde(default)]
     pub loss_scale: Option<LossScale>,
@@ -95,6 +100,7 @@ mod tests {
             epoch: 0.1 + 0.2,
             max_steps: 20,
             skipped_steps: 3,
+            moments_began: BTreeMap::from([("layer.0.mlp.up.weight".into(), 5)]),
             loss_scale: Some(LossScale { scale: 32768.0, good_steps: 9 }),
             best_metric: Some(0.9),
             best_global_step: Some(10),

@@ -78,7 +78,6 @@ pub struct Layout {
     units: Vec<Unit>,
     places: Vec<(usize, Range<i64>)>,
     world: usize,
-    stages: usize,
     fingerprint: u64,
 }
 
@@ -123,8 +122,7 @@ impl Layout {
             .zip(&places)
             .map(|(s, p)| format!("{} {:?} {:?} {} {} {p:?};", s.name, s.shape, key(s, 0), s.decay, world))
             .collect();
-        let stages = specs.iter().map(|s| s.stage + 1).max().unwrap_or(0);
-        Layout { fingerprint: rng::hash_name(&text), units, places, world, stages }
+        Layout { fingerprint: rng::hash_name(&text), units, places, world }
     }
 
     /// The units, in the order of the stages that own them.
@@ -142,6 +140,11 @@ impl Layout {
         self.world
     }
 
+    /// The stages that compute with any of it, counted from the first.
+    pub fn stages(&self) -> usize {
+        self.units.iter().flat_map(|unit| &unit.stages).max().map_or(0, |last| last + 1)
+    }
+
     /// Elements of a unit's buffer, the padding included.
     pub fn padded(&self, unit: usize) -> i64 {
         self.units[unit].shard * self.world as i64
@@ -155,7 +158,7 @@ impl Layout {
     /// The earliest stage with something to train: backward ends there. The number of stages when nothing is trained.
     pub fn first_trained_stage(&self) -> usize {
         let trained = self.units.iter().filter(|unit| unit.is_trained());
-        trained.filter_map(|unit| unit.stages.first().copied()).min().unwrap_or(self.stages)
+        trained.filter_map(|unit| unit.stages.first().copied()).min().unwrap_or_else(|| self.stages())
     }
 
     /// A hash of the layout, to be compared between ranks.

@@ -33,6 +33,8 @@ pub struct AdamW {
     config: AdamWConfig,
     moments: Vec<Option<Moments>>,
     step: u64,
+    /// Of each unit: ranges whose state began at zero after this many steps, where that is not 0.
+    late: Vec<Vec<(Range<i64>, u64)>>,
 }
 
 /// A contiguous part of a flat buffer: its gradients, and whether weight decay applies.
@@ -44,6 +46,8 @@ pub struct Slice<'a> {
     pub grads: &'a Tensor,
     pub range: Range<i64>,
     pub decay: bool,
+    /// The steps that the optimizer had taken when this range's state began.
+    pub began: u64,
 }
 
 impl AdamW {
@@ -56,12 +60,39 @@ impl AdamW {
             Ok(Moments { exp_avg: w.f_zeros_like()?, exp_avg_sq: w.f_zeros_like()? })
         };
         let all = buffers.into_iter().map(|buffer| buffer.map(zeros).transpose());
-        Ok(AdamW { config, moments: memory::during(Use::Optimizer, || all.collect::<Result<_>>())?, step: 0 })
+        let moments: Vec<_> = memory::during(Use::Optimizer, || all.collect::<Result<_>>())?;
+        let late = moments.iter().map(|_| Vec::new()).collect();
+        Ok(AdamW { config, moments, step: 0, late })
     }
 
     /// The moments of a unit that is trained.
     pub fn moments(&self, unit: usize) -> Option<&Moments> {
         self.moments[unit].as_ref()
+    }
+
+    /// Says that the state of a range of a unit began at zero after `began` steps: weights that were frozen before. The
+    /// correction of its bias (arXiv 1412.6980, section 3) counts from there.
+    pub fn begin_late(&mut self, unit: usize, range: Range<i64>, began: u64) {
+        if began > 0 {
+            self.late[unit].push((range, began));
+            self.late[unit].sort_unstable_by_key(|(range, _)| range.start);
+        }
+    }
+
+    /// Cuts a range of a unit into parts of one age, each with the steps after which its state began.
+    pub fn ages(&self, unit: usize, range: &Range<i64>) -> Vec<(Range<i64>, u64)> {
+        let mut parts = Vec::new();
+        let mut start = range.start;
+        for (late, began) in &self.late[unit] {
+            let (from, to) = (late.start.max(start), late.end.min(range.end));
+            if from < to {
+                parts.extend([(start..from, 0), (from..to, *began)]);
+                start = to;
+            }
+        }
+        parts.push((start..range.end, 0));
+        parts.retain(|(part, _)| !part.is_empty());
+        parts
     }
 
     /// Bytes of the state.
@@ -97,7 +128,7 @@ impl AdamW {
             beta2: self.config.beta2,
             epsilon: self.config.epsilon,
             weight_decay: if slice.decay { self.config.weight_decay } else { 0.0 },
-            step: self.step,
+            step: self.step - slice.began,
             grad_scale,
         };
         // The kernel takes one type for all, and the state is f32.
@@ -130,7 +161,7 @@ mod tests {
             let grads = Tensor::from_slice(&g);
             adamw.begin_step();
             for (range, decay) in [(0..2, true), (2..4, false)] {
-                let slice = Slice { weights: &weights, grads: &grads, range, decay };
+                let slice = Slice { weights: &weights, grads: &grads, range, decay, began: 0 };
                 adamw.update(0, &slice, lr, scale).unwrap();
             }
             for i in 0..4 {
@@ -149,5 +180,38 @@ mod tests {
             assert!((f64::from(*ours) - hand).abs() < 1e-6, "{ours} and {hand}");
         }
         assert_eq!(adamw.steps(), 5);
+    }
+
+    #[test]
+    fn late_ranges_are_cut_out() {
+        let w = Tensor::zeros([20], (Kind::Float, tch::Device::Cpu));
+        let config = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-6, weight_decay: 0.1 };
+        let mut adamw = AdamW::new(config, [Some(&w)]).unwrap();
+        assert_eq!(adamw.ages(0, &(0..20)), [(0..20, 0)]);
+        adamw.begin_late(0, 12..15, 7);
+        adamw.begin_late(0, 0..5, 3);
+        assert_eq!(adamw.ages(0, &(0..20)), [(0..5, 3), (5..12, 0), (12..15, 7), (15..20, 0)]);
+        assert_eq!(adamw.ages(0, &(3..13)), [(3..5, 3), (5..12, 0), (12..13, 7)]);
+        assert_eq!(adamw.ages(0, &(15..20)), [(15..20, 0)]);
+    }
+
+    /// What begins late moves as what begins at once.
+    #[test]
+    fn a_late_start_is_a_start() {
+        let config = AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
+        let zeros = || Tensor::zeros([4], (Kind::Float, tch::Device::Cpu));
+        let grads = Tensor::from_slice(&[1.0f32, -2.0, 0.5, 3.0]);
+        let (early, late) = (zeros(), zeros());
+        let mut first = AdamW::new(config, [Some(&early)]).unwrap();
+        let mut second = AdamW::new(config, [Some(&late)]).unwrap();
+        second.set_steps(1000);
+        for _ in 0..5 {
+            for (adamw, weights, began) in [(&mut first, &early, 0), (&mut second, &late, 1000)] {
+                adamw.begin_step();
+                let slice = Slice { weights, grads: &grads, range: 0..4, decay: false, began };
+                adamw.update(0, &slice, 0.01, 1.0).unwrap();
+            }
+        }
+        assert!(early.equal(&late), "{early:?} and {late:?}");
     }
 }

@@ -228,20 +228,22 @@ impl Gradients {
     /// A dead or late rank; libtorch's.
     pub fn norm(&self, params: &Params) -> Result<f64> {
         let rank = self.comm.rank();
-        let mut squares = 0.0;
+        // On the device: the host asks once.
+        let mut squares = Tensor::zeros([], (Kind::Double, params.device()));
         for (held, unit) in self.parts.iter().zip(params.layout().units()) {
             let own = unit.shard_of(rank);
-            squares += match (&held.rows, &held.sum) {
+            match (&held.rows, &held.sum) {
                 (Some(rows), _) => {
                     let (range, _) = self.rows.within(&unit.rows(&own), 0);
-                    sum_of_squares(&rows.narrow(0, range.start, range.end - range.start).f_view(-1)?)?
+                    let rows = rows.narrow(0, range.start, range.end - range.start);
+                    add_squares(&mut squares, &rows.f_view(-1)?)?;
                 }
-                (None, Some(sum)) if self.zero.shards_gradients() => sum_of_squares(sum)?,
-                (None, Some(sum)) => sum_of_squares(&part(sum, &own))?,
-                (None, None) => 0.0,
-            };
+                (None, Some(sum)) if self.zero.shards_gradients() => add_squares(&mut squares, sum)?,
+                (None, Some(sum)) => add_squares(&mut squares, &part(sum, &own))?,
+                (None, None) => {}
+            }
         }
-        let mut total = [squares];
+        let mut total = [squares.double_value(&[])];
         self.comm.all_reduce_f64(&mut total, Op::Sum, "gradient norm")?;
         Ok(total[0].sqrt())
     }
@@ -296,26 +298,24 @@ fn collect_in(params: &Params, unit: usize, buffer: Option<&Tensor>) -> Result<(
     }
 }
 
-/// The sum of squares of a flat tensor. Short runs are summed in f32, the runs in f64: over millions of elements
-/// one f32 sum is off by more than a different number of ranks may change.
-fn sum_of_squares(x: &Tensor) -> Result<f64> {
+/// Adds the sum of squares of a flat tensor to `total`, an f64 scalar on its device. Short runs are summed in f32, the
+/// runs in f64: over millions of elements one f32 sum is off by more than a different number of ranks may change.
+fn add_squares(total: &mut Tensor, x: &Tensor) -> Result<()> {
     const RUN: i64 = 1024;
     /// Half precision is widened in pieces.
     const PIECE: i64 = RUN << 12;
-    let mut total = 0.0;
     let n = x.numel() as i64;
     for start in (0..n).step_by(PIECE as usize) {
         let piece = x.f_narrow(0, start, PIECE.min(n - start))?.f_to_kind(Kind::Float)?;
         let n = piece.numel() as i64;
         let whole = n / RUN * RUN;
-        for (part, run) in
-            [(piece.f_narrow(0, 0, whole)?, RUN), (piece.f_narrow(0, whole, n - whole)?, (n - whole).max(1))]
-        {
+        let rest = n - whole;
+        for (part, run) in [(piece.f_narrow(0, 0, whole)?, RUN), (piece.f_narrow(0, whole, rest)?, rest.max(1))] {
             let norms = part.f_view([-1, run])?.f_norm_scalaropt_dim(2, [1i64].as_slice(), false)?;
-            total += norms.f_to_kind(Kind::Double)?.f_square()?.f_sum(Kind::Double)?.double_value(&[]);
+            _ = total.f_add_(&norms.f_to_kind(Kind::Double)?.f_square()?.f_sum(Kind::Double)?)?;
         }
     }
-    Ok(total)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -329,7 +329,9 @@ mod tests {
             let x = Tensor::arange(n, (Kind::Float, Device::Cpu)).sin() + 1.0;
             for x in [x.shallow_clone(), x.to_kind(Kind::BFloat16)] {
                 let exact = x.to_kind(Kind::Double).square().sum(Kind::Double).double_value(&[]);
-                let ours = sum_of_squares(&x).unwrap();
+                let mut ours = Tensor::zeros([], (Kind::Double, Device::Cpu));
+                add_squares(&mut ours, &x).unwrap();
+                let ours = ours.double_value(&[]);
                 // A norm in f32 is off by half of 2^-23, its square by twice that; longer sums by less.
                 assert!((ours - exact).abs() <= 5e-7 * exact, "{n}: {ours} and {exact}");
             }

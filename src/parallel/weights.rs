@@ -4,6 +4,7 @@ use crate::comm::{Action, Collective, Pending, Request};
 use crate::error::Result;
 use crate::ffi::memory::{self, Use};
 use crate::nn::Params;
+use crate::nn::layout::{Content, Unit};
 use crate::nn::params::part;
 use crate::parallel::{Zero, whole};
 use std::collections::BTreeMap;
@@ -45,7 +46,7 @@ impl Weights {
     /// Out of memory.
     pub fn new(params: &Params, comm: Arc<dyn Collective>, zero: Zero, trains: bool) -> Result<Self> {
         let (rank, world, options) = (comm.rank(), comm.world(), (params.kind(), params.device()));
-        let one = |(index, unit): (usize, &crate::nn::layout::Unit)| -> Result<Part> {
+        let one = |(index, unit): (usize, &Unit)| -> Result<Part> {
             let own = unit.shard_of(rank);
             let shard = if zero.shards_weights() {
                 memory::during(Use::Weights, || Tensor::f_zeros([unit.shard], options))?
@@ -104,7 +105,7 @@ impl Weights {
             return Ok(());
         }
         let layout = params.layout();
-        let is_table = |u: usize| layout.units()[u].content == crate::nn::layout::Content::Table;
+        let is_table = |u: usize| layout.units()[u].content == Content::Table;
         let units: Vec<usize> = layout.of_stage(stage).filter(|&u| tables || !is_table(u)).collect();
         let missing: Vec<usize> = units.iter().copied().filter(|&u| self.holders[u] == 0).collect();
         let what = format!("weights of stage {stage}");

@@ -10,6 +10,7 @@ use crate::checkpoint::{RunDir, TrainerState, export, folder};
 use crate::comm::Collective;
 use crate::error::{Context, Result};
 use crate::models::hf_names::HfNames;
+use crate::nn::params::part;
 use crate::parallel::whole;
 use crate::train::step::Stepper;
 use std::fs;
@@ -59,8 +60,8 @@ impl Checkpoints {
         stepper.weights.settle()?;
         let stepper = &*stepper;
         let fill = |to: Option<&Path>| -> Result<()> {
-            let weights = self.write_model(stepper, to);
-            let optimizer = write_optimizer(stepper, to);
+            let weights = self.write_model(stepper, to)?;
+            let optimizer = write_optimizer(stepper, to)?;
             weights.and(optimizer)?;
             to.map_or(Ok(()), |to| state.write(to))
         };
@@ -85,7 +86,7 @@ impl Checkpoints {
         stepper.weights.settle()?;
         let stepper = &*stepper;
         let result = match best {
-            None => self.replace(RunDir::finished, false, |to| self.write_model(stepper, to)),
+            None => self.replace(RunDir::finished, false, |to| self.write_model(stepper, to)?),
             Some(step) => self.dir.as_ref().map_or(Ok(()), |dir| copy_model(&dir.checkpoint(step), &dir.finished())),
         };
         self.comm.agree(result.map_err(|e| e.context("final model not written")), "saving the final model")
@@ -107,7 +108,9 @@ impl Checkpoints {
         if filled { result } else { fill(None).and(result) }
     }
 
-    fn write_model(&self, stepper: &Stepper, to: Option<&Path>) -> Result<()> {
+    /// The outer error is one of gathering, after which this rank is out of step; the inner one is a file's, which waits
+    /// until all is gathered.
+    fn write_model(&self, stepper: &Stepper, to: Option<&Path>) -> Result<Result<()>> {
         let Stepper { model, params, weights, .. } = stepper;
         let files = to.map_or(Ok(()), |to| export::write_files(to, &model.config_json(params.kind()), &self.origin));
         let path = to.map(|to| to.join("model.safetensors"));
@@ -116,12 +119,12 @@ impl Checkpoints {
             let whole = weights.whole(params, unit)?;
             file.write(|| export::parts(params, &self.names, unit, &whole));
         }
-        files.and(file.finish())
+        Ok(files.and(file.finish()))
     }
 }
 
-/// Writes `optimizer/` into a checkpoint folder.
-fn write_optimizer(stepper: &Stepper, to: Option<&Path>) -> Result<()> {
+/// Writes `optimizer/` into a checkpoint folder; the errors are those of [`Checkpoints::write_model`].
+fn write_optimizer(stepper: &Stepper, to: Option<&Path>) -> Result<Result<()>> {
     let Stepper { params, weights, optimizer, comm, .. } = stepper;
     let made = to.map_or(Ok(()), |to| {
         let folder = to.join("optimizer");
@@ -146,7 +149,7 @@ fn write_optimizer(stepper: &Stepper, to: Option<&Path>) -> Result<()> {
         }
         result = result.and(masters.finish());
     }
-    result
+    Ok(result)
 }
 
 /// Makes `final/` of a checkpoint's model.
@@ -161,20 +164,29 @@ fn copy_model(from: &Path, target: &Path) -> Result<()> {
     })
 }
 
-/// Takes up the optimizer's state of a checkpoint that has seen `steps` steps; with `thawed`, some weights may not have
-/// been trained then.
+/// Takes up the optimizer's state of a checkpoint. With `thaws`, weights that were frozen then may be trained now: their
+/// state begins here, and `state` notes that.
 ///
 /// # Errors
 /// Exit 2, naming the tensor: one that is missing or has another shape.
-pub fn read_optimizer(stepper: &mut Stepper, from: &Path, steps: u64, thawed: bool) -> Result<()> {
+pub fn read_optimizer(stepper: &mut Stepper, from: &Path, state: &mut TrainerState, thaws: bool) -> Result<()> {
     let Stepper { params, weights, optimizer, comm, .. } = stepper;
+    let steps = state.global_step - state.skipped_steps;
     let file = TensorFile::open(&from.join(MOMENTS))?;
     for (index, unit) in params.layout().units().iter().enumerate() {
         let Some(held) = optimizer.moments(index) else { continue };
         let owned = weights.zero().owned(unit, comm.rank(), comm.world());
-        for (state, target) in State::MOMENTS.into_iter().zip([&held.exp_avg, &held.exp_avg_sq]) {
-            let whole = state.read(&file, params, index, thawed)?;
-            target.shallow_clone().f_copy_(&crate::nn::params::part(&whole, &owned))?;
+        for (kind, target) in State::MOMENTS.into_iter().zip([&held.exp_avg, &held.exp_avg_sq]) {
+            let whole = kind.read(&file, params, index, thaws)?;
+            target.shallow_clone().f_copy_(&part(&whole, &owned))?;
+        }
+        for &id in &unit.members {
+            let name = &params.spec(id).name;
+            if !State::ExpAvg.is_in(&file, name) {
+                state.moments_began.insert(name.clone(), steps);
+            }
+            let began = state.moments_began.get(name).copied().unwrap_or_default();
+            optimizer.begin_late(index, params.layout().place(id).1, began);
         }
     }
     optimizer.set_steps(steps);

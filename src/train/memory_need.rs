@@ -5,6 +5,7 @@ use crate::config::{Config, Precision, ZeroStage};
 use crate::error::{Error, Result};
 use crate::ffi::memory::device_total;
 use crate::nn::Layout;
+use crate::nn::layout::Content;
 use crate::observe::memory::{available_bytes, human};
 use crate::parallel::Zero;
 use crate::train::loaded::Shaped;
@@ -53,18 +54,23 @@ pub fn need(layout: &Layout, types: Types, zero: Zero, activations: u64) -> Need
             persistent += grad * kept(zero.shards_gradients()) + state * kept(zero.shards_state());
         }
     }
-    let stages = layout.units().iter().flat_map(|unit| &unit.stages).max().map_or(0, |last| last + 1);
-    let of = |stage: usize| layout.of_stage(stage).map(|unit| layout.padded(unit) as u64).sum::<u64>();
-    let mut largest: Vec<u64> = (0..stages).map(of).collect();
-    largest.sort_unstable();
-    let two: u64 = largest.iter().rev().take(2).sum();
-    let weights = if zero.shards_weights() { weight * two } else { 0 };
+    // A table's gradient is never whole, and what is frozen has none.
+    let dense = |unit: usize| layout.units()[unit].content == Content::Dense;
+    let two_of = |counts: &dyn Fn(usize) -> bool| -> [u64; 2] {
+        let of = |stage| layout.of_stage(stage).filter(|&u| counts(u)).map(|u| layout.padded(u) as u64).sum::<u64>();
+        let mut sizes: Vec<u64> = (0..layout.stages()).map(of).collect();
+        sizes.sort_unstable();
+        std::array::from_fn(|i| sizes.iter().rev().nth(i).copied().unwrap_or_default())
+    };
+    let weights = if zero.shards_weights() { weight * two_of(&|_| true).iter().sum::<u64>() } else { 0 };
+    let [largest, second] = two_of(&dense);
     let gradients = match zero.shards_gradients() {
-        true => grad * two,
-        false if types.compute != types.reduce => weight * largest.last().copied().unwrap_or(0),
+        true => grad * (largest + second),
+        false if types.compute != types.reduce => weight * largest,
         false => 0,
     };
-    Need { persistent, passing: weights + gradients, activations }
+    let passing = weights + gradients;
+    Need { persistent, passing, activations }
 }
 
 /// The ZeRO stage of a run: the one that is set, or the lowest that fits into every rank's memory.

@@ -46,6 +46,14 @@ impl Resumed {
         Ok((dir, serde_json::from_slice(&bytes)?))
     }
 
+    /// Whether weights may be trained now that were frozen when the checkpoint was written.
+    ///
+    /// # Errors
+    /// Exit 2: the checkpoint's settings cannot be read.
+    pub fn thaws(&self, config: &Config) -> Result<bool> {
+        Ok(settings_of(&self.state)?.model.freeze != config.model.freeze)
+    }
+
     /// Compares the settings with the checkpoint's; returns the differences, one line each.
     ///
     /// # Errors

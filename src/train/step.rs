@@ -1,7 +1,9 @@
 //! One optimizer step: forward and backward over the micro-batches, reduction, clipping, update.
 
 use crate::comm::{Collective, Op, Pending};
+use crate::data::batch::Batch;
 use crate::error::Result;
+use crate::nn::layout::Group;
 use crate::nn::{Params, Pass};
 use crate::optim::adamw::Slice;
 use crate::optim::loss_scale::{LossScaler, Overflow};
@@ -95,13 +97,7 @@ impl Stepper {
 
     /// Leaves the reduced gradient of `scale` times the sum of losses with those who update; returns the sum of losses
     /// over all ranks.
-    fn backward(
-        &mut self,
-        step: u64,
-        batches: &[crate::data::batch::Batch],
-        micro_batches: usize,
-        scale: f64,
-    ) -> Result<f64> {
+    fn backward(&mut self, step: u64, batches: &[Batch], micro_batches: usize, scale: f64) -> Result<f64> {
         let Stepper { model, params, weights, gradients, comm, config, .. } = self;
         let staged = Staged { model, params, recompute: config.recompute, watch: None };
         let loss = Tensor::zeros([1], (tch::Kind::Double, comm.device()));
@@ -141,14 +137,15 @@ impl Stepper {
         for (index, unit) in params.layout().units().iter().enumerate() {
             let (Some(master), Some(grads)) = (weights.master(index), gradients.owned(index, unit)) else { continue };
             let owned = weights.zero().owned(unit, comm.rank(), comm.world());
-            for group in &unit.groups {
-                let range = group.range.start.max(owned.start)..group.range.end.min(owned.end);
-                if range.is_empty() {
-                    continue;
+            let parts = |group: &Group| (group.decay, optimizer.ages(index, &group.range));
+            for (decay, ages) in unit.groups.iter().map(parts) {
+                for (range, began) in ages {
+                    let range = range.start.max(owned.start) - owned.start..range.end.min(owned.end) - owned.start;
+                    if !range.is_empty() {
+                        let slice = Slice { weights: master, grads: &grads, range, decay, began };
+                        optimizer.update(index, &slice, learning_rate, clip * scale)?;
+                    }
                 }
-                let range = range.start - owned.start..range.end - owned.start;
-                let slice = Slice { weights: master, grads: &grads, range, decay: group.decay };
-                optimizer.update(index, &slice, learning_rate, clip * scale)?;
             }
             let what = format!("updated weights of {}", model.stage_name(unit.stages[0]));
             weights.publish(params, index, &what)?;

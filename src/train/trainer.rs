@@ -105,7 +105,6 @@ impl Trainer {
         let optimizer = AdamW::new(adamw, masters)?;
         let reduce = settings::kind(config.parallel.reduce_dtype);
         let gradients = Gradients::new(&params, Arc::clone(&comm), weights.zero(), reduce)?;
-        let config_of_steps = settings::step(&config, schedule);
         let scaler = settings::scaler(&config, resumed.as_ref().and_then(|r| r.state.loss_scale.as_ref()));
         let mut stepper = Stepper {
             model,
@@ -114,33 +113,25 @@ impl Trainer {
             gradients,
             optimizer,
             scaler,
-            config: config_of_steps,
+            config: settings::step(&config, schedule),
             comm: Arc::clone(&comm),
         };
-        if let Some(Resumed { from, state, .. }) = &resumed {
-            let thawed = changed.iter().any(|line| line.starts_with("model.freeze"));
-            let taken = state.global_step - state.skipped_steps;
-            let read = checkpoints::read_optimizer(&mut stepper, from, taken, thawed);
-            comm.agree(read, "reading the optimizer's state")?;
-        }
         let from = resumed.as_ref().map(|r| r.from.clone());
         let saved = resumed.as_ref().filter(|r| r.own).map(|r| r.state.global_step);
-        let before = resumed.map(|r| r.state);
-        let state = TrainerState {
+        let thaws = resumed.as_ref().map_or(Ok(false), |r| r.thaws(&config))?;
+        let mut state = TrainerState {
             format: TrainerState::format(),
-            global_step: before.as_ref().map_or(0, |b| b.global_step),
-            epoch: before.as_ref().map_or(0.0, |b| b.epoch),
             max_steps,
-            skipped_steps: before.as_ref().map_or(0, |b| b.skipped_steps),
-            loss_scale: before.as_ref().and_then(|b| b.loss_scale),
-            best_metric: before.as_ref().and_then(|b| b.best_metric),
-            best_global_step: before.as_ref().and_then(|b| b.best_global_step),
             world: comm.world(),
             data: fingerprint,
             labels: data.train.labels.clone(),
-            log_history: before.map_or_else(Vec::new, |b| b.log_history),
             settings: config.to_toml(),
+            ..resumed.map(|r| r.state).unwrap_or_default()
         };
+        if let Some(from) = &from {
+            let read = checkpoints::read_optimizer(&mut stepper, from, &mut state, thaws);
+            comm.agree(read, "reading the optimizer's state")?;
+        }
         let metrics = dir.as_ref().map(|dir| begin(dir, from.as_deref(), &config, &state)).transpose();
         let metrics = comm.agree(metrics, "opening metrics.jsonl")?;
         let progress = Progress::new(max_steps, state.global_step, comm.is_main());
