@@ -65,8 +65,8 @@ impl Confusion {
         if scores.is_empty() { 0.0 } else { scores.iter().sum::<f64>() / scores.len() as f64 }
     }
 
-    /// F1 over the examples of all labels together. Each example has one label and one prediction, so that what is wrong
-    /// for one label is missed for another, and this is the accuracy. scikit-learn's `f1_score(average="micro")`.
+    /// F1 over the examples of all labels together. Each example has one label and one prediction, so that what is
+    /// wrong for one label is missed for another, and this is the accuracy. scikit-learn's `f1_score(average="micro")`.
     pub fn micro_f1(&self) -> f64 {
         self.hits().sum::<Hits>().f1()
     }

@@ -1,7 +1,8 @@
 //! Metrics: pure functions from counts, numbers or texts, the same whatever the number of ranks.
 //!
 //! Ranks add up counts ([`Confusion::counts`]) or sums ([`Squad::sums`]), or gather values, and then call these once;
-//! nothing here averages averages. An undefined result is `None`, or 0 where the field's convention says so, and never a NaN.
+//! nothing here averages averages. An undefined result is `None`, or 0 where the field's convention says so, and
+//! never a NaN.
 
 mod bleu;
 mod classification;

@@ -242,15 +242,21 @@ mod tests {
     /// SQuAD's JSON with these questions on one context, the first on line 5.
     fn squad(questions: &[&str]) -> String {
         let context = "Ärger: Caf\u{e9} \u{1f600} at \\\"Zo\u{eb}'s\\\" opened in 1999 and 2001.";
+        let questions = questions.join(",\n");
         format!(
-            "{{\"version\": \"v2.0\", \"data\": [{{\"title\": \"x\",\n\"paragraphs\": [{{\n\"context\": \"{context}\",\n\
-             \"qas\": [\n{}\n]}}]}}]}}\n",
-            questions.join(",\n")
+            "{{\"version\": \"v2.0\", \"data\": [{{\"title\": \"x\",\n\"paragraphs\": [{{\n\
+             \"context\": \"{context}\",\n\"qas\": [\n{questions}\n]}}]}}]}}\n"
         )
     }
 
-    const WHEN: &str = r#"{"id": "q1", "question": "When?", "answers": [{"text": "1999", "answer_start": 35}, {"text": "2001", "answer_start": 44}]}"#;
-    const NONE: &str = r#"{"id": "q2", "question": "Why?", "answers": [], "is_impossible": true, "plausible_answers": [{"text": "x", "answer_start": 0}]}"#;
+    const WHEN: &str = concat!(
+        r#"{"id": "q1", "question": "When?", "answers": [{"text": "1999", "answer_start": 35}, "#,
+        r#"{"text": "2001", "answer_start": 44}]}"#
+    );
+    const NONE: &str = concat!(
+        r#"{"id": "q2", "question": "Why?", "answers": [], "is_impossible": true, "#,
+        r#""plausible_answers": [{"text": "x", "answer_start": 0}]}"#
+    );
 
     fn message(content: &str) -> String {
         let dir = tempfile::tempdir().unwrap();
@@ -332,9 +338,11 @@ mod tests {
     #[test]
     fn json_lines_have_a_question_each() {
         let dir = tempfile::tempdir().unwrap();
-        let content = "{\"context\": \"a b\", \"question\": \"?\", \"answers\": {\"text\": [\"b\"], \"answer_start\": [2]}}\n\n\
-                       {\"id\": \"x\", \"context\": \"c\", \"question\": \"?\", \"answers\": []}\n";
-        let source = source(&dir, "a.jsonl", content);
+        let content = [
+            r#"{"context": "a b", "question": "?", "answers": {"text": ["b"], "answer_start": [2]}}"#,
+            r#"{"id": "x", "context": "c", "question": "?", "answers": []}"#,
+        ];
+        let source = source(&dir, "a.jsonl", &content.join("\n\n"));
         let records = read(&source).unwrap().records;
         assert_eq!((records[0].id.as_str(), records[0].answers[0].start), ("1", 2));
         assert_eq!((records[1].id.as_str(), records[1].line), ("x", 3));

@@ -120,8 +120,9 @@ mod tests {
     fn both_formats_give_the_same_records() {
         let dir = tempfile::tempdir().unwrap();
         let conll = read(&source(&dir, "a.conll", "New B-x\nYork I-x\n\n7 O\n")).unwrap();
-        let content = "{\"words\": [\"New\", \"York\"], \"tags\": [\"B-x\", \"I-x\"]}\n\n\n{\"words\": [\"7\"], \"tags\": [\"O\"]}\n";
-        let jsonl = read(&source(&dir, "a.jsonl", content)).unwrap();
+        let content = [r#"{"words": ["New", "York"], "tags": ["B-x", "I-x"]}"#, r#"{"words": ["7"], "tags": ["O"]}"#];
+        let content = content.join("\n\n\n");
+        let jsonl = read(&source(&dir, "a.jsonl", &content)).unwrap();
         assert_eq!(conll.records, jsonl.records);
         assert_eq!(conll.records[1].line, 4);
         assert_ne!(conll.bytes_hash, jsonl.bytes_hash);

@@ -24,7 +24,9 @@ from seqeval.scheme import IOB2, IOBES, Entities
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, mean_squared_error
 
 HERE = Path(__file__).resolve().parent / "metrics"
-WORDS = "the a an of on cat dog bird tree house red small sleeps runs , . ; in with two 3 1,000 x-ray it's New York".split()
+WORDS = (
+    "the a an of on cat dog bird tree house red small sleeps runs , . ; in with two 3 1,000 x-ray it's New York".split()
+)
 warnings.filterwarnings("ignore")  # seqeval and scikit-learn warn of every division by zero; 0 is what we want
 
 
@@ -92,13 +94,15 @@ def entities(rng):
         share = [0.0, 0.2, 1.0][number // 2 % 3]
         gold = [disturbed(rng, well_formed(rng, types, bioes), everything, share / 4) for _ in range(rng.randint(1, 4))]
         found = [disturbed(rng, tags, everything, share) for tags in gold]
-        cases.append({
-            "tags": everything,
-            "gold": [" ".join(s) for s in gold],
-            "found": [" ".join(s) for s in found],
-            "default": scores(gold, found),
-            "strict": scores(gold, found, scheme=IOBES if bioes else IOB2),
-        })
+        cases.append(
+            {
+                "tags": everything,
+                "gold": [" ".join(s) for s in gold],
+                "found": [" ".join(s) for s in found],
+                "default": scores(gold, found),
+                "strict": scores(gold, found, scheme=IOBES if bioes else IOB2),
+            }
+        )
     # Every sequence of three tags over two types, or one in six of them: all ways in which one can be malformed.
     for bioes in False, True:
         everything = ["O"] + [f"{p}-{t}" for p in ("BIES" if bioes else "BI") for t in "XY"]
@@ -121,9 +125,35 @@ def official(folder, version):
 
 def squad(rng, folder):
     v1, v2 = official(folder, "1.1"), official(folder, "2.0")
-    texts = ["The Cat", "cat", "a cat,  the dog!", "", "the", "An", "the\u2013end", "U.S.", "us", "Ärger IST", "ärger ist",
-             "$5.00", "500", "a-b", "_the_ cat", "café\u00a0noir", "café noir", "theatre an other", "1\x1c2", "ΌΔΟΣ", "όδος",
-             "don't", "dont", "the\u2019s", "a\u0301", "「the」 cat", "\u2014"]
+    texts = [
+        "The Cat",
+        "cat",
+        "a cat,  the dog!",
+        "",
+        "the",
+        "An",
+        "the\u2013end",
+        "U.S.",
+        "us",
+        "Ärger IST",
+        "ärger ist",
+        "$5.00",
+        "500",
+        "a-b",
+        "_the_ cat",
+        "café\u00a0noir",
+        "café noir",
+        "theatre an other",
+        "1\x1c2",
+        "ΌΔΟΣ",
+        "όδος",
+        "don't",
+        "dont",
+        "the\u2019s",
+        "a\u0301",
+        "「the」 cat",
+        "\u2014",
+    ]
     normalised = [[t, v1.normalize_answer(t)] for t in texts]
     letters = "aanthe AT.,'-_\t\u00a0é\u2013"
     for _ in range(120):
@@ -132,7 +162,9 @@ def squad(rng, folder):
     assert all(v2.normalize_answer(t) == n for t, n in normalised)
 
     def phrase():
-        return rng.choice(texts) if rng.random() < 0.4 else " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 4)))
+        return (
+            rng.choice(texts) if rng.random() < 0.4 else " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 4)))
+        )
 
     answers, qas, predictions = [], [], {}
     for i in range(80):
@@ -145,12 +177,14 @@ def squad(rng, folder):
         one = [{"paragraphs": [{"qas": [qa]}]}]
         exact, f1 = v2.get_raw_scores(one, {qa["id"]: found})
         of_v1 = v1.evaluate(one, {qa["id"]: found}) if golds else None
-        answers.append({
-            "found": found,
-            "golds": golds,
-            "v1": of_v1 and [of_v1["exact_match"] / 100, of_v1["f1"] / 100],
-            "v2": [exact[qa["id"]], f1[qa["id"]]],
-        })
+        answers.append(
+            {
+                "found": found,
+                "golds": golds,
+                "v1": of_v1 and [of_v1["exact_match"] / 100, of_v1["f1"] / 100],
+                "v2": [exact[qa["id"]], f1[qa["id"]]],
+            }
+        )
         qas.append(qa)
         predictions[qa["id"]] = found
     whole = [{"paragraphs": [{"qas": qas}]}]
@@ -177,9 +211,32 @@ def edited(rng, text):
 
 
 def bleu(rng):
-    lines = ["Hello, world!", "1,000.50 and .5 or 5.", "a..b", "...", "3-4 x-ray -5 5- 1-2-3", "don't stop", "&quot;A&amp;B&quot; &lt;3 &gt;",
-             "&amp;lt;", "<skipped>now", "end-\nof line\nnext", "tail-\n", "e.g., i.e. U.S.", "$5.00/€4,50", "äöü – “quoted”", "a,b,c 1,2,3",
-             "100%.", "\u00a0x\u3000y\x1cz", "[a]{b}(c)\\d^e_f`g|h~i", "@user #tag", ",5,", "5.,5", ".,.", "٣.٤ １．２ ²,", ""]
+    lines = [
+        "Hello, world!",
+        "1,000.50 and .5 or 5.",
+        "a..b",
+        "...",
+        "3-4 x-ray -5 5- 1-2-3",
+        "don't stop",
+        "&quot;A&amp;B&quot; &lt;3 &gt;",
+        "&amp;lt;",
+        "<skipped>now",
+        "end-\nof line\nnext",
+        "tail-\n",
+        "e.g., i.e. U.S.",
+        "$5.00/€4,50",
+        "äöü – “quoted”",
+        "a,b,c 1,2,3",
+        "100%.",
+        "\u00a0x\u3000y\x1cz",
+        "[a]{b}(c)\\d^e_f`g|h~i",
+        "@user #tag",
+        ",5,",
+        "5.,5",
+        ".,.",
+        "٣.٤ １．２ ²,",
+        "",
+    ]
     letters = "ab12.,-&; \n'é<$"
     lines += ["".join(rng.choice(letters) for _ in range(rng.randint(1, 14))) for _ in range(150)]
     tokenise = Tokenizer13a()
@@ -198,15 +255,33 @@ def bleu(rng):
         if number == 9:
             found, refs = ["The cat SAT on the mat today"], [["the cat sat on the mat today"]]
         score = sacrebleu.corpus_bleu(found, refs)
-        corpora.append({
-            "found": found, "references": [list(r) for r in zip(*refs)], "score": score.score, "counts": score.counts,
-            "totals": score.totals, "precisions": score.precisions, "bp": score.bp, "lengths": [score.sys_len, score.ref_len],
-        })
+        corpora.append(
+            {
+                "found": found,
+                "references": [list(r) for r in zip(*refs)],
+                "score": score.score,
+                "counts": score.counts,
+                "totals": score.totals,
+                "precisions": score.precisions,
+                "bp": score.bp,
+                "lengths": [score.sys_len, score.ref_len],
+            }
+        )
     write("bleu", {"tokens": tokens, "corpora": corpora})
 
 
 def rouge(rng):
-    lines = ["Hello, World!", "don't U.S. 3.5", "für Äpfel", "", "...", "K\u212aelvin İx", "a_b", "東京 tower", "tab\tand\nline"]
+    lines = [
+        "Hello, World!",
+        "don't U.S. 3.5",
+        "für Äpfel",
+        "",
+        "...",
+        "K\u212aelvin İx",
+        "a_b",
+        "東京 tower",
+        "tab\tand\nline",
+    ]
     lines += ["".join(rng.choice("abZ1.-_ é\n") for _ in range(rng.randint(1, 14))) for _ in range(40)]
     tokens = [[line, tokenize.tokenize(line, None)] for line in lines]
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
@@ -230,27 +305,41 @@ def classes(rng):
         # The last label of every third case never occurs, neither in truth nor in prediction.
         share = [0.5] * (n - 1) + [0.0 if number % 3 == 0 else 0.2]
         gold = [[int(rng.random() < p) for p in share] for _ in range(size)]
-        scores = [[round(min(1.0, max(0.0, rng.gauss(0.3 + 0.4 * y, 0.25))) * (p > 0), 3) for y, p in zip(row, share)] for row in gold]
+        scores = [
+            [round(min(1.0, max(0.0, rng.gauss(0.3 + 0.4 * y, 0.25))) * (p > 0), 3) for y, p in zip(row, share)]
+            for row in gold
+        ]
         threshold = [0.5, 0.3, scores[0][0] or 0.7][number % 3]
         found = [[int(s >= threshold) for s in row] for row in scores]
         # A column of zeros keeps a single label from looking like a list of two classes; its F1 is left out below.
         wide, wide_found = [row + [0] for row in gold], [row + [0] for row in found]
         f1 = f1_score(wide, wide_found, average=None, zero_division=0)[:n]
-        multi.append({
-            "gold": gold, "scores": scores, "threshold": threshold, "accuracy": float(accuracy_score(wide, wide_found)),
-            "micro_f1": float(f1_score(wide, wide_found, average="micro", zero_division=0)),
-            "macro_f1": float(f1.mean()), "f1": f1.tolist(),
-        })
+        multi.append(
+            {
+                "gold": gold,
+                "scores": scores,
+                "threshold": threshold,
+                "accuracy": float(accuracy_score(wide, wide_found)),
+                "micro_f1": float(f1_score(wide, wide_found, average="micro", zero_division=0)),
+                "macro_f1": float(f1.mean()),
+                "f1": f1.tolist(),
+            }
+        )
         if n > 1:
             assert multi[-1]["macro_f1"] == f1_score(gold, found, average="macro", zero_division=0)
         labels = [rng.randrange(n + 1) for _ in range(size)]
         predictions = [y if rng.random() < 0.6 else rng.randrange(n + 1) for y in labels]
-        single.append({
-            "n_labels": n + 1, "labels": labels, "predictions": predictions, "accuracy": float(accuracy_score(labels, predictions)),
-            "macro_f1": float(f1_score(labels, predictions, average="macro", zero_division=0)),
-            "micro_f1": float(f1_score(labels, predictions, average="micro", zero_division=0)),
-            "matthews": float(matthews_corrcoef(labels, predictions)),
-        })
+        single.append(
+            {
+                "n_labels": n + 1,
+                "labels": labels,
+                "predictions": predictions,
+                "accuracy": float(accuracy_score(labels, predictions)),
+                "macro_f1": float(f1_score(labels, predictions, average="macro", zero_division=0)),
+                "micro_f1": float(f1_score(labels, predictions, average="micro", zero_division=0)),
+                "matthews": float(matthews_corrcoef(labels, predictions)),
+            }
+        )
     write("classes", {"multi_label": multi, "single": single})
 
 
@@ -261,8 +350,15 @@ def numbers(rng):
         y = [round(rng.uniform(0, 5), 1 if number % 2 else 4) for _ in range(size)]
         x = [round(v + rng.gauss(0, 1.5), 0 if number % 4 == 1 else 3) for v in y]
         if len(set(x)) > 1 and len(set(y)) > 1:
-            cases.append({"x": x, "y": y, "pearson": float(pearsonr(x, y)[0]), "spearman": float(spearmanr(x, y)[0]),
-                          "mse": float(mean_squared_error(y, x))})
+            cases.append(
+                {
+                    "x": x,
+                    "y": y,
+                    "pearson": float(pearsonr(x, y)[0]),
+                    "spearman": float(spearmanr(x, y)[0]),
+                    "mse": float(mean_squared_error(y, x)),
+                }
+            )
     write("numbers", {"cases": cases})
 
 
