@@ -144,7 +144,7 @@ def squad(rng, folder):
         "café\u00a0noir",
         "café noir",
         "theatre an other",
-        "1\x1c2",
+        "1\x1c2\x1d3\x1e4\x1f5",
         "ΌΔΟΣ",
         "όδος",
         "don't",
@@ -254,6 +254,8 @@ def bleu(rng):
             found, refs = ["entirely other words stand here"], [["none of them is shared by us"]]
         if number == 9:
             found, refs = ["The cat SAT on the mat today"], [["the cat sat on the mat today"]]
+        if number == 10:  # two references equally near in length
+            found, refs = ["a b c d e f"], [["a b c d e f g"], ["a b c d e"]]
         score = sacrebleu.corpus_bleu(found, refs)
         corpora.append(
             {
