@@ -1,4 +1,6 @@
-//! Accuracy, macro F1 and Matthews' correlation, from a confusion matrix.
+//! Accuracy, macro and micro F1, and Matthews' correlation, from a confusion matrix.
+
+use super::hits::{Hits, ratio};
 
 /// How often each label was predicted as each label.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,11 +60,15 @@ impl Confusion {
     /// The plain mean of the labels' F1 scores, over the labels that occur in truth or prediction; 0 without
     /// examples. scikit-learn's `f1_score(average="macro", zero_division=0)`.
     pub fn macro_f1(&self) -> f64 {
-        let scores: Vec<f64> = (0..self.n_labels)
-            .filter(|&k| self.labelled(k) + self.predicted(k) > 0)
-            .map(|k| ratio(2 * self.at(k, k), self.labelled(k) + self.predicted(k)))
-            .collect();
+        let scores: Vec<f64> =
+            self.hits().filter(|hits| hits.labelled + hits.predicted > 0).map(|hits| hits.f1()).collect();
         if scores.is_empty() { 0.0 } else { scores.iter().sum::<f64>() / scores.len() as f64 }
+    }
+
+    /// F1 over the examples of all labels together. Each example has one label and one prediction, so that what is
+    /// wrong for one label is missed for another, and this is the accuracy. scikit-learn's `f1_score(average="micro")`.
+    pub fn micro_f1(&self) -> f64 {
+        self.hits().sum::<Hits>().f1()
     }
 
     /// Matthews' correlation coefficient for any number of labels, in [-1, 1]; 0 where it is undefined (all labels
@@ -84,6 +90,11 @@ impl Confusion {
         covariance as f64 / ((of_labels as f64).sqrt() * (of_predictions as f64).sqrt())
     }
 
+    fn hits(&self) -> impl Iterator<Item = Hits> {
+        let of = |k| Hits { correct: self.at(k, k), predicted: self.predicted(k), labelled: self.labelled(k) };
+        (0..self.n_labels).map(of)
+    }
+
     fn at(&self, label: usize, prediction: usize) -> u64 {
         self.counts[label * self.n_labels + prediction]
     }
@@ -101,12 +112,9 @@ impl Confusion {
     }
 }
 
-fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::reference::{self, counts, list, number};
     use super::*;
 
     fn close(found: f64, expected: f64) {
@@ -137,6 +145,21 @@ mod tests {
     #[test]
     fn many_labels() {
         check(4, &LABELS, &PREDICTIONS, MANY);
+    }
+
+    #[test]
+    fn scores_are_those_of_scikit_learn() {
+        for case in list(include_str!("../../tests/reference/metrics/classes.json"), "single") {
+            let (labels, predictions) = (counts(&case["labels"]), counts::<usize>(&case["predictions"]));
+            let n_labels = case["n_labels"].as_u64().unwrap() as usize;
+            let c = Confusion::from_pairs(n_labels, labels.into_iter().zip(predictions));
+            for (name, found) in ["accuracy", "macro_f1", "matthews", "micro_f1"]
+                .iter()
+                .zip(scores(&c).into_iter().chain([c.micro_f1()]))
+            {
+                reference::close(found, number(&case[name]), &case);
+            }
+        }
     }
 
     #[test]

@@ -68,6 +68,7 @@ fn ranks(values: &[f64]) -> Option<Vec<f64>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reference::{self, list, number, numbers};
     use super::*;
 
     const X: [f64; 7] = [2.5, 0.1, 4.0, 3.3, 5.0, 1.7, 4.0];
@@ -93,6 +94,16 @@ mod tests {
         close(pearson(&x, &y), -0.5327093543483294);
         close(spearman(&x, &y), -0.6262242910851495);
         close(mse(&x, &y), 11.708333333333334);
+    }
+
+    #[test]
+    fn values_of_scipy_on_random_numbers() {
+        for case in list(include_str!("../../tests/reference/metrics/numbers.json"), "cases") {
+            let (x, y) = (numbers(&case["x"]), numbers(&case["y"]));
+            for (name, found) in [("pearson", pearson(&x, &y)), ("spearman", spearman(&x, &y)), ("mse", mse(&x, &y))] {
+                reference::close(found.expect("defined"), number(&case[name]), &case);
+            }
+        }
     }
 
     #[test]

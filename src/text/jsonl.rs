@@ -5,17 +5,28 @@ use serde_json::{Map, Value};
 
 /// The records of a file, good and bad; blank lines are skipped.
 pub(super) fn parse(content: &[u8], fields: &Fields) -> Vec<Parsed> {
+    records(content, |line, map| record(line, map, fields))
+}
+
+/// What `record` makes of each line's number and object; blank lines are skipped.
+pub(super) fn records<R>(
+    content: &[u8],
+    mut record: impl FnMut(usize, Map<String, Value>) -> Result<R, String>,
+) -> Vec<Parsed<R>> {
     lines(content)
         .filter(|(_, line)| !line.trim_ascii().is_empty())
-        .map(|(number, line)| record(number, line, fields).map_err(|why| (number, why)))
+        .map(|(number, line)| object(line).and_then(|map| record(number, map)).map_err(|why| (number, why)))
         .collect()
 }
 
-fn record(line: usize, bytes: &[u8], fields: &Fields) -> Result<Record, String> {
-    let mut map = match serde_json::from_str(utf8(bytes)?).map_err(|e| broken(&e))? {
-        Value::Object(map) => map,
-        other => return Err(format!("a record is a JSON object, this is {}", kind(&other))),
-    };
+fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
+    match serde_json::from_str(utf8(line)?).map_err(|e| broken(&e))? {
+        Value::Object(map) => Ok(map),
+        other => Err(format!("a record is a JSON object, this is {}", kind(&other))),
+    }
+}
+
+fn record(line: usize, mut map: Map<String, Value>, fields: &Fields) -> Result<Record, String> {
     let text = string(&mut map, &fields.text, "text_column")?;
     let text_pair = match &fields.text_pair {
         Some(name) => Some(string(&mut map, name, "text_pair_column")?),
@@ -28,7 +39,8 @@ fn record(line: usize, bytes: &[u8], fields: &Fields) -> Result<Record, String> 
     Ok(Record { line, text, text_pair, label })
 }
 
-fn string(map: &mut Map<String, Value>, name: &str, key: &str) -> Result<String, String> {
+/// A string taken out of a record; `key` is the setting that names its column.
+pub(super) fn string(map: &mut Map<String, Value>, name: &str, key: &str) -> Result<String, String> {
     match map.get_mut(name) {
         Some(Value::String(text)) => Ok(std::mem::take(text)),
         Some(other) => Err(format!("column {name:?} is {}; it must be a string", kind(other))),
@@ -48,7 +60,8 @@ fn label(map: &Map<String, Value>, name: &str) -> Result<RawLabel, String> {
     }
 }
 
-fn missing(map: &Map<String, Value>, name: &str, key: &str) -> String {
+/// The complaint that a record has no column `name`; `key` is the setting that names it.
+pub(super) fn missing(map: &Map<String, Value>, name: &str, key: &str) -> String {
     match map.is_empty() {
         true => format!("no column {name:?}, the record is empty"),
         false => format!("no column {name:?}; the record has {}: set {key}", quoted(map.keys())),
@@ -62,7 +75,8 @@ fn broken(e: &serde_json::Error) -> String {
     format!("broken JSON at column {}: {what}", e.column())
 }
 
-fn kind(value: &Value) -> &'static str {
+/// What a value is, for a message.
+pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
@@ -77,8 +91,12 @@ fn kind(value: &Value) -> &'static str {
 mod tests {
     use super::*;
 
+    fn with(line: &str, fields: &Fields) -> Result<Record, String> {
+        object(line.as_bytes()).and_then(|map| record(7, map, fields))
+    }
+
     fn one(line: &str) -> Result<Record, String> {
-        record(7, line.as_bytes(), &Fields::default())
+        with(line, &Fields::default())
     }
 
     #[test]
@@ -97,7 +115,7 @@ mod tests {
         assert_eq!(pair(r#"{"text": "a", "label": 1}"#), Ok(None));
         assert!(pair(r#"{"text": "a", "text_pair": 5, "label": 1}"#).unwrap_err().contains("a number"));
         let fields = Fields { text_pair: Some("b".into()), ..Fields::default() };
-        let asked = record(1, br#"{"text": "a", "label": 1}"#, &fields).unwrap_err();
+        let asked = with(r#"{"text": "a", "label": 1}"#, &fields).unwrap_err();
         assert!(asked.contains("no column \"b\"") && asked.contains("text_pair_column"), "{asked}");
     }
 
@@ -132,6 +150,6 @@ mod tests {
     #[test]
     fn no_label_is_needed_for_prediction() {
         let fields = Fields { label: None, ..Fields::default() };
-        assert_eq!(record(1, br#"{"text": "a", "label": null}"#, &fields).unwrap().label, None);
+        assert_eq!(with(r#"{"text": "a", "label": null}"#, &fields).unwrap().label, None);
     }
 }

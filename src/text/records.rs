@@ -103,13 +103,13 @@ pub struct Record {
 }
 
 /// A record, or the line and reason of a bad one.
-pub(super) type Parsed = std::result::Result<Record, (usize, String)>;
+pub(super) type Parsed<R = Record> = std::result::Result<R, (usize, String)>;
 
 /// The records of a file.
 #[derive(Debug)]
-pub struct Records {
+pub struct Records<R = Record> {
     /// The good records in the file's order; never empty.
-    pub records: Vec<Record>,
+    pub records: Vec<R>,
     /// Line and reason of each record left out; empty with [`OnBad::Error`].
     pub skipped: Vec<(usize, String)>,
     /// The line of the first row of a CSV or TSV file, where that was taken for a record because it names no wanted
@@ -128,31 +128,65 @@ pub struct Records {
 pub fn read(source: &Source) -> Result<Records> {
     let path = &source.path;
     let format = format_of(source)?;
-    let bytes = std::fs::read(path).map_err(|e| unreadable(path, &e))?;
-    let bytes_hash = *blake3::hash(&bytes).as_bytes();
-    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(Error::input(format!("{}: the file is UTF-16; convert it to UTF-8", path.display())));
-    }
-    let content = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    if format == Format::Jsonl && content.trim_ascii_start().starts_with(b"[") {
-        let why = "a JSON array; one object a line is wanted (`jq -c '.[]'` makes that of it)";
-        return Err(Error::input(format!("{}: {why}", path.display())));
-    }
+    let file = File::open(path)?;
+    let content = file.content();
     let (parsed, guessed) = match format {
-        Format::Jsonl => (jsonl::parse(content, &source.fields), None),
+        Format::Jsonl => (jsonl::parse(file.json_lines()?, &source.fields), None),
         Format::Csv => table::parse_csv(content, source)?,
         Format::Tsv => table::parse_tsv(content, source)?,
     };
-    let mut records = Vec::with_capacity(parsed.len());
-    let mut skipped = Vec::new();
-    for record in parsed {
-        match record {
-            Ok(record) => records.push(record),
-            Err(bad) => skipped.push(bad),
+    let read = file.settle(parsed, source.on_bad_record, source.fields.label.is_some())?;
+    Ok(Records { guessed, ..read })
+}
+
+/// A file in memory.
+pub(super) struct File<'a> {
+    path: &'a Path,
+    bytes: Vec<u8>,
+}
+
+impl<'a> File<'a> {
+    /// Reads a file; it cannot be read, or it is UTF-16, is an input error.
+    pub fn open(path: &'a Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|e| unreadable(path, &e))?;
+        if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+            return Err(Error::input(format!("{}: the file is UTF-16; convert it to UTF-8", path.display())));
+        }
+        Ok(File { path, bytes })
+    }
+
+    /// What it holds, without a byte order mark.
+    pub fn content(&self) -> &[u8] {
+        self.bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.bytes)
+    }
+
+    /// The content of a JSONL file; a JSON array is an input error.
+    pub fn json_lines(&self) -> Result<&[u8]> {
+        let why = "a JSON array; one object a line is wanted (`jq -c '.[]'` makes that of it)";
+        match self.content().trim_ascii_start().starts_with(b"[") {
+            true => Err(Error::input(format!("{}: {why}", self.path.display()))),
+            false => Ok(self.content()),
         }
     }
-    settle_bad(source, records.len(), &skipped)?;
-    Ok(Records { records, skipped, guessed, bytes_hash })
+
+    /// The hash of its bytes, as [`hash_file`] gives it.
+    pub fn hash(&self) -> [u8; 32] {
+        *blake3::hash(&self.bytes).as_bytes()
+    }
+
+    /// Its records, once it is decided what the bad ones mean (as in [`settle`]).
+    pub fn settle<R>(&self, parsed: Vec<Parsed<R>>, on_bad: OnBad, labelled: bool) -> Result<Records<R>> {
+        let mut records = Vec::with_capacity(parsed.len());
+        let mut skipped = Vec::new();
+        for record in parsed {
+            match record {
+                Ok(record) => records.push(record),
+                Err(bad) => skipped.push(bad),
+            }
+        }
+        settle(self.path, on_bad, labelled, records.len(), &skipped)?;
+        Ok(Records { records, skipped, guessed: None, bytes_hash: self.hash() })
+    }
 }
 
 /// BLAKE3 of a file's bytes, the same as [`Records::bytes_hash`], without reading records.
@@ -172,14 +206,22 @@ pub fn hash_file(path: &Path) -> Result<[u8; 32]> {
 /// # Errors
 /// Bad records with [`OnBad::Error`]; no good record.
 pub fn settle_bad(source: &Source, good: usize, bad: &[(usize, String)]) -> Result<()> {
-    let path = source.path.display();
+    settle(&source.path, source.on_bad_record, source.fields.label.is_some(), good, bad)
+}
+
+/// The same for the records of any file.
+///
+/// # Errors
+/// As [`settle_bad`].
+pub fn settle(path: &Path, on_bad: OnBad, labelled: bool, good: usize, bad: &[(usize, String)]) -> Result<()> {
     // Without labels the records are there to be answered, one by one: none can be left out.
-    let advice = match source.fields.label {
-        Some(_) => "correct the file, or leave bad records out with on_bad_record = \"skip\"",
-        None => "correct the file",
+    let advice = match labelled {
+        true => "correct the file, or leave bad records out with on_bad_record = \"skip\"",
+        false => "correct the file",
     };
-    let reasons = || reasons(source, good + bad.len(), bad);
-    match (good, bad.len(), source.on_bad_record) {
+    let reasons = || reasons(path, good + bad.len(), bad);
+    let path = path.display();
+    match (good, bad.len(), on_bad) {
         (0, 0, _) => Err(Error::input(format!("{path}: the data set is empty: the file holds no record"))),
         // Where no record is good, it is the reading that wants correcting, and the reasons say how.
         (0, ..) => Err(Error::input(reasons())),
@@ -189,7 +231,7 @@ pub fn settle_bad(source: &Source, good: usize, bad: &[(usize, String)]) -> Resu
 }
 
 /// One line for each reason, in the order of their first records; equal reasons of many records share one.
-fn reasons(source: &Source, all: usize, bad: &[(usize, String)]) -> String {
+fn reasons(path: &Path, all: usize, bad: &[(usize, String)]) -> String {
     let mut order: Vec<(&str, Vec<usize>)> = Vec::new();
     let mut places = HashMap::new();
     for (line, why) in bad {
@@ -199,7 +241,7 @@ fn reasons(source: &Source, all: usize, bad: &[(usize, String)]) -> String {
         }
         order[place].1.push(*line);
     }
-    let path = source.path.display();
+    let path = path.display();
     let shown = order.iter().take(LISTED).map(|(why, lines)| match lines.as_slice() {
         [line] => format!("{path}:{line}: {why}"),
         [line, ..] => {

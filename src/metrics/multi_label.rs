@@ -1,0 +1,131 @@
+//! Examples with any number of labels each: accuracy, macro and micro F1.
+
+use super::hits::{Hits, ratio};
+
+/// How often each label was there and was predicted, and how often an example had exactly its labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MultiLabel {
+    exact: u64,
+    total: u64,
+    /// `[labels]`.
+    hits: Vec<Hits>,
+}
+
+impl MultiLabel {
+    /// No examples yet, for labels `0..n_labels`.
+    pub fn new(n_labels: usize) -> Self {
+        MultiLabel { exact: 0, total: 0, hits: vec![Hits::default(); n_labels] }
+    }
+
+    /// Those with these counts, in the order of [`MultiLabel::counts`].
+    ///
+    /// # Panics
+    /// If there are not `2 + 3 * labels` of them.
+    pub fn from_counts(counts: &[u64]) -> Self {
+        let (&[exact, total], counts) = counts.split_first_chunk().expect("two counts of examples");
+        let (triples, rest) = counts.as_chunks();
+        assert!(rest.is_empty(), "three counts for each label");
+        let hits = triples.iter().map(|&[correct, predicted, labelled]| Hits { correct, predicted, labelled });
+        MultiLabel { exact, total, hits: hits.collect() }
+    }
+
+    /// Counts one example: for each label whether it has it, and how likely that is said to be. It is predicted where
+    /// that is at least `threshold`: a probability where these are probabilities, 0 for logits and probability 0.5.
+    ///
+    /// # Panics
+    /// If there is not one of each for every label.
+    pub fn add(&mut self, labels: &[bool], scores: &[f32], threshold: f32) {
+        assert!(labels.len() == self.hits.len() && scores.len() == self.hits.len(), "one of each for every label");
+        let mut exact = true;
+        for ((hits, &labelled), &score) in self.hits.iter_mut().zip(labels).zip(scores) {
+            let predicted = score >= threshold;
+            exact &= predicted == labelled;
+            *hits += Hits {
+                correct: u64::from(predicted && labelled),
+                predicted: u64::from(predicted),
+                labelled: u64::from(labelled),
+            };
+        }
+        self.exact += u64::from(exact);
+        self.total += 1;
+    }
+
+    /// `[2 + labels * 3]`: examples with exactly their labels, examples, then right, predicted and true ones of each
+    /// label; what ranks add up.
+    pub fn counts(&self) -> Vec<u64> {
+        let of_labels = self.hits.iter().flat_map(|h| [h.correct, h.predicted, h.labelled]);
+        [self.exact, self.total].into_iter().chain(of_labels).collect()
+    }
+
+    /// The number of examples.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Each label's counts, and through them its precision, recall and F1.
+    pub fn labels(&self) -> &[Hits] {
+        &self.hits
+    }
+
+    /// The share of examples with exactly their labels, in [0, 1]; 0 without examples. scikit-learn's
+    /// `accuracy_score` of indicator matrices.
+    pub fn accuracy(&self) -> f64 {
+        ratio(self.exact, self.total)
+    }
+
+    /// The plain mean of the labels' F1 scores. A label that occurs neither in truth nor in prediction counts as 0,
+    /// other than in [`Confusion::macro_f1`](super::Confusion::macro_f1). scikit-learn's `f1_score` of indicator
+    /// matrices with `average="macro", zero_division=0`.
+    pub fn macro_f1(&self) -> f64 {
+        if self.hits.is_empty() { 0.0 } else { self.hits.iter().map(Hits::f1).sum::<f64>() / self.hits.len() as f64 }
+    }
+
+    /// F1 over the decisions about all labels together. scikit-learn's with `average="micro", zero_division=0`.
+    pub fn micro_f1(&self) -> f64 {
+        self.hits.iter().copied().sum::<Hits>().f1()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference::{close, counts, list, number, numbers};
+    use super::*;
+
+    #[test]
+    fn scores_are_those_of_scikit_learn() {
+        for case in list(include_str!("../../tests/reference/metrics/classes.json"), "multi_label") {
+            let f1 = numbers(&case["f1"]);
+            let threshold = number(&case["threshold"]) as f32;
+            let mut whole = MultiLabel::new(f1.len());
+            let mut halves = [whole.clone(), whole.clone()];
+            let rows = case["gold"].as_array().unwrap().iter().zip(case["scores"].as_array().unwrap());
+            for (number, (gold, scores)) in rows.enumerate() {
+                let gold: Vec<bool> = counts::<u64>(gold).into_iter().map(|c| c == 1).collect();
+                let scores: Vec<f32> = numbers(scores).into_iter().map(|s| s as f32).collect();
+                whole.add(&gold, &scores, threshold);
+                halves[number % 2].add(&gold, &scores, threshold);
+            }
+            close(whole.accuracy(), number(&case["accuracy"]), &case);
+            close(whole.micro_f1(), number(&case["micro_f1"]), &case);
+            close(whole.macro_f1(), number(&case["macro_f1"]), &case);
+            whole.labels().iter().zip(&f1).for_each(|(label, &f1)| close(label.f1(), f1, &case));
+
+            let sum: Vec<u64> = halves[0].counts().iter().zip(halves[1].counts()).map(|(a, b)| a + b).collect();
+            assert_eq!(MultiLabel::from_counts(&sum), whole, "ranks add up counts");
+        }
+    }
+
+    #[test]
+    fn no_examples_give_zeros() {
+        for n_labels in [0, 3] {
+            let none = MultiLabel::new(n_labels);
+            assert_eq!((none.accuracy(), none.macro_f1(), none.micro_f1(), none.total()), (0.0, 0.0, 0.0, 0));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "one of each for every label")]
+    fn labels_are_as_many_as_scores() {
+        MultiLabel::new(2).add(&[true, false], &[0.5], 0.5);
+    }
+}

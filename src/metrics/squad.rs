@@ -1,0 +1,189 @@
+//! Answers to questions: exact match and F1, as SQuAD's official scripts 1.1 and 2.0 count them.
+
+use super::Hits;
+use super::words::words;
+use std::collections::HashMap;
+
+/// Which script's rules. They differ where a text is empty, or nothing but articles and punctuation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SquadRules {
+    /// 1.1: every question has an answer. An empty text has an F1 of 0, even with another empty one.
+    V1,
+    /// 2.0: a question may have none, and the empty text is right then. A gold answer of nothing but articles and
+    /// punctuation is no answer.
+    V2,
+}
+
+/// How well one answer matches the best of its gold answers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AnswerMatch {
+    /// Whether it is one of them, once both are normalised.
+    pub exact: bool,
+    /// The largest F1 of words in common, in [0, 1].
+    pub f1: f64,
+}
+
+/// Compares an answer (empty: none) with the gold answers (none: the question has no answer).
+pub fn match_answer<S: AsRef<str>>(answer: &str, golds: &[S], rules: SquadRules) -> AnswerMatch {
+    let answer = normalise(answer);
+    let mut golds: Vec<String> = golds.iter().map(|gold| normalise(gold.as_ref())).collect();
+    if rules == SquadRules::V2 {
+        golds.retain(|gold| !gold.is_empty());
+    }
+    if golds.is_empty() {
+        golds.push(String::new());
+    }
+    let f1 = golds.iter().map(|gold| match (answer.as_str(), gold.as_str(), rules) {
+        ("", "", SquadRules::V2) => 1.0,
+        (answer, gold, _) => in_common(answer, gold).f1(),
+    });
+    AnswerMatch { exact: golds.contains(&answer), f1: f1.fold(0.0, f64::max) }
+}
+
+/// The scripts' `normalize_answer`: small letters, without ASCII punctuation, without the words a, an and the, single
+/// spaces.
+fn normalise(text: &str) -> String {
+    let mut text = text.to_lowercase();
+    text.retain(|c| !c.is_ascii_punctuation());
+    // A word ends where letters and digits do, so that "the–end" has an article. (The scripts' idea of a letter leaves
+    // out combining vowels of other writings, which do not follow an English article.)
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(first) = rest.chars().next() {
+        let of_word = char::is_alphanumeric;
+        let end = rest.find(|c| of_word(c) != of_word(first)).unwrap_or(rest.len());
+        let (run, after) = rest.split_at(end);
+        kept.push_str(if matches!(run, "a" | "an" | "the") { " " } else { run });
+        rest = after;
+    }
+    words(&kept).collect::<Vec<_>>().join(" ")
+}
+
+/// The words that two normalised texts have in common, each as often as both have it.
+fn in_common(answer: &str, gold: &str) -> Hits {
+    let mut left: HashMap<&str, u64> = HashMap::new();
+    words(gold).for_each(|word| *left.entry(word).or_default() += 1);
+    let mut hits = Hits { labelled: left.values().sum(), ..Hits::default() };
+    for word in words(answer) {
+        hits.predicted += 1;
+        if let Some(count) = left.get_mut(word).filter(|count| **count > 0) {
+            *count -= 1;
+            hits.correct += 1;
+        }
+    }
+    hits
+}
+
+/// Sums over questions.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct AnswerSums {
+    /// The number of questions.
+    pub total: f64,
+    /// How many of their answers match exactly.
+    pub exact: f64,
+    /// The sum of their F1.
+    pub f1: f64,
+}
+
+impl AnswerSums {
+    /// The share of exact matches in percent, as the scripts show it; 0 without questions.
+    pub fn exact_match(&self) -> f64 {
+        if self.total == 0.0 { 0.0 } else { 100.0 * self.exact / self.total }
+    }
+
+    /// The mean F1 in percent, as the scripts show it; 0 without questions.
+    pub fn mean_f1(&self) -> f64 {
+        if self.total == 0.0 { 0.0 } else { 100.0 * self.f1 / self.total }
+    }
+
+    fn plus(self, other: AnswerSums) -> AnswerSums {
+        AnswerSums { total: self.total + other.total, exact: self.exact + other.exact, f1: self.f1 + other.f1 }
+    }
+}
+
+/// The matches of many questions.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Squad {
+    /// Questions with an answer: the 2.0 script's `HasAns`.
+    pub answerable: AnswerSums,
+    /// Questions without one: its `NoAns`.
+    pub unanswerable: AnswerSums,
+}
+
+impl Squad {
+    /// Adds one question.
+    pub fn add<S: AsRef<str>>(&mut self, answer: &str, golds: &[S], rules: SquadRules) {
+        let found = match_answer(answer, golds, rules);
+        let sums = if golds.is_empty() { &mut self.unanswerable } else { &mut self.answerable };
+        *sums = sums.plus(AnswerSums { total: 1.0, exact: f64::from(u8::from(found.exact)), f1: found.f1 });
+    }
+
+    /// All questions.
+    pub fn all(&self) -> AnswerSums {
+        self.answerable.plus(self.unanswerable)
+    }
+
+    /// What ranks add up: total, exact and F1 of the answerable questions, then of the others.
+    pub fn sums(&self) -> [f64; 6] {
+        let (with, without) = (&self.answerable, &self.unanswerable);
+        [with.total, with.exact, with.f1, without.total, without.exact, without.f1]
+    }
+
+    /// The matches with these [`Squad::sums`].
+    pub fn from_sums([total, exact, f1, total_without, exact_without, f1_without]: [f64; 6]) -> Self {
+        Squad {
+            answerable: AnswerSums { total, exact, f1 },
+            unanswerable: AnswerSums { total: total_without, exact: exact_without, f1: f1_without },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference::{close, list, number, numbers, text, texts};
+    use super::*;
+
+    const FILE: &str = include_str!("../../tests/reference/metrics/squad.json");
+
+    #[test]
+    fn texts_are_normalised_as_the_scripts_do() {
+        for pair in list(FILE, "normalised") {
+            assert_eq!(normalise(text(&pair[0])), text(&pair[1]), "{pair}");
+        }
+    }
+
+    #[test]
+    fn scores_are_those_of_the_scripts() {
+        let (mut of_v1, mut of_v2) = (Squad::default(), Squad::default());
+        for case in list(FILE, "answers") {
+            let (answer, golds) = (text(&case["found"]), texts(&case["golds"]));
+            for (name, rules, sums) in [("v1", SquadRules::V1, &mut of_v1), ("v2", SquadRules::V2, &mut of_v2)] {
+                // The 1.1 script has no questions without an answer.
+                if case[name].is_null() {
+                    continue;
+                }
+                let (found, expected) = (match_answer(answer, &golds, rules), numbers(&case[name]));
+                assert_eq!(found.exact, expected[0] == 1.0, "{name}: {case}");
+                close(found.f1, expected[1], &case);
+                sums.add(answer, &golds, rules);
+            }
+        }
+        let totals = list(FILE, "totals");
+        for (prefix, sums) in
+            [("", of_v2.all()), ("HasAns_", of_v2.answerable), ("NoAns_", Squad::from_sums(of_v2.sums()).unanswerable)]
+        {
+            let expected = |name| number(&totals[1][format!("{prefix}{name}")]);
+            close(sums.exact_match(), expected("exact"), &totals[1]);
+            close(sums.mean_f1(), expected("f1"), &totals[1]);
+            assert_eq!(sums.total, expected("total"));
+        }
+        close(of_v1.all().exact_match(), number(&totals[0]["exact_match"]), &totals[0]);
+        close(of_v1.all().mean_f1(), number(&totals[0]["f1"]), &totals[0]);
+    }
+
+    #[test]
+    fn no_questions_give_zeros() {
+        let none = Squad::default().all();
+        assert_eq!((none.exact_match(), none.mean_f1()), (0.0, 0.0));
+    }
+}

@@ -1,0 +1,353 @@
+//! Questions on contexts, with answers that are parts of them, from SQuAD's JSON and from JSONL.
+
+use super::jsonl::{self, kind};
+use super::records::{File, OnBad, Parsed, Records};
+use crate::error::{Error, Result};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A file of questions and how to read it.
+///
+/// A file whose name ends in `.jsonl` or `.ndjson` has one object a line: `context`, `question`, `id` (else the line's
+/// number) and `answers`. Any other is SQuAD's JSON, 1.1 or 2.0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuestionSource {
+    /// The file.
+    pub path: PathBuf,
+    /// Whether answers are wanted; not for prediction.
+    pub labelled: bool,
+    /// What a bad record does.
+    pub on_bad_record: OnBad,
+}
+
+/// One question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The line on which the record starts, from 1.
+    pub line: usize,
+    /// Its name; no two questions of a file have the same.
+    pub id: String,
+    /// The text that holds the answers; the questions of a paragraph share it.
+    pub context: Arc<str>,
+    /// The question.
+    pub question: String,
+    /// The right answers. None: the question cannot be answered from its context, or no answers are wanted.
+    pub answers: Vec<Answer>,
+}
+
+/// A part of a context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The text; never empty.
+    pub text: String,
+    /// Where in the context it starts, in bytes: `context[start..].starts_with(text)`. (In files it is in characters.)
+    pub start: usize,
+}
+
+/// Reads a file of questions.
+///
+/// # Errors
+/// Input errors (exit 2): a file that cannot be read, or is not JSON of SQuAD's form; bad records with
+/// [`OnBad::Error`], listed with file, line and the question's id: an answer that is not in its context, an id that
+/// stands twice, an answer to a question that is said to have none; no good record at all.
+pub fn read(source: &QuestionSource) -> Result<Records<Question>> {
+    let file = File::open(&source.path)?;
+    let extension = source.path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let parsed = match extension.as_str() {
+        "jsonl" | "ndjson" => jsonl::records(file.json_lines()?, |line, map| flat(line, map, source.labelled)),
+        _ => squad(file.content(), source)?,
+    };
+    file.settle(without_doubles(parsed), source.on_bad_record, source.labelled)
+}
+
+#[derive(Deserialize)]
+struct Squad<'a> {
+    #[serde(borrow)]
+    data: Vec<Article<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Article<'a> {
+    #[serde(borrow)]
+    paragraphs: Vec<Paragraph<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Paragraph<'a> {
+    context: String,
+    // Kept as text, because that is what tells the line.
+    #[serde(borrow)]
+    qas: Vec<&'a RawValue>,
+}
+
+fn squad(content: &[u8], source: &QuestionSource) -> Result<Vec<Parsed<Question>>> {
+    let error = |line: usize, why: String| Error::input(format!("{}:{line}: {why}", source.path.display()));
+    let line_of = |byte: usize| 1 + content[..byte].iter().filter(|&&b| b == b'\n').count();
+    let text = std::str::from_utf8(content)
+        .map_err(|e| error(line_of(e.valid_up_to()), "the text is not UTF-8; convert the file to UTF-8".into()))?;
+    let squad: Squad = serde_json::from_str(text).map_err(|e| {
+        let message = e.to_string();
+        let what = message.split(" at line ").next().unwrap_or_default();
+        match e.is_data() {
+            true => error(e.line(), format!("not of SQuAD's form (data, paragraphs, context, qas): {what}")),
+            false => error(e.line(), format!("broken JSON at column {}: {what}", e.column())),
+        }
+    })?;
+    let mut parsed = Vec::new();
+    let (mut line, mut counted) = (1, 0);
+    for Paragraph { context, qas } in squad.data.into_iter().flat_map(|article| article.paragraphs) {
+        let context: Arc<str> = context.into();
+        for qa in qas {
+            let start = qa.get().as_ptr().addr() - text.as_ptr().addr();
+            line += content[counted..start].iter().filter(|&&b| b == b'\n').count();
+            counted = start;
+            let question = match serde_json::from_str(qa.get())? {
+                Value::Object(mut map) => id(&map)
+                    .and_then(|id| id.ok_or_else(|| "a question has no id".into()))
+                    .and_then(|id| question(line, id, context.clone(), &mut map, source.labelled)),
+                other => Err(format!("a question is a JSON object, this is {}", kind(&other))),
+            };
+            parsed.push(question.map_err(|why| (line, why)));
+        }
+    }
+    Ok(parsed)
+}
+
+fn flat(line: usize, mut map: Map<String, Value>, labelled: bool) -> Result<Question, String> {
+    let id = id(&map)?.unwrap_or_else(|| line.to_string());
+    let context = text(&mut map, "context").map_err(|why| named(&id, why))?;
+    question(line, id, context.into(), &mut map, labelled)
+}
+
+fn id(map: &Map<String, Value>) -> Result<Option<String>, String> {
+    match map.get("id") {
+        Some(Value::String(id)) => Ok(Some(id.clone())),
+        Some(Value::Number(id)) => Ok(Some(id.to_string())),
+        Some(other) => Err(format!("the id is {}; it must be a string", kind(other))),
+        None => Ok(None),
+    }
+}
+
+fn text(map: &mut Map<String, Value>, name: &str) -> Result<String, String> {
+    match map.get_mut(name) {
+        Some(Value::String(text)) => Ok(std::mem::take(text)),
+        Some(other) => Err(format!("its {name} is {}; it must be a string", kind(other))),
+        None => Err(format!("it has no {name}")),
+    }
+}
+
+fn named(id: &str, why: String) -> String {
+    format!("question {id:?}: {why}")
+}
+
+fn question(
+    line: usize,
+    id: String,
+    context: Arc<str>,
+    map: &mut Map<String, Value>,
+    labelled: bool,
+) -> Result<Question, String> {
+    let read = |map: &mut Map<String, Value>| {
+        let question = text(map, "question")?;
+        let answers = if labelled { answers(map, &context)? } else { Vec::new() };
+        Ok((question, answers))
+    };
+    match read(map) {
+        Ok((question, answers)) => Ok(Question { line, id, context, question, answers }),
+        Err(why) => Err(named(&id, why)),
+    }
+}
+
+fn answers(map: &Map<String, Value>, context: &str) -> Result<Vec<Answer>, String> {
+    let impossible = match map.get("is_impossible") {
+        None => None,
+        Some(Value::Bool(impossible)) => Some(*impossible),
+        Some(other) => return Err(format!("is_impossible is {}; it must be a boolean", kind(other))),
+    };
+    let form = "a list of objects with text and answer_start";
+    let answers: Vec<(&Value, &Value)> = match map.get("answers") {
+        None if impossible == Some(true) => Vec::new(),
+        None => return Err("it has no answers; an empty list says that it cannot be answered".into()),
+        Some(Value::Array(list)) => list
+            .iter()
+            .map(|answer| answer.get("text").zip(answer.get("answer_start")).ok_or(format!("answers is not {form}")))
+            .collect::<Result<_, _>>()?,
+        // As Hugging Face's data sets have it: a list of texts and a list of starts.
+        Some(answers @ Value::Object(_)) => match (&answers["text"], &answers["answer_start"]) {
+            (Value::Array(texts), Value::Array(starts)) if texts.len() == starts.len() => {
+                texts.iter().zip(starts).collect()
+            }
+            _ => return Err("answers has no lists text and answer_start of the same length".into()),
+        },
+        Some(other) => return Err(format!("answers is {}; it must be {form}", kind(other))),
+    };
+    match (impossible, answers.is_empty()) {
+        (Some(true), false) => return Err("it is said to be impossible (is_impossible), but has an answer".into()),
+        (Some(false), true) => return Err("it is said to be possible (is_impossible), but has no answer".into()),
+        _ => {}
+    }
+    answers.into_iter().map(|(text, start)| answer(text, start, context)).collect()
+}
+
+fn answer(text: &Value, start: &Value, context: &str) -> Result<Answer, String> {
+    let (Some(text), Some(at)) = (text.as_str(), start.as_u64()) else {
+        return Err(format!("an answer's text is {} and its answer_start {start}", kind(text)));
+    };
+    if text.is_empty() {
+        return Err("an answer is empty; where there is none, answers is an empty list".into());
+    }
+    let byte = context.char_indices().map(|(byte, _)| byte).nth(usize::try_from(at).unwrap_or(usize::MAX));
+    match byte.filter(|&byte| context[byte..].starts_with(text)) {
+        Some(start) => Ok(Answer { text: text.to_owned(), start }),
+        None => {
+            let elsewhere = match context.find(text) {
+                Some(byte) => format!("it stands at {}", context[..byte].chars().count()),
+                None => "nor anywhere else".into(),
+            };
+            Err(format!("the answer {text:?} is not in its context at character {at} ({elsewhere})"))
+        }
+    }
+}
+
+/// The same, where a question whose id an earlier one has is a bad record.
+fn without_doubles(parsed: Vec<Parsed<Question>>) -> Vec<Parsed<Question>> {
+    let mut lines: HashMap<String, usize> = HashMap::new();
+    let single = |parsed: Parsed<Question>| {
+        let question = parsed?;
+        match lines.get(&question.id) {
+            Some(first) => Err((question.line, named(&question.id, format!("line {first} has the same id")))),
+            None => {
+                lines.insert(question.id.clone(), question.line);
+                Ok(question)
+            }
+        }
+    };
+    parsed.into_iter().map(single).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(dir: &tempfile::TempDir, name: &str, content: &str) -> QuestionSource {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        QuestionSource { path, labelled: true, on_bad_record: OnBad::Error }
+    }
+
+    /// SQuAD's JSON with these questions on one context, the first on line 5.
+    fn squad(questions: &[&str]) -> String {
+        let context = "Ärger: Caf\u{e9} \u{1f600} at \\\"Zo\u{eb}'s\\\" opened in 1999 and 2001.";
+        let questions = questions.join(",\n");
+        format!(
+            "{{\"version\": \"v2.0\", \"data\": [{{\"title\": \"x\",\n\"paragraphs\": [{{\n\
+             \"context\": \"{context}\",\n\"qas\": [\n{questions}\n]}}]}}]}}\n"
+        )
+    }
+
+    const WHEN: &str = concat!(
+        r#"{"id": "q1", "question": "When?", "answers": [{"text": "1999", "answer_start": 35}, "#,
+        r#"{"text": "2001", "answer_start": 44}]}"#
+    );
+    const NONE: &str = concat!(
+        r#"{"id": "q2", "question": "Why?", "answers": [], "is_impossible": true, "#,
+        r#""plausible_answers": [{"text": "x", "answer_start": 0}]}"#
+    );
+
+    fn message(content: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let source = source(&dir, "a.json", content);
+        let message = read(&source).unwrap_err().to_string();
+        message.strip_prefix(&format!("{}:", source.path.display())).unwrap_or(&message).to_owned()
+    }
+
+    #[test]
+    fn answers_are_parts_of_their_contexts() {
+        let dir = tempfile::tempdir().unwrap();
+        let where_ = r#"{"id": 3, "question": "Where?", "answers": [{"text": "Zoë's", "answer_start": 18}]}"#;
+        let read = read(&source(&dir, "a.json", &squad(&[WHEN, NONE, where_]))).unwrap();
+        let [when, none, where_] = read.records.as_slice() else { panic!("{read:?}") };
+        assert_eq!((when.line, when.id.as_str(), when.question.as_str(), when.answers.len()), (5, "q1", "When?", 2));
+        assert_eq!((none.line, none.answers.len()), (6, 0));
+        assert_eq!((where_.line, where_.id.as_str()), (7, "3"));
+        for question in &read.records {
+            for Answer { text, start } in &question.answers {
+                assert_eq!(&question.context[*start..start + text.len()], text);
+            }
+        }
+        assert!(Arc::ptr_eq(&when.context, &where_.context));
+    }
+
+    #[test]
+    fn an_answer_elsewhere_is_told_with_the_question() {
+        let at = |start| {
+            format!(r#"{{"id": "q9", "question": "?", "answers": [{{"text": "1999", "answer_start": {start}}}]}}"#)
+        };
+        for start in ["34", "5000", "18446744073709551615"] {
+            let expected = format!(
+                "6: question \"q9\": the answer \"1999\" is not in its context at character {start} (it stands at 35)\n\
+                 correct the file, or leave bad records out with on_bad_record = \"skip\""
+            );
+            assert_eq!(message(&squad(&[WHEN, &at(start)])), expected);
+        }
+        let nowhere = at("35").replace("1999", "1998");
+        assert!(message(&squad(&[WHEN, &nowhere])).contains("at character 35 (nor anywhere else)"));
+        let dir = tempfile::tempdir().unwrap();
+        let source = source(&dir, "a.json", &squad(&[&nowhere, NONE]));
+        let skipping = QuestionSource { on_bad_record: OnBad::Skip, ..source.clone() };
+        assert_eq!(read(&skipping).unwrap().skipped[0].0, 5);
+        let unlabelled = QuestionSource { labelled: false, ..source };
+        assert_eq!(read(&unlabelled).unwrap().records.len(), 2, "for prediction answers do not matter");
+    }
+
+    #[test]
+    fn complaints_say_what_is_wrong() {
+        for (question, expected) in [
+            (WHEN, "question \"q1\": line 5 has the same id"),
+            (r#"{"question": "?", "answers": []}"#, "6: a question has no id"),
+            (r#"{"id": "q", "answers": []}"#, "question \"q\": it has no question"),
+            (r#"{"id": "q", "question": 1, "answers": []}"#, "its question is a number"),
+            (r#"{"id": "q", "question": "?"}"#, "it has no answers; an empty list says"),
+            (r#"{"id": "q", "question": "?", "answers": [], "is_impossible": false}"#, "but has no answer"),
+            (&WHEN.replace("q1", "q").replace("]}", "], \"is_impossible\": true}"), "but has an answer"),
+            (r#"{"id": "q", "question": "?", "answers": ["x"]}"#, "answers is not a list of objects with text"),
+            (r#"{"id": "q", "question": "?", "answers": "x"}"#, "answers is a string; it must be a list"),
+            (r#"{"id": "q", "question": "?", "answers": [{"text": "", "answer_start": 0}]}"#, "an answer is empty"),
+            (r#"{"id": "q", "question": "?", "answers": [{"text": "x", "answer_start": -1}]}"#, "its answer_start -1"),
+            ("[]", "a question is a JSON object, this is an array"),
+        ] {
+            let message = message(&squad(&[WHEN, question]));
+            assert!(message.contains(expected), "{question}: {message}");
+        }
+    }
+
+    #[test]
+    fn files_of_another_form_are_told_apart() {
+        let cut = squad(&[WHEN]).replace("]}]}]}", "");
+        assert!(message(&cut).starts_with("7: broken JSON at column 0: EOF while parsing"), "{}", message(&cut));
+        let expected = "1: not of SQuAD's form (data, paragraphs, context, qas): missing field `data`";
+        assert_eq!(message("{\"text\": 1}"), expected);
+        assert!(message("{\"data\": [{\"paragraphs\": [\n{\"qas\": []}]}]}").starts_with("2: not of SQuAD's form"));
+        assert!(message("{\"data\": []}").ends_with("the data set is empty: the file holds no record"));
+    }
+
+    #[test]
+    fn json_lines_have_a_question_each() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = [
+            r#"{"context": "a b", "question": "?", "answers": {"text": ["b"], "answer_start": [2]}}"#,
+            r#"{"id": "x", "context": "c", "question": "?", "answers": []}"#,
+        ];
+        let source = source(&dir, "a.jsonl", &content.join("\n\n"));
+        let records = read(&source).unwrap().records;
+        assert_eq!((records[0].id.as_str(), records[0].answers[0].start), ("1", 2));
+        assert_eq!((records[1].id.as_str(), records[1].line), ("x", 3));
+        std::fs::write(&source.path, "{\"id\": \"q\", \"question\": \"?\"}").unwrap();
+        let message = read(&source).unwrap_err().to_string();
+        assert!(message.contains("a.jsonl:1: question \"q\": it has no context"), "{message}");
+    }
+}

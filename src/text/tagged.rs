@@ -1,0 +1,175 @@
+//! Sentences of words with a tag each, from CoNLL and JSONL files.
+
+use super::records::{File, OnBad, RawLabel, Records};
+use super::{conll, jsonl};
+use crate::error::{Error, Result};
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+/// A file of sentences and how to read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaggedSource {
+    /// The file.
+    pub path: PathBuf,
+    /// `None`: by the file's extension (`.jsonl`, `.ndjson`, `.json`; `.conll`, `.bio`, `.iob`, `.tsv`, `.txt`).
+    pub format: Option<TaggedFormat>,
+    /// The JSONL column that has the words.
+    pub words: String,
+    /// The JSONL column that has the tags. `None`: no tags are read, of either format, as for prediction.
+    pub tags: Option<String>,
+    /// What a bad record does.
+    pub on_bad_record: OnBad,
+}
+
+/// The layout of a file of sentences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaggedFormat {
+    /// One word a line: the word is the first column and the tag the last, between tabs or spaces; blank lines stand
+    /// between sentences, `-DOCSTART-` lines are skipped.
+    Conll,
+    /// One JSON object a line with a list of words and a list of as many tags.
+    Jsonl,
+}
+
+/// One sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tagged {
+    /// The line on which it starts, from 1.
+    pub line: usize,
+    /// Its words; at least one, and none is empty.
+    pub words: Vec<String>,
+    /// A tag for each word; none where the source asks for none.
+    pub tags: Vec<RawLabel>,
+}
+
+/// Reads a file of sentences.
+///
+/// # Errors
+/// Input errors (exit 2), as [`records::read`](super::records::read): a file that cannot be read or whose name does
+/// not tell its format; bad records with [`OnBad::Error`], such as a word without a tag, listed with file and lines; no
+/// good record at all.
+pub fn read(source: &TaggedSource) -> Result<Records<Tagged>> {
+    let format = format_of(source)?;
+    let file = File::open(&source.path)?;
+    let parsed = match format {
+        TaggedFormat::Conll => conll::parse(file.content(), source.tags.is_some()),
+        TaggedFormat::Jsonl => jsonl::records(file.json_lines()?, |line, map| record(line, &map, source)),
+    };
+    file.settle(parsed, source.on_bad_record, source.tags.is_some())
+}
+
+/// The format of a source: the given one, else by the file's extension.
+///
+/// # Errors
+/// Neither is there (exit 2).
+pub fn format_of(source: &TaggedSource) -> Result<TaggedFormat> {
+    let extension = source.path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    match (source.format, extension.as_str()) {
+        (Some(format), _) => Ok(format),
+        (None, "jsonl" | "ndjson" | "json") => Ok(TaggedFormat::Jsonl),
+        (None, "conll" | "bio" | "iob" | "tsv" | "txt") => Ok(TaggedFormat::Conll),
+        _ => Err(Error::input(format!(
+            "{}: the name does not tell the format; rename it to .conll or .jsonl, or set format",
+            source.path.display()
+        ))),
+    }
+}
+
+fn record(line: usize, map: &Map<String, Value>, source: &TaggedSource) -> Result<Tagged, String> {
+    let words = list(map, &source.words, "words_column")?;
+    let words = (1..).zip(words).map(|(n, word)| match word {
+        Value::String(word) if word.is_empty() => Err(format!("word {n} is empty")),
+        Value::String(word) => Ok(word.clone()),
+        other => Err(format!("word {n} is {}; it must be a string", jsonl::kind(other))),
+    });
+    let words: Vec<String> = words.collect::<Result<_, _>>()?;
+    let Some(column) = &source.tags else { return Ok(Tagged { line, words, tags: Vec::new() }) };
+    let tags = list(map, column, "tags_column")?;
+    if tags.len() != words.len() {
+        return Err(format!("{} words, but {} tags", words.len(), tags.len()));
+    }
+    let tags = (1..).zip(tags).map(|(n, tag)| match tag {
+        Value::String(tag) => RawLabel::new(tag, column),
+        Value::Number(tag) => RawLabel::new(tag.to_string(), column),
+        other => Err(format!("tag {n} is {}; it must be a string or a number", jsonl::kind(other))),
+    });
+    Ok(Tagged { line, words, tags: tags.collect::<Result<_, _>>()? })
+}
+
+fn list<'a>(map: &'a Map<String, Value>, name: &str, key: &str) -> Result<&'a [Value], String> {
+    match map.get(name) {
+        Some(Value::Array(list)) if list.is_empty() => Err(format!("the list in column {name:?} is empty")),
+        Some(Value::Array(list)) => Ok(list),
+        Some(other) => Err(format!("column {name:?} is {}; it must be a list", jsonl::kind(other))),
+        None => Err(jsonl::missing(map, name, key)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(dir: &tempfile::TempDir, name: &str, content: &str) -> TaggedSource {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let (words, tags) = ("words".into(), Some("tags".into()));
+        TaggedSource { path, format: None, words, tags, on_bad_record: OnBad::Error }
+    }
+
+    #[test]
+    fn both_formats_give_the_same_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let conll = read(&source(&dir, "a.conll", "New B-x\nYork I-x\n\n7 O\n")).unwrap();
+        let content = [r#"{"words": ["New", "York"], "tags": ["B-x", "I-x"]}"#, r#"{"words": ["7"], "tags": ["O"]}"#];
+        let content = content.join("\n\n\n");
+        let jsonl = read(&source(&dir, "a.jsonl", &content)).unwrap();
+        assert_eq!(conll.records, jsonl.records);
+        assert_eq!(conll.records[1].line, 4);
+        assert_ne!(conll.bytes_hash, jsonl.bytes_hash);
+    }
+
+    #[test]
+    fn complaints_say_what_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        for (line, expected) in [
+            (r#"{"words": ["a", "b"], "tags": ["O"]}"#, "2 words, but 1 tags"),
+            (
+                r#"{"words": ["a"], "labels": ["O"]}"#,
+                r#"no column "tags"; the record has "words", "labels": set tags_column"#,
+            ),
+            (r#"{"words": "a b", "tags": ["O"]}"#, r#"column "words" is a string; it must be a list"#),
+            (r#"{"words": [], "tags": []}"#, r#"the list in column "words" is empty"#),
+            (r#"{"words": ["a", ""], "tags": ["O", "O"]}"#, "word 2 is empty"),
+            (r#"{"words": ["a", 2], "tags": ["O", "O"]}"#, "word 2 is a number"),
+            (r#"{"words": ["a"], "tags": [null]}"#, "tag 1 is null"),
+            (r#"{"words": ["a"], "tags": [""]}"#, "is empty"),
+        ] {
+            let content = format!("{{\"words\": [\"a\"], \"tags\": [3]}}\n{line}\n");
+            let source = source(&dir, "a.jsonl", &content);
+            let message = read(&source).unwrap_err().to_string();
+            let place = format!("{}:2: ", source.path.display());
+            assert!(message.starts_with(&place) && message.contains(expected), "{line}: {message}");
+            let read = read(&TaggedSource { on_bad_record: OnBad::Skip, ..source }).unwrap();
+            assert_eq!((read.records[0].tags[0].as_str(), read.skipped.len()), ("3", 1));
+        }
+    }
+
+    #[test]
+    fn a_missing_tag_is_an_error_with_file_and_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = source(&dir, "a.conll", "a O\n\nb B-x\nc\n");
+        let message = read(&source).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("{}:4: the word \"c\" has no tag\n", source.path.display())), "{message}");
+        let read = read(&TaggedSource { tags: None, ..source }).unwrap();
+        assert_eq!(read.records[1].words, ["b", "c"], "without tags it is sound");
+    }
+
+    #[test]
+    fn the_name_tells_the_format() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = source(&dir, "a.data", "a O\n");
+        assert!(read(&source).unwrap_err().to_string().contains("rename it to .conll or .jsonl, or set format"));
+        let read = read(&TaggedSource { format: Some(TaggedFormat::Conll), ..source }).unwrap();
+        assert_eq!(read.records.len(), 1);
+    }
+}
