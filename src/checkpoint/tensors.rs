@@ -1,6 +1,5 @@
-//! Reading safetensors files, and writing them at once (<https://github.com/huggingface/safetensors>, the format section).
+//! Reading safetensors files (<https://github.com/huggingface/safetensors>, the format section).
 
-use crate::checkpoint::tensor_writer::{Entry, Writer};
 use crate::error::{Context, Error, Result};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
@@ -104,22 +103,4 @@ const KINDS: &[(Kind, Dtype)] = &[
 /// The format's name of a type; `None` for one that is not written.
 pub(super) fn dtype(kind: Kind) -> Option<Dtype> {
     KINDS.iter().find(|(ours, _)| *ours == kind).map(|(_, dtype)| *dtype)
-}
-
-/// Writes named tensors: f16 and bf16 as they are, all others as f32, which come first. For more than fits into memory at
-/// once there is [`Writer`].
-///
-/// # Errors
-/// The file's name and what the system says: a full disk, no permission.
-pub fn write(path: &Path, mut tensors: Vec<(String, Tensor)>) -> Result<()> {
-    let kind = |tensor: &Tensor| match tensor.kind() {
-        half @ (Kind::Half | Kind::BFloat16) => half,
-        _ => Kind::Float,
-    };
-    tensors.sort_by_key(|(_, tensor)| kind(tensor) != Kind::Float);
-    let entry =
-        |(name, tensor): &(String, Tensor)| Entry { name: name.clone(), shape: tensor.size(), kind: kind(tensor) };
-    let mut writer = Writer::create(path, tensors.iter().map(entry).collect())?;
-    tensors.iter().try_for_each(|(name, tensor)| writer.write(name, tensor))?;
-    writer.finish()
 }

@@ -135,11 +135,6 @@ impl Layout {
         self.places[id.0].clone()
     }
 
-    /// The ranks that it is laid out for.
-    pub fn world(&self) -> usize {
-        self.world
-    }
-
     /// The stages that compute with any of it, counted from the first.
     pub fn stages(&self) -> usize {
         self.units.iter().flat_map(|unit| &unit.stages).max().map_or(0, |last| last + 1)

@@ -293,7 +293,7 @@ fn collect_in(params: &Params, unit: usize, buffer: Option<&Tensor>) -> Result<(
         Some(buffer) => params.members(unit, buffer).try_for_each(|(id, grad)| ffi::set_grad(params.view(id), &grad)),
         None => {
             let members = &params.layout().units()[unit].members;
-            members.iter().try_for_each(|&id| ffi::set_grad(params.view(id), &Tensor::new()))
+            members.iter().try_for_each(|&id| ffi::clear_grad(params.view(id)))
         }
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Nothing was updated and chance is a pure function, so the second run meets the same numbers.
 
-use crate::comm::Op;
 use crate::data::batch::Batch;
 use crate::error::{Error, Kind, Result};
 use crate::models::Border;
@@ -137,16 +136,15 @@ fn named(ids: &[u32]) -> String {
 pub fn diagnose(stepper: &mut Stepper, fault: &Fault) -> Result<Error> {
     let found = look(stepper, fault)?;
     let comm = stepper.comm.as_ref();
-    let none = comm.world() as f64;
-    let mut first = [if found.is_some() { -(comm.rank() as f64) } else { -none }];
-    comm.all_reduce_f64(&mut first, Op::Max, "who went bad first")?;
-    let rank = -first[0];
-    let cause = if rank == none {
-        "the tensors of each micro-batch are finite: what overflows is their sum, or the squares in the norm".to_owned()
-    } else {
-        let text = found.filter(|_| comm.rank() as f64 == rank).unwrap_or_default();
-        let text = comm.broadcast_bytes(text.into_bytes(), rank as usize, "what went bad")?;
-        format!("the first tensor that is not finite, on rank {rank}: {}", String::from_utf8_lossy(&text))
+    let here = |what: String| {
+        let rank = comm.rank();
+        Error::new(Kind::NonFinite, format!("the first tensor that is not finite, on rank {rank}: {what}"))
+    };
+    let cause = match comm.agree(found.map_or(Ok(()), |what| Err(here(what))), "what went bad") {
+        Ok(()) => "the tensors of each micro-batch are finite: what overflows is their sum, or the squares in the norm"
+            .to_owned(),
+        Err(e) if e.kind() == Kind::NonFinite => e.to_string(),
+        Err(e) => return Err(e),
     };
     let Fault { step, loss, grad_norm, .. } = fault;
     Ok(Error::new(
