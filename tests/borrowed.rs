@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tch::{Device, Kind, Reduction, Tensor};
 use trainer::comm::{Collective, threads};
-use trainer::data::Label;
+use trainer::data::Dataset;
 use trainer::data::batch::{Batch, Labels};
 use trainer::data::ragged::Sequences;
 use trainer::metrics::Metrics;
 use trainer::models::hf_names::HfNames;
-use trainer::models::{Backbone, Border, HeadInput};
+use trainer::models::{Backbone, Border};
+use trainer::nn::linear::HeadInput;
 use trainer::nn::params::ParamSpec;
 use trainer::nn::{Ctx, Init, ParamBuilder, ParamId, Params, Pass};
 use trainer::parallel::{Gradients, Rows, Weights, Zero};
-use trainer::tasks::{Model, Task};
+use trainer::tasks::{Model, Results, Task};
 use trainer::train::staged::{Recompute, Staged};
 
 const VOCABULARY: i64 = 11;
@@ -75,12 +76,20 @@ impl Backbone for Toy {
         hidden[0].index_select(0, batch.sequences.first()) * hidden[1].index_select(0, batch.sequences.first())
     }
 
-    fn head_input(&self) -> HeadInput {
-        HeadInput { width: WIDTH, std: 0.4 }
+    fn features(&self, hidden: &Border, _: &mut Ctx) -> Tensor {
+        hidden[0].shallow_clone()
     }
 
-    fn max_length(&self) -> usize {
-        8
+    fn vocabulary(&self, rows: &Tensor, _: &mut Ctx) -> Tensor {
+        rows.shallow_clone()
+    }
+
+    fn head_input(&self) -> HeadInput {
+        HeadInput { width: WIDTH, std: 0.4, bias: true }
+    }
+
+    fn max_length(&self) -> Option<usize> {
+        Some(8)
     }
 
     fn vocab_size(&self) -> usize {
@@ -99,8 +108,8 @@ impl Backbone for Toy {
         HfNames { prefix: "", params: Vec::new(), legacy: &[] }
     }
 
-    fn architecture(&self, task: &str) -> String {
-        task.into()
+    fn architecture(&self) -> String {
+        "Toy".into()
     }
 
     fn config_json(&self) -> &Value {
@@ -116,33 +125,33 @@ impl Task for Tied {
         "tied"
     }
 
-    fn outputs(&self) -> usize {
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+        let summary = backbone.summary(hidden, batch, ctx);
+        vec![self.0.map_or_else(
+            || summary.shallow_clone(),
+            |[words, bias]| summary.matmul(&ctx.param(words).tr()) + ctx.param(bias),
+        )]
+    }
+
+    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
+        let Labels::Classes(labels) = &batch.labels else { panic!("classes") };
+        vec![logits[0].to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, Reduction::None, -100, 0.0)]
+    }
+
+    fn answers(&self, logits: &Border, _: &Batch) -> Tensor {
+        logits[0].view(-1)
+    }
+
+    fn answer_size(&self, _: &Dataset, _: usize) -> usize {
         if self.0.is_some() { VOCABULARY as usize } else { WIDTH as usize }
     }
 
-    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
-        let summary = backbone.summary(hidden, batch, ctx);
-        self.0.map_or_else(
-            || summary.shallow_clone(),
-            |[words, bias]| summary.matmul(&ctx.param(words).tr()) + ctx.param(bias),
-        )
-    }
-
-    fn losses(&self, logits: &Tensor, labels: &Labels) -> Tensor {
-        let Labels::Classes(labels) = labels else { panic!("classes") };
-        logits.to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, Reduction::None, -100, 0.0)
-    }
-
-    fn metrics(&self, _: &[f32], _: &[Label]) -> Metrics {
+    fn metrics(&self, _: &Results) -> Metrics {
         Vec::new()
     }
 
-    fn prediction(&self, _: &[f32]) -> Map<String, Value> {
-        Map::new()
-    }
-
-    fn hf_name(&self) -> &'static str {
-        "Tied"
+    fn predictions(&self, _: &Results, _: bool) -> Vec<Map<String, Value>> {
+        Vec::new()
     }
 
     fn config_entries(&self) -> Map<String, Value> {
@@ -187,6 +196,8 @@ fn batch(samples: &[u32]) -> Batch {
         sequences,
         labels: Labels::Classes(Tensor::from_slice(&labels)),
         samples: samples.to_vec(),
+        widths: vec![1; samples.len()],
+        decoder: None,
     }
 }
 
@@ -254,8 +265,8 @@ fn run_rank(case: Case, comm: Arc<dyn Collective>) {
         let mut sum = [0.0];
         for index in 0..micro_batches {
             let forward = staged.forward(&mut weights, mine.get(index), Pass::default()).unwrap();
-            sum[0] += forward.loss_sum().map_or(0.0, |sum| sum.double_value(&[]));
-            forward.backward(&mut weights, &mut gradients, 1.0 / 7.0, index + 1 == micro_batches).unwrap();
+            sum[0] += forward.loss_sums().map_or(0.0, |sums| sums.double_value(&[0]));
+            forward.backward(&mut weights, &mut gradients, &[1.0 / 7.0], index + 1 == micro_batches).unwrap();
         }
         gradients.finish(&params).unwrap();
         comm.all_reduce_f64(&mut sum, trainer::comm::Op::Sum, "loss").unwrap();

@@ -5,7 +5,8 @@ mod common;
 use common::reference::{self, Reference, max_difference};
 use tch::{Device, Kind, Tensor};
 use trainer::models::registry::DropoutOverrides;
-use trainer::train::loaded::{Head, Loaded};
+use trainer::tasks::Head;
+use trainer::train::loaded::Loaded;
 
 /// Rounds the weights to `kind`, whatever type they are held in.
 fn round(loaded: &mut Loaded, kind: Kind) {

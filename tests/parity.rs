@@ -10,7 +10,8 @@ use tch::{Device, Kind, Tensor};
 use trainer::checkpoint::{export, import::Report};
 use trainer::models::registry::DropoutOverrides;
 use trainer::nn::Ctx;
-use trainer::train::loaded::{Head, Loaded};
+use trainer::tasks::Head;
+use trainer::train::loaded::Loaded;
 
 const CPU: Device = Device::Cpu;
 

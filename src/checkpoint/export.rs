@@ -1,6 +1,7 @@
 //! The model of a checkpoint as a Hugging Face folder.
 
 use crate::checkpoint::folder::{copy_file, write_file};
+use crate::checkpoint::import::part_shape;
 use crate::checkpoint::tensor_writer::Entry;
 use crate::error::{Error, Result};
 use crate::models::hf_names::HfNames;
@@ -33,9 +34,9 @@ pub fn entries(params: &Params, names: &HfNames) -> Vec<Entry> {
     let ids = units.flat_map(|unit| &unit.members);
     ids.flat_map(|&id| {
         let spec = params.spec(id);
-        let parts = names.exported(names.of(&spec.name));
-        let mut shape = spec.shape.clone();
-        shape[0] /= parts.len() as i64;
+        let param = names.of(&spec.name);
+        let parts = names.exported(param);
+        let shape = param.form.file_shape(&part_shape(&spec.shape, parts.len()));
         parts.into_iter().map(move |name| Entry { name, shape: shape.clone(), kind: params.kind() })
     })
     .collect()
@@ -45,9 +46,10 @@ pub fn entries(params: &Params, names: &HfNames) -> Vec<Entry> {
 /// cut into the pieces that the file knows.
 pub fn parts(params: &Params, names: &HfNames, unit: usize, whole: &Tensor) -> Vec<(String, Tensor)> {
     let cut = |(id, tensor): (ParamId, Tensor)| {
-        let parts = names.exported(names.of(&params.spec(id).name));
-        let chunks = tensor.chunk(parts.len() as i64, 0);
-        parts.into_iter().zip(chunks)
+        let param = names.of(&params.spec(id).name);
+        let parts = names.exported(param);
+        let chunks = tensor.chunk(parts.len() as i64, 0).into_iter().map(|chunk| param.form.to_file(&chunk));
+        parts.into_iter().zip(chunks.collect::<Vec<_>>())
     };
     params.members(unit, whole).flat_map(cut).collect()
 }

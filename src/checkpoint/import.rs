@@ -2,7 +2,7 @@
 
 use crate::checkpoint::tensors::TensorFile;
 use crate::error::{Context, Error, Result};
-use crate::models::hf_names::HfNames;
+use crate::models::hf_names::{Form, HfNames};
 use crate::nn::{ParamId, Params};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +29,8 @@ struct Weights {
 
 /// Where the values of a parameter come from.
 enum Origin {
-    /// These tensors of the weight files, joined along dimension 0.
-    File(Vec<String>),
+    /// These tensors of the weight files, joined along dimension 0 in native form.
+    File(Vec<String>, Form),
     /// (seed, name).
     Fresh,
 }
@@ -56,7 +56,7 @@ pub fn load(
         let spec = params.spec(id);
         match (masters.filter(|file| file.contains(&spec.name)), &origins[id.index()]) {
             (Some(file), _) => target.copy_(&file.read_shaped(&spec.name, &spec.shape)?),
-            (None, Origin::File(names)) => weights.copy(target, names)?,
+            (None, Origin::File(names, form)) => weights.copy(target, names, form)?,
             (None, Origin::Fresh) => target.copy_(&spec.draw(seed)),
         }
         Ok(())
@@ -102,12 +102,11 @@ fn refusal(folder: &Path, problems: &[String]) -> Error {
     ))
 }
 
-/// Describes the shapes found when, joined along dimension 0, they are not `wanted`.
-fn mismatch(found: &[Vec<i64>], wanted: &[i64]) -> Option<String> {
-    let rows: i64 = found.iter().map(|s| s.first().copied().unwrap_or(1)).sum();
-    let fits = found.iter().all(|s| s.len() == wanted.len() && s.get(1..) == wanted.get(1..));
-    (!fits || wanted.first() != Some(&rows))
-        .then(|| found.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(" + "))
+/// The shape of one of so many equal parts along dimension 0.
+pub fn part_shape(whole: &[i64], parts: usize) -> Vec<i64> {
+    let mut shape = whole.to_vec();
+    shape[0] /= parts as i64;
+    shape
 }
 
 impl Weights {
@@ -152,7 +151,15 @@ impl Weights {
         let mut origins = Vec::new();
         for id in params.ids() {
             let spec = params.spec(id);
-            let wanted = names.exported(names.of(&spec.name));
+            let param = names.of(&spec.name);
+            let mut wanted = names.exported(param);
+            used.extend(param.aliases.iter().cloned());
+            if let ([name], Some(alias)) =
+                (wanted.as_mut_slice(), param.aliases.iter().find(|alias| self.places.contains_key(*alias)))
+                && !self.places.contains_key(name)
+            {
+                name.clone_from(alias);
+            }
             let missing: Vec<&String> = wanted.iter().filter(|name| !self.places.contains_key(*name)).collect();
             if spec.fresh && missing.len() == wanted.len() {
                 report.fresh.extend(wanted);
@@ -165,7 +172,10 @@ impl Weights {
             }
             used.extend(wanted.iter().cloned());
             let shapes = wanted.iter().map(|name| self.shape(name)).collect::<Result<Vec<_>>>()?;
-            origins.push(match mismatch(&shapes, &spec.shape) {
+            let part = part_shape(&spec.shape, wanted.len());
+            let agrees = shapes.iter().all(|shape| *shape == param.form.file_shape(&part));
+            let found = (!agrees).then(|| shapes.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(" + "));
+            origins.push(match found {
                 Some(_) if spec.fresh => {
                     report.reshaped.extend(wanted);
                     Origin::Fresh
@@ -175,7 +185,7 @@ impl Weights {
                     problems.push(format!("{names} is {found}, config.json says {:?}", spec.shape));
                     Origin::Fresh
                 }
-                None => Origin::File(wanted),
+                None => Origin::File(wanted, param.form.clone()),
             });
         }
         if !problems.is_empty() {
@@ -191,7 +201,8 @@ impl Weights {
         self.files[*file].1.shape(spelling)
     }
 
-    fn copy(&self, target: &Tensor, names: &[String]) -> Result<()> {
+    fn copy(&self, target: &Tensor, names: &[String], form: &Form) -> Result<()> {
+        let part = part_shape(&target.size(), names.len());
         let mut row = 0;
         for name in names {
             let (file, spelling) = &self.places[name];
@@ -200,9 +211,8 @@ impl Weights {
             if !value.is_floating_point() {
                 return Err(Error::input(format!("{}: tensor {spelling} holds integers", path.display())));
             }
-            let rows = value.size()[0];
-            target.narrow(0, row, rows).copy_(&value);
-            row += rows;
+            target.narrow(0, row, part[0]).copy_(&form.to_native(&value, &part));
+            row += part[0];
         }
         Ok(())
     }

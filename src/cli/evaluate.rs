@@ -2,18 +2,19 @@
 
 use super::{EvaluateArgs, ReadingArgs, backend, connect};
 use crate::comm::Collective;
-use crate::config::{DataConfig, OnBadRecord, TaskKind};
-use crate::data::prepare::{Prepared, Target, prepare};
+use crate::config::{DataConfig, OnBadRecord, TaskConfig, TaskKind};
+use crate::data::{Prepared, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::registry::{self, DropoutOverrides};
 use crate::observe::logs::tell;
 use crate::observe::table::table;
 use crate::parallel::Zero;
+use crate::tasks::Head;
 use crate::train::evaluate::Evaluator;
-use crate::train::loaded::{Declared, Head, Holding, Loaded, Source};
+use crate::train::loaded::{Declared, Holding, Loaded, Source};
+use crate::train::reading::{self, Purpose, Reading};
 use crate::train::report::{device, remarks};
 use crate::train::session::one_per_host_first;
-use crate::train::settings::source;
 use serde_json::{Map, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -27,18 +28,14 @@ use tch::Kind;
 pub fn run(args: &EvaluateArgs) -> Result<()> {
     let comm = args.reading.connect()?;
     let kind = comm.agree(args.task.parse::<TaskKind>().map_err(|e| e.context("--task")), "--task")?;
-    let wanted = |head: &Head| match (kind, head) {
-        (TaskKind::SequenceClassification, Head::Classes(_)) | (TaskKind::Regression, Head::Number) => {
-            Ok(head.target())
-        }
-        _ => {
-            let own = if *head == Head::Number { TaskKind::Regression } else { TaskKind::SequenceClassification };
-            Err(Error::input(format!("--task {kind}: {} was fine-tuned for {own}", args.model.display())))
-        }
+    let wanted = |head: &Head| match reading::kind(head) {
+        own if own == kind || (own, kind) == (TaskKind::CausalLm, TaskKind::Chat) => Ok(kind),
+        own => Err(Error::input(format!("--task {kind}: {} was fine-tuned for {own}", args.model.display()))),
     };
-    let file = DataFile { option: "--data", path: &args.data, on_bad_record: args.on_bad_record };
+    let file =
+        DataFile { option: "--data", path: &args.data, purpose: Purpose::Evaluate, on_bad_record: args.on_bad_record };
     let (mut loaded, data) = open(&comm, &args.model, &file, &args.reading, wanted)?;
-    let metrics = args.reading.evaluator(comm.as_ref(), &mut loaded).metrics(&data.dataset)?;
+    let metrics = args.reading.evaluator(comm.as_ref(), &mut loaded).metrics(&data)?;
     if comm.is_main() {
         if args.json {
             let line: Map<_, _> = metrics.iter().map(|(name, value)| (format!("eval_{name}"), json!(value))).collect();
@@ -57,6 +54,7 @@ pub(super) struct DataFile<'a> {
     /// The option that names it.
     pub option: &'static str,
     pub path: &'a Path,
+    pub purpose: Purpose,
     pub on_bad_record: OnBadRecord,
 }
 
@@ -90,26 +88,28 @@ impl ReadingArgs {
     }
 }
 
-/// Loads a finished model and a data file for it, and says on rank 0 what they are; `target` says how labels are read.
+/// Loads a finished model and a data file for it, and says on rank 0 what they are; `wanted` says what the model is used for.
 pub(super) fn open(
     comm: &Arc<dyn Collective>,
     folder: &Path,
     file: &DataFile,
     reading: &ReadingArgs,
-    target: impl Fn(&Head) -> Result<Target>,
+    wanted: impl Fn(&Head) -> Result<TaskKind>,
 ) -> Result<(Loaded, Prepared)> {
     let declare = || -> Result<(Declared, Head, usize)> {
         let json = registry::read_config(folder)?;
         let head = Head::of_config(folder, &json)?;
-        let declared = Declared::read(folder, json, DropoutOverrides::default())?;
+        let declared = Declared::read(folder, json, DropoutOverrides::default(), head.role())?;
         let max_length = declared.max_length(reading.max_length).map_err(bare)?;
         Ok((declared, head, max_length))
     };
     let (declared, head, max_length) = comm.agree(declare(), "reading the model's configuration")?;
     let data = one_per_host_first(comm.as_ref(), "preparing the data", || {
-        let target = target(&head)?;
-        let source = source(&reading.data_config(file), file.path, file.option)?;
-        let data = prepare(&source, folder, max_length, &target, None)?;
+        let task = TaskConfig { kind: wanted(&head)?, labels: None };
+        let labels = head.labels().map(<[String]>::to_vec);
+        let data = reading.data_config(file);
+        let reading = Reading { task: &task, data: &data, max_length, purpose: file.purpose, labels };
+        let data = prepare(reading.encoder(file.path, file.option)?.as_ref(), folder, None)?;
         declared.check_vocabulary(&data)?;
         Ok(data)
     })?;

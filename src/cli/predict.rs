@@ -3,11 +3,10 @@
 use super::PredictArgs;
 use super::evaluate::{DataFile, open};
 use crate::config::OnBadRecord;
-use crate::data::prepare::Target;
 use crate::error::{Context, Error, Result};
 use crate::observe::logs::tell;
-use crate::tasks::short;
-use serde_json::{Value, json};
+use crate::train::reading::{self, Purpose};
+use serde_json::Value;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -23,17 +22,11 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     let output = comm.is_main().then(|| Output::create(&args.output, &args.input)).transpose();
     let output = comm.agree(output.context(format!("--output {}", args.output.display())), "opening the output")?;
     // Every record has its line of output, so none is left out.
-    let file = DataFile { option: "--input", path: &args.input, on_bad_record: OnBadRecord::Error };
-    let (mut loaded, data) = open(&comm, &args.model, &file, &args.reading, |_| Ok(Target::None))?;
+    let file =
+        DataFile { option: "--input", path: &args.input, purpose: Purpose::Predict, on_bad_record: OnBadRecord::Error };
+    let (mut loaded, data) = open(&comm, &args.model, &file, &args.reading, |head| Ok(reading::kind(head)))?;
     let outputs = args.reading.evaluator(comm.as_ref(), &mut loaded).outputs(&data.dataset)?;
-    let task = &loaded.model.task;
-    let lines = outputs.logits.chunks_exact(task.outputs()).map(|logits| {
-        let mut line = task.prediction(logits);
-        if args.scores {
-            line.insert("logits".into(), json!(logits.iter().copied().map(short).collect::<Vec<_>>()));
-        }
-        Value::Object(line)
-    });
+    let lines = loaded.model.task.predictions(&outputs.results(&data), args.scores).into_iter().map(Value::Object);
     let written = output.map_or(Ok(()), |output| output.write(lines));
     comm.agree(written.context(args.output.display()), "writing the predictions")?;
     if comm.is_main() {
@@ -102,6 +95,7 @@ impl Drop for Output {
 mod tests {
     use super::*;
     use crate::error::Kind;
+    use serde_json::json;
 
     fn files(dir: &Path) -> Vec<String> {
         let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());

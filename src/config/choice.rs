@@ -76,18 +76,43 @@ choice! {
         /// One label of many.
         #[default]
         SequenceClassification = "sequence-classification",
+        /// Any of several labels.
+        MultiLabel = "multi-label",
         /// One number.
         Regression = "regression",
-    } later "multi-label", "token-classification", "question-answering", "multiple-choice", "masked-lm", "causal-lm",
-        "chat", "seq2seq"
+        /// A tag for each word.
+        TokenClassification = "token-classification",
+        /// The part of a context that answers a question.
+        QuestionAnswering = "question-answering",
+        /// One of several continuations.
+        MultipleChoice = "multiple-choice",
+        /// Hidden tokens.
+        MaskedLm = "masked-lm",
+        /// The next token of a text.
+        CausalLm = "causal-lm",
+        /// The next token of an answer.
+        Chat = "chat",
+        /// A target, given its source.
+        Seq2seq = "seq2seq",
+    }
 }
 
 impl TaskKind {
+    /// Whether the data has a set of labels.
+    pub fn has_labels(self) -> bool {
+        matches!(self, TaskKind::SequenceClassification | TaskKind::MultiLabel | TaskKind::TokenClassification)
+    }
+
     /// The metrics of an evaluation besides `loss`, in the order in which they are shown.
     pub fn metrics(self) -> &'static [&'static str] {
         match self {
             TaskKind::SequenceClassification => &["accuracy", "f1", "matthews_correlation"],
+            TaskKind::MultiLabel => &[],
             TaskKind::Regression => &["pearson", "spearmanr", "mse"],
+            TaskKind::TokenClassification | TaskKind::MultipleChoice => &["accuracy"],
+            TaskKind::QuestionAnswering => &[],
+            TaskKind::MaskedLm => &["perplexity", "masked_accuracy", "sentence_accuracy"],
+            TaskKind::CausalLm | TaskKind::Chat | TaskKind::Seq2seq => &["perplexity"],
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Defaults and checks: from settings as written to a [`Config`].
 
-use super::choice::{IntervalStrategy, LrSchedulerType, TaskKind};
+use super::choice::{IntervalStrategy, LrSchedulerType};
 use super::problems::Problems;
 use super::raw::{Raw, RawData, RawTrain};
 use super::{CommConfig, Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, parallel};
@@ -149,8 +149,9 @@ fn freeze(model: &ModelConfig, problems: &mut Problems) {
 fn labels(task: &TaskConfig, problems: &mut Problems) {
     const KEY: &str = "task.labels";
     let Some(labels) = &task.labels else { return };
-    if task.kind == TaskKind::Regression && problems.none_with(&["task.kind"]) {
-        problems.with(KEY, "a regression has no labels: remove them, or use kind = \"sequence-classification\"");
+    if !task.kind.has_labels() && problems.none_with(&["task.kind"]) {
+        let why = format!("{} has no labels: remove them, or use kind = \"sequence-classification\"", task.kind);
+        problems.with(KEY, why);
     } else if labels.is_empty() {
         problems.with(KEY, "found an empty list: name the labels, or remove the key to find them in the data");
     } else if labels.iter().any(String::is_empty) {

@@ -1,11 +1,12 @@
 //! The tensors of a micro-batch.
 
-use crate::data::dataset::Dataset;
+use crate::data::collation::{Collation, Draw};
+use crate::data::dataset::{Dataset, LabelKind};
 use crate::data::example::Label;
-use crate::data::ragged::Sequences;
+use crate::data::ragged::{Cross, Sequences};
 use tch::{Device, Tensor};
 
-/// A micro-batch of B sequences with T tokens in all.
+/// A micro-batch of B examples: S sequences (S = B but for choices and packed documents) with T tokens in all.
 #[derive(Debug)]
 pub struct Batch {
     /// i64 `[T]`.
@@ -15,9 +16,25 @@ pub struct Batch {
     /// i64 `[T]`: from 0 in each sequence.
     pub positions: Tensor,
     pub sequences: Sequences,
+    /// An encoder-decoder's other side.
+    pub decoder: Option<Decoder>,
     pub labels: Labels,
-    /// The samples' indices in the data set, one a sequence.
+    /// The examples' indices in the data set, `[B]`.
     pub samples: Vec<u32>,
+    /// The sequences of each example, `[B]`, which add up to S.
+    pub widths: Vec<usize>,
+}
+
+/// What a decoder sees: for each sequence of the encoder one of its own, shifted by the start token.
+#[derive(Debug)]
+pub struct Decoder {
+    /// i64 `[D]`, D the decoder's tokens.
+    pub tokens: Tensor,
+    /// i64 `[D]`: from 0 in each sequence.
+    pub positions: Tensor,
+    pub sequences: Sequences,
+    /// Who attends to the encoder's tokens.
+    pub cross: Cross,
 }
 
 /// The targets of a micro-batch.
@@ -28,50 +45,163 @@ pub enum Labels {
     Classes(Tensor),
     /// f32 `[B]`.
     Values(Tensor),
+    /// f32 `[B, C]`, 0 or 1.
+    Flags(Tensor),
+    /// i64 `[B, 2]`: the first and the last token of the answer, counted in the sequence.
+    Spans(Tensor),
+    /// Of tokens.
+    Tokens(Targets),
+    /// Of tokens, and i64 `[B]` of the whole.
+    TokensAndClasses(Targets, Tensor),
+}
+
+/// Tokens whose output is to tell a class, n of them. Only these rows go through a head.
+#[derive(Debug)]
+pub struct Targets {
+    /// i64 `[n]`: rows of `tokens`, of the decoder's where there is one.
+    pub places: Tensor,
+    /// i64 `[n]`.
+    pub classes: Tensor,
+    /// `[n]`: the example of each, counted in the batch; in ascending order.
+    pub owners: Vec<usize>,
+}
+
+/// The columns of a batch while it is put together.
+#[derive(Default)]
+struct Columns {
+    tokens: Vec<i64>,
+    segments: Vec<i64>,
+    lengths: Vec<i64>,
+    decoder: Vec<i64>,
+    decoder_lengths: Vec<i64>,
+    places: Vec<i64>,
+    classes: Vec<i64>,
+    owners: Vec<usize>,
+    widths: Vec<usize>,
 }
 
 impl Batch {
-    /// Puts these samples of a data set one after another.
-    pub fn collate(dataset: &Dataset, samples: &[u32], device: Device) -> Self {
-        let ids = samples.iter().map(|&i| i as usize);
-        let widen = |bytes: &[u8]| bytes.iter().map(|&b| i64::from(b)).collect::<Vec<_>>();
-        let tokens: Vec<i64> = ids.clone().flat_map(|i| dataset.ids(i).iter().map(|&t| i64::from(t))).collect();
-        let segments: Vec<i64> = ids.clone().flat_map(|i| widen(dataset.type_ids(i))).collect();
-        let lengths = ids.clone().map(|i| dataset.length(i) as i64).collect();
+    /// Puts these samples of a data set one after another, as its collation says.
+    pub fn collate(dataset: &Dataset, samples: &[u32], draw: Draw, device: Device) -> Self {
+        let mut columns = Columns::default();
+        for (owner, &sample) in samples.iter().enumerate() {
+            columns.add(dataset, sample as usize, owner, draw);
+        }
+        let Columns { tokens, segments, lengths, decoder, decoder_lengths, places, classes, owners, widths } = columns;
+        let ints = |values: &[i64]| Tensor::from_slice(values).to_device(device);
         let sequences = Sequences::new(lengths, device);
-        let labels: Vec<Label> = ids.map(|i| dataset.label(i)).collect();
+        let decoder = (!decoder_lengths.is_empty()).then(|| {
+            let own = Sequences::new(decoder_lengths, device);
+            Decoder {
+                tokens: ints(&decoder),
+                positions: own.positions(),
+                cross: Cross::new(&own, &sequences),
+                sequences: own,
+            }
+        });
+        let targets = || Targets { places: ints(&places), classes: ints(&classes), owners };
+        let labels = match (dataset.collation(), dataset.label_kind()) {
+            (_, LabelKind::TokensAndClass) => {
+                Labels::TokensAndClasses(targets(), Labels::classes(dataset, samples, device))
+            }
+            (Collation::Plain, LabelKind::Tokens) => Labels::Tokens(targets()),
+            (Collation::Plain, _) => Labels::of_examples(dataset, samples, device),
+            _ => Labels::Tokens(targets()),
+        };
         Batch {
-            tokens: Tensor::from_slice(&tokens).to_device(device),
-            segments: Tensor::from_slice(&segments).to_device(device),
+            tokens: ints(&tokens),
+            segments: ints(&segments),
             positions: sequences.positions(),
             sequences,
-            labels: Labels::new(&labels, device),
+            decoder,
+            labels,
             samples: samples.to_vec(),
+            widths,
         }
     }
 
-    /// The number of sequences, B.
+    /// The number of examples, B.
     pub fn len(&self) -> usize {
         self.samples.len()
     }
 
-    /// Whether a rank that is short of work got no sequence.
+    /// Whether there is no example.
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty()
+    }
+
+    /// The example of each target of a term, counted in the batch.
+    pub fn owners(&self, term: usize) -> Vec<usize> {
+        match &self.labels {
+            Labels::Tokens(targets) | Labels::TokensAndClasses(targets, _) if term == 0 => targets.owners.clone(),
+            _ => (0..self.len()).collect(),
+        }
+    }
+
+    /// How many targets each term of the loss has: the terms' means are over these.
+    pub fn counts(&self) -> Vec<usize> {
+        match &self.labels {
+            Labels::Tokens(targets) => vec![targets.owners.len()],
+            Labels::TokensAndClasses(targets, _) => vec![targets.owners.len(), self.len()],
+            _ => vec![self.len()],
+        }
+    }
+}
+
+impl Columns {
+    fn add(&mut self, dataset: &Dataset, sample: usize, owner: usize, draw: Draw) {
+        let inputs = dataset.collation().inputs(dataset, sample, draw);
+        let sequences = dataset.sequences(sample);
+        let source = match dataset.collation() {
+            Collation::SourceTarget { .. } => sequences[0] as usize,
+            _ => inputs.ids.len(),
+        };
+        let (ids, decoder) = inputs.ids.split_at(source);
+        let before = if source < inputs.ids.len() { self.decoder.len() } else { self.tokens.len() } as i64;
+        self.tokens.extend(ids.iter().map(|&id| i64::from(id)));
+        self.segments.extend(dataset.type_ids(sample)[..source].iter().map(|&segment| i64::from(segment)));
+        if decoder.is_empty() {
+            self.lengths.extend(sequences.iter().map(|&n| i64::from(n)));
+            self.widths.push(sequences.len());
+        } else {
+            self.lengths.push(source as i64);
+            self.widths.push(1);
+            self.decoder.extend(decoder.iter().map(|&id| i64::from(id)));
+            self.decoder_lengths.push(decoder.len() as i64);
+        }
+        self.places.extend(inputs.targets.iter().map(|&(place, _)| before + i64::from(place)));
+        self.classes.extend(inputs.targets.iter().map(|&(_, class)| i64::from(class)));
+        self.owners.extend(inputs.targets.iter().map(|_| owner));
     }
 }
 
 impl Labels {
-    fn new(labels: &[Label], device: Device) -> Self {
-        let classes: Option<Vec<i64>> =
-            labels.iter().map(|l| if let Label::Class(c) = l { Some(i64::from(*c)) } else { None }).collect();
-        let values: Option<Vec<f32>> =
-            labels.iter().map(|l| if let Label::Value(v) = l { Some(*v) } else { None }).collect();
-        match (classes, values) {
-            _ if labels.is_empty() => Labels::None,
-            (Some(classes), _) => Labels::Classes(Tensor::from_slice(&classes).to_device(device)),
-            (_, Some(values)) => Labels::Values(Tensor::from_slice(&values).to_device(device)),
+    fn of_examples(dataset: &Dataset, samples: &[u32], device: Device) -> Self {
+        let n = samples.len() as i64;
+        let mut spans = Vec::new();
+        let mut values = Vec::new();
+        for &sample in samples {
+            match dataset.label(sample as usize) {
+                Label::Value(value) => values.push(value),
+                Label::Flags(flags) => values.extend(flags.into_iter().map(|flag| f32::from(u8::from(flag)))),
+                Label::Span { start, end } => spans.extend([i64::from(start), i64::from(end)]),
+                _ => {}
+            }
+        }
+        match dataset.label_kind() {
+            LabelKind::Class => Labels::Classes(Self::classes(dataset, samples, device)),
+            LabelKind::Value => Labels::Values(Tensor::from_slice(&values).to_device(device)),
+            LabelKind::Flags(_) => Labels::Flags(Tensor::from_slice(&values).view([n, -1]).to_device(device)),
+            LabelKind::Span => Labels::Spans(Tensor::from_slice(&spans).view([n, 2]).to_device(device)),
             _ => Labels::None,
         }
+    }
+
+    fn classes(dataset: &Dataset, samples: &[u32], device: Device) -> Tensor {
+        let class = |&sample: &u32| match dataset.label(sample as usize) {
+            Label::Class(class) | Label::TokensAndClass(_, class) => i64::from(class),
+            _ => 0,
+        };
+        Tensor::from_slice(&samples.iter().map(class).collect::<Vec<_>>()).to_device(device)
     }
 }

@@ -10,18 +10,19 @@
 //! | 8..12     | format version, u32 |
 //! | 12..44    | BLAKE3 of every byte from 44 on |
 //! | 44..76    | key |
-//! | 76..80    | kind of label, u32: 0 none, 1 class, 2 value |
-//! | 80..160   | start and end of each section, u64 |
+//! | 80..192   | start and end of each section, u64 |
 //! | 192..     | sections, each on a multiple of 64, zeros between them |
 //!
-//! Sections: offsets (u64, one more than examples), ids (u32), segments (u8), labels (u32: the class or the bits of
-//! the f32 value; empty without labels), meta (JSON of [`Meta`]).
+//! Sections: offsets (u64, one more than examples), ids (u32), segments (u8), the examples' first sequences (u64) and
+//! the sequences' lengths (u32; both empty when every example has one), labels (u32), and JSON of what the numbers mean
+//! and of [`Facts`].
 
 use super::column::Column;
-use super::dataset::{Dataset, Labels};
+use super::dataset::{Columns, Dataset, Shape};
 use crate::error::{Context, Error, Result};
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
@@ -31,18 +32,17 @@ use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"TRNTOKEN";
 /// Changes whenever the layout or the way from text to ids changes; part of every key.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 const HASH: Range<usize> = 12..44;
 const KEY: Range<usize> = 44..76;
-const KIND: usize = 76;
 const TABLE: usize = 80;
-const SECTIONS: usize = 5;
+const SECTIONS: usize = 7;
 const HEADER: usize = TABLE + 16 * SECTIONS;
 const ALIGN: usize = 64;
 
 /// What is known of a data set beside its examples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Meta {
+pub struct Facts {
     /// The class names by class index, if the labels are classes.
     pub labels: Option<Vec<String>>,
     /// The number of records left out.
@@ -55,6 +55,10 @@ pub struct Meta {
     pub vocab_size: usize,
     /// The rows that the embedding of segments needs for the examples.
     pub segments: usize,
+    /// What a person has to know beside that, in short phrases.
+    pub remarks: Vec<String>,
+    /// What the task's metrics and predictions need besides the tensors, in the task's own form: the texts of answers, say.
+    pub references: Value,
 }
 
 /// Where a data set came from.
@@ -84,26 +88,26 @@ pub fn default_dir() -> Option<PathBuf> {
 pub fn load_or_build(
     dir: &Path,
     key: &[u8; 32],
-    build: impl FnOnce() -> Result<(Dataset, Meta)>,
-) -> Result<(Dataset, Meta, CacheUse)> {
+    build: impl FnOnce() -> Result<(Dataset, Facts)>,
+) -> Result<(Dataset, Facts, CacheUse)> {
     let path = dir.join(format!("{}.tok", blake3::Hash::from_bytes(*key).to_hex()));
     match open(&path, key) {
-        Ok(Some((dataset, meta))) => return Ok((dataset, meta, CacheUse::Hit)),
+        Ok(Some((dataset, facts))) => return Ok((dataset, facts, CacheUse::Hit)),
         Ok(None) => {}
         Err(e) => tracing::warn!("{}: {e}; tokenising again", path.display()),
     }
-    let (dataset, meta) = build()?;
+    let (dataset, facts) = build()?;
     // The mapped file rather than the memory just filled: ranks of one machine share its pages.
-    match write(&path, key, &dataset, &meta).and_then(|()| open(&path, key)) {
-        Ok(Some((dataset, meta))) => return Ok((dataset, meta, CacheUse::Built)),
+    match write(&path, key, &dataset, &facts).and_then(|()| open(&path, key)) {
+        Ok(Some((dataset, facts))) => return Ok((dataset, facts, CacheUse::Built)),
         Ok(None) => {}
         Err(e) => tracing::warn!("{}: not cached, the next start will tokenise again: {e}", path.display()),
     }
-    Ok((dataset, meta, CacheUse::Built))
+    Ok((dataset, facts, CacheUse::Built))
 }
 
 /// The data set in a cache file; `None` if there is no such file.
-fn open(path: &Path, key: &[u8; 32]) -> Result<Option<(Dataset, Meta)>> {
+fn open(path: &Path, key: &[u8; 32]) -> Result<Option<(Dataset, Facts)>> {
     let file = match File::open(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         file => file?,
@@ -127,33 +131,33 @@ fn open(path: &Path, key: &[u8; 32]) -> Result<Option<(Dataset, Meta)>> {
         let [start, end] = [0, 8].map(|half| u64_at(TABLE + 16 * i + half) as usize);
         start..end
     };
-    let numbers = |i| Column::mapped(&map, section(i)).ok_or_else(|| damaged("labels"));
-    let labels = match u32_at(KIND) {
-        0 => Labels::None,
-        1 => Labels::Class(numbers(3)?),
-        2 => Labels::Value(numbers(3)?),
-        kind => return Err(damaged(&format!("label kind {kind}"))),
+    let short = |i| Column::<u32>::mapped(&map, section(i));
+    let long = |i| Column::<u64>::mapped(&map, section(i));
+    let columns = || {
+        Some(Columns {
+            offsets: long(0)?,
+            ids: short(1)?,
+            type_ids: Column::mapped(&map, section(2))?,
+            sequences: long(3)?,
+            lengths: short(4)?,
+            labels: short(5)?,
+        })
     };
-    let dataset = Dataset {
-        offsets: Column::mapped(&map, section(0)).ok_or_else(|| damaged("offsets"))?,
-        ids: Column::mapped(&map, section(1)).ok_or_else(|| damaged("ids"))?,
-        type_ids: Column::mapped(&map, section(2)).ok_or_else(|| damaged("segments"))?,
-        labels,
-        fingerprint: *key,
-    };
-    let meta = serde_json::from_slice(map.get(section(4)).ok_or_else(|| damaged("meta"))?)?;
-    Ok(Some((dataset, meta)))
+    let columns = columns().ok_or_else(|| damaged("its sections"))?;
+    let json = map.get(section(6)).ok_or_else(|| damaged("what it says of itself"))?;
+    let (shape, facts): (Shape, Facts) = serde_json::from_slice(json)?;
+    Ok(Some((Dataset { columns, shape, fingerprint: *key }, facts)))
 }
 
 /// Writes a cache file: complete and flushed under a name of its own, then renamed.
-fn write(path: &Path, key: &[u8; 32], dataset: &Dataset, meta: &Meta) -> Result<()> {
+fn write(path: &Path, key: &[u8; 32], dataset: &Dataset, facts: &Facts) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(dir).context(dir.display())?;
     let unique = RandomState::new().build_hasher().finish();
     let temporary = path.with_extension(format!("{}-{unique:016x}.tmp", std::process::id()));
     let written = File::create_new(&temporary)
         .map_err(Error::from)
-        .and_then(|file| write_to(file, key, dataset, meta))
+        .and_then(|file| write_to(file, key, dataset, facts))
         .and_then(|()| Ok(std::fs::rename(&temporary, path)?));
     if written.is_err() {
         // It may never have come to be; what matters is the first error.
@@ -162,17 +166,13 @@ fn write(path: &Path, key: &[u8; 32], dataset: &Dataset, meta: &Meta) -> Result<
     written
 }
 
-fn write_to(mut file: File, key: &[u8; 32], dataset: &Dataset, meta: &Meta) -> Result<()> {
-    let meta = serde_json::to_vec(meta)?;
-    let (kind, labels): (u32, &[u8]) = match &dataset.labels {
-        Labels::None => (0, &[]),
-        Labels::Class(classes) => (1, classes.bytes()),
-        Labels::Value(bits) => (2, bits.bytes()),
-    };
+fn write_to(mut file: File, key: &[u8; 32], dataset: &Dataset, facts: &Facts) -> Result<()> {
+    let json = serde_json::to_vec(&(&dataset.shape, facts))?;
+    let Columns { offsets, ids, type_ids, sequences, lengths, labels } = &dataset.columns;
     let sections: [&[u8]; SECTIONS] =
-        [dataset.offsets.bytes(), dataset.ids.bytes(), dataset.type_ids.bytes(), labels, &meta];
+        [offsets.bytes(), ids.bytes(), type_ids.bytes(), sequences.bytes(), lengths.bytes(), labels.bytes(), &json];
 
-    let mut header = [&MAGIC[..], &VERSION.to_ne_bytes(), &[0; 32], key, &kind.to_ne_bytes()].concat();
+    let mut header = [&MAGIC[..], &VERSION.to_ne_bytes(), &[0; 32], key, &[0; 4]].concat();
     let padding = |length: usize| &[0; ALIGN][..length.next_multiple_of(ALIGN) - length];
     let mut parts = vec![padding(HEADER)];
     let mut end = HEADER;
@@ -195,35 +195,40 @@ fn write_to(mut file: File, key: &[u8; 32], dataset: &Dataset, meta: &Meta) -> R
 
 #[cfg(test)]
 mod tests {
+    use super::super::collation::Collation;
     use super::super::example::{Example, Label};
     use super::*;
     use std::cell::Cell;
 
     const KEY: [u8; 32] = [9; 32];
 
-    fn build() -> Result<(Dataset, Meta)> {
+    fn build() -> Result<(Dataset, Facts)> {
         let example = |i: u32| Example {
             ids: (0..i).collect(),
             type_ids: (0..i).map(|t| (t % 2) as u8).collect(),
+            lengths: if i > 1 { vec![1, i - 1] } else { vec![i] },
             label: Label::Value(i as f32 / 7.0),
         };
-        let meta = Meta {
+        let meta = Facts {
             labels: Some(vec!["neg".into(), "pos".into()]),
             skipped: 1,
             skipped_reasons: vec![(3, "no column".into())],
             truncated: 2,
             vocab_size: 30522,
             segments: 2,
+            remarks: vec!["some were empty".into()],
+            references: serde_json::json!(["a", 1]),
         };
-        Ok((Dataset::new((0..50).map(example), KEY), meta))
+        Ok((Dataset::new((0..50).map(example), Collation::NextToken, KEY), meta))
     }
 
     fn same(data: &Dataset) {
         let (expected, _) = build().unwrap();
         assert_eq!((data.len(), data.fingerprint()), (expected.len(), KEY));
+        assert_eq!(data.collation(), expected.collation());
         for i in 0..data.len() {
             assert_eq!((data.ids(i), data.type_ids(i)), (expected.ids(i), expected.type_ids(i)));
-            assert_eq!(data.label(i), expected.label(i));
+            assert_eq!((data.label(i), data.sequences(i)), (expected.label(i), expected.sequences(i)));
         }
     }
 

@@ -1,56 +1,128 @@
 //! Tokenised examples in columns, in memory or mapped from the token cache.
 
+use super::collation::Collation;
 use super::column::Column;
 use super::example::{Example, Label};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// Tokenised examples. All of them have the same kind of label.
 pub struct Dataset {
-    pub(super) offsets: Column<u64>,
-    pub(super) ids: Column<u32>,
-    pub(super) type_ids: Column<u8>,
-    pub(super) labels: Labels,
+    pub(super) columns: Columns,
+    pub(super) shape: Shape,
     pub(super) fingerprint: [u8; 32],
 }
 
-/// The labels' column: class indices, the bits of f32 numbers, or nothing.
-pub(super) enum Labels {
+/// The numbers of a data set.
+pub(super) struct Columns {
+    /// `[N + 1]`: where each example's tokens begin.
+    pub offsets: Column<u64>,
+    /// `[tokens]`
+    pub ids: Column<u32>,
+    /// `[tokens]`
+    pub type_ids: Column<u8>,
+    /// `[N + 1]`: where each example's sequences begin in `lengths`; empty when all examples have one sequence.
+    pub sequences: Column<u64>,
+    /// The tokens of each sequence.
+    pub lengths: Column<u32>,
+    /// Of each example as many numbers as its kind of label has.
+    pub labels: Column<u32>,
+}
+
+/// What the numbers mean.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Shape {
+    pub labels: LabelKind,
+    pub collation: Collation,
+}
+
+/// The kind of a data set's labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LabelKind {
     None,
-    Class(Column<u32>),
-    Value(Column<u32>),
+    Class,
+    Value,
+    /// So many flags an example.
+    Flags(usize),
+    Span,
+    Tokens,
+    TokensAndClass,
+}
+
+impl LabelKind {
+    fn of(label: &Label) -> Self {
+        match label {
+            Label::None => LabelKind::None,
+            Label::Class(_) => LabelKind::Class,
+            Label::Value(_) => LabelKind::Value,
+            Label::Flags(flags) => LabelKind::Flags(flags.len()),
+            Label::Span { .. } => LabelKind::Span,
+            Label::Tokens(_) => LabelKind::Tokens,
+            Label::TokensAndClass(..) => LabelKind::TokensAndClass,
+        }
+    }
+
+    /// Numbers for each example, and for each token.
+    fn width(self) -> (usize, usize) {
+        match self {
+            LabelKind::None => (0, 0),
+            LabelKind::Class | LabelKind::Value => (1, 0),
+            LabelKind::Flags(n) => (n, 0),
+            LabelKind::Span => (2, 0),
+            LabelKind::Tokens => (0, 1),
+            LabelKind::TokensAndClass => (1, 1),
+        }
+    }
 }
 
 impl Dataset {
-    /// Gathers examples into columns. `fingerprint` stands for the content and every setting that shaped it.
+    /// Gathers examples into columns. `collation` tells how they become batches; `fingerprint` stands for the content
+    /// and every setting that shaped it.
     ///
     /// # Panics
-    /// If an example's segments differ in number from its ids, or the kinds of labels are mixed: bugs of the caller.
-    pub fn new(examples: impl IntoIterator<Item = Example>, fingerprint: [u8; 32]) -> Self {
+    /// If an example's segments or lengths disagree with its ids, or the kinds of labels are mixed: bugs of the caller.
+    pub fn new(examples: impl IntoIterator<Item = Example>, collation: Collation, fingerprint: [u8; 32]) -> Self {
         let (mut offsets, mut ids, mut type_ids) = (vec![0], Vec::new(), Vec::new());
-        let (mut classes, mut values) = (Vec::new(), Vec::new());
+        let (mut sequences, mut lengths, mut labels) = (vec![0], Vec::new(), Vec::new());
+        let mut kind = None;
         for example in examples {
-            assert_eq!(example.ids.len(), example.type_ids.len(), "one segment for each token");
+            let n = example.ids.len();
+            assert_eq!(n, example.type_ids.len(), "one segment for each token");
+            assert_eq!(n, example.lengths.iter().map(|&n| n as usize).sum::<usize>(), "sequences of all tokens");
+            let found = LabelKind::of(&example.label);
+            assert_eq!(found, *kind.get_or_insert(found), "one kind of label for all examples");
             ids.extend_from_slice(&example.ids);
             type_ids.extend_from_slice(&example.type_ids);
             offsets.push(ids.len() as u64);
+            lengths.extend_from_slice(&example.lengths);
+            sequences.push(lengths.len() as u64);
             match example.label {
                 Label::None => {}
-                Label::Class(class) => classes.push(class),
-                Label::Value(value) => values.push(value.to_bits()),
+                Label::Class(class) => labels.push(class),
+                Label::Value(value) => labels.push(value.to_bits()),
+                Label::Flags(flags) => labels.extend(flags.into_iter().map(u32::from)),
+                Label::Span { start, end } => labels.extend([start, end]),
+                Label::Tokens(tokens) => labels.extend(of_tokens(tokens, n)),
+                Label::TokensAndClass(tokens, class) => labels.extend(of_tokens(tokens, n).chain([class])),
             }
         }
-        let n = offsets.len() - 1;
-        let labels = match (classes.len(), values.len()) {
-            (0, 0) => Labels::None,
-            (c, 0) if c == n => Labels::Class(classes.into()),
-            (0, v) if v == n => Labels::Value(values.into()),
-            (c, v) => panic!("{c} class labels and {v} values among {n} examples"),
+        if sequences.windows(2).all(|pair| pair[1] - pair[0] == 1) {
+            (sequences, lengths) = (Vec::new(), Vec::new());
+        }
+        let columns = Columns {
+            offsets: offsets.into(),
+            ids: ids.into(),
+            type_ids: type_ids.into(),
+            sequences: sequences.into(),
+            lengths: lengths.into(),
+            labels: labels.into(),
         };
-        Dataset { offsets: offsets.into(), ids: ids.into(), type_ids: type_ids.into(), labels, fingerprint }
+        Dataset { columns, shape: Shape { labels: kind.unwrap_or(LabelKind::None), collation }, fingerprint }
     }
 
     /// The number of examples.
     pub fn len(&self) -> usize {
-        self.offsets.len() - 1
+        self.columns.offsets.len() - 1
     }
 
     /// Whether there is no example.
@@ -60,36 +132,62 @@ impl Dataset {
 
     /// The tokens of example `i`.
     pub fn length(&self, i: usize) -> usize {
-        (self.offsets[i + 1] - self.offsets[i]) as usize
+        self.range(i).len()
     }
 
     /// The tokens of every example.
     pub fn lengths(&self) -> Vec<u32> {
-        self.offsets.windows(2).map(|pair| (pair[1] - pair[0]) as u32).collect()
+        self.columns.offsets.windows(2).map(|pair| (pair[1] - pair[0]) as u32).collect()
     }
 
     /// The tokens of all examples together.
     pub fn total_tokens(&self) -> u64 {
-        self.ids.len() as u64
+        self.columns.ids.len() as u64
     }
 
     /// The token ids of example `i`, `[length(i)]`.
     pub fn ids(&self, i: usize) -> &[u32] {
-        &self.ids[self.range(i)]
+        &self.columns.ids[self.range(i)]
     }
 
     /// The segments of example `i`'s tokens, `[length(i)]`.
     pub fn type_ids(&self, i: usize) -> &[u8] {
-        &self.type_ids[self.range(i)]
+        &self.columns.type_ids[self.range(i)]
+    }
+
+    /// The tokens of each sequence of example `i`; they add up to `length(i)`.
+    pub fn sequences(&self, i: usize) -> Vec<u32> {
+        match self.columns.sequences.get(i..i + 2) {
+            Some(&[start, end]) => self.columns.lengths[start as usize..end as usize].to_vec(),
+            _ => vec![self.length(i) as u32],
+        }
+    }
+
+    /// The kind of all labels.
+    pub fn label_kind(&self) -> LabelKind {
+        self.shape.labels
     }
 
     /// The label of example `i`.
     pub fn label(&self, i: usize) -> Label {
-        match &self.labels {
-            Labels::None => Label::None,
-            Labels::Class(classes) => Label::Class(classes[i]),
-            Labels::Value(bits) => Label::Value(f32::from_bits(bits[i])),
+        let (example, token) = self.shape.labels.width();
+        let tokens = self.range(i);
+        let numbers = &self.columns.labels[example * i + token * tokens.start..example * (i + 1) + token * tokens.end];
+        let of_tokens = || numbers[..tokens.len()].iter().map(|&class| class.cast_signed()).collect();
+        match self.shape.labels {
+            LabelKind::None => Label::None,
+            LabelKind::Class => Label::Class(numbers[0]),
+            LabelKind::Value => Label::Value(f32::from_bits(numbers[0])),
+            LabelKind::Flags(_) => Label::Flags(numbers.iter().map(|&flag| flag != 0).collect()),
+            LabelKind::Span => Label::Span { start: numbers[0], end: numbers[1] },
+            LabelKind::Tokens => Label::Tokens(of_tokens()),
+            LabelKind::TokensAndClass => Label::TokensAndClass(of_tokens(), numbers[tokens.len()]),
         }
+    }
+
+    /// How examples become batches.
+    pub fn collation(&self) -> &Collation {
+        &self.shape.collation
     }
 
     /// What stands for the content: the data file, the tokenizer, and the settings (the token cache's key). Equal
@@ -98,9 +196,15 @@ impl Dataset {
         self.fingerprint
     }
 
-    fn range(&self, i: usize) -> std::ops::Range<usize> {
-        self.offsets[i] as usize..self.offsets[i + 1] as usize
+    fn range(&self, i: usize) -> Range<usize> {
+        self.columns.offsets[i] as usize..self.columns.offsets[i + 1] as usize
     }
+}
+
+/// The numbers of token labels.
+fn of_tokens(labels: Vec<i32>, tokens: usize) -> impl Iterator<Item = u32> {
+    assert_eq!(tokens, labels.len(), "one label for each token");
+    labels.into_iter().map(i32::cast_unsigned)
 }
 
 #[cfg(test)]
@@ -110,26 +214,36 @@ mod tests {
     #[test]
     fn columns_give_the_examples_back() {
         let lengths = [3, 1, 0, 4];
-        for label in [|_| Label::None, |i| Label::Class(i), |i| Label::Value(i as f32 / 3.0)] as [fn(u32) -> Label; 3] {
-            let examples: Vec<Example> = (0..4)
-                .map(|i| {
-                    let n = lengths[i as usize];
-                    Example { ids: vec![i + 100; n], type_ids: vec![i as u8; n], label: label(i) }
-                })
-                .collect();
-            let data = Dataset::new(examples.clone(), [7; 32]);
+        let labels: [fn(u32, usize) -> Label; 7] = [
+            |_, _| Label::None,
+            |i, _| Label::Class(i),
+            |i, _| Label::Value(i as f32 / 3.0),
+            |i, _| Label::Flags(vec![i % 2 == 0, i > 1, true]),
+            |i, n| Label::Span { start: i, end: n as u32 },
+            |i, n| Label::Tokens((0..n as i32).map(|t| t - i as i32).collect()),
+            |i, n| Label::TokensAndClass(vec![i as i32 - 2; n], i),
+        ];
+        for (label, split) in labels.into_iter().zip([false, true].into_iter().cycle()) {
+            let example = |i: u32| {
+                let n = lengths[i as usize];
+                let lengths = if split && n > 1 { vec![1, n as u32 - 1] } else { vec![n as u32] };
+                Example { ids: vec![i + 100; n], type_ids: vec![i as u8; n], lengths, label: label(i, n) }
+            };
+            let examples: Vec<Example> = (0..4).map(example).collect();
+            let data = Dataset::new(examples.clone(), Collation::Plain, [7; 32]);
             assert_eq!((data.len(), data.total_tokens(), data.lengths()), (4, 8, vec![3, 1, 0, 4]));
             for (i, example) in examples.iter().enumerate() {
                 assert_eq!((data.ids(i), data.type_ids(i)), (&example.ids[..], &example.type_ids[..]));
-                assert_eq!((data.label(i), data.length(i)), (example.label, lengths[i]));
+                assert_eq!((data.label(i), data.sequences(i)), (example.label.clone(), example.lengths.clone()));
+                assert_eq!(data.length(i), lengths[i]);
             }
         }
     }
 
     #[test]
-    #[should_panic(expected = "1 class labels and 0 values among 2 examples")]
+    #[should_panic(expected = "one kind of label")]
     fn labels_of_two_kinds_are_a_bug() {
-        let example = |label| Example { ids: vec![1], type_ids: vec![0], label };
-        Dataset::new([example(Label::None), example(Label::Class(1))], [0; 32]);
+        let example = |label| Example::single(vec![1], vec![0], label);
+        Dataset::new([example(Label::None), example(Label::Class(1))], Collation::Plain, [0; 32]);
     }
 }

@@ -1,7 +1,7 @@
 //! From records to the plan of every step.
 //!
 //! ```text
-//! file --text::records--> Record --prepare--> Example --dataset, cache--> Dataset (mapped from the token cache)
+//! file --text--> record --a task's Encode--> Example --prepare, cache--> Dataset (mapped from the token cache)
 //!                                                                            |
 //!            ragged batch on the rank's device <--prefetch-- StepPlan <--sampler (seed, epoch, step)
 //! ```
@@ -14,20 +14,22 @@
 
 pub mod batch;
 pub mod cache;
+pub mod collation;
 pub mod dataset;
 pub mod example;
+pub mod masking;
 pub mod prefetch;
 pub mod prepare;
 pub mod ragged;
 pub mod random;
 pub mod sampler;
 
-mod classes;
 mod column;
 
-pub use cache::CacheUse;
-pub use dataset::Dataset;
+pub use cache::{CacheUse, Facts};
+pub use collation::{Collation, Draw};
+pub use dataset::{Dataset, LabelKind};
 pub use example::{Example, Label};
 pub use prefetch::Prefetch;
-pub use prepare::{Prepared, Target, prepare};
+pub use prepare::{Encode, Encoded, Prepared, prepare};
 pub use sampler::{MicroBatch, Sampler, StepPlan, eval_plan};

@@ -13,20 +13,34 @@ pub struct Sequences {
     first: Tensor,
 }
 
-/// Neighbouring sequences that attention computes as one rectangle `[sequences, longest]`.
+/// Sequences that attend to others: a decoder's to the encoder's, one to one.
+#[derive(Debug)]
+pub struct Cross {
+    buckets: Vec<Bucket>,
+}
+
+/// Neighbouring sequences that attention computes as one rectangle `[sequences, queries' longest, keys' longest]`.
 #[derive(Debug)]
 pub struct Bucket {
     /// The number of sequences.
     pub sequences: i64,
-    /// The longest of them.
+    pub queries: Side,
+    /// None where sequences attend to themselves.
+    others: Option<Side>,
+}
+
+/// The tokens of a bucket's sequences, as queries or as keys.
+#[derive(Debug)]
+pub struct Side {
+    /// The longest sequence.
     pub longest: i64,
-    /// Their tokens in the batch.
+    /// The tokens in the batch.
     pub tokens: Range<i64>,
     /// How to make and undo the rectangle; `None` when all have the same length.
     pub padding: Option<Padding>,
 }
 
-/// Indices between a bucket's real tokens and its rectangle.
+/// Indices between a side's real tokens and its rectangle.
 #[derive(Debug)]
 pub struct Padding {
     /// i64 `[sequences * longest]`: for each place the token, counted in the bucket; a padded place repeats its sequence's first.
@@ -47,17 +61,14 @@ impl Sequences {
     /// sort by length; any order gives the same results.
     pub fn new(lengths: Vec<i64>, device: Device) -> Self {
         assert!(lengths.iter().all(|&n| n > 0), "a sequence has at least one token");
-        let starts: Vec<i64> = lengths
-            .iter()
-            .scan(0, |end, &n| {
-                let start = *end;
-                *end += n;
-                Some(start)
-            })
-            .collect();
+        let starts = starts(&lengths);
         let first = Tensor::from_slice(&starts).to_device(device);
-        let buckets = split(&lengths).into_iter().map(|r| Bucket::new(&lengths[r.clone()], starts[r.start], device));
-        Sequences { buckets: buckets.collect(), first, lengths }
+        let bucket = |run: Range<usize>| {
+            let queries = Side::new(&lengths[run.clone()], starts[run.start], device);
+            Bucket { sequences: run.len() as i64, queries, others: None }
+        };
+        let buckets = split(&[&lengths]).into_iter().map(bucket).collect();
+        Sequences { buckets, first, lengths }
     }
 
     /// The rectangles of the attention kernel, covering the tokens in order.
@@ -75,6 +86,12 @@ impl Sequences {
         &self.first
     }
 
+    /// i64 `[sequences]`: the place of each last token.
+    pub fn last(&self) -> Tensor {
+        let before_next = Tensor::from_slice(&self.lengths) - 1;
+        &self.first + before_next.to_device(self.first.device())
+    }
+
     /// i64 `[T]`: each token's position in its sequence, from 0.
     pub fn positions(&self) -> Tensor {
         let positions: Vec<i64> = self.lengths.iter().flat_map(|&n| 0..n).collect();
@@ -82,33 +99,98 @@ impl Sequences {
     }
 }
 
-/// Cuts sequences into runs whose rectangles waste little.
-fn split(lengths: &[i64]) -> Vec<Range<usize>> {
+impl Cross {
+    /// Lets each of the `queries`' sequences attend to the one of `keys` at the same place.
+    ///
+    /// # Panics
+    /// When their numbers differ: a bug of the caller.
+    pub fn new(queries: &Sequences, keys: &Sequences) -> Self {
+        assert_eq!(queries.lengths.len(), keys.lengths.len(), "as many sequences on both sides");
+        let device = queries.first.device();
+        let (query_starts, key_starts) = (starts(&queries.lengths), starts(&keys.lengths));
+        let bucket = |run: Range<usize>| Bucket {
+            sequences: run.len() as i64,
+            queries: Side::new(&queries.lengths[run.clone()], query_starts[run.start], device),
+            others: Some(Side::new(&keys.lengths[run.clone()], key_starts[run.start], device)),
+        };
+        Cross { buckets: split(&[&queries.lengths, &keys.lengths]).into_iter().map(bucket).collect() }
+    }
+
+    /// The rectangles of the attention kernel, covering both sides' tokens in order.
+    pub fn buckets(&self) -> &[Bucket] {
+        &self.buckets
+    }
+}
+
+/// Rows of these lengths side by side: `[sum of lengths]` to `[rows, longest]`, filled up with `fill`.
+pub fn pad(values: &Tensor, lengths: &[i64], fill: f64) -> Tensor {
+    let (rows, longest) = (lengths.len() as i64, lengths.iter().copied().max().unwrap_or(0));
+    let places: Vec<i64> = (0..).zip(lengths).flat_map(|(row, &n)| row * longest..row * longest + n).collect();
+    let places = Tensor::from_slice(&places).to_device(values.device());
+    let filled = values.new_full([rows * longest], fill, (values.kind(), values.device()));
+    filled.index_copy(0, &places, values).view([rows, longest])
+}
+
+/// The place of each first token.
+fn starts(lengths: &[i64]) -> Vec<i64> {
+    let start = |end: &mut i64, &n: &i64| {
+        *end += n;
+        Some(*end - n)
+    };
+    lengths.iter().scan(0, start).collect()
+}
+
+/// Cuts sequences into runs whose rectangles waste little on any side.
+fn split(sides: &[&[i64]]) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
-    let (mut longest, mut tokens) = (0, 0);
-    for (i, &n) in lengths.iter().enumerate() {
+    let mut sums = vec![(0, 0); sides.len()];
+    for i in 0..sides[0].len() {
+        let lengths = || sides.iter().map(|side| side[i]);
         if let Some(run) = runs.last_mut() {
-            let (wide, all) = (longest.max(n), tokens + n);
-            let padded = wide * (run.len() as i64 + 1) - all;
-            if padded <= SMALL.max((all as f64 * WASTE) as i64) {
+            let grown: Vec<(i64, i64)> = sums.iter().zip(lengths()).map(|(&(l, all), n)| (l.max(n), all + n)).collect();
+            let fits = grown.iter().all(|&(longest, all)| {
+                let padded = longest * (run.len() as i64 + 1) - all;
+                padded <= SMALL.max((all as f64 * WASTE) as i64)
+            });
+            if fits {
                 run.end = i + 1;
-                (longest, tokens) = (wide, all);
+                sums = grown;
                 continue;
             }
         }
         runs.push(i..i + 1);
-        (longest, tokens) = (n, n);
+        sums = lengths().map(|n| (n, n)).collect();
     }
     runs
 }
 
 impl Bucket {
+    /// Whom the queries attend to: themselves, or others.
+    pub fn keys(&self) -> &Side {
+        self.others.as_ref().unwrap_or(&self.queries)
+    }
+}
+
+impl Side {
     fn new(lengths: &[i64], start: i64, device: Device) -> Self {
         let tokens: i64 = lengths.iter().sum();
         let longest = lengths.iter().copied().max().unwrap_or(0);
-        let sequences = lengths.len() as i64;
-        let padding = (tokens < sequences * longest).then(|| Padding::new(lengths, longest, device));
-        Bucket { sequences, longest, tokens: start..start + tokens, padding }
+        let padding = (tokens < lengths.len() as i64 * longest).then(|| Padding::new(lengths, longest, device));
+        Side { longest, tokens: start..start + tokens, padding }
+    }
+
+    /// These tokens of `x` `[T, ..]`, as the rows `[sequences * longest, ..]` of a rectangle.
+    pub fn rectangle(&self, x: &Tensor) -> Tensor {
+        let own = x.narrow(0, self.tokens.start, self.tokens.end - self.tokens.start);
+        self.padding.as_ref().map_or(own.shallow_clone(), |padding| own.index_select(0, &padding.gather))
+    }
+
+    /// The real tokens of a rectangle's rows: [`Side::rectangle`] undone.
+    pub fn tokens_of(&self, rectangle: Tensor) -> Tensor {
+        match &self.padding {
+            Some(padding) => rectangle.index_select(0, &padding.scatter),
+            None => rectangle,
+        }
     }
 }
 
@@ -149,12 +231,13 @@ mod tests {
             let s = Sequences::new(lengths.clone(), Device::Cpu);
             let mut end = 0;
             for b in s.buckets() {
-                assert_eq!(b.tokens.start, end);
-                end = b.tokens.end;
-                let real = b.tokens.end - b.tokens.start;
-                let padded = b.sequences * b.longest - real;
+                let side = &b.queries;
+                assert_eq!(side.tokens.start, end);
+                end = side.tokens.end;
+                let real = side.tokens.end - side.tokens.start;
+                let padded = b.sequences * side.longest - real;
                 assert!(padded <= SMALL.max((real as f64 * WASTE) as i64));
-                assert_eq!(b.padding.is_some(), padded > 0);
+                assert_eq!(side.padding.is_some(), padded > 0);
             }
             assert_eq!(end, lengths.iter().sum::<i64>());
             assert_eq!(s.buckets().iter().map(|b| b.sequences).sum::<i64>(), lengths.len() as i64);
@@ -165,11 +248,26 @@ mod tests {
     fn scatter_undoes_gather() {
         let s = Sequences::new(vec![5, 3, 4], Device::Cpu);
         let [bucket] = s.buckets() else { panic!("one bucket") };
-        let padding = bucket.padding.as_ref().unwrap();
         let tokens = Tensor::arange(12, (Kind::Int64, Device::Cpu));
-        let there = tokens.index_select(0, &padding.gather);
-        assert_eq!(ints(&there.index_select(0, &padding.scatter)), ints(&tokens));
+        let there = bucket.queries.rectangle(&tokens);
+        assert_eq!((there.size(), ints(&bucket.queries.tokens_of(there))), (vec![15], ints(&tokens)));
         assert_eq!(ints(&s.positions()), [0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2, 3]);
-        assert_eq!(ints(s.first()), [0, 5, 8]);
+        assert_eq!((ints(s.first()), ints(&s.last())), (vec![0, 5, 8], vec![4, 7, 11]));
+    }
+
+    #[test]
+    fn both_sides_of_a_cross_are_cut_together() {
+        let [queries, keys] = [vec![2, 2, 9, 1], vec![5, 40, 3, 4]].map(|n| Sequences::new(n, Device::Cpu));
+        let cross = Cross::new(&queries, &keys);
+        let runs: Vec<i64> = cross.buckets().iter().map(|bucket| bucket.sequences).collect();
+        assert_eq!(runs, [1, 1, 2]);
+        let ends = cross.buckets().iter().map(|b| (b.queries.tokens.end, b.keys().tokens.end)).collect::<Vec<_>>();
+        assert_eq!(ends, [(2, 5), (4, 45), (14, 52)]);
+    }
+
+    #[test]
+    fn padding_fills_up_to_the_longest() {
+        let padded = pad(&Tensor::from_slice(&[1.0f32, 2.0, 3.0]), &[1, 2], -1.0);
+        assert_eq!(Vec::<Vec<f32>>::try_from(padded).unwrap(), [[1.0, -1.0], [2.0, 3.0]]);
     }
 }

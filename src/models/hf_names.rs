@@ -1,7 +1,10 @@
 //! The map between native parameters and the tensors of Hugging Face files.
 //!
-//! A native parameter is one tensor of the file, or several joined along the first dimension (queries, keys, values).
-//! Names differ by a prefix (`bert.` on models with a head, none on a bare encoder) and by age (`gamma`, `beta`).
+//! A native parameter is one tensor of the file, or several joined along the first dimension (queries, keys, values);
+//! each may lie there transposed, or in another shape of as many elements. Names differ by a prefix (`bert.` on models
+//! with a head, none on a bare encoder) and by age (`gamma`, `beta`).
+
+use tch::Tensor;
 
 /// One native parameter.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +15,77 @@ pub struct HfParam {
     pub parts: Vec<String>,
     /// Whether the family's prefix stands before the names in a model with a head.
     pub prefixed: bool,
+    /// How each part lies in the file.
+    pub form: Form,
+    /// Whole names of tensors that are the same weight: read where the file has no other, never written.
+    pub aliases: Vec<String>,
+}
+
+/// How a tensor of a file becomes a part of a native parameter.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Form {
+    /// `[in, out]` there, `[out, in]` here.
+    pub transposed: bool,
+    /// The file's shape where it is not the native one (after transposing): as many elements in the same order.
+    pub shape: Option<Vec<i64>>,
+}
+
+impl HfParam {
+    /// A parameter that is these tensors of the file, with the family's prefix.
+    pub fn new(native: impl Into<String>, parts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let parts = parts.into_iter().map(Into::into).collect();
+        HfParam { native: native.into(), parts, prefixed: true, form: Form::default(), aliases: Vec::new() }
+    }
+
+    /// Without the family's prefix, as heads are.
+    pub fn bare(self) -> Self {
+        HfParam { prefixed: false, ..self }
+    }
+
+    /// The file has it transposed, as GPT-2's `Conv1D`.
+    pub fn transposed(mut self) -> Self {
+        self.form.transposed = true;
+        self
+    }
+
+    /// The file has each part in this shape.
+    pub fn stored_as(mut self, shape: &[i64]) -> Self {
+        self.form.shape = Some(shape.to_vec());
+        self
+    }
+
+    /// Other tensors of the file that are this weight: a tied head's, say. Whole names, prefix included.
+    pub fn also(mut self, aliases: &[&str]) -> Self {
+        self.aliases.extend(aliases.iter().map(|&alias| alias.to_owned()));
+        self
+    }
+}
+
+impl Form {
+    /// A part's shape in the file, from its native one.
+    pub fn file_shape(&self, native: &[i64]) -> Vec<i64> {
+        match (&self.shape, self.transposed) {
+            (Some(shape), _) => shape.clone(),
+            (None, true) => native.iter().rev().copied().collect(),
+            (None, false) => native.to_vec(),
+        }
+    }
+
+    /// A tensor of the file as a part of native shape.
+    pub fn to_native(&self, tensor: &Tensor, native: &[i64]) -> Tensor {
+        if self.transposed {
+            let reversed: Vec<i64> = native.iter().rev().copied().collect();
+            tensor.reshape(reversed).tr()
+        } else {
+            tensor.reshape(native)
+        }
+    }
+
+    /// A native part as the file has it.
+    pub fn to_file(&self, native: &Tensor) -> Tensor {
+        let shape = self.file_shape(&native.size());
+        if self.transposed { native.tr().contiguous().reshape(shape) } else { native.reshape(shape) }
+    }
 }
 
 /// A family's map.
@@ -47,5 +121,29 @@ impl HfNames {
     /// When the family forgot it: a test walks every parameter.
     pub fn of(&self, native: &str) -> &HfParam {
         self.params.iter().find(|p| p.native == native).unwrap_or_else(|| panic!("no Hugging Face name for {native}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    #[test]
+    fn a_form_goes_both_ways() {
+        let native = Tensor::arange(24, (Kind::Float, Device::Cpu)).view([6, 4]);
+        let forms = [
+            (HfParam::new("a", ["a"]), vec![6, 4]),
+            (HfParam::new("a", ["a"]).transposed(), vec![4, 6]),
+            (HfParam::new("a", ["a"]).stored_as(&[6, 2, 2]), vec![6, 2, 2]),
+            (HfParam::new("a", ["a"]).transposed().stored_as(&[4, 3, 2]), vec![4, 3, 2]),
+        ];
+        for (param, shape) in forms {
+            let file = param.form.to_file(&native);
+            assert_eq!((file.size(), param.form.file_shape(&[6, 4])), (shape.clone(), shape));
+            assert_eq!(param.form.to_native(&file, &[6, 4]), native);
+        }
+        let turned = HfParam::new("a", ["a"]).transposed().form.to_file(&native);
+        assert_eq!(turned, native.tr());
     }
 }

@@ -1,62 +1,79 @@
 //! Backbones: what turns a ragged batch into hidden states, stage by stage.
 //!
 //! A family is a folder: `config` (its `config.json`), `model` (its stages), `hf_names` (its tensors in Hugging Face
-//! files). [`registry`] finds the family of a folder. Heads are not here: see [`crate::tasks`].
+//! files). [`registry`] finds the family of a folder and says which [`Role`]s it can have. Heads that are the same for
+//! all families are not here: see [`crate::tasks`].
 
 pub mod bert;
 pub mod hf_names;
 pub mod registry;
+pub mod role;
 
 use crate::data::batch::Batch;
 use crate::nn::Ctx;
+use crate::nn::linear::HeadInput;
 use hf_names::HfNames;
+pub use role::Role;
 use serde_json::Value;
 use tch::Tensor;
 
 /// The ordered tensors that pass from one stage to the next.
 pub type Border = Vec<Tensor>;
 
-/// A pretrained model without its head: stages `0..stages()`, then the head's stage, which calls [`Backbone::summary`].
+/// A pretrained model in a role: stages `0..stages()`, then the head's stage, in which a task calls one of
+/// [`Backbone::summary`], [`Backbone::features`] and [`Backbone::vocabulary`].
 pub trait Backbone: Send + Sync {
     /// The number of stages before the head: the embeddings and the layers.
     fn stages(&self) -> usize;
 
-    /// Runs one stage. Stage 0 gets an empty border; the last one returns the hidden states `[T, hidden]` first.
+    /// A stage's name in messages.
+    fn stage_name(&self, stage: usize) -> String {
+        if stage == 0 { "embeddings".into() } else { format!("layer {}", stage - 1) }
+    }
+
+    /// Runs one stage. Stage 0 gets an empty border; the last one returns first the hidden states of the tokens that
+    /// heads see: `[T, hidden]`, or the decoder's `[D, hidden]` of an encoder-decoder.
     fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border;
 
-    /// One vector a sequence, `[B, hidden]`, as the family summarises a text for classification; with the family's
+    /// One vector a sequence, `[S, width]`, as the family summarises a text for classification, with the family's
     /// dropout before a classifier. Runs in the head's stage.
+    ///
+    /// # Panics
+    /// In a role without one.
     fn summary(&self, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor;
 
-    /// The width of a summary and the standard deviation of fresh head weights.
+    /// One vector a token, `[T, width]`, with the family's dropout before a head on tokens.
+    fn features(&self, hidden: &Border, ctx: &mut Ctx) -> Tensor;
+
+    /// The scores of all token ids for chosen rows of the hidden states: `[n, hidden]` to `[n, vocab_size]`.
+    ///
+    /// # Panics
+    /// In a role without a language model's head.
+    fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Tensor;
+
+    /// What a task's own linear layer builds on: a summary's or a feature's width, and how the layer starts.
     fn head_input(&self) -> HeadInput;
 
-    /// The longest sequence it can take, in tokens.
-    fn max_length(&self) -> usize;
+    /// The longest sequence it can take, in tokens; `None` where nothing in it sets a limit.
+    fn max_length(&self) -> Option<usize>;
 
     /// The number of token ids it knows: every id must be below.
     fn vocab_size(&self) -> usize;
 
-    /// The number of segments (texts of a pair) it tells apart.
+    /// The number of segments (texts of a pair) it tells apart; with 1 they are all taken for the same.
     fn segments(&self) -> usize;
 
     /// Elements that a stage keeps from forward to backward in training, for `tokens` tokens in sequences of at most
     /// `longest`: an estimate, to tell what fits.
     fn activations(&self, stage: usize, tokens: u64, longest: u64) -> u64;
 
-    /// Which native parameter is which tensor of a Hugging Face file.
+    /// Which native parameter is which tensor of a Hugging Face file, the head's included. A task's own linear layer is
+    /// `classifier.weight` and `classifier.bias`.
     fn hf_names(&self) -> HfNames;
 
-    /// The `architectures` entry of `config.json` for a task, by Hugging Face's name for it.
-    fn architecture(&self, task: &str) -> String;
+    /// The `architectures` entry of `config.json` in this role.
+    fn architecture(&self) -> String;
 
     /// The folder's `config.json` as it was read.
     fn config_json(&self) -> &Value;
-}
-
-/// What a head builds on.
-#[derive(Debug, Clone, Copy)]
-pub struct HeadInput {
-    pub width: i64,
-    pub std: f64,
 }

@@ -1,66 +1,151 @@
 //! Attention over ragged batches. The one place where padding exists.
 
-use crate::data::ragged::{Bucket, Sequences};
+use crate::data::ragged::Bucket;
 use crate::ffi;
 use crate::nn::{Ctx, precision};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// The shape of an attention and its dropout.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionConfig {
     pub heads: i64,
+    /// Heads of keys and values, each shared by `heads / kv_heads` heads of queries (arXiv 2305.13245).
+    pub kv_heads: i64,
     pub head_dim: i64,
     /// The factor on the products of queries and keys.
     pub scale: f64,
     /// Dropout on the attention weights, in training.
     pub dropout: f64,
+    pub reach: Reach,
 }
 
-/// Scaled dot-product attention (arXiv 1706.03762, section 3.2.1), every token attending to all of its own sequence.
+/// Which keys of its sequence a query attends to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    All,
+    /// Those at its own place and before.
+    Causal,
+    /// The last so many of these (arXiv 2004.05150; Mistral's `sliding_window`).
+    Window(i64),
+}
+
+/// What is added to the scaled scores of a bucket before the softmax: `[1 or sequences, 1 or heads, queries, keys]`, queries and
+/// keys as wide as the bucket's rectangle.
+pub type Bias<'a> = &'a dyn Fn(&Bucket) -> Tensor;
+
+/// Scaled dot-product attention (arXiv 1706.03762, section 3.2.1) of each sequence to itself.
 ///
-/// `qkv` is `[T, 3 * heads * head_dim]`: queries, keys and values side by side. Returns `[T, heads * head_dim]`.
-/// A token's result does not depend on the other sequences of the batch.
+/// `qkv` is `[T, (heads + 2 * kv_heads) * head_dim]`: queries, keys and values side by side. Returns
+/// `[T, heads * head_dim]`. A token's result does not depend on the other sequences of the batch.
 ///
 /// # Panics
 /// When `qkv` does not have T rows (libtorch's message names the sizes).
-pub fn self_attention(ctx: &mut Ctx, config: &AttentionConfig, qkv: &Tensor, sequences: &Sequences) -> Tensor {
-    let mut parts: Vec<Tensor> = sequences
-        .buckets()
-        .iter()
-        .map(|bucket| {
-            let tokens = bucket.tokens.end - bucket.tokens.start;
-            attend(ctx, config, &qkv.narrow(0, bucket.tokens.start, tokens), bucket)
-        })
-        .collect();
+pub fn self_attention(
+    ctx: &mut Ctx,
+    config: &AttentionConfig,
+    qkv: &Tensor,
+    buckets: &[Bucket],
+    bias: Option<Bias>,
+) -> Tensor {
+    let AttentionConfig { heads, kv_heads, head_dim, .. } = *config;
+    let widths = [heads, kv_heads, kv_heads].map(|n| n * head_dim);
+    over(buckets, |bucket| {
+        // Cut by columns: the three gradients are then joined once, not each filled up with zeros and added.
+        let parts = bucket.queries.rectangle(qkv).split_with_sizes(widths, 1);
+        attend(ctx, config, [&parts[0], &parts[1], &parts[2]], bucket, bias)
+    })
+}
+
+/// The same where queries, keys and values come from different places: `q` `[Tq, heads * head_dim]`, `k` and `v`
+/// `[Tk, kv_heads * head_dim]`. Returns `[Tq, heads * head_dim]`.
+///
+/// # Panics
+/// As [`self_attention`].
+pub fn attention(
+    ctx: &mut Ctx,
+    config: &AttentionConfig,
+    [q, k, v]: [&Tensor; 3],
+    buckets: &[Bucket],
+    bias: Option<Bias>,
+) -> Tensor {
+    over(buckets, |bucket| {
+        let (q, k, v) = (bucket.queries.rectangle(q), bucket.keys().rectangle(k), bucket.keys().rectangle(v));
+        attend(ctx, config, [&q, &k, &v], bucket, bias)
+    })
+}
+
+/// The results of all buckets, one after another.
+fn over(buckets: &[Bucket], attend: impl FnMut(&Bucket) -> Tensor) -> Tensor {
+    let mut parts: Vec<Tensor> = buckets.iter().map(attend).collect();
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0) }
 }
 
-/// One rectangle: `[tokens, 3 * heads * head_dim]` to `[tokens, heads * head_dim]`.
-fn attend(ctx: &mut Ctx, config: &AttentionConfig, qkv: &Tensor, bucket: &Bucket) -> Tensor {
-    let AttentionConfig { heads, head_dim, scale, dropout } = *config;
-    let (n, longest) = (bucket.sequences, bucket.longest);
-    let padding = bucket.padding.as_ref();
-    let rectangle = padding.map(|p| qkv.index_select(0, &p.gather));
-    let rectangle = rectangle.as_ref().unwrap_or(qkv);
-    // Cut by columns: the three gradients are then joined once, not each filled up with zeros and added.
-    let parts = rectangle.chunk(3, 1);
-    let [q, k, v] = [0, 1, 2].map(|i| parts[i].view([n, longest, heads, head_dim]).transpose(1, 2));
-    let mask = padding.map(|p| p.mask.to_kind(if precision::on_cpu(qkv) { Kind::Float } else { qkv.kind() }));
-    let mask = mask.as_ref();
+/// One rectangle: rows `[sequences * longest, ..]` of queries, keys and values to `[tokens, heads * head_dim]`.
+fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &Bucket, bias: Option<Bias>) -> Tensor {
+    let AttentionConfig { heads, kv_heads, head_dim, scale, dropout, reach } = *config;
+    let (n, queries, keys) = (bucket.sequences, bucket.queries.longest, bucket.keys().longest);
+    let split = |x: &Tensor, longest, heads| x.view([n, longest, heads, head_dim]).transpose(1, 2);
+    let q = split(rows[0], queries, heads);
+    let [k, v] = [rows[1], rows[2]].map(|x| {
+        let own = split(x, keys, kv_heads);
+        if kv_heads == heads { own } else { own.repeat_interleave_self_int(heads / kv_heads, 1, None) }
+    });
+    let half = precision::on_cpu(&q);
+    // Behind a causal mask no real query sees a padded key: padding comes last.
+    let causal = reach != Reach::All;
+    let padding = bucket.keys().padding.as_ref().filter(|_| !causal).map(|padding| padding.mask.shallow_clone());
+    let plainly_causal = causal && bias.is_none() && !reaches_less(reach, keys);
     let drops = ctx.is_train() && dropout > 0.0;
-    let out = if precision::on_cpu(qkv) {
-        // Short sequences make small products, which libtorch's half kernels do slower than fp32, AMX or not.
-        let dropout = drops.then(|| (dropout, ctx.draw()));
-        ffi::layers::half_attention([&q, &k, &v], mask, scale, dropout)
-            .unwrap_or_else(|e| panic!("attention over {n} sequences of {longest} tokens: {e}"))
-    } else if drops {
-        let scores = (q * scale).matmul(&k.transpose(-2, -1));
-        let scores = mask.map_or_else(|| scores.shallow_clone(), |mask| &scores + mask);
-        let weights = ctx.dropout(scores.softmax(-1, scores.kind()), dropout);
-        weights.matmul(&v)
-    } else {
-        Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, false, scale, false)
+    let own_mask = causal && (!plainly_causal || half || drops);
+    let masks = [padding, own_mask.then(|| reach_mask(reach, queries, keys, q.device()))];
+    let mask = masks.into_iter().flatten().reduce(|a, b| a + b);
+    let to_kind = |mask: Tensor| if half { mask } else { mask.to_kind(q.kind()) };
+    let mask = mask.map(to_kind);
+    let out = match bias.map(|bias| bias(bucket)) {
+        Some(bias) => {
+            let bias = mask.map_or_else(|| bias.shallow_clone(), |mask| &bias + mask);
+            with_bias(ctx, [&q, &k, &v], &bias, scale, if drops { dropout } else { 0.0 })
+        }
+        None if half => {
+            // Short sequences make small products, which libtorch's half kernels do slower than fp32, AMX or not.
+            let dropout = drops.then(|| (dropout, ctx.draw()));
+            ffi::layers::half_attention([&q, &k, &v], mask.as_ref(), scale, dropout)
+                .unwrap_or_else(|e| panic!("attention over {n} sequences of {keys} tokens: {e}"))
+        }
+        None if drops => {
+            let scores = (&q * scale).matmul(&k.transpose(-2, -1));
+            let scores = mask.map_or_else(|| scores.shallow_clone(), |mask| &scores + mask);
+            let weights = ctx.dropout(scores.softmax(-1, scores.kind()), dropout);
+            weights.matmul(&v)
+        }
+        None => Tensor::scaled_dot_product_attention(&q, &k, &v, mask.as_ref(), 0.0, plainly_causal, scale, false),
     };
-    let out = out.transpose(1, 2).reshape([n * longest, heads * head_dim]);
-    padding.map_or_else(|| out.shallow_clone(), |p| out.index_select(0, &p.scatter))
+    bucket.queries.tokens_of(out.transpose(1, 2).reshape([n * queries, heads * head_dim]))
+}
+
+/// With something that learns added to the scores. Half tensors on the CPU are computed in fp32 and rounded once.
+fn with_bias(ctx: &mut Ctx, qkv: [&Tensor; 3], bias: &Tensor, scale: f64, dropout: f64) -> Tensor {
+    let kind = qkv[0].kind();
+    let inner = if precision::on_cpu(qkv[0]) { Kind::Float } else { kind };
+    let [q, k, v] = qkv.map(|x| x.to_kind(inner));
+    let scores = (q * scale).matmul(&k.transpose(-2, -1)) + bias.to_kind(inner);
+    let weights = ctx.dropout(scores.softmax(-1, inner), dropout);
+    weights.matmul(&v).to_kind(kind)
+}
+
+/// Whether some query of a sequence of so many tokens sees less than all before it.
+fn reaches_less(reach: Reach, keys: i64) -> bool {
+    matches!(reach, Reach::Window(window) if window < keys)
+}
+
+/// f32 `[queries, keys]`: 0 where a query reaches a key, minus infinity elsewhere. The last query is at the last key's
+/// place.
+fn reach_mask(reach: Reach, queries: i64, keys: i64, device: Device) -> Tensor {
+    let ones = Tensor::ones([queries, keys], (Kind::Bool, device));
+    let seen = ones.tril(keys - queries);
+    let seen = match reach {
+        Reach::Window(window) => seen.logical_and(&ones.triu(keys - queries - window + 1)),
+        _ => seen,
+    };
+    Tensor::zeros([queries, keys], (Kind::Float, device)).masked_fill(&seen.logical_not(), f64::NEG_INFINITY)
 }

@@ -98,7 +98,7 @@ impl PostNormBlock {
     /// `[T, hidden]` to `[T, hidden]`.
     pub fn forward(&self, ctx: &mut Ctx, x: &Tensor, sequences: &Sequences) -> Tensor {
         let qkv = self.qkv.forward(ctx, x);
-        let attended = self_attention(ctx, &self.config.attention, &qkv, sequences);
+        let attended = self_attention(ctx, &self.config.attention, &qkv, sequences.buckets(), None);
         let attended = self.attention_out.forward(ctx, &attended);
         let attended = ctx.dropout(attended, self.config.dropout);
         let x = self.attention_norm.forward(ctx, &(attended + x));

@@ -21,6 +21,16 @@ impl Embedding {
         b.scope(name, |b| Embedding { weight: b.vocabulary("weight", rows, width, Init::Normal { std }) })
     }
 
+    /// The table of token ids for a model in this role: a head that is `tied` to it needs it whole.
+    pub fn words(b: &mut ParamBuilder, name: &str, rows: i64, width: i64, std: f64, tied: bool) -> Self {
+        if tied { Self::new(b, name, rows, width, std) } else { Self::vocabulary(b, name, rows, width, std) }
+    }
+
+    /// The table.
+    pub fn weight(&self) -> ParamId {
+        self.weight
+    }
+
     /// `ids` `[T]` to `[T, width]`. Every id must be below the number of rows (checked when data is prepared).
     pub fn forward(&self, ctx: &mut Ctx, ids: &Tensor) -> Tensor {
         ctx.rows(self.weight, ids)

@@ -3,6 +3,16 @@
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::Tensor;
 
+/// What a task's own linear layer builds on.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadInput {
+    pub width: i64,
+    /// The standard deviation of fresh weights.
+    pub std: f64,
+    /// Whether the family's classifiers have a bias.
+    pub bias: bool,
+}
+
 /// `y = x W^T + b`, W of shape `[out, in]`.
 #[derive(Debug, Clone)]
 pub struct Linear {
@@ -16,6 +26,21 @@ impl Linear {
         b.scope(name, |b| Linear {
             weight: b.weight("weight", &[outputs, inputs], Init::Normal { std }),
             bias: Some(b.vector("bias", outputs, Init::Zeros)),
+        })
+    }
+
+    /// The same without a bias.
+    pub fn without_bias(b: &mut ParamBuilder, name: &str, inputs: i64, outputs: i64, std: f64) -> Self {
+        let weight = b.scope(name, |b| b.weight("weight", &[outputs, inputs], Init::Normal { std }));
+        Linear { weight, bias: None }
+    }
+
+    /// Declares a task's own layer on `input`: `classifier`, which starts fresh where the file has none.
+    pub fn head(b: &mut ParamBuilder, input: HeadInput, outputs: i64) -> Self {
+        let HeadInput { width, std, bias } = input;
+        b.fresh(|b| match bias {
+            true => Self::new(b, "classifier", width, outputs, std),
+            false => Self::without_bias(b, "classifier", width, outputs, std),
         })
     }
 

@@ -10,6 +10,7 @@ pub mod ctx;
 pub mod embedding;
 pub mod layout;
 pub mod linear;
+pub mod lm_head;
 pub mod norm;
 pub mod params;
 pub mod precision;

@@ -1,6 +1,6 @@
-//! The labels that a model folder already knows.
+//! The labels that a model folder already knows, and how a `config.json` tells them.
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 /// `id2label` of a `config.json`, in the order of ids; `None` when there is none or its ids have gaps.
 pub fn of_config(config: &Value) -> Option<Vec<String>> {
@@ -8,8 +8,9 @@ pub fn of_config(config: &Value) -> Option<Vec<String>> {
     (0..map.len()).map(|i| map.get(&i.to_string())?.as_str().map(str::to_owned)).collect()
 }
 
-/// Whether the folder holds a classifier already (by `architectures`), so that the order of its labels has a meaning.
-pub fn has_classifier(config: &Value) -> bool {
-    let names = config.get("architectures").and_then(Value::as_array);
-    names.is_some_and(|names| names.iter().filter_map(Value::as_str).any(|n| n.ends_with("ForSequenceClassification")))
+/// `id2label` and `label2id` of these labels, in the order of their ids.
+pub fn entries(labels: &[String]) -> Map<String, Value> {
+    let id2label = labels.iter().enumerate().map(|(i, l)| (i.to_string(), json!(l))).collect();
+    let label2id = labels.iter().enumerate().map(|(i, l)| (l.clone(), json!(i))).collect();
+    Map::from_iter([("id2label".into(), Value::Object(id2label)), ("label2id".into(), Value::Object(label2id))])
 }

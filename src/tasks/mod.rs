@@ -1,18 +1,31 @@
-//! Tasks: a head on a backbone's summary, its loss, its metrics and what a prediction looks like.
+//! Tasks: how records become examples, a head on a backbone, its loss, its metrics and what a prediction looks like.
 //!
-//! A head is task x summary, so a task knows no family and a family knows no task. A [`Task`] returns a loss for each
-//! example; the training step divides their sum by the count over all ranks, so that the loss of a global batch does
-//! not depend on how it was split.
+//! A head is task x role of a family, so a task knows no family and a family knows no task. A [`Task`] returns the loss
+//! of each target; the training step divides their sum by the count over all ranks, so that the loss of a global batch
+//! does not depend on how it was split.
 
+pub mod head;
 pub mod labels;
+pub mod masked_lm;
 pub mod model;
+pub mod multi_label;
+pub mod multiple_choice;
+pub mod next_token;
+pub mod question_answering;
 pub mod regression;
+pub mod results;
 pub mod sequence_classification;
+pub mod texts;
+pub mod token_classification;
 
+mod classes;
+
+pub use head::Head;
 pub use model::Model;
+pub use results::Results;
 
-use crate::data::batch::{Batch, Labels};
-use crate::data::example::Label;
+use crate::data::Dataset;
+use crate::data::batch::Batch;
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Border};
 use crate::nn::Ctx;
@@ -29,24 +42,41 @@ pub trait Task: Send + Sync {
     /// The name in `task.kind`.
     fn kind(&self) -> &'static str;
 
-    /// How many numbers the head gives for an example, C.
-    fn outputs(&self) -> usize;
+    /// The head, from the last stage's border; of the type that the model computes in.
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border;
 
-    /// The head: `[B, C]`, of the type that the model computes in.
-    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor;
+    /// How many terms the loss has.
+    fn terms(&self) -> usize {
+        1
+    }
 
-    /// The loss of each example, f32 `[B]`, from f32 logits `[B, C]`. Their mean over a batch is the loss that `transformers` reports.
-    fn losses(&self, logits: &Tensor, labels: &Labels) -> Tensor;
+    /// The terms of the loss, from f32 logits: of each term the loss of every target, f32 `[n]`, n as in
+    /// [`Batch::counts`]. The loss is the sum of the terms' means, which is the loss that `transformers` reports.
+    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor>;
 
-    /// The task's metrics from all logits `[N * C]`, row by row, and the N labels.
-    fn metrics(&self, logits: &[f32], labels: &[Label]) -> Metrics;
+    /// What evaluation and prediction keep of the f32 logits: f32, flat, example by example, of each as many numbers as
+    /// [`Task::answer_size`] says.
+    fn answers(&self, logits: &Border, batch: &Batch) -> Tensor;
 
-    /// The line that `predict` writes for one example's logits `[C]`.
-    fn prediction(&self, logits: &[f32]) -> Map<String, Value>;
+    /// The numbers that [`Task::answers`] gives for example `i`; the same on every rank.
+    fn answer_size(&self, dataset: &Dataset, i: usize) -> usize;
 
-    /// The task's part in a Hugging Face architecture's name: `SequenceClassification`.
-    fn hf_name(&self) -> &'static str;
+    /// The task's metrics beside the loss.
+    fn metrics(&self, results: &Results) -> Metrics;
+
+    /// The lines that `predict` writes, one a record; with `scores` the numbers behind them too.
+    fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>>;
 
     /// What the task writes into `config.json` (labels, problem type).
     fn config_entries(&self) -> Map<String, Value>;
+}
+
+/// The index of the largest value, the first of equals.
+pub fn argmax(row: &[f32]) -> usize {
+    row.iter().enumerate().fold(0, |best, (i, &x)| if x > row[best] { i } else { best })
+}
+
+/// Cross entropy of each row, f32 `[n]`: logits `[n, C]`, classes i64 `[n]`.
+fn cross_entropy(logits: &Tensor, classes: &Tensor) -> Tensor {
+    logits.cross_entropy_loss::<Tensor>(classes, None, tch::Reduction::None, -100, 0.0)
 }

@@ -21,8 +21,7 @@ impl Model {
         backbone: Box<dyn Backbone>,
         make: impl FnOnce(&dyn Backbone, &mut ParamBuilder) -> Box<dyn Task>,
     ) -> (Self, Vec<ParamSpec>) {
-        let head = backbone.stages();
-        let task = builder.stage(head, |b| make(backbone.as_ref(), b));
+        let task = builder.stage(backbone.stages(), |b| make(backbone.as_ref(), b));
         (Model { backbone, task }, builder.finish())
     }
 
@@ -33,11 +32,7 @@ impl Model {
 
     /// A stage's name in messages.
     pub fn stage_name(&self, stage: usize) -> String {
-        match stage {
-            0 => "embeddings".into(),
-            s if s < self.backbone.stages() => format!("layer {}", s - 1),
-            _ => "head".into(),
-        }
+        if stage < self.backbone.stages() { self.backbone.stage_name(stage) } else { "head".into() }
     }
 
     /// Runs one stage.
@@ -45,7 +40,8 @@ impl Model {
         if stage < self.backbone.stages() {
             self.backbone.forward(stage, input, batch, ctx)
         } else {
-            vec![self.task.logits(self.backbone.as_ref(), input, batch, ctx).to_kind(Kind::Float)]
+            let logits = self.task.logits(self.backbone.as_ref(), input, batch, ctx);
+            logits.into_iter().map(|logits| logits.to_kind(Kind::Float)).collect()
         }
     }
 
@@ -58,7 +54,7 @@ impl Model {
             _ => "float32",
         };
         if let Value::Object(map) = &mut config {
-            map.insert("architectures".into(), json!([self.backbone.architecture(self.task.hf_name())]));
+            map.insert("architectures".into(), json!([self.backbone.architecture()]));
             map.remove("num_labels");
             map.remove("torch_dtype");
             map.insert("dtype".into(), json!(dtype));

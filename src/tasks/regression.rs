@@ -1,12 +1,12 @@
 //! Regression: one number a text or pair, such as a similarity.
 
 use crate::data::batch::{Batch, Labels};
-use crate::data::example::Label;
+use crate::data::{Dataset, Label};
 use crate::metrics::{Metrics, mse, pearson, spearman};
 use crate::models::{Backbone, Border};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Task, short};
+use crate::tasks::{Results, Task, labels, short};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
@@ -19,8 +19,7 @@ pub struct Regression {
 impl Regression {
     /// Declares `classifier` (Hugging Face's name for this head too) in the builder's stage.
     pub fn new(backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
-        let input = backbone.head_input();
-        Regression { head: b.fresh(|b| Linear::new(b, "classifier", input.width, 1, input.std)) }
+        Regression { head: Linear::head(b, backbone.head_input(), 1) }
     }
 }
 
@@ -29,27 +28,32 @@ impl Task for Regression {
         "regression"
     }
 
-    fn outputs(&self) -> usize {
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+        let summary = backbone.summary(hidden, batch, ctx);
+        vec![self.head.forward(ctx, &summary)]
+    }
+
+    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
+        let Labels::Values(values) = &batch.labels else { panic!("regression needs numbers as labels") };
+        vec![(logits[0].squeeze_dim(1) - values).square()]
+    }
+
+    fn answers(&self, logits: &Border, _: &Batch) -> Tensor {
+        logits[0].view(-1)
+    }
+
+    fn answer_size(&self, _: &Dataset, _: usize) -> usize {
         1
     }
 
-    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
-        let summary = backbone.summary(hidden, batch, ctx);
-        self.head.forward(ctx, &summary)
-    }
-
-    fn losses(&self, logits: &Tensor, labels: &Labels) -> Tensor {
-        let Labels::Values(values) = labels else { panic!("regression needs numbers as labels") };
-        (logits.squeeze_dim(1) - values).square()
-    }
-
-    fn metrics(&self, logits: &[f32], labels: &[Label]) -> Metrics {
-        let (predicted, wanted): (Vec<f64>, Vec<f64>) = logits
+    fn metrics(&self, results: &Results) -> Metrics {
+        let (predicted, wanted): (Vec<f64>, Vec<f64>) = results
             .iter()
-            .zip(labels)
-            .filter_map(
-                |(&x, label)| if let Label::Value(y) = label { Some((f64::from(x), f64::from(*y))) } else { None },
-            )
+            .enumerate()
+            .filter_map(|(i, answer)| match results.dataset.label(i) {
+                Label::Value(y) => Some((f64::from(answer[0]), f64::from(y))),
+                _ => None,
+            })
             .unzip();
         let (x, y) = (&predicted, &wanted);
         // A correlation with something constant is not defined, and then not among the metrics.
@@ -57,19 +61,18 @@ impl Task for Regression {
         all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
-    fn prediction(&self, logits: &[f32]) -> Map<String, Value> {
-        Map::from_iter([("score".into(), json!(short(logits[0])))])
-    }
-
-    fn hf_name(&self) -> &'static str {
-        "SequenceClassification"
+    fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
+        let line = |answer: &[f32]| {
+            let score = json!(short(answer[0]));
+            let logits = scores.then(|| ("logits".to_owned(), json!([score])));
+            Map::from_iter([("score".to_owned(), score)].into_iter().chain(logits))
+        };
+        results.iter().map(line).collect()
     }
 
     fn config_entries(&self) -> Map<String, Value> {
-        Map::from_iter([
-            ("id2label".into(), json!({"0": "LABEL_0"})),
-            ("label2id".into(), json!({"LABEL_0": 0})),
-            ("problem_type".into(), json!("regression")),
-        ])
+        let mut entries = labels::entries(&["LABEL_0".into()]);
+        entries.insert("problem_type".into(), json!("regression"));
+        entries
     }
 }

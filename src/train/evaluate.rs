@@ -2,22 +2,32 @@
 
 use crate::comm::{Collective, Op};
 use crate::data::batch::{Batch, Labels};
-use crate::data::{Dataset, Label, sampler};
+use crate::data::{Dataset, Draw, Prepared, sampler};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::metrics::Metrics;
 use crate::nn::Params;
 use crate::parallel::Weights;
-use crate::tasks::Model;
+use crate::tasks::{Model, Results};
 use crate::train::staged::{Recompute, Staged};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// What the model says of every example, in the data set's order, the same on every rank.
 #[derive(Debug)]
 pub struct Outputs {
-    /// `[N * C]`, row by row.
-    pub logits: Vec<f32>,
-    /// `[N]`; empty when the data has no labels.
-    pub losses: Vec<f32>,
+    /// The numbers of all answers, as the task keeps them.
+    pub answers: Vec<f32>,
+    /// `[N + 1]`: where each example's numbers begin.
+    pub offsets: Vec<usize>,
+    /// The mean of each term of the loss; empty when the data has no labels.
+    pub losses: Vec<f64>,
+}
+
+impl Outputs {
+    /// The same with the data that they belong to.
+    pub fn results<'a>(&'a self, data: &'a Prepared) -> Results<'a> {
+        let Outputs { answers, offsets, losses } = self;
+        Results { dataset: &data.dataset, references: &data.facts.references, answers, offsets, losses }
+    }
 }
 
 /// A model and the ranks that run it.
@@ -38,49 +48,74 @@ impl Evaluator<'_> {
     pub fn outputs(&mut self, dataset: &Dataset) -> Result<Outputs> {
         let Evaluator { model, params, comm, micro_batch_tokens, .. } = *self;
         let staged = Staged { model, params, recompute: Recompute::None, watch: None };
-        let (n, width, device) = (dataset.len() as i64, model.task.outputs() as i64, comm.device());
-        let labelled = (0..dataset.len()).any(|i| dataset.label(i) != Label::None);
-        // Each rank fills its own examples' rows; adding zeros changes nothing.
-        let table = Tensor::zeros([n, width + 1], (Kind::Float, device));
+        let (task, n) = (&model.task, dataset.len());
+        let mut offsets = vec![0];
+        offsets.extend((0..n).scan(0, |end, i| {
+            *end += task.answer_size(dataset, i);
+            Some(*end)
+        }));
+        let answers = offsets[n];
+        let terms = task.terms();
+        // Each rank fills in its own examples' numbers: the answers, then of each term sum and count of the losses.
+        // Adding zeros changes nothing.
+        let mut table = vec![0.0_f32; answers + 2 * terms * n];
         let plan = sampler::eval_plan(&dataset.lengths(), comm.world(), micro_batch_tokens);
         // As many passes on every rank: sharded weights are gathered by all of them together.
         for pass in 0..plan.iter().map(Vec::len).max().unwrap_or_default() {
             let micro = plan[comm.rank()].get(pass);
-            let batch = micro.map(|micro| Batch::collate(dataset, micro, device));
+            let batch = micro.map(|micro| Batch::collate(dataset, micro, Draw::default(), comm.device()));
             let logits = staged.infer(self.weights, batch.as_ref())?;
-            let (Some(micro), Some(batch), Some(logits)) = (micro, batch, logits) else { continue };
-            let rows: Vec<i64> = micro.iter().map(|&i| i64::from(i)).collect();
-            let rows = Tensor::from_slice(&rows).to_device(device);
-            let losses = match batch.labels {
-                Labels::None => logits.new_zeros([rows.size()[0]], (Kind::Float, device)),
-                _ => tch::no_grad(|| model.task.losses(&logits, &batch.labels)),
-            };
-            let values = Tensor::cat(&[logits, losses.unsqueeze(1)], 1).to_kind(Kind::Float);
-            _ = table.shallow_clone().f_index_copy_(0, &rows, &values)?;
+            let (Some(batch), Some(logits)) = (batch, logits) else { continue };
+            let found = floats(&tch::no_grad(|| task.answers(&logits, &batch)))?;
+            let mut found = found.as_slice();
+            for &sample in &batch.samples {
+                let place = offsets[sample as usize]..offsets[sample as usize + 1];
+                let (own, others) = found.split_at(place.len());
+                table[place].copy_from_slice(own);
+                found = others;
+            }
+            if matches!(batch.labels, Labels::None) {
+                continue;
+            }
+            let losses = tch::no_grad(|| task.losses(&logits, &batch));
+            for (term, losses) in losses.iter().enumerate() {
+                for (loss, owner) in floats(losses)?.into_iter().zip(batch.owners(term)) {
+                    let place = answers + 2 * (terms * batch.samples[owner] as usize + term);
+                    table[place] += loss;
+                    table[place + 1] += 1.0;
+                }
+            }
         }
+        let table = Tensor::from_slice(&table).to_device(comm.device());
         comm.start_all_reduce(&table, Op::Sum, "evaluation")?.wait()?;
-        let flat =
-            |t: Tensor| -> Result<Vec<f32>> { Ok(Vec::try_from(t.to_device(Device::Cpu).contiguous().view(-1))?) };
-        let logits = flat(table.narrow(1, 0, width))?;
-        let losses = if labelled { flat(table.narrow(1, width, 1))? } else { Vec::new() };
-        Ok(Outputs { logits, losses })
+        let mut answers_and_losses = floats(&table)?;
+        let losses = answers_and_losses.split_off(answers);
+        let mean = |term: usize| {
+            let of_term = || losses.chunks_exact(2 * terms).map(|example| &example[2 * term..2 * term + 2]);
+            let [sum, count] = [0, 1].map(|i| of_term().map(|pair| f64::from(pair[i])).sum::<f64>());
+            (count > 0.0).then(|| sum / count)
+        };
+        let losses = (0..terms).filter_map(mean).collect();
+        Ok(Outputs { answers: answers_and_losses, offsets, losses })
     }
 
     /// The mean loss and the task's metrics over a labelled data set, without the `eval_` prefix; `loss` comes first.
     ///
     /// # Errors
     /// As [`Evaluator::outputs`]; exit 4 when the loss is not finite.
-    pub fn metrics(&mut self, dataset: &Dataset) -> Result<Metrics> {
-        let outputs = self.outputs(dataset)?;
-        let sum: f64 = outputs.losses.iter().map(|&x| f64::from(x)).sum();
-        let loss = sum / outputs.losses.len() as f64;
+    pub fn metrics(&mut self, data: &Prepared) -> Result<Metrics> {
+        let outputs = self.outputs(&data.dataset)?;
+        let loss: f64 = outputs.losses.iter().sum();
         if !loss.is_finite() {
             let message = format!("the evaluation loss is {loss}: the model has diverged");
             return Err(Error::new(ErrorKind::NonFinite, message).shared());
         }
-        let labels: Vec<_> = (0..dataset.len()).map(|i| dataset.label(i)).collect();
         let mut metrics = vec![("loss", loss)];
-        metrics.extend(self.model.task.metrics(&outputs.logits, &labels));
+        metrics.extend(self.model.task.metrics(&outputs.results(data)));
         Ok(metrics)
     }
+}
+
+fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(Vec::try_from(tensor.to_device(Device::Cpu).contiguous().view(-1))?)
 }

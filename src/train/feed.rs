@@ -1,6 +1,7 @@
 //! What each step eats: made ahead, off the training thread.
 
 use crate::data::batch::Batch;
+use crate::data::collation::Draw;
 use crate::data::dataset::Dataset;
 use crate::data::prefetch::Prefetch;
 use crate::data::sampler::Sampler;
@@ -31,6 +32,7 @@ pub struct StepInput {
 pub fn feed(
     dataset: Arc<Dataset>,
     mut sampler: Sampler,
+    seed: u64,
     rank: usize,
     device: Device,
     first: u64,
@@ -38,9 +40,11 @@ pub fn feed(
 ) -> Result<Prefetch<StepInput>> {
     let steps = (first..=last).map(move |step| {
         let plan = sampler.plan(step - 1);
-        let batches = plan.shards[rank].iter().map(|micro| Batch::collate(&dataset, micro, device)).collect();
-        let samples = plan.shards.iter().flatten().flatten();
-        let rows = samples.flat_map(|&i| dataset.ids(i as usize).iter().map(|&id| i64::from(id))).collect();
+        let draw = Draw { seed, step };
+        let batches = plan.shards[rank].iter().map(|micro| Batch::collate(&dataset, micro, draw, device)).collect();
+        // What a rank's batches hold is a function of the plan, so every rank knows it of all.
+        let seen = |&i: &u32| dataset.collation().inputs(&dataset, i as usize, draw).ids;
+        let rows = plan.shards.iter().flatten().flatten().flat_map(seen).map(i64::from).collect();
         let rows = Rows::new(rows, device);
         let micro_batches = plan.shards.iter().map(Vec::len).max().unwrap_or_default();
         Result::Ok(StepInput { step, batches, micro_batches, rows, tokens: plan.tokens })

@@ -4,65 +4,20 @@ use crate::checkpoint::import::{self, Report};
 use crate::checkpoint::optimizer::MASTERS;
 use crate::checkpoint::tensors::TensorFile;
 use crate::comm::Collective;
-use crate::data::prepare::{Prepared, Target};
+use crate::data::Prepared;
 use crate::error::{Error, Result};
 use crate::models::hf_names::HfNames;
-use crate::models::registry::{self, DropoutOverrides};
+use crate::models::registry::{self, DropoutOverrides, Plan};
+use crate::models::{Backbone, Role};
 use crate::nn::params::ParamSpec;
 use crate::nn::{ParamBuilder, Params};
 use crate::parallel::{Weights, Zero};
-use crate::tasks::regression::Regression;
-use crate::tasks::sequence_classification::SequenceClassification;
-use crate::tasks::{Model, Task, labels};
+use crate::tasks::{Head, Model};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 use wildmatch::WildMatch;
-
-/// The head that a model gets.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Head {
-    /// A classifier over these labels, in the order of their ids.
-    Classes(Vec<String>),
-    /// One number.
-    Number,
-}
-
-impl Head {
-    /// The head that a finished classifier's `config.json` tells of.
-    ///
-    /// # Errors
-    /// Exit 2: the folder holds no classifier, or it has several labels a text.
-    pub fn of_config(folder: &Path, config: &Value) -> Result<Self> {
-        let names = labels::of_config(config);
-        let problem = config.get("problem_type").and_then(Value::as_str);
-        let refuse = |why: &str| Err(Error::input(format!("{}: {why}", folder.join("config.json").display())));
-        match (labels::has_classifier(config), problem, names) {
-            (false, ..) => {
-                refuse("not a fine-tuned classifier (\"architectures\" names no ...ForSequenceClassification)")
-            }
-            (_, Some("multi_label_classification"), _) => {
-                refuse("multi-label models are not supported by this version")
-            }
-            (_, Some("regression"), _) => Ok(Head::Number),
-            (_, None, Some(names)) if names.len() == 1 => Ok(Head::Number),
-            (_, _, Some(names)) => Ok(Head::Classes(names)),
-            (_, _, None) if config.get("id2label").is_some_and(Value::is_object) => {
-                refuse("\"id2label\" has gaps: its ids must be 0, 1, 2 and so on")
-            }
-            (_, _, None) => Ok(Head::Classes(vec!["LABEL_0".into(), "LABEL_1".into()])),
-        }
-    }
-
-    /// How the label column is read for this head.
-    pub fn target(&self) -> Target {
-        match self {
-            Head::Classes(labels) => Target::Class { labels: Some(labels.clone()) },
-            Head::Number => Target::Value,
-        }
-    }
-}
 
 /// A model with its weights.
 pub struct Loaded {
@@ -99,10 +54,13 @@ pub enum Source {
     Random,
 }
 
+/// The default `max_length` of a model that takes sequences of any length: what such models' tokenizers say.
+pub const UNLIMITED: usize = 512;
+
 /// A model declared from `config.json`, its weights not loaded yet.
 pub struct Declared {
     pub folder: PathBuf,
-    backbone: Box<dyn crate::models::Backbone>,
+    backbone: Box<dyn Backbone>,
     builder: ParamBuilder,
 }
 
@@ -111,23 +69,23 @@ impl Declared {
     ///
     /// # Errors
     /// Exit 2, as [`registry::backbone`].
-    pub fn read(folder: &Path, config: Value, dropout: DropoutOverrides) -> Result<Self> {
+    pub fn read(folder: &Path, json: Value, dropout: DropoutOverrides, role: Role) -> Result<Self> {
         let mut builder = ParamBuilder::new();
-        let backbone = registry::backbone(folder, config, dropout, &mut builder)?;
+        let backbone = registry::backbone(folder, Plan { json, dropout, role, builder: &mut builder })?;
         Ok(Declared { folder: folder.to_owned(), backbone, builder })
     }
 
-    /// The longest sequence, in tokens: the model's limit, or what is asked for below it.
+    /// The longest sequence, in tokens: the model's limit, or what is asked for below it. A model without a limit of its
+    /// own takes [`UNLIMITED`] unless told.
     ///
     /// # Errors
     /// Exit 2 when more is asked for than the model takes.
     pub fn max_length(&self, wanted: Option<usize>) -> Result<usize> {
-        let limit = self.backbone.max_length();
-        match wanted {
-            Some(n) if n > limit => {
+        match (wanted, self.backbone.max_length()) {
+            (Some(n), Some(limit)) if n > limit => {
                 Err(Error::input(format!("data.max_length = {n}: this model takes at most {limit} tokens")))
             }
-            _ => Ok(wanted.unwrap_or(limit)),
+            (wanted, limit) => Ok(wanted.or(limit).unwrap_or(UNLIMITED)),
         }
     }
 
@@ -137,21 +95,23 @@ impl Declared {
     /// Exit 2: tokenizer.json and config.json disagree.
     pub fn check_vocabulary(&self, data: &Prepared) -> Result<()> {
         let (limit, segments) = (self.backbone.vocab_size(), self.backbone.segments());
-        if data.segments > segments {
+        let facts = &data.facts;
+        // A model with one segment never looks at them.
+        if facts.segments > segments.max(2) || (segments > 1 && facts.segments > segments) {
             return Err(Error::input(format!(
                 "{}: the data has {} segments (a pair has two), but config.json says type_vocab_size = {segments}",
                 self.folder.display(),
-                data.segments
+                facts.segments
             )));
         }
-        if data.vocab_size <= limit {
+        if facts.vocab_size <= limit {
             return Ok(());
         }
         Err(Error::input(format!(
             "{}: tokenizer.json has token ids up to {}, but config.json says vocab_size = {limit}: \
              they do not belong to one model",
             self.folder.display(),
-            data.vocab_size - 1
+            facts.vocab_size - 1
         )))
     }
 
@@ -161,12 +121,7 @@ impl Declared {
     /// # Errors
     /// Exit 2: a pattern that matches nothing, or only a part of what is one weight here; nothing is left to train.
     pub fn with_head(self, head: &Head, freeze: &[String]) -> Result<Shaped> {
-        let (model, mut specs) = Model::new(self.builder, self.backbone, |backbone, b| -> Box<dyn Task> {
-            match head {
-                Head::Classes(labels) => Box::new(SequenceClassification::new(labels.clone(), backbone, b)),
-                Head::Number => Box::new(Regression::new(backbone, b)),
-            }
-        });
+        let (model, mut specs) = Model::new(self.builder, self.backbone, |backbone, b| head.build(backbone, b));
         let names = model.backbone.hf_names();
         freeze_matching(&mut specs, &names, freeze)?;
         Ok(Shaped { folder: self.folder, model, specs, names })

@@ -9,6 +9,7 @@ pub mod loaded;
 pub mod memory_need;
 pub mod memory_report;
 pub mod non_finite;
+pub mod reading;
 pub mod report;
 pub mod resumed;
 pub mod same_everywhere;

@@ -24,8 +24,8 @@ pub struct Fault<'a> {
     pub grad_norm: f64,
     pub batches: &'a [Batch],
     pub micro_batches: usize,
-    /// What backward starts from.
-    pub scale: f64,
+    /// What backward starts from, of each term of the loss.
+    pub scales: &'a [f64],
 }
 
 /// Looks at the tensors of a pass and remembers the first that is not finite.
@@ -105,12 +105,14 @@ fn samples(tensor: &Tensor, batch: &Batch) -> String {
     let ids = if rows as usize == batch.len() {
         bad.iter().map(|&row| batch.samples[row as usize]).collect()
     } else if rows == lengths.iter().sum::<i64>() {
+        let owners: Vec<u32> =
+            batch.samples.iter().zip(&batch.widths).flat_map(|(&id, &n)| std::iter::repeat_n(id, n)).collect();
         let ends = lengths.iter().scan(0, |end, n| {
             *end += n;
             Some(*end)
         });
         let ends: Vec<i64> = ends.collect();
-        let mut ids: Vec<u32> = bad.iter().map(|&row| batch.samples[ends.partition_point(|&end| end <= row)]).collect();
+        let mut ids: Vec<u32> = bad.iter().map(|&row| owners[ends.partition_point(|&end| end <= row)]).collect();
         ids.dedup();
         ids
     } else {
@@ -163,14 +165,16 @@ fn look(stepper: &mut Stepper, fault: &Fault) -> Result<Option<String>> {
     let Stepper { model, params, weights, gradients, comm, config, .. } = stepper;
     let watch = Watch::default();
     let staged = Staged { model, params, recompute: config.recompute, watch: Some(&watch) };
-    let tokens = fault.batches.iter().map(|batch| Vec::<i64>::try_from(batch.tokens.to_device(tch::Device::Cpu)));
+    let decoders = fault.batches.iter().filter_map(|batch| batch.decoder.as_ref()).map(|decoder| &decoder.tokens);
+    let tokens = fault.batches.iter().map(|batch| &batch.tokens).chain(decoders);
+    let tokens = tokens.map(|tokens| Vec::<i64>::try_from(tokens.to_device(tch::Device::Cpu)));
     let tokens: Vec<Vec<i64>> = tokens.collect::<std::result::Result<_, _>>()?;
     gradients.begin(params, Rows::new(tokens.concat(), comm.device()))?;
     for index in 0..fault.micro_batches {
         let pass = Pass { seed: config.seed, step: fault.step, micro_batch: index as u64, rank: comm.rank() as u64 };
         let batch = fault.batches.get(index);
         let forward = staged.forward(weights, batch, pass)?;
-        forward.backward(weights, gradients, fault.scale, false)?;
+        forward.backward(weights, gradients, fault.scales, false)?;
     }
     gradients.finish(params)?;
     Ok(watch.found.into_inner())

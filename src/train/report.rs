@@ -4,14 +4,13 @@ use crate::checkpoint::TrainerState;
 use crate::checkpoint::import::Report;
 use crate::comm::Collective;
 use crate::config::{Config, Precision, Recompute, ZeroStage};
-use crate::data::prepare::Prepared;
+use crate::data::Prepared;
 use crate::observe::logs::{self, tell};
 use crate::observe::memory::human;
 use crate::observe::progress;
 use crate::observe::table::table;
 use crate::optim::Schedule;
 use crate::train::clock::Clock;
-use crate::train::loaded::Head;
 use crate::train::memory_report::MemoryReport;
 use crate::train::resumed::Resumed;
 use crate::train::session::{Session, cache_word};
@@ -40,11 +39,8 @@ pub fn header(session: &Session, resumed: Option<&Resumed>, schedule: &Schedule,
         lines.push(format!("resumed   from {}: step {step}, written by {ranks} rank{}", from.display(), plural(ranks)));
         lines.extend(changed.iter().map(|line| format!("changed   {line}")));
     }
-    let head = match &data.head {
-        Head::Classes(labels) => format!("{} labels: {}", labels.len(), shortened(labels)),
-        Head::Number => "one number".to_owned(),
-    };
-    lines.push(format!("task      {} ({head})", config.task.kind));
+    let head = data.head.labels().map(|labels| format!(" ({} labels: {})", labels.len(), shortened(labels)));
+    lines.push(format!("task      {}{}", config.task.kind, head.unwrap_or_default()));
     lines.push(format!("train     {}", describe(&config.data.train, &data.train)));
     match (&config.data.eval, &data.eval) {
         (Some(path), Some(eval)) => lines.push(format!("eval      {}", describe(path, eval))),
@@ -115,9 +111,10 @@ fn describe(path: &Path, data: &Prepared) -> String {
 
 /// What a person has to know of the data beside its size.
 pub fn remarks(data: &Prepared) -> String {
-    let cut = (data.truncated > 0).then(|| format!("; {} cut to max_length", data.truncated));
-    let first = data.skipped_reasons.first();
-    let skipped = first.map(|(line, why)| format!("; {} left out as bad (first: line {line}: {why})", data.skipped));
+    let cut = (data.facts.truncated > 0).then(|| format!("; {} cut to max_length", data.facts.truncated));
+    let first = data.facts.skipped_reasons.first();
+    let skipped =
+        first.map(|(line, why)| format!("; {} left out as bad (first: line {line}: {why})", data.facts.skipped));
     [cut, skipped].into_iter().flatten().collect()
 }
 

@@ -1,19 +1,20 @@
 //! Puts a run together: the ranks, the data, the model.
 
 use crate::comm::Collective;
-use crate::config::{Config, ModelInit, TaskKind};
-use crate::data::prepare::{Prepared, Target, prepare};
-use crate::data::{CacheUse, Sampler};
-use crate::error::{Context, Error, Result};
+use crate::config::{Config, ModelInit};
+use crate::data::{CacheUse, Prepared, Sampler, prepare};
+use crate::error::{Context, Result};
 use crate::ffi;
+use crate::models::Role;
 use crate::models::registry::{self, DropoutOverrides};
-use crate::tasks::labels;
+use crate::tasks::{Head, labels};
 use crate::text::tokenizer::Tokenizer;
-use crate::train::loaded::{Declared, Head, Holding, Loaded, Source};
+use crate::train::loaded::{Declared, Holding, Loaded, Source};
 use crate::train::memory_need;
+use crate::train::reading::{self, Purpose, Reading};
 use crate::train::resumed::Resumed;
 use crate::train::same_everywhere;
-use crate::train::settings::{self, source};
+use crate::train::settings;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -53,7 +54,8 @@ impl Session {
                 attention: config.model.attention_probs_dropout_prob,
                 classifier: config.model.classifier_dropout,
             };
-            let declared = Declared::read(folder, registry::read_config(folder)?, dropout)?;
+            let declared =
+                Declared::read(folder, registry::read_config(folder)?, dropout, reading::role(&config.task))?;
             // A folder without a tokenizer is the model's fault, not the data's.
             Tokenizer::fingerprint_of(folder)?;
             let max_length = declared.max_length(config.data.max_length)?;
@@ -110,41 +112,31 @@ pub fn one_per_host_first<T>(comm: &dyn Collective, what: &str, work: impl Fn() 
 
 fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<String>>) -> Result<Data> {
     let folder = &config.model.path;
-    let prepare_file = |path: &Path, key: &str, target: &Target| {
-        prepare(&source(&config.data, path, key)?, folder, max_length, target, config.data.cache_dir.as_deref())
-            .context(key)
+    let prepare_file = |path: &Path, key: &str, purpose: Purpose, labels: Option<Vec<String>>| {
+        let reading = Reading { task: &config.task, data: &config.data, max_length, purpose, labels };
+        let encoder = reading.encoder(path, key)?;
+        prepare(encoder.as_ref(), folder, config.data.cache_dir.as_deref()).context(key)
     };
-    let given = config.task.labels.is_some();
-    let target = match config.task.kind {
-        TaskKind::SequenceClassification => Target::Class { labels: config.task.labels.clone() },
-        TaskKind::Regression => Target::Value,
-    };
-    let mut train = prepare_file(&config.data.train, "data.train", &target)?;
-    // A classifier that was fine-tuned on the same labels keeps the order that its weights know.
-    if let (false, Some(found)) = (given, &train.labels) {
+    let read_train = |labels| prepare_file(&config.data.train, "data.train", Purpose::Train, labels);
+    let given = config.task.labels.clone();
+    let mut train = read_train(given.clone())?;
+    // A model that was fine-tuned on the same labels keeps the order that its weights know.
+    if let (None, Some(found)) = (given, &train.facts.labels) {
         let json = registry::read_config(folder)?;
-        let own = labels::of_config(&json).filter(|_| labels::has_classifier(&json));
+        let own = labels::of_config(&json).filter(|_| Role::of_config(&json) == Some(reading::role(&config.task)));
         let same = own.filter(|own| own != found && sorted(own) == sorted(found));
         if let Some(own) = same {
-            train = prepare_file(&config.data.train, "data.train", &Target::Class { labels: Some(own) })?;
+            train = read_train(Some(own))?;
         }
     }
     // A checkpoint's head knows the order of its labels.
-    if known_labels.is_some() && train.labels != known_labels {
-        train = prepare_file(&config.data.train, "data.train", &Target::Class { labels: known_labels })?;
+    if known_labels.is_some() && train.facts.labels != known_labels {
+        train = read_train(known_labels)?;
     }
-    let head = match (config.task.kind, &train.labels) {
-        (TaskKind::Regression, _) => Head::Number,
-        (_, Some(labels)) if labels.len() > 1 => Head::Classes(labels.clone()),
-        (_, labels) => {
-            let found = labels.as_deref().unwrap_or_default().join(", ");
-            return Err(Error::input(format!(
-                "data.train: {} holds one label only ({found}): a classifier needs two or more",
-                config.data.train.display()
-            )));
-        }
-    };
-    let eval = config.data.eval.as_ref().map(|path| prepare_file(path, "data.eval", &head.target())).transpose()?;
+    let head = reading::head(&config.task, &train.facts, &config.data.train)?;
+    let labels = head.labels().map(<[String]>::to_vec);
+    let eval = config.data.eval.as_ref();
+    let eval = eval.map(|path| prepare_file(path, "data.eval", Purpose::Evaluate, labels)).transpose()?;
     Ok(Data { train, eval, head })
 }
 

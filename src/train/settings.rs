@@ -5,10 +5,8 @@ use crate::config::{self, Config, LrSchedulerType, OnNonFinite, Precision};
 use crate::error::{Error, Result};
 use crate::optim::schedule::Shape;
 use crate::optim::{LossScaler, Schedule};
-use crate::text::records::{Fields, Format, OnBad, Source};
 use crate::train::staged::Recompute;
 use crate::train::step::StepConfig;
-use std::path::Path;
 use tch::Kind;
 
 /// The type of a number format.
@@ -64,35 +62,6 @@ pub fn schedule(config: &Config, total_steps: u64) -> Schedule {
         LrSchedulerType::ConstantWithWarmup => (Shape::Constant, warmup),
     };
     Schedule { shape, learning_rate: train.learning_rate, warmup_steps, total_steps }
-}
-
-/// How a data file of the configuration is read; `key` is its setting.
-///
-/// # Errors
-/// Exit 2 when there is no such file.
-pub fn source(config: &config::DataConfig, path: &Path, key: &str) -> Result<Source> {
-    if !path.exists() {
-        return Err(Error::input(format!("{key}: no such file: {}", path.display())));
-    }
-    Ok(Source {
-        path: path.to_owned(),
-        format: config.format.map(|format| match format {
-            config::Format::Jsonl => Format::Jsonl,
-            config::Format::Csv => Format::Csv,
-            config::Format::Tsv => Format::Tsv,
-        }),
-        columns: config.columns.clone(),
-        header: config.header,
-        fields: Fields {
-            text: config.text_column.clone(),
-            text_pair: config.text_pair_column.clone(),
-            label: Some(config.label_column.clone()),
-        },
-        on_bad_record: match config.on_bad_record {
-            config::OnBadRecord::Error => OnBad::Error,
-            config::OnBadRecord::Skip => OnBad::Skip,
-        },
-    })
 }
 
 /// Settings that the order of data follows from by themselves.

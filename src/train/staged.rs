@@ -63,7 +63,8 @@ struct Run<'a> {
     batch: &'a Batch,
     /// From the first trained stage on.
     stages: Vec<Stage<'a>>,
-    losses: Tensor,
+    /// Of each term of the loss.
+    losses: Vec<Tensor>,
 }
 
 /// One stage's piece of the graph.
@@ -100,18 +101,18 @@ impl<'a> Staged<'a> {
                 stages.push(Stage { input, kept: keeps.then_some(kept) });
             }
         })?;
-        let run = batch.map(|batch| Run { batch, stages, losses: model.task.losses(&border[0], &batch.labels) });
+        let run = batch.map(|batch| Run { batch, stages, losses: model.task.losses(&border, batch) });
         if let (Some(watch), Some(run)) = (watch, &run) {
-            watch.lost(&run.losses, run.batch);
+            run.losses.iter().for_each(|losses| watch.lost(losses, run.batch));
         }
         Ok(Forward { staged: self, pass, run })
     }
 
-    /// The logits `[B, C]` of `batch`, without dropout and without gradients.
+    /// The logits of `batch`, f32, without dropout and without gradients.
     ///
     /// # Errors
     /// A dead or late rank, where weights are gathered.
-    pub fn infer(self, weights: &mut Weights, batch: Option<&Batch>) -> Result<Option<Tensor>> {
+    pub fn infer(self, weights: &mut Weights, batch: Option<&Batch>) -> Result<Option<Border>> {
         let _guard = tch::no_grad_guard();
         let mut border = Border::new();
         self.visit(weights, |index| {
@@ -120,7 +121,7 @@ impl<'a> Staged<'a> {
             }
         })?;
         weights.release(self.params, self.model.stages() - 1)?;
-        Ok(border.into_iter().next())
+        Ok(batch.map(|_| border))
     }
 
     /// Calls `run` for every stage in order, its weights there and the next stage's on their way; the last stage's stay.
@@ -151,22 +152,23 @@ impl<'a> Staged<'a> {
 }
 
 impl Forward<'_> {
-    /// The sum of the examples' losses, f64 on the batch's device; none on a rank without samples.
-    pub fn loss_sum(&self) -> Option<Tensor> {
-        self.run.as_ref().map(|run| run.losses.detach().sum(Kind::Double))
+    /// The sum of each term's losses, f64 `[terms]` on the batch's device; none on a rank without samples.
+    pub fn loss_sums(&self) -> Option<Tensor> {
+        let sum = |losses: &Tensor| losses.detach().sum(Kind::Double);
+        self.run.as_ref().map(|run| Tensor::stack(&run.losses.iter().map(sum).collect::<Vec<_>>(), 0))
     }
 
-    /// Accumulates the gradient of `scale` times the sum of losses, and starts what reductions are due: all of them
+    /// Accumulates the gradient of the terms' sums of losses, each times its scale, and starts what reductions are due: all of them
     /// after the `last` micro-batch of a step.
     ///
     /// # Errors
     /// libtorch's, and those of the collectives.
-    pub fn backward(self, weights: &mut Weights, gradients: &mut Gradients, scale: f64, last: bool) -> Result<()> {
+    pub fn backward(self, weights: &mut Weights, gradients: &mut Gradients, scales: &[f64], last: bool) -> Result<()> {
         let Forward { staged, pass, mut run } = self;
         let Staged { model, params, recompute, watch } = staged;
         let (count, first) = (model.stages(), params.layout().first_trained_stage());
-        let mut roots: Border = run.iter_mut().map(|run| std::mem::take(&mut run.losses)).collect();
-        let mut grads: Border = roots.iter().map(|losses| losses.full_like(scale)).collect();
+        let mut roots: Border = run.as_mut().map(|run| std::mem::take(&mut run.losses)).unwrap_or_default();
+        let mut grads: Border = roots.iter().zip(scales).map(|(losses, &scale)| losses.full_like(scale)).collect();
         for index in (first..count).rev() {
             if index > first {
                 weights.fetch(params, index - 1, !recompute.keeps(index - 1, count))?;

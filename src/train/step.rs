@@ -62,24 +62,32 @@ impl Stepper {
     /// # Errors
     /// A dead or late rank (exit 5); a loss or gradient norm that is not finite (exit 4), before any weight changes.
     pub fn step(&mut self, input: StepInput, stop: bool) -> Result<Option<StepOutcome>> {
-        let mine: usize = input.batches.iter().map(|b| b.len()).sum();
-        let mut totals = [mine as f64, f64::from(u8::from(stop))];
-        self.comm.all_reduce_f64(&mut totals, Op::Sum, "examples of a step")?;
-        let [count, stops] = totals;
+        // Of each term of the loss the targets, then the wishes to stop.
+        let mut totals = vec![0.0; self.model.task.terms()];
+        for batch in &input.batches {
+            totals.iter_mut().zip(batch.counts()).for_each(|(total, count)| *total += count as f64);
+        }
+        totals.push(f64::from(u8::from(stop)));
+        self.comm.all_reduce_f64(&mut totals, Op::Sum, "targets of a step")?;
+        let stops = totals.pop().unwrap_or_default();
         if stops > 0.0 {
             return Ok(None);
         }
         let StepInput { step, batches, micro_batches, rows, .. } = input;
         self.gradients.begin(&self.params, rows)?;
         let scale = self.scaler.as_ref().map_or(1.0, LossScaler::scale);
-        let loss = self.backward(step, &batches, micro_batches, scale / count)? / count;
+        // A term without any target, such as hidden tokens where none was drawn, is nothing.
+        let weights: Vec<f64> = totals.iter().map(|&count| if count > 0.0 { 1.0 / count } else { 0.0 }).collect();
+        let scales: Vec<f64> = weights.iter().map(|weight| scale * weight).collect();
+        let sums = self.backward(step, &batches, micro_batches, &scales)?;
+        let loss: f64 = sums.iter().zip(&weights).map(|(sum, weight)| sum * weight).sum();
         let grad_norm = self.gradients.norm(&self.params)? / scale;
         let learning_rate = self.config.schedule.at(step);
         let finite = loss.is_finite() && grad_norm.is_finite();
         if finite {
             self.update(learning_rate, grad_norm, scale)?;
         } else {
-            self.refuse(&Fault { step, loss, grad_norm, batches: &batches, micro_batches, scale: scale / count })?;
+            self.refuse(&Fault { step, loss, grad_norm, batches: &batches, micro_batches, scales: &scales })?;
         }
         Ok(Some(StepOutcome { loss, grad_norm, learning_rate, skipped: !finite }))
     }
@@ -95,28 +103,28 @@ impl Stepper {
         self.scaler.is_some() || self.config.skips_non_finite
     }
 
-    /// Leaves the reduced gradient of `scale` times the sum of losses with those who update; returns the sum of losses
-    /// over all ranks.
-    fn backward(&mut self, step: u64, batches: &[Batch], micro_batches: usize, scale: f64) -> Result<f64> {
+    /// Leaves the reduced gradient of the terms' sums of losses, each times its scale, with those who update; returns
+    /// these sums over all ranks.
+    fn backward(&mut self, step: u64, batches: &[Batch], micro_batches: usize, scales: &[f64]) -> Result<Vec<f64>> {
         let Stepper { model, params, weights, gradients, comm, config, .. } = self;
         let staged = Staged { model, params, recompute: config.recompute, watch: None };
-        let loss = Tensor::zeros([1], (tch::Kind::Double, comm.device()));
+        let sums = Tensor::zeros([scales.len() as i64], (tch::Kind::Double, comm.device()));
         let mut reduced = Pending::done();
         for index in 0..micro_batches {
             let pass = Pass { seed: config.seed, step, micro_batch: index as u64, rank: comm.rank() as u64 };
             let forward = staged.forward(weights, batches.get(index), pass)?;
-            if let Some(sum) = forward.loss_sum() {
-                _ = loss.shallow_clone().f_add_(&sum)?;
+            if let Some(found) = forward.loss_sums() {
+                _ = sums.shallow_clone().f_add_(&found)?;
             }
             let last = index + 1 == micro_batches;
             if last {
-                reduced = comm.start_all_reduce(&loss, Op::Sum, "loss")?;
+                reduced = comm.start_all_reduce(&sums, Op::Sum, "loss")?;
             }
-            forward.backward(weights, gradients, scale, last)?;
+            forward.backward(weights, gradients, scales, last)?;
         }
         gradients.finish(params)?;
         reduced.wait()?;
-        Ok(loss.double_value(&[0]))
+        Ok(Vec::try_from(sums.to_device(tch::Device::Cpu))?)
     }
 
     /// A step that must not change the weights: fp16's scale goes down, or the step is left out, or this is the end.

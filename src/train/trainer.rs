@@ -4,7 +4,7 @@ use crate::checkpoint::run_dir::Resume;
 use crate::checkpoint::{RunDir, TrainerState};
 use crate::comm::{Collective, Op, traffic};
 use crate::config::{Config, IntervalStrategy};
-use crate::data::{Dataset, Sampler};
+use crate::data::{Dataset, Prepared, Sampler};
 use crate::error::{Context, Result};
 use crate::metrics::Metrics;
 use crate::observe::metrics_file::MetricsFile;
@@ -69,7 +69,7 @@ pub struct Trainer {
 /// What a run trains and evaluates on.
 struct Data {
     train: Arc<Dataset>,
-    eval: Option<Arc<Dataset>>,
+    eval: Option<Arc<Prepared>>,
     sampler: Sampler,
 }
 
@@ -124,7 +124,7 @@ impl Trainer {
             max_steps,
             world: comm.world(),
             data: fingerprint,
-            labels: data.train.labels.clone(),
+            labels: data.train.facts.labels.clone(),
             settings: config.to_toml(),
             ..resumed.map(|r| r.state).unwrap_or_default()
         };
@@ -143,8 +143,7 @@ impl Trainer {
             limit: config.train.save_total_limit,
             keeps_best: config.train.load_best_model_at_end,
         };
-        let data =
-            Data { train: Arc::new(data.train.dataset), eval: data.eval.map(|eval| Arc::new(eval.dataset)), sampler };
+        let data = Data { train: Arc::new(data.train.dataset), eval: data.eval.map(Arc::new), sampler };
         let clock = Clock::new();
         Ok(Trainer {
             config,
@@ -171,7 +170,7 @@ impl Trainer {
         let (first, last) = (self.state.global_step + 1, self.state.max_steps);
         let Data { train, sampler, .. } = &self.data;
         let (rank, device) = (self.comm.rank(), self.comm.device());
-        let feed = feed::feed(Arc::clone(train), sampler.clone(), rank, device, first, last)?;
+        let feed = feed::feed(Arc::clone(train), sampler.clone(), self.config.seed, rank, device, first, last)?;
         self.clock = Clock::new();
         memory_report::reset(device)?;
         if first > last {

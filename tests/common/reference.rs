@@ -8,11 +8,13 @@ use trainer::checkpoint::tensors::TensorFile;
 use trainer::comm::Collective;
 use trainer::comm::solo::Solo;
 use trainer::data::batch::Batch;
-use trainer::data::{Dataset, Example, Label};
+use trainer::data::{Collation, Dataset, Draw, Example, Label};
+use trainer::models::Role;
 use trainer::models::registry::{self, DropoutOverrides};
 use trainer::nn::Pass;
 use trainer::parallel::{Gradients, Rows, Zero};
-use trainer::train::loaded::{Declared, Head, Holding, Loaded, Source};
+use trainer::tasks::Head;
+use trainer::train::loaded::{Declared, Holding, Loaded, Source};
 use trainer::train::staged::{Recompute, Staged};
 
 /// One case: a model folder with inputs and what transformers makes of them.
@@ -31,8 +33,13 @@ impl Reference {
     pub fn open(name: &str) -> Self {
         let folder = folder(name);
         let file = TensorFile::open(&folder.join("reference.safetensors")).unwrap();
-        let dataset = Dataset::new(examples(&file), [0; 32]);
+        let dataset = Dataset::new(examples(&file), collation(&folder, &file), [0; 32]);
         Reference { folder, file, dataset }
+    }
+
+    /// The head that the folder's `config.json` tells of.
+    pub fn head(&self) -> Head {
+        Head::of_config(&self.folder, &registry::read_config(&self.folder).unwrap()).unwrap()
     }
 
     /// The model with its weights.
@@ -43,7 +50,7 @@ impl Reference {
     /// The same with other dropout probabilities and of another type.
     pub fn load_with(&self, head: &Head, dropout: DropoutOverrides, kind: Kind) -> Loaded {
         let config = registry::read_config(&self.folder).unwrap();
-        let declared = Declared::read(&self.folder, config, dropout).unwrap();
+        let declared = Declared::read(&self.folder, config, dropout, head.role()).unwrap();
         let holding = Holding { kind, zero: Zero::ALL[0], trains: true, seed: 0, from: Source::Folder };
         declared.with_head(head, &[]).unwrap().load(&alone(), &holding).unwrap()
     }
@@ -73,7 +80,7 @@ impl Reference {
 
     pub fn samples(&self, samples: &[usize], device: Device) -> Batch {
         let samples: Vec<u32> = samples.iter().map(|&i| i as u32).collect();
-        Batch::collate(&self.dataset, &samples, device)
+        Batch::collate(&self.dataset, &samples, Draw::default(), device)
     }
 }
 
@@ -81,8 +88,13 @@ fn alone() -> Arc<dyn Collective> {
     Arc::new(Solo::new(Device::Cpu))
 }
 
-/// The logits of a batch.
+/// The logits of a batch, the first of them where there are several.
 pub fn infer(loaded: &mut Loaded, batch: &Batch) -> Tensor {
+    infer_all(loaded, batch).remove(0)
+}
+
+/// All logits of a batch.
+pub fn infer_all(loaded: &mut Loaded, batch: &Batch) -> Vec<Tensor> {
     let Loaded { model, params, weights, .. } = loaded;
     let staged = Staged { model, params, recompute: Recompute::None, watch: None };
     staged.infer(weights, Some(batch)).unwrap().unwrap()
@@ -92,12 +104,16 @@ pub fn infer(loaded: &mut Loaded, batch: &Batch) -> Tensor {
 pub fn gradients(loaded: &mut Loaded, batch: &Batch, scale: f64) -> (f64, Vec<(String, Tensor)>) {
     let Loaded { model, params, weights, names, .. } = loaded;
     let mut gradients = Gradients::new(params, alone(), Zero::ALL[0], Kind::Float).unwrap();
-    gradients.begin(params, Rows::new(Vec::try_from(&batch.tokens).unwrap(), Device::Cpu)).unwrap();
+    let decoder = batch.decoder.as_ref().map(|decoder| &decoder.tokens);
+    let rows: Vec<Vec<i64>> = [&batch.tokens].into_iter().chain(decoder).map(|t| Vec::try_from(t).unwrap()).collect();
+    gradients.begin(params, Rows::new(rows.concat(), Device::Cpu)).unwrap();
     let staged = Staged { model, params, recompute: Recompute::None, watch: None };
     let forward = staged.forward(weights, Some(batch), Pass::default()).unwrap();
-    let count = batch.len() as f64;
-    let loss = forward.loss_sum().unwrap().double_value(&[]) / count;
-    forward.backward(weights, &mut gradients, scale / count, true).unwrap();
+    let counts: Vec<f64> = batch.counts().into_iter().map(|n| n as f64).collect();
+    let sums: Vec<f64> = Vec::try_from(forward.loss_sums().unwrap()).unwrap();
+    let loss = sums.iter().zip(&counts).map(|(sum, count)| sum / count).sum();
+    let scales: Vec<f64> = counts.iter().map(|count| scale / count).collect();
+    forward.backward(weights, &mut gradients, &scales, true).unwrap();
     gradients.finish(params).unwrap();
     let units = params.layout().units().iter().enumerate();
     let each = units.filter_map(|(unit, spec)| Some((unit, gradients.whole(unit, spec).unwrap()?)));
@@ -108,24 +124,54 @@ fn ints(file: &TensorFile, name: &str) -> Vec<i64> {
     Vec::try_from(file.read(name).unwrap()).unwrap()
 }
 
+/// How the inputs of a case become a batch: as the role wants it.
+fn collation(folder: &Path, file: &TensorFile) -> Collation {
+    let role = Role::of_config(&registry::read_config(folder).unwrap());
+    match role {
+        Some(Role::CausalLm) => Collation::NextToken,
+        Some(Role::Seq2Seq) => Collation::SourceTarget { start: ints(file, "decoder_start")[0] as u32 },
+        _ => Collation::Plain,
+    }
+}
+
+/// The examples of a case. `lengths` are those of its sequences; `widths` says how many an example has, else one.
 fn examples(file: &TensorFile) -> Vec<Example> {
     let (ids, types, lengths) = (ints(file, "input_ids"), ints(file, "token_type_ids"), ints(file, "lengths"));
+    let widths = if file.contains("widths") { ints(file, "widths") } else { vec![1; lengths.len()] };
     let labels: Vec<Label> = match file.read("labels") {
-        Err(_) => vec![Label::None; lengths.len()],
-        Ok(t) if t.is_floating_point() => Vec::<f32>::try_from(t).unwrap().into_iter().map(Label::Value).collect(),
-        Ok(t) => Vec::<i64>::try_from(t).unwrap().into_iter().map(|c| Label::Class(c as u32)).collect(),
+        Err(_) => vec![Label::None; widths.len()],
+        Ok(t) => (0..widths.len() as i64).map(|i| label(&t.get(i))).collect(),
     };
-    let mut start = 0;
-    let examples = lengths.iter().zip(labels).map(|(&n, label)| {
-        let range = start..start + n as usize;
+    let tokens: Option<Vec<i64>> = file.contains("token_labels").then(|| ints(file, "token_labels"));
+    let (mut start, mut sequence) = (0, 0);
+    let examples = widths.iter().zip(labels).map(|(&width, label)| {
+        let own = &lengths[sequence..sequence + width as usize];
+        sequence += own.len();
+        let range = start..start + own.iter().sum::<i64>() as usize;
         start = range.end;
+        let tokens = tokens.as_ref().map(|all| all[range.clone()].iter().map(|&class| class as i32).collect());
         Example {
             ids: ids[range.clone()].iter().map(|&i| i as u32).collect(),
             type_ids: types[range].iter().map(|&i| i as u8).collect(),
-            label,
+            lengths: own.iter().map(|&n| n as u32).collect(),
+            label: match (tokens, label) {
+                (None, label) => label,
+                (Some(tokens), Label::Class(class)) => Label::TokensAndClass(tokens, class),
+                (Some(tokens), _) => Label::Tokens(tokens),
+            },
         }
     });
     examples.collect()
+}
+
+fn label(row: &Tensor) -> Label {
+    let floats = || Vec::<f32>::try_from(row.view(-1)).unwrap();
+    match (row.is_floating_point(), row.size().as_slice()) {
+        (true, []) => Label::Value(floats()[0]),
+        (true, _) => Label::Flags(floats().into_iter().map(|flag| flag > 0.5).collect()),
+        (false, []) => Label::Class(row.int64_value(&[]) as u32),
+        (false, _) => Label::Span { start: row.int64_value(&[0]) as u32, end: row.int64_value(&[1]) as u32 },
+    }
 }
 
 pub fn max_difference(a: &Tensor, b: &Tensor) -> f64 {

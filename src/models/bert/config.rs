@@ -23,6 +23,7 @@ pub struct Config {
     pub initializer_range: f64,
     pub layer_norm_eps: f64,
     pub classifier_dropout: Option<f64>,
+    pub tie_word_embeddings: bool,
     position_embedding_type: Option<String>,
     is_decoder: bool,
     #[serde(skip, default = "exact_gelu")]
@@ -49,6 +50,7 @@ impl Default for Config {
             initializer_range: 0.02,
             layer_norm_eps: 1e-12,
             classifier_dropout: None,
+            tie_word_embeddings: true,
             position_embedding_type: None,
             is_decoder: false,
             activation: exact_gelu(),

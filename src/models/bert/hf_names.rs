@@ -1,26 +1,24 @@
 //! BERT's tensors in Hugging Face files.
 
+use crate::models::Role;
 use crate::models::hf_names::{HfNames, HfParam};
 
-/// The map for a model of this many layers, classifier included.
-pub fn names(layers: usize) -> HfNames {
+/// The map for a model of this many layers.
+pub fn names(layers: usize, role: Role) -> HfNames {
     let mut params = vec![
-        param("embeddings.words.weight", &["embeddings.word_embeddings.weight"]),
-        param("embeddings.positions.weight", &["embeddings.position_embeddings.weight"]),
-        param("embeddings.segments.weight", &["embeddings.token_type_embeddings.weight"]),
-        param("embeddings.norm.weight", &["embeddings.LayerNorm.weight"]),
-        param("embeddings.norm.bias", &["embeddings.LayerNorm.bias"]),
+        HfParam::new("embeddings.words.weight", ["embeddings.word_embeddings.weight"])
+            .also(&["cls.predictions.decoder.weight"]),
+        HfParam::new("embeddings.positions.weight", ["embeddings.position_embeddings.weight"]),
+        HfParam::new("embeddings.segments.weight", ["embeddings.token_type_embeddings.weight"]),
+        HfParam::new("embeddings.norm.weight", ["embeddings.LayerNorm.weight"]),
+        HfParam::new("embeddings.norm.bias", ["embeddings.LayerNorm.bias"]),
     ];
     for i in 0..layers {
         for kind in ["weight", "bias"] {
             let hf = |part: &str| format!("encoder.layer.{i}.{part}.{kind}");
             let qkv = ["query", "key", "value"].map(|p| hf(&format!("attention.self.{p}")));
             let mut add = |native: &str, parts: &[String]| {
-                params.push(HfParam {
-                    native: format!("layer.{i}.{native}.{kind}"),
-                    parts: parts.to_vec(),
-                    prefixed: true,
-                });
+                params.push(HfParam::new(format!("layer.{i}.{native}.{kind}"), parts));
             };
             add("attention.qkv", &qkv);
             add("attention.out", &[hf("attention.output.dense")]);
@@ -31,18 +29,23 @@ pub fn names(layers: usize) -> HfNames {
         }
     }
     for kind in ["weight", "bias"] {
-        let name = format!("pooler.{kind}");
-        params.push(param(&name, &[&format!("pooler.dense.{kind}")]));
-        let name = format!("classifier.{kind}");
-        params.push(HfParam { prefixed: false, ..param(&name, &[&name]) });
+        params.push(HfParam::new(format!("pooler.{kind}"), [format!("pooler.dense.{kind}")]));
+        let classifier = match role {
+            Role::QuestionAnswering => "qa_outputs",
+            Role::PreTraining => "cls.seq_relationship",
+            _ => "classifier",
+        };
+        params.push(HfParam::new(format!("classifier.{kind}"), [format!("{classifier}.{kind}")]).bare());
+        for (native, part) in [("dense", "dense"), ("norm", "LayerNorm")] {
+            let part = format!("cls.predictions.transform.{part}.{kind}");
+            params.push(HfParam::new(format!("lm_head.{native}.{kind}"), [part]).bare());
+        }
     }
+    params.push(HfParam::new("lm_head.weight", ["cls.predictions.decoder.weight"]).bare());
+    params.push(HfParam::new("lm_head.bias", ["cls.predictions.bias"]).bare().also(&["cls.predictions.decoder.bias"]));
     HfNames {
         prefix: "bert.",
         params,
         legacy: &[("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")],
     }
-}
-
-fn param(native: &str, parts: &[&str]) -> HfParam {
-    HfParam { native: native.to_owned(), parts: parts.iter().map(|&p| p.to_owned()).collect(), prefixed: true }
 }

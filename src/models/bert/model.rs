@@ -4,13 +4,15 @@ use crate::data::batch::Batch;
 use crate::models::bert::Config;
 use crate::models::bert::hf_names;
 use crate::models::hf_names::HfNames;
-use crate::models::{Backbone, Border, HeadInput};
-use crate::nn::attention::AttentionConfig;
+use crate::models::registry::Plan;
+use crate::models::{Backbone, Border, Role};
+use crate::nn::Ctx;
+use crate::nn::attention::{AttentionConfig, Reach};
 use crate::nn::blocks::{BlockConfig, PostNormBlock};
 use crate::nn::embedding::Embedding;
-use crate::nn::linear::Linear;
+use crate::nn::linear::{HeadInput, Linear};
+use crate::nn::lm_head::{MaskedLmConfig, MaskedLmHead};
 use crate::nn::norm::LayerNorm;
-use crate::nn::{Ctx, ParamBuilder};
 use serde_json::Value;
 use tch::Tensor;
 
@@ -19,17 +21,22 @@ use tch::Tensor;
 pub struct Bert {
     config: Config,
     json: Value,
+    role: Role,
     words: Embedding,
     positions: Embedding,
     segments: Embedding,
     norm: LayerNorm,
     layers: Vec<PostNormBlock>,
-    pooler: Linear,
+    pooler: Option<Linear>,
+    lm_head: Option<MaskedLmHead>,
 }
 
 impl Bert {
-    /// Declares the parameters: stage 0 the embeddings, stages 1 to L the layers, stage L + 1 the pooler.
-    pub fn new(config: Config, json: Value, b: &mut ParamBuilder) -> Self {
+    /// Declares the parameters: stage 0 the embeddings, stages 1 to L the layers, stage L + 1 the pooler and the head of
+    /// a language model, where the role has them.
+    pub fn new(config: Config, plan: Plan) -> Self {
+        let Plan { json, role, builder: b, .. } = plan;
+        let is_lm = matches!(role, Role::MaskedLm | Role::PreTraining);
         let (hidden, std) = (config.hidden_size, config.initializer_range);
         let head_dim = hidden / config.num_attention_heads;
         let block = BlockConfig {
@@ -37,9 +44,11 @@ impl Bert {
             intermediate: config.intermediate_size,
             attention: AttentionConfig {
                 heads: config.num_attention_heads,
+                kv_heads: config.num_attention_heads,
                 head_dim,
                 scale: 1.0 / (head_dim as f64).sqrt(),
                 dropout: config.attention_probs_dropout_prob,
+                reach: Reach::All,
             },
             activation: config.activation,
             dropout: config.hidden_dropout_prob,
@@ -48,7 +57,7 @@ impl Bert {
         };
         let (words, positions, segments, norm) = b.scope("embeddings", |b| {
             (
-                Embedding::vocabulary(b, "words", config.vocab_size, hidden, std),
+                Embedding::words(b, "words", config.vocab_size, hidden, std, is_lm && config.tie_word_embeddings),
                 Embedding::new(b, "positions", config.max_position_embeddings, hidden, std),
                 Embedding::new(b, "segments", config.type_vocab_size, hidden, std),
                 LayerNorm::new(b, "norm", hidden, config.layer_norm_eps),
@@ -57,9 +66,21 @@ impl Bert {
         let layers = (0..config.num_hidden_layers)
             .map(|i| b.stage(i + 1, |b| b.scope(&format!("layer.{i}"), |b| PostNormBlock::new(b, block))))
             .collect();
-        let pooler =
-            b.stage(config.num_hidden_layers + 1, |b| b.fresh(|b| Linear::new(b, "pooler", hidden, hidden, std)));
-        Bert { config, json, words, positions, segments, norm, layers, pooler }
+        let (pooler, lm_head) = b.stage(config.num_hidden_layers + 1, |b| {
+            let pools = matches!(role, Role::SequenceClassification | Role::MultipleChoice | Role::PreTraining);
+            let pooler = pools.then(|| b.fresh(|b| Linear::new(b, "pooler", hidden, hidden, std)));
+            let head = MaskedLmConfig {
+                hidden,
+                embedding: hidden,
+                vocab: config.vocab_size,
+                activation: config.activation,
+                norm_eps: config.layer_norm_eps,
+                std,
+                tied: config.tie_word_embeddings,
+            };
+            (pooler, is_lm.then(|| MaskedLmHead::new(b, head, &words)))
+        });
+        Bert { config, json, role, words, positions, segments, norm, layers, pooler, lm_head }
     }
 }
 
@@ -80,17 +101,28 @@ impl Backbone for Bert {
     }
 
     fn summary(&self, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
+        let pooler = self.pooler.as_ref().expect("this role has a pooler");
         let first = hidden[0].index_select(0, batch.sequences.first());
-        let pooled = self.pooler.forward(ctx, &first).tanh();
-        ctx.dropout(pooled, self.config.head_dropout())
+        let pooled = pooler.forward(ctx, &first).tanh();
+        // Next sentences are told without dropout.
+        if self.role == Role::PreTraining { pooled } else { ctx.dropout(pooled, self.config.head_dropout()) }
+    }
+
+    fn features(&self, hidden: &Border, ctx: &mut Ctx) -> Tensor {
+        let p = if self.role == Role::TokenClassification { self.config.head_dropout() } else { 0.0 };
+        ctx.dropout(hidden[0].shallow_clone(), p)
+    }
+
+    fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Tensor {
+        self.lm_head.as_ref().expect("this role has a language model's head").forward(ctx, rows)
     }
 
     fn head_input(&self) -> HeadInput {
-        HeadInput { width: self.config.hidden_size, std: self.config.initializer_range }
+        HeadInput { width: self.config.hidden_size, std: self.config.initializer_range, bias: true }
     }
 
-    fn max_length(&self) -> usize {
-        self.config.max_position_embeddings as usize
+    fn max_length(&self) -> Option<usize> {
+        Some(self.config.max_position_embeddings as usize)
     }
 
     fn vocab_size(&self) -> usize {
@@ -111,11 +143,11 @@ impl Backbone for Bert {
     }
 
     fn hf_names(&self) -> HfNames {
-        hf_names::names(self.config.num_hidden_layers)
+        hf_names::names(self.config.num_hidden_layers, self.role)
     }
 
-    fn architecture(&self, task: &str) -> String {
-        format!("BertFor{task}")
+    fn architecture(&self) -> String {
+        format!("Bert{}", self.role.ending())
     }
 
     fn config_json(&self) -> &Value {

@@ -1,7 +1,7 @@
 //! Labels as people write them become classes or numbers.
 
-use super::example::Label;
-use super::prepare::Target;
+use super::texts::Target;
+use crate::data::Label;
 use crate::error::{Error, Result};
 use crate::text::records::{RawLabel, Record, Records};
 use std::collections::{BTreeMap, HashMap};

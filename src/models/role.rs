@@ -1,0 +1,99 @@
+//! What a model is used for, as Hugging Face's class names say it.
+
+use serde_json::Value;
+use std::fmt;
+
+/// The part of a model that stands on its layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// One vector of scores a text: classes, several labels, or a number.
+    SequenceClassification,
+    /// Scores for each token.
+    TokenClassification,
+    /// Where an answer begins and ends.
+    QuestionAnswering,
+    /// One score for each choice.
+    MultipleChoice,
+    /// The scores of all token ids, for hidden tokens.
+    MaskedLm,
+    /// The same, and whether the second text follows the first.
+    PreTraining,
+    /// The scores of all token ids for the next token.
+    CausalLm,
+    /// The same, for an encoder-decoder.
+    Seq2Seq,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: &[Role] = &[
+        Role::SequenceClassification,
+        Role::TokenClassification,
+        Role::QuestionAnswering,
+        Role::MultipleChoice,
+        Role::MaskedLm,
+        Role::PreTraining,
+        Role::CausalLm,
+        Role::Seq2Seq,
+    ];
+
+    /// How Hugging Face's class names end, the usual ending first.
+    fn endings(self) -> &'static [&'static str] {
+        match self {
+            Role::SequenceClassification => &["ForSequenceClassification"],
+            Role::TokenClassification => &["ForTokenClassification"],
+            Role::QuestionAnswering => &["ForQuestionAnswering", "ForQuestionAnsweringSimple"],
+            Role::MultipleChoice => &["ForMultipleChoice"],
+            Role::MaskedLm => &["ForMaskedLM"],
+            Role::PreTraining => &["ForPreTraining"],
+            Role::CausalLm => &["ForCausalLM", "LMHeadModel"],
+            Role::Seq2Seq => &["ForConditionalGeneration", "ForSeq2SeqLM"],
+        }
+    }
+
+    /// The usual ending of a class name: `ForTokenClassification`.
+    pub fn ending(self) -> &'static str {
+        self.endings()[0]
+    }
+
+    /// The role that a folder was saved in, by `architectures` of its `config.json`; `None` for a bare model.
+    pub fn of_config(config: &Value) -> Option<Self> {
+        let names = config.get("architectures").and_then(Value::as_array)?;
+        let is = |role: &Role, name: &str| role.endings().iter().any(|ending| name.ends_with(ending));
+        names.iter().filter_map(Value::as_str).find_map(|name| Role::ALL.iter().copied().find(|role| is(role, name)))
+    }
+}
+
+impl fmt::Display for Role {
+    /// In words: `token classification`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::SequenceClassification => "sequence classification",
+            Role::TokenClassification => "token classification",
+            Role::QuestionAnswering => "question answering",
+            Role::MultipleChoice => "multiple choice",
+            Role::MaskedLm => "masked language modelling",
+            Role::PreTraining => "masked language modelling with next sentences",
+            Role::CausalLm => "causal language modelling",
+            Role::Seq2Seq => "sequence to sequence",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_role_is_read_from_the_class_name() {
+        let of = |name: &str| Role::of_config(&json!({"architectures": [name]}));
+        assert_eq!(of("XLNetForQuestionAnsweringSimple"), Some(Role::QuestionAnswering));
+        assert_eq!(of("GPT2LMHeadModel"), Some(Role::CausalLm));
+        assert_eq!(of("T5ForConditionalGeneration"), Some(Role::Seq2Seq));
+        assert_eq!((of("BertModel"), Role::of_config(&json!({}))), (None, None));
+        for &role in Role::ALL {
+            assert_eq!(of(&format!("Any{}", role.ending())), Some(role));
+        }
+    }
+}

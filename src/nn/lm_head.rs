@@ -1,0 +1,86 @@
+//! Heads of language models: hidden states to scores of all token ids.
+
+use crate::nn::blocks::Activation;
+use crate::nn::embedding::Embedding;
+use crate::nn::linear::Linear;
+use crate::nn::norm::LayerNorm;
+use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
+use tch::Tensor;
+
+/// `scores = x E^T + b`: E `[vocab, width]` is the table of token embeddings (arXiv 1608.05859), or a matrix of its own.
+#[derive(Debug, Clone)]
+pub struct Vocabulary {
+    table: ParamId,
+    bias: Option<ParamId>,
+}
+
+impl Vocabulary {
+    /// Shares the table of embeddings, which was declared to be tied ([`Embedding::words`]).
+    pub fn tied(b: &mut ParamBuilder, words: &Embedding) -> Self {
+        b.borrow(words.weight());
+        Vocabulary { table: words.weight(), bias: None }
+    }
+
+    /// Declares `name.weight` `[vocab, width]`, drawn with `std`.
+    pub fn own(b: &mut ParamBuilder, name: &str, vocab: i64, width: i64, std: f64) -> Self {
+        let table = b.scope(name, |b| b.weight("weight", &[vocab, width], Init::Normal { std }));
+        Vocabulary { table, bias: None }
+    }
+
+    /// Adds a zero `name.bias` `[vocab]`.
+    pub fn with_bias(self, b: &mut ParamBuilder, name: &str, vocab: i64) -> Self {
+        let bias = b.scope(name, |b| b.vector("bias", vocab, Init::Zeros));
+        Vocabulary { bias: Some(bias), ..self }
+    }
+
+    /// `[n, width]` to `[n, vocab]`.
+    pub fn forward(&self, ctx: &Ctx, x: &Tensor) -> Tensor {
+        precision::linear(x, ctx.param(self.table), self.bias.map(|b| ctx.param(b)))
+    }
+}
+
+/// The head of a masked language model (arXiv 1810.04805): a dense layer, its activation and norm, then the vocabulary.
+#[derive(Debug)]
+pub struct MaskedLmHead {
+    dense: Linear,
+    activation: Activation,
+    norm: LayerNorm,
+    vocabulary: Vocabulary,
+}
+
+/// The sizes of a [`MaskedLmHead`].
+#[derive(Debug, Clone, Copy)]
+pub struct MaskedLmConfig {
+    pub hidden: i64,
+    /// The width of the token embeddings.
+    pub embedding: i64,
+    pub vocab: i64,
+    pub activation: Activation,
+    pub norm_eps: f64,
+    pub std: f64,
+    pub tied: bool,
+}
+
+impl MaskedLmHead {
+    /// Declares `lm_head.dense`, `lm_head.norm` and `lm_head.bias`; `lm_head.weight` unless it is tied to `words`.
+    pub fn new(b: &mut ParamBuilder, config: MaskedLmConfig, words: &Embedding) -> Self {
+        let MaskedLmConfig { hidden, embedding, vocab, activation, norm_eps, std, tied } = config;
+        b.fresh(|b| {
+            let (dense, norm) = b.scope("lm_head", |b| {
+                (Linear::new(b, "dense", hidden, embedding, std), LayerNorm::new(b, "norm", embedding, norm_eps))
+            });
+            let vocabulary = match tied {
+                true => Vocabulary::tied(b, words),
+                false => Vocabulary::own(b, "lm_head", vocab, embedding, std),
+            };
+            let vocabulary = vocabulary.with_bias(b, "lm_head", vocab);
+            MaskedLmHead { dense, activation, norm, vocabulary }
+        })
+    }
+
+    /// `[n, hidden]` to `[n, vocab]`.
+    pub fn forward(&self, ctx: &Ctx, x: &Tensor) -> Tensor {
+        let x = self.activation.forward(&self.dense.forward(ctx, x));
+        self.vocabulary.forward(ctx, &self.norm.forward(ctx, &x))
+    }
+}

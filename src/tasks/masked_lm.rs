@@ -1,0 +1,106 @@
+//! Masked language modelling (arXiv 1810.04805, section 3.1), alone or with next-sentence prediction.
+
+use super::cross_entropy;
+use crate::data::Dataset;
+use crate::data::batch::{Batch, Labels, Targets};
+use crate::metrics::Metrics;
+use crate::models::{Backbone, Border};
+use crate::nn::linear::Linear;
+use crate::nn::{Ctx, ParamBuilder};
+use crate::tasks::{Results, Task};
+use serde_json::{Map, Value};
+use tch::{Kind, Tensor};
+
+/// Tells hidden tokens and, of pairs, whether the second text follows the first (class 0) or not (class 1).
+#[derive(Debug)]
+pub struct MaskedLm {
+    next_sentence: Option<Linear>,
+}
+
+impl MaskedLm {
+    /// Hidden tokens alone.
+    pub fn alone() -> Self {
+        MaskedLm { next_sentence: None }
+    }
+
+    /// Declares the head on the summary too.
+    pub fn with_next_sentence(backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
+        MaskedLm { next_sentence: Some(Linear::head(b, backbone.head_input(), 2)) }
+    }
+
+    fn targets<'a>(&self, batch: &'a Batch) -> (&'a Targets, Option<&'a Tensor>) {
+        match &batch.labels {
+            Labels::Tokens(targets) => (targets, None),
+            Labels::TokensAndClasses(targets, classes) => (targets, Some(classes)),
+            _ => panic!("a masked language model needs token labels"),
+        }
+    }
+}
+
+impl Task for MaskedLm {
+    fn kind(&self) -> &'static str {
+        "masked-lm"
+    }
+
+    /// `[n, vocab_size]` for the n hidden tokens, and `[B, 2]` of the sentences.
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+        let rows = hidden[0].index_select(0, &self.targets(batch).0.places);
+        let words = backbone.vocabulary(&rows, ctx);
+        let sentences = self.next_sentence.as_ref().map(|head| {
+            let summary = backbone.summary(hidden, batch, ctx);
+            head.forward(ctx, &summary)
+        });
+        [words].into_iter().chain(sentences).collect()
+    }
+
+    fn terms(&self) -> usize {
+        1 + usize::from(self.next_sentence.is_some())
+    }
+
+    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
+        let (targets, classes) = self.targets(batch);
+        let sentences = logits.get(1).zip(classes).map(|(logits, classes)| cross_entropy(logits, classes));
+        [cross_entropy(&logits[0], &targets.classes)].into_iter().chain(sentences).collect()
+    }
+
+    /// Of each example: tokens told right, tokens to be told, and whether the sentence was told right.
+    fn answers(&self, logits: &Border, batch: &Batch) -> Tensor {
+        let (targets, classes) = self.targets(batch);
+        let (n, device) = (batch.len() as i64, logits[0].device());
+        let owners: Vec<i64> = targets.owners.iter().map(|&owner| owner as i64).collect();
+        let owners = Tensor::from_slice(&owners).to_device(device);
+        let zeros = || Tensor::zeros([n], (Kind::Float, device));
+        let right = logits[0].argmax(1, false).eq_tensor(&targets.classes).to_kind(Kind::Float);
+        let hits = zeros().index_add(0, &owners, &right);
+        let all = zeros().index_add(0, &owners, &right.ones_like());
+        let sentences = match (logits.get(1), classes) {
+            (Some(logits), Some(classes)) => Some(logits.argmax(1, false).eq_tensor(classes).to_kind(Kind::Float)),
+            _ => None,
+        };
+        Tensor::stack(&[hits, all].into_iter().chain(sentences).collect::<Vec<_>>(), 1).view(-1)
+    }
+
+    fn answer_size(&self, _: &Dataset, _: usize) -> usize {
+        2 + usize::from(self.next_sentence.is_some())
+    }
+
+    fn metrics(&self, results: &Results) -> Metrics {
+        let sum = |k: usize| results.iter().filter_map(|answer| answer.get(k)).map(|&x| f64::from(x)).sum::<f64>();
+        let mut metrics = vec![("perplexity", results.losses.first().copied().unwrap_or_default().exp())];
+        if sum(1) > 0.0 {
+            metrics.push(("masked_accuracy", sum(0) / sum(1)));
+        }
+        if self.next_sentence.is_some() {
+            metrics.push(("sentence_accuracy", sum(2) / results.dataset.len() as f64));
+        }
+        metrics
+    }
+
+    fn predictions(&self, _: &Results, _: bool) -> Vec<Map<String, Value>> {
+        Vec::new()
+    }
+
+    fn config_entries(&self) -> Map<String, Value> {
+        Map::new()
+    }
+}

@@ -1,0 +1,68 @@
+//! Multiple choice: one score for each choice, read with the question and its context.
+
+use super::cross_entropy;
+use crate::data::batch::{Batch, Labels};
+use crate::data::ragged::pad;
+use crate::data::{Dataset, Label};
+use crate::metrics::Metrics;
+use crate::models::{Backbone, Border};
+use crate::nn::linear::Linear;
+use crate::nn::{Ctx, ParamBuilder};
+use crate::tasks::{Results, Task, argmax};
+use serde_json::{Map, Value};
+use tch::Tensor;
+
+/// A linear layer with one output on the summary of each choice; cross entropy over the choices of an example.
+#[derive(Debug)]
+pub struct MultipleChoice {
+    head: Linear,
+}
+
+impl MultipleChoice {
+    /// Declares the head in the builder's stage.
+    pub fn new(backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
+        MultipleChoice { head: Linear::head(b, backbone.head_input(), 1) }
+    }
+}
+
+impl Task for MultipleChoice {
+    fn kind(&self) -> &'static str {
+        "multiple-choice"
+    }
+
+    /// `[S, 1]`: of each sequence its score.
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+        let summary = backbone.summary(hidden, batch, ctx);
+        vec![self.head.forward(ctx, &summary)]
+    }
+
+    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
+        let Labels::Classes(classes) = &batch.labels else { panic!("multiple choice needs class labels") };
+        let widths: Vec<i64> = batch.widths.iter().map(|&n| n as i64).collect();
+        vec![cross_entropy(&pad(&logits[0].view(-1), &widths, f64::NEG_INFINITY), classes)]
+    }
+
+    fn answers(&self, logits: &Border, _: &Batch) -> Tensor {
+        logits[0].view(-1)
+    }
+
+    fn answer_size(&self, dataset: &Dataset, i: usize) -> usize {
+        dataset.sequences(i).len()
+    }
+
+    fn metrics(&self, results: &Results) -> Metrics {
+        let right = results.iter().enumerate().filter(|(i, answer)| match results.dataset.label(*i) {
+            Label::Class(class) => argmax(answer) == class as usize,
+            _ => false,
+        });
+        vec![("accuracy", right.count() as f64 / results.dataset.len() as f64)]
+    }
+
+    fn predictions(&self, _: &Results, _: bool) -> Vec<Map<String, Value>> {
+        Vec::new()
+    }
+
+    fn config_entries(&self) -> Map<String, Value> {
+        Map::new()
+    }
+}

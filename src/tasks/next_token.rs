@@ -1,0 +1,55 @@
+//! Language models that tell the next token: of a text, of an answer, of a target.
+
+use super::cross_entropy;
+use crate::data::Dataset;
+use crate::data::batch::{Batch, Labels};
+use crate::metrics::Metrics;
+use crate::models::{Backbone, Border};
+use crate::nn::Ctx;
+use crate::tasks::{Results, Task};
+use serde_json::{Map, Value};
+use tch::Tensor;
+
+/// Cross entropy over the vocabulary at every token that has a target.
+#[derive(Debug)]
+pub struct NextToken {
+    pub kind: &'static str,
+}
+
+impl Task for NextToken {
+    fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// `[n, vocab_size]` for the n targets.
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+        let Labels::Tokens(targets) = &batch.labels else { panic!("a language model needs token labels") };
+        let rows = hidden[0].index_select(0, &targets.places);
+        vec![backbone.vocabulary(&rows, ctx)]
+    }
+
+    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
+        let Labels::Tokens(targets) = &batch.labels else { panic!("a language model needs token labels") };
+        vec![cross_entropy(&logits[0], &targets.classes)]
+    }
+
+    fn answers(&self, logits: &Border, _: &Batch) -> Tensor {
+        logits[0].new_zeros([0], (tch::Kind::Float, logits[0].device()))
+    }
+
+    fn answer_size(&self, _: &Dataset, _: usize) -> usize {
+        0
+    }
+
+    fn metrics(&self, results: &Results) -> Metrics {
+        results.losses.first().map(|loss| ("perplexity", loss.exp())).into_iter().collect()
+    }
+
+    fn predictions(&self, _: &Results, _: bool) -> Vec<Map<String, Value>> {
+        Vec::new()
+    }
+
+    fn config_entries(&self) -> Map<String, Value> {
+        Map::new()
+    }
+}

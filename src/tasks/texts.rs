@@ -1,0 +1,285 @@
+//! Records of text and label: what classification and regression read.
+
+use super::classes::Classes;
+use crate::data::Example;
+use crate::data::collation::Collation;
+use crate::data::prepare::{Encode, Encoded};
+use crate::error::{Context, Result};
+use crate::text::records::{self, Record, Source};
+use crate::text::tokenizer::Tokenizer;
+use serde_json::Value;
+use std::path::Path;
+
+/// What the labels mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// One class of many: of these, in this order, or those found in the data, sorted as strings.
+    Class {
+        /// The class names by class index.
+        labels: Option<Vec<String>>,
+    },
+    /// A finite number.
+    Value,
+    /// No label is read.
+    None,
+}
+
+/// A file of texts or pairs with a label each, and how it becomes examples of at most `max_length` tokens.
+#[derive(Debug, Clone)]
+pub struct Texts {
+    pub source: Source,
+    pub target: Target,
+    pub max_length: usize,
+}
+
+impl Texts {
+    /// The source, with labels only where they are wanted.
+    fn source(&self) -> Source {
+        let mut source = self.source.clone();
+        if self.target == Target::None {
+            source.fields.label = None;
+        }
+        source
+    }
+}
+
+impl Encode for Texts {
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.source.path]
+    }
+
+    fn settings(&self) -> String {
+        let source = self.source();
+        let Source { columns, header, fields, on_bad_record, .. } = &source;
+        // A source of no known format fails when it is read.
+        let reading = (records::format_of(&source).ok(), columns, header, fields, on_bad_record);
+        format!("{:?}", ("texts", self.max_length, &self.target, reading))
+    }
+
+    /// # Errors
+    /// Those of [`records::read`]; unless bad records are skipped: a label that is not in the list, or not a finite
+    /// number; a text without any token (up to ten reasons listed with file and lines). Where classes are found in the
+    /// data: so many of them, or a first row so unlike the others, that the columns must be wrong.
+    fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
+        let source = self.source();
+        let read = records::read(&source)?;
+        let classes = Classes::new(&self.target, &read).context(source.path.display())?;
+        let mut bad = read.skipped;
+        let (labelled, wrong) =
+            separate(read.records.iter().map(|record| (classes.label(&self.target, record), record)));
+        bad.extend(wrong);
+        records::settle_bad(&source, labelled.len(), &bad)?;
+
+        let inputs: Vec<_> = labelled.iter().map(|(_, r)| (r.text.as_str(), r.text_pair.as_deref())).collect();
+        let encoded = tokenizer.encode_batch(&inputs, self.max_length)?;
+        let truncated = encoded.iter().filter(|e| e.truncated).count();
+        let examples = encoded.into_iter().zip(labelled).map(|(encoded, (label, record))| {
+            let none = "the text has no token; the tokenizer adds none of its own";
+            let example = (!encoded.ids.is_empty()).then(|| Example::single(encoded.ids, encoded.type_ids, label));
+            (example.ok_or_else(|| none.to_string()), record)
+        });
+        let (examples, empty) = separate(examples);
+        bad.extend(empty);
+        records::settle_bad(&source, examples.len(), &bad)?;
+        Ok(Encoded {
+            examples: examples.into_iter().map(|(example, _)| example).collect(),
+            collation: Collation::Plain,
+            hashes: vec![read.bytes_hash],
+            labels: classes.names,
+            skipped: bad,
+            truncated,
+            remarks: Vec::new(),
+            references: Value::Null,
+        })
+    }
+}
+
+/// The good ones with their records, and line and reason of the bad ones.
+#[expect(clippy::type_complexity, reason = "two lists, named just above")]
+fn separate<'a, T>(
+    results: impl Iterator<Item = (Result<T, String>, &'a Record)>,
+) -> (Vec<(T, &'a Record)>, Vec<(usize, String)>) {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for (result, record) in results {
+        match result {
+            Ok(value) => good.push((value, record)),
+            Err(why) => bad.push((record.line, why)),
+        }
+    }
+    (good, bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::prepare::{Prepared, prepare};
+    use crate::data::{CacheUse, Label};
+    use crate::error::Kind;
+    use crate::text::records::{Fields, OnBad};
+    use std::path::PathBuf;
+
+    /// A folder with a BERT vocabulary of letters, and a data file.
+    struct Case {
+        dir: tempfile::TempDir,
+        source: Source,
+        target: Target,
+        max_length: usize,
+    }
+
+    impl Case {
+        fn new(name: &str, content: &str, target: Target) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let letters = ('a'..='z').map(String::from);
+            let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).into_iter().chain(letters);
+            std::fs::write(dir.path().join("vocab.txt"), words.collect::<Vec<_>>().join("\n")).unwrap();
+            std::fs::write(dir.path().join(name), content).unwrap();
+            let (path, fields) = (dir.path().join(name), Fields::default());
+            let source =
+                Source { path, format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error };
+            Case { dir, source, target, max_length: 8 }
+        }
+
+        fn prepare(&self) -> Result<Prepared> {
+            let cache = self.dir.path().join("cache");
+            let (source, target, max_length) = (self.source.clone(), self.target.clone(), self.max_length);
+            prepare(&Texts { source, target, max_length }, self.dir.path(), Some(&cache))
+        }
+
+        fn message(&self) -> String {
+            let error = self.prepare().err().unwrap();
+            assert_eq!(error.kind(), Kind::Input);
+            error.to_string()
+        }
+    }
+
+    const FOUND: Target = Target::Class { labels: None };
+
+    fn given(labels: &[&str]) -> Target {
+        Target::Class { labels: Some(labels.iter().map(|l| l.to_string()).collect()) }
+    }
+
+    #[test]
+    fn labels_are_found_and_sorted_as_strings() {
+        let case = Case::new("a.tsv", "a b\t10\nc\t9\nd e f g h i j k\t10\n", FOUND);
+        let prepared = case.prepare().unwrap();
+        assert_eq!(prepared.facts.labels.unwrap(), ["10", "9"]);
+        assert_eq!((prepared.facts.truncated, prepared.facts.skipped, prepared.facts.vocab_size), (1, 0, 31));
+        let data = prepared.dataset;
+        assert_eq!((data.len(), data.lengths()), (3, vec![4, 3, 8]));
+        assert_eq!((data.ids(0), data.label(0)), (&[2, 5, 6, 3][..], Label::Class(0)));
+        assert_eq!((data.label(1), prepared.facts.segments), (Label::Class(1), 1));
+        let pairs = Case::new("a.tsv", "text\ttext_pair\tlabel\na\tb\t1\n", FOUND);
+        assert_eq!(
+            [pairs.prepare(), pairs.prepare()].map(|prepared| prepared.unwrap().facts.segments),
+            [2, 2],
+            "built and hit"
+        );
+    }
+
+    #[test]
+    fn given_labels_keep_their_order_and_are_complete() {
+        let mut case = Case::new("a.jsonl", "{\"text\": \"a\", \"label\": 0}\n", given(&["1", "0"]));
+        assert_eq!(case.prepare().unwrap().dataset.label(0), Label::Class(1));
+        case.target = given(&["1", "2"]);
+        let message = case.message();
+        assert!(message.contains("a.jsonl:1: the label \"0\" is not one of the 2 known: \"1\", \"2\""), "{message}");
+        case.target = given(&["1", "1"]);
+        assert!(case.message().contains("twice"));
+    }
+
+    /// Columns that must be wrong, and are not taken for classes.
+    #[test]
+    fn labels_that_cannot_be_classes_are_refused() {
+        let texts: String = (0..60).map(|i| format!("text {i}\tgood\n")).collect();
+        let mut case = Case::new("a.tsv", &texts, FOUND);
+        case.source.columns = Some(vec!["label".into(), "text".into()]);
+        let message = case.message();
+        assert!(message.contains("a.tsv: 60 labels in 60 examples: is label_column right?"), "{message}");
+
+        let rows = "a\tgood\nb\tbad\n".repeat(5);
+        let mut case = Case::new("b.tsv", &format!("review\tsentiment\n{rows}"), FOUND);
+        let message = case.message();
+        assert!(message.contains("b.tsv: line 1 looks like a header (\"review\", \"sentiment\")"), "{message}");
+        assert!(message.contains("set text_column and label_column, or header = false"), "{message}");
+        case.source.header = Some(false);
+        assert_eq!(case.prepare().unwrap().facts.labels.unwrap(), ["bad", "good", "sentiment"]);
+        let few = Case::new("c.tsv", "review\tsentiment\na\tgood\nb\tbad\n", FOUND);
+        assert_eq!(few.prepare().unwrap().dataset.len(), 3, "too few to tell");
+        let numbers = Case::new("d.tsv", &format!("review\t5\n{rows}"), FOUND);
+        assert_eq!(numbers.prepare().unwrap().dataset.len(), 11, "no column is called 5");
+    }
+
+    #[test]
+    fn values_are_finite_numbers() {
+        let mut case = Case::new("a.tsv", "a\t1\nb\t -2.5e-1\n", Target::Value);
+        let data = case.prepare().unwrap().dataset;
+        assert_eq!((data.label(0), data.label(1)), (Label::Value(1.0), Label::Value(-0.25)));
+        case = Case::new("a.tsv", "a\t1\nb\tgood\nc\tnan\nd\t1e39\ne\tinf\n", Target::Value);
+        let message = case.message();
+        for line in ["a.tsv:2: the label \"good\" is not", "a.tsv:3: ", "a.tsv:4: ", "a.tsv:5: "] {
+            assert!(message.contains(line), "{message}");
+        }
+        case.source.on_bad_record = OnBad::Skip;
+        let prepared = case.prepare().unwrap();
+        assert_eq!((prepared.dataset.len(), prepared.facts.skipped, prepared.facts.skipped_reasons[0].0), (1, 4, 2));
+    }
+
+    #[test]
+    fn a_second_start_is_a_hit_with_the_same_content() {
+        let case = Case::new("a.tsv", "a\t1\n\t0\n", FOUND);
+        let built = case.prepare().unwrap();
+        let hit = case.prepare().unwrap();
+        assert_eq!((built.cache, hit.cache), (CacheUse::Built, CacheUse::Hit));
+        assert_eq!(built.facts, hit.facts);
+        assert_eq!((hit.dataset.lengths(), hit.dataset.fingerprint()), (vec![3, 2], built.dataset.fingerprint()));
+    }
+
+    #[test]
+    fn everything_that_shapes_the_data_changes_the_fingerprint() {
+        let mut case = Case::new("a.tsv", "a\t1\n", FOUND);
+        let mut seen = vec![case.prepare().unwrap().dataset.fingerprint()];
+        let mut next = |case: &Case| {
+            let fingerprint = case.prepare().unwrap().dataset.fingerprint();
+            assert!(!seen.contains(&fingerprint), "change {}", seen.len());
+            seen.push(fingerprint);
+        };
+        case.max_length = 9;
+        next(&case);
+        case.target = given(&["1"]);
+        next(&case);
+        case.target = Target::None;
+        next(&case);
+        case.source.on_bad_record = OnBad::Skip;
+        next(&case);
+        std::fs::write(&case.source.path, "a\t1\nb\t1\n").unwrap();
+        next(&case);
+        case.source.format = Some(records::Format::Csv);
+        case.source.columns = Some(vec!["text".into()]);
+        next(&case);
+        std::fs::write(case.dir.path().join("tokenizer_config.json"), "{\"do_lower_case\": false}").unwrap();
+        next(&case);
+    }
+
+    #[test]
+    fn labels_are_not_read_for_prediction() {
+        let case = Case::new("a.jsonl", "{\"text\": \"a\"}\n", Target::None);
+        assert_eq!(case.prepare().unwrap().dataset.label(0), Label::None);
+    }
+
+    #[test]
+    fn sst2_is_read_tokenised_and_cached_whole() {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/sst2/train.tsv");
+        if !path.exists() {
+            eprintln!("SKIPPED: no SST-2 at {}; see shared/data", path.display());
+            return;
+        }
+        let mut case = Case::new("unused.tsv", "", FOUND);
+        (case.source.path, case.max_length) = (path, 128);
+        let (built, hit) = (case.prepare().unwrap(), case.prepare().unwrap());
+        assert_eq!((built.dataset.len(), hit.dataset.len(), hit.cache), (6920, 6920, CacheUse::Hit));
+        assert_eq!(hit.facts.labels.unwrap(), ["0", "1"]);
+        let positive = (0..6920).filter(|&i| hit.dataset.label(i) == Label::Class(1)).count();
+        assert_eq!(positive, 3610);
+        assert!((0..6920).all(|i| built.dataset.ids(i) == hit.dataset.ids(i)));
+    }
+}

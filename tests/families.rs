@@ -1,0 +1,159 @@
+//! Every family in every role against transformers, on the cases under `tests/reference/cases`: logits, loss and every
+//! gradient; import and export; a sample alone and in a batch.
+//!
+//! The tolerances are those of `docs/architecture.md`. A failure names the case and the tensor.
+
+mod common;
+
+use common::reference::{Reference, folder, gradients, infer_all, max_difference};
+use std::collections::BTreeSet;
+use tch::{Device, Kind, Tensor};
+use trainer::checkpoint::{export, import::Report};
+use trainer::models::Role;
+use trainer::models::registry::{self, DropoutOverrides, FAMILIES};
+use trainer::train::loaded::Loaded;
+
+const CPU: Device = Device::Cpu;
+
+/// The names of all cases, `cases/...`.
+fn cases() -> Vec<String> {
+    let entries = std::fs::read_dir(folder("cases")).expect("tests/reference/cases");
+    let mut names: Vec<String> =
+        entries.map(|entry| format!("cases/{}", entry.unwrap().file_name().to_str().unwrap())).collect();
+    names.sort();
+    assert!(!names.is_empty());
+    names
+}
+
+/// Runs `check` on every case; all failures are told, not the first alone.
+fn on_all(check: impl Fn(&str) -> Result<(), String>) {
+    let failures: Vec<String> =
+        cases().iter().filter_map(|case| check(case).err().map(|e| format!("{case}: {e}"))).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn is_rounding(difference: f64, norm: f64, global: f64) -> bool {
+    difference <= 1e-5 * norm || difference <= 1e-7 * global
+}
+
+/// With dropout 0, and on the path that dropout takes, with a probability too small to drop anything.
+#[test]
+fn logits_loss_and_gradients() {
+    for p in [0.0, 1e-12] {
+        let dropout = DropoutOverrides { hidden: Some(p), attention: Some(p), classifier: Some(p) };
+        on_all(|case| {
+            let reference = Reference::open(case);
+            let mut loaded = reference.load_with(&reference.head(), dropout, Kind::Float);
+            if loaded.report != Report::default() {
+                return Err(format!("{:?}", loaded.report));
+            }
+            let batch = reference.batch(CPU);
+            for (i, logits) in infer_all(&mut loaded, &batch).iter().enumerate() {
+                let name = if i == 0 { "logits".into() } else { format!("logits.{i}") };
+                let difference = max_difference(logits, &reference.tensor(&name));
+                if difference.is_nan() || difference >= 1e-5 {
+                    return Err(format!("{name} differ by {difference:e}"));
+                }
+            }
+            let (loss, gradients) = gradients(&mut loaded, &batch, 1.0);
+            let wanted = reference.tensor("loss").double_value(&[0]);
+            if !(((loss - wanted) / wanted).abs() < 1e-6) {
+                return Err(format!("loss {loss}, transformers {wanted}"));
+            }
+            let global = reference.tensor("grad_norm").double_value(&[0]);
+            let ours: BTreeSet<String> = gradients.iter().map(|(name, _)| format!("grad.{name}")).collect();
+            let theirs: BTreeSet<String> = reference.gradients().into_iter().collect();
+            if ours != theirs {
+                return Err(format!("gradients of one side alone: {:?}", ours.symmetric_difference(&theirs)));
+            }
+            let wrong = gradients.into_iter().filter_map(|(tensor, gradient)| {
+                let wanted = reference.tensor(&format!("grad.{tensor}"));
+                let difference = (gradient - &wanted).norm().double_value(&[]);
+                let norm = wanted.norm().double_value(&[]);
+                (!is_rounding(difference, norm, global))
+                    .then(|| format!("the gradient of {tensor} differs by {difference:e}; its norm is {norm:e}"))
+            });
+            let wrong: Vec<String> = wrong.collect();
+            if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n  ")) }
+        });
+    }
+}
+
+/// The exported names, types and tensors are those of the file that was read, bit for bit.
+#[test]
+fn export_gives_back_what_import_read() {
+    on_all(|case| {
+        let reference = Reference::open(case);
+        let stored = reference.weights();
+        let loaded = reference.load_with(&reference.head(), DropoutOverrides::default(), stored[0].1.kind());
+        let Loaded { params, names, .. } = &loaded;
+        let units = 0..params.layout().units().len();
+        let exported: Vec<_> = units.flat_map(|unit| export::parts(params, names, unit, params.flat(unit))).collect();
+        let sorted = |list: &[(String, Tensor)]| {
+            let mut names: Vec<String> =
+                list.iter().map(|(name, t)| format!("{name} {:?} {:?}", t.size(), t.kind())).collect();
+            names.sort();
+            names
+        };
+        let mut entries: Vec<String> =
+            export::entries(params, names).iter().map(|e| format!("{} {:?} {:?}", e.name, e.shape, e.kind)).collect();
+        entries.sort();
+        if sorted(&exported) != sorted(&stored) || entries != sorted(&stored) {
+            let (ours, theirs): (BTreeSet<_>, BTreeSet<_>) =
+                (sorted(&exported).into_iter().collect(), sorted(&stored).into_iter().collect());
+            return Err(format!("tensors of one side alone: {:?}", ours.symmetric_difference(&theirs)));
+        }
+        let changed = stored
+            .iter()
+            .find(|(name, theirs)| exported.iter().any(|(ours, tensor)| ours == name && !tensor.equal(theirs)));
+        changed.map_or(Ok(()), |(name, _)| Err(format!("{name} changed on its way")))
+    });
+}
+
+/// Padding cannot leak: a sample alone and in any batch gives the same logits within 5e-6.
+#[test]
+fn a_sample_alone_and_in_a_batch() {
+    on_all(|case| {
+        let reference = Reference::open(case);
+        let mut loaded = reference.load(&reference.head());
+        let alone: Vec<Vec<Tensor>> =
+            (0..reference.len()).map(|sample| infer_all(&mut loaded, &reference.samples(&[sample], CPU))).collect();
+        let orders: [Vec<usize>; 2] = [(0..reference.len()).collect(), (0..reference.len()).rev().collect()];
+        for order in orders {
+            for (i, together) in infer_all(&mut loaded, &reference.samples(&order, CPU)).iter().enumerate() {
+                let rows: Vec<&Tensor> = order.iter().map(|&sample| &alone[sample][i]).collect();
+                let difference = max_difference(&Tensor::cat(&rows, 0), together);
+                if !(difference < 5e-6) {
+                    return Err(format!("in the order {order:?} logits differ by {difference:e}"));
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Two cases or more of every family, and one at least of every pair that the registry allows.
+#[test]
+fn every_pair_has_a_case() {
+    let found: Vec<(String, Role)> = cases()
+        .iter()
+        .map(|case| {
+            let config = registry::read_config(&folder(case)).unwrap();
+            (config["model_type"].as_str().unwrap().to_owned(), Role::of_config(&config).unwrap())
+        })
+        .collect();
+    for family in FAMILIES {
+        let own = |(model_type, _): &&(String, Role)| family.model_types.contains(&model_type.as_str());
+        for &role in Role::ALL.iter().filter(|role| (family.refusal)(**role).is_none()) {
+            assert!(
+                found.iter().filter(own).any(|(_, has)| *has == role),
+                "{:?}: no case of {role}",
+                family.model_types
+            );
+        }
+        for model_type in family.model_types {
+            assert!(found.iter().any(|(has, _)| has == model_type), "{model_type}: no case");
+        }
+        assert!(found.iter().filter(own).count() > 1, "{:?}: one case alone", family.model_types);
+    }
+}
