@@ -72,9 +72,8 @@ impl ReadingArgs {
 
     /// The same as the `[data]` of a configuration.
     fn data_config(&self, file: &DataFile) -> DataConfig {
+        let default = DataConfig::new(file.path.to_owned());
         DataConfig {
-            train: file.path.to_owned(),
-            eval: None,
             max_length: self.max_length,
             text_column: self.text_column.clone(),
             text_pair_column: self.text_pair_column.clone(),
@@ -82,8 +81,8 @@ impl ReadingArgs {
             columns: self.columns.clone(),
             header: self.header,
             on_bad_record: file.on_bad_record,
-            cache_dir: None,
             format: self.format,
+            ..default
         }
     }
 }
@@ -105,7 +104,7 @@ pub(super) fn open(
     };
     let (declared, head, max_length) = comm.agree(declare(), "reading the model's configuration")?;
     let data = one_per_host_first(comm.as_ref(), "preparing the data", || {
-        let task = TaskConfig { kind: wanted(&head)?, labels: None };
+        let task = TaskConfig::new(wanted(&head)?);
         let labels = head.labels().map(<[String]>::to_vec);
         let data = reading.data_config(file);
         let reading = Reading { task: &task, data: &data, max_length, purpose: file.purpose, labels };

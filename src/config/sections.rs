@@ -35,6 +35,13 @@ pub struct TaskConfig {
     pub labels: Option<Vec<String>>,
 }
 
+impl TaskConfig {
+    /// A task with all settings at their defaults.
+    pub fn new(kind: TaskKind) -> Self {
+        TaskConfig { kind, labels: None }
+    }
+}
+
 /// `[data]`: from which examples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DataConfig {
@@ -60,6 +67,25 @@ pub struct DataConfig {
     pub cache_dir: Option<PathBuf>,
     /// The format of the files; otherwise by their ending.
     pub format: Option<Format>,
+}
+
+impl DataConfig {
+    /// A training file with all settings at their defaults.
+    pub fn new(train: PathBuf) -> Self {
+        DataConfig {
+            train,
+            eval: None,
+            max_length: None,
+            text_column: "text".into(),
+            text_pair_column: None,
+            label_column: "label".into(),
+            columns: None,
+            header: None,
+            on_bad_record: OnBadRecord::default(),
+            cache_dir: None,
+            format: None,
+        }
+    }
 }
 
 /// `[train]`: for how long and how.

@@ -2,7 +2,7 @@
 
 use super::choice::{IntervalStrategy, LrSchedulerType};
 use super::problems::Problems;
-use super::raw::{Raw, RawData, RawTrain};
+use super::raw::{Raw, RawData, RawTask, RawTrain};
 use super::{CommConfig, Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, parallel};
 
 /// The configuration with its defaults. It is good only if `problems` is empty afterwards: a stand-in takes the place
@@ -20,7 +20,7 @@ pub fn validate(raw: Raw, problems: &mut Problems) -> Config {
             attention_probs_dropout_prob: raw.model.attention_probs_dropout_prob,
             classifier_dropout: raw.model.classifier_dropout,
         },
-        task: TaskConfig { kind: required("task.kind", raw.task.kind, problems), labels: raw.task.labels },
+        task: task(raw.task, problems),
         data: data(raw.data, problems),
         train: train(raw.train),
         parallel: parallel::settings(raw.parallel),
@@ -46,19 +46,25 @@ fn required<T: Default>(key: &str, value: Option<T>, problems: &mut Problems) ->
     value.unwrap_or_default()
 }
 
+fn task(raw: RawTask, problems: &mut Problems) -> TaskConfig {
+    let kind = required("task.kind", raw.kind, problems);
+    TaskConfig { labels: raw.labels, ..TaskConfig::new(kind) }
+}
+
 fn data(raw: RawData, problems: &mut Problems) -> DataConfig {
+    let default = DataConfig::new(required("data.train", raw.train, problems));
     DataConfig {
-        train: required("data.train", raw.train, problems),
         eval: raw.eval,
         max_length: raw.max_length.map(|n| n.0),
-        text_column: raw.text_column.unwrap_or_else(|| "text".into()),
+        text_column: raw.text_column.unwrap_or(default.text_column),
         text_pair_column: raw.text_pair_column,
-        label_column: raw.label_column.unwrap_or_else(|| "label".into()),
+        label_column: raw.label_column.unwrap_or(default.label_column),
         columns: raw.columns,
         header: raw.header,
         on_bad_record: raw.on_bad_record.unwrap_or_default(),
         cache_dir: raw.cache_dir,
         format: raw.format,
+        train: default.train,
     }
 }
 

@@ -34,7 +34,7 @@ fn defaults() {
     let config = with(&[]).unwrap();
     assert_eq!(config.seed, 42);
     assert_eq!(config.model.path, Path::new("m"));
-    assert_eq!(config.task, TaskConfig { kind: TaskKind::SequenceClassification, labels: None });
+    assert_eq!(config.task, TaskConfig::new(TaskKind::SequenceClassification));
     assert_eq!((config.data.text_column.as_str(), config.data.label_column.as_str()), ("text", "label"));
     assert_eq!((config.train.learning_rate, config.train.num_train_epochs), (5e-5, 3.0));
     assert_eq!((config.train.eval_strategy, config.train.eval_steps), (IntervalStrategy::No, None));
