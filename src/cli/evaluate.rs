@@ -92,21 +92,22 @@ pub(super) fn open(
     comm: &Arc<dyn Collective>,
     folder: &Path,
     file: &DataFile,
-    reading: &ReadingArgs,
+    options: &ReadingArgs,
     wanted: impl Fn(&Head) -> Result<TaskKind>,
 ) -> Result<(Loaded, Prepared)> {
     let declare = || -> Result<(Declared, Head, usize)> {
         let json = registry::read_config(folder)?;
         let head = Head::of_config(folder, &json)?;
         let declared = Declared::read(folder, json, DropoutOverrides::default(), head.role())?;
-        let max_length = declared.max_length(reading.max_length).map_err(bare)?;
+        let max_length = declared.max_length(options.max_length, reading::kind(&head)).map_err(bare)?;
         Ok((declared, head, max_length))
     };
     let (declared, head, max_length) = comm.agree(declare(), "reading the model's configuration")?;
     let data = one_per_host_first(comm.as_ref(), "preparing the data", || {
-        let task = TaskConfig::new(wanted(&head)?);
+        let mut task = TaskConfig::new(wanted(&head)?);
+        options.answers.apply(&mut task)?;
         let labels = head.labels().map(<[String]>::to_vec);
-        let data = reading.data_config(file);
+        let data = options.data_config(file);
         let reading = Reading { task: &task, data: &data, max_length, purpose: file.purpose, labels };
         let data = prepare(reading.encoder(file.path, file.option)?.as_ref(), folder, None)?;
         declared.check_vocabulary(&data)?;

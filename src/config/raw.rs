@@ -56,6 +56,11 @@ sections! {
     task: RawTask = "task" {
         kind: TaskKind,
         labels: Vec<String>,
+        doc_stride: usize,
+        n_best_size: AtLeast<1, usize>,
+        max_answer_length: AtLeast<1, usize>,
+        null_score_diff_threshold: f64,
+        version_2_with_negative: bool,
     }
     data: RawData = "data" {
         train: PathBuf,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::answers::AnswerConfig;
 use super::choice::{
     Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
 };
@@ -33,12 +34,15 @@ pub struct TaskConfig {
     pub kind: TaskKind,
     /// All labels, in the order of their numbers; otherwise they are found in the training data.
     pub labels: Option<Vec<String>>,
+    /// Always there with [`TaskKind::QuestionAnswering`], never without.
+    #[serde(flatten)]
+    pub answers: Option<AnswerConfig>,
 }
 
 impl TaskConfig {
     /// A task with all settings at their defaults.
     pub fn new(kind: TaskKind) -> Self {
-        TaskConfig { kind, labels: None }
+        TaskConfig { kind, labels: None, answers: (kind == TaskKind::QuestionAnswering).then(AnswerConfig::default) }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::choice::{IntervalStrategy, LrSchedulerType};
 use super::problems::Problems;
 use super::raw::{Raw, RawData, RawTask, RawTrain};
-use super::{CommConfig, Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, parallel};
+use super::{CommConfig, Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, answers, parallel};
 
 /// The configuration with its defaults. It is good only if `problems` is empty afterwards: a stand-in takes the place
 /// of each setting that is missing or wrong.
@@ -48,7 +48,8 @@ fn required<T: Default>(key: &str, value: Option<T>, problems: &mut Problems) ->
 
 fn task(raw: RawTask, problems: &mut Problems) -> TaskConfig {
     let kind = required("task.kind", raw.kind, problems);
-    TaskConfig { labels: raw.labels, ..TaskConfig::new(kind) }
+    let answers = answers::settings(&raw, kind, problems);
+    TaskConfig { labels: raw.labels, answers, ..TaskConfig::new(kind) }
 }
 
 fn data(raw: RawData, problems: &mut Problems) -> DataConfig {

@@ -4,6 +4,7 @@
 //! of each target; the training step divides their sum by the count over all ranks, so that the loss of a global batch
 //! does not depend on how it was split.
 
+pub mod answers;
 pub mod head;
 pub mod labels;
 pub mod masked_lm;
@@ -12,6 +13,7 @@ pub mod multi_label;
 pub mod multiple_choice;
 pub mod next_token;
 pub mod question_answering;
+pub mod questions;
 pub mod regression;
 pub mod results;
 pub mod sequence_classification;

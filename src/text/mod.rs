@@ -1,5 +1,6 @@
 //! From files to token ids: [`records`] reads rows of text and label, [`tagged`] sentences of words and tags,
-//! [`questions`] questions on contexts, [`pairs`] texts with what they become; [`tokenizer`] turns text into ids.
+//! [`questions`] questions on contexts, [`pairs`] texts with what they become; [`tokenizer`] turns text into ids,
+//! [`windows`] long contexts into parts that overlap.
 //!
 //! Nothing here knows of tasks or tensors. A label keeps the form in which a person wrote it; what it means is
 //! decided in `data::prepare`.
@@ -9,6 +10,7 @@ pub mod questions;
 pub mod records;
 pub mod tagged;
 pub mod tokenizer;
+pub mod windows;
 
 mod conll;
 mod jsonl;

@@ -4,6 +4,7 @@ use crate::checkpoint::import::{self, Report};
 use crate::checkpoint::optimizer::MASTERS;
 use crate::checkpoint::tensors::TensorFile;
 use crate::comm::Collective;
+use crate::config::TaskKind;
 use crate::data::Prepared;
 use crate::error::{Error, Result};
 use crate::models::hf_names::HfNames;
@@ -13,6 +14,7 @@ use crate::nn::params::ParamSpec;
 use crate::nn::{ParamBuilder, Params};
 use crate::parallel::{Weights, Zero};
 use crate::tasks::{Head, Model};
+use crate::train::reading;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,17 +77,16 @@ impl Declared {
         Ok(Declared { folder: folder.to_owned(), backbone, builder })
     }
 
-    /// The longest sequence, in tokens: the model's limit, or what is asked for below it. A model without a limit of its
-    /// own takes [`UNLIMITED`] unless told.
+    /// The longest sequence, in tokens: what is asked for up to the model's limit, else the default of a task.
     ///
     /// # Errors
     /// Exit 2 when more is asked for than the model takes.
-    pub fn max_length(&self, wanted: Option<usize>) -> Result<usize> {
+    pub fn max_length(&self, wanted: Option<usize>, kind: TaskKind) -> Result<usize> {
         match (wanted, self.backbone.max_length()) {
             (Some(n), Some(limit)) if n > limit => {
                 Err(Error::input(format!("data.max_length = {n}: this model takes at most {limit} tokens")))
             }
-            (wanted, limit) => Ok(wanted.or(limit).unwrap_or(UNLIMITED)),
+            (wanted, limit) => Ok(wanted.unwrap_or_else(|| reading::default_length(kind, limit))),
         }
     }
 

@@ -5,8 +5,12 @@ use crate::data::{Encode, Facts};
 use crate::error::{Error, Result};
 use crate::models::Role;
 use crate::tasks::Head;
+use crate::tasks::answers::{self, Rules};
+use crate::tasks::questions::Questions;
 use crate::tasks::texts::{Target, Texts};
+use crate::text::questions::QuestionSource;
 use crate::text::records::{Fields, Format, OnBad, Source};
+use crate::train::loaded::UNLIMITED;
 use std::path::Path;
 
 /// What a data file is read for.
@@ -46,6 +50,7 @@ impl Reading<'_> {
         match self.task.kind {
             TaskKind::SequenceClassification => texts(Target::Class { labels: labels.clone() }),
             TaskKind::Regression => texts(Target::Value),
+            TaskKind::QuestionAnswering => Ok(Box::new(self.questions(path)?)),
             kind => Err(Error::input(format!("task.kind: {kind} is not supported by this version"))),
         }
     }
@@ -67,12 +72,53 @@ impl Reading<'_> {
                 text_pair: data.text_pair_column.clone(),
                 label: Some(data.label_column.clone()),
             },
-            on_bad_record: match data.on_bad_record {
-                config::OnBadRecord::Error => OnBad::Error,
-                config::OnBadRecord::Skip => OnBad::Skip,
-            },
+            on_bad_record: self.on_bad(),
         }
     }
+
+    fn on_bad(&self) -> OnBad {
+        match self.data.on_bad_record {
+            config::OnBadRecord::Error => OnBad::Error,
+            config::OnBadRecord::Skip => OnBad::Skip,
+        }
+    }
+
+    /// A file of questions.
+    fn questions(&self, path: &Path) -> Result<Questions> {
+        let default = DataConfig::new(path.to_owned());
+        let columns = [
+            ("text_column", self.data.text_column != default.text_column),
+            ("text_pair_column", self.data.text_pair_column.is_some()),
+            ("label_column", self.data.label_column != default.label_column),
+            ("columns", self.data.columns.is_some()),
+            ("header", self.data.header.is_some()),
+            ("format", self.data.format.is_some()),
+        ];
+        if let Some((key, _)) = columns.into_iter().find(|(_, set)| *set) {
+            let why = "questions are read from SQuAD's JSON, or from .jsonl with context, question, answers and id";
+            return Err(Error::input(format!("{key}: {why}: remove it")));
+        }
+        let answers = self.task.answers.clone().unwrap_or_default();
+        let rules = Rules {
+            n_best_size: answers.n_best_size,
+            max_answer_length: answers.max_answer_length,
+            null_score_diff_threshold: answers.null_score_diff_threshold,
+            version_2_with_negative: answers.version_2_with_negative,
+        };
+        let labelled = self.purpose != Purpose::Predict;
+        Ok(Questions {
+            source: QuestionSource { path: path.to_owned(), labelled, on_bad_record: self.on_bad() },
+            max_length: self.max_length,
+            doc_stride: answers.doc_stride,
+            rules: (self.purpose != Purpose::Train).then_some(rules),
+        })
+    }
+}
+
+/// `data.max_length` where it is not set: the model's limit, and for questions at most what Hugging Face's run_qa.py has.
+pub fn default_length(kind: TaskKind, limit: Option<usize>) -> usize {
+    let limit = limit.unwrap_or(UNLIMITED);
+    if kind == TaskKind::QuestionAnswering { limit.min(384) } else { limit }
 }
 
 /// The role of a backbone that is fine-tuned for a task.
@@ -107,7 +153,10 @@ pub fn head(task: &TaskConfig, facts: &Facts, path: &Path) -> Result<Head> {
         TaskKind::MultiLabel => at_least(1, Head::Flags),
         TaskKind::TokenClassification => at_least(2, Head::Tags),
         TaskKind::Regression => Ok(Head::Number),
-        TaskKind::QuestionAnswering => Ok(Head::Span),
+        TaskKind::QuestionAnswering => {
+            let wanted = task.answers.as_ref().and_then(|answers| answers.version_2_with_negative);
+            Ok(Head::Span { unanswerable: wanted.unwrap_or(answers::has_unanswerable(&facts.references)) })
+        }
         TaskKind::MultipleChoice => Ok(Head::Choice),
         TaskKind::MaskedLm => Ok(Head::MaskedLm),
         TaskKind::CausalLm | TaskKind::Chat => Ok(Head::CausalLm),
@@ -122,7 +171,7 @@ pub fn kind(head: &Head) -> TaskKind {
         Head::Flags(_) => TaskKind::MultiLabel,
         Head::Number => TaskKind::Regression,
         Head::Tags(_) => TaskKind::TokenClassification,
-        Head::Span => TaskKind::QuestionAnswering,
+        Head::Span { .. } => TaskKind::QuestionAnswering,
         Head::Choice => TaskKind::MultipleChoice,
         Head::MaskedLm | Head::PreTraining => TaskKind::MaskedLm,
         Head::CausalLm => TaskKind::CausalLm,
