@@ -170,3 +170,141 @@ impl Counts {
         remarks
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Dataset, Facts, prepare};
+    use crate::error::Kind;
+    use crate::text::records::OnBad;
+    use serde::Deserialize;
+    use serde_json::Value;
+
+    const RULES: Rules =
+        Rules { n_best_size: 20, max_answer_length: 30, null_score_diff_threshold: 0.0, version_2_with_negative: None };
+
+    /// A folder with a BERT vocabulary of letters and their continuations, and a file of questions.
+    struct Case {
+        dir: tempfile::TempDir,
+        questions: Questions,
+    }
+
+    impl Case {
+        fn new(lines: &[Value]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let letters = ('a'..='z').map(|c| format!("{c}\n##{c}"));
+            let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).into_iter().chain(letters);
+            std::fs::write(dir.path().join("vocab.txt"), words.collect::<Vec<_>>().join("\n")).unwrap();
+            let path = dir.path().join("a.jsonl");
+            std::fs::write(&path, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+            let source = QuestionSource { path, labelled: true, on_bad_record: OnBad::Error };
+            Case { dir, questions: Questions { source, max_length: 8, doc_stride: 1, rules: None } }
+        }
+
+        fn prepare(&self) -> Result<(Dataset, Facts)> {
+            let cache = self.dir.path().join("cache");
+            prepare(&self.questions, self.dir.path(), Some(&cache)).map(|prepared| (prepared.dataset, prepared.facts))
+        }
+
+        fn spans(&self) -> Vec<(u32, u32)> {
+            let data = self.prepare().unwrap().0;
+            let span = |i| match data.label(i) {
+                Label::Span { start, end } => (start, end),
+                other => panic!("{other:?}"),
+            };
+            (0..data.len()).map(span).collect()
+        }
+    }
+
+    fn line(question: &str, context: &str, answer: Option<(&str, usize)>) -> Value {
+        let answers: Vec<Value> =
+            answer.into_iter().map(|(text, start)| json!({"text": text, "answer_start": start})).collect();
+        json!({"context": context, "question": question, "answers": answers})
+    }
+
+    /// `[CLS] q [SEP] . . . . [SEP]`: four tokens of the context at a time, one of them shared.
+    #[test]
+    fn an_answer_is_labelled_in_the_windows_that_have_it_whole() {
+        let context = "a b c d e f g h";
+        let case = Case::new(&[
+            line(" q", context, Some(("d", 6))),
+            line("q", context, Some(("d e", 6))),
+            line("q", context, Some(("c d e", 4))),
+            line("q", "a", None),
+        ]);
+        // The windows are a b c d, d e f g, g h.
+        assert_eq!(case.spans(), [(6, 6), (3, 3), (0, 0), (0, 0), (3, 4), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)]);
+        let (data, facts) = case.prepare().unwrap();
+        assert_eq!(
+            (data.ids(1), data.type_ids(1)),
+            (&[2, 37, 3, 11, 13, 15, 17, 3][..], &[0, 0, 0, 1, 1, 1, 1, 1][..])
+        );
+        let remarks =
+            ["4 questions in 10 windows", "1 without an answer", "1 with an answer that is whole in no window"];
+        assert_eq!((facts.remarks, facts.truncated), (remarks.map(String::from).to_vec(), 0));
+        assert_eq!(facts.references, json!({"unanswerable": true}));
+    }
+
+    /// Tokens of "ab" and "cd" are two each: a, ##b.
+    #[test]
+    fn an_answer_may_start_and_end_inside_a_word_and_after_wide_letters() {
+        let mut case = Case::new(&[
+            line("q", "ab cd", Some(("b c", 1))),
+            line("q", "\u{e9} \u{2014} ab", Some(("ab", 4))),
+            line("q", "ab cd", Some((" ", 2))),
+        ]);
+        case.questions.max_length = 20;
+        // White space is between two tokens; both hold it.
+        assert_eq!(case.spans(), [(4, 5), (5, 6), (4, 5)]);
+    }
+
+    #[test]
+    fn references_tell_of_texts_and_places() {
+        let mut case = Case::new(&[
+            line("q", "a b c d e", Some(("e", 8))),
+            json!({"id": "x", "context": "a b c d e", "question": "q r", "answers": []}),
+        ]);
+        case.questions.rules = Some(RULES);
+        let (data, facts) = case.prepare().unwrap();
+        let references = References::deserialize(&facts.references).unwrap();
+        assert!(references.unanswerable && references.rules == RULES);
+        assert_eq!((references.contexts.len(), references.contexts[0].text), (1, "a b c d e"));
+        assert_eq!(references.contexts[0].offsets, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        let [first, second] = &references.questions[..] else { panic!() };
+        assert_eq!((first.id, &first.golds, &first.windows), ("1", &vec!["e"], &vec![[3, 0, 4], [3, 3, 2]]));
+        assert_eq!((second.id, second.golds.len(), &second.windows), ("x", 0, &vec![[4, 0, 3], [4, 2, 3]]));
+        assert_eq!(data.len(), 4);
+
+        // For prediction nothing is known.
+        case.questions.source.labelled = false;
+        let (data, facts) = case.prepare().unwrap();
+        assert_eq!((data.label(0), &facts.references["unanswerable"]), (Label::None, &json!(false)));
+        assert_eq!((&facts.references["questions"][0]["golds"], facts.remarks.len()), (&json!([]), 1));
+    }
+
+    #[test]
+    fn a_question_that_fills_the_window_is_named() {
+        let long = json!({"id": "long", "context": "a b c", "question": "q r s t", "answers": []});
+        let mut case = Case::new(&[line("q", "a", None), long]);
+        let error = case.prepare().err().unwrap();
+        assert_eq!(error.kind(), Kind::Input);
+        let message = error.to_string();
+        assert!(message.contains("a.jsonl:2: question \"long\": the question takes 4 of max_length = 8"), "{message}");
+        case.questions.source.on_bad_record = OnBad::Skip;
+        let (data, facts) = case.prepare().unwrap();
+        assert_eq!((data.len(), facts.skipped), (1, 1));
+    }
+
+    #[test]
+    fn everything_that_shapes_the_data_changes_its_settings() {
+        let case = Case::new(&[]);
+        let mut all = vec![case.questions.clone(); 6];
+        all[1].max_length = 9;
+        all[2].doc_stride = 2;
+        all[3].rules = Some(RULES);
+        all[4].source.labelled = false;
+        all[5].source.path = "a.json".into();
+        let settings: std::collections::BTreeSet<String> = all.iter().map(Encode::settings).collect();
+        assert_eq!(settings.len(), all.len());
+    }
+}
