@@ -120,11 +120,9 @@ pub struct ReadingArgs {
     /// jsonl, csv or tsv; otherwise by the file's ending.
     #[arg(long)]
     format: Option<config::Format>,
-    /// Tokens that a sequence is cut to; otherwise what the model takes.
+    /// Tokens that a sequence is cut to; otherwise what the model takes, with questions at most 384.
     #[arg(long)]
     max_length: Option<usize>,
-    #[command(flatten)]
-    answers: answers::AnswerArgs,
     /// Tokens that a rank takes through the model at a time.
     #[arg(long, default_value_t = 4096)]
     micro_batch_tokens: usize,
@@ -134,6 +132,9 @@ pub struct ReadingArgs {
     /// Seconds after which a wait for a rank ends the command.
     #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds)]
     timeout_seconds: f64,
+    /// Last, because its heading is that of all that follow.
+    #[command(flatten)]
+    answers: answers::AnswerArgs,
 }
 
 /// A time to wait, as `comm.timeout_seconds` has it.
