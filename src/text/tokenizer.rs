@@ -125,7 +125,7 @@ fn longest_first(a: usize, b: usize, limit: usize) -> (usize, usize) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
 
