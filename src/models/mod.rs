@@ -1,12 +1,16 @@
 //! Backbones: what turns a ragged batch into hidden states, stage by stage.
 //!
 //! A family is a folder: `config` (its `config.json`), `model` (its stages), `hf_names` (its tensors in Hugging Face
-//! files). [`registry`] finds the family of a folder and says which [`Role`]s it can have. Heads that are the same for
+//! files). [`encoder`] is what families share whose layers are BERT's. [`registry`] finds the family of a folder and says which [`Role`]s it can have. Heads that are the same for
 //! all families are not here: see [`crate::tasks`].
 
+pub mod albert;
 pub mod bert;
+pub mod distilbert;
+pub mod encoder;
 pub mod hf_names;
 pub mod registry;
+pub mod roberta;
 pub mod role;
 
 use crate::data::batch::Batch;

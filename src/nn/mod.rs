@@ -8,11 +8,13 @@ pub mod attention;
 pub mod blocks;
 pub mod ctx;
 pub mod embedding;
+pub mod input_embeddings;
 pub mod layout;
 pub mod linear;
 pub mod lm_head;
 pub mod norm;
 pub mod params;
+pub mod pooler;
 pub mod precision;
 pub mod rng;
 
