@@ -6,8 +6,10 @@
 
 pub mod bert;
 pub mod hf_names;
+pub mod ranges;
 pub mod registry;
 pub mod role;
+pub mod xlnet;
 
 use crate::data::batch::Batch;
 use crate::nn::Ctx;

@@ -14,6 +14,7 @@ pub mod lm_head;
 pub mod norm;
 pub mod params;
 pub mod precision;
+pub mod residual;
 pub mod rng;
 
 pub use ctx::{Ctx, Pass, RowGradient};
