@@ -9,9 +9,11 @@ pub mod bert;
 pub mod distilbert;
 pub mod encoder;
 pub mod hf_names;
+pub mod ranges;
 pub mod registry;
 pub mod roberta;
 pub mod role;
+pub mod xlnet;
 
 use crate::data::batch::Batch;
 use crate::nn::Ctx;

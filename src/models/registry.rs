@@ -1,7 +1,7 @@
 //! From a Hugging Face folder to its family, and which roles a family has.
 
 use crate::error::{Context, Error, Result};
-use crate::models::{Backbone, Role, albert, bert, distilbert, roberta};
+use crate::models::{Backbone, Role, albert, bert, distilbert, roberta, xlnet};
 use crate::nn::ParamBuilder;
 use serde_json::Value;
 use std::path::Path;
@@ -35,7 +35,7 @@ pub struct Family {
 }
 
 /// All families.
-pub const FAMILIES: &[Family] = &[bert::FAMILY, roberta::FAMILY, distilbert::FAMILY, albert::FAMILY];
+pub const FAMILIES: &[Family] = &[bert::FAMILY, roberta::FAMILY, distilbert::FAMILY, albert::FAMILY, xlnet::FAMILY];
 
 /// Why an encoder that sees both sides of every token has no such head.
 pub fn no_generation(role: Role) -> Option<&'static str> {

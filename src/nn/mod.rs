@@ -16,6 +16,7 @@ pub mod norm;
 pub mod params;
 pub mod pooler;
 pub mod precision;
+pub mod residual;
 pub mod rng;
 
 pub use ctx::{Ctx, Pass, RowGradient};

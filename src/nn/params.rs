@@ -142,6 +142,13 @@ impl ParamBuilder {
         value
     }
 
+    /// A tensor of the file that is kept as it is: never trained.
+    pub fn constant(&mut self, name: &str, shape: &[i64], init: Init) -> ParamId {
+        let id = self.add(name, shape, init, false, false);
+        self.specs[id.0].trainable = false;
+        id
+    }
+
     /// The builder's stage computes with a parameter of an earlier one: their weight is one, and so is its gradient.
     pub fn borrow(&mut self, id: ParamId) {
         let (stage, spec) = (self.stage, &mut self.specs[id.0]);

@@ -48,17 +48,18 @@ def rows(flat, lengths):
     return list(torch.split(flat, lengths.tolist()))
 
 
-def padded(parts, fill):
-    """A list of [n, ...] as [B, longest, ...]."""
-    return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=fill)
+def padded(parts, fill, left=False):
+    """A list of [n, ...] as [B, longest, ...], filled up behind or, with `left`, before."""
+    side = "left" if left else "right"
+    return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=fill, padding_side=side)
 
 
-def arrays(batch, pad_id=0, segments=True):
+def arrays(batch, pad_id=0, segments=True, left=False):
     """The ragged batch as transformers takes it: arrays [S, longest] and a mask."""
     ids = rows(batch["input_ids"], batch["lengths"])
-    out = {"input_ids": padded(ids, pad_id), "attention_mask": padded([torch.ones_like(i) for i in ids], 0)}
+    out = {"input_ids": padded(ids, pad_id, left), "attention_mask": padded([torch.ones_like(i) for i in ids], 0, left)}
     if segments:
-        out["token_type_ids"] = padded(rows(batch["token_type_ids"], batch["lengths"]), 0)
+        out["token_type_ids"] = padded(rows(batch["token_type_ids"], batch["lengths"]), 0, left)
     return out
 
 
@@ -66,7 +67,7 @@ def load(cls, folder, dtype):
     """The model of a folder as transformers loads it, in eval mode, on the plain (eager) attention."""
     model, info = cls.from_pretrained(folder, dtype=dtype, attn_implementation="eager", output_loading_info=True)
     assert not info["missing_keys"] and not info["mismatched_keys"] and not info["unexpected_keys"], info
-    return model.eval()
+    return model.eval().to(dtype)  # XLNet's attention stays float32 otherwise
 
 
 def answer(cls, folder, run, dtype):
