@@ -8,6 +8,7 @@ pub mod bert;
 pub mod hf_names;
 pub mod registry;
 pub mod role;
+pub mod t5;
 
 use crate::data::batch::Batch;
 use crate::nn::Ctx;

@@ -14,6 +14,7 @@ pub mod lm_head;
 pub mod norm;
 pub mod params;
 pub mod precision;
+pub mod rms_norm;
 pub mod rng;
 
 pub use ctx::{Ctx, Pass, RowGradient};
