@@ -13,6 +13,7 @@ pub mod ranges;
 pub mod registry;
 pub mod roberta;
 pub mod role;
+pub mod t5;
 pub mod xlnet;
 
 use crate::data::batch::Batch;

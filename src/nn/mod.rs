@@ -17,6 +17,7 @@ pub mod params;
 pub mod pooler;
 pub mod precision;
 pub mod residual;
+pub mod rms_norm;
 pub mod rng;
 
 pub use ctx::{Ctx, Pass, RowGradient};
