@@ -57,6 +57,16 @@ pub struct DataConfig {
     pub text_pair_column: Option<String>,
     /// The column of the label or number.
     pub label_column: String,
+    /// The column of the list of words.
+    pub words_column: String,
+    /// The column of the list of tags.
+    pub tags_column: String,
+    /// The column of the question.
+    pub question_column: String,
+    /// The column of what a question is about; otherwise `context` where there is one.
+    pub context_column: Option<String>,
+    /// The column of the list of choices.
+    pub choices_column: String,
     /// The names of the columns of a CSV or TSV file that has no header.
     pub columns: Option<Vec<String>>,
     /// Whether a CSV or TSV file's first row holds the column names; otherwise found out by looking.
@@ -79,6 +89,11 @@ impl DataConfig {
             text_column: "text".into(),
             text_pair_column: None,
             label_column: "label".into(),
+            words_column: "words".into(),
+            tags_column: "tags".into(),
+            question_column: "question".into(),
+            context_column: None,
+            choices_column: "choices".into(),
             columns: None,
             header: None,
             on_bad_record: OnBadRecord::default(),

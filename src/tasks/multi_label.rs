@@ -1,14 +1,17 @@
 //! Multi-label classification: any of the labels.
 
-use crate::data::Dataset;
 use crate::data::batch::{Batch, Labels};
-use crate::metrics::Metrics;
+use crate::data::{Dataset, Label};
+use crate::metrics::{Metrics, MultiLabel as Counts};
 use crate::models::{Backbone, Border};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Results, Task, labels};
+use crate::tasks::{Results, Task, labels, logits_json};
 use serde_json::{Map, Value, json};
 use tch::{Reduction, Tensor};
+
+/// The logit of probability 0.5.
+const THRESHOLD: f32 = 0.0;
 
 /// A linear layer on the summary, each of its outputs a binary classifier (binary cross entropy with logits).
 #[derive(Debug)]
@@ -51,12 +54,29 @@ impl Task for MultiLabel {
         self.labels.len()
     }
 
-    fn metrics(&self, _: &Results) -> Metrics {
-        Vec::new()
+    /// The share of examples with exactly their labels; F1 of each label, averaged, and of all decisions together.
+    fn metrics(&self, results: &Results) -> Metrics {
+        let mut counts = Counts::new(self.labels.len());
+        for (i, logits) in results.iter().enumerate() {
+            if let Label::Flags(flags) = results.dataset.label(i) {
+                counts.add(&flags, logits, THRESHOLD);
+            }
+        }
+        vec![("accuracy", counts.accuracy()), ("f1", counts.macro_f1()), ("micro_f1", counts.micro_f1())]
     }
 
-    fn predictions(&self, _: &Results, _: bool) -> Vec<Map<String, Value>> {
-        Vec::new()
+    /// The labels with a probability of at least a half, and all probabilities.
+    fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
+        let line = |logits: &[f32]| {
+            let of_labels = || self.labels.iter().zip(logits);
+            let labels: Value = of_labels().filter(|(_, x)| **x >= THRESHOLD).map(|(label, _)| json!(label)).collect();
+            let probability = |x: f32| 1.0 / (1.0 + f64::from(-x).exp());
+            let probabilities: Map<_, _> = of_labels().map(|(l, &x)| (l.clone(), json!(probability(x)))).collect();
+            let logits = scores.then(|| ("logits".to_owned(), logits_json(logits)));
+            let line = [("labels".to_owned(), labels), ("scores".to_owned(), Value::Object(probabilities))];
+            line.into_iter().chain(logits).collect()
+        };
+        results.iter().map(line).collect()
     }
 
     fn config_entries(&self) -> Map<String, Value> {

@@ -8,8 +8,8 @@ use crate::metrics::Metrics;
 use crate::models::{Backbone, Border};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Results, Task, argmax};
-use serde_json::{Map, Value};
+use crate::tasks::{Results, Task, argmax, logits_json, softmax};
+use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 /// A linear layer with one output on the summary of each choice; cross entropy over the choices of an example.
@@ -58,8 +58,13 @@ impl Task for MultipleChoice {
         vec![("accuracy", right.count() as f64 / results.dataset.len() as f64)]
     }
 
-    fn predictions(&self, _: &Results, _: bool) -> Vec<Map<String, Value>> {
-        Vec::new()
+    /// The index of the most likely choice, and the probabilities of all.
+    fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
+        let line = |logits: &[f32]| {
+            let line = [("label".to_owned(), json!(argmax(logits))), ("scores".to_owned(), json!(softmax(logits)))];
+            line.into_iter().chain(scores.then(|| ("logits".to_owned(), logits_json(logits)))).collect()
+        };
+        results.iter().map(line).collect()
     }
 
     fn config_entries(&self) -> Map<String, Value> {
