@@ -89,3 +89,50 @@ fn example(sequences: Vec<tokenizer::Encoded>, label: Option<u32>) -> Example {
         label: label.map_or(Label::None, Label::Class),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::prepare::{Prepared, prepare};
+    use crate::error::Kind;
+    use crate::tasks::letters;
+    use crate::text::records::OnBad;
+
+    fn read(content: &str, max_length: usize, on_bad_record: OnBad) -> Result<Prepared> {
+        let dir = letters::folder();
+        let path = dir.path().join("a.jsonl");
+        std::fs::write(&path, content).unwrap();
+        let (question, choices, label) = ("question".into(), "choices".into(), Some("label".into()));
+        let source = ChoiceSource { path, question, context: None, choices, label, on_bad_record };
+        prepare(&Choices { source, max_length }, dir.path(), Some(&dir.path().join("cache")))
+    }
+
+    const CONTENT: &str = r#"{"question": "q", "context": "a b c", "choices": ["x", "y z"], "label": 1}
+{"question": "q r s", "choices": ["x", "y", "z"], "label": "A"}"#;
+
+    #[test]
+    fn each_choice_is_a_sequence() {
+        let data = read(CONTENT, 9, OnBad::Error).unwrap().dataset;
+        // CLS a b c SEP q x SEP, CLS a b c SEP q y z SEP: with the question, of which every choice has its own.
+        assert_eq!(data.ids(0), [2, 5, 6, 7, 3, 21, 28, 3, 2, 5, 6, 7, 3, 21, 29, 30, 3]);
+        assert_eq!(data.type_ids(0), [0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 1]);
+        assert_eq!((data.sequences(0), data.label(0)), (vec![8, 9], Label::Class(1)));
+        assert_eq!(data.ids(1)[..7], [2, 21, 22, 23, 3, 28, 3]);
+        assert_eq!((data.sequences(1), data.label(1)), (vec![7, 7, 7], Label::Class(0)));
+    }
+
+    #[test]
+    fn the_context_is_cut_and_no_choice() {
+        let prepared = read(CONTENT, 7, OnBad::Error).unwrap();
+        assert_eq!(prepared.dataset.ids(0), [2, 5, 6, 3, 21, 28, 3, 2, 5, 3, 21, 29, 30, 3]);
+        assert_eq!(prepared.facts.truncated, 1);
+        let error = read(CONTENT, 6, OnBad::Error).err().unwrap();
+        let expected = "a.jsonl:1: choice 2 with its question leaves no room for any other text in max_length 6; \
+                        shorten it, or raise max_length";
+        assert!(error.kind() == Kind::Input && error.to_string().contains(expected), "{error}");
+        let skipped = read(CONTENT, 6, OnBad::Skip).unwrap();
+        assert_eq!((skipped.dataset.len(), skipped.facts.skipped, skipped.facts.truncated), (1, 1, 1));
+        let error = read(CONTENT, 4, OnBad::Error).err().unwrap().to_string();
+        assert!(error.contains("a.jsonl:2: choice 1 leaves no room"), "{error}");
+    }
+}

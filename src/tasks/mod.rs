@@ -21,6 +21,8 @@ pub mod texts;
 pub mod token_classification;
 
 mod classes;
+#[cfg(test)]
+mod letters;
 mod sieve;
 
 pub use head::Head;

@@ -85,3 +85,31 @@ impl Task for MultiLabel {
         entries
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Collation, Example};
+    use crate::tasks::letters;
+
+    #[test]
+    fn labels_are_those_of_probability_a_half_and_more() {
+        let task = MultiLabel { head: letters::head(2), labels: vec!["a".into(), "b".into()] };
+        let flags = [[true, false], [false, false], [true, true]];
+        let example = |flags: [bool; 2]| Example::single(vec![0], vec![0], Label::Flags(flags.to_vec()));
+        let dataset = Dataset::new(flags.map(example), Collation::Plain, [0; 32]);
+        let answers = [0.0, -0.5, -3.0, -2.0, 2.0, -1.0];
+        let (offsets, references) = ([0, 2, 4, 6], Value::Null);
+        let results =
+            Results { dataset: &dataset, references: &references, answers: &answers, offsets: &offsets, losses: &[] };
+        // a: 2 right of 2; b: none found of 1.
+        assert_eq!(task.metrics(&results), [("accuracy", 2.0 / 3.0), ("f1", 0.5), ("micro_f1", 0.8)]);
+        let lines = task.predictions(&results, true);
+        let found: Vec<Value> = lines.iter().map(|line| line["labels"].clone()).collect();
+        assert_eq!(found, [json!(["a"]), json!([]), json!(["a"])]);
+        assert_eq!(lines[0]["scores"]["a"], json!(0.5));
+        assert!((lines[2]["scores"]["b"].as_f64().unwrap() - 0.268_941_421_369_995_1).abs() < 1e-12);
+        assert_eq!(lines[2]["logits"], json!([2.0, -1.0]));
+        assert!(!task.predictions(&results, false)[0].contains_key("logits"));
+    }
+}

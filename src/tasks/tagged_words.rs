@@ -107,3 +107,118 @@ fn example(words: EncodedWords, tags: &[u32]) -> Result<(Example, Vec<(usize, u3
     }
     single(words.encoded, Label::Tokens(labels)).map(|example| (example, lost))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::prepare::{Prepared, prepare};
+    use crate::error::Kind;
+    use crate::tasks::letters;
+    use crate::text::records::OnBad;
+
+    struct Case {
+        dir: tempfile::TempDir,
+        reader: TaggedWords,
+    }
+
+    impl Case {
+        fn new(name: &str, content: &str) -> Self {
+            let dir = letters::folder();
+            let path = dir.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            let (words, tags, on_bad_record) = ("words".into(), Some("tags".into()), OnBad::Error);
+            let source = TaggedSource { path, format: None, words, tags, on_bad_record };
+            Case { dir, reader: TaggedWords { source, labels: None, max_length: 6 } }
+        }
+
+        fn prepare(&self) -> Result<Prepared> {
+            prepare(&self.reader, self.dir.path(), Some(&self.dir.path().join("cache")))
+        }
+
+        fn message(&self) -> String {
+            let error = self.prepare().err().unwrap();
+            assert_eq!(error.kind(), Kind::Input);
+            error.to_string()
+        }
+
+        fn lost(&self) -> LostWords {
+            serde_json::from_value(self.prepare().unwrap().facts.references).unwrap()
+        }
+    }
+
+    const NONE: i32 = NO_LABEL;
+    /// `d-e` is three tokens; the zero width space is none.
+    const SENTENCES: &str = "a\tO\nd-e\tB-x\n\nb\tI-x\n\u{200b}\tB-x\nc\tO\nd\tO\ne\tO\nf\tB-x\n";
+
+    #[test]
+    fn a_tag_stands_at_its_words_first_token() {
+        let case = Case::new("a.conll", SENTENCES);
+        let prepared = case.prepare().unwrap();
+        let data = &prepared.dataset;
+        assert_eq!(prepared.facts.labels.as_deref().unwrap(), ["B-x", "I-x", "O"]);
+        assert_eq!(data.ids(0), [2, 5, 8, 1, 9, 3]);
+        assert_eq!(data.label(0), Label::Tokens(vec![NONE, 2, 0, NONE, NONE, NONE]));
+        assert_eq!(data.ids(1), [2, 6, 7, 8, 9, 3]);
+        assert_eq!(data.label(1), Label::Tokens(vec![NONE, 1, 2, 2, 2, NONE]));
+        assert_eq!(case.lost(), LostWords::from([(1, vec![(1, 0), (5, 0)])]), "one dropped, one cut off");
+        assert_eq!(prepared.facts.truncated, 1);
+        assert!(prepared.facts.remarks[0].starts_with("2 words have no token"), "{:?}", prepared.facts.remarks);
+    }
+
+    #[test]
+    fn without_tags_the_places_are_marked() {
+        let mut case = Case::new("a.conll", "a\nd-e\n");
+        case.reader.source.tags = None;
+        let prepared = case.prepare().unwrap();
+        assert_eq!(prepared.dataset.label(0), Label::Tokens(vec![NONE, 0, 0, NONE, NONE, NONE]));
+        assert_eq!((prepared.facts.labels, prepared.facts.remarks), (None, vec![]));
+    }
+
+    #[test]
+    fn an_unknown_tag_is_told_with_its_line() {
+        let mut case = Case::new("a.conll", SENTENCES);
+        case.reader.labels = Some(vec!["O".into(), "B-x".into()]);
+        let message = case.message();
+        let expected = "a.conll:4: word 1 (\"b\"): the tag \"I-x\" is not one of the 2 known: \"O\", \"B-x\"";
+        assert!(message.contains(expected), "{message}");
+        case.reader.labels = Some(vec!["O".into(), "I-x".into()]);
+        assert!(case.message().contains("a.conll:2: word 2 (\"d-e\"): the tag \"B-x\""), "{}", case.message());
+        case.reader.source.on_bad_record = OnBad::Skip;
+        assert!(case.message().contains("a.conll:2: "), "no good one is left");
+        case.reader.labels = Some(vec!["B-x".into(), "O".into()]);
+        let prepared = case.prepare().unwrap();
+        assert_eq!((prepared.dataset.len(), prepared.facts.skipped, prepared.facts.skipped_reasons[0].0), (1, 1, 4));
+        let line = r#"{"words": ["a", "b"], "tags": ["O", "B-y"]}"#;
+        let mut case = Case::new("a.jsonl", &format!("{line}\n\n{line}\n"));
+        case.reader.labels = Some(vec!["O".into()]);
+        let message = case.message();
+        assert!(message.contains("a.jsonl:1: word 2 (\"b\"): the tag \"B-y\""), "{message}");
+        assert!(message.contains("(2 of 2 records: lines 1, 3)"), "{message}");
+    }
+
+    #[test]
+    fn texts_are_not_taken_for_tags() {
+        let rows: String = (0..60).map(|i| format!("a\tx{i}\n")).collect();
+        let message = Case::new("a.conll", &rows).message();
+        assert!(message.contains("a.conll: 60 different labels among 60: is the last column"), "{message}");
+    }
+
+    #[test]
+    fn everything_that_shapes_the_data_changes_the_fingerprint() {
+        let mut case = Case::new("a.conll", SENTENCES);
+        let mut seen = vec![case.prepare().unwrap().dataset.fingerprint()];
+        let mut next = |case: &Case| {
+            let fingerprint = case.prepare().unwrap().dataset.fingerprint();
+            assert!(!seen.contains(&fingerprint), "change {}", seen.len());
+            seen.push(fingerprint);
+        };
+        case.reader.max_length = 7;
+        next(&case);
+        case.reader.labels = Some(["O", "B-x", "I-x"].map(String::from).to_vec());
+        next(&case);
+        case.reader.source.on_bad_record = OnBad::Skip;
+        next(&case);
+        case.reader.source.tags = None;
+        next(&case);
+    }
+}

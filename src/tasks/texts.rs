@@ -163,6 +163,7 @@ mod tests {
     use crate::data::CacheUse;
     use crate::data::prepare::{Prepared, prepare};
     use crate::error::Kind;
+    use crate::tasks::letters;
     use crate::text::records::{Fields, OnBad};
     use std::path::PathBuf;
 
@@ -176,10 +177,7 @@ mod tests {
 
     impl Case {
         fn new(name: &str, content: &str, target: Target) -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let letters = ('a'..='z').map(String::from);
-            let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).into_iter().chain(letters);
-            std::fs::write(dir.path().join("vocab.txt"), words.collect::<Vec<_>>().join("\n")).unwrap();
+            let dir = letters::folder();
             std::fs::write(dir.path().join(name), content).unwrap();
             let (path, fields) = (dir.path().join(name), Fields::default());
             let source =

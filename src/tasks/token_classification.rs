@@ -125,3 +125,54 @@ fn whole<T>(told: impl Iterator<Item = T>, lost: &[(usize, u32)], stand_in: impl
     }
     words
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Collation, Example};
+    use crate::tasks::letters;
+
+    /// Two sentences of three and two words; the model says nothing of the last word of the first, and all right of the
+    /// others but the very last.
+    fn score(tags: [&str; 3], told: [&[i32]; 2], lost: (usize, u32)) -> (Metrics, Vec<Value>) {
+        let task = TokenClassification { head: letters::head(3), labels: tags.map(String::from).to_vec() };
+        let example = |classes: &&[i32]| {
+            let labels = [&[NO_LABEL], *classes, &[NO_LABEL]].concat();
+            Example::single(vec![0; labels.len()], vec![0; labels.len()], Label::Tokens(labels))
+        };
+        let dataset = Dataset::new(told.iter().map(example), Collation::Plain, [0; 32]);
+        let mut classes = told.concat();
+        *classes.last_mut().unwrap() = 0;
+        let row = |class: &i32| [0, 1, 2].map(|c| if c == *class { 1.5 } else { -1.0 });
+        let answers: Vec<f32> = classes.iter().flat_map(row).collect();
+        let offsets = [0, 3 * told[0].len(), answers.len()];
+        let references = json!(LostWords::from([(0, vec![lost])]));
+        let results =
+            Results { dataset: &dataset, references: &references, answers: &answers, offsets: &offsets, losses: &[] };
+        assert_eq!(task.answer_size(&dataset, 0), 3 * told[0].len());
+        let lines = task.predictions(&results, true).into_iter().map(Value::Object).collect();
+        (task.metrics(&results), lines)
+    }
+
+    #[test]
+    fn a_word_without_a_token_is_an_entity_missed() {
+        // B-x O (B-x) and I-x, I-x taken for O... the second sentence is B-x I-x, read as B-x B-x.
+        let (metrics, lines) = score(["B-x", "I-x", "O"], [&[0, 2], &[0, 1]], (2, 0));
+        // Found: words 1 | 1, 2; labelled: words 1, 3 | 1-2; right is the first alone.
+        let expected = [("precision", 1.0 / 3.0), ("recall", 1.0 / 3.0), ("f1", 1.0 / 3.0), ("accuracy", 3.0 / 5.0)];
+        assert_eq!(metrics, expected);
+        assert_eq!(lines[0]["tags"], json!(["B-x", "O", "O"]));
+        assert_eq!(lines[0]["logits"], json!([[1.5, -1.0, -1.0], [-1.0, -1.0, 1.5], null]));
+        assert_eq!(lines[1]["tags"], json!(["B-x", "B-x"]));
+    }
+
+    #[test]
+    fn tags_that_mark_no_entities_have_an_accuracy_alone() {
+        let (metrics, lines) = score(["DT", "NN", "VB"], [&[0, 2], &[0, 1]], (1, 0));
+        assert_eq!(metrics, [("accuracy", 3.0 / 5.0)]);
+        assert_eq!(
+            lines[0],
+            json!({"tags": ["DT", null, "VB"], "logits": [[1.5, -1.0, -1.0], null, [-1.0, -1.0, 1.5]]})
+        );
+    }
+}

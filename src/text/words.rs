@@ -46,3 +46,32 @@ impl WordTokenizer {
         Ok(EncodedWords { encoded, firsts })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn check(reference: &str) {
+        let reference: Value = serde_json::from_str(reference).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), reference["tokenizer"].to_string()).unwrap();
+        let tokenizer = WordTokenizer::new(&Tokenizer::from_folder(dir.path()).unwrap());
+        let cases = reference["cases"].as_array().unwrap();
+        assert!(cases.len() > 10);
+        for case in cases {
+            let words: Vec<String> = serde_json::from_value(case["words"].clone()).unwrap();
+            let found = tokenizer.encode(&words, case["max_length"].as_u64().unwrap() as usize).unwrap();
+            let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+            let firsts: Vec<Option<u32>> = serde_json::from_value(case["firsts"].clone()).unwrap();
+            assert_eq!((found.encoded.ids, found.firsts), (ids, firsts), "{case}");
+        }
+    }
+
+    #[test]
+    fn words_become_the_tokens_of_transformers() {
+        check(include_str!("../../tests/reference/words/wordpiece.json"));
+        check(include_str!("../../tests/reference/words/bytes.json"));
+        check(include_str!("../../tests/reference/words/unigram.json"));
+    }
+}
