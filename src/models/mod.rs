@@ -9,6 +9,7 @@ pub mod check;
 pub mod decoder;
 pub mod gpt2;
 pub mod hf_names;
+pub mod llama;
 pub mod registry;
 pub mod role;
 
