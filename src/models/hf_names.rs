@@ -88,6 +88,11 @@ impl HfParam {
     }
 }
 
+/// A layer's weight and bias: `native.weight` is the `.weight` of these layers of the file, joined; so is the bias.
+pub fn layer(native: &str, parts: &[&str]) -> [HfParam; 2] {
+    ["weight", "bias"].map(|kind| HfParam::new(format!("{native}.{kind}"), parts.iter().map(|p| format!("{p}.{kind}"))))
+}
+
 impl Form {
     /// A part's shape in the file, from its native one.
     pub fn file_shape(&self, native: &[i64]) -> Vec<i64> {

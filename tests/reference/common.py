@@ -144,15 +144,15 @@ def token_classification(batch, labels, **options):
     return batch | {"token_labels": labels}, run
 
 
-def masked_lm(batch, labels, next_sentence=None, **options):
-    """As token classification, over the vocabulary; next_sentence: i64 [B]."""
+def masked_lm(batch, labels, next_sentence=None, names=("next_sentence_label", "seq_relationship_logits"), **options):
+    """As token classification, over the vocabulary; next_sentence: i64 [B]; names: how transformers takes and gives it."""
     if next_sentence is None:
         return token_classification(batch, labels, **options)
 
     def run(model, _):
         wanted = padded(rows(labels, batch["lengths"]), IGNORED)
-        out = model(**arrays(batch, **options), labels=wanted, next_sentence_label=next_sentence)
-        return [out.prediction_logits[wanted != IGNORED], out.seq_relationship_logits], out.loss
+        out = model(**arrays(batch, **options), labels=wanted, **{names[0]: next_sentence})
+        return [out.prediction_logits[wanted != IGNORED], out[names[1]]], out.loss
 
     return batch | {"token_labels": labels, "labels": next_sentence}, run
 
