@@ -1,7 +1,7 @@
 //! From a Hugging Face folder to its family, and which roles a family has.
 
 use crate::error::{Context, Error, Result};
-use crate::models::{Backbone, Role, albert, bert, distilbert, roberta, t5, xlnet};
+use crate::models::{Backbone, Role, albert, bert, distilbert, gpt2, llama, roberta, t5, xlnet};
 use crate::nn::ParamBuilder;
 use serde_json::Value;
 use std::path::Path;
@@ -38,8 +38,16 @@ pub struct Family {
 }
 
 /// All families.
-pub const FAMILIES: &[Family] =
-    &[bert::FAMILY, roberta::FAMILY, distilbert::FAMILY, albert::FAMILY, xlnet::FAMILY, t5::FAMILY];
+pub const FAMILIES: &[Family] = &[
+    bert::FAMILY,
+    roberta::FAMILY,
+    distilbert::FAMILY,
+    albert::FAMILY,
+    xlnet::FAMILY,
+    t5::FAMILY,
+    gpt2::FAMILY,
+    llama::FAMILY,
+];
 
 /// Why an encoder that sees both sides of every token has no such head.
 pub fn no_generation(role: Role) -> Option<&'static str> {
