@@ -5,6 +5,8 @@ mod config;
 mod design;
 mod model;
 mod spelling;
+#[cfg(test)]
+mod tests;
 
 pub use config::{Config, check_probability, check_size};
 pub use design::Design;

@@ -19,11 +19,12 @@ use tch::Tensor;
 /// An encoder without a task's own layer.
 #[derive(Debug)]
 pub struct Encoder {
-    config: Config,
-    design: Design,
+    pub(super) config: Config,
+    pub(super) design: Design,
     json: Value,
     role: Role,
-    head_dropout: f64,
+    /// Before a task's own layer.
+    pub(super) head_dropout: f64,
     embeddings: InputEmbeddings,
     /// From the embeddings' width to the layers'.
     widen: Option<Linear>,
@@ -35,7 +36,7 @@ pub struct Encoder {
 impl Encoder {
     /// Declares the parameters: stage 0 the embeddings, stages 1 to L the layers, stage L + 1 the pooler and the head of
     /// a language model, where the role has them. A block that several layers run belongs to the first.
-    pub fn new(config: Config, design: Design, plan: Plan) -> Self {
+    pub fn new((config, design): (Config, Design), plan: Plan) -> Self {
         let Plan { json, role, builder: b, dropout } = plan;
         let (hidden, std) = (config.hidden_size, config.initializer_range);
         let is_lm = matches!(role, Role::MaskedLm | Role::PreTraining);
