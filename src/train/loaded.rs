@@ -96,8 +96,7 @@ impl Declared {
     pub fn check_vocabulary(&self, data: &Prepared) -> Result<()> {
         let (limit, segments) = (self.backbone.vocab_size(), self.backbone.segments());
         let facts = &data.facts;
-        // A model with one segment never looks at them.
-        if facts.segments > segments.max(2) || (segments > 1 && facts.segments > segments) {
+        if facts.segments > segments {
             return Err(Error::input(format!(
                 "{}: the data has {} segments (a pair has two), but config.json says type_vocab_size = {segments}",
                 self.folder.display(),
