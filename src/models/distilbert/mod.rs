@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::models::Role;
-use crate::models::encoder::{Config, Design, Encoder, LmSpelling, check_probability};
+use crate::models::encoder::{Config, Design, Encoder, LmSpelling, Segments, check_probability};
 use crate::models::registry::{Family, Plan, no_next_sentence};
 use crate::nn::blocks::Activation;
 use serde::Deserialize;
@@ -47,7 +47,7 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     check_probability("qa_dropout", own.qa_dropout)?;
     check_probability("seq_classif_dropout", own.seq_classif_dropout)?;
     let mut design = Design::plain("DistilBert", "distilbert.", &config, plan.role);
-    design.segments = false;
+    design.segments = Segments::None;
     design.attended_dropout = 0.0;
     design.pooler_activation = Activation::Relu;
     design.head_dropout = match plan.role {

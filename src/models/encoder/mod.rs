@@ -9,6 +9,6 @@ mod spelling;
 mod tests;
 
 pub use config::{Config, check_probability, check_size};
-pub use design::Design;
+pub use design::{Design, Segments};
 pub use model::Encoder;
 pub use spelling::{LmSpelling, Spelling};

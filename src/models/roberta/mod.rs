@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::models::Role;
-use crate::models::encoder::{Config, Design, Encoder, LmSpelling};
+use crate::models::encoder::{Config, Design, Encoder, LmSpelling, Segments};
 use crate::models::registry::{Family, Plan, no_next_sentence};
 use crate::nn::blocks::Activation;
 use serde_json::{Value, json};
@@ -24,6 +24,10 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let config = Config::read(plan, &[("vocab_size", json!(vocabulary)), ("pad_token_id", json!(1))], &[])?;
     let mut design = Design::plain(class, "roberta.", &config, plan.role);
     design.first_position = first_position(&config)?;
+    // Its tokenizers do not tell segments apart, or are not asked.
+    if config.type_vocab_size == 1 {
+        design.segments = Segments::First;
+    }
     design.lm_activation = Activation::Gelu;
     design.spelling.lm_head =
         LmSpelling { dense: "lm_head.dense", norm: "lm_head.layer_norm", decoder: "lm_head.decoder", bias: "lm_head" };
