@@ -19,7 +19,6 @@ pub mod pooler;
 pub mod pre_norm;
 pub mod precision;
 pub mod residual;
-pub mod rms_norm;
 pub mod rng;
 pub mod rotary;
 pub mod self_attention;

@@ -26,7 +26,7 @@ pub fn names(layers: usize, [heads, kv_heads]: [i64; 2], kind: &str, role: Role)
             params.extend([
                 param("attention.qkv", &qkv, kind).shares(&[heads, kv_heads, kv_heads]),
                 param("attention.out", &["self_attn.o_proj"], kind),
-                param("mlp.gate_up", &["mlp.gate_proj", "mlp.up_proj"], kind),
+                param("mlp.up", &["mlp.gate_proj", "mlp.up_proj"], kind),
                 param("mlp.down", &["mlp.down_proj"], kind),
             ]);
         }

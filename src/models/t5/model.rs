@@ -14,7 +14,7 @@ use crate::nn::attention::{Bias, Reach};
 use crate::nn::embedding::Embedding;
 use crate::nn::linear::HeadInput;
 use crate::nn::lm_head::Vocabulary;
-use crate::nn::rms_norm::RmsNorm;
+use crate::nn::norm::RmsNorm;
 use crate::nn::{Ctx, ParamBuilder};
 use serde_json::Value;
 use tch::Tensor;
