@@ -1,6 +1,7 @@
 //! What a person meets: defaults, messages, overrides, the written form; and that the documentation is true.
 
 mod documentation;
+mod pairs;
 mod parallel;
 
 use super::*;
@@ -301,7 +302,7 @@ fn full() -> Config {
 
 #[test]
 fn the_written_form_parses_back() {
-    for config in [with(&[]).unwrap(), full()] {
+    for config in [with(&[]).unwrap(), full(), pairs::full()] {
         let text = config.to_toml();
         assert_eq!(Config::parse(&text, "config.toml", &[]).unwrap(), config, "{text}");
         let json = serde_json::to_string(&config).unwrap();
@@ -314,16 +315,18 @@ fn the_written_form_parses_back() {
 
 #[test]
 fn no_setting_is_left_out_of_the_written_form() {
-    let table = toml::Table::try_from(full()).unwrap();
     let mut in_config: Vec<String> = Vec::new();
-    for (name, value) in &table {
-        match value.as_table() {
-            Some(section) => in_config.extend(section.keys().map(|key| dotted(name, key))),
-            None => in_config.push(name.clone()),
+    for config in [full(), pairs::full()] {
+        for (name, value) in &toml::Table::try_from(config).unwrap() {
+            match value.as_table() {
+                Some(section) => in_config.extend(section.keys().map(|key| dotted(name, key))),
+                None => in_config.push(name.clone()),
+            }
         }
     }
     let mut in_keys: Vec<String> = full().settings().map(|s| dotted(s.section, s.key)).collect();
     in_config.sort();
+    in_config.dedup();
     in_keys.sort();
     assert_eq!(in_config, in_keys);
 }
