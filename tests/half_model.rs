@@ -88,3 +88,9 @@ fn classification_in_half_precision() {
 fn regression_in_half_precision() {
     check("bert-pairs-regression", &Head::Number);
 }
+
+/// Relative attention adds to the scores what half layers have made.
+#[test]
+fn relative_attention_in_half_precision() {
+    check("cases/xlnet-classes", &Head::Classes(["LABEL_0", "LABEL_1", "LABEL_2"].map(str::to_owned).to_vec()));
+}

@@ -5,8 +5,8 @@
 //! all families are not here: see [`crate::tasks`].
 
 pub mod bert;
+pub mod check;
 pub mod hf_names;
-pub mod ranges;
 pub mod registry;
 pub mod role;
 pub mod xlnet;
