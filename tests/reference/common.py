@@ -63,16 +63,16 @@ def arrays(batch, pad_id=0, segments=True, left=False):
     return out
 
 
-def load(cls, folder, dtype):
+def load(cls, folder, dtype, attention="eager"):
     """The model of a folder as transformers loads it, in eval mode, on the plain (eager) attention."""
-    model, info = cls.from_pretrained(folder, dtype=dtype, attn_implementation="eager", output_loading_info=True)
+    model, info = cls.from_pretrained(folder, dtype=dtype, attn_implementation=attention, output_loading_info=True)
     assert not info["missing_keys"] and not info["mismatched_keys"] and not info["unexpected_keys"], info
     return model.eval().to(dtype)  # XLNet's attention stays float32 otherwise
 
 
-def answer(cls, folder, run, dtype):
+def answer(cls, folder, run, dtype, attention="eager"):
     """Logits, loss [1] and every parameter's gradient of it; `run(model)` gives ([logits, ...], loss)."""
-    model = load(cls, folder, dtype)
+    model = load(cls, folder, dtype, attention)
     logits, loss = run(model)
     loss.backward()
     values = {"logits" if i == 0 else f"logits.{i}": x.detach() for i, x in enumerate(logits)}
@@ -102,11 +102,11 @@ def check(name, values, exact, tiny):
     assert all(v < 0.25 for v in worst.values()), f"{name}: choose another scale or seed"
 
 
-def case(name, model, inputs, run, scale=0.2, seed=1, tiny=("key.bias",), dtype=None):
+def case(name, model, inputs, run, scale=0.2, seed=1, tiny=("key.bias",), dtype=None, exact="eager"):
     """Writes a case. `inputs` are the tensors that a test builds its batch from; `run(model, dtype)` gives logits and loss.
 
     `tiny` names gradients that are zero but for rounding: the softmax does not see a shift of all scores, so a key's
-    bias has none. A model of another `dtype` is compared in fp32.
+    bias has none. A model of another `dtype` is compared in fp32. `exact` is the attention of float64.
     """
     folder = CASES / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -114,7 +114,7 @@ def case(name, model, inputs, run, scale=0.2, seed=1, tiny=("key.bias",), dtype=
     randomise(model, scale, seed)
     (model if dtype is None else model.to(dtype)).save_pretrained(folder)
     values = answer(type(model), folder, lambda m: run(m, torch.float32), torch.float32)
-    check(name, values, answer(type(model), folder, lambda m: run(m, torch.float64), torch.float64), tiny)
+    check(name, values, answer(type(model), folder, lambda m: run(m, torch.float64), torch.float64, exact), tiny)
     for file in folder.iterdir():
         if file.name not in ("config.json", "model.safetensors", "generation_config.json"):
             file.unlink()
@@ -145,15 +145,15 @@ def token_classification(batch, labels, **options):
     return batch | {"token_labels": labels}, run
 
 
-def masked_lm(batch, labels, next_sentence=None, **options):
-    """As token classification, over the vocabulary; next_sentence: i64 [B]."""
+def masked_lm(batch, labels, next_sentence=None, names=("next_sentence_label", "seq_relationship_logits"), **options):
+    """As token classification, over the vocabulary; next_sentence: i64 [B]; names: how transformers takes and gives it."""
     if next_sentence is None:
         return token_classification(batch, labels, **options)
 
     def run(model, _):
         wanted = padded(rows(labels, batch["lengths"]), IGNORED)
-        out = model(**arrays(batch, **options), labels=wanted, next_sentence_label=next_sentence)
-        return [out.prediction_logits[wanted != IGNORED], out.seq_relationship_logits], out.loss
+        out = model(**arrays(batch, **options), labels=wanted, **{names[0]: next_sentence})
+        return [out.prediction_logits[wanted != IGNORED], out[names[1]]], out.loss
 
     return batch | {"token_labels": labels, "labels": next_sentence}, run
 
