@@ -136,7 +136,8 @@ fn of_override<'a>(item: &'a str, entries: &mut HashMap<String, Entry<'a>>, prob
     let (written, text) = (written.trim(), text.trim_start());
     match resolve(written, KEYS) {
         Ok(name) => {
-            let value = DeValue::parse(text.trim_end()).map_or(DeValue::String(Cow::Borrowed(text)), Spanned::into_inner);
+            let value =
+                DeValue::parse(text.trim_end()).map_or(DeValue::String(Cow::Borrowed(text)), Spanned::into_inner);
             problems.written(&name, Origin::CommandLine);
             entries.insert(name, Entry { value, text: Some(text) });
         }
