@@ -175,6 +175,7 @@ fn longest_first(a: usize, b: usize, limit: usize) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokenizers::processors::template::TemplateProcessing;
     use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
 
     /// A BERT folder whose vocabulary is the special tokens and the letters.
@@ -250,6 +251,23 @@ mod tests {
         inner.save(other.path().join("tokenizer.json"), false).unwrap();
         let encoded = Tokenizer::from_folder(other.path()).unwrap().encode("a b", Some("c d e"), 4).unwrap();
         assert_eq!((encoded.ids, encoded.type_ids), (vec![5, 7, 9, 11], vec![0, 0, 1, 1]));
+    }
+
+    /// As XLNet's: the special tokens come last, the very last one in a segment of its own.
+    #[test]
+    fn a_template_has_the_last_word_on_segments() {
+        let (dir, other) = (folder(), tempfile::tempdir().unwrap());
+        let mut inner = wordpiece::from_vocabulary(dir.path()).unwrap();
+        let mut template = TemplateProcessing::builder();
+        template.try_single("$A:0 [SEP]:0 [CLS]:2").unwrap().try_pair("$A:0 [SEP]:0 $B:1 [SEP]:1 [CLS]:2").unwrap();
+        let template = template.special_tokens(vec![("[CLS]", 2), ("[SEP]", 3)]).build().unwrap();
+        inner.with_post_processor(Some(template));
+        inner.save(other.path().join("tokenizer.json"), false).unwrap();
+        let tokenizer = Tokenizer::from_folder(other.path()).unwrap();
+        let single = tokenizer.encode("a b", None, 8).unwrap();
+        assert_eq!((single.ids, single.type_ids), (vec![5, 7, 3, 2], vec![0, 0, 0, 2]));
+        let pair = tokenizer.encode("a b", Some("c d e"), 7).unwrap();
+        assert_eq!((pair.ids, pair.type_ids), (vec![5, 7, 3, 9, 11, 3, 2], vec![0, 0, 0, 1, 1, 1, 2]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the integration tests share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod cases;
 pub mod doubles;
 pub mod mistakes;
 pub mod models;
