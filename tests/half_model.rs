@@ -97,3 +97,9 @@ fn decoders_in_half_precision() {
     check("cases/llama-causal", &Head::CausalLm);
     check("cases/qwen3-tokens", &Head::Tags(labels(5)));
 }
+
+/// Relative attention adds to the scores what half layers have made.
+#[test]
+fn relative_attention_in_half_precision() {
+    check("cases/xlnet-classes", &Head::Classes(["LABEL_0", "LABEL_1", "LABEL_2"].map(str::to_owned).to_vec()));
+}
