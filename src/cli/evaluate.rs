@@ -2,7 +2,7 @@
 
 use super::{EvaluateArgs, ReadingArgs, backend, connect};
 use crate::comm::Collective;
-use crate::config::{DataConfig, OnBadRecord, TaskConfig, TaskKind};
+use crate::config::{self, DataConfig, OnBadRecord, TaskConfig, TaskKind};
 use crate::data::{Prepared, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::registry::{self, DropoutOverrides};
@@ -82,7 +82,22 @@ impl ReadingArgs {
             header: self.header,
             on_bad_record: file.on_bad_record,
             format: self.format,
+            documents: self.documents,
+            prompt_column: self.prompt_column.clone(),
+            completion_column: self.completion_column.clone(),
+            messages_column: self.messages_column.clone(),
             ..default
+        }
+    }
+
+    /// The same as the `[task]` of a configuration.
+    fn task_config(&self, head: &Head, kind: TaskKind) -> TaskConfig {
+        TaskConfig {
+            packing: self.packing,
+            mlm_probability: self.mlm_probability,
+            whole_word_mask: self.whole_word_mask,
+            next_sentence: (*head == Head::PreTraining).then_some(true),
+            ..TaskConfig::new(kind)
         }
     }
 }
@@ -95,19 +110,22 @@ pub(super) fn open(
     reading: &ReadingArgs,
     wanted: impl Fn(&Head) -> Result<TaskKind>,
 ) -> Result<(Loaded, Prepared)> {
-    let declare = || -> Result<(Declared, Head, usize)> {
+    let declare = || -> Result<(Declared, Head, TaskConfig, DataConfig, usize)> {
         let json = registry::read_config(folder)?;
         let head = Head::of_config(folder, &json)?;
         let declared = Declared::read(folder, json, DropoutOverrides::default(), head.role())?;
-        let max_length = declared.max_length(reading.max_length).map_err(bare)?;
-        Ok((declared, head, max_length))
+        let (task, data) = (reading.task_config(&head, wanted(&head)?), reading.data_config(file));
+        if let Some((key, why)) = config::misplaced(&task, &data).first() {
+            let option = key.rsplit('.').next().unwrap_or_default().replace('_', "-");
+            return Err(Error::input(format!("--{option}: {}", why.replace("task.", "").replace("data.", ""))));
+        }
+        let max_length = declared.max_length(reading.max_length, reading::usual_length(task.kind)).map_err(bare)?;
+        Ok((declared, head, task, data, max_length))
     };
-    let (declared, head, max_length) = comm.agree(declare(), "reading the model's configuration")?;
+    let (declared, head, task, data_config, max_length) = comm.agree(declare(), "reading the model's configuration")?;
     let data = one_per_host_first(comm.as_ref(), "preparing the data", || {
-        let task = TaskConfig::new(wanted(&head)?);
         let labels = head.labels().map(<[String]>::to_vec);
-        let data = reading.data_config(file);
-        let reading = Reading { task: &task, data: &data, max_length, purpose: file.purpose, labels };
+        let reading = Reading { task: &task, data: &data_config, max_length, purpose: file.purpose, labels };
         let data = prepare(reading.encoder(file.path, file.option)?.as_ref(), folder, None)?;
         declared.check_vocabulary(&data)?;
         Ok(data)

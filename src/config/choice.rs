@@ -166,6 +166,21 @@ choice! {
         Csv = "csv",
         /// Tab separated.
         Tsv = "tsv",
+        /// Plain text, for language models.
+        Text = "text",
+    }
+}
+
+choice! {
+    /// What a document of a plain text file is.
+    Documents {
+        /// The whole file.
+        #[default]
+        File = "file",
+        /// Each line.
+        Lines = "lines",
+        /// Lines without a blank one between them.
+        Paragraphs = "paragraphs",
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod choice;
 mod foreign;
+mod language;
 mod mixed;
 mod parallel;
 mod problems;
@@ -22,8 +23,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use choice::{
-    Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
+    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
+    TaskKind,
 };
+pub use language::misplaced;
 pub use mixed::{Bytes, Recompute, ZeroStage};
 pub use sections::{CommConfig, DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
 

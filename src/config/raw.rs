@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::choice::{
-    Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
+    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
+    TaskKind,
 };
 use super::mixed::{Bytes, Recompute, ZeroStage};
 use super::problems::Problems;
@@ -56,6 +57,10 @@ sections! {
     task: RawTask = "task" {
         kind: TaskKind,
         labels: Vec<String>,
+        packing: bool,
+        mlm_probability: f64,
+        whole_word_mask: bool,
+        next_sentence: bool,
     }
     data: RawData = "data" {
         train: PathBuf,
@@ -64,11 +69,15 @@ sections! {
         text_column: String,
         text_pair_column: String,
         label_column: String,
+        prompt_column: String,
+        completion_column: String,
+        messages_column: String,
         columns: Vec<String>,
         header: bool,
         on_bad_record: OnBadRecord,
         cache_dir: PathBuf,
         format: Format,
+        documents: Documents,
     }
     train: RawTrain = "train" {
         num_train_epochs: f64,

@@ -3,7 +3,7 @@
 use super::choice::{IntervalStrategy, LrSchedulerType};
 use super::problems::Problems;
 use super::raw::{Raw, RawData, RawTask, RawTrain};
-use super::{CommConfig, Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, parallel};
+use super::{CommConfig, Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, language, parallel};
 
 /// The configuration with its defaults. It is good only if `problems` is empty afterwards: a stand-in takes the place
 /// of each setting that is missing or wrong.
@@ -33,6 +33,7 @@ pub fn validate(raw: Raw, problems: &mut Problems) -> Config {
     freeze(&config.model, problems);
     warmup(&config.train, problems);
     labels(&config.task, problems);
+    misplaced(&config, problems);
     columns(&config.data, problems);
     evaluation(&config, problems);
     parallel::check(&config.parallel, problems);
@@ -48,7 +49,14 @@ fn required<T: Default>(key: &str, value: Option<T>, problems: &mut Problems) ->
 
 fn task(raw: RawTask, problems: &mut Problems) -> TaskConfig {
     let kind = required("task.kind", raw.kind, problems);
-    TaskConfig { labels: raw.labels, ..TaskConfig::new(kind) }
+    TaskConfig {
+        kind,
+        labels: raw.labels,
+        packing: raw.packing,
+        mlm_probability: raw.mlm_probability,
+        whole_word_mask: raw.whole_word_mask,
+        next_sentence: raw.next_sentence,
+    }
 }
 
 fn data(raw: RawData, problems: &mut Problems) -> DataConfig {
@@ -59,10 +67,14 @@ fn data(raw: RawData, problems: &mut Problems) -> DataConfig {
         text_column: raw.text_column.unwrap_or(default.text_column),
         text_pair_column: raw.text_pair_column,
         label_column: raw.label_column.unwrap_or(default.label_column),
+        prompt_column: raw.prompt_column.unwrap_or(default.prompt_column),
+        completion_column: raw.completion_column.unwrap_or(default.completion_column),
+        messages_column: raw.messages_column.unwrap_or(default.messages_column),
         columns: raw.columns,
         header: raw.header,
         on_bad_record: raw.on_bad_record.unwrap_or_default(),
         cache_dir: raw.cache_dir,
+        documents: raw.documents,
         format: raw.format,
         train: default.train,
     }
@@ -108,6 +120,7 @@ const POSITIVE: Range = ("a number greater than 0", |x| x > 0.0);
 const FROM_0: Range = ("a number from 0 up", |x| x >= 0.0);
 const FROM_0_TO_1: Range = ("a number from 0 to 1", |x| (0.0..=1.0).contains(&x));
 const FROM_0_BELOW_1: Range = ("a number from 0 up and less than 1", |x| (0.0..1.0).contains(&x));
+const ABOVE_0_BELOW_1: Range = ("a number greater than 0 and less than 1", |x| x > 0.0 && x < 1.0);
 /// So that it fits every clock.
 const SECONDS: Range = ("a number greater than 0 and at most 1e9", |x| x > 0.0 && x <= 1e9);
 
@@ -117,6 +130,7 @@ fn numbers(config: &Config, problems: &mut Problems) {
         ("model.hidden_dropout_prob", model.hidden_dropout_prob, FROM_0_BELOW_1),
         ("model.attention_probs_dropout_prob", model.attention_probs_dropout_prob, FROM_0_BELOW_1),
         ("model.classifier_dropout", model.classifier_dropout, FROM_0_BELOW_1),
+        ("task.mlm_probability", config.task.mlm_probability, ABOVE_0_BELOW_1),
         ("train.num_train_epochs", Some(train.num_train_epochs), POSITIVE),
         ("train.learning_rate", Some(train.learning_rate), POSITIVE),
         ("train.warmup_ratio", Some(train.warmup_ratio), FROM_0_TO_1),
@@ -164,6 +178,15 @@ fn labels(task: &TaskConfig, problems: &mut Problems) {
         problems.with(KEY, "a label is an empty string");
     } else if let Some(twice) = duplicate(labels) {
         problems.with(KEY, format!("the label {twice:?} is there twice"));
+    }
+}
+
+/// Settings that mean something to other tasks alone.
+fn misplaced(config: &Config, problems: &mut Problems) {
+    if problems.none_with(&["task.kind"]) {
+        for (key, why) in language::misplaced(&config.task, &config.data) {
+            problems.with(key, why);
+        }
     }
 }
 

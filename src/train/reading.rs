@@ -1,11 +1,13 @@
 //! From the configuration to how its data files are read, and to the head that the data asks for.
 
-use crate::config::{self, DataConfig, TaskConfig, TaskKind};
+use crate::config::{self, DataConfig, Documents, TaskConfig, TaskKind};
 use crate::data::{Encode, Facts};
 use crate::error::{Error, Result};
 use crate::models::Role;
 use crate::tasks::Head;
+use crate::tasks::causal_texts::CausalTexts;
 use crate::tasks::texts::{Target, Texts};
+use crate::text::documents::{Division, DocumentSource};
 use crate::text::records::{Fields, Format, OnBad, Source};
 use std::path::Path;
 
@@ -46,7 +48,41 @@ impl Reading<'_> {
         match self.task.kind {
             TaskKind::SequenceClassification => texts(Target::Class { labels: labels.clone() }),
             TaskKind::Regression => texts(Target::Value),
+            TaskKind::CausalLm if *purpose != Purpose::Predict => Ok(Box::new(CausalTexts {
+                source: self.documents(path)?,
+                max_length: *max_length,
+                packing: self.task.packing.unwrap_or(true),
+            })),
             kind => Err(Error::input(format!("task.kind: {kind} is not supported by this version"))),
+        }
+    }
+
+    /// A file of documents: plain text by its setting or its name, else records.
+    ///
+    /// # Errors
+    /// Exit 2: records that are to be divided.
+    fn documents(&self, path: &Path) -> Result<DocumentSource> {
+        let data = self.data;
+        let named = path.extension().is_some_and(|ending| ["txt", "text", "md"].iter().any(|e| ending == *e));
+        match (data.format.map_or(named, |format| format == config::Format::Text), data.documents) {
+            (true, division) => Ok(DocumentSource::Text {
+                path: path.to_owned(),
+                division: match division.unwrap_or_default() {
+                    Documents::File => Division::File,
+                    Documents::Lines => Division::Lines,
+                    Documents::Paragraphs => Division::Paragraphs,
+                },
+            }),
+            (false, Some(_)) => {
+                let why =
+                    "documents divides plain text; of records each is a document: remove it, or set format = \"text\"";
+                Err(Error::input(format!("{}: {why}", path.display())))
+            }
+            (false, None) => {
+                let mut source = self.source(path);
+                source.fields.label = None;
+                Ok(DocumentSource::Records(source))
+            }
         }
     }
 
@@ -55,10 +91,11 @@ impl Reading<'_> {
         let data = self.data;
         Source {
             path: path.to_owned(),
-            format: data.format.map(|format| match format {
-                config::Format::Jsonl => Format::Jsonl,
-                config::Format::Csv => Format::Csv,
-                config::Format::Tsv => Format::Tsv,
+            format: data.format.and_then(|format| match format {
+                config::Format::Jsonl => Some(Format::Jsonl),
+                config::Format::Csv => Some(Format::Csv),
+                config::Format::Tsv => Some(Format::Tsv),
+                config::Format::Text => None,
             }),
             columns: data.columns.clone(),
             header: data.header,
@@ -73,6 +110,12 @@ impl Reading<'_> {
             },
         }
     }
+}
+
+/// The longest sequence that a task takes unless told, where it does not take what the model does: a language model's
+/// blocks, which would be as long as any model allows, are as long as in Hugging Face's examples.
+pub fn usual_length(kind: TaskKind) -> Option<usize> {
+    matches!(kind, TaskKind::CausalLm | TaskKind::MaskedLm).then_some(1024)
 }
 
 /// The role of a backbone that is fine-tuned for a task.
