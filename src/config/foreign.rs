@@ -104,7 +104,7 @@ const ADVICE: &[(&[&str], &str)] = &[
     (&["mlm"], "use task.kind = \"masked-lm\" or \"causal-lm\""),
     (&["train_on_inputs", "completion_only_loss", "assistant_only_loss", "train_on_responses_only"],
      "task.kind = \"chat\" has its loss on the answers alone: remove it"),
-    (&["chat_template"], "it is that of the folder in model.path (chat_template.jinja): remove it"),
+    (&["chat_template"], "it is that of the folder in model.path: remove it"),
     (&["id2label", "label2id", "label_list", "label_names"], "use task.labels, or let them be found in the data"),
     (&["train_file", "train_data", "train_data_file", "train_dataset", "train_path", "training_file", "dataset",
        "dataset_name", "data_files", "data_path"],

@@ -5,6 +5,7 @@
 //! does not depend on how it was split.
 
 pub mod causal_texts;
+pub mod chat;
 pub mod head;
 pub mod labels;
 pub mod masked_lm;

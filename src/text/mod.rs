@@ -5,6 +5,8 @@
 //! Nothing here knows of tasks or tensors. A label keeps the form in which a person wrote it; what it means is
 //! decided in `data::prepare`.
 
+pub mod chat_template;
+pub mod conversations;
 pub mod documents;
 pub mod pairs;
 pub mod questions;
@@ -14,6 +16,7 @@ pub mod tagged;
 pub mod tokenizer;
 
 mod conll;
+mod jinja;
 mod jsonl;
 mod table;
 mod wordpiece;

@@ -6,7 +6,9 @@ use crate::error::{Error, Result};
 use crate::models::Role;
 use crate::tasks::Head;
 use crate::tasks::causal_texts::CausalTexts;
+use crate::tasks::chat::Chat;
 use crate::tasks::texts::{Target, Texts};
+use crate::text::conversations::ConversationSource;
 use crate::text::documents::{Division, DocumentSource};
 use crate::text::records::{Fields, Format, OnBad, Source};
 use std::path::Path;
@@ -53,6 +55,9 @@ impl Reading<'_> {
                 max_length: *max_length,
                 packing: self.task.packing.unwrap_or(true),
             })),
+            TaskKind::Chat if *purpose != Purpose::Predict => {
+                Ok(Box::new(Chat { source: self.conversations(path), max_length: *max_length }))
+            }
             kind => Err(Error::input(format!("task.kind: {kind} is not supported by this version"))),
         }
     }
@@ -83,6 +88,18 @@ impl Reading<'_> {
                 source.fields.label = None;
                 Ok(DocumentSource::Records(source))
             }
+        }
+    }
+
+    /// A file of prompts with answers, or of conversations.
+    fn conversations(&self, path: &Path) -> ConversationSource {
+        let data = self.data;
+        ConversationSource {
+            path: path.to_owned(),
+            prompt: data.prompt_column.clone(),
+            completion: data.completion_column.clone(),
+            messages: data.messages_column.clone(),
+            on_bad_record: self.source(path).on_bad_record,
         }
     }
 
