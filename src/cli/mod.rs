@@ -69,6 +69,8 @@ pub struct EvaluateArgs {
     /// The labelled file.
     #[arg(long)]
     data: PathBuf,
+    #[command(flatten)]
+    targets: TargetArgs,
     /// One JSON line instead of a table.
     #[arg(long)]
     json: bool,
@@ -77,6 +79,20 @@ pub struct EvaluateArgs {
     on_bad_record: config::OnBadRecord,
     #[command(flatten)]
     reading: ReadingArgs,
+}
+
+/// The targets of parallel text.
+#[derive(Debug, Args)]
+struct TargetArgs {
+    /// The file whose lines are the targets of the data's lines, for seq2seq with plain text.
+    #[arg(long)]
+    eval_target: Option<PathBuf>,
+    /// The column of the target, for seq2seq.
+    #[arg(long, default_value = "target")]
+    target_column: String,
+    /// Tokens that a target is cut to, for seq2seq; otherwise 128.
+    #[arg(long)]
+    max_target_length: Option<usize>,
 }
 
 /// `trainer predict`
@@ -110,13 +126,34 @@ pub struct ReadingArgs {
     /// The column of the label.
     #[arg(long, default_value = "label")]
     label_column: String,
+    /// The column of the source, for seq2seq.
+    #[arg(long, default_value = "source")]
+    source_column: String,
+    /// What stands before every source, for seq2seq; otherwise nothing.
+    #[arg(long)]
+    source_prefix: Option<String>,
     /// The names of the columns of a CSV or TSV file without a header, with commas between.
     #[arg(long, value_delimiter = ',')]
     columns: Option<Vec<String>>,
     /// Whether the first row of a CSV or TSV file holds the names of the columns; otherwise found out by looking.
     #[arg(long, value_name = "true|false")]
     header: Option<bool>,
-    /// jsonl, csv or tsv; otherwise by the file's ending.
+    /// The column of the list of words, for token-classification.
+    #[arg(long, default_value = "words")]
+    words_column: String,
+    /// The column of the list of their tags.
+    #[arg(long, default_value = "tags")]
+    tags_column: String,
+    /// The column of the question, for multiple-choice.
+    #[arg(long, default_value = "question")]
+    question_column: String,
+    /// The column of what the question is about; otherwise `context` where there is one.
+    #[arg(long)]
+    context_column: Option<String>,
+    /// The column of the list of choices.
+    #[arg(long, default_value = "choices")]
+    choices_column: String,
+    /// jsonl, csv, tsv or conll; otherwise by the file's ending.
     #[arg(long)]
     format: Option<config::Format>,
     /// Tokens that a sequence is cut to; otherwise what the model takes.

@@ -142,11 +142,23 @@ impl ParamBuilder {
         value
     }
 
+    /// A tensor of the file that is kept as it is: never trained.
+    pub fn constant(&mut self, name: &str, shape: &[i64], init: Init) -> ParamId {
+        let id = self.add(name, shape, init, false, false);
+        self.specs[id.0].trainable = false;
+        id
+    }
+
     /// The builder's stage computes with a parameter of an earlier one: their weight is one, and so is its gradient.
     pub fn borrow(&mut self, id: ParamId) {
         let (stage, spec) = (self.stage, &mut self.specs[id.0]);
         assert!(!spec.row_sparse, "{}: a borrowed table is not looked up only: declare it by weight()", spec.name);
         spec.borrowers.push(stage);
+    }
+
+    /// The builder's stage looks up rows of an earlier one's table: it stays one that only look-ups use.
+    pub fn borrow_rows(&mut self, id: ParamId) {
+        self.specs[id.0].borrowers.push(self.stage);
     }
 
     fn add(&mut self, name: &str, shape: &[i64], init: Init, decay: bool, row_sparse: bool) -> ParamId {

@@ -71,7 +71,9 @@ impl Declared {
     /// Exit 2, as [`registry::backbone`].
     pub fn read(folder: &Path, json: Value, dropout: DropoutOverrides, role: Role) -> Result<Self> {
         let mut builder = ParamBuilder::new();
-        let backbone = registry::backbone(folder, Plan { json, dropout, role, builder: &mut builder })?;
+        let stored = |name: &str| import::stored(folder, name);
+        let plan = Plan { json, dropout, role, stored: &stored, builder: &mut builder };
+        let backbone = registry::backbone(folder, plan)?;
         Ok(Declared { folder: folder.to_owned(), backbone, builder })
     }
 
@@ -140,8 +142,8 @@ fn freeze_matching(specs: &mut [ParamSpec], names: &HfNames, patterns: &[String]
                 (*used, *frozen) = (true, true);
             }
         }
-        spec.trainable = !frozen.contains(&true);
-        if !spec.trainable && frozen.contains(&false) {
+        spec.trainable &= !frozen.contains(&true);
+        if frozen.contains(&true) && frozen.contains(&false) {
             let all = parts.join(", ");
             return Err(Error::input(format!("model.freeze: {all} are one weight here: freeze all of them or none")));
         }

@@ -9,3 +9,4 @@ pub mod process;
 pub mod reference;
 pub mod runs;
 pub mod scenarios;
+pub mod tagging;

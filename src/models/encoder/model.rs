@@ -37,7 +37,7 @@ impl Encoder {
     /// Declares the parameters: stage 0 the embeddings, stages 1 to L the layers, stage L + 1 the pooler and the head of
     /// a language model, where the role has them. A block that several layers run belongs to the first.
     pub fn new((config, design): (Config, Design), plan: Plan) -> Self {
-        let Plan { json, role, builder: b, dropout } = plan;
+        let Plan { json, role, builder: b, dropout, .. } = plan;
         let (hidden, std) = (config.hidden_size, config.initializer_range);
         let is_lm = matches!(role, Role::MaskedLm | Role::PreTraining);
         let pools = matches!(role, Role::SequenceClassification | Role::MultipleChoice | Role::PreTraining);
