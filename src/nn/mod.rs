@@ -18,6 +18,7 @@ pub mod params;
 pub mod pooler;
 pub mod pre_norm;
 pub mod precision;
+pub mod relative_attention;
 pub mod residual;
 pub mod rng;
 pub mod rotary;
