@@ -18,7 +18,7 @@ fn read(model_type: &str, plan: &Plan) -> Result<(Config, Design)> {
 
 fn build(model_type: &str, json: Value, role: Role, dropout: DropoutOverrides) -> Result<Encoder> {
     let builder = &mut ParamBuilder::new();
-    let plan = Plan { json, dropout, role, builder };
+    let plan = Plan { json, dropout, role, stored: &|_| Ok(None), builder };
     Ok(Encoder::new(read(model_type, &plan)?, plan))
 }
 
@@ -87,7 +87,8 @@ fn dropout_is_where_transformers_has_it() {
 fn defaults_are_those_of_transformers() {
     let sizes = |model_type: &str| {
         let (json, builder) = (json!({"model_type": model_type}), &mut ParamBuilder::new());
-        let plan = Plan { json, dropout: DropoutOverrides::default(), role: Role::MultipleChoice, builder };
+        let (dropout, role) = (DropoutOverrides::default(), Role::MultipleChoice);
+        let plan = Plan { json, dropout, role, stored: &|_| Ok(None), builder };
         let (config, design) = read(model_type, &plan).unwrap();
         let Config { vocab_size, hidden_size, num_attention_heads, intermediate_size, .. } = config;
         let dropouts = [config.hidden_dropout_prob, config.attention_probs_dropout_prob, design.head_dropout.unwrap()];

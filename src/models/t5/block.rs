@@ -100,6 +100,11 @@ impl FeedForward {
         let out = self.inner.forward(ctx, &normed);
         bounded(x + ctx.dropout(out, self.dropout))
     }
+
+    /// Elements a token that forward keeps for backward, without what stands around it.
+    pub fn activations(&self) -> u64 {
+        self.inner.activations()
+    }
 }
 
 /// fp16 keeps to its range.

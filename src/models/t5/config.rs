@@ -1,6 +1,7 @@
 //! `config.json` of a T5 model, as transformers 4 and 5 write it.
 
 use crate::error::{Error, Result};
+use crate::models::check;
 use crate::models::registry::Plan;
 use crate::nn::blocks::Activation;
 use serde::Deserialize;
@@ -127,7 +128,7 @@ impl Config {
         if self.is_decoder || !self.is_encoder_decoder {
             return refuse("is_encoder_decoder = false: T5 is supported with encoder and decoder only".into());
         }
-        let sizes = [
+        check::sizes(&[
             ("vocab_size", self.vocab_size),
             ("d_model", self.d_model),
             ("d_kv", self.d_kv),
@@ -135,10 +136,7 @@ impl Config {
             ("num_heads", self.num_heads),
             ("num_layers", self.num_layers as i64),
             ("num_decoder_layers", self.decoder_layers() as i64),
-        ];
-        if let Some((key, value)) = sizes.into_iter().find(|(_, value)| !(1..1 << 31).contains(value)) {
-            return refuse(format!("{key} = {value}: a size from 1 to 2^31 is wanted"));
-        }
+        ])?;
         let (buckets, distance) = (self.relative_attention_num_buckets, self.relative_attention_max_distance);
         if buckets < 4 || distance <= buckets / 2 {
             return refuse(format!(
@@ -146,10 +144,7 @@ impl Config {
                  buckets are wanted, and a distance above half of them"
             ));
         }
-        match self.dropout_rate {
-            p if (0.0..1.0).contains(&p) => Ok(()),
-            p => refuse(format!("dropout_rate = {p}: a probability from 0 up and below 1 is wanted")),
-        }
+        check::probabilities(&[("dropout_rate", self.dropout_rate), ("dropout_rate", self.attention_dropout)])
     }
 
     /// The layers of the decoder: as many as of the encoder unless told.
