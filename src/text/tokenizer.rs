@@ -127,7 +127,7 @@ impl Tokenizer {
         let room = self.room(true, max_length)?;
         let (first, second) = (self.tokens(text)?, self.tokens(pair)?);
         let kept = (first.len().min(room.saturating_sub(second.len())), second.len());
-        if kept.1 > room || (kept.0 == 0 && first.len() > 0) {
+        if kept.1 > room || (kept.0 == 0 && !first.is_empty()) {
             return Ok(None);
         }
         self.join(first, Some(second), kept).map(|(encoded, _)| Some(encoded))
