@@ -6,9 +6,11 @@
 
 pub mod causal_texts;
 pub mod chat;
+pub mod corpus;
 pub mod head;
 pub mod labels;
 pub mod masked_lm;
+pub mod masked_texts;
 pub mod model;
 pub mod multi_label;
 pub mod multiple_choice;
@@ -17,6 +19,7 @@ pub mod packing;
 pub mod question_answering;
 pub mod regression;
 pub mod results;
+pub mod sentence_pairs;
 pub mod sequence_classification;
 pub mod texts;
 pub mod token_classification;

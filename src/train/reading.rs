@@ -7,6 +7,9 @@ use crate::models::Role;
 use crate::tasks::Head;
 use crate::tasks::causal_texts::CausalTexts;
 use crate::tasks::chat::Chat;
+use crate::tasks::corpus::Corpus;
+use crate::tasks::masked_texts::{Gaps, Hiding, MaskedTexts};
+use crate::tasks::sentence_pairs::SentencePairs;
 use crate::tasks::texts::{Target, Texts};
 use crate::text::conversations::ConversationSource;
 use crate::text::documents::{Division, DocumentSource};
@@ -31,6 +34,8 @@ pub struct Reading<'a> {
     pub purpose: Purpose,
     /// The labels in the order of their ids, where they are known; otherwise they are found in the data.
     pub labels: Option<Vec<String>>,
+    /// Decides what training data draws when it is read.
+    pub seed: u64,
 }
 
 impl Reading<'_> {
@@ -50,11 +55,23 @@ impl Reading<'_> {
         match self.task.kind {
             TaskKind::SequenceClassification => texts(Target::Class { labels: labels.clone() }),
             TaskKind::Regression => texts(Target::Value),
-            TaskKind::CausalLm if *purpose != Purpose::Predict => Ok(Box::new(CausalTexts {
-                source: self.documents(path)?,
-                max_length: *max_length,
-                packing: self.task.packing.unwrap_or(true),
-            })),
+            TaskKind::CausalLm if *purpose != Purpose::Predict => Ok(Box::new(CausalTexts(self.corpus(path)?))),
+            TaskKind::MaskedLm if *purpose == Purpose::Predict => {
+                Ok(Box::new(Gaps { source: self.documents(path, Documents::Lines)?, max_length: *max_length }))
+            }
+            TaskKind::MaskedLm => {
+                let hiding = Hiding {
+                    probability: self.task.mlm_probability.unwrap_or(0.15),
+                    whole_words: self.task.whole_word_mask.unwrap_or(false),
+                };
+                if !self.pairs_sentences() {
+                    return Ok(Box::new(MaskedTexts { corpus: self.corpus(path)?, hiding }));
+                }
+                let source = DocumentSource::Text { path: path.to_owned(), division: Division::Paragraphs };
+                // An evaluation's pairs are the same whatever run it belongs to.
+                let seed = if *purpose == Purpose::Train { self.seed } else { 0 };
+                Ok(Box::new(SentencePairs { source, max_length: *max_length, hiding, seed }))
+            }
             TaskKind::Chat if *purpose != Purpose::Predict => {
                 Ok(Box::new(Chat { source: self.conversations(path), max_length: *max_length }))
             }
@@ -62,17 +79,30 @@ impl Reading<'_> {
         }
     }
 
-    /// A file of documents: plain text by its setting or its name, else records.
+    fn pairs_sentences(&self) -> bool {
+        role(self.task) == Role::PreTraining
+    }
+
+    /// A file of documents for a language model.
+    ///
+    /// # Errors
+    /// As [`Reading::documents`].
+    fn corpus(&self, path: &Path) -> Result<Corpus> {
+        let packing = self.task.packing.unwrap_or(true);
+        Ok(Corpus { source: self.documents(path, Documents::default())?, max_length: self.max_length, packing })
+    }
+
+    /// A file of documents: plain text by its setting or its name, divided as set or else as `usual`, or else records.
     ///
     /// # Errors
     /// Exit 2: records that are to be divided.
-    fn documents(&self, path: &Path) -> Result<DocumentSource> {
+    fn documents(&self, path: &Path, usual: Documents) -> Result<DocumentSource> {
         let data = self.data;
         let named = path.extension().is_some_and(|ending| ["txt", "text", "md"].iter().any(|e| ending == *e));
         match (data.format.map_or(named, |format| format == config::Format::Text), data.documents) {
             (true, division) => Ok(DocumentSource::Text {
                 path: path.to_owned(),
-                division: match division.unwrap_or_default() {
+                division: match division.unwrap_or(usual) {
                     Documents::File => Division::File,
                     Documents::Lines => Division::Lines,
                     Documents::Paragraphs => Division::Paragraphs,
@@ -142,6 +172,7 @@ pub fn role(task: &TaskConfig) -> Role {
         TaskKind::TokenClassification => Role::TokenClassification,
         TaskKind::QuestionAnswering => Role::QuestionAnswering,
         TaskKind::MultipleChoice => Role::MultipleChoice,
+        TaskKind::MaskedLm if task.next_sentence == Some(true) => Role::PreTraining,
         TaskKind::MaskedLm => Role::MaskedLm,
         TaskKind::CausalLm | TaskKind::Chat => Role::CausalLm,
         TaskKind::Seq2seq => Role::Seq2Seq,
@@ -169,6 +200,7 @@ pub fn head(task: &TaskConfig, facts: &Facts, path: &Path) -> Result<Head> {
         TaskKind::Regression => Ok(Head::Number),
         TaskKind::QuestionAnswering => Ok(Head::Span),
         TaskKind::MultipleChoice => Ok(Head::Choice),
+        TaskKind::MaskedLm if role(task) == Role::PreTraining => Ok(Head::PreTraining),
         TaskKind::MaskedLm => Ok(Head::MaskedLm),
         TaskKind::CausalLm | TaskKind::Chat => Ok(Head::CausalLm),
         TaskKind::Seq2seq => Ok(Head::Seq2Seq),
