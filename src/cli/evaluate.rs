@@ -142,7 +142,8 @@ pub(super) fn open(
     let (declared, head, task, data_config, max_length) = comm.agree(declare(), "reading the model's configuration")?;
     let data = one_per_host_first(comm.as_ref(), "preparing the data", || {
         let labels = head.labels().map(<[String]>::to_vec);
-        let reading = Reading { task: &task, data: &data_config, folder, max_length, purpose: file.purpose, labels };
+        let reading =
+            Reading { task: &task, data: &data_config, folder, max_length, purpose: file.purpose, labels, seed: 0 };
         let data = prepare(reading.encoder(file.path, file.option)?.as_ref(), folder, None)?;
         declared.check_vocabulary(&data)?;
         Ok(data)

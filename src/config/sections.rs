@@ -202,9 +202,10 @@ pub struct TrainConfig {
 
 impl TrainConfig {
     /// Whether a greater value of `metric_for_best_model` is a better one: as set, otherwise true unless the name is
-    /// that of a loss (Hugging Face's rule) or of an error (`mse`).
+    /// that of a loss (Hugging Face's rule) or of an error (`mse`, `perplexity`).
     pub fn is_greater_better(&self) -> bool {
-        let lower_is_better = self.metric_for_best_model.ends_with("loss") || self.metric_for_best_model == "mse";
+        let metric = self.metric_for_best_model.as_str();
+        let lower_is_better = metric.ends_with("loss") || ["mse", "perplexity"].contains(&metric);
         self.greater_is_better.unwrap_or(!lower_is_better)
     }
 }

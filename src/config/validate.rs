@@ -238,6 +238,9 @@ fn evaluation(config: &Config, problems: &mut Problems) {
 
     let metric = &train.metric_for_best_model;
     let metrics = config.task.kind.metrics();
+    if metric == "sentence_accuracy" && config.task.next_sentence != Some(true) && problems.none_with(&["task.kind"]) {
+        problems.with("train.metric_for_best_model", "sentence_accuracy needs task.next_sentence = true");
+    }
     if metric != "loss" && !metrics.contains(&metric.as_str()) && problems.none_with(&["task.kind"]) {
         let text =
             format!("found {metric:?}, expected loss, {}: the metrics of {}", metrics.join(", "), config.task.kind);

@@ -240,9 +240,18 @@ impl Tokenizer {
         framed.map_err(failed)
     }
 
-    /// The id of a special token that the folder names; `None` where it names none, or one that is not in the vocabulary.
+    /// The id of a special token: the one that the folder names, where it is in the vocabulary. A mask token goes by its
+    /// usual names too.
     pub fn special(&self, special: Special) -> Option<u32> {
-        self.special.id(special, |token| self.inner.token_to_id(token))
+        let usual: &[&str] = if special == Special::Mask { &["[MASK]", "<mask>"] } else { &[] };
+        let is_special = |id: &u32| self.inner.get_added_tokens_decoder().get(id).is_some_and(|token| token.special);
+        let usual = || usual.iter().filter_map(|token| self.inner.token_to_id(token)).find(is_special);
+        self.special.id(special, |token| self.inner.token_to_id(token)).or_else(usual)
+    }
+
+    /// A token as the vocabulary has it; empty for an id without one.
+    pub fn token(&self, id: u32) -> String {
+        self.inner.id_to_token(id).unwrap_or_default()
     }
 
     /// The special tokens by the names that a template knows them by: `eos_token` and its text.

@@ -1,6 +1,6 @@
 //! From the configuration to how its data files are read, and to the head that the data asks for.
 
-use crate::config::{DataConfig, TaskConfig, TaskKind};
+use crate::config::{DataConfig, Documents, TaskConfig, TaskKind};
 use crate::data::{Encode, Facts};
 use crate::error::{Error, Result};
 use crate::models::Role;
@@ -8,8 +8,12 @@ use crate::tasks::Head;
 use crate::tasks::causal_texts::CausalTexts;
 use crate::tasks::chat::Chat;
 use crate::tasks::choices::Choices;
+use crate::tasks::corpus::Corpus;
+use crate::tasks::masked_texts::{Gaps, Hiding, MaskedTexts};
+use crate::tasks::sentence_pairs::SentencePairs;
 use crate::tasks::tagged_words::TaggedWords;
 use crate::tasks::texts::{Target, Texts};
+use crate::text::documents::{Division, DocumentSource};
 use std::path::Path;
 
 /// What a data file is read for.
@@ -32,6 +36,8 @@ pub struct Reading<'a> {
     pub purpose: Purpose,
     /// The labels in the order of their ids, where they are known; otherwise they are found in the data.
     pub labels: Option<Vec<String>>,
+    /// Decides what training data draws when it is read.
+    pub seed: u64,
 }
 
 impl Reading<'_> {
@@ -60,16 +66,41 @@ impl Reading<'_> {
             }
             TaskKind::Regression => texts(Target::Value),
             TaskKind::Seq2seq => Ok(Box::new(self.parallel_texts(path, key)?)),
-            TaskKind::CausalLm if *purpose != Purpose::Predict => Ok(Box::new(CausalTexts {
-                source: self.documents(path)?,
-                max_length: *max_length,
-                packing: self.task.packing.unwrap_or(true),
-            })),
+            TaskKind::CausalLm if *purpose != Purpose::Predict => Ok(Box::new(CausalTexts(self.corpus(path)?))),
+            TaskKind::MaskedLm if *purpose == Purpose::Predict => {
+                Ok(Box::new(Gaps { source: self.documents(path, Documents::Lines)?, max_length: *max_length }))
+            }
+            TaskKind::MaskedLm => {
+                let hiding = Hiding {
+                    probability: self.task.mlm_probability.unwrap_or(0.15),
+                    whole_words: self.task.whole_word_mask.unwrap_or(false),
+                };
+                if !self.pairs_sentences() {
+                    return Ok(Box::new(MaskedTexts { corpus: self.corpus(path)?, hiding }));
+                }
+                let source = DocumentSource::Text { path: path.to_owned(), division: Division::Paragraphs };
+                // An evaluation's pairs are the same whatever run it belongs to.
+                let seed = if *purpose == Purpose::Train { self.seed } else { 0 };
+                Ok(Box::new(SentencePairs { source, max_length: *max_length, hiding, seed }))
+            }
             TaskKind::Chat if *purpose != Purpose::Predict => {
                 Ok(Box::new(Chat { source: self.conversations(path), max_length: *max_length }))
             }
             kind => Err(Error::input(format!("task.kind: {kind} is not supported by this version"))),
         }
+    }
+
+    fn pairs_sentences(&self) -> bool {
+        role(self.task) == Role::PreTraining
+    }
+
+    /// A file of documents for a language model.
+    ///
+    /// # Errors
+    /// As [`Reading::documents`].
+    fn corpus(&self, path: &Path) -> Result<Corpus> {
+        let packing = self.task.packing.unwrap_or(true);
+        Ok(Corpus { source: self.documents(path, Documents::default())?, max_length: self.max_length, packing })
     }
 }
 
@@ -86,6 +117,7 @@ pub fn role(task: &TaskConfig) -> Role {
         TaskKind::TokenClassification => Role::TokenClassification,
         TaskKind::QuestionAnswering => Role::QuestionAnswering,
         TaskKind::MultipleChoice => Role::MultipleChoice,
+        TaskKind::MaskedLm if task.next_sentence == Some(true) => Role::PreTraining,
         TaskKind::MaskedLm => Role::MaskedLm,
         TaskKind::CausalLm | TaskKind::Chat => Role::CausalLm,
         TaskKind::Seq2seq => Role::Seq2Seq,
@@ -114,6 +146,7 @@ pub fn head(task: &TaskConfig, facts: &Facts, path: &Path) -> Result<Head> {
         TaskKind::Regression => Ok(Head::Number),
         TaskKind::QuestionAnswering => Ok(Head::Span),
         TaskKind::MultipleChoice => Ok(Head::Choice),
+        TaskKind::MaskedLm if role(task) == Role::PreTraining => Ok(Head::PreTraining),
         TaskKind::MaskedLm => Ok(Head::MaskedLm),
         TaskKind::CausalLm | TaskKind::Chat => Ok(Head::CausalLm),
         TaskKind::Seq2seq => Ok(Head::Seq2Seq),

@@ -17,17 +17,17 @@ use std::path::Path;
 const MAX_TARGET_LENGTH: usize = 128;
 
 impl Reading<'_> {
-    /// A file of documents: plain text by its setting or its name, else records.
+    /// A file of documents: plain text by its setting or its name, divided as set or else as `usual`, or else records.
     ///
     /// # Errors
     /// Exit 2: records that are to be divided.
-    pub(super) fn documents(&self, path: &Path) -> Result<DocumentSource> {
+    pub(super) fn documents(&self, path: &Path, usual: Documents) -> Result<DocumentSource> {
         let data = self.data;
         let named = path.extension().is_some_and(|ending| ["txt", "text", "md"].iter().any(|e| ending == *e));
         match (data.format.map_or(named, |format| format == config::Format::Text), data.documents) {
             (true, division) => Ok(DocumentSource::Text {
                 path: path.to_owned(),
-                division: match division.unwrap_or_default() {
+                division: match division.unwrap_or(usual) {
                     Documents::File => Division::File,
                     Documents::Lines => Division::Lines,
                     Documents::Paragraphs => Division::Paragraphs,
