@@ -124,19 +124,20 @@ pub(super) fn open(
     comm: &Arc<dyn Collective>,
     folder: &Path,
     file: &DataFile,
-    reading: &ReadingArgs,
+    options: &ReadingArgs,
     wanted: impl Fn(&Head) -> Result<TaskKind>,
 ) -> Result<(Loaded, Prepared)> {
     let declare = || -> Result<(Declared, Head, TaskConfig, DataConfig, usize)> {
         let json = registry::read_config(folder)?;
         let head = Head::of_config(folder, &json)?;
         let declared = Declared::read(folder, json, DropoutOverrides::default(), head.role())?;
-        let (task, data) = (reading.task_config(file, &head, wanted(&head)?), reading.data_config(file));
+        let (mut task, data) = (options.task_config(file, &head, wanted(&head)?), options.data_config(file));
+        options.answers.apply(&mut task)?;
         if let Some((key, why)) = config::misplaced(&task, &data).first() {
             let option = key.rsplit('.').next().unwrap_or_default().replace('_', "-");
             return Err(Error::input(format!("--{option}: {}", why.replace("task.", "").replace("data.", ""))));
         }
-        let max_length = declared.max_length(reading.max_length, reading::usual_length(task.kind)).map_err(bare)?;
+        let max_length = declared.max_length(options.max_length, reading::usual_length(task.kind)).map_err(bare)?;
         Ok((declared, head, task, data, max_length))
     };
     let (declared, head, task, data_config, max_length) = comm.agree(declare(), "reading the model's configuration")?;

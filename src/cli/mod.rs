@@ -1,5 +1,6 @@
 //! The command line: arguments to calls, nothing else.
 
+mod answers;
 mod evaluate;
 mod predict;
 mod train;
@@ -107,7 +108,7 @@ pub struct PredictArgs {
     /// One line for each record, in order.
     #[arg(long)]
     output: PathBuf,
-    /// Add the logits to every line.
+    /// Add the numbers behind it to every line.
     #[arg(long)]
     scores: bool,
     #[command(flatten)]
@@ -180,6 +181,8 @@ pub struct ReadingArgs {
     /// Tokens that a sequence is cut to; otherwise what the model takes.
     #[arg(long)]
     max_length: Option<usize>,
+    #[command(flatten)]
+    answers: answers::AnswerArgs,
     /// Tokens that a rank takes through the model at a time.
     #[arg(long, default_value_t = 4096)]
     micro_batch_tokens: usize,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::answers::AnswerConfig;
 use super::choice::{
     Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
     TaskKind,
@@ -46,6 +47,9 @@ pub struct TaskConfig {
     pub whole_word_mask: Option<bool>,
     /// Whether a masked language model also tells next sentences from others; otherwise no.
     pub next_sentence: Option<bool>,
+    /// Always there with [`TaskKind::QuestionAnswering`], never without.
+    #[serde(flatten)]
+    pub answers: Option<AnswerConfig>,
 }
 
 impl TaskConfig {
@@ -60,6 +64,7 @@ impl TaskConfig {
             mlm_probability: None,
             whole_word_mask: None,
             next_sentence: None,
+            answers: (kind == TaskKind::QuestionAnswering).then(AnswerConfig::default),
         }
     }
 }

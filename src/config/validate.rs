@@ -3,7 +3,7 @@
 use super::choice::{IntervalStrategy, LrSchedulerType};
 use super::problems::Problems;
 use super::raw::{Raw, RawData, RawTask, RawTrain};
-use super::{CommConfig, Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, parallel};
+use super::{CommConfig, Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, answers, parallel};
 
 /// The configuration with its defaults. It is good only if `problems` is empty afterwards: a stand-in takes the place
 /// of each setting that is missing or wrong.
@@ -49,6 +49,7 @@ fn required<T: Default>(key: &str, value: Option<T>, problems: &mut Problems) ->
 
 fn task(raw: RawTask, problems: &mut Problems) -> TaskConfig {
     let kind = required("task.kind", raw.kind, problems);
+    let answers = answers::settings(&raw, kind, problems);
     TaskConfig {
         kind,
         labels: raw.labels,
@@ -58,6 +59,7 @@ fn task(raw: RawTask, problems: &mut Problems) -> TaskConfig {
         mlm_probability: raw.mlm_probability,
         whole_word_mask: raw.whole_word_mask,
         next_sentence: raw.next_sentence,
+        answers,
     }
 }
 

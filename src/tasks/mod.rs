@@ -4,6 +4,7 @@
 //! of each target; the training step divides their sum by the count over all ranks, so that the loss of a global batch
 //! does not depend on how it was split.
 
+pub mod answers;
 pub mod causal_texts;
 pub mod chat;
 pub mod choices;
@@ -19,6 +20,7 @@ pub mod next_token;
 pub mod packing;
 pub mod parallel_texts;
 pub mod question_answering;
+pub mod questions;
 pub mod regression;
 pub mod results;
 pub mod sentence_pairs;

@@ -340,13 +340,13 @@ fn longest_first(a: usize, b: usize, limit: usize) -> (usize, usize) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use tokenizers::processors::template::TemplateProcessing;
     use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
 
     /// A BERT folder whose vocabulary is the special tokens and the letters.
-    fn folder() -> tempfile::TempDir {
+    pub fn folder() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let letters = ('a'..='z').map(|c| format!("{c}\n##{c}"));
         let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).into_iter().chain(letters);

@@ -5,6 +5,7 @@ use crate::data::{Encode, Facts};
 use crate::error::{Error, Result};
 use crate::models::Role;
 use crate::tasks::Head;
+use crate::tasks::answers;
 use crate::tasks::causal_texts::CausalTexts;
 use crate::tasks::chat::Chat;
 use crate::tasks::choices::Choices;
@@ -86,6 +87,7 @@ impl Reading<'_> {
             TaskKind::Chat if *purpose != Purpose::Predict => {
                 Ok(Box::new(Chat { source: self.conversations(path), max_length: *max_length }))
             }
+            TaskKind::QuestionAnswering => Ok(Box::new(self.questions(path)?)),
             kind => Err(Error::input(format!("task.kind: {kind} is not supported by this version"))),
         }
     }
@@ -105,9 +107,13 @@ impl Reading<'_> {
 }
 
 /// The longest sequence that a task takes unless told, where it does not take what the model does: a language model's
-/// blocks, which would be as long as any model allows, are as long as in Hugging Face's examples.
+/// blocks and the windows of question answering are as long as in Hugging Face's examples (run_clm.py, run_qa.py).
 pub fn usual_length(kind: TaskKind) -> Option<usize> {
-    matches!(kind, TaskKind::CausalLm | TaskKind::MaskedLm).then_some(1024)
+    match kind {
+        TaskKind::CausalLm | TaskKind::MaskedLm => Some(1024),
+        TaskKind::QuestionAnswering => Some(384),
+        _ => None,
+    }
 }
 
 /// The role of a backbone that is fine-tuned for a task.
@@ -144,7 +150,10 @@ pub fn head(task: &TaskConfig, facts: &Facts, path: &Path) -> Result<Head> {
         TaskKind::MultiLabel => at_least(1, Head::Flags),
         TaskKind::TokenClassification => at_least(2, Head::Tags),
         TaskKind::Regression => Ok(Head::Number),
-        TaskKind::QuestionAnswering => Ok(Head::Span),
+        TaskKind::QuestionAnswering => {
+            let wanted = task.answers.as_ref().and_then(|answers| answers.version_2_with_negative);
+            Ok(Head::Span { unanswerable: wanted.unwrap_or(answers::has_unanswerable(&facts.references)) })
+        }
         TaskKind::MultipleChoice => Ok(Head::Choice),
         TaskKind::MaskedLm if role(task) == Role::PreTraining => Ok(Head::PreTraining),
         TaskKind::MaskedLm => Ok(Head::MaskedLm),
@@ -160,7 +169,7 @@ pub fn kind(head: &Head) -> TaskKind {
         Head::Flags(_) => TaskKind::MultiLabel,
         Head::Number => TaskKind::Regression,
         Head::Tags(_) => TaskKind::TokenClassification,
-        Head::Span => TaskKind::QuestionAnswering,
+        Head::Span { .. } => TaskKind::QuestionAnswering,
         Head::Choice => TaskKind::MultipleChoice,
         Head::MaskedLm | Head::PreTraining => TaskKind::MaskedLm,
         Head::CausalLm => TaskKind::CausalLm,
