@@ -133,9 +133,14 @@ impl Tokenizer {
         self.join(first, Some(second), kept).map(|(encoded, _)| Some(encoded))
     }
 
+    /// The special tokens of one text or of a pair.
+    pub(super) fn special_count(&self, pair: bool) -> usize {
+        self.processor.as_ref().map_or(0, |p| p.added_tokens(pair))
+    }
+
     /// The tokens of one text or of a pair that fit beside the special ones.
     pub(super) fn room(&self, pair: bool, max_length: usize) -> Result<usize> {
-        let special = self.processor.as_ref().map_or(0, |p| p.added_tokens(pair));
+        let special = self.special_count(pair);
         if max_length <= special {
             let why = format!("max_length {max_length} leaves no room for text beside {special} special tokens");
             return Err(Error::input(format!("{why}; raise max_length")));
@@ -228,7 +233,7 @@ impl Tokenizer {
         })
     }
 
-    fn framed(
+    pub(super) fn framed(
         &self,
         first: tokenizers::Encoding,
         second: Option<tokenizers::Encoding>,

@@ -55,7 +55,7 @@ impl Tokenizer {
         max_length: usize,
         stride: usize,
     ) -> Vec<Result<Vec<Window>, String>> {
-        let special = self.inner.get_post_processor().map_or(0, |p| p.added_tokens(true));
+        let special = self.special_count(true);
         let windows = |&(question, context): &(&str, &Context)| {
             let question = self.inner.encode_fast(question, false).map_err(failed)?;
             let room = max_length.saturating_sub(special + question.len());
@@ -83,7 +83,7 @@ impl Tokenizer {
     fn window(&self, question: &Encoding, mut part: Encoding, first: usize) -> Result<Window, String> {
         let tokens = part.len();
         part.set_type_ids(vec![1; tokens]);
-        let whole = self.inner.post_process(question.clone(), Some(part), true).map_err(failed)?;
+        let whole = self.framed(question.clone(), Some(part))?;
         let start = whole.get_sequence_ids().iter().position(|text| *text == Some(1)).unwrap_or(whole.len());
         Ok(Window {
             ids: whole.get_ids().to_vec(),
