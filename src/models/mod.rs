@@ -5,6 +5,9 @@
 //! all families are not here: see [`crate::tasks`].
 
 pub mod bert;
+pub mod check;
+pub mod decoder;
+pub mod gpt2;
 pub mod hf_names;
 pub mod registry;
 pub mod role;

@@ -1,7 +1,7 @@
 //! From a Hugging Face folder to its family, and which roles a family has.
 
 use crate::error::{Context, Error, Result};
-use crate::models::{Backbone, Role, bert};
+use crate::models::{Backbone, Role, bert, gpt2};
 use crate::nn::ParamBuilder;
 use serde_json::Value;
 use std::path::Path;
@@ -35,7 +35,7 @@ pub struct Family {
 }
 
 /// All families.
-pub const FAMILIES: &[Family] = &[bert::FAMILY];
+pub const FAMILIES: &[Family] = &[bert::FAMILY, gpt2::FAMILY];
 
 /// Why an encoder that sees both sides of every token has no such head.
 pub fn no_generation(role: Role) -> Option<&'static str> {

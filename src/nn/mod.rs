@@ -9,13 +9,17 @@ pub mod blocks;
 pub mod cache;
 pub mod ctx;
 pub mod embedding;
+pub mod feed_forward;
 pub mod layout;
 pub mod linear;
 pub mod lm_head;
 pub mod norm;
 pub mod params;
+pub mod pre_norm;
 pub mod precision;
 pub mod rng;
+pub mod rotary;
+pub mod self_attention;
 
 pub use ctx::{Ctx, Pass, RowGradient};
 pub use layout::Layout;
