@@ -5,7 +5,7 @@ use super::{Prompt, Settings, Text};
 use crate::data::batch::{Batch, Decoder, Labels};
 use crate::data::ragged::{Cross, Sequences};
 use crate::error::{Error, Result};
-use crate::models::{Backbone, Border, Role};
+use crate::models::{Backbone, Border};
 use crate::nn::cache::Cache;
 use crate::nn::{Ctx, Params};
 use std::ops::Range;

@@ -2,7 +2,7 @@
 //! them, in their order. Scores are f32 `[n, vocab]`.
 
 use super::settings::Sampling;
-use tch::{IndexOp, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 const NEVER: f64 = f64::NEG_INFINITY;
 
@@ -39,14 +39,14 @@ pub fn warp(scores: &Tensor, sampling: &Sampling) -> Tensor {
         scores = scores / temperature;
     }
     if top_k > 0 {
-        let kth = scores.topk((top_k as i64).min(vocab), -1, true, true).0.i((.., -1..));
+        let kth = last(&scores.topk((top_k as i64).min(vocab), -1, true, true).0);
         scores = scores.masked_fill(&scores.lt_tensor(&kth), NEVER);
     }
     if top_p < 1.0 {
         let (sorted, order) = scores.sort(-1, false);
         let unlikely = sorted.softmax(-1, Kind::Float).cumsum(-1, Kind::Float).le(1.0 - top_p);
         // The likeliest stays.
-        _ = unlikely.i((.., -1..)).fill_(0);
+        _ = last(&unlikely).fill_(0);
         scores = scores.masked_fill(&unlikely.scatter(1, &order, &unlikely), NEVER);
     }
     scores
@@ -57,8 +57,13 @@ pub fn warp(scores: &Tensor, sampling: &Sampling) -> Tensor {
 pub fn draw(scores: &Tensor, uniforms: &[f64]) -> Tensor {
     let sums = scores.softmax(-1, Kind::Double).cumsum(-1, Kind::Double);
     let uniforms = Tensor::from_slice(uniforms).unsqueeze(1).to_device(scores.device());
-    let reached = uniforms * sums.i((.., -1..));
+    let reached = uniforms * last(&sums);
     sums.le_tensor(&reached).sum_dim_intlist(-1, false, Kind::Int64)
+}
+
+/// The last column, `[n, 1]`.
+fn last(x: &Tensor) -> Tensor {
+    x.slice(1, -1, None, 1)
 }
 
 #[cfg(test)]
