@@ -65,6 +65,31 @@ pub fn load(
     Ok(report)
 }
 
+/// A tensor of the folder's weight files by its name there; `None` where they lack it or there are none.
+///
+/// # Errors
+/// Exit 2: a damaged file.
+pub fn stored(folder: &Path, name: &str) -> Result<Option<Tensor>> {
+    for path in files(folder)? {
+        let file = TensorFile::open(&path)?;
+        if file.contains(name) {
+            return file.read(name).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The weight files of a folder; none where it has none.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let single = folder.join("model.safetensors");
+    let index = folder.join("model.safetensors.index.json");
+    match (single.exists(), index.exists()) {
+        (true, _) => Ok(vec![single]),
+        (false, true) => indexed(folder, &index),
+        (false, false) => Ok(Vec::new()),
+    }
+}
+
 /// Draws all weights from (seed, name), unit by unit, as [`load`] does.
 ///
 /// # Errors
@@ -111,19 +136,14 @@ pub fn part_shape(whole: &[i64], parts: usize) -> Vec<i64> {
 
 impl Weights {
     fn open(folder: &Path, names: &HfNames) -> Result<Self> {
-        let single = folder.join("model.safetensors");
-        let index = folder.join("model.safetensors.index.json");
-        let paths = if single.exists() {
-            vec![single]
-        } else if index.exists() {
-            indexed(folder, &index)?
-        } else {
+        let paths = files(folder)?;
+        if paths.is_empty() {
             return Err(Error::input(format!(
                 "{}: neither model.safetensors nor model.safetensors.index.json; \
                  a folder with pytorch_model.bin is converted by save_pretrained(..., safe_serialization=True)",
                 folder.display()
             )));
-        };
+        }
         let mut files = Vec::new();
         let mut places = BTreeMap::new();
         for path in paths {

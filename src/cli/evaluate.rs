@@ -1,8 +1,8 @@
 //! `trainer evaluate`
 
-use super::{EvaluateArgs, ReadingArgs, backend, connect};
+use super::{EvaluateArgs, ReadingArgs, TargetArgs, backend, connect};
 use crate::comm::Collective;
-use crate::config::{DataConfig, OnBadRecord, TaskConfig, TaskKind};
+use crate::config::{self, DataConfig, OnBadRecord, TaskConfig, TaskKind};
 use crate::data::{Prepared, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::registry::{self, DropoutOverrides};
@@ -32,8 +32,13 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         own if own == kind || (own, kind) == (TaskKind::CausalLm, TaskKind::Chat) => Ok(kind),
         own => Err(Error::input(format!("--task {kind}: {} was fine-tuned for {own}", args.model.display()))),
     };
-    let file =
-        DataFile { option: "--data", path: &args.data, purpose: Purpose::Evaluate, on_bad_record: args.on_bad_record };
+    let file = DataFile {
+        option: "--data",
+        path: &args.data,
+        purpose: Purpose::Evaluate,
+        targets: Some(&args.targets),
+        on_bad_record: args.on_bad_record,
+    };
     let (mut loaded, data) = open(&comm, &args.model, &file, &args.reading, wanted)?;
     let metrics = args.reading.evaluator(comm.as_ref(), &mut loaded).metrics(&data)?;
     if comm.is_main() {
@@ -55,6 +60,8 @@ pub(super) struct DataFile<'a> {
     pub option: &'static str,
     pub path: &'a Path,
     pub purpose: Purpose,
+    /// Where they are wanted.
+    pub targets: Option<&'a TargetArgs>,
     pub on_bad_record: OnBadRecord,
 }
 
@@ -78,11 +85,23 @@ impl ReadingArgs {
             text_column: self.text_column.clone(),
             text_pair_column: self.text_pair_column.clone(),
             label_column: self.label_column.clone(),
+            source_column: self.source_column.clone(),
+            target_column: file.targets.map_or(default.target_column, |targets| targets.target_column.clone()),
+            eval_target: file.targets.and_then(|targets| targets.eval_target.clone()),
             columns: self.columns.clone(),
             header: self.header,
             on_bad_record: file.on_bad_record,
             format: self.format,
             ..default
+        }
+    }
+
+    /// The same as the `[task]` of a configuration.
+    fn task_config(&self, file: &DataFile, kind: TaskKind) -> TaskConfig {
+        TaskConfig {
+            source_prefix: self.source_prefix.clone(),
+            max_target_length: file.targets.and_then(|targets| targets.max_target_length),
+            ..TaskConfig::new(kind)
         }
     }
 }
@@ -95,19 +114,22 @@ pub(super) fn open(
     reading: &ReadingArgs,
     wanted: impl Fn(&Head) -> Result<TaskKind>,
 ) -> Result<(Loaded, Prepared)> {
-    let declare = || -> Result<(Declared, Head, usize)> {
+    let declare = || -> Result<(Declared, Head, TaskConfig, DataConfig, usize)> {
         let json = registry::read_config(folder)?;
         let head = Head::of_config(folder, &json)?;
         let declared = Declared::read(folder, json, DropoutOverrides::default(), head.role())?;
+        let (task, data) = (reading.task_config(file, wanted(&head)?), reading.data_config(file));
+        if let Some((key, why)) = config::misplaced(&task, &data).first() {
+            let option = key.rsplit('.').next().unwrap_or_default().replace('_', "-");
+            return Err(Error::input(format!("--{option}: {why}")));
+        }
         let max_length = declared.max_length(reading.max_length).map_err(bare)?;
-        Ok((declared, head, max_length))
+        Ok((declared, head, task, data, max_length))
     };
-    let (declared, head, max_length) = comm.agree(declare(), "reading the model's configuration")?;
+    let (declared, head, task, data_config, max_length) = comm.agree(declare(), "reading the model's configuration")?;
     let data = one_per_host_first(comm.as_ref(), "preparing the data", || {
-        let task = TaskConfig::new(wanted(&head)?);
         let labels = head.labels().map(<[String]>::to_vec);
-        let data = reading.data_config(file);
-        let reading = Reading { task: &task, data: &data, max_length, purpose: file.purpose, labels };
+        let reading = Reading { task: &task, data: &data_config, folder, max_length, purpose: file.purpose, labels };
         let data = prepare(reading.encoder(file.path, file.option)?.as_ref(), folder, None)?;
         declared.check_vocabulary(&data)?;
         Ok(data)

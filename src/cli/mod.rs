@@ -69,6 +69,8 @@ pub struct EvaluateArgs {
     /// The labelled file.
     #[arg(long)]
     data: PathBuf,
+    #[command(flatten)]
+    targets: TargetArgs,
     /// One JSON line instead of a table.
     #[arg(long)]
     json: bool,
@@ -77,6 +79,20 @@ pub struct EvaluateArgs {
     on_bad_record: config::OnBadRecord,
     #[command(flatten)]
     reading: ReadingArgs,
+}
+
+/// The targets of parallel text.
+#[derive(Debug, Args)]
+struct TargetArgs {
+    /// The file whose lines are the targets of the data's lines, for seq2seq with plain text.
+    #[arg(long)]
+    eval_target: Option<PathBuf>,
+    /// The column of the target, for seq2seq.
+    #[arg(long, default_value = "target")]
+    target_column: String,
+    /// Tokens that a target is cut to, for seq2seq; otherwise 128.
+    #[arg(long)]
+    max_target_length: Option<usize>,
 }
 
 /// `trainer predict`
@@ -110,6 +126,12 @@ pub struct ReadingArgs {
     /// The column of the label.
     #[arg(long, default_value = "label")]
     label_column: String,
+    /// The column of the source, for seq2seq.
+    #[arg(long, default_value = "source")]
+    source_column: String,
+    /// What stands before every source, for seq2seq; otherwise nothing.
+    #[arg(long)]
+    source_prefix: Option<String>,
     /// The names of the columns of a CSV or TSV file without a header, with commas between.
     #[arg(long, value_delimiter = ',')]
     columns: Option<Vec<String>>,

@@ -22,8 +22,13 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     let output = comm.is_main().then(|| Output::create(&args.output, &args.input)).transpose();
     let output = comm.agree(output.context(format!("--output {}", args.output.display())), "opening the output")?;
     // Every record has its line of output, so none is left out.
-    let file =
-        DataFile { option: "--input", path: &args.input, purpose: Purpose::Predict, on_bad_record: OnBadRecord::Error };
+    let file = DataFile {
+        option: "--input",
+        path: &args.input,
+        purpose: Purpose::Predict,
+        targets: None,
+        on_bad_record: OnBadRecord::Error,
+    };
     let (mut loaded, data) = open(&comm, &args.model, &file, &args.reading, |head| Ok(reading::kind(head)))?;
     let outputs = args.reading.evaluator(comm.as_ref(), &mut loaded).outputs(&data.dataset)?;
     let lines = loaded.model.task.predictions(&outputs.results(&data), args.scores).into_iter().map(Value::Object);

@@ -7,6 +7,7 @@
 mod choice;
 mod foreign;
 mod mixed;
+mod pairs;
 mod parallel;
 mod problems;
 mod raw;
@@ -25,6 +26,7 @@ pub use choice::{
     Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
 };
 pub use mixed::{Bytes, Recompute, ZeroStage};
+pub use pairs::misplaced;
 pub use sections::{CommConfig, DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
 
 use crate::error::{Context, Result};

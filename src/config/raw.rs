@@ -56,14 +56,20 @@ sections! {
     task: RawTask = "task" {
         kind: TaskKind,
         labels: Vec<String>,
+        source_prefix: String,
+        max_target_length: AtLeast<2, usize>,
     }
     data: RawData = "data" {
         train: PathBuf,
+        train_target: PathBuf,
         eval: PathBuf,
+        eval_target: PathBuf,
         max_length: AtLeast<3, usize>,
         text_column: String,
         text_pair_column: String,
         label_column: String,
+        source_column: String,
+        target_column: String,
         columns: Vec<String>,
         header: bool,
         on_bad_record: OnBadRecord,

@@ -33,12 +33,16 @@ pub struct TaskConfig {
     pub kind: TaskKind,
     /// All labels, in the order of their numbers; otherwise they are found in the training data.
     pub labels: Option<Vec<String>>,
+    /// What stands before every source; otherwise nothing.
+    pub source_prefix: Option<String>,
+    /// Tokens a target is cut to, special ones included; at least 2. Otherwise 128.
+    pub max_target_length: Option<usize>,
 }
 
 impl TaskConfig {
     /// A task with all settings at their defaults.
     pub fn new(kind: TaskKind) -> Self {
-        TaskConfig { kind, labels: None }
+        TaskConfig { kind, labels: None, source_prefix: None, max_target_length: None }
     }
 }
 
@@ -47,8 +51,12 @@ impl TaskConfig {
 pub struct DataConfig {
     /// The training file.
     pub train: PathBuf,
+    /// The targets of the training file's lines.
+    pub train_target: Option<PathBuf>,
     /// The evaluation file.
     pub eval: Option<PathBuf>,
+    /// The targets of the evaluation file's lines.
+    pub eval_target: Option<PathBuf>,
     /// Tokens a sequence is cut to, special ones included; at least 3. Otherwise what the model allows.
     pub max_length: Option<usize>,
     /// The column of the (first) text.
@@ -57,6 +65,10 @@ pub struct DataConfig {
     pub text_pair_column: Option<String>,
     /// The column of the label or number.
     pub label_column: String,
+    /// The column of the source.
+    pub source_column: String,
+    /// The column of the target.
+    pub target_column: String,
     /// The names of the columns of a CSV or TSV file that has no header.
     pub columns: Option<Vec<String>>,
     /// Whether a CSV or TSV file's first row holds the column names; otherwise found out by looking.
@@ -74,11 +86,15 @@ impl DataConfig {
     pub fn new(train: PathBuf) -> Self {
         DataConfig {
             train,
+            train_target: None,
             eval: None,
+            eval_target: None,
             max_length: None,
             text_column: "text".into(),
             text_pair_column: None,
             label_column: "label".into(),
+            source_column: "source".into(),
+            target_column: "target".into(),
             columns: None,
             header: None,
             on_bad_record: OnBadRecord::default(),

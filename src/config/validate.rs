@@ -3,7 +3,7 @@
 use super::choice::{IntervalStrategy, LrSchedulerType};
 use super::problems::Problems;
 use super::raw::{Raw, RawData, RawTask, RawTrain};
-use super::{CommConfig, Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, parallel};
+use super::{CommConfig, Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, pairs, parallel};
 
 /// The configuration with its defaults. It is good only if `problems` is empty afterwards: a stand-in takes the place
 /// of each setting that is missing or wrong.
@@ -33,6 +33,7 @@ pub fn validate(raw: Raw, problems: &mut Problems) -> Config {
     freeze(&config.model, problems);
     warmup(&config.train, problems);
     labels(&config.task, problems);
+    misplaced(&config, problems);
     columns(&config.data, problems);
     evaluation(&config, problems);
     parallel::check(&config.parallel, problems);
@@ -48,17 +49,26 @@ fn required<T: Default>(key: &str, value: Option<T>, problems: &mut Problems) ->
 
 fn task(raw: RawTask, problems: &mut Problems) -> TaskConfig {
     let kind = required("task.kind", raw.kind, problems);
-    TaskConfig { labels: raw.labels, ..TaskConfig::new(kind) }
+    TaskConfig {
+        kind,
+        labels: raw.labels,
+        source_prefix: raw.source_prefix,
+        max_target_length: raw.max_target_length.map(|n| n.0),
+    }
 }
 
 fn data(raw: RawData, problems: &mut Problems) -> DataConfig {
     let default = DataConfig::new(required("data.train", raw.train, problems));
     DataConfig {
+        train_target: raw.train_target,
         eval: raw.eval,
+        eval_target: raw.eval_target,
         max_length: raw.max_length.map(|n| n.0),
         text_column: raw.text_column.unwrap_or(default.text_column),
         text_pair_column: raw.text_pair_column,
         label_column: raw.label_column.unwrap_or(default.label_column),
+        source_column: raw.source_column.unwrap_or(default.source_column),
+        target_column: raw.target_column.unwrap_or(default.target_column),
         columns: raw.columns,
         header: raw.header,
         on_bad_record: raw.on_bad_record.unwrap_or_default(),
@@ -164,6 +174,19 @@ fn labels(task: &TaskConfig, problems: &mut Problems) {
         problems.with(KEY, "a label is an empty string");
     } else if let Some(twice) = duplicate(labels) {
         problems.with(KEY, format!("the label {twice:?} is there twice"));
+    }
+}
+
+/// Settings that mean something to other tasks or files alone.
+fn misplaced(config: &Config, problems: &mut Problems) {
+    if problems.none_with(&["task.kind"]) {
+        for (key, why) in pairs::misplaced(&config.task, &config.data) {
+            problems.with(key, why);
+        }
+    }
+    let data = &config.data;
+    if data.eval_target.is_some() && data.eval.is_none() && problems.none_with(&["data.eval"]) {
+        problems.with("data.eval_target", "the file of its sources is wanted too: set data.eval");
     }
 }
 

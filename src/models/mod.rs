@@ -11,6 +11,7 @@ pub mod gpt2;
 pub mod hf_names;
 pub mod registry;
 pub mod role;
+pub mod t5;
 
 use crate::data::batch::Batch;
 use crate::nn::Ctx;
@@ -68,7 +69,7 @@ pub trait Backbone: Send + Sync {
     /// The number of token ids it knows: every id must be below.
     fn vocab_size(&self) -> usize;
 
-    /// The number of segments (texts of a pair) it tells apart; with 1 they are all taken for the same.
+    /// The number of segments (texts of a pair) it tells apart; `usize::MAX` of a family that does not look at them.
     fn segments(&self) -> usize;
 
     /// Elements that a stage keeps from forward to backward in training, for `tokens` tokens in sequences of at most

@@ -1,10 +1,11 @@
 //! From a Hugging Face folder to its family, and which roles a family has.
 
 use crate::error::{Context, Error, Result};
-use crate::models::{Backbone, Role, bert, gpt2};
+use crate::models::{Backbone, Role, bert, gpt2, t5};
 use crate::nn::ParamBuilder;
 use serde_json::Value;
 use std::path::Path;
+use tch::Tensor;
 
 /// Dropout probabilities that replace those of `config.json`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Plan<'a> {
     pub json: Value,
     pub dropout: DropoutOverrides,
     pub role: Role,
+    /// Reads a tensor of the folder's weight files by its name there; `None` where they lack it or there are none.
+    pub stored: &'a dyn Fn(&str) -> Result<Option<Tensor>>,
     /// Where parameters are declared: stage 0 the embeddings, one stage a layer, then the head's.
     pub builder: &'a mut ParamBuilder,
 }
@@ -35,7 +38,7 @@ pub struct Family {
 }
 
 /// All families.
-pub const FAMILIES: &[Family] = &[bert::FAMILY, gpt2::FAMILY];
+pub const FAMILIES: &[Family] = &[bert::FAMILY, gpt2::FAMILY, t5::FAMILY];
 
 /// Why an encoder that sees both sides of every token has no such head.
 pub fn no_generation(role: Role) -> Option<&'static str> {

@@ -17,6 +17,7 @@ pub mod norm;
 pub mod params;
 pub mod pre_norm;
 pub mod precision;
+pub mod rms_norm;
 pub mod rng;
 pub mod rotary;
 pub mod self_attention;

@@ -136,6 +136,11 @@ impl ParamBuilder {
         spec.borrowers.push(stage);
     }
 
+    /// The builder's stage looks up rows of an earlier one's table: it stays one that only look-ups use.
+    pub fn borrow_rows(&mut self, id: ParamId) {
+        self.specs[id.0].borrowers.push(self.stage);
+    }
+
     fn add(&mut self, name: &str, shape: &[i64], init: Init, decay: bool, row_sparse: bool) -> ParamId {
         let mut path = self.path.clone();
         path.push(name.to_owned());

@@ -11,6 +11,7 @@ pub mod model;
 pub mod multi_label;
 pub mod multiple_choice;
 pub mod next_token;
+pub mod parallel_texts;
 pub mod question_answering;
 pub mod regression;
 pub mod results;

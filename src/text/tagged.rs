@@ -1,7 +1,7 @@
 //! Sentences of words with a tag each, from CoNLL and JSONL files.
 
 use super::records::{File, OnBad, RawLabel, Records};
-use super::{conll, jsonl};
+use super::{conll, gzip, jsonl};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -63,8 +63,7 @@ pub fn read(source: &TaggedSource) -> Result<Records<Tagged>> {
 /// # Errors
 /// Neither is there (exit 2).
 pub fn format_of(source: &TaggedSource) -> Result<TaggedFormat> {
-    let extension = source.path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-    match (source.format, extension.as_str()) {
+    match (source.format, gzip::extension(&source.path).as_str()) {
         (Some(format), _) => Ok(format),
         (None, "jsonl" | "ndjson" | "json") => Ok(TaggedFormat::Jsonl),
         (None, "conll" | "bio" | "iob" | "tsv" | "txt") => Ok(TaggedFormat::Conll),

@@ -71,7 +71,9 @@ impl Declared {
     /// Exit 2, as [`registry::backbone`].
     pub fn read(folder: &Path, json: Value, dropout: DropoutOverrides, role: Role) -> Result<Self> {
         let mut builder = ParamBuilder::new();
-        let backbone = registry::backbone(folder, Plan { json, dropout, role, builder: &mut builder })?;
+        let stored = |name: &str| import::stored(folder, name);
+        let plan = Plan { json, dropout, role, stored: &stored, builder: &mut builder };
+        let backbone = registry::backbone(folder, plan)?;
         Ok(Declared { folder: folder.to_owned(), backbone, builder })
     }
 
@@ -96,8 +98,7 @@ impl Declared {
     pub fn check_vocabulary(&self, data: &Prepared) -> Result<()> {
         let (limit, segments) = (self.backbone.vocab_size(), self.backbone.segments());
         let facts = &data.facts;
-        // A model with one segment never looks at them.
-        if facts.segments > segments.max(2) || (segments > 1 && facts.segments > segments) {
+        if facts.segments > segments {
             return Err(Error::input(format!(
                 "{}: the data has {} segments (a pair has two), but config.json says type_vocab_size = {segments}",
                 self.folder.display(),

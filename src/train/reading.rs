@@ -5,9 +5,15 @@ use crate::data::{Encode, Facts};
 use crate::error::{Error, Result};
 use crate::models::Role;
 use crate::tasks::Head;
+use crate::tasks::parallel_texts::{ParallelTexts, decoder_start};
 use crate::tasks::texts::{Target, Texts};
+use crate::text::gzip;
+use crate::text::pairs::{PairLayout, PairSource};
 use crate::text::records::{Fields, Format, OnBad, Source};
 use std::path::Path;
+
+/// Tokens that a target is cut to unless told: what Hugging Face's examples have.
+const MAX_TARGET_LENGTH: usize = 128;
 
 /// What a data file is read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +29,8 @@ pub enum Purpose {
 pub struct Reading<'a> {
     pub task: &'a TaskConfig,
     pub data: &'a DataConfig,
+    /// The model's.
+    pub folder: &'a Path,
     pub max_length: usize,
     pub purpose: Purpose,
     /// The labels in the order of their ids, where they are known; otherwise they are found in the data.
@@ -46,6 +54,7 @@ impl Reading<'_> {
         match self.task.kind {
             TaskKind::SequenceClassification => texts(Target::Class { labels: labels.clone() }),
             TaskKind::Regression => texts(Target::Value),
+            TaskKind::Seq2seq => Ok(Box::new(self.parallel_texts(path, key)?)),
             kind => Err(Error::input(format!("task.kind: {kind} is not supported by this version"))),
         }
     }
@@ -67,11 +76,55 @@ impl Reading<'_> {
                 text_pair: data.text_pair_column.clone(),
                 label: Some(data.label_column.clone()),
             },
-            on_bad_record: match data.on_bad_record {
-                config::OnBadRecord::Error => OnBad::Error,
-                config::OnBadRecord::Skip => OnBad::Skip,
-            },
+            on_bad_record: self.on_bad(),
         }
+    }
+
+    fn on_bad(&self) -> OnBad {
+        match self.data.on_bad_record {
+            config::OnBadRecord::Error => OnBad::Error,
+            config::OnBadRecord::Skip => OnBad::Skip,
+        }
+    }
+
+    /// Pairs of texts: JSONL by its setting or its name, else plain text with the targets in a file of their own.
+    ///
+    /// # Errors
+    /// Exit 2: no file of targets where one is wanted, or one where none is; no start token.
+    fn parallel_texts(&self, path: &Path, key: &str) -> Result<ParallelTexts> {
+        let Reading { task, data, purpose, .. } = self;
+        let (targets, target_key) = match purpose {
+            Purpose::Train => (data.train_target.as_deref(), "data.train_target"),
+            Purpose::Evaluate if key.starts_with("--") => (data.eval_target.as_deref(), "--eval-target"),
+            Purpose::Evaluate => (data.eval_target.as_deref(), "data.eval_target"),
+            Purpose::Predict => (None, ""),
+        };
+        let refuse = |why: &str| Err(Error::input(format!("{target_key}: {why}: {}", path.display())));
+        let is_jsonl = data.format.is_some() || ["jsonl", "ndjson", "json"].contains(&gzip::extension(path).as_str());
+        let layout = match (is_jsonl, targets) {
+            (true, Some(_)) => return refuse("a JSONL file has its targets itself"),
+            (true, None) => PairLayout::Jsonl {
+                source: data.source_column.clone(),
+                target: (*purpose != Purpose::Predict).then(|| data.target_column.clone()),
+            },
+            (false, None) if *purpose != Purpose::Predict => {
+                return refuse("missing: name the file whose lines are the targets of the lines of this one");
+            }
+            (false, targets) => {
+                if let Some(missing) = targets.filter(|targets| !targets.exists()) {
+                    return Err(Error::input(format!("{target_key}: no such file: {}", missing.display())));
+                }
+                PairLayout::Lines { targets: targets.map(Path::to_owned) }
+            }
+        };
+        Ok(ParallelTexts {
+            source: PairSource { path: path.to_owned(), layout, on_bad_record: self.on_bad() },
+            prefix: task.source_prefix.clone().unwrap_or_default(),
+            max_length: self.max_length,
+            max_target_length: task.max_target_length.unwrap_or(MAX_TARGET_LENGTH),
+            start: decoder_start(self.folder)?,
+            references: *purpose == Purpose::Evaluate,
+        })
     }
 }
 

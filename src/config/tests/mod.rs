@@ -53,7 +53,7 @@ fn constant_has_no_warm_up() {
 fn every_problem_is_told_at_once_in_the_order_of_the_file() {
     let text = "output_dir = 3\nlearning_rate = 1e-5\n[train]\nlearning_rat = 1\nmax_steps = -1\nadam_beta1 = 1.0\n\
                 warmup_ratio = nan\n[trian]\n[data]\ntrain = 't'\ntext_column = ['a']\nzzz = 1\n[task]\n\
-                kind = 'multi-label'\n";
+                kind = 'causal-llm'\n";
     let expected = "\
 12 problems in the configuration:
   run.toml:1: output_dir: found the whole number 3, expected a path in quotes
@@ -65,7 +65,8 @@ fn every_problem_is_told_at_once_in_the_order_of_the_file() {
   run.toml:8: trian: unknown section, did you mean [train]?
   run.toml:11: data.text_column: found a list, expected a string that is not empty
   run.toml:12: data.zzz: unknown key, and no key has a similar name: docs/configuration.md lists all
-  run.toml:14: task.kind: this version does not train \"multi-label\", only \"sequence-classification\" or \"regression\"
+  run.toml:14: task.kind: found \"causal-llm\", expected \"sequence-classification\", \"multi-label\", \"regression\", \
+\"token-classification\", \"question-answering\", \"multiple-choice\", \"masked-lm\", \"causal-lm\", \"chat\" or \"seq2seq\" (did you mean \"causal-lm\"?)
   command line: train.logging_steps: found 0, expected a whole number from 1 up
   run.toml: model.path: is required, and is missing";
     assert_eq!(message(Config::parse(text, "run.toml", &words(&["logging_steps=0"]))), expected);
@@ -218,7 +219,7 @@ fn labels_and_columns() {
     refused(&["labels=[]"], "found an empty list");
     refused(&["labels=['a','b','a']"], "the label \"a\" is there twice");
     refused(&["labels=['a','']"], "a label is an empty string");
-    refused(&["kind=regression", "labels=['a']"], "a regression has no labels");
+    refused(&["kind=regression", "labels=['a']"], "regression has no labels");
     refused(&["columns=['label','x']"], "lacks \"text\", which is data.text_column");
     refused(&["columns=['label','text','x','x']"], "the column \"x\" is there twice");
     refused(&["columns=['label','text']", "header=true"], "without a header");

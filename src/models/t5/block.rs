@@ -1,0 +1,112 @@
+//! A layer of the encoder or the decoder: parts with the norm before and the sum after.
+
+use crate::data::ragged::Bucket;
+use crate::models::t5::Config;
+use crate::nn::attention::{AttentionConfig, Bias, Reach, attention};
+use crate::nn::blocks::Activation;
+use crate::nn::linear::Linear;
+use crate::nn::rms_norm::RmsNorm;
+use crate::nn::{Ctx, ParamBuilder};
+use tch::{Kind, Tensor};
+
+/// The largest number that a layer hands on in fp16: with sums beyond its range transformers goes on with this one.
+const LARGEST_HALF: f64 = 65504.0 - 1000.0;
+
+/// `x + dropout(attention(norm(x)))`, to the tokens themselves or to the encoder's. Scores are not scaled.
+#[derive(Debug)]
+pub struct Attention {
+    config: AttentionConfig,
+    dropout: f64,
+    norm: RmsNorm,
+    query: Linear,
+    key_value: Linear,
+    out: Linear,
+}
+
+impl Attention {
+    /// Declares `name.norm`, `name.query`, `name.key_value` and `name.out`.
+    pub fn new(b: &mut ParamBuilder, name: &str, config: &Config, reach: Reach) -> Self {
+        let &Config { d_model, d_kv, num_heads, initializer_factor: factor, .. } = config;
+        let inner = num_heads * d_kv;
+        let std = |size: i64| factor * (size as f64).powf(-0.5);
+        b.scope(name, |b| Attention {
+            config: AttentionConfig {
+                heads: num_heads,
+                kv_heads: num_heads,
+                head_dim: d_kv,
+                scale: 1.0,
+                dropout: config.attention_dropout,
+                reach,
+            },
+            dropout: config.dropout_rate,
+            norm: RmsNorm::new(b, "norm", d_model, config.layer_norm_epsilon),
+            query: Linear::without_bias(b, "query", d_model, inner, std(d_model * d_kv)),
+            key_value: Linear::without_bias(b, "key_value", d_model, 2 * inner, std(d_model)),
+            out: Linear::without_bias(b, "out", inner, d_model, std(inner)),
+        })
+    }
+
+    /// `x` `[T, d_model]` to the same shape; `memory` is what the encoder hands over, `[its tokens, d_model]`.
+    pub fn forward(
+        &self,
+        ctx: &mut Ctx,
+        x: &Tensor,
+        memory: Option<&Tensor>,
+        buckets: &[Bucket],
+        bias: Option<Bias>,
+    ) -> Tensor {
+        let normed = self.norm.forward(ctx, x);
+        let query = self.query.forward(ctx, &normed);
+        let key_value = self.key_value.forward(ctx, memory.unwrap_or(&normed)).chunk(2, 1);
+        let attended = attention(ctx, &self.config, [&query, &key_value[0], &key_value[1]], buckets, bias);
+        let out = self.out.forward(ctx, &attended);
+        bounded(x + ctx.dropout(out, self.dropout))
+    }
+}
+
+/// `x + dropout(down(dropout(activation(up(norm(x))))))`; gated, the activation is multiplied by a second projection.
+#[derive(Debug)]
+pub struct FeedForward {
+    activation: Activation,
+    gated: bool,
+    dropout: f64,
+    norm: RmsNorm,
+    up: Linear,
+    down: Linear,
+}
+
+impl FeedForward {
+    /// Declares `mlp.norm`, `mlp.up` and `mlp.down`.
+    pub fn new(b: &mut ParamBuilder, config: &Config) -> Self {
+        let &Config { d_model, d_ff, activation, gated, initializer_factor: factor, .. } = config;
+        let std = |size: i64| factor * (size as f64).powf(-0.5);
+        let projections = 1 + i64::from(gated);
+        b.scope("mlp", |b| FeedForward {
+            activation,
+            gated,
+            dropout: config.dropout_rate,
+            norm: RmsNorm::new(b, "norm", d_model, config.layer_norm_epsilon),
+            up: Linear::without_bias(b, "up", d_model, projections * d_ff, std(d_model)),
+            down: Linear::without_bias(b, "down", d_ff, d_model, std(d_ff)),
+        })
+    }
+
+    /// `[T, d_model]` to the same shape.
+    pub fn forward(&self, ctx: &mut Ctx, x: &Tensor) -> Tensor {
+        let up = self.up.forward(ctx, &self.norm.forward(ctx, x));
+        let inner = if self.gated {
+            let halves = up.chunk(2, 1);
+            self.activation.forward(&halves[0]) * &halves[1]
+        } else {
+            self.activation.forward(&up)
+        };
+        let inner = ctx.dropout(inner, self.dropout);
+        let out = self.down.forward(ctx, &inner);
+        bounded(x + ctx.dropout(out, self.dropout))
+    }
+}
+
+/// fp16 keeps to its range.
+fn bounded(x: Tensor) -> Tensor {
+    if x.kind() == Kind::Half { x.clamp(-LARGEST_HALF, LARGEST_HALF) } else { x }
+}
