@@ -7,7 +7,9 @@ mod common;
 
 use common::reference::{Reference, folder, gradients, infer_all, max_difference};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use tch::{Device, Kind, Tensor};
+use trainer::checkpoint::tensor_writer::Writer;
 use trainer::checkpoint::{export, import::Report};
 use trainer::models::Role;
 use trainer::models::registry::{self, DropoutOverrides, FAMILIES};
@@ -108,6 +110,30 @@ fn export_gives_back_what_import_read() {
             .iter()
             .find(|(name, theirs)| exported.iter().any(|(ours, tensor)| ours == name && !tensor.equal(theirs)));
         changed.map_or(Ok(()), |(name, _)| Err(format!("{name} changed on its way")))
+    });
+}
+
+/// Writes every case's model as a checkpoint has it, below the folder that TRAINER_EXPORTS names, for
+/// `tests/reference/check_cases.py` to read with transformers.
+#[test]
+#[ignore = "writes files for a check by hand"]
+fn write_every_export() {
+    let out = PathBuf::from(std::env::var("TRAINER_EXPORTS").expect("TRAINER_EXPORTS names a folder"));
+    on_all(|case| {
+        let reference = Reference::open(case);
+        let kind = reference.weights()[0].1.kind();
+        let loaded = reference.load_with(&reference.head(), DropoutOverrides::default(), kind);
+        let Loaded { model, params, names, .. } = &loaded;
+        let folder = out.join(case.trim_start_matches("cases/"));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.json"), model.config_json(kind).to_string()).unwrap();
+        let mut file = Writer::create(&folder.join("model.safetensors"), export::entries(params, names)).unwrap();
+        for unit in 0..params.layout().units().len() {
+            for (name, tensor) in export::parts(params, names, unit, params.flat(unit)) {
+                file.write(&name, &tensor).unwrap();
+            }
+        }
+        file.finish().map_err(|e| e.to_string())
     });
 }
 

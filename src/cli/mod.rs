@@ -138,7 +138,22 @@ pub struct ReadingArgs {
     /// Whether the first row of a CSV or TSV file holds the names of the columns; otherwise found out by looking.
     #[arg(long, value_name = "true|false")]
     header: Option<bool>,
-    /// jsonl, csv or tsv; otherwise by the file's ending.
+    /// The column of the list of words, for token-classification.
+    #[arg(long, default_value = "words")]
+    words_column: String,
+    /// The column of the list of their tags.
+    #[arg(long, default_value = "tags")]
+    tags_column: String,
+    /// The column of the question, for multiple-choice.
+    #[arg(long, default_value = "question")]
+    question_column: String,
+    /// The column of what the question is about; otherwise `context` where there is one.
+    #[arg(long)]
+    context_column: Option<String>,
+    /// The column of the list of choices.
+    #[arg(long, default_value = "choices")]
+    choices_column: String,
+    /// jsonl, csv, tsv or conll; otherwise by the file's ending.
     #[arg(long)]
     format: Option<config::Format>,
     /// Tokens that a sequence is cut to; otherwise what the model takes.

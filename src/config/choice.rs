@@ -106,10 +106,11 @@ impl TaskKind {
     /// The metrics of an evaluation besides `loss`, in the order in which they are shown.
     pub fn metrics(self) -> &'static [&'static str] {
         match self {
-            TaskKind::SequenceClassification => &["accuracy", "f1", "matthews_correlation"],
-            TaskKind::MultiLabel => &[],
+            TaskKind::SequenceClassification => &["accuracy", "f1", "micro_f1", "matthews_correlation"],
+            TaskKind::MultiLabel => &["accuracy", "f1", "micro_f1"],
             TaskKind::Regression => &["pearson", "spearmanr", "mse"],
-            TaskKind::TokenClassification | TaskKind::MultipleChoice => &["accuracy"],
+            TaskKind::TokenClassification => &["precision", "recall", "f1", "accuracy"],
+            TaskKind::MultipleChoice => &["accuracy"],
             TaskKind::QuestionAnswering => &[],
             TaskKind::MaskedLm => &["perplexity", "masked_accuracy", "sentence_accuracy"],
             TaskKind::CausalLm | TaskKind::Chat | TaskKind::Seq2seq => &["perplexity"],
@@ -166,6 +167,8 @@ choice! {
         Csv = "csv",
         /// Tab separated.
         Tsv = "tsv",
+        /// A word and its tag a line, sentences between blank lines.
+        Conll = "conll",
     }
 }
 

@@ -69,6 +69,16 @@ pub struct DataConfig {
     pub source_column: String,
     /// The column of the target.
     pub target_column: String,
+    /// The column of the list of words.
+    pub words_column: String,
+    /// The column of the list of tags.
+    pub tags_column: String,
+    /// The column of the question.
+    pub question_column: String,
+    /// The column of what a question is about; otherwise `context` where there is one.
+    pub context_column: Option<String>,
+    /// The column of the list of choices.
+    pub choices_column: String,
     /// The names of the columns of a CSV or TSV file that has no header.
     pub columns: Option<Vec<String>>,
     /// Whether a CSV or TSV file's first row holds the column names; otherwise found out by looking.
@@ -95,6 +105,11 @@ impl DataConfig {
             label_column: "label".into(),
             source_column: "source".into(),
             target_column: "target".into(),
+            words_column: "words".into(),
+            tags_column: "tags".into(),
+            question_column: "question".into(),
+            context_column: None,
+            choices_column: "choices".into(),
             columns: None,
             header: None,
             on_bad_record: OnBadRecord::default(),

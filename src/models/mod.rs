@@ -1,17 +1,25 @@
 //! Backbones: what turns a ragged batch into hidden states, stage by stage.
 //!
 //! A family is a folder: `config` (its `config.json`), `model` (its stages), `hf_names` (its tensors in Hugging Face
-//! files). [`registry`] finds the family of a folder and says which [`Role`]s it can have. Heads that are the same for
-//! all families are not here: see [`crate::tasks`].
+//! files). [`encoder`] is what families share whose layers are BERT's, [`decoder`] what those share in which a token
+//! sees those before it alone. [`registry`] finds the family of a folder and says which [`Role`]s it can have. Heads that
+//! are the same for all families are not here: see [`crate::tasks`].
 
+pub mod albert;
 pub mod bert;
 pub mod check;
 pub mod decoder;
+pub mod distilbert;
+pub mod encoder;
 pub mod gpt2;
 pub mod hf_names;
+pub mod llama;
+pub mod ranges;
 pub mod registry;
+pub mod roberta;
 pub mod role;
 pub mod t5;
+pub mod xlnet;
 
 use crate::data::batch::Batch;
 use crate::nn::Ctx;

@@ -52,8 +52,10 @@ pub struct BlockConfig {
     pub intermediate: i64,
     pub attention: AttentionConfig,
     pub activation: Activation,
-    /// Dropout on the output of attention and of the feed-forward part.
-    pub dropout: f64,
+    /// Dropout on the output of attention.
+    pub attended_dropout: f64,
+    /// Dropout on the output of the feed-forward part.
+    pub mlp_dropout: f64,
     pub norm_eps: f64,
     /// Standard deviation of fresh matrices.
     pub std: f64,
@@ -100,11 +102,11 @@ impl PostNormBlock {
         let qkv = self.qkv.forward(ctx, x);
         let attended = self_attention(ctx, &self.config.attention, &qkv, sequences.buckets(), None);
         let attended = self.attention_out.forward(ctx, &attended);
-        let attended = ctx.dropout(attended, self.config.dropout);
+        let attended = ctx.dropout(attended, self.config.attended_dropout);
         let x = self.attention_norm.forward(ctx, &(attended + x));
         let inner = self.config.activation.forward(&self.up.forward(ctx, &x));
         let out = self.down.forward(ctx, &inner);
-        let out = ctx.dropout(out, self.config.dropout);
+        let out = ctx.dropout(out, self.config.mlp_dropout);
         self.norm.forward(ctx, &(out + &x))
     }
 }

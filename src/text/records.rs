@@ -55,11 +55,13 @@ pub struct Fields {
     pub text_pair: Option<String>,
     /// The label. `None`: not needed, as for prediction.
     pub label: Option<String>,
+    /// Whether that column has any number of labels: a list in JSONL, names with commas between in CSV and TSV.
+    pub many_labels: bool,
 }
 
 impl Default for Fields {
     fn default() -> Self {
-        Fields { text: "text".into(), text_pair: None, label: Some("label".into()) }
+        Fields { text: "text".into(), text_pair: None, label: Some("label".into()), many_labels: false }
     }
 }
 
@@ -98,8 +100,8 @@ pub struct Record {
     pub text: String,
     /// The second text.
     pub text_pair: Option<String>,
-    /// The label; always there when the source asks for one.
-    pub label: Option<RawLabel>,
+    /// The label; one when the source asks for one, and any number when it asks for many.
+    pub labels: Vec<RawLabel>,
 }
 
 /// A record, or the line and reason of a bad one.
@@ -208,14 +210,6 @@ pub fn hash_file(path: &Path) -> Result<[u8; 32]> {
 ///
 /// # Errors
 /// Bad records with [`OnBad::Error`]; no good record.
-pub fn settle_bad(source: &Source, good: usize, bad: &[(usize, String)]) -> Result<()> {
-    settle(&source.path, source.on_bad_record, source.fields.label.is_some(), good, bad)
-}
-
-/// The same for the records of any file.
-///
-/// # Errors
-/// As [`settle_bad`].
 pub fn settle(path: &Path, on_bad: OnBad, labelled: bool, good: usize, bad: &[(usize, String)]) -> Result<()> {
     // Without labels the records are there to be answered, one by one: none can be left out.
     let advice = match labelled {

@@ -7,14 +7,14 @@ use super::wordpiece;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::path::Path;
-use tokenizers::{PostProcessor, TruncationDirection};
+use tokenizers::{Encoding, PostProcessor, TruncationDirection};
 
 /// Inputs that a core takes at a time.
 const CHUNK: usize = 32;
 
 /// A tokenizer without padding and truncation of its own.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    pub(super) inner: tokenizers::Tokenizer,
 }
 
 /// One encoded input, special tokens included.
@@ -54,27 +54,63 @@ impl Tokenizer {
     /// # Errors
     /// `max_length` leaves no room for text beside the special tokens (exit 2).
     pub fn encode(&self, text: &str, pair: Option<&str>, max_length: usize) -> Result<Encoded> {
-        let failed = |e: tokenizers::Error| Error::other(format!("the tokenizer failed: {e}"));
-        let special = self.inner.get_post_processor().map_or(0, |p| p.added_tokens(pair.is_some()));
+        let room = self.room(pair.is_some(), max_length)?;
+        let first = self.tokens(text)?;
+        let second = pair.map(|pair| self.tokens(pair)).transpose()?;
+        let kept = longest_first(first.len(), second.as_ref().map_or(0, |s| s.len()), room);
+        self.join(first, second, kept).map(|(encoded, _)| encoded)
+    }
+
+    /// Encodes a pair of which the first text alone loses tokens where both are too long, as Hugging Face's
+    /// `only_first` has it. `None`: the second leaves it no token.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_only_first(&self, text: &str, pair: &str, max_length: usize) -> Result<Option<Encoded>> {
+        let room = self.room(true, max_length)?;
+        let (first, second) = (self.tokens(text)?, self.tokens(pair)?);
+        let kept = (first.len().min(room.saturating_sub(second.len())), second.len());
+        if kept.1 > room || (kept.0 == 0 && first.len() > 0) {
+            return Ok(None);
+        }
+        self.join(first, Some(second), kept).map(|(encoded, _)| Some(encoded))
+    }
+
+    /// The tokens of one text or of a pair that fit beside the special ones.
+    pub(super) fn room(&self, pair: bool, max_length: usize) -> Result<usize> {
+        let special = self.inner.get_post_processor().map_or(0, |p| p.added_tokens(pair));
         if max_length <= special {
             let why = format!("max_length {max_length} leaves no room for text beside {special} special tokens");
             return Err(Error::input(format!("{why}; raise max_length")));
         }
-        let mut first = self.inner.encode_fast(text, false).map_err(failed)?;
-        let mut second = pair.map(|pair| self.inner.encode_fast(pair, false)).transpose().map_err(failed)?;
+        Ok(max_length - special)
+    }
+
+    fn tokens(&self, text: &str) -> Result<Encoding> {
+        self.inner.encode_fast(text, false).map_err(failed)
+    }
+
+    /// Cuts one text or a pair to the lengths that are kept and puts the special tokens around; with the word of each
+    /// token, where the text was told in words.
+    pub(super) fn join(
+        &self,
+        mut first: Encoding,
+        mut second: Option<Encoding>,
+        kept: (usize, usize),
+    ) -> Result<(Encoded, Vec<Option<u32>>)> {
         let lengths = (first.len(), second.as_ref().map_or(0, |s| s.len()));
-        let kept = longest_first(lengths.0, lengths.1, max_length - special);
         cut(&mut first, kept.0);
         if let Some(second) = &mut second {
             cut(second, kept.1);
             second.set_type_ids(vec![1; kept.1]);
         }
         let encoding = self.inner.post_process(first, second, true).map_err(failed)?;
-        Ok(Encoded {
+        let encoded = Encoded {
             ids: encoding.get_ids().to_vec(),
             type_ids: encoding.get_type_ids().iter().map(|&t| t as u8).collect(),
             truncated: kept != lengths,
-        })
+        };
+        Ok((encoded, encoding.get_word_ids().to_vec()))
     }
 
     /// [`Self::encode`] of many inputs on all cores; results in the order of the inputs.
@@ -82,9 +118,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`Self::encode`]; the first input's that fails.
     pub fn encode_batch(&self, inputs: &[(&str, Option<&str>)], max_length: usize) -> Result<Vec<Encoded>> {
-        let encode = |&(text, pair): &(&str, Option<&str>)| self.encode(text, pair, max_length);
-        let encoded: Vec<Result<Encoded>> = inputs.par_iter().with_min_len(CHUNK).map(encode).collect();
-        encoded.into_iter().collect()
+        on_all_cores(inputs, |&(text, pair)| self.encode(text, pair, max_length))
     }
 
     /// The rows that an embedding needs: one more than the largest id, added tokens included.
@@ -106,8 +140,22 @@ impl Tokenizer {
     }
 }
 
+/// What `encode` makes of each of many inputs, on all cores, in the order of the inputs.
+///
+/// # Errors
+/// The first input's that fails.
+pub fn on_all_cores<I: Sync, E: Send>(inputs: &[I], encode: impl Fn(&I) -> Result<E> + Sync + Send) -> Result<Vec<E>> {
+    let encoded: Vec<Result<E>> = inputs.par_iter().with_min_len(CHUNK).map(encode).collect();
+    encoded.into_iter().collect()
+}
+
+/// The error of a tokenizer that should not have failed.
+pub(super) fn failed(e: tokenizers::Error) -> Error {
+    Error::other(format!("the tokenizer failed: {e}"))
+}
+
 /// Cuts an encoding and forgets what was cut.
-fn cut(encoding: &mut tokenizers::Encoding, length: usize) {
+fn cut(encoding: &mut Encoding, length: usize) {
     encoding.truncate(length, 0, TruncationDirection::Right);
     encoding.take_overflowing();
 }
@@ -127,6 +175,7 @@ fn longest_first(a: usize, b: usize, limit: usize) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokenizers::processors::template::TemplateProcessing;
     use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
 
     /// A BERT folder whose vocabulary is the special tokens and the letters.
@@ -182,6 +231,19 @@ mod tests {
     }
 
     #[test]
+    fn a_second_text_can_be_kept_whole() {
+        let dir = folder();
+        let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+        let encode = |text: &str, max_length| tokenizer.encode_only_first(text, "c d", max_length).unwrap();
+        assert_eq!(encode("a b", 7), Some(tokenizer.encode("a b", Some("c d"), 7).unwrap()));
+        let cut = encode("a b e f", 6).unwrap();
+        assert_eq!((cut.ids, cut.type_ids, cut.truncated), (vec![2, 5, 3, 9, 11, 3], vec![0, 0, 0, 1, 1, 1], true));
+        assert_eq!(encode("a b", 5), None, "nothing would be left of the first text");
+        assert_eq!(encode("", 5).unwrap().ids, [2, 3, 9, 11, 3]);
+        assert_eq!(encode("", 4), None);
+    }
+
+    #[test]
     fn a_tokenizer_without_special_tokens_has_segments_too() {
         let (dir, other) = (folder(), tempfile::tempdir().unwrap());
         let mut inner = wordpiece::from_vocabulary(dir.path()).unwrap();
@@ -189,6 +251,23 @@ mod tests {
         inner.save(other.path().join("tokenizer.json"), false).unwrap();
         let encoded = Tokenizer::from_folder(other.path()).unwrap().encode("a b", Some("c d e"), 4).unwrap();
         assert_eq!((encoded.ids, encoded.type_ids), (vec![5, 7, 9, 11], vec![0, 0, 1, 1]));
+    }
+
+    /// As XLNet's: the special tokens come last, the very last one in a segment of its own.
+    #[test]
+    fn a_template_has_the_last_word_on_segments() {
+        let (dir, other) = (folder(), tempfile::tempdir().unwrap());
+        let mut inner = wordpiece::from_vocabulary(dir.path()).unwrap();
+        let mut template = TemplateProcessing::builder();
+        template.try_single("$A:0 [SEP]:0 [CLS]:2").unwrap().try_pair("$A:0 [SEP]:0 $B:1 [SEP]:1 [CLS]:2").unwrap();
+        let template = template.special_tokens(vec![("[CLS]", 2), ("[SEP]", 3)]).build().unwrap();
+        inner.with_post_processor(Some(template));
+        inner.save(other.path().join("tokenizer.json"), false).unwrap();
+        let tokenizer = Tokenizer::from_folder(other.path()).unwrap();
+        let single = tokenizer.encode("a b", None, 8).unwrap();
+        assert_eq!((single.ids, single.type_ids), (vec![5, 7, 3, 2], vec![0, 0, 0, 2]));
+        let pair = tokenizer.encode("a b", Some("c d e"), 7).unwrap();
+        assert_eq!((pair.ids, pair.type_ids), (vec![5, 7, 3, 9, 11, 3, 2], vec![0, 0, 0, 1, 1, 1, 2]));
     }
 
     #[test]

@@ -142,8 +142,8 @@ fn freeze_matching(specs: &mut [ParamSpec], names: &HfNames, patterns: &[String]
                 (*used, *frozen) = (true, true);
             }
         }
-        spec.trainable = !frozen.contains(&true);
-        if !spec.trainable && frozen.contains(&false) {
+        spec.trainable &= !frozen.contains(&true);
+        if frozen.contains(&true) && frozen.contains(&false) {
             let all = parts.join(", ");
             return Err(Error::input(format!("model.freeze: {all} are one weight here: freeze all of them or none")));
         }

@@ -5,11 +5,15 @@ use crate::data::{Encode, Facts};
 use crate::error::{Error, Result};
 use crate::models::Role;
 use crate::tasks::Head;
+use crate::tasks::choices::Choices;
 use crate::tasks::parallel_texts::{ParallelTexts, decoder_start};
+use crate::tasks::tagged_words::TaggedWords;
 use crate::tasks::texts::{Target, Texts};
+use crate::text::choices::ChoiceSource;
 use crate::text::gzip;
 use crate::text::pairs::{PairLayout, PairSource};
 use crate::text::records::{Fields, Format, OnBad, Source};
+use crate::text::tagged::{TaggedFormat, TaggedSource};
 use std::path::Path;
 
 /// Tokens that a target is cut to unless told: what Hugging Face's examples have.
@@ -49,10 +53,18 @@ impl Reading<'_> {
         let Reading { max_length, purpose, labels, .. } = self;
         let texts = |target: Target| -> Result<Box<dyn Encode>> {
             let target = if *purpose == Purpose::Predict { Target::None } else { target };
-            Ok(Box::new(Texts { source: self.source(path), target, max_length: *max_length }))
+            Ok(Box::new(Texts { source: self.source(path)?, target, max_length: *max_length }))
         };
         match self.task.kind {
             TaskKind::SequenceClassification => texts(Target::Class { labels: labels.clone() }),
+            TaskKind::MultiLabel => texts(Target::Flags { labels: labels.clone() }),
+            TaskKind::TokenClassification => {
+                let (source, labels) = (self.tagged_source(path)?, labels.clone());
+                Ok(Box::new(TaggedWords { source, labels, max_length: *max_length }))
+            }
+            TaskKind::MultipleChoice => {
+                Ok(Box::new(Choices { source: self.choice_source(path)?, max_length: *max_length }))
+            }
             TaskKind::Regression => texts(Target::Value),
             TaskKind::Seq2seq => Ok(Box::new(self.parallel_texts(path, key)?)),
             kind => Err(Error::input(format!("task.kind: {kind} is not supported by this version"))),
@@ -60,27 +72,69 @@ impl Reading<'_> {
     }
 
     /// A file of records with columns.
-    fn source(&self, path: &Path) -> Source {
+    fn source(&self, path: &Path) -> Result<Source> {
         let data = self.data;
-        Source {
+        let format = self.format(&[
+            (config::Format::Jsonl, Format::Jsonl),
+            (config::Format::Csv, Format::Csv),
+            (config::Format::Tsv, Format::Tsv),
+        ])?;
+        Ok(Source {
             path: path.to_owned(),
-            format: data.format.map(|format| match format {
-                config::Format::Jsonl => Format::Jsonl,
-                config::Format::Csv => Format::Csv,
-                config::Format::Tsv => Format::Tsv,
-            }),
+            format,
             columns: data.columns.clone(),
             header: data.header,
             fields: Fields {
                 text: data.text_column.clone(),
                 text_pair: data.text_pair_column.clone(),
                 label: Some(data.label_column.clone()),
+                ..Fields::default()
             },
-            on_bad_record: self.on_bad(),
-        }
+            on_bad_record: self.on_bad_record(),
+        })
     }
 
-    fn on_bad(&self) -> OnBad {
+    /// A file of sentences.
+    fn tagged_source(&self, path: &Path) -> Result<TaggedSource> {
+        let formats = [(config::Format::Conll, TaggedFormat::Conll), (config::Format::Jsonl, TaggedFormat::Jsonl)];
+        Ok(TaggedSource {
+            path: path.to_owned(),
+            format: self.format(&formats)?,
+            words: self.data.words_column.clone(),
+            tags: self.answer_column(&self.data.tags_column),
+            on_bad_record: self.on_bad_record(),
+        })
+    }
+
+    /// A file of questions with choices.
+    fn choice_source(&self, path: &Path) -> Result<ChoiceSource> {
+        self.format(&[(config::Format::Jsonl, ())])?;
+        Ok(ChoiceSource {
+            path: path.to_owned(),
+            question: self.data.question_column.clone(),
+            context: self.data.context_column.clone(),
+            choices: self.data.choices_column.clone(),
+            label: self.answer_column(&self.data.label_column),
+            on_bad_record: self.on_bad_record(),
+        })
+    }
+
+    /// A column that is not read for prediction.
+    fn answer_column(&self, name: &str) -> Option<String> {
+        (self.purpose != Purpose::Predict).then(|| name.to_owned())
+    }
+
+    /// What `data.format` is among the formats that a task reads.
+    fn format<T: Copy>(&self, known: &[(config::Format, T)]) -> Result<Option<T>> {
+        let Some(wanted) = self.data.format else { return Ok(None) };
+        let found = known.iter().find(|(format, _)| *format == wanted).map(|&(_, format)| Some(format));
+        found.ok_or_else(|| {
+            let known: Vec<&str> = known.iter().map(|(format, _)| format.name()).collect();
+            Error::input(format!("data.format: {} is read from {}, not {wanted}", self.task.kind, known.join(", ")))
+        })
+    }
+
+    fn on_bad_record(&self) -> OnBad {
         match self.data.on_bad_record {
             config::OnBadRecord::Error => OnBad::Error,
             config::OnBadRecord::Skip => OnBad::Skip,
@@ -118,7 +172,7 @@ impl Reading<'_> {
             }
         };
         Ok(ParallelTexts {
-            source: PairSource { path: path.to_owned(), layout, on_bad_record: self.on_bad() },
+            source: PairSource { path: path.to_owned(), layout, on_bad_record: self.on_bad_record() },
             prefix: task.source_prefix.clone().unwrap_or_default(),
             max_length: self.max_length,
             max_target_length: task.max_target_length.unwrap_or(MAX_TARGET_LENGTH),
@@ -147,12 +201,13 @@ pub fn role(task: &TaskConfig) -> Role {
 /// Exit 2: fewer labels than a classifier needs.
 pub fn head(task: &TaskConfig, facts: &Facts, path: &Path) -> Result<Head> {
     let labels = facts.labels.clone().unwrap_or_default();
-    let at_least = |n: usize, head: fn(Vec<String>) -> Head| match labels.len() {
-        found if found >= n => Ok(head(labels.clone())),
-        _ => Err(Error::input(format!(
+    let at_least = |n: usize, head: fn(Vec<String>) -> Head| match labels.as_slice() {
+        found if found.len() >= n => Ok(head(labels.clone())),
+        [] => Err(Error::input(format!("data.train: {} holds no label", path.display()))),
+        found => Err(Error::input(format!(
             "data.train: {} holds one label only ({}): a classifier needs two or more",
             path.display(),
-            labels.join(", ")
+            found.join(", ")
         ))),
     };
     match task.kind {

@@ -115,7 +115,8 @@ pub fn remarks(data: &Prepared) -> String {
     let first = data.facts.skipped_reasons.first();
     let skipped =
         first.map(|(line, why)| format!("; {} left out as bad (first: line {line}: {why})", data.facts.skipped));
-    [cut, skipped].into_iter().flatten().collect()
+    let others = data.facts.remarks.iter().map(|remark| format!("; {remark}"));
+    cut.into_iter().chain(skipped).chain(others).collect()
 }
 
 /// What the ranks compute on.

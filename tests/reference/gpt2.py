@@ -10,6 +10,7 @@ from transformers import (
 )
 
 import common
+from bert import labels
 
 VOCAB = 60
 LENGTHS = (9, 3, 17, 2, 12, 6)
@@ -19,15 +20,6 @@ SMALL = dict(
     vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=4, n_positions=32, n_inner=24, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
     classifier_dropout=0.0, bos_token_id=1, eos_token_id=2, pad_token_id=0,
 )  # fmt: skip
-
-
-def labels(lengths, classes, seed, share=0.6):
-    """A class for about `share` of the tokens, IGNORED for the others."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(0, classes, (sum(lengths),), generator=generator)
-    drawn[torch.rand(sum(lengths), generator=generator) > share] = common.IGNORED
-    drawn[0] = 1
-    return drawn
 
 
 def main():
