@@ -81,6 +81,7 @@ impl Wanted {
             weights: &mut loaded.weights,
             comm: comm.as_ref(),
             micro_batch_tokens: how.tokens,
+            generation: None,
         };
         evaluator.texts(&dataset, &settings, &draw).unwrap()
     }

@@ -6,6 +6,7 @@
 
 mod choice;
 mod foreign;
+mod generation;
 mod mixed;
 mod pairs;
 mod parallel;
@@ -25,7 +26,8 @@ use serde::{Deserialize, Serialize};
 pub use choice::{
     Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
 };
-pub use mixed::{Bytes, Recompute, ZeroStage};
+pub use generation::GenerationConfig;
+pub use mixed::{Bytes, EarlyStopping, Recompute, ZeroStage};
 pub use pairs::misplaced;
 pub use sections::{CommConfig, DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub data: DataConfig,
     /// `[train]`
     pub train: TrainConfig,
+    /// `[generation]`
+    pub generation: GenerationConfig,
     /// `[parallel]`
     pub parallel: ParallelConfig,
     /// `[comm]`

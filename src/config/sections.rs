@@ -37,12 +37,14 @@ pub struct TaskConfig {
     pub source_prefix: Option<String>,
     /// Tokens a target is cut to, special ones included; at least 2. Otherwise 128.
     pub max_target_length: Option<usize>,
+    /// Whether an evaluation generates a target for each source and compares it with the given one.
+    pub predict_with_generate: bool,
 }
 
 impl TaskConfig {
     /// A task with all settings at their defaults.
     pub fn new(kind: TaskKind) -> Self {
-        TaskConfig { kind, labels: None, source_prefix: None, max_target_length: None }
+        TaskConfig { kind, labels: None, source_prefix: None, max_target_length: None, predict_with_generate: false }
     }
 }
 

@@ -1,19 +1,81 @@
 //! Generation over a whole data set, on all ranks, with texts that do not depend on how many there are.
 
 use crate::comm::{Collective, Op};
-use crate::data::{Collation, Dataset, sampler};
+use crate::data::{Collation, Dataset, Prepared, sampler};
 use crate::error::{Error, Result};
 use crate::generate::search::Draw;
 use crate::generate::settings::Search;
 use crate::generate::{self, Passes, Prompt, Settings, Text};
+use crate::metrics::{Bleu, Metrics, RougeL};
 use crate::nn::Params;
 use crate::parallel::Weights;
+use crate::text::tokenizer::Tokenizer;
 use crate::train::evaluate::Evaluator;
 use crate::train::staged;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::ops::Range;
+use std::path::Path;
 use tch::Device;
 
+/// How an evaluation generates texts.
+pub struct Generation {
+    pub settings: Settings,
+    pub tokenizer: Tokenizer,
+    /// For what is drawn.
+    pub seed: u64,
+}
+
+impl Generation {
+    /// By what `wanted` asks for, else as the model's folder says.
+    ///
+    /// # Errors
+    /// Exit 2: those of [`Settings::read`] and [`Tokenizer::from_folder`].
+    pub fn open(folder: &Path, wanted: &impl Serialize, seed: u64) -> Result<Self> {
+        let wanted = match serde_json::to_value(wanted)? {
+            Value::Object(wanted) => wanted,
+            other => return Err(Error::other(format!("settings of generation are an object, not {other}"))),
+        };
+        Ok(Generation { settings: Settings::read(folder, &wanted)?, tokenizer: Tokenizer::from_folder(folder)?, seed })
+    }
+
+    /// The number that a token is drawn by.
+    pub fn draw(&self) -> impl Fn(u64, usize) -> f64 {
+        let seed = self.seed;
+        move |record, position| generate::uniform(seed, record, position)
+    }
+
+    /// A text as a person reads it, without special tokens.
+    ///
+    /// # Errors
+    /// The tokenizer's own.
+    pub fn read(&self, text: &Text) -> Result<String> {
+        self.tokenizer.decode(&text.ids)
+    }
+
+    /// BLEU (0 to 100, as sacrebleu counts it) and ROUGE-L of texts against the references of the data.
+    fn metrics(&self, texts: &[Text], references: &Value) -> Result<Metrics> {
+        let (mut bleu, mut rouge) = (Bleu::default(), RougeL::default());
+        let references: Vec<String> = Vec::deserialize(references)?;
+        for (text, reference) in texts.iter().zip(references) {
+            let text = self.read(text)?;
+            bleu.add(&text, &[&reference]);
+            rouge.add(&text, &[&reference]);
+        }
+        Ok(vec![("bleu", bleu.score()), ("rougeL", rouge.mean())])
+    }
+}
+
 impl Evaluator<'_> {
+    /// The metrics of the texts that are generated for a labelled data set.
+    ///
+    /// # Errors
+    /// As [`Evaluator::texts`].
+    pub fn generated(&mut self, data: &Prepared, generation: &Generation) -> Result<Metrics> {
+        let texts = self.texts(&data.dataset, &generation.settings, &generation.draw())?;
+        generation.metrics(&texts, &data.facts.references)
+    }
+
     /// A text for the first sequence of every example, a prompt or a source, in the data set's order; the same on every
     /// rank. A rank has at most `micro_batch_tokens` tokens of prompts and texts, each beam's, in its cache at a time, or
     /// one prompt's.
@@ -22,6 +84,7 @@ impl Evaluator<'_> {
     /// Exit 2: a prompt that fills the model, and as [`generate::generate`]; a dead or late rank; libtorch's.
     pub fn texts(&mut self, dataset: &Dataset, settings: &Settings, draw: Draw) -> Result<Vec<Text>> {
         let Evaluator { model, params, comm, micro_batch_tokens, .. } = *self;
+        let settings = &with_start(settings, dataset);
         let backbone = model.backbone.as_ref();
         let prompts: Vec<Prompt> = (0..dataset.len()).map(|i| prompt(dataset, i)).collect();
         let costs = costs(&prompts, settings, backbone.decoder_stage() > 0, backbone.max_length())?;
@@ -36,6 +99,15 @@ impl Evaluator<'_> {
         }
         gather(comm, &found)
     }
+}
+
+/// The settings, with the start token of the data where the folder says nothing of one for generation.
+fn with_start(settings: &Settings, dataset: &Dataset) -> Settings {
+    let own = match dataset.collation() {
+        Collation::SourceTarget { start } => Some(*start),
+        _ => None,
+    };
+    Settings { decoder_start: settings.decoder_start.or(own), ..settings.clone() }
 }
 
 /// What the text of example `i` follows.
