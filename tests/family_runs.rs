@@ -7,7 +7,12 @@ use common::runs::assert_equivalent;
 use trainer::checkpoint::run_dir::Resume;
 
 /// A case of each family, and what it is trained for.
-const RUNS: &[(&str, Kind)] = &[("bert-pretraining", Kind::MaskedLm), ("bert-tokens", Kind::Tags)];
+const RUNS: &[(&str, Kind)] = &[
+    ("bert-tokens", Kind::Tags),
+    ("gpt2-tokens", Kind::Tags),
+    ("qwen2-tokens", Kind::Tags),
+    ("xlnet-classes", Kind::Classes),
+];
 
 /// Worlds 1 and 2, ZeRO 0 and 3, with recomputation and without, about two micro-batches a rank, dropout 0: losses within
 /// 1e-6, gradient norms within 1e-4.

@@ -169,6 +169,21 @@ choice! {
         Tsv = "tsv",
         /// A word and its tag a line, sentences between blank lines.
         Conll = "conll",
+        /// Plain text, for language models.
+        Text = "text",
+    }
+}
+
+choice! {
+    /// What a document of a plain text file is.
+    Documents {
+        /// The whole file.
+        #[default]
+        File = "file",
+        /// Each line.
+        Lines = "lines",
+        /// Lines without a blank one between them.
+        Paragraphs = "paragraphs",
     }
 }
 

@@ -7,6 +7,7 @@
 mod choice;
 mod foreign;
 mod generation;
+mod language;
 mod mixed;
 mod pairs;
 mod parallel;
@@ -24,11 +25,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use choice::{
-    Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
+    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
+    TaskKind,
 };
 pub use generation::GenerationConfig;
 pub use mixed::{Bytes, EarlyStopping, Recompute, ZeroStage};
-pub use pairs::misplaced;
 pub use sections::{CommConfig, DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
 
 use crate::error::{Context, Result};
@@ -124,6 +125,11 @@ impl Config {
             },
         )
     }
+}
+
+/// The settings of `task` and `data` that mean something to other tasks alone: the key and why.
+pub fn misplaced(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, String)> {
+    [language::misplaced(task, data), pairs::misplaced(task, data)].concat()
 }
 
 /// A value as TOML, with `5e-5` rather than `0.00005`.

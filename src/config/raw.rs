@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::choice::{
-    Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
+    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
+    TaskKind,
 };
 use super::mixed::{Bytes, EarlyStopping, Recompute, ZeroStage};
 use super::problems::Problems;
@@ -59,6 +60,10 @@ sections! {
         source_prefix: String,
         max_target_length: AtLeast<2, usize>,
         predict_with_generate: bool,
+        packing: bool,
+        mlm_probability: f64,
+        whole_word_mask: bool,
+        next_sentence: bool,
     }
     data: RawData = "data" {
         train: PathBuf,
@@ -76,11 +81,15 @@ sections! {
         question_column: String,
         context_column: String,
         choices_column: String,
+        prompt_column: String,
+        completion_column: String,
+        messages_column: String,
         columns: Vec<String>,
         header: bool,
         on_bad_record: OnBadRecord,
         cache_dir: PathBuf,
         format: Format,
+        documents: Documents,
     }
     train: RawTrain = "train" {
         num_train_epochs: f64,

@@ -4,6 +4,8 @@
 //! of each target; the training step divides their sum by the count over all ranks, so that the loss of a global batch
 //! does not depend on how it was split.
 
+pub mod causal_texts;
+pub mod chat;
 pub mod choices;
 pub mod head;
 pub mod labels;
@@ -12,6 +14,7 @@ pub mod model;
 pub mod multi_label;
 pub mod multiple_choice;
 pub mod next_token;
+pub mod packing;
 pub mod parallel_texts;
 pub mod question_answering;
 pub mod regression;

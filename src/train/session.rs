@@ -58,7 +58,7 @@ impl Session {
                 Declared::read(folder, registry::read_config(folder)?, dropout, reading::role(&config.task))?;
             // A folder without a tokenizer is the model's fault, not the data's.
             Tokenizer::fingerprint_of(folder)?;
-            let max_length = declared.max_length(config.data.max_length)?;
+            let max_length = declared.max_length(config.data.max_length, reading::usual_length(config.task.kind))?;
             Ok((declared, max_length))
         };
         let (mut declared, max_length) = comm.agree(open(), "reading the model's configuration")?;
