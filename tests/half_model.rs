@@ -89,13 +89,13 @@ fn regression_in_half_precision() {
     check("bert-pairs-regression", &Head::Number);
 }
 
-/// Norms, rotations and grouped heads round as transformers does, not once.
+/// Pre-norm blocks, rotations, grouped heads, norms of heads.
 #[test]
 fn decoders_in_half_precision() {
     let labels = |n: usize| (0..n).map(|i| format!("LABEL_{i}")).collect::<Vec<_>>();
     check("cases/gpt2-classes", &Head::Classes(labels(3)));
     check("cases/llama-causal", &Head::CausalLm);
-    check("cases/qwen3-tokens", &Head::Tags(labels(5)));
+    check("cases/qwen3-flags", &Head::Flags(labels(3)));
 }
 
 /// Relative attention adds to the scores what half layers have made.

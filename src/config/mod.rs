@@ -4,8 +4,11 @@
 //! defaults and checks (`validate`) -> [`Config`]. Each step notes its problems and goes on, so that one message
 //! tells them all. `docs/configuration.md` is the reference for users; a test holds that it lists every key.
 
+mod answers;
 mod choice;
 mod foreign;
+mod generation;
+mod language;
 mod mixed;
 mod pairs;
 mod parallel;
@@ -22,11 +25,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use answers::AnswerConfig;
 pub use choice::{
-    Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
+    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
+    TaskKind,
 };
-pub use mixed::{Bytes, Recompute, ZeroStage};
-pub use pairs::misplaced;
+pub use generation::GenerationConfig;
+pub use mixed::{Bytes, EarlyStopping, Recompute, ZeroStage};
 pub use sections::{CommConfig, DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
 
 use crate::error::{Context, Result};
@@ -50,6 +55,8 @@ pub struct Config {
     pub data: DataConfig,
     /// `[train]`
     pub train: TrainConfig,
+    /// `[generation]`
+    pub generation: GenerationConfig,
     /// `[parallel]`
     pub parallel: ParallelConfig,
     /// `[comm]`
@@ -120,6 +127,11 @@ impl Config {
             },
         )
     }
+}
+
+/// The settings of `task` and `data` that mean something to other tasks alone: the key and why.
+pub fn misplaced(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, String)> {
+    [language::misplaced(task, data), pairs::misplaced(task, data)].concat()
 }
 
 /// A value as TOML, with `5e-5` rather than `0.00005`.

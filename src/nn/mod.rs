@@ -6,6 +6,7 @@
 
 pub mod attention;
 pub mod blocks;
+pub mod cache;
 pub mod ctx;
 pub mod embedding;
 pub mod feed_forward;
@@ -18,6 +19,7 @@ pub mod params;
 pub mod pooler;
 pub mod pre_norm;
 pub mod precision;
+pub mod relative_attention;
 pub mod residual;
 pub mod rng;
 pub mod rotary;

@@ -93,7 +93,7 @@ fn questions(n: usize, seed: u64) -> String {
         let mut choices: Vec<&str> = (0..n).map(|_| WORDS[random.below(6) as usize].0).collect();
         choices[right] = ["y", "z"][random.below(2) as usize];
         let story: Vec<&str> = pick(&mut random, 25).into_iter().map(|(word, _)| word).collect();
-        let label = if i % 2 == 0 { json!(right) } else { json!(["A", "B", "C", "D"][right]) };
+        let label = if i.is_multiple_of(2) { json!(right) } else { json!(["A", "B", "C", "D"][right]) };
         json!({"story": story.join(" "), "question": "all", "options": choices, "label": label}).to_string() + "\n"
     };
     (0..n).map(question).collect()

@@ -11,7 +11,7 @@ use crate::nn::blocks::{BlockConfig, PostNormBlock};
 use crate::nn::input_embeddings::{InputConfig, InputEmbeddings};
 use crate::nn::linear::{HeadInput, Linear};
 use crate::nn::lm_head::{MaskedLmConfig, MaskedLmHead};
-use crate::nn::pooler::{Pooler, PoolerConfig};
+use crate::nn::pooler::{Picks, Pooler, PoolerConfig};
 use crate::nn::{Ctx, ParamBuilder};
 use serde_json::Value;
 use tch::Tensor;
@@ -61,7 +61,9 @@ impl Encoder {
         let (pooler, lm_head) = b.stage(design.layers.len() + 1, |b| {
             let pooler = PoolerConfig {
                 hidden,
-                activation: design.pooler_activation,
+                picks: Picks::First,
+                dense: true,
+                activation: Some(design.pooler_activation),
                 dropout_before: if design.pooler_drops { head_dropout } else { 0.0 },
                 dropout: head_dropout,
                 std,

@@ -119,7 +119,7 @@ impl Config {
             head_dropout: self.head_dropout(role),
             std: self.initializer_range,
             tied: self.tie_word_embeddings,
-            names: hf_names::names(self.n_layer, role),
+            names: hf_names::names(self.n_layer, self.tie_word_embeddings, role),
             architecture: match role {
                 Role::CausalLm => "GPT2LMHeadModel".into(),
                 _ => format!("GPT2{}", role.ending()),

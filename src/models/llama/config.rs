@@ -1,6 +1,7 @@
 //! `config.json` of the Llama class, as transformers 4 and 5 write it, and the decoder that it describes.
 
-use super::{hf_names, rope};
+use super::hf_names::{self, Shape};
+use super::rope;
 use crate::error::{Error, Result};
 use crate::models::decoder::{DecoderConfig, Positions, head_dropout};
 use crate::models::registry::DropoutOverrides;
@@ -134,6 +135,13 @@ impl Config {
             "qwen3" => "Qwen3",
             _ => "Llama",
         };
+        let shape = Shape {
+            kind,
+            layers: self.reaches.len(),
+            heads: self.keys.num_attention_heads,
+            kv_heads: self.kv_heads,
+            tied: self.keys.tie_word_embeddings,
+        };
         DecoderConfig {
             vocab: *vocab_size,
             max_length: *max_position_embeddings,
@@ -143,7 +151,7 @@ impl Config {
             head_dropout: self.head_dropout(role),
             std: *initializer_range,
             tied: self.keys.tie_word_embeddings,
-            names: hf_names::names(self.reaches.len(), [self.keys.num_attention_heads, self.kv_heads], kind, role),
+            names: hf_names::names(&shape, role),
             architecture: format!("{kind}{}", role.ending()),
         }
     }

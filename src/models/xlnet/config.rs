@@ -3,9 +3,10 @@
 use crate::error::{Error, Result};
 use crate::models::check;
 use crate::models::registry::DropoutOverrides;
-use crate::models::xlnet::summary::{Picks, SummaryConfig};
 use crate::nn::attention::{AttentionConfig, Reach};
-use crate::nn::blocks::Activation;
+use crate::nn::feed_forward::FeedForwardConfig;
+use crate::nn::pooler::{Picks, PoolerConfig};
+use crate::nn::relative_attention::RelativeAttentionConfig;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -73,23 +74,19 @@ pub struct Config {
     pub vocab_size: i64,
     pub layers: usize,
     pub layer: LayerConfig,
-    pub summary: SummaryConfig,
+    pub summary: PoolerConfig,
+    /// Standard deviation of fresh weights.
+    pub std: f64,
 }
 
 /// What a layer needs to know.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerConfig {
-    pub hidden: i64,
-    pub intermediate: i64,
-    pub attention: AttentionConfig,
-    /// Tokens further apart than this count as so far apart.
-    pub farthest: Option<i64>,
-    pub activation: Activation,
-    /// Dropout on embeddings, on sinusoids, and on what attention and the feed-forward part give.
-    pub dropout: f64,
+    pub attention: RelativeAttentionConfig,
+    pub feed_forward: FeedForwardConfig,
     pub norm_eps: f64,
-    /// Standard deviation of fresh matrices.
-    pub std: f64,
+    /// Dropout on what attention and the feed-forward part give; elsewhere in the model, too.
+    pub dropout: f64,
 }
 
 impl Config {
@@ -103,11 +100,11 @@ impl Config {
         let Keys { vocab_size, d_model, n_head, d_inner, .. } = keys;
         check::sizes(&[("vocab_size", vocab_size), ("d_model", d_model), ("n_head", n_head), ("d_inner", d_inner)])?;
         keys.check_options()?;
-        let config =
-            Config { vocab_size, layers: keys.n_layer, layer: keys.layer(dropout)?, summary: keys.summary(dropout)? };
+        let (layer, summary) = (keys.layer(dropout)?, keys.summary(dropout)?);
+        let config = Config { vocab_size, layers: keys.n_layer, layer, summary, std: keys.initializer_range };
         check::probabilities(&[
             ("dropout", config.layer.dropout),
-            ("dropout of attention", config.layer.attention.dropout),
+            ("dropout of attention", config.layer.attention.attention.dropout),
             ("summary_first_dropout", config.summary.dropout_before),
             ("summary_last_dropout", config.summary.dropout),
         ])?;
@@ -140,26 +137,36 @@ impl Keys {
         if let Some(d_head) = self.d_head.filter(|&d_head| d_head != head_dim) {
             return Err(Error::input(format!("d_head {d_head} is not d_model / n_head, {head_dim}")));
         }
-        Ok(LayerConfig {
-            hidden: d_model,
+        let (hidden, std) = (d_model, self.initializer_range);
+        let inner = dropout.hidden.unwrap_or(self.dropout);
+        let attention = AttentionConfig {
+            heads: n_head,
+            kv_heads: n_head,
+            head_dim,
+            scale: 1.0 / (head_dim as f64).sqrt(),
+            dropout: dropout.attention.unwrap_or(self.dropout),
+            reach: Reach::All,
+        };
+        let farthest = (self.clamp_len > 0).then_some(self.clamp_len);
+        let feed_forward = FeedForwardConfig {
+            hidden,
             intermediate: self.d_inner,
-            attention: AttentionConfig {
-                heads: n_head,
-                kv_heads: n_head,
-                head_dim,
-                scale: 1.0 / (head_dim as f64).sqrt(),
-                dropout: dropout.attention.unwrap_or(self.dropout),
-                reach: Reach::All,
-            },
-            farthest: (self.clamp_len > 0).then_some(self.clamp_len),
             activation: check::activation("ff_activation", &self.ff_activation)?,
-            dropout: dropout.hidden.unwrap_or(self.dropout),
+            gated: false,
+            bias: true,
+            dropout: inner,
+            std,
+            out_std: std,
+        };
+        Ok(LayerConfig {
+            attention: RelativeAttentionConfig { hidden, attention, farthest, dropout: inner, std },
+            feed_forward,
             norm_eps: self.layer_norm_eps,
-            std: self.initializer_range,
+            dropout: inner,
         })
     }
 
-    fn summary(&self, dropout: DropoutOverrides) -> Result<SummaryConfig> {
+    fn summary(&self, dropout: DropoutOverrides) -> Result<PoolerConfig> {
         let picks = match self.summary_type.as_str() {
             "first" => Picks::First,
             // transformers takes the last token too where nothing says at which place `<cls>` is.
@@ -173,10 +180,10 @@ impl Keys {
         let name = self.summary_activation.as_deref().filter(|name| !name.is_empty());
         // Configurations hardly ever have the first one: what replaces the summary's dropout does not add it.
         let before = dropout.classifier.filter(|_| self.summary_first_dropout > 0.0);
-        Ok(SummaryConfig {
+        Ok(PoolerConfig {
             hidden: self.d_model,
             picks,
-            projects: self.summary_use_proj,
+            dense: self.summary_use_proj,
             activation: name.map(|name| check::activation("summary_activation", name)).transpose()?,
             dropout_before: before.unwrap_or(self.summary_first_dropout),
             dropout: dropout.classifier.unwrap_or(self.summary_last_dropout),
@@ -188,6 +195,7 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::blocks::Activation;
     use serde_json::json;
 
     fn read(json: &Value) -> Result<Config> {
@@ -198,12 +206,12 @@ mod tests {
     fn defaults_and_other_names_of_keys() {
         let config =
             read(&json!({"n_token": 50, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2})).unwrap();
-        let LayerConfig { hidden, attention, farthest, dropout, .. } = config.layer;
+        let RelativeAttentionConfig { hidden, attention, farthest, dropout, .. } = config.layer.attention;
         assert_eq!((config.vocab_size, hidden, config.layers), (50, 24, 3));
         assert_eq!((attention.heads, attention.head_dim, farthest), (2, 12, None));
         assert_eq!((dropout, attention.dropout), (0.1, 0.1));
-        let SummaryConfig { picks, projects, activation, dropout_before, dropout, .. } = config.summary;
-        assert_eq!((picks, projects, activation), (Picks::Last, true, Some(Activation::Tanh)));
+        let PoolerConfig { picks, dense, activation, dropout_before, dropout, .. } = config.summary;
+        assert_eq!((picks, dense, activation), (Picks::Last, true, Some(Activation::Tanh)));
         assert_eq!((dropout_before, dropout), (0.0, 0.1));
     }
 
@@ -211,7 +219,7 @@ mod tests {
     fn dropouts_are_replaced_one_by_one() {
         let probabilities = |json: Value, dropout: DropoutOverrides| {
             let Config { layer, summary, .. } = Config::read(&json, dropout).unwrap();
-            [layer.dropout, layer.attention.dropout, summary.dropout_before, summary.dropout]
+            [layer.dropout, layer.attention.attention.dropout, summary.dropout_before, summary.dropout]
         };
         let own = json!({"dropout": 0.2, "summary_last_dropout": 0.3});
         let both = json!({"dropout": 0.2, "summary_first_dropout": 0.4, "summary_last_dropout": 0.3});

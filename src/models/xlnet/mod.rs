@@ -7,12 +7,10 @@
 //! `XLNetForQuestionAnswering`, which searches for the end with beams, training takes the layers, and its head starts
 //! fresh.
 
-mod attention;
 mod config;
 mod hf_names;
 mod layer;
 mod model;
-mod summary;
 
 use crate::models::Role;
 use crate::models::registry::{Family, no_generation};
