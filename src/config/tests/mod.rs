@@ -258,7 +258,7 @@ fn the_metric_and_its_direction() {
     assert!(!train(&[]).is_greater_better());
     assert!(!train(&["kind=regression", "metric_for_best_model=mse"]).is_greater_better());
     assert!(!train(&["metric_for_best_model=f1", "greater_is_better=false"]).is_greater_better());
-    refused(&["metric_for_best_model=mse"], "found \"mse\", expected loss, accuracy, f1, matthews_correlation");
+    refused(&["metric_for_best_model=mse"], "found \"mse\", expected loss, accuracy, f1, micro_f1, matthews_correlation");
 }
 
 /// All optional settings set, and characters that need escaping.
