@@ -7,7 +7,21 @@ use common::runs::assert_equivalent;
 use trainer::checkpoint::run_dir::Resume;
 
 /// A case of each family, and what it is trained for.
-const RUNS: &[(&str, Kind)] = &[("bert-pretraining", Kind::MaskedLm), ("bert-tokens", Kind::Tags)];
+const RUNS: &[(&str, Kind)] = &[
+    ("bert-pretraining", Kind::MaskedLm),
+    ("bert-tokens", Kind::Tags),
+    ("roberta-masked", Kind::MaskedLm),
+    ("distilbert-choice", Kind::Choices),
+    ("albert-classes", Kind::Classes),
+    ("albert-masked", Kind::MaskedLm),
+    ("xlnet-classes", Kind::Classes),
+    ("gpt2-causal", Kind::CausalLm),
+    ("llama-causal", Kind::CausalLm),
+    ("qwen2-tokens", Kind::Tags),
+    ("mistral-answers", Kind::Answers),
+    ("t5-tied-relu", Kind::Seq2Seq),
+    ("t5-gated-gelu", Kind::Seq2Seq),
+];
 
 /// Worlds 1 and 2, ZeRO 0 and 3, with recomputation and without, about two micro-batches a rank, dropout 0: losses within
 /// 1e-6, gradient norms within 1e-4.

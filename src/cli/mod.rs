@@ -1,5 +1,6 @@
 //! The command line: arguments to calls, nothing else.
 
+mod answers;
 mod evaluate;
 mod predict;
 mod train;
@@ -107,7 +108,7 @@ pub struct PredictArgs {
     /// One line for each record, in order.
     #[arg(long)]
     output: PathBuf,
-    /// Add the logits to every line.
+    /// Add the numbers behind it to every line.
     #[arg(long)]
     scores: bool,
     #[command(flatten)]
@@ -153,12 +154,35 @@ pub struct ReadingArgs {
     /// The column of the list of choices.
     #[arg(long, default_value = "choices")]
     choices_column: String,
-    /// jsonl, csv, tsv or conll; otherwise by the file's ending.
+    /// The column of what an answer is given to.
+    #[arg(long, default_value = "prompt")]
+    prompt_column: String,
+    /// The column of an answer.
+    #[arg(long, default_value = "completion")]
+    completion_column: String,
+    /// The column of a conversation.
+    #[arg(long, default_value = "messages")]
+    messages_column: String,
+    /// jsonl, csv, tsv, conll or text; otherwise by the file's ending.
     #[arg(long)]
     format: Option<config::Format>,
+    /// What a document of a plain text file is: file, lines or paragraphs.
+    #[arg(long, value_name = "WORD")]
+    documents: Option<config::Documents>,
+    /// Whether a language model's blocks are filled up with documents; otherwise yes.
+    #[arg(long, value_name = "true|false")]
+    packing: Option<bool>,
+    /// The share of tokens that a masked language model is to tell; otherwise 0.15.
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    mlm_probability: Option<f64>,
+    /// Whether the tokens of a word are hidden together; otherwise no.
+    #[arg(long, value_name = "true|false")]
+    whole_word_mask: Option<bool>,
     /// Tokens that a sequence is cut to; otherwise what the model takes.
     #[arg(long)]
     max_length: Option<usize>,
+    #[command(flatten)]
+    answers: answers::AnswerArgs,
     /// Tokens that a rank takes through the model at a time.
     #[arg(long, default_value_t = 4096)]
     micro_batch_tokens: usize,
@@ -168,6 +192,12 @@ pub struct ReadingArgs {
     /// Seconds after which a wait for a rank ends the command.
     #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds)]
     timeout_seconds: f64,
+}
+
+/// A share as `task.mlm_probability` has it.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|&share: &f64| share > 0.0 && share < 1.0);
+    share.ok_or_else(|| "expected a number greater than 0 and less than 1".into())
 }
 
 /// A time to wait, as `comm.timeout_seconds` has it.

@@ -31,11 +31,12 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     };
     let (mut loaded, data) = open(&comm, &args.model, &file, &args.reading, |head| Ok(reading::kind(head)))?;
     let outputs = args.reading.evaluator(comm.as_ref(), &mut loaded).outputs(&data.dataset)?;
-    let lines = loaded.model.task.predictions(&outputs.results(&data), args.scores).into_iter().map(Value::Object);
-    let written = output.map_or(Ok(()), |output| output.write(lines));
+    let lines = loaded.model.task.predictions(&outputs.results(&data), args.scores);
+    let count = lines.len();
+    let written = output.map_or(Ok(()), |output| output.write(lines.into_iter().map(Value::Object)));
     comm.agree(written.context(args.output.display()), "writing the predictions")?;
     if comm.is_main() {
-        tell(&format!("{} predictions written to {}", data.dataset.len(), args.output.display()));
+        tell(&format!("{count} predictions written to {}", args.output.display()));
     }
     Ok(())
 }

@@ -111,7 +111,9 @@ impl TaskKind {
             TaskKind::Regression => &["pearson", "spearmanr", "mse"],
             TaskKind::TokenClassification => &["precision", "recall", "f1", "accuracy"],
             TaskKind::MultipleChoice => &["accuracy"],
-            TaskKind::QuestionAnswering => &[],
+            TaskKind::QuestionAnswering => {
+                &["exact_match", "f1", "HasAns_exact", "HasAns_f1", "NoAns_exact", "NoAns_f1"]
+            }
             TaskKind::MaskedLm => &["perplexity", "masked_accuracy", "sentence_accuracy"],
             TaskKind::CausalLm | TaskKind::Chat | TaskKind::Seq2seq => &["perplexity"],
         }
@@ -169,6 +171,21 @@ choice! {
         Tsv = "tsv",
         /// A word and its tag a line, sentences between blank lines.
         Conll = "conll",
+        /// Plain text, for language models.
+        Text = "text",
+    }
+}
+
+choice! {
+    /// What a document of a plain text file is.
+    Documents {
+        /// The whole file.
+        #[default]
+        File = "file",
+        /// Each line.
+        Lines = "lines",
+        /// Lines without a blank one between them.
+        Paragraphs = "paragraphs",
     }
 }
 

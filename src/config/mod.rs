@@ -4,8 +4,10 @@
 //! defaults and checks (`validate`) -> [`Config`]. Each step notes its problems and goes on, so that one message
 //! tells them all. `docs/configuration.md` is the reference for users; a test holds that it lists every key.
 
+mod answers;
 mod choice;
 mod foreign;
+mod language;
 mod mixed;
 mod pairs;
 mod parallel;
@@ -22,11 +24,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use answers::AnswerConfig;
 pub use choice::{
-    Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
+    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
+    TaskKind,
 };
 pub use mixed::{Bytes, Recompute, ZeroStage};
-pub use pairs::misplaced;
 pub use sections::{CommConfig, DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
 
 use crate::error::{Context, Result};
@@ -120,6 +123,11 @@ impl Config {
             },
         )
     }
+}
+
+/// The settings of `task` and `data` that mean something to other tasks alone: the key and why.
+pub fn misplaced(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, String)> {
+    [language::misplaced(task, data), pairs::misplaced(task, data)].concat()
 }
 
 /// A value as TOML, with `5e-5` rather than `0.00005`.

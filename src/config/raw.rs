@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::choice::{
-    Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
+    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
+    TaskKind,
 };
 use super::mixed::{Bytes, Recompute, ZeroStage};
 use super::problems::Problems;
@@ -58,6 +59,15 @@ sections! {
         labels: Vec<String>,
         source_prefix: String,
         max_target_length: AtLeast<2, usize>,
+        packing: bool,
+        mlm_probability: f64,
+        whole_word_mask: bool,
+        next_sentence: bool,
+        doc_stride: usize,
+        n_best_size: AtLeast<1, usize>,
+        max_answer_length: AtLeast<1, usize>,
+        null_score_diff_threshold: f64,
+        version_2_with_negative: bool,
     }
     data: RawData = "data" {
         train: PathBuf,
@@ -75,11 +85,15 @@ sections! {
         question_column: String,
         context_column: String,
         choices_column: String,
+        prompt_column: String,
+        completion_column: String,
+        messages_column: String,
         columns: Vec<String>,
         header: bool,
         on_bad_record: OnBadRecord,
         cache_dir: PathBuf,
         format: Format,
+        documents: Documents,
     }
     train: RawTrain = "train" {
         num_train_epochs: f64,

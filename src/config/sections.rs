@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::answers::AnswerConfig;
 use super::choice::{
-    Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
+    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
+    TaskKind,
 };
 use super::mixed::{Bytes, Recompute, ZeroStage};
 
@@ -37,12 +39,33 @@ pub struct TaskConfig {
     pub source_prefix: Option<String>,
     /// Tokens a target is cut to, special ones included; at least 2. Otherwise 128.
     pub max_target_length: Option<usize>,
+    /// Whether a language model's examples are filled up with documents; otherwise yes, where they can be.
+    pub packing: Option<bool>,
+    /// The share of tokens that a masked language model is to tell, above 0 and below 1; otherwise 0.15.
+    pub mlm_probability: Option<f64>,
+    /// Whether the tokens of a word are hidden together; otherwise no.
+    pub whole_word_mask: Option<bool>,
+    /// Whether a masked language model also tells next sentences from others; otherwise no.
+    pub next_sentence: Option<bool>,
+    /// Always there with [`TaskKind::QuestionAnswering`], never without.
+    #[serde(flatten)]
+    pub answers: Option<AnswerConfig>,
 }
 
 impl TaskConfig {
     /// A task with all settings at their defaults.
     pub fn new(kind: TaskKind) -> Self {
-        TaskConfig { kind, labels: None, source_prefix: None, max_target_length: None }
+        TaskConfig {
+            kind,
+            labels: None,
+            source_prefix: None,
+            max_target_length: None,
+            packing: None,
+            mlm_probability: None,
+            whole_word_mask: None,
+            next_sentence: None,
+            answers: (kind == TaskKind::QuestionAnswering).then(AnswerConfig::default),
+        }
     }
 }
 
@@ -79,6 +102,12 @@ pub struct DataConfig {
     pub context_column: Option<String>,
     /// The column of the list of choices.
     pub choices_column: String,
+    /// The column of what an answer is given to.
+    pub prompt_column: String,
+    /// The column of an answer.
+    pub completion_column: String,
+    /// The column of a conversation.
+    pub messages_column: String,
     /// The names of the columns of a CSV or TSV file that has no header.
     pub columns: Option<Vec<String>>,
     /// Whether a CSV or TSV file's first row holds the column names; otherwise found out by looking.
@@ -89,6 +118,8 @@ pub struct DataConfig {
     pub cache_dir: Option<PathBuf>,
     /// The format of the files; otherwise by their ending.
     pub format: Option<Format>,
+    /// What a document of a plain text file is; otherwise the file.
+    pub documents: Option<Documents>,
 }
 
 impl DataConfig {
@@ -110,11 +141,15 @@ impl DataConfig {
             question_column: "question".into(),
             context_column: None,
             choices_column: "choices".into(),
+            prompt_column: "prompt".into(),
+            completion_column: "completion".into(),
+            messages_column: "messages".into(),
             columns: None,
             header: None,
             on_bad_record: OnBadRecord::default(),
             cache_dir: None,
             format: None,
+            documents: None,
         }
     }
 }
@@ -172,9 +207,10 @@ pub struct TrainConfig {
 
 impl TrainConfig {
     /// Whether a greater value of `metric_for_best_model` is a better one: as set, otherwise true unless the name is
-    /// that of a loss (Hugging Face's rule) or of an error (`mse`).
+    /// that of a loss (Hugging Face's rule) or of an error (`mse`, `perplexity`).
     pub fn is_greater_better(&self) -> bool {
-        let lower_is_better = self.metric_for_best_model.ends_with("loss") || self.metric_for_best_model == "mse";
+        let metric = self.metric_for_best_model.as_str();
+        let lower_is_better = metric.ends_with("loss") || ["mse", "perplexity"].contains(&metric);
         self.greater_is_better.unwrap_or(!lower_is_better)
     }
 }

@@ -3,7 +3,7 @@
 use super::choice::{IntervalStrategy, LrSchedulerType};
 use super::problems::Problems;
 use super::raw::{Raw, RawData, RawTask, RawTrain};
-use super::{CommConfig, Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, pairs, parallel};
+use super::{CommConfig, Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, answers, parallel};
 
 /// The configuration with its defaults. It is good only if `problems` is empty afterwards: a stand-in takes the place
 /// of each setting that is missing or wrong.
@@ -49,11 +49,17 @@ fn required<T: Default>(key: &str, value: Option<T>, problems: &mut Problems) ->
 
 fn task(raw: RawTask, problems: &mut Problems) -> TaskConfig {
     let kind = required("task.kind", raw.kind, problems);
+    let answers = answers::settings(&raw, kind, problems);
     TaskConfig {
         kind,
         labels: raw.labels,
         source_prefix: raw.source_prefix,
         max_target_length: raw.max_target_length.map(|n| n.0),
+        packing: raw.packing,
+        mlm_probability: raw.mlm_probability,
+        whole_word_mask: raw.whole_word_mask,
+        next_sentence: raw.next_sentence,
+        answers,
     }
 }
 
@@ -74,10 +80,14 @@ fn data(raw: RawData, problems: &mut Problems) -> DataConfig {
         question_column: raw.question_column.unwrap_or(default.question_column),
         context_column: raw.context_column,
         choices_column: raw.choices_column.unwrap_or(default.choices_column),
+        prompt_column: raw.prompt_column.unwrap_or(default.prompt_column),
+        completion_column: raw.completion_column.unwrap_or(default.completion_column),
+        messages_column: raw.messages_column.unwrap_or(default.messages_column),
         columns: raw.columns,
         header: raw.header,
         on_bad_record: raw.on_bad_record.unwrap_or_default(),
         cache_dir: raw.cache_dir,
+        documents: raw.documents,
         format: raw.format,
         train: default.train,
     }
@@ -123,6 +133,7 @@ const POSITIVE: Range = ("a number greater than 0", |x| x > 0.0);
 const FROM_0: Range = ("a number from 0 up", |x| x >= 0.0);
 const FROM_0_TO_1: Range = ("a number from 0 to 1", |x| (0.0..=1.0).contains(&x));
 const FROM_0_BELOW_1: Range = ("a number from 0 up and less than 1", |x| (0.0..1.0).contains(&x));
+const ABOVE_0_BELOW_1: Range = ("a number greater than 0 and less than 1", |x| x > 0.0 && x < 1.0);
 /// So that it fits every clock.
 const SECONDS: Range = ("a number greater than 0 and at most 1e9", |x| x > 0.0 && x <= 1e9);
 
@@ -132,6 +143,7 @@ fn numbers(config: &Config, problems: &mut Problems) {
         ("model.hidden_dropout_prob", model.hidden_dropout_prob, FROM_0_BELOW_1),
         ("model.attention_probs_dropout_prob", model.attention_probs_dropout_prob, FROM_0_BELOW_1),
         ("model.classifier_dropout", model.classifier_dropout, FROM_0_BELOW_1),
+        ("task.mlm_probability", config.task.mlm_probability, ABOVE_0_BELOW_1),
         ("train.num_train_epochs", Some(train.num_train_epochs), POSITIVE),
         ("train.learning_rate", Some(train.learning_rate), POSITIVE),
         ("train.warmup_ratio", Some(train.warmup_ratio), FROM_0_TO_1),
@@ -185,7 +197,7 @@ fn labels(task: &TaskConfig, problems: &mut Problems) {
 /// Settings that mean something to other tasks or files alone.
 fn misplaced(config: &Config, problems: &mut Problems) {
     if problems.none_with(&["task.kind"]) {
-        for (key, why) in pairs::misplaced(&config.task, &config.data) {
+        for (key, why) in super::misplaced(&config.task, &config.data) {
             problems.with(key, why);
         }
     }
@@ -228,6 +240,9 @@ fn evaluation(config: &Config, problems: &mut Problems) {
 
     let metric = &train.metric_for_best_model;
     let metrics = config.task.kind.metrics();
+    if metric == "sentence_accuracy" && config.task.next_sentence != Some(true) && problems.none_with(&["task.kind"]) {
+        problems.with("train.metric_for_best_model", "sentence_accuracy needs task.next_sentence = true");
+    }
     if metric != "loss" && !metrics.contains(&metric.as_str()) && problems.none_with(&["task.kind"]) {
         let text =
             format!("found {metric:?}, expected loss, {}: the metrics of {}", metrics.join(", "), config.task.kind);

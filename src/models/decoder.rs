@@ -24,7 +24,7 @@ pub struct DecoderConfig {
     pub positions: Positions,
     /// One for each layer; the last norm is as the first layer's.
     pub blocks: Vec<PreNormConfig>,
-    /// Dropout on the embeddings, and on what a classifier of tokens sees.
+    /// Dropout on the embeddings, and on what a task's own layer sees.
     pub dropout: f64,
     pub head_dropout: f64,
     /// Standard deviation of fresh weights.
@@ -99,6 +99,16 @@ pub fn refusal(role: Role) -> Option<&'static str> {
     }
 }
 
+/// The dropout before a task's own layer: what the run asks for, else that of transformers' class, where `file` are
+/// `classifier_dropout` and `hidden_dropout`.
+pub fn head_dropout(role: Role, asked: Option<f64>, file: [Option<f64>; 2]) -> f64 {
+    let of_class = match role {
+        Role::TokenClassification => file[0].or(file[1]).unwrap_or(0.1),
+        _ => 0.0,
+    };
+    asked.unwrap_or(of_class)
+}
+
 impl Backbone for Decoder {
     fn stages(&self) -> usize {
         1 + self.layers.len()
@@ -122,13 +132,13 @@ impl Backbone for Decoder {
 
     /// The last token's state: it alone has seen the whole text.
     fn summary(&self, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
-        self.norm.forward(ctx, &hidden[0].index_select(0, &batch.sequences.last()))
+        let normed = self.norm.forward(ctx, &hidden[0].index_select(0, &batch.sequences.last()));
+        ctx.dropout(normed, self.config.head_dropout)
     }
 
     fn features(&self, hidden: &Border, ctx: &mut Ctx) -> Tensor {
-        let p = if self.role == Role::TokenClassification { self.config.head_dropout } else { 0.0 };
         let normed = self.norm.forward(ctx, &hidden[0]);
-        ctx.dropout(normed, p)
+        ctx.dropout(normed, self.config.head_dropout)
     }
 
     fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Tensor {

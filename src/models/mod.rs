@@ -14,7 +14,6 @@ pub mod encoder;
 pub mod gpt2;
 pub mod hf_names;
 pub mod llama;
-pub mod ranges;
 pub mod registry;
 pub mod roberta;
 pub mod role;

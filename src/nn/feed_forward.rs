@@ -30,13 +30,13 @@ pub struct FeedForward {
 }
 
 impl FeedForward {
-    /// Declares `up` `[intermediate, hidden]`, or gate and up as one `gate_up` `[2 * intermediate, hidden]`, and `down`.
+    /// Declares `up` `[intermediate, hidden]`, twice as high with the gate before it, and `down` `[hidden, intermediate]`.
     pub fn new(b: &mut ParamBuilder, config: FeedForwardConfig) -> Self {
         let FeedForwardConfig { hidden, intermediate, gated, bias, std, out_std, .. } = config;
-        let (name, rows) = if gated { ("gate_up", 2 * intermediate) } else { ("up", intermediate) };
+        let rows = if gated { 2 * intermediate } else { intermediate };
         FeedForward {
             config,
-            up: Linear::with_bias(b, name, hidden, rows, std, bias),
+            up: Linear::with_bias(b, "up", hidden, rows, std, bias),
             down: Linear::with_bias(b, "down", intermediate, hidden, out_std, bias),
         }
     }

@@ -13,7 +13,7 @@ pub struct InputConfig {
     pub positions: i64,
     /// The row of a sequence's first token; the next ones follow.
     pub first_position: i64,
-    /// Rows of the table of segments, if there is one. With one row all segments are taken for the same.
+    /// Rows of the table of segments, if there is one.
     pub segments: Option<i64>,
     pub width: i64,
     pub norm_eps: f64,
@@ -57,11 +57,6 @@ impl InputEmbeddings {
         (self.config.positions - self.config.first_position) as usize
     }
 
-    /// The number of segments that it tells apart.
-    pub fn segments(&self) -> usize {
-        self.config.segments.unwrap_or(1) as usize
-    }
-
     /// Elements that forward keeps for backward: each table's rows, their sum and its norm.
     pub fn activations(&self, tokens: u64) -> u64 {
         let tables = 2 + u64::from(self.segments.is_some());
@@ -72,8 +67,7 @@ impl InputEmbeddings {
     pub fn forward(&self, ctx: &mut Ctx, tokens: &Tensor, positions: &Tensor, segments: &Tensor) -> Tensor {
         let words = self.words.forward(ctx, tokens);
         let sum = match &self.segments {
-            Some(table) if self.segments() > 1 => words + table.forward(ctx, segments),
-            Some(table) => words + table.forward(ctx, &segments.zeros_like()),
+            Some(table) => words + table.forward(ctx, segments),
             None => words,
         };
         let positions = positions + self.config.first_position;

@@ -1,7 +1,7 @@
 //! Questions with choices from JSONL files.
 
-use super::jsonl;
 use super::records::{File, OnBad, Records};
+use super::{gzip, jsonl};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -47,7 +47,7 @@ pub struct Choices {
 /// Input errors (exit 2), as [`records::read`](super::records::read): bad records with [`OnBad::Error`], such as fewer
 /// than two choices, or a label that is none of them, listed with file and lines.
 pub fn read(source: &ChoiceSource) -> Result<Records<Choices>> {
-    let extension = source.path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let extension = gzip::extension(&source.path);
     if ["csv", "tsv", "tab"].contains(&extension.as_str()) {
         let why = "questions with choices are read from JSONL, one object a line";
         return Err(Error::input(format!("{}: {why}", source.path.display())));

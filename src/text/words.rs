@@ -23,11 +23,11 @@ impl WordTokenizer {
     /// The same tokenizer for words. Where it is byte-level BPE that takes spaces for parts of words (GPT-2, RoBERTa),
     /// every word gets one in front: Hugging Face's `add_prefix_space=True`, which its own token classification sets.
     pub fn new(tokenizer: &Tokenizer) -> Self {
-        let mut inner = tokenizer.inner.clone();
-        if let Some(&PreTokenizerWrapper::ByteLevel(bytes)) = inner.get_pre_tokenizer() {
-            inner.with_pre_tokenizer(Some(bytes.add_prefix_space(true)));
+        let mut tokenizer = tokenizer.clone();
+        if let Some(&PreTokenizerWrapper::ByteLevel(bytes)) = tokenizer.inner.get_pre_tokenizer() {
+            tokenizer.inner.with_pre_tokenizer(Some(bytes.add_prefix_space(true)));
         }
-        WordTokenizer { tokenizer: Tokenizer { inner } }
+        WordTokenizer { tokenizer }
     }
 
     /// Encodes words to at most `max_length` tokens, special tokens included; a word may be cut in its middle.

@@ -77,17 +77,18 @@ impl Declared {
         Ok(Declared { folder: folder.to_owned(), backbone, builder })
     }
 
-    /// The longest sequence, in tokens: the model's limit, or what is asked for below it. A model without a limit of its
-    /// own takes [`UNLIMITED`] unless told.
+    /// The longest sequence, in tokens: the model's limit, or what is asked for or `usual` below it. A model without a
+    /// limit of its own takes [`UNLIMITED`] unless told.
     ///
     /// # Errors
     /// Exit 2 when more is asked for than the model takes.
-    pub fn max_length(&self, wanted: Option<usize>) -> Result<usize> {
+    pub fn max_length(&self, wanted: Option<usize>, usual: Option<usize>) -> Result<usize> {
         match (wanted, self.backbone.max_length()) {
             (Some(n), Some(limit)) if n > limit => {
                 Err(Error::input(format!("data.max_length = {n}: this model takes at most {limit} tokens")))
             }
-            (wanted, limit) => Ok(wanted.or(limit).unwrap_or(UNLIMITED)),
+            (None, Some(limit)) => Ok(usual.map_or(limit, |usual| usual.min(limit))),
+            (wanted, _) => Ok(wanted.or(usual).unwrap_or(UNLIMITED)),
         }
     }
 

@@ -1,23 +1,21 @@
 //! From the configuration to how its data files are read, and to the head that the data asks for.
 
-use crate::config::{self, DataConfig, TaskConfig, TaskKind};
+use crate::config::{DataConfig, Documents, TaskConfig, TaskKind};
 use crate::data::{Encode, Facts};
 use crate::error::{Error, Result};
 use crate::models::Role;
 use crate::tasks::Head;
+use crate::tasks::answers;
+use crate::tasks::causal_texts::CausalTexts;
+use crate::tasks::chat::Chat;
 use crate::tasks::choices::Choices;
-use crate::tasks::parallel_texts::{ParallelTexts, decoder_start};
+use crate::tasks::corpus::Corpus;
+use crate::tasks::masked_texts::{Gaps, Hiding, MaskedTexts};
+use crate::tasks::sentence_pairs::SentencePairs;
 use crate::tasks::tagged_words::TaggedWords;
 use crate::tasks::texts::{Target, Texts};
-use crate::text::choices::ChoiceSource;
-use crate::text::gzip;
-use crate::text::pairs::{PairLayout, PairSource};
-use crate::text::records::{Fields, Format, OnBad, Source};
-use crate::text::tagged::{TaggedFormat, TaggedSource};
+use crate::text::documents::{Division, DocumentSource};
 use std::path::Path;
-
-/// Tokens that a target is cut to unless told: what Hugging Face's examples have.
-const MAX_TARGET_LENGTH: usize = 128;
 
 /// What a data file is read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +37,8 @@ pub struct Reading<'a> {
     pub purpose: Purpose,
     /// The labels in the order of their ids, where they are known; otherwise they are found in the data.
     pub labels: Option<Vec<String>>,
+    /// Decides what training data draws when it is read.
+    pub seed: u64,
 }
 
 impl Reading<'_> {
@@ -67,118 +67,52 @@ impl Reading<'_> {
             }
             TaskKind::Regression => texts(Target::Value),
             TaskKind::Seq2seq => Ok(Box::new(self.parallel_texts(path, key)?)),
+            TaskKind::CausalLm if *purpose != Purpose::Predict => Ok(Box::new(CausalTexts(self.corpus(path)?))),
+            TaskKind::MaskedLm if *purpose == Purpose::Predict => {
+                Ok(Box::new(Gaps { source: self.documents(path, Documents::Lines)?, max_length: *max_length }))
+            }
+            TaskKind::MaskedLm => {
+                let hiding = Hiding {
+                    probability: self.task.mlm_probability.unwrap_or(0.15),
+                    whole_words: self.task.whole_word_mask.unwrap_or(false),
+                };
+                if !self.pairs_sentences() {
+                    return Ok(Box::new(MaskedTexts { corpus: self.corpus(path)?, hiding }));
+                }
+                let source = DocumentSource::Text { path: path.to_owned(), division: Division::Paragraphs };
+                // An evaluation's pairs are the same whatever run it belongs to.
+                let seed = if *purpose == Purpose::Train { self.seed } else { 0 };
+                Ok(Box::new(SentencePairs { source, max_length: *max_length, hiding, seed }))
+            }
+            TaskKind::Chat if *purpose != Purpose::Predict => {
+                Ok(Box::new(Chat { source: self.conversations(path), max_length: *max_length }))
+            }
+            TaskKind::QuestionAnswering => Ok(Box::new(self.questions(path)?)),
             kind => Err(Error::input(format!("task.kind: {kind} is not supported by this version"))),
         }
     }
 
-    /// A file of records with columns.
-    fn source(&self, path: &Path) -> Result<Source> {
-        let data = self.data;
-        let format = self.format(&[
-            (config::Format::Jsonl, Format::Jsonl),
-            (config::Format::Csv, Format::Csv),
-            (config::Format::Tsv, Format::Tsv),
-        ])?;
-        Ok(Source {
-            path: path.to_owned(),
-            format,
-            columns: data.columns.clone(),
-            header: data.header,
-            fields: Fields {
-                text: data.text_column.clone(),
-                text_pair: data.text_pair_column.clone(),
-                label: Some(data.label_column.clone()),
-                ..Fields::default()
-            },
-            on_bad_record: self.on_bad_record(),
-        })
+    fn pairs_sentences(&self) -> bool {
+        role(self.task) == Role::PreTraining
     }
 
-    /// A file of sentences.
-    fn tagged_source(&self, path: &Path) -> Result<TaggedSource> {
-        let formats = [(config::Format::Conll, TaggedFormat::Conll), (config::Format::Jsonl, TaggedFormat::Jsonl)];
-        Ok(TaggedSource {
-            path: path.to_owned(),
-            format: self.format(&formats)?,
-            words: self.data.words_column.clone(),
-            tags: self.answer_column(&self.data.tags_column),
-            on_bad_record: self.on_bad_record(),
-        })
-    }
-
-    /// A file of questions with choices.
-    fn choice_source(&self, path: &Path) -> Result<ChoiceSource> {
-        self.format(&[(config::Format::Jsonl, ())])?;
-        Ok(ChoiceSource {
-            path: path.to_owned(),
-            question: self.data.question_column.clone(),
-            context: self.data.context_column.clone(),
-            choices: self.data.choices_column.clone(),
-            label: self.answer_column(&self.data.label_column),
-            on_bad_record: self.on_bad_record(),
-        })
-    }
-
-    /// A column that is not read for prediction.
-    fn answer_column(&self, name: &str) -> Option<String> {
-        (self.purpose != Purpose::Predict).then(|| name.to_owned())
-    }
-
-    /// What `data.format` is among the formats that a task reads.
-    fn format<T: Copy>(&self, known: &[(config::Format, T)]) -> Result<Option<T>> {
-        let Some(wanted) = self.data.format else { return Ok(None) };
-        let found = known.iter().find(|(format, _)| *format == wanted).map(|&(_, format)| Some(format));
-        found.ok_or_else(|| {
-            let known: Vec<&str> = known.iter().map(|(format, _)| format.name()).collect();
-            Error::input(format!("data.format: {} is read from {}, not {wanted}", self.task.kind, known.join(", ")))
-        })
-    }
-
-    fn on_bad_record(&self) -> OnBad {
-        match self.data.on_bad_record {
-            config::OnBadRecord::Error => OnBad::Error,
-            config::OnBadRecord::Skip => OnBad::Skip,
-        }
-    }
-
-    /// Pairs of texts: JSONL by its setting or its name, else plain text with the targets in a file of their own.
+    /// A file of documents for a language model.
     ///
     /// # Errors
-    /// Exit 2: no file of targets where one is wanted, or one where none is; no start token.
-    fn parallel_texts(&self, path: &Path, key: &str) -> Result<ParallelTexts> {
-        let Reading { task, data, purpose, .. } = self;
-        let (targets, target_key) = match purpose {
-            Purpose::Train => (data.train_target.as_deref(), "data.train_target"),
-            Purpose::Evaluate if key.starts_with("--") => (data.eval_target.as_deref(), "--eval-target"),
-            Purpose::Evaluate => (data.eval_target.as_deref(), "data.eval_target"),
-            Purpose::Predict => (None, ""),
-        };
-        let refuse = |why: &str| Err(Error::input(format!("{target_key}: {why}: {}", path.display())));
-        let is_jsonl = data.format.is_some() || ["jsonl", "ndjson", "json"].contains(&gzip::extension(path).as_str());
-        let layout = match (is_jsonl, targets) {
-            (true, Some(_)) => return refuse("a JSONL file has its targets itself"),
-            (true, None) => PairLayout::Jsonl {
-                source: data.source_column.clone(),
-                target: (*purpose != Purpose::Predict).then(|| data.target_column.clone()),
-            },
-            (false, None) if *purpose != Purpose::Predict => {
-                return refuse("missing: name the file whose lines are the targets of the lines of this one");
-            }
-            (false, targets) => {
-                if let Some(missing) = targets.filter(|targets| !targets.exists()) {
-                    return Err(Error::input(format!("{target_key}: no such file: {}", missing.display())));
-                }
-                PairLayout::Lines { targets: targets.map(Path::to_owned) }
-            }
-        };
-        Ok(ParallelTexts {
-            source: PairSource { path: path.to_owned(), layout, on_bad_record: self.on_bad_record() },
-            prefix: task.source_prefix.clone().unwrap_or_default(),
-            max_length: self.max_length,
-            max_target_length: task.max_target_length.unwrap_or(MAX_TARGET_LENGTH),
-            start: decoder_start(self.folder)?,
-            references: *purpose == Purpose::Evaluate,
-        })
+    /// As [`Reading::documents`].
+    fn corpus(&self, path: &Path) -> Result<Corpus> {
+        let packing = self.task.packing.unwrap_or(true);
+        Ok(Corpus { source: self.documents(path, Documents::default())?, max_length: self.max_length, packing })
+    }
+}
+
+/// The longest sequence that a task takes unless told, where it does not take what the model does: a language model's
+/// blocks and the windows of question answering are as long as in Hugging Face's examples (run_clm.py, run_qa.py).
+pub fn usual_length(kind: TaskKind) -> Option<usize> {
+    match kind {
+        TaskKind::CausalLm | TaskKind::MaskedLm => Some(1024),
+        TaskKind::QuestionAnswering => Some(384),
+        _ => None,
     }
 }
 
@@ -189,6 +123,7 @@ pub fn role(task: &TaskConfig) -> Role {
         TaskKind::TokenClassification => Role::TokenClassification,
         TaskKind::QuestionAnswering => Role::QuestionAnswering,
         TaskKind::MultipleChoice => Role::MultipleChoice,
+        TaskKind::MaskedLm if task.next_sentence == Some(true) => Role::PreTraining,
         TaskKind::MaskedLm => Role::MaskedLm,
         TaskKind::CausalLm | TaskKind::Chat => Role::CausalLm,
         TaskKind::Seq2seq => Role::Seq2Seq,
@@ -215,8 +150,12 @@ pub fn head(task: &TaskConfig, facts: &Facts, path: &Path) -> Result<Head> {
         TaskKind::MultiLabel => at_least(1, Head::Flags),
         TaskKind::TokenClassification => at_least(2, Head::Tags),
         TaskKind::Regression => Ok(Head::Number),
-        TaskKind::QuestionAnswering => Ok(Head::Span),
+        TaskKind::QuestionAnswering => {
+            let wanted = task.answers.as_ref().and_then(|answers| answers.version_2_with_negative);
+            Ok(Head::Span { unanswerable: wanted.unwrap_or(answers::has_unanswerable(&facts.references)) })
+        }
         TaskKind::MultipleChoice => Ok(Head::Choice),
+        TaskKind::MaskedLm if role(task) == Role::PreTraining => Ok(Head::PreTraining),
         TaskKind::MaskedLm => Ok(Head::MaskedLm),
         TaskKind::CausalLm | TaskKind::Chat => Ok(Head::CausalLm),
         TaskKind::Seq2seq => Ok(Head::Seq2Seq),
@@ -230,7 +169,7 @@ pub fn kind(head: &Head) -> TaskKind {
         Head::Flags(_) => TaskKind::MultiLabel,
         Head::Number => TaskKind::Regression,
         Head::Tags(_) => TaskKind::TokenClassification,
-        Head::Span => TaskKind::QuestionAnswering,
+        Head::Span { .. } => TaskKind::QuestionAnswering,
         Head::Choice => TaskKind::MultipleChoice,
         Head::MaskedLm | Head::PreTraining => TaskKind::MaskedLm,
         Head::CausalLm => TaskKind::CausalLm,

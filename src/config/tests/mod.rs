@@ -1,6 +1,7 @@
 //! What a person meets: defaults, messages, overrides, the written form; and that the documentation is true.
 
 mod documentation;
+mod pairs;
 mod parallel;
 
 use super::*;
@@ -227,6 +228,24 @@ fn labels_and_columns() {
 }
 
 #[test]
+fn settings_of_language_models() {
+    for other in ["mlm_probability=0.2", "whole_word_mask=false", "next_sentence=false", "packing=true"] {
+        refused(&[other], "sequence-classification does not know this, only ");
+        refused(&["kind=chat", other], "chat does not know this, only ");
+    }
+    refused(&["kind=causal-lm", "next_sentence=true"], "task.next_sentence: causal-lm does not know this");
+    refused(&["documents=lines"], "data.documents: sequence-classification does not know this");
+    refused(&["format=text"], "sequence-classification does not read plain text");
+    refused(&["kind=masked-lm", "mlm_probability=1"], "greater than 0 and less than 1");
+    refused(&["kind=masked-lm", "next_sentence=true", "packing=true"], "each example is a pair of texts");
+    refused(&["kind=masked-lm", "next_sentence=true", "documents=file"], "a document is a paragraph");
+    refused(&["kind=masked-lm", "next_sentence=true", "format=csv"], "the data is plain text");
+    refused(&["kind=causal-lm", "format=jsonl", "documents=file"], "only plain text is divided");
+    refused(&["kind=chat", "format=csv"], "chat reads JSONL");
+    with(&["kind=masked-lm", "next_sentence=false", "packing=true", "documents=file"]).unwrap();
+}
+
+#[test]
 fn when_to_evaluate() {
     let train = |overrides: &[&str]| with(&[&["eval=e"], overrides].concat()).unwrap().train;
     assert_eq!(train(&["eval_steps=20"]).eval_strategy, IntervalStrategy::Steps);
@@ -300,9 +319,17 @@ fn full() -> Config {
     .unwrap()
 }
 
+/// The settings that [`full`]'s task does not know.
+fn language_models() -> [Config; 2] {
+    [
+        with(&["kind=masked-lm", "next_sentence=true", "mlm_probability=0.3", "whole_word_mask=true"]).unwrap(),
+        with(&["kind=causal-lm", "packing=false", "format=text", "documents=lines"]).unwrap(),
+    ]
+}
+
 #[test]
 fn the_written_form_parses_back() {
-    for config in [with(&[]).unwrap(), full()] {
+    for config in [with(&[]).unwrap(), full(), pairs::full()].into_iter().chain(language_models()) {
         let text = config.to_toml();
         assert_eq!(Config::parse(&text, "config.toml", &[]).unwrap(), config, "{text}");
         let json = serde_json::to_string(&config).unwrap();
@@ -315,16 +342,18 @@ fn the_written_form_parses_back() {
 
 #[test]
 fn no_setting_is_left_out_of_the_written_form() {
-    let table = toml::Table::try_from(full()).unwrap();
     let mut in_config: Vec<String> = Vec::new();
-    for (name, value) in &table {
-        match value.as_table() {
-            Some(section) => in_config.extend(section.keys().map(|key| dotted(name, key))),
-            None => in_config.push(name.clone()),
+    for config in [full(), pairs::full()].into_iter().chain(language_models()) {
+        for (name, value) in &toml::Table::try_from(config).unwrap() {
+            match value.as_table() {
+                Some(section) => in_config.extend(section.keys().map(|key| dotted(name, key))),
+                None => in_config.push(name.clone()),
+            }
         }
     }
     let mut in_keys: Vec<String> = full().settings().map(|s| dotted(s.section, s.key)).collect();
     in_config.sort();
+    in_config.dedup();
     in_keys.sort();
     assert_eq!(in_config, in_keys);
 }

@@ -1,14 +1,18 @@
 //! ALBERT (arXiv 1909.11942): narrow embeddings, and layers that share their weights.
 
 use crate::error::{Error, Result};
+use crate::models::Role;
 use crate::models::encoder::{Config, Design, Encoder, LmSpelling, check_size};
 use crate::models::registry::{Family, Plan, no_generation};
-use crate::models::{Backbone, Role};
 use serde::Deserialize;
 use serde_json::json;
 
 /// The family's entry in the registry.
-pub const FAMILY: Family = Family { model_types: &["albert"], build, refusal: no_generation };
+pub const FAMILY: Family = Family {
+    model_types: &["albert"],
+    build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
+    refusal: no_generation,
+};
 
 /// Keys that BERT has not. Defaults are those of `transformers.AlbertConfig`.
 #[derive(Debug, Deserialize)]
@@ -25,7 +29,8 @@ impl Default for Own {
     }
 }
 
-fn build(plan: Plan) -> Result<Box<dyn Backbone>> {
+/// Its configuration, and what it has of its own in the plan's role.
+pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let defaults = [
         ("vocab_size", json!(30000)),
         ("hidden_size", json!(4096)),
@@ -36,7 +41,7 @@ fn build(plan: Plan) -> Result<Box<dyn Backbone>> {
         ("attention_probs_dropout_prob", json!(0.0)),
         ("classifier_dropout_prob", json!(0.1)),
     ];
-    let config = Config::read(&plan, &defaults, &[("classifier_dropout_prob", "classifier_dropout")])?;
+    let config = Config::read(plan, &defaults, &[("classifier_dropout_prob", "classifier_dropout")])?;
     let own: Own = serde_json::from_value(plan.json.clone())?;
     check_size("embedding_size", own.embedding_size)?;
     let mut design = Design::plain("Albert", "albert.", &config, plan.role);
@@ -68,7 +73,7 @@ fn build(plan: Plan) -> Result<Box<dyn Backbone>> {
         decoder: "predictions.decoder",
         bias: "predictions",
     };
-    Ok(Box::new(Encoder::new(config, design, plan)))
+    Ok((config, design))
 }
 
 impl Own {

@@ -1,15 +1,19 @@
 //! DistilBERT (arXiv 1910.01108): BERT without segments and without a pretrained pooler.
 
 use crate::error::Result;
-use crate::models::encoder::{Config, Design, Encoder, LmSpelling, check_probability};
+use crate::models::Role;
+use crate::models::encoder::{Config, Design, Encoder, LmSpelling, Segments, check_probability};
 use crate::models::registry::{Family, Plan, no_next_sentence};
-use crate::models::{Backbone, Role};
 use crate::nn::blocks::Activation;
 use serde::Deserialize;
 use serde_json::json;
 
 /// The family's entry in the registry.
-pub const FAMILY: Family = Family { model_types: &["distilbert"], build, refusal: no_next_sentence };
+pub const FAMILY: Family = Family {
+    model_types: &["distilbert"],
+    build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
+    refusal: no_next_sentence,
+};
 
 /// Its own spelling of BERT's keys.
 const KEYS: &[(&str, &str)] = &[
@@ -36,13 +40,14 @@ impl Default for Own {
     }
 }
 
-fn build(plan: Plan) -> Result<Box<dyn Backbone>> {
-    let config = Config::read(&plan, &[("n_layers", json!(6))], KEYS)?;
+/// Its configuration, and what it has of its own in the plan's role.
+pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
+    let config = Config::read(plan, &[("n_layers", json!(6))], KEYS)?;
     let own: Own = serde_json::from_value(plan.json.clone())?;
     check_probability("qa_dropout", own.qa_dropout)?;
     check_probability("seq_classif_dropout", own.seq_classif_dropout)?;
     let mut design = Design::plain("DistilBert", "distilbert.", &config, plan.role);
-    design.segments = false;
+    design.segments = Segments::None;
     design.attended_dropout = 0.0;
     design.pooler_activation = Activation::Relu;
     design.head_dropout = match plan.role {
@@ -70,5 +75,5 @@ fn build(plan: Plan) -> Result<Box<dyn Backbone>> {
         decoder: "vocab_projector",
         bias: "vocab_projector",
     };
-    Ok(Box::new(Encoder::new(config, design, plan)))
+    Ok((config, design))
 }

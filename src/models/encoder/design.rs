@@ -14,8 +14,7 @@ pub struct Design {
     pub embedding: Option<i64>,
     /// The row of the table of positions that a text begins with.
     pub first_position: i64,
-    /// Whether it has a table of segments.
-    pub segments: bool,
+    pub segments: Segments,
     /// The block that each layer runs: those of the same number are one.
     pub layers: Vec<usize>,
     /// Dropout on the output of attention.
@@ -31,6 +30,17 @@ pub struct Design {
     pub head_dropout: Option<f64>,
 }
 
+/// What an encoder makes of a pair's segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Segments {
+    /// Each has its row of a table.
+    Each,
+    /// There is a table, and all take its first row.
+    First,
+    /// There is no table.
+    None,
+}
+
 impl Design {
     /// As in BERT. `prefix` stands before the names of all tensors but the heads': `bert.`.
     pub fn plain(class: &'static str, prefix: &'static str, config: &Config, role: Role) -> Self {
@@ -39,7 +49,7 @@ impl Design {
             spelling: Spelling::plain(prefix, config.num_hidden_layers, role),
             embedding: None,
             first_position: 0,
-            segments: true,
+            segments: Segments::Each,
             layers: (0..config.num_hidden_layers).collect(),
             attended_dropout: config.hidden_dropout_prob,
             mlp_dropout: config.hidden_dropout_prob,

@@ -5,8 +5,10 @@ mod config;
 mod design;
 mod model;
 mod spelling;
+#[cfg(test)]
+mod tests;
 
 pub use config::{Config, check_probability, check_size};
-pub use design::Design;
+pub use design::{Design, Segments};
 pub use model::Encoder;
 pub use spelling::{LmSpelling, Spelling};

@@ -1,7 +1,7 @@
 //! The stages of an encoder: embeddings, then one block a layer; the pooler and the language model's head run with the
 //! task's.
 
-use super::{Config, Design};
+use super::{Config, Design, Segments};
 use crate::data::batch::Batch;
 use crate::models::hf_names::HfNames;
 use crate::models::registry::Plan;
@@ -11,7 +11,7 @@ use crate::nn::blocks::{BlockConfig, PostNormBlock};
 use crate::nn::input_embeddings::{InputConfig, InputEmbeddings};
 use crate::nn::linear::{HeadInput, Linear};
 use crate::nn::lm_head::{MaskedLmConfig, MaskedLmHead};
-use crate::nn::pooler::{Pooler, PoolerConfig};
+use crate::nn::pooler::{Picks, Pooler, PoolerConfig};
 use crate::nn::{Ctx, ParamBuilder};
 use serde_json::Value;
 use tch::Tensor;
@@ -19,11 +19,12 @@ use tch::Tensor;
 /// An encoder without a task's own layer.
 #[derive(Debug)]
 pub struct Encoder {
-    config: Config,
-    design: Design,
+    pub(super) config: Config,
+    pub(super) design: Design,
     json: Value,
     role: Role,
-    head_dropout: f64,
+    /// Before a task's own layer.
+    pub(super) head_dropout: f64,
     embeddings: InputEmbeddings,
     /// From the embeddings' width to the layers'.
     widen: Option<Linear>,
@@ -35,7 +36,7 @@ pub struct Encoder {
 impl Encoder {
     /// Declares the parameters: stage 0 the embeddings, stages 1 to L the layers, stage L + 1 the pooler and the head of
     /// a language model, where the role has them. A block that several layers run belongs to the first.
-    pub fn new(config: Config, design: Design, plan: Plan) -> Self {
+    pub fn new((config, design): (Config, Design), plan: Plan) -> Self {
         let Plan { json, role, builder: b, dropout, .. } = plan;
         let (hidden, std) = (config.hidden_size, config.initializer_range);
         let is_lm = matches!(role, Role::MaskedLm | Role::PreTraining);
@@ -46,7 +47,7 @@ impl Encoder {
             vocab: config.vocab_size,
             positions: config.max_position_embeddings,
             first_position: design.first_position,
-            segments: design.segments.then_some(config.type_vocab_size),
+            segments: (design.segments != Segments::None).then_some(config.type_vocab_size),
             width,
             norm_eps: config.layer_norm_eps,
             dropout: config.hidden_dropout_prob,
@@ -60,7 +61,9 @@ impl Encoder {
         let (pooler, lm_head) = b.stage(design.layers.len() + 1, |b| {
             let pooler = PoolerConfig {
                 hidden,
-                activation: design.pooler_activation,
+                picks: Picks::First,
+                dense: true,
+                activation: Some(design.pooler_activation),
                 dropout_before: if design.pooler_drops { head_dropout } else { 0.0 },
                 dropout: head_dropout,
                 std,
@@ -120,7 +123,11 @@ impl Backbone for Encoder {
             let block = &self.blocks[self.design.layers[stage - 1]];
             return vec![block.forward(ctx, &input[0], &batch.sequences)];
         }
-        let x = self.embeddings.forward(ctx, &batch.tokens, &batch.positions, &batch.segments);
+        let segments = match self.design.segments {
+            Segments::First => &batch.segments.zeros_like(),
+            _ => &batch.segments,
+        };
+        let x = self.embeddings.forward(ctx, &batch.tokens, &batch.positions, segments);
         vec![self.widen.as_ref().map_or_else(|| x.shallow_clone(), |widen| widen.forward(ctx, &x))]
     }
 
@@ -149,7 +156,10 @@ impl Backbone for Encoder {
     }
 
     fn segments(&self) -> usize {
-        self.embeddings.segments()
+        match self.design.segments {
+            Segments::Each => self.config.type_vocab_size as usize,
+            Segments::First | Segments::None => usize::MAX,
+        }
     }
 
     fn activations(&self, stage: usize, tokens: u64, longest: u64) -> u64 {

@@ -2,7 +2,7 @@
 
 use super::hf_names;
 use crate::error::{Error, Result};
-use crate::models::decoder::{DecoderConfig, Positions};
+use crate::models::decoder::{DecoderConfig, Positions, head_dropout};
 use crate::models::registry::DropoutOverrides;
 use crate::models::{Role, check};
 use crate::nn::attention::{AttentionConfig, Reach};
@@ -40,6 +40,8 @@ pub struct Config {
     tie_word_embeddings: bool,
     #[serde(skip, default = "tanh_gelu")]
     activation: Activation,
+    #[serde(skip)]
+    asked_head_dropout: Option<f64>,
 }
 
 fn tanh_gelu() -> Activation {
@@ -68,6 +70,7 @@ impl Default for Config {
             add_cross_attention: false,
             tie_word_embeddings: true,
             activation: tanh_gelu(),
+            asked_head_dropout: None,
         }
     }
 }
@@ -83,7 +86,7 @@ impl Config {
         config.resid_pdrop = dropout.hidden.unwrap_or(config.resid_pdrop);
         config.embd_pdrop = dropout.hidden.unwrap_or(config.embd_pdrop);
         config.attn_pdrop = dropout.attention.unwrap_or(config.attn_pdrop);
-        config.classifier_dropout = dropout.classifier.or(config.classifier_dropout);
+        config.asked_head_dropout = dropout.classifier;
         check::sizes(&[
             ("vocab_size", config.vocab_size),
             ("n_positions", config.n_positions),
@@ -97,7 +100,7 @@ impl Config {
             ("resid_pdrop", config.resid_pdrop),
             ("embd_pdrop", config.embd_pdrop),
             ("attn_pdrop", config.attn_pdrop),
-            ("classifier_dropout", config.head_dropout()),
+            ("classifier_dropout", config.head_dropout(Role::TokenClassification)),
         ])?;
         match config.add_cross_attention {
             true => Err(Error::input("add_cross_attention = true: GPT-2 is supported alone, without an encoder")),
@@ -113,10 +116,10 @@ impl Config {
             positions: Positions::Learnt,
             blocks: (0..self.n_layer).map(|layer| self.block(layer)).collect(),
             dropout: self.embd_pdrop,
-            head_dropout: self.head_dropout(),
+            head_dropout: self.head_dropout(role),
             std: self.initializer_range,
             tied: self.tie_word_embeddings,
-            names: hf_names::names(self.n_layer, role),
+            names: hf_names::names(self.n_layer, self.tie_word_embeddings, role),
             architecture: match role {
                 Role::CausalLm => "GPT2LMHeadModel".into(),
                 _ => format!("GPT2{}", role.ending()),
@@ -168,8 +171,38 @@ impl Config {
         self.n_inner.unwrap_or(4 * self.n_embd)
     }
 
-    /// The dropout before a classifier of tokens, as transformers finds it.
-    fn head_dropout(&self) -> f64 {
-        self.classifier_dropout.or(self.hidden_dropout).unwrap_or(0.1)
+    fn head_dropout(&self, role: Role) -> f64 {
+        head_dropout(role, self.asked_head_dropout, [self.classifier_dropout, self.hidden_dropout])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        for (config, part) in [
+            (json!({"add_cross_attention": true}), "add_cross_attention = true"),
+            (json!({"n_head": 7}), "n_embd 768 is not a multiple of n_head 7"),
+            (json!({"n_layer": 0}), "n_layer = 0"),
+            (json!({"activation_function": "mish"}), "activation_function \"mish\" is not known"),
+            (json!({"embd_pdrop": 1.0}), "embd_pdrop = 1"),
+        ] {
+            let e = Config::read(&config, DropoutOverrides::default()).unwrap_err().to_string();
+            assert!(e.contains(part), "{config}: {e}");
+        }
+    }
+
+    #[test]
+    fn dropout_is_that_of_the_class_unless_asked_for() {
+        let of = |config: Value, dropout, role| Config::read(&config, dropout).unwrap().decoder(role).head_dropout;
+        let none = DropoutOverrides::default();
+        let asked = DropoutOverrides { classifier: Some(0.3), ..none };
+        assert_eq!(of(json!({}), none, Role::TokenClassification), 0.1);
+        assert_eq!(of(json!({"classifier_dropout": 0.2}), none, Role::TokenClassification), 0.2);
+        assert_eq!(of(json!({"classifier_dropout": 0.2}), none, Role::SequenceClassification), 0.0);
+        assert_eq!(of(json!({"classifier_dropout": 0.2}), asked, Role::SequenceClassification), 0.3);
     }
 }

@@ -3,10 +3,11 @@
 use crate::models::Role;
 use crate::models::hf_names::{HfNames, HfParam};
 
-/// The map for a model of this many layers.
-pub fn names(layers: usize, role: Role) -> HfNames {
+/// The map for a model of this many layers, whose head is the table of words where it is `tied`.
+pub fn names(layers: usize, tied: bool, role: Role) -> HfNames {
+    let words = HfParam::new("embeddings.words.weight", ["wte.weight"]);
     let mut params = vec![
-        HfParam::new("embeddings.words.weight", ["wte.weight"]).also(&["lm_head.weight"]),
+        if tied { words.also(&["lm_head.weight"]) } else { words },
         HfParam::new("embeddings.positions.weight", ["wpe.weight"]),
         HfParam::new("lm_head.weight", ["lm_head.weight"]).bare(),
     ];

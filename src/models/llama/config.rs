@@ -1,8 +1,9 @@
 //! `config.json` of the Llama class, as transformers 4 and 5 write it, and the decoder that it describes.
 
-use super::{hf_names, rope};
+use super::hf_names::{self, Shape};
+use super::rope;
 use crate::error::{Error, Result};
-use crate::models::decoder::{DecoderConfig, Positions};
+use crate::models::decoder::{DecoderConfig, Positions, head_dropout};
 use crate::models::registry::DropoutOverrides;
 use crate::models::{Role, check};
 use crate::nn::attention::{AttentionConfig, Reach};
@@ -118,8 +119,9 @@ impl Config {
             keys,
         };
         check::probabilities(&[
+            ("hidden_dropout", config.hidden_dropout()),
             ("attention_dropout", config.attention_dropout()),
-            ("classifier_dropout", config.head_dropout()),
+            ("classifier_dropout", config.head_dropout(Role::TokenClassification)),
         ])?;
         Ok(config)
     }
@@ -133,16 +135,23 @@ impl Config {
             "qwen3" => "Qwen3",
             _ => "Llama",
         };
+        let shape = Shape {
+            kind,
+            layers: self.reaches.len(),
+            heads: self.keys.num_attention_heads,
+            kv_heads: self.kv_heads,
+            tied: self.keys.tie_word_embeddings,
+        };
         DecoderConfig {
             vocab: *vocab_size,
             max_length: *max_position_embeddings,
             positions: Positions::Rotary(self.rotary.clone()),
             blocks: self.reaches.iter().map(|&reach| self.block(reach)).collect(),
             dropout: self.hidden_dropout(),
-            head_dropout: self.head_dropout(),
+            head_dropout: self.head_dropout(role),
             std: *initializer_range,
             tied: self.keys.tie_word_embeddings,
-            names: hf_names::names(self.reaches.len(), [self.keys.num_attention_heads, self.kv_heads], kind, role),
+            names: hf_names::names(&shape, role),
             architecture: format!("{kind}{}", role.ending()),
         }
     }
@@ -195,9 +204,9 @@ impl Config {
         self.dropout.hidden.unwrap_or(0.0)
     }
 
-    /// The dropout before a classifier of tokens, as transformers finds it.
-    fn head_dropout(&self) -> f64 {
-        self.dropout.classifier.or(self.keys.classifier_dropout).or(self.keys.hidden_dropout).unwrap_or(0.1)
+    fn head_dropout(&self, role: Role) -> f64 {
+        let Keys { classifier_dropout, hidden_dropout, .. } = self.keys;
+        head_dropout(role, self.dropout.classifier, [classifier_dropout, hidden_dropout])
     }
 }
 
@@ -235,5 +244,67 @@ fn reaches(keys: &Keys) -> Result<Vec<Reach>> {
             Ok((0..layers).map(|i| if i >= keys.max_window_layers { near } else { Reach::Causal }).collect())
         }
         _ => Ok(vec![near; layers]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(config: Value) -> Result<Config> {
+        Config::read(&config, DropoutOverrides::default())
+    }
+
+    #[test]
+    fn what_is_left_out_is_as_in_transformers() {
+        let of = |model_type: &str| read(json!({"model_type": model_type})).unwrap();
+        let [llama, mistral, qwen2, qwen3] = ["llama", "mistral", "qwen2", "qwen3"].map(of);
+        assert_eq!([llama.kv_heads, mistral.kv_heads, qwen2.kv_heads, qwen3.kv_heads], [32, 8, 32, 32]);
+        assert_eq!([llama.head_dim, mistral.head_dim, qwen2.head_dim, qwen3.head_dim], [128; 4]);
+        assert_eq!(
+            [llama.reaches[0], mistral.reaches[0], qwen2.reaches[31]],
+            [Reach::Causal, Reach::Window(4096), Reach::Causal]
+        );
+        assert_eq!(read(json!({"model_type": "mistral", "sliding_window": null})).unwrap().reaches[0], Reach::Causal);
+        let biases = |config: &Config| {
+            let attention = config.block(Reach::Causal).attention;
+            (attention.qkv_bias, attention.out_bias, attention.head_norm.is_some())
+        };
+        assert_eq!(
+            [&llama, &qwen2, &qwen3].map(biases),
+            [(false, false, false), (true, false, false), (false, false, true)]
+        );
+    }
+
+    #[test]
+    fn windows_are_of_the_layers_that_say_so() {
+        let qwen = |more: Value| {
+            let config = json!({"model_type": "qwen2", "num_hidden_layers": 3, "sliding_window": 7});
+            read(overlaid(config, &more)).map(|config| config.reaches)
+        };
+        let (full, near) = (Reach::Causal, Reach::Window(7));
+        assert_eq!(qwen(json!({})).unwrap(), [full; 3]);
+        assert_eq!(qwen(json!({"use_sliding_window": true, "max_window_layers": 2})).unwrap(), [full, full, near]);
+        let kinds = json!(["sliding_attention", "full_attention", "sliding_attention"]);
+        let own = qwen(json!({"use_sliding_window": true, "layer_types": kinds}));
+        assert_eq!(own.unwrap(), [near, full, near]);
+        let refused = |more: Value| qwen(more).unwrap_err().to_string();
+        assert!(refused(json!({"layer_types": kinds})).contains("needs use_sliding_window = true"));
+        assert!(refused(json!({"layer_types": ["full_attention"]})).contains("layer_types has 1 entries"));
+        assert!(refused(json!({"layer_types": ["full_attention", "linear", "full_attention"]})).contains("\"linear\""));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        for (more, part) in [
+            (json!({"num_attention_heads": 5}), "hidden_size 4096 is not a multiple of num_attention_heads 5"),
+            (json!({"num_key_value_heads": 5}), "num_attention_heads 32 is not a multiple of num_key_value_heads 5"),
+            (json!({"head_dim": 7}), "head_dim 7 is odd"),
+            (json!({"hidden_act": "mish"}), "hidden_act \"mish\" is not known"),
+            (json!({"attention_dropout": 1.0}), "attention_dropout = 1"),
+        ] {
+            let e = read(overlaid(json!({"model_type": "llama"}), &more)).unwrap_err().to_string();
+            assert!(e.contains(part), "{more}: {e}");
+        }
     }
 }

@@ -3,10 +3,23 @@
 use crate::models::Role;
 use crate::models::hf_names::{HfNames, HfParam};
 
-/// The map for a model of this many layers, with so many heads of queries and of keys; `kind` begins its classes' names.
-pub fn names(layers: usize, [heads, kv_heads]: [i64; 2], kind: &str, role: Role) -> HfNames {
+/// What names follow from.
+pub struct Shape {
+    /// The beginning of its classes' names.
+    pub kind: &'static str,
+    pub layers: usize,
+    pub heads: i64,
+    pub kv_heads: i64,
+    /// Whether the head of a language model is the table of words.
+    pub tied: bool,
+}
+
+/// The map for a model of this shape.
+pub fn names(shape: &Shape, role: Role) -> HfNames {
+    let &Shape { kind, layers, heads, kv_heads, tied } = shape;
+    let words = HfParam::new("embeddings.words.weight", ["embed_tokens.weight"]);
     let mut params = vec![
-        HfParam::new("embeddings.words.weight", ["embed_tokens.weight"]).also(&["lm_head.weight"]),
+        if tied { words.also(&["lm_head.weight"]) } else { words },
         HfParam::new("norm.weight", ["norm.weight"]),
         HfParam::new("lm_head.weight", ["lm_head.weight"]).bare(),
     ];
@@ -26,7 +39,7 @@ pub fn names(layers: usize, [heads, kv_heads]: [i64; 2], kind: &str, role: Role)
             params.extend([
                 param("attention.qkv", &qkv, kind).shares(&[heads, kv_heads, kv_heads]),
                 param("attention.out", &["self_attn.o_proj"], kind),
-                param("mlp.gate_up", &["mlp.gate_proj", "mlp.up_proj"], kind),
+                param("mlp.up", &["mlp.gate_proj", "mlp.up_proj"], kind),
                 param("mlp.down", &["mlp.down_proj"], kind),
             ]);
         }

@@ -91,3 +91,44 @@ fn yarn(settings: &Settings, max_positions: f64, original: f64) -> Result<Scalin
         original,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(config: &Value) -> Rotary {
+        read(config, 8, 64).unwrap()
+    }
+
+    #[test]
+    fn transformers_4_and_5_say_the_same() {
+        let llama3 = |kind: &str| {
+            json!({kind: "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                   "original_max_position_embeddings": 32})
+        };
+        let mut new = llama3("rope_type");
+        new["rope_theta"] = json!(500_000.0);
+        let new = of(&json!({"rope_parameters": new}));
+        for kind in ["type", "rope_type"] {
+            assert_eq!(of(&json!({"rope_theta": 500_000.0, "rope_scaling": llama3(kind)})), new);
+        }
+        assert_ne!(of(&json!({"rope_theta": 500_000.0})), new);
+        let plain = of(&json!({}));
+        assert_eq!(of(&json!({"rope_theta": 10_000, "rope_scaling": null})), plain);
+        assert_eq!(of(&json!({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}})), plain);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        for (config, part) in [
+            (json!({"rope_scaling": {"type": "longrope"}}), "rope_scaling: rope_type \"longrope\" is not supported"),
+            (json!({"rope_parameters": {"rope_type": "linear"}}), "rope_parameters: factor is missing"),
+            (json!({"rope_parameters": {"full_attention": {}}}), "\"full_attention\" has settings of its own"),
+            (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor = 0.5 is not supported"),
+            (json!({"rope_theta": "1e4"}), "config: rope_theta = \"1e4\": a number above 0 is wanted"),
+        ] {
+            let e = read(&config, 8, 64).unwrap_err().to_string();
+            assert!(e.contains(part), "{config}: {e}");
+        }
+    }
+}

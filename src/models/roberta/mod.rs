@@ -1,25 +1,33 @@
 //! RoBERTa (arXiv 1907.11692), and by the same code XLM-RoBERTa (arXiv 1911.02116) and CamemBERT (arXiv 1911.03894).
 
 use crate::error::{Error, Result};
-use crate::models::encoder::{Config, Design, Encoder, LmSpelling};
+use crate::models::Role;
+use crate::models::encoder::{Config, Design, Encoder, LmSpelling, Segments};
 use crate::models::registry::{Family, Plan, no_next_sentence};
-use crate::models::{Backbone, Role};
 use crate::nn::blocks::Activation;
 use serde_json::{Value, json};
 
 /// The family's entry in the registry.
-pub const FAMILY: Family =
-    Family { model_types: &["roberta", "xlm-roberta", "camembert"], build, refusal: no_next_sentence };
+pub const FAMILY: Family = Family {
+    model_types: &["roberta", "xlm-roberta", "camembert"],
+    build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
+    refusal: no_next_sentence,
+};
 
-fn build(plan: Plan) -> Result<Box<dyn Backbone>> {
+/// Its configuration, and what it has of its own in the plan's role.
+pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let (class, vocabulary) = match plan.json.get("model_type").and_then(Value::as_str) {
         Some("xlm-roberta") => ("XLMRoberta", 30522),
         Some("camembert") => ("Camembert", 30522),
         _ => ("Roberta", 50265),
     };
-    let config = Config::read(&plan, &[("vocab_size", json!(vocabulary)), ("pad_token_id", json!(1))], &[])?;
+    let config = Config::read(plan, &[("vocab_size", json!(vocabulary)), ("pad_token_id", json!(1))], &[])?;
     let mut design = Design::plain(class, "roberta.", &config, plan.role);
     design.first_position = first_position(&config)?;
+    // Its tokenizers do not tell segments apart, or are not asked.
+    if config.type_vocab_size == 1 {
+        design.segments = Segments::First;
+    }
     design.lm_activation = Activation::Gelu;
     design.spelling.lm_head =
         LmSpelling { dense: "lm_head.dense", norm: "lm_head.layer_norm", decoder: "lm_head.decoder", bias: "lm_head" };
@@ -32,7 +40,7 @@ fn build(plan: Plan) -> Result<Box<dyn Backbone>> {
         Role::MultipleChoice => design.head_dropout = Some(config.hidden_dropout_prob),
         _ => {}
     }
-    Ok(Box::new(Encoder::new(config, design, plan)))
+    Ok((config, design))
 }
 
 /// Padding has the position of its own token id, and what is before it has none: texts begin behind.

@@ -3,9 +3,9 @@
 use crate::data::ragged::Bucket;
 use crate::models::t5::Config;
 use crate::nn::attention::{AttentionConfig, Bias, Reach, attention};
-use crate::nn::blocks::Activation;
+use crate::nn::feed_forward::{self, FeedForwardConfig};
 use crate::nn::linear::Linear;
-use crate::nn::rms_norm::RmsNorm;
+use crate::nn::norm::RmsNorm;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::{Kind, Tensor};
 
@@ -64,45 +64,46 @@ impl Attention {
     }
 }
 
-/// `x + dropout(down(dropout(activation(up(norm(x))))))`; gated, the activation is multiplied by a second projection.
+/// `x + dropout(feed_forward(norm(x)))`.
 #[derive(Debug)]
 pub struct FeedForward {
-    activation: Activation,
-    gated: bool,
     dropout: f64,
     norm: RmsNorm,
-    up: Linear,
-    down: Linear,
+    inner: feed_forward::FeedForward,
 }
 
 impl FeedForward {
     /// Declares `mlp.norm`, `mlp.up` and `mlp.down`.
     pub fn new(b: &mut ParamBuilder, config: &Config) -> Self {
-        let &Config { d_model, d_ff, activation, gated, initializer_factor: factor, .. } = config;
+        let &Config { d_model, d_ff, activation, gated, initializer_factor: factor, dropout_rate, .. } = config;
         let std = |size: i64| factor * (size as f64).powf(-0.5);
-        let projections = 1 + i64::from(gated);
-        b.scope("mlp", |b| FeedForward {
+        let inner = FeedForwardConfig {
+            hidden: d_model,
+            intermediate: d_ff,
             activation,
             gated,
-            dropout: config.dropout_rate,
+            bias: false,
+            dropout: dropout_rate,
+            std: std(d_model),
+            out_std: std(d_ff),
+        };
+        b.scope("mlp", |b| FeedForward {
+            dropout: dropout_rate,
             norm: RmsNorm::new(b, "norm", d_model, config.layer_norm_epsilon),
-            up: Linear::without_bias(b, "up", d_model, projections * d_ff, std(d_model)),
-            down: Linear::without_bias(b, "down", d_ff, d_model, std(d_ff)),
+            inner: feed_forward::FeedForward::new(b, inner),
         })
     }
 
     /// `[T, d_model]` to the same shape.
     pub fn forward(&self, ctx: &mut Ctx, x: &Tensor) -> Tensor {
-        let up = self.up.forward(ctx, &self.norm.forward(ctx, x));
-        let inner = if self.gated {
-            let halves = up.chunk(2, 1);
-            self.activation.forward(&halves[0]) * &halves[1]
-        } else {
-            self.activation.forward(&up)
-        };
-        let inner = ctx.dropout(inner, self.dropout);
-        let out = self.down.forward(ctx, &inner);
+        let normed = self.norm.forward(ctx, x);
+        let out = self.inner.forward(ctx, &normed);
         bounded(x + ctx.dropout(out, self.dropout))
+    }
+
+    /// Elements a token that forward keeps for backward, without what stands around it.
+    pub fn activations(&self) -> u64 {
+        self.inner.activations()
     }
 }
 

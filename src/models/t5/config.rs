@@ -1,6 +1,7 @@
 //! `config.json` of a T5 model, as transformers 4 and 5 write it.
 
 use crate::error::{Error, Result};
+use crate::models::check;
 use crate::models::registry::Plan;
 use crate::nn::blocks::Activation;
 use serde::Deserialize;
@@ -127,7 +128,7 @@ impl Config {
         if self.is_decoder || !self.is_encoder_decoder {
             return refuse("is_encoder_decoder = false: T5 is supported with encoder and decoder only".into());
         }
-        let sizes = [
+        check::sizes(&[
             ("vocab_size", self.vocab_size),
             ("d_model", self.d_model),
             ("d_kv", self.d_kv),
@@ -135,10 +136,7 @@ impl Config {
             ("num_heads", self.num_heads),
             ("num_layers", self.num_layers as i64),
             ("num_decoder_layers", self.decoder_layers() as i64),
-        ];
-        if let Some((key, value)) = sizes.into_iter().find(|(_, value)| !(1..1 << 31).contains(value)) {
-            return refuse(format!("{key} = {value}: a size from 1 to 2^31 is wanted"));
-        }
+        ])?;
         let (buckets, distance) = (self.relative_attention_num_buckets, self.relative_attention_max_distance);
         if buckets < 4 || distance <= buckets / 2 {
             return refuse(format!(
@@ -146,10 +144,7 @@ impl Config {
                  buckets are wanted, and a distance above half of them"
             ));
         }
-        match self.dropout_rate {
-            p if (0.0..1.0).contains(&p) => Ok(()),
-            p => refuse(format!("dropout_rate = {p}: a probability from 0 up and below 1 is wanted")),
-        }
+        check::probabilities(&[("dropout_rate", self.dropout_rate), ("dropout_rate", self.attention_dropout)])
     }
 
     /// The layers of the decoder: as many as of the encoder unless told.
@@ -186,4 +181,74 @@ fn with_defaults(mut json: Value) -> Value {
         }
     }
     json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::Role;
+    use crate::models::registry::DropoutOverrides;
+    use crate::nn::ParamBuilder;
+    use tch::{Device, Kind, Tensor};
+
+    /// With weight files that hold these tensors, each of this one number.
+    fn read(json: Value, stored: &[(&str, f64)]) -> Result<Config> {
+        let stored = |name: &str| {
+            let found = stored.iter().find(|(stored, _)| *stored == name);
+            Ok(found.map(|(_, value)| Tensor::full([2, 2], *value, (Kind::Float, Device::Cpu))))
+        };
+        let dropout = DropoutOverrides { hidden: Some(0.3), ..DropoutOverrides::default() };
+        Config::read(&Plan { json, dropout, role: Role::Seq2Seq, stored: &stored, builder: &mut ParamBuilder::new() })
+    }
+
+    #[test]
+    fn the_files_say_whether_the_head_is_tied() {
+        let tied = |json, stored: &[(&str, f64)]| read(json, stored).unwrap().tied;
+        let (own, shared) = (json!({"tie_word_embeddings": false}), json!({"tie_word_embeddings": true}));
+        assert_eq!([tied(json!({}), &[]), tied(shared.clone(), &[]), tied(own.clone(), &[])], [true, true, false]);
+        let differ = [("shared.weight", 1.0), ("lm_head.weight", 2.0)];
+        let same = [("encoder.embed_tokens.weight", 1.0), ("lm_head.weight", 1.0)];
+        for json in [own, shared] {
+            assert!(!tied(json.clone(), &differ));
+            assert!(tied(json.clone(), &same) && tied(json.clone(), &same[1..]) && tied(json, &differ[..1]));
+        }
+    }
+
+    #[test]
+    fn the_output_is_scaled_as_its_version_was() {
+        let scale = |json| read(json, &[]).unwrap().output_scale();
+        let (kept, none) = (1.0 / 4.0, 1.0);
+        assert_eq!(scale(json!({"d_model": 16})), kept);
+        assert_eq!(scale(json!({"d_model": 16, "tie_word_embeddings": false})), none);
+        assert_eq!(scale(json!({"d_model": 16, "tie_word_embeddings": true, "scale_decoder_outputs": false})), none);
+        assert_eq!(scale(json!({"d_model": 16, "tie_word_embeddings": false, "scale_decoder_outputs": true})), kept);
+        assert_eq!(scale(json!({"d_model": 16, "model_type": "mt5", "scale_decoder_outputs": true})), none);
+    }
+
+    #[test]
+    fn defaults_follow_the_model_type_and_the_encoder() {
+        let t5 = read(json!({"model_type": "t5", "num_layers": 3, "num_decoder_layers": null}), &[]).unwrap();
+        assert_eq!((t5.decoder_layers(), t5.d_ff, t5.gated, t5.activation), (3, 2048, false, Activation::Relu));
+        assert_eq!((t5.dropout_rate, t5.attention_dropout, t5.class()), (0.3, 0.1, "T5"));
+        let mt5 = read(json!({"model_type": "mt5", "num_heads": 2}), &[]).unwrap();
+        assert_eq!((mt5.num_heads, mt5.d_ff, mt5.gated, mt5.activation), (2, 1024, true, Activation::GeluTanh));
+        let silu = read(json!({"feed_forward_proj": "gated-silu"}), &[]).unwrap();
+        assert_eq!((silu.gated, silu.activation), (true, Activation::Silu));
+        assert_eq!(read(json!({"feed_forward_proj": "gelu"}), &[]).unwrap().activation, Activation::Gelu);
+    }
+
+    #[test]
+    fn what_is_not_known_is_named() {
+        for (json, says) in [
+            (json!({"feed_forward_proj": "gated-mish"}), "feed_forward_proj \"gated-mish\" is not known"),
+            (json!({"is_encoder_decoder": false}), "is_encoder_decoder = false"),
+            (json!({"num_decoder_layers": 0}), "num_decoder_layers = 0"),
+            (json!({"relative_attention_max_distance": 16}), "a distance above half of them"),
+            (json!({"relative_attention_num_buckets": 2}), "at least 4 buckets"),
+            (json!({"dropout_rate": 1.0, "d_kv": 0}), "d_kv = 0: a size"),
+        ] {
+            let message = read(json, &[]).unwrap_err().to_string();
+            assert!(message.contains(says), "{message}");
+        }
+    }
 }

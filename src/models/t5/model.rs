@@ -14,7 +14,7 @@ use crate::nn::attention::{Bias, Reach};
 use crate::nn::embedding::Embedding;
 use crate::nn::linear::HeadInput;
 use crate::nn::lm_head::Vocabulary;
-use crate::nn::rms_norm::RmsNorm;
+use crate::nn::norm::RmsNorm;
 use crate::nn::{Ctx, ParamBuilder};
 use serde_json::Value;
 use tch::Tensor;
@@ -192,21 +192,20 @@ impl Backbone for T5 {
     }
 
     fn segments(&self) -> usize {
-        1
+        usize::MAX
     }
 
-    /// Elements that forward keeps for backward, with the tokens taken to be all on the stage's side: a norm keeps five
-    /// rows, an attention its queries, keys, values and result, and with its scores three weights a head and pair.
+    /// Elements that forward keeps for backward, with the tokens taken to be all on the stage's side: of an attention
+    /// its queries, keys, values and result and three weights a head and pair; seven rows around each part.
     fn activations(&self, stage: usize, tokens: u64, longest: u64) -> u64 {
-        let Config { d_model, d_kv, d_ff, num_heads, gated, .. } = self.config;
-        let [d_model, inner, d_ff, heads] = [d_model, num_heads * d_kv, d_ff, num_heads].map(|n| n as u64);
-        if stage == 0 || stage == self.between() {
-            return 3 * d_model * tokens;
-        }
+        let Config { d_model, d_kv, num_heads, .. } = self.config;
+        let (d_model, heads, inner) = (d_model as u64, num_heads as u64, (num_heads * d_kv) as u64);
+        let layers = if stage < self.between() { &self.encoder.layers } else { &self.decoder.layers };
+        let embeds = stage == 0 || stage == self.between();
+        let Some(layer) = layers.first().filter(|_| !embeds) else { return 3 * d_model * tokens };
+        let attentions = 1 + u64::from(layer.cross.is_some());
         let attention = 7 * d_model + 4 * inner + 3 * heads * longest;
-        let attentions = if stage < self.between() { 1 } else { 2 };
-        let feed_forward = 7 * d_model + (3 + 2 * u64::from(gated)) * d_ff;
-        tokens * (attentions * attention + feed_forward)
+        tokens * (attentions * attention + 7 * d_model + layer.feed_forward.activations())
     }
 
     fn hf_names(&self) -> HfNames {

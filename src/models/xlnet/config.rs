@@ -1,11 +1,12 @@
 //! `config.json` of an XLNet model, as transformers 4 and 5 write it.
 
 use crate::error::{Error, Result};
-use crate::models::ranges;
+use crate::models::check;
 use crate::models::registry::DropoutOverrides;
-use crate::models::xlnet::summary::{Picks, SummaryConfig};
 use crate::nn::attention::{AttentionConfig, Reach};
-use crate::nn::blocks::Activation;
+use crate::nn::feed_forward::FeedForwardConfig;
+use crate::nn::pooler::{Picks, PoolerConfig};
+use crate::nn::relative_attention::RelativeAttentionConfig;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -73,23 +74,19 @@ pub struct Config {
     pub vocab_size: i64,
     pub layers: usize,
     pub layer: LayerConfig,
-    pub summary: SummaryConfig,
+    pub summary: PoolerConfig,
+    /// Standard deviation of fresh weights.
+    pub std: f64,
 }
 
 /// What a layer needs to know.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerConfig {
-    pub hidden: i64,
-    pub intermediate: i64,
-    pub attention: AttentionConfig,
-    /// Tokens further apart than this count as so far apart.
-    pub farthest: Option<i64>,
-    pub activation: Activation,
-    /// Dropout on embeddings, on sinusoids, and on what attention and the feed-forward part give.
-    pub dropout: f64,
+    pub attention: RelativeAttentionConfig,
+    pub feed_forward: FeedForwardConfig,
     pub norm_eps: f64,
-    /// Standard deviation of fresh matrices.
-    pub std: f64,
+    /// Dropout on what attention and the feed-forward part give; elsewhere in the model, too.
+    pub dropout: f64,
 }
 
 impl Config {
@@ -100,17 +97,14 @@ impl Config {
     /// Exit 2, naming the key.
     pub fn read(json: &Value, dropout: DropoutOverrides) -> Result<Self> {
         let keys: Keys = serde_json::from_value(json.clone())?;
+        let Keys { vocab_size, d_model, n_head, d_inner, .. } = keys;
+        check::sizes(&[("vocab_size", vocab_size), ("d_model", d_model), ("n_head", n_head), ("d_inner", d_inner)])?;
         keys.check_options()?;
-        let config = Config {
-            vocab_size: keys.vocab_size,
-            layers: keys.n_layer,
-            layer: keys.layer(dropout)?,
-            summary: keys.summary(dropout)?,
-        };
-        ranges::sizes(&[("vocab_size", keys.vocab_size), ("d_model", keys.d_model), ("d_inner", keys.d_inner)])?;
-        ranges::dropouts(&[
+        let (layer, summary) = (keys.layer(dropout)?, keys.summary(dropout)?);
+        let config = Config { vocab_size, layers: keys.n_layer, layer, summary, std: keys.initializer_range };
+        check::probabilities(&[
             ("dropout", config.layer.dropout),
-            ("dropout of attention", config.layer.attention.dropout),
+            ("dropout of attention", config.layer.attention.attention.dropout),
             ("summary_first_dropout", config.summary.dropout_before),
             ("summary_last_dropout", config.summary.dropout),
         ])?;
@@ -135,33 +129,44 @@ impl Keys {
 
     fn layer(&self, dropout: DropoutOverrides) -> Result<LayerConfig> {
         let Keys { d_model, n_head, .. } = *self;
-        if n_head < 1 || d_model % n_head != 0 || d_model % 2 != 0 {
-            return Err(Error::input(format!("d_model {d_model} is odd, or not a multiple of n_head {n_head}")));
+        check::multiple(("d_model", d_model), ("n_head", n_head))?;
+        if d_model % 2 != 0 {
+            return Err(Error::input(format!("d_model {d_model} is odd: each distance has as many sines as cosines")));
         }
         let head_dim = d_model / n_head;
         if let Some(d_head) = self.d_head.filter(|&d_head| d_head != head_dim) {
             return Err(Error::input(format!("d_head {d_head} is not d_model / n_head, {head_dim}")));
         }
-        Ok(LayerConfig {
-            hidden: d_model,
+        let (hidden, std) = (d_model, self.initializer_range);
+        let inner = dropout.hidden.unwrap_or(self.dropout);
+        let attention = AttentionConfig {
+            heads: n_head,
+            kv_heads: n_head,
+            head_dim,
+            scale: 1.0 / (head_dim as f64).sqrt(),
+            dropout: dropout.attention.unwrap_or(self.dropout),
+            reach: Reach::All,
+        };
+        let farthest = (self.clamp_len > 0).then_some(self.clamp_len);
+        let feed_forward = FeedForwardConfig {
+            hidden,
             intermediate: self.d_inner,
-            attention: AttentionConfig {
-                heads: n_head,
-                kv_heads: n_head,
-                head_dim,
-                scale: 1.0 / (head_dim as f64).sqrt(),
-                dropout: dropout.attention.unwrap_or(self.dropout),
-                reach: Reach::All,
-            },
-            farthest: (self.clamp_len > 0).then_some(self.clamp_len),
-            activation: activation("ff_activation", &self.ff_activation)?,
-            dropout: dropout.hidden.unwrap_or(self.dropout),
+            activation: check::activation("ff_activation", &self.ff_activation)?,
+            gated: false,
+            bias: true,
+            dropout: inner,
+            std,
+            out_std: std,
+        };
+        Ok(LayerConfig {
+            attention: RelativeAttentionConfig { hidden, attention, farthest, dropout: inner, std },
+            feed_forward,
             norm_eps: self.layer_norm_eps,
-            std: self.initializer_range,
+            dropout: inner,
         })
     }
 
-    fn summary(&self, dropout: DropoutOverrides) -> Result<SummaryConfig> {
+    fn summary(&self, dropout: DropoutOverrides) -> Result<PoolerConfig> {
         let picks = match self.summary_type.as_str() {
             "first" => Picks::First,
             // transformers takes the last token too where nothing says at which place `<cls>` is.
@@ -175,11 +180,11 @@ impl Keys {
         let name = self.summary_activation.as_deref().filter(|name| !name.is_empty());
         // Configurations hardly ever have the first one: what replaces the summary's dropout does not add it.
         let before = dropout.classifier.filter(|_| self.summary_first_dropout > 0.0);
-        Ok(SummaryConfig {
+        Ok(PoolerConfig {
             hidden: self.d_model,
             picks,
-            projects: self.summary_use_proj,
-            activation: name.map(|name| activation("summary_activation", name)).transpose()?,
+            dense: self.summary_use_proj,
+            activation: name.map(|name| check::activation("summary_activation", name)).transpose()?,
             dropout_before: before.unwrap_or(self.summary_first_dropout),
             dropout: dropout.classifier.unwrap_or(self.summary_last_dropout),
             std: self.initializer_range,
@@ -187,6 +192,63 @@ impl Keys {
     }
 }
 
-fn activation(key: &str, name: &str) -> Result<Activation> {
-    Activation::from_name(name).ok_or_else(|| Error::input(format!("{key} \"{name}\" is not known")))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::blocks::Activation;
+    use serde_json::json;
+
+    fn read(json: &Value) -> Result<Config> {
+        Config::read(json, DropoutOverrides::default())
+    }
+
+    #[test]
+    fn defaults_and_other_names_of_keys() {
+        let config =
+            read(&json!({"n_token": 50, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2})).unwrap();
+        let RelativeAttentionConfig { hidden, attention, farthest, dropout, .. } = config.layer.attention;
+        assert_eq!((config.vocab_size, hidden, config.layers), (50, 24, 3));
+        assert_eq!((attention.heads, attention.head_dim, farthest), (2, 12, None));
+        assert_eq!((dropout, attention.dropout), (0.1, 0.1));
+        let PoolerConfig { picks, dense, activation, dropout_before, dropout, .. } = config.summary;
+        assert_eq!((picks, dense, activation), (Picks::Last, true, Some(Activation::Tanh)));
+        assert_eq!((dropout_before, dropout), (0.0, 0.1));
+    }
+
+    #[test]
+    fn dropouts_are_replaced_one_by_one() {
+        let probabilities = |json: Value, dropout: DropoutOverrides| {
+            let Config { layer, summary, .. } = Config::read(&json, dropout).unwrap();
+            [layer.dropout, layer.attention.attention.dropout, summary.dropout_before, summary.dropout]
+        };
+        let own = json!({"dropout": 0.2, "summary_last_dropout": 0.3});
+        let both = json!({"dropout": 0.2, "summary_first_dropout": 0.4, "summary_last_dropout": 0.3});
+        let with = |hidden, attention, classifier| DropoutOverrides { hidden, attention, classifier };
+        assert_eq!(probabilities(own.clone(), with(Some(0.0), None, None)), [0.0, 0.2, 0.0, 0.3]);
+        assert_eq!(probabilities(own.clone(), with(None, Some(0.5), None)), [0.2, 0.5, 0.0, 0.3]);
+        assert_eq!(probabilities(own, with(None, None, Some(0.5))), [0.2, 0.2, 0.0, 0.5]);
+        assert_eq!(probabilities(both, with(None, None, Some(0.0))), [0.2, 0.2, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_its_key() {
+        for (json, why) in [
+            (json!({"attn_type": "uni"}), "attn_type \"uni\" is not supported, only \"bi\""),
+            (json!({"bi_data": true}), "bi_data = true"),
+            (json!({"summary_type": "attn"}), "summary_type \"attn\" is not supported, only \"last\""),
+            (json!({"summary_proj_to_labels": true}), "summary_proj_to_labels = true"),
+            (json!({"ff_activation": "snake"}), "ff_activation \"snake\" is not known"),
+            (json!({"summary_activation": "snake"}), "summary_activation \"snake\" is not known"),
+            (json!({"d_head": 32}), "d_head 32 is not d_model / n_head, 64"),
+            (json!({"d_model": 15, "n_head": 5}), "d_model 15 is odd"),
+            (json!({"d_model": 16, "n_head": 5}), "d_model 16 is not a multiple of n_head 5"),
+            (json!({"n_head": 0}), "n_head = 0"),
+            (json!({"dropout": 1.0}), "dropout = 1"),
+            (json!({"summary_last_dropout": -0.1}), "summary_last_dropout = -0.1"),
+        ] {
+            let message = read(&json).unwrap_err().to_string();
+            assert!(message.contains(why), "{json}: {message}");
+        }
+        assert!(read(&json!({"summary_activation": null, "clamp_len": 7})).is_ok());
+    }
 }

@@ -2,13 +2,15 @@
 //!
 //! The permutations, the second stream and the memory of earlier segments belong to pretraining. Of these only the
 //! weight `mask_emb` is in a fine-tuned file; it is carried along and never trained.
+//!
+//! Answers are found as `XLNetForQuestionAnsweringSimple` does, start and end each by a score. Of a folder saved as
+//! `XLNetForQuestionAnswering`, which searches for the end with beams, training takes the layers, and its head starts
+//! fresh.
 
-mod attention;
 mod config;
 mod hf_names;
 mod layer;
 mod model;
-mod summary;
 
 use crate::models::Role;
 use crate::models::registry::{Family, no_generation};
@@ -30,3 +32,16 @@ pub const FAMILY: Family = Family {
         role => no_generation(role),
     },
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn language_models_are_refused_with_the_reason() {
+        for role in [Role::MaskedLm, Role::PreTraining, Role::CausalLm] {
+            assert!((FAMILY.refusal)(role).unwrap().contains("permutation language model"), "{role}");
+        }
+        assert!((FAMILY.refusal)(Role::Seq2Seq).unwrap().contains("no decoder"));
+    }
+}

@@ -6,10 +6,10 @@ use crate::models::registry::Plan;
 use crate::models::xlnet::config::Config;
 use crate::models::xlnet::hf_names;
 use crate::models::xlnet::layer::Layer;
-use crate::models::xlnet::summary::Summary;
 use crate::models::{Backbone, Border, Role};
 use crate::nn::embedding::Embedding;
 use crate::nn::linear::HeadInput;
+use crate::nn::pooler::Pooler;
 use crate::nn::{Ctx, Init};
 use serde_json::Value;
 use tch::Tensor;
@@ -22,7 +22,7 @@ pub struct XlNet {
     role: Role,
     words: Embedding,
     layers: Vec<Layer>,
-    summary: Option<Summary>,
+    summary: Option<Pooler>,
 }
 
 impl XlNet {
@@ -30,7 +30,7 @@ impl XlNet {
     /// has one.
     pub fn new(config: Config, plan: Plan) -> Self {
         let Plan { json, role, builder: b, .. } = plan;
-        let (hidden, std) = (config.layer.hidden, config.layer.std);
+        let (hidden, std) = (config.layer.attention.hidden, config.std);
         let words = b.scope("embeddings", |b| {
             // What stands for a token that is to be told, in the second stream.
             b.constant("mask", &[hidden], Init::Normal { std });
@@ -40,7 +40,7 @@ impl XlNet {
             .map(|i| b.stage(i + 1, |b| b.scope(&format!("layer.{i}"), |b| Layer::new(b, config.layer))))
             .collect();
         let summarises = matches!(role, Role::SequenceClassification | Role::MultipleChoice);
-        let summary = summarises.then(|| b.stage(config.layers + 1, |b| Summary::new(b, config.summary)));
+        let summary = summarises.then(|| b.stage(config.layers + 1, |b| Pooler::new(b, config.summary)));
         XlNet { config, json, role, words, layers, summary }
     }
 }
@@ -73,7 +73,7 @@ impl Backbone for XlNet {
     }
 
     fn head_input(&self) -> HeadInput {
-        HeadInput { width: self.config.layer.hidden, std: self.config.layer.std, bias: true }
+        HeadInput { width: self.config.layer.attention.hidden, std: self.config.std, bias: true }
     }
 
     fn max_length(&self) -> Option<usize> {
@@ -93,7 +93,7 @@ impl Backbone for XlNet {
         match stage.checked_sub(1).and_then(|layer| self.layers.get(layer)) {
             Some(layer) => layer.activations(tokens, longest),
             // The rows, and what dropout leaves.
-            None => 2 * self.config.layer.hidden as u64 * tokens,
+            None => 2 * self.config.layer.attention.hidden as u64 * tokens,
         }
     }
 

@@ -1,12 +1,24 @@
 //! Attention that knows how far apart two tokens are, and whether they are of one segment.
 
-use crate::data::batch::Batch;
 use crate::data::ragged::{Bucket, Sequences};
-use crate::models::xlnet::config::LayerConfig;
 use crate::nn::attention::{AttentionConfig, attention};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::{Kind, Tensor};
+
+/// What a [`RelativeAttention`] needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct RelativeAttentionConfig {
+    pub hidden: i64,
+    /// Its heads together are as wide as `hidden`.
+    pub attention: AttentionConfig,
+    /// Tokens further apart than this count as so far apart.
+    pub farthest: Option<i64>,
+    /// Dropout on the sinusoids.
+    pub dropout: f64,
+    /// Standard deviation of fresh weights.
+    pub std: f64,
+}
 
 /// Relative attention (arXiv 1901.02860, section 3.3) with relative segments (arXiv 1906.08237, section 2.5). The score of
 /// the query at i and the key at j is, times the scale,
@@ -14,9 +26,10 @@ use tch::{Kind, Tensor};
 /// vectors, for a key of the same segment and of another.
 #[derive(Debug)]
 pub struct RelativeAttention {
-    config: LayerConfig,
+    config: RelativeAttentionConfig,
     qkv: Linear,
     distances: Linear,
+    out: Linear,
     content_bias: ParamId,
     distance_bias: ParamId,
     segment_bias: ParamId,
@@ -25,14 +38,15 @@ pub struct RelativeAttention {
 
 impl RelativeAttention {
     /// Declares queries, keys and values as one matrix `[3 * hidden, hidden]`, what projects sinusoids `[hidden, hidden]`,
-    /// the biases u, v and w `[hidden]` and the vectors s `[2, hidden]`.
-    pub fn new(b: &mut ParamBuilder, config: LayerConfig) -> Self {
-        let LayerConfig { hidden, std, .. } = config;
+    /// the biases u, v and w `[hidden]`, the vectors s `[2, hidden]`, and the way back `[hidden, hidden]`.
+    pub fn new(b: &mut ParamBuilder, config: RelativeAttentionConfig) -> Self {
+        let RelativeAttentionConfig { hidden, std, .. } = config;
         let init = Init::Normal { std };
         RelativeAttention {
             config,
             qkv: Linear::without_bias(b, "qkv", hidden, 3 * hidden, std),
             distances: Linear::without_bias(b, "distances", hidden, hidden, std),
+            out: Linear::without_bias(b, "out", hidden, hidden, std),
             content_bias: b.vector("content_bias", hidden, init),
             distance_bias: b.vector("distance_bias", hidden, init),
             segment_bias: b.vector("segment_bias", hidden, init),
@@ -40,15 +54,15 @@ impl RelativeAttention {
         }
     }
 
-    /// `[T, hidden]` to `[T, hidden]`.
-    pub fn forward(&self, ctx: &mut Ctx, x: &Tensor, batch: &Batch) -> Tensor {
-        let LayerConfig { hidden, attention: config, farthest, dropout, .. } = self.config;
+    /// `[T, hidden]` to `[T, hidden]`; `segments`, i64 `[T]`, are only compared.
+    pub fn forward(&self, ctx: &mut Ctx, x: &Tensor, sequences: &Sequences, segments: &Tensor) -> Tensor {
+        let RelativeAttentionConfig { hidden, attention: config, farthest, dropout, .. } = self.config;
         let qkv = self.qkv.forward(ctx, x).split(hidden, 1);
         let [q, k, v] = [&qkv[0], &qkv[1], &qkv[2]];
         // Half tensors on the CPU are computed in fp32, as attention does with what is added to its scores.
         let kind = if precision::on_cpu(x) { Kind::Float } else { x.kind() };
 
-        let longest = longest(&batch.sequences);
+        let longest = longest(sequences);
         // One draw for all sequences; transformers draws for each of them, and once for all layers.
         let sinusoids = ctx.dropout(sinusoids(longest, farthest, x, hidden), dropout);
         let distances = self.distances.forward(ctx, &sinusoids).to_kind(kind);
@@ -64,9 +78,20 @@ impl RelativeAttention {
             let longer = longest - bucket.queries.longest;
             let distances = distances.narrow(0, longer, 2 * bucket.queries.longest);
             let scores = distance_scores(&config, bucket, &by_distance, &distances);
-            scores.addcmul(&others(bucket, &batch.segments).to_kind(kind), &to_keys(bucket, &by_segment))
+            scores.addcmul(&others(bucket, segments).to_kind(kind), &to_keys(bucket, &by_segment))
         };
-        attention(ctx, &config, [&(q + ctx.param(self.content_bias)), k, v], batch.sequences.buckets(), Some(&bias))
+        let q = q + ctx.param(self.content_bias);
+        let attended = attention(ctx, &config, [&q, k, v], sequences.buckets(), Some(&bias));
+        self.out.forward(ctx, &attended)
+    }
+
+    /// Elements a token that forward keeps for backward, without the input: eight `[T, hidden]`, of queries for each of the
+    /// three products, keys, values and the result; for each pair of tokens the weights, thrice with dropout, and
+    /// whether the segments differ.
+    pub fn activations(&self, longest: u64) -> u64 {
+        let RelativeAttentionConfig { hidden, attention, .. } = self.config;
+        let weights = if attention.dropout > 0.0 { 3 } else { 1 } * attention.heads as u64;
+        8 * hidden as u64 + (weights + 1) * longest
     }
 }
 
