@@ -74,7 +74,7 @@ impl ReadingArgs {
     /// A loaded model, ready to run on all ranks.
     pub(super) fn evaluator<'a>(&self, comm: &'a dyn Collective, loaded: &'a mut Loaded) -> Evaluator<'a> {
         let Loaded { model, params, weights, .. } = loaded;
-        Evaluator { model, params, weights, comm, micro_batch_tokens: self.micro_batch_tokens }
+        Evaluator { model, params, weights, comm, micro_batch_tokens: self.micro_batch_tokens, generation: None }
     }
 
     /// The same as the `[data]` of a configuration.

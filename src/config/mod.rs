@@ -7,6 +7,7 @@
 mod answers;
 mod choice;
 mod foreign;
+mod generation;
 mod language;
 mod mixed;
 mod pairs;
@@ -29,7 +30,8 @@ pub use choice::{
     Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
     TaskKind,
 };
-pub use mixed::{Bytes, Recompute, ZeroStage};
+pub use generation::GenerationConfig;
+pub use mixed::{Bytes, EarlyStopping, Recompute, ZeroStage};
 pub use sections::{CommConfig, DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
 
 use crate::error::{Context, Result};
@@ -53,6 +55,8 @@ pub struct Config {
     pub data: DataConfig,
     /// `[train]`
     pub train: TrainConfig,
+    /// `[generation]`
+    pub generation: GenerationConfig,
     /// `[parallel]`
     pub parallel: ParallelConfig,
     /// `[comm]`

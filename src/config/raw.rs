@@ -6,7 +6,7 @@ use super::choice::{
     Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
     TaskKind,
 };
-use super::mixed::{Bytes, Recompute, ZeroStage};
+use super::mixed::{Bytes, EarlyStopping, Recompute, ZeroStage};
 use super::problems::Problems;
 use super::source::Entries;
 use super::value::AtLeast;
@@ -59,6 +59,7 @@ sections! {
         labels: Vec<String>,
         source_prefix: String,
         max_target_length: AtLeast<2, usize>,
+        predict_with_generate: bool,
         packing: bool,
         mlm_probability: f64,
         whole_word_mask: bool,
@@ -119,6 +120,18 @@ sections! {
         load_best_model_at_end: bool,
         metric_for_best_model: String,
         greater_is_better: bool,
+    }
+    generation: RawGeneration = "generation" {
+        max_new_tokens: AtLeast<1, usize>,
+        min_new_tokens: usize,
+        do_sample: bool,
+        temperature: f64,
+        top_k: usize,
+        top_p: f64,
+        repetition_penalty: f64,
+        num_beams: AtLeast<1, usize>,
+        length_penalty: f64,
+        early_stopping: EarlyStopping,
     }
     parallel: RawParallel = "parallel" {
         zero_stage: ZeroStage,

@@ -39,6 +39,8 @@ pub struct TaskConfig {
     pub source_prefix: Option<String>,
     /// Tokens a target is cut to, special ones included; at least 2. Otherwise 128.
     pub max_target_length: Option<usize>,
+    /// Whether an evaluation generates a target for each source and compares it with the given one.
+    pub predict_with_generate: bool,
     /// Whether a language model's examples are filled up with documents; otherwise yes, where they can be.
     pub packing: Option<bool>,
     /// The share of tokens that a masked language model is to tell, above 0 and below 1; otherwise 0.15.
@@ -60,6 +62,7 @@ impl TaskConfig {
             labels: None,
             source_prefix: None,
             max_target_length: None,
+            predict_with_generate: false,
             packing: None,
             mlm_probability: None,
             whole_word_mask: None,

@@ -2,8 +2,11 @@
 
 use super::choice::{IntervalStrategy, LrSchedulerType};
 use super::problems::Problems;
-use super::raw::{Raw, RawData, RawTask, RawTrain};
-use super::{CommConfig, Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, answers, parallel};
+use super::raw::{Raw, RawData, RawGeneration, RawTask, RawTrain};
+use super::{
+    CommConfig, Config, DataConfig, GenerationConfig, ModelConfig, TaskConfig, TrainConfig, answers, generation,
+    parallel,
+};
 
 /// The configuration with its defaults. It is good only if `problems` is empty afterwards: a stand-in takes the place
 /// of each setting that is missing or wrong.
@@ -23,6 +26,7 @@ pub fn validate(raw: Raw, problems: &mut Problems) -> Config {
         task: task(raw.task, problems),
         data: data(raw.data, problems),
         train: train(raw.train),
+        generation: generation_of(raw.generation),
         parallel: parallel::settings(raw.parallel),
         comm: CommConfig {
             backend: raw.comm.backend.unwrap_or_default(),
@@ -55,6 +59,7 @@ fn task(raw: RawTask, problems: &mut Problems) -> TaskConfig {
         labels: raw.labels,
         source_prefix: raw.source_prefix,
         max_target_length: raw.max_target_length.map(|n| n.0),
+        predict_with_generate: raw.predict_with_generate.unwrap_or(false),
         packing: raw.packing,
         mlm_probability: raw.mlm_probability,
         whole_word_mask: raw.whole_word_mask,
@@ -90,6 +95,21 @@ fn data(raw: RawData, problems: &mut Problems) -> DataConfig {
         documents: raw.documents,
         format: raw.format,
         train: default.train,
+    }
+}
+
+fn generation_of(raw: RawGeneration) -> GenerationConfig {
+    GenerationConfig {
+        max_new_tokens: raw.max_new_tokens.map(|n| n.0),
+        min_new_tokens: raw.min_new_tokens,
+        do_sample: raw.do_sample,
+        temperature: raw.temperature,
+        top_k: raw.top_k,
+        top_p: raw.top_p,
+        repetition_penalty: raw.repetition_penalty,
+        num_beams: raw.num_beams.map(|n| n.0),
+        length_penalty: raw.length_penalty,
+        early_stopping: raw.early_stopping,
     }
 }
 
@@ -130,6 +150,7 @@ fn train(raw: RawTrain) -> TrainConfig {
 /// What a number must be, in words and as a test. All must be finite.
 type Range = (&'static str, fn(f64) -> bool);
 const POSITIVE: Range = ("a number greater than 0", |x| x > 0.0);
+const FINITE: Range = ("a number", |_| true);
 const FROM_0: Range = ("a number from 0 up", |x| x >= 0.0);
 const FROM_0_TO_1: Range = ("a number from 0 to 1", |x| (0.0..=1.0).contains(&x));
 const FROM_0_BELOW_1: Range = ("a number from 0 up and less than 1", |x| (0.0..1.0).contains(&x));
@@ -138,7 +159,7 @@ const ABOVE_0_BELOW_1: Range = ("a number greater than 0 and less than 1", |x| x
 const SECONDS: Range = ("a number greater than 0 and at most 1e9", |x| x > 0.0 && x <= 1e9);
 
 fn numbers(config: &Config, problems: &mut Problems) {
-    let (model, train) = (&config.model, &config.train);
+    let (model, train, generation) = (&config.model, &config.train, &config.generation);
     let floats = [
         ("model.hidden_dropout_prob", model.hidden_dropout_prob, FROM_0_BELOW_1),
         ("model.attention_probs_dropout_prob", model.attention_probs_dropout_prob, FROM_0_BELOW_1),
@@ -152,6 +173,10 @@ fn numbers(config: &Config, problems: &mut Problems) {
         ("train.adam_beta2", Some(train.adam_beta2), FROM_0_BELOW_1),
         ("train.adam_epsilon", Some(train.adam_epsilon), POSITIVE),
         ("train.max_grad_norm", Some(train.max_grad_norm), FROM_0),
+        ("generation.temperature", generation.temperature, POSITIVE),
+        ("generation.top_p", generation.top_p, FROM_0_TO_1),
+        ("generation.repetition_penalty", generation.repetition_penalty, POSITIVE),
+        ("generation.length_penalty", generation.length_penalty, FINITE),
         ("comm.timeout_seconds", Some(config.comm.timeout_seconds), SECONDS),
     ];
     for (key, value, (expected, holds)) in floats {
@@ -197,7 +222,8 @@ fn labels(task: &TaskConfig, problems: &mut Problems) {
 /// Settings that mean something to other tasks or files alone.
 fn misplaced(config: &Config, problems: &mut Problems) {
     if problems.none_with(&["task.kind"]) {
-        for (key, why) in super::misplaced(&config.task, &config.data) {
+        for (key, why) in super::misplaced(&config.task, &config.data).into_iter().chain(generation::misplaced(config))
+        {
             problems.with(key, why);
         }
     }
@@ -239,7 +265,10 @@ fn evaluation(config: &Config, problems: &mut Problems) {
     let train = &config.train;
 
     let metric = &train.metric_for_best_model;
-    let metrics = config.task.kind.metrics();
+    let mut metrics = config.task.kind.metrics().to_vec();
+    if config.task.predict_with_generate {
+        metrics.extend(generation::METRICS);
+    }
     if metric == "sentence_accuracy" && config.task.next_sentence != Some(true) && problems.none_with(&["task.kind"]) {
         problems.with("train.metric_for_best_model", "sentence_accuracy needs task.next_sentence = true");
     }

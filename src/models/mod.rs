@@ -37,6 +37,11 @@ pub trait Backbone: Send + Sync {
     /// The number of stages before the head: the embeddings and the layers.
     fn stages(&self) -> usize;
 
+    /// The first stage that runs for each token when text is generated: past an encoder's stages.
+    fn decoder_stage(&self) -> usize {
+        0
+    }
+
     /// A stage's name in messages.
     fn stage_name(&self, stage: usize) -> String {
         if stage == 0 { "embeddings".into() } else { format!("layer {}", stage - 1) }

@@ -6,6 +6,7 @@
 
 pub mod attention;
 pub mod blocks;
+pub mod cache;
 pub mod ctx;
 pub mod embedding;
 pub mod feed_forward;

@@ -285,6 +285,14 @@ impl Tokenizer {
         &self.folder
     }
 
+    /// The text that tokens stand for, special ones left out.
+    ///
+    /// # Errors
+    /// The tokenizer's own.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, true).map_err(|e| Error::other(format!("the tokenizer failed: {e}")))
+    }
+
     /// The rows that an embedding needs: one more than the largest id, added tokens included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)

@@ -5,7 +5,7 @@ use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::ops::Range;
-use tokenizers::{Encoding, PostProcessor, TruncationDirection};
+use tokenizers::{Encoding, TruncationDirection};
 
 /// Questions that a core takes at a time.
 const CHUNK: usize = 16;
@@ -83,7 +83,7 @@ impl Tokenizer {
     fn window(&self, question: &Encoding, mut part: Encoding, first: usize) -> Result<Window, String> {
         let tokens = part.len();
         part.set_type_ids(vec![1; tokens]);
-        let whole = self.framed(question.clone(), Some(part))?;
+        let whole = self.framed(question.clone(), Some(part)).map_err(|e| e.to_string())?;
         let start = whole.get_sequence_ids().iter().position(|text| *text == Some(1)).unwrap_or(whole.len());
         Ok(Window {
             ids: whole.get_ids().to_vec(),

@@ -5,6 +5,7 @@ pub mod checkpoints;
 pub mod clock;
 pub mod evaluate;
 pub mod feed;
+pub mod generate;
 pub mod loaded;
 pub mod memory_need;
 pub mod memory_report;

@@ -57,7 +57,11 @@ impl Attention {
     ) -> Tensor {
         let normed = self.norm.forward(ctx, x);
         let query = self.query.forward(ctx, &normed);
-        let key_value = self.key_value.forward(ctx, memory.unwrap_or(&normed)).chunk(2, 1);
+        let key_value = match memory {
+            Some(memory) => ctx.once(|ctx| self.key_value.forward(ctx, memory)),
+            None => self.key_value.forward(ctx, &normed),
+        };
+        let key_value = key_value.chunk(2, 1);
         let attended = attention(ctx, &self.config, [&query, &key_value[0], &key_value[1]], buckets, bias);
         let out = self.out.forward(ctx, &attended);
         bounded(x + ctx.dropout(out, self.dropout))

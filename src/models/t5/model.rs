@@ -134,6 +134,10 @@ impl Backbone for T5 {
         self.between() + 1 + self.decoder.layers.len()
     }
 
+    fn decoder_stage(&self) -> usize {
+        self.between()
+    }
+
     fn stage_name(&self, stage: usize) -> String {
         let between = self.between();
         match stage {
@@ -153,7 +157,7 @@ impl Backbone for T5 {
             return vec![self.encoder.layers[stage - 1].forward(ctx, &input[0], None, batch)];
         }
         if stage == between {
-            let memory = self.finish(&self.encoder, &input[0], ctx);
+            let memory = ctx.once(|ctx| self.finish(&self.encoder, &input[0], ctx));
             return vec![self.embed(1, &decoder(batch).tokens, ctx), memory];
         }
         let x = self.decoder.layers[stage - between - 1].forward(ctx, &input[0], Some(&input[1]), batch);
