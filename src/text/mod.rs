@@ -14,6 +14,8 @@ pub mod records;
 pub mod special_tokens;
 pub mod tagged;
 pub mod tokenizer;
+pub mod tokenizer_kinds;
+pub mod train_tokenizer;
 
 mod conll;
 mod jinja;

@@ -12,7 +12,7 @@ use crate::tasks::masked_texts::{Gaps, Hiding, MaskedTexts};
 use crate::tasks::sentence_pairs::SentencePairs;
 use crate::tasks::texts::{Target, Texts};
 use crate::text::conversations::ConversationSource;
-use crate::text::documents::{Division, DocumentSource};
+use crate::text::documents::{Division, DocumentSource, is_text};
 use crate::text::records::{Fields, Format, OnBad, Source};
 use std::path::Path;
 
@@ -98,8 +98,8 @@ impl Reading<'_> {
     /// Exit 2: records that are to be divided.
     fn documents(&self, path: &Path, usual: Documents) -> Result<DocumentSource> {
         let data = self.data;
-        let named = path.extension().is_some_and(|ending| ["txt", "text", "md"].iter().any(|e| ending == *e));
-        match (data.format.map_or(named, |format| format == config::Format::Text), data.documents) {
+        let is_text = data.format.map_or_else(|| is_text(path), |format| format == config::Format::Text);
+        match (is_text, data.documents) {
             (true, division) => Ok(DocumentSource::Text {
                 path: path.to_owned(),
                 division: match division.unwrap_or(usual) {
