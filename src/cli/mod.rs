@@ -3,6 +3,7 @@
 mod answers;
 mod evaluate;
 mod predict;
+mod tokenizer;
 mod train;
 
 use crate::comm::Collective;
@@ -37,6 +38,8 @@ enum Command {
     Evaluate(EvaluateArgs),
     /// Predicts one line of output for each line of input.
     Predict(PredictArgs),
+    /// Trains a tokenizer on texts, for a model that starts from nothing.
+    Tokenizer(TokenizerArgs),
 }
 
 /// `trainer train`
@@ -113,6 +116,39 @@ pub struct PredictArgs {
     scores: bool,
     #[command(flatten)]
     reading: ReadingArgs,
+}
+
+/// `trainer tokenizer`
+#[derive(Debug, Args)]
+pub struct TokenizerArgs {
+    /// bpe (of bytes, as GPT-2 has), wordpiece (BERT), unigram (T5) or chars (every character a token).
+    #[arg(long)]
+    kind: String,
+    /// The texts: plain text (.txt), or records with a text column (JSONL, CSV, TSV); may be given several times.
+    #[arg(long, required = true, value_name = "FILE")]
+    input: Vec<PathBuf>,
+    /// The folder for tokenizer.json and tokenizer_config.json.
+    #[arg(long, value_name = "FOLDER")]
+    output: PathBuf,
+    /// Whose special tokens it has: bert, roberta, t5, gpt2 or llama; otherwise those of the family that the kind is
+    /// known from (chars: gpt2).
+    #[arg(long)]
+    family: Option<String>,
+    /// Tokens at most, special ones included; otherwise 30000, and for chars as many as there are.
+    #[arg(long)]
+    vocab_size: Option<usize>,
+    /// Take capitals for small letters.
+    #[arg(long)]
+    lowercase: bool,
+    /// A special token beside the family's, such as "<|im_start|>"; may be given several times.
+    #[arg(long, value_name = "TOKEN")]
+    special_token: Vec<String>,
+    /// The column of the text.
+    #[arg(long, default_value = "text")]
+    text_column: String,
+    /// jsonl, csv, tsv or text; otherwise by the file's ending.
+    #[arg(long)]
+    format: Option<config::Format>,
 }
 
 /// How data is read outside a configuration.
@@ -216,6 +252,7 @@ impl Cli {
             Some(Command::Train(args)) => train::run(args, began),
             Some(Command::Evaluate(args)) => evaluate::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),
+            Some(Command::Tokenizer(args)) => tokenizer::run(&args),
             None if PathBuf::from(train::DEFAULT_CONFIG).exists() => train::run(TrainArgs::default(), began),
             None => {
                 if rank_of_environment() == 0 {

@@ -17,6 +17,8 @@ pub mod records;
 pub mod special_tokens;
 pub mod tagged;
 pub mod tokenizer;
+pub mod tokenizer_kinds;
+pub mod train_tokenizer;
 pub mod windows;
 pub mod words;
 

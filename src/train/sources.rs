@@ -8,7 +8,7 @@ use crate::tasks::parallel_texts::{ParallelTexts, decoder_start};
 use crate::tasks::questions::Questions;
 use crate::text::choices::ChoiceSource;
 use crate::text::conversations::ConversationSource;
-use crate::text::documents::{Division, DocumentSource};
+use crate::text::documents::{Division, DocumentSource, is_text};
 use crate::text::gzip;
 use crate::text::pairs::{PairLayout, PairSource};
 use crate::text::questions::QuestionSource;
@@ -26,8 +26,8 @@ impl Reading<'_> {
     /// Exit 2: records that are to be divided.
     pub(super) fn documents(&self, path: &Path, usual: Documents) -> Result<DocumentSource> {
         let data = self.data;
-        let named = path.extension().is_some_and(|ending| ["txt", "text", "md"].iter().any(|e| ending == *e));
-        match (data.format.map_or(named, |format| format == config::Format::Text), data.documents) {
+        let is_text = data.format.map_or_else(|| is_text(path), |format| format == config::Format::Text);
+        match (is_text, data.documents) {
             (true, division) => Ok(DocumentSource::Text {
                 path: path.to_owned(),
                 division: match division.unwrap_or(usual) {
