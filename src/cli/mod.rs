@@ -214,11 +214,10 @@ pub struct ReadingArgs {
     /// Whether the tokens of a word are hidden together; otherwise no.
     #[arg(long, value_name = "true|false")]
     whole_word_mask: Option<bool>,
-    /// Tokens that a sequence is cut to; otherwise what the model takes.
+    /// Tokens that a sequence is cut to; otherwise what the model takes, with questions at most 384, of a language model's
+    /// blocks at most 1024.
     #[arg(long)]
     max_length: Option<usize>,
-    #[command(flatten)]
-    answers: answers::AnswerArgs,
     /// Tokens that a rank takes through the model at a time.
     #[arg(long, default_value_t = 4096)]
     micro_batch_tokens: usize,
@@ -228,6 +227,9 @@ pub struct ReadingArgs {
     /// Seconds after which a wait for a rank ends the command.
     #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds)]
     timeout_seconds: f64,
+    /// Last, because its heading is that of all that follow.
+    #[command(flatten)]
+    answers: answers::AnswerArgs,
 }
 
 /// A share as `task.mlm_probability` has it.
