@@ -8,6 +8,7 @@ use crate::tasks::Head;
 use crate::tasks::causal_texts::CausalTexts;
 use crate::tasks::chat::Chat;
 use crate::tasks::choices::Choices;
+use crate::tasks::prompts::Prompts;
 use crate::tasks::tagged_words::TaggedWords;
 use crate::tasks::texts::{Target, Texts};
 use std::path::Path;
@@ -60,6 +61,9 @@ impl Reading<'_> {
             }
             TaskKind::Regression => texts(Target::Value),
             TaskKind::Seq2seq => Ok(Box::new(self.parallel_texts(path, key)?)),
+            TaskKind::CausalLm | TaskKind::Chat if *purpose == Purpose::Predict => {
+                Ok(Box::new(Prompts { source: self.prompts(path), max_length: *max_length }))
+            }
             TaskKind::CausalLm if *purpose != Purpose::Predict => Ok(Box::new(CausalTexts {
                 source: self.documents(path)?,
                 max_length: *max_length,
