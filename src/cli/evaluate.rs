@@ -11,6 +11,7 @@ use crate::observe::table::table;
 use crate::parallel::Zero;
 use crate::tasks::Head;
 use crate::train::evaluate::Evaluator;
+use crate::train::generate::Generation;
 use crate::train::loaded::{Declared, Holding, Loaded, Source};
 use crate::train::reading::{self, Purpose, Reading};
 use crate::train::report::{device, remarks};
@@ -39,8 +40,10 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         targets: Some(&args.targets),
         on_bad_record: args.on_bad_record,
     };
+    let generation = comm.agree(generation(args, kind), "reading how texts are generated")?;
     let (mut loaded, data) = open(&comm, &args.model, &file, &args.reading, wanted)?;
-    let metrics = args.reading.evaluator(comm.as_ref(), &mut loaded).metrics(&data)?;
+    let evaluator = args.reading.evaluator(comm.as_ref(), &mut loaded);
+    let metrics = Evaluator { generation: generation.as_ref(), ..evaluator }.metrics(&data)?;
     if comm.is_main() {
         if args.json {
             let line: Map<_, _> = metrics.iter().map(|(name, value)| (format!("eval_{name}"), json!(value))).collect();
@@ -52,6 +55,15 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// How texts are generated, where they are asked for.
+fn generation(args: &EvaluateArgs, kind: TaskKind) -> Result<Option<Generation>> {
+    match (args.predict_with_generate, kind) {
+        (true, TaskKind::Seq2seq) => args.generation.open(&args.model).map(Some),
+        (true, kind) => Err(Error::input(format!("--predict-with-generate: only seq2seq knows this, not {kind}"))),
+        (false, _) => args.generation.refuse("nothing is generated without --predict-with-generate").map(|()| None),
+    }
 }
 
 /// A data file outside a configuration.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod evaluate;
+mod generation;
 mod predict;
 mod tokenizer;
 mod train;
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::observe::logs::LogFormat;
 use crate::observe::rank_of_environment;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use generation::GenerationArgs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -81,8 +83,13 @@ pub struct EvaluateArgs {
     /// What a record that cannot be used does: error, or skip to leave it out.
     #[arg(long, value_name = "WORD", default_value_t)]
     on_bad_record: config::OnBadRecord,
+    /// Generate a target for each source too, and compare it with the given one, for seq2seq.
+    #[arg(long)]
+    predict_with_generate: bool,
     #[command(flatten)]
     reading: ReadingArgs,
+    #[command(flatten)]
+    generation: GenerationArgs,
 }
 
 /// The targets of parallel text.
@@ -111,11 +118,13 @@ pub struct PredictArgs {
     /// One line for each record, in order.
     #[arg(long)]
     output: PathBuf,
-    /// Add the numbers behind it to every line.
+    /// Add the numbers behind every line: logits; of a generated text its token ids and their log-probabilities.
     #[arg(long)]
     scores: bool,
     #[command(flatten)]
     reading: ReadingArgs,
+    #[command(flatten)]
+    generation: GenerationArgs,
 }
 
 /// `trainer tokenizer`

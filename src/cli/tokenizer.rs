@@ -59,7 +59,7 @@ fn source(args: &TokenizerArgs, path: &Path) -> DocumentSource {
     let Some(format) = format else {
         return DocumentSource::Text { path: path.to_owned(), division: Division::File };
     };
-    let fields = Fields { text: args.text_column.clone(), text_pair: None, label: None };
+    let fields = Fields { text: args.text_column.clone(), label: None, ..Fields::default() };
     let on_bad_record = OnBad::Error;
     DocumentSource::Records(Source {
         path: path.to_owned(),

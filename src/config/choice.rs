@@ -103,6 +103,11 @@ impl TaskKind {
         matches!(self, TaskKind::SequenceClassification | TaskKind::MultiLabel | TaskKind::TokenClassification)
     }
 
+    /// Whether its models write texts.
+    pub fn generates(self) -> bool {
+        matches!(self, TaskKind::CausalLm | TaskKind::Chat | TaskKind::Seq2seq)
+    }
+
     /// The metrics of an evaluation besides `loss`, in the order in which they are shown.
     pub fn metrics(self) -> &'static [&'static str] {
         match self {

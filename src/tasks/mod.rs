@@ -19,6 +19,7 @@ pub mod multiple_choice;
 pub mod next_token;
 pub mod packing;
 pub mod parallel_texts;
+pub mod prompts;
 pub mod question_answering;
 pub mod questions;
 pub mod regression;

@@ -63,26 +63,11 @@ fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<Said
     match (has(messages), has(prompt) || has(completion)) {
         (true, true) => Err(format!("both {messages:?} and {prompt:?} or {completion:?}: leave one of them")),
         (true, false) => {
-            let tools = map.shift_remove("tools").filter(|tools| !tools.is_null());
-            match (map.shift_remove(messages), tools) {
-                (_, Some(tools)) if !tools.is_array() => {
-                    Err(format!("\"tools\" is {}; it must be a list", kind(&tools)))
-                }
-                (Some(Value::Array(list)), tools) => {
-                    let messages = list.into_iter().zip(1..).map(|(message, number)| {
-                        self::message(message).map_err(|why| format!("message {number}: {why}"))
-                    });
-                    let messages = messages.collect::<Result<Vec<Value>, String>>()?;
-                    if !messages.iter().any(is_answer) {
-                        return Err("no message has the role assistant: there is no answer to learn".into());
-                    }
-                    Ok(Said::Messages { messages, tools })
-                }
-                (other, _) => Err(format!(
-                    "column {messages:?} is {}; it must be a list of messages",
-                    kind(&other.unwrap_or_default())
-                )),
+            let (messages, tools) = conversation(&mut map, messages)?;
+            if !messages.iter().any(is_answer) {
+                return Err("no message has the role assistant: there is no answer to learn".into());
             }
+            Ok(Said::Messages { messages, tools })
         }
         (false, true) => {
             let prompt = jsonl::string(&mut map, prompt, "prompt_column")?;
@@ -95,6 +80,24 @@ fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<Said
             Ok(Said::Pair { prompt, completion })
         }
         (false, false) => Err(missing(&map, messages, "messages_column, or prompt_column and completion_column")),
+    }
+}
+
+/// The messages of the column `name`, and the tools, taken out of a record.
+pub(super) fn conversation(map: &mut Map<String, Value>, name: &str) -> Result<(Vec<Value>, Option<Value>), String> {
+    let tools = map.shift_remove("tools").filter(|tools| !tools.is_null());
+    match (map.shift_remove(name), tools) {
+        (_, Some(tools)) if !tools.is_array() => Err(format!("\"tools\" is {}; it must be a list", kind(&tools))),
+        (Some(Value::Array(list)), tools) => {
+            let messages = list
+                .into_iter()
+                .zip(1..)
+                .map(|(message, number)| self::message(message).map_err(|why| format!("message {number}: {why}")));
+            Ok((messages.collect::<Result<Vec<Value>, String>>()?, tools))
+        }
+        (other, _) => {
+            Err(format!("column {name:?} is {}; it must be a list of messages", kind(&other.unwrap_or_default())))
+        }
     }
 }
 

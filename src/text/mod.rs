@@ -12,6 +12,7 @@ pub mod conversations;
 pub mod documents;
 pub mod gzip;
 pub mod pairs;
+pub mod prompts;
 pub mod questions;
 pub mod records;
 pub mod special_tokens;

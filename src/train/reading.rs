@@ -11,6 +11,7 @@ use crate::tasks::chat::Chat;
 use crate::tasks::choices::Choices;
 use crate::tasks::corpus::Corpus;
 use crate::tasks::masked_texts::{Gaps, Hiding, MaskedTexts};
+use crate::tasks::prompts::Prompts;
 use crate::tasks::sentence_pairs::SentencePairs;
 use crate::tasks::tagged_words::TaggedWords;
 use crate::tasks::texts::{Target, Texts};
@@ -67,6 +68,9 @@ impl Reading<'_> {
             }
             TaskKind::Regression => texts(Target::Value),
             TaskKind::Seq2seq => Ok(Box::new(self.parallel_texts(path, key)?)),
+            TaskKind::CausalLm | TaskKind::Chat if *purpose == Purpose::Predict => {
+                Ok(Box::new(Prompts { source: self.prompts(path), max_length: *max_length }))
+            }
             TaskKind::CausalLm if *purpose != Purpose::Predict => Ok(Box::new(CausalTexts(self.corpus(path)?))),
             TaskKind::MaskedLm if *purpose == Purpose::Predict => {
                 Ok(Box::new(Gaps { source: self.documents(path, Documents::Lines)?, max_length: *max_length }))

@@ -11,6 +11,7 @@ use crate::text::conversations::ConversationSource;
 use crate::text::documents::{Division, DocumentSource, is_text};
 use crate::text::gzip;
 use crate::text::pairs::{PairLayout, PairSource};
+use crate::text::prompts::PromptSource;
 use crate::text::questions::QuestionSource;
 use crate::text::records::{Fields, Format, OnBad, Source};
 use crate::text::tagged::{TaggedFormat, TaggedSource};
@@ -57,6 +58,17 @@ impl Reading<'_> {
             prompt: data.prompt_column.clone(),
             completion: data.completion_column.clone(),
             messages: data.messages_column.clone(),
+            on_bad_record: self.on_bad_record(),
+        }
+    }
+
+    /// A file of what a model is to continue or to answer.
+    pub(super) fn prompts(&self, path: &Path) -> PromptSource {
+        PromptSource {
+            path: path.to_owned(),
+            text: self.data.text_column.clone(),
+            prompt: self.data.prompt_column.clone(),
+            messages: self.data.messages_column.clone(),
             on_bad_record: self.on_bad_record(),
         }
     }
