@@ -30,7 +30,7 @@ pub fn run(args: &TokenizerArgs) -> Result<()> {
     }
     let mut texts = Vec::new();
     for path in &args.input {
-        let documents = documents::read(&source(args, path)).context("--input")?;
+        let documents = documents::read(&source(args, path)?).context("--input")?;
         texts.extend(documents.records.into_iter().map(|document| document.text));
     }
     let recipe = Recipe {
@@ -47,7 +47,7 @@ pub fn run(args: &TokenizerArgs) -> Result<()> {
     advise(&trained, &args.output.join("config.json"))
 }
 
-fn source(args: &TokenizerArgs, path: &Path) -> DocumentSource {
+fn source(args: &TokenizerArgs, path: &Path) -> Result<DocumentSource> {
     let format = match args.format {
         None if documents::is_text(path) => None,
         None => Some(None),
@@ -55,20 +55,23 @@ fn source(args: &TokenizerArgs, path: &Path) -> DocumentSource {
         Some(config::Format::Jsonl) => Some(Some(Format::Jsonl)),
         Some(config::Format::Csv) => Some(Some(Format::Csv)),
         Some(config::Format::Tsv) => Some(Some(Format::Tsv)),
+        Some(config::Format::Conll) => {
+            return Err(Error::input("--format: a tokenizer is made from jsonl, csv, tsv or text, not conll"));
+        }
     };
     let Some(format) = format else {
-        return DocumentSource::Text { path: path.to_owned(), division: Division::File };
+        return Ok(DocumentSource::Text { path: path.to_owned(), division: Division::File });
     };
     let fields = Fields { text: args.text_column.clone(), label: None, ..Fields::default() };
     let on_bad_record = OnBad::Error;
-    DocumentSource::Records(Source {
+    Ok(DocumentSource::Records(Source {
         path: path.to_owned(),
         format,
         columns: None,
         header: None,
         fields,
         on_bad_record,
-    })
+    }))
 }
 
 /// Says which numbers `config.json` must have, and which of them it has not.
