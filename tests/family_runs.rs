@@ -11,7 +11,7 @@ const RUNS: &[(&str, Kind)] = &[
     ("bert-pretraining", Kind::MaskedLm),
     ("bert-tokens", Kind::Tags),
     ("roberta-masked", Kind::MaskedLm),
-    ("distilbert-choice", Kind::Choices),
+    ("distilbert-tokens", Kind::Tags),
     ("albert-classes", Kind::Classes),
     ("albert-masked", Kind::MaskedLm),
     ("xlnet-classes", Kind::Classes),

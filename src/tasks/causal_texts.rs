@@ -5,8 +5,9 @@ use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Collation, Example, Label};
 use crate::error::Result;
 use crate::text::documents::Document;
+use crate::text::frame::Frame;
 use crate::text::special_tokens::Special;
-use crate::text::tokenizer::{Frame, Tokenizer};
+use crate::text::tokenizer::Tokenizer;
 use std::path::Path;
 
 /// Documents of which each token is to be told from those before it.

@@ -10,6 +10,7 @@ pub mod chat_template;
 pub mod choices;
 pub mod conversations;
 pub mod documents;
+pub mod frame;
 pub mod gzip;
 pub mod pairs;
 pub mod prompts;

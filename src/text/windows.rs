@@ -122,7 +122,8 @@ mod tests {
                 assert!(max_length.saturating_sub(3 + 4) <= stride, "{max_length}, {stride}: {found:?}");
                 continue;
             };
-            let mut theirs = Tokenizer::from_folder(dir.path()).unwrap().inner;
+            let mut theirs = tokenizer.inner.clone();
+            theirs.with_post_processor(tokenizer.processor.clone());
             let strategy = TruncationStrategy::OnlySecond;
             let truncation = TruncationParams { max_length, stride, strategy, ..Default::default() };
             theirs.with_truncation(Some(truncation)).unwrap();
