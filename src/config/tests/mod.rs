@@ -229,7 +229,7 @@ fn labels_and_columns() {
 }
 
 #[test]
-fn settings_of_others::all() {
+fn settings_of_other_tasks() {
     for other in ["mlm_probability=0.2", "whole_word_mask=false", "next_sentence=false", "packing=true"] {
         refused(&[other], "sequence-classification does not know this, only ");
         refused(&["kind=chat", other], "chat does not know this, only ");
