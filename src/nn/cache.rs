@@ -52,7 +52,7 @@ impl Cache {
     }
 
     /// One more token of each sequence: what the next pass runs on.
-    pub fn next(&mut self) -> Sequences {
+    pub fn grow(&mut self) -> Sequences {
         let sequences = Sequences::next(&self.lengths, self.device);
         self.lengths.iter_mut().for_each(|length| *length += 1);
         sequences
