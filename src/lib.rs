@@ -22,6 +22,8 @@ pub mod models;
 pub mod metrics;
 pub mod tasks;
 
+pub mod generate;
+
 pub mod comm;
 
 pub mod parallel;

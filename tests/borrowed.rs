@@ -1,4 +1,5 @@
-//! Weights that several stages use: a table tied to the head, a layer that runs again at once and later. Whatever is
+//! Weights that several stages use: a table tied to the head, a table whose rows several stages look up, a layer that
+//! runs again at once and later. Whatever is
 //! sharded, recomputed or rounded, their gradients are those of one plain backward of the same function, and an update
 //! reaches all their uses.
 
@@ -25,10 +26,12 @@ const VOCABULARY: i64 = 11;
 const WIDTH: i64 = 6;
 /// The layers `a a b a`: stages 1 to 4.
 const LAYERS: usize = 4;
+/// The one that looks up the second table again.
+const AGAIN: usize = 2;
 const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 /// Stage 0 looks up two tables, and hands `[x, memory]` on; a layer is `tanh(x W) + gate * memory`. `memory` passes
-/// through every border as it is. The first table is the head's matrix too.
+/// through every border as it is. The first table is the head's matrix too; the second is looked up again in one layer.
 struct Toy {
     words: ParamId,
     places: ParamId,
@@ -50,6 +53,7 @@ impl Toy {
         for stage in [2, 4] {
             b.stage(stage, |b| [first.0, first.1].map(|id| b.borrow(id)));
         }
+        b.stage(AGAIN, |b| b.borrow_rows(places));
         Toy { words, places, bias, layers: vec![first, first, other, first], json: Value::Null }
     }
 }
@@ -68,7 +72,10 @@ impl Backbone for Toy {
             return vec![x, memory];
         }
         let (w, gate) = self.layers[stage - 1];
-        let x = input[0].matmul(ctx.param(w)).tanh() + &input[1] * ctx.param(gate);
+        let mut x = input[0].matmul(ctx.param(w)).tanh() + &input[1] * ctx.param(gate);
+        if stage == AGAIN {
+            x += ctx.rows(self.places, &(&batch.segments + 1)).sin();
+        }
         vec![x, input[1].shallow_clone()]
     }
 
@@ -216,8 +223,11 @@ fn plain(values: &Values, tied: bool) -> (f64, Values) {
     let of = |name: &str| &leaves[name];
     let mut x = of("words").index_select(0, &batch.tokens) * of("places").index_select(0, &batch.tokens) + of("bias");
     let memory = x.sin();
-    for layer in ["a", "a", "b", "a"] {
+    for (layer, stage) in ["a", "a", "b", "a"].into_iter().zip(1..) {
         x = x.matmul(of(&format!("{layer}.w"))).tanh() + &memory * of(&format!("{layer}.gate"));
+        if stage == AGAIN {
+            x += of("places").index_select(0, &(&batch.tokens + 1)).sin();
+        }
     }
     let first = batch.sequences.first();
     let summary = x.index_select(0, first) * memory.index_select(0, first);
@@ -260,7 +270,8 @@ fn run_rank(case: Case, comm: Arc<dyn Collective>) {
 
     for step in 0..2 {
         let (loss, wanted) = plain(&values(&params, &weights), tied);
-        let touched = Vec::try_from(&batch(&(0..7).collect::<Vec<_>>()).tokens).unwrap();
+        let tokens: Vec<i64> = Vec::try_from(&batch(&(0..7).collect::<Vec<_>>()).tokens).unwrap();
+        let touched = tokens.iter().flat_map(|&token| [token, token + 1]).collect();
         gradients.begin(&params, Rows::new(touched, Device::Cpu)).unwrap();
         let mut sum = [0.0];
         for index in 0..micro_batches {

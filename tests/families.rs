@@ -7,7 +7,9 @@ mod common;
 
 use common::reference::{Reference, folder, gradients, infer_all, max_difference};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use tch::{Device, Kind, Tensor};
+use trainer::checkpoint::tensor_writer::Writer;
 use trainer::checkpoint::{export, import::Report};
 use trainer::models::Role;
 use trainer::models::registry::{self, DropoutOverrides, FAMILIES};
@@ -57,7 +59,8 @@ fn logits_loss_and_gradients() {
             }
             let (loss, gradients) = gradients(&mut loaded, &batch, 1.0);
             let wanted = reference.tensor("loss").double_value(&[0]);
-            if !(((loss - wanted) / wanted).abs() < 1e-6) {
+            let off = ((loss - wanted) / wanted).abs();
+            if off.is_nan() || off >= 1e-6 {
                 return Err(format!("loss {loss}, transformers {wanted}"));
             }
             let global = reference.tensor("grad_norm").double_value(&[0]);
@@ -110,6 +113,30 @@ fn export_gives_back_what_import_read() {
     });
 }
 
+/// Writes every case's model as a checkpoint has it, below the folder that TRAINER_EXPORTS names, for
+/// `tests/reference/check_cases.py` to read with transformers.
+#[test]
+#[ignore = "writes files for a check by hand"]
+fn write_every_export() {
+    let out = PathBuf::from(std::env::var("TRAINER_EXPORTS").expect("TRAINER_EXPORTS names a folder"));
+    on_all(|case| {
+        let reference = Reference::open(case);
+        let kind = reference.weights()[0].1.kind();
+        let loaded = reference.load_with(&reference.head(), DropoutOverrides::default(), kind);
+        let Loaded { model, params, names, .. } = &loaded;
+        let folder = out.join(case.trim_start_matches("cases/"));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.json"), model.config_json(kind).to_string()).unwrap();
+        let mut file = Writer::create(&folder.join("model.safetensors"), export::entries(params, names)).unwrap();
+        for unit in 0..params.layout().units().len() {
+            for (name, tensor) in export::parts(params, names, unit, params.flat(unit)) {
+                file.write(&name, &tensor).unwrap();
+            }
+        }
+        file.finish().map_err(|e| e.to_string())
+    });
+}
+
 /// Padding cannot leak: a sample alone and in any batch gives the same logits within 5e-6.
 #[test]
 fn a_sample_alone_and_in_a_batch() {
@@ -123,7 +150,7 @@ fn a_sample_alone_and_in_a_batch() {
             for (i, together) in infer_all(&mut loaded, &reference.samples(&order, CPU)).iter().enumerate() {
                 let rows: Vec<&Tensor> = order.iter().map(|&sample| &alone[sample][i]).collect();
                 let difference = max_difference(&Tensor::cat(&rows, 0), together);
-                if !(difference < 5e-6) {
+                if difference.is_nan() || difference >= 5e-6 {
                     return Err(format!("in the order {order:?} logits differ by {difference:e}"));
                 }
             }

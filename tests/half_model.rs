@@ -88,3 +88,18 @@ fn classification_in_half_precision() {
 fn regression_in_half_precision() {
     check("bert-pairs-regression", &Head::Number);
 }
+
+/// Pre-norm blocks, rotations, grouped heads, norms of heads.
+#[test]
+fn decoders_in_half_precision() {
+    let labels = |n: usize| (0..n).map(|i| format!("LABEL_{i}")).collect::<Vec<_>>();
+    check("cases/gpt2-classes", &Head::Classes(labels(3)));
+    check("cases/llama-causal", &Head::CausalLm);
+    check("cases/qwen3-flags", &Head::Flags(labels(3)));
+}
+
+/// Relative attention adds to the scores what half layers have made.
+#[test]
+fn relative_attention_in_half_precision() {
+    check("cases/xlnet-classes", &Head::Classes(["LABEL_0", "LABEL_1", "LABEL_2"].map(str::to_owned).to_vec()));
+}

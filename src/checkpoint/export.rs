@@ -1,7 +1,6 @@
 //! The model of a checkpoint as a Hugging Face folder.
 
 use crate::checkpoint::folder::{copy_file, write_file};
-use crate::checkpoint::import::part_shape;
 use crate::checkpoint::tensor_writer::Entry;
 use crate::error::{Error, Result};
 use crate::models::hf_names::HfNames;
@@ -35,9 +34,9 @@ pub fn entries(params: &Params, names: &HfNames) -> Vec<Entry> {
     ids.flat_map(|&id| {
         let spec = params.spec(id);
         let param = names.of(&spec.name);
-        let parts = names.exported(param);
-        let shape = param.form.file_shape(&part_shape(&spec.shape, parts.len()));
-        parts.into_iter().map(move |name| Entry { name, shape: shape.clone(), kind: params.kind() })
+        let shapes = param.pieces(&spec.shape).into_iter().map(|piece| param.form.file_shape(&piece));
+        let each = names.exported(param).into_iter().zip(shapes);
+        each.map(|(name, shape)| Entry { name, shape, kind: params.kind() }).collect::<Vec<_>>()
     })
     .collect()
 }
@@ -47,9 +46,10 @@ pub fn entries(params: &Params, names: &HfNames) -> Vec<Entry> {
 pub fn parts(params: &Params, names: &HfNames, unit: usize, whole: &Tensor) -> Vec<(String, Tensor)> {
     let cut = |(id, tensor): (ParamId, Tensor)| {
         let param = names.of(&params.spec(id).name);
-        let parts = names.exported(param);
-        let chunks = tensor.chunk(parts.len() as i64, 0).into_iter().map(|chunk| param.form.to_file(&chunk));
-        parts.into_iter().zip(chunks.collect::<Vec<_>>())
+        let heights: Vec<i64> = param.pieces(&tensor.size()).iter().map(|piece| piece[0]).collect();
+        let pieces = tensor.split_with_sizes(heights, 0);
+        let in_file: Vec<Tensor> = pieces.iter().map(|piece| param.form.to_file(piece)).collect();
+        names.exported(param).into_iter().zip(in_file)
     };
     params.members(unit, whole).flat_map(cut).collect()
 }

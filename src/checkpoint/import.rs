@@ -2,7 +2,7 @@
 
 use crate::checkpoint::tensors::TensorFile;
 use crate::error::{Context, Error, Result};
-use crate::models::hf_names::{Form, HfNames};
+use crate::models::hf_names::{HfNames, HfParam};
 use crate::nn::{ParamId, Params};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,9 +28,9 @@ struct Weights {
 }
 
 /// Where the values of a parameter come from.
-enum Origin {
+enum Origin<'a> {
     /// These tensors of the weight files, joined along dimension 0 in native form.
-    File(Vec<String>, Form),
+    File(Vec<String>, &'a HfParam),
     /// (seed, name).
     Fresh,
 }
@@ -56,13 +56,38 @@ pub fn load(
         let spec = params.spec(id);
         match (masters.filter(|file| file.contains(&spec.name)), &origins[id.index()]) {
             (Some(file), _) => target.copy_(&file.read_shaped(&spec.name, &spec.shape)?),
-            (None, Origin::File(names, form)) => weights.copy(target, names, form)?,
+            (None, Origin::File(names, param)) => weights.copy(target, names, param)?,
             (None, Origin::Fresh) => target.copy_(&spec.draw(seed)),
         }
         Ok(())
     };
     each_unit(params, fill, sink)?;
     Ok(report)
+}
+
+/// A tensor of the folder's weight files by its name there; `None` where they lack it or there are none.
+///
+/// # Errors
+/// Exit 2: a damaged file.
+pub fn stored(folder: &Path, name: &str) -> Result<Option<Tensor>> {
+    for path in files(folder)? {
+        let file = TensorFile::open(&path)?;
+        if file.contains(name) {
+            return file.read(name).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The weight files of a folder; none where it has none.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let single = folder.join("model.safetensors");
+    let index = folder.join("model.safetensors.index.json");
+    match (single.exists(), index.exists()) {
+        (true, _) => Ok(vec![single]),
+        (false, true) => indexed(folder, &index),
+        (false, false) => Ok(Vec::new()),
+    }
 }
 
 /// Draws all weights from (seed, name), unit by unit, as [`load`] does.
@@ -102,28 +127,16 @@ fn refusal(folder: &Path, problems: &[String]) -> Error {
     ))
 }
 
-/// The shape of one of so many equal parts along dimension 0.
-pub fn part_shape(whole: &[i64], parts: usize) -> Vec<i64> {
-    let mut shape = whole.to_vec();
-    shape[0] /= parts as i64;
-    shape
-}
-
 impl Weights {
     fn open(folder: &Path, names: &HfNames) -> Result<Self> {
-        let single = folder.join("model.safetensors");
-        let index = folder.join("model.safetensors.index.json");
-        let paths = if single.exists() {
-            vec![single]
-        } else if index.exists() {
-            indexed(folder, &index)?
-        } else {
+        let paths = files(folder)?;
+        if paths.is_empty() {
             return Err(Error::input(format!(
                 "{}: neither model.safetensors nor model.safetensors.index.json; \
                  a folder with pytorch_model.bin is converted by save_pretrained(..., safe_serialization=True)",
                 folder.display()
             )));
-        };
+        }
         let mut files = Vec::new();
         let mut places = BTreeMap::new();
         for path in paths {
@@ -144,7 +157,7 @@ impl Weights {
     }
 
     /// Where each parameter's values come from, in the order of ids.
-    fn find(&self, folder: &Path, params: &Params, names: &HfNames) -> Result<(Vec<Origin>, Report)> {
+    fn find<'a>(&self, folder: &Path, params: &Params, names: &'a HfNames) -> Result<(Vec<Origin<'a>>, Report)> {
         let mut report = Report::default();
         let mut problems = Vec::new();
         let mut used = BTreeSet::new();
@@ -172,8 +185,8 @@ impl Weights {
             }
             used.extend(wanted.iter().cloned());
             let shapes = wanted.iter().map(|name| self.shape(name)).collect::<Result<Vec<_>>>()?;
-            let part = part_shape(&spec.shape, wanted.len());
-            let agrees = shapes.iter().all(|shape| *shape == param.form.file_shape(&part));
+            let pieces = param.pieces(&spec.shape);
+            let agrees = shapes.iter().zip(&pieces).all(|(shape, piece)| *shape == param.form.file_shape(piece));
             let found = (!agrees).then(|| shapes.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(" + "));
             origins.push(match found {
                 Some(_) if spec.fresh => {
@@ -185,13 +198,13 @@ impl Weights {
                     problems.push(format!("{names} is {found}, config.json says {:?}", spec.shape));
                     Origin::Fresh
                 }
-                None => Origin::File(wanted, param.form.clone()),
+                None => Origin::File(wanted, param),
             });
         }
         if !problems.is_empty() {
             return Err(refusal(folder, &problems));
         }
-        let unused = self.places.iter().filter(|(name, _)| !used.contains(*name));
+        let unused = self.places.iter().filter(|(name, _)| !used.contains(*name) && !HfNames::is_buffer(name));
         report.unused = unused.map(|(_, place)| place.1.clone()).collect();
         Ok((origins, report))
     }
@@ -201,18 +214,17 @@ impl Weights {
         self.files[*file].1.shape(spelling)
     }
 
-    fn copy(&self, target: &Tensor, names: &[String], form: &Form) -> Result<()> {
-        let part = part_shape(&target.size(), names.len());
+    fn copy(&self, target: &Tensor, names: &[String], param: &HfParam) -> Result<()> {
         let mut row = 0;
-        for name in names {
+        for (name, piece) in names.iter().zip(param.pieces(&target.size())) {
             let (file, spelling) = &self.places[name];
             let (path, file) = &self.files[*file];
             let value = file.read(spelling)?;
             if !value.is_floating_point() {
                 return Err(Error::input(format!("{}: tensor {spelling} holds integers", path.display())));
             }
-            target.narrow(0, row, part[0]).copy_(&form.to_native(&value, &part));
-            row += part[0];
+            target.narrow(0, row, piece[0]).copy_(&param.form.to_native(&value, &piece));
+            row += piece[0];
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! `trainer evaluate`
 
-use super::{EvaluateArgs, ReadingArgs, backend, connect};
+use super::{EvaluateArgs, ReadingArgs, TargetArgs, backend, connect};
 use crate::comm::Collective;
-use crate::config::{DataConfig, OnBadRecord, TaskConfig, TaskKind};
+use crate::config::{self, DataConfig, OnBadRecord, TaskConfig, TaskKind};
 use crate::data::{Prepared, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::registry::{self, DropoutOverrides};
@@ -11,6 +11,7 @@ use crate::observe::table::table;
 use crate::parallel::Zero;
 use crate::tasks::Head;
 use crate::train::evaluate::Evaluator;
+use crate::train::generate::Generation;
 use crate::train::loaded::{Declared, Holding, Loaded, Source};
 use crate::train::reading::{self, Purpose, Reading};
 use crate::train::report::{device, remarks};
@@ -32,10 +33,17 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         own if own == kind || (own, kind) == (TaskKind::CausalLm, TaskKind::Chat) => Ok(kind),
         own => Err(Error::input(format!("--task {kind}: {} was fine-tuned for {own}", args.model.display()))),
     };
-    let file =
-        DataFile { option: "--data", path: &args.data, purpose: Purpose::Evaluate, on_bad_record: args.on_bad_record };
+    let file = DataFile {
+        option: "--data",
+        path: &args.data,
+        purpose: Purpose::Evaluate,
+        targets: Some(&args.targets),
+        on_bad_record: args.on_bad_record,
+    };
+    let generation = comm.agree(generation(args, kind), "reading how texts are generated")?;
     let (mut loaded, data) = open(&comm, &args.model, &file, &args.reading, wanted)?;
-    let metrics = args.reading.evaluator(comm.as_ref(), &mut loaded).metrics(&data)?;
+    let evaluator = args.reading.evaluator(comm.as_ref(), &mut loaded);
+    let metrics = Evaluator { generation: generation.as_ref(), ..evaluator }.metrics(&data)?;
     if comm.is_main() {
         if args.json {
             let line: Map<_, _> = metrics.iter().map(|(name, value)| (format!("eval_{name}"), json!(value))).collect();
@@ -49,12 +57,23 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     Ok(())
 }
 
+/// How texts are generated, where they are asked for.
+fn generation(args: &EvaluateArgs, kind: TaskKind) -> Result<Option<Generation>> {
+    match (args.predict_with_generate, kind) {
+        (true, TaskKind::Seq2seq) => args.generation.open(&args.model).map(Some),
+        (true, kind) => Err(Error::input(format!("--predict-with-generate: only seq2seq knows this, not {kind}"))),
+        (false, _) => args.generation.refuse("nothing is generated without --predict-with-generate").map(|()| None),
+    }
+}
+
 /// A data file outside a configuration.
 pub(super) struct DataFile<'a> {
     /// The option that names it.
     pub option: &'static str,
     pub path: &'a Path,
     pub purpose: Purpose,
+    /// Where they are wanted.
+    pub targets: Option<&'a TargetArgs>,
     pub on_bad_record: OnBadRecord,
 }
 
@@ -67,7 +86,7 @@ impl ReadingArgs {
     /// A loaded model, ready to run on all ranks.
     pub(super) fn evaluator<'a>(&self, comm: &'a dyn Collective, loaded: &'a mut Loaded) -> Evaluator<'a> {
         let Loaded { model, params, weights, .. } = loaded;
-        Evaluator { model, params, weights, comm, micro_batch_tokens: self.micro_batch_tokens }
+        Evaluator { model, params, weights, comm, micro_batch_tokens: self.micro_batch_tokens, generation: None }
     }
 
     /// The same as the `[data]` of a configuration.
@@ -78,11 +97,36 @@ impl ReadingArgs {
             text_column: self.text_column.clone(),
             text_pair_column: self.text_pair_column.clone(),
             label_column: self.label_column.clone(),
+            source_column: self.source_column.clone(),
+            target_column: file.targets.map_or(default.target_column, |targets| targets.target_column.clone()),
+            eval_target: file.targets.and_then(|targets| targets.eval_target.clone()),
+            words_column: self.words_column.clone(),
+            tags_column: self.tags_column.clone(),
+            question_column: self.question_column.clone(),
+            context_column: self.context_column.clone(),
+            choices_column: self.choices_column.clone(),
             columns: self.columns.clone(),
             header: self.header,
             on_bad_record: file.on_bad_record,
             format: self.format,
+            documents: self.documents,
+            prompt_column: self.prompt_column.clone(),
+            completion_column: self.completion_column.clone(),
+            messages_column: self.messages_column.clone(),
             ..default
+        }
+    }
+
+    /// The same as the `[task]` of a configuration.
+    fn task_config(&self, file: &DataFile, head: &Head, kind: TaskKind) -> TaskConfig {
+        TaskConfig {
+            source_prefix: self.source_prefix.clone(),
+            max_target_length: file.targets.and_then(|targets| targets.max_target_length),
+            packing: self.packing,
+            mlm_probability: self.mlm_probability,
+            whole_word_mask: self.whole_word_mask,
+            next_sentence: (*head == Head::PreTraining).then_some(true),
+            ..TaskConfig::new(kind)
         }
     }
 }
@@ -95,20 +139,24 @@ pub(super) fn open(
     options: &ReadingArgs,
     wanted: impl Fn(&Head) -> Result<TaskKind>,
 ) -> Result<(Loaded, Prepared)> {
-    let declare = || -> Result<(Declared, Head, usize)> {
+    let declare = || -> Result<(Declared, Head, TaskConfig, DataConfig, usize)> {
         let json = registry::read_config(folder)?;
         let head = Head::of_config(folder, &json)?;
         let declared = Declared::read(folder, json, DropoutOverrides::default(), head.role())?;
-        let max_length = declared.max_length(options.max_length, reading::kind(&head)).map_err(bare)?;
-        Ok((declared, head, max_length))
-    };
-    let (declared, head, max_length) = comm.agree(declare(), "reading the model's configuration")?;
-    let data = one_per_host_first(comm.as_ref(), "preparing the data", || {
-        let mut task = TaskConfig::new(wanted(&head)?);
+        let (mut task, data) = (options.task_config(file, &head, wanted(&head)?), options.data_config(file));
         options.answers.apply(&mut task)?;
+        if let Some((key, why)) = config::misplaced(&task, &data).first() {
+            let option = key.rsplit('.').next().unwrap_or_default().replace('_', "-");
+            return Err(Error::input(format!("--{option}: {}", why.replace("task.", "").replace("data.", ""))));
+        }
+        let max_length = declared.max_length(options.max_length, reading::usual_length(task.kind)).map_err(bare)?;
+        Ok((declared, head, task, data, max_length))
+    };
+    let (declared, head, task, data_config, max_length) = comm.agree(declare(), "reading the model's configuration")?;
+    let data = one_per_host_first(comm.as_ref(), "preparing the data", || {
         let labels = head.labels().map(<[String]>::to_vec);
-        let data = options.data_config(file);
-        let reading = Reading { task: &task, data: &data, max_length, purpose: file.purpose, labels };
+        let reading =
+            Reading { task: &task, data: &data_config, folder, max_length, purpose: file.purpose, labels, seed: 0 };
         let data = prepare(reading.encoder(file.path, file.option)?.as_ref(), folder, None)?;
         declared.check_vocabulary(&data)?;
         Ok(data)

@@ -2,7 +2,9 @@
 
 mod answers;
 mod evaluate;
+mod generation;
 mod predict;
+mod tokenizer;
 mod train;
 
 use crate::comm::Collective;
@@ -13,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::observe::logs::LogFormat;
 use crate::observe::rank_of_environment;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use generation::GenerationArgs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -37,6 +40,8 @@ enum Command {
     Evaluate(EvaluateArgs),
     /// Predicts one line of output for each line of input.
     Predict(PredictArgs),
+    /// Trains a tokenizer on texts, for a model that starts from nothing.
+    Tokenizer(TokenizerArgs),
 }
 
 /// `trainer train`
@@ -70,14 +75,35 @@ pub struct EvaluateArgs {
     /// The labelled file.
     #[arg(long)]
     data: PathBuf,
+    #[command(flatten)]
+    targets: TargetArgs,
     /// One JSON line instead of a table.
     #[arg(long)]
     json: bool,
     /// What a record that cannot be used does: error, or skip to leave it out.
     #[arg(long, value_name = "WORD", default_value_t)]
     on_bad_record: config::OnBadRecord,
+    /// Generate a target for each source too, and compare it with the given one, for seq2seq.
+    #[arg(long)]
+    predict_with_generate: bool,
     #[command(flatten)]
     reading: ReadingArgs,
+    #[command(flatten)]
+    generation: GenerationArgs,
+}
+
+/// The targets of parallel text.
+#[derive(Debug, Args)]
+struct TargetArgs {
+    /// The file whose lines are the targets of the data's lines, for seq2seq with plain text.
+    #[arg(long)]
+    eval_target: Option<PathBuf>,
+    /// The column of the target, for seq2seq.
+    #[arg(long, default_value = "target")]
+    target_column: String,
+    /// Tokens that a target is cut to, for seq2seq; otherwise 128.
+    #[arg(long)]
+    max_target_length: Option<usize>,
 }
 
 /// `trainer predict`
@@ -92,11 +118,46 @@ pub struct PredictArgs {
     /// One line for each record, in order.
     #[arg(long)]
     output: PathBuf,
-    /// Add the numbers behind it to every line.
+    /// Add the numbers behind every line: logits; of a generated text its token ids and their log-probabilities.
     #[arg(long)]
     scores: bool,
     #[command(flatten)]
     reading: ReadingArgs,
+    #[command(flatten)]
+    generation: GenerationArgs,
+}
+
+/// `trainer tokenizer`
+#[derive(Debug, Args)]
+pub struct TokenizerArgs {
+    /// bpe (of bytes, as GPT-2 has), wordpiece (BERT), unigram (T5) or chars (every character a token).
+    #[arg(long)]
+    kind: String,
+    /// The texts: plain text (.txt), or records with a text column (JSONL, CSV, TSV); may be given several times.
+    #[arg(long, required = true, value_name = "FILE")]
+    input: Vec<PathBuf>,
+    /// The folder for tokenizer.json and tokenizer_config.json.
+    #[arg(long, value_name = "FOLDER")]
+    output: PathBuf,
+    /// Whose special tokens it has: bert, roberta, t5, gpt2 or llama; otherwise those of the family that the kind is
+    /// known from (chars: gpt2).
+    #[arg(long)]
+    family: Option<String>,
+    /// Tokens at most, special ones included; otherwise 30000, and for chars as many as there are.
+    #[arg(long)]
+    vocab_size: Option<usize>,
+    /// Take capitals for small letters.
+    #[arg(long)]
+    lowercase: bool,
+    /// A special token beside the family's, such as "<|im_start|>"; may be given several times.
+    #[arg(long, value_name = "TOKEN")]
+    special_token: Vec<String>,
+    /// The column of the text.
+    #[arg(long, default_value = "text")]
+    text_column: String,
+    /// jsonl, csv, tsv or text; otherwise by the file's ending.
+    #[arg(long)]
+    format: Option<config::Format>,
 }
 
 /// How data is read outside a configuration.
@@ -111,16 +172,59 @@ pub struct ReadingArgs {
     /// The column of the label.
     #[arg(long, default_value = "label")]
     label_column: String,
+    /// The column of the source, for seq2seq.
+    #[arg(long, default_value = "source")]
+    source_column: String,
+    /// What stands before every source, for seq2seq; otherwise nothing.
+    #[arg(long)]
+    source_prefix: Option<String>,
     /// The names of the columns of a CSV or TSV file without a header, with commas between.
     #[arg(long, value_delimiter = ',')]
     columns: Option<Vec<String>>,
     /// Whether the first row of a CSV or TSV file holds the names of the columns; otherwise found out by looking.
     #[arg(long, value_name = "true|false")]
     header: Option<bool>,
-    /// jsonl, csv or tsv; otherwise by the file's ending.
+    /// The column of the list of words, for token-classification.
+    #[arg(long, default_value = "words")]
+    words_column: String,
+    /// The column of the list of their tags.
+    #[arg(long, default_value = "tags")]
+    tags_column: String,
+    /// The column of the question, for multiple-choice.
+    #[arg(long, default_value = "question")]
+    question_column: String,
+    /// The column of what the question is about; otherwise `context` where there is one.
+    #[arg(long)]
+    context_column: Option<String>,
+    /// The column of the list of choices.
+    #[arg(long, default_value = "choices")]
+    choices_column: String,
+    /// The column of what an answer is given to.
+    #[arg(long, default_value = "prompt")]
+    prompt_column: String,
+    /// The column of an answer.
+    #[arg(long, default_value = "completion")]
+    completion_column: String,
+    /// The column of a conversation.
+    #[arg(long, default_value = "messages")]
+    messages_column: String,
+    /// jsonl, csv, tsv, conll or text; otherwise by the file's ending.
     #[arg(long)]
     format: Option<config::Format>,
-    /// Tokens that a sequence is cut to; otherwise what the model takes, with questions at most 384.
+    /// What a document of a plain text file is: file, lines or paragraphs.
+    #[arg(long, value_name = "WORD")]
+    documents: Option<config::Documents>,
+    /// Whether a language model's blocks are filled up with documents; otherwise yes.
+    #[arg(long, value_name = "true|false")]
+    packing: Option<bool>,
+    /// The share of tokens that a masked language model is to tell; otherwise 0.15.
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    mlm_probability: Option<f64>,
+    /// Whether the tokens of a word are hidden together; otherwise no.
+    #[arg(long, value_name = "true|false")]
+    whole_word_mask: Option<bool>,
+    /// Tokens that a sequence is cut to; otherwise what the model takes, with questions at most 384, of a language model's
+    /// blocks at most 1024.
     #[arg(long)]
     max_length: Option<usize>,
     /// Tokens that a rank takes through the model at a time.
@@ -135,6 +239,12 @@ pub struct ReadingArgs {
     /// Last, because its heading is that of all that follow.
     #[command(flatten)]
     answers: answers::AnswerArgs,
+}
+
+/// A share as `task.mlm_probability` has it.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|&share: &f64| share > 0.0 && share < 1.0);
+    share.ok_or_else(|| "expected a number greater than 0 and less than 1".into())
 }
 
 /// A time to wait, as `comm.timeout_seconds` has it.
@@ -153,6 +263,7 @@ impl Cli {
             Some(Command::Train(args)) => train::run(args, began),
             Some(Command::Evaluate(args)) => evaluate::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),
+            Some(Command::Tokenizer(args)) => tokenizer::run(&args),
             None if PathBuf::from(train::DEFAULT_CONFIG).exists() => train::run(TrainArgs::default(), began),
             None => {
                 if rank_of_environment() == 0 {

@@ -2,9 +2,14 @@
 
 use super::PredictArgs;
 use super::evaluate::{DataFile, open};
-use crate::config::OnBadRecord;
+use super::generation;
+use crate::comm::Collective;
+use crate::config::{OnBadRecord, TaskKind};
+use crate::data::Prepared;
 use crate::error::{Context, Error, Result};
 use crate::observe::logs::tell;
+use crate::tasks::Head;
+use crate::train::loaded::Loaded;
 use crate::train::reading::{self, Purpose};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -22,18 +27,46 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     let output = comm.is_main().then(|| Output::create(&args.output, &args.input)).transpose();
     let output = comm.agree(output.context(format!("--output {}", args.output.display())), "opening the output")?;
     // Every record has its line of output, so none is left out.
-    let file =
-        DataFile { option: "--input", path: &args.input, purpose: Purpose::Predict, on_bad_record: OnBadRecord::Error };
-    let (mut loaded, data) = open(&comm, &args.model, &file, &args.reading, |head| Ok(reading::kind(head)))?;
-    let outputs = args.reading.evaluator(comm.as_ref(), &mut loaded).outputs(&data.dataset)?;
-    let lines = loaded.model.task.predictions(&outputs.results(&data), args.scores);
+    let file = DataFile {
+        option: "--input",
+        path: &args.input,
+        purpose: Purpose::Predict,
+        targets: None,
+        on_bad_record: OnBadRecord::Error,
+    };
+    let wanted = |head: &Head| match reading::kind(head) {
+        // What is asked of a language model is read as what is said to it.
+        TaskKind::CausalLm => Ok(TaskKind::Chat),
+        TaskKind::Seq2seq => Ok(TaskKind::Seq2seq),
+        kind => args
+            .generation
+            .refuse(&format!("{} was fine-tuned for {kind}, which generates no text", args.model.display()))
+            .map(|()| kind),
+    };
+    let (mut loaded, data) = open(&comm, &args.model, &file, &args.reading, wanted)?;
+    let generates = loaded.model.task.kind().parse::<TaskKind>()?.generates();
+    let lines = if generates {
+        generated(args, comm.as_ref(), &mut loaded, &data)?
+    } else {
+        let outputs = args.reading.evaluator(comm.as_ref(), &mut loaded).outputs(&data.dataset)?;
+        let lines = loaded.model.task.predictions(&outputs.results(&data), args.scores);
+        lines.into_iter().map(Value::Object).collect()
+    };
     let count = lines.len();
-    let written = output.map_or(Ok(()), |output| output.write(lines.into_iter().map(Value::Object)));
+    let written = output.map_or(Ok(()), |output| output.write(lines.into_iter()));
     comm.agree(written.context(args.output.display()), "writing the predictions")?;
     if comm.is_main() {
         tell(&format!("{count} predictions written to {}", args.output.display()));
     }
     Ok(())
+}
+
+/// A line for every prompt.
+fn generated(args: &PredictArgs, comm: &dyn Collective, loaded: &mut Loaded, data: &Prepared) -> Result<Vec<Value>> {
+    let generation = comm.agree(args.generation.open(&args.model), "reading how texts are generated")?;
+    let mut evaluator = args.reading.evaluator(comm, loaded);
+    let texts = evaluator.texts(&data.dataset, &generation.settings, &generation.draw())?;
+    texts.iter().map(|text| generation::line(&generation, text, args.scores)).collect()
 }
 
 /// A file beside the output that takes its name when all is written; one that is dropped before leaves nothing behind.

@@ -103,13 +103,19 @@ impl TaskKind {
         matches!(self, TaskKind::SequenceClassification | TaskKind::MultiLabel | TaskKind::TokenClassification)
     }
 
+    /// Whether its models write texts.
+    pub fn generates(self) -> bool {
+        matches!(self, TaskKind::CausalLm | TaskKind::Chat | TaskKind::Seq2seq)
+    }
+
     /// The metrics of an evaluation besides `loss`, in the order in which they are shown.
     pub fn metrics(self) -> &'static [&'static str] {
         match self {
-            TaskKind::SequenceClassification => &["accuracy", "f1", "matthews_correlation"],
-            TaskKind::MultiLabel => &[],
+            TaskKind::SequenceClassification => &["accuracy", "f1", "micro_f1", "matthews_correlation"],
+            TaskKind::MultiLabel => &["accuracy", "f1", "micro_f1"],
             TaskKind::Regression => &["pearson", "spearmanr", "mse"],
-            TaskKind::TokenClassification | TaskKind::MultipleChoice => &["accuracy"],
+            TaskKind::TokenClassification => &["precision", "recall", "f1", "accuracy"],
+            TaskKind::MultipleChoice => &["accuracy"],
             TaskKind::QuestionAnswering => {
                 &["exact_match", "f1", "HasAns_exact", "HasAns_f1", "NoAns_exact", "NoAns_f1"]
             }
@@ -168,6 +174,23 @@ choice! {
         Csv = "csv",
         /// Tab separated.
         Tsv = "tsv",
+        /// A word and its tag a line, sentences between blank lines.
+        Conll = "conll",
+        /// Plain text, for language models.
+        Text = "text",
+    }
+}
+
+choice! {
+    /// What a document of a plain text file is.
+    Documents {
+        /// The whole file.
+        #[default]
+        File = "file",
+        /// Each line.
+        Lines = "lines",
+        /// Lines without a blank one between them.
+        Paragraphs = "paragraphs",
     }
 }
 

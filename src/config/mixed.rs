@@ -1,4 +1,4 @@
-//! Settings that are a number or a word: they are written back as they were read.
+//! Settings that are a number, a word or a truth value: they are written back as they were read.
 
 use std::fmt::{self, Display};
 
@@ -7,12 +7,13 @@ use toml::de::DeValue;
 
 use super::value::{FromToml, integer};
 
-/// A whole number or a word, as TOML and JSON have them.
+/// A whole number, a word or a truth value, as TOML and JSON have them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Written {
     Number(i64),
     Word(String),
+    Flag(bool),
 }
 
 impl Display for Written {
@@ -20,6 +21,7 @@ impl Display for Written {
         match self {
             Written::Number(n) => n.fmt(f),
             Written::Word(word) => write!(f, "{word:?}"),
+            Written::Flag(flag) => flag.fmt(f),
         }
     }
 }
@@ -46,7 +48,8 @@ macro_rules! mixed {
             }
             fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
                 let word = || value.as_str().map(|word| Written::Word(word.to_owned()));
-                Some(integer(value).map(Written::Number).or_else(word)?.try_into())
+                let flag = || value.as_bool().map(Written::Flag);
+                Some(integer(value).map(Written::Number).or_else(word).or_else(flag)?.try_into())
             }
         }
 
@@ -118,6 +121,7 @@ impl Recompute {
                 "all" => Some(Recompute::All),
                 _ => None,
             },
+            Written::Flag(_) => None,
         }
     }
 
@@ -126,6 +130,39 @@ impl Recompute {
             Recompute::None => Written::Word("none".into()),
             Recompute::All => Written::Word("all".into()),
             Recompute::KeepEvery(n) => Written::Number(n.into()),
+        }
+    }
+}
+
+/// When beam search ends, once there are as many finished texts as beams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub enum EarlyStopping {
+    /// At once.
+    Yes,
+    /// When no running text can become better at its present length.
+    No,
+    /// When none can at any length.
+    Never,
+}
+
+mixed!(EarlyStopping, "true, false or \"never\"");
+
+impl EarlyStopping {
+    fn from_written(written: &Written) -> Option<Self> {
+        match written {
+            Written::Flag(true) => Some(EarlyStopping::Yes),
+            Written::Flag(false) => Some(EarlyStopping::No),
+            Written::Word(word) if word == "never" => Some(EarlyStopping::Never),
+            _ => None,
+        }
+    }
+
+    fn to_written(self) -> Written {
+        match self {
+            EarlyStopping::Yes => Written::Flag(true),
+            EarlyStopping::No => Written::Flag(false),
+            EarlyStopping::Never => Written::Word("never".into()),
         }
     }
 }
@@ -162,6 +199,7 @@ impl Bytes {
                 };
                 digits.parse::<i64>().ok()?.checked_mul(unit)?
             }
+            Written::Flag(_) => return None,
         };
         u64::try_from(bytes).ok().filter(|bytes| *bytes > 0).map(Bytes)
     }

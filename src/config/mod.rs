@@ -7,7 +7,10 @@
 mod answers;
 mod choice;
 mod foreign;
+mod generation;
+mod language;
 mod mixed;
+mod pairs;
 mod parallel;
 mod problems;
 mod raw;
@@ -24,9 +27,11 @@ use serde::{Deserialize, Serialize};
 
 pub use answers::AnswerConfig;
 pub use choice::{
-    Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
+    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
+    TaskKind,
 };
-pub use mixed::{Bytes, Recompute, ZeroStage};
+pub use generation::GenerationConfig;
+pub use mixed::{Bytes, EarlyStopping, Recompute, ZeroStage};
 pub use sections::{CommConfig, DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
 
 use crate::error::{Context, Result};
@@ -50,6 +55,8 @@ pub struct Config {
     pub data: DataConfig,
     /// `[train]`
     pub train: TrainConfig,
+    /// `[generation]`
+    pub generation: GenerationConfig,
     /// `[parallel]`
     pub parallel: ParallelConfig,
     /// `[comm]`
@@ -120,6 +127,11 @@ impl Config {
             },
         )
     }
+}
+
+/// The settings of `task` and `data` that mean something to other tasks alone: the key and why.
+pub fn misplaced(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, String)> {
+    [language::misplaced(task, data), pairs::misplaced(task, data)].concat()
 }
 
 /// A value as TOML, with `5e-5` rather than `0.00005`.

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use super::choice::{
-    Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
+    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
+    TaskKind,
 };
-use super::mixed::{Bytes, Recompute, ZeroStage};
+use super::mixed::{Bytes, EarlyStopping, Recompute, ZeroStage};
 use super::problems::Problems;
 use super::source::Entries;
 use super::value::AtLeast;
@@ -56,6 +57,13 @@ sections! {
     task: RawTask = "task" {
         kind: TaskKind,
         labels: Vec<String>,
+        source_prefix: String,
+        max_target_length: AtLeast<2, usize>,
+        predict_with_generate: bool,
+        packing: bool,
+        mlm_probability: f64,
+        whole_word_mask: bool,
+        next_sentence: bool,
         doc_stride: usize,
         n_best_size: AtLeast<1, usize>,
         max_answer_length: AtLeast<1, usize>,
@@ -64,16 +72,29 @@ sections! {
     }
     data: RawData = "data" {
         train: PathBuf,
+        train_target: PathBuf,
         eval: PathBuf,
+        eval_target: PathBuf,
         max_length: AtLeast<3, usize>,
         text_column: String,
         text_pair_column: String,
         label_column: String,
+        source_column: String,
+        target_column: String,
+        words_column: String,
+        tags_column: String,
+        question_column: String,
+        context_column: String,
+        choices_column: String,
+        prompt_column: String,
+        completion_column: String,
+        messages_column: String,
         columns: Vec<String>,
         header: bool,
         on_bad_record: OnBadRecord,
         cache_dir: PathBuf,
         format: Format,
+        documents: Documents,
     }
     train: RawTrain = "train" {
         num_train_epochs: f64,
@@ -99,6 +120,18 @@ sections! {
         load_best_model_at_end: bool,
         metric_for_best_model: String,
         greater_is_better: bool,
+    }
+    generation: RawGeneration = "generation" {
+        max_new_tokens: AtLeast<1, usize>,
+        min_new_tokens: usize,
+        do_sample: bool,
+        temperature: f64,
+        top_k: usize,
+        top_p: f64,
+        repetition_penalty: f64,
+        num_beams: AtLeast<1, usize>,
+        length_penalty: f64,
+        early_stopping: EarlyStopping,
     }
     parallel: RawParallel = "parallel" {
         zero_stage: ZeroStage,

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::answers::AnswerConfig;
 use super::choice::{
-    Backend, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision, TaskKind,
+    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
+    TaskKind,
 };
 use super::mixed::{Bytes, Recompute, ZeroStage};
 
@@ -34,6 +35,20 @@ pub struct TaskConfig {
     pub kind: TaskKind,
     /// All labels, in the order of their numbers; otherwise they are found in the training data.
     pub labels: Option<Vec<String>>,
+    /// What stands before every source; otherwise nothing.
+    pub source_prefix: Option<String>,
+    /// Tokens a target is cut to, special ones included; at least 2. Otherwise 128.
+    pub max_target_length: Option<usize>,
+    /// Whether an evaluation generates a target for each source and compares it with the given one.
+    pub predict_with_generate: bool,
+    /// Whether a language model's examples are filled up with documents; otherwise yes, where they can be.
+    pub packing: Option<bool>,
+    /// The share of tokens that a masked language model is to tell, above 0 and below 1; otherwise 0.15.
+    pub mlm_probability: Option<f64>,
+    /// Whether the tokens of a word are hidden together; otherwise no.
+    pub whole_word_mask: Option<bool>,
+    /// Whether a masked language model also tells next sentences from others; otherwise no.
+    pub next_sentence: Option<bool>,
     /// Always there with [`TaskKind::QuestionAnswering`], never without.
     #[serde(flatten)]
     pub answers: Option<AnswerConfig>,
@@ -42,7 +57,18 @@ pub struct TaskConfig {
 impl TaskConfig {
     /// A task with all settings at their defaults.
     pub fn new(kind: TaskKind) -> Self {
-        TaskConfig { kind, labels: None, answers: (kind == TaskKind::QuestionAnswering).then(AnswerConfig::default) }
+        TaskConfig {
+            kind,
+            labels: None,
+            source_prefix: None,
+            max_target_length: None,
+            predict_with_generate: false,
+            packing: None,
+            mlm_probability: None,
+            whole_word_mask: None,
+            next_sentence: None,
+            answers: (kind == TaskKind::QuestionAnswering).then(AnswerConfig::default),
+        }
     }
 }
 
@@ -51,8 +77,12 @@ impl TaskConfig {
 pub struct DataConfig {
     /// The training file.
     pub train: PathBuf,
+    /// The targets of the training file's lines.
+    pub train_target: Option<PathBuf>,
     /// The evaluation file.
     pub eval: Option<PathBuf>,
+    /// The targets of the evaluation file's lines.
+    pub eval_target: Option<PathBuf>,
     /// Tokens a sequence is cut to, special ones included; at least 3. Otherwise what the model allows.
     pub max_length: Option<usize>,
     /// The column of the (first) text.
@@ -61,6 +91,26 @@ pub struct DataConfig {
     pub text_pair_column: Option<String>,
     /// The column of the label or number.
     pub label_column: String,
+    /// The column of the source.
+    pub source_column: String,
+    /// The column of the target.
+    pub target_column: String,
+    /// The column of the list of words.
+    pub words_column: String,
+    /// The column of the list of tags.
+    pub tags_column: String,
+    /// The column of the question.
+    pub question_column: String,
+    /// The column of what a question is about; otherwise `context` where there is one.
+    pub context_column: Option<String>,
+    /// The column of the list of choices.
+    pub choices_column: String,
+    /// The column of what an answer is given to.
+    pub prompt_column: String,
+    /// The column of an answer.
+    pub completion_column: String,
+    /// The column of a conversation.
+    pub messages_column: String,
     /// The names of the columns of a CSV or TSV file that has no header.
     pub columns: Option<Vec<String>>,
     /// Whether a CSV or TSV file's first row holds the column names; otherwise found out by looking.
@@ -71,6 +121,8 @@ pub struct DataConfig {
     pub cache_dir: Option<PathBuf>,
     /// The format of the files; otherwise by their ending.
     pub format: Option<Format>,
+    /// What a document of a plain text file is; otherwise the file.
+    pub documents: Option<Documents>,
 }
 
 impl DataConfig {
@@ -78,16 +130,29 @@ impl DataConfig {
     pub fn new(train: PathBuf) -> Self {
         DataConfig {
             train,
+            train_target: None,
             eval: None,
+            eval_target: None,
             max_length: None,
             text_column: "text".into(),
             text_pair_column: None,
             label_column: "label".into(),
+            source_column: "source".into(),
+            target_column: "target".into(),
+            words_column: "words".into(),
+            tags_column: "tags".into(),
+            question_column: "question".into(),
+            context_column: None,
+            choices_column: "choices".into(),
+            prompt_column: "prompt".into(),
+            completion_column: "completion".into(),
+            messages_column: "messages".into(),
             columns: None,
             header: None,
             on_bad_record: OnBadRecord::default(),
             cache_dir: None,
             format: None,
+            documents: None,
         }
     }
 }
@@ -145,9 +210,10 @@ pub struct TrainConfig {
 
 impl TrainConfig {
     /// Whether a greater value of `metric_for_best_model` is a better one: as set, otherwise true unless the name is
-    /// that of a loss (Hugging Face's rule) or of an error (`mse`).
+    /// that of a loss (Hugging Face's rule) or of an error (`mse`, `perplexity`).
     pub fn is_greater_better(&self) -> bool {
-        let lower_is_better = self.metric_for_best_model.ends_with("loss") || self.metric_for_best_model == "mse";
+        let metric = self.metric_for_best_model.as_str();
+        let lower_is_better = metric.ends_with("loss") || ["mse", "perplexity"].contains(&metric);
         self.greater_is_better.unwrap_or(!lower_is_better)
     }
 }

@@ -132,10 +132,12 @@ fn of_override<'a>(item: &'a str, entries: &mut HashMap<String, Entry<'a>>, prob
     let Some((written, text)) = item.split_once('=') else {
         return problems.at(Origin::CommandLine, item, "expected key=value");
     };
-    let (written, text) = (written.trim(), text.trim());
+    // A text may mean to end with a space, as a prefix does.
+    let (written, text) = (written.trim(), text.trim_start());
     match resolve(written, KEYS) {
         Ok(name) => {
-            let value = DeValue::parse(text).map_or(DeValue::String(Cow::Borrowed(text)), Spanned::into_inner);
+            let value =
+                DeValue::parse(text.trim_end()).map_or(DeValue::String(Cow::Borrowed(text)), Spanned::into_inner);
             problems.written(&name, Origin::CommandLine);
             entries.insert(name, Entry { value, text: Some(text) });
         }

@@ -2,8 +2,11 @@
 
 use super::choice::{IntervalStrategy, LrSchedulerType};
 use super::problems::Problems;
-use super::raw::{Raw, RawData, RawTask, RawTrain};
-use super::{CommConfig, Config, DataConfig, ModelConfig, TaskConfig, TrainConfig, answers, parallel};
+use super::raw::{Raw, RawData, RawGeneration, RawTask, RawTrain};
+use super::{
+    CommConfig, Config, DataConfig, GenerationConfig, ModelConfig, TaskConfig, TrainConfig, answers, generation,
+    parallel,
+};
 
 /// The configuration with its defaults. It is good only if `problems` is empty afterwards: a stand-in takes the place
 /// of each setting that is missing or wrong.
@@ -23,6 +26,7 @@ pub fn validate(raw: Raw, problems: &mut Problems) -> Config {
         task: task(raw.task, problems),
         data: data(raw.data, problems),
         train: train(raw.train),
+        generation: generation_of(raw.generation),
         parallel: parallel::settings(raw.parallel),
         comm: CommConfig {
             backend: raw.comm.backend.unwrap_or_default(),
@@ -33,6 +37,7 @@ pub fn validate(raw: Raw, problems: &mut Problems) -> Config {
     freeze(&config.model, problems);
     warmup(&config.train, problems);
     labels(&config.task, problems);
+    misplaced(&config, problems);
     columns(&config.data, problems);
     evaluation(&config, problems);
     parallel::check(&config.parallel, problems);
@@ -49,23 +54,62 @@ fn required<T: Default>(key: &str, value: Option<T>, problems: &mut Problems) ->
 fn task(raw: RawTask, problems: &mut Problems) -> TaskConfig {
     let kind = required("task.kind", raw.kind, problems);
     let answers = answers::settings(&raw, kind, problems);
-    TaskConfig { labels: raw.labels, answers, ..TaskConfig::new(kind) }
+    TaskConfig {
+        kind,
+        labels: raw.labels,
+        source_prefix: raw.source_prefix,
+        max_target_length: raw.max_target_length.map(|n| n.0),
+        predict_with_generate: raw.predict_with_generate.unwrap_or(false),
+        packing: raw.packing,
+        mlm_probability: raw.mlm_probability,
+        whole_word_mask: raw.whole_word_mask,
+        next_sentence: raw.next_sentence,
+        answers,
+    }
 }
 
 fn data(raw: RawData, problems: &mut Problems) -> DataConfig {
     let default = DataConfig::new(required("data.train", raw.train, problems));
     DataConfig {
+        train_target: raw.train_target,
         eval: raw.eval,
+        eval_target: raw.eval_target,
         max_length: raw.max_length.map(|n| n.0),
         text_column: raw.text_column.unwrap_or(default.text_column),
         text_pair_column: raw.text_pair_column,
         label_column: raw.label_column.unwrap_or(default.label_column),
+        source_column: raw.source_column.unwrap_or(default.source_column),
+        target_column: raw.target_column.unwrap_or(default.target_column),
+        words_column: raw.words_column.unwrap_or(default.words_column),
+        tags_column: raw.tags_column.unwrap_or(default.tags_column),
+        question_column: raw.question_column.unwrap_or(default.question_column),
+        context_column: raw.context_column,
+        choices_column: raw.choices_column.unwrap_or(default.choices_column),
+        prompt_column: raw.prompt_column.unwrap_or(default.prompt_column),
+        completion_column: raw.completion_column.unwrap_or(default.completion_column),
+        messages_column: raw.messages_column.unwrap_or(default.messages_column),
         columns: raw.columns,
         header: raw.header,
         on_bad_record: raw.on_bad_record.unwrap_or_default(),
         cache_dir: raw.cache_dir,
+        documents: raw.documents,
         format: raw.format,
         train: default.train,
+    }
+}
+
+fn generation_of(raw: RawGeneration) -> GenerationConfig {
+    GenerationConfig {
+        max_new_tokens: raw.max_new_tokens.map(|n| n.0),
+        min_new_tokens: raw.min_new_tokens,
+        do_sample: raw.do_sample,
+        temperature: raw.temperature,
+        top_k: raw.top_k,
+        top_p: raw.top_p,
+        repetition_penalty: raw.repetition_penalty,
+        num_beams: raw.num_beams.map(|n| n.0),
+        length_penalty: raw.length_penalty,
+        early_stopping: raw.early_stopping,
     }
 }
 
@@ -106,18 +150,21 @@ fn train(raw: RawTrain) -> TrainConfig {
 /// What a number must be, in words and as a test. All must be finite.
 type Range = (&'static str, fn(f64) -> bool);
 const POSITIVE: Range = ("a number greater than 0", |x| x > 0.0);
+const FINITE: Range = ("a number", |_| true);
 const FROM_0: Range = ("a number from 0 up", |x| x >= 0.0);
 const FROM_0_TO_1: Range = ("a number from 0 to 1", |x| (0.0..=1.0).contains(&x));
 const FROM_0_BELOW_1: Range = ("a number from 0 up and less than 1", |x| (0.0..1.0).contains(&x));
+const ABOVE_0_BELOW_1: Range = ("a number greater than 0 and less than 1", |x| x > 0.0 && x < 1.0);
 /// So that it fits every clock.
 const SECONDS: Range = ("a number greater than 0 and at most 1e9", |x| x > 0.0 && x <= 1e9);
 
 fn numbers(config: &Config, problems: &mut Problems) {
-    let (model, train) = (&config.model, &config.train);
+    let (model, train, generation) = (&config.model, &config.train, &config.generation);
     let floats = [
         ("model.hidden_dropout_prob", model.hidden_dropout_prob, FROM_0_BELOW_1),
         ("model.attention_probs_dropout_prob", model.attention_probs_dropout_prob, FROM_0_BELOW_1),
         ("model.classifier_dropout", model.classifier_dropout, FROM_0_BELOW_1),
+        ("task.mlm_probability", config.task.mlm_probability, ABOVE_0_BELOW_1),
         ("train.num_train_epochs", Some(train.num_train_epochs), POSITIVE),
         ("train.learning_rate", Some(train.learning_rate), POSITIVE),
         ("train.warmup_ratio", Some(train.warmup_ratio), FROM_0_TO_1),
@@ -126,6 +173,10 @@ fn numbers(config: &Config, problems: &mut Problems) {
         ("train.adam_beta2", Some(train.adam_beta2), FROM_0_BELOW_1),
         ("train.adam_epsilon", Some(train.adam_epsilon), POSITIVE),
         ("train.max_grad_norm", Some(train.max_grad_norm), FROM_0),
+        ("generation.temperature", generation.temperature, POSITIVE),
+        ("generation.top_p", generation.top_p, FROM_0_TO_1),
+        ("generation.repetition_penalty", generation.repetition_penalty, POSITIVE),
+        ("generation.length_penalty", generation.length_penalty, FINITE),
         ("comm.timeout_seconds", Some(config.comm.timeout_seconds), SECONDS),
     ];
     for (key, value, (expected, holds)) in floats {
@@ -168,6 +219,20 @@ fn labels(task: &TaskConfig, problems: &mut Problems) {
     }
 }
 
+/// Settings that mean something to other tasks or files alone.
+fn misplaced(config: &Config, problems: &mut Problems) {
+    if problems.none_with(&["task.kind"]) {
+        for (key, why) in super::misplaced(&config.task, &config.data).into_iter().chain(generation::misplaced(config))
+        {
+            problems.with(key, why);
+        }
+    }
+    let data = &config.data;
+    if data.eval_target.is_some() && data.eval.is_none() && problems.none_with(&["data.eval"]) {
+        problems.with("data.eval_target", "the file of its sources is wanted too: set data.eval");
+    }
+}
+
 fn columns(data: &DataConfig, problems: &mut Problems) {
     const KEY: &str = "data.columns";
     let Some(names) = &data.columns else { return };
@@ -200,7 +265,13 @@ fn evaluation(config: &Config, problems: &mut Problems) {
     let train = &config.train;
 
     let metric = &train.metric_for_best_model;
-    let metrics = config.task.kind.metrics();
+    let mut metrics = config.task.kind.metrics().to_vec();
+    if config.task.predict_with_generate {
+        metrics.extend(generation::METRICS);
+    }
+    if metric == "sentence_accuracy" && config.task.next_sentence != Some(true) && problems.none_with(&["task.kind"]) {
+        problems.with("train.metric_for_best_model", "sentence_accuracy needs task.next_sentence = true");
+    }
     if metric != "loss" && !metrics.contains(&metric.as_str()) && problems.none_with(&["task.kind"]) {
         let text =
             format!("found {metric:?}, expected loss, {}: the metrics of {}", metrics.join(", "), config.task.kind);

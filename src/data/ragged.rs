@@ -25,8 +25,20 @@ pub struct Bucket {
     /// The number of sequences.
     pub sequences: i64,
     pub queries: Side,
-    /// None where sequences attend to themselves.
-    others: Option<Side>,
+    keys: Keys,
+}
+
+/// Whom the queries of a bucket attend to.
+#[derive(Debug)]
+enum Keys {
+    /// Themselves.
+    Own,
+    /// The sequences of another batch.
+    Others(Side),
+    /// Themselves and all that came before in their sequences, which somebody remembers: a rectangle that is filled up
+    /// in front, so that the queries are its last columns. The mask is f32 `[sequences, 1, 1, longest]`, as
+    /// [`Padding::mask`]; none when all are as long.
+    Remembered(Side, Option<Tensor>),
 }
 
 /// The tokens of a bucket's sequences, as queries or as keys.
@@ -65,10 +77,26 @@ impl Sequences {
         let first = Tensor::from_slice(&starts).to_device(device);
         let bucket = |run: Range<usize>| {
             let queries = Side::new(&lengths[run.clone()], starts[run.start], device);
-            Bucket { sequences: run.len() as i64, queries, others: None }
+            Bucket { sequences: run.len() as i64, queries, keys: Keys::Own }
         };
         let buckets = split(&[&lengths]).into_iter().map(bucket).collect();
         Sequences { buckets, first, lengths }
+    }
+
+    /// One token more of each of these sequences, which have `before` tokens already: those are not here, but attention
+    /// remembers them. One rectangle `[sequences, 1, longest + 1]`.
+    pub fn next(before: &[i64], device: Device) -> Self {
+        let (n, longest) = (before.len() as i64, before.iter().copied().max().unwrap_or(0) + 1);
+        let mask = before.iter().any(|&length| length + 1 < longest).then(|| {
+            let row = |&length: &i64| (0..longest).map(move |column| column + length + 1 >= longest);
+            let real: Vec<f32> =
+                before.iter().flat_map(row).map(|real| if real { 0.0 } else { f32::NEG_INFINITY }).collect();
+            Tensor::from_slice(&real).view([n, 1, 1, longest]).to_device(device)
+        });
+        let keys = Side { longest, tokens: 0..n * longest, padding: None };
+        let queries = Side { longest: 1, tokens: 0..n, padding: None };
+        let buckets = vec![Bucket { sequences: n, queries, keys: Keys::Remembered(keys, mask) }];
+        Sequences { buckets, first: Tensor::arange(n, (Kind::Int64, device)), lengths: vec![1; before.len()] }
     }
 
     /// The rectangles of the attention kernel, covering the tokens in order.
@@ -111,7 +139,7 @@ impl Cross {
         let bucket = |run: Range<usize>| Bucket {
             sequences: run.len() as i64,
             queries: Side::new(&queries.lengths[run.clone()], query_starts[run.start], device),
-            others: Some(Side::new(&keys.lengths[run.clone()], key_starts[run.start], device)),
+            keys: Keys::Others(Side::new(&keys.lengths[run.clone()], key_starts[run.start], device)),
         };
         Cross { buckets: split(&[&queries.lengths, &keys.lengths]).into_iter().map(bucket).collect() }
     }
@@ -129,6 +157,16 @@ pub fn pad(values: &Tensor, lengths: &[i64], fill: f64) -> Tensor {
     let places = Tensor::from_slice(&places).to_device(values.device());
     let filled = values.new_full([rows * longest], fill, (values.kind(), values.device()));
     filled.index_copy(0, &places, values).view([rows, longest])
+}
+
+/// i64 `[sequences * longest]`: for each place of a rectangle that is filled up in front the token, counted in the batch; a
+/// padded place repeats its sequence's first.
+pub fn fill_in_front(sequences: &Sequences) -> Tensor {
+    let longest = sequences.lengths.iter().copied().max().unwrap_or(0);
+    let starts = starts(&sequences.lengths);
+    let row = |(start, n): (i64, i64)| (0..longest).map(move |column| start + (column + n - longest).max(0));
+    let places: Vec<i64> = starts.into_iter().zip(sequences.lengths.iter().copied()).flat_map(row).collect();
+    Tensor::from_slice(&places).to_device(sequences.first.device())
 }
 
 /// The place of each first token.
@@ -167,7 +205,31 @@ fn split(sides: &[&[i64]]) -> Vec<Range<usize>> {
 impl Bucket {
     /// Whom the queries attend to: themselves, or others.
     pub fn keys(&self) -> &Side {
-        self.others.as_ref().unwrap_or(&self.queries)
+        match &self.keys {
+            Keys::Own => &self.queries,
+            Keys::Others(side) | Keys::Remembered(side, _) => side,
+        }
+    }
+
+    /// Whether the queries attend to their own sequences.
+    pub fn is_own(&self) -> bool {
+        !matches!(self.keys, Keys::Others(_))
+    }
+
+    /// Whether the keys are those of earlier passes too.
+    pub fn remembers(&self) -> bool {
+        matches!(self.keys, Keys::Remembered(..))
+    }
+
+    /// f32 `[sequences, 1, 1, keys' longest]`: 0 at real keys, minus infinity at padded ones; `None` where there are none
+    /// that a query would see. A `causal` query does not see padding behind it.
+    pub fn padded_keys(&self, causal: bool) -> Option<&Tensor> {
+        match &self.keys {
+            Keys::Remembered(_, mask) => mask.as_ref(),
+            Keys::Own | Keys::Others(_) => {
+                self.keys().padding.as_ref().filter(|_| !causal).map(|padding| &padding.mask)
+            }
+        }
     }
 }
 
@@ -263,6 +325,18 @@ mod tests {
         assert_eq!(runs, [1, 1, 2]);
         let ends = cross.buckets().iter().map(|b| (b.queries.tokens.end, b.keys().tokens.end)).collect::<Vec<_>>();
         assert_eq!(ends, [(2, 5), (4, 45), (14, 52)]);
+    }
+
+    #[test]
+    fn a_next_token_is_the_last_of_all_that_is_remembered() {
+        let before = Sequences::new(vec![2, 4], Device::Cpu);
+        assert_eq!(ints(&fill_in_front(&before)), [0, 0, 0, 1, 2, 3, 4, 5]);
+        let next = Sequences::next(&[2, 4], Device::Cpu);
+        let [bucket] = next.buckets() else { panic!("one bucket") };
+        assert_eq!((bucket.queries.longest, bucket.keys().longest, next.lengths()), (1, 5, &[1, 1][..]));
+        let hidden = bucket.padded_keys(true).unwrap().isinf().to_kind(Kind::Int64).view(-1);
+        assert_eq!((ints(&hidden), ints(&next.last())), (vec![1, 1, 0, 0, 0, 0, 0, 0, 0, 0], vec![0, 1]));
+        assert!(Sequences::next(&[3, 3], Device::Cpu).buckets()[0].padded_keys(true).is_none());
     }
 
     #[test]

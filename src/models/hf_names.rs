@@ -13,6 +13,8 @@ pub struct HfParam {
     pub native: String,
     /// The file's names, joined along dimension 0 in this order; without the family's prefix when `prefixed`.
     pub parts: Vec<String>,
+    /// The parts' heights along dimension 0, to scale; empty where they are all alike.
+    pub shares: Vec<i64>,
     /// Whether the family's prefix stands before the names in a model with a head.
     pub prefixed: bool,
     /// How each part lies in the file.
@@ -34,7 +36,32 @@ impl HfParam {
     /// A parameter that is these tensors of the file, with the family's prefix.
     pub fn new(native: impl Into<String>, parts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let parts = parts.into_iter().map(Into::into).collect();
-        HfParam { native: native.into(), parts, prefixed: true, form: Form::default(), aliases: Vec::new() }
+        HfParam {
+            native: native.into(),
+            parts,
+            shares: Vec::new(),
+            prefixed: true,
+            form: Form::default(),
+            aliases: Vec::new(),
+        }
+    }
+
+    /// Its parts differ in height: they are to each other as these numbers.
+    pub fn shares(self, shares: &[i64]) -> Self {
+        assert_eq!(shares.len(), self.parts.len(), "{}: one share a part", self.native);
+        HfParam { shares: shares.to_vec(), ..self }
+    }
+
+    /// The native shape of each part of a parameter of this shape.
+    pub fn pieces(&self, whole: &[i64]) -> Vec<Vec<i64>> {
+        let shares = if self.shares.is_empty() { vec![1; self.parts.len()] } else { self.shares.clone() };
+        let all: i64 = shares.iter().sum();
+        let piece = |share: i64| {
+            let mut shape = whole.to_vec();
+            shape[0] = shape[0] * share / all;
+            shape
+        };
+        shares.into_iter().map(piece).collect()
     }
 
     /// Without the family's prefix, as heads are.
@@ -59,6 +86,11 @@ impl HfParam {
         self.aliases.extend(aliases.iter().map(|&alias| alias.to_owned()));
         self
     }
+}
+
+/// A layer's weight and bias: `native.weight` is the `.weight` of these layers of the file, joined; so is the bias.
+pub fn layer(native: &str, parts: &[&str]) -> [HfParam; 2] {
+    ["weight", "bias"].map(|kind| HfParam::new(format!("{native}.{kind}"), parts.iter().map(|p| format!("{p}.{kind}"))))
 }
 
 impl Form {
@@ -88,6 +120,12 @@ impl Form {
     }
 }
 
+/// What some classes call the model under their head where others of the same family have another word for it.
+const BASES: &[&str] = &["model.", "transformer."];
+
+/// How the names of decoders' buffers end: causal masks, what fills them, rotary frequencies.
+const BUFFERS: &[&str] = &[".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"];
+
 /// A family's map.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HfNames {
@@ -105,14 +143,20 @@ impl HfNames {
         param.parts.iter().map(|part| format!("{prefix}{part}")).collect()
     }
 
+    /// Whether a tensor of a file is computed and not learnt, as older versions of transformers stored some.
+    pub fn is_buffer(name: &str) -> bool {
+        BUFFERS.iter().any(|buffer| name.ends_with(buffer))
+    }
+
     /// The exported spelling of a name found in a file, whatever its age and prefix.
     pub fn normalised(&self, name: &str) -> String {
         let renamed =
             self.legacy.iter().find_map(|(old, new)| name.strip_suffix(old).map(|stem| format!("{stem}{new}")));
         let name = renamed.unwrap_or_else(|| name.to_owned());
-        let bare = name.strip_prefix(self.prefix).unwrap_or(&name);
-        let known = self.params.iter().find(|p| p.prefixed && p.parts.iter().any(|part| part == bare));
-        if known.is_some() { format!("{}{bare}", self.prefix) } else { name }
+        let known = |bare: &&str| self.params.iter().any(|p| p.prefixed && p.parts.iter().any(|part| part == bare));
+        let prefixes = [self.prefix, ""].into_iter().chain(BASES.iter().copied());
+        let mut stripped = prefixes.filter_map(|prefix| name.strip_prefix(prefix));
+        stripped.find(known).map_or(name.clone(), |bare| format!("{}{bare}", self.prefix))
     }
 
     /// The entry of a native parameter.
@@ -128,6 +172,25 @@ impl HfNames {
 mod tests {
     use super::*;
     use tch::{Device, Kind};
+
+    #[test]
+    fn parts_have_their_shares() {
+        let equal = HfParam::new("qkv", ["q", "k", "v"]);
+        assert_eq!(equal.pieces(&[12, 5]), [[4, 5], [4, 5], [4, 5]]);
+        assert_eq!(equal.shares(&[4, 1, 1]).pieces(&[24, 5]), [[16, 5], [4, 5], [4, 5]]);
+    }
+
+    #[test]
+    fn a_name_is_known_under_any_prefix() {
+        let params = vec![HfParam::new("norm", ["norm.weight"]), HfParam::new("head", ["score.weight"]).bare()];
+        let names = HfNames { prefix: "model.", params, legacy: &[("norm.gamma", "norm.weight")] };
+        for name in ["norm.weight", "model.norm.weight", "transformer.norm.weight", "transformer.norm.gamma"] {
+            assert_eq!(names.normalised(name), "model.norm.weight");
+        }
+        for name in ["score.weight", "model.score.weight", "other.norm.weight"] {
+            assert_eq!(names.normalised(name), name);
+        }
+    }
 
     #[test]
     fn a_form_goes_both_ways() {

@@ -1,13 +1,24 @@
 //! Backbones: what turns a ragged batch into hidden states, stage by stage.
 //!
 //! A family is a folder: `config` (its `config.json`), `model` (its stages), `hf_names` (its tensors in Hugging Face
-//! files). [`registry`] finds the family of a folder and says which [`Role`]s it can have. Heads that are the same for
-//! all families are not here: see [`crate::tasks`].
+//! files). [`encoder`] is what families share whose layers are BERT's, [`decoder`] what those share in which a token
+//! sees those before it alone. [`registry`] finds the family of a folder and says which [`Role`]s it can have. Heads that
+//! are the same for all families are not here: see [`crate::tasks`].
 
+pub mod albert;
 pub mod bert;
+pub mod check;
+pub mod decoder;
+pub mod distilbert;
+pub mod encoder;
+pub mod gpt2;
 pub mod hf_names;
+pub mod llama;
 pub mod registry;
+pub mod roberta;
 pub mod role;
+pub mod t5;
+pub mod xlnet;
 
 use crate::data::batch::Batch;
 use crate::nn::Ctx;
@@ -25,6 +36,11 @@ pub type Border = Vec<Tensor>;
 pub trait Backbone: Send + Sync {
     /// The number of stages before the head: the embeddings and the layers.
     fn stages(&self) -> usize;
+
+    /// The first stage that runs for each token when text is generated: past an encoder's stages.
+    fn decoder_stage(&self) -> usize {
+        0
+    }
 
     /// A stage's name in messages.
     fn stage_name(&self, stage: usize) -> String {
@@ -60,7 +76,7 @@ pub trait Backbone: Send + Sync {
     /// The number of token ids it knows: every id must be below.
     fn vocab_size(&self) -> usize;
 
-    /// The number of segments (texts of a pair) it tells apart; with 1 they are all taken for the same.
+    /// The number of segments (texts of a pair) it tells apart; `usize::MAX` of a family that does not look at them.
     fn segments(&self) -> usize;
 
     /// Elements that a stage keeps from forward to backward in training, for `tokens` tokens in sequences of at most

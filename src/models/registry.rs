@@ -1,10 +1,11 @@
 //! From a Hugging Face folder to its family, and which roles a family has.
 
 use crate::error::{Context, Error, Result};
-use crate::models::{Backbone, Role, bert};
+use crate::models::{Backbone, Role, albert, bert, distilbert, gpt2, llama, roberta, t5, xlnet};
 use crate::nn::ParamBuilder;
 use serde_json::Value;
 use std::path::Path;
+use tch::Tensor;
 
 /// Dropout probabilities that replace those of `config.json`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Plan<'a> {
     pub json: Value,
     pub dropout: DropoutOverrides,
     pub role: Role,
+    /// Reads a tensor of the folder's weight files by its name there; `None` where they lack it or there are none.
+    pub stored: &'a dyn Fn(&str) -> Result<Option<Tensor>>,
     /// Where parameters are declared: stage 0 the embeddings, one stage a layer, then the head's.
     pub builder: &'a mut ParamBuilder,
 }
@@ -35,7 +38,16 @@ pub struct Family {
 }
 
 /// All families.
-pub const FAMILIES: &[Family] = &[bert::FAMILY];
+pub const FAMILIES: &[Family] = &[
+    bert::FAMILY,
+    roberta::FAMILY,
+    distilbert::FAMILY,
+    albert::FAMILY,
+    xlnet::FAMILY,
+    t5::FAMILY,
+    gpt2::FAMILY,
+    llama::FAMILY,
+];
 
 /// Why an encoder that sees both sides of every token has no such head.
 pub fn no_generation(role: Role) -> Option<&'static str> {
@@ -43,6 +55,14 @@ pub fn no_generation(role: Role) -> Option<&'static str> {
         Role::CausalLm => Some("it sees the tokens on both sides and cannot tell the next one; use masked-lm"),
         Role::Seq2Seq => Some("it has no decoder; use a T5 model"),
         _ => None,
+    }
+}
+
+/// The same of an encoder that learnt from single texts.
+pub fn no_next_sentence(role: Role) -> Option<&'static str> {
+    match role {
+        Role::PreTraining => Some("it has no head for next sentences; use masked-lm on single texts"),
+        role => no_generation(role),
     }
 }
 

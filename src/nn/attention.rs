@@ -36,7 +36,8 @@ pub type Bias<'a> = &'a dyn Fn(&Bucket) -> Tensor;
 /// Scaled dot-product attention (arXiv 1706.03762, section 3.2.1) of each sequence to itself.
 ///
 /// `qkv` is `[T, (heads + 2 * kv_heads) * head_dim]`: queries, keys and values side by side. Returns
-/// `[T, heads * head_dim]`. A token's result does not depend on the other sequences of the batch.
+/// `[T, heads * head_dim]`. A token's result does not depend on the other sequences of the batch. Where text is generated
+/// ([`crate::nn::cache`]) the keys include those of the tokens before.
 ///
 /// # Panics
 /// When `qkv` does not have T rows (libtorch's message names the sizes).
@@ -49,6 +50,10 @@ pub fn self_attention(
 ) -> Tensor {
     let AttentionConfig { heads, kv_heads, head_dim, .. } = *config;
     let widths = [heads, kv_heads, kv_heads].map(|n| n * head_dim);
+    if ctx.remembers() {
+        let parts = qkv.split_with_sizes(widths, 1);
+        return attention(ctx, config, [&parts[0], &parts[1], &parts[2]], buckets, bias);
+    }
     over(buckets, |bucket| {
         // Cut by columns: the three gradients are then joined once, not each filled up with zeros and added.
         let parts = bucket.queries.rectangle(qkv).split_with_sizes(widths, 1);
@@ -68,9 +73,16 @@ pub fn attention(
     buckets: &[Bucket],
     bias: Option<Bias>,
 ) -> Tensor {
+    let remembered = ctx.remember([k, v], buckets);
     over(buckets, |bucket| {
-        let (q, k, v) = (bucket.queries.rectangle(q), bucket.keys().rectangle(k), bucket.keys().rectangle(v));
-        attend(ctx, config, [&q, &k, &v], bucket, bias)
+        let q = bucket.queries.rectangle(q);
+        match &remembered {
+            Some([k, v]) => attend(ctx, config, [&q, k, v], bucket, bias),
+            None => {
+                let [k, v] = [k, v].map(|x| bucket.keys().rectangle(x));
+                attend(ctx, config, [&q, &k, &v], bucket, bias)
+            }
+        }
     })
 }
 
@@ -80,7 +92,8 @@ fn over(buckets: &[Bucket], attend: impl FnMut(&Bucket) -> Tensor) -> Tensor {
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0) }
 }
 
-/// One rectangle: rows `[sequences * longest, ..]` of queries, keys and values to `[tokens, heads * head_dim]`.
+/// One rectangle: rows `[sequences * longest, ..]` of queries, keys and values (the last two maybe
+/// `[sequences, longest, ..]`) to `[tokens, heads * head_dim]`.
 fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &Bucket, bias: Option<Bias>) -> Tensor {
     let AttentionConfig { heads, kv_heads, head_dim, scale, dropout, reach } = *config;
     let (n, queries, keys) = (bucket.sequences, bucket.queries.longest, bucket.keys().longest);
@@ -91,12 +104,13 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &
         if kv_heads == heads { own } else { own.repeat_interleave_self_int(heads / kv_heads, 1, None) }
     });
     let half = precision::on_cpu(&q);
-    // Behind a causal mask no real query sees a padded key: padding comes last.
     let causal = reach != Reach::All;
-    let padding = bucket.keys().padding.as_ref().filter(|_| !causal).map(|padding| padding.mask.shallow_clone());
-    let plainly_causal = causal && bias.is_none() && !reaches_less(reach, keys);
+    let padding = bucket.padded_keys(causal).map(Tensor::shallow_clone);
+    // One query, the last, reaches all keys.
+    let hides = causal && (queries > 1 || reaches_less(reach, keys));
+    let plainly_causal = hides && bias.is_none() && !reaches_less(reach, keys);
     let drops = ctx.is_train() && dropout > 0.0;
-    let own_mask = causal && (!plainly_causal || half || drops);
+    let own_mask = hides && (!plainly_causal || half || drops);
     let masks = [padding, own_mask.then(|| reach_mask(reach, queries, keys, q.device()))];
     let mask = masks.into_iter().flatten().reduce(|a, b| a + b);
     let to_kind = |mask: Tensor| if half { mask } else { mask.to_kind(q.kind()) };

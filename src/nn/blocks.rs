@@ -1,9 +1,10 @@
 //! Transformer blocks.
 
 use crate::data::ragged::Sequences;
-use crate::nn::attention::{AttentionConfig, self_attention};
-use crate::nn::linear::Linear;
-use crate::nn::norm::LayerNorm;
+use crate::nn::attention::AttentionConfig;
+use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
+use crate::nn::residual::ResidualNorm;
+use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
 
@@ -52,11 +53,35 @@ pub struct BlockConfig {
     pub intermediate: i64,
     pub attention: AttentionConfig,
     pub activation: Activation,
-    /// Dropout on the output of attention and of the feed-forward part.
-    pub dropout: f64,
+    /// Dropout on the output of attention.
+    pub attended_dropout: f64,
+    /// Dropout on the output of the feed-forward part.
+    pub mlp_dropout: f64,
     pub norm_eps: f64,
     /// Standard deviation of fresh matrices.
     pub std: f64,
+}
+
+impl BlockConfig {
+    fn attention_layer(&self) -> SelfAttentionConfig {
+        let BlockConfig { hidden, attention, std, .. } = *self;
+        let (qkv_bias, out_bias, out_std) = (true, true, std);
+        SelfAttentionConfig { hidden, attention, qkv_bias, out_bias, head_norm: None, std, out_std }
+    }
+
+    fn feed_forward(&self) -> FeedForwardConfig {
+        let BlockConfig { hidden, intermediate, activation, std, .. } = *self;
+        FeedForwardConfig {
+            hidden,
+            intermediate,
+            activation,
+            gated: false,
+            bias: true,
+            dropout: 0.0,
+            std,
+            out_std: std,
+        }
+    }
 }
 
 /// The post-norm encoder block of the original Transformer and of BERT (arXiv 1706.03762, 1810.04805):
@@ -64,27 +89,25 @@ pub struct BlockConfig {
 #[derive(Debug)]
 pub struct PostNormBlock {
     config: BlockConfig,
-    qkv: Linear,
-    attention_out: Linear,
-    attention_norm: LayerNorm,
-    up: Linear,
-    down: Linear,
-    norm: LayerNorm,
+    attention: SelfAttention,
+    attended: ResidualNorm,
+    feed_forward: FeedForward,
+    mixed: ResidualNorm,
 }
 
 impl PostNormBlock {
-    /// Declares the block's parameters. Queries, keys and values are one matrix `[3 * hidden, hidden]`.
+    /// Declares the block's parameters: `attention` with `norm` in it, `mlp` with `norm` in it.
     pub fn new(b: &mut ParamBuilder, config: BlockConfig) -> Self {
-        let BlockConfig { hidden, intermediate, norm_eps, std, .. } = config;
-        PostNormBlock {
-            config,
-            qkv: Linear::new(b, "attention.qkv", hidden, 3 * hidden, std),
-            attention_out: Linear::new(b, "attention.out", hidden, hidden, std),
-            attention_norm: LayerNorm::new(b, "attention.norm", hidden, norm_eps),
-            up: Linear::new(b, "mlp.up", hidden, intermediate, std),
-            down: Linear::new(b, "mlp.down", intermediate, hidden, std),
-            norm: LayerNorm::new(b, "mlp.norm", hidden, norm_eps),
-        }
+        let BlockConfig { hidden, norm_eps, attended_dropout, mlp_dropout, .. } = config;
+        let (attention, attended) = b.scope("attention", |b| {
+            let attention = SelfAttention::new(b, config.attention_layer());
+            (attention, ResidualNorm::new(b, "norm", hidden, norm_eps, attended_dropout))
+        });
+        let (feed_forward, mixed) = b.scope("mlp", |b| {
+            let feed_forward = FeedForward::new(b, config.feed_forward());
+            (feed_forward, ResidualNorm::new(b, "norm", hidden, norm_eps, mlp_dropout))
+        });
+        PostNormBlock { config, attention, attended, feed_forward, mixed }
     }
 
     /// Elements that forward keeps for backward: queries, keys, values, attention's result, five `[T, hidden]` around
@@ -97,14 +120,9 @@ impl PostNormBlock {
 
     /// `[T, hidden]` to `[T, hidden]`.
     pub fn forward(&self, ctx: &mut Ctx, x: &Tensor, sequences: &Sequences) -> Tensor {
-        let qkv = self.qkv.forward(ctx, x);
-        let attended = self_attention(ctx, &self.config.attention, &qkv, sequences.buckets(), None);
-        let attended = self.attention_out.forward(ctx, &attended);
-        let attended = ctx.dropout(attended, self.config.dropout);
-        let x = self.attention_norm.forward(ctx, &(attended + x));
-        let inner = self.config.activation.forward(&self.up.forward(ctx, &x));
-        let out = self.down.forward(ctx, &inner);
-        let out = ctx.dropout(out, self.config.dropout);
-        self.norm.forward(ctx, &(out + &x))
+        let attended = self.attention.forward(ctx, x, sequences, None);
+        let x = self.attended.forward(ctx, attended, x);
+        let mixed = self.feed_forward.forward(ctx, &x);
+        self.mixed.forward(ctx, mixed, &x)
     }
 }

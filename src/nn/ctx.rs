@@ -1,6 +1,8 @@
 //! What a forward pass carries besides its tensors: the parameters, the mode, the chance and the row gradients.
 
+use crate::data::ragged::Bucket;
 use crate::ffi;
+use crate::nn::cache::StageCache;
 use crate::nn::params::{ParamId, Params};
 use crate::nn::rng;
 use tch::{Device, Tensor};
@@ -40,18 +42,49 @@ pub struct Ctx<'a> {
     key: u64,
     draws: u64,
     rows: Vec<Rows>,
+    memory: Option<&'a mut StageCache>,
 }
 
 impl<'a> Ctx<'a> {
     /// A pass with dropout and gradients, at `stage`.
     pub fn train(params: &'a Params, pass: Pass, stage: usize) -> Self {
         let key = rng::key(pass.seed, &[pass.step, pass.micro_batch, stage as u64, pass.rank]);
-        Ctx { params, train: true, key, draws: 0, rows: Vec::new() }
+        Ctx { params, train: true, key, draws: 0, rows: Vec::new(), memory: None }
     }
 
     /// A pass without dropout and without gradients.
     pub fn eval(params: &'a Params) -> Self {
-        Ctx { params, train: false, key: 0, draws: 0, rows: Vec::new() }
+        Ctx { params, train: false, key: 0, draws: 0, rows: Vec::new(), memory: None }
+    }
+
+    /// The same, while text is generated: attention remembers the tokens of earlier passes in `cache`.
+    pub fn generate(params: &'a Params, cache: &'a mut StageCache) -> Self {
+        cache.begin();
+        Ctx { memory: Some(cache), ..Ctx::eval(params) }
+    }
+
+    /// Whether attention remembers earlier tokens.
+    pub fn remembers(&self) -> bool {
+        self.memory.is_some()
+    }
+
+    /// What the stage computes, or in later passes of a generation what it computed in the first: for what does not
+    /// change with the tokens that are added, such as keys and values of an encoder's output. `[encoder's tokens, ..]`.
+    pub fn once(&mut self, compute: impl FnOnce(&mut Self) -> Tensor) -> Tensor {
+        let known = self.memory.as_mut().and_then(|memory| memory.constant());
+        known.unwrap_or_else(|| {
+            let value = compute(self);
+            if let Some(memory) = &mut self.memory {
+                memory.set_constant(&value);
+            }
+            value
+        })
+    }
+
+    /// Remembers keys and values of sequences that attend to themselves; returns those of all their tokens, each
+    /// `[sequences, longest, width]`, if the buckets want earlier ones too.
+    pub(super) fn remember(&mut self, kv: [&Tensor; 2], buckets: &[Bucket]) -> Option<[Tensor; 2]> {
+        self.memory.as_mut().filter(|_| buckets.iter().all(Bucket::is_own))?.remember(kv, buckets)
     }
 
     /// Whether dropout is on and gradients are wanted.

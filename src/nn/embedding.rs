@@ -26,6 +26,12 @@ impl Embedding {
         if tied { Self::new(b, name, rows, width, std) } else { Self::vocabulary(b, name, rows, width, std) }
     }
 
+    /// The same look-up in the builder's stage, a later one.
+    pub fn shared(&self, b: &mut ParamBuilder) -> Self {
+        b.borrow_rows(self.weight);
+        self.clone()
+    }
+
     /// The table.
     pub fn weight(&self) -> ParamId {
         self.weight

@@ -35,13 +35,18 @@ impl Linear {
         Linear { weight, bias: None }
     }
 
+    /// The one or the other.
+    pub fn with_bias(b: &mut ParamBuilder, name: &str, inputs: i64, outputs: i64, std: f64, bias: bool) -> Self {
+        match bias {
+            true => Self::new(b, name, inputs, outputs, std),
+            false => Self::without_bias(b, name, inputs, outputs, std),
+        }
+    }
+
     /// Declares a task's own layer on `input`: `classifier`, which starts fresh where the file has none.
     pub fn head(b: &mut ParamBuilder, input: HeadInput, outputs: i64) -> Self {
         let HeadInput { width, std, bias } = input;
-        b.fresh(|b| match bias {
-            true => Self::new(b, "classifier", width, outputs, std),
-            false => Self::without_bias(b, "classifier", width, outputs, std),
-        })
+        b.fresh(|b| Self::with_bias(b, "classifier", width, outputs, std, bias))
     }
 
     /// `[T, in]` to `[T, out]`.

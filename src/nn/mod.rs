@@ -6,15 +6,24 @@
 
 pub mod attention;
 pub mod blocks;
+pub mod cache;
 pub mod ctx;
 pub mod embedding;
+pub mod feed_forward;
+pub mod input_embeddings;
 pub mod layout;
 pub mod linear;
 pub mod lm_head;
 pub mod norm;
 pub mod params;
+pub mod pooler;
+pub mod pre_norm;
 pub mod precision;
+pub mod relative_attention;
+pub mod residual;
 pub mod rng;
+pub mod rotary;
+pub mod self_attention;
 
 pub use ctx::{Ctx, Pass, RowGradient};
 pub use layout::Layout;

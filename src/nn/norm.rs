@@ -2,7 +2,7 @@
 
 use crate::ffi;
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Layer normalisation (arXiv 1607.06450) over the last dimension, with scale and shift.
 #[derive(Debug, Clone)]
@@ -32,5 +32,59 @@ impl LayerNorm {
                 .unwrap_or_else(|e| panic!("layer norm of {:?}: {e}", x.size()));
         }
         x.layer_norm([self.size], Some(weight), Some(bias), self.eps, false)
+    }
+}
+
+/// Division by the root of the mean square (arXiv 1910.07467) over the last dimension, with scale.
+#[derive(Debug, Clone)]
+pub struct RmsNorm {
+    weight: ParamId,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// Declares `weight` (ones), `[size]`.
+    pub fn new(b: &mut ParamBuilder, name: &str, size: i64, eps: f64) -> Self {
+        b.scope(name, |b| RmsNorm { weight: b.vector("weight", size, Init::Ones), eps })
+    }
+
+    /// `[.., size]` to the same shape. Half types are divided in fp32 and rounded before they are scaled, as Llama does.
+    pub fn forward(&self, ctx: &Ctx, x: &Tensor) -> Tensor {
+        let wide = x.to_kind(Kind::Float);
+        let mean = wide.square().mean_dim([-1i64].as_slice(), true, Kind::Float);
+        let divided = &wide * (mean + self.eps).rsqrt();
+        divided.to_kind(x.kind()) * ctx.param(self.weight)
+    }
+}
+
+/// Which normalisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    Layer,
+    Rms,
+}
+
+/// A normalisation of either kind.
+#[derive(Debug, Clone)]
+pub enum Norm {
+    Layer(LayerNorm),
+    Rms(RmsNorm),
+}
+
+impl Norm {
+    /// Declares the parameters of its kind.
+    pub fn new(b: &mut ParamBuilder, name: &str, kind: NormKind, size: i64, eps: f64) -> Self {
+        match kind {
+            NormKind::Layer => Norm::Layer(LayerNorm::new(b, name, size, eps)),
+            NormKind::Rms => Norm::Rms(RmsNorm::new(b, name, size, eps)),
+        }
+    }
+
+    /// `[.., size]` to the same shape.
+    pub fn forward(&self, ctx: &Ctx, x: &Tensor) -> Tensor {
+        match self {
+            Norm::Layer(norm) => norm.forward(ctx, x),
+            Norm::Rms(norm) => norm.forward(ctx, x),
+        }
     }
 }

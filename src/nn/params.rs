@@ -129,11 +129,36 @@ impl ParamBuilder {
         self.add(name, &[rows, width], init, true, true)
     }
 
+    /// Declares what `body` declares as owned by the first of `stages` and borrowed by the others.
+    ///
+    /// # Panics
+    /// Without a stage.
+    pub fn shared<T>(&mut self, stages: &[usize], body: impl FnOnce(&mut Self) -> T) -> T {
+        let declared = self.specs.len();
+        let value = self.stage(stages[0], body);
+        for &stage in &stages[1..] {
+            self.stage(stage, |b| (declared..b.specs.len()).for_each(|id| b.borrow(ParamId(id))));
+        }
+        value
+    }
+
+    /// A tensor of the file that is kept as it is: never trained.
+    pub fn constant(&mut self, name: &str, shape: &[i64], init: Init) -> ParamId {
+        let id = self.add(name, shape, init, false, false);
+        self.specs[id.0].trainable = false;
+        id
+    }
+
     /// The builder's stage computes with a parameter of an earlier one: their weight is one, and so is its gradient.
     pub fn borrow(&mut self, id: ParamId) {
         let (stage, spec) = (self.stage, &mut self.specs[id.0]);
         assert!(!spec.row_sparse, "{}: a borrowed table is not looked up only: declare it by weight()", spec.name);
         spec.borrowers.push(stage);
+    }
+
+    /// The builder's stage looks up rows of an earlier one's table: it stays one that only look-ups use.
+    pub fn borrow_rows(&mut self, id: ParamId) {
+        self.specs[id.0].borrowers.push(self.stage);
     }
 
     fn add(&mut self, name: &str, shape: &[i64], init: Init, decay: bool, row_sparse: bool) -> ParamId {
@@ -270,5 +295,16 @@ mod tests {
         let mut b = ParamBuilder::new();
         let words = b.vocabulary("words", 7, 5, Init::Zeros);
         b.stage(1, |b| b.borrow(words));
+    }
+
+    #[test]
+    fn all_of_a_shared_part_is_lent() {
+        let mut b = ParamBuilder::new();
+        b.vector("before", 3, Init::Zeros);
+        b.shared(&[2, 3, 5], |b| [b.weight("w", &[2, 2], Init::Zeros), b.vector("b", 2, Init::Zeros)]);
+        b.vector("after", 3, Init::Zeros);
+        let places: Vec<_> = b.finish().into_iter().map(|spec| (spec.name, spec.stage, spec.borrowers)).collect();
+        let of = |name: &str, stage, borrowers: &[usize]| (name.to_owned(), stage, borrowers.to_vec());
+        assert_eq!(places, [of("before", 0, &[]), of("w", 2, &[3, 5]), of("b", 2, &[3, 5]), of("after", 0, &[])]);
     }
 }

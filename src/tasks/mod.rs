@@ -5,22 +5,35 @@
 //! does not depend on how it was split.
 
 pub mod answers;
+pub mod causal_texts;
+pub mod chat;
+pub mod choices;
+pub mod corpus;
 pub mod head;
 pub mod labels;
 pub mod masked_lm;
+pub mod masked_texts;
 pub mod model;
 pub mod multi_label;
 pub mod multiple_choice;
 pub mod next_token;
+pub mod packing;
+pub mod parallel_texts;
+pub mod prompts;
 pub mod question_answering;
 pub mod questions;
 pub mod regression;
 pub mod results;
+pub mod sentence_pairs;
 pub mod sequence_classification;
+pub mod tagged_words;
 pub mod texts;
 pub mod token_classification;
 
 mod classes;
+#[cfg(test)]
+mod letters;
+mod sieve;
 
 pub use head::Head;
 pub use model::Model;
@@ -76,6 +89,19 @@ pub trait Task: Send + Sync {
 /// The index of the largest value, the first of equals.
 pub fn argmax(row: &[f32]) -> usize {
     row.iter().enumerate().fold(0, |best, (i, &x)| if x > row[best] { i } else { best })
+}
+
+/// Probabilities of a row of logits.
+fn softmax(row: &[f32]) -> Vec<f64> {
+    let max = row.get(argmax(row)).copied().unwrap_or_default();
+    let exps: Vec<f64> = row.iter().map(|&x| (f64::from(x) - f64::from(max)).exp()).collect();
+    let sum: f64 = exps.iter().sum();
+    exps.into_iter().map(|x| x / sum).collect()
+}
+
+/// A row of logits as JSON.
+fn logits_json(row: &[f32]) -> Value {
+    row.iter().copied().map(short).collect()
 }
 
 /// Cross entropy of each row, f32 `[n]`: logits `[n, C]`, classes i64 `[n]`.

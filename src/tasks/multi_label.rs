@@ -1,14 +1,17 @@
 //! Multi-label classification: any of the labels.
 
-use crate::data::Dataset;
 use crate::data::batch::{Batch, Labels};
-use crate::metrics::Metrics;
+use crate::data::{Dataset, Label};
+use crate::metrics::{Metrics, MultiLabel as Counts};
 use crate::models::{Backbone, Border};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Results, Task, labels};
+use crate::tasks::{Results, Task, labels, logits_json};
 use serde_json::{Map, Value, json};
 use tch::{Reduction, Tensor};
+
+/// The logit of probability 0.5.
+const THRESHOLD: f32 = 0.0;
 
 /// A linear layer on the summary, each of its outputs a binary classifier (binary cross entropy with logits).
 #[derive(Debug)]
@@ -51,17 +54,62 @@ impl Task for MultiLabel {
         self.labels.len()
     }
 
-    fn metrics(&self, _: &Results) -> Metrics {
-        Vec::new()
+    /// The share of examples with exactly their labels; F1 of each label, averaged, and of all decisions together.
+    fn metrics(&self, results: &Results) -> Metrics {
+        let mut counts = Counts::new(self.labels.len());
+        for (i, logits) in results.iter().enumerate() {
+            if let Label::Flags(flags) = results.dataset.label(i) {
+                counts.add(&flags, logits, THRESHOLD);
+            }
+        }
+        vec![("accuracy", counts.accuracy()), ("f1", counts.macro_f1()), ("micro_f1", counts.micro_f1())]
     }
 
-    fn predictions(&self, _: &Results, _: bool) -> Vec<Map<String, Value>> {
-        Vec::new()
+    /// The labels with a probability of at least a half, and all probabilities.
+    fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
+        let line = |logits: &[f32]| {
+            let of_labels = || self.labels.iter().zip(logits);
+            let labels: Value = of_labels().filter(|(_, x)| **x >= THRESHOLD).map(|(label, _)| json!(label)).collect();
+            let probability = |x: f32| 1.0 / (1.0 + f64::from(-x).exp());
+            let probabilities: Map<_, _> = of_labels().map(|(l, &x)| (l.clone(), json!(probability(x)))).collect();
+            let logits = scores.then(|| ("logits".to_owned(), logits_json(logits)));
+            let line = [("labels".to_owned(), labels), ("scores".to_owned(), Value::Object(probabilities))];
+            line.into_iter().chain(logits).collect()
+        };
+        results.iter().map(line).collect()
     }
 
     fn config_entries(&self) -> Map<String, Value> {
         let mut entries = labels::entries(&self.labels);
         entries.insert("problem_type".into(), json!("multi_label_classification"));
         entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Collation, Example};
+    use crate::tasks::letters;
+
+    #[test]
+    fn labels_are_those_of_probability_a_half_and_more() {
+        let task = MultiLabel { head: letters::head(2), labels: vec!["a".into(), "b".into()] };
+        let flags = [[true, false], [false, false], [true, true]];
+        let example = |flags: [bool; 2]| Example::single(vec![0], vec![0], Label::Flags(flags.to_vec()));
+        let dataset = Dataset::new(flags.map(example), Collation::Plain, [0; 32]);
+        let answers = [0.0, -0.5, -3.0, -2.0, 2.0, -1.0];
+        let (offsets, references) = ([0, 2, 4, 6], Value::Null);
+        let results =
+            Results { dataset: &dataset, references: &references, answers: &answers, offsets: &offsets, losses: &[] };
+        // a: 2 right of 2; b: none found of 1.
+        assert_eq!(task.metrics(&results), [("accuracy", 2.0 / 3.0), ("f1", 0.5), ("micro_f1", 0.8)]);
+        let lines = task.predictions(&results, true);
+        let found: Vec<Value> = lines.iter().map(|line| line["labels"].clone()).collect();
+        assert_eq!(found, [json!(["a"]), json!([]), json!(["a"])]);
+        assert_eq!(lines[0]["scores"]["a"], json!(0.5));
+        assert!((lines[2]["scores"]["b"].as_f64().unwrap() - 0.268_941_421_369_995_1).abs() < 1e-12);
+        assert_eq!(lines[2]["logits"], json!([2.0, -1.0]));
+        assert!(!task.predictions(&results, false)[0].contains_key("logits"));
     }
 }

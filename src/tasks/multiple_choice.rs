@@ -8,8 +8,8 @@ use crate::metrics::Metrics;
 use crate::models::{Backbone, Border};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Results, Task, argmax};
-use serde_json::{Map, Value};
+use crate::tasks::{Results, Task, argmax, logits_json, softmax};
+use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 /// A linear layer with one output on the summary of each choice; cross entropy over the choices of an example.
@@ -58,11 +58,47 @@ impl Task for MultipleChoice {
         vec![("accuracy", right.count() as f64 / results.dataset.len() as f64)]
     }
 
-    fn predictions(&self, _: &Results, _: bool) -> Vec<Map<String, Value>> {
-        Vec::new()
+    /// The index of the most likely choice, and the probabilities of all.
+    fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
+        let line = |logits: &[f32]| {
+            let line = [("label".to_owned(), json!(argmax(logits))), ("scores".to_owned(), json!(softmax(logits)))];
+            line.into_iter().chain(scores.then(|| ("logits".to_owned(), logits_json(logits)))).collect()
+        };
+        results.iter().map(line).collect()
     }
 
     fn config_entries(&self) -> Map<String, Value> {
         Map::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Collation, Example};
+    use crate::tasks::letters;
+
+    #[test]
+    fn questions_may_differ_in_their_number_of_choices() {
+        let task = MultipleChoice { head: letters::head(1) };
+        let example = |n: usize, label: u32| Example {
+            ids: vec![0; n],
+            type_ids: vec![0; n],
+            lengths: vec![1; n],
+            label: Label::Class(label),
+        };
+        let dataset = Dataset::new([example(2, 1), example(3, 0), example(4, 3)], Collation::Plain, [0; 32]);
+        let answers = [-1.0, 1.0, 0.0, 0.5, 0.25, 0.0, 0.0, 0.0, 2.0];
+        let (offsets, references) = ([0, 2, 5, 9], Value::Null);
+        let results =
+            Results { dataset: &dataset, references: &references, answers: &answers, offsets: &offsets, losses: &[] };
+        assert_eq!([0, 1, 2].map(|i| task.answer_size(&dataset, i)), [2, 3, 4]);
+        assert_eq!(task.metrics(&results), [("accuracy", 2.0 / 3.0)]);
+        let lines = task.predictions(&results, true);
+        let labels: Vec<&Value> = lines.iter().map(|line| &line["label"]).collect();
+        assert_eq!(labels, [&json!(1), &json!(1), &json!(3)]);
+        let scores: Vec<f64> = serde_json::from_value(lines[0]["scores"].clone()).unwrap();
+        assert!((scores[1] - 0.880_797_077_977_882_3).abs() < 1e-12 && (scores[0] + scores[1] - 1.0).abs() < 1e-12);
+        assert_eq!(lines[0]["logits"], json!([-1.0, 1.0]));
     }
 }

@@ -6,7 +6,7 @@ use crate::metrics::{Confusion, Metrics};
 use crate::models::{Backbone, Border};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Results, Task, argmax, cross_entropy, labels, short};
+use crate::tasks::{Results, Task, argmax, cross_entropy, labels, logits_json, softmax};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
@@ -58,6 +58,7 @@ impl Task for SequenceClassification {
         vec![
             ("accuracy", confusion.accuracy()),
             ("f1", confusion.macro_f1()),
+            ("micro_f1", confusion.micro_f1()),
             ("matthews_correlation", confusion.matthews()),
         ]
     }
@@ -65,13 +66,11 @@ impl Task for SequenceClassification {
     fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
         let line = |logits: &[f32]| {
             let best = argmax(logits);
-            // softmax at the maximum: 1 / sum of exp(x - max)
-            let sum: f64 = logits.iter().map(|&x| (f64::from(x) - f64::from(logits[best])).exp()).sum();
             let mut line = Map::new();
             line.insert("label".into(), json!(self.labels[best]));
-            line.insert("score".into(), json!(1.0 / sum));
+            line.insert("score".into(), json!(softmax(logits)[best]));
             if scores {
-                line.insert("logits".into(), json!(logits.iter().copied().map(short).collect::<Vec<_>>()));
+                line.insert("logits".into(), logits_json(logits));
             }
             line
         };

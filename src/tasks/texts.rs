@@ -1,14 +1,16 @@
 //! Records of text and label: what classification and regression read.
 
 use super::classes::Classes;
-use crate::data::Example;
-use crate::data::collation::Collation;
+use super::sieve::Sieve;
 use crate::data::prepare::{Encode, Encoded};
-use crate::error::{Context, Result};
-use crate::text::records::{self, Record, Source};
-use crate::text::tokenizer::Tokenizer;
-use serde_json::Value;
+use crate::data::{Example, Label};
+use crate::error::{Context, Error, Result};
+use crate::text::records::{self, Record, Records, Source};
+use crate::text::tokenizer::{self, Tokenizer};
 use std::path::Path;
+
+/// So many records tell whether a first row is unlike the others.
+const ENOUGH_RECORDS: usize = 10;
 
 /// What the labels mean.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +18,11 @@ pub enum Target {
     /// One class of many: of these, in this order, or those found in the data, sorted as strings.
     Class {
         /// The class names by class index.
+        labels: Option<Vec<String>>,
+    },
+    /// Any number of classes, none included.
+    Flags {
+        /// As with one class.
         labels: Option<Vec<String>>,
     },
     /// A finite number.
@@ -39,7 +46,42 @@ impl Texts {
         if self.target == Target::None {
             source.fields.label = None;
         }
+        source.fields.many_labels = matches!(self.target, Target::Flags { .. });
         source
+    }
+
+    /// The classes, if labels are such.
+    fn classes(&self, read: &Records) -> Result<Option<Classes>> {
+        let (Target::Class { labels } | Target::Flags { labels }) = &self.target else { return Ok(None) };
+        let advice = "is label_column right? (for a file without a header: columns)";
+        let classes = Classes::new(labels.as_deref(), read.records.iter().flat_map(|r| &r.labels), advice)?;
+        if labels.is_none() {
+            no_header(read)?;
+        }
+        Ok(Some(classes))
+    }
+
+    /// The record's label, or what is wrong with it.
+    fn label(&self, record: &Record, classes: Option<&Classes>) -> Result<Label, String> {
+        let labels = record.labels.as_slice();
+        match (&self.target, classes, labels) {
+            (Target::Flags { .. }, Some(classes), _) => {
+                let mut flags = vec![false; classes.names.len()];
+                for label in labels {
+                    flags[classes.index(label, "label")? as usize] = true;
+                }
+                Ok(Label::Flags(flags))
+            }
+            (Target::Class { .. }, Some(classes), [label]) => classes.index(label, "label").map(Label::Class),
+            (Target::Value, _, [label]) => {
+                let raw = label.as_str();
+                // A double that is finite may still be infinite as a float.
+                let value = raw.trim().parse::<f64>().map(|value| value as f32).ok().filter(|value| value.is_finite());
+                value.map(Label::Value).ok_or_else(|| format!("the label {raw:?} is not a finite number"))
+            }
+            (Target::None, ..) => Ok(Label::None),
+            _ => Err("no label".into()),
+        }
     }
 }
 
@@ -63,58 +105,56 @@ impl Encode for Texts {
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let source = self.source();
         let read = records::read(&source)?;
-        let classes = Classes::new(&self.target, &read).context(source.path.display())?;
-        let mut bad = read.skipped;
-        let (labelled, wrong) =
-            separate(read.records.iter().map(|record| (classes.label(&self.target, record), record)));
-        bad.extend(wrong);
-        records::settle_bad(&source, labelled.len(), &bad)?;
+        let classes = self.classes(&read).context(source.path.display())?;
+        let labelled = source.fields.label.is_some();
+        let mut sieve = Sieve::new(&source.path, source.on_bad_record, labelled, read.skipped);
+        let label = |record| (self.label(record, classes.as_ref())).map(|label| (label, record));
+        let labelled = sieve.keep(read.records.iter().map(|record| (record.line, label(record))))?;
 
         let inputs: Vec<_> = labelled.iter().map(|(_, r)| (r.text.as_str(), r.text_pair.as_deref())).collect();
         let encoded = tokenizer.encode_batch(&inputs, self.max_length)?;
         let truncated = encoded.iter().filter(|e| e.truncated).count();
-        let examples = encoded.into_iter().zip(labelled).map(|(encoded, (label, record))| {
-            let none = "the text has no token; the tokenizer adds none of its own";
-            let example = (!encoded.ids.is_empty()).then(|| Example::single(encoded.ids, encoded.type_ids, label));
-            (example.ok_or_else(|| none.to_string()), record)
-        });
-        let (examples, empty) = separate(examples);
-        bad.extend(empty);
-        records::settle_bad(&source, examples.len(), &bad)?;
-        Ok(Encoded {
-            examples: examples.into_iter().map(|(example, _)| example).collect(),
-            collation: Collation::Plain,
-            hashes: vec![read.bytes_hash],
-            labels: classes.names,
-            skipped: bad,
-            truncated,
-            remarks: Vec::new(),
-            references: Value::Null,
-        })
+        let examples = encoded.into_iter().zip(labelled);
+        let examples = examples.map(|(encoded, (label, record))| (record.line, single(encoded, label)));
+        let examples = sieve.keep(examples)?;
+        let plain = Encoded::plain(examples, read.bytes_hash, sieve.bad, truncated);
+        Ok(Encoded { labels: classes.map(|classes| classes.names), ..plain })
     }
 }
 
-/// The good ones with their records, and line and reason of the bad ones.
-#[expect(clippy::type_complexity, reason = "two lists, named just above")]
-fn separate<'a, T>(
-    results: impl Iterator<Item = (Result<T, String>, &'a Record)>,
-) -> (Vec<(T, &'a Record)>, Vec<(usize, String)>) {
-    let (mut good, mut bad) = (Vec::new(), Vec::new());
-    for (result, record) in results {
-        match result {
-            Ok(value) => good.push((value, record)),
-            Err(why) => bad.push((record.line, why)),
-        }
+/// The example of one sequence, or what is wrong with it.
+pub(super) fn single(encoded: tokenizer::Encoded, label: Label) -> Result<Example, String> {
+    if encoded.ids.is_empty() {
+        return Err("the text has no token; the tokenizer adds none of its own".into());
     }
-    (good, bad)
+    Ok(Example::single(encoded.ids, encoded.type_ids, label))
+}
+
+/// Refuses a first row, taken for a record by guess, whose label is a word that no other record has: a header, all but
+/// surely.
+fn no_header(read: &Records) -> Result<()> {
+    let first = read.records.first().filter(|first| read.guessed == Some(first.line));
+    let Some((first, [label])) = first.map(|first| (first, first.labels.as_slice())) else { return Ok(()) };
+    let others = read.records.iter().skip(1).flat_map(|record| &record.labels);
+    let few = read.records.len() < ENOUGH_RECORDS;
+    if few || label.as_str().trim().parse::<f64>().is_ok() || others.into_iter().any(|other| other == label) {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "line {} looks like a header ({:?}, {:?}): set text_column and label_column, or header = false",
+        first.line,
+        first.text,
+        label.as_str()
+    )))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::CacheUse;
     use crate::data::prepare::{Prepared, prepare};
-    use crate::data::{CacheUse, Label};
     use crate::error::Kind;
+    use crate::tasks::letters;
     use crate::text::records::{Fields, OnBad};
     use std::path::PathBuf;
 
@@ -128,10 +168,7 @@ mod tests {
 
     impl Case {
         fn new(name: &str, content: &str, target: Target) -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let letters = ('a'..='z').map(String::from);
-            let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).into_iter().chain(letters);
-            std::fs::write(dir.path().join("vocab.txt"), words.collect::<Vec<_>>().join("\n")).unwrap();
+            let dir = letters::folder();
             std::fs::write(dir.path().join(name), content).unwrap();
             let (path, fields) = (dir.path().join(name), Fields::default());
             let source =
@@ -194,7 +231,7 @@ mod tests {
         let mut case = Case::new("a.tsv", &texts, FOUND);
         case.source.columns = Some(vec!["label".into(), "text".into()]);
         let message = case.message();
-        assert!(message.contains("a.tsv: 60 labels in 60 examples: is label_column right?"), "{message}");
+        assert!(message.contains("a.tsv: 60 different labels among 60: is label_column right?"), "{message}");
 
         let rows = "a\tgood\nb\tbad\n".repeat(5);
         let mut case = Case::new("b.tsv", &format!("review\tsentiment\n{rows}"), FOUND);
@@ -207,6 +244,22 @@ mod tests {
         assert_eq!(few.prepare().unwrap().dataset.len(), 3, "too few to tell");
         let numbers = Case::new("d.tsv", &format!("review\t5\n{rows}"), FOUND);
         assert_eq!(numbers.prepare().unwrap().dataset.len(), 11, "no column is called 5");
+    }
+
+    #[test]
+    fn many_labels_become_flags() {
+        let found = || Target::Flags { labels: None };
+        let content = "text\tlabel\na\tyes, no\nb\t\nc\tno\n";
+        let prepared = Case::new("a.tsv", content, found()).prepare().unwrap();
+        assert_eq!(prepared.facts.labels.unwrap(), ["no", "yes"]);
+        let labels: Vec<Label> = (0..3).map(|i| prepared.dataset.label(i)).collect();
+        assert_eq!(labels, [[true, true], [false, false], [true, false]].map(|flags| Label::Flags(flags.to_vec())));
+        let content = "{\"text\": \"a\", \"label\": [\"no\"]}\n{\"text\": \"a\", \"label\": [\"no\", \"si\"]}\n";
+        let mut case = Case::new("a.jsonl", content, Target::Flags { labels: Some(vec!["no".into()]) });
+        let message = case.message();
+        assert!(message.contains("a.jsonl:2: the label \"si\" is not one of the 1 known: \"no\""), "{message}");
+        case.source.on_bad_record = OnBad::Skip;
+        assert_eq!(case.prepare().unwrap().dataset.len(), 1);
     }
 
     #[test]

@@ -4,13 +4,18 @@ use super::cross_entropy;
 use crate::data::batch::{Batch, Labels};
 use crate::data::example::NO_LABEL;
 use crate::data::{Dataset, Label};
-use crate::metrics::Metrics;
+use crate::metrics::{Entities, Metrics, Reading, TagSet};
 use crate::models::{Backbone, Border};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Results, Task, argmax, labels};
-use serde_json::{Map, Value};
+use crate::tasks::tagged_words::LostWords;
+use crate::tasks::{Results, Task, argmax, labels, logits_json};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use tch::Tensor;
+
+/// The tag of a word outside of any entity.
+const OUTSIDE: &str = "O";
 
 /// A linear classifier on the features of the words' first tokens, trained with cross entropy.
 #[derive(Debug)]
@@ -24,6 +29,11 @@ impl TokenClassification {
     pub fn new(labels: Vec<String>, backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
         let head = Linear::head(b, backbone.head_input(), labels.len() as i64);
         TokenClassification { head, labels }
+    }
+
+    /// The index of the tag `O`; one past the last where there is none.
+    fn outside(&self) -> usize {
+        self.labels.iter().position(|label| label == OUTSIDE).unwrap_or(self.labels.len())
     }
 }
 
@@ -53,24 +63,116 @@ impl Task for TokenClassification {
         self.labels.len() * classes.iter().filter(|&&class| class != NO_LABEL).count()
     }
 
+    /// Entity precision, recall and F1 (seqeval's default reading, all types together) where the tags mark entities; the
+    /// share of words with the right tag. A word without a token counts as tagged `O`, as it is predicted.
     fn metrics(&self, results: &Results) -> Metrics {
-        let (mut right, mut all) = (0, 0);
+        let lost = lost_words(results);
+        // With an O of its own in the end, for words without a token.
+        let tags: Vec<&str> = self.labels.iter().map(String::as_str).chain([OUTSIDE]).collect();
+        let set = TagSet::new(&tags);
+        let mut entities = Entities::new(set.as_ref().map_or(0, |set| set.types().len()));
+        let (mut right, mut all) = (0_u32, 0_u32);
         for (i, answer) in results.iter().enumerate() {
             let Label::Tokens(classes) = results.dataset.label(i) else { continue };
-            let wanted = classes.into_iter().filter(|&class| class != NO_LABEL);
-            for (row, class) in answer.chunks_exact(self.labels.len()).zip(wanted) {
-                right += usize::from(argmax(row) == class as usize);
-                all += 1;
+            let lost = lost.get(&i).map(Vec::as_slice).unwrap_or_default();
+            let told = classes.into_iter().filter(|&class| class != NO_LABEL).map(|class| class as usize);
+            let labelled = whole(told, lost, |class| class as usize);
+            let predicted = whole(answer.chunks_exact(self.labels.len()).map(argmax), lost, |_| self.outside());
+            right += labelled.iter().zip(&predicted).map(|(a, b)| u32::from(a == b)).sum::<u32>();
+            all += labelled.len() as u32;
+            if let Some(set) = &set {
+                let [labelled, predicted] = [labelled, predicted].map(|tags| set.entities(&tags, Reading::Lenient));
+                entities.add(&labelled, &predicted);
             }
         }
-        vec![("accuracy", f64::from(right as u32) / f64::from(all.max(1)))]
+        let hits = entities.micro();
+        let of_entities = [("precision", hits.precision()), ("recall", hits.recall()), ("f1", hits.f1())];
+        let accuracy = ("accuracy", f64::from(right) / f64::from(all.max(1)));
+        of_entities.into_iter().filter(|_| set.is_some()).chain([accuracy]).collect()
     }
 
-    fn predictions(&self, _: &Results, _: bool) -> Vec<Map<String, Value>> {
-        Vec::new()
+    /// A tag for each word in order. A word without a token has the tag `O`, or null where there is no such tag, and no
+    /// logits.
+    fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
+        let lost = lost_words(results);
+        let line = |(i, answer): (usize, &[f32])| {
+            let lost = lost.get(&i).map(Vec::as_slice).unwrap_or_default();
+            let rows = || answer.chunks_exact(self.labels.len());
+            let tags = whole(rows().map(argmax), lost, |_| self.outside());
+            let tags: Value = tags.into_iter().map(|tag| json!(self.labels.get(tag))).collect();
+            let logits =
+                scores.then(|| ("logits".into(), json!(whole(rows().map(logits_json), lost, |_| Value::Null))));
+            [("tags".into(), tags)].into_iter().chain(logits).collect()
+        };
+        results.iter().enumerate().map(line).collect()
     }
 
     fn config_entries(&self) -> Map<String, Value> {
         labels::entries(&self.labels)
+    }
+}
+
+/// The words without a token, which the reader left for us.
+fn lost_words(results: &Results) -> LostWords {
+    LostWords::deserialize(results.references).unwrap_or_default()
+}
+
+/// What is told of each word of a sentence: of those with a token, and in their places of those without.
+fn whole<T>(told: impl Iterator<Item = T>, lost: &[(usize, u32)], stand_in: impl Fn(u32) -> T) -> Vec<T> {
+    let mut words: Vec<T> = told.collect();
+    for &(word, class) in lost {
+        words.insert(word.min(words.len()), stand_in(class));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Collation, Example};
+    use crate::tasks::letters;
+
+    /// Two sentences of three and two words; the model says nothing of the last word of the first, and all right of the
+    /// others but the very last.
+    fn score(tags: [&str; 3], told: [&[i32]; 2], lost: (usize, u32)) -> (Metrics, Vec<Value>) {
+        let task = TokenClassification { head: letters::head(3), labels: tags.map(String::from).to_vec() };
+        let example = |classes: &&[i32]| {
+            let labels = [&[NO_LABEL], *classes, &[NO_LABEL]].concat();
+            Example::single(vec![0; labels.len()], vec![0; labels.len()], Label::Tokens(labels))
+        };
+        let dataset = Dataset::new(told.iter().map(example), Collation::Plain, [0; 32]);
+        let mut classes = told.concat();
+        *classes.last_mut().unwrap() = 0;
+        let row = |class: &i32| [0, 1, 2].map(|c| if c == *class { 1.5 } else { -1.0 });
+        let answers: Vec<f32> = classes.iter().flat_map(row).collect();
+        let offsets = [0, 3 * told[0].len(), answers.len()];
+        let references = json!(LostWords::from([(0, vec![lost])]));
+        let results =
+            Results { dataset: &dataset, references: &references, answers: &answers, offsets: &offsets, losses: &[] };
+        assert_eq!(task.answer_size(&dataset, 0), 3 * told[0].len());
+        let lines = task.predictions(&results, true).into_iter().map(Value::Object).collect();
+        (task.metrics(&results), lines)
+    }
+
+    #[test]
+    fn a_word_without_a_token_is_an_entity_missed() {
+        // B-x O (B-x) and I-x, I-x taken for O... the second sentence is B-x I-x, read as B-x B-x.
+        let (metrics, lines) = score(["B-x", "I-x", "O"], [&[0, 2], &[0, 1]], (2, 0));
+        // Found: words 1 | 1, 2; labelled: words 1, 3 | 1-2; right is the first alone.
+        let expected = [("precision", 1.0 / 3.0), ("recall", 1.0 / 3.0), ("f1", 1.0 / 3.0), ("accuracy", 3.0 / 5.0)];
+        assert_eq!(metrics, expected);
+        assert_eq!(lines[0]["tags"], json!(["B-x", "O", "O"]));
+        assert_eq!(lines[0]["logits"], json!([[1.5, -1.0, -1.0], [-1.0, -1.0, 1.5], null]));
+        assert_eq!(lines[1]["tags"], json!(["B-x", "B-x"]));
+    }
+
+    #[test]
+    fn tags_that_mark_no_entities_have_an_accuracy_alone() {
+        let (metrics, lines) = score(["DT", "NN", "VB"], [&[0, 2], &[0, 1]], (1, 0));
+        assert_eq!(metrics, [("accuracy", 3.0 / 5.0)]);
+        assert_eq!(
+            lines[0],
+            json!({"tags": ["DT", null, "VB"], "logits": [[1.5, -1.0, -1.0], null, [-1.0, -1.0, 1.5]]})
+        );
     }
 }

@@ -35,8 +35,15 @@ fn record(line: usize, mut map: Map<String, Value>, fields: &Fields) -> Result<R
         }
         None => None,
     };
-    let label = fields.label.as_ref().map(|name| label(&map, name)).transpose()?;
-    Ok(Record { line, text, text_pair, label })
+    let labels = match &fields.label {
+        Some(name) if fields.many_labels => {
+            let list = (1..).zip(list(&map, name, "label_column")?);
+            list.map(|(n, value)| raw_label(value, name, &format!("label {n}"))).collect::<Result<_, _>>()?
+        }
+        Some(name) => vec![label(&map, name, "label_column")?],
+        None => Vec::new(),
+    };
+    Ok(Record { line, text, text_pair, labels })
 }
 
 /// A string taken out of a record; `key` is the setting that names its column.
@@ -48,16 +55,39 @@ pub(super) fn string(map: &mut Map<String, Value>, name: &str, key: &str) -> Res
     }
 }
 
-fn label(map: &Map<String, Value>, name: &str) -> Result<RawLabel, String> {
-    match map.get(name) {
-        Some(Value::String(label)) => RawLabel::new(label, name),
-        Some(Value::Number(label)) => RawLabel::new(label.to_string(), name),
-        Some(Value::Bool(label)) => RawLabel::new(label.to_string(), name),
-        Some(other) => {
-            Err(format!("the label (column {name:?}) is {}; it must be a string, a number or a boolean", kind(other)))
-        }
-        None => Err(missing(map, name, "label_column")),
+/// The label in column `name`; `key` is the setting that names it.
+fn label(map: &Map<String, Value>, name: &str, key: &str) -> Result<RawLabel, String> {
+    let value = map.get(name).ok_or_else(|| missing(map, name, key))?;
+    raw_label(value, name, &format!("the label (column {name:?})"))
+}
+
+/// A label as it stands in a record; `what` is its name in a complaint.
+pub(super) fn raw_label(value: &Value, column: &str, what: &str) -> Result<RawLabel, String> {
+    match value {
+        Value::String(label) => RawLabel::new(label, column),
+        Value::Number(label) => RawLabel::new(label.to_string(), column),
+        Value::Bool(label) => RawLabel::new(label.to_string(), column),
+        other => Err(format!("{what} is {}; it must be a string, a number or a boolean", kind(other))),
     }
+}
+
+/// The list in column `name`; `key` is the setting that names it.
+pub(super) fn list<'a>(map: &'a Map<String, Value>, name: &str, key: &str) -> Result<&'a [Value], String> {
+    match map.get(name) {
+        Some(Value::Array(list)) => Ok(list),
+        Some(other) => Err(format!("column {name:?} is {}; it must be a list", kind(other))),
+        None => Err(missing(map, name, key)),
+    }
+}
+
+/// The strings of a list; `what` is the name of one in a complaint.
+pub(super) fn strings(list: &[Value], what: &str) -> Result<Vec<String>, String> {
+    let string = |(n, value): (usize, &Value)| match value {
+        Value::String(text) if text.is_empty() => Err(format!("{what} {n} is empty")),
+        Value::String(text) => Ok(text.clone()),
+        other => Err(format!("{what} {n} is {}; it must be a string", kind(other))),
+    };
+    (1..).zip(list).map(string).collect()
 }
 
 /// The complaint that a record has no column `name`; `key` is the setting that names it.
@@ -103,7 +133,7 @@ mod tests {
     fn labels_keep_their_written_form() {
         for (json, label) in [("1", "1"), ("1.0", "1.0"), ("-2.25", "-2.25"), ("true", "true"), ("\"pos\"", "pos")] {
             let record = one(&format!("{{\"label\": {json}, \"text\": \"a\"}}")).unwrap();
-            assert_eq!(record.label.unwrap().as_str(), label);
+            assert_eq!(record.labels[0].as_str(), label);
         }
     }
 
@@ -138,6 +168,18 @@ mod tests {
     }
 
     #[test]
+    fn a_record_may_have_many_labels() {
+        let fields = Fields { many_labels: true, ..Fields::default() };
+        let labels = |list: &str| with(&format!("{{\"text\": \"a\", \"label\": {list}}}"), &fields).map(|r| r.labels);
+        let found: Vec<String> = labels(r#"["x, y", 3]"#).unwrap().iter().map(|l| l.as_str().to_owned()).collect();
+        assert_eq!((found, labels("[]")), (vec!["x, y".to_owned(), "3".to_owned()], Ok(vec![])));
+        for (list, expected) in [("\"x\"", "must be a list"), ("[null]", "label 1 is null"), ("[\"\"]", "is empty")] {
+            let message = labels(list).unwrap_err();
+            assert!(message.contains(expected), "{list}: {message}");
+        }
+    }
+
+    #[test]
     fn lines_are_counted_over_blank_ones_and_bad_utf8() {
         let content = b"{\"text\": \"a\\n\xc3\xa4\", \"label\": 1}\r\n\r\n\n{\"text\": \"\xff\", \"label\": 1}\n";
         let parsed = parse(content, &Fields::default());
@@ -150,6 +192,6 @@ mod tests {
     #[test]
     fn no_label_is_needed_for_prediction() {
         let fields = Fields { label: None, ..Fields::default() };
-        assert_eq!(with(r#"{"text": "a", "label": null}"#, &fields).unwrap().label, None);
+        assert_eq!(with(r#"{"text": "a", "label": null}"#, &fields).unwrap().labels, []);
     }
 }

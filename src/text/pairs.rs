@@ -44,37 +44,49 @@ pub struct Pair {
     pub target: Option<String>,
 }
 
-/// Reads pairs of texts. [`Records::bytes_hash`] is of both files where there are two.
+/// Pairs of texts as they were read.
+#[derive(Debug)]
+pub struct Pairs {
+    /// The good ones in the file's order; never empty.
+    pub pairs: Vec<Pair>,
+    /// Line and reason of each left out; empty with [`OnBad::Error`].
+    pub skipped: Vec<(usize, String)>,
+    /// BLAKE3 of the bytes of each file: the sources', then the targets' where they have their own.
+    pub hashes: Vec<[u8; 32]>,
+}
+
+/// Reads pairs of texts.
 ///
 /// # Errors
 /// Input errors (exit 2): a file that cannot be read; two files that differ in their number of lines; bad records with
 /// [`OnBad::Error`], such as a blank text, listed with file and line; no good record at all.
-pub fn read(source: &PairSource) -> Result<Records<Pair>> {
+pub fn read(source: &PairSource) -> Result<Pairs> {
     let file = File::open(&source.path)?;
     let settle = |parsed, labelled| file.settle(parsed, source.on_bad_record, labelled);
-    match &source.layout {
+    let mut hashes = vec![file.hash()];
+    let Records { records: pairs, skipped, .. } = match &source.layout {
         PairLayout::Jsonl { source, target } => {
             let record = |line, mut map| {
                 let text = jsonl::string(&mut map, source, "source_column")?;
                 let target = target.as_ref().map(|name| jsonl::string(&mut map, name, "target_column")).transpose()?;
                 pair(line, text, target)
             };
-            settle(jsonl::records(file.json_lines()?, record), target.is_some())
+            settle(jsonl::records(file.json_lines()?, record), target.is_some())?
         }
         PairLayout::Lines { targets: None } => {
             let pairs = texts(file.content()).into_iter().map(|(line, source)| {
                 let source = utf8(source).map(str::to_owned);
                 source.and_then(|source| pair(line, source, None)).map_err(|why| (line, why))
             });
-            settle(pairs.collect(), false)
+            settle(pairs.collect(), false)?
         }
         PairLayout::Lines { targets: Some(path) } => {
             let targets = File::open(path)?;
-            let read = settle(side_by_side(&source.path, file.content(), path, targets.content())?, true)?;
-            let hashes = [read.bytes_hash, targets.hash()].concat();
-            Ok(Records { bytes_hash: *blake3::hash(&hashes).as_bytes(), ..read })
+            hashes.push(targets.hash());
+            settle(side_by_side(&source.path, file.content(), path, targets.content())?, true)?
         }
-    }
+    };
+    Ok(Pairs { pairs, skipped, hashes })
 }
 
 fn side_by_side(source: &Path, sources: &[u8], target: &Path, targets: &[u8]) -> Result<Vec<Parsed<Pair>>> {
@@ -114,6 +126,7 @@ fn pair(line: usize, source: String, target: Option<String>) -> Result<Pair, Str
 
 #[cfg(test)]
 mod tests {
+    use super::super::records::hash_file;
     use super::*;
 
     fn write(dir: &tempfile::TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
@@ -138,8 +151,8 @@ mod tests {
         let content = "{\"source\": \"one\", \"target\": \"eins\"}\n\
                        {\"source\": \"two three\", \"target\": \"zwei\\u2028\\u0085drei\"}\n";
         let one = read(&of(write(&dir, "a.jsonl", content), jsonl())).unwrap();
-        assert_eq!(two.records, one.records);
-        assert_eq!((two.records.len(), two.records[1].line), (2, 2));
+        assert_eq!(two.pairs, one.pairs);
+        assert_eq!((two.pairs.len(), two.pairs[1].line), (2, 2));
     }
 
     #[test]
@@ -152,15 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_is_of_both_files() {
+    fn the_hashes_are_of_all_files() {
         let dir = tempfile::tempdir().unwrap();
-        let hash = |source: &str, target: &str| {
-            let targets = Some(write(&dir, "a.de", target));
-            read(&of(write(&dir, "a.en", source), PairLayout::Lines { targets })).unwrap().bytes_hash
-        };
-        let all = [hash("a", "b"), hash("a", "c"), hash("c", "b"), hash("b", "a")];
-        assert!((1..4).all(|i| !all[..i].contains(&all[i])));
-        assert_eq!(all[0], hash("a", "b"));
+        let [path, target] = [("a.en", "a"), ("a.de", "b")].map(|(name, text)| write(&dir, name, text));
+        let hashes = [&path, &target].map(|path| hash_file(path).unwrap());
+        let read = |targets| read(&of(path.clone(), PairLayout::Lines { targets })).unwrap().hashes;
+        assert_eq!((read(None), read(Some(target))), (hashes[..1].to_vec(), hashes.to_vec()));
     }
 
     #[test]
@@ -178,8 +188,8 @@ mod tests {
             assert!(message.contains(expected), "{expected}: {message}");
         }
         source.on_bad_record = OnBad::Skip;
-        let records = read(&source).unwrap();
-        assert_eq!((records.records[0].line, records.skipped.len()), (5, 4));
+        let read_on = read(&source).unwrap();
+        assert_eq!((read_on.pairs[0].line, read_on.skipped.len()), (5, 4));
 
         let content = "{\"source\": \"a\", \"text\": \"b\"}\n";
         let message = read(&of(write(&dir, "a.jsonl", content), jsonl())).unwrap_err().to_string();
@@ -192,10 +202,10 @@ mod tests {
     fn no_target_is_needed_for_prediction() {
         let dir = tempfile::tempdir().unwrap();
         let path = write(&dir, "a.txt", "a\nb\n");
-        let records = read(&of(path, PairLayout::Lines { targets: None })).unwrap().records;
-        assert_eq!(records[1], Pair { line: 2, source: "b".into(), target: None });
+        let pairs = read(&of(path, PairLayout::Lines { targets: None })).unwrap().pairs;
+        assert_eq!(pairs[1], Pair { line: 2, source: "b".into(), target: None });
         let path = write(&dir, "a.jsonl", "{\"source\": \"a\"}\n");
         let layout = PairLayout::Jsonl { source: "source".into(), target: None };
-        assert_eq!(read(&of(path, layout)).unwrap().records[0].target, None);
+        assert_eq!(read(&of(path, layout)).unwrap().pairs[0].target, None);
     }
 }

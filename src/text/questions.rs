@@ -1,5 +1,6 @@
 //! Questions on contexts, with answers that are parts of them, from SQuAD's JSON and from JSONL.
 
+use super::gzip;
 use super::jsonl::{self, kind};
 use super::records::{File, OnBad, Parsed, Records};
 use crate::error::{Error, Result};
@@ -56,8 +57,7 @@ pub struct Answer {
 /// stands twice, an answer to a question that is said to have none; no good record at all.
 pub fn read(source: &QuestionSource) -> Result<Records<Question>> {
     let file = File::open(&source.path)?;
-    let extension = source.path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let parsed = match extension.as_str() {
+    let parsed = match gzip::extension(&source.path).as_str() {
         "jsonl" | "ndjson" => jsonl::records(file.json_lines()?, |line, map| flat(line, map, source.labelled)),
         _ => squad(file.content(), source)?,
     };

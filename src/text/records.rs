@@ -6,7 +6,7 @@
 //! Every record keeps the line on which it starts, so that any later complaint can name it. A byte order mark
 //! and CRLF line ends are tolerated; text that is not UTF-8 is not.
 
-use super::{jsonl, table};
+use super::{gzip, jsonl, table};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -55,11 +55,13 @@ pub struct Fields {
     pub text_pair: Option<String>,
     /// The label. `None`: not needed, as for prediction.
     pub label: Option<String>,
+    /// Whether that column has any number of labels: a list in JSONL, names with commas between in CSV and TSV.
+    pub many_labels: bool,
 }
 
 impl Default for Fields {
     fn default() -> Self {
-        Fields { text: "text".into(), text_pair: None, label: Some("label".into()) }
+        Fields { text: "text".into(), text_pair: None, label: Some("label".into()), many_labels: false }
     }
 }
 
@@ -98,8 +100,8 @@ pub struct Record {
     pub text: String,
     /// The second text.
     pub text_pair: Option<String>,
-    /// The label; always there when the source asks for one.
-    pub label: Option<RawLabel>,
+    /// The label; one when the source asks for one, and any number when it asks for many.
+    pub labels: Vec<RawLabel>,
 }
 
 /// A record, or the line and reason of a bad one.
@@ -143,16 +145,19 @@ pub fn read(source: &Source) -> Result<Records> {
 pub(super) struct File<'a> {
     path: &'a Path,
     bytes: Vec<u8>,
+    hash: [u8; 32],
 }
 
 impl<'a> File<'a> {
-    /// Reads a file; it cannot be read, or it is UTF-16, is an input error.
+    /// Reads a file and unpacks it where it is packed; it cannot be read, or it is UTF-16, is an input error.
     pub fn open(path: &'a Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|e| unreadable(path, &e))?;
+        let hash = *blake3::hash(&bytes).as_bytes();
+        let bytes = gzip::unpacked(path, bytes)?;
         if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
             return Err(Error::input(format!("{}: the file is UTF-16; convert it to UTF-8", path.display())));
         }
-        Ok(File { path, bytes })
+        Ok(File { path, bytes, hash })
     }
 
     /// What it holds, without a byte order mark.
@@ -169,9 +174,9 @@ impl<'a> File<'a> {
         }
     }
 
-    /// The hash of its bytes, as [`hash_file`] gives it.
+    /// The hash of its bytes as they lie there, as [`hash_file`] gives it.
     pub fn hash(&self) -> [u8; 32] {
-        *blake3::hash(&self.bytes).as_bytes()
+        self.hash
     }
 
     /// Its records, once it is decided what the bad ones mean (as in [`settle`]).
@@ -205,14 +210,6 @@ pub fn hash_file(path: &Path) -> Result<[u8; 32]> {
 ///
 /// # Errors
 /// Bad records with [`OnBad::Error`]; no good record.
-pub fn settle_bad(source: &Source, good: usize, bad: &[(usize, String)]) -> Result<()> {
-    settle(&source.path, source.on_bad_record, source.fields.label.is_some(), good, bad)
-}
-
-/// The same for the records of any file.
-///
-/// # Errors
-/// As [`settle_bad`].
 pub fn settle(path: &Path, on_bad: OnBad, labelled: bool, good: usize, bad: &[(usize, String)]) -> Result<()> {
     // Without labels the records are there to be answered, one by one: none can be left out.
     let advice = match labelled {
@@ -264,8 +261,7 @@ fn reasons(path: &Path, all: usize, bad: &[(usize, String)]) -> String {
 /// # Errors
 /// Neither is there (exit 2).
 pub fn format_of(source: &Source) -> Result<Format> {
-    let extension = source.path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-    match (source.format, extension.as_str()) {
+    match (source.format, gzip::extension(&source.path).as_str()) {
         (Some(format), _) => Ok(format),
         (None, "jsonl" | "ndjson" | "json") => Ok(Format::Jsonl),
         (None, "csv") => Ok(Format::Csv),

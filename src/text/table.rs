@@ -54,6 +54,7 @@ struct Columns {
     text: usize,
     text_pair: Option<usize>,
     label: Option<usize>,
+    many_labels: bool,
 }
 
 /// Where a name is: as it is written, else the only one that differs from it in capitals and small letters alone.
@@ -81,7 +82,9 @@ impl Columns {
             Ok((text, text_pair, label))
         })();
         match found {
-            Ok((text, text_pair, label)) => Ok(Columns { names, text, text_pair, label }),
+            Ok((text, text_pair, label)) => {
+                Ok(Columns { names, text, text_pair, label, many_labels: fields.many_labels })
+            }
             Err((name, key)) => Err((names, name, key)),
         }
     }
@@ -105,8 +108,16 @@ impl Columns {
             line,
             text: row[self.text].to_string(),
             text_pair: self.text_pair.map(|i| row[i].to_string()),
-            label: self.label.map(|i| RawLabel::new(row[i], &self.names[i])).transpose()?,
+            labels: self.label.map_or(Ok(Vec::new()), |i| self.labels(row[i], &self.names[i]))?,
         })
+    }
+
+    fn labels(&self, cell: &str, column: &str) -> Result<Vec<RawLabel>, String> {
+        match (self.many_labels, cell.trim()) {
+            (false, _) => RawLabel::new(cell, column).map(|label| vec![label]),
+            (true, "") => Ok(Vec::new()),
+            (true, cell) => cell.split(',').map(|label| RawLabel::new(label.trim(), column)).collect(),
+        }
     }
 }
 
@@ -199,8 +210,9 @@ mod tests {
     fn show(parsed: Result<(Vec<Parsed>, Option<usize>)>) -> Vec<String> {
         let rows = parsed.unwrap().0.into_iter().map(|row| match row {
             Ok(r) => {
-                let label = r.label.as_ref().map_or("-", |l| l.as_str());
-                format!("{}:{}|{}|{label}", r.line, r.text, r.text_pair.unwrap_or("-".into()))
+                let labels: Vec<&str> = r.labels.iter().map(RawLabel::as_str).collect();
+                let labels = if labels.is_empty() { "-".into() } else { labels.join("+") };
+                format!("{}:{}|{}|{labels}", r.line, r.text, r.text_pair.unwrap_or("-".into()))
             }
             Err((line, why)) => format!("{line}!{why}"),
         });
@@ -262,6 +274,15 @@ mod tests {
         let forced = Source { header: Some(true), ..source() };
         let message = parse_tsv(b"a\tb\nx\t1", &forced).unwrap_err().to_string();
         assert!(message.contains("no column \"text\" in the header (\"a\", \"b\")"), "{message}");
+    }
+
+    #[test]
+    fn a_row_may_have_many_labels() {
+        let fields = Fields { many_labels: true, ..Fields::default() };
+        let content = b"text,label\na,\"x, y z\"\nb,\nc,x\nd,\"x,,y\"\n";
+        let rows = show(parse_csv(content, &Source { fields, ..source() }));
+        let empty = "5!the label (column \"label\") is empty";
+        assert_eq!(rows, ["2:a|-|x+y z", "3:b|-|-", "4:c|-|x", empty]);
     }
 
     #[test]

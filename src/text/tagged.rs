@@ -1,7 +1,7 @@
 //! Sentences of words with a tag each, from CoNLL and JSONL files.
 
 use super::records::{File, OnBad, RawLabel, Records};
-use super::{conll, jsonl};
+use super::{conll, gzip, jsonl};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -63,8 +63,7 @@ pub fn read(source: &TaggedSource) -> Result<Records<Tagged>> {
 /// # Errors
 /// Neither is there (exit 2).
 pub fn format_of(source: &TaggedSource) -> Result<TaggedFormat> {
-    let extension = source.path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-    match (source.format, extension.as_str()) {
+    match (source.format, gzip::extension(&source.path).as_str()) {
         (Some(format), _) => Ok(format),
         (None, "jsonl" | "ndjson" | "json") => Ok(TaggedFormat::Jsonl),
         (None, "conll" | "bio" | "iob" | "tsv" | "txt") => Ok(TaggedFormat::Conll),
@@ -76,33 +75,19 @@ pub fn format_of(source: &TaggedSource) -> Result<TaggedFormat> {
 }
 
 fn record(line: usize, map: &Map<String, Value>, source: &TaggedSource) -> Result<Tagged, String> {
-    let words = list(map, &source.words, "words_column")?;
-    let words = (1..).zip(words).map(|(n, word)| match word {
-        Value::String(word) if word.is_empty() => Err(format!("word {n} is empty")),
-        Value::String(word) => Ok(word.clone()),
-        other => Err(format!("word {n} is {}; it must be a string", jsonl::kind(other))),
-    });
-    let words: Vec<String> = words.collect::<Result<_, _>>()?;
+    let words = jsonl::strings(list(map, &source.words, "words_column")?, "word")?;
     let Some(column) = &source.tags else { return Ok(Tagged { line, words, tags: Vec::new() }) };
     let tags = list(map, column, "tags_column")?;
     if tags.len() != words.len() {
         return Err(format!("{} words, but {} tags", words.len(), tags.len()));
     }
-    let tags = (1..).zip(tags).map(|(n, tag)| match tag {
-        Value::String(tag) => RawLabel::new(tag, column),
-        Value::Number(tag) => RawLabel::new(tag.to_string(), column),
-        other => Err(format!("tag {n} is {}; it must be a string or a number", jsonl::kind(other))),
-    });
+    let tags = (1..).zip(tags).map(|(n, tag)| jsonl::raw_label(tag, column, &format!("tag {n}")));
     Ok(Tagged { line, words, tags: tags.collect::<Result<_, _>>()? })
 }
 
 fn list<'a>(map: &'a Map<String, Value>, name: &str, key: &str) -> Result<&'a [Value], String> {
-    match map.get(name) {
-        Some(Value::Array(list)) if list.is_empty() => Err(format!("the list in column {name:?} is empty")),
-        Some(Value::Array(list)) => Ok(list),
-        Some(other) => Err(format!("column {name:?} is {}; it must be a list", jsonl::kind(other))),
-        None => Err(jsonl::missing(map, name, key)),
-    }
+    let list = jsonl::list(map, name, key)?;
+    if list.is_empty() { Err(format!("the list in column {name:?} is empty")) } else { Ok(list) }
 }
 
 #[cfg(test)]

@@ -3,18 +3,24 @@
 //! The padding and truncation stored in `tokenizer.json` are ignored: what a run pads or cuts is the run's own
 //! setting, and batches here are ragged.
 
+use super::special_tokens::SpecialTokens;
 use super::wordpiece;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
-use std::path::Path;
-use tokenizers::{PostProcessor, TruncationDirection};
+use std::path::{Path, PathBuf};
+use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, TruncationDirection};
 
 /// Inputs that a core takes at a time.
 const CHUNK: usize = 32;
 
 /// A tokenizer without padding and truncation of its own.
+#[derive(Clone)]
 pub struct Tokenizer {
+    /// Without a post-processor: one that adds nothing may still trim the places of tokens.
     pub(super) inner: tokenizers::Tokenizer,
+    pub(super) processor: Option<PostProcessorWrapper>,
+    pub(super) folder: PathBuf,
+    pub(super) special: SpecialTokens,
 }
 
 /// One encoded input, special tokens included.
@@ -32,7 +38,7 @@ impl Tokenizer {
     /// Reads `tokenizer.json` of a Hugging Face folder, or else `vocab.txt`, as older BERT folders have it.
     ///
     /// # Errors
-    /// Neither file is there, or it is broken (exit 2).
+    /// Neither file is there, or it is broken; so is a file that names special tokens (exit 2).
     pub fn from_folder(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         let mut inner = match path.exists() {
@@ -43,7 +49,9 @@ impl Tokenizer {
         };
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
-        Ok(Tokenizer { inner })
+        let processor = inner.get_post_processor().cloned();
+        inner.with_post_processor(None::<PostProcessorWrapper>);
+        Ok(Tokenizer { inner, processor, folder: dir.to_owned(), special: SpecialTokens::of_folder(dir)? })
     }
 
     /// Encodes one text, or a pair, to at most `max_length` tokens, special tokens included.
@@ -54,27 +62,68 @@ impl Tokenizer {
     /// # Errors
     /// `max_length` leaves no room for text beside the special tokens (exit 2).
     pub fn encode(&self, text: &str, pair: Option<&str>, max_length: usize) -> Result<Encoded> {
-        let failed = |e: tokenizers::Error| Error::other(format!("the tokenizer failed: {e}"));
-        let special = self.inner.get_post_processor().map_or(0, |p| p.added_tokens(pair.is_some()));
+        let room = self.room(pair.is_some(), max_length)?;
+        let first = self.tokens(text)?;
+        let second = pair.map(|pair| self.tokens(pair)).transpose()?;
+        let kept = longest_first(first.len(), second.as_ref().map_or(0, |s| s.len()), room);
+        self.join(first, second, kept).map(|(encoded, _)| encoded)
+    }
+
+    /// Encodes a pair of which the first text alone loses tokens where both are too long, as Hugging Face's
+    /// `only_first` has it. `None`: the second leaves it no token.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_only_first(&self, text: &str, pair: &str, max_length: usize) -> Result<Option<Encoded>> {
+        let room = self.room(true, max_length)?;
+        let (first, second) = (self.tokens(text)?, self.tokens(pair)?);
+        let kept = (first.len().min(room.saturating_sub(second.len())), second.len());
+        if kept.1 > room || (kept.0 == 0 && !first.is_empty()) {
+            return Ok(None);
+        }
+        self.join(first, Some(second), kept).map(|(encoded, _)| Some(encoded))
+    }
+
+    /// The special tokens of one text or of a pair.
+    pub(super) fn special_count(&self, pair: bool) -> usize {
+        self.processor.as_ref().map_or(0, |p| p.added_tokens(pair))
+    }
+
+    /// The tokens of one text or of a pair that fit beside the special ones.
+    pub(super) fn room(&self, pair: bool, max_length: usize) -> Result<usize> {
+        let special = self.special_count(pair);
         if max_length <= special {
             let why = format!("max_length {max_length} leaves no room for text beside {special} special tokens");
             return Err(Error::input(format!("{why}; raise max_length")));
         }
-        let mut first = self.inner.encode_fast(text, false).map_err(failed)?;
-        let mut second = pair.map(|pair| self.inner.encode_fast(pair, false)).transpose().map_err(failed)?;
+        Ok(max_length - special)
+    }
+
+    fn tokens(&self, text: &str) -> Result<Encoding> {
+        self.inner.encode_fast(text, false).map_err(failed)
+    }
+
+    /// Cuts one text or a pair to the lengths that are kept and puts the special tokens around; with the word of each
+    /// token, where the text was told in words.
+    pub(super) fn join(
+        &self,
+        mut first: Encoding,
+        mut second: Option<Encoding>,
+        kept: (usize, usize),
+    ) -> Result<(Encoded, Vec<Option<u32>>)> {
         let lengths = (first.len(), second.as_ref().map_or(0, |s| s.len()));
-        let kept = longest_first(lengths.0, lengths.1, max_length - special);
         cut(&mut first, kept.0);
         if let Some(second) = &mut second {
             cut(second, kept.1);
             second.set_type_ids(vec![1; kept.1]);
         }
-        let encoding = self.inner.post_process(first, second, true).map_err(failed)?;
-        Ok(Encoded {
+        let encoding = self.framed(first, second)?;
+        let encoded = Encoded {
             ids: encoding.get_ids().to_vec(),
             type_ids: encoding.get_type_ids().iter().map(|&t| t as u8).collect(),
             truncated: kept != lengths,
-        })
+        };
+        Ok((encoded, encoding.get_word_ids().to_vec()))
     }
 
     /// [`Self::encode`] of many inputs on all cores; results in the order of the inputs.
@@ -82,9 +131,32 @@ impl Tokenizer {
     /// # Errors
     /// As [`Self::encode`]; the first input's that fails.
     pub fn encode_batch(&self, inputs: &[(&str, Option<&str>)], max_length: usize) -> Result<Vec<Encoded>> {
-        let encode = |&(text, pair): &(&str, Option<&str>)| self.encode(text, pair, max_length);
-        let encoded: Vec<Result<Encoded>> = inputs.par_iter().with_min_len(CHUNK).map(encode).collect();
-        encoded.into_iter().collect()
+        on_all_cores(inputs, |&(text, pair)| self.encode(text, pair, max_length))
+    }
+
+    pub(super) fn framed(
+        &self,
+        first: tokenizers::Encoding,
+        second: Option<tokenizers::Encoding>,
+    ) -> Result<tokenizers::Encoding> {
+        let framed = match &self.processor {
+            Some(processor) => processor.process(first, second, true),
+            None => self.inner.post_process(first, second, true),
+        };
+        framed.map_err(failed)
+    }
+
+    /// The folder that it was read from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The text that tokens stand for, special ones left out.
+    ///
+    /// # Errors
+    /// The tokenizer's own.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, true).map_err(|e| Error::other(format!("the tokenizer failed: {e}")))
     }
 
     /// The rows that an embedding needs: one more than the largest id, added tokens included.
@@ -92,22 +164,44 @@ impl Tokenizer {
         self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
     }
 
-    /// BLAKE3 of the files that [`Self::from_folder`] reads, without parsing them.
+    /// BLAKE3 of what [`Self::from_folder`] reads, without building a tokenizer.
     ///
     /// # Errors
     /// As [`Self::from_folder`] for files that are not there or cannot be read.
     pub fn fingerprint_of(dir: &Path) -> Result<[u8; 32]> {
         let path = dir.join("tokenizer.json");
-        if !path.exists() {
-            return wordpiece::fingerprint(dir);
-        }
-        let bytes = std::fs::read(&path).map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
-        Ok(*blake3::hash(&bytes).as_bytes())
+        let tokenizer = match path.exists() {
+            true => {
+                let bytes = std::fs::read(&path).map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
+                *blake3::hash(&bytes).as_bytes()
+            }
+            false => wordpiece::fingerprint(dir)?,
+        };
+        // A chat template stands in one of these; a file that is not there counts as an empty one.
+        let files = ["tokenizer_config.json", "chat_template.jinja"].map(|name| std::fs::read(dir.join(name)));
+        let files = files.map(|bytes| blake3::hash(&bytes.unwrap_or_default()));
+        // The debug form quotes strings, so that no two can look alike.
+        let all = format!("{:?}", (tokenizer, SpecialTokens::of_folder(dir)?, files));
+        Ok(*blake3::hash(all.as_bytes()).as_bytes())
     }
 }
 
+/// What `encode` makes of each of many inputs, on all cores, in the order of the inputs.
+///
+/// # Errors
+/// The first input's that fails.
+pub fn on_all_cores<I: Sync, E: Send>(inputs: &[I], encode: impl Fn(&I) -> Result<E> + Sync + Send) -> Result<Vec<E>> {
+    let encoded: Vec<Result<E>> = inputs.par_iter().with_min_len(CHUNK).map(encode).collect();
+    encoded.into_iter().collect()
+}
+
+/// The error of a tokenizer that should not have failed.
+pub(super) fn failed(e: tokenizers::Error) -> Error {
+    Error::other(format!("the tokenizer failed: {e}"))
+}
+
 /// Cuts an encoding and forgets what was cut.
-fn cut(encoding: &mut tokenizers::Encoding, length: usize) {
+fn cut(encoding: &mut Encoding, length: usize) {
     encoding.truncate(length, 0, TruncationDirection::Right);
     encoding.take_overflowing();
 }
@@ -127,6 +221,7 @@ fn longest_first(a: usize, b: usize, limit: usize) -> (usize, usize) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use tokenizers::processors::template::TemplateProcessing;
     use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
 
     /// A BERT folder whose vocabulary is the special tokens and the letters.
@@ -182,6 +277,19 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_second_text_can_be_kept_whole() {
+        let dir = folder();
+        let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+        let encode = |text: &str, max_length| tokenizer.encode_only_first(text, "c d", max_length).unwrap();
+        assert_eq!(encode("a b", 7), Some(tokenizer.encode("a b", Some("c d"), 7).unwrap()));
+        let cut = encode("a b e f", 6).unwrap();
+        assert_eq!((cut.ids, cut.type_ids, cut.truncated), (vec![2, 5, 3, 9, 11, 3], vec![0, 0, 0, 1, 1, 1], true));
+        assert_eq!(encode("a b", 5), None, "nothing would be left of the first text");
+        assert_eq!(encode("", 5).unwrap().ids, [2, 3, 9, 11, 3]);
+        assert_eq!(encode("", 4), None);
+    }
+
+    #[test]
     fn a_tokenizer_without_special_tokens_has_segments_too() {
         let (dir, other) = (folder(), tempfile::tempdir().unwrap());
         let mut inner = wordpiece::from_vocabulary(dir.path()).unwrap();
@@ -189,6 +297,23 @@ pub(crate) mod tests {
         inner.save(other.path().join("tokenizer.json"), false).unwrap();
         let encoded = Tokenizer::from_folder(other.path()).unwrap().encode("a b", Some("c d e"), 4).unwrap();
         assert_eq!((encoded.ids, encoded.type_ids), (vec![5, 7, 9, 11], vec![0, 0, 1, 1]));
+    }
+
+    /// As XLNet's: the special tokens come last, the very last one in a segment of its own.
+    #[test]
+    fn a_template_has_the_last_word_on_segments() {
+        let (dir, other) = (folder(), tempfile::tempdir().unwrap());
+        let mut inner = wordpiece::from_vocabulary(dir.path()).unwrap();
+        let mut template = TemplateProcessing::builder();
+        template.try_single("$A:0 [SEP]:0 [CLS]:2").unwrap().try_pair("$A:0 [SEP]:0 $B:1 [SEP]:1 [CLS]:2").unwrap();
+        let template = template.special_tokens(vec![("[CLS]", 2), ("[SEP]", 3)]).build().unwrap();
+        inner.with_post_processor(Some(template));
+        inner.save(other.path().join("tokenizer.json"), false).unwrap();
+        let tokenizer = Tokenizer::from_folder(other.path()).unwrap();
+        let single = tokenizer.encode("a b", None, 8).unwrap();
+        assert_eq!((single.ids, single.type_ids), (vec![5, 7, 3, 2], vec![0, 0, 0, 2]));
+        let pair = tokenizer.encode("a b", Some("c d e"), 7).unwrap();
+        assert_eq!((pair.ids, pair.type_ids), (vec![5, 7, 3, 9, 11, 3, 2], vec![0, 0, 0, 1, 1, 1, 2]));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::ops::Range;
-use tokenizers::{Encoding, PostProcessor, TruncationDirection};
+use tokenizers::{Encoding, TruncationDirection};
 
 /// Questions that a core takes at a time.
 const CHUNK: usize = 16;
@@ -55,7 +55,7 @@ impl Tokenizer {
         max_length: usize,
         stride: usize,
     ) -> Vec<Result<Vec<Window>, String>> {
-        let special = self.inner.get_post_processor().map_or(0, |p| p.added_tokens(true));
+        let special = self.special_count(true);
         let windows = |&(question, context): &(&str, &Context)| {
             let question = self.inner.encode_fast(question, false).map_err(failed)?;
             let room = max_length.saturating_sub(special + question.len());
@@ -83,7 +83,7 @@ impl Tokenizer {
     fn window(&self, question: &Encoding, mut part: Encoding, first: usize) -> Result<Window, String> {
         let tokens = part.len();
         part.set_type_ids(vec![1; tokens]);
-        let whole = self.inner.post_process(question.clone(), Some(part), true).map_err(failed)?;
+        let whole = self.framed(question.clone(), Some(part)).map_err(|e| e.to_string())?;
         let start = whole.get_sequence_ids().iter().position(|text| *text == Some(1)).unwrap_or(whole.len());
         Ok(Window {
             ids: whole.get_ids().to_vec(),
@@ -122,7 +122,8 @@ mod tests {
                 assert!(max_length.saturating_sub(3 + 4) <= stride, "{max_length}, {stride}: {found:?}");
                 continue;
             };
-            let mut theirs = Tokenizer::from_folder(dir.path()).unwrap().inner;
+            let mut theirs = tokenizer.inner.clone();
+            theirs.with_post_processor(tokenizer.processor.clone());
             let strategy = TruncationStrategy::OnlySecond;
             let truncation = TruncationParams { max_length, stride, strategy, ..Default::default() };
             theirs.with_truncation(Some(truncation)).unwrap();

@@ -1,5 +1,6 @@
 //! BERT's WordPiece tokenizer from `vocab.txt`, for folders older than `tokenizer.json`.
 
+use super::special_tokens::json_of;
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use tokenizers::{AddedToken, Model, Tokenizer};
 pub(super) fn from_vocabulary(dir: &Path) -> Result<Tokenizer> {
     let path = vocabulary(dir)?;
     let name = path.display();
-    let settings = settings(dir)?;
+    let settings = json_of(&dir.join("tokenizer_config.json"))?;
     let flag = |key: &str| settings.get(key).and_then(Value::as_bool);
     let lowercase = flag("do_lower_case").unwrap_or(true);
     let model = WordPiece::from_file(&path.to_string_lossy())
@@ -50,7 +51,7 @@ pub(super) fn from_vocabulary(dir: &Path) -> Result<Tokenizer> {
 pub(super) fn fingerprint(dir: &Path) -> Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(blake3::hash(&read(&vocabulary(dir)?)?).as_bytes());
-    hasher.update(settings(dir)?.to_string().as_bytes());
+    hasher.update(json_of(&dir.join("tokenizer_config.json"))?.to_string().as_bytes());
     Ok(*hasher.finalize().as_bytes())
 }
 
@@ -61,14 +62,6 @@ fn vocabulary(dir: &Path) -> Result<PathBuf> {
         Error::input(format!("{}: no tokenizer.json (nor a BERT vocab.txt); write one with {save}", dir.display()))
     };
     path.exists().then_some(path).ok_or_else(missing)
-}
-
-fn settings(dir: &Path) -> Result<Value> {
-    let path = dir.join("tokenizer_config.json");
-    match path.exists() {
-        true => serde_json::from_slice(&read(&path)?).map_err(|e| Error::input(format!("{}: {e}", path.display()))),
-        false => Ok(Value::Null),
-    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

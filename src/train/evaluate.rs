@@ -8,6 +8,7 @@ use crate::metrics::Metrics;
 use crate::nn::Params;
 use crate::parallel::Weights;
 use crate::tasks::{Model, Results};
+use crate::train::generate::Generation;
 use crate::train::staged::{Recompute, Staged};
 use tch::{Device, Tensor};
 
@@ -38,6 +39,8 @@ pub struct Evaluator<'a> {
     pub comm: &'a dyn Collective,
     /// Tokens that a rank takes through the model at a time.
     pub micro_batch_tokens: usize,
+    /// How texts are generated for the metrics, where they are.
+    pub generation: Option<&'a Generation>,
 }
 
 impl Evaluator<'_> {
@@ -74,7 +77,7 @@ impl Evaluator<'_> {
                 table[place].copy_from_slice(own);
                 found = others;
             }
-            if matches!(batch.labels, Labels::None) {
+            if matches!(batch.labels, Labels::None | Labels::Blanks(_)) {
                 continue;
             }
             let losses = tch::no_grad(|| task.losses(&logits, &batch));
@@ -112,6 +115,9 @@ impl Evaluator<'_> {
         }
         let mut metrics = vec![("loss", loss)];
         metrics.extend(self.model.task.metrics(&outputs.results(data)));
+        if let Some(generation) = self.generation {
+            metrics.extend(self.generated(data, generation)?);
+        }
         Ok(metrics)
     }
 }

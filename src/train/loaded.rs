@@ -4,7 +4,6 @@ use crate::checkpoint::import::{self, Report};
 use crate::checkpoint::optimizer::MASTERS;
 use crate::checkpoint::tensors::TensorFile;
 use crate::comm::Collective;
-use crate::config::TaskKind;
 use crate::data::Prepared;
 use crate::error::{Error, Result};
 use crate::models::hf_names::HfNames;
@@ -14,7 +13,6 @@ use crate::nn::params::ParamSpec;
 use crate::nn::{ParamBuilder, Params};
 use crate::parallel::{Weights, Zero};
 use crate::tasks::{Head, Model};
-use crate::train::reading;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,20 +71,24 @@ impl Declared {
     /// Exit 2, as [`registry::backbone`].
     pub fn read(folder: &Path, json: Value, dropout: DropoutOverrides, role: Role) -> Result<Self> {
         let mut builder = ParamBuilder::new();
-        let backbone = registry::backbone(folder, Plan { json, dropout, role, builder: &mut builder })?;
+        let stored = |name: &str| import::stored(folder, name);
+        let plan = Plan { json, dropout, role, stored: &stored, builder: &mut builder };
+        let backbone = registry::backbone(folder, plan)?;
         Ok(Declared { folder: folder.to_owned(), backbone, builder })
     }
 
-    /// The longest sequence, in tokens: what is asked for up to the model's limit, else the default of a task.
+    /// The longest sequence, in tokens: the model's limit, or what is asked for or `usual` below it. A model without a
+    /// limit of its own takes [`UNLIMITED`] unless told.
     ///
     /// # Errors
     /// Exit 2 when more is asked for than the model takes.
-    pub fn max_length(&self, wanted: Option<usize>, kind: TaskKind) -> Result<usize> {
+    pub fn max_length(&self, wanted: Option<usize>, usual: Option<usize>) -> Result<usize> {
         match (wanted, self.backbone.max_length()) {
             (Some(n), Some(limit)) if n > limit => {
                 Err(Error::input(format!("data.max_length = {n}: this model takes at most {limit} tokens")))
             }
-            (wanted, limit) => Ok(wanted.unwrap_or_else(|| reading::default_length(kind, limit))),
+            (None, Some(limit)) => Ok(usual.map_or(limit, |usual| usual.min(limit))),
+            (wanted, _) => Ok(wanted.or(usual).unwrap_or(UNLIMITED)),
         }
     }
 
@@ -97,8 +99,7 @@ impl Declared {
     pub fn check_vocabulary(&self, data: &Prepared) -> Result<()> {
         let (limit, segments) = (self.backbone.vocab_size(), self.backbone.segments());
         let facts = &data.facts;
-        // A model with one segment never looks at them.
-        if facts.segments > segments.max(2) || (segments > 1 && facts.segments > segments) {
+        if facts.segments > segments {
             return Err(Error::input(format!(
                 "{}: the data has {} segments (a pair has two), but config.json says type_vocab_size = {segments}",
                 self.folder.display(),
@@ -142,8 +143,8 @@ fn freeze_matching(specs: &mut [ParamSpec], names: &HfNames, patterns: &[String]
                 (*used, *frozen) = (true, true);
             }
         }
-        spec.trainable = !frozen.contains(&true);
-        if !spec.trainable && frozen.contains(&false) {
+        spec.trainable &= !frozen.contains(&true);
+        if frozen.contains(&true) && frozen.contains(&false) {
             let all = parts.join(", ");
             return Err(Error::input(format!("model.freeze: {all} are one weight here: freeze all of them or none")));
         }

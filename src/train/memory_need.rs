@@ -8,7 +8,7 @@ use crate::nn::Layout;
 use crate::nn::layout::Content;
 use crate::observe::memory::{available_bytes, human};
 use crate::parallel::Zero;
-use crate::train::loaded::Shaped;
+use crate::train::loaded::{Shaped, UNLIMITED};
 use crate::train::reading;
 use crate::train::settings;
 use crate::train::staged::Recompute;
@@ -132,8 +132,9 @@ pub fn choose(config: &Config, shaped: &Shaped, comm: &dyn Collective) -> Result
 /// Activations at a full micro-batch of the longest sequences.
 fn activations(config: &Config, shaped: &Shaped, element: u64) -> u64 {
     let backbone = &shaped.model.backbone;
-    let usual = || reading::default_length(config.task.kind, backbone.max_length());
-    let longest = config.data.max_length.unwrap_or_else(usual) as u64;
+    let usual = reading::usual_length(config.task.kind);
+    let limit = [usual, backbone.max_length()].into_iter().flatten().min();
+    let longest = config.data.max_length.or(limit).unwrap_or(UNLIMITED) as u64;
     let tokens = (config.train.micro_batch_tokens as u64).max(longest);
     let border = element * tokens * backbone.head_input().width as u64;
     let stages = backbone.stages();

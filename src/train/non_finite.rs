@@ -3,6 +3,7 @@
 //! Nothing was updated and chance is a pure function, so the second run meets the same numbers.
 
 use crate::data::batch::Batch;
+use crate::data::ragged::Sequences;
 use crate::error::{Error, Kind, Result};
 use crate::models::Border;
 use crate::nn::{ParamId, Params, Pass, RowGradient};
@@ -96,15 +97,16 @@ fn is_bad(tensor: &Tensor) -> bool {
     tensor.defined() && tensor.is_floating_point() && !bool::try_from(tensor.isfinite().all()).unwrap_or(false)
 }
 
-/// The samples behind the bad rows of `[T, ..]` or `[B, ..]`.
+/// The samples behind the bad rows of `[T, ..]`, a decoder's `[D, ..]` or `[B, ..]`; all where it may be two of these.
 fn samples(tensor: &Tensor, batch: &Batch) -> String {
     let rows = tensor.size().first().copied().unwrap_or_default();
     let bad = tensor.isfinite().logical_not().reshape([rows, -1]).any_dim(1, false).nonzero().view(-1);
     let bad: Vec<i64> = Vec::try_from(bad.to_device(tch::Device::Cpu)).unwrap_or_default();
-    let lengths = batch.sequences.lengths();
+    let sides = [Some(&batch.sequences), batch.decoder.as_ref().map(|decoder| &decoder.sequences)];
+    let mut sides = sides.into_iter().flatten().map(Sequences::lengths).filter(|side| rows == side.iter().sum::<i64>());
     let ids = if rows as usize == batch.len() {
         bad.iter().map(|&row| batch.samples[row as usize]).collect()
-    } else if rows == lengths.iter().sum::<i64>() {
+    } else if let (Some(lengths), None) = (sides.next(), sides.next()) {
         let owners: Vec<u32> =
             batch.samples.iter().zip(&batch.widths).flat_map(|(&id, &n)| std::iter::repeat_n(id, n)).collect();
         let ends = lengths.iter().scan(0, |end, n| {

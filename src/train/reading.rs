@@ -1,16 +1,21 @@
 //! From the configuration to how its data files are read, and to the head that the data asks for.
 
-use crate::config::{self, DataConfig, TaskConfig, TaskKind};
+use crate::config::{DataConfig, Documents, TaskConfig, TaskKind};
 use crate::data::{Encode, Facts};
 use crate::error::{Error, Result};
 use crate::models::Role;
 use crate::tasks::Head;
-use crate::tasks::answers::{self, Rules};
-use crate::tasks::questions::Questions;
+use crate::tasks::answers;
+use crate::tasks::causal_texts::CausalTexts;
+use crate::tasks::chat::Chat;
+use crate::tasks::choices::Choices;
+use crate::tasks::corpus::Corpus;
+use crate::tasks::masked_texts::{Gaps, Hiding, MaskedTexts};
+use crate::tasks::prompts::Prompts;
+use crate::tasks::sentence_pairs::SentencePairs;
+use crate::tasks::tagged_words::TaggedWords;
 use crate::tasks::texts::{Target, Texts};
-use crate::text::questions::QuestionSource;
-use crate::text::records::{Fields, Format, OnBad, Source};
-use crate::train::loaded::UNLIMITED;
+use crate::text::documents::{Division, DocumentSource};
 use std::path::Path;
 
 /// What a data file is read for.
@@ -27,10 +32,14 @@ pub enum Purpose {
 pub struct Reading<'a> {
     pub task: &'a TaskConfig,
     pub data: &'a DataConfig,
+    /// The model's.
+    pub folder: &'a Path,
     pub max_length: usize,
     pub purpose: Purpose,
     /// The labels in the order of their ids, where they are known; otherwise they are found in the data.
     pub labels: Option<Vec<String>>,
+    /// Decides what training data draws when it is read.
+    pub seed: u64,
 }
 
 impl Reading<'_> {
@@ -45,80 +54,70 @@ impl Reading<'_> {
         let Reading { max_length, purpose, labels, .. } = self;
         let texts = |target: Target| -> Result<Box<dyn Encode>> {
             let target = if *purpose == Purpose::Predict { Target::None } else { target };
-            Ok(Box::new(Texts { source: self.source(path), target, max_length: *max_length }))
+            Ok(Box::new(Texts { source: self.source(path)?, target, max_length: *max_length }))
         };
         match self.task.kind {
             TaskKind::SequenceClassification => texts(Target::Class { labels: labels.clone() }),
+            TaskKind::MultiLabel => texts(Target::Flags { labels: labels.clone() }),
+            TaskKind::TokenClassification => {
+                let (source, labels) = (self.tagged_source(path)?, labels.clone());
+                Ok(Box::new(TaggedWords { source, labels, max_length: *max_length }))
+            }
+            TaskKind::MultipleChoice => {
+                Ok(Box::new(Choices { source: self.choice_source(path)?, max_length: *max_length }))
+            }
             TaskKind::Regression => texts(Target::Value),
+            TaskKind::Seq2seq => Ok(Box::new(self.parallel_texts(path, key)?)),
+            TaskKind::CausalLm | TaskKind::Chat if *purpose == Purpose::Predict => {
+                Ok(Box::new(Prompts { source: self.prompts(path), max_length: *max_length }))
+            }
+            TaskKind::CausalLm if *purpose != Purpose::Predict => Ok(Box::new(CausalTexts(self.corpus(path)?))),
+            TaskKind::MaskedLm if *purpose == Purpose::Predict => {
+                Ok(Box::new(Gaps { source: self.documents(path, Documents::Lines)?, max_length: *max_length }))
+            }
+            TaskKind::MaskedLm => {
+                let hiding = Hiding {
+                    probability: self.task.mlm_probability.unwrap_or(0.15),
+                    whole_words: self.task.whole_word_mask.unwrap_or(false),
+                };
+                if !self.pairs_sentences() {
+                    return Ok(Box::new(MaskedTexts { corpus: self.corpus(path)?, hiding }));
+                }
+                let source = DocumentSource::Text { path: path.to_owned(), division: Division::Paragraphs };
+                // An evaluation's pairs are the same whatever run it belongs to.
+                let seed = if *purpose == Purpose::Train { self.seed } else { 0 };
+                Ok(Box::new(SentencePairs { source, max_length: *max_length, hiding, seed }))
+            }
+            TaskKind::Chat if *purpose != Purpose::Predict => {
+                Ok(Box::new(Chat { source: self.conversations(path), max_length: *max_length }))
+            }
             TaskKind::QuestionAnswering => Ok(Box::new(self.questions(path)?)),
             kind => Err(Error::input(format!("task.kind: {kind} is not supported by this version"))),
         }
     }
 
-    /// A file of records with columns.
-    fn source(&self, path: &Path) -> Source {
-        let data = self.data;
-        Source {
-            path: path.to_owned(),
-            format: data.format.map(|format| match format {
-                config::Format::Jsonl => Format::Jsonl,
-                config::Format::Csv => Format::Csv,
-                config::Format::Tsv => Format::Tsv,
-            }),
-            columns: data.columns.clone(),
-            header: data.header,
-            fields: Fields {
-                text: data.text_column.clone(),
-                text_pair: data.text_pair_column.clone(),
-                label: Some(data.label_column.clone()),
-            },
-            on_bad_record: self.on_bad(),
-        }
+    fn pairs_sentences(&self) -> bool {
+        role(self.task) == Role::PreTraining
     }
 
-    fn on_bad(&self) -> OnBad {
-        match self.data.on_bad_record {
-            config::OnBadRecord::Error => OnBad::Error,
-            config::OnBadRecord::Skip => OnBad::Skip,
-        }
-    }
-
-    /// A file of questions.
-    fn questions(&self, path: &Path) -> Result<Questions> {
-        let default = DataConfig::new(path.to_owned());
-        let columns = [
-            ("text_column", self.data.text_column != default.text_column),
-            ("text_pair_column", self.data.text_pair_column.is_some()),
-            ("label_column", self.data.label_column != default.label_column),
-            ("columns", self.data.columns.is_some()),
-            ("header", self.data.header.is_some()),
-            ("format", self.data.format.is_some()),
-        ];
-        if let Some((key, _)) = columns.into_iter().find(|(_, set)| *set) {
-            let why = "questions are read from SQuAD's JSON, or from .jsonl with context, question, answers and id";
-            return Err(Error::input(format!("{key}: {why}: remove it")));
-        }
-        let answers = self.task.answers.clone().unwrap_or_default();
-        let rules = Rules {
-            n_best_size: answers.n_best_size,
-            max_answer_length: answers.max_answer_length,
-            null_score_diff_threshold: answers.null_score_diff_threshold,
-            version_2_with_negative: answers.version_2_with_negative,
-        };
-        let labelled = self.purpose != Purpose::Predict;
-        Ok(Questions {
-            source: QuestionSource { path: path.to_owned(), labelled, on_bad_record: self.on_bad() },
-            max_length: self.max_length,
-            doc_stride: answers.doc_stride,
-            rules: (self.purpose != Purpose::Train).then_some(rules),
-        })
+    /// A file of documents for a language model.
+    ///
+    /// # Errors
+    /// As [`Reading::documents`].
+    fn corpus(&self, path: &Path) -> Result<Corpus> {
+        let packing = self.task.packing.unwrap_or(true);
+        Ok(Corpus { source: self.documents(path, Documents::default())?, max_length: self.max_length, packing })
     }
 }
 
-/// `data.max_length` where it is not set: the model's limit, and for questions at most what Hugging Face's run_qa.py has.
-pub fn default_length(kind: TaskKind, limit: Option<usize>) -> usize {
-    let limit = limit.unwrap_or(UNLIMITED);
-    if kind == TaskKind::QuestionAnswering { limit.min(384) } else { limit }
+/// The longest sequence that a task takes unless told, where it does not take what the model does: a language model's
+/// blocks and the windows of question answering are as long as in Hugging Face's examples (run_clm.py, run_qa.py).
+pub fn usual_length(kind: TaskKind) -> Option<usize> {
+    match kind {
+        TaskKind::CausalLm | TaskKind::MaskedLm => Some(1024),
+        TaskKind::QuestionAnswering => Some(384),
+        _ => None,
+    }
 }
 
 /// The role of a backbone that is fine-tuned for a task.
@@ -128,6 +127,7 @@ pub fn role(task: &TaskConfig) -> Role {
         TaskKind::TokenClassification => Role::TokenClassification,
         TaskKind::QuestionAnswering => Role::QuestionAnswering,
         TaskKind::MultipleChoice => Role::MultipleChoice,
+        TaskKind::MaskedLm if task.next_sentence == Some(true) => Role::PreTraining,
         TaskKind::MaskedLm => Role::MaskedLm,
         TaskKind::CausalLm | TaskKind::Chat => Role::CausalLm,
         TaskKind::Seq2seq => Role::Seq2Seq,
@@ -140,12 +140,13 @@ pub fn role(task: &TaskConfig) -> Role {
 /// Exit 2: fewer labels than a classifier needs.
 pub fn head(task: &TaskConfig, facts: &Facts, path: &Path) -> Result<Head> {
     let labels = facts.labels.clone().unwrap_or_default();
-    let at_least = |n: usize, head: fn(Vec<String>) -> Head| match labels.len() {
-        found if found >= n => Ok(head(labels.clone())),
-        _ => Err(Error::input(format!(
+    let at_least = |n: usize, head: fn(Vec<String>) -> Head| match labels.as_slice() {
+        found if found.len() >= n => Ok(head(labels.clone())),
+        [] => Err(Error::input(format!("data.train: {} holds no label", path.display()))),
+        found => Err(Error::input(format!(
             "data.train: {} holds one label only ({}): a classifier needs two or more",
             path.display(),
-            labels.join(", ")
+            found.join(", ")
         ))),
     };
     match task.kind {
@@ -158,6 +159,7 @@ pub fn head(task: &TaskConfig, facts: &Facts, path: &Path) -> Result<Head> {
             Ok(Head::Span { unanswerable: wanted.unwrap_or(answers::has_unanswerable(&facts.references)) })
         }
         TaskKind::MultipleChoice => Ok(Head::Choice),
+        TaskKind::MaskedLm if role(task) == Role::PreTraining => Ok(Head::PreTraining),
         TaskKind::MaskedLm => Ok(Head::MaskedLm),
         TaskKind::CausalLm | TaskKind::Chat => Ok(Head::CausalLm),
         TaskKind::Seq2seq => Ok(Head::Seq2Seq),

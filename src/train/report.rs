@@ -115,8 +115,8 @@ pub fn remarks(data: &Prepared) -> String {
     let first = data.facts.skipped_reasons.first();
     let skipped =
         first.map(|(line, why)| format!("; {} left out as bad (first: line {line}: {why})", data.facts.skipped));
-    let remarks = data.facts.remarks.iter().map(|remark| format!("; {remark}"));
-    remarks.chain(cut).chain(skipped).collect()
+    let others = data.facts.remarks.iter().map(|remark| format!("; {remark}"));
+    cut.into_iter().chain(skipped).chain(others).collect()
 }
 
 /// What the ranks compute on.

@@ -58,7 +58,7 @@ impl Session {
                 Declared::read(folder, registry::read_config(folder)?, dropout, reading::role(&config.task))?;
             // A folder without a tokenizer is the model's fault, not the data's.
             Tokenizer::fingerprint_of(folder)?;
-            let max_length = declared.max_length(config.data.max_length, config.task.kind)?;
+            let max_length = declared.max_length(config.data.max_length, reading::usual_length(config.task.kind))?;
             Ok((declared, max_length))
         };
         let (mut declared, max_length) = comm.agree(open(), "reading the model's configuration")?;
@@ -113,7 +113,8 @@ pub fn one_per_host_first<T>(comm: &dyn Collective, what: &str, work: impl Fn() 
 fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<String>>) -> Result<Data> {
     let folder = &config.model.path;
     let prepare_file = |path: &Path, key: &str, purpose: Purpose, labels: Option<Vec<String>>| {
-        let reading = Reading { task: &config.task, data: &config.data, max_length, purpose, labels };
+        let (task, data, seed) = (&config.task, &config.data, config.seed);
+        let reading = Reading { task, data, folder, max_length, purpose, labels, seed };
         let encoder = reading.encoder(path, key)?;
         prepare(encoder.as_ref(), folder, config.data.cache_dir.as_deref()).context(key)
     };

@@ -14,6 +14,7 @@ use crate::nn::{Ctx, Params, Pass};
 use crate::parallel::{Gradients, Weights};
 use crate::tasks::Model;
 use crate::train::non_finite::Watch;
+use std::ops::Range;
 use tch::{Kind, Tensor};
 
 /// Which stages keep their activations from forward to backward; the others keep their input and run again
@@ -124,21 +125,8 @@ impl<'a> Staged<'a> {
         Ok(batch.map(|_| border))
     }
 
-    /// Calls `run` for every stage in order, its weights there and the next stage's on their way; the last stage's stay.
-    fn visit(self, weights: &mut Weights, mut run: impl FnMut(usize)) -> Result<()> {
-        let (params, count) = (self.params, self.model.stages());
-        weights.fetch(params, 0, true)?;
-        for index in 0..count {
-            weights.ready(params, index)?;
-            if index + 1 < count {
-                weights.fetch(params, index + 1, true)?;
-            }
-            run(index);
-            if index + 1 < count {
-                weights.release(params, index)?;
-            }
-        }
-        Ok(())
+    fn visit(self, weights: &mut Weights, run: impl FnMut(usize)) -> Result<()> {
+        visit(self.params, weights, 0..self.model.stages(), run)
     }
 
     fn run(self, index: usize, input: &Border, batch: &Batch, pass: Pass) -> Kept<'a> {
@@ -149,6 +137,25 @@ impl<'a> Staged<'a> {
         }
         Kept { output, ctx }
     }
+}
+
+/// Calls `run` for these stages in order, its weights there and the next stage's on their way; the last stage's stay.
+///
+/// # Errors
+/// A dead or late rank, where weights are gathered.
+pub fn visit(params: &Params, weights: &mut Weights, stages: Range<usize>, mut run: impl FnMut(usize)) -> Result<()> {
+    weights.fetch(params, stages.start, true)?;
+    for index in stages.clone() {
+        weights.ready(params, index)?;
+        if index + 1 < stages.end {
+            weights.fetch(params, index + 1, true)?;
+        }
+        run(index);
+        if index + 1 < stages.end {
+            weights.release(params, index)?;
+        }
+    }
+    Ok(())
 }
 
 impl Forward<'_> {

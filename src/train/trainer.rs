@@ -16,6 +16,7 @@ use crate::parallel::Gradients;
 use crate::train::checkpoints::{self, Checkpoints};
 use crate::train::clock::Clock;
 use crate::train::evaluate::Evaluator;
+use crate::train::generate::Generation;
 use crate::train::loaded::Loaded;
 use crate::train::memory_report::{Bytes, MemoryReport};
 use crate::train::resumed::Resumed;
@@ -54,6 +55,7 @@ pub struct Trainer {
     data: Data,
     stepper: Stepper,
     checkpoints: Checkpoints,
+    generation: Option<Generation>,
     metrics: Option<MetricsFile>,
     progress: Progress,
     state: TrainerState,
@@ -132,6 +134,9 @@ impl Trainer {
             let read = checkpoints::read_optimizer(&mut stepper, from, &mut state, thaws);
             comm.agree(read, "reading the optimizer's state")?;
         }
+        let generates = config.task.predict_with_generate;
+        let generation = generates.then(|| Generation::open(&config.model.path, &config.generation, config.seed));
+        let generation = comm.agree(generation.transpose(), "reading how texts are generated")?;
         let metrics = dir.as_ref().map(|dir| begin(dir, from.as_deref(), &config, &state)).transpose();
         let metrics = comm.agree(metrics, "opening metrics.jsonl")?;
         let progress = Progress::new(max_steps, state.global_step, comm.is_main());
@@ -151,6 +156,7 @@ impl Trainer {
             data,
             stepper,
             checkpoints,
+            generation,
             metrics,
             progress,
             state,
@@ -261,7 +267,8 @@ impl Trainer {
         let Some(eval) = self.data.eval.clone() else { return Ok(false) };
         let Stepper { model, params, weights, .. } = &mut self.stepper;
         let micro_batch_tokens = self.config.train.micro_batch_tokens;
-        let mut evaluator = Evaluator { model, params, weights, comm: self.comm.as_ref(), micro_batch_tokens };
+        let (comm, generation) = (self.comm.as_ref(), self.generation.as_ref());
+        let mut evaluator = Evaluator { model, params, weights, comm, micro_batch_tokens, generation };
         let metrics = self.clock.pause(|| evaluator.metrics(&eval))?;
         let best = self.track_best(&metrics);
         let step = self.state.global_step;

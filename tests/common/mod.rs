@@ -1,6 +1,7 @@
 //! What the integration tests share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod cases;
 pub mod doubles;
 pub mod mistakes;
 pub mod models;
@@ -8,3 +9,4 @@ pub mod process;
 pub mod reference;
 pub mod runs;
 pub mod scenarios;
+pub mod tagging;

@@ -31,7 +31,12 @@ pub fn folder(name: &str) -> PathBuf {
 
 impl Reference {
     pub fn open(name: &str) -> Self {
-        let folder = folder(name);
+        Self::at(&folder(name))
+    }
+
+    /// A case in a folder elsewhere.
+    pub fn at(folder: &Path) -> Self {
+        let folder = folder.to_owned();
         let file = TensorFile::open(&folder.join("reference.safetensors")).unwrap();
         let dataset = Dataset::new(examples(&file), collation(&folder, &file), [0; 32]);
         Reference { folder, file, dataset }
@@ -76,6 +81,16 @@ impl Reference {
     /// All samples, in the file's order.
     pub fn batch(&self, device: Device) -> Batch {
         self.samples(&(0..self.len()).collect::<Vec<_>>(), device)
+    }
+
+    /// The first `n` documents as one example: packed, each a sequence of its own, or `joined` to one.
+    pub fn packed(&self, n: usize, joined: bool) -> Batch {
+        let ids: Vec<u32> = (0..n).flat_map(|i| self.dataset.ids(i).to_vec()).collect();
+        let lengths = (0..n).flat_map(|i| self.dataset.sequences(i).to_vec()).collect();
+        let lengths = if joined { vec![ids.len() as u32] } else { lengths };
+        let example = Example { type_ids: vec![0; ids.len()], ids, lengths, label: Label::None };
+        let packed = Dataset::new([example], self.dataset.collation().clone(), [0; 32]);
+        Batch::collate(&packed, &[0], Draw::default(), Device::Cpu)
     }
 
     pub fn samples(&self, samples: &[usize], device: Device) -> Batch {

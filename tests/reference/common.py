@@ -48,30 +48,31 @@ def rows(flat, lengths):
     return list(torch.split(flat, lengths.tolist()))
 
 
-def padded(parts, fill):
-    """A list of [n, ...] as [B, longest, ...]."""
-    return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=fill)
+def padded(parts, fill, left=False):
+    """A list of [n, ...] as [B, longest, ...], filled up behind or, with `left`, before."""
+    side = "left" if left else "right"
+    return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=fill, padding_side=side)
 
 
-def arrays(batch, pad_id=0, segments=True):
+def arrays(batch, pad_id=0, segments=True, left=False):
     """The ragged batch as transformers takes it: arrays [S, longest] and a mask."""
     ids = rows(batch["input_ids"], batch["lengths"])
-    out = {"input_ids": padded(ids, pad_id), "attention_mask": padded([torch.ones_like(i) for i in ids], 0)}
+    out = {"input_ids": padded(ids, pad_id, left), "attention_mask": padded([torch.ones_like(i) for i in ids], 0, left)}
     if segments:
-        out["token_type_ids"] = padded(rows(batch["token_type_ids"], batch["lengths"]), 0)
+        out["token_type_ids"] = padded(rows(batch["token_type_ids"], batch["lengths"]), 0, left)
     return out
 
 
-def load(cls, folder, dtype):
+def load(cls, folder, dtype, attention="eager"):
     """The model of a folder as transformers loads it, in eval mode, on the plain (eager) attention."""
-    model, info = cls.from_pretrained(folder, dtype=dtype, attn_implementation="eager", output_loading_info=True)
+    model, info = cls.from_pretrained(folder, dtype=dtype, attn_implementation=attention, output_loading_info=True)
     assert not info["missing_keys"] and not info["mismatched_keys"] and not info["unexpected_keys"], info
-    return model.eval()
+    return model.eval().to(dtype)  # XLNet's attention stays float32 otherwise
 
 
-def answer(cls, folder, run, dtype):
+def answer(cls, folder, run, dtype, attention="eager"):
     """Logits, loss [1] and every parameter's gradient of it; `run(model)` gives ([logits, ...], loss)."""
-    model = load(cls, folder, dtype)
+    model = load(cls, folder, dtype, attention)
     logits, loss = run(model)
     loss.backward()
     values = {"logits" if i == 0 else f"logits.{i}": x.detach() for i, x in enumerate(logits)}
@@ -101,11 +102,11 @@ def check(name, values, exact, tiny):
     assert all(v < 0.25 for v in worst.values()), f"{name}: choose another scale or seed"
 
 
-def case(name, model, inputs, run, scale=0.2, seed=1, tiny=("key.bias",), dtype=None):
+def case(name, model, inputs, run, scale=0.2, seed=1, tiny=("key.bias",), dtype=None, exact="eager"):
     """Writes a case. `inputs` are the tensors that a test builds its batch from; `run(model, dtype)` gives logits and loss.
 
     `tiny` names gradients that are zero but for rounding: the softmax does not see a shift of all scores, so a key's
-    bias has none. A model of another `dtype` is compared in fp32.
+    bias has none. A model of another `dtype` is compared in fp32. `exact` is the attention of float64.
     """
     folder = CASES / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -113,7 +114,7 @@ def case(name, model, inputs, run, scale=0.2, seed=1, tiny=("key.bias",), dtype=
     randomise(model, scale, seed)
     (model if dtype is None else model.to(dtype)).save_pretrained(folder)
     values = answer(type(model), folder, lambda m: run(m, torch.float32), torch.float32)
-    check(name, values, answer(type(model), folder, lambda m: run(m, torch.float64), torch.float64), tiny)
+    check(name, values, answer(type(model), folder, lambda m: run(m, torch.float64), torch.float64, exact), tiny)
     for file in folder.iterdir():
         if file.name not in ("config.json", "model.safetensors", "generation_config.json"):
             file.unlink()
@@ -144,15 +145,15 @@ def token_classification(batch, labels, **options):
     return batch | {"token_labels": labels}, run
 
 
-def masked_lm(batch, labels, next_sentence=None, **options):
-    """As token classification, over the vocabulary; next_sentence: i64 [B]."""
+def masked_lm(batch, labels, next_sentence=None, names=("next_sentence_label", "seq_relationship_logits"), **options):
+    """As token classification, over the vocabulary; next_sentence: i64 [B]; names: how transformers takes and gives it."""
     if next_sentence is None:
         return token_classification(batch, labels, **options)
 
     def run(model, _):
         wanted = padded(rows(labels, batch["lengths"]), IGNORED)
-        out = model(**arrays(batch, **options), labels=wanted, next_sentence_label=next_sentence)
-        return [out.prediction_logits[wanted != IGNORED], out.seq_relationship_logits], out.loss
+        out = model(**arrays(batch, **options), labels=wanted, **{names[0]: next_sentence})
+        return [out.prediction_logits[wanted != IGNORED], out[names[1]]], out.loss
 
     return batch | {"token_labels": labels, "labels": next_sentence}, run
 

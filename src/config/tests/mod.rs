@@ -1,6 +1,8 @@
 //! What a person meets: defaults, messages, overrides, the written form; and that the documentation is true.
 
 mod documentation;
+mod others;
+mod pairs;
 mod parallel;
 
 use super::*;
@@ -53,7 +55,7 @@ fn constant_has_no_warm_up() {
 fn every_problem_is_told_at_once_in_the_order_of_the_file() {
     let text = "output_dir = 3\nlearning_rate = 1e-5\n[train]\nlearning_rat = 1\nmax_steps = -1\nadam_beta1 = 1.0\n\
                 warmup_ratio = nan\n[trian]\n[data]\ntrain = 't'\ntext_column = ['a']\nzzz = 1\n[task]\n\
-                kind = 'multi-label'\n";
+                kind = 'causal-llm'\n";
     let expected = "\
 12 problems in the configuration:
   run.toml:1: output_dir: found the whole number 3, expected a path in quotes
@@ -65,7 +67,8 @@ fn every_problem_is_told_at_once_in_the_order_of_the_file() {
   run.toml:8: trian: unknown section, did you mean [train]?
   run.toml:11: data.text_column: found a list, expected a string that is not empty
   run.toml:12: data.zzz: unknown key, and no key has a similar name: docs/configuration.md lists all
-  run.toml:14: task.kind: this version does not train \"multi-label\", only \"sequence-classification\" or \"regression\"
+  run.toml:14: task.kind: found \"causal-llm\", expected \"sequence-classification\", \"multi-label\", \"regression\", \
+\"token-classification\", \"question-answering\", \"multiple-choice\", \"masked-lm\", \"causal-lm\", \"chat\" or \"seq2seq\" (did you mean \"causal-lm\"?)
   command line: train.logging_steps: found 0, expected a whole number from 1 up
   run.toml: model.path: is required, and is missing";
     assert_eq!(message(Config::parse(text, "run.toml", &words(&["logging_steps=0"]))), expected);
@@ -218,11 +221,29 @@ fn labels_and_columns() {
     refused(&["labels=[]"], "found an empty list");
     refused(&["labels=['a','b','a']"], "the label \"a\" is there twice");
     refused(&["labels=['a','']"], "a label is an empty string");
-    refused(&["kind=regression", "labels=['a']"], "a regression has no labels");
+    refused(&["kind=regression", "labels=['a']"], "regression has no labels");
     refused(&["columns=['label','x']"], "lacks \"text\", which is data.text_column");
     refused(&["columns=['label','text','x','x']"], "the column \"x\" is there twice");
     refused(&["columns=['label','text']", "header=true"], "without a header");
     with(&["columns=['label','s']", "text_column=s", "header=false"]).unwrap();
+}
+
+#[test]
+fn settings_of_other_tasks() {
+    for other in ["mlm_probability=0.2", "whole_word_mask=false", "next_sentence=false", "packing=true"] {
+        refused(&[other], "sequence-classification does not know this, only ");
+        refused(&["kind=chat", other], "chat does not know this, only ");
+    }
+    refused(&["kind=causal-lm", "next_sentence=true"], "task.next_sentence: causal-lm does not know this");
+    refused(&["documents=lines"], "data.documents: sequence-classification does not know this");
+    refused(&["format=text"], "sequence-classification does not read plain text");
+    refused(&["kind=masked-lm", "mlm_probability=1"], "greater than 0 and less than 1");
+    refused(&["kind=masked-lm", "next_sentence=true", "packing=true"], "each example is a pair of texts");
+    refused(&["kind=masked-lm", "next_sentence=true", "documents=file"], "a document is a paragraph");
+    refused(&["kind=masked-lm", "next_sentence=true", "format=csv"], "the data is plain text");
+    refused(&["kind=causal-lm", "format=jsonl", "documents=file"], "only plain text is divided");
+    refused(&["kind=chat", "format=csv"], "chat reads JSONL");
+    with(&["kind=masked-lm", "next_sentence=false", "packing=true", "documents=file"]).unwrap();
 }
 
 #[test]
@@ -257,7 +278,10 @@ fn the_metric_and_its_direction() {
     assert!(!train(&[]).is_greater_better());
     assert!(!train(&["kind=regression", "metric_for_best_model=mse"]).is_greater_better());
     assert!(!train(&["metric_for_best_model=f1", "greater_is_better=false"]).is_greater_better());
-    refused(&["metric_for_best_model=mse"], "found \"mse\", expected loss, accuracy, f1, matthews_correlation");
+    refused(
+        &["metric_for_best_model=mse"],
+        "found \"mse\", expected loss, accuracy, f1, micro_f1, matthews_correlation",
+    );
 }
 
 /// All optional settings set, and characters that need escaping.
@@ -274,6 +298,7 @@ fn full() -> Config {
         "eval=e",
         "max_length=128",
         "text_pair_column=b",
+        "context_column=c",
         "columns=['text','b','label']",
         "header=false",
         "on_bad_record=skip",
@@ -300,7 +325,7 @@ fn full() -> Config {
 
 #[test]
 fn the_written_form_parses_back() {
-    for config in [with(&[]).unwrap(), full()] {
+    for config in [with(&[]).unwrap(), full(), pairs::full()].into_iter().chain(others::all()) {
         let text = config.to_toml();
         assert_eq!(Config::parse(&text, "config.toml", &[]).unwrap(), config, "{text}");
         let json = serde_json::to_string(&config).unwrap();
@@ -313,16 +338,18 @@ fn the_written_form_parses_back() {
 
 #[test]
 fn no_setting_is_left_out_of_the_written_form() {
-    let table = toml::Table::try_from(full()).unwrap();
     let mut in_config: Vec<String> = Vec::new();
-    for (name, value) in &table {
-        match value.as_table() {
-            Some(section) => in_config.extend(section.keys().map(|key| dotted(name, key))),
-            None => in_config.push(name.clone()),
+    for config in [full(), pairs::full()].into_iter().chain(others::all()) {
+        for (name, value) in &toml::Table::try_from(config).unwrap() {
+            match value.as_table() {
+                Some(section) => in_config.extend(section.keys().map(|key| dotted(name, key))),
+                None => in_config.push(name.clone()),
+            }
         }
     }
     let mut in_keys: Vec<String> = full().settings().map(|s| dotted(s.section, s.key)).collect();
     in_config.sort();
+    in_config.dedup();
     in_keys.sort();
     assert_eq!(in_config, in_keys);
 }

@@ -1,16 +1,23 @@
 //! BERT (arXiv 1810.04805).
 
-mod config;
-mod hf_names;
-mod model;
-
-use crate::models::registry::{Family, no_generation};
-pub use config::Config;
-pub use model::Bert;
+use crate::error::Result;
+use crate::models::Role;
+use crate::models::encoder::{Config, Design, Encoder};
+use crate::models::registry::{Family, Plan, no_generation};
 
 /// The family's entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["bert"],
-    build: |plan| Ok(Box::new(Bert::new(Config::read(&plan.json, plan.dropout)?, plan))),
+    build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
     refusal: no_generation,
 };
+
+/// Its configuration, and what it has of its own in the plan's role.
+pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
+    let config = Config::read(plan, &[], &[])?;
+    let mut design = Design::plain("Bert", "bert.", &config, plan.role);
+    if plan.role == Role::PreTraining {
+        design.spelling.classifier = "cls.seq_relationship";
+    }
+    Ok((config, design))
+}

@@ -1,0 +1,95 @@
+//! How the command line asks for generated texts.
+
+use crate::error::{Error, Result};
+use crate::generate::Text;
+use crate::tasks::short;
+use crate::train::generate::Generation;
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// How texts are generated: what is not given is as the model folder's generation_config.json says.
+#[derive(Debug, Args, Serialize)]
+pub struct GenerationArgs {
+    /// The most tokens of a generated text; otherwise 20.
+    #[arg(long, help_heading = HEADING)]
+    max_new_tokens: Option<usize>,
+    /// The fewest tokens of a generated text.
+    #[arg(long, help_heading = HEADING)]
+    min_new_tokens: Option<usize>,
+    /// Draw tokens instead of taking the likeliest.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = HEADING)]
+    do_sample: Option<bool>,
+    /// What scores are divided by before a draw: below 1 likely tokens become likelier.
+    #[arg(long, help_heading = HEADING)]
+    temperature: Option<f64>,
+    /// The likeliest tokens that are drawn from, 0 for all; otherwise 50.
+    #[arg(long, help_heading = HEADING)]
+    top_k: Option<usize>,
+    /// The share of probability that the tokens that are drawn from have.
+    #[arg(long, help_heading = HEADING)]
+    top_p: Option<f64>,
+    /// Above 1: tokens that are there already become less likely.
+    #[arg(long, help_heading = HEADING)]
+    repetition_penalty: Option<f64>,
+    /// Texts that beam search keeps for each prompt; 1 for no beam search.
+    #[arg(long, help_heading = HEADING)]
+    num_beams: Option<usize>,
+    /// The power of the length that a text's log-probability is divided by in beam search.
+    #[arg(long, allow_hyphen_values = true, help_heading = HEADING)]
+    length_penalty: Option<f64>,
+    /// When beam search ends: true at once with as many finished texts as beams, false or never later.
+    #[arg(long, value_name = "true|false|never", value_parser = early_stopping, help_heading = HEADING)]
+    early_stopping: Option<Value>,
+    /// What draws follow from.
+    #[arg(long, default_value_t = SEED, help_heading = HEADING)]
+    #[serde(skip)]
+    seed: u64,
+}
+
+const HEADING: &str = "Generated texts";
+const SEED: u64 = 42;
+
+fn early_stopping(word: &str) -> Result<Value, String> {
+    match word {
+        "true" => Ok(Value::Bool(true)),
+        "false" => Ok(Value::Bool(false)),
+        "never" => Ok(Value::String(word.into())),
+        _ => Err("expected true, false or never".into()),
+    }
+}
+
+impl GenerationArgs {
+    /// What the folder's model generates by.
+    ///
+    /// # Errors
+    /// As [`Generation::open`].
+    pub fn open(&self, folder: &Path) -> Result<Generation> {
+        Generation::open(folder, self, self.seed)
+    }
+
+    /// Refuses every one of them where nothing is generated; `why` says why not.
+    ///
+    /// # Errors
+    /// Exit 2: one is given.
+    pub fn refuse(&self, why: &str) -> Result<()> {
+        let given = serde_json::to_value(self)?;
+        let given = given.as_object().and_then(|map| map.iter().find(|(_, value)| !value.is_null()));
+        let key = given.map(|(key, _)| key.replace('_', "-")).or_else(|| (self.seed != SEED).then(|| "seed".into()));
+        key.map_or(Ok(()), |key| Err(Error::input(format!("--{key}: {why}"))))
+    }
+}
+
+/// The line of a generated text; with `scores` its tokens and what probability the model gave to each.
+///
+/// # Errors
+/// As [`Generation::read`].
+pub fn line(generation: &Generation, text: &Text, scores: bool) -> Result<Value> {
+    let mut line = Map::from_iter([("text".to_owned(), json!(generation.read(text)?))]);
+    if scores {
+        line.insert("token_ids".into(), json!(text.ids));
+        line.insert("log_probs".into(), json!(text.log_probs.iter().copied().map(short).collect::<Vec<_>>()));
+    }
+    Ok(Value::Object(line))
+}

@@ -1,0 +1,209 @@
+//! The texts under way: from the scores of all next tokens to the tokens that are taken.
+
+use super::beam::{Beams, Candidate};
+use super::settings::{Search, Settings};
+use super::{Prompt, Text, scores};
+use std::mem;
+use tch::{Device, Kind, Tensor};
+
+/// A function of the record and the position in its text: the number that a token is drawn by.
+pub type Draw<'a> = &'a dyn Fn(u64, usize) -> f64;
+
+/// The texts of a batch of prompts.
+pub struct Texts<'a> {
+    settings: &'a Settings,
+    draw: Draw<'a>,
+    /// Those that are not finished.
+    open: Vec<Open>,
+    finished: Vec<Text>,
+}
+
+/// A text under way.
+struct Open {
+    /// The prompt's place in the batch.
+    prompt: usize,
+    record: u64,
+    /// What the model had seen before the first new token.
+    before: Vec<u32>,
+    min_new: usize,
+    max_new: usize,
+    state: State,
+}
+
+enum State {
+    One(Text),
+    Beams(Beams),
+}
+
+/// What the next pass runs on: the sequences in the order of their prompts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// `[sequences]`: the sequence of the last pass that each continues.
+    pub parents: Vec<usize>,
+    /// `[sequences]`: the new token of each.
+    pub tokens: Vec<u32>,
+    /// The prompts that are not finished, by their places among those of the last pass, and how many sequences each has.
+    pub prompts: Vec<(usize, usize)>,
+}
+
+impl<'a> Texts<'a> {
+    /// Texts to begin; a decoder has seen `start` alone. `limit` is the longest sequence that the model takes.
+    pub fn new(
+        settings: &'a Settings,
+        draw: Draw<'a>,
+        prompts: &[Prompt],
+        start: Option<u32>,
+        limit: Option<usize>,
+    ) -> Self {
+        let open = |(place, prompt): (usize, &Prompt)| {
+            let before = start.map_or_else(|| prompt.ids.clone(), |start| vec![start]);
+            let (min_new, max_new) = settings.length.after(before.len(), limit);
+            let state = match settings.search {
+                Search::Beam(beam) => State::Beams(Beams::new(beam, max_new)),
+                Search::Greedy | Search::Sample(_) => State::One(Text::default()),
+            };
+            Open { prompt: place, record: prompt.record, before, min_new, max_new, state }
+        };
+        let open = prompts.iter().enumerate().map(open).collect();
+        Texts { settings, draw, open, finished: vec![Text::default(); prompts.len()] }
+    }
+
+    /// Takes the next token of every text, from f32 logits `[sequences, vocab]`. Nothing is left when the step has no
+    /// sequences.
+    pub fn advance(&mut self, logits: &Tensor) -> Step {
+        let log_probs = logits.log_softmax(-1, Kind::Float);
+        let is_beam = matches!(self.settings.search, Search::Beam(_));
+        let scores = self.processed(if is_beam { &log_probs } else { logits });
+        let chosen = match self.settings.search {
+            Search::Beam(beam) => {
+                let wanted = Beams::candidates(beam, &self.settings.eos);
+                return self.advance_beams(&scores, &log_probs, wanted as i64);
+            }
+            Search::Greedy => scores.argmax(-1, false),
+            Search::Sample(sampling) => {
+                let uniforms: Vec<f64> = self.open.iter().map(|o| (self.draw)(o.record, o.length())).collect();
+                scores::draw(&scores::warp(&scores, &sampling), &uniforms)
+            }
+        };
+        let tokens: Vec<i64> = host(&chosen);
+        let of_tokens: Vec<f32> = host(&log_probs.gather(1, &chosen.unsqueeze(1), false));
+        let taken: Vec<(u32, f32)> = tokens.into_iter().map(|id| id as u32).zip(of_tokens).collect();
+        let eos = &self.settings.eos;
+        self.keep_open(|place, open| {
+            let State::One(text) = &mut open.state else { return Vec::new() };
+            let (token, log_prob) = taken[place];
+            text.push(token, log_prob);
+            if eos.contains(&token) || text.ids.len() >= open.max_new { Vec::new() } else { vec![(place, token)] }
+        })
+    }
+
+    /// The finished texts, in the prompts' order.
+    pub fn into_texts(self) -> Vec<Text> {
+        self.finished
+    }
+
+    /// What holds for every search: repeated tokens, and no end before the shortest length.
+    fn processed(&self, scores: &Tensor) -> Tensor {
+        let mut scores = scores.shallow_clone();
+        if self.settings.repetition_penalty != 1.0 {
+            let histories: Vec<Vec<u32>> = self.open.iter().flat_map(Open::histories).collect();
+            scores = scores::penalise(&scores, &histories, self.settings.repetition_penalty);
+        }
+        let too_short = self.open.iter().flat_map(|open| vec![open.length() < open.min_new; open.sequences()]);
+        let rows: Vec<i64> = (0..).zip(too_short).filter(|(_, short)| *short).map(|(row, _)| row).collect();
+        scores::forbid(&scores, &rows, &self.settings.eos)
+    }
+
+    /// All texts have as many beams: one before the first token.
+    fn advance_beams(&mut self, scores: &Tensor, log_probs: &Tensor, wanted: i64) -> Step {
+        let running = |open: &Open| match &open.state {
+            State::Beams(beams) => beams.running().iter().map(|(score, _)| *score).collect(),
+            State::One(_) => Vec::new(),
+        };
+        let sums: Vec<f32> = self.open.iter().flat_map(running).collect();
+        let (texts, vocab) = (self.open.len() as i64, scores.size()[1]);
+        let sums = Tensor::from_slice(&sums).unsqueeze(1).to_device(scores.device());
+        let (best, places) = (scores + sums).view([texts, -1]).topk(wanted, -1, true, true);
+        let of_tokens: Vec<f32> = host(&log_probs.view([texts, -1]).gather(1, &places, false));
+        let (best, places): (Vec<f32>, Vec<i64>) = (host(&best), host(&places));
+        let candidate = |i: usize| Candidate {
+            parent: (places[i] / vocab) as usize,
+            token: (places[i] % vocab) as u32,
+            log_prob: of_tokens[i],
+            score: best[i],
+        };
+        let candidates: Vec<Candidate> = (0..places.len()).map(candidate).collect();
+        let eos = &self.settings.eos;
+        let mut first = 0;
+        self.keep_open(|place, open| {
+            let State::Beams(beams) = &mut open.state else { return Vec::new() };
+            let (own, width) = (&candidates[place * wanted as usize..][..wanted as usize], beams.running().len());
+            let parents = beams.advance(own, eos);
+            let last = beams.running().iter().filter_map(|(_, text)| text.ids.last().copied());
+            let next = parents.into_iter().map(|parent| first + parent).zip(last).collect();
+            first += width;
+            next
+        })
+    }
+
+    /// Lets each open text say which sequences go on and by which tokens; one that has none is finished.
+    fn keep_open(&mut self, mut advance: impl FnMut(usize, &mut Open) -> Vec<(usize, u32)>) -> Step {
+        let mut step = Step::default();
+        for (place, mut open) in mem::take(&mut self.open).into_iter().enumerate() {
+            let next = advance(place, &mut open);
+            if next.is_empty() {
+                self.finished[open.prompt] = open.state.into_text();
+                continue;
+            }
+            step.prompts.push((place, next.len()));
+            let (parents, tokens): (Vec<usize>, Vec<u32>) = next.into_iter().unzip();
+            step.parents.extend(parents);
+            step.tokens.extend(tokens);
+            self.open.push(open);
+        }
+        step
+    }
+}
+
+impl Open {
+    /// New tokens so far.
+    fn length(&self) -> usize {
+        match &self.state {
+            State::One(text) => text.ids.len(),
+            State::Beams(beams) => beams.running().first().map_or(0, |(_, text)| text.ids.len()),
+        }
+    }
+
+    /// Sequences of the last pass.
+    fn sequences(&self) -> usize {
+        match &self.state {
+            State::One(_) => 1,
+            State::Beams(beams) => beams.running().len(),
+        }
+    }
+
+    /// All tokens of each sequence.
+    fn histories(&self) -> Vec<Vec<u32>> {
+        let after = |text: &Text| [self.before.as_slice(), &text.ids].concat();
+        match &self.state {
+            State::One(text) => vec![after(text)],
+            State::Beams(beams) => beams.running().iter().map(|(_, text)| after(text)).collect(),
+        }
+    }
+}
+
+impl State {
+    fn into_text(self) -> Text {
+        match self {
+            State::One(text) => text,
+            State::Beams(beams) => beams.into_best(),
+        }
+    }
+}
+
+fn host<T: tch::kind::Element + Copy + Default>(tensor: &Tensor) -> Vec<T> {
+    let tensor = tensor.to_device(Device::Cpu).contiguous();
+    let mut values = vec![T::default(); tensor.numel()];
+    tensor.copy_data(&mut values, tensor.numel());
+    values
+}

@@ -1,0 +1,322 @@
+//! The settings of generation, by Hugging Face's names.
+
+use super::beam::Beams;
+use crate::error::{Context, Error, Result};
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// How text is generated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    pub search: Search,
+    pub length: Length,
+    /// Above 1 the tokens that are there already become less likely (arXiv 1909.05858, section 4.1).
+    pub repetition_penalty: f64,
+    /// Each of these ends a text.
+    pub eos: Vec<u32>,
+    /// What a decoder starts from.
+    pub decoder_start: Option<u32>,
+}
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Search {
+    /// The likeliest.
+    Greedy,
+    Sample(Sampling),
+    Beam(Beam),
+}
+
+/// What is drawn from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// Scores are divided by it: below 1 likely tokens become likelier.
+    pub temperature: f64,
+    /// Only the so many likeliest tokens are left; all with 0.
+    pub top_k: usize,
+    /// Only the likeliest tokens whose probabilities add up to this are left (arXiv 1904.09751); all with 1.
+    pub top_p: f64,
+}
+
+/// Beam search.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Beam {
+    /// At least 2.
+    pub beams: usize,
+    /// A text's score is its log-probability over its length to this power.
+    pub length_penalty: f64,
+    pub early_stopping: EarlyStopping,
+}
+
+/// When beam search ends, once there are as many finished texts as beams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EarlyStopping {
+    /// `true`: at once.
+    Yes,
+    /// `false`: when no running one can become better at its present length.
+    No,
+    /// `"never"`: when none can at any length.
+    Never,
+}
+
+/// How long texts become, in tokens. The `new` ones win over the others, which count the prompt too (of an
+/// encoder-decoder the start token alone).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Length {
+    pub max_new: Option<usize>,
+    pub max: Option<usize>,
+    pub min_new: Option<usize>,
+    pub min: usize,
+}
+
+/// New tokens where nothing says how many: Hugging Face's default.
+const NEW_TOKENS: usize = 20;
+
+impl Length {
+    /// The fewest and the most new tokens after a prompt of `prompt` tokens, in a model that takes `limit` in all.
+    pub fn after(&self, prompt: usize, limit: Option<usize>) -> (usize, usize) {
+        let wanted = self.max_new.or_else(|| self.max.map(|max| max.saturating_sub(prompt))).unwrap_or(NEW_TOKENS);
+        let room = limit.map_or(usize::MAX, |limit| limit.saturating_sub(prompt));
+        let min = self.min_new.unwrap_or_else(|| self.min.saturating_sub(prompt));
+        (min, wanted.min(room))
+    }
+}
+
+/// Settings that change the result and are not supported, with the values at which they do nothing.
+const UNSUPPORTED: &[(&str, &[f64])] = &[
+    ("bad_words_ids", &[]),
+    ("begin_suppress_tokens", &[]),
+    ("constraints", &[]),
+    ("dola_layers", &[]),
+    ("encoder_no_repeat_ngram_size", &[0.0]),
+    ("encoder_repetition_penalty", &[1.0]),
+    ("epsilon_cutoff", &[0.0]),
+    ("eta_cutoff", &[0.0]),
+    ("exponential_decay_length_penalty", &[]),
+    ("force_words_ids", &[]),
+    ("forced_bos_token_id", &[]),
+    ("forced_eos_token_id", &[]),
+    ("guidance_scale", &[1.0]),
+    ("max_time", &[]),
+    ("min_p", &[0.0]),
+    ("no_repeat_ngram_size", &[0.0]),
+    ("num_beam_groups", &[0.0, 1.0]),
+    ("num_return_sequences", &[1.0]),
+    ("penalty_alpha", &[0.0]),
+    ("renormalize_logits", &[]),
+    ("sequence_bias", &[]),
+    ("stop_strings", &[]),
+    ("suppress_tokens", &[]),
+    ("token_healing", &[]),
+    ("top_h", &[]),
+    ("typical_p", &[1.0]),
+    ("watermarking_config", &[]),
+];
+
+/// Of what a person asked for: what has a meaning with sampling alone, and with beams alone.
+const SAMPLING: &[&str] = &["temperature", "top_k", "top_p"];
+const BEAMS: &[&str] = &["length_penalty", "early_stopping"];
+
+impl Settings {
+    /// What `wanted` asks for (a key that is null is not asked for), in its absence what the folder's `generation_config.json` says, or where there is none
+    /// its `config.json`, in its absence Hugging Face's defaults.
+    ///
+    /// # Errors
+    /// Exit 2: a value that has no meaning or is not supported; the message names its key.
+    pub fn read(folder: &Path, wanted: &Map<String, Value>) -> Result<Self> {
+        let path = ["generation_config.json", "config.json"].map(|name| folder.join(name));
+        let path = path.iter().find(|path| path.exists()).unwrap_or(&path[1]);
+        let text = std::fs::read_to_string(path).input_context(path.display())?;
+        let file: Map<String, Value> = serde_json::from_str(&text).input_context(path.display())?;
+        let wanted =
+            wanted.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), value.clone()));
+        let keys = Keys { wanted: wanted.collect(), file, path };
+        keys.refuse_unsupported()?;
+        keys.settings()
+    }
+}
+
+impl Settings {
+    /// Refuses token ids and numbers of beams that a vocabulary of so many ids does not have.
+    ///
+    /// # Errors
+    /// Exit 2.
+    pub fn check_vocabulary(&self, vocab: usize) -> Result<()> {
+        let unknown = self.eos.iter().chain(&self.decoder_start).find(|&&id| id as usize >= vocab);
+        if let Some(id) = unknown {
+            return Err(Error::input(format!("token id {id} is set to end or to start a text; the model has {vocab}")));
+        }
+        match self.search {
+            Search::Beam(beam) if Beams::candidates(beam, &self.eos) > vocab => {
+                Err(Error::input(format!("num_beams = {}: too many for a vocabulary of {vocab} tokens", beam.beams)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where settings are looked up.
+struct Keys<'a> {
+    wanted: Map<String, Value>,
+    file: Map<String, Value>,
+    path: &'a Path,
+}
+
+impl Keys<'_> {
+    fn settings(&self) -> Result<Settings> {
+        let whole = |key: &str, least: u64| {
+            let read = |value: &Value| value.as_u64().filter(|&n| n >= least).map(|n| n as usize);
+            self.read(key, &format!("a whole number from {least} up"), read)
+        };
+        let number = |key: &str, expected: &str, holds: fn(f64) -> bool| {
+            self.read(key, expected, |value| value.as_f64().filter(|&x| x.is_finite() && holds(x)))
+        };
+        let above_0 = |key: &str| Ok::<f64, Error>(number(key, "a number above 0", |x| x > 0.0)?.unwrap_or(1.0));
+        let samples = self.read("do_sample", "true or false", Value::as_bool)?.unwrap_or(false);
+        let beams = whole("num_beams", 1)?.unwrap_or(1);
+        let sampling = Sampling {
+            temperature: above_0("temperature")?,
+            top_k: whole("top_k", 0)?.unwrap_or(50),
+            top_p: number("top_p", "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))?.unwrap_or(1.0),
+        };
+        let beam = Beam {
+            beams,
+            length_penalty: number("length_penalty", "a number", |_| true)?.unwrap_or(1.0),
+            early_stopping: self
+                .read("early_stopping", "true, false or \"never\"", |value| match value {
+                    Value::Bool(true) => Some(EarlyStopping::Yes),
+                    Value::Bool(false) => Some(EarlyStopping::No),
+                    Value::String(word) if word == "never" => Some(EarlyStopping::Never),
+                    _ => None,
+                })?
+                .unwrap_or(EarlyStopping::No),
+        };
+        let useless = |keys: &[&'static str]| keys.iter().copied().find(|&key| self.wanted.contains_key(key));
+        let search = match (samples, beams) {
+            (true, 2..) => {
+                return Err(self.refuse("num_beams", "beams are not drawn: set do_sample = false or num_beams = 1"));
+            }
+            (true, _) => Search::Sample(sampling),
+            (false, 2..) => Search::Beam(beam),
+            (false, _) => Search::Greedy,
+        };
+        if let Some(key) = useless(SAMPLING).filter(|_| !samples) {
+            return Err(self.refuse(key, "without do_sample = true nothing is drawn, and this does nothing"));
+        }
+        if let Some(key) = useless(BEAMS).filter(|_| beams == 1) {
+            return Err(self.refuse(key, "without num_beams above 1 this does nothing"));
+        }
+        let ids = |key: &str| self.read(key, "a token id, or a list of them", token_ids);
+        let first = |ids: Option<Vec<u32>>| ids.and_then(|ids| ids.first().copied());
+        let start = first(ids("decoder_start_token_id")?);
+        Ok(Settings {
+            search,
+            length: Length {
+                max_new: whole("max_new_tokens", 1)?,
+                max: whole("max_length", 1)?,
+                min_new: whole("min_new_tokens", 0)?,
+                min: whole("min_length", 0)?.unwrap_or(0),
+            },
+            repetition_penalty: above_0("repetition_penalty")?,
+            eos: ids("eos_token_id")?.unwrap_or_default(),
+            decoder_start: start.or(first(ids("bos_token_id")?)),
+        })
+    }
+
+    /// A setting, if it is there and not null.
+    fn read<T>(&self, key: &str, expected: &str, take: impl FnOnce(&Value) -> Option<T>) -> Result<Option<T>> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        take(value).map(Some).ok_or_else(|| self.refuse(key, &format!("expected {expected}")))
+    }
+
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.wanted.get(key).or_else(|| self.file.get(key)).filter(|value| !value.is_null())
+    }
+
+    /// The error for a setting, with its value and, unless it was asked for, its file.
+    fn refuse(&self, key: &str, why: &str) -> Error {
+        let place = if self.wanted.contains_key(key) { String::new() } else { format!("{}: ", self.path.display()) };
+        let value = self.value(key).map(|value| format!(" = {value}")).unwrap_or_default();
+        Error::input(format!("{place}{key}{value}: {why}"))
+    }
+
+    fn refuse_unsupported(&self) -> Result<()> {
+        let acts = |(key, neutral): &&(&str, &[f64])| match self.value(key) {
+            None | Some(Value::Bool(false)) => false,
+            Some(Value::Array(list)) => !list.is_empty(),
+            Some(value) => !value.as_f64().is_some_and(|x| neutral.contains(&x)),
+        };
+        UNSUPPORTED.iter().find(acts).map_or(Ok(()), |(key, _)| {
+            Err(self.refuse(key, "generation does not support this setting: remove it to go without"))
+        })
+    }
+}
+
+/// One token id or several.
+fn token_ids(value: &Value) -> Option<Vec<u32>> {
+    let one = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Value::Array(list) => list.iter().map(one).collect(),
+        value => one(value).map(|id| vec![id]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(files: &[(&str, Value)], wanted: Value) -> Result<Settings, String> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            std::fs::write(dir.path().join(name), content.to_string()).unwrap();
+        }
+        let settings = Settings::read(dir.path(), wanted.as_object().unwrap());
+        settings.map_err(|e| e.to_string().replace(&dir.path().display().to_string(), "dir"))
+    }
+
+    #[test]
+    fn what_is_asked_for_wins_over_the_folder_and_that_over_defaults() {
+        let config = ("config.json", json!({"eos_token_id": 1, "decoder_start_token_id": 0, "num_beams": 3}));
+        let own = json!({"eos_token_id": [2, 5], "do_sample": true, "top_p": 0.9, "bos_token_id": 7, "typical_p": 1.0});
+        let file = ("generation_config.json", own);
+        let old = read(std::slice::from_ref(&config), json!({})).unwrap();
+        assert_eq!((old.eos, old.decoder_start), (vec![1], Some(0)));
+        let beam = Beam { beams: 3, length_penalty: 1.0, early_stopping: EarlyStopping::No };
+        assert_eq!(old.search, Search::Beam(beam));
+        let new = read(&[config.clone(), file.clone()], json!({"temperature": 0.5, "top_k": null})).unwrap();
+        assert_eq!((new.eos, new.decoder_start), (vec![2, 5], Some(7)));
+        assert_eq!(new.search, Search::Sample(Sampling { temperature: 0.5, top_k: 50, top_p: 0.9 }));
+        assert_eq!(read(&[config, file], json!({"do_sample": false})).unwrap().search, Search::Greedy);
+    }
+
+    #[test]
+    fn lengths_are_those_of_transformers() {
+        let length = Length { max_new: Some(5), max: Some(9), min_new: None, min: 4 };
+        assert_eq!((length.after(3, None), length.after(3, Some(6))), ((1, 5), (1, 3)));
+        assert_eq!(Length { max_new: None, ..length }.after(3, None), (1, 6));
+        assert_eq!(Length { min_new: Some(2), ..Length::default() }.after(3, Some(60)), (2, 20));
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_refused() {
+        let cases = [
+            (json!({"temperature": 0.0, "do_sample": true}), "temperature = 0.0: expected a number above 0"),
+            (json!({"top_p": 1.5, "do_sample": true}), "top_p = 1.5: expected a number from 0 to 1"),
+            (json!({"top_k": -1}), "top_k = -1: expected a whole number from 0 up"),
+            (json!({"max_new_tokens": 0}), "max_new_tokens = 0: expected a whole number from 1 up"),
+            (json!({"num_beams": 2, "do_sample": true}), "num_beams = 2: beams are not drawn"),
+            (json!({"top_k": 3}), "top_k = 3: without do_sample = true"),
+            (json!({"early_stopping": true}), "early_stopping = true: without num_beams above 1"),
+            (json!({"early_stopping": "often", "num_beams": 2}), "expected true, false or \"never\""),
+            (json!({"repetition_penalty": -1}), "repetition_penalty = -1: expected a number above 0"),
+        ];
+        for (wanted, says) in cases {
+            let message = read(&[("config.json", json!({}))], wanted.clone()).unwrap_err();
+            assert!(message.contains(says), "{wanted}: {message}");
+        }
+        let file = json!({"no_repeat_ngram_size": 3, "eos_token_id": 1});
+        let message = read(&[("generation_config.json", file)], json!({})).unwrap_err();
+        assert!(message.starts_with("dir/generation_config.json: no_repeat_ngram_size = 3: "), "{message}");
+    }
+}

@@ -1,0 +1,79 @@
+//! DistilBERT (arXiv 1910.01108): BERT without segments and without a pretrained pooler.
+
+use crate::error::Result;
+use crate::models::Role;
+use crate::models::encoder::{Config, Design, Encoder, LmSpelling, Segments, check_probability};
+use crate::models::registry::{Family, Plan, no_next_sentence};
+use crate::nn::blocks::Activation;
+use serde::Deserialize;
+use serde_json::json;
+
+/// The family's entry in the registry.
+pub const FAMILY: Family = Family {
+    model_types: &["distilbert"],
+    build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
+    refusal: no_next_sentence,
+};
+
+/// Its own spelling of BERT's keys.
+const KEYS: &[(&str, &str)] = &[
+    ("dim", "hidden_size"),
+    ("n_layers", "num_hidden_layers"),
+    ("n_heads", "num_attention_heads"),
+    ("hidden_dim", "intermediate_size"),
+    ("activation", "hidden_act"),
+    ("dropout", "hidden_dropout_prob"),
+    ("attention_dropout", "attention_probs_dropout_prob"),
+];
+
+/// Keys that BERT has not. Defaults are those of `transformers.DistilBertConfig`.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct Own {
+    qa_dropout: f64,
+    seq_classif_dropout: f64,
+}
+
+impl Default for Own {
+    fn default() -> Self {
+        Own { qa_dropout: 0.1, seq_classif_dropout: 0.2 }
+    }
+}
+
+/// Its configuration, and what it has of its own in the plan's role.
+pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
+    let config = Config::read(plan, &[("n_layers", json!(6))], KEYS)?;
+    let own: Own = serde_json::from_value(plan.json.clone())?;
+    check_probability("qa_dropout", own.qa_dropout)?;
+    check_probability("seq_classif_dropout", own.seq_classif_dropout)?;
+    let mut design = Design::plain("DistilBert", "distilbert.", &config, plan.role);
+    design.segments = Segments::None;
+    design.attended_dropout = 0.0;
+    design.pooler_activation = Activation::Relu;
+    design.head_dropout = match plan.role {
+        Role::SequenceClassification | Role::MultipleChoice => Some(own.seq_classif_dropout),
+        Role::TokenClassification => Some(config.hidden_dropout_prob),
+        Role::QuestionAnswering => Some(own.qa_dropout),
+        _ => None,
+    };
+    let spelling = &mut design.spelling;
+    spelling.blocks = (0..config.num_hidden_layers).map(|i| format!("transformer.layer.{i}")).collect();
+    spelling.parts = [
+        "attention.q_lin",
+        "attention.k_lin",
+        "attention.v_lin",
+        "attention.out_lin",
+        "sa_layer_norm",
+        "ffn.lin1",
+        "ffn.lin2",
+        "output_layer_norm",
+    ];
+    spelling.pooler = "pre_classifier".into();
+    spelling.lm_head = LmSpelling {
+        dense: "vocab_transform",
+        norm: "vocab_layer_norm",
+        decoder: "vocab_projector",
+        bias: "vocab_projector",
+    };
+    Ok((config, design))
+}

@@ -1,0 +1,137 @@
+//! `config.json` of an encoder, as transformers 4 and 5 write it.
+
+use crate::error::{Error, Result};
+use crate::models::registry::Plan;
+use crate::nn::blocks::Activation;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// The part of `config.json` that all these families have, by BERT's keys. Defaults are those of `transformers.BertConfig`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    pub vocab_size: i64,
+    pub hidden_size: i64,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: i64,
+    pub intermediate_size: i64,
+    pub hidden_act: String,
+    pub hidden_dropout_prob: f64,
+    pub attention_probs_dropout_prob: f64,
+    pub max_position_embeddings: i64,
+    pub type_vocab_size: i64,
+    pub initializer_range: f64,
+    pub layer_norm_eps: f64,
+    pub classifier_dropout: Option<f64>,
+    pub pad_token_id: Option<i64>,
+    pub tie_word_embeddings: bool,
+    position_embedding_type: Option<String>,
+    is_decoder: bool,
+    #[serde(skip, default = "exact_gelu")]
+    pub activation: Activation,
+}
+
+fn exact_gelu() -> Activation {
+    Activation::Gelu
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            vocab_size: 30522,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            hidden_act: "gelu".into(),
+            hidden_dropout_prob: 0.1,
+            attention_probs_dropout_prob: 0.1,
+            max_position_embeddings: 512,
+            type_vocab_size: 2,
+            initializer_range: 0.02,
+            layer_norm_eps: 1e-12,
+            classifier_dropout: None,
+            pad_token_id: Some(0),
+            tie_word_embeddings: true,
+            position_embedding_type: None,
+            is_decoder: false,
+            activation: exact_gelu(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the configuration. `defaults` are those that are not BERT's; `spelled` are the keys that the
+    /// family has for BERT's: (its own, BERT's). The plan's dropout replaces what the file says of the layers.
+    ///
+    /// # Errors
+    /// Exit 2, naming the family's key.
+    pub fn read(plan: &Plan, defaults: &[(&str, Value)], spelled: &[(&'static str, &str)]) -> Result<Self> {
+        let common =
+            |key: &str| spelled.iter().find(|(own, _)| *own == key).map_or(key, |(_, common)| common).to_owned();
+        let mut keys: Map<String, Value> = defaults.iter().map(|(key, value)| (common(key), value.clone())).collect();
+        let given = plan.json.as_object().into_iter().flatten();
+        keys.extend(given.map(|(key, value)| (common(key), value.clone())));
+        let mut config: Config = serde_json::from_value(Value::Object(keys))?;
+        config.hidden_dropout_prob = plan.dropout.hidden.unwrap_or(config.hidden_dropout_prob);
+        config.attention_probs_dropout_prob = plan.dropout.attention.unwrap_or(config.attention_probs_dropout_prob);
+        let own = |key: &'static str| spelled.iter().find(|(_, common)| *common == key).map_or(key, |(own, _)| own);
+        config.check(&own)?;
+        let hidden_act = config.hidden_act.as_str();
+        config.activation = Activation::from_name(hidden_act)
+            .ok_or_else(|| Error::input(format!("{} \"{hidden_act}\" is not known", own("hidden_act"))))?;
+        Ok(config)
+    }
+
+    fn check(&self, own: &dyn Fn(&'static str) -> &str) -> Result<()> {
+        let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
+        if heads < 1 || hidden % heads != 0 {
+            let (hidden_key, heads_key) = (own("hidden_size"), own("num_attention_heads"));
+            return Err(Error::input(format!("{hidden_key} {hidden} is not a multiple of {heads_key} {heads}")));
+        }
+        if let Some(kind @ ("relative_key" | "relative_key_query")) = self.position_embedding_type.as_deref() {
+            return Err(Error::input(format!(
+                "position_embedding_type \"{kind}\" is not supported, only \"absolute\""
+            )));
+        }
+        if self.is_decoder {
+            return Err(Error::input("is_decoder = true: this family is supported as an encoder only"));
+        }
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", hidden),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size),
+        ];
+        sizes.into_iter().try_for_each(|(key, value)| check_size(own(key), value))?;
+        let dropouts = [
+            ("hidden_dropout_prob", self.hidden_dropout_prob),
+            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+            ("classifier_dropout", self.classifier_dropout.unwrap_or_default()),
+        ];
+        dropouts.into_iter().try_for_each(|(key, p)| check_probability(own(key), p))
+    }
+}
+
+/// Refuses what no dimension of a tensor can be.
+///
+/// # Errors
+/// Exit 2, naming the key.
+pub fn check_size(key: &str, value: i64) -> Result<()> {
+    match value {
+        1..0x8000_0000 => Ok(()),
+        _ => Err(Error::input(format!("{key} = {value}: a size from 1 to 2^31 is wanted"))),
+    }
+}
+
+/// Refuses what dropout cannot have.
+///
+/// # Errors
+/// Exit 2, naming the key.
+pub fn check_probability(key: &str, p: f64) -> Result<()> {
+    match (0.0..1.0).contains(&p) {
+        true => Ok(()),
+        false => Err(Error::input(format!("{key} = {p}: a probability from 0 up and below 1 is wanted"))),
+    }
+}

@@ -1,0 +1,15 @@
+//! GPT-2 (Radford et al., "Language Models are Unsupervised Multitask Learners", 2019).
+
+mod config;
+mod hf_names;
+
+use crate::models::decoder::{self, Decoder};
+use crate::models::registry::Family;
+use config::Config;
+
+/// The family's entry in the registry.
+pub const FAMILY: Family = Family {
+    model_types: &["gpt2"],
+    build: |plan| Ok(Box::new(Decoder::new(Config::read(&plan.json, plan.dropout)?.decoder(plan.role), plan))),
+    refusal: decoder::refusal,
+};

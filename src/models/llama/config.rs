@@ -1,0 +1,310 @@
+//! `config.json` of the Llama class, as transformers 4 and 5 write it, and the decoder that it describes.
+
+use super::hf_names::{self, Shape};
+use super::rope;
+use crate::error::{Error, Result};
+use crate::models::decoder::{DecoderConfig, Positions, head_dropout};
+use crate::models::registry::DropoutOverrides;
+use crate::models::{Role, check};
+use crate::nn::attention::{AttentionConfig, Reach};
+use crate::nn::blocks::Activation;
+use crate::nn::feed_forward::FeedForwardConfig;
+use crate::nn::norm::NormKind;
+use crate::nn::pre_norm::PreNormConfig;
+use crate::nn::rotary::Rotary;
+use crate::nn::self_attention::SelfAttentionConfig;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The keys that a model is built from, those that `config.json` leaves out filled in.
+#[derive(Debug, Clone, Deserialize)]
+struct Keys {
+    model_type: String,
+    vocab_size: i64,
+    hidden_size: i64,
+    intermediate_size: i64,
+    num_hidden_layers: usize,
+    num_attention_heads: i64,
+    num_key_value_heads: Option<i64>,
+    head_dim: Option<i64>,
+    hidden_act: String,
+    max_position_embeddings: i64,
+    initializer_range: f64,
+    rms_norm_eps: f64,
+    tie_word_embeddings: bool,
+    attention_bias: bool,
+    mlp_bias: bool,
+    attention_dropout: Option<f64>,
+    classifier_dropout: Option<f64>,
+    hidden_dropout: Option<f64>,
+    sliding_window: Option<i64>,
+    use_sliding_window: bool,
+    max_window_layers: usize,
+    layer_types: Option<Vec<String>>,
+}
+
+/// What `transformers` takes for a key that is not there: of `LlamaConfig`, then what the others have otherwise.
+fn defaults(model_type: &str) -> Value {
+    let llama = json!({
+        "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "hidden_act": "silu", "max_position_embeddings": 2048, "initializer_range": 0.02,
+        "rms_norm_eps": 1e-6, "tie_word_embeddings": false, "attention_bias": false, "mlp_bias": false,
+        "use_sliding_window": false, "max_window_layers": 28,
+    });
+    let qwen = || json!({"vocab_size": 151_936, "intermediate_size": 22016, "max_position_embeddings": 32768, "sliding_window": 4096});
+    let own = match model_type {
+        "mistral" => json!({
+            "intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 131_072,
+            "sliding_window": 4096,
+        }),
+        "qwen2" => qwen(),
+        "qwen3" => overlaid(qwen(), &json!({"head_dim": 128})),
+        _ => json!({}),
+    };
+    overlaid(llama, &own)
+}
+
+/// `base` with the entries of `over`.
+fn overlaid(mut base: Value, over: &Value) -> Value {
+    if let (Value::Object(base), Value::Object(over)) = (&mut base, over) {
+        base.extend(over.clone());
+    }
+    base
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    keys: Keys,
+    activation: Activation,
+    kv_heads: i64,
+    head_dim: i64,
+    rotary: Rotary,
+    /// For each layer.
+    reaches: Vec<Reach>,
+    dropout: DropoutOverrides,
+}
+
+impl Config {
+    /// Reads and checks the configuration; `dropout` replaces what it says of dropout.
+    ///
+    /// # Errors
+    /// Exit 2, naming the key.
+    pub fn read(json: &Value, dropout: DropoutOverrides) -> Result<Self> {
+        let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        let keys: Keys = serde_json::from_value(overlaid(defaults(model_type), json))?;
+        let (hidden, heads) = (("hidden_size", keys.hidden_size), ("num_attention_heads", keys.num_attention_heads));
+        check::sizes(&[
+            hidden,
+            heads,
+            ("vocab_size", keys.vocab_size),
+            ("intermediate_size", keys.intermediate_size),
+            ("num_hidden_layers", keys.num_hidden_layers as i64),
+            ("max_position_embeddings", keys.max_position_embeddings),
+        ])?;
+        if keys.head_dim.is_none() {
+            check::multiple(hidden, heads)?;
+        }
+        let head_dim = keys.head_dim.unwrap_or(keys.hidden_size / keys.num_attention_heads);
+        let kv_heads = keys.num_key_value_heads.unwrap_or(keys.num_attention_heads);
+        check::sizes(&[("head_dim", head_dim), ("num_key_value_heads", kv_heads)])?;
+        check::multiple(heads, ("num_key_value_heads", kv_heads))?;
+        let config = Config {
+            activation: check::activation("hidden_act", &keys.hidden_act)?,
+            kv_heads,
+            head_dim,
+            rotary: rope::read(json, head_dim, keys.max_position_embeddings)?,
+            reaches: reaches(&keys)?,
+            dropout,
+            keys,
+        };
+        check::probabilities(&[
+            ("hidden_dropout", config.hidden_dropout()),
+            ("attention_dropout", config.attention_dropout()),
+            ("classifier_dropout", config.head_dropout(Role::TokenClassification)),
+        ])?;
+        Ok(config)
+    }
+
+    /// The model for a role.
+    pub fn decoder(&self, role: Role) -> DecoderConfig {
+        let Keys { model_type, vocab_size, max_position_embeddings, initializer_range, .. } = &self.keys;
+        let kind = match model_type.as_str() {
+            "mistral" => "Mistral",
+            "qwen2" => "Qwen2",
+            "qwen3" => "Qwen3",
+            _ => "Llama",
+        };
+        let shape = Shape {
+            kind,
+            layers: self.reaches.len(),
+            heads: self.keys.num_attention_heads,
+            kv_heads: self.kv_heads,
+            tied: self.keys.tie_word_embeddings,
+        };
+        DecoderConfig {
+            vocab: *vocab_size,
+            max_length: *max_position_embeddings,
+            positions: Positions::Rotary(self.rotary.clone()),
+            blocks: self.reaches.iter().map(|&reach| self.block(reach)).collect(),
+            dropout: self.hidden_dropout(),
+            head_dropout: self.head_dropout(role),
+            std: *initializer_range,
+            tied: self.keys.tie_word_embeddings,
+            names: hf_names::names(&shape, role),
+            architecture: format!("{kind}{}", role.ending()),
+        }
+    }
+
+    fn block(&self, reach: Reach) -> PreNormConfig {
+        let Keys { model_type, hidden_size: hidden, initializer_range: std, rms_norm_eps, .. } = self.keys.clone();
+        let is_qwen2 = model_type == "qwen2";
+        let attention = AttentionConfig {
+            heads: self.keys.num_attention_heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            scale: 1.0 / (self.head_dim as f64).sqrt(),
+            dropout: self.attention_dropout(),
+            reach,
+        };
+        // Only Llama and Qwen3 look at attention_bias, only Llama at mlp_bias.
+        let asked = self.keys.attention_bias && matches!(model_type.as_str(), "llama" | "qwen3");
+        PreNormConfig {
+            norm: NormKind::Rms,
+            norm_eps: rms_norm_eps,
+            attention: SelfAttentionConfig {
+                hidden,
+                attention,
+                qkv_bias: is_qwen2 || asked,
+                out_bias: asked,
+                head_norm: (model_type == "qwen3").then_some(rms_norm_eps),
+                std,
+                out_std: std,
+            },
+            feed_forward: FeedForwardConfig {
+                hidden,
+                intermediate: self.keys.intermediate_size,
+                activation: self.activation,
+                gated: true,
+                bias: self.keys.mlp_bias && model_type == "llama",
+                dropout: 0.0,
+                std,
+                out_std: std,
+            },
+            dropout: self.hidden_dropout(),
+        }
+    }
+
+    fn attention_dropout(&self) -> f64 {
+        self.dropout.attention.or(self.keys.attention_dropout).unwrap_or(0.0)
+    }
+
+    /// None in the published models: where a run asks for some, it is where GPT-2 has it.
+    fn hidden_dropout(&self) -> f64 {
+        self.dropout.hidden.unwrap_or(0.0)
+    }
+
+    fn head_dropout(&self, role: Role) -> f64 {
+        let Keys { classifier_dropout, hidden_dropout, .. } = self.keys;
+        head_dropout(role, self.dropout.classifier, [classifier_dropout, hidden_dropout])
+    }
+}
+
+/// What each layer attends to.
+fn reaches(keys: &Keys) -> Result<Vec<Reach>> {
+    let layers = keys.num_hidden_layers;
+    let window = match keys.model_type.as_str() {
+        "mistral" => keys.sliding_window,
+        "qwen2" | "qwen3" => keys.sliding_window.filter(|_| keys.use_sliding_window),
+        _ => None,
+    };
+    if let Some(window) = window {
+        check::sizes(&[("sliding_window", window)])?;
+    }
+    let near = window.map_or(Reach::Causal, Reach::Window);
+    match (keys.model_type.as_str(), &keys.layer_types) {
+        ("qwen2" | "qwen3", Some(kinds)) => {
+            let reach = |kind: &String| match (kind.as_str(), window) {
+                ("full_attention", _) => Ok(Reach::Causal),
+                ("sliding_attention", Some(_)) => Ok(near),
+                ("sliding_attention", None) => Err(Error::input(
+                    "layer_types has \"sliding_attention\", which needs use_sliding_window = true and a sliding_window",
+                )),
+                (other, _) => Err(Error::input(format!("layer_types: \"{other}\" is not supported"))),
+            };
+            if kinds.len() != layers {
+                return Err(Error::input(format!(
+                    "layer_types has {} entries, num_hidden_layers is {layers}",
+                    kinds.len()
+                )));
+            }
+            kinds.iter().map(reach).collect()
+        }
+        ("qwen2" | "qwen3", None) => {
+            Ok((0..layers).map(|i| if i >= keys.max_window_layers { near } else { Reach::Causal }).collect())
+        }
+        _ => Ok(vec![near; layers]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(config: Value) -> Result<Config> {
+        Config::read(&config, DropoutOverrides::default())
+    }
+
+    #[test]
+    fn what_is_left_out_is_as_in_transformers() {
+        let of = |model_type: &str| read(json!({"model_type": model_type})).unwrap();
+        let [llama, mistral, qwen2, qwen3] = ["llama", "mistral", "qwen2", "qwen3"].map(of);
+        assert_eq!([llama.kv_heads, mistral.kv_heads, qwen2.kv_heads, qwen3.kv_heads], [32, 8, 32, 32]);
+        assert_eq!([llama.head_dim, mistral.head_dim, qwen2.head_dim, qwen3.head_dim], [128; 4]);
+        assert_eq!(
+            [llama.reaches[0], mistral.reaches[0], qwen2.reaches[31]],
+            [Reach::Causal, Reach::Window(4096), Reach::Causal]
+        );
+        assert_eq!(read(json!({"model_type": "mistral", "sliding_window": null})).unwrap().reaches[0], Reach::Causal);
+        let biases = |config: &Config| {
+            let attention = config.block(Reach::Causal).attention;
+            (attention.qkv_bias, attention.out_bias, attention.head_norm.is_some())
+        };
+        assert_eq!(
+            [&llama, &qwen2, &qwen3].map(biases),
+            [(false, false, false), (true, false, false), (false, false, true)]
+        );
+    }
+
+    #[test]
+    fn windows_are_of_the_layers_that_say_so() {
+        let qwen = |more: Value| {
+            let config = json!({"model_type": "qwen2", "num_hidden_layers": 3, "sliding_window": 7});
+            read(overlaid(config, &more)).map(|config| config.reaches)
+        };
+        let (full, near) = (Reach::Causal, Reach::Window(7));
+        assert_eq!(qwen(json!({})).unwrap(), [full; 3]);
+        assert_eq!(qwen(json!({"use_sliding_window": true, "max_window_layers": 2})).unwrap(), [full, full, near]);
+        let kinds = json!(["sliding_attention", "full_attention", "sliding_attention"]);
+        let own = qwen(json!({"use_sliding_window": true, "layer_types": kinds}));
+        assert_eq!(own.unwrap(), [near, full, near]);
+        let refused = |more: Value| qwen(more).unwrap_err().to_string();
+        assert!(refused(json!({"layer_types": kinds})).contains("needs use_sliding_window = true"));
+        assert!(refused(json!({"layer_types": ["full_attention"]})).contains("layer_types has 1 entries"));
+        assert!(refused(json!({"layer_types": ["full_attention", "linear", "full_attention"]})).contains("\"linear\""));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        for (more, part) in [
+            (json!({"num_attention_heads": 5}), "hidden_size 4096 is not a multiple of num_attention_heads 5"),
+            (json!({"num_key_value_heads": 5}), "num_attention_heads 32 is not a multiple of num_key_value_heads 5"),
+            (json!({"head_dim": 7}), "head_dim 7 is odd"),
+            (json!({"hidden_act": "mish"}), "hidden_act \"mish\" is not known"),
+            (json!({"attention_dropout": 1.0}), "attention_dropout = 1"),
+        ] {
+            let e = read(overlaid(json!({"model_type": "llama"}), &more)).unwrap_err().to_string();
+            assert!(e.contains(part), "{more}: {e}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! RoBERTa (arXiv 1907.11692), and by the same code XLM-RoBERTa (arXiv 1911.02116) and CamemBERT (arXiv 1911.03894).
+
+use crate::error::{Error, Result};
+use crate::models::Role;
+use crate::models::encoder::{Config, Design, Encoder, LmSpelling, Segments};
+use crate::models::registry::{Family, Plan, no_next_sentence};
+use crate::nn::blocks::Activation;
+use serde_json::{Value, json};
+
+/// The family's entry in the registry.
+pub const FAMILY: Family = Family {
+    model_types: &["roberta", "xlm-roberta", "camembert"],
+    build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
+    refusal: no_next_sentence,
+};
+
+/// Its configuration, and what it has of its own in the plan's role.
+pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
+    let (class, vocabulary) = match plan.json.get("model_type").and_then(Value::as_str) {
+        Some("xlm-roberta") => ("XLMRoberta", 30522),
+        Some("camembert") => ("Camembert", 30522),
+        _ => ("Roberta", 50265),
+    };
+    let config = Config::read(plan, &[("vocab_size", json!(vocabulary)), ("pad_token_id", json!(1))], &[])?;
+    let mut design = Design::plain(class, "roberta.", &config, plan.role);
+    design.first_position = first_position(&config)?;
+    // Its tokenizers do not tell segments apart, or are not asked.
+    if config.type_vocab_size == 1 {
+        design.segments = Segments::First;
+    }
+    design.lm_activation = Activation::Gelu;
+    design.spelling.lm_head =
+        LmSpelling { dense: "lm_head.dense", norm: "lm_head.layer_norm", decoder: "lm_head.decoder", bias: "lm_head" };
+    match plan.role {
+        Role::SequenceClassification => {
+            design.pooler_drops = true;
+            design.spelling.pooler = "classifier.dense".into();
+            design.spelling.classifier = "classifier.out_proj";
+        }
+        Role::MultipleChoice => design.head_dropout = Some(config.hidden_dropout_prob),
+        _ => {}
+    }
+    Ok((config, design))
+}
+
+/// Padding has the position of its own token id, and what is before it has none: texts begin behind.
+fn first_position(config: &Config) -> Result<i64> {
+    let positions = config.max_position_embeddings;
+    match config.pad_token_id {
+        Some(pad) if (0..positions - 1).contains(&pad) => Ok(pad + 1),
+        Some(pad) => Err(Error::input(format!(
+            "max_position_embeddings = {positions} leaves no position behind that of padding, pad_token_id = {pad}"
+        ))),
+        None => Err(Error::input("pad_token_id is null: positions are counted from it")),
+    }
+}

@@ -1,0 +1,117 @@
+//! A layer of the encoder or the decoder: parts with the norm before and the sum after.
+
+use crate::data::ragged::Bucket;
+use crate::models::t5::Config;
+use crate::nn::attention::{AttentionConfig, Bias, Reach, attention};
+use crate::nn::feed_forward::{self, FeedForwardConfig};
+use crate::nn::linear::Linear;
+use crate::nn::norm::RmsNorm;
+use crate::nn::{Ctx, ParamBuilder};
+use tch::{Kind, Tensor};
+
+/// The largest number that a layer hands on in fp16: with sums beyond its range transformers goes on with this one.
+const LARGEST_HALF: f64 = 65504.0 - 1000.0;
+
+/// `x + dropout(attention(norm(x)))`, to the tokens themselves or to the encoder's. Scores are not scaled.
+#[derive(Debug)]
+pub struct Attention {
+    config: AttentionConfig,
+    dropout: f64,
+    norm: RmsNorm,
+    query: Linear,
+    key_value: Linear,
+    out: Linear,
+}
+
+impl Attention {
+    /// Declares `name.norm`, `name.query`, `name.key_value` and `name.out`.
+    pub fn new(b: &mut ParamBuilder, name: &str, config: &Config, reach: Reach) -> Self {
+        let &Config { d_model, d_kv, num_heads, initializer_factor: factor, .. } = config;
+        let inner = num_heads * d_kv;
+        let std = |size: i64| factor * (size as f64).powf(-0.5);
+        b.scope(name, |b| Attention {
+            config: AttentionConfig {
+                heads: num_heads,
+                kv_heads: num_heads,
+                head_dim: d_kv,
+                scale: 1.0,
+                dropout: config.attention_dropout,
+                reach,
+            },
+            dropout: config.dropout_rate,
+            norm: RmsNorm::new(b, "norm", d_model, config.layer_norm_epsilon),
+            query: Linear::without_bias(b, "query", d_model, inner, std(d_model * d_kv)),
+            key_value: Linear::without_bias(b, "key_value", d_model, 2 * inner, std(d_model)),
+            out: Linear::without_bias(b, "out", inner, d_model, std(inner)),
+        })
+    }
+
+    /// `x` `[T, d_model]` to the same shape; `memory` is what the encoder hands over, `[its tokens, d_model]`.
+    pub fn forward(
+        &self,
+        ctx: &mut Ctx,
+        x: &Tensor,
+        memory: Option<&Tensor>,
+        buckets: &[Bucket],
+        bias: Option<Bias>,
+    ) -> Tensor {
+        let normed = self.norm.forward(ctx, x);
+        let query = self.query.forward(ctx, &normed);
+        let key_value = match memory {
+            Some(memory) => ctx.once(|ctx| self.key_value.forward(ctx, memory)),
+            None => self.key_value.forward(ctx, &normed),
+        };
+        let key_value = key_value.chunk(2, 1);
+        let attended = attention(ctx, &self.config, [&query, &key_value[0], &key_value[1]], buckets, bias);
+        let out = self.out.forward(ctx, &attended);
+        bounded(x + ctx.dropout(out, self.dropout))
+    }
+}
+
+/// `x + dropout(feed_forward(norm(x)))`.
+#[derive(Debug)]
+pub struct FeedForward {
+    dropout: f64,
+    norm: RmsNorm,
+    inner: feed_forward::FeedForward,
+}
+
+impl FeedForward {
+    /// Declares `mlp.norm`, `mlp.up` and `mlp.down`.
+    pub fn new(b: &mut ParamBuilder, config: &Config) -> Self {
+        let &Config { d_model, d_ff, activation, gated, initializer_factor: factor, dropout_rate, .. } = config;
+        let std = |size: i64| factor * (size as f64).powf(-0.5);
+        let inner = FeedForwardConfig {
+            hidden: d_model,
+            intermediate: d_ff,
+            activation,
+            gated,
+            bias: false,
+            dropout: dropout_rate,
+            std: std(d_model),
+            out_std: std(d_ff),
+        };
+        b.scope("mlp", |b| FeedForward {
+            dropout: dropout_rate,
+            norm: RmsNorm::new(b, "norm", d_model, config.layer_norm_epsilon),
+            inner: feed_forward::FeedForward::new(b, inner),
+        })
+    }
+
+    /// `[T, d_model]` to the same shape.
+    pub fn forward(&self, ctx: &mut Ctx, x: &Tensor) -> Tensor {
+        let normed = self.norm.forward(ctx, x);
+        let out = self.inner.forward(ctx, &normed);
+        bounded(x + ctx.dropout(out, self.dropout))
+    }
+
+    /// Elements a token that forward keeps for backward, without what stands around it.
+    pub fn activations(&self) -> u64 {
+        self.inner.activations()
+    }
+}
+
+/// fp16 keeps to its range.
+fn bounded(x: Tensor) -> Tensor {
+    if x.kind() == Kind::Half { x.clamp(-LARGEST_HALF, LARGEST_HALF) } else { x }
+}

@@ -1,0 +1,226 @@
+//! The stages of T5: the encoder's embeddings, one a layer; then the encoder's last norm with the decoder's embeddings,
+//! one a layer, the decoder's last norm with its last layer.
+//!
+//! From the decoder's embeddings on, borders carry the encoder's output beside the decoder's states.
+
+use crate::data::batch::{Batch, Decoder};
+use crate::models::hf_names::HfNames;
+use crate::models::registry::Plan;
+use crate::models::t5::block::{Attention, FeedForward};
+use crate::models::t5::relative_bias::{Buckets, RelativeBias};
+use crate::models::t5::{Config, hf_names};
+use crate::models::{Backbone, Border};
+use crate::nn::attention::{Bias, Reach};
+use crate::nn::embedding::Embedding;
+use crate::nn::linear::HeadInput;
+use crate::nn::lm_head::Vocabulary;
+use crate::nn::norm::RmsNorm;
+use crate::nn::{Ctx, ParamBuilder};
+use serde_json::Value;
+use tch::Tensor;
+
+/// T5 with the head of its language model.
+#[derive(Debug)]
+pub struct T5 {
+    config: Config,
+    json: Value,
+    /// The encoder's look-up and the decoder's: of one table.
+    words: [Embedding; 2],
+    encoder: Stack,
+    decoder: Stack,
+    head: Vocabulary,
+}
+
+/// The layers of the encoder or the decoder, and the norm after them.
+#[derive(Debug)]
+struct Stack {
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+}
+
+/// One layer.
+#[derive(Debug)]
+struct Layer {
+    bias: RelativeBias,
+    attention: Attention,
+    /// To the encoder's output, in a decoder.
+    cross: Option<Attention>,
+    feed_forward: FeedForward,
+}
+
+impl Stack {
+    /// Declares the layers in stages `first`, `first + 1` and so on, and the norm in the last of them or the one after.
+    fn new(b: &mut ParamBuilder, config: &Config, reach: Reach, first: usize) -> Self {
+        let decodes = reach == Reach::Causal;
+        let (name, count) = if decodes { ("decoder", config.decoder_layers()) } else { ("encoder", config.num_layers) };
+        let (buckets, distance) = (config.relative_attention_num_buckets, config.relative_attention_max_distance);
+        let std = config.initializer_factor * (config.d_model as f64).powf(-0.5);
+        b.scope(name, |b| {
+            let buckets = Buckets::new(buckets, distance, reach);
+            let shared = b.stage(first, |b| RelativeBias::new(b, "bias", buckets, config.num_heads, std));
+            let layer = |i: usize| {
+                b.stage(first + i, |b| Layer {
+                    bias: if i == 0 { shared.clone() } else { shared.shared(b) },
+                    attention: b.scope(&i.to_string(), |b| Attention::new(b, "attention", config, reach)),
+                    cross: decodes.then(|| b.scope(&i.to_string(), |b| Attention::new(b, "cross", config, Reach::All))),
+                    feed_forward: b.scope(&i.to_string(), |b| FeedForward::new(b, config)),
+                })
+            };
+            let layers = (0..count).map(layer).collect();
+            let last = if decodes { first + count - 1 } else { first + count };
+            let norm = b.stage(last, |b| RmsNorm::new(b, "norm", config.d_model, config.layer_norm_epsilon));
+            Stack { layers, norm }
+        })
+    }
+}
+
+impl T5 {
+    /// Declares the parameters: the embeddings and the encoder's layers in stages 0 to E, the decoder's layers from
+    /// stage E + 2 on, the head's in the last.
+    pub fn new(config: Config, plan: Plan) -> Self {
+        let Plan { json, builder: b, .. } = plan;
+        let Config { vocab_size, d_model, initializer_factor: std, tied, .. } = config;
+        let words = Embedding::words(b, "words", vocab_size, d_model, std, tied);
+        let encoder = Stack::new(b, &config, Reach::All, 1);
+        let between = 1 + encoder.layers.len();
+        let again = b.stage(between, |b| words.shared(b));
+        let decoder = Stack::new(b, &config, Reach::Causal, between + 1);
+        let head = b.stage(between + 1 + decoder.layers.len(), |b| match tied {
+            true => Vocabulary::tied(b, &words),
+            false => Vocabulary::own(b, "lm_head", vocab_size, d_model, std),
+        });
+        T5 { config, json, words: [words, again], encoder, decoder, head }
+    }
+
+    /// The stage of the decoder's embeddings.
+    fn between(&self) -> usize {
+        1 + self.encoder.layers.len()
+    }
+
+    /// The look-up of a side's tokens.
+    fn embed(&self, side: usize, tokens: &Tensor, ctx: &mut Ctx) -> Tensor {
+        let words = self.words[side].forward(ctx, tokens);
+        ctx.dropout(words, self.config.dropout_rate)
+    }
+
+    /// What a stack hands over.
+    fn finish(&self, stack: &Stack, x: &Tensor, ctx: &mut Ctx) -> Tensor {
+        let x = stack.norm.forward(ctx, x);
+        ctx.dropout(x, self.config.dropout_rate)
+    }
+}
+
+/// The decoder's side of a batch.
+fn decoder(batch: &Batch) -> &Decoder {
+    batch.decoder.as_ref().expect("a batch of sources and targets")
+}
+
+impl Layer {
+    /// `x` `[T, d_model]` to the same shape.
+    fn forward(&self, ctx: &mut Ctx, x: &Tensor, memory: Option<&Tensor>, batch: &Batch) -> Tensor {
+        let table = self.bias.table(ctx);
+        let bias: Bias = &|bucket| self.bias.scores(table, bucket.queries.longest, bucket.keys().longest);
+        let sequences = if self.cross.is_some() { &decoder(batch).sequences } else { &batch.sequences };
+        let mut x = self.attention.forward(ctx, x, None, sequences.buckets(), Some(bias));
+        if let Some(cross) = &self.cross {
+            x = cross.forward(ctx, &x, memory, decoder(batch).cross.buckets(), None);
+        }
+        self.feed_forward.forward(ctx, &x)
+    }
+}
+
+impl Backbone for T5 {
+    fn stages(&self) -> usize {
+        self.between() + 1 + self.decoder.layers.len()
+    }
+
+    fn decoder_stage(&self) -> usize {
+        self.between()
+    }
+
+    fn stage_name(&self, stage: usize) -> String {
+        let between = self.between();
+        match stage {
+            0 => "embeddings".into(),
+            _ if stage < between => format!("encoder layer {}", stage - 1),
+            _ if stage == between => "decoder embeddings".into(),
+            _ => format!("decoder layer {}", stage - between - 1),
+        }
+    }
+
+    fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+        let between = self.between();
+        if stage == 0 {
+            return vec![self.embed(0, &batch.tokens, ctx)];
+        }
+        if stage < between {
+            return vec![self.encoder.layers[stage - 1].forward(ctx, &input[0], None, batch)];
+        }
+        if stage == between {
+            let memory = ctx.once(|ctx| self.finish(&self.encoder, &input[0], ctx));
+            return vec![self.embed(1, &decoder(batch).tokens, ctx), memory];
+        }
+        let x = self.decoder.layers[stage - between - 1].forward(ctx, &input[0], Some(&input[1]), batch);
+        match stage + 1 == self.stages() {
+            true => vec![self.finish(&self.decoder, &x, ctx)],
+            false => vec![x, input[1].shallow_clone()],
+        }
+    }
+
+    fn summary(&self, _: &Border, _: &Batch, _: &mut Ctx) -> Tensor {
+        unreachable!("no role of T5 has a summary")
+    }
+
+    fn features(&self, hidden: &Border, _: &mut Ctx) -> Tensor {
+        hidden[0].shallow_clone()
+    }
+
+    fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Tensor {
+        match self.config.output_scale() {
+            1.0 => self.head.forward(ctx, rows),
+            scale => self.head.forward(ctx, &(rows * scale)),
+        }
+    }
+
+    fn head_input(&self) -> HeadInput {
+        let Config { d_model, initializer_factor, .. } = self.config;
+        HeadInput { width: d_model, std: initializer_factor * (d_model as f64).powf(-0.5), bias: true }
+    }
+
+    fn max_length(&self) -> Option<usize> {
+        None
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size as usize
+    }
+
+    fn segments(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Elements that forward keeps for backward, with the tokens taken to be all on the stage's side: of an attention
+    /// its queries, keys, values and result and three weights a head and pair; seven rows around each part.
+    fn activations(&self, stage: usize, tokens: u64, longest: u64) -> u64 {
+        let Config { d_model, d_kv, num_heads, .. } = self.config;
+        let (d_model, heads, inner) = (d_model as u64, num_heads as u64, (num_heads * d_kv) as u64);
+        let layers = if stage < self.between() { &self.encoder.layers } else { &self.decoder.layers };
+        let embeds = stage == 0 || stage == self.between();
+        let Some(layer) = layers.first().filter(|_| !embeds) else { return 3 * d_model * tokens };
+        let attentions = 1 + u64::from(layer.cross.is_some());
+        let attention = 7 * d_model + 4 * inner + 3 * heads * longest;
+        tokens * (attentions * attention + 7 * d_model + layer.feed_forward.activations())
+    }
+
+    fn hf_names(&self) -> HfNames {
+        hf_names::names(&self.config)
+    }
+
+    fn architecture(&self) -> String {
+        format!("{}ForConditionalGeneration", self.config.class())
+    }
+
+    fn config_json(&self) -> &Value {
+        &self.json
+    }
+}

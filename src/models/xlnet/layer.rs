@@ -1,0 +1,42 @@
+//! One layer: relative attention and a feed-forward part, each followed by its norm.
+
+use crate::data::batch::Batch;
+use crate::models::xlnet::config::LayerConfig;
+use crate::nn::feed_forward::FeedForward;
+use crate::nn::relative_attention::RelativeAttention;
+use crate::nn::residual::ResidualNorm;
+use crate::nn::{Ctx, ParamBuilder};
+use tch::Tensor;
+
+#[derive(Debug)]
+pub struct Layer {
+    hidden: i64,
+    attention: RelativeAttention,
+    attended: ResidualNorm,
+    feed_forward: FeedForward,
+    mixed: ResidualNorm,
+}
+
+impl Layer {
+    /// Declares `attention` and `mlp`, each with its `norm`.
+    pub fn new(b: &mut ParamBuilder, config: LayerConfig) -> Self {
+        let LayerConfig { attention, feed_forward, norm_eps, dropout } = config;
+        let norm = |b: &mut ParamBuilder| ResidualNorm::new(b, "norm", attention.hidden, norm_eps, dropout);
+        let (attention, attended) = b.scope("attention", |b| (RelativeAttention::new(b, attention), norm(b)));
+        let (feed_forward, mixed) = b.scope("mlp", |b| (FeedForward::new(b, feed_forward), norm(b)));
+        Layer { hidden: config.attention.hidden, attention, attended, feed_forward, mixed }
+    }
+
+    /// Elements that forward keeps for backward: those of the parts, and five `[T, hidden]` around the norms.
+    pub fn activations(&self, tokens: u64, longest: u64) -> u64 {
+        tokens * (self.attention.activations(longest) + self.feed_forward.activations() + 5 * self.hidden as u64)
+    }
+
+    /// `[T, hidden]` to `[T, hidden]`.
+    pub fn forward(&self, ctx: &mut Ctx, x: &Tensor, batch: &Batch) -> Tensor {
+        let attended = self.attention.forward(ctx, x, &batch.sequences, &batch.segments);
+        let x = self.attended.forward(ctx, attended, x);
+        let mixed = self.feed_forward.forward(ctx, &x);
+        self.mixed.forward(ctx, mixed, &x)
+    }
+}

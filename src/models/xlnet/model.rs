@@ -1,0 +1,115 @@
+//! The stages of XLNet: embeddings, then the layers; the summary runs with the head.
+
+use crate::data::batch::Batch;
+use crate::models::hf_names::HfNames;
+use crate::models::registry::Plan;
+use crate::models::xlnet::config::Config;
+use crate::models::xlnet::hf_names;
+use crate::models::xlnet::layer::Layer;
+use crate::models::{Backbone, Border, Role};
+use crate::nn::embedding::Embedding;
+use crate::nn::linear::HeadInput;
+use crate::nn::pooler::Pooler;
+use crate::nn::{Ctx, Init};
+use serde_json::Value;
+use tch::Tensor;
+
+/// XLNet without a head.
+#[derive(Debug)]
+pub struct XlNet {
+    config: Config,
+    json: Value,
+    role: Role,
+    words: Embedding,
+    layers: Vec<Layer>,
+    summary: Option<Pooler>,
+}
+
+impl XlNet {
+    /// Declares the parameters: stage 0 the embeddings, stages 1 to L the layers, stage L + 1 the summary, where the role
+    /// has one.
+    pub fn new(config: Config, plan: Plan) -> Self {
+        let Plan { json, role, builder: b, .. } = plan;
+        let (hidden, std) = (config.layer.attention.hidden, config.std);
+        let words = b.scope("embeddings", |b| {
+            // What stands for a token that is to be told, in the second stream.
+            b.constant("mask", &[hidden], Init::Normal { std });
+            Embedding::vocabulary(b, "words", config.vocab_size, hidden, std)
+        });
+        let layers = (0..config.layers)
+            .map(|i| b.stage(i + 1, |b| b.scope(&format!("layer.{i}"), |b| Layer::new(b, config.layer))))
+            .collect();
+        let summarises = matches!(role, Role::SequenceClassification | Role::MultipleChoice);
+        let summary = summarises.then(|| b.stage(config.layers + 1, |b| Pooler::new(b, config.summary)));
+        XlNet { config, json, role, words, layers, summary }
+    }
+}
+
+impl Backbone for XlNet {
+    fn stages(&self) -> usize {
+        1 + self.layers.len()
+    }
+
+    fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+        if stage > 0 {
+            return vec![self.layers[stage - 1].forward(ctx, &input[0], batch)];
+        }
+        let words = self.words.forward(ctx, &batch.tokens);
+        vec![ctx.dropout(words, self.config.layer.dropout)]
+    }
+
+    fn summary(&self, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
+        let features = self.features(hidden, ctx);
+        let summary = self.summary.as_ref().expect("this role has a summary");
+        summary.forward(ctx, &features, &batch.sequences)
+    }
+
+    fn features(&self, hidden: &Border, ctx: &mut Ctx) -> Tensor {
+        ctx.dropout(hidden[0].shallow_clone(), self.config.layer.dropout)
+    }
+
+    fn vocabulary(&self, _: &Tensor, _: &mut Ctx) -> Tensor {
+        unreachable!("the registry refuses the roles of a language model")
+    }
+
+    fn head_input(&self) -> HeadInput {
+        HeadInput { width: self.config.layer.attention.hidden, std: self.config.std, bias: true }
+    }
+
+    fn max_length(&self) -> Option<usize> {
+        None
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size as usize
+    }
+
+    /// Those of a pair and that of `<cls>`. They are only compared.
+    fn segments(&self) -> usize {
+        3
+    }
+
+    fn activations(&self, stage: usize, tokens: u64, longest: u64) -> u64 {
+        match stage.checked_sub(1).and_then(|layer| self.layers.get(layer)) {
+            Some(layer) => layer.activations(tokens, longest),
+            // The rows, and what dropout leaves.
+            None => 2 * self.config.layer.attention.hidden as u64 * tokens,
+        }
+    }
+
+    fn hf_names(&self) -> HfNames {
+        hf_names::names(&self.config, self.role)
+    }
+
+    fn architecture(&self) -> String {
+        match self.role {
+            // Without "Simple" it is a model that searches for the answer's end with beams.
+            Role::QuestionAnswering => "XLNetForQuestionAnsweringSimple".into(),
+            role => format!("XLNet{}", role.ending()),
+        }
+    }
+
+    fn config_json(&self) -> &Value {
+        &self.json
+    }
+}

@@ -1,0 +1,138 @@
+//! What attention remembers while text is generated: the keys and values of the tokens so far, so that each new token
+//! costs one token's work (and attention to all before it), not the whole text again.
+
+use crate::data::ragged::{Bucket, Sequences, fill_in_front};
+use tch::{Device, Tensor};
+
+/// Columns by which a rectangle grows.
+const GROWTH: i64 = 64;
+
+/// The memory of a batch's sequences in all stages.
+///
+/// A pass over whole sequences fills it; every further pass brings one token of each ([`Cache::grow`]). Inside, all
+/// sequences end in the same column, so that a new token is one column more.
+#[derive(Debug)]
+pub struct Cache {
+    lengths: Vec<i64>,
+    stages: Vec<StageCache>,
+    device: Device,
+}
+
+/// The memory of one stage.
+#[derive(Debug)]
+pub struct StageCache {
+    /// i64 `[sequences * longest]`: where the rectangle takes the first tokens from.
+    places: Tensor,
+    /// Keys and values of each self-attention of the stage, in the order of its calls: `[sequences, capacity, width]`.
+    own: Vec<[Tensor; 2]>,
+    /// What is computed once, in the order of the calls: `[encoder's tokens, ..]`.
+    constants: Vec<Tensor>,
+    /// The next call of each kind in this pass.
+    calls: [usize; 2],
+}
+
+impl Cache {
+    /// An empty memory for so many stages; the first pass will be over `sequences`.
+    pub fn new(stages: usize, sequences: &Sequences) -> Self {
+        let places = fill_in_front(sequences);
+        let stage =
+            || StageCache { places: places.shallow_clone(), own: Vec::new(), constants: Vec::new(), calls: [0; 2] };
+        let stages = (0..stages).map(|_| stage()).collect();
+        Cache { lengths: sequences.lengths().to_vec(), stages, device: places.device() }
+    }
+
+    /// The memory of a stage.
+    pub fn stage(&mut self, stage: usize) -> &mut StageCache {
+        &mut self.stages[stage]
+    }
+
+    /// The tokens of each sequence so far: the positions of the next.
+    pub fn lengths(&self) -> &[i64] {
+        &self.lengths
+    }
+
+    /// One more token of each sequence: what the next pass runs on.
+    pub fn grow(&mut self) -> Sequences {
+        let sequences = Sequences::next(&self.lengths, self.device);
+        self.lengths.iter_mut().for_each(|length| *length += 1);
+        sequences
+    }
+
+    /// Goes on with these sequences, in this order; one may stand there more than once, or not at all.
+    pub fn select(&mut self, sequences: &[usize]) {
+        if sequences.iter().copied().eq(0..self.lengths.len()) {
+            return;
+        }
+        let longest = |lengths: &[i64]| lengths.iter().copied().max().unwrap_or(0);
+        let before = longest(&self.lengths);
+        self.lengths = sequences.iter().map(|&i| self.lengths[i]).collect();
+        // Columns that were the longest sequence's alone.
+        let unused = before - longest(&self.lengths);
+        let rows: Vec<i64> = sequences.iter().map(|&i| i as i64).collect();
+        let rows = Tensor::from_slice(&rows).to_device(self.device);
+        for kv in self.stages.iter_mut().flat_map(|stage| &mut stage.own).flatten() {
+            *kv = kv.narrow(1, unused, kv.size()[1] - unused).index_select(0, &rows);
+        }
+    }
+
+    /// Goes on with these tokens of the encoder, i64 `[n]`.
+    pub fn select_constants(&mut self, tokens: &Tensor) {
+        for constant in self.stages.iter_mut().flat_map(|stage| &mut stage.constants) {
+            *constant = constant.index_select(0, tokens);
+        }
+    }
+}
+
+impl StageCache {
+    /// A new pass begins.
+    pub(super) fn begin(&mut self) {
+        self.calls = [0; 2];
+    }
+
+    /// Takes the stage's next constant, if it has been computed.
+    pub(super) fn constant(&mut self) -> Option<Tensor> {
+        let known = self.constants.get(self.calls[1]).map(Tensor::shallow_clone);
+        self.calls[1] += usize::from(known.is_some());
+        known
+    }
+
+    pub(super) fn set_constant(&mut self, value: &Tensor) {
+        self.constants.push(value.shallow_clone());
+        self.calls[1] += 1;
+    }
+
+    /// Takes the keys and values `[T, width]` of the stage's next self-attention; returns those of all tokens so far,
+    /// `[sequences, longest, width]`, when these are but the last.
+    pub(super) fn remember(&mut self, kv: [&Tensor; 2], buckets: &[Bucket]) -> Option<[Tensor; 2]> {
+        let call = self.calls[0];
+        self.calls[0] += 1;
+        let sequences = buckets.iter().map(|bucket| bucket.sequences).sum::<i64>();
+        let [bucket] = buckets else { return self.fill(kv, sequences) };
+        if !bucket.remembers() {
+            return self.fill(kv, sequences);
+        }
+        let longest = bucket.keys().longest;
+        let mut rectangles = self.own[call].iter_mut();
+        Some(kv.map(|x| {
+            let rectangle = rectangles.next().expect("keys and values");
+            append(rectangle, x, longest);
+            rectangle.narrow(1, 0, longest)
+        }))
+    }
+
+    fn fill(&mut self, kv: [&Tensor; 2], sequences: i64) -> Option<[Tensor; 2]> {
+        self.own.push(kv.map(|x| x.index_select(0, &self.places).view([sequences, -1, x.size()[1]])));
+        None
+    }
+}
+
+/// Writes `[sequences, width]` into column `longest - 1`, which may be the first that is not there yet.
+fn append(rectangle: &mut Tensor, column: &Tensor, longest: i64) {
+    let (sequences, capacity, width) = rectangle.size3().expect("a rectangle of vectors");
+    if longest > capacity {
+        let wider = rectangle.new_zeros([sequences, longest + GROWTH, width], (rectangle.kind(), rectangle.device()));
+        wider.narrow(1, 0, capacity).copy_(rectangle);
+        *rectangle = wider;
+    }
+    rectangle.narrow(1, longest - 1, 1).copy_(&column.view([sequences, 1, width]));
+}

@@ -1,0 +1,62 @@
+//! The feed-forward part of a block, plain or gated.
+
+use crate::nn::blocks::Activation;
+use crate::nn::linear::Linear;
+use crate::nn::{Ctx, ParamBuilder};
+use tch::Tensor;
+
+/// The shape of a feed-forward part.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedForwardConfig {
+    pub hidden: i64,
+    pub intermediate: i64,
+    pub activation: Activation,
+    /// Whether the activation of one product gates another (arXiv 2002.05202).
+    pub gated: bool,
+    pub bias: bool,
+    /// Dropout on what the activation gives.
+    pub dropout: f64,
+    /// Standard deviation of fresh matrices, and of the one back to `hidden`.
+    pub std: f64,
+    pub out_std: f64,
+}
+
+/// `down(f(up(x)))`; gated `down(f(gate(x)) * up(x))`.
+#[derive(Debug)]
+pub struct FeedForward {
+    config: FeedForwardConfig,
+    up: Linear,
+    down: Linear,
+}
+
+impl FeedForward {
+    /// Declares `up` `[intermediate, hidden]`, twice as high with the gate before it, and `down` `[hidden, intermediate]`.
+    pub fn new(b: &mut ParamBuilder, config: FeedForwardConfig) -> Self {
+        let FeedForwardConfig { hidden, intermediate, gated, bias, std, out_std, .. } = config;
+        let rows = if gated { 2 * intermediate } else { intermediate };
+        FeedForward {
+            config,
+            up: Linear::with_bias(b, "up", hidden, rows, std, bias),
+            down: Linear::with_bias(b, "down", intermediate, hidden, out_std, bias),
+        }
+    }
+
+    /// `[T, hidden]` to `[T, hidden]`.
+    pub fn forward(&self, ctx: &mut Ctx, x: &Tensor) -> Tensor {
+        let FeedForwardConfig { activation, gated, dropout, .. } = self.config;
+        let up = self.up.forward(ctx, x);
+        let inner = if gated {
+            let halves = up.chunk(2, -1);
+            activation.forward(&halves[0]) * &halves[1]
+        } else {
+            activation.forward(&up)
+        };
+        let inner = ctx.dropout(inner, dropout);
+        self.down.forward(ctx, &inner)
+    }
+
+    /// Elements a token that forward keeps for backward, without the input.
+    pub fn activations(&self) -> u64 {
+        self.config.intermediate as u64 * if self.config.gated { 4 } else { 2 }
+    }
+}

@@ -1,0 +1,66 @@
+//! A text as one vector.
+
+use crate::data::ragged::Sequences;
+use crate::nn::blocks::Activation;
+use crate::nn::linear::Linear;
+use crate::nn::{Ctx, ParamBuilder};
+use tch::{Kind, Tensor};
+
+/// Picked tokens of each sequence through a dense layer and its activation (arXiv 1810.04805, section 3.2).
+#[derive(Debug)]
+pub struct Pooler {
+    dense: Option<Linear>,
+    config: PoolerConfig,
+}
+
+/// The tokens of a sequence that stand for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Picks {
+    First,
+    Last,
+    /// The mean of all.
+    Mean,
+}
+
+/// What a [`Pooler`] needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolerConfig {
+    pub hidden: i64,
+    pub picks: Picks,
+    /// Whether there is a dense layer.
+    pub dense: bool,
+    pub activation: Option<Activation>,
+    /// Dropout on what is picked.
+    pub dropout_before: f64,
+    /// Dropout on the result.
+    pub dropout: f64,
+    pub std: f64,
+}
+
+impl Pooler {
+    /// Declares `pooler`, its dense layer, which starts fresh where the file has none.
+    pub fn new(b: &mut ParamBuilder, config: PoolerConfig) -> Self {
+        let PoolerConfig { hidden, dense, std, .. } = config;
+        let dense = dense.then(|| b.fresh(|b| Linear::new(b, "pooler", hidden, hidden, std)));
+        Pooler { dense, config }
+    }
+
+    /// `[T, hidden]` to `[S, hidden]`.
+    pub fn forward(&self, ctx: &mut Ctx, hidden: &Tensor, sequences: &Sequences) -> Tensor {
+        let picked = match self.config.picks {
+            Picks::First => hidden.index_select(0, sequences.first()),
+            Picks::Last => hidden.index_select(0, &sequences.last()),
+            Picks::Mean => means(hidden, sequences.lengths()),
+        };
+        let picked = ctx.dropout(picked, self.config.dropout_before);
+        let dense = self.dense.as_ref().map_or(picked.shallow_clone(), |dense| dense.forward(ctx, &picked));
+        let pooled = self.config.activation.map_or(dense.shallow_clone(), |f| f.forward(&dense));
+        ctx.dropout(pooled, self.config.dropout)
+    }
+}
+
+/// The mean of each sequence's rows: `[T, width]` to `[S, width]`.
+fn means(x: &Tensor, lengths: &[i64]) -> Tensor {
+    let rows = x.split_with_sizes(lengths, 0);
+    Tensor::stack(&rows.iter().map(|rows| rows.mean_dim(0, false, None::<Kind>)).collect::<Vec<_>>(), 0)
+}

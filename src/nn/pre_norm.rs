@@ -1,0 +1,66 @@
+//! The block that norms what goes into its parts.
+
+use crate::data::ragged::Sequences;
+use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
+use crate::nn::norm::{Norm, NormKind};
+use crate::nn::rotary::Angles;
+use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
+use crate::nn::{Ctx, ParamBuilder};
+use tch::Tensor;
+
+/// The parts of a block.
+#[derive(Debug, Clone, Copy)]
+pub struct PreNormConfig {
+    pub norm: NormKind,
+    pub norm_eps: f64,
+    pub attention: SelfAttentionConfig,
+    pub feed_forward: FeedForwardConfig,
+    /// Dropout on the output of attention and of the feed-forward part.
+    pub dropout: f64,
+}
+
+/// The pre-norm block of GPT-2 and of what came after (arXiv 2002.04745):
+/// `x = x + attention(norm(x)); x = x + feed_forward(norm(x))`.
+#[derive(Debug)]
+pub struct PreNormBlock {
+    config: PreNormConfig,
+    attention_norm: Norm,
+    attention: SelfAttention,
+    norm: Norm,
+    feed_forward: FeedForward,
+}
+
+impl PreNormBlock {
+    /// Declares `attention.norm`, `attention.*`, `mlp.norm` and `mlp.*`.
+    pub fn new(b: &mut ParamBuilder, config: PreNormConfig) -> Self {
+        let PreNormConfig { norm, norm_eps, attention, feed_forward, .. } = config;
+        let (attention_norm, attention) = b.scope("attention", |b| {
+            (Norm::new(b, "norm", norm, attention.hidden, norm_eps), SelfAttention::new(b, attention))
+        });
+        let (norm, feed_forward) = b.scope("mlp", |b| {
+            (Norm::new(b, "norm", norm, feed_forward.hidden, norm_eps), FeedForward::new(b, feed_forward))
+        });
+        PreNormBlock { config, attention_norm, attention, norm, feed_forward }
+    }
+
+    /// `[T, hidden]` to `[T, hidden]`.
+    pub fn forward(&self, ctx: &mut Ctx, x: &Tensor, sequences: &Sequences, angles: Option<&Angles>) -> Tensor {
+        let normed = self.attention_norm.forward(ctx, x);
+        let attended = self.attention.forward(ctx, &normed, sequences, angles);
+        let x = x + ctx.dropout(attended, self.config.dropout);
+        let normed = self.norm.forward(ctx, &x);
+        let out = self.feed_forward.forward(ctx, &normed);
+        x + ctx.dropout(out, self.config.dropout)
+    }
+
+    /// Elements that forward keeps for backward: those of its parts, and around each of them the norm's input and
+    /// output, an RMS norm's before its scale too.
+    pub fn activations(&self, tokens: u64, longest: u64) -> u64 {
+        let around = match self.config.norm {
+            NormKind::Layer => 4,
+            NormKind::Rms => 6,
+        };
+        let hidden = self.config.feed_forward.hidden as u64;
+        tokens * (around * hidden + self.attention.activations(longest) + self.feed_forward.activations())
+    }
+}

@@ -1,0 +1,137 @@
+//! Attention that knows how far apart two tokens are, and whether they are of one segment.
+
+use crate::data::ragged::{Bucket, Sequences};
+use crate::nn::attention::{AttentionConfig, attention};
+use crate::nn::linear::Linear;
+use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
+use tch::{Kind, Tensor};
+
+/// What a [`RelativeAttention`] needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct RelativeAttentionConfig {
+    pub hidden: i64,
+    /// Its heads together are as wide as `hidden`.
+    pub attention: AttentionConfig,
+    /// Tokens further apart than this count as so far apart.
+    pub farthest: Option<i64>,
+    /// Dropout on the sinusoids.
+    pub dropout: f64,
+    /// Standard deviation of fresh weights.
+    pub std: f64,
+}
+
+/// Relative attention (arXiv 1901.02860, section 3.3) with relative segments (arXiv 1906.08237, section 2.5). The score of
+/// the query at i and the key at j is, times the scale,
+/// `(q_i + u) k_j + (q_i + v) R_(i-j) + (q_i + w) s_ij`: R is a projection of the distance's sinusoids, s one of two
+/// vectors, for a key of the same segment and of another.
+#[derive(Debug)]
+pub struct RelativeAttention {
+    config: RelativeAttentionConfig,
+    qkv: Linear,
+    distances: Linear,
+    out: Linear,
+    content_bias: ParamId,
+    distance_bias: ParamId,
+    segment_bias: ParamId,
+    segments: ParamId,
+}
+
+impl RelativeAttention {
+    /// Declares queries, keys and values as one matrix `[3 * hidden, hidden]`, what projects sinusoids `[hidden, hidden]`,
+    /// the biases u, v and w `[hidden]`, the vectors s `[2, hidden]`, and the way back `[hidden, hidden]`.
+    pub fn new(b: &mut ParamBuilder, config: RelativeAttentionConfig) -> Self {
+        let RelativeAttentionConfig { hidden, std, .. } = config;
+        let init = Init::Normal { std };
+        RelativeAttention {
+            config,
+            qkv: Linear::without_bias(b, "qkv", hidden, 3 * hidden, std),
+            distances: Linear::without_bias(b, "distances", hidden, hidden, std),
+            out: Linear::without_bias(b, "out", hidden, hidden, std),
+            content_bias: b.vector("content_bias", hidden, init),
+            distance_bias: b.vector("distance_bias", hidden, init),
+            segment_bias: b.vector("segment_bias", hidden, init),
+            segments: b.weight("segments", &[2, hidden], init),
+        }
+    }
+
+    /// `[T, hidden]` to `[T, hidden]`; `segments`, i64 `[T]`, are only compared.
+    pub fn forward(&self, ctx: &mut Ctx, x: &Tensor, sequences: &Sequences, segments: &Tensor) -> Tensor {
+        let RelativeAttentionConfig { hidden, attention: config, farthest, dropout, .. } = self.config;
+        let qkv = self.qkv.forward(ctx, x).split(hidden, 1);
+        let [q, k, v] = [&qkv[0], &qkv[1], &qkv[2]];
+        // Half tensors on the CPU are computed in fp32, as attention does with what is added to its scores.
+        let kind = if precision::on_cpu(x) { Kind::Float } else { x.kind() };
+
+        let longest = longest(sequences);
+        // One draw for all sequences; transformers draws for each of them, and once for all layers.
+        let sinusoids = ctx.dropout(sinusoids(longest, farthest, x, hidden), dropout);
+        let distances = self.distances.forward(ctx, &sinusoids).to_kind(kind);
+        let by_distance = ((q + ctx.param(self.distance_bias)) * config.scale).to_kind(kind);
+
+        // A softmax does not see what all keys have: of another segment's vector, how it differs from the same segment's.
+        let vectors = ctx.param(self.segments);
+        let other = vectors.get(1) - vectors.get(0);
+        let by_segment = (q + ctx.param(self.segment_bias)) * other * config.scale;
+        let by_segment = by_segment.view([-1, config.heads, config.head_dim]).sum_dim_intlist(2, false, kind);
+
+        let bias = |bucket: &Bucket| {
+            let longer = longest - bucket.queries.longest;
+            let distances = distances.narrow(0, longer, 2 * bucket.queries.longest);
+            let scores = distance_scores(&config, bucket, &by_distance, &distances);
+            scores.addcmul(&others(bucket, segments).to_kind(kind), &to_keys(bucket, &by_segment))
+        };
+        let q = q + ctx.param(self.content_bias);
+        let attended = attention(ctx, &config, [&q, k, v], sequences.buckets(), Some(&bias));
+        self.out.forward(ctx, &attended)
+    }
+
+    /// Elements a token that forward keeps for backward, without the input: eight `[T, hidden]`, of queries for each of the
+    /// three products, keys, values and the result; for each pair of tokens the weights, thrice with dropout, and
+    /// whether the segments differ.
+    pub fn activations(&self, longest: u64) -> u64 {
+        let RelativeAttentionConfig { hidden, attention, .. } = self.config;
+        let weights = if attention.dropout > 0.0 { 3 } else { 1 } * attention.heads as u64;
+        8 * hidden as u64 + (weights + 1) * longest
+    }
+}
+
+/// The tokens of the longest sequence.
+fn longest(sequences: &Sequences) -> i64 {
+    sequences.buckets().iter().map(|bucket| bucket.queries.longest).max().unwrap_or_default()
+}
+
+/// The sinusoids of the distances `longest` down to `1 - longest` (arXiv 1901.02860, appendix A; sines first, then cosines):
+/// `[2 * longest, width]` of the type of `like`. Distances beyond `farthest` are taken for it.
+fn sinusoids(longest: i64, farthest: Option<i64>, like: &Tensor, width: i64) -> Tensor {
+    let options = (Kind::Float, like.device());
+    let distances = Tensor::arange_start_step(longest, -longest, -1, options);
+    let distances = farthest.map_or(distances.shallow_clone(), |n| distances.clamp(-n, n));
+    let exponents = Tensor::arange_start_step(0, width, 2, options) / width as f64;
+    let angles = distances.unsqueeze(1) * Tensor::pow_scalar(10000.0, &exponents).reciprocal();
+    Tensor::cat(&[angles.sin(), angles.cos()], 1).to_kind(like.kind())
+}
+
+/// The scores of queries `[T, hidden]` and of distances L down to 1 - L, `[2L, hidden]`, L the bucket's longest: for each
+/// query and key that of their distance, `[sequences, heads, L, L]`.
+fn distance_scores(config: &AttentionConfig, bucket: &Bucket, queries: &Tensor, distances: &Tensor) -> Tensor {
+    let (n, longest) = (bucket.sequences, bucket.queries.longest);
+    let heads = |x: &Tensor| x.view([-1, config.heads, config.head_dim]).transpose(0, 1);
+    // All sequences share the distances: one product for each head, `[heads, n * L, 2L]`.
+    let scores = heads(&bucket.queries.rectangle(queries)).matmul(&heads(distances).transpose(1, 2));
+    // Query i has key j at column L - i + j: in rows that are one shorter, and begin at L, at column j.
+    let flat = scores.view([config.heads, n, 2 * longest * longest]);
+    let shifted = flat.narrow(2, longest, longest * (2 * longest - 1)).view([config.heads, n, longest, -1]);
+    shifted.narrow(3, 0, longest).transpose(0, 1)
+}
+
+/// Bool `[sequences, 1, L, L]`: whether query and key are of different segments, by segments `[T]`.
+fn others(bucket: &Bucket, segments: &Tensor) -> Tensor {
+    let rows = bucket.queries.rectangle(segments).view([bucket.sequences, 1, bucket.queries.longest]);
+    rows.unsqueeze(3).not_equal_tensor(&rows.unsqueeze(2))
+}
+
+/// What queries give to some of the keys alike, `[T, heads]`, for a bucket: `[sequences, heads, L, 1]`.
+fn to_keys(bucket: &Bucket, values: &Tensor) -> Tensor {
+    let rows = bucket.queries.rectangle(values).view([bucket.sequences, bucket.queries.longest, -1]);
+    rows.transpose(1, 2).unsqueeze(3)
+}

@@ -1,0 +1,25 @@
+//! What stands at the end of both halves of a post-norm block.
+
+use crate::nn::norm::LayerNorm;
+use crate::nn::{Ctx, ParamBuilder};
+use tch::Tensor;
+
+/// `norm(x + dropout(y))`, y what a part has made of x (arXiv 1706.03762, section 3.1).
+#[derive(Debug)]
+pub struct ResidualNorm {
+    norm: LayerNorm,
+    dropout: f64,
+}
+
+impl ResidualNorm {
+    /// Declares `name`, a norm of this size.
+    pub fn new(b: &mut ParamBuilder, name: &str, size: i64, eps: f64, dropout: f64) -> Self {
+        ResidualNorm { norm: LayerNorm::new(b, name, size, eps), dropout }
+    }
+
+    /// y and x, `[T, size]`, to the same shape.
+    pub fn forward(&self, ctx: &mut Ctx, y: Tensor, x: &Tensor) -> Tensor {
+        let y = ctx.dropout(y, self.dropout);
+        self.norm.forward(ctx, &(y + x))
+    }
+}

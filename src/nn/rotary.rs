@@ -1,0 +1,123 @@
+//! Rotary position embeddings (arXiv 2104.09864): queries and keys are turned by angles that grow with the position.
+
+use tch::{Device, Kind, Tensor};
+
+/// The angle of each pair of a head's numbers from one position to the next.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rotary {
+    /// `[head_dim / 2]`.
+    frequencies: Vec<f32>,
+    /// A factor on what is turned.
+    factor: f64,
+}
+
+/// How frequencies differ from `base^(-2 i / head_dim)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scaling {
+    None,
+    /// All divided by a factor (arXiv 2306.15595).
+    Linear {
+        factor: f64,
+    },
+    /// Low ones divided by a factor, with a passage to high ones (Llama 3.1's `apply_scaling`, arXiv 2407.21783).
+    Llama3 {
+        factor: f64,
+        low: f64,
+        high: f64,
+        original: f64,
+    },
+    /// Low ones divided by a factor, with a ramp between two numbers of rotations over the original length; `attention`
+    /// is the factor on what is turned (arXiv 2309.00071).
+    Yarn {
+        factor: f64,
+        attention: f64,
+        fast: f64,
+        slow: f64,
+        truncate: bool,
+        original: f64,
+    },
+}
+
+impl Rotary {
+    /// For heads of `head_dim` numbers, an even one.
+    ///
+    /// The frequencies are computed in fp32 in the order of `transformers.modeling_rope_utils`: at thousands of positions
+    /// their last bits count.
+    pub fn new(head_dim: i64, base: f64, scaling: Scaling) -> Self {
+        let exponents = Tensor::arange_start_step(0, head_dim, 2, (Kind::Float, Device::Cpu)) / head_dim as f64;
+        let powers: Vec<f32> = floats(&Tensor::pow_scalar(base, &exponents));
+        let plain = powers.iter().map(|power| 1.0 / power);
+        let mut attention_factor = 1.0;
+        let frequencies = match scaling {
+            Scaling::None => plain.collect(),
+            Scaling::Linear { factor } => plain.map(|f| f / factor as f32).collect(),
+            Scaling::Llama3 { factor, low, high, original } => {
+                plain.map(|f| llama3(f, factor as f32, low, high, original)).collect()
+            }
+            Scaling::Yarn { factor, attention, fast, slow, truncate, original } => {
+                attention_factor = attention;
+                let (low, high) = ramp(head_dim, base, [fast, slow], truncate, original);
+                let share = |i: usize| ((i as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+                let each = powers.iter().enumerate();
+                each.map(|(i, power)| {
+                    let kept = 1.0 - share(i);
+                    1.0 / (factor as f32 * power) * (1.0 - kept) + 1.0 / power * kept
+                })
+                .collect()
+            }
+        };
+        Rotary { frequencies, factor: attention_factor }
+    }
+
+    /// The angles of tokens at `positions`, i64 `[T]`, for heads of type `kind`.
+    pub fn angles(&self, positions: &Tensor, kind: Kind) -> Angles {
+        let frequencies = Tensor::from_slice(&self.frequencies).to_device(positions.device());
+        let angles = positions.to_kind(Kind::Float).view([-1, 1, 1]) * frequencies;
+        Angles { cos: (angles.cos() * self.factor).to_kind(kind), sin: (angles.sin() * self.factor).to_kind(kind) }
+    }
+}
+
+/// The angles of the tokens of a batch.
+#[derive(Debug)]
+pub struct Angles {
+    /// `[T, 1, head_dim / 2]`.
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Angles {
+    /// `[T, heads, head_dim]` to the same shape. A pair is a number of a head's first half and the one at the same place of
+    /// its second half, which is how Hugging Face's weights are ordered.
+    pub fn turn(&self, x: &Tensor) -> Tensor {
+        let halves = x.chunk(2, -1);
+        let (a, b) = (&halves[0], &halves[1]);
+        Tensor::cat(&[a * &self.cos - b * &self.sin, b * &self.cos + a * &self.sin], -1)
+    }
+}
+
+fn floats(values: &Tensor) -> Vec<f32> {
+    Vec::try_from(values).unwrap_or_else(|e| panic!("frequencies: {e}"))
+}
+
+fn llama3(frequency: f32, factor: f32, low: f64, high: f64, original: f64) -> f32 {
+    let wavelength = frequency.recip() * std::f64::consts::TAU as f32;
+    if wavelength < (original / high) as f32 {
+        return frequency;
+    }
+    if wavelength > (original / low) as f32 {
+        return frequency / factor;
+    }
+    let smooth = (wavelength.recip() * original as f32 - low as f32) / (high - low) as f32;
+    (1.0 - smooth) * frequency / factor + smooth * frequency
+}
+
+/// Between which pairs the frequencies pass from kept to divided: those that turn so many times over the original length.
+fn ramp(head_dim: i64, base: f64, rotations: [f64; 2], truncate: bool, original: f64) -> (f64, f64) {
+    let dim = head_dim as f64;
+    let at = |turns: f64| dim * (original / (turns * std::f64::consts::TAU)).ln() / (2.0 * base.ln());
+    let [low, high] = rotations.map(at);
+    let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
+    let (low, high) = (low.max(0.0), high.min(dim - 1.0));
+    // Apart, so that the ramp has a slope.
+    (low, if low == high { high + 0.001 } else { high })
+}

@@ -1,0 +1,182 @@
+//! Prompts with answers and conversations, of which the answers alone are learnt.
+
+use crate::data::example::NO_LABEL;
+use crate::data::prepare::{Encode, Encoded};
+use crate::data::{Collation, Example, Label};
+use crate::error::{Error, Result};
+use crate::text::chat_template::{ChatTemplate, Rendered};
+use crate::text::conversations::{self, Conversation, ConversationSource, Said};
+use crate::text::frame::Frame;
+use crate::text::records;
+use crate::text::special_tokens::Special;
+use crate::text::tokenizer::Tokenizer;
+use rayon::prelude::*;
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::ops::Range;
+use std::path::Path;
+
+/// A file of conversations, and how it becomes examples of at most `max_length` tokens.
+#[derive(Debug, Clone)]
+pub struct Chat {
+    pub source: ConversationSource,
+    pub max_length: usize,
+}
+
+/// How conversations become tokens.
+struct Writer<'a> {
+    tokenizer: &'a Tokenizer,
+    template: Option<ChatTemplate>,
+    frame: Frame,
+    special: HashSet<u32>,
+}
+
+/// The tokens of a conversation, and of those that are answers the same as labels.
+#[derive(Debug, PartialEq)]
+struct Tokens {
+    ids: Vec<u32>,
+    labels: Vec<i32>,
+}
+
+impl Tokens {
+    /// Whether there is anything to learn: an answer's token that stands after another.
+    fn is_learnable(&self) -> bool {
+        self.labels.iter().skip(1).any(|&label| label != NO_LABEL)
+    }
+}
+
+impl<'a> Writer<'a> {
+    fn new(tokenizer: &'a Tokenizer) -> Result<Self> {
+        let template = ChatTemplate::of_folder(tokenizer.folder(), tokenizer.special_texts())?;
+        Ok(Writer { tokenizer, template, frame: tokenizer.frame(false)?, special: tokenizer.special_ids() })
+    }
+
+    fn write(&self, said: &Said) -> Result<Tokens, String> {
+        match (said, &self.template) {
+            (Said::Pair { prompt, completion }, None) => self.plain(prompt, completion),
+            (Said::Pair { prompt, completion }, Some(template)) => {
+                let said = |role: &str, text: &str| json!({"role": role, "content": text});
+                self.tokens(&template.render(&[said("user", prompt), said("assistant", completion)], None)?)
+            }
+            (Said::Messages { messages, tools }, Some(template)) => {
+                self.tokens(&template.render(messages, tools.as_ref())?)
+            }
+            (Said::Messages { .. }, None) => Err(format!(
+                "messages need a chat template, and {} has none: put the model's chat_template.jinja there, or give each \
+                 record a prompt and a completion",
+                self.tokenizer.folder().display()
+            )),
+        }
+    }
+
+    /// Prompt and completion with nothing between them, and the end of a text.
+    fn plain(&self, prompt: &str, completion: &str) -> Result<Tokens, String> {
+        let text = format!("{prompt}{completion}");
+        let answers = std::iter::once(prompt.len()..text.len()).collect();
+        let Tokens { ids, mut labels } = self.tokens(&Rendered { text, answers, is_marked: true })?;
+        let (before, mut after) = self.frame.missing(&ids);
+        let last = after.last().or(ids.last()).copied();
+        after.extend(self.tokenizer.special(Special::Eos).filter(|&eos| last != Some(eos)));
+        labels.splice(0..0, before.iter().map(|_| NO_LABEL));
+        labels.extend(after.iter().map(|id| id.cast_signed()));
+        Ok(Tokens { ids: [before, ids, after].concat(), labels })
+    }
+
+    /// The tokens of a text, which has all special tokens already.
+    fn tokens(&self, rendered: &Rendered) -> Result<Tokens, String> {
+        let pieces = self.tokenizer.pieces(&rendered.text).map_err(|e| e.to_string())?;
+        let mut labels = vec![NO_LABEL; pieces.ids.len()];
+        for answer in &rendered.answers {
+            let mut own = covering(&pieces.bytes, answer);
+            if !rendered.is_marked {
+                // What a template writes between two turns is not said by anybody.
+                let end = own.clone().rev().find(|&token| self.special.contains(&pieces.ids[token])).map(|end| end + 1);
+                let rest = end.map_or("", |end| &rendered.text[pieces.bytes[end - 1].end..answer.end]);
+                own.end = end.filter(|_| rest.trim().is_empty()).unwrap_or(own.end);
+            }
+            for token in own {
+                labels[token] = pieces.ids[token].cast_signed();
+            }
+        }
+        Ok(Tokens { ids: pieces.ids, labels })
+    }
+}
+
+/// The tokens from the first to the last that has a byte of `range`.
+fn covering(bytes: &[Range<usize>], range: &Range<usize>) -> Range<usize> {
+    let touches = |token: &Range<usize>| token.start < range.end && token.end > range.start;
+    let first = bytes.iter().position(touches);
+    let last = bytes.iter().rposition(touches);
+    first.zip(last).map_or(0..0, |(first, last)| first..last + 1)
+}
+
+impl Encode for Chat {
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.source.path]
+    }
+
+    fn settings(&self) -> String {
+        let ConversationSource { prompt, completion, messages, on_bad_record, .. } = &self.source;
+        format!("{:?}", ("chat", self.max_length, prompt, completion, messages, on_bad_record))
+    }
+
+    /// # Errors
+    /// Those of [`conversations::read`] and [`ChatTemplate::of_folder`]; unless bad records are skipped: a conversation that
+    /// the template refuses, or whose answers cannot be told; no answer at all within `max_length`.
+    fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
+        let path = &self.source.path;
+        let read = conversations::read(&self.source)?;
+        let writer = Writer::new(tokenizer)?;
+        let write = |conversation: &Conversation| {
+            let tokens = writer.write(&conversation.said)?;
+            let none = || "the answer has no token that follows another".to_owned();
+            tokens.is_learnable().then_some(tokens).ok_or_else(none)
+        };
+        let written: Vec<_> = read.records.par_iter().map(write).collect();
+        let (mut bad, mut examples, mut truncated, mut cut_off) = (read.skipped, Vec::new(), 0, Vec::new());
+        let mut good = 0;
+        for (tokens, record) in written.into_iter().zip(&read.records) {
+            let mut tokens = match tokens {
+                Ok(tokens) => tokens,
+                Err(why) => {
+                    bad.push((record.line, why));
+                    continue;
+                }
+            };
+            good += 1;
+            let is_long = tokens.ids.len() > self.max_length;
+            tokens.ids.truncate(self.max_length);
+            tokens.labels.truncate(self.max_length);
+            if !tokens.is_learnable() {
+                cut_off.push(record.line);
+                continue;
+            }
+            truncated += usize::from(is_long);
+            let segments = vec![0; tokens.ids.len()];
+            examples.push(Example::single(tokens.ids, segments, Label::Tokens(tokens.labels)));
+        }
+        records::settle(path, self.source.on_bad_record, true, good, &bad)?;
+        let remark = cut_off.first().map(|line| {
+            let what = format!("{} left out, as max_length = {} cuts off all answers", cut_off.len(), self.max_length);
+            format!("{what} (first: line {line})")
+        });
+        if examples.is_empty() {
+            let why = remark.unwrap_or_default();
+            return Err(Error::input(format!("{}: nothing to learn: {why}: raise max_length", path.display())));
+        }
+        Ok(Encoded {
+            examples,
+            collation: Collation::NextToken,
+            hashes: vec![read.bytes_hash],
+            labels: None,
+            skipped: bad,
+            truncated,
+            remarks: remark.into_iter().collect(),
+            references: Value::Null,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "chat_tests.rs"]
+mod tests;

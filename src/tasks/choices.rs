@@ -1,0 +1,128 @@
+//! Questions with choices: what multiple choice reads.
+
+use super::sieve::Sieve;
+use crate::data::prepare::{Encode, Encoded};
+use crate::data::{Example, Label};
+use crate::error::Result;
+use crate::text::choices::{self, ChoiceSource};
+use crate::text::tokenizer::{self, Tokenizer, on_all_cores};
+use std::path::Path;
+
+/// A file of questions with choices and how they become examples, each choice a sequence of at most `max_length` tokens.
+///
+/// A sequence is a pair, as Hugging Face's examples for SWAG and RACE have it: the context, then the question, a space
+/// and the choice. Without a context it is the question, then the choice. A pair that is too long loses tokens from the
+/// end of its first text, and never any of the second.
+#[derive(Debug, Clone)]
+pub struct Choices {
+    pub source: ChoiceSource,
+    pub max_length: usize,
+}
+
+impl Encode for Choices {
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.source.path]
+    }
+
+    fn settings(&self) -> String {
+        let ChoiceSource { question, context, choices, label, on_bad_record, .. } = &self.source;
+        format!("{:?}", ("choices", self.max_length, question, context, choices, label, on_bad_record))
+    }
+
+    /// # Errors
+    /// Those of [`choices::read`]; unless bad records are skipped: a choice that does not fit (up to ten reasons listed
+    /// with file and lines).
+    fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
+        let ChoiceSource { path, label, on_bad_record, .. } = &self.source;
+        let read = choices::read(&self.source)?;
+        let mut sieve = Sieve::new(path, *on_bad_record, label.is_some(), read.skipped);
+        let encoded = on_all_cores(&read.records, |record| self.sequences(record, tokenizer))?;
+        let questions = read.records.iter().zip(encoded);
+        let questions =
+            sieve.keep(questions.map(|(record, found)| (record.line, found.map(|found| (record, found)))))?;
+        let truncated = questions.iter().filter(|(_, found)| found.iter().any(|e| e.truncated)).count();
+        let examples = questions.into_iter().map(|(record, found)| example(found, record.label)).collect();
+        Ok(Encoded::plain(examples, read.bytes_hash, sieve.bad, truncated))
+    }
+}
+
+impl Choices {
+    /// A sequence for each choice, or which of them does not fit.
+    fn sequences(
+        &self,
+        record: &choices::Choices,
+        tokenizer: &Tokenizer,
+    ) -> Result<Result<Vec<tokenizer::Encoded>, String>> {
+        let mut sequences = Vec::with_capacity(record.choices.len());
+        for (n, choice) in (1..).zip(&record.choices) {
+            let (first, second, what) = match &record.context {
+                Some(context) => (context, &format!("{} {choice}", record.question), " with its question"),
+                None => (&record.question, choice, ""),
+            };
+            let encoded = tokenizer.encode_only_first(first, second, self.max_length)?;
+            let Some(encoded) = encoded.filter(|encoded| !encoded.ids.is_empty()) else {
+                let why = "leaves no room for any other text in max_length";
+                return Ok(Err(format!("choice {n}{what} {why} {}; shorten it, or raise max_length", self.max_length)));
+            };
+            sequences.push(encoded);
+        }
+        Ok(Ok(sequences))
+    }
+}
+
+/// The example of the sequences of all choices.
+fn example(sequences: Vec<tokenizer::Encoded>, label: Option<u32>) -> Example {
+    Example {
+        ids: sequences.iter().flat_map(|e| e.ids.iter().copied()).collect(),
+        type_ids: sequences.iter().flat_map(|e| e.type_ids.iter().copied()).collect(),
+        lengths: sequences.iter().map(|e| e.ids.len() as u32).collect(),
+        label: label.map_or(Label::None, Label::Class),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::prepare::{Prepared, prepare};
+    use crate::error::Kind;
+    use crate::tasks::letters;
+    use crate::text::records::OnBad;
+
+    fn read(content: &str, max_length: usize, on_bad_record: OnBad) -> Result<Prepared> {
+        let dir = letters::folder();
+        let path = dir.path().join("a.jsonl");
+        std::fs::write(&path, content).unwrap();
+        let (question, choices, label) = ("question".into(), "choices".into(), Some("label".into()));
+        let source = ChoiceSource { path, question, context: None, choices, label, on_bad_record };
+        prepare(&Choices { source, max_length }, dir.path(), Some(&dir.path().join("cache")))
+    }
+
+    const CONTENT: &str = r#"{"question": "q", "context": "a b c", "choices": ["x", "y z"], "label": 1}
+{"question": "q r s", "choices": ["x", "y", "z"], "label": "A"}"#;
+
+    #[test]
+    fn each_choice_is_a_sequence() {
+        let data = read(CONTENT, 9, OnBad::Error).unwrap().dataset;
+        // CLS a b c SEP q x SEP, CLS a b c SEP q y z SEP: with the question, of which every choice has its own.
+        assert_eq!(data.ids(0), [2, 5, 6, 7, 3, 21, 28, 3, 2, 5, 6, 7, 3, 21, 29, 30, 3]);
+        assert_eq!(data.type_ids(0), [0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 1]);
+        assert_eq!((data.sequences(0), data.label(0)), (vec![8, 9], Label::Class(1)));
+        assert_eq!(data.ids(1)[..7], [2, 21, 22, 23, 3, 28, 3]);
+        assert_eq!((data.sequences(1), data.label(1)), (vec![7, 7, 7], Label::Class(0)));
+    }
+
+    #[test]
+    fn the_context_is_cut_and_no_choice() {
+        let prepared = read(CONTENT, 7, OnBad::Error).unwrap();
+        assert_eq!(prepared.dataset.ids(0), [2, 5, 6, 3, 21, 28, 3, 2, 5, 3, 21, 29, 30, 3]);
+        assert_eq!(prepared.facts.truncated, 1);
+        let error = read(CONTENT, 6, OnBad::Error).err().unwrap();
+        let expected = "a.jsonl:1: choice 2 with its question leaves no room for any other text in max_length 6; \
+                        shorten it, or raise max_length";
+        assert!(error.kind() == Kind::Input && error.to_string().contains(expected), "{error}");
+        let skipped = read(CONTENT, 6, OnBad::Skip).unwrap();
+        assert_eq!((skipped.dataset.len(), skipped.facts.skipped, skipped.facts.truncated), (1, 1, 1));
+        let error = read(CONTENT, 4, OnBad::Error).err().unwrap().to_string();
+        assert!(error.contains("a.jsonl:2: choice 1 leaves no room"), "{error}");
+    }
+}

@@ -1,0 +1,18 @@
+//! For tests: a model folder with a tokenizer of letters, and heads without a backbone.
+
+use crate::nn::ParamBuilder;
+use crate::nn::linear::{HeadInput, Linear};
+
+/// A folder with a BERT vocabulary: five special tokens, then the letters: `a` is 5.
+pub fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let letters = ('a'..='z').map(String::from);
+    let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).into_iter().chain(letters);
+    std::fs::write(dir.path().join("vocab.txt"), words.collect::<Vec<_>>().join("\n")).unwrap();
+    dir
+}
+
+/// A head that nothing runs.
+pub fn head(outputs: usize) -> Linear {
+    Linear::head(&mut ParamBuilder::new(), HeadInput { width: 2, std: 0.02, bias: true }, outputs as i64)
+}

@@ -1,0 +1,101 @@
+//! What a causal model is to continue or to answer.
+
+use super::sieve::Sieve;
+use crate::data::prepare::{Encode, Encoded};
+use crate::data::{Collation, Example, Label};
+use crate::error::Result;
+use crate::text::chat_template::ChatTemplate;
+use crate::text::frame::Frame;
+use crate::text::prompts::{self, Asked, Prompt, PromptSource};
+use crate::text::tokenizer::Tokenizer;
+use rayon::prelude::*;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// A file of prompts, which are shorter than `max_length` tokens, so that there is room for an answer.
+///
+/// A text is continued as it stands, after the special tokens that begin one. A prompt and a conversation are written by
+/// the folder's chat template up to the beginning of the answer; without a template a prompt is a text.
+#[derive(Debug, Clone)]
+pub struct Prompts {
+    pub source: PromptSource,
+    pub max_length: usize,
+}
+
+/// How prompts become tokens.
+struct Writer<'a> {
+    tokenizer: &'a Tokenizer,
+    template: Option<ChatTemplate>,
+    frame: Frame,
+    max_length: usize,
+}
+
+impl Writer<'_> {
+    fn write(&self, asked: &Asked) -> Result<Vec<u32>, String> {
+        let of_text = |text: &str| self.tokenizer.ids(text).map_err(|e| e.to_string());
+        let ids = match (asked, &self.template) {
+            (Asked::Text(text), _) | (Asked::Prompt(text), None) => {
+                let ids = of_text(text)?;
+                [self.frame.missing(&ids).0, ids].concat()
+            }
+            (Asked::Prompt(prompt), Some(template)) => {
+                of_text(&template.prompt(&[json!({"role": "user", "content": prompt})], None)?)?
+            }
+            (Asked::Messages { messages, tools }, Some(template)) => {
+                of_text(&template.prompt(messages, tools.as_ref())?)?
+            }
+            (Asked::Messages { .. }, None) => {
+                return Err(format!(
+                    "messages need a chat template, and {} has none: put the model's chat_template.jinja there, or give \
+                     each record a prompt",
+                    self.tokenizer.folder().display()
+                ));
+            }
+        };
+        match ids.len() {
+            0 => Err("the tokenizer makes no token of the prompt".into()),
+            n if n >= self.max_length => {
+                Err(format!("the prompt has {n} tokens, of at most {} with its answer: shorten it", self.max_length))
+            }
+            _ => Ok(ids),
+        }
+    }
+}
+
+impl Encode for Prompts {
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.source.path]
+    }
+
+    fn settings(&self) -> String {
+        let PromptSource { text, prompt, messages, on_bad_record, .. } = &self.source;
+        format!("{:?}", ("prompts", self.max_length, text, prompt, messages, on_bad_record))
+    }
+
+    /// # Errors
+    /// Those of [`prompts::read`] and [`ChatTemplate::of_folder`]; unless bad records are skipped: a conversation that the
+    /// template refuses, a prompt without tokens or with too many.
+    fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
+        let read = prompts::read(&self.source)?;
+        let template = ChatTemplate::of_folder(tokenizer.folder(), tokenizer.special_texts())?;
+        let writer = Writer { tokenizer, template, frame: tokenizer.frame(false)?, max_length: self.max_length };
+        let write = |prompt: &Prompt| (prompt.line, writer.write(&prompt.asked));
+        let written: Vec<_> = read.records.par_iter().map(write).collect();
+        let mut sieve = Sieve::new(&self.source.path, self.source.on_bad_record, false, read.skipped);
+        let prompts = sieve.keep(written.into_iter())?;
+        let example = |ids: Vec<u32>| {
+            let segments = vec![0; ids.len()];
+            Example::single(ids, segments, Label::None)
+        };
+        Ok(Encoded {
+            examples: prompts.into_iter().map(example).collect(),
+            collation: Collation::NextToken,
+            hashes: vec![read.bytes_hash],
+            labels: None,
+            skipped: sieve.bad,
+            truncated: 0,
+            remarks: Vec::new(),
+            references: Value::Null,
+        })
+    }
+}

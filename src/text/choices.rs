@@ -1,0 +1,182 @@
+//! Questions with choices from JSONL files.
+
+use super::records::{File, OnBad, Records};
+use super::{gzip, jsonl};
+use crate::error::{Error, Result};
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+/// A JSONL file of questions with choices, and how to read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChoiceSource {
+    /// The file.
+    pub path: PathBuf,
+    /// The column of the question.
+    pub question: String,
+    /// The column of what the question is about. `None`: a column `context` where there is one.
+    pub context: Option<String>,
+    /// The column of the list of choices.
+    pub choices: String,
+    /// The column of the right choice. `None`: not needed, as for prediction.
+    pub label: Option<String>,
+    /// What a bad record does.
+    pub on_bad_record: OnBad,
+}
+
+/// A question with its choices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choices {
+    /// The line on which it stands, from 1.
+    pub line: usize,
+    /// The question, possibly empty.
+    pub question: String,
+    /// What it is about.
+    pub context: Option<String>,
+    /// At least two; none is empty.
+    pub choices: Vec<String>,
+    /// The index of the right one; always there when the source asks for it.
+    pub label: Option<u32>,
+}
+
+/// Reads a file of questions with choices.
+///
+/// The label is the right choice's index from 0 (a number), its text, or its letter (`A` for the first); text goes
+/// before letter.
+///
+/// # Errors
+/// Input errors (exit 2), as [`records::read`](super::records::read): bad records with [`OnBad::Error`], such as fewer
+/// than two choices, or a label that is none of them, listed with file and lines.
+pub fn read(source: &ChoiceSource) -> Result<Records<Choices>> {
+    let extension = gzip::extension(&source.path);
+    if ["csv", "tsv", "tab"].contains(&extension.as_str()) {
+        let why = "questions with choices are read from JSONL, one object a line";
+        return Err(Error::input(format!("{}: {why}", source.path.display())));
+    }
+    let file = File::open(&source.path)?;
+    let parsed = jsonl::records(file.json_lines()?, |line, map| record(line, map, source));
+    file.settle(parsed, source.on_bad_record, source.label.is_some())
+}
+
+fn record(line: usize, mut map: Map<String, Value>, source: &ChoiceSource) -> Result<Choices, String> {
+    let context = source.context.as_deref().or(map.get("context").is_some_and(|c| !c.is_null()).then_some("context"));
+    let context = context.map(|name| jsonl::string(&mut map, name, "context_column")).transpose()?;
+    let question = jsonl::string(&mut map, &source.question, "question_column")?;
+    let choices = jsonl::strings(jsonl::list(&map, &source.choices, "choices_column")?, "choice")?;
+    if choices.len() < 2 {
+        return Err(format!("a question needs two choices or more, and this one has {}", choices.len()));
+    }
+    let label = match &source.label {
+        Some(name) => {
+            let label = map.get(name).ok_or_else(|| jsonl::missing(&map, name, "label_column"))?;
+            Some(index(label, &choices)?)
+        }
+        None => None,
+    };
+    Ok(Choices { line, question, context, choices, label })
+}
+
+/// The choice that a label names.
+fn index(label: &Value, choices: &[String]) -> Result<u32, String> {
+    let n = choices.len();
+    let found = match label {
+        Value::Number(index) => index.as_u64().and_then(|index| usize::try_from(index).ok()),
+        Value::String(text) => {
+            let mut same = (0..n).filter(|&i| choices[i] == *text);
+            match (same.next(), same.next()) {
+                (Some(first), Some(second)) => {
+                    return Err(format!(
+                        "the label {text:?} is choice {first} and choice {second}, counted from 0; write its index"
+                    ));
+                }
+                (Some(first), None) => Some(first),
+                (None, _) => letter(text),
+            }
+        }
+        _ => None,
+    };
+    found.filter(|&index| index < n).map(|index| index as u32).ok_or_else(|| {
+        format!(
+            "the label {label} is none of the {n} choices; it must be an index from 0 to {}, a letter or a choice's text",
+            n - 1
+        )
+    })
+}
+
+/// 0 for `A`, 25 for `Z`.
+fn letter(text: &str) -> Option<usize> {
+    match text.as_bytes() {
+        [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(dir: &tempfile::TempDir, content: &str) -> ChoiceSource {
+        let path = dir.path().join("a.jsonl");
+        std::fs::write(&path, content).unwrap();
+        let (question, choices, label) = ("question".into(), "choices".into(), Some("label".into()));
+        ChoiceSource { path, question, context: None, choices, label, on_bad_record: OnBad::Error }
+    }
+
+    fn line(choices: &str, label: &str) -> String {
+        format!(r#"{{"question": "q", "choices": {choices}, "label": {label}}}"#)
+    }
+
+    #[test]
+    fn a_label_is_an_index_a_text_or_a_letter() {
+        let dir = tempfile::tempdir().unwrap();
+        let words = r#"["B", "A", "x", "x"]"#;
+        let labels = [(words, "0"), (words, "3"), (words, "\"A\""), (words, "\"C\""), (r#"["x", "y"]"#, "\"y\"")];
+        let lines: Vec<String> = labels.iter().map(|(choices, label)| line(choices, label)).collect();
+        let read = read(&source(&dir, &lines.join("\n"))).unwrap();
+        let found: Vec<u32> = read.records.iter().filter_map(|r| r.label).collect();
+        assert_eq!(found, [0, 3, 1, 2, 1]);
+        assert_eq!((&read.records[4].choices, &read.records[4].context), (&vec!["x".into(), "y".into()], &None));
+    }
+
+    #[test]
+    fn a_context_is_read_where_there_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = r#"{"question": "q", "context": "c", "story": "s", "choices": ["x", "y"]}"#;
+        let mut source = ChoiceSource { label: None, ..source(&dir, content) };
+        let context = |source: &ChoiceSource| read(source).unwrap().records[0].context.clone();
+        assert_eq!(context(&source), Some("c".into()));
+        source.context = Some("story".into());
+        assert_eq!(context(&source), Some("s".into()));
+        source.context = Some("tale".into());
+        assert!(read(&source).unwrap_err().to_string().contains("no column \"tale\""));
+    }
+
+    #[test]
+    fn complaints_say_what_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let two = r#"["x", "y"]"#;
+        for (line, expected) in [
+            (line(r#"["x"]"#, "0"), "two choices or more, and this one has 1"),
+            (line("\"x\"", "0"), "column \"choices\" is a string; it must be a list"),
+            (line(r#"["x", ""]"#, "0"), "choice 2 is empty"),
+            (line(r#"["x", 3]"#, "0"), "choice 2 is a number; it must be a string"),
+            (line(two, "2"), "the label 2 is none of the 2 choices; it must be an index from 0 to 1"),
+            (line(two, "-1"), "the label -1 is none"),
+            (line(two, "\"C\""), "the label \"C\" is none"),
+            (line(two, "\"1\""), "the label \"1\" is none"),
+            (line(two, "null"), "the label null is none"),
+            (line(r#"["x", "x"]"#, "\"x\""), "the label \"x\" is choice 0 and choice 1"),
+            (line(two, "0").replace("label", "answer"), "set label_column"),
+            (line(two, "0").replace("question", "title"), "set question_column"),
+            (line(two, "0").replace("choices", "options"), "set choices_column"),
+        ] {
+            let source = source(&dir, &format!("{}\n{line}\n", self::line(two, "1")));
+            let message = read(&source).unwrap_err().to_string();
+            let place = format!("{}:2: ", source.path.display());
+            assert!(message.starts_with(&place) && message.contains(expected), "{line}: {message}");
+            let read = read(&ChoiceSource { on_bad_record: OnBad::Skip, ..source }).unwrap();
+            assert_eq!((read.records.len(), read.skipped.len()), (1, 1));
+        }
+        let table = ChoiceSource { path: dir.path().join("a.csv"), ..source(&dir, "") };
+        assert!(read(&table).unwrap_err().to_string().contains("are read from JSONL"));
+    }
+}

@@ -1,0 +1,196 @@
+//! Prompts with their answers, and conversations, from JSONL.
+
+use super::chat_template::{has_marks, is_answer};
+use super::jsonl::{self, kind, missing};
+use super::records::{File, OnBad, Records, quoted};
+use crate::error::Result;
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+/// The roles that a message can have.
+const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
+
+/// Where conversations are and how to read them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConversationSource {
+    pub path: PathBuf,
+    /// The column of a prompt.
+    pub prompt: String,
+    /// The column of the answer to it.
+    pub completion: String,
+    /// The column of a conversation; a record has this one or the two others.
+    pub messages: String,
+    /// What a bad record does.
+    pub on_bad_record: OnBad,
+}
+
+/// One record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conversation {
+    /// The line, from 1.
+    pub line: usize,
+    pub said: Said,
+}
+
+/// What is said.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Said {
+    Pair {
+        prompt: String,
+        completion: String,
+    },
+    /// Messages with a role and a content each, the assistant's among them, and the tools that it may use.
+    Messages {
+        messages: Vec<Value>,
+        tools: Option<Value>,
+    },
+}
+
+/// Reads conversations.
+///
+/// # Errors
+/// Input errors (exit 2): a file that cannot be read; bad records with [`OnBad::Error`], listed with file and line; no good
+/// record at all.
+pub fn read(source: &ConversationSource) -> Result<Records<Conversation>> {
+    let file = File::open(&source.path)?;
+    let record = |line, map| Ok(Conversation { line, said: said(map, source)? });
+    file.settle(jsonl::records(file.json_lines()?, record), source.on_bad_record, true)
+}
+
+fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<Said, String> {
+    let ConversationSource { prompt, completion, messages, .. } = source;
+    let has = |name: &String| map.get(name).is_some_and(|value| !value.is_null());
+    match (has(messages), has(prompt) || has(completion)) {
+        (true, true) => Err(format!("both {messages:?} and {prompt:?} or {completion:?}: leave one of them")),
+        (true, false) => {
+            let (messages, tools) = conversation(&mut map, messages)?;
+            if !messages.iter().any(is_answer) {
+                return Err("no message has the role assistant: there is no answer to learn".into());
+            }
+            Ok(Said::Messages { messages, tools })
+        }
+        (false, true) => {
+            let prompt = jsonl::string(&mut map, prompt, "prompt_column")?;
+            let completion = jsonl::string(&mut map, completion, "completion_column")?;
+            if completion.is_empty() {
+                return Err("the completion is empty".into());
+            }
+            refuse_marks(&prompt)?;
+            refuse_marks(&completion)?;
+            Ok(Said::Pair { prompt, completion })
+        }
+        (false, false) => Err(missing(&map, messages, "messages_column, or prompt_column and completion_column")),
+    }
+}
+
+/// The messages of the column `name`, and the tools, taken out of a record.
+pub(super) fn conversation(map: &mut Map<String, Value>, name: &str) -> Result<(Vec<Value>, Option<Value>), String> {
+    let tools = map.shift_remove("tools").filter(|tools| !tools.is_null());
+    match (map.shift_remove(name), tools) {
+        (_, Some(tools)) if !tools.is_array() => Err(format!("\"tools\" is {}; it must be a list", kind(&tools))),
+        (Some(Value::Array(list)), tools) => {
+            let messages = list
+                .into_iter()
+                .zip(1..)
+                .map(|(message, number)| self::message(message).map_err(|why| format!("message {number}: {why}")));
+            Ok((messages.collect::<Result<Vec<Value>, String>>()?, tools))
+        }
+        (other, _) => {
+            Err(format!("column {name:?} is {}; it must be a list of messages", kind(&other.unwrap_or_default())))
+        }
+    }
+}
+
+/// A message as a template gets it: what is null in it counts as left out.
+fn message(message: Value) -> Result<Value, String> {
+    let mut map = match message {
+        Value::Object(map) => map,
+        other => return Err(format!("this is {}; a message is an object with role and content", kind(&other))),
+    };
+    map.retain(|_, value| !value.is_null());
+    let role = match map.get("role") {
+        Some(Value::String(role)) => role.clone(),
+        Some(other) => return Err(format!("the role is {}; it must be a string", kind(other))),
+        None => return Err("no role".into()),
+    };
+    if !ROLES.contains(&role.as_str()) {
+        return Err(format!("the role {role:?} is not one of {}", quoted(ROLES)));
+    }
+    let calls = map.get("tool_calls").is_some_and(|calls| calls.as_array().is_some_and(|calls| !calls.is_empty()));
+    match map.get("content") {
+        Some(Value::String(text)) => {
+            if role == "assistant" && text.is_empty() && !calls {
+                return Err("the assistant's content is empty: there is no answer to learn".into());
+            }
+            refuse_marks(text)?;
+        }
+        Some(other) => return Err(format!("the content is {}; it must be a string", kind(other))),
+        None if calls => {}
+        None => return Err("no content".into()),
+    }
+    Ok(Value::Object(map))
+}
+
+fn refuse_marks(text: &str) -> Result<(), String> {
+    let why = "the text has U+FDD0 or U+FDD1, which are no characters: remove them";
+    if has_marks(text) { Err(why.into()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(content: &str) -> Result<Records<Conversation>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl");
+        std::fs::write(&path, content).unwrap();
+        let [prompt, completion, messages] = ["prompt", "completion", "messages"].map(String::from);
+        super::read(&ConversationSource { path, prompt, completion, messages, on_bad_record: OnBad::Error })
+    }
+
+    #[test]
+    fn both_layouts_are_read() {
+        let content = r#"{"prompt": "a", "completion": "b", "messages": null}
+{"messages": [{"role": "user", "content": "a", "name": null}, {"role": "assistant", "content": "b", "x": 1}], "tools": []}"#;
+        let records = read(content).unwrap().records;
+        assert_eq!(records[0].said, Said::Pair { prompt: "a".into(), completion: "b".into() });
+        let messages =
+            serde_json::json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "x": 1}]);
+        let Value::Array(messages) = messages else { unreachable!() };
+        let tools = Some(Value::Array(Vec::new()));
+        assert_eq!(records[1], Conversation { line: 2, said: Said::Messages { messages, tools } });
+    }
+
+    #[test]
+    fn complaints_say_what_is_wrong() {
+        let of = |message: &str| format!("{{\"messages\": [{message}]}}");
+        for (line, expected) in [
+            (
+                "{\"text\": 1}".to_owned(),
+                "no column \"messages\"; the record has \"text\": set messages_column, or prompt",
+            ),
+            (r#"{"prompt": "a"}"#.to_owned(), "no column \"completion\""),
+            (r#"{"prompt": 1, "completion": "b"}"#.to_owned(), "column \"prompt\" is a number; it must be a string"),
+            (r#"{"prompt": "a", "completion": ""}"#.to_owned(), "the completion is empty"),
+            (r#"{"prompt": "a", "completion": "b", "messages": []}"#.to_owned(), "both \"messages\" and"),
+            (r#"{"prompt": "a", "completion": "\ufdd0"}"#.to_owned(), "U+FDD0"),
+            (r#"{"messages": "a"}"#.to_owned(), "is a string; it must be a list of messages"),
+            (r#"{"messages": [], "tools": {}}"#.to_owned(), "\"tools\" is an object"),
+            (of(""), "no message has the role assistant"),
+            (of(r#"{"role": "user", "content": "a"}"#), "no message has the role assistant"),
+            (of("3"), "message 1: this is a number"),
+            (
+                of(r#"{"role": "user", "content": "a"}, {"role": "bot", "content": "a"}"#),
+                "message 2: the role \"bot\" is not",
+            ),
+            (of(r#"{"from": "user", "content": "a"}"#), "message 1: no role"),
+            (of(r#"{"role": 1, "content": "a"}"#), "message 1: the role is a number"),
+            (of(r#"{"role": "user"}"#), "message 1: no content"),
+            (of(r#"{"role": "user", "content": [1]}"#), "message 1: the content is an array"),
+            (of(r#"{"role": "assistant", "content": ""}"#), "message 1: the assistant's content is empty"),
+        ] {
+            let message = read(&format!("{line}\n")).unwrap_err().to_string();
+            assert!(message.contains("a.jsonl:1: ") && message.contains(expected), "{line}: {message}");
+        }
+    }
+}

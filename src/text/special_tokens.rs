@@ -1,0 +1,139 @@
+//! Which tokens of a Hugging Face folder are the special ones: the end of a text, the mask, and so on.
+//!
+//! `tokenizer_config.json` names them, older folders' `special_tokens_map.json` does, and where both are silent
+//! `config.json` may know the id. Each value is a token, or an object whose `content` is one.
+
+use crate::error::{Error, Result};
+use serde_json::Value;
+use std::path::Path;
+
+/// A role that a token can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Special {
+    Bos,
+    Eos,
+    Unk,
+    Sep,
+    Pad,
+    Cls,
+    Mask,
+}
+
+impl Special {
+    /// All of them.
+    pub const ALL: [Special; 7] =
+        [Special::Bos, Special::Eos, Special::Unk, Special::Sep, Special::Pad, Special::Cls, Special::Mask];
+
+    /// The key that names it, which is also what templates call it.
+    pub fn key(self) -> &'static str {
+        match self {
+            Special::Bos => "bos_token",
+            Special::Eos => "eos_token",
+            Special::Unk => "unk_token",
+            Special::Sep => "sep_token",
+            Special::Pad => "pad_token",
+            Special::Cls => "cls_token",
+            Special::Mask => "mask_token",
+        }
+    }
+}
+
+/// How a file names a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Named {
+    Text(String),
+    Id(u32),
+}
+
+/// The special tokens that a folder names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SpecialTokens([Option<Named>; Special::ALL.len()]);
+
+impl SpecialTokens {
+    /// Reads what the folder's files say.
+    ///
+    /// # Errors
+    /// One of them cannot be read or is not JSON (exit 2).
+    pub fn of_folder(dir: &Path) -> Result<Self> {
+        let [tokenizer, map, model] =
+            ["tokenizer_config.json", "special_tokens_map.json", "config.json"].map(|name| json_of(&dir.join(name)));
+        let (tokenizer, map, model) = (tokenizer?, map?, model?);
+        let named = |special: Special| {
+            let text = [&tokenizer, &map].into_iter().find_map(|json| text_of(json.get(special.key())?));
+            let id = || id_of(model.get(format!("{}_id", special.key()))?);
+            text.map(Named::Text).or_else(|| id().map(Named::Id))
+        };
+        Ok(SpecialTokens(Special::ALL.map(named)))
+    }
+
+    /// The id of one of them; `id_of` looks a token up.
+    pub(super) fn id(&self, special: Special, id_of: impl Fn(&str) -> Option<u32>) -> Option<u32> {
+        match &self.0[special as usize] {
+            Some(Named::Text(token)) => id_of(token),
+            Some(Named::Id(id)) => Some(*id),
+            None => None,
+        }
+    }
+
+    /// Key and text of each that is named; `text_of` looks an id up.
+    pub(super) fn texts(&self, text_of: impl Fn(u32) -> Option<String>) -> Vec<(&'static str, String)> {
+        let text = |named: &Named| match named {
+            Named::Text(token) => Some(token.clone()),
+            Named::Id(id) => text_of(*id),
+        };
+        let all = Special::ALL.into_iter().zip(&self.0);
+        all.filter_map(|(special, named)| Some((special.key(), text(named.as_ref()?)?))).collect()
+    }
+}
+
+/// The content of a JSON file; null where there is none.
+///
+/// # Errors
+/// It cannot be read or is not JSON (exit 2).
+pub(super) fn json_of(path: &Path) -> Result<Value> {
+    let broken = |e: &dyn std::fmt::Display| Error::input(format!("{}: {e}", path.display()));
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| broken(&e)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
+        Err(e) => Err(broken(&e)),
+    }
+}
+
+fn text_of(value: &Value) -> Option<String> {
+    let text = value.as_str().or_else(|| value.get("content")?.as_str())?;
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+/// An id; the first of several, as Llama 3's ends of texts.
+fn id_of(value: &Value) -> Option<u32> {
+    let id = value.as_u64().or_else(|| value.get(0)?.as_u64())?;
+    id.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_asked_in_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        let ids = || {
+            let tokens = SpecialTokens::of_folder(dir.path()).unwrap();
+            [Special::Bos, Special::Eos, Special::Mask].map(|special| tokens.id(special, |t| Some(t.len() as u32)))
+        };
+        assert_eq!(ids(), [None, None, None]);
+        write("config.json", r#"{"bos_token_id": 77, "eos_token_id": [88, 99], "mask_token_id": null}"#);
+        assert_eq!(ids(), [Some(77), Some(88), None]);
+        write("special_tokens_map.json", r#"{"eos_token": {"content": "eos"}, "mask_token": "<mask>"}"#);
+        assert_eq!(ids(), [Some(77), Some(3), Some(6)]);
+        write("tokenizer_config.json", r#"{"eos_token": "</s>", "bos_token": null}"#);
+        assert_eq!(ids(), [Some(77), Some(4), Some(6)]);
+        let texts = SpecialTokens::of_folder(dir.path()).unwrap().texts(|id| Some(format!("<{id}>")));
+        let texts: Vec<_> = texts.iter().map(|(key, text)| (*key, text.as_str())).collect();
+        assert_eq!(texts, [("bos_token", "<77>"), ("eos_token", "</s>"), ("mask_token", "<mask>")]);
+        write("tokenizer_config.json", "{");
+        let message = SpecialTokens::of_folder(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("tokenizer_config.json: "), "{message}");
+    }
+}

@@ -1,0 +1,198 @@
+//! Generation over a whole data set, on all ranks, with texts that do not depend on how many there are.
+
+use crate::comm::{Collective, Op};
+use crate::data::{Collation, Dataset, Prepared, sampler};
+use crate::error::{Error, Result};
+use crate::generate::search::Draw;
+use crate::generate::settings::Search;
+use crate::generate::{self, Passes, Prompt, Settings, Text};
+use crate::metrics::{Bleu, Metrics, RougeL};
+use crate::nn::Params;
+use crate::parallel::Weights;
+use crate::text::tokenizer::Tokenizer;
+use crate::train::evaluate::Evaluator;
+use crate::train::staged;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::ops::Range;
+use std::path::Path;
+use tch::Device;
+
+/// How an evaluation generates texts.
+pub struct Generation {
+    pub settings: Settings,
+    pub tokenizer: Tokenizer,
+    /// For what is drawn.
+    pub seed: u64,
+}
+
+impl Generation {
+    /// By what `wanted` asks for, else as the model's folder says.
+    ///
+    /// # Errors
+    /// Exit 2: those of [`Settings::read`] and [`Tokenizer::from_folder`].
+    pub fn open(folder: &Path, wanted: &impl Serialize, seed: u64) -> Result<Self> {
+        let wanted = match serde_json::to_value(wanted)? {
+            Value::Object(wanted) => wanted,
+            other => return Err(Error::other(format!("settings of generation are an object, not {other}"))),
+        };
+        Ok(Generation { settings: Settings::read(folder, &wanted)?, tokenizer: Tokenizer::from_folder(folder)?, seed })
+    }
+
+    /// The number that a token is drawn by.
+    pub fn draw(&self) -> impl Fn(u64, usize) -> f64 {
+        let seed = self.seed;
+        move |record, position| generate::uniform(seed, record, position)
+    }
+
+    /// A text as a person reads it, without special tokens.
+    ///
+    /// # Errors
+    /// The tokenizer's own.
+    pub fn read(&self, text: &Text) -> Result<String> {
+        self.tokenizer.decode(&text.ids)
+    }
+
+    /// BLEU (0 to 100, as sacrebleu counts it) and ROUGE-L of texts against the references of the data.
+    fn metrics(&self, texts: &[Text], references: &Value) -> Result<Metrics> {
+        let (mut bleu, mut rouge) = (Bleu::default(), RougeL::default());
+        let references: Vec<String> = Vec::deserialize(references)?;
+        for (text, reference) in texts.iter().zip(references) {
+            let text = self.read(text)?;
+            bleu.add(&text, &[&reference]);
+            rouge.add(&text, &[&reference]);
+        }
+        Ok(vec![("bleu", bleu.score()), ("rougeL", rouge.mean())])
+    }
+}
+
+impl Evaluator<'_> {
+    /// The metrics of the texts that are generated for a labelled data set.
+    ///
+    /// # Errors
+    /// As [`Evaluator::texts`].
+    pub fn generated(&mut self, data: &Prepared, generation: &Generation) -> Result<Metrics> {
+        let texts = self.texts(&data.dataset, &generation.settings, &generation.draw())?;
+        generation.metrics(&texts, &data.facts.references)
+    }
+
+    /// A text for the first sequence of every example, a prompt or a source, in the data set's order; the same on every
+    /// rank. A rank has at most `micro_batch_tokens` tokens of prompts and texts, each beam's, in its cache at a time, or
+    /// one prompt's.
+    ///
+    /// # Errors
+    /// Exit 2: a prompt that fills the model, and as [`generate::generate`]; a dead or late rank; libtorch's.
+    pub fn texts(&mut self, dataset: &Dataset, settings: &Settings, draw: Draw) -> Result<Vec<Text>> {
+        let Evaluator { model, params, comm, micro_batch_tokens, .. } = *self;
+        let settings = &with_start(settings, dataset);
+        let backbone = model.backbone.as_ref();
+        let prompts: Vec<Prompt> = (0..dataset.len()).map(|i| prompt(dataset, i)).collect();
+        let costs = costs(&prompts, settings, backbone.decoder_stage() > 0, backbone.max_length())?;
+        let plan = sampler::eval_plan(&costs, comm.world(), micro_batch_tokens);
+        let mut found = vec![Text::default(); prompts.len()];
+        let mut passes = Gathered { params, weights: self.weights, comm };
+        for pass in 0..plan.iter().map(Vec::len).max().unwrap_or_default() {
+            let micro = plan[comm.rank()].get(pass).map_or(&[][..], Vec::as_slice);
+            let own: Vec<Prompt> = micro.iter().map(|&i| prompts[i as usize].clone()).collect();
+            let texts = generate::generate(backbone, &own, settings, draw, &mut passes)?;
+            micro.iter().zip(texts).for_each(|(&i, text)| found[i as usize] = text);
+        }
+        gather(comm, &found)
+    }
+}
+
+/// The settings, with the start token of the data where the folder says nothing of one for generation.
+fn with_start(settings: &Settings, dataset: &Dataset) -> Settings {
+    let own = match dataset.collation() {
+        Collation::SourceTarget { start } => Some(*start),
+        _ => None,
+    };
+    Settings { decoder_start: settings.decoder_start.or(own), ..settings.clone() }
+}
+
+/// What the text of example `i` follows.
+fn prompt(dataset: &Dataset, i: usize) -> Prompt {
+    let first = match dataset.collation() {
+        Collation::SourceTarget { .. } => dataset.sequences(i)[0] as usize,
+        _ => dataset.length(i),
+    };
+    Prompt { ids: dataset.ids(i)[..first].to_vec(), record: i as u64 }
+}
+
+/// The most tokens that each prompt and its text take in the cache.
+fn costs(prompts: &[Prompt], settings: &Settings, has_encoder: bool, limit: Option<usize>) -> Result<Vec<u32>> {
+    let beams = if let Search::Beam(beam) = settings.search { beam.beams } else { 1 };
+    let cost = |(i, prompt): (usize, &Prompt)| {
+        let length = prompt.ids.len();
+        if has_encoder {
+            return Ok((length + beams * settings.length.after(1, None).1) as u32);
+        }
+        match settings.length.after(length, limit) {
+            (_, 0) => Err(Error::input(format!(
+                "record {}: the prompt has {length} tokens, which leaves no room for a text ({})",
+                i + 1,
+                limit.map_or("max_length is reached".into(), |limit| format!("the model takes {limit} in all")),
+            ))),
+            (_, new) => Ok((beams * (length + new)) as u32),
+        }
+    };
+    prompts.iter().enumerate().map(cost).collect()
+}
+
+/// Stages whose weights may have to be gathered from all ranks.
+struct Gathered<'a> {
+    params: &'a Params,
+    weights: &'a mut Weights,
+    comm: &'a dyn Collective,
+}
+
+impl Passes for Gathered<'_> {
+    fn pass(&mut self, stages: Range<usize>, run: &mut dyn FnMut(usize, &Params)) -> Result<()> {
+        let Gathered { params, weights, .. } = self;
+        let last = stages.end - 1;
+        staged::visit(params, weights, stages, |stage| run(stage, params))?;
+        weights.release(params, last)
+    }
+
+    fn another(&mut self, mine: bool) -> Result<bool> {
+        if !self.weights.zero().shards_weights() {
+            return Ok(mine);
+        }
+        let mut any = [f64::from(u8::from(mine))];
+        self.comm.all_reduce_f64(&mut any, Op::Max, "whether a text goes on")?;
+        Ok(any[0] > 0.0)
+    }
+
+    fn device(&self) -> Device {
+        self.comm.device()
+    }
+}
+
+/// All ranks' texts, where each rank holds some and nothing of the others'.
+fn gather(comm: &dyn Collective, own: &[Text]) -> Result<Vec<Text>> {
+    const WHAT: &str = "generated texts";
+    let mut lengths: Vec<f64> = own.iter().map(|text| text.ids.len() as f64).collect();
+    comm.all_reduce_f64(&mut lengths, Op::Sum, WHAT)?;
+    let lengths: Vec<usize> = lengths.into_iter().map(|n| n as usize).collect();
+    // Of each token its id and its log-probability. Adding zeros changes nothing.
+    let blank = |text: &Text, n: usize| {
+        let mut pairs: Vec<f64> = text
+            .ids
+            .iter()
+            .zip(&text.log_probs)
+            .flat_map(|(&id, &log_prob)| [f64::from(id), f64::from(log_prob)])
+            .collect();
+        pairs.resize(2 * n, 0.0);
+        pairs
+    };
+    let mut table: Vec<f64> = own.iter().zip(&lengths).flat_map(|(text, &n)| blank(text, n)).collect();
+    comm.all_reduce_f64(&mut table, Op::Sum, WHAT)?;
+    let mut rest = table.as_slice();
+    let text = |&n: &usize| {
+        let (pairs, others) = rest.split_at(2 * n);
+        rest = others;
+        let pairs = pairs.chunks_exact(2);
+        Text { ids: pairs.clone().map(|p| p[0] as u32).collect(), log_probs: pairs.map(|p| p[1] as f32).collect() }
+    };
+    Ok(lengths.iter().map(text).collect())
+}

@@ -1,0 +1,216 @@
+//! Which file a task reads in which form: the `[data]` settings as the sources of `text`.
+
+use super::reading::{Purpose, Reading};
+use crate::config::{self, DataConfig, Documents};
+use crate::error::{Error, Result};
+use crate::tasks::answers::Rules;
+use crate::tasks::parallel_texts::{ParallelTexts, decoder_start};
+use crate::tasks::questions::Questions;
+use crate::text::choices::ChoiceSource;
+use crate::text::conversations::ConversationSource;
+use crate::text::documents::{Division, DocumentSource, is_text};
+use crate::text::gzip;
+use crate::text::pairs::{PairLayout, PairSource};
+use crate::text::prompts::PromptSource;
+use crate::text::questions::QuestionSource;
+use crate::text::records::{Fields, Format, OnBad, Source};
+use crate::text::tagged::{TaggedFormat, TaggedSource};
+use std::path::Path;
+
+/// Tokens that a target is cut to unless told: what Hugging Face's examples have.
+const MAX_TARGET_LENGTH: usize = 128;
+
+impl Reading<'_> {
+    /// A file of documents: plain text by its setting or its name, divided as set or else as `usual`, or else records.
+    ///
+    /// # Errors
+    /// Exit 2: records that are to be divided.
+    pub(super) fn documents(&self, path: &Path, usual: Documents) -> Result<DocumentSource> {
+        let data = self.data;
+        let is_text = data.format.map_or_else(|| is_text(path), |format| format == config::Format::Text);
+        match (is_text, data.documents) {
+            (true, division) => Ok(DocumentSource::Text {
+                path: path.to_owned(),
+                division: match division.unwrap_or(usual) {
+                    Documents::File => Division::File,
+                    Documents::Lines => Division::Lines,
+                    Documents::Paragraphs => Division::Paragraphs,
+                },
+            }),
+            (false, Some(_)) => {
+                let why =
+                    "documents divides plain text; of records each is a document: remove it, or set format = \"text\"";
+                Err(Error::input(format!("{}: {why}", path.display())))
+            }
+            (false, None) => {
+                let mut source = self.source(path)?;
+                source.fields.label = None;
+                Ok(DocumentSource::Records(source))
+            }
+        }
+    }
+
+    /// A file of prompts with answers, or of conversations.
+    pub(super) fn conversations(&self, path: &Path) -> ConversationSource {
+        let data = self.data;
+        ConversationSource {
+            path: path.to_owned(),
+            prompt: data.prompt_column.clone(),
+            completion: data.completion_column.clone(),
+            messages: data.messages_column.clone(),
+            on_bad_record: self.on_bad_record(),
+        }
+    }
+
+    /// A file of what a model is to continue or to answer.
+    pub(super) fn prompts(&self, path: &Path) -> PromptSource {
+        PromptSource {
+            path: path.to_owned(),
+            text: self.data.text_column.clone(),
+            prompt: self.data.prompt_column.clone(),
+            messages: self.data.messages_column.clone(),
+            on_bad_record: self.on_bad_record(),
+        }
+    }
+
+    /// A file of records with columns.
+    pub(super) fn source(&self, path: &Path) -> Result<Source> {
+        let data = self.data;
+        let format = self.format(&[
+            (config::Format::Jsonl, Format::Jsonl),
+            (config::Format::Csv, Format::Csv),
+            (config::Format::Tsv, Format::Tsv),
+        ])?;
+        Ok(Source {
+            path: path.to_owned(),
+            format,
+            columns: data.columns.clone(),
+            header: data.header,
+            fields: Fields {
+                text: data.text_column.clone(),
+                text_pair: data.text_pair_column.clone(),
+                label: Some(data.label_column.clone()),
+                ..Fields::default()
+            },
+            on_bad_record: self.on_bad_record(),
+        })
+    }
+
+    /// A file of sentences.
+    pub(super) fn tagged_source(&self, path: &Path) -> Result<TaggedSource> {
+        let formats = [(config::Format::Conll, TaggedFormat::Conll), (config::Format::Jsonl, TaggedFormat::Jsonl)];
+        Ok(TaggedSource {
+            path: path.to_owned(),
+            format: self.format(&formats)?,
+            words: self.data.words_column.clone(),
+            tags: self.answer_column(&self.data.tags_column),
+            on_bad_record: self.on_bad_record(),
+        })
+    }
+
+    /// A file of questions with choices.
+    pub(super) fn choice_source(&self, path: &Path) -> Result<ChoiceSource> {
+        self.format(&[(config::Format::Jsonl, ())])?;
+        Ok(ChoiceSource {
+            path: path.to_owned(),
+            question: self.data.question_column.clone(),
+            context: self.data.context_column.clone(),
+            choices: self.data.choices_column.clone(),
+            label: self.answer_column(&self.data.label_column),
+            on_bad_record: self.on_bad_record(),
+        })
+    }
+
+    /// A column that is not read for prediction.
+    fn answer_column(&self, name: &str) -> Option<String> {
+        (self.purpose != Purpose::Predict).then(|| name.to_owned())
+    }
+
+    /// What `data.format` is among the formats that a task reads.
+    fn format<T: Copy>(&self, known: &[(config::Format, T)]) -> Result<Option<T>> {
+        let Some(wanted) = self.data.format else { return Ok(None) };
+        let found = known.iter().find(|(format, _)| *format == wanted).map(|&(_, format)| Some(format));
+        found.ok_or_else(|| {
+            let known: Vec<&str> = known.iter().map(|(format, _)| format.name()).collect();
+            Error::input(format!("data.format: {} is read from {}, not {wanted}", self.task.kind, known.join(", ")))
+        })
+    }
+
+    fn on_bad_record(&self) -> OnBad {
+        match self.data.on_bad_record {
+            config::OnBadRecord::Error => OnBad::Error,
+            config::OnBadRecord::Skip => OnBad::Skip,
+        }
+    }
+
+    /// Pairs of texts: JSONL by its setting or its name, else plain text with the targets in a file of their own.
+    ///
+    /// # Errors
+    /// Exit 2: no file of targets where one is wanted, or one where none is; no start token.
+    pub(super) fn parallel_texts(&self, path: &Path, key: &str) -> Result<ParallelTexts> {
+        let Reading { task, data, purpose, .. } = self;
+        let (targets, target_key) = match purpose {
+            Purpose::Train => (data.train_target.as_deref(), "data.train_target"),
+            Purpose::Evaluate if key.starts_with("--") => (data.eval_target.as_deref(), "--eval-target"),
+            Purpose::Evaluate => (data.eval_target.as_deref(), "data.eval_target"),
+            Purpose::Predict => (None, ""),
+        };
+        let refuse = |why: &str| Err(Error::input(format!("{target_key}: {why}: {}", path.display())));
+        let is_jsonl = data.format.is_some() || ["jsonl", "ndjson", "json"].contains(&gzip::extension(path).as_str());
+        let layout = match (is_jsonl, targets) {
+            (true, Some(_)) => return refuse("a JSONL file has its targets itself"),
+            (true, None) => PairLayout::Jsonl {
+                source: data.source_column.clone(),
+                target: (*purpose != Purpose::Predict).then(|| data.target_column.clone()),
+            },
+            (false, None) if *purpose != Purpose::Predict => {
+                return refuse("missing: name the file whose lines are the targets of the lines of this one");
+            }
+            (false, targets) => {
+                if let Some(missing) = targets.filter(|targets| !targets.exists()) {
+                    return Err(Error::input(format!("{target_key}: no such file: {}", missing.display())));
+                }
+                PairLayout::Lines { targets: targets.map(Path::to_owned) }
+            }
+        };
+        Ok(ParallelTexts {
+            source: PairSource { path: path.to_owned(), layout, on_bad_record: self.on_bad_record() },
+            prefix: task.source_prefix.clone().unwrap_or_default(),
+            max_length: self.max_length,
+            max_target_length: task.max_target_length.unwrap_or(MAX_TARGET_LENGTH),
+            start: decoder_start(self.folder)?,
+            references: *purpose == Purpose::Evaluate,
+        })
+    }
+
+    /// A file of questions.
+    pub(super) fn questions(&self, path: &Path) -> Result<Questions> {
+        let default = DataConfig::new(path.to_owned());
+        let columns = [
+            ("text_column", self.data.text_column != default.text_column),
+            ("text_pair_column", self.data.text_pair_column.is_some()),
+            ("label_column", self.data.label_column != default.label_column),
+            ("columns", self.data.columns.is_some()),
+            ("header", self.data.header.is_some()),
+            ("format", self.data.format.is_some()),
+        ];
+        if let Some((key, _)) = columns.into_iter().find(|(_, set)| *set) {
+            let why = "questions are read from SQuAD's JSON, or from .jsonl with context, question, answers and id";
+            return Err(Error::input(format!("{key}: {why}: remove it")));
+        }
+        let answers = self.task.answers.clone().unwrap_or_default();
+        let rules = Rules {
+            n_best_size: answers.n_best_size,
+            max_answer_length: answers.max_answer_length,
+            null_score_diff_threshold: answers.null_score_diff_threshold,
+            version_2_with_negative: answers.version_2_with_negative,
+        };
+        let labelled = self.purpose != Purpose::Predict;
+        Ok(Questions {
+            source: QuestionSource { path: path.to_owned(), labelled, on_bad_record: self.on_bad_record() },
+            max_length: self.max_length,
+            doc_stride: answers.doc_stride,
+            rules: (self.purpose != Purpose::Train).then_some(rules),
+        })
+    }
+}

@@ -1,0 +1,123 @@
+//! Token classification, multi-label classification and multiple choice, from a data file to metrics and predictions.
+
+mod common;
+
+use common::process::{run, trainer};
+use common::runs::Bench;
+use common::scenarios::train;
+use common::tagging::{CHOICES, LABELS, Scenario, TAGS, evaluated, predicted, trained};
+use serde_json::{Value, json};
+use std::fs;
+
+/// Trains, and holds evaluation against the run's own and predictions against the file, record by record: `right` says
+/// how many of how many answers of a line are right.
+fn round_trip(scenario: &Scenario, right: impl Fn(&Value, usize) -> (usize, usize)) -> String {
+    let (bench, last) = trained(scenario, trainer);
+    let (metric, least) = scenario.learns;
+    let metric = format!("eval_{metric}");
+    assert!(last[&metric].as_f64().unwrap() > least, "{last}");
+    let evaluated = evaluated(scenario, &bench, trainer);
+    for (name, value) in evaluated.as_object().unwrap() {
+        let difference = (value.as_f64().unwrap() - last[name].as_f64().unwrap()).abs();
+        assert!(difference < 1e-6, "{name}: {evaluated} {last}");
+    }
+    let (lines, said) = predicted(scenario, &bench, trainer);
+    let counts: Vec<(usize, usize)> = lines.iter().enumerate().map(|(i, line)| right(line, i)).collect();
+    let (right, all): (Vec<usize>, Vec<usize>) = counts.into_iter().unzip();
+    let accuracy = right.iter().sum::<usize>() as f64 / all.iter().sum::<usize>() as f64;
+    assert!((accuracy - evaluated["eval_accuracy"].as_f64().unwrap()).abs() < 1e-12, "{accuracy}: {evaluated}");
+    assert_eq!(lines.len(), 41);
+    said
+}
+
+#[test]
+fn words_are_tagged() {
+    let text = (TAGS.data)(41, 2);
+    let sentences: Vec<Vec<&str>> = text
+        .split("\n\n")
+        .map(|sentence| sentence.lines().map(|line| line.split_once('\t').unwrap().1).collect())
+        .collect();
+    assert!(sentences.iter().any(|s| s.len() > 14), "some are cut");
+    let said = round_trip(&TAGS, |line, i| {
+        let tags = line["tags"].as_array().unwrap();
+        assert_eq!((tags.len(), line["logits"].as_array().unwrap().len()), (sentences[i].len(), sentences[i].len()));
+        assert!(tags.iter().skip(14).all(|tag| tag == "O"), "cut off: {line}");
+        (tags.iter().zip(&sentences[i]).filter(|(found, tag)| *found == *tag).count(), tags.len())
+    });
+    assert!(said.contains("cut to max_length") && said.contains("words have no token"), "{said}");
+}
+
+#[test]
+fn texts_get_any_number_of_labels() {
+    let text = (LABELS.data)(41, 2);
+    let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(records.iter().any(|record| record["topics"] == json!([])), "an example without a label is valid");
+    round_trip(&LABELS, |line, i| {
+        assert_eq!(line["scores"].as_object().unwrap().len(), 2, "{line}");
+        (usize::from(line["labels"] == records[i]["topics"]), 1)
+    });
+}
+
+#[test]
+fn choices_are_made() {
+    let text = (CHOICES.data)(41, 2);
+    let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said = round_trip(&CHOICES, |line, i| {
+        let label = match &records[i]["label"] {
+            Value::String(letter) => json!(letter.as_bytes()[0] - b'A'),
+            index => index.clone(),
+        };
+        assert_eq!(line["scores"].as_array().unwrap().len(), records[i]["options"].as_array().unwrap().len());
+        (usize::from(line["label"] == label), 1)
+    });
+    assert!(said.contains("cut to max_length"), "{said}");
+}
+
+/// A mistake in a file: one message with its file and line, before training.
+#[test]
+fn bad_records_are_told_with_file_and_line() {
+    let bench = Bench::new("bert-classification");
+    let cases = [
+        ("token-classification", "a.conll", "all O\nage B-x\n\nagain\n", "a.conll:4: the word \"again\" has no tag"),
+        (
+            "token-classification",
+            "a.jsonl",
+            "{\"words\": [\"a\", \"b\"], \"tags\": [\"O\", \"B-x\"]}\n{\"words\": [\"a\"], \"tags\": []}\n",
+            "a.jsonl:2: the list in column \"tags\" is empty",
+        ),
+        (
+            "multi-label",
+            "b.jsonl",
+            "{\"text\": \"a\", \"label\": \"x\"}\n",
+            "b.jsonl:1: column \"label\" is a string; it must be a list",
+        ),
+        ("multi-label", "b.csv", "text,label\na,\nb,\n", "holds no label"),
+        (
+            "multiple-choice",
+            "c.jsonl",
+            "{\"question\": \"a\", \"choices\": [\"x\", \"y\"], \"label\": 0}\n\n{\"question\": \"a\", \"choices\": [\"x\", \"y\"], \"label\": 2}\n",
+            "c.jsonl:3: the label 2 is none of the 2 choices",
+        ),
+        (
+            "multiple-choice",
+            "d.jsonl",
+            "{\"question\": \"a\", \"choices\": [\"x\"], \"label\": 0}\n",
+            "d.jsonl:1: a question needs two choices",
+        ),
+        ("multiple-choice", "e.csv", "question,choices,label\n", "read from JSONL"),
+    ];
+    for (kind, name, content, says) in cases {
+        fs::write(bench.path(name), content).unwrap();
+        let [kind, name] = [format!("task.kind={kind}"), format!("data.train={name}")];
+        let ended = run(trainer(&bench).args(train(&bench, "run", &[&kind, &name]))).expect(2);
+        assert_eq!(ended.text().matches("trainer: error: ").count(), 1, "{}", ended.text());
+        assert!(ended.stderr.contains(says), "{says}: {}", ended.text());
+    }
+    let wrong = ["task.kind=token-classification", "data.format=csv"];
+    let ended = run(trainer(&bench).args(train(&bench, "run", &wrong))).expect(2);
+    assert!(
+        ended.stderr.contains("data.format: token-classification is read from conll, jsonl, not csv"),
+        "{}",
+        ended.text()
+    );
+}
