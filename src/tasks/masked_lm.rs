@@ -72,7 +72,7 @@ impl Task for MaskedLm {
     }
 
     /// Of each example: tokens told right, tokens to be told, and whether the sentence was told right. Of texts with
-    /// blanks: id, probability and logit of the best [`BEST`] tokens for each blank.
+    /// blanks: id, probability and logit of the five best tokens for each blank.
     fn answers(&self, logits: &Border, batch: &Batch) -> Tensor {
         if matches!(batch.labels, Labels::Blanks(_)) {
             let (best, ids) = logits[0].topk(BEST, 1, true, true);

@@ -129,7 +129,7 @@ fn references<'a>(
     questions: &[(&'a Question, usize, Vec<Window>)],
 ) -> References<'a> {
     let context = |(text, context): (&&'a str, &Context)| answers::Context {
-        text: *text,
+        text,
         offsets: context.offsets.as_flattened().to_vec(),
     };
     let question = |(question, context, windows): &(&'a Question, usize, Vec<Window>)| answers::Question {
