@@ -1,9 +1,9 @@
 //! ALBERT (arXiv 1909.11942): narrow embeddings, and layers that share their weights.
 
 use crate::error::{Error, Result};
-use crate::models::Role;
-use crate::models::encoder::{Config, Design, Encoder, LmSpelling, check_size};
+use crate::models::encoder::{Config, Design, Encoder, LmSpelling};
 use crate::models::registry::{Family, Plan, no_generation};
+use crate::models::{Role, check};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -43,7 +43,7 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     ];
     let config = Config::read(plan, &defaults, &[("classifier_dropout_prob", "classifier_dropout")])?;
     let own: Own = serde_json::from_value(plan.json.clone())?;
-    check_size("embedding_size", own.embedding_size)?;
+    check::sizes(&[("embedding_size", own.embedding_size)])?;
     let mut design = Design::plain("Albert", "albert.", &config, plan.role);
     design.embedding = Some(own.embedding_size);
     design.mlp_dropout = 0.0;

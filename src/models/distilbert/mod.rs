@@ -1,9 +1,9 @@
 //! DistilBERT (arXiv 1910.01108): BERT without segments and without a pretrained pooler.
 
 use crate::error::Result;
-use crate::models::Role;
-use crate::models::encoder::{Config, Design, Encoder, LmSpelling, Segments, check_probability};
+use crate::models::encoder::{Config, Design, Encoder, LmSpelling, Segments};
 use crate::models::registry::{Family, Plan, no_next_sentence};
+use crate::models::{Role, check};
 use crate::nn::blocks::Activation;
 use serde::Deserialize;
 use serde_json::json;
@@ -44,8 +44,7 @@ impl Default for Own {
 pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let config = Config::read(plan, &[("n_layers", json!(6))], KEYS)?;
     let own: Own = serde_json::from_value(plan.json.clone())?;
-    check_probability("qa_dropout", own.qa_dropout)?;
-    check_probability("seq_classif_dropout", own.seq_classif_dropout)?;
+    check::probabilities(&[("qa_dropout", own.qa_dropout), ("seq_classif_dropout", own.seq_classif_dropout)])?;
     let mut design = Design::plain("DistilBert", "distilbert.", &config, plan.role);
     design.segments = Segments::None;
     design.attended_dropout = 0.0;

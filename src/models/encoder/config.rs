@@ -1,6 +1,7 @@
 //! `config.json` of an encoder, as transformers 4 and 5 write it.
 
 use crate::error::{Error, Result};
+use crate::models::check;
 use crate::models::registry::Plan;
 use crate::nn::blocks::Activation;
 use serde::Deserialize;
@@ -77,18 +78,11 @@ impl Config {
         config.attention_probs_dropout_prob = plan.dropout.attention.unwrap_or(config.attention_probs_dropout_prob);
         let own = |key: &'static str| spelled.iter().find(|(_, common)| *common == key).map_or(key, |(own, _)| own);
         config.check(&own)?;
-        let hidden_act = config.hidden_act.as_str();
-        config.activation = Activation::from_name(hidden_act)
-            .ok_or_else(|| Error::input(format!("{} \"{hidden_act}\" is not known", own("hidden_act"))))?;
+        config.activation = check::activation(own("hidden_act"), &config.hidden_act)?;
         Ok(config)
     }
 
     fn check(&self, own: &dyn Fn(&'static str) -> &str) -> Result<()> {
-        let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
-        if heads < 1 || hidden % heads != 0 {
-            let (hidden_key, heads_key) = (own("hidden_size"), own("num_attention_heads"));
-            return Err(Error::input(format!("{hidden_key} {hidden} is not a multiple of {heads_key} {heads}")));
-        }
         if let Some(kind @ ("relative_key" | "relative_key_query")) = self.position_embedding_type.as_deref() {
             return Err(Error::input(format!(
                 "position_embedding_type \"{kind}\" is not supported, only \"absolute\""
@@ -97,41 +91,20 @@ impl Config {
         if self.is_decoder {
             return Err(Error::input("is_decoder = true: this family is supported as an encoder only"));
         }
-        let sizes = [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", hidden),
-            ("intermediate_size", self.intermediate_size),
-            ("max_position_embeddings", self.max_position_embeddings),
-            ("type_vocab_size", self.type_vocab_size),
-        ];
-        sizes.into_iter().try_for_each(|(key, value)| check_size(own(key), value))?;
-        let dropouts = [
-            ("hidden_dropout_prob", self.hidden_dropout_prob),
-            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
-            ("classifier_dropout", self.classifier_dropout.unwrap_or_default()),
-        ];
-        dropouts.into_iter().try_for_each(|(key, p)| check_probability(own(key), p))
-    }
-}
-
-/// Refuses what no dimension of a tensor can be.
-///
-/// # Errors
-/// Exit 2, naming the key.
-pub fn check_size(key: &str, value: i64) -> Result<()> {
-    match value {
-        1..0x8000_0000 => Ok(()),
-        _ => Err(Error::input(format!("{key} = {value}: a size from 1 to 2^31 is wanted"))),
-    }
-}
-
-/// Refuses what dropout cannot have.
-///
-/// # Errors
-/// Exit 2, naming the key.
-pub fn check_probability(key: &str, p: f64) -> Result<()> {
-    match (0.0..1.0).contains(&p) {
-        true => Ok(()),
-        false => Err(Error::input(format!("{key} = {p}: a probability from 0 up and below 1 is wanted"))),
+        check::sizes(&[
+            (own("vocab_size"), self.vocab_size),
+            (own("hidden_size"), self.hidden_size),
+            (own("num_attention_heads"), self.num_attention_heads),
+            (own("intermediate_size"), self.intermediate_size),
+            (own("max_position_embeddings"), self.max_position_embeddings),
+            (own("type_vocab_size"), self.type_vocab_size),
+        ])?;
+        let heads = (own("num_attention_heads"), self.num_attention_heads);
+        check::multiple((own("hidden_size"), self.hidden_size), heads)?;
+        check::probabilities(&[
+            (own("hidden_dropout_prob"), self.hidden_dropout_prob),
+            (own("attention_probs_dropout_prob"), self.attention_probs_dropout_prob),
+            (own("classifier_dropout"), self.classifier_dropout.unwrap_or_default()),
+        ])
     }
 }

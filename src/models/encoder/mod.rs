@@ -8,7 +8,7 @@ mod spelling;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Config, check_probability, check_size};
+pub use config::Config;
 pub use design::{Design, Segments};
 pub use model::Encoder;
 pub use spelling::{LmSpelling, Spelling};
