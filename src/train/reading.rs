@@ -71,7 +71,7 @@ impl Reading<'_> {
             TaskKind::CausalLm | TaskKind::Chat if *purpose == Purpose::Predict => {
                 Ok(Box::new(Prompts { source: self.prompts(path), max_length: *max_length }))
             }
-            TaskKind::CausalLm if *purpose != Purpose::Predict => Ok(Box::new(CausalTexts(self.corpus(path)?))),
+            TaskKind::CausalLm => Ok(Box::new(CausalTexts(self.corpus(path)?))),
             TaskKind::MaskedLm if *purpose == Purpose::Predict => {
                 Ok(Box::new(Gaps { source: self.documents(path, Documents::Lines)?, max_length: *max_length }))
             }
@@ -88,11 +88,8 @@ impl Reading<'_> {
                 let seed = if *purpose == Purpose::Train { self.seed } else { 0 };
                 Ok(Box::new(SentencePairs { source, max_length: *max_length, hiding, seed }))
             }
-            TaskKind::Chat if *purpose != Purpose::Predict => {
-                Ok(Box::new(Chat { source: self.conversations(path), max_length: *max_length }))
-            }
+            TaskKind::Chat => Ok(Box::new(Chat { source: self.conversations(path), max_length: *max_length })),
             TaskKind::QuestionAnswering => Ok(Box::new(self.questions(path)?)),
-            kind => Err(Error::input(format!("task.kind: {kind} is not supported by this version"))),
         }
     }
 
