@@ -6,6 +6,7 @@
 
 mod answers;
 mod choice;
+mod columns;
 mod foreign;
 mod generation;
 mod language;
@@ -131,7 +132,7 @@ impl Config {
 
 /// The settings of `task` and `data` that mean something to other tasks alone: the key and why.
 pub fn misplaced(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, String)> {
-    [language::misplaced(task, data), pairs::misplaced(task, data)].concat()
+    [language::misplaced(task, data), pairs::misplaced(task, data), columns::misplaced(task, data)].concat()
 }
 
 /// A value as TOML, with `5e-5` rather than `0.00005`.

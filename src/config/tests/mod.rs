@@ -298,7 +298,6 @@ fn full() -> Config {
         "eval=e",
         "max_length=128",
         "text_pair_column=b",
-        "context_column=c",
         "columns=['text','b','label']",
         "header=false",
         "on_bad_record=skip",

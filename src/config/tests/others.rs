@@ -1,10 +1,10 @@
 //! Configurations of the tasks that `super::full` is not of.
 
-use super::with;
+use super::{refused, with};
 use crate::config::Config;
 
 /// With the settings that no other task knows.
-pub fn all() -> [Config; 4] {
+pub fn all() -> [Config; 5] {
     let generation = [
         "do_sample=true",
         "early_stopping=true",
@@ -18,9 +18,35 @@ pub fn all() -> [Config; 4] {
         "top_p=0.9",
     ];
     [
+        with(&["kind=multiple-choice", "context_column=c"]).unwrap(),
         with(&["kind=question-answering", "version_2_with_negative=true", "doc_stride=64"]).unwrap(),
         with(&[&["kind=seq2seq", "predict_with_generate=true"][..], &generation].concat()).unwrap(),
         with(&["kind=masked-lm", "next_sentence=true", "mlm_probability=0.3", "whole_word_mask=true"]).unwrap(),
         with(&["kind=causal-lm", "packing=false", "format=text", "documents=lines"]).unwrap(),
     ]
+}
+
+/// A column of another task is refused, and one's own is not.
+#[test]
+fn columns_belong_to_tasks() {
+    refused(
+        &["words_column=w"],
+        "data.words_column: sequence-classification does not read this, only token-classification",
+    );
+    refused(
+        &["kind=token-classification", "text_column=t"],
+        "data.text_column: token-classification does not read this",
+    );
+    refused(&["kind=seq2seq", "header=true"], "data.header: seq2seq does not read this");
+    refused(&["kind=chat", "label_column=l"], "data.label_column: chat does not read this");
+    refused(&["kind=causal-lm", "prompt_column=p"], "data.prompt_column: causal-lm does not read this, only chat");
+    for own in [
+        ["kind=token-classification", "words_column=w", "tags_column=t"],
+        ["kind=multiple-choice", "choices_column=c", "label_column=l"],
+        ["kind=chat", "messages_column=m", "prompt_column=p"],
+        ["kind=causal-lm", "text_column=t", "header=true"],
+        ["kind=regression", "text_pair_column=p", "label_column=l"],
+    ] {
+        with(&own).unwrap();
+    }
 }
