@@ -1,16 +1,24 @@
 //! Generated texts against transformers', token for token, on the models under `tests/reference/cases`; on several ranks
-//! and with sharded weights too. `tests/reference/generation.py` wrote the texts.
+//! and with sharded weights too; and what people run: an evaluation that generates, and `trainer predict`.
+//! `tests/reference/generation.py` wrote the texts.
 
 mod common;
 
+use common::cases::{CaseBench, Kind as CaseKind};
+use common::mistakes::edit;
+use common::process::{mpi_is_here, mpirun, run, trainer};
 use common::reference::folder;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use std::fs;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use tch::{Device, Kind};
-use trainer::comm::Collective;
+use trainer::checkpoint::run_dir::Resume;
 use trainer::comm::solo::Solo;
+use trainer::comm::{Collective, threads};
 use trainer::data::{Collation, Dataset, Example, Label};
 use trainer::generate::{Settings, Text};
 use trainer::models::registry::{self, DropoutOverrides};
@@ -128,4 +136,117 @@ fn texts_are_those_of_transformers() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// On two ranks, which share the prompts unequally and have other numbers of passes; with whole and with sharded weights.
+#[test]
+fn texts_do_not_depend_on_ranks_and_sharding() {
+    tch::set_num_threads(1);
+    for wanted in
+        all().iter().filter(|wanted| ["cases/gpt2-causal", "cases/t5-tied-relu"].contains(&wanted.case.as_str()))
+    {
+        // Greedy, beams and draws.
+        for run in [1, 5, 9].map(|i| &wanted.runs[i]) {
+            for how in [How { zero: 0, tokens: 30 }, How { zero: 3, tokens: 30 }] {
+                let group = threads::group(2, Duration::from_secs(60));
+                let texts: Vec<Vec<Text>> = thread::scope(|scope| {
+                    let rank = |comm: Arc<dyn Collective>| move || wanted.texts(run, &wanted.indices(), how, &comm);
+                    let ranks: Vec<_> = group.into_iter().map(|comm| scope.spawn(rank(comm))).collect();
+                    ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+                });
+                assert_eq!(texts[0], texts[1], "{}: the ranks agree", wanted.case);
+                assert_eq!(ids(&texts[0]), run.texts, "{} at ZeRO {}", wanted.case, how.zero);
+            }
+        }
+    }
+}
+
+/// BLEU and ROUGE-L of the same run on one rank, and on two with sharded weights; `evaluate` finds the same.
+#[test]
+fn an_evaluation_generates() {
+    let bench = CaseBench::new("t5-tied-relu", CaseKind::Seq2Seq);
+    // Its vocabulary is too small for the bench's words, so the weights are drawn.
+    edit(&bench.model.join("config.json"), |config| config["vocab_size"] = 60.into());
+    let more = |zero: u8| {
+        let own = ["model.init=random", "task.predict_with_generate=true", "num_beams=2", "max_new_tokens=6"];
+        let mut own: Vec<String> = own.map(String::from).to_vec();
+        own.extend([format!("zero_stage={zero}"), "max_steps=30".into(), "eval_steps=15".into()]);
+        own
+    };
+    let metrics = |world: usize, zero: u8, out: &str| {
+        let more = more(zero);
+        bench.run(world, out, &more.iter().map(String::as_str).collect::<Vec<_>>(), &Resume::None).unwrap();
+        let lines = bench.lines(out, "eval_bleu");
+        assert_eq!(lines.len(), 2);
+        [0, 1].map(|i| ["eval_bleu", "eval_rougeL"].map(|key| lines[i][key].as_f64().unwrap()))
+    };
+    let alone = metrics(1, 0, "alone");
+    assert!(alone[1][1] > 0.0 && alone[1][1] <= 1.0 && alone[1][0] <= 100.0, "{alone:?}");
+    assert_eq!(metrics(2, 3, "sharded"), alone);
+
+    let args = ["evaluate", "--model", "alone/final", "--task", "seq2seq", "--data", "eval.jsonl", "--json"];
+    let own = ["--predict-with-generate", "--num-beams", "2", "--max-new-tokens", "6", "--max-length", "24"];
+    let ended = run(trainer(&bench).args(args).args(own)).expect(0);
+    let found: Value = serde_json::from_str(ended.stdout.trim()).unwrap();
+    assert_eq!(["eval_bleu", "eval_rougeL"].map(|key| found[key].as_f64().unwrap()), alone[1]);
+
+    let args =
+        ["predict", "--model", "alone/final", "--input", "eval.jsonl", "--output", "out.jsonl", "--max-length", "24"];
+    run(trainer(&bench).args(args).args(&own[1..5])).expect(0);
+    let lines = fs::read_to_string(bench.path("out.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), 9);
+}
+
+#[test]
+fn predictions_are_texts() {
+    let bench = CaseBench::new("gpt2-causal", CaseKind::CausalLm);
+    let records = [
+        json!({"text": "aa bg"}),
+        json!({"prompt": "aa bg", "completion": "unread"}),
+        json!({"messages": [{"role": "user", "content": "aa bg"}]}),
+        json!({"text": "ch"}),
+    ];
+    let write = |records: &[Value]| {
+        let lines: Vec<String> = records.iter().map(Value::to_string).collect();
+        fs::write(bench.path("in.jsonl"), lines.join("\n")).unwrap();
+    };
+    let template = "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %} ch{% endif %}";
+    fs::write(bench.model.join("chat_template.jinja"), template).unwrap();
+    write(&records);
+    let predict = |mut command: std::process::Command, options: &[&str]| -> Vec<Value> {
+        let args = ["predict", "--model", "model", "--input", "in.jsonl", "--output", "out.jsonl", "--scores"];
+        run(command.args(args).args(["--max-new-tokens", "7"]).args(options)).expect(0);
+        let text = fs::read_to_string(bench.path("out.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let greedy = predict(trainer(&bench), &[]);
+    assert_eq!(greedy.len(), 4);
+    for line in &greedy {
+        let (ids, log_probs) = (line["token_ids"].as_array().unwrap(), line["log_probs"].as_array().unwrap());
+        assert!(!ids.is_empty() && ids.len() <= 7 && ids.len() == log_probs.len(), "{line}");
+        assert!(log_probs.iter().all(|x| x.as_f64().unwrap() < 0.0), "{line}");
+        assert!(!line["text"].as_str().unwrap().contains('<'), "{line}");
+    }
+    assert_eq!(greedy[1], greedy[2], "a prompt is what a user says");
+    assert_ne!(greedy[0], greedy[1], "a text is continued as it stands");
+
+    let drawn = |seed: &str| predict(trainer(&bench), &["--do-sample", "--temperature=2", "--seed", seed]);
+    assert_eq!(drawn("1"), drawn("1"));
+    assert_ne!(drawn("1"), drawn("2"));
+    if mpi_is_here() {
+        assert_eq!(predict(mpirun(2, &bench), &["--micro-batch-tokens", "1"]), greedy);
+    }
+
+    let refused = |options: &[&str], says: &str| {
+        let args = ["predict", "--model", "model", "--input", "in.jsonl", "--output", "out.jsonl"];
+        let ended = run(trainer(&bench).args(args).args(options)).expect(2);
+        assert!(ended.stderr.contains(says), "{}", ended.stderr);
+    };
+    refused(&["--temperature", "0.5"], "temperature = 0.5: without do_sample = true");
+    refused(&["--num-beams", "30"], "num_beams = 30: too many for a vocabulary of 60");
+    let long = "aa ".repeat(32);
+    write(&[json!({"text": "aa"}), json!({"text": long})]);
+    refused(&[], "in.jsonl:2: the prompt has 32 tokens, of at most 32");
+    write(&[json!({"text": ""})]);
+    refused(&[], "in.jsonl:1: the tokenizer makes no token of the prompt");
 }
