@@ -178,7 +178,7 @@ fn evaluate_and_predict_use_what_training_wrote() {
     let found: Value = serde_json::from_str(ended.stdout.trim()).unwrap();
     let logged = bench.lines("run", "eval_loss").pop().unwrap();
     let names: Vec<&String> = found.as_object().unwrap().keys().collect();
-    assert_eq!(names, ["eval_loss", "eval_accuracy", "eval_f1", "eval_matthews_correlation"]);
+    assert_eq!(names, ["eval_loss", "eval_accuracy", "eval_f1", "eval_micro_f1", "eval_matthews_correlation"]);
     names.iter().for_each(|&name| assert_eq!(found[name], logged[name], "{name}"));
     let table = run(trainer(&bench).args(evaluate)).expect(0).stdout;
     assert!(

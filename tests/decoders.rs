@@ -77,7 +77,7 @@ fn old_gpt2_files_are_read() {
 #[test]
 fn a_language_models_layers_are_found_for_another_head() {
     let reference = Reference::open("cases/llama-causal");
-    let loaded = reference.load(&Head::Span);
+    let loaded = reference.load(&Head::Span { unanswerable: false });
     assert_eq!(loaded.report.fresh, ["qa_outputs.weight", "qa_outputs.bias"]);
     assert_eq!(loaded.report.unused, ["lm_head.weight"]);
 }

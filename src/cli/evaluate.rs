@@ -136,25 +136,27 @@ pub(super) fn open(
     comm: &Arc<dyn Collective>,
     folder: &Path,
     file: &DataFile,
-    reading: &ReadingArgs,
+    options: &ReadingArgs,
     wanted: impl Fn(&Head) -> Result<TaskKind>,
 ) -> Result<(Loaded, Prepared)> {
     let declare = || -> Result<(Declared, Head, TaskConfig, DataConfig, usize)> {
         let json = registry::read_config(folder)?;
         let head = Head::of_config(folder, &json)?;
         let declared = Declared::read(folder, json, DropoutOverrides::default(), head.role())?;
-        let (task, data) = (reading.task_config(file, &head, wanted(&head)?), reading.data_config(file));
+        let (mut task, data) = (options.task_config(file, &head, wanted(&head)?), options.data_config(file));
+        options.answers.apply(&mut task)?;
         if let Some((key, why)) = config::misplaced(&task, &data).first() {
             let option = key.rsplit('.').next().unwrap_or_default().replace('_', "-");
             return Err(Error::input(format!("--{option}: {}", why.replace("task.", "").replace("data.", ""))));
         }
-        let max_length = declared.max_length(reading.max_length, reading::usual_length(task.kind)).map_err(bare)?;
+        let max_length = declared.max_length(options.max_length, reading::usual_length(task.kind)).map_err(bare)?;
         Ok((declared, head, task, data, max_length))
     };
     let (declared, head, task, data_config, max_length) = comm.agree(declare(), "reading the model's configuration")?;
     let data = one_per_host_first(comm.as_ref(), "preparing the data", || {
         let labels = head.labels().map(<[String]>::to_vec);
-        let reading = Reading { task: &task, data: &data_config, folder, max_length, purpose: file.purpose, labels };
+        let reading =
+            Reading { task: &task, data: &data_config, folder, max_length, purpose: file.purpose, labels, seed: 0 };
         let data = prepare(reading.encoder(file.path, file.option)?.as_ref(), folder, None)?;
         declared.check_vocabulary(&data)?;
         Ok(data)

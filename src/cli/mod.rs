@@ -1,8 +1,10 @@
 //! The command line: arguments to calls, nothing else.
 
+mod answers;
 mod evaluate;
 mod generation;
 mod predict;
+mod tokenizer;
 mod train;
 
 use crate::comm::Collective;
@@ -38,6 +40,8 @@ enum Command {
     Evaluate(EvaluateArgs),
     /// Predicts one line of output for each line of input.
     Predict(PredictArgs),
+    /// Trains a tokenizer on texts, for a model that starts from nothing.
+    Tokenizer(TokenizerArgs),
 }
 
 /// `trainer train`
@@ -123,6 +127,39 @@ pub struct PredictArgs {
     generation: GenerationArgs,
 }
 
+/// `trainer tokenizer`
+#[derive(Debug, Args)]
+pub struct TokenizerArgs {
+    /// bpe (of bytes, as GPT-2 has), wordpiece (BERT), unigram (T5) or chars (every character a token).
+    #[arg(long)]
+    kind: String,
+    /// The texts: plain text (.txt), or records with a text column (JSONL, CSV, TSV); may be given several times.
+    #[arg(long, required = true, value_name = "FILE")]
+    input: Vec<PathBuf>,
+    /// The folder for tokenizer.json and tokenizer_config.json.
+    #[arg(long, value_name = "FOLDER")]
+    output: PathBuf,
+    /// Whose special tokens it has: bert, roberta, t5, gpt2 or llama; otherwise those of the family that the kind is
+    /// known from (chars: gpt2).
+    #[arg(long)]
+    family: Option<String>,
+    /// Tokens at most, special ones included; otherwise 30000, and for chars as many as there are.
+    #[arg(long)]
+    vocab_size: Option<usize>,
+    /// Take capitals for small letters.
+    #[arg(long)]
+    lowercase: bool,
+    /// A special token beside the family's, such as "<|im_start|>"; may be given several times.
+    #[arg(long, value_name = "TOKEN")]
+    special_token: Vec<String>,
+    /// The column of the text.
+    #[arg(long, default_value = "text")]
+    text_column: String,
+    /// jsonl, csv, tsv or text; otherwise by the file's ending.
+    #[arg(long)]
+    format: Option<config::Format>,
+}
+
 /// How data is read outside a configuration.
 #[derive(Debug, Args)]
 pub struct ReadingArgs {
@@ -186,7 +223,8 @@ pub struct ReadingArgs {
     /// Whether the tokens of a word are hidden together; otherwise no.
     #[arg(long, value_name = "true|false")]
     whole_word_mask: Option<bool>,
-    /// Tokens that a sequence is cut to; otherwise what the model takes.
+    /// Tokens that a sequence is cut to; otherwise what the model takes, with questions at most 384, of a language model's
+    /// blocks at most 1024.
     #[arg(long)]
     max_length: Option<usize>,
     /// Tokens that a rank takes through the model at a time.
@@ -198,6 +236,9 @@ pub struct ReadingArgs {
     /// Seconds after which a wait for a rank ends the command.
     #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds)]
     timeout_seconds: f64,
+    /// Last, because its heading is that of all that follow.
+    #[command(flatten)]
+    answers: answers::AnswerArgs,
 }
 
 /// A share as `task.mlm_probability` has it.
@@ -222,6 +263,7 @@ impl Cli {
             Some(Command::Train(args)) => train::run(args, began),
             Some(Command::Evaluate(args)) => evaluate::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),
+            Some(Command::Tokenizer(args)) => tokenizer::run(&args),
             None if PathBuf::from(train::DEFAULT_CONFIG).exists() => train::run(TrainArgs::default(), began),
             None => {
                 if rank_of_environment() == 0 {

@@ -52,10 +52,11 @@ pub fn run(args: &PredictArgs) -> Result<()> {
         let lines = loaded.model.task.predictions(&outputs.results(&data), args.scores);
         lines.into_iter().map(Value::Object).collect()
     };
+    let count = lines.len();
     let written = output.map_or(Ok(()), |output| output.write(lines.into_iter()));
     comm.agree(written.context(args.output.display()), "writing the predictions")?;
     if comm.is_main() {
-        tell(&format!("{} predictions written to {}", data.dataset.len(), args.output.display()));
+        tell(&format!("{count} predictions written to {}", args.output.display()));
     }
     Ok(())
 }

@@ -116,7 +116,9 @@ impl TaskKind {
             TaskKind::Regression => &["pearson", "spearmanr", "mse"],
             TaskKind::TokenClassification => &["precision", "recall", "f1", "accuracy"],
             TaskKind::MultipleChoice => &["accuracy"],
-            TaskKind::QuestionAnswering => &[],
+            TaskKind::QuestionAnswering => {
+                &["exact_match", "f1", "HasAns_exact", "HasAns_f1", "NoAns_exact", "NoAns_f1"]
+            }
             TaskKind::MaskedLm => &["perplexity", "masked_accuracy", "sentence_accuracy"],
             TaskKind::CausalLm | TaskKind::Chat | TaskKind::Seq2seq => &["perplexity"],
         }

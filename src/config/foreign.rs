@@ -141,7 +141,7 @@ const ADVICE: &[(&[&str], &str)] = &[
     (&["save_interval", "save_every", "save_every_n_steps", "checkpoint_interval"], "use train.save_steps"),
     (&["save_best", "save_best_model", "save_best_only"],
      "use train.load_best_model_at_end and train.metric_for_best_model"),
-    (&["early_stopping", "early_stopping_patience", "patience"],
+    (&["early_stopping_patience", "patience"],
      "not in this version; train.load_best_model_at_end goes back to the best checkpoint"),
     (&["keep_last", "keep_last_n_checkpoints", "max_checkpoints"], "use train.save_total_limit"),
     (&["save_safetensors", "save_only_model"],

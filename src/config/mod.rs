@@ -4,6 +4,7 @@
 //! defaults and checks (`validate`) -> [`Config`]. Each step notes its problems and goes on, so that one message
 //! tells them all. `docs/configuration.md` is the reference for users; a test holds that it lists every key.
 
+mod answers;
 mod choice;
 mod foreign;
 mod generation;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use answers::AnswerConfig;
 pub use choice::{
     Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
     TaskKind,

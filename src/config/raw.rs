@@ -64,6 +64,11 @@ sections! {
         mlm_probability: f64,
         whole_word_mask: bool,
         next_sentence: bool,
+        doc_stride: usize,
+        n_best_size: AtLeast<1, usize>,
+        max_answer_length: AtLeast<1, usize>,
+        null_score_diff_threshold: f64,
+        version_2_with_negative: bool,
     }
     data: RawData = "data" {
         train: PathBuf,

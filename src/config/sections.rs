@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::answers::AnswerConfig;
 use super::choice::{
     Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
     TaskKind,
@@ -48,6 +49,9 @@ pub struct TaskConfig {
     pub whole_word_mask: Option<bool>,
     /// Whether a masked language model also tells next sentences from others; otherwise no.
     pub next_sentence: Option<bool>,
+    /// Always there with [`TaskKind::QuestionAnswering`], never without.
+    #[serde(flatten)]
+    pub answers: Option<AnswerConfig>,
 }
 
 impl TaskConfig {
@@ -63,6 +67,7 @@ impl TaskConfig {
             mlm_probability: None,
             whole_word_mask: None,
             next_sentence: None,
+            answers: (kind == TaskKind::QuestionAnswering).then(AnswerConfig::default),
         }
     }
 }
@@ -205,9 +210,10 @@ pub struct TrainConfig {
 
 impl TrainConfig {
     /// Whether a greater value of `metric_for_best_model` is a better one: as set, otherwise true unless the name is
-    /// that of a loss (Hugging Face's rule) or of an error (`mse`).
+    /// that of a loss (Hugging Face's rule) or of an error (`mse`, `perplexity`).
     pub fn is_greater_better(&self) -> bool {
-        let lower_is_better = self.metric_for_best_model.ends_with("loss") || self.metric_for_best_model == "mse";
+        let metric = self.metric_for_best_model.as_str();
+        let lower_is_better = metric.ends_with("loss") || ["mse", "perplexity"].contains(&metric);
         self.greater_is_better.unwrap_or(!lower_is_better)
     }
 }

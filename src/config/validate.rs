@@ -4,7 +4,8 @@ use super::choice::{IntervalStrategy, LrSchedulerType};
 use super::problems::Problems;
 use super::raw::{Raw, RawData, RawGeneration, RawTask, RawTrain};
 use super::{
-    CommConfig, Config, DataConfig, GenerationConfig, ModelConfig, TaskConfig, TrainConfig, generation, parallel,
+    CommConfig, Config, DataConfig, GenerationConfig, ModelConfig, TaskConfig, TrainConfig, answers, generation,
+    parallel,
 };
 
 /// The configuration with its defaults. It is good only if `problems` is empty afterwards: a stand-in takes the place
@@ -52,6 +53,7 @@ fn required<T: Default>(key: &str, value: Option<T>, problems: &mut Problems) ->
 
 fn task(raw: RawTask, problems: &mut Problems) -> TaskConfig {
     let kind = required("task.kind", raw.kind, problems);
+    let answers = answers::settings(&raw, kind, problems);
     TaskConfig {
         kind,
         labels: raw.labels,
@@ -62,6 +64,7 @@ fn task(raw: RawTask, problems: &mut Problems) -> TaskConfig {
         mlm_probability: raw.mlm_probability,
         whole_word_mask: raw.whole_word_mask,
         next_sentence: raw.next_sentence,
+        answers,
     }
 }
 
@@ -265,6 +268,9 @@ fn evaluation(config: &Config, problems: &mut Problems) {
     let mut metrics = config.task.kind.metrics().to_vec();
     if config.task.predict_with_generate {
         metrics.extend(generation::METRICS);
+    }
+    if metric == "sentence_accuracy" && config.task.next_sentence != Some(true) && problems.none_with(&["task.kind"]) {
+        problems.with("train.metric_for_best_model", "sentence_accuracy needs task.next_sentence = true");
     }
     if metric != "loss" && !metrics.contains(&metric.as_str()) && problems.none_with(&["task.kind"]) {
         let text =

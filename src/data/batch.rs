@@ -51,6 +51,8 @@ pub enum Labels {
     Spans(Tensor),
     /// Of tokens.
     Tokens(Targets),
+    /// Tokens that are to be told, of which nothing is known: their classes mean nothing.
+    Blanks(Targets),
     /// Of tokens, and i64 `[B]` of the whole.
     TokensAndClasses(Targets, Tensor),
 }
@@ -104,6 +106,7 @@ impl Batch {
             (_, LabelKind::TokensAndClass) => {
                 Labels::TokensAndClasses(targets(), Labels::classes(dataset, samples, device))
             }
+            (Collation::Masked(_), LabelKind::None) => Labels::Blanks(targets()),
             (Collation::Plain, LabelKind::Tokens) => Labels::Tokens(targets()),
             (Collation::Plain, _) => Labels::of_examples(dataset, samples, device),
             _ => Labels::Tokens(targets()),

@@ -33,10 +33,12 @@ impl Masking {
     /// Hides tokens of example `i`.
     pub fn hide(&self, dataset: &Dataset, i: usize, draw: Draw) -> Inputs {
         let mut ids = dataset.ids(i).to_vec();
-        let mut targets = Vec::new();
         let (Label::Tokens(marks) | Label::TokensAndClass(marks, _)) = dataset.label(i) else {
-            return Inputs { ids, targets };
+            // Nothing is hidden; what is behind the masks that are there is wanted.
+            let masks = (0..).zip(&ids).filter(|(_, id)| **id == self.mask);
+            return Inputs { targets: masks.map(|(place, &id)| (place, id)).collect(), ids };
         };
+        let mut targets = Vec::new();
         let mut random = SplitMix64::keyed(&[draw.seed, draw.step, i as u64]);
         let mut uniform = || random.next_u64() as f64 / 2f64.powi(64);
         let mut chosen = false;
@@ -109,6 +111,15 @@ mod tests {
             let together = places.chunks(2).all(|word| word.len() == 2 && word[0] % 2 == 1 && word[1] == word[0] + 1);
             assert_eq!(together, whole_words);
         }
+    }
+
+    #[test]
+    fn masks_of_unmarked_texts_are_wanted() {
+        let masking = Masking { probability: 1.0, whole_words: false, mask: 4, vocab_size: 1000 };
+        let example = Example::single(vec![2, 4, 5, 4], vec![0; 4], Label::None);
+        let dataset = Dataset::new([example], Collation::Masked(masking), [0; 32]);
+        let inputs = dataset.collation().inputs(&dataset, 0, Draw::default());
+        assert_eq!(inputs, Inputs { ids: vec![2, 4, 5, 4], targets: vec![(1, 4), (3, 4)] });
     }
 
     #[test]

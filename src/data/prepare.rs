@@ -49,6 +49,14 @@ pub struct Encoded {
     pub references: Value,
 }
 
+impl Encoded {
+    /// Examples of one file that become batches as they are, and of which nothing else is to be known.
+    pub fn plain(examples: Vec<Example>, hash: [u8; 32], skipped: Vec<(usize, String)>, truncated: usize) -> Self {
+        let (collation, hashes, remarks, references) = (Collation::Plain, vec![hash], Vec::new(), Value::Null);
+        Encoded { examples, collation, hashes, labels: None, skipped, truncated, remarks, references }
+    }
+}
+
 /// A data set, ready for use.
 pub struct Prepared {
     /// The examples, in the order of the file.

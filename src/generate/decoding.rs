@@ -128,7 +128,7 @@ impl<'a> Running<'a> {
         let tokens: Vec<i64> = step.tokens.iter().map(|&id| i64::from(id)).collect();
         let tokens = Tensor::from_slice(&tokens).to_device(self.device);
         let positions = Tensor::from_slice(self.cache.lengths()).to_device(self.device);
-        let sequences = self.cache.next();
+        let sequences = self.cache.grow();
         if batch.decoder.is_none() {
             return batch_of(tokens, positions, sequences, None);
         }

@@ -36,7 +36,7 @@ pub fn warp(scores: &Tensor, sampling: &Sampling) -> Tensor {
     let vocab = scores.size()[1];
     let mut scores = scores.shallow_clone();
     if temperature != 1.0 {
-        scores = scores / temperature;
+        scores /= temperature;
     }
     if top_k > 0 {
         let kth = last(&scores.topk((top_k as i64).min(vocab), -1, true, true).0);

@@ -280,7 +280,7 @@ mod tests {
         let config = ("config.json", json!({"eos_token_id": 1, "decoder_start_token_id": 0, "num_beams": 3}));
         let own = json!({"eos_token_id": [2, 5], "do_sample": true, "top_p": 0.9, "bos_token_id": 7, "typical_p": 1.0});
         let file = ("generation_config.json", own);
-        let old = read(&[config.clone()], json!({})).unwrap();
+        let old = read(std::slice::from_ref(&config), json!({})).unwrap();
         assert_eq!((old.eos, old.decoder_start), (vec![1], Some(0)));
         let beam = Beam { beams: 3, length_penalty: 1.0, early_stopping: EarlyStopping::No };
         assert_eq!(old.search, Search::Beam(beam));

@@ -159,7 +159,7 @@ impl Backbone for Decoder {
     }
 
     fn segments(&self) -> usize {
-        1
+        usize::MAX
     }
 
     fn activations(&self, stage: usize, tokens: u64, longest: u64) -> u64 {

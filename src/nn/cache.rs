@@ -9,7 +9,7 @@ const GROWTH: i64 = 64;
 
 /// The memory of a batch's sequences in all stages.
 ///
-/// A pass over whole sequences fills it; every further pass brings one token of each ([`Cache::next`]). Inside, all
+/// A pass over whole sequences fills it; every further pass brings one token of each ([`Cache::grow`]). Inside, all
 /// sequences end in the same column, so that a new token is one column more.
 #[derive(Debug)]
 pub struct Cache {
@@ -52,7 +52,7 @@ impl Cache {
     }
 
     /// One more token of each sequence: what the next pass runs on.
-    pub fn next(&mut self) -> Sequences {
+    pub fn grow(&mut self) -> Sequences {
         let sequences = Sequences::next(&self.lengths, self.device);
         self.lengths.iter_mut().for_each(|length| *length += 1);
         sequences

@@ -1,26 +1,36 @@
-//! Texts for a causal language model: blocks of documents, or one document an example.
+//! Texts for a causal language model.
 
-use super::packing::{Blocks, Piece};
+use super::corpus::{Corpus, Goal};
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Collation, Example, Label};
-use crate::error::{Error, Result};
-use crate::text::documents::{self, Document, DocumentSource};
+use crate::error::Result;
+use crate::text::documents::Document;
+use crate::text::frame::Frame;
 use crate::text::special_tokens::Special;
-use crate::text::tokenizer::{Frame, Tokenizer};
-use rayon::prelude::*;
-use serde_json::Value;
+use crate::text::tokenizer::Tokenizer;
 use std::path::Path;
 
-/// The tokens from which something can be learnt: one and the one after it.
-const LEAST: usize = 2;
-
-/// A file of documents, and how it becomes examples of at most `max_length` tokens.
+/// Documents of which each token is to be told from those before it.
 #[derive(Debug, Clone)]
-pub struct CausalTexts {
-    pub source: DocumentSource,
-    pub max_length: usize,
-    /// Whether an example is a block of documents, filled up, or one document, cut.
-    pub packing: bool,
+pub struct CausalTexts(pub Corpus);
+
+impl Encode for CausalTexts {
+    fn files(&self) -> Vec<&Path> {
+        vec![self.0.source.path()]
+    }
+
+    fn settings(&self) -> String {
+        format!("causal {}", self.0.settings())
+    }
+
+    /// # Errors
+    /// Those of [`crate::text::documents::read`]; no document of two tokens (exit 2).
+    fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
+        let frame = tokenizer.frame(false)?;
+        // What is put around a text belongs to its document, and not to each piece of it. One token tells nothing.
+        let goal = Goal { collation: Collation::NextToken, around: 0, least: (2, "without a second token") };
+        self.0.encode(goal, |document| tokens(tokenizer, &frame, document), example)
+    }
 }
 
 /// The tokens of a whole document: what the tokenizer puts around a text, and the end of text that the folder names.
@@ -35,67 +45,18 @@ fn tokens(tokenizer: &Tokenizer, frame: &Frame, document: &Document) -> Result<V
     Ok(all)
 }
 
-fn example(sequences: &[&[u32]]) -> Example {
-    let ids = sequences.concat();
-    let lengths = sequences.iter().map(|sequence| sequence.len() as u32).collect();
+fn example(pieces: &[&[u32]]) -> Example {
+    let ids = pieces.concat();
+    let lengths = pieces.iter().map(|piece| piece.len() as u32).collect();
     Example { type_ids: vec![0; ids.len()], ids, lengths, label: Label::None }
-}
-
-impl Encode for CausalTexts {
-    fn files(&self) -> Vec<&Path> {
-        vec![self.source.path()]
-    }
-
-    fn settings(&self) -> String {
-        format!("{:?}", ("causal", self.max_length, self.packing, self.source.settings()))
-    }
-
-    /// # Errors
-    /// Those of [`documents::read`]; no document of two tokens.
-    fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
-        let read = documents::read(&self.source)?;
-        let frame = tokenizer.frame(false)?;
-        let texts = read.records.par_iter().map(|document| tokens(tokenizer, &frame, document));
-        let texts = texts.collect::<Result<Vec<_>>>()?;
-        let short = texts.iter().filter(|text| text.len() < LEAST).count();
-        let mut remarks = Vec::new();
-        if short > 0 {
-            remarks.push(format!("{short} documents without a second token left out"));
-        }
-        let (examples, truncated): (Vec<Example>, usize) = if self.packing {
-            let lengths: Vec<usize> = texts.iter().map(Vec::len).collect();
-            let blocks = Blocks { length: self.max_length, around: 0, least: LEAST }.pack(&lengths);
-            remarks.push(format!("{} documents in {} blocks", texts.len() - short, blocks.len()));
-            let of = |piece: &Piece| &texts[piece.document][piece.tokens.clone()];
-            (blocks.iter().map(|block| example(&block.iter().map(of).collect::<Vec<_>>())).collect(), 0)
-        } else {
-            let kept = texts.iter().filter(|text| text.len() >= LEAST);
-            let examples = kept.map(|text| example(&[&text[..text.len().min(self.max_length)]])).collect();
-            (examples, texts.iter().filter(|text| text.len() > self.max_length).count())
-        };
-        if examples.is_empty() {
-            let why = "no document has two tokens: there is no next token to learn";
-            return Err(Error::input(format!("{}: {why}", self.source.path().display())));
-        }
-        Ok(Encoded {
-            examples,
-            collation: Collation::NextToken,
-            hashes: vec![read.bytes_hash],
-            labels: None,
-            skipped: read.skipped,
-            truncated,
-            remarks,
-            references: Value::Null,
-        })
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::data::prepare::{Prepared, prepare};
-    use crate::text::documents::Division;
-    use serde_json::json;
+    use crate::text::documents::{Division, DocumentSource};
+    use serde_json::{Value, json};
 
     /// A folder with a tokenizer of letters (`a` is 3, `b` 4, ...), which puts `<s>` (1) before a text where `bos`, and an
     /// end of text `</s>` (2); and a text file.
@@ -128,7 +89,7 @@ mod tests {
 
     fn prepared(dir: &tempfile::TempDir, max_length: usize, packing: bool) -> Result<Prepared> {
         let source = DocumentSource::Text { path: dir.path().join("a.txt"), division: Division::Lines };
-        prepare(&CausalTexts { source, max_length, packing }, dir.path(), Some(&dir.path().join("cache")))
+        prepare(&CausalTexts(Corpus { source, max_length, packing }), dir.path(), Some(&dir.path().join("cache")))
     }
 
     /// Ids and lengths of all examples.
@@ -168,6 +129,6 @@ mod tests {
         }
         std::fs::write(dir.path().join("a.txt"), "a\nb\n").unwrap();
         let message = prepared(&dir, 8, true).err().unwrap().to_string();
-        assert!(message.contains("a.txt: no document has two tokens"), "{message}");
+        assert!(message.contains("a.txt: nothing to learn: all documents are without a second token"), "{message}");
     }
 }

@@ -6,9 +6,10 @@ use crate::data::{Collation, Example, Label};
 use crate::error::{Error, Result};
 use crate::text::chat_template::{ChatTemplate, Rendered};
 use crate::text::conversations::{self, Conversation, ConversationSource, Said};
+use crate::text::frame::Frame;
 use crate::text::records;
 use crate::text::special_tokens::Special;
-use crate::text::tokenizer::{Frame, Tokenizer};
+use crate::text::tokenizer::Tokenizer;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -71,7 +72,7 @@ impl<'a> Writer<'a> {
     /// Prompt and completion with nothing between them, and the end of a text.
     fn plain(&self, prompt: &str, completion: &str) -> Result<Tokens, String> {
         let text = format!("{prompt}{completion}");
-        let answers = vec![prompt.len()..text.len()];
+        let answers = std::iter::once(prompt.len()..text.len()).collect();
         let Tokens { ids, mut labels } = self.tokens(&Rendered { text, answers, is_marked: true })?;
         let (before, mut after) = self.frame.missing(&ids);
         let last = after.last().or(ids.last()).copied();

@@ -1,13 +1,11 @@
 //! Questions with choices: what multiple choice reads.
 
 use super::sieve::Sieve;
-use crate::data::collation::Collation;
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Example, Label};
 use crate::error::Result;
 use crate::text::choices::{self, ChoiceSource};
 use crate::text::tokenizer::{self, Tokenizer, on_all_cores};
-use serde_json::Value;
 use std::path::Path;
 
 /// A file of questions with choices and how they become examples, each choice a sequence of at most `max_length` tokens.
@@ -43,16 +41,8 @@ impl Encode for Choices {
         let questions =
             sieve.keep(questions.map(|(record, found)| (record.line, found.map(|found| (record, found)))))?;
         let truncated = questions.iter().filter(|(_, found)| found.iter().any(|e| e.truncated)).count();
-        Ok(Encoded {
-            examples: questions.into_iter().map(|(record, found)| example(found, record.label)).collect(),
-            collation: Collation::Plain,
-            hashes: vec![read.bytes_hash],
-            labels: None,
-            skipped: sieve.bad,
-            truncated,
-            remarks: Vec::new(),
-            references: Value::Null,
-        })
+        let examples = questions.into_iter().map(|(record, found)| example(found, record.label)).collect();
+        Ok(Encoded::plain(examples, read.bytes_hash, sieve.bad, truncated))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::tasks::masked_lm::MaskedLm;
 use crate::tasks::multi_label::MultiLabel;
 use crate::tasks::multiple_choice::MultipleChoice;
 use crate::tasks::next_token::NextToken;
-use crate::tasks::question_answering::QuestionAnswering;
+use crate::tasks::question_answering::{QuestionAnswering, VERSION_2};
 use crate::tasks::regression::Regression;
 use crate::tasks::sequence_classification::SequenceClassification;
 use crate::tasks::token_classification::TokenClassification;
@@ -26,8 +26,8 @@ pub enum Head {
     Number,
     /// One of these tags for each word.
     Tags(Vec<String>),
-    /// The part of a context that answers a question.
-    Span,
+    /// The part of a context that answers a question, or maybe that none does.
+    Span { unanswerable: bool },
     /// One of several continuations.
     Choice,
     /// Hidden tokens.
@@ -62,7 +62,9 @@ impl Head {
             (Role::SequenceClassification, None) if names.len() == 1 => Head::Number,
             (Role::SequenceClassification, _) => Head::Classes(names),
             (Role::TokenClassification, _) => Head::Tags(names),
-            (Role::QuestionAnswering, _) => Head::Span,
+            (Role::QuestionAnswering, _) => {
+                Head::Span { unanswerable: config.get(VERSION_2).is_some_and(|known| known == true) }
+            }
             (Role::MultipleChoice, _) => Head::Choice,
             (Role::MaskedLm, _) => Head::MaskedLm,
             (Role::PreTraining, _) => Head::PreTraining,
@@ -76,7 +78,7 @@ impl Head {
         match self {
             Head::Classes(_) | Head::Flags(_) | Head::Number => Role::SequenceClassification,
             Head::Tags(_) => Role::TokenClassification,
-            Head::Span => Role::QuestionAnswering,
+            Head::Span { .. } => Role::QuestionAnswering,
             Head::Choice => Role::MultipleChoice,
             Head::MaskedLm => Role::MaskedLm,
             Head::PreTraining => Role::PreTraining,
@@ -100,7 +102,7 @@ impl Head {
             Head::Flags(labels) => Box::new(MultiLabel::new(labels.clone(), backbone, b)),
             Head::Number => Box::new(Regression::new(backbone, b)),
             Head::Tags(labels) => Box::new(TokenClassification::new(labels.clone(), backbone, b)),
-            Head::Span => Box::new(QuestionAnswering::new(backbone, b)),
+            Head::Span { unanswerable } => Box::new(QuestionAnswering::new(*unanswerable, backbone, b)),
             Head::Choice => Box::new(MultipleChoice::new(backbone, b)),
             Head::MaskedLm => Box::new(MaskedLm::alone()),
             Head::PreTraining => Box::new(MaskedLm::with_next_sentence(backbone, b)),

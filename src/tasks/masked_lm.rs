@@ -1,15 +1,23 @@
 //! Masked language modelling (arXiv 1810.04805, section 3.1), alone or with next-sentence prediction.
 
 use super::cross_entropy;
-use crate::data::Dataset;
 use crate::data::batch::{Batch, Labels, Targets};
+use crate::data::dataset::LabelKind;
+use crate::data::{Dataset, Draw};
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Border};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Results, Task};
-use serde_json::{Map, Value};
+use crate::tasks::{Results, Task, short};
+use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
+
+/// How many tokens are named for a blank.
+const BEST: i64 = 5;
+/// What is kept of each of them.
+const NUMBERS: usize = 3;
+/// The numbers that are kept of a blank.
+const BLANK: usize = BEST as usize * NUMBERS;
 
 /// Tells hidden tokens and, of pairs, whether the second text follows the first (class 0) or not (class 1).
 #[derive(Debug)]
@@ -30,7 +38,7 @@ impl MaskedLm {
 
     fn targets<'a>(&self, batch: &'a Batch) -> (&'a Targets, Option<&'a Tensor>) {
         match &batch.labels {
-            Labels::Tokens(targets) => (targets, None),
+            Labels::Tokens(targets) | Labels::Blanks(targets) => (targets, None),
             Labels::TokensAndClasses(targets, classes) => (targets, Some(classes)),
             _ => panic!("a masked language model needs token labels"),
         }
@@ -63,8 +71,14 @@ impl Task for MaskedLm {
         [cross_entropy(&logits[0], &targets.classes)].into_iter().chain(sentences).collect()
     }
 
-    /// Of each example: tokens told right, tokens to be told, and whether the sentence was told right.
+    /// Of each example: tokens told right, tokens to be told, and whether the sentence was told right. Of texts with
+    /// blanks: id, probability and logit of the five best tokens for each blank.
     fn answers(&self, logits: &Border, batch: &Batch) -> Tensor {
+        if matches!(batch.labels, Labels::Blanks(_)) {
+            let (best, ids) = logits[0].topk(BEST, 1, true, true);
+            let probabilities = logits[0].softmax(1, Kind::Float).gather(1, &ids, false);
+            return Tensor::stack(&[ids.to_kind(Kind::Float), probabilities, best], 2).view(-1);
+        }
         let (targets, classes) = self.targets(batch);
         let (n, device) = (batch.len() as i64, logits[0].device());
         let owners: Vec<i64> = targets.owners.iter().map(|&owner| owner as i64).collect();
@@ -80,7 +94,10 @@ impl Task for MaskedLm {
         Tensor::stack(&[hits, all].into_iter().chain(sentences).collect::<Vec<_>>(), 1).view(-1)
     }
 
-    fn answer_size(&self, _: &Dataset, _: usize) -> usize {
+    fn answer_size(&self, dataset: &Dataset, i: usize) -> usize {
+        if dataset.label_kind() == LabelKind::None {
+            return BLANK * dataset.collation().inputs(dataset, i, Draw::default()).targets.len();
+        }
         2 + usize::from(self.next_sentence.is_some())
     }
 
@@ -96,8 +113,20 @@ impl Task for MaskedLm {
         metrics
     }
 
-    fn predictions(&self, _: &Results, _: bool) -> Vec<Map<String, Value>> {
-        Vec::new()
+    fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
+        let token = |best: &[f32]| {
+            // Whole numbers that a float holds exactly: vocabularies have less than 2^24 tokens.
+            let mut line = json!({"token": results.references[best[0] as usize], "score": short(best[1])});
+            if scores {
+                line["logit"] = json!(short(best[2]));
+            }
+            line
+        };
+        let line = |answer: &[f32]| {
+            let blanks = answer.chunks_exact(BLANK).map(|blank| blank.chunks_exact(NUMBERS).map(token).collect());
+            Map::from_iter([("masks".to_owned(), blanks.collect::<Vec<Value>>().into())])
+        };
+        results.iter().map(line).collect()
     }
 
     fn config_entries(&self) -> Map<String, Value> {

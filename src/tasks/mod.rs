@@ -4,12 +4,15 @@
 //! of each target; the training step divides their sum by the count over all ranks, so that the loss of a global batch
 //! does not depend on how it was split.
 
+pub mod answers;
 pub mod causal_texts;
 pub mod chat;
 pub mod choices;
+pub mod corpus;
 pub mod head;
 pub mod labels;
 pub mod masked_lm;
+pub mod masked_texts;
 pub mod model;
 pub mod multi_label;
 pub mod multiple_choice;
@@ -18,8 +21,10 @@ pub mod packing;
 pub mod parallel_texts;
 pub mod prompts;
 pub mod question_answering;
+pub mod questions;
 pub mod regression;
 pub mod results;
+pub mod sentence_pairs;
 pub mod sequence_classification;
 pub mod tagged_words;
 pub mod texts;

@@ -96,7 +96,7 @@ mod tests {
         for (length, around, least) in [(3, 0, 2), (5, 0, 2), (8, 0, 2), (3, 2, 1), (5, 2, 1), (8, 3, 2)] {
             let blocks = Blocks { length, around, least };
             for seed in 0..500_usize {
-                let lengths: Vec<usize> = (0..6).map(|i| (seed * 7919 >> (2 * i)) % 13).collect();
+                let lengths: Vec<usize> = (0..6).map(|i| ((seed * 7919) >> (2 * i)) % 13).collect();
                 let packed = blocks.pack(&lengths);
                 let mut ends = vec![0; lengths.len()];
                 for block in &packed {

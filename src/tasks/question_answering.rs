@@ -8,20 +8,24 @@ use crate::metrics::Metrics;
 use crate::models::{Backbone, Border};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Results, Task};
+use crate::tasks::{Results, Task, answers};
 use serde_json::{Map, Value};
 use tch::Tensor;
+
+/// The entry of `config.json` that says whether a model knows questions without an answer.
+pub const VERSION_2: &str = "version_2_with_negative";
 
 /// A score for each token to be the first of the answer, and one to be the last; cross entropy over the tokens of a window.
 #[derive(Debug)]
 pub struct QuestionAnswering {
     head: Linear,
+    unanswerable: bool,
 }
 
 impl QuestionAnswering {
-    /// Declares the head in the builder's stage.
-    pub fn new(backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
-        QuestionAnswering { head: Linear::head(b, backbone.head_input(), 2) }
+    /// Declares the head in the builder's stage; `unanswerable`: whether questions without an answer are learnt too.
+    pub fn new(unanswerable: bool, backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
+        QuestionAnswering { head: Linear::head(b, backbone.head_input(), 2), unanswerable }
     }
 }
 
@@ -54,15 +58,16 @@ impl Task for QuestionAnswering {
         2 * dataset.length(i)
     }
 
-    fn metrics(&self, _: &Results) -> Metrics {
-        Vec::new()
+    fn metrics(&self, results: &Results) -> Metrics {
+        answers::metrics(results, self.unanswerable)
     }
 
-    fn predictions(&self, _: &Results, _: bool) -> Vec<Map<String, Value>> {
-        Vec::new()
+    fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
+        answers::predictions(results, self.unanswerable, scores)
     }
 
+    /// The name is that of the setting in Hugging Face's run_qa.py, whose models do not keep it.
     fn config_entries(&self) -> Map<String, Value> {
-        Map::new()
+        Map::from_iter([(VERSION_2.to_owned(), self.unanswerable.into())])
     }
 }

@@ -3,7 +3,6 @@
 use super::classes::Classes;
 use super::sieve::Sieve;
 use super::texts::single;
-use crate::data::collation::Collation;
 use crate::data::example::NO_LABEL;
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Example, Label};
@@ -74,16 +73,10 @@ impl Encode for TaggedWords {
             let words: usize = lost.values().map(Vec::len).sum();
             format!("{words} words have no token (cut off, or dropped by the tokenizer): nothing is told of them")
         });
-        Ok(Encoded {
-            examples: examples.into_iter().map(|(example, _)| example).collect(),
-            collation: Collation::Plain,
-            hashes: vec![read.bytes_hash],
-            labels: classes.map(|classes| classes.names),
-            skipped: sieve.bad,
-            truncated,
-            remarks: remark.into_iter().collect(),
-            references: json!(lost),
-        })
+        let examples = examples.into_iter().map(|(example, _)| example).collect();
+        let (labels, remarks) = (classes.map(|classes| classes.names), remark.into_iter().collect());
+        let plain = Encoded::plain(examples, read.bytes_hash, sieve.bad, truncated);
+        Ok(Encoded { labels, remarks, references: json!(lost), ..plain })
     }
 }
 
@@ -115,6 +108,7 @@ mod tests {
     use crate::error::Kind;
     use crate::tasks::letters;
     use crate::text::records::OnBad;
+    use std::collections::HashSet;
 
     struct Case {
         dir: tempfile::TempDir,
@@ -206,19 +200,19 @@ mod tests {
     #[test]
     fn everything_that_shapes_the_data_changes_the_fingerprint() {
         let mut case = Case::new("a.conll", SENTENCES);
-        let mut seen = vec![case.prepare().unwrap().dataset.fingerprint()];
-        let mut next = |case: &Case| {
-            let fingerprint = case.prepare().unwrap().dataset.fingerprint();
-            assert!(!seen.contains(&fingerprint), "change {}", seen.len());
-            seen.push(fingerprint);
-        };
-        case.reader.max_length = 7;
-        next(&case);
-        case.reader.labels = Some(["O", "B-x", "I-x"].map(String::from).to_vec());
-        next(&case);
-        case.reader.source.on_bad_record = OnBad::Skip;
-        next(&case);
-        case.reader.source.tags = None;
-        next(&case);
+        let changes: [fn(&mut TaggedWords); 5] = [
+            |_| {},
+            |reader| reader.max_length = 7,
+            |reader| reader.labels = Some(["O", "B-x", "I-x"].map(String::from).to_vec()),
+            |reader| reader.source.on_bad_record = OnBad::Skip,
+            |reader| reader.source.tags = None,
+        ];
+        let fingerprints: HashSet<_> = changes
+            .map(|change| {
+                change(&mut case.reader);
+                case.prepare().unwrap().dataset.fingerprint()
+            })
+            .into();
+        assert_eq!(fingerprints.len(), changes.len());
     }
 }

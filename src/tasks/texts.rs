@@ -2,13 +2,11 @@
 
 use super::classes::Classes;
 use super::sieve::Sieve;
-use crate::data::collation::Collation;
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Example, Label};
 use crate::error::{Context, Error, Result};
 use crate::text::records::{self, Record, Records, Source};
 use crate::text::tokenizer::{self, Tokenizer};
-use serde_json::Value;
 use std::path::Path;
 
 /// So many records tell whether a first row is unlike the others.
@@ -118,16 +116,9 @@ impl Encode for Texts {
         let truncated = encoded.iter().filter(|e| e.truncated).count();
         let examples = encoded.into_iter().zip(labelled);
         let examples = examples.map(|(encoded, (label, record))| (record.line, single(encoded, label)));
-        Ok(Encoded {
-            examples: sieve.keep(examples)?,
-            collation: Collation::Plain,
-            hashes: vec![read.bytes_hash],
-            labels: classes.map(|classes| classes.names),
-            skipped: sieve.bad,
-            truncated,
-            remarks: Vec::new(),
-            references: Value::Null,
-        })
+        let examples = sieve.keep(examples)?;
+        let plain = Encoded::plain(examples, read.bytes_hash, sieve.bad, truncated);
+        Ok(Encoded { labels: classes.map(|classes| classes.names), ..plain })
     }
 }
 

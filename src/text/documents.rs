@@ -32,6 +32,11 @@ pub struct Document {
     pub text: String,
 }
 
+/// Whether a file's name says that it is plain text.
+pub fn is_text(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ["txt", "text", "md"].iter().any(|text| ending == *text))
+}
+
 impl DocumentSource {
     /// The file.
     pub fn path(&self) -> &Path {

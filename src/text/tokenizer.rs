@@ -3,12 +3,10 @@
 //! The padding and truncation stored in `tokenizer.json` are ignored: what a run pads or cuts is the run's own
 //! setting, and batches here are ragged.
 
-use super::special_tokens::{Special, SpecialTokens};
+use super::special_tokens::SpecialTokens;
 use super::wordpiece;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
-use std::collections::HashSet;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, TruncationDirection};
 
@@ -20,9 +18,9 @@ const CHUNK: usize = 32;
 pub struct Tokenizer {
     /// Without a post-processor: one that adds nothing may still trim the places of tokens.
     pub(super) inner: tokenizers::Tokenizer,
-    processor: Option<PostProcessorWrapper>,
-    folder: PathBuf,
-    special: SpecialTokens,
+    pub(super) processor: Option<PostProcessorWrapper>,
+    pub(super) folder: PathBuf,
+    pub(super) special: SpecialTokens,
 }
 
 /// One encoded input, special tokens included.
@@ -34,53 +32,6 @@ pub struct Encoded {
     pub type_ids: Vec<u8>,
     /// Whether tokens were cut to reach the length limit.
     pub truncated: bool,
-}
-
-/// The tokens of a text alone, n of them, without special ones around it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pieces {
-    /// Token ids `[n]`.
-    pub ids: Vec<u32>,
-    /// The word of each token `[n]`, as the tokenizer divides a text into words.
-    pub words: Vec<Option<u32>>,
-    /// The bytes of the text behind each token `[n]`.
-    pub bytes: Vec<Range<usize>>,
-}
-
-/// The special tokens that a tokenizer puts around a text: of each its id and its segment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Frame {
-    pub before: Vec<(u32, u8)>,
-    /// Between the two texts of a pair.
-    pub between: Vec<(u32, u8)>,
-    pub after: Vec<(u32, u8)>,
-    /// The segments of the first and of the second text.
-    pub segments: [u8; 2],
-}
-
-impl Frame {
-    /// How many special tokens there are.
-    pub fn len(&self) -> usize {
-        self.before.len() + self.between.len() + self.after.len()
-    }
-
-    /// What is to be put before and after a text of these tokens, so that no special token stands there twice.
-    pub fn missing(&self, ids: &[u32]) -> (Vec<u32>, Vec<u32>) {
-        let of = |tokens: &[(u32, u8)]| tokens.iter().map(|(id, _)| *id).collect::<Vec<u32>>();
-        let (mut before, mut after) = (of(&self.before), of(&self.after));
-        if ids.starts_with(&before) {
-            before.clear();
-        }
-        if ids.ends_with(&after) {
-            after.clear();
-        }
-        (before, after)
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 impl Tokenizer {
@@ -133,9 +84,14 @@ impl Tokenizer {
         self.join(first, Some(second), kept).map(|(encoded, _)| Some(encoded))
     }
 
+    /// The special tokens of one text or of a pair.
+    pub(super) fn special_count(&self, pair: bool) -> usize {
+        self.processor.as_ref().map_or(0, |p| p.added_tokens(pair))
+    }
+
     /// The tokens of one text or of a pair that fit beside the special ones.
     pub(super) fn room(&self, pair: bool, max_length: usize) -> Result<usize> {
-        let special = self.processor.as_ref().map_or(0, |p| p.added_tokens(pair));
+        let special = self.special_count(pair);
         if max_length <= special {
             let why = format!("max_length {max_length} leaves no room for text beside {special} special tokens");
             return Err(Error::input(format!("{why}; raise max_length")));
@@ -178,57 +134,7 @@ impl Tokenizer {
         on_all_cores(inputs, |&(text, pair)| self.encode(text, pair, max_length))
     }
 
-    /// The tokens of a text alone.
-    ///
-    /// # Errors
-    /// The tokenizer's own.
-    pub fn ids(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(self.inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
-    }
-
-    /// The same with what the tokens stand for; this takes longer.
-    ///
-    /// # Errors
-    /// The tokenizer's own.
-    pub fn pieces(&self, text: &str) -> Result<Pieces> {
-        let encoding = self.inner.encode(text, false).map_err(failed)?;
-        Ok(Pieces {
-            ids: encoding.get_ids().to_vec(),
-            words: encoding.get_word_ids().to_vec(),
-            bytes: encoding.get_offsets().iter().map(|&(start, end)| start..end).collect(),
-        })
-    }
-
-    /// What this tokenizer puts around a text, or around the two of a pair.
-    ///
-    /// # Errors
-    /// The tokenizer's own; one that repeats a text or leaves it out (exit 2).
-    pub fn frame(&self, pair: bool) -> Result<Frame> {
-        // No vocabulary has these ids.
-        const TEXTS: [u32; 2] = [u32::MAX, u32::MAX - 1];
-        let text = |id: u32, segment: u32| {
-            tokenizers::Encoding::from_tokens(vec![tokenizers::Token::new(id, String::new(), (0, 0))], segment)
-        };
-        let encoding = self.framed(text(TEXTS[0], 0), pair.then(|| text(TEXTS[1], 1)))?;
-        let tokens: Vec<(u32, u8)> =
-            encoding.get_ids().iter().zip(encoding.get_type_ids()).map(|(&id, &segment)| (id, segment as u8)).collect();
-        let place = |text: u32| {
-            let mut places = tokens.iter().enumerate().filter(|(_, (id, _))| *id == text).map(|(place, _)| place);
-            places.next().filter(|_| places.next().is_none())
-        };
-        let (first, second) = (place(TEXTS[0]), place(TEXTS[1]));
-        let odd = || Error::input(format!("{}: the tokenizer's template is unusual", self.folder.display()));
-        let first = first.ok_or_else(odd)?;
-        let last = if pair { second.filter(|&second| second > first).ok_or_else(odd)? } else { first };
-        Ok(Frame {
-            before: tokens[..first].to_vec(),
-            between: tokens[first + 1..last.max(first + 1)].to_vec(),
-            after: tokens[last + 1..].to_vec(),
-            segments: [tokens[first].1, tokens[last].1],
-        })
-    }
-
-    fn framed(
+    pub(super) fn framed(
         &self,
         first: tokenizers::Encoding,
         second: Option<tokenizers::Encoding>,
@@ -238,32 +144,6 @@ impl Tokenizer {
             None => self.inner.post_process(first, second, true),
         };
         framed.map_err(failed)
-    }
-
-    /// The id of a special token that the folder names; `None` where it names none, or one that is not in the vocabulary.
-    pub fn special(&self, special: Special) -> Option<u32> {
-        self.special.id(special, |token| self.inner.token_to_id(token))
-    }
-
-    /// The special tokens by the names that a template knows them by: `eos_token` and its text.
-    pub fn special_texts(&self) -> Vec<(&'static str, String)> {
-        self.special.texts(|id| self.inner.id_to_token(id))
-    }
-
-    /// The ids of all tokens that stand for no text.
-    pub fn special_ids(&self) -> HashSet<u32> {
-        let added = self.inner.get_added_tokens_decoder();
-        added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect()
-    }
-
-    /// Whether it divides a text into words.
-    pub fn has_words(&self) -> bool {
-        self.inner.get_pre_tokenizer().is_some()
-    }
-
-    /// The text of every token, by id; empty for an id without a token.
-    pub fn vocabulary(&self) -> Vec<String> {
-        (0..self.vocab_size() as u32).map(|id| self.inner.decode(&[id], false).unwrap_or_default()).collect()
     }
 
     /// The folder that it was read from.
@@ -339,13 +219,13 @@ fn longest_first(a: usize, b: usize, limit: usize) -> (usize, usize) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use tokenizers::processors::template::TemplateProcessing;
     use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
 
     /// A BERT folder whose vocabulary is the special tokens and the letters.
-    fn folder() -> tempfile::TempDir {
+    pub fn folder() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let letters = ('a'..='z').map(|c| format!("{c}\n##{c}"));
         let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).into_iter().chain(letters);

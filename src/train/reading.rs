@@ -1,16 +1,21 @@
 //! From the configuration to how its data files are read, and to the head that the data asks for.
 
-use crate::config::{DataConfig, TaskConfig, TaskKind};
+use crate::config::{DataConfig, Documents, TaskConfig, TaskKind};
 use crate::data::{Encode, Facts};
 use crate::error::{Error, Result};
 use crate::models::Role;
 use crate::tasks::Head;
+use crate::tasks::answers;
 use crate::tasks::causal_texts::CausalTexts;
 use crate::tasks::chat::Chat;
 use crate::tasks::choices::Choices;
+use crate::tasks::corpus::Corpus;
+use crate::tasks::masked_texts::{Gaps, Hiding, MaskedTexts};
 use crate::tasks::prompts::Prompts;
+use crate::tasks::sentence_pairs::SentencePairs;
 use crate::tasks::tagged_words::TaggedWords;
 use crate::tasks::texts::{Target, Texts};
+use crate::text::documents::{Division, DocumentSource};
 use std::path::Path;
 
 /// What a data file is read for.
@@ -33,6 +38,8 @@ pub struct Reading<'a> {
     pub purpose: Purpose,
     /// The labels in the order of their ids, where they are known; otherwise they are found in the data.
     pub labels: Option<Vec<String>>,
+    /// Decides what training data draws when it is read.
+    pub seed: u64,
 }
 
 impl Reading<'_> {
@@ -64,23 +71,53 @@ impl Reading<'_> {
             TaskKind::CausalLm | TaskKind::Chat if *purpose == Purpose::Predict => {
                 Ok(Box::new(Prompts { source: self.prompts(path), max_length: *max_length }))
             }
-            TaskKind::CausalLm if *purpose != Purpose::Predict => Ok(Box::new(CausalTexts {
-                source: self.documents(path)?,
-                max_length: *max_length,
-                packing: self.task.packing.unwrap_or(true),
-            })),
+            TaskKind::CausalLm if *purpose != Purpose::Predict => Ok(Box::new(CausalTexts(self.corpus(path)?))),
+            TaskKind::MaskedLm if *purpose == Purpose::Predict => {
+                Ok(Box::new(Gaps { source: self.documents(path, Documents::Lines)?, max_length: *max_length }))
+            }
+            TaskKind::MaskedLm => {
+                let hiding = Hiding {
+                    probability: self.task.mlm_probability.unwrap_or(0.15),
+                    whole_words: self.task.whole_word_mask.unwrap_or(false),
+                };
+                if !self.pairs_sentences() {
+                    return Ok(Box::new(MaskedTexts { corpus: self.corpus(path)?, hiding }));
+                }
+                let source = DocumentSource::Text { path: path.to_owned(), division: Division::Paragraphs };
+                // An evaluation's pairs are the same whatever run it belongs to.
+                let seed = if *purpose == Purpose::Train { self.seed } else { 0 };
+                Ok(Box::new(SentencePairs { source, max_length: *max_length, hiding, seed }))
+            }
             TaskKind::Chat if *purpose != Purpose::Predict => {
                 Ok(Box::new(Chat { source: self.conversations(path), max_length: *max_length }))
             }
+            TaskKind::QuestionAnswering => Ok(Box::new(self.questions(path)?)),
             kind => Err(Error::input(format!("task.kind: {kind} is not supported by this version"))),
         }
+    }
+
+    fn pairs_sentences(&self) -> bool {
+        role(self.task) == Role::PreTraining
+    }
+
+    /// A file of documents for a language model.
+    ///
+    /// # Errors
+    /// As [`Reading::documents`].
+    fn corpus(&self, path: &Path) -> Result<Corpus> {
+        let packing = self.task.packing.unwrap_or(true);
+        Ok(Corpus { source: self.documents(path, Documents::default())?, max_length: self.max_length, packing })
     }
 }
 
 /// The longest sequence that a task takes unless told, where it does not take what the model does: a language model's
-/// blocks, which would be as long as any model allows, are as long as in Hugging Face's examples.
+/// blocks and the windows of question answering are as long as in Hugging Face's examples (run_clm.py, run_qa.py).
 pub fn usual_length(kind: TaskKind) -> Option<usize> {
-    matches!(kind, TaskKind::CausalLm | TaskKind::MaskedLm).then_some(1024)
+    match kind {
+        TaskKind::CausalLm | TaskKind::MaskedLm => Some(1024),
+        TaskKind::QuestionAnswering => Some(384),
+        _ => None,
+    }
 }
 
 /// The role of a backbone that is fine-tuned for a task.
@@ -90,6 +127,7 @@ pub fn role(task: &TaskConfig) -> Role {
         TaskKind::TokenClassification => Role::TokenClassification,
         TaskKind::QuestionAnswering => Role::QuestionAnswering,
         TaskKind::MultipleChoice => Role::MultipleChoice,
+        TaskKind::MaskedLm if task.next_sentence == Some(true) => Role::PreTraining,
         TaskKind::MaskedLm => Role::MaskedLm,
         TaskKind::CausalLm | TaskKind::Chat => Role::CausalLm,
         TaskKind::Seq2seq => Role::Seq2Seq,
@@ -116,8 +154,12 @@ pub fn head(task: &TaskConfig, facts: &Facts, path: &Path) -> Result<Head> {
         TaskKind::MultiLabel => at_least(1, Head::Flags),
         TaskKind::TokenClassification => at_least(2, Head::Tags),
         TaskKind::Regression => Ok(Head::Number),
-        TaskKind::QuestionAnswering => Ok(Head::Span),
+        TaskKind::QuestionAnswering => {
+            let wanted = task.answers.as_ref().and_then(|answers| answers.version_2_with_negative);
+            Ok(Head::Span { unanswerable: wanted.unwrap_or(answers::has_unanswerable(&facts.references)) })
+        }
         TaskKind::MultipleChoice => Ok(Head::Choice),
+        TaskKind::MaskedLm if role(task) == Role::PreTraining => Ok(Head::PreTraining),
         TaskKind::MaskedLm => Ok(Head::MaskedLm),
         TaskKind::CausalLm | TaskKind::Chat => Ok(Head::CausalLm),
         TaskKind::Seq2seq => Ok(Head::Seq2Seq),
@@ -131,7 +173,7 @@ pub fn kind(head: &Head) -> TaskKind {
         Head::Flags(_) => TaskKind::MultiLabel,
         Head::Number => TaskKind::Regression,
         Head::Tags(_) => TaskKind::TokenClassification,
-        Head::Span => TaskKind::QuestionAnswering,
+        Head::Span { .. } => TaskKind::QuestionAnswering,
         Head::Choice => TaskKind::MultipleChoice,
         Head::MaskedLm | Head::PreTraining => TaskKind::MaskedLm,
         Head::CausalLm => TaskKind::CausalLm,

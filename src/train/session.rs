@@ -113,7 +113,8 @@ pub fn one_per_host_first<T>(comm: &dyn Collective, what: &str, work: impl Fn() 
 fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<String>>) -> Result<Data> {
     let folder = &config.model.path;
     let prepare_file = |path: &Path, key: &str, purpose: Purpose, labels: Option<Vec<String>>| {
-        let reading = Reading { task: &config.task, data: &config.data, folder, max_length, purpose, labels };
+        let (task, data, seed) = (&config.task, &config.data, config.seed);
+        let reading = Reading { task, data, folder, max_length, purpose, labels, seed };
         let encoder = reading.encoder(path, key)?;
         prepare(encoder.as_ref(), folder, config.data.cache_dir.as_deref()).context(key)
     };

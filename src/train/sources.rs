@@ -1,15 +1,18 @@
 //! Which file a task reads in which form: the `[data]` settings as the sources of `text`.
 
 use super::reading::{Purpose, Reading};
-use crate::config::{self, Documents};
+use crate::config::{self, DataConfig, Documents};
 use crate::error::{Error, Result};
+use crate::tasks::answers::Rules;
 use crate::tasks::parallel_texts::{ParallelTexts, decoder_start};
+use crate::tasks::questions::Questions;
 use crate::text::choices::ChoiceSource;
 use crate::text::conversations::ConversationSource;
-use crate::text::documents::{Division, DocumentSource};
+use crate::text::documents::{Division, DocumentSource, is_text};
 use crate::text::gzip;
 use crate::text::pairs::{PairLayout, PairSource};
 use crate::text::prompts::PromptSource;
+use crate::text::questions::QuestionSource;
 use crate::text::records::{Fields, Format, OnBad, Source};
 use crate::text::tagged::{TaggedFormat, TaggedSource};
 use std::path::Path;
@@ -18,17 +21,17 @@ use std::path::Path;
 const MAX_TARGET_LENGTH: usize = 128;
 
 impl Reading<'_> {
-    /// A file of documents: plain text by its setting or its name, else records.
+    /// A file of documents: plain text by its setting or its name, divided as set or else as `usual`, or else records.
     ///
     /// # Errors
     /// Exit 2: records that are to be divided.
-    pub(super) fn documents(&self, path: &Path) -> Result<DocumentSource> {
+    pub(super) fn documents(&self, path: &Path, usual: Documents) -> Result<DocumentSource> {
         let data = self.data;
-        let named = path.extension().is_some_and(|ending| ["txt", "text", "md"].iter().any(|e| ending == *e));
-        match (data.format.map_or(named, |format| format == config::Format::Text), data.documents) {
+        let is_text = data.format.map_or_else(|| is_text(path), |format| format == config::Format::Text);
+        match (is_text, data.documents) {
             (true, division) => Ok(DocumentSource::Text {
                 path: path.to_owned(),
-                division: match division.unwrap_or_default() {
+                division: match division.unwrap_or(usual) {
                     Documents::File => Division::File,
                     Documents::Lines => Division::Lines,
                     Documents::Paragraphs => Division::Paragraphs,
@@ -177,6 +180,37 @@ impl Reading<'_> {
             max_target_length: task.max_target_length.unwrap_or(MAX_TARGET_LENGTH),
             start: decoder_start(self.folder)?,
             references: *purpose == Purpose::Evaluate,
+        })
+    }
+
+    /// A file of questions.
+    pub(super) fn questions(&self, path: &Path) -> Result<Questions> {
+        let default = DataConfig::new(path.to_owned());
+        let columns = [
+            ("text_column", self.data.text_column != default.text_column),
+            ("text_pair_column", self.data.text_pair_column.is_some()),
+            ("label_column", self.data.label_column != default.label_column),
+            ("columns", self.data.columns.is_some()),
+            ("header", self.data.header.is_some()),
+            ("format", self.data.format.is_some()),
+        ];
+        if let Some((key, _)) = columns.into_iter().find(|(_, set)| *set) {
+            let why = "questions are read from SQuAD's JSON, or from .jsonl with context, question, answers and id";
+            return Err(Error::input(format!("{key}: {why}: remove it")));
+        }
+        let answers = self.task.answers.clone().unwrap_or_default();
+        let rules = Rules {
+            n_best_size: answers.n_best_size,
+            max_answer_length: answers.max_answer_length,
+            null_score_diff_threshold: answers.null_score_diff_threshold,
+            version_2_with_negative: answers.version_2_with_negative,
+        };
+        let labelled = self.purpose != Purpose::Predict;
+        Ok(Questions {
+            source: QuestionSource { path: path.to_owned(), labelled, on_bad_record: self.on_bad_record() },
+            max_length: self.max_length,
+            doc_stride: answers.doc_stride,
+            rules: (self.purpose != Purpose::Train).then_some(rules),
         })
     }
 }

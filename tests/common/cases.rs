@@ -11,6 +11,9 @@ use trainer::checkpoint::run_dir::Resume;
 use trainer::error::Result;
 use trainer::train::Ended;
 
+/// The words that made-up texts are of.
+const WORDS: u64 = 34;
+
 /// What a case is trained for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -38,7 +41,7 @@ impl Kind {
 
     /// A record; what is to be told follows from the words, so that it can be learnt.
     fn record(self, random: &mut Lcg) -> Value {
-        let mut words = |n: u64| (0..1 + random.below(n)).map(|_| word(random.below(40))).collect::<Vec<String>>();
+        let mut words = |n: u64| (0..1 + random.below(n)).map(|_| word(random.below(WORDS))).collect::<Vec<String>>();
         let first = words(14);
         let number = |word: &str| word.bytes().map(u64::from).sum::<u64>();
         match self {
@@ -85,7 +88,7 @@ impl Deref for CaseBench {
 }
 
 impl CaseBench {
-    /// 70 records to train on and 9 to evaluate, for the model of a case whose vocabulary has room for them (60 tokens).
+    /// 70 records to train on and 9 to evaluate, for the model of a case whose vocabulary has room for the words.
     pub fn new(case: &str, kind: Kind) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let model = dir.path().join("model");
@@ -122,7 +125,7 @@ fn word(i: u64) -> String {
 /// Whole words between spaces, with the special tokens that the tasks need.
 fn tokenizer() -> Value {
     let special = ["<pad>", "</s>", "<unk>", "<mask>", "<sep>"];
-    let words = (0..40).map(word);
+    let words = (0..WORDS).map(word);
     let vocab: serde_json::Map<String, Value> = special
         .iter()
         .map(|s| (*s).to_owned())
@@ -130,7 +133,7 @@ fn tokenizer() -> Value {
         .zip(0..)
         .map(|(w, i): (String, u64)| (w, json!(i)))
         .collect();
-    assert_eq!(vocab.len(), 45, "words differ");
+    assert_eq!(vocab.len() as u64, WORDS + 5, "words differ");
     let added = |(id, content): (usize, &&str)| {
         json!({"id": id, "content": content, "special": true, "single_word": false, "lstrip": false, "rstrip": false,
                "normalized": false})

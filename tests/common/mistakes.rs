@@ -141,8 +141,8 @@ fn models(book: &mut Book) {
     );
     book.model(
         "another family",
-        |folder| edit(&folder.join("config.json"), |c| c["model_type"] = "gpt2".into()),
-        &["config.json: model_type \"gpt2\" is not supported", "fine-tunes: bert"],
+        |folder| edit(&folder.join("config.json"), |c| c["model_type"] = "gpt_neox".into()),
+        &["config.json: model_type \"gpt_neox\" is not supported", "fine-tunes: bert"],
     );
     book.model(
         "more rows in config.json than in the embedding",

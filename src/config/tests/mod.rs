@@ -1,6 +1,7 @@
 //! What a person meets: defaults, messages, overrides, the written form; and that the documentation is true.
 
 mod documentation;
+mod others;
 mod pairs;
 mod parallel;
 
@@ -228,7 +229,7 @@ fn labels_and_columns() {
 }
 
 #[test]
-fn settings_of_language_models() {
+fn settings_of_other_tasks() {
     for other in ["mlm_probability=0.2", "whole_word_mask=false", "next_sentence=false", "packing=true"] {
         refused(&[other], "sequence-classification does not know this, only ");
         refused(&["kind=chat", other], "chat does not know this, only ");
@@ -277,7 +278,10 @@ fn the_metric_and_its_direction() {
     assert!(!train(&[]).is_greater_better());
     assert!(!train(&["kind=regression", "metric_for_best_model=mse"]).is_greater_better());
     assert!(!train(&["metric_for_best_model=f1", "greater_is_better=false"]).is_greater_better());
-    refused(&["metric_for_best_model=mse"], "found \"mse\", expected loss, accuracy, f1, matthews_correlation");
+    refused(
+        &["metric_for_best_model=mse"],
+        "found \"mse\", expected loss, accuracy, f1, micro_f1, matthews_correlation",
+    );
 }
 
 /// All optional settings set, and characters that need escaping.
@@ -319,17 +323,9 @@ fn full() -> Config {
     .unwrap()
 }
 
-/// The settings that [`full`]'s task does not know.
-fn language_models() -> [Config; 2] {
-    [
-        with(&["kind=masked-lm", "next_sentence=true", "mlm_probability=0.3", "whole_word_mask=true"]).unwrap(),
-        with(&["kind=causal-lm", "packing=false", "format=text", "documents=lines"]).unwrap(),
-    ]
-}
-
 #[test]
 fn the_written_form_parses_back() {
-    for config in [with(&[]).unwrap(), full(), pairs::full()].into_iter().chain(language_models()) {
+    for config in [with(&[]).unwrap(), full(), pairs::full()].into_iter().chain(others::all()) {
         let text = config.to_toml();
         assert_eq!(Config::parse(&text, "config.toml", &[]).unwrap(), config, "{text}");
         let json = serde_json::to_string(&config).unwrap();
@@ -343,7 +339,7 @@ fn the_written_form_parses_back() {
 #[test]
 fn no_setting_is_left_out_of_the_written_form() {
     let mut in_config: Vec<String> = Vec::new();
-    for config in [full(), pairs::full()].into_iter().chain(language_models()) {
+    for config in [full(), pairs::full()].into_iter().chain(others::all()) {
         for (name, value) in &toml::Table::try_from(config).unwrap() {
             match value.as_table() {
                 Some(section) => in_config.extend(section.keys().map(|key| dotted(name, key))),

@@ -1,0 +1,195 @@
+//! Pairs of texts for BERT's pretraining: does the second follow the first, or is it from elsewhere?
+//!
+//! As in arXiv 1810.04805, section 3.1 and appendix A.2, and its `create_pretraining_data.py`: a document is a list of
+//! sentences, a text is some neighbouring ones. Half of the pairs follow each other (class 0); in the others the second
+//! text is from another document (class 1).
+
+use super::masked_texts::{Hiding, Marked, framed};
+use crate::data::prepare::{Encode, Encoded};
+use crate::data::random::SplitMix64;
+use crate::data::{Example, Label};
+use crate::error::{Error, Result};
+use crate::text::documents::{self, Document, DocumentSource};
+use crate::text::tokenizer::Tokenizer;
+use rayon::prelude::*;
+use serde_json::Value;
+use std::path::Path;
+
+/// One in so many pairs is shorter than it could be.
+const SHORT: u64 = 10;
+/// How often another document is looked for.
+const TRIES: usize = 10;
+
+/// A plain text whose lines are sentences, with a blank line between documents.
+#[derive(Debug, Clone)]
+pub struct SentencePairs {
+    /// Its documents are paragraphs.
+    pub source: DocumentSource,
+    pub max_length: usize,
+    pub hiding: Hiding,
+    /// Decides which sentences meet.
+    pub seed: u64,
+}
+
+/// The sentences of a document.
+type Sentences = Vec<Vec<Marked>>;
+
+/// Two texts, and whether the second is from elsewhere.
+#[derive(Debug, Clone, PartialEq)]
+struct Pair {
+    first: Vec<Marked>,
+    second: Vec<Marked>,
+    is_random: bool,
+}
+
+impl Encode for SentencePairs {
+    fn files(&self) -> Vec<&Path> {
+        vec![self.source.path()]
+    }
+
+    fn settings(&self) -> String {
+        format!("{:?}", ("pairs", self.max_length, self.hiding, self.seed, self.source.settings()))
+    }
+
+    /// # Errors
+    /// Those of [`documents::read`]; a single document; a tokenizer without a mask token (exit 2).
+    fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
+        let refuse = |why: String| Err(Error::input(format!("{}: {why}", self.source.path().display())));
+        let read = documents::read(&self.source)?;
+        let (frame, special) = (tokenizer.frame(true)?, tokenizer.special_ids());
+        let room = self.max_length.saturating_sub(frame.len());
+        if room < 2 {
+            return refuse(format!(
+                "max_length {} leaves no room for two texts beside {} special tokens; raise max_length",
+                self.max_length,
+                frame.len()
+            ));
+        }
+        let sentences = |document: &Document| -> Result<Sentences> {
+            let lines = document.text.lines().map(|line| self.hiding.tokens(tokenizer, &special, line));
+            Ok(lines.collect::<Result<Sentences>>()?.into_iter().filter(|sentence| !sentence.is_empty()).collect())
+        };
+        let all = read.records.par_iter().map(sentences).collect::<Result<Vec<_>>>()?;
+        let all: Vec<Sentences> = all.into_iter().filter(|document| !document.is_empty()).collect();
+        if all.len() < 2 {
+            return refuse("next_sentence needs two documents or more, with blank lines between them".into());
+        }
+        let pairs: Vec<Pair> = (0..all.len()).flat_map(|document| pairs(&all, document, room, self.seed)).collect();
+        let random = pairs.iter().filter(|pair| pair.is_random).count();
+        let remarks = vec![format!("{} documents in {} pairs, {random} of them random", all.len(), pairs.len())];
+        let example = |pair: Pair| {
+            let (ids, segments, marks) = framed(&frame, &pair.first, &pair.second);
+            Example::single(ids, segments, Label::TokensAndClass(marks, u32::from(pair.is_random)))
+        };
+        Ok(Encoded {
+            examples: pairs.into_iter().map(example).collect(),
+            collation: self.hiding.collation(tokenizer)?,
+            hashes: vec![read.bytes_hash],
+            labels: None,
+            skipped: read.skipped,
+            truncated: 0,
+            remarks,
+            references: Value::Null,
+        })
+    }
+}
+
+/// The pairs that begin in a document, of at most `room` tokens each; a function of the seed and the documents alone.
+fn pairs(all: &[Sentences], document: usize, room: usize, seed: u64) -> Vec<Pair> {
+    let mut random = SplitMix64::keyed(&[seed, document as u64]);
+    let own = &all[document];
+    let mut pairs = Vec::new();
+    let mut start = 0;
+    while start < own.len() {
+        let wanted = if random.below(SHORT) == 0 { 2 + random.below(room as u64 - 1) as usize } else { room };
+        // As many sentences as fill a pair, and where the first text ends in them.
+        let mut lengths = own[start..].iter().scan(0, |sum, sentence| {
+            *sum += sentence.len();
+            Some(*sum)
+        });
+        let taken = lengths.position(|sum| sum >= wanted).map_or(own.len() - start, |last| last + 1);
+        let split = if taken < 2 { 1 } else { 1 + random.below(taken as u64 - 1) as usize };
+        let first = own[start..start + split].concat();
+        let is_random = taken == 1 || random.below(2) == 0;
+        let second = if is_random {
+            // The sentences that are not used begin the next pair.
+            start += split;
+            elsewhere(all, document, wanted.saturating_sub(first.len()), &mut random)
+        } else {
+            start += taken;
+            own[start - taken + split..start].concat()
+        };
+        pairs.push(cut(Pair { first, second, is_random }, room, &mut random));
+    }
+    pairs
+}
+
+/// Neighbouring sentences of another document, from any of them on, until there are `wanted` tokens.
+fn elsewhere(all: &[Sentences], document: usize, wanted: usize, random: &mut SplitMix64) -> Vec<Marked> {
+    let mut other = || random.below(all.len() as u64) as usize;
+    // Unlikely ever to be missed; with two documents it takes the other one.
+    let found = (0..TRIES).map(|_| other()).find(|&other| other != document);
+    let found = found.unwrap_or((document + 1) % all.len());
+    let sentences = &all[found];
+    let mut text = Vec::new();
+    for sentence in &sentences[random.below(sentences.len() as u64) as usize..] {
+        text.extend_from_slice(sentence);
+        if text.len() >= wanted {
+            break;
+        }
+    }
+    text
+}
+
+/// Takes tokens away from the longer text, at either end as likely, until both have room.
+fn cut(mut pair: Pair, room: usize, random: &mut SplitMix64) -> Pair {
+    let [mut first, mut second] = [0..pair.first.len(), 0..pair.second.len()];
+    while first.len() + second.len() > room {
+        let longer = if first.len() > second.len() { &mut first } else { &mut second };
+        if random.below(2) == 0 {
+            longer.start += 1;
+        } else {
+            longer.end -= 1;
+        }
+    }
+    pair.first = pair.first[first].to_vec();
+    pair.second = pair.second[second].to_vec();
+    pair
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::masking::WORD_START;
+
+    /// Documents whose tokens tell document and place: sentence s of document d has tokens `1000 d + 20 s` and on.
+    fn documents() -> Vec<Sentences> {
+        let sentence = |d: u32, s: u32| (0..3 + (d + s) % 4).map(|t| (1000 * d + 20 * s + t, WORD_START)).collect();
+        (0..200).map(|d| (0..1 + d % 12).map(|s| sentence(d, s)).collect()).collect()
+    }
+
+    #[test]
+    fn half_of_the_seconds_follow_their_firsts() {
+        let (all, room) = (documents(), 24);
+        let pairs: Vec<(usize, Pair)> = (0..all.len())
+            .flat_map(|d| super::pairs(&all, d, room, 7).into_iter().map(move |pair| (d, pair)))
+            .collect();
+        let random = pairs.iter().filter(|(_, pair)| pair.is_random).count();
+        let of = |token: &Marked| (token.0 / 1000) as usize;
+        for (document, pair) in &pairs {
+            assert!(!pair.first.is_empty() && !pair.second.is_empty() && pair.first.len() + pair.second.len() <= room);
+            assert!(pair.first.iter().all(|token| of(token) == *document));
+            let other = of(&pair.second[0]);
+            assert!(pair.second.iter().all(|token| of(token) == other));
+            assert_eq!(other != *document, pair.is_random);
+            assert!(pair.is_random || pair.second[0].0 > pair.first[pair.first.len() - 1].0, "in their order");
+        }
+        // A sentence that is left alone meets a random one.
+        let share = random as f64 / pairs.len() as f64;
+        assert!((0.5..0.7).contains(&share), "{share}");
+        let again: Vec<Pair> = (0..all.len()).flat_map(|d| super::pairs(&all, d, room, 7)).collect();
+        assert!(pairs.iter().map(|(_, pair)| pair).eq(&again));
+        let other: Vec<Pair> = (0..all.len()).flat_map(|d| super::pairs(&all, d, room, 8)).collect();
+        assert!(again != other);
+    }
+}

@@ -1,0 +1,164 @@
+//! Long contexts in windows that overlap, each with its question before it: what Hugging Face's fast tokenizers make of
+//! a question and a context with `truncation="only_second"`, `stride` and `return_overflowing_tokens`.
+
+use super::tokenizer::Tokenizer;
+use crate::error::{Error, Result};
+use rayon::prelude::*;
+use std::ops::Range;
+use tokenizers::{Encoding, TruncationDirection};
+
+/// Questions that a core takes at a time.
+const CHUNK: usize = 16;
+
+/// A context, tokenised once for all of its questions.
+pub struct Context {
+    encoding: Encoding,
+    /// Of each of its N tokens the bytes of the text that it stands for, start and end, `[N]`.
+    pub offsets: Vec<[u32; 2]>,
+}
+
+/// A question and a part of its context, special tokens included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Token ids `[n]`.
+    pub ids: Vec<u32>,
+    /// Segment of each token `[n]`: 0 in the question, 1 in the context, if the tokenizer tells them apart.
+    pub type_ids: Vec<u8>,
+    /// Which of its tokens are the context's.
+    pub context: Range<usize>,
+    /// Which of all the context's tokens is the first of them.
+    pub first: usize,
+}
+
+impl Tokenizer {
+    /// Tokenises contexts on all cores, in their order.
+    ///
+    /// # Errors
+    /// The tokenizer's.
+    pub fn contexts(&self, texts: &[&str]) -> Result<Vec<Context>> {
+        let context = |text: &&str| -> Result<Context> {
+            let encoding = self.inner.encode(*text, false).map_err(|e| Error::other(failed(e)))?;
+            let offsets = encoding.get_offsets().iter().map(|&(start, end)| [start as u32, end as u32]).collect();
+            Ok(Context { encoding, offsets })
+        };
+        texts.par_iter().map(context).collect()
+    }
+
+    /// The windows of each question, in order: its context whole, if question and context are at most `max_length`
+    /// tokens with the special ones. Otherwise parts of it as long as fit, each with the last `stride` tokens of the
+    /// one before.
+    ///
+    /// A question that leaves no more room than `stride` tokens for its context has the reason instead.
+    pub fn windows(
+        &self,
+        inputs: &[(&str, &Context)],
+        max_length: usize,
+        stride: usize,
+    ) -> Vec<Result<Vec<Window>, String>> {
+        let special = self.special_count(true);
+        let windows = |&(question, context): &(&str, &Context)| {
+            let question = self.inner.encode_fast(question, false).map_err(failed)?;
+            let room = max_length.saturating_sub(special + question.len());
+            if special + question.len() + context.offsets.len() > max_length && room <= stride {
+                return Err(format!(
+                    "the question takes {} of max_length = {max_length} tokens, which leaves {room} for its context, but \
+                     more than doc_stride = {stride} are needed: raise max_length, or lower doc_stride",
+                    question.len()
+                ));
+            }
+            let mut part = context.encoding.clone();
+            part.truncate(room, stride, TruncationDirection::Right);
+            let others = part.take_overflowing();
+            let step = room.saturating_sub(stride);
+            [part]
+                .into_iter()
+                .chain(others)
+                .enumerate()
+                .map(|(i, part)| self.window(&question, part, i * step))
+                .collect()
+        };
+        inputs.par_iter().with_min_len(CHUNK).map(windows).collect()
+    }
+
+    fn window(&self, question: &Encoding, mut part: Encoding, first: usize) -> Result<Window, String> {
+        let tokens = part.len();
+        part.set_type_ids(vec![1; tokens]);
+        let whole = self.framed(question.clone(), Some(part)).map_err(|e| e.to_string())?;
+        let start = whole.get_sequence_ids().iter().position(|text| *text == Some(1)).unwrap_or(whole.len());
+        Ok(Window {
+            ids: whole.get_ids().to_vec(),
+            type_ids: whole.get_type_ids().iter().map(|&t| t as u8).collect(),
+            context: start..start + tokens,
+            first,
+        })
+    }
+}
+
+fn failed(e: tokenizers::Error) -> String {
+    format!("the tokenizer failed: {e}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tokenizer::tests::folder;
+    use super::*;
+    use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy};
+
+    fn windows(question: &str, context: &str, max_length: usize, stride: usize) -> Result<Vec<Window>, String> {
+        let tokenizer = Tokenizer::from_folder(folder().path()).unwrap();
+        let contexts = tokenizer.contexts(&[context]).unwrap();
+        tokenizer.windows(&[(question, &contexts[0])], max_length, stride).remove(0)
+    }
+
+    /// Against the crate's own way from a pair of texts to overflowing encodings.
+    #[test]
+    fn windows_are_those_of_the_tokenizers_crate() {
+        let dir = folder();
+        let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+        let (question, context) = ("a bc?", "D\u{e9}f g hi jk \u{2014} l mno p q rs t u v w x y z ab");
+        for (max_length, stride) in (8..32).flat_map(|max| (0..max).map(move |stride| (max, stride))) {
+            let found = windows(question, context, max_length, stride);
+            let Ok(found) = found else {
+                assert!(max_length.saturating_sub(3 + 4) <= stride, "{max_length}, {stride}: {found:?}");
+                continue;
+            };
+            let mut theirs = tokenizer.inner.clone();
+            theirs.with_post_processor(tokenizer.processor.clone());
+            let strategy = TruncationStrategy::OnlySecond;
+            let truncation = TruncationParams { max_length, stride, strategy, ..Default::default() };
+            theirs.with_truncation(Some(truncation)).unwrap();
+            let mut whole = theirs.encode((question, context), true).unwrap();
+            let others = whole.take_overflowing();
+            assert_eq!(found.len(), 1 + others.len());
+            let offsets = &tokenizer.contexts(&[context]).unwrap()[0].offsets;
+            for (found, theirs) in found.iter().zip([whole].iter().chain(&others)) {
+                assert_eq!(found.ids, theirs.get_ids());
+                assert!(found.type_ids.iter().map(|&t| u32::from(t)).eq(theirs.get_type_ids().iter().copied()));
+                let own = &offsets[found.first..found.first + found.context.len()];
+                let wanted = &theirs.get_offsets()[found.context.clone()];
+                assert!(own.iter().copied().eq(wanted.iter().map(|&(start, end)| [start as u32, end as u32])));
+            }
+        }
+    }
+
+    #[test]
+    fn offsets_are_bytes() {
+        let tokenizer = Tokenizer::from_folder(folder().path()).unwrap();
+        let context = "\u{e9} \u{2014} b";
+        let offsets = tokenizer.contexts(&[context]).unwrap().remove(0).offsets;
+        let texts = offsets.iter().map(|&[start, end]| &context[start as usize..end as usize]);
+        assert_eq!(texts.collect::<Vec<_>>(), ["\u{e9}", "\u{2014}", "b"]);
+    }
+
+    #[test]
+    fn a_question_must_leave_room() {
+        assert_eq!(windows("a", "b c d e", 6, 1).unwrap().len(), 3);
+        let message = windows("a", "b c d e", 6, 2).unwrap_err();
+        assert!(message.contains("takes 1 of max_length = 6 tokens, which leaves 2 for its context"), "{message}");
+        assert_eq!(windows("a", "b c", 6, 128).unwrap().len(), 1, "what fits needs no stride");
+        assert!(windows("a b c d", "e", 6, 0).is_err());
+        assert!(windows("a b c d", "", 6, 0).is_err(), "longer than the window by itself");
+        let empty = windows("a", "", 6, 0).unwrap().remove(0);
+        assert_eq!((empty.ids, empty.context), (vec![2, 5, 3, 3], 4..4));
+    }
+}
