@@ -177,6 +177,7 @@ mod tests {
     use crate::data::{Dataset, Facts, prepare};
     use crate::error::Kind;
     use crate::text::records::OnBad;
+    use crate::text::tokenizer::tests::folder;
     use serde::Deserialize;
     use serde_json::Value;
 
@@ -191,10 +192,7 @@ mod tests {
 
     impl Case {
         fn new(lines: &[Value]) -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let letters = ('a'..='z').map(|c| format!("{c}\n##{c}"));
-            let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).into_iter().chain(letters);
-            std::fs::write(dir.path().join("vocab.txt"), words.collect::<Vec<_>>().join("\n")).unwrap();
+            let dir = folder();
             let path = dir.path().join("a.jsonl");
             std::fs::write(&path, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
             let source = QuestionSource { path, labelled: true, on_bad_record: OnBad::Error };

@@ -1,5 +1,6 @@
 //! Texts alone, for language models: plain text files, or the text column of records.
 
+use super::gzip;
 use super::records::{self, File, OnBad, Records, Source, lines};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -34,7 +35,7 @@ pub struct Document {
 
 /// Whether a file's name says that it is plain text.
 pub fn is_text(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ["txt", "text", "md"].iter().any(|text| ending == *text))
+    ["txt", "text", "md"].contains(&gzip::extension(path).as_str())
 }
 
 impl DocumentSource {

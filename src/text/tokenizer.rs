@@ -219,7 +219,7 @@ fn longest_first(a: usize, b: usize, limit: usize) -> (usize, usize) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use tokenizers::processors::template::TemplateProcessing;
     use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};

@@ -76,8 +76,8 @@ const ORDER: &[&str] = &["seed", "train.global_batch_size"];
 pub fn compare(now: &Config, before: &Config, same_data: bool, allowed: bool) -> Result<Vec<String>> {
     let differences = now.differences(before);
     let line = |(key, now, before): &(String, String, String)| format!("{key} = {now} (was {before})");
-    let matters =
-        |key: &str| ORDER.contains(&key) || (!same_data && (key.starts_with("data.") || key == "task.labels"));
+    let of_data = |key: &str| key.starts_with("data.") || ["task.labels", "task.doc_stride"].contains(&key);
+    let matters = |key: &str| ORDER.contains(&key) || (!same_data && of_data(key));
     let mut refused: Vec<String> = differences.iter().filter(|(key, ..)| matters(key)).map(line).collect();
     if !same_data {
         refused.push(format!("the content of {}, or the tokenizer, is not what it was", now.data.train.display()));

@@ -46,6 +46,9 @@ def self_instruct(folder, out):
             parts["eval" if i % 8 == 7 else "train"].append({"messages": messages})
     for name, records in parts.items():
         write(out / f"{name}.jsonl", records)
+    # For the tokenizer.
+    texts = [message["content"] for record in parts["train"] for message in record["messages"]]
+    (out / "train.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
 
 
 def mctest(folder, out):
