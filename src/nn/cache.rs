@@ -159,8 +159,8 @@ mod tests {
             let kv = column(&[0.0, 100.0, 101.0, 102.0]);
             cache.stage(0).begin();
             assert!(cache.stage(0).remember([&kv, &kv], first.buckets()).is_none());
-            let mut step = |cache: &mut Cache, values: &[f32]| {
-                let next = cache.next();
+            let step = |cache: &mut Cache, values: &[f32]| {
+                let next = cache.grow();
                 cache.stage(0).begin();
                 let [k, v] = cache.stage(0).remember([&column(values), &column(values)], next.buckets()).unwrap();
                 assert!(k.equal(&v));
