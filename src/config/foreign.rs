@@ -81,7 +81,7 @@ const ADVICE: &[(&[&str], &str)] = &[
     (&["generation_max_length", "max_new_token", "gen_max_length"], "use generation.max_new_tokens"),
     (&["generation_num_beams", "beam_size", "beams", "eval_beams"], "use generation.num_beams"),
     (&["generation_config"],
-     "the model folder's generation_config.json is read by itself; the section [generation] goes before it"),
+     "the model folder's own file of that name is read; what is set in the section [generation] goes before it"),
     // Model, task, data
     (&["model_name_or_path", "model_name", "model_id", "model_path", "pretrained_model_name_or_path", "base_model"],
      "use model.path, a local folder: a name on a hub is not fetched"),
