@@ -5,7 +5,7 @@ use crate::data::ragged::{Bucket, Sequences, fill_in_front};
 use tch::{Device, Tensor};
 
 /// Columns by which a rectangle grows.
-const GROWTH: i64 = 64;
+const GROWTH: i64 = 16;
 
 /// The memory of a batch's sequences in all stages.
 ///
