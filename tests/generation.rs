@@ -1,16 +1,23 @@
 //! Generated texts against transformers', token for token, on the models under `tests/reference/cases`; on several ranks
-//! and with sharded weights too. `tests/reference/generation.py` wrote the texts.
+//! and with sharded weights too; and what people run: an evaluation that generates, and `trainer predict`.
+//! `tests/reference/generation.py` wrote the texts.
 
 mod common;
 
+use common::cases::{CaseBench, Kind as CaseKind};
+use common::process::{mpi_is_here, mpirun, run, trainer};
 use common::reference::folder;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use std::fs;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use tch::{Device, Kind};
-use trainer::comm::Collective;
+use trainer::checkpoint::run_dir::Resume;
 use trainer::comm::solo::Solo;
+use trainer::comm::{Collective, threads};
 use trainer::data::{Collation, Dataset, Example, Label};
 use trainer::generate::{Settings, Text};
 use trainer::models::registry::{self, DropoutOverrides};
@@ -70,7 +77,7 @@ impl Wanted {
         let head = Head::of_config(&folder, &json).unwrap();
         let declared = Declared::read(&folder, json, DropoutOverrides::default(), head.role()).unwrap();
         let zero = Zero::ALL[how.zero];
-        let holding = Holding { kind: Kind::Float, zero, trains: false, seed: 0, from: Source::Folder };
+        let holding = Holding { kind: how.kind, zero, trains: false, seed: 0, from: Source::Folder };
         let mut loaded = declared.with_head(&head, &[]).unwrap().load(comm, &holding).unwrap();
         let settings = Settings::read(&folder, &run.settings).unwrap();
         let dataset = self.dataset(prompts);
@@ -93,10 +100,14 @@ impl Wanted {
 
 #[derive(Clone, Copy)]
 struct How {
+    kind: Kind,
     zero: usize,
     /// In the cache at a time.
     tokens: usize,
 }
+
+/// All prompts in one batch.
+const TOGETHER: How = How { kind: Kind::Float, zero: 0, tokens: 100_000 };
 
 fn solo() -> Arc<dyn Collective> {
     Arc::new(Solo::new(Device::Cpu))
@@ -114,11 +125,11 @@ fn texts_are_those_of_transformers() {
     for wanted in all() {
         for run in &wanted.runs {
             let settings = Value::from(run.settings.clone());
-            let together = wanted.texts(run, &wanted.indices(), How { zero: 0, tokens: 100_000 }, &solo());
+            let together = wanted.texts(run, &wanted.indices(), TOGETHER, &solo());
             if ids(&together) != run.texts {
                 wrong.push(format!("{} {settings}\n{:?}\n{:?}", wanted.case, ids(&together), run.texts));
             }
-            let alone = wanted.texts(run, &wanted.indices(), How { zero: 0, tokens: 1 }, &solo());
+            let alone = wanted.texts(run, &wanted.indices(), How { tokens: 1, ..TOGETHER }, &solo());
             for (a, b) in together.iter().zip(&alone) {
                 let near = a.log_probs.iter().zip(&b.log_probs).all(|(x, y)| (x - y).abs() < 1e-5);
                 if a.ids != b.ids || !near {
@@ -128,4 +139,137 @@ fn texts_are_those_of_transformers() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// On two ranks, which share the prompts unequally and have other numbers of passes; with whole and with sharded weights.
+#[test]
+fn texts_do_not_depend_on_ranks_and_sharding() {
+    tch::set_num_threads(1);
+    for wanted in
+        all().iter().filter(|wanted| ["cases/gpt2-causal", "cases/t5-tied-relu"].contains(&wanted.case.as_str()))
+    {
+        // Greedy, beams and draws.
+        for run in [1, 5, 9].map(|i| &wanted.runs[i]) {
+            for how in [0, 3].map(|zero| How { zero, tokens: 30, ..TOGETHER }) {
+                let group = threads::group(2, Duration::from_secs(60));
+                let texts: Vec<Vec<Text>> = thread::scope(|scope| {
+                    let rank = |comm: Arc<dyn Collective>| move || wanted.texts(run, &wanted.indices(), how, &comm);
+                    let ranks: Vec<_> = group.into_iter().map(|comm| scope.spawn(rank(comm))).collect();
+                    ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+                });
+                assert_eq!(texts[0], texts[1], "{}: the ranks agree", wanted.case);
+                assert_eq!(ids(&texts[0]), run.texts, "{} at ZeRO {}", wanted.case, how.zero);
+            }
+        }
+    }
+}
+
+/// In bf16 and fp16 too a text is what it is without neighbours, up to rounding: the first tokens' probabilities are near
+/// those of fp32.
+#[test]
+fn half_models_generate() {
+    tch::set_num_threads(1);
+    for wanted in
+        all().iter().filter(|wanted| ["cases/qwen3-causal", "cases/t5-gated-gelu"].contains(&wanted.case.as_str()))
+    {
+        let run = &wanted.runs[1];
+        let texts = |kind: Kind| wanted.texts(run, &wanted.indices(), How { kind, ..TOGETHER }, &solo());
+        let exact = texts(Kind::Float);
+        for kind in [Kind::BFloat16, Kind::Half] {
+            for (half, exact) in texts(kind).iter().zip(&exact) {
+                let same = half.ids.iter().zip(&exact.ids).take_while(|(a, b)| a == b).count();
+                let near = half.log_probs.iter().zip(&exact.log_probs).take(same).all(|(a, b)| (a - b).abs() < 0.2);
+                assert!(same > 0 && near, "{} in {kind:?}: {half:?}, {exact:?}", wanted.case);
+            }
+        }
+    }
+}
+
+/// BLEU and ROUGE-L of the same run on one rank, and on two with sharded weights; `evaluate` finds the same.
+#[test]
+fn an_evaluation_generates() {
+    let bench = CaseBench::new("t5-tied-relu", CaseKind::Seq2Seq);
+    let more = |zero: u8| {
+        let own = ["task.predict_with_generate=true", "num_beams=2", "max_new_tokens=6", "learning_rate=2e-2"];
+        let mut own: Vec<String> = own.map(String::from).to_vec();
+        own.extend([format!("zero_stage={zero}"), "max_steps=60".into(), "eval_steps=30".into()]);
+        own
+    };
+    let metrics = |world: usize, zero: u8, out: &str| {
+        let more = more(zero);
+        bench.run(world, out, &more.iter().map(String::as_str).collect::<Vec<_>>(), &Resume::None).unwrap();
+        let lines = bench.lines(out, "eval_bleu");
+        assert_eq!(lines.len(), 2);
+        [0, 1].map(|i| ["eval_bleu", "eval_rougeL"].map(|key| lines[i][key].as_f64().unwrap()))
+    };
+    let alone = metrics(1, 0, "alone");
+    assert!(alone[1][1] > 0.0 && alone[1][1] <= 1.0 && alone[1][0] <= 100.0, "{alone:?}");
+    assert_eq!(metrics(2, 3, "sharded"), alone);
+
+    let args = ["evaluate", "--model", "alone/final", "--task", "seq2seq", "--data", "eval.jsonl", "--json"];
+    let own = ["--predict-with-generate", "--num-beams", "2", "--max-new-tokens", "6", "--max-length", "24"];
+    let ended = run(trainer(&bench).args(args).args(own)).expect(0);
+    let found: Value = serde_json::from_str(ended.stdout.trim()).unwrap();
+    assert_eq!(["eval_bleu", "eval_rougeL"].map(|key| found[key].as_f64().unwrap()), alone[1]);
+
+    let args =
+        ["predict", "--model", "alone/final", "--input", "eval.jsonl", "--output", "out.jsonl", "--max-length", "24"];
+    run(trainer(&bench).args(args).args(&own[1..5])).expect(0);
+    let lines = fs::read_to_string(bench.path("out.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), 9);
+}
+
+#[test]
+fn predictions_are_texts() {
+    let bench = CaseBench::new("gpt2-causal", CaseKind::CausalLm);
+    let records = [
+        json!({"text": "aa bg"}),
+        json!({"prompt": "aa bg", "completion": "unread"}),
+        json!({"messages": [{"role": "user", "content": "aa bg"}]}),
+        json!({"text": "ch"}),
+    ];
+    let write = |records: &[Value]| {
+        let lines: Vec<String> = records.iter().map(Value::to_string).collect();
+        fs::write(bench.path("in.jsonl"), lines.join("\n")).unwrap();
+    };
+    let template = "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %} ch{% endif %}";
+    fs::write(bench.model.join("chat_template.jinja"), template).unwrap();
+    write(&records);
+    let predict = |mut command: std::process::Command, options: &[&str]| -> Vec<Value> {
+        let args = ["predict", "--model", "model", "--input", "in.jsonl", "--output", "out.jsonl", "--scores"];
+        run(command.args(args).args(["--max-new-tokens", "7"]).args(options)).expect(0);
+        let text = fs::read_to_string(bench.path("out.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let greedy = predict(trainer(&bench), &[]);
+    assert_eq!(greedy.len(), 4);
+    for line in &greedy {
+        let (ids, log_probs) = (line["token_ids"].as_array().unwrap(), line["log_probs"].as_array().unwrap());
+        assert!(!ids.is_empty() && ids.len() <= 7 && ids.len() == log_probs.len(), "{line}");
+        assert!(log_probs.iter().all(|x| x.as_f64().unwrap() < 0.0), "{line}");
+        assert!(!line["text"].as_str().unwrap().contains('<'), "{line}");
+    }
+    assert_eq!(greedy[1], greedy[2], "a prompt is what a user says");
+    assert_ne!(greedy[0], greedy[1], "a text is continued as it stands");
+
+    let drawn = |seed: &str| predict(trainer(&bench), &["--do-sample", "--temperature=2", "--seed", seed]);
+    assert_eq!(drawn("1"), drawn("1"));
+    assert_ne!(drawn("1"), drawn("2"));
+    if mpi_is_here() {
+        let texts = |lines: &[Value]| lines.iter().map(|line| line["token_ids"].clone()).collect::<Vec<Value>>();
+        assert_eq!(texts(&predict(mpirun(2, &bench), &["--micro-batch-tokens", "1"])), texts(&greedy));
+    }
+
+    let refused = |options: &[&str], says: &str| {
+        let args = ["predict", "--model", "model", "--input", "in.jsonl", "--output", "out.jsonl"];
+        let ended = run(trainer(&bench).args(args).args(options)).expect(2);
+        assert!(ended.stderr.contains(says), "{}", ended.stderr);
+    };
+    refused(&["--temperature", "0.5"], "temperature = 0.5: without do_sample = true");
+    refused(&["--num-beams", "31"], "num_beams = 31: too many for a vocabulary of 60");
+    let long = "aa ".repeat(32);
+    write(&[json!({"text": "aa"}), json!({"text": long})]);
+    refused(&[], "in.jsonl:2: the prompt has 32 tokens, of at most 32");
+    write(&[json!({"text": ""})]);
+    refused(&[], "in.jsonl:1: the tokenizer makes no token of the prompt");
 }

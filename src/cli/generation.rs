@@ -11,44 +11,44 @@ use std::path::Path;
 
 /// How texts are generated: what is not given is as the model folder's generation_config.json says.
 #[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Generated texts")]
 pub struct GenerationArgs {
     /// The most tokens of a generated text; otherwise 20.
-    #[arg(long, help_heading = HEADING)]
+    #[arg(long)]
     max_new_tokens: Option<usize>,
     /// The fewest tokens of a generated text.
-    #[arg(long, help_heading = HEADING)]
+    #[arg(long)]
     min_new_tokens: Option<usize>,
     /// Draw tokens instead of taking the likeliest.
-    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = HEADING)]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     do_sample: Option<bool>,
     /// What scores are divided by before a draw: below 1 likely tokens become likelier.
-    #[arg(long, help_heading = HEADING)]
+    #[arg(long)]
     temperature: Option<f64>,
     /// The likeliest tokens that are drawn from, 0 for all; otherwise 50.
-    #[arg(long, help_heading = HEADING)]
+    #[arg(long)]
     top_k: Option<usize>,
     /// The share of probability that the tokens that are drawn from have.
-    #[arg(long, help_heading = HEADING)]
+    #[arg(long)]
     top_p: Option<f64>,
     /// Above 1: tokens that are there already become less likely.
-    #[arg(long, help_heading = HEADING)]
+    #[arg(long)]
     repetition_penalty: Option<f64>,
     /// Texts that beam search keeps for each prompt; 1 for no beam search.
-    #[arg(long, help_heading = HEADING)]
+    #[arg(long)]
     num_beams: Option<usize>,
     /// The power of the length that a text's log-probability is divided by in beam search.
-    #[arg(long, allow_hyphen_values = true, help_heading = HEADING)]
+    #[arg(long, allow_hyphen_values = true)]
     length_penalty: Option<f64>,
     /// When beam search ends: true at once with as many finished texts as beams, false or never later.
-    #[arg(long, value_name = "true|false|never", value_parser = early_stopping, help_heading = HEADING)]
+    #[arg(long, value_name = "true|false|never", value_parser = early_stopping)]
     early_stopping: Option<Value>,
     /// What draws follow from.
-    #[arg(long, default_value_t = SEED, help_heading = HEADING)]
+    #[arg(long, default_value_t = SEED)]
     #[serde(skip)]
     seed: u64,
 }
 
-const HEADING: &str = "Generated texts";
 const SEED: u64 = 42;
 
 fn early_stopping(word: &str) -> Result<Value, String> {

@@ -77,6 +77,11 @@ const ADVICE: &[(&[&str], &str)] = &[
     (&["no_cuda", "use_cpu", "use_cuda", "device", "ddp_backend"], "use comm.backend: mpi for CPUs, nccl for GPUs"),
     (&["ddp_timeout"], "use comm.timeout_seconds"),
     (&["torch_compile", "compile", "attn_implementation"], "there is nothing to choose: remove it"),
+    // Generated texts
+    (&["generation_max_length", "max_new_token", "gen_max_length"], "use generation.max_new_tokens"),
+    (&["generation_num_beams", "beam_size", "beams", "eval_beams"], "use generation.num_beams"),
+    (&["generation_config"],
+     "the model folder's own file of that name is read; what is set in the section [generation] goes before it"),
     // Model, task, data
     (&["model_name_or_path", "model_name", "model_id", "model_path", "pretrained_model_name_or_path", "base_model"],
      "use model.path, a local folder: a name on a hub is not fetched"),

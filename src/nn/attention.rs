@@ -98,10 +98,13 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &
     let AttentionConfig { heads, kv_heads, head_dim, scale, dropout, reach } = *config;
     let (n, queries, keys) = (bucket.sequences, bucket.queries.longest, bucket.keys().longest);
     let split = |x: &Tensor, longest, heads| x.view([n, longest, heads, head_dim]).transpose(1, 2);
-    let q = split(rows[0], queries, heads);
+    let shares = heads / kv_heads;
+    // The heads that share keys look at remembered ones together, as if they were so many queries of one head.
+    let together = bucket.remembers() && bias.is_none();
+    let q = if together { rows[0].view([n, kv_heads, shares, head_dim]) } else { split(rows[0], queries, heads) };
     let [k, v] = [rows[1], rows[2]].map(|x| {
         let own = split(x, keys, kv_heads);
-        if kv_heads == heads { own } else { own.repeat_interleave_self_int(heads / kv_heads, 1, None) }
+        if together || shares == 1 { own } else { own.repeat_interleave_self_int(shares, 1, None) }
     });
     let half = precision::on_cpu(&q);
     let causal = reach != Reach::All;
@@ -134,7 +137,8 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &
         }
         None => Tensor::scaled_dot_product_attention(&q, &k, &v, mask.as_ref(), 0.0, plainly_causal, scale, false),
     };
-    bucket.queries.tokens_of(out.transpose(1, 2).reshape([n * queries, heads * head_dim]))
+    let out = if together { out } else { out.transpose(1, 2) };
+    bucket.queries.tokens_of(out.reshape([n * queries, heads * head_dim]))
 }
 
 /// With something that learns added to the scores. Half tensors on the CPU are computed in fp32 and rounded once.

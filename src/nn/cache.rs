@@ -5,7 +5,7 @@ use crate::data::ragged::{Bucket, Sequences, fill_in_front};
 use tch::{Device, Tensor};
 
 /// Columns by which a rectangle grows.
-const GROWTH: i64 = 64;
+const GROWTH: i64 = 16;
 
 /// The memory of a batch's sequences in all stages.
 ///
@@ -135,4 +135,65 @@ fn append(rectangle: &mut Tensor, column: &Tensor, longest: i64) {
         *rectangle = wider;
     }
     rectangle.narrow(1, longest - 1, 1).copy_(&column.view([sequences, 1, width]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    fn column(values: &[f32]) -> Tensor {
+        Tensor::from_slice(values).view([-1, 1])
+    }
+
+    fn rows(rectangle: &Tensor) -> Vec<Vec<f32>> {
+        Vec::try_from(rectangle.squeeze_dim(2)).unwrap()
+    }
+
+    /// Sequences of 1 and 3 tokens, each token a number of its own; then so many steps, and the shorter one alone.
+    #[test]
+    fn what_is_remembered_stays_in_order() {
+        for steps in [1, GROWTH + 5, 2 * GROWTH + 10] {
+            let first = Sequences::new(vec![1, 3], Device::Cpu);
+            let mut cache = Cache::new(1, &first);
+            let kv = column(&[0.0, 100.0, 101.0, 102.0]);
+            cache.stage(0).begin();
+            assert!(cache.stage(0).remember([&kv, &kv], first.buckets()).is_none());
+            let step = |cache: &mut Cache, values: &[f32]| {
+                let next = cache.grow();
+                cache.stage(0).begin();
+                let [k, v] = cache.stage(0).remember([&column(values), &column(values)], next.buckets()).unwrap();
+                assert!(k.equal(&v));
+                rows(&k)
+            };
+            let mut seen = Vec::new();
+            for i in 0..steps {
+                seen = step(&mut cache, &[1.0 + i as f32, 103.0 + i as f32]);
+            }
+            let counted = |start: f32, n: i64| (0..n).map(move |i| start + i as f32).collect::<Vec<f32>>();
+            assert_eq!(seen[1], counted(100.0, 3 + steps));
+            assert_eq!(seen[0][2..], counted(0.0, 1 + steps));
+            // The other sequence's columns go with it; twice the same is two of it.
+            cache.select(&[0, 0]);
+            let all = counted(0.0, 2 + steps);
+            assert_eq!(step(&mut cache, &[1.0 + steps as f32; 2]), [all.clone(), all]);
+            assert_eq!(cache.lengths(), [steps + 2; 2]);
+        }
+    }
+
+    #[test]
+    fn constants_are_computed_once_and_follow_their_tokens() {
+        let sequences = Sequences::new(vec![1, 1], Device::Cpu);
+        let mut cache = Cache::new(1, &sequences);
+        let constants = [[1, 2, 3], [4, 5, 6]].map(|values| Tensor::from_slice(&values));
+        cache.stage(0).begin();
+        for constant in &constants {
+            assert!(cache.stage(0).constant().is_none());
+            cache.stage(0).set_constant(constant);
+        }
+        cache.select_constants(&Tensor::arange_start(1, 3, (Kind::Int64, Device::Cpu)));
+        cache.stage(0).begin();
+        let found = [0, 1].map(|_| Vec::<i32>::try_from(cache.stage(0).constant().unwrap()).unwrap());
+        assert_eq!(found, [[2, 3], [5, 6]]);
+    }
 }
