@@ -125,7 +125,7 @@ mod tests {
         for packing in [true, false] {
             let data = prepared(&dir, 8, packing).unwrap();
             assert_eq!(examples(&data), [(vec![4, 5], vec![2])]);
-            assert_eq!(data.facts.remarks[0], "1 documents without a second token left out");
+            assert_eq!(data.facts.remarks[0], "1 document without a second token left out");
         }
         std::fs::write(dir.path().join("a.txt"), "a\nb\n").unwrap();
         let message = prepared(&dir, 8, true).err().unwrap().to_string();

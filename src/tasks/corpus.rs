@@ -26,6 +26,11 @@ pub(super) struct Goal<'a> {
     pub least: (usize, &'a str),
 }
 
+/// So many things, in words.
+pub(super) fn many(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 impl Corpus {
     /// All settings that the examples follow from.
     pub(super) fn settings(&self) -> String {
@@ -57,12 +62,12 @@ impl Corpus {
         let short = lengths.iter().filter(|&&n| n < least).count();
         let mut remarks = Vec::new();
         if short > 0 {
-            remarks.push(format!("{short} documents {what} left out"));
+            remarks.push(format!("{} {what} left out", many(short, "document")));
         }
         let mut truncated = 0;
         let pieces = if self.packing {
             let packed = blocks.pack(&lengths);
-            remarks.push(format!("{} documents in {} blocks", texts.len() - short, packed.len()));
+            remarks.push(format!("{} in {}", many(texts.len() - short, "document"), many(packed.len(), "block")));
             packed
         } else {
             truncated = lengths.iter().filter(|&&n| n > blocks.room()).count();

@@ -4,6 +4,7 @@
 //! sentences, a text is some neighbouring ones. Half of the pairs follow each other (class 0); in the others the second
 //! text is from another document (class 1).
 
+use super::corpus::many;
 use super::masked_texts::{Hiding, Marked, framed};
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::random::SplitMix64;
@@ -76,7 +77,8 @@ impl Encode for SentencePairs {
         }
         let pairs: Vec<Pair> = (0..all.len()).flat_map(|document| pairs(&all, document, room, self.seed)).collect();
         let random = pairs.iter().filter(|pair| pair.is_random).count();
-        let remarks = vec![format!("{} documents in {} pairs, {random} of them random", all.len(), pairs.len())];
+        let remarks =
+            vec![format!("{} in {}, {random} of them random", many(all.len(), "document"), many(pairs.len(), "pair"))];
         let example = |pair: Pair| {
             let (ids, segments, marks) = framed(&frame, &pair.first, &pair.second);
             Example::single(ids, segments, Label::TokensAndClass(marks, u32::from(pair.is_random)))

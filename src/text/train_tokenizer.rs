@@ -44,6 +44,8 @@ pub struct Trained {
     tokenizer: Tokenizer,
     /// The special tokens by the keys that name their roles.
     roles: Vec<(&'static str, String)>,
+    /// Whether the second text of a pair has a segment of its own.
+    has_segments: bool,
 }
 
 impl Recipe {
@@ -107,7 +109,7 @@ impl Recipe {
         if !roles.iter().any(|(key, _)| *key == "unk_token") && tokens.iter().any(|token| token == special.unknown) {
             roles.push(("unk_token", special.unknown.to_owned()));
         }
-        Ok(Trained { tokenizer, roles })
+        Ok(Trained { tokenizer, roles, has_segments: self.family == Family::Bert })
     }
 
     fn trainer(&self, special_tokens: Vec<AddedToken>, size: usize) -> Result<TrainerWrapper> {
@@ -237,6 +239,9 @@ impl Trained {
             self.roles.iter().map(|(key, token)| ((*key).to_owned(), Value::from(token.as_str()))).collect();
         config.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
         config.insert("clean_up_tokenization_spaces".into(), false.into());
+        if self.has_segments {
+            config.insert("model_input_names".into(), json!(["input_ids", "token_type_ids", "attention_mask"]));
+        }
         write("tokenizer.json", self.tokenizer.to_string(true).map_err(failed)?)?;
         write("tokenizer_config.json", serde_json::to_string_pretty(&config)? + "\n")
     }
