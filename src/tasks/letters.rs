@@ -1,7 +1,8 @@
 //! For tests: a model folder with a tokenizer of letters, and heads without a backbone.
 
 use crate::nn::ParamBuilder;
-use crate::nn::linear::{HeadInput, Linear};
+use crate::nn::linear::HeadInput;
+use crate::tasks::Classifier;
 
 /// A folder with a BERT vocabulary: five special tokens, then the letters: `a` is 5.
 pub fn folder() -> tempfile::TempDir {
@@ -13,6 +14,6 @@ pub fn folder() -> tempfile::TempDir {
 }
 
 /// A head that nothing runs.
-pub fn head(outputs: usize) -> Linear {
-    Linear::head(&mut ParamBuilder::new(), HeadInput { width: 2, std: 0.02, bias: true }, outputs as i64)
+pub fn head(outputs: usize) -> Classifier {
+    Classifier::on(HeadInput { width: 2, std: 0.02, bias: true }, outputs, &mut ParamBuilder::new())
 }

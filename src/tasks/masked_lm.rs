@@ -6,9 +6,8 @@ use crate::data::dataset::LabelKind;
 use crate::data::{Dataset, Draw};
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Border};
-use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Results, Task, short};
+use crate::tasks::{Classifier, Results, Task, short};
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
@@ -22,7 +21,7 @@ const BLANK: usize = BEST as usize * NUMBERS;
 /// Tells hidden tokens and, of pairs, whether the second text follows the first (class 0) or not (class 1).
 #[derive(Debug)]
 pub struct MaskedLm {
-    next_sentence: Option<Linear>,
+    next_sentence: Option<Classifier>,
 }
 
 impl MaskedLm {
@@ -33,7 +32,7 @@ impl MaskedLm {
 
     /// Declares the head on the summary too.
     pub fn with_next_sentence(backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
-        MaskedLm { next_sentence: Some(Linear::head(b, backbone.head_input(), 2)) }
+        MaskedLm { next_sentence: Some(Classifier::new(2, backbone, b)) }
     }
 
     fn targets<'a>(&self, batch: &'a Batch) -> (&'a Targets, Option<&'a Tensor>) {
@@ -54,10 +53,7 @@ impl Task for MaskedLm {
     fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
         let rows = hidden[0].index_select(0, &self.targets(batch).0.places);
         let words = backbone.vocabulary(&rows, ctx);
-        let sentences = self.next_sentence.as_ref().map(|head| {
-            let summary = backbone.summary(hidden, batch, ctx);
-            head.forward(ctx, &summary)
-        });
+        let sentences = self.next_sentence.as_ref().map(|head| head.of_sequences(backbone, hidden, batch, ctx));
         [words].into_iter().chain(sentences).collect()
     }
 

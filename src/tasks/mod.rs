@@ -31,10 +31,12 @@ pub mod texts;
 pub mod token_classification;
 
 mod classes;
+mod classifier;
 #[cfg(test)]
 mod letters;
 mod sieve;
 
+pub use classifier::Classifier;
 pub use head::Head;
 pub use model::Model;
 pub use results::Results;
@@ -70,8 +72,10 @@ pub trait Task: Send + Sync {
     fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor>;
 
     /// What evaluation and prediction keep of the f32 logits: f32, flat, example by example, of each as many numbers as
-    /// [`Task::answer_size`] says.
-    fn answers(&self, logits: &Border, batch: &Batch) -> Tensor;
+    /// [`Task::answer_size`] says. The logits themselves, unless a task says otherwise.
+    fn answers(&self, logits: &Border, _: &Batch) -> Tensor {
+        logits[0].view(-1)
+    }
 
     /// The numbers that [`Task::answers`] gives for example `i`; the same on every rank.
     fn answer_size(&self, dataset: &Dataset, i: usize) -> usize;

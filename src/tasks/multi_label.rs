@@ -4,9 +4,8 @@ use crate::data::batch::{Batch, Labels};
 use crate::data::{Dataset, Label};
 use crate::metrics::{Metrics, MultiLabel as Counts};
 use crate::models::{Backbone, Border};
-use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Results, Task, labels, logits_json};
+use crate::tasks::{Classifier, Results, Task, labels, logits_json};
 use serde_json::{Map, Value, json};
 use tch::{Reduction, Tensor};
 
@@ -16,14 +15,14 @@ const THRESHOLD: f32 = 0.0;
 /// A linear layer on the summary, each of its outputs a binary classifier (binary cross entropy with logits).
 #[derive(Debug)]
 pub struct MultiLabel {
-    head: Linear,
+    head: Classifier,
     labels: Vec<String>,
 }
 
 impl MultiLabel {
     /// Declares the head in the builder's stage; `labels` in the order of their ids.
     pub fn new(labels: Vec<String>, backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
-        let head = Linear::head(b, backbone.head_input(), labels.len() as i64);
+        let head = Classifier::new(labels.len(), backbone, b);
         MultiLabel { head, labels }
     }
 }
@@ -35,8 +34,7 @@ impl Task for MultiLabel {
 
     /// `[B, C]`.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
-        let summary = backbone.summary(hidden, batch, ctx);
-        vec![self.head.forward(ctx, &summary)]
+        vec![self.head.of_sequences(backbone, hidden, batch, ctx)]
     }
 
     /// Of each example the mean over the labels.
@@ -44,10 +42,6 @@ impl Task for MultiLabel {
         let Labels::Flags(flags) = &batch.labels else { panic!("multi-label classification needs flags") };
         let each = logits[0].binary_cross_entropy_with_logits::<Tensor>(flags, None, None, Reduction::None);
         vec![each.mean_dim(1, false, tch::Kind::Float)]
-    }
-
-    fn answers(&self, logits: &Border, _: &Batch) -> Tensor {
-        logits[0].view(-1)
     }
 
     fn answer_size(&self, _: &Dataset, _: usize) -> usize {

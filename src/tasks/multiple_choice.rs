@@ -6,22 +6,21 @@ use crate::data::ragged::pad;
 use crate::data::{Dataset, Label};
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Border};
-use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Results, Task, argmax, logits_json, softmax};
+use crate::tasks::{Classifier, Results, Task, argmax, logits_json, softmax};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 /// A linear layer with one output on the summary of each choice; cross entropy over the choices of an example.
 #[derive(Debug)]
 pub struct MultipleChoice {
-    head: Linear,
+    head: Classifier,
 }
 
 impl MultipleChoice {
     /// Declares the head in the builder's stage.
     pub fn new(backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
-        MultipleChoice { head: Linear::head(b, backbone.head_input(), 1) }
+        MultipleChoice { head: Classifier::new(1, backbone, b) }
     }
 }
 
@@ -32,18 +31,13 @@ impl Task for MultipleChoice {
 
     /// `[S, 1]`: of each sequence its score.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
-        let summary = backbone.summary(hidden, batch, ctx);
-        vec![self.head.forward(ctx, &summary)]
+        vec![self.head.of_sequences(backbone, hidden, batch, ctx)]
     }
 
     fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
         let Labels::Classes(classes) = &batch.labels else { panic!("multiple choice needs class labels") };
         let widths: Vec<i64> = batch.widths.iter().map(|&n| n as i64).collect();
         vec![cross_entropy(&pad(&logits[0].view(-1), &widths, f64::NEG_INFINITY), classes)]
-    }
-
-    fn answers(&self, logits: &Border, _: &Batch) -> Tensor {
-        logits[0].view(-1)
     }
 
     fn answer_size(&self, dataset: &Dataset, i: usize) -> usize {

@@ -6,9 +6,8 @@ use crate::data::batch::{Batch, Labels};
 use crate::data::ragged::pad;
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Border};
-use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Results, Task, answers};
+use crate::tasks::{Classifier, Results, Task, answers};
 use serde_json::{Map, Value};
 use tch::Tensor;
 
@@ -18,14 +17,14 @@ pub const VERSION_2: &str = "version_2_with_negative";
 /// A score for each token to be the first of the answer, and one to be the last; cross entropy over the tokens of a window.
 #[derive(Debug)]
 pub struct QuestionAnswering {
-    head: Linear,
+    head: Classifier,
     unanswerable: bool,
 }
 
 impl QuestionAnswering {
     /// Declares the head in the builder's stage; `unanswerable`: whether questions without an answer are learnt too.
     pub fn new(unanswerable: bool, backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
-        QuestionAnswering { head: Linear::head(b, backbone.head_input(), 2), unanswerable }
+        QuestionAnswering { head: Classifier::new(2, backbone, b), unanswerable }
     }
 }
 
@@ -36,8 +35,7 @@ impl Task for QuestionAnswering {
 
     /// `[T, 2]`: of each token the score to be the first and to be the last.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Border, _: &Batch, ctx: &mut Ctx) -> Border {
-        let features = backbone.features(hidden, ctx);
-        vec![self.head.forward(ctx, &features)]
+        vec![self.head.of_tokens(backbone, hidden, None, ctx)]
     }
 
     /// The mean of both cross entropies.
@@ -48,10 +46,6 @@ impl Task for QuestionAnswering {
             cross_entropy(&scores, &spans.select(1, end))
         };
         vec![(of(0) + of(1)) / 2.0]
-    }
-
-    fn answers(&self, logits: &Border, _: &Batch) -> Tensor {
-        logits[0].view(-1)
     }
 
     fn answer_size(&self, dataset: &Dataset, i: usize) -> usize {

@@ -4,22 +4,21 @@ use crate::data::batch::{Batch, Labels};
 use crate::data::{Dataset, Label};
 use crate::metrics::{Metrics, mse, pearson, spearman};
 use crate::models::{Backbone, Border};
-use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Results, Task, labels, short};
+use crate::tasks::{Classifier, Results, Task, labels, short};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 /// A linear head with one output on the summary, trained with the squared error.
 #[derive(Debug)]
 pub struct Regression {
-    head: Linear,
+    head: Classifier,
 }
 
 impl Regression {
     /// Declares `classifier` (Hugging Face's name for this head too) in the builder's stage.
     pub fn new(backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
-        Regression { head: Linear::head(b, backbone.head_input(), 1) }
+        Regression { head: Classifier::new(1, backbone, b) }
     }
 }
 
@@ -29,17 +28,12 @@ impl Task for Regression {
     }
 
     fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
-        let summary = backbone.summary(hidden, batch, ctx);
-        vec![self.head.forward(ctx, &summary)]
+        vec![self.head.of_sequences(backbone, hidden, batch, ctx)]
     }
 
     fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
         let Labels::Values(values) = &batch.labels else { panic!("regression needs numbers as labels") };
         vec![(logits[0].squeeze_dim(1) - values).square()]
-    }
-
-    fn answers(&self, logits: &Border, _: &Batch) -> Tensor {
-        logits[0].view(-1)
     }
 
     fn answer_size(&self, _: &Dataset, _: usize) -> usize {

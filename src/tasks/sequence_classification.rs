@@ -4,23 +4,22 @@ use crate::data::batch::{Batch, Labels};
 use crate::data::{Dataset, Label};
 use crate::metrics::{Confusion, Metrics};
 use crate::models::{Backbone, Border};
-use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Results, Task, argmax, cross_entropy, labels, logits_json, softmax};
+use crate::tasks::{Classifier, Results, Task, argmax, cross_entropy, labels, logits_json, softmax};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 /// A linear classifier on the summary, trained with cross entropy.
 #[derive(Debug)]
 pub struct SequenceClassification {
-    head: Linear,
+    head: Classifier,
     labels: Vec<String>,
 }
 
 impl SequenceClassification {
     /// Declares `classifier` in the builder's stage; `labels` in the order of their ids.
     pub fn new(labels: Vec<String>, backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
-        let head = Linear::head(b, backbone.head_input(), labels.len() as i64);
+        let head = Classifier::new(labels.len(), backbone, b);
         SequenceClassification { head, labels }
     }
 }
@@ -31,17 +30,12 @@ impl Task for SequenceClassification {
     }
 
     fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
-        let summary = backbone.summary(hidden, batch, ctx);
-        vec![self.head.forward(ctx, &summary)]
+        vec![self.head.of_sequences(backbone, hidden, batch, ctx)]
     }
 
     fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
         let Labels::Classes(labels) = &batch.labels else { panic!("classification needs class labels") };
         vec![cross_entropy(&logits[0], labels)]
-    }
-
-    fn answers(&self, logits: &Border, _: &Batch) -> Tensor {
-        logits[0].view(-1)
     }
 
     fn answer_size(&self, _: &Dataset, _: usize) -> usize {

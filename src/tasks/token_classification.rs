@@ -6,10 +6,9 @@ use crate::data::example::NO_LABEL;
 use crate::data::{Dataset, Label};
 use crate::metrics::{Entities, Metrics, Reading, TagSet};
 use crate::models::{Backbone, Border};
-use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
 use crate::tasks::tagged_words::LostWords;
-use crate::tasks::{Results, Task, argmax, labels, logits_json};
+use crate::tasks::{Classifier, Results, Task, argmax, labels, logits_json};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tch::Tensor;
@@ -20,14 +19,14 @@ const OUTSIDE: &str = "O";
 /// A linear classifier on the features of the words' first tokens, trained with cross entropy.
 #[derive(Debug)]
 pub struct TokenClassification {
-    head: Linear,
+    head: Classifier,
     labels: Vec<String>,
 }
 
 impl TokenClassification {
     /// Declares the head in the builder's stage; `labels` in the order of their ids.
     pub fn new(labels: Vec<String>, backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
-        let head = Linear::head(b, backbone.head_input(), labels.len() as i64);
+        let head = Classifier::new(labels.len(), backbone, b);
         TokenClassification { head, labels }
     }
 
@@ -45,17 +44,12 @@ impl Task for TokenClassification {
     /// `[n, C]` for the n labelled tokens.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
         let Labels::Tokens(targets) = &batch.labels else { panic!("token classification needs token labels") };
-        let features = backbone.features(hidden, ctx).index_select(0, &targets.places);
-        vec![self.head.forward(ctx, &features)]
+        vec![self.head.of_tokens(backbone, hidden, Some(&targets.places), ctx)]
     }
 
     fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
         let Labels::Tokens(targets) = &batch.labels else { panic!("token classification needs token labels") };
         vec![cross_entropy(&logits[0], &targets.classes)]
-    }
-
-    fn answers(&self, logits: &Border, _: &Batch) -> Tensor {
-        logits[0].view(-1)
     }
 
     fn answer_size(&self, dataset: &Dataset, i: usize) -> usize {

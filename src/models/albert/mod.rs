@@ -56,16 +56,9 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let block = |group, inner| format!("encoder.albert_layer_groups.{group}.albert_layers.{inner}");
     let groups = 0..own.num_hidden_groups;
     spelling.blocks = groups.flat_map(|group| (0..own.inner_group_num).map(move |inner| block(group, inner))).collect();
-    spelling.parts = [
-        "attention.query",
-        "attention.key",
-        "attention.value",
-        "attention.dense",
-        "attention.LayerNorm",
-        "ffn",
-        "ffn_output",
-        "full_layer_layer_norm",
-    ];
+    spelling.attention =
+        ["attention.query", "attention.key", "attention.value", "attention.dense", "attention.LayerNorm"];
+    spelling.feed_forward = ["ffn", "ffn_output", "full_layer_layer_norm"];
     spelling.pooler = "albert.pooler".into();
     spelling.lm_head = LmSpelling {
         dense: "predictions.dense",

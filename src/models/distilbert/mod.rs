@@ -57,16 +57,9 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     };
     let spelling = &mut design.spelling;
     spelling.blocks = (0..config.num_hidden_layers).map(|i| format!("transformer.layer.{i}")).collect();
-    spelling.parts = [
-        "attention.q_lin",
-        "attention.k_lin",
-        "attention.v_lin",
-        "attention.out_lin",
-        "sa_layer_norm",
-        "ffn.lin1",
-        "ffn.lin2",
-        "output_layer_norm",
-    ];
+    spelling.attention =
+        ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm"];
+    spelling.feed_forward = ["ffn.lin1", "ffn.lin2", "output_layer_norm"];
     spelling.pooler = "pre_classifier".into();
     spelling.lm_head = LmSpelling {
         dense: "vocab_transform",

@@ -10,8 +10,10 @@ pub struct Spelling {
     pub prefix: &'static str,
     /// Each block, without the prefix: `encoder.layer.0`.
     pub blocks: Vec<String>,
-    /// Within a block: queries, keys, values, attention's output and its norm, the feed-forward part's layers and norm.
-    pub parts: [&'static str; 8],
+    /// Within a block: queries, keys, values, attention's output and its norm.
+    pub attention: [&'static str; 5],
+    /// Within a block: the feed-forward part's layers and its norm.
+    pub feed_forward: [&'static str; 3],
     /// Without the prefix where it is one of the heads.
     pub pooler: String,
     /// The task's own layer.
@@ -36,16 +38,14 @@ impl Spelling {
         Spelling {
             prefix,
             blocks: (0..layers).map(|i| format!("encoder.layer.{i}")).collect(),
-            parts: [
+            attention: [
                 "attention.self.query",
                 "attention.self.key",
                 "attention.self.value",
                 "attention.output.dense",
                 "attention.output.LayerNorm",
-                "intermediate.dense",
-                "output.dense",
-                "output.LayerNorm",
             ],
+            feed_forward: ["intermediate.dense", "output.dense", "output.LayerNorm"],
             pooler: format!("{prefix}pooler.dense"),
             classifier: if role == Role::QuestionAnswering { "qa_outputs" } else { "classifier" },
             lm_head: LmSpelling {
@@ -59,7 +59,7 @@ impl Spelling {
 
     /// The map. A decoder that is not `tied` uses its own bias alone.
     pub fn names(&self, tied: bool) -> HfNames {
-        let Spelling { prefix, blocks, parts, pooler, classifier, lm_head } = self;
+        let Spelling { prefix, blocks, attention, feed_forward, pooler, classifier, lm_head } = self;
         let LmSpelling { dense, norm, decoder, bias } = lm_head;
         let [weight, own_bias, bias] = [format!("{decoder}.weight"), format!("{decoder}.bias"), format!("{bias}.bias")];
         let (bias, alias) = if tied { (bias, own_bias) } else { (own_bias, bias) };
@@ -76,7 +76,8 @@ impl Spelling {
         params.extend(layer("embeddings.norm", &["embeddings.LayerNorm"]));
         params.extend(layer("embeddings.widen", &["encoder.embedding_hidden_mapping_in"]));
         for (i, block) in blocks.iter().enumerate() {
-            let [q, k, v, out, attention_norm, up, down, norm] = parts.map(|part| format!("{block}.{part}"));
+            let [q, k, v, out, attention_norm] = attention.map(|part| format!("{block}.{part}"));
+            let [up, down, norm] = feed_forward.map(|part| format!("{block}.{part}"));
             let mut add = |native: &str, hf: &[&str]| params.extend(layer(&format!("layer.{i}.{native}"), hf));
             add("attention.qkv", &[&q, &k, &v]);
             add("attention.out", &[&out]);
