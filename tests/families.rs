@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::mistakes::{copy_folder, edit};
 use common::reference::{Reference, folder, gradients, infer_all, max_difference};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -182,5 +183,20 @@ fn every_pair_has_a_case() {
             assert!(found.iter().any(|(has, _)| has == model_type), "{model_type}: no case");
         }
         assert!(found.iter().filter(own).count() > 1, "{:?}: one case alone", family.model_types);
+    }
+}
+
+/// A head of its own in a file whose `config.json` ties it: neither of the two is taken for the other.
+#[test]
+fn a_head_that_is_not_the_table_is_not_tied() {
+    for case in ["gpt2-untied", "distilbert-masked-untied"] {
+        let dir = tempfile::tempdir().unwrap();
+        copy_folder(&folder(&format!("cases/{case}")), dir.path());
+        edit(&dir.path().join("config.json"), |config| config["tie_word_embeddings"] = true.into());
+        let copy = Reference::at(dir.path());
+        let message = copy.try_load(&copy.head(), DropoutOverrides::default(), Kind::Float).err().unwrap().to_string();
+        for expected in [".weight and ", " differ, which config.json has as one", "set tie_word_embeddings = false"] {
+            assert!(message.contains(expected), "{case}: {message}");
+        }
     }
 }

@@ -19,6 +19,7 @@ pub const CARRIED: &[&str] = &[
     "vocab.json",
     "merges.txt",
     "spiece.model",
+    "tokenizer.model",
     "sentencepiece.bpe.model",
     "chat_template.jinja",
     "generation_config.json",

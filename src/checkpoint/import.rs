@@ -3,6 +3,7 @@
 use crate::checkpoint::tensors::TensorFile;
 use crate::error::{Context, Error, Result};
 use crate::models::hf_names::{HfNames, HfParam};
+use crate::nn::params::ParamSpec;
 use crate::nn::{ParamId, Params};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,7 +52,8 @@ pub fn load(
     sink: impl FnMut(usize, &Tensor) -> Result<()>,
 ) -> Result<Report> {
     let weights = Weights::open(folder, names)?;
-    let (origins, report) = weights.find(folder, params, names)?;
+    let specs: Vec<&ParamSpec> = params.ids().map(|id| params.spec(id)).collect();
+    let (origins, report) = weights.find(folder, &specs, names)?;
     let fill = |id: ParamId, target: &mut Tensor| {
         let spec = params.spec(id);
         match (masters.filter(|file| file.contains(&spec.name)), &origins[id.index()]) {
@@ -63,6 +65,14 @@ pub fn load(
     };
     each_unit(params, fill, sink)?;
     Ok(report)
+}
+
+/// Whether the folder's weights fit the parameters, before there is memory for them.
+///
+/// # Errors
+/// Those of [`load`], but for values that cannot be read.
+pub fn check(folder: &Path, specs: &[ParamSpec], names: &HfNames) -> Result<()> {
+    Weights::open(folder, names)?.find(folder, &specs.iter().collect::<Vec<_>>(), names).map(drop)
 }
 
 /// A tensor of the folder's weight files by its name there; `None` where they lack it or there are none.
@@ -157,21 +167,29 @@ impl Weights {
     }
 
     /// Where each parameter's values come from, in the order of ids.
-    fn find<'a>(&self, folder: &Path, params: &Params, names: &'a HfNames) -> Result<(Vec<Origin<'a>>, Report)> {
+    fn find<'a>(&self, folder: &Path, specs: &[&ParamSpec], names: &'a HfNames) -> Result<(Vec<Origin<'a>>, Report)> {
         let mut report = Report::default();
         let mut problems = Vec::new();
         let mut used = BTreeSet::new();
         let mut origins = Vec::new();
-        for id in params.ids() {
-            let spec = params.spec(id);
+        for spec in specs {
             let param = names.of(&spec.name);
             let mut wanted = names.exported(param);
             used.extend(param.aliases.iter().cloned());
-            if let ([name], Some(alias)) =
-                (wanted.as_mut_slice(), param.aliases.iter().find(|alias| self.places.contains_key(*alias)))
-                && !self.places.contains_key(name)
-            {
-                name.clone_from(alias);
+            let others: Vec<&String> = param.aliases.iter().filter(|name| self.places.contains_key(*name)).collect();
+            let fallback = param.fallback.iter().find(|name| self.places.contains_key(*name));
+            if let [name] = wanted.as_mut_slice() {
+                if !self.places.contains_key(name) {
+                    others.first().copied().or(fallback).into_iter().for_each(|other| name.clone_from(other));
+                }
+                for other in others {
+                    if other != name && !self.same(name, other)? {
+                        problems.push(format!(
+                            "{name} and {other} differ, which config.json has as one: where {other} is a weight of its \
+                             own, set tie_word_embeddings = false there"
+                        ));
+                    }
+                }
             }
             let missing: Vec<&String> = wanted.iter().filter(|name| !self.places.contains_key(*name)).collect();
             if spec.fresh && missing.len() == wanted.len() {
@@ -207,6 +225,16 @@ impl Weights {
         let unused = self.places.iter().filter(|(name, _)| !used.contains(*name) && !HfNames::is_buffer(name));
         report.unused = unused.map(|(_, place)| place.1.clone()).collect();
         Ok((origins, report))
+    }
+
+    /// Whether two tensors that are there are the same in every value.
+    fn same(&self, one: &str, other: &str) -> Result<bool> {
+        let read = |name: &str| {
+            let (file, spelling) = &self.places[name];
+            self.files[*file].1.read(spelling)
+        };
+        let (one, other) = (read(one)?, read(other)?);
+        Ok(one.kind() == other.kind() && one.size() == other.size() && one == other)
     }
 
     fn shape(&self, name: &str) -> Result<Vec<i64>> {

@@ -16,6 +16,7 @@ use crate::train::loaded::{Declared, Holding, Loaded, Source};
 use crate::train::reading::{self, Purpose, Reading};
 use crate::train::report::{device, remarks};
 use crate::train::session::one_per_host_first;
+use crate::train::sources::MAX_TARGET_LENGTH;
 use serde_json::{Map, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -60,7 +61,10 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
 /// How texts are generated, where they are asked for.
 fn generation(args: &EvaluateArgs, kind: TaskKind) -> Result<Option<Generation>> {
     match (args.predict_with_generate, kind) {
-        (true, TaskKind::Seq2seq) => args.generation.open(&args.model).map(Some),
+        (true, TaskKind::Seq2seq) => {
+            let longest = args.targets.max_target_length.unwrap_or(MAX_TARGET_LENGTH);
+            Ok(Some(args.generation.open(&args.model)?.or_at_most(longest)))
+        }
         (true, kind) => Err(Error::input(format!("--predict-with-generate: only seq2seq knows this, not {kind}"))),
         (false, _) => args.generation.refuse("nothing is generated without --predict-with-generate").map(|()| None),
     }

@@ -9,6 +9,7 @@ use crate::data::Prepared;
 use crate::error::{Context, Error, Result};
 use crate::observe::logs::tell;
 use crate::tasks::Head;
+use crate::train::generate::Generation;
 use crate::train::loaded::Loaded;
 use crate::train::reading::{self, Purpose};
 use serde_json::Value;
@@ -63,7 +64,8 @@ pub fn run(args: &PredictArgs) -> Result<()> {
 
 /// A line for every prompt.
 fn generated(args: &PredictArgs, comm: &dyn Collective, loaded: &mut Loaded, data: &Prepared) -> Result<Vec<Value>> {
-    let generation = comm.agree(args.generation.open(&args.model), "reading how texts are generated")?;
+    let generation = args.generation.open(&args.model).and_then(Generation::ending_as_answers);
+    let generation = comm.agree(generation, "reading how texts are generated")?;
     let mut evaluator = args.reading.evaluator(comm, loaded);
     let texts = evaluator.texts(&data.dataset, &generation.settings, &generation.draw())?;
     texts.iter().map(|text| generation::line(&generation, text, args.scores)).collect()

@@ -4,8 +4,8 @@ use super::choice::{IntervalStrategy, LrSchedulerType};
 use super::problems::Problems;
 use super::raw::{Raw, RawData, RawGeneration, RawTask, RawTrain};
 use super::{
-    CommConfig, Config, DataConfig, GenerationConfig, ModelConfig, TaskConfig, TrainConfig, answers, generation,
-    parallel,
+    CommConfig, Config, DataConfig, GenerationConfig, ModelConfig, TaskConfig, TaskKind, TrainConfig, answers,
+    generation, parallel,
 };
 
 /// The configuration with its defaults. It is good only if `problems` is empty afterwards: a stand-in takes the place
@@ -38,7 +38,7 @@ pub fn validate(raw: Raw, problems: &mut Problems) -> Config {
     warmup(&config.train, problems);
     labels(&config.task, problems);
     misplaced(&config, problems);
-    columns(&config.data, problems);
+    columns(&config, problems);
     evaluation(&config, problems);
     parallel::check(&config.parallel, problems);
     config
@@ -233,9 +233,11 @@ fn misplaced(config: &Config, problems: &mut Problems) {
     }
 }
 
-fn columns(data: &DataConfig, problems: &mut Problems) {
+fn columns(config: &Config, problems: &mut Problems) {
     const KEY: &str = "data.columns";
+    let data = &config.data;
     let Some(names) = &data.columns else { return };
+    let is_labelled = !matches!(config.task.kind, TaskKind::CausalLm | TaskKind::MaskedLm);
     if data.header == Some(true) {
         problems.with(KEY, "names the columns of a file without a header: remove it, or set data.header = false");
     }
@@ -245,7 +247,7 @@ fn columns(data: &DataConfig, problems: &mut Problems) {
     let wanted = [
         ("text_column", Some(&data.text_column)),
         ("text_pair_column", data.text_pair_column.as_ref()),
-        ("label_column", Some(&data.label_column)),
+        ("label_column", is_labelled.then_some(&data.label_column)),
     ];
     for (key, name) in wanted {
         if let Some(name) = name.filter(|name| !names.contains(name)) {

@@ -21,6 +21,8 @@ pub struct HfParam {
     pub form: Form,
     /// Whole names of tensors that are the same weight: read where the file has no other, never written.
     pub aliases: Vec<String>,
+    /// The whole name of a tensor that is read where the file has none of the others, never written.
+    pub fallback: Option<String>,
 }
 
 /// How a tensor of a file becomes a part of a native parameter.
@@ -43,6 +45,7 @@ impl HfParam {
             prefixed: true,
             form: Form::default(),
             aliases: Vec::new(),
+            fallback: None,
         }
     }
 
@@ -81,9 +84,16 @@ impl HfParam {
         self
     }
 
-    /// Other tensors of the file that are this weight: a tied head's, say. Whole names, prefix included.
+    /// Other tensors of the file that are this weight: a tied head's, say. Whole names, prefix included. Where a file has
+    /// several of them, all are to be equal.
     pub fn also(mut self, aliases: &[&str]) -> Self {
         self.aliases.extend(aliases.iter().map(|&alias| alias.to_owned()));
+        self
+    }
+
+    /// A tensor that is read where the file lacks this weight, and else is of no use. The whole name.
+    pub fn or(mut self, fallback: &str) -> Self {
+        self.fallback = Some(fallback.to_owned());
         self
     }
 }

@@ -124,6 +124,11 @@ impl ParamBuilder {
         self.add(name, &[size], init, false, false)
     }
 
+    /// A table of biases, not decayed.
+    pub fn bias_table(&mut self, name: &str, shape: &[i64], init: Init) -> ParamId {
+        self.add(name, shape, init, false, false)
+    }
+
     /// A vocabulary table `[rows, width]` that only look-ups of the batch's tokens use.
     pub fn vocabulary(&mut self, name: &str, rows: i64, width: i64, init: Init) -> ParamId {
         self.add(name, &[rows, width], init, true, true)

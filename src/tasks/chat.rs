@@ -102,6 +102,19 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// The special token by which the folder's chat template ends an answer; `None` without a template, or where it has none.
+///
+/// # Errors
+/// Those of [`ChatTemplate::of_folder`].
+pub fn answer_end(tokenizer: &Tokenizer) -> Result<Option<u32>> {
+    let writer = Writer::new(tokenizer)?;
+    let said = Said::Pair { prompt: "a".into(), completion: "b".into() };
+    // A template that cannot write this is told when it is used.
+    let tokens = writer.template.as_ref().and_then(|_| writer.write(&said).ok());
+    let last = tokens.and_then(|tokens| tokens.labels.into_iter().rfind(|&label| label != NO_LABEL));
+    Ok(last.map(i32::cast_unsigned).filter(|id| writer.special.contains(id)))
+}
+
 /// The tokens from the first to the last that has a byte of `range`.
 fn covering(bytes: &[Range<usize>], range: &Range<usize>) -> Range<usize> {
     let touches = |token: &Range<usize>| token.start < range.end && token.end > range.start;

@@ -134,3 +134,23 @@ fn named_templates_are_chosen_by_what_is_said() {
     let with_tools = template.render(&[], Some(&json!([]))).unwrap();
     assert_eq!((with_tools.text.as_str(), with_tools.answers.as_slice()), ("yb", std::slice::from_ref(&(1..2))));
 }
+
+/// Llama 3 has a token for the end of a turn, zephyr the end of the text.
+#[test]
+fn a_template_tells_how_answers_end() {
+    let all = reference();
+    for (name, kind) in all.as_object().unwrap().keys().flat_map(|name| [(name, "plain"), (name, "tagged")]) {
+        let family = &all[name];
+        let dir = folder(&family["special"], Some(&family[kind]));
+        let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+        let end = answer_end(&tokenizer).unwrap().map(|id| tokenizer.token(id));
+        let expected = match name.as_str() {
+            "llama" => "<|eot_id|>",
+            "qwen" => "<|im_end|>",
+            _ => "</s>",
+        };
+        assert_eq!(end.as_deref(), Some(expected), "{name} {kind}");
+    }
+    let dir = folder(&json!({"eos_token": "</s>"}), None);
+    assert_eq!(answer_end(&Tokenizer::from_folder(dir.path()).unwrap()).unwrap(), None);
+}

@@ -6,6 +6,7 @@ use crate::data::{Example, Label};
 use crate::error::{Context, Error, Result};
 use crate::text::pairs::{self, Pair, PairLayout, PairSource};
 use crate::text::records::settle;
+use crate::text::special_tokens::Special;
 use crate::text::tokenizer::{self, Tokenizer};
 use serde_json::Value;
 use std::path::Path;
@@ -85,7 +86,7 @@ impl Encode for ParallelTexts {
         let mut targets = sides(tokenizer, targets, self.max_target_length).context("max_target_length")?.into_iter();
 
         let (mut examples, mut references) = (Vec::new(), Vec::new());
-        let (mut truncated, mut targets_cut) = (0, 0);
+        let (mut truncated, mut targets_cut, mut whole_targets, mut ends) = (0, 0, 0, false);
         for (Pair { line, target: text, .. }, source) in pairs.into_iter().zip(sources) {
             let target = if self.has_targets() { targets.next() } else { None };
             match (source, target) {
@@ -94,6 +95,10 @@ impl Encode for ParallelTexts {
                 (Some(source), target) => {
                     let target = target.flatten();
                     truncated += usize::from(source.truncated);
+                    if let Some(target) = target.as_ref().filter(|target| !target.truncated) {
+                        whole_targets += 1;
+                        ends |= tokenizer.special(Special::Eos).is_some_and(|eos| target.ids.last() == Some(&eos));
+                    }
                     targets_cut += usize::from(target.as_ref().is_some_and(|target| target.truncated));
                     references.extend(text.filter(|_| self.references).map(Value::String));
                     examples.push(joined(source, target));
@@ -101,6 +106,14 @@ impl Encode for ParallelTexts {
             }
         }
         settle(&self.source.path, self.source.on_bad_record, self.has_targets(), examples.len(), &bad)?;
+        if whole_targets > 0 && !ends {
+            return Err(Error::input(format!(
+                "{}: the tokenizer puts no end token ({}) after targets, so that the model could not learn to stop: is it \
+                 the tokenizer of this model?",
+                tokenizer.folder().display(),
+                tokenizer.special(Special::Eos).map_or("it has none".into(), |id| format!("id {id}")),
+            )));
+        }
         let remark = || format!("{targets_cut} targets cut to max_target_length");
         Ok(Encoded {
             examples,
@@ -233,6 +246,16 @@ mod tests {
         let Prepared { dataset, facts, .. } = case.prepare().unwrap();
         assert_eq!((dataset.len(), dataset.ids(1), facts.skipped), (2, &[7, 1, 7, 1][..], 2));
         assert_eq!(facts.references, json!(["c", "d"]));
+    }
+
+    #[test]
+    fn targets_end_with_the_end_token() {
+        let case = Case::lines("a\n", "b\n");
+        let endless =
+            TOKENIZER.replace("TemplateProcessing", "Sequence").replace("\"single\"", "\"processors\": [], \"single\"");
+        std::fs::write(case.dir.path().join("tokenizer.json"), endless).unwrap();
+        let message = case.message();
+        assert!(message.contains("the tokenizer puts no end token (id 1) after targets"), "{message}");
     }
 
     #[test]

@@ -38,7 +38,9 @@ fn record(line: usize, mut map: Map<String, Value>, fields: &Fields) -> Result<R
     let labels = match &fields.label {
         Some(name) if fields.many_labels => {
             let list = (1..).zip(list(&map, name, "label_column")?);
-            list.map(|(n, value)| raw_label(value, name, &format!("label {n}"))).collect::<Result<_, _>>()?
+            let labels =
+                list.map(|(n, value)| raw_label(value, name, &format!("label {n}"))).collect::<Result<_, _>>()?;
+            each_once(labels)?
         }
         Some(name) => vec![label(&map, name, "label_column")?],
         None => Vec::new(),
@@ -59,6 +61,21 @@ pub(super) fn string(map: &mut Map<String, Value>, name: &str, key: &str) -> Res
 fn label(map: &Map<String, Value>, name: &str, key: &str) -> Result<RawLabel, String> {
     let value = map.get(name).ok_or_else(|| missing(map, name, key))?;
     raw_label(value, name, &format!("the label (column {name:?})"))
+}
+
+/// The labels of one record, if each is there once.
+///
+/// # Errors
+/// One that is there twice, as in the list of flags that other programs take.
+pub(super) fn each_once(labels: Vec<RawLabel>) -> Result<Vec<RawLabel>, String> {
+    let twice = labels.iter().enumerate().find(|(i, label)| labels[..*i].contains(label));
+    match twice {
+        Some((_, label)) => Err(format!(
+            "the label {:?} is there twice; a list of the names of the labels that hold is wanted, not a flag for each",
+            label.as_str()
+        )),
+        None => Ok(labels),
+    }
 }
 
 /// A label as it stands in a record; `what` is its name in a complaint.
@@ -173,7 +190,12 @@ mod tests {
         let labels = |list: &str| with(&format!("{{\"text\": \"a\", \"label\": {list}}}"), &fields).map(|r| r.labels);
         let found: Vec<String> = labels(r#"["x, y", 3]"#).unwrap().iter().map(|l| l.as_str().to_owned()).collect();
         assert_eq!((found, labels("[]")), (vec!["x, y".to_owned(), "3".to_owned()], Ok(vec![])));
-        for (list, expected) in [("\"x\"", "must be a list"), ("[null]", "label 1 is null"), ("[\"\"]", "is empty")] {
+        for (list, expected) in [
+            ("\"x\"", "must be a list"),
+            ("[null]", "label 1 is null"),
+            ("[\"\"]", "is empty"),
+            ("[0.0, 1.0, 0.0]", "the label \"0.0\" is there twice; a list of the names"),
+        ] {
             let message = labels(list).unwrap_err();
             assert!(message.contains(expected), "{list}: {message}");
         }

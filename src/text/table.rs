@@ -1,5 +1,6 @@
 //! CSV and TSV: rows of fields, with or without a header.
 
+use super::jsonl::each_once;
 use super::records::{Parsed, RawLabel, Record, Source, lines, quoted, utf8};
 use crate::error::{Error, Result};
 use csv::ByteRecord;
@@ -116,7 +117,11 @@ impl Columns {
         match (self.many_labels, cell.trim()) {
             (false, _) => RawLabel::new(cell, column).map(|label| vec![label]),
             (true, "") => Ok(Vec::new()),
-            (true, cell) => cell.split(',').map(|label| RawLabel::new(label.trim(), column)).collect(),
+            (true, cell) => cell
+                .split(',')
+                .map(|label| RawLabel::new(label.trim(), column))
+                .collect::<Result<_, _>>()
+                .and_then(each_once),
         }
     }
 }

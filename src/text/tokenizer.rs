@@ -84,6 +84,19 @@ impl Tokenizer {
         self.join(first, Some(second), kept).map(|(encoded, _)| Some(encoded))
     }
 
+    /// Whether the places of tokens leave out the blanks around them, as the post-processors of GPT-2's kind can say.
+    pub(super) fn trims_offsets(&self) -> bool {
+        fn says(value: &serde_json::Value) -> bool {
+            let inner = value.get("processors").and_then(|inner| inner.as_array());
+            value.get("trim_offsets").and_then(|trims| trims.as_bool()).unwrap_or(false)
+                || inner.is_some_and(|inner| inner.iter().any(says))
+        }
+        self.processor
+            .as_ref()
+            .and_then(|processor| serde_json::to_value(processor).ok())
+            .is_some_and(|value| says(&value))
+    }
+
     /// The special tokens of one text or of a pair.
     pub(super) fn special_count(&self, pair: bool) -> usize {
         self.processor.as_ref().map_or(0, |p| p.added_tokens(pair))

@@ -71,7 +71,10 @@ impl Recipe {
     /// Exit 2: a vocabulary too small for the special tokens and the characters or bytes; no text; the crate's own.
     pub fn train(&self, texts: &[String]) -> Result<Trained> {
         let tokens = self.tokens()?;
-        let added: Vec<AddedToken> = tokens.iter().map(|token| AddedToken::from(token.clone(), true)).collect();
+        // As in RoBERTa's own tokenizer: the blank before a mask is the mask's.
+        let takes_blank = |token: &str| self.family == Family::Roberta && token == "<mask>";
+        let added = tokens.iter().map(|token| AddedToken::from(token.clone(), true).lstrip(takes_blank(token)));
+        let added: Vec<AddedToken> = added.collect();
         let least = tokens.len() + if self.kind == Kind::Bpe { ByteLevel::alphabet().len() } else { 1 };
         let size = self.vocab_size.unwrap_or(if self.kind == Kind::Chars { usize::MAX } else { VOCAB_SIZE });
         if size < least {
@@ -320,6 +323,15 @@ mod tests {
         assert_eq!((id(Family::Roberta, "<s>"), id(Family::Roberta, "<pad>"), id(Family::Roberta, "</s>")), (0, 1, 2));
         assert_eq!((id(Family::T5, "<pad>"), id(Family::T5, "</s>"), id(Family::T5, "<unk>")), (0, 1, 2));
         assert_eq!((id(Family::Llama, "<s>"), id(Family::Llama, "</s>")), (1, 2));
+    }
+
+    /// As transformers' RobertaTokenizer has it: no token is left of the blank.
+    #[test]
+    fn a_mask_of_robertas_takes_the_blank_before_it() {
+        let (read, raw, _dir) = trained(&recipe(Kind::Bpe, Family::Roberta));
+        let mask = raw.token_to_id("<mask>").unwrap();
+        let before = read.ids("to").unwrap();
+        assert_eq!(read.ids("to <mask>").unwrap(), [before, vec![mask]].concat());
     }
 
     #[test]

@@ -31,14 +31,25 @@ pub struct Window {
 }
 
 impl Tokenizer {
-    /// Tokenises contexts on all cores, in their order.
+    /// Tokenises contexts on all cores, in their order. A token's bytes are without the blanks around it where the tokenizer's
+    /// file says so.
     ///
     /// # Errors
     /// The tokenizer's.
     pub fn contexts(&self, texts: &[&str]) -> Result<Vec<Context>> {
         let context = |text: &&str| -> Result<Context> {
             let encoding = self.inner.encode(*text, false).map_err(|e| Error::other(failed(e)))?;
-            let offsets = encoding.get_offsets().iter().map(|&(start, end)| [start as u32, end as u32]).collect();
+            let trims = self.trims_offsets();
+            let bytes = |&(start, end): &(usize, usize)| {
+                let token = if trims { &text[start..end] } else { "" };
+                let (before, after) = (token.len() - token.trim_start().len(), token.len() - token.trim_end().len());
+                if before == token.len() {
+                    [start as u32, end as u32]
+                } else {
+                    [(start + before) as u32, (end - after) as u32]
+                }
+            };
+            let offsets = encoding.get_offsets().iter().map(bytes).collect();
             Ok(Context { encoding, offsets })
         };
         texts.par_iter().map(context).collect()
@@ -160,5 +171,25 @@ mod tests {
         assert!(windows("a b c d", "", 6, 0).is_err(), "longer than the window by itself");
         let empty = windows("a", "", 6, 0).unwrap().remove(0);
         assert_eq!((empty.ids, empty.context), (vec![2, 5, 3, 3], 4..4));
+    }
+
+    /// As RoBERTa's answers: without the blank that belongs to a word's token.
+    #[test]
+    fn places_of_tokens_may_leave_blanks_out() {
+        use tokenizers::models::bpe::BPE;
+        use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+        let vocab = [("a", 0), ("b", 1), ("\u{120}", 2), ("\u{120}b", 3)].map(|(token, id)| (token.to_owned(), id));
+        let merges = vec![("\u{120}".to_owned(), "b".to_owned())];
+        for (trims, expected) in [(true, [[0, 1], [2, 3]]), (false, [[0, 1], [1, 3]])] {
+            let model = BPE::builder().vocab_and_merges(vocab.clone(), merges.clone()).build().unwrap();
+            let mut inner = tokenizers::Tokenizer::new(model);
+            let bytes = ByteLevel::default().add_prefix_space(false);
+            inner.with_pre_tokenizer(Some(bytes));
+            inner.with_post_processor(Some(bytes.trim_offsets(trims)));
+            let dir = tempfile::tempdir().unwrap();
+            inner.save(dir.path().join("tokenizer.json"), false).unwrap();
+            let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+            assert_eq!(tokenizer.contexts(&["a b"]).unwrap()[0].offsets, expected, "{trims}");
+        }
     }
 }

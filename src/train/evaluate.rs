@@ -105,9 +105,13 @@ impl Evaluator<'_> {
     /// The mean loss and the task's metrics over a labelled data set, without the `eval_` prefix; `loss` comes first.
     ///
     /// # Errors
-    /// As [`Evaluator::outputs`]; exit 4 when the loss is not finite.
+    /// As [`Evaluator::outputs`]; exit 2 when nothing is to be told; exit 4 when the loss is not finite.
     pub fn metrics(&mut self, data: &Prepared) -> Result<Metrics> {
         let outputs = self.outputs(&data.dataset)?;
+        if outputs.losses.is_empty() {
+            let message = "there is nothing to evaluate: no example of the data has a target to tell";
+            return Err(Error::input(message).shared());
+        }
         let loss: f64 = outputs.losses.iter().sum();
         if !loss.is_finite() {
             let message = format!("the evaluation loss is {loss}: the model has diverged");

@@ -9,11 +9,12 @@ use crate::generate::{self, Passes, Prompt, Settings, Text};
 use crate::metrics::{Bleu, Metrics, RougeL};
 use crate::nn::Params;
 use crate::parallel::Weights;
+use crate::tasks::chat;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::evaluate::Evaluator;
 use crate::train::staged;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::ops::Range;
 use std::path::Path;
 use tch::Device;
@@ -37,6 +38,25 @@ impl Generation {
             other => return Err(Error::other(format!("settings of generation are an object, not {other}"))),
         };
         Ok(Generation { settings: Settings::read(folder, &wanted)?, tokenizer: Tokenizer::from_folder(folder)?, seed })
+    }
+
+    /// At most so many new tokens where neither the folder nor anybody else says how many.
+    pub fn or_at_most(mut self, new_tokens: usize) -> Self {
+        let length = &mut self.settings.length;
+        if length.max.is_none() {
+            length.max_new.get_or_insert(new_tokens);
+        }
+        self
+    }
+
+    /// Ends texts where the folder's chat template ends an answer, too: what was learnt from it ends so.
+    ///
+    /// # Errors
+    /// As [`chat::answer_end`].
+    pub fn ending_as_answers(mut self) -> Result<Self> {
+        let end = chat::answer_end(&self.tokenizer)?.filter(|end| !self.settings.eos.contains(end));
+        self.settings.eos.extend(end);
+        Ok(self)
     }
 
     /// The number that a token is drawn by.
@@ -64,6 +84,24 @@ impl Generation {
         }
         Ok(vec![("bleu", bleu.score()), ("rougeL", rouge.mean())])
     }
+}
+
+/// What a person who trains on conversations has to know, if the folder's settings do not end a text where its chat template
+/// ends an answer.
+///
+/// # Errors
+/// As [`Tokenizer::from_folder`] and [`chat::answer_end`].
+pub fn ends_elsewhere(folder: &Path) -> Result<Option<String>> {
+    let tokenizer = Tokenizer::from_folder(folder)?;
+    // Settings that generation does not support are no matter of training.
+    let Ok(settings) = Settings::read(folder, &Map::new()) else { return Ok(None) };
+    let end = chat::answer_end(&tokenizer)?.filter(|end| !settings.eos.contains(end));
+    Ok(end.map(|end| {
+        format!(
+            "the chat template ends answers with token {end}, which is no eos_token_id: trainer predict stops there; for \
+             other programs add it to eos_token_id in generation_config.json"
+        )
+    }))
 }
 
 impl Evaluator<'_> {

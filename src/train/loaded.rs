@@ -178,6 +178,9 @@ impl Shaped {
     pub fn load(self, comm: &Arc<dyn Collective>, how: &Holding) -> Result<Loaded> {
         let Shaped { folder, model, specs, names } = self;
         let Holding { kind, zero, trains, seed, from } = *how;
+        if from != Source::Random {
+            import::check(&folder, &specs, &names)?;
+        }
         let params = Params::new(specs, comm.world(), kind, comm.device(), zero.shards_weights())?;
         let mut weights = Weights::new(&params, Arc::clone(comm), zero, trains)?;
         let mut sums = Vec::new();

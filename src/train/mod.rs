@@ -16,7 +16,7 @@ pub mod resumed;
 pub mod same_everywhere;
 pub mod session;
 pub mod settings;
-mod sources;
+pub mod sources;
 pub mod staged;
 pub mod step;
 pub mod trainer;

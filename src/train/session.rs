@@ -1,7 +1,7 @@
 //! Puts a run together: the ranks, the data, the model.
 
 use crate::comm::Collective;
-use crate::config::{Config, ModelInit};
+use crate::config::{Config, ModelInit, TaskKind};
 use crate::data::{CacheUse, Prepared, Sampler, prepare};
 use crate::error::{Context, Result};
 use crate::ffi;
@@ -9,6 +9,7 @@ use crate::models::Role;
 use crate::models::registry::{self, DropoutOverrides};
 use crate::tasks::{Head, labels};
 use crate::text::tokenizer::Tokenizer;
+use crate::train::generate::ends_elsewhere;
 use crate::train::loaded::{Declared, Holding, Loaded, Source};
 use crate::train::memory_need;
 use crate::train::reading::{self, Purpose, Reading};
@@ -62,12 +63,14 @@ impl Session {
             Ok((declared, max_length))
         };
         let (mut declared, max_length) = comm.agree(open(), "reading the model's configuration")?;
-        let data = one_per_host_first(comm.as_ref(), "preparing the data", || {
+        let mut data = one_per_host_first(comm.as_ref(), "preparing the data", || {
             let data = read_data(&config, max_length, known_labels.clone())?;
             declared.check_vocabulary(&data.train)?;
             data.eval.as_ref().map_or(Ok(()), |eval| declared.check_vocabulary(eval))?;
             Ok(data)
         })?;
+        let ends = (config.task.kind == TaskKind::Chat).then(|| ends_elsewhere(&config.model.path)).transpose();
+        data.train.facts.remarks.extend(comm.agree(ends, "reading the chat template")?.flatten());
         if let Some(resumed) = resumed {
             resumed.from.clone_into(&mut declared.folder);
         }

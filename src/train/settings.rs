@@ -67,6 +67,10 @@ pub fn schedule(config: &Config, total_steps: u64) -> Schedule {
 /// Settings that the order of data follows from by themselves.
 const ORDER: &[&str] = &["seed", "train.global_batch_size"];
 
+/// Settings of the task that examples do not depend on.
+const WITHOUT_EXAMPLES: &[&str] =
+    &["task.n_best_size", "task.max_answer_length", "task.null_score_diff_threshold", "task.predict_with_generate"];
+
 /// Lists the settings that differ from the checkpoint's, one line each, and refuses those that change the data order
 /// unless `allowed`: with another one the run would see samples twice or never. `same_data` tells whether the tokenised
 /// training data is what it was, under whatever name.
@@ -76,10 +80,13 @@ const ORDER: &[&str] = &["seed", "train.global_batch_size"];
 pub fn compare(now: &Config, before: &Config, same_data: bool, allowed: bool) -> Result<Vec<String>> {
     let differences = now.differences(before);
     let line = |(key, now, before): &(String, String, String)| format!("{key} = {now} (was {before})");
-    let of_data = |key: &str| key.starts_with("data.") || ["task.labels", "task.doc_stride"].contains(&key);
+    let of_data = |key: &str| {
+        let of_task = key.starts_with("task.") && !WITHOUT_EXAMPLES.contains(&key);
+        of_task || key.starts_with("data.") || key == "model.path"
+    };
     let matters = |key: &str| ORDER.contains(&key) || (!same_data && of_data(key));
     let mut refused: Vec<String> = differences.iter().filter(|(key, ..)| matters(key)).map(line).collect();
-    if !same_data {
+    if !same_data && !differences.iter().any(|(key, ..)| of_data(key)) {
         refused.push(format!("the content of {}, or the tokenizer, is not what it was", now.data.train.display()));
     }
     if !refused.is_empty() && !allowed {

@@ -18,7 +18,7 @@ use crate::text::tagged::{TaggedFormat, TaggedSource};
 use std::path::Path;
 
 /// Tokens that a target is cut to unless told: what Hugging Face's examples have.
-const MAX_TARGET_LENGTH: usize = 128;
+pub const MAX_TARGET_LENGTH: usize = 128;
 
 impl Reading<'_> {
     /// A file of documents: plain text by its setting or its name, divided as set or else as `usual`, or else records.

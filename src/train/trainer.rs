@@ -21,6 +21,7 @@ use crate::train::loaded::Loaded;
 use crate::train::memory_report::{Bytes, MemoryReport};
 use crate::train::resumed::Resumed;
 use crate::train::session::Session;
+use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::step::{StepOutcome, Stepper};
 use crate::train::{feed, memory_report, report, settings};
 use serde_json::{Map, Value, json};
@@ -135,7 +136,9 @@ impl Trainer {
             comm.agree(read, "reading the optimizer's state")?;
         }
         let generates = config.task.predict_with_generate;
-        let generation = generates.then(|| Generation::open(&config.model.path, &config.generation, config.seed));
+        let longest = config.task.max_target_length.unwrap_or(MAX_TARGET_LENGTH);
+        let open = || Generation::open(&config.model.path, &config.generation, config.seed);
+        let generation = generates.then(|| Ok(open()?.or_at_most(longest)));
         let generation = comm.agree(generation.transpose(), "reading how texts are generated")?;
         let metrics = dir.as_ref().map(|dir| begin(dir, from.as_deref(), &config, &state)).transpose();
         let metrics = comm.agree(metrics, "opening metrics.jsonl")?;

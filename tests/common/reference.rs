@@ -9,6 +9,7 @@ use trainer::comm::Collective;
 use trainer::comm::solo::Solo;
 use trainer::data::batch::Batch;
 use trainer::data::{Collation, Dataset, Draw, Example, Label};
+use trainer::error::Result;
 use trainer::models::Role;
 use trainer::models::registry::{self, DropoutOverrides};
 use trainer::nn::Pass;
@@ -54,10 +55,15 @@ impl Reference {
 
     /// The same with other dropout probabilities and of another type.
     pub fn load_with(&self, head: &Head, dropout: DropoutOverrides, kind: Kind) -> Loaded {
+        self.try_load(head, dropout, kind).unwrap()
+    }
+
+    /// The same, or why not.
+    pub fn try_load(&self, head: &Head, dropout: DropoutOverrides, kind: Kind) -> Result<Loaded> {
         let config = registry::read_config(&self.folder).unwrap();
         let declared = Declared::read(&self.folder, config, dropout, head.role()).unwrap();
         let holding = Holding { kind, zero: Zero::ALL[0], trains: true, seed: 0, from: Source::Folder };
-        declared.with_head(head, &[]).unwrap().load(&alone(), &holding).unwrap()
+        declared.with_head(head, &[]).unwrap().load(&alone(), &holding)
     }
 
     pub fn tensor(&self, name: &str) -> Tensor {

@@ -40,6 +40,8 @@ fn columns_belong_to_tasks() {
     refused(&["kind=seq2seq", "header=true"], "data.header: seq2seq does not read this");
     refused(&["kind=chat", "label_column=l"], "data.label_column: chat does not read this");
     refused(&["kind=causal-lm", "prompt_column=p"], "data.prompt_column: causal-lm does not read this, only chat");
+    refused(&[r#"data.columns=["id", "text"]"#], "lacks \"label\", which is data.label_column");
+    with(&["kind=causal-lm", r#"data.columns=["id", "text"]"#]).unwrap();
     for own in [
         ["kind=token-classification", "words_column=w", "tags_column=t"],
         ["kind=multiple-choice", "choices_column=c", "label_column=l"],

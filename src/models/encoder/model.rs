@@ -173,7 +173,7 @@ impl Backbone for Encoder {
     }
 
     fn hf_names(&self) -> HfNames {
-        self.design.spelling.names(self.config.tie_word_embeddings)
+        self.design.spelling.names(self.lm_head.is_some() && self.config.tie_word_embeddings)
     }
 
     fn architecture(&self) -> String {

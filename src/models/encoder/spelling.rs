@@ -57,21 +57,25 @@ impl Spelling {
         }
     }
 
-    /// The map. A decoder that is not `tied` uses its own bias alone.
+    /// The map of a model whose head's decoder is the table of words where it is `tied`, and else has a bias of its own.
     pub fn names(&self, tied: bool) -> HfNames {
         let Spelling { prefix, blocks, attention, feed_forward, pooler, classifier, lm_head } = self;
         let LmSpelling { dense, norm, decoder, bias } = lm_head;
         let [weight, own_bias, bias] = [format!("{decoder}.weight"), format!("{decoder}.bias"), format!("{bias}.bias")];
-        let (bias, alias) = if tied { (bias, own_bias) } else { (own_bias, bias) };
         let table = |native: &str, part: &str| {
             HfParam::new(format!("embeddings.{native}.weight"), [format!("embeddings.{part}_embeddings.weight")])
         };
+        let words = table("words", "word");
+        let (words, bias) = match tied {
+            true => (words.also(&[&weight]), HfParam::new("lm_head.bias", [bias]).also(&[&own_bias])),
+            false => (words, HfParam::new("lm_head.bias", [own_bias]).or(&bias)),
+        };
         let mut params = vec![
-            table("words", "word").also(&[&weight]),
+            words,
             table("positions", "position"),
             table("segments", "token_type"),
             HfParam::new("lm_head.weight", [weight]).bare(),
-            HfParam::new("lm_head.bias", [bias]).bare().also(&[&alias]),
+            bias.bare(),
         ];
         params.extend(layer("embeddings.norm", &["embeddings.LayerNorm"]));
         params.extend(layer("embeddings.widen", &["encoder.embedding_hidden_mapping_in"]));

@@ -7,7 +7,7 @@ use crate::models::hf_names::{HfNames, HfParam};
 pub fn names(layers: usize, tied: bool, role: Role) -> HfNames {
     let words = HfParam::new("embeddings.words.weight", ["wte.weight"]);
     let mut params = vec![
-        if tied { words.also(&["lm_head.weight"]) } else { words },
+        if tied && role == Role::CausalLm { words.also(&["lm_head.weight"]) } else { words },
         HfParam::new("embeddings.positions.weight", ["wpe.weight"]),
         HfParam::new("lm_head.weight", ["lm_head.weight"]).bare(),
     ];

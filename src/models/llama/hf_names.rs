@@ -19,7 +19,7 @@ pub fn names(shape: &Shape, role: Role) -> HfNames {
     let &Shape { kind, layers, heads, kv_heads, tied } = shape;
     let words = HfParam::new("embeddings.words.weight", ["embed_tokens.weight"]);
     let mut params = vec![
-        if tied { words.also(&["lm_head.weight"]) } else { words },
+        if tied && role == Role::CausalLm { words.also(&["lm_head.weight"]) } else { words },
         HfParam::new("norm.weight", ["norm.weight"]),
         HfParam::new("lm_head.weight", ["lm_head.weight"]).bare(),
     ];

@@ -25,7 +25,7 @@ pub struct Buckets {
 impl RelativeBias {
     /// Declares `weight` `[buckets, heads]` in the stage of the stack's first layer.
     pub fn new(b: &mut ParamBuilder, name: &str, buckets: Buckets, heads: i64, std: f64) -> Self {
-        let table = b.scope(name, |b| b.weight("weight", &[buckets.count, heads], Init::Normal { std }));
+        let table = b.scope(name, |b| b.bias_table("weight", &[buckets.count, heads], Init::Normal { std }));
         RelativeBias { table, buckets }
     }
 
