@@ -37,11 +37,11 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer's.
     pub fn contexts(&self, texts: &[&str]) -> Result<Vec<Context>> {
+        let trims = self.trims_offsets();
         let context = |text: &&str| -> Result<Context> {
             let encoding = self.inner.encode(*text, false).map_err(|e| Error::other(failed(e)))?;
-            let trims = self.trims_offsets();
             let bytes = |&(start, end): &(usize, usize)| {
-                let token = if trims { &text[start..end] } else { "" };
+                let token = text.get(start..end).filter(|_| trims).unwrap_or_default();
                 let (before, after) = (token.len() - token.trim_start().len(), token.len() - token.trim_end().len());
                 if before == token.len() {
                     [start as u32, end as u32]
