@@ -70,9 +70,13 @@ pub fn load(
 /// Whether the folder's weights fit the parameters, before there is memory for them.
 ///
 /// # Errors
-/// Those of [`load`], but for values that cannot be read.
+/// Those of [`load`], but for values that cannot be read; tensors that `config.json` has as one and that differ.
 pub fn check(folder: &Path, specs: &[ParamSpec], names: &HfNames) -> Result<()> {
-    Weights::open(folder, names)?.find(folder, &specs.iter().collect::<Vec<_>>(), names).map(drop)
+    let weights = Weights::open(folder, names)?;
+    weights.find(folder, &specs.iter().collect::<Vec<_>>(), names)?;
+    let params = specs.iter().map(|spec| names.of(&spec.name));
+    let problems = params.map(|param| weights.differences(param, names)).collect::<Result<Vec<_>>>()?.concat();
+    if problems.is_empty() { Ok(()) } else { Err(refusal(folder, &problems)) }
 }
 
 /// A tensor of the folder's weight files by its name there; `None` where they lack it or there are none.
@@ -176,20 +180,12 @@ impl Weights {
             let param = names.of(&spec.name);
             let mut wanted = names.exported(param);
             used.extend(param.aliases.iter().cloned());
-            let others: Vec<&String> = param.aliases.iter().filter(|name| self.places.contains_key(*name)).collect();
+            let others = self.there(param);
             let fallback = param.fallback.iter().find(|name| self.places.contains_key(*name));
-            if let [name] = wanted.as_mut_slice() {
-                if !self.places.contains_key(name) {
-                    others.first().copied().or(fallback).into_iter().for_each(|other| name.clone_from(other));
-                }
-                for other in others {
-                    if other != name && !self.same(name, other)? {
-                        problems.push(format!(
-                            "{name} and {other} differ, which config.json has as one: where {other} is a weight of its \
-                             own, set tie_word_embeddings = false there"
-                        ));
-                    }
-                }
+            if let [name] = wanted.as_mut_slice()
+                && !self.places.contains_key(name)
+            {
+                others.first().copied().or(fallback).into_iter().for_each(|other| name.clone_from(other));
             }
             let missing: Vec<&String> = wanted.iter().filter(|name| !self.places.contains_key(*name)).collect();
             if spec.fresh && missing.len() == wanted.len() {
@@ -225,6 +221,29 @@ impl Weights {
         let unused = self.places.iter().filter(|(name, _)| !used.contains(*name) && !HfNames::is_buffer(name));
         report.unused = unused.map(|(_, place)| place.1.clone()).collect();
         Ok((origins, report))
+    }
+
+    /// Those of a parameter's other names that are there.
+    fn there<'a>(&self, param: &'a HfParam) -> Vec<&'a String> {
+        param.aliases.iter().filter(|name| self.places.contains_key(*name)).collect()
+    }
+
+    /// What is wrong with tensors that are to be one weight.
+    fn differences(&self, param: &HfParam, names: &HfNames) -> Result<Vec<String>> {
+        let exported = names.exported(param);
+        let own = exported.iter().filter(|name| self.places.contains_key(*name));
+        let all: Vec<&String> = own.chain(self.there(param)).collect();
+        let Some((name, others)) = all.split_first() else { return Ok(Vec::new()) };
+        let mut problems = Vec::new();
+        for other in others.iter().filter(|_| !param.aliases.is_empty()) {
+            if !self.same(name, other)? {
+                problems.push(format!(
+                    "{name} and {other} differ, which config.json has as one: where {other} is a weight of its own, set \
+                     tie_word_embeddings = false there"
+                ));
+            }
+        }
+        Ok(problems)
     }
 
     /// Whether two tensors that are there are the same in every value.
