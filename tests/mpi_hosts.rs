@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::process::{Running, checkpoints, command, mpi_is_here, mpirun, program, run, start};
+use common::process::{Running, checkpoints, command, mpi_is_here, mpirun, names, program, run, start};
 use common::runs::{Bench, assert_equivalent};
 use common::scenarios::train;
 use std::path::{Path, PathBuf};
@@ -43,8 +43,13 @@ impl Hosts {
     fn launch(&self, bench: &Bench, options: &[&str], out: &str, settings: &[&str]) -> Command {
         let mut command = command(script().to_str().unwrap(), bench);
         command.args(["on", &self.name, "h1", program(), "launch"]).args(options).args(bench.settings(out, settings));
-        command.env("OMPI_MCA_plm_rsh_agent", script()).env("HOSTS_SET", &self.name).env_remove("SLURM_JOB_ID");
+        self.environment(&mut command);
         command
+    }
+
+    /// By what mpirun reaches these hosts.
+    fn environment<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.env("OMPI_MCA_plm_rsh_agent", script()).env("HOSTS_SET", &self.name).env_remove("SLURM_JOB_ID")
     }
 }
 
@@ -72,6 +77,22 @@ fn training_across_hosts_takes_the_steps_of_one_host() {
         assert!(ended.stderr.contains("ranks     3 (mpi"), "{}", ended.text());
         assert_equivalent(&bench.steps(out), &bench.steps("one"), out);
     }
+}
+
+/// Each host has a home folder of its own here: each makes its own token cache, whose files are then alike.
+#[test]
+fn every_host_has_its_token_cache() {
+    let Some(hosts) = Hosts::new("c", 2) else { return };
+    let bench = bench();
+    let default: Vec<String> =
+        bench.settings("run", &[]).into_iter().filter(|setting| !setting.starts_with("data.cache_dir")).collect();
+    let mut command = command(script().to_str().unwrap(), &bench);
+    command.args(["on", &hosts.name, "h1", program(), "launch", "--hosts", "h1:1,h2:2"]).args(default);
+    hosts.environment(&mut command).env_remove("XDG_CACHE_HOME").env("HOSTS_HOME", bench.path("home"));
+    run(&mut command).expect(0);
+    let [one, two] = ["h1", "h2"].map(|host| names(&bench.path(&format!("home/{host}/.cache/trainer/tokens"))));
+    assert_eq!((one.len(), &one), (2, &two), "the training and the evaluation data on each host");
+    assert!(one.iter().all(|name| name.ends_with(".tok")), "{one:?}");
 }
 
 /// A host whose link goes down in the middle of a step: a verdict that names it, within the timeout; and when the link is

@@ -147,7 +147,7 @@ fn a_killed_rank_is_a_restart_and_costs_no_step() {
         return;
     }
     let bench = bench();
-    let settings = [&ENDLESS[1..], &["max_steps=1500"]].concat();
+    let settings = [&ENDLESS[1..], &["max_steps=500"]].concat();
     let mut running = start(&mut launch(&bench, &[], &settings));
     running.until_step(&bench.path("run"), 45);
     kill(ranks(&running)[1], libc::SIGKILL);
@@ -156,7 +156,7 @@ fn a_killed_rank_is_a_restart_and_costs_no_step() {
     let text = ended.text();
     assert!(text.contains("launch: exit 137: mpirun noticed that process rank 1"), "{text}");
     assert!(text.contains("launch: restart 1 of 3 in 2 s, from step "), "{text}");
-    as_if_uncut(&bench, 1500, &settings);
+    as_if_uncut(&bench, 500, &settings);
 }
 
 #[test]
@@ -193,6 +193,11 @@ fn without_restarts_the_exit_code_is_the_jobs() {
     let refused = run(&mut launch(&bench, &["--resume", "none"], &[])).expect(2);
     assert_eq!(refused.text().trim().lines().count(), 1, "{}", refused.text());
     assert!(refused.stderr.contains("holds a run already"), "{}", refused.text());
+    // What mpirun itself refuses, neither.
+    let wrong = run(&mut launch(&bench, &["--mpi-arg=--no-such-option"], &[]));
+    let last = wrong.stderr.trim_end().lines().last().unwrap();
+    assert!(last.contains("not started again: mpirun could not start the ranks"), "{}", wrong.text());
+    assert!(wrong.stderr.contains("no-such-option") && !wrong.status.success(), "{}", wrong.text());
 }
 
 /// On the doubles of the GPUs' libraries: as many ranks as there are GPUs, and no more.

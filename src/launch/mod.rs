@@ -85,7 +85,10 @@ impl Job {
 
 /// Words as a shell reads them.
 pub fn quote(words: &[String]) -> String {
-    shell_words::join(words)
+    let plain =
+        |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-=./,:+@%".contains(c));
+    let quoted = words.iter().map(|word| if plain(word) { word.into() } else { shell_words::quote(word) });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 /// The command that starts a job from here.
@@ -110,10 +113,11 @@ pub fn run(job: &Job, layout: &Layout, root: bool) -> Result<i32> {
     let output_dir = &job.config.output_dir;
     let at_start = Newest::of(output_dir);
     let mut newest = at_start;
-    let mut history = History { restarts: 0, fruitless: 0 };
+    let mut history = History { restarts: 0, fruitless: 0, spoke: false };
     let mut start = job.clone();
     loop {
         let ended = supervise::run(&command(&start, layout, root)?, &wishes, job.grace)?;
+        history.spoke |= ended.heard.anything();
         let before = std::mem::replace(&mut newest, Newest::of(output_dir));
         history.fruitless = if newest.is_some() && newest != before { 0 } else { history.fruitless + 1 };
         let pause = match restart::next(ended.code, wishes.stop(), history, job.max_restarts) {
@@ -171,7 +175,7 @@ fn tell_end(code: i32, heard: &Heard, layout: &Layout, why: Option<&str>) {
     if matches!(code, 0 | 3 | 130) || (shared && (why.is_none() || matches!(code, 2 | 4 | 6))) {
         return;
     }
-    if layout.ranks > 1 && !shared {
+    if layout.ranks > 1 && !shared && heard.anything() {
         let host_of = |rank| layout.host_of(rank).map(str::to_owned);
         logs::tell(&format!("launch: {}", heard.last_lines(layout.ranks, host_of)));
     }

@@ -75,9 +75,9 @@ impl Heard {
         self.boxed.take().map(|lines| lines.join("\n"))
     }
 
-    /// Whether any rank has said anything.
+    /// Whether there is any sign of a rank.
     pub fn anything(&self) -> bool {
-        !self.last.is_empty()
+        !self.last.is_empty() || self.killed.is_some()
     }
 
     /// Why the job failed, as far as it was said: a rank that was killed had no time to say anything, and what the others

@@ -157,7 +157,7 @@ impl Running<'_> {
         self.signal(Signal::TERM);
     }
 
-    /// To mpirun; SIGKILL also to what it started here and did not put into groups of their own, remote shells.
+    /// To mpirun; SIGKILL also to those of its children that stayed in its group.
     fn signal(&self, signal: Signal) {
         let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) else { return };
         let sent = if signal == Signal::KILL { kill_process_group(pid, signal) } else { kill_process(pid, signal) };
