@@ -7,6 +7,8 @@
 pub mod error;
 pub mod observe;
 
+pub mod machine;
+
 pub mod ffi;
 
 pub mod config;
@@ -33,5 +35,7 @@ pub mod optim;
 pub mod checkpoint;
 
 pub mod train;
+
+pub mod launch;
 
 pub mod cli;

@@ -3,7 +3,9 @@
 mod answers;
 mod evaluate;
 mod generation;
+mod launch;
 mod predict;
+mod slurm;
 mod tokenizer;
 mod train;
 
@@ -36,6 +38,8 @@ pub struct Cli {
 enum Command {
     /// Trains as a configuration says; under mpirun or srun on all its ranks.
     Train(TrainArgs),
+    /// Starts a training run on all GPUs of this machine, on several hosts, or in Slurm, and again after a fault.
+    Launch(Box<launch::LaunchArgs>),
     /// Evaluates a fine-tuned model on labelled data.
     Evaluate(EvaluateArgs),
     /// Predicts one line of output for each line of input.
@@ -261,6 +265,7 @@ impl Cli {
     pub fn run(self, began: Instant) -> Result<()> {
         match self.command {
             Some(Command::Train(args)) => train::run(args, began),
+            Some(Command::Launch(args)) => launch::run(*args, self.log_format),
             Some(Command::Evaluate(args)) => evaluate::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),
             Some(Command::Tokenizer(args)) => tokenizer::run(&args),
