@@ -4,8 +4,8 @@ use super::seconds;
 use super::slurm::SlurmArgs;
 use super::train::config_and_settings;
 use crate::config::Config;
-use crate::error::{Error, Result};
-use crate::launch::{Job, Variable};
+use crate::error::Result;
+use crate::launch::{Job, Variable, slurm};
 use crate::observe::logs::LogFormat;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ pub struct LaunchArgs {
     #[arg(long, value_name = "N", default_value_t = 3)]
     max_restarts: usize,
     /// Seconds that the job has for its checkpoint when it is told to stop.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds, conflicts_with = "slurm")]
     grace: f64,
     /// A variable for the ranks on all hosts: its value here, or the one given; may be given several times.
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = variable)]
@@ -57,7 +57,7 @@ pub struct LaunchArgs {
     slurm: SlurmArgs,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected a whole number from 1 up".into())
 }
 
@@ -74,7 +74,12 @@ fn variable(text: &str) -> Result<Variable, String> {
 pub fn run(args: LaunchArgs, log_format: LogFormat) -> Result<()> {
     let job = job(&args, log_format)?;
     if args.slurm.slurm {
-        return Err(Error::input("--slurm cannot be used yet"));
+        let script = args.slurm.batch().script(&job)?;
+        if args.dry_run {
+            print!("{script}");
+            return Ok(());
+        }
+        return slurm::submit(&script);
     }
     println!("{}", crate::launch::quote(&job.rank_command()));
     Ok(())

@@ -1,5 +1,7 @@
 //! Starting a job: on this machine, on several hosts, or in Slurm.
 
+pub mod slurm;
+
 use crate::config::Config;
 use std::path::PathBuf;
 use std::time::Duration;
