@@ -18,12 +18,22 @@ pub mod select;
 pub mod solo;
 pub mod threads;
 
-pub use ffi::process::exit_now;
+pub use ffi::process::{FAREWELL, LAUNCHED, exit_now};
 pub use job::{Action, traffic};
 
 use crate::error::{Error, Kind, Result};
 use std::time::Duration;
 use tch::{Device, Tensor};
+
+/// What the connections of this process say of other hosts, for the message of a wait that was in vain.
+fn silent_hosts() -> String {
+    let silent = crate::machine::network::silent_hosts();
+    let names: Vec<String> = silent.iter().map(ToString::to_string).collect();
+    match names.len() {
+        0 => String::new(),
+        _ => format!("; no acknowledgement from {}: that host or its link is down", names.join(", ")),
+    }
+}
 
 /// How values of different ranks become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,27 @@
 //! Starting a job: on this machine, on several hosts, or in Slurm.
+//!
+//! A job is one mpirun after another until one ends well ([`run`]). What is to run is a [`Job`], where is a
+//! [`layout::Place`]; [`mpirun::command`] makes a command line of the two, [`supervise`] looks after one start, and
+//! [`restart`] decides whether there is another.
+
+pub mod hosts;
+pub mod layout;
+pub mod mpirun;
+mod output;
+pub mod restart;
+mod supervise;
 
 pub mod slurm;
 
 use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::observe::logs;
+use layout::Layout;
+use output::Heard;
+use restart::{History, Newest, Next};
 use std::path::PathBuf;
 use std::time::Duration;
+use supervise::Wishes;
 
 /// A job, apart from where it runs.
 #[derive(Debug, Clone)]
@@ -68,6 +85,96 @@ impl Job {
 
 /// Words as a shell reads them.
 pub fn quote(words: &[String]) -> String {
-    let quoted = words.iter().map(|word| shlex::try_quote(word).unwrap_or_else(|_| word.into()));
-    quoted.collect::<Vec<_>>().join(" ")
+    shell_words::join(words)
+}
+
+/// The command that starts a job from here.
+///
+/// # Errors
+/// When this process has no working directory any more.
+pub fn command(job: &Job, layout: &Layout, root: bool) -> Result<Vec<String>> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    let variables: Vec<(String, String)> = std::env::vars_os().filter_map(text).collect();
+    let folder = std::env::current_dir()?;
+    Ok(mpirun::command(job, layout, root, &variables, &folder.display().to_string()))
+}
+
+/// Runs a job to its end, through faults that pass; returns its exit code, and has then told why it ended.
+///
+/// # Errors
+/// When mpirun cannot be started.
+pub fn run(job: &Job, layout: &Layout, root: bool) -> Result<i32> {
+    let wishes = Wishes::listen()?;
+    let output_dir = &job.config.output_dir;
+    let at_start = Newest::of(output_dir);
+    let mut newest = at_start;
+    let mut history = History { restarts: 0, fruitless: 0 };
+    let mut start = job.clone();
+    loop {
+        let ended = supervise::run(&command(&start, layout, root)?, &wishes, job.grace)?;
+        let before = std::mem::replace(&mut newest, Newest::of(output_dir));
+        history.fruitless = if newest.is_some() && newest != before { 0 } else { history.fruitless + 1 };
+        let pause = match restart::next(ended.code, wishes.stop(), history, job.max_restarts) {
+            Next::Again(pause) => pause,
+            Next::Leave(why) => {
+                tell_end(ended.code, &ended.heard, layout, why.as_deref());
+                return Ok(ended.code);
+            }
+        };
+        history.restarts += 1;
+        let resume =
+            restart::resume(&job.resume, newest.is_some() && newest != at_start, job.config.overwrite_output_dir);
+        start.resume = resume.to_owned();
+        let from = match newest.filter(|_| resume == "auto") {
+            Some(newest) => format!("from step {}", newest.step),
+            None => "from the start: there is no checkpoint yet".into(),
+        };
+        let (code, seconds, cause) = (ended.code, pause.as_secs(), told(&ended.heard, layout));
+        let (n, most) = (history.restarts, job.max_restarts);
+        logs::tell(&format!("launch: exit {code}: {cause}\nlaunch: restart {n} of {most} in {seconds} s, {from}"));
+        if wishes.sleep(pause) {
+            logs::tell_error("trainer: launch: told to stop while waiting for a restart");
+            return Ok(ended.code);
+        }
+    }
+}
+
+/// Why a start ended, with the host of a rank where it is known.
+fn told(heard: &Heard, layout: &Layout) -> String {
+    let Some(cause) = heard.cause() else { return "what mpirun says is above".into() };
+    let rank = cause.strip_prefix("rank ").and_then(|rest| rest.split_once(':')?.0.parse().ok());
+    let host = rank.and_then(|rank| layout.host_of(rank)).map_or_else(String::new, |host| format!(" (on {host})"));
+    format!("{cause}{host}")
+}
+
+/// The last lines of the ranks, and as the very last one why the job ended. Where all ranks leave in good order, rank 0
+/// has said all, and the last line is its own.
+fn tell_end(code: i32, heard: &Heard, layout: &Layout, why: Option<&str>) {
+    // An error that all ranks share has no rank in front.
+    let shared = heard.cause().is_some_and(|cause| cause.starts_with("error: "));
+    if matches!(code, 0 | 3 | 130) || (shared && why.is_none()) {
+        return;
+    }
+    if layout.ranks > 1 && !shared {
+        logs::tell(&format!(
+            "launch: {}",
+            heard.last_lines(layout.ranks, |rank| layout.host_of(rank).map(str::to_owned))
+        ));
+    }
+    let why = why.map_or_else(String::new, |why| format!(", {why}"));
+    logs::tell_error(&format!("trainer: launch: exit {code}{why}: {}", told(heard, layout)));
+}
+
+impl Job {
+    /// # Errors
+    /// Exit 2 for a checkpoint to start from that is not there: better now than on all ranks.
+    pub fn check(&self) -> Result<()> {
+        match self.resume.as_str() {
+            "auto" | "none" => Ok(()),
+            path if PathBuf::from(path).is_dir() => Ok(()),
+            path => Err(Error::input(format!("--resume {path}: there is no such folder"))),
+        }
+    }
 }

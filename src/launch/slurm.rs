@@ -197,10 +197,9 @@ fn render(name: &str, template: &str, context: Value) -> Result<String> {
 
 /// The filter `sh`. A line's end would begin a new line of the script, even in a comment.
 fn shell_word(word: String) -> Result<String, minijinja::Error> {
-    let refuse = |why: &str| minijinja::Error::new(ErrorKind::InvalidOperation, format!("{word:?} {why}"));
-    if word.contains(['\n', '\r']) {
-        return Err(refuse("has a line's end in it, which a batch script cannot carry"));
+    if word.contains(['\n', '\r', '\0']) {
+        let why = format!("{word:?} has a line's end or a zero byte in it, which a batch script cannot carry");
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, why));
     }
-    let quoted = shlex::try_quote(&word).map_err(|_| refuse("has a zero byte in it, which a shell cannot carry"))?;
-    Ok(quoted.into_owned())
+    Ok(shell_words::quote(&word).into_owned())
 }
