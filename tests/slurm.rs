@@ -26,11 +26,12 @@ fn set_steps(bench: &Bench, out: &str, steps: u64) {
 }
 
 /// Settings under which a step does not depend on how many there are; with dropout.
-const ENDLESS: [&str; 5] = [
+const ENDLESS: [&str; 6] = [
     "lr_scheduler_type=constant_with_warmup",
     "hidden_dropout_prob=0.1",
     "attention_probs_dropout_prob=0.1",
     "micro_batch_tokens=60",
+    "save_steps=20",
     "save_total_limit=2",
 ];
 
@@ -43,18 +44,19 @@ fn endless<'a>(cluster: &'a Cluster, out: &str, options: &[&str]) -> Job<'a> {
 }
 
 /// Waits until a job is in the queue again, lets it end 15 steps after its checkpoint, and asserts that it has taken the
-/// very steps of a run that nothing interrupted.
-fn goes_on_from_the_queue(cluster: &Cluster, job: &Job, out: &str) {
+/// very steps of a run that nothing interrupted. `told`: it was told to stop, and wrote that checkpoint then.
+fn goes_on_from_the_queue(cluster: &Cluster, job: &Job, out: &str, told: bool) {
     let bench = &cluster.bench;
     job.until("the requeue", |job| job.fact("Restarts") == "1");
     let newest = *checkpoints(&bench.path(out)).last().expect("a complete checkpoint");
     set_steps(bench, out, newest + 15);
     let log = job.expect("COMPLETED", 0, 1);
-    let stopped = format!("trainer: stopped on a signal after step {newest}; checkpoint written");
-    assert_eq!(log.matches(&stopped).count(), 1, "{log}");
-    let again =
-        format!("job {}: the time is nearly over: back in the queue, to go on from step {newest}\n", job.number);
-    assert!(log.contains(&again), "{log}");
+    if told {
+        let stopped = format!("trainer: stopped on a signal after step {newest}; checkpoint written");
+        assert_eq!(log.matches(&stopped).count(), 1, "{log}");
+        let again = format!(": the time is nearly over: back in the queue, to go on from step {newest}\n");
+        assert!(log.contains(&again), "{log}");
+    }
     let resumed = format!("resumed   from {}", bench.path(out).join(format!("checkpoint-{newest}")).display());
     assert!(log.contains(&resumed), "{log}");
 
@@ -105,7 +107,7 @@ fn a_job_cut_by_its_time_limit_goes_on() {
     let Some(cluster) = Cluster::up(MODEL) else { return };
     // Slurm looks at time limits every half minute: the signal comes after 10 to 40 seconds.
     let job = endless(&cluster, "run", &["-n", "2", "--time", "1", "--signal-before", "20"]);
-    goes_on_from_the_queue(&cluster, &job, "run");
+    goes_on_from_the_queue(&cluster, &job, "run", true);
 }
 
 #[test]
@@ -124,8 +126,19 @@ fn signals_ask_for_a_checkpoint() {
         let requeued = format!("{launcher}-requeued");
         let job = endless(&cluster, &requeued, &options);
         job.signal(&["--batch", "--signal=USR2"]);
-        goes_on_from_the_queue(&cluster, &job, &requeued);
+        goes_on_from_the_queue(&cluster, &job, &requeued, true);
     }
+}
+
+/// Slurm itself queues the job again.
+#[test]
+fn a_job_goes_on_when_its_node_fails() {
+    let Some(cluster) = Cluster::up(MODEL) else { return };
+    let job = endless(&cluster, "run", &["-n", "2"]);
+    job.until("two checkpoints", |_| steps_logged(&cluster.bench.path("run")) >= 45);
+    let node = format!("NodeName={}", job.fact("NodeList"));
+    cluster.slurm("scontrol", &["update", &node, "State=DOWN", "Reason=test"]);
+    goes_on_from_the_queue(&cluster, &job, "run", false);
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub struct LaunchArgs {
     /// A variable for the ranks on all hosts: its value here, or the one given; may be given several times.
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = variable)]
     env: Vec<Variable>,
-    /// A further word for mpirun; may be given several times.
+    /// A further word for mpirun, or for srun where that starts the ranks; may be given several times.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     mpi_arg: Vec<String>,
     /// Print the command, or with --slurm the batch script, and do nothing.

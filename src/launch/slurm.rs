@@ -11,7 +11,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context};
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const TEMPLATE: &str = include_str!("../../launch/slurm/job.sh.jinja");
@@ -94,7 +94,8 @@ impl Batch {
             cpus_per_task => job.threads,
             signal_before => self.signal_before()?,
             launcher_args => job.mpi_args.clone(),
-            setup => self.setup.as_ref().map(path),
+            // A name without a slash would be looked for in PATH.
+            setup => self.setup.as_ref().map(|file| path(&Path::new(".").join(file))),
             environment => environment(job)?,
             launcher => match self.launcher { Launcher::Srun => "srun", Launcher::Mpirun => "mpirun" },
             apptainer => image(true), pyxis => image(false),

@@ -99,7 +99,7 @@ CONF
 all_idle() { [[ $(sinfo --noheader --format='%T %D' 2>/dev/null) == "idle ${#nodes[@]}" ]]; }
 no_jobs() { [[ -z $(squeue --noheader 2>/dev/null) ]]; }
 # A process that nobody has waited for is a zombie, and has ended.
-has_ended() { ! grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$1/status"; }
+has_ended() { ! grep -qs '^State:[[:space:]]*[^[:space:]ZX]' "/proc/$1/status"; }
 
 up() {
     local node
@@ -126,15 +126,15 @@ down() {
             sleep 0.1
         done
     fi
-    for file in "$folder"/slurmd-*.pid "$folder/slurmctld.pid" "$folder/munged.pid"; do
+    # Without ceremony: nothing of what they would write on the way out is to stay.
+    for file in "$folder"/*.pid; do
         [[ -e $file ]] || continue
         pid=$(<"$file")
-        kill "$pid" 2>/dev/null || true
+        kill -KILL "$pid" 2>/dev/null || true
         for ((i = 0; i < 100; i++)); do
             has_ended "$pid" && break
             sleep 0.1
         done
-        kill -KILL "$pid" 2>/dev/null || true
     done
     rm -rf "$folder"
 }

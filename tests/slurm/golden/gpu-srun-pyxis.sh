@@ -16,6 +16,7 @@ say() { printf 'job %s: %s\n' "$SLURM_JOB_ID" "$*" >&2; }
 
 # What a signal has asked for. The shell hears it while it waits, and tells the launcher, which tells the ranks.
 asked="" heard="" launcher=""
+# shellcheck disable=SC2317,SC2329
 ask() {
     asked=$1 heard=yes
     [[ -z $launcher ]] || kill -USR1 "$launcher" 2>/dev/null
@@ -31,7 +32,6 @@ newest() {
         sed -n 's|.*checkpoint-\([0-9]\{1,\}\)/COMPLETE$|\1|p' | sort -n | tail -n 1
 }
 
-before=$(newest)
 for ((restarts = 0, fruitless = 0; ; restarts++)); do
     if [[ $asked ]]; then
         code=3 # no rank is there to write more than is written
