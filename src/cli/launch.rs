@@ -5,9 +5,9 @@ use super::slurm::SlurmArgs;
 use super::train::config_and_settings;
 use crate::comm::{exit_now, nccl};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::launch::layout::{Allocation, Facts, Layout, Place};
-use crate::launch::{self, Job, Variable, hosts, mpirun};
+use crate::launch::{self, Job, Variable, hosts, mpirun, slurm};
 use crate::machine::{cpus, gpus};
 use crate::observe::logs::LogFormat;
 use clap::{Args, ValueEnum};
@@ -44,12 +44,12 @@ pub struct LaunchArgs {
     #[arg(long, value_name = "N", default_value_t = 3)]
     max_restarts: usize,
     /// Seconds that the job has for its checkpoint when it is told to stop.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds, conflicts_with = "slurm")]
     grace: f64,
     /// A variable for the ranks on all hosts: its value here, or the one given; may be given several times.
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = variable)]
     env: Vec<Variable>,
-    /// A further word for mpirun; may be given several times.
+    /// A further word for mpirun, or for srun where that starts the ranks; may be given several times.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     mpi_arg: Vec<String>,
     /// Print the command, or with --slurm the batch script, and do nothing.
@@ -60,7 +60,7 @@ pub struct LaunchArgs {
     slurm: SlurmArgs,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected a whole number from 1 up".into())
 }
 
@@ -77,7 +77,13 @@ fn variable(text: &str) -> Result<Variable, String> {
 pub fn run(args: LaunchArgs, log_format: LogFormat) -> Result<()> {
     let job = job(&args, log_format)?;
     if args.slurm.slurm {
-        return Err(Error::input("--slurm cannot be used yet"));
+        job.check()?;
+        let script = args.slurm.batch().script(&job)?;
+        if args.dry_run {
+            print!("{script}");
+            return Ok(());
+        }
+        return slurm::submit(&script);
     }
     let facts = Facts {
         gpus: nccl::gpus()?,

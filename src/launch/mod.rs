@@ -11,6 +11,8 @@ mod output;
 pub mod restart;
 mod supervise;
 
+pub mod slurm;
+
 use crate::comm::NO_ACKNOWLEDGEMENT;
 use crate::config::Config;
 use crate::error::{Error, Result};
