@@ -107,8 +107,11 @@ impl Drop for Flight {
     }
 }
 
-/// The GPU of a rank.
-fn ordinal(local_rank: usize, gpus: usize) -> Result<usize> {
+/// The GPU of a rank, of those that it sees.
+///
+/// # Errors
+/// Without a GPU, and with more ranks on a host than GPUs.
+pub fn ordinal(local_rank: usize, gpus: usize) -> Result<usize> {
     match gpus {
         0 => {
             let why = cuda::check_driver().err().map_or_else(
