@@ -46,6 +46,8 @@ pub struct Launch {
     pub announced: Option<(String, usize)>,
     /// Whether a variable says that an MPI library will find its ranks.
     pub mpi: bool,
+    /// Whether that is PMIx.
+    pub pmix: bool,
     /// Ranks that this process is one of.
     pub world: usize,
 }

@@ -7,13 +7,16 @@ pub mod facts;
 pub mod findings;
 mod folder;
 mod gather;
+mod guard;
 pub mod report;
 mod sweep;
 mod watch;
 
+use crate::comm::mpi::Mpi;
+use crate::comm::nccl::Nccl;
 use crate::comm::select::Backend;
+use crate::comm::solo::Solo;
 use crate::comm::{Collective, Op};
-use crate::comm::{mpi::Mpi, nccl::Nccl, solo::Solo};
 use crate::error::{Error, Result};
 use crate::observe::rank_of_environment;
 use facts::{Cores, Facts, Gpus, Host, Launch, Memory, Network, Rank, Software, Sweep};
@@ -53,13 +56,13 @@ pub struct Job {
 /// # Errors
 /// Exit 2, on all ranks alike, when there are problems; exit 5 when a rank does not answer.
 pub fn run(options: &Options, job: Job) -> Result<()> {
+    let launch = Launch::look();
+    let refused = if options.backend == Backend::Solo { None } else { guard::try_first(&launch) };
     let watch = Watch::start(rank_of_environment(), options.timeout, job.abort)?;
     // First, and on the main thread: threads that start later inherit the binding.
     let cores = Cores::take();
-    watch.doing("looking at the processes of this host");
-    let launch = Launch::look();
     watch.doing("joining the other ranks by MPI");
-    let (comm, mpi_error) = join(options, &launch);
+    let (comm, mpi_error) = join(options, &launch, refused);
     (job.joined)(&comm);
     watch.rank(comm.rank());
     let mut rank = look(&*comm, &watch, cores, launch);
@@ -97,15 +100,15 @@ pub fn run(options: &Options, job: Job) -> Result<()> {
 }
 
 /// The other ranks, or this one alone with the reason.
-fn join(options: &Options, launch: &Launch) -> (Arc<dyn Collective>, Option<String>) {
+fn join(options: &Options, launch: &Launch, refused: Option<String>) -> (Arc<dyn Collective>, Option<String>) {
     let alone = match options.backend {
         Backend::Solo => true,
         Backend::Auto => !launch.mpi,
         Backend::Mpi | Backend::Nccl => false,
     };
     let solo = || Arc::new(Solo::new(Device::Cpu));
-    if alone {
-        return (solo(), None);
+    if alone || refused.is_some() {
+        return (solo(), refused);
     }
     match Mpi::connect(options.timeout) {
         Ok(mpi) => (Arc::new(mpi), None),

@@ -38,7 +38,11 @@ impl Launch {
         if let Some(launcher) = launcher_of(me, &processes) {
             launch.launcher = Some(exe(launcher).unwrap_or_else(|| processes[&launcher].name.clone()));
             let program = exe(me);
-            let of_ours = |pid: &&u32| exe(**pid) == program && launcher_of(**pid, &processes) == Some(launcher);
+            // One that this program has started itself is the same rank.
+            let is_child = |pid: &u32| exe(processes[pid].parent) == program;
+            let of_ours = |pid: &&u32| {
+                exe(**pid) == program && !is_child(pid) && launcher_of(**pid, &processes) == Some(launcher)
+            };
             launch.together = processes.keys().filter(of_ours).count();
         }
         launch
@@ -50,7 +54,7 @@ impl Launch {
         // Slurm's count is of tasks: whether they meet is another question.
         let by_mpi = announced.as_ref().is_some_and(|(name, _)| !name.starts_with("SLURM"));
         let mpi = by_mpi || MEETING.iter().any(|name| variable(name).is_some());
-        Launch { announced, mpi, ..Launch::default() }
+        Launch { announced, mpi, pmix: variable("PMIX_RANK").is_some(), ..Launch::default() }
     }
 }
 
@@ -102,7 +106,7 @@ mod tests {
         let slurm = launch(&[("SLURM_STEP_NUM_TASKS", "2")]);
         assert_eq!((slurm.announced, slurm.mpi), (Some(("SLURM_STEP_NUM_TASKS".into(), 2)), false));
         let pmix = launch(&[("SLURM_STEP_NUM_TASKS", "2"), ("PMIX_RANK", "0")]);
-        assert!(pmix.mpi);
+        assert!(pmix.mpi && pmix.pmix);
         let both = launch(&[("SLURM_STEP_NUM_TASKS", "2"), ("OMPI_COMM_WORLD_SIZE", "4")]);
         assert_eq!(both.announced, Some(("OMPI_COMM_WORLD_SIZE".into(), 4)));
     }

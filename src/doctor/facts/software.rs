@@ -1,7 +1,7 @@
 //! Versions and places of what this process runs on.
 
 use super::{Library, Libtorch, Program, Software};
-use crate::comm::mpi;
+use crate::comm::mpi::library_version;
 use crate::comm::nccl::probe::{REMEDY, beside_libtorch, loaded_file, probe};
 use crate::error::Result;
 use crate::ffi;
@@ -24,7 +24,7 @@ impl Software {
             trainer: program(),
             libtorch: libtorch(),
             mpi: Library {
-                version: one_line(&mpi::library_version()),
+                version: one_line(&library_version()),
                 path: loaded_file("libmpi.so").or_else(|| loaded_file("libmpi")).unwrap_or_default(),
             },
             nccl,

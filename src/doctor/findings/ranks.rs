@@ -15,30 +15,54 @@ pub fn all(facts: &Facts) -> Vec<Finding> {
 }
 
 fn mpi_does_not_start(facts: &Facts) -> Option<Finding> {
-    let (error, mpi) = (facts.mpi_error.as_ref()?, &facts.ranks.first()?.software.mpi);
+    let (error, rank) = (facts.mpi_error.as_ref()?, facts.ranks.first()?);
+    let mpi = &rank.software.mpi;
+    let started = started(rank).map_or_else(String::new, |started| format!("{started}, but "));
     Some(Finding::problem(
         "mpi-does-not-start",
-        format!("{} ({}) does not start: {error}", mpi.version, mpi.path),
+        format!("{started}{} ({}) does not start: {error}", mpi.version, mpi.path),
         "ranks find each other through MPI",
-        "start with the mpirun of this MPI; what its own message above says comes first".to_owned(),
+        right_launcher(rank),
     ))
 }
 
 /// Processes that were started together, but of which each is a world of its own.
 fn alone(facts: &Facts) -> Option<Finding> {
     let [rank] = &facts.ranks[..] else { return None };
-    let launch = &rank.launch;
-    let by_variable = launch.announced.as_ref().filter(|(_, ranks)| *ranks > 1);
-    let launcher = launch.launcher.as_deref().unwrap_or_default();
-    let started = match by_variable {
-        Some((name, ranks)) if launcher.is_empty() => format!("{ranks} ranks were started ({name}={ranks})"),
-        Some((name, ranks)) => format!("{ranks} ranks were started ({name}={ranks}, by {launcher})"),
-        None if launch.together > 1 => format!("{launcher} started {} of these processes here", launch.together),
-        None => return None,
-    };
+    if facts.mpi_error.is_some() {
+        return None;
+    }
+    Some(Finding::problem(
+        "ranks-alone",
+        format!("{}, but this process is alone: its MPI library has found no other rank", started(rank)?),
+        "each process would train by itself on all the data, and all of them would write into one folder",
+        right_launcher(rank),
+    ))
+}
+
+/// The ranks that were announced, if there are several.
+fn announced(rank: &Rank) -> Option<(&str, usize)> {
+    rank.launch.announced.as_ref().map(|(name, ranks)| (name.as_str(), *ranks)).filter(|(_, ranks)| *ranks > 1)
+}
+
+/// Who started several processes, if somebody did.
+fn started(rank: &Rank) -> Option<String> {
+    let launcher = rank.launch.launcher.as_deref();
+    match (announced(rank), launcher) {
+        (Some((name, ranks)), None) => Some(format!("{ranks} ranks were started ({name}={ranks})")),
+        (Some((name, ranks)), Some(by)) => Some(format!("{ranks} ranks were started ({name}={ranks}, by {by})")),
+        (None, Some(by)) if rank.launch.together > 1 => {
+            Some(format!("{by} started {} of these processes here", rank.launch.together))
+        }
+        _ => None,
+    }
+}
+
+/// How to start so that this MPI library finds its ranks.
+fn right_launcher(rank: &Rank) -> String {
     let mpi = &rank.software.mpi;
-    let slurm = by_variable.is_some_and(|(name, _)| name.starts_with("SLURM")) || launcher.contains("slurm");
-    let remedy = match slurm {
+    let by_slurm = announced(rank).is_some_and(|(name, _)| name.starts_with("SLURM"));
+    match by_slurm || rank.launch.launcher.as_ref().is_some_and(|launcher| launcher.contains("slurm")) {
         true => format!(
             "Slurm and the MPI library do not speak the same PMI: start with `srun --mpi=pmix` (`srun --mpi=list` shows \
              what Slurm has), or with the mpirun of {} inside the allocation",
@@ -49,13 +73,7 @@ fn alone(facts: &Facts) -> Option<Finding> {
              and neither can one whose PMIX_, PMI_ or OMPI_ variables a wrapper, a container or `sudo` takes away",
             mpi.version, mpi.path
         ),
-    };
-    Some(Finding::problem(
-        "ranks-alone",
-        format!("{started}, but this process is alone: its MPI library has found no other rank"),
-        "each process would train by itself on all the data, and all of them would write into one folder",
-        remedy,
-    ))
+    }
 }
 
 fn one_core(ranks: &[&Rank]) -> Option<Finding> {
