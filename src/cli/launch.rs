@@ -3,9 +3,12 @@
 use super::seconds;
 use super::slurm::SlurmArgs;
 use super::train::config_and_settings;
+use crate::comm::{exit_now, nccl};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::launch::{Job, Variable};
+use crate::launch::layout::{Allocation, Facts, Layout, Place};
+use crate::launch::{self, Job, Variable, hosts, mpirun};
+use crate::machine::{cpus, gpus};
 use crate::observe::logs::LogFormat;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -76,8 +79,41 @@ pub fn run(args: LaunchArgs, log_format: LogFormat) -> Result<()> {
     if args.slurm.slurm {
         return Err(Error::input("--slurm cannot be used yet"));
     }
-    println!("{}", crate::launch::quote(&job.rank_command()));
-    Ok(())
+    let facts = Facts {
+        gpus: nccl::gpus()?,
+        by_nvml: gpus::visible(
+            &gpus::by_nvml().unwrap_or_default(),
+            std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref(),
+        ),
+        nodes: cpus::numa_nodes().len(),
+        cores: cpus::our_cores().len(),
+        root: rustix::process::geteuid().is_root(),
+    };
+    let layout = Layout::new(&place(&args)?, job.ranks, job.config.comm.backend, &facts)?;
+    if args.dry_run {
+        println!("{}", launch::quote(&launch::command(&job, &layout, facts.root)?));
+        return Ok(());
+    }
+    job.check()?;
+    mpirun::check(&job)?;
+    match launch::run(&job, &layout, facts.root)? {
+        0 => Ok(()),
+        // It has told why.
+        code => exit_now(code),
+    }
+}
+
+fn place(args: &LaunchArgs) -> Result<Place> {
+    let allocation = Allocation::read(|name| std::env::var(name).ok())?;
+    let hosts = match (&args.hosts, &args.hostfile) {
+        (Some(text), _) => Some(hosts::parse(text)?),
+        (None, file) => file.as_deref().map(hosts::read).transpose()?,
+    };
+    Ok(match (hosts, allocation) {
+        (Some(hosts), _) => Place::Hosts(hosts),
+        (None, Some(allocation)) => Place::Allocation(allocation),
+        (None, None) => Place::Here,
+    })
 }
 
 fn job(args: &LaunchArgs, log_format: LogFormat) -> Result<Job> {

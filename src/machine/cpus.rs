@@ -1,7 +1,11 @@
 //! The cores of this host and the NUMA nodes that they belong to, from `/sys`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+
+/// The logical CPUs of one physical core.
+pub type Core = Vec<usize>;
 
 /// A NUMA node: memory, and the CPUs that are near it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +25,24 @@ fn nodes_in(folder: &Path) -> Vec<Node> {
     let ids = list(&folder.join("online"));
     let nodes = ids.into_iter().map(|id| Node { id, cpus: list(&folder.join(format!("node{id}/cpulist"))) });
     nodes.filter(|node| !node.cpus.is_empty()).collect()
+}
+
+/// The physical cores that this process may use: what mpirun, started from it, takes for slots.
+pub fn our_cores() -> Vec<Core> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    cores_of(&list.map(parse_list).unwrap_or_default())
+}
+
+/// CPUs by physical core, in the order of each core's first CPU.
+pub fn cores_of(cpus: &[usize]) -> Vec<Core> {
+    let mut cores: BTreeMap<usize, Core> = BTreeMap::new();
+    for &cpu in cpus {
+        let siblings = fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"));
+        let first = siblings.ok().and_then(|text| parse_list(&text).first().copied()).unwrap_or(cpu);
+        cores.entry(first).or_default().push(cpu);
+    }
+    cores.into_values().collect()
 }
 
 /// The NUMA node of a PCI device, by its place on the bus as NVML writes it ("00000000:18:00.0").
@@ -49,6 +71,12 @@ mod tests {
     fn lists_as_the_kernel_writes_them() {
         assert_eq!(parse_list("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
         assert_eq!(parse_list("\n"), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn this_process_has_a_core() {
+        let cores = our_cores();
+        assert!(!cores.is_empty() && cores.iter().all(|core| !core.is_empty()), "{cores:?}");
     }
 
     #[test]

@@ -43,3 +43,42 @@ pub fn by_nvml() -> Result<Vec<Gpu>> {
         })
         .collect()
 }
+
+/// Those of all GPUs that `CUDA_VISIBLE_DEVICES` lets a process see, in its order. The rules are CUDA's: numbers or
+/// beginnings of UUIDs, and what follows the first word that names none does not count.
+pub fn visible(all: &[Gpu], setting: Option<&str>) -> Vec<Gpu> {
+    let Some(setting) = setting else { return all.to_vec() };
+    let named = |word: &str| {
+        let word = word.trim();
+        match word.parse::<usize>() {
+            Ok(index) => all.iter().find(|gpu| gpu.index == index),
+            Err(_) => all.iter().find(|gpu| !word.is_empty() && gpu.uuid.starts_with(word)),
+        }
+    };
+    setting.split(',').map_while(named).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn visible_devices_as_cuda_reads_them() {
+        let gpu = |index: usize| Gpu {
+            index,
+            name: "A".into(),
+            uuid: format!("GPU-{index}7e"),
+            bus_id: format!("00000000:{index:02x}:00.0"),
+            memory: 1 << 30,
+            numa_node: None,
+        };
+        let all: Vec<Gpu> = (0..4).map(gpu).collect();
+        let seen = |setting| visible(&all, setting).iter().map(|gpu| gpu.index).collect::<Vec<_>>();
+        assert_eq!(seen(None), [0, 1, 2, 3]);
+        assert_eq!(seen(Some("2,0")), [2, 0]);
+        assert_eq!(seen(Some("GPU-3,GPU-17e")), [3, 1]);
+        assert_eq!(seen(Some("1,9,2")), [1]);
+        assert_eq!(seen(Some("-1")), [] as [usize; 0]);
+        assert_eq!(seen(Some("")), [] as [usize; 0]);
+    }
+}

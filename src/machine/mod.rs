@@ -1,5 +1,5 @@
-//! Facts about this host: its GPUs and the ways between them, its cores and their NUMA nodes, its disks and
-//! its shared memory.
+//! Facts about this host: its GPUs and the ways between them, its cores and their NUMA nodes, its disks, its shared
+//! memory and its connections.
 //!
 //! Nothing here uses libtorch, CUDA or MPI, so that looking costs nothing and disturbs nobody.
 
@@ -8,6 +8,7 @@ pub mod disk;
 pub mod gpus;
 pub mod links;
 pub mod memory;
+pub mod network;
 
 /// The name that this host gives itself.
 pub fn host_name() -> String {
