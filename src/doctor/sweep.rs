@@ -18,6 +18,10 @@ const ACTIONS: [(Action, &str); 3] = [
 /// Values repeat after so many elements: small whole numbers, whose sums over any number of ranks f32 has exactly.
 const PERIOD: usize = 64;
 
+/// Seconds that calls of one size may take together, and how many calls there are at least and at most.
+const ENOUGH: f64 = 0.2;
+const CALLS: (usize, usize) = (2, 20);
+
 /// What one rank has found.
 #[derive(Default, Serialize, Deserialize)]
 struct Own {
@@ -69,6 +73,14 @@ fn timing(collective: &str, action: Action, bytes: u64, seconds: f64, world: usi
     Timing { collective: collective.to_owned(), bytes, seconds, algorithm_bandwidth, bus_bandwidth }
 }
 
+/// A call with known values.
+struct Checked {
+    buffer: Tensor,
+    shard: Option<Tensor>,
+    wrong: Option<Wrong>,
+    seconds: f64,
+}
+
 /// One collective at one size.
 struct Trial<'a> {
     comm: &'a dyn Collective,
@@ -81,53 +93,52 @@ impl Trial<'_> {
     /// The mean time of a call on this rank, and the first wrong value.
     fn run(&self) -> Result<(f64, Option<Wrong>)> {
         // The first call also sets up what later ones find.
-        let (buffer, shard, wrong) = self.check()?;
-        let calls = ((64 << 20) / (self.elements * size_of::<f32>())).clamp(3, 20);
-        self.comm.barrier("before timing")?;
+        let first = self.check()?;
+        // As many calls on all ranks, which meet here.
+        let mut slowest = [first.seconds];
+        self.comm.all_reduce_f64(&mut slowest, Op::Max, "before timing")?;
+        let calls = ((ENOUGH / slowest[0].max(1e-9)) as usize).clamp(CALLS.0, CALLS.1);
         let since = Instant::now();
         for _ in 0..calls {
-            self.call(&buffer, shard.as_ref())?;
+            self.call(&first.buffer, first.shard.as_ref())?;
         }
         self.synchronize();
         let seconds = since.elapsed().as_secs_f64() / calls as f64;
         // Values again: now that all is warm.
-        let (_, _, later) = self.check()?;
-        Ok((seconds, wrong.or(later)))
+        let wrong = first.wrong.or(self.check()?.wrong);
+        Ok((seconds, wrong))
     }
 
     /// Calls it once with known values.
-    fn check(&self) -> Result<(Tensor, Option<Tensor>, Option<Wrong>)> {
+    fn check(&self) -> Result<Checked> {
         let (rank, world, device) = (self.comm.rank(), self.comm.world(), self.comm.device());
         let (n, part) = (self.elements, self.elements / world);
-        let sums: Vec<f32> = (0..PERIOD).map(|i| (0..world).map(|r| value(r, i)).sum()).collect();
-        let own: Vec<f32> = (0..PERIOD).map(|i| value(rank, i)).collect();
-        let (buffer, shard, wrong);
-        match self.action {
-            Action::ReduceScatter => {
-                (buffer, shard) = (repeated(&own, 0, n, device), Some(repeated(&[0.0], 0, part, device)));
-                self.call(&buffer, shard.as_ref())?;
-                let expected = repeated(&sums, rank * part, part, device);
-                wrong = self.compare(shard.as_ref().unwrap_or(&buffer), &expected, 0);
-            }
-            Action::AllGather => {
-                (buffer, shard) = (repeated(&[0.0], 0, n, device), Some(repeated(&own, 0, part, device)));
-                self.call(&buffer, shard.as_ref())?;
-                let of_rank = |r: usize| {
-                    let values: Vec<f32> = (0..PERIOD).map(|i| value(r, i)).collect();
-                    let got = buffer.narrow(0, (r * part) as i64, part as i64);
-                    self.compare(&got, &repeated(&values, 0, part, device), r * part)
-                };
-                wrong = (0..world).find_map(of_rank);
-            }
-            _ => {
-                (buffer, shard) = (repeated(&own, 0, n, device), None);
-                self.call(&buffer, None)?;
-                wrong = self.compare(&buffer, &repeated(&sums, 0, n, device), 0);
-                // Sums of sums would grow from call to call.
-                _ = buffer.shallow_clone().zero_();
-            }
+        let values = |of: &dyn Fn(usize) -> f32| -> Vec<f32> { (0..PERIOD).map(of).collect() };
+        let own = values(&|i| value(rank, i));
+        let sums = values(&|i| (0..world).map(|r| value(r, i)).sum());
+        let zeros = |n| repeated(&[0.0], 0, n, device);
+        let (buffer, shard) = match self.action {
+            Action::ReduceScatter => (repeated(&own, 0, n, device), Some(zeros(part))),
+            Action::AllGather => (zeros(n), Some(repeated(&own, 0, part, device))),
+            _ => (repeated(&own, 0, n, device), None),
+        };
+        let since = Instant::now();
+        self.call(&buffer, shard.as_ref())?;
+        self.synchronize();
+        let seconds = since.elapsed().as_secs_f64();
+        let wrong = match (self.action, &shard) {
+            (Action::ReduceScatter, Some(shard)) => self.compare(shard, &repeated(&sums, rank * part, part, device), 0),
+            (Action::AllGather, _) => (0..world).find_map(|r| {
+                let got = buffer.narrow(0, (r * part) as i64, part as i64);
+                self.compare(&got, &repeated(&values(&|i| value(r, i)), 0, part, device), r * part)
+            }),
+            _ => self.compare(&buffer, &repeated(&sums, 0, n, device), 0),
+        };
+        if matches!(self.action, Action::AllReduce(_)) {
+            // Sums of sums would grow from call to call.
+            _ = buffer.shallow_clone().zero_();
         }
-        Ok((buffer, shard, wrong))
+        Ok(Checked { buffer, shard, wrong, seconds })
     }
 
     fn call(&self, buffer: &Tensor, shard: Option<&Tensor>) -> Result<()> {

@@ -65,6 +65,7 @@ fn shared_memory(ranks: &[&Rank]) -> Option<Finding> {
     if free < needed {
         return Some(Finding::problem(ID, seen, why, REMEDY.to_owned()));
     }
+    let seen = format!("{seen}; 1 GiB is advised");
     (size < SHARED_ADVISED).then(|| Finding::warning(ID, seen, why, REMEDY.to_owned()))
 }
 

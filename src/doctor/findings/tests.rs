@@ -3,7 +3,7 @@
 mod made;
 
 use super::*;
-use crate::doctor::facts::{Cores, Facts, Folder, Gpus, Launch, Library, Link, Rank, Sweep, Wrong};
+use crate::doctor::facts::{Cores, Facts, Folder, Gpus, Launch, Link, Rank, Sweep, Wrong};
 use made::{on_gpus, rank, sound, sound_gpus, two_hosts};
 
 /// Asserts that these facts have one finding, this one, and that it says all this.
@@ -11,6 +11,9 @@ fn finds(facts: &Facts, severity: Severity, id: &str, says: &[&str]) {
     let found = all(facts);
     let [finding] = &found[..] else { panic!("expected {id} alone: {found:#?}") };
     assert_eq!((finding.id, finding.severity), (id, severity), "{finding:#?}");
+    let row = include_str!("../../../docs/doctor.md").lines().find(|line| line.starts_with(&format!("| `{id}` |")));
+    let word = format!("{severity:?}").to_lowercase();
+    assert!(row.is_some_and(|row| row.contains(&word)), "docs/doctor.md has no row of {id} as a {word}");
     let text = format!("{} {} {}", finding.seen, finding.why, finding.remedy);
     says.iter().for_each(|part| assert!(text.contains(part), "{id} says nothing of {part:?}: {finding:#?}"));
 }

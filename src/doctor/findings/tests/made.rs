@@ -1,7 +1,7 @@
 //! Facts made by hand: jobs without fault.
 
 use crate::doctor::facts::{
-    Cores, Folder, FolderHost, Gpus, Host, HostGpu, Launch, Library, Libtorch, Memory, Network, Program, Rank,
+    Cores, Facts, Folder, FolderHost, Gpus, Host, HostGpu, Launch, Library, Libtorch, Memory, Network, Program, Rank,
     Software, Sweep, VisibleGpu,
 };
 
@@ -18,6 +18,7 @@ pub fn rank(rank: usize, host: &str) -> Rank {
             together: 2,
             announced: Some(("OMPI_COMM_WORLD_SIZE".into(), 2)),
             mpi: true,
+            pmix: true,
             world: 2,
         },
         software: Software {
