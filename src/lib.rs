@@ -36,6 +36,8 @@ pub mod checkpoint;
 
 pub mod train;
 
+pub mod doctor;
+
 pub mod launch;
 
 pub mod cli;

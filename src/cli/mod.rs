@@ -1,6 +1,7 @@
 //! The command line: arguments to calls, nothing else.
 
 mod answers;
+mod doctor;
 mod evaluate;
 mod generation;
 mod launch;
@@ -40,6 +41,8 @@ enum Command {
     Train(TrainArgs),
     /// Starts a training run on all GPUs of this machine, on several hosts, or in Slurm, and again after a fault.
     Launch(Box<launch::LaunchArgs>),
+    /// Shows what this machine and these ranks have, and what is wrong with it; also under mpirun or srun.
+    Doctor(doctor::DoctorArgs),
     /// Evaluates a fine-tuned model on labelled data.
     Evaluate(EvaluateArgs),
     /// Predicts one line of output for each line of input.
@@ -266,6 +269,7 @@ impl Cli {
         match self.command {
             Some(Command::Train(args)) => train::run(args, began),
             Some(Command::Launch(args)) => launch::run(*args, self.log_format),
+            Some(Command::Doctor(args)) => doctor::run(args),
             Some(Command::Evaluate(args)) => evaluate::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),
             Some(Command::Tokenizer(args)) => tokenizer::run(&args),

@@ -18,8 +18,9 @@ pub mod select;
 pub mod solo;
 pub mod threads;
 
+pub use ffi::driver;
 pub use ffi::process::{FAREWELL, LAUNCHED, exit_now};
-pub use job::{Action, traffic};
+pub use job::{Action, name_ranks, traffic};
 
 use crate::error::{Error, Kind, Result};
 use std::time::Duration;

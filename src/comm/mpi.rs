@@ -15,6 +15,8 @@
 pub(super) mod fold;
 mod server;
 
+pub use super::ffi::mpi::library_version;
+
 use super::job::{Action, Job};
 use super::journal::Journal;
 use super::{Collective, Pending, ffi};

@@ -113,8 +113,11 @@ pub fn gpus() -> Result<usize> {
     Ok(cuda::double_gpus()?.unwrap_or_else(|| Cuda::device_count().max(0) as usize))
 }
 
-/// The GPU of a rank.
-fn ordinal(local_rank: usize, gpus: usize) -> Result<usize> {
+/// The GPU of a rank, of those that it sees.
+///
+/// # Errors
+/// Without a GPU, and with more ranks on a host than GPUs.
+pub fn ordinal(local_rank: usize, gpus: usize) -> Result<usize> {
     match gpus {
         0 => {
             let why = cuda::check_driver().err().map_or_else(
