@@ -32,6 +32,8 @@ pub mod optim;
 
 pub mod checkpoint;
 
+pub mod plan;
+
 pub mod train;
 
 pub mod cli;

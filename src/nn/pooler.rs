@@ -1,7 +1,9 @@
 //! A text as one vector.
 
+use crate::data::extent::Extents;
 use crate::data::ragged::Sequences;
 use crate::nn::blocks::Activation;
+use crate::nn::cost::{Cost, How};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::{Kind, Tensor};
@@ -35,6 +37,13 @@ pub struct PoolerConfig {
     /// Dropout on the result.
     pub dropout: f64,
     pub std: f64,
+}
+
+/// What summaries cost: of each sequence some vectors, and in backward the gradient of all tokens' states.
+pub fn cost(how: &How, x: &Extents, hidden: i64) -> Cost {
+    let (rows, all) = (x.own.sequences * hidden as f64, x.own.tokens * hidden as f64);
+    let e = how.element();
+    Cost { flops: 2.0 * rows * hidden as f64, ..Cost::op(4.0 * e * rows, e * all, e * rows, [0.0, e * all]) }
 }
 
 impl Pooler {

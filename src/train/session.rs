@@ -72,7 +72,8 @@ impl Session {
             resumed.from.clone_into(&mut declared.folder);
         }
         let shaped = comm.agree(declared.with_head(&data.head, &config.model.freeze), "giving the model its head")?;
-        let zero = comm.agree(memory_need::choose(&config, &shaped, comm.as_ref()), "choosing parallel.zero_stage")?;
+        let zero =
+            comm.agree(memory_need::choose(&config, &shaped, &data, comm.as_ref()), "choosing parallel.zero_stage")?;
         let holding = Holding {
             kind: settings::kind(config.parallel.precision),
             zero,

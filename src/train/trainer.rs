@@ -91,7 +91,7 @@ impl Trainer {
         let changed = comm.agree(check, "comparing settings")?.unwrap_or_default();
         let sampler = session.sampler()?;
         let steps_per_epoch = sampler.steps_per_epoch();
-        let max_steps = total_steps(&session.config, steps_per_epoch);
+        let max_steps = settings::total_steps(&session.config, steps_per_epoch);
         let schedule = settings::schedule(&session.config, max_steps);
         report::header(&session, resumed.as_ref(), &schedule, &changed);
         let Session { config, loaded, data, .. } = session;
@@ -362,11 +362,6 @@ fn begin(dir: &RunDir, from: Option<&Path>, config: &Config, state: &TrainerStat
     let path = dir.path().join("config.toml");
     std::fs::write(&path, config.to_toml()).context(path.display())?;
     MetricsFile::open(&dir.metrics(), &state.log_history)
-}
-
-fn total_steps(config: &Config, steps_per_epoch: u64) -> u64 {
-    let epochs = (config.train.num_train_epochs * steps_per_epoch as f64).ceil() as u64;
-    config.train.max_steps.unwrap_or(epochs).max(1)
 }
 
 fn hex(bytes: &[u8]) -> String {
