@@ -100,7 +100,8 @@ fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Stage> {
         let before = held() - if stage == 0 { 0.0 } else { model.border(stage - 1, &x, &how) };
         let mut out = Border::new();
         alone.push(peak(before, || {
-            out = tch::no_grad(|| model.forward(stage, &border, &batch, &mut Ctx::train(params, Pass::default(), stage)));
+            out =
+                tch::no_grad(|| model.forward(stage, &border, &batch, &mut Ctx::train(params, Pass::default(), stage)));
             if stage + 1 == count {
                 drop(tch::no_grad(|| model.task.losses(&out, &batch)));
             }
@@ -169,7 +170,11 @@ fn stages_hold_what_the_plan_says() {
         "head_dim": 16, "max_position_embeddings": 200, "vocab_size": 500});
     let cases = [
         ("bert-classification", &classes, &bert),
-        ("cases/distilbert-tokens", &Head::Tags(vec!["O".into(), "B-a".into()]), &json!({"dim": 96, "hidden_dim": 384, "n_heads": 6})),
+        (
+            "cases/distilbert-tokens",
+            &Head::Tags(vec!["O".into(), "B-a".into()]),
+            &json!({"dim": 96, "hidden_dim": 384, "n_heads": 6}),
+        ),
         ("cases/gpt2-causal", &Head::CausalLm, &gpt2),
         ("cases/llama-causal", &Head::CausalLm, &llama),
         ("cases/qwen3-causal", &Head::CausalLm, &qwen),
@@ -193,7 +198,9 @@ fn stages_hold_what_the_plan_says() {
                     }
                     let kb = |n: f64| format!("{:.0}", n / 1e3);
                     let cells: Vec<String> = (0..3)
-                        .map(|k| format!("{:>6} {:>6} {:5.2}", kb(measured[k]), kb(planned[k]), planned[k] / measured[k]))
+                        .map(|k| {
+                            format!("{:>6} {:>6} {:5.2}", kb(measured[k]), kb(planned[k]), planned[k] / measured[k])
+                        })
                         .collect();
                     println!("  stage {i}: kept {}  backward {}  alone {}", cells[0], cells[1], cells[2]);
                 }

@@ -10,8 +10,9 @@ use crate::data::ragged;
 /// A *place* is a column of a rectangle, real token or padding. Counts are f64 because they go into products of sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Extent {
-    /// Real tokens that ask.
+    /// Real tokens that ask, and those that they ask.
     pub tokens: f64,
+    pub key_tokens: f64,
     pub sequences: f64,
     /// The queries' places of all rectangles, and the keys'.
     pub queries: f64,
@@ -19,6 +20,9 @@ pub struct Extent {
     /// The queries' and the keys' places in rectangles that hold padding: what is copied to make them.
     pub padded_queries: f64,
     pub padded_keys: f64,
+    /// The longest sequence that asks, and how many rectangles there are.
+    pub longest: f64,
+    pub rectangles: f64,
     /// The queries' places in rectangles of a single sequence: nothing is copied to put their heads side by side.
     pub alone: f64,
     /// Pairs of a query's and a key's place, in all rectangles and in the largest.
@@ -56,8 +60,11 @@ impl Extent {
                 (longest, tokens as f64, if (tokens as f64) < n * longest { n * longest } else { 0.0 })
             };
             let (query, tokens, padded) = side(queries);
-            let (key, _, padded_keys) = keys.map_or((query, tokens, padded), side);
+            let (key, key_tokens, padded_keys) = keys.map_or((query, tokens, padded), side);
             extent.tokens += tokens;
+            extent.key_tokens += key_tokens;
+            extent.longest = extent.longest.max(query);
+            extent.rectangles += 1.0;
             extent.queries += n * query;
             extent.keys += n * key;
             extent.padded_queries += padded;

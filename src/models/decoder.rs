@@ -170,12 +170,7 @@ impl Backbone for Decoder {
         let numbers = x.own.tokens * self.hidden as f64;
         match stage.checked_sub(1) {
             Some(layer) => self.layers[layer].cost(how, &x.own, turns),
-            // Alone and without dropout, the rows of the table are the border.
-            None if turns && self.config.dropout == 0.0 => embedding::cost(how, numbers, 0.0),
-            None => {
-                let tables = if turns { 1.0 } else { 2.0 };
-                embedding::cost(how, numbers, tables).then(Cost::dropout(how, numbers, self.config.dropout))
-            }
+            None => embedding::cost(how, numbers, if turns { 1 } else { 2 }, self.config.dropout),
         }
     }
 

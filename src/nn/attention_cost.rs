@@ -25,32 +25,39 @@ impl AttentionConfig {
         let largest = heads * x.largest;
         let masked = if self.reach != Reach::All || x.padded_keys > 0.0 { 1.0 } else { 0.0 };
         let biased = around == Around::Biased;
+        // A rectangle without padding is a part of the tensor of all tokens, which is kept whole as long as it is.
+        let held = |padded: f64, places: f64, tokens: f64| padded + if padded < places { tokens } else { 0.0 };
+        let queries = held(x.padded_queries, x.queries, x.tokens);
+        let keys = held(x.padded_keys, x.keys, x.key_tokens);
         let op = if biased || (drops && !how.widens()) {
             // Scores and weights are tensors. Bias is added in fp32 where half layers widen.
             let e = if how.widens() { 4.0 } else { e };
             let factors = x.queries * width + 2.0 * x.keys * width;
-            // A single sequence's keys are looked at where they are, which keeps all columns.
-            let whole = if around == Around::Joined { x.alone * width } else { 0.0 };
+            // The keys of a single sequence are not copied.
+            let columns = x.tokens * (width + 2.0 * kv_width) - 2.0 * x.alone * width;
+            let whole = if around == Around::Joined && x.alone > 0.0 { columns } else { 0.0 };
             let mask_byte = if drops && !how.cpu { heads * x.pairs } else { 0.0 };
             let weights = if drops { 2.0 } else { 1.0 } * heads * x.pairs;
             let kept = e * (factors + whole + weights) + mask_byte;
             let passing = 1.0 + masked + if biased { 1.0 } else { 0.0 };
-            Cost::op(kept, input, output, [passing * e * largest, e * largest])
+            let op = Cost::op(kept, input, output, [passing * e * largest, e * largest]);
+            Cost { alone: op.alone + e * factors, ..op }
         } else {
             let grouped = self.kv_heads != self.heads;
             let seen = match around {
-                Around::Joined if !grouped => x.queries * (width + 2.0 * kv_width),
-                _ if grouped => x.queries * width + 2.0 * x.keys * width,
-                _ => x.queries * width + x.keys * width + x.padded_keys * width,
+                _ if grouped => queries * width + 2.0 * x.keys * width,
+                Around::Joined => queries * (width + 2.0 * kv_width),
+                _ => queries * width + keys * width + x.padded_keys * width,
             };
-            // The result is kept beside the next layer's input only where real tokens are picked from it.
-            let result = if drops { 0.0 } else { e * x.padded_queries * width + 4.0 * heads * x.queries };
+            // The result is kept beside the next layer's input where real tokens are picked, or rectangles joined.
+            let picked = if x.rectangles > 1.0 { x.queries } else { x.padded_queries };
+            let result = if drops { 0.0 } else { e * picked * width + 4.0 * heads * x.queries };
             let widened = how.wide(x.queries * width + 2.0 * x.keys * width);
-            let made = if drops { [2.0 * 4.0 * largest, 3.0 * 4.0 * largest] } else { [0.0, 0.0] };
+            let made = if drops { 4.0 * largest } else { 0.0 };
             // A causal kernel without a mask makes none; dropout and half layers want it.
             let mask = if masked > 0.0 && how.cpu { 4.0 * x.largest } else { 0.0 };
             let kept = e * seen + result + if how.widens() { mask } else { 0.0 };
-            Cost::op(kept, input, output, [widened + made[0] + mask, 2.0 * widened + made[1]])
+            Cost::op(kept, input, output, [widened + made + mask, 2.0 * widened + made])
         };
         // Backward joins the gradients of queries, keys and values.
         let op = Cost { backward: op.backward + input, ..op };

@@ -13,11 +13,14 @@ pub struct Embedding {
     shape: [i64; 2],
 }
 
-/// What rows from so many tables cost, in all tables as many `numbers`: the rows are kept until their gradients are there,
-/// which is at the same time.
-pub fn cost(how: &How, numbers: f64, tables: f64) -> Cost {
-    let rows = how.element() * numbers;
-    Cost::op(tables * rows, tables * rows, rows, [rows, rows])
+/// What rows from so many tables cost, of each so many `numbers`, and dropout on their sum. The rows are kept until their
+/// gradients are there, which is at the same time; those of one table without dropout are the stage's border.
+pub fn cost(how: &How, numbers: f64, tables: usize, dropout: f64) -> Cost {
+    let (rows, tables) = (how.element() * numbers, tables as f64);
+    if tables == 1.0 && dropout == 0.0 {
+        return Cost::op(0.0, 0.0, rows, [0.0; 2]);
+    }
+    Cost::op(tables * rows, (tables - 1.0) * rows, rows, [rows, 0.0]).then(Cost::dropout(how, numbers, dropout))
 }
 
 impl Embedding {

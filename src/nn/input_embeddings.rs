@@ -61,9 +61,9 @@ impl InputEmbeddings {
     /// What so many tokens cost: kept are each table's rows and their sum.
     pub fn cost(&self, how: &How, tokens: f64) -> Cost {
         let numbers = tokens * self.config.width as f64;
-        let tables = 2.0 + if self.segments.is_some() { 1.0 } else { 0.0 };
+        let tables = 2 + usize::from(self.segments.is_some());
         let normed = self.norm.cost(how, tokens, true).then(Cost::dropout(how, numbers, self.config.dropout));
-        embedding::cost(how, numbers, tables).then(normed)
+        embedding::cost(how, numbers, tables, 0.0).then(normed)
     }
 
     /// Token ids, positions from 0 and segments, i64 `[T]` each, to `[T, width]`.

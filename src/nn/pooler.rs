@@ -39,11 +39,12 @@ pub struct PoolerConfig {
     pub std: f64,
 }
 
-/// What summaries cost: of each sequence some vectors, and in backward the gradient of all tokens' states.
+/// What summaries cost: of each sequence some vectors and a product, and in backward the gradient of all tokens' states.
 pub fn cost(how: &How, x: &Extents, hidden: i64) -> Cost {
-    let (rows, all) = (x.own.sequences * hidden as f64, x.own.tokens * hidden as f64);
     let e = how.element();
-    Cost { flops: 2.0 * rows * hidden as f64, ..Cost::op(4.0 * e * rows, e * all, e * rows, [0.0, e * all]) }
+    let (rows, all) = (e * x.own.sequences * hidden as f64, e * x.own.tokens * hidden as f64);
+    let product = Cost::product(how, x.own.sequences, [hidden, hidden], true);
+    Cost::op(rows, all, rows, [0.0; 2]).then(product)
 }
 
 impl Pooler {

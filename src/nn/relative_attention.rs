@@ -95,12 +95,15 @@ impl RelativeAttention {
         let (numbers, heads) = (x.tokens * hidden as f64, attention.heads as f64);
         let e = if how.widens() { 4.0 } else { how.element() };
         let queries = Cost::op(e * (2.0 * numbers + x.pairs), 3.0 * e * numbers, 2.0 * e * numbers, [e * numbers; 2]);
+        // The sinusoids of all distances and what is made of them.
+        let sinusoids = Cost::product(how, 2.0 * x.longest, [hidden, hidden], true);
+        let projected = Cost::keep(e * 2.0 * x.longest * hidden as f64);
         let largest = e * heads * x.largest;
         let distances = Cost::op(0.0, 0.0, largest, [2.0 * largest, 4.0 * largest]);
         let flops = 4.0 * x.pairs * hidden as f64;
         let distances = Cost { flops, attention_flops: flops, ..distances };
         let kernel = attention.cost(how, x, Around::Biased);
-        let parts = [self.qkv.cost(how, x.tokens, false), queries, distances, kernel];
+        let parts = [self.qkv.cost(how, x.tokens, false), sinusoids, projected, queries, distances, kernel];
         parts.into_iter().chain([self.out.cost(how, x.tokens, true)]).sum()
     }
 }

@@ -211,10 +211,7 @@ impl Backbone for T5 {
         let Config { d_model, dropout_rate, .. } = self.config;
         let between = self.between();
         let [own, cross] = x.decoder.unwrap_or_default();
-        let embed = |tokens: f64| {
-            let numbers = tokens * d_model as f64;
-            embedding::cost(how, numbers, 1.0).then(Cost::dropout(how, numbers, dropout_rate))
-        };
+        let embed = |tokens: f64| embedding::cost(how, tokens * d_model as f64, 1, dropout_rate);
         let finish = |stack: &Stack, tokens: f64, keeps: bool| {
             let numbers = tokens * d_model as f64;
             stack.norm.cost(how, tokens, keeps).then(Cost::dropout(how, numbers, dropout_rate))

@@ -95,7 +95,7 @@ impl Backbone for XlNet {
         let numbers = x.own.tokens * self.config.layer.attention.hidden as f64;
         match stage.checked_sub(1) {
             Some(layer) => self.layers[layer].cost(how, &x.own),
-            None => embedding::cost(how, numbers, 1.0).then(Cost::dropout(how, numbers, self.config.layer.dropout)),
+            None => embedding::cost(how, numbers, 1, self.config.layer.dropout),
         }
     }
 
