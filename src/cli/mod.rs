@@ -3,6 +3,7 @@
 mod answers;
 mod evaluate;
 mod generation;
+mod plan;
 mod predict;
 mod tokenizer;
 mod train;
@@ -40,6 +41,8 @@ enum Command {
     Evaluate(EvaluateArgs),
     /// Predicts one line of output for each line of input.
     Predict(PredictArgs),
+    /// Tells what a training run would need: memory, disk and time.
+    Plan(plan::PlanArgs),
     /// Trains a tokenizer on texts, for a model that starts from nothing.
     Tokenizer(TokenizerArgs),
 }
@@ -263,6 +266,7 @@ impl Cli {
             Some(Command::Train(args)) => train::run(args, began),
             Some(Command::Evaluate(args)) => evaluate::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),
+            Some(Command::Plan(args)) => plan::run(&args),
             Some(Command::Tokenizer(args)) => tokenizer::run(&args),
             None if PathBuf::from(train::DEFAULT_CONFIG).exists() => train::run(TrainArgs::default(), began),
             None => {

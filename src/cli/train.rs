@@ -74,7 +74,11 @@ fn interrupted_again() -> ! {
     exit_now(130)
 }
 
-fn load(args: &TrainArgs) -> Result<Config> {
+/// The configuration that the arguments name.
+///
+/// # Errors
+/// As [`Config::load`].
+pub(super) fn load(args: &TrainArgs) -> Result<Config> {
     // `trainer train key=value` without a file: the first argument is a setting too.
     let mut overrides = args.overrides.clone();
     let mut file = args.config.clone();
