@@ -89,7 +89,7 @@ fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Stage> {
     let samples: Vec<u32> = (0..dataset.len() as u32).collect();
     let batch = Batch::collate(dataset, &samples, Draw::default(), Device::Cpu);
     let x = Extents::of(dataset, &samples);
-    let how = How { kind: params.kind(), cpu: true };
+    let how = How { kind: params.kind(), cpu: true, train: true };
     let cut = |border: &Border| -> Border {
         border.iter().map(|t| t.detach().set_requires_grad(t.is_floating_point())).collect()
     };

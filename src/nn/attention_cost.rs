@@ -20,7 +20,7 @@ impl AttentionConfig {
     pub fn cost(&self, how: &How, x: &Extent, around: Around) -> Cost {
         let (e, heads) = (how.element(), self.heads as f64);
         let (width, kv_width) = (heads * self.head_dim as f64, (self.kv_heads * self.head_dim) as f64);
-        let drops = self.dropout > 0.0;
+        let drops = self.dropout > 0.0 && how.train;
         let (input, output) = (e * (x.queries * width + 2.0 * x.keys * kv_width), e * x.tokens * width);
         let largest = heads * x.largest;
         let masked = if self.reach != Reach::All || x.padded_keys > 0.0 { 1.0 } else { 0.0 };
@@ -76,7 +76,8 @@ mod tests {
     fn flops_are_those_of_two_products() {
         let config =
             AttentionConfig { heads: 2, kv_heads: 2, head_dim: 4, scale: 0.5, dropout: 0.1, reach: Reach::All };
-        let cost = config.cost(&How { kind: Kind::Float, cpu: true }, &Extent::of(&[8, 8]), Around::Joined);
+        let cost =
+            config.cost(&How { kind: Kind::Float, cpu: true, train: true }, &Extent::of(&[8, 8]), Around::Joined);
         // q k^T: 2 sequences x 2 heads x 8 x 8 x 4 multiplications; weights v: the same.
         assert_eq!(cost.flops, 2.0 * 2.0 * (2 * 2 * 8 * 8 * 4) as f64);
         // Queries, keys, values, and the weights before and after dropout.

@@ -14,6 +14,8 @@ pub struct How {
     pub kind: Kind,
     /// Whether on the CPU, with the layers of [`crate::ffi::layers`].
     pub cpu: bool,
+    /// Whether there is dropout.
+    pub train: bool,
 }
 
 /// Bytes and products of a part.
@@ -80,7 +82,7 @@ impl Cost {
 
     /// Dropout of so many numbers: a GPU keeps a byte for each, the CPU makes its mask again.
     pub fn dropout(how: &How, numbers: f64, p: f64) -> Self {
-        if p == 0.0 {
+        if p == 0.0 || !how.train {
             return Cost::default();
         }
         let (e, mask) = (how.element(), if how.cpu { 0.0 } else { numbers });
@@ -100,6 +102,12 @@ impl Cost {
         }
     }
 
+    /// With at least so many bytes at some time of forward without a graph, where what a function has named stays until it
+    /// returns.
+    pub fn alone_at_least(self, bytes: f64) -> Self {
+        Cost { alone: self.alone.max(bytes), ..self }
+    }
+
     /// With something that is there all the while: what goes around the part, and its gradient.
     pub fn beside(self, bytes: f64) -> Self {
         Cost { backward: self.backward + bytes, alone: self.alone + bytes, ..self }
@@ -117,7 +125,7 @@ impl Sum for Cost {
 mod tests {
     use super::*;
 
-    const FP32: How = How { kind: Kind::Float, cpu: true };
+    const FP32: How = How { kind: Kind::Float, cpu: true, train: true };
 
     /// By hand: 10 rows through [3, 2] and then [5, 3], fp32.
     #[test]
@@ -135,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_gpu_keeps_masks() {
-        let gpu = How { kind: Kind::BFloat16, cpu: false };
+        let gpu = How { kind: Kind::BFloat16, cpu: false, train: true };
         assert_eq!((Cost::dropout(&gpu, 8.0, 0.1).kept, Cost::dropout(&FP32, 8.0, 0.1).kept), (8.0, 0.0));
         assert_eq!(Cost::dropout(&gpu, 8.0, 0.0), Cost::default());
     }

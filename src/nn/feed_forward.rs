@@ -58,7 +58,7 @@ impl FeedForward {
 
     /// What so many rows cost; the input is kept.
     pub fn cost(&self, how: &How, rows: f64) -> Cost {
-        let FeedForwardConfig { intermediate, activation, gated, dropout, .. } = self.config;
+        let FeedForwardConfig { hidden, intermediate, activation, gated, dropout, .. } = self.config;
         let inner = how.element() * rows * intermediate as f64;
         let drops = Cost::dropout(how, rows * intermediate as f64, dropout);
         // Some activations know their slope from the result: that is the next layer's input, unless dropout is between.
@@ -71,6 +71,9 @@ impl FeedForward {
             (false, true) if dropout > 0.0 => Cost::op(inner, inner, inner, [0.0; 2]),
             (false, true) => Cost::op(0.0, inner, inner, [0.0; 2]),
         };
-        [self.up.cost(how, rows, true), activated, drops, self.down.cost(how, rows, true)].into_iter().sum()
+        let all: Cost =
+            [self.up.cost(how, rows, true), activated, drops, self.down.cost(how, rows, true)].into_iter().sum();
+        let made = if gated { 3.0 } else { 2.0 } * inner;
+        all.alone_at_least(made + how.element() * rows * hidden as f64)
     }
 }

@@ -64,6 +64,11 @@ impl PreNormBlock {
         let normed = self.attention_norm.cost(how, x.tokens, false);
         let attended = normed.then(self.attention.cost(how, x, true, turns)).then(drops);
         let mixed = self.norm.cost(how, x.tokens, true).then(self.feed_forward.cost(how, x.tokens)).then(drops);
-        attended.beside(hidden).then(mixed.beside(hidden))
+        // What has been normed stays until the block returns.
+        let [attended, mixed] = [(attended, 1.0), (mixed, 2.0)].map(|(part, normed)| {
+            let part = part.beside(hidden);
+            part.alone_at_least(part.alone + normed * hidden)
+        });
+        attended.then(mixed)
     }
 }

@@ -93,6 +93,10 @@ impl SelfAttention {
         let around = if turns || self.head_norms.is_some() { Around::Apart } else { Around::Joined };
         let kernel = config.cost(how, x, around);
         let parts = [self.qkv.cost(how, x.tokens, keeps), norms, turned, kernel, self.out.cost(how, x.tokens, true)];
-        parts.into_iter().sum()
+        let product = e * joined;
+        let all: Cost = parts.into_iter().sum();
+        // The product is there until the layer returns.
+        all.alone_at_least(kernel.alone + if x.padded_queries > 0.0 || turns { product } else { 0.0 })
+            .alone_at_least(product + 2.0 * e * numbers(heads))
     }
 }

@@ -12,6 +12,8 @@ const EVALUATED: usize = 200_000;
 pub struct Load {
     /// The micro-batch that weighs most, of any step and rank.
     pub busiest: Extents,
+    /// The step that has it, from 0.
+    pub step: u64,
     /// The same of an evaluation.
     pub evaluation: Option<Extents>,
     /// Rows of each vocabulary table that a step touches, at most.
@@ -36,7 +38,7 @@ impl Load {
                     let extents = Extents::of(dataset, micro);
                     let weight = weigh(&extents);
                     if weight > most {
-                        (load.busiest, most) = (extents, weight);
+                        (load.busiest, load.step, most) = (extents, step, weight);
                     }
                     bytes += index_bytes(&extents);
                     for &id in micro.iter().flat_map(|&i| dataset.ids(i as usize)) {

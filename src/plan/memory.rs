@@ -52,8 +52,9 @@ pub struct Need {
     pub kept: [f64; 3],
     /// The most of each kind in [`KINDS`]; not all at the same time.
     pub peak: [f64; 5],
-    /// The most of all kinds together.
+    /// The most of all kinds together; and within steps, evaluation and saving left out.
     pub total: f64,
+    pub step: f64,
     /// When that is.
     pub at: Moment,
 }
@@ -72,7 +73,7 @@ pub enum Moment {
 impl Setup {
     /// How layers compute.
     pub fn how(&self) -> How {
-        How { kind: self.types.compute, cpu: self.cpu }
+        How { kind: self.types.compute, cpu: self.cpu, train: true }
     }
 }
 
@@ -83,6 +84,9 @@ pub fn need(model: &Model, layout: &Layout, setup: &Setup, load: &Load) -> Need 
     let mut need = Need { kept, ..Need::default() };
     for (at, bytes) in timeline.moments() {
         let total = bytes.iter().sum();
+        if !matches!(at, Moment::Evaluation | Moment::Saving) {
+            need.step = need.step.max(total);
+        }
         if total > need.total {
             (need.total, need.at) = (total, at);
         }
@@ -137,16 +141,17 @@ struct Timeline<'a> {
 impl<'a> Timeline<'a> {
     fn new(model: &Model, layout: &'a Layout, setup: &'a Setup, load: &'a Load) -> Self {
         let how = setup.how();
-        let of = |x| (0..model.stages()).map(|stage| model.cost(stage, x, &how)).collect();
+        let of = |x, how: How| (0..model.stages()).map(|stage| model.cost(stage, x, &how)).collect();
+        let evaluated = |x| of(x, How { train: false, ..how });
         let borders = (0..model.stages()).map(|stage| model.border(stage, &load.busiest, &how)).collect();
         let size = |kind: Kind| kind.elt_size_in_bytes() as f64;
         let mut timeline = Timeline {
             layout,
             setup,
             load,
-            costs: of(&load.busiest),
+            costs: of(&load.busiest, how),
             borders,
-            evaluation: load.evaluation.as_ref().map(of).unwrap_or_default(),
+            evaluation: load.evaluation.as_ref().map(evaluated).unwrap_or_default(),
             kept: [0.0; 3],
             weight: size(setup.types.compute),
             grad: size(setup.types.reduce),
@@ -255,10 +260,9 @@ impl<'a> Timeline<'a> {
         let largest = (0..layout.units().len()).map(|unit| self.padded(unit)).fold(0.0, f64::max);
         update[ACTIVATIONS] += if self.grad < 4.0 { 4.0 * largest.min(PIECE) } else { 0.0 };
         all.push((Moment::Update, update));
-        let alone = self.evaluation.iter().map(|cost| cost.alone).fold(0.0, f64::max);
-        for (stage, _) in self.evaluation.iter().enumerate() {
+        for (stage, cost) in self.evaluation.iter().enumerate() {
             let mut now = step;
-            now[ACTIVATIONS] += alone;
+            now[ACTIVATIONS] += cost.alone;
             now[WEIGHTS] += self.gathered(&[(stage, true), ((stage + 1).min(last), true)]);
             all.push((Moment::Evaluation, now));
         }

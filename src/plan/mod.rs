@@ -6,6 +6,7 @@
 
 pub mod chart;
 pub mod device;
+pub mod fit;
 pub mod lengths;
 pub mod link;
 pub mod load;

@@ -1,6 +1,6 @@
 //! The same run on one rank and on many.
 
-use crate::data::{Dataset, Extents, Sampler};
+use crate::data::{Dataset, Extents, Sampler, StepPlan};
 use crate::error::Result;
 use crate::nn::params::ParamSpec;
 use crate::nn::{Cost, Layout};
@@ -82,25 +82,30 @@ impl Run<'_> {
         };
         for index in 0..looked_at {
             let plan = sampler.plan(index * steps / looked_at);
-            let work: Vec<Vec<Vec<Cost>>> = plan.shards.iter().map(|shard| self.costs(shard)).collect();
-            let flops = |shard: &Vec<Vec<Cost>>| shard.iter().flatten().map(|cost| cost.flops).sum::<f64>();
-            let each: Vec<f64> = work.iter().map(flops).collect();
-            let (slowest, most) = each.iter().enumerate().fold((0, 0.0), |m, (i, &f)| if f > m.1 { (i, f) } else { m });
-            let all: f64 = each.iter().sum();
-            // Those who are done earlier run empty micro-batches with the same collectives.
-            let micro_batches = work.iter().map(Vec::len).max().unwrap_or_default();
-            let mut busiest = work[slowest].clone();
-            busiest.resize(micro_batches, vec![Cost::default(); self.model.stages()]);
-            let rows = self.rows(&plan.shards);
-            let (setup, layout) = (self.setup, &layout);
-            let step = timeline::Plan { layout, setup, speed, network, ranks, rows }.step(&busiest);
+            let (step, each) = self.step(&layout, &plan, speed, network);
             row.add(&step, looked_at as f64);
             row.tokens += plan.tokens as f64 / looked_at as f64;
+            let all: f64 = each.iter().sum();
+            let most = each.iter().copied().fold(0.0, f64::max);
             row.flops += 3.0 * all / looked_at as f64;
             row.imbalance += most / (all / ranks as f64).max(1.0) / looked_at as f64;
         }
         row.tokens_per_second = row.tokens / row.step.seconds;
         Ok(row)
+    }
+
+    /// What one step takes, and the products of each rank's forward.
+    pub fn step(&self, layout: &Layout, plan: &StepPlan, speed: Speed, network: &Network) -> (Step, Vec<f64>) {
+        let work: Vec<Vec<Vec<Cost>>> = plan.shards.iter().map(|shard| self.costs(shard)).collect();
+        let flops = |shard: &Vec<Vec<Cost>>| shard.iter().flatten().map(|cost| cost.flops).sum::<f64>();
+        let each: Vec<f64> = work.iter().map(flops).collect();
+        let slowest = (0..each.len()).max_by(|&a, &b| each[a].total_cmp(&each[b])).unwrap_or_default();
+        // Those who are done earlier run empty micro-batches with the same collectives.
+        let micro_batches = work.iter().map(Vec::len).max().unwrap_or_default();
+        let mut busiest = work[slowest].clone();
+        busiest.resize(micro_batches, vec![Cost::default(); self.model.stages()]);
+        let (setup, ranks, rows) = (self.setup, plan.shards.len(), self.rows(&plan.shards));
+        (timeline::Plan { layout, setup, speed, network, ranks, rows }.step(&busiest), each)
     }
 
     /// Of each micro-batch the costs of the stages.

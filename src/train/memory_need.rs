@@ -5,7 +5,7 @@ use crate::config::{Config, IntervalStrategy, Precision, ZeroStage};
 use crate::data::{Extents, Sampler};
 use crate::error::{Error, Result};
 use crate::ffi::memory::device_total;
-use crate::nn::Layout;
+use crate::nn::{How, Layout};
 use crate::observe::memory::{available_bytes, human};
 use crate::parallel::Zero;
 use crate::plan::load::Load;
@@ -102,14 +102,15 @@ pub fn load(config: &Config, model: &Model, layout: &Layout, setup: &Setup, data
     let sampler =
         Sampler::new(config.seed, dataset.lengths(), train.global_batch_size, world, train.micro_batch_tokens)?;
     let stages = model.stages();
-    let costs = |x: &Extents| (0..stages).map(|stage| model.cost(stage, x, &how)).collect::<Vec<_>>();
     let weigh = |x: &Extents| {
+        let costs: Vec<_> = (0..stages).map(|stage| model.cost(stage, x, &how)).collect();
         let borders: Vec<f64> = (0..stages).map(|stage| model.border(stage, x, &how)).collect();
-        memory::activations(&costs(x), &borders, &setup.keeps, layout.first_trained_stage())
+        memory::activations(&costs, &borders, &setup.keeps, layout.first_trained_stage())
     };
     let steps = settings::total_steps(config, sampler.steps_per_epoch());
     let load = Load::of(dataset, &sampler, steps, weigh);
-    let alone = |x: &Extents| costs(x).iter().map(|cost| cost.alone).fold(0.0, f64::max);
+    let how = How { train: false, ..how };
+    let alone = |x: &Extents| (0..stages).map(|stage| model.cost(stage, x, &how).alone).fold(0.0, f64::max);
     let Some(eval) = &data.eval else { return Ok(load) };
     Ok(load.evaluating(&eval.dataset, world, train.micro_batch_tokens, alone))
 }

@@ -145,6 +145,17 @@ impl Outlook {
         Ok(ways)
     }
 
+    /// The step with the largest micro-batch of a rank among so many, from 0, and what a rank needs at this ZeRO stage.
+    ///
+    /// # Errors
+    /// As [`Sampler::new`].
+    pub fn busiest(&self, ranks: usize, zero: Zero, cpu: bool) -> Result<(u64, Need)> {
+        let (model, setup) = (&self.shaped.model, self.setup(zero, cpu));
+        let layout = Layout::new(&self.shaped.specs, ranks);
+        let load = memory_need::load(&self.config, model, &layout, &setup, &self.data, ranks)?;
+        Ok((load.step, memory::need(model, &layout, &setup, &load)))
+    }
+
     /// What the run writes.
     ///
     /// # Errors

@@ -11,8 +11,6 @@ use crate::observe::metrics_file::MetricsFile;
 use crate::observe::progress::Progress;
 use crate::observe::signals::StopFlag;
 use crate::observe::{logs, memory, progress};
-use crate::optim::{AdamW, AdamWConfig};
-use crate::parallel::Gradients;
 use crate::train::checkpoints::{self, Checkpoints};
 use crate::train::clock::Clock;
 use crate::train::evaluate::Evaluator;
@@ -97,27 +95,8 @@ impl Trainer {
         let Session { config, loaded, data, .. } = session;
         let Loaded { model, params, weights, names, .. } = loaded;
 
-        let adamw = AdamWConfig {
-            beta1: config.train.adam_beta1,
-            beta2: config.train.adam_beta2,
-            epsilon: config.train.adam_epsilon,
-            weight_decay: config.train.weight_decay,
-        };
-        let masters = (0..params.layout().units().len()).map(|unit| weights.master(unit));
-        let optimizer = AdamW::new(adamw, masters)?;
-        let reduce = settings::kind(config.parallel.reduce_dtype);
-        let gradients = Gradients::new(&params, Arc::clone(&comm), weights.zero(), reduce)?;
         let scaler = settings::scaler(&config, resumed.as_ref().and_then(|r| r.state.loss_scale.as_ref()));
-        let mut stepper = Stepper {
-            model,
-            params,
-            weights,
-            gradients,
-            optimizer,
-            scaler,
-            config: settings::step(&config, schedule),
-            comm: Arc::clone(&comm),
-        };
+        let mut stepper = Stepper::new(&config, Arc::clone(&comm), (model, params, weights), schedule, scaler)?;
         let from = resumed.as_ref().map(|r| r.from.clone());
         let saved = resumed.as_ref().filter(|r| r.own).map(|r| r.state.global_step);
         let thaws = resumed.as_ref().map_or(Ok(false), |r| r.thaws(&config))?;

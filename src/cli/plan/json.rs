@@ -1,6 +1,7 @@
 //! A plan for a program.
 
-use super::Report;
+use super::{Correction, Report};
+use crate::plan::fit::{ACTIONS, Timed};
 use crate::plan::memory::KINDS;
 use crate::plan::scaling::Row;
 use crate::train::outlook::Way;
@@ -35,8 +36,23 @@ pub fn of(report: &Report) -> Value {
             "memory_bandwidth": report.speed.bytes,
             "links": [report.network.near.name, report.network.far.name],
             "ranks_per_node": report.network.ranks_per_node,
+            "measured": report.measured.as_ref().map(|measured| correction(report, measured)),
             "worlds": report.rows.iter().map(row).collect::<Vec<_>>(),
         },
+    })
+}
+
+fn correction(report: &Report, measured: &Correction) -> Value {
+    let Correction { world, step, taken, planned, need, timed } = measured;
+    let collective = |timed: &Timed| {
+        let name = ACTIONS.iter().find(|(action, _)| *action == timed.action).map(|(_, name)| name);
+        let fitted = report.network.seconds(timed.action, timed.bytes, *world);
+        json!({"action": name, "bytes": timed.bytes, "seconds": timed.seconds, "by_model": fitted})
+    };
+    json!({
+        "ranks": world, "step": step, "step_seconds": taken.seconds, "planned_seconds": planned.seconds,
+        "peak": taken.peak, "planned_peak": need.step.round() as u64,
+        "collectives": timed.iter().map(collective).collect::<Vec<_>>(),
     })
 }
 

@@ -3,23 +3,30 @@
 mod json;
 mod text;
 
-use super::TrainArgs;
-use crate::comm::cores;
-use crate::config::{Bytes, Config, Precision};
+use super::{TrainArgs, backend, connect};
+use crate::comm::select::Backend;
+use crate::comm::{Collective, cores};
+use crate::config::{Bytes, Config, Precision, ZeroStage};
 use crate::error::{Error, Result};
+use crate::nn::Layout;
 use crate::parallel::Zero;
 use crate::plan::chart;
 use crate::plan::device::{DEVICES, Device, EFFICIENCY, Speed};
+use crate::plan::fit::{self, Timed};
 use crate::plan::lengths::{Lengths, Padding};
 use crate::plan::link::{LINKS, Link, Network};
+use crate::plan::memory::Need;
 use crate::plan::scaling::{Row, Run, WORLDS};
 use crate::plan::storage::Storage;
-use crate::train::measure;
+use crate::plan::timeline::Step;
+use crate::train::measure::{self, Measured};
 use crate::train::outlook::{Assumed, Outlook, Way};
 use crate::train::settings;
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The share of a device's memory that a plan may fill: the rest is for what is not counted (libraries, fragments).
 const USABLE: f64 = 0.9;
@@ -60,6 +67,9 @@ pub struct PlanArgs {
     /// How many examples there are, with --assume-length; otherwise one global batch.
     #[arg(long, value_name = "N", requires = "assume_length", value_parser = clap::value_parser!(u32).range(1..))]
     assume_examples: Option<u32>,
+    /// Take a few real steps of the longest batch, under mpirun on all its ranks, and correct the times by them.
+    #[arg(long)]
+    measure: bool,
     /// Draw tokens a second over ranks into this SVG file.
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
@@ -93,12 +103,27 @@ struct Report {
     /// Where the run would write, and what is free there.
     free: Option<(PathBuf, u64)>,
     device: String,
+    /// Whether ranks compute on a CPU.
+    cpu: bool,
     speed: Speed,
     network: Network,
     /// The ZeRO stage that times are told for.
     zero: Zero,
     batch_per_rank: Option<usize>,
     rows: Vec<Row>,
+    measured: Option<Correction>,
+}
+
+/// Real steps, beside what was planned of them.
+struct Correction {
+    world: usize,
+    /// From 1.
+    step: u64,
+    taken: Measured,
+    planned: Step,
+    need: Need,
+    /// None on one rank.
+    timed: Vec<Timed>,
 }
 
 /// Plans.
@@ -106,23 +131,43 @@ struct Report {
 /// # Errors
 /// Exit 2 for what is wrong with the configuration, the model or the data, and for names that are not known.
 pub fn run(args: &PlanArgs) -> Result<()> {
-    let report = report(args)?;
+    let train = TrainArgs { config: args.config.clone(), overrides: args.overrides.clone(), ..TrainArgs::default() };
+    let config = super::train::load(&train);
+    let Some(comm) = joined(args, &config)? else { return tell(args, &report(args, config?, None)?) };
+    let report = comm.agree(config.and_then(|config| report(args, config, Some(&comm))), "planning");
+    let mut report = report?;
+    report.measure(&comm)?;
+    if comm.is_main() { tell(args, &report) } else { Ok(()) }
+}
+
+/// The ranks that measure, if any do.
+fn joined(args: &PlanArgs, config: &Result<Config>) -> Result<Option<Arc<dyn Collective>>> {
+    if !args.measure {
+        return Ok(None);
+    }
+    let (backend, timeout, threads) = match config {
+        Ok(config) => (backend(config.comm.backend), config.comm.timeout_seconds, config.parallel.num_threads),
+        // Even a configuration that cannot be used is everybody's affair.
+        Err(_) => (Backend::Auto, 60.0, None),
+    };
+    connect(backend, Duration::from_secs_f64(timeout), threads).map(Some)
+}
+
+fn tell(args: &PlanArgs, report: &Report) -> Result<()> {
     if let Some(path) = &args.plot {
         let title = format!("{}, ZeRO {}, {}", report.name(), report.zero.stage(), report.device);
         chart::draw(path, &title, &report.rows)?;
     }
     match args.json {
-        true => println!("{}", json::of(&report)),
-        false => print!("{}", text::of(&report)),
+        true => println!("{}", json::of(report)),
+        false => print!("{}", text::of(report)),
     }
     Ok(())
 }
 
-fn report(args: &PlanArgs) -> Result<Report> {
-    let train = TrainArgs { config: args.config.clone(), overrides: args.overrides.clone(), ..TrainArgs::default() };
-    let config = super::train::load(&train)?;
+fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -> Result<Report> {
     let device = device(&args.device)?;
-    let ranks = args.ranks as usize;
+    let ranks = comm.map_or(args.ranks as usize, |comm| comm.world().max(args.ranks as usize));
     let network = network(args, device)?;
     let efficiency = match (device, args.efficiency) {
         (None, Some(_)) => return Err(Error::input("--efficiency: this CPU is measured; name a --device with it")),
@@ -136,7 +181,8 @@ fn report(args: &PlanArgs) -> Result<Report> {
         args.gpu_memory.map(|bytes| bytes as f64).or(device.map(|device| device.memory)).map(|all| all * USABLE);
     let storage = outlook.storage()?;
     let free = free_space(&outlook.config.output_dir);
-    let (speed, device_name) = speed(&outlook.config, device, ranks, efficiency);
+    let (speed, device_name) =
+        speed(&outlook.config, device, comm.map(|_| tch::get_num_threads() as usize), ranks, efficiency);
     let zero = chosen(&outlook.config, &ways, limit);
     let batch_per_rank = args.batch_per_rank.map(|n| n as usize);
     let mut report = Report {
@@ -151,13 +197,15 @@ fn report(args: &PlanArgs) -> Result<Report> {
         storage,
         free,
         device: device_name,
+        cpu: device.is_none(),
         speed,
         network,
         zero,
         batch_per_rank,
         rows: Vec::new(),
+        measured: None,
     };
-    report.rows = report.rows(device.is_none())?;
+    report.rows = report.rows()?;
     Ok(report)
 }
 
@@ -169,23 +217,51 @@ impl Report {
     }
 
     /// The worlds of the table, that of `--ranks` among them.
-    fn rows(&self, cpu: bool) -> Result<Vec<Row>> {
+    fn rows(&self) -> Result<Vec<Row>> {
+        let mut worlds: Vec<usize> = WORLDS.into_iter().chain([self.ranks]).collect();
+        worlds.sort_unstable();
+        worlds.dedup();
+        self.with_run(|run| worlds.into_iter().map(|ranks| run.on(ranks, self.speed, &self.network)).collect())
+    }
+
+    /// Looks at the run as it is to be held.
+    fn with_run<T>(&self, look: impl FnOnce(&Run) -> T) -> T {
         let Outlook { config, shaped, data, .. } = &self.outlook;
         let global = config.train.global_batch_size;
-        let run = Run {
+        look(&Run {
             model: &shaped.model,
             specs: &shaped.specs,
-            setup: &self.outlook.setup(self.zero, cpu),
+            setup: &self.outlook.setup(self.zero, self.cpu),
             dataset: &data.train.dataset,
             seed: config.seed,
             micro_batch_tokens: config.train.micro_batch_tokens,
             global_batch: &|ranks| self.batch_per_rank.map_or(global, |each| each * ranks),
             total_steps: &|per_epoch| settings::total_steps(config, per_epoch),
-        };
-        let mut worlds: Vec<usize> = WORLDS.into_iter().chain([self.ranks]).collect();
-        worlds.sort_unstable();
-        worlds.dedup();
-        worlds.into_iter().map(|ranks| run.on(ranks, self.speed, &self.network)).collect()
+        })
+    }
+
+    /// Takes real steps, times collectives, and corrects the times by them. All ranks call it.
+    fn measure(&mut self, comm: &Arc<dyn Collective>) -> Result<()> {
+        let (world, outlook) = (comm.world(), &self.outlook);
+        let mut sampler = outlook.sampler(world)?;
+        let (step, need) = outlook.busiest(world, self.zero, self.cpu)?;
+        let mut config = outlook.config.clone();
+        config.parallel.zero_stage = ZeroStage::Stage(self.zero.stage());
+        let timed = if world > 1 { measure::collectives(comm.as_ref())? } else { Vec::new() };
+        let taken = measure::steps(&config, comm, &sampler, step)?;
+        if world > 1 {
+            self.network.near = fit::link(&timed, world);
+            self.network.ranks_per_node = self.network.ranks_per_node.max(world);
+        }
+        let layout = Layout::new(&self.outlook.shaped.specs, world);
+        let plan = sampler.plan(step);
+        let planned = self.with_run(|run| run.step(&layout, &plan, self.speed, &self.network).0);
+        // Collectives are measured by themselves: the rest of the difference is the ranks' own.
+        let own = (taken.seconds - planned.waiting).max(taken.seconds / 10.0);
+        self.speed = self.speed.slower(own / (planned.seconds - planned.waiting));
+        self.measured = Some(Correction { world, step: step + 1, taken, planned, need, timed });
+        self.rows = self.rows()?;
+        Ok(())
     }
 }
 
@@ -226,7 +302,13 @@ fn assumed(args: &PlanArgs) -> Option<Assumed> {
 }
 
 /// The rates of a rank and what they are called.
-fn speed(config: &Config, device: Option<&Device>, ranks: usize, efficiency: f64) -> (Speed, String) {
+fn speed(
+    config: &Config,
+    device: Option<&Device>,
+    threads: Option<usize>,
+    ranks: usize,
+    efficiency: f64,
+) -> (Speed, String) {
     let half = config.parallel.precision != Precision::Fp32;
     match device {
         Some(device) => {
@@ -234,7 +316,8 @@ fn speed(config: &Config, device: Option<&Device>, ranks: usize, efficiency: f64
             (Speed::of(device, half, config.parallel.tf32, efficiency), told)
         }
         None => {
-            let threads = cores::use_our_cores(0, ranks, config.parallel.num_threads).threads;
+            let share = || cores::use_our_cores(0, ranks, config.parallel.num_threads).threads;
+            let threads = threads.unwrap_or_else(share);
             tch::set_num_threads(threads as i32);
             let speed = measure::speed(settings::kind(config.parallel.precision));
             (speed, format!("this CPU, {threads} thread{} a rank", if threads == 1 { "" } else { "s" }))
@@ -244,7 +327,7 @@ fn speed(config: &Config, device: Option<&Device>, ranks: usize, efficiency: f64
 
 /// The ZeRO stage that is configured; of "auto" the lowest that fits, or the last.
 fn chosen(config: &Config, ways: &[Way], limit: Option<f64>) -> Zero {
-    if let crate::config::ZeroStage::Stage(stage) = config.parallel.zero_stage {
+    if let ZeroStage::Stage(stage) = config.parallel.zero_stage {
         return Zero::new(stage).unwrap_or(Zero::ALL[0]);
     }
     let own = |way: &&Way| way.precision == config.parallel.precision && way.recompute == config.parallel.recompute;

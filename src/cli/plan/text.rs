@@ -1,18 +1,19 @@
 //! A plan for a person.
 
-use super::{Report, USABLE};
+use super::{Correction, Report, USABLE};
 use crate::config::{Precision, Recompute};
 use crate::observe::memory::human;
 use crate::observe::progress::clock;
 use crate::observe::table::table;
+use crate::plan::fit::{ACTIONS, Timed};
 use crate::plan::memory::Moment;
 use crate::plan::scaling::Row;
 use crate::train::outlook::Way;
 
 /// All of it.
 pub fn of(report: &Report) -> String {
-    let parts = [data(report), model(report), memory(report), storage(report), time(report)];
-    parts.join("\n") + "\n"
+    let parts = [data(report), model(report), memory(report), storage(report), measured(report), time(report)];
+    parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("\n") + "\n"
 }
 
 fn size(bytes: f64) -> String {
@@ -193,6 +194,41 @@ fn storage(report: &Report) -> String {
         text += &format!("; free at {}: {}{verdict}", folder.display(), human(*free));
     }
     text + "\n"
+}
+
+fn measured(report: &Report) -> String {
+    let Some(Correction { world, step, taken, planned, need, timed }) = &report.measured else { return String::new() };
+    let ranks = if *world == 1 { "one rank".into() } else { format!("{world} ranks") };
+    let mut text = format!(
+        "measured  step {step}, the one with the longest batch, on {ranks}: {}, planned {}, off by a factor of {:.2}\n",
+        seconds(taken.seconds),
+        seconds(planned.seconds),
+        taken.seconds / planned.seconds
+    );
+    text += &format!(
+        "          a rank's tensors held at most {}, planned {}: off by {:+.1} %\n",
+        human(taken.peak),
+        size(need.step),
+        100.0 * (taken.peak as f64 / need.step - 1.0)
+    );
+    if !timed.is_empty() {
+        let near = &report.network.near;
+        text += &format!(
+            "          collectives: {} a step of a ring, {:.2} GB/s\n",
+            seconds(near.latency),
+            near.bandwidth / 1e9
+        );
+        let row = |timed: &Timed| {
+            let name = ACTIONS.iter().find(|(action, _)| *action == timed.action).map_or("", |(_, name)| name);
+            let fitted = report.network.seconds(timed.action, timed.bytes, *world);
+            let ratio = format!("{:.2}", fitted / timed.seconds);
+            vec![name.to_owned(), size(timed.bytes), seconds(timed.seconds), seconds(fitted), ratio]
+        };
+        let rows: Vec<Vec<String>> = timed.iter().map(row).collect();
+        text += &table(&["collective", "bytes", "measured", "by the model", "ratio"], &rows);
+        text += "\n";
+    }
+    text
 }
 
 fn time(report: &Report) -> String {
