@@ -34,6 +34,8 @@ pub mod optim;
 
 pub mod checkpoint;
 
+pub mod plan;
+
 pub mod train;
 
 pub mod doctor;

@@ -5,6 +5,7 @@ mod doctor;
 mod evaluate;
 mod generation;
 mod launch;
+mod plan;
 mod predict;
 mod slurm;
 mod tokenizer;
@@ -47,6 +48,8 @@ enum Command {
     Evaluate(EvaluateArgs),
     /// Predicts one line of output for each line of input.
     Predict(PredictArgs),
+    /// Tells what a training run would need: memory, disk and time.
+    Plan(plan::PlanArgs),
     /// Trains a tokenizer on texts, for a model that starts from nothing.
     Tokenizer(TokenizerArgs),
 }
@@ -272,6 +275,7 @@ impl Cli {
             Some(Command::Doctor(args)) => doctor::run(args),
             Some(Command::Evaluate(args)) => evaluate::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),
+            Some(Command::Plan(args)) => plan::run(&args),
             Some(Command::Tokenizer(args)) => tokenizer::run(&args),
             None if PathBuf::from(train::DEFAULT_CONFIG).exists() => train::run(TrainArgs::default(), began),
             None => {

@@ -74,7 +74,11 @@ fn interrupted_again() -> ! {
     exit_now(130)
 }
 
-fn load(args: &TrainArgs) -> Result<Config> {
+/// The configuration that the arguments name.
+///
+/// # Errors
+/// As [`Config::load`].
+pub(super) fn load(args: &TrainArgs) -> Result<Config> {
     let (file, settings) = config_and_settings(args.config.clone(), args.overrides.clone());
     Config::load(file.as_deref(), &settings)
 }
