@@ -124,6 +124,7 @@ fn nobody_waits_for_ever() {
         let mut running = endless(&bench, options);
         let ranks = ranks(&running);
         ranks.iter().for_each(|&pid| kill(pid, libc::SIGSTOP));
+        assert_eq!(running.text().matches("launch:").count(), 0, "{}", running.text());
         running.signal(libc::SIGINT);
         running.until("the first", |text| text.contains("asking the ranks for a checkpoint"));
         (1..ctrl_c).for_each(|_| running.signal(libc::SIGINT));

@@ -149,7 +149,7 @@ pub fn run(job: &Job, layout: &Layout, root: bool) -> Result<i32> {
 
 /// Why a start ended; with the name and the ranks of a host that is told by its address.
 fn told(heard: &Heard, layout: &Layout) -> String {
-    let Some(cause) = heard.cause() else { return "what mpirun says is above".into() };
+    let Some(cause) = heard.cause() else { return "no rank has said why; what mpirun says is above".into() };
     let mut text = cause.to_owned();
     let addresses = cause.split_once(NO_ACKNOWLEDGEMENT).map_or("", |(_, rest)| rest);
     for host in layout.hosts.iter().filter(|_| !addresses.is_empty()) {

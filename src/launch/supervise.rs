@@ -90,7 +90,7 @@ pub fn run(words: &[String], wishes: &Wishes, grace: Duration) -> Result<Ended> 
         child.stdout.take().map(|from| pass_on(from, std::io::stdout(), &heard)),
         child.stderr.take().map(|from| pass_on(from, std::io::stderr(), &heard)),
     ];
-    let mut job = Running { child, heard: &heard, asked: None, ending: None };
+    let mut job = Running { child, heard: &heard, wished: None, asked: false, ending: None };
     let status = loop {
         if let Some(status) = job.child.try_wait().context("waiting for mpirun")? {
             break status;
@@ -109,7 +109,7 @@ pub fn run(words: &[String], wishes: &Wishes, grace: Duration) -> Result<Ended> 
     }
     let own = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     let code = match heard.code {
-        _ if wishes.at_once() => 130,
+        _ if by_us && wishes.at_once() => 130,
         Some(told) if by_us || status.code().is_none() => told,
         // It did not leave by itself, whatever it says.
         _ if by_us => own.max(1),
@@ -121,8 +121,10 @@ pub fn run(words: &[String], wishes: &Wishes, grace: Duration) -> Result<Ended> 
 struct Running<'a> {
     child: Child,
     heard: &'a Mutex<Heard>,
-    /// When the ranks were asked for a checkpoint.
-    asked: Option<Instant>,
+    /// When the job was to end.
+    wished: Option<Instant>,
+    /// Whether the ranks were asked for a checkpoint.
+    asked: bool,
     /// When we began to end mpirun, and whether it has had SIGKILL.
     ending: Option<(Instant, bool)>,
 }
@@ -136,16 +138,19 @@ impl Running<'_> {
             }
             return;
         }
-        // Before its first line a rank may not listen yet, and would die of the signal.
-        if wishes.stop() && self.asked.is_none() && lock(self.heard).anything() {
-            self.asked = Some(Instant::now());
+        if wishes.stop() && self.wished.is_none() {
+            self.wished = Some(Instant::now());
             logs::tell("launch: asking the ranks for a checkpoint; Ctrl-C once more ends them at once");
+        }
+        // Before its first line a rank may not listen yet, and would die of the signal.
+        if self.wished.is_some() && !self.asked && lock(self.heard).anything() {
+            self.asked = true;
             self.signal(Signal::USR1);
         }
         let leaving = lock(self.heard).ending;
         if wishes.at_once() {
             logs::tell("launch: ending the ranks without a checkpoint");
-        } else if self.asked.is_some_and(|since| since.elapsed() > grace) {
+        } else if self.wished.is_some_and(|since| since.elapsed() > grace) {
             let seconds = grace.as_secs_f64();
             logs::tell(&format!("launch: no end within {seconds} s (--grace): ending the ranks without a checkpoint"));
         } else if leaving.is_some_and(|since| since.elapsed() > FAREWELL_PATIENCE) {
