@@ -136,7 +136,7 @@ impl Layout {
                 // mpirun's slots are Slurm's tasks, which need not be what we start.
                 let map_by = match job.tasks {
                     Some(tasks) if n <= tasks => "slot".to_owned(),
-                    _ if n % job.nodes == 0 => format!("ppr:{}:node:OVERSUBSCRIBE", n / job.nodes),
+                    _ if n.is_multiple_of(job.nodes) => format!("ppr:{}:node:OVERSUBSCRIBE", n / job.nodes),
                     _ => "slot:OVERSUBSCRIBE".to_owned(),
                 };
                 Ok(Layout { gpus: wants_gpus, map_by, remote: job.nodes > 1, ..Layout::slots(n) })

@@ -2,23 +2,24 @@
 //!
 //! A job is one mpirun after another until one ends well ([`run`]). What is to run is a [`Job`], where is a
 //! [`layout::Place`]; [`mpirun::command`] makes a command line of the two, [`supervise`] looks after one start, and
-//! [`restart`] decides whether there is another.
+//! [`restart`] decides whether there is another. In [`slurm`] a batch script does the same.
 
 pub mod hosts;
 pub mod layout;
 pub mod mpirun;
 mod output;
 pub mod restart;
+pub mod slurm;
 mod supervise;
 
-pub mod slurm;
-
+use crate::comm::NO_ACKNOWLEDGEMENT;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::observe::logs;
 use layout::Layout;
 use output::Heard;
 use restart::{History, Newest, Next};
+use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::time::Duration;
 use supervise::Wishes;
@@ -85,7 +86,10 @@ impl Job {
 
 /// Words as a shell reads them.
 pub fn quote(words: &[String]) -> String {
-    shell_words::join(words)
+    let plain =
+        |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-=./,:+@%".contains(c));
+    let quoted = words.iter().map(|word| if plain(word) { word.into() } else { shell_words::quote(word) });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 /// The command that starts a job from here.
@@ -110,10 +114,11 @@ pub fn run(job: &Job, layout: &Layout, root: bool) -> Result<i32> {
     let output_dir = &job.config.output_dir;
     let at_start = Newest::of(output_dir);
     let mut newest = at_start;
-    let mut history = History { restarts: 0, fruitless: 0 };
+    let mut history = History { restarts: 0, fruitless: 0, spoke: false };
     let mut start = job.clone();
     loop {
         let ended = supervise::run(&command(&start, layout, root)?, &wishes, job.grace)?;
+        history.spoke |= ended.heard.anything();
         let before = std::mem::replace(&mut newest, Newest::of(output_dir));
         history.fruitless = if newest.is_some() && newest != before { 0 } else { history.fruitless + 1 };
         let pause = match restart::next(ended.code, wishes.stop(), history, job.max_restarts) {
@@ -141,33 +146,47 @@ pub fn run(job: &Job, layout: &Layout, root: bool) -> Result<i32> {
     }
 }
 
-/// Why a start ended, with the host of a rank where it is known.
+/// Why a start ended; with the name and the ranks of a host that is told by its address.
 fn told(heard: &Heard, layout: &Layout) -> String {
     let Some(cause) = heard.cause() else { return "what mpirun says is above".into() };
-    let rank = cause.strip_prefix("rank ").and_then(|rest| rest.split_once(':')?.0.parse().ok());
-    let host = rank.and_then(|rank| layout.host_of(rank)).map_or_else(String::new, |host| format!(" (on {host})"));
-    format!("{cause}{host}")
+    let mut text = cause.to_owned();
+    let addresses = cause.split_once(NO_ACKNOWLEDGEMENT).map_or("", |(_, rest)| rest);
+    for host in layout.hosts.iter().filter(|_| !addresses.is_empty()) {
+        let own = (host.name.as_str(), 0).to_socket_addrs().into_iter().flatten();
+        for address in own.map(|own| own.ip().to_string()).filter(|own| is_among(own, addresses)) {
+            let ranks: Vec<String> =
+                (0..layout.ranks).filter(|&r| layout.host_of(r) == Some(&host.name)).map(|r| r.to_string()).collect();
+            text += &format!(" ({address} is {}, rank {})", host.name, ranks.join(", "));
+        }
+    }
+    text
 }
 
-/// The last lines of the ranks, and as the very last one why the job ended. Where all ranks leave in good order, rank 0
-/// has said all, and the last line is its own.
+/// Whether an address is one of a text's, and not just the beginning of one.
+fn is_among(address: &str, text: &str) -> bool {
+    text.split(|c: char| !(c.is_ascii_hexdigit() || c == '.' || c == ':'))
+        .any(|word| word.trim_end_matches(':') == address)
+}
+
+/// The last lines of the ranks, and as the very last one why the job ended. Where all ranks left together, rank 0 has told
+/// why on its last line, and nobody need say it again.
 fn tell_end(code: i32, heard: &Heard, layout: &Layout, why: Option<&str>) {
     // An error that all ranks share has no rank in front.
     let shared = heard.cause().is_some_and(|cause| cause.starts_with("error: "));
-    if matches!(code, 0 | 3 | 130) || (shared && why.is_none()) {
+    if matches!(code, 0 | 3 | 130) || (shared && (why.is_none() || matches!(code, 2 | 4 | 6))) {
         return;
     }
-    if layout.ranks > 1 && !shared {
-        logs::tell(&format!(
-            "launch: {}",
-            heard.last_lines(layout.ranks, |rank| layout.host_of(rank).map(str::to_owned))
-        ));
+    if layout.ranks > 1 && !shared && heard.anything() {
+        let host_of = |rank| layout.host_of(rank).map(str::to_owned);
+        logs::tell(&format!("launch: {}", heard.last_lines(layout.ranks, host_of)));
     }
     let why = why.map_or_else(String::new, |why| format!(", {why}"));
     logs::tell_error(&format!("trainer: launch: exit {code}{why}: {}", told(heard, layout)));
 }
 
 impl Job {
+    /// Looks for what all ranks would miss.
+    ///
     /// # Errors
     /// Exit 2 for a checkpoint to start from that is not there: better now than on all ranks.
     pub fn check(&self) -> Result<()> {
@@ -176,5 +195,17 @@ impl Job {
             path if PathBuf::from(path).is_dir() => Ok(()),
             path => Err(Error::input(format!("--resume {path}: there is no such folder"))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_whole_words() {
+        assert!(is_among("10.0.0.1", " 10.0.0.3, 10.0.0.1: that host or its link is down"));
+        assert!(!is_among("10.0.0.1", " 10.0.0.11: that host or its link is down"));
+        assert!(is_among("fe80::2", " fe80::2: that host"));
     }
 }

@@ -21,18 +21,24 @@ pub struct Heard {
     pub code: Option<i32>,
     /// Since when the job is known to be ending.
     pub ending: Option<Instant>,
+    /// The lines so far of a box of mpirun's.
+    boxed: Option<Vec<String>>,
 }
+
+/// Notices of mpirun's that say less than the cause with which we end.
+const NOISE: [&str; 5] = [
+    "exited on signal",
+    "MPI_ABORT was invoked",
+    "Primary job  terminated normally",
+    "detected that one or more processes exited",
+    "Forwarding signal",
+];
 
 impl Heard {
     /// Takes one line of mpirun's output (`--tag-output`); returns what of it is for a person.
     pub fn hear(&mut self, line: &str) -> Option<String> {
         let (rank, text) = untagged(line);
-        let Some(rank) = rank else {
-            if text.contains("exited on signal") {
-                self.killed.get_or_insert_with(|| text.trim().to_owned());
-            }
-            return Some(text);
-        };
+        let Some(rank) = rank else { return self.hear_mpirun(text) };
         if let Some(code) = text.strip_prefix(FAREWELL) {
             self.code = self.code.or(code.trim().parse().ok());
             self.ending.get_or_insert_with(Instant::now);
@@ -49,9 +55,29 @@ impl Heard {
         Some(text)
     }
 
-    /// Whether any rank has said anything.
+    /// mpirun's own lines: its notices stand in boxes between two dashed lines, and are judged as a whole.
+    fn hear_mpirun(&mut self, text: String) -> Option<String> {
+        if text.contains("exited on signal") {
+            self.killed.get_or_insert_with(|| text.trim().to_owned());
+        }
+        let edge = text.len() > 20 && text.bytes().all(|byte| byte == b'-');
+        match &mut self.boxed {
+            None if edge => self.boxed = Some(vec![text]),
+            None => return Some(text).filter(|text| !is_noise(text)),
+            Some(lines) => lines.push(text),
+        }
+        let complete = edge && self.boxed.as_ref().is_some_and(|lines| lines.len() > 1);
+        if complete { self.rest().filter(|text| !is_noise(text)) } else { None }
+    }
+
+    /// What is left of a box that was not closed.
+    pub fn rest(&mut self) -> Option<String> {
+        self.boxed.take().map(|lines| lines.join("\n"))
+    }
+
+    /// Whether there is any sign of a rank.
     pub fn anything(&self) -> bool {
-        !self.last.is_empty()
+        !self.last.is_empty() || self.killed.is_some()
     }
 
     /// Why the job failed, as far as it was said: a rank that was killed had no time to say anything, and what the others
@@ -77,6 +103,10 @@ impl Heard {
             _ => out + &format!("\n  ranks {} said nothing", silent.join(", ")),
         }
     }
+}
+
+fn is_noise(text: &str) -> bool {
+    NOISE.iter().any(|noise| text.contains(noise))
 }
 
 /// The rank before a line of `mpirun --tag-output`, and the line without it: `[1,0]<stderr>:text` in Open MPI 4, in 5
@@ -136,6 +166,19 @@ mod tests {
         let mut json = Heard::default();
         json.hear(r#"[1,0]<stderr>:{"level":"ERROR","message":"trainer: error: bad","rank":0}"#);
         assert_eq!(json.cause(), Some("error: bad"));
+    }
+
+    #[test]
+    fn boxes_of_mpirun_that_say_less_than_we_do_are_left_out() {
+        let mut heard = Heard::default();
+        let edge = "-".repeat(74);
+        let mut hear = |lines: &[&str]| lines.iter().filter_map(|line| heard.hear(line)).collect::<Vec<_>>();
+        assert!(hear(&[&edge, "Primary job  terminated normally, but 1 process returned", &edge]).is_empty());
+        let told = [edge.as_str(), "There are not enough slots available in the system", &edge];
+        assert_eq!(hear(&told), [told.join("\n")]);
+        assert_eq!(hear(&["[h1:18073] *** Process received signal ***"]).len(), 1);
+        assert!(hear(&[&edge, "cut"]).is_empty());
+        assert_eq!(heard.rest(), Some(format!("{edge}\ncut")));
     }
 
     #[test]

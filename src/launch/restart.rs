@@ -23,6 +23,8 @@ pub struct History {
     pub restarts: usize,
     /// How many starts in a row, the last one included, left no new checkpoint.
     pub fruitless: usize,
+    /// Whether a rank of any start has said anything.
+    pub spoke: bool,
 }
 
 /// Decides. A fault of a machine or of a peer passes; what follows from the configuration, the data and the weights comes
@@ -36,6 +38,7 @@ pub fn next(code: i32, stopped: bool, history: History, max_restarts: usize) -> 
         4 => leave("not started again: it would come to the same loss"),
         6 => leave("not started again: it would run out of memory again (docs/large-models.md has the remedies)"),
         _ if max_restarts == 0 => Next::Leave(None),
+        _ if !history.spoke => leave("not started again: mpirun could not start the ranks"),
         _ if history.restarts >= max_restarts => {
             Next::Leave(Some(format!("not started again: {} is the most (--max-restarts)", times(max_restarts))))
         }
@@ -85,7 +88,7 @@ pub fn resume(asked: &str, of_this_job: bool, overwrite: bool) -> &str {
 mod tests {
     use super::*;
 
-    const FIRST: History = History { restarts: 0, fruitless: 1 };
+    const FIRST: History = History { restarts: 0, fruitless: 1, spoke: true };
 
     #[test]
     fn what_does_not_heal_is_not_tried_again() {
@@ -105,9 +108,11 @@ mod tests {
 
     #[test]
     fn it_gives_up_in_the_end() {
-        let after = |restarts, fruitless| next(137, false, History { restarts, fruitless }, 9);
+        let after = |restarts, fruitless| next(137, false, History { restarts, fruitless, spoke: true }, 9);
         assert_eq!(after(2, 0), Next::Again(Duration::from_secs(8)));
         assert_eq!(after(8, 1), Next::Again(Duration::from_secs(60)));
+        let Next::Leave(Some(why)) = next(1, false, History { spoke: false, ..FIRST }, 9) else { panic!() };
+        assert!(why.contains("could not start the ranks"), "{why}");
         let Next::Leave(Some(why)) = after(9, 0) else { panic!() };
         assert!(why.contains("9 restarts is the most"), "{why}");
         let Next::Leave(Some(why)) = after(1, 2) else { panic!() };

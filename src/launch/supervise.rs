@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 const POLL: Duration = Duration::from_millis(20);
 /// How long mpirun may take to end the job after a rank has said that it leaves with an error: Open MPI takes two seconds.
 /// It waits for ever for a host that was cut off.
-const FAREWELL_PATIENCE: Duration = Duration::from_secs(15);
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long mpirun may take after SIGTERM, before SIGKILL.
 const TERM_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the rest of the output may take after mpirun has ended: a remote shell may outlive it and hold the pipe.
@@ -103,7 +103,10 @@ pub fn run(words: &[String], wishes: &Wishes, grace: Duration) -> Result<Ended> 
         thread::sleep(POLL);
     }
     let by_us = job.ending.is_some();
-    let heard = std::mem::take(&mut *lock(&heard));
+    let mut heard = std::mem::take(&mut *lock(&heard));
+    if let Some(rest) = heard.rest() {
+        logs::tell(&rest);
+    }
     let own = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     let code = match heard.code {
         _ if wishes.at_once() => 130,
@@ -154,7 +157,7 @@ impl Running<'_> {
         self.signal(Signal::TERM);
     }
 
-    /// To mpirun; SIGKILL also to what it started here and did not put into groups of their own, remote shells.
+    /// To mpirun; SIGKILL also to those of its children that stayed in its group.
     fn signal(&self, signal: Signal) {
         let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) else { return };
         let sent = if signal == Signal::KILL { kill_process_group(pid, signal) } else { kill_process(pid, signal) };

@@ -8,6 +8,7 @@
 #        hosts.sh heal SET HOST        and up again
 #        hosts.sh on SET HOST COMMAND...
 #        hosts.sh check                whether this machine lets us make hosts; says why not
+# HOSTS_HOME gives each host a home of its own in that folder.
 # As a remote shell for mpirun (OMPI_MCA_plm_rsh_agent): HOSTS_SET names the set, the arguments are HOST COMMAND...
 set -euo pipefail
 
@@ -51,6 +52,10 @@ down() {
 on() {
     local space host=$2
     space=$(namespace "$1" "$host")
+    if [[ -n ${HOSTS_HOME:-} ]]; then
+        export HOME="$HOSTS_HOME/$host"
+        mkdir -p "$HOME"
+    fi
     # shellcheck disable=SC2016 # for the inner shell
     exec ip netns exec "$space" unshare --uts sh -c 'hostname "$0" && exec "$@"' "$host" "${@:3}"
 }
@@ -71,5 +76,5 @@ h[0-9]*)
     # As sshd does, the command goes to a shell as one text.
     on "${HOSTS_SET:?names the set of hosts}" "$1" sh -c "${*:2}"
     ;;
-*) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+*) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
