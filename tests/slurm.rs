@@ -43,29 +43,32 @@ fn endless<'a>(cluster: &'a Cluster, out: &str, options: &[&str]) -> Job<'a> {
     job
 }
 
-/// Waits until a job is in the queue again, lets it end 15 steps after its checkpoint, and asserts that it has taken the
-/// very steps of a run that nothing interrupted. `told`: it was told to stop, and wrote that checkpoint then.
-fn goes_on_from_the_queue(cluster: &Cluster, job: &Job, out: &str, told: bool) {
-    let bench = &cluster.bench;
+/// Waits until a job that was told so is in the queue again, and lets it end 15 steps after its checkpoint.
+fn goes_on_from_the_queue(cluster: &Cluster, job: &Job, out: &str) {
     job.until("the requeue", |job| job.fact("Restarts") == "1");
-    let newest = *checkpoints(&bench.path(out)).last().expect("a complete checkpoint");
-    set_steps(bench, out, newest + 15);
-    let log = job.expect("COMPLETED", 0, 1);
-    if told {
-        let stopped = format!("trainer: stopped on a signal after step {newest}; checkpoint written");
-        assert_eq!(log.matches(&stopped).count(), 1, "{log}");
-        let again = format!(": the time is nearly over: back in the queue, to go on from step {newest}\n");
-        assert!(log.contains(&again), "{log}");
-    }
-    let resumed = format!("resumed   from {}", bench.path(out).join(format!("checkpoint-{newest}")).display());
+    let newest = *checkpoints(&cluster.bench.path(out)).last().expect("a complete checkpoint");
+    set_steps(&cluster.bench, out, newest + 15);
+    let log = ends_as_if_uncut(cluster, job, out, newest + 15);
+    let stopped = format!("trainer: stopped on a signal after step {newest}; checkpoint written");
+    assert_eq!(log.matches(&stopped).count(), 1, "{log}");
+    let again = format!(": the time is nearly over: back in the queue, to go on from step {newest}\n");
+    assert!(log.contains(&again), "{log}");
+    let resumed = format!("resumed   from {}", cluster.bench.path(out).join(format!("checkpoint-{newest}")).display());
     assert!(log.contains(&resumed), "{log}");
+}
 
-    let whole = format!("{out}-whole");
-    let steps = format!("max_steps={}", newest + 15);
-    let settings = bench.settings(&whole, &[&ENDLESS[..], &[&steps]].concat());
+/// Waits for the end of a job that was queued again once, and asserts that it has taken the very steps of a run that
+/// nothing interrupted; returns its log.
+fn ends_as_if_uncut(cluster: &Cluster, job: &Job, out: &str, steps: u64) -> String {
+    let bench = &cluster.bench;
+    let log = job.expect("COMPLETED", 0, 1);
+    assert!(log.contains("\nresumed   from "), "{log}");
+    let (whole, max_steps) = (format!("{out}-whole"), format!("max_steps={steps}"));
+    let settings = bench.settings(&whole, &[&ENDLESS[..], &[&max_steps]].concat());
     run(mpirun(2, bench).arg("train").args(settings)).expect(0);
-    assert_eq!(bench.steps(out).len() as u64, newest + 15);
-    assert_eq!(bench.steps(out), bench.steps(&whole), "requeued at step {newest}");
+    assert_eq!(bench.steps(out).len() as u64, steps);
+    assert_eq!(bench.steps(out), bench.steps(&whole), "{log}");
+    log
 }
 
 #[test]
@@ -107,7 +110,7 @@ fn a_job_cut_by_its_time_limit_goes_on() {
     let Some(cluster) = Cluster::up(MODEL) else { return };
     // Slurm looks at time limits every half minute: the signal comes after 10 to 40 seconds.
     let job = endless(&cluster, "run", &["-n", "2", "--time", "1", "--signal-before", "20"]);
-    goes_on_from_the_queue(&cluster, &job, "run", true);
+    goes_on_from_the_queue(&cluster, &job, "run");
 }
 
 #[test]
@@ -126,7 +129,7 @@ fn signals_ask_for_a_checkpoint() {
         let requeued = format!("{launcher}-requeued");
         let job = endless(&cluster, &requeued, &options);
         job.signal(&["--batch", "--signal=USR2"]);
-        goes_on_from_the_queue(&cluster, &job, &requeued, true);
+        goes_on_from_the_queue(&cluster, &job, &requeued);
     }
 }
 
@@ -136,9 +139,12 @@ fn a_job_goes_on_when_its_node_fails() {
     let Some(cluster) = Cluster::up(MODEL) else { return };
     let job = endless(&cluster, "run", &["-n", "2"]);
     job.until("two checkpoints", |_| steps_logged(&cluster.bench.path("run")) >= 45);
+    // The job reads it when it starts anew, after far fewer steps than these.
+    let steps = steps_logged(&cluster.bench.path("run")) as u64 + 500;
+    set_steps(&cluster.bench, "run", steps);
     let node = format!("NodeName={}", job.fact("NodeList"));
     cluster.slurm("scontrol", &["update", &node, "State=DOWN", "Reason=test"]);
-    goes_on_from_the_queue(&cluster, &job, "run", false);
+    ends_as_if_uncut(&cluster, &job, "run", steps);
 }
 
 #[test]

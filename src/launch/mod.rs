@@ -2,16 +2,15 @@
 //!
 //! A job is one mpirun after another until one ends well ([`run`]). What is to run is a [`Job`], where is a
 //! [`layout::Place`]; [`mpirun::command`] makes a command line of the two, [`supervise`] looks after one start, and
-//! [`restart`] decides whether there is another.
+//! [`restart`] decides whether there is another. In [`slurm`] a batch script does the same.
 
 pub mod hosts;
 pub mod layout;
 pub mod mpirun;
 mod output;
 pub mod restart;
-mod supervise;
-
 pub mod slurm;
+mod supervise;
 
 use crate::comm::NO_ACKNOWLEDGEMENT;
 use crate::config::Config;

@@ -25,6 +25,10 @@ check() {
         say "not installed: ${missing[*]} (Debian and Ubuntu: apt-get install slurm-wlm munge)"
         exit 3
     fi
+    if ! compgen -G "/usr/lib*/*/slurm*/mpi_pmix.so" >/dev/null && ! compgen -G "/usr/lib*/slurm*/mpi_pmix.so" >/dev/null; then
+        say "this Slurm has no PMIx (mpi_pmix.so)"
+        exit 3
+    fi
 }
 
 # wait_for SECONDS WHAT COMMAND...

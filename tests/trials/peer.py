@@ -273,7 +273,9 @@ class Chat(Causal):
         whole = self.tok.apply_chat_template(messages, tokenize=False)
         assert whole.startswith(prompt)
         encoded = self.tok(whole, add_special_tokens=False, return_offsets_mapping=True)
-        labels = [i if o[0] >= len(prompt) else IGNORED for i, o in zip(encoded["input_ids"], encoded["offset_mapping"])]
+        # What the template writes after the end of the turn is not part of the answer.
+        answer = range(len(prompt), len(whole.rstrip()))
+        labels = [i if o[0] in answer else IGNORED for i, o in zip(encoded["input_ids"], encoded["offset_mapping"])]
         n = self.config["data"]["max_length"]
         return encoded["input_ids"][:n], labels[:n]
 
