@@ -80,11 +80,9 @@ pub fn run(options: &Options, job: Job) -> Result<()> {
     let report = Report { json: options.json, speaks };
     report.facts(&facts);
     let ended = collectives(options, Arc::clone(&comm), &mut facts, &watch, report);
-    if !watch.end() && ended.is_err() {
-        // The last words were these already.
-        return ended.map(drop);
-    }
-    let problems = report.findings(&facts);
+    // The last words were these already, if something seemed to hang.
+    let unsaid = watch.end();
+    let problems = Report { speaks: speaks && unsaid, ..report }.findings(&facts);
     if !speaks && (ended.is_err() || comm.world() == 1) {
         // Who leaves first takes down the one that speaks before it has said all.
         std::thread::sleep(GRACE_OF_NCCL);

@@ -46,16 +46,30 @@ fn no_user_driver(rank: &Rank) -> Option<Finding> {
 }
 
 fn driver_broken(rank: &Rank) -> Option<Finding> {
+    const ID: &str = "driver-does-not-work";
     let error = rank.gpus.driver_error.as_ref()?;
     let nvml = rank.gpus.nvml_error.as_ref().map_or_else(String::new, |e| format!(" ({e})"));
-    Some(Finding::problem(
-        "driver-does-not-work",
-        format!("{} has a CUDA driver that does not work: {error}{nvml}", rank.host.name),
-        "without it no program sees a GPU",
-        "`nvidia-smi` should say the same; after an update of the driver its module must be loaded anew (reboot), in a \
-         container the libraries must be those of the host's driver"
-            .to_owned(),
-    ))
+    let seen = format!("{} has a CUDA driver that does not work: {error}{nvml}", rank.host.name);
+    let why = "without it no program sees a GPU";
+    // A container for GPUs on a host without any has the library too.
+    Some(match rank.software.driver.is_some() {
+        true => Finding::problem(
+            ID,
+            seen,
+            why,
+            "`nvidia-smi` should say the same; after an update of the driver its module must be loaded anew (reboot), in \
+             a container the libraries must be those of the host's driver"
+                .to_owned(),
+        ),
+        false => Finding::warning(
+            ID,
+            seen,
+            why,
+            "nothing, if this host has no GPU; else load NVIDIA's kernel module, or start the container with it \
+             (`docker run --gpus all`)"
+                .to_owned(),
+        ),
+    })
 }
 
 fn libtorch_without_cuda(ranks: &[&Rank]) -> Option<Finding> {
@@ -113,9 +127,7 @@ fn nccl_missing(facts: &Facts, ranks: &[&Rank]) -> Option<Finding> {
 }
 
 fn hidden(ranks: &[&Rank]) -> Option<Finding> {
-    let there = |r: &Rank| {
-        r.gpus.driver && (r.software.driver.is_some() || !r.gpus.host.is_empty() || r.gpus.driver_error.is_none())
-    };
+    let there = |r: &Rank| r.software.driver.is_some() || !r.gpus.host.is_empty();
     let hides = |r: &&&Rank| r.gpus.visible.is_empty() && r.gpus.visible_devices.is_some() && there(r);
     let hiding: Vec<&&Rank> = ranks.iter().filter(hides).collect();
     let value = hiding.first()?.gpus.visible_devices.clone().unwrap_or_default();

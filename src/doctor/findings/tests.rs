@@ -148,6 +148,11 @@ fn libtorch_and_the_driver() {
         }
     };
     changed(sound_gpus(), broken, Problem, "driver-does-not-work", &["cuInit failed", "nvidia-smi"]);
+    let no_module = |facts: &mut Facts| {
+        broken(facts);
+        facts.ranks.iter_mut().for_each(|rank| rank.software.driver = None);
+    };
+    changed(sound_gpus(), no_module, Warning, "driver-does-not-work", &["if this host has no GPU"]);
     let module_alone = |facts: &mut Facts| facts.ranks.iter_mut().for_each(|rank| rank.gpus = Gpus::default());
     changed(sound_gpus(), module_alone, Problem, "driver-library-missing", &["580.65.06", "--gpus all"]);
 }
@@ -188,8 +193,8 @@ fn gpus_and_ranks() {
         "gpus-hidden",
         &["CUDA_VISIBLE_DEVICES=\"\"", "ranks 0, 1"],
     );
-    let mut mixed = two_hosts();
-    mixed.ranks[0] = on_gpus(rank(0, "a"), 1);
+    let mut mixed = apart;
+    (mixed.ranks[1].gpus, mixed.ranks[1].software.driver) = (Gpus::default(), None);
     finds(&mixed, Problem, "some-ranks-without-gpu", &["by rank 0, but not by rank 1"]);
     let link = Link { between: (0, 1), way: None, peer_access: Some(false) };
     changed(sound_gpus(), |f| f.ranks[0].gpus.links = vec![link.clone()], Note, "no-peer-access", &["0-1"]);
