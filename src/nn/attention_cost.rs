@@ -54,8 +54,9 @@ impl AttentionConfig {
             let result = if drops { 0.0 } else { e * picked * width + 4.0 * heads * x.queries };
             let widened = how.wide(x.queries * width + 2.0 * x.keys * width);
             let made = if drops { 4.0 * largest } else { 0.0 };
-            // A causal kernel without a mask makes none; dropout and half layers want it.
-            let mask = if masked > 0.0 && how.cpu { 4.0 * x.largest } else { 0.0 };
+            // A causal mask has all pairs of a rectangle, one of padding its keys.
+            let masked = if self.reach != Reach::All { x.largest } else { x.padded_keys };
+            let mask = if how.cpu { 4.0 * masked } else { 0.0 };
             let kept = e * seen + result + if how.widens() { mask } else { 0.0 };
             Cost::op(kept, input, output, [widened + made + mask, 2.0 * widened + made])
         };

@@ -9,6 +9,7 @@ use crate::comm::{Collective, cores};
 use crate::config::{Bytes, Config, Precision, ZeroStage};
 use crate::error::{Error, Result};
 use crate::nn::Layout;
+use crate::observe::rank_of_environment;
 use crate::parallel::Zero;
 use crate::plan::chart;
 use crate::plan::device::{DEVICES, Device, EFFICIENCY, Speed};
@@ -133,7 +134,10 @@ struct Correction {
 pub fn run(args: &PlanArgs) -> Result<()> {
     let train = TrainArgs { config: args.config.clone(), overrides: args.overrides.clone(), ..TrainArgs::default() };
     let config = super::train::load(&train);
-    let Some(comm) = joined(args, &config)? else { return tell(args, &report(args, config?, None)?) };
+    let Some(comm) = joined(args, &config)? else {
+        // Under a launcher once is enough.
+        return if rank_of_environment() == 0 { tell(args, &report(args, config?, None)?) } else { Ok(()) };
+    };
     let report = comm.agree(config.and_then(|config| report(args, config, Some(&comm))), "planning");
     let mut report = report?;
     report.measure(&comm)?;

@@ -285,5 +285,9 @@ fn time(report: &Report) -> String {
 
 /// A short time for a person.
 fn seconds(s: f64) -> String {
-    if s < 1.0 { format!("{:.1} ms", s * 1e3) } else { format!("{s:.2} s") }
+    match s {
+        s if s < 1e-3 => format!("{:.0} us", s * 1e6),
+        s if s < 1.0 => format!("{:.1} ms", s * 1e3),
+        s => format!("{s:.2} s"),
+    }
 }
