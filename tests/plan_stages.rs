@@ -173,7 +173,7 @@ fn stages_hold_what_the_plan_says() {
         (
             "cases/distilbert-tokens",
             &Head::Tags(vec!["O".into(), "B-a".into()]),
-            &json!({"dim": 96, "hidden_dim": 384, "n_heads": 6}),
+            &json!({"dim": 96, "hidden_dim": 384, "n_heads": 6, "max_position_embeddings": 64}),
         ),
         ("cases/gpt2-causal", &Head::CausalLm, &gpt2),
         ("cases/llama-causal", &Head::CausalLm, &llama),

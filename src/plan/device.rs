@@ -131,7 +131,7 @@ mod tests {
     fn devices_are_found_by_name_and_have_their_links() {
         let h100 = Device::named("H100-SXM").unwrap();
         assert_eq!(Speed::of(h100, true, false, 0.5).flops, 494.7e12);
-        assert_eq!(Speed::of(h100, false, false, 1.0).flops, 66.9e12);
+        assert!((Speed::of(h100, false, false, 1.0).flops - 66.9e12).abs() < 1.0);
         assert!(Device::named("abacus").is_none());
         for device in DEVICES {
             assert!(device.half >= device.tf32 && device.tf32 >= device.fp32, "{}", device.name);

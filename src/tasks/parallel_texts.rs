@@ -86,6 +86,7 @@ impl Encode for ParallelTexts {
         let mut targets = sides(tokenizer, targets, self.max_target_length).context("max_target_length")?.into_iter();
 
         let (mut examples, mut references) = (Vec::new(), Vec::new());
+        let eos = tokenizer.special(Special::Eos);
         let (mut truncated, mut targets_cut, mut whole_targets, mut ends) = (0, 0, 0, false);
         for (Pair { line, target: text, .. }, source) in pairs.into_iter().zip(sources) {
             let target = if self.has_targets() { targets.next() } else { None };
@@ -97,7 +98,7 @@ impl Encode for ParallelTexts {
                     truncated += usize::from(source.truncated);
                     if let Some(target) = target.as_ref().filter(|target| !target.truncated) {
                         whole_targets += 1;
-                        ends |= tokenizer.special(Special::Eos).is_some_and(|eos| target.ids.last() == Some(&eos));
+                        ends |= target.ids.last().copied() == eos;
                     }
                     targets_cut += usize::from(target.as_ref().is_some_and(|target| target.truncated));
                     references.extend(text.filter(|_| self.references).map(Value::String));
@@ -106,12 +107,11 @@ impl Encode for ParallelTexts {
             }
         }
         settle(&self.source.path, self.source.on_bad_record, self.has_targets(), examples.len(), &bad)?;
-        if whole_targets > 0 && !ends {
+        if let Some(eos) = eos.filter(|_| whole_targets > 0 && !ends) {
             return Err(Error::input(format!(
-                "{}: the tokenizer puts no end token ({}) after targets, so that the model could not learn to stop: is it \
-                 the tokenizer of this model?",
+                "{}: the tokenizer puts no end token (id {eos}) after targets, so that the model could not learn to stop: is \
+                 it the tokenizer of this model?",
                 tokenizer.folder().display(),
-                tokenizer.special(Special::Eos).map_or("it has none".into(), |id| format!("id {id}")),
             )));
         }
         let remark = || format!("{targets_cut} targets cut to max_target_length");
@@ -251,9 +251,11 @@ mod tests {
     #[test]
     fn targets_end_with_the_end_token() {
         let case = Case::lines("a\n", "b\n");
-        let endless =
-            TOKENIZER.replace("TemplateProcessing", "Sequence").replace("\"single\"", "\"processors\": [], \"single\"");
+        let (before, rest) = TOKENIZER.split_once("\"post_processor\"").unwrap();
+        let (_, model) = rest.split_once("\"model\"").unwrap();
+        let endless = format!("{before}\"post_processor\": null, \"model\"{model}");
         std::fs::write(case.dir.path().join("tokenizer.json"), endless).unwrap();
+        std::fs::write(case.dir.path().join("tokenizer_config.json"), r#"{"eos_token": "</s>"}"#).unwrap();
         let message = case.message();
         assert!(message.contains("the tokenizer puts no end token (id 1) after targets"), "{message}");
     }
