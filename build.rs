@@ -42,6 +42,7 @@ fn link(lib: &Path) {
     println!("cargo::rustc-link-lib=torch_cpu");
     println!("cargo::rustc-link-lib=c10");
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    println!("cargo::rustc-env=TRAINER_LIBTORCH_FOLDER={}", lib.display());
     if lib.join("libtorch_cuda.so").exists() {
         // Nothing of ours names a symbol in it, so the linker would drop it, and CUDA would silently be absent.
         println!("cargo::rustc-link-arg=-Wl,--no-as-needed,-ltorch_cuda,--as-needed");

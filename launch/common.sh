@@ -56,3 +56,9 @@ mpi_run() {
     mpi_environment "$1"
     mpirun -n "$1" "${mpi_options[@]}" "${@:2}"
 }
+
+# apt_install PACKAGE...: as root, Debian's packages without what they only recommend.
+apt_install() {
+    apt-get update -qq >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}

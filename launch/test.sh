@@ -7,12 +7,12 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 launch/setup.sh
 
-# Tests that start mpirun use all the cores by themselves: they run after the rest, one at a time.
+# Tests that start mpirun, or Slurm, use all the cores by themselves: they run after the rest, one at a time.
 fast=() multi_rank=()
 for file in tests/*.rs; do
     name=$(basename "$file" .rs)
     case $name in
-    mpi_* | comm_*) multi_rank+=(--test "$name") ;;
+    mpi_* | comm_* | slurm) multi_rank+=(--test "$name") ;;
     *) fast+=(--test "$name") ;;
     esac
 done

@@ -7,6 +7,8 @@
 pub mod error;
 pub mod observe;
 
+pub mod machine;
+
 pub mod ffi;
 
 pub mod config;
@@ -32,6 +34,12 @@ pub mod optim;
 
 pub mod checkpoint;
 
+pub mod plan;
+
 pub mod train;
+
+pub mod doctor;
+
+pub mod launch;
 
 pub mod cli;

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tch::{Device, Kind, Reduction, Tensor};
 use trainer::comm::{Collective, threads};
-use trainer::data::Dataset;
 use trainer::data::batch::{Batch, Labels};
 use trainer::data::ragged::Sequences;
+use trainer::data::{Dataset, Extents};
 use trainer::metrics::Metrics;
 use trainer::models::hf_names::HfNames;
-use trainer::models::{Backbone, Border};
+use trainer::models::{Backbone, Border, Reads};
 use trainer::nn::linear::HeadInput;
 use trainer::nn::params::ParamSpec;
-use trainer::nn::{Ctx, Init, ParamBuilder, ParamId, Params, Pass};
+use trainer::nn::{Cost, Ctx, How, Init, ParamBuilder, ParamId, Params, Pass};
 use trainer::parallel::{Gradients, Rows, Weights, Zero};
 use trainer::tasks::{Model, Results, Task};
 use trainer::train::staged::{Recompute, Staged};
@@ -107,8 +107,12 @@ impl Backbone for Toy {
         1
     }
 
-    fn activations(&self, _: usize, tokens: u64, _: u64) -> u64 {
-        tokens * WIDTH as u64
+    fn cost(&self, _: usize, x: &Extents, how: &How) -> Cost {
+        Cost::keep(how.element() * x.own.tokens * WIDTH as f64)
+    }
+
+    fn head_cost(&self, _: Reads, _: &Extents, _: &How) -> Cost {
+        Cost::default()
     }
 
     fn hf_names(&self) -> HfNames {

@@ -29,6 +29,22 @@ pub struct RunDir {
     _lock: File,
 }
 
+/// The newest complete checkpoint of a run folder, by its step, and the file that marks it complete. Looks, and locks
+/// nothing: for those who watch a run.
+pub fn newest_complete(path: &Path) -> Option<(u64, PathBuf)> {
+    let mark = |step: u64| (step, path.join(format!("checkpoint-{step}")).join(COMPLETE));
+    steps_in(path).into_iter().rev().map(mark).find(|(_, mark)| mark.exists())
+}
+
+/// The steps that have a folder, complete or not, in ascending order.
+fn steps_in(path: &Path) -> Vec<u64> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut steps: Vec<u64> =
+        entries.filter_map(|e| e.file_name().to_str()?.strip_prefix("checkpoint-")?.parse().ok()).collect();
+    steps.sort_unstable();
+    steps
+}
+
 impl RunDir {
     /// Opens, and makes where needed, the folder of a run, and finds the checkpoint to start from.
     ///
@@ -116,11 +132,7 @@ impl RunDir {
 
     /// The steps that have a folder, complete or not, in ascending order.
     pub fn steps(&self) -> Vec<u64> {
-        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
-        let mut steps: Vec<u64> =
-            entries.filter_map(|e| e.file_name().to_str()?.strip_prefix("checkpoint-")?.parse().ok()).collect();
-        steps.sort_unstable();
-        steps
+        steps_in(&self.path)
     }
 
     /// Removes the oldest checkpoints until `limit` are left; the best one is kept and counts.

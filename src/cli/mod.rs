@@ -1,9 +1,13 @@
 //! The command line: arguments to calls, nothing else.
 
 mod answers;
+mod doctor;
 mod evaluate;
 mod generation;
+mod launch;
+mod plan;
 mod predict;
+mod slurm;
 mod tokenizer;
 mod train;
 
@@ -36,10 +40,16 @@ pub struct Cli {
 enum Command {
     /// Trains as a configuration says; under mpirun or srun on all its ranks.
     Train(TrainArgs),
+    /// Starts a training run on all GPUs of this machine, on several hosts, or in Slurm, and again after a fault.
+    Launch(Box<launch::LaunchArgs>),
+    /// Shows what this machine and these ranks have, and what is wrong with it; also under mpirun or srun.
+    Doctor(doctor::DoctorArgs),
     /// Evaluates a fine-tuned model on labelled data.
     Evaluate(EvaluateArgs),
     /// Predicts one line of output for each line of input.
     Predict(PredictArgs),
+    /// Tells what a training run would need: memory, disk and time.
+    Plan(plan::PlanArgs),
     /// Trains a tokenizer on texts, for a model that starts from nothing.
     Tokenizer(TokenizerArgs),
 }
@@ -261,8 +271,11 @@ impl Cli {
     pub fn run(self, began: Instant) -> Result<()> {
         match self.command {
             Some(Command::Train(args)) => train::run(args, began),
+            Some(Command::Launch(args)) => launch::run(*args, self.log_format),
+            Some(Command::Doctor(args)) => doctor::run(args),
             Some(Command::Evaluate(args)) => evaluate::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),
+            Some(Command::Plan(args)) => plan::run(&args),
             Some(Command::Tokenizer(args)) => tokenizer::run(&args),
             None if PathBuf::from(train::DEFAULT_CONFIG).exists() => train::run(TrainArgs::default(), began),
             None => {

@@ -74,14 +74,24 @@ fn interrupted_again() -> ! {
     exit_now(130)
 }
 
-fn load(args: &TrainArgs) -> Result<Config> {
+/// The configuration that the arguments name.
+///
+/// # Errors
+/// As [`Config::load`].
+pub(super) fn load(args: &TrainArgs) -> Result<Config> {
+    let (file, settings) = config_and_settings(args.config.clone(), args.overrides.clone());
+    Config::load(file.as_deref(), &settings)
+}
+
+/// The file of a configuration and the settings that replace its own, from the words of a command line.
+pub(super) fn config_and_settings(
+    mut file: Option<PathBuf>,
+    mut settings: Vec<String>,
+) -> (Option<PathBuf>, Vec<String>) {
     // `trainer train key=value` without a file: the first argument is a setting too.
-    let mut overrides = args.overrides.clone();
-    let mut file = args.config.clone();
     if let Some(text) = file.as_ref().and_then(|f| f.to_str()).filter(|t| t.contains('=') && !Path::new(t).exists()) {
-        overrides.insert(0, text.to_owned());
+        settings.insert(0, text.to_owned());
         file = None;
     }
-    let file = file.or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists()));
-    Config::load(file.as_deref(), &overrides)
+    (file.or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists())), settings)
 }

@@ -2,38 +2,64 @@
 //! size of the machine; a rank wants its share of the host's.
 
 use super::ffi::process;
-use std::collections::BTreeMap;
+use crate::machine::cpus::{self, Core, Node, cores_of, parse_list};
+use crate::machine::gpus;
 use std::fs;
-
-/// The logical CPUs of one physical core.
-type Core = Vec<usize>;
 
 /// The outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cores {
     /// How many threads this rank should compute with; give it to `tch::set_num_threads`.
     pub threads: usize,
-    /// Whether the binding to one core was replaced by one to this rank's share of the host.
-    pub widened: bool,
+    /// Whether this rank was bound to its share of the host.
+    pub bound: bool,
 }
 
-/// Widens a one-core binding that mpirun gave this rank to its contiguous share of the cores that mpirun itself may
-/// use, and says how many threads to use: `wanted`, else `OMP_NUM_THREADS`, else the share. A binding to several
-/// cores, and any binding that Slurm or the user made, stays.
+/// What `trainer launch` tells its ranks by the variable [`super::LAUNCHED`]: they are not bound, and choose their cores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Launched {
+    /// Near the GPU of this rank.
+    Gpu,
+    /// A share of the host's.
+    Cpu,
+}
+
+impl Launched {
+    fn read() -> Option<Self> {
+        match std::env::var(super::LAUNCHED).ok()?.as_str() {
+            "gpu" => Some(Launched::Gpu),
+            _ => Some(Launched::Cpu),
+        }
+    }
+}
+
+/// Binds this rank to its share of the cores that mpirun itself may use, and says how many threads to use: `wanted`,
+/// else `OMP_NUM_THREADS`, else the share. It does so where mpirun bound the rank to one core, and where `trainer
+/// launch` left it unbound; then the share is near the rank's GPU. A binding to several cores, and any binding that
+/// Slurm or the user made, stays.
 ///
 /// Call it on the main thread, before connecting and before libtorch or anything else starts threads: they inherit the
 /// binding. [`local_place`] knows the first two arguments at that time.
 pub fn use_our_cores(local_rank: usize, local_world: usize, wanted: Option<usize>) -> Cores {
     let ours = cores_of(&process::allowed_cpus());
     let by_mpirun = std::env::var_os("OMPI_COMM_WORLD_SIZE").is_some();
+    let launched = Launched::read().filter(|_| by_mpirun);
     let host = host_cores(by_mpirun).unwrap_or_else(|| ours.clone());
     let mut cores = ours.len().min(host.len() / local_world.max(1)).max(1);
-    let mut widened = false;
-    let share = share(&host, local_rank, local_world);
-    if by_mpirun && ours.len() == 1 && share.len() > 1 {
+    let mut bound = false;
+    let share = match launched {
+        Some(launched) => {
+            let gpus = if launched == Launched::Gpu { gpu_nodes() } else { Vec::new() };
+            near(&host, &cpus::numa_nodes(), &gpus, local_rank, local_world)
+        }
+        None => share(&host, local_rank, local_world).to_vec(),
+    };
+    let one_core = by_mpirun && ours.len() == 1 && share.len() > 1;
+    let unbound = launched.is_some() && ours.len() == host.len() && !share.is_empty() && share.len() < host.len();
+    if one_core || unbound {
         match process::allow_cpus(&share.concat()) {
-            Ok(()) => (cores, widened) = (share.len(), true),
-            Err(error) => tracing::warn!("this rank stays bound to one core: {error}"),
+            Ok(()) => (cores, bound) = (share.len(), true),
+            Err(error) => tracing::warn!("this rank keeps the cores that it was given: {error}"),
         }
     }
     let from_environment = || {
@@ -42,7 +68,7 @@ pub fn use_our_cores(local_rank: usize, local_world: usize, wanted: Option<usize
         value.split(',').next()?.trim().parse().ok()
     };
     let threads = wanted.or_else(from_environment).filter(|&n| n > 0).unwrap_or(cores);
-    Cores { threads, widened }
+    Cores { threads, bound }
 }
 
 /// This rank's number among the ranks of its host, and how many they are, as the launcher's environment says: (0, 1)
@@ -80,6 +106,34 @@ fn share(host: &[Core], rank: usize, world: usize) -> &[Core] {
     }
 }
 
+/// The NUMA nodes of the GPUs that this process sees; none where NVML says nothing.
+fn gpu_nodes() -> Vec<Option<usize>> {
+    let setting = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    let all = gpus::by_nvml().unwrap_or_default();
+    gpus::visible(&all, setting.as_deref()).iter().map(|gpu| gpu.numa_node).collect()
+}
+
+/// A rank's part of the host's cores, near its GPU: the ranks whose GPUs are at one NUMA node divide the node's cores.
+/// Where a GPU's node is not known, or has fewer cores than ranks, all ranks divide all cores, in the order of nodes.
+fn near(host: &[Core], nodes: &[Node], gpus: &[Option<usize>], rank: usize, world: usize) -> Vec<Core> {
+    let node_of = |core: &Core| nodes.iter().find(|node| core.first().is_some_and(|cpu| node.cpus.contains(cpu)));
+    let near = |id: usize| -> Vec<Core> {
+        host.iter().filter(|core| node_of(core).is_some_and(|node| node.id == id)).cloned().collect()
+    };
+    // One GPU that every rank sees alone is not the same GPU: what it is near to is this rank's affair.
+    let wish = |rank: usize| gpus.get(if gpus.len() == 1 { 0 } else { rank }).copied().flatten();
+    let wishes: Option<Vec<usize>> = (0..world.max(1)).map(wish).collect();
+    let count = |ids: &[usize], id: usize| ids.iter().filter(|other| **other == id).count();
+    let fits = |ids: &Vec<usize>| ids.iter().all(|&id| near(id).len() >= count(ids, id));
+    if let Some(ids) = wishes.filter(|ids| rank < ids.len() && fits(ids)) {
+        let id = ids[rank];
+        return share(&near(id), count(&ids[..rank], id), count(&ids, id)).to_vec();
+    }
+    let mut ordered = host.to_vec();
+    ordered.sort_by_key(|core| (node_of(core).map(|node| node.id), core.first().copied()));
+    share(&ordered, rank, world).to_vec()
+}
+
 /// The cores that the ranks of this host share: mpirun's own, else all that are online; within this control group.
 fn host_cores(by_mpirun: bool) -> Option<Vec<Core>> {
     let launcher = if by_mpirun { launcher_cpus() } else { None };
@@ -114,34 +168,12 @@ fn field(status: &str, name: &str) -> Option<String> {
     status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_string()))
 }
 
-/// CPUs by physical core, in the order of each core's first CPU.
-fn cores_of(cpus: &[usize]) -> Vec<Core> {
-    let mut cores: BTreeMap<usize, Core> = BTreeMap::new();
-    for &cpu in cpus {
-        let siblings = fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"));
-        let first = siblings.ok().and_then(|text| parse_list(&text).first().copied()).unwrap_or(cpu);
-        cores.entry(first).or_default().push(cpu);
-    }
-    cores.into_values().collect()
-}
-
-/// The kernel's list format: "0-3,8,10-11".
-fn parse_list(text: &str) -> Vec<usize> {
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.trim().parse::<usize>().ok()?..=last.trim().parse::<usize>().ok()?)
-    };
-    text.trim().split(',').filter_map(range).flatten().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn lists_as_the_kernel_writes_them() {
-        assert_eq!(parse_list("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
-        assert_eq!(parse_list("\n"), Vec::<usize>::new());
+    fn fields_as_the_kernel_writes_them() {
         assert_eq!(field("Name:\tmpirun\nPPid:\t17\n", "PPid").as_deref(), Some("17"));
     }
 
@@ -154,6 +186,25 @@ mod tests {
         }
         assert_eq!(share(&host, 13, 20), [vec![3, 13]]);
         assert!(share(&[], 0, 1).is_empty());
+    }
+
+    #[test]
+    fn cores_near_each_gpu() {
+        // Two nodes of four cores; the kernel numbers them in turn.
+        let host: Vec<Core> = (0..8).map(|core| vec![core]).collect();
+        let nodes = [Node { id: 0, cpus: vec![0, 2, 4, 6] }, Node { id: 1, cpus: vec![1, 3, 5, 7] }];
+        let all = |gpus: &[Option<usize>], world| -> Vec<Vec<usize>> {
+            (0..world).map(|rank| near(&host, &nodes, gpus, rank, world).concat()).collect()
+        };
+        let crossed = [Some(1), Some(1), Some(0), Some(0)];
+        assert_eq!(all(&crossed, 4), [[1, 3], [5, 7], [0, 2], [4, 6]]);
+        assert_eq!(all(&crossed, 2), [[1, 3], [5, 7]]);
+        assert_eq!(all(&[Some(0), Some(1), None, None], 2), [[0, 2, 4, 6], [1, 3, 5, 7]]);
+        // Unknown, or more ranks at a node than it has cores: the host's cores in the order of nodes.
+        assert_eq!(all(&[], 2), [[0, 2, 4, 6], [1, 3, 5, 7]]);
+        assert_eq!(all(&[Some(0), None], 2), [[0, 2, 4, 6], [1, 3, 5, 7]]);
+        assert_eq!(all(&[Some(1); 5], 5).concat(), [0, 2, 4, 6, 1, 3, 5, 7]);
+        assert_eq!(near(&host, &[], &[], 1, 4).concat(), [2, 3]);
     }
 
     #[test]
@@ -170,7 +221,7 @@ mod tests {
     #[test]
     fn the_user_decides() {
         let machine = use_our_cores(0, 1, None);
-        assert!(machine.threads >= 1 && !machine.widened);
+        assert!(machine.threads >= 1 && !machine.bound);
         assert_eq!(use_our_cores(0, 1, Some(3)).threads, 3);
     }
 }

@@ -243,7 +243,7 @@ pub(super) fn disagreement(headers: &[Header], sequence: u64, what: &str) -> Opt
 }
 
 /// "rank 3", "ranks 0, 2, 3", and for many only the first few.
-pub(super) fn name_ranks(ranks: &[usize]) -> String {
+pub fn name_ranks(ranks: &[usize]) -> String {
     const SHOWN: usize = 16;
     let mut text: Vec<String> = ranks.iter().take(SHOWN).map(usize::to_string).collect();
     if ranks.len() > SHOWN {

@@ -18,12 +18,26 @@ pub mod select;
 pub mod solo;
 pub mod threads;
 
-pub use ffi::process::exit_now;
-pub use job::{Action, traffic};
+pub use ffi::driver;
+pub use ffi::process::{FAREWELL, LAUNCHED, exit_now};
+pub use job::{Action, name_ranks, traffic};
 
 use crate::error::{Error, Kind, Result};
 use std::time::Duration;
 use tch::{Device, Tensor};
+
+/// How a message says that a host is silent; addresses follow.
+pub const NO_ACKNOWLEDGEMENT: &str = "no acknowledgement from";
+
+/// What the connections of this process say of other hosts, for the message of a wait that was in vain.
+fn silent_hosts() -> String {
+    let silent = crate::machine::network::silent_hosts();
+    let names: Vec<String> = silent.iter().map(ToString::to_string).collect();
+    match names.len() {
+        0 => String::new(),
+        _ => format!("; {NO_ACKNOWLEDGEMENT} {}: that host or its link is down", names.join(", ")),
+    }
+}
 
 /// How values of different ranks become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

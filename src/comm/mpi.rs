@@ -15,6 +15,8 @@
 pub(super) mod fold;
 mod server;
 
+pub use super::ffi::mpi::library_version;
+
 use super::job::{Action, Job};
 use super::journal::Journal;
 use super::{Collective, Pending, ffi};
@@ -151,8 +153,9 @@ impl Link {
                 shared.journal().dump();
                 break Err(Error::peer(format!(
                     "nothing moved for {:.1} s although all ranks had started it: one of them died or stopped inside it, \
-                     or the network is down",
-                    stalled.as_secs_f64()
+                     or the network is down{}",
+                    stalled.as_secs_f64(),
+                    super::silent_hosts()
                 )));
             }
         };
@@ -202,6 +205,7 @@ impl Collective for Mpi {
     /// `MPI_Abort` by the MPI thread; if that takes too long, this process alone ends, and mpirun ends the others.
     fn abort(&self, code: i32) -> ! {
         ffi::process::flush_output();
+        ffi::process::tell_launcher(code);
         let _ = self.link.commands.send(Command::Abort(code));
         thread::sleep(ABORT_PATIENCE);
         ffi::process::exit_now(code)

@@ -42,11 +42,9 @@ impl Nccl {
         let rank = below.rank();
         let at_rank = |e: Error| e.context(format!("rank {rank}"));
         let own = probe::load().and_then(|found| {
-            let (gpus, device): (_, fn(usize) -> Device) = match cuda::double_gpus()? {
-                Some(gpus) => (gpus, |_| Device::Cpu),
-                None => (Cuda::device_count() as usize, Device::Cuda),
-            };
-            let ordinal = ordinal(below.local_rank(), gpus)?;
+            let double = cuda::double_gpus()?.is_some();
+            let device = |ordinal| if double { Device::Cpu } else { Device::Cuda(ordinal) };
+            let ordinal = ordinal(below.local_rank(), gpus()?)?;
             Ok((found.nccl, device(ordinal), Gpu::open(ordinal)?))
         });
         let (nccl, device, gpu) = below.agree(own.map_err(at_rank), "loading NCCL")?;
@@ -107,8 +105,19 @@ impl Drop for Flight {
     }
 }
 
-/// The GPU of a rank.
-fn ordinal(local_rank: usize, gpus: usize) -> Result<usize> {
+/// The number of GPUs that a rank started from here would see: as libtorch counts them, so none where it has no CUDA.
+///
+/// # Errors
+/// A driver that does not work.
+pub fn gpus() -> Result<usize> {
+    Ok(cuda::double_gpus()?.unwrap_or_else(|| Cuda::device_count().max(0) as usize))
+}
+
+/// The GPU of a rank, of those that it sees.
+///
+/// # Errors
+/// Without a GPU, and with more ranks on a host than GPUs.
+pub fn ordinal(local_rank: usize, gpus: usize) -> Result<usize> {
     match gpus {
         0 => {
             let why = cuda::check_driver().err().map_or_else(

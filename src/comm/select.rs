@@ -27,21 +27,30 @@ struct Launch {
     mpi: bool,
     /// Ranks that an MPI launcher announced.
     ranks: Option<usize>,
-    /// Tasks of the Slurm step or, in a batch script, of the job; unless an MPI launcher has announced its ranks.
+    /// Tasks of the Slurm step or, in a batch script, of the job.
     slurm: Option<usize>,
     /// Whether these tasks really run: they belong to a step of `srun`.
     step: bool,
+    /// Whether ranks meet by PMI-1 or PMI-2, as the MPICH family and older Slurms do.
+    pmi: bool,
 }
 
 impl Launch {
     fn read(variable: impl Fn(&str) -> Option<String>) -> Launch {
         let number = |name: &str| variable(name).and_then(|value| value.trim().parse::<usize>().ok());
+        let any = |names: &[&str]| names.iter().any(|name| variable(name).is_some());
         let ranks =
             number("OMPI_COMM_WORLD_SIZE").or_else(|| number("PMI_SIZE")).or_else(|| number("MV2_COMM_WORLD_SIZE"));
-        let mpi = ranks.is_some() || ["PMIX_RANK", "PMI_RANK", "PMI_FD"].iter().any(|name| variable(name).is_some());
+        let pmi = any(&["PMI_RANK", "PMI_FD"]);
+        let pmix = any(&["OMPI_COMM_WORLD_SIZE", "PMIX_RANK"]);
         let step = number("SLURM_STEP_NUM_TASKS");
-        let slurm = step.or_else(|| number("SLURM_NTASKS")).filter(|_| ranks.is_none());
-        Launch { mpi, ranks, slurm, step: step.is_some_and(|tasks| tasks > 1) }
+        Launch {
+            mpi: ranks.is_some() || pmix || pmi,
+            ranks,
+            slurm: step.or_else(|| number("SLURM_NTASKS")),
+            step: step.is_some_and(|tasks| tasks > 1),
+            pmi: pmi && !pmix,
+        }
     }
 
     /// Several ranks for certain.
@@ -49,20 +58,28 @@ impl Launch {
         self.ranks.or(self.slurm.filter(|_| self.step)).filter(|&n| n > 1)
     }
 
-    /// The error of a process that is alone although Slurm started, or was asked for, several tasks.
+    /// The error of a process that is alone although others were started with it, or were asked for.
     fn check_alone(&self) -> Result<()> {
-        match self.slurm {
-            Some(tasks) if tasks > 1 && self.step => Err(Error::input(format!(
+        let why = match (self.ranks, self.slurm) {
+            // `srun --mpi=pmi2` announces its tasks as ranks; a step that carries another launcher has other numbers.
+            (ranks, Some(tasks)) if self.step && ranks.is_none_or(|ranks| ranks == tasks) => format!(
                 "Slurm started {tasks} tasks, but MPI sees one rank in each: the MPI library and Slurm do not speak the \
                  same PMI. Start with `srun --mpi=pmix` (`srun --mpi=list` shows what Slurm has), or with `mpirun` \
                  inside the allocation"
-            ))),
-            Some(tasks) if tasks > 1 => Err(Error::input(format!(
+            ),
+            (Some(ranks), _) if ranks > 1 => format!(
+                "{ranks} ranks were started, but MPI sees one in each: what started them belongs to another MPI than the one \
+                 that this program is built with. Start with the `mpirun` of that one (`ldd` shows its libmpi), or in Slurm \
+                 with `srun --mpi=pmix`"
+            ),
+            (None, Some(tasks)) if tasks > 1 => format!(
                 "the Slurm job has {tasks} tasks, but this is a single process: start with `srun --mpi=pmix` or `mpirun`, \
                  or set comm.backend = \"solo\" for one rank on purpose"
-            ))),
-            _ => Ok(()),
-        }
+            ),
+            _ => return Ok(()),
+        };
+        // Every one of them is as alone.
+        Err(Error::input(why).shared())
     }
 }
 
@@ -110,6 +127,12 @@ pub fn connect(backend: Backend, timeout: Duration) -> Result<Arc<dyn Collective
 }
 
 fn mpi(launch: &Launch, timeout: Duration) -> Result<Arc<dyn Collective>> {
+    if launch.pmi {
+        // Open MPI without it ends the program in MPI_Init.
+        tracing::info!(
+            "started through PMI; if MPI does not know it, take `srun --mpi=pmix` or the `mpirun` of that MPI"
+        );
+    }
     let mpi: Arc<dyn Collective> = Arc::new(Mpi::connect(timeout)?);
     if mpi.world() == 1 {
         launch.check_alone()?;
@@ -148,12 +171,33 @@ mod tests {
     fn alone_in_a_crowd_of_slurm_tasks_is_an_error() {
         let step = launch(&[("SLURM_STEP_NUM_TASKS", "2"), ("SLURM_NTASKS", "2")]);
         assert_eq!(step.several(), Some(2));
-        assert!(step.check_alone().unwrap_err().to_string().contains("srun --mpi=pmix"));
+        let error = step.check_alone().unwrap_err();
+        assert!(error.to_string().contains("srun --mpi=pmix") && error.is_shared(), "{error}");
         let batch = launch(&[("SLURM_NTASKS", "2")]);
         assert_eq!(batch.several(), None);
         assert!(batch.check_alone().unwrap_err().to_string().contains("single process"));
         let pmix = launch(&[("SLURM_STEP_NUM_TASKS", "2"), ("PMIX_RANK", "1")]);
-        assert!(pmix.mpi && pmix.several() == Some(2));
+        assert!(pmix.mpi && pmix.several() == Some(2) && !pmix.pmi);
+        let pmi2 = [("SLURM_STEP_NUM_TASKS", "2"), ("SLURM_NTASKS", "2"), ("PMI_RANK", "0"), ("PMI_SIZE", "2")];
+        assert!(launch(&pmi2).pmi);
+        assert!(launch(&pmi2).check_alone().unwrap_err().to_string().contains("Slurm started 2 tasks"));
+        // A step of one task, and a job of one.
         assert!(launch(&[("SLURM_STEP_NUM_TASKS", "1"), ("SLURM_NTASKS", "2")]).check_alone().is_ok());
+        assert!(launch(&[("SLURM_NTASKS", "1"), ("SLURM_JOB_ID", "7")]).check_alone().is_ok());
+    }
+
+    #[test]
+    fn alone_among_ranks_of_another_mpi_is_an_error() {
+        let error = |variables: &[(&str, &str)]| launch(variables).check_alone().unwrap_err().to_string();
+        for variables in [
+            [("PMI_RANK", "1"), ("PMI_SIZE", "4")],
+            [("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "4")],
+            [("MV2_COMM_WORLD_RANK", "1"), ("MV2_COMM_WORLD_SIZE", "4")],
+        ] {
+            assert!(error(&variables).contains("4 ranks were started"), "{variables:?}");
+        }
+        // Hydra's proxies are a step of Slurm's, one on each node.
+        let hydra = [("PMI_RANK", "1"), ("PMI_SIZE", "16"), ("SLURM_STEP_NUM_TASKS", "2"), ("SLURM_NTASKS", "16")];
+        assert!(error(&hydra).contains("16 ranks were started"));
     }
 }

@@ -30,6 +30,11 @@ pub struct Masking {
 }
 
 impl Masking {
+    /// Tokens that are to be told of so many, on average; a little fewer, since special ones are not hidden.
+    pub fn expected(&self, tokens: usize) -> f64 {
+        self.probability * tokens as f64
+    }
+
     /// Hides tokens of example `i`.
     pub fn hide(&self, dataset: &Dataset, i: usize, draw: Draw) -> Inputs {
         let mut ids = dataset.ids(i).to_vec();

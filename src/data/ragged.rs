@@ -179,7 +179,7 @@ fn starts(lengths: &[i64]) -> Vec<i64> {
 }
 
 /// Cuts sequences into runs whose rectangles waste little on any side.
-fn split(sides: &[&[i64]]) -> Vec<Range<usize>> {
+pub(super) fn split(sides: &[&[i64]]) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     let mut sums = vec![(0, 0); sides.len()];
     for i in 0..sides[0].len() {

@@ -16,6 +16,7 @@ unsafe extern "C" {
     fn trainer_clear_grad(leaf: Handle) -> Message;
     fn trainer_set_tf32(on: bool) -> Message;
     fn trainer_cpu_has(found: *mut bool, name: *const c_char) -> Message;
+    fn trainer_libtorch_config(text: *mut *mut c_char) -> Message;
     #[allow(clippy::too_many_arguments)]
     fn trainer_fused_adamw(
         weights: Handle,
@@ -54,13 +55,21 @@ fn check(message: Message) -> Result<()> {
     if message.is_null() {
         return Ok(());
     }
-    // SAFETY: the shim returns either null or a string made by strdup, which is ours to free.
-    let text = unsafe {
-        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
-        libc::free(message.cast());
-        text
-    };
-    Err(libtorch_error(&text))
+    // SAFETY: the shim returns either null or a string made by strdup.
+    Err(libtorch_error(&unsafe { take(message) }))
+}
+
+/// Takes over a string.
+///
+/// # Safety
+/// It was made by strdup and is nobody else's.
+unsafe fn take(text: *mut c_char) -> String {
+    // SAFETY: the caller's word.
+    unsafe {
+        let taken = CStr::from_ptr(text).to_string_lossy().into_owned();
+        libc::free(text.cast());
+        taken
+    }
 }
 
 fn handle(tensor: &Tensor) -> Handle {
@@ -100,6 +109,15 @@ pub fn cpu_has(name: &CStr) -> Result<bool> {
     // SAFETY: both pointers are live for the call.
     check(unsafe { trainer_cpu_has(&mut found, name.as_ptr()) })?;
     Ok(found)
+}
+
+/// What libtorch says of its version and its build, in lines for people (`at::show_config`).
+pub fn libtorch_config() -> Result<String> {
+    let mut text = std::ptr::null_mut();
+    // SAFETY: a pointer to a live variable.
+    check(unsafe { trainer_libtorch_config(&mut text) })?;
+    // SAFETY: without an error the shim has filled it by strdup.
+    Ok(unsafe { take(text) })
 }
 
 /// The numbers of one AdamW step.

@@ -5,6 +5,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
+#include <ATen/Version.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/cpu/Utils.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -54,6 +55,11 @@ char* trainer_cpu_has(bool* found, const char* name) {
     *found = entry != known.end() && entry->second.isBool() && entry->second.toBool() &&
              (wanted.rfind("amx_", 0) != 0 || at::cpu::init_amx());
   });
+}
+
+// text = what libtorch says of its version and its build, made by strdup.
+char* trainer_libtorch_config(char** text) {
+  return guarded([&] { *text = strdup(at::show_config().c_str()); });
 }
 
 // One AdamW step (arXiv 1711.05101) on flat slices, in place. `step` counts from 1; gradients are divided by

@@ -2,14 +2,17 @@
 //! a last norm, which runs with the head on the rows that it looks at.
 
 use crate::data::batch::Batch;
+use crate::data::extent::Extents;
 use crate::models::hf_names::HfNames;
 use crate::models::registry::Plan;
-use crate::models::{Backbone, Border, Role};
+use crate::models::{Backbone, Border, Reads, Role};
 use crate::nn::Ctx;
-use crate::nn::embedding::Embedding;
+use crate::nn::cost::{Cost, How};
+use crate::nn::embedding::{self, Embedding};
 use crate::nn::linear::HeadInput;
 use crate::nn::lm_head::Vocabulary;
 use crate::nn::norm::Norm;
+use crate::nn::pooler;
 use crate::nn::pre_norm::{PreNormBlock, PreNormConfig};
 use crate::nn::rotary::Rotary;
 use serde_json::Value;
@@ -162,11 +165,25 @@ impl Backbone for Decoder {
         usize::MAX
     }
 
-    fn activations(&self, stage: usize, tokens: u64, longest: u64) -> u64 {
-        match stage.checked_sub(1).and_then(|layer| self.layers.get(layer)) {
-            Some(layer) => layer.activations(tokens, longest),
-            // The rows of each table; of the head the norm's input and output.
-            None => 2 * self.hidden as u64 * tokens,
+    fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost {
+        let turns = matches!(self.config.positions, Positions::Rotary(_));
+        let numbers = x.own.tokens * self.hidden as f64;
+        match stage.checked_sub(1) {
+            Some(layer) => self.layers[layer].cost(how, &x.own, turns),
+            None => embedding::cost(how, numbers, if turns { 1 } else { 2 }, self.config.dropout),
+        }
+    }
+
+    fn head_cost(&self, reads: Reads, x: &Extents, how: &How) -> Cost {
+        match (reads, &self.vocabulary) {
+            (Reads::Vocabulary, Some(vocabulary)) => {
+                self.norm.cost(how, x.targets, true).then(vocabulary.cost(how, x.targets))
+            }
+            (Reads::Summary, _) => pooler::cost(how, x, self.hidden),
+            _ => {
+                let drops = Cost::dropout(how, x.own.tokens * self.hidden as f64, self.config.head_dropout);
+                self.norm.cost(how, x.own.tokens, false).then(drops)
+            }
         }
     }
 

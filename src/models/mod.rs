@@ -21,7 +21,9 @@ pub mod t5;
 pub mod xlnet;
 
 use crate::data::batch::Batch;
+use crate::data::extent::Extents;
 use crate::nn::Ctx;
+use crate::nn::cost::{Cost, How};
 use crate::nn::linear::HeadInput;
 use hf_names::HfNames;
 pub use role::Role;
@@ -30,6 +32,17 @@ use tch::Tensor;
 
 /// The ordered tensors that pass from one stage to the next.
 pub type Border = Vec<Tensor>;
+
+/// What a head calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// [`Backbone::summary`]
+    Summary,
+    /// [`Backbone::features`]
+    Features,
+    /// [`Backbone::vocabulary`]
+    Vocabulary,
+}
 
 /// A pretrained model in a role: stages `0..stages()`, then the head's stage, in which a task calls one of
 /// [`Backbone::summary`], [`Backbone::features`] and [`Backbone::vocabulary`].
@@ -79,9 +92,16 @@ pub trait Backbone: Send + Sync {
     /// The number of segments (texts of a pair) it tells apart; `usize::MAX` of a family that does not look at them.
     fn segments(&self) -> usize;
 
-    /// Elements that a stage keeps from forward to backward in training, for `tokens` tokens in sequences of at most
-    /// `longest`: an estimate, to tell what fits.
-    fn activations(&self, stage: usize, tokens: u64, longest: u64) -> u64;
+    /// What one of the stages before the head costs, without its [`Backbone::border`].
+    fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost;
+
+    /// What a task's head has to have made of the last border, in the head's stage.
+    fn head_cost(&self, reads: Reads, x: &Extents, how: &How) -> Cost;
+
+    /// The numbers of the tensors that a stage adds to the border: it keeps them, and backward their gradients.
+    fn border(&self, _: usize, x: &Extents) -> f64 {
+        x.own.tokens * self.head_input().width as f64
+    }
 
     /// Which native parameter is which tensor of a Hugging Face file, the head's included. A task's own linear layer is
     /// `classifier.weight` and `classifier.bias`.

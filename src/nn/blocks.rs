@@ -1,7 +1,9 @@
 //! Transformer blocks.
 
+use crate::data::extent::Extent;
 use crate::data::ragged::Sequences;
 use crate::nn::attention::AttentionConfig;
+use crate::nn::cost::{Cost, How};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
 use crate::nn::residual::ResidualNorm;
 use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
@@ -88,7 +90,7 @@ impl BlockConfig {
 /// `x = norm(x + attention(x)); x = norm(x + feed_forward(x))`.
 #[derive(Debug)]
 pub struct PostNormBlock {
-    config: BlockConfig,
+    hidden: i64,
     attention: SelfAttention,
     attended: ResidualNorm,
     feed_forward: FeedForward,
@@ -107,15 +109,15 @@ impl PostNormBlock {
             let feed_forward = FeedForward::new(b, config.feed_forward());
             (feed_forward, ResidualNorm::new(b, "norm", hidden, norm_eps, mlp_dropout))
         });
-        PostNormBlock { config, attention, attended, feed_forward, mixed }
+        PostNormBlock { hidden, attention, attended, feed_forward, mixed }
     }
 
-    /// Elements that forward keeps for backward: queries, keys, values, attention's result, five `[T, hidden]` around
-    /// the norms, the feed-forward part before and after its activation; with dropout the attention weights thrice.
-    pub fn activations(&self, tokens: u64, longest: u64) -> u64 {
-        let BlockConfig { hidden, intermediate, attention, .. } = self.config;
-        let weights = if attention.dropout > 0.0 { 3 * attention.heads as u64 * longest } else { 0 };
-        tokens * (9 * hidden as u64 + 2 * intermediate as u64 + weights)
+    /// The block over these sequences. Its input is the border that the stage before counts.
+    pub fn cost(&self, how: &How, x: &Extent) -> Cost {
+        let hidden = how.element() * x.tokens * self.hidden as f64;
+        let attended = self.attention.cost(how, x, false, false).then(self.attended.cost(how, x.tokens));
+        let mixed = self.feed_forward.cost(how, x.tokens).then(self.mixed.cost(how, x.tokens));
+        attended.beside(hidden).then(mixed.beside(hidden))
     }
 
     /// `[T, hidden]` to `[T, hidden]`.

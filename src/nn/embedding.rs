@@ -1,5 +1,6 @@
 //! Embedding tables.
 
+use crate::nn::cost::{Cost, How};
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId};
 use tch::Tensor;
 
@@ -8,17 +9,35 @@ use tch::Tensor;
 #[derive(Debug, Clone)]
 pub struct Embedding {
     weight: ParamId,
+    /// `[rows, width]`
+    shape: [i64; 2],
+}
+
+/// What rows from so many tables cost, of each so many `numbers`, and dropout on their sum. The rows are kept until their
+/// gradients are there, which is at the same time; those of one table without dropout are the stage's border.
+pub fn cost(how: &How, numbers: f64, tables: usize, dropout: f64) -> Cost {
+    let (rows, tables) = (how.element() * numbers, tables as f64);
+    if tables == 1.0 && dropout == 0.0 {
+        return Cost::op(0.0, 0.0, rows, [0.0; 2]);
+    }
+    Cost::op(tables * rows, (tables - 1.0) * rows, rows, [rows, 0.0]).then(Cost::dropout(how, numbers, dropout))
 }
 
 impl Embedding {
     /// Declares `weight` `[rows, width]`, drawn with `std`.
     pub fn new(b: &mut ParamBuilder, name: &str, rows: i64, width: i64, std: f64) -> Self {
-        b.scope(name, |b| Embedding { weight: b.weight("weight", &[rows, width], Init::Normal { std }) })
+        b.scope(name, |b| Embedding {
+            weight: b.weight("weight", &[rows, width], Init::Normal { std }),
+            shape: [rows, width],
+        })
     }
 
     /// The same for the table of token ids, when no head shares it.
     pub fn vocabulary(b: &mut ParamBuilder, name: &str, rows: i64, width: i64, std: f64) -> Self {
-        b.scope(name, |b| Embedding { weight: b.vocabulary("weight", rows, width, Init::Normal { std }) })
+        b.scope(name, |b| Embedding {
+            weight: b.vocabulary("weight", rows, width, Init::Normal { std }),
+            shape: [rows, width],
+        })
     }
 
     /// The table of token ids for a model in this role: a head that is `tied` to it needs it whole.
@@ -30,6 +49,11 @@ impl Embedding {
     pub fn shared(&self, b: &mut ParamBuilder) -> Self {
         b.borrow_rows(self.weight);
         self.clone()
+    }
+
+    /// Its rows and their width.
+    pub fn shape(&self) -> [i64; 2] {
+        self.shape
     }
 
     /// The table.

@@ -1,6 +1,7 @@
 //! The feed-forward part of a block, plain or gated.
 
 use crate::nn::blocks::Activation;
+use crate::nn::cost::{Cost, How};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
@@ -55,8 +56,24 @@ impl FeedForward {
         self.down.forward(ctx, &inner)
     }
 
-    /// Elements a token that forward keeps for backward, without the input.
-    pub fn activations(&self) -> u64 {
-        self.config.intermediate as u64 * if self.config.gated { 4 } else { 2 }
+    /// What so many rows cost; the input is kept.
+    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+        let FeedForwardConfig { hidden, intermediate, activation, gated, dropout, .. } = self.config;
+        let inner = how.element() * rows * intermediate as f64;
+        let drops = Cost::dropout(how, rows * intermediate as f64, dropout);
+        // Some activations know their slope from the result: that is the next layer's input, unless dropout is between.
+        let of_result = matches!(activation, Activation::Relu | Activation::Tanh);
+        let activated = match (gated, of_result) {
+            // Both halves; then the one that gates the other.
+            (true, false) => Cost::op(3.0 * inner, 2.0 * inner, inner, [inner, 2.0 * inner]),
+            (true, true) => Cost::op(3.0 * inner, 2.0 * inner, inner, [inner, inner]),
+            (false, false) => Cost::op(inner, inner, inner, [0.0; 2]),
+            (false, true) if dropout > 0.0 => Cost::op(inner, inner, inner, [0.0; 2]),
+            (false, true) => Cost::op(0.0, inner, inner, [0.0; 2]),
+        };
+        let all: Cost =
+            [self.up.cost(how, rows, true), activated, drops, self.down.cost(how, rows, true)].into_iter().sum();
+        let made = if gated { 3.0 } else { 2.0 } * inner;
+        all.alone_at_least(made + how.element() * rows * hidden as f64)
     }
 }

@@ -1,6 +1,7 @@
 //! What a model makes of a token before its layers.
 
-use crate::nn::embedding::Embedding;
+use crate::nn::cost::{Cost, How};
+use crate::nn::embedding::{self, Embedding};
 use crate::nn::norm::LayerNorm;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
@@ -57,10 +58,12 @@ impl InputEmbeddings {
         (self.config.positions - self.config.first_position) as usize
     }
 
-    /// Elements that forward keeps for backward: each table's rows, their sum and its norm.
-    pub fn activations(&self, tokens: u64) -> u64 {
-        let tables = 2 + u64::from(self.segments.is_some());
-        (tables + 2) * self.config.width as u64 * tokens
+    /// What so many tokens cost: kept are each table's rows and their sum.
+    pub fn cost(&self, how: &How, tokens: f64) -> Cost {
+        let numbers = tokens * self.config.width as f64;
+        let tables = 2 + usize::from(self.segments.is_some());
+        let normed = self.norm.cost(how, tokens, true).then(Cost::dropout(how, numbers, self.config.dropout));
+        embedding::cost(how, numbers, tables, 0.0).then(normed)
     }
 
     /// Token ids, positions from 0 and segments, i64 `[T]` each, to `[T, width]`.

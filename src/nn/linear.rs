@@ -1,5 +1,6 @@
 //! The linear layer.
 
+use crate::nn::cost::{Cost, How};
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::Tensor;
 
@@ -18,6 +19,8 @@ pub struct HeadInput {
 pub struct Linear {
     weight: ParamId,
     bias: Option<ParamId>,
+    /// `[out, in]`
+    shape: [i64; 2],
 }
 
 impl Linear {
@@ -26,13 +29,14 @@ impl Linear {
         b.scope(name, |b| Linear {
             weight: b.weight("weight", &[outputs, inputs], Init::Normal { std }),
             bias: Some(b.vector("bias", outputs, Init::Zeros)),
+            shape: [outputs, inputs],
         })
     }
 
     /// The same without a bias.
     pub fn without_bias(b: &mut ParamBuilder, name: &str, inputs: i64, outputs: i64, std: f64) -> Self {
         let weight = b.scope(name, |b| b.weight("weight", &[outputs, inputs], Init::Normal { std }));
-        Linear { weight, bias: None }
+        Linear { weight, bias: None, shape: [outputs, inputs] }
     }
 
     /// The one or the other.
@@ -47,6 +51,11 @@ impl Linear {
     pub fn head(b: &mut ParamBuilder, input: HeadInput, outputs: i64) -> Self {
         let HeadInput { width, std, bias } = input;
         b.fresh(|b| Self::with_bias(b, "classifier", width, outputs, std, bias))
+    }
+
+    /// What so many rows cost; with `keeps` the input is counted as kept.
+    pub fn cost(&self, how: &How, rows: f64, keeps: bool) -> Cost {
+        Cost::product(how, rows, self.shape, keeps)
     }
 
     /// `[T, in]` to `[T, out]`.

@@ -1,6 +1,7 @@
 //! Heads of language models: hidden states to scores of all token ids.
 
 use crate::nn::blocks::Activation;
+use crate::nn::cost::{Cost, How};
 use crate::nn::embedding::Embedding;
 use crate::nn::linear::Linear;
 use crate::nn::norm::LayerNorm;
@@ -12,25 +13,32 @@ use tch::Tensor;
 pub struct Vocabulary {
     table: ParamId,
     bias: Option<ParamId>,
+    /// `[vocab, width]`
+    shape: [i64; 2],
 }
 
 impl Vocabulary {
     /// Shares the table of embeddings, which was declared to be tied ([`Embedding::words`]).
     pub fn tied(b: &mut ParamBuilder, words: &Embedding) -> Self {
         b.borrow(words.weight());
-        Vocabulary { table: words.weight(), bias: None }
+        Vocabulary { table: words.weight(), bias: None, shape: words.shape() }
     }
 
     /// Declares `name.weight` `[vocab, width]`, drawn with `std`.
     pub fn own(b: &mut ParamBuilder, name: &str, vocab: i64, width: i64, std: f64) -> Self {
         let table = b.scope(name, |b| b.weight("weight", &[vocab, width], Init::Normal { std }));
-        Vocabulary { table, bias: None }
+        Vocabulary { table, bias: None, shape: [vocab, width] }
     }
 
     /// Adds a zero `name.bias` `[vocab]`.
     pub fn with_bias(self, b: &mut ParamBuilder, name: &str, vocab: i64) -> Self {
         let bias = b.scope(name, |b| b.vector("bias", vocab, Init::Zeros));
         Vocabulary { bias: Some(bias), ..self }
+    }
+
+    /// What the scores of so many rows cost; the rows are kept.
+    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+        Cost::product(how, rows, self.shape, true)
     }
 
     /// `[n, width]` to `[n, vocab]`.
@@ -76,6 +84,14 @@ impl MaskedLmHead {
             let vocabulary = vocabulary.with_bias(b, "lm_head", vocab);
             MaskedLmHead { dense, activation, norm, vocabulary }
         })
+    }
+
+    /// What so many rows cost.
+    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+        let dense = self.dense.cost(how, rows, true);
+        let kept = how.element() * rows * self.vocabulary.shape[1] as f64;
+        let activated = Cost::op(kept, kept, kept, [0.0; 2]);
+        [dense, activated, self.norm.cost(how, rows, true), self.vocabulary.cost(how, rows)].into_iter().sum()
     }
 
     /// `[n, hidden]` to `[n, vocab]`.

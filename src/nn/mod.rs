@@ -5,8 +5,10 @@
 //! ragged batch; the attention kernel alone sees sequences. No part names a family.
 
 pub mod attention;
+pub mod attention_cost;
 pub mod blocks;
 pub mod cache;
+pub mod cost;
 pub mod ctx;
 pub mod embedding;
 pub mod feed_forward;
@@ -25,6 +27,7 @@ pub mod rng;
 pub mod rotary;
 pub mod self_attention;
 
+pub use cost::{Cost, How};
 pub use ctx::{Ctx, Pass, RowGradient};
 pub use layout::Layout;
 pub use params::{Init, ParamBuilder, ParamId, Params};

@@ -1,6 +1,7 @@
 //! Normalisation layers.
 
 use crate::ffi;
+use crate::nn::cost::{Cost, How};
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::{Kind, Tensor};
 
@@ -35,17 +36,28 @@ impl LayerNorm {
     }
 }
 
+impl LayerNorm {
+    /// What so many rows cost: kept are the input, if it is counted here, and two numbers a row.
+    pub fn cost(&self, how: &How, rows: f64, keeps: bool) -> Cost {
+        let (e, numbers) = (how.element(), rows * self.size as f64);
+        let kept = 8.0 * rows + if keeps { e * numbers } else { 0.0 };
+        let wide = how.wide(numbers);
+        Cost::op(kept, e * numbers, e * numbers, [2.0 * wide, 3.0 * wide])
+    }
+}
+
 /// Division by the root of the mean square (arXiv 1910.07467) over the last dimension, with scale.
 #[derive(Debug, Clone)]
 pub struct RmsNorm {
     weight: ParamId,
+    size: i64,
     eps: f64,
 }
 
 impl RmsNorm {
     /// Declares `weight` (ones), `[size]`.
     pub fn new(b: &mut ParamBuilder, name: &str, size: i64, eps: f64) -> Self {
-        b.scope(name, |b| RmsNorm { weight: b.vector("weight", size, Init::Ones), eps })
+        b.scope(name, |b| RmsNorm { weight: b.vector("weight", size, Init::Ones), size, eps })
     }
 
     /// `[.., size]` to the same shape. Half types are divided in fp32 and rounded before they are scaled, as Llama does.
@@ -54,6 +66,22 @@ impl RmsNorm {
         let mean = wide.square().mean_dim([-1i64].as_slice(), true, Kind::Float);
         let divided = &wide * (mean + self.eps).rsqrt();
         divided.to_kind(x.kind()) * ctx.param(self.weight)
+    }
+}
+
+impl RmsNorm {
+    /// The numbers of a row.
+    pub fn size(&self) -> i64 {
+        self.size
+    }
+
+    /// What so many rows cost: kept are the input in fp32, if it is counted here or is a copy, what is divided, and two
+    /// numbers a row.
+    pub fn cost(&self, how: &How, rows: f64, keeps: bool) -> Cost {
+        let (e, numbers) = (how.element(), rows * self.size as f64);
+        let input = if keeps || e < 4.0 { 4.0 * numbers } else { 0.0 };
+        let wide = 4.0 * numbers;
+        Cost::op(8.0 * rows + input + e * numbers, e * numbers, e * numbers, [wide, 2.0 * wide])
     }
 }
 
@@ -77,6 +105,14 @@ impl Norm {
         match kind {
             NormKind::Layer => Norm::Layer(LayerNorm::new(b, name, size, eps)),
             NormKind::Rms => Norm::Rms(RmsNorm::new(b, name, size, eps)),
+        }
+    }
+
+    /// As [`LayerNorm::cost`], [`RmsNorm::cost`].
+    pub fn cost(&self, how: &How, rows: f64, keeps: bool) -> Cost {
+        match self {
+            Norm::Layer(norm) => norm.cost(how, rows, keeps),
+            Norm::Rms(norm) => norm.cost(how, rows, keeps),
         }
     }
 

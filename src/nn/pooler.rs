@@ -1,7 +1,9 @@
 //! A text as one vector.
 
+use crate::data::extent::Extents;
 use crate::data::ragged::Sequences;
 use crate::nn::blocks::Activation;
+use crate::nn::cost::{Cost, How};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::{Kind, Tensor};
@@ -35,6 +37,14 @@ pub struct PoolerConfig {
     /// Dropout on the result.
     pub dropout: f64,
     pub std: f64,
+}
+
+/// What summaries cost: of each sequence some vectors and a product, and in backward the gradient of all tokens' states.
+pub fn cost(how: &How, x: &Extents, hidden: i64) -> Cost {
+    let e = how.element();
+    let (rows, all) = (e * x.own.sequences * hidden as f64, e * x.own.tokens * hidden as f64);
+    let product = Cost::product(how, x.own.sequences, [hidden, hidden], true);
+    Cost::op(rows, all, rows, [0.0; 2]).then(product)
 }
 
 impl Pooler {

@@ -1,6 +1,8 @@
 //! The block that norms what goes into its parts.
 
+use crate::data::extent::Extent;
 use crate::data::ragged::Sequences;
+use crate::nn::cost::{Cost, How};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
 use crate::nn::norm::{Norm, NormKind};
 use crate::nn::rotary::Angles;
@@ -53,14 +55,20 @@ impl PreNormBlock {
         x + ctx.dropout(out, self.config.dropout)
     }
 
-    /// Elements that forward keeps for backward: those of its parts, and around each of them the norm's input and
-    /// output, an RMS norm's before its scale too.
-    pub fn activations(&self, tokens: u64, longest: u64) -> u64 {
-        let around = match self.config.norm {
-            NormKind::Layer => 4,
-            NormKind::Rms => 6,
-        };
-        let hidden = self.config.feed_forward.hidden as u64;
-        tokens * (around * hidden + self.attention.activations(longest) + self.feed_forward.activations())
+    /// The block over these sequences; `turns` where positions are told by angles. Its input is the border that the stage
+    /// before counts.
+    pub fn cost(&self, how: &How, x: &Extent, turns: bool) -> Cost {
+        let PreNormConfig { feed_forward, dropout, .. } = self.config;
+        let numbers = x.tokens * feed_forward.hidden as f64;
+        let (hidden, drops) = (how.element() * numbers, Cost::dropout(how, numbers, dropout));
+        let normed = self.attention_norm.cost(how, x.tokens, false);
+        let attended = normed.then(self.attention.cost(how, x, true, turns)).then(drops);
+        let mixed = self.norm.cost(how, x.tokens, true).then(self.feed_forward.cost(how, x.tokens)).then(drops);
+        // What has been normed stays until the block returns.
+        let [attended, mixed] = [(attended, 1.0), (mixed, 2.0)].map(|(part, normed)| {
+            let part = part.beside(hidden);
+            part.alone_at_least(part.alone + normed * hidden)
+        });
+        attended.then(mixed)
     }
 }

@@ -1,7 +1,10 @@
 //! Attention that knows how far apart two tokens are, and whether they are of one segment.
 
+use crate::data::extent::Extent;
 use crate::data::ragged::{Bucket, Sequences};
 use crate::nn::attention::{AttentionConfig, attention};
+use crate::nn::attention_cost::Around;
+use crate::nn::cost::{Cost, How};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::{Kind, Tensor};
@@ -85,13 +88,23 @@ impl RelativeAttention {
         self.out.forward(ctx, &attended)
     }
 
-    /// Elements a token that forward keeps for backward, without the input: eight `[T, hidden]`, of queries for each of the
-    /// three products, keys, values and the result; for each pair of tokens the weights, thrice with dropout, and
-    /// whether the segments differ.
-    pub fn activations(&self, longest: u64) -> u64 {
+    /// The layer over these sequences; its input is kept by others. Beside the biased kernel there are the queries for each
+    /// of the three products, the scores of distances, twice as many as there are pairs, and which segments differ.
+    pub fn cost(&self, how: &How, x: &Extent) -> Cost {
         let RelativeAttentionConfig { hidden, attention, .. } = self.config;
-        let weights = if attention.dropout > 0.0 { 3 } else { 1 } * attention.heads as u64;
-        8 * hidden as u64 + (weights + 1) * longest
+        let (numbers, heads) = (x.tokens * hidden as f64, attention.heads as f64);
+        let e = if how.widens() { 4.0 } else { how.element() };
+        let queries = Cost::op(e * (2.0 * numbers + x.pairs), 3.0 * e * numbers, 2.0 * e * numbers, [e * numbers; 2]);
+        // The sinusoids of all distances and what is made of them.
+        let sinusoids = Cost::product(how, 2.0 * x.longest, [hidden, hidden], true);
+        let projected = Cost::keep(e * 2.0 * x.longest * hidden as f64);
+        let largest = e * heads * x.largest;
+        let distances = Cost::op(0.0, 0.0, largest, [2.0 * largest, 4.0 * largest]);
+        let flops = 4.0 * x.pairs * hidden as f64;
+        let distances = Cost { flops, attention_flops: flops, ..distances };
+        let kernel = attention.cost(how, x, Around::Biased);
+        let parts = [self.qkv.cost(how, x.tokens, false), sinusoids, projected, queries, distances, kernel];
+        parts.into_iter().chain([self.out.cost(how, x.tokens, true)]).sum()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What stands at the end of both halves of a post-norm block.
 
+use crate::nn::cost::{Cost, How};
 use crate::nn::norm::LayerNorm;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
@@ -9,12 +10,18 @@ use tch::Tensor;
 pub struct ResidualNorm {
     norm: LayerNorm,
     dropout: f64,
+    size: i64,
 }
 
 impl ResidualNorm {
     /// Declares `name`, a norm of this size.
     pub fn new(b: &mut ParamBuilder, name: &str, size: i64, eps: f64, dropout: f64) -> Self {
-        ResidualNorm { norm: LayerNorm::new(b, name, size, eps), dropout }
+        ResidualNorm { norm: LayerNorm::new(b, name, size, eps), dropout, size }
+    }
+
+    /// What so many rows cost; the sum is kept.
+    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+        Cost::dropout(how, rows * self.size as f64, self.dropout).then(self.norm.cost(how, rows, true))
     }
 
     /// y and x, `[T, size]`, to the same shape.

@@ -1,7 +1,10 @@
 //! The attention layer of a block: projections around the kernel.
 
+use crate::data::extent::Extent;
 use crate::data::ragged::Sequences;
 use crate::nn::attention::{AttentionConfig, attention, self_attention};
+use crate::nn::attention_cost::Around;
+use crate::nn::cost::{Cost, How};
 use crate::nn::linear::Linear;
 use crate::nn::norm::RmsNorm;
 use crate::nn::rotary::Angles;
@@ -65,14 +68,35 @@ impl SelfAttention {
         self.out.forward(ctx, &attended)
     }
 
-    /// Elements a token that forward keeps for backward, without the input: the projections; queries and keys once more
-    /// for each thing done to them; keys and values repeated for groups; the result; with dropout the weights thrice.
-    pub fn activations(&self, longest: u64) -> u64 {
-        let AttentionConfig { heads, kv_heads, head_dim, dropout, .. } = self.config.attention;
-        let steps = 1 + if self.head_norms.is_some() { 2 } else { 0 };
-        let repeated = if kv_heads == heads { 0 } else { 2 * heads };
-        let kept = (heads + 2 * kv_heads) + steps * (heads + kv_heads) + repeated + heads;
-        let weights = if dropout > 0.0 { 3 * heads as u64 * longest } else { 0 };
-        (kept * head_dim) as u64 + weights
+    /// The whole layer over these sequences; with `keeps` its input is counted as kept.
+    pub fn cost(&self, how: &How, x: &Extent, keeps: bool, turns: bool) -> Cost {
+        let config = &self.config.attention;
+        let AttentionConfig { heads, kv_heads, head_dim, .. } = *config;
+        let numbers = |heads: i64| x.tokens * (heads * head_dim) as f64;
+        let (joined, placed) = (numbers(heads + 2 * kv_heads), numbers(heads + kv_heads));
+        let e = how.element();
+        let norms: Cost = match &self.head_norms {
+            Some([q, k]) => {
+                let [q_rows, k_rows] = [heads, kv_heads].map(|heads| x.tokens * heads as f64);
+                // The product itself is what they keep in fp32.
+                let input = if how.element() < 4.0 { 0.0 } else { e * joined };
+                Cost::keep(input).then(q.cost(how, q_rows, false)).then(k.cost(how, k_rows, false))
+            }
+            None => Cost::default(),
+        };
+        let turned = match (turns, &self.head_norms) {
+            // Angles, and what is turned: of the columns all, where they have not been normed.
+            (true, None) => Cost::op(e * (joined + numbers(1)), e * placed, e * placed, [e * placed; 2]),
+            (true, Some(_)) => Cost::op(e * (placed + numbers(1)), e * placed, e * placed, [e * placed; 2]),
+            (false, _) => Cost::default(),
+        };
+        let around = if turns || self.head_norms.is_some() { Around::Apart } else { Around::Joined };
+        let kernel = config.cost(how, x, around);
+        let parts = [self.qkv.cost(how, x.tokens, keeps), norms, turned, kernel, self.out.cost(how, x.tokens, true)];
+        let product = e * joined;
+        let all: Cost = parts.into_iter().sum();
+        // The product is there until the layer returns.
+        all.alone_at_least(kernel.alone + if x.padded_queries > 0.0 || turns { product } else { 0.0 })
+            .alone_at_least(product + 2.0 * e * numbers(heads))
     }
 }

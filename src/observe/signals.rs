@@ -5,7 +5,7 @@
 
 use crate::error::{Context, Result};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Whether a stop was asked for.
@@ -33,6 +33,41 @@ impl StopFlag {
 pub const ALWAYS: &[SignalKind] = &[SignalKind::user_defined1()];
 /// What asks a run of one rank to stop.
 pub const ALONE: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate()];
+
+/// A terminal's Ctrl-C.
+pub const INTERRUPT: &[SignalKind] = &[SignalKind::interrupt()];
+/// The terminal has gone.
+pub const HANG_UP: &[SignalKind] = &[SignalKind::hangup()];
+
+/// How many signals have come.
+#[derive(Debug, Clone, Default)]
+pub struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    /// So far.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Counts these signals, on the runtime; they have no other effect any more.
+///
+/// # Errors
+/// When the system refuses a handler.
+pub fn count(runtime: &tokio::runtime::Handle, kinds: &[SignalKind]) -> Result<Count> {
+    let _inside = runtime.enter();
+    let count = Count::default();
+    for &kind in kinds {
+        let mut stream = signal(kind).context("signal handler")?;
+        let count = count.clone();
+        runtime.spawn(async move {
+            while stream.recv().await.is_some() {
+                count.0.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }
+    Ok(count)
+}
 
 /// Raises `flag` on these signals, on the runtime. On a second SIGINT calls `again`, which ends the process.
 ///

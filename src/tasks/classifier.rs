@@ -3,7 +3,7 @@
 use crate::data::batch::Batch;
 use crate::models::{Backbone, Border};
 use crate::nn::linear::{HeadInput, Linear};
-use crate::nn::{Ctx, ParamBuilder};
+use crate::nn::{Cost, Ctx, How, ParamBuilder};
 use tch::Tensor;
 
 /// A linear layer on what the backbone says of sequences or of tokens: `classifier`.
@@ -19,6 +19,11 @@ impl Classifier {
     /// On an input that is known.
     pub(super) fn on(input: HeadInput, outputs: usize, b: &mut ParamBuilder) -> Self {
         Classifier(Linear::head(b, input, outputs as i64))
+    }
+
+    /// What so many rows cost.
+    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+        self.0.cost(how, rows, true)
     }
 
     /// Of each sequence `[B, outputs]`, from its summary.

@@ -1,12 +1,13 @@
 //! Masked language modelling (arXiv 1810.04805, section 3.1), alone or with next-sentence prediction.
 
-use super::cross_entropy;
+use super::{cross_entropy, scores_cost};
 use crate::data::batch::{Batch, Labels, Targets};
 use crate::data::dataset::LabelKind;
+use crate::data::extent::Extents;
 use crate::data::{Dataset, Draw};
 use crate::metrics::Metrics;
-use crate::models::{Backbone, Border};
-use crate::nn::{Ctx, ParamBuilder};
+use crate::models::{Backbone, Border, Reads};
+use crate::nn::{Cost, Ctx, How, ParamBuilder};
 use crate::tasks::{Classifier, Results, Task, short};
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
@@ -55,6 +56,10 @@ impl Task for MaskedLm {
         let words = backbone.vocabulary(&rows, ctx);
         let sentences = self.next_sentence.as_ref().map(|head| head.of_sequences(backbone, hidden, batch, ctx));
         [words].into_iter().chain(sentences).collect()
+    }
+
+    fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &How) -> Cost {
+        scores_cost(backbone.head_cost(Reads::Vocabulary, x, how), x.targets, backbone.vocab_size())
     }
 
     fn terms(&self) -> usize {

@@ -43,9 +43,10 @@ pub use results::Results;
 
 use crate::data::Dataset;
 use crate::data::batch::Batch;
+use crate::data::extent::Extents;
 use crate::metrics::Metrics;
-use crate::models::{Backbone, Border};
-use crate::nn::Ctx;
+use crate::models::{Backbone, Border, Reads};
+use crate::nn::{Cost, Ctx, How};
 use serde_json::{Map, Value};
 use tch::Tensor;
 
@@ -61,6 +62,12 @@ pub trait Task: Send + Sync {
 
     /// The head, from the last stage's border; of the type that the model computes in.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border;
+
+    /// What the head's stage and the loss cost. A head on a summary, unless a task says otherwise: a few numbers for each
+    /// sequence, which are not counted.
+    fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &How) -> Cost {
+        backbone.head_cost(Reads::Summary, x, how)
+    }
 
     /// How many terms the loss has.
     fn terms(&self) -> usize {
@@ -106,6 +113,13 @@ fn softmax(row: &[f32]) -> Vec<f64> {
 /// A row of logits as JSON.
 fn logits_json(row: &[f32]) -> Value {
     row.iter().copied().map(short).collect()
+}
+
+/// What a head costs that gives so many rows so many scores, with their cross entropy: there are the scores, their
+/// logarithms, and the gradients of both, in fp32.
+fn scores_cost(head: Cost, rows: f64, classes: usize) -> Cost {
+    let scores = 4.0 * rows * classes as f64;
+    Cost::keep(scores).then(head).then(Cost::op(scores, scores, scores, [0.0; 2]))
 }
 
 /// Cross entropy of each row, f32 `[n]`: logits `[n, C]`, classes i64 `[n]`.

@@ -1,9 +1,10 @@
 //! A backbone with a task's head: the list of stages that training runs.
 
 use crate::data::batch::Batch;
+use crate::data::extent::Extents;
 use crate::models::{Backbone, Border};
 use crate::nn::params::ParamSpec;
-use crate::nn::{Ctx, ParamBuilder};
+use crate::nn::{Cost, Ctx, How, ParamBuilder};
 use crate::tasks::Task;
 use serde_json::{Value, json};
 use tch::Kind;
@@ -33,6 +34,20 @@ impl Model {
     /// A stage's name in messages.
     pub fn stage_name(&self, stage: usize) -> String {
         if stage < self.backbone.stages() { self.backbone.stage_name(stage) } else { "head".into() }
+    }
+
+    /// What a stage costs, its loss and what it adds to the border included.
+    pub fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost {
+        if stage == self.backbone.stages() {
+            return self.task.cost(self.backbone.as_ref(), x, how);
+        }
+        let border = self.border(stage, x, how);
+        Cost::keep(border).then(self.backbone.cost(stage, x, how)).beside(border)
+    }
+
+    /// Bytes that a stage adds to the border; the head adds none.
+    pub fn border(&self, stage: usize, x: &Extents, how: &How) -> f64 {
+        if stage == self.backbone.stages() { 0.0 } else { how.element() * self.backbone.border(stage, x) }
     }
 
     /// Runs one stage.

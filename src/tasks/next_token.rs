@@ -1,11 +1,12 @@
 //! Language models that tell the next token: of a text, of an answer, of a target.
 
-use super::cross_entropy;
+use super::{cross_entropy, scores_cost};
 use crate::data::Dataset;
 use crate::data::batch::{Batch, Labels};
+use crate::data::extent::Extents;
 use crate::metrics::Metrics;
-use crate::models::{Backbone, Border};
-use crate::nn::Ctx;
+use crate::models::{Backbone, Border, Reads};
+use crate::nn::{Cost, Ctx, How};
 use crate::tasks::{Results, Task};
 use serde_json::{Map, Value};
 use tch::Tensor;
@@ -26,6 +27,10 @@ impl Task for NextToken {
         let Labels::Tokens(targets) = &batch.labels else { panic!("a language model needs token labels") };
         let rows = hidden[0].index_select(0, &targets.places);
         vec![backbone.vocabulary(&rows, ctx)]
+    }
+
+    fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &How) -> Cost {
+        scores_cost(backbone.head_cost(Reads::Vocabulary, x, how), x.targets, backbone.vocab_size())
     }
 
     fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {

@@ -1,12 +1,13 @@
 //! Extractive question answering: where in its context the answer begins and ends.
 
-use super::cross_entropy;
+use super::{cross_entropy, scores_cost};
 use crate::data::Dataset;
 use crate::data::batch::{Batch, Labels};
+use crate::data::extent::Extents;
 use crate::data::ragged::pad;
 use crate::metrics::Metrics;
-use crate::models::{Backbone, Border};
-use crate::nn::{Ctx, ParamBuilder};
+use crate::models::{Backbone, Border, Reads};
+use crate::nn::{Cost, Ctx, How, ParamBuilder};
 use crate::tasks::{Classifier, Results, Task, answers};
 use serde_json::{Map, Value};
 use tch::Tensor;
@@ -46,6 +47,11 @@ impl Task for QuestionAnswering {
             cross_entropy(&scores, &spans.select(1, end))
         };
         vec![(of(0) + of(1)) / 2.0]
+    }
+
+    fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &How) -> Cost {
+        let head = backbone.head_cost(Reads::Features, x, how).then(self.head.cost(how, x.own.tokens));
+        scores_cost(head, x.own.tokens, 2)
     }
 
     fn answer_size(&self, dataset: &Dataset, i: usize) -> usize {

@@ -1,12 +1,13 @@
 //! Token classification: a tag for each word, told at its first token.
 
-use super::cross_entropy;
+use super::{cross_entropy, scores_cost};
 use crate::data::batch::{Batch, Labels};
 use crate::data::example::NO_LABEL;
+use crate::data::extent::Extents;
 use crate::data::{Dataset, Label};
 use crate::metrics::{Entities, Metrics, Reading, TagSet};
-use crate::models::{Backbone, Border};
-use crate::nn::{Ctx, ParamBuilder};
+use crate::models::{Backbone, Border, Reads};
+use crate::nn::{Cost, Ctx, How, ParamBuilder};
 use crate::tasks::tagged_words::LostWords;
 use crate::tasks::{Classifier, Results, Task, argmax, labels, logits_json};
 use serde::Deserialize;
@@ -50,6 +51,11 @@ impl Task for TokenClassification {
     fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
         let Labels::Tokens(targets) = &batch.labels else { panic!("token classification needs token labels") };
         vec![cross_entropy(&logits[0], &targets.classes)]
+    }
+
+    fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &How) -> Cost {
+        let head = backbone.head_cost(Reads::Features, x, how).then(self.head.cost(how, x.targets));
+        scores_cost(head, x.targets, self.labels.len())
     }
 
     fn answer_size(&self, dataset: &Dataset, i: usize) -> usize {

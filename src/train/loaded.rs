@@ -77,6 +77,11 @@ impl Declared {
         Ok(Declared { folder: folder.to_owned(), backbone, builder })
     }
 
+    /// How many token ids the model knows.
+    pub fn vocab_size(&self) -> usize {
+        self.backbone.vocab_size()
+    }
+
     /// The longest sequence, in tokens: the model's limit, or what is asked for or `usual` below it. A model without a
     /// limit of its own takes [`UNLIMITED`] unless told.
     ///

@@ -48,19 +48,11 @@ impl Session {
     pub fn open(config: Config, comm: Arc<dyn Collective>, resumed: Option<&Resumed>) -> Result<Self> {
         ffi::set_tf32(config.parallel.tf32)?;
         let known_labels = resumed.and_then(|resumed| resumed.state.labels.clone());
-        let folder = &config.model.path;
         let open = || -> Result<(Declared, usize)> {
-            let dropout = DropoutOverrides {
-                hidden: config.model.hidden_dropout_prob,
-                attention: config.model.attention_probs_dropout_prob,
-                classifier: config.model.classifier_dropout,
-            };
-            let declared =
-                Declared::read(folder, registry::read_config(folder)?, dropout, reading::role(&config.task))?;
+            let declared = declare(&config)?;
             // A folder without a tokenizer is the model's fault, not the data's.
-            Tokenizer::fingerprint_of(folder)?;
-            let max_length = declared.max_length(config.data.max_length, reading::usual_length(config.task.kind))?;
-            Ok((declared, max_length))
+            Tokenizer::fingerprint_of(&config.model.path)?;
+            Ok(declared)
         };
         let (mut declared, max_length) = comm.agree(open(), "reading the model's configuration")?;
         let mut data = one_per_host_first(comm.as_ref(), "preparing the data", || {
@@ -75,7 +67,8 @@ impl Session {
             resumed.from.clone_into(&mut declared.folder);
         }
         let shaped = comm.agree(declared.with_head(&data.head, &config.model.freeze), "giving the model its head")?;
-        let zero = comm.agree(memory_need::choose(&config, &shaped, comm.as_ref()), "choosing parallel.zero_stage")?;
+        let zero =
+            comm.agree(memory_need::choose(&config, &shaped, &data, comm.as_ref()), "choosing parallel.zero_stage")?;
         let holding = Holding {
             kind: settings::kind(config.parallel.precision),
             zero,
@@ -113,7 +106,27 @@ pub fn one_per_host_first<T>(comm: &dyn Collective, what: &str, work: impl Fn() 
     comm.agree(mine, what)
 }
 
-fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<String>>) -> Result<Data> {
+/// Reads the `config.json` of a run's model; returns with it the longest sequence, in tokens.
+///
+/// # Errors
+/// Exit 2: a model that is not known, or not in this role.
+pub fn declare(config: &Config) -> Result<(Declared, usize)> {
+    let folder = &config.model.path;
+    let dropout = DropoutOverrides {
+        hidden: config.model.hidden_dropout_prob,
+        attention: config.model.attention_probs_dropout_prob,
+        classifier: config.model.classifier_dropout,
+    };
+    let declared = Declared::read(folder, registry::read_config(folder)?, dropout, reading::role(&config.task))?;
+    let max_length = declared.max_length(config.data.max_length, reading::usual_length(config.task.kind))?;
+    Ok((declared, max_length))
+}
+
+/// Reads, checks and tokenises a run's data, or takes it from the token cache.
+///
+/// # Errors
+/// Exit 2: what is wrong with the data.
+pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<String>>) -> Result<Data> {
     let folder = &config.model.path;
     let prepare_file = |path: &Path, key: &str, purpose: Purpose, labels: Option<Vec<String>>| {
         let (task, data, seed) = (&config.task, &config.data, config.seed);

@@ -50,6 +50,12 @@ pub fn recompute(config: &Config) -> Recompute {
     }
 }
 
+/// The steps of a run: as many as are set, or those of its epochs.
+pub fn total_steps(config: &Config, steps_per_epoch: u64) -> u64 {
+    let epochs = (config.train.num_train_epochs * steps_per_epoch as f64).ceil() as u64;
+    config.train.max_steps.unwrap_or(epochs).max(1)
+}
+
 /// The learning-rate schedule of a run of `total_steps`.
 pub fn schedule(config: &Config, total_steps: u64) -> Schedule {
     let train = &config.train;

@@ -1,17 +1,19 @@
 //! One optimizer step: forward and backward over the micro-batches, reduction, clipping, update.
 
 use crate::comm::{Collective, Op, Pending};
+use crate::config::Config;
 use crate::data::batch::Batch;
 use crate::error::Result;
 use crate::nn::layout::Group;
 use crate::nn::{Params, Pass};
 use crate::optim::adamw::Slice;
 use crate::optim::loss_scale::{LossScaler, Overflow};
-use crate::optim::{AdamW, Schedule};
+use crate::optim::{AdamW, AdamWConfig, Schedule};
 use crate::parallel::{Gradients, Weights};
 use crate::tasks::Model;
 use crate::train::feed::StepInput;
 use crate::train::non_finite::{self, Fault};
+use crate::train::settings;
 use crate::train::staged::{Recompute, Staged};
 use std::sync::Arc;
 use tch::Tensor;
@@ -54,6 +56,31 @@ pub struct Stepper {
 }
 
 impl Stepper {
+    /// Gets a model with its weights ready for the first step.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(
+        config: &Config,
+        comm: Arc<dyn Collective>,
+        (model, params, weights): (Model, Params, Weights),
+        schedule: Schedule,
+        scaler: Option<LossScaler>,
+    ) -> Result<Self> {
+        let adamw = AdamWConfig {
+            beta1: config.train.adam_beta1,
+            beta2: config.train.adam_beta2,
+            epsilon: config.train.adam_epsilon,
+            weight_decay: config.train.weight_decay,
+        };
+        let masters = (0..params.layout().units().len()).map(|unit| weights.master(unit));
+        let optimizer = AdamW::new(adamw, masters)?;
+        let reduce = settings::kind(config.parallel.reduce_dtype);
+        let gradients = Gradients::new(&params, Arc::clone(&comm), weights.zero(), reduce)?;
+        let config = settings::step(config, schedule);
+        Ok(Stepper { model, params, weights, gradients, optimizer, scaler, config, comm })
+    }
+
     /// Takes one step. All ranks call it with their part of the same global batch; all get the same outcome.
     ///
     /// `stop` is this rank's wish to stop before the step.

@@ -11,8 +11,6 @@ use crate::observe::metrics_file::MetricsFile;
 use crate::observe::progress::Progress;
 use crate::observe::signals::StopFlag;
 use crate::observe::{logs, memory, progress};
-use crate::optim::{AdamW, AdamWConfig};
-use crate::parallel::Gradients;
 use crate::train::checkpoints::{self, Checkpoints};
 use crate::train::clock::Clock;
 use crate::train::evaluate::Evaluator;
@@ -92,33 +90,14 @@ impl Trainer {
         let changed = comm.agree(check, "comparing settings")?.unwrap_or_default();
         let sampler = session.sampler()?;
         let steps_per_epoch = sampler.steps_per_epoch();
-        let max_steps = total_steps(&session.config, steps_per_epoch);
+        let max_steps = settings::total_steps(&session.config, steps_per_epoch);
         let schedule = settings::schedule(&session.config, max_steps);
         report::header(&session, resumed.as_ref(), &schedule, &changed);
         let Session { config, loaded, data, .. } = session;
         let Loaded { model, params, weights, names, .. } = loaded;
 
-        let adamw = AdamWConfig {
-            beta1: config.train.adam_beta1,
-            beta2: config.train.adam_beta2,
-            epsilon: config.train.adam_epsilon,
-            weight_decay: config.train.weight_decay,
-        };
-        let masters = (0..params.layout().units().len()).map(|unit| weights.master(unit));
-        let optimizer = AdamW::new(adamw, masters)?;
-        let reduce = settings::kind(config.parallel.reduce_dtype);
-        let gradients = Gradients::new(&params, Arc::clone(&comm), weights.zero(), reduce)?;
         let scaler = settings::scaler(&config, resumed.as_ref().and_then(|r| r.state.loss_scale.as_ref()));
-        let mut stepper = Stepper {
-            model,
-            params,
-            weights,
-            gradients,
-            optimizer,
-            scaler,
-            config: settings::step(&config, schedule),
-            comm: Arc::clone(&comm),
-        };
+        let mut stepper = Stepper::new(&config, Arc::clone(&comm), (model, params, weights), schedule, scaler)?;
         let from = resumed.as_ref().map(|r| r.from.clone());
         let saved = resumed.as_ref().filter(|r| r.own).map(|r| r.state.global_step);
         let thaws = resumed.as_ref().map_or(Ok(false), |r| r.thaws(&config))?;
@@ -365,11 +344,6 @@ fn begin(dir: &RunDir, from: Option<&Path>, config: &Config, state: &TrainerStat
     let path = dir.path().join("config.toml");
     std::fs::write(&path, config.to_toml()).context(path.display())?;
     MetricsFile::open(&dir.metrics(), &state.log_history)
-}
-
-fn total_steps(config: &Config, steps_per_epoch: u64) -> u64 {
-    let epochs = (config.train.num_train_epochs * steps_per_epoch as f64).ceil() as u64;
-    config.train.max_steps.unwrap_or(epochs).max(1)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -9,4 +9,5 @@ pub mod process;
 pub mod reference;
 pub mod runs;
 pub mod scenarios;
+pub mod slurm;
 pub mod tagging;

@@ -26,6 +26,7 @@ functions!(Functions {
 
 /// A function that only the test double of the driver has (`tests/doubles/cuda`): device memory is host memory there.
 const DOUBLE: &str = "double_memory_is_host";
+const NO_DEVICE: c_int = 100; // CUDA_ERROR_NO_DEVICE
 const NOT_READY: c_int = 600; // CUDA_ERROR_NOT_READY
 const STREAM_NON_BLOCKING: c_uint = 1; // CU_STREAM_NON_BLOCKING
 const EVENT_DISABLE_TIMING: c_uint = 2; // CU_EVENT_DISABLE_TIMING
@@ -58,7 +59,11 @@ unsafe impl Send for Gpu {}
 // SAFETY: the same.
 unsafe impl Sync for Gpu {}
 
-fn library() -> Result<Library> {
+/// The driver's library.
+///
+/// # Errors
+/// Where there is no NVIDIA driver.
+pub(super) fn library() -> Result<Library> {
     Library::open("libcuda.so.1").map_err(|e| {
         Error::other(format!("there is no NVIDIA driver on this machine: libcuda.so.1 was not found ({e})"))
     })
@@ -81,13 +86,34 @@ pub fn double_gpus() -> Result<Option<usize>> {
     if library().ok().and_then(|library| library.symbol(DOUBLE)).is_none() {
         return Ok(None);
     }
+    count().map(Some)
+}
+
+/// The number of GPUs that this process may use; none is no error.
+pub(super) fn count() -> Result<usize> {
     let (cuda, mut gpus) = (load()?, 0);
     // SAFETY: no preconditions; a pointer to a live variable.
     unsafe {
-        cuda.check("cuInit", (cuda.cuInit)(0))?;
+        match (cuda.cuInit)(0) {
+            NO_DEVICE => return Ok(0),
+            code => cuda.check("cuInit", code)?,
+        }
         cuda.check("cuDeviceGetCount", (cuda.cuDeviceGetCount)(&mut gpus))?;
     }
-    Ok(Some(gpus as usize))
+    Ok(gpus as usize)
+}
+
+/// The driver's handle of a GPU. [`count`] was called before.
+pub(super) fn device(ordinal: usize) -> Result<CUdevice> {
+    let (cuda, mut device) = (load()?, 0);
+    // SAFETY: a pointer to a live variable.
+    cuda.check("cuDeviceGet", unsafe { (cuda.cuDeviceGet)(&mut device, ordinal as c_int) })?;
+    Ok(device)
+}
+
+/// The error behind a code of the driver's.
+pub(super) fn check(call: &str, code: c_int) -> Result<()> {
+    load()?.check(call, code)
 }
 
 /// Says why no GPU can work here, if there is a reason.

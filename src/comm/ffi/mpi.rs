@@ -150,6 +150,15 @@ impl World {
     }
 }
 
+/// What the MPI library calls itself. It may be asked before MPI starts, and by any thread (MPI-4.0, section 9.1.1).
+pub fn library_version() -> String {
+    let mut text = [0u8; 16384]; // more than any MPI_MAX_LIBRARY_VERSION_STRING
+    let mut length = 0;
+    // SAFETY: the buffer is long enough.
+    unsafe { sys::MPI_Get_library_version(text.as_mut_ptr().cast(), &mut length) };
+    String::from_utf8_lossy(&text[..length.clamp(0, 16384) as usize]).trim_matches(['\0', ' ', '\n']).to_owned()
+}
+
 /// Rank and size.
 unsafe fn place(comm: sys::MPI_Comm) -> Result<(usize, usize)> {
     let (mut rank, mut size) = (0, 0);

@@ -4,10 +4,26 @@ use std::io::Write;
 use std::mem::{size_of, zeroed};
 use std::time::Duration;
 
+/// The variable by which `trainer launch` tells its ranks that it started them, and whether it reckons with GPUs: `gpu`
+/// or `cpu`.
+pub const LAUNCHED: &str = "TRAINER_LAUNCHED";
+/// What a rank that fails tells `trainer launch` before its exit code: mpirun may never come to tell it, where a host
+/// was cut off.
+pub const FAREWELL: &str = "trainer: leaving with exit code ";
+
+/// Tells `trainer launch`, if it started this rank, how the rank ends.
+pub fn tell_launcher(code: i32) {
+    if code != 0 && std::env::var_os(LAUNCHED).is_some() {
+        // Nobody is left to tell where even this cannot be written.
+        let _ = std::io::stderr().write_all(format!("{FAREWELL}{code}\n").as_bytes());
+    }
+}
+
 /// Ends the process without running any destructor, exit handler or other thread's last words: those may wait for
 /// ranks that are gone. Standard output is flushed if that goes quickly.
 pub fn exit_now(code: i32) -> ! {
     flush_output();
+    tell_launcher(code);
     // SAFETY: no preconditions.
     unsafe { libc::_exit(code) }
 }

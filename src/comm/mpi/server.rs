@@ -221,8 +221,9 @@ fn late(gate: &Gather, stalled: Duration) -> Error {
     let silent: Vec<usize> =
         gate.heard().iter().enumerate().filter(|(_, words)| words.is_none()).map(|(rank, _)| rank).collect();
     Error::peer(format!(
-        "timed out after {:.1} s: nothing heard from {} (busy elsewhere, stopped or dead)",
+        "timed out after {:.1} s: nothing heard from {} (busy elsewhere, stopped or dead){}",
         stalled.as_secs_f64(),
-        name_ranks(&silent)
+        name_ranks(&silent),
+        crate::comm::silent_hosts()
     ))
 }

@@ -11,7 +11,8 @@ pub const PATH_VARIABLE: &str = "TRAINER_NCCL_PATH";
 /// 2.29, in NCCL's own counting.
 const OLDEST: i32 = 22900;
 const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
-const REMEDY: &str = "Install NCCL 2.29 or newer (package nvidia-nccl-cu13 for Python's pip brings it), and set \
+/// What every error of [`probe`] ends with.
+pub const REMEDY: &str = "Install NCCL 2.29 or newer (package nvidia-nccl-cu13 for Python's pip brings it), and set \
                       TRAINER_NCCL_PATH to the folder of libnccl.so.2 if it is not where the loader looks";
 
 /// What is known of the NCCL on this machine.
@@ -76,17 +77,24 @@ fn candidates(chosen: Option<&str>) -> Vec<String> {
     match chosen {
         Some(path) if Path::new(path).is_dir() => in_folder(path.into()).to_vec(),
         Some(path) => vec![path.to_string()],
-        None => {
-            let libtorch =
-                loaded_file("libtorch_cpu.so").and_then(|file| Some(Path::new(&file).parent()?.to_path_buf()));
-            let beside = libtorch.into_iter().flat_map(|lib| [lib.join("../../nvidia/nccl/lib"), lib]);
-            NAMES.map(str::to_string).into_iter().chain(beside.flat_map(in_folder)).collect()
-        }
+        None => NAMES.map(str::to_string).into_iter().chain(folders_beside_libtorch().flat_map(in_folder)).collect(),
     }
 }
 
+/// Where pip lays NCCL.
+fn folders_beside_libtorch() -> impl Iterator<Item = PathBuf> {
+    let libtorch = loaded_file("libtorch_cpu.so").and_then(|file| Some(Path::new(&file).parent()?.to_path_buf()));
+    libtorch.into_iter().flat_map(|lib| [lib.join("../../nvidia/nccl/lib"), lib])
+}
+
+/// The NCCL that came with libtorch, if one did, whether or not it is the one that is used.
+pub fn beside_libtorch() -> Option<PathBuf> {
+    let files = folders_beside_libtorch().flat_map(|folder| NAMES.map(|name| folder.join(name)));
+    files.filter_map(|file| std::fs::canonicalize(file).ok()).next()
+}
+
 /// The file behind a library of this process whose name starts so.
-fn loaded_file(name: &str) -> Option<String> {
+pub fn loaded_file(name: &str) -> Option<String> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..])).find_map(|path| {
         let file = Path::new(path).file_name()?.to_str()?;

@@ -3,15 +3,17 @@
 
 use super::{Config, Design, Segments};
 use crate::data::batch::Batch;
+use crate::data::extent::Extents;
 use crate::models::hf_names::HfNames;
 use crate::models::registry::Plan;
-use crate::models::{Backbone, Border, Role};
+use crate::models::{Backbone, Border, Reads, Role};
 use crate::nn::attention::{AttentionConfig, Reach};
 use crate::nn::blocks::{BlockConfig, PostNormBlock};
+use crate::nn::cost::{Cost, How};
 use crate::nn::input_embeddings::{InputConfig, InputEmbeddings};
 use crate::nn::linear::{HeadInput, Linear};
 use crate::nn::lm_head::{MaskedLmConfig, MaskedLmHead};
-use crate::nn::pooler::{Picks, Pooler, PoolerConfig};
+use crate::nn::pooler::{self, Picks, Pooler, PoolerConfig};
 use crate::nn::{Ctx, ParamBuilder};
 use serde_json::Value;
 use tch::Tensor;
@@ -162,13 +164,22 @@ impl Backbone for Encoder {
         }
     }
 
-    fn activations(&self, stage: usize, tokens: u64, longest: u64) -> u64 {
-        match stage.checked_sub(1).and_then(|layer| self.design.layers.get(layer)) {
-            Some(&block) => self.blocks[block].activations(tokens, longest),
+    fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost {
+        match stage.checked_sub(1) {
+            Some(layer) => self.blocks[self.design.layers[layer]].cost(how, &x.own),
             None => {
-                let widened = self.widen.as_ref().map_or(0, |_| self.config.hidden_size as u64 * tokens);
-                self.embeddings.activations(tokens) + widened
+                let widened = self.widen.as_ref().map(|widen| widen.cost(how, x.own.tokens, true));
+                self.embeddings.cost(how, x.own.tokens).then(widened.unwrap_or_default())
             }
+        }
+    }
+
+    fn head_cost(&self, reads: Reads, x: &Extents, how: &How) -> Cost {
+        let hidden = self.config.hidden_size;
+        match (reads, &self.lm_head) {
+            (Reads::Vocabulary, Some(head)) => head.cost(how, x.targets),
+            (Reads::Summary, _) => pooler::cost(how, x, hidden),
+            _ => Cost::dropout(how, x.own.tokens * hidden as f64, self.head_dropout),
         }
     }
 

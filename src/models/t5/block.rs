@@ -1,8 +1,11 @@
 //! A layer of the encoder or the decoder: parts with the norm before and the sum after.
 
+use crate::data::extent::Extent;
 use crate::data::ragged::Bucket;
 use crate::models::t5::Config;
 use crate::nn::attention::{AttentionConfig, Bias, Reach, attention};
+use crate::nn::attention_cost::Around;
+use crate::nn::cost::{Cost, How};
 use crate::nn::feed_forward::{self, FeedForwardConfig};
 use crate::nn::linear::Linear;
 use crate::nn::norm::RmsNorm;
@@ -24,6 +27,23 @@ pub struct Attention {
 }
 
 impl Attention {
+    /// What it costs; the keys are of so many tokens of the encoder's, or of the text itself, which has a bias. The first
+    /// attention's input is the border before it.
+    pub fn cost(&self, how: &How, x: &Extent, memory: Option<f64>) -> Cost {
+        let numbers = x.tokens * self.norm.size() as f64;
+        let around = if memory.is_some() { Around::Apart } else { Around::Biased };
+        let parts = [
+            self.norm.cost(how, x.tokens, memory.is_some()),
+            self.query.cost(how, x.tokens, true),
+            self.key_value.cost(how, memory.unwrap_or(x.tokens), false),
+            self.config.cost(how, x, around),
+            self.out.cost(how, x.tokens, true),
+            Cost::dropout(how, numbers, self.dropout),
+            clamp_cost(how, numbers),
+        ];
+        parts.into_iter().sum::<Cost>().beside(how.element() * numbers)
+    }
+
     /// Declares `name.norm`, `name.query`, `name.key_value` and `name.out`.
     pub fn new(b: &mut ParamBuilder, name: &str, config: &Config, reach: Reach) -> Self {
         let &Config { d_model, d_kv, num_heads, initializer_factor: factor, .. } = config;
@@ -105,10 +125,19 @@ impl FeedForward {
         bounded(x + ctx.dropout(out, self.dropout))
     }
 
-    /// Elements a token that forward keeps for backward, without what stands around it.
-    pub fn activations(&self) -> u64 {
-        self.inner.activations()
+    /// What so many rows cost.
+    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+        let numbers = rows * self.norm.size() as f64;
+        let drops = Cost::dropout(how, numbers, self.dropout);
+        let inner = self.norm.cost(how, rows, true).then(self.inner.cost(how, rows)).then(drops);
+        inner.then(clamp_cost(how, numbers)).beside(how.element() * numbers)
     }
+}
+
+/// A clamp keeps what goes in.
+fn clamp_cost(how: &How, numbers: f64) -> Cost {
+    let bytes = if how.kind == Kind::Half { how.element() * numbers } else { 0.0 };
+    Cost::op(bytes, bytes, bytes, [0.0; 2])
 }
 
 /// fp16 keeps to its range.

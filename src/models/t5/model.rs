@@ -4,14 +4,16 @@
 //! From the decoder's embeddings on, borders carry the encoder's output beside the decoder's states.
 
 use crate::data::batch::{Batch, Decoder};
+use crate::data::extent::{Extent, Extents};
 use crate::models::hf_names::HfNames;
 use crate::models::registry::Plan;
 use crate::models::t5::block::{Attention, FeedForward};
 use crate::models::t5::relative_bias::{Buckets, RelativeBias};
 use crate::models::t5::{Config, hf_names};
-use crate::models::{Backbone, Border};
+use crate::models::{Backbone, Border, Reads};
 use crate::nn::attention::{Bias, Reach};
-use crate::nn::embedding::Embedding;
+use crate::nn::cost::{Cost, How};
+use crate::nn::embedding::{self, Embedding};
 use crate::nn::linear::HeadInput;
 use crate::nn::lm_head::Vocabulary;
 use crate::nn::norm::RmsNorm;
@@ -116,6 +118,12 @@ fn decoder(batch: &Batch) -> &Decoder {
 }
 
 impl Layer {
+    /// What it costs over its own sequences and, in a decoder, these to the encoder's so many tokens.
+    fn cost(&self, how: &How, x: &Extent, cross: Option<(&Extent, f64)>) -> Cost {
+        let cross = self.cross.as_ref().zip(cross).map(|(part, (extent, memory))| part.cost(how, extent, Some(memory)));
+        self.attention.cost(how, x, None).then(cross.unwrap_or_default()).then(self.feed_forward.cost(how, x.tokens))
+    }
+
     /// `x` `[T, d_model]` to the same shape.
     fn forward(&self, ctx: &mut Ctx, x: &Tensor, memory: Option<&Tensor>, batch: &Batch) -> Tensor {
         let table = self.bias.table(ctx);
@@ -199,17 +207,44 @@ impl Backbone for T5 {
         usize::MAX
     }
 
-    /// Elements that forward keeps for backward, with the tokens taken to be all on the stage's side: of an attention
-    /// its queries, keys, values and result and three weights a head and pair; seven rows around each part.
-    fn activations(&self, stage: usize, tokens: u64, longest: u64) -> u64 {
-        let Config { d_model, d_kv, num_heads, .. } = self.config;
-        let (d_model, heads, inner) = (d_model as u64, num_heads as u64, (num_heads * d_kv) as u64);
-        let layers = if stage < self.between() { &self.encoder.layers } else { &self.decoder.layers };
-        let embeds = stage == 0 || stage == self.between();
-        let Some(layer) = layers.first().filter(|_| !embeds) else { return 3 * d_model * tokens };
-        let attentions = 1 + u64::from(layer.cross.is_some());
-        let attention = 7 * d_model + 4 * inner + 3 * heads * longest;
-        tokens * (attentions * attention + 7 * d_model + layer.feed_forward.activations())
+    fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost {
+        let Config { d_model, dropout_rate, .. } = self.config;
+        let between = self.between();
+        let [own, cross] = x.decoder.unwrap_or_default();
+        let embed = |tokens: f64| embedding::cost(how, tokens * d_model as f64, 1, dropout_rate);
+        let finish = |stack: &Stack, tokens: f64, keeps: bool| {
+            let numbers = tokens * d_model as f64;
+            stack.norm.cost(how, tokens, keeps).then(Cost::dropout(how, numbers, dropout_rate))
+        };
+        match stage {
+            0 => embed(x.own.tokens),
+            _ if stage < between => self.encoder.layers[stage - 1].cost(how, &x.own, None),
+            _ if stage == between => finish(&self.encoder, x.own.tokens, false).then(embed(own.tokens)),
+            _ => {
+                let layer = self.decoder.layers[stage - between - 1].cost(how, &own, Some((&cross, x.own.tokens)));
+                if stage + 1 < self.stages() { layer } else { layer.then(finish(&self.decoder, own.tokens, true)) }
+            }
+        }
+    }
+
+    fn border(&self, stage: usize, x: &Extents) -> f64 {
+        let (encoder, decoder) = (x.own.tokens, x.decoder.unwrap_or_default()[0].tokens);
+        let made = match stage {
+            _ if stage < self.between() => encoder,
+            _ if stage == self.between() => encoder + decoder,
+            _ => decoder,
+        };
+        made * self.config.d_model as f64
+    }
+
+    fn head_cost(&self, reads: Reads, x: &Extents, how: &How) -> Cost {
+        let scaled = if self.config.output_scale() == 1.0 { 0.0 } else { x.targets * self.config.d_model as f64 };
+        match reads {
+            Reads::Vocabulary => {
+                Cost::op(0.0, 0.0, how.element() * scaled, [0.0; 2]).then(self.head.cost(how, x.targets))
+            }
+            _ => Cost::default(),
+        }
     }
 
     fn hf_names(&self) -> HfNames {

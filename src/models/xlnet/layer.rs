@@ -1,7 +1,9 @@
 //! One layer: relative attention and a feed-forward part, each followed by its norm.
 
 use crate::data::batch::Batch;
+use crate::data::extent::Extent;
 use crate::models::xlnet::config::LayerConfig;
+use crate::nn::cost::{Cost, How};
 use crate::nn::feed_forward::FeedForward;
 use crate::nn::relative_attention::RelativeAttention;
 use crate::nn::residual::ResidualNorm;
@@ -27,9 +29,12 @@ impl Layer {
         Layer { hidden: config.attention.hidden, attention, attended, feed_forward, mixed }
     }
 
-    /// Elements that forward keeps for backward: those of the parts, and five `[T, hidden]` around the norms.
-    pub fn activations(&self, tokens: u64, longest: u64) -> u64 {
-        tokens * (self.attention.activations(longest) + self.feed_forward.activations() + 5 * self.hidden as u64)
+    /// The layer over these sequences. Its input is the border that the stage before counts.
+    pub fn cost(&self, how: &How, x: &Extent) -> Cost {
+        let hidden = how.element() * x.tokens * self.hidden as f64;
+        let attended = self.attention.cost(how, x).then(self.attended.cost(how, x.tokens));
+        let mixed = self.feed_forward.cost(how, x.tokens).then(self.mixed.cost(how, x.tokens));
+        attended.beside(hidden).then(mixed.beside(hidden))
     }
 
     /// `[T, hidden]` to `[T, hidden]`.

@@ -1,15 +1,17 @@
 //! The stages of XLNet: embeddings, then the layers; the summary runs with the head.
 
 use crate::data::batch::Batch;
+use crate::data::extent::Extents;
 use crate::models::hf_names::HfNames;
 use crate::models::registry::Plan;
 use crate::models::xlnet::config::Config;
 use crate::models::xlnet::hf_names;
 use crate::models::xlnet::layer::Layer;
-use crate::models::{Backbone, Border, Role};
-use crate::nn::embedding::Embedding;
+use crate::models::{Backbone, Border, Reads, Role};
+use crate::nn::cost::{Cost, How};
+use crate::nn::embedding::{self, Embedding};
 use crate::nn::linear::HeadInput;
-use crate::nn::pooler::Pooler;
+use crate::nn::pooler::{self, Pooler};
 use crate::nn::{Ctx, Init};
 use serde_json::Value;
 use tch::Tensor;
@@ -89,11 +91,21 @@ impl Backbone for XlNet {
         3
     }
 
-    fn activations(&self, stage: usize, tokens: u64, longest: u64) -> u64 {
-        match stage.checked_sub(1).and_then(|layer| self.layers.get(layer)) {
-            Some(layer) => layer.activations(tokens, longest),
-            // The rows, and what dropout leaves.
-            None => 2 * self.config.layer.attention.hidden as u64 * tokens,
+    fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost {
+        let numbers = x.own.tokens * self.config.layer.attention.hidden as f64;
+        match stage.checked_sub(1) {
+            Some(layer) => self.layers[layer].cost(how, &x.own),
+            None => embedding::cost(how, numbers, 1, self.config.layer.dropout),
+        }
+    }
+
+    fn head_cost(&self, reads: Reads, x: &Extents, how: &How) -> Cost {
+        let (hidden, dropout) = (self.config.layer.attention.hidden, self.config.layer.dropout);
+        let features = Cost::dropout(how, x.own.tokens * hidden as f64, dropout);
+        match reads {
+            Reads::Summary => features.then(pooler::cost(how, x, hidden)),
+            Reads::Features => features,
+            Reads::Vocabulary => unreachable!("the registry refuses the roles of a language model"),
         }
     }
 

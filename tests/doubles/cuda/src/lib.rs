@@ -17,6 +17,7 @@
 //!
 //! Beyond the driver's own functions there are some for the double of NCCL, below; no real driver has their names.
 
+mod describe;
 mod driver;
 mod event;
 mod handles;

@@ -1,0 +1,80 @@
+//! A plan for a program.
+
+use super::{Correction, Report};
+use crate::plan::fit::{ACTIONS, Timed};
+use crate::plan::memory::KINDS;
+use crate::plan::scaling::Row;
+use crate::train::outlook::Way;
+use serde_json::{Map, Value, json};
+
+/// One object; bytes and seconds are numbers without a unit.
+pub fn of(report: &Report) -> Value {
+    let (lengths, padding, storage) = (&report.lengths, &report.padding, &report.storage);
+    let (parameters, trained) = report.outlook.parameters();
+    json!({
+        "data": {
+            "examples": lengths.examples, "tokens": lengths.tokens, "steps": report.steps,
+            "steps_per_epoch": report.steps_per_epoch,
+            "global_batch_size": report.outlook.config.train.global_batch_size,
+            "lengths": {
+                "shortest": lengths.shortest, "mean": lengths.mean(), "median": lengths.median, "p90": lengths.p90,
+                "p99": lengths.p99, "longest": lengths.longest,
+                "histogram": lengths.histogram.iter().map(|(from, to, n)| json!([from, to, n])).collect::<Vec<_>>(),
+            },
+            "padded_places_per_token": {"to_longest": padding.to_longest, "to_max_length": padding.to_max},
+        },
+        "model": {"parameters": parameters, "trained": trained},
+        "ranks": report.ranks,
+        "memory_limit": report.limit,
+        "memory": report.ways.iter().map(|way| memory(report, way)).collect::<Vec<_>>(),
+        "disk": {
+            "model": storage.model, "checkpoint": storage.checkpoint, "checkpoints": storage.checkpoints,
+            "most": storage.most, "free": report.free.as_ref().map(|(_, free)| free),
+        },
+        "time": {
+            "zero_stage": report.zero.stage(), "device": report.device, "flops": report.speed.flops,
+            "memory_bandwidth": report.speed.bytes,
+            "links": [report.network.near.name, report.network.far.name],
+            "ranks_per_node": report.network.ranks_per_node,
+            "measured": report.measured.as_ref().map(|measured| correction(report, measured)),
+            "worlds": report.rows.iter().map(row).collect::<Vec<_>>(),
+        },
+    })
+}
+
+fn correction(report: &Report, measured: &Correction) -> Value {
+    let Correction { world, step, taken, planned, need, timed } = measured;
+    let collective = |timed: &Timed| {
+        let name = ACTIONS.iter().find(|(action, _)| *action == timed.action).map(|(_, name)| name);
+        let fitted = report.network.seconds(timed.action, timed.bytes, *world);
+        json!({"action": name, "bytes": timed.bytes, "seconds": timed.seconds, "by_model": fitted})
+    };
+    json!({
+        "ranks": world, "step": step, "step_seconds": taken.seconds, "planned_seconds": planned.seconds,
+        "peak": taken.peak, "planned_peak": need.step.round() as u64,
+        "collectives": timed.iter().map(collective).collect::<Vec<_>>(),
+    })
+}
+
+fn memory(report: &Report, way: &Way) -> Value {
+    let bytes = |n: f64| n.round() as u64;
+    let peak: Map<String, Value> =
+        KINDS.iter().zip(way.need.peak).map(|(kind, n)| ((*kind).to_owned(), json!(bytes(n)))).collect();
+    json!({
+        "zero_stage": way.zero.stage(), "precision": way.precision, "recompute": way.recompute, "peak": peak,
+        "total": bytes(way.need.total), "kept": way.need.kept.map(bytes), "largest_collective": bytes(way.largest_group),
+        "fits": report.limit.map(|limit| way.need.total <= limit), "configured": way.configured,
+    })
+}
+
+fn row(row: &Row) -> Value {
+    let step = &row.step;
+    json!({
+        "ranks": row.ranks, "global_batch_size": row.global_batch, "steps": row.steps, "step_seconds": step.seconds,
+        "linear": step.linear, "attention": step.attention, "memory": step.passing, "update": step.update,
+        "waiting": step.waiting, "collectives": step.collectives, "communicated_bytes": step.bytes,
+        "tokens_per_step": row.tokens, "tokens_per_second": row.tokens_per_second,
+        "tokens_per_second_per_rank": row.per_rank(), "flops": row.flops, "imbalance": row.imbalance,
+        "run_seconds": row.run_seconds(),
+    })
+}

@@ -1,0 +1,348 @@
+//! `trainer plan`
+
+mod json;
+mod text;
+
+use super::{TrainArgs, backend, connect};
+use crate::comm::select::Backend;
+use crate::comm::{Collective, cores};
+use crate::config::{Bytes, Config, Precision, ZeroStage};
+use crate::error::{Error, Result};
+use crate::nn::Layout;
+use crate::observe::rank_of_environment;
+use crate::parallel::Zero;
+use crate::plan::chart;
+use crate::plan::device::{DEVICES, Device, EFFICIENCY, Speed};
+use crate::plan::fit::{self, Timed};
+use crate::plan::lengths::{Lengths, Padding};
+use crate::plan::link::{LINKS, Link, Network};
+use crate::plan::memory::Need;
+use crate::plan::scaling::{Row, Run, WORLDS};
+use crate::plan::storage::Storage;
+use crate::plan::timeline::Step;
+use crate::train::measure::{self, Measured};
+use crate::train::outlook::{Assumed, Outlook, Way};
+use crate::train::settings;
+use clap::Args;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The share of a device's memory that a plan may fill: the rest is for what is not counted (libraries, fragments).
+const USABLE: f64 = 0.9;
+
+/// `trainer plan`
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The configuration (TOML); ./trainer.toml where none is given.
+    config: Option<PathBuf>,
+    /// Settings that replace the file's, as for `train`.
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Ranks that memory is told for.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    ranks: u32,
+    /// The memory of a rank, such as 80GiB; otherwise that of --device.
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    gpu_memory: Option<u64>,
+    /// What a rank computes on: cpu, which is measured here, or one of h100-sxm, h100-pcie, h200-sxm, a100-80gb,
+    /// a100-40gb, l40s.
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    device: String,
+    /// How ranks are connected on a machine and, after a comma, between machines; otherwise as is usual for the device.
+    #[arg(long, value_name = "NAME[,NAME]")]
+    link: Option<String>,
+    /// Ranks on a machine.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    ranks_per_node: u32,
+    /// The share of the device's peak that products reach; otherwise 0.5.
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    efficiency: Option<f64>,
+    /// Let the global batch grow with the ranks, with so many examples for each; otherwise it stays.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch_per_rank: Option<u32>,
+    /// Take every example to have so many tokens, instead of reading the data.
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..))]
+    assume_length: Option<u32>,
+    /// How many examples there are, with --assume-length; otherwise one global batch.
+    #[arg(long, value_name = "N", requires = "assume_length", value_parser = clap::value_parser!(u32).range(1..))]
+    assume_examples: Option<u32>,
+    /// Take a few real steps of the longest batch, under mpirun on all its ranks, and correct the times by them.
+    #[arg(long)]
+    measure: bool,
+    /// Draw tokens a second over ranks into this SVG file.
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let value: Result<Bytes, _> = serde_json::from_value(json!(text));
+    value.map(|bytes| bytes.0).map_err(|_| "expected a size such as 80GiB".into())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|&share: &f64| share > 0.0 && share <= 1.0);
+    share.ok_or_else(|| "expected a number greater than 0 and at most 1".into())
+}
+
+/// All that is told.
+struct Report {
+    outlook: Outlook,
+    lengths: Lengths,
+    padding: Padding,
+    steps: u64,
+    steps_per_epoch: u64,
+    ranks: usize,
+    ways: Vec<Way>,
+    /// What a rank may fill.
+    limit: Option<f64>,
+    storage: Storage,
+    /// Where the run would write, and what is free there.
+    free: Option<(PathBuf, u64)>,
+    device: String,
+    /// Whether ranks compute on a CPU.
+    cpu: bool,
+    speed: Speed,
+    network: Network,
+    /// The ZeRO stage that times are told for.
+    zero: Zero,
+    batch_per_rank: Option<usize>,
+    rows: Vec<Row>,
+    measured: Option<Correction>,
+}
+
+/// Real steps, beside what was planned of them.
+struct Correction {
+    world: usize,
+    /// From 1.
+    step: u64,
+    taken: Measured,
+    planned: Step,
+    need: Need,
+    /// None on one rank.
+    timed: Vec<Timed>,
+}
+
+/// Plans.
+///
+/// # Errors
+/// Exit 2 for what is wrong with the configuration, the model or the data, and for names that are not known.
+pub fn run(args: &PlanArgs) -> Result<()> {
+    let train = TrainArgs { config: args.config.clone(), overrides: args.overrides.clone(), ..TrainArgs::default() };
+    let config = super::train::load(&train);
+    let Some(comm) = joined(args, &config)? else {
+        // Under a launcher once is enough.
+        return if rank_of_environment() == 0 { tell(args, &report(args, config?, None)?) } else { Ok(()) };
+    };
+    let report = comm.agree(config.and_then(|config| report(args, config, Some(&comm))), "planning");
+    let mut report = report?;
+    report.measure(&comm)?;
+    if comm.is_main() { tell(args, &report) } else { Ok(()) }
+}
+
+/// The ranks that measure, if any do.
+fn joined(args: &PlanArgs, config: &Result<Config>) -> Result<Option<Arc<dyn Collective>>> {
+    if !args.measure {
+        return Ok(None);
+    }
+    let (backend, timeout, threads) = match config {
+        Ok(config) => (backend(config.comm.backend), config.comm.timeout_seconds, config.parallel.num_threads),
+        // Even a configuration that cannot be used is everybody's affair.
+        Err(_) => (Backend::Auto, 60.0, None),
+    };
+    connect(backend, Duration::from_secs_f64(timeout), threads).map(Some)
+}
+
+fn tell(args: &PlanArgs, report: &Report) -> Result<()> {
+    if let Some(path) = &args.plot {
+        let title = format!("{}, ZeRO {}, {}", report.name(), report.zero.stage(), report.device);
+        chart::draw(path, &title, &report.rows)?;
+    }
+    match args.json {
+        true => println!("{}", json::of(report)),
+        false => print!("{}", text::of(report)),
+    }
+    Ok(())
+}
+
+fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -> Result<Report> {
+    let device = device(&args.device)?;
+    let ranks = comm.map_or(args.ranks as usize, |comm| comm.world().max(args.ranks as usize));
+    let network = network(args, device)?;
+    let efficiency = match (device, args.efficiency) {
+        (None, Some(_)) => return Err(Error::input("--efficiency: this CPU is measured; name a --device with it")),
+        (_, efficiency) => efficiency.unwrap_or(EFFICIENCY),
+    };
+    let outlook = Outlook::open(config, assumed(args))?;
+    let (steps, steps_per_epoch) = outlook.steps()?;
+    let (lengths, padding) = outlook.lengths()?;
+    let ways = outlook.ways(ranks, device.is_none())?;
+    let limit =
+        args.gpu_memory.map(|bytes| bytes as f64).or(device.map(|device| device.memory)).map(|all| all * USABLE);
+    let storage = outlook.storage()?;
+    let free = free_space(&outlook.config.output_dir);
+    let (speed, device_name) =
+        speed(&outlook.config, device, comm.map(|_| tch::get_num_threads() as usize), ranks, efficiency);
+    let zero = chosen(&outlook.config, &ways, limit);
+    let batch_per_rank = args.batch_per_rank.map(|n| n as usize);
+    let mut report = Report {
+        outlook,
+        lengths,
+        padding,
+        steps,
+        steps_per_epoch,
+        ranks,
+        ways,
+        limit,
+        storage,
+        free,
+        device: device_name,
+        cpu: device.is_none(),
+        speed,
+        network,
+        zero,
+        batch_per_rank,
+        rows: Vec::new(),
+        measured: None,
+    };
+    report.rows = report.rows()?;
+    Ok(report)
+}
+
+impl Report {
+    /// The model's folder, without the path to it.
+    fn name(&self) -> String {
+        let path = &self.outlook.config.model.path;
+        path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+    }
+
+    /// The worlds of the table, that of `--ranks` among them.
+    fn rows(&self) -> Result<Vec<Row>> {
+        let mut worlds: Vec<usize> = WORLDS.into_iter().chain([self.ranks]).collect();
+        worlds.sort_unstable();
+        worlds.dedup();
+        self.with_run(|run| worlds.into_iter().map(|ranks| run.on(ranks, self.speed, &self.network)).collect())
+    }
+
+    /// Looks at the run as it is to be held.
+    fn with_run<T>(&self, look: impl FnOnce(&Run) -> T) -> T {
+        let Outlook { config, shaped, data, .. } = &self.outlook;
+        let global = config.train.global_batch_size;
+        look(&Run {
+            model: &shaped.model,
+            specs: &shaped.specs,
+            setup: &self.outlook.setup(self.zero, self.cpu),
+            dataset: &data.train.dataset,
+            seed: config.seed,
+            micro_batch_tokens: config.train.micro_batch_tokens,
+            global_batch: &|ranks| self.batch_per_rank.map_or(global, |each| each * ranks),
+            total_steps: &|per_epoch| settings::total_steps(config, per_epoch),
+        })
+    }
+
+    /// Takes real steps, times collectives, and corrects the times by them. All ranks call it.
+    fn measure(&mut self, comm: &Arc<dyn Collective>) -> Result<()> {
+        let (world, outlook) = (comm.world(), &self.outlook);
+        let mut sampler = outlook.sampler(world)?;
+        let (step, need) = outlook.busiest(world, self.zero, self.cpu)?;
+        let mut config = outlook.config.clone();
+        config.parallel.zero_stage = ZeroStage::Stage(self.zero.stage());
+        let timed = if world > 1 { measure::collectives(comm.as_ref())? } else { Vec::new() };
+        let taken = measure::steps(&config, comm, &sampler, step)?;
+        if world > 1 {
+            self.network.near = fit::link(&timed, world);
+            self.network.ranks_per_node = self.network.ranks_per_node.max(world);
+        }
+        let layout = Layout::new(&self.outlook.shaped.specs, world);
+        let plan = sampler.plan(step);
+        let planned = self.with_run(|run| run.step(&layout, &plan, self.speed, &self.network).0);
+        // Collectives are measured by themselves: the rest of the difference is the ranks' own.
+        let own = (taken.seconds - planned.waiting).max(taken.seconds / 10.0);
+        self.speed = self.speed.slower(own / (planned.seconds - planned.waiting));
+        self.measured = Some(Correction { world, step: step + 1, taken, planned, need, timed });
+        self.rows = self.rows()?;
+        Ok(())
+    }
+}
+
+/// A named device; none for this CPU.
+fn device(name: &str) -> Result<Option<&'static Device>> {
+    let names: Vec<&str> = DEVICES.iter().map(|device| device.name).collect();
+    match (name, Device::named(name)) {
+        ("cpu", _) => Ok(None),
+        (_, Some(device)) => Ok(Some(device)),
+        _ => Err(Error::input(format!("--device: {name:?} is not known; there are cpu, {}", names.join(", ")))),
+    }
+}
+
+/// The links that are asked for, or the device's.
+fn network(args: &PlanArgs, device: Option<&Device>) -> Result<Network> {
+    let usual = device.map_or(["shared-memory", "eth100"], |device| device.links);
+    let asked: Vec<&str> = args.link.iter().flat_map(|names| names.split(',')).map(str::trim).collect();
+    let link = |place: usize| {
+        let name = asked.get(place).copied().unwrap_or(usual[place]);
+        let known: Vec<&str> = LINKS.iter().map(|link| link.name).collect();
+        let unknown = || Error::input(format!("--link: {name:?} is not known; there are {}", known.join(", ")));
+        Link::named(name).ok_or_else(unknown)
+    };
+    if asked.len() > 2 {
+        return Err(Error::input("--link: at most two: on a machine, and between machines"));
+    }
+    Ok(Network {
+        near: link(0)?,
+        far: link(1)?,
+        ranks_per_node: args.ranks_per_node as usize,
+        overlaps: device.is_some(),
+    })
+}
+
+fn assumed(args: &PlanArgs) -> Option<Assumed> {
+    let length = args.assume_length? as usize;
+    Some(Assumed { length, examples: args.assume_examples.map(|n| n as usize) })
+}
+
+/// The rates of a rank and what they are called.
+fn speed(
+    config: &Config,
+    device: Option<&Device>,
+    threads: Option<usize>,
+    ranks: usize,
+    efficiency: f64,
+) -> (Speed, String) {
+    let half = config.parallel.precision != Precision::Fp32;
+    match device {
+        Some(device) => {
+            let told = format!("{} at {:.0} % of its peak", device.name, 100.0 * efficiency);
+            (Speed::of(device, half, config.parallel.tf32, efficiency), told)
+        }
+        None => {
+            let share = || cores::use_our_cores(0, ranks, config.parallel.num_threads).threads;
+            let threads = threads.unwrap_or_else(share);
+            tch::set_num_threads(threads as i32);
+            let speed = measure::speed(settings::kind(config.parallel.precision));
+            (speed, format!("this CPU, {threads} thread{} a rank", if threads == 1 { "" } else { "s" }))
+        }
+    }
+}
+
+/// The ZeRO stage that is configured; of "auto" the lowest that fits, or the last.
+fn chosen(config: &Config, ways: &[Way], limit: Option<f64>) -> Zero {
+    if let ZeroStage::Stage(stage) = config.parallel.zero_stage {
+        return Zero::new(stage).unwrap_or(Zero::ALL[0]);
+    }
+    let own = |way: &&Way| way.precision == config.parallel.precision && way.recompute == config.parallel.recompute;
+    let fits = |way: &&Way| limit.is_none_or(|limit| way.need.total <= limit);
+    ways.iter().filter(own).find(fits).map_or(Zero::ALL[3], |way| way.zero)
+}
+
+/// The nearest folder above that exists, and what is free there.
+fn free_space(folder: &Path) -> Option<(PathBuf, u64)> {
+    let whole = std::path::absolute(folder).ok()?;
+    let there = whole.ancestors().find(|path| path.is_dir())?.to_owned();
+    let found = rustix::fs::statvfs(&there).ok()?;
+    Some((there, found.f_bavail * found.f_frsize))
+}

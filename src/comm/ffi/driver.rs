@@ -1,0 +1,103 @@
+//! What the CUDA driver shows to this process: `CUDA_VISIBLE_DEVICES` and its order of GPUs are the driver's, where NVML
+//! knows the host's.
+
+use super::cuda;
+use super::library::functions;
+use crate::error::Result;
+use cudarc::driver::sys::CUdevice;
+use std::ffi::{CStr, c_char, c_int};
+
+functions!(Functions {
+    fn cuDriverGetVersion(*mut c_int) -> c_int;
+    fn cuDeviceGetName(*mut c_char, c_int, CUdevice) -> c_int;
+    fn cuDeviceTotalMem_v2(*mut usize, CUdevice) -> c_int;
+    fn cuDeviceGetPCIBusId(*mut c_char, c_int, CUdevice) -> c_int;
+});
+
+/// A driver that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Driver {
+    /// The newest CUDA that it can run, such as "13.0"; `None` where it does not say.
+    pub cuda: Option<String>,
+    /// In the order in which CUDA, and so libtorch, counts them.
+    pub gpus: Vec<Gpu>,
+}
+
+/// A GPU that this process may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gpu {
+    pub name: String,
+    /// Bytes.
+    pub memory: u64,
+    /// Its place on the bus, such as "0000:18:00.0".
+    pub bus_id: String,
+}
+
+/// Asks the driver; makes no context. `None` where there is none.
+///
+/// # Errors
+/// The reason of a driver that is there and does not work.
+pub fn look() -> Result<Option<Driver>> {
+    if cuda::library().is_err() {
+        return Ok(None);
+    }
+    let count = cuda::count()?;
+    // A driver that lacks them is older than any that we can use: then only the number is known.
+    let functions = cuda::library().ok().and_then(|library| Functions::load(library).ok());
+    let Some(functions) = functions else {
+        let unknown = Gpu { name: "unknown".into(), memory: 0, bus_id: "unknown".into() };
+        return Ok(Some(Driver { cuda: None, gpus: vec![unknown; count] }));
+    };
+    let gpus = (0..count).map(|ordinal| functions.describe(ordinal)).collect::<Result<_>>()?;
+    let mut version = 0;
+    // SAFETY: a pointer to a live variable.
+    let told = unsafe { (functions.cuDriverGetVersion)(&mut version) } == 0;
+    Ok(Some(Driver { cuda: told.then(|| dotted(version)), gpus }))
+}
+
+impl Functions {
+    fn describe(&self, ordinal: usize) -> Result<Gpu> {
+        const LENGTH: usize = 256;
+        let (mut name, mut bus_id, mut memory) = ([0; LENGTH], [0; LENGTH], 0);
+        let device = cuda::device(ordinal)?;
+        // SAFETY: a device of the driver's own; live variables; the driver writes at most the length that it is told.
+        let codes = unsafe {
+            [
+                ("cuDeviceGetName", (self.cuDeviceGetName)(name.as_mut_ptr(), LENGTH as c_int, device)),
+                ("cuDeviceTotalMem", (self.cuDeviceTotalMem_v2)(&mut memory, device)),
+                ("cuDeviceGetPCIBusId", (self.cuDeviceGetPCIBusId)(bus_id.as_mut_ptr(), LENGTH as c_int, device)),
+            ]
+        };
+        codes.into_iter().try_for_each(|(call, code)| cuda::check(call, code))?;
+        // SAFETY: the driver ends what it writes with a zero, and all else is zero.
+        let [name, bus_id] = [&name, &bus_id].map(|text| unsafe { CStr::from_ptr(text.as_ptr()) });
+        Ok(Gpu {
+            name: name.to_string_lossy().into_owned(),
+            memory: memory as u64,
+            bus_id: bus_id.to_string_lossy().to_lowercase(),
+        })
+    }
+}
+
+/// The driver's number for a version of CUDA (`1000 * major + 10 * minor`), as people write it.
+fn dotted(version: c_int) -> String {
+    format!("{}.{}", version / 1000, version % 1000 / 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_read_like_versions() {
+        assert_eq!(dotted(13000), "13.0");
+        assert_eq!(dotted(12090), "12.9");
+    }
+
+    #[test]
+    fn a_machine_has_a_driver_or_has_none() {
+        if let Ok(Some(driver)) = look() {
+            assert!(driver.gpus.iter().all(|gpu| !gpu.bus_id.is_empty()));
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! GPUs, cores, memory and network of this host, as this process sees them.
+
+use super::{Cores, Gpus, Host, HostGpu, Link, Memory, Network, VisibleGpu};
+use crate::comm::driver;
+use crate::comm::{cores, nccl};
+use crate::machine::cpus::{numa_nodes, parse_list};
+use crate::machine::{self, gpus, links, memory};
+use crate::observe::memory::available_bytes;
+use std::fs;
+use std::path::Path;
+use tch::Cuda;
+
+impl Host {
+    /// Asks the kernel.
+    pub fn look() -> Host {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Host { name: machine::host_name(), boot: boot.trim().to_owned() }
+    }
+}
+
+impl Gpus {
+    /// Asks NVML, the driver and libtorch.
+    pub fn look() -> Gpus {
+        let mut found = Gpus { visible_devices: std::env::var("CUDA_VISIBLE_DEVICES").ok(), ..Gpus::default() };
+        match gpus::by_nvml() {
+            Ok(gpus) => found.host = gpus.into_iter().map(host_gpu).collect(),
+            Err(e) => found.nvml_error = Some(e.to_string()),
+        }
+        let link = |l: links::Link| Link {
+            between: l.between,
+            way: l.way.map(|way| way.name().to_owned()),
+            peer_access: l.peer_access,
+        };
+        found.links = links::by_nvml().unwrap_or_default().into_iter().map(link).collect();
+        match driver::look() {
+            Ok(None) => {}
+            Ok(Some(driver)) => {
+                found.driver = true;
+                found.driver_cuda = driver.cuda;
+                found.visible = driver.gpus.into_iter().map(visible_gpu).collect();
+            }
+            Err(e) => (found.driver, found.driver_error) = (true, Some(e.to_string())),
+        }
+        found.libtorch = Cuda::device_count().max(0) as usize;
+        found
+    }
+
+    /// Decides which GPU this rank takes.
+    pub fn choose(&mut self, local_rank: usize) {
+        self.mine = nccl::ordinal(local_rank, self.visible.len()).ok();
+    }
+}
+
+fn host_gpu(gpu: gpus::Gpu) -> HostGpu {
+    let gpus::Gpu { index, name, uuid, bus_id, memory: memory_bytes, numa_node } = gpu;
+    HostGpu { index, name, uuid, bus_id: bus_id.to_lowercase(), memory_bytes, numa_node }
+}
+
+fn visible_gpu(gpu: driver::Gpu) -> VisibleGpu {
+    VisibleGpu { name: gpu.name, bus_id: gpu.bus_id, memory_bytes: gpu.memory }
+}
+
+impl Cores {
+    /// Takes this rank's share of the cores, as a training run does. To be called on the main thread, before others
+    /// start.
+    pub fn take() -> Cores {
+        let given = allowed();
+        let (local_rank, local_world) = cores::local_place();
+        let taken = cores::use_our_cores(local_rank, local_world, None);
+        tch::set_num_threads(taken.threads as i32);
+        let online = fs::read_to_string("/sys/devices/system/cpu/online").map(|text| parse_list(&text).len());
+        Cores {
+            given,
+            used: allowed(),
+            threads: taken.threads,
+            host: online.unwrap_or(0),
+            numa_nodes: numa_nodes().len().max(1),
+            model: fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| model(&text)).unwrap_or_default(),
+            avx2: avx2(),
+        }
+    }
+}
+
+/// The logical CPUs that the main thread may run on.
+fn allowed() -> Vec<usize> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).map(parse_list).unwrap_or_default()
+}
+
+fn model(cpuinfo: &str) -> Option<String> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2() -> Option<bool> {
+    Some(std::arch::is_x86_feature_detected!("avx2"))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx2() -> Option<bool> {
+    None
+}
+
+impl Memory {
+    /// Asks the kernel.
+    pub fn look() -> Memory {
+        let (shared, limits) = (memory::shared().ok(), memory::limits());
+        Memory {
+            available_bytes: available_bytes(),
+            shared_bytes: shared.map(|space| space.total),
+            shared_free_bytes: shared.map(|space| space.free),
+            locked_limit_bytes: limits.locked_bytes,
+            open_files_limit: limits.open_files,
+        }
+    }
+}
+
+impl Network {
+    /// Reads `/sys` and the environment.
+    pub fn look() -> Network {
+        let names = |folder: &str| {
+            let entries = fs::read_dir(Path::new(folder)).into_iter().flatten().flatten();
+            let mut names: Vec<String> =
+                entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+            names.sort();
+            names
+        };
+        Network {
+            interfaces: names("/sys/class/net"),
+            nccl_socket_ifname: std::env::var("NCCL_SOCKET_IFNAME").ok().filter(|text| !text.is_empty()),
+            infiniband: !names("/sys/class/infiniband").is_empty(),
+        }
+    }
+}

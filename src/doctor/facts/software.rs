@@ -1,0 +1,109 @@
+//! Versions and places of what this process runs on.
+
+use super::{Library, Libtorch, Program, Software};
+use crate::comm::mpi::library_version;
+use crate::comm::nccl::probe::{REMEDY, beside_libtorch, loaded_file, probe};
+use crate::error::Result;
+use crate::ffi;
+use std::fs::{self, File};
+use std::path::Path;
+use tch::utils;
+
+impl Software {
+    /// Looks at this process. Loads NCCL if it is there.
+    pub fn look() -> Software {
+        let (nccl, nccl_error) = match probe() {
+            Ok(found) => {
+                let path = fs::canonicalize(&found.path).map_or(found.path, |path| path.display().to_string());
+                (Some(Library { version: found.version, path }), None)
+            }
+            // What to do is the findings' to say.
+            Err(e) => (None, Some(e.to_string().trim_end_matches(REMEDY).trim_end_matches(". ").to_owned())),
+        };
+        Software {
+            trainer: program(),
+            libtorch: libtorch(),
+            mpi: Library {
+                version: one_line(&library_version()),
+                path: loaded_file("libmpi.so").or_else(|| loaded_file("libmpi")).unwrap_or_default(),
+            },
+            nccl,
+            nccl_error,
+            nccl_beside_libtorch: beside_libtorch().map(|path| path.display().to_string()),
+            driver: fs::read_to_string("/proc/driver/nvidia/version").ok().and_then(|text| kernel_driver(&text)),
+        }
+    }
+}
+
+fn program() -> Program {
+    let path = std::env::current_exe().unwrap_or_default();
+    Program {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        digest: digest(&path).unwrap_or_default(),
+        path: path.display().to_string(),
+    }
+}
+
+fn digest(path: &Path) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok(hasher.finalize().to_hex()[..32].to_owned())
+}
+
+fn libtorch() -> Libtorch {
+    let built_with = Path::new(env!("TRAINER_LIBTORCH_FOLDER")).join("libtorch_cpu.so");
+    // The loader tells where a file really lies, behind links.
+    let built_with = fs::canonicalize(&built_with).unwrap_or(built_with);
+    Libtorch {
+        version: ffi::libtorch_config().ok().and_then(|text| version_in(&text)).unwrap_or_default(),
+        path: loaded_file("libtorch_cpu.so").unwrap_or_default(),
+        built_with: built_with.display().to_string(),
+        // The runtime's number is asked only of a build that has one: the others throw.
+        cuda: utils::has_cudart().then(utils::version_cudart).map(|v| format!("{}.{}", v / 1000, v % 1000 / 10)),
+    }
+}
+
+/// libtorch's version in what it says of its build.
+fn version_in(config: &str) -> Option<String> {
+    let after = config.split("TORCH_VERSION=").nth(1)?;
+    Some(after.split([',', '\n', ' ']).next()?.to_owned())
+}
+
+/// "580.65.06" in the text of the NVIDIA kernel module.
+fn kernel_driver(text: &str) -> Option<String> {
+    let line = text.lines().next()?;
+    let is_version = |word: &&str| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.');
+    line.split_whitespace().find(is_version).map(str::to_owned)
+}
+
+/// The first sentence of an MPI library's own text: "Open MPI v4.1.4, package: ..." goes on for lines.
+fn one_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().split(", package").next().unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_others_are_read() {
+        let nvidia =
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (a@b)  Sun\nGCC";
+        assert_eq!(kernel_driver(nvidia).as_deref(), Some("580.65.06"));
+        assert_eq!(
+            one_line("Open MPI v4.1.4, package: Debian OpenMPI, ident: 4.1.4, repo rev: v4.1.4"),
+            "Open MPI v4.1.4"
+        );
+        assert_eq!(one_line("MPICH Version:      4.0.2\nMPICH Release date: x\n"), "MPICH Version:      4.0.2");
+        assert_eq!(version_in("Build settings: A=B, TORCH_VERSION=2.13.0, USE_CUDA=ON").as_deref(), Some("2.13.0"));
+        assert_eq!(version_in("nothing"), None);
+    }
+
+    #[test]
+    fn this_process_knows_itself() {
+        let libtorch = libtorch();
+        assert!(libtorch.version.starts_with("2."), "{libtorch:?}");
+        assert!(libtorch.path.contains("libtorch_cpu.so"), "{libtorch:?}");
+        assert_eq!(program().digest.len(), 32);
+    }
+}

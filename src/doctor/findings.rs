@@ -1,0 +1,90 @@
+//! What is wrong, why it matters, and what to do: pure functions from facts to findings.
+
+mod agreement;
+mod folder;
+mod gpus;
+mod host;
+mod ranks;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use super::facts::Facts;
+use serde::Serialize;
+
+/// Of findings that differ in the host alone.
+const SHOWN: usize = 4;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Training fails, or does not do what was asked for.
+    Problem,
+    /// Training works, but slowly or not for long.
+    Warning,
+    /// Good to know.
+    Note,
+}
+
+/// One thing that the doctor has to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// A name that stays, for scripts and for `docs/doctor.md`.
+    pub id: &'static str,
+    pub severity: Severity,
+    /// What was seen.
+    pub seen: String,
+    /// Why it matters.
+    pub why: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Finding {
+    fn problem(id: &'static str, seen: String, why: &str, remedy: String) -> Finding {
+        Finding { id, severity: Severity::Problem, seen, why: why.to_owned(), remedy }
+    }
+
+    fn warning(id: &'static str, seen: String, why: &str, remedy: String) -> Finding {
+        Finding { severity: Severity::Warning, ..Finding::problem(id, seen, why, remedy) }
+    }
+
+    fn note(id: &'static str, seen: String, why: &str, remedy: String) -> Finding {
+        Finding { severity: Severity::Note, ..Finding::problem(id, seen, why, remedy) }
+    }
+}
+
+/// All findings, the worst first.
+pub fn all(facts: &Facts) -> Vec<Finding> {
+    let groups = [ranks::all, gpus::all, agreement::all, folder::all, sweep::all, host::all];
+    let mut findings = joined(groups.iter().flat_map(|group| group(facts)).collect());
+    findings.sort_by_key(|finding| finding.severity);
+    findings
+}
+
+/// What was seen on several hosts, as one finding.
+fn joined(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut joined: Vec<(Finding, Vec<String>)> = Vec::new();
+    for finding in findings {
+        let alike = |(other, _): &&mut (Finding, Vec<String>)| {
+            Finding { seen: finding.seen.clone(), ..other.clone() } == finding
+        };
+        match joined.iter_mut().find(alike) {
+            Some((_, seen)) => seen.push(finding.seen),
+            None => joined.push((finding.clone(), vec![finding.seen])),
+        }
+    }
+    let join = |(finding, mut seen): (Finding, Vec<String>)| {
+        let more = seen.len().saturating_sub(SHOWN);
+        seen.truncate(SHOWN);
+        let more = if more > 0 { format!("; and {more} more like these") } else { String::new() };
+        Finding { seen: seen.join("; ") + &more, ..finding }
+    };
+    joined.into_iter().map(join).collect()
+}
+
+/// How many of these are problems.
+pub fn problems(findings: &[Finding]) -> usize {
+    findings.iter().filter(|finding| finding.severity == Severity::Problem).count()
+}

@@ -1,0 +1,245 @@
+//! GPUs, their driver, and what libtorch and NCCL make of them.
+
+use super::Finding;
+use super::ranks::count;
+use crate::comm::name_ranks;
+use crate::doctor::facts::{Facts, Host, Rank};
+use std::collections::BTreeMap;
+
+pub fn all(facts: &Facts) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (host, ranks) in facts.hosts() {
+        // What all ranks of a host share is said once.
+        let first = ranks[0];
+        found.extend([
+            no_user_driver(first),
+            driver_broken(first),
+            libtorch_without_cuda(&ranks),
+            libtorch_sees_none(&ranks),
+            nccl_missing(facts, &ranks),
+            hidden(&ranks),
+            more_ranks_than_gpus(host, &ranks),
+            no_peer_access(first),
+        ]);
+        found.extend(shared(host, &ranks).into_iter().map(Some));
+    }
+    found.push(some_without(facts));
+    found.push(nccl_refused(facts));
+    found.into_iter().flatten().collect()
+}
+
+/// GPUs that a process could use, as far as anybody knows.
+fn gpus(rank: &Rank) -> usize {
+    rank.gpus.visible.len().max(rank.gpus.host.len())
+}
+
+fn no_user_driver(rank: &Rank) -> Option<Finding> {
+    let version = rank.software.driver.as_ref().filter(|_| !rank.gpus.driver)?;
+    Some(Finding::problem(
+        "driver-library-missing",
+        format!("{} runs NVIDIA's kernel driver {version}, but libcuda.so.1 is not found", rank.host.name),
+        "without it no program sees a GPU",
+        "in a container: start it with the NVIDIA runtime (`docker run --gpus all`, `apptainer --nv`); else install the \
+         driver's libraries of the same version"
+            .to_owned(),
+    ))
+}
+
+fn driver_broken(rank: &Rank) -> Option<Finding> {
+    const ID: &str = "driver-does-not-work";
+    let error = rank.gpus.driver_error.as_ref()?;
+    let nvml = rank.gpus.nvml_error.as_ref().map_or_else(String::new, |e| format!(" ({e})"));
+    let seen = format!("{} has a CUDA driver that does not work: {error}{nvml}", rank.host.name);
+    let why = "without it no program sees a GPU";
+    // A container for GPUs on a host without any has the library too.
+    Some(match rank.software.driver.is_some() {
+        true => Finding::problem(
+            ID,
+            seen,
+            why,
+            "`nvidia-smi` should say the same; after an update of the driver its module must be loaded anew (reboot), in \
+             a container the libraries must be those of the host's driver"
+                .to_owned(),
+        ),
+        false => Finding::warning(
+            ID,
+            seen,
+            why,
+            "nothing, if this host has no GPU; else load NVIDIA's kernel module, or start the container with it \
+             (`docker run --gpus all`)"
+                .to_owned(),
+        ),
+    })
+}
+
+fn libtorch_without_cuda(ranks: &[&Rank]) -> Option<Finding> {
+    let rank = ranks.iter().find(|r| r.gpus.driver && gpus(r) > 0 && r.software.libtorch.cuda.is_none())?;
+    let name = rank.gpus.visible.first().map_or_else(|| rank.gpus.host[0].name.clone(), |gpu| gpu.name.clone());
+    Some(Finding::problem(
+        "libtorch-without-cuda",
+        format!(
+            "{} has a GPU driver and {} ({name}), but libtorch is a build for CPUs: {}",
+            rank.host.name,
+            count(gpus(rank), "GPU"),
+            rank.software.libtorch.path
+        ),
+        "training would run on the CPU, tens of times slower",
+        "build with the CUDA libtorch: `launch/setup.sh --cuda`, then `cargo build --release` (docs/gpu.md)".to_owned(),
+    ))
+}
+
+fn libtorch_sees_none(ranks: &[&Rank]) -> Option<Finding> {
+    let rank = ranks.iter().find(|r| !r.gpus.visible.is_empty() && r.gpus.libtorch == 0)?;
+    let cuda = rank.software.libtorch.cuda.as_ref()?;
+    let driver = rank.gpus.driver_cuda.as_deref().unwrap_or("unknown");
+    let (seen, remedy) = match older(driver, cuda) {
+        true => (
+            format!("the driver of {} runs CUDA {driver} at most, and libtorch wants {cuda}", rank.host.name),
+            format!("update the NVIDIA driver to one for CUDA {cuda}"),
+        ),
+        false => (
+            format!("libtorch (CUDA {cuda}) sees none of the {} of {}", count(gpus(rank), "GPU"), rank.host.name),
+            "see whether `nvidia-smi` works, and whether LD_LIBRARY_PATH puts other CUDA libraries first".to_owned(),
+        ),
+    };
+    Some(Finding::problem("libtorch-sees-no-gpu", seen, "training would run on the CPU", remedy))
+}
+
+/// Whether the driver's CUDA has a lower major version: within one, older drivers run newer runtimes.
+fn older(driver: &str, runtime: &str) -> bool {
+    let major = |version: &str| version.split('.').next()?.parse::<u32>().ok();
+    major(driver).zip(major(runtime)).is_some_and(|(driver, runtime)| driver < runtime)
+}
+
+fn nccl_missing(facts: &Facts, ranks: &[&Rank]) -> Option<Finding> {
+    let rank = ranks.iter().find(|r| gpus(r) > 0 && r.software.nccl.is_none())?;
+    let error = rank.software.nccl_error.as_deref().unwrap_or("no reason was given");
+    let seen = format!("{} has a GPU driver, but no NCCL that can be used: {error}", rank.host.name);
+    let why = "NCCL carries gradients between GPUs: several ranks on GPUs do not start without it";
+    let remedy = "install NCCL 2.29 or newer (`launch/setup.sh --cuda` brings it beside libtorch), or set \
+                  TRAINER_NCCL_PATH to the folder of libnccl.so.2"
+        .to_owned();
+    // One rank on one GPU has nobody to talk to.
+    Some(match facts.ranks.len() > 1 || gpus(rank) > 1 {
+        true => Finding::problem("nccl-missing", seen, why, remedy),
+        false => Finding::note("nccl-missing", seen, why, remedy),
+    })
+}
+
+fn hidden(ranks: &[&Rank]) -> Option<Finding> {
+    let there = |r: &Rank| r.software.driver.is_some() || !r.gpus.host.is_empty();
+    let hides = |r: &&&Rank| r.gpus.visible.is_empty() && r.gpus.visible_devices.is_some() && there(r);
+    let hiding: Vec<&&Rank> = ranks.iter().filter(hides).collect();
+    let value = hiding.first()?.gpus.visible_devices.clone().unwrap_or_default();
+    let numbers: Vec<usize> = hiding.iter().map(|r| r.rank).collect();
+    Some(Finding::warning(
+        "gpus-hidden",
+        format!(
+            "CUDA_VISIBLE_DEVICES=\"{value}\" hides every GPU of {} from {}",
+            ranks[0].host.name,
+            name_ranks(&numbers)
+        ),
+        "these ranks train on the CPU",
+        "unset it, unless the CPU is what you want".to_owned(),
+    ))
+}
+
+fn more_ranks_than_gpus(host: &Host, ranks: &[&Rank]) -> Option<Finding> {
+    let without: Vec<usize> =
+        ranks.iter().filter(|r| !r.gpus.visible.is_empty() && r.gpus.mine.is_none()).map(|r| r.rank).collect();
+    let gpus = ranks.iter().map(|r| r.gpus.visible.len()).max().unwrap_or(0);
+    (!without.is_empty()).then(|| {
+        Finding::problem(
+            "more-ranks-than-gpus",
+            format!(
+                "{} has {} and {}: none is left for {}",
+                host.name,
+                count(ranks.len(), "rank"),
+                count(gpus, "GPU"),
+                name_ranks(&without)
+            ),
+            "each rank drives a GPU of its own",
+            format!("start {gpus} a host: `mpirun --map-by ppr:{gpus}:node`, `srun --ntasks-per-node={gpus}`"),
+        )
+    })
+}
+
+/// Two ranks on one GPU, for each such GPU.
+fn shared(host: &Host, ranks: &[&Rank]) -> Vec<Finding> {
+    let mut users: BTreeMap<&str, Vec<&Rank>> = BTreeMap::new();
+    for rank in ranks {
+        if let Some(gpu) = rank.gpu() {
+            users.entry(&gpu.bus_id).or_default().push(rank);
+        }
+    }
+    let several = users.into_iter().filter(|(_, users)| users.len() > 1);
+    several
+        .map(|(bus_id, users)| {
+            let numbers: Vec<usize> = users.iter().map(|r| r.rank).collect();
+            let remedy = match &users[0].gpus.visible_devices {
+                Some(value) => format!(
+                    "CUDA_VISIBLE_DEVICES=\"{value}\" shows {} to each of them: give each rank its own, or show all GPUs \
+                     to all ranks, and rank k of a host takes GPU k",
+                    count(users[0].gpus.visible.len(), "GPU")
+                ),
+                None => format!("start one rank per GPU: this host shows {}", count(users[0].gpus.visible.len(), "GPU")),
+            };
+            Finding::problem(
+                "gpu-shared",
+                format!("{} of {} are on one GPU, {bus_id}", name_ranks(&numbers), host.name),
+                "NCCL refuses two ranks on one GPU, and they would share its memory and its time",
+                remedy,
+            )
+        })
+        .collect()
+}
+
+fn no_peer_access(rank: &Rank) -> Option<Finding> {
+    let pairs: Vec<String> = rank
+        .gpus
+        .links
+        .iter()
+        .filter(|link| link.peer_access == Some(false))
+        .map(|link| format!("{}-{}", link.between.0, link.between.1))
+        .collect();
+    (!pairs.is_empty()).then(|| {
+        Finding::note(
+            "no-peer-access",
+            format!("on {}, GPUs cannot read each other's memory: {}", rank.host.name, pairs.join(", ")),
+            "what they exchange goes through the host's memory, which is slower",
+            "nothing, where the board has no such way; else see whether a virtual machine or the IOMMU (ACS) is between \
+             them"
+                .to_owned(),
+        )
+    })
+}
+
+fn some_without(facts: &Facts) -> Option<Finding> {
+    let (with, without): (Vec<&Rank>, Vec<&Rank>) = facts.ranks.iter().partition(|r| !r.gpus.visible.is_empty());
+    let names = |ranks: &[&Rank]| name_ranks(&ranks.iter().map(|r| r.rank).collect::<Vec<_>>());
+    (!with.is_empty() && !without.is_empty()).then(|| {
+        Finding::problem(
+            "some-ranks-without-gpu",
+            format!("GPUs are seen by {}, but not by {}", names(&with), names(&without)),
+            "a rank on a CPU would hold up all others, so training does not start",
+            "repair or leave out those hosts; CUDA_VISIBLE_DEVICES must be the same kind of thing on all".to_owned(),
+        )
+    })
+}
+
+/// NCCL's own words, unless another finding has them.
+fn nccl_refused(facts: &Facts) -> Option<Finding> {
+    let error = facts.nccl_refused.as_ref()?;
+    let lacks = |r: &Rank| r.software.nccl.is_none() || r.gpus.visible.is_empty() || r.gpus.mine.is_none();
+    let explained =
+        facts.ranks.iter().any(lacks) || facts.hosts().iter().any(|(host, ranks)| !shared(host, ranks).is_empty());
+    (!explained).then(|| {
+        Finding::problem(
+            "nccl-refuses",
+            format!("NCCL does not connect these ranks: {error}"),
+            "without it ranks on GPUs cannot train together",
+            "NCCL_DEBUG=INFO makes NCCL say more; between hosts, NCCL_SOCKET_IFNAME names the interface to use"
+                .to_owned(),
+        )
+    })
+}

@@ -1,0 +1,143 @@
+//! Whether the ranks have met, and what cores they have.
+
+use super::Finding;
+use crate::comm::name_ranks;
+use crate::doctor::facts::{Facts, Host, Rank};
+use std::collections::BTreeSet;
+
+pub fn all(facts: &Facts) -> Vec<Finding> {
+    let per_host = |(host, ranks): (&Host, Vec<&Rank>)| {
+        [one_core(&ranks), widened(&ranks), too_many_threads(host, &ranks)].into_iter().flatten().collect::<Vec<_>>()
+    };
+    let mut found: Vec<Finding> = [mpi_does_not_start(facts), alone(facts)].into_iter().flatten().collect();
+    found.extend(facts.hosts().into_iter().flat_map(per_host));
+    found
+}
+
+fn mpi_does_not_start(facts: &Facts) -> Option<Finding> {
+    let (error, rank) = (facts.mpi_error.as_ref()?, facts.ranks.first()?);
+    let mpi = &rank.software.mpi;
+    let started = started(rank).map_or_else(String::new, |started| format!("{started}, but "));
+    Some(Finding::problem(
+        "mpi-does-not-start",
+        format!("{started}{} ({}) does not start: {error}", mpi.version, mpi.path),
+        "ranks find each other through MPI",
+        right_launcher(rank),
+    ))
+}
+
+/// Processes that were started together, but of which each is a world of its own.
+fn alone(facts: &Facts) -> Option<Finding> {
+    let [rank] = &facts.ranks[..] else { return None };
+    if facts.mpi_error.is_some() {
+        return None;
+    }
+    Some(Finding::problem(
+        "ranks-alone",
+        format!("{}, but this process is alone: its MPI library has found no other rank", started(rank)?),
+        "each process would train by itself on all the data, and all of them would write into one folder",
+        right_launcher(rank),
+    ))
+}
+
+/// The ranks that were announced, if there are several.
+fn announced(rank: &Rank) -> Option<(&str, usize)> {
+    rank.launch.announced.as_ref().map(|(name, ranks)| (name.as_str(), *ranks)).filter(|(_, ranks)| *ranks > 1)
+}
+
+/// Who started several processes, if somebody did.
+fn started(rank: &Rank) -> Option<String> {
+    let launcher = rank.launch.launcher.as_deref();
+    match (announced(rank), launcher) {
+        (Some((name, ranks)), None) => Some(format!("{ranks} ranks were started ({name}={ranks})")),
+        (Some((name, ranks)), Some(by)) => Some(format!("{ranks} ranks were started ({name}={ranks}, by {by})")),
+        (None, Some(by)) if rank.launch.together > 1 => {
+            Some(format!("{by} started {} of these processes here", rank.launch.together))
+        }
+        _ => None,
+    }
+}
+
+/// How to start so that this MPI library finds its ranks.
+fn right_launcher(rank: &Rank) -> String {
+    let mpi = &rank.software.mpi;
+    let by_slurm = announced(rank).is_some_and(|(name, _)| name.starts_with("SLURM"));
+    match by_slurm || rank.launch.launcher.as_ref().is_some_and(|launcher| launcher.contains("slurm")) {
+        true => format!(
+            "Slurm and the MPI library do not speak the same PMI: start with `srun --mpi=pmix` (`srun --mpi=list` shows \
+             what Slurm has), or with the mpirun of {} inside the allocation",
+            mpi.version
+        ),
+        false => format!(
+            "start with the mpirun that belongs to {} ({}): another MPI's launcher cannot tell this library of its ranks, \
+             and neither can one whose PMIX_, PMI_ or OMPI_ variables a wrapper, a container or `sudo` takes away",
+            mpi.version, mpi.path
+        ),
+    }
+}
+
+fn one_core(ranks: &[&Rank]) -> Option<Finding> {
+    let first = ranks.first()?;
+    // Ranks that have not met are there all the same.
+    let (host_cores, n) = (first.cores.host, ranks.len().max(first.launch.together));
+    let bound: Vec<usize> = ranks.iter().filter(|r| r.cores.used.len() == 1).map(|r| r.rank).collect();
+    (!bound.is_empty() && host_cores / n >= 2).then(|| {
+        Finding::warning(
+            "bound-to-one-core",
+            format!(
+                "on {}, {} may use one core only; the host has {host_cores} logical CPUs for {}",
+                first.host.name,
+                name_ranks(&bound),
+                count(n, "rank")
+            ),
+            "all threads of a rank share what it is bound to",
+            "give ranks more: `mpirun --bind-to none`, or `--map-by slot:PE=N`; `srun --cpus-per-task=N`".to_owned(),
+        )
+    })
+}
+
+fn widened(ranks: &[&Rank]) -> Option<Finding> {
+    let widened: Vec<usize> =
+        ranks.iter().filter(|r| r.cores.given.len() == 1 && r.cores.used.len() > 1).map(|r| r.rank).collect();
+    (!widened.is_empty()).then(|| {
+        Finding::note(
+            "binding-widened",
+            format!(
+                "on {}, mpirun bound {} to one core each; trainer took a whole share of the host's",
+                ranks[0].host.name,
+                name_ranks(&widened)
+            ),
+            "Open MPI binds ranks to single cores by default (with one or two ranks), with all their threads",
+            "nothing; `mpirun --bind-to none` avoids it".to_owned(),
+        )
+    })
+}
+
+fn too_many_threads(host: &Host, ranks: &[&Rank]) -> Option<Finding> {
+    let cpus: BTreeSet<usize> = ranks.iter().flat_map(|r| r.cores.used.iter().copied()).collect();
+    let threads: usize = ranks.iter().map(|r| r.cores.threads).sum();
+    (!cpus.is_empty() && threads > cpus.len()).then(|| {
+        let fit = (cpus.len() / ranks.len()).max(1);
+        let remedy = match ranks.len() > cpus.len() {
+            true => format!("start at most {} on this host, or bind them to more cores", count(cpus.len(), "rank")),
+            false => format!("set OMP_NUM_THREADS={fit} (or parallel.num_threads), or start fewer ranks"),
+        };
+        Finding::warning(
+            "too-many-threads",
+            format!(
+                "on {}, {} compute with {} on {}",
+                host.name,
+                count(ranks.len(), "rank"),
+                count(threads, "thread"),
+                count(cpus.len(), "logical CPU")
+            ),
+            "threads that share a core wait for each other at every operation, and a collective waits for the slowest",
+            remedy,
+        )
+    })
+}
+
+/// "1 rank", "2 ranks".
+pub(super) fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}

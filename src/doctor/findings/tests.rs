@@ -1,0 +1,309 @@
+//! Every finding, from facts made by hand: a sound job, and one thing changed.
+
+mod made;
+
+use super::*;
+use crate::doctor::facts::{Cores, Facts, Folder, Gpus, Launch, Link, Rank, Sweep, Wrong};
+use made::{on_gpus, rank, sound, sound_gpus, two_hosts};
+
+/// Asserts that these facts have one finding, this one, and that it says all this.
+fn finds(facts: &Facts, severity: Severity, id: &str, says: &[&str]) {
+    let found = all(facts);
+    let [finding] = &found[..] else { panic!("expected {id} alone: {found:#?}") };
+    assert_eq!((finding.id, finding.severity), (id, severity), "{finding:#?}");
+    let row = include_str!("../../../docs/doctor.md").lines().find(|line| line.starts_with(&format!("| `{id}` |")));
+    let word = format!("{severity:?}").to_lowercase();
+    assert!(row.is_some_and(|row| row.contains(&word)), "docs/doctor.md has no row of {id} as a {word}");
+    let text = format!("{} {} {}", finding.seen, finding.why, finding.remedy);
+    says.iter().for_each(|part| assert!(text.contains(part), "{id} says nothing of {part:?}: {finding:#?}"));
+}
+
+/// The same of facts with one change.
+fn changed(mut facts: Facts, change: impl Fn(&mut Facts), severity: Severity, id: &str, says: &[&str]) {
+    change(&mut facts);
+    finds(&facts, severity, id, says);
+}
+
+use Severity::{Note, Problem, Warning};
+
+#[test]
+fn sound_jobs_have_no_finding() {
+    for facts in [sound(), sound_gpus(), two_hosts()] {
+        assert_eq!(all(&facts), []);
+    }
+    // One process that nobody started with others.
+    let mut one = sound();
+    one.ranks.truncate(1);
+    one.ranks[0].launch = Launch { world: 1, ..Launch::default() };
+    assert_eq!(all(&one), []);
+}
+
+#[test]
+fn ranks_that_are_each_alone() {
+    let alone = |launch: Launch| {
+        let mut facts = sound();
+        facts.ranks.truncate(1);
+        facts.ranks[0].launch = Launch { world: 1, ..launch };
+        facts
+    };
+    let announced = |name: &str, n| Launch { announced: Some((name.into(), n)), mpi: true, ..Launch::default() };
+    finds(
+        &alone(announced("OMPI_COMM_WORLD_SIZE", 2)),
+        Problem,
+        "ranks-alone",
+        &["2 ranks were started", "/lib/libmpi.so.40"],
+    );
+    finds(
+        &alone(announced("PMI_SIZE", 4)),
+        Problem,
+        "ranks-alone",
+        &["PMI_SIZE=4", "mpirun that belongs to Open MPI v4.1.4"],
+    );
+    finds(&alone(announced("SLURM_STEP_NUM_TASKS", 2)), Problem, "ranks-alone", &["srun --mpi=pmix"]);
+    // No variable is left, but the process is not the only one of its launcher.
+    let launcher = Some("/usr/bin/mpirun".into());
+    finds(
+        &alone(Launch { launcher, together: 3, ..Launch::default() }),
+        Problem,
+        "ranks-alone",
+        &["started 3 of these"],
+    );
+    assert_eq!(all(&alone(announced("OMPI_COMM_WORLD_SIZE", 1))), []);
+    let mut failed = alone(Launch::default());
+    failed.mpi_error = Some("MPI_Init_thread failed".into());
+    finds(&failed, Problem, "mpi-does-not-start", &["MPI_Init_thread failed"]);
+}
+
+#[test]
+fn bindings_and_threads() {
+    let bound = |facts: &mut Facts| {
+        for rank in &mut facts.ranks {
+            (rank.cores.used, rank.cores.given, rank.cores.threads) = (vec![rank.rank], vec![rank.rank], 1);
+        }
+    };
+    changed(
+        sound(),
+        bound,
+        Warning,
+        "bound-to-one-core",
+        &["ranks 0, 1 may use one core", "4 logical CPUs", "--bind-to none"],
+    );
+    changed(sound(), |f| f.ranks[1].cores.given = vec![2], Note, "binding-widened", &["rank 1"]);
+    let many = |f: &mut Facts| f.ranks.iter_mut().for_each(|rank| rank.cores.threads = 4);
+    changed(sound(), many, Warning, "too-many-threads", &["8 threads on 4 logical CPUs", "OMP_NUM_THREADS=2"]);
+}
+
+#[test]
+fn nccl_is_missing() {
+    let without = |facts: &mut Facts| {
+        for rank in &mut facts.ranks {
+            (rank.software.nccl, rank.software.nccl_error) =
+                (None, Some("NCCL was not found (libnccl.so.2: no such file)".into()));
+        }
+        facts.nccl_refused = Some("rank 0: NCCL was not found".into());
+    };
+    changed(sound_gpus(), without, Problem, "nccl-missing", &["was not found", "TRAINER_NCCL_PATH"]);
+    let mut one = Facts { ranks: vec![on_gpus(rank(0, "a"), 1)], ..sound() };
+    (one.ranks[0].software.nccl, one.ranks[0].launch) = (None, Launch::default());
+    finds(&one, Note, "nccl-missing", &["several ranks"]);
+    changed(
+        sound_gpus(),
+        |f| f.nccl_refused = Some("no socket interface".into()),
+        Problem,
+        "nccl-refuses",
+        &["no socket interface"],
+    );
+}
+
+#[test]
+fn libtorch_and_the_driver() {
+    let cpu = |facts: &mut Facts| {
+        for rank in &mut facts.ranks {
+            (rank.software.libtorch.cuda, rank.gpus.libtorch) = (None, 0);
+        }
+    };
+    changed(
+        sound_gpus(),
+        cpu,
+        Problem,
+        "libtorch-without-cuda",
+        &["2 GPUs (GPU)", "/lib/libtorch_cpu.so", "setup.sh --cuda"],
+    );
+    let blind = |facts: &mut Facts| facts.ranks.iter_mut().for_each(|rank| rank.gpus.libtorch = 0);
+    changed(sound_gpus(), blind, Problem, "libtorch-sees-no-gpu", &["sees none of the 2 GPUs"]);
+    let old = |facts: &mut Facts| {
+        blind(facts);
+        facts.ranks.iter_mut().for_each(|rank| rank.gpus.driver_cuda = Some("12.8".into()));
+    };
+    changed(
+        sound_gpus(),
+        old,
+        Problem,
+        "libtorch-sees-no-gpu",
+        &["runs CUDA 12.8 at most", "update the NVIDIA driver"],
+    );
+    let broken = |facts: &mut Facts| {
+        for rank in &mut facts.ranks {
+            rank.gpus = Gpus { driver: true, driver_error: Some("cuInit failed".into()), ..Gpus::default() };
+        }
+    };
+    changed(sound_gpus(), broken, Problem, "driver-does-not-work", &["cuInit failed", "nvidia-smi"]);
+    let no_module = |facts: &mut Facts| {
+        broken(facts);
+        facts.ranks.iter_mut().for_each(|rank| rank.software.driver = None);
+    };
+    changed(sound_gpus(), no_module, Warning, "driver-does-not-work", &["if this host has no GPU"]);
+    let module_alone = |facts: &mut Facts| facts.ranks.iter_mut().for_each(|rank| rank.gpus = Gpus::default());
+    changed(sound_gpus(), module_alone, Problem, "driver-library-missing", &["580.65.06", "--gpus all"]);
+}
+
+#[test]
+fn gpus_and_ranks() {
+    let same = |facts: &mut Facts| {
+        for rank in &mut facts.ranks {
+            rank.gpus.visible.truncate(1);
+            (rank.gpus.mine, rank.gpus.visible_devices) = (Some(0), Some("0".into()));
+        }
+    };
+    changed(
+        sound_gpus(),
+        same,
+        Problem,
+        "gpu-shared",
+        &["ranks 0, 1 of a are on one GPU, 0000:00:00.0", "CUDA_VISIBLE_DEVICES=\"0\""],
+    );
+    let refused = |facts: &mut Facts| {
+        same(facts);
+        facts.nccl_refused = Some("Duplicate GPU detected".into());
+    };
+    changed(sound_gpus(), refused, Problem, "gpu-shared", &["NCCL refuses"]);
+    // Two hosts have the same numbers and other GPUs.
+    let apart = Facts { ranks: two_hosts().ranks.into_iter().map(|rank| on_gpus(rank, 1)).collect(), ..two_hosts() };
+    assert_eq!(all(&apart), []);
+    let mut third = sound_gpus();
+    third.ranks.push(Rank { cores: Cores::default(), ..on_gpus(rank(2, "a"), 2) });
+    finds(&third, Problem, "more-ranks-than-gpus", &["3 ranks and 2 GPUs", "none is left for rank 2", "ppr:2:node"]);
+    let hide = |rank: &mut Rank| {
+        (rank.gpus.visible, rank.gpus.visible_devices, rank.gpus.libtorch) = (Vec::new(), Some(String::new()), 0);
+    };
+    changed(
+        sound_gpus(),
+        |f| f.ranks.iter_mut().for_each(hide),
+        Warning,
+        "gpus-hidden",
+        &["CUDA_VISIBLE_DEVICES=\"\"", "ranks 0, 1"],
+    );
+    let mut mixed = apart;
+    (mixed.ranks[1].gpus, mixed.ranks[1].software.driver) = (Gpus::default(), None);
+    finds(&mixed, Problem, "some-ranks-without-gpu", &["by rank 0, but not by rank 1"]);
+    let link = Link { between: (0, 1), way: None, peer_access: Some(false) };
+    changed(sound_gpus(), |f| f.ranks[0].gpus.links = vec![link.clone()], Note, "no-peer-access", &["0-1"]);
+}
+
+#[test]
+fn shared_memory_is_small() {
+    let docker = |facts: &mut Facts| {
+        for rank in &mut facts.ranks {
+            (rank.memory.shared_bytes, rank.memory.shared_free_bytes) = (Some(64 << 20), Some(64 << 20));
+        }
+    };
+    changed(sound(), docker, Warning, "shared-memory-small", &["67.1 MB", "--shm-size=1g"]);
+    changed(sound_gpus(), docker, Problem, "shared-memory-small", &["2 ranks may need"]);
+    let full = |facts: &mut Facts| facts.ranks[0].memory.shared_free_bytes = Some(1 << 20);
+    changed(sound(), full, Problem, "shared-memory-small", &["1.0 MB free of 17.2 GB", "No space left"]);
+    changed(sound(), |f| f.ranks[0].memory.shared_bytes = None, Problem, "shared-memory-small", &["has no /dev/shm"]);
+    // Ranks on different hosts do not use it.
+    let mut apart = two_hosts();
+    docker(&mut apart);
+    assert_eq!(all(&apart), []);
+}
+
+#[test]
+fn the_output_folder() {
+    let with = |change: fn(&mut Folder)| move |facts: &mut Facts| facts.folder.iter_mut().for_each(change);
+    let unseen = with(|folder| folder.hosts[1].not_seen = vec!["a".into()]);
+    changed(two_hosts(), unseen, Problem, "folder-not-shared", &["b (rank 1) does not see the file of a", "NFS"]);
+    let absent = with(|folder| {
+        folder.hosts[1].write_error = Some("No such file or directory".into());
+        folder.hosts[1].not_seen = vec!["a".into()];
+    });
+    changed(two_hosts(), absent, Problem, "folder-not-shared", &["No such file or directory"]);
+    let refused = with(|folder| folder.write_error = Some("Read-only file system".into()));
+    changed(sound(), refused, Problem, "folder-not-writable", &["Read-only file system"]);
+    changed(sound(), with(|f| f.free_bytes = Some(1 << 20)), Problem, "folder-little-space", &["1.0 MB free"]);
+    changed(sound(), with(|f| f.free_bytes = Some(5 << 30)), Note, "folder-little-space", &["save_total_limit"]);
+    changed(sound(), with(|f| f.written_seconds = Some(10.0)), Warning, "folder-slow", &["6.7 MB/s"]);
+    changed(sound(), with(|f| f.file_system = Some("tmpfs".into())), Warning, "folder-in-memory", &["tmpfs"]);
+}
+
+#[test]
+fn ranks_that_differ() {
+    let other = |f: &mut Facts| f.ranks[1].software.trainer.digest = "ffffffffffff".into();
+    changed(two_hosts(), other, Problem, "versions-differ", &["rank 0 (a)", "rank 1 (b)", "ffffffff"]);
+    let older = |f: &mut Facts| f.ranks[1].software.libtorch.version = "2.12.0".into();
+    changed(two_hosts(), older, Problem, "versions-differ", &["libtorch", "rank 1 (b): 2.12.0"]);
+    let mpi = |f: &mut Facts| f.ranks[1].software.mpi.version = "Open MPI v5.0.0".into();
+    changed(two_hosts(), mpi, Problem, "versions-differ", &["MPI: "]);
+    changed(
+        two_hosts(),
+        |f| f.ranks[1].clock += 5.0,
+        Warning,
+        "clocks-differ",
+        &["the clock of b is 5.0 s ahead of that of a"],
+    );
+    let shadow = |f: &mut Facts| f.ranks[0].software.libtorch.path = "/conda/libtorch_cpu.so".into();
+    changed(sound(), shadow, Warning, "libtorch-shadowed", &["/conda/libtorch_cpu.so", "LD_LIBRARY_PATH"]);
+    let beside = |f: &mut Facts| f.ranks[0].software.nccl_beside_libtorch = Some("/venv/libnccl.so.2".into());
+    changed(sound_gpus(), beside, Note, "nccl-shadowed", &["/lib/libnccl.so.2", "/venv/libnccl.so.2"]);
+}
+
+#[test]
+fn limits_interfaces_and_processors() {
+    let locked = |f: &mut Facts| {
+        f.ranks[0].memory.locked_limit_bytes = Some(8 << 20);
+        f.ranks[0].network.infiniband = true;
+    };
+    changed(two_hosts(), locked, Warning, "locked-memory-limit", &["8.4 MB", "ulimit -l"]);
+    changed(
+        sound(),
+        |f| f.ranks[0].memory.open_files_limit = Some(256),
+        Warning,
+        "open-files-limit",
+        &["256", "ulimit -n 1024"],
+    );
+    let interface = |f: &mut Facts| f.ranks[0].network.nccl_socket_ifname = Some("ib".into());
+    changed(sound(), interface, Problem, "interface-missing", &["\"ib\" fits none", "eth0, lo"]);
+    let loopback = |f: &mut Facts| f.ranks[0].network.nccl_socket_ifname = Some("lo".into());
+    changed(two_hosts(), loopback, Problem, "interface-missing", &["leads to no other host"]);
+    let old = |f: &mut Facts| f.ranks[0].cores.avx2 = Some(false);
+    changed(sound(), old, Warning, "no-avx2", &["a processor"]);
+}
+
+#[test]
+fn sweeps_that_fail() {
+    let wrong = Wrong { collective: "all-gather".into(), bytes: 4096, rank: 1, element: 17, expected: 3.0, found: 4.0 };
+    let with = |sweep: Sweep| move |facts: &mut Facts| facts.sweep = Some(sweep.clone());
+    let bad = Sweep { backend: "nccl".into(), wrong: Some(wrong), ..Sweep::default() };
+    changed(sound(), with(bad), Problem, "sweep-wrong-value", &["rank 1, element 17: expected 3, found 4"]);
+    let late = Sweep { backend: "mpi".into(), error: Some("rank 1 is late".into()), ..Sweep::default() };
+    changed(sound(), with(late), Problem, "sweep-failed", &["rank 1 is late"]);
+}
+
+#[test]
+fn hosts_with_the_same_fault_are_one_finding() {
+    let mut facts = sound();
+    facts.ranks = (0..20).map(|number| rank(number, &format!("host{number}"))).collect();
+    facts.ranks.iter_mut().for_each(|rank| rank.cores.avx2 = Some(false));
+    finds(&facts, Warning, "no-avx2", &["host0", "host3", "and 16 more like these"]);
+}
+
+#[test]
+fn the_worst_comes_first() {
+    let mut facts = sound();
+    facts.ranks[0].software.libtorch.path = "/elsewhere".into();
+    facts.ranks[1].cores.given = vec![2];
+    facts.folder.as_mut().unwrap().write_error = Some("no".into());
+    let severities: Vec<Severity> = all(&facts).iter().map(|finding| finding.severity).collect();
+    assert_eq!(severities, [Problem, Warning, Note]);
+    assert_eq!(problems(&all(&facts)), 1);
+}

@@ -1,0 +1,149 @@
+//! The output folder: its disk, and whether the hosts see the same one.
+
+use super::facts::{Folder, FolderHost, Host};
+use super::gather::gather;
+use crate::comm::Collective;
+use crate::error::Result;
+use crate::machine::disk;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Enough to see past small caches.
+const BYTES: u64 = 64 << 20;
+/// A slow disk gets no more than this, and a last flush.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// A host may learn of another's new file a little later.
+const LOOKS: usize = 10;
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What a host's first rank says of its part.
+#[derive(Serialize, Deserialize)]
+struct Part {
+    write_error: Option<String>,
+    not_seen: Vec<usize>,
+}
+
+/// Measures the folder's disk on rank 0, and lets the first rank of each host write a file that all of these look for.
+/// `hosts` are the hosts with their lowest ranks. Nothing stays in the folder.
+///
+/// # Errors
+/// Those of the collectives. What the disk refuses is a fact.
+pub fn look(comm: &dyn Collective, named: &Path, hosts: &[(Host, usize)]) -> Result<Folder> {
+    let mine = disk::nearest_existing(named).display().to_string();
+    // Where the folder is not there yet, all look where rank 0 would make it.
+    let chosen = comm.broadcast_bytes(mine.into_bytes(), 0, "the output folder")?;
+    let path = PathBuf::from(String::from_utf8_lossy(&chosen).into_owned());
+    let mut folder = Folder {
+        named: named.display().to_string(),
+        path: path.display().to_string(),
+        file_system: disk::kind(&path),
+        ..Folder::default()
+    };
+    let id = comm.broadcast_bytes(std::process::id().to_string().into_bytes(), 0, "the output folder")?;
+    let id = String::from_utf8_lossy(&id).into_owned();
+    if comm.is_main() {
+        measure(&mut folder, &path.join(format!(".trainer-doctor-{id}-speed")));
+    }
+    comm.barrier("measuring the disk")?;
+    if hosts.len() > 1 {
+        folder.hosts = shared(comm, &path, &id, hosts)?;
+    }
+    Ok(folder)
+}
+
+fn measure(folder: &mut Folder, file: &Path) {
+    if let Ok(space) = disk::space(Path::new(&folder.path)) {
+        (folder.total_bytes, folder.free_bytes) = (Some(space.total), Some(space.free));
+    }
+    // Never the last of the space.
+    let bytes = BYTES.min(folder.free_bytes.unwrap_or(0) / 4);
+    match disk::write_speed(file, bytes, PATIENCE) {
+        Ok(written) => {
+            (folder.written_bytes, folder.written_seconds) = (Some(written.bytes), Some(written.seconds));
+        }
+        Err(e) => folder.write_error = Some(e.to_string()),
+    }
+}
+
+fn shared(comm: &dyn Collective, path: &Path, id: &str, hosts: &[(Host, usize)]) -> Result<Vec<FolderHost>> {
+    let file = |host: usize| path.join(format!(".trainer-doctor-{id}-host-{host}"));
+    let mine = hosts.iter().position(|(_, rank)| *rank == comm.rank());
+    let written = mine.map(|host| fs::write(file(host), &hosts[host].0.name));
+    let write_error = written.and_then(Result::err).map(|e| format!("{}: {e}", path.display()));
+    let parts = gather(comm, &Part { write_error, not_seen: Vec::new() }, "files of the hosts")?;
+    let there: Vec<usize> = (0..hosts.len()).filter(|&host| parts[hosts[host].1].write_error.is_none()).collect();
+    let unseen = if mine.is_some() { unseen(&there, hosts, file) } else { Vec::new() };
+    let seen = gather(comm, &Part { write_error: None, not_seen: unseen }, "what the hosts see")?;
+    if let Some(host) = mine {
+        _ = fs::remove_file(file(host));
+    }
+    let name = |&host: &usize| hosts[host].0.name.clone();
+    Ok(hosts
+        .iter()
+        .map(|(host, rank)| FolderHost {
+            host: host.name.clone(),
+            rank: *rank,
+            write_error: parts[*rank].write_error.clone(),
+            not_seen: seen[*rank].not_seen.iter().map(name).collect(),
+        })
+        .collect())
+}
+
+/// The hosts whose files are not to be read here, or hold another host's name.
+fn unseen(there: &[usize], hosts: &[(Host, usize)], file: impl Fn(usize) -> PathBuf) -> Vec<usize> {
+    let seen = |host: usize| fs::read_to_string(file(host)).is_ok_and(|text| text == hosts[host].0.name);
+    let mut missing = there.to_vec();
+    for _ in 0..LOOKS {
+        missing.retain(|&host| !seen(host));
+        if missing.is_empty() {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::solo::Solo;
+    use crate::comm::threads;
+
+    fn host(name: &str) -> Host {
+        Host { name: name.into(), boot: String::new() }
+    }
+
+    #[test]
+    fn one_host_has_nothing_to_share() {
+        let folder = tempfile::tempdir().unwrap();
+        let named = folder.path().join("runs/later");
+        let found = look(&Solo::new(tch::Device::Cpu), &named, &[(host("a"), 0)]).unwrap();
+        assert_eq!(found.path, folder.path().display().to_string());
+        assert!(found.written_bytes.is_some_and(|bytes| bytes > 0) && found.write_error.is_none(), "{found:?}");
+        assert!(found.hosts.is_empty());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn hosts_see_each_other_in_one_folder_only() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let hosts = [(host("a"), 0), (host("b"), 1)];
+        let group = threads::group(2, Duration::from_secs(60));
+        for (places, not_seen) in [([0, 0], [vec![], vec![]]), ([0, 1], [vec!["b"], vec!["a"]])] {
+            let found: Vec<Vec<FolderHost>> = std::thread::scope(|scope| {
+                let each = |rank: usize| {
+                    let (comm, path) = (group[rank].clone(), folders[places[rank]].path());
+                    let hosts = &hosts;
+                    scope.spawn(move || shared(&*comm, path, "test", hosts).unwrap())
+                };
+                [0, 1].map(each).into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(found[0], found[1]);
+            let seen: Vec<Vec<String>> = found[0].iter().map(|host| host.not_seen.clone()).collect();
+            assert_eq!(seen, not_seen);
+            assert!(folders.iter().all(|folder| fs::read_dir(folder.path()).unwrap().count() == 0));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+use super::*;
+use crate::comm::{Pending, threads};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Brings one wrong element to one rank, in one kind of collective.
+struct Defective {
+    below: Arc<dyn Collective>,
+    action: Action,
+    rank: usize,
+    element: i64,
+}
+
+impl Collective for Defective {
+    fn name(&self) -> &'static str {
+        "defective"
+    }
+    fn rank(&self) -> usize {
+        self.below.rank()
+    }
+    fn world(&self) -> usize {
+        self.below.world()
+    }
+    fn local_rank(&self) -> usize {
+        self.below.local_rank()
+    }
+    fn local_world(&self) -> usize {
+        self.below.local_world()
+    }
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
+    fn start(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending> {
+        let pending = self.below.start(action, buffer, shard, what)?;
+        let hit = action == self.action && self.rank() == self.rank && what.starts_with("the sweep");
+        let target = if action == Action::ReduceScatter { shard.unwrap_or(buffer) } else { buffer };
+        let target = target.shallow_clone();
+        let element = self.element;
+        Ok(Pending::new(move || {
+            pending.wait()?;
+            if hit && element < target.size()[0] {
+                _ = target.get(element).f_add_scalar_(1.0)?;
+            }
+            Ok(())
+        }))
+    }
+    fn roll_call(&self, status: i64, patience: Duration) -> Vec<Option<i64>> {
+        self.below.roll_call(status, patience)
+    }
+    fn abort(&self, code: i32) -> ! {
+        self.below.abort(code)
+    }
+    fn finish(&self) -> Result<()> {
+        self.below.finish()
+    }
+}
+
+/// Sweeps on `world` threads; what rank 0 knows then.
+fn swept(world: usize, wrap: impl Fn(Arc<dyn Collective>) -> Arc<dyn Collective> + Sync) -> Sweep {
+    let group = threads::group(world, Duration::from_secs(60));
+    let mut all: Vec<Sweep> = std::thread::scope(|scope| {
+        let each = |comm: Arc<dyn Collective>| {
+            let wrap = &wrap;
+            scope.spawn(move || {
+                let mut sweep = Sweep::default();
+                run(&*wrap(comm), &mut sweep, |_| {}).unwrap();
+                sweep
+            })
+        };
+        let threads: Vec<_> = group.into_iter().map(each).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(all.iter().all(|sweep| *sweep == all[0]), "all ranks know the same");
+    all.remove(0)
+}
+
+#[test]
+fn sound_collectives_pass() {
+    let sweep = swept(3, |comm| comm);
+    assert_eq!(sweep.wrong, None);
+    assert_eq!(sweep.rows.len(), SIZES.len() * ACTIONS.len());
+    for row in &sweep.rows {
+        let times = if row.collective == "all-reduce" { 4.0 / 3.0 } else { 2.0 / 3.0 };
+        assert!(row.bytes % (3 * 4) == 0 && row.seconds > 0.0, "{row:?}");
+        assert!((row.algorithm_bandwidth - row.bytes as f64 / row.seconds).abs() <= 1e-6 * row.algorithm_bandwidth);
+        assert!(
+            (row.bus_bandwidth - times * row.algorithm_bandwidth).abs() <= 1e-6 * row.algorithm_bandwidth,
+            "{row:?}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_value_is_named_with_rank_and_element() {
+    for (action, name) in ACTIONS {
+        let sweep = swept(2, |below| Arc::new(Defective { below, action, rank: 1, element: 70 }));
+        let wrong = sweep.wrong.expect("it was wrong");
+        assert_eq!(
+            (wrong.collective.as_str(), wrong.rank, wrong.element, wrong.bytes),
+            (name, 1, 70, 1024),
+            "{wrong:?}"
+        );
+        assert_eq!(wrong.found, wrong.expected + 1.0, "{wrong:?}");
+    }
+}

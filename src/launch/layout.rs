@@ -1,0 +1,258 @@
+//! How many ranks, and where: decided from what was asked for and what is there.
+
+use super::hosts::Host;
+use crate::config::Backend;
+use crate::error::{Error, Result};
+use crate::machine::gpus::Gpu;
+
+/// What is known before anything is started.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// How many GPUs the ranks of this host would see: as libtorch counts them.
+    pub gpus: usize,
+    /// The GPUs that are visible by NVML, whether or not libtorch can use them.
+    pub by_nvml: Vec<Gpu>,
+    /// NUMA nodes of this host.
+    pub nodes: usize,
+    /// Cores that mpirun would give slots for.
+    pub cores: usize,
+    /// Whether this process is root's, which mpirun wants to be told.
+    pub root: bool,
+}
+
+/// An allocation of Slurm's, by its variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allocation {
+    pub nodes: usize,
+    pub tasks: Option<usize>,
+    pub gpus_per_node: Option<usize>,
+}
+
+impl Allocation {
+    /// The allocation that this process is in, if it is in one.
+    ///
+    /// # Errors
+    /// Exit 2 inside a step of several tasks: each of them would launch the job.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Allocation>> {
+        let number = |name: &str| variable(name).and_then(|value| value.trim().parse::<usize>().ok());
+        if number("SLURM_STEP_NUM_TASKS").is_some_and(|tasks| tasks > 1) || variable("OMPI_COMM_WORLD_RANK").is_some() {
+            return Err(Error::input(
+                "`trainer launch` starts all ranks itself: call it once, not under mpirun or srun (there it is `trainer train`)",
+            ));
+        }
+        if variable("SLURM_JOB_ID").is_none() {
+            return Ok(None);
+        }
+        let nodes = number("SLURM_JOB_NUM_NODES").or_else(|| number("SLURM_NNODES")).unwrap_or(1);
+        Ok(Some(Allocation { nodes, tasks: number("SLURM_NTASKS"), gpus_per_node: number("SLURM_GPUS_ON_NODE") }))
+    }
+}
+
+/// Where a job is to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// On this machine.
+    Here,
+    /// On these hosts.
+    Hosts(Vec<Host>),
+    /// On the nodes of the Slurm job that we are in; mpirun finds them itself.
+    Allocation(Allocation),
+}
+
+/// How mpirun is to put the ranks on hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    pub ranks: usize,
+    /// Whether ranks are to look for a GPU.
+    pub gpus: bool,
+    /// mpirun's `--map-by`.
+    pub map_by: String,
+    /// The hosts that were named; none: mpirun knows where.
+    pub hosts: Vec<Host>,
+    /// Whether a rank may be on another machine than this process.
+    pub remote: bool,
+}
+
+impl Layout {
+    /// Decides where `ranks` (nothing: as many as fit) go.
+    ///
+    /// # Errors
+    /// Exit 2: more ranks than GPUs or slots, and GPUs that this build cannot use.
+    pub fn new(place: &Place, ranks: Option<usize>, backend: Backend, facts: &Facts) -> Result<Layout> {
+        let wants_gpus = !matches!(backend, Backend::Mpi);
+        if wants_gpus && facts.gpus == 0 && !facts.by_nvml.is_empty() && *place == Place::Here {
+            return Err(Error::input(format!(
+                "this host shows {}, but the libtorch of this program has no CUDA or does not work with the driver: build \
+                 with launch/setup.sh --cuda, or train on the CPU on purpose by comm.backend=mpi",
+                counted(&facts.by_nvml)
+            )));
+        }
+        let gpus = wants_gpus && facts.gpus > 0;
+        let of_this_host = if gpus { facts.gpus } else { facts.nodes.max(1) };
+        if backend == Backend::Solo {
+            return match (place, ranks.unwrap_or(1)) {
+                (Place::Here, 1) => Ok(Layout { gpus, ..Layout::slots(1) }),
+                _ => Err(Error::input(
+                    "comm.backend = \"solo\" is for one rank on this machine: take \"auto\", or -n 1 without hosts",
+                )),
+            };
+        }
+        match place {
+            Place::Here => {
+                let n = ranks.unwrap_or(of_this_host);
+                if gpus && n > facts.gpus {
+                    return Err(Error::input(format!(
+                        "-n {n}, but this host shows {} GPU{} (CUDA_VISIBLE_DEVICES hides others): one rank takes one \
+                         GPU, so start at most {} here, name more hosts by --hosts, or train on the CPU by comm.backend=mpi",
+                        facts.gpus,
+                        if facts.gpus == 1 { "" } else { "s" },
+                        facts.gpus
+                    )));
+                }
+                let crowded = if n > facts.cores { ":OVERSUBSCRIBE" } else { "" };
+                Ok(Layout { gpus, map_by: format!("slot{crowded}"), ..Layout::slots(n) })
+            }
+            Place::Hosts(hosts) => {
+                let slots = hosts.iter().map(|host| host.slots).sum();
+                let n = ranks.unwrap_or(slots);
+                if n > slots {
+                    return Err(Error::input(format!(
+                        "-n {n}, but the hosts take {slots} ranks in all: give them more, as in {}:{}, or leave -n out",
+                        hosts[0].name,
+                        hosts[0].slots + n - slots
+                    )));
+                }
+                Ok(Layout { gpus: wants_gpus, hosts: hosts.clone(), remote: true, ..Layout::slots(n) })
+            }
+            Place::Allocation(job) => {
+                let gpus_in_all = job.gpus_per_node.filter(|&gpus| wants_gpus && gpus > 0).map(|gpus| gpus * job.nodes);
+                let n = ranks.or(gpus_in_all).or(job.tasks).unwrap_or(of_this_host * job.nodes);
+                if let Some(most) = gpus_in_all.filter(|&most| n > most) {
+                    return Err(Error::input(format!(
+                        "-n {n}, but this Slurm job has {most} GPUs: one rank takes one GPU, so start at most {most}, or \
+                         ask Slurm for more (--gpus-per-node, --nodes)"
+                    )));
+                }
+                // mpirun's slots are Slurm's tasks, which need not be what we start.
+                let map_by = match job.tasks {
+                    Some(tasks) if n <= tasks => "slot".to_owned(),
+                    _ if n.is_multiple_of(job.nodes) => format!("ppr:{}:node:OVERSUBSCRIBE", n / job.nodes),
+                    _ => "slot:OVERSUBSCRIBE".to_owned(),
+                };
+                Ok(Layout { gpus: wants_gpus, map_by, remote: job.nodes > 1, ..Layout::slots(n) })
+            }
+        }
+    }
+
+    fn slots(ranks: usize) -> Layout {
+        Layout { ranks, gpus: false, map_by: "slot".into(), hosts: Vec::new(), remote: false }
+    }
+
+    /// The host of a rank, where hosts were named: mpirun fills one after the other.
+    pub fn host_of(&self, rank: usize) -> Option<&str> {
+        let mut first = 0;
+        self.hosts.iter().find_map(|host| {
+            first += host.slots;
+            (rank < first).then_some(host.name.as_str())
+        })
+    }
+}
+
+fn counted(gpus: &[Gpu]) -> String {
+    let name = gpus.first().map_or("", |gpu| gpu.name.as_str());
+    format!("{} GPU{} ({name})", gpus.len(), if gpus.len() == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WITH_GPUS: Facts = Facts { gpus: 4, by_nvml: Vec::new(), nodes: 2, cores: 64, root: false };
+    const WITHOUT: Facts = Facts { gpus: 0, by_nvml: Vec::new(), nodes: 2, cores: 4, root: false };
+
+    fn layout(place: &Place, ranks: Option<usize>, facts: &Facts) -> Layout {
+        Layout::new(place, ranks, Backend::Auto, facts).unwrap()
+    }
+
+    fn refused(place: &Place, ranks: Option<usize>, backend: Backend, facts: &Facts) -> String {
+        let error = Layout::new(place, ranks, backend, facts).unwrap_err();
+        assert_eq!(error.kind().exit_code(), 2);
+        error.to_string()
+    }
+
+    #[test]
+    fn one_rank_per_gpu_here_else_per_numa_node() {
+        let all = layout(&Place::Here, None, &WITH_GPUS);
+        assert_eq!((all.ranks, all.gpus, all.map_by.as_str(), all.remote), (4, true, "slot", false));
+        assert_eq!(layout(&Place::Here, Some(3), &WITH_GPUS).ranks, 3);
+        let told = refused(&Place::Here, Some(5), Backend::Auto, &WITH_GPUS);
+        assert!(told.contains("-n 5, but this host shows 4 GPUs") && told.contains("--hosts"), "{told}");
+        let cpu = Layout::new(&Place::Here, Some(5), Backend::Mpi, &WITH_GPUS).unwrap();
+        assert_eq!((cpu.ranks, cpu.gpus), (5, false));
+
+        let cpu = layout(&Place::Here, None, &WITHOUT);
+        assert_eq!((cpu.ranks, cpu.gpus, cpu.map_by.as_str()), (2, false, "slot"));
+        assert_eq!(layout(&Place::Here, Some(4), &WITHOUT).map_by, "slot");
+        assert_eq!(layout(&Place::Here, Some(5), &WITHOUT).map_by, "slot:OVERSUBSCRIBE");
+        assert_eq!(layout(&Place::Here, None, &Facts { nodes: 0, ..WITHOUT }).ranks, 1);
+    }
+
+    #[test]
+    fn gpus_that_this_build_cannot_use_are_no_silent_cpu_run() {
+        let gpu = Gpu {
+            index: 0,
+            name: "H100".into(),
+            uuid: "GPU-1".into(),
+            bus_id: String::new(),
+            memory: 1,
+            numa_node: None,
+        };
+        let facts = Facts { by_nvml: vec![gpu], ..WITHOUT };
+        let told = refused(&Place::Here, None, Backend::Auto, &facts);
+        assert!(told.contains("1 GPU (H100)") && told.contains("comm.backend=mpi"), "{told}");
+        assert_eq!(Layout::new(&Place::Here, None, Backend::Mpi, &facts).unwrap().ranks, 2);
+    }
+
+    #[test]
+    fn solo_is_one_rank() {
+        assert_eq!(Layout::new(&Place::Here, None, Backend::Solo, &WITH_GPUS).unwrap().ranks, 1);
+        assert!(refused(&Place::Here, Some(2), Backend::Solo, &WITH_GPUS).contains("solo"));
+    }
+
+    #[test]
+    fn named_hosts_are_filled_in_turn() {
+        let host = |name: &str, slots| Host { name: name.into(), slots };
+        let place = Place::Hosts(vec![host("a", 2), host("b", 3)]);
+        let all = layout(&place, None, &WITHOUT);
+        assert_eq!((all.ranks, all.gpus, all.remote), (5, true, true));
+        let of: Vec<_> = (0..6).map(|rank| all.host_of(rank)).collect();
+        assert_eq!(of, [Some("a"), Some("a"), Some("b"), Some("b"), Some("b"), None]);
+        assert_eq!(layout(&place, Some(4), &WITHOUT).ranks, 4);
+        assert!(refused(&place, Some(6), Backend::Auto, &WITHOUT).contains("as in a:3"));
+    }
+
+    #[test]
+    fn an_allocation_has_a_rank_per_gpu_else_per_task() {
+        let read = |variables: &[(&str, &str)]| {
+            Allocation::read(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string()))
+        };
+        assert_eq!(read(&[]).unwrap(), None);
+        assert!(read(&[("SLURM_STEP_NUM_TASKS", "2")]).unwrap_err().to_string().contains("call it once"));
+        let job = [("SLURM_JOB_ID", "7"), ("SLURM_JOB_NUM_NODES", "2")];
+        let place = |more: &[(&str, &str)]| Place::Allocation(read(&[&job, more].concat()).unwrap().unwrap());
+        let of = |more: &[(&str, &str)], ranks| {
+            let layout = layout(&place(more), ranks, &WITHOUT);
+            (layout.ranks, layout.map_by)
+        };
+        assert_eq!(of(&[("SLURM_NTASKS", "6")], None), (6, "slot".into()));
+        assert_eq!(
+            of(&[("SLURM_GPUS_ON_NODE", "8"), ("SLURM_NTASKS", "2")], None),
+            (16, "ppr:8:node:OVERSUBSCRIBE".into())
+        );
+        assert_eq!(of(&[("SLURM_GPUS_ON_NODE", "8"), ("SLURM_NTASKS", "16")], None), (16, "slot".into()));
+        assert_eq!(of(&[("SLURM_GPUS_ON_NODE", "8")], Some(3)), (3, "slot:OVERSUBSCRIBE".into()));
+        assert_eq!(of(&[], None), (4, "ppr:2:node:OVERSUBSCRIBE".into()));
+        let told = refused(&place(&[("SLURM_GPUS_ON_NODE", "8")]), Some(17), Backend::Auto, &WITHOUT);
+        assert!(told.contains("16 GPUs"), "{told}");
+    }
+}

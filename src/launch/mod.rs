@@ -1,0 +1,211 @@
+//! Starting a job: on this machine, on several hosts, or in Slurm.
+//!
+//! A job is one mpirun after another until one ends well ([`run`]). What is to run is a [`Job`], where is a
+//! [`layout::Place`]; [`mpirun::command`] makes a command line of the two, [`supervise`] looks after one start, and
+//! [`restart`] decides whether there is another. In [`slurm`] a batch script does the same.
+
+pub mod hosts;
+pub mod layout;
+pub mod mpirun;
+mod output;
+pub mod restart;
+pub mod slurm;
+mod supervise;
+
+use crate::comm::NO_ACKNOWLEDGEMENT;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::observe::logs;
+use layout::Layout;
+use output::Heard;
+use restart::{History, Newest, Next};
+use std::net::ToSocketAddrs;
+use std::path::PathBuf;
+use std::time::Duration;
+use supervise::Wishes;
+
+/// A job, apart from where it runs.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// This program.
+    pub program: PathBuf,
+    /// How log lines look: `text` or `json`.
+    pub log_format: String,
+    /// The configuration's file, where there is one, and the settings that replace its own.
+    pub config_file: Option<PathBuf>,
+    pub settings: Vec<String>,
+    /// What the two say, checked.
+    pub config: Config,
+    /// `auto`, `none` or a checkpoint's folder.
+    pub resume: String,
+    pub allow_new_data_order: bool,
+    /// Ranks in all (with Slurm: of one node); nothing: one per GPU.
+    pub ranks: Option<usize>,
+    /// Threads of each rank; nothing: its share of the cores.
+    pub threads: Option<usize>,
+    /// Variables for the ranks.
+    pub environment: Vec<Variable>,
+    /// More words for mpirun.
+    pub mpi_args: Vec<String>,
+    /// How often the job is started again after a fault.
+    pub max_restarts: usize,
+    /// How long a job that was asked to stop may take.
+    pub grace: Duration,
+}
+
+/// A variable of the environment of the ranks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variable {
+    pub name: String,
+    /// Nothing: the value that it has here.
+    pub value: Option<String>,
+}
+
+impl Job {
+    /// The command of one rank: this program and its arguments.
+    pub fn rank_command(&self) -> Vec<String> {
+        let mut words = vec![self.program.display().to_string()];
+        if self.log_format != "text" {
+            words.extend(["--log-format".into(), self.log_format.clone()]);
+        }
+        words.push("train".into());
+        words.extend(self.config_file.iter().map(|file| file.display().to_string()));
+        words.extend(self.settings.iter().cloned());
+        if let Some(threads) = self.threads {
+            words.push(format!("parallel.num_threads={threads}"));
+        }
+        if self.resume != "none" {
+            words.extend(["--resume".into(), self.resume.clone()]);
+        }
+        if self.allow_new_data_order {
+            words.push("--allow-new-data-order".into());
+        }
+        words
+    }
+}
+
+/// Words as a shell reads them.
+pub fn quote(words: &[String]) -> String {
+    let plain =
+        |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-=./,:+@%".contains(c));
+    let quoted = words.iter().map(|word| if plain(word) { word.into() } else { shell_words::quote(word) });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// The command that starts a job from here.
+///
+/// # Errors
+/// When this process has no working directory any more.
+pub fn command(job: &Job, layout: &Layout, root: bool) -> Result<Vec<String>> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    let variables: Vec<(String, String)> = std::env::vars_os().filter_map(text).collect();
+    let folder = std::env::current_dir()?;
+    Ok(mpirun::command(job, layout, root, &variables, &folder.display().to_string()))
+}
+
+/// Runs a job to its end, through faults that pass; returns its exit code, and has then told why it ended.
+///
+/// # Errors
+/// When mpirun cannot be started.
+pub fn run(job: &Job, layout: &Layout, root: bool) -> Result<i32> {
+    let wishes = Wishes::listen()?;
+    let output_dir = &job.config.output_dir;
+    let at_start = Newest::of(output_dir);
+    let mut newest = at_start;
+    let mut history = History { restarts: 0, fruitless: 0, spoke: false };
+    let mut start = job.clone();
+    loop {
+        let ended = supervise::run(&command(&start, layout, root)?, &wishes, job.grace)?;
+        history.spoke |= ended.heard.anything();
+        let before = std::mem::replace(&mut newest, Newest::of(output_dir));
+        history.fruitless = if newest.is_some() && newest != before { 0 } else { history.fruitless + 1 };
+        let pause = match restart::next(ended.code, wishes.stop(), history, job.max_restarts) {
+            Next::Again(pause) => pause,
+            Next::Leave(why) => {
+                tell_end(ended.code, &ended.heard, layout, why.as_deref());
+                return Ok(ended.code);
+            }
+        };
+        history.restarts += 1;
+        let resume =
+            restart::resume(&job.resume, newest.is_some() && newest != at_start, job.config.overwrite_output_dir);
+        start.resume = resume.to_owned();
+        let from = match newest.filter(|_| resume == "auto") {
+            Some(newest) => format!("from step {}", newest.step),
+            None => "from the start: there is no checkpoint yet".into(),
+        };
+        let (code, seconds, cause) = (ended.code, pause.as_secs(), told(&ended.heard, layout));
+        let (n, most) = (history.restarts, job.max_restarts);
+        logs::tell(&format!("launch: exit {code}: {cause}\nlaunch: restart {n} of {most} in {seconds} s, {from}"));
+        if wishes.sleep(pause) {
+            logs::tell_error("trainer: launch: told to stop while waiting for a restart");
+            return Ok(ended.code);
+        }
+    }
+}
+
+/// Why a start ended; with the name and the ranks of a host that is told by its address.
+fn told(heard: &Heard, layout: &Layout) -> String {
+    let Some(cause) = heard.cause() else { return "no rank has said why; what mpirun says is above".into() };
+    let mut text = cause.to_owned();
+    let addresses = cause.split_once(NO_ACKNOWLEDGEMENT).map_or("", |(_, rest)| rest);
+    for host in layout.hosts.iter().filter(|_| !addresses.is_empty()) {
+        let own = (host.name.as_str(), 0).to_socket_addrs().into_iter().flatten();
+        for address in own.map(|own| own.ip().to_string()).filter(|own| is_among(own, addresses)) {
+            let ranks: Vec<String> =
+                (0..layout.ranks).filter(|&r| layout.host_of(r) == Some(&host.name)).map(|r| r.to_string()).collect();
+            text += &format!(" ({address} is {}, rank {})", host.name, ranks.join(", "));
+        }
+    }
+    text
+}
+
+/// Whether an address is one of a text's, and not just the beginning of one.
+fn is_among(address: &str, text: &str) -> bool {
+    text.split(|c: char| !(c.is_ascii_hexdigit() || c == '.' || c == ':'))
+        .any(|word| word.trim_end_matches(':') == address)
+}
+
+/// The last lines of the ranks, and as the very last one why the job ended. Where all ranks left together, rank 0 has told
+/// why on its last line, and nobody need say it again.
+fn tell_end(code: i32, heard: &Heard, layout: &Layout, why: Option<&str>) {
+    // An error that all ranks share has no rank in front.
+    let shared = heard.cause().is_some_and(|cause| cause.starts_with("error: "));
+    if matches!(code, 0 | 3 | 130) || (shared && (why.is_none() || matches!(code, 2 | 4 | 6))) {
+        return;
+    }
+    if layout.ranks > 1 && !shared && heard.anything() {
+        let host_of = |rank| layout.host_of(rank).map(str::to_owned);
+        logs::tell(&format!("launch: {}", heard.last_lines(layout.ranks, host_of)));
+    }
+    let why = why.map_or_else(String::new, |why| format!(", {why}"));
+    logs::tell_error(&format!("trainer: launch: exit {code}{why}: {}", told(heard, layout)));
+}
+
+impl Job {
+    /// Looks for what all ranks would miss.
+    ///
+    /// # Errors
+    /// Exit 2 for a checkpoint to start from that is not there: better now than on all ranks.
+    pub fn check(&self) -> Result<()> {
+        match self.resume.as_str() {
+            "auto" | "none" => Ok(()),
+            path if PathBuf::from(path).is_dir() => Ok(()),
+            path => Err(Error::input(format!("--resume {path}: there is no such folder"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_whole_words() {
+        assert!(is_among("10.0.0.1", " 10.0.0.3, 10.0.0.1: that host or its link is down"));
+        assert!(!is_among("10.0.0.1", " 10.0.0.11: that host or its link is down"));
+        assert!(is_among("fe80::2", " fe80::2: that host"));
+    }
+}

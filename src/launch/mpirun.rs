@@ -1,0 +1,98 @@
+//! The command that starts a job's ranks.
+
+use super::layout::Layout;
+use super::{Job, Variable};
+use crate::comm::LAUNCHED;
+use crate::error::{Context, Error, Result};
+use std::process::Command;
+
+/// What ranks on other machines need of this process's environment: there they get their host's, by a shell that is no
+/// login. (mpirun itself sends `OMPI_MCA_*`.) Which GPUs are visible is each host's own affair.
+const SENT: [&str; 12] = [
+    "CUDA_DEVICE_ORDER",
+    "LD_LIBRARY_PATH",
+    "MKL_*",
+    "NCCL_*",
+    "OMP_*",
+    "PYTORCH_*",
+    "RUST_BACKTRACE",
+    "TORCH_*",
+    "TRAINER_LOG",
+    "TRAINER_NCCL_PATH",
+    "UCX_*",
+    "XDG_CACHE_HOME",
+];
+
+/// The whole command, word for word; `variables` are those of this process, `folder` its working directory.
+///
+/// Ranks are not bound (`--bind-to none`): mpirun's own choice, one core a rank, would pin a rank's dozens of threads to
+/// it, and mpirun does not know which GPU a rank takes. The variable [`LAUNCHED`] lets each rank bind itself to its share
+/// of the cores near its GPU (`comm::cores`), on whatever host it is. Ranks fill one host after the other (`--map-by
+/// slot`), so that neighbours in a ring are neighbours on a host.
+pub fn command(job: &Job, layout: &Layout, root: bool, variables: &[(String, String)], folder: &str) -> Vec<String> {
+    let mut words: Vec<String> = vec!["mpirun".into(), "-n".into(), layout.ranks.to_string()];
+    let mut add = |more: &[&str]| words.extend(more.iter().map(|&word| word.to_owned()));
+    if !layout.hosts.is_empty() {
+        let hosts: Vec<String> = layout.hosts.iter().map(|host| format!("{}:{}", host.name, host.slots)).collect();
+        add(&["--host", &hosts.join(",")]);
+    }
+    add(&["--map-by", &layout.map_by, "--bind-to", "none", "--tag-output"]);
+    if root {
+        add(&["--allow-run-as-root"]);
+    }
+    if layout.remote {
+        add(&["--wdir", folder]);
+    }
+    add(&["-x", &format!("{LAUNCHED}={}", if layout.gpus { "gpu" } else { "cpu" })]);
+    let has = |name: &str| variables.iter().any(|(own, _)| own == name);
+    let asked = |name: &str| job.environment.iter().any(|variable| variable.name == name);
+    // The GPUs' numbers are then NVML's, by which a rank finds what is near its GPU.
+    if layout.gpus && ["CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"].iter().all(|name| !has(name) && !asked(name)) {
+        add(&["-x", "CUDA_DEVICE_ORDER=PCI_BUS_ID"]);
+    }
+    if layout.remote {
+        let mut names: Vec<&str> = variables.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        for name in names.into_iter().filter(|name| is_sent(name) && !asked(name)) {
+            add(&["-x", name]);
+        }
+    }
+    for Variable { name, value } in &job.environment {
+        let text = value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}"));
+        add(&["-x", &text]);
+    }
+    words.extend(job.mpi_args.iter().cloned());
+    words.extend(job.rank_command());
+    words
+}
+
+fn is_sent(name: &str) -> bool {
+    SENT.iter().any(|known| known.strip_suffix('*').map_or(*known == name, |start| name.starts_with(start)))
+}
+
+/// Makes sure that there is an mpirun, and that it is Open MPI's, whose options these are.
+///
+/// # Errors
+/// Exit 2, with what to install or what to do instead.
+pub fn check(job: &Job) -> Result<()> {
+    let said = Command::new("mpirun").arg("--version").output();
+    let said = match said {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::input(
+                "there is no mpirun in PATH: install Open MPI (Debian: openmpi-bin) or load its module; one rank alone \
+                 needs none: `trainer train`",
+            ));
+        }
+        said => said.input_context("mpirun --version")?,
+    };
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    if text.contains("Open MPI") || text.contains("open-mpi") {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "the mpirun in PATH is not Open MPI's ({}), and `trainer launch` knows the options of that alone: start the ranks \
+         yourself, by `mpirun -n N {}`",
+        text.lines().next().unwrap_or_default().trim(),
+        super::quote(&job.rank_command())
+    )))
+}

@@ -1,0 +1,195 @@
+//! What the ranks say: passed on as it comes, and remembered for the moment when one of them fails.
+
+use crate::comm::FAREWELL;
+use serde_json::Value;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+/// Lines of each rank that are shown again when the job fails.
+const LAST_LINES: usize = 5;
+
+/// What is known of a job by its output.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// The last lines of each rank.
+    last: BTreeMap<usize, VecDeque<String>>,
+    /// The first error that a rank told.
+    error: Option<String>,
+    /// mpirun's notice of a rank that was ended by a signal.
+    killed: Option<String>,
+    /// The exit code that the first failing rank told.
+    pub code: Option<i32>,
+    /// Since when the job is known to be ending.
+    pub ending: Option<Instant>,
+    /// The lines so far of a box of mpirun's.
+    boxed: Option<Vec<String>>,
+}
+
+/// Notices of mpirun's that say less than the cause with which we end.
+const NOISE: [&str; 5] = [
+    "exited on signal",
+    "MPI_ABORT was invoked",
+    "Primary job  terminated normally",
+    "detected that one or more processes exited",
+    "Forwarding signal",
+];
+
+impl Heard {
+    /// Takes one line of mpirun's output (`--tag-output`); returns what of it is for a person.
+    pub fn hear(&mut self, line: &str) -> Option<String> {
+        let (rank, text) = untagged(line);
+        let Some(rank) = rank else { return self.hear_mpirun(text) };
+        if let Some(code) = text.strip_prefix(FAREWELL) {
+            self.code = self.code.or(code.trim().parse().ok());
+            self.ending.get_or_insert_with(Instant::now);
+            return None;
+        }
+        if let Some(error) = error_of(&text) {
+            self.error.get_or_insert(error);
+        }
+        let last = self.last.entry(rank).or_default();
+        if last.len() == LAST_LINES {
+            last.pop_front();
+        }
+        last.push_back(text.clone());
+        Some(text)
+    }
+
+    /// mpirun's own lines: its notices stand in boxes between two dashed lines, and are judged as a whole.
+    fn hear_mpirun(&mut self, text: String) -> Option<String> {
+        if text.contains("exited on signal") {
+            self.killed.get_or_insert_with(|| text.trim().to_owned());
+        }
+        let edge = text.len() > 20 && text.bytes().all(|byte| byte == b'-');
+        match &mut self.boxed {
+            None if edge => self.boxed = Some(vec![text]),
+            None => return Some(text).filter(|text| !is_noise(text)),
+            Some(lines) => lines.push(text),
+        }
+        let complete = edge && self.boxed.as_ref().is_some_and(|lines| lines.len() > 1);
+        if complete { self.rest().filter(|text| !is_noise(text)) } else { None }
+    }
+
+    /// What is left of a box that was not closed.
+    pub fn rest(&mut self) -> Option<String> {
+        self.boxed.take().map(|lines| lines.join("\n"))
+    }
+
+    /// Whether there is any sign of a rank.
+    pub fn anything(&self) -> bool {
+        !self.last.is_empty() || self.killed.is_some()
+    }
+
+    /// Why the job failed, as far as it was said: a rank that was killed had no time to say anything, and what the others
+    /// then say is a consequence.
+    pub fn cause(&self) -> Option<&str> {
+        self.killed.as_deref().or(self.error.as_deref())
+    }
+
+    /// The last lines of each of `ranks` ranks, one after another; `host_of` says where a rank is, if that is known.
+    pub fn last_lines(&self, ranks: usize, host_of: impl Fn(usize) -> Option<String>) -> String {
+        let mut out = String::from("the last lines of each rank:");
+        for (rank, lines) in &self.last {
+            let name =
+                host_of(rank.to_owned()).map_or_else(|| format!("rank {rank}"), |host| format!("rank {rank} ({host})"));
+            lines.iter().for_each(|line| out += &format!("\n  {name} | {line}"));
+        }
+        let silent: Vec<String> =
+            (0..ranks).filter(|rank| !self.last.contains_key(rank)).map(|rank| rank.to_string()).collect();
+        match silent.len() {
+            0 => out,
+            1 => out + &format!("\n  rank {} said nothing", silent[0]),
+            n if n > 16 => out + &format!("\n  {n} ranks said nothing"),
+            _ => out + &format!("\n  ranks {} said nothing", silent.join(", ")),
+        }
+    }
+}
+
+fn is_noise(text: &str) -> bool {
+    NOISE.iter().any(|noise| text.contains(noise))
+}
+
+/// The rank before a line of `mpirun --tag-output`, and the line without it: `[1,0]<stderr>:text` in Open MPI 4, in 5
+/// with a name before the comma and a space after the colon. mpirun forwards pieces of at most 4 kB and tags each, so a
+/// long line has the same tag again in its middle.
+fn untagged(line: &str) -> (Option<usize>, String) {
+    let tag = || -> Option<(usize, usize)> {
+        let inside = line.strip_prefix('[')?;
+        let (place, rest) = inside.split_once(']')?;
+        let rank = place.rsplit_once(',')?.1.parse().ok()?;
+        let stream = ["<stdout>:", "<stderr>:", "<stddiag>:"].into_iter().find(|stream| rest.starts_with(stream))?;
+        Some((rank, 1 + place.len() + 1 + stream.len()))
+    };
+    match tag() {
+        Some((rank, end)) => {
+            let (tag, text) = line.split_at(end);
+            (Some(rank), text.replace(tag, ""))
+        }
+        None => (None, line.to_owned()),
+    }
+}
+
+/// The error that a rank's line tells, plain or as an event of `--log-format json`.
+fn error_of(line: &str) -> Option<String> {
+    let json = || serde_json::from_str::<Value>(line).ok()?.get("message")?.as_str().map(str::to_owned);
+    let text = if line.starts_with('{') { json()? } else { line.to_owned() };
+    let told = text.strip_prefix("trainer: ")?;
+    told.contains("error: ").then(|| told.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_come_off() {
+        assert_eq!(untagged("[1,12]<stderr>:step 1"), (Some(12), "step 1".into()));
+        assert_eq!(untagged("[1,0]<stdout>:"), (Some(0), "".into()));
+        assert_eq!(untagged("[1,0]<stderr>:long[1,0]<stderr>: line"), (Some(0), "long line".into()));
+        for own in ["[h1:18073] [ 0] /lib/libc.so.6", "[a,b] text", "-----", "[1,0] x"] {
+            assert_eq!(untagged(own), (None, own.into()));
+        }
+    }
+
+    #[test]
+    fn the_first_error_is_the_cause_unless_a_rank_was_killed() {
+        let mut heard = Heard::default();
+        assert_eq!(heard.hear("[1,0]<stderr>:step 1").as_deref(), Some("step 1"));
+        assert_eq!(heard.cause(), None);
+        heard.hear("[1,1]<stderr>:trainer: rank 1: error: no memory");
+        heard.hear("[1,0]<stderr>:trainer: rank 0: error: rank 1 is gone");
+        assert_eq!(heard.hear(&format!("[1,1]<stderr>:{FAREWELL}6")), None, "not for a person");
+        assert_eq!((heard.cause(), heard.code), (Some("rank 1: error: no memory"), Some(6)));
+        assert!(heard.ending.is_some());
+        heard.hear("mpirun noticed that process rank 1 with PID 7 on node h2 exited on signal 9 (Killed).");
+        assert!(heard.cause().unwrap().contains("signal 9"));
+        let mut json = Heard::default();
+        json.hear(r#"[1,0]<stderr>:{"level":"ERROR","message":"trainer: error: bad","rank":0}"#);
+        assert_eq!(json.cause(), Some("error: bad"));
+    }
+
+    #[test]
+    fn boxes_of_mpirun_that_say_less_than_we_do_are_left_out() {
+        let mut heard = Heard::default();
+        let edge = "-".repeat(74);
+        let mut hear = |lines: &[&str]| lines.iter().filter_map(|line| heard.hear(line)).collect::<Vec<_>>();
+        assert!(hear(&[&edge, "Primary job  terminated normally, but 1 process returned", &edge]).is_empty());
+        let told = [edge.as_str(), "There are not enough slots available in the system", &edge];
+        assert_eq!(hear(&told), [told.join("\n")]);
+        assert_eq!(hear(&["[h1:18073] *** Process received signal ***"]).len(), 1);
+        assert!(hear(&[&edge, "cut"]).is_empty());
+        assert_eq!(heard.rest(), Some(format!("{edge}\ncut")));
+    }
+
+    #[test]
+    fn the_last_lines_of_each_rank() {
+        let mut heard = Heard::default();
+        (0..9).for_each(|step| drop(heard.hear(&format!("[1,0]<stderr>:step {step}"))));
+        heard.hear("[1,2]<stderr>:bad");
+        let host = |rank| (rank == 2).then(|| "b".to_owned());
+        let text = heard.last_lines(4, host);
+        let expected = "the last lines of each rank:\n  rank 0 | step 4\n  rank 0 | step 5\n  rank 0 | step 6\n  rank 0 | step 7\n  \
+                        rank 0 | step 8\n  rank 2 (b) | bad\n  ranks 1, 3 said nothing";
+        assert_eq!(text, expected);
+    }
+}

@@ -1,0 +1,206 @@
+//! A job for Slurm: its batch script, and giving it to `sbatch`.
+//!
+//! The script is made from a template, `launch/slurm/job.sh.jinja` or the user's own. It starts the ranks by `srun` or
+//! `mpirun`, passes signals on to them, and puts the job back into the queue when its time is over.
+
+mod time;
+
+use super::{Job, Variable, quote};
+use crate::error::{Context, Error, Result};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const TEMPLATE: &str = include_str!("../../launch/slurm/job.sh.jinja");
+
+/// Seconds between the signal and the time limit, where the user does not say, and the part of the limit that they are
+/// at most.
+const SIGNAL_BEFORE: u64 = 300;
+const SIGNAL_SHARE: u64 = 4;
+
+/// What starts the ranks inside the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Launcher {
+    /// `srun --mpi=pmix`.
+    #[default]
+    Srun,
+    /// Open MPI's own, which finds the nodes of the job.
+    Mpirun,
+}
+
+/// What of a job is Slurm's. Words go into the script as they are; `None` is left to the cluster's default.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    pub nodes: usize,
+    /// One rank each. Without GPUs the job's own number of ranks counts, of one node.
+    pub gpus_per_node: Option<usize>,
+    pub partition: Option<String>,
+    pub account: Option<String>,
+    pub qos: Option<String>,
+    /// As sbatch has it: `90`, `1:30:00`, `2-12`.
+    pub time: Option<String>,
+    pub job_name: Option<String>,
+    pub launcher: Launcher,
+    /// Seconds between the signal and the time limit.
+    pub signal_before: Option<u32>,
+    pub modules: Vec<String>,
+    /// An image of Apptainer's (a `.sif` file, or with `://`), else of pyxis'.
+    pub container: Option<String>,
+    /// A file of shell lines.
+    pub setup: Option<PathBuf>,
+    /// Instead of the built-in template.
+    pub template: Option<PathBuf>,
+    /// More options for sbatch.
+    pub sbatch_args: Vec<String>,
+    /// Whether the job goes back into the queue at its time limit.
+    pub requeue: bool,
+}
+
+impl Batch {
+    /// The batch script.
+    ///
+    /// # Errors
+    /// Kind `Input` for options that do not go together, and for a template that cannot be read or rendered.
+    pub fn script(&self, job: &Job) -> Result<String> {
+        let (name, template) = match &self.template {
+            Some(file) => (
+                file.display().to_string(),
+                fs::read_to_string(file).input_context(format!("--template {}", file.display()))?,
+            ),
+            None => ("launch/slurm/job.sh.jinja".into(), TEMPLATE.into()),
+        };
+        let is_apptainer =
+            self.container.as_ref().is_some_and(|image| image.ends_with(".sif") || image.contains("://"));
+        if self.container.is_some() && !is_apptainer && self.launcher == Launcher::Mpirun {
+            return Err(Error::input(
+                "--container: an image that is not a .sif file is started by pyxis, a part of srun: take --launcher srun",
+            ));
+        }
+        if let Some(setup) = self.setup.as_ref().filter(|setup| !setup.is_file()) {
+            return Err(Error::input(format!("--setup {}: there is no such file", setup.display())));
+        }
+        let image = |wanted| self.container.as_deref().filter(|_| is_apptainer == wanted);
+        let path = |path: &PathBuf| path.display().to_string();
+        let Batch { partition, account, qos, time, nodes, gpus_per_node, requeue, sbatch_args, modules, .. } =
+            self.clone();
+        let context = context! {
+            config => job.config_file.as_ref().map(path),
+            job_name => self.job_name.clone().unwrap_or_else(|| default_name(job)),
+            partition, account, qos, time, nodes, gpus_per_node, requeue, sbatch_args, modules,
+            ranks_per_node => self.ranks_per_node(job)?,
+            cpus_per_task => job.threads,
+            signal_before => self.signal_before()?,
+            launcher_args => job.mpi_args.clone(),
+            // A name without a slash would be looked for in PATH.
+            setup => self.setup.as_ref().map(|file| path(&Path::new(".").join(file))),
+            environment => environment(job)?,
+            launcher => match self.launcher { Launcher::Srun => "srun", Launcher::Mpirun => "mpirun" },
+            apptainer => image(true), pyxis => image(false),
+            command => quote(&self.rank_command(job)),
+            resume => job.resume.clone(),
+            output_dir => path(&job.config.output_dir),
+            max_restarts => job.max_restarts,
+        };
+        render(&name, &template, context)
+    }
+
+    /// # Errors
+    /// Without any number of ranks, and with two.
+    fn ranks_per_node(&self, job: &Job) -> Result<usize> {
+        match (self.gpus_per_node, job.ranks) {
+            (Some(ranks), None) | (None, Some(ranks)) => Ok(ranks),
+            (None, None) => Err(Error::input(
+                "--slurm: how many ranks has a node? --gpus-per-node N says it for GPUs, -n N for ranks on the CPU",
+            )),
+            (Some(_), Some(_)) => Err(Error::input(
+                "-n and --gpus-per-node: there is one rank for each GPU; with --slurm -n is for ranks on the CPU",
+            )),
+        }
+    }
+
+    /// Seconds before the time limit at which the ranks are told.
+    fn signal_before(&self) -> Result<u64> {
+        let limit = self.time.as_deref().map(time::seconds).transpose()?.flatten();
+        match (self.signal_before, limit) {
+            (Some(before), Some(limit)) if u64::from(before) >= limit => Err(Error::input(format!(
+                "--signal-before {before}: the job has only {limit} seconds (--time {})",
+                self.time.as_deref().unwrap_or_default()
+            ))),
+            (Some(before), _) => Ok(before.into()),
+            (None, Some(limit)) => Ok(SIGNAL_BEFORE.min(limit / SIGNAL_SHARE)),
+            (None, None) => Ok(SIGNAL_BEFORE),
+        }
+    }
+
+    /// A rank's words without `--resume`: that depends on what has happened to the job. A container has its own program.
+    fn rank_command(&self, job: &Job) -> Vec<String> {
+        let mut job = Job { resume: "none".into(), ..job.clone() };
+        if self.container.is_some() {
+            job.program = "trainer".into();
+        }
+        job.rank_command()
+    }
+}
+
+/// Gives a script to `sbatch`, which answers on standard output with the job's number.
+///
+/// # Errors
+/// Where there is no `sbatch`, and where it refuses the job: it has said why on standard error.
+pub fn submit(script: &str) -> Result<()> {
+    let mut sbatch = Command::new("sbatch").stdin(Stdio::piped()).spawn().map_err(|e| {
+        Error::other(format!(
+            "sbatch: {e}: submit on a machine that has Slurm's commands, such as a login node; --dry-run prints the script"
+        ))
+    })?;
+    // One that leaves without reading has said why.
+    let sent = sbatch.stdin.take().map(|mut stdin| stdin.write_all(script.as_bytes()));
+    let status = sbatch.wait().context("sbatch")?;
+    match sent {
+        _ if !status.success() => Err(Error::other(format!("sbatch did not take the job ({status})"))),
+        Some(Err(e)) => Err(Error::from(e).context("sbatch")),
+        _ => Ok(()),
+    }
+}
+
+fn default_name(job: &Job) -> String {
+    let stem = job.config_file.as_ref().and_then(|file| file.file_stem());
+    stem.map_or_else(|| "trainer".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// The job's variables, each with its value.
+fn environment(job: &Job) -> Result<Vec<Value>> {
+    let value = |variable: &Variable| match &variable.value {
+        Some(value) => Ok(value.clone()),
+        None => std::env::var(&variable.name)
+            .map_err(|e| Error::input(format!("--env {}: {e}; give it as NAME=VALUE", variable.name))),
+    };
+    let pair = |variable: &Variable| Ok(context! { name => variable.name.clone(), value => value(variable)? });
+    job.environment.iter().map(pair).collect()
+}
+
+fn render(name: &str, template: &str, context: Value) -> Result<String> {
+    let mut jinja = Environment::new();
+    if let Ok(syntax) =
+        SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()
+    {
+        jinja.set_syntax(syntax);
+    }
+    jinja.set_undefined_behavior(UndefinedBehavior::Strict);
+    jinja.add_filter("sh", shell_word);
+    jinja.render_named_str(name, template, context).map_err(|e| {
+        let line = e.line().map_or_else(String::new, |line| format!(":{line}"));
+        Error::input(format!("{name}{line}: {}", e.detail().map_or_else(|| e.kind().to_string(), str::to_owned)))
+    })
+}
+
+/// The filter `sh`. A line's end would begin a new line of the script, even in a comment.
+fn shell_word(word: String) -> Result<String, minijinja::Error> {
+    if word.contains(['\n', '\r', '\0']) {
+        let why = format!("{word:?} has a line's end or a zero byte in it, which a batch script cannot carry");
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, why));
+    }
+    Ok(shell_words::quote(&word).into_owned())
+}

@@ -1,0 +1,94 @@
+//! The cores of this host and the NUMA nodes that they belong to, from `/sys`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// The logical CPUs of one physical core.
+pub type Core = Vec<usize>;
+
+/// A NUMA node: memory, and the CPUs that are near it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    pub id: usize,
+    /// Its logical CPUs, ascending.
+    pub cpus: Vec<usize>,
+}
+
+/// The NUMA nodes that have CPUs, ascending; none where the system does not say.
+pub fn numa_nodes() -> Vec<Node> {
+    nodes_in(Path::new("/sys/devices/system/node"))
+}
+
+fn nodes_in(folder: &Path) -> Vec<Node> {
+    let list = |path: &Path| fs::read_to_string(path).map(|text| parse_list(&text)).unwrap_or_default();
+    let ids = list(&folder.join("online"));
+    let nodes = ids.into_iter().map(|id| Node { id, cpus: list(&folder.join(format!("node{id}/cpulist"))) });
+    nodes.filter(|node| !node.cpus.is_empty()).collect()
+}
+
+/// The physical cores that this process may use: what mpirun, started from it, takes for slots.
+pub fn our_cores() -> Vec<Core> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    cores_of(&list.map(parse_list).unwrap_or_default())
+}
+
+/// CPUs by physical core, in the order of each core's first CPU.
+pub fn cores_of(cpus: &[usize]) -> Vec<Core> {
+    let mut cores: BTreeMap<usize, Core> = BTreeMap::new();
+    for &cpu in cpus {
+        let siblings = fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"));
+        let first = siblings.ok().and_then(|text| parse_list(&text).first().copied()).unwrap_or(cpu);
+        cores.entry(first).or_default().push(cpu);
+    }
+    cores.into_values().collect()
+}
+
+/// The NUMA node of a PCI device, by its place on the bus as NVML writes it ("00000000:18:00.0").
+pub fn numa_node_of_pci(bus_id: &str) -> Option<usize> {
+    // The kernel writes the domain with four digits, and a node of -1 where there is only one.
+    let bus_id = bus_id.to_lowercase();
+    let (domain, rest) = bus_id.split_once(':')?;
+    let domain = u32::from_str_radix(domain, 16).ok()?;
+    fs::read_to_string(format!("/sys/bus/pci/devices/{domain:04x}:{rest}/numa_node")).ok()?.trim().parse().ok()
+}
+
+/// The kernel's list format: "0-3,8,10-11".
+pub fn parse_list(text: &str) -> Vec<usize> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.trim().parse::<usize>().ok()?..=last.trim().parse::<usize>().ok()?)
+    };
+    text.trim().split(',').filter_map(range).flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_as_the_kernel_writes_them() {
+        assert_eq!(parse_list("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
+        assert_eq!(parse_list("\n"), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn this_process_has_a_core() {
+        let cores = our_cores();
+        assert!(!cores.is_empty() && cores.iter().all(|core| !core.is_empty()), "{cores:?}");
+    }
+
+    #[test]
+    fn nodes_without_cpus_are_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("online"), "0-2\n").unwrap();
+        for (id, cpus) in [(0, "0-1,4-5\n"), (1, "2-3\n"), (2, "\n")] {
+            fs::create_dir(folder.path().join(format!("node{id}"))).unwrap();
+            fs::write(folder.path().join(format!("node{id}/cpulist")), cpus).unwrap();
+        }
+        let nodes = nodes_in(folder.path());
+        assert_eq!(nodes, [Node { id: 0, cpus: vec![0, 1, 4, 5] }, Node { id: 1, cpus: vec![2, 3] }]);
+        assert_eq!(nodes_in(Path::new("/nowhere")), []);
+    }
+}

@@ -1,0 +1,118 @@
+//! The file system below a folder: its kind, its space, and how fast it takes a file.
+
+use crate::error::{Context, Result};
+use rustix::fs::statvfs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// What is written at once.
+const CHUNK: usize = 4 << 20;
+
+/// The size of a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    pub total: u64,
+    /// What a user without privileges may still fill.
+    pub free: u64,
+}
+
+/// The space of the file system that holds `folder` (statvfs(3)).
+///
+/// # Errors
+/// When the folder is not there or cannot be asked.
+pub fn space(folder: &Path) -> Result<Space> {
+    let found = statvfs(folder).map_err(std::io::Error::from).context(folder.display())?;
+    Ok(Space { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize })
+}
+
+/// The kind of the file system that holds `folder`, in the kernel's word: `ext4`, `nfs4`, `lustre`, `tmpfs`.
+pub fn kind(folder: &Path) -> Option<String> {
+    let folder = fs::canonicalize(folder).ok()?;
+    kind_in(&fs::read_to_string("/proc/self/mountinfo").ok()?, &folder)
+}
+
+/// By a text as proc_pid_mountinfo(5) describes it: the longest mount point above the folder, and of two at the same
+/// place the later one, which hides the other.
+fn kind_in(mounts: &str, folder: &Path) -> Option<String> {
+    let mount = |line: &str| {
+        let (place, system) = line.split_once(" - ")?;
+        let point = place.split(' ').nth(4)?.replace("\\040", " ");
+        let kind = system.split(' ').next()?.to_owned();
+        folder.starts_with(&point).then(|| (Path::new(&point).components().count(), kind))
+    };
+    Some(mounts.lines().filter_map(mount).max_by_key(|&(depth, _)| depth)?.1)
+}
+
+/// The folder itself, or the nearest one above it that exists.
+pub fn nearest_existing(folder: &Path) -> PathBuf {
+    let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+    whole.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_path_buf()
+}
+
+/// How a file was written.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Written {
+    pub bytes: u64,
+    /// Until fsync(2) returned.
+    pub seconds: f64,
+}
+
+/// Writes a file of at most `bytes` to `path`, flushes it to the device, and removes it. Stops early, with what it has
+/// got by then, after `patience`.
+///
+/// # Errors
+/// When the file cannot be made, written or flushed.
+pub fn write_speed(path: &Path, bytes: u64, patience: Duration) -> Result<Written> {
+    let written = write(path, bytes, patience).context(path.display());
+    _ = fs::remove_file(path);
+    written
+}
+
+fn write(path: &Path, bytes: u64, patience: Duration) -> std::io::Result<Written> {
+    // Not zeros: some file systems keep no blocks for these.
+    let chunk: Vec<u8> = (0..CHUNK as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let mut file = File::create_new(path)?;
+    let (since, mut done) = (Instant::now(), 0);
+    while done < bytes && since.elapsed() < patience {
+        let n = chunk.len().min((bytes - done) as usize);
+        file.write_all(&chunk[..n])?;
+        done += n as u64;
+    }
+    file.sync_all()?;
+    Ok(Written { bytes: done, seconds: since.elapsed().as_secs_f64() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_mount_counts() {
+        let mounts = "27 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n\
+                      25 24 0:23 / /dev/shm rw - tmpfs tmpfs rw\n\
+                      90 27 0:50 / /home rw - nfs4 server:/home rw\n\
+                      91 27 0:51 / /home rw - lustre server:/l rw\n\
+                      92 27 0:52 / /my\\040disk rw - xfs /dev/sdb rw\n";
+        let kind = |path: &str| kind_in(mounts, Path::new(path));
+        assert_eq!(kind("/home/me/runs").as_deref(), Some("lustre"));
+        assert_eq!(kind("/homes").as_deref(), Some("ext4"));
+        assert_eq!(kind("/my disk/a").as_deref(), Some("xfs"));
+        assert_eq!(kind_in("", Path::new("/")), None);
+    }
+
+    #[test]
+    fn a_folder_is_measured_and_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let space = space(folder.path()).unwrap();
+        assert!(space.total >= space.free && space.free > 0, "{space:?}");
+        assert!(kind(folder.path()).is_some());
+        let written = write_speed(&folder.path().join("file"), 5 << 20, Duration::from_secs(60)).unwrap();
+        assert_eq!(written.bytes, 5 << 20);
+        assert!(written.seconds > 0.0);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(nearest_existing(&folder.path().join("runs/mine")), folder.path());
+        assert!(super::space(&folder.path().join("nowhere")).is_err());
+    }
+}

@@ -1,0 +1,99 @@
+//! How the GPUs of this host reach each other, as NVML tells it.
+
+use crate::error::{Error, Result};
+use nvml_wrapper::Nvml;
+use nvml_wrapper::enum_wrappers::device::{P2pCapabilitiesIndex, P2pStatus, TopologyLevel};
+
+/// The way between two GPUs, the nearest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    NvLink,
+    /// On one board.
+    Board,
+    /// Through PCIe switches alone.
+    Switch,
+    /// Through one host bridge.
+    HostBridge,
+    /// Through several host bridges of a NUMA node.
+    Node,
+    /// Through the link between NUMA nodes.
+    System,
+}
+
+impl Way {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Way::NvLink => "NVLink",
+            Way::Board => "same board",
+            Way::Switch => "PCIe switch",
+            Way::HostBridge => "PCIe host bridge",
+            Way::Node => "same NUMA node",
+            Way::System => "across NUMA nodes",
+        }
+    }
+
+    fn by_topology(level: TopologyLevel) -> Way {
+        match level {
+            TopologyLevel::Internal => Way::Board,
+            TopologyLevel::Single | TopologyLevel::Multiple => Way::Switch,
+            TopologyLevel::HostBridge => Way::HostBridge,
+            TopologyLevel::Node => Way::Node,
+            TopologyLevel::System => Way::System,
+        }
+    }
+}
+
+/// Two GPUs of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Their numbers in the order of the PCI bus, the lower first.
+    pub between: (usize, usize),
+    /// `None` where NVML does not say.
+    pub way: Option<Way>,
+    /// Whether one may read the other's memory; `None` where NVML does not say.
+    pub peer_access: Option<bool>,
+}
+
+/// Every pair of GPUs of this host.
+///
+/// # Errors
+/// NVML's reason: no driver, a driver that does not work.
+pub fn by_nvml() -> Result<Vec<Link>> {
+    let failed = |e: nvml_wrapper::error::NvmlError| Error::other(format!("NVML: {e}"));
+    let nvml = Nvml::init().map_err(failed)?;
+    let devices: Vec<_> = (0..nvml.device_count().map_err(failed)?)
+        .map(|i| nvml.device_by_index(i).map_err(failed))
+        .collect::<Result<_>>()?;
+    let mut links = Vec::new();
+    for (i, a) in devices.iter().enumerate() {
+        for (j, b) in devices.iter().enumerate().skip(i + 1) {
+            let can = |what| a.p2p_status(b, what).ok().map(|status| status == P2pStatus::Ok);
+            let way = match can(P2pCapabilitiesIndex::NvLink) {
+                Some(true) => Some(Way::NvLink),
+                // The call takes its second device by value.
+                _ => {
+                    let b = nvml.device_by_index(j as u32).map_err(failed)?;
+                    a.topology_common_ancestor(b).ok().map(Way::by_topology)
+                }
+            };
+            links.push(Link { between: (i, j), way, peer_access: can(P2pCapabilitiesIndex::Read) });
+        }
+    }
+    Ok(links)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No GPU is needed: NVML is there and shows some, or says why not.
+    #[test]
+    fn links_are_told_or_the_reason() {
+        match by_nvml() {
+            Ok(links) => assert!(links.iter().all(|link| link.between.0 < link.between.1)),
+            Err(e) => assert!(e.to_string().starts_with("NVML: "), "{e}"),
+        }
+        assert_eq!(Way::by_topology(TopologyLevel::Multiple).name(), "PCIe switch");
+    }
+}

@@ -1,0 +1,87 @@
+//! What the attention kernel costs, for each of the ways that [`crate::nn::attention`] takes.
+
+use crate::data::extent::Extent;
+use crate::nn::attention::{AttentionConfig, Reach};
+use crate::nn::cost::{Cost, How};
+
+/// What stands around the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Around {
+    /// Queries, keys and values are columns of one product, which nothing else keeps.
+    Joined,
+    /// Each comes from somewhere else; somebody keeps the values' source.
+    Apart,
+    /// The same, and something is added to the scores.
+    Biased,
+}
+
+impl AttentionConfig {
+    /// The kernel over these sequences, without what goes in and comes out.
+    pub fn cost(&self, how: &How, x: &Extent, around: Around) -> Cost {
+        let (e, heads) = (how.element(), self.heads as f64);
+        let (width, kv_width) = (heads * self.head_dim as f64, (self.kv_heads * self.head_dim) as f64);
+        let drops = self.dropout > 0.0 && how.train;
+        let (input, output) = (e * (x.queries * width + 2.0 * x.keys * kv_width), e * x.tokens * width);
+        let largest = heads * x.largest;
+        let masked = if self.reach != Reach::All || x.padded_keys > 0.0 { 1.0 } else { 0.0 };
+        let biased = around == Around::Biased;
+        // A rectangle without padding is a part of the tensor of all tokens, which is kept whole as long as it is.
+        let held = |padded: f64, places: f64, tokens: f64| padded + if padded < places { tokens } else { 0.0 };
+        let queries = held(x.padded_queries, x.queries, x.tokens);
+        let keys = held(x.padded_keys, x.keys, x.key_tokens);
+        let op = if biased || (drops && !how.widens()) {
+            // Scores and weights are tensors. Bias is added in fp32 where half layers widen.
+            let e = if how.widens() { 4.0 } else { e };
+            let factors = x.queries * width + 2.0 * x.keys * width;
+            // The keys of a single sequence are not copied.
+            let columns = x.tokens * (width + 2.0 * kv_width) - 2.0 * x.alone * width;
+            let whole = if around == Around::Joined && x.alone > 0.0 { columns } else { 0.0 };
+            let mask_byte = if drops && !how.cpu { heads * x.pairs } else { 0.0 };
+            let weights = if drops { 2.0 } else { 1.0 } * heads * x.pairs;
+            let kept = e * (factors + whole + weights) + mask_byte;
+            let passing = 1.0 + masked + if biased { 1.0 } else { 0.0 };
+            let op = Cost::op(kept, input, output, [passing * e * largest, e * largest]);
+            Cost { alone: op.alone + e * factors, ..op }
+        } else {
+            let grouped = self.kv_heads != self.heads;
+            let seen = match around {
+                _ if grouped => queries * width + 2.0 * x.keys * width,
+                Around::Joined => queries * (width + 2.0 * kv_width),
+                _ => queries * width + keys * width + x.padded_keys * width,
+            };
+            // The result is kept beside the next layer's input where real tokens are picked, or rectangles joined.
+            let picked = if x.rectangles > 1.0 { x.queries } else { x.padded_queries };
+            let result = if drops { 0.0 } else { e * picked * width + 4.0 * heads * x.queries };
+            let widened = how.wide(x.queries * width + 2.0 * x.keys * width);
+            let made = if drops { 4.0 * largest } else { 0.0 };
+            // A causal mask has all pairs of a rectangle, one of padding its keys.
+            let masked = if self.reach != Reach::All { x.largest } else { x.padded_keys };
+            let mask = if how.cpu { 4.0 * masked } else { 0.0 };
+            let kept = e * seen + result + if how.widens() { mask } else { 0.0 };
+            Cost::op(kept, input, output, [widened + made + mask, 2.0 * widened + made])
+        };
+        // Backward joins the gradients of queries, keys and values.
+        let op = Cost { backward: op.backward + input, ..op };
+        let flops = 4.0 * x.pairs * width;
+        Cost { flops, attention_flops: flops, ..op }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    /// Two sequences of 8 tokens, 2 heads of 4: products by hand.
+    #[test]
+    fn flops_are_those_of_two_products() {
+        let config =
+            AttentionConfig { heads: 2, kv_heads: 2, head_dim: 4, scale: 0.5, dropout: 0.1, reach: Reach::All };
+        let cost =
+            config.cost(&How { kind: Kind::Float, cpu: true, train: true }, &Extent::of(&[8, 8]), Around::Joined);
+        // q k^T: 2 sequences x 2 heads x 8 x 8 x 4 multiplications; weights v: the same.
+        assert_eq!(cost.flops, 2.0 * 2.0 * (2 * 2 * 8 * 8 * 4) as f64);
+        // Queries, keys, values, and the weights before and after dropout.
+        assert_eq!(cost.kept, 4.0 * (3 * 16 * 8 + 2 * 2 * 2 * 8 * 8) as f64);
+    }
+}

@@ -1,0 +1,141 @@
+//! Devices by name, with what their makers say of them.
+
+/// A device that ranks compute on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Device {
+    pub name: &'static str,
+    /// Floating-point operations a second of dense matrix products, at most: in bf16 and fp16 (fp32 sums), in fp32, and in
+    /// TF32.
+    pub half: f64,
+    pub fp32: f64,
+    pub tf32: f64,
+    /// Bytes a second of its memory, and bytes of it.
+    pub bandwidth: f64,
+    pub memory: f64,
+    /// The links that such devices usually have, within a machine and between machines.
+    pub links: [&'static str; 2],
+    /// Where the figures are from.
+    pub source: &'static str,
+}
+
+/// The share of [`Device`]'s product rate that large products reach, where nothing better is known.
+pub const EFFICIENCY: f64 = 0.5;
+/// The share of its memory's bandwidth that a pass over tensors reaches.
+pub const STREAMING: f64 = 0.8;
+
+const T: f64 = 1e12;
+const GB: f64 = 1e9;
+
+/// Dense rates: data sheets that give those "with sparsity" are halved.
+pub const DEVICES: &[Device] = &[
+    Device {
+        name: "h100-sxm",
+        half: 989.4 * T,
+        fp32: 66.9 * T,
+        tf32: 494.7 * T,
+        bandwidth: 3.35 * T,
+        memory: 80.0 * GB,
+        links: ["nvlink4", "ib400"],
+        source: "NVIDIA H100 Tensor Core GPU data sheet; H100 architecture white paper, table 2",
+    },
+    Device {
+        name: "h100-pcie",
+        half: 756.0 * T,
+        fp32: 51.2 * T,
+        tf32: 378.0 * T,
+        bandwidth: 2.0 * T,
+        memory: 80.0 * GB,
+        links: ["pcie5", "ib400"],
+        source: "NVIDIA H100 PCIe product brief; H100 architecture white paper, table 2",
+    },
+    Device {
+        name: "h200-sxm",
+        half: 989.4 * T,
+        fp32: 66.9 * T,
+        tf32: 494.7 * T,
+        bandwidth: 4.8 * T,
+        memory: 141.0 * GB,
+        links: ["nvlink4", "ib400"],
+        source: "NVIDIA H200 Tensor Core GPU data sheet",
+    },
+    Device {
+        name: "a100-80gb",
+        half: 312.0 * T,
+        fp32: 19.5 * T,
+        tf32: 156.0 * T,
+        bandwidth: 2.039 * T,
+        memory: 80.0 * GB,
+        links: ["nvlink3", "ib200"],
+        source: "NVIDIA A100 Tensor Core GPU data sheet, A100 80GB SXM",
+    },
+    Device {
+        name: "a100-40gb",
+        half: 312.0 * T,
+        fp32: 19.5 * T,
+        tf32: 156.0 * T,
+        bandwidth: 1.555 * T,
+        memory: 40.0 * GB,
+        links: ["nvlink3", "ib200"],
+        source: "NVIDIA A100 Tensor Core GPU data sheet, A100 40GB SXM",
+    },
+    Device {
+        name: "l40s",
+        half: 362.05 * T,
+        fp32: 91.6 * T,
+        tf32: 183.0 * T,
+        bandwidth: 0.864 * T,
+        memory: 48.0 * GB,
+        links: ["pcie4", "eth100"],
+        source: "NVIDIA L40S GPU data sheet",
+    },
+];
+
+impl Device {
+    /// The device of a name.
+    pub fn named(name: &str) -> Option<&'static Device> {
+        DEVICES.iter().find(|device| device.name.eq_ignore_ascii_case(name))
+    }
+}
+
+/// How fast a rank computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Speed {
+    /// Floating-point operations a second that products reach.
+    pub flops: f64,
+    /// Bytes a second that other operations reach.
+    pub bytes: f64,
+}
+
+impl Speed {
+    /// Of a device in a type, with this share of its peak.
+    pub fn of(device: &Device, half: bool, tf32: bool, efficiency: f64) -> Self {
+        let peak = match (half, tf32) {
+            (true, _) => device.half,
+            (false, true) => device.tf32,
+            (false, false) => device.fp32,
+        };
+        Speed { flops: peak * efficiency, bytes: device.bandwidth * STREAMING }
+    }
+
+    /// The same in so many times the time.
+    pub fn slower(self, factor: f64) -> Self {
+        Speed { flops: self.flops / factor, bytes: self.bytes / factor }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_found_by_name_and_have_their_links() {
+        let h100 = Device::named("H100-SXM").unwrap();
+        assert_eq!(Speed::of(h100, true, false, 0.5).flops, 494.7e12);
+        assert!((Speed::of(h100, false, false, 1.0).flops - 66.9e12).abs() < 1.0);
+        assert!(Device::named("abacus").is_none());
+        for device in DEVICES {
+            assert!(device.half >= device.tf32 && device.tf32 >= device.fp32, "{}", device.name);
+            assert!(device.links.iter().all(|link| crate::plan::link::Link::named(link).is_some()), "{}", device.name);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What the data asks of a rank: its largest micro-batch, and the rows of vocabulary tables that a step touches.
+
+use crate::data::{Dataset, Extents, Sampler, eval_plan};
+
+/// Samples that are looked at; a longer run is taken to go on as it began.
+const LOOKED_AT: u64 = 2_000_000;
+/// Evaluation's examples are few; of more only the first are looked at.
+const EVALUATED: usize = 200_000;
+
+/// The load of a rank.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Load {
+    /// The micro-batch that weighs most, of any step and rank.
+    pub busiest: Extents,
+    /// The step that has it, from 0.
+    pub step: u64,
+    /// The same of an evaluation.
+    pub evaluation: Option<Extents>,
+    /// Rows of each vocabulary table that a step touches, at most.
+    pub rows: f64,
+    /// Bytes of a step's index tensors on a rank, at most.
+    pub batch_bytes: f64,
+}
+
+impl Load {
+    /// Of the first `steps` steps of a sampler's plan, by what a micro-batch weighs.
+    pub fn of(dataset: &Dataset, sampler: &Sampler, steps: u64, weigh: impl Fn(&Extents) -> f64) -> Self {
+        let mut sampler = sampler.clone();
+        let (mut load, mut most, mut samples) = (Load::default(), 0.0, 0);
+        // A stamp for each token id: the step that saw it last.
+        let mut seen: Vec<u64> = Vec::new();
+        for step in 0..steps {
+            let plan = sampler.plan(step);
+            let mut rows = 0.0;
+            for shard in &plan.shards {
+                let mut bytes = 0.0;
+                for micro in shard {
+                    let extents = Extents::of(dataset, micro);
+                    let weight = weigh(&extents);
+                    if weight > most {
+                        (load.busiest, load.step, most) = (extents, step, weight);
+                    }
+                    bytes += index_bytes(&extents);
+                    for &id in micro.iter().flat_map(|&i| dataset.ids(i as usize)) {
+                        let id = id as usize;
+                        if id >= seen.len() {
+                            seen.resize(id + 1, 0);
+                        }
+                        rows += if seen[id] == step + 1 { 0.0 } else { 1.0 };
+                        seen[id] = step + 1;
+                    }
+                }
+                load.batch_bytes = load.batch_bytes.max(bytes);
+            }
+            load.rows = load.rows.max(rows);
+            samples += plan.sequences as u64;
+            if samples >= LOOKED_AT {
+                break;
+            }
+        }
+        load.batch_bytes += 8.0 * load.rows;
+        load
+    }
+
+    /// With an evaluation on so many ranks.
+    pub fn evaluating(
+        self,
+        dataset: &Dataset,
+        world: usize,
+        micro_batch_tokens: usize,
+        weigh: impl Fn(&Extents) -> f64,
+    ) -> Self {
+        let lengths = dataset.lengths();
+        let plan = eval_plan(&lengths[..lengths.len().min(EVALUATED)], world, micro_batch_tokens);
+        let all = plan.iter().flatten().map(|micro| Extents::of(dataset, micro));
+        let heavier = |best: Option<(f64, Extents)>, x: Extents| {
+            let weight = weigh(&x);
+            if best.is_some_and(|(most, _)| most >= weight) { best } else { Some((weight, x)) }
+        };
+        Load { evaluation: all.fold(None, heavier).map(|(_, x)| x), ..self }
+    }
+}
+
+/// Token ids, segments and positions, i64, and the indices and masks of padded rectangles.
+fn index_bytes(x: &Extents) -> f64 {
+    let side = |padded: f64| 20.0 * padded;
+    let decoder = x.decoder.map_or(0.0, |[own, cross]| {
+        16.0 * own.tokens + side(own.padded_queries + cross.padded_queries + cross.padded_keys)
+    });
+    24.0 * x.own.tokens + side(x.own.padded_queries) + decoder + 16.0 * x.targets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Collation, Example, Label};
+
+    fn dataset(lengths: &[usize]) -> Dataset {
+        let example = |&n: &usize| Example::single((0..n as u32).collect(), vec![0; n], Label::Class(0));
+        Dataset::new(lengths.iter().map(example), Collation::Plain, [0; 32])
+    }
+
+    #[test]
+    fn the_busiest_is_found_among_all_ranks() {
+        let data = dataset(&[9, 3, 30, 4, 5, 6, 7, 8]);
+        let sampler = Sampler::new(1, data.lengths(), 4, 2, 64).unwrap();
+        let load = Load::of(&data, &sampler, 2, |x| x.own.pairs);
+        assert!(load.busiest.own.pairs >= 900.0, "{load:?}");
+        // Ids are 0 to n - 1: the longest has them all.
+        assert_eq!(load.rows, 30.0);
+        let load = load.evaluating(&data, 2, 10, |x| x.own.tokens);
+        assert_eq!(load.evaluation.unwrap().own.tokens, 30.0);
+    }
+}

@@ -1,0 +1,275 @@
+//! The time of a step: what a rank computes, what it sends, and which of the two waits for the other.
+//!
+//! Two clocks run: one computes the stages, one carries out collectives, one after another in the order in which they are
+//! started. Both follow `train::step`, `train::staged` and `parallel`: a stage's reduction starts when its backward ends,
+//! the next stage's weights are on their way while one runs, new weights are gathered while the next unit is updated.
+
+use crate::comm::{Action, Op};
+use crate::nn::layout::Content;
+use crate::nn::{Cost, Layout};
+use crate::plan::device::Speed;
+use crate::plan::link::Network;
+use crate::plan::memory::Setup;
+
+/// Bytes that a pass over what a stage keeps moves: forward writes and reads it, backward reads it, writes gradients of
+/// about its size and reads these.
+const FORWARD_PASSES: f64 = 2.0;
+const BACKWARD_PASSES: f64 = 4.0;
+/// AdamW reads weight, gradient and both moments, and writes three of them back: fp32 numbers. Before it the gradient is
+/// cleared and measured.
+const UPDATE_NUMBERS: f64 = 9.0;
+
+/// Seconds of one step of one rank.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Step {
+    /// All of it.
+    pub seconds: f64,
+    /// Of that: products of linear layers, products in attention, everything else that is computed, the update, and
+    /// waiting for collectives.
+    pub linear: f64,
+    pub attention: f64,
+    pub passing: f64,
+    pub update: f64,
+    pub waiting: f64,
+    /// What the collectives take by themselves, hidden or not.
+    pub collectives: f64,
+    /// Bytes of their buffers; an all-reduce counts twice.
+    pub bytes: f64,
+}
+
+/// What a step is made of.
+pub struct Plan<'a> {
+    pub layout: &'a Layout,
+    pub setup: &'a Setup,
+    pub speed: Speed,
+    pub network: &'a Network,
+    pub ranks: usize,
+    /// Rows of vocabulary tables that a step touches.
+    pub rows: f64,
+}
+
+/// The two clocks.
+#[derive(Default)]
+struct Clocks {
+    compute: f64,
+    comm: f64,
+    step: Step,
+}
+
+impl Plan<'_> {
+    /// The step of a rank with these micro-batches, the costs of whose stages are given; in all there are so many
+    /// micro-batches as the busiest rank has.
+    pub fn step(&self, micro_batches: &[Vec<Cost>]) -> Step {
+        let mut clocks = Clocks::default();
+        // The second of two steps: what the first leaves to its successor is paid there.
+        let mut ends = [0.0; 2];
+        for end in &mut ends {
+            clocks.step = Step::default();
+            self.run(&mut clocks, micro_batches);
+            *end = clocks.compute;
+        }
+        Step { seconds: ends[1] - ends[0], ..clocks.step }
+    }
+
+    fn run(&self, clocks: &mut Clocks, micro_batches: &[Vec<Cost>]) {
+        // The counts of targets, at the start.
+        self.small(clocks);
+        for (index, costs) in micro_batches.iter().enumerate() {
+            self.forward(clocks, costs);
+            self.backward(clocks, costs, index + 1 == micro_batches.len());
+        }
+        self.wait(clocks, clocks.comm);
+        // The norm.
+        self.small(clocks);
+        self.update(clocks);
+    }
+
+    fn forward(&self, clocks: &mut Clocks, costs: &[Cost]) {
+        let mut ready = self.gather(clocks, 0, true);
+        for (stage, cost) in costs.iter().enumerate() {
+            self.wait(clocks, ready);
+            if stage + 1 < costs.len() {
+                ready = self.gather(clocks, stage + 1, true);
+            }
+            self.compute(clocks, cost, 1.0, FORWARD_PASSES);
+        }
+    }
+
+    fn backward(&self, clocks: &mut Clocks, costs: &[Cost], last: bool) {
+        let first = self.layout.first_trained_stage();
+        let mut flight = 0.0;
+        for stage in (first..costs.len()).rev() {
+            let again = !self.setup.keeps[stage];
+            let ready = if stage > first { self.gather(clocks, stage - 1, !self.setup.keeps[stage - 1]) } else { 0.0 };
+            if again {
+                self.compute(clocks, &costs[stage], 1.0, FORWARD_PASSES);
+            }
+            self.compute(clocks, &costs[stage], 2.0, BACKWARD_PASSES);
+            if self.setup.zero.shards_gradients() {
+                self.wait(clocks, flight);
+            }
+            flight = self.reduce(clocks, stage, last);
+            self.wait(clocks, ready);
+        }
+    }
+
+    /// Each unit's update, and the new weights on their way.
+    fn update(&self, clocks: &mut Clocks) {
+        let zero = self.setup.zero;
+        for (index, unit) in self.layout.units().iter().enumerate().filter(|(_, unit)| unit.is_trained()) {
+            let whole = self.layout.padded(index) as f64;
+            let owned = if zero.shards_state() { unit.shard as f64 } else { whole };
+            let seconds = 4.0 * UPDATE_NUMBERS * owned / self.speed.bytes;
+            clocks.compute += seconds;
+            clocks.step.update += seconds;
+            if zero.shards_state() && !zero.shards_weights() {
+                self.send(clocks, Action::AllGather, self.weight() * whole);
+            }
+        }
+        // The next step's stages wait for their weights as they come to them; the last of them is what this step ends with.
+        self.wait(clocks, clocks.comm);
+    }
+
+    /// Starts to gather a stage's weights; returns when they are there.
+    fn gather(&self, clocks: &mut Clocks, stage: usize, tables: bool) -> f64 {
+        if !self.setup.zero.shards_weights() {
+            return 0.0;
+        }
+        let units = self.layout.of_stage(stage).filter(|&u| tables || self.content(u) != Content::Table);
+        let bytes = units.map(|u| self.weight() * self.layout.padded(u) as f64).sum();
+        self.send(clocks, Action::AllGather, bytes)
+    }
+
+    /// Starts the reductions that are due after a stage's backward; returns when they are done.
+    fn reduce(&self, clocks: &mut Clocks, stage: usize, last: bool) -> f64 {
+        let (zero, grad) = (self.setup.zero, self.setup.types.reduce.elt_size_in_bytes() as f64);
+        let complete = |&u: &usize| self.layout.units()[u].is_trained() && self.layout.units()[u].stages[0] == stage;
+        let mut done = clocks.comm;
+        for unit in self.layout.of_stage(stage).filter(complete) {
+            let (sum, scattered) = (Action::AllReduce(Op::Sum), Action::ReduceScatter);
+            let (action, elements, due) = match self.content(unit) {
+                Content::Table => (sum, self.rows * self.layout.units()[unit].width as f64, last),
+                _ => {
+                    let action = if zero.shards_state() { scattered } else { sum };
+                    (action, self.layout.padded(unit) as f64, last || zero.shards_gradients())
+                }
+            };
+            if due {
+                done = self.send(clocks, action, grad * elements);
+            }
+        }
+        done
+    }
+
+    /// A few numbers that all ranks wait for.
+    fn small(&self, clocks: &mut Clocks) {
+        let done = self.send(clocks, Action::AllReduce(Op::Sum), 64.0);
+        self.wait(clocks, done);
+    }
+
+    fn send(&self, clocks: &mut Clocks, action: Action, bytes: f64) -> f64 {
+        let seconds = if bytes > 0.0 { self.network.seconds(action, bytes, self.ranks) } else { 0.0 };
+        clocks.step.collectives += seconds;
+        clocks.step.bytes += bytes * if matches!(action, Action::AllReduce(_)) { 2.0 } else { 1.0 };
+        clocks.comm = clocks.comm.max(clocks.compute) + seconds;
+        if !self.network.overlaps {
+            self.wait(clocks, clocks.comm);
+        }
+        clocks.comm
+    }
+
+    fn wait(&self, clocks: &mut Clocks, until: f64) {
+        clocks.step.waiting += (until - clocks.compute).max(0.0);
+        clocks.compute = clocks.compute.max(until);
+    }
+
+    fn compute(&self, clocks: &mut Clocks, cost: &Cost, times: f64, passes: f64) {
+        let attention = times * cost.attention_flops / self.speed.flops;
+        let linear = times * (cost.flops - cost.attention_flops) / self.speed.flops;
+        let passing = passes * cost.kept / self.speed.bytes;
+        clocks.compute += attention + linear + passing;
+        clocks.step.attention += attention;
+        clocks.step.linear += linear;
+        clocks.step.passing += passing;
+    }
+
+    fn content(&self, unit: usize) -> Content {
+        self.layout.units()[unit].content
+    }
+
+    fn weight(&self) -> f64 {
+        self.setup.types.compute.elt_size_in_bytes() as f64
+    }
+}
+
+/// Bytes of the largest buffers that one group of collectives carries: gradients of a stage, or its weights.
+pub fn largest_group(layout: &Layout, setup: &Setup) -> f64 {
+    let weight = setup.types.compute.elt_size_in_bytes() as f64;
+    let grad = setup.types.reduce.elt_size_in_bytes() as f64;
+    let of = |stage: usize, count: &dyn Fn(usize) -> bool| -> f64 {
+        layout.of_stage(stage).filter(|&u| count(u)).map(|u| layout.padded(u) as f64).sum()
+    };
+    let dense = |u: usize| layout.units()[u].content == Content::Dense;
+    let gradients = (0..layout.stages()).map(|stage| grad * of(stage, &dense)).fold(0.0, f64::max);
+    let (sharded, gathered) = (setup.zero.shards_state(), setup.zero.shards_weights());
+    let weights = match (sharded, gathered) {
+        (false, _) => 0.0,
+        (_, true) => (0..layout.stages()).map(|stage| weight * of(stage, &|_| true)).fold(0.0, f64::max),
+        (_, false) => (0..layout.units().len()).map(|u| weight * layout.padded(u) as f64).fold(0.0, f64::max),
+    };
+    gradients.max(weights)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Init, ParamBuilder};
+    use crate::parallel::Zero;
+    use crate::plan::link::Link;
+    use crate::plan::memory::Types;
+    use tch::Kind;
+
+    fn link() -> Link {
+        Link { name: "test", bandwidth: 1e9, share: 1.0, latency: 0.0, source: "" }
+    }
+
+    /// Two stages of 1024 weights each, forward 1 s a stage, backward 2 s.
+    fn step(zero: usize, ranks: usize, bandwidth: f64, overlaps: bool) -> Step {
+        let mut b = ParamBuilder::new();
+        for stage in 0..2 {
+            b.stage(stage, |b| b.weight(&format!("w{stage}"), &[32, 32], Init::Zeros));
+        }
+        let layout = Layout::new(&b.finish(), ranks);
+        let types = Types { compute: Kind::Float, reduce: Kind::Float };
+        let setup = Setup { types, zero: Zero::ALL[zero], cpu: true, keeps: vec![true; 2], saves: false };
+        let near = Link { bandwidth, ..link() };
+        let network = Network { near, far: near, ranks_per_node: 8, overlaps };
+        let speed = Speed { flops: 1.0, bytes: 1e12 };
+        let plan = Plan { layout: &layout, setup: &setup, speed, network: &network, ranks, rows: 0.0 };
+        plan.step(&[vec![Cost { flops: 1.0, ..Cost::default() }; 2]])
+    }
+
+    #[test]
+    fn alone_it_is_the_sum_of_what_is_computed() {
+        let alone = step(0, 1, 1.0, true);
+        assert!((alone.seconds - 6.0).abs() < 1e-6 && alone.waiting == 0.0, "{alone:?}");
+    }
+
+    /// Two ranks, 4096 bytes a stage: an all-reduce takes 2 x 1/2 x 4096 / bandwidth.
+    #[test]
+    fn reductions_hide_behind_backward_but_for_the_last() {
+        let near = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-3, "{found}, not {wanted}");
+        // What every step adds up of counts and norms: twice 64 bytes.
+        let small = 2.0 * 64.0 / 4096.0;
+        // One second each: the last stage's hides behind the first's backward, the first's does not.
+        near(step(0, 2, 4096.0, true).seconds, 7.0 + small);
+        near(step(0, 2, 4096.0, false).seconds, 8.0 + small);
+        // Half a second each way: the first stage's scatter shows, and both gathers of new weights.
+        let sharded = step(1, 2, 4096.0, true);
+        near(sharded.seconds, 6.0 + 0.5 + 1.0 + small);
+        near(sharded.bytes, 4.0 * 4096.0 + 2.0 * 2.0 * 64.0);
+        // Gathered at the start, half a second; then ahead of forward. The second stage's stays for its backward, the
+        // first's comes again beside it; the first's scatter ends the step.
+        near(step(3, 2, 4096.0, true).seconds, 6.0 + 0.5 + 0.5 + small);
+    }
+}

@@ -1,0 +1,143 @@
+//! What this machine does: the rates of its CPU, the times of its collectives, and a few real steps of a run.
+
+use crate::comm::{Action, Collective, Op, Pending};
+use crate::config::Config;
+use crate::data::Sampler;
+use crate::error::Result;
+use crate::nn::precision;
+use crate::plan::device::Speed;
+use crate::plan::fit::{ACTIONS, Timed};
+use crate::train::loaded::Loaded;
+use crate::train::memory_report::{self, Bytes};
+use crate::train::session::Session;
+use crate::train::step::Stepper;
+use crate::train::{feed, settings};
+use std::sync::Arc;
+use std::time::Instant;
+use tch::{Device, Kind, Tensor};
+
+/// Seconds that a measurement repeats for.
+const LONG_ENOUGH: f64 = 0.15;
+/// Steps before the clock runs, and with it.
+const WARM_UP: usize = 1;
+const STEPS: usize = 5;
+/// Bytes of the collectives that are timed, and how often each is.
+const SIZES: [i64; 4] = [64 << 10, 1 << 20, 4 << 20, 16 << 20];
+const REPEATS: usize = 7;
+
+/// How fast products and passes over memory are on this CPU, with the threads that libtorch has now: the best of several
+/// tries, as what else runs here only takes time away.
+pub fn speed(kind: Kind) -> Speed {
+    let _guard = tch::no_grad_guard();
+    let (rows, width) = (512, 1024);
+    let options = (kind, Device::Cpu);
+    let (x, w) = (Tensor::ones([rows, width], options), Tensor::ones([width, width], options));
+    let products = best(|| drop(precision::linear(&x, &w, None)));
+    let flops = 2.0 * (rows * width * width) as f64 / products;
+    // Larger than the caches.
+    let from = Tensor::ones([16 << 20], (Kind::Float, Device::Cpu));
+    let mut to = from.zeros_like();
+    let copies = best(|| to.copy_(&from));
+    Speed { flops, bytes: 2.0 * 4.0 * from.numel() as f64 / copies }
+}
+
+/// Seconds of the fastest try.
+fn best(mut work: impl FnMut()) -> f64 {
+    work();
+    let (began, mut best) = (Instant::now(), f64::INFINITY);
+    while began.elapsed().as_secs_f64() < LONG_ENOUGH {
+        let start = Instant::now();
+        work();
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// Times the collectives of a step, of several sizes; all ranks call it. The slowest rank's time counts, and of several
+/// tries the fastest, as what else runs here only takes time away.
+///
+/// # Errors
+/// A dead or late rank; out of memory.
+pub fn collectives(comm: &dyn Collective) -> Result<Vec<Timed>> {
+    let (world, options) = (comm.world() as i64, (Kind::Float, comm.device()));
+    let mut all = Vec::new();
+    for (action, _) in ACTIONS {
+        for bytes in SIZES {
+            let shard = (bytes / 4 / world).max(1);
+            let buffer = Tensor::f_zeros([shard * world], options)?;
+            let own = buffer.narrow(0, comm.rank() as i64 * shard, shard);
+            let start = || -> Result<Pending> {
+                match action {
+                    Action::ReduceScatter => comm.start_reduce_scatter(&buffer, &own, "a measurement"),
+                    Action::AllGather => comm.start_all_gather(&own, &buffer, "a measurement"),
+                    _ => comm.start_all_reduce(&buffer, Op::Sum, "a measurement"),
+                }
+            };
+            let mut fastest = f64::INFINITY;
+            for _ in 0..REPEATS {
+                comm.barrier("a measurement")?;
+                let began = Instant::now();
+                start()?.wait()?;
+                settled(&buffer);
+                let mut seconds = [began.elapsed().as_secs_f64()];
+                comm.all_reduce_f64(&mut seconds, Op::Max, "a measurement")?;
+                fastest = fastest.min(seconds[0]);
+            }
+            all.push(Timed { action, bytes: (4 * shard * world) as f64, seconds: fastest });
+        }
+    }
+    Ok(all)
+}
+
+/// Returns when what was asked of a device has been done: a number of it is read.
+fn settled(buffer: &Tensor) {
+    if buffer.device() != Device::Cpu {
+        _ = buffer.get(0).double_value(&[]);
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// What a few real steps took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measured {
+    /// Seconds of a step: the median.
+    pub seconds: f64,
+    /// The most that the tensors of a rank held, on the rank with the most.
+    pub peak: u64,
+}
+
+/// Takes one step of a run several times, from the weights that it starts with. Nothing is written. All ranks call it.
+///
+/// # Errors
+/// As [`Session::open`] and [`Stepper::step`].
+pub fn steps(config: &Config, comm: &Arc<dyn Collective>, sampler: &Sampler, step: u64) -> Result<Measured> {
+    let session = Session::open(config.clone(), Arc::clone(comm), None)?;
+    let schedule = settings::schedule(config, settings::total_steps(config, sampler.steps_per_epoch()));
+    let Session { loaded, data, .. } = session;
+    let Loaded { model, params, weights, .. } = loaded;
+    let scaler = settings::scaler(config, None);
+    let mut stepper = Stepper::new(config, Arc::clone(comm), (model, params, weights), schedule, scaler)?;
+    let (dataset, device) = (Arc::new(data.train.dataset), comm.device());
+    let mut seconds = Vec::new();
+    memory_report::reset(device)?;
+    for index in 0..WARM_UP + STEPS {
+        let (dataset, sampler) = (Arc::clone(&dataset), sampler.clone());
+        for input in feed::feed(dataset, sampler, config.seed, comm.rank(), device, step + 1, step + 1)? {
+            let input = input?;
+            comm.barrier("a measured step")?;
+            let began = Instant::now();
+            stepper.step(input, false)?;
+            stepper.weights.settle()?;
+            if index >= WARM_UP {
+                seconds.push(began.elapsed().as_secs_f64());
+            }
+        }
+    }
+    let mut most = [median(seconds), Bytes::peak(device, stepper.kept()).total as f64];
+    comm.all_reduce_f64(&mut most, Op::Max, "what was measured")?;
+    Ok(Measured { seconds: most[0], peak: most[1] as u64 })
+}

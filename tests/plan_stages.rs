@@ -1,0 +1,216 @@
+//! What a plan says of each stage's activations, against counted bytes.
+
+mod common;
+
+use common::reference::folder;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tch::{Device, Kind, Tensor};
+use trainer::comm::Collective;
+use trainer::comm::solo::Solo;
+use trainer::data::batch::Batch;
+use trainer::data::{Collation, Dataset, Draw, Example, Extents, Label};
+use trainer::ffi;
+use trainer::ffi::memory;
+use trainer::models::Border;
+use trainer::models::registry::DropoutOverrides;
+use trainer::nn::{Ctx, How, Pass};
+use trainer::parallel::Zero;
+use trainer::tasks::Head;
+use trainer::train::loaded::{Declared, Holding, Loaded, Source};
+
+const ACTIVATIONS: usize = memory::Use::Activations as usize;
+
+/// A model of a size at which activations are more than odds and ends.
+fn model(case: &str, head: &Head, kind: Kind, dropout: f64, more: &Value) -> Loaded {
+    let folder = folder(case);
+    let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    for (key, value) in more.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    for key in ["embd_pdrop", "attn_pdrop", "resid_pdrop", "dropout_rate", "dropout", "attention_dropout"] {
+        if config.get(key).is_some() {
+            config[key] = dropout.into();
+        }
+    }
+    let overrides = DropoutOverrides { hidden: Some(dropout), attention: Some(dropout), classifier: None };
+    let overrides = if case.contains("bert") { overrides } else { DropoutOverrides::default() };
+    let declared = Declared::read(&folder, config, overrides, head.role()).unwrap();
+    let comm: Arc<dyn Collective> = Arc::new(Solo::new(Device::Cpu));
+    let how = Holding { kind, zero: Zero::ALL[0], trains: false, seed: 1, from: Source::Random };
+    declared.with_head(head, &[]).unwrap().load(&comm, &how).unwrap()
+}
+
+fn dataset(head: &Head, lengths: &[usize]) -> Dataset {
+    let example = |&n: &usize| {
+        let ids: Vec<u32> = (0..n as u32).map(|i| 5 + i % 30).collect();
+        match head {
+            Head::Seq2Seq => {
+                let lengths = vec![(n - n / 3) as u32, (n / 3) as u32];
+                Example { type_ids: vec![0; n], ids, lengths, label: Label::None }
+            }
+            Head::Classes(_) => Example::single(ids, vec![0; n], Label::Class(1)),
+            Head::Tags(_) => Example::single(ids, vec![0; n], Label::Tokens(vec![1; n])),
+            _ => Example::single(ids, vec![0; n], Label::None),
+        }
+    };
+    let collation = match head {
+        Head::Seq2Seq => Collation::SourceTarget { start: 0 },
+        Head::CausalLm => Collation::NextToken,
+        _ => Collation::Plain,
+    };
+    Dataset::new(lengths.iter().map(example), collation, [0; 32])
+}
+
+/// What was measured of a stage and what the plan says: kept, the most in backward, the most without a graph.
+struct Stage {
+    measured: [f64; 3],
+    planned: [f64; 3],
+}
+
+fn held() -> f64 {
+    memory::usage().current[ACTIVATIONS] as f64
+}
+
+/// The peak of `work` above `from`.
+fn peak(from: f64, work: impl FnOnce()) -> f64 {
+    memory::reset_peaks();
+    work();
+    memory::usage().peak[ACTIVATIONS] as f64 - from
+}
+
+fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Stage> {
+    let Loaded { model, params, .. } = loaded;
+    for id in params.ids() {
+        let grad = memory::during(memory::Use::Gradients, || params.view(id).zeros_like());
+        ffi::set_grad(params.view(id), &grad).unwrap();
+    }
+    let samples: Vec<u32> = (0..dataset.len() as u32).collect();
+    let batch = Batch::collate(dataset, &samples, Draw::default(), Device::Cpu);
+    let x = Extents::of(dataset, &samples);
+    let how = How { kind: params.kind(), cpu: true, train: true };
+    let cut = |border: &Border| -> Border {
+        border.iter().map(|t| t.detach().set_requires_grad(t.is_floating_point())).collect()
+    };
+    let count = model.stages();
+    let mut alone = Vec::new();
+    let mut border = Border::new();
+    for stage in 0..count {
+        let before = held() - if stage == 0 { 0.0 } else { model.border(stage - 1, &x, &how) };
+        let mut out = Border::new();
+        alone.push(peak(before, || {
+            out =
+                tch::no_grad(|| model.forward(stage, &border, &batch, &mut Ctx::train(params, Pass::default(), stage)));
+            if stage + 1 == count {
+                drop(tch::no_grad(|| model.task.losses(&out, &batch)));
+            }
+        }));
+        border = out;
+    }
+    border.clear();
+    let mut kept = Vec::new();
+    let mut held_before = Vec::new();
+    let mut stages: Vec<(Border, Border, Ctx)> = Vec::new();
+    let mut losses = Vec::new();
+    for stage in 0..count {
+        let before = held();
+        held_before.push(before);
+        let input = stages.last().map_or_else(Border::new, |(_, output, _)| cut(output));
+        let mut ctx = Ctx::train(params, Pass::default(), stage);
+        let output = model.forward(stage, &input, &batch, &mut ctx);
+        if stage + 1 == count {
+            losses = model.task.losses(&output, &batch);
+        }
+        stages.push((input, output, ctx));
+        kept.push(held() - before);
+    }
+    let mut roots = losses;
+    let mut grads: Border = roots.iter().map(Tensor::ones_like).collect();
+    let mut backward = Vec::new();
+    for stage in (0..count).rev() {
+        let (input, output, mut ctx) = stages.pop().unwrap();
+        backward.push(peak(held_before[stage], || {
+            if stage + 1 < count {
+                roots = output.iter().map(Tensor::shallow_clone).collect();
+            }
+            let pairs: Vec<_> = roots.iter().zip(&grads).filter(|(_, grad)| grad.defined()).collect();
+            let (outputs, wanted): (Vec<&Tensor>, Vec<&Tensor>) = pairs.into_iter().unzip();
+            ffi::backward(&outputs, &wanted).unwrap();
+            roots.clear();
+            drop(ctx.row_gradients().collect::<Vec<_>>());
+        }));
+        grads = input.iter().map(Tensor::grad).collect();
+        drop(output);
+    }
+    backward.reverse();
+    (0..count)
+        .map(|stage| {
+            let cost = model.cost(stage, &x, &how);
+            Stage {
+                measured: [kept[stage], backward[stage], alone[stage]],
+                planned: [cost.kept, cost.backward, cost.alone],
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn stages_hold_what_the_plan_says() {
+    memory::install();
+    tch::set_num_threads(1);
+    let classes = Head::Classes(vec!["a".into(), "b".into(), "c".into()]);
+    let bert = json!({"hidden_size": 96, "intermediate_size": 384, "num_attention_heads": 6});
+    let gpt2 = json!({"n_embd": 96, "n_inner": 384, "n_head": 6, "n_positions": 200, "vocab_size": 500});
+    let llama = json!({"hidden_size": 96, "intermediate_size": 256, "num_attention_heads": 6, "num_key_value_heads": 2,
+        "head_dim": 16, "max_position_embeddings": 200, "vocab_size": 500});
+    let t5 = json!({"d_model": 96, "d_ff": 384, "d_kv": 16, "num_heads": 6, "vocab_size": 500});
+    let xlnet = json!({"d_model": 96, "d_inner": 384, "n_head": 6, "d_head": 16});
+    let qwen = json!({"hidden_size": 96, "intermediate_size": 256, "num_attention_heads": 6, "num_key_value_heads": 6,
+        "head_dim": 16, "max_position_embeddings": 200, "vocab_size": 500});
+    let cases = [
+        ("bert-classification", &classes, &bert),
+        (
+            "cases/distilbert-tokens",
+            &Head::Tags(vec!["O".into(), "B-a".into()]),
+            &json!({"dim": 96, "hidden_dim": 384, "n_heads": 6, "max_position_embeddings": 64}),
+        ),
+        ("cases/gpt2-causal", &Head::CausalLm, &gpt2),
+        ("cases/llama-causal", &Head::CausalLm, &llama),
+        ("cases/qwen3-causal", &Head::CausalLm, &qwen),
+        ("cases/t5-tied-relu", &Head::Seq2Seq, &t5),
+        ("cases/t5-gated-gelu", &Head::Seq2Seq, &t5),
+        ("cases/xlnet-classes", &classes, &xlnet),
+    ];
+    let mut worst: f64 = 0.0;
+    for (case, head, more) in cases {
+        for (kind, dropout) in [(Kind::Float, 0.0), (Kind::Float, 0.1), (Kind::BFloat16, 0.0), (Kind::BFloat16, 0.1)] {
+            for lengths in
+                [vec![32; 12], vec![31, 30, 29, 28, 27, 16, 15, 14, 8, 7], vec![40, 33, 20, 20, 20, 18, 6, 6, 6, 3]]
+            {
+                let loaded = model(case, head, kind, dropout, more);
+                let stages = measure(&loaded, &dataset(head, &lengths));
+                println!("{case} {kind:?} dropout {dropout} {} sequences", lengths.len());
+                let mut before = [0.0; 2];
+                let mut most = [0.0f64; 2];
+                for (i, Stage { measured, planned }) in stages.iter().enumerate() {
+                    for (side, numbers) in [measured, planned].into_iter().enumerate() {
+                        most[side] = most[side].max(before[side] + numbers[1]);
+                        before[side] += numbers[0];
+                    }
+                    let kb = |n: f64| format!("{:.0}", n / 1e3);
+                    let cells: Vec<String> = (0..3)
+                        .map(|k| {
+                            format!("{:>6} {:>6} {:5.2}", kb(measured[k]), kb(planned[k]), planned[k] / measured[k])
+                        })
+                        .collect();
+                    println!("  stage {i}: kept {}  backward {}  alone {}", cells[0], cells[1], cells[2]);
+                }
+                let ratio = most[1] / most[0];
+                worst = worst.max((ratio - 1.0).abs());
+                println!("  peak {:.0} kB, planned {ratio:.3} of it", most[0] / 1e3);
+            }
+        }
+    }
+    assert!(worst < 0.1, "{worst}");
+}

@@ -1,0 +1,95 @@
+#!/bin/bash
+# Written by `trainer launch --slurm` for sst2.toml.
+#
+# Slurm sends this script USR2 300 seconds before the time limit, and up to a minute earlier: the ranks write a
+# checkpoint and stop, and the job goes back to the queue. USR1 means a checkpoint and the end:
+#     scancel --full --signal=USR1 JOB
+#SBATCH --job-name='sst2, large'
+#SBATCH --partition=gpu
+#SBATCH --account=lab7
+#SBATCH --qos=high
+#SBATCH --time=1-12
+#SBATCH --nodes=4
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=12
+#SBATCH --signal=B:USR2@300
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --exclusive
+#SBATCH '--comment=a # b'
+
+say() { printf 'job %s: %s\n' "$SLURM_JOB_ID" "$*" >&2; }
+
+# What a signal has asked for. The shell hears it while it waits, and tells the launcher, which tells the ranks.
+asked="" heard="" launcher=""
+# shellcheck disable=SC2317,SC2329
+ask() {
+    asked=$1 heard=yes
+    [[ -z $launcher ]] || kill -USR1 "$launcher" 2>/dev/null
+}
+trap 'ask stop' USR1
+trap 'ask "${asked:-requeue}"' USR2
+
+# A batch shell may not have read what defines the command.
+if ! command -v module >/dev/null; then
+    for file in /etc/profile.d/{modules,lmod,z00_lmod}.sh; do
+        # shellcheck source=/dev/null
+        [[ ! -r $file ]] || source "$file"
+    done
+fi
+module load gcc/13 openmpi/4.1 || exit
+
+export NCCL_DEBUG=WARN
+export NOTE='it is mine'
+export SRUN_CPUS_PER_TASK=12 # srun does not take over what sbatch was given
+run_dir=runs/sst2
+
+# The step of the newest whole checkpoint; 0 where there is none.
+newest() {
+    printf '%s\n' checkpoint-0/COMPLETE "$run_dir"/checkpoint-*/COMPLETE |
+        sed -n 's|.*checkpoint-\([0-9]\{1,\}\)/COMPLETE$|\1|p' | sort -n | tail -n 1
+}
+
+before=$(newest)
+for ((restarts = 0, fruitless = 0; ; restarts++)); do
+    if [[ $asked ]]; then
+        code=3 # no rank is there to write more than is written
+        break
+    fi
+    start=$(newest)
+    # Of GPUs mpirun knows nothing: by itself it would bind neighbours to sockets in turn.
+    mpirun -n "$SLURM_NTASKS" --map-by slot --bind-to none -x NCCL_DEBUG -x NOTE --tag-output \
+        /opt/trainer/bin/trainer train sst2.toml 'learning_rate=3e-5' 'model.freeze=["*.bias"]' 'parallel.num_threads=12' --resume auto &
+    launcher=$!
+    # A signal ends the wait, and not the launcher.
+    heard=yes
+    while [[ $heard ]]; do
+        heard=""
+        wait "$launcher"
+        code=$?
+    done
+    launcher=""
+    # Done, or what would come to the same: bad input, a checkpoint on a signal, a loss not finite, out of memory.
+    [[ -z $asked && ! $code =~ ^(0|2|3|4|6)$ ]] || break
+    fruitless=$((fruitless + 1))
+    [[ $(newest) == "$start" ]] || fruitless=0
+    if ((restarts == 1 || fruitless == 2)); then
+        say "exit $code: not started again, after $restarts restarts and $fruitless starts in a row without a new checkpoint"
+        break
+    fi
+    say "exit $code: restart $((restarts + 1)) of 1, from step $(newest)"
+    sleep 5
+done
+
+if [[ $asked == requeue && $code == 3 ]]; then
+    after=$(newest)
+    if [[ $after == "$before" ]]; then
+        say "the time was over before one step was done; not queued again. Give it more with --time"
+    elif scontrol requeue "$SLURM_JOB_ID"; then
+        say "the time is nearly over: back in the queue, to go on from step $after"
+    else
+        say "could not be queued again; submitted once more, it goes on from step $after"
+    fi
+fi
+exit "$code"
