@@ -28,6 +28,8 @@ pub struct Extent {
     /// Pairs of a query's and a key's place, in all rectangles and in the largest.
     pub pairs: f64,
     pub largest: f64,
+    /// The queries' and the keys' places in the rectangle that has the most of them: rectangles come one after another.
+    pub widest: [f64; 2],
 }
 
 /// A micro-batch.
@@ -72,6 +74,10 @@ impl Extent {
             extent.alone += if run.len() == 1 { query } else { 0.0 };
             extent.pairs += n * query * key;
             extent.largest = extent.largest.max(n * query * key);
+            let [queries, keys] = extent.widest;
+            if n * (query + 2.0 * key) > queries + 2.0 * keys {
+                extent.widest = [n * query, n * key];
+            }
         }
         extent
     }
@@ -134,6 +140,7 @@ mod tests {
         let extent = Extent::of(&[40, 39, 5]);
         assert_eq!((extent.tokens, extent.queries, extent.padded_queries, extent.alone), (84.0, 85.0, 80.0, 5.0));
         assert_eq!((extent.pairs, extent.largest), (2.0 * 1600.0 + 25.0, 3200.0));
+        assert_eq!(extent.widest, [80.0, 80.0]);
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl AttentionConfig {
             // The result is kept beside the next layer's input where real tokens are picked, or rectangles joined.
             let picked = if x.rectangles > 1.0 { x.queries } else { x.padded_queries };
             let result = if drops { 0.0 } else { e * picked * width + 4.0 * heads * x.queries };
-            let widened = how.wide(x.queries * width + 2.0 * x.keys * width);
+            let widened = how.wide(x.widest[0] * width + 2.0 * x.widest[1] * width);
             let made = if drops { 4.0 * largest } else { 0.0 };
             // A causal mask has all pairs of a rectangle, one of padding its keys.
             let masked = if self.reach != Reach::All { x.largest } else { x.padded_keys };
