@@ -84,7 +84,7 @@ fn ranks_have_their_threads_and_variables() {
     for pid in ranks(&running) {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
         let has = |entry: &str| environment.split(|&byte| byte == 0).any(|found| found == entry.as_bytes());
-        assert!(has("TRAINER_LOG=error") && has("ANSWER=4 2") && has("TRAINER_LAUNCHED=cpu"));
+        assert!(has("TRAINER_LOG=error") && has("ANSWER=4 2") && has("TRAINER_LAUNCHED=1") && has("TRAINER_BIND=cpu"));
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         shares.push(status.lines().find(|line| line.starts_with("Cpus_allowed_list:")).unwrap().to_owned());
     }

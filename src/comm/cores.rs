@@ -15,27 +15,31 @@ pub struct Cores {
     pub bound: bool,
 }
 
-/// What `trainer launch` tells its ranks by the variable [`super::LAUNCHED`]: they are not bound, and choose their cores.
+/// The variable by which a rank that mpirun does not bind is told to choose its cores: `gpu` or `cpu`. `trainer launch` and
+/// its batch scripts set it.
+pub const BIND: &str = "TRAINER_BIND";
+
+/// What [`BIND`] says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Launched {
+enum Bind {
     /// Near the GPU of this rank.
     Gpu,
     /// A share of the host's.
     Cpu,
 }
 
-impl Launched {
+impl Bind {
     fn read() -> Option<Self> {
-        match std::env::var(super::LAUNCHED).ok()?.as_str() {
-            "gpu" => Some(Launched::Gpu),
-            _ => Some(Launched::Cpu),
+        match std::env::var(BIND).ok()?.as_str() {
+            "gpu" => Some(Bind::Gpu),
+            _ => Some(Bind::Cpu),
         }
     }
 }
 
 /// Binds this rank to its share of the cores that mpirun itself may use, and says how many threads to use: `wanted`,
-/// else `OMP_NUM_THREADS`, else the share. It does so where mpirun bound the rank to one core, and where `trainer
-/// launch` left it unbound; then the share is near the rank's GPU. A binding to several cores, and any binding that
+/// else `OMP_NUM_THREADS`, else the share. It does so where mpirun bound the rank to one core, and where [`BIND`] asks
+/// for it and the rank is unbound; then the share is near the rank's GPU. A binding to several cores, and any binding that
 /// Slurm or the user made, stays.
 ///
 /// Call it on the main thread, before connecting and before libtorch or anything else starts threads: they inherit the
@@ -43,19 +47,19 @@ impl Launched {
 pub fn use_our_cores(local_rank: usize, local_world: usize, wanted: Option<usize>) -> Cores {
     let ours = cores_of(&process::allowed_cpus());
     let by_mpirun = std::env::var_os("OMPI_COMM_WORLD_SIZE").is_some();
-    let launched = Launched::read().filter(|_| by_mpirun);
+    let bind = Bind::read().filter(|_| by_mpirun);
     let host = host_cores(by_mpirun).unwrap_or_else(|| ours.clone());
     let mut cores = ours.len().min(host.len() / local_world.max(1)).max(1);
     let mut bound = false;
-    let share = match launched {
-        Some(launched) => {
-            let gpus = if launched == Launched::Gpu { gpu_nodes() } else { Vec::new() };
+    let share = match bind {
+        Some(bind) => {
+            let gpus = if bind == Bind::Gpu { gpu_nodes() } else { Vec::new() };
             near(&host, &cpus::numa_nodes(), &gpus, local_rank, local_world)
         }
         None => share(&host, local_rank, local_world).to_vec(),
     };
     let one_core = by_mpirun && ours.len() == 1 && share.len() > 1;
-    let unbound = launched.is_some() && ours.len() == host.len() && !share.is_empty() && share.len() < host.len();
+    let unbound = bind.is_some() && ours.len() == host.len() && !share.is_empty() && share.len() < host.len();
     if one_core || unbound {
         match process::allow_cpus(&share.concat()) {
             Ok(()) => (cores, bound) = (share.len(), true),

@@ -3,6 +3,7 @@
 use super::layout::Layout;
 use super::{Job, Variable};
 use crate::comm::LAUNCHED;
+use crate::comm::cores::BIND;
 use crate::error::{Context, Error, Result};
 use std::process::Command;
 
@@ -26,7 +27,7 @@ const SENT: [&str; 12] = [
 /// The whole command, word for word; `variables` are those of this process, `folder` its working directory.
 ///
 /// Ranks are not bound (`--bind-to none`): mpirun's own choice, one core a rank, would pin a rank's dozens of threads to
-/// it, and mpirun does not know which GPU a rank takes. The variable [`LAUNCHED`] lets each rank bind itself to its share
+/// it, and mpirun does not know which GPU a rank takes. The variable [`BIND`] lets each rank bind itself to its share
 /// of the cores near its GPU (`comm::cores`), on whatever host it is. Ranks fill one host after the other (`--map-by
 /// slot`), so that neighbours in a ring are neighbours on a host.
 pub fn command(job: &Job, layout: &Layout, root: bool, variables: &[(String, String)], folder: &str) -> Vec<String> {
@@ -43,7 +44,7 @@ pub fn command(job: &Job, layout: &Layout, root: bool, variables: &[(String, Str
     if layout.remote {
         add(&["--wdir", folder]);
     }
-    add(&["-x", &format!("{LAUNCHED}={}", if layout.gpus { "gpu" } else { "cpu" })]);
+    add(&["-x", &format!("{LAUNCHED}=1"), "-x", &format!("{BIND}={}", if layout.gpus { "gpu" } else { "cpu" })]);
     let has = |name: &str| variables.iter().any(|(own, _)| own == name);
     let asked = |name: &str| job.environment.iter().any(|variable| variable.name == name);
     // The GPUs' numbers are then NVML's, by which a rank finds what is near its GPU.

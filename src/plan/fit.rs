@@ -1,4 +1,4 @@
-//! A link from measured collectives: latency and bandwidth.
+//! A link from measured collectives: latency, bandwidth, and what adding takes.
 
 use crate::comm::{Action, Op};
 use crate::plan::link::{Link, Network};
@@ -19,33 +19,62 @@ pub const ACTIONS: [(Action, &str); 3] = [
     (Action::AllGather, "all-gather"),
 ];
 
-/// The link whose times are closest to what was measured between ranks of one machine: least squares of relative errors.
+/// The link whose times are closest to what was measured between ranks of one machine: least squares of relative errors,
+/// nothing below zero.
 pub fn link(timed: &[Timed], ranks: usize) -> Link {
-    let named = |latency, bandwidth| Link { name: "measured", bandwidth, share: 1.0, latency, source: "measured here" };
-    // Seconds are linear in latency and in 1 / bandwidth: a is what a unit of each adds.
-    let unit = |timed: &Timed| {
-        let network = |link: Link| Network { near: link, far: link, ranks_per_node: ranks, overlaps: false };
-        let of = |latency, bandwidth| network(named(latency, bandwidth)).seconds(timed.action, timed.bytes, ranks);
-        let nothing = of(0.0, f64::INFINITY);
-        [of(1.0, f64::INFINITY) - nothing, of(0.0, 1.0) - nothing, timed.seconds - nothing].map(|x| x / timed.seconds)
+    // Seconds are linear in these: what a unit of each adds, and what is measured, of what is measured.
+    let seconds = |[latency, slowness, adding]: [f64; N], timed: &Timed| {
+        let link = named([latency, slowness, adding]);
+        let network = Network { near: link, far: link, ranks_per_node: ranks, overlaps: false };
+        network.seconds(timed.action, timed.bytes, ranks)
     };
-    let (mut ll, mut lb, mut bb, mut lt, mut bt) = (0.0, 0.0, 0.0, 0.0, 0.0);
-    for [l, b, t] in timed.iter().map(unit) {
-        ll += l * l;
-        lb += l * b;
-        bb += b * b;
-        lt += l * t;
-        bt += b * t;
+    let row = |timed: &Timed| {
+        let nothing = seconds([0.0; N], timed);
+        let of = |which: usize| seconds(std::array::from_fn(|i| if i == which { 1.0 } else { 0.0 }), timed) - nothing;
+        (std::array::from_fn(|i| of(i) / timed.seconds), (timed.seconds - nothing) / timed.seconds)
+    };
+    named(least_squares(&timed.iter().map(row).collect::<Vec<_>>()))
+}
+
+/// Latency, seconds of a byte on its way, seconds of a byte that is added.
+const N: usize = 3;
+
+fn named([latency, slowness, adding]: [f64; N]) -> Link {
+    Link { name: "measured", bandwidth: 1.0 / slowness, share: 1.0, latency, adding, source: "measured here" }
+}
+
+/// The x, none below zero, for which the sum of `(row x - wanted)^2` is least. There are so few unknowns that each choice of
+/// those that are zero is tried.
+fn least_squares(rows: &[([f64; N], f64)]) -> [f64; N] {
+    let error = |x: &[f64; N]| -> f64 {
+        rows.iter().map(|(row, wanted)| (row.iter().zip(x).map(|(a, x)| a * x).sum::<f64>() - wanted).powi(2)).sum()
+    };
+    let choices = (0..1usize << N).filter_map(|free| solve(rows, |i| free & (1 << i) != 0));
+    let allowed = choices.filter(|x| x.iter().all(|&x| x >= 0.0));
+    allowed.min_by(|a, b| error(a).total_cmp(&error(b))).unwrap_or_default()
+}
+
+/// The normal equations of the unknowns that are `free`, by elimination; none where they have no single solution.
+fn solve(rows: &[([f64; N], f64)], free: impl Fn(usize) -> bool) -> Option<[f64; N]> {
+    let mut matrix: [[f64; N + 1]; N] = std::array::from_fn(|i| {
+        std::array::from_fn(|j| match (free(i), j) {
+            (true, N) => rows.iter().map(|(row, wanted)| row[i] * wanted).sum(),
+            (true, _) if free(j) => rows.iter().map(|(row, _)| row[i] * row[j]).sum(),
+            _ => f64::from(u8::from(i == j)),
+        })
+    });
+    for pivot in 0..N {
+        let own = matrix[pivot];
+        // Positive definite, if there is a single solution: no need to look for a larger pivot.
+        if own[pivot] <= 0.0 {
+            return None;
+        }
+        for (_, row) in matrix.iter_mut().enumerate().filter(|(i, _)| *i != pivot) {
+            let factor = row[pivot] / own[pivot];
+            (0..=N).for_each(|j| row[j] -= factor * own[j]);
+        }
     }
-    let det = ll * bb - lb * lb;
-    let solved = [(lt * bb - bt * lb) / det, (bt * ll - lt * lb) / det];
-    // Neither is below nothing: the other is then fitted alone.
-    let [latency, slowness] = match solved {
-        [latency, _] if latency < 0.0 => [0.0, bt / bb],
-        [_, slowness] if slowness < 0.0 => [lt / ll, 0.0],
-        both => both,
-    };
-    named(latency, 1.0 / slowness.max(1e-15))
+    Some(std::array::from_fn(|i| matrix[i][N] / matrix[i][i]))
 }
 
 #[cfg(test)]
@@ -53,9 +82,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_is_below_zero() {
+        // A faster large call than latency and bandwidth allow together.
+        let timed =
+            [(1e4, 2e-3), (1e6, 1e-3)].map(|(bytes, seconds)| Timed { action: Action::AllGather, bytes, seconds });
+        let found = link(&timed, 2);
+        assert!(found.latency > 0.0 && found.bandwidth.is_infinite() && found.adding == 0.0, "{found:?}");
+    }
+
+    #[test]
     fn what_follows_the_model_is_found_again() {
-        for (latency, bandwidth) in [(2e-5, 3e9), (5e-4, 2e8)] {
-            let near = Link { name: "", bandwidth, share: 1.0, latency, source: "" };
+        for (latency, bandwidth, adding) in [(2e-5, 3e9, 1e-10), (5e-4, 2e8, 0.0), (0.0, 2e9, 3e-10)] {
+            let near = Link { name: "", bandwidth, share: 1.0, latency, adding, source: "" };
             let network = Network { near, far: near, ranks_per_node: 4, overlaps: false };
             let sizes = [1e4, 1e6, 3e7];
             let all = ACTIONS.iter().flat_map(|&(action, _)| sizes.map(|bytes| (action, bytes)));
@@ -63,8 +101,9 @@ mod tests {
                 .map(|(action, bytes)| Timed { action, bytes, seconds: network.seconds(action, bytes, 4) })
                 .collect();
             let found = link(&timed, 4);
-            assert!((found.latency / latency - 1.0).abs() < 1e-6, "{found:?}");
+            assert!((found.latency - latency).abs() < 1e-6 * (latency + 1e-5), "{found:?}");
             assert!((found.bandwidth / bandwidth - 1.0).abs() < 1e-6, "{found:?}");
+            assert!((found.adding - adding).abs() < 1e-6 * (adding + 1e-10), "{found:?}");
         }
     }
 }

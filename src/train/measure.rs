@@ -23,7 +23,9 @@ const WARM_UP: usize = 1;
 const STEPS: usize = 5;
 /// Bytes of the collectives that are timed, and how often each is.
 const SIZES: [i64; 4] = [64 << 10, 1 << 20, 4 << 20, 16 << 20];
-const REPEATS: usize = 7;
+const REPEATS: usize = 15;
+/// Bytes of the buffers that take turns, so that they come from memory, as in a step, and not from a cache.
+const POOL: i64 = 128 << 20;
 
 /// How fast products and passes over memory are on this CPU, with the threads that libtorch has now: the best of several
 /// tries, as what else runs here only takes time away.
@@ -60,24 +62,28 @@ fn best(mut work: impl FnMut()) -> f64 {
 /// A dead or late rank; out of memory.
 pub fn collectives(comm: &dyn Collective) -> Result<Vec<Timed>> {
     let (world, options) = (comm.world() as i64, (Kind::Float, comm.device()));
+    let pool = Tensor::f_zeros([POOL / 4], options)?;
     let mut all = Vec::new();
     for (action, _) in ACTIONS {
         for bytes in SIZES {
             let shard = (bytes / 4 / world).max(1);
-            let buffer = Tensor::f_zeros([shard * world], options)?;
-            let own = buffer.narrow(0, comm.rank() as i64 * shard, shard);
-            let start = || -> Result<Pending> {
+            let length = shard * world;
+            let own = |buffer: &Tensor| buffer.narrow(0, comm.rank() as i64 * shard, shard);
+            let start = |buffer: &Tensor| -> Result<Pending> {
                 match action {
-                    Action::ReduceScatter => comm.start_reduce_scatter(&buffer, &own, "a measurement"),
-                    Action::AllGather => comm.start_all_gather(&own, &buffer, "a measurement"),
-                    _ => comm.start_all_reduce(&buffer, Op::Sum, "a measurement"),
+                    Action::ReduceScatter => comm.start_reduce_scatter(buffer, &own(buffer), "a measurement"),
+                    Action::AllGather => comm.start_all_gather(&own(buffer), buffer, "a measurement"),
+                    _ => comm.start_all_reduce(buffer, Op::Sum, "a measurement"),
                 }
             };
             let mut fastest = f64::INFINITY;
-            for _ in 0..REPEATS {
+            for turn in 0..REPEATS as i64 {
+                // Far from each other: a cache looks ahead.
+                let places = (pool.numel() as i64 / length).max(1);
+                let buffer = pool.narrow(0, turn * (places / REPEATS as i64).max(1) % places * length, length);
                 comm.barrier("a measurement")?;
                 let began = Instant::now();
-                start()?.wait()?;
+                start(&buffer)?.wait()?;
                 settled(&buffer);
                 let mut seconds = [began.elapsed().as_secs_f64()];
                 comm.all_reduce_f64(&mut seconds, Op::Max, "a measurement")?;

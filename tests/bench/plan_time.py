@@ -3,7 +3,7 @@
 Run it through plan_time.sh, on a machine that does nothing else. Every rank has one thread. `trainer plan --measure` on
 one rank takes real steps and corrects its times by them; what it then says of a step of one and of two ranks is
 compared with runs of so many steps. On two and on four ranks it times collectives, fits a latency and a bandwidth to
-them, and compares each with its fit. Four ranks on two cores take turns, and say little. Standard library only.
+them, and compares the fit with the median of further runs. Four ranks on two cores take turns, and say little. Standard library only.
 """
 
 import argparse
@@ -71,13 +71,14 @@ def main():
             told = [next(w["step_seconds"] for w in p["worlds"] if w["ranks"] == ranks) for p in plans]
             planned, measured = statistics.median(told), statistics.median(times)
             print(f"| {zero} | {ranks} | {1e3 * planned:.0f} ms | {1e3 * measured:.0f} ms | {planned / measured:.2f} |")
-    print("\nCollectives, each beside the fit of all of its world:\n")
-    print("| Ranks | Collective | Bytes | Measured | By the model | Ratio |")
+    print("\nCollectives, by the fit of one run and in the others:\n")
+    print("| Ranks | Collective | Bytes | By the model | Measured | Ratio |")
     print("|--:|---|--:|--:|--:|--:|")
     for ranks in (2, 4):
-        for one in plan(a, ranks, 0)["measured"]["collectives"]:
-            measured, fitted = one["seconds"], one["by_model"]
-            print(f"| {ranks} | {one['action']} | {one['bytes']:.0f} | {1e3 * measured:.2f} ms | {1e3 * fitted:.2f} ms "
+        fit, *others = (plan(a, ranks, 0)["measured"]["collectives"] for _ in range(a.runs + 1))
+        for one, *same in zip(fit, *others):
+            fitted, measured = one["by_model"], statistics.median(other["seconds"] for other in same)
+            print(f"| {ranks} | {one['action']} | {one['bytes']:.0f} | {1e3 * fitted:.2f} ms | {1e3 * measured:.2f} ms "
                   f"| {fitted / measured:.2f} |")
 
 

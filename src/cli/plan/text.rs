@@ -214,9 +214,10 @@ fn measured(report: &Report) -> String {
     if !timed.is_empty() {
         let near = &report.network.near;
         text += &format!(
-            "          collectives: {} a step of a ring, {:.2} GB/s\n",
+            "          collectives: {} a step of a ring, {:.2} GB/s, and {:.2} s to add a GB\n",
             seconds(near.latency),
-            near.bandwidth / 1e9
+            near.bandwidth / 1e9,
+            near.adding * 1e9
         );
         let row = |timed: &Timed| {
             let name = ACTIONS.iter().find(|(action, _)| *action == timed.action).map_or("", |(_, name)| name);

@@ -4,8 +4,7 @@ use std::io::Write;
 use std::mem::{size_of, zeroed};
 use std::time::Duration;
 
-/// The variable by which `trainer launch` tells its ranks that it started them, and whether it reckons with GPUs: `gpu`
-/// or `cpu`.
+/// The variable by which `trainer launch` tells its ranks that it reads what they say.
 pub const LAUNCHED: &str = "TRAINER_LAUNCHED";
 /// What a rank that fails tells `trainer launch` before its exit code: mpirun may never come to tell it, where a host
 /// was cut off.

@@ -58,8 +58,8 @@ for ((restarts = 0, fruitless = 0; ; restarts++)); do
         break
     fi
     start=$(newest)
-    # Of GPUs mpirun knows nothing: by itself it would bind neighbours to sockets in turn.
-    mpirun -n "$SLURM_NTASKS" --map-by slot --bind-to none -x NCCL_DEBUG -x NOTE --tag-output \
+    # Of GPUs mpirun knows nothing: each rank chooses cores near its own.
+    mpirun -n "$SLURM_NTASKS" --map-by slot --bind-to none -x TRAINER_BIND=gpu -x NCCL_DEBUG -x NOTE --tag-output \
         /opt/trainer/bin/trainer train sst2.toml learning_rate=3e-5 'model.freeze=["*.bias"]' parallel.num_threads=12 --resume auto &
     launcher=$!
     # A signal ends the wait, and not the launcher.
