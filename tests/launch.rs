@@ -14,7 +14,8 @@ use std::time::Duration;
 use trainer::config::{Backend, Config};
 use trainer::launch::hosts;
 use trainer::launch::layout::{Allocation, Facts, Layout, Place};
-use trainer::launch::{Job, Variable, mpirun, quote};
+use trainer::launch::mpirun::{self, Here};
+use trainer::launch::{Job, Variable, quote};
 
 const GPUS: Facts = Facts { gpus: 8, by_nvml: Vec::new(), nodes: 2, cores: 96, root: false };
 const CPU: Facts = Facts { gpus: 0, by_nvml: Vec::new(), nodes: 2, cores: 16, root: false };
@@ -43,7 +44,8 @@ fn job() -> Job {
 fn golden(name: &str, job: &Job, place: &Place, facts: &Facts, variables: &[(&str, &str)]) {
     let layout = Layout::new(place, job.ranks, Backend::Auto, facts).unwrap();
     let variables: Vec<(String, String)> = variables.iter().map(|&(n, v)| (n.to_owned(), v.to_owned())).collect();
-    let words = mpirun::command(job, &layout, facts.root, &variables, "/home/ann/work");
+    let here = Here { variables, folder: "/home/ann/work".into(), listens: false };
+    let words = mpirun::command(job, &layout, facts.root, &here);
     let command = quote(&words);
     assert_eq!(shell_words::split(&command).unwrap(), words, "a shell reads the words back");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/launch").join(format!("{name}.txt"));
@@ -82,7 +84,7 @@ fn commands_are_those_of_the_golden_files() {
     golden("hosts", &job(), &hosts, &CPU, &variables);
     golden("hosts-everything", &all, &hosts, &CPU, &variables);
 
-    let slurm = |tasks, gpus_per_node| Place::Allocation(Allocation { nodes: 4, tasks, gpus_per_node });
+    let slurm = |tasks, gpus_per_node| Place::Allocation(Allocation { nodes: 4, tasks, gpus_per_node, on_node: true });
     golden("slurm-tasks", &job(), &slurm(Some(8), None), &CPU, &variables);
     golden("slurm-gpus", &job(), &slurm(None, Some(8)), &CPU, &variables);
 }
@@ -139,6 +141,9 @@ fn what_cannot_be_started_is_refused_with_the_remedy() {
         (&["--hosts", "a:1", "--hostfile", &file], "cannot be used with"),
         (&["-n", "0"], "expected a whole number from 1 up"),
         (&["--env", "=3"], "expected NAME or NAME=VALUE"),
+        (&["--env", "1A=3"], "expected NAME or NAME=VALUE"),
+        (&["--env", "TRAINER_NOT_SET"], "--env TRAINER_NOT_SET: environment variable not found; give it as NAME=VALUE"),
+        (&["--hosts", "fe80::2:2"], "--hosts: found \"fe80::2:2\": mpirun does not take an IPv6 address"),
         (&["--partition", "x"], "--slurm"),
         (&["--resume", "nowhere/checkpoint-3"], "--resume nowhere/checkpoint-3: there is no such folder"),
     ] {

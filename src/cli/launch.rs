@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::launch::layout::{Allocation, Facts, Layout, Place};
 use crate::launch::{self, Job, Variable, hosts, mpirun, slurm};
 use crate::machine::{cpus, gpus};
+use crate::observe::logs;
 use crate::observe::logs::LogFormat;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -34,9 +35,10 @@ pub struct LaunchArgs {
     /// Threads of each rank; otherwise its share of the host's cores.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     threads: Option<usize>,
-    /// auto (the newest sound checkpoint of output_dir, else from the start), none, or a checkpoint's folder.
-    #[arg(long, default_value = "auto")]
-    resume: String,
+    /// auto (the newest sound checkpoint of output_dir, else from the start), none, or a checkpoint's folder; otherwise
+    /// auto, and none where overwrite_output_dir is true.
+    #[arg(long)]
+    resume: Option<String>,
     /// Go on from a checkpoint even where the order of data changes.
     #[arg(long)]
     allow_new_data_order: bool,
@@ -66,7 +68,8 @@ pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
 
 fn variable(text: &str) -> Result<Variable, String> {
     let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value.to_owned())));
-    let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if is_name { Ok(Variable { name: name.to_owned(), value }) } else { Err("expected NAME or NAME=VALUE".into()) }
 }
 
@@ -76,8 +79,8 @@ fn variable(text: &str) -> Result<Variable, String> {
 /// Exit 2 for a configuration that cannot be used; else the job's own exit code.
 pub fn run(args: LaunchArgs, log_format: LogFormat) -> Result<()> {
     let job = job(&args, log_format)?;
+    job.check()?;
     if args.slurm.slurm {
-        job.check()?;
         let script = args.slurm.batch().script(&job)?;
         if args.dry_run {
             print!("{script}");
@@ -95,12 +98,17 @@ pub fn run(args: LaunchArgs, log_format: LogFormat) -> Result<()> {
         cores: cpus::our_cores().len(),
         root: rustix::process::geteuid().is_root(),
     };
-    let layout = Layout::new(&place(&args)?, job.ranks, job.config.comm.backend, &facts)?;
+    let place = place(&args)?;
+    let layout = Layout::new(&place, job.ranks, job.config.comm.backend, &facts)?;
+    if let Place::Allocation(allocation) = &place {
+        let (ranks, nodes) = (layout.ranks, allocation.nodes);
+        let other = if job.ranks.is_some() { "" } else { "; -n starts another number" };
+        logs::tell(&format!("launch: {ranks} ranks on the {nodes} nodes of this Slurm job{other}"));
+    }
     if args.dry_run {
-        println!("{}", launch::quote(&launch::command(&job, &layout, facts.root)?));
+        println!("{}", launch::quote(&launch::command(&job, &layout, facts.root, false)?));
         return Ok(());
     }
-    job.check()?;
     mpirun::check(&job)?;
     match launch::run(&job, &layout, facts.root)? {
         0 => Ok(()),
@@ -122,6 +130,11 @@ fn place(args: &LaunchArgs) -> Result<Place> {
     })
 }
 
+/// A job goes on where the folder's run has stopped, unless that is to be replaced.
+fn default_resume(config: &Config) -> &'static str {
+    if config.overwrite_output_dir { "none" } else { "auto" }
+}
+
 fn job(args: &LaunchArgs, log_format: LogFormat) -> Result<Job> {
     let (config_file, settings) = config_and_settings(args.config.clone(), args.overrides.clone());
     let config = Config::load(config_file.as_deref(), &settings)?;
@@ -130,8 +143,8 @@ fn job(args: &LaunchArgs, log_format: LogFormat) -> Result<Job> {
         log_format: log_format.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned()),
         config_file,
         settings,
+        resume: args.resume.clone().unwrap_or_else(|| default_resume(&config).into()),
         config,
-        resume: args.resume.clone(),
         allow_new_data_order: args.allow_new_data_order,
         ranks: args.ranks,
         threads: args.threads,

@@ -1,7 +1,7 @@
 //! The options of `trainer launch --slurm`.
 
 use super::launch::at_least_one;
-use crate::launch::slurm::{Batch, Launcher};
+use crate::launch::slurm::{Batch, Gpus, Launcher};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -15,9 +15,10 @@ pub struct SlurmArgs {
     /// Nodes; otherwise one.
     #[arg(long, value_name = "N", requires = "slurm", value_parser = at_least_one)]
     pub nodes: Option<usize>,
-    /// GPUs of a node, one rank each; without GPUs, -n says how many ranks a node has.
-    #[arg(long, value_name = "N", requires = "slurm", value_parser = at_least_one)]
-    pub gpus_per_node: Option<usize>,
+    /// GPUs of a node, one rank each, with their type where the cluster wants it (h100:8); without GPUs, -n says how many
+    /// ranks a node has.
+    #[arg(long, value_name = "[TYPE:]N", requires = "slurm")]
+    pub gpus_per_node: Option<Gpus>,
     /// Partition.
     #[arg(long, value_name = "NAME", requires = "slurm")]
     pub partition: Option<String>,
@@ -38,7 +39,7 @@ pub struct SlurmArgs {
     pub launcher: Option<LauncherArg>,
     /// Seconds before the time limit at which the job is asked for a checkpoint; otherwise 300, and at most a quarter of
     /// --time.
-    #[arg(long, value_name = "SECONDS", requires = "slurm")]
+    #[arg(long, value_name = "SECONDS", requires = "slurm", value_parser = clap::value_parser!(u32).range(1..=65535))]
     pub signal_before: Option<u32>,
     /// A module to load; may be given several times.
     #[arg(long, value_name = "NAME", requires = "slurm")]
@@ -74,7 +75,7 @@ impl SlurmArgs {
     pub fn batch(&self) -> Batch {
         Batch {
             nodes: self.nodes.unwrap_or(1),
-            gpus_per_node: self.gpus_per_node,
+            gpus_per_node: self.gpus_per_node.clone(),
             partition: self.partition.clone(),
             account: self.account.clone(),
             qos: self.qos.clone(),

@@ -2,8 +2,7 @@
 
 use super::{TrainArgs, backend, connect, join_to_leave};
 use crate::checkpoint::run_dir::Resume;
-use crate::comm::exit_now;
-use crate::comm::select;
+use crate::comm::{exit_now, select, tell_listening};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::observe::logs;
@@ -42,10 +41,14 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let stop = StopFlag::new();
-    signals::listen(runtime.handle(), signals::ALWAYS, &stop, interrupted_again)?;
+    signals::listen(runtime.handle(), signals::ALWAYS, &stop, || interrupted_again())?;
     let comm = connect(backend, timeout, threads)?;
+    // All ranks have met, so all of them listen.
+    if comm.is_main() {
+        tell_listening();
+    }
     if comm.world() == 1 {
-        signals::listen(runtime.handle(), signals::ALONE, &stop, interrupted_again)?;
+        signals::listen(runtime.handle(), signals::ALONE, &stop, || interrupted_again())?;
     }
     let config = comm.agree(config, "reading the configuration")?;
     let output_dir = config.output_dir.clone();

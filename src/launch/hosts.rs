@@ -47,10 +47,14 @@ pub fn read(file: &Path) -> Result<Vec<Host>> {
 }
 
 fn host(word: &str) -> Result<Host> {
-    // The last colon: an IPv6 address has some of its own.
     let (name, slots) = word.trim().rsplit_once(':').ok_or_else(|| expected(word))?;
     let slots = slots.parse().ok().filter(|&slots: &usize| slots > 0).ok_or_else(|| expected(word))?;
-    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "._-:[]".contains(c));
+    if name.contains(':') {
+        return Err(Error::input(format!(
+            "found {word:?}: mpirun does not take an IPv6 address there; give the host a name in /etc/hosts"
+        )));
+    }
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "._-".contains(c));
     // A name that looked like an option would become one of mpirun's.
     if !is_name(name) || name.starts_with('-') {
         return Err(expected(word));
@@ -83,9 +87,10 @@ mod tests {
     #[test]
     fn on_the_command_line() {
         assert_eq!(parse("a:8,node-2.cluster:4").unwrap(), named(&[("a", 8), ("node-2.cluster", 4)]));
-        assert_eq!(parse("10.0.0.1:1, fe80::2:2").unwrap(), named(&[("10.0.0.1", 1), ("fe80::2", 2)]));
+        assert_eq!(parse("10.0.0.1:1, b:2").unwrap(), named(&[("10.0.0.1", 1), ("b", 2)]));
         for (wrong, told) in [
             ("a", "--hosts: found \"a\", expected a host and how many ranks (GPUs) it takes, such as node1:8"),
+            ("fe80::2:2", "found \"fe80::2:2\": mpirun does not take an IPv6 address"),
             ("a:0", "found \"a:0\""),
             ("a:8,", "found \"\""),
             ("a:x", "found \"a:x\""),

@@ -26,6 +26,8 @@ pub struct Allocation {
     pub nodes: usize,
     pub tasks: Option<usize>,
     pub gpus_per_node: Option<usize>,
+    /// Whether this process is on one of the nodes; a shell of salloc's may be on a login node.
+    pub on_node: bool,
 }
 
 impl Allocation {
@@ -44,7 +46,15 @@ impl Allocation {
             return Ok(None);
         }
         let nodes = number("SLURM_JOB_NUM_NODES").or_else(|| number("SLURM_NNODES")).unwrap_or(1);
-        Ok(Some(Allocation { nodes, tasks: number("SLURM_NTASKS"), gpus_per_node: number("SLURM_GPUS_ON_NODE") }))
+        // "8", or with a type "h100:8".
+        let gpus = |name: &str| variable(name)?.trim().rsplit(':').next()?.parse::<usize>().ok();
+        let of_a_node = || gpus("SLURM_GPUS").filter(|all| all.is_multiple_of(nodes)).map(|all| all / nodes);
+        Ok(Some(Allocation {
+            nodes,
+            tasks: number("SLURM_NTASKS").or_else(|| Some(number("SLURM_NTASKS_PER_NODE")? * nodes)),
+            gpus_per_node: gpus("SLURM_GPUS_ON_NODE").or_else(|| gpus("SLURM_GPUS_PER_NODE")).or_else(of_a_node),
+            on_node: variable("SLURMD_NODENAME").is_some(),
+        }))
     }
 }
 
@@ -125,17 +135,20 @@ impl Layout {
                 Ok(Layout { gpus: wants_gpus, hosts: hosts.clone(), remote: true, ..Layout::slots(n) })
             }
             Place::Allocation(job) => {
-                let gpus_in_all = job.gpus_per_node.filter(|&gpus| wants_gpus && gpus > 0).map(|gpus| gpus * job.nodes);
-                let n = ranks.or(gpus_in_all).or(job.tasks).unwrap_or(of_this_host * job.nodes);
+                // A cluster that does not count GPUs: this host's, if it is all that there is.
+                let seen = || Some(facts.gpus).filter(|_| job.on_node && job.nodes == 1);
+                let of_a_node = job.gpus_per_node.or_else(seen).filter(|&gpus| wants_gpus && gpus > 0);
+                let gpus_in_all = of_a_node.map(|gpus| gpus * job.nodes);
+                let n = ranks.or(gpus_in_all).or(job.tasks).unwrap_or(facts.nodes.max(1) * job.nodes);
                 if let Some(most) = gpus_in_all.filter(|&most| n > most) {
                     return Err(Error::input(format!(
                         "-n {n}, but this Slurm job has {most} GPUs: one rank takes one GPU, so start at most {most}, or \
                          ask Slurm for more (--gpus-per-node, --nodes)"
                     )));
                 }
-                // mpirun's slots are Slurm's tasks, which need not be what we start.
+                // mpirun's slots are Slurm's tasks, which need not be what we start, nor as many on every node.
                 let map_by = match job.tasks {
-                    Some(tasks) if n <= tasks => "slot".to_owned(),
+                    Some(tasks) if n <= tasks && of_a_node.is_none() => "slot".to_owned(),
                     _ if n.is_multiple_of(job.nodes) => format!("ppr:{}:node:OVERSUBSCRIBE", n / job.nodes),
                     _ => "slot:OVERSUBSCRIBE".to_owned(),
                 };
@@ -249,7 +262,20 @@ mod tests {
             of(&[("SLURM_GPUS_ON_NODE", "8"), ("SLURM_NTASKS", "2")], None),
             (16, "ppr:8:node:OVERSUBSCRIBE".into())
         );
-        assert_eq!(of(&[("SLURM_GPUS_ON_NODE", "8"), ("SLURM_NTASKS", "16")], None), (16, "slot".into()));
+        // Slurm may have put 15 of the tasks on one node.
+        let even = (16, "ppr:8:node:OVERSUBSCRIBE".into());
+        assert_eq!(of(&[("SLURM_GPUS_ON_NODE", "8"), ("SLURM_NTASKS", "16")], None), even);
+        for salloc in [("SLURM_GPUS_PER_NODE", "h100:8"), ("SLURM_GPUS", "16")] {
+            assert_eq!(of(&[salloc], None), even, "{salloc:?}");
+        }
+        assert_eq!(of(&[("SLURM_NTASKS_PER_NODE", "3")], None), (6, "slot".into()));
+        let alone = |on_node: &str| {
+            let job = [("SLURM_JOB_ID", "7"), (on_node, "n1")];
+            Layout::new(&Place::Allocation(read(&job).unwrap().unwrap()), None, Backend::Auto, &WITH_GPUS)
+                .unwrap()
+                .ranks
+        };
+        assert_eq!((alone("SLURMD_NODENAME"), alone("OTHER")), (4, 2), "only a node's own GPUs count");
         assert_eq!(of(&[("SLURM_GPUS_ON_NODE", "8")], Some(3)), (3, "slot:OVERSUBSCRIBE".into()));
         assert_eq!(of(&[], None), (4, "ppr:2:node:OVERSUBSCRIBE".into()));
         let told = refused(&place(&[("SLURM_GPUS_ON_NODE", "8")]), Some(17), Backend::Auto, &WITHOUT);

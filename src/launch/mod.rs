@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::observe::logs;
 use layout::Layout;
+use mpirun::Here;
 use output::Heard;
 use restart::{History, Newest, Next};
 use std::net::ToSocketAddrs;
@@ -61,6 +62,20 @@ pub struct Variable {
     pub value: Option<String>,
 }
 
+impl Variable {
+    /// The value.
+    ///
+    /// # Errors
+    /// Exit 2 where it is this process's, and that has none.
+    pub fn here(&self) -> Result<String> {
+        let own = || {
+            std::env::var(&self.name)
+                .map_err(|e| Error::input(format!("--env {}: {e}; give it as NAME=VALUE", self.name)))
+        };
+        self.value.clone().map_or_else(own, Ok)
+    }
+}
+
 impl Job {
     /// The command of one rank: this program and its arguments.
     pub fn rank_command(&self) -> Vec<String> {
@@ -92,17 +107,17 @@ pub fn quote(words: &[String]) -> String {
     quoted.collect::<Vec<_>>().join(" ")
 }
 
-/// The command that starts a job from here.
+/// The command that starts a job from here; `listens`: for [`run`], not for a person.
 ///
 /// # Errors
 /// When this process has no working directory any more.
-pub fn command(job: &Job, layout: &Layout, root: bool) -> Result<Vec<String>> {
+pub fn command(job: &Job, layout: &Layout, root: bool, listens: bool) -> Result<Vec<String>> {
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
     let variables: Vec<(String, String)> = std::env::vars_os().filter_map(text).collect();
-    let folder = std::env::current_dir()?;
-    Ok(mpirun::command(job, layout, root, &variables, &folder.display().to_string()))
+    let folder = std::env::current_dir()?.display().to_string();
+    Ok(mpirun::command(job, layout, root, &Here { variables, folder, listens }))
 }
 
 /// Runs a job to its end, through faults that pass; returns its exit code, and has then told why it ended.
@@ -117,7 +132,7 @@ pub fn run(job: &Job, layout: &Layout, root: bool) -> Result<i32> {
     let mut history = History { restarts: 0, fruitless: 0, spoke: false };
     let mut start = job.clone();
     loop {
-        let ended = supervise::run(&command(&start, layout, root)?, &wishes, job.grace)?;
+        let ended = supervise::run(&command(&start, layout, root, true)?, &wishes, job.grace)?;
         history.spoke |= ended.heard.anything();
         let before = std::mem::replace(&mut newest, Newest::of(output_dir));
         history.fruitless = if newest.is_some() && newest != before { 0 } else { history.fruitless + 1 };
@@ -188,8 +203,11 @@ impl Job {
     /// Looks for what all ranks would miss.
     ///
     /// # Errors
-    /// Exit 2 for a checkpoint to start from that is not there: better now than on all ranks.
+    /// Exit 2 for a checkpoint to start from that is not there, and for a variable: better now than on all ranks.
     pub fn check(&self) -> Result<()> {
+        for variable in &self.environment {
+            variable.here()?;
+        }
         match self.resume.as_str() {
             "auto" | "none" => Ok(()),
             path if PathBuf::from(path).is_dir() => Ok(()),

@@ -24,13 +24,25 @@ const SENT: [&str; 12] = [
     "XDG_CACHE_HOME",
 ];
 
-/// The whole command, word for word; `variables` are those of this process, `folder` its working directory.
+/// Where a command is made.
+#[derive(Debug, Clone, Default)]
+pub struct Here {
+    /// The variables of this process.
+    pub variables: Vec<(String, String)>,
+    /// Its working directory.
+    pub folder: String,
+    /// Whether somebody listens to what ranks tell `trainer launch` and nobody else.
+    pub listens: bool,
+}
+
+/// The whole command, word for word.
 ///
 /// Ranks are not bound (`--bind-to none`): mpirun's own choice, one core a rank, would pin a rank's dozens of threads to
 /// it, and mpirun does not know which GPU a rank takes. The variable [`BIND`] lets each rank bind itself to its share
 /// of the cores near its GPU (`comm::cores`), on whatever host it is. Ranks fill one host after the other (`--map-by
 /// slot`), so that neighbours in a ring are neighbours on a host.
-pub fn command(job: &Job, layout: &Layout, root: bool, variables: &[(String, String)], folder: &str) -> Vec<String> {
+pub fn command(job: &Job, layout: &Layout, root: bool, here: &Here) -> Vec<String> {
+    let Here { variables, folder, listens } = here;
     let mut words: Vec<String> = vec!["mpirun".into(), "-n".into(), layout.ranks.to_string()];
     let mut add = |more: &[&str]| words.extend(more.iter().map(|&word| word.to_owned()));
     if !layout.hosts.is_empty() {
@@ -44,7 +56,10 @@ pub fn command(job: &Job, layout: &Layout, root: bool, variables: &[(String, Str
     if layout.remote {
         add(&["--wdir", folder]);
     }
-    add(&["-x", &format!("{LAUNCHED}=1"), "-x", &format!("{BIND}={}", if layout.gpus { "gpu" } else { "cpu" })]);
+    if *listens {
+        add(&["-x", &format!("{LAUNCHED}=1")]);
+    }
+    add(&["-x", &format!("{BIND}={}", if layout.gpus { "gpu" } else { "cpu" })]);
     let has = |name: &str| variables.iter().any(|(own, _)| own == name);
     let asked = |name: &str| job.environment.iter().any(|variable| variable.name == name);
     // The GPUs' numbers are then NVML's, by which a rank finds what is near its GPU.

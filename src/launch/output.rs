@@ -1,6 +1,6 @@
 //! What the ranks say: passed on as it comes, and remembered for the moment when one of them fails.
 
-use crate::comm::FAREWELL;
+use crate::comm::{FAREWELL, LISTENING};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -19,6 +19,8 @@ pub struct Heard {
     killed: Option<String>,
     /// The exit code that the first failing rank told.
     pub code: Option<i32>,
+    /// Whether the ranks write a checkpoint on a signal.
+    pub listening: bool,
     /// Since when the job is known to be ending.
     pub ending: Option<Instant>,
     /// The lines so far of a box of mpirun's.
@@ -42,6 +44,10 @@ impl Heard {
         if let Some(code) = text.strip_prefix(FAREWELL) {
             self.code = self.code.or(code.trim().parse().ok());
             self.ending.get_or_insert_with(Instant::now);
+            return None;
+        }
+        if text == LISTENING {
+            self.listening = true;
             return None;
         }
         if let Some(error) = error_of(&text) {
@@ -118,7 +124,8 @@ fn untagged(line: &str) -> (Option<usize>, String) {
         let (place, rest) = inside.split_once(']')?;
         let rank = place.rsplit_once(',')?.1.parse().ok()?;
         let stream = ["<stdout>:", "<stderr>:", "<stddiag>:"].into_iter().find(|stream| rest.starts_with(stream))?;
-        Some((rank, 1 + place.len() + 1 + stream.len()))
+        let space = usize::from(place.contains('@') && rest[stream.len()..].starts_with(' '));
+        Some((rank, 1 + place.len() + 1 + stream.len() + space))
     };
     match tag() {
         Some((rank, end)) => {
@@ -145,6 +152,9 @@ mod tests {
     fn tags_come_off() {
         assert_eq!(untagged("[1,12]<stderr>:step 1"), (Some(12), "step 1".into()));
         assert_eq!(untagged("[1,0]<stdout>:"), (Some(0), "".into()));
+        assert_eq!(untagged("[1,0]<stdout>: indented"), (Some(0), " indented".into()));
+        assert_eq!(untagged("[prterun-h1-7@1,3]<stderr>: step 1"), (Some(3), "step 1".into()));
+        assert_eq!(untagged("[prterun-h1-7@1,3]<stderr>:"), (Some(3), "".into()));
         assert_eq!(untagged("[1,0]<stderr>:long[1,0]<stderr>: line"), (Some(0), "long line".into()));
         for own in ["[h1:18073] [ 0] /lib/libc.so.6", "[a,b] text", "-----", "[1,0] x"] {
             assert_eq!(untagged(own), (None, own.into()));
@@ -160,7 +170,9 @@ mod tests {
         heard.hear("[1,0]<stderr>:trainer: rank 0: error: rank 1 is gone");
         assert_eq!(heard.hear(&format!("[1,1]<stderr>:{FAREWELL}6")), None, "not for a person");
         assert_eq!((heard.cause(), heard.code), (Some("rank 1: error: no memory"), Some(6)));
-        assert!(heard.ending.is_some());
+        assert!(heard.ending.is_some() && !heard.listening);
+        assert_eq!(heard.hear(&format!("[1,0]<stderr>:{LISTENING}")), None, "not for a person");
+        assert!(heard.listening);
         heard.hear("mpirun noticed that process rank 1 with PID 7 on node h2 exited on signal 9 (Killed).");
         assert!(heard.cause().unwrap().contains("signal 9"));
         let mut json = Heard::default();

@@ -6,13 +6,18 @@
 mod time;
 
 use super::{Job, Variable, quote};
+use crate::checkpoint::run_dir;
+use crate::config::Backend;
 use crate::error::{Context, Error, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context};
+use std::fmt;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 
 const TEMPLATE: &str = include_str!("../../launch/slurm/job.sh.jinja");
 
@@ -31,12 +36,40 @@ pub enum Launcher {
     Mpirun,
 }
 
+/// GPUs of a node, of a type if there are several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gpus {
+    pub kind: Option<String>,
+    pub count: usize,
+}
+
+impl fmt::Display for Gpus {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.kind.as_ref().map_or(Ok(()), |kind| write!(f, "{kind}:"))?;
+        write!(f, "{}", self.count)
+    }
+}
+
+impl FromStr for Gpus {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, count) = text.rsplit_once(':').map_or((None, text), |(kind, count)| (Some(kind.to_owned()), count));
+        let count = count.parse().ok().filter(|&count| count > 0);
+        let sound = kind.as_ref().is_none_or(|kind| !kind.is_empty());
+        count
+            .filter(|_| sound)
+            .map(|count| Gpus { kind, count })
+            .ok_or_else(|| "expected 8, or with a type h100:8".into())
+    }
+}
+
 /// What of a job is Slurm's. Words go into the script as they are; `None` is left to the cluster's default.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     pub nodes: usize,
     /// One rank each. Without GPUs the job's own number of ranks counts, of one node.
-    pub gpus_per_node: Option<usize>,
+    pub gpus_per_node: Option<Gpus>,
     pub partition: Option<String>,
     pub account: Option<String>,
     pub qos: Option<String>,
@@ -82,14 +115,17 @@ impl Batch {
         if let Some(setup) = self.setup.as_ref().filter(|setup| !setup.is_file()) {
             return Err(Error::input(format!("--setup {}: there is no such file", setup.display())));
         }
+        self.check(job, is_apptainer)?;
         let image = |wanted| self.container.as_deref().filter(|_| is_apptainer == wanted);
         let path = |path: &PathBuf| path.display().to_string();
-        let Batch { partition, account, qos, time, nodes, gpus_per_node, requeue, sbatch_args, modules, .. } =
-            self.clone();
+        let Batch { partition, account, qos, time, nodes, requeue, sbatch_args, modules, .. } = self.clone();
+        // What `restart::resume` decides for `trainer launch`.
+        let replaces = job.resume != "auto" && (job.resume != "none" || job.config.overwrite_output_dir);
         let context = context! {
             config => job.config_file.as_ref().map(path),
             job_name => self.job_name.clone().unwrap_or_else(|| default_name(job)),
-            partition, account, qos, time, nodes, gpus_per_node, requeue, sbatch_args, modules,
+            partition, account, qos, time, nodes, requeue, sbatch_args, modules,
+            gpus_per_node => self.gpus_per_node.as_ref().map(Gpus::to_string),
             ranks_per_node => self.ranks_per_node(job)?,
             cpus_per_task => job.threads,
             signal_before => self.signal_before()?,
@@ -101,16 +137,42 @@ impl Batch {
             apptainer => image(true), pyxis => image(false),
             command => quote(&self.rank_command(job)),
             resume => job.resume.clone(),
+            replaces, submitted => mark(&job.config.output_dir),
             output_dir => path(&job.config.output_dir),
             max_restarts => job.max_restarts,
         };
         render(&name, &template, context)
     }
 
+    /// Looks for what the job would find out only after it has waited in the queue.
+    fn check(&self, job: &Job, is_apptainer: bool) -> Result<()> {
+        let (backend, ranks) = (job.config.comm.backend, self.nodes * self.ranks_per_node(job)?);
+        if backend == Backend::Solo && ranks > 1 {
+            return Err(Error::input(format!(
+                "comm.backend = \"solo\" is for one rank, and this job has {ranks}: take \"auto\""
+            )));
+        }
+        if backend == Backend::Mpi && self.gpus_per_node.is_some() {
+            return Err(Error::input(
+                "--gpus-per-node, but comm.backend = \"mpi\" trains on the CPU: take \"auto\", or -n N without GPUs",
+            ));
+        }
+        let asks = |arg: &&String| arg.starts_with("-G") || arg.contains("gpu");
+        if let Some(arg) = self.sbatch_args.iter().find(asks).filter(|_| self.gpus_per_node.is_none()) {
+            return Err(Error::input(format!(
+                "--sbatch-arg {arg}: the script has to know of GPUs; say it by --gpus-per-node N or TYPE:N"
+            )));
+        }
+        if let Some(image) = self.container.as_ref().filter(|image| is_apptainer && !image.contains("://")) {
+            fs::metadata(image).input_context(format!("--container {image}"))?;
+        }
+        Ok(())
+    }
+
     /// # Errors
     /// Without any number of ranks, and with two.
     fn ranks_per_node(&self, job: &Job) -> Result<usize> {
-        match (self.gpus_per_node, job.ranks) {
+        match (self.gpus_per_node.as_ref().map(|gpus| gpus.count), job.ranks) {
             (Some(ranks), None) | (None, Some(ranks)) => Ok(ranks),
             (None, None) => Err(Error::input(
                 "--slurm: how many ranks has a node? --gpus-per-node N says it for GPUs, -n N for ranks on the CPU",
@@ -145,6 +207,13 @@ impl Batch {
     }
 }
 
+/// The newest checkpoint and when it was written, as the script's function `mark` says it.
+fn mark(output_dir: &Path) -> String {
+    let newest = run_dir::newest_complete(output_dir);
+    let seconds = newest.as_ref().and_then(|(_, mark)| mark.metadata().ok()).map(|data| data.mtime().to_string());
+    format!("{} {}", newest.map_or(0, |(step, _)| step), seconds.unwrap_or_default())
+}
+
 /// Gives a script to `sbatch`, which answers on standard output with the job's number.
 ///
 /// # Errors
@@ -172,12 +241,7 @@ fn default_name(job: &Job) -> String {
 
 /// The job's variables, each with its value.
 fn environment(job: &Job) -> Result<Vec<Value>> {
-    let value = |variable: &Variable| match &variable.value {
-        Some(value) => Ok(value.clone()),
-        None => std::env::var(&variable.name)
-            .map_err(|e| Error::input(format!("--env {}: {e}; give it as NAME=VALUE", variable.name))),
-    };
-    let pair = |variable: &Variable| Ok(context! { name => variable.name.clone(), value => value(variable)? });
+    let pair = |variable: &Variable| Ok(context! { name => variable.name.clone(), value => variable.here()? });
     job.environment.iter().map(pair).collect()
 }
 

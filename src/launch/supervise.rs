@@ -3,7 +3,7 @@
 use super::output::Heard;
 use crate::error::{Context, Error, Result};
 use crate::observe::logs;
-use crate::observe::signals::{self, Count};
+use crate::observe::signals::{self, StopFlag};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -25,8 +25,8 @@ const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
 /// What signals ask of this process while it launches: the first a checkpoint and the end of the job, a Ctrl-C after it
 /// the end at once.
 pub struct Wishes {
-    stops: Count,
-    interrupts: Count,
+    stop: StopFlag,
+    at_once: StopFlag,
     _runtime: Runtime,
 }
 
@@ -37,19 +37,24 @@ impl Wishes {
     /// When the system refuses a handler.
     pub fn listen() -> Result<Wishes> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let stops = signals::count(runtime.handle(), &[signals::ALONE, signals::ALWAYS, signals::HANG_UP].concat())?;
-        let interrupts = signals::count(runtime.handle(), signals::INTERRUPT)?;
-        Ok(Wishes { stops, interrupts, _runtime: runtime })
+        let mut kinds = [signals::ALONE, signals::ALWAYS].concat();
+        if !signals::ignored(signals::HANG_UP) {
+            kinds.push(signals::HANG_UP);
+        }
+        let (stop, at_once) = (StopFlag::new(), StopFlag::new());
+        let again = at_once.clone();
+        signals::listen(runtime.handle(), &kinds, &stop, move || again.raise())?;
+        Ok(Wishes { stop, at_once, _runtime: runtime })
     }
 
     /// Whether the job is to end.
     pub fn stop(&self) -> bool {
-        self.stops.get() > 0
+        self.stop.raised()
     }
 
     /// Whether it is to end without a checkpoint.
     fn at_once(&self) -> bool {
-        self.interrupts.get() > 0 && self.stops.get() > 1
+        self.at_once.raised()
     }
 
     /// Sleeps, unless the job is to end; whether it is.
@@ -140,11 +145,14 @@ impl Running<'_> {
         }
         if wishes.stop() && self.wished.is_none() {
             self.wished = Some(Instant::now());
-            logs::tell("launch: asking the ranks for a checkpoint; Ctrl-C once more ends them at once");
+            if !lock(self.heard).listening {
+                logs::tell("launch: the job is to stop, once its ranks have met; Ctrl-C once more ends them at once");
+            }
         }
-        // Before its first line a rank may not listen yet, and would die of the signal.
-        if self.wished.is_some() && !self.asked && lock(self.heard).anything() {
+        // A rank that does not listen yet would die of the signal.
+        if self.wished.is_some() && !self.asked && lock(self.heard).listening {
             self.asked = true;
+            logs::tell("launch: asking the ranks for a checkpoint; Ctrl-C once more ends them at once");
             self.signal(Signal::USR1);
         }
         let leaving = lock(self.heard).ending;

@@ -4,8 +4,9 @@
 //! SIGTERM do in a run of one rank; under mpirun they mean that the job is being killed, within two seconds.
 
 use crate::error::{Context, Result};
+use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Whether a stop was asked for.
@@ -33,51 +34,35 @@ impl StopFlag {
 pub const ALWAYS: &[SignalKind] = &[SignalKind::user_defined1()];
 /// What asks a run of one rank to stop.
 pub const ALONE: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate()];
+/// What a terminal sends when it goes.
+pub const HANG_UP: SignalKind = SignalKind::hangup();
 
-/// A terminal's Ctrl-C.
-pub const INTERRUPT: &[SignalKind] = &[SignalKind::interrupt()];
-/// The terminal has gone.
-pub const HANG_UP: &[SignalKind] = &[SignalKind::hangup()];
-
-/// How many signals have come.
-#[derive(Debug, Clone, Default)]
-pub struct Count(Arc<AtomicUsize>);
-
-impl Count {
-    /// So far.
-    pub fn get(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
-    }
+/// Whether this process was started without a mind for a signal, as `nohup` does with SIGHUP: it should stay so.
+pub fn ignored(kind: SignalKind) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignored_in(&status, kind.as_raw_value())
 }
 
-/// Counts these signals, on the runtime; they have no other effect any more.
+/// The same by a text as proc_pid_status(5) describes it.
+fn ignored_in(status: &str, number: i32) -> bool {
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (number - 1)) != 0)
+}
+
+/// Raises `flag` on these signals, on the runtime. On a SIGINT after another of them it calls `again` first.
 ///
 /// # Errors
 /// When the system refuses a handler.
-pub fn count(runtime: &tokio::runtime::Handle, kinds: &[SignalKind]) -> Result<Count> {
-    let _inside = runtime.enter();
-    let count = Count::default();
-    for &kind in kinds {
-        let mut stream = signal(kind).context("signal handler")?;
-        let count = count.clone();
-        runtime.spawn(async move {
-            while stream.recv().await.is_some() {
-                count.0.fetch_add(1, Ordering::SeqCst);
-            }
-        });
-    }
-    Ok(count)
-}
-
-/// Raises `flag` on these signals, on the runtime. On a second SIGINT calls `again`, which ends the process.
-///
-/// # Errors
-/// When the system refuses a handler.
-pub fn listen(runtime: &tokio::runtime::Handle, kinds: &[SignalKind], flag: &StopFlag, again: fn() -> !) -> Result<()> {
+pub fn listen(
+    runtime: &tokio::runtime::Handle,
+    kinds: &[SignalKind],
+    flag: &StopFlag,
+    again: impl Fn() + Clone + Send + 'static,
+) -> Result<()> {
     let _inside = runtime.enter();
     for &kind in kinds {
         let mut stream = signal(kind).context("signal handler")?;
-        let flag = flag.clone();
+        let (flag, again) = (flag.clone(), again.clone());
         runtime.spawn(async move {
             while stream.recv().await.is_some() {
                 if kind == SignalKind::interrupt() && flag.raised() {
@@ -88,4 +73,15 @@ pub fn listen(runtime: &tokio::runtime::Handle, kinds: &[SignalKind], flag: &Sto
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nohup_says() {
+        assert!(ignored_in("Name:\ttrainer\nSigIgn:\t0000000000001001\n", 1));
+        assert!(!ignored_in("SigIgn:\t0000000000001000\n", 1) && !ignored_in("", 1));
+    }
 }

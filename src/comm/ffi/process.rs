@@ -9,12 +9,25 @@ pub const LAUNCHED: &str = "TRAINER_LAUNCHED";
 /// What a rank that fails tells `trainer launch` before its exit code: mpirun may never come to tell it, where a host
 /// was cut off.
 pub const FAREWELL: &str = "trainer: leaving with exit code ";
+/// What rank 0 tells `trainer launch` when all ranks write a checkpoint on a signal, and do not die of it.
+pub const LISTENING: &str = "trainer: listening to signals";
+
+/// Tells `trainer launch`, if it started this rank, that signals are welcome.
+pub fn tell_listening() {
+    tell(LISTENING);
+}
 
 /// Tells `trainer launch`, if it started this rank, how the rank ends.
 pub fn tell_launcher(code: i32) {
-    if code != 0 && std::env::var_os(LAUNCHED).is_some() {
+    if code != 0 {
+        tell(&format!("{FAREWELL}{code}"));
+    }
+}
+
+fn tell(line: &str) {
+    if std::env::var_os(LAUNCHED).is_some() {
         // Nobody is left to tell where even this cannot be written.
-        let _ = std::io::stderr().write_all(format!("{FAREWELL}{code}\n").as_bytes());
+        let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
     }
 }
 

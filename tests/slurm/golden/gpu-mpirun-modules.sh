@@ -21,6 +21,13 @@
 
 say() { printf 'job %s: %s\n' "$SLURM_JOB_ID" "$*" >&2; }
 
+
+gone() {
+    local code=$?
+    say "exit $code: $1 failed"
+    exit "$code"
+}
+
 # What a signal has asked for. The shell hears it while it waits, and tells the launcher, which tells the ranks.
 asked="" heard="" launcher=""
 # shellcheck disable=SC2317,SC2329
@@ -38,11 +45,10 @@ if ! command -v module >/dev/null; then
         [[ ! -r $file ]] || source "$file"
     done
 fi
-module load gcc/13 openmpi/4.1 || exit
+module load gcc/13 openmpi/4.1 || gone "module load"
 
 export NCCL_DEBUG=WARN
 export NOTE='it is mine'
-export SRUN_CPUS_PER_TASK=12 # srun does not take over what sbatch was given
 run_dir=runs/sst2
 
 # The step of the newest whole checkpoint; 0 where there is none.
@@ -51,17 +57,25 @@ newest() {
         sed -n 's|.*checkpoint-\([0-9]\{1,\}\)/COMPLETE$|\1|p' | sort -n | tail -n 1
 }
 
-before=$(newest)
+# That, and when it was written: a run that replaces another one may write the same step again.
+mark() {
+    local step
+    step=$(newest)
+    echo "$step $(stat -c %Y "$run_dir/checkpoint-$step/COMPLETE" 2>/dev/null)"
+}
+
+before=$(mark)
 for ((restarts = 0, fruitless = 0; ; restarts++)); do
     if [[ $asked ]]; then
         code=3 # no rank is there to write more than is written
         break
     fi
-    start=$(newest)
+    start=$(mark)
     # Of GPUs mpirun knows nothing: each rank chooses cores near its own.
     mpirun -n "$SLURM_NTASKS" --map-by slot --bind-to none -x TRAINER_BIND=gpu -x NCCL_DEBUG -x NOTE --tag-output \
         /opt/trainer/bin/trainer train sst2.toml learning_rate=3e-5 'model.freeze=["*.bias"]' parallel.num_threads=12 --resume auto &
     launcher=$!
+    [[ -z $asked ]] || kill -USR1 "$launcher" 2>/dev/null
     # A signal ends the wait, and not the launcher.
     heard=yes
     while [[ $heard ]]; do
@@ -69,11 +83,12 @@ for ((restarts = 0, fruitless = 0; ; restarts++)); do
         wait "$launcher"
         code=$?
     done
+    ((code >= 0)) || code=1 # bash loses it where the end and a signal meet
     launcher=""
     # Done, or what would come to the same: bad input, a checkpoint on a signal, a loss not finite, out of memory.
     [[ -z $asked && ! $code =~ ^(0|2|3|4|6)$ ]] || break
     fruitless=$((fruitless + 1))
-    [[ $(newest) == "$start" ]] || fruitless=0
+    [[ $(mark) == "$start" ]] || fruitless=0
     if ((restarts == 1 || fruitless == 2)); then
         say "exit $code: not started again, after $restarts restarts and $fruitless starts in a row without a new checkpoint"
         break
@@ -82,14 +97,14 @@ for ((restarts = 0, fruitless = 0; ; restarts++)); do
     sleep 5
 done
 
-if [[ $asked == requeue && $code == 3 ]]; then
-    after=$(newest)
-    if [[ $after == "$before" ]]; then
-        say "the time was over before one step was done; not queued again. Give it more with --time"
+# After a fault, too: the signal may have met ranks that were just starting.
+if [[ $asked == requeue && ! $code =~ ^(0|2|4|6)$ ]]; then
+    if [[ $(mark) == "$before" ]]; then
+        say "the time was over before one step was done (exit $code); not queued again. Give it more with --time"
     elif scontrol requeue "$SLURM_JOB_ID"; then
-        say "the time is nearly over: back in the queue, to go on from step $after"
+        say "the time is nearly over: back in the queue, to go on from step $(newest)"
     else
-        say "could not be queued again; submitted once more, it goes on from step $after"
+        say "could not be queued again; submitted once more, it goes on from step $(newest)"
     fi
 fi
 exit "$code"
