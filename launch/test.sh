@@ -35,5 +35,7 @@ say "tests of one process"
 "${test[@]}" -p double-cuda -p double-nccl
 if ((${#multi_rank[@]})); then
     say "tests of several ranks"
+    tests/slurm/cluster.sh check || say "SKIPPED: the tests that need Slurm"
+    tests/hosts/hosts.sh check || say "SKIPPED: the tests that need several hosts"
     "${test[@]}" "${multi_rank[@]}" "${one_at_a_time[@]}"
 fi

@@ -3,7 +3,9 @@
 mod common;
 
 use common::doubles::Doubles;
-use common::process::{Running, checkpoints, is_alive, kill, mpi_is_here, mpirun, run, start, trainer};
+use common::process::{
+    Running, checkpoints, command, is_alive, kill, mpi_is_here, mpirun, run, start, steps_logged, trainer,
+};
 use common::runs::Bench;
 use common::scenarios::{stopped_with_a_checkpoint, train};
 use std::process::Command;
@@ -109,6 +111,27 @@ fn ctrl_c_and_sigterm_write_a_checkpoint() {
         run(&mut launch(&bench, &[], &settings)).expect(0);
         as_if_uncut(&bench, newest as usize + 10, &settings);
     }
+}
+
+/// With nohup it outlives its terminal; and only a second Ctrl-C costs the checkpoint.
+#[test]
+fn a_terminal_may_go() {
+    if !mpi_is_here() {
+        return;
+    }
+    let bench = bench();
+    let mut nohup = command("nohup", &bench);
+    let launch = launch(&bench, &[], &ENDLESS);
+    nohup.arg(launch.get_program()).args(launch.get_args()).env_remove("SLURM_JOB_ID");
+    let mut running = start(&mut nohup);
+    running.until_step(&bench.path("run"), 20);
+    running.signal(libc::SIGHUP);
+    let so_far = steps_logged(&bench.path("run"));
+    running.until_step(&bench.path("run"), so_far + 20);
+    running.signal(libc::SIGINT);
+    running.until("the wish", |text| text.contains("asking the ranks for a checkpoint"));
+    running.signal(libc::SIGTERM);
+    stopped_with_a_checkpoint(&bench, running.wait(), "run");
 }
 
 /// Ranks that cannot write a checkpoint: a second Ctrl-C, or the end of the patience, ends them nevertheless.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::process::{checkpoints, mpirun, program, run, steps_logged};
+use common::process::{checkpoints, kill, mpirun, program, programs_with, run, steps_logged};
 use common::runs::{Bench, assert_equivalent};
 use common::slurm::{Cluster, Job};
 use std::fs;
@@ -133,6 +133,39 @@ fn signals_ask_for_a_checkpoint() {
     }
 }
 
+/// A fault that the node survives.
+#[test]
+fn a_killed_rank_is_a_restart_inside_the_job() {
+    let Some(cluster) = Cluster::up(MODEL) else { return };
+    let job = endless(&cluster, "run", &["-n", "2"]);
+    job.until("a checkpoint", |_| !checkpoints(&cluster.bench.path("run")).is_empty());
+    let ranks = programs_with(&[&format!("SLURM_JOB_ID={}", job.number), "SLURM_PROCID=1"]);
+    assert_eq!(ranks.len(), 1, "{}", job.log());
+    kill(ranks[0], libc::SIGKILL);
+    job.until("the restart", |job| job.log().contains("\nresumed   from "));
+    let so_far = steps_logged(&cluster.bench.path("run"));
+    job.until("steps", |_| steps_logged(&cluster.bench.path("run")) >= so_far + 5);
+    job.signal(&["--full", "--signal=USR1"]);
+    let log = job.expect("FAILED", 3, 0);
+    assert!(log.contains(": restart 1 of 3, from step ") && !log.contains("restart 2"), "{log}");
+    assert_eq!(log.matches("trainer: stopped on a signal after step").count(), 1, "{log}");
+}
+
+/// By hand, in the shell of `salloc`.
+#[test]
+fn launch_takes_the_nodes_of_an_allocation() {
+    let Some(cluster) = Cluster::up(MODEL) else { return };
+    let bench = &cluster.bench;
+    let mut salloc = cluster.command("salloc");
+    salloc.args(["--nodes", "2", "--ntasks-per-node", "1", program(), "launch"]).args(bench.settings("run", &[]));
+    salloc.envs(["OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"].map(|name| (name, "lo")));
+    let ended = run(&mut salloc).expect(0);
+    assert!(ended.stderr.contains("launch: 2 ranks on the 2 nodes of this Slurm job; -n starts"), "{}", ended.text());
+    assert!(ended.stderr.contains("\nranks     2 (mpi"), "{}", ended.text());
+    run(mpirun(2, bench).arg("train").args(bench.settings("plain", &[]))).expect(0);
+    assert_equivalent(&bench.steps("run"), &bench.steps("plain"), "run");
+}
+
 /// Slurm itself queues the job again.
 #[test]
 fn a_job_goes_on_when_its_node_fails() {
@@ -155,7 +188,7 @@ fn what_would_come_to_the_same_is_not_queued_again() {
     fs::write(bench.path("late.sh"), "kill -USR2 $$\n").unwrap();
     set_steps(bench, "late", 20);
     let log = cluster.submit(&["-n", "2", "--setup", "late.sh"], &train(bench, "late", &[])).expect("FAILED", 3, 0);
-    assert!(log.contains("the time was over before one step was done; not queued again"), "{log}");
+    assert!(log.contains("the time was over before one step was done (exit 3); not queued again"), "{log}");
 
     set_steps(bench, "bad", 20);
     let bad = train(bench, "bad", &["data.train=nowhere.jsonl"]);

@@ -236,10 +236,23 @@ fn ancestors(pid: i32) -> Vec<i32> {
     std::iter::successors(stat(pid), |&(_, parent)| stat(parent)).map(|(_, parent)| parent).collect()
 }
 
+/// The processes of the program that have all these variables: `NAME=VALUE`.
+pub fn programs_with(variables: &[&str]) -> Vec<i32> {
+    let has = |pid: i32| {
+        let own = variables_of(pid);
+        variables.iter().all(|variable| own.iter().any(|entry| entry == variable))
+    };
+    processes().into_iter().filter(|&pid| is_program(pid) && has(pid)).collect()
+}
+
 fn rank_of(pid: i32) -> Option<usize> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let entries = environment.split(|&byte| byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok());
-    entries.filter_map(|entry| entry.strip_prefix("OMPI_COMM_WORLD_RANK=")).find_map(|rank| rank.parse().ok())
+    let variables = variables_of(pid);
+    variables.iter().find_map(|entry| entry.strip_prefix("OMPI_COMM_WORLD_RANK=")?.parse().ok())
+}
+
+fn variables_of(pid: i32) -> Vec<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|&byte| byte == 0).map(|entry| String::from_utf8_lossy(entry).into_owned()).collect()
 }
 
 /// The state of a process and its parent: the fields after the name in proc(5)'s `stat`.
