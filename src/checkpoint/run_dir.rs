@@ -170,7 +170,7 @@ impl RunDir {
         }
         // Starting anew would remove what may still be of use to somebody.
         damaged.map_or(Ok(None), |e| {
-            Err(e.context("no checkpoint is sound; start anew by overwrite_output_dir=true without --resume"))
+            Err(e.context("no checkpoint is sound; start anew by overwrite_output_dir=true and --resume none"))
         })
     }
 

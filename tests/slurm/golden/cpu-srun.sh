@@ -13,7 +13,6 @@
 
 say() { printf 'job %s: %s\n' "$SLURM_JOB_ID" "$*" >&2; }
 
-
 # What a signal has asked for. The shell hears it while it waits, and tells the launcher, which tells the ranks.
 asked="" heard="" launcher=""
 # shellcheck disable=SC2317,SC2329

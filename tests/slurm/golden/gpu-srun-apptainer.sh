@@ -15,7 +15,6 @@
 
 say() { printf 'job %s: %s\n' "$SLURM_JOB_ID" "$*" >&2; }
 
-
 gone() {
     local code=$?
     say "exit $code: $1 failed"
