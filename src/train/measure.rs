@@ -161,7 +161,9 @@ fn of_whole_steps(mut step: impl FnMut() -> Result<Option<f64>>) -> Result<Vec<f
     }
     Err(Error::new(
         error::Kind::NonFinite,
-        format!("--measure: {SKIPPED} steps were skipped, loss or gradients are not finite: see it by `trainer train`"),
+        format!(
+            "--measure: more than {SKIPPED} steps were skipped, loss or gradients are not finite: see it by `trainer train`"
+        ),
     ))
 }
 
