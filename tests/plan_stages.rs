@@ -20,6 +20,8 @@ use trainer::tasks::Head;
 use trainer::train::loaded::{Declared, Holding, Loaded, Source};
 
 const ACTIVATIONS: usize = memory::Use::Activations as usize;
+/// Bytes below which a stage's share says nothing.
+const TINY: f64 = 16e3;
 
 /// A model of a size at which activations are more than odds and ends.
 fn model(case: &str, head: &Head, kind: Kind, dropout: f64, more: &Value) -> Loaded {
@@ -183,6 +185,7 @@ fn stages_hold_what_the_plan_says() {
         ("cases/xlnet-classes", &classes, &xlnet),
     ];
     let mut worst: f64 = 0.0;
+    let mut far = Vec::new();
     for (case, head, more) in cases {
         for (kind, dropout) in [(Kind::Float, 0.0), (Kind::Float, 0.1), (Kind::BFloat16, 0.0), (Kind::BFloat16, 0.1)] {
             for lengths in
@@ -198,6 +201,10 @@ fn stages_hold_what_the_plan_says() {
                         most[side] = most[side].max(before[side] + numbers[1]);
                         before[side] += numbers[0];
                     }
+                    // Bytes of a classifier's few numbers are odds and ends.
+                    if measured[0] > TINY && (planned[0] / measured[0] - 1.0).abs() > 0.1 {
+                        far.push(format!("{case} {kind:?} stage {i} keeps {}, planned {}", measured[0], planned[0]));
+                    }
                     let kb = |n: f64| format!("{:.0}", n / 1e3);
                     let cells: Vec<String> = (0..3)
                         .map(|k| {
@@ -212,5 +219,6 @@ fn stages_hold_what_the_plan_says() {
             }
         }
     }
+    assert!(far.is_empty(), "{}", far.join("\n"));
     assert!(worst < 0.1, "{worst}");
 }

@@ -146,7 +146,7 @@ fn open(path: &Path, key: &[u8; 32]) -> Result<Option<(Dataset, Facts)>> {
     let columns = columns().ok_or_else(|| damaged("its sections"))?;
     let json = map.get(section(6)).ok_or_else(|| damaged("what it says of itself"))?;
     let (shape, facts): (Shape, Facts) = serde_json::from_slice(json)?;
-    Ok(Some((Dataset { columns, shape, fingerprint: *key }, facts)))
+    Ok(Some((Dataset { columns, shape, fingerprint: *key, repeated: None }, facts)))
 }
 
 /// Writes a cache file: complete and flushed under a name of its own, then renamed.

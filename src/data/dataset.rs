@@ -11,6 +11,8 @@ pub struct Dataset {
     pub(super) columns: Columns,
     pub(super) shape: Shape,
     pub(super) fingerprint: [u8; 32],
+    /// How many examples there are, where the columns' come again and again.
+    pub(super) repeated: Option<usize>,
 }
 
 /// The numbers of a data set.
@@ -117,12 +119,27 @@ impl Dataset {
             lengths: lengths.into(),
             labels: labels.into(),
         };
-        Dataset { columns, shape: Shape { labels: kind.unwrap_or(LabelKind::None), collation }, fingerprint }
+        let shape = Shape { labels: kind.unwrap_or(LabelKind::None), collation };
+        Dataset { columns, shape, fingerprint, repeated: None }
+    }
+
+    /// So many examples, by these over and over: what is only assumed takes no memory.
+    pub fn repeated(self, examples: usize) -> Self {
+        Dataset { repeated: (!self.is_empty()).then_some(examples), ..self }
     }
 
     /// The number of examples.
     pub fn len(&self) -> usize {
+        self.repeated.unwrap_or(self.stored())
+    }
+
+    fn stored(&self) -> usize {
         self.columns.offsets.len() - 1
+    }
+
+    /// Where example `i` stands in the columns.
+    fn place(&self, i: usize) -> usize {
+        if self.repeated.is_some() { i % self.stored() } else { i }
     }
 
     /// Whether there is no example.
@@ -137,12 +154,16 @@ impl Dataset {
 
     /// The tokens of every example.
     pub fn lengths(&self) -> Vec<u32> {
-        self.columns.offsets.windows(2).map(|pair| (pair[1] - pair[0]) as u32).collect()
+        let stored = self.columns.offsets.windows(2).map(|pair| (pair[1] - pair[0]) as u32);
+        stored.cycle().take(self.len()).collect()
     }
 
     /// The tokens of all examples together.
     pub fn total_tokens(&self) -> u64 {
-        self.columns.ids.len() as u64
+        match self.repeated {
+            None => self.columns.ids.len() as u64,
+            Some(_) => self.lengths().into_iter().map(u64::from).sum(),
+        }
     }
 
     /// The token ids of example `i`, `[length(i)]`.
@@ -157,7 +178,8 @@ impl Dataset {
 
     /// The tokens of each sequence of example `i`; they add up to `length(i)`.
     pub fn sequences(&self, i: usize) -> Vec<u32> {
-        match self.columns.sequences.get(i..i + 2) {
+        let place = self.place(i);
+        match self.columns.sequences.get(place..place + 2) {
             Some(&[start, end]) => self.columns.lengths[start as usize..end as usize].to_vec(),
             _ => vec![self.length(i) as u32],
         }
@@ -171,7 +193,7 @@ impl Dataset {
     /// The label of example `i`.
     pub fn label(&self, i: usize) -> Label {
         let (example, token) = self.shape.labels.width();
-        let tokens = self.range(i);
+        let (i, tokens) = (self.place(i), self.range(i));
         let numbers = &self.columns.labels[example * i + token * tokens.start..example * (i + 1) + token * tokens.end];
         let of_tokens = || numbers[..tokens.len()].iter().map(|&class| class.cast_signed()).collect();
         match self.shape.labels {
@@ -197,6 +219,7 @@ impl Dataset {
     }
 
     fn range(&self, i: usize) -> Range<usize> {
+        let i = self.place(i);
         self.columns.offsets[i] as usize..self.columns.offsets[i + 1] as usize
     }
 }
@@ -237,6 +260,23 @@ mod tests {
                 assert_eq!((data.label(i), data.sequences(i)), (example.label.clone(), example.lengths.clone()));
                 assert_eq!(data.length(i), lengths[i]);
             }
+        }
+    }
+
+    #[test]
+    fn repeated_examples_are_the_same_ones() {
+        let example = |i: u32| Example {
+            ids: vec![i; 3 + i as usize],
+            type_ids: vec![0; 3 + i as usize],
+            lengths: vec![1, 2 + i],
+            label: Label::Tokens(vec![i as i32; 3 + i as usize]),
+        };
+        let data = Dataset::new((0..2).map(example), Collation::Plain, [0; 32]).repeated(5);
+        assert_eq!((data.len(), data.total_tokens(), data.lengths()), (5, 17, vec![3, 4, 3, 4, 3]));
+        for i in 0..5 {
+            let same = example(i as u32 % 2);
+            assert_eq!((data.ids(i), data.type_ids(i)), (&same.ids[..], &same.type_ids[..]));
+            assert_eq!((data.label(i), data.sequences(i)), (same.label, same.lengths));
         }
     }
 

@@ -1,7 +1,7 @@
 //! What running a part costs: products, and bytes of its tensors. From shapes alone, before there is any tensor.
 //!
 //! Every part says what its forward keeps for backward and what passes beside. A part counts the inputs that it keeps,
-//! not its output: that is an input of the next. `tests/plan_memory.rs` holds these sums against counted bytes.
+//! not its output: that is an input of the next. `tests/plan_stages.rs` holds these sums against counted bytes.
 
 use crate::nn::precision::{self, Product};
 use std::iter::Sum;

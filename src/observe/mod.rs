@@ -7,6 +7,13 @@ pub mod progress;
 pub mod signals;
 pub mod table;
 
+use std::io::Write;
+
+/// Writes to standard output. A reader that has gone away (`| head`) must not end anything.
+pub fn print(text: &str) {
+    _ = std::io::stdout().write_all(text.as_bytes());
+}
+
 /// This process's rank as the launcher says it, before any collective is there: 0 without a launcher.
 pub fn rank_of_environment() -> usize {
     ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"]

@@ -9,8 +9,9 @@ pub struct Device {
     pub half: f64,
     pub fp32: f64,
     pub tf32: f64,
-    /// Bytes a second of its memory, and bytes of it.
+    /// Bytes a second of its memory.
     pub bandwidth: f64,
+    /// Bytes of its memory as `nvidia-smi` reports them, which is more than the name says (80 GB are 81,559 MiB).
     pub memory: f64,
     /// The links that such devices usually have, within a machine and between machines.
     pub links: [&'static str; 2],
@@ -24,7 +25,7 @@ pub const EFFICIENCY: f64 = 0.5;
 pub const STREAMING: f64 = 0.8;
 
 const T: f64 = 1e12;
-const GB: f64 = 1e9;
+const MIB: f64 = (1u64 << 20) as f64;
 
 /// Dense rates: data sheets that give those "with sparsity" are halved.
 pub const DEVICES: &[Device] = &[
@@ -34,7 +35,7 @@ pub const DEVICES: &[Device] = &[
         fp32: 66.9 * T,
         tf32: 494.7 * T,
         bandwidth: 3.35 * T,
-        memory: 80.0 * GB,
+        memory: 81_559.0 * MIB,
         links: ["nvlink4", "ib400"],
         source: "NVIDIA H100 Tensor Core GPU data sheet; H100 architecture white paper, table 2",
     },
@@ -44,7 +45,7 @@ pub const DEVICES: &[Device] = &[
         fp32: 51.2 * T,
         tf32: 378.0 * T,
         bandwidth: 2.0 * T,
-        memory: 80.0 * GB,
+        memory: 81_559.0 * MIB,
         links: ["pcie5", "ib400"],
         source: "NVIDIA H100 PCIe product brief; H100 architecture white paper, table 2",
     },
@@ -54,7 +55,7 @@ pub const DEVICES: &[Device] = &[
         fp32: 66.9 * T,
         tf32: 494.7 * T,
         bandwidth: 4.8 * T,
-        memory: 141.0 * GB,
+        memory: 143_771.0 * MIB,
         links: ["nvlink4", "ib400"],
         source: "NVIDIA H200 Tensor Core GPU data sheet",
     },
@@ -64,7 +65,7 @@ pub const DEVICES: &[Device] = &[
         fp32: 19.5 * T,
         tf32: 156.0 * T,
         bandwidth: 2.039 * T,
-        memory: 80.0 * GB,
+        memory: 81_920.0 * MIB,
         links: ["nvlink3", "ib200"],
         source: "NVIDIA A100 Tensor Core GPU data sheet, A100 80GB SXM",
     },
@@ -74,7 +75,7 @@ pub const DEVICES: &[Device] = &[
         fp32: 19.5 * T,
         tf32: 156.0 * T,
         bandwidth: 1.555 * T,
-        memory: 40.0 * GB,
+        memory: 40_960.0 * MIB,
         links: ["nvlink3", "ib200"],
         source: "NVIDIA A100 Tensor Core GPU data sheet, A100 40GB SXM",
     },
@@ -84,7 +85,7 @@ pub const DEVICES: &[Device] = &[
         fp32: 91.6 * T,
         tf32: 183.0 * T,
         bandwidth: 0.864 * T,
-        memory: 48.0 * GB,
+        memory: 46_068.0 * MIB,
         links: ["pcie4", "eth100"],
         source: "NVIDIA L40S GPU data sheet",
     },
@@ -132,9 +133,11 @@ mod tests {
         let h100 = Device::named("H100-SXM").unwrap();
         assert_eq!(Speed::of(h100, true, false, 0.5).flops, 494.7e12);
         assert!((Speed::of(h100, false, false, 1.0).flops - 66.9e12).abs() < 1.0);
+        assert_eq!((h100.memory / 1e6).round(), 85_521.0);
         assert!(Device::named("abacus").is_none());
         for device in DEVICES {
             assert!(device.half >= device.tf32 && device.tf32 >= device.fp32, "{}", device.name);
+            assert!(device.memory < 200e9 && device.memory > 42.9e9, "{}", device.name);
             assert!(device.links.iter().all(|link| crate::plan::link::Link::named(link).is_some()), "{}", device.name);
         }
     }

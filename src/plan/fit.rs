@@ -19,28 +19,45 @@ pub const ACTIONS: [(Action, &str); 3] = [
     (Action::AllGather, "all-gather"),
 ];
 
-/// The link whose times are closest to what was measured between ranks of one machine: least squares of relative errors,
-/// nothing below zero.
-pub fn link(timed: &[Timed], ranks: usize) -> Link {
+/// The network whose times are closest to what was measured between so many ranks: least squares of relative errors, nothing
+/// below zero. What is fitted is the link that their rings go by: on one machine the near one, on several the far one, with
+/// steps within a machine as `usual` has them.
+pub fn network(timed: &[Timed], ranks: usize, usual: &Network) -> Network {
+    let found = fitted(timed, ranks, usual);
+    if ranks <= usual.ranks_per_node {
+        return found;
+    }
+    // At least as fast as the rings that were seen to pass through it.
+    let near = usual.near.reached().max(found.far.bandwidth * usual.ranks_per_node as f64);
+    Network { near: Link { bandwidth: near, share: 1.0, ..found.near }, ..found }
+}
+
+fn fitted(timed: &[Timed], ranks: usize, usual: &Network) -> Network {
     // Seconds are linear in these: what a unit of each adds, and what is measured, of what is measured.
-    let seconds = |[latency, slowness, adding]: [f64; N], timed: &Timed| {
-        let link = named([latency, slowness, adding]);
-        let network = Network { near: link, far: link, ranks_per_node: ranks, overlaps: false };
-        network.seconds(timed.action, timed.bytes, ranks)
-    };
+    let seconds =
+        |unknown: [f64; N], timed: &Timed| with(unknown, ranks, usual).seconds(timed.action, timed.bytes, ranks);
     let row = |timed: &Timed| {
         let nothing = seconds([0.0; N], timed);
         let of = |which: usize| seconds(std::array::from_fn(|i| if i == which { 1.0 } else { 0.0 }), timed) - nothing;
         (std::array::from_fn(|i| of(i) / timed.seconds), (timed.seconds - nothing) / timed.seconds)
     };
-    named(least_squares(&timed.iter().map(row).collect::<Vec<_>>()))
+    with(least_squares(&timed.iter().map(row).collect::<Vec<_>>()), ranks, usual)
 }
 
 /// Latency, seconds of a byte on its way, seconds of a byte that is added.
 const N: usize = 3;
 
-fn named([latency, slowness, adding]: [f64; N]) -> Link {
-    Link { name: "measured", bandwidth: 1.0 / slowness, share: 1.0, latency, adding, source: "measured here" }
+/// The network with a link like this. Where ranks are on several machines nothing near is slower than it.
+fn with([latency, slowness, adding]: [f64; N], ranks: usize, usual: &Network) -> Network {
+    let link =
+        Link { name: "measured", bandwidth: 1.0 / slowness, share: 1.0, latency, adding, source: "measured here" };
+    if ranks <= usual.ranks_per_node {
+        return Network { near: link, ..*usual };
+    }
+    let near = Link { bandwidth: f64::INFINITY, share: 1.0, adding, ..usual.near };
+    // A machine's adapters carry its rings together.
+    let far = Link { bandwidth: link.bandwidth / usual.ranks_per_node as f64, adding: 0.0, ..link };
+    Network { near, far, ..*usual }
 }
 
 /// The x, none below zero, for which the sum of `(row x - wanted)^2` is least. There are so few unknowns that each choice of
@@ -81,26 +98,45 @@ fn solve(rows: &[([f64; N], f64)], free: impl Fn(usize) -> bool) -> Option<[f64;
 mod tests {
     use super::*;
 
+    const LINK: Link = Link { name: "", bandwidth: 9e9, share: 1.0, latency: 7e-6, adding: 0.0, source: "" };
+
+    fn network_of(near: Link) -> Network {
+        Network { near, far: LINK, ranks_per_node: 4, overlaps: false }
+    }
+
+    /// Collectives that follow the model.
+    fn times(network: &Network, ranks: usize) -> Vec<Timed> {
+        let all = ACTIONS.iter().flat_map(|&(action, _)| [1e4, 1e6, 3e7].map(|bytes| (action, bytes)));
+        all.map(|(action, bytes)| Timed { action, bytes, seconds: network.seconds(action, bytes, ranks) }).collect()
+    }
+
+    /// 16 ranks on four machines: their rings tell of the way between machines, and the one within is left as it is known.
+    #[test]
+    fn between_machines_the_far_link_is_found() {
+        let far = Link { bandwidth: 1.5e9, latency: 4e-5, ..LINK };
+        let truth = Network { far, ..network_of(Link { adding: 1e-10, ..LINK }) };
+        let found = network(&times(&truth, 16), 16, &network_of(LINK));
+        assert!((found.far.latency / far.latency - 1.0).abs() < 1e-6, "{found:?}");
+        assert!((found.far.bandwidth / far.bandwidth - 1.0).abs() < 1e-6, "{found:?}");
+        assert!((found.near.adding / 1e-10 - 1.0).abs() < 1e-6, "{found:?}");
+        assert_eq!((found.near.bandwidth, found.near.latency, found.ranks_per_node), (9e9, 7e-6, 4));
+    }
+
     #[test]
     fn nothing_is_below_zero() {
         // A faster large call than latency and bandwidth allow together.
         let timed =
             [(1e4, 2e-3), (1e6, 1e-3)].map(|(bytes, seconds)| Timed { action: Action::AllGather, bytes, seconds });
-        let found = link(&timed, 2);
+        let usual = Network { ranks_per_node: 2, ..network_of(LINK) };
+        let found = network(&timed, 2, &usual).near;
         assert!(found.latency > 0.0 && found.bandwidth.is_infinite() && found.adding == 0.0, "{found:?}");
     }
 
     #[test]
     fn what_follows_the_model_is_found_again() {
         for (latency, bandwidth, adding) in [(2e-5, 3e9, 1e-10), (5e-4, 2e8, 0.0), (0.0, 2e9, 3e-10)] {
-            let near = Link { name: "", bandwidth, share: 1.0, latency, adding, source: "" };
-            let network = Network { near, far: near, ranks_per_node: 4, overlaps: false };
-            let sizes = [1e4, 1e6, 3e7];
-            let all = ACTIONS.iter().flat_map(|&(action, _)| sizes.map(|bytes| (action, bytes)));
-            let timed: Vec<Timed> = all
-                .map(|(action, bytes)| Timed { action, bytes, seconds: network.seconds(action, bytes, 4) })
-                .collect();
-            let found = link(&timed, 4);
+            let usual = network_of(Link { bandwidth, latency, adding, ..LINK });
+            let found = network(&times(&usual, 4), 4, &network_of(LINK)).near;
             assert!((found.latency - latency).abs() < 1e-6 * (latency + 1e-5), "{found:?}");
             assert!((found.bandwidth / bandwidth - 1.0).abs() < 1e-6, "{found:?}");
             assert!((found.adding - adding).abs() < 1e-6 * (adding + 1e-10), "{found:?}");

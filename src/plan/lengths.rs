@@ -1,6 +1,6 @@
 //! How long examples are, and what padding them would have cost.
 
-use crate::data::Sampler;
+use crate::data::{Collation, Dataset, Sampler};
 
 /// Bars of the histogram.
 const BARS: usize = 12;
@@ -24,12 +24,13 @@ pub struct Lengths {
     pub histogram: Vec<(u32, u32, u64)>,
 }
 
-/// Places that a padded run would compute for each real token.
+/// Places that a padded run would compute for each real token. Choices are sequences of their own, a target is padded apart
+/// from its source; a packed block is full.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Padding {
-    /// Each global batch padded to its longest example.
+    /// Each global batch's sequences padded to its longest.
     pub to_longest: f64,
-    /// Each example padded to the greatest length.
+    /// Each sequence padded to the greatest length.
     pub to_max: f64,
 }
 
@@ -76,15 +77,24 @@ impl Lengths {
 }
 
 impl Padding {
-    /// Of the steps of the first epoch; `max` is the length that examples would be padded to.
-    pub fn of(lengths: &[u32], sampler: &Sampler, max: usize) -> Self {
+    /// Of the steps of the first epoch; `max` are the lengths that sequences and, of seq2seq, targets would be padded to.
+    pub fn of(dataset: &Dataset, sampler: &Sampler, max: [usize; 2]) -> Self {
         let mut sampler = sampler.clone();
-        let (mut padded, mut real, mut examples) = (0u64, 0u64, 0u64);
+        let (mut to_longest, mut to_max, mut real, mut examples) = (0.0, 0.0, 0u64, 0u64);
         for step in 0..sampler.steps_per_epoch() {
             let plan = sampler.plan(step);
-            let batch = plan.shards.iter().flatten().flatten();
-            let longest = batch.map(|&i| lengths[i as usize]).max().unwrap_or_default();
-            padded += u64::from(longest) * plan.sequences as u64;
+            // Of each side how many sequences, and the longest.
+            let mut sides = [(0.0, 0u32); 2];
+            for &i in plan.shards.iter().flatten().flatten() {
+                for (side, length) in sequences(dataset, i as usize) {
+                    sides[side].0 += 1.0;
+                    sides[side].1 = sides[side].1.max(length);
+                }
+            }
+            for ((count, longest), max) in sides.into_iter().zip(max) {
+                to_longest += count * f64::from(longest);
+                to_max += count * max as f64;
+            }
             real += plan.tokens;
             examples += plan.sequences as u64;
             if examples >= LOOKED_AT {
@@ -92,13 +102,23 @@ impl Padding {
             }
         }
         let real = real.max(1) as f64;
-        Padding { to_longest: padded as f64 / real, to_max: max as f64 * examples as f64 / real }
+        Padding { to_longest: to_longest / real, to_max: to_max / real }
+    }
+}
+
+/// The sequences of an example that are padded one by one, each with its side.
+fn sequences(dataset: &Dataset, i: usize) -> Vec<(usize, u32)> {
+    match dataset.collation() {
+        Collation::Plain => dataset.sequences(i).into_iter().map(|length| (0, length)).collect(),
+        Collation::SourceTarget { .. } => dataset.sequences(i).into_iter().enumerate().collect(),
+        _ => vec![(0, dataset.length(i) as u32)],
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{Example, Label};
 
     #[test]
     fn counts_and_shares_by_hand() {
@@ -113,11 +133,30 @@ mod tests {
         assert_eq!(Lengths::of(&[7, 7]).histogram, [(7, 7, 2)]);
     }
 
+    /// One batch of all.
+    fn padding(examples: &[&[u32]], collation: Collation, max: [usize; 2]) -> Padding {
+        let example = |lengths: &&[u32]| {
+            let n = lengths.iter().sum::<u32>() as usize;
+            Example { ids: vec![1; n], type_ids: vec![0; n], lengths: lengths.to_vec(), label: Label::None }
+        };
+        let data = Dataset::new(examples.iter().map(example), collation, [0; 32]);
+        let sampler = Sampler::new(1, data.lengths(), examples.len(), 1, 4096).unwrap();
+        Padding::of(&data, &sampler, max)
+    }
+
     #[test]
     fn padding_by_hand() {
-        // One batch of all: 5 x 30 places for 60 tokens; to 64: 320.
-        let lengths = [4, 8, 8, 10, 30];
-        let sampler = Sampler::new(1, lengths.to_vec(), 5, 1, 4096).unwrap();
-        assert_eq!(Padding::of(&lengths, &sampler, 64), Padding { to_longest: 2.5, to_max: 320.0 / 60.0 });
+        // 5 x 30 places for 60 tokens; to 64: 320.
+        let found = padding(&[&[4], &[8], &[8], &[10], &[30]], Collation::Plain, [64, 0]);
+        assert_eq!(found, Padding { to_longest: 2.5, to_max: 320.0 / 60.0 });
+        // Four choices of 30: each is padded to 128.
+        let choices = padding(&[&[30; 4], &[30; 4]], Collation::Plain, [128, 0]);
+        assert_eq!(choices, Padding { to_longest: 1.0, to_max: 128.0 / 30.0 });
+        // Sources to 20 or 50, targets to 6 or 10: 2 x 26 or 2 x 60 places for 40 tokens.
+        let sides = padding(&[&[20, 4], &[10, 6]], Collation::SourceTarget { start: 0 }, [50, 10]);
+        assert_eq!(sides, Padding { to_longest: 52.0 / 40.0, to_max: 3.0 });
+        // Documents of one block.
+        let packed = padding(&[&[40, 24], &[64]], Collation::NextToken, [64, 0]);
+        assert_eq!(packed, Padding { to_longest: 1.0, to_max: 1.0 });
     }
 }

@@ -237,7 +237,8 @@ impl<'a> Timeline<'a> {
         let batches = BATCHES * load.batch_bytes;
         let base = |rows: f64| [self.kept[0], self.kept[1] + rows, self.kept[2], batches, 0.0];
         let step = base(self.rows());
-        let mut all = Vec::new();
+        // A step makes room for its rows before it lets go of those of the step before.
+        let mut all = vec![(Moment::Forward(0), base(2.0 * self.rows()))];
         for (moment, bytes) in passes(costs, &self.borders, &setup.keeps, first) {
             let mut now = step;
             now[ACTIVATIONS] += bytes;

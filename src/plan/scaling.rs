@@ -35,7 +35,7 @@ pub struct Row {
     pub ranks: usize,
     pub step: Step,
     pub steps: u64,
-    /// Examples of a global batch.
+    /// Examples of a global batch: no more than there are.
     pub global_batch: usize,
     /// Real tokens of a step, and of all ranks in a second.
     pub tokens: f64,
@@ -74,7 +74,7 @@ impl Run<'_> {
             ranks,
             step: Step::default(),
             steps,
-            global_batch,
+            global_batch: global_batch.min(self.dataset.len()),
             tokens: 0.0,
             tokens_per_second: 0.0,
             flops: 0.0,
@@ -120,11 +120,15 @@ impl Run<'_> {
 
     /// Different token ids of a step.
     fn rows(&self, shards: &[Vec<Vec<u32>>]) -> f64 {
-        let mut ids: Vec<u32> =
-            shards.iter().flatten().flatten().flat_map(|&i| self.dataset.ids(i as usize)).copied().collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids.len() as f64
+        let mut seen: Vec<bool> = Vec::new();
+        for &id in shards.iter().flatten().flatten().flat_map(|&i| self.dataset.ids(i as usize)) {
+            let id = id as usize;
+            if id >= seen.len() {
+                seen.resize(id + 1, false);
+            }
+            seen[id] = true;
+        }
+        seen.into_iter().filter(|&seen| seen).count() as f64
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Saving {
     pub saves: u64,
     /// `train.save_total_limit`
     pub limit: Option<usize>,
-    /// Whether the best one stays beside them.
+    /// Whether the best one outlives the limit; it counts, as the newest does.
     pub keeps_best: bool,
 }
 
@@ -36,11 +36,30 @@ impl Storage {
         let state = if compute == Kind::Float { 8 } else { 12 };
         let model = compute.elt_size_in_bytes() as u64 * count(false);
         let checkpoint = model + state * count(true);
-        let kept = saving.limit.map(|limit| limit as u64 + u64::from(saving.keeps_best));
+        let least = if saving.keeps_best { 2 } else { 1 };
+        let kept = saving.limit.map(|limit| (limit as u64).max(least));
         let checkpoints = kept.map_or(saving.saves, |kept| kept.min(saving.saves));
         let extra = u64::from(saving.saves > checkpoints);
         Storage { model, checkpoint, checkpoints, most: (checkpoints + extra) * checkpoint + model }
     }
+}
+
+/// How many steps of a run are a multiple of one of these numbers, or its last; none where there is no number.
+pub fn written(every: [Option<u64>; 2], steps: u64) -> u64 {
+    let multiples = |n: u64| steps / n.max(1);
+    let both = match every {
+        [None, None] => return 0,
+        [Some(a), Some(b)] => (a / divisor(a, b).max(1)).checked_mul(b).map_or(0, multiples),
+        _ => 0,
+    };
+    let numbers = every.into_iter().flatten();
+    let last = u64::from(!numbers.clone().any(|n| steps.is_multiple_of(n)));
+    numbers.map(multiples).sum::<u64>() - both + last
+}
+
+/// The greatest that divides both.
+fn divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { divisor(b, a % b) }
 }
 
 #[cfg(test)]
@@ -61,7 +80,19 @@ mod tests {
         assert_eq!((fp32.checkpoints, fp32.most), (2, 3 * fp32.checkpoint + fp32.model));
         let all = Storage::of(&specs, Kind::BFloat16, Saving { limit: None, ..saving });
         assert_eq!((all.checkpoint, all.checkpoints, all.most), (900 * 14 + 200, 7, 7 * (900 * 14 + 200) + 2000));
-        let best = Storage::of(&specs, Kind::Float, Saving { saves: 3, keeps_best: true, ..saving });
-        assert_eq!((best.checkpoints, best.most), (3, 3 * best.checkpoint + best.model));
+        // The best one counts, as `RunDir::rotate` has it; but the newest stays beside it.
+        let best = |limit| Storage::of(&specs, Kind::Float, Saving { saves: 7, limit: Some(limit), keeps_best: true });
+        assert_eq!([3, 2, 1].map(|limit| best(limit).checkpoints), [3, 2, 2]);
+        assert_eq!(best(1).most, 3 * best(1).checkpoint + best(1).model);
+    }
+
+    #[test]
+    fn steps_that_save_are_counted_once() {
+        assert_eq!([20, 22].map(|steps| written([None, Some(5)], steps)), [4, 5]);
+        // 4, 6, 8, 12, 16, 18, 20, and the last.
+        assert_eq!([20, 22].map(|steps| written([Some(4), Some(6)], steps)), [7, 8]);
+        assert_eq!(written([Some(10), Some(30)], 20), 2);
+        assert_eq!(written([Some(u64::MAX - 1), Some(u64::MAX)], 20), 1);
+        assert_eq!(written([None, None], 20), 0);
     }
 }

@@ -168,6 +168,9 @@ impl Plan<'_> {
     }
 
     fn send(&self, clocks: &mut Clocks, action: Action, bytes: f64) -> f64 {
+        if self.ranks < 2 {
+            return clocks.compute;
+        }
         let seconds = if bytes > 0.0 { self.network.seconds(action, bytes, self.ranks) } else { 0.0 };
         clocks.step.collectives += seconds;
         clocks.step.bytes += bytes * if matches!(action, Action::AllReduce(_)) { 2.0 } else { 1.0 };
@@ -253,6 +256,7 @@ mod tests {
     fn alone_it_is_the_sum_of_what_is_computed() {
         let alone = step(0, 1, 1.0, true);
         assert!((alone.seconds - 6.0).abs() < 1e-6 && alone.waiting == 0.0, "{alone:?}");
+        assert_eq!((alone.bytes, step(3, 1, 1.0, true).bytes), (0.0, 0.0));
     }
 
     /// Two ranks, 4096 bytes a stage: an all-reduce takes 2 x 1/2 x 4096 / bandwidth.

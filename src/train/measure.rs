@@ -3,7 +3,7 @@
 use crate::comm::{Action, Collective, Op, Pending};
 use crate::config::Config;
 use crate::data::Sampler;
-use crate::error::Result;
+use crate::error::{self, Error, Result};
 use crate::nn::precision;
 use crate::plan::device::Speed;
 use crate::plan::fit::{ACTIONS, Timed};
@@ -21,6 +21,8 @@ const LONG_ENOUGH: f64 = 0.15;
 /// Steps before the clock runs, and with it.
 const WARM_UP: usize = 1;
 const STEPS: usize = 5;
+/// Steps that may be skipped: a loss scale goes from its first value to one that fits by halves.
+const SKIPPED: usize = 40;
 /// Bytes of the collectives that are timed, and how often each is.
 const SIZES: [i64; 4] = [64 << 10, 1 << 20, 4 << 20, 16 << 20];
 const REPEATS: usize = 15;
@@ -119,7 +121,7 @@ pub struct Measured {
 /// Takes one step of a run several times, from the weights that it starts with. Nothing is written. All ranks call it.
 ///
 /// # Errors
-/// As [`Session::open`] and [`Stepper::step`].
+/// As [`Session::open`] and [`Stepper::step`]; exit 4 when every step is skipped.
 pub fn steps(config: &Config, comm: &Arc<dyn Collective>, sampler: &Sampler, step: u64) -> Result<Measured> {
     let session = Session::open(config.clone(), Arc::clone(comm), None)?;
     let schedule = settings::schedule(config, settings::total_steps(config, sampler.steps_per_epoch()));
@@ -128,22 +130,54 @@ pub fn steps(config: &Config, comm: &Arc<dyn Collective>, sampler: &Sampler, ste
     let scaler = settings::scaler(config, None);
     let mut stepper = Stepper::new(config, Arc::clone(comm), (model, params, weights), schedule, scaler)?;
     let (dataset, device) = (Arc::new(data.train.dataset), comm.device());
-    let mut seconds = Vec::new();
     memory_report::reset(device)?;
-    for index in 0..WARM_UP + STEPS {
+    let seconds = of_whole_steps(|| {
         let (dataset, sampler) = (Arc::clone(&dataset), sampler.clone());
+        let mut taken = None;
         for input in feed::feed(dataset, sampler, config.seed, comm.rank(), device, step + 1, step + 1)? {
             let input = input?;
             comm.barrier("a measured step")?;
             let began = Instant::now();
-            stepper.step(input, false)?;
+            let outcome = stepper.step(input, false)?;
             stepper.weights.settle()?;
-            if index >= WARM_UP {
-                seconds.push(began.elapsed().as_secs_f64());
-            }
+            taken = outcome.filter(|outcome| !outcome.skipped).map(|_| began.elapsed().as_secs_f64());
         }
-    }
+        Ok(taken)
+    })?;
     let mut most = [median(seconds), Bytes::peak(device, stepper.kept()).total as f64];
     comm.all_reduce_f64(&mut most, Op::Max, "what was measured")?;
     Ok(Measured { seconds: most[0], peak: most[1] as u64 })
+}
+
+/// What so many steps take after those that warm up; `step` takes one, and tells nothing where no weight changed: that
+/// leaves the update out.
+fn of_whole_steps(mut step: impl FnMut() -> Result<Option<f64>>) -> Result<Vec<f64>> {
+    let mut seconds = Vec::new();
+    for _ in 0..WARM_UP + STEPS + SKIPPED {
+        seconds.extend(step()?);
+        if seconds.len() == WARM_UP + STEPS {
+            return Ok(seconds.split_off(WARM_UP));
+        }
+    }
+    Err(Error::new(
+        error::Kind::NonFinite,
+        format!(
+            "--measure: more than {SKIPPED} steps were skipped, loss or gradients are not finite: see it by `trainer train`"
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skipped_steps_are_not_timed() {
+        // Overflows before the first that fits, and one among those that count.
+        let told = [None, None, Some(9.0), Some(1.0), None, Some(2.0), Some(3.0), Some(4.0), Some(5.0), Some(6.0)];
+        let mut told = told.into_iter();
+        let found = of_whole_steps(|| Ok(told.next().unwrap())).unwrap();
+        assert_eq!((found, told.next()), (vec![1.0, 2.0, 3.0, 4.0, 5.0], Some(Some(6.0))));
+        assert!(of_whole_steps(|| Ok(None)).unwrap_err().to_string().contains("were skipped"));
+    }
 }

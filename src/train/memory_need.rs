@@ -18,7 +18,7 @@ use crate::train::staged::Recompute;
 use tch::Device;
 
 /// The share of the memory that a plan may fill: the rest is for what is not counted (libraries, fragments, batches).
-const USABLE: f64 = 0.9;
+pub const USABLE: f64 = 0.9;
 
 /// The ZeRO stage of a run: the one that is set, or the lowest that fits into every rank's memory.
 ///
@@ -38,10 +38,7 @@ pub fn choose(config: &Config, shaped: &Shaped, data: &Data, comm: &dyn Collecti
     let mut least = [own.map_or(f64::NEG_INFINITY, |bytes| -(bytes as f64))];
     comm.all_reduce_f64(&mut least, Op::Max, "memory of the ranks")?;
     if own.is_none() {
-        return Err(Error::input(
-            "parallel.zero_stage = \"auto\": this machine does not tell how much memory a rank has: \
-             set parallel.memory_per_rank, or the stage",
-        ));
+        return Err(untold());
     }
     let limit = (-least[0] * if parallel.memory_per_rank.is_some() { 1.0 } else { USABLE }) as u64;
     let (model, cpu) = (&shaped.model, comm.device() == Device::Cpu);
@@ -76,6 +73,14 @@ pub fn choose(config: &Config, shaped: &Shaped, data: &Data, comm: &dyn Collecti
         human(activations),
         ways.join(", ")
     )))
+}
+
+/// The error of a machine that "auto" can learn nothing from.
+pub fn untold() -> Error {
+    Error::input(
+        "parallel.zero_stage = \"auto\": this machine does not tell how much memory a rank has: \
+         set parallel.memory_per_rank, or the stage",
+    )
 }
 
 /// What decides about a rank's memory under this configuration.

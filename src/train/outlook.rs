@@ -1,17 +1,20 @@
 //! A run that is only looked at: its model without weights, its data or what is assumed of it, and what they would need.
 
-use crate::config::{Config, IntervalStrategy, Precision, Recompute, TaskKind};
+use crate::config::{Config, IntervalStrategy, Precision, Recompute, TaskKind, ZeroStage};
 use crate::data::masking::Masking;
+use crate::data::random::SplitMix64;
 use crate::data::{CacheUse, Collation, Dataset, Example, Facts, Label, Prepared, Sampler};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::Layout;
 use crate::parallel::Zero;
 use crate::plan::lengths::{Lengths, Padding};
+use crate::plan::load::Load;
 use crate::plan::memory::{self, Need, Setup};
-use crate::plan::storage::{Saving, Storage};
+use crate::plan::storage::{self, Saving, Storage};
 use crate::plan::timeline;
-use crate::train::loaded::Shaped;
+use crate::train::loaded::{Declared, Shaped};
 use crate::train::session::{self, Data};
+use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::{memory_need, reading, settings};
 use serde_json::Value;
 
@@ -20,16 +23,23 @@ use serde_json::Value;
 pub struct Assumed {
     /// Tokens of every example.
     pub length: usize,
-    /// One global batch, unless told.
-    pub examples: Option<usize>,
+    pub examples: usize,
 }
+
+/// Tokens of assumed data that are different: enough to meet most of a vocabulary.
+const DIFFERENT: usize = 1 << 20;
 
 /// A run's model and data.
 pub struct Outlook {
+    /// As written; [`Outlook::on`] has it for so many ranks.
     pub config: Config,
+    /// Examples for each rank in a global batch that grows with them.
+    pub batch_per_rank: Option<usize>,
     pub shaped: Shaped,
     pub data: Data,
     pub max_length: usize,
+    /// Whether the data is assumed; there is none to evaluate on then.
+    pub assumed: bool,
 }
 
 /// One way to hold the same run.
@@ -41,7 +51,7 @@ pub struct Way {
     pub need: Need,
     /// Bytes of the largest group of collectives.
     pub largest_group: f64,
-    /// Whether the configuration says so.
+    /// Whether a run takes it; of "auto" [`Outlook::choose`] knows.
     pub configured: bool,
 }
 
@@ -50,15 +60,30 @@ impl Outlook {
     ///
     /// # Errors
     /// Exit 2 for what is wrong with the model folder or the data.
-    pub fn open(config: Config, assumed: Option<Assumed>) -> Result<Self> {
-        let (declared, max_length) = session::declare(&config)?;
+    pub fn open(config: Config, batch_per_rank: Option<usize>, assumed: Option<Assumed>) -> Result<Self> {
+        let (declared, mut max_length) = session::declare(&config)?;
         let data = match assumed {
-            Some(assumed) => assume(&config, assumed, declared.vocab_size())?,
+            Some(assumed) => {
+                max_length = max_length.max(check_length(&config, &declared, assumed.length)?);
+                assume(&config, assumed, declared.vocab_size())?
+            }
             None => session::read_data(&config, max_length, config.task.labels.clone())?,
         };
         declared.check_vocabulary(&data.train)?;
         let shaped = declared.with_head(&data.head, &config.model.freeze)?;
-        Ok(Outlook { config, shaped, data, max_length })
+        Ok(Outlook { config, batch_per_rank, shaped, data, max_length, assumed: assumed.is_some() })
+    }
+
+    /// Examples of a step of so many ranks.
+    pub fn global_batch(&self, ranks: usize) -> usize {
+        self.batch_per_rank.map_or(self.config.train.global_batch_size, |each| each * ranks)
+    }
+
+    /// The configuration of a run on so many ranks.
+    pub fn on(&self, ranks: usize) -> Config {
+        let mut config = self.config.clone();
+        config.train.global_batch_size = self.global_batch(ranks);
+        config
     }
 
     /// The order of the data on so many ranks.
@@ -68,15 +93,15 @@ impl Outlook {
     pub fn sampler(&self, ranks: usize) -> Result<Sampler> {
         let train = &self.config.train;
         let lengths = self.data.train.dataset.lengths();
-        Sampler::new(self.config.seed, lengths, train.global_batch_size, ranks, train.micro_batch_tokens)
+        Sampler::new(self.config.seed, lengths, self.global_batch(ranks), ranks, train.micro_batch_tokens)
     }
 
-    /// Steps of the run, and of an epoch.
+    /// Steps of the run on so many ranks, and of an epoch.
     ///
     /// # Errors
     /// As [`Sampler::new`].
-    pub fn steps(&self) -> Result<(u64, u64)> {
-        let per_epoch = self.sampler(1)?.steps_per_epoch();
+    pub fn steps(&self, ranks: usize) -> Result<(u64, u64)> {
+        let per_epoch = self.sampler(ranks)?.steps_per_epoch();
         Ok((settings::total_steps(&self.config, per_epoch), per_epoch))
     }
 
@@ -84,10 +109,10 @@ impl Outlook {
     ///
     /// # Errors
     /// As [`Sampler::new`].
-    pub fn lengths(&self) -> Result<(Lengths, Padding)> {
-        let lengths = self.data.train.dataset.lengths();
-        let padding = Padding::of(&lengths, &self.sampler(1)?, self.max_length);
-        Ok((Lengths::of(&lengths), padding))
+    pub fn lengths(&self, ranks: usize) -> Result<(Lengths, Padding)> {
+        let (dataset, target) = (&self.data.train.dataset, self.config.task.max_target_length);
+        let max = [self.max_length, target.unwrap_or(MAX_TARGET_LENGTH)];
+        Ok((Lengths::of(&dataset.lengths()), Padding::of(dataset, &self.sampler(ranks)?, max)))
     }
 
     /// Numbers of the model, and those of them that are trained.
@@ -119,14 +144,14 @@ impl Outlook {
         let mut ways = Vec::new();
         for precision in [Precision::Fp32, half] {
             for &recompute in &recomputes {
-                let mut config = self.config.clone();
+                let mut config = self.on(ranks);
                 config.parallel.precision = precision;
                 config.parallel.recompute = recompute;
                 if precision == Precision::Fp32 {
                     config.parallel.reduce_dtype = Precision::Fp32;
                 }
                 let setup = |zero| memory_need::setup(&config, model.stages(), zero, cpu);
-                let load = memory_need::load(&config, model, &layout, &setup(Zero::ALL[0]), &self.data, ranks)?;
+                let load = self.load(config.clone(), &layout, &setup(Zero::ALL[0]), ranks)?;
                 for zero in Zero::ALL {
                     let setup = setup(zero);
                     ways.push(Way {
@@ -137,12 +162,35 @@ impl Outlook {
                         largest_group: timeline::largest_group(&layout, &setup),
                         configured: precision == own.precision
                             && recompute == own.recompute
-                            && own.zero_stage == crate::config::ZeroStage::Stage(zero.stage()),
+                            && own.zero_stage == ZeroStage::Stage(zero.stage()),
                     });
                 }
             }
         }
         Ok(ways)
+    }
+
+    /// The ZeRO stage of the run: the one that is set, or of "auto" the lowest that fits, as [`memory_need::choose`] has it;
+    /// where none does, the last. Marks the way that a run takes, if it takes any.
+    pub fn choose(&self, ways: &mut [Way], limit: Option<f64>) -> Zero {
+        let own = &self.config.parallel;
+        if let ZeroStage::Stage(stage) = own.zero_stage {
+            return Zero::new(stage).unwrap_or(Zero::ALL[0]);
+        }
+        let fits = |way: &Way| limit.is_none_or(|limit| way.need.total <= limit);
+        let mut alike = ways.iter_mut().filter(|way| way.precision == own.precision && way.recompute == own.recompute);
+        alike.find(|way| fits(way)).map_or(Zero::ALL[3], |way| {
+            way.configured = true;
+            way.zero
+        })
+    }
+
+    fn load(&self, mut config: Config, layout: &Layout, setup: &Setup, ranks: usize) -> Result<Load> {
+        if self.assumed {
+            // All steps are alike.
+            config.train.max_steps = Some(1);
+        }
+        memory_need::load(&config, &self.shaped.model, layout, setup, &self.data, ranks)
     }
 
     /// The step with the largest micro-batch of a rank among so many, from 0, and what a rank needs at this ZeRO stage.
@@ -152,36 +200,55 @@ impl Outlook {
     pub fn busiest(&self, ranks: usize, zero: Zero, cpu: bool) -> Result<(u64, Need)> {
         let (model, setup) = (&self.shaped.model, self.setup(zero, cpu));
         let layout = Layout::new(&self.shaped.specs, ranks);
-        let load = memory_need::load(&self.config, model, &layout, &setup, &self.data, ranks)?;
+        let load = self.load(self.on(ranks), &layout, &setup, ranks)?;
         Ok((load.step, memory::need(model, &layout, &setup, &load)))
     }
 
-    /// What the run writes.
+    /// What the run writes on so many ranks, where every evaluation finds a new best.
     ///
     /// # Errors
     /// As [`Sampler::new`].
-    pub fn storage(&self) -> Result<Storage> {
+    pub fn storage(&self, ranks: usize) -> Result<Storage> {
         let train = &self.config.train;
-        let (steps, per_epoch) = self.steps()?;
-        let saves = match train.save_strategy {
-            IntervalStrategy::No => 0,
-            IntervalStrategy::Steps => steps.div_ceil(train.save_steps.max(1)),
-            IntervalStrategy::Epoch => steps.div_ceil(per_epoch),
+        let (steps, per_epoch) = self.steps(ranks)?;
+        let every = |strategy, of_steps| match strategy {
+            IntervalStrategy::No => None,
+            IntervalStrategy::Steps => Some(of_steps),
+            IntervalStrategy::Epoch => Some(per_epoch),
         };
         let (limit, keeps_best) = (train.save_total_limit, train.load_best_model_at_end);
+        let evaluated = every(train.eval_strategy, train.eval_steps.unwrap_or(u64::MAX)).filter(|_| keeps_best);
+        let saves = storage::written([every(train.save_strategy, train.save_steps), evaluated], steps);
         let saving = Saving { saves, limit, keeps_best };
         Ok(Storage::of(&self.shaped.specs, settings::kind(self.config.parallel.precision), saving))
     }
 }
 
+/// The longest sequence of an assumed example, if the model takes it.
+fn check_length(config: &Config, declared: &Declared, length: usize) -> Result<usize> {
+    let longest = if config.task.kind == TaskKind::Seq2seq { length - length / 2 } else { length };
+    if let Some(max) = config.data.max_length.filter(|&max| max < longest) {
+        return Err(Error::input(format!(
+            "--assume-length {length}: a run cuts to data.max_length = {max}; set it to {longest}, or assume less"
+        )));
+    }
+    declared.max_length(Some(longest), None).map_err(|e| e.context(format!("--assume-length {length}")))
+}
+
+/// Token ids as texts have them: the k-th most frequent as often as 1 / k (Zipf's law).
+fn zipf(random: &mut SplitMix64, vocab_size: usize) -> u32 {
+    let uniform = (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    ((vocab_size as f64 + 1.0).powf(uniform) as u32 - 1).min(vocab_size as u32 - 1)
+}
+
 /// Examples of one length, as the task reads them: of seq2seq half of the tokens are the target's.
 fn assume(config: &Config, assumed: Assumed, vocab_size: usize) -> Result<Data> {
-    let length = assumed.length;
-    let examples = assumed.examples.unwrap_or(config.train.global_batch_size);
+    let Assumed { length, examples } = assumed;
     let kind = config.task.kind;
-    let ids: Vec<u32> = (0..length).map(|i| (i % vocab_size) as u32).collect();
+    let mut random = SplitMix64::keyed(&[config.seed]);
     let example = |_| {
-        let mut example = Example::single(ids.clone(), vec![0; length], Label::None);
+        let ids = (0..length).map(|_| zipf(&mut random, vocab_size)).collect();
+        let mut example = Example::single(ids, vec![0; length], Label::None);
         match kind {
             TaskKind::Seq2seq => {
                 let target = length / 2;
@@ -209,12 +276,28 @@ fn assume(config: &Config, assumed: Assumed, vocab_size: usize) -> Result<Data> 
         skipped: 0,
         skipped_reasons: Vec::new(),
         truncated: 0,
-        vocab_size: vocab_size.min(length),
+        vocab_size,
         segments: 1,
         remarks: Vec::new(),
         references: Value::Null,
     };
     let head = reading::head(&config.task, &facts, &config.data.train)?;
-    let dataset = Dataset::new((0..examples).map(example), collation, [0; 32]);
+    let different = examples.min(DIFFERENT.div_ceil(length));
+    let dataset = Dataset::new((0..different).map(example), collation, [0; 32]).repeated(examples);
     Ok(Data { train: Prepared { dataset, facts, cache: CacheUse::Built }, eval: None, head })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assumed_tokens_are_as_many_different_ones_as_a_text_has() {
+        let mut random = SplitMix64::keyed(&[1]);
+        let mut ids: Vec<u32> = (0..16_384).map(|_| zipf(&mut random, 128_256)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert!((5_000..9_000).contains(&ids.len()) && *ids.last().unwrap() < 128_256, "{}", ids.len());
+        assert_eq!(zipf(&mut random, 1), 0);
+    }
 }

@@ -1,6 +1,7 @@
 //! A plan for a program.
 
-use super::{Correction, Report};
+use super::Report;
+use super::measured::Correction;
 use crate::plan::fit::{ACTIONS, Timed};
 use crate::plan::memory::KINDS;
 use crate::plan::scaling::Row;
@@ -15,7 +16,7 @@ pub fn of(report: &Report) -> Value {
         "data": {
             "examples": lengths.examples, "tokens": lengths.tokens, "steps": report.steps,
             "steps_per_epoch": report.steps_per_epoch,
-            "global_batch_size": report.outlook.config.train.global_batch_size,
+            "global_batch_size": report.batch(),
             "lengths": {
                 "shortest": lengths.shortest, "mean": lengths.mean(), "median": lengths.median, "p90": lengths.p90,
                 "p99": lengths.p99, "longest": lengths.longest,
@@ -25,7 +26,7 @@ pub fn of(report: &Report) -> Value {
         },
         "model": {"parameters": parameters, "trained": trained},
         "ranks": report.ranks,
-        "memory_limit": report.limit,
+        "memory_limit": report.limit.as_ref().map(|limit| limit.bytes),
         "memory": report.ways.iter().map(|way| memory(report, way)).collect::<Vec<_>>(),
         "disk": {
             "model": storage.model, "checkpoint": storage.checkpoint, "checkpoints": storage.checkpoints,
@@ -63,7 +64,7 @@ fn memory(report: &Report, way: &Way) -> Value {
     json!({
         "zero_stage": way.zero.stage(), "precision": way.precision, "recompute": way.recompute, "peak": peak,
         "total": bytes(way.need.total), "kept": way.need.kept.map(bytes), "largest_collective": bytes(way.largest_group),
-        "fits": report.limit.map(|limit| way.need.total <= limit), "configured": way.configured,
+        "fits": report.fits(way), "configured": way.configured,
     })
 }
 
@@ -71,7 +72,7 @@ fn row(row: &Row) -> Value {
     let step = &row.step;
     json!({
         "ranks": row.ranks, "global_batch_size": row.global_batch, "steps": row.steps, "step_seconds": step.seconds,
-        "linear": step.linear, "attention": step.attention, "memory": step.passing, "update": step.update,
+        "linear": step.linear, "attention": step.attention, "memory": step.passing + step.update, "update": step.update,
         "waiting": step.waiting, "collectives": step.collectives, "communicated_bytes": step.bytes,
         "tokens_per_step": row.tokens, "tokens_per_second": row.tokens_per_second,
         "tokens_per_second_per_rank": row.per_rank(), "flops": row.flops, "imbalance": row.imbalance,

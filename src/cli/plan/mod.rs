@@ -1,6 +1,7 @@
 //! `trainer plan`
 
 mod json;
+mod measured;
 mod text;
 
 use super::{TrainArgs, backend, connect};
@@ -8,29 +9,27 @@ use crate::comm::select::Backend;
 use crate::comm::{Collective, cores};
 use crate::config::{Bytes, Config, Precision, ZeroStage};
 use crate::error::{Error, Result};
-use crate::nn::Layout;
-use crate::observe::rank_of_environment;
+use crate::observe::memory::available_bytes;
+use crate::observe::{self, rank_of_environment};
 use crate::parallel::Zero;
 use crate::plan::chart;
 use crate::plan::device::{DEVICES, Device, EFFICIENCY, Speed};
-use crate::plan::fit::{self, Timed};
 use crate::plan::lengths::{Lengths, Padding};
 use crate::plan::link::{LINKS, Link, Network};
-use crate::plan::memory::Need;
 use crate::plan::scaling::{Row, Run, WORLDS};
 use crate::plan::storage::Storage;
-use crate::plan::timeline::Step;
-use crate::train::measure::{self, Measured};
+use crate::train::measure;
 use crate::train::outlook::{Assumed, Outlook, Way};
-use crate::train::settings;
+use crate::train::{memory_need, settings};
 use clap::Args;
+use measured::{Correction, check_measured};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The share of a device's memory that a plan may fill: the rest is for what is not counted (libraries, fragments).
-const USABLE: f64 = 0.9;
+/// The most examples that may be assumed: more of the same tell nothing new.
+const MOST_EXAMPLES: i64 = 10_000_000;
 
 /// `trainer plan`
 #[derive(Debug, Args)]
@@ -43,7 +42,7 @@ pub struct PlanArgs {
     /// Ranks that memory is told for.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     ranks: u32,
-    /// The memory of a rank, such as 80GiB; otherwise that of --device.
+    /// The memory of a rank, such as 80GiB; otherwise that of --device. parallel.memory_per_rank goes before both.
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     gpu_memory: Option<u64>,
     /// What a rank computes on: cpu, which is measured here, or one of h100-sxm, h100-pcie, h200-sxm, a100-80gb,
@@ -65,11 +64,11 @@ pub struct PlanArgs {
     /// Take every example to have so many tokens, instead of reading the data.
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..))]
     assume_length: Option<u32>,
-    /// How many examples there are, with --assume-length; otherwise one global batch.
-    #[arg(long, value_name = "N", requires = "assume_length", value_parser = clap::value_parser!(u32).range(1..))]
+    /// How many examples there are, with --assume-length; otherwise the largest global batch of the table.
+    #[arg(long, value_name = "N", requires = "assume_length", value_parser = clap::value_parser!(u32).range(1..=MOST_EXAMPLES))]
     assume_examples: Option<u32>,
     /// Take a few real steps of the longest batch, under mpirun on all its ranks, and correct the times by them.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "assume_length")]
     measure: bool,
     /// Draw tokens a second over ranks into this SVG file.
     #[arg(long, value_name = "FILE.svg")]
@@ -99,7 +98,7 @@ struct Report {
     ranks: usize,
     ways: Vec<Way>,
     /// What a rank may fill.
-    limit: Option<f64>,
+    limit: Option<Limit>,
     storage: Storage,
     /// Where the run would write, and what is free there.
     free: Option<(PathBuf, u64)>,
@@ -110,21 +109,14 @@ struct Report {
     network: Network,
     /// The ZeRO stage that times are told for.
     zero: Zero,
-    batch_per_rank: Option<usize>,
     rows: Vec<Row>,
     measured: Option<Correction>,
 }
 
-/// Real steps, beside what was planned of them.
-struct Correction {
-    world: usize,
-    /// From 1.
-    step: u64,
-    taken: Measured,
-    planned: Step,
-    need: Need,
-    /// None on one rank.
-    timed: Vec<Timed>,
+/// What a rank may fill, in bytes, and where that is from.
+struct Limit {
+    bytes: f64,
+    of: String,
 }
 
 /// Plans.
@@ -162,33 +154,32 @@ fn tell(args: &PlanArgs, report: &Report) -> Result<()> {
         let title = format!("{}, ZeRO {}, {}", report.name(), report.zero.stage(), report.device);
         chart::draw(path, &title, &report.rows)?;
     }
-    match args.json {
-        true => println!("{}", json::of(report)),
-        false => print!("{}", text::of(report)),
-    }
+    observe::print(&if args.json { format!("{}\n", json::of(report)) } else { text::of(report) });
     Ok(())
 }
 
 fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -> Result<Report> {
     let device = device(&args.device)?;
+    if let Some(comm) = comm {
+        check_measured(&args.device, device, comm.device())?;
+    }
     let ranks = comm.map_or(args.ranks as usize, |comm| comm.world().max(args.ranks as usize));
     let network = network(args, device)?;
     let efficiency = match (device, args.efficiency) {
         (None, Some(_)) => return Err(Error::input("--efficiency: this CPU is measured; name a --device with it")),
         (_, efficiency) => efficiency.unwrap_or(EFFICIENCY),
     };
-    let outlook = Outlook::open(config, assumed(args))?;
-    let (steps, steps_per_epoch) = outlook.steps()?;
-    let (lengths, padding) = outlook.lengths()?;
-    let ways = outlook.ways(ranks, device.is_none())?;
-    let limit =
-        args.gpu_memory.map(|bytes| bytes as f64).or(device.map(|device| device.memory)).map(|all| all * USABLE);
-    let storage = outlook.storage()?;
+    let limit = limit(args, &config, device, ranks)?;
+    let assumed = assumed(args, &config, ranks);
+    let outlook = Outlook::open(config, args.batch_per_rank.map(|n| n as usize), assumed)?;
+    let (steps, steps_per_epoch) = outlook.steps(ranks)?;
+    let (lengths, padding) = outlook.lengths(ranks)?;
+    let mut ways = outlook.ways(ranks, device.is_none())?;
+    let zero = outlook.choose(&mut ways, limit.as_ref().map(|limit| limit.bytes));
+    let storage = outlook.storage(ranks)?;
     let free = free_space(&outlook.config.output_dir);
     let (speed, device_name) =
         speed(&outlook.config, device, comm.map(|_| tch::get_num_threads() as usize), ranks, efficiency);
-    let zero = chosen(&outlook.config, &ways, limit);
-    let batch_per_rank = args.batch_per_rank.map(|n| n as usize);
     let mut report = Report {
         outlook,
         lengths,
@@ -205,7 +196,6 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
         speed,
         network,
         zero,
-        batch_per_rank,
         rows: Vec::new(),
         measured: None,
     };
@@ -220,18 +210,26 @@ impl Report {
         path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
     }
 
+    /// Examples of a step of `--ranks`.
+    fn batch(&self) -> usize {
+        self.outlook.global_batch(self.ranks).min(self.lengths.examples as usize)
+    }
+
+    /// Whether this way fits, where a limit is known.
+    fn fits(&self, way: &Way) -> Option<bool> {
+        self.limit.as_ref().map(|limit| way.need.total <= limit.bytes)
+    }
+
     /// The worlds of the table, that of `--ranks` among them.
     fn rows(&self) -> Result<Vec<Row>> {
-        let mut worlds: Vec<usize> = WORLDS.into_iter().chain([self.ranks]).collect();
-        worlds.sort_unstable();
-        worlds.dedup();
-        self.with_run(|run| worlds.into_iter().map(|ranks| run.on(ranks, self.speed, &self.network)).collect())
+        self.with_run(|run| {
+            worlds(self.ranks).into_iter().map(|ranks| run.on(ranks, self.speed, &self.network)).collect()
+        })
     }
 
     /// Looks at the run as it is to be held.
     fn with_run<T>(&self, look: impl FnOnce(&Run) -> T) -> T {
         let Outlook { config, shaped, data, .. } = &self.outlook;
-        let global = config.train.global_batch_size;
         look(&Run {
             model: &shaped.model,
             specs: &shaped.specs,
@@ -239,33 +237,38 @@ impl Report {
             dataset: &data.train.dataset,
             seed: config.seed,
             micro_batch_tokens: config.train.micro_batch_tokens,
-            global_batch: &|ranks| self.batch_per_rank.map_or(global, |each| each * ranks),
+            global_batch: &|ranks| self.outlook.global_batch(ranks),
             total_steps: &|per_epoch| settings::total_steps(config, per_epoch),
         })
     }
+}
 
-    /// Takes real steps, times collectives, and corrects the times by them. All ranks call it.
-    fn measure(&mut self, comm: &Arc<dyn Collective>) -> Result<()> {
-        let (world, outlook) = (comm.world(), &self.outlook);
-        let mut sampler = outlook.sampler(world)?;
-        let (step, need) = outlook.busiest(world, self.zero, self.cpu)?;
-        let mut config = outlook.config.clone();
-        config.parallel.zero_stage = ZeroStage::Stage(self.zero.stage());
-        let timed = if world > 1 { measure::collectives(comm.as_ref())? } else { Vec::new() };
-        let taken = measure::steps(&config, comm, &sampler, step)?;
-        if world > 1 {
-            self.network.near = fit::link(&timed, world);
-            self.network.ranks_per_node = self.network.ranks_per_node.max(world);
+/// The worlds of the table, this one among them.
+fn worlds(ranks: usize) -> Vec<usize> {
+    let mut worlds: Vec<usize> = WORLDS.into_iter().chain([ranks]).collect();
+    worlds.sort_unstable();
+    worlds.dedup();
+    worlds
+}
+
+/// What a rank may fill: as `train` has it under "auto", or as the arguments say. Without either nothing is compared.
+fn limit(args: &PlanArgs, config: &Config, device: Option<&Device>, ranks: usize) -> Result<Option<Limit>> {
+    if let Some(bytes) = config.parallel.memory_per_rank {
+        return Ok(Some(Limit { bytes: bytes.0 as f64, of: "parallel.memory_per_rank".into() }));
+    }
+    let share = |bytes: f64, of: &str| {
+        let share = memory_need::USABLE;
+        Ok(Some(Limit { bytes: bytes * share, of: format!("{:.0} % of {of}", share * 100.0) }))
+    };
+    match (args.gpu_memory, device) {
+        (Some(bytes), _) => share(bytes as f64, "--gpu-memory"),
+        (None, Some(device)) => share(device.memory, "what a rank has"),
+        (None, None) if config.parallel.zero_stage == ZeroStage::Auto => {
+            let free = available_bytes().ok_or_else(memory_need::untold)?;
+            let on_machine = ranks.min(args.ranks_per_node as usize);
+            share((free / on_machine as u64) as f64, "a rank's part of what is free here now")
         }
-        let layout = Layout::new(&self.outlook.shaped.specs, world);
-        let plan = sampler.plan(step);
-        let planned = self.with_run(|run| run.step(&layout, &plan, self.speed, &self.network).0);
-        // Collectives are measured by themselves: the rest of the difference is the ranks' own.
-        let own = (taken.seconds - planned.waiting).max(taken.seconds / 10.0);
-        self.speed = self.speed.slower(own / (planned.seconds - planned.waiting));
-        self.measured = Some(Correction { world, step: step + 1, taken, planned, need, timed });
-        self.rows = self.rows()?;
-        Ok(())
+        _ => Ok(None),
     }
 }
 
@@ -300,9 +303,13 @@ fn network(args: &PlanArgs, device: Option<&Device>) -> Result<Network> {
     })
 }
 
-fn assumed(args: &PlanArgs) -> Option<Assumed> {
+/// Unless told so many examples that each world of the table has a whole batch.
+fn assumed(args: &PlanArgs, config: &Config, ranks: usize) -> Option<Assumed> {
     let length = args.assume_length? as usize;
-    Some(Assumed { length, examples: args.assume_examples.map(|n| n as usize) })
+    let largest = worlds(ranks).last().copied().unwrap_or(ranks);
+    let batch = args.batch_per_rank.map_or(config.train.global_batch_size, |each| each as usize * largest);
+    let examples = args.assume_examples.map_or(batch.min(MOST_EXAMPLES as usize), |n| n as usize);
+    Some(Assumed { length, examples })
 }
 
 /// The rates of a rank and what they are called.
@@ -327,16 +334,6 @@ fn speed(
             (speed, format!("this CPU, {threads} thread{} a rank", if threads == 1 { "" } else { "s" }))
         }
     }
-}
-
-/// The ZeRO stage that is configured; of "auto" the lowest that fits, or the last.
-fn chosen(config: &Config, ways: &[Way], limit: Option<f64>) -> Zero {
-    if let ZeroStage::Stage(stage) = config.parallel.zero_stage {
-        return Zero::new(stage).unwrap_or(Zero::ALL[0]);
-    }
-    let own = |way: &&Way| way.precision == config.parallel.precision && way.recompute == config.parallel.recompute;
-    let fits = |way: &&Way| limit.is_none_or(|limit| way.need.total <= limit);
-    ways.iter().filter(own).find(fits).map_or(Zero::ALL[3], |way| way.zero)
 }
 
 /// The nearest folder above that exists, and what is free there.

@@ -1,7 +1,8 @@
 //! A plan for a person.
 
-use super::{Correction, Report, USABLE};
-use crate::config::{Precision, Recompute};
+use super::Report;
+use super::measured::Correction;
+use crate::config::{Precision, Recompute, ZeroStage};
 use crate::observe::memory::human;
 use crate::observe::progress::clock;
 use crate::observe::table::table;
@@ -34,7 +35,7 @@ fn count(n: u64) -> String {
 }
 
 fn data(report: &Report) -> String {
-    let (lengths, padding, train) = (&report.lengths, &report.padding, &report.outlook.config.train);
+    let (lengths, padding) = (&report.lengths, &report.padding);
     let epochs = report.steps as f64 / report.steps_per_epoch as f64;
     let mut lines = vec![
         format!(
@@ -42,7 +43,7 @@ fn data(report: &Report) -> String {
             count(lengths.examples),
             count(lengths.tokens),
             count(report.steps),
-            train.global_batch_size,
+            report.batch(),
             count(report.steps_per_epoch)
         ),
         format!(
@@ -82,10 +83,9 @@ fn recompute(recompute: Recompute) -> String {
 }
 
 fn memory(report: &Report) -> String {
-    let fits = |way: &Way| report.limit.map(|limit| way.need.total <= limit);
     let row = |way: &Way| {
         let [weights, gradients, optimizer, activations, communication] = way.need.peak.map(size);
-        let verdict = match fits(way) {
+        let verdict = match report.fits(way) {
             None => "",
             Some(true) => "yes",
             Some(false) => "no",
@@ -123,17 +123,20 @@ fn memory(report: &Report) -> String {
     let mut text = format!("memory    the most that {ranks} holds (kinds have their peaks at different times)\n");
     text += &table(&head, &rows);
     text += "\n";
-    if report.ways.iter().any(|way| way.configured) {
-        text += "          * as configured";
-        if let Some(way) = report.ways.iter().find(|way| way.configured) {
-            text += &format!("; its peak is {}", moment(report, way.need.at));
-        }
-        text += "\n";
+    let auto = report.outlook.config.parallel.zero_stage == ZeroStage::Auto;
+    if let Some(way) = report.ways.iter().find(|way| way.configured) {
+        let lowest = if auto { ", the lowest stage that fits" } else { "" };
+        text += &format!("          * as configured{lowest}; its peak is {}\n", moment(report, way.need.at));
+    } else if auto {
+        text += "          zero_stage = \"auto\": at the configured precision and recomputation no stage fits\n";
     }
-    if let Some(limit) = report.limit {
-        text += &format!("          fits: into {}, {:.0} % of what a rank has\n", size(limit), USABLE * 100.0);
-        if !report.ways.iter().any(|way| fits(way) == Some(true)) {
-            text += &remedy(report, limit);
+    if report.outlook.assumed {
+        text += "          evaluation is not counted: no data is assumed for it\n";
+    }
+    if let Some(limit) = &report.limit {
+        text += &format!("          fits: into {}, {}\n", size(limit.bytes), limit.of);
+        if !report.ways.iter().any(|way| report.fits(way) == Some(true)) {
+            text += &remedy(report, limit.bytes);
         }
     }
     text
@@ -212,12 +215,16 @@ fn measured(report: &Report) -> String {
         100.0 * (taken.peak as f64 / need.step - 1.0)
     );
     if !timed.is_empty() {
-        let near = &report.network.near;
+        let network = &report.network;
+        let (link, place) = match *world <= network.ranks_per_node {
+            true => (&network.near, "on this machine"),
+            false => (&network.far, "between machines"),
+        };
         text += &format!(
-            "          collectives: {} a step of a ring, {:.2} GB/s, and {:.2} s to add a GB\n",
-            seconds(near.latency),
-            near.bandwidth / 1e9,
-            near.adding * 1e9
+            "          collectives {place}: {} a step of a ring, {:.2} GB/s, and {:.2} s to add a GB\n",
+            seconds(link.latency),
+            link.bandwidth / 1e9,
+            network.near.adding * 1e9
         );
         let row = |timed: &Timed| {
             let name = ACTIONS.iter().find(|(action, _)| *action == timed.action).map_or("", |(_, name)| name);
@@ -234,7 +241,7 @@ fn measured(report: &Report) -> String {
 
 fn time(report: &Report) -> String {
     let network = &report.network;
-    let batch = match report.batch_per_rank {
+    let batch = match report.outlook.batch_per_rank {
         None => format!("a global batch of {} whatever the ranks", report.outlook.config.train.global_batch_size),
         Some(n) => format!("{n} examples a rank in each global batch"),
     };
@@ -281,7 +288,16 @@ fn time(report: &Report) -> String {
         "run",
     ];
     text += &table(&head, &report.rows.iter().map(row).collect::<Vec<_>>());
-    text + "\n"
+    text += "\n";
+    let short = |row: &&Row| row.global_batch < report.outlook.global_batch(row.ranks);
+    if let Some(row) = report.rows.iter().find(short) {
+        text += &format!(
+            "          from {} ranks on a batch is larger than the data: all {} examples\n",
+            row.ranks,
+            count(row.global_batch as u64)
+        );
+    }
+    text
 }
 
 /// A short time for a person.
