@@ -226,6 +226,15 @@ fn one_rank_worlds_are_explained() {
     let pmi2 = step(&["-n", "2", "--mpi=pmi2"]);
     assert!(!pmi2.status.success() && pmi2.stderr.contains("take `srun --mpi=pmix`"), "{}", pmi2.text());
     assert!(!cluster.bench.path("run").exists());
+    // The doctor under srun: all is well, and then not.
+    let doctor = |mpi: &str| {
+        let mut srun = cluster.command("srun");
+        run(srun.args(["-n", "2", mpi]).arg(program()).args(["doctor", "--no-sweep"]))
+    };
+    let well = doctor("--mpi=pmix").expect(0);
+    assert!(well.stdout.contains("nothing is wrong") && well.stdout.contains("slurmstepd"), "{}", well.text());
+    let alone = doctor("--mpi=none").expect(2);
+    assert!(alone.stdout.contains("PROBLEM  ranks-alone") && alone.stdout.contains("srun --mpi=pmix"), "{}", alone.text());
     // A step of one task, in a job of two.
     step(&["-n", "1", "--mpi=none"]).expect(0);
 }
