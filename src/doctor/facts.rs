@@ -207,11 +207,14 @@ pub struct Folder {
     pub file_system: Option<String>,
     pub total_bytes: Option<u64>,
     pub free_bytes: Option<u64>,
+    /// `None` where there is too little space to tell a speed.
     pub written_bytes: Option<u64>,
     /// Until all was on the device.
     pub written_seconds: Option<f64>,
     /// Why rank 0 could not write.
     pub write_error: Option<String>,
+    /// Why the look at it ended early.
+    pub error: Option<String>,
     /// With several hosts: what each sees.
     pub hosts: Vec<FolderHost>,
 }
@@ -264,7 +267,8 @@ pub struct Wrong {
     pub rank: usize,
     pub element: usize,
     pub expected: f64,
-    pub found: f64,
+    /// As text: JSON has no number for NaN or infinity.
+    pub found: String,
 }
 
 /// All of it.

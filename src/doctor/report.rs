@@ -52,6 +52,7 @@ impl Report {
         let timed = match &facts.sweep {
             Some(sweep) if !sweep.rows.is_empty() => timings(sweep),
             Some(_) => "  none came to its end".to_owned(),
+            None if facts.folder.as_ref().is_some_and(|folder| folder.error.is_some()) => "  not begun".to_owned(),
             None if facts.ranks.len() < 2 => "  one rank: nothing to time (start under mpirun or srun)".to_owned(),
             None => "  left out (--no-sweep)".to_owned(),
         };
@@ -189,6 +190,7 @@ fn list(cpus: &[usize]) -> String {
 fn output_folder(folder: &Folder) -> String {
     let mut lines = vec![match folder.named == folder.path {
         true => folder.path.clone(),
+        false if folder.path.is_empty() => folder.named.clone(),
         false => format!("{} (looked at: {})", folder.named, folder.path),
     }];
     if let (Some(total), Some(free)) = (folder.total_bytes, folder.free_bytes) {
@@ -201,6 +203,10 @@ fn output_folder(folder: &Folder) -> String {
             human((bytes as f64 / seconds) as u64),
             human(bytes)
         ));
+    }
+    if let Some(error) = &folder.error {
+        lines.push(format!("not known any further: {error}"));
+        return lines.iter().map(|line| format!("  {line}\n")).collect();
     }
     lines.push(match folder.hosts.iter().all(|host| host.not_seen.is_empty() && host.write_error.is_none()) {
         _ if folder.hosts.is_empty() => "one host: nothing to share".to_owned(),

@@ -90,6 +90,7 @@ pub fn folder() -> Folder {
         written_bytes: Some(64 << 20),
         written_seconds: Some(0.1),
         write_error: None,
+        error: None,
         hosts: Vec::new(),
     }
 }
