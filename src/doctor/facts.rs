@@ -40,7 +40,7 @@ pub struct Host {
 pub struct Launch {
     /// The program of the nearest launcher above this process, such as "/usr/bin/mpirun".
     pub launcher: Option<String>,
-    /// Processes of this program that this launcher has here, this one included; 0 without a launcher.
+    /// Processes of this program that this launcher has here as other ranks, this one included; 0 without a launcher.
     pub together: usize,
     /// The variable that tells how many ranks were started, and its number.
     pub announced: Option<(String, usize)>,
@@ -48,6 +48,10 @@ pub struct Launch {
     pub mpi: bool,
     /// Whether that is PMIx.
     pub pmix: bool,
+    /// Whether one rank was asked for, so that no other was looked for.
+    pub solo: bool,
+    /// Why training would not start if this process is alone, and what to do, in training's own words.
+    pub refused: Option<(String, String)>,
     /// Ranks that this process is one of.
     pub world: usize,
 }
@@ -130,6 +134,7 @@ pub struct HostGpu {
     pub index: usize,
     pub name: String,
     pub uuid: String,
+    /// In the driver's form.
     pub bus_id: String,
     pub memory_bytes: u64,
     pub numa_node: Option<usize>,

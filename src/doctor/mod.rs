@@ -56,7 +56,7 @@ pub struct Job {
 /// # Errors
 /// Exit 2, on all ranks alike, when there are problems; exit 5 when a rank does not answer.
 pub fn run(options: &Options, job: Job) -> Result<()> {
-    let launch = Launch::look();
+    let launch = Launch::look(options.backend);
     let refused = if options.backend == Backend::Solo { None } else { guard::try_first(&launch) };
     let watch = Watch::start(rank_of_environment(), options.timeout, job.abort)?;
     // First, and on the main thread: threads that start later inherit the binding.

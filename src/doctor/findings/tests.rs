@@ -74,6 +74,13 @@ fn ranks_that_are_each_alone() {
         &["started 3 of these"],
     );
     assert_eq!(all(&alone(announced("OMPI_COMM_WORLD_SIZE", 1))), []);
+    // What training refuses too: a single process in a job of several tasks, several ranks where one was asked for.
+    let refused = |why: &str| Launch { refused: Some((why.into(), "start all".into())), ..Launch::default() };
+    finds(&alone(refused("the Slurm job has 4 tasks")), Problem, "ranks-alone", &["has 4 tasks", "start all"]);
+    let solo = Launch { solo: true, ..announced("OMPI_COMM_WORLD_SIZE", 2) };
+    let several = Launch { refused: refused("solo is for one rank").refused, ..solo.clone() };
+    finds(&alone(several), Problem, "ranks-alone", &["solo is for one rank"]);
+    assert_eq!(all(&alone(solo)), []);
     let mut failed = alone(Launch::default());
     failed.mpi_error = Some("MPI_Init_thread failed".into());
     finds(&failed, Problem, "mpi-does-not-start", &["MPI_Init_thread failed"]);

@@ -19,6 +19,8 @@ pub fn rank(rank: usize, host: &str) -> Rank {
             announced: Some(("OMPI_COMM_WORLD_SIZE".into(), 2)),
             mpi: true,
             pmix: true,
+            solo: false,
+            refused: None,
             world: 2,
         },
         software: Software {
