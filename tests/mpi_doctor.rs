@@ -179,7 +179,8 @@ fn nccl_is_asked_for_where_there_is_no_gpu() {
     if !mpi_is_here() {
         return;
     }
-    let mut command = trainer(&bench());
+    let bench = bench();
+    let mut command = trainer(&bench);
     command.env("CUDA_VISIBLE_DEVICES", "").args(["doctor", "--json", "--backend", "nccl"]);
     finds(&run(&mut command), "nccl-refuses", "problem", &["no rank sees a GPU"]);
 }
