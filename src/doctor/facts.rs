@@ -50,7 +50,7 @@ pub struct Launch {
     pub pmix: bool,
     /// Whether one rank was asked for, so that no other was looked for.
     pub solo: bool,
-    /// Why training would not start if this process is alone, and what to do, in training's own words.
+    /// Of a process that has found no other: why training would not start, and what to do, in training's own words.
     pub refused: Option<(String, String)>,
     /// Ranks that this process is one of.
     pub world: usize,

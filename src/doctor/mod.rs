@@ -122,7 +122,7 @@ fn look(comm: &dyn Collective, watch: &Watch, cores: Cores, launch: Launch) -> R
         local_rank: comm.local_rank(),
         pid: std::process::id(),
         host: Host::look(),
-        launch: Launch { world: comm.world(), ..launch },
+        launch: Launch { world: comm.world(), refused: launch.refused.filter(|_| comm.world() == 1), ..launch },
         software,
         gpus,
         cores,
