@@ -166,6 +166,23 @@ fn ranks_that_each_think_they_are_alone() {
     let mut slurm = trainer(&bench);
     slurm.envs([("SLURM_STEP_NUM_TASKS", "2"), ("SLURM_PROCID", "0")]).args(["doctor", "--json"]);
     finds(&run(&mut slurm), "ranks-alone", "problem", &["srun --mpi=pmix"]);
+    // A batch script without a launcher, and one rank asked for where two are: training refuses both.
+    let mut batch = trainer(&bench);
+    batch.env("SLURM_NTASKS", "2").args(["doctor", "--json"]);
+    finds(&run(&mut batch), "ranks-alone", "problem", &["2 tasks, but this is a single process"]);
+    let ended = run(mpirun(2, &bench).args(["doctor", "--json", "--backend", "solo"]));
+    finds(&ended, "ranks-alone", "problem", &["is for one rank, but 2 were started"]);
+}
+
+#[test]
+fn nccl_is_asked_for_where_there_is_no_gpu() {
+    if !mpi_is_here() {
+        return;
+    }
+    let bench = bench();
+    let mut command = trainer(&bench);
+    command.env("CUDA_VISIBLE_DEVICES", "").args(["doctor", "--json", "--backend", "nccl"]);
+    finds(&run(&mut command), "nccl-refuses", "problem", &["no rank sees a GPU"]);
 }
 
 #[test]
@@ -208,6 +225,30 @@ fn an_output_folder_that_is_not_shared() {
         }
     }
     assert_eq!(fs::read_dir(&runs).unwrap().count(), 0, "probe files stayed");
+}
+
+#[test]
+fn an_output_folder_that_hangs_leaves_what_is_known() {
+    if !mpi_is_here() || !may_unshare() {
+        return;
+    }
+    for late in 0..2 {
+        let bench = bench();
+        let runs = bench.path("runs");
+        fs::create_dir(&runs).unwrap();
+        // Where the late rank's file would be there is a pipe, which nobody reads: it is named by rank 0's process.
+        let line = format!(
+            "hostname host$OMPI_COMM_WORLD_RANK; [ $OMPI_COMM_WORLD_RANK = 1 ] || mkfifo runs/.trainer-doctor-$$-host-{late}; \
+             exec \"$0\" doctor --timeout-seconds 3 --output-dir runs"
+        );
+        let ended =
+            run(&mut mpirun_shell(&bench, &format!("exec unshare --uts --mount sh -c '{line}' \"$0\""))).expect(5);
+        for part in ["Software", "Ranks", "Output folder", "Findings", "folder-failed"] {
+            assert_eq!(ended.stdout.matches(part).count(), 1, "{part}: {}", ended.text());
+        }
+        assert!(!ended.stdout.contains("nothing is wrong"), "{}", ended.text());
+        assert_eq!(fs::read_dir(&runs).unwrap().count(), 1, "more than the pipe stayed");
+    }
 }
 
 #[test]

@@ -20,6 +20,25 @@ pub enum Backend {
     Nccl,
 }
 
+/// Why a process that finds no other rank does not train.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub why: String,
+    pub remedy: String,
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        Error::input(format!("{}: {}", refusal.why, refusal.remedy))
+    }
+}
+
+/// Whether [`connect`] would refuse a process that finds no other rank, by the variables of its environment.
+pub fn refuses_alone(backend: Backend, variable: impl Fn(&str) -> Option<String>) -> Option<Refusal> {
+    let launch = Launch::read(variable);
+    if backend == Backend::Solo { launch.refuses_solo() } else { launch.refuses_alone() }
+}
+
 /// What the environment says about how this process was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Launch {
@@ -58,28 +77,40 @@ impl Launch {
         self.ranks.or(self.slurm.filter(|_| self.step)).filter(|&n| n > 1)
     }
 
-    /// The error of a process that is alone although others were started with it, or were asked for.
-    fn check_alone(&self) -> Result<()> {
-        let why = match (self.ranks, self.slurm) {
+    /// One rank was asked for, but several were started.
+    fn refuses_solo(&self) -> Option<Refusal> {
+        self.several().map(|ranks| Refusal {
+            why: format!("comm.backend = \"solo\" is for one rank, but {ranks} were started"),
+            remedy: "take \"auto\" or \"mpi\", or start one".to_owned(),
+        })
+    }
+
+    /// A process is alone although others were started with it, or were asked for.
+    fn refuses_alone(&self) -> Option<Refusal> {
+        let (why, remedy) = match (self.ranks, self.slurm) {
             // `srun --mpi=pmi2` announces its tasks as ranks; a step that carries another launcher has other numbers.
-            (ranks, Some(tasks)) if self.step && ranks.is_none_or(|ranks| ranks == tasks) => format!(
-                "Slurm started {tasks} tasks, but MPI sees one rank in each: the MPI library and Slurm do not speak the \
-                 same PMI. Start with `srun --mpi=pmix` (`srun --mpi=list` shows what Slurm has), or with `mpirun` \
-                 inside the allocation"
+            (ranks, Some(tasks)) if self.step && ranks.is_none_or(|ranks| ranks == tasks) => (
+                format!("Slurm started {tasks} tasks, but MPI sees one rank in each"),
+                "the MPI library and Slurm do not speak the same PMI. Start with `srun --mpi=pmix` (`srun --mpi=list` \
+                 shows what Slurm has), or with `mpirun` inside the allocation",
             ),
-            (Some(ranks), _) if ranks > 1 => format!(
-                "{ranks} ranks were started, but MPI sees one in each: what started them belongs to another MPI than the one \
-                 that this program is built with. Start with the `mpirun` of that one (`ldd` shows its libmpi), or in Slurm \
-                 with `srun --mpi=pmix`"
+            (Some(ranks), _) if ranks > 1 => (
+                format!("{ranks} ranks were started, but MPI sees one in each"),
+                "what started them belongs to another MPI than the one that this program is built with. Start with the \
+                 `mpirun` of that one (`ldd` shows its libmpi), or in Slurm with `srun --mpi=pmix`",
             ),
-            (None, Some(tasks)) if tasks > 1 => format!(
-                "the Slurm job has {tasks} tasks, but this is a single process: start with `srun --mpi=pmix` or `mpirun`, \
-                 or set comm.backend = \"solo\" for one rank on purpose"
+            (None, Some(tasks)) if tasks > 1 => (
+                format!("the Slurm job has {tasks} tasks, but this is a single process"),
+                "start with `srun --mpi=pmix` or `mpirun`, or set comm.backend = \"solo\" for one rank on purpose",
             ),
-            _ => return Ok(()),
+            _ => return None,
         };
+        Some(Refusal { why, remedy: remedy.to_owned() })
+    }
+
+    fn check_alone(&self) -> Result<()> {
         // Every one of them is as alone.
-        Err(Error::input(why).shared())
+        self.refuses_alone().map_or(Ok(()), |refusal| Err(Error::from(refusal).shared()))
     }
 }
 
@@ -93,10 +124,8 @@ pub fn connect(backend: Backend, timeout: Duration) -> Result<Arc<dyn Collective
     let launch = Launch::read(|name| std::env::var(name).ok());
     match backend {
         Backend::Solo => {
-            if let Some(ranks) = launch.several() {
-                return Err(Error::input(format!(
-                    "comm.backend = \"solo\" is for one rank, but {ranks} were started: take \"auto\" or \"mpi\", or start one"
-                )));
+            if let Some(refusal) = launch.refuses_solo() {
+                return Err(refusal.into());
             }
             Ok(Arc::new(Solo::new(best_device())))
         }

@@ -40,7 +40,7 @@ pub struct Host {
 pub struct Launch {
     /// The program of the nearest launcher above this process, such as "/usr/bin/mpirun".
     pub launcher: Option<String>,
-    /// Processes of this program that this launcher has here, this one included; 0 without a launcher.
+    /// Processes of this program that this launcher has here as other ranks, this one included; 0 without a launcher.
     pub together: usize,
     /// The variable that tells how many ranks were started, and its number.
     pub announced: Option<(String, usize)>,
@@ -48,6 +48,10 @@ pub struct Launch {
     pub mpi: bool,
     /// Whether that is PMIx.
     pub pmix: bool,
+    /// Whether one rank was asked for, so that no other was looked for.
+    pub solo: bool,
+    /// Of a process that has found no other: why training would not start, and what to do, in training's own words.
+    pub refused: Option<(String, String)>,
     /// Ranks that this process is one of.
     pub world: usize,
 }
@@ -130,6 +134,7 @@ pub struct HostGpu {
     pub index: usize,
     pub name: String,
     pub uuid: String,
+    /// In the driver's form.
     pub bus_id: String,
     pub memory_bytes: u64,
     pub numa_node: Option<usize>,
@@ -207,11 +212,14 @@ pub struct Folder {
     pub file_system: Option<String>,
     pub total_bytes: Option<u64>,
     pub free_bytes: Option<u64>,
+    /// `None` where there is too little space to tell a speed.
     pub written_bytes: Option<u64>,
     /// Until all was on the device.
     pub written_seconds: Option<f64>,
     /// Why rank 0 could not write.
     pub write_error: Option<String>,
+    /// Why the look at it ended early.
+    pub error: Option<String>,
     /// With several hosts: what each sees.
     pub hosts: Vec<FolderHost>,
 }
@@ -264,7 +272,8 @@ pub struct Wrong {
     pub rank: usize,
     pub element: usize,
     pub expected: f64,
-    pub found: f64,
+    /// As text: JSON has no number for NaN or infinity.
+    pub found: String,
 }
 
 /// All of it.

@@ -26,43 +26,47 @@ struct Part {
 }
 
 /// Measures the folder's disk on rank 0, and lets the first rank of each host write a file that all of these look for.
-/// `hosts` are the hosts with their lowest ranks. Nothing stays in the folder.
+/// `hosts` are the hosts with their lowest ranks. Nothing stays in the folder. What is known before an error stays in
+/// `folder`.
 ///
 /// # Errors
 /// Those of the collectives. What the disk refuses is a fact.
-pub fn look(comm: &dyn Collective, named: &Path, hosts: &[(Host, usize)]) -> Result<Folder> {
+pub fn look(comm: &dyn Collective, named: &Path, hosts: &[(Host, usize)], folder: &mut Folder) -> Result<()> {
+    folder.named = named.display().to_string();
     let mine = disk::nearest_existing(named).display().to_string();
     // Where the folder is not there yet, all look where rank 0 would make it.
     let chosen = comm.broadcast_bytes(mine.into_bytes(), 0, "the output folder")?;
     let path = PathBuf::from(String::from_utf8_lossy(&chosen).into_owned());
-    let mut folder = Folder {
-        named: named.display().to_string(),
-        path: path.display().to_string(),
-        file_system: disk::kind(&path),
-        ..Folder::default()
-    };
+    (folder.path, folder.file_system) = (path.display().to_string(), disk::kind(&path));
     let id = comm.broadcast_bytes(std::process::id().to_string().into_bytes(), 0, "the output folder")?;
     let id = String::from_utf8_lossy(&id).into_owned();
     if comm.is_main() {
-        measure(&mut folder, &path.join(format!(".trainer-doctor-{id}-speed")));
+        measure(folder, &path.join(format!(".trainer-doctor-{id}-speed")));
     }
     comm.barrier("measuring the disk")?;
     if hosts.len() > 1 {
         folder.hosts = shared(comm, &path, &id, hosts)?;
     }
-    Ok(folder)
+    Ok(())
 }
 
 fn measure(folder: &mut Folder, file: &Path) {
-    if let Ok(space) = disk::space(Path::new(&folder.path)) {
+    // A file system that has no size does not tell it.
+    if let Some(space) = disk::space(Path::new(&folder.path)).ok().filter(|space| space.total > 0) {
         (folder.total_bytes, folder.free_bytes) = (Some(space.total), Some(space.free));
     }
+    write(folder, file);
+}
+
+fn write(folder: &mut Folder, file: &Path) {
     // Never the last of the space.
-    let bytes = BYTES.min(folder.free_bytes.unwrap_or(0) / 4);
+    let bytes = folder.free_bytes.map_or(BYTES, |free| BYTES.min(free / 4));
     match disk::write_speed(file, bytes, PATIENCE) {
-        Ok(written) => {
+        Ok(written) if bytes == BYTES => {
             (folder.written_bytes, folder.written_seconds) = (Some(written.bytes), Some(written.seconds));
         }
+        // The time of a few bytes is that of the flush.
+        Ok(_) => {}
         Err(e) => folder.write_error = Some(e.to_string()),
     }
 }
@@ -72,13 +76,18 @@ fn shared(comm: &dyn Collective, path: &Path, id: &str, hosts: &[(Host, usize)])
     let mine = hosts.iter().position(|(_, rank)| *rank == comm.rank());
     let written = mine.map(|host| fs::write(file(host), &hosts[host].0.name));
     let write_error = written.and_then(Result::err).map(|e| format!("{}: {e}", path.display()));
-    let parts = gather(comm, &Part { write_error, not_seen: Vec::new() }, "files of the hosts")?;
-    let there: Vec<usize> = (0..hosts.len()).filter(|&host| parts[hosts[host].1].write_error.is_none()).collect();
-    let unseen = if mine.is_some() { unseen(&there, hosts, file) } else { Vec::new() };
-    let seen = gather(comm, &Part { write_error: None, not_seen: unseen }, "what the hosts see")?;
+    let compared = || {
+        let parts = gather(comm, &Part { write_error, not_seen: Vec::new() }, "files of the hosts")?;
+        let there: Vec<usize> = (0..hosts.len()).filter(|&host| parts[hosts[host].1].write_error.is_none()).collect();
+        let unseen = if mine.is_some() { unseen(&there, hosts, file) } else { Vec::new() };
+        Ok((parts, gather(comm, &Part { write_error: None, not_seen: unseen }, "what the hosts see")?))
+    };
+    let compared: Result<(Vec<Part>, Vec<Part>)> = compared();
+    // Nor does it stay when a rank is late.
     if let Some(host) = mine {
         _ = fs::remove_file(file(host));
     }
+    let (parts, seen) = compared?;
     let name = |&host: &usize| hosts[host].0.name.clone();
     Ok(hosts
         .iter()
@@ -119,10 +128,32 @@ mod tests {
     fn one_host_has_nothing_to_share() {
         let folder = tempfile::tempdir().unwrap();
         let named = folder.path().join("runs/later");
-        let found = look(&Solo::new(tch::Device::Cpu), &named, &[(host("a"), 0)]).unwrap();
+        let mut found = Folder::default();
+        look(&Solo::new(tch::Device::Cpu), &named, &[(host("a"), 0)], &mut found).unwrap();
         assert_eq!(found.path, folder.path().display().to_string());
         assert!(found.written_bytes.is_some_and(|bytes| bytes > 0) && found.write_error.is_none(), "{found:?}");
         assert!(found.hosts.is_empty());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn little_space_tells_no_speed() {
+        let place = tempfile::tempdir().unwrap();
+        for (free, tells) in [(Some(0), false), (Some(1 << 20), false), (Some(1 << 40), true), (None, true)] {
+            let mut folder = Folder { free_bytes: free, ..Folder::default() };
+            write(&mut folder, &place.path().join("file"));
+            assert_eq!((folder.written_bytes.is_some(), folder.written_seconds.is_some()), (tells, tells), "{free:?}");
+            assert_eq!(folder.write_error, None);
+        }
+    }
+
+    #[test]
+    fn nothing_stays_when_a_rank_is_late() {
+        let folder = tempfile::tempdir().unwrap();
+        let hosts = [(host("a"), 0), (host("b"), 1)];
+        // The other one never comes.
+        let group = threads::group(2, Duration::from_millis(200));
+        assert!(shared(&*group[0], folder.path(), "test", &hosts).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 

@@ -19,7 +19,7 @@ use crate::comm::solo::Solo;
 use crate::comm::{Collective, Op};
 use crate::error::{Error, Result};
 use crate::observe::rank_of_environment;
-use facts::{Cores, Facts, Gpus, Host, Launch, Memory, Network, Rank, Software, Sweep};
+use facts::{Cores, Facts, Folder, Gpus, Host, Launch, Memory, Network, Rank, Software, Sweep};
 use report::Report;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ pub struct Job {
 /// # Errors
 /// Exit 2, on all ranks alike, when there are problems; exit 5 when a rank does not answer.
 pub fn run(options: &Options, job: Job) -> Result<()> {
-    let launch = Launch::look();
+    let launch = Launch::look(options.backend);
     let refused = if options.backend == Backend::Solo { None } else { guard::try_first(&launch) };
     let watch = Watch::start(rank_of_environment(), options.timeout, job.abort)?;
     // First, and on the main thread: threads that start later inherit the binding.
@@ -71,15 +71,11 @@ pub fn run(options: &Options, job: Job) -> Result<()> {
     rank.clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let ranks = gather::gather(&*comm, &rank, "what the ranks know")?;
     let mut facts = Facts { ranks, mpi_error, ..Facts::default() };
-    watch.doing(format!("writing to {}", options.output_dir.display()));
-    let hosts: Vec<(Host, usize)> =
-        facts.hosts().iter().map(|(host, ranks)| ((*host).clone(), ranks[0].rank)).collect();
-    facts.folder = Some(folder::look(&*comm, &options.output_dir, &hosts)?);
     // Of processes that never met, the one that was started first speaks.
     let speaks = comm.is_main() && (comm.world() > 1 || rank_of_environment() == 0);
     let report = Report { json: options.json, speaks };
-    report.facts(&facts);
-    let ended = collectives(options, Arc::clone(&comm), &mut facts, &watch, report);
+    let ended = output_folder(options, &*comm, &mut facts, &watch, report)
+        .and_then(|()| collectives(options, Arc::clone(&comm), &mut facts, &watch, report));
     // The last words were these already, if something seemed to hang.
     let unsaid = watch.end();
     let problems = Report { speaks: speaks && unsaid, ..report }.findings(&facts);
@@ -126,7 +122,7 @@ fn look(comm: &dyn Collective, watch: &Watch, cores: Cores, launch: Launch) -> R
         local_rank: comm.local_rank(),
         pid: std::process::id(),
         host: Host::look(),
-        launch: Launch { world: comm.world(), ..launch },
+        launch: Launch { world: comm.world(), refused: launch.refused.filter(|_| comm.world() == 1), ..launch },
         software,
         gpus,
         cores,
@@ -134,6 +130,35 @@ fn look(comm: &dyn Collective, watch: &Watch, cores: Cores, launch: Launch) -> R
         network: Network::look(),
         clock: 0.0,
     }
+}
+
+/// Looks at the output folder, and shows all that is known by then, even if the folder is not.
+fn output_folder(
+    options: &Options,
+    comm: &dyn Collective,
+    facts: &mut Facts,
+    watch: &Watch,
+    report: Report,
+) -> Result<()> {
+    let named = options.output_dir.display().to_string();
+    let hanging = Folder { named: named.clone(), error: Some("it hangs".to_owned()), ..Folder::default() };
+    let told = Facts { folder: Some(hanging), ..facts.clone() };
+    watch.last_words(move || {
+        report.facts(&told);
+        report.findings(&told);
+    });
+    watch.doing(format!("writing to {named}"));
+    let hosts: Vec<(Host, usize)> =
+        facts.hosts().iter().map(|(host, ranks)| ((*host).clone(), ranks[0].rank)).collect();
+    let mut folder = Folder::default();
+    let looked = folder::look(comm, &options.output_dir, &hosts, &mut folder);
+    folder.error = looked.as_ref().err().map(ToString::to_string);
+    facts.folder = Some(folder);
+    watch.doing("showing what is known");
+    if !watch.spoke() {
+        report.facts(facts);
+    }
+    looked
 }
 
 /// Connects NCCL where the ranks would train with it, and sweeps. Returns the group that the ranks end in.

@@ -28,7 +28,7 @@ impl Report {
             groups.push(("Software", software(rank)));
         }
         groups.push(("GPUs", gpus_of_all(facts)));
-        groups.push(("Ranks", ranks(&facts.ranks)));
+        groups.push(("Ranks", ranks(facts)));
         if let Some(folder) = &facts.folder {
             groups.push(("Output folder", output_folder(folder)));
         }
@@ -52,6 +52,7 @@ impl Report {
         let timed = match &facts.sweep {
             Some(sweep) if !sweep.rows.is_empty() => timings(sweep),
             Some(_) => "  none came to its end".to_owned(),
+            None if facts.folder.as_ref().is_some_and(|folder| folder.error.is_some()) => "  not begun".to_owned(),
             None if facts.ranks.len() < 2 => "  one rank: nothing to time (start under mpirun or srun)".to_owned(),
             None => "  left out (--no-sweep)".to_owned(),
         };
@@ -158,10 +159,22 @@ fn gpus(rank: &Rank) -> String {
     text
 }
 
-fn ranks(ranks: &[Rank]) -> String {
+/// A rank's device; a GPU by the number that it has in the table of its host's GPUs, which knows those of `first`.
+fn device(rank: &Rank, first: &Rank) -> String {
+    let Some(gpu) = rank.gpu().filter(|_| rank.gpus.libtorch > 0) else { return "CPU".to_owned() };
+    let Gpus { host, visible, .. } = &first.gpus;
+    let number = match host.is_empty() {
+        false => host.iter().find(|other| other.bus_id == gpu.bus_id).map(|other| other.index),
+        true => visible.iter().position(|other| other.bus_id == gpu.bus_id),
+    };
+    number.map_or_else(|| format!("GPU {}", gpu.bus_id), |number| format!("GPU {number}"))
+}
+
+fn ranks(facts: &Facts) -> String {
+    let hosts = facts.hosts();
+    let first = |rank: &Rank| hosts.iter().find(|(host, _)| **host == rank.host).map(|(_, ranks)| ranks[0]);
     let row = |rank: &Rank| {
-        let gpu = rank.gpus.mine.filter(|_| rank.gpus.libtorch > 0);
-        let device = gpu.map_or_else(|| "CPU".to_owned(), |gpu| format!("GPU {gpu}"));
+        let device = device(rank, first(rank).unwrap_or(rank));
         let cores = format!("{} of {}", list(&rank.cores.used), rank.cores.host);
         let memory = rank.memory.available_bytes.map_or_else(|| "not known".to_owned(), human);
         let shared = rank.memory.shared_free_bytes.map_or_else(|| "none".to_owned(), human);
@@ -169,7 +182,7 @@ fn ranks(ranks: &[Rank]) -> String {
         [numbers.to_vec(), vec![memory, shared]].concat()
     };
     let head = ["rank", "host", "device", "CPUs", "threads", "memory of the host", "shared memory"];
-    table(&head, &ranks.iter().map(row).collect::<Vec<_>>())
+    table(&head, &facts.ranks.iter().map(row).collect::<Vec<_>>())
 }
 
 /// "0-3,8", as the kernel writes lists.
@@ -189,6 +202,7 @@ fn list(cpus: &[usize]) -> String {
 fn output_folder(folder: &Folder) -> String {
     let mut lines = vec![match folder.named == folder.path {
         true => folder.path.clone(),
+        false if folder.path.is_empty() => folder.named.clone(),
         false => format!("{} (looked at: {})", folder.named, folder.path),
     }];
     if let (Some(total), Some(free)) = (folder.total_bytes, folder.free_bytes) {
@@ -201,6 +215,10 @@ fn output_folder(folder: &Folder) -> String {
             human((bytes as f64 / seconds) as u64),
             human(bytes)
         ));
+    }
+    if let Some(error) = &folder.error {
+        lines.push(format!("not known any further: {error}"));
+        return lines.iter().map(|line| format!("  {line}\n")).collect();
     }
     lines.push(match folder.hosts.iter().all(|host| host.not_seen.is_empty() && host.write_error.is_none()) {
         _ if folder.hosts.is_empty() => "one host: nothing to share".to_owned(),
@@ -280,6 +298,28 @@ mod tests {
         assert_eq!(list(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
         assert_eq!((size(1024), size(64 << 20)), ("1 KiB".to_owned(), "64 MiB".to_owned()));
         assert_eq!([time(12e-6), time(0.0345), time(2.0)], ["12 us", "34.50 ms", "2.00 s"]);
+    }
+
+    #[test]
+    fn a_gpu_has_the_number_of_the_table() {
+        use crate::doctor::facts::{HostGpu, VisibleGpu};
+        let bus_id = |i: usize| format!("0000:{i:02x}:00.0");
+        let host_gpu = |index| HostGpu { index, bus_id: bus_id(index), ..HostGpu::default() };
+        let visible_gpu = |i| VisibleGpu { bus_id: bus_id(i), ..VisibleGpu::default() };
+        let rank = |visible: &[usize], mine| {
+            let visible: Vec<VisibleGpu> = visible.iter().copied().map(visible_gpu).collect();
+            let (libtorch, host) = (visible.len(), (0..4).map(host_gpu).collect());
+            Rank { gpus: Gpus { host, visible, libtorch, mine: Some(mine), ..Gpus::default() }, ..Rank::default() }
+        };
+        // CUDA_VISIBLE_DEVICES=2,3
+        let [zero, one] = [rank(&[2, 3], 0), rank(&[2, 3], 1)];
+        assert_eq!([device(&zero, &zero), device(&one, &zero)], ["GPU 2", "GPU 3"]);
+        // Without NVML the table has what the host's first rank sees.
+        let [mut first, other] = [rank(&[2], 0), rank(&[3], 0)];
+        first.gpus.host.clear();
+        assert_eq!([device(&first, &first), device(&other, &first)], ["GPU 0", "GPU 0000:03:00.0"]);
+        let blind = Rank { gpus: Gpus { libtorch: 0, ..zero.gpus.clone() }, ..Rank::default() };
+        assert_eq!(device(&blind, &zero), "CPU");
     }
 
     #[test]

@@ -163,7 +163,7 @@ impl Trial<'_> {
             rank: self.comm.rank(),
             element: first + at as usize,
             expected: expected.double_value(&[at]),
-            found: got.double_value(&[at]),
+            found: got.double_value(&[at]).to_string(),
         })
     }
 }

@@ -24,6 +24,8 @@ struct State {
     since: Instant,
     patience: Duration,
     told: bool,
+    /// Whether the last words were said.
+    spoke: bool,
     over: bool,
     /// What is said before the end.
     last_words: Option<Box<dyn FnOnce() + Send>>,
@@ -42,6 +44,7 @@ impl Watch {
             since: Instant::now(),
             patience,
             told: false,
+            spoke: false,
             over: false,
             last_words: None,
         };
@@ -74,16 +77,24 @@ impl Watch {
         locked(&self.0).rank = rank;
     }
 
-    /// What to say if something hangs from now on.
+    /// What to say if something hangs from now on, unless last words were said before.
     pub fn last_words(&self, words: impl FnOnce() + Send + 'static) {
-        locked(&self.0).last_words = Some(Box::new(words));
+        let mut state = locked(&self.0);
+        if !state.spoke {
+            state.last_words = Some(Box::new(words));
+        }
+    }
+
+    /// Whether the last words were said.
+    pub fn spoke(&self) -> bool {
+        locked(&self.0).spoke
     }
 
     /// Nothing can hang any more. Whether the last words are still unsaid.
     pub fn end(&self) -> bool {
         let mut state = locked(&self.0);
         state.over = true;
-        state.last_words.take().is_some()
+        !state.spoke
     }
 }
 
@@ -100,6 +111,7 @@ impl State {
                 took.as_secs_f64()
             ));
             if let Some(words) = self.last_words.take() {
+                self.spoke = true;
                 words();
             }
         }
@@ -123,6 +135,7 @@ mod tests {
             since: Instant::now(),
             patience: Duration::ZERO,
             told: false,
+            spoke: false,
             over: false,
             last_words: Some(words),
         };
@@ -130,6 +143,14 @@ mod tests {
         assert_eq!(said.load(Ordering::SeqCst), 0);
         state.since -= GRACE + Duration::from_secs(1);
         assert!(!state.look() && !state.look());
+        assert_eq!(said.load(Ordering::SeqCst), 1);
+        // What hangs after that finds all said.
+        let watch = Watch(Arc::new(Mutex::new(state)));
+        let counter = Arc::clone(&said);
+        watch.last_words(move || _ = counter.fetch_add(1, Ordering::SeqCst));
+        let mut state = locked(&watch.0);
+        state.told = false;
+        assert!(state.spoke && !state.look());
         assert_eq!(said.load(Ordering::SeqCst), 1);
         state.since -= LAST_GRACE;
         assert!(state.look());

@@ -53,7 +53,14 @@ impl Gpus {
 
 fn host_gpu(gpu: gpus::Gpu) -> HostGpu {
     let gpus::Gpu { index, name, uuid, bus_id, memory: memory_bytes, numa_node } = gpu;
-    HostGpu { index, name, uuid, bus_id: bus_id.to_lowercase(), memory_bytes, numa_node }
+    HostGpu { index, name, uuid, bus_id: driver_form(&bus_id), memory_bytes, numa_node }
+}
+
+/// A place on the bus as the driver writes it, "0000:18:00.0"; NVML's domain has eight digits.
+fn driver_form(bus_id: &str) -> String {
+    let bus_id = bus_id.to_lowercase();
+    let parts = bus_id.split_once(':').and_then(|(domain, rest)| Some((u32::from_str_radix(domain, 16).ok()?, rest)));
+    parts.map_or_else(|| bus_id.clone(), |(domain, rest)| format!("{domain:04x}:{rest}"))
 }
 
 fn visible_gpu(gpu: driver::Gpu) -> VisibleGpu {
@@ -131,5 +138,17 @@ impl Network {
             nccl_socket_ifname: std::env::var("NCCL_SOCKET_IFNAME").ok().filter(|text| !text.is_empty()),
             infiniband: !names("/sys/class/infiniband").is_empty(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_form_of_a_place_on_the_bus() {
+        assert_eq!(driver_form("00000000:3B:00.0"), "0000:3b:00.0");
+        assert_eq!(driver_form("00010000:18:00.0"), "10000:18:00.0");
+        assert_eq!(driver_form("unknown"), "unknown");
     }
 }

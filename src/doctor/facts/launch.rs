@@ -1,7 +1,8 @@
 //! How this process was started: by the environment and by the processes above it.
 
 use super::Launch;
-use std::collections::HashMap;
+use crate::comm::select::{Backend, Refusal, refuses_alone};
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::PathBuf;
 
@@ -26,35 +27,45 @@ const LAUNCHERS: [&str; 14] = [
 const SIZES: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"];
 /// Variables by which an MPI library finds its ranks.
 const MEETING: [&str; 3] = ["PMIX_RANK", "PMI_RANK", "PMI_FD"];
+/// Variables that number the ranks of a launcher.
+const RANKS: [&str; 4] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK"];
+/// Slurm's own: another launcher's ranks inherit it.
+const RANK_OF_SLURM: &str = "SLURM_PROCID";
 /// Processes between a launcher and a rank: shells, env, profilers.
 const GENERATIONS: usize = 16;
 
 impl Launch {
-    /// Reads the environment and `/proc`.
-    pub fn look() -> Launch {
-        let mut launch = Launch::in_environment(|name| std::env::var(name).ok());
+    /// Reads the environment and `/proc`, for ranks that are to talk by `backend`.
+    pub fn look(backend: Backend) -> Launch {
+        let mut launch = Launch::in_environment(backend, |name| std::env::var(name).ok());
         let processes = processes();
         let me = std::process::id();
         if let Some(launcher) = launcher_of(me, &processes) {
             launch.launcher = Some(exe(launcher).unwrap_or_else(|| processes[&launcher].name.clone()));
+            let by_slurm = matches!(processes[&launcher].name.as_str(), "srun" | "slurmstepd");
             let program = exe(me);
             // One that this program has started itself is the same rank.
             let is_child = |pid: &u32| exe(processes[pid].parent) == program;
+            let me = if is_child(&me) { processes[&me].parent } else { me };
+            let rank = numbers(me, by_slurm);
             let of_ours = |pid: &&u32| {
-                exe(**pid) == program && !is_child(pid) && launcher_of(**pid, &processes) == Some(launcher)
+                let alike = exe(**pid) == program && !is_child(pid) && launcher_of(**pid, &processes) == Some(launcher);
+                alike && (**pid == me || are_ranks(&rank, &numbers(**pid, by_slurm)))
             };
             launch.together = processes.keys().filter(of_ours).count();
         }
         launch
     }
 
-    fn in_environment(variable: impl Fn(&str) -> Option<String>) -> Launch {
+    fn in_environment(backend: Backend, variable: impl Fn(&str) -> Option<String>) -> Launch {
         let number = |name: &str| Some((name.to_owned(), variable(name)?.trim().parse().ok()?));
         let announced = SIZES.iter().find_map(|name| number(name));
         // Slurm's count is of tasks: whether they meet is another question.
         let by_mpi = announced.as_ref().is_some_and(|(name, _)| !name.starts_with("SLURM"));
         let mpi = by_mpi || MEETING.iter().any(|name| variable(name).is_some());
-        Launch { announced, mpi, pmix: variable("PMIX_RANK").is_some(), ..Launch::default() }
+        let refused = refuses_alone(backend, &variable).map(|Refusal { why, remedy }| (why, remedy));
+        let (solo, pmix) = (backend == Backend::Solo, variable("PMIX_RANK").is_some());
+        Launch { announced, mpi, pmix, solo, refused, ..Launch::default() }
     }
 }
 
@@ -86,6 +97,24 @@ fn process_in(stat: &str) -> Option<Process> {
     Some(Process { name, parent: after.split_whitespace().nth(1)?.parse().ok()? })
 }
 
+/// What a process was told of its number among the ranks of its launcher; nothing where a wrapper took that away.
+fn numbers(pid: u32, by_slurm: bool) -> BTreeMap<String, String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let variable = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        let (name, value) = text.split_once('=')?;
+        let counts = RANKS.contains(&name) || (by_slurm && name == RANK_OF_SLURM);
+        counts.then(|| (name.to_owned(), value.to_owned()))
+    };
+    environment.split(|&byte| byte == 0).filter_map(variable).collect()
+}
+
+/// Whether processes with these numbers may be two ranks. One number is that of two programs in a shell that a launcher
+/// started once.
+fn are_ranks(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> bool {
+    one != other || one.is_empty()
+}
+
 fn exe(pid: u32) -> Option<String> {
     let path: PathBuf = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     Some(path.display().to_string())
@@ -94,15 +123,29 @@ fn exe(pid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::parent_id;
+    use std::process::Command;
 
     #[test]
     fn the_environment_tells_of_ranks() {
         let launch = |variables: &[(&str, &str)]| {
-            Launch::in_environment(|name| {
+            Launch::in_environment(Backend::Auto, |name| {
                 variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into())
             })
         };
         assert_eq!(launch(&[]), Launch::default());
+        // Training does not start alone in a job of several tasks, although none may have been started.
+        let batch = launch(&[("SLURM_NTASKS", "4")]);
+        assert_eq!(batch.announced, None);
+        assert!(batch.refused.is_some_and(|(why, _)| why.contains("4 tasks, but this is a single process")));
+        let solo = |variables: &[(&str, &str)]| {
+            Launch::in_environment(Backend::Solo, |name| {
+                variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into())
+            })
+        };
+        assert_eq!(solo(&[("SLURM_NTASKS", "4")]), Launch { solo: true, ..Launch::default() });
+        let two = solo(&[("OMPI_COMM_WORLD_SIZE", "2")]).refused.unwrap();
+        assert!(two.0.contains("for one rank, but 2 were started"), "{two:?}");
         let slurm = launch(&[("SLURM_STEP_NUM_TASKS", "2")]);
         assert_eq!((slurm.announced, slurm.mpi), (Some(("SLURM_STEP_NUM_TASKS".into(), 2)), false));
         let pmix = launch(&[("SLURM_STEP_NUM_TASKS", "2"), ("PMIX_RANK", "0")]);
@@ -126,9 +169,28 @@ mod tests {
         assert_eq!(launcher_of(2, &processes), None);
         let odd = process_in("17 (a b) c) S 4 17 17 0").unwrap();
         assert_eq!((odd.name.as_str(), odd.parent), ("a b) c", 4));
-        assert!(
-            processes.len() < super::processes().len()
-                || launcher_of(std::process::id(), &super::processes()).is_none()
-        );
+        let here = super::processes();
+        assert_eq!(here[&std::process::id()].parent, parent_id());
+    }
+
+    #[test]
+    fn ranks_have_numbers_of_their_own() {
+        let numbers_of = |variables: &[(&str, &str)], by_slurm| {
+            let mut sleep = Command::new("sleep").arg("60").env_clear().envs(variables.to_vec()).spawn().unwrap();
+            let numbers = numbers(sleep.id(), by_slurm);
+            sleep.kill().unwrap();
+            sleep.wait().unwrap();
+            numbers
+        };
+        let rank = |number| numbers_of(&[("PMI_RANK", number), ("SLURM_PROCID", "0"), ("HOME", "/")], false);
+        assert_eq!(rank("3"), BTreeMap::from([("PMI_RANK".to_owned(), "3".to_owned())]));
+        assert!(are_ranks(&rank("0"), &rank("1")));
+        // A shell under `srun --pty`, and what runs in its background.
+        let task = |number| numbers_of(&[("SLURM_PROCID", number)], true);
+        assert!(!are_ranks(&task("0"), &task("0")));
+        assert!(are_ranks(&task("0"), &task("1")));
+        // Nothing is left of what mpirun told, but for the batch script's own number.
+        let stripped = numbers_of(&[("SLURM_PROCID", "0")], false);
+        assert!(are_ranks(&stripped, &stripped));
     }
 }

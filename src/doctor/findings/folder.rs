@@ -13,10 +13,22 @@ const SLOW: f64 = 50e6;
 
 pub fn all(facts: &Facts) -> Vec<Finding> {
     let Some(folder) = &facts.folder else { return Vec::new() };
-    [not_writable(folder), not_shared(folder), little_space(folder), slow(folder), in_memory(folder)]
+    [failed(folder), not_writable(folder), not_shared(folder), little_space(folder), slow(folder), in_memory(folder)]
         .into_iter()
         .flatten()
         .collect()
+}
+
+fn failed(folder: &Folder) -> Option<Finding> {
+    let error = folder.error.as_ref()?;
+    Some(Finding::problem(
+        "folder-failed",
+        format!("the look at {} did not come to its end: {error}", folder.named),
+        "training writes there, and all ranks wait for it",
+        "see on the host of the rank that is named whether the file system answers (`df`, `dmesg`): each access to a \
+         server that is gone hangs; and whether that rank is stopped or killed"
+            .to_owned(),
+    ))
 }
 
 fn not_writable(folder: &Folder) -> Option<Finding> {

@@ -1,7 +1,7 @@
 //! GPUs, their driver, and what libtorch and NCCL make of them.
 
-use super::Finding;
 use super::ranks::count;
+use super::{Finding, Severity};
 use crate::comm::name_ranks;
 use crate::doctor::facts::{Facts, Host, Rank};
 use std::collections::BTreeMap;
@@ -24,8 +24,10 @@ pub fn all(facts: &Facts) -> Vec<Finding> {
         found.extend(shared(host, &ranks).into_iter().map(Some));
     }
     found.push(some_without(facts));
-    found.push(nccl_refused(facts));
-    found.into_iter().flatten().collect()
+    let mut found: Vec<Finding> = found.into_iter().flatten().collect();
+    let refused = nccl_refused(facts, &found);
+    found.extend(refused);
+    found
 }
 
 /// GPUs that a process could use, as far as anybody knows.
@@ -73,7 +75,8 @@ fn driver_broken(rank: &Rank) -> Option<Finding> {
 }
 
 fn libtorch_without_cuda(ranks: &[&Rank]) -> Option<Finding> {
-    let rank = ranks.iter().find(|r| r.gpus.driver && gpus(r) > 0 && r.software.libtorch.cuda.is_none())?;
+    let could = |r: &&&Rank| r.gpus.driver && gpus(r) > 0 && !is_hiding(r);
+    let rank = ranks.iter().filter(could).find(|r| r.software.libtorch.cuda.is_none())?;
     let name = rank.gpus.visible.first().map_or_else(|| rank.gpus.host[0].name.clone(), |gpu| gpu.name.clone());
     Some(Finding::problem(
         "libtorch-without-cuda",
@@ -112,24 +115,32 @@ fn older(driver: &str, runtime: &str) -> bool {
 }
 
 fn nccl_missing(facts: &Facts, ranks: &[&Rank]) -> Option<Finding> {
-    let rank = ranks.iter().find(|r| gpus(r) > 0 && r.software.nccl.is_none())?;
+    // GPUs that a rank does not see are none that it would train on.
+    let rank = ranks.iter().find(|r| !r.gpus.visible.is_empty() && r.software.nccl.is_none())?;
     let error = rank.software.nccl_error.as_deref().unwrap_or("no reason was given");
     let seen = format!("{} has a GPU driver, but no NCCL that can be used: {error}", rank.host.name);
     let why = "NCCL carries gradients between GPUs: several ranks on GPUs do not start without it";
     let remedy = "install NCCL 2.29 or newer (`launch/setup.sh --cuda` brings it beside libtorch), or set \
                   TRAINER_NCCL_PATH to the folder of libnccl.so.2"
         .to_owned();
-    // One rank on one GPU has nobody to talk to.
-    Some(match facts.ranks.len() > 1 || gpus(rank) > 1 {
+    // One rank on one GPU has nobody to talk to, unless NCCL was asked for.
+    Some(match facts.ranks.len() > 1 || rank.gpus.visible.len() > 1 || facts.nccl_refused.is_some() {
         true => Finding::problem("nccl-missing", seen, why, remedy),
         false => Finding::note("nccl-missing", seen, why, remedy),
     })
 }
 
+/// Whether `CUDA_VISIBLE_DEVICES` hides this host's GPUs. A driver that is not there, or does not work, shows none
+/// whatever it says.
+fn is_hiding(rank: &Rank) -> bool {
+    let gpus = &rank.gpus;
+    let there = rank.software.driver.is_some() || !gpus.host.is_empty();
+    let works = gpus.driver && gpus.driver_error.is_none();
+    gpus.visible.is_empty() && gpus.visible_devices.is_some() && works && there
+}
+
 fn hidden(ranks: &[&Rank]) -> Option<Finding> {
-    let there = |r: &Rank| r.software.driver.is_some() || !r.gpus.host.is_empty();
-    let hides = |r: &&&Rank| r.gpus.visible.is_empty() && r.gpus.visible_devices.is_some() && there(r);
-    let hiding: Vec<&&Rank> = ranks.iter().filter(hides).collect();
+    let hiding: Vec<&&Rank> = ranks.iter().filter(|r| is_hiding(r)).collect();
     let value = hiding.first()?.gpus.visible_devices.clone().unwrap_or_default();
     let numbers: Vec<usize> = hiding.iter().map(|r| r.rank).collect();
     Some(Finding::warning(
@@ -227,19 +238,32 @@ fn some_without(facts: &Facts) -> Option<Finding> {
     })
 }
 
-/// NCCL's own words, unless another finding has them.
-fn nccl_refused(facts: &Facts) -> Option<Finding> {
+/// NCCL's own words, unless one of the problems that were `found` tells why.
+fn nccl_refused(facts: &Facts, found: &[Finding]) -> Option<Finding> {
+    const REASONS: [&str; 8] = [
+        "driver-library-missing",
+        "driver-does-not-work",
+        "libtorch-without-cuda",
+        "libtorch-sees-no-gpu",
+        "nccl-missing",
+        "gpu-shared",
+        "more-ranks-than-gpus",
+        "some-ranks-without-gpu",
+    ];
     let error = facts.nccl_refused.as_ref()?;
-    let lacks = |r: &Rank| r.software.nccl.is_none() || r.gpus.visible.is_empty() || r.gpus.mine.is_none();
-    let explained =
-        facts.ranks.iter().any(lacks) || facts.hosts().iter().any(|(host, ranks)| !shared(host, ranks).is_empty());
-    (!explained).then(|| {
-        Finding::problem(
-            "nccl-refuses",
-            format!("NCCL does not connect these ranks: {error}"),
-            "without it ranks on GPUs cannot train together",
-            "NCCL_DEBUG=INFO makes NCCL say more; between hosts, NCCL_SOCKET_IFNAME names the interface to use"
-                .to_owned(),
-        )
-    })
+    if found.iter().any(|finding| finding.severity == Severity::Problem && REASONS.contains(&finding.id)) {
+        return None;
+    }
+    let remedy = match facts.ranks.iter().all(|rank| rank.gpus.visible.is_empty()) {
+        true => {
+            "no rank sees a GPU: start where there are some, or train on the CPU (comm.backend = \"auto\" or \"mpi\")"
+        }
+        false => "NCCL_DEBUG=INFO makes NCCL say more; between hosts, NCCL_SOCKET_IFNAME names the interface to use",
+    };
+    Some(Finding::problem(
+        "nccl-refuses",
+        format!("NCCL does not connect these ranks: {error}"),
+        "without it ranks on GPUs cannot train together",
+        remedy.to_owned(),
+    ))
 }

@@ -19,6 +19,7 @@ const LOCKED_LEAST: u64 = 64 << 20;
 
 pub fn all(facts: &Facts) -> Vec<Finding> {
     let world = facts.ranks.len();
+    let on_gpus = facts.ranks.iter().any(|rank| !rank.gpus.visible.is_empty());
     let hosts = facts.hosts();
     let per_host = |ranks: &Vec<&Rank>| {
         let first = ranks[0];
@@ -26,7 +27,7 @@ pub fn all(facts: &Facts) -> Vec<Finding> {
             shared_memory(ranks),
             locked_memory(first, hosts.len()),
             open_files(first, world),
-            interface(first, hosts.len()),
+            interface(first, hosts.len(), on_gpus),
             no_avx2(first),
         ]
     };
@@ -94,23 +95,25 @@ fn open_files(rank: &Rank, world: usize) -> Option<Finding> {
     ))
 }
 
-/// An interface that NCCL is told to use and that is not there.
-fn interface(rank: &Rank, hosts: usize) -> Option<Finding> {
+/// An interface that NCCL is told to use and that is not there. Ranks on CPUs talk without NCCL.
+fn interface(rank: &Rank, hosts: usize, on_gpus: bool) -> Option<Finding> {
+    const ID: &str = "interface-missing";
+    let finding = if on_gpus { Finding::problem } else { Finding::note };
     let wanted = rank.network.nccl_socket_ifname.as_ref()?;
     let interfaces = &rank.network.interfaces;
     let chosen = chosen_interfaces(wanted, interfaces);
     let (seen, there) = (format!("on {}, NCCL_SOCKET_IFNAME=\"{wanted}\"", rank.host.name), interfaces.join(", "));
     if chosen.is_empty() {
-        return Some(Finding::problem(
-            "interface-missing",
+        return Some(finding(
+            ID,
             format!("{seen} fits none of its interfaces ({there})"),
             "NCCL's ranks meet through that interface, even on one host",
             "unset it, or name an interface that every host has".to_owned(),
         ));
     }
     (hosts > 1 && chosen.iter().all(|name| *name == "lo")).then(|| {
-        Finding::problem(
-            "interface-missing",
+        finding(
+            ID,
             format!("{seen} chooses the loopback interface, which leads to no other host"),
             "NCCL's ranks on other hosts cannot be reached",
             format!("unset it, or name another of {there}"),

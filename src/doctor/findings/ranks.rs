@@ -32,12 +32,18 @@ fn alone(facts: &Facts) -> Option<Finding> {
     if facts.mpi_error.is_some() {
         return None;
     }
-    Some(Finding::problem(
-        "ranks-alone",
-        format!("{}, but this process is alone: its MPI library has found no other rank", started(rank)?),
-        "each process would train by itself on all the data, and all of them would write into one folder",
-        right_launcher(rank),
-    ))
+    const ID: &str = "ranks-alone";
+    // Who asks for one rank may start several that know nothing of each other.
+    if let Some(started) = started(rank).filter(|_| !rank.launch.solo) {
+        return Some(Finding::problem(
+            ID,
+            format!("{started}, but this process is alone: it has found no other rank"),
+            "each process would train by itself on all the data, and all of them would write into one folder",
+            right_launcher(rank),
+        ));
+    }
+    let (why, remedy) = rank.launch.refused.clone()?;
+    Some(Finding::problem(ID, why, "training does not start so", remedy))
 }
 
 /// The ranks that were announced, if there are several.

@@ -26,6 +26,11 @@ fn changed(mut facts: Facts, change: impl Fn(&mut Facts), severity: Severity, id
 
 use Severity::{Note, Problem, Warning};
 
+/// Hides all GPUs from a rank.
+fn hide(rank: &mut Rank) {
+    (rank.gpus.visible, rank.gpus.visible_devices, rank.gpus.libtorch) = (Vec::new(), Some(String::new()), 0);
+}
+
 #[test]
 fn sound_jobs_have_no_finding() {
     for facts in [sound(), sound_gpus(), two_hosts()] {
@@ -69,6 +74,13 @@ fn ranks_that_are_each_alone() {
         &["started 3 of these"],
     );
     assert_eq!(all(&alone(announced("OMPI_COMM_WORLD_SIZE", 1))), []);
+    // What training refuses too: a single process in a job of several tasks, several ranks where one was asked for.
+    let refused = |why: &str| Launch { refused: Some((why.into(), "start all".into())), ..Launch::default() };
+    finds(&alone(refused("the Slurm job has 4 tasks")), Problem, "ranks-alone", &["has 4 tasks", "start all"]);
+    let solo = Launch { solo: true, ..announced("OMPI_COMM_WORLD_SIZE", 2) };
+    let several = Launch { refused: refused("solo is for one rank").refused, ..solo.clone() };
+    finds(&alone(several), Problem, "ranks-alone", &["solo is for one rank"]);
+    assert_eq!(all(&alone(solo)), []);
     let mut failed = alone(Launch::default());
     failed.mpi_error = Some("MPI_Init_thread failed".into());
     finds(&failed, Problem, "mpi-does-not-start", &["MPI_Init_thread failed"]);
@@ -106,13 +118,27 @@ fn nccl_is_missing() {
     let mut one = Facts { ranks: vec![on_gpus(rank(0, "a"), 1)], ..sound() };
     (one.ranks[0].software.nccl, one.ranks[0].launch) = (None, Launch::default());
     finds(&one, Note, "nccl-missing", &["several ranks"]);
-    changed(
-        sound_gpus(),
-        |f| f.nccl_refused = Some("no socket interface".into()),
-        Problem,
-        "nccl-refuses",
-        &["no socket interface"],
-    );
+    // It sees one of eight: the others are not for it.
+    one.ranks[0].gpus.host = on_gpus(rank(0, "a"), 8).gpus.host;
+    finds(&one, Note, "nccl-missing", &["several ranks"]);
+    changed(one, |f| f.nccl_refused = Some("NCCL was not found".into()), Problem, "nccl-missing", &["several ranks"]);
+}
+
+#[test]
+fn nccl_refuses() {
+    let refused = |facts: &mut Facts| facts.nccl_refused = Some("no socket interface".into());
+    changed(sound_gpus(), refused, Problem, "nccl-refuses", &["no socket interface", "NCCL_DEBUG"]);
+    // Without GPUs, and without NCCL, nothing else is wrong.
+    changed(sound(), refused, Problem, "nccl-refuses", &["no socket interface", "no rank sees a GPU"]);
+    // What only warns leaves the refusal to be told.
+    let hide = |facts: &mut Facts| {
+        refused(facts);
+        facts.ranks.iter_mut().for_each(hide);
+    };
+    let mut hidden = sound_gpus();
+    hide(&mut hidden);
+    let ids: Vec<&str> = all(&hidden).iter().map(|finding| finding.id).collect();
+    assert_eq!(ids, ["nccl-refuses", "gpus-hidden"]);
 }
 
 #[test]
@@ -155,6 +181,18 @@ fn libtorch_and_the_driver() {
     changed(sound_gpus(), no_module, Warning, "driver-does-not-work", &["if this host has no GPU"]);
     let module_alone = |facts: &mut Facts| facts.ranks.iter_mut().for_each(|rank| rank.gpus = Gpus::default());
     changed(sound_gpus(), module_alone, Problem, "driver-library-missing", &["580.65.06", "--gpus all"]);
+    // Slurm chooses GPUs for a container that has no driver: what hides them is not its choice.
+    let chosen = |facts: &mut Facts| {
+        facts.ranks.iter_mut().for_each(|rank| rank.gpus.visible_devices = Some("0".into()));
+    };
+    changed(
+        sound_gpus(),
+        |f| (module_alone(f), chosen(f)).1,
+        Problem,
+        "driver-library-missing",
+        &["without it no program sees a GPU"],
+    );
+    changed(sound_gpus(), |f| (broken(f), chosen(f)).1, Problem, "driver-does-not-work", &["cuInit failed"]);
 }
 
 #[test]
@@ -183,16 +221,12 @@ fn gpus_and_ranks() {
     let mut third = sound_gpus();
     third.ranks.push(Rank { cores: Cores::default(), ..on_gpus(rank(2, "a"), 2) });
     finds(&third, Problem, "more-ranks-than-gpus", &["3 ranks and 2 GPUs", "none is left for rank 2", "ppr:2:node"]);
-    let hide = |rank: &mut Rank| {
-        (rank.gpus.visible, rank.gpus.visible_devices, rank.gpus.libtorch) = (Vec::new(), Some(String::new()), 0);
+    // Who hides GPUs wants the CPU: no NCCL and a libtorch for CPUs are as good.
+    let hide_all = |facts: &mut Facts| {
+        facts.ranks.iter_mut().for_each(hide);
+        facts.ranks.iter_mut().for_each(|rank| (rank.software.nccl, rank.software.libtorch.cuda) = (None, None));
     };
-    changed(
-        sound_gpus(),
-        |f| f.ranks.iter_mut().for_each(hide),
-        Warning,
-        "gpus-hidden",
-        &["CUDA_VISIBLE_DEVICES=\"\"", "ranks 0, 1"],
-    );
+    changed(sound_gpus(), hide_all, Warning, "gpus-hidden", &["CUDA_VISIBLE_DEVICES=\"\"", "ranks 0, 1"]);
     let mut mixed = apart;
     (mixed.ranks[1].gpus, mixed.ranks[1].software.driver) = (Gpus::default(), None);
     finds(&mixed, Problem, "some-ranks-without-gpu", &["by rank 0, but not by rank 1"]);
@@ -233,6 +267,8 @@ fn the_output_folder() {
     changed(sound(), with(|f| f.free_bytes = Some(1 << 20)), Problem, "folder-little-space", &["1.0 MB free"]);
     changed(sound(), with(|f| f.free_bytes = Some(5 << 30)), Note, "folder-little-space", &["save_total_limit"]);
     changed(sound(), with(|f| f.written_seconds = Some(10.0)), Warning, "folder-slow", &["6.7 MB/s"]);
+    let hangs = with(|folder| folder.error = Some("rank 1 is late".into()));
+    changed(two_hosts(), hangs, Problem, "folder-failed", &["the look at runs", "rank 1 is late"]);
     changed(sound(), with(|f| f.file_system = Some("tmpfs".into())), Warning, "folder-in-memory", &["tmpfs"]);
 }
 
@@ -272,19 +308,31 @@ fn limits_interfaces_and_processors() {
         &["256", "ulimit -n 1024"],
     );
     let interface = |f: &mut Facts| f.ranks[0].network.nccl_socket_ifname = Some("ib".into());
-    changed(sound(), interface, Problem, "interface-missing", &["\"ib\" fits none", "eth0, lo"]);
+    changed(sound_gpus(), interface, Problem, "interface-missing", &["\"ib\" fits none", "eth0, lo"]);
     let loopback = |f: &mut Facts| f.ranks[0].network.nccl_socket_ifname = Some("lo".into());
-    changed(two_hosts(), loopback, Problem, "interface-missing", &["leads to no other host"]);
+    let gpus_of_two_hosts =
+        Facts { ranks: two_hosts().ranks.into_iter().map(|rank| on_gpus(rank, 1)).collect(), ..two_hosts() };
+    changed(gpus_of_two_hosts, loopback, Problem, "interface-missing", &["leads to no other host"]);
+    // A module sets it, and these ranks have no GPU.
+    changed(sound(), interface, Note, "interface-missing", &["\"ib\" fits none"]);
+    changed(two_hosts(), loopback, Note, "interface-missing", &["leads to no other host"]);
     let old = |f: &mut Facts| f.ranks[0].cores.avx2 = Some(false);
     changed(sound(), old, Warning, "no-avx2", &["a processor"]);
 }
 
 #[test]
 fn sweeps_that_fail() {
-    let wrong = Wrong { collective: "all-gather".into(), bytes: 4096, rank: 1, element: 17, expected: 3.0, found: 4.0 };
+    let wrong = Wrong {
+        collective: "all-gather".into(),
+        bytes: 4096,
+        rank: 1,
+        element: 17,
+        expected: 3.0,
+        found: "NaN".into(),
+    };
     let with = |sweep: Sweep| move |facts: &mut Facts| facts.sweep = Some(sweep.clone());
     let bad = Sweep { backend: "nccl".into(), wrong: Some(wrong), ..Sweep::default() };
-    changed(sound(), with(bad), Problem, "sweep-wrong-value", &["rank 1, element 17: expected 3, found 4"]);
+    changed(sound(), with(bad), Problem, "sweep-wrong-value", &["rank 1, element 17: expected 3, found NaN"]);
     let late = Sweep { backend: "mpi".into(), error: Some("rank 1 is late".into()), ..Sweep::default() };
     changed(sound(), with(late), Problem, "sweep-failed", &["rank 1 is late"]);
 }

@@ -3,12 +3,13 @@ use crate::comm::{Pending, threads};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Brings one wrong element to one rank, in one kind of collective.
+/// Brings one wrong element to one rank, in one kind of collective: the right one and `off`.
 struct Defective {
     below: Arc<dyn Collective>,
     action: Action,
     rank: usize,
     element: i64,
+    off: f64,
 }
 
 impl Collective for Defective {
@@ -35,11 +36,11 @@ impl Collective for Defective {
         let hit = action == self.action && self.rank() == self.rank && what.starts_with("the sweep");
         let target = if action == Action::ReduceScatter { shard.unwrap_or(buffer) } else { buffer };
         let target = target.shallow_clone();
-        let element = self.element;
+        let (element, off) = (self.element, self.off);
         Ok(Pending::new(move || {
             pending.wait()?;
             if hit && element < target.size()[0] {
-                _ = target.get(element).f_add_scalar_(1.0)?;
+                _ = target.get(element).f_add_scalar_(off)?;
             }
             Ok(())
         }))
@@ -92,14 +93,15 @@ fn sound_collectives_pass() {
 
 #[test]
 fn a_wrong_value_is_named_with_rank_and_element() {
-    for (action, name) in ACTIONS {
-        let sweep = swept(2, |below| Arc::new(Defective { below, action, rank: 1, element: 70 }));
+    // A number that is none is wrong as well, and must arrive at rank 0.
+    for ((action, name), off) in ACTIONS.into_iter().zip([1.0, f64::NAN, f64::INFINITY]) {
+        let sweep = swept(2, |below| Arc::new(Defective { below, action, rank: 1, element: 70, off }));
         let wrong = sweep.wrong.expect("it was wrong");
         assert_eq!(
             (wrong.collective.as_str(), wrong.rank, wrong.element, wrong.bytes),
             (name, 1, 70, 1024),
             "{wrong:?}"
         );
-        assert_eq!(wrong.found, wrong.expected + 1.0, "{wrong:?}");
+        assert_eq!(wrong.found, (wrong.expected + off).to_string(), "{wrong:?}");
     }
 }

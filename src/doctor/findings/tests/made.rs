@@ -19,6 +19,8 @@ pub fn rank(rank: usize, host: &str) -> Rank {
             announced: Some(("OMPI_COMM_WORLD_SIZE".into(), 2)),
             mpi: true,
             pmix: true,
+            solo: false,
+            refused: None,
             world: 2,
         },
         software: Software {
@@ -90,6 +92,7 @@ pub fn folder() -> Folder {
         written_bytes: Some(64 << 20),
         written_seconds: Some(0.1),
         write_error: None,
+        error: None,
         hosts: Vec::new(),
     }
 }
