@@ -234,7 +234,11 @@ fn one_rank_worlds_are_explained() {
     let well = doctor("--mpi=pmix").expect(0);
     assert!(well.stdout.contains("nothing is wrong") && well.stdout.contains("slurmstepd"), "{}", well.text());
     let alone = doctor("--mpi=none").expect(2);
-    assert!(alone.stdout.contains("PROBLEM  ranks-alone") && alone.stdout.contains("srun --mpi=pmix"), "{}", alone.text());
+    assert!(
+        alone.stdout.contains("PROBLEM  ranks-alone") && alone.stdout.contains("srun --mpi=pmix"),
+        "{}",
+        alone.text()
+    );
     // A step of one task, in a job of two.
     step(&["-n", "1", "--mpi=none"]).expect(0);
 }

@@ -3,9 +3,9 @@
 use super::facts::{Facts, Folder, Gpus, Rank, Sweep};
 use super::findings::{self, Finding, Severity};
 use crate::observe::memory::human;
+use crate::observe::print;
 use crate::observe::table::{table, words};
 use serde_json::json;
-use std::io::Write;
 
 /// Columns of running text.
 const WIDTH: usize = 100;
@@ -33,7 +33,7 @@ impl Report {
             groups.push(("Output folder", output_folder(folder)));
         }
         for (title, text) in groups {
-            print(&format!("{title}\n{}\n", text.trim_end()));
+            print(&format!("{title}\n{}\n\n", text.trim_end()));
         }
     }
 
@@ -46,7 +46,7 @@ impl Report {
         }
         if self.json {
             let object = json!({"facts": facts, "findings": findings, "problems": problems});
-            print(&object.to_string());
+            print(&format!("{object}\n"));
             return problems;
         }
         let timed = match &facts.sweep {
@@ -56,15 +56,10 @@ impl Report {
             None if facts.ranks.len() < 2 => "  one rank: nothing to time (start under mpirun or srun)".to_owned(),
             None => "  left out (--no-sweep)".to_owned(),
         };
-        print(&format!("Collectives\n{timed}\n"));
-        print(&format!("Findings\n{}", described(&findings).trim_end()));
+        print(&format!("Collectives\n{timed}\n\n"));
+        print(&format!("Findings\n{}\n", described(&findings).trim_end()));
         problems
     }
-}
-
-/// A reader that has gone away must not end the job.
-fn print(text: &str) {
-    _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn software(rank: &Rank) -> String {

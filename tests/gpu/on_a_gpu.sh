@@ -10,6 +10,7 @@ has_nvidia_driver || die "no NVIDIA driver is loaded here; without_a_gpu.sh show
 gpus=$(nvidia-smi -L | wc -l)
 say "$gpus GPUs: $(nvidia-smi --query-gpu=name --format=csv,noheader | sort | uniq -c | tr -s ' ' | tr '\n' ' ')"
 build_with_cuda
+mpi_run "$gpus" "$trainer" doctor --output-dir runs/gpu || die "trainer doctor has found problems"
 
 runs=(one-gpu)
 backend=auto
