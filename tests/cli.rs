@@ -126,6 +126,22 @@ fn a_folder_that_holds_a_run_is_replaced_only_when_asked_and_only_by_a_run_that_
 }
 
 /// CSV and TSV, with a header and without, train exactly as JSONL does, quotes and commas in the text included.
+/// As with transformers a head of the right shape is taken, whatever it was trained for; but it is told.
+#[test]
+fn a_head_for_other_labels_is_told() {
+    let bench = bench();
+    let header = |settings: &[&str]| run(trainer(&bench).args(train(&bench, "run", settings))).expect(0).stderr;
+    let short = ["max_steps=1", "overwrite_output_dir=true"];
+    assert!(!header(&short).contains("\nhead      "));
+    for name in ["train.jsonl", "eval.jsonl"] {
+        let text = fs::read_to_string(bench.path(name)).unwrap();
+        fs::write(bench.path(name), text.replace("\"sport\"", "\"games\"")).unwrap();
+    }
+    let told = header(&short);
+    let expected = "\nhead      was trained for other labels (science, sport, weather) and goes on from there\n";
+    assert!(told.contains(expected), "{told}");
+}
+
 #[test]
 fn formats_give_the_same_losses() {
     let bench = bench();

@@ -196,7 +196,7 @@ fn a_one_core_binding_is_widened() {
     }
     let output = ranks("cores", &["-n", "1", "--bind-to", "core"]).output().unwrap();
     let text = text(&output);
-    assert!(text.contains(&format!("Cores {{ threads: {all}, widened: true }}, then {all}")), "{text}");
+    assert!(text.contains(&format!("Cores {{ threads: {all}, bound: true }}, then {all}")), "{text}");
 }
 
 #[test]

@@ -139,6 +139,11 @@ fn a_text_is_learnt_from_nothing() {
     let (a, b) = (single["eval_loss"].as_f64().unwrap(), packed["eval_loss"].as_f64().unwrap());
     assert!((a - b).abs() < 0.2 * a, "{a} {b}");
 
+    let path = format!("model.path={model}");
+    let settings = bench.settings("refused", &[&paragraphs[..], &["text_column=verse", &path]].concat());
+    let refused = run(trainer(&bench).arg("train").args(settings)).expect(2);
+    assert!(refused.stderr.contains("poems.txt: text_column: a plain text has no columns"), "{}", refused.text());
+
     let arguments = ["evaluate", "--task", "causal-lm", "--model", &bench.path("run/final").display().to_string()]
         .map(str::to_owned);
     let wrong =

@@ -1,7 +1,7 @@
 //! Starting a job: on this machine, on several hosts, or in Slurm.
 //!
 //! A job is one mpirun after another until one ends well ([`run`]). What is to run is a [`Job`], where is a
-//! [`layout::Place`]; [`mpirun::command`] makes a command line of the two, [`supervise`] looks after one start, and
+//! [`layout::Place`]; [`mpirun::command`] makes a command line of the two, `supervise` looks after one start, and
 //! [`restart`] decides whether there is another. In [`slurm`] a batch script does the same.
 
 pub mod hosts;

@@ -118,7 +118,12 @@ impl Encode for Texts {
         let examples = examples.map(|(encoded, (label, record))| (record.line, single(encoded, label)));
         let examples = sieve.keep(examples)?;
         let plain = Encoded::plain(examples, read.bytes_hash, sieve.bad, truncated);
-        Ok(Encoded { labels: classes.map(|classes| classes.names), ..plain })
+        // Without labels nothing else would show that a header is not one.
+        let guessed = read.guessed.filter(|_| self.target == Target::None && source.columns.is_none());
+        let remark =
+            |line| format!("line {line} is a record, as it names no known column; header = true says otherwise");
+        let remarks = guessed.map(remark).into_iter().collect();
+        Ok(Encoded { labels: classes.map(|classes| classes.names), remarks, ..plain })
     }
 }
 
@@ -316,7 +321,14 @@ mod tests {
     #[test]
     fn labels_are_not_read_for_prediction() {
         let case = Case::new("a.jsonl", "{\"text\": \"a\"}\n", Target::None);
-        assert_eq!(case.prepare().unwrap().dataset.label(0), Label::None);
+        let data = case.prepare().unwrap();
+        assert_eq!((data.dataset.label(0), data.facts.remarks.len()), (Label::None, 0));
+        let mut case = Case::new("a.csv", "a\nb\n", Target::None);
+        case.source.columns = Some(vec!["text".into()]);
+        assert!(case.prepare().unwrap().facts.remarks.is_empty(), "columns say that there is no header");
+        case.source.columns = None;
+        let remarks = case.prepare().unwrap().facts.remarks;
+        assert!(remarks.len() == 1 && remarks[0].starts_with("line 1 is a record"), "{remarks:?}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::observe::memory::human;
 use crate::observe::progress;
 use crate::observe::table::table;
 use crate::optim::Schedule;
+use crate::tasks::labels;
 use crate::train::clock::Clock;
 use crate::train::memory_report::MemoryReport;
 use crate::train::resumed::Resumed;
@@ -62,7 +63,17 @@ pub fn header(session: &Session, resumed: Option<&Resumed>, schedule: &Schedule,
     lines.push(format!("parallel  {}", parallel(session)));
     lines.push(format!("output    {}", config.output_dir.display()));
     lines.extend(weights(&loaded.report));
+    lines.extend(other_labels(session).filter(|_| resumed.is_none()));
     tell(&lines.join("\n"));
+}
+
+/// The labels that the model's head was trained for, where it gets others and does not start fresh.
+fn other_labels(session: &Session) -> Option<String> {
+    let Session { loaded, data, .. } = session;
+    let own = labels::of_config(loaded.model.backbone.config_json())?;
+    let fresh = !loaded.report.fresh.is_empty() || !loaded.report.reshaped.is_empty();
+    let others = own != data.head.labels()? && !fresh;
+    others.then(|| format!("head      was trained for other labels ({}) and goes on from there", shortened(&own)))
 }
 
 /// What is not trained, and what does not come from a file.

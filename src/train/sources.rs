@@ -2,7 +2,7 @@
 
 use super::reading::{Purpose, Reading};
 use crate::config::{self, DataConfig, Documents};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::tasks::answers::Rules;
 use crate::tasks::parallel_texts::{ParallelTexts, decoder_start};
 use crate::tasks::questions::Questions;
@@ -27,8 +27,13 @@ impl Reading<'_> {
     /// Exit 2: records that are to be divided.
     pub(super) fn documents(&self, path: &Path, usual: Documents) -> Result<DocumentSource> {
         let data = self.data;
-        let is_text = data.format.map_or_else(|| is_text(path), |format| format == config::Format::Text);
-        match (is_text, data.documents) {
+        let plain = data.format.map_or_else(|| is_text(path), |format| format == config::Format::Text);
+        // A run may train on text and be evaluated on records.
+        if plain && data.eval.iter().chain([&data.train]).all(|file| data.format.is_some() || is_text(file)) {
+            let why = "a plain text has no columns: remove it, or set format, if these are records";
+            self.refuse_set(&["text_column", "columns", "header"], why).context(path.display())?;
+        }
+        match (plain, data.documents) {
             (true, division) => Ok(DocumentSource::Text {
                 path: path.to_owned(),
                 division: match division.unwrap_or(usual) {
@@ -136,6 +141,23 @@ impl Reading<'_> {
         })
     }
 
+    /// Refuses those of these keys that are set: what is read has no use for them.
+    fn refuse_set(&self, keys: &[&str], why: &str) -> Result<()> {
+        let (data, default) = (self.data, DataConfig::new(Default::default()));
+        let set = [
+            ("text_column", data.text_column != default.text_column),
+            ("text_pair_column", data.text_pair_column.is_some()),
+            ("label_column", data.label_column != default.label_column),
+            ("columns", data.columns.is_some()),
+            ("header", data.header.is_some()),
+            ("format", data.format.is_some()),
+        ];
+        match set.into_iter().find(|(key, set)| *set && keys.contains(key)) {
+            Some((key, _)) => Err(Error::input(format!("{key}: {why}"))),
+            None => Ok(()),
+        }
+    }
+
     fn on_bad_record(&self) -> OnBad {
         match self.data.on_bad_record {
             config::OnBadRecord::Error => OnBad::Error,
@@ -185,19 +207,10 @@ impl Reading<'_> {
 
     /// A file of questions.
     pub(super) fn questions(&self, path: &Path) -> Result<Questions> {
-        let default = DataConfig::new(path.to_owned());
-        let columns = [
-            ("text_column", self.data.text_column != default.text_column),
-            ("text_pair_column", self.data.text_pair_column.is_some()),
-            ("label_column", self.data.label_column != default.label_column),
-            ("columns", self.data.columns.is_some()),
-            ("header", self.data.header.is_some()),
-            ("format", self.data.format.is_some()),
-        ];
-        if let Some((key, _)) = columns.into_iter().find(|(_, set)| *set) {
-            let why = "questions are read from SQuAD's JSON, or from .jsonl with context, question, answers and id";
-            return Err(Error::input(format!("{key}: {why}: remove it")));
-        }
+        self.refuse_set(
+            &["text_column", "text_pair_column", "label_column", "columns", "header", "format"],
+            "questions are read from SQuAD's JSON, or from .jsonl with context, question, answers and id: remove it",
+        )?;
         let answers = self.task.answers.clone().unwrap_or_default();
         let rules = Rules {
             n_best_size: answers.n_best_size,
