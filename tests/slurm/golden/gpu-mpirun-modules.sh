@@ -100,10 +100,11 @@ done
 if [[ $asked == requeue && ! $code =~ ^(0|2|4|6)$ ]]; then
     if [[ $(mark) == "$before" ]]; then
         say "the time was over before one step was done (exit $code); not queued again. Give it more with --time"
-    elif scontrol requeue "$SLURM_JOB_ID"; then
-        say "the time is nearly over: back in the queue, to go on from step $(newest)"
     else
-        say "could not be queued again; submitted once more, it goes on from step $(newest)"
+        # Before it is queued: that ends this script at once.
+        say "the time is nearly over: back in the queue, to go on from step $(newest)"
+        scontrol requeue "$SLURM_JOB_ID" ||
+            say "could not be queued again; submitted once more, it goes on from step $(newest)"
     fi
 fi
 exit "$code"
