@@ -35,7 +35,14 @@ say "tests of one process"
 "${test[@]}" -p double-cuda -p double-nccl
 if ((${#multi_rank[@]})); then
     say "tests of several ranks"
-    tests/slurm/cluster.sh check || say "SKIPPED: the tests that need Slurm"
+    trial=$(mktemp -d)
+    if tests/slurm/cluster.sh up "$trial/slurm"; then
+        tests/slurm/cluster.sh down "$trial/slurm"
+    else
+        say "SKIPPED: the tests that need Slurm"
+        export TRAINER_WITHOUT_SLURM="it did not start when it was tried"
+    fi
+    rm -rf "$trial"
     tests/hosts/hosts.sh check || say "SKIPPED: the tests that need several hosts"
     "${test[@]}" "${multi_rank[@]}" "${one_at_a_time[@]}"
 fi

@@ -5,6 +5,8 @@
 #        tests/slurm/cluster.sh up FOLDER     starts it; commands find it by SLURM_CONF=FOLDER/slurm.conf
 #        tests/slurm/cluster.sh down FOLDER   ends its jobs and daemons, and removes FOLDER
 #
+# Where TRAINER_WITHOUT_SLURM says why, it cannot.
+#
 # It has two nodes of two CPUs, which are this machine twice: the first has its name, so that mpirun knows it.
 set -euo pipefail
 
@@ -14,6 +16,10 @@ die() { say "error: $*"; exit 1; }
 
 check() {
     local name missing=()
+    if [[ -n ${TRAINER_WITHOUT_SLURM:-} ]]; then
+        say "$TRAINER_WITHOUT_SLURM"
+        exit 3
+    fi
     if ((EUID != 0)); then
         say "Slurm's daemons need root"
         exit 3
