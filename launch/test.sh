@@ -36,6 +36,7 @@ say "tests of one process"
 if ((${#multi_rank[@]})); then
     say "tests of several ranks"
     trial=$(mktemp -d)
+    chmod 755 "$trial" # munged refuses a folder that is closed to others
     if tests/slurm/cluster.sh up "$trial/slurm"; then
         tests/slurm/cluster.sh down "$trial/slurm"
     else
