@@ -101,9 +101,10 @@ pub fn run(args: LaunchArgs, log_format: LogFormat) -> Result<()> {
     let place = place(&args)?;
     let layout = Layout::new(&place, job.ranks, job.config.comm.backend, &facts)?;
     if let Place::Allocation(allocation) = &place {
-        let (ranks, nodes) = (layout.ranks, allocation.nodes);
+        let ranks = if layout.ranks == 1 { "1 rank".into() } else { format!("{} ranks", layout.ranks) };
+        let nodes = if allocation.nodes == 1 { "node".into() } else { format!("{} nodes", allocation.nodes) };
         let other = if job.ranks.is_some() { "" } else { "; -n starts another number" };
-        logs::tell(&format!("launch: {ranks} ranks on the {nodes} nodes of this Slurm job{other}"));
+        logs::tell(&format!("launch: {ranks} on the {nodes} of this Slurm job{other}"));
     }
     if args.dry_run {
         println!("{}", launch::quote(&launch::command(&job, &layout, facts.root, false)?));

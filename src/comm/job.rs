@@ -21,6 +21,22 @@ pub enum Action {
     Finish,
 }
 
+impl Action {
+    /// The operations that a step is made of.
+    pub const OF_A_STEP: [Action; 3] = [Action::AllReduce(Op::Sum), Action::ReduceScatter, Action::AllGather];
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::AllReduce(_) => "all-reduce",
+            Action::ReduceScatter => "reduce-scatter",
+            Action::AllGather => "all-gather",
+            Action::Broadcast { .. } => "broadcast",
+            Action::Finish => "finish",
+        }
+    }
+}
+
 /// The types that travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Element {
@@ -119,13 +135,13 @@ pub fn traffic() -> u64 {
 
 impl Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.action.name())?;
         match self.action {
-            Action::AllReduce(Op::Sum) => write!(f, "all-reduce (sum)")?,
-            Action::AllReduce(Op::Max) => write!(f, "all-reduce (max)")?,
-            Action::ReduceScatter => write!(f, "reduce-scatter")?,
-            Action::AllGather => write!(f, "all-gather")?,
-            Action::Broadcast { root } => write!(f, "broadcast from rank {root}")?,
-            Action::Finish => return write!(f, "finish"),
+            Action::AllReduce(Op::Sum) => write!(f, " (sum)")?,
+            Action::AllReduce(Op::Max) => write!(f, " (max)")?,
+            Action::ReduceScatter | Action::AllGather => {}
+            Action::Broadcast { root } => write!(f, " from rank {root}")?,
+            Action::Finish => return Ok(()),
         }
         write!(f, " of {} {}", self.elements, format!("{:?}", self.element).to_lowercase())
     }

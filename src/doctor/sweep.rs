@@ -10,11 +10,6 @@ use tch::{Cuda, Device, Tensor};
 
 /// From 1 KB to 64 MB.
 const SIZES: [u64; 9] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20];
-const ACTIONS: [(Action, &str); 3] = [
-    (Action::AllReduce(Op::Sum), "all-reduce"),
-    (Action::ReduceScatter, "reduce-scatter"),
-    (Action::AllGather, "all-gather"),
-];
 /// Values repeat after so many elements: small whole numbers, whose sums over any number of ranks f32 has exactly.
 const PERIOD: usize = 64;
 
@@ -41,36 +36,34 @@ struct Own {
 pub fn run(comm: &dyn Collective, sweep: &mut Sweep, mut before: impl FnMut(String)) -> Result<()> {
     sweep.backend = comm.name().to_owned();
     let mut own = Own::default();
-    for (action, name) in ACTIONS {
+    for action in Action::OF_A_STEP {
         for size in SIZES {
             // Whole shards of f32.
             let elements = (size as usize / size_of::<f32>()).next_multiple_of(comm.world());
             let bytes = (elements * size_of::<f32>()) as u64;
-            before(format!("{name} of {bytes} bytes"));
-            let trial = Trial { comm, action, name, elements };
+            before(format!("{} of {bytes} bytes", action.name()));
+            let trial = Trial { comm, action, elements };
             let (seconds, wrong) = trial.run()?;
             own.seconds.push(seconds);
             own.wrong = own.wrong.or(wrong);
-            sweep.rows.push(timing(name, action, bytes, seconds, comm.world()));
+            sweep.rows.push(timing(action, bytes, seconds, comm.world()));
         }
     }
     before("the results of the sweep".to_owned());
     let all = gather(comm, &own, "the results of the sweep")?;
     for (at, row) in sweep.rows.iter_mut().enumerate() {
         let seconds = all.iter().filter_map(|own| own.seconds.get(at)).sum::<f64>() / all.len() as f64;
-        let action =
-            ACTIONS.iter().find(|(_, name)| *name == row.collective).map_or(Action::AllGather, |(action, _)| *action);
-        *row = timing(&row.collective, action, row.bytes, seconds, comm.world());
+        *row = timing(Action::OF_A_STEP[at / SIZES.len()], row.bytes, seconds, comm.world());
     }
     sweep.wrong = all.into_iter().find_map(|own| own.wrong);
     Ok(())
 }
 
-fn timing(collective: &str, action: Action, bytes: u64, seconds: f64, world: usize) -> Timing {
+fn timing(action: Action, bytes: u64, seconds: f64, world: usize) -> Timing {
     let algorithm_bandwidth = bytes as f64 / seconds.max(1e-9);
     let times = if matches!(action, Action::AllReduce(_)) { 2.0 } else { 1.0 };
     let bus_bandwidth = algorithm_bandwidth * times * (world as f64 - 1.0) / world as f64;
-    Timing { collective: collective.to_owned(), bytes, seconds, algorithm_bandwidth, bus_bandwidth }
+    Timing { collective: action.name().to_owned(), bytes, seconds, algorithm_bandwidth, bus_bandwidth }
 }
 
 /// A call with known values.
@@ -85,7 +78,6 @@ struct Checked {
 struct Trial<'a> {
     comm: &'a dyn Collective,
     action: Action,
-    name: &'static str,
     elements: usize,
 }
 
@@ -142,7 +134,7 @@ impl Trial<'_> {
     }
 
     fn call(&self, buffer: &Tensor, shard: Option<&Tensor>) -> Result<()> {
-        self.comm.start(self.action, buffer, shard, &format!("the sweep's {}", self.name))?.wait()
+        self.comm.start(self.action, buffer, shard, &format!("the sweep's {}", self.action.name()))?.wait()
     }
 
     fn synchronize(&self) {
@@ -158,7 +150,7 @@ impl Trial<'_> {
         }
         let at = got.ne_tensor(expected).to_device(Device::Cpu).nonzero().view([-1]).int64_value(&[0]);
         Some(Wrong {
-            collective: self.name.to_owned(),
+            collective: self.action.name().to_owned(),
             bytes: (self.elements * size_of::<f32>()) as u64,
             rank: self.comm.rank(),
             element: first + at as usize,

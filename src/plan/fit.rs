@@ -1,6 +1,6 @@
 //! A link from measured collectives: latency, bandwidth, and what adding takes.
 
-use crate::comm::{Action, Op};
+use crate::comm::Action;
 use crate::plan::link::{Link, Network};
 
 /// A collective that was timed.
@@ -11,13 +11,6 @@ pub struct Timed {
     pub bytes: f64,
     pub seconds: f64,
 }
-
-/// The operations that a step uses, with their names.
-pub const ACTIONS: [(Action, &str); 3] = [
-    (Action::AllReduce(Op::Sum), "all-reduce"),
-    (Action::ReduceScatter, "reduce-scatter"),
-    (Action::AllGather, "all-gather"),
-];
 
 /// The network whose times are closest to what was measured between so many ranks: least squares of relative errors, nothing
 /// below zero. What is fitted is the link that their rings go by: on one machine the near one, on several the far one, with
@@ -106,7 +99,7 @@ mod tests {
 
     /// Collectives that follow the model.
     fn times(network: &Network, ranks: usize) -> Vec<Timed> {
-        let all = ACTIONS.iter().flat_map(|&(action, _)| [1e4, 1e6, 3e7].map(|bytes| (action, bytes)));
+        let all = Action::OF_A_STEP.into_iter().flat_map(|action| [1e4, 1e6, 3e7].map(|bytes| (action, bytes)));
         all.map(|(action, bytes)| Timed { action, bytes, seconds: network.seconds(action, bytes, ranks) }).collect()
     }
 

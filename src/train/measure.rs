@@ -6,7 +6,7 @@ use crate::data::Sampler;
 use crate::error::{self, Error, Result};
 use crate::nn::precision;
 use crate::plan::device::Speed;
-use crate::plan::fit::{ACTIONS, Timed};
+use crate::plan::fit::Timed;
 use crate::train::loaded::Loaded;
 use crate::train::memory_report::{self, Bytes};
 use crate::train::session::Session;
@@ -66,7 +66,7 @@ pub fn collectives(comm: &dyn Collective) -> Result<Vec<Timed>> {
     let (world, options) = (comm.world() as i64, (Kind::Float, comm.device()));
     let pool = Tensor::f_zeros([POOL / 4], options)?;
     let mut all = Vec::new();
-    for (action, _) in ACTIONS {
+    for action in Action::OF_A_STEP {
         for bytes in SIZES {
             let shard = (bytes / 4 / world).max(1);
             let length = shard * world;

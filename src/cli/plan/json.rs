@@ -2,7 +2,7 @@
 
 use super::Report;
 use super::measured::Correction;
-use crate::plan::fit::{ACTIONS, Timed};
+use crate::plan::fit::Timed;
 use crate::plan::memory::KINDS;
 use crate::plan::scaling::Row;
 use crate::train::outlook::Way;
@@ -46,7 +46,7 @@ pub fn of(report: &Report) -> Value {
 fn correction(report: &Report, measured: &Correction) -> Value {
     let Correction { world, step, taken, planned, need, timed } = measured;
     let collective = |timed: &Timed| {
-        let name = ACTIONS.iter().find(|(action, _)| *action == timed.action).map(|(_, name)| name);
+        let name = timed.action.name();
         let fitted = report.network.seconds(timed.action, timed.bytes, *world);
         json!({"action": name, "bytes": timed.bytes, "seconds": timed.seconds, "by_model": fitted})
     };

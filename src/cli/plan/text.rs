@@ -6,7 +6,7 @@ use crate::config::{Precision, Recompute, ZeroStage};
 use crate::observe::memory::human;
 use crate::observe::progress::clock;
 use crate::observe::table::table;
-use crate::plan::fit::{ACTIONS, Timed};
+use crate::plan::fit::Timed;
 use crate::plan::memory::Moment;
 use crate::plan::scaling::Row;
 use crate::train::outlook::Way;
@@ -227,7 +227,7 @@ fn measured(report: &Report) -> String {
             network.near.adding * 1e9
         );
         let row = |timed: &Timed| {
-            let name = ACTIONS.iter().find(|(action, _)| *action == timed.action).map_or("", |(_, name)| name);
+            let name = timed.action.name();
             let fitted = report.network.seconds(timed.action, timed.bytes, *world);
             let ratio = format!("{:.2}", fitted / timed.seconds);
             vec![name.to_owned(), size(timed.bytes), seconds(timed.seconds), seconds(fitted), ratio]

@@ -79,7 +79,7 @@ fn swept(world: usize, wrap: impl Fn(Arc<dyn Collective>) -> Arc<dyn Collective>
 fn sound_collectives_pass() {
     let sweep = swept(3, |comm| comm);
     assert_eq!(sweep.wrong, None);
-    assert_eq!(sweep.rows.len(), SIZES.len() * ACTIONS.len());
+    assert_eq!(sweep.rows.len(), SIZES.len() * Action::OF_A_STEP.len());
     for row in &sweep.rows {
         let times = if row.collective == "all-reduce" { 4.0 / 3.0 } else { 2.0 / 3.0 };
         assert!(row.bytes % (3 * 4) == 0 && row.seconds > 0.0, "{row:?}");
@@ -94,12 +94,12 @@ fn sound_collectives_pass() {
 #[test]
 fn a_wrong_value_is_named_with_rank_and_element() {
     // A number that is none is wrong as well, and must arrive at rank 0.
-    for ((action, name), off) in ACTIONS.into_iter().zip([1.0, f64::NAN, f64::INFINITY]) {
+    for (action, off) in Action::OF_A_STEP.into_iter().zip([1.0, f64::NAN, f64::INFINITY]) {
         let sweep = swept(2, |below| Arc::new(Defective { below, action, rank: 1, element: 70, off }));
         let wrong = sweep.wrong.expect("it was wrong");
         assert_eq!(
             (wrong.collective.as_str(), wrong.rank, wrong.element, wrong.bytes),
-            (name, 1, 70, 1024),
+            (action.name(), 1, 70, 1024),
             "{wrong:?}"
         );
         assert_eq!(wrong.found, (wrong.expected + off).to_string(), "{wrong:?}");
