@@ -5,6 +5,7 @@
 
 use crate::checkpoint::tensors::dtype;
 use crate::error::{Context, Error, Result};
+use crate::ffi::transfer;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
@@ -12,7 +13,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// A tensor of a file to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,7 +71,7 @@ impl Writer {
         if entry.shape != tensor.size() {
             return Err(error(&format!("the shape is {:?}, and the header says {:?}", tensor.size(), entry.shape)));
         }
-        let tensor = tensor.detach().f_to_device(Device::Cpu)?.f_to_kind(entry.kind)?.f_contiguous()?;
+        let tensor = transfer::to_host(&tensor.detach())?.f_to_kind(entry.kind)?;
         self.file.write_all(crate::ffi::bytes(&tensor)).map_err(|e| error(&e))?;
         self.done += 1;
         Ok(())

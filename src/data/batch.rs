@@ -4,6 +4,8 @@ use crate::data::collation::{Collation, Draw};
 use crate::data::dataset::{Dataset, LabelKind};
 use crate::data::example::Label;
 use crate::data::ragged::{Cross, Sequences};
+use crate::error::Result;
+use crate::ffi::transfer::{self, Arrival};
 use tch::{Device, Tensor};
 
 /// A micro-batch of B examples: S sequences (S = B but for choices and packed documents) with T tokens in all.
@@ -13,8 +15,6 @@ pub struct Batch {
     pub tokens: Tensor,
     /// i64 `[T]`: 0 in the first text of a pair, 1 in the second.
     pub segments: Tensor,
-    /// i64 `[T]`: from 0 in each sequence.
-    pub positions: Tensor,
     pub sequences: Sequences,
     /// An encoder-decoder's other side.
     pub decoder: Option<Decoder>,
@@ -30,8 +30,6 @@ pub struct Batch {
 pub struct Decoder {
     /// i64 `[D]`, D the decoder's tokens.
     pub tokens: Tensor,
-    /// i64 `[D]`: from 0 in each sequence.
-    pub positions: Tensor,
     pub sequences: Sequences,
     /// Who attends to the encoder's tokens.
     pub cross: Cross,
@@ -83,20 +81,29 @@ struct Columns {
 }
 
 impl Batch {
-    /// Puts these samples of a data set one after another, as its collation says.
-    pub fn collate(dataset: &Dataset, samples: &[u32], draw: Draw, device: Device) -> Self {
+    /// Puts these samples of a data set one after another, as its collation says, on a device.
+    ///
+    /// # Errors
+    /// Out of memory; libtorch's.
+    pub fn on(device: Device, dataset: &Dataset, samples: &[u32], draw: Draw) -> Result<Self> {
+        let mut batch = Self::collate(dataset, samples, draw);
+        batch.upload(Vec::new(), device)?.wait()?;
+        Ok(batch)
+    }
+
+    /// Puts these samples of a data set one after another, as its collation says, on the CPU.
+    pub fn collate(dataset: &Dataset, samples: &[u32], draw: Draw) -> Self {
         let mut columns = Columns::default();
         for (owner, &sample) in samples.iter().enumerate() {
             columns.add(dataset, sample as usize, owner, draw);
         }
         let Columns { tokens, segments, lengths, decoder, decoder_lengths, places, classes, owners, widths } = columns;
-        let ints = |values: &[i64]| Tensor::from_slice(values).to_device(device);
-        let sequences = Sequences::new(lengths, device);
+        let ints = |values: &[i64]| Tensor::from_slice(values);
+        let sequences = Sequences::new(lengths);
         let decoder = (!decoder_lengths.is_empty()).then(|| {
-            let own = Sequences::new(decoder_lengths, device);
+            let own = Sequences::new(decoder_lengths);
             Decoder {
                 tokens: ints(&decoder),
-                positions: own.positions(),
                 cross: Cross::new(&own, &sequences),
                 sequences: own,
             }
@@ -104,23 +111,40 @@ impl Batch {
         let targets = || Targets { places: ints(&places), classes: ints(&classes), owners };
         let labels = match (dataset.collation(), dataset.label_kind()) {
             (_, LabelKind::TokensAndClass) => {
-                Labels::TokensAndClasses(targets(), Labels::classes(dataset, samples, device))
+                Labels::TokensAndClasses(targets(), Labels::classes(dataset, samples))
             }
             (Collation::Masked(_), LabelKind::None) => Labels::Blanks(targets()),
             (Collation::Plain, LabelKind::Tokens) => Labels::Tokens(targets()),
-            (Collation::Plain, _) => Labels::of_examples(dataset, samples, device),
+            (Collation::Plain, _) => Labels::of_examples(dataset, samples),
             _ => Labels::Tokens(targets()),
         };
         Batch {
             tokens: ints(&tokens),
             segments: ints(&segments),
-            positions: sequences.positions(),
             sequences,
             decoder,
             labels,
             samples: samples.to_vec(),
             widths,
         }
+    }
+
+    /// Uploads all tensors, and these others with them, in one asynchronous copy. The batch must not be used before the
+    /// arrival has been waited for, on the thread that uses it.
+    ///
+    /// # Errors
+    /// Out of memory; libtorch's.
+    pub fn upload(&mut self, others: Vec<&mut Tensor>, device: Device) -> Result<Arrival> {
+        let mut all = others;
+        all.extend([&mut self.tokens, &mut self.segments]);
+        all.extend(self.sequences.tensors_mut());
+        if let Some(decoder) = &mut self.decoder {
+            all.push(&mut decoder.tokens);
+            all.extend(decoder.sequences.tensors_mut());
+            all.extend(decoder.cross.tensors_mut());
+        }
+        all.extend(self.labels.tensors_mut());
+        transfer::upload(&mut all, device)
     }
 
     /// The number of examples, B.
@@ -179,7 +203,18 @@ impl Columns {
 }
 
 impl Labels {
-    fn of_examples(dataset: &Dataset, samples: &[u32], device: Device) -> Self {
+    fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
+        match self {
+            Labels::None => Vec::new(),
+            Labels::Classes(tensor) | Labels::Values(tensor) | Labels::Flags(tensor) | Labels::Spans(tensor) => {
+                vec![tensor]
+            }
+            Labels::Tokens(targets) | Labels::Blanks(targets) => vec![&mut targets.places, &mut targets.classes],
+            Labels::TokensAndClasses(targets, classes) => vec![&mut targets.places, &mut targets.classes, classes],
+        }
+    }
+
+    fn of_examples(dataset: &Dataset, samples: &[u32]) -> Self {
         let n = samples.len() as i64;
         let mut spans = Vec::new();
         let mut values = Vec::new();
@@ -192,19 +227,19 @@ impl Labels {
             }
         }
         match dataset.label_kind() {
-            LabelKind::Class => Labels::Classes(Self::classes(dataset, samples, device)),
-            LabelKind::Value => Labels::Values(Tensor::from_slice(&values).to_device(device)),
-            LabelKind::Flags(_) => Labels::Flags(Tensor::from_slice(&values).view([n, -1]).to_device(device)),
-            LabelKind::Span => Labels::Spans(Tensor::from_slice(&spans).view([n, 2]).to_device(device)),
+            LabelKind::Class => Labels::Classes(Self::classes(dataset, samples)),
+            LabelKind::Value => Labels::Values(Tensor::from_slice(&values)),
+            LabelKind::Flags(_) => Labels::Flags(Tensor::from_slice(&values).view([n, -1])),
+            LabelKind::Span => Labels::Spans(Tensor::from_slice(&spans).view([n, 2])),
             _ => Labels::None,
         }
     }
 
-    fn classes(dataset: &Dataset, samples: &[u32], device: Device) -> Tensor {
+    fn classes(dataset: &Dataset, samples: &[u32]) -> Tensor {
         let class = |&sample: &u32| match dataset.label(sample as usize) {
             Label::Class(class) | Label::TokensAndClass(_, class) => i64::from(class),
             _ => 0,
         };
-        Tensor::from_slice(&samples.iter().map(class).collect::<Vec<_>>()).to_device(device)
+        Tensor::from_slice(&samples.iter().map(class).collect::<Vec<_>>())
     }
 }

@@ -1,5 +1,7 @@
 //! A ragged batch: the real tokens of several sequences, one after another, without padding.
 
+use crate::ffi::transfer;
+use std::cell::RefCell;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
@@ -11,6 +13,9 @@ pub struct Sequences {
     lengths: Vec<i64>,
     buckets: Vec<Bucket>,
     first: Tensor,
+    last: Tensor,
+    positions: Tensor,
+    derived: RefCell<Vec<(u64, Vec<Tensor>)>>,
 }
 
 /// Sequences that attend to others: a decoder's to the encoder's, one to one.
@@ -70,33 +75,43 @@ const SMALL: i64 = 24;
 
 impl Sequences {
     /// Lays sequences of these lengths one after another. Neighbours of similar length make full rectangles, so callers
-    /// sort by length; any order gives the same results.
-    pub fn new(lengths: Vec<i64>, device: Device) -> Self {
+    /// sort by length; any order gives the same results. The tensors are on the CPU ([`Sequences::tensors_mut`]).
+    pub fn new(lengths: Vec<i64>) -> Self {
         assert!(lengths.iter().all(|&n| n > 0), "a sequence has at least one token");
         let starts = starts(&lengths);
-        let first = Tensor::from_slice(&starts).to_device(device);
         let bucket = |run: Range<usize>| {
-            let queries = Side::new(&lengths[run.clone()], starts[run.start], device);
+            let queries = Side::new(&lengths[run.clone()], starts[run.start]);
             Bucket { sequences: run.len() as i64, queries, keys: Keys::Own }
         };
         let buckets = split(&[&lengths]).into_iter().map(bucket).collect();
-        Sequences { buckets, first, lengths }
+        let last: Vec<i64> = starts.iter().zip(&lengths).map(|(start, n)| start + n - 1).collect();
+        let positions: Vec<i64> = lengths.iter().flat_map(|&n| 0..n).collect();
+        let [first, last, positions] = [&starts, &last, &positions].map(|values| Tensor::from_slice(values));
+        Sequences { lengths, buckets, first, last, positions, derived: RefCell::default() }
     }
 
     /// One token more of each of these sequences, which have `before` tokens already: those are not here, but attention
     /// remembers them. One rectangle `[sequences, 1, longest + 1]`.
-    pub fn next(before: &[i64], device: Device) -> Self {
+    pub fn next(before: &[i64]) -> Self {
         let (n, longest) = (before.len() as i64, before.iter().copied().max().unwrap_or(0) + 1);
         let mask = before.iter().any(|&length| length + 1 < longest).then(|| {
             let row = |&length: &i64| (0..longest).map(move |column| column + length + 1 >= longest);
             let real: Vec<f32> =
                 before.iter().flat_map(row).map(|real| if real { 0.0 } else { f32::NEG_INFINITY }).collect();
-            Tensor::from_slice(&real).view([n, 1, 1, longest]).to_device(device)
+            Tensor::from_slice(&real).view([n, 1, 1, longest])
         });
         let keys = Side { longest, tokens: 0..n * longest, padding: None };
         let queries = Side { longest: 1, tokens: 0..n, padding: None };
         let buckets = vec![Bucket { sequences: n, queries, keys: Keys::Remembered(keys, mask) }];
-        Sequences { buckets, first: Tensor::arange(n, (Kind::Int64, device)), lengths: vec![1; before.len()] }
+        let [first, last] = [0; 2].map(|_| Tensor::arange(n, (Kind::Int64, Device::Cpu)));
+        let (lengths, positions) = (vec![1; before.len()], Tensor::from_slice(before));
+        Sequences { lengths, buckets, first, last, positions, derived: RefCell::default() }
+    }
+
+    /// The tensors, to be uploaded with others in one copy ([`transfer::upload`]).
+    pub fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
+        let own = [&mut self.first, &mut self.last, &mut self.positions];
+        own.into_iter().chain(self.buckets.iter_mut().flat_map(Bucket::tensors_mut)).collect()
     }
 
     /// The rectangles of the attention kernel, covering the tokens in order.
@@ -115,15 +130,24 @@ impl Sequences {
     }
 
     /// i64 `[sequences]`: the place of each last token.
-    pub fn last(&self) -> Tensor {
-        let before_next = Tensor::from_slice(&self.lengths) - 1;
-        &self.first + before_next.to_device(self.first.device())
+    pub fn last(&self) -> &Tensor {
+        &self.last
     }
 
-    /// i64 `[T]`: each token's position in its sequence, from 0.
-    pub fn positions(&self) -> Tensor {
-        let positions: Vec<i64> = self.lengths.iter().flat_map(|&n| 0..n).collect();
-        Tensor::from_slice(&positions).to_device(self.first.device())
+    /// i64 `[T]`: each token's position in its sequence, from 0; after remembered tokens, the position after them.
+    pub fn positions(&self) -> &Tensor {
+        &self.positions
+    }
+
+    /// Tensors that follow from the sequences and are computed once for all stages and their recomputation: those known
+    /// by `key`, which `make` computes the first time, without a graph.
+    pub fn derived(&self, key: u64, make: impl FnOnce() -> Vec<Tensor>) -> Vec<Tensor> {
+        let mut known = self.derived.borrow_mut();
+        let at = known.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
+            known.push((key, tch::no_grad(make)));
+            known.len() - 1
+        });
+        known[at].1.iter().map(Tensor::shallow_clone).collect()
     }
 }
 
@@ -134,14 +158,18 @@ impl Cross {
     /// When their numbers differ: a bug of the caller.
     pub fn new(queries: &Sequences, keys: &Sequences) -> Self {
         assert_eq!(queries.lengths.len(), keys.lengths.len(), "as many sequences on both sides");
-        let device = queries.first.device();
         let (query_starts, key_starts) = (starts(&queries.lengths), starts(&keys.lengths));
         let bucket = |run: Range<usize>| Bucket {
             sequences: run.len() as i64,
-            queries: Side::new(&queries.lengths[run.clone()], query_starts[run.start], device),
-            keys: Keys::Others(Side::new(&keys.lengths[run.clone()], key_starts[run.start], device)),
+            queries: Side::new(&queries.lengths[run.clone()], query_starts[run.start]),
+            keys: Keys::Others(Side::new(&keys.lengths[run.clone()], key_starts[run.start])),
         };
         Cross { buckets: split(&[&queries.lengths, &keys.lengths]).into_iter().map(bucket).collect() }
+    }
+
+    /// As [`Sequences::tensors_mut`].
+    pub fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
+        self.buckets.iter_mut().flat_map(Bucket::tensors_mut).collect()
     }
 
     /// The rectangles of the attention kernel, covering both sides' tokens in order.
@@ -154,7 +182,7 @@ impl Cross {
 pub fn pad(values: &Tensor, lengths: &[i64], fill: f64) -> Tensor {
     let (rows, longest) = (lengths.len() as i64, lengths.iter().copied().max().unwrap_or(0));
     let places: Vec<i64> = (0..).zip(lengths).flat_map(|(row, &n)| row * longest..row * longest + n).collect();
-    let places = Tensor::from_slice(&places).to_device(values.device());
+    let places = transfer::to_device(Tensor::from_slice(&places), values.device());
     let filled = values.new_full([rows * longest], fill, (values.kind(), values.device()));
     filled.index_copy(0, &places, values).view([rows, longest])
 }
@@ -166,7 +194,7 @@ pub fn fill_in_front(sequences: &Sequences) -> Tensor {
     let starts = starts(&sequences.lengths);
     let row = |(start, n): (i64, i64)| (0..longest).map(move |column| start + (column + n - longest).max(0));
     let places: Vec<i64> = starts.into_iter().zip(sequences.lengths.iter().copied()).flat_map(row).collect();
-    Tensor::from_slice(&places).to_device(sequences.first.device())
+    transfer::to_device(Tensor::from_slice(&places), sequences.first.device())
 }
 
 /// The place of each first token.
@@ -211,6 +239,18 @@ impl Bucket {
         }
     }
 
+    fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
+        let (others, mask) = match &mut self.keys {
+            Keys::Own => (None, None),
+            Keys::Others(side) => (Some(side), None),
+            Keys::Remembered(side, mask) => (Some(side), mask.as_mut()),
+        };
+        let sides = [Some(&mut self.queries), others].into_iter().flatten();
+        let paddings = sides.filter_map(|side| side.padding.as_mut());
+        let tensors = paddings.flat_map(|Padding { gather, scatter, mask }| [gather, scatter, mask]);
+        tensors.chain(mask).collect()
+    }
+
     /// Whether the queries attend to their own sequences.
     pub fn is_own(&self) -> bool {
         !matches!(self.keys, Keys::Others(_))
@@ -234,10 +274,10 @@ impl Bucket {
 }
 
 impl Side {
-    fn new(lengths: &[i64], start: i64, device: Device) -> Self {
+    fn new(lengths: &[i64], start: i64) -> Self {
         let tokens: i64 = lengths.iter().sum();
         let longest = lengths.iter().copied().max().unwrap_or(0);
-        let padding = (tokens < lengths.len() as i64 * longest).then(|| Padding::new(lengths, longest, device));
+        let padding = (tokens < lengths.len() as i64 * longest).then(|| Padding::new(lengths, longest));
         Side { longest, tokens: start..start + tokens, padding }
     }
 
@@ -257,7 +297,7 @@ impl Side {
 }
 
 impl Padding {
-    fn new(lengths: &[i64], longest: i64, device: Device) -> Self {
+    fn new(lengths: &[i64], longest: i64) -> Self {
         let (mut gather, mut scatter, mut mask, mut start) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for (row, &n) in lengths.iter().enumerate() {
             for column in 0..longest {
@@ -272,9 +312,9 @@ impl Padding {
         }
         let mask = Tensor::from_slice(&mask).view([lengths.len() as i64, 1, 1, longest]);
         Padding {
-            gather: Tensor::from_slice(&gather).to_device(device),
-            scatter: Tensor::from_slice(&scatter).to_device(device),
-            mask: mask.to_kind(Kind::Float).to_device(device),
+            gather: Tensor::from_slice(&gather),
+            scatter: Tensor::from_slice(&scatter),
+            mask,
         }
     }
 }
@@ -290,7 +330,7 @@ mod tests {
     #[test]
     fn buckets_cover_every_token_once_and_waste_little() {
         for lengths in [vec![9, 3, 17, 2, 12, 5], vec![1], vec![128; 4], (1..60).rev().collect(), vec![512, 3, 3, 3]] {
-            let s = Sequences::new(lengths.clone(), Device::Cpu);
+            let s = Sequences::new(lengths.clone());
             let mut end = 0;
             for b in s.buckets() {
                 let side = &b.queries;
@@ -308,18 +348,18 @@ mod tests {
 
     #[test]
     fn scatter_undoes_gather() {
-        let s = Sequences::new(vec![5, 3, 4], Device::Cpu);
+        let s = Sequences::new(vec![5, 3, 4]);
         let [bucket] = s.buckets() else { panic!("one bucket") };
         let tokens = Tensor::arange(12, (Kind::Int64, Device::Cpu));
         let there = bucket.queries.rectangle(&tokens);
         assert_eq!((there.size(), ints(&bucket.queries.tokens_of(there))), (vec![15], ints(&tokens)));
-        assert_eq!(ints(&s.positions()), [0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2, 3]);
-        assert_eq!((ints(s.first()), ints(&s.last())), (vec![0, 5, 8], vec![4, 7, 11]));
+        assert_eq!(ints(s.positions()), [0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2, 3]);
+        assert_eq!((ints(s.first()), ints(s.last())), (vec![0, 5, 8], vec![4, 7, 11]));
     }
 
     #[test]
     fn both_sides_of_a_cross_are_cut_together() {
-        let [queries, keys] = [vec![2, 2, 9, 1], vec![5, 40, 3, 4]].map(|n| Sequences::new(n, Device::Cpu));
+        let [queries, keys] = [vec![2, 2, 9, 1], vec![5, 40, 3, 4]].map(|n| Sequences::new(n));
         let cross = Cross::new(&queries, &keys);
         let runs: Vec<i64> = cross.buckets().iter().map(|bucket| bucket.sequences).collect();
         assert_eq!(runs, [1, 1, 2]);
@@ -329,14 +369,14 @@ mod tests {
 
     #[test]
     fn a_next_token_is_the_last_of_all_that_is_remembered() {
-        let before = Sequences::new(vec![2, 4], Device::Cpu);
+        let before = Sequences::new(vec![2, 4]);
         assert_eq!(ints(&fill_in_front(&before)), [0, 0, 0, 1, 2, 3, 4, 5]);
-        let next = Sequences::next(&[2, 4], Device::Cpu);
+        let next = Sequences::next(&[2, 4]);
         let [bucket] = next.buckets() else { panic!("one bucket") };
         assert_eq!((bucket.queries.longest, bucket.keys().longest, next.lengths()), (1, 5, &[1, 1][..]));
         let hidden = bucket.padded_keys(true).unwrap().isinf().to_kind(Kind::Int64).view(-1);
-        assert_eq!((ints(&hidden), ints(&next.last())), (vec![1, 1, 0, 0, 0, 0, 0, 0, 0, 0], vec![0, 1]));
-        assert!(Sequences::next(&[3, 3], Device::Cpu).buckets()[0].padded_keys(true).is_none());
+        assert_eq!((ints(&hidden), ints(next.last())), (vec![1, 1, 0, 0, 0, 0, 0, 0, 0, 0], vec![0, 1]));
+        assert!(Sequences::next(&[3, 3]).buckets()[0].padded_keys(true).is_none());
     }
 
     #[test]

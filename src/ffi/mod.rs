@@ -2,6 +2,7 @@
 
 pub mod layers;
 pub mod memory;
+pub mod transfer;
 
 use crate::error::{Error, Kind, Result};
 use std::ffi::{CStr, c_char, c_void};

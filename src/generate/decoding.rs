@@ -5,6 +5,7 @@ use super::{Prompt, Settings, Text};
 use crate::data::batch::{Batch, Decoder, Labels};
 use crate::data::ragged::{Cross, Sequences};
 use crate::error::{Error, Result};
+use crate::ffi::transfer::{self, Arrival};
 use crate::models::{Backbone, Border};
 use crate::nn::cache::Cache;
 use crate::nn::{Ctx, Params};
@@ -71,6 +72,8 @@ struct Running<'a> {
     device: Device,
     /// None when there is nothing to run.
     batch: Option<Batch>,
+    /// The encoder's tokens, or the prompts'.
+    source: Vec<i64>,
     cache: Cache,
     /// What the decoder's first stage gets: the encoder's output.
     encoded: Border,
@@ -78,11 +81,12 @@ struct Running<'a> {
 
 impl<'a> Running<'a> {
     fn new(backbone: &'a dyn Backbone, prompts: &[Prompt], start: Option<u32>, device: Device) -> Self {
-        let batch = (!prompts.is_empty()).then(|| first_batch(prompts, start, device));
+        let source: Vec<i64> = prompts.iter().flat_map(|prompt| &prompt.ids).map(|&id| i64::from(id)).collect();
+        let batch = (!prompts.is_empty()).then(|| first_batch(prompts, &source, start, device));
         let own = batch.as_ref().map(own_sequences);
-        let empty = Sequences::new(Vec::new(), device);
+        let empty = Sequences::new(Vec::new());
         let cache = Cache::new(backbone.stages(), own.unwrap_or(&empty));
-        Running { backbone, device, batch, cache, encoded: Border::new() }
+        Running { backbone, device, batch, source, cache, encoded: Border::new() }
     }
 
     /// All stages over the prompts; the logits of their last tokens.
@@ -115,7 +119,7 @@ impl<'a> Running<'a> {
             if stage < stages {
                 border = backbone.forward(stage, &border, batch, &mut Ctx::generate(params, cache.stage(stage)));
             } else {
-                let last = border[0].index_select(0, &own_sequences(batch).last());
+                let last = border[0].index_select(0, own_sequences(batch).last());
                 logits = Some(backbone.vocabulary(&last, &mut Ctx::eval(params)).to_kind(Kind::Float));
             }
         })?;
@@ -126,56 +130,58 @@ impl<'a> Running<'a> {
     fn next_batch(&mut self, batch: &Batch, step: &Step) -> Batch {
         self.cache.select(&step.parents);
         let tokens: Vec<i64> = step.tokens.iter().map(|&id| i64::from(id)).collect();
-        let tokens = Tensor::from_slice(&tokens).to_device(self.device);
-        let positions = Tensor::from_slice(self.cache.lengths()).to_device(self.device);
+        let tokens = Tensor::from_slice(&tokens);
         let sequences = self.cache.grow();
         if batch.decoder.is_none() {
-            return batch_of(tokens, positions, sequences, None);
+            return batch_of(tokens, sequences, None, self.device);
         }
         let lengths = batch.sequences.lengths();
         let all = step.prompts.len() == lengths.len();
         let starts = lengths.iter().scan(0, |end, n| Some(std::mem::replace(end, *end + n)));
         let starts: Vec<i64> = starts.collect();
         let places = step.prompts.iter().flat_map(|&(place, _)| starts[place]..starts[place] + lengths[place]);
-        let places = Tensor::from_slice(&places.collect::<Vec<i64>>()).to_device(self.device);
-        let [ids, at] = [&batch.tokens, &batch.positions].map(|t| t.index_select(0, &places));
+        let places: Vec<i64> = places.collect();
+        self.source = places.iter().map(|&place| self.source[place as usize]).collect();
+        let ids = Tensor::from_slice(&self.source);
         if !all {
+            let places = transfer::to_device(Tensor::from_slice(&places), self.device);
             self.cache.select_constants(&places);
             self.encoded = self.encoded.iter().map(|x| x.index_select(0, &places)).collect();
         }
-        let sources = Sequences::new(step.prompts.iter().map(|&(place, _)| lengths[place]).collect(), self.device);
+        let sources = Sequences::new(step.prompts.iter().map(|&(place, _)| lengths[place]).collect());
         // The sequences of one prompt look at its source together, as if they were one sequence of so many queries.
-        let queries = Sequences::new(step.prompts.iter().map(|&(_, n)| n as i64).collect(), self.device);
+        let queries = Sequences::new(step.prompts.iter().map(|&(_, n)| n as i64).collect());
         let cross = Cross::new(&queries, &sources);
-        batch_of(ids, at, sources, Some(Decoder { tokens, positions, sequences, cross }))
+        batch_of(ids, sources, Some(Decoder { tokens, sequences, cross }), self.device)
     }
 }
 
-/// The prompts; a decoder begins with `start`.
-fn first_batch(prompts: &[Prompt], start: Option<u32>, device: Device) -> Batch {
-    let ids: Vec<i64> = prompts.iter().flat_map(|prompt| &prompt.ids).map(|&id| i64::from(id)).collect();
-    let sequences = Sequences::new(prompts.iter().map(|prompt| prompt.ids.len() as i64).collect(), device);
+/// The prompts, whose tokens are `ids`; a decoder begins with `start`.
+fn first_batch(prompts: &[Prompt], ids: &[i64], start: Option<u32>, device: Device) -> Batch {
+    let sequences = Sequences::new(prompts.iter().map(|prompt| prompt.ids.len() as i64).collect());
     let decoder = start.map(|start| {
-        let own = Sequences::new(vec![1; prompts.len()], device);
-        let tokens = Tensor::full([prompts.len() as i64], i64::from(start), (Kind::Int64, device));
-        Decoder { tokens, positions: own.positions(), cross: Cross::new(&own, &sequences), sequences: own }
+        let own = Sequences::new(vec![1; prompts.len()]);
+        let tokens = Tensor::full([prompts.len() as i64], i64::from(start), (Kind::Int64, Device::Cpu));
+        Decoder { tokens, cross: Cross::new(&own, &sequences), sequences: own }
     });
-    batch_of(Tensor::from_slice(&ids).to_device(device), sequences.positions(), sequences, decoder)
+    batch_of(Tensor::from_slice(ids), sequences, decoder, device)
 }
 
-/// A batch without labels.
-fn batch_of(tokens: Tensor, positions: Tensor, sequences: Sequences, decoder: Option<Decoder>) -> Batch {
+/// A batch without labels, on `device`, of tensors on the CPU.
+fn batch_of(tokens: Tensor, sequences: Sequences, decoder: Option<Decoder>, device: Device) -> Batch {
     let n = sequences.lengths().len();
-    Batch {
+    let mut batch = Batch {
         segments: tokens.zeros_like(),
         tokens,
-        positions,
         sequences,
         decoder,
         labels: Labels::None,
         samples: (0..n as u32).collect(),
         widths: vec![1; n],
-    }
+    };
+    let arrival = batch.upload(Vec::new(), device);
+    arrival.and_then(Arrival::wait).unwrap_or_else(|e| panic!("a batch of {n} sequences to {device:?}: {e}"));
+    batch
 }
 
 /// The sequences that texts are continued in.

@@ -2,6 +2,7 @@
 //! them, in their order. Scores are f32 `[n, vocab]`.
 
 use super::settings::Sampling;
+use crate::ffi::transfer;
 use tch::{Kind, Tensor};
 
 const NEVER: f64 = f64::NEG_INFINITY;
@@ -13,7 +14,8 @@ pub fn penalise(scores: &Tensor, histories: &[Vec<u32>], penalty: f64) -> Tensor
     // A token that stands there twice is penalised once: what is written is computed before.
     let row = |ids: &Vec<u32>| -> Vec<i64> { ids.iter().cycle().take(longest).map(|&id| i64::from(id)).collect() };
     let ids: Vec<i64> = histories.iter().flat_map(row).collect();
-    let ids = Tensor::from_slice(&ids).view([histories.len() as i64, longest as i64]).to_device(scores.device());
+    let ids = Tensor::from_slice(&ids).view([histories.len() as i64, longest as i64]);
+    let ids = transfer::to_device(ids, scores.device());
     let found = scores.gather(1, &ids, false);
     let changed = (&found * penalty).where_self(&found.lt(0.0), &(&found / penalty));
     scores.scatter(1, &ids, &changed)
@@ -25,7 +27,7 @@ pub fn forbid(scores: &Tensor, rows: &[i64], tokens: &[u32]) -> Tensor {
         return scores.shallow_clone();
     }
     let tokens: Vec<i64> = tokens.iter().map(|&id| i64::from(id)).collect();
-    let [rows, tokens] = [rows, &tokens].map(|ids| Tensor::from_slice(ids).to_device(scores.device()));
+    let [rows, tokens] = [rows, &tokens].map(|ids| transfer::to_device(Tensor::from_slice(ids), scores.device()));
     let never = scores.new_full([1], NEVER, (scores.kind(), scores.device()));
     scores.index_put(&[Some(rows.unsqueeze(1)), Some(tokens)], &never, false)
 }
@@ -56,7 +58,7 @@ pub fn warp(scores: &Tensor, sampling: &Sampling) -> Tensor {
 /// up in the order of token ids, exceed the row's number from 0 up and below 1. i64 `[n]`.
 pub fn draw(scores: &Tensor, uniforms: &[f64]) -> Tensor {
     let sums = scores.softmax(-1, Kind::Double).cumsum(-1, Kind::Double);
-    let uniforms = Tensor::from_slice(uniforms).unsqueeze(1).to_device(scores.device());
+    let uniforms = transfer::to_device(Tensor::from_slice(uniforms).unsqueeze(1), scores.device());
     let reached = uniforms * last(&sums);
     sums.le_tensor(&reached).sum_dim_intlist(-1, false, Kind::Int64)
 }

@@ -3,8 +3,9 @@
 use super::beam::{Beams, Candidate};
 use super::settings::{Search, Settings};
 use super::{Prompt, Text, scores};
+use crate::ffi::transfer;
 use std::mem;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// A function of the record and the position in its text: the number that a token is drawn by.
 pub type Draw<'a> = &'a dyn Fn(u64, usize) -> f64;
@@ -122,7 +123,7 @@ impl<'a> Texts<'a> {
         };
         let sums: Vec<f32> = self.open.iter().flat_map(running).collect();
         let (texts, vocab) = (self.open.len() as i64, scores.size()[1]);
-        let sums = Tensor::from_slice(&sums).unsqueeze(1).to_device(scores.device());
+        let sums = transfer::to_device(Tensor::from_slice(&sums).unsqueeze(1), scores.device());
         let (best, places) = (scores + sums).view([texts, -1]).topk(wanted, -1, true, true);
         let of_tokens: Vec<f32> = host(&log_probs.view([texts, -1]).gather(1, &places, false));
         let (best, places): (Vec<f32>, Vec<i64>) = (host(&best), host(&places));
@@ -201,9 +202,9 @@ impl State {
     }
 }
 
-fn host<T: tch::kind::Element + Copy + Default>(tensor: &Tensor) -> Vec<T> {
-    let tensor = tensor.to_device(Device::Cpu).contiguous();
-    let mut values = vec![T::default(); tensor.numel()];
-    tensor.copy_data(&mut values, tensor.numel());
-    values
+fn host<T: tch::kind::Element + Copy>(tensor: &Tensor) -> Vec<T>
+where
+    Vec<T>: TryFrom<Tensor, Error = tch::TchError>,
+{
+    transfer::values(tensor).unwrap_or_else(|e| panic!("scores {:?}: {e}", tensor.size()))
 }

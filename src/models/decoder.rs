@@ -121,13 +121,13 @@ impl Backbone for Decoder {
         if stage > 0 {
             let angles = match &self.config.positions {
                 Positions::Learnt => None,
-                Positions::Rotary(rotary) => Some(rotary.angles(&batch.positions, input[0].kind())),
+                Positions::Rotary(rotary) => Some(rotary.angles(&batch.sequences, input[0].kind())),
             };
             return vec![self.layers[stage - 1].forward(ctx, &input[0], &batch.sequences, angles.as_ref())];
         }
         let words = self.words.forward(ctx, &batch.tokens);
         let x = match &self.places {
-            Some(places) => words + places.forward(ctx, &batch.positions),
+            Some(places) => words + places.forward(ctx, batch.sequences.positions()),
             None => words,
         };
         vec![ctx.dropout(x, self.config.dropout)]
@@ -135,7 +135,7 @@ impl Backbone for Decoder {
 
     /// The last token's state: it alone has seen the whole text.
     fn summary(&self, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
-        let normed = self.norm.forward(ctx, &hidden[0].index_select(0, &batch.sequences.last()));
+        let normed = self.norm.forward(ctx, &hidden[0].index_select(0, batch.sequences.last()));
         ctx.dropout(normed, self.config.head_dropout)
     }
 

@@ -2,6 +2,7 @@
 //! costs one token's work (and attention to all before it), not the whole text again.
 
 use crate::data::ragged::{Bucket, Sequences, fill_in_front};
+use crate::ffi::transfer;
 use tch::{Device, Tensor};
 
 /// Columns by which a rectangle grows.
@@ -51,9 +52,9 @@ impl Cache {
         &self.lengths
     }
 
-    /// One more token of each sequence: what the next pass runs on.
+    /// One more token of each sequence: what the next pass runs on, on the CPU.
     pub fn grow(&mut self) -> Sequences {
-        let sequences = Sequences::next(&self.lengths, self.device);
+        let sequences = Sequences::next(&self.lengths);
         self.lengths.iter_mut().for_each(|length| *length += 1);
         sequences
     }
@@ -69,7 +70,7 @@ impl Cache {
         // Columns that were the longest sequence's alone.
         let unused = before - longest(&self.lengths);
         let rows: Vec<i64> = sequences.iter().map(|&i| i as i64).collect();
-        let rows = Tensor::from_slice(&rows).to_device(self.device);
+        let rows = transfer::to_device(Tensor::from_slice(&rows), self.device);
         for kv in self.stages.iter_mut().flat_map(|stage| &mut stage.own).flatten() {
             *kv = kv.narrow(1, unused, kv.size()[1] - unused).index_select(0, &rows);
         }
@@ -154,7 +155,7 @@ mod tests {
     #[test]
     fn what_is_remembered_stays_in_order() {
         for steps in [1, GROWTH + 5, 2 * GROWTH + 10] {
-            let first = Sequences::new(vec![1, 3], Device::Cpu);
+            let first = Sequences::new(vec![1, 3]);
             let mut cache = Cache::new(1, &first);
             let kv = column(&[0.0, 100.0, 101.0, 102.0]);
             cache.stage(0).begin();
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn constants_are_computed_once_and_follow_their_tokens() {
-        let sequences = Sequences::new(vec![1, 1], Device::Cpu);
+        let sequences = Sequences::new(vec![1, 1]);
         let mut cache = Cache::new(1, &sequences);
         let constants = [[1, 2, 3], [4, 5, 6]].map(|values| Tensor::from_slice(&values));
         cache.stage(0).begin();

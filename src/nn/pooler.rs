@@ -59,7 +59,7 @@ impl Pooler {
     pub fn forward(&self, ctx: &mut Ctx, hidden: &Tensor, sequences: &Sequences) -> Tensor {
         let picked = match self.config.picks {
             Picks::First => hidden.index_select(0, sequences.first()),
-            Picks::Last => hidden.index_select(0, &sequences.last()),
+            Picks::Last => hidden.index_select(0, sequences.last()),
             Picks::Mean => means(hidden, sequences.lengths()),
         };
         let picked = ctx.dropout(picked, self.config.dropout_before);

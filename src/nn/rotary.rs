@@ -1,14 +1,26 @@
 //! Rotary position embeddings (arXiv 2104.09864): queries and keys are turned by angles that grow with the position.
 
+use crate::data::ragged::Sequences;
+use crate::ffi::transfer::Constant;
+use crate::nn::rng;
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// The angle of each pair of a head's numbers from one position to the next.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Rotary {
     /// `[head_dim / 2]`.
-    frequencies: Vec<f32>,
+    frequencies: Arc<Constant>,
     /// A factor on what is turned.
     factor: f64,
+    /// Follows from both: equal keys mean equal angles.
+    key: u64,
+}
+
+impl PartialEq for Rotary {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
 }
 
 /// How frequencies differ from `base^(-2 i / head_dim)`.
@@ -66,14 +78,24 @@ impl Rotary {
                 .collect()
             }
         };
-        Rotary { frequencies, factor: attention_factor }
+        let frequencies: Vec<f32> = frequencies;
+        let bits: Vec<u64> = frequencies.iter().map(|&f| u64::from(f.to_bits())).collect();
+        let key = rng::key(attention_factor.to_bits(), &bits);
+        let frequencies = Arc::new(Constant::new(Tensor::from_slice(&frequencies)));
+        Rotary { frequencies, factor: attention_factor, key }
     }
 
-    /// The angles of tokens at `positions`, i64 `[T]`, for heads of type `kind`.
-    pub fn angles(&self, positions: &Tensor, kind: Kind) -> Angles {
-        let frequencies = Tensor::from_slice(&self.frequencies).to_device(positions.device());
-        let angles = positions.to_kind(Kind::Float).view([-1, 1, 1]) * frequencies;
-        Angles { cos: (angles.cos() * self.factor).to_kind(kind), sin: (angles.sin() * self.factor).to_kind(kind) }
+    /// The angles of the sequences' tokens, for heads of type `kind`: computed once for all layers, kept with the
+    /// sequences.
+    pub fn angles(&self, sequences: &Sequences, kind: Kind) -> Angles {
+        let make = || {
+            let positions = sequences.positions();
+            let angles = positions.to_kind(Kind::Float).view([-1, 1, 1]) * self.frequencies.on(positions.device());
+            [angles.cos(), angles.sin()].map(|x| (x * self.factor).to_kind(kind)).into()
+        };
+        let mut both = sequences.derived(rng::key(self.key, &[kind as u64]), make).into_iter();
+        let mut next = || both.next().expect("cosines and sines");
+        Angles { cos: next(), sin: next() }
     }
 }
 

@@ -85,9 +85,9 @@ impl SelfAttention {
             None => Cost::default(),
         };
         let turned = match (turns, &self.head_norms) {
-            // Angles, and what is turned: of the columns all, where they have not been normed.
-            (true, None) => Cost::op(e * (joined + numbers(1)), e * placed, e * placed, [e * placed; 2]),
-            (true, Some(_)) => Cost::op(e * (placed + numbers(1)), e * placed, e * placed, [e * placed; 2]),
+            // What is turned: of the columns all, where they have not been normed. The angles are the batch's.
+            (true, None) => Cost::op(e * joined, e * placed, e * placed, [e * placed; 2]),
+            (true, Some(_)) => Cost::op(e * placed, e * placed, e * placed, [e * placed; 2]),
             (false, _) => Cost::default(),
         };
         let around = if turns || self.head_norms.is_some() { Around::Apart } else { Around::Joined };

@@ -60,7 +60,7 @@ impl Gradients {
             let sum = if unit.is_trained() { Some(zeros()?) } else { None };
             parts.push(Part { sum, ..Part::default() });
         }
-        let gradients = Gradients { comm, zero, kind, parts, rows: Rows::new(Vec::new(), device), flights: Vec::new() };
+        let gradients = Gradients { comm, zero, kind, parts, rows: Rows::new(Vec::new()), flights: Vec::new() };
         for (index, part) in gradients.parts.iter().enumerate() {
             if let (Some(sum), true, Content::Dense) =
                 (&part.sum, gradients.collects_in_place(params), layout.units()[index].content)

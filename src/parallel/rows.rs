@@ -1,7 +1,7 @@
 //! The rows of vocabulary tables that a step touches.
 
 use std::ops::Range;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// The token ids of a step's global batch, ascending, without repetition. Every rank knows them, because every rank
 /// knows all ranks' samples: of a table's gradient only these rows are kept, reduced and measured.
@@ -12,12 +12,22 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// From ids in any order; the tensors it gives are on `device`.
-    pub fn new(mut ids: Vec<i64>, device: Device) -> Self {
+    /// From ids in any order; its tensor is on the CPU.
+    pub fn new(mut ids: Vec<i64>) -> Self {
         ids.sort_unstable();
         ids.dedup();
-        let tensor = Tensor::from_slice(&ids).to_device(device);
+        let tensor = Tensor::from_slice(&ids);
         Rows { ids, tensor }
+    }
+
+    /// The ids, i64 `[U]`.
+    pub fn ids(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// The tensor, to be uploaded with others in one copy ([`crate::ffi::transfer::upload`]).
+    pub fn tensor_mut(&mut self) -> &mut Tensor {
+        &mut self.tensor
     }
 
     /// How many rows, U.
@@ -49,7 +59,7 @@ mod tests {
 
     #[test]
     fn rows_of_a_shard() {
-        let rows = Rows::new(vec![9, 4, 2, 4, 7], Device::Cpu);
+        let rows = Rows::new(vec![9, 4, 2, 4, 7]);
         assert_eq!(rows.len(), 4);
         let list = |t: &Tensor| Vec::<i64>::try_from(t).unwrap();
         assert_eq!(list(&rows.positions(&Tensor::from_slice(&[7i64, 2, 9, 7]))), [2, 0, 3, 2]);
@@ -57,7 +67,7 @@ mod tests {
         assert_eq!((range, list(&ids)), (1..3, vec![0, 3]));
         let (range, ids) = rows.within(&(10..20), 10);
         assert_eq!((range, ids.numel()), (4..4, 0));
-        let none = Rows::new(Vec::new(), Device::Cpu);
+        let none = Rows::new(Vec::new());
         assert!(none.is_empty() && none.within(&(0..5), 0).1.numel() == 0);
     }
 }

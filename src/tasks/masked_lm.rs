@@ -5,6 +5,7 @@ use crate::data::batch::{Batch, Labels, Targets};
 use crate::data::dataset::LabelKind;
 use crate::data::extent::Extents;
 use crate::data::{Dataset, Draw};
+use crate::ffi::transfer;
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Border, Reads};
 use crate::nn::{Cost, Ctx, How, ParamBuilder};
@@ -83,7 +84,7 @@ impl Task for MaskedLm {
         let (targets, classes) = self.targets(batch);
         let (n, device) = (batch.len() as i64, logits[0].device());
         let owners: Vec<i64> = targets.owners.iter().map(|&owner| owner as i64).collect();
-        let owners = Tensor::from_slice(&owners).to_device(device);
+        let owners = transfer::to_device(Tensor::from_slice(&owners), device);
         let zeros = || Tensor::zeros([n], (Kind::Float, device));
         let right = logits[0].argmax(1, false).eq_tensor(&targets.classes).to_kind(Kind::Float);
         let hits = zeros().index_add(0, &owners, &right);

@@ -4,13 +4,14 @@ use crate::comm::{Collective, Op};
 use crate::data::batch::{Batch, Labels};
 use crate::data::{Dataset, Draw, Prepared, sampler};
 use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::ffi::transfer;
 use crate::metrics::Metrics;
 use crate::nn::Params;
 use crate::parallel::Weights;
 use crate::tasks::{Model, Results};
 use crate::train::generate::Generation;
 use crate::train::staged::{Recompute, Staged};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// What the model says of every example, in the data set's order, the same on every rank.
 #[derive(Debug)]
@@ -66,10 +67,10 @@ impl Evaluator<'_> {
         // As many passes on every rank: sharded weights are gathered by all of them together.
         for pass in 0..plan.iter().map(Vec::len).max().unwrap_or_default() {
             let micro = plan[comm.rank()].get(pass);
-            let batch = micro.map(|micro| Batch::collate(dataset, micro, Draw::default(), comm.device()));
+            let batch = micro.map(|micro| Batch::on(comm.device(), dataset, micro, Draw::default())).transpose()?;
             let logits = staged.infer(self.weights, batch.as_ref())?;
             let (Some(batch), Some(logits)) = (batch, logits) else { continue };
-            let found = floats(&tch::no_grad(|| task.answers(&logits, &batch)))?;
+            let found: Vec<f32> = transfer::values(&tch::no_grad(|| task.answers(&logits, &batch)))?;
             let mut found = found.as_slice();
             for &sample in &batch.samples {
                 let place = offsets[sample as usize]..offsets[sample as usize + 1];
@@ -82,16 +83,16 @@ impl Evaluator<'_> {
             }
             let losses = tch::no_grad(|| task.losses(&logits, &batch));
             for (term, losses) in losses.iter().enumerate() {
-                for (loss, owner) in floats(losses)?.into_iter().zip(batch.owners(term)) {
+                for (loss, owner) in transfer::values::<f32>(losses)?.into_iter().zip(batch.owners(term)) {
                     let place = answers + 2 * (terms * batch.samples[owner] as usize + term);
                     table[place] += loss;
                     table[place + 1] += 1.0;
                 }
             }
         }
-        let table = Tensor::from_slice(&table).to_device(comm.device());
+        let table = transfer::to_device(Tensor::from_slice(&table), comm.device());
         comm.start_all_reduce(&table, Op::Sum, "evaluation")?.wait()?;
-        let mut answers_and_losses = floats(&table)?;
+        let mut answers_and_losses: Vec<f32> = transfer::values(&table)?;
         let losses = answers_and_losses.split_off(answers);
         let mean = |term: usize| {
             let of_term = || losses.chunks_exact(2 * terms).map(|example| &example[2 * term..2 * term + 2]);
@@ -124,8 +125,4 @@ impl Evaluator<'_> {
         }
         Ok(metrics)
     }
-}
-
-fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
-    Ok(Vec::try_from(tensor.to_device(Device::Cpu).contiguous().view(-1))?)
 }

@@ -6,6 +6,7 @@ use crate::data::dataset::Dataset;
 use crate::data::prefetch::Prefetch;
 use crate::data::sampler::Sampler;
 use crate::error::Result;
+use crate::ffi::transfer::{self, Arrival, Copies};
 use crate::parallel::Rows;
 use std::sync::Arc;
 use tch::Device;
@@ -13,7 +14,7 @@ use tch::Device;
 /// Steps made ahead.
 const AHEAD: usize = 3;
 
-/// One rank's part of an optimizer step.
+/// One rank's part of an optimizer step, on its device or on the way there ([`StepInput::arrived`]).
 #[derive(Debug)]
 pub struct StepInput {
     /// From 1.
@@ -26,6 +27,19 @@ pub struct StepInput {
     pub rows: Rows,
     /// Tokens of the global batch.
     pub tokens: u64,
+    /// Copies that brought it to the device.
+    pub copies: Copies,
+    arrivals: Vec<Arrival>,
+}
+
+impl StepInput {
+    /// Orders the copies to the device before the work that this thread queues from now on.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn arrived(&mut self) -> Result<()> {
+        self.arrivals.drain(..).try_for_each(Arrival::wait)
+    }
 }
 
 /// Steps `first..=last` of a run, for this rank.
@@ -41,13 +55,26 @@ pub fn feed(
     let steps = (first..=last).map(move |step| {
         let plan = sampler.plan(step - 1);
         let draw = Draw { seed, step };
-        let batches = plan.shards[rank].iter().map(|micro| Batch::collate(&dataset, micro, draw, device)).collect();
         // What a rank's batches hold is a function of the plan, so every rank knows it of all.
         let seen = |&i: &u32| dataset.collation().inputs(&dataset, i as usize, draw).ids;
         let rows = plan.shards.iter().flatten().flatten().flat_map(seen).map(i64::from).collect();
-        let rows = Rows::new(rows, device);
+        let mut rows = Rows::new(rows);
+        let before = transfer::copies();
+        let mut arrivals = Vec::new();
+        let mut batches: Vec<Batch> =
+            plan.shards[rank].iter().map(|micro| Batch::collate(&dataset, micro, draw)).collect();
+        match batches.split_first_mut() {
+            Some((first, rest)) => {
+                arrivals.push(first.upload(vec![rows.tensor_mut()], device)?);
+                for batch in rest {
+                    arrivals.push(batch.upload(Vec::new(), device)?);
+                }
+            }
+            None => arrivals.push(transfer::upload(&mut [rows.tensor_mut()], device)?),
+        }
         let micro_batches = plan.shards.iter().map(Vec::len).max().unwrap_or_default();
-        Result::Ok(StepInput { step, batches, micro_batches, rows, tokens: plan.tokens })
+        let copies = transfer::copies() - before;
+        Result::Ok(StepInput { step, batches, micro_batches, rows, tokens: plan.tokens, copies, arrivals })
     });
     Prefetch::new(AHEAD, steps)
 }

@@ -6,6 +6,7 @@ use crate::checkpoint::tensors::TensorFile;
 use crate::comm::Collective;
 use crate::data::Prepared;
 use crate::error::{Error, Result};
+use crate::ffi::transfer;
 use crate::models::hf_names::HfNames;
 use crate::models::registry::{self, DropoutOverrides, Plan};
 use crate::models::{Backbone, Role};
@@ -207,12 +208,12 @@ impl Shaped {
 /// What values add up to, as a short text.
 fn sums_of(values: &Tensor) -> Result<String> {
     const PIECE: i64 = 1 << 20;
-    let (mut sum, mut size) = (0.0, 0.0);
+    let mut sums = Tensor::f_zeros([2], (Kind::Double, values.device()))?;
     for piece in values.split(PIECE, 0) {
         // In f64, so that the digits shown do not depend on how many threads did the sum; in pieces, as f64 takes room.
         let wide = piece.f_to_kind(Kind::Double)?;
-        sum += wide.f_sum(Kind::Double)?.double_value(&[]);
-        size += wide.f_abs()?.f_sum(Kind::Double)?.double_value(&[]);
+        _ = sums.f_add_(&Tensor::f_stack(&[wide.f_sum(Kind::Double)?, wide.f_abs()?.f_sum(Kind::Double)?], 0)?)?;
     }
-    Ok(format!("{sum:.4e} {size:.4e}"))
+    let sums: Vec<f64> = transfer::values(&sums)?;
+    Ok(format!("{:.4e} {:.4e}", sums[0], sums[1]))
 }

@@ -5,6 +5,7 @@
 use crate::data::batch::Batch;
 use crate::data::ragged::Sequences;
 use crate::error::{Error, Kind, Result};
+use crate::ffi::transfer;
 use crate::models::Border;
 use crate::nn::{ParamId, Params, Pass, RowGradient};
 use crate::parallel::Rows;
@@ -94,14 +95,14 @@ fn name_of(model: &Model, params: &Params, id: ParamId) -> String {
 }
 
 fn is_bad(tensor: &Tensor) -> bool {
-    tensor.defined() && tensor.is_floating_point() && !bool::try_from(tensor.isfinite().all()).unwrap_or(false)
+    tensor.defined() && tensor.is_floating_point() && transfer::values::<bool>(&tensor.isfinite().all()).is_ok_and(|finite| finite != [true])
 }
 
 /// The samples behind the bad rows of `[T, ..]`, a decoder's `[D, ..]` or `[B, ..]`; all where it may be two of these.
 fn samples(tensor: &Tensor, batch: &Batch) -> String {
     let rows = tensor.size().first().copied().unwrap_or_default();
     let bad = tensor.isfinite().logical_not().reshape([rows, -1]).any_dim(1, false).nonzero().view(-1);
-    let bad: Vec<i64> = Vec::try_from(bad.to_device(tch::Device::Cpu)).unwrap_or_default();
+    let bad: Vec<i64> = transfer::values(&bad).unwrap_or_default();
     let sides = [Some(&batch.sequences), batch.decoder.as_ref().map(|decoder| &decoder.sequences)];
     let mut sides = sides.into_iter().flatten().map(Sequences::lengths).filter(|side| rows == side.iter().sum::<i64>());
     let ids = if rows as usize == batch.len() {
@@ -169,9 +170,10 @@ fn look(stepper: &mut Stepper, fault: &Fault) -> Result<Option<String>> {
     let staged = Staged { model, params, recompute: config.recompute, watch: Some(&watch) };
     let decoders = fault.batches.iter().filter_map(|batch| batch.decoder.as_ref()).map(|decoder| &decoder.tokens);
     let tokens = fault.batches.iter().map(|batch| &batch.tokens).chain(decoders);
-    let tokens = tokens.map(|tokens| Vec::<i64>::try_from(tokens.to_device(tch::Device::Cpu)));
-    let tokens: Vec<Vec<i64>> = tokens.collect::<std::result::Result<_, _>>()?;
-    gradients.begin(params, Rows::new(tokens.concat(), comm.device()))?;
+    let tokens: Vec<Vec<i64>> = tokens.map(transfer::values).collect::<Result<_>>()?;
+    let mut rows = Rows::new(tokens.concat());
+    transfer::upload(&mut [rows.tensor_mut()], comm.device())?.wait()?;
+    gradients.begin(params, rows)?;
     for index in 0..fault.micro_batches {
         let pass = Pass { seed: config.seed, step: fault.step, micro_batch: index as u64, rank: comm.rank() as u64 };
         let batch = fault.batches.get(index);

@@ -129,7 +129,7 @@ impl Backbone for Encoder {
             Segments::First => &batch.segments.zeros_like(),
             _ => &batch.segments,
         };
-        let x = self.embeddings.forward(ctx, &batch.tokens, &batch.positions, segments);
+        let x = self.embeddings.forward(ctx, &batch.tokens, batch.sequences.positions(), segments);
         vec![self.widen.as_ref().map_or_else(|| x.shallow_clone(), |widen| widen.forward(ctx, &x))]
     }
 

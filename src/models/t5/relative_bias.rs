@@ -1,7 +1,9 @@
 //! What a score gains by how far apart query and key are.
 
+use crate::ffi::transfer::Constant;
 use crate::nn::attention::Reach;
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId};
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// A number for each head and each bucket of distances, which all layers of a stack add to their scores.
@@ -10,6 +12,8 @@ pub struct RelativeBias {
     /// `[buckets, heads]`
     table: ParamId,
     buckets: Buckets,
+    /// i64 `[2 * max_distance + 1]`: the bucket of each distance from `-max_distance` on. Those beyond are as the last.
+    of_distance: Arc<Constant>,
 }
 
 /// How distances fall into buckets: half of them hold one distance each, the other half ever more, and the last all from
@@ -26,7 +30,9 @@ impl RelativeBias {
     /// Declares `weight` `[buckets, heads]` in the stage of the stack's first layer.
     pub fn new(b: &mut ParamBuilder, name: &str, buckets: Buckets, heads: i64, std: f64) -> Self {
         let table = b.scope(name, |b| b.bias_table("weight", &[buckets.count, heads], Init::Normal { std }));
-        RelativeBias { table, buckets }
+        let distances =
+            Tensor::arange_start(-buckets.max_distance, buckets.max_distance + 1, (Kind::Int64, Device::Cpu));
+        RelativeBias { table, buckets, of_distance: Arc::new(Constant::new(buckets.of(&distances))) }
     }
 
     /// The same for the builder's stage, a later one.
@@ -45,8 +51,10 @@ impl RelativeBias {
         // In fp32, so that the gradient of a bucket is added up in fp32 and rounded once.
         let table = table.to_kind(Kind::Float);
         // Each diagonal has one distance: a number for each, then windows of `keys` of them, the last query's first.
-        let distances = Tensor::arange_start(1 - keys, queries, (Kind::Int64, Device::Cpu));
-        let diagonals = table.index_select(0, &self.buckets.of(&distances).to_device(table.device()));
+        let (device, last) = (table.device(), self.buckets.max_distance);
+        let distances = Tensor::arange_start(1 - keys, queries, (Kind::Int64, device));
+        let buckets = self.of_distance.on(device).index_select(0, &(distances.clamp(-last, last) + last));
+        let diagonals = table.index_select(0, &buckets);
         diagonals.tr().contiguous().unfold(1, keys, 1).flip([1]).unsqueeze(0)
     }
 }

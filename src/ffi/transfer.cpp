@@ -1,0 +1,93 @@
+// Copies from the host to a device: many tensors in one asynchronous copy out of pinned memory.
+
+#include "common.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <c10/core/Event.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+namespace {
+
+// Device allocations start at multiples of this, and so does each tensor within the buffer.
+constexpr int64_t kAlignment = 256;
+
+// One copy stream for each device, shared by all threads.
+c10::Stream copy_stream(const c10::impl::VirtualGuardImpl& cuda, c10::Device device) {
+  static std::mutex mutex;
+  static std::vector<std::optional<c10::Stream>> streams;
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto index = static_cast<size_t>(device.index());
+  if (streams.size() <= index) streams.resize(index + 1);
+  if (!streams[index]) streams[index] = cuda.getStreamFromGlobalPool(device);
+  return *streams[index];
+}
+
+// The bytes of `tensors` in one buffer, and where each begins.
+std::pair<at::Tensor, std::vector<int64_t>> pack(const std::vector<at::Tensor>& tensors, bool pinned) {
+  std::vector<int64_t> offsets;
+  int64_t total = 0;
+  for (const auto& t : tensors) {
+    offsets.push_back(total);
+    total += (static_cast<int64_t>(t.nbytes()) + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  auto buffer = at::empty({total}, at::TensorOptions().dtype(at::kByte).pinned_memory(pinned));
+  auto* bytes = buffer.mutable_data_ptr<uint8_t>();
+  for (size_t i = 0; i < tensors.size(); i++) {
+    if (tensors[i].nbytes() > 0) std::memcpy(bytes + offsets[i], tensors[i].const_data_ptr(), tensors[i].nbytes());
+  }
+  return {buffer, offsets};
+}
+
+}  // namespace
+
+extern "C" {
+
+// Replaces `n` CPU tensors by copies on CUDA device `index`, or in one CPU buffer where it is negative (for tests of the
+// layout). The copy runs on a stream of its own: `*event` is recorded after it, and the caller owns it.
+char* trainer_upload(void** tensors, size_t n, int index, void** event) {
+  return guarded([&] {
+    *event = nullptr;
+    at::NoGradGuard no_grad;
+    std::vector<at::Tensor> host;
+    for (size_t i = 0; i < n; i++) host.push_back(tensor(tensors[i]).contiguous());
+    const bool cuda = index >= 0;
+    auto [buffer, offsets] = pack(host, cuda);
+    if (cuda) {
+      const c10::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+      const c10::impl::VirtualGuardImpl guard(c10::kCUDA);
+      const c10::Stream copying = copy_stream(guard, device);
+      const c10::StreamGuard on(copying);
+      auto there = at::empty(buffer.sizes(), buffer.options().device(device).pinned_memory(false));
+      // The caching allocator of pinned memory keeps `buffer` until this copy has ended.
+      there.copy_(buffer, /*non_blocking=*/true);
+      // It was allocated for the copy stream and is used on the default one.
+      there.record_stream(guard.getDefaultStream(device));
+      auto done = std::make_unique<c10::Event>(c10::kCUDA);
+      done->record(copying);
+      *event = done.release();
+      buffer = there;
+    }
+    for (size_t i = 0; i < n; i++) {
+      const auto bytes = static_cast<int64_t>(host[i].nbytes());
+      tensor(tensors[i]) = buffer.narrow(0, offsets[i], bytes).view(host[i].scalar_type()).view(host[i].sizes());
+    }
+  });
+}
+
+// Lets the calling thread's current stream wait for the event; the host does not wait.
+char* trainer_event_block(void* event) {
+  return guarded([&] {
+    const auto* done = static_cast<c10::Event*>(event);
+    const c10::impl::VirtualGuardImpl guard(c10::kCUDA);
+    done->block(guard.getStream(done->device()));
+  });
+}
+
+void trainer_event_free(void* event) { delete static_cast<c10::Event*>(event); }
+}

@@ -1,0 +1,209 @@
+//! Copies between host and device. All of them go through this module, which counts them: a copy that the host waits for
+//! stalls the GPU, so a training step makes one upload for each micro-batch, ahead of time, and one download.
+//!
+//! Where the device is the CPU nothing is copied, but the calls count all the same, so that tests on a CPU hold the
+//! number of copies on a GPU.
+
+use super::{Handle, Message, check, handle};
+use crate::error::Result;
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::ops::Sub;
+use std::sync::Mutex;
+use tch::{Device, Tensor};
+
+unsafe extern "C" {
+    fn trainer_upload(tensors: *const Handle, n: usize, index: i32, event: *mut *mut c_void) -> Message;
+    fn trainer_event_block(event: *mut c_void) -> Message;
+    fn trainer_event_free(event: *mut c_void);
+}
+
+/// How often a thread has copied between host and device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Copies {
+    pub host_to_device: u64,
+    pub device_to_host: u64,
+}
+
+impl Sub for Copies {
+    type Output = Copies;
+
+    fn sub(self, earlier: Copies) -> Copies {
+        Copies {
+            host_to_device: self.host_to_device - earlier.host_to_device,
+            device_to_host: self.device_to_host - earlier.device_to_host,
+        }
+    }
+}
+
+thread_local! {
+    static COPIES: Cell<Copies> = const { Cell::new(Copies { host_to_device: 0, device_to_host: 0 }) };
+}
+
+/// The copies of the calling thread so far.
+pub fn copies() -> Copies {
+    COPIES.get()
+}
+
+fn count(host_to_device: u64, device_to_host: u64) {
+    let Copies { host_to_device: up, device_to_host: down } = COPIES.get();
+    COPIES.set(Copies { host_to_device: up + host_to_device, device_to_host: down + device_to_host });
+}
+
+/// An upload under way.
+#[derive(Debug, Default)]
+#[must_use = "the tensors must not be used before their copy has ended"]
+pub struct Arrival(Option<Event>);
+
+#[derive(Debug)]
+struct Event(*mut c_void);
+
+// SAFETY: a CUDA event belongs to no thread; it is used by one at a time, because it is not Sync.
+unsafe impl Send for Event {}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: the shim made it, and nobody else has it.
+        unsafe { trainer_event_free(self.0) }
+    }
+}
+
+impl Arrival {
+    /// Lets the work that this thread queues from now on wait for the copy. The host does not wait.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn wait(self) -> Result<()> {
+        // SAFETY: a live event.
+        self.0.map_or(Ok(()), |event| check(unsafe { trainer_event_block(event.0) }))
+    }
+}
+
+/// Replaces CPU tensors by copies on `device`, all in one asynchronous copy from pinned memory on a stream of its own.
+/// May be called on any thread; [`Arrival::wait`] orders it before the work of the thread that uses the tensors.
+///
+/// # Errors
+/// Out of memory; libtorch's.
+pub fn upload(tensors: &mut [&mut Tensor], device: Device) -> Result<Arrival> {
+    if tensors.is_empty() {
+        return Ok(Arrival::default());
+    }
+    count(1, 0);
+    match device {
+        Device::Cuda(index) => copy(tensors, i32::try_from(index).unwrap_or(i32::MAX)),
+        _ => Ok(Arrival::default()),
+    }
+}
+
+fn copy(tensors: &mut [&mut Tensor], index: i32) -> Result<Arrival> {
+    let handles: Vec<Handle> = tensors.iter().map(|tensor| handle(tensor)).collect();
+    let mut event = std::ptr::null_mut();
+    // SAFETY: the handles are live tensors, which nobody else uses meanwhile (they are borrowed mutably).
+    check(unsafe { trainer_upload(handles.as_ptr(), handles.len(), index, &mut event) })?;
+    Ok(Arrival((!event.is_null()).then_some(Event(event))))
+}
+
+/// A copy of a CPU tensor on `device`, which the work queued by this thread may use at once.
+///
+/// # Panics
+/// Where libtorch fails, such as out of memory.
+pub fn to_device(mut tensor: Tensor, device: Device) -> Tensor {
+    let arrival = upload(&mut [&mut tensor], device);
+    arrival.and_then(Arrival::wait).unwrap_or_else(|e| panic!("a copy to {device:?}: {e}"));
+    tensor
+}
+
+/// A contiguous copy on the CPU; the host waits for all work that is queued before it.
+///
+/// # Errors
+/// libtorch's.
+pub fn to_host(tensor: &Tensor) -> Result<Tensor> {
+    count(0, 1);
+    Ok(tensor.f_to_device(Device::Cpu)?.f_contiguous()?)
+}
+
+/// The numbers of a tensor, in the order of its elements.
+///
+/// # Errors
+/// A type of elements other than `T`; libtorch's.
+pub fn values<T: tch::kind::Element + Copy>(tensor: &Tensor) -> Result<Vec<T>>
+where
+    Vec<T>: TryFrom<Tensor, Error = tch::TchError>,
+{
+    Ok(Vec::try_from(to_host(tensor)?.f_view(-1)?)?)
+}
+
+/// Numbers that are uploaded once and stay on the device.
+#[derive(Debug)]
+pub struct Constant {
+    host: Tensor,
+    device: Mutex<Option<Tensor>>,
+}
+
+// SAFETY: `host` is only read, by copying it; `device` is behind its lock.
+unsafe impl Sync for Constant {}
+
+impl Constant {
+    /// Of a CPU tensor.
+    pub fn new(host: Tensor) -> Self {
+        Constant { host, device: Mutex::default() }
+    }
+
+    /// The numbers on `device`.
+    ///
+    /// # Panics
+    /// Where libtorch fails, such as out of memory.
+    pub fn on(&self, device: Device) -> Tensor {
+        let mut kept = self.device.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let found = kept.take().filter(|there| there.device() == device);
+        let there = found.unwrap_or_else(|| to_device(self.host.copy(), device));
+        let result = there.shallow_clone();
+        *kept = Some(there);
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    /// The layout that is the same on every device: each tensor begins at a multiple of 256 bytes.
+    #[test]
+    fn tensors_of_all_types_share_a_buffer() {
+        let cpu = |kind| (kind, Device::Cpu);
+        let made = || {
+            vec![
+                Tensor::arange(7, cpu(Kind::Int64)),
+                Tensor::arange(300, cpu(Kind::Float)).view([3, 100]).tr(),
+                Tensor::zeros([0, 4], cpu(Kind::Int64)),
+                Tensor::from(2.5f32),
+                Tensor::arange(5, cpu(Kind::Int)).gt(2),
+                Tensor::arange(9, cpu(Kind::BFloat16)),
+            ]
+        };
+        let (wanted, mut moved) = (made(), made());
+        assert!(copy(&mut moved.iter_mut().collect::<Vec<_>>(), -1).unwrap().0.is_none());
+        let start = moved[0].data_ptr() as usize;
+        for (moved, wanted) in moved.iter().zip(&wanted) {
+            assert!(moved.equal(wanted) && moved.kind() == wanted.kind(), "{moved:?} and {wanted:?}");
+            assert!((moved.data_ptr() as usize - start).is_multiple_of(256) || moved.numel() == 0);
+        }
+    }
+
+    #[test]
+    fn copies_are_counted_by_thread() {
+        let before = copies();
+        let (mut a, mut b) = (Tensor::from(1i64), Tensor::from(2f32));
+        upload(&mut [&mut a, &mut b], Device::Cpu).unwrap().wait().unwrap();
+        upload(&mut [], Device::Cpu).unwrap().wait().unwrap();
+        assert_eq!(values::<f32>(&to_device(b, Device::Cpu)).unwrap(), [2.0]);
+        std::thread::spawn(|| to_host(&Tensor::from(1f32)).unwrap()).join().unwrap();
+        assert_eq!(copies() - before, Copies { host_to_device: 2, device_to_host: 1 });
+        let constant = Constant::new(Tensor::from_slice(&[1i64, 2]));
+        for _ in 0..3 {
+            assert!(constant.on(Device::Cpu).equal(&Tensor::from_slice(&[1i64, 2])));
+        }
+        assert_eq!((copies() - before).host_to_device, 3);
+    }
+}
