@@ -1,7 +1,7 @@
 //! Finds libtorch through torch-sys, compiles the C++ shim against it, and writes its folder into every binary as
 //! a run path, so that nobody needs LD_LIBRARY_PATH.
 
-use std::{env, path::Path, path::PathBuf};
+use std::{env, fs, path::Path, path::PathBuf};
 
 const SHIM: [&str; 4] = ["src/ffi/shim.cpp", "src/ffi/layers.cpp", "src/ffi/memory.cpp", "src/ffi/transfer.cpp"];
 const HEADER: &str = "src/ffi/common.h";
@@ -13,18 +13,43 @@ fn main() {
         println!("cargo::error=no libtorch in `{}`: run launch/setup.sh, which installs it", lib.display());
         return;
     }
-    compile_shim(&lib);
+    let root = env::var_os("LIBTORCH_INCLUDE").map_or_else(|| lib.join(".."), PathBuf::from);
+    if let Err(problem) = check_version(&root) {
+        println!("cargo::error={problem}: run launch/setup.sh, which selects libtorch and the Cargo.lock for it");
+        return;
+    }
+    compile_shim(&root);
     link(&lib);
 }
 
-fn compile_shim(lib: &Path) {
+/// The libtorch must be the one that the tch in Cargo.lock binds: others compile, some of them, and then misbehave.
+fn check_version(root: &Path) -> Result<(), String> {
+    let read = |path: &Path| fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()));
+    let header = root.join("include/torch/headeronly/version.h");
+    println!("cargo::rerun-if-changed={}", header.display());
+    let text = read(&header)?;
+    let found = text.split('"').nth(1).ok_or(format!("{}: no version", header.display()))?;
+    let lock = Path::new(&env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("Cargo.lock");
+    println!("cargo::rerun-if-changed={}", lock.display());
+    let text = read(&lock)?;
+    let tch = text.split_once("name = \"tch\"\nversion = \"").and_then(|(_, rest)| rest.split('"').next());
+    let tch = tch.ok_or(format!("{}: no tch", lock.display()))?;
+    let pairs = || VERSIONS.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(' '));
+    if pairs().any(|pair| pair == (found, tch)) {
+        return Ok(());
+    }
+    let supported: Vec<String> = pairs().map(|(libtorch, tch)| format!("libtorch {libtorch} with tch {tch}")).collect();
+    let place = root.display();
+    Err(format!("libtorch in {place} is {found} and Cargo.lock has tch {tch}; supported: {}", supported.join(", ")))
+}
+
+fn compile_shim(root: &Path) {
     for name in ["LIBTORCH", "LIBTORCH_INCLUDE", "LIBTORCH_CXX11_ABI"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     for file in SHIM.iter().chain([&HEADER]) {
         println!("cargo::rerun-if-changed={file}");
     }
-    let root = env::var_os("LIBTORCH_INCLUDE").map_or_else(|| lib.join(".."), PathBuf::from);
     let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".into());
     let mut build = cc::Build::new();
     build.cpp(true).std("c++20").opt_level(3).files(SHIM);

@@ -13,6 +13,39 @@ die() { say "error: $*"; exit 1; }
 # The toolchain's usual place, where a shell without a login profile does not look.
 command -v cargo >/dev/null || PATH="$PATH:$HOME/.cargo/bin"
 
+# The supported versions of libtorch, the default first.
+libtorch_versions() { sed -E '/^#/d; s/ .*//' launch/libtorch/versions; }
+
+# supported_version WORD WHOSE: the supported version that is meant by 2.11, 2.11.0 or 2.11.0+cu130.
+supported_version() {
+    local version
+    for version in $(libtorch_versions); do
+        if [[ ${1%%+*} == "$version" || $1 == "${version%.*}" ]]; then
+            echo "$version"
+            return
+        fi
+    done
+    die "$2 is version ${1:-unknown}; supported: $(libtorch_versions | paste -sd ' ' | sed 's/ /, /g')"
+}
+
+# lock_file VERSION: that of the tch that binds this libtorch.
+lock_file() { echo "launch/libtorch/${1%.*}.lock"; }
+
+# version_of FOLDER: a libtorch's version without its build tag; fails where there is no libtorch.
+version_of() {
+    [[ -e $1/lib/libtorch_cpu.so && -d $1/include/ATen ]] || return 1
+    { cat "$1/build-version" 2>/dev/null || sed -n "s/^__version__ = '\(.*\)'/\1/p" "$1/version.py"; } | sed 's/+.*//'
+}
+
+# torch_of PYTHON: the folder of the torch in that Python environment, which is found and not imported.
+torch_of() {
+    "$1" - <<'EOF' || die "$1 has no torch: name a Python interpreter that imports one"
+import importlib.util, sys
+torch = importlib.util.find_spec("torch")
+sys.exit(1) if torch is None else print(torch.submodule_search_locations[0])
+EOF
+}
+
 has_nvidia_driver() { [[ -e /proc/driver/nvidia/version ]] || nvidia-smi >/dev/null 2>&1; }
 
 # pip in an environment of its own in the cache, which touches neither the system's Python nor the user's.

@@ -1,25 +1,27 @@
 #!/usr/bin/env bash
-# Prepares this machine for `cargo build`: system packages, libtorch, and the line of cargo configuration that
-# names it. Run it as often as you like: what is done is skipped, what was interrupted is repaired.
+# Prepares this machine for `cargo build`: system packages, libtorch, the line of cargo configuration that names it, and
+# the Cargo.lock that goes with it. Run it as often as you like: what is done is skipped, what was interrupted is
+# repaired.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 usage() {
     cat <<'EOF'
-usage: launch/setup.sh [--cpu | --cuda] [--only-libtorch]
+usage: launch/setup.sh [--libtorch VERSION] [--cpu | --cuda | --torch-of PYTHON] [--only-libtorch]
 
-  --cpu            libtorch for the CPU alone (0.6 GB to download)
-  --cuda           libtorch with CUDA, cuDNN and NCCL (2.5 GB to download, 5 GB on disk)
-                   Without either: an earlier choice if there is one, else CUDA where an NVIDIA driver is loaded.
-  --only-libtorch  install libtorch and print its folder; leave .cargo/config.toml as it is
+  --libtorch VERSION  2.13 (the default) or 2.11
+  --cpu               libtorch for the CPU alone (0.6 GB to download)
+  --cuda              libtorch with CUDA, cuDNN and NCCL (2.5 GB to download, 5 GB on disk)
+  --torch-of PYTHON   the torch that is installed for this Python interpreter, of one of these versions
+  --only-libtorch     install libtorch and print its folder; leave .cargo/config.toml as it is
 
-LIBTORCH=FOLDER in the environment names a libtorch of your own, which must be version 2.13.0.
+What is not said stays as it was chosen before. The first time it is CUDA where an NVIDIA driver is loaded.
+LIBTORCH=FOLDER in the environment names a libtorch of your own, of one of these versions.
 Downloads and libtorch go to ${XDG_CACHE_HOME:-~/.cache}/trainer.
 EOF
 }
 
-readonly version=2.13.0 # the one that the tch crate in Cargo.toml binds
 readonly config=.cargo/config.toml
 
 # ---------------------------------------------------------------------------------------------- system packages
@@ -99,12 +101,6 @@ check_rust() {
 
 # ----------------------------------------------------------------------------------------------------- libtorch
 
-# version_of FOLDER: a libtorch's version without its build tag; fails where there is no libtorch.
-version_of() {
-    [[ -e $1/lib/libtorch_cpu.so && -d $1/include/ATen ]] || return 1
-    { cat "$1/build-version" 2>/dev/null || sed -n "s/^__version__ = '\(.*\)'/\1/p" "$1/version.py"; } | sed 's/+.*//'
-}
-
 # install KIND REQUIREMENT...: the packages' files into a folder that appears under its name only when finished.
 install() {
     local name="libtorch-$version-$1"
@@ -148,38 +144,66 @@ arrange_cuda() {
 # The libtorch that an earlier run wrote into the cargo configuration.
 configured() { sed -n "s/^LIBTORCH = { value = '\(.*\)', force = false }$/\1/p" "$config" 2>/dev/null; }
 
-# libtorch KIND: makes sure that this kind is installed and prints its folder.
+# libtorch KIND: makes sure that `version` of this kind is installed and prints its folder.
 libtorch() {
     local folder
     case $1 in
-    own) folder=$LIBTORCH ;;
+    own) folder=$own ;;
     kept) folder=$(configured) ;;
-    cpu) folder="$cache/libtorch-$version-cpu" ;;
-    cuda) folder="$cache/libtorch-$version-cuda/torch" ;;
-    esac
-    case $1 in
-    own)
-        local found
-        found=$(version_of "$folder") || die "LIBTORCH=$folder holds no lib/libtorch_cpu.so or no include/ATen"
-        [[ $found == "$version" ]] || die "LIBTORCH=$folder is version ${found:-unknown}, $version is needed"
+    cpu)
+        folder="$cache/libtorch-$version-cpu"
+        version_of "$folder" >/dev/null ||
+            install cpu "torch==$version" 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*' --no-deps
         ;;
-    cpu) version_of "$folder" >/dev/null ||
-        install cpu "torch==$version" 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*' --no-deps ;;
-    cuda) version_of "$folder" >/dev/null || install cuda "torch==$version" ;;
+    cuda)
+        folder="$cache/libtorch-$version-cuda/torch"
+        version_of "$folder" >/dev/null || install cuda "torch==$version"
+        ;;
     esac
     say "libtorch: $version in $folder"
     printf '%s\n' "$folder"
 }
 
-choose_libtorch() {
-    if [[ -n ${LIBTORCH:-} ]]; then
+# The version that was asked for, else that of what was chosen, else the default.
+choose_version() {
+    local found
+    if [[ -n $own ]]; then
+        found=$(version_of "$own") || die "libtorch in $own: no lib/libtorch_cpu.so or no include/ATen"
+        found=$(supported_version "$found" "libtorch in $own")
+        [[ -z $wanted || $wanted == "$found" ]] || die "--libtorch $wanted, but libtorch in $own is version $found"
+        echo "$found"
+    elif [[ -n $wanted ]]; then
+        echo "$wanted"
+    elif found=$(version_of "$(configured)") && libtorch_versions | grep -qxF "$found"; then
+        echo "$found"
+    else
+        libtorch_versions | head -n 1
+    fi
+}
+
+choose_kind() {
+    local before
+    before=$(configured)
+    if [[ -n $own ]]; then
         echo own
-    elif [[ $(version_of "$(configured)") == "$version" ]]; then
+    elif [[ $(version_of "$before") == "$version" ]]; then
         echo kept
-    elif has_nvidia_driver; then
+    elif [[ -e $before/lib/libtorch_cuda.so ]] || { [[ ! -e $before/lib ]] && has_nvidia_driver; }; then
         echo cuda
     else
         echo cpu
+    fi
+}
+
+# cargo reads and writes its lock file through the link.
+select_lock() {
+    local lock
+    lock=$(lock_file "$version")
+    if [[ $(readlink Cargo.lock) == "$lock" ]]; then
+        say "Cargo.lock: is $lock already"
+    else
+        ln -sfn "$lock" Cargo.lock
+        say "Cargo.lock: is now $lock"
     fi
 }
 
@@ -203,17 +227,32 @@ LIBTORCH = { value = '$1', force = false }"
 
 # -------------------------------------------------------------------------------------------------------- main
 
-kind="" only_libtorch=""
-for argument in "$@"; do
-    case $argument in
-    --cpu | --cuda) kind=${argument#--} ;;
+kind="" only_libtorch="" wanted="" own="" python=""
+while (($#)); do
+    case $1 in
+    --cpu | --cuda) kind=${1#--} ;;
+    --libtorch)
+        wanted=$(supported_version "${2:?--libtorch needs a version}" "--libtorch")
+        shift
+        ;;
+    --torch-of)
+        python=${2:?--torch-of needs a Python interpreter}
+        shift
+        ;;
     --only-libtorch) only_libtorch=yes ;;
     -h | --help) usage && exit ;;
     *) usage >&2 && exit 2 ;;
     esac
+    shift
 done
-if [[ -n $kind && -z $only_libtorch && -n ${LIBTORCH:-} ]]; then
-    die "--$kind, but LIBTORCH=$LIBTORCH in this shell would win over it in every build: unset it first"
+if [[ -n $kind && -n $python ]]; then
+    die "--$kind and --torch-of exclude each other"
+elif [[ -n $kind$python && -z $only_libtorch && -n ${LIBTORCH:-} ]]; then
+    die "LIBTORCH=$LIBTORCH in this shell would win over --${kind:-torch-of} in every build: unset it first"
+elif [[ -n $python ]]; then
+    own=$(torch_of "$python")
+elif [[ -z $kind ]]; then
+    own=${LIBTORCH:-}
 fi
 
 system_packages
@@ -222,11 +261,14 @@ check_rust
 mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock --nonblock 9 || { say "waiting for another set-up in $cache" && flock 9; }
-folder=$(libtorch "${kind:-$(choose_libtorch)}")
+version=$(choose_version)
+folder=$(libtorch "${kind:-$(choose_kind)}")
 if [[ -n $only_libtorch ]]; then
+    [[ -e Cargo.lock ]] || select_lock
     printf '%s\n' "$folder"
 else
     write_config "$folder"
+    select_lock
     if has_nvidia_driver && [[ ! -e $folder/lib/libtorch_cuda.so ]]; then
         say "note: this libtorch has no CUDA and this machine has an NVIDIA driver; launch/setup.sh --cuda changes that"
     fi
