@@ -3,7 +3,7 @@
 
 use std::{env, path::Path, path::PathBuf};
 
-const SHIM: [&str; 3] = ["src/ffi/shim.cpp", "src/ffi/layers.cpp", "src/ffi/memory.cpp"];
+const SHIM: [&str; 4] = ["src/ffi/shim.cpp", "src/ffi/layers.cpp", "src/ffi/memory.cpp", "src/ffi/device.cpp"];
 const HEADER: &str = "src/ffi/common.h";
 
 fn main() {

@@ -6,6 +6,7 @@ use crate::data::dataset::Dataset;
 use crate::data::prefetch::Prefetch;
 use crate::data::sampler::Sampler;
 use crate::error::Result;
+use crate::ffi::device::set_current;
 use crate::parallel::Rows;
 use std::sync::Arc;
 use tch::Device;
@@ -39,6 +40,8 @@ pub fn feed(
     last: u64,
 ) -> Result<Prefetch<StepInput>> {
     let steps = (first..=last).map(move |step| {
+        // A thread of its own, with a current GPU of its own.
+        set_current(device)?;
         let plan = sampler.plan(step - 1);
         let draw = Draw { seed, step };
         let batches = plan.shards[rank].iter().map(|micro| Batch::collate(&dataset, micro, draw, device)).collect();
