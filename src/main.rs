@@ -6,7 +6,7 @@ use std::time::Instant;
 use trainer::cli::{self, Cli};
 use trainer::comm::exit_now;
 use trainer::error::{Error, Kind};
-use trainer::ffi::memory;
+use trainer::ffi::{device, memory};
 use trainer::observe::logs::{self, tell_error};
 use trainer::observe::rank_of_environment;
 
@@ -14,10 +14,11 @@ fn main() {
     let began = Instant::now();
     // Before the first tensor.
     memory::install();
+    let allocator = device::use_expandable_segments();
     let cli = Cli::try_parse().unwrap_or_else(|e| usage(&e));
     logs::start(cli.log_format, rank_of_environment());
     die_on_panic();
-    match cli.run(began) {
+    match allocator.and_then(|()| cli.run(began)) {
         Ok(()) => leave(0),
         Err(e) => fail(&e),
     }
@@ -41,6 +42,7 @@ fn fail(e: &Error) -> ! {
     let rank = rank_of_environment();
     if !e.is_shared() {
         tell(e);
+        tell_memory(e.kind());
         abort(code);
     }
     if rank == 0 {
@@ -56,6 +58,13 @@ fn tell(e: &Error) {
         }
         (_, Kind::Stopped) => tell_error(&format!("trainer: {e}")),
         _ => tell_error(&format!("trainer: error: {e}")),
+    }
+}
+
+/// Where the memory has gone, when there is none left.
+fn tell_memory(kind: Kind) {
+    if let Some(account) = cli::memory_account().filter(|_| kind == Kind::OutOfMemory) {
+        tell_error(&format!("trainer: rank {}: {account}", rank_of_environment()));
     }
 }
 
@@ -83,6 +92,7 @@ fn die_on_panic() {
         let place = info.location().map_or_else(String::new, |place| format!(" ({}:{})", place.file(), place.line()));
         let e = trainer::ffi::libtorch_error(message);
         tell_error(&format!("trainer: rank {}: error: {e}{place}", rank_of_environment()));
+        tell_memory(e.kind());
         abort(e.kind().exit_code())
     }));
 }

@@ -18,6 +18,7 @@ use crate::config;
 use crate::error::{Error, Result};
 use crate::observe::logs::LogFormat;
 use crate::observe::rank_of_environment;
+use crate::train::memory_report;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use generation::GenerationArgs;
 use std::path::PathBuf;
@@ -314,6 +315,11 @@ pub fn join_to_leave() {
 /// The group that this process has joined, if it has.
 pub fn group() -> Option<&'static Arc<dyn Collective>> {
     GROUP.get()
+}
+
+/// What a run's tensors on this rank have held at most, by use; `None` outside a run.
+pub fn memory_account() -> Option<String> {
+    memory_report::account()
 }
 
 /// Joins the ranks and takes this rank's share of the cores.

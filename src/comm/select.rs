@@ -2,6 +2,7 @@
 
 use super::{Collective, Op, mpi::Mpi, nccl::Nccl, solo::Solo};
 use crate::error::{Error, Result};
+use crate::ffi::device::set_current;
 use std::sync::Arc;
 use std::time::Duration;
 use tch::{Cuda, Device};
@@ -9,7 +10,8 @@ use tch::{Cuda, Device};
 /// The user's choice, `comm.backend`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backend {
-    /// MPI where a launcher started this process, NCCL on top of it where there are GPUs; else one rank alone.
+    /// MPI where a launcher started this process, NCCL on top of it where there are several ranks with GPUs; else one
+    /// rank alone.
     #[default]
     Auto,
     /// One rank alone, on the GPU if there is one.
@@ -121,6 +123,13 @@ impl Launch {
 /// When a forced backend cannot be had (never a fallback to another), when some ranks have a GPU and others do not, and
 /// when this process is alone but Slurm started several.
 pub fn connect(backend: Backend, timeout: Duration) -> Result<Arc<dyn Collective>> {
+    let comm = choose(backend, timeout)?;
+    // Ranks above 0 would keep GPU 0 current, and make a context there.
+    set_current(comm.device())?;
+    Ok(comm)
+}
+
+fn choose(backend: Backend, timeout: Duration) -> Result<Arc<dyn Collective>> {
     let launch = Launch::read(|name| std::env::var(name).ok());
     match backend {
         Backend::Solo => {
@@ -142,6 +151,8 @@ pub fn connect(backend: Backend, timeout: Duration) -> Result<Arc<dyn Collective
             mpi.all_reduce_f64(&mut gpus, Op::Sum, "ranks with a GPU")?;
             match gpus[0] as usize {
                 0 => Ok(mpi),
+                // Nobody to talk to: no reason to ask for NCCL.
+                1 if mpi.world() == 1 => Ok(Arc::new(Solo::launched(best_device(), mpi))),
                 n if n == mpi.world() => Ok(Arc::new(Nccl::connect(mpi, timeout)?)),
                 n => Err(Error::input(format!(
                     "{n} of {} ranks see a GPU and the others do not (rank {} sees {}): repair those hosts, or set \

@@ -3,18 +3,26 @@
 use super::job::{Action, Job};
 use super::{Collective, Pending, ffi};
 use crate::error::Result;
+use std::sync::Arc;
 use std::time::Duration;
 use tch::{Device, Tensor};
 
 /// A group of one rank that computes on one device.
 pub struct Solo {
     device: Device,
+    /// The launcher's end, which wants to hear of the rank's.
+    launcher: Option<Arc<dyn Collective>>,
 }
 
 impl Solo {
     /// The only rank, computing on `device`.
     pub fn new(device: Device) -> Self {
-        Solo { device }
+        Solo { device, launcher: None }
+    }
+
+    /// The same as the only rank of a launcher's.
+    pub fn launched(device: Device, launcher: Arc<dyn Collective>) -> Self {
+        Solo { device, launcher: Some(launcher) }
     }
 }
 
@@ -61,11 +69,14 @@ impl Collective for Solo {
     }
 
     fn abort(&self, code: i32) -> ! {
-        ffi::process::exit_now(code)
+        match &self.launcher {
+            Some(launcher) => launcher.abort(code),
+            None => ffi::process::exit_now(code),
+        }
     }
 
     fn finish(&self) -> Result<()> {
-        Ok(())
+        self.launcher.as_ref().map_or(Ok(()), |launcher| launcher.finish())
     }
 }
 
@@ -77,5 +88,7 @@ mod tests {
     #[test]
     fn conforms() {
         conformance::run(&Solo::new(Device::Cpu));
+        let launcher = Arc::new(Solo::new(Device::Cpu));
+        conformance::run(&Solo::launched(Device::Cpu, launcher));
     }
 }

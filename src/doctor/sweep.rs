@@ -4,9 +4,10 @@ use super::facts::{Sweep, Timing, Wrong};
 use super::gather::gather;
 use crate::comm::{Action, Collective, Op};
 use crate::error::Result;
+use crate::ffi::device::synchronize;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
-use tch::{Cuda, Device, Tensor};
+use tch::{Device, Tensor};
 
 /// From 1 KB to 64 MB.
 const SIZES: [u64; 9] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20];
@@ -94,7 +95,7 @@ impl Trial<'_> {
         for _ in 0..calls {
             self.call(&first.buffer, first.shard.as_ref())?;
         }
-        self.synchronize();
+        synchronize(self.comm.device())?;
         let seconds = since.elapsed().as_secs_f64() / calls as f64;
         // Values again: now that all is warm.
         let wrong = first.wrong.or(self.check()?.wrong);
@@ -116,7 +117,7 @@ impl Trial<'_> {
         };
         let since = Instant::now();
         self.call(&buffer, shard.as_ref())?;
-        self.synchronize();
+        synchronize(self.comm.device())?;
         let seconds = since.elapsed().as_secs_f64();
         let wrong = match (self.action, &shard) {
             (Action::ReduceScatter, Some(shard)) => self.compare(shard, &repeated(&sums, rank * part, part, device), 0),
@@ -135,12 +136,6 @@ impl Trial<'_> {
 
     fn call(&self, buffer: &Tensor, shard: Option<&Tensor>) -> Result<()> {
         self.comm.start(self.action, buffer, shard, &format!("the sweep's {}", self.action.name()))?.wait()
-    }
-
-    fn synchronize(&self) {
-        if let Device::Cuda(ordinal) = self.comm.device() {
-            Cuda::synchronize(ordinal as i64);
-        }
     }
 
     /// The first element that is not as expected; `first` is the number of the tensor's first element.

@@ -1,10 +1,11 @@
 //! The C++ shim: what tch does not bind, and nothing more.
 
+pub mod device;
 pub mod layers;
 pub mod memory;
 pub mod transfer;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use std::ffi::{CStr, c_char, c_void};
 use tch::{TchError, Tensor};
 
@@ -16,6 +17,7 @@ unsafe extern "C" {
     fn trainer_set_grad(leaf: Handle, grad: Handle) -> Message;
     fn trainer_clear_grad(leaf: Handle) -> Message;
     fn trainer_set_tf32(on: bool) -> Message;
+    fn trainer_tf32(on: *mut bool) -> Message;
     fn trainer_cpu_has(found: *mut bool, name: *const c_char) -> Message;
     fn trainer_libtorch_config(text: *mut *mut c_char) -> Message;
     #[allow(clippy::too_many_arguments)]
@@ -34,16 +36,27 @@ unsafe extern "C" {
     ) -> Message;
 }
 
-/// The error of a libtorch message, without its trace of C++ frames: out of memory has a kind of its own.
+/// Where libtorch's messages go on to what a person does not want: its trace of C++ frames, its own advice.
+const TAILS: [&str; 6] = [
+    "Exception raised from",
+    "frame #0",
+    "Search for `cuda",
+    "CUDA kernel errors might",
+    "For debugging consider passing",
+    "If reserved but unallocated memory is large",
+];
+
+/// The error of a libtorch message: its kind, what happened, and what to do about it ([`device::error`]).
 pub fn libtorch_error(message: &str) -> Error {
-    let lower = message.to_lowercase();
-    let memory = lower.contains("out of memory") || lower.contains("can't allocate memory");
     let wrapper = "called `Result::unwrap()` on an `Err` value: Torch(\"";
     let text = message.strip_prefix(wrapper).unwrap_or(message);
-    let ends = ["\\nException raised from", "\nException raised from", "\\nframe #0", "\nframe #0"];
-    let end = ends.iter().filter_map(|end| text.find(end)).min().unwrap_or(text.len());
-    let text = text[..end].trim_end_matches("\")").trim();
-    Error::new(if memory { Kind::OutOfMemory } else { Kind::Other }, text)
+    let end = TAILS.iter().filter_map(|tail| text.find(tail)).min().unwrap_or(text.len());
+    // In the message of a panic a line's end is written out.
+    let mut text = text[..end].trim_end();
+    while let Some(shorter) = text.strip_suffix("\\n").or_else(|| text.strip_suffix("\")")) {
+        text = shorter.trim_end();
+    }
+    device::error(text.trim())
 }
 
 impl From<TchError> for Error {
@@ -102,6 +115,14 @@ pub fn clear_grad(leaf: &Tensor) -> Result<()> {
 pub fn set_tf32(on: bool) -> Result<()> {
     // SAFETY: no pointers.
     check(unsafe { trainer_set_tf32(on) })
+}
+
+/// What [`set_tf32`] has set.
+pub fn tf32() -> Result<bool> {
+    let mut on = false;
+    // SAFETY: a pointer to a live variable.
+    check(unsafe { trainer_tf32(&mut on) })?;
+    Ok(on)
 }
 
 /// Whether this CPU has a capability that libtorch knows by `name`, such as `amx_bf16` or `avx512_fp16`.

@@ -45,6 +45,11 @@ char* trainer_set_tf32(bool on) {
   });
 }
 
+// on = what trainer_set_tf32 has set.
+char* trainer_tf32(bool* on) {
+  return guarded([&] { *on = at::globalContext().allowTF32CuBLAS(); });
+}
+
 // found = whether this CPU has the capability, by libtorch's name for it ("avx512_fp16"). For AMX the operating system
 // must also grant the tiles to this process.
 char* trainer_cpu_has(bool* found, const char* name) {

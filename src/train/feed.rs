@@ -6,6 +6,7 @@ use crate::data::dataset::Dataset;
 use crate::data::prefetch::Prefetch;
 use crate::data::sampler::Sampler;
 use crate::error::Result;
+use crate::ffi::device::set_current;
 use crate::ffi::transfer::{self, Arrival, Copies};
 use crate::parallel::Rows;
 use std::sync::Arc;
@@ -53,6 +54,8 @@ pub fn feed(
     last: u64,
 ) -> Result<Prefetch<StepInput>> {
     let steps = (first..=last).map(move |step| {
+        // A thread of its own, with a current GPU of its own.
+        set_current(device)?;
         let plan = sampler.plan(step - 1);
         let draw = Draw { seed, step };
         // What a rank's batches hold is a function of the plan, so every rank knows it of all.

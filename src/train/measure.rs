@@ -4,6 +4,7 @@ use crate::comm::{Action, Collective, Op, Pending};
 use crate::config::Config;
 use crate::data::Sampler;
 use crate::error::{self, Error, Result};
+use crate::ffi::device::synchronize;
 use crate::nn::precision;
 use crate::plan::device::Speed;
 use crate::plan::fit::Timed;
@@ -86,7 +87,7 @@ pub fn collectives(comm: &dyn Collective) -> Result<Vec<Timed>> {
                 comm.barrier("a measurement")?;
                 let began = Instant::now();
                 start(&buffer)?.wait()?;
-                settled(&buffer);
+                synchronize(comm.device())?;
                 let mut seconds = [began.elapsed().as_secs_f64()];
                 comm.all_reduce_f64(&mut seconds, Op::Max, "a measurement")?;
                 fastest = fastest.min(seconds[0]);
@@ -95,13 +96,6 @@ pub fn collectives(comm: &dyn Collective) -> Result<Vec<Timed>> {
         }
     }
     Ok(all)
-}
-
-/// Returns when what was asked of a device has been done: a number of it is read.
-fn settled(buffer: &Tensor) {
-    if buffer.device() != Device::Cpu {
-        _ = buffer.get(0).double_value(&[]);
-    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -140,6 +134,8 @@ pub fn steps(config: &Config, comm: &Arc<dyn Collective>, sampler: &Sampler, ste
             let began = Instant::now();
             let outcome = stepper.step(input, false)?;
             stepper.weights.settle()?;
+            // The kernels of the update may still run.
+            synchronize(device)?;
             taken = outcome.filter(|outcome| !outcome.skipped).map(|_| began.elapsed().as_secs_f64());
         }
         Ok(taken)

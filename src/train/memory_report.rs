@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::ffi::memory::{self, Use};
 use crate::observe::memory::human;
 use serde_json::{Map, Value, json};
+use std::sync::{Mutex, PoisonError};
 use tch::Device;
 
 /// Bytes by use, in the order of [`Use::ALL`], and all together: of peaks that is the peak of the sum.
@@ -47,6 +48,27 @@ impl Bytes {
         line.insert("total".into(), json!(self.total));
         line.into()
     }
+}
+
+/// What [`account`] tells of.
+static KEPT: Mutex<Option<(Device, [u64; 3])>> = Mutex::new(None);
+
+/// Lets [`account`] tell of this rank: where it computes, and its bytes of weights, gradients and optimizer state.
+pub fn remember(device: Device, kept: [u64; 3]) {
+    *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some((device, kept));
+}
+
+/// The most that the tensors of this rank have held, by use, for a person who has run out of memory; `None` before
+/// [`remember`].
+pub fn account() -> Option<String> {
+    let (device, kept) = (*KEPT.lock().unwrap_or_else(PoisonError::into_inner))?;
+    let mut bytes = Bytes::peak(device, kept);
+    if device == Device::Cpu {
+        // At one moment rather than each at its own.
+        bytes.by_use = memory::usage().at_total_peak;
+    }
+    let parts = Use::ALL.iter().zip(bytes.by_use).map(|(what, n)| format!("{} {}", what.name(), human(n)));
+    Some(format!("its tensors held at most {}: {}", human(bytes.total), parts.collect::<Vec<_>>().join(", ")))
 }
 
 /// From here on peaks are counted anew.
@@ -170,6 +192,9 @@ mod tests {
         let (held, peak) = (Bytes::held(Device::Cpu, [0; 3]), Bytes::peak(Device::Cpu, [0; 3]));
         let of = |bytes: &Bytes| bytes.by_use[Use::Optimizer as usize];
         assert!(of(&held) >= 8000 && of(&peak) >= of(&held) && peak.total >= 8000, "{held:?} {peak:?}");
+        remember(Device::Cpu, [0; 3]);
+        let account = account().unwrap();
+        assert!(account.contains("held at most") && account.contains(", optimizer 8.0 kB, activations "), "{account}");
         drop(kept);
     }
 }

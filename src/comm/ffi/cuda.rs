@@ -2,6 +2,7 @@
 
 use super::library::{Library, functions};
 use crate::error::{Error, Result};
+use crate::ffi::device;
 use cudarc::driver::sys::{CUcontext, CUdevice, CUevent, CUstream};
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::ptr::{null, null_mut};
@@ -136,7 +137,7 @@ impl Functions {
             // SAFETY: see above.
             false => unsafe { CStr::from_ptr(text) }.to_string_lossy(),
         };
-        Err(Error::other(format!("{call} failed: {text} (CUDA error {code})")))
+        Err(device::error(&format!("{call} failed: {text} (CUDA error {code})")))
     }
 }
 

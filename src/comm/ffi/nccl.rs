@@ -4,11 +4,16 @@ use super::super::Op;
 use super::super::job::{Action, Element, Job};
 use super::cuda::Gpu;
 use super::library::{Library, functions};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::ffi::device;
 use cudarc::nccl::sys::{cudaStream_t, ncclComm_t, ncclDataType_t as DataType, ncclRedOp_t as RedOp, ncclUniqueId};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, PoisonError};
+
+const UNHANDLED_CUDA_ERROR: c_int = 1; // ncclUnhandledCudaError
+const REMOTE_ERROR: c_int = 6; // ncclRemoteError
+const IN_PROGRESS: c_int = 7; // ncclInProgress
 
 /// Bytes of a unique id.
 pub const ID_BYTES: usize = size_of::<ncclUniqueId>();
@@ -65,7 +70,13 @@ impl Nccl {
             (text((self.0.ncclGetErrorString)(code)), text((self.0.ncclGetLastError)(comm.unwrap_or(null_mut()))))
         };
         let detail = if detail.is_empty() { detail } else { format!(": {detail}") };
-        Err(Error::other(format!("{call} failed: {meaning} (NCCL error {code}){detail}")))
+        let text = format!("{call} failed: {meaning} (NCCL error {code}){detail}");
+        Err(match code {
+            // This rank's own GPU: only CUDA's text tells what it is.
+            UNHANDLED_CUDA_ERROR => device::error(&text),
+            REMOTE_ERROR => Error::peer(text),
+            _ => Error::other(text),
+        })
     }
 }
 
@@ -178,8 +189,14 @@ impl Communicator {
         unsafe {
             self.nccl.check("ncclCommGetAsyncError", None, (self.nccl.0.ncclCommGetAsyncError)(comm, &mut error))?;
         }
-        const IN_PROGRESS: c_int = 7; // ncclInProgress
-        if error == IN_PROGRESS { Ok(()) } else { self.nccl.check("a collective", Some(comm), error) }
+        match error {
+            IN_PROGRESS => Ok(()),
+            _ => self.nccl.check("a collective", Some(comm), error).map_err(|e| match error {
+                UNHANDLED_CUDA_ERROR => e,
+                // What goes wrong on the way once the ranks have met is the way's, or the other end's.
+                _ => e.with_kind(Kind::Peer),
+            }),
+        }
     }
 
     /// Closes it in good order: all ranks do, with nothing under way. It may wait for the others.

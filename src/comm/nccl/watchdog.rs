@@ -2,7 +2,8 @@
 //!
 //! NCCL does not report the death of a rank on the same host, and a kernel that waits for it cannot be called back. So
 //! a thread looks at the events at the ends of all collectives; when none has been reached for the timeout it asks
-//! over MPI how far each rank has come, says which is late, and ends the job with exit code 5.
+//! over MPI how far each rank has come, says which is late, and ends the job with exit code 5. An error of this rank's
+//! own GPU, which the events tell too, ends it with that error's code.
 
 use crate::comm::Collective;
 use crate::comm::ffi::cuda::Event;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_millis(50);
 /// The other ranks' watchdogs notice the same within this time.
 const PATIENCE: Duration = Duration::from_secs(5);
+const TIMED_OUT: &str = "timed out after";
 const NOBODY_LATE: &str = "all ranks had started it: look at the network between the GPUs, and at the GPUs";
 
 /// Knows all collectives of this rank. The thread ends with the last handle.
@@ -90,7 +92,7 @@ fn keep_watch(watched: &Weak<Watched>, below: &dyn Collective, timeout: Duration
         let Some(watched) = watched.upgrade() else { return };
         if let Err(error) = watched.look(timeout) {
             watched.report(below, &error);
-            below.abort(Kind::Peer.exit_code());
+            below.abort(error.kind().exit_code());
         }
     }
 }
@@ -111,7 +113,7 @@ impl Watched {
             let stalled = locked(&self.journal).stalled_since(flight.started).elapsed();
             if stalled > timeout {
                 let (job, sequence, seconds) = (&flight.job, flight.sequence, stalled.as_secs_f64());
-                return Err(Error::peer(format!("{job}, GPU collective {sequence}: timed out after {seconds:.1} s")));
+                return Err(Error::peer(format!("{job}, GPU collective {sequence}: {TIMED_OUT} {seconds:.1} s")));
             }
         }
         drop(flights);
@@ -121,10 +123,15 @@ impl Watched {
     fn report(&self, below: &dyn Collective, error: &Error) {
         let rank = below.rank();
         locked(&self.journal).dump();
+        if error.kind() != Kind::Peer {
+            // This rank's own GPU: nobody else knows more.
+            tracing::error!(rank, "rank {rank}: {error}");
+            return;
+        }
         let started = locked(&self.journal).started();
         let answers = below.roll_call(started as i64, PATIENCE);
         // Of an error that NCCL explains itself, only a rank that is late is news.
-        match verdict(&answers).or((error.kind() == Kind::Peer).then(|| NOBODY_LATE.to_string())) {
+        match verdict(&answers).or(error.to_string().contains(TIMED_OUT).then(|| NOBODY_LATE.to_string())) {
             Some(verdict) => tracing::error!(rank, "rank {rank}: {error}: {verdict}"),
             None => tracing::error!(rank, "rank {rank}: {error}"),
         }

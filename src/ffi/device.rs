@@ -1,0 +1,243 @@
+//! The GPU that a thread works on, libtorch's allocator for it, and what CUDA's errors mean.
+
+use super::{Message, check, set_tf32};
+use crate::error::{Error, Kind, Result};
+use std::ffi::c_char;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tch::Device;
+
+unsafe extern "C" {
+    fn trainer_set_device(index: i32) -> Message;
+    fn trainer_synchronize_device(index: i32) -> Message;
+    fn trainer_set_allocator(settings: *const c_char) -> Message;
+    fn trainer_expandable_segments() -> bool;
+    fn trainer_empty_cache() -> Message;
+}
+
+/// Makes a GPU the current device of the calling thread, so that nothing of libtorch's lands on GPU 0 by default. Every
+/// thread that touches the GPU calls it. Nothing happens for the CPU.
+///
+/// # Errors
+/// A libtorch without CUDA, no such GPU.
+pub fn set_current(device: Device) -> Result<()> {
+    let Device::Cuda(index) = device else { return Ok(()) };
+    // SAFETY: a plain number.
+    check(unsafe { trainer_set_device(index as i32) })
+}
+
+/// Returns when a GPU has done all that was asked of it. Nothing happens for the CPU.
+///
+/// # Errors
+/// What went wrong on the GPU since it was last asked.
+pub fn synchronize(device: Device) -> Result<()> {
+    let Device::Cuda(index) = device else { return Ok(()) };
+    // SAFETY: a plain number.
+    check(unsafe { trainer_synchronize_device(index as i32) })
+}
+
+/// Gives memory that no tensor uses back to the GPU. Nothing happens for the CPU.
+///
+/// # Errors
+/// libtorch's.
+pub fn empty_cache(device: Device) -> Result<()> {
+    let Device::Cuda(_) = device else { return Ok(()) };
+    // SAFETY: no arguments.
+    check(unsafe { trainer_empty_cache() })
+}
+
+/// The variables by which a person sets libtorch's CUDA allocator.
+const ALLOCATOR_VARIABLES: [&str; 2] = ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"];
+
+/// Lets libtorch's CUDA allocator grow its segments, so that steps of ever other shapes do not leave gaps between them;
+/// whoever has set the allocator by its variables is left alone. To be called before the first tensor on a GPU; without
+/// effect on the CPU.
+///
+/// # Errors
+/// libtorch's.
+pub fn use_expandable_segments() -> Result<()> {
+    if ALLOCATOR_VARIABLES.iter().any(|name| std::env::var_os(name).is_some()) {
+        return Ok(());
+    }
+    // SAFETY: a C string.
+    check(unsafe { trainer_set_allocator(c"expandable_segments:True".as_ptr()) })
+}
+
+/// Whether libtorch's CUDA allocator grows its segments.
+pub fn has_expandable_segments() -> bool {
+    // SAFETY: no arguments.
+    unsafe { trainer_expandable_segments() }
+}
+
+static TF32: AtomicBool = AtomicBool::new(false);
+
+/// Whether fp32 products on a GPU may round their factors to TF32, from here on.
+///
+/// # Errors
+/// libtorch's.
+pub fn allow_tf32(on: bool) -> Result<()> {
+    TF32.store(on, Ordering::Relaxed);
+    set_tf32(on)
+}
+
+/// Products of fp32 are exact while this lives; then they are again as [`allow_tf32`] has them.
+#[must_use = "TF32 comes back when this is dropped"]
+pub struct ExactProducts(());
+
+impl ExactProducts {
+    /// # Errors
+    /// libtorch's.
+    pub fn new() -> Result<Self> {
+        set_tf32(false)?;
+        Ok(ExactProducts(()))
+    }
+}
+
+impl Drop for ExactProducts {
+    fn drop(&mut self) {
+        // It could be set before, so it can be set now.
+        _ = set_tf32(TF32.load(Ordering::Relaxed));
+    }
+}
+
+/// Texts of libtorch, of the CUDA driver and of NCCL, in lower case; the kind that they tell; and what to do.
+const FAULTS: &[(&[&str], Kind, &str)] = &[
+    (
+        &["out of memory", "can't allocate memory", "memoryallocation", "error_out_of_memory", "status_alloc_failed"],
+        Kind::OutOfMemory,
+        "what takes less: a smaller micro_batch_tokens, parallel.recompute = \"all\", parallel.precision = \"bf16\", a higher \
+         parallel.zero_stage on more ranks",
+    ),
+    (
+        &["driver version is insufficient"],
+        Kind::Other,
+        "update the NVIDIA driver to one for the CUDA of this libtorch: `trainer doctor` shows both",
+    ),
+    (
+        &["no kernel image is available"],
+        Kind::Other,
+        "this libtorch has no code for this GPU: it is too old or too new for that build",
+    ),
+    (
+        &["ecc error"],
+        Kind::Other,
+        "the memory of this GPU is faulty: see `nvidia-smi -q -d ECC`, and leave the GPU out by CUDA_VISIBLE_DEVICES until \
+         it is reset or replaced",
+    ),
+    (
+        &[
+            "cuda error",
+            "cuda failure",
+            "unhandled cuda error",
+            "illegal memory access",
+            "device-side assert",
+            "unspecified launch failure",
+            "misaligned address",
+            "illegal instruction",
+            "cublas_status_",
+            "cudnn_status_",
+        ],
+        Kind::Other,
+        "CUDA tells of errors late: start once more with CUDA_LAUNCH_BLOCKING=1 to find the operation",
+    ),
+];
+
+/// The error behind a text of CUDA's or of a library above it, with what to do; other texts become plain errors.
+pub fn error(text: &str) -> Error {
+    let lower = text.to_lowercase();
+    match FAULTS.iter().find(|(signs, ..)| signs.iter().any(|sign| lower.contains(sign))) {
+        // A text that has passed here before.
+        Some((_, kind, remedy)) if text.contains(remedy) => Error::new(*kind, text),
+        Some((_, kind, remedy)) => Error::new(*kind, format!("{}; {remedy}", text.trim_end_matches('.'))),
+        None => Error::other(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi::libtorch_error;
+
+    /// What libtorch 2.11 throws after the first line of a CUDA error.
+    const HINTS: &str = "\nSearch for `cudaErrorIllegalAddress' in https://docs.nvidia.com/cuda/cuda-runtime-api/\
+        group__CUDART__TYPES.html for more information.\nCUDA kernel errors might be asynchronously reported at some \
+        other API call, so the stacktrace below might be incorrect.\nFor debugging consider passing \
+        CUDA_LAUNCH_BLOCKING=1\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.\n\nException raised \
+        from c10_cuda_check_implementation at /pytorch/c10/cuda/CUDAException.cpp:44 (most recent call first):\nframe #0";
+
+    #[test]
+    fn errors_of_this_gpu_are_not_a_peer_s() {
+        for text in [
+            "CUDA error: an illegal memory access was encountered",
+            "CUDA error: device-side assert triggered",
+            "CUDA error: unspecified launch failure",
+            "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx( handle, opa, opb, m, n, k)`",
+            "cuEventQuery failed: an illegal memory access was encountered (CUDA error 700)",
+            "Cuda failure 719 'unspecified launch failure'",
+        ] {
+            let e = libtorch_error(&format!("{text}{HINTS}"));
+            let told = e.to_string();
+            assert_eq!(e.kind(), Kind::Other, "{told}");
+            assert!(told.starts_with(text) && told.contains("with CUDA_LAUNCH_BLOCKING=1 to find"), "{told}");
+            assert!(!told.contains("docs.nvidia.com") && !told.contains("TORCH_USE_CUDA_DSA"), "{told}");
+        }
+        for (text, remedy) in [
+            ("CUDA driver version is insufficient for CUDA runtime version", "update the NVIDIA driver"),
+            ("CUDA error: no kernel image is available for execution on the device", "has no code for this GPU"),
+            ("CUDA error: uncorrectable ECC error encountered", "nvidia-smi -q -d ECC"),
+        ] {
+            let e = libtorch_error(text);
+            assert!(e.kind() == Kind::Other && e.to_string().contains(remedy), "{e}");
+        }
+    }
+
+    #[test]
+    fn out_of_memory_has_a_kind_of_its_own_wherever_it_is_found() {
+        for text in [
+            "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 3.19 GiB is \
+             free. Including non-PyTorch memory, this process has 75.92 GiB memory in use. Of the allocated memory 70.01 \
+             GiB is allocated by PyTorch, and 4.66 GiB is reserved by PyTorch but unallocated. If reserved but unallocated \
+             memory is large try setting PYTORCH_ALLOC_CONF=expandable_segments:True to avoid fragmentation.  See \
+             documentation for Memory Management  \
+             (https://docs.pytorch.org/docs/stable/notes/cuda.html#optimizing-memory-usage-with-pytorch-cuda-alloc-conf)",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "CUDA error: out of memory",
+            "cuStreamCreate failed: out of memory (CUDA error 2)",
+            "ncclCommInitRank failed: unhandled cuda error (NCCL error 1): Cuda failure 2 'out of memory'",
+            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to \
+             allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)",
+        ] {
+            let e = libtorch_error(text);
+            let told = e.to_string();
+            assert_eq!(e.kind(), Kind::OutOfMemory, "{told}");
+            assert!(told.ends_with("on more ranks") && !told.contains("docs.pytorch.org"), "{told}");
+            assert_eq!(libtorch_error(&told).to_string(), told, "once is enough");
+        }
+        assert_eq!(error("some other text").to_string(), "some other text");
+    }
+
+    #[test]
+    fn a_cpu_needs_none_of_it() {
+        set_current(Device::Cpu).and_then(|()| synchronize(Device::Cpu)).and_then(|()| empty_cache(Device::Cpu)).unwrap();
+        if !tch::Cuda::is_available() {
+            assert!(set_current(Device::Cuda(0)).is_err() && synchronize(Device::Cuda(0)).is_err());
+        }
+    }
+
+    #[test]
+    fn segments_expand_unless_a_person_has_set_the_allocator() {
+        assert!(ALLOCATOR_VARIABLES.iter().all(|name| std::env::var_os(name).is_none()), "set where this test runs");
+        use_expandable_segments().unwrap();
+        assert!(has_expandable_segments());
+    }
+
+    #[test]
+    fn exact_products_are_so_for_a_while() {
+        allow_tf32(true).unwrap();
+        let exact = ExactProducts::new().unwrap();
+        assert!(!super::super::tf32().unwrap());
+        drop(exact);
+        assert!(super::super::tf32().unwrap());
+        allow_tf32(false).unwrap();
+        assert!(!super::super::tf32().unwrap());
+    }
+}
