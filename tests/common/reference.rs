@@ -1,9 +1,12 @@
 //! The reference models and values under `tests/reference`.
 
+use super::device::{device, tolerance};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 use trainer::checkpoint::export;
+use trainer::checkpoint::import::Report;
 use trainer::checkpoint::tensors::TensorFile;
 use trainer::comm::Collective;
 use trainer::comm::solo::Solo;
@@ -25,9 +28,10 @@ pub struct Reference {
     dataset: Dataset,
 }
 
-/// The folder of a case.
+/// The folder of a case, in `TRAINER_TEST_REFERENCE` or the source tree's `tests/reference`.
 pub fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name)
+    let elsewhere = std::env::var_os("TRAINER_TEST_REFERENCE").map(PathBuf::from);
+    elsewhere.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference")).join(name)
 }
 
 impl Reference {
@@ -80,13 +84,43 @@ impl Reference {
         file.names().into_iter().map(|name| (name.clone(), file.read(&name).unwrap())).collect()
     }
 
+    /// Logits, loss and every gradient on the device under test, in this dtype: each that differs from the reference by more
+    /// than the tolerance.
+    pub fn differences(&self, head: &Head, dropout: f64, kind: Kind) -> Vec<String> {
+        let dropout = DropoutOverrides { hidden: Some(dropout), attention: Some(dropout), classifier: Some(dropout) };
+        let mut loaded = self.load_with(head, dropout, kind);
+        if loaded.report != Report::default() {
+            return vec![format!("not everything in the file is used, or something starts fresh: {:?}", loaded.report)];
+        }
+        let (batch, tolerance) = (self.batch(), tolerance(kind));
+        let mut results: Vec<Result<(), String>> = Vec::new();
+        for (i, logits) in infer_all(&mut loaded, &batch).iter().enumerate() {
+            let name = if i == 0 { "logits".into() } else { format!("logits.{i}") };
+            results.push(tolerance.check_output(&name, logits, &self.tensor(&name)));
+        }
+        // Below 6e-8 fp16 has no gradients; 1024 is what a loss scaler would keep to here.
+        let scale = if kind == Kind::Half { 1024.0 } else { 1.0 };
+        let (loss, gradients) = gradients(&mut loaded, &batch, scale);
+        results.push(tolerance.check_loss(loss, self.tensor("loss").double_value(&[0])));
+        let ours: BTreeSet<String> = gradients.iter().map(|(name, _)| format!("grad.{name}")).collect();
+        let theirs: BTreeSet<String> = self.gradients().into_iter().collect();
+        if ours != theirs {
+            return vec![format!("gradients of one side alone: {:?}", ours.symmetric_difference(&theirs))];
+        }
+        let all = self.tensor("grad_norm").double_value(&[0]);
+        results.extend(gradients.into_iter().map(|(name, gradient)| {
+            tolerance.check_gradient(&name, &(gradient / scale), &self.tensor(&format!("grad.{name}")), all)
+        }));
+        results.into_iter().filter_map(Result::err).collect()
+    }
+
     pub fn len(&self) -> usize {
         self.dataset.len()
     }
 
-    /// All samples, in the file's order.
-    pub fn batch(&self, device: Device) -> Batch {
-        self.samples(&(0..self.len()).collect::<Vec<_>>(), device)
+    /// All samples, in the file's order, on the device under test.
+    pub fn batch(&self) -> Batch {
+        self.samples(&(0..self.len()).collect::<Vec<_>>())
     }
 
     /// The first `n` documents as one example: packed, each a sequence of its own, or `joined` to one.
@@ -96,17 +130,19 @@ impl Reference {
         let lengths = if joined { vec![ids.len() as u32] } else { lengths };
         let example = Example { type_ids: vec![0; ids.len()], ids, lengths, label: Label::None };
         let packed = Dataset::new([example], self.dataset.collation().clone(), [0; 32]);
-        Batch::collate(&packed, &[0], Draw::default(), Device::Cpu)
+        Batch::collate(&packed, &[0], Draw::default(), device())
     }
 
-    pub fn samples(&self, samples: &[usize], device: Device) -> Batch {
+    /// Some of the samples.
+    pub fn samples(&self, samples: &[usize]) -> Batch {
         let samples: Vec<u32> = samples.iter().map(|&i| i as u32).collect();
-        Batch::collate(&self.dataset, &samples, Draw::default(), device)
+        Batch::collate(&self.dataset, &samples, Draw::default(), device())
     }
 }
 
-fn alone() -> Arc<dyn Collective> {
-    Arc::new(Solo::new(Device::Cpu))
+/// One rank, on the device under test.
+pub fn alone() -> Arc<dyn Collective> {
+    Arc::new(Solo::new(device()))
 }
 
 /// The logits of a batch, the first of them where there are several.
@@ -114,21 +150,32 @@ pub fn infer(loaded: &mut Loaded, batch: &Batch) -> Tensor {
     infer_all(loaded, batch).remove(0)
 }
 
-/// All logits of a batch.
+/// All logits of a batch, on the CPU.
 pub fn infer_all(loaded: &mut Loaded, batch: &Batch) -> Vec<Tensor> {
     let Loaded { model, params, weights, .. } = loaded;
     let staged = Staged { model, params, recompute: Recompute::None, watch: None };
-    staged.infer(weights, Some(batch)).unwrap().unwrap()
+    let logits = staged.infer(weights, Some(batch)).unwrap().unwrap();
+    logits.iter().map(|logits| logits.to_device(Device::Cpu)).collect()
 }
 
-/// The mean loss of a batch, and its gradients, f32 and `scale` times as large, under Hugging Face's names.
+/// The mean loss of a batch, and its gradients, f32 on the CPU and `scale` times as large, under Hugging Face's names.
 pub fn gradients(loaded: &mut Loaded, batch: &Batch, scale: f64) -> (f64, Vec<(String, Tensor)>) {
+    gradients_with(loaded, batch, scale, Recompute::None)
+}
+
+/// The same with activation checkpointing.
+pub fn gradients_with(
+    loaded: &mut Loaded,
+    batch: &Batch,
+    scale: f64,
+    recompute: Recompute,
+) -> (f64, Vec<(String, Tensor)>) {
     let Loaded { model, params, weights, names, .. } = loaded;
     let mut gradients = Gradients::new(params, alone(), Zero::ALL[0], Kind::Float).unwrap();
     let decoder = batch.decoder.as_ref().map(|decoder| &decoder.tokens);
     let rows: Vec<Vec<i64>> = [&batch.tokens].into_iter().chain(decoder).map(|t| Vec::try_from(t).unwrap()).collect();
-    gradients.begin(params, Rows::new(rows.concat(), Device::Cpu)).unwrap();
-    let staged = Staged { model, params, recompute: Recompute::None, watch: None };
+    gradients.begin(params, Rows::new(rows.concat(), device())).unwrap();
+    let staged = Staged { model, params, recompute, watch: None };
     let forward = staged.forward(weights, Some(batch), Pass::default()).unwrap();
     let counts: Vec<f64> = batch.counts().into_iter().map(|n| n as f64).collect();
     let sums: Vec<f64> = Vec::try_from(forward.loss_sums().unwrap()).unwrap();
@@ -138,7 +185,8 @@ pub fn gradients(loaded: &mut Loaded, batch: &Batch, scale: f64) -> (f64, Vec<(S
     gradients.finish(params).unwrap();
     let units = params.layout().units().iter().enumerate();
     let each = units.filter_map(|(unit, spec)| Some((unit, gradients.whole(unit, spec).unwrap()?)));
-    (loss, each.flat_map(|(unit, whole)| export::parts(params, names, unit, &whole)).collect())
+    let parts = each.flat_map(|(unit, whole)| export::parts(params, names, unit, &whole));
+    (loss, parts.map(|(name, gradient)| (name, gradient.to_device(Device::Cpu))).collect())
 }
 
 fn ints(file: &TensorFile, name: &str) -> Vec<i64> {
@@ -195,7 +243,8 @@ fn label(row: &Tensor) -> Label {
     }
 }
 
+/// The largest difference of two elements.
 pub fn max_difference(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size(), "shapes");
-    (a - b).abs().max().double_value(&[])
+    (a.to_device(b.device()) - b).abs().max().double_value(&[])
 }

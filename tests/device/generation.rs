@@ -2,11 +2,10 @@
 //! and with sharded weights too; and what people run: an evaluation that generates, and `trainer predict`.
 //! `tests/reference/generation.py` wrote the texts.
 
-mod common;
-
-use common::cases::{CaseBench, Kind as CaseKind};
-use common::process::{mpi_is_here, mpirun, run, trainer};
-use common::reference::folder;
+use crate::common::cases::{CaseBench, Kind as CaseKind};
+use crate::common::device::tolerance;
+use crate::common::process::{mpi_is_here, mpirun, run, trainer};
+use crate::common::reference::{alone, folder};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::fs;
@@ -14,9 +13,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tch::{Device, Kind};
+use tch::Kind;
 use trainer::checkpoint::run_dir::Resume;
-use trainer::comm::solo::Solo;
 use trainer::comm::{Collective, threads};
 use trainer::data::{Collation, Dataset, Example, Label};
 use trainer::generate::{Settings, Text};
@@ -109,10 +107,6 @@ struct How {
 /// All prompts in one batch.
 const TOGETHER: How = How { kind: Kind::Float, zero: 0, tokens: 100_000 };
 
-fn solo() -> Arc<dyn Collective> {
-    Arc::new(Solo::new(Device::Cpu))
-}
-
 fn ids(texts: &[Text]) -> Vec<Vec<u32>> {
     texts.iter().map(|text| text.ids.clone()).collect()
 }
@@ -125,13 +119,17 @@ fn texts_are_those_of_transformers() {
     for wanted in all() {
         for run in &wanted.runs {
             let settings = Value::from(run.settings.clone());
-            let together = wanted.texts(run, &wanted.indices(), TOGETHER, &solo());
+            let together = wanted.texts(run, &wanted.indices(), TOGETHER, &alone());
             if ids(&together) != run.texts {
                 wrong.push(format!("{} {settings}\n{:?}\n{:?}", wanted.case, ids(&together), run.texts));
             }
-            let alone = wanted.texts(run, &wanted.indices(), How { tokens: 1, ..TOGETHER }, &solo());
+            let alone = wanted.texts(run, &wanted.indices(), How { tokens: 1, ..TOGETHER }, &alone());
             for (a, b) in together.iter().zip(&alone) {
-                let near = a.log_probs.iter().zip(&b.log_probs).all(|(x, y)| (x - y).abs() < 1e-5);
+                let near = a
+                    .log_probs
+                    .iter()
+                    .zip(&b.log_probs)
+                    .all(|(x, y)| f64::from(x - y).abs() < tolerance(Kind::Float).output);
                 if a.ids != b.ids || !near {
                     wrong.push(format!("{} {settings}: together {a:?}, alone {b:?}", wanted.case));
                 }
@@ -173,7 +171,7 @@ fn half_models_generate() {
         all().iter().filter(|wanted| ["cases/qwen3-causal", "cases/t5-gated-gelu"].contains(&wanted.case.as_str()))
     {
         let run = &wanted.runs[1];
-        let texts = |kind: Kind| wanted.texts(run, &wanted.indices(), How { kind, ..TOGETHER }, &solo());
+        let texts = |kind: Kind| wanted.texts(run, &wanted.indices(), How { kind, ..TOGETHER }, &alone());
         let exact = texts(Kind::Float);
         for kind in [Kind::BFloat16, Kind::Half] {
             for (half, exact) in texts(kind).iter().zip(&exact) {
