@@ -89,7 +89,7 @@ fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Stage> {
         ffi::set_grad(params.view(id), &grad).unwrap();
     }
     let samples: Vec<u32> = (0..dataset.len() as u32).collect();
-    let batch = Batch::collate(dataset, &samples, Draw::default(), Device::Cpu);
+    let batch = Batch::collate(dataset, &samples, Draw::default());
     let x = Extents::of(dataset, &samples);
     let how = How { kind: params.kind(), cpu: true, train: true };
     let cut = |border: &Border| -> Border {

@@ -147,6 +147,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::tensors::TensorFile;
     use safetensors::SafeTensors;
+    use tch::Device;
 
     fn entry(name: &str, shape: &[i64], kind: Kind) -> Entry {
         Entry { name: name.to_owned(), shape: shape.to_vec(), kind }

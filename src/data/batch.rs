@@ -102,17 +102,11 @@ impl Batch {
         let sequences = Sequences::new(lengths);
         let decoder = (!decoder_lengths.is_empty()).then(|| {
             let own = Sequences::new(decoder_lengths);
-            Decoder {
-                tokens: ints(&decoder),
-                cross: Cross::new(&own, &sequences),
-                sequences: own,
-            }
+            Decoder { tokens: ints(&decoder), cross: Cross::new(&own, &sequences), sequences: own }
         });
         let targets = || Targets { places: ints(&places), classes: ints(&classes), owners };
         let labels = match (dataset.collation(), dataset.label_kind()) {
-            (_, LabelKind::TokensAndClass) => {
-                Labels::TokensAndClasses(targets(), Labels::classes(dataset, samples))
-            }
+            (_, LabelKind::TokensAndClass) => Labels::TokensAndClasses(targets(), Labels::classes(dataset, samples)),
             (Collation::Masked(_), LabelKind::None) => Labels::Blanks(targets()),
             (Collation::Plain, LabelKind::Tokens) => Labels::Tokens(targets()),
             (Collation::Plain, _) => Labels::of_examples(dataset, samples),

@@ -311,11 +311,7 @@ impl Padding {
             start += n;
         }
         let mask = Tensor::from_slice(&mask).view([lengths.len() as i64, 1, 1, longest]);
-        Padding {
-            gather: Tensor::from_slice(&gather),
-            scatter: Tensor::from_slice(&scatter),
-            mask,
-        }
+        Padding { gather: Tensor::from_slice(&gather), scatter: Tensor::from_slice(&scatter), mask }
     }
 }
 

@@ -217,7 +217,10 @@ mod tests {
 
     #[test]
     fn a_cpu_needs_none_of_it() {
-        set_current(Device::Cpu).and_then(|()| synchronize(Device::Cpu)).and_then(|()| empty_cache(Device::Cpu)).unwrap();
+        set_current(Device::Cpu)
+            .and_then(|()| synchronize(Device::Cpu))
+            .and_then(|()| empty_cache(Device::Cpu))
+            .unwrap();
         if !tch::Cuda::is_available() {
             assert!(set_current(Device::Cuda(0)).is_err() && synchronize(Device::Cuda(0)).is_err());
         }

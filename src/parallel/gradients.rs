@@ -222,14 +222,14 @@ impl Gradients {
         Ok(())
     }
 
-    /// The global gradient norm (L2, over all parameters), the same on every rank. Each rank measures its shards.
+    /// The sum of squares of the gradients in this rank's shards, f64 `[1]` on the device. The square root of the sum over
+    /// all ranks is the global gradient norm (L2, over all parameters).
     ///
     /// # Errors
-    /// A dead or late rank; libtorch's.
-    pub fn norm(&self, params: &Params) -> Result<f64> {
+    /// libtorch's.
+    pub fn squares(&self, params: &Params) -> Result<Tensor> {
         let rank = self.comm.rank();
-        // On the device: the host asks once.
-        let mut squares = Tensor::zeros([], (Kind::Double, params.device()));
+        let mut squares = Tensor::f_zeros([1], (Kind::Double, params.device()))?;
         for (held, unit) in self.parts.iter().zip(params.layout().units()) {
             let own = unit.shard_of(rank);
             match (&held.rows, &held.sum) {
@@ -243,9 +243,7 @@ impl Gradients {
                 (None, None) => {}
             }
         }
-        let mut total = [squares.double_value(&[])];
-        self.comm.all_reduce_f64(&mut total, Op::Sum, "gradient norm")?;
-        Ok(total[0].sqrt())
+        Ok(squares)
     }
 
     /// The reduced gradient of a unit, as far as this rank updates it; laid out like [`super::Weights::master`].
@@ -298,7 +296,7 @@ fn collect_in(params: &Params, unit: usize, buffer: Option<&Tensor>) -> Result<(
     }
 }
 
-/// Adds the sum of squares of a flat tensor to `total`, an f64 scalar on its device. Short runs are summed in f32, the
+/// Adds the sum of squares of a flat tensor to `total`, f64 `[1]` on its device. Short runs are summed in f32, the
 /// runs in f64: over millions of elements one f32 sum is off by more than a different number of ranks may change.
 fn add_squares(total: &mut Tensor, x: &Tensor) -> Result<()> {
     const RUN: i64 = 1024;

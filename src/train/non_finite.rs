@@ -95,7 +95,9 @@ fn name_of(model: &Model, params: &Params, id: ParamId) -> String {
 }
 
 fn is_bad(tensor: &Tensor) -> bool {
-    tensor.defined() && tensor.is_floating_point() && transfer::values::<bool>(&tensor.isfinite().all()).is_ok_and(|finite| finite != [true])
+    tensor.defined()
+        && tensor.is_floating_point()
+        && transfer::values::<bool>(&tensor.isfinite().all()).is_ok_and(|finite| finite != [true])
 }
 
 /// The samples behind the bad rows of `[T, ..]`, a decoder's `[D, ..]` or `[B, ..]`; all where it may be two of these.

@@ -1,9 +1,10 @@
 //! One optimizer step: forward and backward over the micro-batches, reduction, clipping, update.
 
-use crate::comm::{Collective, Op, Pending};
+use crate::comm::{Collective, Op};
 use crate::config::Config;
 use crate::data::batch::Batch;
 use crate::error::Result;
+use crate::ffi::transfer::{self, Copies};
 use crate::nn::layout::Group;
 use crate::nn::{Params, Pass};
 use crate::optim::adamw::Slice;
@@ -40,6 +41,8 @@ pub struct StepOutcome {
     pub learning_rate: f64,
     /// No weight was changed: the loss or the norm is not finite.
     pub skipped: bool,
+    /// Of this rank's input and of the step itself.
+    pub copies: Copies,
 }
 
 /// The moving parts of training.
@@ -88,7 +91,8 @@ impl Stepper {
     ///
     /// # Errors
     /// A dead or late rank (exit 5); a loss or gradient norm that is not finite (exit 4), before any weight changes.
-    pub fn step(&mut self, input: StepInput, stop: bool) -> Result<Option<StepOutcome>> {
+    pub fn step(&mut self, mut input: StepInput, stop: bool) -> Result<Option<StepOutcome>> {
+        let before = transfer::copies();
         // Of each term of the loss the targets, then the wishes to stop.
         let mut totals = vec![0.0; self.model.task.terms()];
         for batch in &input.batches {
@@ -100,15 +104,16 @@ impl Stepper {
         if stops > 0.0 {
             return Ok(None);
         }
-        let StepInput { step, batches, micro_batches, rows, .. } = input;
+        input.arrived()?;
+        let StepInput { step, batches, micro_batches, rows, copies: uploads, .. } = input;
         self.gradients.begin(&self.params, rows)?;
         let scale = self.scaler.as_ref().map_or(1.0, LossScaler::scale);
         // A term without any target, such as hidden tokens where none was drawn, is nothing.
         let weights: Vec<f64> = totals.iter().map(|&count| if count > 0.0 { 1.0 / count } else { 0.0 }).collect();
         let scales: Vec<f64> = weights.iter().map(|weight| scale * weight).collect();
-        let sums = self.backward(step, &batches, micro_batches, &scales)?;
+        let (sums, squares) = self.backward(step, &batches, micro_batches, &scales)?;
         let loss: f64 = sums.iter().zip(&weights).map(|(sum, weight)| sum * weight).sum();
-        let grad_norm = self.gradients.norm(&self.params)? / scale;
+        let grad_norm = squares.sqrt() / scale;
         let learning_rate = self.config.schedule.at(step);
         let finite = loss.is_finite() && grad_norm.is_finite();
         if finite {
@@ -116,7 +121,8 @@ impl Stepper {
         } else {
             self.refuse(&Fault { step, loss, grad_norm, batches: &batches, micro_batches, scales: &scales })?;
         }
-        Ok(Some(StepOutcome { loss, grad_norm, learning_rate, skipped: !finite }))
+        let copies = uploads + (transfer::copies() - before);
+        Ok(Some(StepOutcome { loss, grad_norm, learning_rate, skipped: !finite, copies }))
     }
 
     /// Bytes of weights, gradients and optimizer state that this rank keeps from step to step.
@@ -131,27 +137,32 @@ impl Stepper {
     }
 
     /// Leaves the reduced gradient of the terms' sums of losses, each times its scale, with those who update; returns
-    /// these sums over all ranks.
-    fn backward(&mut self, step: u64, batches: &[Batch], micro_batches: usize, scales: &[f64]) -> Result<Vec<f64>> {
+    /// these sums and the gradient's sum of squares, over all ranks.
+    fn backward(
+        &mut self,
+        step: u64,
+        batches: &[Batch],
+        micro_batches: usize,
+        scales: &[f64],
+    ) -> Result<(Vec<f64>, f64)> {
         let Stepper { model, params, weights, gradients, comm, config, .. } = self;
         let staged = Staged { model, params, recompute: config.recompute, watch: None };
         let sums = Tensor::zeros([scales.len() as i64], (tch::Kind::Double, comm.device()));
-        let mut reduced = Pending::done();
         for index in 0..micro_batches {
             let pass = Pass { seed: config.seed, step, micro_batch: index as u64, rank: comm.rank() as u64 };
             let forward = staged.forward(weights, batches.get(index), pass)?;
             if let Some(found) = forward.loss_sums() {
                 _ = sums.shallow_clone().f_add_(&found)?;
             }
-            let last = index + 1 == micro_batches;
-            if last {
-                reduced = comm.start_all_reduce(&sums, Op::Sum, "loss")?;
-            }
-            forward.backward(weights, gradients, scales, last)?;
+            forward.backward(weights, gradients, scales, index + 1 == micro_batches)?;
         }
         gradients.finish(params)?;
-        reduced.wait()?;
-        Ok(Vec::try_from(sums.to_device(tch::Device::Cpu))?)
+        let numbers = Tensor::f_cat(&[sums, gradients.squares(params)?], 0)?;
+        comm.start_all_reduce(&numbers, Op::Sum, "loss and gradient norm")?.wait()?;
+        // The one download of the step.
+        let mut sums = transfer::values(&numbers)?;
+        let squares = sums.pop().unwrap_or_default();
+        Ok((sums, squares))
     }
 
     /// A step that must not change the weights: fp16's scale goes down, or the step is left out, or this is the end.

@@ -224,7 +224,7 @@ impl Trainer {
 
     fn log_step(&mut self, outcome: &StepOutcome) -> Result<()> {
         let rate = self.clock.rate();
-        let StepOutcome { loss, grad_norm, learning_rate, .. } = *outcome;
+        let StepOutcome { loss, grad_norm, learning_rate, copies, .. } = *outcome;
         let (step, last) = (self.state.global_step, self.state.max_steps);
         let left = self.clock.left(last - step).map_or_else(String::new, |s| format!("  {} left", progress::clock(s)));
         self.progress.line(&format!(
@@ -234,6 +234,7 @@ impl Trainer {
         let mut line = json!({
             "step": step, "epoch": self.state.epoch, "loss": loss, "grad_norm": grad_norm,
             "learning_rate": learning_rate, "tokens_per_second": rate,
+            "host_to_device_copies": copies.host_to_device, "device_to_host_copies": copies.device_to_host,
         });
         if let Some(scaler) = &self.stepper.scaler {
             line["loss_scale"] = json!(scaler.scale());

@@ -13,6 +13,7 @@ use trainer::comm::solo::Solo;
 use trainer::data::batch::Batch;
 use trainer::data::{Collation, Dataset, Draw, Example, Label};
 use trainer::error::Result;
+use trainer::ffi::transfer;
 use trainer::models::Role;
 use trainer::models::registry::{self, DropoutOverrides};
 use trainer::nn::Pass;
@@ -130,13 +131,13 @@ impl Reference {
         let lengths = if joined { vec![ids.len() as u32] } else { lengths };
         let example = Example { type_ids: vec![0; ids.len()], ids, lengths, label: Label::None };
         let packed = Dataset::new([example], self.dataset.collation().clone(), [0; 32]);
-        Batch::collate(&packed, &[0], Draw::default(), device())
+        Batch::on(device(), &packed, &[0], Draw::default()).unwrap()
     }
 
     /// Some of the samples.
     pub fn samples(&self, samples: &[usize]) -> Batch {
         let samples: Vec<u32> = samples.iter().map(|&i| i as u32).collect();
-        Batch::collate(&self.dataset, &samples, Draw::default(), device())
+        Batch::on(device(), &self.dataset, &samples, Draw::default()).unwrap()
     }
 }
 
@@ -174,7 +175,7 @@ pub fn gradients_with(
     let mut gradients = Gradients::new(params, alone(), Zero::ALL[0], Kind::Float).unwrap();
     let decoder = batch.decoder.as_ref().map(|decoder| &decoder.tokens);
     let rows: Vec<Vec<i64>> = [&batch.tokens].into_iter().chain(decoder).map(|t| Vec::try_from(t).unwrap()).collect();
-    gradients.begin(params, Rows::new(rows.concat(), device())).unwrap();
+    gradients.begin(params, touched(rows.concat())).unwrap();
     let staged = Staged { model, params, recompute, watch: None };
     let forward = staged.forward(weights, Some(batch), Pass::default()).unwrap();
     let counts: Vec<f64> = batch.counts().into_iter().map(|n| n as f64).collect();
@@ -187,6 +188,13 @@ pub fn gradients_with(
     let each = units.filter_map(|(unit, spec)| Some((unit, gradients.whole(unit, spec).unwrap()?)));
     let parts = each.flat_map(|(unit, whole)| export::parts(params, names, unit, &whole));
     (loss, parts.map(|(name, gradient)| (name, gradient.to_device(Device::Cpu))).collect())
+}
+
+/// Rows of the vocabulary tables, on the device under test.
+pub fn touched(ids: Vec<i64>) -> Rows {
+    let mut rows = Rows::new(ids);
+    transfer::upload(&mut [rows.tensor_mut()], device()).unwrap().wait().unwrap();
+    rows
 }
 
 fn ints(file: &TensorFile, name: &str) -> Vec<i64> {

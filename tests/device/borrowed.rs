@@ -4,7 +4,7 @@
 //! reaches all their uses.
 
 use crate::common::device::{device, tolerance};
-use crate::common::reference::alone;
+use crate::common::reference::{alone, touched};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use trainer::models::{Backbone, Border, Reads};
 use trainer::nn::linear::HeadInput;
 use trainer::nn::params::ParamSpec;
 use trainer::nn::{Cost, Ctx, How, Init, ParamBuilder, ParamId, Params, Pass};
-use trainer::parallel::{Gradients, Rows, Weights, Zero};
+use trainer::parallel::{Gradients, Weights, Zero};
 use trainer::tasks::{Model, Results, Task};
 use trainer::train::staged::{Recompute, Staged};
 
@@ -200,18 +200,17 @@ fn batch(samples: &[u32]) -> Batch {
     let lengths: Vec<i64> = samples.iter().map(|s| 1 + i64::from(s % 3)).collect();
     let tokens: Vec<i64> = samples.iter().zip(&lengths).flat_map(|(&s, &n)| (0..n).map(move |i| token(s, i))).collect();
     let labels: Vec<i64> = samples.iter().map(|&s| i64::from(s * 5) % WIDTH).collect();
-    let sequences = Sequences::new(lengths, device());
-    let on_device = |values: &[i64]| Tensor::from_slice(values).to_device(device());
-    Batch {
-        segments: on_device(&tokens),
-        tokens: on_device(&tokens),
-        positions: sequences.positions(),
-        sequences,
-        labels: Labels::Classes(on_device(&labels)),
+    let mut batch = Batch {
+        segments: Tensor::from_slice(&tokens),
+        tokens: Tensor::from_slice(&tokens),
+        sequences: Sequences::new(lengths),
+        labels: Labels::Classes(Tensor::from_slice(&labels)),
         samples: samples.to_vec(),
         widths: vec![1; samples.len()],
         decoder: None,
-    }
+    };
+    batch.upload(Vec::new(), device()).unwrap().wait().unwrap();
+    batch
 }
 
 fn token(sample: u32, at: i64) -> i64 {
@@ -278,8 +277,8 @@ fn run_rank(case: Case, comm: Arc<dyn Collective>) {
     for step in 0..2 {
         let (loss, wanted) = plain(&values(&params, &weights), tied);
         let tokens: Vec<i64> = Vec::try_from(&batch(&(0..7).collect::<Vec<_>>()).tokens).unwrap();
-        let touched = tokens.iter().flat_map(|&token| [token, token + 1]).collect();
-        gradients.begin(&params, Rows::new(touched, device())).unwrap();
+        let ids = tokens.iter().flat_map(|&token| [token, token + 1]).collect();
+        gradients.begin(&params, touched(ids)).unwrap();
         let mut sum = [0.0];
         for index in 0..micro_batches {
             let forward = staged.forward(&mut weights, mine.get(index), Pass::default()).unwrap();
@@ -315,7 +314,9 @@ fn run_rank(case: Case, comm: Arc<dyn Collective>) {
             weights.publish(&params, index, "updated weights").unwrap();
         }
         weights.settle().unwrap();
-        let norm = gradients.norm(&params).unwrap();
+        let mut total = [gradients.squares(&params).unwrap().double_value(&[0])];
+        comm.all_reduce_f64(&mut total, trainer::comm::Op::Sum, "gradient norm").unwrap();
+        let norm = total[0].sqrt();
         assert!((norm / squares.sqrt() - 1.0).abs() < tolerance, "{case:?}: {norm} and {}", squares.sqrt());
         for index in 0..params.layout().units().len() {
             assert_eq!(params.flat(index).data_ptr().is_null(), zero.shards_weights(), "{case:?}: unit {index}");

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 use trainer::checkpoint::tensors::TensorFile;
 use trainer::data::ragged::{Cross, Sequences};
-use trainer::ffi;
+use trainer::ffi::{self, transfer};
 use trainer::nn::attention::{AttentionConfig, Reach, attention, self_attention};
 use trainer::nn::blocks::{Activation, BlockConfig, PostNormBlock};
 use trainer::nn::cache::Cache;
@@ -52,21 +52,15 @@ fn ints(values: impl Iterator<Item = i64>) -> Tensor {
     Tensor::from_slice(&values.collect::<Vec<_>>()).to_device(device())
 }
 
-/// What a batch knows of its tokens.
-struct Tokens {
-    sequences: Sequences,
-    positions: Tensor,
-}
-
-impl Tokens {
-    fn new(lengths: &[i64]) -> Self {
-        let sequences = Sequences::new(lengths.to_vec(), device());
-        Tokens { positions: sequences.positions(), sequences }
-    }
+/// Sequences of these lengths, on the device under test.
+fn sequences(lengths: &[i64]) -> Sequences {
+    let mut sequences = Sequences::new(lengths.to_vec());
+    transfer::upload(&mut sequences.tensors_mut(), device()).unwrap().wait().unwrap();
+    sequences
 }
 
 /// The layer's function of its inputs.
-type Forward = Box<dyn Fn(&mut Ctx, &[Tensor], &Tokens) -> Tensor>;
+type Forward = Box<dyn Fn(&mut Ctx, &[Tensor], &Sequences) -> Tensor>;
 /// Declares the layer's parameters, with so much dropout.
 type Declare = Box<dyn Fn(&mut ParamBuilder, f64) -> Forward>;
 
@@ -86,7 +80,7 @@ fn layer<F>(
     declare: impl Fn(&mut ParamBuilder, f64) -> F + 'static,
 ) -> Layer
 where
-    F: Fn(&mut Ctx, &[Tensor], &Tokens) -> Tensor + 'static,
+    F: Fn(&mut Ctx, &[Tensor], &Sequences) -> Tensor + 'static,
 {
     let declare: Declare = Box::new(move |b, dropout| Box::new(declare(b, dropout)));
     Layer { name, lengths: LENGTHS, inputs: inputs.to_vec(), declare, causal: false }
@@ -102,8 +96,8 @@ fn config(kv_heads: i64, reach: Reach, dropout: f64) -> AttentionConfig {
 fn kernel(name: &'static str, lengths: &'static [i64], kv_heads: i64, reach: Reach) -> Layer {
     let qkv = ("qkv", [lengths.iter().sum(), (HEADS + 2 * kv_heads) * DIM]);
     let declare = move |_: &mut ParamBuilder, dropout: f64| {
-        move |ctx: &mut Ctx, x: &[Tensor], tokens: &Tokens| {
-            self_attention(ctx, &config(kv_heads, reach, dropout), &x[0], tokens.sequences.buckets(), None)
+        move |ctx: &mut Ctx, x: &[Tensor], sequences: &Sequences| {
+            self_attention(ctx, &config(kv_heads, reach, dropout), &x[0], sequences.buckets(), None)
         }
     };
     Layer { lengths, causal: reach != Reach::All, ..layer(name, &[qkv], declare) }
@@ -113,12 +107,12 @@ fn biased_kernel(name: &'static str, reach: Reach) -> Layer {
     layer(name, &[("qkv", [T, 3 * HIDDEN])], move |b, dropout| {
         let longest = LENGTHS.iter().copied().max().unwrap();
         let table = b.bias_table("bias", &[HEADS, longest, longest], Init::Zeros);
-        move |ctx, x, tokens| {
+        move |ctx, x, sequences| {
             let table = ctx.param(table);
             let bias = |bucket: &trainer::data::ragged::Bucket| {
                 table.narrow(1, 0, bucket.queries.longest).narrow(2, 0, bucket.keys().longest).unsqueeze(0)
             };
-            self_attention(ctx, &config(HEADS, reach, dropout), &x[0], tokens.sequences.buckets(), Some(&bias))
+            self_attention(ctx, &config(HEADS, reach, dropout), &x[0], sequences.buckets(), Some(&bias))
         }
     })
 }
@@ -143,9 +137,9 @@ fn self_attention_layer(name: &'static str, plain: bool, head_norm: Option<f64>)
     let declare = move |b: &mut ParamBuilder, dropout: f64| {
         let (kv_heads, reach) = if plain { (HEADS, Reach::All) } else { (2, Reach::Causal) };
         let layer = SelfAttention::new(b, attention_layer(kv_heads, reach, plain, head_norm, dropout));
-        move |ctx: &mut Ctx, x: &[Tensor], tokens: &Tokens| {
-            let angles = (!plain).then(|| rotary().angles(&tokens.positions, x[0].kind()));
-            layer.forward(ctx, &x[0], &tokens.sequences, angles.as_ref())
+        move |ctx: &mut Ctx, x: &[Tensor], sequences: &Sequences| {
+            let angles = (!plain).then(|| rotary().angles(sequences, x[0].kind()));
+            layer.forward(ctx, &x[0], sequences, angles.as_ref())
         }
     };
     Layer { causal: !plain, ..layer(name, &[X], declare) }
@@ -168,7 +162,7 @@ fn pooler(name: &'static str, picks: Picks, dense: bool) -> Layer {
         let config =
             PoolerConfig { hidden: HIDDEN, picks, dense, activation, dropout_before: dropout, dropout, std: STD };
         let pooler = Pooler::new(b, config);
-        move |ctx, x, tokens| pooler.forward(ctx, &x[0], &tokens.sequences)
+        move |ctx, x, sequences| pooler.forward(ctx, &x[0], sequences)
     })
 }
 
@@ -177,15 +171,15 @@ fn relative(name: &'static str, farthest: Option<i64>) -> Layer {
         let attention = config(HEADS, Reach::All, dropout);
         let config = RelativeAttentionConfig { hidden: HIDDEN, attention, farthest, dropout, std: STD };
         let layer = RelativeAttention::new(b, config);
-        move |ctx, x, tokens| layer.forward(ctx, &x[0], &tokens.sequences, &ints((0..T).map(|t| t / 2 % 2)))
+        move |ctx, x, sequences| layer.forward(ctx, &x[0], sequences, &ints((0..T).map(|t| t / 2 % 2)))
     })
 }
 
 fn turned(name: &'static str, scaling: Scaling) -> Layer {
     layer(name, &[("x", [T, 2 * DIM])], move |_, _| {
         let rotary = Rotary::new(DIM, 100.0, scaling);
-        move |_, x, tokens| {
-            let angles = rotary.angles(&tokens.positions, x[0].kind());
+        move |_, x, sequences| {
+            let angles = rotary.angles(sequences, x[0].kind());
             angles.turn(&x[0].view([T, 2, DIM])).flatten(1, 2)
         }
     })
@@ -204,9 +198,9 @@ fn pre_norm(name: &'static str, norm: NormKind, llama: bool) -> Layer {
                 dropout,
             },
         );
-        move |ctx: &mut Ctx, x: &[Tensor], tokens: &Tokens| {
-            let angles = llama.then(|| rotary().angles(&tokens.positions, x[0].kind()));
-            block.forward(ctx, &x[0], &tokens.sequences, angles.as_ref())
+        move |ctx: &mut Ctx, x: &[Tensor], sequences: &Sequences| {
+            let angles = llama.then(|| rotary().angles(sequences, x[0].kind()));
+            block.forward(ctx, &x[0], sequences, angles.as_ref())
         }
     };
     Layer { causal: true, ..layer(name, &[X], declare) }
@@ -245,7 +239,9 @@ fn layers() -> Vec<Layer> {
                 tied: false,
             };
             let embeddings = InputEmbeddings::new(b, config);
-            move |ctx, _, tokens| embeddings.forward(ctx, &ids(), &tokens.positions, &ints((0..T).map(|t| t / 2 % 2)))
+            move |ctx, _, sequences| {
+                embeddings.forward(ctx, &ids(), sequences.positions(), &ints((0..T).map(|t| t / 2 % 2)))
+            }
         }),
         norm("layer-norm", NormKind::Layer),
         norm("rms-norm", NormKind::Rms),
@@ -257,7 +253,7 @@ fn layers() -> Vec<Layer> {
         kernel("attention-without-padding", EQUAL, HEADS, Reach::All),
         layer("attention-scale", &[("qkv", [T, 3 * HIDDEN])], |_, dropout| {
             let config = AttentionConfig { scale: 0.75, ..config(HEADS, Reach::All, dropout) };
-            move |ctx, x, tokens| self_attention(ctx, &config, &x[0], tokens.sequences.buckets(), None)
+            move |ctx, x, sequences| self_attention(ctx, &config, &x[0], sequences.buckets(), None)
         }),
         kernel("attention-causal", LENGTHS, HEADS, Reach::Causal),
         kernel("attention-causal-without-padding", EQUAL, HEADS, Reach::Causal),
@@ -269,8 +265,12 @@ fn layers() -> Vec<Layer> {
         biased_kernel("attention-bias-causal", Reach::Causal),
         layer("attention-cross", &[("q", [T, HIDDEN]), ("kv", [22, 2 * HIDDEN])], |_, dropout| {
             let config = config(HEADS, Reach::All, dropout);
-            move |ctx, x, tokens| {
-                let cross = Cross::new(&tokens.sequences, &Sequences::new(OTHERS.to_vec(), device()));
+            move |ctx, x, sequences| {
+                let cross = {
+                    let mut cross = Cross::new(sequences, &Sequences::new(OTHERS.to_vec()));
+                    transfer::upload(&mut cross.tensors_mut(), device()).unwrap().wait().unwrap();
+                    cross
+                };
                 let kv = x[1].chunk(2, 1);
                 attention(ctx, &config, [&x[0], &kv[0], &kv[1]], cross.buckets(), None)
             }
@@ -326,7 +326,7 @@ fn layers() -> Vec<Layer> {
                     std: STD,
                 },
             );
-            move |ctx, x, tokens| block.forward(ctx, &x[0], &tokens.sequences)
+            move |ctx, x, sequences| block.forward(ctx, &x[0], sequences)
         }),
         pre_norm("block-pre-norm", NormKind::Layer, false),
         pre_norm("block-pre-norm-rms", NormKind::Rms, true),
@@ -373,7 +373,7 @@ impl Layer {
     fn run(&self, kind: Kind, dropout: f64) -> (Tensor, BTreeMap<String, Tensor>) {
         let Ready { params, forward, inputs } = self.ready(kind, dropout);
         let mut ctx = Ctx::train(&params, Pass::default(), 0);
-        let output = forward(&mut ctx, &inputs, &Tokens::new(self.lengths));
+        let output = forward(&mut ctx, &inputs, &sequences(self.lengths));
         assert_eq!(output.kind(), kind, "{}: the output's dtype", self.name);
         ffi::backward(&[&output], &[&values(&format!("{}.output", self.name), &output.size(), kind)]).unwrap();
         let named = self.inputs.iter().map(|(name, _)| (*name).to_owned()).zip(inputs.iter().map(Tensor::grad));
@@ -457,12 +457,12 @@ fn causal_layers_with_the_kv_cache() {
             let Ready { params, forward, inputs } = layer.ready(kind, 0.0);
             let starts = |at: usize| layer.lengths[..at].iter().sum::<i64>();
             let ends: Vec<i64> = (0..layer.lengths.len()).map(|s| starts(s) + layer.lengths[s] - STEPS).collect();
-            let first = Tokens::new(&layer.lengths.iter().map(|n| n - STEPS).collect::<Vec<_>>());
-            let mut cache = Cache::new(1, &first.sequences);
-            let mut step = |cache: &mut Cache, rows: Vec<i64>, tokens: &Tokens| {
+            let first = sequences(&layer.lengths.iter().map(|n| n - STEPS).collect::<Vec<_>>());
+            let mut cache = Cache::new(1, &first);
+            let mut step = |cache: &mut Cache, rows: Vec<i64>, sequences: &Sequences| {
                 let rows = ints(rows.into_iter());
                 let picked: Vec<Tensor> = inputs.iter().map(|x| x.detach().index_select(0, &rows)).collect();
-                let ours = tch::no_grad(|| forward(&mut Ctx::generate(&params, cache.stage(0)), &picked, tokens));
+                let ours = tch::no_grad(|| forward(&mut Ctx::generate(&params, cache.stage(0)), &picked, sequences));
                 let wanted = output.index_select(0, &rows.to_device(tch::Device::Cpu));
                 wrong.extend(
                     tolerance(kind)
@@ -474,9 +474,8 @@ fn causal_layers_with_the_kv_cache() {
             let prefix = ends.iter().enumerate().flat_map(|(s, &end)| starts(s)..end).collect();
             step(&mut cache, prefix, &first);
             for i in 0..STEPS {
-                let positions = ints(cache.lengths().to_vec().into_iter());
                 let sequences = cache.grow();
-                step(&mut cache, ends.iter().map(|end| end + i).collect(), &Tokens { sequences, positions });
+                step(&mut cache, ends.iter().map(|end| end + i).collect(), &sequences);
             }
         }
     }
