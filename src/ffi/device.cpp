@@ -2,6 +2,7 @@
 
 #include "common.h"
 
+#include <ATen/Context.h>
 #include <c10/core/AllocatorConfig.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -20,6 +21,8 @@ extern "C" {
 char* trainer_set_device(int32_t index) {
   return guarded([&] {
     c10::impl::VirtualGuardImpl(kCuda).setDevice(c10::Device(kCuda, static_cast<c10::DeviceIndex>(index)));
+    // cuDNN's attention makes a plan for every new shape, half a second each, and our shapes change at every step.
+    at::globalContext().setSDPUseCuDNN(false);
   });
 }
 

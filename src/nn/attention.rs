@@ -113,7 +113,8 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &
     let hides = causal && (queries > 1 || reaches_less(reach, keys));
     let plainly_causal = hides && bias.is_none() && !reaches_less(reach, keys);
     let drops = ctx.is_train() && dropout > 0.0;
-    let own_mask = hides && (!plainly_causal || half || drops);
+    // libtorch's fused kernels draw on a GPU; on the CPU the scores are tensors, which chance of our own falls on.
+    let own_mask = hides && (!plainly_causal || half || drops && q.device() == Device::Cpu);
     let masks = [padding, own_mask.then(|| reach_mask(reach, queries, keys, q.device()))];
     let mask = masks.into_iter().flatten().reduce(|a, b| a + b);
     let to_kind = |mask: Tensor| if half { mask } else { mask.to_kind(q.kind()) };
@@ -129,13 +130,20 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &
             ffi::layers::half_attention([&q, &k, &v], mask.as_ref(), scale, dropout)
                 .unwrap_or_else(|e| panic!("attention over {n} sequences of {keys} tokens: {e}"))
         }
-        None if drops => {
+        None if drops && q.device() == Device::Cpu => {
             let scores = (&q * scale).matmul(&k.transpose(-2, -1));
             let scores = mask.map_or_else(|| scores.shallow_clone(), |mask| &scores + mask);
             let weights = ctx.dropout(scores.softmax(-1, scores.kind()), dropout);
             weights.matmul(&v)
         }
-        None => Tensor::scaled_dot_product_attention(&q, &k, &v, mask.as_ref(), 0.0, plainly_causal, scale, false),
+        None => {
+            let dropout = if drops { dropout } else { 0.0 };
+            if drops {
+                ctx.seed_device();
+            }
+            let causal = mask.is_none() && plainly_causal;
+            Tensor::scaled_dot_product_attention(&q, &k, &v, mask.as_ref(), dropout, causal, scale, false)
+        }
     };
     let out = if together { out } else { out.transpose(1, 2) };
     bucket.queries.tokens_of(out.reshape([n * queries, heads * head_dim]))

@@ -29,7 +29,7 @@ impl AttentionConfig {
         let held = |padded: f64, places: f64, tokens: f64| padded + if padded < places { tokens } else { 0.0 };
         let queries = held(x.padded_queries, x.queries, x.tokens);
         let keys = held(x.padded_keys, x.keys, x.key_tokens);
-        let op = if biased || (drops && !how.widens()) {
+        let op = if biased || (drops && how.cpu && !how.widens()) {
             // Scores and weights are tensors. Bias is added in fp32 where half layers widen.
             let e = if how.widens() { 4.0 } else { e };
             let factors = x.queries * width + 2.0 * x.keys * width;
@@ -51,9 +51,9 @@ impl AttentionConfig {
             };
             // The result is kept beside the next layer's input where real tokens are picked, or rectangles joined.
             let picked = if x.rectangles > 1.0 { x.queries } else { x.padded_queries };
-            let result = if drops { 0.0 } else { e * picked * width + 4.0 * heads * x.queries };
+            let result = if drops && how.widens() { 0.0 } else { e * picked * width + 4.0 * heads * x.queries };
             let widened = how.wide(x.widest[0] * width + 2.0 * x.widest[1] * width);
-            let made = if drops { 4.0 * largest } else { 0.0 };
+            let made = if drops && how.widens() { 4.0 * largest } else { 0.0 };
             // A causal mask has all pairs of a rectangle, one of padding its keys.
             let masked = if self.reach != Reach::All { x.largest } else { x.padded_keys };
             let mask = if how.cpu { 4.0 * masked } else { 0.0 };

@@ -102,13 +102,18 @@ impl<'a> Ctx<'a> {
         if !self.train || p == 0.0 || x.numel() == 0 {
             return x;
         }
-        let key = self.draw();
         if x.device() == Device::Cpu {
+            let key = self.draw();
             return ffi::layers::dropout(&x, p, key).unwrap_or_else(|e| panic!("dropout of {:?}: {e}", x.size()));
         }
-        // A GPU's generator belongs to this process alone, so seeding it here makes the draw a function of the key.
-        tch::manual_seed(key.cast_signed());
+        self.seed_device();
         x.dropout(p, true)
+    }
+
+    /// Makes the GPU's next draw a function of the key of the stage's next draw: its generator belongs to this process
+    /// alone.
+    pub(super) fn seed_device(&mut self) {
+        tch::manual_seed(self.draw().cast_signed());
     }
 
     /// The key of the stage's next draw.

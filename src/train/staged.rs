@@ -102,7 +102,12 @@ impl<'a> Staged<'a> {
                 stages.push(Stage { input, kept: keeps.then_some(kept) });
             }
         })?;
-        let run = batch.map(|batch| Run { batch, stages, losses: model.task.losses(&border, batch) });
+        let losses = batch.map(|batch| model.task.losses(&border, batch));
+        // Of the logits the graph keeps what backward needs; the losses are its roots.
+        if let Some(Stage { kept: Some(last), .. }) = stages.last_mut() {
+            last.output.clear();
+        }
+        let run = batch.zip(losses).map(|(batch, losses)| Run { batch, stages, losses });
         if let (Some(watch), Some(run)) = (watch, &run) {
             run.losses.iter().for_each(|losses| watch.lost(losses, run.batch));
         }
