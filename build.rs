@@ -5,8 +5,14 @@ use std::{env, fs, path::Path, path::PathBuf};
 
 /// Lines of a libtorch's version and that of the tch that binds it.
 const VERSIONS: &str = include_str!("launch/libtorch/versions");
-const SHIM: [&str; 5] =
-    ["src/ffi/shim.cpp", "src/ffi/device.cpp", "src/ffi/layers.cpp", "src/ffi/memory.cpp", "src/ffi/transfer.cpp"];
+const SHIM: [&str; 6] = [
+    "src/ffi/shim.cpp",
+    "src/ffi/device.cpp",
+    "src/ffi/layers.cpp",
+    "src/ffi/memory.cpp",
+    "src/ffi/profiler.cpp",
+    "src/ffi/transfer.cpp",
+];
 const HEADER: &str = "src/ffi/common.h";
 
 fn main() {

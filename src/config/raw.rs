@@ -112,6 +112,7 @@ sections! {
         max_grad_norm: f64,
         on_non_finite: OnNonFinite,
         logging_steps: AtLeast<1, u64>,
+        profile_steps: AtLeast<0, u64>,
         eval_strategy: IntervalStrategy,
         eval_steps: AtLeast<1, u64>,
         save_strategy: IntervalStrategy,

@@ -190,6 +190,8 @@ pub struct TrainConfig {
     pub on_non_finite: OnNonFinite,
     /// Steps between two lines of metrics.
     pub logging_steps: u64,
+    /// How many of the last steps libtorch's profiler records on rank 0.
+    pub profile_steps: u64,
     /// When to evaluate, besides after the last step.
     pub eval_strategy: IntervalStrategy,
     /// Steps between two evaluations; always there with [`IntervalStrategy::Steps`].

@@ -136,6 +136,7 @@ fn train(raw: RawTrain) -> TrainConfig {
         max_grad_norm: raw.max_grad_norm.unwrap_or(1.0),
         on_non_finite: raw.on_non_finite.unwrap_or_default(),
         logging_steps,
+        profile_steps: raw.profile_steps.map_or(0, |n| n.0),
         eval_strategy,
         eval_steps: raw.eval_steps.map(|n| n.0).or(implied),
         save_strategy: raw.save_strategy.unwrap_or(IntervalStrategy::Steps),

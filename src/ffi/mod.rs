@@ -3,6 +3,7 @@
 pub mod device;
 pub mod layers;
 pub mod memory;
+pub mod profiler;
 pub mod transfer;
 
 use crate::error::{Error, Result};

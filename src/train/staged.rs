@@ -8,7 +8,7 @@
 
 use crate::data::batch::Batch;
 use crate::error::Result;
-use crate::ffi;
+use crate::ffi::{self, profiler};
 use crate::models::Border;
 use crate::nn::{Ctx, Params, Pass};
 use crate::parallel::{Gradients, Weights};
@@ -102,7 +102,9 @@ impl<'a> Staged<'a> {
                 stages.push(Stage { input, kept: keeps.then_some(kept) });
             }
         })?;
+        let range = profiler::range(|| "forward loss".to_owned());
         let losses = batch.map(|batch| model.task.losses(&border, batch));
+        drop(range);
         // Of the logits the graph keeps what backward needs; the losses are its roots.
         if let Some(Stage { kept: Some(last), .. }) = stages.last_mut() {
             last.output.clear();
@@ -135,6 +137,7 @@ impl<'a> Staged<'a> {
     }
 
     fn run(self, index: usize, input: &Border, batch: &Batch, pass: Pass) -> Kept<'a> {
+        let _range = profiler::range(|| format!("forward {}", self.model.stage_name(index)));
         let mut ctx = Ctx::train(self.params, pass, index);
         let output = self.model.forward(index, input, batch, &mut ctx);
         if let Some(watch) = self.watch {
@@ -196,6 +199,7 @@ impl Forward<'_> {
                 if index + 1 < count {
                     roots = std::mem::take(&mut kept.output);
                 }
+                let _range = profiler::range(|| format!("backward {}", model.stage_name(index)));
                 backward(&roots, &grads)?;
                 roots.clear();
                 for found in kept.ctx.row_gradients() {

@@ -4,6 +4,7 @@ use crate::comm::{Collective, Op};
 use crate::config::Config;
 use crate::data::batch::Batch;
 use crate::error::Result;
+use crate::ffi::profiler;
 use crate::ffi::transfer::{self, Copies};
 use crate::nn::layout::Group;
 use crate::nn::{Params, Pass};
@@ -105,6 +106,7 @@ impl Stepper {
             return Ok(None);
         }
         input.arrived()?;
+        let _range = profiler::range(|| format!("step {}", input.step));
         let StepInput { step, batches, micro_batches, rows, copies: uploads, .. } = input;
         self.gradients.begin(&self.params, rows)?;
         let scale = self.scaler.as_ref().map_or(1.0, LossScaler::scale);
@@ -174,6 +176,7 @@ impl Stepper {
     }
 
     fn update(&mut self, learning_rate: f64, grad_norm: f64, scale: f64) -> Result<()> {
+        let _range = profiler::range(|| "optimizer".to_owned());
         // As torch.nn.utils.clip_grad_norm_: a norm above the limit is scaled to it.
         let limit = self.config.max_grad_norm;
         let excess = (grad_norm + 1e-6) / limit;

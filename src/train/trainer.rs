@@ -6,6 +6,8 @@ use crate::comm::{Collective, Op, traffic};
 use crate::config::{Config, IntervalStrategy};
 use crate::data::{Dataset, Prepared, Sampler};
 use crate::error::{Context, Result};
+use crate::ffi::device::synchronize;
+use crate::ffi::profiler;
 use crate::metrics::Metrics;
 use crate::observe::metrics_file::MetricsFile;
 use crate::observe::progress::Progress;
@@ -167,12 +169,16 @@ impl Trainer {
         for input in feed {
             let input = input?;
             let step = input.step;
+            self.profile(step, first, last)?;
             let (tokens, before) = (input.tokens, traffic());
             let Some(outcome) = self.stepper.step(input, self.start.stop.raised())? else {
                 self.save()?;
                 self.progress.finish();
                 return Ok(Ended::Stopped { step: self.state.global_step });
             };
+            if step == last {
+                self.write_profile()?;
+            }
             self.clock.tokens += tokens;
             self.clock.communicated += traffic() - before;
             self.clock.steps += 1;
@@ -186,6 +192,24 @@ impl Trainer {
             self.after_step(&outcome, step == last)?;
         }
         self.finish()
+    }
+
+    /// Begins to record the last steps, where this is the first of them.
+    fn profile(&self, step: u64, first: u64, last: u64) -> Result<()> {
+        let steps = self.config.train.profile_steps;
+        let begins = self.comm.is_main() && steps > 0 && step == (last + 1).saturating_sub(steps).max(first);
+        if begins { profiler::start() } else { Ok(()) }
+    }
+
+    fn write_profile(&self) -> Result<()> {
+        if !self.comm.is_main() || self.config.train.profile_steps == 0 {
+            return Ok(());
+        }
+        synchronize(self.comm.device())?;
+        let path = self.config.output_dir.join("trace-rank0.json");
+        profiler::stop(&path)?;
+        self.progress.line(&format!("wrote {}", path.display()));
+        Ok(())
     }
 
     /// Logging, evaluation and saving, as the configuration wants them after this step.

@@ -1,0 +1,100 @@
+//! libtorch's profiler (Kineto): what the host and the GPU do, with named ranges.
+
+use super::{Message, check};
+use crate::error::{Error, Result};
+use std::ffi::{CString, c_char, c_void};
+use std::marker::PhantomData;
+use std::path::Path;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+unsafe extern "C" {
+    fn trainer_profiler_start() -> Message;
+    fn trainer_profiler_stop(path: *const c_char) -> Message;
+    fn trainer_range_begin(name: *const c_char, range: *mut *mut c_void) -> Message;
+    fn trainer_range_end(range: *mut c_void);
+}
+
+static RECORDS: AtomicBool = AtomicBool::new(false);
+
+/// Begins to record the calling thread, the backward passes that it starts, and the GPUs of this process.
+///
+/// # Errors
+/// libtorch's, such as a recording under way.
+pub fn start() -> Result<()> {
+    // SAFETY: no arguments.
+    check(unsafe { trainer_profiler_start() })?;
+    RECORDS.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Ends the recording, on the thread that began it, and writes it to `path` in Chrome's trace format (JSON), which
+/// `chrome://tracing`, Perfetto and TensorBoard read. An existing file is replaced.
+///
+/// # Errors
+/// A path that cannot be written; libtorch's.
+pub fn stop(path: &Path) -> Result<()> {
+    RECORDS.store(false, Ordering::Relaxed);
+    let name = path.as_os_str().as_encoded_bytes();
+    let name = CString::new(name).map_err(|_| Error::input(format!("{}: a NUL in a path", path.display())))?;
+    // Kineto reports a file that it cannot write to its own log alone.
+    std::fs::write(path, "").map_err(|e| Error::other(format!("{}: {e}", path.display())))?;
+    // SAFETY: a C string.
+    check(unsafe { trainer_profiler_stop(name.as_ptr()) })
+}
+
+/// A named range of the recording, from [`range`] to its drop on the same thread.
+#[derive(Debug)]
+#[must_use = "the range ends when this is dropped"]
+pub struct Range {
+    begun: *mut c_void,
+    _not_send: PhantomData<*mut c_void>,
+}
+
+/// Begins a range of that name, if something records; the name is not made otherwise.
+pub fn range(name: impl FnOnce() -> String) -> Option<Range> {
+    if !RECORDS.load(Ordering::Relaxed) {
+        return None;
+    }
+    let name = CString::new(name()).ok()?;
+    let mut begun = null_mut();
+    // SAFETY: a C string and a pointer to a live variable.
+    check(unsafe { trainer_range_begin(name.as_ptr(), &mut begun) }).ok()?;
+    Some(Range { begun, _not_send: PhantomData })
+}
+
+impl Drop for Range {
+    fn drop(&mut self) {
+        // SAFETY: begun by `range` on this thread, ended once.
+        unsafe { trainer_range_end(self.begun) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind, Tensor};
+
+    #[test]
+    fn a_trace_has_ranges_and_operations() {
+        assert!(range(|| unreachable!("nothing records")).is_none());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("trace.json");
+        start().unwrap();
+        {
+            let _range = range(|| "forward layer 3".to_owned());
+            let x = Tensor::ones([20, 20], (Kind::Float, Device::Cpu));
+            _ = x.matmul(&x);
+        }
+        stop(&path).unwrap();
+        let trace: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let events = trace["traceEvents"].as_array().unwrap();
+        let time = |name: &str| {
+            let event = events.iter().find(|event| event["name"] == name).unwrap_or_else(|| panic!("no {name}"));
+            let number = |key: &str| event[key].as_f64().unwrap();
+            (number("ts"), number("ts") + number("dur"))
+        };
+        let (range, product) = (time("forward layer 3"), time("aten::matmul"));
+        assert!(range.0 <= product.0 && product.1 <= range.1, "{range:?} and {product:?}");
+    }
+}
