@@ -111,14 +111,17 @@ fn refused(doubles: &Doubles, variables: &[(&str, &str)], code: i32, says: &[&st
 }
 
 #[test]
-fn an_old_version_is_refused() {
-    let says = ["libnccl.so.2 is NCCL 2.28.9, which is too old", "Install NCCL 2.29 or newer"];
-    refused(&Doubles::new(), &[("DOUBLE_NCCL_VERSION", "22809")], 2, &says);
+fn another_version_with_every_function_is_accepted() {
+    if !mpi_is_here() {
+        return;
+    }
+    let (ended, _) = faulty(&Doubles::new(), &[("DOUBLE_NCCL_VERSION", "22809")]);
+    assert!(ended.expect(0).stderr.contains("ranks     2 (nccl"));
 }
 
 #[test]
 fn a_missing_function_is_named() {
-    let says = ["lacks the NCCL functions ncclGroupEnd. Install NCCL 2.29 or newer"];
+    let says = ["lacks the NCCL functions ncclGroupEnd. Install NCCL"];
     refused(&Doubles::without("ncclGroupEnd"), &[], 2, &says);
 }
 

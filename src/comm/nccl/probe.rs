@@ -1,4 +1,4 @@
-//! Finding NCCL: where it is looked for, and what is said when it is not there, too old, or incomplete.
+//! Finding NCCL: where it is looked for, and what is said when it is not there or incomplete.
 
 use crate::comm::ffi::library::Library;
 use crate::comm::ffi::nccl::Nccl;
@@ -8,12 +8,10 @@ use std::sync::Arc;
 
 /// The variable that names NCCL's file or folder.
 pub const PATH_VARIABLE: &str = "TRAINER_NCCL_PATH";
-/// 2.29, in NCCL's own counting.
-const OLDEST: i32 = 22900;
 const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
 /// What every error of [`probe`] ends with.
-pub const REMEDY: &str = "Install NCCL 2.29 or newer (package nvidia-nccl-cu13 for Python's pip brings it), and set \
-                      TRAINER_NCCL_PATH to the folder of libnccl.so.2 if it is not where the loader looks";
+pub const REMEDY: &str = "Install NCCL (package nvidia-nccl-cu13 for Python's pip brings it), and set TRAINER_NCCL_PATH \
+                      to the folder of libnccl.so.2 if it is not where the loader looks";
 
 /// What is known of the NCCL on this machine.
 #[derive(Debug, Clone)]
@@ -29,7 +27,7 @@ pub struct Probe {
 /// Looks for NCCL; needs no GPU.
 ///
 /// # Errors
-/// When it is missing, older than 2.29, or lacks a function that we call; the message says what to do.
+/// When it is missing or lacks a function that we call; the message says what to do.
 pub fn probe() -> Result<Probe> {
     let Found { nccl, version, path } = load()?;
     Ok(Probe { version: dotted(version), path, unique_id: nccl.unique_id().is_ok() })
@@ -47,7 +45,7 @@ pub(super) fn load() -> Result<Found> {
     load_from(&candidates(chosen.as_deref()))
 }
 
-/// The first library that can be loaded; it must then also be new and complete enough.
+/// The first library that can be loaded; it must then have every function that we call, whatever its version.
 fn load_from(candidates: &[String]) -> Result<Found> {
     let mut reasons = Vec::new();
     for candidate in candidates {
@@ -63,9 +61,6 @@ fn load_from(candidates: &[String]) -> Result<Found> {
             Error::input(format!("{path} lacks the NCCL functions {}. {REMEDY}", missing.join(", ")))
         })?;
         let version = nccl.version()?;
-        if version < OLDEST {
-            return Err(Error::input(format!("{path} is NCCL {}, which is too old. {REMEDY}", dotted(version))));
-        }
         return Ok(Found { nccl: Arc::new(nccl), version, path });
     }
     Err(Error::input(format!("NCCL was not found ({}). {REMEDY}", reasons.join("; "))))

@@ -51,13 +51,16 @@ fn digest(path: &Path) -> Result<String> {
 }
 
 fn libtorch() -> Libtorch {
-    let built_with = Path::new(env!("TRAINER_LIBTORCH_FOLDER")).join("libtorch_cpu.so");
-    // The loader tells where a file really lies, behind links.
-    let built_with = fs::canonicalize(&built_with).unwrap_or(built_with);
+    // None of a relocatable build, which takes any libtorch of its version.
+    let built_with = option_env!("TRAINER_LIBTORCH_FOLDER").map(|folder| {
+        let file = Path::new(folder).join("libtorch_cpu.so");
+        // The loader tells where a file really lies, behind links.
+        fs::canonicalize(&file).unwrap_or(file).display().to_string()
+    });
     Libtorch {
         version: ffi::libtorch_config().ok().and_then(|text| version_in(&text)).unwrap_or_default(),
         path: loaded_file("libtorch_cpu.so").unwrap_or_default(),
-        built_with: built_with.display().to_string(),
+        built_with: built_with.unwrap_or_default(),
         // The runtime's number is asked only of a build that has one: the others throw.
         cuda: utils::has_cudart().then(utils::version_cudart).map(|v| format!("{}.{}", v / 1000, v % 1000 / 10)),
     }

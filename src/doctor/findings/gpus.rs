@@ -120,7 +120,7 @@ fn nccl_missing(facts: &Facts, ranks: &[&Rank]) -> Option<Finding> {
     let error = rank.software.nccl_error.as_deref().unwrap_or("no reason was given");
     let seen = format!("{} has a GPU driver, but no NCCL that can be used: {error}", rank.host.name);
     let why = "NCCL carries gradients between GPUs: several ranks on GPUs do not start without it";
-    let remedy = "install NCCL 2.29 or newer (`launch/setup.sh --cuda` brings it beside libtorch), or set \
+    let remedy = "install NCCL (`launch/setup.sh --cuda` brings it beside libtorch), or set \
                   TRAINER_NCCL_PATH to the folder of libnccl.so.2"
         .to_owned();
     // One rank on one GPU has nobody to talk to, unless NCCL was asked for.
