@@ -4,7 +4,7 @@ use crate::comm::Collective;
 use crate::config::{Config, ModelInit, TaskKind};
 use crate::data::{CacheUse, Prepared, Sampler, prepare};
 use crate::error::{Context, Result};
-use crate::ffi;
+use crate::ffi::device::allow_tf32;
 use crate::models::Role;
 use crate::models::registry::{self, DropoutOverrides};
 use crate::tasks::{Head, labels};
@@ -46,7 +46,7 @@ impl Session {
     /// # Errors
     /// Exit 2 for what is wrong with the model folder or the data.
     pub fn open(config: Config, comm: Arc<dyn Collective>, resumed: Option<&Resumed>) -> Result<Self> {
-        ffi::set_tf32(config.parallel.tf32)?;
+        allow_tf32(config.parallel.tf32)?;
         let known_labels = resumed.and_then(|resumed| resumed.state.labels.clone());
         let open = || -> Result<(Declared, usize)> {
             let declared = declare(&config)?;

@@ -6,6 +6,7 @@ use crate::comm::{Collective, Op, traffic};
 use crate::config::{Config, IntervalStrategy};
 use crate::data::{Dataset, Prepared, Sampler};
 use crate::error::{Context, Result};
+use crate::ffi::device::ExactProducts;
 use crate::metrics::Metrics;
 use crate::observe::metrics_file::MetricsFile;
 use crate::observe::progress::Progress;
@@ -98,6 +99,7 @@ impl Trainer {
 
         let scaler = settings::scaler(&config, resumed.as_ref().and_then(|r| r.state.loss_scale.as_ref()));
         let mut stepper = Stepper::new(&config, Arc::clone(&comm), (model, params, weights), schedule, scaler)?;
+        memory_report::remember(comm.device(), stepper.kept());
         let from = resumed.as_ref().map(|r| r.from.clone());
         let saved = resumed.as_ref().filter(|r| r.own).map(|r| r.state.global_step);
         let thaws = resumed.as_ref().map_or(Ok(false), |r| r.thaws(&config))?;
@@ -252,7 +254,11 @@ impl Trainer {
         let micro_batch_tokens = self.config.train.micro_batch_tokens;
         let (comm, generation) = (self.comm.as_ref(), self.generation.as_ref());
         let mut evaluator = Evaluator { model, params, weights, comm, micro_batch_tokens, generation };
-        let metrics = self.clock.pause(|| evaluator.metrics(&eval))?;
+        let metrics = self.clock.pause(|| {
+            // As `trainer evaluate` computes them.
+            let _exact = ExactProducts::new()?;
+            evaluator.metrics(&eval)
+        })?;
         let best = self.track_best(&metrics);
         let step = self.state.global_step;
         let text: Vec<String> = metrics.iter().map(|(name, value)| format!("eval_{name} {value:.4}")).collect();
