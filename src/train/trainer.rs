@@ -60,6 +60,7 @@ pub struct Trainer {
     progress: Progress,
     state: TrainerState,
     steps_per_epoch: u64,
+    micro_batch_tokens: usize,
     clock: Clock,
     /// What tensors held after the last step.
     held: Option<Bytes>,
@@ -94,7 +95,7 @@ impl Trainer {
         let max_steps = settings::total_steps(&session.config, steps_per_epoch);
         let schedule = settings::schedule(&session.config, max_steps);
         report::header(&session, resumed.as_ref(), &schedule, &changed);
-        let Session { config, loaded, data, .. } = session;
+        let Session { config, loaded, data, micro_batch_tokens, .. } = session;
         let Loaded { model, params, weights, names, .. } = loaded;
 
         let scaler = settings::scaler(&config, resumed.as_ref().and_then(|r| r.state.loss_scale.as_ref()));
@@ -107,6 +108,7 @@ impl Trainer {
             format: TrainerState::format(),
             max_steps,
             world: comm.world(),
+            micro_batch_tokens: Some(micro_batch_tokens),
             data: fingerprint,
             labels: data.train.facts.labels.clone(),
             settings: config.to_toml(),
@@ -145,6 +147,7 @@ impl Trainer {
             progress,
             state,
             steps_per_epoch,
+            micro_batch_tokens,
             clock,
             held: None,
             saved,
@@ -251,7 +254,7 @@ impl Trainer {
     fn evaluate(&mut self) -> Result<bool> {
         let Some(eval) = self.data.eval.clone() else { return Ok(false) };
         let Stepper { model, params, weights, .. } = &mut self.stepper;
-        let micro_batch_tokens = self.config.train.micro_batch_tokens;
+        let micro_batch_tokens = self.micro_batch_tokens;
         let (comm, generation) = (self.comm.as_ref(), self.generation.as_ref());
         let mut evaluator = Evaluator { model, params, weights, comm, micro_batch_tokens, generation };
         let metrics = self.clock.pause(|| {
