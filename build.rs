@@ -1,5 +1,5 @@
 //! Finds libtorch through torch-sys, compiles the C++ shim against it, and writes its folder into every binary as
-//! a run path, so that nobody needs LD_LIBRARY_PATH.
+//! a run path, so that nobody needs LD_LIBRARY_PATH. With TRAINER_RELOCATABLE the run path is a bundle's.
 
 use std::{env, fs, path::Path, path::PathBuf};
 
@@ -14,6 +14,8 @@ const SHIM: [&str; 6] = [
     "src/ffi/transfer.cpp",
 ];
 const HEADER: &str = "src/ffi/common.h";
+/// Set by launch/bundle.sh: the binaries name no folder of this machine.
+const RELOCATABLE: &str = "TRAINER_RELOCATABLE";
 
 fn main() {
     // torch-sys looked for libtorch and tells those who depend on it where it was.
@@ -75,8 +77,16 @@ fn link(lib: &Path) {
     println!("cargo::rustc-link-search=native={}", lib.display());
     println!("cargo::rustc-link-lib=torch_cpu");
     println!("cargo::rustc-link-lib=c10");
-    println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
-    println!("cargo::rustc-env=TRAINER_LIBTORCH_FOLDER={}", lib.display());
+    println!("cargo::rerun-if-env-changed={RELOCATABLE}");
+    if env::var_os(RELOCATABLE).is_some() {
+        // Below the bundle's root, from bin/trainer.
+        for folder in ["mpi/lib", "libtorch/torch/lib"] {
+            println!("cargo::rustc-link-arg=-Wl,-rpath,$ORIGIN/../{folder}");
+        }
+    } else {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
+        println!("cargo::rustc-env=TRAINER_LIBTORCH_FOLDER={}", lib.display());
+    }
     if lib.join("libtorch_cuda.so").exists() {
         // Nothing of ours names a symbol in it, so the linker would drop it, and CUDA would silently be absent.
         println!("cargo::rustc-link-arg=-Wl,--no-as-needed,-ltorch_cuda,--as-needed");

@@ -46,6 +46,26 @@ sys.exit(1) if torch is None else print(torch.submodule_search_locations[0])
 EOF
 }
 
+# cargo_config LIBTORCH: the cargo configuration that names this folder.
+cargo_config() { printf "# Written by launch/setup.sh.\n[env]\nLIBTORCH = { value = '%s', force = false }\n" "$1"; }
+
+# shadow_tree VERSION LIBTORCH: a second source tree for another libtorch, made of links to this one, with a Cargo.lock,
+# a cargo configuration and a target folder of its own. Prints its folder. This tree's choice stays as it is.
+shadow_tree() {
+    local tree=$PWD/target/libtorch-${1%.*} entry
+    mkdir -p "$tree/.cargo"
+    find "$tree" -maxdepth 1 -type l -delete
+    for entry in *; do
+        case $entry in
+        Cargo.lock | target | runs | data | models) ;;
+        *) ln -s "$PWD/$entry" "$tree/$entry" ;;
+        esac
+    done
+    ln -s "$(lock_file "$1")" "$tree/Cargo.lock"
+    cargo_config "$2" >"$tree/.cargo/config.toml"
+    echo "$tree"
+}
+
 has_nvidia_driver() { [[ -e /proc/driver/nvidia/version ]] || nvidia-smi >/dev/null 2>&1; }
 
 # pip in an environment of its own in the cache, which touches neither the system's Python nor the user's.

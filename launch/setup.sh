@@ -209,14 +209,13 @@ select_lock() {
 
 # Touched only when something changes: cargo would build libtorch's bindings again.
 write_config() {
-    local mark="# Written by launch/setup.sh." text
-    text=$(printf "%s\n[env]\nLIBTORCH = { value = '%s', force = false }" "$mark" "$1")
+    local text
+    text=$(cargo_config "$1")
     if [[ -e $config && $(<"$config") == "$text" ]]; then
         say "$config: names it already"
-    elif [[ -e $config && $(head -n 1 "$config") != "$mark" ]]; then
+    elif [[ -e $config && $(head -n 1 "$config") != "${text%%$'\n'*}" ]]; then
         grep -qF "$1" "$config" || die "$config is your own and does not name libtorch; add to it:
-[env]
-LIBTORCH = { value = '$1', force = false }"
+${text#*$'\n'}"
         say "$config: your own, names it already"
     else
         mkdir -p "$(dirname "$config")"

@@ -17,8 +17,8 @@ use trainer::launch::layout::{Allocation, Facts, Layout, Place};
 use trainer::launch::mpirun::{self, Here};
 use trainer::launch::{Job, Variable, quote};
 
-const GPUS: Facts = Facts { gpus: 8, by_nvml: Vec::new(), nodes: 2, cores: 96, root: false };
-const CPU: Facts = Facts { gpus: 0, by_nvml: Vec::new(), nodes: 2, cores: 16, root: false };
+const GPUS: Facts = Facts { gpus: 8, by_nvml: Vec::new(), nodes: 2, shares_gpus: false, cores: 96, root: false };
+const CPU: Facts = Facts { gpus: 0, by_nvml: Vec::new(), nodes: 2, shares_gpus: false, cores: 16, root: false };
 
 fn job() -> Job {
     let settings = vec!["output_dir=runs/x".to_owned(), "train.learning_rate=3e-5".to_owned()];

@@ -28,10 +28,10 @@ fn the_library_reports_its_version_and_a_unique_id() {
     if !have_library() {
         return;
     }
-    let Probe { version, path, unique_id } = probe().unwrap();
+    let Probe { version, path, unique_id, .. } = probe().unwrap();
     println!("NCCL {version} at {path}");
     let numbers: Vec<u32> = version.split('.').map(|part| part.parse().unwrap()).collect();
-    assert!(numbers.len() == 3 && (numbers[0], numbers[1]) >= (2, 29), "{version}");
+    assert!(numbers.len() == 3 && numbers[0] == 2, "{version}");
     assert!(path.contains("libnccl.so"), "{path}");
     assert!(unique_id);
 }

@@ -37,6 +37,9 @@ pub struct TrainerState {
     pub best_global_step: Option<u64>,
     /// The ranks that wrote it: remaining losses are bit-equal at the same number only.
     pub world: usize,
+    /// Tokens that a rank takes through the model at a time: dropout's masks depend on it.
+    #[serde(default)]
+    pub micro_batch_tokens: Option<usize>,
     /// What the order of data depends on besides the settings: a fingerprint of the tokenised training data.
     pub data: String,
     /// The labels in the order of their ids, for a classifier.
@@ -105,6 +108,7 @@ mod tests {
             best_metric: Some(0.9),
             best_global_step: Some(10),
             world: 2,
+            micro_batch_tokens: Some(4096),
             data: "00".into(),
             labels: None,
             log_history: vec![serde_json::json!({"step": 12})],

@@ -95,6 +95,7 @@ pub fn run(args: LaunchArgs, log_format: LogFormat) -> Result<()> {
             std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref(),
         ),
         nodes: cpus::numa_nodes().len(),
+        shares_gpus: nccl::probe::wants_sharing(),
         cores: cpus::our_cores().len(),
         root: rustix::process::geteuid().is_root(),
     };

@@ -16,6 +16,7 @@ use crate::comm::cores;
 use crate::comm::select::{self, Backend};
 use crate::config;
 use crate::error::{Error, Result};
+use crate::ffi::device::allow_tf32;
 use crate::observe::logs::LogFormat;
 use crate::observe::rank_of_environment;
 use crate::train::memory_report;
@@ -328,6 +329,8 @@ fn connect(backend: Backend, timeout: Duration, threads: Option<usize>) -> Resul
     let (local_rank, local_world) = cores::local_place();
     let cores = cores::use_our_cores(local_rank, local_world, threads);
     tch::set_num_threads(cores.threads as i32);
+    // Products of fp32 are exact unless a run sets otherwise, whatever variables of libtorch's say.
+    allow_tf32(false)?;
     let comm = select::connect(backend, timeout).map_err(|e| {
         // Refused on every rank alike, before any of them has met the others.
         if backend == Backend::Solo {

@@ -13,7 +13,7 @@ use super::ffi::nccl::Communicator;
 use super::job::{Action, Job};
 use super::{Collective, Pending, Request};
 use crate::error::{Error, Result};
-pub use probe::{Probe, probe};
+pub use probe::{Probe, Sharing, probe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -44,15 +44,19 @@ impl Nccl {
         let own = probe::load().and_then(|found| {
             let double = cuda::double_gpus()?.is_some();
             let device = |ordinal| if double { Device::Cpu } else { Device::Cuda(ordinal) };
-            let ordinal = ordinal(below.local_rank(), gpus()?)?;
-            Ok((found.nccl, device(ordinal), Gpu::open(ordinal)?))
+            let ordinal = ordinal(below.local_rank(), gpus()?, found.sharing)?;
+            Ok((found.nccl, found.sharing, device(ordinal), Gpu::open(ordinal)?))
         });
-        let (nccl, device, gpu) = below.agree(own.map_err(at_rank), "loading NCCL")?;
+        let (nccl, sharing, device, gpu) = below.agree(own.map_err(at_rank), "loading NCCL")?;
         let id = if rank == 0 { nccl.unique_id() } else { Ok(Vec::new()) };
         let id = below.broadcast_bytes(below.agree(id.map_err(at_rank), "the NCCL id")?, 0, "the NCCL id")?;
         let watchdog = Watchdog::start(below.clone(), timeout)?;
         let meeting = watchdog.begin(&Job::named("meeting the other ranks in NCCL"));
         let opened = Communicator::open(nccl, Some(gpu.clone()), &id, rank, below.world());
+        let opened = opened.map_err(|e| match e.to_string().contains("Duplicate GPU") {
+            true => Error::input(format!("{e}: {}", sharing.remedy())),
+            false => e,
+        });
         watchdog.end(meeting);
         let communicator = Arc::new(below.agree(opened.map_err(at_rank), "meeting in NCCL")?);
         watchdog.watch(communicator.clone());
@@ -116,8 +120,8 @@ pub fn gpus() -> Result<usize> {
 /// The GPU of a rank, of those that it sees.
 ///
 /// # Errors
-/// Without a GPU, and with more ranks on a host than GPUs.
-pub fn ordinal(local_rank: usize, gpus: usize) -> Result<usize> {
+/// Without a GPU, and with more ranks on a host than GPUs that may not be shared.
+pub fn ordinal(local_rank: usize, gpus: usize, sharing: Sharing) -> Result<usize> {
     match gpus {
         0 => {
             let why = cuda::check_driver().err().map_or_else(
@@ -127,12 +131,18 @@ pub fn ordinal(local_rank: usize, gpus: usize) -> Result<usize> {
             Err(Error::input(format!("NCCL needs a GPU, and libtorch sees none: {why}")))
         }
         1 => Ok(0),
-        _ if local_rank < gpus => Ok(local_rank),
+        _ if local_rank < gpus || sharing == Sharing::Allowed => Ok(local_rank % gpus),
         _ => Err(Error::input(format!(
-            "this host shows {gpus} GPUs but has at least {} ranks: start one rank per GPU",
-            local_rank + 1
+            "this host shows {gpus} GPUs but has at least {} ranks: {}",
+            local_rank + 1,
+            sharing.remedy()
         ))),
     }
+}
+
+/// Ranks that take one GPU, among `local_ranks` of a host that see `gpus`: more than one where they share.
+pub fn ranks_of_a_gpu(local_ranks: usize, gpus: usize) -> usize {
+    if probe::wants_sharing() { local_ranks.div_ceil(gpus.max(1)).max(1) } else { 1 }
 }
 
 /// A one-rank communicator, opened and closed: what NCCL itself says about this machine.
@@ -224,9 +234,15 @@ mod tests {
 
     #[test]
     fn each_rank_has_its_gpu() {
-        assert_eq!(ordinal(3, 8).unwrap(), 3);
-        assert_eq!(ordinal(3, 1).unwrap(), 0); // the launcher gave each rank its own
-        assert!(ordinal(2, 2).unwrap_err().to_string().contains("shows 2 GPUs but has at least 3 ranks"));
-        assert!(ordinal(0, 0).is_err());
+        let alone = |local_rank, gpus| ordinal(local_rank, gpus, Sharing::Unwanted);
+        assert_eq!(alone(3, 8).unwrap(), 3);
+        assert_eq!(alone(3, 1).unwrap(), 0); // the launcher gave each rank its own
+        let told = alone(2, 2).unwrap_err().to_string();
+        assert!(told.contains("shows 2 GPUs but has at least 3 ranks") && told.contains("one rank per GPU"), "{told}");
+        assert!(alone(0, 0).is_err() && ordinal(0, 0, Sharing::Allowed).is_err());
+        let shared = |local_rank| ordinal(local_rank, 2, Sharing::Allowed).unwrap();
+        assert_eq!([0, 1, 2, 3].map(shared), [0, 1, 0, 1]);
+        assert!(ordinal(2, 2, Sharing::TooOld).unwrap_err().to_string().contains("NCCL 2.30 or newer"));
+        assert_eq!(ranks_of_a_gpu(4, 1), 1, "nobody asks for sharing where this test runs");
     }
 }

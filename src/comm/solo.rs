@@ -10,6 +10,8 @@ use tch::{Device, Tensor};
 /// A group of one rank that computes on one device.
 pub struct Solo {
     device: Device,
+    /// The rank and the number of ranks.
+    place: (usize, usize),
     /// The launcher's end, which wants to hear of the rank's.
     launcher: Option<Arc<dyn Collective>>,
 }
@@ -17,12 +19,18 @@ pub struct Solo {
 impl Solo {
     /// The only rank, computing on `device`.
     pub fn new(device: Device) -> Self {
-        Solo { device, launcher: None }
+        Solo { device, place: (0, 1), launcher: None }
     }
 
     /// The same as the only rank of a launcher's.
     pub fn launched(device: Device, launcher: Arc<dyn Collective>) -> Self {
-        Solo { device, launcher: Some(launcher) }
+        Solo { device, place: (0, 1), launcher: Some(launcher) }
+    }
+
+    /// A rank in the place of one of several, that tells the others nothing and hears nothing: buffers of collectives
+    /// keep what they hold. For a pass that is only to see whether there is room for it.
+    pub fn rehearsing(comm: &dyn Collective) -> Self {
+        Solo { device: comm.device(), place: (comm.rank(), comm.world()), launcher: None }
     }
 }
 
@@ -32,11 +40,11 @@ impl Collective for Solo {
     }
 
     fn rank(&self) -> usize {
-        0
+        self.place.0
     }
 
     fn world(&self) -> usize {
-        1
+        self.place.1
     }
 
     fn local_rank(&self) -> usize {
@@ -52,6 +60,9 @@ impl Collective for Solo {
     }
 
     fn start(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending> {
+        if self.place.1 > 1 {
+            return Ok(Pending::done());
+        }
         let job = Job::new(action, buffer, shard, what, (0, 1), buffer.device())?;
         if let Some(shard) = job.shard.as_ref().filter(|_| !job.in_place(0)) {
             // The one shard is the whole.
@@ -83,12 +94,24 @@ impl Collective for Solo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::conformance;
+    use crate::comm::{Op, conformance, threads};
 
     #[test]
     fn conforms() {
         conformance::run(&Solo::new(Device::Cpu));
         let launcher = Arc::new(Solo::new(Device::Cpu));
         conformance::run(&Solo::launched(Device::Cpu, launcher));
+    }
+
+    #[test]
+    fn a_rehearsal_takes_a_place_and_changes_nothing() {
+        let ranks = threads::group(3, Duration::from_secs(20));
+        let solo = Solo::rehearsing(ranks[2].as_ref());
+        assert_eq!((solo.rank(), solo.world(), solo.device()), (2, 3, Device::Cpu));
+        let (buffer, shard) = (Tensor::from_slice(&[1f32, 2.0, 3.0]), Tensor::from_slice(&[4f32]));
+        let comm: &dyn Collective = &solo;
+        comm.start_all_gather(&shard, &buffer, "a test").unwrap().wait().unwrap();
+        comm.start_all_reduce(&buffer, Op::Sum, "a test").unwrap().wait().unwrap();
+        assert!(buffer.equal(&Tensor::from_slice(&[1f32, 2.0, 3.0])));
     }
 }

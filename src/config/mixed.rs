@@ -134,6 +134,44 @@ impl Recompute {
     }
 }
 
+/// Tokens that a rank takes through the model at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub enum MicroBatchTokens {
+    /// What the memory of a GPU has room for; on a CPU a number that more would not make faster.
+    #[default]
+    Auto,
+    /// So many, at least 1.
+    Tokens(usize),
+}
+
+mixed!(MicroBatchTokens, "a whole number from 1 up or \"auto\"");
+
+impl MicroBatchTokens {
+    /// The number that is set, if one is.
+    pub fn given(self) -> Option<usize> {
+        match self {
+            MicroBatchTokens::Auto => None,
+            MicroBatchTokens::Tokens(n) => Some(n),
+        }
+    }
+
+    fn from_written(written: &Written) -> Option<Self> {
+        match written {
+            Written::Number(n) => usize::try_from(*n).ok().filter(|n| *n >= 1).map(MicroBatchTokens::Tokens),
+            Written::Word(word) if word == "auto" => Some(MicroBatchTokens::Auto),
+            _ => None,
+        }
+    }
+
+    fn to_written(self) -> Written {
+        match self {
+            MicroBatchTokens::Auto => Written::Word("auto".into()),
+            MicroBatchTokens::Tokens(n) => Written::Number(n as i64),
+        }
+    }
+}
+
 /// When beam search ends, once there are as many finished texts as beams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]

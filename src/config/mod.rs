@@ -32,7 +32,7 @@ pub use choice::{
     TaskKind,
 };
 pub use generation::GenerationConfig;
-pub use mixed::{Bytes, EarlyStopping, Recompute, ZeroStage};
+pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};
 pub use sections::{CommConfig, DataConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
 
 use crate::error::{Context, Result};

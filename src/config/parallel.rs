@@ -1,7 +1,7 @@
 //! Defaults and checks of `[parallel]`.
 
 use super::choice::Precision;
-use super::mixed::ZeroStage;
+use super::mixed::{MicroBatchTokens, ZeroStage};
 use super::problems::Problems;
 use super::raw::RawParallel;
 use super::sections::ParallelConfig;
@@ -17,23 +17,27 @@ pub fn settings(raw: RawParallel) -> ParallelConfig {
         reduce_dtype: raw.reduce_dtype.unwrap_or_default(),
         loss_scale_init: raw.loss_scale_init.or(is_fp16.then_some(65536.0)),
         loss_scale_window: raw.loss_scale_window.map(|n| n.0).or(is_fp16.then_some(2000)),
-        tf32: raw.tf32.unwrap_or(false),
+        tf32: raw.tf32,
         recompute: raw.recompute.unwrap_or_default(),
         num_threads: raw.num_threads.map(|n| n.0),
     }
 }
 
 /// Notes the settings that contradict others, or that others make meaningless: none is ignored without a word.
-pub fn check(parallel: &ParallelConfig, problems: &mut Problems) {
+pub fn check(parallel: &ParallelConfig, tokens: MicroBatchTokens, problems: &mut Problems) {
     const PRECISION: &str = "parallel.precision";
     let ParallelConfig { precision, reduce_dtype, .. } = *parallel;
 
     if parallel.memory_per_rank.is_some()
         && parallel.zero_stage != ZeroStage::Auto
-        && problems.none_with(&["parallel.zero_stage"])
+        && tokens != MicroBatchTokens::Auto
+        && problems.none_with(&["parallel.zero_stage", "train.micro_batch_tokens"])
     {
-        let text = format!("is what zero_stage = \"auto\" may use, and zero_stage is {}", parallel.zero_stage);
-        problems.with("parallel.memory_per_rank", format!("{text}: remove it, or set zero_stage = \"auto\""));
+        let text = format!(
+            "is what \"auto\" may use, but zero_stage is {} and micro_batch_tokens is {tokens}",
+            parallel.zero_stage
+        );
+        problems.with("parallel.memory_per_rank", format!("{text}: remove it, or set one of them to \"auto\""));
     }
     if let Some(scale) = parallel.loss_scale_init.filter(|scale| !is_loss_scale(*scale)) {
         problems.with("parallel.loss_scale_init", format!("found {scale}, expected a power of two from 1 to 16777216"));
@@ -46,7 +50,7 @@ pub fn check(parallel: &ParallelConfig, problems: &mut Problems) {
         let text = format!("found \"{reduce_dtype}\" with precision = \"{precision}\", expected \"fp32\"{half}");
         problems.with("parallel.reduce_dtype", text);
     }
-    if parallel.tf32 && precision != Precision::Fp32 {
+    if parallel.tf32 == Some(true) && precision != Precision::Fp32 {
         let text = format!("is for products of fp32, and precision is \"{precision}\": remove it");
         problems.with("parallel.tf32", text);
     }

@@ -6,7 +6,7 @@ use super::choice::{
     Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
     TaskKind,
 };
-use super::mixed::{Bytes, EarlyStopping, Recompute, ZeroStage};
+use super::mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};
 use super::problems::Problems;
 use super::source::Entries;
 use super::value::AtLeast;
@@ -100,7 +100,7 @@ sections! {
         num_train_epochs: f64,
         max_steps: AtLeast<1, u64>,
         global_batch_size: AtLeast<1, usize>,
-        micro_batch_tokens: AtLeast<1, usize>,
+        micro_batch_tokens: MicroBatchTokens,
         learning_rate: f64,
         lr_scheduler_type: LrSchedulerType,
         warmup_ratio: f64,

@@ -9,7 +9,7 @@ use super::choice::{
     Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
     TaskKind,
 };
-use super::mixed::{Bytes, Recompute, ZeroStage};
+use super::mixed::{Bytes, MicroBatchTokens, Recompute, ZeroStage};
 
 /// `[model]`: what is fine-tuned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -167,7 +167,7 @@ pub struct TrainConfig {
     /// Sequences per optimizer step, over all ranks.
     pub global_batch_size: usize,
     /// Tokens that one rank takes through forward and backward at a time.
-    pub micro_batch_tokens: usize,
+    pub micro_batch_tokens: MicroBatchTokens,
     /// The peak of the schedule.
     pub learning_rate: f64,
     /// How the learning rate goes after warm-up.
@@ -225,7 +225,7 @@ impl TrainConfig {
 pub struct ParallelConfig {
     /// Which of optimizer state, gradients and weights are sharded over ranks.
     pub zero_stage: ZeroStage,
-    /// What a rank may use, for [`ZeroStage::Auto`] alone; otherwise what its device has.
+    /// What a rank may use, for [`ZeroStage::Auto`] and [`MicroBatchTokens::Auto`]; otherwise what its device has.
     pub memory_per_rank: Option<Bytes>,
     /// The number format of weights, activations and gradients.
     pub precision: Precision,
@@ -235,8 +235,9 @@ pub struct ParallelConfig {
     pub loss_scale_init: Option<f64>,
     /// Steps without overflow before the loss scale doubles; there as `loss_scale_init` is.
     pub loss_scale_window: Option<u64>,
-    /// Whether matrix products of fp32 are done in TF32, on GPUs that have it; never with another precision.
-    pub tf32: bool,
+    /// Whether matrix products of fp32 are done in TF32, on GPUs that have it; otherwise they are on GPUs. Never there with
+    /// another precision.
+    pub tf32: Option<bool>,
     /// Which stages compute their activations again in backward.
     pub recompute: Recompute,
     /// CPU threads a rank; otherwise OMP_NUM_THREADS, otherwise its share of the cores.

@@ -40,7 +40,7 @@ pub fn validate(raw: Raw, problems: &mut Problems) -> Config {
     misplaced(&config, problems);
     columns(&config, problems);
     evaluation(&config, problems);
-    parallel::check(&config.parallel, problems);
+    parallel::check(&config.parallel, config.train.micro_batch_tokens, problems);
     config
 }
 
@@ -124,7 +124,7 @@ fn train(raw: RawTrain) -> TrainConfig {
         num_train_epochs: raw.num_train_epochs.unwrap_or(3.0),
         max_steps: raw.max_steps.map(|n| n.0),
         global_batch_size: raw.global_batch_size.map_or(8, |n| n.0),
-        micro_batch_tokens: raw.micro_batch_tokens.map_or(4096, |n| n.0),
+        micro_batch_tokens: raw.micro_batch_tokens.unwrap_or_default(),
         learning_rate: raw.learning_rate.unwrap_or(5e-5),
         lr_scheduler_type: raw.lr_scheduler_type.unwrap_or_default(),
         warmup_ratio: raw.warmup_ratio.unwrap_or(0.0),

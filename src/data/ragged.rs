@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn both_sides_of_a_cross_are_cut_together() {
-        let [queries, keys] = [vec![2, 2, 9, 1], vec![5, 40, 3, 4]].map(|n| Sequences::new(n));
+        let [queries, keys] = [vec![2, 2, 9, 1], vec![5, 40, 3, 4]].map(Sequences::new);
         let cross = Cross::new(&queries, &keys);
         let runs: Vec<i64> = cross.buckets().iter().map(|bucket| bucket.sequences).collect();
         assert_eq!(runs, [1, 1, 2]);

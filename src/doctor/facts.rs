@@ -5,6 +5,7 @@ mod hardware;
 mod launch;
 mod software;
 
+use crate::comm::nccl::Sharing;
 use serde::{Deserialize, Serialize};
 
 /// One rank and the machine that it sees.
@@ -64,6 +65,8 @@ pub struct Software {
     pub libtorch: Libtorch,
     pub mpi: Library,
     pub nccl: Option<Library>,
+    /// Whether it lets ranks share a GPU.
+    pub nccl_sharing: Sharing,
     /// Why there is no NCCL.
     pub nccl_error: Option<String>,
     /// The NCCL that lies beside libtorch, whether or not it is the one that is loaded.

@@ -113,9 +113,9 @@ fn join(options: &Options, launch: &Launch, refused: Option<String>) -> (Arc<dyn
 fn look(comm: &dyn Collective, watch: &Watch, cores: Cores, launch: Launch) -> Rank {
     watch.doing("asking the GPU driver");
     let mut gpus = Gpus::look();
-    gpus.choose(comm.local_rank());
     watch.doing("loading NCCL and reading this program");
     let software = Software::look();
+    gpus.choose(comm.local_rank(), software.nccl_sharing);
     watch.doing("looking at this host");
     Rank {
         rank: comm.rank(),

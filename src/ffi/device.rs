@@ -1,8 +1,10 @@
 //! The GPU that a thread works on, libtorch's allocator for it, and what CUDA's errors mean.
 
-use super::{Message, check, set_tf32};
+use super::{Message, check, libtorch_error, set_tf32};
 use crate::error::{Error, Kind, Result};
+use std::cell::Cell;
 use std::ffi::c_char;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tch::Device;
 
@@ -43,6 +45,30 @@ pub fn empty_cache(device: Device) -> Result<()> {
     let Device::Cuda(_) = device else { return Ok(()) };
     // SAFETY: no arguments.
     check(unsafe { trainer_empty_cache() })
+}
+
+thread_local! {
+    static ATTEMPT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is in [`attempt`], whose caller tells of panics.
+pub fn is_attempt() -> bool {
+    ATTEMPT.get()
+}
+
+/// Does work that may run out of memory: a panic, as which tch hands on errors of libtorch where it has no `Result`, comes
+/// out as the error that it tells of.
+///
+/// # Errors
+/// Those of the work.
+pub fn attempt<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let outer = ATTEMPT.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    ATTEMPT.set(outer);
+    result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(libtorch_error(text.unwrap_or("a panic without a message")))
+    })
 }
 
 /// The variables by which a person sets libtorch's CUDA allocator.
@@ -155,7 +181,6 @@ pub fn error(text: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ffi::libtorch_error;
 
     /// What libtorch 2.11 throws after the first line of a CUDA error.
     const HINTS: &str = "\nSearch for `cudaErrorIllegalAddress' in https://docs.nvidia.com/cuda/cuda-runtime-api/\
@@ -213,6 +238,16 @@ mod tests {
             assert_eq!(libtorch_error(&told).to_string(), told, "once is enough");
         }
         assert_eq!(error("some other text").to_string(), "some other text");
+    }
+
+    #[test]
+    fn an_attempt_that_runs_out_of_memory_has_an_error() {
+        let work = || Ok(tch::Tensor::zeros([1 << 50], (tch::Kind::Double, Device::Cpu)));
+        let e = attempt(work).unwrap_err();
+        assert!(e.kind() == Kind::OutOfMemory && !is_attempt(), "{e}");
+        assert_eq!(attempt(|| Ok(is_attempt())).unwrap(), true);
+        assert_eq!(attempt::<()>(|| Err(Error::input("bad"))).unwrap_err().to_string(), "bad");
+        assert!(attempt::<()>(|| panic!("some bug")).unwrap_err().to_string().contains("some bug"));
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct Facts {
     pub by_nvml: Vec<Gpu>,
     /// NUMA nodes of this host.
     pub nodes: usize,
+    /// Whether ranks may share GPUs.
+    pub shares_gpus: bool,
     /// Cores that mpirun would give slots for.
     pub cores: usize,
     /// Whether this process is root's, which mpirun wants to be told.
@@ -110,10 +112,11 @@ impl Layout {
         match place {
             Place::Here => {
                 let n = ranks.unwrap_or(of_this_host);
-                if gpus && n > facts.gpus {
+                if gpus && n > facts.gpus && !facts.shares_gpus {
                     return Err(Error::input(format!(
                         "-n {n}, but this host shows {} GPU{} (CUDA_VISIBLE_DEVICES hides others): one rank takes one \
-                         GPU, so start at most {} here, name more hosts by --hosts, or train on the CPU by comm.backend=mpi",
+                         GPU, so start at most {} here, name more hosts by --hosts, train on the CPU by comm.backend=mpi, \
+                         or let ranks share GPUs by NCCL_MULTI_RANK_GPU_ENABLE=1 (NCCL 2.30 or newer)",
                         facts.gpus,
                         if facts.gpus == 1 { "" } else { "s" },
                         facts.gpus
@@ -140,7 +143,7 @@ impl Layout {
                 let of_a_node = job.gpus_per_node.or_else(seen).filter(|&gpus| wants_gpus && gpus > 0);
                 let gpus_in_all = of_a_node.map(|gpus| gpus * job.nodes);
                 let n = ranks.or(gpus_in_all).or(job.tasks).unwrap_or(facts.nodes.max(1) * job.nodes);
-                if let Some(most) = gpus_in_all.filter(|&most| n > most) {
+                if let Some(most) = gpus_in_all.filter(|&most| n > most && !facts.shares_gpus) {
                     return Err(Error::input(format!(
                         "-n {n}, but this Slurm job has {most} GPUs: one rank takes one GPU, so start at most {most}, or \
                          ask Slurm for more (--gpus-per-node, --nodes)"
@@ -180,8 +183,9 @@ fn counted(gpus: &[Gpu]) -> String {
 mod tests {
     use super::*;
 
-    const WITH_GPUS: Facts = Facts { gpus: 4, by_nvml: Vec::new(), nodes: 2, cores: 64, root: false };
-    const WITHOUT: Facts = Facts { gpus: 0, by_nvml: Vec::new(), nodes: 2, cores: 4, root: false };
+    const WITH_GPUS: Facts =
+        Facts { gpus: 4, by_nvml: Vec::new(), nodes: 2, shares_gpus: false, cores: 64, root: false };
+    const WITHOUT: Facts = Facts { gpus: 0, by_nvml: Vec::new(), nodes: 2, shares_gpus: false, cores: 4, root: false };
 
     fn layout(place: &Place, ranks: Option<usize>, facts: &Facts) -> Layout {
         Layout::new(place, ranks, Backend::Auto, facts).unwrap()
@@ -200,6 +204,8 @@ mod tests {
         assert_eq!(layout(&Place::Here, Some(3), &WITH_GPUS).ranks, 3);
         let told = refused(&Place::Here, Some(5), Backend::Auto, &WITH_GPUS);
         assert!(told.contains("-n 5, but this host shows 4 GPUs") && told.contains("--hosts"), "{told}");
+        let shared = Facts { shares_gpus: true, ..WITH_GPUS };
+        assert_eq!(layout(&Place::Here, Some(5), &shared).ranks, 5);
         let cpu = Layout::new(&Place::Here, Some(5), Backend::Mpi, &WITH_GPUS).unwrap();
         assert_eq!((cpu.ranks, cpu.gpus), (5, false));
 

@@ -70,6 +70,26 @@ impl Weights {
         Ok(Weights { comm, zero, parts, updates, held: BTreeMap::new(), holders })
     }
 
+    /// The same memory for a pass whose collectives, `comm`'s, tell nobody anything: no weight changes.
+    pub fn rehearsing(&self, comm: Arc<dyn Collective>) -> Self {
+        let part = |part: &Part| Part {
+            shard: part.shard.shallow_clone(),
+            master: part.master.as_ref().map(Tensor::shallow_clone),
+        };
+        let parts: Vec<Part> = self.parts.iter().map(part).collect();
+        let (holders, updates) = (vec![0; parts.len()], parts.iter().map(|_| None).collect());
+        Weights { comm, zero: self.zero, parts, updates, held: BTreeMap::new(), holders }
+    }
+
+    /// Frees what stages hold, wherever a pass was broken off.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn release_all(&mut self, params: &Params) -> Result<()> {
+        let stages: Vec<usize> = self.held.keys().copied().collect();
+        stages.into_iter().try_for_each(|stage| self.release(params, stage))
+    }
+
     /// What is sharded.
     pub fn zero(&self) -> Zero {
         self.zero

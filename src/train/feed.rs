@@ -4,7 +4,7 @@ use crate::data::batch::Batch;
 use crate::data::collation::Draw;
 use crate::data::dataset::Dataset;
 use crate::data::prefetch::Prefetch;
-use crate::data::sampler::Sampler;
+use crate::data::sampler::{Sampler, StepPlan};
 use crate::error::Result;
 use crate::ffi::device::set_current;
 use crate::ffi::transfer::{self, Arrival, Copies};
@@ -43,6 +43,13 @@ impl StepInput {
     }
 }
 
+/// The token ids that a global batch holds on any rank, on the CPU: what a rank's batches hold is a function of the plan,
+/// so every rank knows it of all.
+pub fn rows_of(dataset: &Dataset, plan: &StepPlan, draw: Draw) -> Rows {
+    let seen = |&i: &u32| dataset.collation().inputs(dataset, i as usize, draw).ids;
+    Rows::new(plan.shards.iter().flatten().flatten().flat_map(seen).map(i64::from).collect())
+}
+
 /// Steps `first..=last` of a run, for this rank.
 pub fn feed(
     dataset: Arc<Dataset>,
@@ -58,10 +65,7 @@ pub fn feed(
         set_current(device)?;
         let plan = sampler.plan(step - 1);
         let draw = Draw { seed, step };
-        // What a rank's batches hold is a function of the plan, so every rank knows it of all.
-        let seen = |&i: &u32| dataset.collation().inputs(&dataset, i as usize, draw).ids;
-        let rows = plan.shards.iter().flatten().flatten().flat_map(seen).map(i64::from).collect();
-        let mut rows = Rows::new(rows);
+        let mut rows = rows_of(&dataset, &plan, draw);
         let before = transfer::copies();
         let mut arrivals = Vec::new();
         let mut batches: Vec<Batch> =

@@ -14,6 +14,7 @@ use crate::nn::params::ParamSpec;
 use crate::nn::{ParamBuilder, Params};
 use crate::parallel::{Weights, Zero};
 use crate::tasks::{Head, Model};
+use crate::train::memory_report;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -201,6 +202,8 @@ impl Shaped {
             Source::Random => import::draw(&params, seed, take).map(|()| Report::default())?,
             _ => import::load(&folder, &params, &names, seed, masters.as_ref(), take)?,
         };
+        let (held, masters) = weights.bytes(&params);
+        memory_report::remember(comm.device(), [held, 0, masters]);
         Ok(Loaded { model, params, weights, names, report, sums })
     }
 }

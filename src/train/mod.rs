@@ -13,6 +13,7 @@ pub mod memory_report;
 pub mod non_finite;
 pub mod outlook;
 pub mod reading;
+pub mod rehearsal;
 pub mod report;
 pub mod resumed;
 pub mod same_everywhere;

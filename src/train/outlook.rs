@@ -1,6 +1,6 @@
 //! A run that is only looked at: its model without weights, its data or what is assumed of it, and what they would need.
 
-use crate::config::{Config, IntervalStrategy, Precision, Recompute, TaskKind, ZeroStage};
+use crate::config::{Config, IntervalStrategy, MicroBatchTokens, Precision, Recompute, TaskKind, ZeroStage};
 use crate::data::masking::Masking;
 use crate::data::random::SplitMix64;
 use crate::data::{CacheUse, Collation, Dataset, Example, Facts, Label, Prepared, Sampler};
@@ -13,6 +13,7 @@ use crate::plan::memory::{self, Need, Setup};
 use crate::plan::storage::{self, Saving, Storage};
 use crate::plan::timeline;
 use crate::train::loaded::{Declared, Shaped};
+use crate::train::memory_need::{Fit, Open};
 use crate::train::session::{self, Data};
 use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::{memory_need, reading, settings};
@@ -91,9 +92,32 @@ impl Outlook {
     /// # Errors
     /// As [`Sampler::new`].
     pub fn sampler(&self, ranks: usize) -> Result<Sampler> {
-        let train = &self.config.train;
-        let lengths = self.data.train.dataset.lengths();
-        Sampler::new(self.config.seed, lengths, self.global_batch(ranks), ranks, train.micro_batch_tokens)
+        let (lengths, tokens) = (self.data.train.dataset.lengths(), settings::micro_batch_tokens(&self.config));
+        Sampler::new(self.config.seed, lengths, self.global_batch(ranks), ranks, tokens)
+    }
+
+    /// Sets the tokens at a time that `"auto"` stands for on so many ranks with so many bytes each (nothing: as if there
+    /// were enough); where nothing fits, the fewest.
+    ///
+    /// # Errors
+    /// As [`Sampler::new`].
+    pub fn choose_tokens(&mut self, ranks: usize, cpu: bool, limit: Option<f64>) -> Result<()> {
+        let mut config = self.on(ranks);
+        let open = Open::of(&config, None, cpu)?;
+        if self.assumed {
+            // All steps are alike.
+            config.train.max_steps = Some(1);
+        }
+        let limit = limit.unwrap_or(f64::INFINITY);
+        let tokens = match open.held() {
+            Some(held) => held.micro_batch_tokens,
+            None => match open.fit(&config, &self.shaped, &self.data, (ranks, cpu), limit)? {
+                Fit::Held(held, _) => held.micro_batch_tokens,
+                Fit::Nothing(_) => open.least(),
+            },
+        };
+        self.config.train.micro_batch_tokens = MicroBatchTokens::Tokens(tokens);
+        Ok(())
     }
 
     /// Steps of the run on so many ranks, and of an epoch.

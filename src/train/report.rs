@@ -2,8 +2,8 @@
 
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::import::Report;
-use crate::comm::Collective;
-use crate::config::{Config, Precision, Recompute, ZeroStage};
+use crate::comm::{Collective, driver};
+use crate::config::{Config, MicroBatchTokens, Precision, Recompute, ZeroStage};
 use crate::data::Prepared;
 use crate::observe::logs::{self, tell};
 use crate::observe::memory::human;
@@ -15,6 +15,7 @@ use crate::train::clock::Clock;
 use crate::train::memory_report::MemoryReport;
 use crate::train::resumed::Resumed;
 use crate::train::session::{Session, cache_word};
+use crate::train::settings;
 use serde_json::{Map, Value};
 use std::path::Path;
 use tch::Device;
@@ -48,8 +49,11 @@ pub fn header(session: &Session, resumed: Option<&Resumed>, schedule: &Schedule,
         _ => lines.push("eval      none (data.eval is not set)".to_owned()),
     }
     lines.push(format!(
-        "batch     {} sequences a step over all ranks; micro-batches of up to {} tokens; max_length {}",
-        config.train.global_batch_size, config.train.micro_batch_tokens, session.max_length
+        "batch     {} sequences a step over all ranks; micro-batches of up to {} tokens{}; max_length {}",
+        config.train.global_batch_size,
+        session.micro_batch_tokens,
+        if config.train.micro_batch_tokens == MicroBatchTokens::Auto { " (auto)" } else { "" },
+        session.max_length
     ));
     let Schedule { learning_rate, warmup_steps, total_steps, .. } = *schedule;
     let kind = config.train.lr_scheduler_type;
@@ -61,6 +65,7 @@ pub fn header(session: &Session, resumed: Option<&Resumed>, schedule: &Schedule,
     let device = device(comm);
     lines.push(format!("ranks     {world} ({backend}, {device}, {threads} thread{} each)", plural(threads as usize)));
     lines.push(format!("parallel  {}", parallel(session)));
+    lines.extend(hint(config.parallel.precision, comm.device(), driver::capability));
     lines.push(format!("output    {}", config.output_dir.display()));
     lines.extend(weights(&loaded.report));
     lines.extend(other_labels(session).filter(|_| resumed.is_none()));
@@ -94,15 +99,29 @@ fn parallel(session: &Session) -> String {
     if parallel.precision != Precision::Fp32 {
         words.push(format!("gradients in {}", parallel.reduce_dtype));
     }
-    if parallel.tf32 {
-        words.push("tf32".to_owned());
-    }
+    words.extend(tf32(config, session.comm.device()).map(str::to_owned));
     match parallel.recompute {
         Recompute::None => {}
         Recompute::All => words.push("recompute all".to_owned()),
         Recompute::KeepEvery(n) => words.push(format!("recompute all but every {n}. stage")),
     }
     words.join(", ")
+}
+
+/// Of products of fp32 on a GPU: whether they are in TF32.
+fn tf32(config: &Config, device: Device) -> Option<&'static str> {
+    let matters = config.parallel.precision == Precision::Fp32 && device != Device::Cpu;
+    matters.then(|| if settings::tf32(config, device) { "tf32" } else { "tf32 off" })
+}
+
+/// What a GPU would do better; `capability` tells its compute capability's first number.
+fn hint(precision: Precision, device: Device, capability: impl Fn(usize) -> Option<u32>) -> Option<String> {
+    let Device::Cuda(ordinal) = device else { return None };
+    let has_bf16 = capability(ordinal)? >= 8;
+    (has_bf16 && precision == Precision::Fp32).then(|| {
+        "hint      this GPU computes in bf16 faster than in fp32, with half the activations: parallel.precision = \"bf16\""
+            .to_owned()
+    })
 }
 
 fn plural(n: usize) -> &'static str {
@@ -199,4 +218,30 @@ pub fn closing(
     facts.push(("model", best.map_or_else(|| model.clone(), |step| format!("{model} (step {step})"))));
     let rows: Vec<Vec<String>> = facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     tell(&table(&["run", ""], &rows));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_s_number_formats_are_told() {
+        let config = |more: &[&str]| {
+            let words = ["output_dir=o", "model.path=m", "data.train=t.jsonl"].iter().chain(more);
+            Config::parse("", "a test", &words.map(|word| (*word).to_owned()).collect::<Vec<_>>()).unwrap()
+        };
+        let gpu = Device::Cuda(0);
+        assert_eq!(tf32(&config(&[]), gpu), Some("tf32"));
+        assert_eq!(tf32(&config(&["tf32=false"]), gpu), Some("tf32 off"));
+        assert_eq!(tf32(&config(&["precision=bf16"]), gpu), None);
+        assert_eq!(tf32(&config(&["tf32=true"]), Device::Cpu), None);
+        assert!(!settings::tf32(&config(&[]), Device::Cpu) && !settings::tf32(&config(&["precision=bf16"]), gpu));
+
+        let told = |precision, device, major| hint(precision, device, |_| major);
+        assert!(told(Precision::Fp32, gpu, Some(9)).unwrap().contains("parallel.precision = \"bf16\""));
+        assert_eq!(told(Precision::Fp32, gpu, Some(7)), None);
+        assert_eq!(told(Precision::Fp32, gpu, None), None);
+        assert_eq!(told(Precision::Bf16, gpu, Some(9)), None);
+        assert_eq!(told(Precision::Fp32, Device::Cpu, Some(9)), None);
+    }
 }

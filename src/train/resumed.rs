@@ -54,6 +54,20 @@ impl Resumed {
         Ok(settings_of(&self.state)?.model.freeze != config.model.freeze)
     }
 
+    /// The tokens at a time that dropout's masks so far were drawn for, where as many ranks as then go on: other ranks draw
+    /// other masks, and have other room.
+    ///
+    /// # Errors
+    /// Exit 2: the checkpoint's settings cannot be read.
+    pub fn micro_batch_tokens(&self, world: usize) -> Result<Option<usize>> {
+        if self.state.world != world {
+            return Ok(None);
+        }
+        // Older checkpoints have it in their settings alone.
+        let set = settings_of(&self.state)?.train.micro_batch_tokens.given();
+        Ok(self.state.micro_batch_tokens.or(set))
+    }
+
     /// Compares the settings with the checkpoint's; returns the differences, one line each.
     ///
     /// # Errors

@@ -4,20 +4,22 @@ use crate::comm::Collective;
 use crate::config::{Config, ModelInit, TaskKind};
 use crate::data::{CacheUse, Prepared, Sampler, prepare};
 use crate::error::{Context, Result};
-use crate::ffi;
+use crate::ffi::device::allow_tf32;
 use crate::models::Role;
 use crate::models::registry::{self, DropoutOverrides};
 use crate::tasks::{Head, labels};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::generate::ends_elsewhere;
 use crate::train::loaded::{Declared, Holding, Loaded, Source};
-use crate::train::memory_need;
+use crate::train::memory_need::{self, Held};
 use crate::train::reading::{self, Purpose, Reading};
+use crate::train::rehearsal;
 use crate::train::resumed::Resumed;
 use crate::train::same_everywhere;
 use crate::train::settings;
 use std::path::Path;
 use std::sync::Arc;
+use tch::Device;
 
 /// The data of a run.
 pub struct Data {
@@ -33,6 +35,8 @@ pub struct Session {
     pub loaded: Loaded,
     pub data: Data,
     pub max_length: usize,
+    /// Tokens that a rank takes through the model at a time.
+    pub micro_batch_tokens: usize,
     /// Whether no weight comes from a file.
     pub starts_at_random: bool,
 }
@@ -46,7 +50,7 @@ impl Session {
     /// # Errors
     /// Exit 2 for what is wrong with the model folder or the data.
     pub fn open(config: Config, comm: Arc<dyn Collective>, resumed: Option<&Resumed>) -> Result<Self> {
-        ffi::set_tf32(config.parallel.tf32)?;
+        allow_tf32(settings::tf32(&config, comm.device()))?;
         let known_labels = resumed.and_then(|resumed| resumed.state.labels.clone());
         let open = || -> Result<(Declared, usize)> {
             let declared = declare(&config)?;
@@ -67,8 +71,10 @@ impl Session {
             resumed.from.clone_into(&mut declared.folder);
         }
         let shaped = comm.agree(declared.with_head(&data.head, &config.model.freeze), "giving the model its head")?;
-        let zero =
-            comm.agree(memory_need::choose(&config, &shaped, &data, comm.as_ref()), "choosing parallel.zero_stage")?;
+        let before = resumed.map(|resumed| resumed.micro_batch_tokens(comm.world())).transpose();
+        let before = comm.agree(before, "reading the checkpoint's settings")?.flatten();
+        let chosen = memory_need::choose(&config, &shaped, &data, comm.as_ref(), before);
+        let Held { zero, micro_batch_tokens } = comm.agree(chosen, "choosing what fits into memory")?;
         let holding = Holding {
             kind: settings::kind(config.parallel.precision),
             zero,
@@ -82,8 +88,12 @@ impl Session {
         };
         let loaded = comm.agree(shaped.load(&comm, &holding), "loading the model")?;
         let starts_at_random = holding.from == Source::Random;
-        let session = Session { config, comm, loaded, data, max_length, starts_at_random };
+        let mut session = Session { config, comm, loaded, data, max_length, micro_batch_tokens, starts_at_random };
         same_everywhere::check(&session, resumed.map_or(0, |resumed| resumed.state.global_step))?;
+        let fixed = session.config.train.micro_batch_tokens.given().or(before).is_some();
+        if session.comm.device() != Device::Cpu && !fixed {
+            session.micro_batch_tokens = rehearsal::most_tokens(&session)?;
+        }
         Ok(session)
     }
 
@@ -92,9 +102,8 @@ impl Session {
     /// # Errors
     /// As [`Sampler::new`].
     pub fn sampler(&self) -> Result<Sampler> {
-        let train = &self.config.train;
-        let lengths = self.data.train.dataset.lengths();
-        Sampler::new(self.config.seed, lengths, train.global_batch_size, self.comm.world(), train.micro_batch_tokens)
+        let (batch, lengths) = (self.config.train.global_batch_size, self.data.train.dataset.lengths());
+        Sampler::new(self.config.seed, lengths, batch, self.comm.world(), self.micro_batch_tokens)
     }
 }
 

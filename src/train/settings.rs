@@ -7,7 +7,10 @@ use crate::optim::schedule::Shape;
 use crate::optim::{LossScaler, Schedule};
 use crate::train::staged::Recompute;
 use crate::train::step::StepConfig;
-use tch::Kind;
+use tch::{Device, Kind};
+
+/// Tokens at a time of `"auto"` on a CPU, which more do not make faster.
+pub const ON_A_CPU: usize = 4096;
 
 /// The type of a number format.
 pub fn kind(precision: Precision) -> Kind {
@@ -27,6 +30,17 @@ pub fn step(config: &Config, schedule: Schedule) -> StepConfig {
         recompute: recompute(config),
         skips_non_finite: config.train.on_non_finite == OnNonFinite::Skip,
     }
+}
+
+/// Whether a run's products of fp32 are done in TF32: as is set, otherwise on a GPU.
+pub fn tf32(config: &Config, device: Device) -> bool {
+    let parallel = &config.parallel;
+    parallel.tf32.unwrap_or(parallel.precision == Precision::Fp32 && device != Device::Cpu)
+}
+
+/// Tokens that a rank takes through the model at a time: as is set; `"auto"` as on a CPU, where nothing has chosen.
+pub fn micro_batch_tokens(config: &Config) -> usize {
+    config.train.micro_batch_tokens.given().unwrap_or(ON_A_CPU)
 }
 
 /// fp16's loss scale, as a checkpoint left it or at its first value.

@@ -6,7 +6,7 @@ use crate::comm::{Collective, Op, traffic};
 use crate::config::{Config, IntervalStrategy};
 use crate::data::{Dataset, Prepared, Sampler};
 use crate::error::{Context, Result};
-use crate::ffi::device::synchronize;
+use crate::ffi::device::{ExactProducts, synchronize};
 use crate::ffi::profiler;
 use crate::metrics::Metrics;
 use crate::observe::metrics_file::MetricsFile;
@@ -61,6 +61,7 @@ pub struct Trainer {
     progress: Progress,
     state: TrainerState,
     steps_per_epoch: u64,
+    micro_batch_tokens: usize,
     clock: Clock,
     /// What tensors held after the last step.
     held: Option<Bytes>,
@@ -95,11 +96,12 @@ impl Trainer {
         let max_steps = settings::total_steps(&session.config, steps_per_epoch);
         let schedule = settings::schedule(&session.config, max_steps);
         report::header(&session, resumed.as_ref(), &schedule, &changed);
-        let Session { config, loaded, data, .. } = session;
+        let Session { config, loaded, data, micro_batch_tokens, .. } = session;
         let Loaded { model, params, weights, names, .. } = loaded;
 
         let scaler = settings::scaler(&config, resumed.as_ref().and_then(|r| r.state.loss_scale.as_ref()));
         let mut stepper = Stepper::new(&config, Arc::clone(&comm), (model, params, weights), schedule, scaler)?;
+        memory_report::remember(comm.device(), stepper.kept());
         let from = resumed.as_ref().map(|r| r.from.clone());
         let saved = resumed.as_ref().filter(|r| r.own).map(|r| r.state.global_step);
         let thaws = resumed.as_ref().map_or(Ok(false), |r| r.thaws(&config))?;
@@ -107,6 +109,7 @@ impl Trainer {
             format: TrainerState::format(),
             max_steps,
             world: comm.world(),
+            micro_batch_tokens: Some(micro_batch_tokens),
             data: fingerprint,
             labels: data.train.facts.labels.clone(),
             settings: config.to_toml(),
@@ -145,6 +148,7 @@ impl Trainer {
             progress,
             state,
             steps_per_epoch,
+            micro_batch_tokens,
             clock,
             held: None,
             saved,
@@ -273,10 +277,14 @@ impl Trainer {
     fn evaluate(&mut self) -> Result<bool> {
         let Some(eval) = self.data.eval.clone() else { return Ok(false) };
         let Stepper { model, params, weights, .. } = &mut self.stepper;
-        let micro_batch_tokens = self.config.train.micro_batch_tokens;
+        let micro_batch_tokens = self.micro_batch_tokens;
         let (comm, generation) = (self.comm.as_ref(), self.generation.as_ref());
         let mut evaluator = Evaluator { model, params, weights, comm, micro_batch_tokens, generation };
-        let metrics = self.clock.pause(|| evaluator.metrics(&eval))?;
+        let metrics = self.clock.pause(|| {
+            // As `trainer evaluate` computes them.
+            let _exact = ExactProducts::new()?;
+            evaluator.metrics(&eval)
+        })?;
         let best = self.track_best(&metrics);
         let step = self.state.global_step;
         let text: Vec<String> = metrics.iter().map(|(name, value)| format!("eval_{name} {value:.4}")).collect();

@@ -6,6 +6,7 @@ use crate::plan::fit::Timed;
 use crate::plan::memory::KINDS;
 use crate::plan::scaling::Row;
 use crate::train::outlook::Way;
+use crate::train::settings;
 use serde_json::{Map, Value, json};
 
 /// One object; bytes and seconds are numbers without a unit.
@@ -17,6 +18,7 @@ pub fn of(report: &Report) -> Value {
             "examples": lengths.examples, "tokens": lengths.tokens, "steps": report.steps,
             "steps_per_epoch": report.steps_per_epoch,
             "global_batch_size": report.batch(),
+            "micro_batch_tokens": settings::micro_batch_tokens(&report.outlook.config),
             "lengths": {
                 "shortest": lengths.shortest, "mean": lengths.mean(), "median": lengths.median, "p90": lengths.p90,
                 "p99": lengths.p99, "longest": lengths.longest,

@@ -7,7 +7,7 @@ mod text;
 use super::{TrainArgs, backend, connect};
 use crate::comm::select::Backend;
 use crate::comm::{Collective, cores};
-use crate::config::{Bytes, Config, Precision, ZeroStage};
+use crate::config::{Bytes, Config, MicroBatchTokens, Precision, ZeroStage};
 use crate::error::{Error, Result};
 use crate::observe::memory::available_bytes;
 use crate::observe::{self, rank_of_environment};
@@ -95,6 +95,8 @@ struct Report {
     padding: Padding,
     steps: u64,
     steps_per_epoch: u64,
+    /// Whether the tokens at a time were chosen here.
+    auto_tokens: bool,
     ranks: usize,
     ways: Vec<Way>,
     /// What a rank may fill.
@@ -171,7 +173,9 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
     };
     let limit = limit(args, &config, device, ranks)?;
     let assumed = assumed(args, &config, ranks);
-    let outlook = Outlook::open(config, args.batch_per_rank.map(|n| n as usize), assumed)?;
+    let mut outlook = Outlook::open(config, args.batch_per_rank.map(|n| n as usize), assumed)?;
+    let auto = outlook.config.train.micro_batch_tokens == MicroBatchTokens::Auto;
+    outlook.choose_tokens(ranks, device.is_none(), limit.as_ref().map(|limit| limit.bytes))?;
     let (steps, steps_per_epoch) = outlook.steps(ranks)?;
     let (lengths, padding) = outlook.lengths(ranks)?;
     let mut ways = outlook.ways(ranks, device.is_none())?;
@@ -186,6 +190,7 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
         padding,
         steps,
         steps_per_epoch,
+        auto_tokens: auto,
         ranks,
         ways,
         limit,
@@ -236,7 +241,7 @@ impl Report {
             setup: &self.outlook.setup(self.zero, self.cpu),
             dataset: &data.train.dataset,
             seed: config.seed,
-            micro_batch_tokens: config.train.micro_batch_tokens,
+            micro_batch_tokens: settings::micro_batch_tokens(config),
             global_batch: &|ranks| self.outlook.global_batch(ranks),
             total_steps: &|per_epoch| settings::total_steps(config, per_epoch),
         })
@@ -324,7 +329,8 @@ fn speed(
     match device {
         Some(device) => {
             let told = format!("{} at {:.0} % of its peak", device.name, 100.0 * efficiency);
-            (Speed::of(device, half, config.parallel.tf32, efficiency), told)
+            // On a GPU, unless it is switched off.
+            (Speed::of(device, half, config.parallel.tf32.unwrap_or(!half), efficiency), told)
         }
         None => {
             let share = || cores::use_our_cores(0, ranks, config.parallel.num_threads).threads;

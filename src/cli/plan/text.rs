@@ -10,6 +10,7 @@ use crate::plan::fit::Timed;
 use crate::plan::memory::Moment;
 use crate::plan::scaling::Row;
 use crate::train::outlook::Way;
+use crate::train::settings;
 
 /// All of it.
 pub fn of(report: &Report) -> String {
@@ -60,6 +61,11 @@ fn data(report: &Report) -> String {
     lines.push(format!(
         "padding   none here; to the longest of each batch it would be {:.2} places a token, to max_length {} {:.2}",
         padding.to_longest, report.outlook.max_length, padding.to_max
+    ));
+    lines.push(format!(
+        "batch     micro-batches of up to {} tokens{}",
+        count(settings::micro_batch_tokens(&report.outlook.config) as u64),
+        if report.auto_tokens { " (auto)" } else { "" }
     ));
     lines.join("\n") + "\n"
 }
@@ -161,7 +167,7 @@ fn remedy(report: &Report, limit: f64) -> String {
     let [weights, gradients, optimizer, activations, _] = least.need.peak;
     let mut ways = Vec::new();
     if activations > limit / 2.0 {
-        let tokens = report.outlook.config.train.micro_batch_tokens;
+        let tokens = settings::micro_batch_tokens(&report.outlook.config);
         if report.lengths.longest as usize >= tokens {
             ways.push("a smaller data.max_length (a micro-batch is a single example already)");
         } else {

@@ -14,6 +14,21 @@ functions!(Functions {
     fn cuDeviceGetPCIBusId(*mut c_char, c_int, CUdevice) -> c_int;
 });
 
+functions!(Attributes {
+    fn cuDeviceGetAttribute(*mut c_int, c_int, CUdevice) -> c_int;
+});
+
+const CAPABILITY_MAJOR: c_int = 75; // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+
+/// The first number of a GPU's compute capability, from 8 on with bf16 and TF32; `None` where the driver does not say.
+pub fn capability(ordinal: usize) -> Option<u32> {
+    let (attributes, mut major) = (Attributes::load(cuda::library().ok()?).ok()?, 0);
+    let device = cuda::count().and_then(|_| cuda::device(ordinal)).ok()?;
+    // SAFETY: a device of the driver's own; a pointer to a live variable.
+    let code = unsafe { (attributes.cuDeviceGetAttribute)(&mut major, CAPABILITY_MAJOR, device) };
+    u32::try_from(major).ok().filter(|_| code == 0)
+}
+
 /// A driver that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Driver {

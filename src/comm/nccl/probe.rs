@@ -3,16 +3,18 @@
 use crate::comm::ffi::library::Library;
 use crate::comm::ffi::nccl::Nccl;
 use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The variable that names NCCL's file or folder.
 pub const PATH_VARIABLE: &str = "TRAINER_NCCL_PATH";
-/// 2.29, in NCCL's own counting.
-const OLDEST: i32 = 22900;
+/// NCCL's own variable by which several ranks may share a GPU, and the version that brought it, in NCCL's counting.
+const SHARING_VARIABLE: &str = "NCCL_MULTI_RANK_GPU_ENABLE";
+const SHARES_FROM: i32 = 23000;
 const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
 /// What every error of [`probe`] ends with.
-pub const REMEDY: &str = "Install NCCL 2.29 or newer (package nvidia-nccl-cu13 for Python's pip brings it), and set \
+pub const REMEDY: &str = "Install NCCL (package nvidia-nccl-cu13 for Python's pip brings it), and set \
                       TRAINER_NCCL_PATH to the folder of libnccl.so.2 if it is not where the loader looks";
 
 /// What is known of the NCCL on this machine.
@@ -24,15 +26,57 @@ pub struct Probe {
     pub path: String,
     /// Whether it could make a unique id, which takes a network interface and no GPU.
     pub unique_id: bool,
+    pub sharing: Sharing,
+}
+
+/// Whether several ranks may take one GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Sharing {
+    /// Nobody asks for it.
+    #[default]
+    Unwanted,
+    /// It is asked for, and this NCCL cannot do it.
+    TooOld,
+    Allowed,
+}
+
+impl Sharing {
+    /// By the environment and NCCL's version.
+    fn new(wanted: bool, version: i32) -> Sharing {
+        match wanted {
+            false => Sharing::Unwanted,
+            true if version < SHARES_FROM => Sharing::TooOld,
+            true => Sharing::Allowed,
+        }
+    }
+
+    /// What to do where there are more ranks than GPUs.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Sharing::TooOld => {
+                "start one rank per GPU: NCCL_MULTI_RANK_GPU_ENABLE, which lets ranks share one, takes NCCL 2.30 or newer, \
+                 and this one is older"
+            }
+            _ => {
+                "start one rank per GPU, or let ranks share GPUs by NCCL_MULTI_RANK_GPU_ENABLE=1 (NCCL 2.30 or newer; for \
+                 tests, as they share memory and time too)"
+            }
+        }
+    }
+}
+
+/// Whether the environment asks for ranks that share GPUs.
+pub fn wants_sharing() -> bool {
+    std::env::var(SHARING_VARIABLE).is_ok_and(|value| value.trim().parse::<i64>().is_ok_and(|n| n != 0))
 }
 
 /// Looks for NCCL; needs no GPU.
 ///
 /// # Errors
-/// When it is missing, older than 2.29, or lacks a function that we call; the message says what to do.
+/// When it is missing or lacks a function that we call; the message says what to do.
 pub fn probe() -> Result<Probe> {
-    let Found { nccl, version, path } = load()?;
-    Ok(Probe { version: dotted(version), path, unique_id: nccl.unique_id().is_ok() })
+    let Found { nccl, version, path, sharing } = load()?;
+    Ok(Probe { version: dotted(version), path, unique_id: nccl.unique_id().is_ok(), sharing })
 }
 
 /// A library that will do.
@@ -40,6 +84,7 @@ pub(super) struct Found {
     pub nccl: Arc<Nccl>,
     pub version: i32,
     pub path: String,
+    pub sharing: Sharing,
 }
 
 pub(super) fn load() -> Result<Found> {
@@ -47,7 +92,7 @@ pub(super) fn load() -> Result<Found> {
     load_from(&candidates(chosen.as_deref()))
 }
 
-/// The first library that can be loaded; it must then also be new and complete enough.
+/// The first library that can be loaded; it must then also have all functions.
 fn load_from(candidates: &[String]) -> Result<Found> {
     let mut reasons = Vec::new();
     for candidate in candidates {
@@ -63,10 +108,8 @@ fn load_from(candidates: &[String]) -> Result<Found> {
             Error::input(format!("{path} lacks the NCCL functions {}. {REMEDY}", missing.join(", ")))
         })?;
         let version = nccl.version()?;
-        if version < OLDEST {
-            return Err(Error::input(format!("{path} is NCCL {}, which is too old. {REMEDY}", dotted(version))));
-        }
-        return Ok(Found { nccl: Arc::new(nccl), version, path });
+        let sharing = Sharing::new(wants_sharing(), version);
+        return Ok(Found { nccl: Arc::new(nccl), version, path, sharing });
     }
     Err(Error::input(format!("NCCL was not found ({}). {REMEDY}", reasons.join("; "))))
 }
@@ -125,6 +168,15 @@ mod tests {
     #[test]
     fn versions_read_like_versions() {
         assert_eq!(dotted(22907), "2.29.7");
+    }
+
+    #[test]
+    fn ranks_share_gpus_where_that_is_wanted_and_possible() {
+        assert_eq!(Sharing::new(false, 23007), Sharing::Unwanted);
+        assert_eq!(Sharing::new(true, 22809), Sharing::TooOld);
+        assert_eq!(Sharing::new(true, 23000), Sharing::Allowed);
+        assert!(Sharing::TooOld.remedy().contains("2.30 or newer, and this one is older"));
+        assert!(Sharing::Unwanted.remedy().contains("NCCL_MULTI_RANK_GPU_ENABLE=1"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ fn defaults_change_nothing() {
         reduce_dtype: Precision::Fp32,
         loss_scale_init: None,
         loss_scale_window: None,
-        tf32: false,
+        tf32: None,
         recompute: Recompute::None,
         num_threads: None,
     };
@@ -40,6 +40,18 @@ fn zero_stage_is_a_number_or_auto() {
     }
     refused(&["zero_stage=all"], &format!("found \"all\"{expected}"));
     refused(&["zero_stage=[1]"], &format!("found a list{expected}"));
+}
+
+#[test]
+fn micro_batch_tokens_is_a_number_or_auto() {
+    assert_eq!(with(&[]).unwrap().train.micro_batch_tokens, MicroBatchTokens::Auto);
+    let set = with(&["micro_batch_tokens=64"]).unwrap();
+    assert_eq!(set.train.micro_batch_tokens, MicroBatchTokens::Tokens(64));
+    assert!(set.to_toml().contains("\nmicro_batch_tokens = 64\n"));
+    assert!(with(&["micro_batch_tokens=auto"]).unwrap().to_toml().contains("\nmicro_batch_tokens = \"auto\"\n"));
+    let expected = ", expected a whole number from 1 up or \"auto\"";
+    refused(&["micro_batch_tokens=0"], &format!("train.micro_batch_tokens: found 0{expected}"));
+    refused(&["micro_batch_tokens=all"], &format!("found \"all\"{expected}"));
 }
 
 #[test]
@@ -77,8 +89,10 @@ fn memory_has_units() {
     for bad in ["16 apples", "GiB", "1.5GiB", "-1GiB", "0", "99999999TiB", "true", "16Gib/s"] {
         refused(&["zero_stage=auto", &format!("memory_per_rank={bad}")], expected);
     }
-    let told = "parallel.memory_per_rank: is what zero_stage = \"auto\" may use, and zero_stage is 2: remove it";
-    refused(&["zero_stage=2", "memory_per_rank=16GiB"], told);
+    assert!(with(&["zero_stage=2", "memory_per_rank=16GiB"]).is_ok(), "for micro_batch_tokens");
+    let told =
+        "parallel.memory_per_rank: is what \"auto\" may use, but zero_stage is 2 and micro_batch_tokens is 64: remove";
+    refused(&["zero_stage=2", "micro_batch_tokens=64", "memory_per_rank=16GiB"], told);
     assert_eq!(message(with(&["zero_stage=7", "memory_per_rank=16GiB"])).lines().count(), 1, "one thing is wrong");
 }
 
@@ -114,8 +128,8 @@ fn a_loss_scale_is_for_fp16() {
 
 #[test]
 fn tf32_is_for_fp32() {
-    assert!(parallel(&["tf32=true"]).tf32);
-    assert!(!parallel(&["tf32=false", "precision=bf16"]).tf32);
+    assert_eq!(parallel(&["tf32=true"]).tf32, Some(true));
+    assert_eq!(parallel(&["tf32=false", "precision=bf16"]).tf32, Some(false));
     refused(&["tf32=true", "precision=bf16"], "parallel.tf32: is for products of fp32, and precision is \"bf16\"");
 }
 

@@ -1,8 +1,9 @@
 //! GPUs, cores, memory and network of this host, as this process sees them.
 
 use super::{Cores, Gpus, Host, HostGpu, Link, Memory, Network, VisibleGpu};
+use crate::comm::cores;
 use crate::comm::driver;
-use crate::comm::{cores, nccl};
+use crate::comm::nccl::{self, Sharing};
 use crate::machine::cpus::{numa_nodes, parse_list};
 use crate::machine::{self, gpus, links, memory};
 use crate::observe::memory::available_bytes;
@@ -46,8 +47,8 @@ impl Gpus {
     }
 
     /// Decides which GPU this rank takes.
-    pub fn choose(&mut self, local_rank: usize) {
-        self.mine = nccl::ordinal(local_rank, self.visible.len()).ok();
+    pub fn choose(&mut self, local_rank: usize, sharing: Sharing) {
+        self.mine = nccl::ordinal(local_rank, self.visible.len(), sharing).ok();
     }
 }
 

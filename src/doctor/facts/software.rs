@@ -2,7 +2,7 @@
 
 use super::{Library, Libtorch, Program, Software};
 use crate::comm::mpi::library_version;
-use crate::comm::nccl::probe::{REMEDY, beside_libtorch, loaded_file, probe};
+use crate::comm::nccl::probe::{REMEDY, Sharing, beside_libtorch, loaded_file, probe};
 use crate::error::Result;
 use crate::ffi;
 use std::fs::{self, File};
@@ -12,13 +12,16 @@ use tch::utils;
 impl Software {
     /// Looks at this process. Loads NCCL if it is there.
     pub fn look() -> Software {
-        let (nccl, nccl_error) = match probe() {
+        let (nccl, nccl_sharing, nccl_error) = match probe() {
             Ok(found) => {
                 let path = fs::canonicalize(&found.path).map_or(found.path, |path| path.display().to_string());
-                (Some(Library { version: found.version, path }), None)
+                (Some(Library { version: found.version, path }), found.sharing, None)
             }
             // What to do is the findings' to say.
-            Err(e) => (None, Some(e.to_string().trim_end_matches(REMEDY).trim_end_matches(". ").to_owned())),
+            Err(e) => {
+                let reason = e.to_string().trim_end_matches(REMEDY).trim_end_matches(". ").to_owned();
+                (None, Sharing::Unwanted, Some(reason))
+            }
         };
         Software {
             trainer: program(),
@@ -28,6 +31,7 @@ impl Software {
                 path: loaded_file("libmpi.so").or_else(|| loaded_file("libmpi")).unwrap_or_default(),
             },
             nccl,
+            nccl_sharing,
             nccl_error,
             nccl_beside_libtorch: beside_libtorch().map(|path| path.display().to_string()),
             driver: fs::read_to_string("/proc/driver/nvidia/version").ok().and_then(|text| kernel_driver(&text)),
@@ -51,13 +55,16 @@ fn digest(path: &Path) -> Result<String> {
 }
 
 fn libtorch() -> Libtorch {
-    let built_with = Path::new(env!("TRAINER_LIBTORCH_FOLDER")).join("libtorch_cpu.so");
-    // The loader tells where a file really lies, behind links.
-    let built_with = fs::canonicalize(&built_with).unwrap_or(built_with);
+    // None of a relocatable build, which takes any libtorch of its version.
+    let built_with = option_env!("TRAINER_LIBTORCH_FOLDER").map(|folder| {
+        let file = Path::new(folder).join("libtorch_cpu.so");
+        // The loader tells where a file really lies, behind links.
+        fs::canonicalize(&file).unwrap_or(file).display().to_string()
+    });
     Libtorch {
         version: ffi::libtorch_config().ok().and_then(|text| version_in(&text)).unwrap_or_default(),
         path: loaded_file("libtorch_cpu.so").unwrap_or_default(),
-        built_with: built_with.display().to_string(),
+        built_with: built_with.unwrap_or_default(),
         // The runtime's number is asked only of a build that has one: the others throw.
         cuda: utils::has_cudart().then(utils::version_cudart).map(|v| format!("{}.{}", v / 1000, v % 1000 / 10)),
     }

@@ -3,6 +3,7 @@
 use super::ranks::count;
 use super::{Finding, Severity};
 use crate::comm::name_ranks;
+use crate::comm::nccl::Sharing;
 use crate::doctor::facts::{Facts, Host, Rank};
 use std::collections::BTreeMap;
 
@@ -120,7 +121,7 @@ fn nccl_missing(facts: &Facts, ranks: &[&Rank]) -> Option<Finding> {
     let error = rank.software.nccl_error.as_deref().unwrap_or("no reason was given");
     let seen = format!("{} has a GPU driver, but no NCCL that can be used: {error}", rank.host.name);
     let why = "NCCL carries gradients between GPUs: several ranks on GPUs do not start without it";
-    let remedy = "install NCCL 2.29 or newer (`launch/setup.sh --cuda` brings it beside libtorch), or set \
+    let remedy = "install NCCL (`launch/setup.sh --cuda` brings it beside libtorch), or set \
                   TRAINER_NCCL_PATH to the folder of libnccl.so.2"
         .to_owned();
     // One rank on one GPU has nobody to talk to, unless NCCL was asked for.
@@ -193,14 +194,21 @@ fn shared(host: &Host, ranks: &[&Rank]) -> Vec<Finding> {
                      to all ranks, and rank k of a host takes GPU k",
                     count(users[0].gpus.visible.len(), "GPU")
                 ),
-                None => format!("start one rank per GPU: this host shows {}", count(users[0].gpus.visible.len(), "GPU")),
+                None => format!(
+                    "this host shows {}: {}",
+                    count(users[0].gpus.visible.len(), "GPU"),
+                    users[0].software.nccl_sharing.remedy()
+                ),
             };
-            Finding::problem(
-                "gpu-shared",
-                format!("{} of {} are on one GPU, {bus_id}", name_ranks(&numbers), host.name),
-                "NCCL refuses two ranks on one GPU, and they would share its memory and its time",
-                remedy,
-            )
+            let seen = format!("{} of {} are on one GPU, {bus_id}", name_ranks(&numbers), host.name);
+            if users.iter().all(|rank| rank.software.nccl_sharing == Sharing::Allowed) {
+                let why = "they share its memory and its time";
+                let remedy = "nothing, to try things out; to train, start one rank per GPU without \
+                              NCCL_MULTI_RANK_GPU_ENABLE";
+                return Finding::note("gpu-shared", seen, why, remedy.to_owned());
+            }
+            let why = "NCCL refuses two ranks on one GPU, and they would share its memory and its time";
+            Finding::problem("gpu-shared", seen, why, remedy)
         })
         .collect()
 }

@@ -3,6 +3,7 @@
 mod made;
 
 use super::*;
+use crate::comm::nccl::Sharing;
 use crate::doctor::facts::{Cores, Facts, Folder, Gpus, Launch, Link, Rank, Sweep, Wrong};
 use made::{on_gpus, rank, sound, sound_gpus, two_hosts};
 
@@ -215,6 +216,11 @@ fn gpus_and_ranks() {
         facts.nccl_refused = Some("Duplicate GPU detected".into());
     };
     changed(sound_gpus(), refused, Problem, "gpu-shared", &["NCCL refuses"]);
+    let allowed = |facts: &mut Facts| {
+        same(facts);
+        facts.ranks.iter_mut().for_each(|rank| rank.software.nccl_sharing = Sharing::Allowed);
+    };
+    changed(sound_gpus(), allowed, Note, "gpu-shared", &["they share its memory", "NCCL_MULTI_RANK_GPU_ENABLE"]);
     // Two hosts have the same numbers and other GPUs.
     let apart = Facts { ranks: two_hosts().ranks.into_iter().map(|rank| on_gpus(rank, 1)).collect(), ..two_hosts() };
     assert_eq!(all(&apart), []);

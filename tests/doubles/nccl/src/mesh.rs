@@ -1,6 +1,7 @@
 //! The ranks' connections: every two of them have a Unix socket, in the abstract name space of this machine.
 
 use crate::failure::{Code, Failure, Outcome};
+use crate::settings;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{ErrorKind, Read, Result, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -67,7 +68,7 @@ impl Mesh {
             let heard = hear(&mut link).and_then(|heard| tell(&mut link, hello).map(|()| heard)).map_err(meeting)?;
             mesh.welcome(link, heard, &mut devices)?;
         }
-        let twice = |&rank: &usize| devices[..rank].contains(&devices[rank]);
+        let twice = |&rank: &usize| !settings::shares_gpus() && devices[..rank].contains(&devices[rank]);
         match (0..world).find(twice) {
             None => Ok(mesh),
             Some(rank) => {

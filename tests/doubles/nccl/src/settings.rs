@@ -33,6 +33,11 @@ pub fn version() -> c_int {
     settings().version
 }
 
+/// As NCCL from 2.30 on, where its variable allows it.
+pub fn shares_gpus() -> bool {
+    version() >= 23000 && read("NCCL_MULTI_RANK_GPU_ENABLE", number::<i64>).is_some_and(|on| on != 0)
+}
+
 /// Whether this goes wrong on this rank, at the collective of this number.
 pub fn goes_wrong(fault: Fault, rank: usize, sequence: u64) -> bool {
     settings().fault == Some((fault, sequence)) && settings().rank.is_none_or(|only| only == rank)

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The GPU check: check.sh [--cpu] [--seconds 540] [--out DIR] [--parts 1,2,3,5]. It runs from an unpacked bundle, and
+# from the source tree once `on_a_gpu.sh` has built there; docs/gpu.md says what it does and how to read its report.
+set -euo pipefail
+
+root=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
+python=${TRAINER_PYTHON:-python3}
+if [[ -x $root/run ]]; then # a bundle, whose start script finds the libraries
+    exec "$root/run" "$python" "$root/tests/gpu/check.py" "$@"
+fi
+exec "$python" "$root/tests/gpu/check.py" "$@"
