@@ -142,7 +142,9 @@ arrange_cuda() {
 }
 
 # The libtorch that an earlier run wrote into the cargo configuration.
-configured() { sed -n "s/^LIBTORCH = { value = '\(.*\)', force = false }$/\1/p" "$config" 2>/dev/null; }
+configured() {
+    [[ ! -e $config ]] || sed -n "s/^LIBTORCH = { value = '\(.*\)', force = false }$/\1/p" "$config"
+}
 
 # libtorch KIND: makes sure that `version` of this kind is installed and prints its folder.
 libtorch() {
@@ -261,7 +263,8 @@ mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock --nonblock 9 || { say "waiting for another set-up in $cache" && flock 9; }
 version=$(choose_version)
-folder=$(libtorch "${kind:-$(choose_kind)}")
+kind=${kind:-$(choose_kind)}
+folder=$(libtorch "$kind")
 if [[ -n $only_libtorch ]]; then
     [[ -e Cargo.lock ]] || select_lock
     printf '%s\n' "$folder"
