@@ -47,6 +47,7 @@ fn fail(e: &Error) -> ! {
     }
     if rank == 0 {
         tell(e);
+        tell_memory(e.kind());
     }
     leave(code)
 }

@@ -45,6 +45,33 @@ fn unsafe_code_lives_where_it_may() {
     }
 }
 
+/// A copy that another module makes would not be counted, and the host may wait for it.
+#[test]
+fn copies_between_host_and_device_go_through_one_module() {
+    let rules = Rules::read();
+    none(&sources().iter().filter(|file| !file.is_test).flat_map(|file| device_copies(&rules, file)).collect::<Vec<_>>());
+}
+
+/// docs/gpu.md tells the tolerances that the tests of a device go by.
+#[test]
+fn tolerances_are_documented() {
+    let json: serde_json::Value = serde_json::from_str(&read("tests/gpu/tolerances.json")).unwrap();
+    let document = read("docs/gpu.md");
+    let mut table = document.lines().skip_while(|line| !line.starts_with("| Device | Type |"));
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let columns = cells(table.next().expect("docs/gpu.md has no table | Device | Type | ..."));
+    let mut rows = 0;
+    for row in table.skip(1).take_while(|line| line.starts_with('|')).map(cells) {
+        let wanted = json[&row[0]][&row[1]].as_object().unwrap_or_else(|| panic!("tolerances.json has no {row:?}"));
+        assert_eq!(wanted.len(), columns.len() - 2, "{row:?}");
+        for (name, value) in columns.iter().zip(&row).skip(2) {
+            assert_eq!(wanted[name].as_f64(), value.parse().ok(), "{row:?}: {name}");
+        }
+        rows += 1;
+    }
+    assert_eq!(rows, json.as_object().unwrap().values().map(|of| of.as_object().unwrap().len()).sum::<usize>());
+}
+
 #[test]
 fn files_are_short() {
     let too_long = |file: &Source| {
@@ -63,20 +90,24 @@ fn violations_are_found() {
             ("data".into(), vec![]),
             ("nn".into(), vec![vec!["error".into()], vec!["data".into(), "ragged".into()]]),
             ("train".into(), vec![]),
+            ("ffi".into(), vec![]),
         ],
         crates: vec![("tch".into(), vec!["nn".into()])],
         unsafe_places: vec!["src/nn/raw.rs".into()],
+        copy_places: vec!["src/ffi/transfer.rs".into()],
     };
     let lines = |path: &str, text: &str| -> Vec<String> {
         let file = Source::new(path.into(), text.into());
         let mut all = foreign_modules(&rules, &file);
         all.extend(foreign_crates(&rules, &file));
         all.extend(unsafe_code(&rules, &file));
+        all.extend(device_copies(&rules, &file));
         all
     };
     let fine = "use crate::error::Error; // crate::train\nuse crate::data::ragged::{A, B};\nuse super::ctx;\n\
                 fn f<'a>() { \"crate::train\"; r#\"unsafe\"#; 'x'; '\\''; tch::f(); }\n\
-                #[cfg(test)]\nmod tests {\n use crate::train::x;\n fn f() { {} }\n}\n";
+                fn g() { copies::to_device(x, device); u32::try_from(n); }\n\
+                #[cfg(test)]\nmod tests {\n use crate::train::x;\n fn f() { x.double_value(&[]); }\n}\n";
     assert_eq!(lines("src/nn/a.rs", fine), [""; 0]);
     for (text, line) in [
         ("\nuse crate::train::Trainer;", 2),
@@ -88,11 +119,18 @@ fn violations_are_found() {
         ("use crate::nowhere::A;", 1),
         ("/* /* */ */\n#[cfg(test)]\nmod tests { use crate::train::a; }\nuse crate::train::b;", 4),
         ("fn f() { unsafe { g() } }", 1),
+        ("fn f() {\n x.to_device(Device::Cpu) }", 2),
+        ("fn f() { tch::Tensor::f_to_device(&x, device) }", 1),
+        ("fn f() { f(&x).double_value(&[]) }", 1),
+        ("fn f() -> Vec<f32> { Vec::try_from(x).unwrap() }", 1),
+        ("fn f() { Vec::<f32>::try_from(x).unwrap() }", 1),
+        ("fn f() { f64::try_from(x).unwrap() }", 1),
     ] {
         let found = lines("src/nn/a.rs", text);
         assert!(found.len() == 1 && found[0].starts_with(&format!("src/nn/a.rs:{line}: ")), "{text}: {found:?}");
     }
     assert_eq!(lines("src/nn/raw.rs", "unsafe fn f() {}"), [""; 0]);
+    assert_eq!(lines("src/ffi/transfer.rs", "fn f() { x.f_to_device(Device::Cpu) }"), [""; 0]);
     assert_eq!(lines("src/data/a.rs", "fn f(t: &tch::Tensor) {}").len(), 1);
     assert_eq!(lines("src/data/a.rs", "use ::tch::Tensor;").len(), 1);
     assert_eq!(lines("src/data/a.rs", "use super::tch::Tensor;").len(), 0, "a module of ours");
@@ -107,6 +145,8 @@ struct Rules {
     crates: Vec<(String, Vec<String>)>,
     /// Files, and folders with a slash at the end.
     unsafe_places: Vec<String>,
+    /// Those that may copy between host and device.
+    copy_places: Vec<String>,
 }
 
 impl Rules {
@@ -122,7 +162,8 @@ impl Rules {
         }
         let crates = table(&document, "### Crates").map(|(cells, _)| (cells[0].clone(), cells[1..].to_vec())).collect();
         let unsafe_places = table(&document, "### Unsafe code").map(|(cells, _)| cells[0].clone()).collect();
-        Rules { users, crates, unsafe_places }
+        let copy_places = table(&document, "### Copies between host and device").map(|(cells, _)| cells[0].clone()).collect();
+        Rules { users, crates, unsafe_places, copy_places }
     }
 }
 
@@ -172,10 +213,40 @@ fn foreign_crates(rules: &Rules, file: &Source) -> Vec<String> {
     paths.filter(|&i| foreign(&t[i].1)).map(complain).collect()
 }
 
+/// Whether a file is one of these, or in one of these folders.
+fn within(places: &[String], file: &Source) -> bool {
+    places.iter().any(|place| file.path == *place || (place.ends_with('/') && file.path.starts_with(place.as_str())))
+}
+
+/// Methods of tensors that copy to another device, or make the host wait for numbers: called on a value or by the type.
+fn device_copies(rules: &Rules, file: &Source) -> Vec<String> {
+    const COPIES: &[&str] =
+        &["to_device", "to_device_", "to_kind_device", "double_value", "int64_value", "copy_data", "pin_memory", "cuda", "item"];
+    const READ: &[&str] = &["Vec", "f32", "f64", "bool"];
+    if within(&rules.copy_places, file) {
+        return Vec::new();
+    }
+    let word = |i: usize| file.code.get(i).map_or("", |t| t.1.as_str());
+    // `Vec::try_from`, `Vec::<f32>::try_from`: of a tensor, its numbers.
+    let names_tensors = rules.crates.iter().any(|(of, users)| of == "tch" && users.contains(&file.module[0]));
+    let read = |i: usize| {
+        let of = if i > 5 && word(i - 2) == ">" { i - 6 } else { i.saturating_sub(2) };
+        names_tensors && word(i) == "try_from" && READ.contains(&word(of))
+    };
+    let copies = |i: usize| {
+        let own = word(i).strip_prefix("f_").unwrap_or(word(i));
+        let of_tensor = i > 0 && (word(i - 1) == "." || (word(i - 1) == "::" && i > 1 && word(i - 2) == "Tensor"));
+        COPIES.contains(&own) && of_tensor && word(i + 1) == "("
+    };
+    let complain = |i: usize| {
+        let (line, name) = &file.code[i];
+        format!("{}:{line}: `{name}`: copies between host and device go through `ffi::transfer` (docs/architecture.md)", file.path)
+    };
+    (0..file.code.len()).filter(|&i| copies(i) || read(i)).map(complain).collect()
+}
+
 fn unsafe_code(rules: &Rules, file: &Source) -> Vec<String> {
-    let within =
-        |place: &String| file.path == *place || (place.ends_with('/') && file.path.starts_with(place.as_str()));
-    if rules.unsafe_places.iter().any(within) {
+    if within(&rules.unsafe_places, file) {
         return Vec::new();
     }
     let found = tokens(&file.text).into_iter().filter(|(_, word)| word == "unsafe");

@@ -51,3 +51,33 @@ fn every_split_takes_the_same_steps() {
         }
     }
 }
+
+/// On the CPU nothing is copied, but the calls count as on a GPU. With 1 token at a time each example is a micro-batch.
+#[test]
+fn a_micro_batch_is_one_upload_and_a_step_one_download() {
+    for &(case, kind) in RUNS {
+        let bench = CaseBench::new(case, kind);
+        for (world, zero, tokens, uploads) in [(1, 0, 100_000, Some(1)), (1, 0, 1, Some(4)), (2, 3, 70, None)] {
+            let out = format!("world-{world}-tokens-{tokens}");
+            let more = [
+                &format!("micro_batch_tokens={tokens}"),
+                &format!("parallel.zero_stage={zero}"),
+                "max_steps=3",
+                "global_batch_size=4",
+                "eval_strategy=no",
+                "parallel.recompute=all",
+            ];
+            bench.run(world, &out, &more, &Resume::None).unwrap_or_else(|e| panic!("{case}, {out}: {e}"));
+            let steps = bench.lines(&out, "host_to_device_copies");
+            assert_eq!(steps.len(), 3, "{case}, {out}");
+            for step in steps {
+                let [up, down] = ["host_to_device_copies", "device_to_host_copies"].map(|key| step[key].as_u64().unwrap());
+                // The first step also uploads what stays, such as the frequencies of rotary embeddings.
+                let first = u64::from(step["step"] == 1);
+                let right = |uploads| (uploads..=uploads + first).contains(&up);
+                assert!(up > 0 && uploads.is_none_or(right), "{case}, {out}: {up} uploads: {step}");
+                assert!(down <= 1, "{case}, {out}: {down} downloads: {step}");
+            }
+        }
+    }
+}

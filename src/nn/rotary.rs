@@ -1,7 +1,7 @@
 //! Rotary position embeddings (arXiv 2104.09864): queries and keys are turned by angles that grow with the position.
 
 use crate::data::ragged::Sequences;
-use crate::ffi::transfer::Constant;
+use crate::ffi::transfer::{self, Constant};
 use crate::nn::rng;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -118,7 +118,7 @@ impl Angles {
 }
 
 fn floats(values: &Tensor) -> Vec<f32> {
-    Vec::try_from(values).unwrap_or_else(|e| panic!("frequencies: {e}"))
+    transfer::values(values).unwrap_or_else(|e| panic!("frequencies: {e}"))
 }
 
 fn llama3(frequency: f32, factor: f32, low: f64, high: f64, original: f64) -> f32 {

@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn a_gpu_s_number_formats_are_told() {
         let config = |more: &[&str]| {
-            let words = ["output_dir=o", "model.path=m", "data.train=t.jsonl"].iter().chain(more);
+            let words = ["output_dir=o", "model.path=m", "task.kind=causal-lm", "data.train=t"].iter().chain(more);
             Config::parse("", "a test", &words.map(|word| (*word).to_owned()).collect::<Vec<_>>()).unwrap()
         };
         let gpu = Device::Cuda(0);

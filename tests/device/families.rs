@@ -32,10 +32,13 @@ fn on_all(check: impl Fn(&str) -> Result<(), String>) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// The case with the smallest weights of each family.
+/// Cases whose logits in half precision say little: rounding the weights alone moves transformers' by 3 % in bf16.
+const ILL_CONDITIONED: &[&str] = &["cases/qwen3-causal"];
+
+/// The case with the smallest weights of each family, for half precision.
 fn smallest() -> Vec<String> {
     let mut smallest: BTreeMap<String, (u64, String)> = BTreeMap::new();
-    for case in cases() {
+    for case in cases().into_iter().filter(|case| !ILL_CONDITIONED.contains(&case.as_str())) {
         let config = registry::read_config(&folder(&case)).unwrap();
         let size = std::fs::metadata(folder(&case).join("model.safetensors")).unwrap().len();
         let family = config["model_type"].as_str().unwrap().to_owned();

@@ -315,6 +315,7 @@ fn full() -> Config {
         "reduce_dtype=fp16",
         "loss_scale_init=1024",
         "loss_scale_window=7",
+        "tf32=false",
         "recompute=2",
         "num_threads=1",
         "backend=mpi",

@@ -177,6 +177,8 @@ mod tests {
     fn ranks_have_numbers_of_their_own() {
         let numbers_of = |variables: &[(&str, &str)], by_slurm| {
             let mut sleep = Command::new("sleep").arg("60").env_clear().envs(variables.to_vec()).spawn().unwrap();
+            // A process has its environment a moment after it has started.
+            while fs::read(format!("/proc/{}/environ", sleep.id())).unwrap().is_empty() {}
             let numbers = numbers(sleep.id(), by_slurm);
             sleep.kill().unwrap();
             sleep.wait().unwrap();
