@@ -68,27 +68,14 @@ mkdir -p "$kit"/{bin,mpi/bin,mpi/lib,mpi/share,docs,tests/bin,tests/bench,tests/
 
 # --------------------------------------------------------------------------------------------------- the programs
 
-mapfile -t tests < <(grep -v '^#' tests/gpu/tests.txt)
-targets=()
-for test in "${tests[@]}"; do
-    targets+=(--test "$test")
-done
 say "building trainer and its tests with libtorch $version (the first time takes minutes)"
 cargo() { (cd "$tree" && command cargo "$@"); }
 cargo build --release --locked --bin trainer >&2
-cargo test --release --locked --no-run --message-format=json "${targets[@]}" >"$kit.json"
-# executable TEST: the file that cargo built for it.
-executable() {
-    python3 -c 'import json, sys
-for message in map(json.loads, open(sys.argv[1])):
-    if message.get("executable") and message["target"]["name"] == sys.argv[2]:
-        print(message["executable"])' "$kit.json" "$1"
-}
+tests=$(check_tests)
 strip -o "$kit/bin/trainer" "$CARGO_TARGET_DIR/release/trainer"
-for test in "${tests[@]}"; do
-    strip -o "$kit/tests/bin/$test" "$(executable "$test")"
-done
-rm "$kit.json"
+while read -r test file; do
+    strip -o "$kit/tests/bin/$test" "$file"
+done <<<"$tests"
 for file in "$kit/bin/trainer" "$kit"/tests/bin/*; do
     run_path=$(readelf -d "$file" | sed -n 's/.*(RUNPATH).*\[\(.*\)\]/\1/p')
     [[ ":$run_path" =~ ^(:\$ORIGIN/[^:]*)+$ ]] || die "$file: its run path $run_path names a folder of this machine"
@@ -133,7 +120,7 @@ cp launch/bundle/start.sh "$kit/run"
 ln -s run "$kit/trainer"
 ln -s run "$kit/mpirun"
 cp -r configs LICENSE "$kit/"
-cp docs/cluster.md docs/configuration.md "$kit/docs/"
+cp docs/cluster.md docs/configuration.md docs/gpu.md "$kit/docs/"
 cp -r tests/gpu "$kit/tests/"
 if [[ -e tests/bench/gpu_peer.py ]]; then
     cp tests/bench/gpu_peer.py "$kit/tests/bench/"

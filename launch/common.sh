@@ -93,6 +93,18 @@ wheel() {
     compgen -G "$folder/*.whl"
 }
 
+# check_tests: builds the test programs of the GPU check, and prints a line `NAME FILE` for each.
+check_tests() {
+    local test targets=()
+    while read -r test; do
+        targets+=(--test "$test")
+    done < <(grep -v '^#' tests/gpu/tests.txt)
+    cargo test --release --locked --no-run --message-format=json "${targets[@]}" | python3 -c 'import json, sys
+for message in map(json.loads, sys.stdin):
+    if message.get("executable") and message["target"]["kind"] == ["test"]:
+        print(message["target"]["name"], message["executable"])'
+}
+
 # mpi_environment RANKS: what mpirun needs for root, in the environment, and on fewer cores than ranks, in mpi_options.
 mpi_environment() {
     mpi_options=()

@@ -1,8 +1,10 @@
 //! The thin binary: run the command; on an error or a panic tell who failed and take all ranks down.
 
 use clap::Parser;
-use std::panic;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Instant;
+use std::{env, panic};
 use trainer::cli::{self, Cli};
 use trainer::comm::exit_now;
 use trainer::error::{Error, Kind};
@@ -12,16 +14,32 @@ use trainer::observe::rank_of_environment;
 
 fn main() {
     let began = Instant::now();
+    let cli = Cli::try_parse().unwrap_or_else(|e| usage(&e));
+    wait_passively();
     // Before the first tensor.
     memory::install();
     let allocator = device::use_expandable_segments();
-    let cli = Cli::try_parse().unwrap_or_else(|e| usage(&e));
     logs::start(cli.log_format, rank_of_environment());
     die_on_panic();
     match allocator.and_then(|()| cli.run(began)) {
         Ok(()) => leave(0),
         Err(e) => fail(&e),
     }
+}
+
+/// Starts this program again with `OMP_WAIT_POLICY=passive`, unless the user has set how threads wait.
+///
+/// By default the threads of an OpenMP region spin while they wait for each other. On cores that other processes use too
+/// this makes a run several times slower. The OpenMP runtime reads the variable while it is loaded, before `main`.
+fn wait_passively() {
+    const POLICY: &str = "OMP_WAIT_POLICY";
+    if [POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME"].iter().any(|name| env::var_os(name).is_some()) {
+        return;
+    }
+    let mut words = env::args_os();
+    let (Some(name), Ok(program)) = (words.next(), env::current_exe()) else { return };
+    // Returns only where it fails, such as after an update that replaced the file: then threads spin.
+    _ = Command::new(program).arg0(name).args(words).env(POLICY, "passive").exec();
 }
 
 /// Help, or what is wrong with the arguments. All ranks have the same: rank 0 tells.

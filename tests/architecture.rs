@@ -49,7 +49,9 @@ fn unsafe_code_lives_where_it_may() {
 #[test]
 fn copies_between_host_and_device_go_through_one_module() {
     let rules = Rules::read();
-    none(&sources().iter().filter(|file| !file.is_test).flat_map(|file| device_copies(&rules, file)).collect::<Vec<_>>());
+    none(
+        &sources().iter().filter(|file| !file.is_test).flat_map(|file| device_copies(&rules, file)).collect::<Vec<_>>(),
+    );
 }
 
 /// docs/gpu.md tells the tolerances that the tests of a device go by.
@@ -162,7 +164,8 @@ impl Rules {
         }
         let crates = table(&document, "### Crates").map(|(cells, _)| (cells[0].clone(), cells[1..].to_vec())).collect();
         let unsafe_places = table(&document, "### Unsafe code").map(|(cells, _)| cells[0].clone()).collect();
-        let copy_places = table(&document, "### Copies between host and device").map(|(cells, _)| cells[0].clone()).collect();
+        let copy_places =
+            table(&document, "### Copies between host and device").map(|(cells, _)| cells[0].clone()).collect();
         Rules { users, crates, unsafe_places, copy_places }
     }
 }
@@ -220,8 +223,17 @@ fn within(places: &[String], file: &Source) -> bool {
 
 /// Methods of tensors that copy to another device, or make the host wait for numbers: called on a value or by the type.
 fn device_copies(rules: &Rules, file: &Source) -> Vec<String> {
-    const COPIES: &[&str] =
-        &["to_device", "to_device_", "to_kind_device", "double_value", "int64_value", "copy_data", "pin_memory", "cuda", "item"];
+    const COPIES: &[&str] = &[
+        "to_device",
+        "to_device_",
+        "to_kind_device",
+        "double_value",
+        "int64_value",
+        "copy_data",
+        "pin_memory",
+        "cuda",
+        "item",
+    ];
     const READ: &[&str] = &["Vec", "f32", "f64", "bool"];
     if within(&rules.copy_places, file) {
         return Vec::new();
@@ -240,7 +252,10 @@ fn device_copies(rules: &Rules, file: &Source) -> Vec<String> {
     };
     let complain = |i: usize| {
         let (line, name) = &file.code[i];
-        format!("{}:{line}: `{name}`: copies between host and device go through `ffi::transfer` (docs/architecture.md)", file.path)
+        format!(
+            "{}:{line}: `{name}`: copies between host and device go through `ffi::transfer` (docs/architecture.md)",
+            file.path
+        )
     };
     (0..file.code.len()).filter(|&i| copies(i) || read(i)).map(complain).collect()
 }

@@ -8,7 +8,9 @@ use common::runs::Bench;
 use common::scenarios::train;
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 
 fn bench() -> Bench {
     Bench::new("bert-classification")
@@ -79,12 +81,19 @@ fn a_run_leaves_what_the_format_says() {
             "optimizer",
             "tokenizer.json",
             "tokenizer_config.json",
+            "trainer_config.toml",
             "trainer_state.json"
         ]
     );
     assert_eq!(bench.lines("run", "eval_loss").len(), 2, "{}", ended.text());
     assert!(ended.stderr.contains("90 examples") && ended.stderr.contains("tokenised now"), "{}", ended.text());
-    assert_eq!(ended.stdout, "", "standard output is for results");
+    let tables = ["│ step ", "│ memory of a rank ", "│ training time "];
+    assert!(
+        tables.iter().all(|table| ended.stdout.contains(table) && !ended.stderr.contains(table)),
+        "{}",
+        ended.text()
+    );
+    assert!(ended.stdout.lines().all(|line| line.starts_with(['┌', '│', '╞', '└'])), "results alone: {}", ended.text());
 
     // A second start finds the tokens, whatever the run's folder.
     let ended = run(trainer(&bench).args(train(&bench, "again", &["max_steps=1"]))).expect(0);
@@ -138,7 +147,8 @@ fn a_head_for_other_labels_is_told() {
         fs::write(bench.path(name), text.replace("\"sport\"", "\"games\"")).unwrap();
     }
     let told = header(&short);
-    let expected = "\nhead      was trained for other labels (science, sport, weather) and goes on from there\n";
+    let expected =
+        "\nhead      was trained for other labels (science, sport, weather) and goes on from\n          there\n";
     assert!(told.contains(expected), "{told}");
 }
 
@@ -232,6 +242,68 @@ fn evaluate_and_predict_use_what_training_wrote() {
     let bad = run(trainer(&bench).args(predict("run/final", "bad.jsonl", "bad-out.jsonl"))).expect(2);
     assert!(bad.stderr.contains("bad.jsonl:2: no column \"text\""), "{}", bad.text());
     assert!(!bench.path("bad-out.jsonl").exists());
+}
+
+/// Training leaves its configuration with the model: nobody has to say the task and the columns again.
+#[test]
+fn a_model_knows_its_task_and_its_columns() {
+    let bench = bench();
+    for name in ["train.jsonl", "eval.jsonl"] {
+        let text = fs::read_to_string(bench.path(name)).unwrap();
+        fs::write(bench.path(name), text.replace("\"text\"", "\"review\"").replace("\"label\"", "\"topic\"")).unwrap();
+    }
+    let arguments = train(&bench, "run", &["max_steps=4", "text_column=review", "label_column=topic", "max_length=16"]);
+    let printed = run(trainer(&bench).args(&arguments).arg("--print-config")).expect(0).stdout;
+    fs::write(bench.path("run.toml"), printed).unwrap();
+    run(trainer(&bench).args(["train", "run.toml"])).expect(0);
+    let logged = bench.lines("run", "eval_loss").pop().unwrap();
+    let evaluated = |words: &[&str]| -> Value {
+        let ended = run(trainer(&bench).args(["evaluate", "--json"]).args(words)).expect(0);
+        serde_json::from_str(ended.stdout.trim()).unwrap()
+    };
+    for words in [&["run.toml"][..], &["--model", "run/final", "--data", "eval.jsonl"]] {
+        assert_eq!(evaluated(words)["eval_loss"], logged["eval_loss"], "{words:?}");
+    }
+    let longer = evaluated(&["run.toml", "--max-length", "64"]);
+    assert_ne!(longer["eval_loss"], logged["eval_loss"], "what is given counts");
+    let lines = predicted(&bench, "eval.jsonl", "out.jsonl");
+    assert_eq!(lines.len(), 23);
+
+    // Of another kind of file nothing is taken over but the columns' names.
+    let rows = lines_of(&bench.path("eval.jsonl"));
+    let row = |line: &Value| format!("{},{}\n", line["topic"].as_str().unwrap(), line["review"].as_str().unwrap());
+    fs::write(bench.path("eval.csv"), format!("topic,review\n{}", rows.iter().map(row).collect::<String>())).unwrap();
+    assert_eq!(evaluated(&["--model", "run/final", "--data", "eval.csv"])["eval_loss"], logged["eval_loss"]);
+    let ended = run(trainer(&bench).args(["evaluate", "run.toml", "--task", "regression"])).expect(2);
+    assert!(ended.stderr.contains("run/final was fine-tuned for sequence-classification"), "{}", ended.text());
+    let ended = run(trainer(&bench).args(["evaluate", "--model", "run/final"])).expect(2);
+    assert!(ended.stderr.contains("--data"), "{}", ended.text());
+}
+
+/// Texts of the command line and standard input are predicted as a file is; standard output has nothing but predictions.
+#[test]
+fn predict_reads_texts_and_standard_input() {
+    let bench = bench();
+    run(trainer(&bench).args(train(&bench, "run", &["max_steps=2"]))).expect(0);
+    let records = fs::read_to_string(bench.path("eval.jsonl")).unwrap();
+    let wanted = predicted(&bench, "eval.jsonl", "out.jsonl");
+    let printed = |stdout: &str| -> Vec<Value> { stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect() };
+    let base = ["predict", "--scores", "--model", "run/final"];
+
+    let mut child = trainer(&bench);
+    child.args(base).args(["--input", "-", "--output", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = child.stderr(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(records.as_bytes()).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success());
+    assert_eq!(printed(&String::from_utf8(ended.stdout).unwrap()), wanted);
+
+    let texts = lines_of(&bench.path("eval.jsonl"));
+    let texts: Vec<&str> = texts.iter().flat_map(|line| ["--text", line["text"].as_str().unwrap()]).collect();
+    assert_eq!(printed(&run(trainer(&bench).args(base).args(texts)).expect(0).stdout), wanted);
+    let ended = run(trainer(&bench).args(base).args(["--text", ""])).expect(2);
+    assert!(ended.stderr.contains("--text:1: "), "{}", ended.text());
+    assert_eq!(run(trainer(&bench).args(base)).expect(2).stdout, "", "neither --input nor --text");
 }
 
 fn predict<'a>(model: &'a str, input: &'a str, output: &'a str) -> [&'a str; 8] {

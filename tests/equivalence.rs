@@ -4,6 +4,7 @@
 mod common;
 
 use common::runs::{Bench, assert_equivalent};
+use serde_json::Value;
 use std::fs;
 use trainer::checkpoint::run_dir::Resume;
 
@@ -70,6 +71,32 @@ fn resume_is_bit_equal_at_the_same_world() {
 }
 
 /// Another world, dropout 0: losses within 1e-5 relative.
+/// `loss` is the mean over the steps since the line before, `step_loss` the step's, and a run that was cut between two
+/// lines writes the same ones.
+#[test]
+fn lines_average_the_steps_between_them() {
+    let bench = Bench::new("bert-classification");
+    let more = with(&["logging_steps=4", "save_strategy=steps", "save_steps=6", "max_steps=18"]);
+    bench.run(1, "each", &with(&["max_steps=18"]), &Resume::None).unwrap();
+    bench.run(1, "whole", &more, &Resume::None).unwrap();
+    let losses: Vec<f64> = bench.steps("each").iter().map(|step| step.0).collect();
+    let lines = |out: &str| -> Vec<(u64, f64, f64)> {
+        let number = |line: &Value, key: &str| line[key].as_f64().unwrap();
+        let of = |line: &Value| (line["step"].as_u64().unwrap(), number(line, "loss"), number(line, "step_loss"));
+        bench.lines(out, "step_loss").iter().map(of).collect()
+    };
+    let steps = [4, 8, 12, 16, 18];
+    let mean = |first: usize, last: usize| losses[first..last].iter().sum::<f64>() / (last - first) as f64;
+    let wanted: Vec<_> =
+        [0].iter().chain(&steps).zip(&steps).map(|(&a, &b)| (b as u64, mean(a, b), losses[b - 1])).collect();
+    assert_eq!(lines("whole"), wanted);
+    for at in [6, 12] {
+        let cut = format!("cut-{at}");
+        bench.run(1, &cut, &more, &Resume::Path(bench.path(&format!("whole/checkpoint-{at}")))).unwrap();
+        assert_eq!(lines(&cut), wanted, "resumed at {at}");
+    }
+}
+
 #[test]
 fn resume_at_another_world() {
     let bench = Bench::new("bert-classification");

@@ -40,6 +40,15 @@ pub struct TrainerState {
     /// Tokens that a rank takes through the model at a time: dropout's masks depend on it.
     #[serde(default)]
     pub micro_batch_tokens: Option<usize>,
+    /// CPU threads of rank 0: sums on a CPU depend on their number, in the last bits.
+    #[serde(default)]
+    pub threads: Option<usize>,
+    /// The losses of the steps since the last line of a step in `metrics.jsonl`, added up, and how many they are; without
+    /// those that are not finite.
+    #[serde(default)]
+    pub loss_sum: f64,
+    #[serde(default)]
+    pub loss_steps: u64,
     /// What the order of data depends on besides the settings: a fingerprint of the tokenised training data.
     pub data: String,
     /// The labels in the order of their ids, for a classifier.
@@ -60,6 +69,25 @@ pub struct LossScale {
 }
 
 impl TrainerState {
+    /// The step, for a person: `step  50/450`.
+    pub fn place(&self) -> String {
+        let width = self.max_steps.to_string().len();
+        format!("step {:>width$}/{}", self.global_step, self.max_steps)
+    }
+
+    /// Counts the loss of a step; one that is not finite does not count.
+    pub fn add_loss(&mut self, loss: f64) {
+        if loss.is_finite() {
+            self.loss_sum += loss;
+            self.loss_steps += 1;
+        }
+    }
+
+    /// Of the steps since the last line in `metrics.jsonl`; NaN where none has a finite loss.
+    pub fn mean_loss(&self) -> f64 {
+        self.loss_sum / self.loss_steps as f64
+    }
+
     /// The version of the file that this program writes.
     pub fn format() -> u32 {
         FORMAT
@@ -109,6 +137,9 @@ mod tests {
             best_global_step: Some(10),
             world: 2,
             micro_batch_tokens: Some(4096),
+            threads: Some(2),
+            loss_sum: 0.1 + 0.7,
+            loss_steps: 3,
             data: "00".into(),
             labels: None,
             log_history: vec![serde_json::json!({"step": 12})],
@@ -132,8 +163,12 @@ mod tests {
         let fields = json.as_object_mut().unwrap();
         fields.remove("skipped_steps").unwrap();
         fields.remove("loss_scale").unwrap();
+        for key in ["threads", "loss_sum", "loss_steps"] {
+            fields.remove(key).unwrap();
+        }
         std::fs::write(dir.path().join(FILE), json.to_string()).unwrap();
-        let expected = TrainerState { skipped_steps: 0, loss_scale: None, ..state() };
+        let expected =
+            TrainerState { skipped_steps: 0, loss_scale: None, threads: None, loss_sum: 0.0, loss_steps: 0, ..state() };
         assert_eq!(TrainerState::read(dir.path()).unwrap(), expected);
     }
 

@@ -1,8 +1,9 @@
 //! `trainer evaluate`
 
-use super::{EvaluateArgs, ReadingArgs, TargetArgs, backend, connect};
+use super::reading::ReadingArgs;
+use super::{EvaluateArgs, TargetArgs};
 use crate::comm::Collective;
-use crate::config::{self, DataConfig, OnBadRecord, TaskConfig, TaskKind};
+use crate::config::{self, Config, DataConfig, OnBadRecord, TaskConfig, TaskKind};
 use crate::data::{Prepared, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::registry::{self, DropoutOverrides};
@@ -18,9 +19,8 @@ use crate::train::report::{device, remarks};
 use crate::train::session::one_per_host_first;
 use crate::train::sources::MAX_TARGET_LENGTH;
 use serde_json::{Map, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use tch::Kind;
 
 /// Evaluates, on all ranks; rank 0 prints to standard output.
@@ -29,20 +29,29 @@ use tch::Kind;
 /// Exit 2 for what is wrong with the model folder or the data.
 pub fn run(args: &EvaluateArgs) -> Result<()> {
     let comm = args.reading.connect()?;
-    let kind = comm.agree(args.task.parse::<TaskKind>().map_err(|e| e.context("--task")), "--task")?;
-    let wanted = |head: &Head| match reading::kind(head) {
-        own if own == kind || (own, kind) == (TaskKind::CausalLm, TaskKind::Chat) => Ok(kind),
-        own => Err(Error::input(format!("--task {kind}: {} was fine-tuned for {own}", args.model.display()))),
+    let subject = comm.agree(Subject::of(args), "reading what to evaluate")?;
+    let Subject { model, data, targets, config } = &subject;
+    let wanted = |head: &Head| {
+        let own = reading::kind(head);
+        let fits = |kind| own == kind || (own, kind) == (TaskKind::CausalLm, TaskKind::Chat);
+        let trained = config.as_ref().map(|config| config.task.kind);
+        match args.task.as_deref().map(str::parse).transpose().map_err(|e: Error| e.context("--task"))? {
+            Some(kind) if fits(kind) => Ok(kind),
+            Some(kind) => Err(Error::input(format!("--task {kind}: {} was fine-tuned for {own}", model.display()))),
+            None => Ok(trained.filter(|&kind| fits(kind)).unwrap_or(own)),
+        }
     };
     let file = DataFile {
-        option: "--data",
-        path: &args.data,
+        name: data.display().to_string(),
+        option: if args.data.is_some() { "--data" } else { "data.eval" },
+        path: data,
         purpose: Purpose::Evaluate,
-        targets: Some(&args.targets),
+        targets: Some(targets),
         on_bad_record: args.on_bad_record,
     };
-    let generation = comm.agree(generation(args, kind), "reading how texts are generated")?;
-    let (mut loaded, data) = open(&comm, &args.model, &file, &args.reading, wanted)?;
+    let (mut loaded, data) = open(&comm, (model, config.as_ref()), &file, &args.reading, wanted)?;
+    let kind = loaded.model.task.kind().parse()?;
+    let generation = comm.agree(generation(args, &subject, kind), "reading how texts are generated")?;
     let evaluator = args.reading.evaluator(comm.as_ref(), &mut loaded);
     let metrics = Evaluator { generation: generation.as_ref(), ..evaluator }.metrics(&data)?;
     if comm.is_main() {
@@ -52,18 +61,47 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         } else {
             let rows: Vec<_> =
                 metrics.iter().map(|(name, value)| vec![(*name).to_owned(), format!("{value:.6}")]).collect();
-            println!("{}", table(&["metric", &args.data.display().to_string()], &rows));
+            println!("{}", table(&["metric", &file.name], &rows));
         }
     }
     Ok(())
 }
 
+/// What is evaluated on what.
+struct Subject {
+    model: PathBuf,
+    data: PathBuf,
+    targets: TargetArgs,
+    /// That of the model's training.
+    config: Option<Config>,
+}
+
+impl Subject {
+    /// # Errors
+    /// Exit 2: a configuration that cannot be read, or without data to evaluate on.
+    fn of(args: &EvaluateArgs) -> Result<Self> {
+        let run = args.config.as_ref().map(|path| Config::load(Some(path), &[])).transpose()?;
+        let missing = |what: &str| Error::input(format!("{what} is missing: name it, or the configuration of a run"));
+        let model = args.model.clone().or_else(|| Some(run.as_ref()?.output_dir.join("final")));
+        let model = model.ok_or_else(|| missing("--model"))?;
+        let data = args.data.clone().or_else(|| run.as_ref()?.data.eval.clone());
+        let data = data.ok_or_else(|| missing("--data"))?;
+        let mut targets = args.targets.clone();
+        if args.data.is_none() {
+            targets.eval_target = targets.eval_target.or_else(|| run.as_ref()?.data.eval_target.clone());
+        }
+        let config = run.map_or_else(|| Config::of_model(&model), |config| Ok(Some(config)))?;
+        Ok(Subject { model, data, targets, config })
+    }
+}
+
 /// How texts are generated, where they are asked for.
-fn generation(args: &EvaluateArgs, kind: TaskKind) -> Result<Option<Generation>> {
+fn generation(args: &EvaluateArgs, subject: &Subject, kind: TaskKind) -> Result<Option<Generation>> {
     match (args.predict_with_generate, kind) {
         (true, TaskKind::Seq2seq) => {
-            let longest = args.targets.max_target_length.unwrap_or(MAX_TARGET_LENGTH);
-            Ok(Some(args.generation.open(&args.model)?.or_at_most(longest)))
+            let trained = subject.config.as_ref().and_then(|config| config.task.max_target_length);
+            let longest = subject.targets.max_target_length.or(trained).unwrap_or(MAX_TARGET_LENGTH);
+            Ok(Some(args.generation.open(&subject.model)?.or_at_most(longest)))
         }
         (true, kind) => Err(Error::input(format!("--predict-with-generate: only seq2seq knows this, not {kind}"))),
         (false, _) => args.generation.refuse("nothing is generated without --predict-with-generate").map(|()| None),
@@ -72,6 +110,8 @@ fn generation(args: &EvaluateArgs, kind: TaskKind) -> Result<Option<Generation>>
 
 /// A data file outside a configuration.
 pub(super) struct DataFile<'a> {
+    /// What messages call it.
+    pub name: String,
     /// The option that names it.
     pub option: &'static str,
     pub path: &'a Path,
@@ -81,64 +121,11 @@ pub(super) struct DataFile<'a> {
     pub on_bad_record: OnBadRecord,
 }
 
-impl ReadingArgs {
-    /// Joins the ranks.
-    pub(super) fn connect(&self) -> Result<Arc<dyn Collective>> {
-        connect(backend(self.backend), Duration::from_secs_f64(self.timeout_seconds), None).map_err(bare)
-    }
-
-    /// A loaded model, ready to run on all ranks.
-    pub(super) fn evaluator<'a>(&self, comm: &'a dyn Collective, loaded: &'a mut Loaded) -> Evaluator<'a> {
-        let Loaded { model, params, weights, .. } = loaded;
-        Evaluator { model, params, weights, comm, micro_batch_tokens: self.micro_batch_tokens, generation: None }
-    }
-
-    /// The same as the `[data]` of a configuration.
-    fn data_config(&self, file: &DataFile) -> DataConfig {
-        let default = DataConfig::new(file.path.to_owned());
-        DataConfig {
-            max_length: self.max_length,
-            text_column: self.text_column.clone(),
-            text_pair_column: self.text_pair_column.clone(),
-            label_column: self.label_column.clone(),
-            source_column: self.source_column.clone(),
-            target_column: file.targets.map_or(default.target_column, |targets| targets.target_column.clone()),
-            eval_target: file.targets.and_then(|targets| targets.eval_target.clone()),
-            words_column: self.words_column.clone(),
-            tags_column: self.tags_column.clone(),
-            question_column: self.question_column.clone(),
-            context_column: self.context_column.clone(),
-            choices_column: self.choices_column.clone(),
-            columns: self.columns.clone(),
-            header: self.header,
-            on_bad_record: file.on_bad_record,
-            format: self.format,
-            documents: self.documents,
-            prompt_column: self.prompt_column.clone(),
-            completion_column: self.completion_column.clone(),
-            messages_column: self.messages_column.clone(),
-            ..default
-        }
-    }
-
-    /// The same as the `[task]` of a configuration.
-    fn task_config(&self, file: &DataFile, head: &Head, kind: TaskKind) -> TaskConfig {
-        TaskConfig {
-            source_prefix: self.source_prefix.clone(),
-            max_target_length: file.targets.and_then(|targets| targets.max_target_length),
-            packing: self.packing,
-            mlm_probability: self.mlm_probability,
-            whole_word_mask: self.whole_word_mask,
-            next_sentence: (*head == Head::PreTraining).then_some(true),
-            ..TaskConfig::new(kind)
-        }
-    }
-}
-
 /// Loads a finished model and a data file for it, and says on rank 0 what they are; `wanted` says what the model is used for.
+/// The configuration is that of its training, if there is one.
 pub(super) fn open(
     comm: &Arc<dyn Collective>,
-    folder: &Path,
+    (folder, trained): (&Path, Option<&Config>),
     file: &DataFile,
     options: &ReadingArgs,
     wanted: impl Fn(&Head) -> Result<TaskKind>,
@@ -147,13 +134,18 @@ pub(super) fn open(
         let json = registry::read_config(folder)?;
         let head = Head::of_config(folder, &json)?;
         let declared = Declared::read(folder, json, DropoutOverrides::default(), head.role())?;
-        let (mut task, data) = (options.task_config(file, &head, wanted(&head)?), options.data_config(file));
+        let kind = wanted(&head)?;
+        // Of another task it says nothing: a language model that is talked to reads other columns.
+        let trained = trained.filter(|config| config.task.kind == kind);
+        let (mut task, data) = (options.task_config(file, &head, kind, trained), options.data_config(file, trained));
         options.answers.apply(&mut task)?;
         if let Some((key, why)) = config::misplaced(&task, &data).first() {
             let option = key.rsplit('.').next().unwrap_or_default().replace('_', "-");
             return Err(Error::input(format!("--{option}: {}", why.replace("task.", "").replace("data.", ""))));
         }
-        let max_length = declared.max_length(options.max_length, reading::usual_length(task.kind)).map_err(bare)?;
+        // A prompt is cut to what the model takes, however long the texts of training were.
+        let given = if kind.generates() && kind != TaskKind::Seq2seq { options.max_length } else { data.max_length };
+        let max_length = declared.max_length(given, reading::usual_length(task.kind)).map_err(bare)?;
         Ok((declared, head, task, data, max_length))
     };
     let (declared, head, task, data_config, max_length) = comm.agree(declare(), "reading the model's configuration")?;
@@ -175,7 +167,7 @@ pub(super) fn open(
             "model     {} ({})\ndata      {}: {examples} example{}, {tokens} tokens{}\nranks     {} ({}, {device})",
             folder.display(),
             loaded.model.task.kind(),
-            file.path.display(),
+            file.name,
             if examples == 1 { "" } else { "s" },
             remarks(&data),
             comm.world(),
@@ -195,7 +187,7 @@ fn complete(loaded: Loaded) -> Result<Loaded> {
 }
 
 /// The same error with the names of settings bare, as they are options here: there is no configuration with sections.
-fn bare(e: Error) -> Error {
+pub(super) fn bare(e: Error) -> Error {
     let message = e.to_string().replace("data.max_length", "max_length").replace("comm.backend", "backend");
     let bare = Error::new(e.kind(), message);
     if e.is_shared() { bare.shared() } else { bare }

@@ -7,6 +7,7 @@ mod generation;
 mod launch;
 mod plan;
 mod predict;
+mod reading;
 mod slurm;
 mod tokenizer;
 mod train;
@@ -22,6 +23,7 @@ use crate::observe::rank_of_environment;
 use crate::train::memory_report;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use generation::GenerationArgs;
+use reading::ReadingArgs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -78,15 +80,17 @@ pub struct TrainArgs {
 /// `trainer evaluate`
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
+    /// The configuration of a finished run: its final model is evaluated on its data.eval.
+    config: Option<PathBuf>,
     /// The folder of a fine-tuned model or checkpoint.
+    #[arg(long, required_unless_present = "config")]
+    model: Option<PathBuf>,
+    /// The task, such as sequence-classification; otherwise the one that the model was fine-tuned for.
     #[arg(long)]
-    model: PathBuf,
-    /// The task, such as sequence-classification.
-    #[arg(long)]
-    task: String,
+    task: Option<String>,
     /// The labelled file.
-    #[arg(long)]
-    data: PathBuf,
+    #[arg(long, required_unless_present = "config")]
+    data: Option<PathBuf>,
     #[command(flatten)]
     targets: TargetArgs,
     /// One JSON line instead of a table.
@@ -105,14 +109,14 @@ pub struct EvaluateArgs {
 }
 
 /// The targets of parallel text.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct TargetArgs {
     /// The file whose lines are the targets of the data's lines, for seq2seq with plain text.
     #[arg(long)]
     eval_target: Option<PathBuf>,
-    /// The column of the target, for seq2seq.
-    #[arg(long, default_value = "target")]
-    target_column: String,
+    /// The column of the target, for seq2seq; otherwise as in training, or `target`.
+    #[arg(long)]
+    target_column: Option<String>,
     /// Tokens that a target is cut to, for seq2seq; otherwise 128.
     #[arg(long)]
     max_target_length: Option<usize>,
@@ -124,12 +128,15 @@ pub struct PredictArgs {
     /// The folder of a fine-tuned model or checkpoint.
     #[arg(long)]
     model: PathBuf,
-    /// The records; labels are not needed.
+    /// The records; labels are not needed. `-` is standard input: JSONL, unless --format says otherwise.
+    #[arg(long, required_unless_present = "text")]
+    input: Option<PathBuf>,
+    /// A text instead of a file; may be given several times.
+    #[arg(long, conflicts_with = "input")]
+    text: Vec<String>,
+    /// One line for each record, in order; otherwise, and with `-`, standard output.
     #[arg(long)]
-    input: PathBuf,
-    /// One line for each record, in order.
-    #[arg(long)]
-    output: PathBuf,
+    output: Option<PathBuf>,
     /// Add the numbers behind every line: logits; of a generated text its token ids and their log-probabilities.
     #[arg(long)]
     scores: bool,
@@ -170,93 +177,6 @@ pub struct TokenizerArgs {
     /// jsonl, csv, tsv or text; otherwise by the file's ending.
     #[arg(long)]
     format: Option<config::Format>,
-}
-
-/// How data is read outside a configuration.
-#[derive(Debug, Args)]
-pub struct ReadingArgs {
-    /// The column of the text.
-    #[arg(long, default_value = "text")]
-    text_column: String,
-    /// The column of the second text of a pair.
-    #[arg(long)]
-    text_pair_column: Option<String>,
-    /// The column of the label.
-    #[arg(long, default_value = "label")]
-    label_column: String,
-    /// The column of the source, for seq2seq.
-    #[arg(long, default_value = "source")]
-    source_column: String,
-    /// What stands before every source, for seq2seq; otherwise nothing.
-    #[arg(long)]
-    source_prefix: Option<String>,
-    /// The names of the columns of a CSV or TSV file without a header, with commas between.
-    #[arg(long, value_delimiter = ',')]
-    columns: Option<Vec<String>>,
-    /// Whether the first row of a CSV or TSV file holds the names of the columns; otherwise found out by looking.
-    #[arg(long, value_name = "true|false")]
-    header: Option<bool>,
-    /// The column of the list of words, for token-classification.
-    #[arg(long, default_value = "words")]
-    words_column: String,
-    /// The column of the list of their tags.
-    #[arg(long, default_value = "tags")]
-    tags_column: String,
-    /// The column of the question, for multiple-choice.
-    #[arg(long, default_value = "question")]
-    question_column: String,
-    /// The column of what the question is about; otherwise `context` where there is one.
-    #[arg(long)]
-    context_column: Option<String>,
-    /// The column of the list of choices.
-    #[arg(long, default_value = "choices")]
-    choices_column: String,
-    /// The column of what an answer is given to.
-    #[arg(long, default_value = "prompt")]
-    prompt_column: String,
-    /// The column of an answer.
-    #[arg(long, default_value = "completion")]
-    completion_column: String,
-    /// The column of a conversation.
-    #[arg(long, default_value = "messages")]
-    messages_column: String,
-    /// jsonl, csv, tsv, conll or text; otherwise by the file's ending.
-    #[arg(long)]
-    format: Option<config::Format>,
-    /// What a document of a plain text file is: file, lines or paragraphs.
-    #[arg(long, value_name = "WORD")]
-    documents: Option<config::Documents>,
-    /// Whether a language model's blocks are filled up with documents; otherwise yes.
-    #[arg(long, value_name = "true|false")]
-    packing: Option<bool>,
-    /// The share of tokens that a masked language model is to tell; otherwise 0.15.
-    #[arg(long, value_name = "SHARE", value_parser = share)]
-    mlm_probability: Option<f64>,
-    /// Whether the tokens of a word are hidden together; otherwise no.
-    #[arg(long, value_name = "true|false")]
-    whole_word_mask: Option<bool>,
-    /// Tokens that a sequence is cut to; otherwise what the model takes, with questions at most 384, of a language model's
-    /// blocks at most 1024.
-    #[arg(long)]
-    max_length: Option<usize>,
-    /// Tokens that a rank takes through the model at a time.
-    #[arg(long, default_value_t = 4096)]
-    micro_batch_tokens: usize,
-    /// How ranks talk: auto, solo, mpi or nccl.
-    #[arg(long, default_value_t)]
-    backend: config::Backend,
-    /// Seconds after which a wait for a rank ends the command.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds)]
-    timeout_seconds: f64,
-    /// Last, because its heading is that of all that follow.
-    #[command(flatten)]
-    answers: answers::AnswerArgs,
-}
-
-/// A share as `task.mlm_probability` has it.
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|&share: &f64| share > 0.0 && share < 1.0);
-    share.ok_or_else(|| "expected a number greater than 0 and less than 1".into())
 }
 
 /// A time to wait, as `comm.timeout_seconds` has it.

@@ -35,7 +35,7 @@ pub fn misplaced(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, Str
         ),
         (
             "data.format",
-            data.format == Some(Format::Text) && !reads_documents,
+            data.format == Some(Format::Text) && !reads_documents && kind != TaskKind::TokenClassification,
             format!("{kind} does not read plain text, only causal-lm and masked-lm do"),
         ),
         (

@@ -64,6 +64,9 @@ pub struct Config {
     pub comm: CommConfig,
 }
 
+/// The file in a fine-tuned model's folder that has the configuration of its training.
+pub const MODEL_FILE: &str = "trainer_config.toml";
+
 impl Config {
     /// Reads `file` (nothing: the overrides are all there is) and applies `key=value` overrides, the last of a key
     /// winning.
@@ -75,6 +78,15 @@ impl Config {
         let text =
             std::fs::read_to_string(file).input_context(format!("cannot read the configuration {}", file.display()))?;
         Self::parse(&text, &file.display().to_string(), overrides)
+    }
+
+    /// The configuration that a fine-tuned model's folder has of its training ([`MODEL_FILE`]), if it has one.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn of_model(folder: &Path) -> Result<Option<Config>> {
+        let path = folder.join(MODEL_FILE);
+        path.exists().then(|| Self::load(Some(&path), &[])).transpose()
     }
 
     /// The same from the text of a file; `name` stands for it in messages.

@@ -3,7 +3,7 @@
 use crate::data::collation::{Collation, Draw};
 use crate::data::dataset::{Dataset, LabelKind};
 use crate::data::example::Label;
-use crate::data::ragged::{Cross, Sequences};
+use crate::data::ragged::{Cross, Sequences, places};
 use crate::error::Result;
 use crate::ffi::transfer::{self, Arrival};
 use tch::{Device, Tensor};
@@ -23,6 +23,8 @@ pub struct Batch {
     pub samples: Vec<u32>,
     /// The sequences of each example, `[B]`, which add up to S.
     pub widths: Vec<usize>,
+    /// [`places`] of the scores among which a span or a choice is found; `None` too where there are no such labels.
+    pub score_places: Option<Tensor>,
 }
 
 /// What a decoder sees: for each sequence of the encoder one of its own, shifted by the start token.
@@ -104,6 +106,11 @@ impl Batch {
             let own = Sequences::new(decoder_lengths);
             Decoder { tokens: ints(&decoder), cross: Cross::new(&own, &sequences), sequences: own }
         });
+        let score_places = match dataset.label_kind() {
+            LabelKind::Span => self::places(sequences.lengths()),
+            LabelKind::Class => self::places(&widths.iter().map(|&n| n as i64).collect::<Vec<_>>()),
+            _ => None,
+        };
         let targets = || Targets { places: ints(&places), classes: ints(&classes), owners };
         let labels = match (dataset.collation(), dataset.label_kind()) {
             (_, LabelKind::TokensAndClass) => Labels::TokensAndClasses(targets(), Labels::classes(dataset, samples)),
@@ -120,6 +127,7 @@ impl Batch {
             labels,
             samples: samples.to_vec(),
             widths,
+            score_places,
         }
     }
 
@@ -138,6 +146,7 @@ impl Batch {
             all.extend(decoder.cross.tensors_mut());
         }
         all.extend(self.labels.tensors_mut());
+        all.extend(&mut self.score_places);
         transfer::upload(&mut all, device)
     }
 

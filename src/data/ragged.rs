@@ -178,13 +178,21 @@ impl Cross {
     }
 }
 
-/// Rows of these lengths side by side: `[sum of lengths]` to `[rows, longest]`, filled up with `fill`.
-pub fn pad(values: &Tensor, lengths: &[i64], fill: f64) -> Tensor {
+/// i64 `[sum of lengths]`: where the values of rows of these lengths are in the rectangle that [`pad`] makes; `None` where
+/// all rows are as long. On the CPU.
+pub fn places(lengths: &[i64]) -> Option<Tensor> {
+    let longest = lengths.iter().copied().max()?;
+    let places = (0..).zip(lengths).flat_map(|(row, &n)| row * longest..row * longest + n);
+    lengths.iter().any(|&n| n < longest).then(|| Tensor::from_slice(&places.collect::<Vec<i64>>()))
+}
+
+/// Rows of these lengths side by side: `[sum of lengths]` to `[rows, longest]`, filled up with `fill`. `places` are those
+/// of [`places`], on the device of the values.
+pub fn pad(values: &Tensor, lengths: &[i64], places: Option<&Tensor>, fill: f64) -> Tensor {
     let (rows, longest) = (lengths.len() as i64, lengths.iter().copied().max().unwrap_or(0));
-    let places: Vec<i64> = (0..).zip(lengths).flat_map(|(row, &n)| row * longest..row * longest + n).collect();
-    let places = transfer::to_device(Tensor::from_slice(&places), values.device());
+    let Some(places) = places else { return values.view([rows, longest]) };
     let filled = values.new_full([rows * longest], fill, (values.kind(), values.device()));
-    filled.index_copy(0, &places, values).view([rows, longest])
+    filled.index_copy(0, places, values).view([rows, longest])
 }
 
 /// i64 `[sequences * longest]`: for each place of a rectangle that is filled up in front the token, counted in the batch; a
@@ -377,7 +385,12 @@ mod tests {
 
     #[test]
     fn padding_fills_up_to_the_longest() {
-        let padded = pad(&Tensor::from_slice(&[1.0f32, 2.0, 3.0]), &[1, 2], -1.0);
-        assert_eq!(Vec::<Vec<f32>>::try_from(padded).unwrap(), [[1.0, -1.0], [2.0, 3.0]]);
+        let padded = |values: &[f32], lengths: &[i64]| {
+            let padded = pad(&Tensor::from_slice(values), lengths, places(lengths).as_ref(), -1.0);
+            Vec::<Vec<f32>>::try_from(padded).unwrap()
+        };
+        assert_eq!(padded(&[1.0, 2.0, 3.0], &[1, 2]), [[1.0, -1.0], [2.0, 3.0]]);
+        assert_eq!(padded(&[1.0, 2.0, 3.0, 4.0], &[2, 2]), [[1.0, 2.0], [3.0, 4.0]]);
+        assert!(places(&[]).is_none());
     }
 }

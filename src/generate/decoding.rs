@@ -178,6 +178,7 @@ fn batch_of(tokens: Tensor, sequences: Sequences, decoder: Option<Decoder>, devi
         labels: Labels::None,
         samples: (0..n as u32).collect(),
         widths: vec![1; n],
+        score_places: None,
     };
     let arrival = batch.upload(Vec::new(), device);
     arrival.and_then(Arrival::wait).unwrap_or_else(|e| panic!("a batch of {n} sequences to {device:?}: {e}"));

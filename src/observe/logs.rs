@@ -52,6 +52,26 @@ pub fn tell(text: &str) {
     }
 }
 
+/// The columns that a line has at most, if there is a space to break it at.
+const WIDTH: usize = 80;
+
+/// A line in lines of at most [`WIDTH`] columns: broken at spaces, all but the first indented.
+pub fn wrap(line: &str, indent: usize) -> String {
+    let mut lines = Vec::new();
+    let (mut rest, mut before) = (line, 0);
+    while before + rest.chars().count() > WIDTH {
+        let spaces = || rest.char_indices().enumerate().filter(|(_, (_, c))| *c == ' ');
+        // Not before the text of a line that begins with a label.
+        let text = if before == 0 { indent } else { 0 };
+        let fits = spaces().filter(|(column, _)| (text..=WIDTH - before).contains(column) && *column > 0).last();
+        let Some((_, (at, _))) = fits.or_else(|| spaces().find(|(column, _)| *column > text)) else { break };
+        lines.push(rest[..at].trim_end());
+        (rest, before) = (rest[at..].trim_start(), indent);
+    }
+    lines.push(rest);
+    lines.join(&format!("\n{}", " ".repeat(indent)))
+}
+
 /// With JSON logs, a line of `metrics.jsonl` as an event.
 pub fn tell_metrics(metrics: &Value) {
     if is_json() {
@@ -72,4 +92,26 @@ pub fn tell_error(text: &str) {
 /// One write, so that the lines of several ranks do not mix. A reader that has gone away must not end a run.
 fn write(text: &str) {
     _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_fit_into_80_columns() {
+        let long = format!("batch     {}", ["twelve-chars"; 12].join(" "));
+        let wrapped = wrap(&long, 10);
+        let lines: Vec<&str> = wrapped.lines().collect();
+        assert!(lines.iter().all(|line| line.len() <= WIDTH), "{wrapped}");
+        assert_eq!((lines.len(), lines[1].find('t')), (3, Some(10)));
+        assert_eq!(lines.join(" ").split_whitespace().count(), 13);
+        // What has no space stays whole, and with its label.
+        let path = format!("output    /{}", "x".repeat(90));
+        assert_eq!(wrap(&path, 10), path);
+        assert_eq!(wrap(&format!("{path}: 5 examples"), 10), format!("{path}:\n          5 examples"));
+        assert_eq!(wrap("short", 10), "short");
+        let exact = format!("{} {}", "a".repeat(40), "b".repeat(39));
+        assert_eq!((wrap(&exact, 2), wrap(&format!("{exact}c"), 2).lines().count()), (exact, 2));
+    }
 }

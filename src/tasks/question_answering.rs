@@ -43,7 +43,8 @@ impl Task for QuestionAnswering {
     fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
         let Labels::Spans(spans) = &batch.labels else { panic!("question answering needs spans") };
         let of = |end: i64| {
-            let scores = pad(&logits[0].select(1, end), batch.sequences.lengths(), f64::NEG_INFINITY);
+            let (scores, places) = (logits[0].select(1, end), batch.score_places.as_ref());
+            let scores = pad(&scores, batch.sequences.lengths(), places, f64::NEG_INFINITY);
             cross_entropy(&scores, &spans.select(1, end))
         };
         vec![(of(0) + of(1)) / 2.0]

@@ -1,6 +1,6 @@
 //! Sentences of words with a tag each, from CoNLL and JSONL files.
 
-use super::records::{File, OnBad, RawLabel, Records};
+use super::records::{File, OnBad, Parsed, RawLabel, Records, lines, utf8};
 use super::{conll, gzip, jsonl};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
@@ -29,6 +29,8 @@ pub enum TaggedFormat {
     Conll,
     /// One JSON object a line with a list of words and a list of as many tags.
     Jsonl,
+    /// One sentence a line, its words between spaces; without tags.
+    Sentences,
 }
 
 /// One sentence.
@@ -49,13 +51,48 @@ pub struct Tagged {
 /// not tell its format; bad records with [`OnBad::Error`], such as a word without a tag, listed with file and lines; no
 /// good record at all.
 pub fn read(source: &TaggedSource) -> Result<Records<Tagged>> {
-    let format = format_of(source)?;
+    let mut format = format_of(source)?;
     let file = File::open(&source.path)?;
+    if source.format.is_none() && source.tags.is_none() && gzip::extension(&source.path) == "txt" {
+        format = format_by(file.content()).map_err(|why| Error::input(format!("{}: {why}", source.path.display())))?;
+    }
     let parsed = match format {
+        TaggedFormat::Sentences if source.tags.is_some() => {
+            let why = "sentences in plain text have no tags; CoNLL and JSONL have them";
+            return Err(Error::input(format!("{}: {why}", source.path.display())));
+        }
+        TaggedFormat::Sentences => sentences(file.content()),
         TaggedFormat::Conll => conll::parse(file.content(), source.tags.is_some()),
         TaggedFormat::Jsonl => jsonl::records(file.json_lines()?, |line, map| record(line, &map, source)),
     };
     file.settle(parsed, source.on_bad_record, source.tags.is_some())
+}
+
+/// The sentences of plain text; blank lines are skipped.
+fn sentences(content: &[u8]) -> Vec<Parsed<Tagged>> {
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+    let parse = |(line, bytes): (usize, &[u8])| match utf8(bytes) {
+        Ok(text) => Ok(Tagged { line, words: words(text), tags: Vec::new() }),
+        Err(why) => Err((line, why)),
+    };
+    lines(content).filter(|(_, bytes)| !bytes.trim_ascii().is_empty()).map(parse).collect()
+}
+
+/// What a text without a known format is that no tags are read from: CoNLL has one word in each line, and blank lines
+/// between sentences. The error says that it may be either.
+fn format_by(content: &[u8]) -> Result<TaggedFormat, &'static str> {
+    let rows: Vec<&[u8]> = lines(content).map(|(_, row)| row.trim_ascii()).collect();
+    let columns = |row: &[u8]| row.split(u8::is_ascii_whitespace).filter(|cell| !cell.is_empty()).count();
+    let paragraphs: Vec<&[&[u8]]> = rows.split(|row| row.is_empty()).filter(|rows| !rows.is_empty()).collect();
+    let counts: Vec<usize> = rows.iter().map(|row| columns(row)).filter(|&n| n > 0).collect();
+    let (fewest, most) = (counts.iter().min().copied().unwrap_or(0), counts.iter().max().copied().unwrap_or(0));
+    let long = paragraphs.iter().any(|rows| rows.len() > 1);
+    match (fewest == most, long) {
+        _ if most <= 1 => Ok(TaggedFormat::Conll),
+        (true, true) if paragraphs.len() > 1 => Ok(TaggedFormat::Conll),
+        (true, true) => Err("a word with its tag in each line (CoNLL), or a sentence? set format to conll or to text"),
+        _ => Ok(TaggedFormat::Sentences),
+    }
 }
 
 /// The format of a source: the given one, else by the file's extension.
@@ -99,6 +136,24 @@ mod tests {
         std::fs::write(&path, content).unwrap();
         let (words, tags) = ("words".into(), Some("tags".into()));
         TaggedSource { path, format: None, words, tags, on_bad_record: OnBad::Error }
+    }
+
+    #[test]
+    fn plain_sentences_are_no_conll() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = |text: &str| {
+            let words = |read: Records<Tagged>| read.records.into_iter().map(|one| one.words).collect::<Vec<_>>();
+            read(&TaggedSource { tags: None, ..source(&dir, "a.txt", text) }).map(words)
+        };
+        assert_eq!(found("John lives in Paris\n").unwrap(), [["John", "lives", "in", "Paris"]]);
+        assert_eq!(found("John lives\n\nin Paris now\n").unwrap(), [vec!["John", "lives"], vec!["in", "Paris", "now"]]);
+        assert_eq!(found("John\nlives\n\nin\n").unwrap(), [vec!["John", "lives"], vec!["in"]]);
+        assert_eq!(found("John B-x\nlives O\n\nin O\n").unwrap(), [vec!["John", "lives"], vec!["in"]]);
+        let e = found("John B-x\nlives O\n").unwrap_err().to_string();
+        assert!(e.contains("a.txt: a word with its tag") && e.contains("set format to conll or to text"), "{e}");
+        let text = TaggedSource { format: Some(TaggedFormat::Sentences), ..source(&dir, "a.conll", "a b\nc d\n") };
+        assert!(read(&text).unwrap_err().to_string().contains("have no tags"));
+        assert_eq!(read(&TaggedSource { tags: None, ..text }).unwrap().records[1].words, ["c", "d"]);
     }
 
     #[test]

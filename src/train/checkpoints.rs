@@ -8,6 +8,7 @@ use crate::checkpoint::tensor_writer::{Entry, Writer};
 use crate::checkpoint::tensors::TensorFile;
 use crate::checkpoint::{RunDir, TrainerState, export, folder};
 use crate::comm::Collective;
+use crate::config::MODEL_FILE;
 use crate::error::{Context, Result};
 use crate::models::hf_names::HfNames;
 use crate::nn::params::part;
@@ -23,6 +24,8 @@ pub struct Checkpoints {
     pub dir: Option<RunDir>,
     pub comm: Arc<dyn Collective>,
     pub names: HfNames,
+    /// The configuration, which goes into every model's folder.
+    pub settings: String,
     /// The folder that tokenizer files are carried from.
     pub origin: PathBuf,
     pub limit: Option<usize>,
@@ -112,7 +115,10 @@ impl Checkpoints {
     /// until all is gathered.
     fn write_model(&self, stepper: &Stepper, to: Option<&Path>) -> Result<Result<()>> {
         let Stepper { model, params, weights, .. } = stepper;
-        let files = to.map_or(Ok(()), |to| export::write_files(to, &model.config_json(params.kind()), &self.origin));
+        let files = to.map_or(Ok(()), |to| {
+            export::write_files(to, &model.config_json(params.kind()), &self.origin)?;
+            folder::write_file(&to.join(MODEL_FILE), self.settings.as_bytes())
+        });
         let path = to.map(|to| to.join("model.safetensors"));
         let mut file = Sink::create(path, || export::entries(params, &self.names));
         for unit in 0..params.layout().units().len() {
@@ -156,7 +162,7 @@ fn write_optimizer(stepper: &Stepper, to: Option<&Path>) -> Result<Result<()>> {
 fn copy_model(from: &Path, target: &Path) -> Result<()> {
     folder::replace(target, false, |to| {
         TensorFile::open(&from.join("model.safetensors"))?;
-        let files = export::CARRIED.iter().chain(&["config.json", "model.safetensors"]);
+        let files = export::CARRIED.iter().chain(&["config.json", "model.safetensors", MODEL_FILE]);
         files
             .map(|name| (from.join(name), to.join(name)))
             .filter(|(from, _)| from.exists())

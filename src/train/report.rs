@@ -5,10 +5,11 @@ use crate::checkpoint::import::Report;
 use crate::comm::{Collective, driver};
 use crate::config::{Config, MicroBatchTokens, Precision, Recompute, ZeroStage};
 use crate::data::Prepared;
-use crate::observe::logs::{self, tell};
+use crate::observe::logs::tell;
 use crate::observe::memory::human;
 use crate::observe::progress;
 use crate::observe::table::table;
+use crate::observe::{self, logs};
 use crate::optim::Schedule;
 use crate::tasks::labels;
 use crate::train::clock::Clock;
@@ -40,6 +41,7 @@ pub fn header(session: &Session, resumed: Option<&Resumed>, schedule: &Schedule,
         let (step, ranks) = (state.global_step, state.world);
         lines.push(format!("resumed   from {}: step {step}, written by {ranks} rank{}", from.display(), plural(ranks)));
         lines.extend(changed.iter().map(|line| format!("changed   {line}")));
+        lines.extend(other_threads(state.threads, tch::get_num_threads() as usize, comm.device()));
     }
     let head = data.head.labels().map(|labels| format!(" ({} labels: {})", labels.len(), shortened(labels)));
     lines.push(format!("task      {}{}", config.task.kind, head.unwrap_or_default()));
@@ -69,7 +71,13 @@ pub fn header(session: &Session, resumed: Option<&Resumed>, schedule: &Schedule,
     lines.push(format!("output    {}", config.output_dir.display()));
     lines.extend(weights(&loaded.report));
     lines.extend(other_labels(session).filter(|_| resumed.is_none()));
-    tell(&lines.join("\n"));
+    tell(&lines.iter().map(|line| logs::wrap(line, 10)).collect::<Vec<_>>().join("\n"));
+}
+
+/// That results on a CPU are not bit-equal with another number of threads.
+fn other_threads(before: Option<usize>, now: usize, device: Device) -> Option<String> {
+    let before = before.filter(|&before| before != now && device == Device::Cpu)?;
+    Some(format!("changed   threads of a rank: {now}, before {before}; losses may differ in the last bits"))
 }
 
 /// The labels that the model's head was trained for, where it gets others and does not start fresh.
@@ -136,7 +144,13 @@ fn count(n: i64) -> String {
 
 fn describe(path: &Path, data: &Prepared) -> String {
     let (examples, tokens) = (data.dataset.len(), data.dataset.total_tokens());
-    format!("{}: {examples} examples, {tokens} tokens, {}{}", path.display(), cache_word(data), remarks(data))
+    let (these, those) = (plural(examples), plural(tokens as usize));
+    format!(
+        "{}: {examples} example{these}, {tokens} token{those}, {}{}",
+        path.display(),
+        cache_word(data),
+        remarks(data)
+    )
 }
 
 /// What a person has to know of the data beside its size.
@@ -201,9 +215,9 @@ pub fn closing(
             let numbers = names.iter().map(|name| number(line.get(*name)));
             [format!("{step}{mark}")].into_iter().chain(numbers).collect()
         });
-        tell(&table(&head, &rows.collect::<Vec<Vec<String>>>()));
+        show(&table(&head, &rows.collect::<Vec<Vec<String>>>()));
     }
-    tell(&table(&["memory of a rank", "peak", "after the last step"], &memory.rows()));
+    show(&table(&["memory of a rank", "peak", "after the last step"], &memory.rows()));
     let model = config.output_dir.join("final").display().to_string();
     let mut facts = Vec::new();
     if clock.steps > 0 {
@@ -217,7 +231,12 @@ pub fn closing(
     facts.push(("peak memory of a rank", human(peak_rss)));
     facts.push(("model", best.map_or_else(|| model.clone(), |step| format!("{model} (step {step})"))));
     let rows: Vec<Vec<String>> = facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
-    tell(&table(&["run", ""], &rows));
+    show(&table(&["run", ""], &rows));
+}
+
+/// Results go to standard output, logs to standard error.
+fn show(table: &str) {
+    observe::print(&format!("{table}\n"));
 }
 
 #[cfg(test)]
@@ -243,5 +262,13 @@ mod tests {
         assert_eq!(told(Precision::Fp32, gpu, None), None);
         assert_eq!(told(Precision::Bf16, gpu, Some(9)), None);
         assert_eq!(told(Precision::Fp32, Device::Cpu, Some(9)), None);
+    }
+
+    #[test]
+    fn another_number_of_threads_is_told() {
+        let told = |before, now| other_threads(before, now, Device::Cpu);
+        let wanted = "changed   threads of a rank: 2, before 1; losses may differ in the last bits";
+        assert_eq!(told(Some(1), 2).unwrap(), wanted);
+        assert_eq!((told(Some(2), 2), told(None, 2), other_threads(Some(1), 2, Device::Cuda(0))), (None, None, None));
     }
 }

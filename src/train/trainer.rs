@@ -110,6 +110,7 @@ impl Trainer {
             max_steps,
             world: comm.world(),
             micro_batch_tokens: Some(micro_batch_tokens),
+            threads: Some(tch::get_num_threads() as usize),
             data: fingerprint,
             labels: data.train.facts.labels.clone(),
             settings: config.to_toml(),
@@ -131,6 +132,7 @@ impl Trainer {
             dir,
             comm: Arc::clone(&comm),
             names,
+            settings: state.settings.clone(),
             origin: config.model.path.clone(),
             limit: config.train.save_total_limit,
             keeps_best: config.train.load_best_model_at_end,
@@ -189,6 +191,7 @@ impl Trainer {
             self.clock.first_step.get_or_insert_with(|| self.start.began.elapsed().as_secs_f64());
             self.state.global_step = step;
             self.state.skipped_steps += u64::from(outcome.skipped);
+            self.state.add_loss(outcome.loss);
             self.state.epoch = step as f64 / self.steps_per_epoch as f64;
             if step == last {
                 self.held = Some(Bytes::held(device, self.stepper.kept()));
@@ -234,14 +237,14 @@ impl Trainer {
             let StepOutcome { loss, grad_norm, .. } = outcome;
             let scale = self.stepper.scaler.as_ref();
             let scale = scale.map_or_else(String::new, |scaler| format!("; the loss scale is {} now", scaler.scale()));
-            self.progress.line(&format!(
-                "step {step:>5}/{}  skipped: loss {loss}, grad_norm {grad_norm}{scale}",
-                self.state.max_steps
-            ));
+            let place = self.state.place();
+            self.progress.line(&format!("{place}  skipped: loss {loss}, grad_norm {grad_norm}{scale}"));
         }
-        self.progress.step(step, outcome.loss, self.clock.rate());
+        self.progress.step(step, self.state.mean_loss(), self.clock.rate());
         if logs {
             self.log_step(outcome)?;
+        } else if self.progress.is_silent() {
+            self.tell_step(outcome);
         }
         let best = evaluates && self.evaluate()?;
         if saves || (best && keeps_best) {
@@ -250,17 +253,26 @@ impl Trainer {
         Ok(())
     }
 
-    fn log_step(&mut self, outcome: &StepOutcome) -> Result<()> {
-        let rate = self.clock.rate();
-        let StepOutcome { loss, grad_norm, learning_rate, copies, .. } = *outcome;
-        let (step, last) = (self.state.global_step, self.state.max_steps);
-        let left = self.clock.left(last - step).map_or_else(String::new, |s| format!("  {} left", progress::clock(s)));
+    /// A line for a person.
+    fn tell_step(&self, outcome: &StepOutcome) {
+        let StepOutcome { grad_norm, learning_rate, .. } = *outcome;
+        let (place, loss, rate) = (self.state.place(), self.state.mean_loss(), self.clock.rate());
+        let left = self.clock.left(self.state.max_steps - self.state.global_step);
+        let left = left.map_or_else(String::new, |seconds| format!("  {} left", progress::clock(seconds)));
         self.progress.line(&format!(
-            "step {step:>5}/{last}  loss {loss:.4}  grad_norm {grad_norm:.3}  lr {learning_rate:.2e}  {rate:.0} tokens/s{left}"
+            "{place}  loss {loss:.4}  norm {grad_norm:.2}  lr {learning_rate:.1e}  {rate:.0} tok/s{left}"
         ));
+    }
+
+    fn log_step(&mut self, outcome: &StepOutcome) -> Result<()> {
+        self.tell_step(outcome);
+        let (rate, loss) = (self.clock.rate(), self.state.mean_loss());
+        let StepOutcome { loss: step_loss, grad_norm, learning_rate, copies, .. } = *outcome;
+        let step = self.state.global_step;
+        (self.state.loss_sum, self.state.loss_steps) = (0.0, 0);
         self.clock.lap();
         let mut line = json!({
-            "step": step, "epoch": self.state.epoch, "loss": loss, "grad_norm": grad_norm,
+            "step": step, "epoch": self.state.epoch, "loss": loss, "step_loss": step_loss, "grad_norm": grad_norm,
             "learning_rate": learning_rate, "tokens_per_second": rate,
             "host_to_device_copies": copies.host_to_device, "device_to_host_copies": copies.device_to_host,
         });
@@ -288,7 +300,7 @@ impl Trainer {
         let best = self.track_best(&metrics);
         let step = self.state.global_step;
         let text: Vec<String> = metrics.iter().map(|(name, value)| format!("eval_{name} {value:.4}")).collect();
-        self.progress.line(&format!("step {step:>5}/{}  {}", self.state.max_steps, text.join("  ")));
+        self.progress.line(&format!("{}  {}", self.state.place(), text.join("  ")));
         let mut line = Map::from_iter([("step".into(), json!(step)), ("epoch".into(), json!(self.state.epoch))]);
         line.extend(metrics.into_iter().map(|(name, value)| (format!("eval_{name}"), json!(value))));
         self.record(Value::Object(line))?;
@@ -322,7 +334,7 @@ impl Trainer {
         self.saved = Some(state.global_step);
         let folder = format!("checkpoint-{}", state.global_step);
         let path = self.config.output_dir.join(folder);
-        self.progress.line(&format!("step {:>5}/{}  saved {}", state.global_step, state.max_steps, path.display()));
+        self.progress.line(&format!("{}  saved {}", state.place(), path.display()));
         Ok(())
     }
 

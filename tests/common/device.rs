@@ -21,6 +21,8 @@ static DEVICE: LazyLock<Device> = LazyLock::new(|| {
 
 /// The device under test: `TRAINER_TEST_DEVICE`, `cpu` (the default) or `cuda`, which is the first GPU.
 pub fn device() -> Device {
+    // Each thread has a current device of its own.
+    trainer::ffi::device::set_current(*DEVICE).unwrap();
     *DEVICE
 }
 
@@ -52,6 +54,13 @@ pub fn tolerance(kind: Kind) -> Tolerance {
 }
 
 impl Tolerance {
+    /// So many times as wide.
+    pub fn times(self, factor: f64) -> Self {
+        let Tolerance { output, loss, gradient, of_all } = self;
+        let [output, loss, gradient, of_all] = [output, loss, gradient, of_all].map(|limit| limit * factor);
+        Tolerance { output, loss, gradient, of_all }
+    }
+
     /// Compares outputs or logits: what is wrong, if anything is.
     pub fn check_output(&self, name: &str, ours: &Tensor, wanted: &Tensor) -> Result<(), String> {
         if ours.size() != wanted.size() {

@@ -5,17 +5,19 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
 /// For whatever a test waits for: far more than a busy machine needs.
 pub const LIMIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(5);
 
-/// The program under test.
+/// The program under test: the one that cargo built, or `TRAINER_TEST_PROGRAM` on a machine that has a bundle.
 pub fn program() -> &'static str {
-    env!("CARGO_BIN_EXE_trainer")
+    static PROGRAM: LazyLock<String> =
+        LazyLock::new(|| env::var("TRAINER_TEST_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_trainer").to_owned()));
+    &PROGRAM
 }
 
 /// `trainer`, alone.

@@ -208,6 +208,7 @@ fn batch(samples: &[u32]) -> Batch {
         samples: samples.to_vec(),
         widths: vec![1; samples.len()],
         decoder: None,
+        score_places: None,
     };
     batch.upload(Vec::new(), device()).unwrap().wait().unwrap();
     batch

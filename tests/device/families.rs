@@ -33,7 +33,7 @@ fn on_all(check: impl Fn(&str) -> Result<(), String>) {
 }
 
 /// Cases whose logits in half precision say little: rounding the weights alone moves transformers' by 3 % in bf16.
-const ILL_CONDITIONED: &[&str] = &["cases/qwen3-causal"];
+const ILL_CONDITIONED: &[&str] = &["cases/qwen3-causal", "cases/qwen3-tokens"];
 
 /// The case with the smallest weights of each family, for half precision.
 fn smallest() -> Vec<String> {

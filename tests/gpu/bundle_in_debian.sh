@@ -34,11 +34,12 @@ python=${2:?a Python interpreter that has torch is needed}
 shift 2
 ((EUID == 0)) || die "root is needed, to make a root file system"
 { command -v debootstrap && command -v ip; } >/dev/null || apt_install debootstrap iproute2
-base=$cache/debian-13
+base=$cache/debian-13-with-python
 if [[ ! -e $base ]]; then
     say "Debian 13 to $base"
     rm -rf "$base.partial"
-    debootstrap --variant=minbase --include=xz-utils trixie "$base.partial" >&2 || die "debootstrap failed"
+    # xz for the archive; the others are what a Python that was built elsewhere loads.
+    debootstrap --variant=minbase --include=xz-utils,libffi8,libssl3t64,libbz2-1.0,libsqlite3-0,libexpat1 trixie "$base.partial" >&2 || die "debootstrap failed"
     mv "$base.partial" "$base"
 fi
 

@@ -14,7 +14,9 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,7 +30,7 @@ TITLES = {1: "doctor", 2: "correctness", 3: "training", 5: "performance", 4: "se
 WEIGHTS = {1: 1, 2: 6, 3: 8, 5: 10, 4: 6}
 NO_DROPOUT = ["hidden_dropout_prob=0.0", "attention_probs_dropout_prob=0.0", "classifier_dropout=0.0"]
 # Dense bf16 products, in TFLOP/s, of what reports such a name.
-PEAKS = {"H100 PCIe": 756, "H100": 989, "H200": 989, "GH200": 989, "B200": 2250, "A100": 312, "L40S": 362}
+PEAKS = {"H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "H200": 989, "B200": 2250, "A100": 312, "L40S": 362}
 
 
 def parsed():
@@ -38,17 +40,17 @@ def parsed():
     parser.add_argument("--out", type=Path, default=Path("gpu-check"), help="folder for report.json, logs and runs")
     parser.add_argument("--parts", default="1,2,3,5", help="default 1,2,3,5; 4 needs more time and runs last")
     given = parser.parse_args()
-    try:
-        given.parts = [part for part in TITLES if part in {int(p) for p in given.parts.split(",")}]
-    except ValueError:
-        parser.error(f"--parts {given.parts}: numbers from 1 to 5 with commas between")
+    wanted = given.parts.split(",")
+    if unknown := set(wanted) - set(map(str, TITLES)):
+        parser.error(f"--parts {given.parts}: {min(unknown)!r}: numbers from 1 to 5 with commas between")
+    given.parts = [part for part in TITLES if str(part) in wanted]
     return given
 
 
 GIVEN = parsed()
 OUT = GIVEN.out.resolve()
 BUNDLE = (ROOT / "run").exists()
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
 TRAINER = str(ROOT / "trainer" if BUNDLE else TARGET / "release/trainer")
 MPIRUN = str(ROOT / "mpirun") if BUNDLE else "mpirun"
 TESTS = ROOT / "tests/bin" if BUNDLE else TARGET / "check"
@@ -74,21 +76,24 @@ class Part:
     """A part's share of the time, and its results in the order in which they end."""
 
     def __init__(self, number, until):
-        self.number, self.until, self.results, self.began = number, until, [], time.monotonic()
+        self.number, self.until, self.results = number, until, []
+        self.began, self.seconds = time.monotonic(), None
 
     def left(self):
         return self.until - time.monotonic()
 
     def add(self, result):
-        self.results.append(result)
-        write_report()
         verdict = "FAILED" if result.failure else "ok"
-        print(f"  {verdict:<6} {result.name:<34} {result.seconds:6.1f} s", flush=True)
+        lines = [f"  {verdict:<6} {result.name:<34} {result.seconds:6.1f} s"]
         if result.failure:
-            print("         " + result.failure.strip().replace("\n", "\n         ")[:3000], flush=True)
-        return result
+            lines.append("         " + result.failure.strip().replace("\n", "\n         ")[:3000])
+        with REPORTING:  # the tests of part 2 end in threads
+            self.results.append(result)
+            write_report()
+            print("\n".join(lines), flush=True)
 
 
+REPORTING = threading.Lock()
 REPORT = {"machine": {}, "given": {k: str(v) for k, v in vars(GIVEN).items()}, "parts": []}
 PARTS = []
 
@@ -98,7 +103,7 @@ def write_report():
     for part in PARTS:
         failed = [r.name for r in part.results if r.failure]
         status = "failed" if failed else "passed" if part.results else "not run"
-        seconds = sum([getattr(part, "seconds", time.monotonic() - part.began)])
+        seconds = part.seconds or time.monotonic() - part.began
         entry = {"part": part.number, "name": TITLES[part.number], "status": status, "seconds": round(seconds, 1)}
         parts.append(entry | {"failed": failed, "results": [r.json() for r in part.results]})
     text = json.dumps(REPORT | {"seconds": round(time.monotonic() - BEGAN, 1), "parts": parts}, indent=1)
@@ -110,6 +115,7 @@ def write_report():
 def environment(device=None, threads=None, **more):
     """For a process on this device (cpu, cuda; by default the one under test)."""
     env = os.environ | {"XDG_CACHE_HOME": str(OUT / "cache"), "TRAINER_TEST_REFERENCE": str(ROOT / "tests/reference")}
+    env["TRAINER_TEST_PROGRAM"] = TRAINER
     env["TRAINER_TEST_DEVICE"] = device or DEVICE
     if (device or DEVICE) == "cpu":
         env["CUDA_VISIBLE_DEVICES"] = ""
@@ -164,11 +170,18 @@ def tail(text, lines=12):
 # ---------------------------------------------------------------------------------------------------------- 1: doctor
 
 
+def gpus():
+    return REPORT["machine"].get("gpus", 1)
+
+
 def doctor(part):
-    code, text, seconds = run("doctor", [TRAINER, "doctor", "--output-dir", OUT], min(90, part.left()))
+    """With several GPUs on all of them, so that the way between them is timed."""
+    ranks = [MPIRUN, "--oversubscribe", "-n", gpus()] if gpus() > 1 else []
+    code, text, seconds = run("doctor", [*ranks, TRAINER, "doctor", "--output-dir", OUT], min(90, part.left()))
     part.add(Result("doctor", None if code == 0 else f"exit {code}\n{tail(text, 40)}", seconds))
-    for key, pattern in {"libtorch": r"libtorch\s*\W*\s*([0-9][\w.+]*)", "nccl": r"NCCL\s*\W*\s*([0-9]+\.[0-9.]+)"}.items():
-        if found := re.search(pattern, text):
+    for key, name in {"libtorch": "libtorch", "nccl": "NCCL"}.items():
+        # A row of its table of software.
+        if found := re.search(rf"^\W*{name}\s+(\d+\.[\w.+]+)", text, re.MULTILINE):
             REPORT["machine"][key] = found[1]
     print(text, flush=True)
 
@@ -212,7 +225,7 @@ def lines(folder):
     """The steps of a run by number, and its summary."""
     try:
         with open(Path(folder) / "metrics.jsonl", encoding="utf-8") as file:
-            all_lines = [json.loads(line) for line in file]
+            all_lines = [json.loads(line) for line in file if line.endswith("\n")]  # a run may be writing
     except FileNotFoundError:
         return {}, {}
     summary = next((line for line in all_lines if line.get("event") == "summary"), {})
@@ -221,33 +234,37 @@ def lines(folder):
 
 def compared(ours, wanted, precision, last=20, first=1):
     """How far two runs are apart at most, and what is wrong with that."""
-    tolerance, wrong, figures = TOLERANCES[precision], [], {}
+    tolerance, wrong, figures, nan = TOLERANCES[precision], [], {}, float("nan")
     missing = [step for step in range(first, last + 1) if step not in ours or step not in wanted]
     if missing:
         return {}, f"steps {missing[0]} to {missing[-1]} are missing in it or in its reference"
     for key, limit in (("loss", tolerance["step_loss"]), ("grad_norm", tolerance["step_norm"])):
+        pairs = {step: [nan if run[step][key] is None else run[step][key] for run in (ours, wanted)]
+                 for step in range(first, last + 1)}
         # A step may have no target, and a loss of 0. NaN is larger than any limit.
-        off = {step: abs(ours[step][key] - wanted[step][key]) / max(abs(wanted[step][key]), 1e-6)
-               for step in range(first, last + 1)}
+        off = {step: abs(a - b) / max(abs(b), 1e-6) for step, (a, b) in pairs.items()}
         worst = max(off, key=lambda step: off[step] if off[step] == off[step] else float("inf"))
-        figures[f"{key}_difference"] = float(f"{off[worst]:.2e}")
+        figures[f"{key}_difference"] = float(f"{off[worst]:.2e}") if off[worst] == off[worst] else None
         if not off[worst] <= limit:
-            pair = f"{ours[worst][key]} against {wanted[worst][key]}"
+            pair = "{} against {}".format(*pairs[worst])
             wrong.append(f"{key} of step {worst}: {pair}: off by {off[worst]:.1e}, limit {limit:.0e}")
     return figures, "\n".join(wrong) or None
 
 
 def copies(steps, uploads):
-    """What is wrong with the transfers of these steps; `uploads`: micro-batches, None for at least two."""
-    if GIVEN.cpu:
-        return None
+    """What is wrong with the transfers of a process's steps; `uploads`: micro-batches, None for at least two.
+
+    On a CPU nothing is copied, but counted all the same. The first step may also upload what stays on the device, such
+    as T5's tables of the encoder and the decoder.
+    """
     for step, line in steps.items():
         up, down = line.get("host_to_device_copies"), line.get("device_to_host_copies")
         if up is None or down is None:
             return "metrics.jsonl does not count transfers"
         if down > 1:
             return f"step {step}: {down} copies from the device, at most 1 expected"
-        if up != uploads if uploads else up < 2:
+        too_many = uploads and up > uploads and step != min(steps)
+        if up < (uploads or 2) or too_many:
             return f"step {step}: {up} copies to the device, {uploads or 'several'} micro-batches"
     return None
 
@@ -283,63 +300,65 @@ def case_settings(case, task):
     ]
 
 
+# What a run adds to the quick start. A scale of fp16 that overflowed at the start would skip steps.
+BF16 = ["parallel.precision=bf16"]
+FP16 = ["parallel.precision=fp16", "parallel.loss_scale_init=256"]
+FROZEN = ['model.freeze=["*embeddings*", "*layer.0.*", "*layer.1.*"]']
+SAVE = ["save_strategy=steps", "save_steps=10"]
+NCCL = [] if GIVEN.cpu else ["backend=nccl"]
+# Reference runs on the CPU, by name.
+REFERENCES = {"fp32": [], "bf16": BF16, "fp16": FP16, "frozen": FROZEN}
+THREADS = max(1, min(4, CORES // 4))
+
+
 def training(part):
     small_models.write_cases(ROOT / "tests/reference", OUT / "cases")
     at_once = max(1, min(12, CORES))
-    threads = max(1, min(4, CORES // 4))
     base = quick_start()
-    half = {"bf16": ["parallel.precision=bf16"], "fp16": ["parallel.precision=fp16", "parallel.loss_scale_init=256"]}
-    frozen = ['model.freeze=["*embeddings*", "*layer.0.*", "*layer.1.*"]']
-    nccl = [] if GIVEN.cpu else ["backend=nccl"]
-    save = ["save_strategy=steps", "save_steps=10"]
-    # Reference runs on the CPU, by name: what they add to the quick start.
-    references = {"fp32": [], **half, "frozen": frozen}
     # Runs on the device under test: name -> (reference, precision, settings, ranks, micro-batches of a step).
     runs = {
         "gpu-fp32": ("fp32", "fp32", [], 0, 1),
-        "gpu-bf16": ("bf16", "bf16", half["bf16"], 0, 1),
-        "gpu-fp16": ("fp16", "fp16", half["fp16"], 0, 1),
-        "gpu-frozen": ("frozen", "fp32", frozen, 0, 1),
+        "gpu-bf16": ("bf16", "bf16", BF16, 0, 1),
+        "gpu-fp16": ("fp16", "fp16", FP16, 0, 1),
+        "gpu-frozen": ("frozen", "fp32", FROZEN, 0, 1),
         "gpu-micro-batches": ("fp32", "fp32", [f"micro_batch_tokens={96 if GIVEN.cpu else 512}"], 0, None),
         "gpu-recompute": ("fp32", "fp32", ["parallel.recompute=all"], 0, 1),
-        "gpu-nccl-zero-0": ("fp32", "fp32", nccl, 1, 1),
-        "gpu-nccl-zero-1": ("fp32", "fp32", [*nccl, "parallel.zero_stage=1"], 1, 1),
-        "gpu-nccl-zero-2": ("fp32", "fp32", [*nccl, "parallel.zero_stage=2"], 1, 1),
-        "gpu-nccl-zero-3": ("fp32", "fp32", [*nccl, "parallel.zero_stage=3"], 1, 1),
+        "gpu-nccl-zero-0": ("fp32", "fp32", NCCL, 1, 1),
+        "gpu-nccl-zero-1": ("fp32", "fp32", [*NCCL, "parallel.zero_stage=1"], 1, 1),
+        "gpu-nccl-zero-2": ("fp32", "fp32", [*NCCL, "parallel.zero_stage=2"], 1, 1),
+        "gpu-nccl-zero-3": ("fp32", "fp32", [*NCCL, "parallel.zero_stage=3"], 1, 1),
         "gpu-zero-3-bf16-recompute": (
-            "bf16", "bf16", [*nccl, *half["bf16"], "parallel.zero_stage=3", "parallel.recompute=all"], 1, 1),
+            "bf16", "bf16", [*NCCL, *BF16, "parallel.zero_stage=3", "parallel.recompute=all"], 1, 1),
     }
 
     def limit(most):
         return min(most, part.left())
 
     def reference(name):
-        return train(f"cpu-{name}", base + references[name], limit(300), "cpu", threads=threads)
+        return train(f"cpu-{name}", base + REFERENCES[name], limit(300), "cpu", threads=THREADS)
 
     def on_device(name):
         _, _, settings, ranks, _ = runs[name]
-        return train(name, base + settings, limit(180), ranks=ranks, threads=threads)
+        return train(name, base + settings, limit(180), ranks=ranks, threads=THREADS)
 
     def resumed():
-        failure, first = train("gpu-saved", [*base, *save], limit(120), threads=threads)
+        failure, first = train("gpu-saved", [*base, *SAVE], limit(120), threads=THREADS)
         if failure:
             return "the run that saves: " + failure, first
         more = ["--resume", OUT / "runs/gpu-saved/checkpoint-10"]
-        failure, second = train("gpu-resumed", [*base, *save], limit(120), threads=threads, more=more)
+        failure, second = train("gpu-resumed", [*base, *SAVE], limit(120), threads=THREADS, more=more)
         return failure, first + second
 
-    def case(name, device):
-        prefix = "cpu" if device == "cpu" else "gpu"
-        settings = ["cases-empty.toml", *case_settings(name, small_models.CASES[name])]
-        settings[0] = OUT / "cases/empty.toml"
-        return train(f"{prefix}-case-{name}", settings, limit(120), device, threads=1)
+    def case(name, prefix):
+        settings = [OUT / "cases/empty.toml", *case_settings(name, small_models.CASES[name])]
+        return train(f"{prefix}-case-{name}", settings, limit(120), "cpu" if prefix == "cpu" else DEVICE, threads=1)
 
     (OUT / "cases/empty.toml").write_text("")
     with ThreadPoolExecutor(at_once) as pool:
-        wanted = {name: pool.submit(reference, name) for name in references}
+        wanted = {name: pool.submit(reference, name) for name in REFERENCES}
         ours = {name: pool.submit(on_device, name) for name in runs}
         again = pool.submit(resumed)
-        cases = {name: [pool.submit(case, name, d) for d in ("cpu", DEVICE + " ")] for name in small_models.CASES}
+        cases = {name: [pool.submit(case, name, d) for d in ("cpu", "gpu")] for name in small_models.CASES}
         for name, job in wanted.items():
             if job.result()[0]:
                 part.add(Result(f"reference: CPU, {name}", *job.result()))
@@ -405,8 +424,10 @@ def speed_models(folder):
     llama = folder / "llama/model"
     llama.mkdir(parents=True, exist_ok=True)
     shape = SHAPES["llama"]
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5,
-              "attention_bias": False, "mlp_bias": False, "initializer_range": 0.02, "bos_token_id": 1, "eos_token_id": 1}
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5,
+        "attention_bias": False, "mlp_bias": False, "initializer_range": 0.02, "bos_token_id": 1, "eos_token_id": 1,
+    }
     small_models.write_json(llama / "config.json", config | shape)
     special = small_models.SPECIAL
     words = [f"w{i}" for i in range(shape["vocab_size"] - len(special))]
@@ -433,7 +454,6 @@ def performance(part):
     for name, count in (("train", documents), ("eval", 1)):
         texts = (" ".join(f"w{rng.randrange(size)}" for _ in range(tokens - 1)) for _ in range(count))
         small_models.write_lines(folder / f"llama/{name}.jsonl", ({"text": text} for text in texts))
-    profile = b"profile_steps" in Path(ROOT / "bin/trainer" if BUNDLE else TRAINER).read_bytes()
     common = [
         OUT / "speed/empty.toml", f"data.cache_dir={OUT}/cache/data", "eval_strategy=no", "save_strategy=no",
         "num_train_epochs=1", "parallel.precision=bf16",
@@ -461,8 +481,9 @@ def performance(part):
         variants = [[], ["--compile"]] if model == "llama" else [[], ["--group", "--compile"]]
         for variant in variants[: 1 if GIVEN.cpu else 2]:
             command = [sys.executable, ROOT / "tests/bench/gpu_peer.py", model, *variant]
-            command += ["--tokens", tokens, "--steps", documents - 5] if model == "llama" else \
-                ["--rows", rows, "--steps", steps - 10, "--lengths", folder / "lengths"]
+            command += ["--tokens", tokens] if model == "llama" else ["--rows", rows, "--lengths", folder / "lengths"]
+            count, warmup = (documents, max(1, each // 2)) if model == "llama" else (steps, each)
+            command += ["--warmup", warmup, "--steps", count - warmup]
             name = f"{model}: PyTorch{' ' if variant else ''}{' '.join(variant)}"
             env = environment()
             # Of a bundle's environment, whose libraries are not meant for the machine's Python.
@@ -470,7 +491,8 @@ def performance(part):
             code, text, seconds = run(f"peer-{model}{''.join(variant)}", command, min(120, part.left()), env)
             figures = {}
             if code == 0:
-                figures = json.loads(text.strip().splitlines()[-1])
+                # Warnings may follow it.
+                figures = json.loads([line for line in text.splitlines() if line.startswith("{")][-1])
                 per_token = figures["flops_per_token"]
                 figures["mfu"] = peak and round(figures["tokens_per_second"] * per_token / peak / 1e12, 4)
             part.add(Result(name, None if code == 0 else f"exit {code}\n{tail(text)}", seconds, **figures))
@@ -482,56 +504,89 @@ def performance(part):
             rate = statistics.harmonic_mean(rates)
             last = found[max(found)]
             figures = {
-                "tokens_per_second": round(rate), "mfu": peak and per_token and round(rate * per_token / peak / 1e12, 4),
+                "tokens_per_second": round(rate),
+                "mfu": peak and per_token and round(rate * per_token / peak / 1e12, 4),
                 "peak_bytes": max(rank["total"] for rank in summary["peak_bytes"]),
                 "copies_to_device": last.get("host_to_device_copies"),
                 "copies_from_device": last.get("device_to_host_copies"),
                 "seconds_to_first_step": summary["seconds_to_first_step"], "memory": summary["peak_bytes"],
             }
         part.add(Result(f"{model}: trainer", failure, seconds, **figures))
-        if profile and not failure:
-            short = [s for s in [*common, *settings] if not str(s).startswith(("max_steps=", "logging_steps="))]
-            short += ["max_steps=8", "logging_steps=1", "train.profile_steps=3"]
-            failure, seconds = train(f"trace-{model}", short, min(120, part.left()))
-            trace = OUT / f"runs/trace-{model}/trace-rank0.json"
-            if not failure:
-                command = [sys.executable, HERE / "trace.py", trace, "--json", OUT / f"trace-{model}.json"]
-                code, text, _ = run(f"trace-{model}", command, 90)
-                print(text, flush=True)
-                failure = None if code == 0 else f"exit {code}\n{tail(text)}"
-            summary = OUT / f"trace-{model}.json"
-            figures = {"trace": json.loads(summary.read_text())} if summary.exists() else {}
-            part.add(Result(f"{model}: trace", failure, seconds, **figures))
+        if not failure:
+            part.add(traced(part, model, [*common, *settings]))
+
+
+def traced(part, model, settings):
+    """The same training for a few steps under libtorch's profiler, and what its trace says."""
+    short = [s for s in map(str, settings) if not s.startswith(("max_steps=", "logging_steps="))]
+    short += ["max_steps=8", "logging_steps=1", "train.profile_steps=4"]
+    failure, seconds = train(f"trace-{model}", short, min(120, part.left()))
+    if failure:
+        return Result(f"{model}: trace", failure, seconds)
+    trace, summary = OUT / f"runs/trace-{model}/trace-rank0.json", OUT / f"trace-{model}.json"
+    code, text, _ = run(f"trace-{model}", [sys.executable, HERE / "trace.py", trace, "--json", summary], 90)
+    if code != 0:
+        return Result(f"{model}: trace", f"exit {code}\n{tail(text)}", seconds)
+    print(text, flush=True)
+    found = json.loads(summary.read_text(encoding="utf-8"))
+    shown = {key: found[key] for key in ("step_ms", "idle_share", "launches", "synchronizations")}
+    return Result(f"{model}: trace", None, seconds, **shown, trace=found)
 
 
 # ---------------------------------------------------------------------------------------- 4: several ranks, and faults
 
 
 def faults(part):
-    base = quick_start()
-    ranks_env = {"NCCL_MULTI_RANK_GPU_ENABLE": "1", "NCCL_NVLS_ENABLE": "0", "NCCL_MAX_CTAS": "2"}
-    threads = max(1, min(4, CORES // 4))
+    """Each rank on a GPU of its own where there are several GPUs; else all ranks on one GPU, if NCCL can do that."""
+    if "nccl" not in REPORT["machine"] and not GIVEN.cpu:
+        doctor(part)  # tells NCCL's version; part 1 was not asked for
     version = tuple(map(int, REPORT["machine"].get("nccl", "0").split(".")[:2]))
-    several = GIVEN.cpu or version >= (2, 30)
-    nccl = [] if GIVEN.cpu else ["backend=nccl"]
+    if gpus() > 1:
+        env, counts, stages = {}, sorted({2, gpus()}), (0, 1, 2, 3)
+    else:
+        env = {"NCCL_MULTI_RANK_GPU_ENABLE": "1", "NCCL_NVLS_ENABLE": "0", "NCCL_MAX_CTAS": "2"}
+        counts, stages = ((2, 4) if GIVEN.cpu or version >= (2, 30) else (1,)), (0, 3)
     if not GIVEN.cpu:
         code, text, seconds = run("nccl-real", [TESTS / "nccl_real", "--nocapture"], min(90, part.left()))
         part.add(Result("the real NCCL", None if code == 0 else f"exit {code}\n{tail(text)}", seconds))
-    if not lines(OUT / "runs/cpu-fp32")[0]:
-        failure, seconds = train("cpu-fp32", base, min(240, part.left()), "cpu", threads=threads)
-        if failure:
-            part.add(Result("reference: CPU, fp32", failure, seconds))
-    for ranks in (2, 4) if several else (1,):
-        for stage in (0, 3):
-            name = f"gpu-{ranks}-ranks-zero-{stage}"
-            settings = [*base, *nccl, f"parallel.zero_stage={stage}"]
-            failure, seconds = train(
-                name, settings, min(180, part.left()), ranks=ranks, threads=max(1, threads // ranks), env=ranks_env)
-            figures = {}
-            if not failure:
-                figures, failure = compared(lines(OUT / "runs" / name)[0], lines(OUT / "runs/cpu-fp32")[0], "fp32")
-            part.add(Result(name, failure, seconds, **figures))
-    part.add(killed(part, 2 if several else 1, nccl, ranks_env, threads))
+    # Name, ranks, precision (and reference), settings.
+    runs = [(f"zero-{stage}", n, "fp32", [f"parallel.zero_stage={stage}"]) for n in counts for stage in stages]
+    if gpus() > 1:
+        zero_3 = ["parallel.zero_stage=3", "parallel.recompute=all", *SAVE]
+        runs += [
+            ("micro-batches", gpus(), "fp32", ["parallel.zero_stage=2", "micro_batch_tokens=128"]),
+            ("recompute", gpus(), "fp32", zero_3),
+            ("resumed", gpus(), "fp32", zero_3),
+            ("bf16", gpus(), "bf16", ["parallel.zero_stage=2", *BF16]),
+            ("fp16", gpus(), "fp16", ["parallel.zero_stage=2", *FP16]),
+        ]
+    base = quick_start()
+
+    def reference(precision):
+        settings = base + REFERENCES[precision]
+        return precision, *train(f"cpu-{precision}", settings, min(300, part.left()), "cpu", threads=THREADS)
+
+    # Those that part 3 has not left behind.
+    used = sorted({precision for _, _, precision, _ in runs})
+    missing = [name for name in used if 3 not in GIVEN.parts or not lines(OUT / f"runs/cpu-{name}")[0]]
+    with ThreadPoolExecutor(len(REFERENCES)) as pool:
+        for precision, failure, seconds in pool.map(reference, missing):
+            if failure:
+                part.add(Result(f"reference: CPU, {precision}", failure, seconds))
+    for name, ranks, precision, settings in runs:
+        full, first, more = f"gpu-{ranks}-ranks-{name}", 1, []
+        if name == "resumed":
+            first, more = 11, ["--resume", OUT / f"runs/gpu-{ranks}-ranks-recompute/checkpoint-10"]
+        failure, seconds = train(full, [*base, *NCCL, *settings], min(180, part.left()), ranks=ranks,
+                                 threads=max(1, THREADS // ranks), more=more, env=env)
+        figures = {}
+        if not failure:
+            found = lines(OUT / "runs" / full)[0]
+            figures, failure = compared(found, lines(OUT / f"runs/cpu-{precision}")[0], precision, first=first)
+            rates = [line["tokens_per_second"] for line in found.values()]
+            figures["tokens_per_second"] = round(statistics.median(rates))
+        part.add(Result(full, failure, seconds, **figures))
+    part.add(killed(part, counts[0], env))
     if not GIVEN.cpu:
         part.add(out_of_memory(part))
 
@@ -552,13 +607,13 @@ def descendants(pid):
     return found
 
 
-def killed(part, ranks, nccl, ranks_env, threads):
+def killed(part, ranks, ranks_env):
     """A rank is killed in the middle of training: the job ends with an error within the timeout."""
     name, timeout = f"SIGKILL of one of {ranks} ranks", 20
     folder = OUT / "runs/killed"
     shutil.rmtree(folder, ignore_errors=True)
-    settings = [*quick_start(100000), *nccl, f"comm.timeout_seconds={timeout}", "num_train_epochs=1000",
-                f"output_dir={folder}", f"num_threads={max(1, threads // ranks)}"]
+    settings = [*quick_start(100000), *NCCL, f"comm.timeout_seconds={timeout}", f"output_dir={folder}",
+                f"num_threads={max(1, THREADS // ranks)}"]
     began = time.monotonic()
     log, process = start("killed", [MPIRUN, "--oversubscribe", "-n", ranks, TRAINER, "train", *settings],
                          environment(**ranks_env))
@@ -608,13 +663,11 @@ def out_of_memory(part):
         "eval_strategy=no",
     ]
     failure, seconds = train("out-of-memory", settings, min(150, part.left()))
-    text = (OUT / "logs/train-out-of-memory.log").read_text(errors="replace")
-    wrong = []
-    if not (failure or "").startswith("exit 6\n"):
-        wrong.append(failure or "it fitted")
-    if "activations" not in text:
-        wrong.append("the message does not tell memory by kind")
-    return Result("out of memory", "\n".join(wrong) or None, seconds, message=tail(text))
+    message = failure or "it fitted"
+    if not message.startswith("exit 6\n"):
+        return Result("out of memory", message, seconds)
+    wrong = None if "activations" in message else "the message does not tell memory by kind: " + message
+    return Result("out of memory", wrong, seconds, message=message)
 
 
 # ----------------------------------------------------------------------------------------------------------- all parts
@@ -633,6 +686,9 @@ def machine():
         text = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
         facts["gpu"], facts["driver"], facts["memory"] = (word.strip() for word in text.splitlines()[0].split(","))
         facts["gpus"] = len(text.splitlines())
+        if "CUDA_VISIBLE_DEVICES" in os.environ:
+            shown = [word for word in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if word.strip()]
+            facts["gpus"] = min(facts["gpus"], len(shown))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         print(f"nvidia-smi: {error}", flush=True)
 
@@ -665,8 +721,8 @@ def main():
         print(f"part {number}, {TITLES[number]}: up to {left * share:.0f} s", flush=True)
         try:
             functions[number](part)
-        except Exception as error:  # the other parts are worth running
-            part.add(Result("the check itself", f"{type(error).__name__}: {error}"))
+        except Exception:  # the other parts are worth running
+            part.add(Result("the check itself", traceback.format_exc()))
         part.seconds = time.monotonic() - part.began
     write_report()
     table()

@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../../launch/common.sh"
 
 build_with_cuda() {
     LIBTORCH=$(env -u LIBTORCH launch/setup.sh --cuda --only-libtorch)
-    TRAINER_NCCL_PATH=$(realpath "$LIBTORCH/../nvidia/nccl/lib")
+    TRAINER_NCCL_PATH=${TRAINER_NCCL_PATH:-$(realpath "$LIBTORCH/../nvidia/nccl/lib")}
     export LIBTORCH TRAINER_NCCL_PATH CARGO_TARGET_DIR=target/cuda
     trainer=$CARGO_TARGET_DIR/release/trainer
     launch/fetch.sh
