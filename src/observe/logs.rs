@@ -63,8 +63,11 @@ pub fn wrap(line: &str, indent: usize) -> String {
         let spaces = || rest.char_indices().enumerate().filter(|(_, (_, c))| *c == ' ');
         // Not before the text of a line that begins with a label.
         let text = if before == 0 { indent } else { 0 };
-        let fits = spaces().filter(|(column, _)| (text..=WIDTH - before).contains(column) && *column > 0).last();
-        let Some((_, (at, _))) = fits.or_else(|| spaces().find(|(column, _)| *column > text)) else { break };
+        let fits = || spaces().filter(|(column, _)| (text..=WIDTH - before).contains(column) && *column > 0);
+        // Between two entries rather than within one.
+        let between = fits().filter(|(_, (at, _))| rest[*at..].starts_with("  ")).last();
+        let place = between.or_else(|| fits().last()).or_else(|| spaces().find(|(column, _)| *column > text));
+        let Some((_, (at, _))) = place else { break };
         lines.push(rest[..at].trim_end());
         (rest, before) = (rest[at..].trim_start(), indent);
     }
@@ -111,6 +114,8 @@ mod tests {
         assert_eq!(wrap(&path, 10), path);
         assert_eq!(wrap(&format!("{path}: 5 examples"), 10), format!("{path}:\n          5 examples"));
         assert_eq!(wrap("short", 10), "short");
+        let entries = format!("step 1/1  {}", ["eval_name 0.1234"; 5].join("  "));
+        assert!(wrap(&entries, 2).lines().all(|line| line.ends_with("eval_name 0.1234")), "{}", wrap(&entries, 2));
         let exact = format!("{} {}", "a".repeat(40), "b".repeat(39));
         assert_eq!((wrap(&exact, 2), wrap(&format!("{exact}c"), 2).lines().count()), (exact, 2));
     }

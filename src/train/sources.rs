@@ -103,11 +103,11 @@ impl Reading<'_> {
 
     /// A file of sentences.
     pub(super) fn tagged_source(&self, path: &Path) -> Result<TaggedSource> {
-        let formats = [
-            (config::Format::Conll, TaggedFormat::Conll),
-            (config::Format::Jsonl, TaggedFormat::Jsonl),
-            (config::Format::Text, TaggedFormat::Sentences),
-        ];
+        let mut formats =
+            vec![(config::Format::Conll, TaggedFormat::Conll), (config::Format::Jsonl, TaggedFormat::Jsonl)];
+        if self.purpose == Purpose::Predict {
+            formats.push((config::Format::Text, TaggedFormat::Sentences));
+        }
         Ok(TaggedSource {
             path: path.to_owned(),
             format: self.format(&formats)?,

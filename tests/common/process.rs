@@ -99,6 +99,11 @@ pub fn start(command: &mut Command) -> Running {
     Running { child, said, readers }
 }
 
+/// The header's lines whole: on the screen they are broken at 80 columns.
+fn unwrapped(text: &str) -> String {
+    text.replace("\n          ", " ")
+}
+
 fn reader(mut from: impl Read + Send + 'static, to: Arc<Mutex<String>>) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let mut bytes = [0; 4096];
@@ -121,7 +126,8 @@ impl Running {
 
     /// All that it has said so far.
     pub fn text(&self) -> String {
-        self.said.each_ref().map(|text| text.lock().unwrap_or_else(PoisonError::into_inner).clone()).join("\n")
+        let said = self.said.each_ref().map(|text| text.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        unwrapped(&said.join("\n"))
     }
 
     /// Waits until `holds`, while the process runs.
@@ -157,6 +163,7 @@ impl Running {
             thread::sleep(POLL);
         }
         let [stdout, stderr] = self.said.each_ref().map(|text| text.lock().unwrap().clone());
+        let stderr = unwrapped(&stderr);
         Ended { status, stdout, stderr }
     }
 
