@@ -60,7 +60,8 @@ pub fn header(session: &Session, resumed: Option<&Resumed>, schedule: &Schedule,
     let Schedule { learning_rate, warmup_steps, total_steps, .. } = *schedule;
     let kind = config.train.lr_scheduler_type;
     lines.push(format!(
-        "steps     {total_steps} in all; learning rate {learning_rate:e}, {kind}, {warmup_steps} steps of warm-up; AdamW"
+        "steps     {total_steps} in all; learning rate {learning_rate:e}, {kind}, {warmup_steps} step{} of warm-up; AdamW",
+        plural(warmup_steps as usize)
     ));
     let threads = tch::get_num_threads();
     let (world, backend) = (comm.world(), comm.name());
