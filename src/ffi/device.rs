@@ -245,7 +245,7 @@ mod tests {
         let work = || Ok(tch::Tensor::zeros([1 << 50], (tch::Kind::Double, Device::Cpu)));
         let e = attempt(work).unwrap_err();
         assert!(e.kind() == Kind::OutOfMemory && !is_attempt(), "{e}");
-        assert_eq!(attempt(|| Ok(is_attempt())).unwrap(), true);
+        assert!(attempt(|| Ok(is_attempt())).unwrap());
         assert_eq!(attempt::<()>(|| Err(Error::input("bad"))).unwrap_err().to_string(), "bad");
         assert!(attempt::<()>(|| panic!("some bug")).unwrap_err().to_string().contains("some bug"));
     }
