@@ -55,7 +55,7 @@ pub fn tell(text: &str) {
 /// The columns that a line has at most, if there is a space to break it at.
 const WIDTH: usize = 80;
 
-/// A line in lines of at most [`WIDTH`] columns: broken at spaces, all but the first indented.
+/// A line in lines of at most 80 columns: broken at spaces, all but the first indented.
 pub fn wrap(line: &str, indent: usize) -> String {
     let mut lines = Vec::new();
     let (mut rest, mut before) = (line, 0);
