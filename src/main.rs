@@ -15,7 +15,9 @@ use trainer::observe::rank_of_environment;
 fn main() {
     let began = Instant::now();
     let cli = Cli::try_parse().unwrap_or_else(|e| usage(&e));
-    wait_passively();
+    if cli.computes() {
+        wait_passively();
+    }
     // Before the first tensor.
     memory::install();
     let allocator = device::use_expandable_segments();

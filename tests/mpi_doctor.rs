@@ -267,7 +267,10 @@ fn a_rank_that_stops_is_named_and_nothing_hangs() {
     running.until("the facts", |text| text.contains("Output folder"));
     kill(running.ranks()[1], libc::SIGSTOP);
     let ended = running.wait().expect(5);
-    assert!(ended.stdout.contains("sweep-failed") && ended.text().contains("rank 1"), "{}", ended.text());
+    // Stopped inside a collective that both have started, it cannot be told from the other.
+    let said = ended.text().split_whitespace().collect::<Vec<_>>().join(" ");
+    let named = ["rank 1", "one of them died or stopped inside it"].iter().any(|words| said.contains(words));
+    assert!(ended.stdout.contains("sweep-failed") && named, "{}", ended.text());
     assert!(since.elapsed() < Duration::from_secs(60), "{}", ended.text());
 }
 

@@ -7,7 +7,8 @@ use crate::config::{self, Config, DataConfig, OnBadRecord, TaskConfig, TaskKind}
 use crate::data::{Prepared, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::registry::{self, DropoutOverrides};
-use crate::observe::logs::tell;
+use crate::observe;
+use crate::observe::logs::{tell, wrap};
 use crate::observe::table::table;
 use crate::parallel::Zero;
 use crate::tasks::Head;
@@ -57,11 +58,11 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     if comm.is_main() {
         if args.json {
             let line: Map<_, _> = metrics.iter().map(|(name, value)| (format!("eval_{name}"), json!(value))).collect();
-            println!("{}", serde_json::Value::Object(line));
+            observe::print(&format!("{}\n", serde_json::Value::Object(line)));
         } else {
             let rows: Vec<_> =
                 metrics.iter().map(|(name, value)| vec![(*name).to_owned(), format!("{value:.6}")]).collect();
-            println!("{}", table(&["metric", &file.name], &rows));
+            observe::print(&format!("{}\n", table(&["metric", &file.name], &rows)));
         }
     }
     Ok(())
@@ -84,8 +85,15 @@ impl Subject {
         let missing = |what: &str| Error::input(format!("{what} is missing: name it, or the configuration of a run"));
         let model = args.model.clone().or_else(|| Some(run.as_ref()?.output_dir.join("final")));
         let model = model.ok_or_else(|| missing("--model"))?;
+        if args.model.is_none() && !model.exists() {
+            let why = format!("{}: this run has no final model here (yet): name one by --model", model.display());
+            return Err(Error::input(why));
+        }
         let data = args.data.clone().or_else(|| run.as_ref()?.data.eval.clone());
-        let data = data.ok_or_else(|| missing("--data"))?;
+        let data = data.ok_or_else(|| match &args.config {
+            Some(path) => Error::input(format!("{} has no data.eval: name a file by --data", path.display())),
+            None => missing("--data"),
+        })?;
         let mut targets = args.targets.clone();
         if args.data.is_none() {
             targets.eval_target = targets.eval_target.or_else(|| run.as_ref()?.data.eval_target.clone());
@@ -135,16 +143,23 @@ pub(super) fn open(
         let head = Head::of_config(folder, &json)?;
         let declared = Declared::read(folder, json, DropoutOverrides::default(), head.role())?;
         let kind = wanted(&head)?;
-        // Of another task it says nothing: a language model that is talked to reads other columns.
-        let trained = trained.filter(|config| config.task.kind == kind);
-        let (mut task, data) = (options.task_config(file, &head, kind, trained), options.data_config(file, trained));
+        let fitting = trained.filter(|config| config.task.kind == kind);
+        let (mut task, mut data) =
+            (options.task_config(file, &head, kind, fitting), options.data_config(file, fitting));
+        // What is asked of a language model may stand in the column of its texts.
+        if let (Some(config), TaskKind::Chat) = (trained, kind)
+            && config.task.kind == TaskKind::CausalLm
+        {
+            data.text_column = options.text_column.clone().unwrap_or_else(|| config.data.text_column.clone());
+        }
         options.answers.apply(&mut task)?;
         if let Some((key, why)) = config::misplaced(&task, &data).first() {
             let option = key.rsplit('.').next().unwrap_or_default().replace('_', "-");
             return Err(Error::input(format!("--{option}: {}", why.replace("task.", "").replace("data.", ""))));
         }
         // A prompt is cut to what the model takes, however long the texts of training were.
-        let given = if kind.generates() && kind != TaskKind::Seq2seq { options.max_length } else { data.max_length };
+        let prompt = file.purpose == Purpose::Predict && kind.generates() && kind != TaskKind::Seq2seq;
+        let given = if prompt { options.max_length } else { data.max_length };
         let max_length = declared.max_length(given, reading::usual_length(task.kind)).map_err(bare)?;
         Ok((declared, head, task, data, max_length))
     };
@@ -163,16 +178,17 @@ pub(super) fn open(
     if comm.is_main() {
         let (examples, tokens) = (data.dataset.len(), data.dataset.total_tokens());
         let device = device(comm.as_ref());
-        tell(&format!(
-            "model     {} ({})\ndata      {}: {examples} example{}, {tokens} tokens{}\nranks     {} ({}, {device})",
-            folder.display(),
-            loaded.model.task.kind(),
-            file.name,
-            if examples == 1 { "" } else { "s" },
-            remarks(&data),
-            comm.world(),
-            comm.name(),
-        ));
+        let lines = [
+            format!("model     {} ({})", folder.display(), loaded.model.task.kind()),
+            format!(
+                "data      {}: {examples} example{}, {tokens} tokens{}",
+                file.name,
+                if examples == 1 { "" } else { "s" },
+                remarks(&data)
+            ),
+            format!("ranks     {} ({}, {device})", comm.world(), comm.name()),
+        ];
+        tell(&lines.map(|line| wrap(&line, 10)).join("\n"));
     }
     Ok((loaded, data))
 }

@@ -132,7 +132,7 @@ pub struct PredictArgs {
     #[arg(long, required_unless_present = "text")]
     input: Option<PathBuf>,
     /// A text instead of a file; may be given several times.
-    #[arg(long, conflicts_with = "input")]
+    #[arg(long, conflicts_with_all = ["input", "format", "columns", "header", "documents"], allow_hyphen_values = true)]
     text: Vec<String>,
     /// One line for each record, in order; otherwise, and with `-`, standard output.
     #[arg(long)]
@@ -186,6 +186,11 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 impl Cli {
+    /// Whether the command computes in this process. Ranks that `launch` starts do so in theirs.
+    pub fn computes(&self) -> bool {
+        !matches!(self.command, Some(Command::Launch(_)))
+    }
+
     /// Does what the arguments ask for.
     ///
     /// # Errors

@@ -16,7 +16,9 @@ use crate::train::reading::{self, Purpose};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Predicts, on all ranks; rank 0 writes the output.
 ///
@@ -63,6 +65,9 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     };
     let count = lines.len();
     let written = output.map_or(Ok(()), |output| output.write(lines.into_iter()));
+    // A reader that has enough must not end anything.
+    let written =
+        written.or_else(|e| if to.is_none() && e.to_string().contains("Broken pipe") { Ok(()) } else { Err(e) });
     let place = to.map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
     comm.agree(written.context(&place), "writing the predictions")?;
     if comm.is_main() {
@@ -99,12 +104,14 @@ impl Input {
                 false => comm.agree(records(args, kind, trained), "--text")?.into_bytes(),
             };
             let name = if standard { "standard input" } else { "--text" }.to_owned();
-            let ending = if kind == TaskKind::MaskedLm { "txt" } else { "jsonl" };
-            let file = format!("trainer-{}-{}.{ending}", std::process::id(), comm.rank());
-            let path = std::env::temp_dir().join(file);
-            let write = || File::create_new(&path)?.write_all(&bytes);
-            comm.agree(write().context(path.display()), "a copy of the input")?;
-            return Ok(Input { path, name, temporary: true });
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+            let file = format!("trainer-{}-{}-{since}.jsonl", std::process::id(), comm.rank());
+            let input = Input { path: std::env::temp_dir().join(file), name, temporary: true };
+            // For nobody else: it may be private.
+            let open = || File::options().write(true).create_new(true).mode(0o600).open(&input.path);
+            let written = open().and_then(|mut file| file.write_all(&bytes)).context(input.path.display());
+            comm.agree(written, "a copy of the input")?;
+            return Ok(input);
         };
         Ok(Input { path: path.clone(), name: path.display().to_string(), temporary: false })
     }
@@ -128,7 +135,10 @@ impl Drop for Input {
 
 /// The texts of `--text` as the records of a task.
 fn records(args: &PredictArgs, kind: TaskKind, trained: Option<&Config>) -> Result<String> {
-    let data = args.reading.columns(trained);
+    let data = args.reading.columns(trained.filter(|config| config.task.kind == kind));
+    if data.text_pair_column.is_some() {
+        return Err(Error::input("--text: this model reads pairs of texts: use --input"));
+    }
     let column = match kind {
         TaskKind::QuestionAnswering | TaskKind::MultipleChoice => {
             let why = format!("--text: {kind} reads records of several columns: use --input");
@@ -140,7 +150,6 @@ fn records(args: &PredictArgs, kind: TaskKind, trained: Option<&Config>) -> Resu
         _ => data.text_column,
     };
     let record = |text: &String| match kind {
-        TaskKind::MaskedLm => text.clone(),
         TaskKind::TokenClassification => json!({ &column: text.split_whitespace().collect::<Vec<_>>() }).to_string(),
         _ => json!({ &column: text }).to_string(),
     };

@@ -7,6 +7,7 @@ use crate::comm::Collective;
 use crate::config::{self, Config, DataConfig, TaskConfig, TaskKind};
 use crate::error::Result;
 use crate::tasks::Head;
+use crate::text::gzip;
 use crate::train::evaluate::Evaluator;
 use crate::train::loaded::Loaded;
 use crate::train::reading::Purpose;
@@ -20,7 +21,7 @@ use std::time::Duration;
 pub(super) struct ReadingArgs {
     /// The column of the text.
     #[arg(long)]
-    text_column: Option<String>,
+    pub(super) text_column: Option<String>,
     /// The column of the second text of a pair.
     #[arg(long)]
     text_pair_column: Option<String>,
@@ -124,8 +125,14 @@ impl ReadingArgs {
     /// The same as the `[data]` of a configuration. `trained` is that of the model's training, for the same task.
     pub(super) fn data_config(&self, file: &DataFile, trained: Option<&Config>) -> DataConfig {
         let mut data = trained.map_or_else(|| DataConfig::new(file.path.to_owned()), |config| config.data.clone());
-        // What describes the files of training says nothing of one of another kind.
-        if extension(&data.train) != extension(file.path) {
+        // What describes the files of training says nothing of one of another format; plain text has no columns.
+        let is = self.format.map_or_else(|| gzip::extension(file.path), |format| format.to_string());
+        let own = data.eval.as_deref() == Some(file.path);
+        if !own && matches!(is.as_str(), "txt" | "md" | "text") {
+            data.text_column = DataConfig::new(file.path.to_owned()).text_column;
+        }
+        let before = |path: &Path| data.format.map_or_else(|| gzip::extension(path), |format| format.to_string());
+        if !own && !data.eval.iter().chain([&data.train]).any(|path| before(path) == is) {
             let DataConfig { columns, header, format, documents, .. } = DataConfig::new(file.path.to_owned());
             data = DataConfig { columns, header, format, documents, ..data };
         }
@@ -181,8 +188,4 @@ impl ReadingArgs {
             ..task
         }
     }
-}
-
-fn extension(path: &Path) -> Option<&std::ffi::OsStr> {
-    path.extension()
 }

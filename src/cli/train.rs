@@ -26,7 +26,7 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
             e.shared()
         })?;
         if crate::observe::rank_of_environment() == 0 {
-            print!("{}", config.to_toml());
+            crate::observe::print(&config.to_toml());
         }
         return Ok(());
     }

@@ -53,7 +53,9 @@ impl Nccl {
         let watchdog = Watchdog::start(below.clone(), timeout)?;
         let meeting = watchdog.begin(&Job::named("meeting the other ranks in NCCL"));
         let opened = Communicator::open(nccl, Some(gpu.clone()), &id, rank, below.world());
-        let opened = opened.map_err(|e| match e.to_string().contains("Duplicate GPU") {
+        // In the words of NCCL before 2.30, and since.
+        let shared = |text: &str| ["Duplicate GPU", "using the same GPU"].iter().any(|words| text.contains(words));
+        let opened = opened.map_err(|e| match shared(&e.to_string()) {
             true => Error::input(format!("{e}: {}", sharing.remedy())),
             false => e,
         });

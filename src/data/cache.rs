@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"TRNTOKEN";
 /// Changes whenever the layout or the way from text to ids changes; part of every key.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 const HASH: Range<usize> = 12..44;
 const KEY: Range<usize> = 44..76;
 const TABLE: usize = 80;

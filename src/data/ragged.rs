@@ -1,6 +1,6 @@
 //! A ragged batch: the real tokens of several sequences, one after another, without padding.
 
-use crate::ffi::transfer;
+use crate::ffi::{transfer, without_graph};
 use std::cell::RefCell;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
@@ -144,7 +144,7 @@ impl Sequences {
     pub fn derived(&self, key: u64, make: impl FnOnce() -> Vec<Tensor>) -> Vec<Tensor> {
         let mut known = self.derived.borrow_mut();
         let at = known.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
-            known.push((key, tch::no_grad(make)));
+            known.push((key, without_graph(make)));
             known.len() - 1
         });
         known[at].1.iter().map(Tensor::shallow_clone).collect()

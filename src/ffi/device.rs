@@ -81,7 +81,11 @@ const ALLOCATOR_VARIABLES: [&str; 2] = ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLO
 /// # Errors
 /// libtorch's.
 pub fn use_expandable_segments() -> Result<()> {
-    if ALLOCATOR_VARIABLES.iter().any(|name| std::env::var_os(name).is_some()) {
+    // The driver of WSL 2 refuses such segments at the first tensor (pytorch issue 192330).
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    if kernel.to_lowercase().contains("microsoft")
+        || ALLOCATOR_VARIABLES.iter().any(|name| std::env::var_os(name).is_some())
+    {
         return Ok(());
     }
     // SAFETY: a C string.
@@ -248,6 +252,9 @@ mod tests {
         assert!(attempt(|| Ok(is_attempt())).unwrap());
         assert_eq!(attempt::<()>(|| Err(Error::input("bad"))).unwrap_err().to_string(), "bad");
         assert!(attempt::<()>(|| panic!("some bug")).unwrap_err().to_string().contains("some bug"));
+        attempt::<()>(|| crate::ffi::without_graph(|| panic!("out of memory"))).unwrap_err();
+        let leaf = tch::Tensor::from(1f32).set_requires_grad(true);
+        assert!((leaf * 2.0).requires_grad(), "the next pass records its graph");
     }
 
     #[test]

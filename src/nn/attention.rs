@@ -137,16 +137,34 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &
             weights.matmul(&v)
         }
         None => {
-            let dropout = if drops { dropout } else { 0.0 };
-            if drops {
-                ctx.seed_device();
-            }
             let causal = mask.is_none() && plainly_causal;
-            Tensor::scaled_dot_product_attention(&q, &k, &v, mask.as_ref(), dropout, causal, scale, false)
+            let fused = |[q, k, v]: [&Tensor; 3], mask: Option<&Tensor>, dropout: f64| {
+                Tensor::scaled_dot_product_attention(q, k, v, mask, dropout, causal, scale, false)
+            };
+            match drops {
+                false => fused([&q, &k, &v], mask.as_ref(), 0.0),
+                true => {
+                    let parts = parts(n, heads * queries * keys).map(|(start, n)| {
+                        let part = |x: &Tensor| x.narrow(0, start, n);
+                        let mask = mask.as_ref().map(|x| if x.size()[0] == 1 { x.shallow_clone() } else { part(x) });
+                        ctx.seed_device();
+                        fused([&part(&q), &part(&k), &part(&v)], mask.as_ref(), dropout)
+                    });
+                    Tensor::cat(&parts.collect::<Vec<_>>(), 0)
+                }
+            }
         }
     };
     let out = if together { out } else { out.transpose(1, 2) };
     bucket.queries.tokens_of(out.reshape([n * queries, heads * head_dim]))
+}
+
+/// Parts of `n` sequences, each with so many scores, that libtorch's fused kernels compute with dropout at a time: (first,
+/// how many). Their forward counts the scores in 32 bits and their backward in 64, so that with more they draw other masks
+/// (pytorch issue 188015), and they refuse more than 65,535 sequences.
+fn parts(n: i64, scores: i64) -> impl Iterator<Item = (i64, i64)> {
+    let most = (i64::from(i32::MAX) / scores.max(1)).clamp(1, 65_535);
+    (0..n).step_by(most as usize).map(move |start| (start, most.min(n - start)))
 }
 
 /// With something that learns added to the scores. Half tensors on the CPU are computed in fp32 and rounded once.
@@ -174,4 +192,17 @@ fn reach_mask(reach: Reach, queries: i64, keys: i64, device: Device) -> Tensor {
         _ => seen,
     };
     Tensor::zeros([queries, keys], (Kind::Float, device)).masked_fill(&seen.logical_not(), f64::NEG_INFINITY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_of_a_call_are_counted_in_32_bits() {
+        assert_eq!(parts(4, 12 * 128 * 128).collect::<Vec<_>>(), [(0, 4)]);
+        assert_eq!(parts(5, 1 << 30).collect::<Vec<_>>(), [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1)]);
+        assert_eq!(parts(3, (1 << 30) - 1).collect::<Vec<_>>(), [(0, 2), (2, 1)]);
+        assert_eq!(parts(70_000, 1).collect::<Vec<_>>(), [(0, 65_535), (65_535, 4465)]);
+    }
 }

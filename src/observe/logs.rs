@@ -57,6 +57,9 @@ const WIDTH: usize = 80;
 
 /// A line in lines of at most 80 columns: broken at spaces, all but the first indented.
 pub fn wrap(line: &str, indent: usize) -> String {
+    if is_json() {
+        return line.to_owned();
+    }
     let mut lines = Vec::new();
     let (mut rest, mut before) = (line, 0);
     while before + rest.chars().count() > WIDTH {
@@ -66,6 +69,7 @@ pub fn wrap(line: &str, indent: usize) -> String {
         let fits = || spaces().filter(|(column, _)| (text..=WIDTH - before).contains(column) && *column > 0);
         // Between two entries rather than within one.
         let between = fits().filter(|(_, (at, _))| rest[*at..].starts_with("  ")).last();
+        let between = between.filter(|(column, _)| *column > WIDTH / 2);
         let place = between.or_else(|| fits().last()).or_else(|| spaces().find(|(column, _)| *column > text));
         let Some((_, (at, _))) = place else { break };
         lines.push(rest[..at].trim_end());

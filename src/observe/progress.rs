@@ -34,6 +34,9 @@ impl Progress {
         let own = std::io::stderr().is_terminal();
         let launchers = (text && !own).then(launchers_terminal).flatten();
         let term = launchers.clone().or_else(|| (text && own).then(Term::stderr));
+        // Such a terminal shows no bar.
+        let term = term.filter(|_| std::env::var_os("TERM").is_some_and(|name| name != "dumb"));
+        let launchers = launchers.filter(|_| term.is_some());
         let plain = text && term.is_none();
         let bar = term.map(|term| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::term(term, 5));
@@ -85,8 +88,16 @@ impl Progress {
 /// The terminal on which launchers on this machine (mpirun, `trainer launch`) show what their ranks write to standard error;
 /// `None` where that goes to a file or a pipe.
 fn launchers_terminal() -> Option<Term> {
+    // Somebody may have sent it elsewhere: a shell between the launcher and this process, or mpirun itself, to a file.
+    if !fs::read_link("/proc/self/fd/2").ok()?.to_string_lossy().starts_with("pipe:") {
+        return None;
+    }
     let mut process = parent(std::process::id())?;
     while LAUNCHERS.contains(&fs::read_to_string(format!("/proc/{process}/comm")).ok()?.trim_end()) {
+        let words = fs::read(format!("/proc/{process}/cmdline")).ok()?;
+        if String::from_utf8_lossy(&words).contains("-output-filename") {
+            return None;
+        }
         let end = fs::read_link(format!("/proc/{process}/fd/2")).ok()?;
         if let Some(file) = terminal(&end) {
             return Some(Term::read_write_pair(file.try_clone().ok()?, file));

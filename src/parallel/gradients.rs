@@ -315,7 +315,8 @@ fn add_rows(table: &mut Tensor, ids: &Tensor, grad: &Tensor) -> Result<()> {
     let begins = sorted.f_diff::<Tensor>(1, 0, None, None)?.f_ne(0)?;
     let places =
         Tensor::f_cat(&[begins.f_new_zeros([1], (Kind::Int64, table.device()))?, begins.f_cumsum(0, Kind::Int64)?], 0)?;
-    let distinct = sorted.f_zeros_like()?.f_index_copy_(0, &places, &sorted)?;
+    // Those go to rows apart, as additions to one row would wait for each other.
+    let distinct = Tensor::f_arange(n, (Kind::Int64, table.device()))?.f_index_copy_(0, &places, &sorted)?;
     let sums = Tensor::f_zeros([n, width], options)?.f_index_add_(0, &places, &grad.f_index_select(0, &order)?)?;
     _ = table.f_index_add_(0, &distinct, &sums.f_to_kind(table.kind())?)?;
     Ok(())

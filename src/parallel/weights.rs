@@ -87,7 +87,10 @@ impl Weights {
     /// libtorch's.
     pub fn release_all(&mut self, params: &Params) -> Result<()> {
         let stages: Vec<usize> = self.held.keys().copied().collect();
-        stages.into_iter().try_for_each(|stage| self.release(params, stage))
+        stages.into_iter().try_for_each(|stage| self.release(params, stage))?;
+        // A fetch that ran out of memory half way has left units that no stage holds.
+        let count = if self.zero.shards_weights() { self.parts.len() } else { 0 };
+        (0..count).try_for_each(|unit| memory::resize_storage(params.flat(unit), 0))
     }
 
     /// What is sharded.

@@ -1,8 +1,9 @@
 //! Labels as people write them become indices of classes.
 
+use super::corpus::many;
 use crate::error::{Error, Result};
 use crate::text::records::RawLabel;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// How many labels a message shows.
 const SHOWN: usize = 12;
@@ -17,7 +18,8 @@ pub(super) struct Classes {
 }
 
 impl Classes {
-    /// The given classes, or those found among the `labels` of a file, sorted as strings.
+    /// The given classes, or those found among the `labels` of a file: sorted as numbers if all are whole numbers, else as
+    /// strings.
     ///
     /// # Errors
     /// A class given twice; more than half as many classes found as labels, which are texts, all but surely: then
@@ -53,5 +55,51 @@ fn found<'a>(labels: impl Iterator<Item = &'a RawLabel>, advice: &str) -> Result
     if names.len() > FEW_LABELS && names.len() > all / 2 {
         return Err(Error::input(format!("{} different labels among {all}: {advice}", names.len())));
     }
+    let mut names: Vec<&str> = names.into_iter().collect();
+    // 10 after 9. Names of one number, such as 1 and 01, stay in the order of strings.
+    if let Ok(numbers) = names.iter().map(|name| name.parse::<i64>()).collect::<Result<Vec<i64>, _>>() {
+        let mut order: Vec<usize> = (0..names.len()).collect();
+        order.sort_by_key(|&i| numbers[i]);
+        names = order.into_iter().map(|i| names[i]).collect();
+    }
     Ok(names.into_iter().map(String::from).collect())
+}
+
+/// What a person should look at in the labels of a file, whose classes have these names.
+pub(super) fn remarks<'a>(names: &[String], labels: impl Iterator<Item = &'a RawLabel>) -> Vec<String> {
+    let padded = labels.filter(|label| label.is_padded()).count();
+    let mut spellings: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for name in names {
+        spellings.entry(name.to_lowercase()).or_default().push(name);
+    }
+    let spaces = (padded > 0).then(|| format!("spaces around {} removed", many(padded, "label")));
+    let alike = spellings.into_values().filter(|names| names.len() > 1);
+    let alike = alike.map(|names| format!("the labels {names:?} differ only in case"));
+    spaces.into_iter().chain(alike).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_are_sorted_as_numbers() {
+        let labels =
+            |names: &[&str]| names.iter().map(|&name| RawLabel::new(name, "label").unwrap()).collect::<Vec<_>>();
+        let names = |of: &[&str]| Classes::new(None, labels(of).iter(), "").unwrap().names;
+        assert_eq!(names(&["10", "9", "-1", "9"]), ["-1", "9", "10"]);
+        assert_eq!(names(&["10", "9", "x"]), ["10", "9", "x"]);
+        assert_eq!(names(&["1.5", "10", "9"]), ["1.5", "10", "9"]);
+    }
+
+    #[test]
+    fn odd_labels_are_told() {
+        let labels = [" Pos", "pos", "neg "].map(|name| RawLabel::new(name, "label").unwrap());
+        let names = Classes::new(None, labels.iter(), "").unwrap().names;
+        assert_eq!(names, ["Pos", "neg", "pos"]);
+        let told = remarks(&names, labels.iter());
+        assert_eq!(told, ["spaces around 2 labels removed", r#"the labels ["Pos", "pos"] differ only in case"#]);
+        assert!(remarks(&["a".into(), "b".into()], labels[1..2].iter()).is_empty());
+        assert!(RawLabel::new("  ", "label").is_err());
+    }
 }

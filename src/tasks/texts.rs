@@ -1,6 +1,7 @@
 //! Records of text and label: what classification and regression read.
 
-use super::classes::Classes;
+use super::classes::{self, Classes};
+use super::corpus::many;
 use super::sieve::Sieve;
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Example, Label};
@@ -122,8 +123,16 @@ impl Encode for Texts {
         let guessed = read.guessed.filter(|_| self.target == Target::None && source.columns.is_none());
         let remark =
             |line| format!("line {line} is a record, as it names no known column; header = true says otherwise");
-        let remarks = guessed.map(remark).into_iter().collect();
-        Ok(Encoded { labels: classes.map(|classes| classes.names), remarks, ..plain })
+        let mut remarks: Vec<String> = guessed.map(remark).into_iter().collect();
+        let is_blank = |record: &&Record| {
+            record.text.trim().is_empty() && record.text_pair.as_ref().is_none_or(|pair| pair.trim().is_empty())
+        };
+        let blank = read.records.iter().filter(is_blank).count();
+        remarks.extend((blank > 0).then(|| format!("{} blank", many(blank, "text"))));
+        let labels = classes.map(|classes| classes.names);
+        let raw = read.records.iter().flat_map(|record| &record.labels);
+        remarks.extend(classes::remarks(labels.as_deref().unwrap_or_default(), raw));
+        Ok(Encoded { labels, remarks, ..plain })
     }
 }
 
@@ -142,7 +151,10 @@ fn no_header(read: &Records) -> Result<()> {
     let Some((first, [label])) = first.map(|first| (first, first.labels.as_slice())) else { return Ok(()) };
     let others = read.records.iter().skip(1).flat_map(|record| &record.labels);
     let few = read.records.len() < ENOUGH_RECORDS;
-    if few || label.as_str().trim().parse::<f64>().is_ok() || others.into_iter().any(|other| other == label) {
+    if few
+        || label.as_str().trim().parse::<f64>().is_ok()
+        || others.into_iter().any(|other| other.as_str() == label.as_str())
+    {
         return Ok(());
     }
     Err(Error::input(format!(

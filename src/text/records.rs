@@ -75,19 +75,31 @@ pub enum OnBad {
 }
 
 /// A label as a person would write it: `pos`, `1`, `1.0`, `true`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RawLabel(String);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawLabel {
+    text: String,
+    padded: bool,
+}
 
 impl RawLabel {
-    /// The label, or a complaint if it is empty.
-    pub(super) fn new(label: impl Into<String>, column: &str) -> Result<Self, String> {
+    /// The label without spaces around it, or a complaint if nothing else is there.
+    pub fn new(label: impl Into<String>, column: &str) -> Result<Self, String> {
         let label = label.into();
-        if label.is_empty() { Err(format!("the label (column {column:?}) is empty")) } else { Ok(RawLabel(label)) }
+        let text = label.trim();
+        match text.is_empty() {
+            true => Err(format!("the label (column {column:?}) is empty")),
+            false => Ok(RawLabel { padded: text.len() < label.len(), text: text.to_owned() }),
+        }
     }
 
     /// The label's text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// Whether spaces stand around it in the file.
+    pub fn is_padded(&self) -> bool {
+        self.padded
     }
 }
 

@@ -186,7 +186,19 @@ impl<'a> Table<'a> {
             (false, Some(columns)) => columns.clone(),
             (false, None) => {
                 let label = fields.label.clone().unwrap_or_else(|| "label".into());
-                [Some(fields.text.clone()), fields.text_pair.clone(), Some(label)].into_iter().flatten().collect()
+                let usual = [Some(fields.text.clone()), fields.text_pair.clone(), Some(label)];
+                let usual: Vec<String> = usual.into_iter().flatten().collect();
+                if self.source.header.is_none() && names.len() > usual.len() {
+                    let (found, keys) = (quoted(&names), quoted(&usual));
+                    let which = if fields.label.is_some() { "text_column and label_column" } else { "text_column" };
+                    let why = format!(
+                        "this row has {} columns ({found}), none of them named as those that are wanted ({keys}). If it \
+                         is a header, set {which} to its names; if it is a record, name all columns with columns",
+                        names.len()
+                    );
+                    return Err(self.error(line, &why));
+                }
+                usual
             }
         };
         let columns = Columns::find(names, self.source).map_err(|(names, name, key)| {

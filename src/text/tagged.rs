@@ -75,21 +75,29 @@ fn sentences(content: &[u8]) -> Vec<Parsed<Tagged>> {
         Ok(text) => Ok(Tagged { line, words: words(text), tags: Vec::new() }),
         Err(why) => Err((line, why)),
     };
-    lines(content).filter(|(_, bytes)| !bytes.trim_ascii().is_empty()).map(parse).collect()
+    let is_empty = |sentence: &Parsed<Tagged>| sentence.as_ref().is_ok_and(|sentence| sentence.words.is_empty());
+    lines(content).map(parse).filter(|sentence| !is_empty(sentence)).collect()
 }
 
 /// What a text without a known format is that no tags are read from: CoNLL has one word in each line, and blank lines
 /// between sentences. The error says that it may be either.
 fn format_by(content: &[u8]) -> Result<TaggedFormat, &'static str> {
-    let rows: Vec<&[u8]> = lines(content).map(|(_, row)| row.trim_ascii()).collect();
+    let rows = lines(content).map(|(_, row)| row.trim_ascii()).filter(|row| !row.starts_with(b"-DOCSTART-"));
+    let rows: Vec<&[u8]> = rows.collect();
     let columns = |row: &[u8]| row.split(u8::is_ascii_whitespace).filter(|cell| !cell.is_empty()).count();
     let paragraphs: Vec<&[&[u8]]> = rows.split(|row| row.is_empty()).filter(|rows| !rows.is_empty()).collect();
     let counts: Vec<usize> = rows.iter().map(|row| columns(row)).filter(|&n| n > 0).collect();
     let (fewest, most) = (counts.iter().min().copied().unwrap_or(0), counts.iter().max().copied().unwrap_or(0));
     let long = paragraphs.iter().any(|rows| rows.len() > 1);
+    // `O`, `B-x`: what stands last in each line of CoNLL.
+    let is_tag = |row: &&[u8]| {
+        let last = row.rsplit(u8::is_ascii_whitespace).next().unwrap_or_default();
+        last == b"O" || last.get(1) == Some(&b'-')
+    };
+    let tagged = rows.iter().filter(|row| !row.is_empty()).all(is_tag);
     match (fewest == most, long) {
         _ if most <= 1 => Ok(TaggedFormat::Conll),
-        (true, true) if paragraphs.len() > 1 => Ok(TaggedFormat::Conll),
+        (true, true) if tagged => Ok(TaggedFormat::Conll),
         (true, true) => Err("a word with its tag in each line (CoNLL), or a sentence? set format to conll or to text"),
         _ => Ok(TaggedFormat::Sentences),
     }
@@ -148,8 +156,10 @@ mod tests {
         assert_eq!(found("John lives in Paris\n").unwrap(), [["John", "lives", "in", "Paris"]]);
         assert_eq!(found("John lives\n\nin Paris now\n").unwrap(), [vec!["John", "lives"], vec!["in", "Paris", "now"]]);
         assert_eq!(found("John\nlives\n\nin\n").unwrap(), [vec!["John", "lives"], vec!["in"]]);
-        assert_eq!(found("John B-x\nlives O\n\nin O\n").unwrap(), [vec!["John", "lives"], vec!["in"]]);
-        let e = found("John B-x\nlives O\n").unwrap_err().to_string();
+        let conll = "-DOCSTART- O\n\nJohn B-x\nlives O\n\nin O\n";
+        assert_eq!(found(conll).unwrap(), [vec!["John", "lives"], vec!["in"]]);
+        assert_eq!(found("John B-x\nlives O\n").unwrap(), [["John", "lives"]]);
+        let e = found("John lives\nMary sleeps\n\nBob eats\n").unwrap_err().to_string();
         assert!(e.contains("a.txt: a word with its tag") && e.contains("set format to conll or to text"), "{e}");
         let text = TaggedSource { format: Some(TaggedFormat::Sentences), ..source(&dir, "a.conll", "a b\nc d\n") };
         assert!(read(&text).unwrap_err().to_string().contains("have no tags"));

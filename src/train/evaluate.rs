@@ -4,7 +4,7 @@ use crate::comm::{Collective, Op};
 use crate::data::batch::{Batch, Labels};
 use crate::data::{Dataset, Draw, Prepared, sampler};
 use crate::error::{Error, Kind as ErrorKind, Result};
-use crate::ffi::transfer;
+use crate::ffi::{transfer, without_graph};
 use crate::metrics::Metrics;
 use crate::nn::Params;
 use crate::parallel::Weights;
@@ -70,7 +70,7 @@ impl Evaluator<'_> {
             let batch = micro.map(|micro| Batch::on(comm.device(), dataset, micro, Draw::default())).transpose()?;
             let logits = staged.infer(self.weights, batch.as_ref())?;
             let (Some(batch), Some(logits)) = (batch, logits) else { continue };
-            let found: Vec<f32> = transfer::values(&tch::no_grad(|| task.answers(&logits, &batch)))?;
+            let found: Vec<f32> = transfer::values(&without_graph(|| task.answers(&logits, &batch)))?;
             let mut found = found.as_slice();
             for &sample in &batch.samples {
                 let place = offsets[sample as usize]..offsets[sample as usize + 1];
@@ -81,7 +81,7 @@ impl Evaluator<'_> {
             if matches!(batch.labels, Labels::None | Labels::Blanks(_)) {
                 continue;
             }
-            let losses = tch::no_grad(|| task.losses(&logits, &batch));
+            let losses = without_graph(|| task.losses(&logits, &batch));
             for (term, losses) in losses.iter().enumerate() {
                 for (loss, owner) in transfer::values::<f32>(losses)?.into_iter().zip(batch.owners(term)) {
                     let place = answers + 2 * (terms * batch.samples[owner] as usize + term);

@@ -8,7 +8,7 @@
 
 use crate::data::batch::Batch;
 use crate::error::Result;
-use crate::ffi::{self, profiler};
+use crate::ffi::{self, profiler, without_graph};
 use crate::models::Border;
 use crate::nn::{Ctx, Params, Pass};
 use crate::parallel::{Gradients, Weights};
@@ -96,7 +96,7 @@ impl<'a> Staged<'a> {
             let keeps = index >= first && recompute.keeps(index, count);
             let input = cut(&border, keeps && index > first);
             let run = || self.run(index, &input, batch, pass);
-            let kept = if keeps { run() } else { tch::no_grad(run) };
+            let kept = if keeps { run() } else { without_graph(run) };
             border = kept.output.iter().map(Tensor::shallow_clone).collect();
             if index >= first {
                 stages.push(Stage { input, kept: keeps.then_some(kept) });
