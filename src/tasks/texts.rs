@@ -213,15 +213,15 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_found_and_sorted_as_strings() {
+    fn labels_are_found_and_sorted() {
         let case = Case::new("a.tsv", "a b\t10\nc\t9\nd e f g h i j k\t10\n", FOUND);
         let prepared = case.prepare().unwrap();
-        assert_eq!(prepared.facts.labels.unwrap(), ["10", "9"]);
+        assert_eq!(prepared.facts.labels.unwrap(), ["9", "10"]);
         assert_eq!((prepared.facts.truncated, prepared.facts.skipped, prepared.facts.vocab_size), (1, 0, 31));
         let data = prepared.dataset;
         assert_eq!((data.len(), data.lengths()), (3, vec![4, 3, 8]));
-        assert_eq!((data.ids(0), data.label(0)), (&[2, 5, 6, 3][..], Label::Class(0)));
-        assert_eq!((data.label(1), prepared.facts.segments), (Label::Class(1), 1));
+        assert_eq!((data.ids(0), data.label(0)), (&[2, 5, 6, 3][..], Label::Class(1)));
+        assert_eq!((data.label(1), prepared.facts.segments), (Label::Class(0), 1));
         let pairs = Case::new("a.tsv", "text\ttext_pair\tlabel\na\tb\t1\n", FOUND);
         assert_eq!(
             [pairs.prepare(), pairs.prepare()].map(|prepared| prepared.unwrap().facts.segments),
