@@ -190,6 +190,7 @@ pub fn bytes(tensor: &Tensor) -> &[u8] {
     // SAFETY: a contiguous CPU tensor owns `length` initialised bytes at its data pointer, for as long as it lives.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) }
 }
+
 /// Runs `work` without recording a graph. Unlike after `tch::no_grad`, graphs are recorded again after a panic in it, such as
 /// one of memory that has run out.
 pub fn without_graph<T>(work: impl FnOnce() -> T) -> T {

@@ -88,7 +88,11 @@ pub fn attention(
 
 /// The results of all buckets, one after another.
 fn over(buckets: &[Bucket], attend: impl FnMut(&Bucket) -> Tensor) -> Tensor {
-    let mut parts: Vec<Tensor> = buckets.iter().map(attend).collect();
+    joined(buckets.iter().map(attend).collect())
+}
+
+/// Tensors one after another; a single one is not copied.
+fn joined(mut parts: Vec<Tensor>) -> Tensor {
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0) }
 }
 
@@ -143,15 +147,10 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &
             };
             match drops {
                 false => fused([&q, &k, &v], mask.as_ref(), 0.0),
-                true => {
-                    let parts = parts(n, heads * queries * keys).map(|(start, n)| {
-                        let part = |x: &Tensor| x.narrow(0, start, n);
-                        let mask = mask.as_ref().map(|x| if x.size()[0] == 1 { x.shallow_clone() } else { part(x) });
-                        ctx.seed_device();
-                        fused([&part(&q), &part(&k), &part(&v)], mask.as_ref(), dropout)
-                    });
-                    Tensor::cat(&parts.collect::<Vec<_>>(), 0)
-                }
+                true => in_parts(parts(n, heads * queries * keys), [&q, &k, &v], mask.as_ref(), |qkv, mask| {
+                    ctx.seed_device();
+                    fused(qkv, mask, dropout)
+                }),
             }
         }
     };
@@ -165,6 +164,22 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &
 fn parts(n: i64, scores: i64) -> impl Iterator<Item = (i64, i64)> {
     let most = (i64::from(i32::MAX) / scores.max(1)).clamp(1, 65_535);
     (0..n).step_by(most as usize).map(move |start| (start, most.min(n - start)))
+}
+
+/// Attention over these parts of the sequences, each with its part of the mask.
+fn in_parts(
+    parts: impl Iterator<Item = (i64, i64)>,
+    qkv: [&Tensor; 3],
+    mask: Option<&Tensor>,
+    mut attend: impl FnMut([&Tensor; 3], Option<&Tensor>) -> Tensor,
+) -> Tensor {
+    let attend = |(start, n)| {
+        let part = |x: &Tensor| x.narrow(0, start, n);
+        // A mask that all sequences share is `[queries, keys]`; one of padding has a row for each.
+        let mask = mask.map(|x| if x.dim() == 4 && x.size()[0] > 1 { part(x) } else { x.shallow_clone() });
+        attend(qkv.map(part).each_ref(), mask.as_ref())
+    };
+    joined(parts.map(attend).collect())
 }
 
 /// With something that learns added to the scores. Half tensors on the CPU are computed in fp32 and rounded once.
@@ -204,5 +219,24 @@ mod tests {
         assert_eq!(parts(5, 1 << 30).collect::<Vec<_>>(), [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1)]);
         assert_eq!(parts(3, (1 << 30) - 1).collect::<Vec<_>>(), [(0, 2), (2, 1)]);
         assert_eq!(parts(70_000, 1).collect::<Vec<_>>(), [(0, 65_535), (65_535, 4465)]);
+    }
+
+    /// With a mask that is shared, one of padding, both, and none.
+    #[test]
+    fn parts_have_their_part_of_the_mask() {
+        let (n, queries) = (5, 3);
+        let float = (Kind::Float, Device::Cpu);
+        let [q, k, v] =
+            [0, 1, 2].map(|i| (Tensor::arange(n * 2 * queries * 4, float) + i).sin().view([n, 2, queries, 4]));
+        let shared = reach_mask(Reach::Window(2), queries, queries, Device::Cpu);
+        let padding = Tensor::arange(n * queries, float).cos().view([n, 1, 1, queries]);
+        for mask in [None, Some(&shared), Some(&padding), Some(&(&shared + &padding))] {
+            let attend = |[q, k, v]: [&Tensor; 3], mask: Option<&Tensor>| {
+                Tensor::scaled_dot_product_attention(q, k, v, mask, 0.0, false, None, false)
+            };
+            let wanted = attend([&q, &k, &v], mask);
+            let found = in_parts([(0, 2), (2, 2), (4, 1)].into_iter(), [&q, &k, &v], mask, attend);
+            assert!((found - wanted).abs().max().double_value(&[]) < 1e-6, "{mask:?}");
+        }
     }
 }
