@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 mod conformance;
+mod connections;
 pub mod cores;
 mod ffi;
 mod job;
@@ -31,7 +32,7 @@ pub const NO_ACKNOWLEDGEMENT: &str = "no acknowledgement from";
 
 /// What the connections of this process say of other hosts, for the message of a wait that was in vain.
 fn silent_hosts() -> String {
-    let silent = crate::machine::network::silent_hosts();
+    let silent = connections::silent_hosts();
     let names: Vec<String> = silent.iter().map(ToString::to_string).collect();
     match names.len() {
         0 => String::new(),

@@ -34,6 +34,8 @@ use tch::{Device, Tensor};
 const ABORT_PATIENCE: Duration = Duration::from_secs(2);
 /// A waiting thread gives the MPI thread, which knows more, this much time to report a timeout first.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long before the verdict on a wait it is asked which hosts are there.
+const PROBE_FOR: Duration = Duration::from_secs(5);
 
 /// This process's end of `MPI_COMM_WORLD`.
 pub struct Mpi {
@@ -144,11 +146,15 @@ impl Link {
         let shared = &self.shared;
         shared.waiting.fetch_add(1, Ordering::Relaxed);
         let _ = self.commands.send(Command::Hurry);
+        let mut probes = None;
         let result = loop {
             if let Some(result) = outcome.wait(GRACE / 4) {
                 break result;
             }
             let stalled = shared.journal().stalled_since(started).elapsed();
+            if stalled + PROBE_FOR > shared.timeout {
+                probes.get_or_insert_with(super::connections::Probes::start);
+            }
             if stalled > shared.timeout + GRACE {
                 shared.journal().dump();
                 break Err(Error::peer(format!(

@@ -8,7 +8,6 @@ pub mod disk;
 pub mod gpus;
 pub mod links;
 pub mod memory;
-pub mod network;
 
 /// The name that this host gives itself.
 pub fn host_name() -> String {

@@ -130,10 +130,11 @@ impl Watched {
         }
         let started = locked(&self.journal).started();
         let answers = below.roll_call(started as i64, PATIENCE);
+        let silent = crate::comm::silent_hosts();
         // Of an error that NCCL explains itself, only a rank that is late is news.
         match verdict(&answers).or(error.to_string().contains(TIMED_OUT).then(|| NOBODY_LATE.to_string())) {
-            Some(verdict) => tracing::error!(rank, "rank {rank}: {error}: {verdict}"),
-            None => tracing::error!(rank, "rank {rank}: {error}"),
+            Some(verdict) => tracing::error!(rank, "rank {rank}: {error}: {verdict}{silent}"),
+            None => tracing::error!(rank, "rank {rank}: {error}{silent}"),
         }
     }
 }
