@@ -5,6 +5,7 @@ use crate::checkpoint::folder::{self, COMPLETE};
 use crate::checkpoint::tensors::TensorFile;
 use crate::error::{Context, Error, Result};
 use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
+    /// The folders that were made for it, the outermost last.
+    made: Vec<PathBuf>,
     _lock: File,
+}
+
+/// The name of the file that is locked while a run is at work.
+const LOCK: &str = ".lock";
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        // Whoever waits for the lock sees that the file is gone, and makes another.
+        _ = fs::remove_file(self.path.join(LOCK));
+        // What is not empty stays.
+        _ = self.made.iter().try_for_each(fs::remove_dir);
+    }
 }
 
 /// The newest complete checkpoint of a run folder, by its step, and the file that marks it complete. Looks, and locks
@@ -52,8 +67,9 @@ impl RunDir {
     /// Exit 2: no permission, another run at work in it, a run already in it that is neither resumed nor overwritten,
     /// or a checkpoint that is named but not sound.
     pub fn open(path: &Path, resume: &Resume, overwrite: bool) -> Result<(Self, Option<PathBuf>)> {
+        let made = path.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
         fs::create_dir_all(path).input_context(format!("output_dir {}: cannot be made", path.display()))?;
-        let dir = RunDir { path: path.to_owned(), _lock: lock(&path.join(".lock"))? };
+        let dir = RunDir { path: path.to_owned(), made, _lock: lock(&path.join(LOCK))? };
         let from = match resume {
             Resume::Path(checkpoint) => {
                 sound(checkpoint)?;
@@ -236,12 +252,21 @@ fn sound(path: &Path) -> Result<()> {
     if masters.exists() { TensorFile::open(&masters).map(|_| ()) } else { Ok(()) }
 }
 
+/// Whether this is the file of that name, and not one that had it before.
+fn is_file(file: &File, path: &Path) -> bool {
+    let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    file.metadata().map(place).ok() == fs::metadata(path).map(place).ok()
+}
+
 fn lock(path: &Path) -> Result<File> {
-    let file = File::create(path).input_context(format!("output_dir: {} cannot be written", path.display()))?;
+    let create = || File::create(path).input_context(format!("output_dir: {} cannot be written", path.display()));
+    let mut file = create()?;
     let start = Instant::now();
     let mut told = false;
     loop {
         match file.try_lock() {
+            // The run that had it has removed it: another one may be there now.
+            Ok(()) if !is_file(&file, path) => file = create()?,
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {
                 if !std::mem::replace(&mut told, true) {

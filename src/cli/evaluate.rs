@@ -17,7 +17,7 @@ use crate::train::generate::Generation;
 use crate::train::loaded::{Declared, Holding, Loaded, Source};
 use crate::train::reading::{self, Purpose, Reading};
 use crate::train::report::{device, remarks};
-use crate::train::session::one_per_host_first;
+use crate::train::session::{one_per_host_first, tokenizing};
 use crate::train::sources::MAX_TARGET_LENGTH;
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
@@ -168,7 +168,10 @@ pub(super) fn open(
         let labels = head.labels().map(<[String]>::to_vec);
         let reading =
             Reading { task: &task, data: &data_config, folder, max_length, purpose: file.purpose, labels, seed: 0 };
-        let data = prepare(reading.encoder(file.path, file.option)?.as_ref(), folder, None)?;
+        let encoder = reading.encoder(file.path, file.option)?;
+        let phase = tokenizing(Path::new(&file.name));
+        let data = prepare(encoder.as_ref(), folder, None)?;
+        drop(phase);
         declared.check_vocabulary(&data)?;
         Ok(data)
     })?;

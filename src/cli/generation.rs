@@ -85,11 +85,11 @@ impl GenerationArgs {
 ///
 /// # Errors
 /// As [`Generation::read`].
-pub fn line(generation: &Generation, text: &Text, scores: bool) -> Result<Value> {
+pub fn line(generation: &Generation, text: &Text, scores: bool) -> Result<Map<String, Value>> {
     let mut line = Map::from_iter([("text".to_owned(), json!(generation.read(text)?))]);
     if scores {
         line.insert("token_ids".into(), json!(text.ids));
         line.insert("log_probs".into(), json!(text.log_probs.iter().copied().map(short).collect::<Vec<_>>()));
     }
-    Ok(Value::Object(line))
+    Ok(line)
 }

@@ -5,6 +5,7 @@ mod doctor;
 mod evaluate;
 mod generation;
 mod launch;
+mod output;
 mod plan;
 mod predict;
 mod reading;
@@ -134,9 +135,13 @@ pub struct PredictArgs {
     /// A text instead of a file; may be given several times.
     #[arg(long, conflicts_with_all = ["input", "format", "columns", "header", "documents"], allow_hyphen_values = true)]
     text: Vec<String>,
-    /// One line for each record, in order; otherwise, and with `-`, standard output.
+    /// One line for each record, in order, JSON or, for a name that ends with .csv, CSV; otherwise, and with `-`, standard
+    /// output.
     #[arg(long)]
     output: Option<PathBuf>,
+    /// Columns of the input that go before the predictions, with commas between.
+    #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
+    keep: Vec<String>,
     /// Add the numbers behind every line: logits; of a generated text its token ids and their log-probabilities.
     #[arg(long)]
     scores: bool,

@@ -3,19 +3,22 @@
 use super::PredictArgs;
 use super::evaluate::{DataFile, open};
 use super::generation;
+use super::output::{Lines, Output};
 use crate::comm::Collective;
-use crate::config::{Config, OnBadRecord, TaskKind};
+use crate::config::{self, Config, DataConfig, OnBadRecord, TaskKind};
 use crate::data::Prepared;
 use crate::error::{Context, Error, Result};
 use crate::models::registry;
 use crate::observe::logs::tell;
 use crate::tasks::Head;
+use crate::text::{Fields, Format, OnBad, Source, columns};
 use crate::train::generate::Generation;
 use crate::train::loaded::Loaded;
 use crate::train::reading::{self, Purpose};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::io::ErrorKind::BrokenPipe;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -53,27 +56,73 @@ pub fn run(args: &PredictArgs) -> Result<()> {
             .refuse(&format!("{} was fine-tuned for {kind}, which generates no text", args.model.display()))
             .map(|()| kind),
     };
+    // Before the work, too.
+    let kept = comm.agree(kept(args, &input, trained.as_ref()), "--keep").map_err(|e| input.named(e))?;
     let opened = open(&comm, (&args.model, trained.as_ref()), &file, &args.reading, wanted);
     let (mut loaded, data) = opened.map_err(|e| input.named(e))?;
     let generates = loaded.model.task.kind().parse::<TaskKind>()?.generates();
-    let lines = if generates {
+    let rows = if generates {
         generated(args, comm.as_ref(), &mut loaded, &data)?
     } else {
         let outputs = args.reading.evaluator(comm.as_ref(), &mut loaded).outputs(&data.dataset)?;
-        let lines = loaded.model.task.predictions(&outputs.results(&data), args.scores);
-        lines.into_iter().map(Value::Object).collect()
+        loaded.model.task.predictions(&outputs.results(&data), args.scores)
     };
-    let count = lines.len();
-    let written = output.map_or(Ok(()), |output| output.write(lines.into_iter()));
+    let rows = comm.agree(with_columns(rows, kept, &args.keep), "--keep").map_err(|e| input.named(e))?;
+    let count = rows.len();
+    let lines = Lines { rows, csv: to.is_some_and(|path| path.extension().is_some_and(|end| end == "csv")) };
+    let written = output.map_or(Ok(()), |output| output.write(&lines));
     // A reader that has enough must not end anything.
-    let written =
-        written.or_else(|e| if to.is_none() && e.to_string().contains("Broken pipe") { Ok(()) } else { Err(e) });
+    let written = written.or_else(|e| if to.is_none() && e.kind() == BrokenPipe { Ok(()) } else { Err(e) });
     let place = to.map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
     comm.agree(written.context(&place), "writing the predictions")?;
     if comm.is_main() {
         tell(&format!("{count} prediction{} written to {place}", if count == 1 { "" } else { "s" }));
     }
     Ok(())
+}
+
+/// The columns of the input that go with the predictions, a row for each record.
+fn kept(args: &PredictArgs, input: &Input, trained: Option<&Config>) -> Result<Vec<Vec<Value>>> {
+    if args.keep.is_empty() {
+        return Ok(Vec::new());
+    }
+    let data = args.reading.columns(trained, &input.path);
+    let format = match data.format {
+        None => None,
+        Some(config::Format::Jsonl) => Some(Format::Jsonl),
+        Some(config::Format::Csv) => Some(Format::Csv),
+        Some(config::Format::Tsv) => Some(Format::Tsv),
+        Some(other) => return Err(Error::input(format!("--keep: {}: {other} has no columns", input.name))),
+    };
+    let fields = Fields { text: data.text_column, text_pair: None, label: None, ..Fields::default() };
+    let DataConfig { columns, header, .. } = data;
+    let path = input.path.clone();
+    let source = Source { path, format, columns, header, fields, on_bad_record: OnBad::Error };
+    columns::read(&source, &args.keep).context("--keep")
+}
+
+/// The predictions, after the columns that go with them.
+fn with_columns(
+    rows: Vec<Map<String, Value>>,
+    kept: Vec<Vec<Value>>,
+    names: &[String],
+) -> Result<Vec<Map<String, Value>>> {
+    if names.is_empty() {
+        return Ok(rows);
+    }
+    if kept.len() != rows.len() {
+        let (records, lines) = (kept.len(), rows.len());
+        return Err(Error::input(format!(
+            "--keep: the file has {records} rows, and {lines} predictions: not one for each"
+        )));
+    }
+    if let Some(name) = rows.first().and_then(|row| names.iter().find(|name| row.contains_key(*name))) {
+        return Err(Error::input(format!(
+            "--keep {name}: the predictions have a column {name:?} of their own: rename it"
+        )));
+    }
+    let joined = rows.into_iter().zip(kept).map(|(row, values)| names.iter().cloned().zip(values).chain(row).collect());
+    Ok(joined.collect())
 }
 
 /// The name of standard input and output on a command line.
@@ -135,7 +184,7 @@ impl Drop for Input {
 
 /// The texts of `--text` as the records of a task.
 fn records(args: &PredictArgs, kind: TaskKind, trained: Option<&Config>) -> Result<String> {
-    let data = args.reading.columns(trained.filter(|config| config.task.kind == kind));
+    let data = args.reading.columns(trained.filter(|config| config.task.kind == kind), Path::new(""));
     if data.text_pair_column.is_some() {
         return Err(Error::input("--text: this model reads pairs of texts: use --input"));
     }
@@ -157,136 +206,15 @@ fn records(args: &PredictArgs, kind: TaskKind, trained: Option<&Config>) -> Resu
 }
 
 /// A line for every prompt.
-fn generated(args: &PredictArgs, comm: &dyn Collective, loaded: &mut Loaded, data: &Prepared) -> Result<Vec<Value>> {
+fn generated(
+    args: &PredictArgs,
+    comm: &dyn Collective,
+    loaded: &mut Loaded,
+    data: &Prepared,
+) -> Result<Vec<Map<String, Value>>> {
     let generation = args.generation.open(&args.model).and_then(Generation::ending_as_answers);
     let generation = comm.agree(generation, "reading how texts are generated")?;
     let mut evaluator = args.reading.evaluator(comm, loaded);
     let texts = evaluator.texts(&data.dataset, &generation.settings, &generation.draw())?;
     texts.iter().map(|text| generation::line(&generation, text, args.scores)).collect()
-}
-
-/// A file beside the output that takes its name when all is written; one that is dropped before leaves nothing behind.
-struct Output {
-    file: Box<dyn Write>,
-    /// The file's name for now and its final one; `None` for a pipe or a device, which is written to as it is.
-    names: Option<(PathBuf, PathBuf)>,
-}
-
-impl Output {
-    /// # Errors
-    /// Exit 2: it is the input, it is a folder or lies in none, or nobody may write there.
-    fn create(path: &Path, input: Option<&Path>) -> Result<Self> {
-        let there = fs::metadata(path).ok();
-        let input = input.and_then(|input| fs::canonicalize(input).ok());
-        if there.is_some() && input.is_some() && fs::canonicalize(path).ok() == input {
-            return Err(Error::input("this is the input too, which would be lost; name another file"));
-        }
-        if there.as_ref().is_some_and(fs::Metadata::is_dir) {
-            return Err(Error::input("this is a folder; name a file in it"));
-        }
-        if there.is_some_and(|there| !there.is_file()) {
-            let file = File::options().write(true).open(path).input_context("it cannot be opened")?;
-            return Ok(Output { file: Box::new(file), names: None });
-        }
-        // A link keeps pointing to the file.
-        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if !folder.is_dir() {
-            return Err(Error::input(format!("no such folder: {}; create it first", folder.display())));
-        }
-        let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
-        let file = File::create_new(&temporary).input_context(temporary.display())?;
-        Ok(Output { file: Box::new(file), names: Some((temporary, target)) })
-    }
-
-    fn standard() -> Self {
-        Output { file: Box::new(std::io::stdout()), names: None }
-    }
-
-    fn write(mut self, lines: impl Iterator<Item = Value>) -> Result<()> {
-        let mut file = BufWriter::new(&mut self.file);
-        for line in lines {
-            writeln!(file, "{line}")?;
-        }
-        file.flush()?;
-        drop(file);
-        if let Some((temporary, target)) = &self.names {
-            fs::rename(temporary, target)?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        if let Some((temporary, _)) = &self.names {
-            // After the renaming it is gone.
-            _ = fs::remove_file(temporary);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Kind;
-
-    fn files(dir: &Path) -> Vec<String> {
-        let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names.collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn an_output_is_there_whole_or_not_at_all() {
-        let dir = tempfile::tempdir().unwrap();
-        let [input, path] = ["in.jsonl", "out.jsonl"].map(|name| dir.path().join(name));
-        fs::write(&input, "kept").unwrap();
-        drop(Output::create(&path, Some(&input)).unwrap());
-        assert_eq!(files(dir.path()), ["in.jsonl"]);
-
-        fs::write(&path, "before").unwrap();
-        let output = Output::create(&path, Some(&input)).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "before");
-        output.write([json!({"a": 1}), json!({"b": 2})].into_iter()).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"a\":1}\n{\"b\":2}\n");
-        assert_eq!(files(dir.path()), ["in.jsonl", "out.jsonl"]);
-    }
-
-    #[test]
-    fn a_link_and_a_device_stay_what_they_are() {
-        let dir = tempfile::tempdir().unwrap();
-        let [target, link] = ["target", "link"].map(|name| dir.path().join(name));
-        fs::write(&target, "before").unwrap();
-        std::os::unix::fs::symlink(&target, &link).unwrap();
-        Output::create(&link, Some(Path::new("in"))).unwrap().write([json!(1)].into_iter()).unwrap();
-        assert!(link.is_symlink());
-        assert_eq!(fs::read_to_string(&target).unwrap(), "1\n");
-        let device = Output::create(Path::new("/dev/null"), Some(Path::new("in"))).unwrap();
-        assert!(device.names.is_none());
-        device.write([json!(1)].into_iter()).unwrap();
-    }
-
-    #[test]
-    fn places_that_cannot_be_an_output_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let input = dir.path().join("in.jsonl");
-        fs::write(&input, "kept").unwrap();
-        let link = dir.path().join("link");
-        std::os::unix::fs::symlink(&input, &link).unwrap();
-        let missing = dir.path().join("nowhere/out.jsonl");
-        let cases = [
-            (&input, "the input"),
-            (&link, "the input"),
-            (&missing, "no such folder"),
-            (&dir.path().into(), "a folder"),
-        ];
-        for (path, says) in cases {
-            let e = Output::create(path, Some(&input)).err().unwrap();
-            assert!(e.kind() == Kind::Input && e.to_string().contains(says), "{path:?}: {e}");
-        }
-        assert_eq!(fs::read_to_string(&input).unwrap(), "kept");
-    }
 }

@@ -116,8 +116,8 @@ impl ReadingArgs {
     }
 
     /// The names of the columns, as options and `trained` say.
-    pub(super) fn columns(&self, trained: Option<&Config>) -> DataConfig {
-        let (path, purpose, on_bad_record) = (Path::new(""), Purpose::Predict, config::OnBadRecord::Error);
+    pub(super) fn columns(&self, trained: Option<&Config>, path: &Path) -> DataConfig {
+        let (purpose, on_bad_record) = (Purpose::Predict, config::OnBadRecord::Error);
         let file = DataFile { name: String::new(), option: "", path, purpose, targets: None, on_bad_record };
         self.data_config(&file, trained)
     }

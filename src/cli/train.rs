@@ -1,12 +1,12 @@
 //! `trainer train`
 
 use super::{TrainArgs, backend, connect, join_to_leave};
-use crate::checkpoint::run_dir::Resume;
-use crate::comm::{exit_now, select, tell_listening};
+use crate::checkpoint::run_dir::{self, Resume};
+use crate::comm::{exit_now, is_launched, select, tell_listening};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::observe::logs;
 use crate::observe::signals::{self, StopFlag};
+use crate::observe::{logs, rank_of_environment};
 use crate::train::{Ended, Start, Trainer};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
             join_to_leave();
             e.shared()
         })?;
-        if crate::observe::rank_of_environment() == 0 {
+        if rank_of_environment() == 0 {
             crate::observe::print(&config.to_toml());
         }
         return Ok(());
@@ -41,17 +41,22 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let stop = StopFlag::new();
-    signals::listen(runtime.handle(), signals::ALWAYS, &stop, || interrupted_again())?;
+    signals::listen(runtime.handle(), signals::ALWAYS, &stop, |_| tell_stop("SIGUSR1: ", ""), || interrupted_again())?;
     let comm = connect(backend, timeout, threads)?;
     // All ranks have met, so all of them listen.
     if comm.is_main() {
         tell_listening();
     }
-    if comm.world() == 1 {
-        signals::listen(runtime.handle(), signals::ALONE, &stop, || interrupted_again())?;
-    }
     let config = comm.agree(config, "reading the configuration")?;
     let output_dir = config.output_dir.clone();
+    if comm.world() == 1 {
+        let tell = |_| tell_stop("", "; Ctrl-C once more stops without one");
+        signals::listen(runtime.handle(), signals::ALONE, &stop, tell, || interrupted_again())?;
+    } else if comm.is_main() && !is_launched() {
+        let output_dir = output_dir.clone();
+        let tell = move |_| killed(&output_dir);
+        signals::listen(runtime.handle(), &[signals::TERMINATE], &StopFlag::new(), tell, || ())?;
+    }
     let resume = match args.resume.as_str() {
         "none" => Resume::None,
         "auto" => Resume::Auto,
@@ -70,6 +75,32 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
         )
         .shared()),
     }
+}
+
+/// Answers a signal at once; the step may take long. `trainer launch` answers for its ranks.
+fn tell_stop(signal: &str, more: &str) {
+    if rank_of_environment() == 0 && !is_launched() {
+        logs::tell(&format!("trainer: {signal}stopping after this step, with a checkpoint{more}"));
+    }
+}
+
+/// Tells what a job is left with whose launcher kills it, and leaves.
+fn killed(output_dir: &Path) -> ! {
+    let launcher = if std::env::var_os("OMPI_COMM_WORLD_RANK").is_some() {
+        "SIGTERM: mpirun ends the ranks within about a second, without a checkpoint"
+    } else {
+        "SIGTERM: the ranks end without a checkpoint"
+    };
+    let last = match run_dir::newest_complete(output_dir) {
+        Some((step, _)) => {
+            let path = output_dir.join(format!("checkpoint-{step}"));
+            format!("the last one is {}: --resume auto goes on from there", path.display())
+        }
+        None => "there is none yet".to_owned(),
+    };
+    let better = "On Ctrl-C, `trainer launch` writes one first; kill -USR1 to mpirun does, too";
+    logs::tell_error(&format!("trainer: {launcher};\n  {last}.\n  {better}"));
+    exit_now(143)
 }
 
 fn interrupted_again() -> ! {

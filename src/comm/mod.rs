@@ -20,7 +20,7 @@ pub mod solo;
 pub mod threads;
 
 pub use ffi::driver;
-pub use ffi::process::{FAREWELL, LAUNCHED, LISTENING, exit_now, tell_listening};
+pub use ffi::process::{FAREWELL, LAUNCHED, LISTENING, exit_now, is_launched, tell_listening};
 pub use job::{Action, name_ranks, traffic};
 
 use crate::error::{Error, Kind, Result};

@@ -105,6 +105,11 @@ pub fn eval_plan(lengths: &[u32], world: usize, micro_batch_tokens: usize) -> Ve
     divide(&all, lengths, world, micro_batch_tokens)
 }
 
+/// How many samples all ranks have together in their micro-batches of this number.
+pub fn samples_in(plan: &[Vec<MicroBatch>], micro_batch: usize) -> u64 {
+    plan.iter().filter_map(|own| own.get(micro_batch)).map(|micro| micro.len() as u64).sum()
+}
+
 /// Divides samples among ranks and into micro-batches: each sample, the longest first and equals by index, goes to
 /// the rank with the fewest tokens (then the fewest samples, then the lowest rank).
 ///

@@ -43,7 +43,7 @@ impl Wishes {
         }
         let (stop, at_once) = (StopFlag::new(), StopFlag::new());
         let again = at_once.clone();
-        signals::listen(runtime.handle(), &kinds, &stop, move || again.raise())?;
+        signals::listen(runtime.handle(), &kinds, &stop, |_| (), move || _ = again.raise())?;
         Ok(Wishes { stop, at_once, _runtime: runtime })
     }
 

@@ -1,8 +1,9 @@
 //! Logs through `tracing`, to standard error. `TRAINER_LOG` filters as `RUST_LOG` does elsewhere.
 
+use super::screen;
 use clap::ValueEnum;
 use serde_json::{Value, json};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
 
@@ -24,7 +25,7 @@ pub fn start(format: LogFormat, rank: usize) {
     _ = FORMAT.set(format);
     let default = if rank == 0 { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("TRAINER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Lines);
     // A log that cannot be written is no reason to end a run.
     let builder = builder.with_ansi(std::io::stderr().is_terminal()).log_internal_errors(false);
     // A second start (a test, an embedding program) keeps the first subscriber.
@@ -96,9 +97,22 @@ pub fn tell_error(text: &str) {
     }
 }
 
-/// One write, so that the lines of several ranks do not mix. A reader that has gone away must not end a run.
 fn write(text: &str) {
-    _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+    screen::write(format!("{text}\n").as_bytes());
+}
+
+/// Events of `tracing`, which come in whole lines.
+struct Lines;
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        screen::write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

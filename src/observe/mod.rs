@@ -4,6 +4,7 @@ pub mod logs;
 pub mod memory;
 pub mod metrics_file;
 pub mod progress;
+mod screen;
 pub mod signals;
 pub mod table;
 

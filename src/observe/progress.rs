@@ -1,28 +1,28 @@
-//! Progress: a bar on a terminal, plain lines elsewhere, nothing on ranks other than 0.
+//! Progress: bars on a terminal, plain lines elsewhere, nothing on ranks other than 0.
 
+use super::rank_of_environment;
+use super::screen::Screen;
 use crate::observe::logs;
-use console::Term;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::cell::Cell;
-use std::fs::{self, File, OpenOptions};
-use std::io::IsTerminal;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// The longest time without a line where there is no bar.
 const SILENCE: Duration = Duration::from_secs(10);
-/// Names of processes that pass on what their children write to standard error.
-const LAUNCHERS: [&str; 5] = ["mpirun", "mpiexec", "orterun", "prterun", "trainer"];
+/// What takes less time shows no bar.
+const MOMENT: Duration = Duration::from_millis(500);
+/// How often a [`Phase`] looks how far it is.
+const TICK: Duration = Duration::from_millis(100);
 
 /// The progress of a run's steps.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
-    /// Where the bar is and lines go, if that is a launcher's terminal. What goes through the launcher comes at any time,
-    /// and would damage the bar.
-    launchers: Option<Term>,
-    plain: bool,
+    shown: bool,
     /// When the last line was written.
     told: Cell<Instant>,
 }
@@ -30,30 +30,19 @@ pub struct Progress {
 impl Progress {
     /// For a run of `total` steps of which `done` are behind it. Only `shown` ranks print.
     pub fn new(total: u64, done: u64, shown: bool) -> Self {
-        let text = shown && !logs::is_json();
-        let own = std::io::stderr().is_terminal();
-        let launchers = (text && !own).then(launchers_terminal).flatten();
-        let term = launchers.clone().or_else(|| (text && own).then(Term::stderr));
-        // Such a terminal shows no bar.
-        let term = term.filter(|_| std::env::var_os("TERM").is_some_and(|name| name != "dumb"));
-        let launchers = launchers.filter(|_| term.is_some());
-        let plain = text && term.is_none();
-        let bar = term.map(|term| {
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::term(term, 5));
-            let template = "{bar:12} {pos}/{len} steps  {msg}  {elapsed} < {eta}";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style);
-            }
+        let bar = Screen::get().filter(|_| shown).map(|screen| {
+            let bar = screen.bars.add(ProgressBar::new(total));
+            set_style(&bar, "{bar:12} {pos}/{len} steps  {msg}  {elapsed} < {eta}");
             bar.set_position(done);
             bar.reset_eta();
             bar
         });
-        Progress { bar, launchers, plain, told: Cell::new(Instant::now()) }
+        Progress { bar, shown: shown && !logs::is_json(), told: Cell::new(Instant::now()) }
     }
 
     /// Whether a person who sees plain lines has seen none for a while.
     pub fn is_silent(&self) -> bool {
-        self.plain && self.told.get().elapsed() >= SILENCE
+        self.shown && self.bar.is_none() && self.told.get().elapsed() >= SILENCE
     }
 
     /// After a step: its loss and the speed so far.
@@ -68,12 +57,10 @@ impl Progress {
     pub fn line(&self, text: &str) {
         self.told.set(Instant::now());
         let text = &logs::wrap(text, 2);
-        match (&self.bar, &self.launchers) {
-            // A terminal that has gone away must not end a run.
-            (Some(bar), Some(term)) => bar.suspend(|| _ = term.write_line(text)),
-            (Some(bar), None) => bar.suspend(|| logs::tell(text)),
-            (None, _) if self.plain => logs::tell(text),
-            (None, _) => {}
+        match (&self.bar, Screen::get()) {
+            (Some(_), Some(screen)) => screen.line(text),
+            _ if self.shown => logs::tell(text),
+            _ => {}
         }
     }
 
@@ -85,40 +72,103 @@ impl Progress {
     }
 }
 
-/// The terminal on which launchers on this machine (mpirun, `trainer launch`) show what their ranks write to standard error;
-/// `None` where that goes to a file or a pipe.
-fn launchers_terminal() -> Option<Term> {
-    // Somebody may have sent it elsewhere: a shell between the launcher and this process, or mpirun itself, to a file.
-    if !fs::read_link("/proc/self/fd/2").ok()?.to_string_lossy().starts_with("pipe:") {
-        return None;
-    }
-    let mut process = parent(std::process::id())?;
-    while LAUNCHERS.contains(&fs::read_to_string(format!("/proc/{process}/comm")).ok()?.trim_end()) {
-        let words = fs::read(format!("/proc/{process}/cmdline")).ok()?;
-        if String::from_utf8_lossy(&words).contains("-output-filename") {
-            return None;
-        }
-        let end = fs::read_link(format!("/proc/{process}/fd/2")).ok()?;
-        if let Some(file) = terminal(&end) {
-            return Some(Term::read_write_pair(file.try_clone().ok()?, file));
-        }
-        process = parent(process)?;
-    }
-    None
+/// Something beside the steps that may take long, such as loading or an evaluation; it is over when this is dropped. A bar
+/// appears when it takes longer than a moment; without a terminal a line every ten seconds.
+#[derive(Debug)]
+pub struct Phase {
+    done: Arc<AtomicU64>,
+    shown: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
-/// The terminal of this name, if it is one.
-fn terminal(path: &Path) -> Option<File> {
-    /// `O_NOCTTY`: opening it must not make it this process's controlling terminal.
-    const NOT_OURS: i32 = 0o400;
-    let file =
-        path.starts_with("/dev").then(|| OpenOptions::new().read(true).write(true).custom_flags(NOT_OURS).open(path));
-    file?.ok().filter(File::is_terminal)
+impl Phase {
+    /// Something that takes `total` units, which [`Phase::advance`] counts.
+    pub fn of(what: impl Into<String>, total: u64, unit: &'static str) -> Phase {
+        let done = Arc::new(AtomicU64::new(0));
+        let read = Arc::clone(&done);
+        let mut phase = Phase::watch(what, unit, move || (read.load(Ordering::Relaxed), total));
+        phase.done = done;
+        phase
+    }
+
+    /// Something whose units are counted elsewhere: `state` says how many are done, and of how many. As long as these are
+    /// none, the time shows that it is at work.
+    pub fn watch(
+        what: impl Into<String>,
+        unit: &'static str,
+        state: impl Fn() -> (u64, u64) + Send + 'static,
+    ) -> Phase {
+        let (stop, stopped) = channel();
+        let what = what.into();
+        let show = move || {
+            let (began, mut told, mut bar) = (Instant::now(), Instant::now(), None);
+            while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                let (done, total) = state();
+                match Screen::get() {
+                    Some(screen) if bar.is_some() || began.elapsed() >= MOMENT => {
+                        let bar = bar.get_or_insert_with(|| screen.bars.add(ProgressBar::new(0)));
+                        draw(bar, &what, unit, (done, total));
+                    }
+                    None if told.elapsed() >= SILENCE => {
+                        told = Instant::now();
+                        let line = line(&what, unit, (done, total), began.elapsed());
+                        logs::tell(&logs::wrap(&line, 2));
+                    }
+                    _ => {}
+                }
+            }
+            if let (Some(bar), Some(screen)) = (bar, Screen::get()) {
+                bar.finish_and_clear();
+                screen.bars.remove(&bar);
+            }
+        };
+        // Without the thread there is nothing to see, and nothing else is lost.
+        let shown = (rank_of_environment() == 0)
+            .then(|| Some((stop, thread::Builder::new().name("progress".into()).spawn(show).ok()?)));
+        Phase { done: Arc::default(), shown: shown.flatten() }
+    }
+
+    /// So many more units are done.
+    pub fn advance(&self, units: u64) {
+        self.done.fetch_add(units, Ordering::Relaxed);
+    }
 }
 
-fn parent(process: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+impl Drop for Phase {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.shown.take() {
+            drop(stop);
+            // The bar is gone before anything else is said. A panic there is nobody's affair here.
+            _ = thread.join();
+        }
+    }
+}
+
+fn set_style(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+}
+
+fn draw(bar: &ProgressBar, what: &str, unit: &str, (done, total): (u64, u64)) {
+    if bar.length() != Some(total) || bar.message().is_empty() {
+        bar.set_length(total);
+        let counts = format!("{{bar:12}} {{pos}}/{{len}} {unit}  {{elapsed}} < {{eta}}  {{wide_msg}}");
+        set_style(bar, if total > 0 { &counts } else { "{elapsed}  {wide_msg}" });
+        bar.set_message(what.to_owned());
+    }
+    bar.set_position(done);
+    bar.tick();
+}
+
+/// A phase's line where there is no bar: `loading m: 12 of 30 M parameters, 0:15 left`.
+fn line(what: &str, unit: &str, (done, total): (u64, u64), elapsed: Duration) -> String {
+    let elapsed = elapsed.as_secs_f64();
+    let left = elapsed * total.saturating_sub(done) as f64 / done as f64;
+    match (total, done) {
+        (0, _) => format!("{what}: {} so far", clock(elapsed)),
+        (_, 0) => format!("{what}: 0 of {total} {unit}, {} so far", clock(elapsed)),
+        _ => format!("{what}: {done} of {total} {unit}, {} left", clock(left)),
+    }
 }
 
 /// A duration in seconds for a person: `3:07`, `1:02:09`.
@@ -133,8 +183,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_no_terminals() {
-        assert!(terminal(Path::new("/dev/null")).is_none() && terminal(Path::new("pipe:[1]")).is_none());
-        assert_eq!(parent(std::process::id()), Some(std::os::unix::process::parent_id()));
+    fn a_phase_tells_how_far_it_is() {
+        let told = |state| line("loading m", "texts", state, Duration::from_secs(10));
+        assert_eq!(told((0, 0)), "loading m: 0:10 so far");
+        assert_eq!(told((0, 30)), "loading m: 0 of 30 texts, 0:10 so far");
+        assert_eq!(told((10, 30)), "loading m: 10 of 30 texts, 0:20 left");
+        let phase = Phase::of("counting", 3, "texts");
+        phase.advance(2);
+        assert_eq!(phase.done.load(Ordering::Relaxed), 2);
     }
 }

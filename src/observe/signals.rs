@@ -1,7 +1,7 @@
 //! Signals that ask a run to write a checkpoint and stop.
 //!
 //! SIGUSR1 always does: `kill -USR1` to mpirun reaches every rank, and schedulers send it before a time limit. SIGINT and
-//! SIGTERM do in a run of one rank; under mpirun they mean that the job is being killed, within two seconds.
+//! SIGTERM do in a run of one rank; under mpirun they mean that the job is being killed, within about a second.
 
 use crate::error::{Context, Result};
 use std::fs;
@@ -19,9 +19,9 @@ impl StopFlag {
         Self::default()
     }
 
-    /// Asks for the stop.
-    pub fn raise(&self) {
-        self.0.store(true, Ordering::SeqCst);
+    /// Asks for the stop; whether somebody had asked before.
+    pub fn raise(&self) -> bool {
+        self.0.swap(true, Ordering::SeqCst)
     }
 
     /// Whether somebody asked.
@@ -34,6 +34,8 @@ impl StopFlag {
 pub const ALWAYS: &[SignalKind] = &[SignalKind::user_defined1()];
 /// What asks a run of one rank to stop.
 pub const ALONE: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate()];
+/// What a launcher sends to ranks that it ends.
+pub const TERMINATE: SignalKind = SignalKind::terminate();
 /// What a terminal sends when it goes.
 pub const HANG_UP: SignalKind = SignalKind::hangup();
 
@@ -49,7 +51,8 @@ fn ignored_in(status: &str, number: i32) -> bool {
     mask.is_some_and(|mask| mask & (1 << (number - 1)) != 0)
 }
 
-/// Raises `flag` on these signals, on the runtime. On a SIGINT after another of them it calls `again` first.
+/// Raises `flag` on these signals, on the runtime, and calls `first` with the signal that did. On a SIGINT after another of
+/// them it calls `again` first.
 ///
 /// # Errors
 /// When the system refuses a handler.
@@ -57,18 +60,21 @@ pub fn listen(
     runtime: &tokio::runtime::Handle,
     kinds: &[SignalKind],
     flag: &StopFlag,
+    first: impl Fn(SignalKind) + Clone + Send + 'static,
     again: impl Fn() + Clone + Send + 'static,
 ) -> Result<()> {
     let _inside = runtime.enter();
     for &kind in kinds {
         let mut stream = signal(kind).context("signal handler")?;
-        let (flag, again) = (flag.clone(), again.clone());
+        let (flag, first, again) = (flag.clone(), first.clone(), again.clone());
         runtime.spawn(async move {
             while stream.recv().await.is_some() {
                 if kind == SignalKind::interrupt() && flag.raised() {
                     again();
                 }
-                flag.raise();
+                if !flag.raise() {
+                    first(kind);
+                }
             }
         });
     }

@@ -7,10 +7,10 @@ use crate::error::{Error, Result};
 use crate::text::chat_template::{ChatTemplate, Rendered};
 use crate::text::conversations::{self, Conversation, ConversationSource, Said};
 use crate::text::frame::Frame;
+use crate::text::parallel::on_all_cores;
 use crate::text::records;
 use crate::text::special_tokens::Special;
 use crate::text::tokenizer::Tokenizer;
-use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::ops::Range;
@@ -145,7 +145,7 @@ impl Encode for Chat {
             let none = || "the answer has no token that follows another".to_owned();
             tokens.is_learnable().then_some(tokens).ok_or_else(none)
         };
-        let written: Vec<_> = read.records.par_iter().map(write).collect();
+        let written = on_all_cores(&read.records, write);
         let (mut bad, mut examples, mut truncated, mut cut_off) = (read.skipped, Vec::new(), 0, Vec::new());
         let mut good = 0;
         for (tokens, record) in written.into_iter().zip(&read.records) {

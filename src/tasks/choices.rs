@@ -5,7 +5,8 @@ use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Example, Label};
 use crate::error::Result;
 use crate::text::choices::{self, ChoiceSource};
-use crate::text::tokenizer::{self, Tokenizer, on_all_cores};
+use crate::text::parallel::on_all_cores;
+use crate::text::tokenizer::{self, Tokenizer};
 use std::path::Path;
 
 /// A file of questions with choices and how they become examples, each choice a sequence of at most `max_length` tokens.
@@ -36,7 +37,8 @@ impl Encode for Choices {
         let ChoiceSource { path, label, on_bad_record, .. } = &self.source;
         let read = choices::read(&self.source)?;
         let mut sieve = Sieve::new(path, *on_bad_record, label.is_some(), read.skipped);
-        let encoded = on_all_cores(&read.records, |record| self.sequences(record, tokenizer))?;
+        let encoded = on_all_cores(&read.records, |record| self.sequences(record, tokenizer));
+        let encoded = encoded.into_iter().collect::<Result<Vec<_>>>()?;
         let questions = read.records.iter().zip(encoded);
         let questions =
             sieve.keep(questions.map(|(record, found)| (record.line, found.map(|found| (record, found)))))?;

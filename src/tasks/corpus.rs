@@ -5,7 +5,7 @@ use crate::data::prepare::Encoded;
 use crate::data::{Collation, Example};
 use crate::error::{Error, Result};
 use crate::text::documents::{self, Document, DocumentSource};
-use rayon::prelude::*;
+use crate::text::parallel::on_all_cores;
 use serde_json::Value;
 
 /// A file of documents, and how it becomes examples of at most `max_length` tokens.
@@ -57,7 +57,7 @@ impl Corpus {
             ));
         }
         let read = documents::read(&self.source)?;
-        let texts = read.records.par_iter().map(tokens).collect::<Result<Vec<_>>>()?;
+        let texts = on_all_cores(&read.records, tokens).into_iter().collect::<Result<Vec<_>>>()?;
         let lengths: Vec<usize> = texts.iter().map(Vec::len).collect();
         let short = lengths.iter().filter(|&&n| n < least).count();
         let mut remarks = Vec::new();

@@ -6,9 +6,9 @@ use crate::data::{Collation, Example, Label};
 use crate::error::Result;
 use crate::text::chat_template::ChatTemplate;
 use crate::text::frame::Frame;
+use crate::text::parallel::on_all_cores;
 use crate::text::prompts::{self, Asked, Prompt, PromptSource};
 use crate::text::tokenizer::Tokenizer;
-use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -80,7 +80,7 @@ impl Encode for Prompts {
         let template = ChatTemplate::of_folder(tokenizer.folder(), tokenizer.special_texts())?;
         let writer = Writer { tokenizer, template, frame: tokenizer.frame(false)?, max_length: self.max_length };
         let write = |prompt: &Prompt| (prompt.line, writer.write(&prompt.asked));
-        let written: Vec<_> = read.records.par_iter().map(write).collect();
+        let written = on_all_cores(&read.records, write);
         let mut sieve = Sieve::new(&self.source.path, self.source.on_bad_record, false, read.skipped);
         let prompts = sieve.keep(written.into_iter())?;
         let example = |ids: Vec<u32>| {

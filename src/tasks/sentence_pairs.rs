@@ -11,8 +11,8 @@ use crate::data::random::SplitMix64;
 use crate::data::{Example, Label};
 use crate::error::{Error, Result};
 use crate::text::documents::{self, Document, DocumentSource};
+use crate::text::parallel::on_all_cores;
 use crate::text::tokenizer::Tokenizer;
-use rayon::prelude::*;
 use serde_json::Value;
 use std::path::Path;
 
@@ -70,7 +70,7 @@ impl Encode for SentencePairs {
             let lines = document.text.lines().map(|line| self.hiding.tokens(tokenizer, &special, line));
             Ok(lines.collect::<Result<Sentences>>()?.into_iter().filter(|sentence| !sentence.is_empty()).collect())
         };
-        let all = read.records.par_iter().map(sentences).collect::<Result<Vec<_>>>()?;
+        let all = on_all_cores(&read.records, sentences).into_iter().collect::<Result<Vec<_>>>()?;
         let all: Vec<Sentences> = all.into_iter().filter(|document| !document.is_empty()).collect();
         if all.len() < 2 {
             return refuse("next_sentence needs two documents or more, with blank lines between them".into());

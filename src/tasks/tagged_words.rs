@@ -7,8 +7,9 @@ use crate::data::example::NO_LABEL;
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Example, Label};
 use crate::error::{Context, Result};
+use crate::text::Tokenizer;
+use crate::text::parallel::on_all_cores;
 use crate::text::tagged::{self, Tagged, TaggedFormat, TaggedSource};
-use crate::text::tokenizer::{Tokenizer, on_all_cores};
 use crate::text::words::{EncodedWords, WordTokenizer};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -63,7 +64,8 @@ impl Encode for TaggedWords {
         let sentences = sieve.keep(sentences)?;
 
         let tokenizer = WordTokenizer::new(tokenizer);
-        let encoded = on_all_cores(&sentences, |(sentence, _)| tokenizer.encode(&sentence.words, self.max_length))?;
+        let encoded = on_all_cores(&sentences, |(sentence, _)| tokenizer.encode(&sentence.words, self.max_length));
+        let encoded = encoded.into_iter().collect::<Result<Vec<_>>>()?;
         let truncated = encoded.iter().filter(|e| e.encoded.truncated).count();
         let examples = sentences.iter().zip(encoded);
         let examples = sieve.keep(examples.map(|((sentence, tags), words)| (sentence.line, example(words, tags))))?;

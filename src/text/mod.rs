@@ -8,11 +8,13 @@
 
 pub mod chat_template;
 pub mod choices;
+pub mod columns;
 pub mod conversations;
 pub mod documents;
 pub mod frame;
 pub mod gzip;
 pub mod pairs;
+pub mod parallel;
 pub mod prompts;
 pub mod questions;
 pub mod records;

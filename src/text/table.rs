@@ -10,12 +10,22 @@ use csv::ByteRecord;
 /// # Errors
 /// A header without the wanted columns; a quote that is never closed.
 pub(super) fn parse_csv(content: &[u8], source: &Source) -> Result<(Vec<Parsed>, Option<usize>)> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(content);
     let mut table = Table::new(source);
+    each_of_csv(content, source, |line, row| table.row(line, row))?;
+    Ok((table.rows, table.guessed))
+}
+
+/// Calls `each` with the line and the fields of every row.
+fn each_of_csv(
+    content: &[u8],
+    source: &Source,
+    mut each: impl FnMut(usize, Result<Vec<&str>, String>) -> Result<()>,
+) -> Result<()> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(content);
     let mut row = ByteRecord::new();
     // A record's own line: the reader's count includes neither the blank lines nor the rest of a CRLF before it.
     let (mut line, mut counted) = (1, 0);
-    while reader.read_byte_record(&mut row).map_err(|e| table.error(line, &e.to_string()))? {
+    while reader.read_byte_record(&mut row).map_err(|e| error(source, line, &e.to_string()))? {
         let from = row.position().map_or(counted, |p| p.byte() as usize);
         let start = from + content[from..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
         line += newlines(&content[counted..start]);
@@ -24,12 +34,12 @@ pub(super) fn parse_csv(content: &[u8], source: &Source) -> Result<(Vec<Parsed>,
         // The reader takes the end of the file for the missing quote, and so the rest of the file for one field.
         let raw = content[start..end].trim_ascii_end();
         if end == content.len() && newlines(raw) > 0 && raw.iter().filter(|&&b| b == b'"').count() % 2 == 1 {
-            return Err(table.error(line, "a quote opened in this record is never closed; close it or double it"));
+            return Err(error(source, line, "a quote opened in this record is never closed; close it or double it"));
         }
         let fields: Result<Vec<&str>, String> = row.iter().map(utf8).collect();
-        table.row(line, fields)?;
+        each(line, fields)?;
     }
-    Ok((table.rows, table.guessed))
+    Ok(())
 }
 
 /// Tab-separated rows without quoting; empty lines are skipped. With them
@@ -39,10 +49,48 @@ pub(super) fn parse_csv(content: &[u8], source: &Source) -> Result<(Vec<Parsed>,
 /// A header without the wanted columns.
 pub(super) fn parse_tsv(content: &[u8], source: &Source) -> Result<(Vec<Parsed>, Option<usize>)> {
     let mut table = Table::new(source);
-    for (line, bytes) in lines(content).filter(|(_, bytes)| !bytes.is_empty()) {
-        table.row(line, utf8(bytes).map(|text| text.split('\t').collect()))?;
-    }
+    each_of_tsv(content, |line, row| table.row(line, row))?;
     Ok((table.rows, table.guessed))
+}
+
+fn each_of_tsv(content: &[u8], mut each: impl FnMut(usize, Result<Vec<&str>, String>) -> Result<()>) -> Result<()> {
+    let mut rows = lines(content).filter(|(_, bytes)| !bytes.is_empty());
+    rows.try_for_each(|(line, bytes)| each(line, utf8(bytes).map(|text| text.split('\t').collect())))
+}
+
+/// What the rows that [`parse_csv`] and [`parse_tsv`] take for records have in other columns.
+///
+/// # Errors
+/// As theirs; a column that is not there.
+pub(super) fn columns(content: &[u8], source: &Source, is_csv: bool, wanted: &[String]) -> Result<Vec<Vec<String>>> {
+    let table = Table::new(source);
+    let (mut places, mut rows): (Option<Vec<usize>>, _) = (None, Vec::new());
+    let each = |line: usize, row: Result<Vec<&str>, String>| {
+        let row = row.map_err(|why| error(source, line, &why))?;
+        let places = match &places {
+            Some(places) => places,
+            None => {
+                let (Columns { names, .. }, is_header) = table.settle(line, &row)?;
+                let place = |name: &String| {
+                    let none = || error(source, line, &format!("no column {name:?}; there are {}", quoted(&names)));
+                    position(&names, name).ok_or_else(none)
+                };
+                let found = places.insert(wanted.iter().map(place).collect::<Result<_>>()?);
+                if is_header {
+                    return Ok(());
+                }
+                found
+            }
+        };
+        rows.push(places.iter().map(|&at| row.get(at).copied().unwrap_or_default().to_owned()).collect());
+        Ok(())
+    };
+    if is_csv { each_of_csv(content, source, each) } else { each_of_tsv(content, each) }?;
+    Ok(rows)
+}
+
+fn error(source: &Source, line: usize, why: &str) -> Error {
+    Error::input(format!("{}:{line}: {why}", source.path.display()))
 }
 
 fn newlines(bytes: &[u8]) -> usize {
@@ -209,7 +257,7 @@ impl<'a> Table<'a> {
     }
 
     fn error(&self, line: usize, why: &str) -> Error {
-        Error::input(format!("{}:{line}: {why}", self.source.path.display()))
+        error(self.source, line, why)
     }
 }
 

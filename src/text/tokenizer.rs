@@ -3,15 +3,12 @@
 //! The padding and truncation stored in `tokenizer.json` are ignored: what a run pads or cuts is the run's own
 //! setting, and batches here are ragged.
 
+use super::parallel::on_all_cores;
 use super::special_tokens::SpecialTokens;
 use super::wordpiece;
 use crate::error::{Error, Result};
-use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, TruncationDirection};
-
-/// Inputs that a core takes at a time.
-const CHUNK: usize = 32;
 
 /// A tokenizer without padding and truncation of its own.
 #[derive(Clone)]
@@ -144,7 +141,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`Self::encode`]; the first input's that fails.
     pub fn encode_batch(&self, inputs: &[(&str, Option<&str>)], max_length: usize) -> Result<Vec<Encoded>> {
-        on_all_cores(inputs, |&(text, pair)| self.encode(text, pair, max_length))
+        on_all_cores(inputs, |&(text, pair)| self.encode(text, pair, max_length)).into_iter().collect()
     }
 
     pub(super) fn framed(
@@ -197,15 +194,6 @@ impl Tokenizer {
         let all = format!("{:?}", (tokenizer, SpecialTokens::of_folder(dir)?, files));
         Ok(*blake3::hash(all.as_bytes()).as_bytes())
     }
-}
-
-/// What `encode` makes of each of many inputs, on all cores, in the order of the inputs.
-///
-/// # Errors
-/// The first input's that fails.
-pub fn on_all_cores<I: Sync, E: Send>(inputs: &[I], encode: impl Fn(&I) -> Result<E> + Sync + Send) -> Result<Vec<E>> {
-    let encoded: Vec<Result<E>> = inputs.par_iter().with_min_len(CHUNK).map(encode).collect();
-    encoded.into_iter().collect()
 }
 
 /// The error of a tokenizer that should not have failed.

@@ -1,14 +1,11 @@
 //! Long contexts in windows that overlap, each with its question before it: what Hugging Face's fast tokenizers make of
 //! a question and a context with `truncation="only_second"`, `stride` and `return_overflowing_tokens`.
 
+use super::parallel::on_all_cores;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
-use rayon::prelude::*;
 use std::ops::Range;
 use tokenizers::{Encoding, TruncationDirection};
-
-/// Questions that a core takes at a time.
-const CHUNK: usize = 16;
 
 /// A context, tokenised once for all of its questions.
 pub struct Context {
@@ -52,7 +49,7 @@ impl Tokenizer {
             let offsets = encoding.get_offsets().iter().map(bytes).collect();
             Ok(Context { encoding, offsets })
         };
-        texts.par_iter().map(context).collect()
+        on_all_cores(texts, context).into_iter().collect()
     }
 
     /// The windows of each question, in order: its context whole, if question and context are at most `max_length`
@@ -88,7 +85,7 @@ impl Tokenizer {
                 .map(|(i, part)| self.window(&question, part, i * step))
                 .collect()
         };
-        inputs.par_iter().with_min_len(CHUNK).map(windows).collect()
+        on_all_cores(inputs, windows)
     }
 
     fn window(&self, question: &Encoding, mut part: Encoding, first: usize) -> Result<Window, String> {

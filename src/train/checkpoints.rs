@@ -12,6 +12,7 @@ use crate::config::MODEL_FILE;
 use crate::error::{Context, Result};
 use crate::models::hf_names::HfNames;
 use crate::nn::params::part;
+use crate::observe::progress::Phase;
 use crate::parallel::whole;
 use crate::train::step::Stepper;
 use std::fs;
@@ -34,16 +35,19 @@ pub struct Checkpoints {
 }
 
 /// A file that rank 0 writes while all ranks gather: an error waits until the gathering is over.
-struct Sink(Result<Option<Writer>>);
+struct Sink<'a>(Result<Option<Writer>>, &'a Phase);
 
-impl Sink {
-    fn create(path: Option<PathBuf>, entries: impl FnOnce() -> Vec<Entry>) -> Self {
-        Sink(path.map(|path| Writer::create(&path, entries())).transpose())
+impl<'a> Sink<'a> {
+    fn create(path: Option<PathBuf>, entries: Vec<Entry>, phase: &'a Phase) -> Self {
+        Sink(path.map(|path| Writer::create(&path, entries)).transpose(), phase)
     }
 
     fn write(&mut self, tensors: impl FnOnce() -> Vec<(String, Tensor)>) {
         if let Ok(Some(writer)) = &mut self.0
-            && let Err(e) = tensors().iter().try_for_each(|(name, tensor)| writer.write(name, tensor))
+            && let Err(e) = tensors().iter().try_for_each(|(name, tensor)| {
+                self.1.advance(1);
+                writer.write(name, tensor)
+            })
         {
             self.0 = Err(e);
         }
@@ -52,6 +56,11 @@ impl Sink {
     fn finish(self) -> Result<()> {
         self.0?.map_or(Ok(()), Writer::finish)
     }
+}
+
+/// Shows how far a folder is written.
+fn saving(folder: &str, tensors: usize) -> Phase {
+    Phase::of(format!("saving {folder}"), tensors as u64, "tensors")
 }
 
 impl Checkpoints {
@@ -63,8 +72,13 @@ impl Checkpoints {
         stepper.weights.settle()?;
         let stepper = &*stepper;
         let fill = |to: Option<&Path>| -> Result<()> {
-            let weights = self.write_model(stepper, to)?;
-            let optimizer = write_optimizer(stepper, to)?;
+            let Stepper { params, .. } = stepper;
+            let states = if params.kind() == Kind::Float { State::MOMENTS.len() } else { State::MOMENTS.len() + 1 };
+            let of_each = State::entries(params, &[State::ExpAvg]).len();
+            let tensors = export::entries(params, &self.names).len() + states * of_each;
+            let phase = saving(&format!("checkpoint-{}", state.global_step), tensors);
+            let weights = self.write_model(stepper, to, &phase)?;
+            let optimizer = write_optimizer(stepper, to, &phase)?;
             weights.and(optimizer)?;
             to.map_or(Ok(()), |to| state.write(to))
         };
@@ -89,7 +103,10 @@ impl Checkpoints {
         stepper.weights.settle()?;
         let stepper = &*stepper;
         let result = match best {
-            None => self.replace(RunDir::finished, false, |to| self.write_model(stepper, to)?),
+            None => self.replace(RunDir::finished, false, |to| {
+                let phase = saving("final", export::entries(&stepper.params, &self.names).len());
+                self.write_model(stepper, to, &phase)?
+            }),
             Some(step) => self.dir.as_ref().map_or(Ok(()), |dir| copy_model(&dir.checkpoint(step), &dir.finished())),
         };
         self.comm.agree(result.map_err(|e| e.context("final model not written")), "saving the final model")
@@ -113,14 +130,14 @@ impl Checkpoints {
 
     /// The outer error is one of gathering, after which this rank is out of step; the inner one is a file's, which waits
     /// until all is gathered.
-    fn write_model(&self, stepper: &Stepper, to: Option<&Path>) -> Result<Result<()>> {
+    fn write_model(&self, stepper: &Stepper, to: Option<&Path>, phase: &Phase) -> Result<Result<()>> {
         let Stepper { model, params, weights, .. } = stepper;
         let files = to.map_or(Ok(()), |to| {
             export::write_files(to, &model.config_json(params.kind()), &self.origin)?;
             folder::write_file(&to.join(MODEL_FILE), self.settings.as_bytes())
         });
         let path = to.map(|to| to.join("model.safetensors"));
-        let mut file = Sink::create(path, || export::entries(params, &self.names));
+        let mut file = Sink::create(path, export::entries(params, &self.names), phase);
         for unit in 0..params.layout().units().len() {
             let whole = weights.whole(params, unit)?;
             file.write(|| export::parts(params, &self.names, unit, &whole));
@@ -130,14 +147,14 @@ impl Checkpoints {
 }
 
 /// Writes `optimizer/` into a checkpoint folder; the errors are those of [`Checkpoints::write_model`].
-fn write_optimizer(stepper: &Stepper, to: Option<&Path>) -> Result<Result<()>> {
+fn write_optimizer(stepper: &Stepper, to: Option<&Path>, phase: &Phase) -> Result<Result<()>> {
     let Stepper { params, weights, optimizer, comm, .. } = stepper;
     let made = to.map_or(Ok(()), |to| {
         let folder = to.join("optimizer");
         fs::create_dir_all(&folder).context(folder.display())
     });
     let gather = |owned: &Tensor| whole(comm.as_ref(), weights.zero(), owned, "optimizer state");
-    let mut moments = Sink::create(to.map(|to| to.join(MOMENTS)), || State::entries(params, &State::MOMENTS));
+    let mut moments = Sink::create(to.map(|to| to.join(MOMENTS)), State::entries(params, &State::MOMENTS), phase);
     for unit in 0..params.layout().units().len() {
         let Some(held) = optimizer.moments(unit) else { continue };
         for (state, owned) in State::MOMENTS.into_iter().zip([&held.exp_avg, &held.exp_avg_sq]) {
@@ -147,7 +164,7 @@ fn write_optimizer(stepper: &Stepper, to: Option<&Path>) -> Result<Result<()>> {
     }
     let mut result = made.and(moments.finish());
     if params.kind() != Kind::Float {
-        let mut masters = Sink::create(to.map(|to| to.join(MASTERS)), || State::entries(params, &[State::Master]));
+        let mut masters = Sink::create(to.map(|to| to.join(MASTERS)), State::entries(params, &[State::Master]), phase);
         for unit in 0..params.layout().units().len() {
             let Some(master) = weights.master(unit) else { continue };
             let whole = gather(master)?;
@@ -179,6 +196,7 @@ pub fn read_optimizer(stepper: &mut Stepper, from: &Path, state: &mut TrainerSta
     let Stepper { params, weights, optimizer, comm, .. } = stepper;
     let steps = state.global_step - state.skipped_steps;
     let file = TensorFile::open(&from.join(MOMENTS))?;
+    let phase = Phase::of("loading the optimizer's state", params.ids().count() as u64, "tensors");
     for (index, unit) in params.layout().units().iter().enumerate() {
         let Some(held) = optimizer.moments(index) else { continue };
         let owned = weights.zero().owned(unit, comm.rank(), comm.world());
@@ -186,6 +204,7 @@ pub fn read_optimizer(stepper: &mut Stepper, from: &Path, state: &mut TrainerSta
             let whole = kind.read(&file, params, index, thaws)?;
             target.shallow_clone().f_copy_(&part(&whole, &owned))?;
         }
+        phase.advance(unit.members.len() as u64);
         for &id in &unit.members {
             let name = &params.spec(id).name;
             if !State::ExpAvg.is_in(&file, name) {

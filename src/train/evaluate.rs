@@ -7,6 +7,7 @@ use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::ffi::{transfer, without_graph};
 use crate::metrics::Metrics;
 use crate::nn::Params;
+use crate::observe::progress::Phase;
 use crate::parallel::Weights;
 use crate::tasks::{Model, Results};
 use crate::train::generate::Generation;
@@ -65,7 +66,11 @@ impl Evaluator<'_> {
         let mut table = vec![0.0_f32; answers + 2 * terms * n];
         let plan = sampler::eval_plan(&dataset.lengths(), comm.world(), micro_batch_tokens);
         // As many passes on every rank: sharded weights are gathered by all of them together.
+        let phase = Phase::of("evaluating", n as u64, "examples");
         for pass in 0..plan.iter().map(Vec::len).max().unwrap_or_default() {
+            if pass > 0 {
+                phase.advance(sampler::samples_in(&plan, pass - 1));
+            }
             let micro = plan[comm.rank()].get(pass);
             let batch = micro.map(|micro| Batch::on(comm.device(), dataset, micro, Draw::default())).transpose()?;
             let logits = staged.infer(self.weights, batch.as_ref())?;
@@ -90,6 +95,7 @@ impl Evaluator<'_> {
                 }
             }
         }
+        drop(phase);
         let table = transfer::to_device(Tensor::from_slice(&table), comm.device());
         comm.start_all_reduce(&table, Op::Sum, "evaluation")?.wait()?;
         let mut answers_and_losses: Vec<f32> = transfer::values(&table)?;

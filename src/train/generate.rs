@@ -8,6 +8,7 @@ use crate::generate::settings::Search;
 use crate::generate::{self, Passes, Prompt, Settings, Text};
 use crate::metrics::{Bleu, Metrics, RougeL};
 use crate::nn::Params;
+use crate::observe::progress::Phase;
 use crate::parallel::Weights;
 use crate::tasks::chat;
 use crate::text::tokenizer::Tokenizer;
@@ -129,12 +130,15 @@ impl Evaluator<'_> {
         let plan = sampler::eval_plan(&costs, comm.world(), micro_batch_tokens);
         let mut found = vec![Text::default(); prompts.len()];
         let mut passes = Gathered { params, weights: self.weights, comm };
+        let phase = Phase::of("generating", prompts.len() as u64, "texts");
         for pass in 0..plan.iter().map(Vec::len).max().unwrap_or_default() {
             let micro = plan[comm.rank()].get(pass).map_or(&[][..], Vec::as_slice);
             let own: Vec<Prompt> = micro.iter().map(|&i| prompts[i as usize].clone()).collect();
             let texts = generate::generate(backbone, &own, settings, draw, &mut passes)?;
             micro.iter().zip(texts).for_each(|(&i, text)| found[i as usize] = text);
+            phase.advance(sampler::samples_in(&plan, pass));
         }
+        drop(phase);
         gather(comm, &found)
     }
 }

@@ -12,6 +12,7 @@ use crate::models::registry::{self, DropoutOverrides, Plan};
 use crate::models::{Backbone, Role};
 use crate::nn::params::ParamSpec;
 use crate::nn::{ParamBuilder, Params};
+use crate::observe::progress::Phase;
 use crate::parallel::{Weights, Zero};
 use crate::tasks::{Head, Model};
 use crate::train::memory_report;
@@ -191,8 +192,10 @@ impl Shaped {
         let params = Params::new(specs, comm.world(), kind, comm.device(), zero.shards_weights())?;
         let mut weights = Weights::new(&params, Arc::clone(comm), zero, trains)?;
         let mut sums = Vec::new();
+        let phase = Phase::of(format!("loading {}", folder.display()), params.ids().count() as u64, "tensors");
         let take = |unit: usize, values: &Tensor| {
             sums.push(sums_of(values)?);
+            phase.advance(params.layout().units()[unit].members.len() as u64);
             weights.set(&params, unit, values)
         };
         let masters = folder.join(MASTERS);

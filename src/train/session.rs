@@ -7,7 +7,9 @@ use crate::error::{Context, Result};
 use crate::ffi::device::allow_tf32;
 use crate::models::Role;
 use crate::models::registry::{self, DropoutOverrides};
+use crate::observe::progress::Phase;
 use crate::tasks::{Head, labels};
+use crate::text::parallel;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::generate::ends_elsewhere;
 use crate::train::loaded::{Declared, Holding, Loaded, Source};
@@ -131,6 +133,15 @@ pub fn declare(config: &Config) -> Result<(Declared, usize)> {
     Ok((declared, max_length))
 }
 
+/// Shows how far the tokens of a file are.
+pub fn tokenizing(path: &Path) -> Phase {
+    let before = parallel::counts();
+    Phase::watch(format!("tokenizing {}", path.display()), "texts", move || {
+        let now = parallel::counts();
+        (now.0 - before.0, now.1 - before.1)
+    })
+}
+
 /// Reads, checks and tokenises a run's data, or takes it from the token cache.
 ///
 /// # Errors
@@ -141,6 +152,7 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
         let (task, data, seed) = (&config.task, &config.data, config.seed);
         let reading = Reading { task, data, folder, max_length, purpose, labels, seed };
         let encoder = reading.encoder(path, key)?;
+        let _phase = tokenizing(path);
         prepare(encoder.as_ref(), folder, config.data.cache_dir.as_deref()).context(key)
     };
     let read_train = |labels| prepare_file(&config.data.train, "data.train", Purpose::Train, labels);

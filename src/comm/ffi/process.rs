@@ -24,8 +24,13 @@ pub fn tell_launcher(code: i32) {
     }
 }
 
+/// Whether `trainer launch` started this rank, and reads what it says.
+pub fn is_launched() -> bool {
+    std::env::var_os(LAUNCHED).is_some()
+}
+
 fn tell(line: &str) {
-    if std::env::var_os(LAUNCHED).is_some() {
+    if is_launched() {
         // Nobody is left to tell where even this cannot be written.
         let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
     }

@@ -1,0 +1,113 @@
+//! Columns that go with predictions: read from the input as they are, and written as CSV.
+
+use super::records::{File, Format, Source, format_of};
+use super::{jsonl, table};
+use crate::error::{Error, Result};
+use serde_json::{Map, Value};
+use std::io::Write;
+
+/// What each record of a file has in these columns; of JSONL `null` where one has none.
+///
+/// # Errors
+/// Input errors (exit 2): a file that cannot be read, or has no columns; a column that is nowhere.
+pub fn read(source: &Source, wanted: &[String]) -> Result<Vec<Vec<Value>>> {
+    let format = format_of(source)?;
+    let file = File::open(&source.path)?;
+    if format != Format::Jsonl {
+        let rows = table::columns(file.content(), source, format == Format::Csv, wanted)?;
+        return Ok(rows.into_iter().map(|row| row.into_iter().map(Value::String).collect()).collect());
+    }
+    let mut names: Vec<String> = Vec::new();
+    let mut found = vec![false; wanted.len()];
+    let rows = jsonl::records(file.json_lines()?, |_, map| {
+        found.iter_mut().zip(wanted).for_each(|(found, name)| *found |= map.contains_key(name));
+        names.extend(map.keys().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
+        Ok(wanted.iter().map(|name| map.get(name).cloned().unwrap_or_default()).collect())
+    });
+    let error = |line: usize, why: &str| Error::input(format!("{}:{line}: {why}", source.path.display()));
+    let rows = rows.into_iter().collect::<Result<Vec<_>, _>>().map_err(|(line, why)| error(line, &why))?;
+    let missing = wanted.iter().zip(found).find(|(_, found)| !found && !rows.is_empty());
+    match missing {
+        Some((name, _)) => Err(error(1, &format!("no column {name:?}; there are {}", super::records::quoted(&names)))),
+        None => Ok(rows),
+    }
+}
+
+/// Writes rows as CSV (RFC 4180): a header with all their names in order of appearance, then a line each. What is no text,
+/// no number and no boolean is written as JSON; nothing where a row has no such name, or `null`.
+///
+/// # Errors
+/// The writer's.
+pub fn write_csv(rows: &[Map<String, Value>], to: impl Write) -> std::io::Result<()> {
+    let mut names: Vec<&String> = Vec::new();
+    for row in rows {
+        let new: Vec<&String> = row.keys().filter(|name| !names.contains(name)).collect();
+        names.extend(new);
+    }
+    let mut writer = csv::Writer::from_writer(to);
+    if !names.is_empty() {
+        writer.write_record(&names)?;
+    }
+    for row in rows {
+        let cell = |name: &&String| match row.get(*name) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        };
+        writer.write_record(names.iter().map(cell))?;
+    }
+    writer.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::records::{Fields, OnBad};
+    use super::*;
+    use serde_json::json;
+
+    /// The columns of a file of this name and content.
+    fn of(name: &str, content: &str, wanted: &[&str]) -> Result<Vec<Vec<Value>>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let fields = Fields { label: None, ..Fields::default() };
+        let source = Source { path, format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error };
+        read(&source, &wanted.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn columns_are_those_of_the_records() {
+        let csv = "id,text,more\n1,\"a, b\nc\",x\n\n2,d\n";
+        assert_eq!(of("a.csv", csv, &["more", "ID"]).unwrap(), [[json!("x"), json!("1")], [json!(""), json!("2")]]);
+        assert_eq!(of("a.tsv", "one\ntwo\n", &["text"]).unwrap(), [[json!("one")], [json!("two")]]);
+        let jsonl = "{\"text\": \"a\", \"id\": [1]}\n\n{\"text\": \"b\"}\n";
+        assert_eq!(
+            of("a.jsonl", jsonl, &["id", "text"]).unwrap(),
+            [[json!([1]), json!("a")], [json!(null), json!("b")]]
+        );
+    }
+
+    #[test]
+    fn a_column_that_is_nowhere_is_told() {
+        for (name, content) in [("a.csv", "id,text\n1,a\n"), ("a.jsonl", "{\"id\": 1, \"text\": \"a\"}\n")] {
+            let e = of(name, content, &["text", "key"]).unwrap_err().to_string();
+            assert!(e.ends_with(&format!("{name}:1: no column \"key\"; there are \"id\", \"text\"")), "{e}");
+        }
+        assert!(of("a.txt", "a\n", &["text"]).is_err());
+    }
+
+    #[test]
+    fn rows_become_csv_that_is_read_again() {
+        let rows = [json!({"label": "a, \"b\"", "score": 0.5}), json!({"label": null, "more": [1, 2]})];
+        let rows: Vec<Map<String, Value>> = rows.iter().map(|row| row.as_object().unwrap().clone()).collect();
+        let mut out = Vec::new();
+        write_csv(&rows, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text, "label,score,more\n\"a, \"\"b\"\"\",0.5,\n,,\"[1,2]\"\n");
+        let again = of("a.csv", &text.replace("label", "text"), &["text"]).unwrap();
+        assert_eq!(again, [[json!("a, \"b\"")], [json!("")]]);
+        let mut none = Vec::new();
+        write_csv(&[], &mut none).unwrap();
+        assert!(none.is_empty());
+    }
+}
