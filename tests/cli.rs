@@ -68,10 +68,7 @@ fn print_config_shows_what_it_reads_back() {
 fn a_run_leaves_what_the_format_says() {
     let bench = bench();
     let ended = run(trainer(&bench).args(train(&bench, "run", &["eval_steps=10", "save_steps=10"]))).expect(0);
-    assert_eq!(
-        names(&bench.path("run")),
-        [".lock", "checkpoint-10", "checkpoint-20", "config.toml", "final", "metrics.jsonl"]
-    );
+    assert_eq!(names(&bench.path("run")), ["checkpoint-10", "checkpoint-20", "config.toml", "final", "metrics.jsonl"]);
     assert_eq!(
         names(&bench.path("run/checkpoint-20")),
         [
@@ -303,6 +300,98 @@ fn predict_reads_texts_and_standard_input() {
     let ended = run(trainer(&bench).args(base).args(["--text", "red", "--input", "eval.jsonl"])).expect(2);
     assert!(ended.stderr.contains("cannot be used with"), "{}", ended.text());
     assert_eq!(run(trainer(&bench).args(base)).expect(2).stdout, "", "neither --input nor --text");
+}
+
+/// Columns of the input stand before the predictions, in JSON and in CSV.
+#[test]
+fn predictions_carry_columns_over() {
+    let bench = bench();
+    run(trainer(&bench).args(train(&bench, "run", &["max_steps=2"]))).expect(0);
+    let texts = ["red, \"dry\" wine", "two\nlines", "blue"];
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let rows = texts.iter().enumerate().map(|(i, text)| format!("{},{},x\n", 7 + i, quoted(text)));
+    fs::write(bench.path("in.csv"), format!("id,text,more\n{}", rows.collect::<String>())).unwrap();
+    let given = |words: &[&str]| {
+        let base = ["predict", "--model", "run/final", "--input", "in.csv"];
+        run(trainer(&bench).args(base).args(words))
+    };
+    let printed = given(&["--keep", "id,text"]).expect(0).stdout;
+    let lines: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let keys: Vec<&str> = lines[0].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys[..3], ["id", "text", "label"], "{printed}");
+    let kept: Vec<_> =
+        lines.iter().map(|line| (line["id"].as_str().unwrap(), line["text"].as_str().unwrap())).collect();
+    assert_eq!(kept, [("7", texts[0]), ("8", texts[1]), ("9", texts[2])]);
+
+    let ended = given(&["--keep", "id,text", "--output", "out.csv"]).expect(0);
+    assert!(ended.stderr.contains("3 predictions written to out.csv") && ended.stdout.is_empty(), "{}", ended.text());
+    let text = fs::read_to_string(bench.path("out.csv")).unwrap();
+    assert!(text.starts_with("id,text,label,score\n7,\"red, \"\"dry\"\" wine\","), "{text}");
+    for line in &lines {
+        let end = format!(",{},{}\n", line["label"].as_str().unwrap(), line["score"]);
+        assert!(text.contains(&end), "{end}: {text}");
+    }
+    for (words, says) in [
+        (&["--keep", "key"][..], "--keep: in.csv:1: no column \"key\"; there are \"id\", \"text\", \"more\""),
+        (&["--keep", "id", "--format", "tsv"], "--keep: in.csv:1: no column \"id\""),
+    ] {
+        let ended = given(words).expect(2);
+        assert!(ended.stderr.contains(says), "{says}: {}", ended.text());
+    }
+    fs::write(bench.path("labelled.jsonl"), "{\"text\": \"a\", \"label\": 1}\n").unwrap();
+    let ended =
+        run(trainer(&bench).args(predict("run/final", "labelled.jsonl", "out.jsonl")).args(["--keep", "label"]));
+    assert!(ended.expect(2).stderr.contains("the predictions have a column \"label\" of their own"));
+    assert!(!bench.path("out.jsonl").exists());
+}
+
+/// Each line of JSON logs is an object with a time and a rank, and nothing that a person is told is missing.
+#[test]
+fn json_logs_tell_everything() {
+    let bench = bench();
+    let arguments = train(&bench, "run", &["max_steps=3", "save_steps=2"]);
+    let ended = run(trainer(&bench).args(["--log-format", "json"]).args(arguments)).expect(0);
+    let events: Vec<Value> = ended.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for event in &events {
+        assert!(event["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')), "{event}");
+        assert!(event["level"].is_string() && event["rank"] == 0, "{event}");
+    }
+    let told = |what: &str| events.iter().filter(|event| event["message"].as_str().unwrap().contains(what)).count();
+    assert_eq!((told("saved run/checkpoint-2"), told("saved run/checkpoint-3")), (1, 1), "{}", ended.text());
+    let logged: Vec<Value> = lines_of(&bench.path("run/metrics.jsonl"));
+    let metrics: Vec<&Value> = events.iter().filter(|event| event["message"] == "metrics").collect();
+    assert_eq!(metrics.iter().map(|event| &event["metrics"]).collect::<Vec<_>>(), logged.iter().collect::<Vec<_>>());
+    assert_eq!(logged.last().unwrap()["event"], "summary");
+}
+
+/// `evaluate run.toml` evaluates as the run does, with settings replaced on the command line.
+#[test]
+fn a_run_is_evaluated_as_it_is_set() {
+    let bench = bench();
+    let mut text = fs::read_to_string(bench.path("eval.jsonl")).unwrap();
+    text.push_str("{\"text\": \"no label\"}\n");
+    fs::write(bench.path("eval.jsonl"), text).unwrap();
+    let arguments = train(&bench, "run", &["max_steps=2", "on_bad_record=skip"]);
+    run(trainer(&bench).args(&arguments)).expect(0);
+    let logged = bench.lines("run", "eval_loss").pop().unwrap();
+    let evaluated = |words: &[&str]| run(trainer(&bench).args(["evaluate", "run/config.toml", "--json"]).args(words));
+    let loss = |words: &[&str]| -> Value { serde_json::from_str(evaluated(words).expect(0).stdout.trim()).unwrap() };
+    assert_eq!(loss(&[])["eval_loss"], logged["eval_loss"]);
+    assert_ne!(loss(&["data.max_length=5"])["eval_loss"], logged["eval_loss"]);
+    assert!(evaluated(&["--on-bad-record", "error"]).expect(2).stderr.contains("eval.jsonl:24"));
+    assert!(evaluated(&["max_lenght=5"]).expect(2).stderr.contains("max_length"));
+}
+
+/// What is wrong before a run begins leaves no folder behind.
+#[test]
+fn a_run_that_does_not_begin_leaves_no_folder() {
+    let bench = bench();
+    fs::write(bench.path("train.jsonl"), "{\"txt\": 1}\n").unwrap();
+    run(trainer(&bench).args(train(&bench, "a/b/run", &[]))).expect(2);
+    assert!(!bench.path("a").exists());
+    fs::create_dir(bench.path("mine")).unwrap();
+    run(trainer(&bench).args(train(&bench, "mine/run", &[]))).expect(2);
+    assert!(bench.path("mine").exists() && !bench.path("mine/run").exists());
 }
 
 fn predict<'a>(model: &'a str, input: &'a str, output: &'a str) -> [&'a str; 8] {

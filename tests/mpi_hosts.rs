@@ -95,6 +95,18 @@ fn every_host_has_its_token_cache() {
     assert!(one.iter().all(|name| name.ends_with(".tok")), "{one:?}");
 }
 
+/// mpirun's own message is long and may not say which host it could not reach.
+#[test]
+fn a_host_that_cannot_be_reached_is_named() {
+    let Some(hosts) = Hosts::new("d", 2) else { return };
+    let bench = bench();
+    let options = ["--hosts", "h1:1,h2:1,h9:1", "--max-restarts", "0"];
+    let ended = run(&mut hosts.launch(&bench, &options, "run", &[]));
+    assert!(!ended.status.success(), "{}", ended.text());
+    let last = ended.stderr.trim_end().lines().last().unwrap();
+    assert!(last.contains(": h9 cannot be reached (") && !last.contains("h2 cannot"), "{}", ended.text());
+}
+
 /// A host whose link goes down in the middle of a step: a verdict that names it, within the timeout; and when the link is
 /// up again the job goes on by itself, with the losses of one that was not cut.
 #[test]

@@ -39,6 +39,27 @@ fn mistakes_get_one_clear_message_on_two_ranks() {
     });
 }
 
+/// Ctrl-C at mpirun kills the ranks within about a second: what is left is said at once.
+#[test]
+fn ctrl_c_at_mpirun_is_answered() {
+    if !mpi_is_here() {
+        return;
+    }
+    let bench = bench();
+    let running = endless(&bench, two, "run");
+    running.signal(libc::SIGINT);
+    let ended = running.wait();
+    assert!(!ended.status.success(), "{}", ended.text());
+    let newest = common::process::checkpoints(&bench.path("run")).pop().unwrap();
+    let last = format!("the last one is {}", bench.path("run").join(format!("checkpoint-{newest}")).display());
+    let said = ended.stderr.replace("\n  ", " ");
+    for part in ["SIGTERM: mpirun ends the ranks within about a second, without a checkpoint", &last, "trainer launch"]
+    {
+        assert!(said.contains(part), "{part}: {}", ended.text());
+    }
+    goes_on_as_if_uncut(&bench, two, "run");
+}
+
 /// Hosts that read other files or settings under the same names must not train together.
 #[test]
 fn ranks_that_read_different_things_are_refused() {

@@ -7,7 +7,9 @@ use common::reference::{Reference, gradients};
 use common::runs::Bench;
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 use tch::Kind;
 use trainer::data::batch::Batch;
 use trainer::data::example::NO_LABEL;
@@ -231,6 +233,20 @@ fn answers_are_learnt() {
     let ended = evaluate(&bench, "run", "chat", &chats, &[]);
     assert!((ended["eval_loss"].as_f64().unwrap() - last(&bench, "run", "eval_loss")).abs() < 1e-6, "{ended}");
 
+    // What `trainer chat` says is what `trainer predict` writes.
+    let ask = ["predict", "--model", "run/final", "--max-new-tokens", "8", "--text", "sun", "--text", "moon"];
+    let written = run(trainer(&bench).args(ask)).expect(0).stdout;
+    let texts = written.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["text"].clone());
+    let texts: Vec<String> = texts.map(|text| text.as_str().unwrap().to_owned()).collect();
+    let mut chat = trainer(&bench);
+    chat.args(["chat", "run/final", "--max-new-tokens", "8"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut chat = chat.stderr(Stdio::piped()).spawn().unwrap();
+    chat.stdin.take().unwrap().write_all(b"sun\n\n/new\nmoon\n/exit\nnot said\n").unwrap();
+    let said = chat.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(said.stdout).unwrap(), format!("{}\n{}\n", texts[0], texts[1]));
+    assert!(texts[0].starts_with("day"), "{texts:?}");
+    assert!(!bench.path("run/final/generation_config.json").exists(), "its config.json ends texts where answers end");
+
     for (line, says) in [
         ("{\"messages\": [{\"role\": \"bot\", \"content\": \"a\"}]}", "chats.jsonl:1: message 1: the role \"bot\""),
         ("{\"prompt\": \"sun\", \"completion\": \"\"}", "chats.jsonl:1: the completion is empty"),
@@ -242,6 +258,40 @@ fn answers_are_learnt() {
         let ended = run(trainer(&bench).arg("train").args(settings)).expect(2);
         assert!(ended.stderr.contains(says), "{says}: {}", ended.text());
     }
+}
+
+/// A model that learnt its answers' end from a template tells other programs so.
+#[test]
+fn a_chat_model_ends_texts_where_its_template_does() {
+    let bench = Bench::new("bert-classification");
+    let text = poems(&bench);
+    let tokenizer = ["--kind", "chars", "--special-token", "<|end|>"];
+    let ids = json!({"eos_token_id": 0, "bos_token_id": 0, "n_positions": 64, "temperature": 0.5});
+    let model = fresh(&bench, "model", "cases/gpt2-causal", &tokenizer, &text, ids);
+    let template = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<|end|>{% endif %}{% endfor %}";
+    fs::write(Path::new(&model).join("chat_template.jinja"), template).unwrap();
+    let chats = bench.path("chats.jsonl");
+    fs::write(&chats, "{\"prompt\": \"sun\", \"completion\": \"day\"}\n".repeat(8)).unwrap();
+    let data = format!("data.train={}", chats.display());
+    let tokenizer: Value =
+        serde_json::from_str(&fs::read_to_string(Path::new(&model).join("tokenizer.json")).unwrap()).unwrap();
+    let added = tokenizer["added_tokens"].as_array().unwrap();
+    let end = &added.iter().find(|token| token["content"] == "<|end|>").unwrap()["id"];
+    let eval = format!("data.eval={}", chats.display());
+    let more = [data.as_str(), &eval, "kind=chat", "max_steps=2", "save_strategy=steps", "save_steps=2"];
+    let said = train(&bench, &model, "run", &more);
+    assert!(said.contains(&format!("token {end} of the chat template ends answers")), "{said}");
+    for folder in ["run/final", "run/checkpoint-2"] {
+        let file = fs::read_to_string(bench.path(folder).join("generation_config.json")).unwrap();
+        let file: Value = serde_json::from_str(&file).unwrap();
+        assert_eq!(file, json!({"bos_token_id": 0, "eos_token_id": [0, end]}), "{folder}");
+    }
+    // What a folder says beside that stays.
+    fs::write(Path::new(&model).join("generation_config.json"), "{\"top_p\": 0.5, \"do_sample\": true}").unwrap();
+    train(&bench, &model, "other", &more);
+    let file: Value =
+        serde_json::from_str(&fs::read_to_string(bench.path("other/final/generation_config.json")).unwrap()).unwrap();
+    assert_eq!(file, json!({"top_p": 0.5, "do_sample": true, "eos_token_id": end}));
 }
 
 #[test]

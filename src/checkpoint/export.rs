@@ -22,8 +22,11 @@ pub const CARRIED: &[&str] = &[
     "tokenizer.model",
     "sentencepiece.bpe.model",
     "chat_template.jinja",
-    "generation_config.json",
+    GENERATION_FILE,
 ];
+
+/// How a model generates texts.
+pub const GENERATION_FILE: &str = "generation_config.json";
 
 /// Of these, one at least makes a tokenizer.
 const VOCABULARIES: &[&str] = &["tokenizer.json", "vocab.txt"];

@@ -21,16 +21,17 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     write().context(format!("{}: cannot be written", path.display()))
 }
 
-/// Copies a file and flushes the copy to the disk.
+/// Copies a file and flushes the copy to the disk. Who may read it is up to the umask, as with all files of a folder.
 ///
 /// # Errors
 /// The file's name and what the system says.
 pub fn copy_file(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to).and_then(|_| File::open(to)?.sync_all()).context(format!(
-        "{} cannot be copied to {}",
-        from.display(),
-        to.display()
-    ))
+    let copy = || -> std::io::Result<()> {
+        let mut copy = File::create(to)?;
+        std::io::copy(&mut File::open(from)?, &mut copy)?;
+        copy.sync_all()
+    };
+    copy().context(format!("{} cannot be copied to {}", from.display(), to.display()))
 }
 
 /// Makes `target` with the content that `fill` writes: at no time does a half-written folder bear that name, and an

@@ -9,9 +9,8 @@ use crate::ffi::transfer;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 
@@ -77,7 +76,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Flushes the file to the disk and gives it its name; whatever had that name is replaced. Everybody may read it.
+    /// Flushes the file to the disk and gives it its name; whatever had that name is replaced. Who may read it is up to
+    /// the umask.
     /// That the name itself survives a loss of power is up to the folder: see [`super::folder`].
     ///
     /// # Errors
@@ -94,7 +94,6 @@ impl Writer {
     fn settle(&mut self) -> std::io::Result<()> {
         self.file.flush()?;
         let file = self.file.get_ref();
-        file.set_permissions(Permissions::from_mode(0o644))?;
         file.sync_all()?;
         fs::rename(&self.temporary, &self.path)
     }
@@ -194,7 +193,10 @@ mod tests {
         assert!(!path.exists(), "half a file has the name of a whole one");
         writer.finish().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        let plain = dir.path().join("plain");
+        File::create(&plain).unwrap();
+        let [own, plain] = [&path, &plain].map(|path| fs::metadata(path).unwrap().permissions());
+        assert_eq!(own, plain, "as the umask has it");
 
         let file = TensorFile::open(&path).unwrap();
         assert_eq!(file.names(), sources.iter().map(|(name, ..)| name.to_string()).collect::<Vec<_>>());

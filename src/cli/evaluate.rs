@@ -4,7 +4,7 @@ use super::reading::ReadingArgs;
 use super::{EvaluateArgs, TargetArgs};
 use crate::comm::Collective;
 use crate::config::{self, Config, DataConfig, OnBadRecord, TaskConfig, TaskKind};
-use crate::data::{Prepared, prepare};
+use crate::data::{Prepared, cache, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::registry::{self, DropoutOverrides};
 use crate::observe;
@@ -29,9 +29,10 @@ use tch::Kind;
 /// # Errors
 /// Exit 2 for what is wrong with the model folder or the data.
 pub fn run(args: &EvaluateArgs) -> Result<()> {
-    let comm = args.reading.connect()?;
-    let subject = comm.agree(Subject::of(args), "reading what to evaluate")?;
-    let Subject { model, data, targets, config } = &subject;
+    let subject = Subject::of(args);
+    let comm = args.reading.connect(subject.as_ref().ok().and_then(Subject::run))?;
+    let subject = comm.agree(subject, "reading what to evaluate")?;
+    let Subject { model, data, targets, config, .. } = &subject;
     let wanted = |head: &Head| {
         let own = reading::kind(head);
         let fits = |kind| own == kind || (own, kind) == (TaskKind::CausalLm, TaskKind::Chat);
@@ -48,12 +49,13 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         path: data,
         purpose: Purpose::Evaluate,
         targets: Some(targets),
-        on_bad_record: args.on_bad_record,
+        on_bad_record: args.on_bad_record.or(subject.run().map(|run| run.data.on_bad_record)).unwrap_or_default(),
+        cache: cache::folder(subject.run().and_then(|run| run.data.cache_dir.as_deref())),
     };
     let (mut loaded, data) = open(&comm, (model, config.as_ref()), &file, &args.reading, wanted)?;
     let kind = loaded.model.task.kind().parse()?;
     let generation = comm.agree(generation(args, &subject, kind), "reading how texts are generated")?;
-    let evaluator = args.reading.evaluator(comm.as_ref(), &mut loaded);
+    let evaluator = args.reading.evaluator(comm.as_ref(), &mut loaded, subject.run());
     let metrics = Evaluator { generation: generation.as_ref(), ..evaluator }.metrics(&data)?;
     if comm.is_main() {
         if args.json {
@@ -75,13 +77,21 @@ struct Subject {
     targets: TargetArgs,
     /// That of the model's training.
     config: Option<Config>,
+    /// Whether that was named, so that all of it holds here too.
+    is_run: bool,
 }
 
 impl Subject {
+    /// The run that is evaluated.
+    fn run(&self) -> Option<&Config> {
+        self.config.as_ref().filter(|_| self.is_run)
+    }
+
     /// # Errors
     /// Exit 2: a configuration that cannot be read, or without data to evaluate on.
     fn of(args: &EvaluateArgs) -> Result<Self> {
-        let run = args.config.as_ref().map(|path| Config::load(Some(path), &[])).transpose()?;
+        let run = args.config.as_ref().map(|path| Config::load(Some(path), &args.overrides)).transpose()?;
+        let is_run = run.is_some();
         let missing = |what: &str| Error::input(format!("{what} is missing: name it, or the configuration of a run"));
         let model = args.model.clone().or_else(|| Some(run.as_ref()?.output_dir.join("final")));
         let model = model.ok_or_else(|| missing("--model"))?;
@@ -99,17 +109,18 @@ impl Subject {
             targets.eval_target = targets.eval_target.or_else(|| run.as_ref()?.data.eval_target.clone());
         }
         let config = run.map_or_else(|| Config::of_model(&model), |config| Ok(Some(config)))?;
-        Ok(Subject { model, data, targets, config })
+        Ok(Subject { model, data, targets, config, is_run })
     }
 }
 
 /// How texts are generated, where they are asked for.
 fn generation(args: &EvaluateArgs, subject: &Subject, kind: TaskKind) -> Result<Option<Generation>> {
-    match (args.predict_with_generate, kind) {
+    let of_run = subject.run().is_some_and(|run| run.task.predict_with_generate && kind == TaskKind::Seq2seq);
+    match (args.predict_with_generate || of_run, kind) {
         (true, TaskKind::Seq2seq) => {
             let trained = subject.config.as_ref().and_then(|config| config.task.max_target_length);
             let longest = subject.targets.max_target_length.or(trained).unwrap_or(MAX_TARGET_LENGTH);
-            Ok(Some(args.generation.open(&subject.model)?.or_at_most(longest)))
+            Ok(Some(args.generation.open(&subject.model, subject.run())?.or_at_most(longest)))
         }
         (true, kind) => Err(Error::input(format!("--predict-with-generate: only seq2seq knows this, not {kind}"))),
         (false, _) => args.generation.refuse("nothing is generated without --predict-with-generate").map(|()| None),
@@ -127,6 +138,8 @@ pub(super) struct DataFile<'a> {
     /// Where they are wanted.
     pub targets: Option<&'a TargetArgs>,
     pub on_bad_record: OnBadRecord,
+    /// Where its tokens are kept, if they are.
+    pub cache: Option<PathBuf>,
 }
 
 /// Loads a finished model and a data file for it, and says on rank 0 what they are; `wanted` says what the model is used for.
@@ -139,7 +152,7 @@ pub(super) fn open(
     wanted: impl Fn(&Head) -> Result<TaskKind>,
 ) -> Result<(Loaded, Prepared)> {
     let declare = || -> Result<(Declared, Head, TaskConfig, DataConfig, usize)> {
-        let json = registry::read_config(folder)?;
+        let json = registry::read_config(folder).map_err(bare)?;
         let head = Head::of_config(folder, &json)?;
         let declared = Declared::read(folder, json, DropoutOverrides::default(), head.role())?;
         let kind = wanted(&head)?;
@@ -170,19 +183,21 @@ pub(super) fn open(
             Reading { task: &task, data: &data_config, folder, max_length, purpose: file.purpose, labels, seed: 0 };
         let encoder = reading.encoder(file.path, file.option)?;
         let phase = tokenizing(Path::new(&file.name));
-        let data = prepare(encoder.as_ref(), folder, None)?;
+        let data = prepare(encoder.as_ref(), folder, file.cache.as_deref())?;
         drop(phase);
         declared.check_vocabulary(&data)?;
         Ok(data)
     })?;
-    let holding = Holding { kind: Kind::Float, zero: Zero::ALL[0], trains: false, seed: 0, from: Source::Folder };
-    let loaded = declared.with_head(&head, &[]).and_then(|shaped| shaped.load(comm, &holding)).and_then(complete);
-    let loaded = comm.agree(loaded.context(folder.display()), "loading the model")?;
+    let loaded = load(comm, folder, declared, &head)?;
     if comm.is_main() {
         let (examples, tokens) = (data.dataset.len(), data.dataset.total_tokens());
         let device = device(comm.as_ref());
         let lines = [
-            format!("model     {} ({})", folder.display(), loaded.model.task.kind()),
+            format!(
+                "model     {} ({})",
+                folder.display(),
+                if file.purpose == Purpose::Predict { reading::kind(&head) } else { task.kind }
+            ),
             format!(
                 "data      {}: {examples} example{}, {tokens} tokens{}",
                 file.name,
@@ -196,6 +211,16 @@ pub(super) fn open(
     Ok((loaded, data))
 }
 
+/// Loads a finished model, whole on every rank.
+///
+/// # Errors
+/// Exit 2: what is wrong with its weights.
+pub(super) fn load(comm: &Arc<dyn Collective>, folder: &Path, declared: Declared, head: &Head) -> Result<Loaded> {
+    let holding = Holding { kind: Kind::Float, zero: Zero::ALL[0], trains: false, seed: 0, from: Source::Folder };
+    let loaded = declared.with_head(head, &[]).and_then(|shaped| shaped.load(comm, &holding)).and_then(complete);
+    comm.agree(loaded.context(folder.display()), "loading the model")
+}
+
 /// A model that is to be used must have all of its weights.
 fn complete(loaded: Loaded) -> Result<Loaded> {
     let missing = [loaded.report.fresh.as_slice(), loaded.report.reshaped.as_slice()].concat();
@@ -207,7 +232,9 @@ fn complete(loaded: Loaded) -> Result<Loaded> {
 
 /// The same error with the names of settings bare, as they are options here: there is no configuration with sections.
 pub(super) fn bare(e: Error) -> Error {
-    let message = e.to_string().replace("data.max_length", "max_length").replace("comm.backend", "backend");
+    let message = e.to_string();
+    let message = message.replace("data.max_length", "max_length").replace("comm.backend", "backend");
+    let message = message.replace("model.path: ", "");
     let bare = Error::new(e.kind(), message);
     if e.is_shared() { bare.shared() } else { bare }
 }

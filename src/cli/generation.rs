@@ -1,5 +1,6 @@
 //! How the command line asks for generated texts.
 
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::generate::Text;
 use crate::tasks::short;
@@ -43,10 +44,10 @@ pub struct GenerationArgs {
     /// When beam search ends: true at once with as many finished texts as beams, false or never later.
     #[arg(long, value_name = "true|false|never", value_parser = early_stopping)]
     early_stopping: Option<Value>,
-    /// What draws follow from.
-    #[arg(long, default_value_t = SEED)]
+    /// What draws follow from; otherwise 42.
+    #[arg(long)]
     #[serde(skip)]
-    seed: u64,
+    seed: Option<u64>,
 }
 
 const SEED: u64 = 42;
@@ -61,12 +62,23 @@ fn early_stopping(word: &str) -> Result<Value, String> {
 }
 
 impl GenerationArgs {
-    /// What the folder's model generates by.
+    /// What the folder's model generates by; what is not given is as in `run`.
     ///
     /// # Errors
     /// As [`Generation::open`].
-    pub fn open(&self, folder: &Path) -> Result<Generation> {
-        Generation::open(folder, self, self.seed)
+    pub fn open(&self, folder: &Path, run: Option<&Config>) -> Result<Generation> {
+        let mut wanted = serde_json::to_value(self)?;
+        let of_run = run.map(|config| serde_json::to_value(&config.generation)).transpose()?;
+        if let (Some(wanted), Some(Value::Object(of_run))) = (wanted.as_object_mut(), of_run) {
+            for (key, value) in of_run {
+                let given = wanted.entry(key).or_insert(Value::Null);
+                if given.is_null() {
+                    *given = value;
+                }
+            }
+        }
+        let of_run = run.map(|config| config.seed);
+        Generation::open(folder, &wanted, self.seed.or(of_run).unwrap_or(SEED))
     }
 
     /// Refuses every one of them where nothing is generated; `why` says why not.
@@ -76,7 +88,7 @@ impl GenerationArgs {
     pub fn refuse(&self, why: &str) -> Result<()> {
         let given = serde_json::to_value(self)?;
         let given = given.as_object().and_then(|map| map.iter().find(|(_, value)| !value.is_null()));
-        let key = given.map(|(key, _)| key.replace('_', "-")).or_else(|| (self.seed != SEED).then(|| "seed".into()));
+        let key = given.map(|(key, _)| key.replace('_', "-")).or_else(|| self.seed.map(|_| "seed".into()));
         key.map_or(Ok(()), |key| Err(Error::input(format!("--{key}: {why}"))))
     }
 }

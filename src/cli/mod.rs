@@ -1,6 +1,7 @@
 //! The command line: arguments to calls, nothing else.
 
 mod answers;
+mod chat;
 mod doctor;
 mod evaluate;
 mod generation;
@@ -20,7 +21,7 @@ use crate::config;
 use crate::error::{Error, Result};
 use crate::ffi::device::allow_tf32;
 use crate::observe::logs::LogFormat;
-use crate::observe::rank_of_environment;
+use crate::observe::{self, rank_of_environment};
 use crate::train::memory_report;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use generation::GenerationArgs;
@@ -53,10 +54,18 @@ enum Command {
     Evaluate(EvaluateArgs),
     /// Predicts one line of output for each line of input.
     Predict(PredictArgs),
+    /// Talks with a language model at the terminal.
+    Chat(ChatArgs),
     /// Tells what a training run would need: memory, disk and time.
     Plan(plan::PlanArgs),
     /// Trains a tokenizer on texts, for a model that starts from nothing.
     Tokenizer(TokenizerArgs),
+    /// Writes what a shell completes commands by to standard output.
+    #[command(hide = true)]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 /// `trainer train`
@@ -81,8 +90,11 @@ pub struct TrainArgs {
 /// `trainer evaluate`
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
-    /// The configuration of a finished run: its final model is evaluated on its data.eval.
+    /// The configuration of a finished run: its final model is evaluated on its data.eval, as the run evaluates.
     config: Option<PathBuf>,
+    /// Settings that replace the configuration's.
+    #[arg(value_name = "KEY=VALUE", requires = "config")]
+    overrides: Vec<String>,
     /// The folder of a fine-tuned model or checkpoint.
     #[arg(long, required_unless_present = "config")]
     model: Option<PathBuf>,
@@ -97,9 +109,9 @@ pub struct EvaluateArgs {
     /// One JSON line instead of a table.
     #[arg(long)]
     json: bool,
-    /// What a record that cannot be used does: error, or skip to leave it out.
-    #[arg(long, value_name = "WORD", default_value_t)]
-    on_bad_record: config::OnBadRecord,
+    /// What a record that cannot be used does: error, or skip to leave it out; otherwise error.
+    #[arg(long, value_name = "WORD")]
+    on_bad_record: Option<config::OnBadRecord>,
     /// Generate a target for each source too, and compare it with the given one, for seq2seq.
     #[arg(long)]
     predict_with_generate: bool,
@@ -147,6 +159,21 @@ pub struct PredictArgs {
     scores: bool,
     #[command(flatten)]
     reading: ReadingArgs,
+    #[command(flatten)]
+    generation: GenerationArgs,
+}
+
+/// `trainer chat`
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// The folder of the model.
+    model: PathBuf,
+    /// What the system message says, where the chat template has one.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    system: Option<String>,
+    /// Tokens that a conversation has at most, with the answer; otherwise as many as the model takes.
+    #[arg(long)]
+    max_length: Option<usize>,
     #[command(flatten)]
     generation: GenerationArgs,
 }
@@ -207,8 +234,15 @@ impl Cli {
             Some(Command::Doctor(args)) => doctor::run(args),
             Some(Command::Evaluate(args)) => evaluate::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),
+            Some(Command::Chat(args)) => chat::run(&args),
             Some(Command::Plan(args)) => plan::run(&args),
             Some(Command::Tokenizer(args)) => tokenizer::run(&args),
+            Some(Command::Completions { shell }) => {
+                let mut text = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "trainer", &mut text);
+                observe::print(&String::from_utf8_lossy(&text));
+                Ok(())
+            }
             None if PathBuf::from(train::DEFAULT_CONFIG).exists() => train::run(TrainArgs::default(), began),
             None => {
                 if rank_of_environment() == 0 {

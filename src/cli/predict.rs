@@ -1,12 +1,12 @@
 //! `trainer predict`
 
 use super::PredictArgs;
-use super::evaluate::{DataFile, open};
+use super::evaluate::{DataFile, bare, open};
 use super::generation;
 use super::output::{Lines, Output};
 use crate::comm::Collective;
 use crate::config::{self, Config, DataConfig, OnBadRecord, TaskKind};
-use crate::data::Prepared;
+use crate::data::{Prepared, cache};
 use crate::error::{Context, Error, Result};
 use crate::models::registry;
 use crate::observe::logs::tell;
@@ -29,7 +29,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Exit 2 for what is wrong with the model folder, the records or the output's place; exit 1 for an output that cannot
 /// be written.
 pub fn run(args: &PredictArgs) -> Result<()> {
-    let comm = args.reading.connect()?;
+    let comm = args.reading.connect(None)?;
     // Before the work: what is wrong with the output's place must not cost it.
     let to = args.output.as_deref().filter(|path| *path != Path::new(STANDARD));
     let create =
@@ -46,6 +46,8 @@ pub fn run(args: &PredictArgs) -> Result<()> {
         purpose: Purpose::Predict,
         targets: None,
         on_bad_record: OnBadRecord::Error,
+        // A text that is asked for once would only fill the disk.
+        cache: cache::folder(None).filter(|_| !input.temporary),
     };
     let wanted = |head: &Head| match reading::kind(head) {
         // What is asked of a language model is read as what is said to it.
@@ -64,7 +66,7 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     let rows = if generates {
         generated(args, comm.as_ref(), &mut loaded, &data)?
     } else {
-        let outputs = args.reading.evaluator(comm.as_ref(), &mut loaded).outputs(&data.dataset)?;
+        let outputs = args.reading.evaluator(comm.as_ref(), &mut loaded, None).outputs(&data.dataset)?;
         loaded.model.task.predictions(&outputs.results(&data), args.scores)
     };
     let rows = comm.agree(with_columns(rows, kept, &args.keep), "--keep").map_err(|e| input.named(e))?;
@@ -142,7 +144,9 @@ impl Input {
     fn of(args: &PredictArgs, comm: &dyn Collective, trained: Option<&Config>) -> Result<Self> {
         let standard = args.input.as_deref() == Some(Path::new(STANDARD));
         let (Some(path), false) = (&args.input, standard) else {
-            let kind = || Ok(reading::kind(&Head::of_config(&args.model, &registry::read_config(&args.model)?)?));
+            let kind = || {
+                Ok(reading::kind(&Head::of_config(&args.model, &registry::read_config(&args.model).map_err(bare)?)?))
+            };
             let kind = comm.agree(kind(), "reading the model's configuration")?;
             let mut bytes = Vec::new();
             if standard && comm.is_main() {
@@ -212,9 +216,9 @@ fn generated(
     loaded: &mut Loaded,
     data: &Prepared,
 ) -> Result<Vec<Map<String, Value>>> {
-    let generation = args.generation.open(&args.model).and_then(Generation::ending_as_answers);
+    let generation = args.generation.open(&args.model, None).and_then(Generation::ending_as_answers);
     let generation = comm.agree(generation, "reading how texts are generated")?;
-    let mut evaluator = args.reading.evaluator(comm, loaded);
+    let mut evaluator = args.reading.evaluator(comm, loaded, None);
     let texts = evaluator.texts(&data.dataset, &generation.settings, &generation.draw())?;
     texts.iter().map(|text| generation::line(&generation, text, args.scores)).collect()
 }

@@ -11,6 +11,7 @@ use crate::text::gzip;
 use crate::train::evaluate::Evaluator;
 use crate::train::loaded::Loaded;
 use crate::train::reading::Purpose;
+use crate::train::settings::ON_A_CPU;
 use clap::Args;
 use std::path::Path;
 use std::sync::Arc;
@@ -83,15 +84,15 @@ pub(super) struct ReadingArgs {
     /// blocks at most 1024.
     #[arg(long)]
     pub(super) max_length: Option<usize>,
-    /// Tokens that a rank takes through the model at a time.
-    #[arg(long, default_value_t = 4096)]
-    micro_batch_tokens: usize,
-    /// How ranks talk: auto, solo, mpi or nccl.
-    #[arg(long, default_value_t)]
-    backend: config::Backend,
-    /// Seconds after which a wait for a rank ends the command.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds)]
-    timeout_seconds: f64,
+    /// Tokens that a rank takes through the model at a time; otherwise 4096.
+    #[arg(long)]
+    micro_batch_tokens: Option<usize>,
+    /// How ranks talk: auto, solo, mpi or nccl; otherwise auto.
+    #[arg(long)]
+    backend: Option<config::Backend>,
+    /// Seconds after which a wait for a rank ends the command; otherwise 600.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout_seconds: Option<f64>,
     /// Last, because its heading is that of all that follow.
     #[command(flatten)]
     pub(super) answers: AnswerArgs,
@@ -104,21 +105,32 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 impl ReadingArgs {
-    /// Joins the ranks.
-    pub(super) fn connect(&self) -> Result<Arc<dyn Collective>> {
-        connect(backend(self.backend), Duration::from_secs_f64(self.timeout_seconds), None).map_err(bare)
+    /// Joins the ranks; what is not given is as in `run`.
+    pub(super) fn connect(&self, run: Option<&Config>) -> Result<Arc<dyn Collective>> {
+        let of_run = run.map(|config| &config.comm);
+        let how = self.backend.or(of_run.map(|comm| comm.backend)).unwrap_or_default();
+        let timeout = self.timeout_seconds.or(of_run.map(|comm| comm.timeout_seconds)).unwrap_or(600.0);
+        connect(backend(how), Duration::from_secs_f64(timeout), None).map_err(bare)
     }
 
-    /// A loaded model, ready to run on all ranks.
-    pub(super) fn evaluator<'a>(&self, comm: &'a dyn Collective, loaded: &'a mut Loaded) -> Evaluator<'a> {
+    /// A loaded model, ready to run on all ranks; what is not given is as in `run`.
+    pub(super) fn evaluator<'a>(
+        &self,
+        comm: &'a dyn Collective,
+        loaded: &'a mut Loaded,
+        run: Option<&Config>,
+    ) -> Evaluator<'a> {
         let Loaded { model, params, weights, .. } = loaded;
-        Evaluator { model, params, weights, comm, micro_batch_tokens: self.micro_batch_tokens, generation: None }
+        let of_run = run.and_then(|config| config.train.micro_batch_tokens.given());
+        let micro_batch_tokens = self.micro_batch_tokens.or(of_run).unwrap_or(ON_A_CPU);
+        Evaluator { model, params, weights, comm, micro_batch_tokens, generation: None }
     }
 
     /// The names of the columns, as options and `trained` say.
     pub(super) fn columns(&self, trained: Option<&Config>, path: &Path) -> DataConfig {
         let (purpose, on_bad_record) = (Purpose::Predict, config::OnBadRecord::Error);
-        let file = DataFile { name: String::new(), option: "", path, purpose, targets: None, on_bad_record };
+        let (name, option) = (String::new(), "");
+        let file = DataFile { name, option, path, purpose, targets: None, on_bad_record, cache: None };
         self.data_config(&file, trained)
     }
 

@@ -5,6 +5,7 @@ use crate::checkpoint::run_dir::{self, Resume};
 use crate::comm::{exit_now, is_launched, select, tell_listening};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::observe::progress::note;
 use crate::observe::signals::{self, StopFlag};
 use crate::observe::{logs, rank_of_environment};
 use crate::train::{Ended, Start, Trainer};
@@ -80,7 +81,7 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
 /// Answers a signal at once; the step may take long. `trainer launch` answers for its ranks.
 fn tell_stop(signal: &str, more: &str) {
     if rank_of_environment() == 0 && !is_launched() {
-        logs::tell(&format!("trainer: {signal}stopping after this step, with a checkpoint{more}"));
+        note(&format!("trainer: {signal}stopping after this step, with a checkpoint{more}"));
     }
 }
 
@@ -98,8 +99,8 @@ fn killed(output_dir: &Path) -> ! {
         }
         None => "there is none yet".to_owned(),
     };
-    let better = "On Ctrl-C, `trainer launch` writes one first; kill -USR1 to mpirun does, too";
-    logs::tell_error(&format!("trainer: {launcher};\n  {last}.\n  {better}"));
+    note(&format!("trainer: {launcher}; {last}"));
+    note("trainer: `trainer launch` writes one on Ctrl-C; kill -USR1 to mpirun does, too");
     exit_now(143)
 }
 

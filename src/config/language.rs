@@ -36,7 +36,7 @@ pub fn misplaced(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, Str
         (
             "data.format",
             data.format == Some(Format::Text) && !reads_documents && kind != TaskKind::TokenClassification,
-            format!("{kind} does not read plain text, only causal-lm and masked-lm do"),
+            format!("{kind} does not read plain text; causal-lm and masked-lm do, and token-classification to predict"),
         ),
         (
             "data.format",

@@ -86,7 +86,8 @@ impl Config {
     /// As [`Config::load`].
     pub fn of_model(folder: &Path) -> Result<Option<Config>> {
         let path = folder.join(MODEL_FILE);
-        path.exists().then(|| Self::load(Some(&path), &[])).transpose()
+        let why = "training wrote it to tell how data is read; where it is moved away, options tell that";
+        path.exists().then(|| Self::load(Some(&path), &[])).transpose().context(why)
     }
 
     /// The same from the text of a file; `name` stands for it in messages.

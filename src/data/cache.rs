@@ -70,6 +70,11 @@ pub enum CacheUse {
     Built,
 }
 
+/// Where tokens are kept: in the given folder, else in the usual one.
+pub fn folder(given: Option<&Path>) -> Option<PathBuf> {
+    given.map(Path::to_owned).or_else(default_dir)
+}
+
 /// `$XDG_CACHE_HOME/trainer/tokens`, else `~/.cache/trainer/tokens`; `None` where the environment names neither.
 pub fn default_dir() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

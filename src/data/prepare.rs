@@ -66,8 +66,8 @@ pub struct Prepared {
     pub cache: CacheUse,
 }
 
-/// Reads, checks and tokenises files with the tokenizer of a model folder, or takes the same from the cache
-/// (`cache_dir`, else [`cache::default_dir`]).
+/// Reads, checks and tokenises files with the tokenizer of a model folder, or takes the same from the cache in `cache_dir`,
+/// if it is to be kept.
 ///
 /// # Errors
 /// Those of [`Encode::encode`] and of [`Tokenizer::from_folder`] (exit 2).
@@ -77,8 +77,7 @@ pub fn prepare(encode: &dyn Encode, model_dir: &Path, cache_dir: Option<&Path>) 
     let key = format!("{:?}", (VERSION, &hashes, Tokenizer::fingerprint_of(model_dir)?, encode.settings()));
     let key = *blake3::hash(key.as_bytes()).as_bytes();
     let build = || build(encode, model_dir, &hashes, key);
-    let default = cache::default_dir();
-    let (dataset, facts, cache) = match cache_dir.or(default.as_deref()) {
+    let (dataset, facts, cache) = match cache_dir {
         Some(dir) => cache::load_or_build(dir, &key, build)?,
         None => build().map(|(dataset, facts)| (dataset, facts, CacheUse::Built))?,
     };

@@ -162,7 +162,7 @@ pub struct Link {
 }
 
 /// Cores and threads.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Cores {
     /// Logical CPUs that the launcher bound this rank to.
@@ -171,6 +171,11 @@ pub struct Cores {
     pub used: Vec<usize>,
     /// Threads that it computes with.
     pub threads: usize,
+    /// What products of matrices reach with one thread and with all of them, in 1e9 operations a second; `None` of one
+    /// thread, and before they are timed.
+    pub gigaflops: Option<[f64; 2]>,
+    /// The share of that time for which the main thread waited for a core.
+    pub waited: Option<f64>,
     /// Logical CPUs of the host.
     pub host: usize,
     pub numa_nodes: usize,

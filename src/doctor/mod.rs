@@ -68,6 +68,9 @@ pub fn run(options: &Options, job: Job) -> Result<()> {
     let mut rank = look(&*comm, &watch, cores, launch);
     watch.doing("gathering what the ranks know");
     comm.barrier("the doctor's start")?;
+    // All ranks at a time, as in training.
+    watch.doing("timing one thread against all");
+    rank.cores.time();
     rank.clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let ranks = gather::gather(&*comm, &rank, "what the ranks know")?;
     let mut facts = Facts { ranks, mpi_error, ..Facts::default() };

@@ -177,7 +177,16 @@ fn ranks(facts: &Facts) -> String {
         [numbers.to_vec(), vec![memory, shared]].concat()
     };
     let head = ["rank", "host", "device", "CPUs", "threads", "memory of the host", "shared memory"];
-    table(&head, &facts.ranks.iter().map(row).collect::<Vec<_>>())
+    let table = table(&head, &facts.ranks.iter().map(row).collect::<Vec<_>>());
+    let slowest = facts.ranks.iter().filter_map(|rank| Some((rank, rank.cores.gigaflops?)));
+    let slowest = slowest.min_by(|(_, [a, b]), (_, [c, d])| (b / a).total_cmp(&(d / c)));
+    let Some((rank, [one, all])) = slowest else { return table };
+    let (number, threads) = (rank.rank, rank.cores.threads);
+    let speed = format!(
+        "rank {number}: {threads} threads compute {:.2} x as fast as one ({all:.0} and {one:.0} GFLOP/s)",
+        all / one
+    );
+    format!("{table}\n  {speed}")
 }
 
 /// "0-3,8", as the kernel writes lists.

@@ -27,6 +27,9 @@ pub trait Passes {
     /// A dead or late rank.
     fn another(&mut self, mine: bool) -> Result<bool>;
 
+    /// The new tokens of the sequences that go on.
+    fn taken(&mut self, _tokens: &[u32]) {}
+
     /// Where to compute.
     fn device(&self) -> Device;
 }
@@ -59,6 +62,7 @@ pub fn generate(
     let mut logits = model.first(passes)?;
     loop {
         let step = logits.map(|logits| texts.advance(&logits)).unwrap_or_default();
+        passes.taken(&step.tokens);
         if !passes.another(!step.tokens.is_empty())? {
             return Ok(texts.into_texts());
         }

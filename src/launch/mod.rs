@@ -8,6 +8,7 @@ pub mod hosts;
 pub mod layout;
 pub mod mpirun;
 mod output;
+mod reach;
 pub mod restart;
 pub mod slurm;
 mod supervise;
@@ -15,6 +16,7 @@ mod supervise;
 use crate::comm::NO_ACKNOWLEDGEMENT;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::machine;
 use crate::observe::logs;
 use layout::Layout;
 use mpirun::Here;
@@ -163,7 +165,15 @@ pub fn run(job: &Job, layout: &Layout, root: bool) -> Result<i32> {
 
 /// Why a start ended; with the name and the ranks of a host that is told by its address.
 fn told(heard: &Heard, layout: &Layout) -> String {
-    let Some(cause) = heard.cause() else { return "no rank has said why; what mpirun says is above".into() };
+    let Some(cause) = heard.cause() else {
+        let agent = ["OMPI_MCA_plm_rsh_agent", "PRTE_MCA_plm_ssh_agent"].iter().find_map(|name| std::env::var(name).ok());
+        let hosts = if heard.anything() { &[][..] } else { &layout.hosts };
+        // mpirun needs no shell for the host that it is on.
+        let others = hosts.iter().map(|host| host.name.as_str()).filter(|&name| name != machine::host_name());
+        let lost = reach::unreachable(others, agent.as_deref());
+        let lost: Vec<String> = lost.iter().map(|(host, why)| format!("{host} cannot be reached ({why})")).collect();
+        return if lost.is_empty() { "no rank has said why; what mpirun says is above".into() } else { lost.join("; ") };
+    };
     let mut text = cause.to_owned();
     let addresses = cause.split_once(NO_ACKNOWLEDGEMENT).map_or("", |(_, rest)| rest);
     for host in layout.hosts.iter().filter(|_| !addresses.is_empty()) {

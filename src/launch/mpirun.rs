@@ -24,6 +24,16 @@ const SENT: [&str; 12] = [
     "XDG_CACHE_HOME",
 ];
 
+/// What makes Open MPI's parameters variables.
+const MCA: &str = "OMPI_MCA_";
+/// What keeps the ranks of one host from opening ports to others: they talk through shared memory, and NCCL begins on the
+/// loopback interface. Each with another variable that says otherwise.
+const LOOPBACK: [(&str, &str, &str); 3] = [
+    ("OMPI_MCA_pml", "ob1", "OMPI_MCA_btl"),
+    ("OMPI_MCA_btl", "self,vader", "OMPI_MCA_pml"),
+    ("NCCL_SOCKET_IFNAME", "lo", "NCCL_COMM_ID"),
+];
+
 /// Where a command is made.
 #[derive(Debug, Clone, Default)]
 pub struct Here {
@@ -62,6 +72,18 @@ pub fn command(job: &Job, layout: &Layout, root: bool, here: &Here) -> Vec<Strin
     add(&["-x", &format!("{BIND}={}", if layout.gpus { "gpu" } else { "cpu" })]);
     let has = |name: &str| variables.iter().any(|(own, _)| own == name);
     let asked = |name: &str| job.environment.iter().any(|variable| variable.name == name);
+    let told = |parameter: &str| job.mpi_args.iter().any(|word| word == parameter);
+    for (name, value, instead) in LOOPBACK {
+        let given = |name: &str| has(name) || asked(name) || name.strip_prefix(MCA).is_some_and(told);
+        let parameter = name.strip_prefix(MCA);
+        if layout.remote || (parameter.is_none() && !layout.gpus) || given(name) || given(instead) {
+            continue;
+        }
+        match parameter {
+            Some(parameter) => add(&["--mca", parameter, value]),
+            None => add(&["-x", &format!("{name}={value}")]),
+        }
+    }
     // The GPUs' numbers are then NVML's, by which a rank finds what is near its GPU.
     if layout.gpus && ["CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"].iter().all(|name| !has(name) && !asked(name)) {
         add(&["-x", "CUDA_DEVICE_ORDER=PCI_BUS_ID"]);

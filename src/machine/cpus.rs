@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// The logical CPUs of one physical core.
 pub type Core = Vec<usize>;
@@ -32,6 +33,24 @@ pub fn our_cores() -> Vec<Core> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     cores_of(&list.map(parse_list).unwrap_or_default())
+}
+
+/// How long the main thread has run, and how long it has waited for a core that something else used, since it began; `None`
+/// where the kernel does not count that (`CONFIG_SCHED_INFO`; schedstats in the kernel's documentation of the scheduler).
+pub fn main_thread_times() -> Option<[Duration; 2]> {
+    times(&fs::read_to_string("/proc/self/schedstat").ok()?)
+}
+
+fn times(text: &str) -> Option<[Duration; 2]> {
+    let mut nanoseconds = text.split_whitespace().map_while(|word| word.parse().ok());
+    Some([Duration::from_nanos(nanoseconds.next()?), Duration::from_nanos(nanoseconds.next()?)])
+}
+
+/// The share of the time since `before` for which the main thread waited for a core.
+pub fn waited_since(before: Option<[Duration; 2]>) -> Option<f64> {
+    let ([ran, waited], [ran_before, waited_before]) = (main_thread_times()?, before?);
+    let (ran, waited) = ((ran - ran_before).as_secs_f64(), (waited - waited_before).as_secs_f64());
+    (ran + waited > 0.0).then(|| waited / (ran + waited))
 }
 
 /// CPUs by physical core, in the order of each core's first CPU.
@@ -66,6 +85,16 @@ pub fn parse_list(text: &str) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waiting_is_counted() {
+        assert_eq!(times("1000 250 7\n"), Some([Duration::from_nanos(1000), Duration::from_nanos(250)]));
+        assert_eq!((times(""), waited_since(None)), (None, None));
+        let before = main_thread_times();
+        if before.is_some() {
+            assert!(waited_since(before).is_none_or(|share| (0.0..=1.0).contains(&share)));
+        }
+    }
 
     #[test]
     fn lists_as_the_kernel_writes_them() {

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -83,17 +85,34 @@ pub fn wrap(line: &str, indent: usize) -> String {
 /// With JSON logs, a line of `metrics.jsonl` as an event.
 pub fn tell_metrics(metrics: &Value) {
     if is_json() {
-        write(&json!({"level": "INFO", "message": "metrics", "metrics": metrics}).to_string());
+        write(&event("INFO", "metrics", json!({"metrics": metrics})).to_string());
     }
+}
+
+/// An event as those of `tracing` look, with more in it.
+fn event(level: &str, message: &str, more: Value) -> Value {
+    let mut event =
+        json!({"timestamp": now(), "level": level, "message": message, "rank": super::rank_of_environment()});
+    if let (Some(event), Value::Object(more)) = (event.as_object_mut(), more) {
+        event.extend(more);
+    }
+    event
+}
+
+/// The time as `tracing` writes it (RFC 3339).
+fn now() -> String {
+    let mut text = String::new();
+    // Into a string nothing fails.
+    _ = SystemTime.format_time(&mut Writer::new(&mut text));
+    text
 }
 
 /// Tells why the program ends, on the last line, whatever the filter says.
 pub fn tell_error(text: &str) {
     if is_json() {
-        let rank = super::rank_of_environment();
-        write(&json!({"level": "ERROR", "message": text, "rank": rank}).to_string());
+        write(&event("ERROR", text, Value::Null).to_string());
     } else {
-        write(text);
+        write(&on_a_terminal(text));
     }
 }
 
@@ -101,12 +120,23 @@ fn write(text: &str) {
     screen::write(format!("{text}\n").as_bytes());
 }
 
+/// What a terminal would break anywhere is broken at spaces; programs read whole lines.
+fn on_a_terminal(text: &str) -> String {
+    match std::io::stderr().is_terminal() {
+        true => text.lines().map(|line| wrap(line, 2)).collect::<Vec<_>>().join("\n"),
+        false => text.to_owned(),
+    }
+}
+
 /// Events of `tracing`, which come in whole lines.
 struct Lines;
 
 impl std::io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        screen::write(bytes);
+        match std::str::from_utf8(bytes) {
+            Ok(text) => write(&on_a_terminal(text.trim_end_matches('\n'))),
+            Err(_) => screen::write(bytes),
+        }
         Ok(bytes.len())
     }
 

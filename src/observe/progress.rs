@@ -22,6 +22,7 @@ const TICK: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
+    is_main: bool,
     shown: bool,
     /// When the last line was written.
     told: Cell<Instant>,
@@ -37,7 +38,7 @@ impl Progress {
             bar.reset_eta();
             bar
         });
-        Progress { bar, shown: shown && !logs::is_json(), told: Cell::new(Instant::now()) }
+        Progress { bar, is_main: shown, shown: shown && !logs::is_json(), told: Cell::new(Instant::now()) }
     }
 
     /// Whether a person who sees plain lines has seen none for a while.
@@ -50,6 +51,15 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_position(step);
             bar.set_message(format!("loss {loss:.4}  {tokens_per_second:.0} tokens/s"));
+        }
+    }
+
+    /// A line that tells of something else than metrics; with JSON logs an event.
+    pub fn event(&self, text: &str) {
+        if logs::is_json() && self.is_main {
+            logs::tell(text);
+        } else {
+            self.line(text);
         }
     }
 
@@ -69,6 +79,15 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// A line that answers something that a person has just done: above the bars, wherever these are.
+pub fn note(text: &str) {
+    let text = logs::wrap(text, 2);
+    match Screen::get() {
+        Some(screen) => screen.line(&text),
+        None => logs::tell(&text),
     }
 }
 
@@ -100,13 +119,18 @@ impl Phase {
         let (stop, stopped) = channel();
         let what = what.into();
         let show = move || {
-            let (began, mut told, mut bar) = (Instant::now(), Instant::now(), None);
+            let (began, mut told, mut bar, mut drawn) = (Instant::now(), Instant::now(), None, None);
             while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                 let (done, total) = state();
                 match Screen::get() {
                     Some(screen) if bar.is_some() || began.elapsed() >= MOMENT => {
                         let bar = bar.get_or_insert_with(|| screen.bars.add(ProgressBar::new(0)));
-                        draw(bar, &what, unit, (done, total));
+                        // Nothing is known of how long it takes before something is done.
+                        if drawn.replace((total, done > 0)) != Some((total, done > 0)) {
+                            lay_out(bar, &what, unit, (done, total));
+                        }
+                        bar.set_position(done);
+                        bar.tick();
                     }
                     None if told.elapsed() >= SILENCE => {
                         told = Instant::now();
@@ -149,15 +173,25 @@ fn set_style(bar: &ProgressBar, template: &str) {
     }
 }
 
-fn draw(bar: &ProgressBar, what: &str, unit: &str, (done, total): (u64, u64)) {
-    if bar.length() != Some(total) || bar.message().is_empty() {
-        bar.set_length(total);
-        let counts = format!("{{bar:12}} {{pos}}/{{len}} {unit}  {{elapsed}} < {{eta}}  {{wide_msg}}");
-        set_style(bar, if total > 0 { &counts } else { "{elapsed}  {wide_msg}" });
-        bar.set_message(what.to_owned());
+fn lay_out(bar: &ProgressBar, what: &str, unit: &str, (done, total): (u64, u64)) {
+    bar.set_length(total);
+    let left = if done > 0 { " < {eta}" } else { "" };
+    let counts = format!("{{bar:12}} {{pos}}/{{len}} {unit}  {{elapsed}}{left}  {{msg}}");
+    set_style(bar, if total > 0 { &counts } else { "{elapsed}  {msg}" });
+    // A full line would break where a terminal shows a key that is pressed.
+    let room = 40_usize.saturating_sub(2 * total.to_string().len() + unit.len());
+    bar.set_message(shortened(what, room));
+}
+
+/// A name of at most `room` characters: of a longer one the end, which tells files apart.
+fn shortened(what: &str, room: usize) -> String {
+    let (verb, name) = what.split_once(' ').unwrap_or((what, ""));
+    let (length, room) = (name.chars().count(), room.saturating_sub(verb.chars().count() + 1));
+    if length <= room {
+        return what.to_owned();
     }
-    bar.set_position(done);
-    bar.tick();
+    let end: String = name.chars().skip(length + 3 - room.max(3)).collect();
+    format!("{verb} ...{end}")
 }
 
 /// A phase's line where there is no bar: `loading m: 12 of 30 M parameters, 0:15 left`.
@@ -181,6 +215,14 @@ pub fn clock(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_keep_their_end() {
+        assert_eq!(shortened("tokenizing data/train.jsonl", 27), "tokenizing data/train.jsonl");
+        assert_eq!(shortened("tokenizing data/train.jsonl", 26), "tokenizing .../train.jsonl");
+        assert_eq!(shortened("evaluating", 5), "evaluating");
+        assert!(shortened("tokenizing data/train.jsonl", 20).len() <= 20);
+    }
 
     #[test]
     fn a_phase_tells_how_far_it_is() {

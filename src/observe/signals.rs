@@ -24,6 +24,11 @@ impl StopFlag {
         self.0.swap(true, Ordering::SeqCst)
     }
 
+    /// Takes the wish back; whether there was one.
+    pub fn lower(&self) -> bool {
+        self.0.swap(false, Ordering::SeqCst)
+    }
+
     /// Whether somebody asked.
     pub fn raised(&self) -> bool {
         self.0.load(Ordering::SeqCst)
@@ -36,6 +41,8 @@ pub const ALWAYS: &[SignalKind] = &[SignalKind::user_defined1()];
 pub const ALONE: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate()];
 /// What a launcher sends to ranks that it ends.
 pub const TERMINATE: SignalKind = SignalKind::terminate();
+/// What a terminal sends on Ctrl-C.
+pub const INTERRUPT: SignalKind = SignalKind::interrupt();
 /// What a terminal sends when it goes.
 pub const HANG_UP: SignalKind = SignalKind::hangup();
 

@@ -23,15 +23,33 @@ pub struct Prompts {
 }
 
 /// How prompts become tokens.
-struct Writer<'a> {
+pub struct Writer<'a> {
     tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,
     frame: Frame,
     max_length: usize,
 }
 
-impl Writer<'_> {
-    fn write(&self, asked: &Asked) -> Result<Vec<u32>, String> {
+impl<'a> Writer<'a> {
+    /// For prompts of fewer than `max_length` tokens.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::of_folder`].
+    pub fn new(tokenizer: &'a Tokenizer, max_length: usize) -> Result<Self> {
+        let template = ChatTemplate::of_folder(tokenizer.folder(), tokenizer.special_texts())?;
+        Ok(Writer { tokenizer, template, frame: tokenizer.frame(false)?, max_length })
+    }
+
+    /// Whether conversations can be written.
+    pub fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// The tokens of a prompt.
+    ///
+    /// # Errors
+    /// Why there are none, or too many; what the template refuses.
+    pub fn write(&self, asked: &Asked) -> Result<Vec<u32>, String> {
         let of_text = |text: &str| self.tokenizer.ids(text).map_err(|e| e.to_string());
         let ids = match (asked, &self.template) {
             (Asked::Text(text), _) | (Asked::Prompt(text), None) => {
@@ -77,8 +95,7 @@ impl Encode for Prompts {
     /// template refuses, a prompt without tokens or with too many.
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let read = prompts::read(&self.source)?;
-        let template = ChatTemplate::of_folder(tokenizer.folder(), tokenizer.special_texts())?;
-        let writer = Writer { tokenizer, template, frame: tokenizer.frame(false)?, max_length: self.max_length };
+        let writer = Writer::new(tokenizer, self.max_length)?;
         let write = |prompt: &Prompt| (prompt.line, writer.write(&prompt.asked));
         let written = on_all_cores(&read.records, write);
         let mut sieve = Sieve::new(&self.source.path, self.source.on_bad_record, false, read.skipped);

@@ -76,7 +76,10 @@ impl Encode for TaggedWords {
             format!("{words} words have no token (cut off, or dropped by the tokenizer): nothing is told of them")
         });
         let examples = examples.into_iter().map(|(example, _)| example).collect();
-        let (labels, remarks) = (classes.map(|classes| classes.names), remark.into_iter().collect());
+        let labels = classes.map(|classes| classes.names);
+        let tags = read.records.iter().flat_map(|sentence| &sentence.tags);
+        let odd = super::classes::remarks(labels.as_deref().unwrap_or_default(), tags);
+        let remarks = odd.into_iter().chain(remark).collect();
         let plain = Encoded::plain(examples, read.bytes_hash, sieve.bad, truncated);
         Ok(Encoded { labels, remarks, references: json!(lost), ..plain })
     }

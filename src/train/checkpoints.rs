@@ -15,6 +15,7 @@ use crate::nn::params::part;
 use crate::observe::progress::Phase;
 use crate::parallel::whole;
 use crate::train::step::Stepper;
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub struct Checkpoints {
     pub settings: String,
     /// The folder that tokenizer files are carried from.
     pub origin: PathBuf,
+    /// The generation_config.json that is written instead of the origin's.
+    pub generation: Option<Value>,
     pub limit: Option<usize>,
     /// Whether the best checkpoint outlives the limit, because it becomes the final model.
     pub keeps_best: bool,
@@ -134,6 +137,9 @@ impl Checkpoints {
         let Stepper { model, params, weights, .. } = stepper;
         let files = to.map_or(Ok(()), |to| {
             export::write_files(to, &model.config_json(params.kind()), &self.origin)?;
+            if let Some(generation) = &self.generation {
+                folder::write_file(&to.join(export::GENERATION_FILE), &serde_json::to_vec_pretty(generation)?)?;
+            }
             folder::write_file(&to.join(MODEL_FILE), self.settings.as_bytes())
         });
         let path = to.map(|to| to.join("model.safetensors"));

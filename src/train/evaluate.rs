@@ -51,6 +51,10 @@ impl Evaluator<'_> {
     /// # Errors
     /// A dead or late rank; libtorch's.
     pub fn outputs(&mut self, dataset: &Dataset) -> Result<Outputs> {
+        self.outputs_for("predicting", dataset)
+    }
+
+    fn outputs_for(&mut self, what: &str, dataset: &Dataset) -> Result<Outputs> {
         let Evaluator { model, params, comm, micro_batch_tokens, .. } = *self;
         let staged = Staged { model, params, recompute: Recompute::None, watch: None };
         let (task, n) = (&model.task, dataset.len());
@@ -66,7 +70,7 @@ impl Evaluator<'_> {
         let mut table = vec![0.0_f32; answers + 2 * terms * n];
         let plan = sampler::eval_plan(&dataset.lengths(), comm.world(), micro_batch_tokens);
         // As many passes on every rank: sharded weights are gathered by all of them together.
-        let phase = Phase::of("evaluating", n as u64, "examples");
+        let phase = Phase::of(what, n as u64, "examples");
         for pass in 0..plan.iter().map(Vec::len).max().unwrap_or_default() {
             if pass > 0 {
                 phase.advance(sampler::samples_in(&plan, pass - 1));
@@ -114,7 +118,7 @@ impl Evaluator<'_> {
     /// # Errors
     /// As [`Evaluator::outputs`]; exit 2 when nothing is to be told; exit 4 when the loss is not finite.
     pub fn metrics(&mut self, data: &Prepared) -> Result<Metrics> {
-        let outputs = self.outputs(&data.dataset)?;
+        let outputs = self.outputs_for("evaluating", &data.dataset)?;
         if outputs.losses.is_empty() {
             let message = "there is nothing to evaluate: no example of the data has a target to tell";
             return Err(Error::input(message).shared());

@@ -1,8 +1,9 @@
 //! Generation over a whole data set, on all ranks, with texts that do not depend on how many there are.
 
+use crate::checkpoint::export::GENERATION_FILE;
 use crate::comm::{Collective, Op};
 use crate::data::{Collation, Dataset, Prepared, sampler};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::generate::search::Draw;
 use crate::generate::settings::Search;
 use crate::generate::{self, Passes, Prompt, Settings, Text};
@@ -15,7 +16,8 @@ use crate::text::tokenizer::Tokenizer;
 use crate::train::evaluate::Evaluator;
 use crate::train::staged;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use std::fs;
 use std::ops::Range;
 use std::path::Path;
 use tch::Device;
@@ -87,22 +89,34 @@ impl Generation {
     }
 }
 
-/// What a person who trains on conversations has to know, if the folder's settings do not end a text where its chat template
-/// ends an answer.
+/// The generation_config.json of a model that is trained on conversations, where that of `folder` does not end a text
+/// at the token that ends an answer by its chat template; with it that token.
+///
+/// A new one has the keys of config.json that say something of generation, as transformers derives it.
 ///
 /// # Errors
 /// As [`Tokenizer::from_folder`] and [`chat::answer_end`].
-pub fn ends_elsewhere(folder: &Path) -> Result<Option<String>> {
+pub fn ending_answers(folder: &Path) -> Result<Option<(Value, u32)>> {
+    const OF_GENERATION: [&str; 4] = ["bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"];
     let tokenizer = Tokenizer::from_folder(folder)?;
     // Settings that generation does not support are no matter of training.
     let Ok(settings) = Settings::read(folder, &Map::new()) else { return Ok(None) };
-    let end = chat::answer_end(&tokenizer)?.filter(|end| !settings.eos.contains(end));
-    Ok(end.map(|end| {
-        format!(
-            "the chat template ends answers with token {end}, which is no eos_token_id: trainer predict stops there; for \
-             other programs add it to eos_token_id in generation_config.json"
-        )
-    }))
+    let Some(end) = chat::answer_end(&tokenizer)?.filter(|end| !settings.eos.contains(end)) else { return Ok(None) };
+    let read = |name: &str| -> Result<Map<String, Value>> {
+        let path = folder.join(name);
+        let text = fs::read_to_string(&path).input_context(path.display())?;
+        serde_json::from_str(&text).input_context(path.display())
+    };
+    let mut file = if folder.join(GENERATION_FILE).exists() {
+        read(GENERATION_FILE)?
+    } else {
+        let mut config = read("config.json")?;
+        config.retain(|key, value| OF_GENERATION.contains(&key.as_str()) && !value.is_null());
+        config
+    };
+    let ends = settings.eos.iter().copied().chain([end]).collect::<Vec<_>>();
+    file.insert("eos_token_id".into(), if ends.len() == 1 { json!(end) } else { json!(ends) });
+    Ok(Some((Value::Object(file), end)))
 }
 
 impl Evaluator<'_> {
@@ -129,7 +143,7 @@ impl Evaluator<'_> {
         let costs = costs(&prompts, settings, backbone.decoder_stage() > 0, backbone.max_length())?;
         let plan = sampler::eval_plan(&costs, comm.world(), micro_batch_tokens);
         let mut found = vec![Text::default(); prompts.len()];
-        let mut passes = Gathered { params, weights: self.weights, comm };
+        let mut passes = Gathered { params, weights: self.weights, comm, watch: None };
         let phase = Phase::of("generating", prompts.len() as u64, "texts");
         for pass in 0..plan.iter().map(Vec::len).max().unwrap_or_default() {
             let micro = plan[comm.rank()].get(pass).map_or(&[][..], Vec::as_slice);
@@ -140,6 +154,26 @@ impl Evaluator<'_> {
         }
         drop(phase);
         gather(comm, &found)
+    }
+}
+
+impl Evaluator<'_> {
+    /// A text for one prompt, on one rank. `watch` hears every token as it is taken, unless that is the last one or there are
+    /// beams; it returns whether to go on.
+    ///
+    /// # Errors
+    /// As [`generate::generate`].
+    pub fn answer(
+        &mut self,
+        prompt: Prompt,
+        generation: &Generation,
+        watch: &mut dyn FnMut(u32) -> bool,
+    ) -> Result<Text> {
+        let Evaluator { model, params, comm, .. } = *self;
+        let mut passes = Gathered { params, weights: self.weights, comm, watch: Some((watch, true)) };
+        let settings = &generation.settings;
+        let texts = generate::generate(model.backbone.as_ref(), &[prompt], settings, &generation.draw(), &mut passes)?;
+        texts.into_iter().next().ok_or_else(|| Error::other("a prompt without a text"))
     }
 }
 
@@ -186,9 +220,17 @@ struct Gathered<'a> {
     params: &'a Params,
     weights: &'a mut Weights,
     comm: &'a dyn Collective,
+    /// Who hears the tokens of a single text, and whether it wants more.
+    watch: Option<(&'a mut dyn FnMut(u32) -> bool, bool)>,
 }
 
 impl Passes for Gathered<'_> {
+    fn taken(&mut self, tokens: &[u32]) {
+        if let (Some((watch, goes_on)), [token]) = (&mut self.watch, tokens) {
+            *goes_on = watch(*token);
+        }
+    }
+
     fn pass(&mut self, stages: Range<usize>, run: &mut dyn FnMut(usize, &Params)) -> Result<()> {
         let Gathered { params, weights, .. } = self;
         let last = stages.end - 1;
@@ -197,6 +239,7 @@ impl Passes for Gathered<'_> {
     }
 
     fn another(&mut self, mine: bool) -> Result<bool> {
+        let mine = mine && self.watch.as_ref().is_none_or(|(_, goes_on)| *goes_on);
         if !self.weights.zero().shards_weights() {
             return Ok(mine);
         }

@@ -23,6 +23,7 @@ pub mod sources;
 pub mod staged;
 pub mod step;
 pub mod trainer;
+pub mod warnings;
 
 pub use session::Session;
 pub use trainer::{Ended, Start, Trainer};

@@ -1,6 +1,6 @@
 //! A run that is only looked at: its model without weights, its data or what is assumed of it, and what they would need.
 
-use crate::config::{Config, IntervalStrategy, MicroBatchTokens, Precision, Recompute, TaskKind, ZeroStage};
+use crate::config::{Config, MicroBatchTokens, Precision, Recompute, TaskKind, ZeroStage};
 use crate::data::masking::Masking;
 use crate::data::random::SplitMix64;
 use crate::data::{CacheUse, Collation, Dataset, Example, Facts, Label, Prepared, Sampler};
@@ -10,7 +10,7 @@ use crate::parallel::Zero;
 use crate::plan::lengths::{Lengths, Padding};
 use crate::plan::load::Load;
 use crate::plan::memory::{self, Need, Setup};
-use crate::plan::storage::{self, Saving, Storage};
+use crate::plan::storage::Storage;
 use crate::plan::timeline;
 use crate::train::loaded::{Declared, Shaped};
 use crate::train::memory_need::{Fit, Open};
@@ -233,18 +233,7 @@ impl Outlook {
     /// # Errors
     /// As [`Sampler::new`].
     pub fn storage(&self, ranks: usize) -> Result<Storage> {
-        let train = &self.config.train;
-        let (steps, per_epoch) = self.steps(ranks)?;
-        let every = |strategy, of_steps| match strategy {
-            IntervalStrategy::No => None,
-            IntervalStrategy::Steps => Some(of_steps),
-            IntervalStrategy::Epoch => Some(per_epoch),
-        };
-        let (limit, keeps_best) = (train.save_total_limit, train.load_best_model_at_end);
-        let evaluated = every(train.eval_strategy, train.eval_steps.unwrap_or(u64::MAX)).filter(|_| keeps_best);
-        let saves = storage::written([every(train.save_strategy, train.save_steps), evaluated], steps);
-        let saving = Saving { saves, limit, keeps_best };
-        Ok(Storage::of(&self.shaped.specs, settings::kind(self.config.parallel.precision), saving))
+        Ok(settings::storage(&self.config, &self.shaped.specs, self.steps(ranks)?))
     }
 }
 

@@ -5,12 +5,15 @@ use crate::checkpoint::import::Report;
 use crate::comm::{Collective, driver};
 use crate::config::{Config, MicroBatchTokens, Precision, Recompute, ZeroStage};
 use crate::data::Prepared;
+use crate::machine::disk;
+use crate::nn::params::ParamSpec;
 use crate::observe::logs::tell;
 use crate::observe::memory::human;
 use crate::observe::progress;
 use crate::observe::table::table;
 use crate::observe::{self, logs};
 use crate::optim::Schedule;
+use crate::plan::storage::Storage;
 use crate::tasks::labels;
 use crate::train::clock::Clock;
 use crate::train::memory_report::MemoryReport;
@@ -25,7 +28,12 @@ use tch::Device;
 const SHOWN: usize = 8;
 
 /// The short header of a run; `changed` are the settings that differ from the checkpoint's.
-pub fn header(session: &Session, resumed: Option<&Resumed>, schedule: &Schedule, changed: &[String]) {
+pub fn header(
+    session: &Session,
+    resumed: Option<&Resumed>,
+    (schedule, steps_per_epoch): (&Schedule, u64),
+    changed: &[String],
+) {
     let comm = session.comm.as_ref();
     if !comm.is_main() {
         return;
@@ -70,9 +78,26 @@ pub fn header(session: &Session, resumed: Option<&Resumed>, schedule: &Schedule,
     lines.push(format!("parallel  {}", parallel(session)));
     lines.extend(hint(config.parallel.precision, comm.device(), driver::capability));
     lines.push(format!("output    {}", config.output_dir.display()));
+    let specs: Vec<ParamSpec> = loaded.params.ids().map(|id| loaded.params.spec(id).clone()).collect();
+    let storage = settings::storage(config, &specs, (total_steps, steps_per_epoch));
+    lines.extend(disk(&storage, disk::space(&config.output_dir).ok().map(|space| space.free)));
     lines.extend(weights(&loaded.report));
     lines.extend(other_labels(session).filter(|_| resumed.is_none()));
     tell(&lines.iter().map(|line| logs::wrap(line, 10)).collect::<Vec<_>>().join("\n"));
+}
+
+/// What the run writes, and whether there is room for it.
+fn disk(storage: &Storage, free: Option<u64>) -> Vec<String> {
+    let Storage { model, checkpoint, checkpoints, most } = *storage;
+    let files = match checkpoints {
+        0 => format!("{} for the final model", human(model)),
+        1 => format!("{} for a checkpoint of {} and the final model", human(most), human(checkpoint)),
+        n => format!("{} for {n} checkpoints of {} each and the final model", human(most), human(checkpoint)),
+    };
+    let free_text = free.map_or_else(String::new, |free| format!("; {} free", human(free)));
+    let short = free.is_some_and(|free| free < most);
+    let warning = "warning   the disk has not enough room for what this run writes: lower train.save_total_limit";
+    [format!("disk      up to {files}{free_text}")].into_iter().chain(short.then(|| warning.to_owned())).collect()
 }
 
 /// That results on a CPU are not bit-equal with another number of threads.
@@ -263,6 +288,19 @@ mod tests {
         assert_eq!(told(Precision::Fp32, gpu, None), None);
         assert_eq!(told(Precision::Bf16, gpu, Some(9)), None);
         assert_eq!(told(Precision::Fp32, Device::Cpu, Some(9)), None);
+    }
+
+    #[test]
+    fn the_disk_s_room_is_told() {
+        let storage = Storage { model: 1_000_000, checkpoint: 3_000_000, checkpoints: 2, most: 10_000_000 };
+        let told = disk(&storage, Some(20_000_000));
+        assert_eq!(
+            told,
+            ["disk      up to 10.0 MB for 2 checkpoints of 3.0 MB each and the final model; 20.0 MB free"]
+        );
+        assert!(disk(&storage, Some(9_999_999))[1].contains("save_total_limit"));
+        let none = disk(&Storage { checkpoints: 0, most: 1_000_000, ..storage }, None);
+        assert_eq!(none, ["disk      up to 1.0 MB for the final model"]);
     }
 
     #[test]

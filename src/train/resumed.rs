@@ -3,11 +3,12 @@
 use crate::checkpoint::{RunDir, TrainerState};
 use crate::comm::Collective;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
+use crate::observe::metrics_file::MetricsFile;
 use crate::train::settings;
 use crate::train::trainer::Start;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The checkpoint that a run goes on from.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -94,4 +95,15 @@ fn forget_another_best(state: &mut TrainerState, config: &Config, dir: &RunDir) 
         state.best_global_step = None;
     }
     Ok(())
+}
+
+/// Everything else is ready: from here on the folder is this run's.
+///
+/// # Errors
+/// The file's name and what the system says.
+pub fn begin(dir: &RunDir, from: Option<&Path>, config: &Config, state: &TrainerState) -> Result<MetricsFile> {
+    dir.begin(from)?;
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, config.to_toml()).context(path.display())?;
+    MetricsFile::open(&dir.metrics(), &state.log_history)
 }

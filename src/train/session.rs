@@ -2,7 +2,7 @@
 
 use crate::comm::Collective;
 use crate::config::{Config, ModelInit, TaskKind};
-use crate::data::{CacheUse, Prepared, Sampler, prepare};
+use crate::data::{CacheUse, Prepared, Sampler, cache, prepare};
 use crate::error::{Context, Result};
 use crate::ffi::device::allow_tf32;
 use crate::models::Role;
@@ -11,7 +11,7 @@ use crate::observe::progress::Phase;
 use crate::tasks::{Head, labels};
 use crate::text::parallel;
 use crate::text::tokenizer::Tokenizer;
-use crate::train::generate::ends_elsewhere;
+use crate::train::generate::ending_answers;
 use crate::train::loaded::{Declared, Holding, Loaded, Source};
 use crate::train::memory_need::{self, Held};
 use crate::train::reading::{self, Purpose, Reading};
@@ -19,6 +19,7 @@ use crate::train::rehearsal;
 use crate::train::resumed::Resumed;
 use crate::train::same_everywhere;
 use crate::train::settings;
+use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 use tch::Device;
@@ -41,6 +42,8 @@ pub struct Session {
     pub micro_batch_tokens: usize,
     /// Whether no weight comes from a file.
     pub starts_at_random: bool,
+    /// The generation_config.json that the trained model gets instead of its origin's.
+    pub generation: Option<Value>,
 }
 
 impl Session {
@@ -67,8 +70,14 @@ impl Session {
             data.eval.as_ref().map_or(Ok(()), |eval| declared.check_vocabulary(eval))?;
             Ok(data)
         })?;
-        let ends = (config.task.kind == TaskKind::Chat).then(|| ends_elsewhere(&config.model.path)).transpose();
-        data.train.facts.remarks.extend(comm.agree(ends, "reading the chat template")?.flatten());
+        let ends = (config.task.kind == TaskKind::Chat).then(|| ending_answers(&config.model.path)).transpose();
+        let ends = comm.agree(ends, "reading the chat template")?.flatten();
+        let generation = ends.map(|(file, end)| {
+            let remark =
+                "of the chat template ends answers: the trained model's generation_config.json ends texts there";
+            data.train.facts.remarks.push(format!("token {end} {remark}"));
+            file
+        });
         if let Some(resumed) = resumed {
             resumed.from.clone_into(&mut declared.folder);
         }
@@ -90,7 +99,8 @@ impl Session {
         };
         let loaded = comm.agree(shaped.load(&comm, &holding), "loading the model")?;
         let starts_at_random = holding.from == Source::Random;
-        let mut session = Session { config, comm, loaded, data, max_length, micro_batch_tokens, starts_at_random };
+        let mut session =
+            Session { config, comm, loaded, data, max_length, micro_batch_tokens, starts_at_random, generation };
         same_everywhere::check(&session, resumed.map_or(0, |resumed| resumed.state.global_step))?;
         let fixed = session.config.train.micro_batch_tokens.given().or(before).is_some();
         if session.comm.device() != Device::Cpu && !fixed {
@@ -153,7 +163,7 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
         let reading = Reading { task, data, folder, max_length, purpose, labels, seed };
         let encoder = reading.encoder(path, key)?;
         let _phase = tokenizing(path);
-        prepare(encoder.as_ref(), folder, config.data.cache_dir.as_deref()).context(key)
+        prepare(encoder.as_ref(), folder, cache::folder(config.data.cache_dir.as_deref()).as_deref()).context(key)
     };
     let read_train = |labels| prepare_file(&config.data.train, "data.train", Purpose::Train, labels);
     let given = config.task.labels.clone();

@@ -1,10 +1,12 @@
 //! From the configuration to what the loop needs, and what a resumed run may change of it.
 
 use crate::checkpoint::state::LossScale;
-use crate::config::{self, Config, LrSchedulerType, OnNonFinite, Precision};
+use crate::config::{self, Config, IntervalStrategy, LrSchedulerType, OnNonFinite, Precision};
 use crate::error::{Error, Result};
+use crate::nn::params::ParamSpec;
 use crate::optim::schedule::Shape;
 use crate::optim::{LossScaler, Schedule};
+use crate::plan::storage::{self, Saving, Storage};
 use crate::train::staged::Recompute;
 use crate::train::step::StepConfig;
 use tch::{Device, Kind};
@@ -118,4 +120,18 @@ pub fn compare(now: &Config, before: &Config, same_data: bool, allowed: bool) ->
     }
     let quiet = ["output_dir", "overwrite_output_dir"];
     Ok(differences.iter().filter(|(key, ..)| !quiet.contains(&key.as_str())).map(line).collect())
+}
+
+/// What a run of so many steps, with so many in an epoch, writes.
+pub fn storage(config: &Config, specs: &[ParamSpec], (steps, per_epoch): (u64, u64)) -> Storage {
+    let train = &config.train;
+    let every = |strategy, of_steps| match strategy {
+        IntervalStrategy::No => None,
+        IntervalStrategy::Steps => Some(of_steps),
+        IntervalStrategy::Epoch => Some(per_epoch),
+    };
+    let (limit, keeps_best) = (train.save_total_limit, train.load_best_model_at_end);
+    let evaluated = every(train.eval_strategy, train.eval_steps.unwrap_or(u64::MAX)).filter(|_| keeps_best);
+    let saves = storage::written([every(train.save_strategy, train.save_steps), evaluated], steps);
+    Storage::of(specs, kind(config.parallel.precision), Saving { saves, limit, keeps_best })
 }

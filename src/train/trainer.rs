@@ -1,11 +1,11 @@
 //! The loop.
 
+use crate::checkpoint::TrainerState;
 use crate::checkpoint::run_dir::Resume;
-use crate::checkpoint::{RunDir, TrainerState};
 use crate::comm::{Collective, Op, traffic};
 use crate::config::{Config, IntervalStrategy};
 use crate::data::{Dataset, Prepared, Sampler};
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::ffi::device::{ExactProducts, synchronize};
 use crate::ffi::profiler;
 use crate::metrics::Metrics;
@@ -19,13 +19,13 @@ use crate::train::evaluate::Evaluator;
 use crate::train::generate::Generation;
 use crate::train::loaded::Loaded;
 use crate::train::memory_report::{Bytes, MemoryReport};
-use crate::train::resumed::Resumed;
+use crate::train::resumed::{Resumed, begin};
 use crate::train::session::Session;
 use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::step::{StepOutcome, Stepper};
+use crate::train::warnings::Warnings;
 use crate::train::{feed, memory_report, report, settings};
 use serde_json::{Map, Value, json};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -63,6 +63,7 @@ pub struct Trainer {
     steps_per_epoch: u64,
     micro_batch_tokens: usize,
     clock: Clock,
+    warnings: Warnings,
     /// What tensors held after the last step.
     held: Option<Bytes>,
     /// The step of the newest checkpoint in the folder.
@@ -87,7 +88,7 @@ impl Trainer {
     pub fn open(config: Config, comm: Arc<dyn Collective>, start: Start) -> Result<Self> {
         let (dir, resumed) = Resumed::find(&config, comm.as_ref(), &start)?;
         let session = Session::open(config, Arc::clone(&comm), resumed.as_ref())?;
-        let fingerprint = hex(&session.data.train.dataset.fingerprint());
+        let fingerprint = session.data.train.dataset.fingerprint().map(|byte| format!("{byte:02x}")).concat();
         let allowed = start.allow_new_data_order;
         let check = resumed.as_ref().map(|r| r.check(&session.config, &fingerprint, allowed)).transpose();
         let changed = comm.agree(check, "comparing settings")?.unwrap_or_default();
@@ -95,8 +96,8 @@ impl Trainer {
         let steps_per_epoch = sampler.steps_per_epoch();
         let max_steps = settings::total_steps(&session.config, steps_per_epoch);
         let schedule = settings::schedule(&session.config, max_steps);
-        report::header(&session, resumed.as_ref(), &schedule, &changed);
-        let Session { config, loaded, data, micro_batch_tokens, .. } = session;
+        report::header(&session, resumed.as_ref(), (&schedule, steps_per_epoch), &changed);
+        let Session { config, loaded, data, micro_batch_tokens, generation: generation_file, .. } = session;
         let Loaded { model, params, weights, names, .. } = loaded;
 
         let scaler = settings::scaler(&config, resumed.as_ref().and_then(|r| r.state.loss_scale.as_ref()));
@@ -134,11 +135,12 @@ impl Trainer {
             names,
             settings: state.settings.clone(),
             origin: config.model.path.clone(),
+            generation: generation_file,
             limit: config.train.save_total_limit,
             keeps_best: config.train.load_best_model_at_end,
         };
         let data = Data { train: Arc::new(data.train.dataset), eval: data.eval.map(Arc::new), sampler };
-        let clock = Clock::new();
+        let (clock, warnings) = (Clock::new(), Warnings::new());
         Ok(Trainer {
             config,
             comm,
@@ -152,6 +154,7 @@ impl Trainer {
             steps_per_epoch,
             micro_batch_tokens,
             clock,
+            warnings,
             held: None,
             saved,
             start,
@@ -167,10 +170,10 @@ impl Trainer {
         let Data { train, sampler, .. } = &self.data;
         let (rank, device) = (self.comm.rank(), self.comm.device());
         let feed = feed::feed(Arc::clone(train), sampler.clone(), self.config.seed, rank, device, first, last)?;
-        self.clock = Clock::new();
+        (self.clock, self.warnings) = (Clock::new(), Warnings::new());
         memory_report::reset(device)?;
         if first > last {
-            self.progress.line(&format!("nothing left to train: {} of {last} steps are taken", first - 1));
+            self.progress.event(&format!("nothing left to train: {} of {last} steps are taken", first - 1));
         }
         for input in feed {
             let input = input?;
@@ -215,7 +218,7 @@ impl Trainer {
         synchronize(self.comm.device())?;
         let path = self.config.output_dir.join("trace-rank0.json");
         profiler::stop(&path)?;
-        self.progress.line(&format!("wrote {}", path.display()));
+        self.progress.event(&format!("wrote {}", path.display()));
         Ok(())
     }
 
@@ -238,13 +241,16 @@ impl Trainer {
             let scale = self.stepper.scaler.as_ref();
             let scale = scale.map_or_else(String::new, |scaler| format!("; the loss scale is {} now", scaler.scale()));
             let place = self.state.place();
-            self.progress.line(&format!("{place}  skipped: loss {loss}, grad_norm {grad_norm}{scale}"));
+            self.progress.event(&format!("{place}  skipped: loss {loss}, grad_norm {grad_norm}{scale}"));
         }
         self.progress.step(step, self.state.mean_loss(), self.clock.rate());
         if logs {
             self.log_step(outcome)?;
         } else if self.progress.is_silent() {
             self.tell_step(outcome);
+        }
+        for warning in self.warnings.after_step(outcome.loss) {
+            self.progress.event(&format!("warning   {warning}"));
         }
         let best = evaluates && self.evaluate()?;
         if saves || (best && keeps_best) {
@@ -334,7 +340,7 @@ impl Trainer {
         self.saved = Some(state.global_step);
         let folder = format!("checkpoint-{}", state.global_step);
         let path = self.config.output_dir.join(folder);
-        self.progress.line(&format!("{}  saved {}", state.place(), path.display()));
+        self.progress.event(&format!("{}  saved {}", state.place(), path.display()));
         Ok(())
     }
 
@@ -364,7 +370,7 @@ impl Trainer {
         let memory = MemoryReport::gather(self.comm.as_ref(), Bytes::peak(device, kept), held)?;
         let rate = self.clock.all_tokens as f64 / self.clock.seconds.max(1e-9);
         if let Some(file) = &mut self.metrics {
-            file.write(&json!({
+            let summary = json!({
                 "event": "summary", "step": self.state.global_step, "train_seconds": self.clock.seconds,
                 "train_tokens": self.clock.all_tokens, "train_tokens_per_second": rate,
                 "skipped_steps": self.state.skipped_steps,
@@ -373,7 +379,9 @@ impl Trainer {
                 "peak_rss_bytes": peaks, "peak_bytes": memory.peak_json(), "persistent_bytes": memory.held_json(),
                 "best_metric": self.state.best_metric,
                 "best_global_step": self.state.best_global_step,
-            }))?;
+            });
+            logs::tell_metrics(&summary);
+            file.write(&summary)?;
         }
         if self.comm.is_main() {
             let peak = peaks.iter().copied().max().unwrap_or_default();
@@ -381,16 +389,4 @@ impl Trainer {
         }
         Ok(Ended::Finished)
     }
-}
-
-/// Everything else is ready: from here on the folder is this run's.
-fn begin(dir: &RunDir, from: Option<&Path>, config: &Config, state: &TrainerState) -> Result<MetricsFile> {
-    dir.begin(from)?;
-    let path = dir.path().join("config.toml");
-    std::fs::write(&path, config.to_toml()).context(path.display())?;
-    MetricsFile::open(&dir.metrics(), &state.log_history)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -4,11 +4,12 @@ use super::{Cores, Gpus, Host, HostGpu, Link, Memory, Network, VisibleGpu};
 use crate::comm::cores;
 use crate::comm::driver;
 use crate::comm::nccl::{self, Sharing};
-use crate::machine::cpus::{numa_nodes, parse_list};
+use crate::machine::cpus::{main_thread_times, numa_nodes, parse_list, waited_since};
 use crate::machine::{self, gpus, links, memory};
 use crate::observe::memory::available_bytes;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tch::Cuda;
 
 impl Host {
@@ -81,12 +82,43 @@ impl Cores {
             given,
             used: allowed(),
             threads: taken.threads,
+            gigaflops: None,
+            waited: None,
             host: online.unwrap_or(0),
             numa_nodes: numa_nodes().len().max(1),
             model: fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| model(&text)).unwrap_or_default(),
             avx2: avx2(),
         }
     }
+}
+
+impl Cores {
+    /// Times one thread against all: with other programs on the cores more threads may be slower.
+    pub fn time(&mut self) {
+        let before = main_thread_times();
+        let [one, all] = [1, self.threads].map(gigaflops);
+        tch::set_num_threads(self.threads as i32);
+        self.waited = waited_since(before);
+        self.gigaflops = (self.threads > 1).then_some([one, all]);
+    }
+}
+
+/// What products of matrices as a small encoder has them reach with so many threads.
+fn gigaflops(threads: usize) -> f64 {
+    const SIZES: [i64; 3] = [256, 384, 1536];
+    const TIME: Duration = Duration::from_millis(150);
+    tch::set_num_threads(threads as i32);
+    let [rows, inner, columns] = SIZES;
+    let options = (tch::Kind::Float, tch::Device::Cpu);
+    let (a, b) = (tch::Tensor::ones([rows, inner], options), tch::Tensor::ones([inner, columns], options));
+    // The first one starts threads and fetches code.
+    _ = a.matmul(&b);
+    let (since, mut products) = (Instant::now(), 0.0);
+    while since.elapsed() < TIME {
+        _ = a.matmul(&b);
+        products += 1.0;
+    }
+    2.0 * products * SIZES.map(|n| n as f64).iter().product::<f64>() / since.elapsed().as_secs_f64() / 1e9
 }
 
 /// The logical CPUs that the main thread may run on.

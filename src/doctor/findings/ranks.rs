@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 
 pub fn all(facts: &Facts) -> Vec<Finding> {
     let per_host = |(host, ranks): (&Host, Vec<&Rank>)| {
-        [one_core(&ranks), widened(&ranks), too_many_threads(host, &ranks)].into_iter().flatten().collect::<Vec<_>>()
+        [one_core(&ranks), widened(&ranks), too_many_threads(host, &ranks), busy_cores(host, &ranks)]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
     };
     let mut found: Vec<Finding> = [mpi_does_not_start(facts), alone(facts)].into_iter().flatten().collect();
     found.extend(facts.hosts().into_iter().flat_map(per_host));
@@ -141,6 +144,33 @@ fn too_many_threads(host: &Host, ranks: &[&Rank]) -> Option<Finding> {
             remedy,
         )
     })
+}
+
+/// Threads that are slower than one, or that wait for cores, because of what else runs.
+fn busy_cores(host: &Host, ranks: &[&Rank]) -> Option<Finding> {
+    const WAITED: f64 = 0.2;
+    const ID: &str = "cores-busy";
+    const WHY: &str = "threads that share their cores with others wait for each other at every operation, and a collective \
+                       waits for the slowest rank";
+    const REMEDY: &str =
+        "end what else runs there (`top` shows it), or try OMP_NUM_THREADS=1 (or parallel.num_threads = 1)";
+    let slow = ranks.iter().find_map(|rank| {
+        let [one, all] = rank.cores.gigaflops.filter(|[one, all]| all < one)?;
+        let (number, threads) = (rank.rank, count(rank.cores.threads, "thread"));
+        Some(format!("rank {number} computes with {threads} {:.2} x as fast as with one", all / one))
+    });
+    let waits = || {
+        let busiest = ranks.iter().filter_map(|rank| Some((rank.rank, rank.cores.waited?)));
+        let (rank, share) = busiest.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, share)| *share >= WAITED)?;
+        Some(format!("rank {rank} waits for a core for {:.0} % of the time", 100.0 * share))
+    };
+    let seen = slow.or_else(waits)?;
+    Some(Finding::warning(
+        ID,
+        format!("on {}, {seen}: other programs use its cores", host.name),
+        WHY,
+        REMEDY.to_owned(),
+    ))
 }
 
 /// "1 rank", "2 ranks".

@@ -104,6 +104,10 @@ fn bindings_and_threads() {
     changed(sound(), |f| f.ranks[1].cores.given = vec![2], Note, "binding-widened", &["rank 1"]);
     let many = |f: &mut Facts| f.ranks.iter_mut().for_each(|rank| rank.cores.threads = 4);
     changed(sound(), many, Warning, "too-many-threads", &["8 threads on 4 logical CPUs", "OMP_NUM_THREADS=2"]);
+    let slower = |f: &mut Facts| f.ranks[1].cores.gigaflops = Some([50.0, 20.0]);
+    changed(sound(), slower, Warning, "cores-busy", &["rank 1 computes with 2 threads 0.40 x as fast as with one"]);
+    let waits = |f: &mut Facts| f.ranks[1].cores.waited = Some(0.45);
+    changed(sound(), waits, Warning, "cores-busy", &["rank 1 waits for a core for 45 % of the time"]);
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub fn rank(rank: usize, host: &str) -> Rank {
             given: vec![2 * rank, 2 * rank + 1],
             used: vec![2 * rank, 2 * rank + 1],
             threads: 2,
+            gigaflops: Some([50.0, 95.0]),
+            waited: Some(0.0),
             host: 4,
             numa_nodes: 1,
             model: "a processor".into(),
