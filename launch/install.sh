@@ -109,7 +109,7 @@ else
 fi
 needed=$(cat "$new/$kit/libtorch-version" 2>/dev/null) || die "$bundle is not a bundle of trainer"
 for part in launch/install.sh README.md; do
-    [[ -e $new/$kit/$part ]] || die "$bundle is from before installations: pack it anew with launch/bundle.sh"
+    [[ -e $new/$kit/$part ]] || die "$bundle has no $part and cannot be installed: pack it anew with launch/bundle.sh"
 done
 
 # has_cuda FILE: whether this trainer was built with CUDA.
@@ -148,9 +148,12 @@ done
 ln -s "../../$doc/configs" "$new/$kit/configs" # for the GPU check
 ln -s ../$kit/trainer "$new/bin/trainer"
 ln -s ../$kit/run "$new/bin/trainer-mpirun"
-# as_user COMMAND...: in the environment of somebody who has just logged in, as far as libraries are concerned.
+# as_user COMMAND...: in the environment of somebody who has just logged in, as far as libraries are concerned; without a
+# libtorch in the installation, with the one that is found from here.
 as_user() { env -u LD_LIBRARY_PATH -u LIBTORCH -u TRAINER_PYTHON -u TRAINER_BUNDLE "$@"; }
-if [[ -e $packed ]]; then
+if [[ ! -e $packed ]]; then
+    as_user() { env -u TRAINER_BUNDLE "$@"; }
+else
     missing=$(as_user ldd "$new/$kit/bin/trainer" | grep 'not found' || true)
     [[ -z $missing ]] || die "trainer does not start with this libtorch on this machine:
 $missing
@@ -162,8 +165,9 @@ fi
 completions() {
     mkdir -p "$(dirname "$new/$2")"
     local problem
-    if ! problem=$({ env -u TRAINER_BUNDLE "$new/bin/trainer" completions "$1" >"$new/$2"; } 2>&1); then
+    if ! problem=$({ as_user "$new/bin/trainer" completions "$1" >"$new/$2"; } 2>&1); then
         rm "$new/$2"
+        rmdir -p --ignore-fail-on-non-empty "$(dirname "$new/$2")"
         say "note: no completions for $1: $(head -n 1 <<<"$problem")"
     fi
 }
@@ -199,5 +203,5 @@ fi
 cat <<END
 For users: PATH="$prefix/bin:\$PATH"; then \`trainer doctor\`, \`trainer launch -n 2 mine.toml\` and
 \`trainer-mpirun -n 2 trainer train mine.toml\`. The documentation is in $prefix/$doc.
-To remove it: launch/install.sh --prefix $prefix --uninstall
+To remove it: $prefix/$kit/launch/install.sh --prefix $prefix --uninstall
 END

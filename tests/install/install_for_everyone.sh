@@ -107,6 +107,6 @@ LIBTORCH=$work/libtorch/torch install --prefix "$prefix" --without-libtorch
 mv "$prefix" "$work/moved"
 prefix=$work/moved
 [[ $(as_nobody trainer --version) == "$version" ]] || die "it does not run in another place"
-install --prefix "$prefix" --uninstall
+"$prefix/lib/trainer/launch/install.sh" --prefix "$prefix" --uninstall
 [[ ! -e $prefix && $(ls -A "$work/opt") == "" ]] || die "something is left: $(ls -A "$work" "$work/opt")"
 say "ok"
