@@ -8,13 +8,15 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 usage() {
     cat <<'END'
 usage: launch/bundle.sh [--libtorch VERSION] [--cuda | --cpu | --torch-of PYTHON]
-                        [--with-libtorch | --without-libtorch] [--model DIR [--model-dtype bf16]] [--data DIR]
+                        [--with-libtorch | --without-libtorch] [--without-tests]
+                        [--model DIR [--model-dtype bf16]] [--data DIR]
 
   --libtorch VERSION   2.13 or 2.11; else the one that launch/setup.sh has chosen
   --cuda, --cpu        what to build with: libtorch with CUDA (the default), or for the CPU alone
   --torch-of PYTHON    build with the torch that is installed for this Python interpreter
   --with-libtorch      pack libtorch and the libraries that came with it (gigabytes with CUDA)
   --without-libtorch   the machine has it: torch of the same version in a Python environment (the default)
+  --without-tests      leave out the GPU check, whose programs take a while to build
   --model DIR          pack this model's folder as models/NAME; --model-dtype bf16 halves fp32 weights
   --data DIR           pack this folder as data/NAME
 
@@ -23,7 +25,7 @@ target/bundle/trainer-VERSION-libtorch-X.tar.xz; what is built goes to target/li
 END
 }
 
-setup=() libtorch_too="" model="" dtype="" data=""
+setup=() libtorch_too="" without_tests="" model="" dtype="" data=""
 while (($#)); do
     case $1 in
     --libtorch | --torch-of)
@@ -33,6 +35,7 @@ while (($#)); do
     --cuda | --cpu) setup+=("$1") ;;
     --with-libtorch) libtorch_too=yes ;;
     --without-libtorch) libtorch_too="" ;;
+    --without-tests) without_tests=yes ;;
     --model) model=${2:?--model needs a folder} && shift ;;
     --model-dtype) dtype=${2:?--model-dtype needs a type} && shift ;;
     --data) data=${2:?--data needs a folder} && shift ;;
@@ -52,8 +55,8 @@ done
 if [[ -z ${LIBTORCH:-} && ! " ${setup[*]} " =~ \ --(cuda|cpu|torch-of)\  ]]; then
     setup+=(--cuda)
 fi
-for tool in objdump readelf strip xz; do
-    command -v $tool >/dev/null || die "no $tool: install binutils and xz-utils"
+for tool in objdump patchelf readelf strip xz; do
+    command -v $tool >/dev/null || die "no $tool: install binutils, patchelf and xz-utils"
 done
 
 LIBTORCH=$(launch/setup.sh "${setup[@]}" --only-libtorch)
@@ -64,18 +67,22 @@ export LIBTORCH CARGO_TARGET_DIR TRAINER_RELOCATABLE=1
 name=trainer-$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)-libtorch-${version%.*}
 kit=$PWD/target/bundle/$name
 rm -rf "$kit" "$kit.tar.xz"
-mkdir -p "$kit"/{bin,mpi/bin,mpi/lib,mpi/share,docs,tests/bin,tests/bench,tests/reference}
+mkdir -p "$kit"/{bin,launch,mpi/bin,mpi/lib,mpi/share,tests/bin,tests/bench,tests/reference}
 
 # --------------------------------------------------------------------------------------------------- the programs
 
-say "building trainer and its tests with libtorch $version (the first time takes minutes)"
+say "building trainer with libtorch $version (the first time takes minutes)"
 cargo() { (cd "$tree" && command cargo "$@"); }
 cargo build --release --locked --bin trainer >&2
-tests=$(check_tests)
 strip -o "$kit/bin/trainer" "$CARGO_TARGET_DIR/release/trainer"
-while read -r test file; do
-    strip -o "$kit/tests/bin/$test" "$file"
-done <<<"$tests"
+if [[ -z $without_tests ]]; then
+    say "building the tests of the GPU check"
+    tests=$(check_tests)
+    while read -r test file; do
+        strip -o "$kit/tests/bin/$test" "$file"
+    done <<<"$tests"
+fi
+shopt -s nullglob
 for file in "$kit/bin/trainer" "$kit"/tests/bin/*; do
     run_path=$(readelf -d "$file" | sed -n 's/.*(RUNPATH).*\[\(.*\)\]/\1/p')
     [[ ":$run_path" =~ ^(:\$ORIGIN/[^:]*)+$ ]] || die "$file: its run path $run_path names a folder of this machine"
@@ -112,20 +119,30 @@ find "$kit/mpi" "$kit/bin" -type f \( -name '*.so*' -o -perm -1 \) -exec ldd {} 
     sed -n 's/.* => \(\/[^ ]*\).*/\1/p' | sort -u |
     grep -vE '/(lib(c|m|dl|rt|util|pthread|gcc_s|stdc\+\+)|ld-linux[^/]*)\.so|/lib(torch|c10|cu|nv|nccl|gomp)' |
     xargs -I{} cp -L {} "$kit/mpi/lib/"
-find "$kit/mpi" -type f \( -name '*.so*' -o -path '*/bin/*' \) -exec strip --strip-unneeded {} + 2>/dev/null || true
+# Each finds the others from its own place on, and so `bin/trainer` starts without the start script, too.
+find "$kit/mpi" -type f \( -name '*.so*' -o -path '*/bin/*' \) | while read -r file; do
+    if readelf -h "$file" >/dev/null 2>&1; then
+        strip --strip-unneeded "$file"
+        patchelf --set-rpath "\$ORIGIN/$(realpath --relative-to "$(dirname "$file")" "$kit/mpi/lib")" "$file"
+    fi
+done
 
 # ------------------------------------------------------------------------------------------------------- the rest
 
 cp launch/bundle/start.sh "$kit/run"
 ln -s run "$kit/trainer"
 ln -s run "$kit/mpirun"
-cp -r configs LICENSE "$kit/"
-cp docs/cluster.md docs/configuration.md docs/gpu.md "$kit/docs/"
-cp -r tests/gpu "$kit/tests/"
-if [[ -e tests/bench/gpu_peer.py ]]; then
-    cp tests/bench/gpu_peer.py "$kit/tests/bench/"
+cp -r configs docs CHANGELOG.md LICENSE README.md "$kit/"
+cp launch/common.sh launch/install.sh "$kit/launch/"
+if [[ -n $without_tests ]]; then
+    rm -r "$kit/tests"
+else
+    cp -r tests/gpu "$kit/tests/"
+    if [[ -e tests/bench/gpu_peer.py ]]; then
+        cp tests/bench/gpu_peer.py "$kit/tests/bench/"
+    fi
+    find tests/reference -mindepth 1 -maxdepth 1 ! -name '*.py' ! -name '*.md' -exec cp -r {} "$kit/tests/reference/" \;
 fi
-find tests/reference -mindepth 1 -maxdepth 1 ! -name '*.py' ! -name '*.md' -exec cp -r {} "$kit/tests/reference/" \;
 if [[ -n $data ]]; then
     mkdir "$kit/data"
     cp -rL "$data" "$kit/data/$(basename "$(realpath "$data")")"
@@ -144,19 +161,12 @@ if [[ -n $model ]]; then
     fi
 fi
 if [[ -n $libtorch_too ]]; then
-    mkdir -p "$kit/libtorch/torch"
-    cp -r "$LIBTORCH/lib" "$kit/libtorch/torch/lib"
-    if [[ -d $LIBTORCH/../nvidia ]]; then
-        cp -r "$LIBTORCH/../nvidia" "$kit/libtorch/nvidia"
-    fi
-    find "$kit/libtorch" -type f ! -name '*.so*' -delete
-    rm -f "$kit"/libtorch/torch/lib/libtorch_python.so
-    echo "$version" >"$kit/libtorch/torch/build-version"
+    copy_libtorch "$LIBTORCH" "$kit/libtorch"
 fi
 
 # newest NAME: the highest version of these symbols that a packed file asks the machine for.
 newest() {
-    find "$kit/bin" "$kit/tests/bin" "$kit/mpi" -type f \( -name '*.so*' -o -perm -1 \) -exec objdump -T {} + 2>/dev/null |
+    find "$kit" -path "$kit/libtorch" -prune -o -type f \( -name '*.so*' -o -perm -1 \) -exec objdump -T {} + 2>/dev/null |
         grep -o "$1_[0-9.]*[0-9]" | sort -uV | tail -n 1
 }
 echo "$version" >"$kit/libtorch-version"

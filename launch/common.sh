@@ -37,6 +37,19 @@ version_of() {
     { cat "$1/build-version" 2>/dev/null || sed -n "s/^__version__ = '\(.*\)'/\1/p" "$1/version.py"; } | sed 's/+.*//'
 }
 
+# copy_libtorch FROM TO: the libraries of that libtorch, and those of the same packages that it needs, as TO/torch/lib
+# and TO/nvidia: side by side as in a Python environment, where they find each other.
+copy_libtorch() {
+    mkdir -p "$2/torch"
+    cp -r "$1/lib" "$2/torch/lib"
+    if [[ -d $1/../nvidia ]]; then
+        cp -r "$1/../nvidia" "$2/nvidia"
+    fi
+    find "$2" -type f ! -name '*.so*' -delete
+    rm -f "$2/torch/lib/libtorch_python.so"
+    version_of "$1" >"$2/torch/build-version"
+}
+
 # torch_of PYTHON: the folder of the torch in that Python environment, which is found and not imported.
 torch_of() {
     "$1" - <<'EOF' || die "$1 has no torch: name a Python interpreter that imports one"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# What a bundle starts with, under three names: `trainer` and `mpirun` are these programs, `run PROGRAM...` is any other
-# program in the same environment. It finds libtorch and NCCL, sets what the bundle's libraries need to work at this
-# place, and writes nothing.
+# What a bundle, and what launch/install.sh makes of it, starts with, under three names: `trainer` and `mpirun` (or
+# `trainer-mpirun`, beside another MPI's in PATH) are these programs, `run PROGRAM...` is any other program in the same
+# environment. It finds libtorch and NCCL, sets what the bundle's libraries need to work at this place, and writes
+# nothing.
 set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
@@ -97,8 +98,8 @@ if [[ ${TRAINER_BUNDLE:-} != "$here" ]]; then
     prepare
 fi
 case $name in
-trainer) exec "$here/bin/trainer" "$@" ;;
-mpirun) exec "$here/mpi/bin/mpirun" "$@" ;;
+mpirun | trainer-mpirun) exec "$here/mpi/bin/mpirun" "$@" ;;
 run) exec "$@" ;;
-*) echo "$name: error: call this as trainer, mpirun or run" >&2 && exit 2 ;;
+trainer*) exec "$here/bin/trainer" "$@" ;; # also by a link's name, such as trainer-0.1.0
+*) echo "$name: error: call this as trainer, trainer-mpirun, mpirun or run" >&2 && exit 2 ;;
 esac
