@@ -166,13 +166,18 @@ pub fn run(job: &Job, layout: &Layout, root: bool) -> Result<i32> {
 /// Why a start ended; with the name and the ranks of a host that is told by its address.
 fn told(heard: &Heard, layout: &Layout) -> String {
     let Some(cause) = heard.cause() else {
-        let agent = ["OMPI_MCA_plm_rsh_agent", "PRTE_MCA_plm_ssh_agent"].iter().find_map(|name| std::env::var(name).ok());
+        let agent =
+            ["OMPI_MCA_plm_rsh_agent", "PRTE_MCA_plm_ssh_agent"].iter().find_map(|name| std::env::var(name).ok());
         let hosts = if heard.anything() { &[][..] } else { &layout.hosts };
         // mpirun needs no shell for the host that it is on.
         let others = hosts.iter().map(|host| host.name.as_str()).filter(|&name| name != machine::host_name());
         let lost = reach::unreachable(others, agent.as_deref());
         let lost: Vec<String> = lost.iter().map(|(host, why)| format!("{host} cannot be reached ({why})")).collect();
-        return if lost.is_empty() { "no rank has said why; what mpirun says is above".into() } else { lost.join("; ") };
+        return if lost.is_empty() {
+            "no rank has said why; what mpirun says is above".into()
+        } else {
+            lost.join("; ")
+        };
     };
     let mut text = cause.to_owned();
     let addresses = cause.split_once(NO_ACKNOWLEDGEMENT).map_or("", |(_, rest)| rest);

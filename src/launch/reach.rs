@@ -47,7 +47,9 @@ fn wait(mut child: Child, until: Instant) -> Result<(), String> {
             ended => {
                 _ = child.kill();
                 _ = child.wait();
-                return Err(ended.err().map_or_else(|| format!("no answer within {} s", PATIENCE.as_secs()), |e| e.to_string()));
+                return Err(ended
+                    .err()
+                    .map_or_else(|| format!("no answer within {} s", PATIENCE.as_secs()), |e| e.to_string()));
             }
         }
     }
@@ -62,7 +64,11 @@ mod tests {
     fn hosts_that_do_not_answer_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let agent = dir.path().join("my shell");
-        std::fs::write(&agent, "#!/bin/sh\n[ \"$2\" != b ] || { echo a word >&2; echo \"no route to $2\" >&2; exit 255; }\n").unwrap();
+        std::fs::write(
+            &agent,
+            "#!/bin/sh\n[ \"$2\" != b ] || { echo a word >&2; echo \"no route to $2\" >&2; exit 255; }\n",
+        )
+        .unwrap();
         std::fs::set_permissions(&agent, PermissionsExt::from_mode(0o755)).unwrap();
         let agent = format!("'{}' -q", agent.display());
         let found = unreachable(["a", "b", "c"].into_iter(), Some(&agent));

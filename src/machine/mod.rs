@@ -1,5 +1,5 @@
-//! Facts about this host: its GPUs and the ways between them, its cores and their NUMA nodes, its disks, its shared
-//! memory and its connections.
+//! Facts about this host: its GPUs and the ways between them, its cores and their NUMA nodes, its disks and its
+//! shared memory.
 //!
 //! Nothing here uses libtorch, CUDA or MPI, so that looking costs nothing and disturbs nobody.
 
