@@ -284,7 +284,7 @@ fn a_chat_model_ends_texts_where_its_template_does() {
     for folder in ["run/final", "run/checkpoint-2"] {
         let file = fs::read_to_string(bench.path(folder).join("generation_config.json")).unwrap();
         let file: Value = serde_json::from_str(&file).unwrap();
-        assert_eq!(file, json!({"bos_token_id": 0, "eos_token_id": [0, end]}), "{folder}");
+        assert_eq!(file, json!({"bos_token_id": 0, "pad_token_id": 0, "eos_token_id": [0, end]}), "{folder}");
     }
     // What a folder says beside that stays.
     fs::write(Path::new(&model).join("generation_config.json"), "{\"top_p\": 0.5, \"do_sample\": true}").unwrap();

@@ -2,7 +2,7 @@
 
 use super::screen;
 use clap::ValueEnum;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
@@ -89,6 +89,13 @@ pub fn tell_metrics(metrics: &Value) {
     }
 }
 
+/// An event of `tracing` with the rank where all events have it, whatever thread it comes from.
+fn with_rank(mut event: Map<String, Value>) -> Value {
+    let of_span = event.remove("span").and_then(|mut span| span.get_mut("rank").map(Value::take));
+    event.entry("rank").or_insert(of_span.unwrap_or_else(|| json!(super::rank_of_environment())));
+    Value::Object(event)
+}
+
 /// An event as those of `tracing` look, with more in it.
 fn event(level: &str, message: &str, more: Value) -> Value {
     let mut event =
@@ -133,9 +140,10 @@ struct Lines;
 
 impl std::io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => write(&on_a_terminal(text.trim_end_matches('\n'))),
-            Err(_) => screen::write(bytes),
+        match (serde_json::from_slice(bytes), std::str::from_utf8(bytes)) {
+            (Ok(Value::Object(event)), _) if is_json() => write(&with_rank(event).to_string()),
+            (_, Ok(text)) => write(&on_a_terminal(text.trim_end_matches('\n'))),
+            _ => screen::write(bytes),
         }
         Ok(bytes.len())
     }
