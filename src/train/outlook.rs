@@ -16,6 +16,7 @@ use crate::train::loaded::{Declared, Shaped};
 use crate::train::memory_need::{Fit, Open};
 use crate::train::session::{self, Data};
 use crate::train::sources::MAX_TARGET_LENGTH;
+use crate::train::trial::Place;
 use crate::train::{memory_need, reading, settings};
 use serde_json::Value;
 
@@ -96,13 +97,23 @@ impl Outlook {
         Sampler::new(self.config.seed, lengths, self.global_batch(ranks), ranks, tokens)
     }
 
-    /// Sets the tokens at a time that `"auto"` stands for on so many ranks with so many bytes each (nothing: as if there
-    /// were enough); where nothing fits, the fewest.
+    /// Sets the tokens at a time that `"auto"` stands for here.
     ///
     /// # Errors
     /// As [`Sampler::new`].
-    pub fn choose_tokens(&mut self, ranks: usize, cpu: bool, limit: Option<f64>) -> Result<()> {
-        let mut config = self.on(ranks);
+    pub fn choose_tokens(&mut self, place: &Place) -> Result<()> {
+        self.config.train.micro_batch_tokens = self.tokens(&self.on(place.ranks), place)?;
+        Ok(())
+    }
+
+    /// The tokens at a time of a configuration, of `"auto"` the most that fit (without a limit: as if all did); where nothing
+    /// fits, the fewest.
+    ///
+    /// # Errors
+    /// As [`Sampler::new`].
+    pub fn tokens(&self, config: &Config, place: &Place) -> Result<MicroBatchTokens> {
+        let Place { ranks, cpu, limit } = *place;
+        let mut config = config.clone();
         let open = Open::of(&config, None, cpu)?;
         if self.assumed {
             // All steps are alike.
@@ -116,8 +127,7 @@ impl Outlook {
                 Fit::Nothing(_) => open.least(),
             },
         };
-        self.config.train.micro_batch_tokens = MicroBatchTokens::Tokens(tokens);
-        Ok(())
+        Ok(MicroBatchTokens::Tokens(tokens))
     }
 
     /// Steps of the run on so many ranks, and of an epoch.
@@ -209,7 +219,7 @@ impl Outlook {
         })
     }
 
-    fn load(&self, mut config: Config, layout: &Layout, setup: &Setup, ranks: usize) -> Result<Load> {
+    pub(super) fn load(&self, mut config: Config, layout: &Layout, setup: &Setup, ranks: usize) -> Result<Load> {
         if self.assumed {
             // All steps are alike.
             config.train.max_steps = Some(1);
