@@ -13,6 +13,8 @@ use serde_json::json;
 
 /// More ranks than these are not looked at.
 const MOST_RANKS: usize = 1024;
+/// Tokens that are read again for another `data.max_length`, at most.
+const READ_AGAIN: u64 = 5_000_000;
 /// The share of the need that a change must take away to be told.
 const WORTH: f64 = 0.01;
 
@@ -118,8 +120,8 @@ impl Question<'_> {
                     words.push(format!("parallel.recompute={}", word(recompute)));
                 }
                 let found = match self.fitting(&words)? {
-                    Some(choice) => Some(choice),
-                    None => self.with_fewer_tokens(&words)?,
+                    Ok(choice) => Some(choice),
+                    Err(tokens) => self.with_fewer_tokens(&words, tokens)?,
                 };
                 if found.is_some() {
                     return Ok(found);
@@ -129,35 +131,32 @@ impl Question<'_> {
         Ok(None)
     }
 
-    /// With these words, and the lowest ZeRO stage that fits then.
-    fn fitting(&self, words: &[String]) -> Result<Option<Choice>> {
-        let Ok(mut config) = (self.with)(words) else { return Ok(None) };
+    /// With these words, and the lowest ZeRO stage that fits then; else the tokens at a time of what does not fit.
+    fn fitting(&self, words: &[String]) -> Result<Result<Choice, usize>> {
+        let Ok(mut config) = (self.with)(words) else { return Ok(Err(0)) };
         let set = config.parallel.zero_stage;
         config.parallel.zero_stage = ZeroStage::Auto;
-        let trial = self.outlook.trial(config, &self.place)?;
-        let mut choice = Choice { words: words.to_vec(), trial };
-        let stage = choice.trial.zero.stage();
+        let mut trial = self.outlook.trial(config, &self.place)?;
+        let stage = trial.zero.stage();
+        let mut words = words.to_vec();
         if set != ZeroStage::Auto && set != ZeroStage::Stage(stage) {
-            choice.words.push(format!("parallel.zero_stage={stage}"));
+            words.push(format!("parallel.zero_stage={stage}"));
         }
-        if self.place.holds(choice.trial.total()) {
-            // What is told is what these words give.
-            let Ok(config) = (self.with)(&choice.words) else { return Ok(None) };
-            choice.trial = self.outlook.trial(config, &self.place)?;
+        if !self.place.holds(trial.total()) || (self.with)(&words).is_err() {
+            return Ok(Err(trial.tokens()));
         }
-        Ok(Some(choice).filter(|choice| self.place.holds(choice.trial.total())))
+        trial.config.parallel.zero_stage = if set == ZeroStage::Auto { set } else { ZeroStage::Stage(stage) };
+        Ok(Ok(Choice { words, trial }))
     }
 
-    /// With these words and the most tokens at a time that fit, below those that are set.
-    fn with_fewer_tokens(&self, words: &[String]) -> Result<Option<Choice>> {
-        let Ok(config) = (self.with)(words) else { return Ok(None) };
-        let own = self.outlook.trial(config, &self.place)?.tokens();
-        let fewer: Vec<usize> = TOKENS.into_iter().filter(|&tokens| tokens < own).collect();
+    /// With these words and the most tokens at a time that fit; less than those that do not.
+    fn with_fewer_tokens(&self, words: &[String], than: usize) -> Result<Option<Choice>> {
+        let fewer: Vec<usize> = TOKENS.into_iter().filter(|&tokens| tokens < than).collect();
         let with = |tokens: usize| self.fitting(&[words, &[tokens_word(tokens)]].concat());
         let Some(&least) = fewer.last() else { return Ok(None) };
-        let Some(last) = with(least)? else { return Ok(None) };
+        let Ok(last) = with(least)? else { return Ok(None) };
         for &tokens in &fewer[..fewer.len() - 1] {
-            if let Some(choice) = with(tokens)? {
+            if let Ok(choice) = with(tokens)? {
                 return Ok(Some(choice));
             }
         }
@@ -169,12 +168,15 @@ impl Question<'_> {
         let Ok(config) = (self.with)(&edit.words()) else { return Ok(None) };
         let (outlook, own) = (self.outlook, &self.outlook.config);
         let place = Place { ranks: edit.ranks.unwrap_or(self.place.ranks), ..self.place };
-        let same = config.model.freeze == own.model.freeze && config.data.max_length == own.data.max_length;
-        if same && edit.length.is_none() {
+        let changed = if config.data.max_length != own.data.max_length || edit.length.is_some() {
+            let assumed = self.assumed.map(|all| Assumed { length: edit.length.unwrap_or(all.length), ..all });
+            Outlook::open(config.clone(), outlook.batch_per_rank, assumed)
+        } else if config.model.freeze != own.model.freeze {
+            outlook.freezing(config.clone())
+        } else {
             return outlook.trial(config, &place).map(|trial| Some(trial.total()));
-        }
-        let assumed = self.assumed.map(|all| Assumed { length: edit.length.unwrap_or(all.length), ..all });
-        let Ok(changed) = Outlook::open(config.clone(), outlook.batch_per_rank, assumed) else { return Ok(None) };
+        };
+        let Ok(changed) = changed else { return Ok(None) };
         changed.trial(config, &place).map(|trial| Some(trial.total()))
     }
 
@@ -234,14 +236,15 @@ impl Question<'_> {
         Ok(edits)
     }
 
-    /// Examples of half the length.
+    /// Examples of half the length, where reading the data again is quick.
     fn shorter(&self) -> Option<Edit> {
         if let Some(assumed) = self.assumed {
             return Some(Edit { length: Some(assumed.length / 2), ..Edit::default() }).filter(|_| assumed.length >= 4);
         }
-        let longest = self.outlook.data.train.dataset.lengths().into_iter().max()? as usize;
-        let half = longest.min(self.outlook.max_length) / 2;
-        (half > 2).then(|| Edit::of(format!("data.max_length={half}")))
+        let lengths = self.outlook.data.train.dataset.lengths();
+        let tokens: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
+        let half = (lengths.into_iter().max()? as usize).min(self.outlook.max_length) / 2;
+        (half > 2 && tokens <= READ_AGAIN).then(|| Edit::of(format!("data.max_length={half}")))
     }
 
     /// The fewest ranks, by doubling, at which everything is sharded and fits; where no number does, at which it fits with all
@@ -257,11 +260,19 @@ impl Question<'_> {
             std::iter::successors(Some(twice), |n| Some(2 * n)).take_while(|&n| n <= MOST_RANKS).collect();
         let rest = others.iter().fold(Edit::default(), |all, (_, edit)| all.and(edit));
         for others in [Edit::default(), rest] {
-            for &ranks in &doubled {
-                if self.need(&others.and(&on(ranks)))?.is_some_and(|bytes| self.place.holds(bytes)) {
-                    return Ok(Some(on(ranks)));
-                }
+            let fits = |ranks: usize| -> Result<bool> {
+                Ok(self.need(&others.and(&on(ranks)))?.is_some_and(|bytes| self.place.holds(bytes)))
+            };
+            if !doubled.last().map_or(Ok(false), |&most| fits(most))? {
+                continue;
             }
+            // With more ranks a rank holds less.
+            let (mut low, mut high) = (0, doubled.len() - 1);
+            while low < high {
+                let middle = (low + high) / 2;
+                if fits(doubled[middle])? { high = middle } else { low = middle + 1 }
+            }
+            return Ok(Some(on(doubled[low])));
         }
         Ok(doubled.first().map(|&ranks| on(ranks)))
     }

@@ -186,7 +186,8 @@ impl Shaped {
         };
         let (names, others) = (stored(true), stored(false));
         let prefix = common_prefix(&names);
-        if !prefix.is_empty() && !(alone && others.iter().any(|name| name.starts_with(prefix))) {
+        let matches_others = others.iter().any(|name| name.starts_with(prefix));
+        if !prefix.is_empty() && (!alone || !matches_others) {
             return Some(vec![format!("{prefix}*")]);
         }
         (1..=FEW).contains(&names.len()).then_some(names)
@@ -228,8 +229,8 @@ const FEW: usize = 3;
 /// The longest beginning of all names that ends with a dot.
 fn common_prefix(names: &[String]) -> &str {
     let Some((first, rest)) = names.split_first() else { return "" };
-    let dots = first.match_indices('.').map(|(at, _)| &first[..=at]);
-    dots.filter(|prefix| rest.iter().all(|name| name.starts_with(prefix))).last().unwrap_or_default()
+    let mut dots = first.rmatch_indices('.').map(|(at, _)| &first[..=at]);
+    dots.find(|prefix| rest.iter().all(|name| name.starts_with(prefix))).unwrap_or_default()
 }
 
 /// What values add up to, as a short text.

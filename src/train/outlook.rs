@@ -19,6 +19,7 @@ use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::trial::Place;
 use crate::train::{memory_need, reading, settings};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// What is taken for the data where there is none yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub struct Outlook {
     /// Examples for each rank in a global batch that grows with them.
     pub batch_per_rank: Option<usize>,
     pub shaped: Shaped,
-    pub data: Data,
+    pub data: Arc<Data>,
     pub max_length: usize,
     /// Whether the data is assumed; there is none to evaluate on then.
     pub assumed: bool,
@@ -73,7 +74,17 @@ impl Outlook {
         };
         declared.check_vocabulary(&data.train)?;
         let shaped = declared.with_head(&data.head, &config.model.freeze)?;
-        Ok(Outlook { config, batch_per_rank, shaped, data, max_length, assumed: assumed.is_some() })
+        Ok(Outlook { config, batch_per_rank, shaped, data: Arc::new(data), max_length, assumed: assumed.is_some() })
+    }
+
+    /// The same data for a configuration that trains other weights.
+    ///
+    /// # Errors
+    /// Exit 2 for patterns that match nothing, or leave nothing to train.
+    pub fn freezing(&self, config: Config) -> Result<Self> {
+        let shaped = session::declare(&config)?.0.with_head(&self.data.head, &config.model.freeze)?;
+        let Outlook { batch_per_rank, max_length, assumed, .. } = *self;
+        Ok(Outlook { config, batch_per_rank, shaped, data: Arc::clone(&self.data), max_length, assumed })
     }
 
     /// Examples of a step of so many ranks.
