@@ -258,6 +258,22 @@ fn where_nothing_fits_changes_are_told_by_their_effect() {
     }
 }
 
+/// Where a micro-batch is a single example, half the length does not help if two of them fill it again.
+#[test]
+fn a_single_long_example_is_halved_with_its_micro_batch() {
+    let bench = bert();
+    edit(&bench.model.join("config.json"), |config| config["max_position_embeddings"] = json!(2048));
+    let args =
+        words(&["--device", "l40s", "--assume-length", "1400", "--assume-examples", "90", "micro_batch_tokens=1400"]);
+    let text = plan(&bench, &[args.clone(), words(&["--gpu-memory", "300kB"])].concat());
+    let told = changes(&text);
+    let shorter = told.iter().find(|change| change.args.contains(&"--assume-length".into())).unwrap();
+    assert_eq!(shorter.args, ["train.micro_batch_tokens=700", "--assume-length", "700"], "{text}");
+    let changed = replaced(&args, &words(&["micro_batch_tokens=700", "--assume-length", "700"]));
+    assert_eq!(shorter.alone, human(total(&configured(&bench, &changed))), "{text}");
+    assert!(bytes(&shorter.alone) < 0.8 * total(&configured(&bench, &args)) as f64, "{text}");
+}
+
 /// Paths may be longer than a line.
 fn check_width(text: &str, what: &str) {
     for line in text.lines().filter(|line| line.chars().count() > 80) {

@@ -221,7 +221,7 @@ impl Question<'_> {
         if configured.tokens() > least {
             edits.push(("smaller micro-batches", Edit::of(tokens_word(least))));
         }
-        edits.extend(self.shorter().map(|edit| ("shorter examples", edit)));
+        edits.extend(self.shorter(configured).map(|edit| ("shorter examples", edit)));
         let last = outlook.shaped.model.stages() - 1;
         let embeddings = |spec: &ParamSpec| spec.stage == 0;
         // What is frozen already stays so.
@@ -236,15 +236,21 @@ impl Question<'_> {
         Ok(edits)
     }
 
-    /// Examples of half the length, where reading the data again is quick.
-    fn shorter(&self) -> Option<Edit> {
-        if let Some(assumed) = self.assumed {
-            return Some(Edit { length: Some(assumed.length / 2), ..Edit::default() }).filter(|_| assumed.length >= 4);
-        }
+    /// Examples of half the length, where reading the data again is quick. Where a micro-batch is a single example it is not
+    /// to be filled up with two.
+    fn shorter(&self, configured: &Trial) -> Option<Edit> {
         let lengths = self.outlook.data.train.dataset.lengths();
         let tokens: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
-        let half = (lengths.into_iter().max()? as usize).min(self.outlook.max_length) / 2;
-        (half > 2 && tokens <= READ_AGAIN).then(|| Edit::of(format!("data.max_length={half}")))
+        let longest = lengths.into_iter().max()? as usize;
+        let half = longest.min(self.outlook.max_length) / 2;
+        let least = half.max(TOKENS[TOKENS.len() - 1]);
+        let fewer = longest >= configured.tokens() && configured.tokens() > least;
+        let settings = if fewer { vec![tokens_word(least)] } else { Vec::new() };
+        let edit = Edit { settings, ..Edit::default() };
+        match self.assumed {
+            Some(assumed) => (assumed.length > 3).then(|| Edit { length: Some(assumed.length / 2), ..edit }),
+            None => (half > 2 && tokens <= READ_AGAIN).then(|| edit.and(&Edit::of(format!("data.max_length={half}")))),
+        }
     }
 
     /// The fewest ranks, by doubling, at which everything is sharded and fits; where no number does, at which it fits with all

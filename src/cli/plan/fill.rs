@@ -21,7 +21,7 @@ pub fn below(text: &str) -> String {
 pub fn fill(beginning: &str, text: &str) -> String {
     let indent = beginning.chars().count();
     let (mut lines, mut line, mut width) = (String::new(), beginning.to_owned(), indent);
-    for word in text.split_whitespace() {
+    for word in words(text) {
         let length = word.chars().count();
         if width > indent && width + 1 + length > WIDTH {
             lines += line.trim_end();
@@ -32,10 +32,23 @@ pub fn fill(beginning: &str, text: &str) -> String {
             line.push(' ');
             width += 1;
         }
-        line += word;
+        line += &word;
         width += length;
     }
     lines + line.trim_end() + "\n"
+}
+
+/// The words of a text; a number and its unit stay together.
+fn words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let is_unit = ["B", "kB", "MB", "GB", "TB"].contains(&word.trim_end_matches(['.', ',', ';', ':']));
+        match words.last_mut().filter(|_| is_unit) {
+            Some(number) => *number += &format!(" {word}"),
+            None => words.push(word.to_owned()),
+        }
+    }
+    words
 }
 
 /// Bytes for a person.
@@ -103,6 +116,8 @@ mod tests {
         assert_eq!(lines[1], format!("         {}", " word".repeat(6)));
         assert_eq!(lines[2..], [format!("          {long}"), "          end".into()]);
         assert_eq!(below(""), "\n");
+        let number = fill("", &format!("{} 12.3 GB.", "x".repeat(74)));
+        assert_eq!(number.lines().last(), Some("12.3 GB."));
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub struct PlanArgs {
     plot: Option<PathBuf>,
     /// All details: lengths and padding, the memory of every ZeRO stage, precision and recomputation, and the time on 1 to
     /// 1,024 ranks.
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     all: bool,
     /// One JSON object instead of text, with all details.
     #[arg(long)]
