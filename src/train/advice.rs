@@ -248,7 +248,7 @@ impl Question<'_> {
         let settings = if fewer { vec![tokens_word(least)] } else { Vec::new() };
         let edit = Edit { settings, ..Edit::default() };
         match self.assumed {
-            Some(assumed) => (assumed.length > 3).then(|| Edit { length: Some(assumed.length / 2), ..edit }),
+            Some(assumed) => (assumed.length > 3).then_some(Edit { length: Some(assumed.length / 2), ..edit }),
             None => (half > 2 && tokens <= READ_AGAIN).then(|| edit.and(&Edit::of(format!("data.max_length={half}")))),
         }
     }
