@@ -179,6 +179,21 @@ pub struct Shaped {
 }
 
 impl Shaped {
+    /// Patterns for `model.freeze` that match the chosen weights: with `alone` no others. None where that takes many.
+    pub fn patterns(&self, alone: bool, chosen: impl Fn(&ParamSpec) -> bool) -> Option<Vec<String>> {
+        let stored = |of_chosen: bool| -> Vec<String> {
+            let specs = self.specs.iter().filter(|spec| chosen(spec) == of_chosen);
+            specs.flat_map(|spec| self.names.exported(self.names.of(&spec.name))).collect()
+        };
+        let (names, others) = (stored(true), stored(false));
+        let prefix = common_prefix(&names);
+        let matches_others = others.iter().any(|name| name.starts_with(prefix));
+        if !prefix.is_empty() && (!alone || !matches_others) {
+            return Some(vec![format!("{prefix}*")]);
+        }
+        (1..=FEW).contains(&names.len()).then_some(names)
+    }
+
     /// Makes the parameters and loads the weights, of which this rank keeps its part.
     ///
     /// # Errors
@@ -209,6 +224,16 @@ impl Shaped {
         memory_report::remember(comm.device(), [held, 0, masters]);
         Ok(Loaded { model, params, weights, names, report, sums })
     }
+}
+
+/// Names that a person may be asked to write.
+const FEW: usize = 3;
+
+/// The longest beginning of all names that ends with a dot.
+fn common_prefix(names: &[String]) -> &str {
+    let Some((first, rest)) = names.split_first() else { return "" };
+    let mut dots = first.rmatch_indices('.').map(|(at, _)| &first[..=at]);
+    dots.find(|prefix| rest.iter().all(|name| name.starts_with(prefix))).unwrap_or_default()
 }
 
 /// What values add up to, as a short text.

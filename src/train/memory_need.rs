@@ -29,7 +29,7 @@ pub struct Held {
 }
 
 /// What `"auto"` tries for `train.micro_batch_tokens`, the most first. No CPU is faster with more than [`ON_A_CPU`].
-const TOKENS: [usize; 9] = [1 << 17, 1 << 16, 1 << 15, 1 << 14, 1 << 13, ON_A_CPU, 1 << 11, 1 << 10, LEAST_TOKENS];
+pub const TOKENS: [usize; 9] = [1 << 17, 1 << 16, 1 << 15, 1 << 14, 1 << 13, ON_A_CPU, 1 << 11, 1 << 10, LEAST_TOKENS];
 pub const LEAST_TOKENS: usize = 512;
 /// Samples by which `"auto"` judges a micro-batch.
 const JUDGED_BY: u64 = 100_000;

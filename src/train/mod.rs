@@ -1,6 +1,7 @@
 //! Training: [`session`] puts model, data and ranks together, [`trainer`] is the loop, [`step`] one optimizer step,
 //! [`staged`] its forward and backward pass, [`evaluate`] what evaluation, the command line and predictions share.
 
+pub mod advice;
 pub mod checkpoints;
 pub mod clock;
 pub mod evaluate;
@@ -23,6 +24,7 @@ pub mod sources;
 pub mod staged;
 pub mod step;
 pub mod trainer;
+pub mod trial;
 pub mod warnings;
 
 pub use session::Session;

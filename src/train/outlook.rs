@@ -16,8 +16,10 @@ use crate::train::loaded::{Declared, Shaped};
 use crate::train::memory_need::{Fit, Open};
 use crate::train::session::{self, Data};
 use crate::train::sources::MAX_TARGET_LENGTH;
+use crate::train::trial::Place;
 use crate::train::{memory_need, reading, settings};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// What is taken for the data where there is none yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +39,7 @@ pub struct Outlook {
     /// Examples for each rank in a global batch that grows with them.
     pub batch_per_rank: Option<usize>,
     pub shaped: Shaped,
-    pub data: Data,
+    pub data: Arc<Data>,
     pub max_length: usize,
     /// Whether the data is assumed; there is none to evaluate on then.
     pub assumed: bool,
@@ -72,7 +74,17 @@ impl Outlook {
         };
         declared.check_vocabulary(&data.train)?;
         let shaped = declared.with_head(&data.head, &config.model.freeze)?;
-        Ok(Outlook { config, batch_per_rank, shaped, data, max_length, assumed: assumed.is_some() })
+        Ok(Outlook { config, batch_per_rank, shaped, data: Arc::new(data), max_length, assumed: assumed.is_some() })
+    }
+
+    /// The same data for a configuration that trains other weights.
+    ///
+    /// # Errors
+    /// Exit 2 for patterns that match nothing, or leave nothing to train.
+    pub fn freezing(&self, config: Config) -> Result<Self> {
+        let shaped = session::declare(&config)?.0.with_head(&self.data.head, &config.model.freeze)?;
+        let Outlook { batch_per_rank, max_length, assumed, .. } = *self;
+        Ok(Outlook { config, batch_per_rank, shaped, data: Arc::clone(&self.data), max_length, assumed })
     }
 
     /// Examples of a step of so many ranks.
@@ -96,13 +108,23 @@ impl Outlook {
         Sampler::new(self.config.seed, lengths, self.global_batch(ranks), ranks, tokens)
     }
 
-    /// Sets the tokens at a time that `"auto"` stands for on so many ranks with so many bytes each (nothing: as if there
-    /// were enough); where nothing fits, the fewest.
+    /// Sets the tokens at a time that `"auto"` stands for here.
     ///
     /// # Errors
     /// As [`Sampler::new`].
-    pub fn choose_tokens(&mut self, ranks: usize, cpu: bool, limit: Option<f64>) -> Result<()> {
-        let mut config = self.on(ranks);
+    pub fn choose_tokens(&mut self, place: &Place) -> Result<()> {
+        self.config.train.micro_batch_tokens = self.tokens(&self.on(place.ranks), place)?;
+        Ok(())
+    }
+
+    /// The tokens at a time of a configuration, of `"auto"` the most that fit (without a limit: as if all did); where nothing
+    /// fits, the fewest.
+    ///
+    /// # Errors
+    /// As [`Sampler::new`].
+    pub fn tokens(&self, config: &Config, place: &Place) -> Result<MicroBatchTokens> {
+        let Place { ranks, cpu, limit } = *place;
+        let mut config = config.clone();
         let open = Open::of(&config, None, cpu)?;
         if self.assumed {
             // All steps are alike.
@@ -116,8 +138,7 @@ impl Outlook {
                 Fit::Nothing(_) => open.least(),
             },
         };
-        self.config.train.micro_batch_tokens = MicroBatchTokens::Tokens(tokens);
-        Ok(())
+        Ok(MicroBatchTokens::Tokens(tokens))
     }
 
     /// Steps of the run on so many ranks, and of an epoch.
@@ -209,7 +230,7 @@ impl Outlook {
         })
     }
 
-    fn load(&self, mut config: Config, layout: &Layout, setup: &Setup, ranks: usize) -> Result<Load> {
+    pub(super) fn load(&self, mut config: Config, layout: &Layout, setup: &Setup, ranks: usize) -> Result<Load> {
         if self.assumed {
             // All steps are alike.
             config.train.max_steps = Some(1);

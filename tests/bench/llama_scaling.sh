@@ -20,4 +20,4 @@ JSON
 target/release/trainer plan "output_dir=$work/run" "model.path=$work/llama-3-8b" model.init=random \
     task.kind=causal-lm "data.train=$work/none.jsonl" data.max_length=8192 max_steps=1000 global_batch_size=16 \
     micro_batch_tokens=16384 parallel.zero_stage=3 parallel.precision=bf16 parallel.recompute=2 \
-    --assume-length 8192 --assume-examples 2048 --batch-per-rank 2 --ranks 8 --device h100-sxm "$@"
+    --assume-length 8192 --assume-examples 2048 --batch-per-rank 2 --ranks 8 --device h100-sxm --all "$@"

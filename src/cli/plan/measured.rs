@@ -45,7 +45,8 @@ impl Report {
         }
         let layout = Layout::new(&self.outlook.shaped.specs, world);
         let plan = sampler.plan(step);
-        let planned = self.with_run(|run| run.step(&layout, &plan, self.speed, &self.network).0);
+        let planned =
+            self.with_run(&self.outlook.config, self.zero, |run| run.step(&layout, &plan, self.speed, &self.network).0);
         // Collectives are measured by themselves: the rest of the difference is the ranks' own.
         let own = (taken.seconds - planned.waiting).max(taken.seconds / 10.0);
         self.speed = self.speed.slower(own / (planned.seconds - planned.waiting));

@@ -1,28 +1,33 @@
 //! `trainer plan`
 
+mod details;
+mod fill;
 mod json;
 mod measured;
-mod text;
+mod rates;
+mod summary;
 
 use super::{TrainArgs, backend, connect};
+use crate::comm::Collective;
 use crate::comm::select::Backend;
-use crate::comm::{Collective, cores};
-use crate::config::{Bytes, Config, MicroBatchTokens, Precision, ZeroStage};
+use crate::config::{Bytes, Config, MicroBatchTokens, ZeroStage};
 use crate::error::{Error, Result};
 use crate::observe::memory::available_bytes;
 use crate::observe::{self, rank_of_environment};
 use crate::parallel::Zero;
 use crate::plan::chart;
-use crate::plan::device::{DEVICES, Device, EFFICIENCY, Speed};
+use crate::plan::device::{Device, EFFICIENCY, Speed};
 use crate::plan::lengths::{Lengths, Padding};
-use crate::plan::link::{LINKS, Link, Network};
+use crate::plan::link::Network;
 use crate::plan::scaling::{Row, Run, WORLDS};
 use crate::plan::storage::Storage;
-use crate::train::measure;
+use crate::train::advice::Question;
 use crate::train::outlook::{Assumed, Outlook, Way};
+use crate::train::trial::{Place, Trial};
 use crate::train::{memory_need, settings};
 use clap::Args;
 use measured::{Correction, check_measured};
+use rates::{device, network, of_device, speed};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,7 +78,11 @@ pub struct PlanArgs {
     /// Draw tokens a second over ranks into this SVG file.
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// One JSON object instead of text.
+    /// All details: lengths and padding, the memory of every ZeRO stage, precision and recomputation, and the time on 1 to
+    /// 1,024 ranks.
+    #[arg(long)]
+    all: bool,
+    /// One JSON object instead of text, with all details.
     #[arg(long)]
     json: bool,
 }
@@ -105,8 +114,12 @@ struct Report {
     /// Where the run would write, and what is free there.
     free: Option<(PathBuf, u64)>,
     device: String,
+    named: Option<&'static Device>,
+    efficiency: f64,
     /// Whether ranks compute on a CPU.
     cpu: bool,
+    /// Ranks on a machine.
+    ranks_here: usize,
     speed: Speed,
     network: Network,
     /// The ZeRO stage that times are told for.
@@ -126,8 +139,7 @@ struct Limit {
 /// # Errors
 /// Exit 2 for what is wrong with the configuration, the model or the data, and for names that are not known.
 pub fn run(args: &PlanArgs) -> Result<()> {
-    let train = TrainArgs { config: args.config.clone(), overrides: args.overrides.clone(), ..TrainArgs::default() };
-    let config = super::train::load(&train);
+    let config = args.config(&[]);
     let Some(comm) = joined(args, &config)? else {
         // Under a launcher once is enough.
         return if rank_of_environment() == 0 { tell(args, &report(args, config?, None)?) } else { Ok(()) };
@@ -136,6 +148,14 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     let mut report = report?;
     report.measure(&comm)?;
     if comm.is_main() { tell(args, &report) } else { Ok(()) }
+}
+
+impl PlanArgs {
+    /// The configuration, with these KEY=VALUE words after those of the command line.
+    fn config(&self, more: &[String]) -> Result<Config> {
+        let overrides = [&self.overrides, more].concat();
+        super::train::load(&TrainArgs { config: self.config.clone(), overrides, ..TrainArgs::default() })
+    }
 }
 
 /// The ranks that measure, if any do.
@@ -156,7 +176,20 @@ fn tell(args: &PlanArgs, report: &Report) -> Result<()> {
         let title = format!("{}, ZeRO {}, {}", report.name(), report.zero.stage(), report.device);
         chart::draw(path, &title, &report.rows)?;
     }
-    observe::print(&if args.json { format!("{}\n", json::of(report)) } else { text::of(report) });
+    if args.json {
+        observe::print(&format!("{}\n", json::of(report)));
+        return Ok(());
+    }
+    let question = Question {
+        outlook: &report.outlook,
+        with: &|words| args.config(words),
+        place: report.place(),
+        assumed: assumed(args, &report.outlook.config, report.ranks),
+    };
+    let advice = question.answer()?;
+    let told = summary::recommendation(report, &advice)?;
+    let rest = if args.all { details::of(report) } else { summary::of(report, &advice) };
+    observe::print(&format!("{told}\n{rest}"));
     Ok(())
 }
 
@@ -175,11 +208,12 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
     let assumed = assumed(args, &config, ranks);
     let mut outlook = Outlook::open(config, args.batch_per_rank.map(|n| n as usize), assumed)?;
     let auto = outlook.config.train.micro_batch_tokens == MicroBatchTokens::Auto;
-    outlook.choose_tokens(ranks, device.is_none(), limit.as_ref().map(|limit| limit.bytes))?;
+    let place = Place { ranks, cpu: device.is_none(), limit: limit.as_ref().map(|limit| limit.bytes) };
+    outlook.choose_tokens(&place)?;
     let (steps, steps_per_epoch) = outlook.steps(ranks)?;
     let (lengths, padding) = outlook.lengths(ranks)?;
     let mut ways = outlook.ways(ranks, device.is_none())?;
-    let zero = outlook.choose(&mut ways, limit.as_ref().map(|limit| limit.bytes));
+    let zero = outlook.choose(&mut ways, place.limit);
     let storage = outlook.storage(ranks)?;
     let free = free_space(&outlook.config.output_dir);
     let (speed, device_name) =
@@ -197,7 +231,10 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
         storage,
         free,
         device: device_name,
+        named: device,
+        efficiency,
         cpu: device.is_none(),
+        ranks_here: ranks.min(args.ranks_per_node as usize),
         speed,
         network,
         zero,
@@ -225,20 +262,35 @@ impl Report {
         self.limit.as_ref().map(|limit| way.need.total <= limit.bytes)
     }
 
+    fn place(&self) -> Place {
+        Place { ranks: self.ranks, cpu: self.cpu, limit: self.limit.as_ref().map(|limit| limit.bytes) }
+    }
+
     /// The worlds of the table, that of `--ranks` among them.
     fn rows(&self) -> Result<Vec<Row>> {
-        self.with_run(|run| {
+        self.with_run(&self.outlook.config, self.zero, |run| {
             worlds(self.ranks).into_iter().map(|ranks| run.on(ranks, self.speed, &self.network)).collect()
         })
     }
 
-    /// Looks at the run as it is to be held.
-    fn with_run<T>(&self, look: impl FnOnce(&Run) -> T) -> T {
-        let Outlook { config, shaped, data, .. } = &self.outlook;
+    /// The time of a trial; none where it has another precision than the one that the rates here were measured in.
+    fn time(&self, trial: &Trial) -> Result<Option<Row>> {
+        let (config, own) = (&trial.config, &self.outlook.config);
+        let speed = match self.named {
+            _ if config.parallel.precision == own.parallel.precision => self.speed,
+            Some(device) if self.measured.is_none() => of_device(config, device, self.efficiency),
+            _ => return Ok(None),
+        };
+        self.with_run(config, trial.zero, |run| run.on(trial.ranks, speed, &self.network)).map(Some)
+    }
+
+    /// Looks at the run under a configuration, held like this.
+    fn with_run<T>(&self, config: &Config, zero: Zero, look: impl FnOnce(&Run) -> T) -> T {
+        let Outlook { shaped, data, .. } = &self.outlook;
         look(&Run {
             model: &shaped.model,
             specs: &shaped.specs,
-            setup: &self.outlook.setup(self.zero, self.cpu),
+            setup: &memory_need::setup(config, shaped.model.stages(), zero, self.cpu),
             dataset: &data.train.dataset,
             seed: config.seed,
             micro_batch_tokens: settings::micro_batch_tokens(config),
@@ -277,37 +329,6 @@ fn limit(args: &PlanArgs, config: &Config, device: Option<&Device>, ranks: usize
     }
 }
 
-/// A named device; none for this CPU.
-fn device(name: &str) -> Result<Option<&'static Device>> {
-    let names: Vec<&str> = DEVICES.iter().map(|device| device.name).collect();
-    match (name, Device::named(name)) {
-        ("cpu", _) => Ok(None),
-        (_, Some(device)) => Ok(Some(device)),
-        _ => Err(Error::input(format!("--device: {name:?} is not known; there are cpu, {}", names.join(", ")))),
-    }
-}
-
-/// The links that are asked for, or the device's.
-fn network(args: &PlanArgs, device: Option<&Device>) -> Result<Network> {
-    let usual = device.map_or(["shared-memory", "eth100"], |device| device.links);
-    let asked: Vec<&str> = args.link.iter().flat_map(|names| names.split(',')).map(str::trim).collect();
-    let link = |place: usize| {
-        let name = asked.get(place).copied().unwrap_or(usual[place]);
-        let known: Vec<&str> = LINKS.iter().map(|link| link.name).collect();
-        let unknown = || Error::input(format!("--link: {name:?} is not known; there are {}", known.join(", ")));
-        Link::named(name).ok_or_else(unknown)
-    };
-    if asked.len() > 2 {
-        return Err(Error::input("--link: at most two: on a machine, and between machines"));
-    }
-    Ok(Network {
-        near: link(0)?,
-        far: link(1)?,
-        ranks_per_node: args.ranks_per_node as usize,
-        overlaps: device.is_some(),
-    })
-}
-
 /// Unless told so many examples that each world of the table has a whole batch.
 fn assumed(args: &PlanArgs, config: &Config, ranks: usize) -> Option<Assumed> {
     let length = args.assume_length? as usize;
@@ -315,31 +336,6 @@ fn assumed(args: &PlanArgs, config: &Config, ranks: usize) -> Option<Assumed> {
     let batch = args.batch_per_rank.map_or(config.train.global_batch_size, |each| each as usize * largest);
     let examples = args.assume_examples.map_or(batch.min(MOST_EXAMPLES as usize), |n| n as usize);
     Some(Assumed { length, examples })
-}
-
-/// The rates of a rank and what they are called.
-fn speed(
-    config: &Config,
-    device: Option<&Device>,
-    threads: Option<usize>,
-    ranks: usize,
-    efficiency: f64,
-) -> (Speed, String) {
-    let half = config.parallel.precision != Precision::Fp32;
-    match device {
-        Some(device) => {
-            let told = format!("{} at {:.0} % of its peak", device.name, 100.0 * efficiency);
-            // On a GPU, unless it is switched off.
-            (Speed::of(device, half, config.parallel.tf32.unwrap_or(!half), efficiency), told)
-        }
-        None => {
-            let share = || cores::use_our_cores(0, ranks, config.parallel.num_threads).threads;
-            let threads = threads.unwrap_or_else(share);
-            tch::set_num_threads(threads as i32);
-            let speed = measure::speed(settings::kind(config.parallel.precision));
-            (speed, format!("this CPU, {threads} thread{} a rank", if threads == 1 { "" } else { "s" }))
-        }
-    }
 }
 
 /// The nearest folder above that exists, and what is free there.

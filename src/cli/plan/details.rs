@@ -1,0 +1,245 @@
+//! All details of a plan.
+
+use super::Report;
+use super::fill::{below, count, labelled, ranks, seconds, size};
+use super::measured::Correction;
+use super::summary::{STAGE_COLUMNS, recomputation, stage_row};
+use crate::config::ZeroStage;
+use crate::observe::memory::human;
+use crate::observe::progress::clock;
+use crate::observe::table::table;
+use crate::plan::fit::Timed;
+use crate::plan::memory::Moment;
+use crate::plan::scaling::Row;
+use crate::train::outlook::Way;
+use crate::train::settings;
+
+/// All of it.
+pub fn of(report: &Report) -> String {
+    let parts = [data(report), model(report), memory(report), storage(report), measured(report), time(report)];
+    parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("\n")
+}
+
+fn data(report: &Report) -> String {
+    let (lengths, padding) = (&report.lengths, &report.padding);
+    let epochs = report.steps as f64 / report.steps_per_epoch as f64;
+    let mut text = labelled(
+        "data",
+        &format!(
+            "{} examples, {} tokens an epoch; {} steps of {} examples, {} an epoch: {epochs:.2} epochs",
+            count(lengths.examples),
+            count(lengths.tokens),
+            count(report.steps),
+            report.batch(),
+            count(report.steps_per_epoch)
+        ),
+    );
+    text += &labelled(
+        "lengths",
+        &format!(
+            "{} to {} tokens, mean {:.1}, median {}, 90 % up to {}, 99 % up to {}",
+            lengths.shortest,
+            lengths.longest,
+            lengths.mean(),
+            lengths.median,
+            lengths.p90,
+            lengths.p99
+        ),
+    );
+    text.extend(lengths.bars().into_iter().map(|bar| format!("          {bar}\n")));
+    text += &labelled(
+        "padding",
+        &format!(
+            "none here; to the longest of each batch it would be {:.2} places a token, to max_length {} {:.2}",
+            padding.to_longest, report.outlook.max_length, padding.to_max
+        ),
+    );
+    let tokens = count(settings::micro_batch_tokens(&report.outlook.config) as u64);
+    let auto = if report.auto_tokens { " (auto)" } else { "" };
+    text + &labelled("batch", &format!("micro-batches of up to {tokens} tokens{auto}"))
+}
+
+pub fn model(report: &Report) -> String {
+    let (all, trained) = report.outlook.parameters();
+    let part = if all == trained { String::new() } else { format!(", {} of them trained", count(trained)) };
+    labelled("model", &format!("{}: {} parameters{part}", report.name(), count(all)))
+}
+
+/// A table for each precision and recomputation, and one of what is sent and gathered.
+fn memory(report: &Report) -> String {
+    let ranks = if report.ranks == 1 { "one rank".into() } else { format!("each of {} ranks", report.ranks) };
+    let mut text =
+        labelled("memory", &format!("the most that {ranks} holds (kinds have their peaks at different times)"));
+    let name = |way: &Way| format!("{}{}", way.zero.stage(), if way.configured { " *" } else { "" });
+    for ways in report.ways.chunk_by(|a, b| (a.precision, a.recompute) == (b.precision, b.recompute)) {
+        let how = recomputation(ways[0].recompute).replace(" and ", " with ");
+        text += &below(&format!("{}{how}", ways[0].precision));
+        let row = |way: &Way| stage_row(name(way), &way.need, report.fits(way));
+        text += &table(&STAGE_COLUMNS, &ways.iter().map(row).collect::<Vec<_>>());
+        text += "\n";
+    }
+    let auto = report.outlook.config.parallel.zero_stage == ZeroStage::Auto;
+    if let Some(way) = report.ways.iter().find(|way| way.configured) {
+        let lowest = if auto { ", the lowest stage that fits" } else { "" };
+        text += &below(&format!("* as configured{lowest}; its peak is {}", moment(report, way.need.at)));
+    } else if auto {
+        text += &below("zero_stage = \"auto\": at the configured precision and recomputation no stage fits");
+    }
+    text += &limits(report);
+    text += &below("What is gathered to save, and the largest collective:");
+    // Recomputation changes neither.
+    let first = report.ways[0].recompute;
+    let row = |way: &Way| {
+        let [.., gathered] = way.need.peak.map(size);
+        vec![way.zero.stage().to_string(), way.precision.to_string(), gathered, size(way.largest_group)]
+    };
+    let rows: Vec<Vec<String>> = report.ways.iter().filter(|way| way.recompute == first).map(row).collect();
+    text += &table(&["ZeRO", "precision", "gathered to save", "largest collective"], &rows);
+    text + "\n"
+}
+
+/// What is compared with what.
+pub fn limits(report: &Report) -> String {
+    let mut text = String::new();
+    if report.outlook.assumed {
+        text += &below("evaluation is not counted: no data is assumed for it");
+    }
+    if let Some(limit) = &report.limit {
+        text += &below(&format!("fits: into {}, {}", size(limit.bytes), limit.of));
+    }
+    text
+}
+
+pub fn moment(report: &Report, at: Moment) -> String {
+    let name = |stage: usize| report.outlook.shaped.model.stage_name(stage);
+    match at {
+        Moment::Update => "while the optimizer updates".into(),
+        Moment::Forward(stage) => format!("in the forward pass of {}", name(stage)),
+        Moment::Backward(stage) => format!("in the backward pass of {}", name(stage)),
+        Moment::Evaluation => "while it evaluates".into(),
+        Moment::Saving => "while it saves".into(),
+    }
+}
+
+/// Disk space, and whether it is enough.
+pub fn storage(report: &Report) -> String {
+    let storage = &report.storage;
+    let mut text = format!(
+        "final model {}, a checkpoint {}; at most {} checkpoint{} at a time: {} in all",
+        human(storage.model),
+        human(storage.checkpoint),
+        storage.checkpoints,
+        if storage.checkpoints == 1 { "" } else { "s" },
+        human(storage.most)
+    );
+    if let Some((folder, free)) = &report.free {
+        let verdict = if *free >= storage.most {
+            ""
+        } else {
+            ": too little; set train.save_total_limit, save less often, or write elsewhere"
+        };
+        text += &format!("; free at {}: {}{verdict}", folder.display(), human(*free));
+    }
+    labelled("disk", &text)
+}
+
+pub fn measured(report: &Report) -> String {
+    let Some(Correction { world, step, taken, planned, need, timed }) = &report.measured else { return String::new() };
+    let mut text = labelled(
+        "measured",
+        &format!(
+            "step {step}, the one with the longest batch, on {}: {}, planned {}, off by a factor of {:.2}",
+            ranks(*world),
+            seconds(taken.seconds),
+            seconds(planned.seconds),
+            taken.seconds / planned.seconds
+        ),
+    );
+    text += &below(&format!(
+        "a rank's tensors held at most {}, planned {}: off by {:+.1} %",
+        human(taken.peak),
+        size(need.step),
+        100.0 * (taken.peak as f64 / need.step - 1.0)
+    ));
+    if !timed.is_empty() {
+        let network = &report.network;
+        let (link, place) = match *world <= network.ranks_per_node {
+            true => (&network.near, "on this machine"),
+            false => (&network.far, "between machines"),
+        };
+        text += &below(&format!(
+            "collectives {place}: {} a step of a ring, {:.2} GB/s, and {:.2} s to add a GB",
+            seconds(link.latency),
+            link.bandwidth / 1e9,
+            network.near.adding * 1e9
+        ));
+        let row = |timed: &Timed| {
+            let name = timed.action.name();
+            let fitted = report.network.seconds(timed.action, timed.bytes, *world);
+            let ratio = format!("{:.2}", fitted / timed.seconds);
+            vec![name.to_owned(), size(timed.bytes), seconds(timed.seconds), seconds(fitted), ratio]
+        };
+        let rows: Vec<Vec<String>> = timed.iter().map(row).collect();
+        text += &table(&["collective", "bytes", "measured", "by the model", "ratio"], &rows);
+        text += "\n";
+    }
+    text
+}
+
+/// Two tables of the same worlds: how long, and where the time goes.
+fn time(report: &Report) -> String {
+    let network = &report.network;
+    let batch = match report.outlook.batch_per_rank {
+        None => format!("a global batch of {} whatever the ranks", report.outlook.config.train.global_batch_size),
+        Some(n) => format!("{n} examples a rank in each global batch"),
+    };
+    let mut text = labelled(
+        "time",
+        &format!(
+            "ZeRO {}, {}: {:.3} TFLOP/s in products, {:.0} GB/s in memory; {} within machines of {} ranks, {} between",
+            report.zero.stage(),
+            report.device,
+            report.speed.flops / 1e12,
+            report.speed.bytes / 1e9,
+            network.near.name,
+            network.ranks_per_node,
+            network.far.name
+        ),
+    );
+    text += &below(&format!("{batch}; evaluation and saving not counted"));
+    let first = report.rows.first().map_or(1.0, Row::per_rank);
+    let times = |row: &Row| {
+        vec![
+            row.ranks.to_string(),
+            row.global_batch.to_string(),
+            seconds(row.step.seconds),
+            count(row.tokens_per_second.round() as u64),
+            count(row.per_rank().round() as u64),
+            format!("{:.0} %", 100.0 * row.per_rank() / first),
+            clock(row.run_seconds()),
+        ]
+    };
+    let parts = |row: &Row| {
+        let share = |part: f64| format!("{:.0} %", 100.0 * part / row.step.seconds);
+        vec![
+            row.ranks.to_string(),
+            share(row.step.linear),
+            share(row.step.attention),
+            share(row.step.passing + row.step.update),
+            share(row.step.waiting),
+            size(row.step.bytes),
+        ]
+    };
+    let rows = |of: &dyn Fn(&Row) -> Vec<String>| report.rows.iter().map(of).collect::<Vec<_>>();
+    text += &table(&["ranks", "batch", "step", "tokens/s", "a rank", "efficiency", "run"], &rows(&times));
+    text += "\n";
+    text += &table(&["ranks", "linear", "attention", "memory", "waiting", "sent"], &rows(&parts));
+    text += "\n";
+    let short = |row: &&Row| row.global_batch < report.outlook.global_batch(row.ranks);
+    if let Some(row) = report.rows.iter().find(short) {
+        let examples = count(row.global_batch as u64);
+        text +=
+            &below(&format!("from {} ranks on a batch is larger than the data: all {examples} examples", row.ranks));
+    }
+    text
+}

@@ -1,0 +1,69 @@
+//! What ranks compute on and how they are connected, by name.
+
+use super::PlanArgs;
+use crate::comm::cores;
+use crate::config::{Config, Precision};
+use crate::error::{Error, Result};
+use crate::plan::device::{DEVICES, Device, Speed};
+use crate::plan::link::{LINKS, Link, Network};
+use crate::train::{measure, settings};
+
+/// A named device; none for this CPU.
+pub(super) fn device(name: &str) -> Result<Option<&'static Device>> {
+    let names: Vec<&str> = DEVICES.iter().map(|device| device.name).collect();
+    match (name, Device::named(name)) {
+        ("cpu", _) => Ok(None),
+        (_, Some(device)) => Ok(Some(device)),
+        _ => Err(Error::input(format!("--device: {name:?} is not known; there are cpu, {}", names.join(", ")))),
+    }
+}
+
+/// The links that are asked for, or the device's.
+pub(super) fn network(args: &PlanArgs, device: Option<&Device>) -> Result<Network> {
+    let usual = device.map_or(["shared-memory", "eth100"], |device| device.links);
+    let asked: Vec<&str> = args.link.iter().flat_map(|names| names.split(',')).map(str::trim).collect();
+    let link = |place: usize| {
+        let name = asked.get(place).copied().unwrap_or(usual[place]);
+        let known: Vec<&str> = LINKS.iter().map(|link| link.name).collect();
+        let unknown = || Error::input(format!("--link: {name:?} is not known; there are {}", known.join(", ")));
+        Link::named(name).ok_or_else(unknown)
+    };
+    if asked.len() > 2 {
+        return Err(Error::input("--link: at most two: on a machine, and between machines"));
+    }
+    Ok(Network {
+        near: link(0)?,
+        far: link(1)?,
+        ranks_per_node: args.ranks_per_node as usize,
+        overlaps: device.is_some(),
+    })
+}
+
+/// The rates of a rank and what they are called.
+pub(super) fn speed(
+    config: &Config,
+    device: Option<&Device>,
+    threads: Option<usize>,
+    ranks: usize,
+    efficiency: f64,
+) -> (Speed, String) {
+    match device {
+        Some(device) => {
+            let told = format!("{} at {:.0} % of its peak", device.name, 100.0 * efficiency);
+            (of_device(config, device, efficiency), told)
+        }
+        None => {
+            let share = || cores::use_our_cores(0, ranks, config.parallel.num_threads).threads;
+            let threads = threads.unwrap_or_else(share);
+            tch::set_num_threads(threads as i32);
+            let speed = measure::speed(settings::kind(config.parallel.precision));
+            (speed, format!("this CPU, {threads} thread{} a rank", if threads == 1 { "" } else { "s" }))
+        }
+    }
+}
+
+/// The rates of a named device; TF32 as on a GPU, unless it is switched off.
+pub(super) fn of_device(config: &Config, device: &Device, efficiency: f64) -> Speed {
+    let half = config.parallel.precision != Precision::Fp32;
+    Speed::of(device, half, config.parallel.tf32.unwrap_or(!half), efficiency)
+}
