@@ -142,6 +142,23 @@ impl Config {
     }
 }
 
+/// What is wrong with settings that are written as options among the words of a command line, `--lr 3e-5`; `known` are
+/// options of the command, without dashes.
+///
+/// # Errors
+/// An input error with one line for each setting; none for words that are no settings, here or elsewhere.
+pub fn check_options(words: &[String], known: &[&str]) -> Result<()> {
+    let mut problems = Problems::new(problems::COMMAND_LINE);
+    source::options(words, known, &mut problems);
+    problems.finish()
+}
+
+/// What other tools' word for an option such as `--device` is here, as the end of a message: `found ...: use ...`, or
+/// that there is none.
+pub fn foreign_word(option: &str, word: &str) -> Option<String> {
+    foreign::word(option, word, &format!("{word:?}"))
+}
+
 /// The settings of `task` and `data` that mean something to other tasks alone: the key and why.
 pub fn misplaced(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, String)> {
     [language::misplaced(task, data), pairs::misplaced(task, data), columns::misplaced(task, data)].concat()

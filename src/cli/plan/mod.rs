@@ -7,7 +7,7 @@ mod text;
 use super::{TrainArgs, backend, connect};
 use crate::comm::select::Backend;
 use crate::comm::{Collective, cores};
-use crate::config::{Bytes, Config, MicroBatchTokens, Precision, ZeroStage};
+use crate::config::{Bytes, Config, MicroBatchTokens, Precision, ZeroStage, foreign_word};
 use crate::error::{Error, Result};
 use crate::observe::memory::available_bytes;
 use crate::observe::{self, rank_of_environment};
@@ -283,7 +283,10 @@ fn device(name: &str) -> Result<Option<&'static Device>> {
     match (name, Device::named(name)) {
         ("cpu", _) => Ok(None),
         (_, Some(device)) => Ok(Some(device)),
-        _ => Err(Error::input(format!("--device: {name:?} is not known; there are cpu, {}", names.join(", ")))),
+        _ => {
+            let there = || format!("{name:?} is not known; there are cpu, {}", names.join(", "));
+            Err(Error::input(format!("--device: {}", foreign_word("--device", name).unwrap_or_else(there))))
+        }
     }
 }
 
@@ -294,7 +297,8 @@ fn network(args: &PlanArgs, device: Option<&Device>) -> Result<Network> {
     let link = |place: usize| {
         let name = asked.get(place).copied().unwrap_or(usual[place]);
         let known: Vec<&str> = LINKS.iter().map(|link| link.name).collect();
-        let unknown = || Error::input(format!("--link: {name:?} is not known; there are {}", known.join(", ")));
+        let there = || format!("{name:?} is not known; there are {}", known.join(", "));
+        let unknown = || Error::input(format!("--link: {}", foreign_word("--link", name).unwrap_or_else(there)));
         Link::named(name).ok_or_else(unknown)
     };
     if asked.len() > 2 {
