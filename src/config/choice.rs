@@ -101,6 +101,9 @@ choice! {
 }
 
 impl TaskKind {
+    /// The metrics that there are with two labels alone.
+    pub const OF_TWO_LABELS: [&str; 3] = ["binary_f1", "roc_auc", "average_precision"];
+
     /// Whether the data has a set of labels.
     pub fn has_labels(self) -> bool {
         matches!(self, TaskKind::SequenceClassification | TaskKind::MultiLabel | TaskKind::TokenClassification)
@@ -114,7 +117,9 @@ impl TaskKind {
     /// The metrics of an evaluation besides `loss`, in the order in which they are shown.
     pub fn metrics(self) -> &'static [&'static str] {
         match self {
-            TaskKind::SequenceClassification => &["accuracy", "f1", "micro_f1", "matthews_correlation"],
+            TaskKind::SequenceClassification => {
+                &["accuracy", "f1", "micro_f1", "matthews_correlation", "binary_f1", "roc_auc", "average_precision"]
+            }
             TaskKind::MultiLabel => &["accuracy", "f1", "micro_f1"],
             TaskKind::Regression => &["pearson", "spearmanr", "mse"],
             TaskKind::TokenClassification => &["precision", "recall", "f1", "accuracy"],

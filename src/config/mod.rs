@@ -102,6 +102,15 @@ impl Config {
         Ok(config)
     }
 
+    /// What is wrong with `train.metric_for_best_model` where there are so many labels.
+    pub fn metric_of_two_labels(&self, labels: usize) -> Option<String> {
+        let metric = self.train.metric_for_best_model.as_str();
+        let wrong = self.task.kind == TaskKind::SequenceClassification
+            && TaskKind::OF_TWO_LABELS.contains(&metric)
+            && labels != 2;
+        wrong.then(|| format!("{metric} is for two labels, and there are {labels}"))
+    }
+
     /// All settings as TOML, defaults included, in the order of the documentation. It parses back to an equal
     /// `Config`; an optional setting without a value is a comment.
     pub fn to_toml(&self) -> String {

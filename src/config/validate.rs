@@ -284,6 +284,12 @@ fn evaluation(config: &Config, problems: &mut Problems) {
         problems.with(KEY, text);
     }
 
+    if let Some(labels) = &config.task.labels
+        && let Some(why) = config.metric_of_two_labels(labels.len())
+    {
+        problems.with("train.metric_for_best_model", why);
+    }
+
     let wants_eval = train.eval_strategy != IntervalStrategy::No;
     if config.data.eval.is_none() && problems.none_with(&["data.eval"]) {
         if wants_eval {

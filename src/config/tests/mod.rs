@@ -282,7 +282,12 @@ fn the_metric_and_its_direction() {
     assert!(!train(&["metric_for_best_model=f1", "greater_is_better=false"]).is_greater_better());
     refused(
         &["metric_for_best_model=mse"],
-        "found \"mse\", expected loss, accuracy, f1, micro_f1, matthews_correlation",
+        "found \"mse\", expected loss, accuracy, f1, micro_f1, matthews_correlation, binary_f1, roc_auc, average_precision",
+    );
+    assert!(train(&["metric_for_best_model=roc_auc", "labels=['a', 'b']"]).is_greater_better());
+    refused(
+        &["metric_for_best_model=roc_auc", "labels=['a', 'b', 'c']"],
+        "train.metric_for_best_model: roc_auc is for two labels, and there are 3",
     );
 }
 
