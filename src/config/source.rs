@@ -72,7 +72,7 @@ pub fn entries<'a>(text: &'a str, overrides: &'a [String], problems: &mut Proble
             }
         } else {
             match value.get_ref() {
-                DeValue::Table(table) => of_unknown_section(&name, table, origin, &line, problems),
+                DeValue::Table(table) => of_unknown_section(&name, table, origin, line, problems),
                 value => problems.at(origin, &name, unknown_key("", &name, Some(value), Place::File)),
             }
         }
