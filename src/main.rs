@@ -47,8 +47,11 @@ fn wait_passively() {
 /// Help, or what is wrong with the arguments. All ranks have the same: rank 0 tells.
 fn usage(e: &clap::Error) -> ! {
     if rank_of_environment() == 0 {
-        // Nobody is left to tell where even this cannot be printed.
-        _ = e.print();
+        match cli::settings_as_options(e) {
+            Some(e) => tell_error(&format!("trainer: error: {e}")),
+            // Nobody is left to tell where even this cannot be printed.
+            None => _ = e.print(),
+        }
     }
     if e.exit_code() != 0 {
         cli::join_to_leave();

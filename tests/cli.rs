@@ -31,6 +31,13 @@ fn wrong_arguments_get_usage() {
     assert!(ended.stderr.contains("--resume") && ended.stderr.contains("Usage"), "{}", ended.text());
     let ended = run(trainer(&bench).args(["evaluate", "--json"])).expect(2);
     assert!(ended.stderr.contains("--model") && ended.stderr.contains("--data"), "{}", ended.text());
+    // A setting is no option.
+    let ended = run(trainer(&bench).args(["train", "run.toml", "--lr", "3e-5", "--bf16", "--seed=1"])).expect(2);
+    for told in ["--lr: unknown key: use train.learning_rate=3e-5", "parallel.precision=bf16", "--seed: write seed=1"] {
+        assert!(ended.stderr.contains(told) && !ended.stderr.contains("Usage"), "{told}: {}", ended.text());
+    }
+    let ended = run(trainer(&bench).arg("plan").args(bench.settings("run", &[])).args(["--device", "H100"])).expect(2);
+    assert!(ended.stderr.contains("--device: found \"H100\": use \"h100-sxm\" (or"), "{}", ended.text());
     assert!(run(trainer(&bench).arg("--version")).expect(0).stdout.contains(env!("CARGO_PKG_VERSION")));
 }
 

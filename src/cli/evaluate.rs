@@ -8,11 +8,11 @@ use crate::data::{Prepared, cache, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::registry::{self, DropoutOverrides};
 use crate::observe;
-use crate::observe::logs::{tell, wrap};
+use crate::observe::logs::{tell, warn, wrap};
 use crate::observe::table::table;
 use crate::parallel::Zero;
 use crate::tasks::Head;
-use crate::train::evaluate::Evaluator;
+use crate::train::evaluate::{Evaluation, Evaluator};
 use crate::train::generate::Generation;
 use crate::train::loaded::{Declared, Holding, Loaded, Source};
 use crate::train::reading::{self, Purpose, Reading};
@@ -56,16 +56,21 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     let kind = loaded.model.task.kind().parse()?;
     let generation = comm.agree(generation(args, &subject, kind), "reading how texts are generated")?;
     let evaluator = args.reading.evaluator(comm.as_ref(), &mut loaded, subject.run());
-    let metrics = Evaluator { generation: generation.as_ref(), ..evaluator }.metrics(&data)?;
+    let Evaluation { metrics, warning } = Evaluator { generation: generation.as_ref(), ..evaluator }.metrics(&data)?;
     if comm.is_main() {
+        let positive = loaded.model.task.positive_label();
         if args.json {
-            let line: Map<_, _> = metrics.iter().map(|(name, value)| (format!("eval_{name}"), json!(value))).collect();
+            let numbers = metrics.iter().map(|(name, value)| (format!("eval_{name}"), json!(value)));
+            let line: Map<_, _> =
+                numbers.chain(positive.map(|label| ("positive_label".to_owned(), json!(label)))).collect();
             observe::print(&format!("{}\n", serde_json::Value::Object(line)));
         } else {
-            let rows: Vec<_> =
-                metrics.iter().map(|(name, value)| vec![(*name).to_owned(), format!("{value:.6}")]).collect();
+            let numbers = metrics.iter().map(|(name, value)| vec![(*name).to_owned(), format!("{value:.6}")]);
+            let label = positive.map(|label| vec!["positive label".to_owned(), label.to_owned()]);
+            let rows: Vec<_> = numbers.chain(label).collect();
             observe::print(&format!("{}\n", table(&["metric", &file.name], &rows)));
         }
+        warning.as_deref().into_iter().for_each(warn);
     }
     Ok(())
 }

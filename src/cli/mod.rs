@@ -255,6 +255,19 @@ impl Cli {
     }
 }
 
+/// What is wrong with settings that are written as options (`--lr 3e-5`), where arguments are refused because of an option
+/// that is not known.
+pub fn settings_as_options(refused: &clap::Error) -> Option<Error> {
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let mut cli = Cli::command();
+    cli.build();
+    let name = words.iter().find(|word| ["train", "launch", "plan"].contains(&word.as_str()))?;
+    let command = cli.find_subcommand(name)?;
+    let known: Vec<&str> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
+    let unknown = refused.kind() == clap::error::ErrorKind::UnknownArgument;
+    unknown.then(|| config::check_options(&words, &known).err()).flatten()
+}
+
 impl Default for TrainArgs {
     fn default() -> Self {
         TrainArgs {

@@ -5,15 +5,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::foreign;
 use super::source::nearest;
-use super::value::FromToml;
+use super::value::{FromToml, integer};
 use crate::error::{Error, Result};
 
-/// An enum whose variants have the names that users write. Words after `later` belong to the project's plan but not to
-/// this version, and their error says so.
+/// An enum whose variants have the names that users write, for the setting of a dotted key.
 macro_rules! choice {
-    ($(#[$doc:meta])* $name:ident { $($(#[$attr:meta])* $variant:ident = $word:literal),* $(,)? }
-     $(later $($later:literal),*)?) => {
+    ($(#[$doc:meta])* $name:ident of $key:literal { $($(#[$attr:meta])* $variant:ident = $word:literal),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
         pub enum $name { $($(#[$attr])* #[serde(rename = $word)] $variant),* }
@@ -38,7 +37,7 @@ macro_rules! choice {
             type Err = Error;
             fn from_str(word: &str) -> Result<Self> {
                 let found = Self::ALL.iter().find(|choice| choice.name() == word);
-                found.copied().ok_or_else(|| Error::input(refusal(word, &[$($word),*], &[$($($later),*)?])))
+                found.copied().ok_or_else(|| Error::input(refusal($key, word, &[$($word),*])))
             }
         }
 
@@ -47,6 +46,10 @@ macro_rules! choice {
                 one_of(&[$($word),*])
             }
             fn from_toml(value: &toml::de::DeValue<'_>) -> Option<Result<Self, String>> {
+                if let Some(n) = integer(value) {
+                    let n = n.to_string();
+                    return foreign::word($key, &n, &n).map(Err);
+                }
                 Some(value.as_str()?.parse().map_err(|e: Error| e.to_string()))
             }
         }
@@ -62,9 +65,9 @@ fn one_of(words: &[&str]) -> String {
     }
 }
 
-fn refusal(word: &str, words: &[&str], later: &[&str]) -> String {
-    if later.contains(&word) {
-        return format!("this version does not train {word:?}, only {}", one_of(words));
+fn refusal(key: &str, word: &str, words: &[&str]) -> String {
+    if let Some(told) = foreign::word(key, word, &format!("{word:?}")) {
+        return told;
     }
     let hint = nearest(word, words.iter().copied()).map(|w| format!(" (did you mean {w:?}?)")).unwrap_or_default();
     format!("found {word:?}, expected {}{hint}", one_of(words))
@@ -72,7 +75,7 @@ fn refusal(word: &str, words: &[&str], later: &[&str]) -> String {
 
 choice! {
     /// What a model is trained to do.
-    TaskKind {
+    TaskKind of "task.kind" {
         /// One label of many.
         #[default]
         SequenceClassification = "sequence-classification",
@@ -98,6 +101,9 @@ choice! {
 }
 
 impl TaskKind {
+    /// The metrics that there are with two labels alone.
+    pub const OF_TWO_LABELS: [&str; 3] = ["binary_f1", "roc_auc", "average_precision"];
+
     /// Whether the data has a set of labels.
     pub fn has_labels(self) -> bool {
         matches!(self, TaskKind::SequenceClassification | TaskKind::MultiLabel | TaskKind::TokenClassification)
@@ -111,7 +117,9 @@ impl TaskKind {
     /// The metrics of an evaluation besides `loss`, in the order in which they are shown.
     pub fn metrics(self) -> &'static [&'static str] {
         match self {
-            TaskKind::SequenceClassification => &["accuracy", "f1", "micro_f1", "matthews_correlation"],
+            TaskKind::SequenceClassification => {
+                &["accuracy", "f1", "micro_f1", "matthews_correlation", "binary_f1", "roc_auc", "average_precision"]
+            }
             TaskKind::MultiLabel => &["accuracy", "f1", "micro_f1"],
             TaskKind::Regression => &["pearson", "spearmanr", "mse"],
             TaskKind::TokenClassification => &["precision", "recall", "f1", "accuracy"],
@@ -127,7 +135,7 @@ impl TaskKind {
 
 choice! {
     /// How the learning rate goes after warm-up, as in Hugging Face's `get_scheduler`.
-    LrSchedulerType {
+    LrSchedulerType of "train.lr_scheduler_type" {
         /// Straight down to 0 at the last step.
         #[default]
         Linear = "linear",
@@ -142,7 +150,7 @@ choice! {
 
 choice! {
     /// When something happens that happens again and again.
-    IntervalStrategy {
+    IntervalStrategy of "train.eval_strategy" {
         /// Never.
         #[default]
         No = "no",
@@ -155,7 +163,7 @@ choice! {
 
 choice! {
     /// What to do about a record that cannot be used.
-    OnBadRecord {
+    OnBadRecord of "data.on_bad_record" {
         /// End with its file and line before training starts.
         #[default]
         Error = "error",
@@ -166,7 +174,7 @@ choice! {
 
 choice! {
     /// The format of a data file.
-    Format {
+    Format of "data.format" {
         /// One JSON object a line.
         #[default]
         Jsonl = "jsonl",
@@ -183,7 +191,7 @@ choice! {
 
 choice! {
     /// What a document of a plain text file is.
-    Documents {
+    Documents of "data.documents" {
         /// The whole file.
         #[default]
         File = "file",
@@ -196,7 +204,7 @@ choice! {
 
 choice! {
     /// Where the weights that training begins with come from.
-    ModelInit {
+    ModelInit of "model.init" {
         /// The weight files of `model.path`.
         #[default]
         Pretrained = "pretrained",
@@ -207,7 +215,7 @@ choice! {
 
 choice! {
     /// What to do about a step whose loss or gradient norm is not finite.
-    OnNonFinite {
+    OnNonFinite of "train.on_non_finite" {
         /// End the run with exit 4.
         #[default]
         Stop = "stop",
@@ -218,7 +226,7 @@ choice! {
 
 choice! {
     /// A number format of 32 or 16 bits.
-    Precision {
+    Precision of "parallel.precision" {
         /// 32-bit floats.
         #[default]
         Fp32 = "fp32",
@@ -231,7 +239,7 @@ choice! {
 
 choice! {
     /// The collectives that ranks talk through.
-    Backend {
+    Backend of "comm.backend" {
         /// What the machine and the way of starting ask for.
         #[default]
         Auto = "auto",

@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
+use super::foreign;
 use super::value::{FromToml, integer};
 
 /// A whole number, a word or a truth value, as TOML and JSON have them.
@@ -14,6 +15,18 @@ pub enum Written {
     Number(i64),
     Word(String),
     Flag(bool),
+}
+
+impl Written {
+    /// What is wrong with a word, or a truth value, that other tools have for the setting of this key.
+    fn foreign(&self, key: &str) -> Option<String> {
+        let word = match self {
+            Written::Number(_) => return None,
+            Written::Word(word) => word.clone(),
+            Written::Flag(flag) => flag.to_string(),
+        };
+        foreign::word(key, &word, &self.to_string())
+    }
 }
 
 impl Display for Written {
@@ -28,11 +41,13 @@ impl Display for Written {
 
 /// The traits of a setting that reads and writes itself by `from_written` and `to_written`.
 macro_rules! mixed {
-    ($name:ident, $expected:literal) => {
+    ($name:ident of $key:literal, $expected:literal) => {
         impl TryFrom<Written> for $name {
             type Error = String;
             fn try_from(written: Written) -> Result<Self, String> {
-                Self::from_written(&written).ok_or_else(|| format!("found {written}, expected {}", $expected))
+                Self::from_written(&written).ok_or_else(|| {
+                    written.foreign($key).unwrap_or_else(|| format!("found {written}, expected {}", $expected))
+                })
             }
         }
 
@@ -72,7 +87,7 @@ pub enum ZeroStage {
     Stage(u8),
 }
 
-mixed!(ZeroStage, "0, 1, 2, 3 or \"auto\"");
+mixed!(ZeroStage of "parallel.zero_stage", "0, 1, 2, 3 or \"auto\"");
 
 impl ZeroStage {
     fn from_written(written: &Written) -> Option<Self> {
@@ -110,7 +125,7 @@ pub enum Recompute {
     KeepEvery(u32),
 }
 
-mixed!(Recompute, "\"none\", \"all\" or a whole number from 1 up");
+mixed!(Recompute of "parallel.recompute", "\"none\", \"all\" or a whole number from 1 up");
 
 impl Recompute {
     fn from_written(written: &Written) -> Option<Self> {
@@ -145,7 +160,7 @@ pub enum MicroBatchTokens {
     Tokens(usize),
 }
 
-mixed!(MicroBatchTokens, "a whole number from 1 up or \"auto\"");
+mixed!(MicroBatchTokens of "train.micro_batch_tokens", "a whole number from 1 up or \"auto\"");
 
 impl MicroBatchTokens {
     /// The number that is set, if one is.
@@ -184,7 +199,7 @@ pub enum EarlyStopping {
     Never,
 }
 
-mixed!(EarlyStopping, "true, false or \"never\"");
+mixed!(EarlyStopping of "generation.early_stopping", "true, false or \"never\"");
 
 impl EarlyStopping {
     fn from_written(written: &Written) -> Option<Self> {
@@ -210,7 +225,10 @@ impl EarlyStopping {
 #[serde(try_from = "Written", into = "Written")]
 pub struct Bytes(pub u64);
 
-mixed!(Bytes, "a size such as \"16GiB\": a whole number from 1 up with KiB, MiB, GiB, TiB, kB, MB, GB, TB or no unit");
+mixed!(
+    Bytes of "parallel.memory_per_rank",
+    "a size such as \"16GiB\": a whole number from 1 up with KiB, MiB, GiB, TiB, kB, MB, GB, TB or no unit"
+);
 
 /// The largest first.
 const UNITS: &[(&str, i64)] = &[

@@ -103,6 +103,15 @@ impl Config {
         Ok(config)
     }
 
+    /// What is wrong with `train.metric_for_best_model` where there are so many labels.
+    pub fn metric_of_two_labels(&self, labels: usize) -> Option<String> {
+        let metric = self.train.metric_for_best_model.as_str();
+        let wrong = self.task.kind == TaskKind::SequenceClassification
+            && TaskKind::OF_TWO_LABELS.contains(&metric)
+            && labels != 2;
+        wrong.then(|| format!("{metric} is for two labels, and there are {labels}"))
+    }
+
     /// All settings as TOML, defaults included, in the order of the documentation. It parses back to an equal
     /// `Config`; an optional setting without a value is a comment.
     pub fn to_toml(&self) -> String {
@@ -141,6 +150,23 @@ impl Config {
             },
         )
     }
+}
+
+/// What is wrong with settings that are written as options among the words of a command line, `--lr 3e-5`; `known` are
+/// options of the command, without dashes.
+///
+/// # Errors
+/// An input error with one line for each setting; none for words that are no settings, here or elsewhere.
+pub fn check_options(words: &[String], known: &[&str]) -> Result<()> {
+    let mut problems = Problems::new(problems::COMMAND_LINE);
+    source::options(words, known, &mut problems);
+    problems.finish()
+}
+
+/// What other tools' word for an option such as `--device` is here, as the end of a message: `found ...: use ...`, or
+/// that there is none.
+pub fn foreign_word(option: &str, word: &str) -> Option<String> {
+    foreign::word(option, word, &format!("{word:?}"))
 }
 
 /// The settings of `task` and `data` that mean something to other tasks alone: the key and why.

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::foreign;
+use super::foreign::{self, Place};
 use super::problems::{Origin, Problems};
-use super::raw::{KEYS, dotted};
+use super::raw::{KEYS, Raw, dotted};
 use super::value::{FromToml, describe};
 use crate::error::Result;
 
@@ -48,9 +48,11 @@ pub fn entries<'a>(text: &'a str, overrides: &'a [String], problems: &mut Proble
     let (table, errors) = DeTable::parse_recoverable(text);
     let origin = |error: &toml::de::Error| error.span().map_or(Origin::Absent, |span| line(span.start));
     if let (Some(first), Some(language)) = (errors.first(), other_language(text)) {
-        let text =
-            format!("this looks like {language}, and a configuration is TOML: key = value, under [section] lines");
-        problems.at(origin(first), "", text);
+        let told = "and a configuration is TOML: key = value, under [section] lines";
+        problems.at(origin(first), "", format!("this looks like {language}, {told}"));
+        for (number, name, told) in foreign_lines(text) {
+            problems.at(Origin::Line(number), name, told);
+        }
         problems.finish()?;
     }
     for error in &errors {
@@ -69,8 +71,10 @@ pub fn entries<'a>(text: &'a str, overrides: &'a [String], problems: &mut Proble
                 other => problems.at(origin, section, not_a_section(section, &other)),
             }
         } else {
-            let is_section = value.get_ref().is_table();
-            problems.at(origin, &name, if is_section { unknown_section(&name) } else { unknown_key("", &name) });
+            match value.get_ref() {
+                DeValue::Table(table) => of_unknown_section(&name, table, origin, line, problems),
+                value => problems.at(origin, &name, unknown_key("", &name, Some(value), Place::File)),
+            }
         }
     }
     let mut rest = overrides;
@@ -80,12 +84,52 @@ pub fn entries<'a>(text: &'a str, overrides: &'a [String], problems: &mut Proble
             rest = &after[words..];
             problems.at(Origin::CommandLine, key, format!("write {key}={value}, without spaces"));
             // It was meant: not to be missed as well.
-            _ = resolve(key, KEYS).map(|name| problems.written(&name, Origin::CommandLine));
+            if let Ok(Some(name)) = resolve(key, KEYS) {
+                problems.written(&name, Origin::CommandLine);
+            }
         } else {
             of_override(item, &mut entries, problems);
         }
     }
     Ok(Entries(entries))
+}
+
+/// Of a text in YAML or JSON, what is known of its keys from elsewhere: the line, the key, and what to do.
+fn foreign_lines(text: &str) -> Vec<(usize, &str, String)> {
+    let mut found = Vec::new();
+    for (line, number) in text.lines().zip(1..) {
+        let Some((name, value)) = line.trim_start_matches([' ', '-', '{']).split_once(':') else { continue };
+        let name = name.trim().trim_matches(['"', '\'']);
+        let value = value.split(" #").next().unwrap_or_default().trim().trim_end_matches(',');
+        let nested = value.is_empty() || value.starts_with(['{', '[', '#', '|', '>']);
+        let parsed = || DeValue::parse(value).map_or(DeValue::String(Cow::Borrowed(value)), Spanned::into_inner);
+        let value = (!nested).then(parsed);
+        found.extend(foreign::advice("", name, value.as_ref(), Place::File).map(|told| (number, name, told)));
+    }
+    found
+}
+
+/// Whether a value is one for this key, as far as its type goes.
+pub fn fits(key: &str, value: &DeValue<'_>) -> bool {
+    let mut problems = Problems::new("");
+    let entry = Entry { value: value.clone(), text: None };
+    _ = Raw::read(&Entries(HashMap::from([(key.to_owned(), entry)])), &mut problems);
+    problems.finish().is_ok()
+}
+
+/// A plain value, or a list of such, as TOML has it.
+pub fn written(value: &DeValue<'_>) -> Option<String> {
+    Some(match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Array(items) => {
+            let items: Option<Vec<String>> = items.iter().map(|item| written(item.get_ref())).collect();
+            format!("[{}]", items?.join(", "))
+        }
+        DeValue::Datetime(_) | DeValue::Table(_) => return None,
+    })
 }
 
 /// The language in which a text that is not TOML seems to be written, by its first line that is not a comment.
@@ -96,6 +140,33 @@ fn other_language(text: &str) -> Option<&'static str> {
         _ if first.starts_with('{') => Some("JSON"),
         Some((name, value)) if is_name(name) && (value.is_empty() || value.starts_with(' ')) => Some("YAML"),
         _ => (first == "---").then_some("YAML"),
+    }
+}
+
+/// What is wrong with settings that are written as options, `--learning_rate 3e-5` or `--learning-rate=3e-5`, among the
+/// words of a command line: ours, and those that are known from elsewhere. `known` are options of the command.
+pub fn options(words: &[String], known: &[&str], problems: &mut Problems) {
+    for (word, next) in words.iter().zip(words.iter().skip(1).map(Some).chain([None])) {
+        let Some(option) = word.strip_prefix("--").filter(|option| !option.is_empty()) else { continue };
+        let (name, text) = match (option.split_once('='), next) {
+            (Some((name, text)), _) => (name, text),
+            (None, Some(next)) if !next.starts_with("--") => (option, next.as_str()),
+            (None, _) => (option, "true"),
+        };
+        if known.contains(&name) {
+            continue;
+        }
+        let key = name.replace('-', "_");
+        let value = DeValue::parse(text).map_or(DeValue::String(Cow::Borrowed(text)), Spanned::into_inner);
+        let (section, bare) = key.rsplit_once('.').unwrap_or(("", &key));
+        let told = match resolve(&key, KEYS) {
+            Ok(Some(_)) => Some(format!("write {key}={text}")),
+            Ok(None) => foreign::advice(section, bare, Some(&value), Place::CommandLine),
+            Err(several) => Some(several),
+        };
+        if let Some(told) = told {
+            problems.at(Origin::CommandLine, &format!("--{name}"), told);
+        }
     }
 }
 
@@ -123,7 +194,27 @@ fn of_section<'a>(
             problems.written(&name, origin);
             entries.insert(name, Entry { value: value.into_inner(), text: None });
         } else {
-            problems.at(origin, &name, unknown_key(section, key.get_ref()));
+            let told = unknown_key(section, key.get_ref(), Some(value.get_ref()), Place::File);
+            problems.at(origin, &name, told);
+        }
+    }
+}
+
+/// The section, and those of its keys that are known from elsewhere or from here.
+fn of_unknown_section(
+    section: &str,
+    table: &DeTable<'_>,
+    origin: Origin,
+    line: impl Fn(usize) -> Origin,
+    problems: &mut Problems,
+) {
+    problems.at(origin, section, unknown_section(section, table));
+    for (key, value) in table {
+        let (name, value) = (key.get_ref(), value.get_ref());
+        let own =
+            || all(KEYS).any(|(_, key)| key == name).then(|| unknown_key(section, name, Some(value), Place::File));
+        if let Some(told) = foreign::advice(section, name, Some(value), Place::File).or_else(own) {
+            problems.at(line(key.span().start), &dotted(section, name), told);
         }
     }
 }
@@ -134,10 +225,14 @@ fn of_override<'a>(item: &'a str, entries: &mut HashMap<String, Entry<'a>>, prob
     };
     // A text may mean to end with a space, as a prefix does.
     let (written, text) = (written.trim(), text.trim_start());
+    let value = DeValue::parse(text.trim_end()).map_or(DeValue::String(Cow::Borrowed(text)), Spanned::into_inner);
     match resolve(written, KEYS) {
-        Ok(name) => {
-            let value =
-                DeValue::parse(text.trim_end()).map_or(DeValue::String(Cow::Borrowed(text)), Spanned::into_inner);
+        Ok(None) => {
+            let (section, key) = written.rsplit_once('.').unwrap_or(("", written));
+            let told = unknown_key(section, key, Some(&value), Place::CommandLine);
+            problems.at(Origin::CommandLine, written, told);
+        }
+        Ok(Some(name)) => {
             problems.written(&name, Origin::CommandLine);
             entries.insert(name, Entry { value, text: Some(text) });
         }
@@ -145,19 +240,16 @@ fn of_override<'a>(item: &'a str, entries: &mut HashMap<String, Entry<'a>>, prob
     }
 }
 
-/// The dotted key that an override means: a bare key must be unique over the sections.
-fn resolve(written: &str, keys: &[(&str, &[&str])]) -> Result<String, String> {
+/// The dotted key that an override means, if it is one: a bare key must be unique over the sections.
+fn resolve(written: &str, keys: &[(&str, &[&str])]) -> Result<Option<String>, String> {
     let matching: Vec<String> = all(keys)
         .filter(|(section, key)| written == *key || written == dotted(section, key))
         .map(|(section, key)| dotted(section, key))
         .collect();
     match matching.as_slice() {
-        [] => {
-            let (section, key) = written.rsplit_once('.').unwrap_or(("", written));
-            Err(unknown_key(section, key))
-        }
-        [key] => Ok(key.clone()),
-        _ if matching.iter().any(|key| key == written) => Ok(written.to_owned()),
+        [] => Ok(None),
+        [key] => Ok(Some(key.clone())),
+        _ if matching.iter().any(|key| key == written) => Ok(Some(written.to_owned())),
         _ => Err(format!("there are several keys of this name: write {}", matching.join(" or "))),
     }
 }
@@ -172,9 +264,9 @@ fn is_key(name: &str) -> bool {
 
 /// Another trainer's name for a setting comes first. Then the nearest name counts, wherever it stands; between equally
 /// near ones, the section that was written.
-fn unknown_key(section: &str, key: &str) -> String {
-    if let Some(advice) = foreign::advice(key) {
-        return format!("unknown key: {advice}");
+fn unknown_key(section: &str, key: &str, value: Option<&DeValue<'_>>, place: Place) -> String {
+    if let Some(advice) = foreign::advice(section, key, value, place) {
+        return advice;
     }
     let candidates = all(KEYS).filter(|(s, _)| *s == section).chain(all(KEYS).filter(|(s, _)| *s != section));
     match nearest(key, candidates.clone().map(|(_, key)| key)) {
@@ -186,9 +278,9 @@ fn unknown_key(section: &str, key: &str) -> String {
     }
 }
 
-fn unknown_section(name: &str) -> String {
-    if let Some(advice) = foreign::advice(name) {
-        return format!("unknown section: {advice}");
+fn unknown_section(name: &str, table: &DeTable<'_>) -> String {
+    if let Some(advice) = foreign::advice("", name, Some(&DeValue::Table(table.clone())), Place::File) {
+        return advice;
     }
     let sections = KEYS.iter().map(|(section, _)| *section).filter(|section| !section.is_empty());
     match nearest(name, sections.clone()) {
@@ -224,12 +316,14 @@ mod tests {
     #[test]
     fn a_bare_key_must_be_unique() {
         let keys: &[(&str, &[&str])] = &[("", &["seed"]), ("a", &["path", "x"]), ("b", &["path"]), ("c", &["seed"])];
-        assert_eq!(resolve("x", keys).unwrap(), "a.x");
-        assert_eq!(resolve("b.path", keys).unwrap(), "b.path");
+        let resolved = |written| resolve(written, keys).unwrap().unwrap();
+        assert_eq!(resolve("y", keys), Ok(None));
+        assert_eq!(resolved("x"), "a.x");
+        assert_eq!(resolved("b.path"), "b.path");
         assert_eq!(resolve("path", keys).unwrap_err(), "there are several keys of this name: write a.path or b.path");
         // The top level's own key is spelled out already.
-        assert_eq!(resolve("seed", keys).unwrap(), "seed");
-        assert_eq!(resolve("c.seed", keys).unwrap(), "c.seed");
+        assert_eq!(resolved("seed"), "seed");
+        assert_eq!(resolved("c.seed"), "c.seed");
     }
 
     #[test]

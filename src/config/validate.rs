@@ -4,7 +4,7 @@ use super::choice::{IntervalStrategy, LrSchedulerType};
 use super::problems::Problems;
 use super::raw::{Raw, RawData, RawGeneration, RawTask, RawTrain};
 use super::{
-    CommConfig, Config, DataConfig, GenerationConfig, ModelConfig, TaskConfig, TaskKind, TrainConfig, answers,
+    CommConfig, Config, DataConfig, GenerationConfig, ModelConfig, TaskConfig, TaskKind, TrainConfig, answers, foreign,
     generation, parallel,
 };
 
@@ -276,9 +276,18 @@ fn evaluation(config: &Config, problems: &mut Problems) {
         problems.with("train.metric_for_best_model", "sentence_accuracy needs task.next_sentence = true");
     }
     if metric != "loss" && !metrics.contains(&metric.as_str()) && problems.none_with(&["task.kind"]) {
-        let text =
-            format!("found {metric:?}, expected loss, {}: the metrics of {}", metrics.join(", "), config.task.kind);
-        problems.with("train.metric_for_best_model", text);
+        const KEY: &str = "train.metric_for_best_model";
+        let known = |word: &str| metrics.iter().any(|metric| word.contains(&format!("use {metric:?}")));
+        let text = foreign::word(KEY, metric, &format!("{metric:?}")).filter(|told| known(told)).unwrap_or_else(|| {
+            format!("found {metric:?}, expected loss, {}: the metrics of {}", metrics.join(", "), config.task.kind)
+        });
+        problems.with(KEY, text);
+    }
+
+    if let Some(labels) = &config.task.labels
+        && let Some(why) = config.metric_of_two_labels(labels.len())
+    {
+        problems.with("train.metric_for_best_model", why);
     }
 
     let wants_eval = train.eval_strategy != IntervalStrategy::No;

@@ -1,4 +1,4 @@
-//! Accuracy, macro and micro F1, and Matthews' correlation, from a confusion matrix.
+//! Accuracy, F1 (macro, micro, of one label) and Matthews' correlation, from a confusion matrix.
 
 use super::hits::{Hits, ratio};
 
@@ -69,6 +69,23 @@ impl Confusion {
     /// wrong for one label is missed for another, and this is the accuracy. scikit-learn's `f1_score(average="micro")`.
     pub fn micro_f1(&self) -> f64 {
         self.hits().sum::<Hits>().f1()
+    }
+
+    /// The F1 of one label, in [0, 1]; 0 where it occurs in neither truth nor prediction. With label 1 of two scikit-learn's
+    /// `f1_score(average="binary", zero_division=0)`.
+    ///
+    /// # Panics
+    /// If there is no such label.
+    pub fn f1_of(&self, label: usize) -> f64 {
+        self.hits().nth(label).unwrap_or_else(|| panic!("label {label} is not below {}", self.n_labels)).f1()
+    }
+
+    /// The label that is predicted for every example, if there is only one, while the examples have several.
+    pub fn only_prediction(&self) -> Option<usize> {
+        let labelled = (0..self.n_labels).filter(|&k| self.labelled(k) > 0).count();
+        let mut predicted = (0..self.n_labels).filter(|&k| self.predicted(k) > 0);
+        let first = predicted.next();
+        first.filter(|_| labelled > 1 && predicted.next().is_none())
     }
 
     /// Matthews' correlation coefficient for any number of labels, in [-1, 1]; 0 where it is undefined (all labels
@@ -176,6 +193,34 @@ mod tests {
     fn constant_labels_or_predictions() {
         check(2, &[1, 1, 0, 1], &[1, 1, 1, 1], CONSTANT);
         check(2, &[1, 1, 1, 1], &[1, 0, 1, 1], CONSTANT);
+    }
+
+    #[test]
+    fn f1_of_the_second_of_two_labels() {
+        // scikit-learn 1.9.1, f1_score(y, p, average="binary", zero_division=0).
+        let of = |labels: &[usize], predictions: &[usize]| {
+            Confusion::from_pairs(2, labels.iter().copied().zip(predictions.iter().copied())).f1_of(1)
+        };
+        close(of(&[1, 1, 1, 0, 0, 1, 0, 1], &[1, 0, 1, 0, 1, 1, 0, 1]), 0.8);
+        close(of(&[1, 0, 0, 1, 0, 0], &[1, 0, 1, 0, 0, 0]), 0.5);
+        assert_eq!(of(&[1, 1], &[1, 1]), 1.0);
+        assert_eq!(of(&[0, 0], &[0, 0]), 0.0);
+        for case in list(include_str!("../../tests/reference/metrics/ranking.json"), "cases") {
+            let (labels, predictions) = (counts(&case["labels"]), counts::<usize>(&case["predictions"]));
+            reference::close(of(&labels, &predictions), number(&case["binary_f1"]), &case);
+        }
+    }
+
+    #[test]
+    fn a_single_prediction_is_seen() {
+        let only = |pairs: &[(usize, usize)]| Confusion::from_pairs(3, pairs.iter().copied()).only_prediction();
+        assert_eq!(only(&[(0, 2), (1, 2), (2, 2)]), Some(2));
+        assert_eq!(only(&[(0, 1), (2, 1)]), Some(1));
+        assert_eq!(only(&[(0, 2), (1, 2), (2, 1)]), None);
+        // All that is right to predict.
+        assert_eq!(only(&[(1, 1), (1, 1)]), None);
+        assert_eq!(only(&[(1, 0), (1, 0)]), None);
+        assert_eq!(only(&[]), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod classification;
 mod entities;
 mod hits;
 mod multi_label;
+mod ranking;
 #[cfg(test)]
 mod reference;
 mod regression;
@@ -21,6 +22,7 @@ pub use classification::Confusion;
 pub use entities::{Entities, Reading, Span, TagSet};
 pub use hits::Hits;
 pub use multi_label::MultiLabel;
+pub use ranking::Ranking;
 pub use regression::{mse, pearson, spearman};
 pub use rouge::{RougeL, rouge_l};
 pub use squad::{AnswerMatch, AnswerSums, Squad, SquadRules, match_answer};
@@ -28,5 +30,5 @@ pub use squad::{AnswerMatch, AnswerSums, Squad, SquadRules, match_answer};
 /// A named list of results, in the order in which they are shown.
 ///
 /// Names are those of Hugging Face's GLUE metrics, without the `eval_` prefix: `accuracy`, `f1`,
-/// `matthews_correlation`, `pearson`, `spearmanr`, `mse`.
+/// `matthews_correlation`, `pearson`, `spearmanr`, `mse`; and of scikit-learn's functions: `roc_auc`, `average_precision`.
 pub type Metrics = Vec<(&'static str, f64)>;

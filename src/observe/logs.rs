@@ -114,6 +114,15 @@ fn now() -> String {
     text
 }
 
+/// A warning of rank 0's, whatever the filter says.
+pub fn warn(text: &str) {
+    if is_json() {
+        write(&event("WARN", text, Value::Null).to_string());
+    } else {
+        write(&wrap(&format!("warning: {text}"), 2));
+    }
+}
+
 /// Tells why the program ends, on the last line, whatever the filter says.
 pub fn tell_error(text: &str) {
     if is_json() {

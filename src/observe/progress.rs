@@ -74,6 +74,11 @@ impl Progress {
         }
     }
 
+    /// A warning, with JSON logs as an event.
+    pub fn warn(&self, text: &str) {
+        if logs::is_json() { logs::warn(text) } else { self.line(&format!("warning: {text}")) }
+    }
+
     /// Takes the bar away.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {

@@ -90,6 +90,16 @@ pub trait Task: Send + Sync {
     /// The task's metrics beside the loss.
     fn metrics(&self, results: &Results) -> Metrics;
 
+    /// The label that metrics of two labels are about: the second, as in scikit-learn.
+    fn positive_label(&self) -> Option<&str> {
+        None
+    }
+
+    /// What is probably wrong with a model that answers so, and what to do.
+    fn warning(&self, _: &Results) -> Option<String> {
+        None
+    }
+
     /// The lines that `predict` writes, one a record; with `scores` the numbers behind them too.
     fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>>;
 

@@ -33,6 +33,14 @@ impl Outputs {
     }
 }
 
+/// How good a model is.
+#[derive(Debug)]
+pub struct Evaluation {
+    pub metrics: Metrics,
+    /// What is probably wrong with the model.
+    pub warning: Option<String>,
+}
+
 /// A model and the ranks that run it.
 pub struct Evaluator<'a> {
     pub model: &'a Model,
@@ -117,7 +125,7 @@ impl Evaluator<'_> {
     ///
     /// # Errors
     /// As [`Evaluator::outputs`]; exit 2 when nothing is to be told; exit 4 when the loss is not finite.
-    pub fn metrics(&mut self, data: &Prepared) -> Result<Metrics> {
+    pub fn metrics(&mut self, data: &Prepared) -> Result<Evaluation> {
         let outputs = self.outputs_for("evaluating", &data.dataset)?;
         if outputs.losses.is_empty() {
             let message = "there is nothing to evaluate: no example of the data has a target to tell";
@@ -129,10 +137,11 @@ impl Evaluator<'_> {
             return Err(Error::new(ErrorKind::NonFinite, message).shared());
         }
         let mut metrics = vec![("loss", loss)];
-        metrics.extend(self.model.task.metrics(&outputs.results(data)));
+        let results = outputs.results(data);
+        metrics.extend(self.model.task.metrics(&results));
         if let Some(generation) = self.generation {
             metrics.extend(self.generated(data, generation)?);
         }
-        Ok(metrics)
+        Ok(Evaluation { metrics, warning: self.model.task.warning(&results) })
     }
 }

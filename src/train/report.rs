@@ -51,7 +51,8 @@ pub fn header(
         lines.extend(changed.iter().map(|line| format!("changed   {line}")));
         lines.extend(other_threads(state.threads, tch::get_num_threads() as usize, comm.device()));
     }
-    let head = data.head.labels().map(|labels| format!(" ({} labels: {})", labels.len(), shortened(labels)));
+    let positive = loaded.model.task.positive_label().map(|label| format!("; positive: {label}")).unwrap_or_default();
+    let head = data.head.labels().map(|labels| format!(" ({} labels: {}{positive})", labels.len(), shortened(labels)));
     lines.push(format!("task      {}{}", config.task.kind, head.unwrap_or_default()));
     lines.push(format!("train     {}", describe(&config.data.train, &data.train)));
     match (&config.data.eval, &data.eval) {

@@ -3,7 +3,7 @@
 use crate::comm::Collective;
 use crate::config::{Config, ModelInit, TaskKind};
 use crate::data::{CacheUse, Prepared, Sampler, cache, prepare};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::ffi::device::allow_tf32;
 use crate::models::Role;
 use crate::models::registry::{self, DropoutOverrides};
@@ -183,6 +183,9 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     }
     let head = reading::head(&config.task, &train.facts, &config.data.train)?;
     let labels = head.labels().map(<[String]>::to_vec);
+    if let Some(why) = labels.as_ref().and_then(|labels| config.metric_of_two_labels(labels.len())) {
+        return Err(Error::input(format!("train.metric_for_best_model: {why} in the data")));
+    }
     let eval = config.data.eval.as_ref();
     let eval = eval.map(|path| prepare_file(path, "data.eval", Purpose::Evaluate, labels)).transpose()?;
     Ok(Data { train, eval, head })

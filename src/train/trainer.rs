@@ -15,7 +15,7 @@ use crate::observe::signals::StopFlag;
 use crate::observe::{logs, memory, progress};
 use crate::train::checkpoints::{self, Checkpoints};
 use crate::train::clock::Clock;
-use crate::train::evaluate::Evaluator;
+use crate::train::evaluate::{Evaluation, Evaluator};
 use crate::train::generate::Generation;
 use crate::train::loaded::Loaded;
 use crate::train::memory_report::{Bytes, MemoryReport};
@@ -298,7 +298,7 @@ impl Trainer {
         let micro_batch_tokens = self.micro_batch_tokens;
         let (comm, generation) = (self.comm.as_ref(), self.generation.as_ref());
         let mut evaluator = Evaluator { model, params, weights, comm, micro_batch_tokens, generation };
-        let metrics = self.clock.pause(|| {
+        let Evaluation { metrics, warning } = self.clock.pause(|| {
             // As `trainer evaluate` computes them.
             let _exact = ExactProducts::new()?;
             evaluator.metrics(&eval)
@@ -307,6 +307,7 @@ impl Trainer {
         let step = self.state.global_step;
         let text: Vec<String> = metrics.iter().map(|(name, value)| format!("eval_{name} {value:.4}")).collect();
         self.progress.line(&format!("{}  {}", self.state.place(), text.join("  ")));
+        warning.filter(|_| self.comm.is_main()).inspect(|warning| self.progress.warn(warning));
         let mut line = Map::from_iter([("step".into(), json!(step)), ("epoch".into(), json!(self.state.epoch))]);
         line.extend(metrics.into_iter().map(|(name, value)| (format!("eval_{name}"), json!(value))));
         self.record(Value::Object(line))?;

@@ -63,6 +63,22 @@ fn configuration(book: &mut Book) {
         &["train.learning_rte: unknown key, did you mean train.learning_rate?"],
     );
     book.add(
+        "a key of another tool",
+        &["per_device_train_batch_size=8", "load_in_4bit=true"],
+        &["command line: per_device_train_batch_size: unknown key: use train.global_batch_size=32 (per device"],
+    );
+    book.file(
+        "a key of another tool in a file",
+        "max_steps = 20",
+        "load_in_4bit = true\nmax_steps = 20",
+        &["train.load_in_4bit: quantization is not supported in this version: "],
+    );
+    book.add(
+        "a word of another tool",
+        &["task.kind=ner"],
+        &["command line: task.kind: found \"ner\": use \"token-classification\""],
+    );
+    book.add(
         "a wrong type",
         &["max_steps=many"],
         &["command line: train.max_steps: found the string \"many\", expected a whole number"],

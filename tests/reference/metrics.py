@@ -21,7 +21,14 @@ from scipy.stats import pearsonr, spearmanr
 from seqeval.metrics import sequence_labeling as lenient
 from seqeval.metrics import v1 as strictly
 from seqeval.scheme import IOB2, IOBES, Entities
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, mean_squared_error
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    matthews_corrcoef,
+    mean_squared_error,
+    roc_auc_score,
+)
 
 HERE = Path(__file__).resolve().parent / "metrics"
 WORDS = (
@@ -364,6 +371,33 @@ def numbers(rng):
     write("numbers", {"cases": cases})
 
 
+def ranking(rng):
+    """Two classes: scores of the positive one, many of them equal. Without both classes ROC-AUC is not defined, and without
+    a positive example average precision is not."""
+    cases = []
+    for number in range(40):
+        size = rng.randint(2, 30)
+        share = [0.5, 0.1, 0.9, 0.5][number % 4]
+        labels = [int(rng.random() < share) for _ in range(size)]
+        if number in (5, 6):
+            labels = [number % 2] * size
+        digits = [1, 4, 0, 2][number // 4 % 4]
+        scores = [round(rng.gauss(0.8 * y, 1.0), digits) for y in labels]
+        predictions = [int(s > 0) for s in scores]
+        positive = sum(labels)
+        cases.append(
+            {
+                "labels": labels,
+                "scores": scores,
+                "predictions": predictions,
+                "binary_f1": float(f1_score(labels, predictions, average="binary", zero_division=0)),
+                "roc_auc": float(roc_auc_score(labels, scores)) if 0 < positive < size else None,
+                "average_precision": float(average_precision_score(labels, scores)) if positive else None,
+            }
+        )
+    write("ranking", {"cases": cases})
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
@@ -374,3 +408,4 @@ if __name__ == "__main__":
     rouge(random.Random(4))
     classes(random.Random(5))
     numbers(random.Random(6))
+    ranking(random.Random(7))

@@ -2,7 +2,7 @@
 
 use super::PlanArgs;
 use crate::comm::cores;
-use crate::config::{Config, Precision};
+use crate::config::{Config, Precision, foreign_word};
 use crate::error::{Error, Result};
 use crate::plan::device::{DEVICES, Device, Speed};
 use crate::plan::link::{LINKS, Link, Network};
@@ -14,7 +14,10 @@ pub(super) fn device(name: &str) -> Result<Option<&'static Device>> {
     match (name, Device::named(name)) {
         ("cpu", _) => Ok(None),
         (_, Some(device)) => Ok(Some(device)),
-        _ => Err(Error::input(format!("--device: {name:?} is not known; there are cpu, {}", names.join(", ")))),
+        _ => {
+            let there = || format!("{name:?} is not known; there are cpu, {}", names.join(", "));
+            Err(Error::input(format!("--device: {}", foreign_word("--device", name).unwrap_or_else(there))))
+        }
     }
 }
 
@@ -25,7 +28,8 @@ pub(super) fn network(args: &PlanArgs, device: Option<&Device>) -> Result<Networ
     let link = |place: usize| {
         let name = asked.get(place).copied().unwrap_or(usual[place]);
         let known: Vec<&str> = LINKS.iter().map(|link| link.name).collect();
-        let unknown = || Error::input(format!("--link: {name:?} is not known; there are {}", known.join(", ")));
+        let there = || format!("{name:?} is not known; there are {}", known.join(", "));
+        let unknown = || Error::input(format!("--link: {}", foreign_word("--link", name).unwrap_or_else(there)));
         Link::named(name).ok_or_else(unknown)
     };
     if asked.len() > 2 {

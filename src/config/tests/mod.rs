@@ -1,6 +1,7 @@
 //! What a person meets: defaults, messages, overrides, the written form; and that the documentation is true.
 
 mod documentation;
+mod elsewhere;
 mod others;
 mod pairs;
 mod parallel;
@@ -100,16 +101,17 @@ fn another_language_is_told_once() {
 
 #[test]
 fn keys_of_other_trainers_are_told_ours() {
-    let text = "lr = 1e-5\n[train]\nfp16 = true\nlogging_dir = 'x'\n[optimizer]\nlr = 1e-5\n";
-    let found = message(Config::parse(&format!("{MINIMAL}{text}"), "run.toml", &words(&["optimizer.lr=1e-5"])));
+    let text = "lr = 1e-5\n[train]\nfp16 = true\nlogging_dir = 'x'\n[optimizer]\nlr = 2e-5\nunheard_of = 1\n";
+    let found = message(Config::parse(&format!("{MINIMAL}{text}"), "run.toml", &words(&["optimizer.lr=3e-5"])));
     let expected = "\
-5 problems in the configuration:
-  run.toml:5: lr: unknown key: use train.learning_rate
-  run.toml:7: train.fp16: unknown key: use parallel.precision = \"bf16\", \"fp16\" or \"fp32\"
+6 problems in the configuration:
+  run.toml:5: lr: unknown key: use train.learning_rate = 1e-5
+  run.toml:7: train.fp16: unknown key: use parallel.precision = \"fp16\"
   run.toml:8: train.logging_dir: unknown key: metrics are in output_dir/metrics.jsonl: remove it
-  run.toml:9: optimizer: unknown section: it is AdamW, always: train.learning_rate, train.weight_decay, \
-train.adam_beta1 and so on
-  command line: optimizer.lr: unknown key: use train.learning_rate";
+  run.toml:9: optimizer: unknown section: the optimizer is AdamW: train.learning_rate, train.weight_decay, \
+train.adam_beta1 and so on: remove it
+  run.toml:10: optimizer.lr: unknown key: use train.learning_rate = 2e-5
+  command line: optimizer.lr: unknown key: use train.learning_rate=3e-5";
     assert_eq!(found, expected);
 }
 
@@ -280,7 +282,12 @@ fn the_metric_and_its_direction() {
     assert!(!train(&["metric_for_best_model=f1", "greater_is_better=false"]).is_greater_better());
     refused(
         &["metric_for_best_model=mse"],
-        "found \"mse\", expected loss, accuracy, f1, micro_f1, matthews_correlation",
+        "found \"mse\", expected loss, accuracy, f1, micro_f1, matthews_correlation, binary_f1, roc_auc, average_precision",
+    );
+    assert!(train(&["metric_for_best_model=roc_auc", "labels=['a', 'b']"]).is_greater_better());
+    refused(
+        &["metric_for_best_model=roc_auc", "labels=['a', 'b', 'c']"],
+        "train.metric_for_best_model: roc_auc is for two labels, and there are 3",
     );
 }
 
@@ -383,6 +390,6 @@ fn task_kinds_have_names() {
     for kind in TaskKind::ALL {
         assert_eq!(kind.to_string().parse::<TaskKind>().unwrap(), *kind);
     }
-    let error = "sequence_classification".parse::<TaskKind>().unwrap_err();
+    let error = "sequence-clasification".parse::<TaskKind>().unwrap_err();
     assert!(error.to_string().ends_with("(did you mean \"sequence-classification\"?)"), "{error}");
 }

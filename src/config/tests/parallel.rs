@@ -62,7 +62,7 @@ fn recompute_is_a_word_or_a_number() {
     assert!(with(&["recompute=3"]).unwrap().to_toml().contains("\nrecompute = 3\n"));
     let expected = ", expected \"none\", \"all\" or a whole number from 1 up";
     refused(&["recompute=0"], &format!("parallel.recompute: found 0{expected}"));
-    refused(&["recompute=true"], &format!("found true{expected}"));
+    refused(&["recompute=true"], "found true: use \"all\"");
     refused(&["recompute=half"], &format!("found \"half\"{expected}"));
 }
 
@@ -108,7 +108,7 @@ fn gradients_are_reduced_in_fp32_or_in_the_computing_type() {
     let found = message(with(&["reduce_dtype=bf16"]));
     assert!(found.ends_with("found \"bf16\" with precision = \"fp32\", expected \"fp32\""), "{found}");
     assert_eq!(message(with(&["precision=fp8", "reduce_dtype=bf16"])).lines().count(), 1, "only the cause is told");
-    refused(&["precision=half"], "found \"half\", expected \"fp32\", \"bf16\" or \"fp16\"");
+    refused(&["precision=best"], "found \"best\", expected \"fp32\", \"bf16\" or \"fp16\"");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn what_is_frozen() {
 #[test]
 fn another_trainer_s_keys_are_told_these() {
     for (key, ours) in [
-        ("gradient_checkpointing", "parallel.recompute = \"all\""),
+        ("gradient_checkpointing", "parallel.recompute=all"),
         ("mixed_precision", "parallel.precision"),
         ("deepspeed", "parallel.zero_stage"),
         ("sharding_strategy", "parallel.zero_stage"),
@@ -155,10 +155,10 @@ fn another_trainer_s_keys_are_told_these() {
         ("reduce_bucket_size", "remove it"),
         ("allow_tf32", "parallel.tf32"),
         ("freeze_layers", "model.freeze"),
-        ("from_scratch", "model.init = \"random\""),
+        ("from_scratch", "model.init=random"),
         ("skip_nan", "train.on_non_finite"),
     ] {
         let found = message(with(&[&format!("{key}=1")]));
-        assert!(found.contains("unknown key: ") && found.contains(ours), "{found}");
+        assert!(found.contains(ours) && !found.contains("did you mean"), "{found}");
     }
 }
