@@ -364,7 +364,7 @@ fn json_logs_tell_everything() {
         assert!(event["level"].is_string() && event["rank"] == 0, "{event}");
     }
     let told = |what: &str| events.iter().filter(|event| event["message"].as_str().unwrap().contains(what)).count();
-    assert_eq!((told("saved run/checkpoint-2"), told("saved run/checkpoint-3")), (1, 1), "{}", ended.text());
+    assert_eq!((told("/run/checkpoint-2"), told("/run/checkpoint-3")), (1, 1), "{}", ended.text());
     let logged: Vec<Value> = lines_of(&bench.path("run/metrics.jsonl"));
     let metrics: Vec<&Value> = events.iter().filter(|event| event["message"] == "metrics").collect();
     assert_eq!(metrics.iter().map(|event| &event["metrics"]).collect::<Vec<_>>(), logged.iter().collect::<Vec<_>>());

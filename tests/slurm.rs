@@ -139,7 +139,10 @@ fn a_killed_rank_is_a_restart_inside_the_job() {
     let Some(cluster) = Cluster::up(MODEL) else { return };
     let job = endless(&cluster, "run", &["-n", "2"]);
     job.until("a checkpoint", |_| !checkpoints(&cluster.bench.path("run")).is_empty());
-    let ranks = programs_with(&[&format!("SLURM_JOB_ID={}", job.number), "SLURM_PROCID=1"]);
+    // Another cluster may have a job of this number.
+    let is_ours = |&pid: &i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == cluster.bench.path(""));
+    let mut ranks = programs_with(&[&format!("SLURM_JOB_ID={}", job.number), "SLURM_PROCID=1"]);
+    ranks.retain(is_ours);
     assert_eq!(ranks.len(), 1, "{}", job.log());
     kill(ranks[0], libc::SIGKILL);
     job.until("the restart", |job| job.log().contains("\nresumed   from "));
@@ -232,7 +235,9 @@ fn one_rank_worlds_are_explained() {
         run(srun.args(["-n", "2", mpi]).arg(program()).args(["doctor", "--no-sweep"]))
     };
     let well = doctor("--mpi=pmix").expect(0);
-    assert!(well.stdout.contains("nothing is wrong") && well.stdout.contains("slurmstepd"), "{}", well.text());
+    // Other programs may use this machine's cores.
+    let sound = well.stdout.contains("nothing is wrong") || well.stdout.contains("warning  cores-busy");
+    assert!(sound && well.stdout.contains("slurmstepd"), "{}", well.text());
     let alone = doctor("--mpi=none").expect(2);
     assert!(
         alone.stdout.contains("PROBLEM  ranks-alone") && alone.stdout.contains("srun --mpi=pmix"),

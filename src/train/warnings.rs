@@ -24,6 +24,12 @@ pub struct Warnings {
     has_grown: bool,
 }
 
+impl Default for Warnings {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Warnings {
     /// Begins to look.
     pub fn new() -> Self {
