@@ -1,50 +1,53 @@
-//! The one error type, and the exit codes that it becomes.
+//! The error type, and the exit codes.
 //!
-//! A message names the file and line, the tensor, or the rank, and says what to do. The [`Kind`] decides the
-//! exit code, which scripts and schedulers rely on; both are documented in `docs/configuration.md`.
+//! A message names the file and line, the tensor, or the rank, and says what to do. The [`Kind`] determines the exit
+//! code, which scripts and schedulers rely on; `docs/configuration.md` has the table of codes.
 
 use std::fmt::{self, Display};
 
-/// What went wrong, as far as an exit code can tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Anything that has no code of its own: exit 1.
-    Other,
-    /// Bad configuration or bad data: exit 2.
-    Input,
-    /// Stopped early on a signal, with a checkpoint written: exit 3.
-    Stopped,
-    /// The loss or the gradient norm is not a finite number: exit 4.
-    NonFinite,
-    /// Another rank died, or a collective timed out: exit 5.
-    Peer,
-    /// No memory left, on the host or on the device: exit 6.
-    OutOfMemory,
+/// Declares the kinds of errors with their meanings, which the documentation shows, and their exit codes.
+macro_rules! kinds {
+    ($($(#[doc = $meaning:literal])+ $name:ident = $code:literal,)+) => {
+        /// The kind of an error, which is its exit code.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Kind { $($(#[doc = $meaning])+ $name = $code),+ }
+
+        impl Kind {
+            /// All kinds with their meanings in Markdown, by exit code.
+            pub const ALL: &[(Kind, &str)] = &[$((Kind::$name, concat!($($meaning),+))),+];
+        }
+    };
+}
+
+kinds! {
+    /// Any error without a code of its own, such as a CUDA error other than out of memory
+    /// ([more](gpu.md#when-something-fails)).
+    Other = 1,
+    /// Invalid configuration or data. For `trainer doctor`: it found problems.
+    Input = 2,
+    /// Stopped early by a signal, after writing a checkpoint.
+    Stopped = 3,
+    /// The loss or the gradient norm is NaN or Inf.
+    NonFinite = 4,
+    /// A rank died, or a collective timed out.
+    Peer = 5,
+    /// Out of memory, on the host or on the device. The rank reports the peak memory of its tensors by use.
+    OutOfMemory = 6,
 }
 
 impl Kind {
-    /// The process exit code of this kind of error.
+    /// Returns the process exit code of this kind of error.
     pub fn exit_code(self) -> i32 {
-        match self {
-            Kind::Other => 1,
-            Kind::Input => 2,
-            Kind::Stopped => 3,
-            Kind::NonFinite => 4,
-            Kind::Peer => 5,
-            Kind::OutOfMemory => 6,
-        }
+        self as i32
     }
 
-    /// The kind behind an exit code, [`Kind::Other`] for a code that is not ours.
+    /// Returns the kind of an exit code, [`Kind::Other`] for any other code.
     pub fn from_exit_code(code: i32) -> Kind {
-        [Kind::Input, Kind::Stopped, Kind::NonFinite, Kind::Peer, Kind::OutOfMemory]
-            .into_iter()
-            .find(|kind| kind.exit_code() == code)
-            .unwrap_or(Kind::Other)
+        Self::ALL.iter().find(|(kind, _)| kind.exit_code() == code).map_or(Kind::Other, |(kind, _)| *kind)
     }
 }
 
-/// An error with its kind and a message for a person.
+/// An error with its kind and a message for the user.
 #[derive(Debug, Clone)]
 pub struct Error {
     kind: Kind,
@@ -52,53 +55,53 @@ pub struct Error {
     shared: bool,
 }
 
-/// `Result` with our [`Error`].
+/// `Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of the given kind.
+    /// Creates an error of the given kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Error { kind, message: message.into(), shared: false }
     }
 
-    /// Bad configuration or data (exit 2).
+    /// Creates an error of invalid configuration or data (exit code 2).
     pub fn input(message: impl Into<String>) -> Self {
         Self::new(Kind::Input, message)
     }
 
-    /// An error with no exit code of its own (exit 1).
+    /// Creates an error without an exit code of its own (exit code 1).
     pub fn other(message: impl Into<String>) -> Self {
         Self::new(Kind::Other, message)
     }
 
-    /// A dead or late rank (exit 5).
+    /// Creates an error of a dead or late rank (exit code 5).
     pub fn peer(message: impl Into<String>) -> Self {
         Self::new(Kind::Peer, message)
     }
 
-    /// The kind, and through it the exit code.
+    /// Returns the kind, which determines the exit code.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Whether every rank has this same error, so that rank 0 alone prints it and all leave together.
+    /// Returns whether every rank has this same error, so that only rank 0 prints it and all exit together.
     pub fn is_shared(&self) -> bool {
         self.shared
     }
 
-    /// Marks an error that every rank has.
+    /// Marks the error as one that every rank has.
     pub fn shared(mut self) -> Self {
         self.shared = true;
         self
     }
 
-    /// The same error with another kind.
+    /// Returns the same error with another kind.
     pub fn with_kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self
     }
 
-    /// The same error with `context: ` in front.
+    /// Returns the same error with `context: ` in front of its message.
     pub fn context(mut self, context: impl Display) -> Self {
         self.message = format!("{context}: {}", self.message);
         self
@@ -125,11 +128,11 @@ impl From<serde_json::Error> for Error {
     }
 }
 
-/// `context` on results, so that a message says where it happened.
+/// Adds `context` to the errors of results.
 pub trait Context<T> {
-    /// Puts `context: ` in front of an error's message.
+    /// Puts `context: ` in front of the error's message.
     fn context(self, context: impl Display) -> Result<T>;
-    /// The same, and makes it an input error (exit 2): for files that the user named.
+    /// Puts `context: ` in front and makes it an input error (exit code 2): for files that the user named.
     fn input_context(self, context: impl Display) -> Result<T>;
 }
 

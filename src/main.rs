@@ -1,4 +1,4 @@
-//! The thin binary: run the command; on an error or a panic tell who failed and take all ranks down.
+//! The binary: runs the command; on an error or a panic reports which rank failed and ends all ranks.
 
 use clap::Parser;
 use std::os::unix::process::CommandExt;
@@ -29,10 +29,10 @@ fn main() {
     }
 }
 
-/// Starts this program again with `OMP_WAIT_POLICY=passive`, unless the user has set how threads wait.
+/// Restarts this program with `OMP_WAIT_POLICY=passive`, unless the user has set how threads wait.
 ///
-/// By default the threads of an OpenMP region spin while they wait for each other. On cores that other processes use too
-/// this makes a run several times slower. The OpenMP runtime reads the variable while it is loaded, before `main`.
+/// By default the threads of an OpenMP region spin while they wait for each other, which makes a run several times slower
+/// on cores that other processes also use. The OpenMP runtime reads the variable when it is loaded, before `main`.
 fn wait_passively() {
     const POLICY: &str = "OMP_WAIT_POLICY";
     if [POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME"].iter().any(|name| env::var_os(name).is_some()) {
@@ -40,16 +40,16 @@ fn wait_passively() {
     }
     let mut words = env::args_os();
     let (Some(name), Ok(program)) = (words.next(), env::current_exe()) else { return };
-    // Returns only where it fails, such as after an update that replaced the file: then threads spin.
+    // Returns only if it fails, for example after an update that replaced the file; then threads spin.
     _ = Command::new(program).arg0(name).args(words).env(POLICY, "passive").exec();
 }
 
-/// Help, or what is wrong with the arguments. All ranks have the same: rank 0 tells.
+/// Prints help, or what is wrong with the arguments. All ranks have the same arguments; only rank 0 prints.
 fn usage(e: &clap::Error) -> ! {
     if rank_of_environment() == 0 {
         match cli::settings_as_options(e) {
             Some(e) => tell_error(&format!("trainer: error: {e}")),
-            // Nobody is left to tell where even this cannot be printed.
+            // A failure to print cannot be reported.
             None => _ = e.print(),
         }
     }
@@ -59,23 +59,23 @@ fn usage(e: &clap::Error) -> ! {
     leave(e.exit_code())
 }
 
-/// Says what went wrong and ends: together with all ranks when they share the error, else at once and for all.
+/// Reports the error and exits: together with all ranks if they share the error, else at once, ending the job.
 fn fail(e: &Error) -> ! {
     let code = e.kind().exit_code();
     let rank = rank_of_environment();
     if !e.is_shared() {
-        tell(e);
-        tell_memory(e.kind());
+        report(e);
+        report_memory(e.kind());
         abort(code);
     }
     if rank == 0 {
-        tell(e);
-        tell_memory(e.kind());
+        report(e);
+        report_memory(e.kind());
     }
     leave(code)
 }
 
-fn tell(e: &Error) {
+fn report(e: &Error) {
     match (cli::group(), e.kind()) {
         (Some(group), _) if group.world() > 1 && !e.is_shared() => {
             tell_error(&format!("trainer: rank {}: error: {e}", group.rank()));
@@ -85,14 +85,14 @@ fn tell(e: &Error) {
     }
 }
 
-/// Where the memory has gone, when there is none left.
-fn tell_memory(kind: Kind) {
+/// Reports memory by use after an out-of-memory error.
+fn report_memory(kind: Kind) {
     if let Some(account) = cli::memory_account().filter(|_| kind == Kind::OutOfMemory) {
         tell_error(&format!("trainer: rank {}: {account}", rank_of_environment()));
     }
 }
 
-/// Leaves the group in good order.
+/// Leaves the group of ranks and exits.
 fn leave(code: i32) -> ! {
     let finished = cli::group().map_or(Ok(()), |group| group.finish());
     if let Err(e) = finished {
@@ -101,7 +101,7 @@ fn leave(code: i32) -> ! {
     exit_now(code)
 }
 
-/// Ends this rank, and with it the job.
+/// Ends this rank and the job.
 fn abort(code: i32) -> ! {
     match cli::group() {
         Some(group) => group.abort(code),
@@ -109,7 +109,7 @@ fn abort(code: i32) -> ! {
     }
 }
 
-/// libtorch's errors come as panics where tch has no other way: they end the job as any error does.
+/// Makes panics end the job as errors do. tch panics on errors of libtorch in functions without a `Result`.
 fn die_on_panic() {
     panic::set_hook(Box::new(|info| {
         if device::is_attempt() {
@@ -119,7 +119,7 @@ fn die_on_panic() {
         let place = info.location().map_or_else(String::new, |place| format!(" ({}:{})", place.file(), place.line()));
         let e = trainer::ffi::libtorch_error(message);
         tell_error(&format!("trainer: rank {}: error: {e}{place}", rank_of_environment()));
-        tell_memory(e.kind());
+        report_memory(e.kind());
         abort(e.kind().exit_code())
     }));
 }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod chat;
+mod config_keys;
 mod doctor;
 mod evaluate;
 mod generation;
@@ -60,6 +61,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Trains a tokenizer on texts, for a model that starts from nothing.
     Tokenizer(TokenizerArgs),
+    /// Explains a key of the configuration, or lists all keys.
+    Config(config_keys::ConfigArgs),
     /// Writes what a shell completes commands by to standard output.
     #[command(hide = true)]
     Completions {
@@ -74,7 +77,7 @@ pub struct TrainArgs {
     /// The configuration (TOML); ./trainer.toml where none is given.
     config: Option<PathBuf>,
     /// Settings that replace the file's: `learning_rate=3e-5`, or dotted where a bare key is not unique.
-    #[arg(value_name = "KEY=VALUE")]
+    #[arg(value_name = "KEY=VALUE", value_parser = config_keys::OverrideParser, hide_possible_values = true)]
     overrides: Vec<String>,
     /// none, auto (the newest sound checkpoint of output_dir, else from the start), or a checkpoint's folder.
     #[arg(long, default_value = "none")]
@@ -94,6 +97,7 @@ pub struct EvaluateArgs {
     config: Option<PathBuf>,
     /// Settings that replace the configuration's.
     #[arg(value_name = "KEY=VALUE", requires = "config")]
+    #[arg(value_parser = config_keys::OverrideParser, hide_possible_values = true)]
     overrides: Vec<String>,
     /// The folder of a fine-tuned model or checkpoint.
     #[arg(long, required_unless_present = "config")]
@@ -237,10 +241,11 @@ impl Cli {
             Some(Command::Chat(args)) => chat::run(&args),
             Some(Command::Plan(args)) => plan::run(&args),
             Some(Command::Tokenizer(args)) => tokenizer::run(&args),
+            Some(Command::Config(args)) => config_keys::run(&args),
             Some(Command::Completions { shell }) => {
                 let mut text = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "trainer", &mut text);
-                observe::print(&String::from_utf8_lossy(&text));
+                observe::print(&config_keys::without_space(&String::from_utf8_lossy(&text)));
                 Ok(())
             }
             None if PathBuf::from(train::DEFAULT_CONFIG).exists() => train::run(TrainArgs::default(), began),

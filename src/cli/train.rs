@@ -27,7 +27,7 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
             e.shared()
         })?;
         if rank_of_environment() == 0 {
-            crate::observe::print(&config.to_toml());
+            crate::observe::print(&config.to_commented_toml());
         }
         return Ok(());
     }

@@ -1,16 +1,15 @@
-//! Settings that are one word out of a few.
+//! Settings that are one of a few strings.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::foreign;
-use super::source::nearest;
-use super::value::{FromToml, integer};
+use super::other_tool_values;
+use super::value::{Value, integer, nearest};
 use crate::error::{Error, Result};
 
-/// An enum whose variants have the names that users write, for the setting of a dotted key.
+/// Declares an enum with the strings that users write, for the setting of a dotted key.
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident of $key:literal { $($(#[$attr:meta])* $variant:ident = $word:literal),* $(,)? }) => {
         $(#[$doc])*
@@ -18,10 +17,10 @@ macro_rules! choice {
         pub enum $name { $($(#[$attr])* #[serde(rename = $word)] $variant),* }
 
         impl $name {
-            /// All of them, in the order of the documentation.
+            /// All variants, in the order of the documentation.
             pub const ALL: &[$name] = &[$($name::$variant),*];
 
-            /// The name that users write.
+            /// Returns the string that users write.
             pub const fn name(self) -> &'static str {
                 match self { $($name::$variant => $word),* }
             }
@@ -41,14 +40,17 @@ macro_rules! choice {
             }
         }
 
-        impl FromToml for $name {
+        impl Value for $name {
+            fn kind() -> String {
+                format!("one of {}", [$(concat!("`", $word, "`")),*].join(", "))
+            }
             fn expected() -> String {
                 one_of(&[$($word),*])
             }
             fn from_toml(value: &toml::de::DeValue<'_>) -> Option<Result<Self, String>> {
                 if let Some(n) = integer(value) {
                     let n = n.to_string();
-                    return foreign::word($key, &n, &n).map(Err);
+                    return other_tool_values::problem($key, &n, &n).map(Err);
                 }
                 Some(value.as_str()?.parse().map_err(|e: Error| e.to_string()))
             }
@@ -56,7 +58,7 @@ macro_rules! choice {
     };
 }
 
-/// `"a"`, `"a" or "b"`, `"a", "b" or "c"`.
+/// Returns `"a"`, `"a" or "b"`, `"a", "b" or "c"`.
 fn one_of(words: &[&str]) -> String {
     let quoted: Vec<String> = words.iter().map(|w| format!("{w:?}")).collect();
     match quoted.as_slice() {
@@ -66,34 +68,34 @@ fn one_of(words: &[&str]) -> String {
 }
 
 fn refusal(key: &str, word: &str, words: &[&str]) -> String {
-    if let Some(told) = foreign::word(key, word, &format!("{word:?}")) {
-        return told;
+    if let Some(problem) = other_tool_values::problem(key, word, &format!("{word:?}")) {
+        return problem;
     }
     let hint = nearest(word, words.iter().copied()).map(|w| format!(" (did you mean {w:?}?)")).unwrap_or_default();
     format!("found {word:?}, expected {}{hint}", one_of(words))
 }
 
 choice! {
-    /// What a model is trained to do.
+    /// The task of a model.
     TaskKind of "task.kind" {
-        /// One label of many.
+        /// A single label of an example.
         #[default]
         SequenceClassification = "sequence-classification",
-        /// Any of several labels.
+        /// Any number of labels of an example.
         MultiLabel = "multi-label",
-        /// One number.
+        /// A number.
         Regression = "regression",
         /// A tag for each word.
         TokenClassification = "token-classification",
-        /// The part of a context that answers a question.
+        /// The span of a context that answers a question.
         QuestionAnswering = "question-answering",
-        /// One of several continuations.
+        /// One of several choices.
         MultipleChoice = "multiple-choice",
-        /// Hidden tokens.
+        /// Masked tokens.
         MaskedLm = "masked-lm",
         /// The next token of a text.
         CausalLm = "causal-lm",
-        /// The next token of an answer.
+        /// The next token of an answer in a conversation.
         Chat = "chat",
         /// A target, given its source.
         Seq2seq = "seq2seq",
@@ -101,20 +103,20 @@ choice! {
 }
 
 impl TaskKind {
-    /// The metrics that there are with two labels alone.
+    /// Metrics that are defined for two labels only.
     pub const OF_TWO_LABELS: [&str; 3] = ["binary_f1", "roc_auc", "average_precision"];
 
-    /// Whether the data has a set of labels.
+    /// Returns whether the data has a set of labels.
     pub fn has_labels(self) -> bool {
         matches!(self, TaskKind::SequenceClassification | TaskKind::MultiLabel | TaskKind::TokenClassification)
     }
 
-    /// Whether its models write texts.
+    /// Returns whether models of the task generate text.
     pub fn generates(self) -> bool {
         matches!(self, TaskKind::CausalLm | TaskKind::Chat | TaskKind::Seq2seq)
     }
 
-    /// The metrics of an evaluation besides `loss`, in the order in which they are shown.
+    /// Returns the metrics of an evaluation besides `loss`, in the order in which they are shown.
     pub fn metrics(self) -> &'static [&'static str] {
         match self {
             TaskKind::SequenceClassification => {
@@ -134,27 +136,27 @@ impl TaskKind {
 }
 
 choice! {
-    /// How the learning rate goes after warm-up, as in Hugging Face's `get_scheduler`.
+    /// The learning rate after warm-up, as in Hugging Face's `get_scheduler`.
     LrSchedulerType of "train.lr_scheduler_type" {
-        /// Straight down to 0 at the last step.
+        /// Linear decay to 0 at the last step.
         #[default]
         Linear = "linear",
-        /// Half a cosine down to 0 at the last step.
+        /// Half a cosine to 0 at the last step.
         Cosine = "cosine",
-        /// At its peak from the first step, without warm-up.
+        /// The peak from the first step, without warm-up.
         Constant = "constant",
-        /// At its peak after warm-up.
+        /// The peak after warm-up.
         ConstantWithWarmup = "constant_with_warmup",
     }
 }
 
 choice! {
-    /// When something happens that happens again and again.
+    /// When evaluations or checkpoints take place.
     IntervalStrategy of "train.eval_strategy" {
         /// Never.
         #[default]
         No = "no",
-        /// Every so many steps.
+        /// Every N steps.
         Steps = "steps",
         /// At the end of each epoch.
         Epoch = "epoch",
@@ -162,12 +164,12 @@ choice! {
 }
 
 choice! {
-    /// What to do about a record that cannot be used.
+    /// What to do with an invalid record.
     OnBadRecord of "data.on_bad_record" {
-        /// End with its file and line before training starts.
+        /// End with its file and line before training.
         #[default]
         Error = "error",
-        /// Leave it out, count and report.
+        /// Skip it, count it, and report the count.
         Skip = "skip",
     }
 }
@@ -175,14 +177,14 @@ choice! {
 choice! {
     /// The format of a data file.
     Format of "data.format" {
-        /// One JSON object a line.
+        /// One JSON object per line.
         #[default]
         Jsonl = "jsonl",
-        /// Comma separated.
+        /// Comma-separated.
         Csv = "csv",
-        /// Tab separated.
+        /// Tab-separated.
         Tsv = "tsv",
-        /// A word and its tag a line, sentences between blank lines.
+        /// One word and its tag per line, with blank lines between sentences.
         Conll = "conll",
         /// Plain text, for language models.
         Text = "text",
@@ -190,42 +192,42 @@ choice! {
 }
 
 choice! {
-    /// What a document of a plain text file is.
+    /// The documents of a plain-text file.
     Documents of "data.documents" {
         /// The whole file.
         #[default]
         File = "file",
         /// Each line.
         Lines = "lines",
-        /// Lines without a blank one between them.
+        /// Lines without a blank line between them.
         Paragraphs = "paragraphs",
     }
 }
 
 choice! {
-    /// Where the weights that training begins with come from.
+    /// The source of the initial weights.
     ModelInit of "model.init" {
         /// The weight files of `model.path`.
         #[default]
         Pretrained = "pretrained",
-        /// Drawn from (seed, name); `model.path` needs no weight file.
+        /// Newly initialized from (seed, name); `model.path` needs no weight file.
         Random = "random",
     }
 }
 
 choice! {
-    /// What to do about a step whose loss or gradient norm is not finite.
+    /// What to do after a NaN or Inf loss or gradient norm.
     OnNonFinite of "train.on_non_finite" {
-        /// End the run with exit 4.
+        /// End the run with exit code 4.
         #[default]
         Stop = "stop",
-        /// Leave the weights as they are, count the step and go on.
+        /// Leave the weights as they are, count the step, and continue.
         Skip = "skip",
     }
 }
 
 choice! {
-    /// A number format of 32 or 16 bits.
+    /// A dtype of 32 or 16 bits.
     Precision of "parallel.precision" {
         /// 32-bit floats.
         #[default]
@@ -238,9 +240,9 @@ choice! {
 }
 
 choice! {
-    /// The collectives that ranks talk through.
+    /// The backend of collectives.
     Backend of "comm.backend" {
-        /// What the machine and the way of starting ask for.
+        /// Determined by the hardware and the launcher.
         #[default]
         Auto = "auto",
         /// One rank, no communication.

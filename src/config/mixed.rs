@@ -1,85 +1,89 @@
-//! Settings that are a number, a word or a truth value: they are written back as they were read.
+//! Settings of mixed types (integer, string, boolean). They are written back as they were read.
 
 use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
-use super::foreign;
-use super::value::{FromToml, integer};
+use super::other_tool_values;
+use super::value::{Value, integer};
 
-/// A whole number, a word or a truth value, as TOML and JSON have them.
+/// An integer, a string or a boolean of TOML or JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Written {
-    Number(i64),
-    Word(String),
-    Flag(bool),
+pub enum Scalar {
+    Integer(i64),
+    Text(String),
+    Boolean(bool),
 }
 
-impl Written {
-    /// What is wrong with a word, or a truth value, that other tools have for the setting of this key.
-    fn foreign(&self, key: &str) -> Option<String> {
+impl Scalar {
+    /// Returns what is wrong with a string or a boolean that other tools use for the setting of this key.
+    fn other_tool_problem(&self, key: &str) -> Option<String> {
         let word = match self {
-            Written::Number(_) => return None,
-            Written::Word(word) => word.clone(),
-            Written::Flag(flag) => flag.to_string(),
+            Scalar::Integer(_) => return None,
+            Scalar::Text(word) => word.clone(),
+            Scalar::Boolean(flag) => flag.to_string(),
         };
-        foreign::word(key, &word, &self.to_string())
+        other_tool_values::problem(key, &word, &self.to_string())
     }
 }
 
-impl Display for Written {
+impl Display for Scalar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Written::Number(n) => n.fmt(f),
-            Written::Word(word) => write!(f, "{word:?}"),
-            Written::Flag(flag) => flag.fmt(f),
+            Scalar::Integer(n) => n.fmt(f),
+            Scalar::Text(word) => write!(f, "{word:?}"),
+            Scalar::Boolean(flag) => flag.fmt(f),
         }
     }
 }
 
-/// The traits of a setting that reads and writes itself by `from_written` and `to_written`.
+/// Implements the traits of a setting that has `from_scalar` and `to_scalar`: the name of its type, and what a message
+/// expects.
 macro_rules! mixed {
-    ($name:ident of $key:literal, $expected:literal) => {
-        impl TryFrom<Written> for $name {
+    ($name:ident of $key:literal, $kind:literal, $expected:literal) => {
+        impl TryFrom<Scalar> for $name {
             type Error = String;
-            fn try_from(written: Written) -> Result<Self, String> {
-                Self::from_written(&written).ok_or_else(|| {
-                    written.foreign($key).unwrap_or_else(|| format!("found {written}, expected {}", $expected))
+            fn try_from(scalar: Scalar) -> Result<Self, String> {
+                Self::from_scalar(&scalar).ok_or_else(|| {
+                    scalar.other_tool_problem($key).unwrap_or_else(|| format!("found {scalar}, expected {}", $expected))
                 })
             }
         }
 
-        impl From<$name> for Written {
+        impl From<$name> for Scalar {
             fn from(value: $name) -> Self {
-                value.to_written()
+                value.to_scalar()
             }
         }
 
-        impl FromToml for $name {
+        impl Value for $name {
+            fn kind() -> String {
+                $kind.into()
+            }
             fn expected() -> String {
                 $expected.into()
             }
             fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
-                let word = || value.as_str().map(|word| Written::Word(word.to_owned()));
-                let flag = || value.as_bool().map(Written::Flag);
-                Some(integer(value).map(Written::Number).or_else(word).or_else(flag)?.try_into())
+                let word = || value.as_str().map(|word| Scalar::Text(word.to_owned()));
+                let flag = || value.as_bool().map(Scalar::Boolean);
+                Some(integer(value).map(Scalar::Integer).or_else(word).or_else(flag)?.try_into())
             }
         }
 
-        /// As in TOML.
+        /// Writes the value as in TOML.
         impl Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.to_written().fmt(f)
+                self.to_scalar().fmt(f)
             }
         }
     };
 }
 
-/// What is sharded over ranks (ZeRO, arXiv 1910.02054).
+/// What ZeRO (arXiv 1910.02054) shards over ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "Written")]
+#[serde(try_from = "Scalar", into = "Scalar")]
 pub enum ZeroStage {
     /// The lowest stage that fits into the memory of a rank.
     Auto,
@@ -87,21 +91,21 @@ pub enum ZeroStage {
     Stage(u8),
 }
 
-mixed!(ZeroStage of "parallel.zero_stage", "0, 1, 2, 3 or \"auto\"");
+mixed!(ZeroStage of "parallel.zero_stage", "one of `0`, `1`, `2`, `3`, `auto`", "0, 1, 2, 3 or \"auto\"");
 
 impl ZeroStage {
-    fn from_written(written: &Written) -> Option<Self> {
-        match written {
-            Written::Number(n @ 0..=3) => Some(ZeroStage::Stage(*n as u8)),
-            Written::Word(word) if word == "auto" => Some(ZeroStage::Auto),
+    fn from_scalar(scalar: &Scalar) -> Option<Self> {
+        match scalar {
+            Scalar::Integer(n @ 0..=3) => Some(ZeroStage::Stage(*n as u8)),
+            Scalar::Text(word) if word == "auto" => Some(ZeroStage::Auto),
             _ => None,
         }
     }
 
-    fn to_written(self) -> Written {
+    fn to_scalar(self) -> Scalar {
         match self {
-            ZeroStage::Auto => Written::Word("auto".into()),
-            ZeroStage::Stage(n) => Written::Number(n.into()),
+            ZeroStage::Auto => Scalar::Text("auto".into()),
+            ZeroStage::Stage(n) => Scalar::Integer(n.into()),
         }
     }
 }
@@ -112,58 +116,58 @@ impl Default for ZeroStage {
     }
 }
 
-/// Which stages of the model drop their activations after forward and compute them again in backward.
+/// The blocks of the model whose activations are checkpointed: dropped after forward and recomputed in backward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "Written")]
+#[serde(try_from = "Scalar", into = "Scalar")]
 pub enum Recompute {
     /// None: all activations are kept.
     #[default]
     None,
     /// All.
     All,
-    /// All but every N-th, which keeps its activations; N is at least 1, at which none is computed again.
+    /// All but every N-th, which keeps its activations; N is at least 1, and with 1 no block is checkpointed.
     KeepEvery(u32),
 }
 
-mixed!(Recompute of "parallel.recompute", "\"none\", \"all\" or a whole number from 1 up");
+mixed!(Recompute of "parallel.recompute", "`none`, `all` or integer >= 1", "\"none\", \"all\" or an integer >= 1");
 
 impl Recompute {
-    fn from_written(written: &Written) -> Option<Self> {
-        match written {
-            Written::Number(n) => u32::try_from(*n).ok().filter(|n| *n >= 1).map(Recompute::KeepEvery),
-            Written::Word(word) => match word.as_str() {
+    fn from_scalar(scalar: &Scalar) -> Option<Self> {
+        match scalar {
+            Scalar::Integer(n) => u32::try_from(*n).ok().filter(|n| *n >= 1).map(Recompute::KeepEvery),
+            Scalar::Text(word) => match word.as_str() {
                 "none" => Some(Recompute::None),
                 "all" => Some(Recompute::All),
                 _ => None,
             },
-            Written::Flag(_) => None,
+            Scalar::Boolean(_) => None,
         }
     }
 
-    fn to_written(self) -> Written {
+    fn to_scalar(self) -> Scalar {
         match self {
-            Recompute::None => Written::Word("none".into()),
-            Recompute::All => Written::Word("all".into()),
-            Recompute::KeepEvery(n) => Written::Number(n.into()),
+            Recompute::None => Scalar::Text("none".into()),
+            Recompute::All => Scalar::Text("all".into()),
+            Recompute::KeepEvery(n) => Scalar::Integer(n.into()),
         }
     }
 }
 
-/// Tokens that a rank takes through the model at a time.
+/// The tokens per micro-batch on each rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "Written")]
+#[serde(try_from = "Scalar", into = "Scalar")]
 pub enum MicroBatchTokens {
-    /// What the memory of a GPU has room for; on a CPU a number that more would not make faster.
+    /// As many as fit into the memory of a GPU; on a CPU a number above which training is not faster.
     #[default]
     Auto,
-    /// So many, at least 1.
+    /// This number, at least 1.
     Tokens(usize),
 }
 
-mixed!(MicroBatchTokens of "train.micro_batch_tokens", "a whole number from 1 up or \"auto\"");
+mixed!(MicroBatchTokens of "train.micro_batch_tokens", "integer >= 1 or `auto`", "an integer >= 1 or \"auto\"");
 
 impl MicroBatchTokens {
-    /// The number that is set, if one is.
+    /// Returns the number, if one is set.
     pub fn given(self) -> Option<usize> {
         match self {
             MicroBatchTokens::Auto => None,
@@ -171,63 +175,64 @@ impl MicroBatchTokens {
         }
     }
 
-    fn from_written(written: &Written) -> Option<Self> {
-        match written {
-            Written::Number(n) => usize::try_from(*n).ok().filter(|n| *n >= 1).map(MicroBatchTokens::Tokens),
-            Written::Word(word) if word == "auto" => Some(MicroBatchTokens::Auto),
+    fn from_scalar(scalar: &Scalar) -> Option<Self> {
+        match scalar {
+            Scalar::Integer(n) => usize::try_from(*n).ok().filter(|n| *n >= 1).map(MicroBatchTokens::Tokens),
+            Scalar::Text(word) if word == "auto" => Some(MicroBatchTokens::Auto),
             _ => None,
         }
     }
 
-    fn to_written(self) -> Written {
+    fn to_scalar(self) -> Scalar {
         match self {
-            MicroBatchTokens::Auto => Written::Word("auto".into()),
-            MicroBatchTokens::Tokens(n) => Written::Number(n as i64),
+            MicroBatchTokens::Auto => Scalar::Text("auto".into()),
+            MicroBatchTokens::Tokens(n) => Scalar::Integer(n as i64),
         }
     }
 }
 
 /// When beam search ends, once there are as many finished texts as beams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "Written")]
+#[serde(try_from = "Scalar", into = "Scalar")]
 pub enum EarlyStopping {
     /// At once.
     Yes,
-    /// When no running text can become better at its present length.
+    /// When no running beam can become better at its current length.
     No,
     /// When none can at any length.
     Never,
 }
 
-mixed!(EarlyStopping of "generation.early_stopping", "true, false or \"never\"");
+mixed!(EarlyStopping of "generation.early_stopping", "boolean or `never`", "true, false or \"never\"");
 
 impl EarlyStopping {
-    fn from_written(written: &Written) -> Option<Self> {
-        match written {
-            Written::Flag(true) => Some(EarlyStopping::Yes),
-            Written::Flag(false) => Some(EarlyStopping::No),
-            Written::Word(word) if word == "never" => Some(EarlyStopping::Never),
+    fn from_scalar(scalar: &Scalar) -> Option<Self> {
+        match scalar {
+            Scalar::Boolean(true) => Some(EarlyStopping::Yes),
+            Scalar::Boolean(false) => Some(EarlyStopping::No),
+            Scalar::Text(word) if word == "never" => Some(EarlyStopping::Never),
             _ => None,
         }
     }
 
-    fn to_written(self) -> Written {
+    fn to_scalar(self) -> Scalar {
         match self {
-            EarlyStopping::Yes => Written::Flag(true),
-            EarlyStopping::No => Written::Flag(false),
-            EarlyStopping::Never => Written::Word("never".into()),
+            EarlyStopping::Yes => Scalar::Boolean(true),
+            EarlyStopping::No => Scalar::Boolean(false),
+            EarlyStopping::Never => Scalar::Text("never".into()),
         }
     }
 }
 
 /// An amount of memory in bytes, at least 1 and less than 2^63.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "Written")]
+#[serde(try_from = "Scalar", into = "Scalar")]
 pub struct Bytes(pub u64);
 
 mixed!(
     Bytes of "parallel.memory_per_rank",
-    "a size such as \"16GiB\": a whole number from 1 up with KiB, MiB, GiB, TiB, kB, MB, GB, TB or no unit"
+    "size (string or integer >= 1)",
+    "a size such as \"16GiB\": an integer >= 1 with KiB, MiB, GiB, TiB, kB, MB, GB, TB or no unit"
 );
 
 /// The largest first.
@@ -243,11 +248,11 @@ const UNITS: &[(&str, i64)] = &[
 ];
 
 impl Bytes {
-    /// Units in capitals or small letters, with or without a space before them.
-    fn from_written(written: &Written) -> Option<Self> {
-        let bytes = match written {
-            Written::Number(n) => *n,
-            Written::Word(word) => {
+    /// Reads a unit in upper or lower case, with or without a space before it.
+    fn from_scalar(scalar: &Scalar) -> Option<Self> {
+        let bytes = match scalar {
+            Scalar::Integer(n) => *n,
+            Scalar::Text(word) => {
                 let (digits, unit) = word.split_at(word.find(|c: char| !c.is_ascii_digit()).unwrap_or(word.len()));
                 let unit = match unit.trim() {
                     "" | "B" => 1,
@@ -255,17 +260,17 @@ impl Bytes {
                 };
                 digits.parse::<i64>().ok()?.checked_mul(unit)?
             }
-            Written::Flag(_) => return None,
+            Scalar::Boolean(_) => return None,
         };
         u64::try_from(bytes).ok().filter(|bytes| *bytes > 0).map(Bytes)
     }
 
-    /// In the largest unit that leaves a whole number.
-    fn to_written(self) -> Written {
+    /// Writes the size in the largest unit that leaves an integer.
+    fn to_scalar(self) -> Scalar {
         let unit = UNITS.iter().find(|(_, unit)| self.0.is_multiple_of(*unit as u64));
         match unit {
-            Some((name, unit)) => Written::Word(format!("{}{name}", self.0 / *unit as u64)),
-            None => Written::Number(self.0 as i64),
+            Some((name, unit)) => Scalar::Text(format!("{}{name}", self.0 / *unit as u64)),
+            None => Scalar::Integer(self.0 as i64),
         }
     }
 }

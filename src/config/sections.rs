@@ -1,217 +1,286 @@
-//! The sections of a [`super::Config`]. A field is a key of `docs/configuration.md` by the same name.
+//! The settings: each is declared here once. Documentation, messages and `--print-config` follow from the declarations.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::answers::AnswerConfig;
 use super::choice::{
     Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
     TaskKind,
 };
-use super::mixed::{Bytes, MicroBatchTokens, Recompute, ZeroStage};
+use super::keys::{
+    ABOVE_0_BELOW_1, AT_LEAST_1, AT_LEAST_2, AT_LEAST_3, DefaultValue, Entries, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1,
+    Key, LOSS_SCALE, POSITIVE, SECONDS, Section, parse, section,
+};
+use super::mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};
+use super::problems::Problems;
+use super::value::Value;
 
-/// `[model]`: what is fine-tuned.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ModelConfig {
-    /// A Hugging Face folder: config.json, *.safetensors, tokenizer.json.
-    pub path: PathBuf,
-    /// Where the first weights come from.
-    pub init: ModelInit,
-    /// Patterns over Hugging Face's names of tensors, `*` matching anything: weights that are not trained.
-    pub freeze: Vec<String>,
-    /// In [0, 1), instead of config.json's.
-    pub hidden_dropout_prob: Option<f64>,
-    /// In [0, 1), instead of config.json's.
-    pub attention_probs_dropout_prob: Option<f64>,
-    /// In [0, 1), instead of config.json's.
-    pub classifier_dropout: Option<f64>,
+section! {
+    /// A complete and checked configuration. Relative paths start at the working directory.
+    Config in "" {
+        /// Run folder.
+        output_dir: PathBuf;
+        /// Replaces an existing run in `output_dir`. Otherwise such a folder is an error, unless the run is resumed.
+        overwrite_output_dir: bool = false;
+        /// Seed of the data order, dropout, and initialization.
+        seed: u64 = 42;
+    }
+    with {
+        /// `[model]`
+        model: ModelConfig;
+        /// `[task]`
+        task: TaskConfig;
+        /// `[data]`
+        data: DataConfig;
+        /// `[train]`
+        train: TrainConfig;
+        /// `[generation]`
+        generation: GenerationConfig;
+        /// `[parallel]`
+        parallel: ParallelConfig;
+        /// `[comm]`
+        comm: CommConfig;
+    }
 }
 
-/// `[task]`: what it learns to do.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TaskConfig {
-    /// The task.
-    pub kind: TaskKind,
-    /// All labels, in the order of their numbers; otherwise they are found in the training data.
-    pub labels: Option<Vec<String>>,
-    /// What stands before every source; otherwise nothing.
-    pub source_prefix: Option<String>,
-    /// Tokens a target is cut to, special ones included; at least 2. Otherwise 128.
-    pub max_target_length: Option<usize>,
-    /// Whether an evaluation generates a target for each source and compares it with the given one.
-    pub predict_with_generate: bool,
-    /// Whether a language model's examples are filled up with documents; otherwise yes, where they can be.
-    pub packing: Option<bool>,
-    /// The share of tokens that a masked language model is to tell, above 0 and below 1; otherwise 0.15.
-    pub mlm_probability: Option<f64>,
-    /// Whether the tokens of a word are hidden together; otherwise no.
-    pub whole_word_mask: Option<bool>,
-    /// Whether a masked language model also tells next sentences from others; otherwise no.
-    pub next_sentence: Option<bool>,
-    /// Always there with [`TaskKind::QuestionAnswering`], never without.
-    #[serde(flatten)]
-    pub answers: Option<AnswerConfig>,
+section! {
+    /// `[model]`: the model that is fine-tuned.
+    ModelConfig in "model" {
+        /// Local Hugging Face model folder. It has `config.json`, `*.safetensors`, and `tokenizer.json`. Names on a
+        /// model hub are not downloaded.
+        path: PathBuf;
+        /// Source of the initial weights. `pretrained`: the weight files in `path`. `random`: newly initialized from
+        /// the seed and the tensor's name, as `config.json` says; `path` then needs no `*.safetensors`
+        /// ([more](large-models.md#from-random-weights)).
+        init: ModelInit = ModelInit::Pretrained;
+        /// Weights that are not trained. A list of patterns over Hugging Face's names of tensors, where `*` matches
+        /// any characters and `?` one character, such as `["bert.embeddings.*"]`. Frozen weights have no gradient and
+        /// no optimizer state. A pattern that matches nothing is an error
+        /// ([more](large-models.md#training-a-part-of-the-weights)).
+        freeze: Vec<String> = Vec::new();
+        /// Dropout after embeddings and inside layers.
+        hidden_dropout_prob: Option<f64> => "the value in `config.json`", FROM_0_BELOW_1;
+        /// Dropout of attention probabilities.
+        attention_probs_dropout_prob: Option<f64> => "the value in `config.json`", FROM_0_BELOW_1;
+        /// Dropout before the head.
+        classifier_dropout: Option<f64> => "the value in `config.json`", FROM_0_BELOW_1;
+    }
+}
+
+section! {
+    /// `[task]`: the task that the model learns.
+    TaskConfig in "task" {
+        /// Task that the model is fine-tuned for. `sequence-classification` (single-label), `multi-label`,
+        /// `regression`, `token-classification` (a tag for each word), `multiple-choice`, `question-answering`
+        /// (extractive), `seq2seq` (a target, given its source), or a [language model](language-models.md):
+        /// `causal-lm`, `masked-lm`, `chat`. [What each reads and writes](#tasks).
+        kind: TaskKind;
+        /// Labels or tags, in the order of their ids. Inferred labels are sorted as numbers if all are integers, else
+        /// as strings; spaces around them are removed; a folder that was fine-tuned on the same labels keeps its own
+        /// order. A label in the data that is not in the list makes its record invalid.
+        labels: Option<Vec<String>> => "inferred from the training data";
+        /// Text before every source, for `seq2seq`. For example T5's `"translate English to German: "`, including the
+        /// space.
+        source_prefix: Option<String> => "none";
+        /// Maximum target length in tokens, for `seq2seq`. Longer targets are truncated; special tokens count.
+        /// `data.max_length` is for the sources.
+        max_target_length: Option<usize> => "128", AT_LEAST_2;
+        /// Generates targets in evaluations, for `seq2seq`. Each evaluation also generates a target for each source,
+        /// with the settings of [`[generation]`](#generation), and reports `bleu` and `rougeL` against the references
+        /// ([more](generation.md#in-evaluations)).
+        predict_with_generate: bool = false;
+        /// Packs documents into blocks, for language models. A block has up to `data.max_length` tokens, and its
+        /// documents do not attend to each other ([more](language-models.md#documents-and-blocks)). `false`: an example
+        /// is one document, truncated.
+        packing: Option<bool> => "`true` where possible";
+        /// Fraction of tokens to predict, for `masked-lm`. Of these, 80 % are replaced by the mask token, 10 % by a
+        /// random token, and 10 % stay as they are ([more](language-models.md#masked-language-models)).
+        mlm_probability: Option<f64> => "0.15", ABOVE_0_BELOW_1;
+        /// Masks whole words, for `masked-lm`. All tokens of a word are masked together.
+        whole_word_mask: Option<bool> => "false";
+        /// Adds next-sentence prediction, for `masked-lm`. Examples are pairs of texts, and the model also predicts
+        /// whether the second follows the first ([more](language-models.md#next-sentences)).
+        next_sentence: Option<bool> => "false";
+    }
+    with {
+        /// Set with [`TaskKind::QuestionAnswering`] only.
+        #[serde(flatten)]
+        answers: Option<AnswerConfig>;
+    }
 }
 
 impl TaskConfig {
-    /// A task with all settings at their defaults.
+    /// Returns a task with all settings at their defaults.
     pub fn new(kind: TaskKind) -> Self {
-        TaskConfig {
-            kind,
-            labels: None,
-            source_prefix: None,
-            max_target_length: None,
-            predict_with_generate: false,
-            packing: None,
-            mlm_probability: None,
-            whole_word_mask: None,
-            next_sentence: None,
-            answers: (kind == TaskKind::QuestionAnswering).then(AnswerConfig::default),
-        }
+        let answers = (kind == TaskKind::QuestionAnswering).then(AnswerConfig::default);
+        TaskConfig { kind, answers, ..TaskConfig::default() }
     }
 }
 
-/// `[data]`: from which examples.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DataConfig {
-    /// The training file.
-    pub train: PathBuf,
-    /// The targets of the training file's lines.
-    pub train_target: Option<PathBuf>,
-    /// The evaluation file.
-    pub eval: Option<PathBuf>,
-    /// The targets of the evaluation file's lines.
-    pub eval_target: Option<PathBuf>,
-    /// Tokens a sequence is cut to, special ones included; at least 3. Otherwise what the model allows.
-    pub max_length: Option<usize>,
-    /// The column of the (first) text.
-    pub text_column: String,
-    /// The column of the second text of a pair.
-    pub text_pair_column: Option<String>,
-    /// The column of the label or number.
-    pub label_column: String,
-    /// The column of the source.
-    pub source_column: String,
-    /// The column of the target.
-    pub target_column: String,
-    /// The column of the list of words.
-    pub words_column: String,
-    /// The column of the list of tags.
-    pub tags_column: String,
-    /// The column of the question.
-    pub question_column: String,
-    /// The column of what a question is about; otherwise `context` where there is one.
-    pub context_column: Option<String>,
-    /// The column of the list of choices.
-    pub choices_column: String,
-    /// The column of what an answer is given to.
-    pub prompt_column: String,
-    /// The column of an answer.
-    pub completion_column: String,
-    /// The column of a conversation.
-    pub messages_column: String,
-    /// The names of the columns of a CSV or TSV file that has no header.
-    pub columns: Option<Vec<String>>,
-    /// Whether a CSV or TSV file's first row holds the column names; otherwise found out by looking.
-    pub header: Option<bool>,
-    /// What to do about a record that cannot be used.
-    pub on_bad_record: OnBadRecord,
-    /// Where tokenised data is kept.
-    pub cache_dir: Option<PathBuf>,
-    /// The format of the files; otherwise by their ending.
-    pub format: Option<Format>,
-    /// What a document of a plain text file is; otherwise the file.
-    pub documents: Option<Documents>,
+section! {
+    /// The settings of question answering. Names and defaults are those of Hugging Face's run_qa.py.
+    AnswerConfig in "task" {
+        /// Overlap of neighbouring windows in tokens. For question answering: a context that does not fit into
+        /// `max_length` with its question is divided into overlapping windows ([more](question-answering.md)).
+        doc_stride: usize = 128;
+        /// Number of candidate answers. For question answering: the best start tokens, end tokens, and answers that
+        /// are considered.
+        n_best_size: usize = 20, AT_LEAST_1;
+        /// Maximum answer length in tokens. For question answering.
+        max_answer_length: usize = 30, AT_LEAST_1;
+        /// Score difference for "no answer". For question answering: "no answer" is predicted if its score is higher
+        /// than the best answer's by more than this.
+        null_score_diff_threshold: f64 = 0.0;
+        /// Allows "no answer", by the rules of SQuAD 2.0. For question answering. Inferred: allowed if the training
+        /// data, or the data that is evaluated, has a question without an answer.
+        version_2_with_negative: Option<bool> => "inferred from the data";
+    }
+}
+
+section! {
+    /// `[data]`: the examples.
+    DataConfig in "data" {
+        /// Training file. A name that ends in `.gz` is a gzip-compressed file, here and everywhere; its format follows
+        /// from the extension before that.
+        train: PathBuf;
+        /// Targets of the plain-text sources in `train`, for `seq2seq`. A file whose lines are the targets of the lines
+        /// of `train`. JSONL has its targets in `target_column`.
+        train_target: Option<PathBuf> => "none";
+        /// Evaluation file.
+        eval: Option<PathBuf> => "no evaluation";
+        /// Targets of the plain-text sources in `eval`, for `seq2seq`.
+        eval_target: Option<PathBuf> => "none";
+        /// Maximum sequence length in tokens. Longer sequences are truncated; special tokens count. For language models
+        /// the length of a block; for question answering the length of a window, by default at most 384.
+        max_length: Option<usize> => "the model's limit; for `causal-lm` and `masked-lm` at most 1024", AT_LEAST_3;
+        /// Column of the text, or of the first text of a pair.
+        text_column: String = "text".into();
+        /// Column of the second text of a pair.
+        text_pair_column: Option<String> => "`text_pair` if present";
+        /// Column of the label. For multi-label a list of labels, for regression a number, for multiple choice the
+        /// correct choice.
+        label_column: String = "label".into();
+        /// Column of the source, for `seq2seq`.
+        source_column: String = "source".into();
+        /// Column of the target, for `seq2seq`.
+        target_column: String = "target".into();
+        /// Column of the list of words. For token classification with JSONL.
+        words_column: String = "words".into();
+        /// Column of the list of tags. One tag for each word.
+        tags_column: String = "tags".into();
+        /// Column of the question, for multiple choice.
+        question_column: String = "question".into();
+        /// Column of the question's context, for multiple choice.
+        context_column: Option<String> => "`context` if present";
+        /// Column of the list of choices, for multiple choice.
+        choices_column: String = "choices".into();
+        /// Column of the prompt, for `chat`.
+        prompt_column: String = "prompt".into();
+        /// Column of the completion, for `chat`.
+        completion_column: String = "completion".into();
+        /// Column of the conversation, for `chat`. A record has this column, or a prompt and a completion.
+        messages_column: String = "messages".into();
+        /// Column names of a CSV or TSV file without a header. Left to right.
+        columns: Option<Vec<String>> => "text, text pair, label";
+        /// Whether the first row of a CSV or TSV file is a header. Upper and lower case are equal. Auto-detected: it is
+        /// a header if it has both `text_column` and `label_column`, it is not if it has neither, and one of the two is
+        /// an error.
+        header: Option<bool> => "auto-detected";
+        /// What to do with an invalid record. `error`: end the run before training, with the file and line. `skip`:
+        /// skip it, count it, and report the count.
+        on_bad_record: OnBadRecord = OnBadRecord::Error;
+        /// Folder of the token cache. It saves tokenization at the next start.
+        cache_dir: Option<PathBuf> => "`trainer/tokens` in the user's cache folder";
+        /// Format of the data files. `jsonl`, `csv` or `tsv`; for token classification `conll` or `jsonl`; for multiple
+        /// choice `jsonl`; for language models also `text` (by extension `.txt`, `.text`, `.md`).
+        format: Option<Format> => "by the file's extension";
+        /// Documents of a plain-text file, for language models. `file`: the whole file, `lines`: each line,
+        /// `paragraphs`: lines without a blank line between them. In other formats each record is a document.
+        documents: Option<Documents> => "the whole file";
+    }
 }
 
 impl DataConfig {
-    /// A training file with all settings at their defaults.
+    /// Returns a training file with all settings at their defaults.
     pub fn new(train: PathBuf) -> Self {
-        DataConfig {
-            train,
-            train_target: None,
-            eval: None,
-            eval_target: None,
-            max_length: None,
-            text_column: "text".into(),
-            text_pair_column: None,
-            label_column: "label".into(),
-            source_column: "source".into(),
-            target_column: "target".into(),
-            words_column: "words".into(),
-            tags_column: "tags".into(),
-            question_column: "question".into(),
-            context_column: None,
-            choices_column: "choices".into(),
-            prompt_column: "prompt".into(),
-            completion_column: "completion".into(),
-            messages_column: "messages".into(),
-            columns: None,
-            header: None,
-            on_bad_record: OnBadRecord::default(),
-            cache_dir: None,
-            format: None,
-            documents: None,
-        }
+        DataConfig { train, ..DataConfig::default() }
     }
 }
 
-/// `[train]`: for how long and how.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainConfig {
-    /// Passes over the training data, fractions allowed.
-    pub num_train_epochs: f64,
-    /// Optimizer steps; wins over `num_train_epochs`.
-    pub max_steps: Option<u64>,
-    /// Sequences per optimizer step, over all ranks.
-    pub global_batch_size: usize,
-    /// Tokens that one rank takes through forward and backward at a time.
-    pub micro_batch_tokens: MicroBatchTokens,
-    /// The peak of the schedule.
-    pub learning_rate: f64,
-    /// How the learning rate goes after warm-up.
-    pub lr_scheduler_type: LrSchedulerType,
-    /// Warm-up as a share of all steps, in [0, 1].
-    pub warmup_ratio: f64,
-    /// Warm-up in steps; wins over `warmup_ratio` when above 0.
-    pub warmup_steps: u64,
-    /// AdamW's decoupled weight decay; biases and norms have none.
-    pub weight_decay: f64,
-    /// Decay of AdamW's mean of gradients, in [0, 1).
-    pub adam_beta1: f64,
-    /// Decay of AdamW's mean of squared gradients, in [0, 1).
-    pub adam_beta2: f64,
-    /// Added to AdamW's denominator.
-    pub adam_epsilon: f64,
-    /// The global gradient norm is clipped to this; 0 for no clipping.
-    pub max_grad_norm: f64,
-    /// What to do about a step whose loss or gradient norm is not finite.
-    pub on_non_finite: OnNonFinite,
-    /// Steps between two lines of metrics.
-    pub logging_steps: u64,
-    /// How many of the last steps libtorch's profiler records on rank 0.
-    pub profile_steps: u64,
-    /// When to evaluate, besides after the last step.
-    pub eval_strategy: IntervalStrategy,
-    /// Steps between two evaluations; always there with [`IntervalStrategy::Steps`].
-    pub eval_steps: Option<u64>,
-    /// When to write a checkpoint.
-    pub save_strategy: IntervalStrategy,
-    /// Steps between two checkpoints with [`IntervalStrategy::Steps`].
-    pub save_steps: u64,
-    /// Keep only that many checkpoints: the newest, and the best with `load_best_model_at_end`.
-    pub save_total_limit: Option<usize>,
-    /// Whether the final model is the best checkpoint rather than the last step.
-    pub load_best_model_at_end: bool,
-    /// The metric that ranks checkpoints, without the prefix `eval_`.
-    pub metric_for_best_model: String,
-    /// As written; [`TrainConfig::is_greater_better`] fills in the default.
-    pub greater_is_better: Option<bool>,
+section! {
+    /// `[train]`: length of the training, optimizer, evaluation and checkpoints.
+    TrainConfig in "train" {
+        /// Passes over the training data. Fractions are allowed.
+        num_train_epochs: f64 = 3.0, POSITIVE;
+        /// Number of optimizer steps. Overrides `num_train_epochs`.
+        max_steps: Option<u64> => "determined by `num_train_epochs`", AT_LEAST_1;
+        /// Sequences per optimizer step, over all ranks. Results do not depend on the number of ranks.
+        global_batch_size: usize = 8, AT_LEAST_1;
+        /// Tokens per micro-batch on each rank. A rank's part of a batch above this is accumulated over several
+        /// micro-batches, with the same result and less memory. `"auto"`: 4096 on a CPU; on a GPU as many as fit into
+        /// its memory ([how it is chosen](large-models.md#tokens-at-a-time)). The header of a run shows the number.
+        micro_batch_tokens: MicroBatchTokens = MicroBatchTokens::Auto;
+        /// Peak learning rate of the schedule.
+        learning_rate: f64 = 5e-5, POSITIVE;
+        /// Learning rate schedule after warm-up. `linear`: decay to 0; `cosine`: half a cosine to 0;
+        /// `constant_with_warmup`. `constant` is at the peak from the first step; warm-up with it is an error.
+        lr_scheduler_type: LrSchedulerType = LrSchedulerType::Linear;
+        /// Linear warm-up from 0, as a fraction of all steps.
+        warmup_ratio: f64 = 0.0, FROM_0_TO_1;
+        /// Linear warm-up in steps. Overrides `warmup_ratio` if greater than 0.
+        warmup_steps: u64 = 0;
+        /// AdamW's decoupled weight decay. Biases and norms have none.
+        weight_decay: f64 = 0.0, FROM_0;
+        /// AdamW's decay rate of the mean of gradients.
+        adam_beta1: f64 = 0.9, FROM_0_BELOW_1;
+        /// AdamW's decay rate of the mean of squared gradients.
+        adam_beta2: f64 = 0.999, FROM_0_BELOW_1;
+        /// Term added to AdamW's denominator.
+        adam_epsilon: f64 = 1e-8, POSITIVE;
+        /// Global norm that gradients are clipped to. 0 disables clipping.
+        max_grad_norm: f64 = 1.0, FROM_0;
+        /// What to do after a NaN or Inf loss or gradient norm. `stop` ends the run with exit code 4 and reports the
+        /// step, the rank, the first tensor that is not finite, and the samples; `skip` leaves weights and optimizer
+        /// state as they are, counts the step, and continues ([more](large-models.md#steps-that-are-not-finite)).
+        on_non_finite: OnNonFinite = OnNonFinite::Stop;
+        /// Steps between two lines of metrics.
+        logging_steps: u64 = 500, AT_LEAST_1;
+        /// Number of final steps to profile. On rank 0, libtorch's profiler writes `trace-rank0.json` to `output_dir`:
+        /// every operation and GPU kernel, and ranges named after the step, each block's forward and backward, and the
+        /// optimizer. `chrome://tracing`, Perfetto and TensorBoard read the file; `tests/gpu/trace.py` summarizes it.
+        profile_steps: u64 = 0;
+        /// When to evaluate. `steps` by default if `eval_steps` is set. With `data.eval`, an evaluation always follows
+        /// the last step.
+        eval_strategy: IntervalStrategy = IntervalStrategy::No;
+        /// Steps between two evaluations.
+        eval_steps: Option<u64> => "`logging_steps`, if `eval_strategy` is `steps`", AT_LEAST_1;
+        /// When to write checkpoints.
+        save_strategy: IntervalStrategy = IntervalStrategy::Steps;
+        /// Steps between two checkpoints.
+        save_steps: u64 = 500, AT_LEAST_1;
+        /// Number of checkpoints to keep. The latest are kept, and the best with `load_best_model_at_end`.
+        save_total_limit: Option<usize> => "all", AT_LEAST_1;
+        /// Makes the best checkpoint the final model. Otherwise the last step is. Needs `data.eval` and evaluations.
+        /// Every evaluation that is the best so far is followed by a checkpoint, whatever `save_strategy` is.
+        load_best_model_at_end: bool = false;
+        /// Metric that ranks checkpoints. `loss`; for sequence classification `accuracy`, `f1` (macro), `micro_f1`,
+        /// `matthews_correlation`, and with two labels `binary_f1`, `roc_auc`, `average_precision`
+        /// ([more](#sequence-classification)); for multi-label `accuracy`, `f1` (macro), `micro_f1`; for token
+        /// classification `f1`, `precision`, `recall`, `accuracy`; for multiple choice `accuracy`; for regression
+        /// `pearson`, `spearmanr`, `mse`; for question answering `exact_match`, `f1`, and with SQuAD 2.0's rules
+        /// `HasAns_exact`, `HasAns_f1`, `NoAns_exact`, `NoAns_f1`; for language models `perplexity`; for `masked-lm`
+        /// also `masked_accuracy` and, with `next_sentence`, `sentence_accuracy`; with `predict_with_generate` also
+        /// `bleu` and `rougeL`. A prefix `eval_` is ignored.
+        metric_for_best_model: String = "loss".into();
+        /// Whether a greater metric is better. By default it is not for a name that ends with `loss`, nor for `mse` and
+        /// `perplexity`; it is for all others.
+        greater_is_better: Option<bool> => "determined by the metric";
+    }
 }
 
 impl TrainConfig {
-    /// Whether a greater value of `metric_for_best_model` is a better one: as set, otherwise true unless the name is
+    /// Returns whether a greater value of `metric_for_best_model` is better: as set, otherwise true unless the name is
     /// that of a loss (Hugging Face's rule) or of an error (`mse`, `perplexity`).
     pub fn is_greater_better(&self) -> bool {
         let metric = self.metric_for_best_model.as_str();
@@ -220,35 +289,72 @@ impl TrainConfig {
     }
 }
 
-/// `[parallel]`: how the work is spread.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ParallelConfig {
-    /// Which of optimizer state, gradients and weights are sharded over ranks.
-    pub zero_stage: ZeroStage,
-    /// What a rank may use, for [`ZeroStage::Auto`] and [`MicroBatchTokens::Auto`]; otherwise what its device has.
-    pub memory_per_rank: Option<Bytes>,
-    /// The number format of weights, activations and gradients.
-    pub precision: Precision,
-    /// The number format in which gradients are accumulated and reduced: fp32 or that of `precision`.
-    pub reduce_dtype: Precision,
-    /// The first loss scale, a power of two in [1, 2^24]; always there with [`Precision::Fp16`], never without.
-    pub loss_scale_init: Option<f64>,
-    /// Steps without overflow before the loss scale doubles; there as `loss_scale_init` is.
-    pub loss_scale_window: Option<u64>,
-    /// Whether matrix products of fp32 are done in TF32, on GPUs that have it; otherwise they are on GPUs. Never there with
-    /// another precision.
-    pub tf32: Option<bool>,
-    /// Which stages compute their activations again in backward.
-    pub recompute: Recompute,
-    /// CPU threads a rank; otherwise OMP_NUM_THREADS, otherwise its share of the cores.
-    pub num_threads: Option<usize>,
+section! {
+    /// `[generation]`: text generation with `task.predict_with_generate`.
+    GenerationConfig in "generation" {
+        /// Maximum number of new tokens.
+        max_new_tokens: Option<usize> => "the model folder's, else 20", AT_LEAST_1;
+        /// Minimum number of new tokens.
+        min_new_tokens: Option<usize> => "the model folder's, else 0";
+        /// Samples tokens. Otherwise decoding is greedy.
+        do_sample: Option<bool> => "the model folder's, else false";
+        /// Temperature of sampling. Logits are divided by it.
+        temperature: Option<f64> => "the model folder's, else 1", POSITIVE;
+        /// Number of most probable tokens to sample from. 0 for all.
+        top_k: Option<usize> => "the model folder's, else 50";
+        /// Probability mass of nucleus sampling.
+        top_p: Option<f64> => "the model folder's, else 1", FROM_0_TO_1;
+        /// Penalty of repeated tokens. Above 1, tokens that occur already become less probable.
+        repetition_penalty: Option<f64> => "the model folder's, else 1", POSITIVE;
+        /// Beam width. 1 for no beam search.
+        num_beams: Option<usize> => "the model folder's, else 1", AT_LEAST_1;
+        /// Length penalty of beam search. A beam's log-probability is divided by its length to this power.
+        length_penalty: Option<f64> => "the model folder's, else 1";
+        /// When beam search ends, once `num_beams` texts are finished. `true`: at once. `false`: when no running beam
+        /// can become better at its current length. `"never"`: when none can at any length.
+        early_stopping: Option<EarlyStopping> => "the model folder's, else false";
+    }
 }
 
-/// `[comm]`: how ranks talk.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CommConfig {
-    /// Which collectives to use.
-    pub backend: Backend,
-    /// Seconds after which a collective that waits for a rank fails.
-    pub timeout_seconds: f64,
+section! {
+    /// `[parallel]`: sharding, dtypes and memory.
+    ParallelConfig in "parallel" {
+        /// What ZeRO shards over ranks. `0`: nothing, `1`: the optimizer state, `2`: gradients too, `3`: weights too.
+        /// `"auto"`: the lowest stage that fits ([which to choose](large-models.md#what-to-choose)).
+        zero_stage: ZeroStage = ZeroStage::Stage(0);
+        /// Memory that a rank may use, such as `"16GiB"`. With `zero_stage = "auto"` or `micro_batch_tokens = "auto"`
+        /// only ([without it](large-models.md#let-it-choose)). Units are `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024)
+        /// and `kB`, `MB`, `GB`, `TB` (powers of 1000); a bare number counts bytes.
+        memory_per_rank: Option<Bytes> => "nine tenths of the available memory";
+        /// Dtype of weights, activations, and gradients. [Which to choose](large-models.md#number-formats).
+        precision: Precision = Precision::Fp32;
+        /// Dtype of gradient accumulation and reduction. `fp32`, or the same as `precision`.
+        reduce_dtype: Precision = Precision::Fp32;
+        /// Initial loss scale, with `precision = "fp16"` only.
+        loss_scale_init: Option<f64> => "65536 with fp16", LOSS_SCALE;
+        /// Steps without overflow before the loss scale doubles. With `precision = "fp16"` only.
+        loss_scale_window: Option<u64> => "2000 with fp16", AT_LEAST_1;
+        /// Uses TF32 for fp32 matmuls in training. Several times as fast on GPUs from Ampere on, with 11 bits of
+        /// precision instead of 24. Evaluation, `trainer evaluate` and `trainer predict` never use it. No effect on
+        /// older GPUs and on the CPU; `true` is an error with another `precision`.
+        tf32: Option<bool> => "`true` with `fp32` on a GPU";
+        /// Activation checkpointing. Blocks of the model (embeddings, each layer) that drop their activations after
+        /// forward and recompute them in backward: `none`, `all`, or N for all except every N-th (the first keeps its
+        /// activations). The head always keeps them ([what it costs](large-models.md#recomputation)).
+        recompute: Recompute = Recompute::None;
+        /// CPU threads per rank.
+        num_threads: Option<usize> => "`OMP_NUM_THREADS`, else a part of the cores", AT_LEAST_1;
+    }
+}
+
+section! {
+    /// `[comm]`: communication between ranks.
+    CommConfig in "comm" {
+        /// Communication backend. `solo` (one rank), `mpi` (CPU), `nccl` (GPU), or `auto`: determined by the hardware
+        /// and the launcher. A backend that is set and not available is an error.
+        backend: Backend = Backend::Auto;
+        /// Timeout of a collective in seconds. A collective that waits longer for a rank ends the run. What one rank
+        /// does while the others wait must fit into it: tokenization with a cold cache, writing a checkpoint.
+        timeout_seconds: f64 = 600.0, SECONDS;
+    }
 }

@@ -1,57 +1,29 @@
-//! What was written, in the file and on the command line: entries by dotted key, and the problem of each name that is
-//! not one.
+//! Parses the file and the command line into entries by dotted key, and notes a problem for each unknown key.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::foreign::{self, Place};
+use super::keys::{Entries, Section, dotted};
+use super::other_tool_keys::{self, Place};
 use super::problems::{Origin, Problems};
-use super::raw::{KEYS, Raw, dotted};
-use super::value::{FromToml, describe};
+use super::sections::Config;
+use super::value::{describe, nearest};
 use crate::error::Result;
 
-/// What was written for the known keys.
-#[derive(Debug)]
-pub struct Entries<'a>(HashMap<String, Entry<'a>>);
-
-#[derive(Debug)]
-struct Entry<'a> {
-    value: DeValue<'a>,
-    /// The value of an override, letter by letter.
-    text: Option<&'a str>,
-}
-
-impl Entries<'_> {
-    /// The setting of this dotted key, `None` if it is missing or of a wrong type, which is noted.
-    pub fn read<T: FromToml>(&self, key: &str, problems: &mut Problems) -> Option<T> {
-        let entry = self.0.get(key)?;
-        let as_written = || T::read(&DeValue::String(Cow::Borrowed(entry.text?))).ok();
-        match T::read(&entry.value) {
-            Ok(value) => Some(value),
-            // `output_dir=2024-01-31` means a folder, although it reads as a TOML date.
-            Err(text) => as_written().or_else(|| {
-                problems.with(key, text);
-                None
-            }),
-        }
-    }
-}
-
-/// The entries of a file's text, replaced by those of the `key=value` overrides. An error only for a text that is not
-/// TOML: the rest could not be trusted then.
+/// Returns the entries of a file's text, replaced by those of the `key=value` overrides. An error only for a text that is
+/// not TOML: nothing else in it can be trusted then.
 pub fn entries<'a>(text: &'a str, overrides: &'a [String], problems: &mut Problems) -> Result<Entries<'a>> {
-    let mut entries = HashMap::new();
+    let mut entries = Entries::default();
     let line = |offset: usize| Origin::Line(text[..offset].matches('\n').count() + 1);
     let (table, errors) = DeTable::parse_recoverable(text);
     let origin = |error: &toml::de::Error| error.span().map_or(Origin::Absent, |span| line(span.start));
     if let (Some(first), Some(language)) = (errors.first(), other_language(text)) {
-        let told = "and a configuration is TOML: key = value, under [section] lines";
-        problems.at(origin(first), "", format!("this looks like {language}, {told}"));
-        for (number, name, told) in foreign_lines(text) {
-            problems.at(Origin::Line(number), name, told);
+        let expected = "and a configuration is TOML: key = value, under [section] lines";
+        problems.at(origin(first), "", format!("this looks like {language}, {expected}"));
+        for (number, name, advice) in other_tool_lines(text) {
+            problems.at(Origin::Line(number), name, advice);
         }
         problems.finish()?;
     }
@@ -62,10 +34,10 @@ pub fn entries<'a>(text: &'a str, overrides: &'a [String], problems: &mut Proble
     for (key, value) in table.into_inner() {
         let origin = line(key.span().start);
         let name = key.into_inner();
-        if KEYS[0].1.contains(&&*name) {
+        if is_key("", &name) {
             problems.written(&name, origin);
-            entries.insert(name.into_owned(), Entry { value: value.into_inner(), text: None });
-        } else if let Some((section, _)) = KEYS.iter().find(|(section, _)| *section == name) {
+            entries.insert(name.into_owned(), value.into_inner(), None);
+        } else if let Some((section, _)) = all().find(|(section, _)| *section == name) {
             match value.into_inner() {
                 DeValue::Table(table) => of_section(section, table, line, &mut entries, problems),
                 other => problems.at(origin, section, not_a_section(section, &other)),
@@ -83,19 +55,19 @@ pub fn entries<'a>(text: &'a str, overrides: &'a [String], problems: &mut Proble
         if let Some((key, value, words)) = spaced(item, after) {
             rest = &after[words..];
             problems.at(Origin::CommandLine, key, format!("write {key}={value}, without spaces"));
-            // It was meant: not to be missed as well.
-            if let Ok(Some(name)) = resolve(key, KEYS) {
+            // It is not missing.
+            if let Ok(Some(name)) = resolve(key, all()) {
                 problems.written(&name, Origin::CommandLine);
             }
         } else {
             of_override(item, &mut entries, problems);
         }
     }
-    Ok(Entries(entries))
+    Ok(entries)
 }
 
-/// Of a text in YAML or JSON, what is known of its keys from elsewhere: the line, the key, and what to do.
-fn foreign_lines(text: &str) -> Vec<(usize, &str, String)> {
+/// Returns the keys of other tools in a text in YAML or JSON: the line, the key, and what to do.
+fn other_tool_lines(text: &str) -> Vec<(usize, &str, String)> {
     let mut found = Vec::new();
     for (line, number) in text.lines().zip(1..) {
         let Some((name, value)) = line.trim_start_matches([' ', '-', '{']).split_once(':') else { continue };
@@ -104,35 +76,14 @@ fn foreign_lines(text: &str) -> Vec<(usize, &str, String)> {
         let nested = value.is_empty() || value.starts_with(['{', '[', '#', '|', '>']);
         let parsed = || DeValue::parse(value).map_or(DeValue::String(Cow::Borrowed(value)), Spanned::into_inner);
         let value = (!nested).then(parsed);
-        found.extend(foreign::advice("", name, value.as_ref(), Place::File).map(|told| (number, name, told)));
+        found.extend(
+            other_tool_keys::advice("", name, value.as_ref(), Place::File).map(|advice| (number, name, advice)),
+        );
     }
     found
 }
 
-/// Whether a value is one for this key, as far as its type goes.
-pub fn fits(key: &str, value: &DeValue<'_>) -> bool {
-    let mut problems = Problems::new("");
-    let entry = Entry { value: value.clone(), text: None };
-    _ = Raw::read(&Entries(HashMap::from([(key.to_owned(), entry)])), &mut problems);
-    problems.finish().is_ok()
-}
-
-/// A plain value, or a list of such, as TOML has it.
-pub fn written(value: &DeValue<'_>) -> Option<String> {
-    Some(match value {
-        DeValue::String(text) => format!("{text:?}"),
-        DeValue::Integer(number) => number.to_string(),
-        DeValue::Float(number) => number.to_string(),
-        DeValue::Boolean(flag) => flag.to_string(),
-        DeValue::Array(items) => {
-            let items: Option<Vec<String>> = items.iter().map(|item| written(item.get_ref())).collect();
-            format!("[{}]", items?.join(", "))
-        }
-        DeValue::Datetime(_) | DeValue::Table(_) => return None,
-    })
-}
-
-/// The language in which a text that is not TOML seems to be written, by its first line that is not a comment.
+/// Returns the likely language of a text that is not TOML, by its first line that is not a comment.
 fn other_language(text: &str) -> Option<&'static str> {
     let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
     let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c));
@@ -143,8 +94,8 @@ fn other_language(text: &str) -> Option<&'static str> {
     }
 }
 
-/// What is wrong with settings that are written as options, `--learning_rate 3e-5` or `--learning-rate=3e-5`, among the
-/// words of a command line: ours, and those that are known from elsewhere. `known` are options of the command.
+/// Notes settings, ours and those of other tools, that are written as options among the words of a command line:
+/// `--learning_rate 3e-5` or `--learning-rate=3e-5`. `known` are options of the command.
 pub fn options(words: &[String], known: &[&str], problems: &mut Problems) {
     for (word, next) in words.iter().zip(words.iter().skip(1).map(Some).chain([None])) {
         let Some(option) = word.strip_prefix("--").filter(|option| !option.is_empty()) else { continue };
@@ -159,18 +110,19 @@ pub fn options(words: &[String], known: &[&str], problems: &mut Problems) {
         let key = name.replace('-', "_");
         let value = DeValue::parse(text).map_or(DeValue::String(Cow::Borrowed(text)), Spanned::into_inner);
         let (section, bare) = key.rsplit_once('.').unwrap_or(("", &key));
-        let told = match resolve(&key, KEYS) {
+        let problem = match resolve(&key, all()) {
             Ok(Some(_)) => Some(format!("write {key}={text}")),
-            Ok(None) => foreign::advice(section, bare, Some(&value), Place::CommandLine),
+            Ok(None) => other_tool_keys::advice(section, bare, Some(&value), Place::CommandLine),
             Err(several) => Some(several),
         };
-        if let Some(told) = told {
-            problems.at(Origin::CommandLine, &format!("--{name}"), told);
+        if let Some(problem) = problem {
+            problems.at(Origin::CommandLine, &format!("--{name}"), problem);
         }
     }
 }
 
-/// `key = value` that the shell took apart: the key, the value, and how many of the words after `item` belong to it.
+/// Returns the key and the value of `key = value`, which the shell splits into words, and the number of words after
+/// `item` that belong to it.
 fn spaced<'a>(item: &'a str, after: &'a [String]) -> Option<(&'a str, &'a str, usize)> {
     match (item.split_once('='), after) {
         (None, [equals, value, ..]) if equals == "=" => Some((item, value, 2)),
@@ -184,23 +136,22 @@ fn of_section<'a>(
     section: &str,
     table: DeTable<'a>,
     line: impl Fn(usize) -> Origin,
-    entries: &mut HashMap<String, Entry<'a>>,
+    entries: &mut Entries<'a>,
     problems: &mut Problems,
 ) {
     for (key, value) in table {
         let origin = line(key.span().start);
         let name = dotted(section, key.get_ref());
-        if is_key(&name) {
+        if is_key(section, key.get_ref()) {
             problems.written(&name, origin);
-            entries.insert(name, Entry { value: value.into_inner(), text: None });
+            entries.insert(name, value.into_inner(), None);
         } else {
-            let told = unknown_key(section, key.get_ref(), Some(value.get_ref()), Place::File);
-            problems.at(origin, &name, told);
+            problems.at(origin, &name, unknown_key(section, key.get_ref(), Some(value.get_ref()), Place::File));
         }
     }
 }
 
-/// The section, and those of its keys that are known from elsewhere or from here.
+/// Notes an unknown section, and those of its keys that are ours or another tool's.
 fn of_unknown_section(
     section: &str,
     table: &DeTable<'_>,
@@ -211,41 +162,39 @@ fn of_unknown_section(
     problems.at(origin, section, unknown_section(section, table));
     for (key, value) in table {
         let (name, value) = (key.get_ref(), value.get_ref());
-        let own =
-            || all(KEYS).any(|(_, key)| key == name).then(|| unknown_key(section, name, Some(value), Place::File));
-        if let Some(told) = foreign::advice(section, name, Some(value), Place::File).or_else(own) {
-            problems.at(line(key.span().start), &dotted(section, name), told);
+        let own = || all().any(|(_, key)| key == name).then(|| unknown_key(section, name, Some(value), Place::File));
+        if let Some(problem) = other_tool_keys::advice(section, name, Some(value), Place::File).or_else(own) {
+            problems.at(line(key.span().start), &dotted(section, name), problem);
         }
     }
 }
 
-fn of_override<'a>(item: &'a str, entries: &mut HashMap<String, Entry<'a>>, problems: &mut Problems) {
+fn of_override<'a>(item: &'a str, entries: &mut Entries<'a>, problems: &mut Problems) {
     let Some((written, text)) = item.split_once('=') else {
         return problems.at(Origin::CommandLine, item, "expected key=value");
     };
-    // A text may mean to end with a space, as a prefix does.
+    // A string, such as a prefix, may end with a space.
     let (written, text) = (written.trim(), text.trim_start());
     let value = DeValue::parse(text.trim_end()).map_or(DeValue::String(Cow::Borrowed(text)), Spanned::into_inner);
-    match resolve(written, KEYS) {
-        Ok(None) => {
-            let (section, key) = written.rsplit_once('.').unwrap_or(("", written));
-            let told = unknown_key(section, key, Some(&value), Place::CommandLine);
-            problems.at(Origin::CommandLine, written, told);
-        }
+    match resolve(written, all()) {
         Ok(Some(name)) => {
             problems.written(&name, Origin::CommandLine);
-            entries.insert(name, Entry { value, text: Some(text) });
+            entries.insert(name, value, Some(text));
+        }
+        Ok(None) => {
+            let (section, key) = written.rsplit_once('.').unwrap_or(("", written));
+            problems.at(Origin::CommandLine, written, unknown_key(section, key, Some(&value), Place::CommandLine));
         }
         Err(problem) => problems.at(Origin::CommandLine, written, problem),
     }
 }
 
-/// The dotted key that an override means, if it is one: a bare key must be unique over the sections.
-fn resolve(written: &str, keys: &[(&str, &[&str])]) -> Result<Option<String>, String> {
-    let matching: Vec<String> = all(keys)
-        .filter(|(section, key)| written == *key || written == dotted(section, key))
-        .map(|(section, key)| dotted(section, key))
-        .collect();
+/// Returns the dotted key that was written with or without its section, if it is one. A bare key must be unique over the
+/// sections.
+pub fn resolve<'k>(written: &str, keys: impl Iterator<Item = (&'k str, &'k str)>) -> Result<Option<String>, String> {
+    let names = keys.map(|(section, key)| (dotted(section, key), key));
+    let matching: Vec<String> =
+        names.filter(|(name, key)| written == *key || written == name).map(|(name, _)| name).collect();
     match matching.as_slice() {
         [] => Ok(None),
         [key] => Ok(Some(key.clone())),
@@ -254,59 +203,47 @@ fn resolve(written: &str, keys: &[(&str, &[&str])]) -> Result<Option<String>, St
     }
 }
 
-fn all<'k>(keys: &'k [(&'k str, &'k [&'k str])]) -> impl Iterator<Item = (&'k str, &'k str)> + Clone {
-    keys.iter().flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)))
+/// Returns section and name of all keys.
+pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    Config::keys().into_iter().map(|key| (key.section, key.name))
 }
 
-fn is_key(name: &str) -> bool {
-    all(KEYS).any(|(section, key)| dotted(section, key) == name)
+fn is_key(section: &str, name: &str) -> bool {
+    all().any(|key| key == (section, name))
 }
 
-/// Another trainer's name for a setting comes first. Then the nearest name counts, wherever it stands; between equally
-/// near ones, the section that was written.
-fn unknown_key(section: &str, key: &str, value: Option<&DeValue<'_>>, place: Place) -> String {
-    if let Some(advice) = foreign::advice(section, key, value, place) {
+/// Returns what is wrong with an unknown key. The name of a setting in another tool comes first, then the most similar
+/// key of any section; between equally similar ones, that of the section that was written.
+pub fn unknown_key(section: &str, key: &str, value: Option<&DeValue<'_>>, place: Place) -> String {
+    if let Some(advice) = other_tool_keys::advice(section, key, value, place) {
         return advice;
     }
-    let candidates = all(KEYS).filter(|(s, _)| *s == section).chain(all(KEYS).filter(|(s, _)| *s != section));
-    match nearest(key, candidates.clone().map(|(_, key)| key)) {
+    let candidates = || all().filter(|(s, _)| *s == section).chain(all().filter(|(s, _)| *s != section));
+    match nearest(key, candidates().map(|(_, key)| key)) {
         Some(near) => {
-            let section = candidates.into_iter().find(|(_, key)| *key == near).map_or("", |(section, _)| section);
+            let section = candidates().find(|(_, key)| *key == near).map_or("", |(section, _)| section);
             format!("unknown key, did you mean {}?", dotted(section, near))
         }
-        None => "unknown key, and no key has a similar name: docs/configuration.md lists all".to_owned(),
+        None => "unknown key, and no key has a similar name: `trainer config --all` lists all keys".to_owned(),
     }
 }
 
 fn unknown_section(name: &str, table: &DeTable<'_>) -> String {
-    if let Some(advice) = foreign::advice("", name, Some(&DeValue::Table(table.clone())), Place::File) {
+    if let Some(advice) = other_tool_keys::advice("", name, Some(&DeValue::Table(table.clone())), Place::File) {
         return advice;
     }
-    let sections = KEYS.iter().map(|(section, _)| *section).filter(|section| !section.is_empty());
-    match nearest(name, sections.clone()) {
+    let mut sections: Vec<&str> = all().map(|(section, _)| section).filter(|section| !section.is_empty()).collect();
+    sections.dedup();
+    match nearest(name, sections.iter().copied()) {
         Some(near) => format!("unknown section, did you mean [{near}]?"),
-        None => format!("unknown section, expected one of [{}]", sections.collect::<Vec<_>>().join("], [")),
+        None => format!("unknown section, expected one of [{}]", sections.join("], [")),
     }
 }
 
 fn not_a_section(name: &str, value: &DeValue<'_>) -> String {
-    let key = all(KEYS).find(|(_, key)| *key == name).map(|(section, key)| dotted(section, key));
+    let key = all().find(|(_, key)| *key == name).map(|(section, key)| dotted(section, key));
     let hint = key.map(|key| format!(" (did you mean {key}?)")).unwrap_or_default();
     format!("found {}, but [{name}] is a section of settings{hint}", describe(value))
-}
-
-/// The candidate most like `word`, the first of equals; `None` if none is at all like it.
-pub fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
-    let word = word.to_lowercase();
-    let likeness = |candidate: &str| strsim::normalized_damerau_levenshtein(&word, candidate);
-    let mut best = (0.5, None);
-    for candidate in candidates {
-        let likeness = likeness(candidate);
-        if likeness > best.0 {
-            best = (likeness, Some(candidate));
-        }
-    }
-    best.1
 }
 
 #[cfg(test)]
@@ -315,12 +252,13 @@ mod tests {
 
     #[test]
     fn a_bare_key_must_be_unique() {
-        let keys: &[(&str, &[&str])] = &[("", &["seed"]), ("a", &["path", "x"]), ("b", &["path"]), ("c", &["seed"])];
-        let resolved = |written| resolve(written, keys).unwrap().unwrap();
-        assert_eq!(resolve("y", keys), Ok(None));
+        let keys = [("", "seed"), ("a", "path"), ("a", "x"), ("b", "path"), ("c", "seed")];
+        let resolve = |written| super::resolve(written, keys.into_iter());
+        let resolved = |written| resolve(written).unwrap().unwrap();
+        assert_eq!(resolve("y"), Ok(None));
         assert_eq!(resolved("x"), "a.x");
         assert_eq!(resolved("b.path"), "b.path");
-        assert_eq!(resolve("path", keys).unwrap_err(), "there are several keys of this name: write a.path or b.path");
+        assert_eq!(resolve("path").unwrap_err(), "there are several keys of this name: write a.path or b.path");
         // The top level's own key is spelled out already.
         assert_eq!(resolved("seed"), "seed");
         assert_eq!(resolved("c.seed"), "c.seed");

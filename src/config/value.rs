@@ -1,25 +1,47 @@
-//! From TOML values to the types of settings.
+//! The types of settings, and how their values are read from TOML.
 
 use std::path::PathBuf;
 
 use toml::de::DeValue;
 
 /// A type that a setting can have.
-pub trait FromToml: Sized {
-    /// What a message says that the setting wants.
-    fn expected() -> String;
+pub trait Value: Sized {
+    /// Returns the name of the type, as Markdown for the documentation.
+    fn kind() -> String;
 
-    /// The value; `None` if it is not [`expected`](FromToml::expected), an error where there is more to say.
+    /// Returns what a message says is expected.
+    fn expected() -> String {
+        with_article(&Self::kind())
+    }
+
+    /// Returns the value; `None` if it is not [`expected`](Value::expected), an error where there is more to say.
     fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>>;
 
-    /// The value, or `found ..., expected ...`.
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
-        Self::from_toml(value)
-            .unwrap_or_else(|| Err(format!("found {}, expected {}", describe(value), Self::expected())))
+    /// Returns the number that a range applies to.
+    fn number(&self) -> Option<f64> {
+        None
     }
 }
 
-impl FromToml for bool {
+impl<T: Value> Value for Option<T> {
+    fn kind() -> String {
+        T::kind()
+    }
+    fn expected() -> String {
+        T::expected()
+    }
+    fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
+        Some(T::from_toml(value)?.map(Some))
+    }
+    fn number(&self) -> Option<f64> {
+        self.as_ref()?.number()
+    }
+}
+
+impl Value for bool {
+    fn kind() -> String {
+        "boolean".into()
+    }
     fn expected() -> String {
         "true or false".into()
     }
@@ -28,74 +50,74 @@ impl FromToml for bool {
     }
 }
 
-impl FromToml for u64 {
-    fn expected() -> String {
-        "a whole number from 0 up".into()
+impl Value for u64 {
+    fn kind() -> String {
+        "integer >= 0".into()
     }
     fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
         Some(Ok(integer(value)?.try_into().ok()?))
     }
+    fn number(&self) -> Option<f64> {
+        Some(*self as f64)
+    }
 }
 
-impl FromToml for usize {
-    fn expected() -> String {
-        u64::expected()
+impl Value for usize {
+    fn kind() -> String {
+        u64::kind()
     }
     fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
         Some(Ok(integer(value)?.try_into().ok()?))
     }
+    fn number(&self) -> Option<f64> {
+        Some(*self as f64)
+    }
 }
 
-/// A whole number from `LEAST` up.
-#[derive(Debug, Clone, Copy)]
-pub struct AtLeast<const LEAST: i64, T>(pub T);
-
-impl<const LEAST: i64, T: TryFrom<i64>> FromToml for AtLeast<LEAST, T> {
-    fn expected() -> String {
-        format!("a whole number from {LEAST} up")
+impl Value for f64 {
+    fn kind() -> String {
+        "number".into()
     }
     fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
-        let n = integer(value)?;
-        if n >= LEAST {
-            return Some(Ok(AtLeast(n.try_into().ok()?)));
-        }
-        // Hugging Face's max_steps, and others elsewhere, are unset by -1.
-        let hint = if n == -1 { "; to leave it unset, leave it out" } else { "" };
-        Some(Err(format!("found {n}, expected {}{hint}", Self::expected())))
+        let number = match value {
+            DeValue::Float(float) => float.as_str().parse().ok()?,
+            _ => integer(value)? as f64,
+        };
+        number.is_finite().then_some(Ok(number))
+    }
+    fn number(&self) -> Option<f64> {
+        Some(*self)
     }
 }
 
-impl FromToml for f64 {
-    fn expected() -> String {
-        "a number".into()
+impl Value for String {
+    fn kind() -> String {
+        "string".into()
     }
-    fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
-        match value {
-            DeValue::Float(float) => float.as_str().parse().ok().map(Ok),
-            _ => Some(Ok(integer(value)? as f64)),
-        }
-    }
-}
-
-impl FromToml for String {
     fn expected() -> String {
-        "a string that is not empty".into()
+        "a non-empty string".into()
     }
     fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
         value.as_str().filter(|s| !s.is_empty()).map(|s| Ok(s.to_owned()))
     }
 }
 
-impl FromToml for PathBuf {
+impl Value for PathBuf {
+    fn kind() -> String {
+        "path".into()
+    }
     fn expected() -> String {
         "a path in quotes".into()
     }
     fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
-        value.as_str().filter(|s| !s.is_empty()).map(|s| Ok(s.into()))
+        String::from_toml(value).map(|path| path.map(PathBuf::from))
     }
 }
 
-impl FromToml for Vec<String> {
+impl Value for Vec<String> {
+    fn kind() -> String {
+        "list of strings".into()
+    }
     fn expected() -> String {
         "a list of strings such as [\"a\", \"b\"]".into()
     }
@@ -109,21 +131,55 @@ impl FromToml for Vec<String> {
     }
 }
 
-/// TOML's integers are signed and have 64 bits.
+/// Returns `an integer`, `a number`.
+pub fn with_article(noun: &str) -> String {
+    format!("{} {noun}", if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" })
+}
+
+/// Returns an integer of TOML, which is signed and has 64 bits.
 pub fn integer(value: &DeValue<'_>) -> Option<i64> {
     let integer = value.as_integer()?;
     i64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
 
-/// A value in a message.
+/// Returns a value as a message shows it.
 pub fn describe(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(s) => format!("the string {s:?}"),
-        DeValue::Integer(i) => format!("the whole number {i}"),
+        DeValue::Integer(i) => format!("the integer {i}"),
         DeValue::Float(f) => format!("the number {f}"),
         DeValue::Boolean(b) => b.to_string(),
         DeValue::Datetime(d) => format!("the date {d}"),
         DeValue::Array(_) => "a list".into(),
         DeValue::Table(_) => "a section".into(),
     }
+}
+
+/// Returns a scalar, or a list of scalars, as TOML; `None` for a date or a table.
+pub fn to_text(value: &DeValue<'_>) -> Option<String> {
+    Some(match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Array(items) => {
+            let items: Option<Vec<String>> = items.iter().map(|item| to_text(item.get_ref())).collect();
+            format!("[{}]", items?.join(", "))
+        }
+        DeValue::Datetime(_) | DeValue::Table(_) => return None,
+    })
+}
+
+/// Returns the candidate most similar to `word`, the first of equals; `None` if none is similar.
+pub fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+    let word = word.to_lowercase();
+    let similarity = |candidate: &str| strsim::normalized_damerau_levenshtein(&word, candidate);
+    let mut best = (0.5, None);
+    for candidate in candidates {
+        let similarity = similarity(candidate);
+        if similarity > best.0 {
+            best = (similarity, Some(candidate));
+        }
+    }
+    best.1
 }

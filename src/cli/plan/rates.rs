@@ -2,7 +2,7 @@
 
 use super::PlanArgs;
 use crate::comm::cores;
-use crate::config::{Config, Precision, foreign_word};
+use crate::config::{Config, Precision, other_tool_value};
 use crate::error::{Error, Result};
 use crate::plan::device::{DEVICES, Device, Speed};
 use crate::plan::link::{LINKS, Link, Network};
@@ -16,7 +16,7 @@ pub(super) fn device(name: &str) -> Result<Option<&'static Device>> {
         (_, Some(device)) => Ok(Some(device)),
         _ => {
             let there = || format!("{name:?} is not known; there are cpu, {}", names.join(", "));
-            Err(Error::input(format!("--device: {}", foreign_word("--device", name).unwrap_or_else(there))))
+            Err(Error::input(format!("--device: {}", other_tool_value("--device", name).unwrap_or_else(there))))
         }
     }
 }
@@ -29,7 +29,7 @@ pub(super) fn network(args: &PlanArgs, device: Option<&Device>) -> Result<Networ
         let name = asked.get(place).copied().unwrap_or(usual[place]);
         let known: Vec<&str> = LINKS.iter().map(|link| link.name).collect();
         let there = || format!("{name:?} is not known; there are {}", known.join(", "));
-        let unknown = || Error::input(format!("--link: {}", foreign_word("--link", name).unwrap_or_else(there)));
+        let unknown = || Error::input(format!("--link: {}", other_tool_value("--link", name).unwrap_or_else(there)));
         Link::named(name).ok_or_else(unknown)
     };
     if asked.len() > 2 {

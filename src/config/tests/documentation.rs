@@ -1,8 +1,115 @@
-//! `docs/configuration.md` says what is so.
+//! `docs/configuration.md` agrees with the declarations of settings and exit codes, and its examples hold.
 
 use super::*;
+use crate::config::keys::DefaultValue;
 
 const DOCS: &str = include_str!("../../../docs/configuration.md");
+const END: &str = "<!-- end of the generated part -->\n";
+
+/// The generated parts of the page: the marker before each, and its text.
+fn generated() -> Vec<(String, String)> {
+    let marker = |what: &str| format!("<!-- {what}: generated, UPDATE_GOLDEN=1 rewrites it -->\n");
+    let mut sections: Vec<&str> = Config::keys().iter().map(|key| key.section).collect();
+    sections.dedup();
+    let keys = |section: &str| {
+        let keys = Config::keys().into_iter().filter(|key| key.section == section);
+        let row = |key: &Key| {
+            let (kind, default, help) = (key.type_name(), key.default_text(), key.help.trim());
+            format!("| `{}` | {kind} | {default} | {help} |\n", key.name)
+        };
+        format!("| Key | Type | Default | Meaning |\n|---|---|---|---|\n{}", keys.map(row).collect::<String>())
+    };
+    let title = |section: &str| match section {
+        "" => "top-level keys".to_owned(),
+        section => format!("keys of [{section}]"),
+    };
+    let mut parts: Vec<(String, String)> =
+        sections.iter().map(|section| (marker(&title(section)), keys(section))).collect();
+    let codes = Kind::ALL.iter().map(|(kind, meaning)| format!("| {} | {} |\n", kind.exit_code(), meaning.trim()));
+    let codes = format!("| Code | Meaning |\n|---|---|\n| 0 | Success. |\n{}", codes.collect::<String>());
+    parts.push((marker("exit codes"), codes));
+    parts
+}
+
+#[test]
+fn the_generated_parts_of_the_documentation_are_up_to_date() {
+    let mut page = DOCS.to_owned();
+    for (marker, text) in generated() {
+        let (before, rest) = page.split_once(&marker).unwrap_or_else(|| panic!("the page lacks {marker}"));
+        let (_, after) = rest.split_once(END).unwrap_or_else(|| panic!("no end after {marker}"));
+        page = format!("{before}{marker}\n{text}\n{END}{after}");
+    }
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md"), page).unwrap();
+        return;
+    }
+    assert!(page == DOCS, "docs/configuration.md differs from the declarations: UPDATE_GOLDEN=1 rewrites its tables");
+}
+
+/// One declaration is enough: each key is in everything that is generated.
+#[test]
+fn every_key_is_everywhere() {
+    let printed = with(&[]).unwrap().to_commented_toml();
+    let (list, names) = (list(), names().collect::<Vec<_>>());
+    let documented = documented();
+    for key in Config::keys() {
+        let dotted = key.dotted();
+        let summary = key.summary();
+        let name = key.name;
+
+        assert!(summary.ends_with('.') && !summary.contains("docs/"), "{dotted}: {summary:?} is no summary");
+        let comment = format!("\n# {summary} ");
+        let lines = format!("\n{printed}");
+        let (_, rest) = lines.split_once(&comment).unwrap_or_else(|| panic!("--print-config lacks {dotted}"));
+        let line = rest.lines().nth(1).unwrap();
+        assert!(line.trim_start_matches("# ").starts_with(&format!("{name} =")), "{dotted}: {line}");
+
+        let line = list.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap();
+        assert!(line.ends_with(&summary) && line.chars().count() <= 80, "{line}");
+
+        for written in [name, &dotted] {
+            let explained = explain(written).unwrap();
+            let labels: Vec<&str> = explained.iter().map(|(label, _)| *label).filter(|l| *l != "Other tools").collect();
+            assert_eq!(labels, ["Key", "Section", "Type", "Default", ""], "{written}");
+            assert!(explained.iter().all(|(_, text)| !text.contains('`') && !text.contains("](")), "{explained:?}");
+            assert!(explained.last().unwrap().1.starts_with(&summary), "{explained:?}");
+        }
+        assert!(documented.iter().any(|(documented, _)| *documented == dotted), "the page lacks {dotted}");
+        assert!(names.iter().any(|known| known == name), "no completion of {dotted}");
+
+        let suggestion = format!("unknown key, did you mean {dotted}?");
+        refused(&[&format!("{name}q=1")], &suggestion);
+        let unknown = explain(&format!("{name}q")).unwrap_err();
+        assert!(unknown.kind() == Kind::Input && unknown.to_string().ends_with(&suggestion), "{unknown}");
+    }
+    let explained = explain("lr_scheduler_type").unwrap();
+    assert!(
+        explained.contains(&("Type", "one of linear, cosine, constant, constant_with_warmup".into())),
+        "{explained:?}"
+    );
+    assert!(explained.contains(&("Default", "\"linear\"".into())), "{explained:?}");
+    assert!(explained.iter().any(|(label, text)| *label == "Other tools" && text.contains("lr_scheduler,")));
+    let (_, help) = explain("predict_with_generate").unwrap().pop().unwrap();
+    assert!(help.contains("settings of [generation]: docs/configuration.md#generation, and"), "{help}");
+    assert!(help.ends_with("(more: docs/generation.md#in-evaluations)."), "{help}");
+}
+
+#[test]
+fn the_declared_defaults_are_those_of_a_configuration() {
+    for config in [with(&[]).unwrap(), with(&["kind=question-answering"]).unwrap()] {
+        for (key, value) in config.settings() {
+            let is_answer = AnswerConfig::keys().iter().any(|answer| answer.name == key.name);
+            match key.default {
+                DefaultValue::Required => assert!(value.is_some(), "{}", key.dotted()),
+                DefaultValue::Value(default) if value.is_some() => {
+                    assert_eq!(value, Some(default()), "{}", key.dotted())
+                }
+                DefaultValue::Value(_) => assert!(is_answer && config.task.answers.is_none(), "{}", key.dotted()),
+                DefaultValue::Unset(_) => assert_eq!(value, None, "{}", key.dotted()),
+            }
+        }
+    }
+}
 
 /// (dotted key, default) of the rows of the documentation's tables of keys.
 fn documented() -> Vec<(String, &'static str)> {
@@ -23,18 +130,18 @@ fn documented() -> Vec<(String, &'static str)> {
 #[test]
 fn the_documentation_has_every_key_and_no_other_in_order() {
     let documented: Vec<String> = documented().into_iter().map(|(key, _)| key).collect();
-    let keys: Vec<String> =
-        KEYS.iter().flat_map(|(section, keys)| keys.iter().map(|key| dotted(section, key))).collect();
+    let keys: Vec<String> = Config::keys().iter().map(|key| key.dotted()).collect();
     assert_eq!(documented, keys);
 }
 
 #[test]
 fn the_documentation_has_the_defaults() {
-    for ((key, default), setting) in documented().into_iter().zip(with(&[]).unwrap().settings()) {
-        let code = default.strip_prefix('`').and_then(|d| d.strip_suffix('`'));
+    let config = with(&["kind=question-answering"]).unwrap();
+    for ((key, default), (_, value)) in documented().into_iter().zip(config.settings()) {
+        let code = default.strip_prefix('`').and_then(|d| d.strip_suffix('`')).filter(|code| !code.contains('`'));
         match code.map(|code| code.parse::<toml::Value>().unwrap()) {
-            Some(value) => assert_eq!(Some(value), setting.value, "{key}"),
-            None => assert!(setting.value.is_none() || default == "required", "{key}: {default} is not the default"),
+            Some(default) => assert_eq!(Some(default), value, "{key}"),
+            None => assert!(value.is_none() || default == "required", "{key}: {default} is not the default"),
         }
     }
 }

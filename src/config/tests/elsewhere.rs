@@ -1,7 +1,7 @@
-//! Words that people bring from other tools.
+//! Keys and values of other tools.
 
 use super::{message, refused, words};
-use crate::config::{Config, check_options, foreign_word};
+use crate::config::{Config, check_options, other_tool_value};
 
 #[test]
 fn words_are_told_ours() {
@@ -13,7 +13,7 @@ fn words_are_told_ours() {
     refused(&["precision=torch.float16"], "parallel.precision: found \"torch.float16\": use \"fp16\"");
     refused(&["precision=full"], "parallel.precision: found \"full\": use \"fp32\"");
     refused(&["precision=16"], "parallel.precision: found 16: use \"fp16\"");
-    refused(&["precision=7"], "parallel.precision: found the whole number 7, expected \"fp32\", \"bf16\" or \"fp16\"");
+    refused(&["precision=7"], "parallel.precision: found the integer 7, expected \"fp32\", \"bf16\" or \"fp16\"");
     refused(&["reduce_dtype=float32"], "parallel.reduce_dtype: found \"float32\": use \"fp32\"");
     refused(&["precision=fp8"], "parallel.precision: \"fp8\" is not supported in this version");
     refused(&["zero_stage=full_shard auto_wrap"], "parallel.zero_stage: found \"full_shard auto_wrap\": use 3");
@@ -26,9 +26,9 @@ fn words_are_told_ours() {
     refused(&["metric_for_best_model=eval_acc"], "train.metric_for_best_model: found \"acc\": use \"accuracy\"");
     // Only where the task has that metric.
     refused(&["kind=regression", "metric_for_best_model=acc"], "found \"acc\", expected loss, pearson");
-    assert!(foreign_word("--device", "H100").unwrap().starts_with("found \"H100\": use \"h100-sxm\" ("));
-    assert!(foreign_word("--device", "V100").unwrap().starts_with("\"V100\" is not supported in this version: "));
-    assert_eq!(foreign_word("--device", "abacus"), None);
+    assert!(other_tool_value("--device", "H100").unwrap().starts_with("found \"H100\": use \"h100-sxm\" ("));
+    assert!(other_tool_value("--device", "V100").unwrap().starts_with("\"V100\" is not supported in this version: "));
+    assert_eq!(other_tool_value("--device", "abacus"), None);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What a person meets: defaults, messages, overrides, the written form; and that the documentation is true.
+//! Tests of defaults, messages, overrides, the written form, and the documentation.
 
 mod documentation;
 mod elsewhere;
@@ -6,6 +6,7 @@ mod others;
 mod pairs;
 mod parallel;
 
+use super::keys::{Key, dotted};
 use super::*;
 use crate::error::Kind;
 
@@ -59,18 +60,18 @@ fn every_problem_is_told_at_once_in_the_order_of_the_file() {
                 kind = 'causal-llm'\n";
     let expected = "\
 12 problems in the configuration:
-  run.toml:1: output_dir: found the whole number 3, expected a path in quotes
+  run.toml:1: output_dir: found the integer 3, expected a path in quotes
   run.toml:2: learning_rate: unknown key, did you mean train.learning_rate?
   run.toml:4: train.learning_rat: unknown key, did you mean train.learning_rate?
-  run.toml:5: train.max_steps: found -1, expected a whole number from 1 up; to leave it unset, leave it out
-  run.toml:6: train.adam_beta1: found 1, expected a number from 0 up and less than 1
-  run.toml:7: train.warmup_ratio: found NaN, expected a number from 0 to 1
+  run.toml:5: train.max_steps: found the integer -1, expected an integer >= 1; omit the key to leave it unset
+  run.toml:6: train.adam_beta1: found the number 1.0, expected a number in [0, 1)
+  run.toml:7: train.warmup_ratio: found the number nan, expected a number in [0, 1]
   run.toml:8: trian: unknown section, did you mean [train]?
-  run.toml:11: data.text_column: found a list, expected a string that is not empty
-  run.toml:12: data.zzz: unknown key, and no key has a similar name: docs/configuration.md lists all
+  run.toml:11: data.text_column: found a list, expected a non-empty string
+  run.toml:12: data.zzz: unknown key, and no key has a similar name: `trainer config --all` lists all keys
   run.toml:14: task.kind: found \"causal-llm\", expected \"sequence-classification\", \"multi-label\", \"regression\", \
 \"token-classification\", \"question-answering\", \"multiple-choice\", \"masked-lm\", \"causal-lm\", \"chat\" or \"seq2seq\" (did you mean \"causal-lm\"?)
-  command line: train.logging_steps: found 0, expected a whole number from 1 up
+  command line: train.logging_steps: found the integer 0, expected an integer >= 1
   run.toml: model.path: is required, and is missing";
     assert_eq!(message(Config::parse(text, "run.toml", &words(&["logging_steps=0"]))), expected);
 }
@@ -156,12 +157,12 @@ fn bad_overrides() {
     refused(&["learning_rate"], "command line: learning_rate: expected key=value");
     refused(&["learnin_rate=1"], "command line: learnin_rate: unknown key, did you mean train.learning_rate?");
     refused(&["data.learning_rate=1"], "data.learning_rate: unknown key, did you mean train.learning_rate?");
-    refused(&["learning_rate=fast"], "train.learning_rate: found the string \"fast\", expected a number");
+    refused(&["learning_rate=fast"], "train.learning_rate: found the string \"fast\", expected a number > 0");
     refused(&["header=True"], "data.header: found the string \"True\", expected true or false");
-    refused(&["max_steps=1.5"], "train.max_steps: found the number 1.5, expected a whole number from 1 up");
-    refused(&["labels=[1]"], "task.labels: found the whole number 1 in the list, expected a list of strings");
+    refused(&["max_steps=1.5"], "train.max_steps: found the number 1.5, expected an integer >= 1");
+    refused(&["labels=[1]"], "task.labels: found the integer 1 in the list, expected a list of strings");
     refused(&["eval="], "data.eval: found the string \"\", expected a path in quotes");
-    refused(&["seed=99999999999999999999"], "seed: found the whole number 99999999999999999999");
+    refused(&["seed=99999999999999999999"], "seed: found the integer 99999999999999999999, expected an integer >= 0");
     refused(
         &["backend=mpl"],
         "found \"mpl\", expected \"auto\", \"solo\", \"mpi\" or \"nccl\" (did you mean \"mpi\"?)",
@@ -183,37 +184,41 @@ fn an_override_with_spaces_is_one_problem() {
 
 #[test]
 fn minus_one_is_not_unset() {
-    refused(&["max_steps=-1"], "train.max_steps: found -1, expected a whole number from 1 up; to leave it unset");
-    refused(&["max_steps=-2"], "train.max_steps: found -2, expected a whole number from 1 up");
-    refused(&["max_steps=0"], "train.max_steps: found 0, expected a whole number from 1 up");
-    refused(&["max_length=2"], "data.max_length: found 2, expected a whole number from 3 up");
+    refused(
+        &["max_steps=-1"],
+        "train.max_steps: found the integer -1, expected an integer >= 1; omit the key to leave it unset",
+    );
+    refused(&["max_steps=-2"], "train.max_steps: found the integer -2, expected an integer >= 1");
+    refused(&["max_steps=0"], "train.max_steps: found the integer 0, expected an integer >= 1");
+    refused(&["max_length=2"], "data.max_length: found the integer 2, expected an integer >= 3");
 }
 
 #[test]
 fn ranges() {
-    for bad in [
-        "learning_rate=0",
-        "learning_rate=inf",
-        "num_train_epochs=0",
-        "max_steps=0",
-        "global_batch_size=0",
-        "micro_batch_tokens=0",
-        "max_length=2",
-        "warmup_ratio=1.1",
-        "weight_decay=-0.1",
-        "adam_beta2=1",
-        "adam_epsilon=0",
-        "max_grad_norm=-1",
-        "hidden_dropout_prob=1",
-        "save_steps=0",
-        "save_total_limit=0",
-        "num_threads=0",
-        "timeout_seconds=0",
-        "timeout_seconds=1e10",
-        "loss_scale_window=0",
-        "memory_per_rank=0",
+    for (bad, expected) in [
+        ("learning_rate=0", "number > 0"),
+        ("learning_rate=inf", "number > 0"),
+        ("num_train_epochs=0", "number > 0"),
+        ("max_steps=0", "integer >= 1"),
+        ("global_batch_size=0", "integer >= 1"),
+        ("micro_batch_tokens=0", "integer >= 1"),
+        ("max_length=2", "integer >= 3"),
+        ("warmup_ratio=1.1", "number in [0, 1]"),
+        ("weight_decay=-0.1", "number >= 0"),
+        ("adam_beta2=1", "number in [0, 1)"),
+        ("adam_epsilon=0", "number > 0"),
+        ("max_grad_norm=-1", "number >= 0"),
+        ("hidden_dropout_prob=1", "number in [0, 1)"),
+        ("save_steps=0", "integer >= 1"),
+        ("save_total_limit=0", "integer >= 1"),
+        ("num_threads=0", "integer >= 1"),
+        ("timeout_seconds=0", "number in (0, 1e9]"),
+        ("timeout_seconds=1e10", "number in (0, 1e9]"),
+        ("loss_scale_window=0", "integer >= 1"),
+        ("memory_per_rank=0", "size such as \"16GiB\""),
     ] {
-        refused(&[bad], ", expected a ");
+        let article = if expected.starts_with('i') { "an" } else { "a" };
+        refused(&[bad], &format!(", expected {article} {expected}"));
     }
     with(&["max_grad_norm=0", "warmup_ratio=1", "hidden_dropout_prob=0", "max_length=3", "weight_decay=0"]).unwrap();
 }
@@ -221,11 +226,11 @@ fn ranges() {
 #[test]
 fn labels_and_columns() {
     refused(&["labels=[]"], "found an empty list");
-    refused(&["labels=['a','b','a']"], "the label \"a\" is there twice");
+    refused(&["labels=['a','b','a']"], "the label \"a\" appears twice");
     refused(&["labels=['a','']"], "a label is an empty string");
     refused(&["kind=regression", "labels=['a']"], "regression has no labels");
     refused(&["columns=['label','x']"], "lacks \"text\", which is data.text_column");
-    refused(&["columns=['label','text','x','x']"], "the column \"x\" is there twice");
+    refused(&["columns=['label','text','x','x']"], "the column \"x\" appears twice");
     refused(&["columns=['label','text']", "header=true"], "without a header");
     with(&["columns=['label','s']", "text_column=s", "header=false"]).unwrap();
 }
@@ -239,7 +244,7 @@ fn settings_of_other_tasks() {
     refused(&["kind=causal-lm", "next_sentence=true"], "task.next_sentence: causal-lm does not know this");
     refused(&["documents=lines"], "data.documents: sequence-classification does not know this");
     refused(&["format=text"], "sequence-classification does not read plain text");
-    refused(&["kind=masked-lm", "mlm_probability=1"], "greater than 0 and less than 1");
+    refused(&["kind=masked-lm", "mlm_probability=1"], "expected a number in (0, 1)");
     refused(&["kind=masked-lm", "next_sentence=true", "packing=true"], "each example is a pair of texts");
     refused(&["kind=masked-lm", "next_sentence=true", "documents=file"], "a document is a paragraph");
     refused(&["kind=masked-lm", "next_sentence=true", "format=csv"], "the data is plain text");
@@ -354,7 +359,7 @@ fn no_setting_is_left_out_of_the_written_form() {
             }
         }
     }
-    let mut in_keys: Vec<String> = full().settings().map(|s| dotted(s.section, s.key)).collect();
+    let mut in_keys: Vec<String> = full().settings().map(|(key, _)| key.dotted()).collect();
     in_config.sort();
     in_config.dedup();
     in_keys.sort();

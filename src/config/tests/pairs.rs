@@ -37,8 +37,8 @@ fn other_tasks_do_not_know_them() {
 
 #[test]
 fn files_go_together() {
-    refused(&[SEQ2SEQ, "eval_target=b.de"], "data.eval_target: the file of its sources is wanted too: set data.eval");
+    refused(&[SEQ2SEQ, "eval_target=b.de"], "data.eval_target: needs the file of the sources: set data.eval");
     refused(&[SEQ2SEQ, "train_target=a.de", "data.format=jsonl"], "data.train_target: a JSONL file has its targets");
     refused(&[SEQ2SEQ, "data.format=csv"], "data.format: seq2seq reads JSONL, or plain text");
-    refused(&[SEQ2SEQ, "max_target_length=1"], "task.max_target_length: found 1");
+    refused(&[SEQ2SEQ, "max_target_length=1"], "task.max_target_length: found the integer 1, expected an integer >= 2");
 }

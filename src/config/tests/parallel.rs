@@ -1,4 +1,4 @@
-//! How much is kept where: sharding, number formats, recomputation, and what belongs to them.
+//! Settings of `[parallel]`: sharding, dtypes, activation checkpointing.
 
 use super::*;
 
@@ -49,7 +49,7 @@ fn micro_batch_tokens_is_a_number_or_auto() {
     assert_eq!(set.train.micro_batch_tokens, MicroBatchTokens::Tokens(64));
     assert!(set.to_toml().contains("\nmicro_batch_tokens = 64\n"));
     assert!(with(&["micro_batch_tokens=auto"]).unwrap().to_toml().contains("\nmicro_batch_tokens = \"auto\"\n"));
-    let expected = ", expected a whole number from 1 up or \"auto\"";
+    let expected = ", expected an integer >= 1 or \"auto\"";
     refused(&["micro_batch_tokens=0"], &format!("train.micro_batch_tokens: found 0{expected}"));
     refused(&["micro_batch_tokens=all"], &format!("found \"all\"{expected}"));
 }
@@ -60,7 +60,7 @@ fn recompute_is_a_word_or_a_number() {
     assert_eq!(parallel(&["recompute=none"]).recompute, Recompute::None);
     assert_eq!(parallel(&["recompute=1"]).recompute, Recompute::KeepEvery(1));
     assert!(with(&["recompute=3"]).unwrap().to_toml().contains("\nrecompute = 3\n"));
-    let expected = ", expected \"none\", \"all\" or a whole number from 1 up";
+    let expected = ", expected \"none\", \"all\" or an integer >= 1";
     refused(&["recompute=0"], &format!("parallel.recompute: found 0{expected}"));
     refused(&["recompute=true"], "found true: use \"all\"");
     refused(&["recompute=half"], &format!("found \"half\"{expected}"));
@@ -91,7 +91,7 @@ fn memory_has_units() {
     }
     assert!(with(&["zero_stage=2", "memory_per_rank=16GiB"]).is_ok(), "for micro_batch_tokens");
     let told =
-        "parallel.memory_per_rank: is what \"auto\" may use, but zero_stage is 2 and micro_batch_tokens is 64: remove";
+        "parallel.memory_per_rank: is a limit for \"auto\", but zero_stage is 2 and micro_batch_tokens is 64: remove";
     refused(&["zero_stage=2", "micro_batch_tokens=64", "memory_per_rank=16GiB"], told);
     assert_eq!(message(with(&["zero_stage=7", "memory_per_rank=16GiB"])).lines().count(), 1, "one thing is wrong");
 }
@@ -130,7 +130,7 @@ fn a_loss_scale_is_for_fp16() {
 fn tf32_is_for_fp32() {
     assert_eq!(parallel(&["tf32=true"]).tf32, Some(true));
     assert_eq!(parallel(&["tf32=false", "precision=bf16"]).tf32, Some(false));
-    refused(&["tf32=true", "precision=bf16"], "parallel.tf32: is for products of fp32, and precision is \"bf16\"");
+    refused(&["tf32=true", "precision=bf16"], "parallel.tf32: is for fp32 matmuls, and precision is \"bf16\"");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn what_is_frozen() {
     let frozen = with(&["freeze=['bert.embeddings.*', '*']"]).unwrap().model.freeze;
     assert_eq!(frozen, ["bert.embeddings.*", "*"]);
     refused(&["freeze=['a', '']"], "model.freeze: a pattern is an empty string");
-    refused(&["freeze=['a.*', 'b', 'a.*']"], "model.freeze: the pattern \"a.*\" is there twice");
+    refused(&["freeze=['a.*', 'b', 'a.*']"], "model.freeze: the pattern \"a.*\" appears twice");
     refused(&["freeze=bert.*"], "model.freeze: found the string \"bert.*\", expected a list of strings");
 }
 

@@ -1,25 +1,25 @@
-//! Each piece of advice is true: it names what there is, and what it tells to write can be written.
+//! Each piece of advice is true: it names keys that exist, and the assignments that it proposes are valid.
 
 use std::fmt::Write;
 
-use super::super::raw::KEYS as OURS;
+use super::super::other_tool_values::{Row, VALUES};
 use super::super::{Config, TaskKind};
 use super::*;
 use crate::plan::device::Device;
 use crate::plan::link::Link;
 
 const MINIMAL: [&str; 3] = ["output_dir=o", "model.path=m", "data.train=t"];
-/// Whether it is the table that must give the answer, and not the nearest name.
+/// Names of settings in other tools, which the table must have.
 const NAMES: &str = include_str!("../../../tests/reference/other_tools.txt");
 const DOCS: &str = "docs/other-tools.md";
-const BEGIN: &str = "<!-- The rest is made of src/config/foreign: UPDATE_GOLDEN=1 writes it anew. -->\n";
+const BEGIN: &str = "<!-- The rest is generated from src/config: UPDATE_GOLDEN=1 rewrites it. -->\n";
 
-fn rows() -> impl Iterator<Item = &'static keys::Row> {
+fn rows() -> impl Iterator<Item = &'static table::Row> {
     KEYS.iter().flat_map(|(_, rows)| rows.iter())
 }
 
-fn words() -> impl Iterator<Item = (&'static [&'static str], &'static words::Row)> {
-    WORDS.iter().flat_map(|(keys, rows)| rows.iter().map(|row| (*keys, row)))
+fn words() -> impl Iterator<Item = (&'static [&'static str], &'static Row)> {
+    VALUES.iter().flat_map(|(keys, rows)| rows.iter().map(|row| (*keys, row)))
 }
 
 /// A configuration with these settings, which may want others beside them.
@@ -60,10 +60,9 @@ fn names_are_foreign_and_there_once() {
     let names: Vec<&str> = rows().flat_map(|(names, _)| names.iter().copied()).collect();
     for (i, name) in names.iter().enumerate() {
         assert!(!names[..i].contains(name), "{name} is there twice");
-        let ours = |(section, keys): &(&str, &[&str])| keys.iter().any(|key| dotted(section, key) == *name);
-        assert!(!OURS.iter().any(ours), "{name} is ours");
-        assert!(!OURS.iter().any(|(_, keys)| keys.contains(name)), "{name} is a key of ours");
-        assert!(!OURS.iter().any(|(section, _)| section == name), "{name} is a section of ours");
+        assert!(!Config::keys().iter().any(|key| key.dotted() == *name), "{name} is ours");
+        assert!(!Config::keys().iter().any(|key| key.name == *name), "{name} is a key of ours");
+        assert!(!Config::keys().iter().any(|key| key.section == *name), "{name} is a section of ours");
         assert_eq!(&normal(name), name, "is never found");
     }
 }
@@ -104,7 +103,7 @@ fn what_is_to_be_written_instead_of_a_word_can_be_written_and_the_word_cannot() 
             }
         }
     }
-    for (keys, rows) in WORDS {
+    for (keys, rows) in VALUES {
         let words: Vec<&str> = rows.iter().flat_map(|(words, _)| words.iter().copied()).collect();
         for (i, word) in words.iter().enumerate() {
             assert!(!words[..i].contains(word), "{keys:?}: {word} is there twice");
@@ -114,14 +113,13 @@ fn what_is_to_be_written_instead_of_a_word_can_be_written_and_the_word_cannot() 
 
 #[test]
 fn keys_that_are_named_exist() {
-    let keys: Vec<String> =
-        OURS.iter().flat_map(|(section, keys)| keys.iter().map(|key| dotted(section, key))).collect();
+    let keys: Vec<String> = Config::keys().iter().map(|key| key.dotted()).collect();
     let check = |names: &[&str], text: &str| {
         let is_part = |c: char| c.is_ascii_alphanumeric() || "_.".contains(c);
         for word in text.split(|c| !is_part(c)).map(|word| word.trim_matches('.')) {
             let section = word.split_once('.').map(|(section, _)| section);
             let is_key_like = word.contains('_') && word.to_lowercase() == word;
-            if is_key_like || OURS.iter().any(|(ours, _)| section == Some(*ours)) {
+            if is_key_like || Config::keys().iter().any(|key| section == Some(key.section)) {
                 assert!(keys.iter().any(|key| key == word) || word == "metrics.jsonl", "{names:?}: {word} is no key");
             }
         }
@@ -144,7 +142,7 @@ fn settings_of_other_tools_have_an_answer() {
     let mut count = 0;
     for name in NAMES.lines().filter(|line| !line.starts_with(['#', '['])).flat_map(str::split_whitespace) {
         let (section, key) = name.rsplit_once('.').unwrap_or(("", name));
-        let ours = OURS.iter().any(|(_, keys)| keys.contains(&key));
+        let ours = Config::keys().iter().any(|ours| ours.name == key);
         assert!(ours || advice(section, key, None, Place::File).is_some(), "{name} has no answer");
         count += 1;
     }
@@ -164,7 +162,7 @@ fn a_value_of_the_same_meaning_is_carried_over() {
         ("stage", "3", "unknown key: use parallel.zero_stage = 3 ("),
         ("lr_scheduler", "\"polynomial\"", "unknown key: use train.lr_scheduler_type: \"polynomial\" is not supported"),
         ("fp16", "true", "unknown key: use parallel.precision = \"fp16\""),
-        ("fp16", "false", "unknown key: it is off without it: remove it"),
+        ("fp16", "false", "unknown key: it is off by default: remove it"),
         ("per_device_train_batch_size", "16", "unknown key: use train.global_batch_size = 32 (per device x ranks x "),
         ("load_in_4bit", "true", "quantization is not supported in this version: parallel.precision"),
         ("load_in_4bit", "false", "unknown key: quantization is not supported in this version, so it is off: remove"),
@@ -206,7 +204,7 @@ fn document() -> String {
         }
     }
     write!(out, "\n## Values\n").unwrap();
-    for (keys, rows) in WORDS {
+    for (keys, rows) in VALUES {
         let title = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" and ");
         write!(out, "\n### {title}\n\n| Elsewhere | Here |\n|---|---|\n").unwrap();
         for (words, meaning) in *rows {
@@ -230,5 +228,5 @@ fn the_documentation_has_the_tables() {
         std::fs::write(&path, format!("{preface}{BEGIN}{expected}")).unwrap();
         return;
     }
-    assert!(tables == expected, "{DOCS} is not what src/config/foreign says: UPDATE_GOLDEN=1 writes it anew");
+    assert!(tables == expected, "{DOCS} differs from the tables in src/config: UPDATE_GOLDEN=1 rewrites it");
 }

@@ -1,14 +1,53 @@
-//! Values elsewhere, for settings that are a word here: tasks and types of Hugging Face's pipelines, PEFT and torch,
-//! schedules and optimizers of `transformers`, stages of FSDP and DeepSpeed, names of GPUs.
+//! Values of settings in other tools: tasks and types of Hugging Face's pipelines, PEFT and torch, schedules and
+//! optimizers of `transformers`, stages of FSDP and DeepSpeed, names of GPUs. Someone who writes one of them is told the
+//! value here, or that there is none. docs/other-tools.md is generated from the table.
 
-use super::Meaning::{self, Missing, Ours};
+use Meaning::{Missing, Ours};
 
-/// Words, in lower case and with `_`, and what they are here.
+/// What a value of another tool is here.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Meaning {
+    /// A value of ours, and a note.
+    Ours(&'static str, &'static str),
+    /// Not supported, and what there is instead.
+    Missing(&'static str),
+}
+
+/// Returns what is wrong with a value of another tool for the setting `key` (dotted), and ours; `found` is the value as
+/// a message shows it. `None` for a value that is not known.
+pub fn problem(key: &str, value: &str, found: &str) -> Option<String> {
+    Some(match meaning(key, value)? {
+        Meaning::Ours(own, "") => format!("found {found}: use {}", shown(own)),
+        Meaning::Ours(own, note) => format!("found {found}: use {} ({note})", shown(own)),
+        Meaning::Missing("") => format!("{found} is not supported in this version"),
+        Meaning::Missing(instead) => format!("{found} is not supported in this version: {instead}"),
+    })
+}
+
+/// Returns what a value of another tool is here, for the setting `key` (dotted).
+pub fn meaning(key: &str, value: &str) -> Option<Meaning> {
+    let value = normal(value);
+    let value = value.strip_prefix("torch.").or(value.strip_prefix("eval_")).unwrap_or(&value);
+    let mut rows = VALUES.iter().filter(|(keys, _)| keys.contains(&key)).flat_map(|(_, rows)| rows.iter());
+    rows.find(|(values, _)| values.contains(&value)).map(|(_, meaning)| *meaning)
+}
+
+/// Returns a name as the tables have it.
+pub fn normal(name: &str) -> String {
+    name.trim().to_lowercase().replace(['-', ' '], "_")
+}
+
+/// Returns a value of ours as TOML: numbers are bare.
+pub fn shown(value: &str) -> String {
+    if value.bytes().all(|b| b.is_ascii_digit()) { value.to_owned() } else { format!("{value:?}") }
+}
+
+/// Values, in lower case and with `_`, and what they are here.
 pub type Row = (&'static [&'static str], Meaning);
 
 /// For the settings of these dotted keys. `--device` and `--link` are options of `trainer plan`.
 #[rustfmt::skip]
-pub const WORDS: &[(&[&str], &[Row])] = &[
+pub const VALUES: &[(&[&str], &[Row])] = &[
     (&["task.kind"], &[
         (&["classification", "text_classification", "sequence_classification", "single_label_classification", "seq_cls",
            "sentiment", "sentiment_analysis", "sentence_classification", "pair_classification", "nli", "classify",

@@ -1,63 +1,53 @@
-//! What other tools call things. Someone who brings one of their keys or values is told ours, or that there is none,
-//! rather than the one that is spelled most like it. The tables are `keys` and `words`; docs/other-tools.md is made of
-//! them.
+//! Names of settings in other tools. Someone who writes one of them is told ours, or that there is none, rather than the
+//! most similar name. docs/other-tools.md is generated from the table.
 
-mod keys;
+mod table;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use toml::de::DeValue;
 
-use super::raw::dotted;
-use super::source;
-use keys::KEYS;
-use words::WORDS;
+use super::keys::{Section, dotted};
+use super::other_tool_values::{self, Meaning, meaning, normal, shown};
+use super::sections::Config;
+use super::value::to_text;
+use table::KEYS;
 
-/// What to do instead of a foreign key. An example is an assignment that is right as it is.
+/// What to do instead of a key of another tool. An example is an assignment that is valid as it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Instead {
-    /// A setting of ours with the same values: an example, and what to mind.
+    /// A setting of ours with the same values: an example, and a note.
     Same(&'static str, &'static str),
-    /// A setting of ours with other values: an example, and what to mind.
+    /// A setting of ours with other values: an example, and a note.
     Ours(&'static str, &'static str),
-    /// The same, for what is off without it.
+    /// A setting of ours, which is off by default: an example, and a note.
     On(&'static str, &'static str),
-    /// What nothing here does, and what to do instead.
+    /// Not supported: the name of the feature, and what to do instead.
     Missing(&'static str, &'static str),
     /// Why there is nothing to set.
     Needless(&'static str),
 }
 
-/// What a foreign word is here.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Meaning {
-    /// A word of ours, and what to mind.
-    Ours(&'static str, &'static str),
-    /// What nothing here does, and what there is instead.
-    Missing(&'static str),
-}
-
-/// Where a key is written: assignments look different.
+/// Where a key is written. An assignment looks different on a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     File,
     CommandLine,
 }
 
-/// What is wrong with a foreign key, and what to do instead: ours with the value that was meant, where it means the
-/// same. In any case, with `-` for `_` as on command lines, with any section. `None` for a key that is not known.
+/// Returns what is wrong with a key of another tool, and what to do instead: our key, with the value if it means the same
+/// here. Case does not matter, nor `-` for `_`, nor the section. `None` for a key that is not known.
 pub fn advice(section: &str, key: &str, value: Option<&DeValue<'_>>, place: Place) -> Option<String> {
     let instead = find(&dotted(section, key)).or_else(|| find(key.rsplit('.').next().unwrap_or(key)))?;
     let off = value.is_some_and(is_off);
     let what = if value.is_none_or(|value| !value.is_table()) { "key" } else { "section" };
-    let told = match instead {
-        Instead::On(..) if off => "it is off without it: remove it".to_owned(),
+    let advice = match instead {
+        Instead::On(..) if off => "it is off by default: remove it".to_owned(),
         Instead::Missing(what, _) if off => format!("{what} is not supported in this version, so it is off: remove it"),
         Instead::Missing(what, "") => return Some(format!("{what} is not supported in this version: remove it")),
         Instead::Missing(what, instead) => return Some(format!("{what} is not supported in this version: {instead}")),
         Instead::Needless(why) => match value.and_then(DeValue::as_str).map(|word| (word, meaning("optim", word))) {
-            // Another optimizer would be more than a setting that is not needed.
+            // Another optimizer is not just a setting that is not needed.
             Some((word, Some(Meaning::Missing(_)))) if find(key) == find("optim") => {
                 return Some(format!("{word} is not supported in this version: {why}: remove it"));
             }
@@ -67,7 +57,8 @@ pub fn advice(section: &str, key: &str, value: Option<&DeValue<'_>>, place: Plac
             let (own, usual) = example.split_once(" = ").unwrap_or((example, ""));
             let text = value.and_then(DeValue::as_str).unwrap_or_default();
             if let Some(Meaning::Missing(_)) = meaning(own, text) {
-                return Some(format!("unknown key: use {own}: {}", word(own, text, &format!("{text:?}"))?));
+                let problem = other_tool_values::problem(own, text, &format!("{text:?}"))?;
+                return Some(format!("unknown key: use {own}: {problem}"));
             }
             let carried = value.and_then(|value| carried(own, value));
             format!("use {}{}", assignment(own, carried.as_deref().unwrap_or(usual), place), in_brackets(note))
@@ -77,17 +68,19 @@ pub fn advice(section: &str, key: &str, value: Option<&DeValue<'_>>, place: Plac
             format!("use {}{}", assignment(own, usual, place), in_brackets(note))
         }
     };
-    Some(format!("unknown {what}: {told}"))
+    Some(format!("unknown {what}: {advice}"))
 }
 
-/// What is wrong with a foreign word for the setting `key` (dotted), and ours; `found` is the word as a message shows
-/// it. `None` for a word that is not known.
-pub fn word(key: &str, word: &str, found: &str) -> Option<String> {
-    Some(match meaning(key, word)? {
-        Meaning::Ours(own, note) => format!("found {found}: use {}{}", shown(own), in_brackets(note)),
-        Meaning::Missing("") => format!("{found} is not supported in this version"),
-        Meaning::Missing(instead) => format!("{found} is not supported in this version: {instead}"),
-    })
+/// Returns the names that other tools have for our key `own` (dotted).
+pub fn names(own: &str) -> Vec<&'static str> {
+    let is_own = |instead: &Instead| match instead {
+        Instead::Same(example, _) | Instead::Ours(example, _) | Instead::On(example, _) => {
+            example.split(" = ").next() == Some(own)
+        }
+        Instead::Missing(..) | Instead::Needless(_) => false,
+    };
+    let rows = KEYS.iter().flat_map(|(_, rows)| rows.iter()).filter(|(_, instead)| is_own(instead));
+    rows.flat_map(|(names, _)| names.iter().copied()).collect()
 }
 
 fn find(name: &str) -> Option<Instead> {
@@ -96,35 +89,22 @@ fn find(name: &str) -> Option<Instead> {
     rows.find(|(names, _)| names.contains(&name.as_str())).map(|(_, instead)| *instead)
 }
 
-fn meaning(key: &str, word: &str) -> Option<Meaning> {
-    let word = normal(word);
-    let word = word.strip_prefix("torch.").or(word.strip_prefix("eval_")).unwrap_or(&word);
-    let mut rows = WORDS.iter().filter(|(keys, _)| keys.contains(&key)).flat_map(|(_, rows)| rows.iter());
-    rows.find(|(words, _)| words.contains(&word)).map(|(_, meaning)| *meaning)
-}
-
-fn normal(name: &str) -> String {
-    name.trim().to_lowercase().replace(['-', ' '], "_")
-}
-
-/// The value for our key `own` that says what was meant, as TOML; `None` where it says nothing there.
+/// Returns a value of another tool as a value of our key `own`, in TOML; `None` where it is none.
 fn carried(own: &str, value: &DeValue<'_>) -> Option<String> {
     match value.as_str().and_then(|word| meaning(own, word)) {
         Some(Meaning::Ours(word, _)) => Some(shown(word)),
         Some(Meaning::Missing(_)) => None,
-        None => source::fits(own, value).then(|| source::written(value)).flatten(),
+        None => {
+            let key = Config::keys().into_iter().find(|key| key.dotted() == own)?;
+            (key.accepts)(value).then(|| to_text(value)).flatten()
+        }
     }
-}
-
-/// As TOML has it: numbers are bare.
-fn shown(word: &str) -> String {
-    if word.bytes().all(|b| b.is_ascii_digit()) { word.to_owned() } else { format!("{word:?}") }
 }
 
 fn assignment(key: &str, value: &str, place: Place) -> String {
     match place {
         Place::File => format!("{key} = {value}"),
-        // A shell would take brackets, and the quotes within them.
+        // A shell would expand brackets, and remove the quotes within them.
         Place::CommandLine if value.contains(['[', ' ']) => format!("'{key}={value}'"),
         Place::CommandLine => format!("{key}={}", value.trim_matches('"')),
     }
@@ -134,10 +114,10 @@ fn in_brackets(note: &str) -> String {
     if note.is_empty() { String::new() } else { format!(" ({note})") }
 }
 
-/// Whether a value switches something off.
+/// Returns whether a value switches something off.
 fn is_off(value: &DeValue<'_>) -> bool {
     let word = value.as_str().map(str::to_lowercase);
     value.as_bool() == Some(false)
-        || source::written(value).as_deref() == Some("0")
+        || to_text(value).as_deref() == Some("0")
         || word.is_some_and(|word| ["no", "none", "false", "off", "null"].contains(&word.as_str()))
 }
