@@ -148,7 +148,7 @@ fn a_text_is_learnt_from_nothing() {
         .map(str::to_owned);
     let wrong =
         run(trainer(&bench).args(arguments).args(["--data", text.to_str().unwrap(), "--mlm-probability", "0.2"]));
-    assert!(wrong.expect(2).stderr.contains("--mlm-probability: causal-lm does not know this"));
+    assert!(wrong.expect(2).stderr.contains("--mlm-probability: causal-lm does not use this"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Values of settings in other tools: tasks and types of Hugging Face's pipelines, PEFT and torch, schedules and
-//! optimizers of `transformers`, stages of FSDP and DeepSpeed, names of GPUs. Someone who writes one of them is told the
-//! value here, or that there is none. docs/other-tools.md is generated from the table.
+//! optimizers of `transformers`, stages of FSDP and DeepSpeed, names of GPUs. The message for such a value has ours, or
+//! says that there is none. docs/other-tools.md is generated from the table.
 
 use Meaning::{Missing, Ours};
 
@@ -85,13 +85,13 @@ pub const VALUES: &[(&[&str], &[Row])] = &[
            "audio_classification", "automatic_speech_recognition", "asr", "text_to_audio", "text_to_speech",
            "video_classification", "any_to_any", "visual_question_answering", "document_question_answering",
            "table_question_answering"],
-         Missing("models read texts alone")),
+         Missing("models read text only")),
     ]),
     (&["parallel.precision", "parallel.reduce_dtype"], &[
         (&["float32", "float", "full", "single", "f32", "32", "32_true", "fp32_true", "no", "none"], Ours("fp32", "")),
         (&["tf32"], Ours("fp32", "with parallel.tf32 = true")),
         (&["bfloat16", "bfloat", "16_bf", "bf16_mixed", "bf16_true", "bf16_full"], Ours("bf16", "")),
-        (&["mixed", "amp", "auto"], Ours("bf16", "or \"fp16\"; masters of the weights are in fp32")),
+        (&["mixed", "amp", "auto"], Ours("bf16", "or \"fp16\"; master weights are in fp32")),
         (&["float16", "half", "f16", "16", "fp16_mixed", "fp16_true", "16_mixed", "16_true"], Ours("fp16", "")),
         (&["fp64", "float64", "double", "fp8", "float8", "8", "int8", "int4", "4bit", "8bit", "4", "nf4", "fp4",
            "mxfp8", "nvfp4"],
@@ -106,7 +106,7 @@ pub const VALUES: &[(&[&str], &[Row])] = &[
         (&["none", "fixed", "constantlr", "no"], Ours("constant", "")),
         (&["warmuplr", "constant_warmup", "constant_schedule_with_warmup"], Ours("constant_with_warmup", "")),
         (&["cosine_with_restarts", "cosine_with_hard_restarts"], Missing("\"cosine\" is the same without restarts")),
-        (&["cosine_with_min_lr", "cosine_warmup_with_min_lr"], Missing("\"cosine\" goes down to 0")),
+        (&["cosine_with_min_lr", "cosine_warmup_with_min_lr"], Missing("\"cosine\" decays to 0")),
         (&["polynomial", "inverse_sqrt", "reduce_lr_on_plateau", "warmup_stable_decay", "wsd", "greedy", "one_cycle",
            "onecycle", "onecyclelr", "exponential", "step", "steplr", "multistep", "rex", "jagged", "cyclic", "sqrt"],
          Missing("")),
@@ -137,14 +137,14 @@ pub const VALUES: &[(&[&str], &[Row])] = &[
            "true"],
          Ours("3", "")),
         (&["zero2_offload", "zero3_offload", "zero_3_offload", "stage3_offload"],
-         Missing("nothing is offloaded, and 3 needs the least memory of a rank")),
+         Missing("nothing is offloaded, and 3 needs the least memory per rank")),
         (&["hybrid_shard", "hybrid_shard_zero2", "hsdp", "zero++", "mics"],
-         Missing("3 shards over all ranks, not within groups of them")),
+         Missing("3 shards over all ranks, not within groups of ranks")),
     ]),
     (&["parallel.recompute"], &[
         (&["true", "full", "on", "yes", "unsloth"], Ours("all", "")),
         (&["false", "no", "off"], Ours("none", "")),
-        (&["selective", "op", "per_op"], Ours("2", "every second stage keeps its activations")),
+        (&["selective", "op", "per_op"], Ours("2", "every second block keeps its activations")),
     ]),
     (&["comm.backend"], &[
         (&["gloo", "cpu", "openmpi", "ompi"], Ours("mpi", "")),
@@ -157,12 +157,12 @@ pub const VALUES: &[(&[&str], &[Row])] = &[
         (&["checkpoint", "from_pretrained", "finetune", "hf", "huggingface"], Ours("pretrained", "")),
     ]),
     (&["data.format"], &[
-        (&["json", "ndjson", "json_lines", "jsonlines"], Ours("jsonl", "one JSON object a line")),
+        (&["json", "ndjson", "json_lines", "jsonlines"], Ours("jsonl", "one JSON object per line")),
         (&["tab"], Ours("tsv", "")),
         (&["conll2003", "bio", "iob", "iob2", "conllu"], Ours("conll", "")),
         (&["txt", "plain", "plain_text", "plaintext", "raw"], Ours("text", "")),
         (&["parquet", "arrow", "feather", "datasets", "huggingface", "hf", "xlsx", "excel", "xml", "sql", "webdataset"],
-         Missing("write the data as JSONL first, one object a line")),
+         Missing("write the data as JSONL first, one object per line")),
     ]),
     (&["data.documents"], &[
         (&["line", "line_by_line"], Ours("lines", "")),
@@ -206,7 +206,7 @@ pub const VALUES: &[(&[&str], &[Row])] = &[
         (&["v100", "t4", "p100", "a10", "a10g", "a30", "a40", "a6000", "l4", "l40", "h20", "h800", "a800", "gh200",
            "b100", "b200", "b300", "gb200", "gb300", "rtx3090", "rtx_3090", "rtx4090", "rtx_4090", "rtx5090",
            "rtx_5090", "mi250", "mi300x", "tpu", "cuda", "gpu"],
-         Missing("name the one that is most like it, with --gpu-memory")),
+         Missing("name the most similar one, with --gpu-memory")),
     ]),
     (&["--link"], &[
         (&["nvlink", "nvswitch"], Ours("nvlink4", "of H100 and H200; \"nvlink3\" of A100")),

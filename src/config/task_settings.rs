@@ -5,87 +5,31 @@ use super::sections::{DataConfig, TaskConfig};
 
 /// Returns the settings of `task` and `data` that have no effect with the task: the key and why.
 pub fn misplaced(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, String)> {
-    [language_models(task, data), seq2seq(task, data), columns(task, data)].concat()
-}
-
-fn language_models(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, String)> {
     let kind = task.kind;
-    let is_masked = kind == TaskKind::MaskedLm;
-    let reads_documents = is_masked || kind == TaskKind::CausalLm;
-    let pairs = is_masked && task.next_sentence == Some(true);
-    let only = |what: &str| format!("{kind} does not know this, only {what}: remove it");
-    let masked = || only("masked-lm");
-    let documents = || only("causal-lm and masked-lm");
-    [
-        ("task.mlm_probability", task.mlm_probability.is_some() && !is_masked, masked()),
-        ("task.whole_word_mask", task.whole_word_mask.is_some() && !is_masked, masked()),
-        ("task.next_sentence", task.next_sentence.is_some() && !is_masked, masked()),
-        ("task.packing", task.packing.is_some() && !reads_documents, documents()),
-        (
-            "task.packing",
-            task.packing.is_some() && pairs,
-            "with task.next_sentence each example is a pair of texts: remove one of the two".into(),
-        ),
-        ("data.documents", data.documents.is_some() && !reads_documents, documents()),
-        (
-            "data.documents",
-            data.documents.is_some() && pairs,
-            "with task.next_sentence a document is a paragraph, and each of its lines a sentence: remove it".into(),
-        ),
-        (
-            "data.documents",
-            data.documents.is_some() && data.format.is_some_and(|format| format != Format::Text),
-            "only plain text is divided into documents; a record's text is one: remove it".into(),
-        ),
-        (
-            "data.format",
-            data.format == Some(Format::Text) && !reads_documents && kind != TaskKind::TokenClassification,
-            format!("{kind} does not read plain text; causal-lm and masked-lm do, and token-classification to predict"),
-        ),
-        (
-            "data.format",
-            data.format.is_some_and(|format| format != Format::Text) && pairs,
-            "with task.next_sentence the data is plain text".into(),
-        ),
-        (
-            "data.format",
-            data.format.is_some_and(|format| format != Format::Jsonl) && kind == TaskKind::Chat,
-            "chat reads JSONL".into(),
-        ),
-    ]
-    .into_iter()
-    .filter(|(_, is_wrong, _)| *is_wrong)
-    .map(|(key, _, why)| (key, why))
-    .collect()
+    // Question answering checks these itself when it reads the data.
+    let unchecked: &[&str] = match kind {
+        TaskKind::QuestionAnswering => {
+            &["data.text_column", "data.text_pair_column", "data.label_column", "data.columns", "data.header"]
+        }
+        _ => &[],
+    };
+    let of_others = settings_of_tasks(task, data)
+        .into_iter()
+        .filter(|(key, is_set, kinds)| *is_set && !kinds.contains(&kind) && !unchecked.contains(key))
+        .map(|(key, _, kinds)| {
+            let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+            (key, format!("{kind} does not use this, only {}: remove it", names.join(", ")))
+        });
+    let contradictions = contradictions(task, data).into_iter().filter(|(_, is_wrong, _)| *is_wrong);
+    of_others.chain(contradictions.map(|(key, _, why)| (key, why))).collect()
 }
 
-fn seq2seq(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, String)> {
-    let default = DataConfig::new(data.train.clone());
-    let alone = format!("{} does not know this, only seq2seq: remove it", task.kind);
-    let is_other = task.kind != TaskKind::Seq2seq;
-    let lines = |set: bool| set && data.format == Some(Format::Jsonl);
-    let jsonl = "a JSONL file has its targets itself: remove it";
-    let rules = [
-        ("task.source_prefix", task.source_prefix.is_some() && is_other, alone.as_str()),
-        ("task.max_target_length", task.max_target_length.is_some() && is_other, &alone),
-        ("data.source_column", data.source_column != default.source_column && is_other, &alone),
-        ("data.target_column", data.target_column != default.target_column && is_other, &alone),
-        ("data.train_target", data.train_target.is_some() && is_other, &alone),
-        ("data.eval_target", data.eval_target.is_some() && is_other, &alone),
-        ("data.train_target", lines(data.train_target.is_some()), jsonl),
-        ("data.eval_target", lines(data.eval_target.is_some()), jsonl),
-        (
-            "data.format",
-            !is_other && data.format.is_some_and(|format| format != Format::Jsonl),
-            "seq2seq reads JSONL, or plain text with its targets in data.train_target and data.eval_target",
-        ),
-    ];
-    rules.into_iter().filter(|(_, is_wrong, _)| *is_wrong).map(|(key, _, why)| (key, why.to_owned())).collect()
-}
-
-/// Question answering refuses all columns when it reads the data.
-fn columns(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, String)> {
+/// Returns the settings of particular tasks: the key, whether it is set, and the tasks.
+fn settings_of_tasks(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, bool, &'static [TaskKind])> {
     use TaskKind::{CausalLm, Chat, MaskedLm, MultiLabel, MultipleChoice, Regression, SequenceClassification};
+    const MASKED: &[TaskKind] = &[MaskedLm];
+    const DOCUMENTS: &[TaskKind] = &[CausalLm, MaskedLm];
+    const SEQ2SEQ: &[TaskKind] = &[TaskKind::Seq2seq];
     const TAGS: &[TaskKind] = &[TaskKind::TokenClassification];
     const CHOICES: &[TaskKind] = &[MultipleChoice];
     const CHATS: &[TaskKind] = &[Chat];
@@ -94,8 +38,20 @@ fn columns(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, String)> 
     const TABLES: &[TaskKind] = &[SequenceClassification, MultiLabel, Regression, MaskedLm, CausalLm];
     // With chat, `predict` continues texts.
     const TEXTS: &[TaskKind] = &[SequenceClassification, MultiLabel, Regression, MaskedLm, CausalLm, Chat];
-    let default = DataConfig::new(data.train.clone());
-    let rules = [
+    let default = DataConfig::default();
+    vec![
+        ("task.mlm_probability", task.mlm_probability.is_some(), MASKED),
+        ("task.whole_word_mask", task.whole_word_mask.is_some(), MASKED),
+        ("task.next_sentence", task.next_sentence.is_some(), MASKED),
+        ("task.packing", task.packing.is_some(), DOCUMENTS),
+        ("data.documents", data.documents.is_some(), DOCUMENTS),
+        ("task.source_prefix", task.source_prefix.is_some(), SEQ2SEQ),
+        ("task.max_target_length", task.max_target_length.is_some(), SEQ2SEQ),
+        ("task.predict_with_generate", task.predict_with_generate, SEQ2SEQ),
+        ("data.source_column", data.source_column != default.source_column, SEQ2SEQ),
+        ("data.target_column", data.target_column != default.target_column, SEQ2SEQ),
+        ("data.train_target", data.train_target.is_some(), SEQ2SEQ),
+        ("data.eval_target", data.eval_target.is_some(), SEQ2SEQ),
         ("data.words_column", data.words_column != default.words_column, TAGS),
         ("data.tags_column", data.tags_column != default.tags_column, TAGS),
         ("data.question_column", data.question_column != default.question_column, CHOICES),
@@ -109,18 +65,33 @@ fn columns(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, String)> 
         ("data.label_column", data.label_column != default.label_column, LABELLED),
         ("data.columns", data.columns.is_some(), TABLES),
         ("data.header", data.header.is_some(), TABLES),
-    ];
+    ]
+}
+
+/// Returns settings that contradict others: the key, whether it does, and why.
+fn contradictions(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, bool, String)> {
     let kind = task.kind;
-    let knows = |key: &str, kinds: &[TaskKind]| {
-        let refuses_itself = kind == TaskKind::QuestionAnswering
-            && ["data.text_column", "data.text_pair_column", "data.label_column", "data.columns", "data.header"]
-                .contains(&key);
-        refuses_itself || kinds.contains(&kind)
-    };
-    let complaint = |kinds: &[TaskKind]| {
-        let names: Vec<String> = kinds.iter().map(TaskKind::to_string).collect();
-        format!("{kind} does not read this, only {}: remove it", names.join(", "))
-    };
-    let wrong = rules.into_iter().filter(|(key, is_set, kinds)| *is_set && !knows(key, kinds));
-    wrong.map(|(key, _, kinds)| (key, complaint(kinds))).collect()
+    let reads_text = [TaskKind::CausalLm, TaskKind::MaskedLm, TaskKind::TokenClassification, TaskKind::Seq2seq];
+    let no_text =
+        format!("{kind} does not read plain text; causal-lm and masked-lm do, and token-classification to predict");
+    let pairs = kind == TaskKind::MaskedLm && task.next_sentence == Some(true);
+    let (packing, documents) = (task.packing.is_some(), data.documents.is_some());
+    let is = |format: Format| data.format == Some(format);
+    let is_not = |format: Format| data.format.is_some_and(|other| other != format);
+    let one = "with task.next_sentence each example is a pair of texts: remove one of the two";
+    let paragraph = "with task.next_sentence a document is a paragraph, and each of its lines a sentence: remove it";
+    let record = "only plain text is divided into documents; a record's text is one: remove it";
+    let own_targets = "a JSONL file has its targets itself: remove it";
+    let two_files = "seq2seq reads JSONL, or plain text with its targets in data.train_target and data.eval_target";
+    vec![
+        ("task.packing", packing && pairs, one.into()),
+        ("data.documents", documents && pairs, paragraph.into()),
+        ("data.documents", documents && is_not(Format::Text), record.into()),
+        ("data.format", is(Format::Text) && !reads_text.contains(&kind), no_text),
+        ("data.format", is_not(Format::Text) && pairs, "with task.next_sentence the data is plain text".into()),
+        ("data.format", is_not(Format::Jsonl) && kind == TaskKind::Chat, "chat reads JSONL".into()),
+        ("data.train_target", data.train_target.is_some() && is(Format::Jsonl), own_targets.into()),
+        ("data.eval_target", data.eval_target.is_some() && is(Format::Jsonl), own_targets.into()),
+        ("data.format", is_not(Format::Jsonl) && kind == TaskKind::Seq2seq, two_files.into()),
+    ]
 }

@@ -63,12 +63,12 @@ fn answers(task: &mut TaskConfig, problems: &mut Problems) {
     task.answers = None;
     if problems.is_written("task.kind") && problems.none_with(&["task.kind"]) {
         let why = format!("is for question-answering, and task.kind is \"{}\": remove it", task.kind);
-        only_unwritten::<AnswerConfig>(&why, problems);
+        refuse::<AnswerConfig>(&why, problems);
     }
 }
 
 /// Notes a problem with each written setting of a section.
-fn only_unwritten<S: Section>(why: &str, problems: &mut Problems) {
+fn refuse<S: Section>(why: &str, problems: &mut Problems) {
     for key in S::keys().into_iter().map(|key| key.dotted()) {
         if problems.is_written(&key) && problems.none_with(&[&key]) {
             problems.with(&key, why);
@@ -116,12 +116,9 @@ fn other_tasks(config: &Config, problems: &mut Problems) {
         for (key, why) in task_settings::misplaced(task, data) {
             problems.with(key, why);
         }
-        if task.predict_with_generate && task.kind != TaskKind::Seq2seq {
-            let why = format!("{} does not know this, only seq2seq: remove it", task.kind);
-            problems.with("task.predict_with_generate", why);
-        } else if !task.predict_with_generate {
+        if !task.predict_with_generate {
             let why = "nothing is generated without task.predict_with_generate = true";
-            only_unwritten::<GenerationConfig>(why, problems);
+            refuse::<GenerationConfig>(why, problems);
         }
     }
     if data.eval_target.is_some() && data.eval.is_none() && problems.none_with(&["data.eval"]) {

@@ -50,29 +50,20 @@ impl Value for bool {
     }
 }
 
-impl Value for u64 {
-    fn kind() -> String {
-        "integer >= 0".into()
-    }
-    fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
-        Some(Ok(integer(value)?.try_into().ok()?))
-    }
-    fn number(&self) -> Option<f64> {
-        Some(*self as f64)
-    }
+macro_rules! integers {
+    ($($type:ty),*) => { $(impl Value for $type {
+        fn kind() -> String {
+            "integer >= 0".into()
+        }
+        fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
+            Some(Ok(integer(value)?.try_into().ok()?))
+        }
+        fn number(&self) -> Option<f64> {
+            Some(*self as f64)
+        }
+    })* };
 }
-
-impl Value for usize {
-    fn kind() -> String {
-        u64::kind()
-    }
-    fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
-        Some(Ok(integer(value)?.try_into().ok()?))
-    }
-    fn number(&self) -> Option<f64> {
-        Some(*self as f64)
-    }
-}
+integers!(u64, usize);
 
 impl Value for f64 {
     fn kind() -> String {

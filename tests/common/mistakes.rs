@@ -81,13 +81,13 @@ fn configuration(book: &mut Book) {
     book.add(
         "a wrong type",
         &["max_steps=many"],
-        &["command line: train.max_steps: found the string \"many\", expected a whole number"],
+        &["command line: train.max_steps: found the string \"many\", expected an integer"],
     );
     book.file(
         "a wrong type in a file",
         "max_steps = 20",
         "max_steps = \"many\"",
-        &["train.max_steps: found the string \"many\", expected a whole number"],
+        &["train.max_steps: found the string \"many\", expected an integer"],
     );
     book.add(
         "two mistakes at once",

@@ -1,5 +1,5 @@
-//! Names of settings in other tools. Someone who writes one of them is told ours, or that there is none, rather than the
-//! most similar name. docs/other-tools.md is generated from the table.
+//! Names of settings in other tools. The message for such a key has our name, or says that there is none, instead of
+//! the most similar key. docs/other-tools.md is generated from the table.
 
 mod table;
 #[cfg(test)]
@@ -35,8 +35,8 @@ pub enum Place {
     CommandLine,
 }
 
-/// Returns what is wrong with a key of another tool, and what to do instead: our key, with the value if it means the same
-/// here. Case does not matter, nor `-` for `_`, nor the section. `None` for a key that is not known.
+/// Returns what is wrong with a key of another tool, and what to do instead: our key, with the value if it means the
+/// same here. Case, `-` for `_`, and the section do not matter. `None` for a key that is not known.
 pub fn advice(section: &str, key: &str, value: Option<&DeValue<'_>>, place: Place) -> Option<String> {
     let instead = find(&dotted(section, key)).or_else(|| find(key.rsplit('.').next().unwrap_or(key)))?;
     let off = value.is_some_and(is_off);

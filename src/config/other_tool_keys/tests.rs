@@ -180,7 +180,7 @@ fn a_value_of_the_same_meaning_is_carried_over() {
 fn a_command_line_has_no_spaces() {
     let value = DeValue::parse("['a']").unwrap().into_inner();
     let told = |key| advice("train", key, Some(&value), Place::CommandLine).unwrap();
-    assert_eq!(told("label_list"), "unknown key: use 'task.labels=[\"a\"]' (or let them be found in the data)");
+    assert_eq!(told("label_list"), "unknown key: use 'task.labels=[\"a\"]' (or omit it to infer them from the data)");
     assert_eq!(told("max_len"), "unknown key: use data.max_length=512");
     assert!(told("bf16").ends_with("use parallel.precision=bf16"));
 }

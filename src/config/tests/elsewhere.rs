@@ -38,12 +38,12 @@ fn keys_of_another_language_are_told_too() {
     let expected = "\
 7 problems in the configuration:
   run.yaml:1: this looks like YAML, and a configuration is TOML: key = value, under [section] lines
-  run.yaml:1: base_model: unknown key: use model.path = \"models/bert\" (a local folder: a name on a hub is not fetched)
-  run.yaml:2: adapter: training an adapter (LoRA, PEFT) is not supported in this version: all weights are trained, or \
-with model.freeze all but those that it names
+  run.yaml:1: base_model: unknown key: use model.path = \"models/bert\" (a local folder: names on a hub are not downloaded)
+  run.yaml:2: adapter: training an adapter (LoRA, PEFT) is not supported in this version: all weights are trained, \
+except those in model.freeze
   run.yaml:3: sequence_len: unknown key: use data.max_length = 2048
-  run.yaml:4: datasets: unknown key: use data.train = \"train.jsonl\" (a local JSONL, CSV, TSV or text file: a name on \
-a hub is not fetched)
+  run.yaml:4: datasets: unknown key: use data.train = \"train.jsonl\" (a local JSONL, CSV, TSV or text file: names on \
+a hub are not downloaded)
   run.yaml:7: bf16: unknown key: use parallel.precision = \"bf16\"
   run.yaml:8: load_in_8bit: unknown key: quantization is not supported in this version, so it is off: remove it";
     assert_eq!(message(Config::parse(yaml, "run.yaml", &[])), expected);
@@ -78,7 +78,7 @@ fn settings_are_not_options() {
     let expected = "\
 4 problems in the configuration:
   command line: --per_device_train_batch_size: unknown key: use train.global_batch_size=32 (per device x ranks x \
-accumulation steps: the sequences of one optimizer step over all ranks)
+accumulation steps: the sequences per optimizer step over all ranks)
   command line: --learning-rate: write learning_rate=3e-5
   command line: --train.max_steps: write train.max_steps=7
   command line: --bf16: unknown key: use parallel.precision=bf16";

@@ -238,11 +238,11 @@ fn labels_and_columns() {
 #[test]
 fn settings_of_other_tasks() {
     for other in ["mlm_probability=0.2", "whole_word_mask=false", "next_sentence=false", "packing=true"] {
-        refused(&[other], "sequence-classification does not know this, only ");
-        refused(&["kind=chat", other], "chat does not know this, only ");
+        refused(&[other], "sequence-classification does not use this, only ");
+        refused(&["kind=chat", other], "chat does not use this, only ");
     }
-    refused(&["kind=causal-lm", "next_sentence=true"], "task.next_sentence: causal-lm does not know this");
-    refused(&["documents=lines"], "data.documents: sequence-classification does not know this");
+    refused(&["kind=causal-lm", "next_sentence=true"], "task.next_sentence: causal-lm does not use this");
+    refused(&["documents=lines"], "data.documents: sequence-classification does not use this");
     refused(&["format=text"], "sequence-classification does not read plain text");
     refused(&["kind=masked-lm", "mlm_probability=1"], "expected a number in (0, 1)");
     refused(&["kind=masked-lm", "next_sentence=true", "packing=true"], "each example is a pair of texts");

@@ -31,15 +31,15 @@ pub fn all() -> [Config; 5] {
 fn columns_belong_to_tasks() {
     refused(
         &["words_column=w"],
-        "data.words_column: sequence-classification does not read this, only token-classification",
+        "data.words_column: sequence-classification does not use this, only token-classification",
     );
     refused(
         &["kind=token-classification", "text_column=t"],
-        "data.text_column: token-classification does not read this",
+        "data.text_column: token-classification does not use this",
     );
-    refused(&["kind=seq2seq", "header=true"], "data.header: seq2seq does not read this");
-    refused(&["kind=chat", "label_column=l"], "data.label_column: chat does not read this");
-    refused(&["kind=causal-lm", "prompt_column=p"], "data.prompt_column: causal-lm does not read this, only chat");
+    refused(&["kind=seq2seq", "header=true"], "data.header: seq2seq does not use this");
+    refused(&["kind=chat", "label_column=l"], "data.label_column: chat does not use this");
+    refused(&["kind=causal-lm", "prompt_column=p"], "data.prompt_column: causal-lm does not use this, only chat");
     refused(&[r#"data.columns=["id", "text"]"#], "lacks \"label\", which is data.label_column");
     with(&["kind=causal-lm", r#"data.columns=["id", "text"]"#]).unwrap();
     for own in [

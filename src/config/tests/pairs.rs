@@ -31,7 +31,7 @@ fn settings_of_pairs_are_read() {
 fn other_tasks_do_not_know_them() {
     let keys = ["task.source_prefix=a", "task.max_target_length=9", "data.source_column=a", "data.target_column=a"];
     for key in keys.into_iter().chain(["data.train_target=a", "data.eval_target=a"]) {
-        refused(&["data.eval=b", key], "sequence-classification does not know this, only seq2seq: remove it");
+        refused(&["data.eval=b", key], "sequence-classification does not use this, only seq2seq: remove it");
     }
 }
 
