@@ -72,6 +72,29 @@ fn print_config_shows_what_it_reads_back() {
 }
 
 #[test]
+fn config_explains_keys_and_shells_complete_them() {
+    let bench = bench();
+    let config = |word: &str| run(trainer(&bench).args(["config", word]));
+    let explained = config("learning_rate").expect(0).stdout;
+    let type_and_default = "\nSection      [train]\nType         number > 0\nDefault      5e-5\nOther tools  lr, ";
+    assert!(explained.contains(type_and_default), "{explained}");
+    assert!(explained.ends_with("\n\nPeak learning rate of the schedule.\n"), "{explained}");
+    let all = config("--all").expect(0).stdout;
+    assert!(all.contains("\n[train]\n  num_train_epochs        Passes over the training data.\n"), "{all}");
+    let long = config("metric_for_best_model").expect(0).stdout;
+    assert!(long.lines().chain(all.lines()).all(|line| line.chars().count() <= 80), "{long}");
+    let unknown = config("learning_rat").expect(2).stderr;
+    assert!(unknown.contains("learning_rat: unknown key, did you mean train.learning_rate?"), "{unknown}");
+    let other_tool = config("lr").expect(2).stderr;
+    assert!(other_tool.contains("lr: unknown key: use train.learning_rate = 5e-5"), "{other_tool}");
+
+    let script = run(trainer(&bench).args(["completions", "bash"])).expect(0).stdout;
+    assert!(script.contains(" learning_rate= ") && script.contains("compopt -o nospace"), "{script}");
+    let help = run(trainer(&bench).args(["train", "--help"])).expect(0).stdout;
+    assert!(!help.contains("learning_rate= "), "{help}");
+}
+
+#[test]
 fn a_run_leaves_what_the_format_says() {
     let bench = bench();
     let ended = run(trainer(&bench).args(train(&bench, "run", &["eval_steps=10", "save_steps=10"]))).expect(0);

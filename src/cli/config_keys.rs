@@ -53,8 +53,10 @@ impl TypedValueParser for OverrideParser {
     }
 }
 
-/// Returns a completion script without a space after a completed `key=`, in bash.
-pub fn without_space(script: &str) -> String {
+/// Returns a completion script in which, in bash, no space follows a completed `key=`, and files come before keys.
+pub fn adapted(script: &str) -> String {
     const COMPLETE: &str = "COMPREPLY=( $(compgen -W \"${opts}\" -- \"${cur}\") )\n";
-    script.replace(COMPLETE, &format!("{COMPLETE}            [[ ${{COMPREPLY[*]}} == *= ]] && compopt -o nospace\n"))
+    const KEYS: &str = "[[ ${COMPREPLY[*]} == *= ]] && compopt -o nospace\n";
+    const FILES: &str = "[[ ${COMPREPLY[*]} == *= && -n ${cur} && $(compgen -f -- \"${cur}\") ]] && COMPREPLY=()\n";
+    script.replace(COMPLETE, &[COMPLETE, KEYS, FILES].concat())
 }

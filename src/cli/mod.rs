@@ -245,7 +245,7 @@ impl Cli {
             Some(Command::Completions { shell }) => {
                 let mut text = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "trainer", &mut text);
-                observe::print(&config_keys::without_space(&String::from_utf8_lossy(&text)));
+                observe::print(&config_keys::adapted(&String::from_utf8_lossy(&text)));
                 Ok(())
             }
             None if PathBuf::from(train::DEFAULT_CONFIG).exists() => train::run(TrainArgs::default(), began),

@@ -1,16 +1,16 @@
-//! The problems of a configuration, collected so that one message tells them all.
+//! Collects the problems of a configuration, so that one message has them all.
 
 use std::collections::HashMap;
 
 use crate::error::{Error, Result};
 
-/// How messages name settings that come from no file.
+/// The name in messages for settings that are not in a file.
 pub const COMMAND_LINE: &str = "command line";
 
-/// Where a setting was written. The order is that of messages.
+/// Where a setting was written, in the order of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// A line of the file, from 1.
+    /// A line of the file, counted from 1.
     Line(usize),
     /// An override.
     CommandLine,
@@ -18,7 +18,7 @@ pub enum Origin {
     Absent,
 }
 
-/// What is wrong so far, and where each setting was written.
+/// The problems so far, and where each setting was written.
 #[derive(Debug)]
 pub struct Problems {
     name: String,
@@ -27,38 +27,38 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// None so far, in the file `name`.
+    /// Creates an empty collection for the file `name`.
     pub fn new(name: &str) -> Self {
         Problems { name: name.to_owned(), origins: HashMap::new(), found: Vec::new() }
     }
 
-    /// Remembers where `key` (dotted) was written; the last place counts.
+    /// Notes where `key` (dotted) was written; the last place counts.
     pub fn written(&mut self, key: &str, origin: Origin) {
         self.origins.insert(key.to_owned(), origin);
     }
 
-    /// Whether `key` (dotted) was written at all.
+    /// Returns whether `key` (dotted) was written.
     pub fn is_written(&self, key: &str) -> bool {
         self.origins.contains_key(key)
     }
 
-    /// A problem with a setting (dotted key), placed where that was written.
+    /// Adds a problem with a setting (dotted key), at the place where it was written.
     pub fn with(&mut self, key: &str, text: impl Into<String>) {
         let origin = self.origins.get(key).copied().unwrap_or(Origin::Absent);
         self.at(origin, key, text);
     }
 
-    /// A problem with what was written at some place.
+    /// Adds a problem at a place.
     pub fn at(&mut self, origin: Origin, what: &str, text: impl Into<String>) {
         self.found.push((origin, what.to_owned(), text.into()));
     }
 
-    /// Whether nothing is wrong so far with any of these settings.
+    /// Returns whether none of these settings has a problem so far.
     pub fn none_with(&self, keys: &[&str]) -> bool {
         !self.found.iter().any(|(_, key, _)| keys.contains(&key.as_str()))
     }
 
-    /// Nothing, or one error with a line for each problem, in the order of the file.
+    /// Returns one error with a line for each problem, in the order of the file, if there are any.
     pub fn finish(&self) -> Result<()> {
         let mut found: Vec<_> = self.found.iter().collect();
         found.sort_by_key(|(origin, ..)| *origin);

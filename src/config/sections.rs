@@ -27,19 +27,12 @@ section! {
         seed: u64 = 42;
     }
     with {
-        /// `[model]`
         model: ModelConfig;
-        /// `[task]`
         task: TaskConfig;
-        /// `[data]`
         data: DataConfig;
-        /// `[train]`
         train: TrainConfig;
-        /// `[generation]`
         generation: GenerationConfig;
-        /// `[parallel]`
         parallel: ParallelConfig;
-        /// `[comm]`
         comm: CommConfig;
     }
 }
@@ -73,8 +66,8 @@ section! {
     TaskConfig in "task" {
         /// Task that the model is fine-tuned for. `sequence-classification` (single-label), `multi-label`,
         /// `regression`, `token-classification` (a tag for each word), `multiple-choice`, `question-answering`
-        /// (extractive), `seq2seq` (a target, given its source), or a [language model](language-models.md):
-        /// `causal-lm`, `masked-lm`, `chat`. [What each reads and writes](#tasks).
+        /// (extractive), `seq2seq` (a target, given its source), `causal-lm`, `masked-lm` or `chat` ([language
+        /// models](language-models.md)). [What each reads and writes](#tasks).
         kind: TaskKind;
         /// Labels or tags, in the order of their ids. Inferred labels are sorted as numbers if all are integers, else
         /// as strings; spaces around them are removed; a folder that was fine-tuned on the same labels keeps its own

@@ -55,7 +55,7 @@ fn derived_parallel(parallel: &mut ParallelConfig) {
     }
 }
 
-/// Removes the settings of question answering from other tasks, where those that are written are wrong.
+/// Removes the settings of question answering from other tasks, and notes a problem with those that are written.
 fn answers(task: &mut TaskConfig, problems: &mut Problems) {
     if task.kind == TaskKind::QuestionAnswering {
         return;
