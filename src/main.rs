@@ -31,8 +31,9 @@ fn main() {
 
 /// Restarts this program with `OMP_WAIT_POLICY=passive`, unless the user has set how threads wait.
 ///
-/// By default the threads of an OpenMP region spin while they wait for each other, which makes a run several times slower
-/// on cores that other processes also use. The OpenMP runtime reads the variable when it is loaded, before `main`.
+/// By default the threads of an OpenMP region spin while they wait for each other, which makes a run several times
+/// slower on cores that other processes also use. The OpenMP runtime reads the variable when it is loaded, before
+/// `main`.
 fn wait_passively() {
     const POLICY: &str = "OMP_WAIT_POLICY";
     if [POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME"].iter().any(|name| env::var_os(name).is_some()) {

@@ -12,8 +12,8 @@ use super::sections::Config;
 use super::value::{describe, nearest};
 use crate::error::Result;
 
-/// Returns the entries of a file's text, replaced by those of the `key=value` overrides. An error only for a text that is
-/// not TOML: nothing else in it can be trusted then.
+/// Returns the entries of a file's text, replaced by those of the `key=value` overrides. An error only for a text that
+/// is not TOML: nothing else in it can be trusted then.
 pub fn entries<'a>(text: &'a str, overrides: &'a [String], problems: &mut Problems) -> Result<Entries<'a>> {
     let mut entries = Entries::default();
     let line = |offset: usize| Origin::Line(text[..offset].matches('\n').count() + 1);
@@ -189,8 +189,8 @@ fn of_override<'a>(item: &'a str, entries: &mut Entries<'a>, problems: &mut Prob
     }
 }
 
-/// Returns the dotted key that was written with or without its section, if it is one. A bare key must be unique over the
-/// sections.
+/// Returns the dotted key that was written with or without its section, if it is one. A bare key must be unique over
+/// the sections.
 pub fn resolve<'k>(written: &str, keys: impl Iterator<Item = (&'k str, &'k str)>) -> Result<Option<String>, String> {
     let names = keys.map(|(section, key)| (dotted(section, key), key));
     let matching: Vec<String> =

@@ -70,7 +70,7 @@ fn answers(task: &mut TaskConfig, problems: &mut Problems) {
 /// Notes a problem with each written setting of a section.
 fn refuse<S: Section>(why: &str, problems: &mut Problems) {
     for key in S::keys().into_iter().map(|key| key.dotted()) {
-        if problems.is_written(&key) && problems.none_with(&[&key]) {
+        if problems.is_written(&key) {
             problems.with(&key, why);
         }
     }
@@ -153,7 +153,8 @@ fn duplicate(names: &[String]) -> Option<&String> {
     names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)).map(|(_, name)| name)
 }
 
-/// Checks the settings of evaluation and of the best checkpoint against each other, except those that are wrong already.
+/// Checks the settings of evaluation and of the best checkpoint against each other, except those that are wrong
+/// already.
 fn evaluation(config: &Config, problems: &mut Problems) {
     const BEST: &str = "train.load_best_model_at_end";
     const STRATEGIES: &[&str] = &["train.eval_strategy", "train.eval_steps"];
@@ -225,12 +226,9 @@ fn parallel(parallel: &ParallelConfig, tokens: MicroBatchTokens, problems: &mut 
         let text = format!("is for fp32 matmuls, and precision is \"{precision}\": remove it");
         problems.with("parallel.tf32", text);
     }
-    let scales = [
-        ("parallel.loss_scale_init", parallel.loss_scale_init.is_some()),
-        ("parallel.loss_scale_window", parallel.loss_scale_window.is_some()),
-    ];
-    for (key, _) in scales.into_iter().filter(|(_, set)| *set && precision != Precision::Fp16) {
-        let text = format!("is for precision = \"fp16\", and precision is \"{precision}\": remove it");
-        problems.with(key, text);
+    for key in ["parallel.loss_scale_init", "parallel.loss_scale_window"] {
+        if precision != Precision::Fp16 && problems.is_written(key) {
+            problems.with(key, format!("is for precision = \"fp16\", and precision is \"{precision}\": remove it"));
+        }
     }
 }
