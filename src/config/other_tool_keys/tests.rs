@@ -22,7 +22,7 @@ fn words() -> impl Iterator<Item = (&'static [&'static str], &'static Row)> {
     VALUES.iter().flat_map(|(keys, rows)| rows.iter().map(|row| (*keys, row)))
 }
 
-/// A configuration with these settings, which may want others beside them.
+/// Parses these settings, which may need others.
 fn parses(settings: &[String]) -> Result<(), String> {
     let beside = |kind: TaskKind, more: &[&str]| {
         let kind = format!("task.kind={kind}");
@@ -50,13 +50,13 @@ fn parses(settings: &[String]) -> Result<(), String> {
     Err(problems)
 }
 
-fn told(key: &str, value: &str) -> String {
+fn advice_for(key: &str, value: &str) -> String {
     let value = DeValue::parse(value).unwrap().into_inner();
     advice("", key, Some(&value), Place::File).unwrap_or_else(|| panic!("{key} is not known"))
 }
 
 #[test]
-fn names_are_foreign_and_there_once() {
+fn names_are_of_other_tools_and_unique() {
     let names: Vec<&str> = rows().flat_map(|(names, _)| names.iter().copied()).collect();
     for (i, name) in names.iter().enumerate() {
         assert!(!names[..i].contains(name), "{name} is there twice");
@@ -68,7 +68,7 @@ fn names_are_foreign_and_there_once() {
 }
 
 #[test]
-fn what_is_to_be_written_instead_of_a_key_can_be_written() {
+fn proposed_assignments_are_valid() {
     for (names, instead) in rows() {
         let (Instead::Same(example, _) | Instead::Ours(example, _) | Instead::On(example, _)) = instead else {
             continue;
@@ -82,7 +82,7 @@ fn what_is_to_be_written_instead_of_a_key_can_be_written() {
 }
 
 #[test]
-fn what_is_to_be_written_instead_of_a_word_can_be_written_and_the_word_cannot() {
+fn proposed_values_are_valid_and_those_of_other_tools_are_not() {
     for (keys, (words, meaning)) in words() {
         for key in keys {
             for word in *words {
@@ -170,7 +170,7 @@ fn a_value_of_the_same_meaning_is_carried_over() {
         ("optim", "\"adamw_torch_fused\"", "unknown key: the optimizer is AdamW: "),
         ("optim", "\"adafactor\"", "adafactor is not supported in this version: the optimizer is AdamW: "),
     ] {
-        let found = told(key, value);
+        let found = advice_for(key, value);
         assert!(found.starts_with(expected), "{key} = {value}: {found}");
     }
     assert_eq!(advice("", "learning_rat", None, Place::File), None);

@@ -4,7 +4,7 @@ use super::{message, refused, words};
 use crate::config::{Config, check_options, other_tool_value};
 
 #[test]
-fn words_are_told_ours() {
+fn values_of_other_tools_get_ours() {
     refused(&["kind=ner"], "command line: task.kind: found \"ner\": use \"token-classification\"");
     refused(&["kind=text-classification"], "task.kind: found \"text-classification\": use \"sequence-classification\"");
     refused(&["kind=SEQ_CLS"], "task.kind: found \"SEQ_CLS\": use \"sequence-classification\"");
@@ -32,7 +32,7 @@ fn words_are_told_ours() {
 }
 
 #[test]
-fn keys_of_another_language_are_told_too() {
+fn keys_in_another_language_are_reported_too() {
     let yaml = "base_model: gpt2\nadapter: lora\nsequence_len: 2048  # tokens\ndatasets:\n  - path: x\n    type: alpaca\n\
                 bf16: auto\nload_in_8bit: false\nlearning_rate: 1e-5\n";
     let expected = "\
@@ -58,7 +58,7 @@ a hub are not downloaded)
 }
 
 #[test]
-fn settings_of_a_section_of_another_tool_are_told() {
+fn settings_of_a_section_of_another_tool_are_reported() {
     let text = "output_dir = 'o'\nmodel.path = 'm'\ntask.kind = 'regression'\ndata.train = 't'\n[training]\nseq_len = 64\n\
                 learning_rate = 1e-5\nunheard_of = 1\n";
     let expected = "\

@@ -54,7 +54,7 @@ fn constant_has_no_warm_up() {
 }
 
 #[test]
-fn every_problem_is_told_at_once_in_the_order_of_the_file() {
+fn every_problem_is_reported_at_once_in_the_order_of_the_file() {
     let text = "output_dir = 3\nlearning_rate = 1e-5\n[train]\nlearning_rat = 1\nmax_steps = -1\nadam_beta1 = 1.0\n\
                 warmup_ratio = nan\n[trian]\n[data]\ntrain = 't'\ntext_column = ['a']\nzzz = 1\n[task]\n\
                 kind = 'causal-llm'\n";
@@ -77,7 +77,7 @@ fn every_problem_is_told_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
-fn broken_toml_is_told_with_its_lines_and_nothing_else() {
+fn broken_toml_is_reported_with_its_lines_and_nothing_else() {
     let message = message(Config::parse("seed = 1\nseed = 2\n[train]\nmax_steps = = 3\n", "run.toml", &[]));
     assert!(message.contains("\n  run.toml:2: not valid TOML: duplicate key"), "{message}");
     assert!(message.contains("\n  run.toml:4: not valid TOML: "), "{message}");
@@ -85,7 +85,7 @@ fn broken_toml_is_told_with_its_lines_and_nothing_else() {
 }
 
 #[test]
-fn another_language_is_told_once() {
+fn another_language_is_reported_once() {
     for (text, language) in [
         ("{\n  \"output_dir\": \"out\"\n}\n", "JSON"),
         ("# a run\noutput_dir: out\ntrain:\n  learning_rate: 1e-5\n", "YAML"),
@@ -101,7 +101,7 @@ fn another_language_is_told_once() {
 }
 
 #[test]
-fn keys_of_other_trainers_are_told_ours() {
+fn keys_of_other_tools_get_ours() {
     let text = "lr = 1e-5\n[train]\nfp16 = true\nlogging_dir = 'x'\n[optimizer]\nlr = 2e-5\nunheard_of = 1\n";
     let found = message(Config::parse(&format!("{MINIMAL}{text}"), "run.toml", &words(&["optimizer.lr=3e-5"])));
     let expected = "\
@@ -117,7 +117,7 @@ train.adam_beta1 and so on: remove it
 }
 
 #[test]
-fn a_section_and_a_key_of_the_same_name_are_told_apart() {
+fn a_section_and_a_key_of_the_same_name_are_distinguished() {
     let text = "train = 'a.jsonl'";
     let found = message(Config::parse(text, "run.toml", &[]));
     let expected = "run.toml:1: train: found the string \"a.jsonl\", but [train] is a section of settings (did you mean \

@@ -1,9 +1,9 @@
-//! Configurations of the tasks that `super::full` is not of.
+//! Configurations of tasks other than that of `super::full`.
 
 use super::{refused, with};
 use crate::config::Config;
 
-/// With the settings that no other task knows.
+/// Configurations with the settings that no other task has.
 pub fn all() -> [Config; 5] {
     let generation = [
         "do_sample=true",
@@ -26,7 +26,7 @@ pub fn all() -> [Config; 5] {
     ]
 }
 
-/// A column of another task is refused, and one's own is not.
+/// Columns of other tasks are refused, those of the task are not.
 #[test]
 fn columns_belong_to_tasks() {
     refused(

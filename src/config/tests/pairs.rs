@@ -1,10 +1,10 @@
-//! Pairs of texts: settings that go together, and tasks that do not know them.
+//! Settings of seq2seq: combinations, and other tasks.
 
 use super::*;
 
 const SEQ2SEQ: &str = "task.kind=seq2seq";
 
-/// The settings that other tasks do not know.
+/// A configuration with the settings that other tasks do not have.
 pub fn full() -> Config {
     with(&[
         SEQ2SEQ,
@@ -28,7 +28,7 @@ fn settings_of_pairs_are_read() {
 }
 
 #[test]
-fn other_tasks_do_not_know_them() {
+fn other_tasks_do_not_have_them() {
     let keys = ["task.source_prefix=a", "task.max_target_length=9", "data.source_column=a", "data.target_column=a"];
     for key in keys.into_iter().chain(["data.train_target=a", "data.eval_target=a"]) {
         refused(&["data.eval=b", key], "sequence-classification does not use this, only seq2seq: remove it");

@@ -143,7 +143,7 @@ fn what_is_frozen() {
 }
 
 #[test]
-fn another_trainer_s_keys_are_told_these() {
+fn keys_of_other_tools_get_these() {
     for (key, ours) in [
         ("gradient_checkpointing", "parallel.recompute=all"),
         ("mixed_precision", "parallel.precision"),
