@@ -191,7 +191,7 @@ fn document() -> String {
     let and = |note: &str| if note.is_empty() { String::new() } else { format!(": {note}") };
     let mut out = String::new();
     for (group, rows) in KEYS {
-        write!(out, "\n### {group}\n\n| Elsewhere | Here |\n|---|---|\n").unwrap();
+        write!(out, "\n### {group}\n\n| Other tools | Here |\n|---|---|\n").unwrap();
         for (names, instead) in *rows {
             let here = match instead {
                 Instead::Same(example, note) | Instead::Ours(example, note) | Instead::On(example, note) => {
@@ -206,7 +206,7 @@ fn document() -> String {
     write!(out, "\n## Values\n").unwrap();
     for (keys, rows) in VALUES {
         let title = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" and ");
-        write!(out, "\n### {title}\n\n| Elsewhere | Here |\n|---|---|\n").unwrap();
+        write!(out, "\n### {title}\n\n| Other tools | Here |\n|---|---|\n").unwrap();
         for (words, meaning) in *rows {
             let here = match meaning {
                 Meaning::Ours(own, note) => format!("`{}`{}", shown(own), and(note)),
