@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Stdio;
 use tch::Kind as Type;
 use trainer::data::Extents;
-use trainer::models::registry::DropoutOverrides;
+use trainer::models::family::DropoutOverrides;
 use trainer::nn::{How, Layout};
 use trainer::parallel::Zero;
 use trainer::plan::load::Load;

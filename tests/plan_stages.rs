@@ -9,11 +9,11 @@ use tch::{Device, Kind, Tensor};
 use trainer::comm::Collective;
 use trainer::comm::solo::Solo;
 use trainer::data::batch::Batch;
-use trainer::data::{Collation, Dataset, Draw, Example, Extents, Label};
+use trainer::data::{Collation, Dataset, Example, Extents, Label, RandomKey};
 use trainer::ffi;
 use trainer::ffi::memory;
 use trainer::models::Border;
-use trainer::models::registry::DropoutOverrides;
+use trainer::models::family::DropoutOverrides;
 use trainer::nn::{Ctx, How, Pass};
 use trainer::parallel::Zero;
 use trainer::tasks::Head;
@@ -89,7 +89,7 @@ fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Stage> {
         ffi::set_grad(params.view(id), &grad).unwrap();
     }
     let samples: Vec<u32> = (0..dataset.len() as u32).collect();
-    let batch = Batch::collate(dataset, &samples, Draw::default());
+    let batch = Batch::collate(dataset, &samples, RandomKey::default());
     let x = Extents::of(dataset, &samples);
     let how = How { kind: params.kind(), cpu: true, train: true };
     let cut = |border: &Border| -> Border {

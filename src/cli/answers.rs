@@ -1,5 +1,6 @@
 //! The options of question answering.
 
+use super::parse::at_least_one;
 use crate::config::{AnswerConfig, TaskConfig};
 use crate::error::{Error, Result};
 use clap::Args;
@@ -12,10 +13,10 @@ pub struct AnswerArgs {
     #[arg(long, value_name = "TOKENS")]
     doc_stride: Option<usize>,
     /// How many first and last tokens of a window, and answers of a question, are looked at [default: 20].
-    #[arg(long, value_name = "N", value_parser = at_least_1)]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     n_best_size: Option<usize>,
     /// The longest answer [default: 30].
-    #[arg(long, value_name = "TOKENS", value_parser = at_least_1)]
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     max_answer_length: Option<usize>,
     /// How much higher the score of "no answer" must be than the best answer's [default: 0].
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
@@ -23,10 +24,6 @@ pub struct AnswerArgs {
     /// Whether "no answer" may be the answer; otherwise if the model was trained on such questions or the data has some.
     #[arg(long, value_name = "true|false")]
     version_2_with_negative: Option<bool>,
-}
-
-fn at_least_1(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected a whole number from 1 up".into())
 }
 
 impl AnswerArgs {

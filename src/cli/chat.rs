@@ -1,13 +1,16 @@
 //! `trainer chat`
 
-use super::evaluate::{bare, load};
-use super::{ChatArgs, connect};
+use super::evaluate::load;
+use super::generation::GenerationArgs;
+use super::group::connect;
+use super::reading::bare;
 use crate::comm::select::Backend;
 use crate::comm::{Collective, exit_now};
 use crate::config::TaskKind;
 use crate::error::{Error, Result};
 use crate::generate::Prompt;
-use crate::models::registry::{self, DropoutOverrides};
+use crate::models::family::DropoutOverrides;
+use crate::models::registry;
 use crate::observe::logs::{tell, wrap};
 use crate::observe::signals::{self, StopFlag};
 use crate::tasks::Head;
@@ -17,8 +20,10 @@ use crate::train::evaluate::Evaluator;
 use crate::train::generate::Generation;
 use crate::train::loaded::{Declared, Loaded};
 use crate::train::reading;
+use clap::Args;
 use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,6 +32,21 @@ use std::time::Duration;
 const ANSWER: usize = 512;
 /// As much as the cache of one conversation may take: there is no other.
 const ONE: usize = usize::MAX;
+
+/// `trainer chat`
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// The folder of the model.
+    model: PathBuf,
+    /// What the system message says, where the chat template has one.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    system: Option<String>,
+    /// Tokens that a conversation has at most, with the answer; otherwise as many as the model takes.
+    #[arg(long)]
+    max_length: Option<usize>,
+    #[command(flatten)]
+    generation: GenerationArgs,
+}
 
 /// Answers what is typed, line by line, until the input ends.
 ///

@@ -1,6 +1,7 @@
 //! `trainer doctor`
 
-use super::{GROUP, backend, group, seconds};
+use super::group::{GROUP, backend, group};
+use super::parse::seconds;
 use crate::comm::exit_now;
 use crate::config;
 use crate::doctor::{self, Job, Options};

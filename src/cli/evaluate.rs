@@ -1,12 +1,13 @@
 //! `trainer evaluate`
 
-use super::reading::ReadingArgs;
-use super::{EvaluateArgs, TargetArgs};
+use super::generation::GenerationArgs;
+use super::reading::{DataFile, ReadingArgs, TargetArgs, bare};
 use crate::comm::Collective;
 use crate::config::{self, Config, DataConfig, OnBadRecord, TaskConfig, TaskKind};
 use crate::data::{Prepared, cache, prepare};
 use crate::error::{Context, Error, Result};
-use crate::models::registry::{self, DropoutOverrides};
+use crate::models::family::DropoutOverrides;
+use crate::models::registry;
 use crate::observe;
 use crate::observe::logs::{tell, warn, wrap};
 use crate::observe::table::table;
@@ -19,10 +20,45 @@ use crate::train::reading::{self, Purpose, Reading};
 use crate::train::report::{device, remarks};
 use crate::train::session::{one_per_host_first, tokenizing};
 use crate::train::sources::MAX_TARGET_LENGTH;
+use clap::Args;
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::Kind;
+
+/// `trainer evaluate`
+#[derive(Debug, Args)]
+pub struct EvaluateArgs {
+    /// The configuration of a finished run: its final model is evaluated on its data.eval, as the run evaluates.
+    config: Option<PathBuf>,
+    /// Settings that replace the configuration's.
+    #[arg(value_name = "KEY=VALUE", requires = "config")]
+    overrides: Vec<String>,
+    /// The folder of a fine-tuned model or checkpoint.
+    #[arg(long, required_unless_present = "config")]
+    model: Option<PathBuf>,
+    /// The task, such as sequence-classification; otherwise the one that the model was fine-tuned for.
+    #[arg(long)]
+    task: Option<String>,
+    /// The labelled file.
+    #[arg(long, required_unless_present = "config")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    targets: TargetArgs,
+    /// One JSON line instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// What a record that cannot be used does: error, or skip to leave it out; otherwise error.
+    #[arg(long, value_name = "WORD")]
+    on_bad_record: Option<config::OnBadRecord>,
+    /// Generate a target for each source too, and compare it with the given one, for seq2seq.
+    #[arg(long)]
+    predict_with_generate: bool,
+    #[command(flatten)]
+    reading: ReadingArgs,
+    #[command(flatten)]
+    generation: GenerationArgs,
+}
 
 /// Evaluates, on all ranks; rank 0 prints to standard output.
 ///
@@ -132,21 +168,6 @@ fn generation(args: &EvaluateArgs, subject: &Subject, kind: TaskKind) -> Result<
     }
 }
 
-/// A data file outside a configuration.
-pub(super) struct DataFile<'a> {
-    /// What messages call it.
-    pub name: String,
-    /// The option that names it.
-    pub option: &'static str,
-    pub path: &'a Path,
-    pub purpose: Purpose,
-    /// Where they are wanted.
-    pub targets: Option<&'a TargetArgs>,
-    pub on_bad_record: OnBadRecord,
-    /// Where its tokens are kept, if they are.
-    pub cache: Option<PathBuf>,
-}
-
 /// Loads a finished model and a data file for it, and says on rank 0 what they are; `wanted` says what the model is used for.
 /// The configuration is that of its training, if there is one.
 pub(super) fn open(
@@ -233,13 +254,4 @@ fn complete(loaded: Loaded) -> Result<Loaded> {
         return Ok(loaded);
     }
     Err(Error::input(format!("the head has no weights: {} (is it fine-tuned?)", missing.join(", "))))
-}
-
-/// The same error with the names of settings bare, as they are options here: there is no configuration with sections.
-pub(super) fn bare(e: Error) -> Error {
-    let message = e.to_string();
-    let message = message.replace("data.max_length", "max_length").replace("comm.backend", "backend");
-    let message = message.replace("model.path: ", "");
-    let bare = Error::new(e.kind(), message);
-    if e.is_shared() { bare.shared() } else { bare }
 }

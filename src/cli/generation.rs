@@ -20,7 +20,7 @@ pub struct GenerationArgs {
     /// The fewest tokens of a generated text.
     #[arg(long)]
     min_new_tokens: Option<usize>,
-    /// Draw tokens instead of taking the likeliest.
+    /// RandomKey tokens instead of taking the likeliest.
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     do_sample: Option<bool>,
     /// What scores are divided by before a draw: below 1 likely tokens become likelier.

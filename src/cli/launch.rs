@@ -1,6 +1,6 @@
 //! `trainer launch`
 
-use super::seconds;
+use super::parse::{at_least_one, seconds};
 use super::slurm::SlurmArgs;
 use super::train::config_and_settings;
 use crate::comm::{exit_now, nccl};
@@ -60,10 +60,6 @@ pub struct LaunchArgs {
     /// Last, because its heading is that of all that follow.
     #[command(flatten)]
     slurm: SlurmArgs,
-}
-
-pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected a whole number from 1 up".into())
 }
 
 fn variable(text: &str) -> Result<Variable, String> {

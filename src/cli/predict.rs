@@ -1,9 +1,9 @@
 //! `trainer predict`
 
-use super::PredictArgs;
-use super::evaluate::{DataFile, bare, open};
-use super::generation;
+use super::evaluate::open;
+use super::generation::{self, GenerationArgs};
 use super::output::{Lines, Output};
+use super::reading::{DataFile, ReadingArgs, bare};
 use crate::comm::Collective;
 use crate::config::{self, Config, DataConfig, OnBadRecord, TaskKind};
 use crate::data::{Prepared, cache};
@@ -15,6 +15,7 @@ use crate::text::{Fields, Format, OnBad, Source, columns};
 use crate::train::generate::Generation;
 use crate::train::loaded::Loaded;
 use crate::train::reading::{self, Purpose};
+use clap::Args;
 use serde_json::{Map, Value, json};
 use std::fs::{self, File};
 use std::io::ErrorKind::BrokenPipe;
@@ -22,6 +23,34 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// `trainer predict`
+#[derive(Debug, Args)]
+pub struct PredictArgs {
+    /// The folder of a fine-tuned model or checkpoint.
+    #[arg(long)]
+    model: PathBuf,
+    /// The records; labels are not needed. `-` is standard input: JSONL, unless --format says otherwise.
+    #[arg(long, required_unless_present = "text")]
+    input: Option<PathBuf>,
+    /// A text instead of a file; may be given several times.
+    #[arg(long, conflicts_with_all = ["input", "format", "columns", "header", "documents"], allow_hyphen_values = true)]
+    text: Vec<String>,
+    /// One line for each record, in order, JSON or, for a name that ends with .csv, CSV; otherwise, and with `-`, standard
+    /// output.
+    #[arg(long)]
+    output: Option<PathBuf>,
+    /// Columns of the input that go before the predictions, with commas between.
+    #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
+    keep: Vec<String>,
+    /// Add the numbers behind every line: logits; of a generated text its token ids and their log-probabilities.
+    #[arg(long)]
+    scores: bool,
+    #[command(flatten)]
+    reading: ReadingArgs,
+    #[command(flatten)]
+    generation: GenerationArgs,
+}
 
 /// Predicts, on all ranks; rank 0 writes the output.
 ///

@@ -1,11 +1,11 @@
 //! How the commands for finished models read data: as in training, unless options say otherwise.
 
 use super::answers::AnswerArgs;
-use super::evaluate::{DataFile, bare};
-use super::{backend, connect, seconds};
+use super::group::{backend, connect};
+use super::parse::seconds;
 use crate::comm::Collective;
-use crate::config::{self, Config, DataConfig, TaskConfig, TaskKind};
-use crate::error::Result;
+use crate::config::{self, Config, DataConfig, OnBadRecord, TaskConfig, TaskKind};
+use crate::error::{Error, Result};
 use crate::tasks::Head;
 use crate::text::gzip;
 use crate::train::evaluate::Evaluator;
@@ -13,7 +13,7 @@ use crate::train::loaded::Loaded;
 use crate::train::reading::Purpose;
 use crate::train::settings::ON_A_CPU;
 use clap::Args;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +96,35 @@ pub(super) struct ReadingArgs {
     /// Last, because its heading is that of all that follow.
     #[command(flatten)]
     pub(super) answers: AnswerArgs,
+}
+
+/// The targets of parallel text.
+#[derive(Debug, Clone, Args)]
+pub(super) struct TargetArgs {
+    /// The file whose lines are the targets of the data's lines, for seq2seq with plain text.
+    #[arg(long)]
+    pub(super) eval_target: Option<PathBuf>,
+    /// The column of the target, for seq2seq; otherwise as in training, or `target`.
+    #[arg(long)]
+    pub(super) target_column: Option<String>,
+    /// Tokens that a target is cut to, for seq2seq; otherwise 128.
+    #[arg(long)]
+    pub(super) max_target_length: Option<usize>,
+}
+
+/// A data file outside a configuration.
+pub(super) struct DataFile<'a> {
+    /// What messages call it.
+    pub name: String,
+    /// The option that names it.
+    pub option: &'static str,
+    pub path: &'a Path,
+    pub purpose: Purpose,
+    /// Where they are wanted.
+    pub targets: Option<&'a TargetArgs>,
+    pub on_bad_record: OnBadRecord,
+    /// Where its tokens are kept, if they are.
+    pub cache: Option<PathBuf>,
 }
 
 /// A share as `task.mlm_probability` has it.
@@ -200,4 +229,13 @@ impl ReadingArgs {
             ..task
         }
     }
+}
+
+/// The same error with the names of settings bare, as they are options here: there is no configuration with sections.
+pub(super) fn bare(e: Error) -> Error {
+    let message = e.to_string();
+    let message = message.replace("data.max_length", "max_length").replace("comm.backend", "backend");
+    let message = message.replace("model.path: ", "");
+    let bare = Error::new(e.kind(), message);
+    if e.is_shared() { bare.shared() } else { bare }
 }

@@ -1,6 +1,6 @@
 //! The options of `trainer launch --slurm`.
 
-use super::launch::at_least_one;
+use super::parse::at_least_one;
 use crate::launch::slurm::{Batch, Gpus, Launcher};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;

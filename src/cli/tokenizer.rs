@@ -1,6 +1,5 @@
 //! `trainer tokenizer`
 
-use super::TokenizerArgs;
 use crate::config;
 use crate::error::{Context, Error, Result};
 use crate::observe::logs::tell;
@@ -9,8 +8,42 @@ use crate::text::documents::{self, Division, DocumentSource};
 use crate::text::records::{Fields, Format, OnBad, Source};
 use crate::text::tokenizer_kinds::{Family, Kind};
 use crate::text::train_tokenizer::{Recipe, Trained};
+use clap::Args;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// `trainer tokenizer`
+#[derive(Debug, Args)]
+pub struct TokenizerArgs {
+    /// bpe (of bytes, as GPT-2 has), wordpiece (BERT), unigram (T5) or chars (every character a token).
+    #[arg(long)]
+    kind: String,
+    /// The texts: plain text (.txt), or records with a text column (JSONL, CSV, TSV); may be given several times.
+    #[arg(long, required = true, value_name = "FILE")]
+    input: Vec<PathBuf>,
+    /// The folder for tokenizer.json and tokenizer_config.json.
+    #[arg(long, value_name = "FOLDER")]
+    output: PathBuf,
+    /// Whose special tokens it has: bert, roberta, t5, gpt2 or llama; otherwise those of the family that the kind is
+    /// known from (chars: gpt2).
+    #[arg(long)]
+    family: Option<String>,
+    /// Tokens at most, special ones included; otherwise 30000, and for chars as many as there are.
+    #[arg(long)]
+    vocab_size: Option<usize>,
+    /// Take capitals for small letters.
+    #[arg(long)]
+    lowercase: bool,
+    /// A special token beside the family's, such as "<|im_start|>"; may be given several times.
+    #[arg(long, value_name = "TOKEN")]
+    special_token: Vec<String>,
+    /// The column of the text.
+    #[arg(long, default_value = "text")]
+    text_column: String,
+    /// jsonl, csv, tsv or text; otherwise by the file's ending.
+    #[arg(long)]
+    format: Option<config::Format>,
+}
 
 /// Trains a tokenizer and says what `config.json` must know of it.
 ///

@@ -1,6 +1,6 @@
 //! `trainer train`
 
-use super::{TrainArgs, backend, connect, join_to_leave};
+use super::group::{backend, connect, join_to_leave};
 use crate::checkpoint::run_dir::{self, Resume};
 use crate::comm::{exit_now, is_launched, select, tell_listening};
 use crate::config::Config;
@@ -9,11 +9,43 @@ use crate::observe::progress::note;
 use crate::observe::signals::{self, StopFlag};
 use crate::observe::{logs, rank_of_environment};
 use crate::train::{Ended, Start, Trainer};
+use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The configuration that is trained by when none is named.
 pub const DEFAULT_CONFIG: &str = "trainer.toml";
+
+/// `trainer train`
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// The configuration (TOML); ./trainer.toml where none is given.
+    pub(super) config: Option<PathBuf>,
+    /// Settings that replace the file's: `learning_rate=3e-5`, or dotted where a bare key is not unique.
+    #[arg(value_name = "KEY=VALUE")]
+    pub(super) overrides: Vec<String>,
+    /// none, auto (the newest sound checkpoint of output_dir, else from the start), or a checkpoint's folder.
+    #[arg(long, default_value = "none")]
+    resume: String,
+    /// Go on from a checkpoint even where the order of data changes.
+    #[arg(long)]
+    allow_new_data_order: bool,
+    /// Show the complete configuration, defaults included, and do nothing.
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl Default for TrainArgs {
+    fn default() -> Self {
+        TrainArgs {
+            config: None,
+            overrides: Vec::new(),
+            resume: "none".into(),
+            allow_new_data_order: false,
+            print_config: false,
+        }
+    }
+}
 
 /// Trains.
 ///

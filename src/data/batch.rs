@@ -1,7 +1,8 @@
 //! The tensors of a micro-batch.
 
-use crate::data::collation::{Collation, Draw};
+use crate::data::collation::Collation;
 use crate::data::dataset::{Dataset, LabelKind};
+use crate::data::random::RandomKey;
 use crate::data::example::Label;
 use crate::data::ragged::{Cross, Sequences, places};
 use crate::error::Result;
@@ -87,14 +88,14 @@ impl Batch {
     ///
     /// # Errors
     /// Out of memory; libtorch's.
-    pub fn on(device: Device, dataset: &Dataset, samples: &[u32], draw: Draw) -> Result<Self> {
+    pub fn on(device: Device, dataset: &Dataset, samples: &[u32], draw: RandomKey) -> Result<Self> {
         let mut batch = Self::collate(dataset, samples, draw);
         batch.upload(Vec::new(), device)?.wait()?;
         Ok(batch)
     }
 
     /// Puts these samples of a data set one after another, as its collation says, on the CPU.
-    pub fn collate(dataset: &Dataset, samples: &[u32], draw: Draw) -> Self {
+    pub fn collate(dataset: &Dataset, samples: &[u32], draw: RandomKey) -> Self {
         let mut columns = Columns::default();
         for (owner, &sample) in samples.iter().enumerate() {
             columns.add(dataset, sample as usize, owner, draw);
@@ -179,8 +180,8 @@ impl Batch {
 }
 
 impl Columns {
-    fn add(&mut self, dataset: &Dataset, sample: usize, owner: usize, draw: Draw) {
-        let inputs = dataset.collation().inputs(dataset, sample, draw);
+    fn add(&mut self, dataset: &Dataset, sample: usize, owner: usize, draw: RandomKey) {
+        let inputs = dataset.inputs(sample, draw);
         let sequences = dataset.sequences(sample);
         let source = match dataset.collation() {
             Collation::SourceTarget { .. } => sequences[0] as usize,

@@ -2,7 +2,8 @@
 
 use super::collation::Collation;
 use super::column::Column;
-use super::example::{Example, Label};
+use super::example::{Example, Inputs, Label};
+use super::random::RandomKey;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -205,6 +206,11 @@ impl Dataset {
             LabelKind::Tokens => Label::Tokens(of_tokens()),
             LabelKind::TokensAndClass => Label::TokensAndClass(of_tokens(), numbers[tokens.len()]),
         }
+    }
+
+    /// Returns the inputs and targets of example `i`: a function of the example and `key` alone, the same on every rank.
+    pub fn inputs(&self, i: usize, key: RandomKey) -> Inputs {
+        self.collation().inputs(self.ids(i), &self.sequences(i), self.label(i), key.generator(i))
     }
 
     /// How examples become batches.

@@ -36,6 +36,16 @@ pub struct Example {
     pub label: Label,
 }
 
+/// What the model gets of an example, and what it predicts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inputs {
+    /// `[n]`: the example's ids; some may be masked.
+    pub ids: Vec<u32>,
+    /// The target tokens: (position, class). The position counts the example's tokens; for an encoder-decoder, those of the
+    /// target sequence.
+    pub targets: Vec<(u32, u32)>,
+}
+
 impl Example {
     /// An example of one sequence.
     pub fn single(ids: Vec<u32>, type_ids: Vec<u8>, label: Label) -> Self {

@@ -1,7 +1,8 @@
 //! How large a micro-batch is: what its memory and its work follow from, without its tensors.
 
-use crate::data::collation::{Collation, Draw};
+use crate::data::collation::Collation;
 use crate::data::dataset::Dataset;
+use crate::data::random::RandomKey;
 use crate::data::example::Label;
 use crate::data::ragged;
 
@@ -123,7 +124,7 @@ fn told(dataset: &Dataset, i: usize, sequences: &[u32]) -> f64 {
         (Collation::NextToken, Label::None) => sequences.iter().map(|&n| f64::from(n.saturating_sub(1))).sum(),
         (Collation::SourceTarget { .. }, _) => sequences.get(1).map_or(0.0, |&n| f64::from(n)),
         (_, Label::Tokens(_) | Label::TokensAndClass(..)) => {
-            dataset.collation().inputs(dataset, i, Draw::default()).targets.len() as f64
+            dataset.inputs(i, RandomKey::default()).targets.len() as f64
         }
         _ => 0.0,
     }

@@ -28,10 +28,11 @@ pub mod sampler;
 mod column;
 
 pub use cache::{CacheUse, Facts};
-pub use collation::{Collation, Draw};
+pub use collation::Collation;
 pub use dataset::{Dataset, LabelKind};
 pub use example::{Example, Label};
 pub use extent::{Extent, Extents};
 pub use prefetch::Prefetch;
 pub use prepare::{Encode, Encoded, Prepared, prepare};
+pub use random::RandomKey;
 pub use sampler::{MicroBatch, Sampler, StepPlan, eval_plan};

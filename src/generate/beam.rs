@@ -31,11 +31,6 @@ impl Beams {
         Beams { config, max_new, running: vec![(0.0, Text::default())], finished: Vec::new() }
     }
 
-    /// How many candidates a step needs, so that enough are left when many end: so many times the number of beams.
-    pub fn candidates(config: Beam, eos: &[u32]) -> usize {
-        config.beams * (1 + eos.len()).max(2)
-    }
-
     /// The running texts and their scores.
     pub fn running(&self) -> &[(f32, Text)] {
         &self.running

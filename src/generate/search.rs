@@ -77,7 +77,7 @@ impl<'a> Texts<'a> {
         let scores = self.processed(if is_beam { &log_probs } else { logits });
         let chosen = match self.settings.search {
             Search::Beam(beam) => {
-                let wanted = Beams::candidates(beam, &self.settings.eos);
+                let wanted = beam.candidates(&self.settings.eos);
                 return self.advance_beams(&scores, &log_probs, wanted as i64);
             }
             Search::Greedy => scores.argmax(-1, false),

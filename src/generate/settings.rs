@@ -1,6 +1,5 @@
 //! The settings of generation, by Hugging Face's names.
 
-use super::beam::Beams;
 use crate::error::{Context, Error, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -46,6 +45,13 @@ pub struct Beam {
     /// A text's score is its log-probability over its length to this power.
     pub length_penalty: f64,
     pub early_stopping: EarlyStopping,
+}
+
+impl Beam {
+    /// Returns how many candidates a step needs so that enough remain when many end with an EOS token.
+    pub fn candidates(self, eos: &[u32]) -> usize {
+        self.beams * (1 + eos.len()).max(2)
+    }
 }
 
 /// When beam search ends, once there are as many finished texts as beams.
@@ -147,7 +153,7 @@ impl Settings {
             return Err(Error::input(format!("token id {id} is set to end or to start a text; the model has {vocab}")));
         }
         match self.search {
-            Search::Beam(beam) if Beams::candidates(beam, &self.eos) > vocab => {
+            Search::Beam(beam) if beam.candidates(&self.eos) > vocab => {
                 Err(Error::input(format!("num_beams = {}: too many for a vocabulary of {vocab} tokens", beam.beams)))
             }
             _ => Ok(()),

@@ -1,7 +1,7 @@
 //! Checks of a `config.json` that families share; each message names the key.
 
 use crate::error::{Error, Result};
-use crate::nn::blocks::Activation;
+use crate::nn::activation::Activation;
 
 /// Sizes from 1 to 2^31.
 ///

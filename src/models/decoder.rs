@@ -4,7 +4,7 @@
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
 use crate::models::hf_names::HfNames;
-use crate::models::registry::Plan;
+use crate::models::family::Plan;
 use crate::models::{Backbone, Border, Reads, Role};
 use crate::nn::Ctx;
 use crate::nn::cost::{Cost, How};

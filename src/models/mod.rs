@@ -11,6 +11,7 @@ pub mod check;
 pub mod decoder;
 pub mod distilbert;
 pub mod encoder;
+pub mod family;
 pub mod gpt2;
 pub mod hf_names;
 pub mod llama;

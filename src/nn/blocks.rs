@@ -2,6 +2,7 @@
 
 use crate::data::extent::Extent;
 use crate::data::ragged::Sequences;
+use crate::nn::activation::Activation;
 use crate::nn::attention::AttentionConfig;
 use crate::nn::cost::{Cost, How};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
@@ -9,44 +10,6 @@ use crate::nn::residual::ResidualNorm;
 use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
-
-/// The non-linearities, by Hugging Face's names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `gelu`: exact (arXiv 1606.08415).
-    Gelu,
-    /// `gelu_new`, `gelu_pytorch_tanh`: the tanh approximation of the same paper.
-    GeluTanh,
-    Relu,
-    /// `silu`, `swish`.
-    Silu,
-    Tanh,
-}
-
-impl Activation {
-    /// The activation of a Hugging Face name, `None` for one that is not known.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "gelu" => Self::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" => Self::GeluTanh,
-            "relu" => Self::Relu,
-            "silu" | "swish" => Self::Silu,
-            "tanh" => Self::Tanh,
-            _ => return None,
-        })
-    }
-
-    /// Element by element.
-    pub fn forward(self, x: &Tensor) -> Tensor {
-        match self {
-            Self::Gelu => x.gelu("none"),
-            Self::GeluTanh => x.gelu("tanh"),
-            Self::Relu => x.relu(),
-            Self::Silu => x.silu(),
-            Self::Tanh => x.tanh(),
-        }
-    }
-}
 
 /// What a block needs to know.
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,8 @@
 use crate::data::ragged::Bucket;
 use crate::ffi;
 use crate::nn::cache::StageCache;
-use crate::nn::params::{ParamId, Params};
+use crate::nn::param_builder::ParamId;
+use crate::nn::params::Params;
 use crate::nn::rng;
 use tch::{Device, Tensor};
 

@@ -1,6 +1,6 @@
 //! The feed-forward part of a block, plain or gated.
 
-use crate::nn::blocks::Activation;
+use crate::nn::activation::Activation;
 use crate::nn::cost::{Cost, How};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};

@@ -12,7 +12,7 @@
 //! group. Every unit is padded to equal shards, one a rank. The layout is a pure function of the ordered specs and the
 //! world: ranks compare [`Layout::fingerprint`].
 
-use crate::nn::params::{ParamId, ParamSpec};
+use crate::nn::param_builder::{ParamId, ParamSpec};
 use crate::nn::rng;
 use std::ops::Range;
 

@@ -1,6 +1,6 @@
 //! Heads of language models: hidden states to scores of all token ids.
 
-use crate::nn::blocks::Activation;
+use crate::nn::activation::Activation;
 use crate::nn::cost::{Cost, How};
 use crate::nn::embedding::Embedding;
 use crate::nn::linear::Linear;

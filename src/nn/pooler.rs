@@ -2,7 +2,7 @@
 
 use crate::data::extent::Extents;
 use crate::data::ragged::Sequences;
-use crate::nn::blocks::Activation;
+use crate::nn::activation::Activation;
 use crate::nn::cost::{Cost, How};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};

@@ -4,7 +4,7 @@ use super::{cross_entropy, scores_cost};
 use crate::data::batch::{Batch, Labels, Targets};
 use crate::data::dataset::LabelKind;
 use crate::data::extent::Extents;
-use crate::data::{Dataset, Draw};
+use crate::data::{Dataset, RandomKey};
 use crate::ffi::transfer;
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Border, Reads};
@@ -98,7 +98,7 @@ impl Task for MaskedLm {
 
     fn answer_size(&self, dataset: &Dataset, i: usize) -> usize {
         if dataset.label_kind() == LabelKind::None {
-            return BLANK * dataset.collation().inputs(dataset, i, Draw::default()).targets.len();
+            return BLANK * dataset.inputs(i, RandomKey::default()).targets.len();
         }
         2 + usize::from(self.next_sentence.is_some())
     }

@@ -3,7 +3,7 @@
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
 use crate::models::{Backbone, Border};
-use crate::nn::params::ParamSpec;
+use crate::nn::param_builder::ParamSpec;
 use crate::nn::{Cost, Ctx, How, ParamBuilder};
 use crate::tasks::Task;
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@
 
 use crate::config::{Config, Precision, Recompute, ZeroStage};
 use crate::error::Result;
-use crate::nn::params::ParamSpec;
+use crate::nn::param_builder::ParamSpec;
 use crate::train::memory_need::TOKENS;
 use crate::train::outlook::{Assumed, Outlook};
 use crate::train::trial::{Place, Trial};

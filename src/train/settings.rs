@@ -3,7 +3,7 @@
 use crate::checkpoint::state::LossScale;
 use crate::config::{self, Config, IntervalStrategy, LrSchedulerType, OnNonFinite, Precision};
 use crate::error::{Error, Result};
-use crate::nn::params::ParamSpec;
+use crate::nn::param_builder::ParamSpec;
 use crate::optim::schedule::Shape;
 use crate::optim::{LossScaler, Schedule};
 use crate::plan::storage::{self, Saving, Storage};

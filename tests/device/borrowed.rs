@@ -18,7 +18,7 @@ use trainer::metrics::Metrics;
 use trainer::models::hf_names::HfNames;
 use trainer::models::{Backbone, Border, Reads};
 use trainer::nn::linear::HeadInput;
-use trainer::nn::params::ParamSpec;
+use trainer::nn::param_builder::ParamSpec;
 use trainer::nn::{Cost, Ctx, How, Init, ParamBuilder, ParamId, Params, Pass};
 use trainer::parallel::{Gradients, Weights, Zero};
 use trainer::tasks::{Model, Results, Task};

@@ -1,9 +1,8 @@
 //! All details of a plan.
 
-use super::Report;
 use super::fill::{below, count, labelled, ranks, seconds, size};
-use super::measured::Correction;
-use super::summary::{STAGE_COLUMNS, recomputation, stage_row};
+use super::memory_table::{STAGE_COLUMNS, recomputation, stage_row};
+use super::report::{Correction, Report};
 use crate::config::ZeroStage;
 use crate::observe::memory::human;
 use crate::observe::progress::clock;

@@ -1,7 +1,6 @@
 //! A plan for a program.
 
-use super::Report;
-use super::measured::Correction;
+use super::report::{Correction, Report};
 use crate::plan::fit::Timed;
 use crate::plan::memory::KINDS;
 use crate::plan::scaling::Row;

@@ -1,28 +1,14 @@
 //! Real steps beside the plan, and the plan corrected by them.
 
-use super::Report;
+use super::report::{Correction, Report};
 use crate::comm::{Collective, Op};
 use crate::config::ZeroStage;
 use crate::error::{Error, Result};
 use crate::nn::Layout;
 use crate::plan::device::Device;
-use crate::plan::fit::{self, Timed};
-use crate::plan::memory::Need;
-use crate::plan::timeline::Step;
-use crate::train::measure::{self, Measured};
+use crate::plan::fit;
+use crate::train::measure;
 use std::sync::Arc;
-
-/// Real steps, beside what was planned of them.
-pub(super) struct Correction {
-    pub world: usize,
-    /// From 1.
-    pub step: u64,
-    pub taken: Measured,
-    pub planned: Step,
-    pub need: Need,
-    /// None on one rank.
-    pub timed: Vec<Timed>,
-}
 
 impl Report {
     /// Takes real steps, times collectives, and corrects the times by them. All ranks call it.

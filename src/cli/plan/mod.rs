@@ -1,138 +1,37 @@
 //! `trainer plan`
 
+mod args;
 mod details;
 mod fill;
 mod json;
 mod measured;
+mod memory_table;
 mod rates;
+mod report;
 mod summary;
 
-use super::{TrainArgs, backend, connect};
+pub use args::PlanArgs;
+
+use super::group::{backend, connect};
 use crate::comm::Collective;
 use crate::comm::select::Backend;
-use crate::config::{Bytes, Config, MicroBatchTokens, ZeroStage};
+use crate::config::{Config, MicroBatchTokens, ZeroStage};
 use crate::error::{Error, Result};
 use crate::observe::memory::available_bytes;
 use crate::observe::{self, rank_of_environment};
-use crate::parallel::Zero;
 use crate::plan::chart;
-use crate::plan::device::{Device, EFFICIENCY, Speed};
-use crate::plan::lengths::{Lengths, Padding};
-use crate::plan::link::Network;
-use crate::plan::scaling::{Row, Run, WORLDS};
-use crate::plan::storage::Storage;
+use crate::plan::device::{Device, EFFICIENCY};
 use crate::train::advice::Question;
-use crate::train::outlook::{Assumed, Outlook, Way};
-use crate::train::trial::{Place, Trial};
-use crate::train::{memory_need, settings};
-use clap::Args;
-use measured::{Correction, check_measured};
-use rates::{device, network, of_device, speed};
-use serde_json::json;
+use crate::train::memory_need;
+use crate::train::outlook::{Assumed, Outlook};
+use crate::train::trial::Place;
+use args::MOST_EXAMPLES;
+use measured::check_measured;
+use rates::{device, network, speed};
+use report::{Limit, Report, worlds};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The most examples that may be assumed: more of the same tell nothing new.
-const MOST_EXAMPLES: i64 = 10_000_000;
-
-/// `trainer plan`
-#[derive(Debug, Args)]
-pub struct PlanArgs {
-    /// The configuration (TOML); ./trainer.toml where none is given.
-    config: Option<PathBuf>,
-    /// Settings that replace the file's, as for `train`.
-    #[arg(value_name = "KEY=VALUE")]
-    overrides: Vec<String>,
-    /// Ranks that memory is told for.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    ranks: u32,
-    /// The memory of a rank, such as 80GiB; otherwise that of --device. parallel.memory_per_rank goes before both.
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
-    gpu_memory: Option<u64>,
-    /// What a rank computes on: cpu, which is measured here, or one of h100-sxm, h100-pcie, h200-sxm, a100-80gb,
-    /// a100-40gb, l40s.
-    #[arg(long, value_name = "NAME", default_value = "cpu")]
-    device: String,
-    /// How ranks are connected on a machine and, after a comma, between machines; otherwise as is usual for the device.
-    #[arg(long, value_name = "NAME[,NAME]")]
-    link: Option<String>,
-    /// Ranks on a machine.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
-    ranks_per_node: u32,
-    /// The share of the device's peak that products reach; otherwise 0.5.
-    #[arg(long, value_name = "SHARE", value_parser = share)]
-    efficiency: Option<f64>,
-    /// Let the global batch grow with the ranks, with so many examples for each; otherwise it stays.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    batch_per_rank: Option<u32>,
-    /// Take every example to have so many tokens, instead of reading the data.
-    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..))]
-    assume_length: Option<u32>,
-    /// How many examples there are, with --assume-length; otherwise the largest global batch of the table.
-    #[arg(long, value_name = "N", requires = "assume_length", value_parser = clap::value_parser!(u32).range(1..=MOST_EXAMPLES))]
-    assume_examples: Option<u32>,
-    /// Take a few real steps of the longest batch, under mpirun on all its ranks, and correct the times by them.
-    #[arg(long, conflicts_with = "assume_length")]
-    measure: bool,
-    /// Draw tokens a second over ranks into this SVG file.
-    #[arg(long, value_name = "FILE.svg")]
-    plot: Option<PathBuf>,
-    /// All details: lengths and padding, the memory of every ZeRO stage, precision and recomputation, and the time on 1 to
-    /// 1,024 ranks.
-    #[arg(long)]
-    all: bool,
-    /// One JSON object instead of text, with all details.
-    #[arg(long)]
-    json: bool,
-}
-
-fn bytes(text: &str) -> Result<u64, String> {
-    let value: Result<Bytes, _> = serde_json::from_value(json!(text));
-    value.map(|bytes| bytes.0).map_err(|_| "expected a size such as 80GiB".into())
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|&share: &f64| share > 0.0 && share <= 1.0);
-    share.ok_or_else(|| "expected a number greater than 0 and at most 1".into())
-}
-
-/// All that is told.
-struct Report {
-    outlook: Outlook,
-    lengths: Lengths,
-    padding: Padding,
-    steps: u64,
-    steps_per_epoch: u64,
-    /// Whether the tokens at a time were chosen here.
-    auto_tokens: bool,
-    ranks: usize,
-    ways: Vec<Way>,
-    /// What a rank may fill.
-    limit: Option<Limit>,
-    storage: Storage,
-    /// Where the run would write, and what is free there.
-    free: Option<(PathBuf, u64)>,
-    device: String,
-    named: Option<&'static Device>,
-    efficiency: f64,
-    /// Whether ranks compute on a CPU.
-    cpu: bool,
-    /// Ranks on a machine.
-    ranks_here: usize,
-    speed: Speed,
-    network: Network,
-    /// The ZeRO stage that times are told for.
-    zero: Zero,
-    rows: Vec<Row>,
-    measured: Option<Correction>,
-}
-
-/// What a rank may fill, in bytes, and where that is from.
-struct Limit {
-    bytes: f64,
-    of: String,
-}
 
 /// Plans.
 ///
@@ -148,14 +47,6 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     let mut report = report?;
     report.measure(&comm)?;
     if comm.is_main() { tell(args, &report) } else { Ok(()) }
-}
-
-impl PlanArgs {
-    /// The configuration, with these KEY=VALUE words after those of the command line.
-    fn config(&self, more: &[String]) -> Result<Config> {
-        let overrides = [&self.overrides, more].concat();
-        super::train::load(&TrainArgs { config: self.config.clone(), overrides, ..TrainArgs::default() })
-    }
 }
 
 /// The ranks that measure, if any do.
@@ -243,69 +134,6 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
     };
     report.rows = report.rows()?;
     Ok(report)
-}
-
-impl Report {
-    /// The model's folder, without the path to it.
-    fn name(&self) -> String {
-        let path = &self.outlook.config.model.path;
-        path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
-    }
-
-    /// Examples of a step of `--ranks`.
-    fn batch(&self) -> usize {
-        self.outlook.global_batch(self.ranks).min(self.lengths.examples as usize)
-    }
-
-    /// Whether this way fits, where a limit is known.
-    fn fits(&self, way: &Way) -> Option<bool> {
-        self.limit.as_ref().map(|limit| way.need.total <= limit.bytes)
-    }
-
-    fn place(&self) -> Place {
-        Place { ranks: self.ranks, cpu: self.cpu, limit: self.limit.as_ref().map(|limit| limit.bytes) }
-    }
-
-    /// The worlds of the table, that of `--ranks` among them.
-    fn rows(&self) -> Result<Vec<Row>> {
-        self.with_run(&self.outlook.config, self.zero, |run| {
-            worlds(self.ranks).into_iter().map(|ranks| run.on(ranks, self.speed, &self.network)).collect()
-        })
-    }
-
-    /// The time of a trial; none where it has another precision than the one that the rates here were measured in.
-    fn time(&self, trial: &Trial) -> Result<Option<Row>> {
-        let (config, own) = (&trial.config, &self.outlook.config);
-        let speed = match self.named {
-            _ if config.parallel.precision == own.parallel.precision => self.speed,
-            Some(device) if self.measured.is_none() => of_device(config, device, self.efficiency),
-            _ => return Ok(None),
-        };
-        self.with_run(config, trial.zero, |run| run.on(trial.ranks, speed, &self.network)).map(Some)
-    }
-
-    /// Looks at the run under a configuration, held like this.
-    fn with_run<T>(&self, config: &Config, zero: Zero, look: impl FnOnce(&Run) -> T) -> T {
-        let Outlook { shaped, data, .. } = &self.outlook;
-        look(&Run {
-            model: &shaped.model,
-            specs: &shaped.specs,
-            setup: &memory_need::setup(config, shaped.model.stages(), zero, self.cpu),
-            dataset: &data.train.dataset,
-            seed: config.seed,
-            micro_batch_tokens: settings::micro_batch_tokens(config),
-            global_batch: &|ranks| self.outlook.global_batch(ranks),
-            total_steps: &|per_epoch| settings::total_steps(config, per_epoch),
-        })
-    }
-}
-
-/// The worlds of the table, this one among them.
-fn worlds(ranks: usize) -> Vec<usize> {
-    let mut worlds: Vec<usize> = WORLDS.into_iter().chain([ranks]).collect();
-    worlds.sort_unstable();
-    worlds.dedup();
-    worlds
 }
 
 /// What a rank may fill: as `train` has it under "auto", or as the arguments say. Without either nothing is compared.

@@ -1,6 +1,6 @@
 //! What ranks compute on and how they are connected, by name.
 
-use super::PlanArgs;
+use super::args::PlanArgs;
 use crate::comm::cores;
 use crate::config::{Config, Precision, foreign_word};
 use crate::error::{Error, Result};

@@ -1,9 +1,10 @@
 //! A plan in short: what to run or to change, and the figures behind it.
 
-use super::Report;
 use super::details;
 use super::fill::{below, count, duration, fill, labelled, ranks, seconds, share, size};
-use crate::config::{MicroBatchTokens, Recompute, ZeroStage};
+use super::memory_table::{STAGE_COLUMNS, recomputation, stage_row};
+use super::report::Report;
+use crate::config::{MicroBatchTokens, ZeroStage};
 use crate::error::Result;
 use crate::observe::memory::available_bytes;
 use crate::observe::table::table;
@@ -40,15 +41,6 @@ pub fn of(report: &Report, advice: &Advice) -> String {
 /// `ZeRO 3 and activation checkpointing`
 fn way(trial: &Trial) -> String {
     format!("ZeRO {}{}", trial.zero.stage(), recomputation(trial.config.parallel.recompute))
-}
-
-/// ` and activation checkpointing`
-pub fn recomputation(recompute: Recompute) -> String {
-    match recompute {
-        Recompute::None => " without activation checkpointing".into(),
-        Recompute::All => " and activation checkpointing".into(),
-        Recompute::KeepEvery(n) => format!(" and activation checkpointing (parallel.recompute={n})"),
-    }
 }
 
 /// Ranks, micro-batches and precision in words.
@@ -230,14 +222,4 @@ fn memory(report: &Report, advice: &Advice) -> String {
     let at = details::moment(report, trial.need().at);
     text += &below(&format!("* {star}; its peak is {at} (each kind has its own)"));
     text + &details::limits(report)
-}
-
-/// The head of a table of ZeRO stages.
-pub const STAGE_COLUMNS: [&str; 7] = ["ZeRO", "weights", "gradients", "optimizer", "activations", "peak", "fits"];
-
-/// A row of it.
-pub fn stage_row(name: String, need: &Need, fits: Option<bool>) -> Vec<String> {
-    let [weights, gradients, optimizer, activations, _] = need.peak.map(size);
-    let verdict = fits.map_or("", |fits| if fits { "yes" } else { "no" });
-    vec![name, weights, gradients, optimizer, activations, size(need.total), verdict.into()]
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::models::encoder::{Config, Design, Encoder, LmSpelling};
-use crate::models::registry::{Family, Plan, no_generation};
+use crate::models::family::{Family, Plan, no_generation};
 use crate::models::{Role, check};
 use serde::Deserialize;
 use serde_json::json;

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::models::Role;
 use crate::models::encoder::{Config, Design, Encoder};
-use crate::models::registry::{Family, Plan, no_generation};
+use crate::models::family::{Family, Plan, no_generation};
 
 /// The family's entry in the registry.
 pub const FAMILY: Family = Family {

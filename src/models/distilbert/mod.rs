@@ -2,9 +2,9 @@
 
 use crate::error::Result;
 use crate::models::encoder::{Config, Design, Encoder, LmSpelling, Segments};
-use crate::models::registry::{Family, Plan, no_next_sentence};
+use crate::models::family::{Family, Plan, no_next_sentence};
 use crate::models::{Role, check};
-use crate::nn::blocks::Activation;
+use crate::nn::activation::Activation;
 use serde::Deserialize;
 use serde_json::json;
 

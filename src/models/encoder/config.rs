@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::models::check;
-use crate::models::registry::Plan;
-use crate::nn::blocks::Activation;
+use crate::models::family::Plan;
+use crate::nn::activation::Activation;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 

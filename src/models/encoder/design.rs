@@ -2,7 +2,7 @@
 
 use super::{Config, Spelling};
 use crate::models::Role;
-use crate::nn::blocks::Activation;
+use crate::nn::activation::Activation;
 
 /// What a family's encoder in a role has of its own.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use super::{Config, Design, Segments};
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
 use crate::models::hf_names::HfNames;
-use crate::models::registry::Plan;
+use crate::models::family::Plan;
 use crate::models::{Backbone, Border, Reads, Role};
 use crate::nn::attention::{AttentionConfig, Reach};
 use crate::nn::blocks::{BlockConfig, PostNormBlock};

@@ -2,7 +2,7 @@
 
 use super::{Config, Design, Encoder};
 use crate::error::Result;
-use crate::models::registry::{DropoutOverrides, Plan};
+use crate::models::family::{DropoutOverrides, Plan};
 use crate::models::{Backbone, Role, albert, bert, distilbert, roberta};
 use crate::nn::ParamBuilder;
 use serde_json::{Value, json};

@@ -3,10 +3,10 @@
 use super::hf_names;
 use crate::error::{Error, Result};
 use crate::models::decoder::{DecoderConfig, Positions, head_dropout};
-use crate::models::registry::DropoutOverrides;
+use crate::models::family::DropoutOverrides;
 use crate::models::{Role, check};
 use crate::nn::attention::{AttentionConfig, Reach};
-use crate::nn::blocks::Activation;
+use crate::nn::activation::Activation;
 use crate::nn::feed_forward::FeedForwardConfig;
 use crate::nn::norm::NormKind;
 use crate::nn::pre_norm::PreNormConfig;

@@ -4,7 +4,7 @@ mod config;
 mod hf_names;
 
 use crate::models::decoder::{self, Decoder};
-use crate::models::registry::Family;
+use crate::models::family::Family;
 use config::Config;
 
 /// The family's entry in the registry.

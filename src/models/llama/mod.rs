@@ -6,7 +6,7 @@ mod hf_names;
 mod rope;
 
 use crate::models::decoder::{self, Decoder};
-use crate::models::registry::Family;
+use crate::models::family::Family;
 use config::Config;
 
 /// The family's entry in the registry.

@@ -3,8 +3,8 @@
 use crate::error::{Error, Result};
 use crate::models::Role;
 use crate::models::encoder::{Config, Design, Encoder, LmSpelling, Segments};
-use crate::models::registry::{Family, Plan, no_next_sentence};
-use crate::nn::blocks::Activation;
+use crate::models::family::{Family, Plan, no_next_sentence};
+use crate::nn::activation::Activation;
 use serde_json::{Value, json};
 
 /// The family's entry in the registry.

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::models::check;
-use crate::models::registry::Plan;
-use crate::nn::blocks::Activation;
+use crate::models::family::Plan;
+use crate::nn::activation::Activation;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -187,7 +187,7 @@ fn with_defaults(mut json: Value) -> Value {
 mod tests {
     use super::*;
     use crate::models::Role;
-    use crate::models::registry::DropoutOverrides;
+    use crate::models::family::DropoutOverrides;
     use crate::nn::ParamBuilder;
     use tch::{Device, Kind, Tensor};
 

@@ -8,7 +8,7 @@ mod model;
 mod relative_bias;
 
 use crate::models::Role;
-use crate::models::registry::Family;
+use crate::models::family::Family;
 pub use config::Config;
 pub use model::T5;
 

@@ -6,7 +6,7 @@
 use crate::data::batch::{Batch, Decoder};
 use crate::data::extent::{Extent, Extents};
 use crate::models::hf_names::HfNames;
-use crate::models::registry::Plan;
+use crate::models::family::Plan;
 use crate::models::t5::block::{Attention, FeedForward};
 use crate::models::t5::relative_bias::{Buckets, RelativeBias};
 use crate::models::t5::{Config, hf_names};

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::models::check;
-use crate::models::registry::DropoutOverrides;
+use crate::models::family::DropoutOverrides;
 use crate::nn::attention::{AttentionConfig, Reach};
 use crate::nn::feed_forward::FeedForwardConfig;
 use crate::nn::pooler::{Picks, PoolerConfig};
@@ -195,7 +195,7 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::blocks::Activation;
+    use crate::nn::activation::Activation;
     use serde_json::json;
 
     fn read(json: &Value) -> Result<Config> {

@@ -13,7 +13,7 @@ mod layer;
 mod model;
 
 use crate::models::Role;
-use crate::models::registry::{Family, no_generation};
+use crate::models::family::{Family, no_generation};
 pub use config::Config;
 pub use model::XlNet;
 

@@ -3,7 +3,7 @@
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
 use crate::models::hf_names::HfNames;
-use crate::models::registry::Plan;
+use crate::models::family::Plan;
 use crate::models::xlnet::config::Config;
 use crate::models::xlnet::hf_names;
 use crate::models::xlnet::layer::Layer;
