@@ -17,7 +17,7 @@ use crate::tasks::Head;
 use crate::tasks::prompts::Writer;
 use crate::text::prompts::Asked;
 use crate::train::evaluate::Evaluator;
-use crate::train::generate::Generation;
+use crate::train::generation::Generation;
 use crate::train::loaded::{Declared, Loaded};
 use crate::train::reading;
 use clap::Args;

@@ -14,7 +14,7 @@ use crate::observe::table::table;
 use crate::parallel::Zero;
 use crate::tasks::Head;
 use crate::train::evaluate::{Evaluation, Evaluator};
-use crate::train::generate::Generation;
+use crate::train::generation::Generation;
 use crate::train::loaded::{Declared, Holding, Loaded, Source};
 use crate::train::reading::{self, Purpose, Reading};
 use crate::train::report::{device, remarks};

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::generate::Text;
 use crate::tasks::short;
-use crate::train::generate::Generation;
+use crate::train::generation::Generation;
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value, json};

@@ -12,7 +12,7 @@ use crate::models::registry;
 use crate::observe::logs::tell;
 use crate::tasks::Head;
 use crate::text::{Fields, Format, OnBad, Source, columns};
-use crate::train::generate::Generation;
+use crate::train::generation::Generation;
 use crate::train::loaded::Loaded;
 use crate::train::reading::{self, Purpose};
 use clap::Args;

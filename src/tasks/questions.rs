@@ -10,9 +10,6 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// The token that stands for "no answer here": the first, which most families have for the whole text.
-pub const NO_ANSWER: usize = 0;
-
 /// A file of questions, and how it becomes windows of at most `max_length` tokens, each an example.
 #[derive(Debug, Clone)]
 pub struct Questions {

@@ -10,7 +10,7 @@ use crate::nn::Params;
 use crate::observe::progress::Phase;
 use crate::parallel::Weights;
 use crate::tasks::{Model, Results};
-use crate::train::generate::Generation;
+use crate::train::generation::Generation;
 use crate::train::staged::{Recompute, Staged};
 use tch::Tensor;
 

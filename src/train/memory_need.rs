@@ -13,7 +13,7 @@ use crate::plan::load::Load;
 use crate::plan::memory::{self, Need, Setup, Types};
 use crate::tasks::Model;
 use crate::train::loaded::Shaped;
-use crate::train::session::Data;
+use crate::train::reading::Data;
 use crate::train::settings::{self, ON_A_CPU};
 use crate::train::staged::Recompute;
 use tch::{Cuda, Device};

@@ -18,6 +18,13 @@ use crate::tasks::texts::{Target, Texts};
 use crate::text::documents::{Division, DocumentSource};
 use std::path::Path;
 
+/// The data of a run.
+pub struct Data {
+    pub train: Prepared,
+    pub eval: Option<Prepared>,
+    pub head: Head,
+}
+
 /// What a data file is read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {

@@ -13,7 +13,7 @@ use crate::models::Border;
 use crate::nn::{Ctx, Params, Pass};
 use crate::parallel::{Gradients, Weights};
 use crate::tasks::Model;
-use crate::train::non_finite::Watch;
+use crate::train::watch::Watch;
 use std::ops::Range;
 use tch::{Kind, Tensor};
 

@@ -16,10 +16,10 @@ use crate::observe::{logs, memory, progress};
 use crate::train::checkpoints::{self, Checkpoints};
 use crate::train::clock::Clock;
 use crate::train::evaluate::{Evaluation, Evaluator};
-use crate::train::generate::Generation;
+use crate::train::generation::Generation;
 use crate::train::loaded::Loaded;
 use crate::train::memory_report::{Bytes, MemoryReport};
-use crate::train::resumed::{Resumed, begin};
+use crate::train::resumed::{Resumed, Start, begin};
 use crate::train::session::Session;
 use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::step::{StepOutcome, Stepper};
@@ -28,17 +28,6 @@ use crate::train::{feed, memory_report, report, settings};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// How a run starts, besides its configuration.
-#[derive(Debug, Clone)]
-pub struct Start {
-    pub resume: Resume,
-    /// Go on even where the order of data would change.
-    pub allow_new_data_order: bool,
-    /// When the process began, for the time to the first step.
-    pub began: Instant,
-    pub stop: StopFlag,
-}
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]

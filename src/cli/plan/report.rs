@@ -13,8 +13,8 @@ use crate::plan::scaling::{Row, Run, WORLDS};
 use crate::plan::storage::Storage;
 use crate::plan::timeline::Step;
 use crate::train::measure::Measured;
-use crate::train::outlook::{Outlook, Way};
-use crate::train::trial::{Place, Trial};
+use crate::train::outlook::{Outlook, Place, Way};
+use crate::train::trial::Trial;
 use crate::train::{memory_need, settings};
 use std::path::PathBuf;
 
