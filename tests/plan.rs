@@ -164,7 +164,7 @@ fn a_plan_tells_of_data_memory_disk_and_time() {
     assert_eq!(json["disk"]["most"], 3 * 12 * parameters + 4 * parameters);
     let worlds = json["time"]["worlds"].as_array().unwrap();
     assert_eq!((&worlds[0]["ranks"], &worlds[10]["ranks"]), (&json!(1), &json!(1024)));
-    assert!(worlds[0]["waiting"] == 0.0 && worlds[1]["waiting"].as_f64().unwrap() > 0.0);
+    assert!(worlds[0]["exposed_communication"] == 0.0 && worlds[1]["exposed_communication"].as_f64().unwrap() > 0.0);
     let fits: Vec<&Value> = json["memory"].as_array().unwrap().iter().map(|way| &way["fits"]).collect();
     assert_eq!((fits.len(), fits[0]), (16, &json!(false)));
 
@@ -267,7 +267,7 @@ fn a_batch_for_each_rank_is_that_of_all_figures() {
     let worlds = own["time"]["worlds"].as_array().unwrap();
     assert_eq!(worlds[0]["communicated_bytes"], 0.0, "one rank sends nothing");
     let parts: f64 =
-        ["linear", "attention", "memory", "waiting"].iter().map(|part| worlds[3][part].as_f64().unwrap()).sum();
+        ["linear", "attention", "memory", "exposed_communication"].iter().map(|part| worlds[3][part].as_f64().unwrap()).sum();
     assert!((parts / worlds[3]["step_seconds"].as_f64().unwrap() - 1.0).abs() < 1e-6, "{}", worlds[3]);
 
     // Assumed data is as large as the largest batch.

@@ -8,31 +8,31 @@ use crate::ffi::device::allow_tf32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// This process's end of the group, for whoever has to take the job down.
+/// The group of this process; used to abort the job on an error.
 pub(super) static GROUP: OnceLock<Arc<dyn Collective>> = OnceLock::new();
 
-/// Joins the other ranks, where a launcher started any, so that all of them leave together with what is wrong: a rank
-/// that left first could take rank 0 down before it has said why.
+/// Joins the other ranks, if a launcher started any, so that all exit together with the error: a rank that exits first
+/// could end rank 0 before it has reported the reason.
 pub fn join_to_leave() {
-    // Without the group each rank leaves by itself.
+    // Without the group, each rank exits on its own.
     _ = connect(Backend::Auto, Duration::from_secs(60), None);
 }
 
-/// The group that this process has joined, if it has.
+/// Returns the group that this process has joined, if any.
 pub fn group() -> Option<&'static Arc<dyn Collective>> {
     GROUP.get()
 }
 
-/// Joins the ranks and takes this rank's share of the cores.
+/// Joins the ranks and binds the process to its part of the host's cores.
 pub(super) fn connect(backend: Backend, timeout: Duration, threads: Option<usize>) -> Result<Arc<dyn Collective>> {
-    // Before the collectives' own threads start: they inherit the binding.
+    // Before the threads of the backend start: they inherit the binding.
     let (local_rank, local_world) = cores::local_place();
     let cores = cores::use_our_cores(local_rank, local_world, threads);
     tch::set_num_threads(cores.threads as i32);
-    // Products of fp32 are exact unless a run sets otherwise, whatever variables of libtorch's say.
+    // TF32 is off unless a run enables it, whatever environment variables of libtorch are set.
     allow_tf32(false)?;
     let comm = select::connect(backend, timeout).map_err(|e| {
-        // Refused on every rank alike, before any of them has met the others.
+        // Every rank refuses this alike, before it has joined the others.
         if backend == Backend::Solo {
             join_to_leave();
             return e.shared();
@@ -40,12 +40,12 @@ pub(super) fn connect(backend: Backend, timeout: Duration, threads: Option<usize
         e
     })?;
     _ = GROUP.set(Arc::clone(&comm));
-    // One pool does all the work: ours for tokenising, libtorch's for the rest.
+    // rayon's pool tokenizes; libtorch's pool does the rest.
     _ = rayon::ThreadPoolBuilder::new().num_threads(cores.threads).build_global();
     Ok(comm)
 }
 
-/// The setting as the collectives know it: the configuration names no other module.
+/// Converts the setting of the configuration, which uses no other module.
 pub(super) fn backend(setting: config::Backend) -> Backend {
     match setting {
         config::Backend::Auto => Backend::Auto,

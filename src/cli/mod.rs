@@ -1,4 +1,4 @@
-//! The command line: arguments to calls, nothing else.
+//! The command line: translates arguments to calls.
 
 mod answers;
 mod chat;
@@ -27,53 +27,53 @@ use clap::{CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Fine-tunes pretrained transformers on one GPU, on hundreds, or on a CPU.
+/// Fine-tune pretrained transformers on a CPU, one GPU, or many GPUs.
 #[derive(Debug, Parser)]
 #[command(name = "trainer", version, about, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// How log lines look.
+    /// Format of log lines.
     #[arg(long, global = true, value_enum, default_value_t)]
     pub log_format: LogFormat,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Trains as a configuration says; under mpirun or srun on all its ranks.
+    /// Train a model from a configuration file; under mpirun or srun, on all ranks.
     Train(train::TrainArgs),
-    /// Starts a training run on all GPUs of this machine, on several hosts, or in Slurm, and again after a fault.
+    /// Start a training job on all GPUs of this machine, on several hosts, or in Slurm; restarts it after failures.
     Launch(Box<launch::LaunchArgs>),
-    /// Shows what this machine and these ranks have, and what is wrong with it; also under mpirun or srun.
+    /// Check the hardware, software and communication of this machine, or of all ranks under mpirun or srun.
     Doctor(doctor::DoctorArgs),
-    /// Evaluates a fine-tuned model on labelled data.
+    /// Evaluate a fine-tuned model on labelled data.
     Evaluate(evaluate::EvaluateArgs),
-    /// Predicts one line of output for each line of input.
+    /// Write one line of predictions for each input record.
     Predict(predict::PredictArgs),
-    /// Talks with a language model at the terminal.
+    /// Chat with a language model in the terminal.
     Chat(chat::ChatArgs),
-    /// Tells what a training run would need: memory, disk and time.
+    /// Estimate the memory, disk space and time of a training run.
     Plan(plan::PlanArgs),
-    /// Trains a tokenizer on texts, for a model that starts from nothing.
+    /// Train a tokenizer, for pretraining from scratch.
     Tokenizer(tokenizer::TokenizerArgs),
-    /// Writes what a shell completes commands by to standard output.
+    /// Print a completion script for a shell.
     #[command(hide = true)]
     Completions {
-        /// The shell.
+        /// Shell.
         shell: clap_complete::Shell,
     },
 }
 
 impl Cli {
-    /// Whether the command computes in this process. Ranks that `launch` starts do so in theirs.
+    /// Returns whether the command computes in this process; `launch` only starts other processes.
     pub fn computes(&self) -> bool {
         !matches!(self.command, Some(Command::Launch(_)))
     }
 
-    /// Does what the arguments ask for.
+    /// Runs the command.
     ///
     /// # Errors
-    /// Whatever the command meets; see [`Error::kind`] for the exit code.
+    /// The error of the command; see [`Error::kind`] for the exit code.
     pub fn run(self, began: Instant) -> Result<()> {
         match self.command {
             Some(Command::Train(args)) => train::run(args, began),
@@ -96,14 +96,14 @@ impl Cli {
                     eprintln!("{}", Cli::command().render_help());
                 }
                 join_to_leave();
-                Err(Error::input(format!("no command, and no ./{} to train by", train::DEFAULT_CONFIG)).shared())
+                Err(Error::input(format!("no command given, and no ./{} to train from", train::DEFAULT_CONFIG)).shared())
             }
         }
     }
 }
 
-/// What is wrong with settings that are written as options (`--lr 3e-5`), where arguments are refused because of an option
-/// that is not known.
+/// Returns the error for settings written as options (`--lr 3e-5`), if the arguments were refused because of an unknown
+/// option.
 pub fn settings_as_options(refused: &clap::Error) -> Option<Error> {
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let mut cli = Cli::command();
@@ -115,7 +115,7 @@ pub fn settings_as_options(refused: &clap::Error) -> Option<Error> {
     unknown.then(|| config::check_options(&words, &known).err()).flatten()
 }
 
-/// What a run's tensors on this rank have held at most, by use; `None` outside a run.
+/// Returns the peak memory of the run's tensors on this rank, by use; `None` outside a run.
 pub fn memory_account() -> Option<String> {
     memory_report::account()
 }

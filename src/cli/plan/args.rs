@@ -7,56 +7,56 @@ use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// The most examples that may be assumed: more of the same tell nothing new.
+/// Maximum of `--assume-examples`: more examples of the same length change nothing.
 pub(super) const MOST_EXAMPLES: i64 = 10_000_000;
 
 /// `trainer plan`
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// The configuration (TOML); ./trainer.toml where none is given.
+    /// Configuration file (TOML) [default: ./trainer.toml].
     pub(super) config: Option<PathBuf>,
-    /// Settings that replace the file's, as for `train`.
+    /// Settings that override the file, as for `train`.
     #[arg(value_name = "KEY=VALUE")]
     pub(super) overrides: Vec<String>,
-    /// Ranks that memory is told for.
+    /// Number of ranks for the memory estimate.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) ranks: u32,
-    /// The memory of a rank, such as 80GiB; otherwise that of --device. parallel.memory_per_rank goes before both.
+    /// Memory per rank, such as 80GiB [default: the memory of --device]. parallel.memory_per_rank overrides both.
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub(super) gpu_memory: Option<u64>,
-    /// What a rank computes on: cpu, which is measured here, or one of h100-sxm, h100-pcie, h200-sxm, a100-80gb,
-    /// a100-40gb, l40s.
+    /// Device of a rank: cpu, which is measured here, or one of h100-sxm, h100-pcie, h200-sxm, a100-80gb, a100-40gb,
+    /// l40s.
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub(super) device: String,
-    /// How ranks are connected on a machine and, after a comma, between machines; otherwise as is usual for the device.
+    /// Links between ranks on one node and, after a comma, between nodes [default: the usual links of the device].
     #[arg(long, value_name = "NAME[,NAME]")]
     pub(super) link: Option<String>,
-    /// Ranks on a machine.
+    /// Ranks per node.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) ranks_per_node: u32,
-    /// The share of the device's peak that products reach; otherwise 0.5.
-    #[arg(long, value_name = "SHARE", value_parser = share)]
+    /// Fraction of the device's peak FLOP/s that matmuls reach [default: 0.5].
+    #[arg(long, value_name = "FRACTION", value_parser = fraction)]
     pub(super) efficiency: Option<f64>,
-    /// Let the global batch grow with the ranks, with so many examples for each; otherwise it stays.
+    /// Scale the global batch with the ranks: this many examples per rank [default: a constant global batch].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) batch_per_rank: Option<u32>,
-    /// Take every example to have so many tokens, instead of reading the data.
+    /// Assume that every example has this many tokens, instead of reading the data.
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..))]
     pub(super) assume_length: Option<u32>,
-    /// How many examples there are, with --assume-length; otherwise the largest global batch of the table.
+    /// Number of examples, with --assume-length [default: the largest global batch of the table].
     #[arg(long, value_name = "N", requires = "assume_length", value_parser = clap::value_parser!(u32).range(1..=MOST_EXAMPLES))]
     pub(super) assume_examples: Option<u32>,
-    /// Take a few real steps of the longest batch, under mpirun on all its ranks, and correct the times by them.
+    /// Run a few steps with the longest batch, under mpirun on all ranks, and correct the estimated times by them.
     #[arg(long, conflicts_with = "assume_length")]
     pub(super) measure: bool,
-    /// RandomKey tokens a second over ranks into this SVG file.
+    /// Plot tokens per second over ranks to this SVG file.
     #[arg(long, value_name = "FILE.svg")]
     pub(super) plot: Option<PathBuf>,
-    /// All details: lengths and padding, the memory of every ZeRO stage, precision and recomputation, and the time on 1 to
-    /// 1,024 ranks.
+    /// Print all details: lengths and padding; memory for every ZeRO stage, precision and activation checkpointing; time on
+    /// 1 to 1,024 ranks.
     #[arg(long)]
     pub(super) all: bool,
-    /// One JSON object instead of text, with all details.
+    /// Print one JSON object with all details instead of text.
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -66,13 +66,13 @@ fn bytes(text: &str) -> Result<u64, String> {
     value.map(|bytes| bytes.0).map_err(|_| "expected a size such as 80GiB".into())
 }
 
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|&share: &f64| share > 0.0 && share <= 1.0);
-    share.ok_or_else(|| "expected a number greater than 0 and at most 1".into())
+fn fraction(text: &str) -> Result<f64, String> {
+    let fraction = text.parse().ok().filter(|&fraction: &f64| fraction > 0.0 && fraction <= 1.0);
+    fraction.ok_or_else(|| "expected a number greater than 0 and at most 1".into())
 }
 
 impl PlanArgs {
-    /// The configuration, with these KEY=VALUE words after those of the command line.
+    /// Loads the configuration, with these KEY=VALUE settings after those of the command line.
     pub(super) fn config(&self, more: &[String]) -> Result<Config> {
         let overrides = [&self.overrides, more].concat();
         load(&TrainArgs { config: self.config.clone(), overrides, ..TrainArgs::default() })

@@ -4,18 +4,18 @@ use super::fill::size;
 use crate::config::Recompute;
 use crate::plan::memory::Need;
 
-/// The head of a table of ZeRO stages.
+/// The columns of a table with one row per ZeRO stage.
 pub const STAGE_COLUMNS: [&str; 7] = ["ZeRO", "weights", "gradients", "optimizer", "activations", "peak", "fits"];
 
-/// A row of it.
+/// Returns a row of the table.
 pub fn stage_row(name: String, need: &Need, fits: Option<bool>) -> Vec<String> {
     let [weights, gradients, optimizer, activations, _] = need.peak.map(size);
     let verdict = fits.map_or("", |fits| if fits { "yes" } else { "no" });
     vec![name, weights, gradients, optimizer, activations, size(need.total), verdict.into()]
 }
 
-/// ` and activation checkpointing`
-pub fn recomputation(recompute: Recompute) -> String {
+/// Describes activation checkpointing: ` and activation checkpointing`.
+pub fn checkpointing(recompute: Recompute) -> String {
     match recompute {
         Recompute::None => " without activation checkpointing".into(),
         Recompute::All => " and activation checkpointing".into(),

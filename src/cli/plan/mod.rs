@@ -32,36 +32,36 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Plans.
+/// Prints the plan of a run.
 ///
 /// # Errors
-/// Exit 2 for what is wrong with the configuration, the model or the data, and for names that are not known.
+/// Exit 2: an invalid configuration, model or data, or an unknown name.
 pub fn run(args: &PlanArgs) -> Result<()> {
     let config = args.config(&[]);
     let Some(comm) = joined(args, &config)? else {
-        // Under a launcher once is enough.
-        return if rank_of_environment() == 0 { tell(args, &report(args, config?, None)?) } else { Ok(()) };
+        // Under a launcher, only rank 0 prints.
+        return if rank_of_environment() == 0 { print(args, &report(args, config?, None)?) } else { Ok(()) };
     };
     let report = comm.agree(config.and_then(|config| report(args, config, Some(&comm))), "planning");
     let mut report = report?;
     report.measure(&comm)?;
-    if comm.is_main() { tell(args, &report) } else { Ok(()) }
+    if comm.is_main() { print(args, &report) } else { Ok(()) }
 }
 
-/// The ranks that measure, if any do.
+/// Joins the ranks that measure, with `--measure`.
 fn joined(args: &PlanArgs, config: &Result<Config>) -> Result<Option<Arc<dyn Collective>>> {
     if !args.measure {
         return Ok(None);
     }
     let (backend, timeout, threads) = match config {
         Ok(config) => (backend(config.comm.backend), config.comm.timeout_seconds, config.parallel.num_threads),
-        // Even a configuration that cannot be used is everybody's affair.
+        // The ranks join even with an invalid configuration, to exit together.
         Err(_) => (Backend::Auto, 60.0, None),
     };
     connect(backend, Duration::from_secs_f64(timeout), threads).map(Some)
 }
 
-fn tell(args: &PlanArgs, report: &Report) -> Result<()> {
+fn print(args: &PlanArgs, report: &Report) -> Result<()> {
     if let Some(path) = &args.plot {
         let title = format!("{}, ZeRO {}, {}", report.name(), report.zero.stage(), report.device);
         chart::draw(path, &title, &report.rows)?;
@@ -77,9 +77,9 @@ fn tell(args: &PlanArgs, report: &Report) -> Result<()> {
         assumed: assumed(args, &report.outlook.config, report.ranks),
     };
     let advice = question.answer()?;
-    let told = summary::recommendation(report, &advice)?;
+    let recommendation = summary::recommendation(report, &advice)?;
     let rest = if args.all { details::of(report) } else { summary::of(report, &advice) };
-    observe::print(&format!("{told}\n{rest}"));
+    observe::print(&format!("{recommendation}\n{rest}"));
     Ok(())
 }
 
@@ -91,7 +91,7 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
     let ranks = comm.map_or(args.ranks as usize, |comm| comm.world().max(args.ranks as usize));
     let network = network(args, device)?;
     let efficiency = match (device, args.efficiency) {
-        (None, Some(_)) => return Err(Error::input("--efficiency: this CPU is measured; name a --device with it")),
+        (None, Some(_)) => return Err(Error::input("--efficiency: the CPU is measured; use it with a --device")),
         (_, efficiency) => efficiency.unwrap_or(EFFICIENCY),
     };
     let limit = limit(args, &config, device, ranks)?;
@@ -135,28 +135,29 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
     Ok(report)
 }
 
-/// What a rank may fill: as `train` has it under "auto", or as the arguments say. Without either nothing is compared.
+/// Returns the memory limit of a rank: from the configuration or the arguments, or as `train` finds it for
+/// `zero_stage = "auto"`.
 fn limit(args: &PlanArgs, config: &Config, device: Option<&Device>, ranks: usize) -> Result<Option<Limit>> {
     if let Some(bytes) = config.parallel.memory_per_rank {
         return Ok(Some(Limit { bytes: bytes.0 as f64, of: "parallel.memory_per_rank".into() }));
     }
-    let share = |bytes: f64, of: &str| {
-        let share = memory_need::USABLE;
-        Ok(Some(Limit { bytes: bytes * share, of: format!("{:.0} % of {of}", share * 100.0) }))
+    let usable = |bytes: f64, of: &str| {
+        let usable = memory_need::USABLE;
+        Ok(Some(Limit { bytes: bytes * usable, of: format!("{:.0} % of {of}", usable * 100.0) }))
     };
     match (args.gpu_memory, device) {
-        (Some(bytes), _) => share(bytes as f64, "--gpu-memory"),
-        (None, Some(device)) => share(device.memory, "what a rank has"),
+        (Some(bytes), _) => usable(bytes as f64, "--gpu-memory"),
+        (None, Some(device)) => usable(device.memory, "the device memory"),
         (None, None) if config.parallel.zero_stage == ZeroStage::Auto => {
             let free = available_bytes().ok_or_else(memory_need::untold)?;
             let on_machine = ranks.min(args.ranks_per_node as usize);
-            share((free / on_machine as u64) as f64, "a rank's part of what is free here now")
+            usable((free / on_machine as u64) as f64, "the free memory here per rank")
         }
         _ => Ok(None),
     }
 }
 
-/// Unless told so many examples that each world of the table has a whole batch.
+/// Returns the assumed data. By default it has enough examples for a full batch at every world size of the table.
 fn assumed(args: &PlanArgs, config: &Config, ranks: usize) -> Option<Assumed> {
     let length = args.assume_length? as usize;
     let largest = worlds(ranks).last().copied().unwrap_or(ranks);
@@ -165,7 +166,7 @@ fn assumed(args: &PlanArgs, config: &Config, ranks: usize) -> Option<Assumed> {
     Some(Assumed { length, examples })
 }
 
-/// The nearest folder above that exists, and what is free there.
+/// Returns the nearest existing ancestor of a folder, and its free bytes.
 fn free_space(folder: &Path) -> Option<(PathBuf, u64)> {
     let whole = std::path::absolute(folder).ok()?;
     let there = whole.ancestors().find(|path| path.is_dir())?.to_owned();

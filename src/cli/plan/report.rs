@@ -18,44 +18,44 @@ use crate::train::trial::Trial;
 use crate::train::{memory_need, settings};
 use std::path::PathBuf;
 
-/// All that is told.
+/// The estimates of a run.
 pub(super) struct Report {
     pub outlook: Outlook,
     pub lengths: Lengths,
     pub padding: Padding,
     pub steps: u64,
     pub steps_per_epoch: u64,
-    /// Whether the tokens at a time were chosen here.
+    /// Whether micro_batch_tokens is "auto".
     pub auto_tokens: bool,
     pub ranks: usize,
     pub ways: Vec<Way>,
-    /// What a rank may fill.
+    /// The memory limit of a rank.
     pub limit: Option<Limit>,
     pub storage: Storage,
-    /// Where the run would write, and what is free there.
+    /// The folder that the run writes to, and its free bytes.
     pub free: Option<(PathBuf, u64)>,
     pub device: String,
     pub named: Option<&'static Device>,
     pub efficiency: f64,
     /// Whether ranks compute on a CPU.
     pub cpu: bool,
-    /// Ranks on a machine.
+    /// Ranks per node.
     pub ranks_here: usize,
     pub speed: Speed,
     pub network: Network,
-    /// The ZeRO stage that times are told for.
+    /// The ZeRO stage of the estimated times.
     pub zero: Zero,
     pub rows: Vec<Row>,
     pub measured: Option<Correction>,
 }
 
-/// What a rank may fill, in bytes, and where that is from.
+/// The memory limit of a rank, in bytes, and its origin.
 pub(super) struct Limit {
     pub bytes: f64,
     pub of: String,
 }
 
-/// Real steps, beside what was planned of them.
+/// Measured steps and their estimates.
 pub(super) struct Correction {
     pub world: usize,
     /// From 1.
@@ -63,23 +63,23 @@ pub(super) struct Correction {
     pub taken: Measured,
     pub planned: Step,
     pub need: Need,
-    /// None on one rank.
+    /// Empty on one rank.
     pub timed: Vec<Timed>,
 }
 
 impl Report {
-    /// The model's folder, without the path to it.
+    /// Returns the name of the model's folder.
     pub fn name(&self) -> String {
         let path = &self.outlook.config.model.path;
         path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
     }
 
-    /// Examples of a step of `--ranks`.
+    /// Returns the global batch size at `--ranks`.
     pub fn batch(&self) -> usize {
         self.outlook.global_batch(self.ranks).min(self.lengths.examples as usize)
     }
 
-    /// Whether this way fits, where a limit is known.
+    /// Returns whether this way fits; `None` without a limit.
     pub fn fits(&self, way: &Way) -> Option<bool> {
         self.limit.as_ref().map(|limit| way.need.total <= limit.bytes)
     }
@@ -88,14 +88,14 @@ impl Report {
         Place { ranks: self.ranks, cpu: self.cpu, limit: self.limit.as_ref().map(|limit| limit.bytes) }
     }
 
-    /// The worlds of the table, that of `--ranks` among them.
+    /// Returns the rows of the table of times, that of `--ranks` among them.
     pub fn rows(&self) -> Result<Vec<Row>> {
         self.with_run(&self.outlook.config, self.zero, |run| {
             worlds(self.ranks).into_iter().map(|ranks| run.on(ranks, self.speed, &self.network)).collect()
         })
     }
 
-    /// The time of a trial; none where it has another precision than the one that the rates here were measured in.
+    /// Returns the time of a trial; `None` if its precision is not the one that speed was measured in.
     pub fn time(&self, trial: &Trial) -> Result<Option<Row>> {
         let (config, own) = (&trial.config, &self.outlook.config);
         let speed = match self.named {
@@ -106,7 +106,7 @@ impl Report {
         self.with_run(config, trial.zero, |run| run.on(trial.ranks, speed, &self.network)).map(Some)
     }
 
-    /// Looks at the run under a configuration, held like this.
+    /// Calls `look` with the run under this configuration and ZeRO stage.
     pub fn with_run<T>(&self, config: &Config, zero: Zero, look: impl FnOnce(&Run) -> T) -> T {
         let Outlook { shaped, data, .. } = &self.outlook;
         look(&Run {
@@ -122,7 +122,7 @@ impl Report {
     }
 }
 
-/// The worlds of the table, this one among them.
+/// Returns the world sizes of the table, this one among them.
 pub(super) fn worlds(ranks: usize) -> Vec<usize> {
     let mut worlds: Vec<usize> = WORLDS.into_iter().chain([ranks]).collect();
     worlds.sort_unstable();
