@@ -11,7 +11,7 @@ use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
 
-/// What a block needs to know.
+/// Configuration of a block.
 #[derive(Debug, Clone, Copy)]
 pub struct BlockConfig {
     pub hidden: i64,
@@ -23,7 +23,7 @@ pub struct BlockConfig {
     /// Dropout on the output of the feed-forward part.
     pub mlp_dropout: f64,
     pub norm_eps: f64,
-    /// Standard deviation of fresh matrices.
+    /// Standard deviation of newly initialized matrices.
     pub std: f64,
 }
 
@@ -75,7 +75,8 @@ impl PostNormBlock {
         PostNormBlock { hidden, attention, attended, feed_forward, mixed }
     }
 
-    /// The block over these sequences. Its input is the border that the stage before counts.
+    /// Returns the cost of the block over these sequences. Its input is counted by the block before, as boundary
+    /// activations.
     pub fn cost(&self, how: &How, x: &Extent) -> Cost {
         let hidden = how.element() * x.tokens * self.hidden as f64;
         let attended = self.attention.cost(how, x, false, false).then(self.attended.cost(how, x.tokens));

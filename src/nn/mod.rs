@@ -1,8 +1,8 @@
-//! Parts that families share: ordered parameters over flat buffers, and layers that run on ragged tokens.
+//! Layers that model families share, and their parameters in flat buffers.
 //!
-//! A layer holds [`ParamId`]s, not tensors: the tensor behind an id is looked up in the [`ctx::Ctx`] of the
-//! pass, so that a stage's weights may come and go between passes. Layers take `[T, width]`, T the real tokens of a
-//! ragged batch; the attention kernel alone sees sequences. No part names a family.
+//! A layer holds [`ParamId`]s, not tensors: the tensor of an id is looked up in the [`ctx::Ctx`] of the pass, so that a
+//! block's weights may be freed and gathered between passes. Layers take `[T, width]`, T the real tokens of a packed
+//! batch; only the attention kernel knows sequences. No layer names a family.
 
 pub mod activation;
 pub mod attention;

@@ -14,46 +14,46 @@ impl ParamId {
     }
 }
 
-/// How a weight that no file gives starts.
+/// The initialization of a weight that no file provides.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
     Zeros,
     Ones,
-    /// Normal with mean 0, drawn from (seed, parameter name).
+    /// Normal with mean 0, a function of (seed, parameter name).
     Normal {
         std: f64,
     },
 }
 
-/// What a model says of one parameter.
+/// The declaration of one parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParamSpec {
     /// The native name, unique in the model: `encoder.layer.0.attention.qkv.weight`.
     pub name: String,
     pub shape: Vec<i64>,
-    /// The stage that owns it.
+    /// The block that owns it.
     pub stage: usize,
-    /// Other stages that compute with it: a tied head, a layer used again.
+    /// Other blocks that compute with it: a tied head, a layer used again.
     pub borrowers: Vec<usize>,
     pub init: Init,
-    /// Whether weight decay applies: not to biases and norms.
+    /// Whether weight decay applies; it does not to biases and norms.
     pub decay: bool,
-    /// A vocabulary table that nothing but look-ups use: its gradient is zero outside the rows of the batch's tokens, so
-    /// only those are cleared, reduced and measured.
+    /// An embedding matrix that is used only for look-ups: its gradient is zero outside the rows of the batch's tokens,
+    /// so only those are cleared, reduced and measured.
     pub row_sparse: bool,
-    /// Belongs to a head that may start fresh when the file lacks it.
+    /// Belongs to a head that may be newly initialized if the file lacks it.
     pub fresh: bool,
-    /// Whether it is trained; what is not has no gradient and no optimizer state.
+    /// Whether it is trained; a frozen parameter has no gradient and no optimizer state.
     pub trainable: bool,
 }
 
 impl ParamSpec {
-    /// The number of elements.
+    /// Number of elements.
     pub fn numel(&self) -> i64 {
         self.shape.iter().product()
     }
 
-    /// Fresh values on the CPU, f32 of its shape, drawn from (seed, name).
+    /// Returns newly initialized values on the CPU, f32 of its shape, a function of (seed, name).
     pub fn draw(&self, seed: u64) -> Tensor {
         let shape = self.shape.as_slice();
         match self.init {
@@ -67,7 +67,7 @@ impl ParamSpec {
     }
 }
 
-/// Collects the parameters of a model in order, with dotted names.
+/// Declares the parameters of a model in order, with dotted names.
 #[derive(Debug, Default)]
 pub struct ParamBuilder {
     specs: Vec<ParamSpec>,
@@ -77,12 +77,12 @@ pub struct ParamBuilder {
 }
 
 impl ParamBuilder {
-    /// An empty declaration, at stage 0.
+    /// Returns an empty declaration, at block 0.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Declares what `body` declares under `name.`.
+    /// Declares the parameters of `body` under `name.`.
     pub fn scope<T>(&mut self, name: &str, body: impl FnOnce(&mut Self) -> T) -> T {
         self.path.push(name.to_owned());
         let value = body(self);
@@ -90,7 +90,7 @@ impl ParamBuilder {
         value
     }
 
-    /// Declares what `body` declares as owned by `stage`.
+    /// Declares the parameters of `body` as owned by block `stage`.
     pub fn stage<T>(&mut self, stage: usize, body: impl FnOnce(&mut Self) -> T) -> T {
         let before = std::mem::replace(&mut self.stage, stage);
         let value = body(self);
@@ -98,7 +98,7 @@ impl ParamBuilder {
         value
     }
 
-    /// Declares what `body` declares as a head, which may start fresh.
+    /// Declares the parameters of `body` as a head, which may be newly initialized.
     pub fn fresh<T>(&mut self, body: impl FnOnce(&mut Self) -> T) -> T {
         let before = std::mem::replace(&mut self.fresh, true);
         let value = body(self);
@@ -106,30 +106,30 @@ impl ParamBuilder {
         value
     }
 
-    /// A matrix, decayed.
+    /// Declares a matrix, with weight decay.
     pub fn weight(&mut self, name: &str, shape: &[i64], init: Init) -> ParamId {
         self.add(name, shape, init, true, false)
     }
 
-    /// A bias or a norm's scale, not decayed.
+    /// Declares a bias or a norm's scale, without weight decay.
     pub fn vector(&mut self, name: &str, size: i64, init: Init) -> ParamId {
         self.add(name, &[size], init, false, false)
     }
 
-    /// A table of biases, not decayed.
+    /// Declares a bias matrix, without weight decay.
     pub fn bias_table(&mut self, name: &str, shape: &[i64], init: Init) -> ParamId {
         self.add(name, shape, init, false, false)
     }
 
-    /// A vocabulary table `[rows, width]` that only look-ups of the batch's tokens use.
+    /// Declares an embedding matrix `[rows, width]` that is used only for look-ups of the batch's tokens.
     pub fn vocabulary(&mut self, name: &str, rows: i64, width: i64, init: Init) -> ParamId {
         self.add(name, &[rows, width], init, true, true)
     }
 
-    /// Declares what `body` declares as owned by the first of `stages` and borrowed by the others.
+    /// Declares the parameters of `body` as owned by the first of `stages` and borrowed by the others.
     ///
     /// # Panics
-    /// Without a stage.
+    /// If `stages` is empty.
     pub fn shared<T>(&mut self, stages: &[usize], body: impl FnOnce(&mut Self) -> T) -> T {
         let declared = self.specs.len();
         let value = self.stage(stages[0], body);
@@ -139,21 +139,21 @@ impl ParamBuilder {
         value
     }
 
-    /// A tensor of the file that is kept as it is: never trained.
+    /// Declares a tensor of the file that is kept as it is and never trained.
     pub fn constant(&mut self, name: &str, shape: &[i64], init: Init) -> ParamId {
         let id = self.add(name, shape, init, false, false);
         self.specs[id.0].trainable = false;
         id
     }
 
-    /// The builder's stage computes with a parameter of an earlier one: their weight is one, and so is its gradient.
+    /// Lets the builder's block compute with a parameter of an earlier one: they share the weight and its gradient.
     pub fn borrow(&mut self, id: ParamId) {
         let (stage, spec) = (self.stage, &mut self.specs[id.0]);
         assert!(!spec.row_sparse, "{}: a borrowed table is not looked up only: declare it by weight()", spec.name);
         spec.borrowers.push(stage);
     }
 
-    /// The builder's stage looks up rows of an earlier one's table: it stays one that only look-ups use.
+    /// Lets the builder's block look up rows of an earlier block's embedding matrix, which stays row-sparse.
     pub fn borrow_rows(&mut self, id: ParamId) {
         self.specs[id.0].borrowers.push(self.stage);
     }
@@ -178,7 +178,7 @@ impl ParamBuilder {
         ParamId(self.specs.len() - 1)
     }
 
-    /// The declared parameters, in order.
+    /// Returns the declared parameters, in order.
     pub fn finish(self) -> Vec<ParamSpec> {
         self.specs
     }
@@ -188,7 +188,7 @@ impl ParamBuilder {
 mod tests {
     use super::*;
 
-    /// In release builds too: the gradient of such a weight would be lost without a word.
+    /// Also in release builds: the gradient of such a weight would be lost silently.
     #[test]
     #[should_panic(expected = "words: a borrowed table is not looked up only")]
     fn a_vocabulary_is_not_lent() {

@@ -22,8 +22,8 @@ pub struct Params {
 }
 
 impl Params {
-    /// Lays `specs` out for `world` ranks, in buffers of `kind` on `device`. The weights are zero until they are loaded;
-    /// with `empty` the buffers have no memory yet ([`memory::resize_storage`] gives it).
+    /// Allocates buffers of `kind` on `device` for `specs` and `world` ranks. The weights are zero until they are
+    /// loaded; with `empty` the buffers have no memory yet ([`memory::resize_storage`] allocates it).
     ///
     /// # Errors
     /// Out of memory.
@@ -43,7 +43,7 @@ impl Params {
                 views[id.0] = view.set_requires_grad(specs[id.0].trainable);
             }
             if empty {
-                // Views are made of storage that is there, and stay when it goes.
+                // Views are made of allocated storage, and stay valid when it is freed.
                 memory::resize_storage(&flat, 0)?;
             }
             flats.push(flat);
@@ -56,17 +56,17 @@ impl Params {
         (0..self.specs.len()).map(ParamId)
     }
 
-    /// What was declared.
+    /// The declaration of a parameter.
     pub fn spec(&self, id: ParamId) -> &ParamSpec {
         &self.specs[id.0]
     }
 
-    /// The tensor that layers compute with, a leaf where it is trained.
+    /// The tensor that layers compute with; a leaf if it is trained.
     pub fn view(&self, id: ParamId) -> &Tensor {
         &self.views[id.0]
     }
 
-    /// Where everything lies.
+    /// The layout of the buffers.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -76,34 +76,34 @@ impl Params {
         &self.flats[unit]
     }
 
-    /// The type of weights, activations and their gradients.
+    /// The dtype of weights, activations and their gradients.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Where the buffers are.
+    /// The device of the buffers.
     pub fn device(&self) -> Device {
         self.flats.first().map_or(Device::Cpu, Tensor::device)
     }
 
-    /// The number of parameters (elements, not tensors).
+    /// Number of parameters (elements, not tensors).
     pub fn numel(&self) -> i64 {
         self.specs.iter().map(ParamSpec::numel).sum()
     }
 
-    /// The parameters of a unit, each with its part of `whole`, a buffer of the unit's layout.
+    /// Returns the parameters of a unit, each with its part of `whole`, a buffer with the unit's layout.
     pub fn members<'a>(&'a self, unit: usize, whole: &'a Tensor) -> impl Iterator<Item = (ParamId, Tensor)> + 'a {
         let part = |&id: &ParamId| (id, slice(whole, &self.layout.place(id).1, &self.spec(id).shape));
         self.layout.units()[unit].members.iter().map(part)
     }
 }
 
-/// `shape` over the elements `range` of a flat buffer, sharing memory, outside of autograd.
+/// Returns the elements `range` of a flat buffer as `shape`, sharing memory, detached from autograd.
 pub fn slice(flat: &Tensor, range: &Range<i64>, shape: &[i64]) -> Tensor {
     part(flat, range).view(shape).detach()
 }
 
-/// The elements `range` of a flat buffer, sharing memory, outside of autograd.
+/// Returns the elements `range` of a flat buffer, sharing memory, detached from autograd.
 pub fn part(flat: &Tensor, range: &Range<i64>) -> Tensor {
     flat.detach().narrow(0, range.start, range.end - range.start)
 }

@@ -45,8 +45,8 @@ impl StepInput {
 
 /// The token ids that a global batch holds on any rank, on the CPU: what a rank's batches hold is a function of the plan,
 /// so every rank knows it of all.
-pub fn rows_of(dataset: &Dataset, plan: &StepPlan, draw: RandomKey) -> Rows {
-    let seen = |&i: &u32| dataset.inputs(i as usize, draw).ids;
+pub fn rows_of(dataset: &Dataset, plan: &StepPlan, key: RandomKey) -> Rows {
+    let seen = |&i: &u32| dataset.inputs(i as usize, key).ids;
     Rows::new(plan.shards.iter().flatten().flatten().flat_map(seen).map(i64::from).collect())
 }
 
