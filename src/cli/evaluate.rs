@@ -3,7 +3,7 @@
 use super::generation::GenerationArgs;
 use super::reading::{DataFile, ReadingArgs, TargetArgs, bare};
 use crate::comm::Collective;
-use crate::config::{self, Config, DataConfig, OnBadRecord, TaskConfig, TaskKind};
+use crate::config::{self, Config, DataConfig, TaskConfig, TaskKind};
 use crate::data::{Prepared, cache, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::family::DropoutOverrides;

@@ -248,6 +248,6 @@ fn generated(
     let generation = args.generation.open(&args.model, None).and_then(Generation::ending_as_answers);
     let generation = comm.agree(generation, "reading the generation settings")?;
     let mut evaluator = args.reading.evaluator(comm, loaded, None);
-    let texts = evaluator.texts(&data.dataset, &generation.settings, &generation.draw())?;
+    let texts = evaluator.texts(&data.dataset, &generation.settings, &generation.random_numbers())?;
     texts.iter().map(|text| generation::line(&generation, text, args.scores)).collect()
 }

@@ -26,13 +26,13 @@ pub struct TrainArgs {
     pub(super) overrides: Vec<String>,
     /// Where to resume from: none, auto (the latest valid checkpoint of output_dir, if any), or a checkpoint folder.
     #[arg(long, default_value = "none")]
-    resume: String,
+    pub(super) resume: String,
     /// Resume even if the order of the training data changes.
     #[arg(long)]
-    allow_new_data_order: bool,
+    pub(super) allow_new_data_order: bool,
     /// Print the complete configuration, defaults included, and exit.
     #[arg(long)]
-    print_config: bool,
+    pub(super) print_config: bool,
 }
 
 impl Default for TrainArgs {

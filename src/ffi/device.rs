@@ -3,7 +3,7 @@
 pub use super::errors::error;
 
 use super::{Message, check, libtorch_error, set_tf32};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use std::cell::Cell;
 use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -134,6 +134,7 @@ impl Drop for ExactProducts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, Kind};
 
     /// What libtorch 2.11 throws after the first line of a CUDA error.
     const HINTS: &str = "\nSearch for `cudaErrorIllegalAddress' in https://docs.nvidia.com/cuda/cuda-runtime-api/\

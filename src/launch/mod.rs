@@ -17,7 +17,6 @@ mod supervise;
 pub use job::{Job, Variable, quote};
 
 use crate::comm::NO_ACKNOWLEDGEMENT;
-use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::machine;
 use crate::observe::logs;
@@ -27,7 +26,6 @@ use output::Heard;
 use restart::{History, Newest, Next};
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
-use std::time::Duration;
 use supervise::Wishes;
 
 /// The command that starts a job from here; `listens`: for [`run`], not for a person.

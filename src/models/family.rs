@@ -1,4 +1,4 @@
-//! What a family gives to the registry, and what its constructor gets.
+//! The types that model families and the registry share.
 
 use crate::error::Result;
 use crate::models::{Backbone, Role};
@@ -6,7 +6,7 @@ use crate::nn::ParamBuilder;
 use serde_json::Value;
 use tch::Tensor;
 
-/// Dropout probabilities that replace those of `config.json`.
+/// Dropout probabilities that override those of `config.json`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct DropoutOverrides {
     pub hidden: Option<f64>,
@@ -14,41 +14,41 @@ pub struct DropoutOverrides {
     pub classifier: Option<f64>,
 }
 
-/// What a family's constructor gets.
+/// The arguments of a family's constructor.
 pub struct Plan<'a> {
     /// The content of `config.json`.
     pub json: Value,
     pub dropout: DropoutOverrides,
     pub role: Role,
-    /// Reads a tensor of the folder's weight files by its name there; `None` where they lack it or there are none.
+    /// Reads a tensor of the folder's weight files by name; `None` if they lack it or there are no files.
     pub stored: &'a dyn Fn(&str) -> Result<Option<Tensor>>,
-    /// Where parameters are declared: stage 0 the embeddings, one stage a layer, then the head's.
+    /// Declares the parameters: block 0 is the embeddings, then one block per layer, then the head.
     pub builder: &'a mut ParamBuilder,
 }
 
-/// One family, or several that differ in their configuration alone.
+/// One family, or several that differ only in their configuration.
 pub struct Family {
     /// `model_type` in `config.json`.
     pub model_types: &'static [&'static str],
     /// Reads the configuration and declares the parameters; errors name the key.
     pub build: fn(Plan) -> Result<Box<dyn Backbone>>,
-    /// Why the family cannot have a role; `None` where it can.
+    /// Returns why the family does not support a task head; `None` if it does.
     pub refusal: fn(Role) -> Option<&'static str>,
 }
 
-/// Why an encoder that sees both sides of every token has no such head.
+/// Returns why a bidirectional encoder does not support a task head.
 pub fn no_generation(role: Role) -> Option<&'static str> {
     match role {
-        Role::CausalLm => Some("it sees the tokens on both sides and cannot tell the next one; use masked-lm"),
+        Role::CausalLm => Some("its attention is bidirectional, so it cannot predict the next token; use masked-lm"),
         Role::Seq2Seq => Some("it has no decoder; use a T5 model"),
         _ => None,
     }
 }
 
-/// The same of an encoder that learnt from single texts.
+/// Returns why an encoder without next-sentence prediction does not support a task head.
 pub fn no_next_sentence(role: Role) -> Option<&'static str> {
     match role {
-        Role::PreTraining => Some("it has no head for next sentences; use masked-lm on single texts"),
+        Role::PreTraining => Some("it has no NSP head; use masked-lm on single texts"),
         role => no_generation(role),
     }
 }

@@ -1,4 +1,4 @@
-//! From a Hugging Face folder to its family, and which roles a family has.
+//! The list of model families, and the family of a Hugging Face folder.
 
 use crate::error::{Context, Error, Result};
 use crate::models::family::{Family, Plan};
@@ -18,7 +18,7 @@ pub const FAMILIES: &[Family] = &[
     llama::FAMILY,
 ];
 
-/// The family of a model type.
+/// Returns the family of a model type.
 pub fn family(model_type: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| family.model_types.contains(&model_type))
 }
@@ -30,23 +30,23 @@ pub fn family(model_type: &str) -> Option<&'static Family> {
 pub fn read_config(folder: &Path) -> Result<Value> {
     if !folder.is_dir() {
         return Err(Error::input(format!(
-            "model.path: no such folder: {} (a name on a model hub is not fetched: download the folder first)",
+            "model.path: no such folder: {} (models are not downloaded from a hub: download the folder first)",
             folder.display()
         )));
     }
     let path = folder.join("config.json");
     let text = std::fs::read_to_string(&path).input_context(format!(
-        "{}: cannot be read (a Hugging Face model folder holds config.json, *.safetensors and tokenizer.json)",
+        "{}: cannot be read (a Hugging Face model folder has config.json, *.safetensors and tokenizer.json)",
         path.display()
     ))?;
     serde_json::from_str(&text).input_context(path.display())
 }
 
-/// Builds the backbone that `plan` describes, of the model in `folder`, declaring its parameters.
+/// Builds the backbone of the model in `folder`, as `plan` describes, and declares its parameters.
 ///
 /// # Errors
-/// Exit 2: a family that is not supported, one that cannot have the role, or a value that the family does not know; the
-/// message names the key.
+/// Exit 2: an unsupported family, a task head that the family does not support, or an invalid value; the message names the
+/// key.
 pub fn backbone(folder: &Path, plan: Plan) -> Result<Box<dyn Backbone>> {
     let path = folder.join("config.json");
     let refuse = |why: String| Err(Error::input(format!("{}: {why}", path.display())));
@@ -61,7 +61,7 @@ pub fn backbone(folder: &Path, plan: Plan) -> Result<Box<dyn Backbone>> {
         ));
     };
     if let Some(why) = (family.refusal)(plan.role) {
-        return refuse(format!("a \"{model_type}\" model is not fine-tuned for {}: {why}", plan.role));
+        return refuse(format!("\"{model_type}\" models do not support {}: {why}", plan.role));
     }
     (family.build)(plan).context(path.display())
 }

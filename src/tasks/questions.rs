@@ -1,6 +1,6 @@
 //! Reads questions on contexts: windows of tokens, each labelled with the part of it that is the answer.
 
-use super::answers::{self, References, Rules};
+use super::answers::{self, NO_ANSWER, References, Rules};
 use crate::data::{Collation, Encode, Encoded, Example, Label};
 use crate::error::Result;
 use crate::text::questions::{self, Answer, Question, QuestionSource};

@@ -1,7 +1,7 @@
 //! Sentences of words with a tag each, from CoNLL and JSONL files.
 
 pub use super::record::Tagged;
-use super::records::{File, OnBad, Parsed, RawLabel, Records, lines, utf8};
+use super::records::{File, OnBad, Parsed, Records, lines, utf8};
 use super::{conll, gzip, jsonl};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};

@@ -3,7 +3,7 @@
 use crate::comm::{Collective, Op};
 use crate::data::{Collation, Dataset, Prepared, sampler};
 use crate::error::{Error, Result};
-use crate::generate::search::Draw;
+use crate::generate::search::RandomNumbers;
 use crate::generate::settings::Search;
 use crate::generate::{self, Passes, Prompt, Settings, Text};
 use crate::metrics::Metrics;
@@ -22,7 +22,7 @@ impl Evaluator<'_> {
     /// # Errors
     /// As [`Evaluator::texts`].
     pub fn generated(&mut self, data: &Prepared, generation: &Generation) -> Result<Metrics> {
-        let texts = self.texts(&data.dataset, &generation.settings, &generation.draw())?;
+        let texts = self.texts(&data.dataset, &generation.settings, &generation.random_numbers())?;
         generation.metrics(&texts, &data.facts.references)
     }
 
@@ -32,7 +32,7 @@ impl Evaluator<'_> {
     ///
     /// # Errors
     /// Exit 2: a prompt that fills the model, and as [`generate::generate`]; a dead or late rank; libtorch's.
-    pub fn texts(&mut self, dataset: &Dataset, settings: &Settings, draw: Draw) -> Result<Vec<Text>> {
+    pub fn texts(&mut self, dataset: &Dataset, settings: &Settings, random: RandomNumbers) -> Result<Vec<Text>> {
         let Evaluator { model, params, comm, micro_batch_tokens, .. } = *self;
         let settings = &with_start(settings, dataset);
         let backbone = model.backbone.as_ref();
@@ -45,7 +45,7 @@ impl Evaluator<'_> {
         for pass in 0..plan.iter().map(Vec::len).max().unwrap_or_default() {
             let micro = plan[comm.rank()].get(pass).map_or(&[][..], Vec::as_slice);
             let own: Vec<Prompt> = micro.iter().map(|&i| prompts[i as usize].clone()).collect();
-            let texts = generate::generate(backbone, &own, settings, draw, &mut passes)?;
+            let texts = generate::generate(backbone, &own, settings, random, &mut passes)?;
             micro.iter().zip(texts).for_each(|(&i, text)| found[i as usize] = text);
             phase.advance(sampler::samples_in(&plan, pass));
         }
@@ -69,7 +69,7 @@ impl Evaluator<'_> {
         let Evaluator { model, params, comm, .. } = *self;
         let mut passes = Gathered { params, weights: self.weights, comm, watch: Some((watch, true)) };
         let settings = &generation.settings;
-        let texts = generate::generate(model.backbone.as_ref(), &[prompt], settings, &generation.draw(), &mut passes)?;
+        let texts = generate::generate(model.backbone.as_ref(), &[prompt], settings, &generation.random_numbers(), &mut passes)?;
         texts.into_iter().next().ok_or_else(|| Error::other("a prompt without a text"))
     }
 }

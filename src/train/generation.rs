@@ -51,8 +51,8 @@ impl Generation {
         Ok(self)
     }
 
-    /// The number that a token is drawn by.
-    pub fn draw(&self) -> impl Fn(u64, usize) -> f64 {
+    /// Returns the random number for a record and a position, from which a token is sampled.
+    pub fn random_numbers(&self) -> impl Fn(u64, usize) -> f64 {
         let seed = self.seed;
         move |record, position| generate::uniform(seed, record, position)
     }

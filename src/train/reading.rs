@@ -1,7 +1,7 @@
 //! From the configuration to how its data files are read, and to the head that the data asks for.
 
 use crate::config::{DataConfig, Documents, TaskConfig, TaskKind};
-use crate::data::{Encode, Facts};
+use crate::data::{Encode, Facts, Prepared};
 use crate::error::{Error, Result};
 use crate::models::Role;
 use crate::tasks::Head;

@@ -1,7 +1,6 @@
 //! The loop.
 
 use crate::checkpoint::TrainerState;
-use crate::checkpoint::run_dir::Resume;
 use crate::comm::{Collective, Op, traffic};
 use crate::config::{Config, IntervalStrategy};
 use crate::data::{Dataset, Prepared, Sampler};
@@ -11,7 +10,6 @@ use crate::ffi::profiler;
 use crate::metrics::Metrics;
 use crate::observe::metrics_file::MetricsFile;
 use crate::observe::progress::Progress;
-use crate::observe::signals::StopFlag;
 use crate::observe::{logs, memory, progress};
 use crate::train::checkpoints::{self, Checkpoints};
 use crate::train::clock::Clock;
@@ -27,7 +25,6 @@ use crate::train::warnings::Warnings;
 use crate::train::{feed, memory_report, report, settings};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]

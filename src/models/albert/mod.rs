@@ -7,14 +7,14 @@ use crate::models::{Role, check};
 use serde::Deserialize;
 use serde_json::json;
 
-/// The family's entry in the registry.
+/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["albert"],
     build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
     refusal: no_generation,
 };
 
-/// Keys that BERT has not. Defaults are those of `transformers.AlbertConfig`.
+/// Keys that BERT does not have. Defaults are those of `transformers.AlbertConfig`.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 struct Own {
@@ -29,7 +29,7 @@ impl Default for Own {
     }
 }
 
-/// Its configuration, and what it has of its own in the plan's role.
+/// Returns the configuration, and the design for the plan's task head.
 pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let defaults = [
         ("vocab_size", json!(30000)),
@@ -70,8 +70,8 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
 }
 
 impl Own {
-    /// The block that each layer runs: each of a group's, one after another, for each of its layers. As in transformers,
-    /// layer i is of group i / (layers / groups), rounded down.
+    /// Returns the block of each layer: the blocks of a group run one after another, for each of its layers. As in
+    /// transformers, layer i belongs to group i / (layers / groups), rounded down.
     fn layers(&self, layers: usize) -> Result<Vec<usize>> {
         let Own { num_hidden_groups: groups, inner_group_num: inner, .. } = *self;
         if groups < 1 || groups > layers || inner < 1 {

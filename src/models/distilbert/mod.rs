@@ -8,14 +8,14 @@ use crate::nn::activation::Activation;
 use serde::Deserialize;
 use serde_json::json;
 
-/// The family's entry in the registry.
+/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["distilbert"],
     build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
     refusal: no_next_sentence,
 };
 
-/// Its own spelling of BERT's keys.
+/// DistilBERT's names of BERT's keys.
 const KEYS: &[(&str, &str)] = &[
     ("dim", "hidden_size"),
     ("n_layers", "num_hidden_layers"),
@@ -26,7 +26,7 @@ const KEYS: &[(&str, &str)] = &[
     ("attention_dropout", "attention_probs_dropout_prob"),
 ];
 
-/// Keys that BERT has not. Defaults are those of `transformers.DistilBertConfig`.
+/// Keys that BERT does not have. Defaults are those of `transformers.DistilBertConfig`.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 struct Own {
@@ -40,7 +40,7 @@ impl Default for Own {
     }
 }
 
-/// Its configuration, and what it has of its own in the plan's role.
+/// Returns the configuration, and the design for the plan's task head.
 pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let config = Config::read(plan, &[("n_layers", json!(6))], KEYS)?;
     let own: Own = serde_json::from_value(plan.json.clone())?;

@@ -1,5 +1,5 @@
-//! What families share whose layers are those of BERT: embeddings summed and normed, post-norm blocks that see both
-//! sides, a pooler, the head of a masked language model. A family says in a [`Design`] what is its own.
+//! Encoders with BERT's layers: summed and normalized embeddings, bidirectional post-norm blocks, a pooler, and a
+//! masked-language-model head. A family defines its differences in a [`Design`].
 
 mod config;
 mod design;

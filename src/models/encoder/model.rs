@@ -1,5 +1,5 @@
-//! The stages of an encoder: embeddings, then one block a layer; the pooler and the language model's head run with the
-//! task's.
+//! The blocks of an encoder: embeddings, then one block per layer; the pooler and the language-model head run in the
+//! head's block.
 
 use super::{Config, Design, Segments};
 use crate::data::batch::Batch;
@@ -18,17 +18,17 @@ use crate::nn::{Ctx, ParamBuilder};
 use serde_json::Value;
 use tch::Tensor;
 
-/// An encoder without a task's own layer.
+/// An encoder without a task's layer.
 #[derive(Debug)]
 pub struct Encoder {
     pub(super) config: Config,
     pub(super) design: Design,
     json: Value,
     role: Role,
-    /// Before a task's own layer.
+    /// Dropout before a task's layer.
     pub(super) head_dropout: f64,
     embeddings: InputEmbeddings,
-    /// From the embeddings' width to the layers'.
+    /// Projection from the embeddings' width to the layers'.
     widen: Option<Linear>,
     blocks: Vec<PostNormBlock>,
     pooler: Option<Pooler>,
@@ -36,8 +36,8 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Declares the parameters: stage 0 the embeddings, stages 1 to L the layers, stage L + 1 the pooler and the head of
-    /// a language model, where the role has them. A block that several layers run belongs to the first.
+    /// Declares the parameters: block 0 the embeddings, blocks 1 to L the layers, block L + 1 the pooler and the
+    /// language-model head, if the task head needs them. A shared layer belongs to the first block that runs it.
     pub fn new((config, design): (Config, Design), plan: Plan) -> Self {
         let Plan { json, role, builder: b, dropout, .. } = plan;
         let (hidden, std) = (config.hidden_size, config.initializer_range);
@@ -85,7 +85,7 @@ impl Encoder {
     }
 }
 
-/// Declares each block for all the layers that run it.
+/// Declares each layer for all blocks that run it.
 fn blocks(config: &Config, design: &Design, b: &mut ParamBuilder) -> Vec<PostNormBlock> {
     let head_dim = config.hidden_size / config.num_attention_heads;
     let block = BlockConfig {

@@ -1,7 +1,7 @@
-//! The stages of T5: the encoder's embeddings, one a layer; then the encoder's last norm with the decoder's embeddings,
-//! one a layer, the decoder's last norm with its last layer.
+//! The blocks of T5: the encoder's embeddings and one block per layer; then the encoder's final norm with the decoder's
+//! embeddings, and one block per layer; the decoder's final norm is in its last layer's block.
 //!
-//! From the decoder's embeddings on, borders carry the encoder's output beside the decoder's states.
+//! From the decoder's embeddings on, the boundary activations include the encoder's output beside the decoder's states.
 
 use crate::data::batch::{Batch, Decoder};
 use crate::data::extent::{Extent, Extents};
@@ -21,19 +21,19 @@ use crate::nn::{Ctx, ParamBuilder};
 use serde_json::Value;
 use tch::Tensor;
 
-/// T5 with the head of its language model.
+/// T5 with its language-model head.
 #[derive(Debug)]
 pub struct T5 {
     config: Config,
     json: Value,
-    /// The encoder's look-up and the decoder's: of one table.
+    /// The look-ups of the encoder and the decoder, in one embedding matrix.
     words: [Embedding; 2],
     encoder: Stack,
     decoder: Stack,
     head: Vocabulary,
 }
 
-/// The layers of the encoder or the decoder, and the norm after them.
+/// The layers of the encoder or the decoder, and their final norm.
 #[derive(Debug)]
 struct Stack {
     layers: Vec<Layer>,
@@ -45,13 +45,13 @@ struct Stack {
 struct Layer {
     bias: RelativeBias,
     attention: Attention,
-    /// To the encoder's output, in a decoder.
+    /// Cross-attention to the encoder's output, in a decoder.
     cross: Option<Attention>,
     feed_forward: FeedForward,
 }
 
 impl Stack {
-    /// Declares the layers in stages `first`, `first + 1` and so on, and the norm in the last of them or the one after.
+    /// Declares the layers in blocks `first`, `first + 1` and so on, and the norm in the last of them or the one after.
     fn new(b: &mut ParamBuilder, config: &Config, reach: Reach, first: usize) -> Self {
         let decodes = reach == Reach::Causal;
         let (name, count) = if decodes { ("decoder", config.decoder_layers()) } else { ("encoder", config.num_layers) };
@@ -77,8 +77,8 @@ impl Stack {
 }
 
 impl T5 {
-    /// Declares the parameters: the embeddings and the encoder's layers in stages 0 to E, the decoder's layers from
-    /// stage E + 2 on, the head's in the last.
+    /// Declares the parameters: the embeddings and the encoder's layers in blocks 0 to E, the decoder's layers from
+    /// block E + 2 on, the head in the last.
     pub fn new(config: Config, plan: Plan) -> Self {
         let Plan { json, builder: b, .. } = plan;
         let Config { vocab_size, d_model, initializer_factor: std, tied, .. } = config;
@@ -94,7 +94,7 @@ impl T5 {
         T5 { config, json, words: [words, again], encoder, decoder, head }
     }
 
-    /// The stage of the decoder's embeddings.
+    /// The block of the decoder's embeddings.
     fn between(&self) -> usize {
         1 + self.encoder.layers.len()
     }
@@ -105,20 +105,20 @@ impl T5 {
         ctx.dropout(words, self.config.dropout_rate)
     }
 
-    /// What a stack hands over.
+    /// Returns a stack's output.
     fn finish(&self, stack: &Stack, x: &Tensor, ctx: &mut Ctx) -> Tensor {
         let x = stack.norm.forward(ctx, x);
         ctx.dropout(x, self.config.dropout_rate)
     }
 }
 
-/// The decoder's side of a batch.
+/// Returns the decoder's side of a batch.
 fn decoder(batch: &Batch) -> &Decoder {
     batch.decoder.as_ref().expect("a batch of sources and targets")
 }
 
 impl Layer {
-    /// What it costs over its own sequences and, in a decoder, these to the encoder's so many tokens.
+    /// Returns the cost over its own sequences and, in a decoder, their cross-attention to the encoder's tokens.
     fn cost(&self, how: &How, x: &Extent, cross: Option<(&Extent, f64)>) -> Cost {
         let cross = self.cross.as_ref().zip(cross).map(|(part, (extent, memory))| part.cost(how, extent, Some(memory)));
         self.attention.cost(how, x, None).then(cross.unwrap_or_default()).then(self.feed_forward.cost(how, x.tokens))

@@ -1,4 +1,4 @@
-//! One layer: relative attention and a feed-forward part, each followed by its norm.
+//! One layer: relative attention and a feed-forward layer, each followed by its norm.
 
 use crate::data::batch::Batch;
 use crate::data::extent::Extent;
@@ -29,7 +29,8 @@ impl Layer {
         Layer { hidden: config.attention.hidden, attention, attended, feed_forward, mixed }
     }
 
-    /// The layer over these sequences. Its input is the border that the stage before counts.
+    /// Returns the cost of the layer over these sequences. Its input is counted by the block before, as boundary
+    /// activations.
     pub fn cost(&self, how: &How, x: &Extent) -> Cost {
         let hidden = how.element() * x.tokens * self.hidden as f64;
         let attended = self.attention.cost(how, x).then(self.attended.cost(how, x.tokens));

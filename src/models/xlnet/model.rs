@@ -1,4 +1,4 @@
-//! The stages of XLNet: embeddings, then the layers; the summary runs with the head.
+//! The blocks of XLNet: embeddings, then the layers; the summary runs in the head's block.
 
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
@@ -28,13 +28,13 @@ pub struct XlNet {
 }
 
 impl XlNet {
-    /// Declares the parameters: stage 0 the embeddings, stages 1 to L the layers, stage L + 1 the summary, where the role
-    /// has one.
+    /// Declares the parameters: block 0 the embeddings, blocks 1 to L the layers, block L + 1 the summary, if the task
+    /// head needs it.
     pub fn new(config: Config, plan: Plan) -> Self {
         let Plan { json, role, builder: b, .. } = plan;
         let (hidden, std) = (config.layer.attention.hidden, config.std);
         let words = b.scope("embeddings", |b| {
-            // What stands for a token that is to be told, in the second stream.
+            // The embedding of a target token in the second stream.
             b.constant("mask", &[hidden], Init::Normal { std });
             Embedding::vocabulary(b, "words", config.vocab_size, hidden, std)
         });
@@ -86,7 +86,7 @@ impl Backbone for XlNet {
         self.config.vocab_size as usize
     }
 
-    /// Those of a pair and that of `<cls>`. They are only compared.
+    /// The segment ids of a pair and of `<cls>`. They are only compared.
     fn segments(&self) -> usize {
         3
     }
@@ -115,7 +115,7 @@ impl Backbone for XlNet {
 
     fn architecture(&self) -> String {
         match self.role {
-            // Without "Simple" it is a model that searches for the answer's end with beams.
+            // Without "Simple", the model searches for the answer's end with beams.
             Role::QuestionAnswering => "XLNetForQuestionAnsweringSimple".into(),
             role => format!("XLNet{}", role.ending()),
         }
