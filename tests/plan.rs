@@ -141,13 +141,13 @@ fn a_plan_tells_of_data_memory_disk_and_time() {
     let told = flat(&told);
     for part in [
         "90 examples",
-        "20 steps of 12 examples, 8 an epoch",
+        "20 steps of 12 examples, 8 per epoch",
         "padding none here",
         "each of 2 ranks",
         "* as configured",
         "at most 2 checkpoints at a time",
         "a100-80gb at 50 % of its peak",
-        "nvlink3 within machines of 8 ranks, ib200 between",
+        "nvlink3 within nodes of 8 ranks, ib200 between",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }
@@ -170,7 +170,7 @@ fn a_plan_tells_of_data_memory_disk_and_time() {
 
     let assumed = ["--all", "--assume-length", "20", "--batch-per-rank", "2", "--assume-examples", "90"];
     let text = flat(&plan(&assumed).expect(0).stdout);
-    assert!(text.contains("from 64 ranks on a batch is larger than the data: all 90 examples"), "{text}");
+    assert!(text.contains("from 64 ranks on, a batch is the whole data set: 90 examples"), "{text}");
     assert!(text.contains("evaluation is not counted"), "{text}");
     let short = plan(&["--gpu-memory", "1MB"]).expect(0).stdout;
     assert!(short.starts_with("Nothing fits") && short.contains("more ranks"), "{short}");
@@ -182,10 +182,10 @@ fn a_plan_tells_of_data_memory_disk_and_time() {
 fn names_that_are_not_known_are_refused() {
     let bench = bert();
     let cases: [(&[&str], &str); 9] = [
-        (&["--device", "abacus"], "--device: \"abacus\" is not known; there are cpu, h100-sxm"),
-        (&["--link", "string"], "--link: \"string\" is not known; there are nvlink4"),
+        (&["--device", "abacus"], "--device: \"abacus\" is not known; expected one of cpu, h100-sxm"),
+        (&["--link", "string"], "--link: \"string\" is not known; expected one of nvlink4"),
         (&["--link", "pcie4,eth25,eth25"], "--link: at most two"),
-        (&["--efficiency", "0.5"], "--efficiency: this CPU is measured"),
+        (&["--efficiency", "0.5"], "--efficiency: the CPU is measured"),
         // Real steps are of real data, and of what ranks compute on here.
         (
             &["--device", "h100-sxm", "--measure", "comm.backend=solo"],

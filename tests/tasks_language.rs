@@ -317,7 +317,7 @@ fn a_tokenizer_says_what_the_model_must_know() {
     );
     assert!(ended.stderr.contains("\"eos_token_id\": 0") && !ended.stderr.contains("bos_token_id"), "{}", ended.text());
     let again = run(trainer(&bench).args(arguments("bpe"))).expect(2);
-    assert!(again.stderr.contains("tokenizer.json is there already"), "{}", again.text());
+    assert!(again.stderr.contains("tokenizer.json already exists"), "{}", again.text());
     let wrong = run(trainer(&bench).args(arguments("words"))).expect(2);
     assert!(wrong.stderr.contains("--kind: found \"words\", expected one of bpe"), "{}", wrong.text());
 }

@@ -141,7 +141,7 @@ impl Sequences {
     }
 
     /// Returns tensors that depend on the sequences only, computed by `make` once per `key` for all blocks and their
-    /// recomputation, without a graph.
+    /// recomputation in backward, without a graph.
     pub fn derived(&self, key: u64, make: impl FnOnce() -> Vec<Tensor>) -> Vec<Tensor> {
         let mut known = self.derived.borrow_mut();
         let at = known.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {

@@ -146,7 +146,7 @@ impl Backbone for Decoder {
 
     fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Tensor {
         let normed = self.norm.forward(ctx, rows);
-        self.vocabulary.as_ref().expect("this role has a language model's head").forward(ctx, &normed)
+        self.vocabulary.as_ref().expect("this task head has a vocabulary").forward(ctx, &normed)
     }
 
     fn head_input(&self) -> HeadInput {

@@ -134,7 +134,7 @@ impl Backbone for Encoder {
     }
 
     fn summary(&self, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
-        self.pooler.as_ref().expect("this role has a pooler").forward(ctx, &hidden[0], &batch.sequences)
+        self.pooler.as_ref().expect("this task head has a pooler").forward(ctx, &hidden[0], &batch.sequences)
     }
 
     fn features(&self, hidden: &Border, ctx: &mut Ctx) -> Tensor {
@@ -142,7 +142,7 @@ impl Backbone for Encoder {
     }
 
     fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Tensor {
-        self.lm_head.as_ref().expect("this role has a language model's head").forward(ctx, rows)
+        self.lm_head.as_ref().expect("this task head has a vocabulary").forward(ctx, rows)
     }
 
     fn head_input(&self) -> HeadInput {

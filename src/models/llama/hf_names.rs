@@ -37,7 +37,7 @@ pub fn names(shape: &Shape, role: Role) -> HfNames {
         for kind in ["weight", "bias"] {
             let qkv = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
             params.extend([
-                param("attention.qkv", &qkv, kind).shares(&[heads, kv_heads, kv_heads]),
+                param("attention.qkv", &qkv, kind).sizes(&[heads, kv_heads, kv_heads]),
                 param("attention.out", &["self_attn.o_proj"], kind),
                 param("mlp.up", &["mlp.gate_proj", "mlp.up_proj"], kind),
                 param("mlp.down", &["mlp.down_proj"], kind),

@@ -176,7 +176,7 @@ impl Backbone for T5 {
     }
 
     fn summary(&self, _: &Border, _: &Batch, _: &mut Ctx) -> Tensor {
-        unreachable!("no role of T5 has a summary")
+        unreachable!("T5 has no summary")
     }
 
     fn features(&self, hidden: &Border, _: &mut Ctx) -> Tensor {

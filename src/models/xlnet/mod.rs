@@ -26,7 +26,7 @@ pub const FAMILY: Family = Family {
             Some("it is a permutation language model and has no head for masked tokens; use a BERT or RoBERTa model")
         }
         Role::CausalLm => Some(
-            "it is a permutation language model: it tells a token from others in a drawn order, by a second stream that \
+            "it is a permutation language model: it predicts tokens in a random order, with a second stream that \
              fine-tuning does not have; use a GPT-2 or Llama model",
         ),
         role => no_generation(role),

@@ -62,7 +62,7 @@ impl Backbone for XlNet {
 
     fn summary(&self, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
         let features = self.features(hidden, ctx);
-        let summary = self.summary.as_ref().expect("this role has a summary");
+        let summary = self.summary.as_ref().expect("this task head has a summary");
         summary.forward(ctx, &features, &batch.sequences)
     }
 
@@ -71,7 +71,7 @@ impl Backbone for XlNet {
     }
 
     fn vocabulary(&self, _: &Tensor, _: &mut Ctx) -> Tensor {
-        unreachable!("the registry refuses the roles of a language model")
+        unreachable!("the registry refuses language-model heads")
     }
 
     fn head_input(&self) -> HeadInput {
@@ -105,7 +105,7 @@ impl Backbone for XlNet {
         match reads {
             Reads::Summary => features.then(pooler::cost(how, x, hidden)),
             Reads::Features => features,
-            Reads::Vocabulary => unreachable!("the registry refuses the roles of a language model"),
+            Reads::Vocabulary => unreachable!("the registry refuses language-model heads"),
         }
     }
 
