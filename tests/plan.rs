@@ -266,8 +266,10 @@ fn a_batch_for_each_rank_is_that_of_all_figures() {
 
     let worlds = own["time"]["worlds"].as_array().unwrap();
     assert_eq!(worlds[0]["communicated_bytes"], 0.0, "one rank sends nothing");
-    let parts: f64 =
-        ["linear", "attention", "memory", "exposed_communication"].iter().map(|part| worlds[3][part].as_f64().unwrap()).sum();
+    let parts: f64 = ["linear", "attention", "memory", "exposed_communication"]
+        .iter()
+        .map(|part| worlds[3][part].as_f64().unwrap())
+        .sum();
     assert!((parts / worlds[3]["step_seconds"].as_f64().unwrap() - 1.0).abs() < 1e-6, "{}", worlds[3]);
 
     // Assumed data is as large as the largest batch.

@@ -157,7 +157,10 @@ fn without_a_limit_the_need_is_told() {
     let bench = bert();
     let text = plan(&bench, &[]);
     let need = human(total(&configured(&bench, &[])));
-    assert!(text.starts_with(&format!("Needs {need} per rank with ZeRO 0 without activation checkpointing.")), "{text}");
+    assert!(
+        text.starts_with(&format!("Needs {need} per rank with ZeRO 0 without activation checkpointing.")),
+        "{text}"
+    );
     for part in ["Expected time: ", "--gpu-memory SIZE", "More: --all"] {
         assert!(text.contains(part), "{part}: {text}");
     }

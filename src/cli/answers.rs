@@ -44,7 +44,8 @@ impl AnswerArgs {
             (Some(answers), _) => self.replace(answers),
             (None, None) => {}
             (None, Some((option, _))) => {
-                let why = format!("{option} applies to question-answering only, and the task is {}: remove it", task.kind);
+                let why =
+                    format!("{option} applies to question-answering only, and the task is {}: remove it", task.kind);
                 return Err(Error::input(why));
             }
         }

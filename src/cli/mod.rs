@@ -96,7 +96,8 @@ impl Cli {
                     eprintln!("{}", Cli::command().render_help());
                 }
                 join_to_leave();
-                Err(Error::input(format!("no command given, and no ./{} to train from", train::DEFAULT_CONFIG)).shared())
+                Err(Error::input(format!("no command given, and no ./{} to train from", train::DEFAULT_CONFIG))
+                    .shared())
             }
         }
     }

@@ -143,9 +143,7 @@ fn with_columns(
     }
     if kept.len() != rows.len() {
         let (records, lines) = (kept.len(), rows.len());
-        return Err(Error::input(format!(
-            "--keep: the file has {records} rows, but there are {lines} predictions"
-        )));
+        return Err(Error::input(format!("--keep: the file has {records} rows, but there are {lines} predictions")));
     }
     if let Some(name) = rows.first().and_then(|row| names.iter().find(|name| row.contains_key(*name))) {
         return Err(Error::input(format!(

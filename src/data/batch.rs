@@ -2,9 +2,9 @@
 
 use crate::data::collation::Collation;
 use crate::data::dataset::{Dataset, LabelKind};
-use crate::data::random::RandomKey;
 use crate::data::example::Label;
 use crate::data::ragged::{Cross, Sequences, places};
+use crate::data::random::RandomKey;
 use crate::error::Result;
 use crate::ffi::transfer::{self, Arrival};
 use tch::{Device, Tensor};

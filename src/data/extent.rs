@@ -2,9 +2,9 @@
 
 use crate::data::collation::Collation;
 use crate::data::dataset::Dataset;
-use crate::data::random::RandomKey;
 use crate::data::example::Label;
 use crate::data::ragged;
+use crate::data::random::RandomKey;
 
 /// Sequences that attend to themselves or to as many others: sizes of the rectangles of the attention kernel.
 ///

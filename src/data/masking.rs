@@ -101,7 +101,8 @@ mod tests {
             let near = |fraction: f64, expected: f64| (fraction - expected).abs() < 0.02;
             assert!(near(n / LENGTH as f64, 0.15), "{n}");
             let of = |test: &dyn Fn(u32, u32) -> bool| {
-                inputs.targets.iter().filter(|(position, id)| test(inputs.ids[*position as usize], *id)).count() as f64 / n
+                inputs.targets.iter().filter(|(position, id)| test(inputs.ids[*position as usize], *id)).count() as f64
+                    / n
             };
             assert!(near(of(&|shown, _| shown == 4), 0.8) && near(of(&|shown, id| shown == id), 0.1));
             assert!(near(of(&|shown, _| shown < 1000 && shown != 4), 0.1));
@@ -113,7 +114,8 @@ mod tests {
             assert!(!positions.contains(&0) && !positions.contains(&(LENGTH as u32 - 1)), "special tokens stay");
             let others = (0..LENGTH).filter(|t| !positions.contains(&(*t as u32)));
             assert!(others.into_iter().all(|t| inputs.ids[t] == ids[t]));
-            let together = positions.chunks(2).all(|word| word.len() == 2 && word[0] % 2 == 1 && word[1] == word[0] + 1);
+            let together =
+                positions.chunks(2).all(|word| word.len() == 2 && word[0] % 2 == 1 && word[1] == word[0] + 1);
             assert_eq!(together, whole_words);
         }
     }

@@ -152,7 +152,9 @@ impl Settings {
     pub fn check_vocabulary(&self, vocab: usize) -> Result<()> {
         let unknown = self.eos.iter().chain(&self.decoder_start).find(|&&id| id as usize >= vocab);
         if let Some(id) = unknown {
-            return Err(Error::input(format!("token id {id} is an EOS or start token, but the vocabulary has {vocab} tokens")));
+            return Err(Error::input(format!(
+                "token id {id} is an EOS or start token, but the vocabulary has {vocab} tokens"
+            )));
         }
         match self.search {
             Search::Beam(beam) if beam.candidates(&self.eos) > vocab => {
@@ -202,7 +204,9 @@ impl Keys<'_> {
         let without_effect = |keys: &[&'static str]| keys.iter().copied().find(|&key| self.wanted.contains_key(key));
         let search = match (samples, beams) {
             (true, 2..) => {
-                return Err(self.refuse("num_beams", "beam search does not sample: set do_sample = false or num_beams = 1"));
+                return Err(
+                    self.refuse("num_beams", "beam search does not sample: set do_sample = false or num_beams = 1")
+                );
             }
             (true, _) => Search::Sample(sampling),
             (false, 2..) => Search::Beam(beam),
@@ -254,9 +258,10 @@ impl Keys<'_> {
             Some(Value::Array(list)) => !list.is_empty(),
             Some(value) => !value.as_f64().is_some_and(|x| neutral.contains(&x)),
         };
-        UNSUPPORTED.iter().find(acts).map_or(Ok(()), |(key, _)| {
-            Err(self.refuse(key, "generation does not support this setting: remove it"))
-        })
+        UNSUPPORTED
+            .iter()
+            .find(acts)
+            .map_or(Ok(()), |(key, _)| Err(self.refuse(key, "generation does not support this setting: remove it")))
     }
 }
 

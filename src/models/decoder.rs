@@ -3,8 +3,8 @@
 
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
-use crate::models::hf_names::HfNames;
 use crate::models::family::Plan;
+use crate::models::hf_names::HfNames;
 use crate::models::{Backbone, Border, Reads, Role};
 use crate::nn::Ctx;
 use crate::nn::cost::{Cost, How};

@@ -84,7 +84,8 @@ impl Evaluator<'_> {
                 phase.advance(sampler::samples_in(&plan, pass - 1));
             }
             let micro = plan[comm.rank()].get(pass);
-            let batch = micro.map(|micro| Batch::on(comm.device(), dataset, micro, RandomKey::default())).transpose()?;
+            let batch =
+                micro.map(|micro| Batch::on(comm.device(), dataset, micro, RandomKey::default())).transpose()?;
             let logits = staged.infer(self.weights, batch.as_ref())?;
             let (Some(batch), Some(logits)) = (batch, logits) else { continue };
             let found: Vec<f32> = transfer::values(&without_graph(|| task.answers(&logits, &batch)))?;

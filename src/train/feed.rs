@@ -1,7 +1,7 @@
 //! What each step eats: made ahead, off the training thread.
 
-use crate::data::batch::Batch;
 use crate::data::RandomKey;
+use crate::data::batch::Batch;
 use crate::data::dataset::Dataset;
 use crate::data::prefetch::Prefetch;
 use crate::data::sampler::{Sampler, StepPlan};

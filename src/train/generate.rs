@@ -69,7 +69,13 @@ impl Evaluator<'_> {
         let Evaluator { model, params, comm, .. } = *self;
         let mut passes = Gathered { params, weights: self.weights, comm, watch: Some((watch, true)) };
         let settings = &generation.settings;
-        let texts = generate::generate(model.backbone.as_ref(), &[prompt], settings, &generation.random_numbers(), &mut passes)?;
+        let texts = generate::generate(
+            model.backbone.as_ref(),
+            &[prompt],
+            settings,
+            &generation.random_numbers(),
+            &mut passes,
+        )?;
         texts.into_iter().next().ok_or_else(|| Error::other("a prompt without a text"))
     }
 }

@@ -33,7 +33,11 @@ fn modules_stand_in_the_documented_order() {
     for (at, (user, used)) in rules.users.iter().enumerate() {
         for path in used {
             let earlier = rules.users[..at].iter().any(|(module, _)| *module == path[0]);
-            assert!(earlier, "docs/architecture.md: `{user}` may use `{}`, which is declared after it", path.join("::"));
+            assert!(
+                earlier,
+                "docs/architecture.md: `{user}` may use `{}`, which is declared after it",
+                path.join("::")
+            );
         }
     }
 }
@@ -44,7 +48,10 @@ fn unsafe_code_lives_where_it_may() {
     let wrong: Vec<String> = sources().iter().flat_map(|file| unsafe_code(&rules, file)).collect();
     none(&wrong);
     for place in &rules.unsafe_places {
-        assert!(root().join(place).exists(), "docs/architecture.md allows unsafe code in {place}, which does not exist");
+        assert!(
+            root().join(place).exists(),
+            "docs/architecture.md allows unsafe code in {place}, which does not exist"
+        );
     }
 }
 

@@ -67,8 +67,7 @@ pub fn model(report: &Report) -> String {
 /// Returns a table for each precision and activation checkpointing, and one of all-gathers and collectives.
 fn memory(report: &Report) -> String {
     let ranks = if report.ranks == 1 { "one rank".into() } else { format!("each of {} ranks", report.ranks) };
-    let mut text =
-        labelled("memory", &format!("peak of {ranks} (each kind peaks at its own time)"));
+    let mut text = labelled("memory", &format!("peak of {ranks} (each kind peaks at its own time)"));
     let name = |way: &Way| format!("{}{}", way.zero.stage(), if way.configured { " *" } else { "" });
     for ways in report.ways.chunk_by(|a, b| (a.precision, a.recompute) == (b.precision, b.recompute)) {
         let how = checkpointing(ways[0].recompute).replace(" and ", " with ");
@@ -237,8 +236,7 @@ fn time(report: &Report) -> String {
     let short = |row: &&Row| row.global_batch < report.outlook.global_batch(row.ranks);
     if let Some(row) = report.rows.iter().find(short) {
         let examples = count(row.global_batch as u64);
-        text +=
-            &below(&format!("from {} ranks on, a batch is the whole data set: {examples} examples", row.ranks));
+        text += &below(&format!("from {} ranks on, a batch is the whole data set: {examples} examples", row.ranks));
     }
     text
 }

@@ -4,8 +4,8 @@
 use super::{Config, Design, Segments};
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
-use crate::models::hf_names::HfNames;
 use crate::models::family::Plan;
+use crate::models::hf_names::HfNames;
 use crate::models::{Backbone, Border, Reads, Role};
 use crate::nn::attention::{AttentionConfig, Reach};
 use crate::nn::blocks::{BlockConfig, PostNormBlock};

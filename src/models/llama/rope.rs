@@ -20,7 +20,9 @@ pub fn read(config: &Value, head_dim: i64, max_positions: i64) -> Result<Rotary>
         return Err(Error::input(format!("head_dim {head_dim} is odd: rotary embeddings need an even head_dim")));
     }
     if let Some((kind, _)) = inner.as_object().and_then(|map| map.iter().find(|(_, value)| value.is_object())) {
-        return refuse(format!("\"{kind}\" has separate settings; only the same settings for all layers are supported"));
+        return refuse(format!(
+            "\"{kind}\" has separate settings; only the same settings for all layers are supported"
+        ));
     }
     let settings = Settings { key, inner };
     let outer = Settings { key: "config", inner: config };
@@ -63,9 +65,7 @@ impl Settings<'_> {
         match self.inner.get(name).filter(|value| !value.is_null()).map(|value| (value, value.as_f64())) {
             None => Ok(None),
             Some((_, Some(number))) if number > 0.0 => Ok(Some(number)),
-            Some((value, _)) => {
-                Err(Error::input(format!("{}: {name} = {value}: expected a number above 0", self.key)))
-            }
+            Some((value, _)) => Err(Error::input(format!("{}: {name} = {value}: expected a number above 0", self.key))),
         }
     }
 

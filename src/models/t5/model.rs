@@ -5,8 +5,8 @@
 
 use crate::data::batch::{Batch, Decoder};
 use crate::data::extent::{Extent, Extents};
-use crate::models::hf_names::HfNames;
 use crate::models::family::Plan;
+use crate::models::hf_names::HfNames;
 use crate::models::t5::block::{Attention, FeedForward};
 use crate::models::t5::relative_bias::{Buckets, RelativeBias};
 use crate::models::t5::{Config, hf_names};

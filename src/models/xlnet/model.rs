@@ -2,8 +2,8 @@
 
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
-use crate::models::hf_names::HfNames;
 use crate::models::family::Plan;
+use crate::models::hf_names::HfNames;
 use crate::models::xlnet::config::Config;
 use crate::models::xlnet::hf_names;
 use crate::models::xlnet::layer::Layer;
