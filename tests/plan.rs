@@ -13,7 +13,7 @@ use std::process::Stdio;
 use tch::Kind as Type;
 use trainer::data::Extents;
 use trainer::models::family::DropoutOverrides;
-use trainer::nn::{How, Layout};
+use trainer::nn::{ComputeMode, Layout};
 use trainer::parallel::Zero;
 use trainer::plan::load::Load;
 use trainer::plan::memory::{self, Setup, Types};
@@ -332,7 +332,7 @@ fn a_large_model_is_counted_by_hand() {
     assert_eq!(parameters, 2 * table + 32 * (products + 2 * 4096) + 4096);
     assert_eq!(parameters, 8_030_261_248);
 
-    let how = How { kind: Type::BFloat16, cpu: false, train: true };
+    let how = ComputeMode { kind: Type::BFloat16, cpu: false, train: true };
     let tokens = 2.0 * 8192.0;
     let x = Extents::even(2, 8192, 2 * 8192);
     let costs: Vec<_> = (0..model.stages()).map(|stage| model.cost(stage, &x, &how)).collect();

@@ -63,7 +63,7 @@ pub struct EvaluateArgs {
 /// Evaluates a model on all ranks; rank 0 prints to standard output.
 ///
 /// # Errors
-/// Exit 2 for what is wrong with the model folder or the data.
+/// Exit 2: an invalid model folder or invalid data.
 pub fn run(args: &EvaluateArgs) -> Result<()> {
     let subject = Subject::of(args);
     let comm = args.reading.connect(subject.as_ref().ok().and_then(Subject::run))?;
@@ -240,7 +240,7 @@ pub(super) fn open(
 /// Loads a finished model, whole on every rank.
 ///
 /// # Errors
-/// Exit 2: what is wrong with its weights.
+/// Exit 2: invalid or missing weights.
 pub(super) fn load(comm: &Arc<dyn Collective>, folder: &Path, declared: Declared, head: &Head) -> Result<Loaded> {
     let holding = Holding { kind: Kind::Float, zero: Zero::ALL[0], trains: false, seed: 0, from: Source::Folder };
     let loaded = declared.with_head(head, &[]).and_then(|shaped| shaped.load(comm, &holding)).and_then(complete);

@@ -55,8 +55,7 @@ pub struct PredictArgs {
 /// Runs prediction on all ranks; rank 0 writes the output.
 ///
 /// # Errors
-/// Exit 2 for what is wrong with the model folder, the records or the output's place; exit 1 for an output that cannot
-/// be written.
+/// Exit 2: an invalid model folder, record or output path. Exit 1: an output that cannot be written.
 pub fn run(args: &PredictArgs) -> Result<()> {
     let comm = args.reading.connect(None)?;
     // An unusable output path is reported before the work starts.

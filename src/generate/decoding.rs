@@ -6,7 +6,7 @@ use crate::data::batch::{Batch, Decoder, Labels};
 use crate::data::ragged::{Cross, Sequences};
 use crate::error::{Error, Result};
 use crate::ffi::transfer::{self, Arrival};
-use crate::models::{Backbone, Border};
+use crate::models::{Backbone, Boundary};
 use crate::nn::cache::Cache;
 use crate::nn::{Ctx, Params};
 use std::ops::Range;
@@ -81,7 +81,7 @@ struct Running<'a> {
     source: Vec<i64>,
     cache: Cache,
     /// The input of the decoder's first block: the encoder's output.
-    encoded: Border,
+    encoded: Boundary,
 }
 
 impl<'a> Running<'a> {
@@ -91,7 +91,7 @@ impl<'a> Running<'a> {
         let own = batch.as_ref().map(own_sequences);
         let empty = Sequences::new(Vec::new());
         let cache = Cache::new(backbone.stages(), own.unwrap_or(&empty));
-        Running { backbone, device, batch, source, cache, encoded: Border::new() }
+        Running { backbone, device, batch, source, cache, encoded: Boundary::new() }
     }
 
     /// Runs all blocks over the prompts; returns the logits of their last tokens.
@@ -117,7 +117,7 @@ impl<'a> Running<'a> {
     fn decode(&mut self, passes: &mut dyn Passes) -> Result<Option<Tensor>> {
         let (backbone, stages) = (self.backbone, self.backbone.stages());
         let (batch, cache) = (&self.batch, &mut self.cache);
-        let mut border: Border = self.encoded.iter().map(Tensor::shallow_clone).collect();
+        let mut border: Boundary = self.encoded.iter().map(Tensor::shallow_clone).collect();
         let mut logits = None;
         passes.pass(backbone.decoder_stage()..stages + 1, &mut |stage, params| {
             let Some(batch) = batch else { return };

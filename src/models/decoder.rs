@@ -5,9 +5,9 @@ use crate::data::batch::Batch;
 use crate::data::extent::Extents;
 use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
-use crate::models::{Backbone, Border, Reads, Role};
+use crate::models::{Backbone, Boundary, Reads, Role};
 use crate::nn::Ctx;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::{self, Embedding};
 use crate::nn::linear::HeadInput;
 use crate::nn::lm_head::Vocabulary;
@@ -117,7 +117,7 @@ impl Backbone for Decoder {
         1 + self.layers.len()
     }
 
-    fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         if stage > 0 {
             let angles = match &self.config.positions {
                 Positions::Learnt => None,
@@ -134,12 +134,12 @@ impl Backbone for Decoder {
     }
 
     /// The last token's state: only the last token attends to the whole text.
-    fn summary(&self, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
+    fn summary(&self, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Tensor {
         let normed = self.norm.forward(ctx, &hidden[0].index_select(0, batch.sequences.last()));
         ctx.dropout(normed, self.config.head_dropout)
     }
 
-    fn features(&self, hidden: &Border, ctx: &mut Ctx) -> Tensor {
+    fn features(&self, hidden: &Boundary, ctx: &mut Ctx) -> Tensor {
         let normed = self.norm.forward(ctx, &hidden[0]);
         ctx.dropout(normed, self.config.head_dropout)
     }
@@ -165,7 +165,7 @@ impl Backbone for Decoder {
         usize::MAX
     }
 
-    fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost {
+    fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost {
         let turns = matches!(self.config.positions, Positions::Rotary(_));
         let numbers = x.own.tokens * self.hidden as f64;
         match stage.checked_sub(1) {
@@ -174,7 +174,7 @@ impl Backbone for Decoder {
         }
     }
 
-    fn head_cost(&self, reads: Reads, x: &Extents, how: &How) -> Cost {
+    fn head_cost(&self, reads: Reads, x: &Extents, how: &ComputeMode) -> Cost {
         match (reads, &self.vocabulary) {
             (Reads::Vocabulary, Some(vocabulary)) => {
                 self.norm.cost(how, x.targets, true).then(vocabulary.cost(how, x.targets))

@@ -24,7 +24,7 @@ pub mod xlnet;
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
 use crate::nn::Ctx;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::linear::HeadInput;
 use hf_names::HfNames;
 pub use role::Role;
@@ -32,7 +32,7 @@ use serde_json::Value;
 use tch::Tensor;
 
 /// Boundary activations: the ordered tensors that pass from one block to the next.
-pub type Border = Vec<Tensor>;
+pub type Boundary = Vec<Tensor>;
 
 /// The backbone function that a task's head uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,17 +63,17 @@ pub trait Backbone: Send + Sync {
 
     /// Runs one block. The input of block 0 is empty; the first output of the last block is the hidden states for the
     /// head: `[T, hidden]`, or the decoder's `[D, hidden]` of an encoder-decoder.
-    fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border;
+    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary;
 
     /// Returns one vector per sequence, `[S, width]`: the family's pooled output for classification, with its dropout before
     /// a classifier. Runs in the head's block.
     ///
     /// # Panics
     /// For a task head without one.
-    fn summary(&self, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor;
+    fn summary(&self, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Tensor;
 
     /// Returns one vector per token, `[T, width]`, with the family's dropout before a token head.
-    fn features(&self, hidden: &Border, ctx: &mut Ctx) -> Tensor;
+    fn features(&self, hidden: &Boundary, ctx: &mut Ctx) -> Tensor;
 
     /// Returns logits over the vocabulary for selected rows of the hidden states: `[n, hidden]` to `[n, vocab_size]`.
     ///
@@ -93,14 +93,14 @@ pub trait Backbone: Send + Sync {
     /// Number of segments (texts of a pair) that it distinguishes; `usize::MAX` if it ignores segments.
     fn segments(&self) -> usize;
 
-    /// Returns the cost of a block before the head, without its [`Backbone::border`].
-    fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost;
+    /// Returns the cost of a block before the head, without its [`Backbone::boundary`].
+    fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost;
 
     /// Returns the cost of the backbone's part of the head's block.
-    fn head_cost(&self, reads: Reads, x: &Extents, how: &How) -> Cost;
+    fn head_cost(&self, reads: Reads, x: &Extents, how: &ComputeMode) -> Cost;
 
     /// Number of elements that a block adds to the boundary activations, which are kept, as are their gradients in backward.
-    fn border(&self, _: usize, x: &Extents) -> f64 {
+    fn boundary(&self, _: usize, x: &Extents) -> f64 {
         x.own.tokens * self.head_input().width as f64
     }
 

@@ -2,7 +2,7 @@
 
 use crate::data::extent::Extent;
 use crate::nn::attention::{AttentionConfig, Reach};
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 
 /// The context of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Around {
 
 impl AttentionConfig {
     /// Returns the cost of the kernel over these sequences, without its inputs and outputs.
-    pub fn cost(&self, how: &How, x: &Extent, around: Around) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, x: &Extent, around: Around) -> Cost {
         let (e, heads) = (how.element(), self.heads as f64);
         let (width, kv_width) = (heads * self.head_dim as f64, (self.kv_heads * self.head_dim) as f64);
         let drops = self.dropout > 0.0 && how.train;
@@ -77,8 +77,11 @@ mod tests {
     fn flops_are_those_of_two_products() {
         let config =
             AttentionConfig { heads: 2, kv_heads: 2, head_dim: 4, scale: 0.5, dropout: 0.1, reach: Reach::All };
-        let cost =
-            config.cost(&How { kind: Kind::Float, cpu: true, train: true }, &Extent::of(&[8, 8]), Around::Joined);
+        let cost = config.cost(
+            &ComputeMode { kind: Kind::Float, cpu: true, train: true },
+            &Extent::of(&[8, 8]),
+            Around::Joined,
+        );
         // q k^T: 2 sequences x 2 heads x 8 x 8 x 4 multiplications; weights v: the same.
         assert_eq!(cost.flops, 2.0 * 2.0 * (2 * 2 * 8 * 8 * 4) as f64);
         // Queries, keys, values, and the weights before and after dropout.

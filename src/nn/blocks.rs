@@ -4,7 +4,7 @@ use crate::data::extent::Extent;
 use crate::data::ragged::Sequences;
 use crate::nn::activation::Activation;
 use crate::nn::attention::AttentionConfig;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
 use crate::nn::residual::ResidualNorm;
 use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
@@ -77,7 +77,7 @@ impl PostNormBlock {
 
     /// Returns the cost of the block over these sequences. Its input is counted by the block before, as boundary
     /// activations.
-    pub fn cost(&self, how: &How, x: &Extent) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
         let hidden = how.element() * x.tokens * self.hidden as f64;
         let attended = self.attention.cost(how, x, false, false).then(self.attended.cost(how, x.tokens));
         let mixed = self.feed_forward.cost(how, x.tokens).then(self.mixed.cost(how, x.tokens));

@@ -9,7 +9,7 @@ use tch::Kind;
 
 /// How tensors are computed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct How {
+pub struct ComputeMode {
     /// The compute type.
     pub kind: Kind,
     /// Whether on the CPU, with the layers of [`crate::ffi::layers`].
@@ -34,7 +34,7 @@ pub struct Cost {
     pub alone: f64,
 }
 
-impl How {
+impl ComputeMode {
     /// Bytes of one element.
     pub fn element(&self) -> f64 {
         self.kind.elt_size_in_bytes() as f64
@@ -70,7 +70,7 @@ impl Cost {
     }
 
     /// The product of `rows` vectors with a matrix `[outputs, inputs]`; with `keeps`, its input is counted as kept.
-    pub fn product(how: &How, rows: f64, [outputs, inputs]: [i64; 2], keeps: bool) -> Self {
+    pub fn product(how: &ComputeMode, rows: f64, [outputs, inputs]: [i64; 2], keeps: bool) -> Self {
         let (e, x, y) = (how.element(), rows * inputs as f64, rows * outputs as f64);
         let weight = inputs as f64 * outputs as f64;
         let upcast = how.widens() && precision::product(how.kind) == Product::Upcast;
@@ -81,7 +81,7 @@ impl Cost {
     }
 
     /// Dropout of this many elements: a GPU keeps one byte for each, the CPU recomputes its mask.
-    pub fn dropout(how: &How, numbers: f64, p: f64) -> Self {
+    pub fn dropout(how: &ComputeMode, numbers: f64, p: f64) -> Self {
         if p == 0.0 || !how.train {
             return Cost::default();
         }
@@ -125,7 +125,7 @@ impl Sum for Cost {
 mod tests {
     use super::*;
 
-    const FP32: How = How { kind: Kind::Float, cpu: true, train: true };
+    const FP32: ComputeMode = ComputeMode { kind: Kind::Float, cpu: true, train: true };
 
     /// By hand: 10 rows through [3, 2] and then [5, 3], fp32.
     #[test]
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_gpu_keeps_masks() {
-        let gpu = How { kind: Kind::BFloat16, cpu: false, train: true };
+        let gpu = ComputeMode { kind: Kind::BFloat16, cpu: false, train: true };
         assert_eq!((Cost::dropout(&gpu, 8.0, 0.1).kept, Cost::dropout(&FP32, 8.0, 0.1).kept), (8.0, 0.0));
         assert_eq!(Cost::dropout(&gpu, 8.0, 0.0), Cost::default());
     }

@@ -177,7 +177,7 @@ mod tests {
             let correlation = (&base * (other - 1.0)).mean(Kind::Double).double_value(&[]);
             assert!(correlation.abs() < 5.0 / f64::sqrt(n), "mask {i} is correlated: {correlation}");
         }
-        assert!(mask(Pass::default(), 0, 0.5).equal(&mask(Pass::default(), 0, 0.5)), "a function of its place");
+        assert!(mask(Pass::default(), 0, 0.5).equal(&mask(Pass::default(), 0, 0.5)), "a function of its key");
     }
 
     /// The gradient is zero where the value was dropped, and scaled where it was kept.

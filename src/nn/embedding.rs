@@ -1,6 +1,6 @@
 //! Embedding matrices.
 
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId};
 use tch::Tensor;
 
@@ -16,7 +16,7 @@ pub struct Embedding {
 /// Returns the cost of rows from this many matrices, each with this many `numbers`, and of dropout on their sum. The
 /// rows are kept until their gradients exist, which is at the same time; those of one matrix without dropout are the
 /// block's boundary activations.
-pub fn cost(how: &How, numbers: f64, tables: usize, dropout: f64) -> Cost {
+pub fn cost(how: &ComputeMode, numbers: f64, tables: usize, dropout: f64) -> Cost {
     let (rows, tables) = (how.element() * numbers, tables as f64);
     if tables == 1.0 && dropout == 0.0 {
         return Cost::op(0.0, 0.0, rows, [0.0; 2]);

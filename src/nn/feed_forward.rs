@@ -1,7 +1,7 @@
 //! The feed-forward layer of a block (MLP), plain or gated.
 
 use crate::nn::activation::Activation;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
@@ -58,7 +58,7 @@ impl FeedForward {
     }
 
     /// Returns the cost for this many rows; the input is kept.
-    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         let FeedForwardConfig { hidden, intermediate, activation, gated, dropout, .. } = self.config;
         let inner = how.element() * rows * intermediate as f64;
         let drops = Cost::dropout(how, rows * intermediate as f64, dropout);

@@ -1,6 +1,6 @@
 //! Input embeddings: token, position and segment.
 
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::{self, Embedding};
 use crate::nn::norm::LayerNorm;
 use crate::nn::{Ctx, ParamBuilder};
@@ -59,7 +59,7 @@ impl InputEmbeddings {
     }
 
     /// Returns the cost for this many tokens; the rows of each embedding and their sum are kept.
-    pub fn cost(&self, how: &How, tokens: f64) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, tokens: f64) -> Cost {
         let numbers = tokens * self.config.width as f64;
         let tables = 2 + usize::from(self.segments.is_some());
         let normed = self.norm.cost(how, tokens, true).then(Cost::dropout(how, numbers, self.config.dropout));

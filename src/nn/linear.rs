@@ -1,6 +1,6 @@
 //! The linear layer.
 
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::Tensor;
 
@@ -54,7 +54,7 @@ impl Linear {
     }
 
     /// Returns the cost for this many rows; with `keeps`, the input is counted as kept.
-    pub fn cost(&self, how: &How, rows: f64, keeps: bool) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, rows: f64, keeps: bool) -> Cost {
         Cost::product(how, rows, self.shape, keeps)
     }
 

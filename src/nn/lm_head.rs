@@ -1,7 +1,7 @@
 //! Language-model heads: hidden states to logits over the vocabulary.
 
 use crate::nn::activation::Activation;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::Embedding;
 use crate::nn::linear::Linear;
 use crate::nn::norm::LayerNorm;
@@ -38,7 +38,7 @@ impl Vocabulary {
     }
 
     /// Returns the cost of the logits of this many rows; the rows are kept.
-    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         Cost::product(how, rows, self.shape, true)
     }
 
@@ -88,7 +88,7 @@ impl MaskedLmHead {
     }
 
     /// Returns the cost for this many rows.
-    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         let dense = self.dense.cost(how, rows, true);
         let kept = how.element() * rows * self.vocabulary.shape[1] as f64;
         let activated = Cost::op(kept, kept, kept, [0.0; 2]);

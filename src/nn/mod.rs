@@ -29,7 +29,7 @@ pub mod rng;
 pub mod rotary;
 pub mod self_attention;
 
-pub use cost::{Cost, How};
+pub use cost::{ComputeMode, Cost};
 pub use ctx::{Ctx, Pass, RowGradient};
 pub use layout::Layout;
 pub use param_builder::{Init, ParamBuilder, ParamId};

@@ -1,7 +1,7 @@
 //! Normalization layers.
 
 use crate::ffi;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::{Kind, Tensor};
 
@@ -38,7 +38,7 @@ impl LayerNorm {
 
 impl LayerNorm {
     /// Returns the cost for this many rows; the input, if it is counted here, and two numbers per row are kept.
-    pub fn cost(&self, how: &How, rows: f64, keeps: bool) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, rows: f64, keeps: bool) -> Cost {
         let (e, numbers) = (how.element(), rows * self.size as f64);
         let kept = 8.0 * rows + if keeps { e * numbers } else { 0.0 };
         let wide = how.wide(numbers);
@@ -77,7 +77,7 @@ impl RmsNorm {
 
     /// Returns the cost for this many rows; the input in fp32, if it is counted here or is a copy, the normalized
     /// values, and two numbers per row are kept.
-    pub fn cost(&self, how: &How, rows: f64, keeps: bool) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, rows: f64, keeps: bool) -> Cost {
         let (e, numbers) = (how.element(), rows * self.size as f64);
         let input = if keeps || e < 4.0 { 4.0 * numbers } else { 0.0 };
         let wide = 4.0 * numbers;
@@ -109,7 +109,7 @@ impl Norm {
     }
 
     /// As [`LayerNorm::cost`], [`RmsNorm::cost`].
-    pub fn cost(&self, how: &How, rows: f64, keeps: bool) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, rows: f64, keeps: bool) -> Cost {
         match self {
             Norm::Layer(norm) => norm.cost(how, rows, keeps),
             Norm::Rms(norm) => norm.cost(how, rows, keeps),

@@ -3,7 +3,7 @@
 use crate::data::extent::Extents;
 use crate::data::ragged::Sequences;
 use crate::nn::activation::Activation;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::{Kind, Tensor};
@@ -41,7 +41,7 @@ pub struct PoolerConfig {
 
 /// Returns the cost of pooling: some vectors and a matmul per sequence, and in backward the gradient of all hidden
 /// states.
-pub fn cost(how: &How, x: &Extents, hidden: i64) -> Cost {
+pub fn cost(how: &ComputeMode, x: &Extents, hidden: i64) -> Cost {
     let e = how.element();
     let (rows, all) = (e * x.own.sequences * hidden as f64, e * x.own.tokens * hidden as f64);
     let product = Cost::product(how, x.own.sequences, [hidden, hidden], true);

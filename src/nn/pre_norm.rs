@@ -2,7 +2,7 @@
 
 use crate::data::extent::Extent;
 use crate::data::ragged::Sequences;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
 use crate::nn::norm::{Norm, NormKind};
 use crate::nn::rotary::Angles;
@@ -57,7 +57,7 @@ impl PreNormBlock {
 
     /// Returns the cost of the block over these sequences; `turns` with rotary position embeddings. Its input is
     /// counted by the block before, as boundary activations.
-    pub fn cost(&self, how: &How, x: &Extent, turns: bool) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, x: &Extent, turns: bool) -> Cost {
         let PreNormConfig { feed_forward, dropout, .. } = self.config;
         let numbers = x.tokens * feed_forward.hidden as f64;
         let (hidden, drops) = (how.element() * numbers, Cost::dropout(how, numbers, dropout));

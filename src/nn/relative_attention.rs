@@ -4,7 +4,7 @@ use crate::data::extent::Extent;
 use crate::data::ragged::{Bucket, Sequences};
 use crate::nn::attention::{AttentionConfig, attention};
 use crate::nn::attention_cost::Around;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::{Kind, Tensor};
@@ -93,7 +93,7 @@ impl RelativeAttention {
     /// Returns the cost of the layer over these sequences; other parts keep its input. Beside the biased kernel, it
     /// counts the queries of the three products, the scores of distances (twice as many as pairs), and the segment
     /// mask.
-    pub fn cost(&self, how: &How, x: &Extent) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
         let RelativeAttentionConfig { hidden, attention, .. } = self.config;
         let (numbers, heads) = (x.tokens * hidden as f64, attention.heads as f64);
         let e = if how.widens() { 4.0 } else { how.element() };

@@ -1,6 +1,6 @@
 //! Residual connection and norm of a post-norm block.
 
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::norm::LayerNorm;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
@@ -20,7 +20,7 @@ impl ResidualNorm {
     }
 
     /// Returns the cost for this many rows; the sum is kept.
-    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         Cost::dropout(how, rows * self.size as f64, self.dropout).then(self.norm.cost(how, rows, true))
     }
 

@@ -4,7 +4,7 @@ use crate::data::extent::Extent;
 use crate::data::ragged::Sequences;
 use crate::nn::attention::{AttentionConfig, attention, self_attention};
 use crate::nn::attention_cost::Around;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::linear::Linear;
 use crate::nn::norm::RmsNorm;
 use crate::nn::rotary::Angles;
@@ -69,7 +69,7 @@ impl SelfAttention {
     }
 
     /// Returns the cost of the whole layer over these sequences; with `keeps`, its input is counted as kept.
-    pub fn cost(&self, how: &How, x: &Extent, keeps: bool, turns: bool) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, x: &Extent, keeps: bool, turns: bool) -> Cost {
         let config = &self.config.attention;
         let AttentionConfig { heads, kv_heads, head_dim, .. } = *config;
         let numbers = |heads: i64| x.tokens * (heads * head_dim) as f64;

@@ -3,7 +3,7 @@
 use crate::data::batch::Batch;
 use crate::data::ragged::Sequences;
 use crate::ffi::transfer;
-use crate::models::Border;
+use crate::models::Boundary;
 use crate::nn::{ParamId, Params, RowGradient};
 use crate::tasks::Model;
 use std::cell::RefCell;
@@ -27,7 +27,7 @@ impl Watch {
     }
 
     /// A stage has run forward.
-    pub fn ran(&self, model: &Model, params: &Params, stage: usize, output: &Border, batch: &Batch) {
+    pub fn ran(&self, model: &Model, params: &Params, stage: usize, output: &Boundary, batch: &Batch) {
         let Some(bad) = output.iter().find(|tensor| is_bad(tensor)) else { return };
         // A weight that no sample has used is not the cause: a row of a table.
         let weight = members(params, stage).find(|id| is_bad(params.view(*id)));
@@ -46,7 +46,7 @@ impl Watch {
     }
 
     /// A stage has run backward; `border` is the gradient that it hands to the stage before.
-    pub fn returned(&self, model: &Model, params: &Params, stage: usize, border: &Border, batch: &Batch) {
+    pub fn returned(&self, model: &Model, params: &Params, stage: usize, border: &Boundary, batch: &Batch) {
         for id in members(params, stage).filter(|id| is_bad(&params.view(*id).grad())) {
             self.note(|| format!("the gradient of {}{}", name_of(model, params, id), named(&batch.samples)));
         }

@@ -1,7 +1,7 @@
 //! ALBERT (arXiv 1909.11942): narrow embeddings, and layers that share their weights.
 
 use crate::error::{Error, Result};
-use crate::models::encoder::{Config, Design, Encoder, LmSpelling};
+use crate::models::encoder::{Config, Design, Encoder, LmHeadNames};
 use crate::models::family::{Family, Plan, no_generation};
 use crate::models::{Role, check};
 use serde::Deserialize;
@@ -50,17 +50,18 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     design.layers = own.layers(config.num_hidden_layers)?;
     if plan.role == Role::PreTraining {
         design.head_dropout = Some(config.classifier_dropout.unwrap_or(config.hidden_dropout_prob));
-        design.spelling.classifier = "sop_classifier.classifier";
+        design.param_names.classifier = "sop_classifier.classifier";
     }
-    let spelling = &mut design.spelling;
+    let param_names = &mut design.param_names;
     let block = |group, inner| format!("encoder.albert_layer_groups.{group}.albert_layers.{inner}");
     let groups = 0..own.num_hidden_groups;
-    spelling.blocks = groups.flat_map(|group| (0..own.inner_group_num).map(move |inner| block(group, inner))).collect();
-    spelling.attention =
+    param_names.blocks =
+        groups.flat_map(|group| (0..own.inner_group_num).map(move |inner| block(group, inner))).collect();
+    param_names.attention =
         ["attention.query", "attention.key", "attention.value", "attention.dense", "attention.LayerNorm"];
-    spelling.feed_forward = ["ffn", "ffn_output", "full_layer_layer_norm"];
-    spelling.pooler = "albert.pooler".into();
-    spelling.lm_head = LmSpelling {
+    param_names.feed_forward = ["ffn", "ffn_output", "full_layer_layer_norm"];
+    param_names.pooler = "albert.pooler".into();
+    param_names.lm_head = LmHeadNames {
         dense: "predictions.dense",
         norm: "predictions.LayerNorm",
         decoder: "predictions.decoder",

@@ -17,7 +17,7 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let config = Config::read(plan, &[], &[])?;
     let mut design = Design::plain("Bert", "bert.", &config, plan.role);
     if plan.role == Role::PreTraining {
-        design.spelling.classifier = "cls.seq_relationship";
+        design.param_names.classifier = "cls.seq_relationship";
     }
     Ok((config, design))
 }

@@ -1,7 +1,7 @@
 //! DistilBERT (arXiv 1910.01108): BERT without segments and without a pretrained pooler.
 
 use crate::error::Result;
-use crate::models::encoder::{Config, Design, Encoder, LmSpelling, Segments};
+use crate::models::encoder::{Config, Design, Encoder, LmHeadNames, Segments};
 use crate::models::family::{Family, Plan, no_next_sentence};
 use crate::models::{Role, check};
 use crate::nn::activation::Activation;
@@ -55,13 +55,13 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
         Role::QuestionAnswering => Some(own.qa_dropout),
         _ => None,
     };
-    let spelling = &mut design.spelling;
-    spelling.blocks = (0..config.num_hidden_layers).map(|i| format!("transformer.layer.{i}")).collect();
-    spelling.attention =
+    let param_names = &mut design.param_names;
+    param_names.blocks = (0..config.num_hidden_layers).map(|i| format!("transformer.layer.{i}")).collect();
+    param_names.attention =
         ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm"];
-    spelling.feed_forward = ["ffn.lin1", "ffn.lin2", "output_layer_norm"];
-    spelling.pooler = "pre_classifier".into();
-    spelling.lm_head = LmSpelling {
+    param_names.feed_forward = ["ffn.lin1", "ffn.lin2", "output_layer_norm"];
+    param_names.pooler = "pre_classifier".into();
+    param_names.lm_head = LmHeadNames {
         dense: "vocab_transform",
         norm: "vocab_layer_norm",
         decoder: "vocab_projector",

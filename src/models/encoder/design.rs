@@ -1,6 +1,6 @@
 //! The differences between encoder families.
 
-use super::{Config, Spelling};
+use super::{Config, ParamNames};
 use crate::models::Role;
 use crate::nn::activation::Activation;
 
@@ -9,7 +9,7 @@ use crate::nn::activation::Activation;
 pub struct Design {
     /// Prefix of its class names: `Bert`.
     pub class: &'static str,
-    pub spelling: Spelling,
+    pub param_names: ParamNames,
     /// Width of the embeddings, if a linear layer projects them to the layers' width.
     pub embedding: Option<i64>,
     /// The position embedding of a text's first token.
@@ -46,7 +46,7 @@ impl Design {
     pub fn plain(class: &'static str, prefix: &'static str, config: &Config, role: Role) -> Self {
         Design {
             class,
-            spelling: Spelling::plain(prefix, config.num_hidden_layers, role),
+            param_names: ParamNames::plain(prefix, config.num_hidden_layers, role),
             embedding: None,
             first_position: 0,
             segments: Segments::Each,

@@ -4,11 +4,11 @@
 mod config;
 mod design;
 mod model;
-mod spelling;
+mod param_names;
 #[cfg(test)]
 mod tests;
 
 pub use config::Config;
 pub use design::{Design, Segments};
 pub use model::Encoder;
-pub use spelling::{LmSpelling, Spelling};
+pub use param_names::{LmHeadNames, ParamNames};

@@ -6,10 +6,10 @@ use crate::data::batch::Batch;
 use crate::data::extent::Extents;
 use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
-use crate::models::{Backbone, Border, Reads, Role};
+use crate::models::{Backbone, Boundary, Reads, Role};
 use crate::nn::attention::{AttentionConfig, Reach};
 use crate::nn::blocks::{BlockConfig, PostNormBlock};
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::input_embeddings::{InputConfig, InputEmbeddings};
 use crate::nn::linear::{HeadInput, Linear};
 use crate::nn::lm_head::{MaskedLmConfig, MaskedLmHead};
@@ -120,7 +120,7 @@ impl Backbone for Encoder {
         1 + self.design.layers.len()
     }
 
-    fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         if stage > 0 {
             let block = &self.blocks[self.design.layers[stage - 1]];
             return vec![block.forward(ctx, &input[0], &batch.sequences)];
@@ -133,11 +133,11 @@ impl Backbone for Encoder {
         vec![self.widen.as_ref().map_or_else(|| x.shallow_clone(), |widen| widen.forward(ctx, &x))]
     }
 
-    fn summary(&self, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
+    fn summary(&self, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Tensor {
         self.pooler.as_ref().expect("this task head has a pooler").forward(ctx, &hidden[0], &batch.sequences)
     }
 
-    fn features(&self, hidden: &Border, ctx: &mut Ctx) -> Tensor {
+    fn features(&self, hidden: &Boundary, ctx: &mut Ctx) -> Tensor {
         ctx.dropout(hidden[0].shallow_clone(), self.head_dropout)
     }
 
@@ -164,7 +164,7 @@ impl Backbone for Encoder {
         }
     }
 
-    fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost {
+    fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost {
         match stage.checked_sub(1) {
             Some(layer) => self.blocks[self.design.layers[layer]].cost(how, &x.own),
             None => {
@@ -174,7 +174,7 @@ impl Backbone for Encoder {
         }
     }
 
-    fn head_cost(&self, reads: Reads, x: &Extents, how: &How) -> Cost {
+    fn head_cost(&self, reads: Reads, x: &Extents, how: &ComputeMode) -> Cost {
         let hidden = self.config.hidden_size;
         match (reads, &self.lm_head) {
             (Reads::Vocabulary, Some(head)) => head.cost(how, x.targets),
@@ -184,7 +184,7 @@ impl Backbone for Encoder {
     }
 
     fn hf_names(&self) -> HfNames {
-        self.design.spelling.names(self.lm_head.is_some() && self.config.tie_word_embeddings)
+        self.design.param_names.names(self.lm_head.is_some() && self.config.tie_word_embeddings)
     }
 
     fn architecture(&self) -> String {

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::models::Role;
-use crate::models::encoder::{Config, Design, Encoder, LmSpelling, Segments};
+use crate::models::encoder::{Config, Design, Encoder, LmHeadNames, Segments};
 use crate::models::family::{Family, Plan, no_next_sentence};
 use crate::nn::activation::Activation;
 use serde_json::{Value, json};
@@ -29,13 +29,13 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
         design.segments = Segments::First;
     }
     design.lm_activation = Activation::Gelu;
-    design.spelling.lm_head =
-        LmSpelling { dense: "lm_head.dense", norm: "lm_head.layer_norm", decoder: "lm_head.decoder", bias: "lm_head" };
+    design.param_names.lm_head =
+        LmHeadNames { dense: "lm_head.dense", norm: "lm_head.layer_norm", decoder: "lm_head.decoder", bias: "lm_head" };
     match plan.role {
         Role::SequenceClassification => {
             design.pooler_drops = true;
-            design.spelling.pooler = "classifier.dense".into();
-            design.spelling.classifier = "classifier.out_proj";
+            design.param_names.pooler = "classifier.dense".into();
+            design.param_names.classifier = "classifier.out_proj";
         }
         Role::MultipleChoice => design.head_dropout = Some(config.hidden_dropout_prob),
         _ => {}

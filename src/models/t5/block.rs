@@ -5,7 +5,7 @@ use crate::data::ragged::Bucket;
 use crate::models::t5::Config;
 use crate::nn::attention::{AttentionConfig, Bias, Reach, attention};
 use crate::nn::attention_cost::Around;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::feed_forward::{self, FeedForwardConfig};
 use crate::nn::linear::Linear;
 use crate::nn::norm::RmsNorm;
@@ -29,7 +29,7 @@ pub struct Attention {
 impl Attention {
     /// Returns the cost; the keys are this many tokens of the encoder, or the text itself, with a bias. The input of
     /// the first attention is the boundary activations before it.
-    pub fn cost(&self, how: &How, x: &Extent, memory: Option<f64>) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, x: &Extent, memory: Option<f64>) -> Cost {
         let numbers = x.tokens * self.norm.size() as f64;
         let around = if memory.is_some() { Around::Apart } else { Around::Biased };
         let parts = [
@@ -126,7 +126,7 @@ impl FeedForward {
     }
 
     /// Returns the cost for this many rows.
-    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         let numbers = rows * self.norm.size() as f64;
         let drops = Cost::dropout(how, numbers, self.dropout);
         let inner = self.norm.cost(how, rows, true).then(self.inner.cost(how, rows)).then(drops);
@@ -135,7 +135,7 @@ impl FeedForward {
 }
 
 /// A clamp keeps its input.
-fn clamp_cost(how: &How, numbers: f64) -> Cost {
+fn clamp_cost(how: &ComputeMode, numbers: f64) -> Cost {
     let bytes = if how.kind == Kind::Half { how.element() * numbers } else { 0.0 };
     Cost::op(bytes, bytes, bytes, [0.0; 2])
 }

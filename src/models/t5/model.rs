@@ -10,9 +10,9 @@ use crate::models::hf_names::HfNames;
 use crate::models::t5::block::{Attention, FeedForward};
 use crate::models::t5::relative_bias::{Buckets, RelativeBias};
 use crate::models::t5::{Config, hf_names};
-use crate::models::{Backbone, Border, Reads};
+use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::attention::{Bias, Reach};
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::{self, Embedding};
 use crate::nn::linear::HeadInput;
 use crate::nn::lm_head::Vocabulary;
@@ -119,7 +119,7 @@ fn decoder(batch: &Batch) -> &Decoder {
 
 impl Layer {
     /// Returns the cost over its own sequences and, in a decoder, their cross-attention to the encoder's tokens.
-    fn cost(&self, how: &How, x: &Extent, cross: Option<(&Extent, f64)>) -> Cost {
+    fn cost(&self, how: &ComputeMode, x: &Extent, cross: Option<(&Extent, f64)>) -> Cost {
         let cross = self.cross.as_ref().zip(cross).map(|(part, (extent, memory))| part.cost(how, extent, Some(memory)));
         self.attention.cost(how, x, None).then(cross.unwrap_or_default()).then(self.feed_forward.cost(how, x.tokens))
     }
@@ -156,7 +156,7 @@ impl Backbone for T5 {
         }
     }
 
-    fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         let between = self.between();
         if stage == 0 {
             return vec![self.embed(0, &batch.tokens, ctx)];
@@ -175,11 +175,11 @@ impl Backbone for T5 {
         }
     }
 
-    fn summary(&self, _: &Border, _: &Batch, _: &mut Ctx) -> Tensor {
+    fn summary(&self, _: &Boundary, _: &Batch, _: &mut Ctx) -> Tensor {
         unreachable!("T5 has no summary")
     }
 
-    fn features(&self, hidden: &Border, _: &mut Ctx) -> Tensor {
+    fn features(&self, hidden: &Boundary, _: &mut Ctx) -> Tensor {
         hidden[0].shallow_clone()
     }
 
@@ -207,7 +207,7 @@ impl Backbone for T5 {
         usize::MAX
     }
 
-    fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost {
+    fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost {
         let Config { d_model, dropout_rate, .. } = self.config;
         let between = self.between();
         let [own, cross] = x.decoder.unwrap_or_default();
@@ -227,7 +227,7 @@ impl Backbone for T5 {
         }
     }
 
-    fn border(&self, stage: usize, x: &Extents) -> f64 {
+    fn boundary(&self, stage: usize, x: &Extents) -> f64 {
         let (encoder, decoder) = (x.own.tokens, x.decoder.unwrap_or_default()[0].tokens);
         let made = match stage {
             _ if stage < self.between() => encoder,
@@ -237,7 +237,7 @@ impl Backbone for T5 {
         made * self.config.d_model as f64
     }
 
-    fn head_cost(&self, reads: Reads, x: &Extents, how: &How) -> Cost {
+    fn head_cost(&self, reads: Reads, x: &Extents, how: &ComputeMode) -> Cost {
         let scaled = if self.config.output_scale() == 1.0 { 0.0 } else { x.targets * self.config.d_model as f64 };
         match reads {
             Reads::Vocabulary => {

@@ -3,7 +3,7 @@
 use crate::data::batch::Batch;
 use crate::data::extent::Extent;
 use crate::models::xlnet::config::LayerConfig;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::feed_forward::FeedForward;
 use crate::nn::relative_attention::RelativeAttention;
 use crate::nn::residual::ResidualNorm;
@@ -31,7 +31,7 @@ impl Layer {
 
     /// Returns the cost of the layer over these sequences. Its input is counted by the block before, as boundary
     /// activations.
-    pub fn cost(&self, how: &How, x: &Extent) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
         let hidden = how.element() * x.tokens * self.hidden as f64;
         let attended = self.attention.cost(how, x).then(self.attended.cost(how, x.tokens));
         let mixed = self.feed_forward.cost(how, x.tokens).then(self.mixed.cost(how, x.tokens));

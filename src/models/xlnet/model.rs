@@ -7,8 +7,8 @@ use crate::models::hf_names::HfNames;
 use crate::models::xlnet::config::Config;
 use crate::models::xlnet::hf_names;
 use crate::models::xlnet::layer::Layer;
-use crate::models::{Backbone, Border, Reads, Role};
-use crate::nn::cost::{Cost, How};
+use crate::models::{Backbone, Boundary, Reads, Role};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::{self, Embedding};
 use crate::nn::linear::HeadInput;
 use crate::nn::pooler::{self, Pooler};
@@ -52,7 +52,7 @@ impl Backbone for XlNet {
         1 + self.layers.len()
     }
 
-    fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         if stage > 0 {
             return vec![self.layers[stage - 1].forward(ctx, &input[0], batch)];
         }
@@ -60,13 +60,13 @@ impl Backbone for XlNet {
         vec![ctx.dropout(words, self.config.layer.dropout)]
     }
 
-    fn summary(&self, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
+    fn summary(&self, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Tensor {
         let features = self.features(hidden, ctx);
         let summary = self.summary.as_ref().expect("this task head has a summary");
         summary.forward(ctx, &features, &batch.sequences)
     }
 
-    fn features(&self, hidden: &Border, ctx: &mut Ctx) -> Tensor {
+    fn features(&self, hidden: &Boundary, ctx: &mut Ctx) -> Tensor {
         ctx.dropout(hidden[0].shallow_clone(), self.config.layer.dropout)
     }
 
@@ -91,7 +91,7 @@ impl Backbone for XlNet {
         3
     }
 
-    fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost {
+    fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost {
         let numbers = x.own.tokens * self.config.layer.attention.hidden as f64;
         match stage.checked_sub(1) {
             Some(layer) => self.layers[layer].cost(how, &x.own),
@@ -99,7 +99,7 @@ impl Backbone for XlNet {
         }
     }
 
-    fn head_cost(&self, reads: Reads, x: &Extents, how: &How) -> Cost {
+    fn head_cost(&self, reads: Reads, x: &Extents, how: &ComputeMode) -> Cost {
         let (hidden, dropout) = (self.config.layer.attention.hidden, self.config.layer.dropout);
         let features = Cost::dropout(how, x.own.tokens * hidden as f64, dropout);
         match reads {

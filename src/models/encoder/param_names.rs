@@ -5,7 +5,7 @@ use crate::models::hf_names::{HfNames, HfParam, layer};
 
 /// The parameter names of a family's files, full names.
 #[derive(Debug)]
-pub struct Spelling {
+pub struct ParamNames {
     /// Prefix of all names except the heads': `bert.`.
     pub prefix: &'static str,
     /// Each layer, without the prefix: `encoder.layer.0`.
@@ -18,12 +18,12 @@ pub struct Spelling {
     pub pooler: String,
     /// The task's layer.
     pub classifier: &'static str,
-    pub lm_head: LmSpelling,
+    pub lm_head: LmHeadNames,
 }
 
 /// The layers of the masked-language-model head.
 #[derive(Debug)]
-pub struct LmSpelling {
+pub struct LmHeadNames {
     pub dense: &'static str,
     pub norm: &'static str,
     /// The output layer over the vocabulary.
@@ -32,10 +32,10 @@ pub struct LmSpelling {
     pub bias: &'static str,
 }
 
-impl Spelling {
+impl ParamNames {
     /// Returns BERT's names, for this number of layers.
     pub fn plain(prefix: &'static str, layers: usize, role: Role) -> Self {
-        Spelling {
+        ParamNames {
             prefix,
             blocks: (0..layers).map(|i| format!("encoder.layer.{i}")).collect(),
             attention: [
@@ -48,7 +48,7 @@ impl Spelling {
             feed_forward: ["intermediate.dense", "output.dense", "output.LayerNorm"],
             pooler: format!("{prefix}pooler.dense"),
             classifier: if role == Role::QuestionAnswering { "qa_outputs" } else { "classifier" },
-            lm_head: LmSpelling {
+            lm_head: LmHeadNames {
                 dense: "cls.predictions.transform.dense",
                 norm: "cls.predictions.transform.LayerNorm",
                 decoder: "cls.predictions.decoder",
@@ -60,8 +60,8 @@ impl Spelling {
     /// Returns the mapping of a model whose output layer is tied to the input embeddings (`tied`), or else has its own
     /// bias.
     pub fn names(&self, tied: bool) -> HfNames {
-        let Spelling { prefix, blocks, attention, feed_forward, pooler, classifier, lm_head } = self;
-        let LmSpelling { dense, norm, decoder, bias } = lm_head;
+        let ParamNames { prefix, blocks, attention, feed_forward, pooler, classifier, lm_head } = self;
+        let LmHeadNames { dense, norm, decoder, bias } = lm_head;
         let [weight, own_bias, bias] = [format!("{decoder}.weight"), format!("{decoder}.bias"), format!("{bias}.bias")];
         let table = |native: &str, part: &str| {
             HfParam::new(format!("embeddings.{native}.weight"), [format!("embeddings.{part}_embeddings.weight")])
