@@ -3,9 +3,9 @@
 //! A *unit* is one flat buffer. Weights that are used by the same blocks and trained alike share a unit:
 //!
 //! ```text
-//! stage 0   [ vocabulary table, row by row ..... | padding ]
+//! block 0   [ embedding matrix, row by row ..... | padding ]
 //!           [ decayed ....... | not decayed .... | padding ]
-//! stage 1   [ decayed ....... | not decayed .... | padding ]   [ frozen ... | padding ]
+//! block 1   [ decayed ....... | not decayed .... | padding ]   [ frozen ... | padding ]
 //! ```
 //!
 //! So a hyper-parameter group is a contiguous range, a collective handles a whole unit, and an optimizer call a whole
