@@ -371,7 +371,7 @@ fn predictions_carry_columns_over() {
     fs::write(bench.path("labelled.jsonl"), "{\"text\": \"a\", \"label\": 1}\n").unwrap();
     let ended =
         run(trainer(&bench).args(predict("run/final", "labelled.jsonl", "out.jsonl")).args(["--keep", "label"]));
-    assert!(ended.expect(2).stderr.contains("the predictions have a column \"label\" of their own"));
+    assert!(ended.expect(2).stderr.contains("the predictions already have a column \"label\""));
     assert!(!bench.path("out.jsonl").exists());
 }
 
@@ -455,7 +455,7 @@ fn evaluate_and_predict_say_what_they_do_and_lose_nothing() {
     // Before any work: the model is not even looked for.
     let before = fs::read(bench.path("eval.jsonl")).unwrap();
     let ended = run(trainer(&bench).args(predict("nowhere", "eval.jsonl", "./eval.jsonl"))).expect(2);
-    assert!(ended.stderr.contains("--output ./eval.jsonl: this is the input too"), "{}", ended.text());
+    assert!(ended.stderr.contains("--output ./eval.jsonl: this is also the input"), "{}", ended.text());
     assert_eq!(fs::read(bench.path("eval.jsonl")).unwrap(), before);
     let ended = run(trainer(&bench).args(predict("nowhere", "eval.jsonl", "nodir/out.jsonl"))).expect(2);
     assert!(ended.stderr.contains("no such folder: nodir; create it first"), "{}", ended.text());

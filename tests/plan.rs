@@ -12,8 +12,8 @@ use std::path::Path;
 use std::process::Stdio;
 use tch::Kind as Type;
 use trainer::data::Extents;
-use trainer::models::registry::DropoutOverrides;
-use trainer::nn::{How, Layout};
+use trainer::models::family::DropoutOverrides;
+use trainer::nn::{ComputeMode, Layout};
 use trainer::parallel::Zero;
 use trainer::plan::load::Load;
 use trainer::plan::memory::{self, Setup, Types};
@@ -141,13 +141,13 @@ fn a_plan_tells_of_data_memory_disk_and_time() {
     let told = flat(&told);
     for part in [
         "90 examples",
-        "20 steps of 12 examples, 8 an epoch",
+        "20 steps of 12 examples, 8 per epoch",
         "padding none here",
         "each of 2 ranks",
         "* as configured",
         "at most 2 checkpoints at a time",
         "a100-80gb at 50 % of its peak",
-        "nvlink3 within machines of 8 ranks, ib200 between",
+        "nvlink3 within nodes of 8 ranks, ib200 between",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }
@@ -164,13 +164,13 @@ fn a_plan_tells_of_data_memory_disk_and_time() {
     assert_eq!(json["disk"]["most"], 3 * 12 * parameters + 4 * parameters);
     let worlds = json["time"]["worlds"].as_array().unwrap();
     assert_eq!((&worlds[0]["ranks"], &worlds[10]["ranks"]), (&json!(1), &json!(1024)));
-    assert!(worlds[0]["waiting"] == 0.0 && worlds[1]["waiting"].as_f64().unwrap() > 0.0);
+    assert!(worlds[0]["exposed_communication"] == 0.0 && worlds[1]["exposed_communication"].as_f64().unwrap() > 0.0);
     let fits: Vec<&Value> = json["memory"].as_array().unwrap().iter().map(|way| &way["fits"]).collect();
     assert_eq!((fits.len(), fits[0]), (16, &json!(false)));
 
     let assumed = ["--all", "--assume-length", "20", "--batch-per-rank", "2", "--assume-examples", "90"];
     let text = flat(&plan(&assumed).expect(0).stdout);
-    assert!(text.contains("from 64 ranks on a batch is larger than the data: all 90 examples"), "{text}");
+    assert!(text.contains("from 64 ranks on, a batch is the whole data set: 90 examples"), "{text}");
     assert!(text.contains("evaluation is not counted"), "{text}");
     let short = plan(&["--gpu-memory", "1MB"]).expect(0).stdout;
     assert!(short.starts_with("Nothing fits") && short.contains("more ranks"), "{short}");
@@ -182,10 +182,10 @@ fn a_plan_tells_of_data_memory_disk_and_time() {
 fn names_that_are_not_known_are_refused() {
     let bench = bert();
     let cases: [(&[&str], &str); 9] = [
-        (&["--device", "abacus"], "--device: \"abacus\" is not known; there are cpu, h100-sxm"),
-        (&["--link", "string"], "--link: \"string\" is not known; there are nvlink4"),
+        (&["--device", "abacus"], "--device: \"abacus\" is not known; expected one of cpu, h100-sxm"),
+        (&["--link", "string"], "--link: \"string\" is not known; expected one of nvlink4"),
         (&["--link", "pcie4,eth25,eth25"], "--link: at most two"),
-        (&["--efficiency", "0.5"], "--efficiency: this CPU is measured"),
+        (&["--efficiency", "0.5"], "--efficiency: the CPU is measured"),
         // Real steps are of real data, and of what ranks compute on here.
         (
             &["--device", "h100-sxm", "--measure", "comm.backend=solo"],
@@ -266,8 +266,10 @@ fn a_batch_for_each_rank_is_that_of_all_figures() {
 
     let worlds = own["time"]["worlds"].as_array().unwrap();
     assert_eq!(worlds[0]["communicated_bytes"], 0.0, "one rank sends nothing");
-    let parts: f64 =
-        ["linear", "attention", "memory", "waiting"].iter().map(|part| worlds[3][part].as_f64().unwrap()).sum();
+    let parts: f64 = ["linear", "attention", "memory", "exposed_communication"]
+        .iter()
+        .map(|part| worlds[3][part].as_f64().unwrap())
+        .sum();
     assert!((parts / worlds[3]["step_seconds"].as_f64().unwrap() - 1.0).abs() < 1e-6, "{}", worlds[3]);
 
     // Assumed data is as large as the largest batch.
@@ -330,7 +332,7 @@ fn a_large_model_is_counted_by_hand() {
     assert_eq!(parameters, 2 * table + 32 * (products + 2 * 4096) + 4096);
     assert_eq!(parameters, 8_030_261_248);
 
-    let how = How { kind: Type::BFloat16, cpu: false, train: true };
+    let how = ComputeMode { kind: Type::BFloat16, cpu: false, train: true };
     let tokens = 2.0 * 8192.0;
     let x = Extents::even(2, 8192, 2 * 8192);
     let costs: Vec<_> = (0..model.stages()).map(|stage| model.cost(stage, &x, &how)).collect();

@@ -9,12 +9,12 @@ use tch::{Device, Kind, Tensor};
 use trainer::comm::Collective;
 use trainer::comm::solo::Solo;
 use trainer::data::batch::Batch;
-use trainer::data::{Collation, Dataset, Draw, Example, Extents, Label};
+use trainer::data::{Collation, Dataset, Example, Extents, Label, RandomKey};
 use trainer::ffi;
 use trainer::ffi::memory;
-use trainer::models::Border;
-use trainer::models::registry::DropoutOverrides;
-use trainer::nn::{Ctx, How, Pass};
+use trainer::models::Boundary;
+use trainer::models::family::DropoutOverrides;
+use trainer::nn::{ComputeMode, Ctx, Pass};
 use trainer::parallel::Zero;
 use trainer::tasks::Head;
 use trainer::train::loaded::{Declared, Holding, Loaded, Source};
@@ -89,18 +89,18 @@ fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Stage> {
         ffi::set_grad(params.view(id), &grad).unwrap();
     }
     let samples: Vec<u32> = (0..dataset.len() as u32).collect();
-    let batch = Batch::collate(dataset, &samples, Draw::default());
+    let batch = Batch::collate(dataset, &samples, RandomKey::default());
     let x = Extents::of(dataset, &samples);
-    let how = How { kind: params.kind(), cpu: true, train: true };
-    let cut = |border: &Border| -> Border {
+    let how = ComputeMode { kind: params.kind(), cpu: true, train: true };
+    let cut = |border: &Boundary| -> Boundary {
         border.iter().map(|t| t.detach().set_requires_grad(t.is_floating_point())).collect()
     };
     let count = model.stages();
     let mut alone = Vec::new();
-    let mut border = Border::new();
+    let mut border = Boundary::new();
     for stage in 0..count {
-        let before = held() - if stage == 0 { 0.0 } else { model.border(stage - 1, &x, &how) };
-        let mut out = Border::new();
+        let before = held() - if stage == 0 { 0.0 } else { model.boundary(stage - 1, &x, &how) };
+        let mut out = Boundary::new();
         alone.push(peak(before, || {
             out =
                 tch::no_grad(|| model.forward(stage, &border, &batch, &mut Ctx::train(params, Pass::default(), stage)));
@@ -113,12 +113,12 @@ fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Stage> {
     border.clear();
     let mut kept = Vec::new();
     let mut held_before = Vec::new();
-    let mut stages: Vec<(Border, Border, Ctx)> = Vec::new();
+    let mut stages: Vec<(Boundary, Boundary, Ctx)> = Vec::new();
     let mut losses = Vec::new();
     for stage in 0..count {
         let before = held();
         held_before.push(before);
-        let input = stages.last().map_or_else(Border::new, |(_, output, _)| cut(output));
+        let input = stages.last().map_or_else(Boundary::new, |(_, output, _)| cut(output));
         let mut ctx = Ctx::train(params, Pass::default(), stage);
         let output = model.forward(stage, &input, &batch, &mut ctx);
         if stage + 1 == count {
@@ -128,7 +128,7 @@ fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Stage> {
         kept.push(held() - before);
     }
     let mut roots = losses;
-    let mut grads: Border = roots.iter().map(Tensor::ones_like).collect();
+    let mut grads: Boundary = roots.iter().map(Tensor::ones_like).collect();
     let mut backward = Vec::new();
     for stage in (0..count).rev() {
         let (input, output, mut ctx) = stages.pop().unwrap();

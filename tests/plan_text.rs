@@ -148,7 +148,7 @@ fn a_dearer_choice_that_fits_is_told_so() {
     assert!(first.starts_with("Fits with ZeRO 0 without"), "{first}");
     assert_eq!(added, ["parallel.recompute=none", "parallel.zero_stage=0"]);
     assert!(
-        flat(&plan(&bench, &args)).contains("As configured, with ZeRO 3 and activation checkpointing, it fits too")
+        flat(&plan(&bench, &args)).contains("As configured, with ZeRO 3 and activation checkpointing, it also fits")
     );
 }
 
@@ -157,11 +157,14 @@ fn without_a_limit_the_need_is_told() {
     let bench = bert();
     let text = plan(&bench, &[]);
     let need = human(total(&configured(&bench, &[])));
-    assert!(text.starts_with(&format!("Needs {need} a rank with ZeRO 0 without activation checkpointing.")), "{text}");
+    assert!(
+        text.starts_with(&format!("Needs {need} per rank with ZeRO 0 without activation checkpointing.")),
+        "{text}"
+    );
     for part in ["Expected time: ", "--gpu-memory SIZE", "More: --all"] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    assert!(!text.contains("places a token"), "details are for --all: {text}");
+    assert!(!text.contains("positions per token"), "details are for --all: {text}");
 }
 
 /// A change as it is told.

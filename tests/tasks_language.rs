@@ -13,8 +13,8 @@ use std::process::Stdio;
 use tch::Kind;
 use trainer::data::batch::Batch;
 use trainer::data::example::NO_LABEL;
-use trainer::data::{Collation, Dataset, Draw, Example, Label};
-use trainer::models::registry::DropoutOverrides;
+use trainer::data::{Collation, Dataset, Example, Label, RandomKey};
+use trainer::models::family::DropoutOverrides;
 
 /// Documents of a small vocabulary, of unequal lengths.
 fn documents() -> Vec<Vec<u32>> {
@@ -57,7 +57,7 @@ fn packed_documents_are_separate_ones() {
             // The other order puts other documents beside each other.
             let samples: Vec<u32> = (0..examples.len() as u32).rev().collect();
             let data = Dataset::new(examples, collation.clone(), [0; 32]);
-            gradients(&mut loaded, &Batch::collate(&data, &samples, Draw::default()), 1.0)
+            gradients(&mut loaded, &Batch::collate(&data, &samples, RandomKey::default()), 1.0)
         };
         let (alone, together) = (of(separate), of(packed));
         assert!((alone.0 - together.0).abs() < 1e-6 * alone.0, "{case}: {} and {}", alone.0, together.0);
@@ -317,7 +317,7 @@ fn a_tokenizer_says_what_the_model_must_know() {
     );
     assert!(ended.stderr.contains("\"eos_token_id\": 0") && !ended.stderr.contains("bos_token_id"), "{}", ended.text());
     let again = run(trainer(&bench).args(arguments("bpe"))).expect(2);
-    assert!(again.stderr.contains("tokenizer.json is there already"), "{}", again.text());
+    assert!(again.stderr.contains("tokenizer.json already exists"), "{}", again.text());
     let wrong = run(trainer(&bench).args(arguments("words"))).expect(2);
     assert!(wrong.stderr.contains("--kind: found \"words\", expected one of bpe"), "{}", wrong.text());
 }

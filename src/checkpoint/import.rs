@@ -3,7 +3,7 @@
 use crate::checkpoint::tensors::TensorFile;
 use crate::error::{Context, Error, Result};
 use crate::models::hf_names::{HfNames, HfParam};
-use crate::nn::params::ParamSpec;
+use crate::nn::param_builder::ParamSpec;
 use crate::nn::{ParamId, Params};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

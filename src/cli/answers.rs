@@ -1,36 +1,34 @@
 //! The options of question answering.
 
+use super::parse::at_least_one;
 use crate::config::{AnswerConfig, TaskConfig};
 use crate::error::{Error, Result};
 use clap::Args;
 
-/// How answers to questions are found: the settings of `[task]` of the same names.
+/// Options for extracting answers: the settings of `[task]` with the same names.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Question answering")]
 pub struct AnswerArgs {
-    /// The tokens of a context that neighbouring windows share [default: 128].
+    /// Overlap of neighbouring windows of a context, in tokens [default: 128].
     #[arg(long, value_name = "TOKENS")]
     doc_stride: Option<usize>,
-    /// How many first and last tokens of a window, and answers of a question, are looked at [default: 20].
-    #[arg(long, value_name = "N", value_parser = at_least_1)]
+    /// Number of start and end positions per window, and of answers per question, to consider [default: 20].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     n_best_size: Option<usize>,
-    /// The longest answer [default: 30].
-    #[arg(long, value_name = "TOKENS", value_parser = at_least_1)]
+    /// Maximum length of an answer, in tokens [default: 30].
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     max_answer_length: Option<usize>,
-    /// How much higher the score of "no answer" must be than the best answer's [default: 0].
+    /// Choose "no answer" if its score exceeds the best answer's by more than this [default: 0].
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
     null_score_diff_threshold: Option<f64>,
-    /// Whether "no answer" may be the answer; otherwise if the model was trained on such questions or the data has some.
+    /// Whether a question may have no answer [default: true if the model was trained on such
+    /// questions, or the data has some].
     #[arg(long, value_name = "true|false")]
     version_2_with_negative: Option<bool>,
 }
 
-fn at_least_1(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected a whole number from 1 up".into())
-}
-
 impl AnswerArgs {
-    /// Puts what was given into the settings of a task.
+    /// Applies the given options to the settings of a task.
     ///
     /// # Errors
     /// Exit 2: options of question answering for another task.
@@ -46,7 +44,8 @@ impl AnswerArgs {
             (Some(answers), _) => self.replace(answers),
             (None, None) => {}
             (None, Some((option, _))) => {
-                let why = format!("{option} is for question-answering, and the task is {}: remove it", task.kind);
+                let why =
+                    format!("{option} applies to question-answering only, and the task is {}: remove it", task.kind);
                 return Err(Error::input(why));
             }
         }

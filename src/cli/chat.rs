@@ -1,48 +1,68 @@
 //! `trainer chat`
 
-use super::evaluate::{bare, load};
-use super::{ChatArgs, connect};
+use super::evaluate::load;
+use super::generation::GenerationArgs;
+use super::group::connect;
+use super::reading::bare;
 use crate::comm::select::Backend;
 use crate::comm::{Collective, exit_now};
 use crate::config::TaskKind;
 use crate::error::{Error, Result};
 use crate::generate::Prompt;
-use crate::models::registry::{self, DropoutOverrides};
+use crate::models::family::DropoutOverrides;
+use crate::models::registry;
 use crate::observe::logs::{tell, wrap};
 use crate::observe::signals::{self, StopFlag};
 use crate::tasks::Head;
 use crate::tasks::prompts::Writer;
 use crate::text::prompts::Asked;
 use crate::train::evaluate::Evaluator;
-use crate::train::generate::Generation;
+use crate::train::generation::Generation;
 use crate::train::loaded::{Declared, Loaded};
 use crate::train::reading;
+use clap::Args;
 use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The most tokens of an answer, where neither an option nor the folder says how many.
+/// Default for the maximum number of tokens of an answer.
 const ANSWER: usize = 512;
-/// As much as the cache of one conversation may take: there is no other.
-const ONE: usize = usize::MAX;
+/// Limit of the KV cache in tokens: none, since there is one conversation.
+const UNLIMITED: usize = usize::MAX;
 
-/// Answers what is typed, line by line, until the input ends.
+/// `trainer chat`
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// Folder of the model.
+    model: PathBuf,
+    /// System message, if the chat template has one.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    system: Option<String>,
+    /// Maximum length of a conversation with its answer, in tokens [default: the model's limit].
+    #[arg(long)]
+    max_length: Option<usize>,
+    #[command(flatten)]
+    generation: GenerationArgs,
+}
+
+/// Answers each line of input until the input ends.
 ///
 /// # Errors
-/// Exit 2: a folder without a language model, or that several ranks were started for; what is wrong with its files.
+/// Exit 2: a folder without a language model, invalid files in it, or several ranks.
 pub fn run(args: &ChatArgs) -> Result<()> {
     let comm = connect(Backend::Auto, Duration::from_secs(600), None)?;
     let alone =
-        if comm.world() == 1 { Ok(()) } else { Err(Error::input("chat: one rank talks: start it without mpirun")) };
+        if comm.world() == 1 { Ok(()) } else { Err(Error::input("chat runs on one rank: start it without mpirun")) };
     comm.agree(alone, "chat")?;
     let folder = &args.model;
     let json = registry::read_config(folder).map_err(bare)?;
     let head = Head::of_config(folder, &json)?;
     let kind = reading::kind(&head);
     if kind != TaskKind::CausalLm {
-        let why = format!("{} was fine-tuned for {kind}: trainer predict --text answers here", folder.display());
+        let why = format!("{} was fine-tuned for {kind}: use trainer predict --text", folder.display());
         return Err(Error::input(why));
     }
     let declared = Declared::read(folder, json, DropoutOverrides::default(), head.role())?;
@@ -50,18 +70,19 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     let generation = args.generation.open(folder, None)?.or_at_most(ANSWER).ending_as_answers()?;
     let mut loaded = load(&comm, folder, declared, &head)?;
     let writer = Writer::new(&generation.tokenizer, max_length)?;
-    let ears = Ears::open()?;
+    let interrupts = Interrupts::open()?;
     tell(&wrap(&format!("model     {}", folder.display()), 10));
     tell(if writer.has_template() {
-        "/new forgets what was said; Ctrl-C stops an answer; Ctrl-D ends"
+        "/new starts a new conversation; Ctrl-C stops an answer; Ctrl-D exits"
     } else {
-        "no chat template: each line is continued by itself; Ctrl-C stops; Ctrl-D ends"
+        "no chat template: each line is continued on its own; Ctrl-C stops; Ctrl-D exits"
     });
     let system = args.system.iter().map(|text| json!({"role": "system", "content": text})).collect();
     if args.system.is_some() && !writer.has_template() {
-        return Err(Error::input("--system: the folder has no chat template that could say it"));
+        return Err(Error::input("--system: the model has no chat template, so it cannot have a system message"));
     }
-    let mut talk = Talk { comm, loaded: &mut loaded, generation: &generation, writer, ears, messages: system, turn: 0 };
+    let (loaded, generation) = (&mut loaded, &generation);
+    let mut talk = Conversation { comm, loaded, generation, writer, interrupts, messages: system, turn: 0 };
     let first = talk.messages.clone();
     let (input, is_terminal) = (std::io::stdin(), std::io::stdin().is_terminal());
     loop {
@@ -85,15 +106,15 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     Ok(())
 }
 
-/// What Ctrl-C does: it stops the answer that is being given, else the program.
-struct Ears {
+/// Handles Ctrl-C: stops the current answer, or else the program.
+struct Interrupts {
     stop: StopFlag,
     answering: Arc<AtomicBool>,
     _runtime: tokio::runtime::Runtime,
 }
 
-impl Ears {
-    fn open() -> Result<Ears> {
+impl Interrupts {
+    fn open() -> Result<Interrupts> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (stop, answering) = (StopFlag::new(), Arc::new(AtomicBool::new(false)));
         let busy = Arc::clone(&answering);
@@ -103,43 +124,43 @@ impl Ears {
             }
         };
         signals::listen(runtime.handle(), &[signals::INTERRUPT], &stop, first, || exit_now(130))?;
-        Ok(Ears { stop, answering, _runtime: runtime })
+        Ok(Interrupts { stop, answering, _runtime: runtime })
     }
 }
 
 /// A conversation.
-struct Talk<'a> {
+struct Conversation<'a> {
     comm: Arc<dyn Collective>,
     loaded: &'a mut Loaded,
     generation: &'a Generation,
     writer: Writer<'a>,
-    ears: Ears,
+    interrupts: Interrupts,
     messages: Vec<Value>,
-    /// Answers so far: what is drawn follows from it.
+    /// Number of answers so far; part of the RNG key of sampling.
     turn: u64,
 }
 
-impl Talk<'_> {
-    /// Answers, on standard output, token by token.
+impl Conversation<'_> {
+    /// Answers on standard output, token by token.
     fn answer(&mut self, said: &str) -> Result<()> {
-        let Some(ids) = self.written(said) else { return Ok(()) };
+        let Some(ids) = self.tokens(said) else { return Ok(()) };
         let prompt = Prompt { ids, record: self.turn };
         self.turn += 1;
         let Loaded { model, params, weights, .. } = &mut *self.loaded;
         let comm = self.comm.as_ref();
-        let mut evaluator = Evaluator { model, params, weights, comm, micro_batch_tokens: ONE, generation: None };
+        let mut evaluator = Evaluator { model, params, weights, comm, micro_batch_tokens: UNLIMITED, generation: None };
         let mut shown = Shown { generation: self.generation, ids: Vec::new(), bytes: 0 };
-        self.ears.answering.store(true, Ordering::SeqCst);
+        self.interrupts.answering.store(true, Ordering::SeqCst);
         let text = evaluator.answer(prompt, self.generation, &mut |token| {
             shown.ids.push(token);
-            // A text that cannot be shown now is shown at the end.
+            // A text that cannot be decoded yet is shown at the end.
             _ = shown.show(false);
-            !self.ears.stop.raised()
+            !self.interrupts.stop.raised()
         });
-        self.ears.answering.store(false, Ordering::SeqCst);
+        self.interrupts.answering.store(false, Ordering::SeqCst);
         let text = text?;
-        // A text that was stopped has only what was heard of it.
-        if !self.ears.stop.lower() {
+        // An interrupted answer ends where it was interrupted.
+        if !self.interrupts.stop.lower() {
             shown.ids = text.ids;
         }
         let answer = shown.show(true)?;
@@ -150,28 +171,28 @@ impl Talk<'_> {
         Ok(())
     }
 
-    /// The tokens of the conversation with what was said, without its beginning where that does not fit any more; nothing,
-    /// and the reason on standard error, where it cannot be.
-    fn written(&mut self, said: &str) -> Option<Vec<u32>> {
+    /// Appends a message and returns the tokens of the conversation, without its oldest messages if they no longer fit.
+    /// Prints the reason on standard error and returns `None` if the message cannot be used.
+    fn tokens(&mut self, said: &str) -> Option<Vec<u32>> {
         if !self.writer.has_template() {
             return self.writer.write(&Asked::Text(said.to_owned())).map_err(|why| tell(&why)).ok();
         }
         let system = self.messages.iter().take_while(|message| message["role"] == "system").count();
         self.messages.push(json!({"role": "user", "content": said}));
-        let mut left_out = 0;
+        let mut dropped = 0;
         loop {
             let asked = Asked::Messages { messages: self.messages.clone(), tools: None };
             match self.writer.write(&asked) {
                 Ok(ids) => {
-                    if left_out > 0 {
-                        tell(&format!("(the first {left_out} messages do not fit any more and are forgotten)"));
+                    if dropped > 0 {
+                        tell(&format!("(the first {dropped} messages no longer fit and are dropped)"));
                     }
                     return Some(ids);
                 }
-                // A question and its answer.
+                // Drops a question and its answer.
                 Err(_) if self.messages.len() > system + 2 => {
                     self.messages.drain(system..system + 2);
-                    left_out += 2;
+                    dropped += 2;
                 }
                 Err(why) => {
                     tell(&why);
@@ -183,7 +204,7 @@ impl Talk<'_> {
     }
 }
 
-/// The part of an answer that is on the screen.
+/// The part of an answer that has been printed.
 struct Shown<'a> {
     generation: &'a Generation,
     ids: Vec<u32>,
@@ -191,8 +212,8 @@ struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    /// Shows what is new, and returns all of it. A character whose bytes are not all there yet waits, unless this is the
-    /// end.
+    /// Prints what is new and returns the whole text. An incomplete UTF-8 character is printed once it is complete, or at
+    /// the end.
     fn show(&mut self, ends: bool) -> Result<String> {
         let text = self.generation.tokenizer.decode(&self.ids)?;
         let whole = if ends { text.as_str() } else { text.trim_end_matches('\u{fffd}') };
@@ -204,9 +225,9 @@ impl Shown<'_> {
     }
 }
 
-/// Writes to standard output, at once.
+/// Writes to standard output and flushes it.
 fn show(text: &str) {
     let mut out = std::io::stdout();
-    // A reader that has gone away ends nothing: the input does.
+    // A closed pipe does not end the program: the end of the input does.
     _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

@@ -1,6 +1,7 @@
 //! `trainer doctor`
 
-use super::{GROUP, backend, group, seconds};
+use super::group::{GROUP, backend, group};
+use super::parse::seconds;
 use crate::comm::exit_now;
 use crate::config;
 use crate::doctor::{self, Job, Options};
@@ -13,24 +14,24 @@ use std::time::Duration;
 /// `trainer doctor`
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// One JSON object instead of tables.
+    /// Print one JSON object instead of tables.
     #[arg(long)]
     json: bool,
-    /// The folder that runs are written to: whether it can be, how fast, and whether all hosts see it.
+    /// Output folder of runs: checks that it is writable, its speed, and that all hosts share it.
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     output_dir: PathBuf,
-    /// How ranks talk: auto, solo, mpi or nccl.
+    /// Communication backend: auto, solo, mpi or nccl.
     #[arg(long, default_value_t)]
     backend: config::Backend,
-    /// Seconds after which a step that does not end is given up.
+    /// Timeout of each check, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     timeout_seconds: f64,
-    /// Leave the collectives out.
+    /// Skip the test of collectives.
     #[arg(long)]
     no_sweep: bool,
 }
 
-/// Looks at this machine, and under mpirun or srun at all ranks.
+/// Checks this machine, and under mpirun or srun all ranks.
 ///
 /// # Errors
 /// As [`doctor::run`].

@@ -1,33 +1,70 @@
 //! `trainer evaluate`
 
-use super::reading::ReadingArgs;
-use super::{EvaluateArgs, TargetArgs};
+use super::config_keys::OverrideParser;
+use super::generation::GenerationArgs;
+use super::reading::{DataFile, ReadingArgs, TargetArgs, bare};
 use crate::comm::Collective;
-use crate::config::{self, Config, DataConfig, OnBadRecord, TaskConfig, TaskKind};
+use crate::config::{self, Config, DataConfig, TaskConfig, TaskKind};
 use crate::data::{Prepared, cache, prepare};
 use crate::error::{Context, Error, Result};
-use crate::models::registry::{self, DropoutOverrides};
+use crate::models::family::DropoutOverrides;
+use crate::models::registry;
 use crate::observe;
 use crate::observe::logs::{tell, warn, wrap};
 use crate::observe::table::table;
 use crate::parallel::Zero;
 use crate::tasks::Head;
 use crate::train::evaluate::{Evaluation, Evaluator};
-use crate::train::generate::Generation;
+use crate::train::generation::Generation;
 use crate::train::loaded::{Declared, Holding, Loaded, Source};
 use crate::train::reading::{self, Purpose, Reading};
 use crate::train::report::{device, remarks};
 use crate::train::session::{one_per_host_first, tokenizing};
 use crate::train::sources::MAX_TARGET_LENGTH;
+use clap::Args;
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::Kind;
 
-/// Evaluates, on all ranks; rank 0 prints to standard output.
+/// `trainer evaluate`
+#[derive(Debug, Args)]
+pub struct EvaluateArgs {
+    /// Configuration of a finished run: evaluates its final model on its data.eval, with the settings of the run.
+    config: Option<PathBuf>,
+    /// Settings that override the configuration.
+    #[arg(value_name = "KEY=VALUE", requires = "config", value_parser = OverrideParser, hide_possible_values = true)]
+    overrides: Vec<String>,
+    /// Folder of a fine-tuned model or checkpoint.
+    #[arg(long, required_unless_present = "config")]
+    model: Option<PathBuf>,
+    /// Task, such as sequence-classification [default: the task that the model was fine-tuned for].
+    #[arg(long)]
+    task: Option<String>,
+    /// Labelled data file.
+    #[arg(long, required_unless_present = "config")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    targets: TargetArgs,
+    /// Print one JSON line instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// What to do with invalid records: error or skip [default: error].
+    #[arg(long, value_name = "ACTION")]
+    on_bad_record: Option<config::OnBadRecord>,
+    /// Also generate a target for each source and compare it with the reference, for seq2seq.
+    #[arg(long)]
+    predict_with_generate: bool,
+    #[command(flatten)]
+    reading: ReadingArgs,
+    #[command(flatten)]
+    generation: GenerationArgs,
+}
+
+/// Evaluates a model on all ranks; rank 0 prints to standard output.
 ///
 /// # Errors
-/// Exit 2 for what is wrong with the model folder or the data.
+/// Exit 2: an invalid model folder or invalid data.
 pub fn run(args: &EvaluateArgs) -> Result<()> {
     let subject = Subject::of(args);
     let comm = args.reading.connect(subject.as_ref().ok().and_then(Subject::run))?;
@@ -54,7 +91,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     };
     let (mut loaded, data) = open(&comm, (model, config.as_ref()), &file, &args.reading, wanted)?;
     let kind = loaded.model.task.kind().parse()?;
-    let generation = comm.agree(generation(args, &subject, kind), "reading how texts are generated")?;
+    let generation = comm.agree(generation(args, &subject, kind), "reading the generation settings")?;
     let evaluator = args.reading.evaluator(comm.as_ref(), &mut loaded, subject.run());
     let Evaluation { metrics, warning } = Evaluator { generation: generation.as_ref(), ..evaluator }.metrics(&data)?;
     if comm.is_main() {
@@ -75,19 +112,19 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     Ok(())
 }
 
-/// What is evaluated on what.
+/// The model and the data of an evaluation.
 struct Subject {
     model: PathBuf,
     data: PathBuf,
     targets: TargetArgs,
-    /// That of the model's training.
+    /// The configuration of the model's training.
     config: Option<Config>,
-    /// Whether that was named, so that all of it holds here too.
+    /// Whether the configuration was given on the command line; then all of it applies to the evaluation.
     is_run: bool,
 }
 
 impl Subject {
-    /// The run that is evaluated.
+    /// Returns the configuration of the run that is evaluated, if one was given.
     fn run(&self) -> Option<&Config> {
         self.config.as_ref().filter(|_| self.is_run)
     }
@@ -97,16 +134,16 @@ impl Subject {
     fn of(args: &EvaluateArgs) -> Result<Self> {
         let run = args.config.as_ref().map(|path| Config::load(Some(path), &args.overrides)).transpose()?;
         let is_run = run.is_some();
-        let missing = |what: &str| Error::input(format!("{what} is missing: name it, or the configuration of a run"));
+        let missing = |what: &str| Error::input(format!("{what} is missing: give it, or the configuration of a run"));
         let model = args.model.clone().or_else(|| Some(run.as_ref()?.output_dir.join("final")));
         let model = model.ok_or_else(|| missing("--model"))?;
         if args.model.is_none() && !model.exists() {
-            let why = format!("{}: this run has no final model here (yet): name one by --model", model.display());
+            let why = format!("{}: this run has no final model (yet): give a model with --model", model.display());
             return Err(Error::input(why));
         }
         let data = args.data.clone().or_else(|| run.as_ref()?.data.eval.clone());
         let data = data.ok_or_else(|| match &args.config {
-            Some(path) => Error::input(format!("{} has no data.eval: name a file by --data", path.display())),
+            Some(path) => Error::input(format!("{} has no data.eval: give a file with --data", path.display())),
             None => missing("--data"),
         })?;
         let mut targets = args.targets.clone();
@@ -118,7 +155,7 @@ impl Subject {
     }
 }
 
-/// How texts are generated, where they are asked for.
+/// Returns the settings of generation, if the evaluation generates texts.
 fn generation(args: &EvaluateArgs, subject: &Subject, kind: TaskKind) -> Result<Option<Generation>> {
     let of_run = subject.run().is_some_and(|run| run.task.predict_with_generate && kind == TaskKind::Seq2seq);
     match (args.predict_with_generate || of_run, kind) {
@@ -132,23 +169,8 @@ fn generation(args: &EvaluateArgs, subject: &Subject, kind: TaskKind) -> Result<
     }
 }
 
-/// A data file outside a configuration.
-pub(super) struct DataFile<'a> {
-    /// What messages call it.
-    pub name: String,
-    /// The option that names it.
-    pub option: &'static str,
-    pub path: &'a Path,
-    pub purpose: Purpose,
-    /// Where they are wanted.
-    pub targets: Option<&'a TargetArgs>,
-    pub on_bad_record: OnBadRecord,
-    /// Where its tokens are kept, if they are.
-    pub cache: Option<PathBuf>,
-}
-
-/// Loads a finished model and a data file for it, and says on rank 0 what they are; `wanted` says what the model is used for.
-/// The configuration is that of its training, if there is one.
+/// Loads a finished model and a data file, and logs on rank 0 what they are. `wanted` chooses the task; `trained` is the
+/// configuration of the model's training, if there is one.
 pub(super) fn open(
     comm: &Arc<dyn Collective>,
     (folder, trained): (&Path, Option<&Config>),
@@ -164,7 +186,7 @@ pub(super) fn open(
         let fitting = trained.filter(|config| config.task.kind == kind);
         let (mut task, mut data) =
             (options.task_config(file, &head, kind, fitting), options.data_config(file, fitting));
-        // What is asked of a language model may stand in the column of its texts.
+        // The prompts for a language model may be in the column of its training texts.
         if let (Some(config), TaskKind::Chat) = (trained, kind)
             && config.task.kind == TaskKind::CausalLm
         {
@@ -175,7 +197,7 @@ pub(super) fn open(
             let option = key.rsplit('.').next().unwrap_or_default().replace('_', "-");
             return Err(Error::input(format!("--{option}: {}", why.replace("task.", "").replace("data.", ""))));
         }
-        // A prompt is cut to what the model takes, however long the texts of training were.
+        // A prompt is truncated to the model's limit, not to the max_length of training.
         let prompt = file.purpose == Purpose::Predict && kind.generates() && kind != TaskKind::Seq2seq;
         let given = if prompt { options.max_length } else { data.max_length };
         let max_length = declared.max_length(given, reading::usual_length(task.kind)).map_err(bare)?;
@@ -219,27 +241,18 @@ pub(super) fn open(
 /// Loads a finished model, whole on every rank.
 ///
 /// # Errors
-/// Exit 2: what is wrong with its weights.
+/// Exit 2: invalid or missing weights.
 pub(super) fn load(comm: &Arc<dyn Collective>, folder: &Path, declared: Declared, head: &Head) -> Result<Loaded> {
     let holding = Holding { kind: Kind::Float, zero: Zero::ALL[0], trains: false, seed: 0, from: Source::Folder };
     let loaded = declared.with_head(head, &[]).and_then(|shaped| shaped.load(comm, &holding)).and_then(complete);
     comm.agree(loaded.context(folder.display()), "loading the model")
 }
 
-/// A model that is to be used must have all of its weights.
+/// Refuses a model that lacks weights.
 fn complete(loaded: Loaded) -> Result<Loaded> {
     let missing = [loaded.report.fresh.as_slice(), loaded.report.reshaped.as_slice()].concat();
     if missing.is_empty() {
         return Ok(loaded);
     }
-    Err(Error::input(format!("the head has no weights: {} (is it fine-tuned?)", missing.join(", "))))
-}
-
-/// The same error with the names of settings bare, as they are options here: there is no configuration with sections.
-pub(super) fn bare(e: Error) -> Error {
-    let message = e.to_string();
-    let message = message.replace("data.max_length", "max_length").replace("comm.backend", "backend");
-    let message = message.replace("model.path: ", "");
-    let bare = Error::new(e.kind(), message);
-    if e.is_shared() { bare.shared() } else { bare }
+    Err(Error::input(format!("the head has no weights: {} (is the model fine-tuned?)", missing.join(", "))))
 }

@@ -1,50 +1,50 @@
-//! How the command line asks for generated texts.
+//! Options of text generation.
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::generate::Text;
 use crate::tasks::short;
-use crate::train::generate::Generation;
+use crate::train::generation::Generation;
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// How texts are generated: what is not given is as the model folder's generation_config.json says.
+/// Options of text generation. What is not given is as in the model folder's generation_config.json.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Generated texts")]
 pub struct GenerationArgs {
-    /// The most tokens of a generated text; otherwise 20.
+    /// Maximum number of new tokens [default: 20].
     #[arg(long)]
     max_new_tokens: Option<usize>,
-    /// The fewest tokens of a generated text.
+    /// Minimum number of new tokens.
     #[arg(long)]
     min_new_tokens: Option<usize>,
-    /// Draw tokens instead of taking the likeliest.
+    /// Sample tokens instead of greedy decoding.
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     do_sample: Option<bool>,
-    /// What scores are divided by before a draw: below 1 likely tokens become likelier.
+    /// Sampling temperature: divides the logits.
     #[arg(long)]
     temperature: Option<f64>,
-    /// The likeliest tokens that are drawn from, 0 for all; otherwise 50.
+    /// Sample from the k most probable tokens only; 0 for all [default: 50].
     #[arg(long)]
     top_k: Option<usize>,
-    /// The share of probability that the tokens that are drawn from have.
+    /// Sample from the smallest set of most probable tokens whose probabilities add up to this (nucleus sampling).
     #[arg(long)]
     top_p: Option<f64>,
-    /// Above 1: tokens that are there already become less likely.
+    /// Penalty for tokens that already occur; above 1 makes them less probable.
     #[arg(long)]
     repetition_penalty: Option<f64>,
-    /// Texts that beam search keeps for each prompt; 1 for no beam search.
+    /// Beam width; 1 for no beam search.
     #[arg(long)]
     num_beams: Option<usize>,
-    /// The power of the length that a text's log-probability is divided by in beam search.
+    /// Beam search divides a text's log-probability by its length to this power.
     #[arg(long, allow_hyphen_values = true)]
     length_penalty: Option<f64>,
-    /// When beam search ends: true at once with as many finished texts as beams, false or never later.
+    /// When beam search ends: true as soon as num_beams texts are finished; false or never later.
     #[arg(long, value_name = "true|false|never", value_parser = early_stopping)]
     early_stopping: Option<Value>,
-    /// What draws follow from; otherwise 42.
+    /// Random seed of sampling [default: 42].
     #[arg(long)]
     #[serde(skip)]
     seed: Option<u64>,
@@ -62,7 +62,7 @@ fn early_stopping(word: &str) -> Result<Value, String> {
 }
 
 impl GenerationArgs {
-    /// What the folder's model generates by; what is not given is as in `run`.
+    /// Returns the generation settings of the model in `folder`; what is not given is as in `run`.
     ///
     /// # Errors
     /// As [`Generation::open`].
@@ -81,10 +81,10 @@ impl GenerationArgs {
         Generation::open(folder, &wanted, self.seed.or(of_run).unwrap_or(SEED))
     }
 
-    /// Refuses every one of them where nothing is generated; `why` says why not.
+    /// Refuses all of these options for a model that generates nothing; `why` is the reason.
     ///
     /// # Errors
-    /// Exit 2: one is given.
+    /// Exit 2: an option is given.
     pub fn refuse(&self, why: &str) -> Result<()> {
         let given = serde_json::to_value(self)?;
         let given = given.as_object().and_then(|map| map.iter().find(|(_, value)| !value.is_null()));
@@ -93,7 +93,7 @@ impl GenerationArgs {
     }
 }
 
-/// The line of a generated text; with `scores` its tokens and what probability the model gave to each.
+/// Returns the output line of a generated text; with `scores`, also its token ids and their log-probabilities.
 ///
 /// # Errors
 /// As [`Generation::read`].

@@ -1,6 +1,7 @@
 //! `trainer launch`
 
-use super::seconds;
+use super::config_keys::OverrideParser;
+use super::parse::{at_least_one, seconds};
 use super::slurm::SlurmArgs;
 use super::train::config_and_settings;
 use crate::comm::{exit_now, nccl};
@@ -18,52 +19,48 @@ use std::time::Duration;
 /// `trainer launch`
 #[derive(Debug, Args)]
 pub struct LaunchArgs {
-    /// The configuration (TOML); ./trainer.toml where none is given.
+    /// Configuration file (TOML) [default: ./trainer.toml].
     config: Option<PathBuf>,
-    /// Settings that replace the file's, as for `train`.
-    #[arg(value_name = "KEY=VALUE")]
+    /// Settings that override the file, as for `train`.
+    #[arg(value_name = "KEY=VALUE", value_parser = OverrideParser, hide_possible_values = true)]
     overrides: Vec<String>,
-    /// Ranks in all, with --slurm those of one node; otherwise one per GPU, and without GPUs one per NUMA node.
+    /// Total number of ranks; with --slurm, ranks per node [default: one per GPU, or one per NUMA node without GPUs].
     #[arg(short = 'n', long, value_name = "N", value_parser = at_least_one)]
     ranks: Option<usize>,
-    /// The hosts and how many ranks each takes: a:8,b:8.
+    /// Hosts and their numbers of ranks: a:8,b:8.
     #[arg(long, value_name = "HOST:N,...", conflicts_with_all = ["hostfile", "slurm"])]
     hosts: Option<String>,
-    /// A file of hosts, one a line: `a slots=8` or `a:8`.
+    /// File with one host per line: `a slots=8` or `a:8`.
     #[arg(long, value_name = "FILE", conflicts_with = "slurm")]
     hostfile: Option<PathBuf>,
-    /// Threads of each rank; otherwise its share of the host's cores.
+    /// Threads per rank [default: the host's cores divided by its ranks].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     threads: Option<usize>,
-    /// auto (the newest sound checkpoint of output_dir, else from the start), none, or a checkpoint's folder; otherwise
-    /// auto, and none where overwrite_output_dir is true.
+    /// Where to resume from: auto (the latest valid checkpoint of output_dir, if any), none, or a checkpoint folder
+    /// [default: auto; none if overwrite_output_dir is true].
     #[arg(long)]
     resume: Option<String>,
-    /// Go on from a checkpoint even where the order of data changes.
+    /// Resume even if the order of the training data changes.
     #[arg(long)]
     allow_new_data_order: bool,
-    /// How often the job is started again after a fault.
+    /// Maximum number of restarts after a failure.
     #[arg(long, value_name = "N", default_value_t = 3)]
     max_restarts: usize,
-    /// Seconds that the job has for its checkpoint when it is told to stop.
+    /// Grace period: seconds that the job has to write a checkpoint when it is stopped.
     #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds, conflicts_with = "slurm")]
     grace: f64,
-    /// A variable for the ranks on all hosts: its value here, or the one given; may be given several times.
+    /// Environment variable to pass to all ranks, with its current value or the given one; can be repeated.
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = variable)]
     env: Vec<Variable>,
-    /// A further word for mpirun, or for srun where that starts the ranks; may be given several times.
+    /// Additional argument for mpirun, or for srun if it starts the ranks; can be repeated.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     mpi_arg: Vec<String>,
-    /// Print the command, or with --slurm the batch script, and do nothing.
+    /// Print the command, or with --slurm the batch script, and exit.
     #[arg(long)]
     dry_run: bool,
-    /// Last, because its heading is that of all that follow.
+    // Last, because its help heading applies to all options after it.
     #[command(flatten)]
     slurm: SlurmArgs,
-}
-
-pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected a whole number from 1 up".into())
 }
 
 fn variable(text: &str) -> Result<Variable, String> {
@@ -73,10 +70,10 @@ fn variable(text: &str) -> Result<Variable, String> {
     if is_name { Ok(Variable { name: name.to_owned(), value }) } else { Err("expected NAME or NAME=VALUE".into()) }
 }
 
-/// Checks the configuration, then starts the job or shows how it would be started.
+/// Checks the configuration, then starts the job or prints its command.
 ///
 /// # Errors
-/// Exit 2 for a configuration that cannot be used; else the job's own exit code.
+/// Exit 2 for an invalid configuration; otherwise the job's exit code.
 pub fn run(args: LaunchArgs, log_format: LogFormat) -> Result<()> {
     let job = job(&args, log_format)?;
     job.check()?;
@@ -104,7 +101,7 @@ pub fn run(args: LaunchArgs, log_format: LogFormat) -> Result<()> {
     if let Place::Allocation(allocation) = &place {
         let ranks = if layout.ranks == 1 { "1 rank".into() } else { format!("{} ranks", layout.ranks) };
         let nodes = if allocation.nodes == 1 { "node".into() } else { format!("{} nodes", allocation.nodes) };
-        let other = if job.ranks.is_some() { "" } else { "; -n starts another number" };
+        let other = if job.ranks.is_some() { "" } else { "; -n changes the number" };
         logs::tell(&format!("launch: {ranks} on the {nodes} of this Slurm job{other}"));
     }
     if args.dry_run {
@@ -114,7 +111,7 @@ pub fn run(args: LaunchArgs, log_format: LogFormat) -> Result<()> {
     mpirun::check(&job)?;
     match launch::run(&job, &layout, facts.root)? {
         0 => Ok(()),
-        // It has told why.
+        // The job has reported the reason.
         code => exit_now(code),
     }
 }
@@ -132,7 +129,7 @@ fn place(args: &LaunchArgs) -> Result<Place> {
     })
 }
 
-/// A job goes on where the folder's run has stopped, unless that is to be replaced.
+/// Returns the default of `--resume`: a job resumes the run of its folder unless it overwrites the folder.
 fn default_resume(config: &Config) -> &'static str {
     if config.overwrite_output_dir { "none" } else { "auto" }
 }

@@ -1,4 +1,4 @@
-//! Where predictions go: JSON lines, or CSV.
+//! The output of predictions: JSON lines or CSV.
 
 use crate::error::{Context, Error, Result};
 use crate::text::columns;
@@ -7,10 +7,10 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// What is written, a record each.
+/// The output lines, one per record.
 pub(super) struct Lines {
     pub rows: Vec<Map<String, Value>>,
-    /// Comma-separated with a header, instead of JSON.
+    /// Whether to write CSV with a header instead of JSON lines.
     pub csv: bool,
 }
 
@@ -29,32 +29,34 @@ impl Lines {
     }
 }
 
-/// Where predictions go.
+/// The destination of predictions.
 pub(super) enum Output {
-    /// A pipe or a device, which is written to as it is.
+    /// A pipe or a device.
     Stream(Box<dyn Write>),
-    /// A file, by its name for now and its final one. It is not there before all lines are: whatever ends the program while
-    /// it computes leaves nothing behind.
+    /// A file, written under a temporary name and renamed when complete, so that an interrupted program leaves nothing
+    /// behind.
     File { temporary: PathBuf, target: PathBuf },
 }
 
 impl Output {
+    /// Opens an output file.
+    ///
     /// # Errors
-    /// Exit 2: it is the input, it is a folder or lies in none, or nobody may write there.
+    /// Exit 2: the path is the input or a folder, its folder does not exist, or it cannot be written.
     pub fn create(path: &Path, input: Option<&Path>) -> Result<Self> {
         let there = fs::metadata(path).ok();
         let input = input.and_then(|input| fs::canonicalize(input).ok());
         if there.is_some() && input.is_some() && fs::canonicalize(path).ok() == input {
-            return Err(Error::input("this is the input too, which would be lost; name another file"));
+            return Err(Error::input("this is also the input, which would be overwritten; give another file"));
         }
         if there.as_ref().is_some_and(fs::Metadata::is_dir) {
-            return Err(Error::input("this is a folder; name a file in it"));
+            return Err(Error::input("this is a folder; give a file in it"));
         }
         if there.is_some_and(|there| !there.is_file()) {
             let file = File::options().write(true).open(path).input_context("it cannot be opened")?;
             return Ok(Output::Stream(Box::new(file)));
         }
-        // A link keeps pointing to the file.
+        // A symbolic link is kept; its target is replaced.
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
@@ -62,7 +64,7 @@ impl Output {
         }
         let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
-        // Whether it can be made is known by making it.
+        // Creates the file once to check that it can be created.
         drop(File::create_new(&temporary).input_context(temporary.display())?);
         fs::remove_file(&temporary).context(temporary.display())?;
         Ok(Output::File { temporary, target })
@@ -72,8 +74,10 @@ impl Output {
         Output::Stream(Box::new(std::io::stdout()))
     }
 
+    /// Writes all lines.
+    ///
     /// # Errors
-    /// What the system says; then a file that was there before stays.
+    /// An I/O error; an existing file is then unchanged.
     pub fn write(self, lines: &Lines) -> std::io::Result<()> {
         match self {
             Output::Stream(to) => lines.write(to),
@@ -81,7 +85,7 @@ impl Output {
                 let file = File::create_new(&temporary)?;
                 let written = lines.write(file).and_then(|()| fs::rename(&temporary, &target));
                 if written.is_err() {
-                    // It may be what has filled the disk.
+                    // A full disk may be the cause: frees the space.
                     _ = fs::remove_file(&temporary);
                 }
                 written
@@ -108,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_is_there_whole_or_not_at_all() {
+    fn an_output_is_complete_or_absent() {
         let dir = tempfile::tempdir().unwrap();
         let [input, path] = ["in.jsonl", "out.jsonl"].map(|name| dir.path().join(name));
         fs::write(&input, "kept").unwrap();
@@ -124,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_and_a_device_stay_what_they_are() {
+    fn links_and_devices_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let [target, link] = ["target", "link"].map(|name| dir.path().join(name));
         fs::write(&target, "before").unwrap();
@@ -138,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn places_that_cannot_be_an_output_are_refused() {
+    fn invalid_output_paths_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let input = dir.path().join("in.jsonl");
         fs::write(&input, "kept").unwrap();

@@ -1,9 +1,9 @@
 //! `trainer predict`
 
-use super::PredictArgs;
-use super::evaluate::{DataFile, bare, open};
-use super::generation;
+use super::evaluate::open;
+use super::generation::{self, GenerationArgs};
 use super::output::{Lines, Output};
+use super::reading::{DataFile, ReadingArgs, bare};
 use crate::comm::Collective;
 use crate::config::{self, Config, DataConfig, OnBadRecord, TaskKind};
 use crate::data::{Prepared, cache};
@@ -12,9 +12,10 @@ use crate::models::registry;
 use crate::observe::logs::tell;
 use crate::tasks::Head;
 use crate::text::{Fields, Format, OnBad, Source, columns};
-use crate::train::generate::Generation;
+use crate::train::generation::Generation;
 use crate::train::loaded::Loaded;
 use crate::train::reading::{self, Purpose};
+use clap::Args;
 use serde_json::{Map, Value, json};
 use std::fs::{self, File};
 use std::io::ErrorKind::BrokenPipe;
@@ -23,14 +24,41 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Predicts, on all ranks; rank 0 writes the output.
+/// `trainer predict`
+#[derive(Debug, Args)]
+pub struct PredictArgs {
+    /// Folder of a fine-tuned model or checkpoint.
+    #[arg(long)]
+    model: PathBuf,
+    /// Input file; labels are not needed. `-` reads standard input, as JSONL unless --format is given.
+    #[arg(long, required_unless_present = "text")]
+    input: Option<PathBuf>,
+    /// Text to use instead of a file; can be repeated.
+    #[arg(long, conflicts_with_all = ["input", "format", "columns", "header", "documents"], allow_hyphen_values = true)]
+    text: Vec<String>,
+    /// Output file with one line per record, in order: JSON lines, or CSV if the name ends with .csv [default: standard
+    /// output, as with `-`].
+    #[arg(long)]
+    output: Option<PathBuf>,
+    /// Input columns to copy to the output, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
+    keep: Vec<String>,
+    /// Add logits to every line; for generated texts, token ids and their log-probabilities.
+    #[arg(long)]
+    scores: bool,
+    #[command(flatten)]
+    reading: ReadingArgs,
+    #[command(flatten)]
+    generation: GenerationArgs,
+}
+
+/// Runs prediction on all ranks; rank 0 writes the output.
 ///
 /// # Errors
-/// Exit 2 for what is wrong with the model folder, the records or the output's place; exit 1 for an output that cannot
-/// be written.
+/// Exit 2: an invalid model folder, record or output path. Exit 1: an output that cannot be written.
 pub fn run(args: &PredictArgs) -> Result<()> {
     let comm = args.reading.connect(None)?;
-    // Before the work: what is wrong with the output's place must not cost it.
+    // An unusable output path is reported before the work starts.
     let to = args.output.as_deref().filter(|path| *path != Path::new(STANDARD));
     let create =
         |path: &Path| Output::create(path, args.input.as_deref()).context(format!("--output {}", path.display()));
@@ -38,7 +66,7 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     let output = comm.agree(output, "opening the output")?;
     let trained = comm.agree(Config::of_model(&args.model), "reading the configuration of the model")?;
     let input = Input::of(args, comm.as_ref(), trained.as_ref())?;
-    // Every record has its line of output, so none is left out.
+    // Every record has its line of output, so none may be skipped.
     let file = DataFile {
         name: input.name.clone(),
         option: "--input",
@@ -46,11 +74,11 @@ pub fn run(args: &PredictArgs) -> Result<()> {
         purpose: Purpose::Predict,
         targets: None,
         on_bad_record: OnBadRecord::Error,
-        // A text that is asked for once would only fill the disk.
+        // Tokens of temporary input are not worth caching.
         cache: cache::folder(None).filter(|_| !input.temporary),
     };
     let wanted = |head: &Head| match reading::kind(head) {
-        // What is asked of a language model is read as what is said to it.
+        // Input of a language model is read as chat prompts.
         TaskKind::CausalLm => Ok(TaskKind::Chat),
         TaskKind::Seq2seq => Ok(TaskKind::Seq2seq),
         kind => args
@@ -58,7 +86,7 @@ pub fn run(args: &PredictArgs) -> Result<()> {
             .refuse(&format!("{} was fine-tuned for {kind}, which generates no text", args.model.display()))
             .map(|()| kind),
     };
-    // Before the work, too.
+    // Errors of --keep are also reported before the work starts.
     let kept = comm.agree(kept(args, &input, trained.as_ref()), "--keep").map_err(|e| input.named(e))?;
     let opened = open(&comm, (&args.model, trained.as_ref()), &file, &args.reading, wanted);
     let (mut loaded, data) = opened.map_err(|e| input.named(e))?;
@@ -73,7 +101,7 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     let count = rows.len();
     let lines = Lines { rows, csv: to.is_some_and(|path| path.extension().is_some_and(|end| end == "csv")) };
     let written = output.map_or(Ok(()), |output| output.write(&lines));
-    // A reader that has enough must not end anything.
+    // A closed pipe is not an error.
     let written = written.or_else(|e| if to.is_none() && e.kind() == BrokenPipe { Ok(()) } else { Err(e) });
     let place = to.map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
     comm.agree(written.context(&place), "writing the predictions")?;
@@ -83,7 +111,7 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     Ok(())
 }
 
-/// The columns of the input that go with the predictions, a row for each record.
+/// Returns the input columns to copy to the output, one row per record.
 fn kept(args: &PredictArgs, input: &Input, trained: Option<&Config>) -> Result<Vec<Vec<Value>>> {
     if args.keep.is_empty() {
         return Ok(Vec::new());
@@ -103,7 +131,7 @@ fn kept(args: &PredictArgs, input: &Input, trained: Option<&Config>) -> Result<V
     columns::read(&source, &args.keep).context("--keep")
 }
 
-/// The predictions, after the columns that go with them.
+/// Prepends the kept columns to the predictions.
 fn with_columns(
     rows: Vec<Map<String, Value>>,
     kept: Vec<Vec<Value>>,
@@ -114,13 +142,11 @@ fn with_columns(
     }
     if kept.len() != rows.len() {
         let (records, lines) = (kept.len(), rows.len());
-        return Err(Error::input(format!(
-            "--keep: the file has {records} rows, and {lines} predictions: not one for each"
-        )));
+        return Err(Error::input(format!("--keep: the file has {records} rows, but there are {lines} predictions")));
     }
     if let Some(name) = rows.first().and_then(|row| names.iter().find(|name| row.contains_key(*name))) {
         return Err(Error::input(format!(
-            "--keep {name}: the predictions have a column {name:?} of their own: rename it"
+            "--keep {name}: the predictions already have a column {name:?}: rename the column"
         )));
     }
     let joined = rows.into_iter().zip(kept).map(|(row, values)| names.iter().cloned().zip(values).chain(row).collect());
@@ -130,17 +156,17 @@ fn with_columns(
 /// The name of standard input and output on a command line.
 const STANDARD: &str = "-";
 
-/// The file with the records.
+/// The input file.
 struct Input {
     path: PathBuf,
-    /// What messages call it.
+    /// The file's name in messages.
     name: String,
-    /// Whether it is one of our own, for standard input or `--text`.
+    /// Whether it is a temporary file, for standard input or `--text`.
     temporary: bool,
 }
 
 impl Input {
-    /// All ranks call it; rank 0 reads standard input for all.
+    /// Returns the input of a command. All ranks call it; rank 0 reads standard input for all.
     fn of(args: &PredictArgs, comm: &dyn Collective, trained: Option<&Config>) -> Result<Self> {
         let standard = args.input.as_deref() == Some(Path::new(STANDARD));
         let (Some(path), false) = (&args.input, standard) else {
@@ -160,7 +186,7 @@ impl Input {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
             let file = format!("trainer-{}-{}-{since}.jsonl", std::process::id(), comm.rank());
             let input = Input { path: std::env::temp_dir().join(file), name, temporary: true };
-            // For nobody else: it may be private.
+            // Readable by the owner only: the input may be private.
             let open = || File::options().write(true).create_new(true).mode(0o600).open(&input.path);
             let written = open().and_then(|mut file| file.write_all(&bytes)).context(input.path.display());
             comm.agree(written, "a copy of the input")?;
@@ -169,7 +195,7 @@ impl Input {
         Ok(Input { path: path.clone(), name: path.display().to_string(), temporary: false })
     }
 
-    /// The error in the words of the command line.
+    /// Replaces the path of a temporary file in an error by the input's name.
     fn named(&self, e: Error) -> Error {
         let message = e.to_string().replace(&self.path.display().to_string(), &self.name);
         let named = Error::new(e.kind(), message);
@@ -180,13 +206,13 @@ impl Input {
 impl Drop for Input {
     fn drop(&mut self) {
         if self.temporary {
-            // A file of ours in a temporary folder: the system removes it too.
+            // If this fails, the system cleans its temporary folder.
             _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// The texts of `--text` as the records of a task.
+/// Returns the texts of `--text` as JSONL records of a task.
 fn records(args: &PredictArgs, kind: TaskKind, trained: Option<&Config>) -> Result<String> {
     let data = args.reading.columns(trained.filter(|config| config.task.kind == kind), Path::new(""));
     if data.text_pair_column.is_some() {
@@ -209,7 +235,7 @@ fn records(args: &PredictArgs, kind: TaskKind, trained: Option<&Config>) -> Resu
     Ok(args.text.iter().map(record).collect::<Vec<_>>().join("\n"))
 }
 
-/// A line for every prompt.
+/// Generates a text for every prompt; returns the output lines.
 fn generated(
     args: &PredictArgs,
     comm: &dyn Collective,
@@ -217,8 +243,8 @@ fn generated(
     data: &Prepared,
 ) -> Result<Vec<Map<String, Value>>> {
     let generation = args.generation.open(&args.model, None).and_then(Generation::ending_as_answers);
-    let generation = comm.agree(generation, "reading how texts are generated")?;
+    let generation = comm.agree(generation, "reading the generation settings")?;
     let mut evaluator = args.reading.evaluator(comm, loaded, None);
-    let texts = evaluator.texts(&data.dataset, &generation.settings, &generation.draw())?;
+    let texts = evaluator.texts(&data.dataset, &generation.settings, &generation.random_numbers())?;
     texts.iter().map(|text| generation::line(&generation, text, args.scores)).collect()
 }

@@ -1,11 +1,11 @@
-//! How the commands for finished models read data: as in training, unless options say otherwise.
+//! How the commands for finished models read data: as in training, unless options override it.
 
 use super::answers::AnswerArgs;
-use super::evaluate::{DataFile, bare};
-use super::{backend, connect, seconds};
+use super::group::{backend, connect};
+use super::parse::seconds;
 use crate::comm::Collective;
-use crate::config::{self, Config, DataConfig, TaskConfig, TaskKind};
-use crate::error::Result;
+use crate::config::{self, Config, DataConfig, OnBadRecord, TaskConfig, TaskKind};
+use crate::error::{Error, Result};
 use crate::tasks::Head;
 use crate::text::gzip;
 use crate::train::evaluate::Evaluator;
@@ -13,99 +13,128 @@ use crate::train::loaded::Loaded;
 use crate::train::reading::Purpose;
 use crate::train::settings::ON_A_CPU;
 use clap::Args;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How data is read outside a configuration: what is not given is as it was in training.
+/// Options for reading data. What is not given is as it was in training.
 #[derive(Debug, Args)]
 pub(super) struct ReadingArgs {
-    /// The column of the text.
+    /// Column with the text.
     #[arg(long)]
     pub(super) text_column: Option<String>,
-    /// The column of the second text of a pair.
+    /// Column with the second text of a pair.
     #[arg(long)]
     text_pair_column: Option<String>,
-    /// The column of the label.
+    /// Column with the label.
     #[arg(long)]
     label_column: Option<String>,
-    /// The column of the source, for seq2seq.
+    /// Column with the source, for seq2seq.
     #[arg(long)]
     source_column: Option<String>,
-    /// What stands before every source, for seq2seq; otherwise nothing.
+    /// Text to prepend to every source, for seq2seq.
     #[arg(long)]
     source_prefix: Option<String>,
-    /// The names of the columns of a CSV or TSV file without a header, with commas between.
+    /// Column names of a CSV or TSV file without a header, separated by commas.
     #[arg(long, value_delimiter = ',')]
     columns: Option<Vec<String>>,
-    /// Whether the first row of a CSV or TSV file holds the names of the columns; otherwise found out by looking.
+    /// Whether the first row of a CSV or TSV file is a header [default: auto-detected].
     #[arg(long, value_name = "true|false")]
     header: Option<bool>,
-    /// The column of the list of words, for token-classification.
+    /// Column with the list of words, for token-classification.
     #[arg(long)]
     words_column: Option<String>,
-    /// The column of the list of their tags.
+    /// Column with the list of tags, for token-classification.
     #[arg(long)]
     tags_column: Option<String>,
-    /// The column of the question, for multiple-choice.
+    /// Column with the question, for multiple-choice.
     #[arg(long)]
     question_column: Option<String>,
-    /// The column of what the question is about; otherwise `context` where there is one.
+    /// Column with the context of the question, for multiple-choice [default: `context` if it exists].
     #[arg(long)]
     context_column: Option<String>,
-    /// The column of the list of choices.
+    /// Column with the list of choices, for multiple-choice.
     #[arg(long)]
     choices_column: Option<String>,
-    /// The column of what an answer is given to.
+    /// Column with the prompt.
     #[arg(long)]
     prompt_column: Option<String>,
-    /// The column of an answer.
+    /// Column with the completion.
     #[arg(long)]
     completion_column: Option<String>,
-    /// The column of a conversation.
+    /// Column with the messages of a conversation.
     #[arg(long)]
     messages_column: Option<String>,
-    /// jsonl, csv, tsv, conll or text; otherwise by the file's ending.
+    /// File format: jsonl, csv, tsv, conll or text [default: by the file extension].
     #[arg(long)]
     format: Option<config::Format>,
-    /// What a document of a plain text file is: file, lines or paragraphs.
-    #[arg(long, value_name = "WORD")]
+    /// How a plain text file is divided into documents: file, lines or paragraphs.
+    #[arg(long, value_name = "UNIT")]
     documents: Option<config::Documents>,
-    /// Whether a language model's blocks are filled up with documents; otherwise yes.
+    /// Whether to pack several documents into one sequence, for language models [default: true].
     #[arg(long, value_name = "true|false")]
     packing: Option<bool>,
-    /// The share of tokens that a masked language model is to tell; otherwise 0.15.
-    #[arg(long, value_name = "SHARE", value_parser = share)]
+    /// Probability of masking a token, for masked-lm [default: 0.15].
+    #[arg(long, value_name = "P", value_parser = probability)]
     mlm_probability: Option<f64>,
-    /// Whether the tokens of a word are hidden together; otherwise no.
+    /// Whether to mask all tokens of a word together, for masked-lm [default: false].
     #[arg(long, value_name = "true|false")]
     whole_word_mask: Option<bool>,
-    /// Tokens that a sequence is cut to; otherwise what the model takes, with questions at most 384, of a language model's
-    /// blocks at most 1024.
+    /// Truncate sequences to this many tokens [default: the model's limit; at most 384 for question answering and 1024 for
+    /// packed language-model sequences].
     #[arg(long)]
     pub(super) max_length: Option<usize>,
-    /// Tokens that a rank takes through the model at a time; otherwise 4096.
+    /// Tokens per micro-batch and rank [default: 4096].
     #[arg(long)]
     micro_batch_tokens: Option<usize>,
-    /// How ranks talk: auto, solo, mpi or nccl; otherwise auto.
+    /// Communication backend: auto, solo, mpi or nccl [default: auto].
     #[arg(long)]
     backend: Option<config::Backend>,
-    /// Seconds after which a wait for a rank ends the command; otherwise 600.
+    /// Timeout of a collective operation, in seconds [default: 600].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout_seconds: Option<f64>,
-    /// Last, because its heading is that of all that follow.
+    // Last, because its help heading applies to all options after it.
     #[command(flatten)]
     pub(super) answers: AnswerArgs,
 }
 
-/// A share as `task.mlm_probability` has it.
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|&share: &f64| share > 0.0 && share < 1.0);
-    share.ok_or_else(|| "expected a number greater than 0 and less than 1".into())
+/// Options for the targets of parallel text.
+#[derive(Debug, Clone, Args)]
+pub(super) struct TargetArgs {
+    /// File whose lines are the targets for the lines of the data, for seq2seq with plain text.
+    #[arg(long)]
+    pub(super) eval_target: Option<PathBuf>,
+    /// Column with the target, for seq2seq [default: as in training, or `target`].
+    #[arg(long)]
+    pub(super) target_column: Option<String>,
+    /// Truncate targets to this many tokens, for seq2seq [default: 128].
+    #[arg(long)]
+    pub(super) max_target_length: Option<usize>,
+}
+
+/// A data file outside a configuration.
+pub(super) struct DataFile<'a> {
+    /// The file's name in messages.
+    pub name: String,
+    /// The option that names it.
+    pub option: &'static str,
+    pub path: &'a Path,
+    pub purpose: Purpose,
+    /// The targets, for an evaluation.
+    pub targets: Option<&'a TargetArgs>,
+    pub on_bad_record: OnBadRecord,
+    /// The folder of the token cache, if the tokens are cached.
+    pub cache: Option<PathBuf>,
+}
+
+/// A probability, with the bounds of `task.mlm_probability`.
+fn probability(text: &str) -> Result<f64, String> {
+    let p = text.parse().ok().filter(|&p: &f64| p > 0.0 && p < 1.0);
+    p.ok_or_else(|| "expected a number greater than 0 and less than 1".into())
 }
 
 impl ReadingArgs {
-    /// Joins the ranks; what is not given is as in `run`.
+    /// Connects the ranks; what is not given is as in `run`.
     pub(super) fn connect(&self, run: Option<&Config>) -> Result<Arc<dyn Collective>> {
         let of_run = run.map(|config| &config.comm);
         let how = self.backend.or(of_run.map(|comm| comm.backend)).unwrap_or_default();
@@ -113,7 +142,7 @@ impl ReadingArgs {
         connect(backend(how), Duration::from_secs_f64(timeout), None).map_err(bare)
     }
 
-    /// A loaded model, ready to run on all ranks; what is not given is as in `run`.
+    /// Returns an evaluator of a loaded model on all ranks; what is not given is as in `run`.
     pub(super) fn evaluator<'a>(
         &self,
         comm: &'a dyn Collective,
@@ -126,7 +155,7 @@ impl ReadingArgs {
         Evaluator { model, params, weights, comm, micro_batch_tokens, generation: None }
     }
 
-    /// The names of the columns, as options and `trained` say.
+    /// Returns the column names, from the options and `trained`.
     pub(super) fn columns(&self, trained: Option<&Config>, path: &Path) -> DataConfig {
         let (purpose, on_bad_record) = (Purpose::Predict, config::OnBadRecord::Error);
         let (name, option) = (String::new(), "");
@@ -134,10 +163,11 @@ impl ReadingArgs {
         self.data_config(&file, trained)
     }
 
-    /// The same as the `[data]` of a configuration. `trained` is that of the model's training, for the same task.
+    /// Returns the options as the `[data]` section of a configuration. `trained` is the configuration of the model's
+    /// training, for the same task.
     pub(super) fn data_config(&self, file: &DataFile, trained: Option<&Config>) -> DataConfig {
         let mut data = trained.map_or_else(|| DataConfig::new(file.path.to_owned()), |config| config.data.clone());
-        // What describes the files of training says nothing of one of another format; plain text has no columns.
+        // Settings of the training files do not apply to a file of another format; plain text has no columns.
         let is = self.format.map_or_else(|| gzip::extension(file.path), |format| format.to_string());
         let own = data.eval.as_deref() == Some(file.path);
         if !own && matches!(is.as_str(), "txt" | "md" | "text") {
@@ -178,7 +208,7 @@ impl ReadingArgs {
         }
     }
 
-    /// The same as the `[task]` of a configuration.
+    /// Returns the options as the `[task]` section of a configuration.
     pub(super) fn task_config(
         &self,
         file: &DataFile,
@@ -200,4 +230,13 @@ impl ReadingArgs {
             ..task
         }
     }
+}
+
+/// Removes the sections from setting names in an error: on the command line, settings are options.
+pub(super) fn bare(e: Error) -> Error {
+    let message = e.to_string();
+    let message = message.replace("data.max_length", "max_length").replace("comm.backend", "backend");
+    let message = message.replace("model.path: ", "");
+    let bare = Error::new(e.kind(), message);
+    if e.is_shared() { bare.shared() } else { bare }
 }

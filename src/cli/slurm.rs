@@ -1,67 +1,66 @@
 //! The options of `trainer launch --slurm`.
 
-use super::launch::at_least_one;
+use super::parse::at_least_one;
 use crate::launch::slurm::{Batch, Gpus, Launcher};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
-/// How a job is given to Slurm.
+/// Options of Slurm jobs.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Slurm")]
 pub struct SlurmArgs {
-    /// Write a batch script and submit it; with --dry-run print it.
+    /// Submit a batch script; with --dry-run, print it.
     #[arg(long)]
     pub slurm: bool,
-    /// Nodes; otherwise one.
+    /// Number of nodes [default: 1].
     #[arg(long, value_name = "N", requires = "slurm", value_parser = at_least_one)]
     pub nodes: Option<usize>,
-    /// GPUs of a node, one rank each, with their type where the cluster wants it (h100:8); without GPUs, -n says how many
-    /// ranks a node has.
+    /// GPUs per node, one rank each, with their type if the cluster requires it (h100:8); without GPUs, set the ranks per
+    /// node with -n.
     #[arg(long, value_name = "[TYPE:]N", requires = "slurm")]
     pub gpus_per_node: Option<Gpus>,
     /// Partition.
     #[arg(long, value_name = "NAME", requires = "slurm")]
     pub partition: Option<String>,
-    /// Account that pays.
+    /// Account to charge.
     #[arg(long, value_name = "NAME", requires = "slurm")]
     pub account: Option<String>,
     /// Quality of service.
     #[arg(long, value_name = "NAME", requires = "slurm")]
     pub qos: Option<String>,
-    /// Time limit, as sbatch has it: 90 (minutes), 12:00:00, 2-12 (days-hours).
+    /// Time limit in sbatch's format: 90 (minutes), 12:00:00, 2-12 (days-hours).
     #[arg(long, value_name = "TIME", requires = "slurm")]
     pub time: Option<String>,
-    /// Name of the job; otherwise the configuration's.
+    /// Job name [default: from the configuration].
     #[arg(long, value_name = "NAME", requires = "slurm")]
     pub job_name: Option<String>,
-    /// What starts the ranks; otherwise srun, which needs Slurm's PMIx plugin.
-    #[arg(long, value_name = "WORD", requires = "slurm", value_enum)]
+    /// Launcher of the ranks [default: srun, which needs Slurm's PMIx plugin].
+    #[arg(long, value_name = "NAME", requires = "slurm", value_enum)]
     pub launcher: Option<LauncherArg>,
-    /// Seconds before the time limit at which the job is asked for a checkpoint; otherwise 300, and at most a quarter of
-    /// --time.
+    /// Seconds before the time limit at which the job writes a checkpoint [default: 300, but at most a quarter of --time].
     #[arg(long, value_name = "SECONDS", requires = "slurm", value_parser = clap::value_parser!(u32).range(1..=65535))]
     pub signal_before: Option<u32>,
-    /// A module to load; may be given several times.
+    /// Environment module to load; can be repeated.
     #[arg(long, value_name = "NAME", requires = "slurm")]
     pub module: Vec<String>,
-    /// A container image that the ranks run in: Apptainer's (a .sif file, or with ://), else one of pyxis.
+    /// Container image for the ranks: an Apptainer image (a .sif file or a URI with ://), otherwise a pyxis image.
     #[arg(long, value_name = "IMAGE", requires = "slurm")]
     pub container: Option<String>,
-    /// A file of shell lines that is sourced before the job.
+    /// Shell script to source before the job.
     #[arg(long, value_name = "FILE", requires = "slurm")]
     pub setup: Option<PathBuf>,
-    /// Another template of the batch script.
+    /// Template that replaces the default batch script.
     #[arg(long, value_name = "FILE", requires = "slurm")]
     pub template: Option<PathBuf>,
-    /// A further option for sbatch; may be given several times.
+    /// Additional option for sbatch; can be repeated.
     #[arg(long, value_name = "ARG", requires = "slurm", allow_hyphen_values = true)]
     pub sbatch_arg: Vec<String>,
-    /// End at the time limit, with a checkpoint, instead of going back to the queue.
+    /// Do not requeue the job at the time limit; it ends with a checkpoint.
     #[arg(long, requires = "slurm")]
     pub no_requeue: bool,
 }
 
-/// [`Launcher`] as a word.
+/// [`Launcher`] as an option value.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum LauncherArg {
     /// srun --mpi=pmix
@@ -71,7 +70,7 @@ pub enum LauncherArg {
 }
 
 impl SlurmArgs {
-    /// The job as Slurm sees it.
+    /// Returns the settings of the batch script.
     pub fn batch(&self) -> Batch {
         Batch {
             nodes: self.nodes.unwrap_or(1),

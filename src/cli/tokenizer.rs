@@ -1,6 +1,5 @@
 //! `trainer tokenizer`
 
-use super::TokenizerArgs;
 use crate::config;
 use crate::error::{Context, Error, Result};
 use crate::observe::logs::tell;
@@ -9,15 +8,49 @@ use crate::text::documents::{self, Division, DocumentSource};
 use crate::text::records::{Fields, Format, OnBad, Source};
 use crate::text::tokenizer_kinds::{Family, Kind};
 use crate::text::train_tokenizer::{Recipe, Trained};
+use clap::Args;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Trains a tokenizer and says what `config.json` must know of it.
+/// `trainer tokenizer`
+#[derive(Debug, Args)]
+pub struct TokenizerArgs {
+    /// Algorithm: bpe (byte-level, as GPT-2), wordpiece (BERT), unigram (T5) or chars (one token per character).
+    #[arg(long)]
+    kind: String,
+    /// Training texts: plain text (.txt), or records with a text column (JSONL, CSV, TSV); can be repeated.
+    #[arg(long, required = true, value_name = "FILE")]
+    input: Vec<PathBuf>,
+    /// Folder to write tokenizer.json and tokenizer_config.json to.
+    #[arg(long, value_name = "FOLDER")]
+    output: PathBuf,
+    /// Model family whose special tokens to use: bert, roberta, t5, gpt2 or llama [default: the usual family of the kind;
+    /// gpt2 for chars].
+    #[arg(long)]
+    family: Option<String>,
+    /// Maximum vocabulary size, special tokens included [default: 30000; all characters for chars].
+    #[arg(long)]
+    vocab_size: Option<usize>,
+    /// Lowercase all text.
+    #[arg(long)]
+    lowercase: bool,
+    /// Additional special token, such as "<|im_start|>"; can be repeated.
+    #[arg(long, value_name = "TOKEN")]
+    special_token: Vec<String>,
+    /// Column with the text.
+    #[arg(long, default_value = "text")]
+    text_column: String,
+    /// File format: jsonl, csv, tsv or text [default: by the file extension].
+    #[arg(long)]
+    format: Option<config::Format>,
+}
+
+/// Trains a tokenizer and reports the values that `config.json` needs.
 ///
 /// # Errors
-/// Exit 2 for what is wrong with the arguments or the texts; exit 1 for a folder that cannot be written.
+/// Exit 2: invalid arguments or texts. Exit 1: a folder that cannot be written.
 pub fn run(args: &TokenizerArgs) -> Result<()> {
-    // It is work for one; the others of a group have none.
+    // Rank 0 does all the work.
     if rank_of_environment() != 0 {
         return Ok(());
     }
@@ -26,7 +59,7 @@ pub fn run(args: &TokenizerArgs) -> Result<()> {
     let family = family.map_err(|e| e.context("--family"))?;
     let place = args.output.join("tokenizer.json");
     if place.exists() {
-        return Err(Error::input(format!("--output: {} is there already: remove it first", place.display())));
+        return Err(Error::input(format!("--output: {} already exists: remove it first", place.display())));
     }
     let mut texts = Vec::new();
     for path in &args.input {
@@ -56,7 +89,7 @@ fn source(args: &TokenizerArgs, path: &Path) -> Result<DocumentSource> {
         Some(config::Format::Csv) => Some(Some(Format::Csv)),
         Some(config::Format::Tsv) => Some(Some(Format::Tsv)),
         Some(config::Format::Conll) => {
-            return Err(Error::input("--format: a tokenizer is made from jsonl, csv, tsv or text, not conll"));
+            return Err(Error::input("--format: a tokenizer is trained on jsonl, csv, tsv or text, not on conll"));
         }
     };
     let Some(format) = format else {
@@ -74,7 +107,7 @@ fn source(args: &TokenizerArgs, path: &Path) -> Result<DocumentSource> {
     }))
 }
 
-/// Says which numbers `config.json` must have, and which of them it has not.
+/// Reports the values that `config.json` needs and does not have.
 fn advise(trained: &Trained, path: &Path) -> Result<()> {
     let json: Value = match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).input_context(path.display())?,
@@ -85,10 +118,10 @@ fn advise(trained: &Trained, path: &Path) -> Result<()> {
     for (key, number) in wanted.chain(ids.map(|(key, _, id)| (format!("{key}_id"), id as usize))) {
         let note = match json.get(&key) {
             Some(found) if found.as_u64() == Some(number as u64) => continue,
-            Some(found) => format!("; it says {found} now"),
+            Some(found) => format!("; it has {found} now"),
             None => String::new(),
         };
-        tell(&format!("config.json should say \"{key}\": {number}{note}"));
+        tell(&format!("config.json should have \"{key}\": {number}{note}"));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `trainer train`
 
-use super::{TrainArgs, backend, connect, join_to_leave};
+use super::config_keys::OverrideParser;
+use super::group::{backend, connect, join_to_leave};
 use crate::checkpoint::run_dir::{self, Resume};
 use crate::comm::{exit_now, is_launched, select, tell_listening};
 use crate::config::Config;
@@ -9,13 +10,45 @@ use crate::observe::progress::note;
 use crate::observe::signals::{self, StopFlag};
 use crate::observe::{logs, rank_of_environment};
 use crate::train::{Ended, Start, Trainer};
+use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The configuration that is trained by when none is named.
+/// The configuration file that is used when none is given.
 pub const DEFAULT_CONFIG: &str = "trainer.toml";
 
-/// Trains.
+/// `trainer train`
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Configuration file (TOML) [default: ./trainer.toml].
+    pub(super) config: Option<PathBuf>,
+    /// Settings that override the file: `learning_rate=3e-5`, or a dotted key where the bare key is ambiguous.
+    #[arg(value_name = "KEY=VALUE", value_parser = OverrideParser, hide_possible_values = true)]
+    pub(super) overrides: Vec<String>,
+    /// Where to resume from: none, auto (the latest valid checkpoint of output_dir, if any), or a checkpoint folder.
+    #[arg(long, default_value = "none")]
+    pub(super) resume: String,
+    /// Resume even if the order of the training data changes.
+    #[arg(long)]
+    pub(super) allow_new_data_order: bool,
+    /// Print the complete configuration, defaults included, and exit.
+    #[arg(long)]
+    pub(super) print_config: bool,
+}
+
+impl Default for TrainArgs {
+    fn default() -> Self {
+        TrainArgs {
+            config: None,
+            overrides: Vec::new(),
+            resume: "none".into(),
+            allow_new_data_order: false,
+            print_config: false,
+        }
+    }
+}
+
+/// Runs training.
 ///
 /// # Errors
 /// As [`Trainer::open`] and [`Trainer::run`]; exit 3 after a stop on a signal.
@@ -37,14 +70,14 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
             Duration::from_secs_f64(config.comm.timeout_seconds),
             config.parallel.num_threads,
         ),
-        // Even a configuration that cannot be used is everybody's affair: rank 0 tells, all leave together.
+        // The ranks join even with an invalid configuration: rank 0 reports it, and all exit together.
         Err(_) => (select::Backend::Auto, Duration::from_secs(60), None),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let stop = StopFlag::new();
     signals::listen(runtime.handle(), signals::ALWAYS, &stop, |_| tell_stop("SIGUSR1: ", ""), || interrupted_again())?;
     let comm = connect(backend, timeout, threads)?;
-    // All ranks have met, so all of them listen.
+    // All ranks have joined, so all of them handle signals.
     if comm.is_main() {
         tell_listening();
     }
@@ -70,7 +103,7 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
         Ended::Stopped { step } => Err(Error::new(
             Kind::Stopped,
             format!(
-                "stopped on a signal after step {step}; checkpoint written: {}. Go on by --resume auto",
+                "stopped on a signal after step {step}; checkpoint written: {}. Continue with --resume auto",
                 output_dir.join(format!("checkpoint-{step}")).display()
             ),
         )
@@ -78,14 +111,14 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
     }
 }
 
-/// Answers a signal at once; the step may take long. `trainer launch` answers for its ranks.
+/// Acknowledges a signal at once, since the step may take long. `trainer launch` does it for its ranks.
 fn tell_stop(signal: &str, more: &str) {
     if rank_of_environment() == 0 && !is_launched() {
         note(&format!("trainer: {signal}stopping after this step, with a checkpoint{more}"));
     }
 }
 
-/// Tells what a job is left with whose launcher kills it, and leaves.
+/// Reports the last checkpoint of a job that its launcher kills, and exits.
 fn killed(output_dir: &Path) -> ! {
     let launcher = if std::env::var_os("OMPI_COMM_WORLD_RANK").is_some() {
         "SIGTERM: mpirun ends the ranks within about a second, without a checkpoint"
@@ -95,12 +128,12 @@ fn killed(output_dir: &Path) -> ! {
     let last = match run_dir::newest_complete(output_dir) {
         Some((step, _)) => {
             let path = output_dir.join(format!("checkpoint-{step}"));
-            format!("the last one is {}: --resume auto goes on from there", path.display())
+            format!("the last one is {}: --resume auto continues from it", path.display())
         }
-        None => "there is none yet".to_owned(),
+        None => "there is no checkpoint yet".to_owned(),
     };
     note(&format!("trainer: {launcher}; {last}"));
-    note("trainer: `trainer launch` writes one on Ctrl-C; kill -USR1 to mpirun does, too");
+    note("trainer: `trainer launch` writes one on Ctrl-C; so does kill -USR1 to mpirun");
     exit_now(143)
 }
 
@@ -109,7 +142,7 @@ fn interrupted_again() -> ! {
     exit_now(130)
 }
 
-/// The configuration that the arguments name.
+/// Loads the configuration that the arguments name.
 ///
 /// # Errors
 /// As [`Config::load`].
@@ -118,12 +151,12 @@ pub(super) fn load(args: &TrainArgs) -> Result<Config> {
     Config::load(file.as_deref(), &settings)
 }
 
-/// The file of a configuration and the settings that replace its own, from the words of a command line.
+/// Returns the configuration file and the settings that override it, from the arguments of a command line.
 pub(super) fn config_and_settings(
     mut file: Option<PathBuf>,
     mut settings: Vec<String>,
 ) -> (Option<PathBuf>, Vec<String>) {
-    // `trainer train key=value` without a file: the first argument is a setting too.
+    // `trainer train key=value` without a file: the first argument is a setting.
     if let Some(text) = file.as_ref().and_then(|f| f.to_str()).filter(|t| t.contains('=') && !Path::new(t).exists()) {
         settings.insert(0, text.to_owned());
         file = None;

@@ -11,6 +11,7 @@ mod conformance;
 mod connections;
 pub mod cores;
 mod ffi;
+mod fold;
 mod job;
 mod journal;
 pub mod mpi;

@@ -12,8 +12,8 @@
 //! parts and add up (`comm::ffi::mpi::work`, `fold`). A reduce-scatter and an all-gather together cost what an all-reduce
 //! does.
 
-pub(super) mod fold;
 mod server;
+mod shared;
 
 pub use super::ffi::mpi::library_version;
 
@@ -23,9 +23,10 @@ use super::{Collective, Pending, ffi};
 use crate::error::{Error, Result};
 use crate::ffi::memory::{Use, during};
 use server::Command;
+use shared::{Outcome, Shared};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
@@ -57,40 +58,6 @@ struct Place {
 struct Link {
     commands: Sender<Command>,
     shared: Arc<Shared>,
-}
-
-struct Shared {
-    timeout: Duration,
-    journal: Mutex<Journal>,
-    /// How many threads are inside `wait`.
-    waiting: AtomicUsize,
-}
-
-impl Shared {
-    fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How one operation ended, once it has.
-#[derive(Default)]
-struct Outcome {
-    result: Mutex<Option<Result<()>>>,
-    changed: Condvar,
-}
-
-impl Outcome {
-    /// The first result counts.
-    fn set(&self, result: Result<()>) {
-        self.result.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(result);
-        self.changed.notify_all();
-    }
-
-    fn wait(&self, at_most: Duration) -> Option<Result<()>> {
-        let result = self.result.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(result, at_most, |result| result.is_none());
-        waited.unwrap_or_else(PoisonError::into_inner).0.clone()
-    }
 }
 
 impl Mpi {

@@ -1,14 +1,16 @@
 //! The tensors of a micro-batch.
 
-use crate::data::collation::{Collation, Draw};
+use crate::data::collation::Collation;
 use crate::data::dataset::{Dataset, LabelKind};
 use crate::data::example::Label;
 use crate::data::ragged::{Cross, Sequences, places};
+use crate::data::random::RandomKey;
 use crate::error::Result;
 use crate::ffi::transfer::{self, Arrival};
 use tch::{Device, Tensor};
 
-/// A micro-batch of B examples: S sequences (S = B but for choices and packed documents) with T tokens in all.
+/// A packed micro-batch of B examples: S sequences (S = B except for choices and packed documents) with T tokens in
+/// total.
 #[derive(Debug)]
 pub struct Batch {
     /// i64 `[T]`.
@@ -16,24 +18,24 @@ pub struct Batch {
     /// i64 `[T]`: 0 in the first text of a pair, 1 in the second.
     pub segments: Tensor,
     pub sequences: Sequences,
-    /// An encoder-decoder's other side.
+    /// The decoder's side of an encoder-decoder.
     pub decoder: Option<Decoder>,
     pub labels: Labels,
     /// The examples' indices in the data set, `[B]`.
     pub samples: Vec<u32>,
-    /// The sequences of each example, `[B]`, which add up to S.
+    /// Number of sequences of each example, `[B]`; they add up to S.
     pub widths: Vec<usize>,
-    /// [`places`] of the scores among which a span or a choice is found; `None` too where there are no such labels.
+    /// [`places`] of the scores among which a span or a choice is selected; `None` without such labels.
     pub score_places: Option<Tensor>,
 }
 
-/// What a decoder sees: for each sequence of the encoder one of its own, shifted by the start token.
+/// The decoder's input: one sequence for each of the encoder's, shifted right by the start token.
 #[derive(Debug)]
 pub struct Decoder {
-    /// i64 `[D]`, D the decoder's tokens.
+    /// i64 `[D]`, D the number of the decoder's tokens.
     pub tokens: Tensor,
     pub sequences: Sequences,
-    /// Who attends to the encoder's tokens.
+    /// Cross-attention to the encoder's tokens.
     pub cross: Cross,
 }
 
@@ -47,28 +49,28 @@ pub enum Labels {
     Values(Tensor),
     /// f32 `[B, C]`, 0 or 1.
     Flags(Tensor),
-    /// i64 `[B, 2]`: the first and the last token of the answer, counted in the sequence.
+    /// i64 `[B, 2]`: the first and the last token of the answer, relative to the sequence.
     Spans(Tensor),
-    /// Of tokens.
+    /// Classes of tokens.
     Tokens(Targets),
-    /// Tokens that are to be told, of which nothing is known: their classes mean nothing.
+    /// Target tokens without known classes: the classes are placeholders.
     Blanks(Targets),
-    /// Of tokens, and i64 `[B]` of the whole.
+    /// Classes of tokens, and i64 `[B]` of the examples.
     TokensAndClasses(Targets, Tensor),
 }
 
-/// Tokens whose output is to tell a class, n of them. Only these rows go through a head.
+/// Target tokens, n of them. Only their rows go through a head.
 #[derive(Debug)]
 pub struct Targets {
-    /// i64 `[n]`: rows of `tokens`, of the decoder's where there is one.
+    /// i64 `[n]`: rows of `tokens`, or of the decoder's tokens if there is a decoder.
     pub places: Tensor,
     /// i64 `[n]`.
     pub classes: Tensor,
-    /// `[n]`: the example of each, counted in the batch; in ascending order.
+    /// `[n]`: the index in the batch of each target's example, ascending.
     pub owners: Vec<usize>,
 }
 
-/// The columns of a batch while it is put together.
+/// The columns of a batch under construction.
 #[derive(Default)]
 struct Columns {
     tokens: Vec<i64>,
@@ -83,21 +85,21 @@ struct Columns {
 }
 
 impl Batch {
-    /// Puts these samples of a data set one after another, as its collation says, on a device.
+    /// Collates these samples of a data set into a batch on a device.
     ///
     /// # Errors
     /// Out of memory; libtorch's.
-    pub fn on(device: Device, dataset: &Dataset, samples: &[u32], draw: Draw) -> Result<Self> {
-        let mut batch = Self::collate(dataset, samples, draw);
+    pub fn on(device: Device, dataset: &Dataset, samples: &[u32], key: RandomKey) -> Result<Self> {
+        let mut batch = Self::collate(dataset, samples, key);
         batch.upload(Vec::new(), device)?.wait()?;
         Ok(batch)
     }
 
-    /// Puts these samples of a data set one after another, as its collation says, on the CPU.
-    pub fn collate(dataset: &Dataset, samples: &[u32], draw: Draw) -> Self {
+    /// Collates these samples of a data set into a batch on the CPU.
+    pub fn collate(dataset: &Dataset, samples: &[u32], key: RandomKey) -> Self {
         let mut columns = Columns::default();
         for (owner, &sample) in samples.iter().enumerate() {
-            columns.add(dataset, sample as usize, owner, draw);
+            columns.add(dataset, sample as usize, owner, key);
         }
         let Columns { tokens, segments, lengths, decoder, decoder_lengths, places, classes, owners, widths } = columns;
         let ints = |values: &[i64]| Tensor::from_slice(values);
@@ -131,8 +133,8 @@ impl Batch {
         }
     }
 
-    /// Uploads all tensors, and these others with them, in one asynchronous copy. The batch must not be used before the
-    /// arrival has been waited for, on the thread that uses it.
+    /// Uploads all tensors, and `others` with them, in one asynchronous copy. The thread that uses the batch must wait
+    /// for the arrival first.
     ///
     /// # Errors
     /// Out of memory; libtorch's.
@@ -150,17 +152,17 @@ impl Batch {
         transfer::upload(&mut all, device)
     }
 
-    /// The number of examples, B.
+    /// Number of examples, B.
     pub fn len(&self) -> usize {
         self.samples.len()
     }
 
-    /// Whether there is no example.
+    /// Returns whether the batch has no examples.
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty()
     }
 
-    /// The example of each target of a term, counted in the batch.
+    /// Returns the index in the batch of the example of each target of a loss term.
     pub fn owners(&self, term: usize) -> Vec<usize> {
         match &self.labels {
             Labels::Tokens(targets) | Labels::TokensAndClasses(targets, _) if term == 0 => targets.owners.clone(),
@@ -168,7 +170,7 @@ impl Batch {
         }
     }
 
-    /// How many targets each term of the loss has: the terms' means are over these.
+    /// Returns the number of targets of each loss term: the denominators of the mean losses.
     pub fn counts(&self) -> Vec<usize> {
         match &self.labels {
             Labels::Tokens(targets) => vec![targets.owners.len()],
@@ -179,8 +181,8 @@ impl Batch {
 }
 
 impl Columns {
-    fn add(&mut self, dataset: &Dataset, sample: usize, owner: usize, draw: Draw) {
-        let inputs = dataset.collation().inputs(dataset, sample, draw);
+    fn add(&mut self, dataset: &Dataset, sample: usize, owner: usize, key: RandomKey) {
+        let inputs = dataset.inputs(sample, key);
         let sequences = dataset.sequences(sample);
         let source = match dataset.collation() {
             Collation::SourceTarget { .. } => sequences[0] as usize,

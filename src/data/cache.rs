@@ -1,8 +1,8 @@
-//! The token cache: a data set is tokenised once and mapped ever after.
+//! The token cache: a data set is tokenized once and then memory-mapped.
 //!
-//! A file holds one [`Dataset`] and is named by its key, the hash of everything that the content follows from, so
-//! that an entry never goes stale; any of them may be deleted at any time. Layout, numbers in the machine's byte
-//! order (a file from a machine of the other order has an unknown version and is made anew):
+//! A file holds one [`Dataset`] and is named by its key, the hash of all inputs of the content, so an entry never
+//! becomes stale; any file may be deleted at any time. Layout, numbers in native byte order (a file of the other byte
+//! order has an unknown version and is rebuilt):
 //!
 //! | bytes     | content |
 //! |-----------|---------|
@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"TRNTOKEN";
-/// Changes whenever the layout or the way from text to ids changes; part of every key.
+/// Changes with the file layout and with the tokenization; part of every key.
 pub const VERSION: u32 = 4;
 const HASH: Range<usize> = 12..44;
 const KEY: Range<usize> = 44..76;
@@ -40,53 +40,54 @@ const SECTIONS: usize = 7;
 const HEADER: usize = TABLE + 16 * SECTIONS;
 const ALIGN: usize = 64;
 
-/// What is known of a data set beside its examples.
+/// Information about a data set beside its examples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// The class names by class index, if the labels are classes.
     pub labels: Option<Vec<String>>,
-    /// The number of records left out.
+    /// Number of skipped records.
     pub skipped: usize,
-    /// Line and reason of the first of them (at most 100).
+    /// Line and reason of the first skipped records (at most 100).
     pub skipped_reasons: Vec<(usize, String)>,
-    /// The number of examples cut to the maximum length.
+    /// Number of examples truncated to the maximum length.
     pub truncated: usize,
-    /// The rows that the embedding needs for this tokenizer.
+    /// Number of rows that the embedding matrix needs for this tokenizer.
     pub vocab_size: usize,
-    /// The rows that the embedding of segments needs for the examples.
+    /// Number of rows that the segment embeddings need for the examples.
     pub segments: usize,
-    /// What a person has to know beside that, in short phrases.
+    /// Further remarks for the user, in short phrases.
     pub remarks: Vec<String>,
-    /// What the task's metrics and predictions need besides the tensors, in the task's own form: the texts of answers, say.
+    /// Data that the task's metrics and predictions need besides the tensors, such as reference texts, in the task's
+    /// own form.
     pub references: Value,
 }
 
-/// Where a data set came from.
+/// Origin of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheUse {
     /// Mapped from the cache.
     Hit,
-    /// Tokenised now.
+    /// Tokenized now.
     Built,
 }
 
-/// Where tokens are kept: in the given folder, else in the usual one.
+/// Returns the cache folder: the given one, or the default.
 pub fn folder(given: Option<&Path>) -> Option<PathBuf> {
     given.map(Path::to_owned).or_else(default_dir)
 }
 
-/// `$XDG_CACHE_HOME/trainer/tokens`, else `~/.cache/trainer/tokens`; `None` where the environment names neither.
+/// Returns `$XDG_CACHE_HOME/trainer/tokens` or `~/.cache/trainer/tokens`; `None` if neither variable is set.
 pub fn default_dir() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
     Some(cache.join("trainer/tokens"))
 }
 
-/// Takes the data set of this key from the cache, or builds and keeps it. Processes may race: each writes a file
-/// of its own and renames it.
+/// Loads the data set of this key from the cache, or builds and stores it. Processes may race: each writes its own
+/// temporary file and renames it.
 ///
-/// A cache that cannot be used never stops a run: a damaged file is built anew, an unwritable folder means that
-/// the data set stays in memory, each with a warning.
+/// An unusable cache never stops a run: a damaged file is rebuilt, and with an unwritable folder the data set stays in
+/// memory, each with a warning.
 ///
 /// # Errors
 /// Those of `build`.
@@ -99,26 +100,26 @@ pub fn load_or_build(
     match open(&path, key) {
         Ok(Some((dataset, facts))) => return Ok((dataset, facts, CacheUse::Hit)),
         Ok(None) => {}
-        Err(e) => tracing::warn!("{}: {e}; tokenising again", path.display()),
+        Err(e) => tracing::warn!("{}: {e}; tokenizing again", path.display()),
     }
     let (dataset, facts) = build()?;
-    // The mapped file rather than the memory just filled: ranks of one machine share its pages.
+    // Uses the mapped file instead of the memory just filled: ranks of one host share its pages.
     match write(&path, key, &dataset, &facts).and_then(|()| open(&path, key)) {
         Ok(Some((dataset, facts))) => return Ok((dataset, facts, CacheUse::Built)),
         Ok(None) => {}
-        Err(e) => tracing::warn!("{}: not cached, the next start will tokenise again: {e}", path.display()),
+        Err(e) => tracing::warn!("{}: not cached, the next start will tokenize again: {e}", path.display()),
     }
     Ok((dataset, facts, CacheUse::Built))
 }
 
-/// The data set in a cache file; `None` if there is no such file.
+/// Loads the data set of a cache file; `None` if the file does not exist.
 fn open(path: &Path, key: &[u8; 32]) -> Result<Option<(Dataset, Facts)>> {
     let file = match File::open(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
-    // SAFETY: a cache file is never written to under its final name, only replaced or deleted, and both leave the
-    // mapped one as it is.
+    // SAFETY: a cache file is never written under its final name, only replaced or deleted; neither changes the mapped
+    // file.
     let map = Arc::new(unsafe { Mmap::map(&file) }?);
     let damaged = |what: &str| Error::other(format!("the cache file is damaged ({what})"));
     if map.len() < HEADER || map[..8] != MAGIC[..] {
@@ -149,12 +150,12 @@ fn open(path: &Path, key: &[u8; 32]) -> Result<Option<(Dataset, Facts)>> {
         })
     };
     let columns = columns().ok_or_else(|| damaged("its sections"))?;
-    let json = map.get(section(6)).ok_or_else(|| damaged("what it says of itself"))?;
+    let json = map.get(section(6)).ok_or_else(|| damaged("its description"))?;
     let (shape, facts): (Shape, Facts) = serde_json::from_slice(json)?;
     Ok(Some((Dataset { columns, shape, fingerprint: *key, repeated: None }, facts)))
 }
 
-/// Writes a cache file: complete and flushed under a name of its own, then renamed.
+/// Writes a cache file: complete and flushed under a temporary name, then renamed.
 fn write(path: &Path, key: &[u8; 32], dataset: &Dataset, facts: &Facts) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(dir).context(dir.display())?;
@@ -165,7 +166,7 @@ fn write(path: &Path, key: &[u8; 32], dataset: &Dataset, facts: &Facts) -> Resul
         .and_then(|file| write_to(file, key, dataset, facts))
         .and_then(|()| Ok(std::fs::rename(&temporary, path)?));
     if written.is_err() {
-        // It may never have come to be; what matters is the first error.
+        // The file may not exist; the first error is the one to report.
         let _ = std::fs::remove_file(&temporary);
     }
     written
@@ -237,7 +238,7 @@ mod tests {
         }
     }
 
-    /// Loads with [`build`]; whether the cache hit, and how often it built.
+    /// Loads with [`build`]; returns whether the cache hit, and how often it built.
     fn load(dir: &Path) -> (CacheUse, usize) {
         let built = Cell::new(0);
         let counted = || {
@@ -281,7 +282,7 @@ mod tests {
         }
         for length in [0, 7, 100, 200, sound.len() - 1] {
             std::fs::write(&path, &sound[..length]).unwrap();
-            assert_eq!(load(dir.path()), (CacheUse::Built, 1), "cut to {length}");
+            assert_eq!(load(dir.path()), (CacheUse::Built, 1), "truncated to {length}");
             assert_eq!(std::fs::read(entry(dir.path())).unwrap(), sound);
         }
         assert_eq!(load(dir.path()), (CacheUse::Hit, 0));

@@ -1,10 +1,10 @@
-//! A column of plain numbers, owned or mapped from a file.
+//! A column of numbers, owned or mapped from a file.
 
 use memmap2::Mmap;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// Numbers that any bytes are valid for.
+/// Numbers for which all bit patterns are valid.
 pub(super) trait Plain: Copy + Send + Sync + 'static {}
 impl Plain for u8 {}
 impl Plain for u32 {}
@@ -17,15 +17,15 @@ pub(super) enum Column<T: Plain> {
 }
 
 impl<T: Plain> Column<T> {
-    /// The numbers in `bytes` of a map, in the machine's byte order; `None` if the range is outside the map, not
-    /// aligned for `T`, or not a whole number of `T`.
+    /// Returns the numbers in `bytes` of a map, in native byte order; `None` if the range is outside the map, not
+    /// aligned for `T`, or not a multiple of `T`'s size.
     pub fn mapped(map: &Arc<Mmap>, bytes: Range<usize>) -> Option<Self> {
         let slice = map.get(bytes.clone())?;
         let fits = slice.as_ptr().cast::<T>().is_aligned() && slice.len().is_multiple_of(size_of::<T>());
         fits.then(|| Column::Mapped { map: map.clone(), bytes, of: std::marker::PhantomData })
     }
 
-    /// The numbers' bytes, in the machine's byte order.
+    /// Returns the bytes of the numbers, in native byte order.
     pub fn bytes(&self) -> &[u8] {
         let slice: &[T] = self;
         // SAFETY: `T` is one of the unsigned integers above, which have no padding bytes.

@@ -1,37 +1,38 @@
-//! Tokenised examples in columns, in memory or mapped from the token cache.
+//! Tokenized examples in columns, in memory or mapped from the token cache.
 
 use super::collation::Collation;
 use super::column::Column;
-use super::example::{Example, Label};
+use super::example::{Example, Inputs, Label};
+use super::random::RandomKey;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// Tokenised examples. All of them have the same kind of label.
+/// Tokenized examples. All have the same kind of label.
 pub struct Dataset {
     pub(super) columns: Columns,
     pub(super) shape: Shape,
     pub(super) fingerprint: [u8; 32],
-    /// How many examples there are, where the columns' come again and again.
+    /// Number of examples, if the stored examples are repeated.
     pub(super) repeated: Option<usize>,
 }
 
-/// The numbers of a data set.
+/// The columns of a data set.
 pub(super) struct Columns {
-    /// `[N + 1]`: where each example's tokens begin.
+    /// `[N + 1]`: offset of each example's first token.
     pub offsets: Column<u64>,
     /// `[tokens]`
     pub ids: Column<u32>,
     /// `[tokens]`
     pub type_ids: Column<u8>,
-    /// `[N + 1]`: where each example's sequences begin in `lengths`; empty when all examples have one sequence.
+    /// `[N + 1]`: offset of each example's first sequence in `lengths`; empty when all examples have one sequence.
     pub sequences: Column<u64>,
-    /// The tokens of each sequence.
+    /// Number of tokens of each sequence.
     pub lengths: Column<u32>,
-    /// Of each example as many numbers as its kind of label has.
+    /// The labels: a fixed number of values per example, or per token, by the kind of label.
     pub labels: Column<u32>,
 }
 
-/// What the numbers mean.
+/// The interpretation of the columns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Shape {
     pub labels: LabelKind,
@@ -44,7 +45,7 @@ pub enum LabelKind {
     None,
     Class,
     Value,
-    /// So many flags an example.
+    /// This many flags per example.
     Flags(usize),
     Span,
     Tokens,
@@ -64,7 +65,7 @@ impl LabelKind {
         }
     }
 
-    /// Numbers for each example, and for each token.
+    /// Returns the number of values per example and per token.
     fn width(self) -> (usize, usize) {
         match self {
             LabelKind::None => (0, 0),
@@ -78,11 +79,11 @@ impl LabelKind {
 }
 
 impl Dataset {
-    /// Gathers examples into columns. `collation` tells how they become batches; `fingerprint` stands for the content
-    /// and every setting that shaped it.
+    /// Collects examples into columns. `collation` defines how they become batches; `fingerprint` is the hash of the
+    /// content and of every setting that affects it.
     ///
     /// # Panics
-    /// If an example's segments or lengths disagree with its ids, or the kinds of labels are mixed: bugs of the caller.
+    /// If an example's segments or lengths disagree with its ids, or if the examples have different kinds of labels.
     pub fn new(examples: impl IntoIterator<Item = Example>, collation: Collation, fingerprint: [u8; 32]) -> Self {
         let (mut offsets, mut ids, mut type_ids) = (vec![0], Vec::new(), Vec::new());
         let (mut sequences, mut lengths, mut labels) = (vec![0], Vec::new(), Vec::new());
@@ -123,12 +124,12 @@ impl Dataset {
         Dataset { columns, shape, fingerprint, repeated: None }
     }
 
-    /// So many examples, by these over and over: what is only assumed takes no memory.
+    /// Repeats the stored examples up to this number: assumed data takes no memory.
     pub fn repeated(self, examples: usize) -> Self {
         Dataset { repeated: (!self.is_empty()).then_some(examples), ..self }
     }
 
-    /// The number of examples.
+    /// Number of examples.
     pub fn len(&self) -> usize {
         self.repeated.unwrap_or(self.stored())
     }
@@ -137,28 +138,28 @@ impl Dataset {
         self.columns.offsets.len() - 1
     }
 
-    /// Where example `i` stands in the columns.
+    /// Returns the index of example `i` in the columns.
     fn place(&self, i: usize) -> usize {
         if self.repeated.is_some() { i % self.stored() } else { i }
     }
 
-    /// Whether there is no example.
+    /// Returns whether there are no examples.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The tokens of example `i`.
+    /// Number of tokens of example `i`.
     pub fn length(&self, i: usize) -> usize {
         self.range(i).len()
     }
 
-    /// The tokens of every example.
+    /// Number of tokens of every example.
     pub fn lengths(&self) -> Vec<u32> {
         let stored = self.columns.offsets.windows(2).map(|pair| (pair[1] - pair[0]) as u32);
         stored.cycle().take(self.len()).collect()
     }
 
-    /// The tokens of all examples together.
+    /// Total number of tokens.
     pub fn total_tokens(&self) -> u64 {
         match self.repeated {
             None => self.columns.ids.len() as u64,
@@ -171,12 +172,12 @@ impl Dataset {
         &self.columns.ids[self.range(i)]
     }
 
-    /// The segments of example `i`'s tokens, `[length(i)]`.
+    /// The segment ids of example `i`'s tokens, `[length(i)]`.
     pub fn type_ids(&self, i: usize) -> &[u8] {
         &self.columns.type_ids[self.range(i)]
     }
 
-    /// The tokens of each sequence of example `i`; they add up to `length(i)`.
+    /// Number of tokens of each sequence of example `i`; they add up to `length(i)`.
     pub fn sequences(&self, i: usize) -> Vec<u32> {
         let place = self.place(i);
         match self.columns.sequences.get(place..place + 2) {
@@ -185,7 +186,7 @@ impl Dataset {
         }
     }
 
-    /// The kind of all labels.
+    /// The kind of the labels.
     pub fn label_kind(&self) -> LabelKind {
         self.shape.labels
     }
@@ -207,12 +208,17 @@ impl Dataset {
         }
     }
 
-    /// How examples become batches.
+    /// Returns the inputs and targets of example `i`: a function of the example and `key` alone, the same on every rank.
+    pub fn inputs(&self, i: usize, key: RandomKey) -> Inputs {
+        self.collation().inputs(self.ids(i), &self.sequences(i), self.label(i), key.generator(i))
+    }
+
+    /// The collation, which defines how examples become batches.
     pub fn collation(&self) -> &Collation {
         &self.shape.collation
     }
 
-    /// What stands for the content: the data file, the tokenizer, and the settings (the token cache's key). Equal
+    /// The hash of the content: the data file, the tokenizer, and the settings (the token cache's key). Equal
     /// fingerprints mean equal data sets.
     pub fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint
@@ -224,7 +230,7 @@ impl Dataset {
     }
 }
 
-/// The numbers of token labels.
+/// Returns token labels as column values.
 fn of_tokens(labels: Vec<i32>, tokens: usize) -> impl Iterator<Item = u32> {
     assert_eq!(tokens, labels.len(), "one label for each token");
     labels.into_iter().map(i32::cast_unsigned)

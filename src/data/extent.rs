@@ -1,56 +1,58 @@
-//! How large a micro-batch is: what its memory and its work follow from, without its tensors.
+//! The size of a micro-batch, from which memory and work follow, without its tensors.
 
-use crate::data::collation::{Collation, Draw};
+use crate::data::collation::Collation;
 use crate::data::dataset::Dataset;
 use crate::data::example::Label;
 use crate::data::ragged;
+use crate::data::random::RandomKey;
 
-/// Sequences that attend to themselves, or to as many others: the sizes of the rectangles of the attention kernel.
+/// Sequences that attend to themselves or to as many others: sizes of the rectangles of the attention kernel.
 ///
-/// A *place* is a column of a rectangle, real token or padding. Counts are f64 because they go into products of sizes.
+/// A *place* is a column of a rectangle, real token or padding. Counts are f64 because they are factors of products of
+/// sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Extent {
-    /// Real tokens that ask, and those that they ask.
+    /// Number of real query tokens, and of the real keys they attend to.
     pub tokens: f64,
     pub key_tokens: f64,
     pub sequences: f64,
-    /// The queries' places of all rectangles, and the keys'.
+    /// Number of query places and of key places of all rectangles.
     pub queries: f64,
     pub keys: f64,
-    /// The queries' and the keys' places in rectangles that hold padding: what is copied to make them.
+    /// Number of query and key places in rectangles with padding, which are copies.
     pub padded_queries: f64,
     pub padded_keys: f64,
-    /// The longest sequence that asks, and how many rectangles there are.
+    /// Length of the longest query sequence, and the number of rectangles.
     pub longest: f64,
     pub rectangles: f64,
-    /// The queries' places in rectangles of a single sequence: nothing is copied to put their heads side by side.
+    /// Number of query places in rectangles of a single sequence, whose heads need no copy.
     pub alone: f64,
-    /// Pairs of a query's and a key's place, in all rectangles and in the largest.
+    /// Number of (query place, key place) pairs, in all rectangles and in the largest one.
     pub pairs: f64,
     pub largest: f64,
-    /// The queries' and the keys' places in the rectangle that has the most of them: rectangles come one after another.
+    /// Number of query and key places of the largest rectangle: rectangles are computed one after another.
     pub widest: [f64; 2],
 }
 
-/// A micro-batch.
+/// The size of a micro-batch.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Extents {
     pub examples: f64,
-    /// The sequences that the model reads: of an encoder-decoder the encoder's.
+    /// The model's input sequences; for an encoder-decoder, the encoder's.
     pub own: Extent,
-    /// The decoder's sequences, and these as they attend to the encoder's.
+    /// The decoder's sequences, and their cross-attention to the encoder's.
     pub decoder: Option<[Extent; 2]>,
-    /// Tokens whose output is to tell a class.
+    /// Number of target tokens.
     pub targets: f64,
 }
 
 impl Extent {
-    /// Of these sequences, in the order of a batch.
+    /// Returns the extent of these sequences, in the order of a batch.
     pub fn of(lengths: &[i64]) -> Self {
         Self::between(lengths, None)
     }
 
-    /// Of `queries` that attend to `keys`, or to themselves.
+    /// Returns the extent of `queries` that attend to `keys`, or to themselves.
     fn between(queries: &[i64], keys: Option<&[i64]>) -> Self {
         let sides: Vec<&[i64]> = [queries].into_iter().chain(keys).collect();
         let mut extent = Extent { sequences: queries.len() as f64, ..Extent::default() };
@@ -84,21 +86,21 @@ impl Extent {
 }
 
 impl Extents {
-    /// Of sequences in one rectangle of equal lengths, of which `targets` tokens are to be told.
+    /// Returns the extents of sequences of equal length in one rectangle, with `targets` target tokens.
     pub fn even(sequences: usize, length: usize, targets: usize) -> Self {
         let lengths = vec![length as i64; sequences];
         let own = Extent::of(&lengths);
         Extents { examples: sequences as f64, own, decoder: None, targets: targets as f64 }
     }
 
-    /// Of these samples of a data set, put together as [`super::batch::Batch::collate`] does. How many tokens are hidden
-    /// from a masked language model depends on the draw; here it is their share.
+    /// Returns the extents of these samples, collated as [`super::batch::Batch::collate`] does. The number of masked
+    /// tokens is random; the expected number is used.
     pub fn of(dataset: &Dataset, samples: &[u32]) -> Self {
         let (mut own, mut decoder, mut targets) = (Vec::new(), Vec::new(), 0.0);
         for &sample in samples {
             let i = sample as usize;
             let sequences = dataset.sequences(i);
-            targets += told(dataset, i, &sequences);
+            targets += targets_of(dataset, i, &sequences);
             if matches!(dataset.collation(), Collation::SourceTarget { .. }) {
                 own.push(i64::from(sequences[0]));
                 decoder.push(sequences.get(1).map_or(1, |&n| i64::from(n.max(1))));
@@ -110,20 +112,20 @@ impl Extents {
         Extents { examples: samples.len() as f64, own: Extent::of(&own), decoder, targets }
     }
 
-    /// Tokens of both sides.
+    /// Number of tokens of both sides.
     pub fn tokens(&self) -> f64 {
         self.own.tokens + self.decoder.map_or(0.0, |[own, _]| own.tokens)
     }
 }
 
-/// Tokens of an example whose output is to tell a class.
-fn told(dataset: &Dataset, i: usize, sequences: &[u32]) -> f64 {
+/// Returns the number of target tokens of an example.
+fn targets_of(dataset: &Dataset, i: usize, sequences: &[u32]) -> f64 {
     match (dataset.collation(), dataset.label(i)) {
         (Collation::Masked(masking), _) => masking.expected(dataset.length(i)),
         (Collation::NextToken, Label::None) => sequences.iter().map(|&n| f64::from(n.saturating_sub(1))).sum(),
         (Collation::SourceTarget { .. }, _) => sequences.get(1).map_or(0.0, |&n| f64::from(n)),
         (_, Label::Tokens(_) | Label::TokensAndClass(..)) => {
-            dataset.collation().inputs(dataset, i, Draw::default()).targets.len() as f64
+            dataset.inputs(i, RandomKey::default()).targets.len() as f64
         }
         _ => 0.0,
     }

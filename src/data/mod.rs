@@ -3,14 +3,14 @@
 //! ```text
 //! file --text--> record --a task's Encode--> Example --prepare, cache--> Dataset (mapped from the token cache)
 //!                                                                            |
-//!            ragged batch on the rank's device <--prefetch-- StepPlan <--sampler (seed, epoch, step)
+//!            packed batch on the rank's device <--prefetch-- StepPlan <--sampler (seed, epoch, step)
 //! ```
 //!
-//! [`prepare()`] reads, checks and tokenises a file once, on all cores, and keeps the result by content: a warm
-//! start hashes the data file and the tokenizer and maps the cache. Every rank holds the whole [`Dataset`], so
-//! every rank knows all lengths and computes all ranks' shards with [`Sampler::plan`] alone: nothing is sent
-//! between ranks, and a resumed run needs one integer. [`Prefetch`] makes the batches off the training thread.
-//! A batch is ragged: the sequences of a micro-batch one after another, never padded.
+//! [`prepare()`] reads, checks and tokenizes a file once, on all cores, and caches the result by content: a warm start
+//! hashes the data file and the tokenizer and maps the cache. Every rank has the whole [`Dataset`], so every rank knows
+//! all lengths and computes all ranks' parts with [`Sampler::plan`]: ranks exchange nothing, and a resumed run needs
+//! one integer. [`Prefetch`] makes the batches on another thread. A batch is packed: the sequences of a micro-batch one
+//! after another, without padding.
 
 pub mod batch;
 pub mod cache;
@@ -28,10 +28,11 @@ pub mod sampler;
 mod column;
 
 pub use cache::{CacheUse, Facts};
-pub use collation::{Collation, Draw};
+pub use collation::Collation;
 pub use dataset::{Dataset, LabelKind};
 pub use example::{Example, Label};
 pub use extent::{Extent, Extents};
 pub use prefetch::Prefetch;
 pub use prepare::{Encode, Encoded, Prepared, prepare};
+pub use random::RandomKey;
 pub use sampler::{MicroBatch, Sampler, StepPlan, eval_plan};

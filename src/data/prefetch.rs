@@ -1,24 +1,24 @@
-//! Items made on a thread of their own, a few ahead of their use.
+//! Makes items on another thread, a few ahead of their use.
 
 use crate::error::{Error, Result};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
-/// Runs an iterator on a thread and hands its items over in order.
+/// Runs an iterator on a thread and returns its items in order.
 ///
-/// A plain thread rather than a task of the runtime: the work is short, steady and the same for the whole run.
-/// A panic of the iterator comes out as an error. Dropping this stops the thread after the item in the making.
+/// A thread instead of an async task: the work is short, steady and the same for the whole run. A panic of the iterator
+/// becomes an error. Dropping this stops the thread after the current item.
 pub struct Prefetch<T> {
-    // In this order: a producer waiting for room is only released by the receiver's end.
+    // Dropped in this order: a blocked producer is released only when the receiver is dropped.
     items: Option<Receiver<Result<T>>>,
     producer: Option<JoinHandle<()>>,
 }
 
 impl<T: Send + 'static> Prefetch<T> {
-    /// Starts making items, at most `depth` of them waiting (and one more in the making).
+    /// Starts the thread; at most `depth` items wait, and one more is being made.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The system cannot start a thread.
     pub fn new(depth: usize, iterator: impl Iterator<Item = Result<T>> + Send + 'static) -> Result<Self> {
         let (sender, items) = sync_channel(depth);
         let make = move || {
@@ -39,7 +39,7 @@ impl<T: Send + 'static> Prefetch<T> {
 impl<T> Iterator for Prefetch<T> {
     type Item = Result<T>;
 
-    /// The next item; `None` after the last, an error once if the iterator panicked.
+    /// Returns the next item; `None` after the last, and one error if the iterator panicked.
     fn next(&mut self) -> Option<Result<T>> {
         if let Some(item) = self.items.as_ref().and_then(|items| items.recv().ok()) {
             return Some(item);
@@ -56,7 +56,7 @@ impl<T> Drop for Prefetch<T> {
     fn drop(&mut self) {
         self.items = None;
         if let Some(producer) = self.producer.take() {
-            // Nobody is left to tell of a panic.
+            // The receiver is gone: nobody needs the panic's message.
             let _ = producer.join();
         }
     }
@@ -99,7 +99,7 @@ mod tests {
         let mut items = Prefetch::new(3, endless.map(Ok)).unwrap();
         assert_eq!(items.next().unwrap().unwrap(), 0);
         drop(items);
-        // One taken, three waiting, one in the making, one that found nobody to take it.
+        // One taken, three waiting, one being made, one that could not be delivered.
         assert!(made.load(Ordering::SeqCst) <= 6);
         assert_eq!(Arc::strong_count(&made), 1, "the producer is gone");
     }

@@ -1,4 +1,4 @@
-//! Files of records become a checked, tokenised, cached data set.
+//! From record files to a checked, tokenized, cached data set.
 
 use super::cache::{self, CacheUse, Facts, VERSION};
 use super::collation::Collation;
@@ -10,47 +10,47 @@ use crate::text::tokenizer::Tokenizer;
 use serde_json::Value;
 use std::path::Path;
 
-/// How many reasons for skipped records are kept.
+/// Maximum number of reasons for skipped records to keep.
 const REASONS: usize = 100;
 
-/// How a task's files become examples.
+/// Encodes a task's files as examples.
 pub trait Encode {
-    /// The files that are read, in an order of its own.
+    /// The files to read, in a fixed order.
     fn files(&self) -> Vec<&Path>;
 
-    /// All that the examples follow from beside the files' content and the tokenizer, so that no two settings that
-    /// matter look alike. Where the files lie is not part of it.
+    /// Everything that the examples depend on beside the files' content and the tokenizer, in a form in which different
+    /// settings differ. File paths are not part of it.
     fn settings(&self) -> String;
 
-    /// Reads, checks and tokenises.
+    /// Reads, checks and tokenizes.
     ///
     /// # Errors
-    /// Exit 2: what is wrong with a file or its records.
+    /// Exit 2: an invalid file or record.
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded>;
 }
 
-/// What an [`Encode`] makes of its files.
+/// The result of [`Encode::encode`].
 #[derive(Debug)]
 pub struct Encoded {
-    /// In the files' order.
+    /// In the order of the files.
     pub examples: Vec<Example>,
     pub collation: Collation,
     /// BLAKE3 of each file that was read, in the order of [`Encode::files`].
     pub hashes: Vec<[u8; 32]>,
     /// The class names by class index, if the labels are classes.
     pub labels: Option<Vec<String>>,
-    /// Line and reason of every record left out, in any order.
+    /// Line and reason of every skipped record, in any order.
     pub skipped: Vec<(usize, String)>,
-    /// The number of examples cut to the maximum length.
+    /// Number of examples truncated to the maximum length.
     pub truncated: usize,
-    /// What a person has to know beside that, in short phrases.
+    /// Further remarks for the user, in short phrases.
     pub remarks: Vec<String>,
-    /// What the task's metrics and predictions need beside the tensors, in the task's own form.
+    /// Data that the task's metrics and predictions need beside the tensors, in the task's own form.
     pub references: Value,
 }
 
 impl Encoded {
-    /// Examples of one file that become batches as they are, and of which nothing else is to be known.
+    /// Returns plain examples of one file, without labels or remarks.
     pub fn plain(examples: Vec<Example>, hash: [u8; 32], skipped: Vec<(usize, String)>, truncated: usize) -> Self {
         let (collation, hashes, remarks, references) = (Collation::Plain, vec![hash], Vec::new(), Value::Null);
         Encoded { examples, collation, hashes, labels: None, skipped, truncated, remarks, references }
@@ -62,18 +62,18 @@ pub struct Prepared {
     /// The examples, in the order of the file.
     pub dataset: Dataset,
     pub facts: Facts,
-    /// Whether the cache had it all.
+    /// Whether the cache had the data set.
     pub cache: CacheUse,
 }
 
-/// Reads, checks and tokenises files with the tokenizer of a model folder, or takes the same from the cache in `cache_dir`,
-/// if it is to be kept.
+/// Reads, checks and tokenizes files with the tokenizer of a model folder, or loads the result from the cache in
+/// `cache_dir`, if given.
 ///
 /// # Errors
 /// Those of [`Encode::encode`] and of [`Tokenizer::from_folder`] (exit 2).
 pub fn prepare(encode: &dyn Encode, model_dir: &Path, cache_dir: Option<&Path>) -> Result<Prepared> {
     let hashes = encode.files().into_iter().map(records::hash_file).collect::<Result<Vec<_>>>()?;
-    // The debug form quotes strings, so that no two settings can look alike.
+    // The debug format quotes strings, so different settings have different texts.
     let key = format!("{:?}", (VERSION, &hashes, Tokenizer::fingerprint_of(model_dir)?, encode.settings()));
     let key = *blake3::hash(key.as_bytes()).as_bytes();
     let build = || build(encode, model_dir, &hashes, key);

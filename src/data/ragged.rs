@@ -1,13 +1,13 @@
-//! A ragged batch: the real tokens of several sequences, one after another, without padding.
+//! A packed batch: the real tokens of several sequences, one after another, without padding.
 
 use crate::ffi::{transfer, without_graph};
 use std::cell::RefCell;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
-/// The sequences' places in a ragged batch, and how the attention kernel groups them.
+/// The positions of sequences in a packed batch (like `cu_seqlens`), and how the attention kernel groups them.
 ///
-/// The kernel alone works on rectangles: neighbouring sequences of about the same length form a [`Bucket`].
+/// Only the kernel works on rectangles: neighbouring sequences of similar length form a [`Bucket`].
 #[derive(Debug)]
 pub struct Sequences {
     lengths: Vec<i64>,
@@ -18,64 +18,65 @@ pub struct Sequences {
     derived: RefCell<Vec<(u64, Vec<Tensor>)>>,
 }
 
-/// Sequences that attend to others: a decoder's to the encoder's, one to one.
+/// Sequences that attend to others one to one: a decoder's to the encoder's.
 #[derive(Debug)]
 pub struct Cross {
     buckets: Vec<Bucket>,
 }
 
-/// Neighbouring sequences that attention computes as one rectangle `[sequences, queries' longest, keys' longest]`.
+/// Neighbouring sequences that attention computes as one rectangle `[sequences, longest query, longest key]`.
 #[derive(Debug)]
 pub struct Bucket {
-    /// The number of sequences.
+    /// Number of sequences.
     pub sequences: i64,
     pub queries: Side,
     keys: Keys,
 }
 
-/// Whom the queries of a bucket attend to.
+/// The keys that the queries of a bucket attend to.
 #[derive(Debug)]
 enum Keys {
-    /// Themselves.
+    /// Their own sequences.
     Own,
     /// The sequences of another batch.
     Others(Side),
-    /// Themselves and all that came before in their sequences, which somebody remembers: a rectangle that is filled up
-    /// in front, so that the queries are its last columns. The mask is f32 `[sequences, 1, 1, longest]`, as
-    /// [`Padding::mask`]; none when all are as long.
+    /// Their own sequences and all earlier tokens in the KV cache: a left-padded rectangle, so that the queries are its
+    /// last columns. The mask is f32 `[sequences, 1, 1, longest]`, as [`Padding::mask`]; `None` when all lengths are
+    /// equal.
     Remembered(Side, Option<Tensor>),
 }
 
 /// The tokens of a bucket's sequences, as queries or as keys.
 #[derive(Debug)]
 pub struct Side {
-    /// The longest sequence.
+    /// The length of the longest sequence.
     pub longest: i64,
-    /// The tokens in the batch.
+    /// The range of tokens in the batch.
     pub tokens: Range<i64>,
-    /// How to make and undo the rectangle; `None` when all have the same length.
+    /// How to pad and unpad; `None` when all lengths are equal.
     pub padding: Option<Padding>,
 }
 
-/// Indices between a side's real tokens and its rectangle.
+/// Indices between the real tokens and the rectangle.
 #[derive(Debug)]
 pub struct Padding {
-    /// i64 `[sequences * longest]`: for each place the token, counted in the bucket; a padded place repeats its sequence's first.
+    /// i64 `[sequences * longest]`: the token at each place, relative to the bucket; padding repeats the sequence's
+    /// first token.
     pub gather: Tensor,
     /// i64 `[tokens]`: the places of the real tokens.
     pub scatter: Tensor,
-    /// f32 `[sequences, 1, 1, longest]`: 0 at real keys, minus infinity at padded ones.
+    /// f32 `[sequences, 1, 1, longest]`: 0 at real keys, minus infinity at padding.
     pub mask: Tensor,
 }
 
-/// Padded places that a bucket may hold for each real token: past it a new bucket costs less than the padding.
+/// Maximum padding per real token in a bucket: beyond it a new bucket costs less than the padding.
 const WASTE: f64 = 0.3;
-/// Below this number of padded places a split never pays.
+/// Below this amount of padding a split never pays.
 const SMALL: i64 = 24;
 
 impl Sequences {
-    /// Lays sequences of these lengths one after another. Neighbours of similar length make full rectangles, so callers
-    /// sort by length; any order gives the same results. The tensors are on the CPU ([`Sequences::tensors_mut`]).
+    /// Packs sequences of these lengths. Neighbours of similar length make full rectangles, so callers sort by length;
+    /// any order gives the same results. The tensors are on the CPU ([`Sequences::tensors_mut`]).
     pub fn new(lengths: Vec<i64>) -> Self {
         assert!(lengths.iter().all(|&n| n > 0), "a sequence has at least one token");
         let starts = starts(&lengths);
@@ -90,8 +91,8 @@ impl Sequences {
         Sequences { lengths, buckets, first, last, positions, derived: RefCell::default() }
     }
 
-    /// One token more of each of these sequences, which have `before` tokens already: those are not here, but attention
-    /// remembers them. One rectangle `[sequences, 1, longest + 1]`.
+    /// Returns the sequences of a decoding step: one new token for each sequence that has `before` tokens in the KV
+    /// cache. One rectangle `[sequences, 1, longest + 1]`.
     pub fn next(before: &[i64]) -> Self {
         let (n, longest) = (before.len() as i64, before.iter().copied().max().unwrap_or(0) + 1);
         let mask = before.iter().any(|&length| length + 1 < longest).then(|| {
@@ -108,39 +109,39 @@ impl Sequences {
         Sequences { lengths, buckets, first, last, positions, derived: RefCell::default() }
     }
 
-    /// The tensors, to be uploaded with others in one copy ([`transfer::upload`]).
+    /// The tensors, to upload with others in one copy ([`transfer::upload`]).
     pub fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
         let own = [&mut self.first, &mut self.last, &mut self.positions];
         own.into_iter().chain(self.buckets.iter_mut().flat_map(Bucket::tensors_mut)).collect()
     }
 
-    /// The rectangles of the attention kernel, covering the tokens in order.
+    /// The rectangles of the attention kernel, which cover the tokens in order.
     pub fn buckets(&self) -> &[Bucket] {
         &self.buckets
     }
 
-    /// The tokens of each sequence.
+    /// Number of tokens of each sequence.
     pub fn lengths(&self) -> &[i64] {
         &self.lengths
     }
 
-    /// i64 `[sequences]`: the place of each first token.
+    /// i64 `[sequences]`: the index of each first token.
     pub fn first(&self) -> &Tensor {
         &self.first
     }
 
-    /// i64 `[sequences]`: the place of each last token.
+    /// i64 `[sequences]`: the index of each last token.
     pub fn last(&self) -> &Tensor {
         &self.last
     }
 
-    /// i64 `[T]`: each token's position in its sequence, from 0; after remembered tokens, the position after them.
+    /// i64 `[T]`: each token's position in its sequence, from 0; with a KV cache, the position after the cached tokens.
     pub fn positions(&self) -> &Tensor {
         &self.positions
     }
 
-    /// Tensors that follow from the sequences and are computed once for all stages and their recomputation: those known
-    /// by `key`, which `make` computes the first time, without a graph.
+    /// Returns tensors that depend on the sequences only, computed by `make` once per `key` for all blocks and their
+    /// recomputation in backward, without a graph.
     pub fn derived(&self, key: u64, make: impl FnOnce() -> Vec<Tensor>) -> Vec<Tensor> {
         let mut known = self.derived.borrow_mut();
         let at = known.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
@@ -152,10 +153,10 @@ impl Sequences {
 }
 
 impl Cross {
-    /// Lets each of the `queries`' sequences attend to the one of `keys` at the same place.
+    /// Lets each sequence of `queries` attend to the sequence of `keys` with the same index.
     ///
     /// # Panics
-    /// When their numbers differ: a bug of the caller.
+    /// If the numbers of sequences differ.
     pub fn new(queries: &Sequences, keys: &Sequences) -> Self {
         assert_eq!(queries.lengths.len(), keys.lengths.len(), "as many sequences on both sides");
         let (query_starts, key_starts) = (starts(&queries.lengths), starts(&keys.lengths));
@@ -172,22 +173,22 @@ impl Cross {
         self.buckets.iter_mut().flat_map(Bucket::tensors_mut).collect()
     }
 
-    /// The rectangles of the attention kernel, covering both sides' tokens in order.
+    /// The rectangles of the attention kernel, which cover the tokens of both sides in order.
     pub fn buckets(&self) -> &[Bucket] {
         &self.buckets
     }
 }
 
-/// i64 `[sum of lengths]`: where the values of rows of these lengths are in the rectangle that [`pad`] makes; `None` where
-/// all rows are as long. On the CPU.
+/// i64 `[sum of lengths]`: the index of each value in the rectangle that [`pad`] makes; `None` when all rows have the
+/// same length. On the CPU.
 pub fn places(lengths: &[i64]) -> Option<Tensor> {
     let longest = lengths.iter().copied().max()?;
     let places = (0..).zip(lengths).flat_map(|(row, &n)| row * longest..row * longest + n);
     lengths.iter().any(|&n| n < longest).then(|| Tensor::from_slice(&places.collect::<Vec<i64>>()))
 }
 
-/// Rows of these lengths side by side: `[sum of lengths]` to `[rows, longest]`, filled up with `fill`. `places` are those
-/// of [`places`], on the device of the values.
+/// Pads rows of these lengths with `fill`: `[sum of lengths]` to `[rows, longest]`. `places` is the result of
+/// [`places`], on the device of the values.
 pub fn pad(values: &Tensor, lengths: &[i64], places: Option<&Tensor>, fill: f64) -> Tensor {
     let (rows, longest) = (lengths.len() as i64, lengths.iter().copied().max().unwrap_or(0));
     let Some(places) = places else { return values.view([rows, longest]) };
@@ -195,8 +196,8 @@ pub fn pad(values: &Tensor, lengths: &[i64], places: Option<&Tensor>, fill: f64)
     filled.index_copy(0, places, values).view([rows, longest])
 }
 
-/// i64 `[sequences * longest]`: for each place of a rectangle that is filled up in front the token, counted in the batch; a
-/// padded place repeats its sequence's first.
+/// i64 `[sequences * longest]`: the token at each place of a left-padded rectangle, relative to the batch; padding
+/// repeats the sequence's first token.
 pub fn fill_in_front(sequences: &Sequences) -> Tensor {
     let longest = sequences.lengths.iter().copied().max().unwrap_or(0);
     let starts = starts(&sequences.lengths);
@@ -205,7 +206,7 @@ pub fn fill_in_front(sequences: &Sequences) -> Tensor {
     transfer::to_device(Tensor::from_slice(&places), sequences.first.device())
 }
 
-/// The place of each first token.
+/// Returns the index of each first token.
 fn starts(lengths: &[i64]) -> Vec<i64> {
     let start = |end: &mut i64, &n: &i64| {
         *end += n;
@@ -214,7 +215,7 @@ fn starts(lengths: &[i64]) -> Vec<i64> {
     lengths.iter().scan(0, start).collect()
 }
 
-/// Cuts sequences into runs whose rectangles waste little on any side.
+/// Divides sequences into runs whose rectangles have little padding on any side.
 pub(super) fn split(sides: &[&[i64]]) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     let mut sums = vec![(0, 0); sides.len()];
@@ -239,7 +240,7 @@ pub(super) fn split(sides: &[&[i64]]) -> Vec<Range<usize>> {
 }
 
 impl Bucket {
-    /// Whom the queries attend to: themselves, or others.
+    /// What the queries attend to: their own sequences, or others.
     pub fn keys(&self) -> &Side {
         match &self.keys {
             Keys::Own => &self.queries,
@@ -259,18 +260,18 @@ impl Bucket {
         tensors.chain(mask).collect()
     }
 
-    /// Whether the queries attend to their own sequences.
+    /// Returns whether the queries attend to their own sequences.
     pub fn is_own(&self) -> bool {
         !matches!(self.keys, Keys::Others(_))
     }
 
-    /// Whether the keys are those of earlier passes too.
+    /// Returns whether the keys include cached ones.
     pub fn remembers(&self) -> bool {
         matches!(self.keys, Keys::Remembered(..))
     }
 
-    /// f32 `[sequences, 1, 1, keys' longest]`: 0 at real keys, minus infinity at padded ones; `None` where there are none
-    /// that a query would see. A `causal` query does not see padding behind it.
+    /// f32 `[sequences, 1, 1, longest key]`: 0 at real keys, minus infinity at padding; `None` if no query can attend
+    /// to padding. With a `causal` mask, no query attends to the padding after it.
     pub fn padded_keys(&self, causal: bool) -> Option<&Tensor> {
         match &self.keys {
             Keys::Remembered(_, mask) => mask.as_ref(),
@@ -289,13 +290,13 @@ impl Side {
         Side { longest, tokens: start..start + tokens, padding }
     }
 
-    /// These tokens of `x` `[T, ..]`, as the rows `[sequences * longest, ..]` of a rectangle.
+    /// Returns these tokens of `x` `[T, ..]` as the rows `[sequences * longest, ..]` of a rectangle.
     pub fn rectangle(&self, x: &Tensor) -> Tensor {
         let own = x.narrow(0, self.tokens.start, self.tokens.end - self.tokens.start);
         self.padding.as_ref().map_or(own.shallow_clone(), |padding| own.index_select(0, &padding.gather))
     }
 
-    /// The real tokens of a rectangle's rows: [`Side::rectangle`] undone.
+    /// Returns the real tokens of a rectangle's rows: the inverse of [`Side::rectangle`].
     pub fn tokens_of(&self, rectangle: Tensor) -> Tensor {
         match &self.padding {
             Some(padding) => rectangle.index_select(0, &padding.scatter),

@@ -1,28 +1,43 @@
-//! A small generator whose numbers are the same on every platform and in every version.
+//! A small random generator with the same numbers on every platform and in every version.
 //!
 //! SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), with
-//! bounded draws by Lemire's method ("Fast random integer generation in an interval", 2019), which has no bias.
+//! bounded numbers by Lemire's method ("Fast random integer generation in an interval", 2019), which has no bias.
 
 /// The golden ratio's fraction in 64 bits, SplitMix64's increment.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The key of a batch's randomness: with the index of an example, it seeds that example's generator.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RandomKey {
+    pub seed: u64,
+    /// The optimizer step, from 1; 0 in an evaluation, so that every evaluation has the same inputs.
+    pub step: u64,
+}
+
+impl RandomKey {
+    /// Returns the generator of one example.
+    pub fn generator(self, example: usize) -> SplitMix64 {
+        SplitMix64::keyed(&[self.seed, self.step, example as u64])
+    }
+}
 
 /// A SplitMix64 generator.
 #[derive(Debug, Clone)]
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
-    /// A generator that depends on all of the keys and on their order.
+    /// Returns a generator that depends on all of the keys and on their order.
     pub fn keyed(keys: &[u64]) -> Self {
         SplitMix64(keys.iter().fold(0, |state, &key| mix(state.wrapping_add(GAMMA) ^ mix(key.wrapping_add(GAMMA)))))
     }
 
-    /// The next 64 random bits.
+    /// Returns the next 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GAMMA);
         mix(self.0)
     }
 
-    /// A number from 0 to `bound - 1`, each as likely; 0 for a `bound` of 0.
+    /// Returns a uniform integer from 0 to `bound - 1`; 0 for a `bound` of 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         // The high half of a product spreads 2^64 values over `bound` slots; the low half tells which of them
         // are one too many.
@@ -35,7 +50,7 @@ impl SplitMix64 {
         }
     }
 
-    /// Puts `items` into a random order (Fisher-Yates), each as likely.
+    /// Shuffles `items` uniformly (Fisher-Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i as u64 + 1) as usize);

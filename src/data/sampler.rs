@@ -1,7 +1,7 @@
-//! Which samples each rank sees in each step: a pure function of (seed, epoch, step) and the lengths.
+//! The samples of each rank in each step: a pure function of (seed, epoch, step) and the lengths.
 //!
-//! Every rank computes every rank's share, so all of them know how many sequences and tokens a step counts, without a
-//! word between them.
+//! Every rank computes the parts of all ranks, so all know the number of sequences and tokens of a step without
+//! communication.
 
 use super::random::SplitMix64;
 use crate::error::{Error, Result};
@@ -9,21 +9,21 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-/// Indices of the samples that go through the model together, the longest first.
+/// Indices of the samples of a micro-batch, longest first.
 pub type MicroBatch = Vec<u32>;
 
 /// The work of one optimizer step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepPlan {
-    /// The micro-batches of each rank, none of them empty. Ranks may differ in their number.
+    /// The micro-batches of each rank, none of them empty. Ranks may have different numbers.
     pub shards: Vec<Vec<MicroBatch>>,
-    /// The tokens of all ranks.
+    /// Number of tokens of all ranks.
     pub tokens: u64,
-    /// The sequences of all ranks.
+    /// Number of sequences of all ranks.
     pub sequences: usize,
 }
 
-/// The order of the samples and their division into global batches, shards and micro-batches.
+/// The order of the samples and their division into global batches, parts per rank, and micro-batches.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     seed: u64,
@@ -35,8 +35,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler over samples of `lengths` tokens, `global_batch_size` of them a step over all `world` ranks, at
-    /// most `micro_batch_tokens` tokens a micro-batch.
+    /// Returns a sampler over samples of `lengths` tokens, with `global_batch_size` samples per step over all `world`
+    /// ranks and at most `micro_batch_tokens` tokens per micro-batch.
     ///
     /// # Errors
     /// No samples, or more than 2^32 - 1; one of the other numbers is 0 (exit 2).
@@ -63,19 +63,19 @@ impl Sampler {
         Ok(Sampler { seed, lengths, global_batch_size, world, micro_batch_tokens, order: None })
     }
 
-    /// The optimizer steps of an epoch; the last one's batch may be short.
+    /// Number of optimizer steps per epoch; the last batch may be smaller.
     pub fn steps_per_epoch(&self) -> u64 {
         self.lengths.len().div_ceil(self.global_batch_size) as u64
     }
 
-    /// The order of the samples in an epoch: a permutation of their indices, from (seed, epoch) alone.
+    /// Returns the order of the samples in an epoch: a permutation of their indices, from (seed, epoch) alone.
     pub fn epoch_order(&self, epoch: u64) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.lengths.len() as u32).collect();
         SplitMix64::keyed(&[self.seed, epoch]).shuffle(&mut order);
         order
     }
 
-    /// The work of a step, counted from 0 over the whole run. The epoch's order is kept between calls.
+    /// Returns the plan of a step, counted from 0 over the whole run. Caches the order of the epoch.
     pub fn plan(&mut self, global_step: u64) -> StepPlan {
         let steps = self.steps_per_epoch();
         let (epoch, step_in_epoch) = (global_step / steps, global_step % steps);
@@ -95,8 +95,8 @@ impl Sampler {
     }
 }
 
-/// Each rank's micro-batches of an evaluation: every example exactly once, balanced by tokens, none of them empty.
-/// Ranks may differ in their number, and with fewer examples than ranks some have none.
+/// Returns each rank's micro-batches of an evaluation: every example once, balanced by tokens, none of them empty.
+/// Ranks may have different numbers, and with fewer examples than ranks some have none.
 ///
 /// # Panics
 /// If `world` is 0.
@@ -105,16 +105,16 @@ pub fn eval_plan(lengths: &[u32], world: usize, micro_batch_tokens: usize) -> Ve
     divide(&all, lengths, world, micro_batch_tokens)
 }
 
-/// How many samples all ranks have together in their micro-batches of this number.
+/// Returns the number of samples of all ranks in their micro-batches with this index.
 pub fn samples_in(plan: &[Vec<MicroBatch>], micro_batch: usize) -> u64 {
     plan.iter().filter_map(|own| own.get(micro_batch)).map(|micro| micro.len() as u64).sum()
 }
 
-/// Divides samples among ranks and into micro-batches: each sample, the longest first and equals by index, goes to
-/// the rank with the fewest tokens (then the fewest samples, then the lowest rank).
+/// Assigns each sample, longest first, ties by index, to the rank with the fewest tokens (then the fewest samples, then
+/// the lowest rank), and divides each rank's part into micro-batches.
 ///
-/// This greedy rule keeps the largest share below 4/3 of the best possible (Graham, "Bounds on multiprocessing
-/// timing anomalies", 1969), and no two shares further apart than the longest sample.
+/// This greedy rule keeps the largest part below 4/3 of the optimum (Graham, "Bounds on multiprocessing timing
+/// anomalies", 1969), and the difference between parts at most the longest sample.
 fn divide(samples: &[u32], lengths: &[u32], world: usize, budget: usize) -> Vec<Vec<MicroBatch>> {
     let length = |i: u32| lengths[i as usize] as usize;
     let mut sorted = samples.to_vec();
@@ -132,9 +132,9 @@ fn divide(samples: &[u32], lengths: &[u32], world: usize, budget: usize) -> Vec<
     shares.iter().map(|share| pack(share, length, budget)).collect()
 }
 
-/// Cuts a share, sorted by length, into micro-batches of at most `budget` tokens; a longer sample is one alone.
+/// Divides a part, sorted by length, into micro-batches of at most `budget` tokens; a longer sample is alone.
 ///
-/// Neighbours stay together: samples of like length make full rectangles in the attention kernel.
+/// Neighbours stay together: samples of similar length make full rectangles in the attention kernel.
 fn pack(share: &[u32], length: impl Fn(u32) -> usize, budget: usize) -> Vec<MicroBatch> {
     let mut micro_batches: Vec<MicroBatch> = Vec::new();
     let mut tokens = 0;
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    /// (seed, lengths, global batch, world, budget) of many shapes, batches smaller than the world among them.
+    /// (seed, lengths, global batch, world, budget) of many shapes, including batches smaller than the world.
     fn cases() -> impl Iterator<Item = (u64, Vec<u32>, usize, usize, usize)> {
         (0..60).map(|seed| {
             let mut random = SplitMix64::keyed(&[seed, 99]);
@@ -240,7 +240,7 @@ mod tests {
         let sampler = |seed| Sampler::new(seed, vec![1; 10], 4, 1, 8).unwrap();
         let orders = [sampler(42).epoch_order(0), sampler(42).epoch_order(1), sampler(43).epoch_order(0)];
         assert!(orders[0] != orders[1] && orders[0] != orders[2]);
-        // A run resumes in the order in which it began: this may not change with a version or a platform.
+        // A run resumes with the order that it began with: this must not change with a version or a platform.
         // Computed with a separate implementation of the documented algorithm.
         assert_eq!(orders[0], [6, 2, 1, 7, 3, 4, 5, 8, 9, 0]);
     }

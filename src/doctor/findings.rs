@@ -1,6 +1,7 @@
 //! What is wrong, why it matters, and what to do: pure functions from facts to findings.
 
 mod agreement;
+mod finding;
 mod folder;
 mod gpus;
 mod host;
@@ -9,51 +10,12 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
+pub use finding::{Finding, Severity};
+
 use super::facts::Facts;
-use serde::Serialize;
 
 /// Of findings that differ in the host alone.
 const SHOWN: usize = 4;
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Severity {
-    /// Training fails, or does not do what was asked for.
-    Problem,
-    /// Training works, but slowly or not for long.
-    Warning,
-    /// Good to know.
-    Note,
-}
-
-/// One thing that the doctor has to say.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// A name that stays, for scripts and for `docs/doctor.md`.
-    pub id: &'static str,
-    pub severity: Severity,
-    /// What was seen.
-    pub seen: String,
-    /// Why it matters.
-    pub why: String,
-    /// What to do.
-    pub remedy: String,
-}
-
-impl Finding {
-    fn problem(id: &'static str, seen: String, why: &str, remedy: String) -> Finding {
-        Finding { id, severity: Severity::Problem, seen, why: why.to_owned(), remedy }
-    }
-
-    fn warning(id: &'static str, seen: String, why: &str, remedy: String) -> Finding {
-        Finding { severity: Severity::Warning, ..Finding::problem(id, seen, why, remedy) }
-    }
-
-    fn note(id: &'static str, seen: String, why: &str, remedy: String) -> Finding {
-        Finding { severity: Severity::Note, ..Finding::problem(id, seen, why, remedy) }
-    }
-}
 
 /// All findings, the worst first.
 pub fn all(facts: &Facts) -> Vec<Finding> {

@@ -1,6 +1,7 @@
 //! The C++ shim: what tch does not bind, and nothing more.
 
 pub mod device;
+mod errors;
 pub mod layers;
 pub mod memory;
 pub mod profiler;
@@ -57,7 +58,7 @@ pub fn libtorch_error(message: &str) -> Error {
     while let Some(shorter) = text.strip_suffix("\\n").or_else(|| text.strip_suffix("\")")) {
         text = shorter.trim_end();
     }
-    device::error(text.trim())
+    errors::error(text.trim())
 }
 
 impl From<TchError> for Error {

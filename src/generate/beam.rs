@@ -1,59 +1,54 @@
-//! Beam search over one text, as transformers does it (`GenerationMixin._beam_search` of transformers 5.23).
+//! Beam search for one prompt, as in transformers (`GenerationMixin._beam_search` of transformers 5.23).
 
 use super::Text;
 use super::settings::{Beam, EarlyStopping};
 
-/// A continuation of a running text by one token.
+/// A one-token extension of a running beam.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
-    /// The running text, by its place.
+    /// Index of the running beam.
     pub parent: usize,
     pub token: u32,
     /// The token's log-probability.
     pub log_prob: f32,
-    /// The sum of the scores up to the token.
+    /// The sum of scores, including the token's.
     pub score: f32,
 }
 
-/// The running and the finished texts for one prompt.
+/// The running and the finished beams of one prompt.
 #[derive(Debug)]
 pub struct Beams {
     config: Beam,
     max_new: usize,
     running: Vec<(f32, Text)>,
-    /// The best first, as many as beams at most.
+    /// Best first, at most the beam width.
     finished: Vec<(f32, Text)>,
 }
 
 impl Beams {
-    /// One empty text to start from.
+    /// Returns a search with one empty beam.
     pub fn new(config: Beam, max_new: usize) -> Self {
         Beams { config, max_new, running: vec![(0.0, Text::default())], finished: Vec::new() }
     }
 
-    /// How many candidates a step needs, so that enough are left when many end: so many times the number of beams.
-    pub fn candidates(config: Beam, eos: &[u32]) -> usize {
-        config.beams * (1 + eos.len()).max(2)
-    }
-
-    /// The running texts and their scores.
+    /// The running beams and their scores.
     pub fn running(&self) -> &[(f32, Text)] {
         &self.running
     }
 
-    /// Goes on by the best candidates, the best first. The running texts are then one token longer; returns for each
-    /// the place of the one that it continues, or nothing when the search is over.
+    /// Extends the running beams with the best candidates, best first. Returns the index of the parent of each new
+    /// running beam, or nothing when the search is over.
     pub fn advance(&mut self, candidates: &[Candidate], eos: &[u32]) -> Vec<usize> {
         let Beam { beams, length_penalty, early_stopping } = self.config;
         let length = self.running.first().map_or(0, |(_, text)| text.ids.len()) + 1;
         let at_length = |score: f32, length: usize| score / (length as f64).powf(length_penalty) as f32;
         let continued = |of: &Candidate| self.running[of.parent].1.with(of.token, of.log_prob);
         let ends = |of: &Candidate| length >= self.max_new || eos.contains(&of.token);
-        // An end that is not among the best as many as there are beams does not count.
+        // Ends count only among the best `beams` candidates.
         let ended = candidates.iter().take(beams).filter(|of| ends(of));
         let ended: Vec<(f32, Text)> = ended.map(|of| (at_length(of.score, length), continued(of))).collect();
-        let going_on: Vec<&Candidate> = candidates.iter().filter(|of| !ends(of)).take(beams).collect();
-        let running = going_on.iter().map(|of| (of.score, continued(of))).collect();
+        let continuing: Vec<&Candidate> = candidates.iter().filter(|of| !ends(of)).take(beams).collect();
+        let running = continuing.iter().map(|of| (of.score, continued(of))).collect();
         self.finished.extend(ended);
         self.finished.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         self.finished.truncate(beams);
@@ -67,10 +62,10 @@ impl Beams {
                 return Vec::new();
             }
         }
-        going_on.iter().map(|of| of.parent).collect()
+        continuing.iter().map(|of| of.parent).collect()
     }
 
-    /// The best text.
+    /// Returns the best text.
     pub fn into_best(self) -> Text {
         self.finished.into_iter().chain(self.running).next().map(|(_, text)| text).unwrap_or_default()
     }
@@ -90,7 +85,7 @@ mod tests {
         Beams::new(Beam { beams: 2, length_penalty, early_stopping }, max_new)
     }
 
-    /// The first step: two ends and two that go on, in this order of scores.
+    /// The first step: two ends and two continuations, with these scores.
     fn first(beams: &mut Beams, ends: [f32; 2], runs: [f32; 2]) -> Vec<usize> {
         let [a, b] = ends.map(|score| candidate(0, EOS, score));
         let [c, d] = [(7, runs[0]), (8, runs[1])].map(|(token, score)| candidate(0, token, score));
@@ -107,7 +102,7 @@ mod tests {
         // Both ends come first now: the search is over.
         let all = [candidate(0, EOS, -2.1), candidate(1, EOS, -3.1), candidate(0, 5, -4.0), candidate(0, 6, -5.0)];
         assert!(search.advance(&all, &[EOS]).is_empty());
-        // -1 at length 1 and -2.1 at length 2: the average counts, the total would not.
+        // -1 at length 1 and -2.1 at length 2: scores are length-normalized.
         assert_eq!(search.finished.iter().map(|(score, _)| *score).collect::<Vec<_>>(), [-1.0, -1.05]);
         assert_eq!(search.into_best().ids, [EOS]);
     }
@@ -119,7 +114,7 @@ mod tests {
             first(&mut beams(early, penalty, max_new), [-1.0, -3.0], [-5.0, -6.0]).is_empty()
         };
         assert!(stops(EarlyStopping::Yes, 1.0, 9));
-        // At its length of 1 it cannot become better; at length 9 it could: -5 / 9 > -3.
+        // At length 1 it cannot improve; at length 9 it could: -5 / 9 > -3.
         assert!(stops(EarlyStopping::No, 1.0, 9) && !stops(EarlyStopping::Never, 1.0, 9));
         assert!(stops(EarlyStopping::Never, 0.0, 9) && stops(EarlyStopping::No, 1.0, 1));
     }

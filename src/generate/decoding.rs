@@ -1,49 +1,50 @@
-//! The passes through the model: one over the prompts, then one a token.
+//! The forward passes of generation: a prefill over the prompts, then one pass per token.
 
-use super::search::{Draw, Step, Texts};
+use super::search::{RandomNumbers, Step, Texts};
 use super::{Prompt, Settings, Text};
 use crate::data::batch::{Batch, Decoder, Labels};
 use crate::data::ragged::{Cross, Sequences};
 use crate::error::{Error, Result};
 use crate::ffi::transfer::{self, Arrival};
-use crate::models::{Backbone, Border};
+use crate::models::{Backbone, Boundary};
 use crate::nn::cache::Cache;
 use crate::nn::{Ctx, Params};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
-/// Who runs the stages of a model: it has their weights at hand when they run. Ranks that share weights make the same
-/// calls in the same order, a rank without prompts too.
+/// Runs the blocks of a model and makes their weights available. Ranks that shard weights make the same calls in the
+/// same order, including ranks without prompts.
 pub trait Passes {
-    /// Calls `run` for each of these stages in order; the head's is the last of all.
+    /// Calls `run` for each of these blocks in order; the head's is the last.
     ///
     /// # Errors
     /// A dead or late rank.
     fn pass(&mut self, stages: Range<usize>, run: &mut dyn FnMut(usize, &Params)) -> Result<()>;
 
-    /// Whether there is another pass: because this rank wants one (`mine`), or because another does.
+    /// Returns whether there is another pass: if this rank needs one (`mine`), or another rank does.
     ///
     /// # Errors
     /// A dead or late rank.
     fn another(&mut self, mine: bool) -> Result<bool>;
 
-    /// The new tokens of the sequences that go on.
+    /// Receives the new tokens of the sequences that continue.
     fn taken(&mut self, _tokens: &[u32]) {}
 
-    /// Where to compute.
+    /// The device to compute on.
     fn device(&self) -> Device;
 }
 
-/// Generates a text for each prompt. Prompts of about the same length share passes well, and any order gives the same
-/// texts.
+/// Generates a text for each prompt. Batches are most efficient with prompts of similar length; the order does not
+/// change the texts.
 ///
 /// # Errors
-/// Exit 2: an encoder-decoder without a start token, more beams than the vocabulary has tokens for. Those of `passes`.
+/// Exit 2: an encoder-decoder without a start token, or a beam width that is too large for the vocabulary. Errors of
+/// `passes`.
 pub fn generate(
     backbone: &dyn Backbone,
     prompts: &[Prompt],
     settings: &Settings,
-    draw: Draw,
+    random: RandomNumbers,
     passes: &mut dyn Passes,
 ) -> Result<Vec<Text>> {
     let _guard = tch::no_grad_guard();
@@ -51,13 +52,13 @@ pub fn generate(
     let start = match (decoder > 0, settings.decoder_start) {
         (true, None) => {
             let keys = "decoder_start_token_id or bos_token_id";
-            return Err(Error::input(format!("an encoder-decoder starts from {keys}: neither is set")));
+            return Err(Error::input(format!("an encoder-decoder needs {keys}: neither is set")));
         }
         (is_decoder, start) => start.filter(|_| is_decoder),
     };
     settings.check_vocabulary(backbone.vocab_size())?;
     let limit = if start.is_some() { None } else { backbone.max_length() };
-    let mut texts = Texts::new(settings, draw, prompts, start, limit);
+    let mut texts = Texts::new(settings, random, prompts, start, limit);
     let mut model = Running::new(backbone, prompts, start, passes.device());
     let mut logits = model.first(passes)?;
     loop {
@@ -70,17 +71,17 @@ pub fn generate(
     }
 }
 
-/// A model between two passes.
+/// The state between two passes.
 struct Running<'a> {
     backbone: &'a dyn Backbone,
     device: Device,
-    /// None when there is nothing to run.
+    /// `None` when there is nothing to run.
     batch: Option<Batch>,
-    /// The encoder's tokens, or the prompts'.
+    /// The encoder's tokens, or the prompts' tokens.
     source: Vec<i64>,
     cache: Cache,
-    /// What the decoder's first stage gets: the encoder's output.
-    encoded: Border,
+    /// The input of the decoder's first block: the encoder's output.
+    encoded: Boundary,
 }
 
 impl<'a> Running<'a> {
@@ -90,10 +91,10 @@ impl<'a> Running<'a> {
         let own = batch.as_ref().map(own_sequences);
         let empty = Sequences::new(Vec::new());
         let cache = Cache::new(backbone.stages(), own.unwrap_or(&empty));
-        Running { backbone, device, batch, source, cache, encoded: Border::new() }
+        Running { backbone, device, batch, source, cache, encoded: Boundary::new() }
     }
 
-    /// All stages over the prompts; the logits of their last tokens.
+    /// Runs all blocks over the prompts; returns the logits of their last tokens.
     fn first(&mut self, passes: &mut dyn Passes) -> Result<Option<Tensor>> {
         let (backbone, decoder) = (self.backbone, self.backbone.decoder_stage());
         let (encoded, batch) = (&mut self.encoded, &self.batch);
@@ -107,7 +108,7 @@ impl<'a> Running<'a> {
         self.decode(passes)
     }
 
-    /// The decoder's stages over one token more of each sequence.
+    /// Runs the decoder's blocks over one new token per sequence.
     fn next(&mut self, step: &Step, passes: &mut dyn Passes) -> Result<Option<Tensor>> {
         self.batch = self.batch.take().filter(|_| !step.tokens.is_empty()).map(|batch| self.next_batch(&batch, step));
         self.decode(passes)
@@ -116,7 +117,7 @@ impl<'a> Running<'a> {
     fn decode(&mut self, passes: &mut dyn Passes) -> Result<Option<Tensor>> {
         let (backbone, stages) = (self.backbone, self.backbone.stages());
         let (batch, cache) = (&self.batch, &mut self.cache);
-        let mut border: Border = self.encoded.iter().map(Tensor::shallow_clone).collect();
+        let mut border: Boundary = self.encoded.iter().map(Tensor::shallow_clone).collect();
         let mut logits = None;
         passes.pass(backbone.decoder_stage()..stages + 1, &mut |stage, params| {
             let Some(batch) = batch else { return };
@@ -130,7 +131,7 @@ impl<'a> Running<'a> {
         Ok(logits)
     }
 
-    /// The batch of the next pass, with cache and encoder's output left to those that go on.
+    /// Returns the batch of the next pass; KV cache and encoder output are reduced to the continuing sequences.
     fn next_batch(&mut self, batch: &Batch, step: &Step) -> Batch {
         self.cache.select(&step.parents);
         let tokens: Vec<i64> = step.tokens.iter().map(|&id| i64::from(id)).collect();
@@ -153,14 +154,14 @@ impl<'a> Running<'a> {
             self.encoded = self.encoded.iter().map(|x| x.index_select(0, &places)).collect();
         }
         let sources = Sequences::new(step.prompts.iter().map(|&(place, _)| lengths[place]).collect());
-        // The sequences of one prompt look at its source together, as if they were one sequence of so many queries.
+        // The beams of one prompt attend to its source together, as one sequence with several queries.
         let queries = Sequences::new(step.prompts.iter().map(|&(_, n)| n as i64).collect());
         let cross = Cross::new(&queries, &sources);
         batch_of(ids, sources, Some(Decoder { tokens, sequences, cross }), self.device)
     }
 }
 
-/// The prompts, whose tokens are `ids`; a decoder begins with `start`.
+/// Returns the batch of the prompts, whose tokens are `ids`; a decoder begins with `start`.
 fn first_batch(prompts: &[Prompt], ids: &[i64], start: Option<u32>, device: Device) -> Batch {
     let sequences = Sequences::new(prompts.iter().map(|prompt| prompt.ids.len() as i64).collect());
     let decoder = start.map(|start| {
@@ -171,7 +172,7 @@ fn first_batch(prompts: &[Prompt], ids: &[i64], start: Option<u32>, device: Devi
     batch_of(Tensor::from_slice(ids), sequences, decoder, device)
 }
 
-/// A batch without labels, on `device`, of tensors on the CPU.
+/// Returns a batch without labels on `device`, from tensors on the CPU.
 fn batch_of(tokens: Tensor, sequences: Sequences, decoder: Option<Decoder>, device: Device) -> Batch {
     let n = sequences.lengths().len();
     let mut batch = Batch {
@@ -189,7 +190,7 @@ fn batch_of(tokens: Tensor, sequences: Sequences, decoder: Option<Decoder>, devi
     batch
 }
 
-/// The sequences that texts are continued in.
+/// The sequences that are continued.
 fn own_sequences(batch: &Batch) -> &Sequences {
     batch.decoder.as_ref().map_or(&batch.sequences, |decoder| &decoder.sequences)
 }

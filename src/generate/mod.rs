@@ -1,8 +1,8 @@
-//! Text from a causal model or an encoder-decoder: greedy, drawn, or by beam search, with a cache of keys and values.
+//! Text generation with a causal model or an encoder-decoder: greedy, sampling or beam search, with a KV cache.
 //!
-//! Prompts of different lengths run together, ragged, and a text's tokens do not depend on its neighbours. Everything is
-//! token for token what transformers' `generate` gives, whose left-padded batches mean the same; a draw is a function of
-//! the record and the position alone.
+//! Prompts of different lengths run together in a packed batch, and a text does not depend on the others of its batch.
+//! The tokens are those of transformers' `generate`, which uses left-padded batches; sampling is a function of the
+//! record and the position alone.
 
 pub mod beam;
 pub mod decoding;
@@ -15,26 +15,26 @@ pub use settings::Settings;
 
 use crate::nn::rng;
 
-/// What a text is to follow.
+/// A prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
     /// The prompt of a causal model, or the source of an encoder-decoder; not empty.
     pub ids: Vec<u32>,
-    /// What draws go by: the record's place in its file.
+    /// Part of the RNG key of sampling: the record's index in its file.
     pub record: u64,
 }
 
 /// Generated tokens.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Text {
-    /// `[n]`, the end token included where there is one.
+    /// `[n]`, including the EOS token, if any.
     pub ids: Vec<u32>,
-    /// `[n]`: the logarithm of the probability that the model gave to each, whatever was done to find it.
+    /// `[n]`: the model's log-probability of each token, before any processing of the logits.
     pub log_probs: Vec<f32>,
 }
 
 impl Text {
-    /// One token longer.
+    /// Returns the text with one more token.
     fn with(&self, token: u32, log_prob: f32) -> Self {
         let mut longer = self.clone();
         longer.push(token, log_prob);
@@ -47,7 +47,7 @@ impl Text {
     }
 }
 
-/// The number from 0 up and below 1 that the token at `position` of a record's text is drawn by.
+/// Returns a number in [0, 1) from which the token at `position` of a record's text is sampled.
 pub fn uniform(seed: u64, record: u64, position: usize) -> f64 {
     (rng::key(seed, &[record, position as u64]) >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -1,5 +1,5 @@
-//! From a model's scores to those that the next token is chosen by, as transformers' logits processors and warpers make
-//! them, in their order. Scores are f32 `[n, vocab]`.
+//! Processing of logits and sampling, as transformers' logits processors and warpers do it, in their order. Scores are
+//! f32 `[n, vocab]`.
 
 use super::settings::Sampling;
 use crate::ffi::transfer;
@@ -7,11 +7,11 @@ use tch::{Kind, Tensor};
 
 const NEVER: f64 = f64::NEG_INFINITY;
 
-/// Makes tokens that stand in a row's history less likely, for `penalty` above 1: positive scores are divided by it,
-/// others multiplied. A history has at least one token.
-pub fn penalise(scores: &Tensor, histories: &[Vec<u32>], penalty: f64) -> Tensor {
+/// Applies the repetition penalty to tokens of a row's history: positive scores are divided by `penalty`, others
+/// multiplied. A history has at least one token.
+pub fn penalize(scores: &Tensor, histories: &[Vec<u32>], penalty: f64) -> Tensor {
     let longest = histories.iter().map(Vec::len).max().unwrap_or(0);
-    // A token that stands there twice is penalised once: what is written is computed before.
+    // A repeated token is penalized once: the values are computed before they are written.
     let row = |ids: &Vec<u32>| -> Vec<i64> { ids.iter().cycle().take(longest).map(|&id| i64::from(id)).collect() };
     let ids: Vec<i64> = histories.iter().flat_map(row).collect();
     let ids = Tensor::from_slice(&ids).view([histories.len() as i64, longest as i64]);
@@ -21,7 +21,7 @@ pub fn penalise(scores: &Tensor, histories: &[Vec<u32>], penalty: f64) -> Tensor
     scores.scatter(1, &ids, &changed)
 }
 
-/// Forbids some tokens in some rows.
+/// Masks some tokens in some rows.
 pub fn forbid(scores: &Tensor, rows: &[i64], tokens: &[u32]) -> Tensor {
     if rows.is_empty() || tokens.is_empty() {
         return scores.shallow_clone();
@@ -32,7 +32,7 @@ pub fn forbid(scores: &Tensor, rows: &[i64], tokens: &[u32]) -> Tensor {
     scores.index_put(&[Some(rows.unsqueeze(1)), Some(tokens)], &never, false)
 }
 
-/// The scores that are drawn from.
+/// Applies temperature, top-k and top-p.
 pub fn warp(scores: &Tensor, sampling: &Sampling) -> Tensor {
     let Sampling { temperature, top_k, top_p } = *sampling;
     let vocab = scores.size()[1];
@@ -47,16 +47,16 @@ pub fn warp(scores: &Tensor, sampling: &Sampling) -> Tensor {
     if top_p < 1.0 {
         let (sorted, order) = scores.sort(-1, false);
         let unlikely = sorted.softmax(-1, Kind::Float).cumsum(-1, Kind::Float).le(1.0 - top_p);
-        // The likeliest stays.
+        // The most probable token always stays.
         _ = last(&unlikely).fill_(0);
         scores = scores.masked_fill(&unlikely.scatter(1, &order, &unlikely), NEVER);
     }
     scores
 }
 
-/// Draws a token of each row by the inverse of the cumulative distribution: the first at which the probabilities, added
-/// up in the order of token ids, exceed the row's number from 0 up and below 1. i64 `[n]`.
-pub fn draw(scores: &Tensor, uniforms: &[f64]) -> Tensor {
+/// Samples a token per row by the inverse cumulative distribution: the first token at which the sum of probabilities,
+/// in the order of token ids, exceeds the row's number in [0, 1). i64 `[n]`.
+pub fn sample(scores: &Tensor, uniforms: &[f64]) -> Tensor {
     let sums = scores.softmax(-1, Kind::Double).cumsum(-1, Kind::Double);
     let uniforms = transfer::to_device(Tensor::from_slice(uniforms).unsqueeze(1), scores.device());
     let reached = uniforms * last(&sums);
@@ -77,9 +77,9 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_token_is_penalised_once() {
+    fn a_repeated_token_is_penalized_once() {
         let scores = Tensor::from_slice(&[2.0f32, -2.0, 3.0, 4.0, -1.0, 0.5]).view([2, 3]);
-        let changed = penalise(&scores, &[vec![0, 1, 0, 0], vec![2]], 2.0);
+        let changed = penalize(&scores, &[vec![0, 1, 0, 0], vec![2]], 2.0);
         assert_eq!(rows(&changed), [[1.0, -4.0, 3.0], [4.0, -1.0, 0.25]]);
         let forbidden = forbid(&scores, &[1], &[0, 2]);
         assert_eq!(rows(&forbidden), [[2.0, -2.0, 3.0], [f32::NEG_INFINITY, -1.0, f32::NEG_INFINITY]]);
@@ -98,14 +98,14 @@ mod tests {
         assert_eq!(kept(Sampling { top_k: 2, ..all }), [1, 2]);
         assert_eq!(kept(Sampling { top_p: 0.75, ..all }), [1, 2, 3]);
         assert_eq!(kept(Sampling { top_p: 0.0, ..all }), [1]);
-        // At temperature 1/2 the squares count: 0.53 and 0.3 of them are 0.83.
+        // At temperature 1/2, probabilities are squared: 0.53 and 0.3 of them add up to 0.83.
         assert_eq!(kept(Sampling { temperature: 0.5, top_p: 0.75, ..all }), [1, 2]);
     }
 
     #[test]
     fn a_draw_inverts_the_distribution() {
         let scores = Tensor::from_slice(&[0.25f32, 0.0, 0.5, 0.25]).log().view([1, 4]).repeat([6, 1]);
-        let drawn = draw(&scores, &[0.0, 0.2, 0.26, 0.74, 0.76, 1.0 - f64::EPSILON]);
-        assert_eq!(Vec::<i64>::try_from(drawn).unwrap(), [0, 0, 2, 2, 3, 3]);
+        let sampled = sample(&scores, &[0.0, 0.2, 0.26, 0.74, 0.76, 1.0 - f64::EPSILON]);
+        assert_eq!(Vec::<i64>::try_from(sampled).unwrap(), [0, 0, 2, 2, 3, 3]);
     }
 }

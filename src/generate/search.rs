@@ -1,4 +1,4 @@
-//! The texts under way: from the scores of all next tokens to the tokens that are taken.
+//! The texts of a batch in progress: from the logits of all next tokens to the selected tokens.
 
 use super::beam::{Beams, Candidate};
 use super::settings::{Search, Settings};
@@ -7,24 +7,24 @@ use crate::ffi::transfer;
 use std::mem;
 use tch::{Kind, Tensor};
 
-/// A function of the record and the position in its text: the number that a token is drawn by.
-pub type Draw<'a> = &'a dyn Fn(u64, usize) -> f64;
+/// Returns the random number for a record and a position in its text.
+pub type RandomNumbers<'a> = &'a dyn Fn(u64, usize) -> f64;
 
 /// The texts of a batch of prompts.
 pub struct Texts<'a> {
     settings: &'a Settings,
-    draw: Draw<'a>,
-    /// Those that are not finished.
+    random: RandomNumbers<'a>,
+    /// The unfinished texts.
     open: Vec<Open>,
     finished: Vec<Text>,
 }
 
-/// A text under way.
+/// An unfinished text.
 struct Open {
-    /// The prompt's place in the batch.
+    /// The index of the prompt in the batch.
     prompt: usize,
     record: u64,
-    /// What the model had seen before the first new token.
+    /// The tokens before the first new one.
     before: Vec<u32>,
     min_new: usize,
     max_new: usize,
@@ -36,22 +36,22 @@ enum State {
     Beams(Beams),
 }
 
-/// What the next pass runs on: the sequences in the order of their prompts.
+/// The input of the next pass: the sequences in the order of their prompts.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Step {
-    /// `[sequences]`: the sequence of the last pass that each continues.
+    /// `[sequences]`: the parent of each in the last pass.
     pub parents: Vec<usize>,
     /// `[sequences]`: the new token of each.
     pub tokens: Vec<u32>,
-    /// The prompts that are not finished, by their places among those of the last pass, and how many sequences each has.
+    /// The unfinished prompts, by their index among those of the last pass, and their numbers of sequences.
     pub prompts: Vec<(usize, usize)>,
 }
 
 impl<'a> Texts<'a> {
-    /// Texts to begin; a decoder has seen `start` alone. `limit` is the longest sequence that the model takes.
+    /// Starts the texts; a decoder has only the `start` token. `limit` is the model's maximum length.
     pub fn new(
         settings: &'a Settings,
-        draw: Draw<'a>,
+        random: RandomNumbers<'a>,
         prompts: &[Prompt],
         start: Option<u32>,
         limit: Option<usize>,
@@ -66,24 +66,24 @@ impl<'a> Texts<'a> {
             Open { prompt: place, record: prompt.record, before, min_new, max_new, state }
         };
         let open = prompts.iter().enumerate().map(open).collect();
-        Texts { settings, draw, open, finished: vec![Text::default(); prompts.len()] }
+        Texts { settings, random, open, finished: vec![Text::default(); prompts.len()] }
     }
 
-    /// Takes the next token of every text, from f32 logits `[sequences, vocab]`. Nothing is left when the step has no
-    /// sequences.
+    /// Selects the next token of every text, from f32 logits `[sequences, vocab]`. The step has no sequences when all
+    /// texts are finished.
     pub fn advance(&mut self, logits: &Tensor) -> Step {
         let log_probs = logits.log_softmax(-1, Kind::Float);
         let is_beam = matches!(self.settings.search, Search::Beam(_));
         let scores = self.processed(if is_beam { &log_probs } else { logits });
         let chosen = match self.settings.search {
             Search::Beam(beam) => {
-                let wanted = Beams::candidates(beam, &self.settings.eos);
+                let wanted = beam.candidates(&self.settings.eos);
                 return self.advance_beams(&scores, &log_probs, wanted as i64);
             }
             Search::Greedy => scores.argmax(-1, false),
             Search::Sample(sampling) => {
-                let uniforms: Vec<f64> = self.open.iter().map(|o| (self.draw)(o.record, o.length())).collect();
-                scores::draw(&scores::warp(&scores, &sampling), &uniforms)
+                let uniforms: Vec<f64> = self.open.iter().map(|o| (self.random)(o.record, o.length())).collect();
+                scores::sample(&scores::warp(&scores, &sampling), &uniforms)
             }
         };
         let tokens: Vec<i64> = host(&chosen);
@@ -98,24 +98,24 @@ impl<'a> Texts<'a> {
         })
     }
 
-    /// The finished texts, in the prompts' order.
+    /// The finished texts, in the order of the prompts.
     pub fn into_texts(self) -> Vec<Text> {
         self.finished
     }
 
-    /// What holds for every search: repeated tokens, and no end before the shortest length.
+    /// Applies what is common to all searches: the repetition penalty, and no EOS before the minimum length.
     fn processed(&self, scores: &Tensor) -> Tensor {
         let mut scores = scores.shallow_clone();
         if self.settings.repetition_penalty != 1.0 {
             let histories: Vec<Vec<u32>> = self.open.iter().flat_map(Open::histories).collect();
-            scores = scores::penalise(&scores, &histories, self.settings.repetition_penalty);
+            scores = scores::penalize(&scores, &histories, self.settings.repetition_penalty);
         }
         let too_short = self.open.iter().flat_map(|open| vec![open.length() < open.min_new; open.sequences()]);
         let rows: Vec<i64> = (0..).zip(too_short).filter(|(_, short)| *short).map(|(row, _)| row).collect();
         scores::forbid(&scores, &rows, &self.settings.eos)
     }
 
-    /// All texts have as many beams: one before the first token.
+    /// All texts have the same number of beams: one before the first token.
     fn advance_beams(&mut self, scores: &Tensor, log_probs: &Tensor, wanted: i64) -> Step {
         let running = |open: &Open| match &open.state {
             State::Beams(beams) => beams.running().iter().map(|(score, _)| *score).collect(),
@@ -147,7 +147,7 @@ impl<'a> Texts<'a> {
         })
     }
 
-    /// Lets each open text say which sequences go on and by which tokens; one that has none is finished.
+    /// Calls `advance` for each unfinished text; a text without continuing sequences is finished.
     fn keep_open(&mut self, mut advance: impl FnMut(usize, &mut Open) -> Vec<(usize, u32)>) -> Step {
         let mut step = Step::default();
         for (place, mut open) in mem::take(&mut self.open).into_iter().enumerate() {
@@ -167,7 +167,7 @@ impl<'a> Texts<'a> {
 }
 
 impl Open {
-    /// New tokens so far.
+    /// Number of new tokens so far.
     fn length(&self) -> usize {
         match &self.state {
             State::One(text) => text.ids.len(),
@@ -175,7 +175,7 @@ impl Open {
         }
     }
 
-    /// Sequences of the last pass.
+    /// Number of sequences in the last pass.
     fn sequences(&self) -> usize {
         match &self.state {
             State::One(_) => 1,

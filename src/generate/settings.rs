@@ -1,66 +1,73 @@
-//! The settings of generation, by Hugging Face's names.
+//! Generation settings, with Hugging Face's names.
 
-use super::beam::Beams;
 use crate::error::{Context, Error, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// How text is generated.
+/// Generation settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     pub search: Search,
     pub length: Length,
-    /// Above 1 the tokens that are there already become less likely (arXiv 1909.05858, section 4.1).
+    /// Values above 1 make tokens that already occur less probable (arXiv 1909.05858, section 4.1).
     pub repetition_penalty: f64,
-    /// Each of these ends a text.
+    /// EOS tokens: each of them ends a text.
     pub eos: Vec<u32>,
-    /// What a decoder starts from.
+    /// The first token of a decoder.
     pub decoder_start: Option<u32>,
 }
 
-/// How the next token is chosen.
+/// The decoding strategy.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Search {
-    /// The likeliest.
+    /// The token with the highest score (argmax).
     Greedy,
     Sample(Sampling),
     Beam(Beam),
 }
 
-/// What is drawn from.
+/// Parameters of sampling.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
-    /// Scores are divided by it: below 1 likely tokens become likelier.
+    /// Divides the scores: below 1, probable tokens become more probable.
     pub temperature: f64,
-    /// Only the so many likeliest tokens are left; all with 0.
+    /// Keep only the k most probable tokens; 0 keeps all.
     pub top_k: usize,
-    /// Only the likeliest tokens whose probabilities add up to this are left (arXiv 1904.09751); all with 1.
+    /// Keep only the most probable tokens whose probabilities add up to this (nucleus sampling, arXiv 1904.09751); 1
+    /// keeps all.
     pub top_p: f64,
 }
 
 /// Beam search.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Beam {
-    /// At least 2.
+    /// The beam width, at least 2.
     pub beams: usize,
-    /// A text's score is its log-probability over its length to this power.
+    /// A text's score is its log-probability divided by its length to this power.
     pub length_penalty: f64,
     pub early_stopping: EarlyStopping,
 }
 
-/// When beam search ends, once there are as many finished texts as beams.
+impl Beam {
+    /// Returns how many candidates a step needs so that enough remain when many end with an EOS token.
+    pub fn candidates(self, eos: &[u32]) -> usize {
+        self.beams * (1 + eos.len()).max(2)
+    }
+}
+
+/// When beam search ends, once the number of finished texts is the beam width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EarlyStopping {
-    /// `true`: at once.
+    /// `true`: immediately.
     Yes,
-    /// `false`: when no running one can become better at its present length.
+    /// `false`: when no running beam can improve at its current length.
     No,
-    /// `"never"`: when none can at any length.
+    /// `"never"`: when no running beam can improve at any length.
     Never,
 }
 
-/// How long texts become, in tokens. The `new` ones win over the others, which count the prompt too (of an
-/// encoder-decoder the start token alone).
+/// Limits of the text length, in tokens. The `new` limits take precedence over the others, which include the prompt
+/// (for an encoder-decoder, only the start token).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Length {
     pub max_new: Option<usize>,
@@ -69,11 +76,12 @@ pub struct Length {
     pub min: usize,
 }
 
-/// New tokens where nothing says how many: Hugging Face's default.
+/// Default number of new tokens, as in Hugging Face.
 const NEW_TOKENS: usize = 20;
 
 impl Length {
-    /// The fewest and the most new tokens after a prompt of `prompt` tokens, in a model that takes `limit` in all.
+    /// Returns the minimum and maximum number of new tokens after a prompt of `prompt` tokens; `limit` is the model's
+    /// maximum length.
     pub fn after(&self, prompt: usize, limit: Option<usize>) -> (usize, usize) {
         let wanted = self.max_new.or_else(|| self.max.map(|max| max.saturating_sub(prompt))).unwrap_or(NEW_TOKENS);
         let room = limit.map_or(usize::MAX, |limit| limit.saturating_sub(prompt));
@@ -82,7 +90,7 @@ impl Length {
     }
 }
 
-/// Settings that change the result and are not supported, with the values at which they do nothing.
+/// Settings that change the result and are not supported, with the values at which they have no effect.
 const UNSUPPORTED: &[(&str, &[f64])] = &[
     ("bad_words_ids", &[]),
     ("begin_suppress_tokens", &[]),
@@ -113,16 +121,16 @@ const UNSUPPORTED: &[(&str, &[f64])] = &[
     ("watermarking_config", &[]),
 ];
 
-/// Of what a person asked for: what has a meaning with sampling alone, and with beams alone.
+/// Explicitly given settings that have an effect with sampling only, and with beam search only.
 const SAMPLING: &[&str] = &["temperature", "top_k", "top_p"];
 const BEAMS: &[&str] = &["length_penalty", "early_stopping"];
 
 impl Settings {
-    /// What `wanted` asks for (a key that is null is not asked for), in its absence what the folder's `generation_config.json` says, or where there is none
-    /// its `config.json`, in its absence Hugging Face's defaults.
+    /// Reads the settings: from `wanted` (null keys are ignored), otherwise from the folder's `generation_config.json`,
+    /// or `config.json` if that is missing, otherwise Hugging Face's defaults.
     ///
     /// # Errors
-    /// Exit 2: a value that has no meaning or is not supported; the message names its key.
+    /// Exit 2: an invalid or unsupported value; the message names its key.
     pub fn read(folder: &Path, wanted: &Map<String, Value>) -> Result<Self> {
         let path = ["generation_config.json", "config.json"].map(|name| folder.join(name));
         let path = path.iter().find(|path| path.exists()).unwrap_or(&path[1]);
@@ -137,17 +145,19 @@ impl Settings {
 }
 
 impl Settings {
-    /// Refuses token ids and numbers of beams that a vocabulary of so many ids does not have.
+    /// Refuses token ids and beam widths that are too large for a vocabulary of this size.
     ///
     /// # Errors
     /// Exit 2.
     pub fn check_vocabulary(&self, vocab: usize) -> Result<()> {
         let unknown = self.eos.iter().chain(&self.decoder_start).find(|&&id| id as usize >= vocab);
         if let Some(id) = unknown {
-            return Err(Error::input(format!("token id {id} is set to end or to start a text; the model has {vocab}")));
+            return Err(Error::input(format!(
+                "token id {id} is an EOS or start token, but the vocabulary has {vocab} tokens"
+            )));
         }
         match self.search {
-            Search::Beam(beam) if Beams::candidates(beam, &self.eos) > vocab => {
+            Search::Beam(beam) if beam.candidates(&self.eos) > vocab => {
                 Err(Error::input(format!("num_beams = {}: too many for a vocabulary of {vocab} tokens", beam.beams)))
             }
             _ => Ok(()),
@@ -155,7 +165,7 @@ impl Settings {
     }
 }
 
-/// Where settings are looked up.
+/// The sources of the settings.
 struct Keys<'a> {
     wanted: Map<String, Value>,
     file: Map<String, Value>,
@@ -164,19 +174,19 @@ struct Keys<'a> {
 
 impl Keys<'_> {
     fn settings(&self) -> Result<Settings> {
-        let whole = |key: &str, least: u64| {
+        let integer = |key: &str, least: u64| {
             let read = |value: &Value| value.as_u64().filter(|&n| n >= least).map(|n| n as usize);
-            self.read(key, &format!("a whole number from {least} up"), read)
+            self.read(key, &format!("an integer of at least {least}"), read)
         };
         let number = |key: &str, expected: &str, holds: fn(f64) -> bool| {
             self.read(key, expected, |value| value.as_f64().filter(|&x| x.is_finite() && holds(x)))
         };
         let above_0 = |key: &str| Ok::<f64, Error>(number(key, "a number above 0", |x| x > 0.0)?.unwrap_or(1.0));
         let samples = self.read("do_sample", "true or false", Value::as_bool)?.unwrap_or(false);
-        let beams = whole("num_beams", 1)?.unwrap_or(1);
+        let beams = integer("num_beams", 1)?.unwrap_or(1);
         let sampling = Sampling {
             temperature: above_0("temperature")?,
-            top_k: whole("top_k", 0)?.unwrap_or(50),
+            top_k: integer("top_k", 0)?.unwrap_or(50),
             top_p: number("top_p", "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))?.unwrap_or(1.0),
         };
         let beam = Beam {
@@ -191,31 +201,33 @@ impl Keys<'_> {
                 })?
                 .unwrap_or(EarlyStopping::No),
         };
-        let useless = |keys: &[&'static str]| keys.iter().copied().find(|&key| self.wanted.contains_key(key));
+        let without_effect = |keys: &[&'static str]| keys.iter().copied().find(|&key| self.wanted.contains_key(key));
         let search = match (samples, beams) {
             (true, 2..) => {
-                return Err(self.refuse("num_beams", "beams are not drawn: set do_sample = false or num_beams = 1"));
+                return Err(
+                    self.refuse("num_beams", "beam search does not sample: set do_sample = false or num_beams = 1")
+                );
             }
             (true, _) => Search::Sample(sampling),
             (false, 2..) => Search::Beam(beam),
             (false, _) => Search::Greedy,
         };
-        if let Some(key) = useless(SAMPLING).filter(|_| !samples) {
-            return Err(self.refuse(key, "without do_sample = true nothing is drawn, and this does nothing"));
+        if let Some(key) = without_effect(SAMPLING).filter(|_| !samples) {
+            return Err(self.refuse(key, "this has no effect without do_sample = true"));
         }
-        if let Some(key) = useless(BEAMS).filter(|_| beams == 1) {
-            return Err(self.refuse(key, "without num_beams above 1 this does nothing"));
+        if let Some(key) = without_effect(BEAMS).filter(|_| beams == 1) {
+            return Err(self.refuse(key, "this has no effect without num_beams above 1"));
         }
-        let ids = |key: &str| self.read(key, "a token id, or a list of them", token_ids);
+        let ids = |key: &str| self.read(key, "a token id or a list of token ids", token_ids);
         let first = |ids: Option<Vec<u32>>| ids.and_then(|ids| ids.first().copied());
         let start = first(ids("decoder_start_token_id")?);
         Ok(Settings {
             search,
             length: Length {
-                max_new: whole("max_new_tokens", 1)?,
-                max: whole("max_length", 1)?,
-                min_new: whole("min_new_tokens", 0)?,
-                min: whole("min_length", 0)?.unwrap_or(0),
+                max_new: integer("max_new_tokens", 1)?,
+                max: integer("max_length", 1)?,
+                min_new: integer("min_new_tokens", 0)?,
+                min: integer("min_length", 0)?.unwrap_or(0),
             },
             repetition_penalty: above_0("repetition_penalty")?,
             eos: ids("eos_token_id")?.unwrap_or_default(),
@@ -223,7 +235,7 @@ impl Keys<'_> {
         })
     }
 
-    /// A setting, if it is there and not null.
+    /// Returns a setting, if it is set and not null.
     fn read<T>(&self, key: &str, expected: &str, take: impl FnOnce(&Value) -> Option<T>) -> Result<Option<T>> {
         let Some(value) = self.value(key) else { return Ok(None) };
         take(value).map(Some).ok_or_else(|| self.refuse(key, &format!("expected {expected}")))
@@ -233,7 +245,7 @@ impl Keys<'_> {
         self.wanted.get(key).or_else(|| self.file.get(key)).filter(|value| !value.is_null())
     }
 
-    /// The error for a setting, with its value and, unless it was asked for, its file.
+    /// Returns the error for a setting, with its value and, unless it was given explicitly, its file.
     fn refuse(&self, key: &str, why: &str) -> Error {
         let place = if self.wanted.contains_key(key) { String::new() } else { format!("{}: ", self.path.display()) };
         let value = self.value(key).map(|value| format!(" = {value}")).unwrap_or_default();
@@ -246,13 +258,14 @@ impl Keys<'_> {
             Some(Value::Array(list)) => !list.is_empty(),
             Some(value) => !value.as_f64().is_some_and(|x| neutral.contains(&x)),
         };
-        UNSUPPORTED.iter().find(acts).map_or(Ok(()), |(key, _)| {
-            Err(self.refuse(key, "generation does not support this setting: remove it to go without"))
-        })
+        UNSUPPORTED
+            .iter()
+            .find(acts)
+            .map_or(Ok(()), |(key, _)| Err(self.refuse(key, "generation does not support this setting: remove it")))
     }
 }
 
-/// One token id or several.
+/// Returns one token id or several.
 fn token_ids(value: &Value) -> Option<Vec<u32>> {
     let one = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     match value {
@@ -276,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_wins_over_the_folder_and_that_over_defaults() {
+    fn given_settings_override_the_folder_and_the_folder_overrides_defaults() {
         let config = ("config.json", json!({"eos_token_id": 1, "decoder_start_token_id": 0, "num_beams": 3}));
         let own = json!({"eos_token_id": [2, 5], "do_sample": true, "top_p": 0.9, "bos_token_id": 7, "typical_p": 1.0});
         let file = ("generation_config.json", own);
@@ -299,15 +312,15 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_meaning_is_refused() {
+    fn invalid_settings_are_refused() {
         let cases = [
             (json!({"temperature": 0.0, "do_sample": true}), "temperature = 0.0: expected a number above 0"),
             (json!({"top_p": 1.5, "do_sample": true}), "top_p = 1.5: expected a number from 0 to 1"),
-            (json!({"top_k": -1}), "top_k = -1: expected a whole number from 0 up"),
-            (json!({"max_new_tokens": 0}), "max_new_tokens = 0: expected a whole number from 1 up"),
-            (json!({"num_beams": 2, "do_sample": true}), "num_beams = 2: beams are not drawn"),
-            (json!({"top_k": 3}), "top_k = 3: without do_sample = true"),
-            (json!({"early_stopping": true}), "early_stopping = true: without num_beams above 1"),
+            (json!({"top_k": -1}), "top_k = -1: expected an integer of at least 0"),
+            (json!({"max_new_tokens": 0}), "max_new_tokens = 0: expected an integer of at least 1"),
+            (json!({"num_beams": 2, "do_sample": true}), "num_beams = 2: beam search does not sample"),
+            (json!({"top_k": 3}), "top_k = 3: this has no effect without do_sample = true"),
+            (json!({"early_stopping": true}), "early_stopping = true: this has no effect without num_beams above 1"),
             (json!({"early_stopping": "often", "num_beams": 2}), "expected true, false or \"never\""),
             (json!({"repetition_penalty": -1}), "repetition_penalty = -1: expected a number above 0"),
         ];

@@ -1,7 +1,7 @@
 //! The command that starts a job's ranks.
 
+use super::job::{Job, Variable, quote};
 use super::layout::Layout;
-use super::{Job, Variable};
 use crate::comm::LAUNCHED;
 use crate::comm::cores::BIND;
 use crate::error::{Context, Error, Result};
@@ -131,6 +131,6 @@ pub fn check(job: &Job) -> Result<()> {
         "the mpirun in PATH is not Open MPI's ({}), and `trainer launch` knows the options of that alone: start the ranks \
          yourself, by `mpirun -n N {}`",
         text.lines().next().unwrap_or_default().trim(),
-        super::quote(&job.rank_command())
+        quote(&job.rank_command())
     )))
 }

@@ -5,7 +5,7 @@
 
 mod time;
 
-use super::{Job, Variable, quote};
+use super::job::{Job, Variable, quote};
 use crate::checkpoint::run_dir;
 use crate::config::Backend;
 use crate::error::{Context, Error, Result};

@@ -1,13 +1,13 @@
-//! What decoder-only families have in common: token embeddings, pre-norm blocks in which a token sees those before it, and
-//! a last norm, which runs with the head on the rows that it looks at.
+//! Decoder-only models: token embeddings, pre-norm blocks with a causal mask, and a final norm, which runs with the
+//! head on the rows that the head needs.
 
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
+use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
-use crate::models::registry::Plan;
-use crate::models::{Backbone, Border, Reads, Role};
+use crate::models::{Backbone, Boundary, Reads, Role};
 use crate::nn::Ctx;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::{self, Embedding};
 use crate::nn::linear::HeadInput;
 use crate::nn::lm_head::Vocabulary;
@@ -18,36 +18,36 @@ use crate::nn::rotary::Rotary;
 use serde_json::Value;
 use tch::Tensor;
 
-/// What a family says of its model.
+/// A family's model for a task head.
 #[derive(Debug)]
 pub struct DecoderConfig {
     pub vocab: i64,
-    /// The longest sequence.
+    /// Maximum length of a sequence.
     pub max_length: i64,
     pub positions: Positions,
-    /// One for each layer; the last norm is as the first layer's.
+    /// One per layer; the final norm is like the first layer's.
     pub blocks: Vec<PreNormConfig>,
-    /// Dropout on the embeddings, and on what a task's own layer sees.
+    /// Dropout on the embeddings, and before a task's layer.
     pub dropout: f64,
     pub head_dropout: f64,
-    /// Standard deviation of fresh weights.
+    /// Standard deviation of newly initialized weights.
     pub std: f64,
-    /// Whether the head of a language model is the table of token embeddings.
+    /// Whether the language-model head is tied to the input embeddings.
     pub tied: bool,
     pub names: HfNames,
     pub architecture: String,
 }
 
-/// How a token's position is told.
+/// Position encoding.
 #[derive(Debug)]
 pub enum Positions {
-    /// By a table, one row for each place up to `max_length`.
+    /// Learned position embeddings, one row per position up to `max_length`.
     Learnt,
-    /// By turning queries and keys.
+    /// Rotary position embeddings.
     Rotary(Rotary),
 }
 
-/// A decoder-only model without a task's own layer.
+/// A decoder-only model without a task's layer.
 #[derive(Debug)]
 pub struct Decoder {
     config: DecoderConfig,
@@ -62,8 +62,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Declares the parameters: stage 0 the embeddings, stages 1 to L the layers, stage L + 1 the last norm and, to tell the
-    /// next token, the scores of the vocabulary.
+    /// Declares the parameters: block 0 the embeddings, blocks 1 to L the layers, block L + 1 the final norm and the
+    /// language-model head, if any.
     pub fn new(config: DecoderConfig, plan: Plan) -> Self {
         let Plan { json, role, builder: b, .. } = plan;
         let PreNormConfig { norm, norm_eps, attention, .. } = config.blocks[0];
@@ -90,19 +90,19 @@ impl Decoder {
     }
 }
 
-/// Why a decoder-only model has no such head.
+/// Returns why a decoder-only model does not support a task head.
 pub fn refusal(role: Role) -> Option<&'static str> {
     match role {
-        Role::MaskedLm | Role::PreTraining => Some("a token sees only those before it; use causal-lm"),
+        Role::MaskedLm | Role::PreTraining => Some("its attention is causal; use causal-lm"),
         Role::Seq2Seq => Some("it has no encoder; use causal-lm or chat, or a T5 model"),
         Role::MultipleChoice => {
-            Some("transformers has no such class of it, so nothing could load the result; use an encoder such as BERT")
+            Some("transformers has no such class for it that could load the result; use an encoder such as BERT")
         }
         _ => None,
     }
 }
 
-/// The dropout before a task's own layer: what the run asks for, else that of transformers' class, where `file` are
+/// Returns the dropout before a task's layer: the run's setting, otherwise as in transformers' class; `file` has
 /// `classifier_dropout` and `hidden_dropout`.
 pub fn head_dropout(role: Role, asked: Option<f64>, file: [Option<f64>; 2]) -> f64 {
     let of_class = match role {
@@ -117,7 +117,7 @@ impl Backbone for Decoder {
         1 + self.layers.len()
     }
 
-    fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         if stage > 0 {
             let angles = match &self.config.positions {
                 Positions::Learnt => None,
@@ -133,20 +133,20 @@ impl Backbone for Decoder {
         vec![ctx.dropout(x, self.config.dropout)]
     }
 
-    /// The last token's state: it alone has seen the whole text.
-    fn summary(&self, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
+    /// The last token's state: only the last token attends to the whole text.
+    fn summary(&self, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Tensor {
         let normed = self.norm.forward(ctx, &hidden[0].index_select(0, batch.sequences.last()));
         ctx.dropout(normed, self.config.head_dropout)
     }
 
-    fn features(&self, hidden: &Border, ctx: &mut Ctx) -> Tensor {
+    fn features(&self, hidden: &Boundary, ctx: &mut Ctx) -> Tensor {
         let normed = self.norm.forward(ctx, &hidden[0]);
         ctx.dropout(normed, self.config.head_dropout)
     }
 
     fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Tensor {
         let normed = self.norm.forward(ctx, rows);
-        self.vocabulary.as_ref().expect("this role has a language model's head").forward(ctx, &normed)
+        self.vocabulary.as_ref().expect("this task head has a vocabulary").forward(ctx, &normed)
     }
 
     fn head_input(&self) -> HeadInput {
@@ -165,7 +165,7 @@ impl Backbone for Decoder {
         usize::MAX
     }
 
-    fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost {
+    fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost {
         let turns = matches!(self.config.positions, Positions::Rotary(_));
         let numbers = x.own.tokens * self.hidden as f64;
         match stage.checked_sub(1) {
@@ -174,7 +174,7 @@ impl Backbone for Decoder {
         }
     }
 
-    fn head_cost(&self, reads: Reads, x: &Extents, how: &How) -> Cost {
+    fn head_cost(&self, reads: Reads, x: &Extents, how: &ComputeMode) -> Cost {
         match (reads, &self.vocabulary) {
             (Reads::Vocabulary, Some(vocabulary)) => {
                 self.norm.cost(how, x.targets, true).then(vocabulary.cost(how, x.targets))

@@ -1,47 +1,49 @@
-//! The map between native parameters and the tensors of Hugging Face files.
+//! The mapping between native parameters and tensors of Hugging Face files.
 //!
-//! A native parameter is one tensor of the file, or several joined along the first dimension (queries, keys, values);
-//! each may lie there transposed, or in another shape of as many elements. Names differ by a prefix (`bert.` on models
-//! with a head, none on a bare encoder) and by age (`gamma`, `beta`).
+//! A native parameter is one tensor of the file, or several concatenated along the first dimension (queries, keys,
+//! values); each may be stored transposed, or in another shape with the same number of elements. Names differ by a
+//! prefix (`bert.` on models with a head, none on a bare encoder) and by version (`gamma`, `beta`).
 
 use tch::Tensor;
 
-/// One native parameter.
+/// The mapping of one native parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HfParam {
     /// The native name.
     pub native: String,
-    /// The file's names, joined along dimension 0 in this order; without the family's prefix when `prefixed`.
+    /// The names in the file, concatenated along dimension 0 in this order; without the family's prefix when
+    /// `prefixed`.
     pub parts: Vec<String>,
-    /// The parts' heights along dimension 0, to scale; empty where they are all alike.
-    pub shares: Vec<i64>,
-    /// Whether the family's prefix stands before the names in a model with a head.
+    /// Relative sizes of the parts along dimension 0; empty if they are equal.
+    pub sizes: Vec<i64>,
+    /// Whether the names have the family's prefix in a model with a head.
     pub prefixed: bool,
-    /// How each part lies in the file.
+    /// How each part is stored in the file.
     pub form: Form,
-    /// Whole names of tensors that are the same weight: read where the file has no other, never written.
+    /// Full names of other tensors with the same weight: read if the file has no other, never written.
     pub aliases: Vec<String>,
-    /// The whole name of a tensor that is read where the file has none of the others, never written.
+    /// Full name of a tensor that is read if the file has none of the others; never written.
     pub fallback: Option<String>,
 }
 
-/// How a tensor of a file becomes a part of a native parameter.
+/// The conversion of a tensor of a file to a part of a native parameter.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Form {
-    /// `[in, out]` there, `[out, in]` here.
+    /// `[in, out]` in the file, `[out, in]` natively.
     pub transposed: bool,
-    /// The file's shape where it is not the native one (after transposing): as many elements in the same order.
+    /// The shape in the file if it differs from the native one (after transposing), with the same elements in the same
+    /// order.
     pub shape: Option<Vec<i64>>,
 }
 
 impl HfParam {
-    /// A parameter that is these tensors of the file, with the family's prefix.
+    /// A parameter that consists of these tensors of the file, with the family's prefix.
     pub fn new(native: impl Into<String>, parts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let parts = parts.into_iter().map(Into::into).collect();
         HfParam {
             native: native.into(),
             parts,
-            shares: Vec::new(),
+            sizes: Vec::new(),
             prefixed: true,
             form: Form::default(),
             aliases: Vec::new(),
@@ -49,22 +51,22 @@ impl HfParam {
         }
     }
 
-    /// Its parts differ in height: they are to each other as these numbers.
-    pub fn shares(self, shares: &[i64]) -> Self {
-        assert_eq!(shares.len(), self.parts.len(), "{}: one share a part", self.native);
-        HfParam { shares: shares.to_vec(), ..self }
+    /// Sets the relative sizes of the parts.
+    pub fn sizes(self, sizes: &[i64]) -> Self {
+        assert_eq!(sizes.len(), self.parts.len(), "{}: one size per part", self.native);
+        HfParam { sizes: sizes.to_vec(), ..self }
     }
 
-    /// The native shape of each part of a parameter of this shape.
+    /// Returns the native shape of each part of a parameter of this shape.
     pub fn pieces(&self, whole: &[i64]) -> Vec<Vec<i64>> {
-        let shares = if self.shares.is_empty() { vec![1; self.parts.len()] } else { self.shares.clone() };
-        let all: i64 = shares.iter().sum();
+        let sizes = if self.sizes.is_empty() { vec![1; self.parts.len()] } else { self.sizes.clone() };
+        let all: i64 = sizes.iter().sum();
         let piece = |share: i64| {
             let mut shape = whole.to_vec();
             shape[0] = shape[0] * share / all;
             shape
         };
-        shares.into_iter().map(piece).collect()
+        sizes.into_iter().map(piece).collect()
     }
 
     /// Without the family's prefix, as heads are.
@@ -72,39 +74,40 @@ impl HfParam {
         HfParam { prefixed: false, ..self }
     }
 
-    /// The file has it transposed, as GPT-2's `Conv1D`.
+    /// Stored transposed, as GPT-2's `Conv1D`.
     pub fn transposed(mut self) -> Self {
         self.form.transposed = true;
         self
     }
 
-    /// The file has each part in this shape.
+    /// Each part is stored in this shape.
     pub fn stored_as(mut self, shape: &[i64]) -> Self {
         self.form.shape = Some(shape.to_vec());
         self
     }
 
-    /// Other tensors of the file that are this weight: a tied head's, say. Whole names, prefix included. Where a file has
-    /// several of them, all are to be equal.
+    /// Other tensors of the file with this weight, such as a tied head. Full names, prefix included. If a file has
+    /// several of them, all must be equal.
     pub fn also(mut self, aliases: &[&str]) -> Self {
         self.aliases.extend(aliases.iter().map(|&alias| alias.to_owned()));
         self
     }
 
-    /// A tensor that is read where the file lacks this weight, and else is of no use. The whole name.
+    /// A tensor that is read if the file lacks this weight, and otherwise unused. Full name.
     pub fn or(mut self, fallback: &str) -> Self {
         self.fallback = Some(fallback.to_owned());
         self
     }
 }
 
-/// A layer's weight and bias: `native.weight` is the `.weight` of these layers of the file, joined; so is the bias.
+/// A layer's weight and bias: `native.weight` is the concatenation of `.weight` of these layers of the file; likewise
+/// the bias.
 pub fn layer(native: &str, parts: &[&str]) -> [HfParam; 2] {
     ["weight", "bias"].map(|kind| HfParam::new(format!("{native}.{kind}"), parts.iter().map(|p| format!("{p}.{kind}"))))
 }
 
 impl Form {
-    /// A part's shape in the file, from its native one.
+    /// Returns a part's shape in the file, from its native shape.
     pub fn file_shape(&self, native: &[i64]) -> Vec<i64> {
         match (&self.shape, self.transposed) {
             (Some(shape), _) => shape.clone(),
@@ -113,7 +116,7 @@ impl Form {
         }
     }
 
-    /// A tensor of the file as a part of native shape.
+    /// Converts a tensor of the file to a part of native shape.
     pub fn to_native(&self, tensor: &Tensor, native: &[i64]) -> Tensor {
         if self.transposed {
             let reversed: Vec<i64> = native.iter().rev().copied().collect();
@@ -123,42 +126,42 @@ impl Form {
         }
     }
 
-    /// A native part as the file has it.
+    /// Converts a native part to the file's form.
     pub fn to_file(&self, native: &Tensor) -> Tensor {
         let shape = self.file_shape(&native.size());
         if self.transposed { native.tr().contiguous().reshape(shape) } else { native.reshape(shape) }
     }
 }
 
-/// What some classes call the model under their head where others of the same family have another word for it.
+/// Names of the base model in some classes, where others of the same family use another name.
 const BASES: &[&str] = &["model.", "transformer."];
 
-/// How the names of decoders' buffers end: causal masks, what fills them, rotary frequencies.
+/// Suffixes of decoders' buffers: causal masks, their fill values, rotary frequencies.
 const BUFFERS: &[&str] = &[".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"];
 
-/// A family's map.
+/// A family's mapping.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HfNames {
-    /// Such as `bert.`.
+    /// Prefix, such as `bert.`.
     pub prefix: &'static str,
     pub params: Vec<HfParam>,
-    /// Old spellings: a name ending in the first is read as one ending in the second.
+    /// Legacy names: a name that ends with the first is read as one that ends with the second.
     pub legacy: &'static [(&'static str, &'static str)],
 }
 
 impl HfNames {
-    /// The names that are written for a native parameter, prefix included.
+    /// Returns the names written for a native parameter, prefix included.
     pub fn exported(&self, param: &HfParam) -> Vec<String> {
         let prefix = if param.prefixed { self.prefix } else { "" };
         param.parts.iter().map(|part| format!("{prefix}{part}")).collect()
     }
 
-    /// Whether a tensor of a file is computed and not learnt, as older versions of transformers stored some.
+    /// Returns whether a tensor of a file is a computed buffer, as older versions of transformers stored some.
     pub fn is_buffer(name: &str) -> bool {
         BUFFERS.iter().any(|buffer| name.ends_with(buffer))
     }
 
-    /// The exported spelling of a name found in a file, whatever its age and prefix.
+    /// Returns the exported form of a name found in a file, whatever its version and prefix.
     pub fn normalised(&self, name: &str) -> String {
         let renamed =
             self.legacy.iter().find_map(|(old, new)| name.strip_suffix(old).map(|stem| format!("{stem}{new}")));
@@ -169,10 +172,10 @@ impl HfNames {
         stripped.find(known).map_or(name.clone(), |bare| format!("{}{bare}", self.prefix))
     }
 
-    /// The entry of a native parameter.
+    /// Returns the mapping of a native parameter.
     ///
     /// # Panics
-    /// When the family forgot it: a test walks every parameter.
+    /// If the family lacks it; a test checks every parameter.
     pub fn of(&self, native: &str) -> &HfParam {
         self.params.iter().find(|p| p.native == native).unwrap_or_else(|| panic!("no Hugging Face name for {native}"))
     }
@@ -184,10 +187,10 @@ mod tests {
     use tch::{Device, Kind};
 
     #[test]
-    fn parts_have_their_shares() {
+    fn parts_have_their_sizes() {
         let equal = HfParam::new("qkv", ["q", "k", "v"]);
         assert_eq!(equal.pieces(&[12, 5]), [[4, 5], [4, 5], [4, 5]]);
-        assert_eq!(equal.shares(&[4, 1, 1]).pieces(&[24, 5]), [[16, 5], [4, 5], [4, 5]]);
+        assert_eq!(equal.sizes(&[4, 1, 1]).pieces(&[24, 5]), [[16, 5], [4, 5], [4, 5]]);
     }
 
     #[test]

@@ -1,31 +1,31 @@
-//! What a model is used for, as Hugging Face's class names say it.
+//! Task heads, by Hugging Face's class names (`...ForX`).
 
 use serde_json::Value;
 use std::fmt;
 
-/// The part of a model that stands on its layers.
+/// A task head: the part of a model after its layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// One vector of scores a text: classes, several labels, or a number.
+    /// One vector of logits per text: classes, several labels, or a number.
     SequenceClassification,
-    /// Scores for each token.
+    /// Logits for each token.
     TokenClassification,
-    /// Where an answer begins and ends.
+    /// Start and end of an answer.
     QuestionAnswering,
-    /// One score for each choice.
+    /// One logit for each choice.
     MultipleChoice,
-    /// The scores of all token ids, for hidden tokens.
+    /// Logits over the vocabulary, for masked tokens.
     MaskedLm,
-    /// The same, and whether the second text follows the first.
+    /// Masked language modeling, and next-sentence (NSP) or sentence-order prediction (SOP).
     PreTraining,
-    /// The scores of all token ids for the next token.
+    /// Logits over the vocabulary, for the next token.
     CausalLm,
-    /// The same, for an encoder-decoder.
+    /// Logits over the vocabulary for the next token, in an encoder-decoder.
     Seq2Seq,
 }
 
 impl Role {
-    /// All of them.
+    /// All task heads.
     pub const ALL: &[Role] = &[
         Role::SequenceClassification,
         Role::TokenClassification,
@@ -37,7 +37,7 @@ impl Role {
         Role::Seq2Seq,
     ];
 
-    /// How Hugging Face's class names end, the usual ending first.
+    /// The suffixes of Hugging Face's class names, the usual one first.
     fn endings(self) -> &'static [&'static str] {
         match self {
             Role::SequenceClassification => &["ForSequenceClassification"],
@@ -51,12 +51,12 @@ impl Role {
         }
     }
 
-    /// The usual ending of a class name: `ForTokenClassification`.
+    /// The usual suffix of a class name: `ForTokenClassification`.
     pub fn ending(self) -> &'static str {
         self.endings()[0]
     }
 
-    /// The role that a folder was saved in, by `architectures` of its `config.json`; `None` for a bare model.
+    /// Returns the task head of a saved model, from `architectures` of its `config.json`; `None` for a bare model.
     pub fn of_config(config: &Value) -> Option<Self> {
         let names = config.get("architectures").and_then(Value::as_array)?;
         let is = |role: &Role, name: &str| role.endings().iter().any(|ending| name.ends_with(ending));
@@ -65,16 +65,16 @@ impl Role {
 }
 
 impl fmt::Display for Role {
-    /// In words: `token classification`.
+    /// Writes the name in words: `token classification`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Role::SequenceClassification => "sequence classification",
             Role::TokenClassification => "token classification",
             Role::QuestionAnswering => "question answering",
             Role::MultipleChoice => "multiple choice",
-            Role::MaskedLm => "masked language modelling",
-            Role::PreTraining => "masked language modelling with next sentences",
-            Role::CausalLm => "causal language modelling",
+            Role::MaskedLm => "masked language modeling",
+            Role::PreTraining => "masked language modeling with next-sentence prediction",
+            Role::CausalLm => "causal language modeling",
             Role::Seq2Seq => "sequence to sequence",
         })
     }

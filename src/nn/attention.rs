@@ -1,4 +1,4 @@
-//! Attention over ragged batches. The one place where padding exists.
+//! Attention over packed batches: the only place with padding.
 
 use crate::data::ragged::Bucket;
 use crate::ffi;
@@ -9,38 +9,39 @@ use tch::{Device, Kind, Tensor};
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionConfig {
     pub heads: i64,
-    /// Heads of keys and values, each shared by `heads / kv_heads` heads of queries (arXiv 2305.13245).
+    /// Number of key/value heads, each shared by `heads / kv_heads` query heads (grouped-query attention, arXiv
+    /// 2305.13245).
     pub kv_heads: i64,
     pub head_dim: i64,
-    /// The factor on the products of queries and keys.
+    /// Scale of the attention scores.
     pub scale: f64,
     /// Dropout on the attention weights, in training.
     pub dropout: f64,
     pub reach: Reach,
 }
 
-/// Which keys of its sequence a query attends to.
+/// The attention mask within a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
     All,
-    /// Those at its own place and before.
+    /// Causal: a query attends to its own position and earlier ones.
     Causal,
-    /// The last so many of these (arXiv 2004.05150; Mistral's `sliding_window`).
+    /// Causal within a sliding window of this many positions (arXiv 2004.05150; Mistral's `sliding_window`).
     Window(i64),
 }
 
-/// What is added to the scaled scores of a bucket before the softmax: `[1 or sequences, 1 or heads, queries, keys]`, queries and
-/// keys as wide as the bucket's rectangle.
+/// Bias added to the scaled scores of a bucket before the softmax: `[1 or sequences, 1 or heads, queries, keys]`, with
+/// queries and keys as wide as the bucket's rectangle.
 pub type Bias<'a> = &'a dyn Fn(&Bucket) -> Tensor;
 
 /// Scaled dot-product attention (arXiv 1706.03762, section 3.2.1) of each sequence to itself.
 ///
-/// `qkv` is `[T, (heads + 2 * kv_heads) * head_dim]`: queries, keys and values side by side. Returns
-/// `[T, heads * head_dim]`. A token's result does not depend on the other sequences of the batch. Where text is generated
-/// ([`crate::nn::cache`]) the keys include those of the tokens before.
+/// `qkv` is `[T, (heads + 2 * kv_heads) * head_dim]`: queries, keys and values side by side. Returns `[T, heads *
+/// head_dim]`. A token's result does not depend on the other sequences of the batch. In generation, the keys include
+/// those of the KV cache ([`crate::nn::cache`]).
 ///
 /// # Panics
-/// When `qkv` does not have T rows (libtorch's message names the sizes).
+/// If `qkv` does not have T rows (libtorch's message has the sizes).
 pub fn self_attention(
     ctx: &mut Ctx,
     config: &AttentionConfig,
@@ -55,14 +56,14 @@ pub fn self_attention(
         return attention(ctx, config, [&parts[0], &parts[1], &parts[2]], buckets, bias);
     }
     over(buckets, |bucket| {
-        // Cut by columns: the three gradients are then joined once, not each filled up with zeros and added.
+        // Split by columns: the three gradients are concatenated once, instead of being zero-padded and added.
         let parts = bucket.queries.rectangle(qkv).split_with_sizes(widths, 1);
         attend(ctx, config, [&parts[0], &parts[1], &parts[2]], bucket, bias)
     })
 }
 
-/// The same where queries, keys and values come from different places: `q` `[Tq, heads * head_dim]`, `k` and `v`
-/// `[Tk, kv_heads * head_dim]`. Returns `[Tq, heads * head_dim]`.
+/// Attention with separate queries, keys and values: `q` `[Tq, heads * head_dim]`, `k` and `v` `[Tk, kv_heads *
+/// head_dim]`. Returns `[Tq, heads * head_dim]`.
 ///
 /// # Panics
 /// As [`self_attention`].
@@ -86,24 +87,24 @@ pub fn attention(
     })
 }
 
-/// The results of all buckets, one after another.
+/// Concatenates the results of all buckets.
 fn over(buckets: &[Bucket], attend: impl FnMut(&Bucket) -> Tensor) -> Tensor {
     joined(buckets.iter().map(attend).collect())
 }
 
-/// Tensors one after another; a single one is not copied.
+/// Concatenates tensors; a single one is not copied.
 fn joined(mut parts: Vec<Tensor>) -> Tensor {
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0) }
 }
 
-/// One rectangle: rows `[sequences * longest, ..]` of queries, keys and values (the last two maybe
+/// Computes one rectangle: rows `[sequences * longest, ..]` of queries, keys and values (keys and values possibly
 /// `[sequences, longest, ..]`) to `[tokens, heads * head_dim]`.
 fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &Bucket, bias: Option<Bias>) -> Tensor {
     let AttentionConfig { heads, kv_heads, head_dim, scale, dropout, reach } = *config;
     let (n, queries, keys) = (bucket.sequences, bucket.queries.longest, bucket.keys().longest);
     let split = |x: &Tensor, longest, heads| x.view([n, longest, heads, head_dim]).transpose(1, 2);
     let shares = heads / kv_heads;
-    // The heads that share keys look at remembered ones together, as if they were so many queries of one head.
+    // In decoding, the query heads that share a key head are treated as several queries of one head.
     let together = bucket.remembers() && bias.is_none();
     let q = if together { rows[0].view([n, kv_heads, shares, head_dim]) } else { split(rows[0], queries, heads) };
     let [k, v] = [rows[1], rows[2]].map(|x| {
@@ -113,11 +114,12 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &
     let half = precision::on_cpu(&q);
     let causal = reach != Reach::All;
     let padding = bucket.padded_keys(causal).map(Tensor::shallow_clone);
-    // One query, the last, reaches all keys.
+    // A single query, the last one, attends to all keys.
     let hides = causal && (queries > 1 || reaches_less(reach, keys));
     let plainly_causal = hides && bias.is_none() && !reaches_less(reach, keys);
     let drops = ctx.is_train() && dropout > 0.0;
-    // libtorch's fused kernels draw on a GPU; on the CPU the scores are tensors, which chance of our own falls on.
+    // On a GPU libtorch's fused kernels apply dropout; on the CPU the attention weights are tensors, with the program's
+    // own dropout.
     let own_mask = hides && (!plainly_causal || half || drops && q.device() == Device::Cpu);
     let masks = [padding, own_mask.then(|| reach_mask(reach, queries, keys, q.device()))];
     let mask = masks.into_iter().flatten().reduce(|a, b| a + b);
@@ -129,7 +131,8 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &
             with_bias(ctx, [&q, &k, &v], &bias, scale, if drops { dropout } else { 0.0 })
         }
         None if half => {
-            // Short sequences make small products, which libtorch's half kernels do slower than fp32, AMX or not.
+            // Short sequences make small matmuls, which libtorch's half kernels compute slower than fp32, with or
+            // without AMX.
             let dropout = drops.then(|| (dropout, ctx.draw()));
             ffi::layers::half_attention([&q, &k, &v], mask.as_ref(), scale, dropout)
                 .unwrap_or_else(|e| panic!("attention over {n} sequences of {keys} tokens: {e}"))
@@ -158,15 +161,15 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &
     bucket.queries.tokens_of(out.reshape([n * queries, heads * head_dim]))
 }
 
-/// Parts of `n` sequences, each with so many scores, that libtorch's fused kernels compute with dropout at a time: (first,
-/// how many). Their forward counts the scores in 32 bits and their backward in 64, so that with more they draw other masks
-/// (pytorch issue 188015), and they refuse more than 65,535 sequences.
+/// Divides `n` sequences, each with this many scores, into parts that libtorch's fused kernels can compute with
+/// dropout: (first, count). Their forward counts the scores in 32 bits and their backward in 64, so that with more
+/// scores the masks differ (pytorch issue 188015); they also refuse more than 65,535 sequences.
 fn parts(n: i64, scores: i64) -> impl Iterator<Item = (i64, i64)> {
     let most = (i64::from(i32::MAX) / scores.max(1)).clamp(1, 65_535);
     (0..n).step_by(most as usize).map(move |start| (start, most.min(n - start)))
 }
 
-/// Attention over these parts of the sequences, each with its part of the mask.
+/// Computes attention over these parts of the sequences, each with its part of the mask.
 fn in_parts(
     parts: impl Iterator<Item = (i64, i64)>,
     qkv: [&Tensor; 3],
@@ -175,14 +178,14 @@ fn in_parts(
 ) -> Tensor {
     let attend = |(start, n)| {
         let part = |x: &Tensor| x.narrow(0, start, n);
-        // A mask that all sequences share is `[queries, keys]`; one of padding has a row for each.
+        // A mask shared by all sequences is `[queries, keys]`; a padding mask has a row per sequence.
         let mask = mask.map(|x| if x.dim() == 4 && x.size()[0] > 1 { part(x) } else { x.shallow_clone() });
         attend(qkv.map(part).each_ref(), mask.as_ref())
     };
     joined(parts.map(attend).collect())
 }
 
-/// With something that learns added to the scores. Half tensors on the CPU are computed in fp32 and rounded once.
+/// Computes attention with a learned bias. Half tensors on the CPU are computed in fp32 and rounded once.
 fn with_bias(ctx: &mut Ctx, qkv: [&Tensor; 3], bias: &Tensor, scale: f64, dropout: f64) -> Tensor {
     let kind = qkv[0].kind();
     let inner = if precision::on_cpu(qkv[0]) { Kind::Float } else { kind };
@@ -192,13 +195,13 @@ fn with_bias(ctx: &mut Ctx, qkv: [&Tensor; 3], bias: &Tensor, scale: f64, dropou
     weights.matmul(&v).to_kind(kind)
 }
 
-/// Whether some query of a sequence of so many tokens sees less than all before it.
+/// Returns whether the mask excludes earlier tokens for some query of a sequence of this length.
 fn reaches_less(reach: Reach, keys: i64) -> bool {
     matches!(reach, Reach::Window(window) if window < keys)
 }
 
-/// f32 `[queries, keys]`: 0 where a query reaches a key, minus infinity elsewhere. The last query is at the last key's
-/// place.
+/// f32 `[queries, keys]`: 0 where a query attends to a key, minus infinity elsewhere. The last query is at the last
+/// key's position.
 fn reach_mask(reach: Reach, queries: i64, keys: i64, device: Device) -> Tensor {
     let ones = Tensor::ones([queries, keys], (Kind::Bool, device));
     let seen = ones.tril(keys - queries);
@@ -221,7 +224,7 @@ mod tests {
         assert_eq!(parts(70_000, 1).collect::<Vec<_>>(), [(0, 65_535), (65_535, 4465)]);
     }
 
-    /// With a mask that is shared, one of padding, both, and none.
+    /// With a shared mask, a padding mask, both, and none.
     #[test]
     fn parts_have_their_part_of_the_mask() {
         let (n, queries) = (5, 3);

@@ -1,23 +1,23 @@
-//! What the attention kernel costs, for each of the ways that [`crate::nn::attention`] takes.
+//! The cost of the attention kernel, for each of the code paths of [`crate::nn::attention`].
 
 use crate::data::extent::Extent;
 use crate::nn::attention::{AttentionConfig, Reach};
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 
-/// What stands around the kernel.
+/// The context of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Around {
-    /// Queries, keys and values are columns of one product, which nothing else keeps.
+    /// Queries, keys and values are columns of one matmul result, which nothing else keeps.
     Joined,
-    /// Each comes from somewhere else; somebody keeps the values' source.
+    /// Queries, keys and values are separate; another part keeps the source of the values.
     Apart,
-    /// The same, and something is added to the scores.
+    /// As `Separate`, with a bias added to the scores.
     Biased,
 }
 
 impl AttentionConfig {
-    /// The kernel over these sequences, without what goes in and comes out.
-    pub fn cost(&self, how: &How, x: &Extent, around: Around) -> Cost {
+    /// Returns the cost of the kernel over these sequences, without its inputs and outputs.
+    pub fn cost(&self, how: &ComputeMode, x: &Extent, around: Around) -> Cost {
         let (e, heads) = (how.element(), self.heads as f64);
         let (width, kv_width) = (heads * self.head_dim as f64, (self.kv_heads * self.head_dim) as f64);
         let drops = self.dropout > 0.0 && how.train;
@@ -25,12 +25,12 @@ impl AttentionConfig {
         let largest = heads * x.largest;
         let masked = if self.reach != Reach::All || x.padded_keys > 0.0 { 1.0 } else { 0.0 };
         let biased = around == Around::Biased;
-        // A rectangle without padding is a part of the tensor of all tokens, which is kept whole as long as it is.
+        // A rectangle without padding is a view of the tensor of all tokens, which is kept whole.
         let held = |padded: f64, places: f64, tokens: f64| padded + if padded < places { tokens } else { 0.0 };
         let queries = held(x.padded_queries, x.queries, x.tokens);
         let keys = held(x.padded_keys, x.keys, x.key_tokens);
         let op = if biased || (drops && how.cpu && !how.widens()) {
-            // Scores and weights are tensors. Bias is added in fp32 where half layers widen.
+            // Scores and weights are tensors. The bias is added in fp32 where half layers compute in fp32.
             let e = if how.widens() { 4.0 } else { e };
             let factors = x.queries * width + 2.0 * x.keys * width;
             // The keys of a single sequence are not copied.
@@ -49,18 +49,18 @@ impl AttentionConfig {
                 Around::Joined => queries * (width + 2.0 * kv_width),
                 _ => queries * width + keys * width + x.padded_keys * width,
             };
-            // The result is kept beside the next layer's input where real tokens are picked, or rectangles joined.
+            // The result is kept beside the next layer's input if padding is removed or rectangles are concatenated.
             let picked = if x.rectangles > 1.0 { x.queries } else { x.padded_queries };
             let result = if drops && how.widens() { 0.0 } else { e * picked * width + 4.0 * heads * x.queries };
             let widened = how.wide(x.widest[0] * width + 2.0 * x.widest[1] * width);
             let made = if drops && how.widens() { 4.0 * largest } else { 0.0 };
-            // A causal mask has all pairs of a rectangle, one of padding its keys.
+            // A causal mask has all pairs of a rectangle, a padding mask its keys.
             let masked = if self.reach != Reach::All { x.largest } else { x.padded_keys };
             let mask = if how.cpu { 4.0 * masked } else { 0.0 };
             let kept = e * seen + result + if how.widens() { mask } else { 0.0 };
             Cost::op(kept, input, output, [widened + made + mask, 2.0 * widened + made])
         };
-        // Backward joins the gradients of queries, keys and values.
+        // Backward concatenates the gradients of queries, keys and values.
         let op = Cost { backward: op.backward + input, ..op };
         let flops = 4.0 * x.pairs * width;
         Cost { flops, attention_flops: flops, ..op }
@@ -72,13 +72,16 @@ mod tests {
     use super::*;
     use tch::Kind;
 
-    /// Two sequences of 8 tokens, 2 heads of 4: products by hand.
+    /// Two sequences of 8 tokens, 2 heads of 4: computed by hand.
     #[test]
     fn flops_are_those_of_two_products() {
         let config =
             AttentionConfig { heads: 2, kv_heads: 2, head_dim: 4, scale: 0.5, dropout: 0.1, reach: Reach::All };
-        let cost =
-            config.cost(&How { kind: Kind::Float, cpu: true, train: true }, &Extent::of(&[8, 8]), Around::Joined);
+        let cost = config.cost(
+            &ComputeMode { kind: Kind::Float, cpu: true, train: true },
+            &Extent::of(&[8, 8]),
+            Around::Joined,
+        );
         // q k^T: 2 sequences x 2 heads x 8 x 8 x 4 multiplications; weights v: the same.
         assert_eq!(cost.flops, 2.0 * 2.0 * (2 * 2 * 8 * 8 * 4) as f64);
         // Queries, keys, values, and the weights before and after dropout.

@@ -2,53 +2,16 @@
 
 use crate::data::extent::Extent;
 use crate::data::ragged::Sequences;
+use crate::nn::activation::Activation;
 use crate::nn::attention::AttentionConfig;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
 use crate::nn::residual::ResidualNorm;
 use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
 
-/// The non-linearities, by Hugging Face's names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `gelu`: exact (arXiv 1606.08415).
-    Gelu,
-    /// `gelu_new`, `gelu_pytorch_tanh`: the tanh approximation of the same paper.
-    GeluTanh,
-    Relu,
-    /// `silu`, `swish`.
-    Silu,
-    Tanh,
-}
-
-impl Activation {
-    /// The activation of a Hugging Face name, `None` for one that is not known.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "gelu" => Self::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" => Self::GeluTanh,
-            "relu" => Self::Relu,
-            "silu" | "swish" => Self::Silu,
-            "tanh" => Self::Tanh,
-            _ => return None,
-        })
-    }
-
-    /// Element by element.
-    pub fn forward(self, x: &Tensor) -> Tensor {
-        match self {
-            Self::Gelu => x.gelu("none"),
-            Self::GeluTanh => x.gelu("tanh"),
-            Self::Relu => x.relu(),
-            Self::Silu => x.silu(),
-            Self::Tanh => x.tanh(),
-        }
-    }
-}
-
-/// What a block needs to know.
+/// Configuration of a block.
 #[derive(Debug, Clone, Copy)]
 pub struct BlockConfig {
     pub hidden: i64,
@@ -60,7 +23,7 @@ pub struct BlockConfig {
     /// Dropout on the output of the feed-forward part.
     pub mlp_dropout: f64,
     pub norm_eps: f64,
-    /// Standard deviation of fresh matrices.
+    /// Standard deviation of newly initialized matrices.
     pub std: f64,
 }
 
@@ -112,8 +75,9 @@ impl PostNormBlock {
         PostNormBlock { hidden, attention, attended, feed_forward, mixed }
     }
 
-    /// The block over these sequences. Its input is the border that the stage before counts.
-    pub fn cost(&self, how: &How, x: &Extent) -> Cost {
+    /// Returns the cost of the block over these sequences. Its input is counted by the block before, as boundary
+    /// activations.
+    pub fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
         let hidden = how.element() * x.tokens * self.hidden as f64;
         let attended = self.attention.cost(how, x, false, false).then(self.attended.cost(how, x.tokens));
         let mixed = self.feed_forward.cost(how, x.tokens).then(self.mixed.cost(how, x.tokens));

@@ -1,17 +1,17 @@
-//! What attention remembers while text is generated: the keys and values of the tokens so far, so that each new token
-//! costs one token's work (and attention to all before it), not the whole text again.
+//! The KV cache: attention keys and values of earlier tokens, so that in generation each new token costs one token's
+//! work (and attention to all earlier tokens).
 
 use crate::data::ragged::{Bucket, Sequences, fill_in_front};
 use crate::ffi::transfer;
 use tch::{Device, Tensor};
 
-/// Columns by which a rectangle grows.
+/// Number of columns by which a rectangle grows.
 const GROWTH: i64 = 16;
 
-/// The memory of a batch's sequences in all stages.
+/// The KV cache of a batch's sequences in all blocks.
 ///
-/// A pass over whole sequences fills it; every further pass brings one token of each ([`Cache::grow`]). Inside, all
-/// sequences end in the same column, so that a new token is one column more.
+/// A pass over whole sequences fills the cache; every later pass adds one token to each ([`Cache::grow`]). Sequences
+/// are left-padded, so that a new token is one more column.
 #[derive(Debug)]
 pub struct Cache {
     lengths: Vec<i64>,
@@ -19,21 +19,21 @@ pub struct Cache {
     device: Device,
 }
 
-/// The memory of one stage.
+/// The KV cache of one block.
 #[derive(Debug)]
 pub struct StageCache {
-    /// i64 `[sequences * longest]`: where the rectangle takes the first tokens from.
+    /// i64 `[sequences * longest]`: the source token of each place of the rectangle in the first pass.
     places: Tensor,
-    /// Keys and values of each self-attention of the stage, in the order of its calls: `[sequences, capacity, width]`.
+    /// Keys and values of each self-attention of the block, in the order of its calls: `[sequences, capacity, width]`.
     own: Vec<[Tensor; 2]>,
-    /// What is computed once, in the order of the calls: `[encoder's tokens, ..]`.
+    /// Tensors that are computed once, in the order of the calls: `[encoder's tokens, ..]`.
     constants: Vec<Tensor>,
     /// The next call of each kind in this pass.
     calls: [usize; 2],
 }
 
 impl Cache {
-    /// An empty memory for so many stages; the first pass will be over `sequences`.
+    /// Returns an empty cache for this many blocks; the first pass is over `sequences`.
     pub fn new(stages: usize, sequences: &Sequences) -> Self {
         let places = fill_in_front(sequences);
         let stage =
@@ -42,24 +42,24 @@ impl Cache {
         Cache { lengths: sequences.lengths().to_vec(), stages, device: places.device() }
     }
 
-    /// The memory of a stage.
+    /// The cache of a block.
     pub fn stage(&mut self, stage: usize) -> &mut StageCache {
         &mut self.stages[stage]
     }
 
-    /// The tokens of each sequence so far: the positions of the next.
+    /// Number of cached tokens of each sequence: the positions of the next tokens.
     pub fn lengths(&self) -> &[i64] {
         &self.lengths
     }
 
-    /// One more token of each sequence: what the next pass runs on, on the CPU.
+    /// Adds one token to each sequence; returns the sequences of the next pass, on the CPU.
     pub fn grow(&mut self) -> Sequences {
         let sequences = Sequences::next(&self.lengths);
         self.lengths.iter_mut().for_each(|length| *length += 1);
         sequences
     }
 
-    /// Goes on with these sequences, in this order; one may stand there more than once, or not at all.
+    /// Keeps these sequences, in this order; a sequence may occur several times or not at all.
     pub fn select(&mut self, sequences: &[usize]) {
         if sequences.iter().copied().eq(0..self.lengths.len()) {
             return;
@@ -67,7 +67,7 @@ impl Cache {
         let longest = |lengths: &[i64]| lengths.iter().copied().max().unwrap_or(0);
         let before = longest(&self.lengths);
         self.lengths = sequences.iter().map(|&i| self.lengths[i]).collect();
-        // Columns that were the longest sequence's alone.
+        // Removes columns that only the longest sequence had.
         let unused = before - longest(&self.lengths);
         let rows: Vec<i64> = sequences.iter().map(|&i| i as i64).collect();
         let rows = transfer::to_device(Tensor::from_slice(&rows), self.device);
@@ -76,7 +76,7 @@ impl Cache {
         }
     }
 
-    /// Goes on with these tokens of the encoder, i64 `[n]`.
+    /// Keeps these tokens of the encoder, i64 `[n]`.
     pub fn select_constants(&mut self, tokens: &Tensor) {
         for constant in self.stages.iter_mut().flat_map(|stage| &mut stage.constants) {
             *constant = constant.index_select(0, tokens);
@@ -85,12 +85,12 @@ impl Cache {
 }
 
 impl StageCache {
-    /// A new pass begins.
+    /// Starts a new pass.
     pub(super) fn begin(&mut self) {
         self.calls = [0; 2];
     }
 
-    /// Takes the stage's next constant, if it has been computed.
+    /// Returns the block's next once-computed tensor, if it exists.
     pub(super) fn constant(&mut self) -> Option<Tensor> {
         let known = self.constants.get(self.calls[1]).map(Tensor::shallow_clone);
         self.calls[1] += usize::from(known.is_some());
@@ -102,8 +102,8 @@ impl StageCache {
         self.calls[1] += 1;
     }
 
-    /// Takes the keys and values `[T, width]` of the stage's next self-attention; returns those of all tokens so far,
-    /// `[sequences, longest, width]`, when these are but the last.
+    /// Adds the keys and values `[T, width]` of the block's next self-attention; returns those of all tokens so far,
+    /// `[sequences, longest, width]`, unless this is the first pass.
     pub(super) fn remember(&mut self, kv: [&Tensor; 2], buckets: &[Bucket]) -> Option<[Tensor; 2]> {
         let call = self.calls[0];
         self.calls[0] += 1;
@@ -127,7 +127,7 @@ impl StageCache {
     }
 }
 
-/// Writes `[sequences, width]` into column `longest - 1`, which may be the first that is not there yet.
+/// Writes `[sequences, width]` into column `longest - 1`, enlarging the rectangle if needed.
 fn append(rectangle: &mut Tensor, column: &Tensor, longest: i64) {
     let (sequences, capacity, width) = rectangle.size3().expect("a rectangle of vectors");
     if longest > capacity {
@@ -151,7 +151,7 @@ mod tests {
         Vec::try_from(rectangle.squeeze_dim(2)).unwrap()
     }
 
-    /// Sequences of 1 and 3 tokens, each token a number of its own; then so many steps, and the shorter one alone.
+    /// Sequences of 1 and 3 tokens, each token with its own value; then some steps, and the shorter sequence alone.
     #[test]
     fn what_is_remembered_stays_in_order() {
         for steps in [1, GROWTH + 5, 2 * GROWTH + 10] {
@@ -174,7 +174,7 @@ mod tests {
             let counted = |start: f32, n: i64| (0..n).map(move |i| start + i as f32).collect::<Vec<f32>>();
             assert_eq!(seen[1], counted(100.0, 3 + steps));
             assert_eq!(seen[0][2..], counted(0.0, 1 + steps));
-            // The other sequence's columns go with it; twice the same is two of it.
+            // The columns of the other sequence are removed; one sequence may be kept twice.
             cache.select(&[0, 0]);
             let all = counted(0.0, 2 + steps);
             assert_eq!(step(&mut cache, &[1.0 + steps as f32; 2]), [all.clone(), all]);

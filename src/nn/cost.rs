@@ -1,7 +1,7 @@
-//! What running a part costs: products, and bytes of its tensors. From shapes alone, before there is any tensor.
+//! The cost of running a layer: FLOPs and bytes of its tensors, from shapes alone.
 //!
-//! Every part says what its forward keeps for backward and what passes beside. A part counts the inputs that it keeps,
-//! not its output: that is an input of the next. `tests/plan_stages.rs` holds these sums against counted bytes.
+//! Every layer states what its forward keeps for backward, and its temporary memory. A layer counts the inputs that it
+//! keeps, not its output: that is an input of the next. `tests/plan_stages.rs` compares the sums with measured bytes.
 
 use crate::nn::precision::{self, Product};
 use std::iter::Sum;
@@ -9,7 +9,7 @@ use tch::Kind;
 
 /// How tensors are computed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct How {
+pub struct ComputeMode {
     /// The compute type.
     pub kind: Kind,
     /// Whether on the CPU, with the layers of [`crate::ffi::layers`].
@@ -18,24 +18,24 @@ pub struct How {
     pub train: bool,
 }
 
-/// Bytes and products of a part.
+/// Bytes and FLOPs of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Cost {
-    /// Floating-point operations of forward's matrix products: two for each multiplication. Backward has twice as many.
+    /// FLOPs of the forward matmuls: two per multiplication. Backward has twice as many.
     pub flops: f64,
-    /// Of these the ones in attention, whose number grows with the square of lengths.
+    /// The part of them in attention, which is quadratic in the length.
     pub attention_flops: f64,
     /// Bytes kept from forward to backward.
     pub kept: f64,
-    /// The most bytes that there are at a time while forward runs, while backward runs, and while forward runs
-    /// without a graph; what was there before (the input, the stages before) is not among them.
+    /// Peak of temporary bytes in forward, in backward, and in forward without a graph; without the input and earlier
+    /// blocks.
     pub forward: f64,
     pub backward: f64,
     pub alone: f64,
 }
 
-impl How {
-    /// Bytes of a number.
+impl ComputeMode {
+    /// Bytes of one element.
     pub fn element(&self) -> f64 {
         self.kind.elt_size_in_bytes() as f64
     }
@@ -45,15 +45,15 @@ impl How {
         self.cpu && self.element() < 4.0
     }
 
-    /// The bytes that fp32 copies of so many numbers take, where half layers make them.
+    /// Bytes of the fp32 copies of this many elements, if half layers make them.
     pub fn wide(&self, numbers: f64) -> f64 {
         if self.widens() { 4.0 * numbers } else { 0.0 }
     }
 }
 
 impl Cost {
-    /// An operation: bytes that it keeps, bytes of its input and of its output, and what it has beside while it runs
-    /// forward and backward. In backward there are the gradients of both.
+    /// An operation: bytes that it keeps, bytes of its input and output, and its temporary bytes in forward and in
+    /// backward. Backward also has the gradients of both.
     pub fn op(kept: f64, input: f64, output: f64, [forward, backward]: [f64; 2]) -> Self {
         Cost {
             kept,
@@ -64,24 +64,24 @@ impl Cost {
         }
     }
 
-    /// What is kept and nothing more.
+    /// Only keeps bytes.
     pub fn keep(kept: f64) -> Self {
         Cost { kept, forward: kept, backward: kept, ..Cost::default() }
     }
 
-    /// The product of `rows` vectors with a matrix `[outputs, inputs]`; with `keeps` its input is counted as kept.
-    pub fn product(how: &How, rows: f64, [outputs, inputs]: [i64; 2], keeps: bool) -> Self {
+    /// The product of `rows` vectors with a matrix `[outputs, inputs]`; with `keeps`, its input is counted as kept.
+    pub fn product(how: &ComputeMode, rows: f64, [outputs, inputs]: [i64; 2], keeps: bool) -> Self {
         let (e, x, y) = (how.element(), rows * inputs as f64, rows * outputs as f64);
         let weight = inputs as f64 * outputs as f64;
         let upcast = how.widens() && precision::product(how.kind) == Product::Upcast;
         let wide = if upcast { 4.0 * (x + y + weight) } else { 0.0 };
-        // The weight's gradient is a tensor of its own until it is added.
+        // The weight's gradient is a separate tensor until it is accumulated.
         let op = Cost::op(if keeps { e * x } else { 0.0 }, e * x, e * y, [wide, wide + e * weight]);
         Cost { flops: 2.0 * x * outputs as f64, ..op }
     }
 
-    /// Dropout of so many numbers: a GPU keeps a byte for each, the CPU makes its mask again.
-    pub fn dropout(how: &How, numbers: f64, p: f64) -> Self {
+    /// Dropout of this many elements: a GPU keeps one byte for each, the CPU recomputes its mask.
+    pub fn dropout(how: &ComputeMode, numbers: f64, p: f64) -> Self {
         if p == 0.0 || !how.train {
             return Cost::default();
         }
@@ -90,7 +90,7 @@ impl Cost {
         Cost::op(mask, e * numbers, e * numbers, [wide, wide])
     }
 
-    /// This and then that.
+    /// The cost of this layer followed by another.
     pub fn then(self, next: Cost) -> Self {
         Cost {
             flops: self.flops + next.flops,
@@ -102,19 +102,19 @@ impl Cost {
         }
     }
 
-    /// With at least so many bytes at some time of forward without a graph, where what a function has named stays until it
+    /// With at least this many temporary bytes in forward without a graph, for tensors that stay until a function
     /// returns.
     pub fn alone_at_least(self, bytes: f64) -> Self {
         Cost { alone: self.alone.max(bytes), ..self }
     }
 
-    /// With something that is there all the while: what goes around the part, and its gradient.
+    /// With bytes that exist throughout: a bypass of the layer, and its gradient.
     pub fn beside(self, bytes: f64) -> Self {
         Cost { backward: self.backward + bytes, alone: self.alone + bytes, ..self }
     }
 }
 
-/// One after another.
+/// Layers in sequence.
 impl Sum for Cost {
     fn sum<I: Iterator<Item = Cost>>(parts: I) -> Self {
         parts.fold(Cost::default(), Cost::then)
@@ -125,7 +125,7 @@ impl Sum for Cost {
 mod tests {
     use super::*;
 
-    const FP32: How = How { kind: Kind::Float, cpu: true, train: true };
+    const FP32: ComputeMode = ComputeMode { kind: Kind::Float, cpu: true, train: true };
 
     /// By hand: 10 rows through [3, 2] and then [5, 3], fp32.
     #[test]
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_gpu_keeps_masks() {
-        let gpu = How { kind: Kind::BFloat16, cpu: false, train: true };
+        let gpu = ComputeMode { kind: Kind::BFloat16, cpu: false, train: true };
         assert_eq!((Cost::dropout(&gpu, 8.0, 0.1).kept, Cost::dropout(&FP32, 8.0, 0.1).kept), (8.0, 0.0));
         assert_eq!(Cost::dropout(&gpu, 8.0, 0.0), Cost::default());
     }

@@ -1,13 +1,14 @@
-//! What a forward pass carries besides its tensors: the parameters, the mode, the chance and the row gradients.
+//! The context of a forward pass: parameters, mode, RNG keys and row gradients.
 
 use crate::data::ragged::Bucket;
 use crate::ffi;
 use crate::nn::cache::StageCache;
-use crate::nn::params::{ParamId, Params};
+use crate::nn::param_builder::ParamId;
+use crate::nn::params::Params;
 use crate::nn::rng;
 use tch::{Device, Tensor};
 
-/// The coordinates of a pass: dropout is a pure function of them and of the stage.
+/// The coordinates of a pass; dropout is a pure function of them and of the block.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pass {
     pub seed: u64,
@@ -16,7 +17,7 @@ pub struct Pass {
     pub rank: u64,
 }
 
-/// Rows that a look-up took from a table; their gradient is handed out by [`Ctx::row_gradients`].
+/// Rows that a look-up took from an embedding matrix; [`Ctx::row_gradients`] returns their gradient.
 #[derive(Debug)]
 struct Rows {
     table: ParamId,
@@ -24,17 +25,17 @@ struct Rows {
     rows: Tensor,
 }
 
-/// What backward found for the rows of a table.
+/// The gradient of looked-up rows of an embedding matrix.
 #[derive(Debug)]
 pub struct RowGradient {
     pub table: ParamId,
     /// i64 `[T]`, with repetitions.
     pub ids: Tensor,
-    /// `[T, width]`, to be added to the rows `ids` of the table's gradient.
+    /// `[T, width]`, to be added to the rows `ids` of the matrix's gradient.
     pub grad: Tensor,
 }
 
-/// The context of one stage's forward pass.
+/// The context of one block's forward pass.
 #[derive(Debug)]
 pub struct Ctx<'a> {
     params: &'a Params,
@@ -46,30 +47,30 @@ pub struct Ctx<'a> {
 }
 
 impl<'a> Ctx<'a> {
-    /// A pass with dropout and gradients, at `stage`.
+    /// Returns the context of `stage` with dropout and gradients.
     pub fn train(params: &'a Params, pass: Pass, stage: usize) -> Self {
         let key = rng::key(pass.seed, &[pass.step, pass.micro_batch, stage as u64, pass.rank]);
         Ctx { params, train: true, key, draws: 0, rows: Vec::new(), memory: None }
     }
 
-    /// A pass without dropout and without gradients.
+    /// Returns a context without dropout and gradients.
     pub fn eval(params: &'a Params) -> Self {
         Ctx { params, train: false, key: 0, draws: 0, rows: Vec::new(), memory: None }
     }
 
-    /// The same, while text is generated: attention remembers the tokens of earlier passes in `cache`.
+    /// Returns a context for generation, without dropout and gradients, with a KV cache.
     pub fn generate(params: &'a Params, cache: &'a mut StageCache) -> Self {
         cache.begin();
         Ctx { memory: Some(cache), ..Ctx::eval(params) }
     }
 
-    /// Whether attention remembers earlier tokens.
+    /// Returns whether there is a KV cache.
     pub fn remembers(&self) -> bool {
         self.memory.is_some()
     }
 
-    /// What the stage computes, or in later passes of a generation what it computed in the first: for what does not
-    /// change with the tokens that are added, such as keys and values of an encoder's output. `[encoder's tokens, ..]`.
+    /// Computes a tensor once per generation, in its first pass: for what does not change with new tokens, such as keys
+    /// and values of an encoder's output. `[encoder's tokens, ..]`.
     pub fn once(&mut self, compute: impl FnOnce(&mut Self) -> Tensor) -> Tensor {
         let known = self.memory.as_mut().and_then(|memory| memory.constant());
         known.unwrap_or_else(|| {
@@ -81,13 +82,13 @@ impl<'a> Ctx<'a> {
         })
     }
 
-    /// Remembers keys and values of sequences that attend to themselves; returns those of all their tokens, each
-    /// `[sequences, longest, width]`, if the buckets want earlier ones too.
+    /// Adds keys and values of self-attention to the KV cache; returns those of all tokens, each `[sequences, longest,
+    /// width]`, if the buckets attend to earlier ones.
     pub(super) fn remember(&mut self, kv: [&Tensor; 2], buckets: &[Bucket]) -> Option<[Tensor; 2]> {
         self.memory.as_mut().filter(|_| buckets.iter().all(Bucket::is_own))?.remember(kv, buckets)
     }
 
-    /// Whether dropout is on and gradients are wanted.
+    /// Returns whether dropout is on and gradients are recorded.
     pub fn is_train(&self) -> bool {
         self.train
     }
@@ -97,7 +98,7 @@ impl<'a> Ctx<'a> {
         self.params.view(id)
     }
 
-    /// Dropout with probability `p`, of any shape; the identity outside training.
+    /// Applies dropout with probability `p` to a tensor of any shape; the identity outside training.
     pub fn dropout(&mut self, x: Tensor, p: f64) -> Tensor {
         if !self.train || p == 0.0 || x.numel() == 0 {
             return x;
@@ -110,19 +111,19 @@ impl<'a> Ctx<'a> {
         x.dropout(p, true)
     }
 
-    /// Makes the GPU's next draw a function of the key of the stage's next draw: its generator belongs to this process
-    /// alone.
+    /// Seeds the GPU's generator with the key of the block's next random operation: the generator belongs to this
+    /// process alone.
     pub(super) fn seed_device(&mut self) {
         tch::manual_seed(self.draw().cast_signed());
     }
 
-    /// The key of the stage's next draw.
+    /// Returns the key of the block's next random operation.
     pub fn draw(&mut self) -> u64 {
         self.draws += 1;
         rng::key(self.key, &[self.draws])
     }
 
-    /// Rows `ids` `[T]` of an embedding table: `[T, width]`.
+    /// Looks up rows `ids` `[T]` of an embedding matrix: `[T, width]`.
     pub fn rows(&mut self, table: ParamId, ids: &Tensor) -> Tensor {
         let rows = self.param(table).detach().index_select(0, ids);
         if !self.train || !self.param(table).requires_grad() {
@@ -133,7 +134,7 @@ impl<'a> Ctx<'a> {
         rows
     }
 
-    /// After backward: the gradients of the rows that were looked up, in the order of the look-ups.
+    /// Returns the gradients of the looked-up rows after backward, in the order of the look-ups.
     pub fn row_gradients(&mut self) -> impl Iterator<Item = RowGradient> {
         let found = self.rows.drain(..).map(|Rows { table, ids, rows }| RowGradient { table, ids, grad: rows.grad() });
         found.filter(|row| row.grad.defined())
@@ -151,7 +152,8 @@ mod tests {
         Ctx::train(&params, pass, stage).dropout(Tensor::ones([400, 500], (Kind::Float, Device::Cpu)), p)
     }
 
-    /// As many survivors as asked for, scaled so that the mean stays; masks of different places are independent.
+    /// The expected number of elements is kept and scaled so that the mean stays; masks of different keys are
+    /// independent.
     #[test]
     fn dropout_keeps_its_share_and_its_mean() {
         let n = 200_000.0;
@@ -175,7 +177,7 @@ mod tests {
             let correlation = (&base * (other - 1.0)).mean(Kind::Double).double_value(&[]);
             assert!(correlation.abs() < 5.0 / f64::sqrt(n), "mask {i} is correlated: {correlation}");
         }
-        assert!(mask(Pass::default(), 0, 0.5).equal(&mask(Pass::default(), 0, 0.5)), "a function of its place");
+        assert!(mask(Pass::default(), 0, 0.5).equal(&mask(Pass::default(), 0, 0.5)), "a function of its key");
     }
 
     /// The gradient is zero where the value was dropped, and scaled where it was kept.
@@ -184,7 +186,7 @@ mod tests {
         let params = Params::new(ParamBuilder::new().finish(), 1, Kind::Float, Device::Cpu, false).unwrap();
         let x = Tensor::ones([300, 70], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let y = Ctx::train(&params, Pass::default(), 3).dropout(x.shallow_clone(), 0.3);
-        // A gradient that is not contiguous, as a transposed use makes it.
+        // A gradient that is not contiguous, as after a transposed use.
         let g = Tensor::ones([70, 300], (Kind::Float, Device::Cpu)).tr();
         ffi::backward(&[&y], &[&g]).unwrap();
         assert!(x.grad().equal(&y.detach()));

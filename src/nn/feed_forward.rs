@@ -1,23 +1,23 @@
-//! The feed-forward part of a block, plain or gated.
+//! The feed-forward layer of a block (MLP), plain or gated.
 
-use crate::nn::blocks::Activation;
-use crate::nn::cost::{Cost, How};
+use crate::nn::activation::Activation;
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
 
-/// The shape of a feed-forward part.
+/// Configuration of a feed-forward layer.
 #[derive(Debug, Clone, Copy)]
 pub struct FeedForwardConfig {
     pub hidden: i64,
     pub intermediate: i64,
     pub activation: Activation,
-    /// Whether the activation of one product gates another (arXiv 2002.05202).
+    /// Whether the layer is gated (arXiv 2002.05202).
     pub gated: bool,
     pub bias: bool,
-    /// Dropout on what the activation gives.
+    /// Dropout on the output of the activation.
     pub dropout: f64,
-    /// Standard deviation of fresh matrices, and of the one back to `hidden`.
+    /// Standard deviation of newly initialized matrices, and of the output matrix.
     pub std: f64,
     pub out_std: f64,
 }
@@ -31,7 +31,8 @@ pub struct FeedForward {
 }
 
 impl FeedForward {
-    /// Declares `up` `[intermediate, hidden]`, twice as high with the gate before it, and `down` `[hidden, intermediate]`.
+    /// Declares `up` `[intermediate, hidden]`, or `[2 * intermediate, hidden]` with the gate first, and `down`
+    /// `[hidden, intermediate]`.
     pub fn new(b: &mut ParamBuilder, config: FeedForwardConfig) -> Self {
         let FeedForwardConfig { hidden, intermediate, gated, bias, std, out_std, .. } = config;
         let rows = if gated { 2 * intermediate } else { intermediate };
@@ -56,15 +57,16 @@ impl FeedForward {
         self.down.forward(ctx, &inner)
     }
 
-    /// What so many rows cost; the input is kept.
-    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+    /// Returns the cost for this many rows; the input is kept.
+    pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         let FeedForwardConfig { hidden, intermediate, activation, gated, dropout, .. } = self.config;
         let inner = how.element() * rows * intermediate as f64;
         let drops = Cost::dropout(how, rows * intermediate as f64, dropout);
-        // Some activations know their slope from the result: that is the next layer's input, unless dropout is between.
+        // Some activations compute their gradient from the result: that is the next layer's input, unless dropout is
+        // between.
         let of_result = matches!(activation, Activation::Relu | Activation::Tanh);
         let activated = match (gated, of_result) {
-            // Both halves; then the one that gates the other.
+            // Both halves; then their product.
             (true, false) => Cost::op(3.0 * inner, 2.0 * inner, inner, [inner, 2.0 * inner]),
             (true, true) => Cost::op(3.0 * inner, 2.0 * inner, inner, [inner, inner]),
             (false, false) => Cost::op(inner, inner, inner, [0.0; 2]),

@@ -1,31 +1,31 @@
-//! What a model makes of a token before its layers.
+//! Input embeddings: token, position and segment.
 
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::{self, Embedding};
 use crate::nn::norm::LayerNorm;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
 
-/// What [`InputEmbeddings`] need to know.
+/// Configuration of [`InputEmbeddings`].
 #[derive(Debug, Clone, Copy)]
 pub struct InputConfig {
     pub vocab: i64,
-    /// Rows of the table of positions.
+    /// Number of position embeddings.
     pub positions: i64,
-    /// The row of a sequence's first token; the next ones follow.
+    /// The position of a sequence's first token.
     pub first_position: i64,
-    /// Rows of the table of segments, if there is one.
+    /// Number of segment embeddings, if there are any.
     pub segments: Option<i64>,
     pub width: i64,
     pub norm_eps: f64,
     pub dropout: f64,
-    /// Standard deviation of fresh tables.
+    /// Standard deviation of newly initialized embeddings.
     pub std: f64,
-    /// Whether a head shares the table of token ids.
+    /// Whether a head shares the input embedding matrix.
     pub tied: bool,
 }
 
-/// The sum of what tables know of a token, its position and its segment, normed (arXiv 1810.04805, figure 2).
+/// The normalized sum of token, position and segment embeddings (arXiv 1810.04805, figure 2).
 #[derive(Debug)]
 pub struct InputEmbeddings {
     config: InputConfig,
@@ -48,18 +48,18 @@ impl InputEmbeddings {
         })
     }
 
-    /// The table of token ids.
+    /// The input embedding matrix.
     pub fn words(&self) -> &Embedding {
         &self.words
     }
 
-    /// The longest sequence, in tokens.
+    /// The maximum length of a sequence, in tokens.
     pub fn max_length(&self) -> usize {
         (self.config.positions - self.config.first_position) as usize
     }
 
-    /// What so many tokens cost: kept are each table's rows and their sum.
-    pub fn cost(&self, how: &How, tokens: f64) -> Cost {
+    /// Returns the cost for this many tokens; the rows of each embedding and their sum are kept.
+    pub fn cost(&self, how: &ComputeMode, tokens: f64) -> Cost {
         let numbers = tokens * self.config.width as f64;
         let tables = 2 + usize::from(self.segments.is_some());
         let normed = self.norm.cost(how, tokens, true).then(Cost::dropout(how, numbers, self.config.dropout));

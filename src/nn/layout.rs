@@ -1,32 +1,32 @@
-//! What lies where: the parameters of a model in flat buffers.
+//! The layout of a model's parameters in flat buffers.
 //!
-//! A *unit* is one flat buffer. The weights that the same stages use, and that are trained alike, share a unit:
+//! A *unit* is one flat buffer. Weights that are used by the same blocks and trained alike share a unit:
 //!
 //! ```text
-//! stage 0   [ vocabulary table, row by row ..... | padding ]
+//! block 0   [ embedding matrix, row by row ..... | padding ]
 //!           [ decayed ....... | not decayed .... | padding ]
-//! stage 1   [ decayed ....... | not decayed .... | padding ]   [ frozen ... | padding ]
+//! block 1   [ decayed ....... | not decayed .... | padding ]   [ frozen ... | padding ]
 //! ```
 //!
-//! So a hyper-parameter group is a contiguous range, a collective takes a whole unit, and an optimizer call a whole
-//! group. Every unit is padded to equal shards, one a rank. The layout is a pure function of the ordered specs and the
-//! world: ranks compare [`Layout::fingerprint`].
+//! So a hyper-parameter group is a contiguous range, a collective handles a whole unit, and an optimizer call a whole
+//! group. Every unit is padded to equal shards, one per rank. The layout is a pure function of the ordered specs and
+//! the world size: ranks compare [`Layout::fingerprint`].
 
-use crate::nn::params::{ParamId, ParamSpec};
+use crate::nn::param_builder::{ParamId, ParamSpec};
 use crate::nn::rng;
 use std::ops::Range;
 
-/// The elements of a shard are a multiple of this, so that every shard starts on a cache line in any float type.
+/// Shards are multiples of this number of elements, so that every shard starts on a cache line in any float type.
 const ALIGNMENT: i64 = 32;
 
-/// What a unit holds.
+/// The content of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Content {
-    /// One vocabulary table whose gradient has few rows ([`ParamSpec::row_sparse`]). Its shards are whole rows.
+    /// An embedding matrix with a row-sparse gradient ([`ParamSpec::row_sparse`]). Its shards are whole rows.
     Table,
     /// Trained weights.
     Dense,
-    /// Weights that are not trained: no gradient, no optimizer state.
+    /// Frozen weights: no gradient, no optimizer state.
     Frozen,
 }
 
@@ -41,38 +41,38 @@ pub struct Group {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unit {
     pub content: Content,
-    /// The stages that compute with it, ascending: the one that owns it and those that borrow from it.
+    /// The blocks that compute with it, ascending: the one that owns it and those that borrow from it.
     pub stages: Vec<usize>,
     /// Its parameters, in the order of the buffer.
     pub members: Vec<ParamId>,
     pub groups: Vec<Group>,
-    /// Elements without the padding.
+    /// Number of elements without the padding.
     pub numel: i64,
-    /// Elements of each rank's shard; the buffer has as many shards as there are ranks.
+    /// Number of elements of each rank's shard; the buffer has one shard per rank.
     pub shard: i64,
-    /// Elements of a row of a [`Content::Table`].
+    /// Number of elements of a row of a [`Content::Table`].
     pub width: i64,
 }
 
 impl Unit {
-    /// Whether it is trained.
+    /// Returns whether the unit is trained.
     pub fn is_trained(&self) -> bool {
         self.content != Content::Frozen
     }
 
-    /// The shard of `rank`.
+    /// Returns the range of the shard of `rank`.
     pub fn shard_of(&self, rank: usize) -> Range<i64> {
         let start = rank as i64 * self.shard;
         start..start + self.shard
     }
 
-    /// The rows of a table that are in an element range of whole rows.
+    /// Returns the rows of an embedding matrix in an element range of whole rows.
     pub fn rows(&self, elements: &Range<i64>) -> Range<i64> {
         elements.start / self.width..elements.end / self.width
     }
 }
 
-/// The units of a model and the place of each parameter.
+/// The units of a model and the position of each parameter.
 #[derive(Debug, Clone)]
 pub struct Layout {
     units: Vec<Unit>,
@@ -82,7 +82,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays `specs` out for `world` ranks.
+    /// Computes the layout of `specs` for `world` ranks.
     pub fn new(specs: &[ParamSpec], world: usize) -> Self {
         let mut order: Vec<usize> = (0..specs.len()).collect();
         order.sort_by_key(|&i| (key(&specs[i], i), !specs[i].decay, i));
@@ -125,44 +125,45 @@ impl Layout {
         Layout { fingerprint: rng::hash_name(&text), units, places, world }
     }
 
-    /// The units, in the order of the stages that own them.
+    /// The units, in the order of the blocks that own them.
     pub fn units(&self) -> &[Unit] {
         &self.units
     }
 
-    /// The unit of a parameter, and where it lies there.
+    /// Returns the unit of a parameter, and its range there.
     pub fn place(&self, id: ParamId) -> (usize, Range<i64>) {
         self.places[id.0].clone()
     }
 
-    /// The stages that compute with any of it, counted from the first.
+    /// Number of blocks that compute with any unit.
     pub fn stages(&self) -> usize {
         self.units.iter().flat_map(|unit| &unit.stages).max().map_or(0, |last| last + 1)
     }
 
-    /// Elements of a unit's buffer, the padding included.
+    /// Number of elements of a unit's buffer, including the padding.
     pub fn padded(&self, unit: usize) -> i64 {
         self.units[unit].shard * self.world as i64
     }
 
-    /// The units that a stage computes with.
+    /// Returns the units that a block computes with.
     pub fn of_stage(&self, stage: usize) -> impl Iterator<Item = usize> {
         (0..self.units.len()).filter(move |&u| self.units[u].stages.contains(&stage))
     }
 
-    /// The earliest stage with something to train: backward ends there. The number of stages when nothing is trained.
+    /// Returns the earliest block with trained weights, where backward ends; the number of blocks if nothing is
+    /// trained.
     pub fn first_trained_stage(&self) -> usize {
         let trained = self.units.iter().filter(|unit| unit.is_trained());
         trained.filter_map(|unit| unit.stages.first().copied()).min().unwrap_or_else(|| self.stages())
     }
 
-    /// A hash of the layout, to be compared between ranks.
+    /// A hash of the layout, compared between ranks.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
 }
 
-/// Parameters with the same key share a unit: owner, content, users; a table is alone.
+/// Parameters with the same key share a unit: owner, content, users; an embedding matrix is alone.
 fn key(spec: &ParamSpec, index: usize) -> (usize, Content, Vec<usize>, usize) {
     let content = match (spec.trainable, spec.row_sparse) {
         (false, _) => Content::Frozen,
@@ -185,7 +186,7 @@ mod tests {
     use super::*;
     use crate::nn::{Init, ParamBuilder};
 
-    /// A table, a weight that the head borrows, two layers of which one is frozen, a head.
+    /// An embedding matrix, a weight that the head borrows, two layers, one of them frozen, a head.
     fn specs() -> Vec<ParamSpec> {
         let mut b = ParamBuilder::new();
         b.vocabulary("words", 7, 5, Init::Zeros);
@@ -203,8 +204,8 @@ mod tests {
         specs
     }
 
-    /// Whatever the world: every parameter has its own place in one unit, groups cover exactly the elements, shards are
-    /// equal, hold everything, and cut no row of a table.
+    /// For every world size: each parameter has its own range in one unit, groups cover exactly the elements, shards
+    /// are equal, hold everything, and split no row of an embedding matrix.
     #[test]
     fn units_hold_everything_once() {
         let specs = specs();

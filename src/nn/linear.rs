@@ -1,14 +1,14 @@
 //! The linear layer.
 
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::Tensor;
 
-/// What a task's own linear layer builds on.
+/// The input of a task's linear layer.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadInput {
     pub width: i64,
-    /// The standard deviation of fresh weights.
+    /// Standard deviation of newly initialized weights.
     pub std: f64,
     /// Whether the family's classifiers have a bias.
     pub bias: bool,
@@ -24,7 +24,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Declares `weight` `[outputs, inputs]`, drawn with `std`, and a zero `bias` `[outputs]`.
+    /// Declares `weight` `[outputs, inputs]`, initialized with standard deviation `std`, and a zero `bias` `[outputs]`.
     pub fn new(b: &mut ParamBuilder, name: &str, inputs: i64, outputs: i64, std: f64) -> Self {
         b.scope(name, |b| Linear {
             weight: b.weight("weight", &[outputs, inputs], Init::Normal { std }),
@@ -33,13 +33,13 @@ impl Linear {
         })
     }
 
-    /// The same without a bias.
+    /// Declares the layer without a bias.
     pub fn without_bias(b: &mut ParamBuilder, name: &str, inputs: i64, outputs: i64, std: f64) -> Self {
         let weight = b.scope(name, |b| b.weight("weight", &[outputs, inputs], Init::Normal { std }));
         Linear { weight, bias: None, shape: [outputs, inputs] }
     }
 
-    /// The one or the other.
+    /// Declares the layer with or without a bias.
     pub fn with_bias(b: &mut ParamBuilder, name: &str, inputs: i64, outputs: i64, std: f64, bias: bool) -> Self {
         match bias {
             true => Self::new(b, name, inputs, outputs, std),
@@ -47,14 +47,14 @@ impl Linear {
         }
     }
 
-    /// Declares a task's own layer on `input`: `classifier`, which starts fresh where the file has none.
+    /// Declares a task's layer on `input`: `classifier`, which is newly initialized if the file lacks it.
     pub fn head(b: &mut ParamBuilder, input: HeadInput, outputs: i64) -> Self {
         let HeadInput { width, std, bias } = input;
         b.fresh(|b| Self::with_bias(b, "classifier", width, outputs, std, bias))
     }
 
-    /// What so many rows cost; with `keeps` the input is counted as kept.
-    pub fn cost(&self, how: &How, rows: f64, keeps: bool) -> Cost {
+    /// Returns the cost for this many rows; with `keeps`, the input is counted as kept.
+    pub fn cost(&self, how: &ComputeMode, rows: f64, keeps: bool) -> Cost {
         Cost::product(how, rows, self.shape, keeps)
     }
 

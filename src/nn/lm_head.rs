@@ -1,14 +1,15 @@
-//! Heads of language models: hidden states to scores of all token ids.
+//! Language-model heads: hidden states to logits over the vocabulary.
 
-use crate::nn::blocks::Activation;
-use crate::nn::cost::{Cost, How};
+use crate::nn::activation::Activation;
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::Embedding;
 use crate::nn::linear::Linear;
 use crate::nn::norm::LayerNorm;
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::Tensor;
 
-/// `scores = x E^T + b`: E `[vocab, width]` is the table of token embeddings (arXiv 1608.05859), or a matrix of its own.
+/// `logits = x E^T + b`: E `[vocab, width]` is the input embedding matrix (tied, arXiv 1608.05859) or a separate
+/// matrix.
 #[derive(Debug, Clone)]
 pub struct Vocabulary {
     table: ParamId,
@@ -18,13 +19,13 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Shares the table of embeddings, which was declared to be tied ([`Embedding::words`]).
+    /// Ties the head to the input embedding matrix, which must be declared as tied ([`Embedding::words`]).
     pub fn tied(b: &mut ParamBuilder, words: &Embedding) -> Self {
         b.borrow(words.weight());
         Vocabulary { table: words.weight(), bias: None, shape: words.shape() }
     }
 
-    /// Declares `name.weight` `[vocab, width]`, drawn with `std`.
+    /// Declares `name.weight` `[vocab, width]`, initialized with standard deviation `std`.
     pub fn own(b: &mut ParamBuilder, name: &str, vocab: i64, width: i64, std: f64) -> Self {
         let table = b.scope(name, |b| b.weight("weight", &[vocab, width], Init::Normal { std }));
         Vocabulary { table, bias: None, shape: [vocab, width] }
@@ -36,8 +37,8 @@ impl Vocabulary {
         Vocabulary { bias: Some(bias), ..self }
     }
 
-    /// What the scores of so many rows cost; the rows are kept.
-    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+    /// Returns the cost of the logits of this many rows; the rows are kept.
+    pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         Cost::product(how, rows, self.shape, true)
     }
 
@@ -86,8 +87,8 @@ impl MaskedLmHead {
         })
     }
 
-    /// What so many rows cost.
-    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+    /// Returns the cost for this many rows.
+    pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         let dense = self.dense.cost(how, rows, true);
         let kept = how.element() * rows * self.vocabulary.shape[1] as f64;
         let activated = Cost::op(kept, kept, kept, [0.0; 2]);

@@ -1,9 +1,10 @@
-//! Parts that families share: ordered parameters over flat buffers, and layers that run on ragged tokens.
+//! Layers that model families share, and their parameters in flat buffers.
 //!
-//! A layer holds [`params::ParamId`]s, not tensors: the tensor behind an id is looked up in the [`ctx::Ctx`] of the
-//! pass, so that a stage's weights may come and go between passes. Layers take `[T, width]`, T the real tokens of a
-//! ragged batch; the attention kernel alone sees sequences. No part names a family.
+//! A layer holds [`ParamId`]s, not tensors: the tensor of an id is looked up in the [`ctx::Ctx`] of the pass, so that a
+//! block's weights may be freed and gathered between passes. Layers take `[T, width]`, T the real tokens of a packed
+//! batch; only the attention kernel knows sequences. No layer names a family.
 
+pub mod activation;
 pub mod attention;
 pub mod attention_cost;
 pub mod blocks;
@@ -17,6 +18,7 @@ pub mod layout;
 pub mod linear;
 pub mod lm_head;
 pub mod norm;
+pub mod param_builder;
 pub mod params;
 pub mod pooler;
 pub mod pre_norm;
@@ -27,7 +29,8 @@ pub mod rng;
 pub mod rotary;
 pub mod self_attention;
 
-pub use cost::{Cost, How};
+pub use cost::{ComputeMode, Cost};
 pub use ctx::{Ctx, Pass, RowGradient};
 pub use layout::Layout;
-pub use params::{Init, ParamBuilder, ParamId, Params};
+pub use param_builder::{Init, ParamBuilder, ParamId};
+pub use params::Params;

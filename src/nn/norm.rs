@@ -1,11 +1,11 @@
-//! Normalisation layers.
+//! Normalization layers.
 
 use crate::ffi;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::{Kind, Tensor};
 
-/// Layer normalisation (arXiv 1607.06450) over the last dimension, with scale and shift.
+/// Layer normalization (arXiv 1607.06450) over the last dimension, with scale and shift.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
     weight: ParamId,
@@ -37,8 +37,8 @@ impl LayerNorm {
 }
 
 impl LayerNorm {
-    /// What so many rows cost: kept are the input, if it is counted here, and two numbers a row.
-    pub fn cost(&self, how: &How, rows: f64, keeps: bool) -> Cost {
+    /// Returns the cost for this many rows; the input, if it is counted here, and two numbers per row are kept.
+    pub fn cost(&self, how: &ComputeMode, rows: f64, keeps: bool) -> Cost {
         let (e, numbers) = (how.element(), rows * self.size as f64);
         let kept = 8.0 * rows + if keeps { e * numbers } else { 0.0 };
         let wide = how.wide(numbers);
@@ -46,7 +46,7 @@ impl LayerNorm {
     }
 }
 
-/// Division by the root of the mean square (arXiv 1910.07467) over the last dimension, with scale.
+/// RMS normalization (arXiv 1910.07467) over the last dimension, with scale.
 #[derive(Debug, Clone)]
 pub struct RmsNorm {
     weight: ParamId,
@@ -60,7 +60,7 @@ impl RmsNorm {
         b.scope(name, |b| RmsNorm { weight: b.vector("weight", size, Init::Ones), size, eps })
     }
 
-    /// `[.., size]` to the same shape. Half types are divided in fp32 and rounded before they are scaled, as Llama does.
+    /// `[.., size]` to the same shape. Half types are normalized in fp32 and rounded before scaling, as in Llama.
     pub fn forward(&self, ctx: &Ctx, x: &Tensor) -> Tensor {
         let wide = x.to_kind(Kind::Float);
         let mean = wide.square().mean_dim([-1i64].as_slice(), true, Kind::Float);
@@ -70,14 +70,14 @@ impl RmsNorm {
 }
 
 impl RmsNorm {
-    /// The numbers of a row.
+    /// Number of elements of a row.
     pub fn size(&self) -> i64 {
         self.size
     }
 
-    /// What so many rows cost: kept are the input in fp32, if it is counted here or is a copy, what is divided, and two
-    /// numbers a row.
-    pub fn cost(&self, how: &How, rows: f64, keeps: bool) -> Cost {
+    /// Returns the cost for this many rows; the input in fp32, if it is counted here or is a copy, the normalized
+    /// values, and two numbers per row are kept.
+    pub fn cost(&self, how: &ComputeMode, rows: f64, keeps: bool) -> Cost {
         let (e, numbers) = (how.element(), rows * self.size as f64);
         let input = if keeps || e < 4.0 { 4.0 * numbers } else { 0.0 };
         let wide = 4.0 * numbers;
@@ -85,14 +85,14 @@ impl RmsNorm {
     }
 }
 
-/// Which normalisation.
+/// The kind of normalization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormKind {
     Layer,
     Rms,
 }
 
-/// A normalisation of either kind.
+/// A normalization of either kind.
 #[derive(Debug, Clone)]
 pub enum Norm {
     Layer(LayerNorm),
@@ -109,7 +109,7 @@ impl Norm {
     }
 
     /// As [`LayerNorm::cost`], [`RmsNorm::cost`].
-    pub fn cost(&self, how: &How, rows: f64, keeps: bool) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, rows: f64, keeps: bool) -> Cost {
         match self {
             Norm::Layer(norm) => norm.cost(how, rows, keeps),
             Norm::Rms(norm) => norm.cost(how, rows, keeps),

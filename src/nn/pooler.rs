@@ -1,30 +1,30 @@
-//! A text as one vector.
+//! Pooling: a sequence as one vector.
 
 use crate::data::extent::Extents;
 use crate::data::ragged::Sequences;
-use crate::nn::blocks::Activation;
-use crate::nn::cost::{Cost, How};
+use crate::nn::activation::Activation;
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::{Kind, Tensor};
 
-/// Picked tokens of each sequence through a dense layer and its activation (arXiv 1810.04805, section 3.2).
+/// Pooled tokens of each sequence through a dense layer and its activation (arXiv 1810.04805, section 3.2).
 #[derive(Debug)]
 pub struct Pooler {
     dense: Option<Linear>,
     config: PoolerConfig,
 }
 
-/// The tokens of a sequence that stand for it.
+/// The token that represents a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Picks {
     First,
     Last,
-    /// The mean of all.
+    /// The mean of all tokens.
     Mean,
 }
 
-/// What a [`Pooler`] needs to know.
+/// Configuration of a [`Pooler`].
 #[derive(Debug, Clone, Copy)]
 pub struct PoolerConfig {
     pub hidden: i64,
@@ -32,15 +32,16 @@ pub struct PoolerConfig {
     /// Whether there is a dense layer.
     pub dense: bool,
     pub activation: Option<Activation>,
-    /// Dropout on what is picked.
+    /// Dropout on the pooled vector.
     pub dropout_before: f64,
     /// Dropout on the result.
     pub dropout: f64,
     pub std: f64,
 }
 
-/// What summaries cost: of each sequence some vectors and a product, and in backward the gradient of all tokens' states.
-pub fn cost(how: &How, x: &Extents, hidden: i64) -> Cost {
+/// Returns the cost of pooling: some vectors and a matmul per sequence, and in backward the gradient of all hidden
+/// states.
+pub fn cost(how: &ComputeMode, x: &Extents, hidden: i64) -> Cost {
     let e = how.element();
     let (rows, all) = (e * x.own.sequences * hidden as f64, e * x.own.tokens * hidden as f64);
     let product = Cost::product(how, x.own.sequences, [hidden, hidden], true);
@@ -48,7 +49,7 @@ pub fn cost(how: &How, x: &Extents, hidden: i64) -> Cost {
 }
 
 impl Pooler {
-    /// Declares `pooler`, its dense layer, which starts fresh where the file has none.
+    /// Declares `pooler`, a dense layer that is newly initialized if the file lacks it.
     pub fn new(b: &mut ParamBuilder, config: PoolerConfig) -> Self {
         let PoolerConfig { hidden, dense, std, .. } = config;
         let dense = dense.then(|| b.fresh(|b| Linear::new(b, "pooler", hidden, hidden, std)));

@@ -1,8 +1,8 @@
-//! The block that norms what goes into its parts.
+//! The pre-norm block.
 
 use crate::data::extent::Extent;
 use crate::data::ragged::Sequences;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
 use crate::nn::norm::{Norm, NormKind};
 use crate::nn::rotary::Angles;
@@ -10,18 +10,18 @@ use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
 
-/// The parts of a block.
+/// The configuration of a block.
 #[derive(Debug, Clone, Copy)]
 pub struct PreNormConfig {
     pub norm: NormKind,
     pub norm_eps: f64,
     pub attention: SelfAttentionConfig,
     pub feed_forward: FeedForwardConfig,
-    /// Dropout on the output of attention and of the feed-forward part.
+    /// Dropout on the outputs of attention and of the feed-forward layer.
     pub dropout: f64,
 }
 
-/// The pre-norm block of GPT-2 and of what came after (arXiv 2002.04745):
+/// The pre-norm block of GPT-2 and later models (arXiv 2002.04745):
 /// `x = x + attention(norm(x)); x = x + feed_forward(norm(x))`.
 #[derive(Debug)]
 pub struct PreNormBlock {
@@ -55,16 +55,16 @@ impl PreNormBlock {
         x + ctx.dropout(out, self.config.dropout)
     }
 
-    /// The block over these sequences; `turns` where positions are told by angles. Its input is the border that the stage
-    /// before counts.
-    pub fn cost(&self, how: &How, x: &Extent, turns: bool) -> Cost {
+    /// Returns the cost of the block over these sequences; `turns` with rotary position embeddings. Its input is
+    /// counted by the block before, as boundary activations.
+    pub fn cost(&self, how: &ComputeMode, x: &Extent, turns: bool) -> Cost {
         let PreNormConfig { feed_forward, dropout, .. } = self.config;
         let numbers = x.tokens * feed_forward.hidden as f64;
         let (hidden, drops) = (how.element() * numbers, Cost::dropout(how, numbers, dropout));
         let normed = self.attention_norm.cost(how, x.tokens, false);
         let attended = normed.then(self.attention.cost(how, x, true, turns)).then(drops);
         let mixed = self.norm.cost(how, x.tokens, true).then(self.feed_forward.cost(how, x.tokens)).then(drops);
-        // What has been normed stays until the block returns.
+        // The normalized input stays until the block returns.
         let [attended, mixed] = [(attended, 1.0), (mixed, 2.0)].map(|(part, normed)| {
             let part = part.beside(hidden);
             part.alone_at_least(part.alone + normed * hidden)

@@ -1,16 +1,16 @@
-//! bf16 and fp16 on a CPU: products in fp32 rounded once, except where the processor multiplies halves faster.
+//! Matmuls of bf16 and fp16 on a CPU: in fp32 and rounded once, except where the processor multiplies halves faster.
 //!
-//! Which way is taken is a function of the processor alone, so that the ranks of one kind of machine and a resumed run
-//! agree to the bit. On a GPU libtorch's own kernels do all of it; they accumulate in fp32.
+//! The choice is a function of the processor alone, so that ranks on the same kind of machine and a resumed run agree
+//! to the bit. On a GPU, libtorch's kernels compute everything; they accumulate in fp32.
 
 use crate::ffi;
 use std::sync::LazyLock;
 use tch::{Device, Kind, Tensor};
 
-/// How matrices of a half type are multiplied.
+/// How half matrices are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Product {
-    /// By libtorch's product of that type.
+    /// By libtorch's half matmul.
     Native,
     /// In fp32; the result is rounded.
     Upcast,
@@ -21,11 +21,11 @@ pub fn on_cpu(x: &Tensor) -> bool {
     x.device() == Device::Cpu && matches!(x.kind(), Kind::BFloat16 | Kind::Half)
 }
 
-/// The faster way on this CPU.
+/// Returns the faster way on this CPU.
 ///
-/// Forward and backward of 700 x 384 to 1536 on one core of a processor that has it all took: fp32 13.6 ms; bf16 by AMX
-/// 2.8, by `avx512_bf16` 24, upcast 15.3; fp16 by `avx512_fp16` 14.2, upcast 15.8. Without the instructions libtorch
-/// takes 400 to 540 ms. What was not measured, ARM among it, is upcast.
+/// Forward and backward of 700 x 384 to 1536 on one core of a processor with all instructions took: fp32 13.6 ms; bf16
+/// by AMX 2.8, by `avx512_bf16` 24, upcast 15.3; fp16 by `avx512_fp16` 14.2, upcast 15.8. Without the instructions
+/// libtorch takes 400 to 540 ms. Unmeasured processors, such as ARM, upcast.
 pub fn product(kind: Kind) -> Product {
     static BF16: LazyLock<bool> = LazyLock::new(|| ffi::cpu_has(c"amx_bf16").unwrap_or(false));
     static FP16: LazyLock<bool> = LazyLock::new(|| ffi::cpu_has(c"avx512_fp16").unwrap_or(false));
@@ -40,7 +40,7 @@ pub fn product(kind: Kind) -> Product {
 /// `x W^T + b` for any type and device: x `[T, in]`, W `[out, in]`, b `[out]`.
 ///
 /// # Panics
-/// As tch: when shapes or types do not fit, or memory is out.
+/// As tch: if shapes or dtypes do not match, or memory is exhausted.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let how = if on_cpu(x) { product(x.kind()) } else { Product::Native };
     linear_by(how, x, weight, bias)

@@ -1,25 +1,25 @@
-//! Attention that knows how far apart two tokens are, and whether they are of one segment.
+//! Attention with relative positions and relative segments.
 
 use crate::data::extent::Extent;
 use crate::data::ragged::{Bucket, Sequences};
 use crate::nn::attention::{AttentionConfig, attention};
 use crate::nn::attention_cost::Around;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::{Kind, Tensor};
 
-/// What a [`RelativeAttention`] needs to know.
+/// Configuration of a [`RelativeAttention`].
 #[derive(Debug, Clone, Copy)]
 pub struct RelativeAttentionConfig {
     pub hidden: i64,
-    /// Its heads together are as wide as `hidden`.
+    /// The total width of the heads is `hidden`.
     pub attention: AttentionConfig,
-    /// Tokens further apart than this count as so far apart.
+    /// Maximum distance; larger distances are clamped.
     pub farthest: Option<i64>,
     /// Dropout on the sinusoids.
     pub dropout: f64,
-    /// Standard deviation of fresh weights.
+    /// Standard deviation of newly initialized weights.
     pub std: f64,
 }
 
@@ -40,8 +40,9 @@ pub struct RelativeAttention {
 }
 
 impl RelativeAttention {
-    /// Declares queries, keys and values as one matrix `[3 * hidden, hidden]`, what projects sinusoids `[hidden, hidden]`,
-    /// the biases u, v and w `[hidden]`, the vectors s `[2, hidden]`, and the way back `[hidden, hidden]`.
+    /// Declares queries, keys and values as one matrix `[3 * hidden, hidden]`, the projection of the sinusoids
+    /// `[hidden, hidden]`, the biases u, v and w `[hidden]`, the vectors s `[2, hidden]`, and the output matrix
+    /// `[hidden, hidden]`.
     pub fn new(b: &mut ParamBuilder, config: RelativeAttentionConfig) -> Self {
         let RelativeAttentionConfig { hidden, std, .. } = config;
         let init = Init::Normal { std };
@@ -62,16 +63,17 @@ impl RelativeAttention {
         let RelativeAttentionConfig { hidden, attention: config, farthest, dropout, .. } = self.config;
         let qkv = self.qkv.forward(ctx, x).split(hidden, 1);
         let [q, k, v] = [&qkv[0], &qkv[1], &qkv[2]];
-        // Half tensors on the CPU are computed in fp32, as attention does with what is added to its scores.
+        // Half tensors on the CPU are computed in fp32, as attention does with a bias.
         let kind = if precision::on_cpu(x) { Kind::Float } else { x.kind() };
 
         let longest = longest(sequences);
-        // One draw for all sequences; transformers draws for each of them, and once for all layers.
+        // One dropout mask for all sequences; transformers samples one per sequence, once for all layers.
         let sinusoids = ctx.dropout(sinusoids(longest, farthest, x, hidden), dropout);
         let distances = self.distances.forward(ctx, &sinusoids).to_kind(kind);
         let by_distance = ((q + ctx.param(self.distance_bias)) * config.scale).to_kind(kind);
 
-        // A softmax does not see what all keys have: of another segment's vector, how it differs from the same segment's.
+        // Softmax is invariant to a constant over all keys: only the difference between the two segment vectors
+        // matters.
         let vectors = ctx.param(self.segments);
         let other = vectors.get(1) - vectors.get(0);
         let by_segment = (q + ctx.param(self.segment_bias)) * other * config.scale;
@@ -88,14 +90,15 @@ impl RelativeAttention {
         self.out.forward(ctx, &attended)
     }
 
-    /// The layer over these sequences; its input is kept by others. Beside the biased kernel there are the queries for each
-    /// of the three products, the scores of distances, twice as many as there are pairs, and which segments differ.
-    pub fn cost(&self, how: &How, x: &Extent) -> Cost {
+    /// Returns the cost of the layer over these sequences; other parts keep its input. Beside the biased kernel, it
+    /// counts the queries of the three products, the scores of distances (twice as many as pairs), and the segment
+    /// mask.
+    pub fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
         let RelativeAttentionConfig { hidden, attention, .. } = self.config;
         let (numbers, heads) = (x.tokens * hidden as f64, attention.heads as f64);
         let e = if how.widens() { 4.0 } else { how.element() };
         let queries = Cost::op(e * (2.0 * numbers + x.pairs), 3.0 * e * numbers, 2.0 * e * numbers, [e * numbers; 2]);
-        // The sinusoids of all distances and what is made of them.
+        // The sinusoids of all distances and their projection.
         let sinusoids = Cost::product(how, 2.0 * x.longest, [hidden, hidden], true);
         let projected = Cost::keep(e * 2.0 * x.longest * hidden as f64);
         let largest = e * heads * x.largest;
@@ -108,13 +111,13 @@ impl RelativeAttention {
     }
 }
 
-/// The tokens of the longest sequence.
+/// The length of the longest sequence.
 fn longest(sequences: &Sequences) -> i64 {
     sequences.buckets().iter().map(|bucket| bucket.queries.longest).max().unwrap_or_default()
 }
 
-/// The sinusoids of the distances `longest` down to `1 - longest` (arXiv 1901.02860, appendix A; sines first, then cosines):
-/// `[2 * longest, width]` of the type of `like`. Distances beyond `farthest` are taken for it.
+/// Returns the sinusoids of the distances `longest` down to `1 - longest` (arXiv 1901.02860, appendix A; sines first,
+/// then cosines): `[2 * longest, width]` of the dtype of `like`. Distances beyond `farthest` are clamped.
 fn sinusoids(longest: i64, farthest: Option<i64>, like: &Tensor, width: i64) -> Tensor {
     let options = (Kind::Float, like.device());
     let distances = Tensor::arange_start_step(longest, -longest, -1, options);
@@ -124,26 +127,26 @@ fn sinusoids(longest: i64, farthest: Option<i64>, like: &Tensor, width: i64) -> 
     Tensor::cat(&[angles.sin(), angles.cos()], 1).to_kind(like.kind())
 }
 
-/// The scores of queries `[T, hidden]` and of distances L down to 1 - L, `[2L, hidden]`, L the bucket's longest: for each
-/// query and key that of their distance, `[sequences, heads, L, L]`.
+/// Returns the scores of queries `[T, hidden]` and of distances L down to 1 - L, `[2L, hidden]`, L the bucket's
+/// longest: for each query and key the score of their distance, `[sequences, heads, L, L]`.
 fn distance_scores(config: &AttentionConfig, bucket: &Bucket, queries: &Tensor, distances: &Tensor) -> Tensor {
     let (n, longest) = (bucket.sequences, bucket.queries.longest);
     let heads = |x: &Tensor| x.view([-1, config.heads, config.head_dim]).transpose(0, 1);
-    // All sequences share the distances: one product for each head, `[heads, n * L, 2L]`.
+    // All sequences share the distances: one matmul per head, `[heads, n * L, 2L]`.
     let scores = heads(&bucket.queries.rectangle(queries)).matmul(&heads(distances).transpose(1, 2));
-    // Query i has key j at column L - i + j: in rows that are one shorter, and begin at L, at column j.
+    // Query i has key j at column L - i + j: in rows that are one shorter and begin at L, at column j.
     let flat = scores.view([config.heads, n, 2 * longest * longest]);
     let shifted = flat.narrow(2, longest, longest * (2 * longest - 1)).view([config.heads, n, longest, -1]);
     shifted.narrow(3, 0, longest).transpose(0, 1)
 }
 
-/// Bool `[sequences, 1, L, L]`: whether query and key are of different segments, by segments `[T]`.
+/// Bool `[sequences, 1, L, L]`: whether query and key have different segments, from segments `[T]`.
 fn others(bucket: &Bucket, segments: &Tensor) -> Tensor {
     let rows = bucket.queries.rectangle(segments).view([bucket.sequences, 1, bucket.queries.longest]);
     rows.unsqueeze(3).not_equal_tensor(&rows.unsqueeze(2))
 }
 
-/// What queries give to some of the keys alike, `[T, heads]`, for a bucket: `[sequences, heads, L, 1]`.
+/// Per-query terms `[T, heads]` for a bucket: `[sequences, heads, L, 1]`.
 fn to_keys(bucket: &Bucket, values: &Tensor) -> Tensor {
     let rows = bucket.queries.rectangle(values).view([bucket.sequences, bucket.queries.longest, -1]);
     rows.transpose(1, 2).unsqueeze(3)

@@ -1,11 +1,11 @@
-//! What stands at the end of both halves of a post-norm block.
+//! Residual connection and norm of a post-norm block.
 
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::norm::LayerNorm;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
 
-/// `norm(x + dropout(y))`, y what a part has made of x (arXiv 1706.03762, section 3.1).
+/// `norm(x + dropout(y))`, y the output of a layer with input x (arXiv 1706.03762, section 3.1).
 #[derive(Debug)]
 pub struct ResidualNorm {
     norm: LayerNorm,
@@ -19,8 +19,8 @@ impl ResidualNorm {
         ResidualNorm { norm: LayerNorm::new(b, name, size, eps), dropout, size }
     }
 
-    /// What so many rows cost; the sum is kept.
-    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+    /// Returns the cost for this many rows; the sum is kept.
+    pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         Cost::dropout(how, rows * self.size as f64, self.dropout).then(self.norm.cost(how, rows, true))
     }
 

@@ -1,4 +1,4 @@
-//! Chance as a pure function: keys are hashes of what a draw belongs to, never the state of a global generator.
+//! Randomness as a pure function: keys are hashes of coordinates, never the state of a global generator.
 
 use std::f64::consts::TAU;
 
@@ -10,7 +10,7 @@ pub fn mix(z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A key from a seed and the coordinates of a draw, such as (step, micro-batch, stage, rank).
+/// Returns a key from a seed and coordinates, such as (step, micro-batch, block, rank).
 pub fn key(seed: u64, parts: &[u64]) -> u64 {
     parts.iter().fold(mix(seed), |key, &part| mix(key ^ mix(part)))
 }
@@ -20,7 +20,7 @@ pub fn hash_name(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// `n` draws from the normal distribution with mean 0 (Box and Muller), the same on every platform up to libm.
+/// Returns `n` samples of the normal distribution with mean 0 (Box and Muller), the same on every platform up to libm.
 pub fn normal(key: u64, n: usize, std: f64) -> Vec<f32> {
     let uniform = |i: u64| (mix(key.wrapping_add(mix(i))) >> 11) as f64 / (1u64 << 53) as f64;
     (0..n as u64)

@@ -1,4 +1,4 @@
-//! Rotary position embeddings (arXiv 2104.09864): queries and keys are turned by angles that grow with the position.
+//! Rotary position embeddings (arXiv 2104.09864): queries and keys are rotated by angles proportional to the position.
 
 use crate::data::ragged::Sequences;
 use crate::ffi::transfer::{self, Constant};
@@ -6,14 +6,14 @@ use crate::nn::rng;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
-/// The angle of each pair of a head's numbers from one position to the next.
+/// The frequencies of a head: the angle of each pair per position.
 #[derive(Debug, Clone)]
 pub struct Rotary {
     /// `[head_dim / 2]`.
     frequencies: Arc<Constant>,
-    /// A factor on what is turned.
+    /// A factor on the rotated vectors.
     factor: f64,
-    /// Follows from both: equal keys mean equal angles.
+    /// A hash of both: equal keys mean equal angles.
     key: u64,
 }
 
@@ -31,15 +31,16 @@ pub enum Scaling {
     Linear {
         factor: f64,
     },
-    /// Low ones divided by a factor, with a passage to high ones (Llama 3.1's `apply_scaling`, arXiv 2407.21783).
+    /// Low frequencies divided by a factor, with a smooth transition to high ones (Llama 3.1's `apply_scaling`, arXiv
+    /// 2407.21783).
     Llama3 {
         factor: f64,
         low: f64,
         high: f64,
         original: f64,
     },
-    /// Low ones divided by a factor, with a ramp between two numbers of rotations over the original length; `attention`
-    /// is the factor on what is turned (arXiv 2309.00071).
+    /// Low frequencies divided by a factor, with a ramp between two numbers of rotations over the original length;
+    /// `attention` is the factor on the rotated vectors (YaRN, arXiv 2309.00071).
     Yarn {
         factor: f64,
         attention: f64,
@@ -51,10 +52,10 @@ pub enum Scaling {
 }
 
 impl Rotary {
-    /// For heads of `head_dim` numbers, an even one.
+    /// Returns the frequencies for heads of even size `head_dim`.
     ///
-    /// The frequencies are computed in fp32 in the order of `transformers.modeling_rope_utils`: at thousands of positions
-    /// their last bits count.
+    /// They are computed in fp32 in the order of `transformers.modeling_rope_utils`: at thousands of positions their
+    /// last bits matter.
     pub fn new(head_dim: i64, base: f64, scaling: Scaling) -> Self {
         let exponents = Tensor::arange_start_step(0, head_dim, 2, (Kind::Float, Device::Cpu)) / head_dim as f64;
         let powers: Vec<f32> = floats(&Tensor::pow_scalar(base, &exponents));
@@ -85,8 +86,8 @@ impl Rotary {
         Rotary { frequencies, factor: attention_factor, key }
     }
 
-    /// The angles of the sequences' tokens, for heads of type `kind`: computed once for all layers, kept with the
-    /// sequences.
+    /// Returns the angles of the sequences' tokens, for heads of dtype `kind`; computed once for all layers and cached
+    /// with the sequences.
     pub fn angles(&self, sequences: &Sequences, kind: Kind) -> Angles {
         let make = || {
             let positions = sequences.positions();
@@ -108,8 +109,8 @@ pub struct Angles {
 }
 
 impl Angles {
-    /// `[T, heads, head_dim]` to the same shape. A pair is a number of a head's first half and the one at the same place of
-    /// its second half, which is how Hugging Face's weights are ordered.
+    /// `[T, heads, head_dim]` to the same shape. A pair is an element of a head's first half and the one at the same
+    /// index of its second half, as in Hugging Face's weights.
     pub fn turn(&self, x: &Tensor) -> Tensor {
         let halves = x.chunk(2, -1);
         let (a, b) = (&halves[0], &halves[1]);
@@ -133,13 +134,14 @@ fn llama3(frequency: f32, factor: f32, low: f64, high: f64, original: f64) -> f3
     (1.0 - smooth) * frequency / factor + smooth * frequency
 }
 
-/// Between which pairs the frequencies pass from kept to divided: those that turn so many times over the original length.
+/// Returns the pairs between which the frequencies change from kept to divided: those with this many rotations over the
+/// original length.
 fn ramp(head_dim: i64, base: f64, rotations: [f64; 2], truncate: bool, original: f64) -> (f64, f64) {
     let dim = head_dim as f64;
     let at = |turns: f64| dim * (original / (turns * std::f64::consts::TAU)).ln() / (2.0 * base.ln());
     let [low, high] = rotations.map(at);
     let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
     let (low, high) = (low.max(0.0), high.min(dim - 1.0));
-    // Apart, so that the ramp has a slope.
+    // Kept apart, so that the ramp has a slope.
     (low, if low == high { high + 0.001 } else { high })
 }

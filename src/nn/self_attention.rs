@@ -1,31 +1,31 @@
-//! The attention layer of a block: projections around the kernel.
+//! The attention layer of a block: projections and the kernel.
 
 use crate::data::extent::Extent;
 use crate::data::ragged::Sequences;
 use crate::nn::attention::{AttentionConfig, attention, self_attention};
 use crate::nn::attention_cost::Around;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::linear::Linear;
 use crate::nn::norm::RmsNorm;
 use crate::nn::rotary::Angles;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
 
-/// The shape of an attention layer.
+/// Configuration of an attention layer.
 #[derive(Debug, Clone, Copy)]
 pub struct SelfAttentionConfig {
     pub hidden: i64,
     pub attention: AttentionConfig,
     pub qkv_bias: bool,
     pub out_bias: bool,
-    /// Epsilon of a norm of each head's queries and keys (arXiv 2010.04245), where there is one.
+    /// Epsilon of the norm of each head's queries and keys (QK norm, arXiv 2010.04245), if there is one.
     pub head_norm: Option<f64>,
-    /// Standard deviation of fresh matrices, and of the one back to `hidden`.
+    /// Standard deviation of newly initialized matrices, and of the output matrix.
     pub std: f64,
     pub out_std: f64,
 }
 
-/// Queries, keys and values of a text, their attention, and the way back to the hidden states.
+/// Projections of queries, keys and values, attention, and the output projection.
 #[derive(Debug)]
 pub struct SelfAttention {
     config: SelfAttentionConfig,
@@ -48,7 +48,7 @@ impl SelfAttention {
         }
     }
 
-    /// `[T, hidden]` to `[T, hidden]`; `angles` turn queries and keys by their tokens' positions.
+    /// `[T, hidden]` to `[T, hidden]`; `angles` rotate queries and keys by their positions.
     pub fn forward(&self, ctx: &mut Ctx, x: &Tensor, sequences: &Sequences, angles: Option<&Angles>) -> Tensor {
         let config = &self.config.attention;
         let qkv = self.qkv.forward(ctx, x);
@@ -68,8 +68,8 @@ impl SelfAttention {
         self.out.forward(ctx, &attended)
     }
 
-    /// The whole layer over these sequences; with `keeps` its input is counted as kept.
-    pub fn cost(&self, how: &How, x: &Extent, keeps: bool, turns: bool) -> Cost {
+    /// Returns the cost of the whole layer over these sequences; with `keeps`, its input is counted as kept.
+    pub fn cost(&self, how: &ComputeMode, x: &Extent, keeps: bool, turns: bool) -> Cost {
         let config = &self.config.attention;
         let AttentionConfig { heads, kv_heads, head_dim, .. } = *config;
         let numbers = |heads: i64| x.tokens * (heads * head_dim) as f64;
@@ -78,14 +78,14 @@ impl SelfAttention {
         let norms: Cost = match &self.head_norms {
             Some([q, k]) => {
                 let [q_rows, k_rows] = [heads, kv_heads].map(|heads| x.tokens * heads as f64);
-                // The product itself is what they keep in fp32.
+                // The matmul result itself is the fp32 copy that they keep.
                 let input = if how.element() < 4.0 { 0.0 } else { e * joined };
                 Cost::keep(input).then(q.cost(how, q_rows, false)).then(k.cost(how, k_rows, false))
             }
             None => Cost::default(),
         };
         let turned = match (turns, &self.head_norms) {
-            // What is turned: of the columns all, where they have not been normed. The angles are the batch's.
+            // The rotated columns: all of them, if they are not normalized. The angles belong to the batch.
             (true, None) => Cost::op(e * joined, e * placed, e * placed, [e * placed; 2]),
             (true, Some(_)) => Cost::op(e * placed, e * placed, e * placed, [e * placed; 2]),
             (false, _) => Cost::default(),
@@ -95,7 +95,7 @@ impl SelfAttention {
         let parts = [self.qkv.cost(how, x.tokens, keeps), norms, turned, kernel, self.out.cost(how, x.tokens, true)];
         let product = e * joined;
         let all: Cost = parts.into_iter().sum();
-        // The product is there until the layer returns.
+        // The matmul result stays until the layer returns.
         all.alone_at_least(kernel.alone + if x.padded_queries > 0.0 || turns { product } else { 0.0 })
             .alone_at_least(product + 2.0 * e * numbers(heads))
     }

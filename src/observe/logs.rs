@@ -1,30 +1,18 @@
 //! Logs through `tracing`, to standard error. `TRAINER_LOG` filters as `RUST_LOG` does elsewhere.
 
-use super::screen;
-use clap::ValueEnum;
+pub use super::log_format::{LogFormat, is_json};
+
+use super::{log_format, screen};
 use serde_json::{Map, Value, json};
 use std::io::IsTerminal;
-use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-/// How a log line looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line, with the rank.
-    Json,
-}
-
-static FORMAT: OnceLock<LogFormat> = OnceLock::new();
-
 /// Starts logging for this process; the calling thread's events carry the rank. Ranks other than 0 are silent below
 /// warnings unless `TRAINER_LOG` says otherwise.
 pub fn start(format: LogFormat, rank: usize) {
-    _ = FORMAT.set(format);
+    log_format::set(format);
     let default = if rank == 0 { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("TRAINER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Lines);
@@ -39,11 +27,6 @@ pub fn start(format: LogFormat, rank: usize) {
         // The thread stays in this span to its end.
         std::mem::forget(tracing::error_span!("rank", rank).entered());
     }
-}
-
-/// Whether every line is a JSON object.
-pub fn is_json() -> bool {
-    FORMAT.get() == Some(&LogFormat::Json)
 }
 
 /// Tells a person something on standard error: as it is, or as JSON, one event a line.

@@ -1,5 +1,6 @@
 //! What a person sees: logs, progress, metrics files, memory.
 
+mod log_format;
 pub mod logs;
 pub mod memory;
 pub mod metrics_file;

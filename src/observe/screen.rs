@@ -1,6 +1,6 @@
 //! The terminal that a person watches, and the bars at its bottom.
 
-use super::logs;
+use super::log_format::is_json;
 use console::Term;
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use std::fs::{self, File, OpenOptions};
@@ -32,7 +32,7 @@ impl Screen {
     fn find() -> Option<Screen> {
         // Such a terminal shows no bar.
         let dumb = std::env::var_os("TERM").is_none_or(|name| name == "dumb");
-        if dumb || logs::is_json() {
+        if dumb || is_json() {
             return None;
         }
         let launchers = if std::io::stderr().is_terminal() { None } else { Some(launchers_terminal()?) };

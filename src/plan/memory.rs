@@ -5,7 +5,7 @@
 //! order of allocations is that of `train::staged`, `parallel::Gradients` and `parallel::Weights`.
 
 use crate::nn::layout::Content;
-use crate::nn::{Cost, How, Layout};
+use crate::nn::{ComputeMode, Cost, Layout};
 use crate::parallel::Zero;
 use crate::plan::load::Load;
 use crate::tasks::Model;
@@ -72,8 +72,8 @@ pub enum Moment {
 
 impl Setup {
     /// How layers compute.
-    pub fn how(&self) -> How {
-        How { kind: self.types.compute, cpu: self.cpu, train: true }
+    pub fn how(&self) -> ComputeMode {
+        ComputeMode { kind: self.types.compute, cpu: self.cpu, train: true }
     }
 }
 
@@ -141,9 +141,9 @@ struct Timeline<'a> {
 impl<'a> Timeline<'a> {
     fn new(model: &Model, layout: &'a Layout, setup: &'a Setup, load: &'a Load) -> Self {
         let how = setup.how();
-        let of = |x, how: How| (0..model.stages()).map(|stage| model.cost(stage, x, &how)).collect();
-        let evaluated = |x| of(x, How { train: false, ..how });
-        let borders = (0..model.stages()).map(|stage| model.border(stage, &load.busiest, &how)).collect();
+        let of = |x, how: ComputeMode| (0..model.stages()).map(|stage| model.cost(stage, x, &how)).collect();
+        let evaluated = |x| of(x, ComputeMode { train: false, ..how });
+        let borders = (0..model.stages()).map(|stage| model.boundary(stage, &load.busiest, &how)).collect();
         let size = |kind: Kind| kind.elt_size_in_bytes() as f64;
         let mut timeline = Timeline {
             layout,

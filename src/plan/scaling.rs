@@ -2,7 +2,7 @@
 
 use crate::data::{Dataset, Extents, Sampler, StepPlan};
 use crate::error::Result;
-use crate::nn::params::ParamSpec;
+use crate::nn::param_builder::ParamSpec;
 use crate::nn::{Cost, Layout};
 use crate::plan::device::Speed;
 use crate::plan::link::Network;

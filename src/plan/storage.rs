@@ -1,6 +1,6 @@
 //! What a run writes.
 
-use crate::nn::params::ParamSpec;
+use crate::nn::param_builder::ParamSpec;
 use tch::Kind;
 
 /// Bytes of a run's files; headers, tokenizer and states, some hundred kilobytes, are not counted.

@@ -2,11 +2,13 @@
 //! question-answering example; and how well the answers match.
 
 use crate::metrics::{Metrics, Squad, SquadRules};
-use crate::tasks::questions::NO_ANSWER;
 use crate::tasks::{Results, short};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
+
+/// The token that stands for "no answer here": the first, which most families have for the whole text.
+pub const NO_ANSWER: usize = 0;
 
 /// Whether what a reader of questions left says that some are known to have no answer.
 pub fn has_unanswerable(references: &Value) -> bool {

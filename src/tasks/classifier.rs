@@ -1,9 +1,9 @@
 //! The task's own layer.
 
 use crate::data::batch::Batch;
-use crate::models::{Backbone, Border};
+use crate::models::{Backbone, Boundary};
 use crate::nn::linear::{HeadInput, Linear};
-use crate::nn::{Cost, Ctx, How, ParamBuilder};
+use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
 use tch::Tensor;
 
 /// A linear layer on what the backbone says of sequences or of tokens: `classifier`.
@@ -22,12 +22,12 @@ impl Classifier {
     }
 
     /// What so many rows cost.
-    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+    pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         self.0.cost(how, rows, true)
     }
 
     /// Of each sequence `[B, outputs]`, from its summary.
-    pub fn of_sequences(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
+    pub fn of_sequences(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Tensor {
         let summary = backbone.summary(hidden, batch, ctx);
         self.0.forward(ctx, &summary)
     }
@@ -36,7 +36,7 @@ impl Classifier {
     pub fn of_tokens(
         &self,
         backbone: &dyn Backbone,
-        hidden: &Border,
+        hidden: &Boundary,
         places: Option<&Tensor>,
         ctx: &mut Ctx,
     ) -> Tensor {

@@ -4,11 +4,11 @@ use super::{cross_entropy, scores_cost};
 use crate::data::batch::{Batch, Labels, Targets};
 use crate::data::dataset::LabelKind;
 use crate::data::extent::Extents;
-use crate::data::{Dataset, Draw};
+use crate::data::{Dataset, RandomKey};
 use crate::ffi::transfer;
 use crate::metrics::Metrics;
-use crate::models::{Backbone, Border, Reads};
-use crate::nn::{Cost, Ctx, How, ParamBuilder};
+use crate::models::{Backbone, Boundary, Reads};
+use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
 use crate::tasks::{Classifier, Results, Task, short};
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
@@ -52,14 +52,14 @@ impl Task for MaskedLm {
     }
 
     /// `[n, vocab_size]` for the n hidden tokens, and `[B, 2]` of the sentences.
-    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         let rows = hidden[0].index_select(0, &self.targets(batch).0.places);
         let words = backbone.vocabulary(&rows, ctx);
         let sentences = self.next_sentence.as_ref().map(|head| head.of_sequences(backbone, hidden, batch, ctx));
         [words].into_iter().chain(sentences).collect()
     }
 
-    fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &How) -> Cost {
+    fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &ComputeMode) -> Cost {
         scores_cost(backbone.head_cost(Reads::Vocabulary, x, how), x.targets, backbone.vocab_size())
     }
 
@@ -67,7 +67,7 @@ impl Task for MaskedLm {
         1 + usize::from(self.next_sentence.is_some())
     }
 
-    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
+    fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let (targets, classes) = self.targets(batch);
         let sentences = logits.get(1).zip(classes).map(|(logits, classes)| cross_entropy(logits, classes));
         [cross_entropy(&logits[0], &targets.classes)].into_iter().chain(sentences).collect()
@@ -75,7 +75,7 @@ impl Task for MaskedLm {
 
     /// Of each example: tokens told right, tokens to be told, and whether the sentence was told right. Of texts with
     /// blanks: id, probability and logit of the five best tokens for each blank.
-    fn answers(&self, logits: &Border, batch: &Batch) -> Tensor {
+    fn answers(&self, logits: &Boundary, batch: &Batch) -> Tensor {
         if matches!(batch.labels, Labels::Blanks(_)) {
             let (best, ids) = logits[0].topk(BEST, 1, true, true);
             let probabilities = logits[0].softmax(1, Kind::Float).gather(1, &ids, false);
@@ -98,7 +98,7 @@ impl Task for MaskedLm {
 
     fn answer_size(&self, dataset: &Dataset, i: usize) -> usize {
         if dataset.label_kind() == LabelKind::None {
-            return BLANK * dataset.collation().inputs(dataset, i, Draw::default()).targets.len();
+            return BLANK * dataset.inputs(i, RandomKey::default()).targets.len();
         }
         2 + usize::from(self.next_sentence.is_some())
     }

@@ -237,7 +237,7 @@ mod tests {
         };
         let prepared = gaps(512).unwrap();
         let data = &prepared.dataset;
-        let targets = |i| data.collation().inputs(data, i, Default::default()).targets;
+        let targets = |i| data.inputs(i, Default::default()).targets;
         assert_eq!(
             (data.ids(0), targets(0), targets(1)),
             (&[2, 5, 4, 7, 4, 3][..], vec![(2, 4), (4, 4)], vec![(1, 4)])

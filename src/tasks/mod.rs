@@ -45,8 +45,8 @@ use crate::data::Dataset;
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
 use crate::metrics::Metrics;
-use crate::models::{Backbone, Border, Reads};
-use crate::nn::{Cost, Ctx, How};
+use crate::models::{Backbone, Boundary, Reads};
+use crate::nn::{ComputeMode, Cost, Ctx};
 use serde_json::{Map, Value};
 use tch::Tensor;
 
@@ -61,11 +61,11 @@ pub trait Task: Send + Sync {
     fn kind(&self) -> &'static str;
 
     /// The head, from the last stage's border; of the type that the model computes in.
-    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border;
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary;
 
     /// What the head's stage and the loss cost. A head on a summary, unless a task says otherwise: a few numbers for each
     /// sequence, which are not counted.
-    fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &How) -> Cost {
+    fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &ComputeMode) -> Cost {
         backbone.head_cost(Reads::Summary, x, how)
     }
 
@@ -76,11 +76,11 @@ pub trait Task: Send + Sync {
 
     /// The terms of the loss, from f32 logits: of each term the loss of every target, f32 `[n]`, n as in
     /// [`Batch::counts`]. The loss is the sum of the terms' means, which is the loss that `transformers` reports.
-    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor>;
+    fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor>;
 
     /// What evaluation and prediction keep of the f32 logits: f32, flat, example by example, of each as many numbers as
     /// [`Task::answer_size`] says. The logits themselves, unless a task says otherwise.
-    fn answers(&self, logits: &Border, _: &Batch) -> Tensor {
+    fn answers(&self, logits: &Boundary, _: &Batch) -> Tensor {
         logits[0].view(-1)
     }
 

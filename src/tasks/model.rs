@@ -2,9 +2,9 @@
 
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
-use crate::models::{Backbone, Border};
-use crate::nn::params::ParamSpec;
-use crate::nn::{Cost, Ctx, How, ParamBuilder};
+use crate::models::{Backbone, Boundary};
+use crate::nn::param_builder::ParamSpec;
+use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
 use crate::tasks::Task;
 use serde_json::{Value, json};
 use tch::Kind;
@@ -37,21 +37,21 @@ impl Model {
     }
 
     /// What a stage costs, its loss and what it adds to the border included.
-    pub fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost {
+    pub fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost {
         if stage == self.backbone.stages() {
             return self.task.cost(self.backbone.as_ref(), x, how);
         }
-        let border = self.border(stage, x, how);
+        let border = self.boundary(stage, x, how);
         Cost::keep(border).then(self.backbone.cost(stage, x, how)).beside(border)
     }
 
     /// Bytes that a stage adds to the border; the head adds none.
-    pub fn border(&self, stage: usize, x: &Extents, how: &How) -> f64 {
-        if stage == self.backbone.stages() { 0.0 } else { how.element() * self.backbone.border(stage, x) }
+    pub fn boundary(&self, stage: usize, x: &Extents, how: &ComputeMode) -> f64 {
+        if stage == self.backbone.stages() { 0.0 } else { how.element() * self.backbone.boundary(stage, x) }
     }
 
     /// Runs one stage.
-    pub fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    pub fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         if stage < self.backbone.stages() {
             self.backbone.forward(stage, input, batch, ctx)
         } else {

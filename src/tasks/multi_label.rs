@@ -3,7 +3,7 @@
 use crate::data::batch::{Batch, Labels};
 use crate::data::{Dataset, Label};
 use crate::metrics::{Metrics, MultiLabel as Counts};
-use crate::models::{Backbone, Border};
+use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
 use crate::tasks::{Classifier, Results, Task, labels, logits_json};
 use serde_json::{Map, Value, json};
@@ -33,12 +33,12 @@ impl Task for MultiLabel {
     }
 
     /// `[B, C]`.
-    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         vec![self.head.of_sequences(backbone, hidden, batch, ctx)]
     }
 
     /// Of each example the mean over the labels.
-    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
+    fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Flags(flags) = &batch.labels else { panic!("multi-label classification needs flags") };
         let each = logits[0].binary_cross_entropy_with_logits::<Tensor>(flags, None, None, Reduction::None);
         vec![each.mean_dim(1, false, tch::Kind::Float)]

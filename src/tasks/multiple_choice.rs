@@ -5,7 +5,7 @@ use crate::data::batch::{Batch, Labels};
 use crate::data::ragged::pad;
 use crate::data::{Dataset, Label};
 use crate::metrics::Metrics;
-use crate::models::{Backbone, Border};
+use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
 use crate::tasks::{Classifier, Results, Task, argmax, logits_json, softmax};
 use serde_json::{Map, Value, json};
@@ -30,11 +30,11 @@ impl Task for MultipleChoice {
     }
 
     /// `[S, 1]`: of each sequence its score.
-    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         vec![self.head.of_sequences(backbone, hidden, batch, ctx)]
     }
 
-    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
+    fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Classes(classes) = &batch.labels else { panic!("multiple choice needs class labels") };
         let widths: Vec<i64> = batch.widths.iter().map(|&n| n as i64).collect();
         vec![cross_entropy(&pad(&logits[0].view(-1), &widths, batch.score_places.as_ref(), f64::NEG_INFINITY), classes)]

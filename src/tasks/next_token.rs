@@ -5,8 +5,8 @@ use crate::data::Dataset;
 use crate::data::batch::{Batch, Labels};
 use crate::data::extent::Extents;
 use crate::metrics::Metrics;
-use crate::models::{Backbone, Border, Reads};
-use crate::nn::{Cost, Ctx, How};
+use crate::models::{Backbone, Boundary, Reads};
+use crate::nn::{ComputeMode, Cost, Ctx};
 use crate::tasks::{Results, Task};
 use serde_json::{Map, Value};
 use tch::Tensor;
@@ -23,22 +23,22 @@ impl Task for NextToken {
     }
 
     /// `[n, vocab_size]` for the n targets.
-    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         let Labels::Tokens(targets) = &batch.labels else { panic!("a language model needs token labels") };
         let rows = hidden[0].index_select(0, &targets.places);
         vec![backbone.vocabulary(&rows, ctx)]
     }
 
-    fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &How) -> Cost {
+    fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &ComputeMode) -> Cost {
         scores_cost(backbone.head_cost(Reads::Vocabulary, x, how), x.targets, backbone.vocab_size())
     }
 
-    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
+    fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Tokens(targets) = &batch.labels else { panic!("a language model needs token labels") };
         vec![cross_entropy(&logits[0], &targets.classes)]
     }
 
-    fn answers(&self, logits: &Border, _: &Batch) -> Tensor {
+    fn answers(&self, logits: &Boundary, _: &Batch) -> Tensor {
         logits[0].new_zeros([0], (tch::Kind::Float, logits[0].device()))
     }
 

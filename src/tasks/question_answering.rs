@@ -6,8 +6,8 @@ use crate::data::batch::{Batch, Labels};
 use crate::data::extent::Extents;
 use crate::data::ragged::pad;
 use crate::metrics::Metrics;
-use crate::models::{Backbone, Border, Reads};
-use crate::nn::{Cost, Ctx, How, ParamBuilder};
+use crate::models::{Backbone, Boundary, Reads};
+use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
 use crate::tasks::{Classifier, Results, Task, answers};
 use serde_json::{Map, Value};
 use tch::Tensor;
@@ -35,12 +35,12 @@ impl Task for QuestionAnswering {
     }
 
     /// `[T, 2]`: of each token the score to be the first and to be the last.
-    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, _: &Batch, ctx: &mut Ctx) -> Border {
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, _: &Batch, ctx: &mut Ctx) -> Boundary {
         vec![self.head.of_tokens(backbone, hidden, None, ctx)]
     }
 
     /// The mean of both cross entropies.
-    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
+    fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Spans(spans) = &batch.labels else { panic!("question answering needs spans") };
         let of = |end: i64| {
             let (scores, places) = (logits[0].select(1, end), batch.score_places.as_ref());
@@ -50,7 +50,7 @@ impl Task for QuestionAnswering {
         vec![(of(0) + of(1)) / 2.0]
     }
 
-    fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &How) -> Cost {
+    fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &ComputeMode) -> Cost {
         let head = backbone.head_cost(Reads::Features, x, how).then(self.head.cost(how, x.own.tokens));
         scores_cost(head, x.own.tokens, 2)
     }

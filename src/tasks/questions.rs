@@ -1,6 +1,6 @@
 //! Reads questions on contexts: windows of tokens, each labelled with the part of it that is the answer.
 
-use super::answers::{self, References, Rules};
+use super::answers::{self, NO_ANSWER, References, Rules};
 use crate::data::{Collation, Encode, Encoded, Example, Label};
 use crate::error::Result;
 use crate::text::questions::{self, Answer, Question, QuestionSource};
@@ -9,9 +9,6 @@ use crate::text::{Tokenizer, records};
 use serde_json::json;
 use std::collections::HashMap;
 use std::path::Path;
-
-/// The token that stands for "no answer here": the first, which most families have for the whole text.
-pub const NO_ANSWER: usize = 0;
 
 /// A file of questions, and how it becomes windows of at most `max_length` tokens, each an example.
 #[derive(Debug, Clone)]

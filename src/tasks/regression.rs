@@ -3,7 +3,7 @@
 use crate::data::batch::{Batch, Labels};
 use crate::data::{Dataset, Label};
 use crate::metrics::{Metrics, mse, pearson, spearman};
-use crate::models::{Backbone, Border};
+use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
 use crate::tasks::{Classifier, Results, Task, labels, short};
 use serde_json::{Map, Value, json};
@@ -27,11 +27,11 @@ impl Task for Regression {
         "regression"
     }
 
-    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         vec![self.head.of_sequences(backbone, hidden, batch, ctx)]
     }
 
-    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
+    fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Values(values) = &batch.labels else { panic!("regression needs numbers as labels") };
         vec![(logits[0].squeeze_dim(1) - values).square()]
     }

@@ -3,7 +3,7 @@
 use crate::data::batch::{Batch, Labels};
 use crate::data::{Dataset, Label};
 use crate::metrics::{Confusion, Metrics, Ranking};
-use crate::models::{Backbone, Border};
+use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
 use crate::tasks::{Classifier, Results, Task, argmax, cross_entropy, labels, logits_json, softmax};
 use serde_json::{Map, Value, json};
@@ -49,11 +49,11 @@ impl Task for SequenceClassification {
         "sequence-classification"
     }
 
-    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         vec![self.head.of_sequences(backbone, hidden, batch, ctx)]
     }
 
-    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
+    fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Classes(labels) = &batch.labels else { panic!("classification needs class labels") };
         vec![cross_entropy(&logits[0], labels)]
     }

@@ -6,8 +6,8 @@ use crate::data::example::NO_LABEL;
 use crate::data::extent::Extents;
 use crate::data::{Dataset, Label};
 use crate::metrics::{Entities, Metrics, Reading, TagSet};
-use crate::models::{Backbone, Border, Reads};
-use crate::nn::{Cost, Ctx, How, ParamBuilder};
+use crate::models::{Backbone, Boundary, Reads};
+use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
 use crate::tasks::tagged_words::LostWords;
 use crate::tasks::{Classifier, Results, Task, argmax, labels, logits_json};
 use serde::Deserialize;
@@ -43,17 +43,17 @@ impl Task for TokenClassification {
     }
 
     /// `[n, C]` for the n labelled tokens.
-    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         let Labels::Tokens(targets) = &batch.labels else { panic!("token classification needs token labels") };
         vec![self.head.of_tokens(backbone, hidden, Some(&targets.places), ctx)]
     }
 
-    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
+    fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Tokens(targets) = &batch.labels else { panic!("token classification needs token labels") };
         vec![cross_entropy(&logits[0], &targets.classes)]
     }
 
-    fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &How) -> Cost {
+    fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &ComputeMode) -> Cost {
         let head = backbone.head_cost(Reads::Features, x, how).then(self.head.cost(how, x.targets));
         scores_cost(head, x.targets, self.labels.len())
     }

@@ -1,7 +1,6 @@
 //! CoNLL: one word a line with its tag in the last column, a blank line between sentences.
 
-use super::records::{Parsed, RawLabel, lines, utf8};
-use super::tagged::Tagged;
+use super::record::{Parsed, RawLabel, Tagged, lines, utf8};
 
 /// The sentences of a file, good and bad. Columns stand between tabs where a line has one, else between spaces; all
 /// words have as many, since one less would make another column's value the tag. `-DOCSTART-` lines are skipped, as

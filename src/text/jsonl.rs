@@ -1,6 +1,6 @@
 //! JSONL: one JSON object a line.
 
-use super::records::{Fields, Parsed, RawLabel, Record, lines, quoted, utf8};
+use super::record::{Fields, Parsed, RawLabel, Record, lines, quoted, utf8};
 use serde_json::{Map, Value};
 
 /// The records of a file, good and bad; blank lines are skipped.

@@ -17,6 +17,7 @@ pub mod pairs;
 pub mod parallel;
 pub mod prompts;
 pub mod questions;
+pub mod record;
 pub mod records;
 pub mod special_tokens;
 pub mod tagged;
@@ -32,5 +33,6 @@ mod jsonl;
 mod table;
 mod wordpiece;
 
-pub use records::{Fields, Format, OnBad, RawLabel, Record, Records, Source};
+pub use record::{Fields, Format, OnBad, RawLabel, Record, Source};
+pub use records::Records;
 pub use tokenizer::{Encoded, Tokenizer};

@@ -1,7 +1,7 @@
 //! CSV and TSV: rows of fields, with or without a header.
 
 use super::jsonl::each_once;
-use super::records::{Parsed, RawLabel, Record, Source, lines, quoted, utf8};
+use super::record::{Parsed, RawLabel, Record, Source, lines, quoted, utf8};
 use crate::error::{Error, Result};
 use csv::ByteRecord;
 

@@ -1,6 +1,7 @@
 //! Sentences of words with a tag each, from CoNLL and JSONL files.
 
-use super::records::{File, OnBad, Parsed, RawLabel, Records, lines, utf8};
+pub use super::record::Tagged;
+use super::records::{File, OnBad, Parsed, Records, lines, utf8};
 use super::{conll, gzip, jsonl};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
@@ -31,17 +32,6 @@ pub enum TaggedFormat {
     Jsonl,
     /// One sentence a line, its words between spaces; without tags.
     Sentences,
-}
-
-/// One sentence.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tagged {
-    /// The line on which it starts, from 1.
-    pub line: usize,
-    /// Its words; at least one, and none is empty.
-    pub words: Vec<String>,
-    /// A tag for each word; none where the source asks for none.
-    pub tags: Vec<RawLabel>,
 }
 
 /// Reads a file of sentences.

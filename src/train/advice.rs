@@ -5,10 +5,10 @@
 
 use crate::config::{Config, Precision, Recompute, ZeroStage};
 use crate::error::Result;
-use crate::nn::params::ParamSpec;
+use crate::nn::param_builder::ParamSpec;
 use crate::train::memory_need::TOKENS;
-use crate::train::outlook::{Assumed, Outlook};
-use crate::train::trial::{Place, Trial};
+use crate::train::outlook::{Assumed, Outlook, Place};
+use crate::train::trial::Trial;
 use serde_json::json;
 
 /// More ranks than these are not looked at.

@@ -2,7 +2,7 @@
 
 use crate::comm::{Collective, Op};
 use crate::data::batch::{Batch, Labels};
-use crate::data::{Dataset, Draw, Prepared, sampler};
+use crate::data::{Dataset, Prepared, RandomKey, sampler};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::ffi::{transfer, without_graph};
 use crate::metrics::Metrics;
@@ -10,7 +10,7 @@ use crate::nn::Params;
 use crate::observe::progress::Phase;
 use crate::parallel::Weights;
 use crate::tasks::{Model, Results};
-use crate::train::generate::Generation;
+use crate::train::generation::Generation;
 use crate::train::staged::{Recompute, Staged};
 use tch::Tensor;
 
@@ -84,7 +84,8 @@ impl Evaluator<'_> {
                 phase.advance(sampler::samples_in(&plan, pass - 1));
             }
             let micro = plan[comm.rank()].get(pass);
-            let batch = micro.map(|micro| Batch::on(comm.device(), dataset, micro, Draw::default())).transpose()?;
+            let batch =
+                micro.map(|micro| Batch::on(comm.device(), dataset, micro, RandomKey::default())).transpose()?;
             let logits = staged.infer(self.weights, batch.as_ref())?;
             let (Some(batch), Some(logits)) = (batch, logits) else { continue };
             let found: Vec<f32> = transfer::values(&without_graph(|| task.answers(&logits, &batch)))?;

@@ -1,7 +1,7 @@
 //! What each step eats: made ahead, off the training thread.
 
+use crate::data::RandomKey;
 use crate::data::batch::Batch;
-use crate::data::collation::Draw;
 use crate::data::dataset::Dataset;
 use crate::data::prefetch::Prefetch;
 use crate::data::sampler::{Sampler, StepPlan};
@@ -45,8 +45,8 @@ impl StepInput {
 
 /// The token ids that a global batch holds on any rank, on the CPU: what a rank's batches hold is a function of the plan,
 /// so every rank knows it of all.
-pub fn rows_of(dataset: &Dataset, plan: &StepPlan, draw: Draw) -> Rows {
-    let seen = |&i: &u32| dataset.collation().inputs(dataset, i as usize, draw).ids;
+pub fn rows_of(dataset: &Dataset, plan: &StepPlan, key: RandomKey) -> Rows {
+    let seen = |&i: &u32| dataset.inputs(i as usize, key).ids;
     Rows::new(plan.shards.iter().flatten().flatten().flat_map(seen).map(i64::from).collect())
 }
 
@@ -64,7 +64,7 @@ pub fn feed(
         // A thread of its own, with a current GPU of its own.
         set_current(device)?;
         let plan = sampler.plan(step - 1);
-        let draw = Draw { seed, step };
+        let draw = RandomKey { seed, step };
         let mut rows = rows_of(&dataset, &plan, draw);
         let before = transfer::copies();
         let mut arrivals = Vec::new();

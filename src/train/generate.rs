@@ -1,123 +1,20 @@
 //! Generation over a whole data set, on all ranks, with texts that do not depend on how many there are.
 
-use crate::checkpoint::export::GENERATION_FILE;
 use crate::comm::{Collective, Op};
 use crate::data::{Collation, Dataset, Prepared, sampler};
-use crate::error::{Context, Error, Result};
-use crate::generate::search::Draw;
+use crate::error::{Error, Result};
+use crate::generate::search::RandomNumbers;
 use crate::generate::settings::Search;
 use crate::generate::{self, Passes, Prompt, Settings, Text};
-use crate::metrics::{Bleu, Metrics, RougeL};
+use crate::metrics::Metrics;
 use crate::nn::Params;
 use crate::observe::progress::Phase;
 use crate::parallel::Weights;
-use crate::tasks::chat;
-use crate::text::tokenizer::Tokenizer;
 use crate::train::evaluate::Evaluator;
+use crate::train::generation::Generation;
 use crate::train::staged;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-use std::fs;
 use std::ops::Range;
-use std::path::Path;
 use tch::Device;
-
-/// How an evaluation generates texts.
-pub struct Generation {
-    pub settings: Settings,
-    pub tokenizer: Tokenizer,
-    /// For what is drawn.
-    pub seed: u64,
-}
-
-impl Generation {
-    /// By what `wanted` asks for, else as the model's folder says.
-    ///
-    /// # Errors
-    /// Exit 2: those of [`Settings::read`] and [`Tokenizer::from_folder`].
-    pub fn open(folder: &Path, wanted: &impl Serialize, seed: u64) -> Result<Self> {
-        let wanted = match serde_json::to_value(wanted)? {
-            Value::Object(wanted) => wanted,
-            other => return Err(Error::other(format!("settings of generation are an object, not {other}"))),
-        };
-        Ok(Generation { settings: Settings::read(folder, &wanted)?, tokenizer: Tokenizer::from_folder(folder)?, seed })
-    }
-
-    /// At most so many new tokens where neither the folder nor anybody else says how many.
-    pub fn or_at_most(mut self, new_tokens: usize) -> Self {
-        let length = &mut self.settings.length;
-        if length.max.is_none() {
-            length.max_new.get_or_insert(new_tokens);
-        }
-        self
-    }
-
-    /// Ends texts where the folder's chat template ends an answer, too: what was learnt from it ends so.
-    ///
-    /// # Errors
-    /// As [`chat::answer_end`].
-    pub fn ending_as_answers(mut self) -> Result<Self> {
-        let end = chat::answer_end(&self.tokenizer)?.filter(|end| !self.settings.eos.contains(end));
-        self.settings.eos.extend(end);
-        Ok(self)
-    }
-
-    /// The number that a token is drawn by.
-    pub fn draw(&self) -> impl Fn(u64, usize) -> f64 {
-        let seed = self.seed;
-        move |record, position| generate::uniform(seed, record, position)
-    }
-
-    /// A text as a person reads it, without special tokens.
-    ///
-    /// # Errors
-    /// The tokenizer's own.
-    pub fn read(&self, text: &Text) -> Result<String> {
-        self.tokenizer.decode(&text.ids)
-    }
-
-    /// BLEU (0 to 100, as sacrebleu counts it) and ROUGE-L of texts against the references of the data.
-    fn metrics(&self, texts: &[Text], references: &Value) -> Result<Metrics> {
-        let (mut bleu, mut rouge) = (Bleu::default(), RougeL::default());
-        let references: Vec<String> = Vec::deserialize(references)?;
-        for (text, reference) in texts.iter().zip(references) {
-            let text = self.read(text)?;
-            bleu.add(&text, &[&reference]);
-            rouge.add(&text, &[&reference]);
-        }
-        Ok(vec![("bleu", bleu.score()), ("rougeL", rouge.mean())])
-    }
-}
-
-/// The generation_config.json of a model that is trained on conversations, where that of `folder` does not end a text
-/// at the token that ends an answer by its chat template; with it that token.
-///
-/// A new one has the keys of config.json that say something of generation, as transformers derives it.
-///
-/// # Errors
-/// As [`Tokenizer::from_folder`] and [`chat::answer_end`].
-pub fn ending_answers(folder: &Path) -> Result<Option<(Value, u32)>> {
-    const OF_GENERATION: [&str; 4] = ["bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"];
-    let tokenizer = Tokenizer::from_folder(folder)?;
-    // Settings that generation does not support are no matter of training.
-    let Ok(settings) = Settings::read(folder, &Map::new()) else { return Ok(None) };
-    let Some(end) = chat::answer_end(&tokenizer)?.filter(|end| !settings.eos.contains(end)) else { return Ok(None) };
-    let read = |name: &str| -> Result<Map<String, Value>> {
-        let path = folder.join(name);
-        let text = fs::read_to_string(&path).input_context(path.display())?;
-        serde_json::from_str(&text).input_context(path.display())
-    };
-    let mut file = if folder.join(GENERATION_FILE).exists() {
-        read(GENERATION_FILE)?
-    } else {
-        let mut config = read("config.json")?;
-        config.retain(|key, value| OF_GENERATION.contains(&key.as_str()) && !value.is_null());
-        config
-    };
-    let ends = settings.eos.iter().copied().chain([end]).collect::<Vec<_>>();
-    file.insert("eos_token_id".into(), if ends.len() == 1 { json!(end) } else { json!(ends) });
-    Ok(Some((Value::Object(file), end)))
-}
 
 impl Evaluator<'_> {
     /// The metrics of the texts that are generated for a labelled data set.
@@ -125,7 +22,7 @@ impl Evaluator<'_> {
     /// # Errors
     /// As [`Evaluator::texts`].
     pub fn generated(&mut self, data: &Prepared, generation: &Generation) -> Result<Metrics> {
-        let texts = self.texts(&data.dataset, &generation.settings, &generation.draw())?;
+        let texts = self.texts(&data.dataset, &generation.settings, &generation.random_numbers())?;
         generation.metrics(&texts, &data.facts.references)
     }
 
@@ -135,7 +32,7 @@ impl Evaluator<'_> {
     ///
     /// # Errors
     /// Exit 2: a prompt that fills the model, and as [`generate::generate`]; a dead or late rank; libtorch's.
-    pub fn texts(&mut self, dataset: &Dataset, settings: &Settings, draw: Draw) -> Result<Vec<Text>> {
+    pub fn texts(&mut self, dataset: &Dataset, settings: &Settings, random: RandomNumbers) -> Result<Vec<Text>> {
         let Evaluator { model, params, comm, micro_batch_tokens, .. } = *self;
         let settings = &with_start(settings, dataset);
         let backbone = model.backbone.as_ref();
@@ -148,7 +45,7 @@ impl Evaluator<'_> {
         for pass in 0..plan.iter().map(Vec::len).max().unwrap_or_default() {
             let micro = plan[comm.rank()].get(pass).map_or(&[][..], Vec::as_slice);
             let own: Vec<Prompt> = micro.iter().map(|&i| prompts[i as usize].clone()).collect();
-            let texts = generate::generate(backbone, &own, settings, draw, &mut passes)?;
+            let texts = generate::generate(backbone, &own, settings, random, &mut passes)?;
             micro.iter().zip(texts).for_each(|(&i, text)| found[i as usize] = text);
             phase.advance(sampler::samples_in(&plan, pass));
         }
@@ -172,7 +69,13 @@ impl Evaluator<'_> {
         let Evaluator { model, params, comm, .. } = *self;
         let mut passes = Gathered { params, weights: self.weights, comm, watch: Some((watch, true)) };
         let settings = &generation.settings;
-        let texts = generate::generate(model.backbone.as_ref(), &[prompt], settings, &generation.draw(), &mut passes)?;
+        let texts = generate::generate(
+            model.backbone.as_ref(),
+            &[prompt],
+            settings,
+            &generation.random_numbers(),
+            &mut passes,
+        )?;
         texts.into_iter().next().ok_or_else(|| Error::other("a prompt without a text"))
     }
 }

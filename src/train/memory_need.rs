@@ -6,14 +6,14 @@ use crate::config::{Config, IntervalStrategy, MicroBatchTokens, Precision, ZeroS
 use crate::data::{Extents, Sampler};
 use crate::error::{Error, Result};
 use crate::ffi::memory::device_total;
-use crate::nn::{How, Layout};
+use crate::nn::{ComputeMode, Layout};
 use crate::observe::memory::{available_bytes, human};
 use crate::parallel::Zero;
 use crate::plan::load::Load;
 use crate::plan::memory::{self, Need, Setup, Types};
 use crate::tasks::Model;
 use crate::train::loaded::Shaped;
-use crate::train::session::Data;
+use crate::train::reading::Data;
 use crate::train::settings::{self, ON_A_CPU};
 use crate::train::staged::Recompute;
 use tch::{Cuda, Device};
@@ -261,12 +261,12 @@ pub fn load(config: &Config, model: &Model, layout: &Layout, setup: &Setup, data
     let stages = model.stages();
     let weigh = |x: &Extents| {
         let costs: Vec<_> = (0..stages).map(|stage| model.cost(stage, x, &how)).collect();
-        let borders: Vec<f64> = (0..stages).map(|stage| model.border(stage, x, &how)).collect();
+        let borders: Vec<f64> = (0..stages).map(|stage| model.boundary(stage, x, &how)).collect();
         memory::activations(&costs, &borders, &setup.keeps, layout.first_trained_stage())
     };
     let steps = settings::total_steps(config, sampler.steps_per_epoch());
     let load = Load::of(dataset, &sampler, steps, weigh);
-    let how = How { train: false, ..how };
+    let how = ComputeMode { train: false, ..how };
     let alone = |x: &Extents| (0..stages).map(|stage| model.cost(stage, x, &how).alone).fold(0.0, f64::max);
     let Some(eval) = &data.eval else { return Ok(load) };
     Ok(load.evaluating(&eval.dataset, world, tokens, alone))

@@ -14,10 +14,9 @@ use crate::plan::storage::Storage;
 use crate::plan::timeline;
 use crate::train::loaded::{Declared, Shaped};
 use crate::train::memory_need::{Fit, Open};
-use crate::train::session::{self, Data};
+use crate::train::reading::{self, Data};
 use crate::train::sources::MAX_TARGET_LENGTH;
-use crate::train::trial::Place;
-use crate::train::{memory_need, reading, settings};
+use crate::train::{memory_need, session, settings};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -31,6 +30,23 @@ pub struct Assumed {
 
 /// Tokens of assumed data that are different: enough to meet most of a vocabulary.
 const DIFFERENT: usize = 1 << 20;
+
+/// Where a run computes, and with how much memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place {
+    pub ranks: usize,
+    /// Whether ranks compute on a CPU.
+    pub cpu: bool,
+    /// Bytes that a rank may fill, where that is known.
+    pub limit: Option<f64>,
+}
+
+impl Place {
+    /// Whether so many bytes fit; where no limit is known all do.
+    pub fn holds(&self, bytes: f64) -> bool {
+        self.limit.is_none_or(|limit| bytes <= limit)
+    }
+}
 
 /// A run's model and data.
 pub struct Outlook {

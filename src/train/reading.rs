@@ -1,7 +1,7 @@
 //! From the configuration to how its data files are read, and to the head that the data asks for.
 
 use crate::config::{DataConfig, Documents, TaskConfig, TaskKind};
-use crate::data::{Encode, Facts};
+use crate::data::{Encode, Facts, Prepared};
 use crate::error::{Error, Result};
 use crate::models::Role;
 use crate::tasks::Head;
@@ -17,6 +17,13 @@ use crate::tasks::tagged_words::TaggedWords;
 use crate::tasks::texts::{Target, Texts};
 use crate::text::documents::{Division, DocumentSource};
 use std::path::Path;
+
+/// The data of a run.
+pub struct Data {
+    pub train: Prepared,
+    pub eval: Option<Prepared>,
+    pub head: Head,
+}
 
 /// What a data file is read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

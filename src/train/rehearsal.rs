@@ -7,7 +7,7 @@
 use crate::comm::solo::Solo;
 use crate::comm::{Collective, Op};
 use crate::data::batch::Batch;
-use crate::data::{Draw, Extents, Sampler};
+use crate::data::{Extents, RandomKey, Sampler};
 use crate::error::{Error, Kind, Result};
 use crate::ffi::device::{attempt, empty_cache, synchronize};
 use crate::ffi::memory::device_total;
@@ -77,7 +77,7 @@ fn run(session: &Session, silent: &Arc<dyn Collective>, weights: &mut Weights, t
     let plan = sampler.plan(load.step);
     let heaviest = plan.shards.iter().flatten().find(|micro| Extents::of(dataset, micro) == load.busiest);
     let heaviest = heaviest.ok_or_else(|| Error::other("the plan's heaviest micro-batch is not in its step"))?;
-    let draw = Draw { seed: config.seed, step: load.step + 1 };
+    let draw = RandomKey { seed: config.seed, step: load.step + 1 };
     let mut rows = feed::rows_of(dataset, &plan, draw);
     transfer::upload(&mut [rows.tensor_mut()], device)?.wait()?;
     let batch = Batch::on(device, dataset, heaviest, draw)?;

@@ -6,7 +6,7 @@ use crate::comm::{Collective, driver};
 use crate::config::{Config, MicroBatchTokens, Precision, Recompute, ZeroStage};
 use crate::data::Prepared;
 use crate::machine::disk;
-use crate::nn::params::ParamSpec;
+use crate::nn::param_builder::ParamSpec;
 use crate::observe::logs::tell;
 use crate::observe::memory::human;
 use crate::observe::progress;

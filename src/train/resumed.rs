@@ -1,14 +1,27 @@
 //! What a run takes over from a checkpoint: read by rank 0, the same on every rank.
 
+use crate::checkpoint::run_dir::Resume;
 use crate::checkpoint::{RunDir, TrainerState};
 use crate::comm::Collective;
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::observe::metrics_file::MetricsFile;
+use crate::observe::signals::StopFlag;
 use crate::train::settings;
-use crate::train::trainer::Start;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// How a run starts, besides its configuration.
+#[derive(Debug, Clone)]
+pub struct Start {
+    pub resume: Resume,
+    /// Go on even where the order of data would change.
+    pub allow_new_data_order: bool,
+    /// When the process began, for the time to the first step.
+    pub began: Instant,
+    pub stop: StopFlag,
+}
 
 /// The checkpoint that a run goes on from.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -3,12 +3,11 @@
 use crate::checkpoint::state::LossScale;
 use crate::config::{self, Config, IntervalStrategy, LrSchedulerType, OnNonFinite, Precision};
 use crate::error::{Error, Result};
-use crate::nn::params::ParamSpec;
+use crate::nn::param_builder::ParamSpec;
 use crate::optim::schedule::Shape;
 use crate::optim::{LossScaler, Schedule};
 use crate::plan::storage::{self, Saving, Storage};
 use crate::train::staged::Recompute;
-use crate::train::step::StepConfig;
 use tch::{Device, Kind};
 
 /// Tokens at a time of `"auto"` on a CPU, which more do not make faster.
@@ -21,6 +20,18 @@ pub fn kind(precision: Precision) -> Kind {
         Precision::Bf16 => Kind::BFloat16,
         Precision::Fp16 => Kind::Half,
     }
+}
+
+/// What a step needs to know besides its input.
+#[derive(Debug, Clone, Copy)]
+pub struct StepConfig {
+    pub seed: u64,
+    pub schedule: Schedule,
+    /// The norm that gradients are clipped to; 0 leaves them alone.
+    pub max_grad_norm: f64,
+    pub recompute: Recompute,
+    /// Whether a step whose loss or gradient norm is not finite is left out rather than the end.
+    pub skips_non_finite: bool,
 }
 
 /// What each step needs to know.

@@ -9,11 +9,11 @@
 use crate::data::batch::Batch;
 use crate::error::Result;
 use crate::ffi::{self, profiler, without_graph};
-use crate::models::Border;
+use crate::models::Boundary;
 use crate::nn::{Ctx, Params, Pass};
 use crate::parallel::{Gradients, Weights};
 use crate::tasks::Model;
-use crate::train::non_finite::Watch;
+use crate::train::watch::Watch;
 use std::ops::Range;
 use tch::{Kind, Tensor};
 
@@ -71,13 +71,13 @@ struct Run<'a> {
 /// One stage's piece of the graph.
 struct Stage<'a> {
     /// The border it got: leaves where the stages before are trained too.
-    input: Border,
+    input: Boundary,
     /// None where it is to be made again.
     kept: Option<Kept<'a>>,
 }
 
 struct Kept<'a> {
-    output: Border,
+    output: Boundary,
     ctx: Ctx<'a>,
 }
 
@@ -90,7 +90,7 @@ impl<'a> Staged<'a> {
         let Staged { model, params, recompute, watch } = self;
         let (count, first) = (model.stages(), params.layout().first_trained_stage());
         let mut stages: Vec<Stage> = Vec::with_capacity(count);
-        let mut border = Border::new();
+        let mut border = Boundary::new();
         self.visit(weights, |index| {
             let Some(batch) = batch else { return };
             let keeps = index >= first && recompute.keeps(index, count);
@@ -120,9 +120,9 @@ impl<'a> Staged<'a> {
     ///
     /// # Errors
     /// A dead or late rank, where weights are gathered.
-    pub fn infer(self, weights: &mut Weights, batch: Option<&Batch>) -> Result<Option<Border>> {
+    pub fn infer(self, weights: &mut Weights, batch: Option<&Batch>) -> Result<Option<Boundary>> {
         let _guard = tch::no_grad_guard();
-        let mut border = Border::new();
+        let mut border = Boundary::new();
         self.visit(weights, |index| {
             if let Some(batch) = batch {
                 border = self.model.forward(index, &border, batch, &mut Ctx::eval(self.params));
@@ -136,7 +136,7 @@ impl<'a> Staged<'a> {
         visit(self.params, weights, 0..self.model.stages(), run)
     }
 
-    fn run(self, index: usize, input: &Border, batch: &Batch, pass: Pass) -> Kept<'a> {
+    fn run(self, index: usize, input: &Boundary, batch: &Batch, pass: Pass) -> Kept<'a> {
         let _range = profiler::range(|| format!("forward {}", self.model.stage_name(index)));
         let mut ctx = Ctx::train(self.params, pass, index);
         let output = self.model.forward(index, input, batch, &mut ctx);
@@ -182,8 +182,8 @@ impl Forward<'_> {
         let Forward { staged, pass, mut run } = self;
         let Staged { model, params, recompute, watch } = staged;
         let (count, first) = (model.stages(), params.layout().first_trained_stage());
-        let mut roots: Border = run.as_mut().map(|run| std::mem::take(&mut run.losses)).unwrap_or_default();
-        let mut grads: Border = roots.iter().zip(scales).map(|(losses, &scale)| losses.full_like(scale)).collect();
+        let mut roots: Boundary = run.as_mut().map(|run| std::mem::take(&mut run.losses)).unwrap_or_default();
+        let mut grads: Boundary = roots.iter().zip(scales).map(|(losses, &scale)| losses.full_like(scale)).collect();
         for index in (first..count).rev() {
             if index > first {
                 weights.fetch(params, index - 1, !recompute.keeps(index - 1, count))?;
@@ -225,13 +225,13 @@ impl Forward<'_> {
 }
 
 /// Backward through one stage, from the outputs that something came back for.
-fn backward(outputs: &Border, grads: &Border) -> Result<()> {
+fn backward(outputs: &Boundary, grads: &Boundary) -> Result<()> {
     let pairs = outputs.iter().zip(grads).filter(|(output, grad)| output.requires_grad() && grad.defined());
     let (outputs, grads): (Vec<&Tensor>, Vec<&Tensor>) = pairs.unzip();
     if outputs.is_empty() { Ok(()) } else { ffi::backward(&outputs, &grads) }
 }
 
 /// The same values as the beginning of a new graph, which goes back to them if it `learns`.
-fn cut(border: &Border, learns: bool) -> Border {
+fn cut(border: &Boundary, learns: bool) -> Boundary {
     border.iter().map(|t| t.detach().set_requires_grad(learns && t.is_floating_point())).collect()
 }

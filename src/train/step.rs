@@ -14,23 +14,11 @@ use crate::optim::{AdamW, AdamWConfig, Schedule};
 use crate::parallel::{Gradients, Weights};
 use crate::tasks::Model;
 use crate::train::feed::StepInput;
-use crate::train::non_finite::{self, Fault};
-use crate::train::settings;
-use crate::train::staged::{Recompute, Staged};
+use crate::train::non_finite::{self, Fault, Rerun};
+use crate::train::settings::{self, StepConfig};
+use crate::train::staged::Staged;
 use std::sync::Arc;
 use tch::Tensor;
-
-/// What a step needs to know besides its input.
-#[derive(Debug, Clone, Copy)]
-pub struct StepConfig {
-    pub seed: u64,
-    pub schedule: Schedule,
-    /// The norm that gradients are clipped to; 0 leaves them alone.
-    pub max_grad_norm: f64,
-    pub recompute: Recompute,
-    /// Whether a step whose loss or gradient norm is not finite is left out rather than the end.
-    pub skips_non_finite: bool,
-}
 
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -172,7 +160,12 @@ impl Stepper {
         // Too large a scale overflows gradients, never the loss.
         let overflow = fault.loss.is_finite()
             && self.scaler.as_mut().is_some_and(|scaler| scaler.overflowed() == Overflow::Halved);
-        if overflow || self.config.skips_non_finite { Ok(()) } else { Err(non_finite::diagnose(self, fault)?) }
+        if overflow || self.config.skips_non_finite {
+            return Ok(());
+        }
+        let Stepper { model, params, weights, gradients, comm, config, .. } = self;
+        let rerun = Rerun { model, params, weights, gradients, comm: comm.as_ref(), config: *config };
+        Err(non_finite::diagnose(rerun, fault)?)
     }
 
     fn update(&mut self, learning_rate: f64, grad_norm: f64, scale: f64) -> Result<()> {

@@ -1,7 +1,6 @@
 //! The loop.
 
 use crate::checkpoint::TrainerState;
-use crate::checkpoint::run_dir::Resume;
 use crate::comm::{Collective, Op, traffic};
 use crate::config::{Config, IntervalStrategy};
 use crate::data::{Dataset, Prepared, Sampler};
@@ -11,15 +10,14 @@ use crate::ffi::profiler;
 use crate::metrics::Metrics;
 use crate::observe::metrics_file::MetricsFile;
 use crate::observe::progress::Progress;
-use crate::observe::signals::StopFlag;
 use crate::observe::{logs, memory, progress};
 use crate::train::checkpoints::{self, Checkpoints};
 use crate::train::clock::Clock;
 use crate::train::evaluate::{Evaluation, Evaluator};
-use crate::train::generate::Generation;
+use crate::train::generation::Generation;
 use crate::train::loaded::Loaded;
 use crate::train::memory_report::{Bytes, MemoryReport};
-use crate::train::resumed::{Resumed, begin};
+use crate::train::resumed::{Resumed, Start, begin};
 use crate::train::session::Session;
 use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::step::{StepOutcome, Stepper};
@@ -27,18 +25,6 @@ use crate::train::warnings::Warnings;
 use crate::train::{feed, memory_report, report, settings};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use std::time::Instant;
-
-/// How a run starts, besides its configuration.
-#[derive(Debug, Clone)]
-pub struct Start {
-    pub resume: Resume,
-    /// Go on even where the order of data would change.
-    pub allow_new_data_order: bool,
-    /// When the process began, for the time to the first step.
-    pub began: Instant,
-    pub stop: StopFlag,
-}
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,18 +5,8 @@ use crate::error::Result;
 use crate::nn::Layout;
 use crate::parallel::Zero;
 use crate::plan::memory::{self, Need};
-use crate::train::outlook::Outlook;
+use crate::train::outlook::{Outlook, Place};
 use crate::train::{memory_need, settings};
-
-/// Where a run computes, and with how much memory.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Place {
-    pub ranks: usize,
-    /// Whether ranks compute on a CPU.
-    pub cpu: bool,
-    /// Bytes that a rank may fill, where that is known.
-    pub limit: Option<f64>,
-}
 
 /// A run's settings, and what they need.
 #[derive(Debug, Clone)]
@@ -44,13 +34,6 @@ impl Trial {
     /// Tokens that a rank takes through the model at a time.
     pub fn tokens(&self) -> usize {
         settings::micro_batch_tokens(&self.config)
-    }
-}
-
-impl Place {
-    /// Whether so many bytes fit; where no limit is known all do.
-    pub fn holds(&self, bytes: f64) -> bool {
-        self.limit.is_none_or(|limit| bytes <= limit)
     }
 }
 

@@ -153,7 +153,7 @@ fn models(book: &mut Book) {
     book.model(
         "a dropout of 1",
         |folder| edit(&folder.join("config.json"), |c| c["hidden_dropout_prob"] = 1.0.into()),
-        &["config.json: hidden_dropout_prob = 1: a probability from 0 up and below 1 is wanted"],
+        &["config.json: hidden_dropout_prob = 1: expected a probability of at least 0 and below 1"],
     );
     book.model(
         "another family",

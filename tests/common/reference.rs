@@ -11,11 +11,12 @@ use trainer::checkpoint::tensors::TensorFile;
 use trainer::comm::Collective;
 use trainer::comm::solo::Solo;
 use trainer::data::batch::Batch;
-use trainer::data::{Collation, Dataset, Draw, Example, Label};
+use trainer::data::{Collation, Dataset, Example, Label, RandomKey};
 use trainer::error::Result;
 use trainer::ffi::transfer;
 use trainer::models::Role;
-use trainer::models::registry::{self, DropoutOverrides};
+use trainer::models::family::DropoutOverrides;
+use trainer::models::registry;
 use trainer::nn::Pass;
 use trainer::parallel::{Gradients, Rows, Zero};
 use trainer::tasks::Head;
@@ -132,13 +133,13 @@ impl Reference {
         let lengths = if joined { vec![ids.len() as u32] } else { lengths };
         let example = Example { type_ids: vec![0; ids.len()], ids, lengths, label: Label::None };
         let packed = Dataset::new([example], self.dataset.collation().clone(), [0; 32]);
-        Batch::on(device(), &packed, &[0], Draw::default()).unwrap()
+        Batch::on(device(), &packed, &[0], RandomKey::default()).unwrap()
     }
 
     /// Some of the samples.
     pub fn samples(&self, samples: &[usize]) -> Batch {
         let samples: Vec<u32> = samples.iter().map(|&i| i as u32).collect();
-        Batch::on(device(), &self.dataset, &samples, Draw::default()).unwrap()
+        Batch::on(device(), &self.dataset, &samples, RandomKey::default()).unwrap()
     }
 }
 

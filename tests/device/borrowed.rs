@@ -16,10 +16,10 @@ use trainer::data::ragged::Sequences;
 use trainer::data::{Dataset, Extents};
 use trainer::metrics::Metrics;
 use trainer::models::hf_names::HfNames;
-use trainer::models::{Backbone, Border, Reads};
+use trainer::models::{Backbone, Boundary, Reads};
 use trainer::nn::linear::HeadInput;
-use trainer::nn::params::ParamSpec;
-use trainer::nn::{Cost, Ctx, How, Init, ParamBuilder, ParamId, Params, Pass};
+use trainer::nn::param_builder::ParamSpec;
+use trainer::nn::{ComputeMode, Cost, Ctx, Init, ParamBuilder, ParamId, Params, Pass};
 use trainer::parallel::{Gradients, Weights, Zero};
 use trainer::tasks::{Model, Results, Task};
 use trainer::train::staged::{Recompute, Staged};
@@ -64,7 +64,7 @@ impl Backbone for Toy {
         1 + LAYERS
     }
 
-    fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         if stage == 0 {
             let words = ctx.rows(self.words, &batch.tokens);
             let places = ctx.rows(self.places, &batch.segments);
@@ -80,11 +80,11 @@ impl Backbone for Toy {
         vec![x, input[1].shallow_clone()]
     }
 
-    fn summary(&self, hidden: &Border, batch: &Batch, _: &mut Ctx) -> Tensor {
+    fn summary(&self, hidden: &Boundary, batch: &Batch, _: &mut Ctx) -> Tensor {
         hidden[0].index_select(0, batch.sequences.first()) * hidden[1].index_select(0, batch.sequences.first())
     }
 
-    fn features(&self, hidden: &Border, _: &mut Ctx) -> Tensor {
+    fn features(&self, hidden: &Boundary, _: &mut Ctx) -> Tensor {
         hidden[0].shallow_clone()
     }
 
@@ -108,11 +108,11 @@ impl Backbone for Toy {
         1
     }
 
-    fn cost(&self, _: usize, x: &Extents, how: &How) -> Cost {
+    fn cost(&self, _: usize, x: &Extents, how: &ComputeMode) -> Cost {
         Cost::keep(how.element() * x.own.tokens * WIDTH as f64)
     }
 
-    fn head_cost(&self, _: Reads, _: &Extents, _: &How) -> Cost {
+    fn head_cost(&self, _: Reads, _: &Extents, _: &ComputeMode) -> Cost {
         Cost::default()
     }
 
@@ -137,7 +137,7 @@ impl Task for Tied {
         "tied"
     }
 
-    fn logits(&self, backbone: &dyn Backbone, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         let summary = backbone.summary(hidden, batch, ctx);
         vec![self.0.map_or_else(
             || summary.shallow_clone(),
@@ -145,12 +145,12 @@ impl Task for Tied {
         )]
     }
 
-    fn losses(&self, logits: &Border, batch: &Batch) -> Vec<Tensor> {
+    fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Classes(labels) = &batch.labels else { panic!("classes") };
         vec![logits[0].to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, Reduction::None, -100, 0.0)]
     }
 
-    fn answers(&self, logits: &Border, _: &Batch) -> Tensor {
+    fn answers(&self, logits: &Boundary, _: &Batch) -> Tensor {
         logits[0].view(-1)
     }
 

@@ -3,7 +3,7 @@
 use crate::common::device::{device, tolerance};
 use crate::common::reference::{Reference, gradients, gradients_with};
 use tch::{Device, Kind};
-use trainer::models::registry::DropoutOverrides;
+use trainer::models::family::DropoutOverrides;
 use trainer::train::staged::Recompute;
 
 /// BERT's dropout sits in embeddings, attention and both residuals; T5's in both stacks; XLNet's in its sinusoids too.

@@ -12,7 +12,8 @@ use tch::{Kind, Tensor};
 use trainer::checkpoint::export;
 use trainer::checkpoint::tensor_writer::Writer;
 use trainer::models::Role;
-use trainer::models::registry::{self, DropoutOverrides, FAMILIES};
+use trainer::models::family::DropoutOverrides;
+use trainer::models::registry::{self, FAMILIES};
 use trainer::train::loaded::Loaded;
 
 /// The names of all cases, `cases/...`.

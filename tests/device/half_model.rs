@@ -3,7 +3,7 @@
 use crate::common::device::{device, tolerance};
 use crate::common::reference::{self, Reference};
 use tch::{Device, Kind, Tensor};
-use trainer::models::registry::DropoutOverrides;
+use trainer::models::family::DropoutOverrides;
 use trainer::tasks::Head;
 use trainer::train::loaded::Loaded;
 

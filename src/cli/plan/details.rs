@@ -1,9 +1,8 @@
 //! All details of a plan.
 
-use super::Report;
 use super::fill::{below, count, labelled, ranks, seconds, size};
-use super::measured::Correction;
-use super::summary::{STAGE_COLUMNS, recomputation, stage_row};
+use super::memory_table::{STAGE_COLUMNS, checkpointing, stage_row};
+use super::report::{Correction, Report};
 use crate::config::ZeroStage;
 use crate::observe::memory::human;
 use crate::observe::progress::clock;
@@ -14,7 +13,7 @@ use crate::plan::scaling::Row;
 use crate::train::outlook::Way;
 use crate::train::settings;
 
-/// All of it.
+/// Returns all details.
 pub fn of(report: &Report) -> String {
     let parts = [data(report), model(report), memory(report), storage(report), measured(report), time(report)];
     parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("\n")
@@ -26,7 +25,7 @@ fn data(report: &Report) -> String {
     let mut text = labelled(
         "data",
         &format!(
-            "{} examples, {} tokens an epoch; {} steps of {} examples, {} an epoch: {epochs:.2} epochs",
+            "{} examples and {} tokens per epoch; {} steps of {} examples, {} per epoch: {epochs:.2} epochs",
             count(lengths.examples),
             count(lengths.tokens),
             count(report.steps),
@@ -50,7 +49,7 @@ fn data(report: &Report) -> String {
     text += &labelled(
         "padding",
         &format!(
-            "none here; to the longest of each batch it would be {:.2} places a token, to max_length {} {:.2}",
+            "none; padded to the longest of each batch {:.2} positions per token, to max_length {} {:.2}",
             padding.to_longest, report.outlook.max_length, padding.to_max
         ),
     );
@@ -65,14 +64,13 @@ pub fn model(report: &Report) -> String {
     labelled("model", &format!("{}: {} parameters{part}", report.name(), count(all)))
 }
 
-/// A table for each precision and recomputation, and one of what is sent and gathered.
+/// Returns a table for each precision and activation checkpointing, and one of all-gathers and collectives.
 fn memory(report: &Report) -> String {
     let ranks = if report.ranks == 1 { "one rank".into() } else { format!("each of {} ranks", report.ranks) };
-    let mut text =
-        labelled("memory", &format!("the most that {ranks} holds (kinds have their peaks at different times)"));
+    let mut text = labelled("memory", &format!("peak of {ranks} (each kind peaks at its own time)"));
     let name = |way: &Way| format!("{}{}", way.zero.stage(), if way.configured { " *" } else { "" });
     for ways in report.ways.chunk_by(|a, b| (a.precision, a.recompute) == (b.precision, b.recompute)) {
-        let how = recomputation(ways[0].recompute).replace(" and ", " with ");
+        let how = checkpointing(ways[0].recompute).replace(" and ", " with ");
         text += &below(&format!("{}{how}", ways[0].precision));
         let row = |way: &Way| stage_row(name(way), &way.need, report.fits(way));
         text += &table(&STAGE_COLUMNS, &ways.iter().map(row).collect::<Vec<_>>());
@@ -83,29 +81,29 @@ fn memory(report: &Report) -> String {
         let lowest = if auto { ", the lowest stage that fits" } else { "" };
         text += &below(&format!("* as configured{lowest}; its peak is {}", moment(report, way.need.at)));
     } else if auto {
-        text += &below("zero_stage = \"auto\": at the configured precision and recomputation no stage fits");
+        text += &below("zero_stage = \"auto\": no stage fits with the configured precision and checkpointing");
     }
     text += &limits(report);
-    text += &below("What is gathered to save, and the largest collective:");
-    // Recomputation changes neither.
+    text += &below("All-gather for the checkpoint, and the largest collective:");
+    // Activation checkpointing changes neither.
     let first = report.ways[0].recompute;
     let row = |way: &Way| {
         let [.., gathered] = way.need.peak.map(size);
         vec![way.zero.stage().to_string(), way.precision.to_string(), gathered, size(way.largest_group)]
     };
     let rows: Vec<Vec<String>> = report.ways.iter().filter(|way| way.recompute == first).map(row).collect();
-    text += &table(&["ZeRO", "precision", "gathered to save", "largest collective"], &rows);
+    text += &table(&["ZeRO", "precision", "checkpoint all-gather", "largest collective"], &rows);
     text + "\n"
 }
 
-/// What is compared with what.
+/// Returns what is not counted, and the memory limit.
 pub fn limits(report: &Report) -> String {
     let mut text = String::new();
     if report.outlook.assumed {
-        text += &below("evaluation is not counted: no data is assumed for it");
+        text += &below("evaluation is not counted: no evaluation data is assumed");
     }
     if let Some(limit) = &report.limit {
-        text += &below(&format!("fits: into {}, {}", size(limit.bytes), limit.of));
+        text += &below(&format!("fits: within {}, {}", size(limit.bytes), limit.of));
     }
     text
 }
@@ -121,11 +119,11 @@ pub fn moment(report: &Report, at: Moment) -> String {
     }
 }
 
-/// Disk space, and whether it is enough.
+/// Returns the disk space of the run, and whether it is available.
 pub fn storage(report: &Report) -> String {
     let storage = &report.storage;
     let mut text = format!(
-        "final model {}, a checkpoint {}; at most {} checkpoint{} at a time: {} in all",
+        "final model {}, each checkpoint {}; at most {} checkpoint{} at a time: {} in total",
         human(storage.model),
         human(storage.checkpoint),
         storage.checkpoints,
@@ -136,7 +134,7 @@ pub fn storage(report: &Report) -> String {
         let verdict = if *free >= storage.most {
             ""
         } else {
-            ": too little; set train.save_total_limit, save less often, or write elsewhere"
+            ": not enough; set train.save_total_limit, save less often, or write elsewhere"
         };
         text += &format!("; free at {}: {}{verdict}", folder.display(), human(*free));
     }
@@ -156,7 +154,7 @@ pub fn measured(report: &Report) -> String {
         ),
     );
     text += &below(&format!(
-        "a rank's tensors held at most {}, planned {}: off by {:+.1} %",
+        "peak memory of a rank's tensors {}, planned {}: off by {:+.1} %",
         human(taken.peak),
         size(need.step),
         100.0 * (taken.peak as f64 / need.step - 1.0)
@@ -164,11 +162,11 @@ pub fn measured(report: &Report) -> String {
     if !timed.is_empty() {
         let network = &report.network;
         let (link, place) = match *world <= network.ranks_per_node {
-            true => (&network.near, "on this machine"),
-            false => (&network.far, "between machines"),
+            true => (&network.near, "within a node"),
+            false => (&network.far, "between nodes"),
         };
         text += &below(&format!(
-            "collectives {place}: {} a step of a ring, {:.2} GB/s, and {:.2} s to add a GB",
+            "collectives {place}: {} latency per ring step, {:.2} GB/s, and {:.2} s per GB reduced",
             seconds(link.latency),
             link.bandwidth / 1e9,
             network.near.adding * 1e9
@@ -180,23 +178,23 @@ pub fn measured(report: &Report) -> String {
             vec![name.to_owned(), size(timed.bytes), seconds(timed.seconds), seconds(fitted), ratio]
         };
         let rows: Vec<Vec<String>> = timed.iter().map(row).collect();
-        text += &table(&["collective", "bytes", "measured", "by the model", "ratio"], &rows);
+        text += &table(&["collective", "bytes", "measured", "estimated", "ratio"], &rows);
         text += "\n";
     }
     text
 }
 
-/// Two tables of the same worlds: how long, and where the time goes.
+/// Returns two tables over world sizes: times, and their parts.
 fn time(report: &Report) -> String {
     let network = &report.network;
     let batch = match report.outlook.batch_per_rank {
-        None => format!("a global batch of {} whatever the ranks", report.outlook.config.train.global_batch_size),
-        Some(n) => format!("{n} examples a rank in each global batch"),
+        None => format!("constant global batch of {}", report.outlook.config.train.global_batch_size),
+        Some(n) => format!("{n} examples per rank in each global batch"),
     };
     let mut text = labelled(
         "time",
         &format!(
-            "ZeRO {}, {}: {:.3} TFLOP/s in products, {:.0} GB/s in memory; {} within machines of {} ranks, {} between",
+            "ZeRO {}, {}: {:.3} TFLOP/s in matmuls, {:.0} GB/s of memory bandwidth; {} within nodes of {} ranks, {} between",
             report.zero.stage(),
             report.device,
             report.speed.flops / 1e12,
@@ -206,7 +204,7 @@ fn time(report: &Report) -> String {
             network.far.name
         ),
     );
-    text += &below(&format!("{batch}; evaluation and saving not counted"));
+    text += &below(&format!("{batch}; without evaluation and saving"));
     let first = report.rows.first().map_or(1.0, Row::per_rank);
     let times = |row: &Row| {
         vec![
@@ -220,26 +218,25 @@ fn time(report: &Report) -> String {
         ]
     };
     let parts = |row: &Row| {
-        let share = |part: f64| format!("{:.0} %", 100.0 * part / row.step.seconds);
+        let percent = |part: f64| format!("{:.0} %", 100.0 * part / row.step.seconds);
         vec![
             row.ranks.to_string(),
-            share(row.step.linear),
-            share(row.step.attention),
-            share(row.step.passing + row.step.update),
-            share(row.step.waiting),
+            percent(row.step.linear),
+            percent(row.step.attention),
+            percent(row.step.passing + row.step.update),
+            percent(row.step.waiting),
             size(row.step.bytes),
         ]
     };
     let rows = |of: &dyn Fn(&Row) -> Vec<String>| report.rows.iter().map(of).collect::<Vec<_>>();
-    text += &table(&["ranks", "batch", "step", "tokens/s", "a rank", "efficiency", "run"], &rows(&times));
+    text += &table(&["ranks", "batch", "step", "tokens/s", "per rank", "efficiency", "run"], &rows(&times));
     text += "\n";
-    text += &table(&["ranks", "linear", "attention", "memory", "waiting", "sent"], &rows(&parts));
+    text += &table(&["ranks", "linear", "attention", "memory", "exposed comm.", "sent"], &rows(&parts));
     text += "\n";
     let short = |row: &&Row| row.global_batch < report.outlook.global_batch(row.ranks);
     if let Some(row) = report.rows.iter().find(short) {
         let examples = count(row.global_batch as u64);
-        text +=
-            &below(&format!("from {} ranks on a batch is larger than the data: all {examples} examples", row.ranks));
+        text += &below(&format!("from {} ranks on, a batch is the whole data set: {examples} examples", row.ranks));
     }
     text
 }

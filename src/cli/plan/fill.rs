@@ -1,23 +1,23 @@
-//! Lines for a terminal of 80 columns.
+//! Text in lines of 80 columns, and numbers with units.
 
 use crate::observe::memory::human;
 
-/// The columns of a line at most.
+/// Maximum number of columns.
 const WIDTH: usize = 80;
-/// Where text begins behind a label.
+/// Width of a label.
 const INDENT: usize = 10;
 
-/// A label and text behind it.
+/// Returns a label followed by text.
 pub fn labelled(label: &str, text: &str) -> String {
     fill(&format!("{label:INDENT$}"), text)
 }
 
-/// Text where that behind labels stands.
+/// Returns text indented by the width of a label.
 pub fn below(text: &str) -> String {
     labelled("", text)
 }
 
-/// The words of a text in lines of at most 80 columns behind a beginning; a longer word, such as a path, is not broken.
+/// Wraps a text into lines of at most 80 columns, behind `beginning`; a longer word, such as a path, is not broken.
 pub fn fill(beginning: &str, text: &str) -> String {
     let indent = beginning.chars().count();
     let (mut lines, mut line, mut width) = (String::new(), beginning.to_owned(), indent);
@@ -38,7 +38,7 @@ pub fn fill(beginning: &str, text: &str) -> String {
     lines + line.trim_end() + "\n"
 }
 
-/// The words of a text; a number and its unit stay together.
+/// Splits a text into words; a number and its unit stay together.
 fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -51,13 +51,13 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Bytes for a person.
+/// Formats a number of bytes: `61.0 GB`.
 pub fn size(bytes: f64) -> String {
     human(bytes.round() as u64)
 }
 
-/// So many bytes of a limit: `61.0 of 77.0 GB`.
-pub fn share(bytes: f64, limit: f64) -> String {
+/// Formats bytes and their limit: `61.0 of 77.0 GB`.
+pub fn of_limit(bytes: f64, limit: f64) -> String {
     let (bytes, limit) = (size(bytes), size(limit));
     match (bytes.split_once(' '), limit.split_once(' ')) {
         (Some((number, unit)), Some((_, same))) if unit == same => format!("{number} of {limit}"),
@@ -65,7 +65,7 @@ pub fn share(bytes: f64, limit: f64) -> String {
     }
 }
 
-/// A whole number with commas.
+/// Formats an integer with commas.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -78,7 +78,7 @@ pub fn count(n: u64) -> String {
     out
 }
 
-/// A short time for a person.
+/// Formats a short time: `12.3 ms`.
 pub fn seconds(s: f64) -> String {
     match s {
         s if s < 1e-3 => format!("{:.0} us", s * 1e6),
@@ -87,7 +87,7 @@ pub fn seconds(s: f64) -> String {
     }
 }
 
-/// A long time for a person.
+/// Formats a long time: `2 h 5 min`.
 pub fn duration(s: f64) -> String {
     let whole = s.max(0.0).round() as u64;
     match whole {
@@ -98,7 +98,7 @@ pub fn duration(s: f64) -> String {
     }
 }
 
-/// `one rank`, `4 ranks`.
+/// Formats a number of ranks: `one rank`, `4 ranks`.
 pub fn ranks(n: usize) -> String {
     if n == 1 { "one rank".into() } else { format!("{n} ranks") }
 }
@@ -122,8 +122,8 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        assert_eq!(share(61.04e9, 80e9), "61.0 of 80.0 GB");
-        assert_eq!(share(999e6, 2e9), "999.0 MB of 2.0 GB");
+        assert_eq!(of_limit(61.04e9, 80e9), "61.0 of 80.0 GB");
+        assert_eq!(of_limit(999e6, 2e9), "999.0 MB of 2.0 GB");
         assert_eq!((count(1_234_567), count(12)), ("1,234,567".into(), "12".into()));
         let times = [0.2, 54.6, 61.0, 7_320.0].map(duration);
         assert_eq!(times, ["less than a second", "55 s", "1 min 1 s", "2 h 2 min"]);

@@ -1,9 +1,10 @@
-//! A plan in short: what to run or to change, and the figures behind it.
+//! The short form of a plan: what to run or to change, and the figures behind it.
 
-use super::Report;
 use super::details;
-use super::fill::{below, count, duration, fill, labelled, ranks, seconds, share, size};
-use crate::config::{MicroBatchTokens, Recompute, ZeroStage};
+use super::fill::{below, count, duration, fill, labelled, of_limit, ranks, seconds, size};
+use super::memory_table::{STAGE_COLUMNS, checkpointing, stage_row};
+use super::report::Report;
+use crate::config::{MicroBatchTokens, ZeroStage};
 use crate::error::Result;
 use crate::observe::memory::available_bytes;
 use crate::observe::table::table;
@@ -12,10 +13,10 @@ use crate::plan::scaling::Row;
 use crate::train::advice::{Advice, Change, Choice};
 use crate::train::trial::Trial;
 
-/// What stands before words for a command line.
-const WORDS: &str = "    ";
+/// Indent of command-line arguments.
+const INDENT: &str = "    ";
 
-/// What to run; where nothing fits, what to change.
+/// Returns what to run or, if nothing fits, what to change.
 ///
 /// # Errors
 /// As [`crate::data::Sampler::new`].
@@ -27,7 +28,7 @@ pub fn recommendation(report: &Report, advice: &Advice) -> Result<String> {
     }
 }
 
-/// The figures behind it.
+/// Returns the figures behind the recommendation.
 pub fn of(report: &Report, advice: &Advice) -> String {
     let measured = details::measured(report);
     let mut text = details::model(report) + &data(report) + &memory(report, advice) + &details::storage(report);
@@ -37,22 +38,13 @@ pub fn of(report: &Report, advice: &Advice) -> String {
     text + "\nMore: --all (lengths, padding, all precisions, time on 1 to 1,024 ranks)\n"
 }
 
-/// `ZeRO 3 and activation checkpointing`
+/// Describes ZeRO and activation checkpointing: `ZeRO 3 and activation checkpointing`.
 fn way(trial: &Trial) -> String {
-    format!("ZeRO {}{}", trial.zero.stage(), recomputation(trial.config.parallel.recompute))
+    format!("ZeRO {}{}", trial.zero.stage(), checkpointing(trial.config.parallel.recompute))
 }
 
-/// ` and activation checkpointing`
-pub fn recomputation(recompute: Recompute) -> String {
-    match recompute {
-        Recompute::None => " without activation checkpointing".into(),
-        Recompute::All => " and activation checkpointing".into(),
-        Recompute::KeepEvery(n) => format!(" and activation checkpointing (parallel.recompute={n})"),
-    }
-}
-
-/// Ranks, micro-batches and precision in words.
-fn held(report: &Report, trial: &Trial) -> String {
+/// Describes ranks, micro-batches and precision.
+fn setup(report: &Report, trial: &Trial) -> String {
     let auto = report.auto_tokens && trial.tokens() == own_tokens(report);
     format!(
         "On {}, in {}, with micro-batches of up to {} tokens{}",
@@ -70,11 +62,11 @@ fn own_tokens(report: &Report) -> usize {
     }
 }
 
-/// The time of the run, where it is known.
+/// Returns the estimated time of the run, if it is known.
 fn time(report: &Report, trial: &Trial) -> Result<String> {
-    let told = |row: Row| {
+    let text = |row: Row| {
         let text = format!(
-            "Expected time: {} for {} steps of {} on {}; evaluation and saving not counted.",
+            "Expected time: {} for {} steps of {} on {}, without evaluation and saving.",
             duration(row.run_seconds()),
             count(row.steps),
             seconds(row.step.seconds),
@@ -82,57 +74,57 @@ fn time(report: &Report, trial: &Trial) -> Result<String> {
         );
         fill("", &text)
     };
-    Ok(report.time(trial)?.map(told).unwrap_or_default())
+    Ok(report.time(trial)?.map(text).unwrap_or_default())
 }
 
-/// Words for a command line; those that a shell would take apart are quoted.
-fn words(words: &[String]) -> String {
+/// Joins command-line arguments, with shell quotes where needed.
+fn arguments(words: &[String]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "=._-/".contains(c);
     let quoted = |word: &String| if word.chars().all(plain) { word.clone() } else { format!("'{word}'") };
     words.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// Where no limit is known.
+/// Returns the need of the configured run, without a known limit.
 fn need(report: &Report, trial: &Trial) -> Result<String> {
-    let mut text = fill("", &format!("Needs {} a rank with {}.", size(trial.total()), way(trial)));
-    text += &fill("", &format!("{}: as configured.", held(report, trial)));
+    let mut text = fill("", &format!("Needs {} per rank with {}.", size(trial.total()), way(trial)));
+    text += &fill("", &format!("{}: as configured.", setup(report, trial)));
     text += &time(report, trial)?;
     if let Some(free) = available_bytes() {
         let each = free as f64 / report.ranks_here as f64;
         let of =
             if report.ranks_here == 1 { String::new() } else { format!(" for each of {}", ranks(report.ranks_here)) };
-        let verdict = if trial.total() <= each { "" } else { ", which is too little" };
+        let verdict = if trial.total() <= each { "" } else { ", which is not enough" };
         text += &fill("", &format!("This machine has {}{of} free now{verdict}.", size(each)));
     }
-    Ok(text + &fill("", "What fits into a GPU: --device NAME, or --gpu-memory SIZE."))
+    Ok(text + &fill("", "To check whether it fits a GPU: --device NAME or --gpu-memory SIZE."))
 }
 
 fn fits(report: &Report, advice: &Advice, choice: &Choice, limit: f64) -> Result<String> {
     let (trial, configured) = (&choice.trial, &advice.configured);
-    let used = share(trial.total(), limit);
-    let mut text = fill("", &format!("Fits with {}: {used} a rank.", way(trial)));
-    let held = held(report, trial);
+    let used = of_limit(trial.total(), limit);
+    let mut text = fill("", &format!("Fits with {}: {used} per rank.", way(trial)));
+    let setup = setup(report, trial);
     if choice.words.is_empty() {
         let auto = trial.config.parallel.zero_stage == ZeroStage::Auto;
         let of = if auto { " (zero_stage = \"auto\")" } else { "" };
-        text += &fill("", &format!("{held}: as configured{of}."));
+        text += &fill("", &format!("{setup}: as configured{of}."));
         return Ok(text + &time(report, trial)?);
     }
-    let (own, add) = (way(configured), fill(WORDS, &words(&choice.words)));
+    let (own, add) = (way(configured), fill(INDENT, &arguments(&choice.words)));
     if configured.total() > limit {
-        text += &format!("{}\n{add}\n", fill("", &format!("{held}. Add:")));
+        text += &format!("{}\n{add}\n", fill("", &format!("{setup}. Add:")));
         text += &time(report, trial)?;
-        let need = share(configured.total(), limit);
+        let need = of_limit(configured.total(), limit);
         return Ok(text + &fill("", &format!("As configured, with {own}, it does not fit: {need}.")));
     }
-    text += &fill("", &format!("{held}."));
+    text += &fill("", &format!("{setup}."));
     text += &time(report, trial)?;
-    let mut also = format!("As configured, with {own}, it fits too: {} a rank", size(configured.total()));
+    let mut also = format!("As configured, with {own}, it also fits: {} per rank", size(configured.total()));
     if let (Some(other), Some(row)) = (report.time(trial)?, report.time(configured)?) {
-        let quicker = row.step.seconds < other.step.seconds;
-        also += &format!(", {} a step{}", seconds(row.step.seconds), if quicker { ", which is quicker" } else { "" });
+        let faster = row.step.seconds < other.step.seconds;
+        also += &format!(", {} per step{}", seconds(row.step.seconds), if faster { ", which is faster" } else { "" });
     }
-    Ok(text + &fill("", &format!("{also}. To change it, add:")) + "\n" + &add)
+    Ok(text + &fill("", &format!("{also}. To use the above, add:")) + "\n" + &add)
 }
 
 fn nothing(report: &Report, advice: &Advice, limit: f64) -> String {
@@ -140,43 +132,43 @@ fn nothing(report: &Report, advice: &Advice, limit: f64) -> String {
     let mut text = fill(
         "",
         &format!(
-            "Nothing fits into {} a rank: no combination of ZeRO stage, activation checkpointing, micro-batches and \
+            "Nothing fits into {} per rank: no combination of ZeRO stage, activation checkpointing, micro-batch size and \
              precision.",
             size(limit)
         ),
     );
     text += &fill(
         "",
-        &format!("As configured, with {}, a rank needs {}. {}.", way(trial), size(trial.total()), held(report, trial)),
+        &format!("As configured, with {}, a rank needs {}. {}.", way(trial), size(trial.total()), setup(report, trial)),
     );
     let Some(last) = changes.last() else {
-        return text + &fill("", "No setting takes less: use a smaller model, or GPUs with more memory.");
+        return text + &fill("", "No setting saves memory: use a smaller model or GPUs with more memory.");
     };
-    text += "What takes less, that which saves most first:\n\n";
+    text += "What saves memory, largest saving first:\n\n";
     for (place, change) in changes.iter().enumerate() {
-        text += &told(place, change, trial.total(), limit);
+        text += &change_text(place, change, trial.total(), limit);
     }
     text += "\n";
     let verdict = match changes.iter().position(|change| change.together <= limit) {
-        Some(0) => format!("The first fits by itself: {} a rank.", share(changes[0].together, limit)),
+        Some(0) => format!("The first fits by itself: {} per rank.", of_limit(changes[0].together, limit)),
         Some(place) if place + 1 < changes.len() => format!(
-            "The first {} together fit: {} a rank; all together need {}.",
+            "The first {} together fit: {} per rank; all of them need {}.",
             place + 1,
-            share(changes[place].together, limit),
+            of_limit(changes[place].together, limit),
             size(last.together)
         ),
-        Some(_) => format!("All of them together fit: {} a rank.", share(last.together, limit)),
+        Some(_) => format!("All of them together fit: {} per rank.", of_limit(last.together, limit)),
         None => format!(
-            "All of them together need {} and do not fit: use a smaller model, or GPUs with more memory.",
+            "All of them together need {} and do not fit: use a smaller model or GPUs with more memory.",
             size(last.together)
         ),
     };
     text + &fill("", &verdict)
 }
 
-/// A change: what it is, its words, and what a rank needs then.
-fn told(place: usize, change: &Change, before: f64, limit: f64) -> String {
-    let mut options = words(&change.edit.words());
+/// Describes a change: its arguments, what it is, and the memory per rank with it.
+fn change_text(place: usize, change: &Change, before: f64, limit: f64) -> String {
+    let mut options = arguments(&change.edit.words());
     for (option, value) in [("--ranks", change.edit.ranks), ("--assume-length", change.edit.length)] {
         options += &value.map(|n| format!(" {option} {n}")).unwrap_or_default();
     }
@@ -188,7 +180,7 @@ fn told(place: usize, change: &Change, before: f64, limit: f64) -> String {
         size(before - change.alone),
         size(change.alone)
     );
-    fill(&format!("{:2}. ", place + 1), options.trim()) + &fill(WORDS, &effect)
+    fill(&format!("{:2}. ", place + 1), options.trim()) + &fill(INDENT, &effect)
 }
 
 fn data(report: &Report) -> String {
@@ -207,19 +199,20 @@ fn data(report: &Report) -> String {
     )
 }
 
-/// Memory by kind and ZeRO stage, otherwise as is recommended, or as configured where nothing is.
+/// Returns the table of memory by kind and ZeRO stage, under the recommended settings, or the configured ones if nothing
+/// fits.
 fn memory(report: &Report, advice: &Advice) -> String {
     let trial = advice.cheapest.as_ref().map_or(&advice.configured, |choice| &choice.trial);
     let parallel = &trial.config.parallel;
     let of = if trial.ranks == 1 { "one rank".to_owned() } else { format!("each of {} ranks", trial.ranks) };
-    let how = recomputation(parallel.recompute).replace(" and ", " with ");
+    let how = checkpointing(parallel.recompute).replace(" and ", " with ");
     let mut text = labelled("memory", &format!("of {of}, {}{how}", parallel.precision));
     let own = usize::from(trial.zero.stage());
     let row = |(stage, need): (usize, &Need)| {
         let mark = if stage == own { " *" } else { "" };
         stage_row(format!("{stage}{mark}"), need, report.limit.as_ref().map(|limit| need.total <= limit.bytes))
     };
-    // One rank shards nothing: there the stages do not differ.
+    // One rank shards nothing: all stages are alike.
     let stages = trial.needs.iter().enumerate().filter(|(stage, _)| trial.ranks > 1 || *stage == own);
     text += &table(&STAGE_COLUMNS, &stages.map(row).collect::<Vec<_>>());
     text += "\n";
@@ -228,16 +221,6 @@ fn memory(report: &Report, advice: &Advice) -> String {
         _ => "as configured",
     };
     let at = details::moment(report, trial.need().at);
-    text += &below(&format!("* {star}; its peak is {at} (each kind has its own)"));
+    text += &below(&format!("* {star}; its peak is {at} (each kind peaks at its own time)"));
     text + &details::limits(report)
-}
-
-/// The head of a table of ZeRO stages.
-pub const STAGE_COLUMNS: [&str; 7] = ["ZeRO", "weights", "gradients", "optimizer", "activations", "peak", "fits"];
-
-/// A row of it.
-pub fn stage_row(name: String, need: &Need, fits: Option<bool>) -> Vec<String> {
-    let [weights, gradients, optimizer, activations, _] = need.peak.map(size);
-    let verdict = fits.map_or("", |fits| if fits { "yes" } else { "no" });
-    vec![name, weights, gradients, optimizer, activations, size(need.total), verdict.into()]
 }

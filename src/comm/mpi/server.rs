@@ -1,6 +1,6 @@
 //! The MPI thread: takes commands, opens gates, does the work, and notices when nothing moves.
 
-use super::{Outcome, Shared};
+use super::shared::{Outcome, Shared};
 use crate::comm::ffi::mpi::{Channel, Gather, World};
 use crate::comm::job::{Action, Header, Job, disagreement, name_ranks};
 use crate::error::{Error, Result};

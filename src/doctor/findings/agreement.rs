@@ -1,6 +1,6 @@
 //! Whether all ranks run the same things, and the ones that they were built for.
 
-use super::Finding;
+use super::finding::Finding;
 use crate::comm::name_ranks;
 use crate::doctor::facts::{Facts, Rank};
 use std::collections::BTreeMap;

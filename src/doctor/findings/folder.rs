@@ -1,6 +1,6 @@
 //! The output folder: whether it can be written, is one for all, is large and fast enough.
 
-use super::Finding;
+use super::finding::Finding;
 use crate::doctor::facts::{Facts, Folder};
 use crate::observe::memory::human;
 

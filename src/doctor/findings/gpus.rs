@@ -1,7 +1,7 @@
 //! GPUs, their driver, and what libtorch and NCCL make of them.
 
+use super::finding::{Finding, Severity};
 use super::ranks::count;
-use super::{Finding, Severity};
 use crate::comm::name_ranks;
 use crate::comm::nccl::Sharing;
 use crate::doctor::facts::{Facts, Host, Rank};

@@ -1,6 +1,6 @@
 //! What a host lacks: shared memory, limits, interfaces, instructions.
 
-use super::Finding;
+use super::finding::Finding;
 use super::ranks::count;
 use crate::doctor::facts::{Facts, Rank};
 use crate::observe::memory::human;

@@ -1,6 +1,6 @@
 //! Whether the ranks have met, and what cores they have.
 
-use super::Finding;
+use super::finding::Finding;
 use crate::comm::name_ranks;
 use crate::doctor::facts::{Facts, Host, Rank};
 use std::collections::BTreeSet;

@@ -1,6 +1,6 @@
 //! Collectives that failed or brought wrong values.
 
-use super::Finding;
+use super::finding::Finding;
 use crate::doctor::facts::Facts;
 use crate::observe::memory::human;
 

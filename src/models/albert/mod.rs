@@ -1,20 +1,20 @@
 //! ALBERT (arXiv 1909.11942): narrow embeddings, and layers that share their weights.
 
 use crate::error::{Error, Result};
-use crate::models::encoder::{Config, Design, Encoder, LmSpelling};
-use crate::models::registry::{Family, Plan, no_generation};
+use crate::models::encoder::{Config, Design, Encoder, LmHeadNames};
+use crate::models::family::{Family, Plan, no_generation};
 use crate::models::{Role, check};
 use serde::Deserialize;
 use serde_json::json;
 
-/// The family's entry in the registry.
+/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["albert"],
     build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
     refusal: no_generation,
 };
 
-/// Keys that BERT has not. Defaults are those of `transformers.AlbertConfig`.
+/// Keys that BERT does not have. Defaults are those of `transformers.AlbertConfig`.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 struct Own {
@@ -29,7 +29,7 @@ impl Default for Own {
     }
 }
 
-/// Its configuration, and what it has of its own in the plan's role.
+/// Returns the configuration, and the design for the plan's task head.
 pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let defaults = [
         ("vocab_size", json!(30000)),
@@ -50,17 +50,18 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     design.layers = own.layers(config.num_hidden_layers)?;
     if plan.role == Role::PreTraining {
         design.head_dropout = Some(config.classifier_dropout.unwrap_or(config.hidden_dropout_prob));
-        design.spelling.classifier = "sop_classifier.classifier";
+        design.param_names.classifier = "sop_classifier.classifier";
     }
-    let spelling = &mut design.spelling;
+    let param_names = &mut design.param_names;
     let block = |group, inner| format!("encoder.albert_layer_groups.{group}.albert_layers.{inner}");
     let groups = 0..own.num_hidden_groups;
-    spelling.blocks = groups.flat_map(|group| (0..own.inner_group_num).map(move |inner| block(group, inner))).collect();
-    spelling.attention =
+    param_names.blocks =
+        groups.flat_map(|group| (0..own.inner_group_num).map(move |inner| block(group, inner))).collect();
+    param_names.attention =
         ["attention.query", "attention.key", "attention.value", "attention.dense", "attention.LayerNorm"];
-    spelling.feed_forward = ["ffn", "ffn_output", "full_layer_layer_norm"];
-    spelling.pooler = "albert.pooler".into();
-    spelling.lm_head = LmSpelling {
+    param_names.feed_forward = ["ffn", "ffn_output", "full_layer_layer_norm"];
+    param_names.pooler = "albert.pooler".into();
+    param_names.lm_head = LmHeadNames {
         dense: "predictions.dense",
         norm: "predictions.LayerNorm",
         decoder: "predictions.decoder",
@@ -70,8 +71,8 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
 }
 
 impl Own {
-    /// The block that each layer runs: each of a group's, one after another, for each of its layers. As in transformers,
-    /// layer i is of group i / (layers / groups), rounded down.
+    /// Returns the block of each layer: the blocks of a group run one after another, for each of its layers. As in
+    /// transformers, layer i belongs to group i / (layers / groups), rounded down.
     fn layers(&self, layers: usize) -> Result<Vec<usize>> {
         let Own { num_hidden_groups: groups, inner_group_num: inner, .. } = *self;
         if groups < 1 || groups > layers || inner < 1 {

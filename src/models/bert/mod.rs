@@ -3,21 +3,21 @@
 use crate::error::Result;
 use crate::models::Role;
 use crate::models::encoder::{Config, Design, Encoder};
-use crate::models::registry::{Family, Plan, no_generation};
+use crate::models::family::{Family, Plan, no_generation};
 
-/// The family's entry in the registry.
+/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["bert"],
     build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
     refusal: no_generation,
 };
 
-/// Its configuration, and what it has of its own in the plan's role.
+/// Returns the configuration, and the design for the plan's task head.
 pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let config = Config::read(plan, &[], &[])?;
     let mut design = Design::plain("Bert", "bert.", &config, plan.role);
     if plan.role == Role::PreTraining {
-        design.spelling.classifier = "cls.seq_relationship";
+        design.param_names.classifier = "cls.seq_relationship";
     }
     Ok((config, design))
 }

@@ -1,21 +1,21 @@
 //! DistilBERT (arXiv 1910.01108): BERT without segments and without a pretrained pooler.
 
 use crate::error::Result;
-use crate::models::encoder::{Config, Design, Encoder, LmSpelling, Segments};
-use crate::models::registry::{Family, Plan, no_next_sentence};
+use crate::models::encoder::{Config, Design, Encoder, LmHeadNames, Segments};
+use crate::models::family::{Family, Plan, no_next_sentence};
 use crate::models::{Role, check};
-use crate::nn::blocks::Activation;
+use crate::nn::activation::Activation;
 use serde::Deserialize;
 use serde_json::json;
 
-/// The family's entry in the registry.
+/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["distilbert"],
     build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
     refusal: no_next_sentence,
 };
 
-/// Its own spelling of BERT's keys.
+/// DistilBERT's names of BERT's keys.
 const KEYS: &[(&str, &str)] = &[
     ("dim", "hidden_size"),
     ("n_layers", "num_hidden_layers"),
@@ -26,7 +26,7 @@ const KEYS: &[(&str, &str)] = &[
     ("attention_dropout", "attention_probs_dropout_prob"),
 ];
 
-/// Keys that BERT has not. Defaults are those of `transformers.DistilBertConfig`.
+/// Keys that BERT does not have. Defaults are those of `transformers.DistilBertConfig`.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 struct Own {
@@ -40,7 +40,7 @@ impl Default for Own {
     }
 }
 
-/// Its configuration, and what it has of its own in the plan's role.
+/// Returns the configuration, and the design for the plan's task head.
 pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let config = Config::read(plan, &[("n_layers", json!(6))], KEYS)?;
     let own: Own = serde_json::from_value(plan.json.clone())?;
@@ -55,13 +55,13 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
         Role::QuestionAnswering => Some(own.qa_dropout),
         _ => None,
     };
-    let spelling = &mut design.spelling;
-    spelling.blocks = (0..config.num_hidden_layers).map(|i| format!("transformer.layer.{i}")).collect();
-    spelling.attention =
+    let param_names = &mut design.param_names;
+    param_names.blocks = (0..config.num_hidden_layers).map(|i| format!("transformer.layer.{i}")).collect();
+    param_names.attention =
         ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm"];
-    spelling.feed_forward = ["ffn.lin1", "ffn.lin2", "output_layer_norm"];
-    spelling.pooler = "pre_classifier".into();
-    spelling.lm_head = LmSpelling {
+    param_names.feed_forward = ["ffn.lin1", "ffn.lin2", "output_layer_norm"];
+    param_names.pooler = "pre_classifier".into();
+    param_names.lm_head = LmHeadNames {
         dense: "vocab_transform",
         norm: "vocab_layer_norm",
         decoder: "vocab_projector",

@@ -2,12 +2,13 @@
 
 use crate::error::{Error, Result};
 use crate::models::check;
-use crate::models::registry::Plan;
-use crate::nn::blocks::Activation;
+use crate::models::family::Plan;
+use crate::nn::activation::Activation;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// The part of `config.json` that all these families have, by BERT's keys. Defaults are those of `transformers.BertConfig`.
+/// The part of `config.json` that all encoder families have, with BERT's keys. Defaults are those of
+/// `transformers.BertConfig`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub struct Config {
@@ -62,8 +63,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads and checks the configuration. `defaults` are those that are not BERT's; `spelled` are the keys that the
-    /// family has for BERT's: (its own, BERT's). The plan's dropout replaces what the file says of the layers.
+    /// Reads and checks the configuration. `defaults` are defaults that differ from BERT's; `spelled` maps the family's
+    /// keys to BERT's: (own key, BERT's key). The plan's dropout overrides the file's for the layers.
     ///
     /// # Errors
     /// Exit 2, naming the family's key.

@@ -1,52 +1,52 @@
-//! What distinguishes the families.
+//! The differences between encoder families.
 
-use super::{Config, Spelling};
+use super::{Config, ParamNames};
 use crate::models::Role;
-use crate::nn::blocks::Activation;
+use crate::nn::activation::Activation;
 
-/// What a family's encoder in a role has of its own.
+/// The properties of a family's encoder for a task head.
 #[derive(Debug)]
 pub struct Design {
-    /// How its class names begin: `Bert`.
+    /// Prefix of its class names: `Bert`.
     pub class: &'static str,
-    pub spelling: Spelling,
-    /// The width of the embeddings, if a linear layer leads from them to the layers' width.
+    pub param_names: ParamNames,
+    /// Width of the embeddings, if a linear layer projects them to the layers' width.
     pub embedding: Option<i64>,
-    /// The row of the table of positions that a text begins with.
+    /// The position embedding of a text's first token.
     pub first_position: i64,
     pub segments: Segments,
-    /// The block that each layer runs: those of the same number are one.
+    /// The block that each layer runs; layers with the same number share a block.
     pub layers: Vec<usize>,
     /// Dropout on the output of attention.
     pub attended_dropout: f64,
-    /// Dropout on the output of the feed-forward part.
+    /// Dropout on the output of the feed-forward layer.
     pub mlp_dropout: f64,
     pub pooler_activation: Activation,
-    /// Whether the dropout before a head comes before the pooler too.
+    /// Whether the dropout before a head is also applied before the pooler.
     pub pooler_drops: bool,
-    /// In the head of the language model.
+    /// Activation of the language-model head.
     pub lm_activation: Activation,
-    /// The dropout before a task's own layer, where the family has one in this role.
+    /// Dropout before a task's layer, if the family has it for this task head.
     pub head_dropout: Option<f64>,
 }
 
-/// What an encoder makes of a pair's segments.
+/// Segment embeddings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Segments {
-    /// Each has its row of a table.
+    /// One embedding per segment.
     Each,
-    /// There is a table, and all take its first row.
+    /// Segment embeddings exist, but all tokens use the first.
     First,
-    /// There is no table.
+    /// No segment embeddings.
     None,
 }
 
 impl Design {
-    /// As in BERT. `prefix` stands before the names of all tensors but the heads': `bert.`.
+    /// Returns BERT's design. `prefix` is the prefix of all tensor names except the heads': `bert.`.
     pub fn plain(class: &'static str, prefix: &'static str, config: &Config, role: Role) -> Self {
         Design {
             class,
-            spelling: Spelling::plain(prefix, config.num_hidden_layers, role),
+            param_names: ParamNames::plain(prefix, config.num_hidden_layers, role),
             embedding: None,
             first_position: 0,
             segments: Segments::Each,

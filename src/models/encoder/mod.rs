@@ -1,14 +1,14 @@
-//! What families share whose layers are those of BERT: embeddings summed and normed, post-norm blocks that see both
-//! sides, a pooler, the head of a masked language model. A family says in a [`Design`] what is its own.
+//! Encoders with BERT's layers: summed and normalized embeddings, bidirectional post-norm blocks, a pooler, and a
+//! masked-language-model head. A family defines its differences in a [`Design`].
 
 mod config;
 mod design;
 mod model;
-mod spelling;
+mod param_names;
 #[cfg(test)]
 mod tests;
 
 pub use config::Config;
 pub use design::{Design, Segments};
 pub use model::Encoder;
-pub use spelling::{LmSpelling, Spelling};
+pub use param_names::{LmHeadNames, ParamNames};

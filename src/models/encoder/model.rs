@@ -1,15 +1,15 @@
-//! The stages of an encoder: embeddings, then one block a layer; the pooler and the language model's head run with the
-//! task's.
+//! The blocks of an encoder: embeddings, then one block per layer; the pooler and the language-model head run in the
+//! head's block.
 
 use super::{Config, Design, Segments};
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
+use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
-use crate::models::registry::Plan;
-use crate::models::{Backbone, Border, Reads, Role};
+use crate::models::{Backbone, Boundary, Reads, Role};
 use crate::nn::attention::{AttentionConfig, Reach};
 use crate::nn::blocks::{BlockConfig, PostNormBlock};
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::input_embeddings::{InputConfig, InputEmbeddings};
 use crate::nn::linear::{HeadInput, Linear};
 use crate::nn::lm_head::{MaskedLmConfig, MaskedLmHead};
@@ -18,17 +18,17 @@ use crate::nn::{Ctx, ParamBuilder};
 use serde_json::Value;
 use tch::Tensor;
 
-/// An encoder without a task's own layer.
+/// An encoder without a task's layer.
 #[derive(Debug)]
 pub struct Encoder {
     pub(super) config: Config,
     pub(super) design: Design,
     json: Value,
     role: Role,
-    /// Before a task's own layer.
+    /// Dropout before a task's layer.
     pub(super) head_dropout: f64,
     embeddings: InputEmbeddings,
-    /// From the embeddings' width to the layers'.
+    /// Projection from the embeddings' width to the layers'.
     widen: Option<Linear>,
     blocks: Vec<PostNormBlock>,
     pooler: Option<Pooler>,
@@ -36,8 +36,8 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Declares the parameters: stage 0 the embeddings, stages 1 to L the layers, stage L + 1 the pooler and the head of
-    /// a language model, where the role has them. A block that several layers run belongs to the first.
+    /// Declares the parameters: block 0 the embeddings, blocks 1 to L the layers, block L + 1 the pooler and the
+    /// language-model head, if the task head needs them. A shared layer belongs to the first block that runs it.
     pub fn new((config, design): (Config, Design), plan: Plan) -> Self {
         let Plan { json, role, builder: b, dropout, .. } = plan;
         let (hidden, std) = (config.hidden_size, config.initializer_range);
@@ -85,7 +85,7 @@ impl Encoder {
     }
 }
 
-/// Declares each block for all the layers that run it.
+/// Declares each layer for all blocks that run it.
 fn blocks(config: &Config, design: &Design, b: &mut ParamBuilder) -> Vec<PostNormBlock> {
     let head_dim = config.hidden_size / config.num_attention_heads;
     let block = BlockConfig {
@@ -120,7 +120,7 @@ impl Backbone for Encoder {
         1 + self.design.layers.len()
     }
 
-    fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         if stage > 0 {
             let block = &self.blocks[self.design.layers[stage - 1]];
             return vec![block.forward(ctx, &input[0], &batch.sequences)];
@@ -133,16 +133,16 @@ impl Backbone for Encoder {
         vec![self.widen.as_ref().map_or_else(|| x.shallow_clone(), |widen| widen.forward(ctx, &x))]
     }
 
-    fn summary(&self, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
-        self.pooler.as_ref().expect("this role has a pooler").forward(ctx, &hidden[0], &batch.sequences)
+    fn summary(&self, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Tensor {
+        self.pooler.as_ref().expect("this task head has a pooler").forward(ctx, &hidden[0], &batch.sequences)
     }
 
-    fn features(&self, hidden: &Border, ctx: &mut Ctx) -> Tensor {
+    fn features(&self, hidden: &Boundary, ctx: &mut Ctx) -> Tensor {
         ctx.dropout(hidden[0].shallow_clone(), self.head_dropout)
     }
 
     fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Tensor {
-        self.lm_head.as_ref().expect("this role has a language model's head").forward(ctx, rows)
+        self.lm_head.as_ref().expect("this task head has a vocabulary").forward(ctx, rows)
     }
 
     fn head_input(&self) -> HeadInput {
@@ -164,7 +164,7 @@ impl Backbone for Encoder {
         }
     }
 
-    fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost {
+    fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost {
         match stage.checked_sub(1) {
             Some(layer) => self.blocks[self.design.layers[layer]].cost(how, &x.own),
             None => {
@@ -174,7 +174,7 @@ impl Backbone for Encoder {
         }
     }
 
-    fn head_cost(&self, reads: Reads, x: &Extents, how: &How) -> Cost {
+    fn head_cost(&self, reads: Reads, x: &Extents, how: &ComputeMode) -> Cost {
         let hidden = self.config.hidden_size;
         match (reads, &self.lm_head) {
             (Reads::Vocabulary, Some(head)) => head.cost(how, x.targets),
@@ -184,7 +184,7 @@ impl Backbone for Encoder {
     }
 
     fn hf_names(&self) -> HfNames {
-        self.design.spelling.names(self.lm_head.is_some() && self.config.tie_word_embeddings)
+        self.design.param_names.names(self.lm_head.is_some() && self.config.tie_word_embeddings)
     }
 
     fn architecture(&self) -> String {

@@ -1,8 +1,8 @@
-//! What the reference values cannot tell: where dropout is, and which configurations are read or refused.
+//! What the reference values do not cover: the places of dropout, and which configurations are read or refused.
 
 use super::{Config, Design, Encoder};
 use crate::error::Result;
-use crate::models::registry::{DropoutOverrides, Plan};
+use crate::models::family::{DropoutOverrides, Plan};
 use crate::models::{Backbone, Role, albert, bert, distilbert, roberta};
 use crate::nn::ParamBuilder;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ fn build(model_type: &str, json: Value, role: Role, dropout: DropoutOverrides) -
     Ok(Encoder::new(read(model_type, &plan)?, plan))
 }
 
-/// A small model with these entries in its `config.json`.
+/// Returns a small model with these entries in its `config.json`.
 fn small(model_type: &str, mut entries: Value, role: Role) -> Result<Encoder> {
     let [hidden, heads, intermediate, layers] = match model_type {
         "distilbert" => ["dim", "n_heads", "hidden_dim", "n_layers"],
@@ -34,7 +34,7 @@ fn small(model_type: &str, mut entries: Value, role: Role) -> Result<Encoder> {
     build(model_type, entries, role, DropoutOverrides::default())
 }
 
-/// Dropout on attention's output, on the feed-forward part's, before the pooler, before the task's layer.
+/// Dropout on attention's output, on the feed-forward output, before the pooler, before the task's layer.
 fn dropouts(encoder: &Encoder) -> [f64; 4] {
     let Encoder { design, head_dropout, .. } = encoder;
     let before = if design.pooler_drops { *head_dropout } else { 0.0 };
@@ -74,7 +74,7 @@ fn dropout_is_where_transformers_has_it() {
     for (family, keys, role, wanted) in wanted {
         let encoder = small(family, keys.clone(), role).unwrap();
         assert_eq!(dropouts(&encoder), wanted, "{}", encoder.architecture());
-        // What the user asks for goes first, where the family has dropout at all.
+        // The run's setting takes precedence, if the family has this dropout.
         let dropout = DropoutOverrides { hidden: Some(0.7), attention: Some(0.8), classifier: Some(0.9) };
         let asked = build(family, encoder.config_json().clone(), role, dropout).unwrap();
         let replaced = [0.7, 0.7, 0.9, 0.9].iter().zip(wanted).map(|(&p, was)| if was > 0.0 { p } else { 0.0 });
@@ -101,7 +101,7 @@ fn defaults_are_those_of_transformers() {
     assert_eq!(sizes("albert"), ([30000, 4096, 64, 16384], 12, [0.0, 0.0, 0.1]));
 }
 
-/// What transformers 4 wrote, and what later versions do.
+/// Configurations as written by transformers 4 and by later versions.
 #[test]
 fn old_and_new_files_are_read() {
     let old = json!({"torch_dtype": "float32", "position_embedding_type": "absolute", "classifier_dropout": null,
@@ -134,9 +134,9 @@ fn mistakes_are_told_by_the_familys_keys() {
         ("roberta", json!({"pad_token_id": null}), "pad_token_id is null"),
         ("roberta", json!({"max_position_embeddings": 2}), "max_position_embeddings = 2 leaves no position"),
         ("distilbert", json!({"n_heads": 3}), "dim 8 is not a multiple of n_heads 3"),
-        ("distilbert", json!({"dropout": 1.0}), "dropout = 1: a probability"),
-        ("distilbert", json!({"hidden_dim": 0}), "hidden_dim = 0: a size"),
-        ("albert", json!({"classifier_dropout_prob": -0.1}), "classifier_dropout_prob = -0.1: a probability"),
+        ("distilbert", json!({"dropout": 1.0}), "dropout = 1: expected a probability"),
+        ("distilbert", json!({"hidden_dim": 0}), "hidden_dim = 0: expected a size"),
+        ("albert", json!({"classifier_dropout_prob": -0.1}), "classifier_dropout_prob = -0.1: expected a probability"),
         ("albert", json!({"num_hidden_groups": 4}), "num_hidden_groups = 4"),
     ];
     for (family, entries, wanted) in mistakes {

@@ -3,10 +3,10 @@
 use super::hf_names;
 use crate::error::{Error, Result};
 use crate::models::decoder::{DecoderConfig, Positions, head_dropout};
-use crate::models::registry::DropoutOverrides;
+use crate::models::family::DropoutOverrides;
 use crate::models::{Role, check};
+use crate::nn::activation::Activation;
 use crate::nn::attention::{AttentionConfig, Reach};
-use crate::nn::blocks::Activation;
 use crate::nn::feed_forward::FeedForwardConfig;
 use crate::nn::norm::NormKind;
 use crate::nn::pre_norm::PreNormConfig;
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 /// The part of `config.json` that the model is built from. Defaults are those of `transformers.GPT2Config`.
 ///
-/// `reorder_and_upcast_attn` is not here: products are summed in fp32 either way.
+/// `reorder_and_upcast_attn` is not here: attention accumulates in fp32 either way.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub struct Config {
@@ -76,7 +76,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads and checks the configuration; `dropout` replaces what it says of dropout.
+    /// Reads and checks the configuration; `dropout` overrides its dropout.
     ///
     /// # Errors
     /// Exit 2, naming the key.
@@ -103,12 +103,12 @@ impl Config {
             ("classifier_dropout", config.head_dropout(Role::TokenClassification)),
         ])?;
         match config.add_cross_attention {
-            true => Err(Error::input("add_cross_attention = true: GPT-2 is supported alone, without an encoder")),
+            true => Err(Error::input("add_cross_attention = true: GPT-2 is supported without an encoder only")),
             false => Ok(config),
         }
     }
 
-    /// The model for a role.
+    /// Returns the model for a task head.
     pub fn decoder(&self, role: Role) -> DecoderConfig {
         DecoderConfig {
             vocab: self.vocab_size,

@@ -1,9 +1,9 @@
-//! GPT-2's tensors in Hugging Face files. Its matrices lie there transposed (`Conv1D`).
+//! GPT-2's tensors in Hugging Face files. Its matrices are stored transposed (`Conv1D`).
 
 use crate::models::Role;
 use crate::models::hf_names::{HfNames, HfParam};
 
-/// The map for a model of this many layers, whose head is the table of words where it is `tied`.
+/// Returns the mapping for a model with this number of layers, whose head is tied to the input embeddings if `tied`.
 pub fn names(layers: usize, tied: bool, role: Role) -> HfNames {
     let words = HfParam::new("embeddings.words.weight", ["wte.weight"]);
     let mut params = vec![

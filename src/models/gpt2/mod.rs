@@ -4,10 +4,10 @@ mod config;
 mod hf_names;
 
 use crate::models::decoder::{self, Decoder};
-use crate::models::registry::Family;
+use crate::models::family::Family;
 use config::Config;
 
-/// The family's entry in the registry.
+/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["gpt2"],
     build: |plan| Ok(Box::new(Decoder::new(Config::read(&plan.json, plan.dropout)?.decoder(plan.role), plan))),

@@ -4,10 +4,10 @@ use super::hf_names::{self, Shape};
 use super::rope;
 use crate::error::{Error, Result};
 use crate::models::decoder::{DecoderConfig, Positions, head_dropout};
-use crate::models::registry::DropoutOverrides;
+use crate::models::family::DropoutOverrides;
 use crate::models::{Role, check};
+use crate::nn::activation::Activation;
 use crate::nn::attention::{AttentionConfig, Reach};
-use crate::nn::blocks::Activation;
 use crate::nn::feed_forward::FeedForwardConfig;
 use crate::nn::norm::NormKind;
 use crate::nn::pre_norm::PreNormConfig;
@@ -16,7 +16,7 @@ use crate::nn::self_attention::SelfAttentionConfig;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The keys that a model is built from, those that `config.json` leaves out filled in.
+/// The keys that a model is built from, with defaults for those that `config.json` lacks.
 #[derive(Debug, Clone, Deserialize)]
 struct Keys {
     model_type: String,
@@ -43,7 +43,7 @@ struct Keys {
     layer_types: Option<Vec<String>>,
 }
 
-/// What `transformers` takes for a key that is not there: of `LlamaConfig`, then what the others have otherwise.
+/// Defaults of `transformers`: those of `LlamaConfig`, then those of the others that differ.
 fn defaults(model_type: &str) -> Value {
     let llama = json!({
         "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -64,7 +64,7 @@ fn defaults(model_type: &str) -> Value {
     overlaid(llama, &own)
 }
 
-/// `base` with the entries of `over`.
+/// Returns `base` with the entries of `over`.
 fn overlaid(mut base: Value, over: &Value) -> Value {
     if let (Value::Object(base), Value::Object(over)) = (&mut base, over) {
         base.extend(over.clone());
@@ -80,13 +80,13 @@ pub struct Config {
     kv_heads: i64,
     head_dim: i64,
     rotary: Rotary,
-    /// For each layer.
+    /// The attention mask of each layer.
     reaches: Vec<Reach>,
     dropout: DropoutOverrides,
 }
 
 impl Config {
-    /// Reads and checks the configuration; `dropout` replaces what it says of dropout.
+    /// Reads and checks the configuration; `dropout` overrides its dropout.
     ///
     /// # Errors
     /// Exit 2, naming the key.
@@ -126,7 +126,7 @@ impl Config {
         Ok(config)
     }
 
-    /// The model for a role.
+    /// Returns the model for a task head.
     pub fn decoder(&self, role: Role) -> DecoderConfig {
         let Keys { model_type, vocab_size, max_position_embeddings, initializer_range, .. } = &self.keys;
         let kind = match model_type.as_str() {
@@ -167,7 +167,7 @@ impl Config {
             dropout: self.attention_dropout(),
             reach,
         };
-        // Only Llama and Qwen3 look at attention_bias, only Llama at mlp_bias.
+        // Only Llama and Qwen3 use attention_bias, only Llama uses mlp_bias.
         let asked = self.keys.attention_bias && matches!(model_type.as_str(), "llama" | "qwen3");
         PreNormConfig {
             norm: NormKind::Rms,
@@ -199,7 +199,7 @@ impl Config {
         self.dropout.attention.or(self.keys.attention_dropout).unwrap_or(0.0)
     }
 
-    /// None in the published models: where a run asks for some, it is where GPT-2 has it.
+    /// The published models have no dropout; if a run sets it, it is applied where GPT-2 has it.
     fn hidden_dropout(&self) -> f64 {
         self.dropout.hidden.unwrap_or(0.0)
     }
@@ -210,7 +210,7 @@ impl Config {
     }
 }
 
-/// What each layer attends to.
+/// Returns the attention mask of each layer.
 fn reaches(keys: &Keys) -> Result<Vec<Reach>> {
     let layers = keys.num_hidden_layers;
     let window = match keys.model_type.as_str() {

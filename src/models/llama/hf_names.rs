@@ -1,20 +1,20 @@
-//! The Llama class' tensors in Hugging Face files.
+//! The tensors of Llama and its relatives in Hugging Face files.
 
 use crate::models::Role;
 use crate::models::hf_names::{HfNames, HfParam};
 
-/// What names follow from.
+/// The properties that the names depend on.
 pub struct Shape {
-    /// The beginning of its classes' names.
+    /// Prefix of its class names.
     pub kind: &'static str,
     pub layers: usize,
     pub heads: i64,
     pub kv_heads: i64,
-    /// Whether the head of a language model is the table of words.
+    /// Whether the language-model head is tied to the input embeddings.
     pub tied: bool,
 }
 
-/// The map for a model of this shape.
+/// Returns the mapping for a model of this shape.
 pub fn names(shape: &Shape, role: Role) -> HfNames {
     let &Shape { kind, layers, heads, kv_heads, tied } = shape;
     let words = HfParam::new("embeddings.words.weight", ["embed_tokens.weight"]);
@@ -37,7 +37,7 @@ pub fn names(shape: &Shape, role: Role) -> HfNames {
         for kind in ["weight", "bias"] {
             let qkv = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
             params.extend([
-                param("attention.qkv", &qkv, kind).shares(&[heads, kv_heads, kv_heads]),
+                param("attention.qkv", &qkv, kind).sizes(&[heads, kv_heads, kv_heads]),
                 param("attention.out", &["self_attn.o_proj"], kind),
                 param("mlp.up", &["mlp.gate_proj", "mlp.up_proj"], kind),
                 param("mlp.down", &["mlp.down_proj"], kind),

@@ -1,15 +1,15 @@
-//! Llama (arXiv 2302.13971, 2407.21783) and its relatives Mistral (arXiv 2310.06825), Qwen2 (arXiv 2407.10671) and Qwen3
-//! (arXiv 2505.09388), which differ in their configuration alone.
+//! Llama (arXiv 2302.13971, 2407.21783) and Mistral (arXiv 2310.06825), Qwen2 (arXiv 2407.10671) and Qwen3 (arXiv
+//! 2505.09388), which differ only in their configuration.
 
 mod config;
 mod hf_names;
 mod rope;
 
 use crate::models::decoder::{self, Decoder};
-use crate::models::registry::Family;
+use crate::models::family::Family;
 use config::Config;
 
-/// The family's entry in the registry.
+/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["llama", "mistral", "qwen2", "qwen3"],
     build: |plan| Ok(Box::new(Decoder::new(Config::read(&plan.json, plan.dropout)?.decoder(plan.role), plan))),

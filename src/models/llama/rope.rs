@@ -4,10 +4,10 @@ use crate::error::{Error, Result};
 use crate::nn::rotary::{Rotary, Scaling};
 use serde_json::{Value, json};
 
-/// The rotary embedding that a configuration asks for.
+/// Returns the rotary embedding of a configuration.
 ///
 /// # Errors
-/// Exit 2, naming the key: a type that is not supported, or a number that it needs and does not find.
+/// Exit 2, naming the key: an unsupported type, or a missing number.
 pub fn read(config: &Value, head_dim: i64, max_positions: i64) -> Result<Rotary> {
     let nothing = json!({});
     let found = ["rope_scaling", "rope_parameters"].into_iter().find_map(|key| {
@@ -17,10 +17,12 @@ pub fn read(config: &Value, head_dim: i64, max_positions: i64) -> Result<Rotary>
     let (key, inner) = found.unwrap_or(("config", &nothing));
     let refuse = |why: String| Err(Error::input(format!("{key}: {why}")));
     if head_dim % 2 != 0 {
-        return Err(Error::input(format!("head_dim {head_dim} is odd: rotary positions turn pairs of numbers")));
+        return Err(Error::input(format!("head_dim {head_dim} is odd: rotary embeddings need an even head_dim")));
     }
     if let Some((kind, _)) = inner.as_object().and_then(|map| map.iter().find(|(_, value)| value.is_object())) {
-        return refuse(format!("\"{kind}\" has settings of its own; only the same for all layers are supported"));
+        return refuse(format!(
+            "\"{kind}\" has separate settings; only the same settings for all layers are supported"
+        ));
     }
     let settings = Settings { key, inner };
     let outer = Settings { key: "config", inner: config };
@@ -33,7 +35,7 @@ pub fn read(config: &Value, head_dim: i64, max_positions: i64) -> Result<Rotary>
     let original = either(&outer, &settings, "original_max_position_embeddings")?.unwrap_or(max_positions as f64);
     let kind = ["rope_type", "type"].iter().find_map(|name| inner.get(*name).and_then(Value::as_str));
     let scaling = match kind.unwrap_or("default") {
-        // Up to max_position_embeddings, which no sequence exceeds here, "dynamic" leaves the frequencies as they are.
+        // Up to max_position_embeddings, which no sequence exceeds here, "dynamic" leaves the frequencies unchanged.
         "default" | "dynamic" => Scaling::None,
         "linear" => Scaling::Linear { factor: settings.needed("factor")? },
         "llama3" => Scaling::Llama3 {
@@ -52,7 +54,7 @@ pub fn read(config: &Value, head_dim: i64, max_positions: i64) -> Result<Rotary>
     Ok(Rotary::new(head_dim, base, scaling))
 }
 
-/// The numbers of an object that is called `key`.
+/// The numbers of the object `key`.
 struct Settings<'a> {
     key: &'static str,
     inner: &'a Value,
@@ -63,9 +65,7 @@ impl Settings<'_> {
         match self.inner.get(name).filter(|value| !value.is_null()).map(|value| (value, value.as_f64())) {
             None => Ok(None),
             Some((_, Some(number))) if number > 0.0 => Ok(Some(number)),
-            Some((value, _)) => {
-                Err(Error::input(format!("{}: {name} = {value}: a number above 0 is wanted", self.key)))
-            }
+            Some((value, _)) => Err(Error::input(format!("{}: {name} = {value}: expected a number above 0", self.key))),
         }
     }
 
@@ -123,9 +123,9 @@ mod tests {
         for (config, part) in [
             (json!({"rope_scaling": {"type": "longrope"}}), "rope_scaling: rope_type \"longrope\" is not supported"),
             (json!({"rope_parameters": {"rope_type": "linear"}}), "rope_parameters: factor is missing"),
-            (json!({"rope_parameters": {"full_attention": {}}}), "\"full_attention\" has settings of its own"),
+            (json!({"rope_parameters": {"full_attention": {}}}), "\"full_attention\" has separate settings"),
             (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor = 0.5 is not supported"),
-            (json!({"rope_theta": "1e4"}), "config: rope_theta = \"1e4\": a number above 0 is wanted"),
+            (json!({"rope_theta": "1e4"}), "config: rope_theta = \"1e4\": expected a number above 0"),
         ] {
             let e = read(&config, 8, 64).unwrap_err().to_string();
             assert!(e.contains(part), "{config}: {e}");

@@ -1,20 +1,20 @@
-//! RoBERTa (arXiv 1907.11692), and by the same code XLM-RoBERTa (arXiv 1911.02116) and CamemBERT (arXiv 1911.03894).
+//! RoBERTa (arXiv 1907.11692), XLM-RoBERTa (arXiv 1911.02116) and CamemBERT (arXiv 1911.03894).
 
 use crate::error::{Error, Result};
 use crate::models::Role;
-use crate::models::encoder::{Config, Design, Encoder, LmSpelling, Segments};
-use crate::models::registry::{Family, Plan, no_next_sentence};
-use crate::nn::blocks::Activation;
+use crate::models::encoder::{Config, Design, Encoder, LmHeadNames, Segments};
+use crate::models::family::{Family, Plan, no_next_sentence};
+use crate::nn::activation::Activation;
 use serde_json::{Value, json};
 
-/// The family's entry in the registry.
+/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["roberta", "xlm-roberta", "camembert"],
     build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
     refusal: no_next_sentence,
 };
 
-/// Its configuration, and what it has of its own in the plan's role.
+/// Returns the configuration, and the design for the plan's task head.
 pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let (class, vocabulary) = match plan.json.get("model_type").and_then(Value::as_str) {
         Some("xlm-roberta") => ("XLMRoberta", 30522),
@@ -24,18 +24,18 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let config = Config::read(plan, &[("vocab_size", json!(vocabulary)), ("pad_token_id", json!(1))], &[])?;
     let mut design = Design::plain(class, "roberta.", &config, plan.role);
     design.first_position = first_position(&config)?;
-    // Its tokenizers do not tell segments apart, or are not asked.
+    // Its tokenizers do not distinguish segments.
     if config.type_vocab_size == 1 {
         design.segments = Segments::First;
     }
     design.lm_activation = Activation::Gelu;
-    design.spelling.lm_head =
-        LmSpelling { dense: "lm_head.dense", norm: "lm_head.layer_norm", decoder: "lm_head.decoder", bias: "lm_head" };
+    design.param_names.lm_head =
+        LmHeadNames { dense: "lm_head.dense", norm: "lm_head.layer_norm", decoder: "lm_head.decoder", bias: "lm_head" };
     match plan.role {
         Role::SequenceClassification => {
             design.pooler_drops = true;
-            design.spelling.pooler = "classifier.dense".into();
-            design.spelling.classifier = "classifier.out_proj";
+            design.param_names.pooler = "classifier.dense".into();
+            design.param_names.classifier = "classifier.out_proj";
         }
         Role::MultipleChoice => design.head_dropout = Some(config.hidden_dropout_prob),
         _ => {}
@@ -43,13 +43,13 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     Ok((config, design))
 }
 
-/// Padding has the position of its own token id, and what is before it has none: texts begin behind.
+/// Padding has the position of its own token id, and earlier positions are unused: texts begin after it.
 fn first_position(config: &Config) -> Result<i64> {
     let positions = config.max_position_embeddings;
     match config.pad_token_id {
         Some(pad) if (0..positions - 1).contains(&pad) => Ok(pad + 1),
         Some(pad) => Err(Error::input(format!(
-            "max_position_embeddings = {positions} leaves no position behind that of padding, pad_token_id = {pad}"
+            "max_position_embeddings = {positions} leaves no position after that of padding, pad_token_id = {pad}"
         ))),
         None => Err(Error::input("pad_token_id is null: positions are counted from it")),
     }

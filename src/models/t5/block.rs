@@ -1,21 +1,21 @@
-//! A layer of the encoder or the decoder: parts with the norm before and the sum after.
+//! A layer of the encoder or the decoder: pre-norm sublayers with residual connections.
 
 use crate::data::extent::Extent;
 use crate::data::ragged::Bucket;
 use crate::models::t5::Config;
 use crate::nn::attention::{AttentionConfig, Bias, Reach, attention};
 use crate::nn::attention_cost::Around;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::feed_forward::{self, FeedForwardConfig};
 use crate::nn::linear::Linear;
 use crate::nn::norm::RmsNorm;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::{Kind, Tensor};
 
-/// The largest number that a layer hands on in fp16: with sums beyond its range transformers goes on with this one.
+/// The largest absolute value of a layer's output in fp16: transformers clamps larger sums to it.
 const LARGEST_HALF: f64 = 65504.0 - 1000.0;
 
-/// `x + dropout(attention(norm(x)))`, to the tokens themselves or to the encoder's. Scores are not scaled.
+/// `x + dropout(attention(norm(x)))`: self-attention, or cross-attention to the encoder. Scores are not scaled.
 #[derive(Debug)]
 pub struct Attention {
     config: AttentionConfig,
@@ -27,9 +27,9 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// What it costs; the keys are of so many tokens of the encoder's, or of the text itself, which has a bias. The first
-    /// attention's input is the border before it.
-    pub fn cost(&self, how: &How, x: &Extent, memory: Option<f64>) -> Cost {
+    /// Returns the cost; the keys are this many tokens of the encoder, or the text itself, with a bias. The input of
+    /// the first attention is the boundary activations before it.
+    pub fn cost(&self, how: &ComputeMode, x: &Extent, memory: Option<f64>) -> Cost {
         let numbers = x.tokens * self.norm.size() as f64;
         let around = if memory.is_some() { Around::Apart } else { Around::Biased };
         let parts = [
@@ -66,7 +66,7 @@ impl Attention {
         })
     }
 
-    /// `x` `[T, d_model]` to the same shape; `memory` is what the encoder hands over, `[its tokens, d_model]`.
+    /// `x` `[T, d_model]` to the same shape; `memory` is the encoder's output, `[its tokens, d_model]`.
     pub fn forward(
         &self,
         ctx: &mut Ctx,
@@ -125,8 +125,8 @@ impl FeedForward {
         bounded(x + ctx.dropout(out, self.dropout))
     }
 
-    /// What so many rows cost.
-    pub fn cost(&self, how: &How, rows: f64) -> Cost {
+    /// Returns the cost for this many rows.
+    pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         let numbers = rows * self.norm.size() as f64;
         let drops = Cost::dropout(how, numbers, self.dropout);
         let inner = self.norm.cost(how, rows, true).then(self.inner.cost(how, rows)).then(drops);
@@ -134,13 +134,13 @@ impl FeedForward {
     }
 }
 
-/// A clamp keeps what goes in.
-fn clamp_cost(how: &How, numbers: f64) -> Cost {
+/// A clamp keeps its input.
+fn clamp_cost(how: &ComputeMode, numbers: f64) -> Cost {
     let bytes = if how.kind == Kind::Half { how.element() * numbers } else { 0.0 };
     Cost::op(bytes, bytes, bytes, [0.0; 2])
 }
 
-/// fp16 keeps to its range.
+/// Clamps fp16 to its finite range.
 fn bounded(x: Tensor) -> Tensor {
     if x.kind() == Kind::Half { x.clamp(-LARGEST_HALF, LARGEST_HALF) } else { x }
 }

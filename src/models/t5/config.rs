@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::models::check;
-use crate::models::registry::Plan;
-use crate::nn::blocks::Activation;
+use crate::models::family::Plan;
+use crate::nn::activation::Activation;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 pub struct Config {
     pub vocab_size: i64,
     pub d_model: i64,
-    /// The width of a head.
+    /// Width of a head.
     pub d_kv: i64,
     pub d_ff: i64,
     pub num_layers: usize,
@@ -21,7 +21,7 @@ pub struct Config {
     pub num_heads: i64,
     pub relative_attention_num_buckets: i64,
     pub relative_attention_max_distance: i64,
-    /// Everywhere but on attention weights.
+    /// Dropout everywhere except on attention weights.
     pub dropout_rate: f64,
     pub layer_norm_epsilon: f64,
     pub initializer_factor: f64,
@@ -31,15 +31,15 @@ pub struct Config {
     model_type: String,
     is_decoder: bool,
     is_encoder_decoder: bool,
-    /// On attention weights.
+    /// Dropout on attention weights.
     #[serde(skip)]
     pub attention_dropout: f64,
     #[serde(skip, default = "relu")]
     pub activation: Activation,
-    /// Whether the feed-forward part multiplies two projections.
+    /// Whether the feed-forward layer is gated.
     #[serde(skip)]
     pub gated: bool,
-    /// Whether the head is the table of embeddings.
+    /// Whether the head is tied to the input embeddings.
     #[serde(skip)]
     pub tied: bool,
 }
@@ -77,11 +77,11 @@ impl Default for Config {
     }
 }
 
-/// The model type of mT5, whose defaults are others and whose head never scales.
+/// The model type of mT5, which has other defaults and never scales the head's input.
 const MT5: &str = "mt5";
 
 impl Config {
-    /// Reads and checks the configuration; the plan's dropout replaces what it says of dropout.
+    /// Reads and checks the configuration; the plan's dropout overrides its dropout.
     ///
     /// # Errors
     /// Exit 2, naming the key.
@@ -96,11 +96,11 @@ impl Config {
         Ok(config)
     }
 
-    /// `relu`, `gated-gelu` and the like: whether it is gated, and the activation.
+    /// Parses `relu`, `gated-gelu` and the like: whether it is gated, and the activation.
     fn feed_forward(&self) -> Result<(bool, Activation)> {
         let name = self.feed_forward_proj.as_str();
         let activation = match name {
-            // A name for the approximation, from before transformers told the two apart.
+            // A name of the approximation from before transformers distinguished the two.
             "gated-gelu" => Some(Activation::GeluTanh),
             _ => Activation::from_name(name.strip_prefix("gated-").unwrap_or(name)),
         };
@@ -108,8 +108,8 @@ impl Config {
         Ok((name.starts_with("gated-"), activation.ok_or_else(refuse)?))
     }
 
-    /// As transformers 5 has it: the head is the table of embeddings unless the weight files hold one that differs.
-    /// Without weight files `tie_word_embeddings` decides.
+    /// As in transformers 5: the head is tied to the input embeddings unless the weight files have a different one.
+    /// Without weight files, `tie_word_embeddings` decides.
     fn is_tied(&self, plan: &Plan) -> Result<bool> {
         let tables = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
         let mut table = None;
@@ -147,25 +147,25 @@ impl Config {
         check::probabilities(&[("dropout_rate", self.dropout_rate), ("dropout_rate", self.attention_dropout)])
     }
 
-    /// The layers of the decoder: as many as of the encoder unless told.
+    /// Number of layers of the decoder; by default that of the encoder.
     pub fn decoder_layers(&self) -> usize {
         self.num_decoder_layers.unwrap_or(self.num_layers)
     }
 
-    /// The factor on what the head gets. A tied head came with one of `d_model^-0.5`, and version 1.1 with none;
-    /// `scale_decoder_outputs` tells since heads are tied by what the files hold.
+    /// The scale of the head's input. Version 1.0 (tied head) scales by `d_model^-0.5`, version 1.1 does not scale;
+    /// newer files have `scale_decoder_outputs`.
     pub fn output_scale(&self) -> f64 {
         let scales = self.scale_decoder_outputs.unwrap_or(self.tie_word_embeddings != Some(false));
         if scales && self.model_type != MT5 { (self.d_model as f64).powf(-0.5) } else { 1.0 }
     }
 
-    /// How Hugging Face's class names begin.
+    /// Prefix of Hugging Face's class names.
     pub fn class(&self) -> &'static str {
         if self.model_type == MT5 { "MT5" } else { "T5" }
     }
 }
 
-/// The defaults of `transformers.MT5Config` where they differ from T5's.
+/// The defaults of `transformers.MT5Config` that differ from T5's.
 fn with_defaults(mut json: Value) -> Value {
     let defaults = [
         ("vocab_size", json!(250112)),
@@ -187,11 +187,11 @@ fn with_defaults(mut json: Value) -> Value {
 mod tests {
     use super::*;
     use crate::models::Role;
-    use crate::models::registry::DropoutOverrides;
+    use crate::models::family::DropoutOverrides;
     use crate::nn::ParamBuilder;
     use tch::{Device, Kind, Tensor};
 
-    /// With weight files that hold these tensors, each of this one number.
+    /// Reads a configuration with weight files that hold these tensors, each filled with this number.
     fn read(json: Value, stored: &[(&str, f64)]) -> Result<Config> {
         let stored = |name: &str| {
             let found = stored.iter().find(|(stored, _)| *stored == name);
@@ -245,7 +245,7 @@ mod tests {
             (json!({"num_decoder_layers": 0}), "num_decoder_layers = 0"),
             (json!({"relative_attention_max_distance": 16}), "a distance above half of them"),
             (json!({"relative_attention_num_buckets": 2}), "at least 4 buckets"),
-            (json!({"dropout_rate": 1.0, "d_kv": 0}), "d_kv = 0: a size"),
+            (json!({"dropout_rate": 1.0, "d_kv": 0}), "d_kv = 0: expected a size"),
         ] {
             let message = read(json, &[]).unwrap_err().to_string();
             assert!(message.contains(says), "{message}");

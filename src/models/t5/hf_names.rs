@@ -3,7 +3,7 @@
 use crate::models::hf_names::{HfNames, HfParam};
 use crate::models::t5::Config;
 
-/// The map for a model of this configuration.
+/// Returns the mapping for a model of this configuration.
 pub fn names(config: &Config) -> HfNames {
     let copies = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
     let words = HfParam::new("words.weight", ["shared.weight"]).also(&copies);

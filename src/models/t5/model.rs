@@ -1,18 +1,18 @@
-//! The stages of T5: the encoder's embeddings, one a layer; then the encoder's last norm with the decoder's embeddings,
-//! one a layer, the decoder's last norm with its last layer.
+//! The blocks of T5: the encoder's embeddings and one block per layer; then the encoder's final norm with the decoder's
+//! embeddings, and one block per layer; the decoder's final norm is in its last layer's block.
 //!
-//! From the decoder's embeddings on, borders carry the encoder's output beside the decoder's states.
+//! From the decoder's embeddings on, the boundary activations include the encoder's output beside the decoder's states.
 
 use crate::data::batch::{Batch, Decoder};
 use crate::data::extent::{Extent, Extents};
+use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
-use crate::models::registry::Plan;
 use crate::models::t5::block::{Attention, FeedForward};
 use crate::models::t5::relative_bias::{Buckets, RelativeBias};
 use crate::models::t5::{Config, hf_names};
-use crate::models::{Backbone, Border, Reads};
+use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::attention::{Bias, Reach};
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::{self, Embedding};
 use crate::nn::linear::HeadInput;
 use crate::nn::lm_head::Vocabulary;
@@ -21,19 +21,19 @@ use crate::nn::{Ctx, ParamBuilder};
 use serde_json::Value;
 use tch::Tensor;
 
-/// T5 with the head of its language model.
+/// T5 with its language-model head.
 #[derive(Debug)]
 pub struct T5 {
     config: Config,
     json: Value,
-    /// The encoder's look-up and the decoder's: of one table.
+    /// The look-ups of the encoder and the decoder, in one embedding matrix.
     words: [Embedding; 2],
     encoder: Stack,
     decoder: Stack,
     head: Vocabulary,
 }
 
-/// The layers of the encoder or the decoder, and the norm after them.
+/// The layers of the encoder or the decoder, and their final norm.
 #[derive(Debug)]
 struct Stack {
     layers: Vec<Layer>,
@@ -45,13 +45,13 @@ struct Stack {
 struct Layer {
     bias: RelativeBias,
     attention: Attention,
-    /// To the encoder's output, in a decoder.
+    /// Cross-attention to the encoder's output, in a decoder.
     cross: Option<Attention>,
     feed_forward: FeedForward,
 }
 
 impl Stack {
-    /// Declares the layers in stages `first`, `first + 1` and so on, and the norm in the last of them or the one after.
+    /// Declares the layers in blocks `first`, `first + 1` and so on, and the norm in the last of them or the one after.
     fn new(b: &mut ParamBuilder, config: &Config, reach: Reach, first: usize) -> Self {
         let decodes = reach == Reach::Causal;
         let (name, count) = if decodes { ("decoder", config.decoder_layers()) } else { ("encoder", config.num_layers) };
@@ -77,8 +77,8 @@ impl Stack {
 }
 
 impl T5 {
-    /// Declares the parameters: the embeddings and the encoder's layers in stages 0 to E, the decoder's layers from
-    /// stage E + 2 on, the head's in the last.
+    /// Declares the parameters: the embeddings and the encoder's layers in blocks 0 to E, the decoder's layers from
+    /// block E + 2 on, the head in the last.
     pub fn new(config: Config, plan: Plan) -> Self {
         let Plan { json, builder: b, .. } = plan;
         let Config { vocab_size, d_model, initializer_factor: std, tied, .. } = config;
@@ -94,7 +94,7 @@ impl T5 {
         T5 { config, json, words: [words, again], encoder, decoder, head }
     }
 
-    /// The stage of the decoder's embeddings.
+    /// The block of the decoder's embeddings.
     fn between(&self) -> usize {
         1 + self.encoder.layers.len()
     }
@@ -105,21 +105,21 @@ impl T5 {
         ctx.dropout(words, self.config.dropout_rate)
     }
 
-    /// What a stack hands over.
+    /// Returns a stack's output.
     fn finish(&self, stack: &Stack, x: &Tensor, ctx: &mut Ctx) -> Tensor {
         let x = stack.norm.forward(ctx, x);
         ctx.dropout(x, self.config.dropout_rate)
     }
 }
 
-/// The decoder's side of a batch.
+/// Returns the decoder's side of a batch.
 fn decoder(batch: &Batch) -> &Decoder {
     batch.decoder.as_ref().expect("a batch of sources and targets")
 }
 
 impl Layer {
-    /// What it costs over its own sequences and, in a decoder, these to the encoder's so many tokens.
-    fn cost(&self, how: &How, x: &Extent, cross: Option<(&Extent, f64)>) -> Cost {
+    /// Returns the cost over its own sequences and, in a decoder, their cross-attention to the encoder's tokens.
+    fn cost(&self, how: &ComputeMode, x: &Extent, cross: Option<(&Extent, f64)>) -> Cost {
         let cross = self.cross.as_ref().zip(cross).map(|(part, (extent, memory))| part.cost(how, extent, Some(memory)));
         self.attention.cost(how, x, None).then(cross.unwrap_or_default()).then(self.feed_forward.cost(how, x.tokens))
     }
@@ -156,7 +156,7 @@ impl Backbone for T5 {
         }
     }
 
-    fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         let between = self.between();
         if stage == 0 {
             return vec![self.embed(0, &batch.tokens, ctx)];
@@ -175,11 +175,11 @@ impl Backbone for T5 {
         }
     }
 
-    fn summary(&self, _: &Border, _: &Batch, _: &mut Ctx) -> Tensor {
-        unreachable!("no role of T5 has a summary")
+    fn summary(&self, _: &Boundary, _: &Batch, _: &mut Ctx) -> Tensor {
+        unreachable!("T5 has no summary")
     }
 
-    fn features(&self, hidden: &Border, _: &mut Ctx) -> Tensor {
+    fn features(&self, hidden: &Boundary, _: &mut Ctx) -> Tensor {
         hidden[0].shallow_clone()
     }
 
@@ -207,7 +207,7 @@ impl Backbone for T5 {
         usize::MAX
     }
 
-    fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost {
+    fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost {
         let Config { d_model, dropout_rate, .. } = self.config;
         let between = self.between();
         let [own, cross] = x.decoder.unwrap_or_default();
@@ -227,7 +227,7 @@ impl Backbone for T5 {
         }
     }
 
-    fn border(&self, stage: usize, x: &Extents) -> f64 {
+    fn boundary(&self, stage: usize, x: &Extents) -> f64 {
         let (encoder, decoder) = (x.own.tokens, x.decoder.unwrap_or_default()[0].tokens);
         let made = match stage {
             _ if stage < self.between() => encoder,
@@ -237,7 +237,7 @@ impl Backbone for T5 {
         made * self.config.d_model as f64
     }
 
-    fn head_cost(&self, reads: Reads, x: &Extents, how: &How) -> Cost {
+    fn head_cost(&self, reads: Reads, x: &Extents, how: &ComputeMode) -> Cost {
         let scaled = if self.config.output_scale() == 1.0 { 0.0 } else { x.targets * self.config.d_model as f64 };
         match reads {
             Reads::Vocabulary => {

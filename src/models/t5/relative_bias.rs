@@ -1,4 +1,4 @@
-//! What a score gains by how far apart query and key are.
+//! Relative position bias of attention scores.
 
 use crate::ffi::transfer::Constant;
 use crate::nn::attention::Reach;
@@ -6,28 +6,29 @@ use crate::nn::{Ctx, Init, ParamBuilder, ParamId};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
-/// A number for each head and each bucket of distances, which all layers of a stack add to their scores.
+/// A bias for each head and each bucket of distances, which all layers of a stack add to their scores.
 #[derive(Debug, Clone)]
 pub struct RelativeBias {
     /// `[buckets, heads]`
     table: ParamId,
     buckets: Buckets,
-    /// i64 `[2 * max_distance + 1]`: the bucket of each distance from `-max_distance` on. Those beyond are as the last.
+    /// i64 `[2 * max_distance + 1]`: the bucket of each distance from `-max_distance` on. Larger distances use the last
+    /// bucket.
     of_distance: Arc<Constant>,
 }
 
-/// How distances fall into buckets: half of them hold one distance each, the other half ever more, and the last all from
-/// `max_distance` on (arXiv 1910.10683, section 2.1).
+/// The buckets of distances: half of them have one distance each, the others grow logarithmically, and the last has all
+/// from `max_distance` on (arXiv 1910.10683, section 2.1).
 #[derive(Debug, Clone, Copy)]
 pub struct Buckets {
     pub count: i64,
     pub max_distance: i64,
-    /// Whether keys behind the query have buckets of their own.
+    /// Whether keys after the query have separate buckets.
     pub both_sides: bool,
 }
 
 impl RelativeBias {
-    /// Declares `weight` `[buckets, heads]` in the stage of the stack's first layer.
+    /// Declares `weight` `[buckets, heads]` in the block of the stack's first layer.
     pub fn new(b: &mut ParamBuilder, name: &str, buckets: Buckets, heads: i64, std: f64) -> Self {
         let table = b.scope(name, |b| b.bias_table("weight", &[buckets.count, heads], Init::Normal { std }));
         let distances =
@@ -35,22 +36,23 @@ impl RelativeBias {
         RelativeBias { table, buckets, of_distance: Arc::new(Constant::new(buckets.of(&distances))) }
     }
 
-    /// The same for the builder's stage, a later one.
+    /// The same bias for the builder's block, a later one.
     pub fn shared(&self, b: &mut ParamBuilder) -> Self {
         b.borrow(self.table);
         self.clone()
     }
 
-    /// The table, `[buckets, heads]`.
+    /// The bias matrix, `[buckets, heads]`.
     pub fn table<'a>(&self, ctx: &Ctx<'a>) -> &'a Tensor {
         ctx.param(self.table)
     }
 
-    /// f32 `[1, heads, queries, keys]`, from the table. The last query is at the last key's place.
+    /// f32 `[1, heads, queries, keys]`, from the bias matrix. The last query is at the last key's position.
     pub fn scores(&self, table: &Tensor, queries: i64, keys: i64) -> Tensor {
-        // In fp32, so that the gradient of a bucket is added up in fp32 and rounded once.
+        // In fp32, so that the gradient of a bucket is accumulated in fp32 and rounded once.
         let table = table.to_kind(Kind::Float);
-        // Each diagonal has one distance: a number for each, then windows of `keys` of them, the last query's first.
+        // Each diagonal has one distance: one value per distance, then windows of `keys` values, the last query's
+        // first.
         let (device, last) = (table.device(), self.buckets.max_distance);
         let distances = Tensor::arange_start(1 - keys, queries, (Kind::Int64, device));
         let buckets = self.of_distance.on(device).index_select(0, &(distances.clamp(-last, last) + last));
@@ -60,13 +62,13 @@ impl RelativeBias {
 }
 
 impl Buckets {
-    /// Those of a stack whose queries reach so far.
+    /// Returns the buckets of a stack.
     pub fn new(count: i64, max_distance: i64, reach: Reach) -> Self {
         Buckets { count, max_distance, both_sides: reach == Reach::All }
     }
 
-    /// The bucket of each distance, key's place less query's: i64 to i64 of the same shape, on the CPU. The logarithm is
-    /// taken in fp32, as transformers takes it: some distances stand exactly between two buckets.
+    /// Returns the bucket of each distance, key position minus query position: i64 to i64 of the same shape, on the
+    /// CPU. The logarithm is computed in fp32, as in transformers: some distances are exactly between two buckets.
     fn of(&self, distances: &Tensor) -> Tensor {
         let (count, behind) = match self.both_sides {
             true => (self.count / 2, distances.gt(0).to_kind(Kind::Int64) * (self.count / 2)),
@@ -76,7 +78,7 @@ impl Buckets {
         let exact = count / 2;
         let stretch = (self.max_distance as f64 / exact as f64).ln();
         let log = (distances.to_kind(Kind::Float) / exact as f64).log() / stretch * (count - exact) as f64;
-        // The logarithm of small distances is not looked at.
+        // The logarithm of small distances is unused.
         let far = (log.clamp_min(0.0).to_kind(Kind::Int64) + exact).clamp_max(count - 1);
         distances.where_self(&distances.lt(exact), &far) + behind
     }
@@ -92,7 +94,7 @@ mod tests {
         Vec::try_from(buckets.of(&Tensor::from_slice(distances))).unwrap()
     }
 
-    /// What `T5Attention._relative_position_bucket` of transformers 5.23 gives, the borders between buckets included.
+    /// Values of `T5Attention._relative_position_bucket` of transformers 5.23, including bucket boundaries.
     #[test]
     fn buckets_are_those_of_transformers() {
         let behind = [1, 7, 8, 11, 12, 15, 16, 22, 23, 31, 32, 45, 46, 63, 64, 90, 91, 127, 128, 500];

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::models::check;
-use crate::models::registry::DropoutOverrides;
+use crate::models::family::DropoutOverrides;
 use crate::nn::attention::{AttentionConfig, Reach};
 use crate::nn::feed_forward::FeedForwardConfig;
 use crate::nn::pooler::{Picks, PoolerConfig};
@@ -12,8 +12,8 @@ use serde_json::Value;
 
 /// The keys that the model is built from. Defaults are those of `transformers.XLNetConfig`.
 ///
-/// Without effect there and here: `mem_len`, `reuse_len`, `use_mems_*` (fine-tuning passes no memory on), `same_length`
-/// (belongs to `attn_type` "uni"), `untie_r` (in a file every layer has biases of its own).
+/// Without effect here: `mem_len`, `reuse_len`, `use_mems_*` (fine-tuning uses no memory), `same_length` (for
+/// `attn_type` "uni"), `untie_r` (in a file every layer has its own biases).
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 struct Keys {
@@ -68,30 +68,30 @@ impl Default for Keys {
     }
 }
 
-/// What the model is built from.
+/// The checked configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
     pub vocab_size: i64,
     pub layers: usize,
     pub layer: LayerConfig,
     pub summary: PoolerConfig,
-    /// Standard deviation of fresh weights.
+    /// Standard deviation of newly initialized weights.
     pub std: f64,
 }
 
-/// What a layer needs to know.
+/// Configuration of a layer.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerConfig {
     pub attention: RelativeAttentionConfig,
     pub feed_forward: FeedForwardConfig,
     pub norm_eps: f64,
-    /// Dropout on what attention and the feed-forward part give; elsewhere in the model, too.
+    /// Dropout on the outputs of attention and the feed-forward layer, and elsewhere in the model.
     pub dropout: f64,
 }
 
 impl Config {
-    /// Reads and checks the configuration; `dropout` replaces what it says of dropout: `hidden` and `attention` both its
-    /// `dropout`, `classifier` that of the summary.
+    /// Reads and checks the configuration. `dropout` overrides its dropout: `hidden` and `attention` its `dropout`,
+    /// `classifier` that of the summary.
     ///
     /// # Errors
     /// Exit 2, naming the key.
@@ -113,14 +113,14 @@ impl Config {
 }
 
 impl Keys {
-    /// Refuses what fine-tuning does not use.
+    /// Refuses settings that fine-tuning does not support.
     fn check_options(&self) -> Result<()> {
         let why = if self.attn_type != "bi" {
             format!("attn_type \"{}\" is not supported, only \"bi\": \"uni\" makes it a Transformer-XL", self.attn_type)
         } else if self.bi_data {
             "bi_data = true is not supported: it reads half of a batch backwards, for pretraining".into()
         } else if self.summary_proj_to_labels {
-            "summary_proj_to_labels = true is not supported: a linear layer of its own tells XLNet's labels".into()
+            "summary_proj_to_labels = true is not supported: the task has a separate linear layer".into()
         } else {
             return Ok(());
         };
@@ -131,7 +131,7 @@ impl Keys {
         let Keys { d_model, n_head, .. } = *self;
         check::multiple(("d_model", d_model), ("n_head", n_head))?;
         if d_model % 2 != 0 {
-            return Err(Error::input(format!("d_model {d_model} is odd: each distance has as many sines as cosines")));
+            return Err(Error::input(format!("d_model {d_model} is odd: it must be even for sinusoids")));
         }
         let head_dim = d_model / n_head;
         if let Some(d_head) = self.d_head.filter(|&d_head| d_head != head_dim) {
@@ -169,7 +169,7 @@ impl Keys {
     fn summary(&self, dropout: DropoutOverrides) -> Result<PoolerConfig> {
         let picks = match self.summary_type.as_str() {
             "first" => Picks::First,
-            // transformers takes the last token too where nothing says at which place `<cls>` is.
+            // transformers also uses the last token without a position of `<cls>`.
             "last" | "cls_index" => Picks::Last,
             "mean" => Picks::Mean,
             other => {
@@ -178,7 +178,7 @@ impl Keys {
             }
         };
         let name = self.summary_activation.as_deref().filter(|name| !name.is_empty());
-        // Configurations hardly ever have the first one: what replaces the summary's dropout does not add it.
+        // Few configurations have the first dropout: an override of the summary's dropout does not add it.
         let before = dropout.classifier.filter(|_| self.summary_first_dropout > 0.0);
         Ok(PoolerConfig {
             hidden: self.d_model,
@@ -195,7 +195,7 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::blocks::Activation;
+    use crate::nn::activation::Activation;
     use serde_json::json;
 
     fn read(json: &Value) -> Result<Config> {

@@ -6,7 +6,7 @@ use crate::models::xlnet::config::Config;
 use crate::nn::attention::AttentionConfig;
 use crate::nn::relative_attention::RelativeAttentionConfig;
 
-/// The map for a model of this configuration.
+/// Returns the mapping for a model of this configuration.
 pub fn names(config: &Config, role: Role) -> HfNames {
     let hidden = config.layer.attention.hidden;
     let mut params = vec![
@@ -34,8 +34,8 @@ pub fn names(config: &Config, role: Role) -> HfNames {
     HfNames { prefix: "transformer.", params, legacy: &[] }
 }
 
-/// The tensors of a layer's attention. The file has matrices as `[hidden, heads, head_dim]`, for the output too, and
-/// vectors as `[heads, head_dim]`.
+/// The tensors of a layer's attention. The file has matrices as `[hidden, heads, head_dim]`, including the output's,
+/// and vectors as `[heads, head_dim]`.
 fn attention(config: &Config, layer: usize) -> Vec<HfParam> {
     let RelativeAttentionConfig { hidden, attention: AttentionConfig { heads, head_dim, .. }, .. } =
         config.layer.attention;

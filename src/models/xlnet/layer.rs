@@ -1,9 +1,9 @@
-//! One layer: relative attention and a feed-forward part, each followed by its norm.
+//! One layer: relative attention and a feed-forward layer, each followed by its norm.
 
 use crate::data::batch::Batch;
 use crate::data::extent::Extent;
 use crate::models::xlnet::config::LayerConfig;
-use crate::nn::cost::{Cost, How};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::feed_forward::FeedForward;
 use crate::nn::relative_attention::RelativeAttention;
 use crate::nn::residual::ResidualNorm;
@@ -29,8 +29,9 @@ impl Layer {
         Layer { hidden: config.attention.hidden, attention, attended, feed_forward, mixed }
     }
 
-    /// The layer over these sequences. Its input is the border that the stage before counts.
-    pub fn cost(&self, how: &How, x: &Extent) -> Cost {
+    /// Returns the cost of the layer over these sequences. Its input is counted by the block before, as boundary
+    /// activations.
+    pub fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
         let hidden = how.element() * x.tokens * self.hidden as f64;
         let attended = self.attention.cost(how, x).then(self.attended.cost(how, x.tokens));
         let mixed = self.feed_forward.cost(how, x.tokens).then(self.mixed.cost(how, x.tokens));

@@ -1,11 +1,11 @@
-//! XLNet (arXiv 1906.08237), fine-tuned as its authors do: on the content stream alone, every token seeing all others.
+//! XLNet (arXiv 1906.08237), fine-tuned as by its authors: on the content stream alone, with bidirectional attention.
 //!
-//! The permutations, the second stream and the memory of earlier segments belong to pretraining. Of these only the
-//! weight `mask_emb` is in a fine-tuned file; it is carried along and never trained.
+//! The permutations, the second stream and the memory of earlier segments belong to pretraining. Of these, a fine-tuned
+//! file has only the weight `mask_emb`, which is kept and never trained.
 //!
-//! Answers are found as `XLNetForQuestionAnsweringSimple` does, start and end each by a score. Of a folder saved as
-//! `XLNetForQuestionAnswering`, which searches for the end with beams, training takes the layers, and its head starts
-//! fresh.
+//! Answers are extracted as in `XLNetForQuestionAnsweringSimple`, with a score for each start and each end. From a
+//! folder saved as `XLNetForQuestionAnswering`, which uses beam search for the end, training takes the layers; the head
+//! is newly initialized.
 
 mod config;
 mod hf_names;
@@ -13,20 +13,20 @@ mod layer;
 mod model;
 
 use crate::models::Role;
-use crate::models::registry::{Family, no_generation};
+use crate::models::family::{Family, no_generation};
 pub use config::Config;
 pub use model::XlNet;
 
-/// The family's entry in the registry.
+/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["xlnet"],
     build: |plan| Ok(Box::new(XlNet::new(Config::read(&plan.json, plan.dropout)?, plan))),
     refusal: |role| match role {
         Role::MaskedLm | Role::PreTraining => {
-            Some("it is a permutation language model and has no head for hidden tokens; use a BERT or RoBERTa model")
+            Some("it is a permutation language model and has no head for masked tokens; use a BERT or RoBERTa model")
         }
         Role::CausalLm => Some(
-            "it is a permutation language model: it tells a token from others in a drawn order, by a second stream that \
+            "it is a permutation language model: it predicts tokens in a random order, with a second stream that \
              fine-tuning does not have; use a GPT-2 or Llama model",
         ),
         role => no_generation(role),

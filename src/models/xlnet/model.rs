@@ -1,14 +1,14 @@
-//! The stages of XLNet: embeddings, then the layers; the summary runs with the head.
+//! The blocks of XLNet: embeddings, then the layers; the summary runs in the head's block.
 
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
+use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
-use crate::models::registry::Plan;
 use crate::models::xlnet::config::Config;
 use crate::models::xlnet::hf_names;
 use crate::models::xlnet::layer::Layer;
-use crate::models::{Backbone, Border, Reads, Role};
-use crate::nn::cost::{Cost, How};
+use crate::models::{Backbone, Boundary, Reads, Role};
+use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::{self, Embedding};
 use crate::nn::linear::HeadInput;
 use crate::nn::pooler::{self, Pooler};
@@ -28,13 +28,13 @@ pub struct XlNet {
 }
 
 impl XlNet {
-    /// Declares the parameters: stage 0 the embeddings, stages 1 to L the layers, stage L + 1 the summary, where the role
-    /// has one.
+    /// Declares the parameters: block 0 the embeddings, blocks 1 to L the layers, block L + 1 the summary, if the task
+    /// head needs it.
     pub fn new(config: Config, plan: Plan) -> Self {
         let Plan { json, role, builder: b, .. } = plan;
         let (hidden, std) = (config.layer.attention.hidden, config.std);
         let words = b.scope("embeddings", |b| {
-            // What stands for a token that is to be told, in the second stream.
+            // The embedding of a target token in the second stream.
             b.constant("mask", &[hidden], Init::Normal { std });
             Embedding::vocabulary(b, "words", config.vocab_size, hidden, std)
         });
@@ -52,7 +52,7 @@ impl Backbone for XlNet {
         1 + self.layers.len()
     }
 
-    fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
+    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         if stage > 0 {
             return vec![self.layers[stage - 1].forward(ctx, &input[0], batch)];
         }
@@ -60,18 +60,18 @@ impl Backbone for XlNet {
         vec![ctx.dropout(words, self.config.layer.dropout)]
     }
 
-    fn summary(&self, hidden: &Border, batch: &Batch, ctx: &mut Ctx) -> Tensor {
+    fn summary(&self, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Tensor {
         let features = self.features(hidden, ctx);
-        let summary = self.summary.as_ref().expect("this role has a summary");
+        let summary = self.summary.as_ref().expect("this task head has a summary");
         summary.forward(ctx, &features, &batch.sequences)
     }
 
-    fn features(&self, hidden: &Border, ctx: &mut Ctx) -> Tensor {
+    fn features(&self, hidden: &Boundary, ctx: &mut Ctx) -> Tensor {
         ctx.dropout(hidden[0].shallow_clone(), self.config.layer.dropout)
     }
 
     fn vocabulary(&self, _: &Tensor, _: &mut Ctx) -> Tensor {
-        unreachable!("the registry refuses the roles of a language model")
+        unreachable!("the registry refuses language-model heads")
     }
 
     fn head_input(&self) -> HeadInput {
@@ -86,12 +86,12 @@ impl Backbone for XlNet {
         self.config.vocab_size as usize
     }
 
-    /// Those of a pair and that of `<cls>`. They are only compared.
+    /// The segment ids of a pair and of `<cls>`. They are only compared.
     fn segments(&self) -> usize {
         3
     }
 
-    fn cost(&self, stage: usize, x: &Extents, how: &How) -> Cost {
+    fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost {
         let numbers = x.own.tokens * self.config.layer.attention.hidden as f64;
         match stage.checked_sub(1) {
             Some(layer) => self.layers[layer].cost(how, &x.own),
@@ -99,13 +99,13 @@ impl Backbone for XlNet {
         }
     }
 
-    fn head_cost(&self, reads: Reads, x: &Extents, how: &How) -> Cost {
+    fn head_cost(&self, reads: Reads, x: &Extents, how: &ComputeMode) -> Cost {
         let (hidden, dropout) = (self.config.layer.attention.hidden, self.config.layer.dropout);
         let features = Cost::dropout(how, x.own.tokens * hidden as f64, dropout);
         match reads {
             Reads::Summary => features.then(pooler::cost(how, x, hidden)),
             Reads::Features => features,
-            Reads::Vocabulary => unreachable!("the registry refuses the roles of a language model"),
+            Reads::Vocabulary => unreachable!("the registry refuses language-model heads"),
         }
     }
 
@@ -115,7 +115,7 @@ impl Backbone for XlNet {
 
     fn architecture(&self) -> String {
         match self.role {
-            // Without "Simple" it is a model that searches for the answer's end with beams.
+            // Without "Simple", the model searches for the answer's end with beams.
             Role::QuestionAnswering => "XLNetForQuestionAnsweringSimple".into(),
             role => format!("XLNet{}", role.ending()),
         }

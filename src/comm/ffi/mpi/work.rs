@@ -7,8 +7,8 @@
 
 use super::{World, check};
 use crate::comm::Op;
+use crate::comm::fold::{Value, fold};
 use crate::comm::job::{Action, Element, Header, Job};
-use crate::comm::mpi::fold::{Value, fold};
 use crate::error::Result;
 use ::mpi::ffi as sys;
 use half::{bf16, f16};

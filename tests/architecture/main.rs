@@ -1,10 +1,13 @@
-//! The house stays in order: who uses whom, who names which crate, where unsafe code lives, how long a file is.
+//! Architecture rules: which modules and crates a module may use, import cycles, where unsafe code may be, the length of
+//! a file.
 //!
-//! The rules are the tables of `docs/architecture.md`, read here, so that the document and the code cannot part. Rust
-//! is read by its tokens alone: comments, strings and test modules do not count.
+//! The rules are the tables of `docs/architecture.md`, read here, so that document and code cannot disagree. Rust is
+//! read as tokens: comments, strings and test modules do not count.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod cycles;
+mod source;
+
+use source::{Source, none, own_paths, read, root, sources, tokens};
 
 /// Lines of a file in `src`, tests included.
 const LONGEST: usize = 400;
@@ -30,7 +33,11 @@ fn modules_stand_in_the_documented_order() {
     for (at, (user, used)) in rules.users.iter().enumerate() {
         for path in used {
             let earlier = rules.users[..at].iter().any(|(module, _)| *module == path[0]);
-            assert!(earlier, "docs/architecture.md: `{user}` may use `{}`, which stands after it", path.join("::"));
+            assert!(
+                earlier,
+                "docs/architecture.md: `{user}` may use `{}`, which is declared after it",
+                path.join("::")
+            );
         }
     }
 }
@@ -41,8 +48,17 @@ fn unsafe_code_lives_where_it_may() {
     let wrong: Vec<String> = sources().iter().flat_map(|file| unsafe_code(&rules, file)).collect();
     none(&wrong);
     for place in &rules.unsafe_places {
-        assert!(root().join(place).exists(), "docs/architecture.md allows unsafe code in {place}, which is not there");
+        assert!(
+            root().join(place).exists(),
+            "docs/architecture.md allows unsafe code in {place}, which does not exist"
+        );
     }
+}
+
+/// No file imports itself through others, and no folder.
+#[test]
+fn imports_have_no_cycles() {
+    none(&cycles::cycles(&sources()));
 }
 
 /// A copy that another module makes would not be counted, and the host may wait for it.
@@ -54,7 +70,7 @@ fn copies_between_host_and_device_go_through_one_module() {
     );
 }
 
-/// docs/gpu.md tells the tolerances that the tests of a device go by.
+/// The tolerances in docs/gpu.md are those that the device tests use.
 #[test]
 fn tolerances_are_documented() {
     let json: serde_json::Value = serde_json::from_str(&read("tests/gpu/tolerances.json")).unwrap();
@@ -83,7 +99,7 @@ fn files_are_short() {
     none(&sources().iter().filter_map(too_long).collect::<Vec<_>>());
 }
 
-/// What the rules forbid is found, with its line, in each of the ways in which Rust can spell it.
+/// A violation is found, with its line, in every syntax that Rust has for it.
 #[test]
 fn violations_are_found() {
     let rules = Rules {
@@ -99,7 +115,7 @@ fn violations_are_found() {
         copy_places: vec!["src/ffi/transfer.rs".into()],
     };
     let lines = |path: &str, text: &str| -> Vec<String> {
-        let file = Source::new(path.into(), text.into());
+        let file = Source::new(path, text);
         let mut all = foreign_modules(&rules, &file);
         all.extend(foreign_crates(&rules, &file));
         all.extend(unsafe_code(&rules, &file));
@@ -135,7 +151,7 @@ fn violations_are_found() {
     assert_eq!(lines("src/ffi/transfer.rs", "fn f() { x.f_to_device(Device::Cpu) }"), [""; 0]);
     assert_eq!(lines("src/data/a.rs", "fn f(t: &tch::Tensor) {}").len(), 1);
     assert_eq!(lines("src/data/a.rs", "use ::tch::Tensor;").len(), 1);
-    assert_eq!(lines("src/data/a.rs", "use super::tch::Tensor;").len(), 0, "a module of ours");
+    assert_eq!(lines("src/data/a.rs", "use super::tch::Tensor;").len(), 0, "a module of this package");
 }
 
 // -------------------------------------------------------------------------------------------------------- the rules
@@ -143,11 +159,11 @@ fn violations_are_found() {
 struct Rules {
     /// Each module with the paths that it may use, in the order of the document.
     users: Vec<(String, Vec<Vec<String>>)>,
-    /// Each crate that not everybody names, with the modules that do.
+    /// Each restricted crate, with the modules that may name it.
     crates: Vec<(String, Vec<String>)>,
-    /// Files, and folders with a slash at the end.
+    /// Files, and folders with a trailing slash.
     unsafe_places: Vec<String>,
-    /// Those that may copy between host and device.
+    /// Files and folders that may copy between host and device.
     copy_places: Vec<String>,
 }
 
@@ -170,7 +186,7 @@ impl Rules {
     }
 }
 
-/// The rows of the first table below a heading: the words in backticks of its first two columns, and the whole row.
+/// Returns the rows of the first table below a heading: the words in backticks of the first two columns, and the whole row.
 fn table<'a>(document: &'a str, heading: &str) -> impl Iterator<Item = (Vec<String>, &'a str)> {
     let rest = document.lines().skip_while(move |line| *line != heading).skip(1);
     let rows: Vec<&str> =
@@ -186,7 +202,7 @@ fn split(path: &str) -> Vec<String> {
     path.split("::").map(str::to_owned).collect()
 }
 
-/// Paths to modules of ours that this file's module may not use.
+/// Returns the paths to modules of this package that the file's module may not use.
 fn foreign_modules(rules: &Rules, file: &Source) -> Vec<String> {
     let user = &file.module[0];
     let Some((_, allowed)) = rules.users.iter().find(|(module, _)| module == user) else {
@@ -195,12 +211,12 @@ fn foreign_modules(rules: &Rules, file: &Source) -> Vec<String> {
     let may = |path: &[String]| path.is_empty() || path[0] == *user || allowed.iter().any(|a| path.starts_with(a));
     let complain = |(line, path): (usize, Vec<String>)| {
         let path = path.join("::");
-        format!("{}:{line}: `{user}` may not use `{path}` (who may use whom: docs/architecture.md)", file.path)
+        format!("{}:{line}: `{user}` may not use `{path}` (allowed modules: docs/architecture.md)", file.path)
     };
     own_paths(file).into_iter().filter(|(_, path)| !may(path)).map(complain).collect()
 }
 
-/// Paths to crates that this file's module may not name.
+/// Returns the paths to crates that the file's module may not name.
 fn foreign_crates(rules: &Rules, file: &Source) -> Vec<String> {
     const KEYWORDS: &[&str] = &["use", "in", "return", "as", "dyn", "impl", "mut", "else", "match", "if"];
     let t = &file.code;
@@ -216,12 +232,12 @@ fn foreign_crates(rules: &Rules, file: &Source) -> Vec<String> {
     paths.filter(|&i| foreign(&t[i].1)).map(complain).collect()
 }
 
-/// Whether a file is one of these, or in one of these folders.
+/// Returns whether a file is one of these, or in one of these folders.
 fn within(places: &[String], file: &Source) -> bool {
     places.iter().any(|place| file.path == *place || (place.ends_with('/') && file.path.starts_with(place.as_str())))
 }
 
-/// Methods of tensors that copy to another device, or make the host wait for numbers: called on a value or by the type.
+/// Returns the calls of tensor methods that copy to another device or make the host wait, on a value or by the type.
 fn device_copies(rules: &Rules, file: &Source) -> Vec<String> {
     const COPIES: &[&str] = &[
         "to_device",
@@ -239,7 +255,7 @@ fn device_copies(rules: &Rules, file: &Source) -> Vec<String> {
         return Vec::new();
     }
     let word = |i: usize| file.code.get(i).map_or("", |t| t.1.as_str());
-    // `Vec::try_from`, `Vec::<f32>::try_from`: of a tensor, its numbers.
+    // `Vec::try_from`, `Vec::<f32>::try_from`: the values of a tensor.
     let names_tensors = rules.crates.iter().any(|(of, users)| of == "tch" && users.contains(&file.module[0]));
     let read = |i: usize| {
         let of = if i > 5 && word(i - 2) == ">" { i - 6 } else { i.saturating_sub(2) };
@@ -266,220 +282,6 @@ fn unsafe_code(rules: &Rules, file: &Source) -> Vec<String> {
     }
     let found = tokens(&file.text).into_iter().filter(|(_, word)| word == "unsafe");
     found
-        .map(|(line, _)| format!("{}:{line}: unsafe code may not stand here (docs/architecture.md)", file.path))
+        .map(|(line, _)| format!("{}:{line}: unsafe code is not allowed here (docs/architecture.md)", file.path))
         .collect()
-}
-
-// ------------------------------------------------------------------------------------------------------ the sources
-
-/// A token and its line.
-type Token = (usize, String);
-
-struct Source {
-    /// From the package's folder: `src/nn/ctx.rs`.
-    path: String,
-    text: String,
-    /// `["nn", "ctx"]`; `["lib"]` for the root.
-    module: Vec<String>,
-    /// The tokens, without those of test modules.
-    code: Vec<Token>,
-    /// Modules in files of their own that only tests have.
-    test_modules: Vec<String>,
-    is_test: bool,
-}
-
-impl Source {
-    fn new(path: String, text: String) -> Self {
-        let inner = path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
-        let module: Vec<String> = inner.split('/').map(str::to_owned).collect();
-        let (code, test_modules) = without_tests(tokens(&text));
-        Source { path, text, module, code, test_modules, is_test: false }
-    }
-}
-
-/// All of `src`, except its root, which only declares.
-fn sources() -> Vec<Source> {
-    fn walk(folder: &Path, into: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-            if entry.is_dir() {
-                walk(&entry, into);
-            } else if entry.extension().is_some_and(|e| e == "rs") {
-                into.push(entry);
-            }
-        }
-    }
-    let mut paths = Vec::new();
-    walk(&root().join("src"), &mut paths);
-    paths.sort();
-    let relative = |path: &PathBuf| path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-    let names = paths.iter().map(relative).filter(|path| path != "src/lib.rs");
-    let mut all: Vec<Source> = names.map(|path| Source::new(path.clone(), read(&path))).collect();
-    let joined = |file: &Source, name: &String| [file.module.as_slice(), std::slice::from_ref(name)].concat();
-    let tests: Vec<Vec<String>> =
-        all.iter().flat_map(|file| file.test_modules.iter().map(|name| joined(file, name))).collect();
-    all.iter_mut().for_each(|file| file.is_test = tests.iter().any(|test| file.module.starts_with(test)));
-    assert!(all.len() > 50, "only {} files found", all.len());
-    all
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
-}
-
-fn none(wrong: &[String]) {
-    assert!(wrong.is_empty(), "broken rules ({}):\n  {}", wrong.len(), wrong.join("\n  "));
-}
-
-// -------------------------------------------------------------------------------------------------------- the tokens
-
-/// Words, `::`, and every other sign by itself; no comments, no strings, no characters, no lifetimes' ticks.
-fn tokens(text: &str) -> Vec<Token> {
-    let c: Vec<char> = text.chars().collect();
-    let at = |i: usize| c.get(i).copied().unwrap_or('\0');
-    let is_word = |ch: char| ch.is_alphanumeric() || ch == '_';
-    let (mut out, mut line, mut i) = (Vec::new(), 1, 0);
-    while i < c.len() {
-        let start = i;
-        match at(i) {
-            '/' if at(i + 1) == '/' => i += c[i..].iter().take_while(|&&ch| ch != '\n').count(),
-            '/' if at(i + 1) == '*' => {
-                let mut depth = 0;
-                loop {
-                    match (at(i), at(i + 1)) {
-                        ('/', '*') => (depth, i) = (depth + 1, i + 2),
-                        ('*', '/') => (depth, i) = (depth - 1, i + 2),
-                        _ => i += 1,
-                    }
-                    if depth == 0 || i >= c.len() {
-                        break;
-                    }
-                }
-            }
-            '"' => i = after_quoted(&c, i),
-            '\'' if at(i + 1) == '\\' || at(i + 2) == '\'' => i = after_quoted(&c, i),
-            ':' if at(i + 1) == ':' => {
-                out.push((line, "::".to_owned()));
-                i += 2;
-            }
-            ch if is_word(ch) => {
-                i += c[i..].iter().take_while(|&&ch| is_word(ch)).count();
-                let word: String = c[start..i].iter().collect();
-                let hashes = c[i..].iter().take_while(|&&ch| ch == '#').count();
-                match word.as_str() {
-                    "r" | "br" | "cr" if at(i + hashes) == '"' => i = after_raw_string(&c, i + hashes + 1, hashes),
-                    _ => out.push((line, word)),
-                }
-            }
-            ch => {
-                if !ch.is_whitespace() {
-                    out.push((line, ch.to_string()));
-                }
-                i += 1;
-            }
-        }
-        line += c[start..i.min(c.len())].iter().filter(|&&ch| ch == '\n').count();
-    }
-    out
-}
-
-fn after_quoted(c: &[char], start: usize) -> usize {
-    let mut i = start + 1;
-    while i < c.len() && c[i] != c[start] {
-        i += if c[i] == '\\' { 2 } else { 1 };
-    }
-    i + 1
-}
-
-fn after_raw_string(c: &[char], start: usize, hashes: usize) -> usize {
-    let ends = |&i: &usize| c[i] == '"' && c[i + 1..].iter().take(hashes).filter(|&&ch| ch == '#').count() == hashes;
-    (start..c.len()).find(ends).map_or(c.len(), |i| i + 1 + hashes)
-}
-
-/// Takes out what stands under `#[cfg(test)]`; names the test modules that have files of their own.
-fn without_tests(tokens: Vec<Token>) -> (Vec<Token>, Vec<String>) {
-    let is =
-        |i: usize, words: &[&str]| words.iter().enumerate().all(|(k, w)| tokens.get(i + k).is_some_and(|t| t.1 == *w));
-    let (mut code, mut modules, mut i) = (Vec::new(), Vec::new(), 0);
-    while i < tokens.len() {
-        if !is(i, &["#", "[", "cfg", "(", "test", ")", "]"]) {
-            code.push(tokens[i].clone());
-            i += 1;
-            continue;
-        }
-        i += 7;
-        let mut depth = 0;
-        while let Some((_, sign)) = tokens.get(i) {
-            match sign.as_str() {
-                "mod" if depth == 0 && is(i + 2, &[";"]) => modules.push(tokens[i + 1].1.clone()),
-                "{" => depth += 1,
-                "}" => depth -= 1,
-                _ => {}
-            }
-            i += 1;
-            if depth == 0 && matches!(sign.as_str(), ";" | "}") {
-                break;
-            }
-        }
-    }
-    (code, modules)
-}
-
-/// The paths into this package, from its root, with their lines; `super` and `self` resolved, groups taken apart.
-fn own_paths(file: &Source) -> Vec<(usize, Vec<String>)> {
-    let t = &file.code;
-    let mut out = Vec::new();
-    for i in 0..t.len().saturating_sub(1) {
-        let inside = i > 0 && t[i - 1].1 == "::";
-        let base = match t[i].1.as_str() {
-            "crate" => Vec::new(),
-            "trainer" if file.module == ["main"] => Vec::new(),
-            "self" | "super" => file.module.clone(),
-            _ => continue,
-        };
-        if t[i + 1].1 == "::" && !inside {
-            let from = if matches!(t[i].1.as_str(), "self" | "super") { i } else { i + 2 };
-            follow(t, from, base, &mut out);
-        }
-    }
-    out
-}
-
-/// Reads one path, or one group of paths, from `i` on; returns where it ends.
-fn follow(t: &[Token], i: usize, mut path: Vec<String>, out: &mut Vec<(usize, Vec<String>)>) -> usize {
-    let Some((line, word)) = t.get(i) else { return i };
-    match word.as_str() {
-        "{" => {
-            let mut i = i + 1;
-            while let Some((_, word)) = t.get(i) {
-                i = match word.as_str() {
-                    "}" => return i + 1,
-                    "," => i + 1,
-                    "as" => i + 2,
-                    _ => follow(t, i, path.clone(), out).max(i + 1),
-                };
-            }
-            i
-        }
-        word if word.starts_with(|c: char| c.is_alphabetic() || c == '_') => {
-            match word {
-                "self" => {}
-                "super" => _ = path.pop(),
-                _ => path.push(word.to_owned()),
-            }
-            if t.get(i + 1).is_some_and(|next| next.1 == "::") {
-                return follow(t, i + 2, path, out);
-            }
-            out.push((*line, path));
-            i + 1
-        }
-        // `*`, or `<` of a generic argument
-        _ => {
-            out.push((*line, path));
-            i + 1
-        }
-    }
 }

@@ -3,39 +3,39 @@
 use crate::models::Role;
 use crate::models::hf_names::{HfNames, HfParam, layer};
 
-/// How the files of a family call the layers of an encoder, whole names.
+/// The parameter names of a family's files, full names.
 #[derive(Debug)]
-pub struct Spelling {
-    /// Before all but the heads: `bert.`.
+pub struct ParamNames {
+    /// Prefix of all names except the heads': `bert.`.
     pub prefix: &'static str,
-    /// Each block, without the prefix: `encoder.layer.0`.
+    /// Each layer, without the prefix: `encoder.layer.0`.
     pub blocks: Vec<String>,
-    /// Within a block: queries, keys, values, attention's output and its norm.
+    /// Within a layer: queries, keys, values, attention's output and its norm.
     pub attention: [&'static str; 5],
-    /// Within a block: the feed-forward part's layers and its norm.
+    /// Within a layer: the feed-forward layers and their norm.
     pub feed_forward: [&'static str; 3],
-    /// Without the prefix where it is one of the heads.
+    /// Without the prefix if it belongs to a head.
     pub pooler: String,
-    /// The task's own layer.
+    /// The task's layer.
     pub classifier: &'static str,
-    pub lm_head: LmSpelling,
+    pub lm_head: LmHeadNames,
 }
 
-/// The layers of the head of a masked language model.
+/// The layers of the masked-language-model head.
 #[derive(Debug)]
-pub struct LmSpelling {
+pub struct LmHeadNames {
     pub dense: &'static str,
     pub norm: &'static str,
-    /// The layer of the vocabulary.
+    /// The output layer over the vocabulary.
     pub decoder: &'static str,
-    /// What has the bias when the decoder's weight is tied; the decoder's own is then the same.
+    /// The tensor with the bias when the decoder's weight is tied; the decoder's own bias is then the same.
     pub bias: &'static str,
 }
 
-impl Spelling {
-    /// As in BERT, for so many layers.
+impl ParamNames {
+    /// Returns BERT's names, for this number of layers.
     pub fn plain(prefix: &'static str, layers: usize, role: Role) -> Self {
-        Spelling {
+        ParamNames {
             prefix,
             blocks: (0..layers).map(|i| format!("encoder.layer.{i}")).collect(),
             attention: [
@@ -48,7 +48,7 @@ impl Spelling {
             feed_forward: ["intermediate.dense", "output.dense", "output.LayerNorm"],
             pooler: format!("{prefix}pooler.dense"),
             classifier: if role == Role::QuestionAnswering { "qa_outputs" } else { "classifier" },
-            lm_head: LmSpelling {
+            lm_head: LmHeadNames {
                 dense: "cls.predictions.transform.dense",
                 norm: "cls.predictions.transform.LayerNorm",
                 decoder: "cls.predictions.decoder",
@@ -57,10 +57,11 @@ impl Spelling {
         }
     }
 
-    /// The map of a model whose head's decoder is the table of words where it is `tied`, and else has a bias of its own.
+    /// Returns the mapping of a model whose output layer is tied to the input embeddings (`tied`), or else has its own
+    /// bias.
     pub fn names(&self, tied: bool) -> HfNames {
-        let Spelling { prefix, blocks, attention, feed_forward, pooler, classifier, lm_head } = self;
-        let LmSpelling { dense, norm, decoder, bias } = lm_head;
+        let ParamNames { prefix, blocks, attention, feed_forward, pooler, classifier, lm_head } = self;
+        let LmHeadNames { dense, norm, decoder, bias } = lm_head;
         let [weight, own_bias, bias] = [format!("{decoder}.weight"), format!("{decoder}.bias"), format!("{bias}.bias")];
         let table = |native: &str, part: &str| {
             HfParam::new(format!("embeddings.{native}.weight"), [format!("embeddings.{part}_embeddings.weight")])
@@ -97,7 +98,7 @@ impl Spelling {
         for (native, hf) in [("classifier", classifier), ("lm_head.dense", dense), ("lm_head.norm", norm)] {
             params.extend(layer(native, &[hf]).map(HfParam::bare));
         }
-        // As old files spell a norm's scale and shift.
+        // Legacy names of a norm's scale and shift.
         let legacy = &[("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
         HfNames { prefix, params, legacy }
     }

@@ -1,0 +1,210 @@
+//! Declaration of a model's parameters: names, shapes, blocks and initialization, in order.
+
+use crate::nn::rng;
+use tch::{Device, Kind, Tensor};
+
+/// A parameter of the model: its index in declaration order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParamId(pub(super) usize);
+
+impl ParamId {
+    /// The position in declaration order, the same on every rank.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// The initialization of a weight that no file provides.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    Zeros,
+    Ones,
+    /// Normal with mean 0, a function of (seed, parameter name).
+    Normal {
+        std: f64,
+    },
+}
+
+/// The declaration of one parameter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParamSpec {
+    /// The native name, unique in the model: `encoder.layer.0.attention.qkv.weight`.
+    pub name: String,
+    pub shape: Vec<i64>,
+    /// The block that owns it.
+    pub stage: usize,
+    /// Other blocks that compute with it: a tied head, a layer used again.
+    pub borrowers: Vec<usize>,
+    pub init: Init,
+    /// Whether weight decay applies; it does not to biases and norms.
+    pub decay: bool,
+    /// An embedding matrix that is used only for look-ups: its gradient is zero outside the rows of the batch's tokens,
+    /// so only those are cleared, reduced and measured.
+    pub row_sparse: bool,
+    /// Belongs to a head that may be newly initialized if the file lacks it.
+    pub fresh: bool,
+    /// Whether it is trained; a frozen parameter has no gradient and no optimizer state.
+    pub trainable: bool,
+}
+
+impl ParamSpec {
+    /// Number of elements.
+    pub fn numel(&self) -> i64 {
+        self.shape.iter().product()
+    }
+
+    /// Returns newly initialized values on the CPU, f32 of its shape, a function of (seed, name).
+    pub fn draw(&self, seed: u64) -> Tensor {
+        let shape = self.shape.as_slice();
+        match self.init {
+            Init::Zeros => Tensor::zeros(shape, (Kind::Float, Device::Cpu)),
+            Init::Ones => Tensor::ones(shape, (Kind::Float, Device::Cpu)),
+            Init::Normal { std } => {
+                let key = rng::key(seed, &[rng::hash_name(&self.name)]);
+                Tensor::from_slice(&rng::normal(key, self.numel() as usize, std)).view(shape)
+            }
+        }
+    }
+}
+
+/// Declares the parameters of a model in order, with dotted names.
+#[derive(Debug, Default)]
+pub struct ParamBuilder {
+    specs: Vec<ParamSpec>,
+    path: Vec<String>,
+    stage: usize,
+    fresh: bool,
+}
+
+impl ParamBuilder {
+    /// Returns an empty declaration, at block 0.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Declares the parameters of `body` under `name.`.
+    pub fn scope<T>(&mut self, name: &str, body: impl FnOnce(&mut Self) -> T) -> T {
+        self.path.push(name.to_owned());
+        let value = body(self);
+        self.path.pop();
+        value
+    }
+
+    /// Declares the parameters of `body` as owned by block `stage`.
+    pub fn stage<T>(&mut self, stage: usize, body: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.stage, stage);
+        let value = body(self);
+        self.stage = before;
+        value
+    }
+
+    /// Declares the parameters of `body` as a head, which may be newly initialized.
+    pub fn fresh<T>(&mut self, body: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.fresh, true);
+        let value = body(self);
+        self.fresh = before;
+        value
+    }
+
+    /// Declares a matrix, with weight decay.
+    pub fn weight(&mut self, name: &str, shape: &[i64], init: Init) -> ParamId {
+        self.add(name, shape, init, true, false)
+    }
+
+    /// Declares a bias or a norm's scale, without weight decay.
+    pub fn vector(&mut self, name: &str, size: i64, init: Init) -> ParamId {
+        self.add(name, &[size], init, false, false)
+    }
+
+    /// Declares a bias matrix, without weight decay.
+    pub fn bias_table(&mut self, name: &str, shape: &[i64], init: Init) -> ParamId {
+        self.add(name, shape, init, false, false)
+    }
+
+    /// Declares an embedding matrix `[rows, width]` that is used only for look-ups of the batch's tokens.
+    pub fn vocabulary(&mut self, name: &str, rows: i64, width: i64, init: Init) -> ParamId {
+        self.add(name, &[rows, width], init, true, true)
+    }
+
+    /// Declares the parameters of `body` as owned by the first of `stages` and borrowed by the others.
+    ///
+    /// # Panics
+    /// If `stages` is empty.
+    pub fn shared<T>(&mut self, stages: &[usize], body: impl FnOnce(&mut Self) -> T) -> T {
+        let declared = self.specs.len();
+        let value = self.stage(stages[0], body);
+        for &stage in &stages[1..] {
+            self.stage(stage, |b| (declared..b.specs.len()).for_each(|id| b.borrow(ParamId(id))));
+        }
+        value
+    }
+
+    /// Declares a tensor of the file that is kept as it is and never trained.
+    pub fn constant(&mut self, name: &str, shape: &[i64], init: Init) -> ParamId {
+        let id = self.add(name, shape, init, false, false);
+        self.specs[id.0].trainable = false;
+        id
+    }
+
+    /// Lets the builder's block compute with a parameter of an earlier one: they share the weight and its gradient.
+    pub fn borrow(&mut self, id: ParamId) {
+        let (stage, spec) = (self.stage, &mut self.specs[id.0]);
+        assert!(!spec.row_sparse, "{}: a borrowed table is not looked up only: declare it by weight()", spec.name);
+        spec.borrowers.push(stage);
+    }
+
+    /// Lets the builder's block look up rows of an earlier block's embedding matrix, which stays row-sparse.
+    pub fn borrow_rows(&mut self, id: ParamId) {
+        self.specs[id.0].borrowers.push(self.stage);
+    }
+
+    fn add(&mut self, name: &str, shape: &[i64], init: Init, decay: bool, row_sparse: bool) -> ParamId {
+        let mut path = self.path.clone();
+        path.push(name.to_owned());
+        let name = path.join(".");
+        debug_assert!(self.specs.iter().all(|s| s.name != name), "parameter {name} is declared twice");
+        let (stage, fresh) = (self.stage, self.fresh);
+        self.specs.push(ParamSpec {
+            name,
+            shape: shape.to_vec(),
+            stage,
+            borrowers: Vec::new(),
+            init,
+            decay,
+            row_sparse,
+            fresh,
+            trainable: true,
+        });
+        ParamId(self.specs.len() - 1)
+    }
+
+    /// Returns the declared parameters, in order.
+    pub fn finish(self) -> Vec<ParamSpec> {
+        self.specs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Also in release builds: the gradient of such a weight would be lost silently.
+    #[test]
+    #[should_panic(expected = "words: a borrowed table is not looked up only")]
+    fn a_vocabulary_is_not_lent() {
+        let mut b = ParamBuilder::new();
+        let words = b.vocabulary("words", 7, 5, Init::Zeros);
+        b.stage(1, |b| b.borrow(words));
+    }
+
+    #[test]
+    fn all_of_a_shared_part_is_lent() {
+        let mut b = ParamBuilder::new();
+        b.vector("before", 3, Init::Zeros);
+        b.shared(&[2, 3, 5], |b| [b.weight("w", &[2, 2], Init::Zeros), b.vector("b", 2, Init::Zeros)]);
+        b.vector("after", 3, Init::Zeros);
+        let places: Vec<_> = b.finish().into_iter().map(|spec| (spec.name, spec.stage, spec.borrowers)).collect();
+        let of = |name: &str, stage, borrowers: &[usize]| (name.to_owned(), stage, borrowers.to_vec());
+        assert_eq!(places, [of("before", 0, &[]), of("w", 2, &[3, 5]), of("b", 2, &[3, 5]), of("after", 0, &[])]);
+    }
+}

@@ -1,0 +1,109 @@
+//! How texts are generated: settings, tokenizer and seed.
+
+use crate::checkpoint::export::GENERATION_FILE;
+use crate::error::{Context, Error, Result};
+use crate::generate::{self, Settings, Text};
+use crate::metrics::{Bleu, Metrics, RougeL};
+use crate::tasks::chat;
+use crate::text::tokenizer::Tokenizer;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::path::Path;
+
+/// How an evaluation generates texts.
+pub struct Generation {
+    pub settings: Settings,
+    pub tokenizer: Tokenizer,
+    /// For what is drawn.
+    pub seed: u64,
+}
+
+impl Generation {
+    /// By what `wanted` asks for, else as the model's folder says.
+    ///
+    /// # Errors
+    /// Exit 2: those of [`Settings::read`] and [`Tokenizer::from_folder`].
+    pub fn open(folder: &Path, wanted: &impl Serialize, seed: u64) -> Result<Self> {
+        let wanted = match serde_json::to_value(wanted)? {
+            Value::Object(wanted) => wanted,
+            other => return Err(Error::other(format!("settings of generation are an object, not {other}"))),
+        };
+        Ok(Generation { settings: Settings::read(folder, &wanted)?, tokenizer: Tokenizer::from_folder(folder)?, seed })
+    }
+
+    /// At most so many new tokens where neither the folder nor anybody else says how many.
+    pub fn or_at_most(mut self, new_tokens: usize) -> Self {
+        let length = &mut self.settings.length;
+        if length.max.is_none() {
+            length.max_new.get_or_insert(new_tokens);
+        }
+        self
+    }
+
+    /// Ends texts where the folder's chat template ends an answer, too: what was learnt from it ends so.
+    ///
+    /// # Errors
+    /// As [`chat::answer_end`].
+    pub fn ending_as_answers(mut self) -> Result<Self> {
+        let end = chat::answer_end(&self.tokenizer)?.filter(|end| !self.settings.eos.contains(end));
+        self.settings.eos.extend(end);
+        Ok(self)
+    }
+
+    /// Returns the random number for a record and a position, from which a token is sampled.
+    pub fn random_numbers(&self) -> impl Fn(u64, usize) -> f64 {
+        let seed = self.seed;
+        move |record, position| generate::uniform(seed, record, position)
+    }
+
+    /// A text as a person reads it, without special tokens.
+    ///
+    /// # Errors
+    /// The tokenizer's own.
+    pub fn read(&self, text: &Text) -> Result<String> {
+        self.tokenizer.decode(&text.ids)
+    }
+
+    /// BLEU (0 to 100, as sacrebleu counts it) and ROUGE-L of texts against the references of the data.
+    pub(super) fn metrics(&self, texts: &[Text], references: &Value) -> Result<Metrics> {
+        let (mut bleu, mut rouge) = (Bleu::default(), RougeL::default());
+        let references: Vec<String> = Vec::deserialize(references)?;
+        for (text, reference) in texts.iter().zip(references) {
+            let text = self.read(text)?;
+            bleu.add(&text, &[&reference]);
+            rouge.add(&text, &[&reference]);
+        }
+        Ok(vec![("bleu", bleu.score()), ("rougeL", rouge.mean())])
+    }
+}
+
+/// The generation_config.json of a model that is trained on conversations, where that of `folder` does not end a text
+/// at the token that ends an answer by its chat template; with it that token.
+///
+/// A new one has the keys of config.json that say something of generation, as transformers derives it.
+///
+/// # Errors
+/// As [`Tokenizer::from_folder`] and [`chat::answer_end`].
+pub fn ending_answers(folder: &Path) -> Result<Option<(Value, u32)>> {
+    const OF_GENERATION: [&str; 4] = ["bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"];
+    let tokenizer = Tokenizer::from_folder(folder)?;
+    // Settings that generation does not support are no matter of training.
+    let Ok(settings) = Settings::read(folder, &Map::new()) else { return Ok(None) };
+    let Some(end) = chat::answer_end(&tokenizer)?.filter(|end| !settings.eos.contains(end)) else { return Ok(None) };
+    let read = |name: &str| -> Result<Map<String, Value>> {
+        let path = folder.join(name);
+        let text = fs::read_to_string(&path).input_context(path.display())?;
+        serde_json::from_str(&text).input_context(path.display())
+    };
+    let mut file = if folder.join(GENERATION_FILE).exists() {
+        read(GENERATION_FILE)?
+    } else {
+        let mut config = read("config.json")?;
+        config.retain(|key, value| OF_GENERATION.contains(&key.as_str()) && !value.is_null());
+        config
+    };
+    let ends = settings.eos.iter().copied().chain([end]).collect::<Vec<_>>();
+    file.insert("eos_token_id".into(), if ends.len() == 1 { json!(end) } else { json!(ends) });
+    Ok(Some((Value::Object(file), end)))
+}

@@ -1,0 +1,119 @@
+//! Finds the first tensor of a pass that is not finite, and the samples behind it.
+
+use crate::data::batch::Batch;
+use crate::data::ragged::Sequences;
+use crate::ffi::transfer;
+use crate::models::Boundary;
+use crate::nn::{ParamId, Params, RowGradient};
+use crate::tasks::Model;
+use std::cell::RefCell;
+use tch::Tensor;
+
+/// How many samples a message names.
+const NAMED: usize = 8;
+
+/// Looks at the tensors of a pass and remembers the first that is not finite.
+#[derive(Default)]
+pub struct Watch {
+    pub(super) found: RefCell<Option<String>>,
+}
+
+impl Watch {
+    fn note(&self, what: impl FnOnce() -> String) {
+        let mut found = self.found.borrow_mut();
+        if found.is_none() {
+            *found = Some(what());
+        }
+    }
+
+    /// A stage has run forward.
+    pub fn ran(&self, model: &Model, params: &Params, stage: usize, output: &Boundary, batch: &Batch) {
+        let Some(bad) = output.iter().find(|tensor| is_bad(tensor)) else { return };
+        // A weight that no sample has used is not the cause: a row of a table.
+        let weight = members(params, stage).find(|id| is_bad(params.view(*id)));
+        let what = match weight {
+            Some(id) => format!("the weight {}", name_of(model, params, id)),
+            None => format!("the output of the {}", model.stage_name(stage)),
+        };
+        self.note(|| format!("{what}{}", samples(bad, batch)));
+    }
+
+    /// The losses `[B]` are known.
+    pub fn lost(&self, losses: &Tensor, batch: &Batch) {
+        if is_bad(losses) {
+            self.note(|| format!("the loss{}", samples(losses, batch)));
+        }
+    }
+
+    /// A stage has run backward; `border` is the gradient that it hands to the stage before.
+    pub fn returned(&self, model: &Model, params: &Params, stage: usize, border: &Boundary, batch: &Batch) {
+        for id in members(params, stage).filter(|id| is_bad(&params.view(*id).grad())) {
+            self.note(|| format!("the gradient of {}{}", name_of(model, params, id), named(&batch.samples)));
+        }
+        for tensor in border.iter().filter(|tensor| is_bad(tensor)) {
+            let name = model.stage_name(stage);
+            self.note(|| format!("the gradient of the input of the {name}{}", samples(tensor, batch)));
+        }
+    }
+
+    /// Backward has found the gradient of looked-up rows.
+    pub fn looked_up(&self, model: &Model, params: &Params, found: &RowGradient, batch: &Batch) {
+        if is_bad(&found.grad) {
+            let name = name_of(model, params, found.table);
+            self.note(|| format!("the gradient of {name}{}", samples(&found.grad, batch)));
+        }
+    }
+}
+
+/// What a stage computes with.
+fn members(params: &Params, stage: usize) -> impl Iterator<Item = ParamId> {
+    params.layout().of_stage(stage).flat_map(|unit| params.layout().units()[unit].members.iter().copied())
+}
+
+/// As Hugging Face calls it.
+fn name_of(model: &Model, params: &Params, id: ParamId) -> String {
+    let names = model.backbone.hf_names();
+    names.exported(names.of(&params.spec(id).name)).join(" + ")
+}
+
+fn is_bad(tensor: &Tensor) -> bool {
+    tensor.defined()
+        && tensor.is_floating_point()
+        && transfer::values::<bool>(&tensor.isfinite().all()).is_ok_and(|finite| finite != [true])
+}
+
+/// The samples behind the bad rows of `[T, ..]`, a decoder's `[D, ..]` or `[B, ..]`; all where it may be two of these.
+fn samples(tensor: &Tensor, batch: &Batch) -> String {
+    let rows = tensor.size().first().copied().unwrap_or_default();
+    let bad = tensor.isfinite().logical_not().reshape([rows, -1]).any_dim(1, false).nonzero().view(-1);
+    let bad: Vec<i64> = transfer::values(&bad).unwrap_or_default();
+    let sides = [Some(&batch.sequences), batch.decoder.as_ref().map(|decoder| &decoder.sequences)];
+    let mut sides = sides.into_iter().flatten().map(Sequences::lengths).filter(|side| rows == side.iter().sum::<i64>());
+    let ids = if rows as usize == batch.len() {
+        bad.iter().map(|&row| batch.samples[row as usize]).collect()
+    } else if let (Some(lengths), None) = (sides.next(), sides.next()) {
+        let owners: Vec<u32> =
+            batch.samples.iter().zip(&batch.widths).flat_map(|(&id, &n)| std::iter::repeat_n(id, n)).collect();
+        let ends = lengths.iter().scan(0, |end, n| {
+            *end += n;
+            Some(*end)
+        });
+        let ends: Vec<i64> = ends.collect();
+        let mut ids: Vec<u32> = bad.iter().map(|&row| owners[ends.partition_point(|&end| end <= row)]).collect();
+        ids.dedup();
+        ids
+    } else {
+        batch.samples.clone()
+    };
+    named(&ids)
+}
+
+fn named(ids: &[u32]) -> String {
+    let list: Vec<String> = ids.iter().take(NAMED).map(u32::to_string).collect();
+    let more = if ids.len() > NAMED { format!(" and {} more", ids.len() - NAMED) } else { String::new() };
+    format!(
+        ", over sample{} {}{more} of data.train (counted from 0)",
+        if ids.len() == 1 { "" } else { "s" },
+        list.join(", ")
+    )
+}
