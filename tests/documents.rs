@@ -129,7 +129,7 @@ fn the_checks_find_mistakes() {
     let found: Vec<(usize, String)> = page.links();
     assert_eq!(found, [(6, "y.md#a".to_owned()), (7, "z.md".to_owned())]);
     assert_eq!(page.anchors(), ["a-b-c_d-e", "a", "old", "a-1"].map(str::to_owned).into());
-    assert_eq!(page.command_lines(), [(10, "[no](block)".to_owned()), (11, "a   b".to_owned())]);
+    assert_eq!(page.command_lines(), [(10, "[no](block)".to_owned()), (11, "a  b".to_owned())]);
 }
 
 // ------------------------------------------------------------------------------------------------ command lines
@@ -162,7 +162,7 @@ fn check_command(words: Vec<String>) -> Result<(), String> {
         Err(e) => return Err(e.to_string().trim().replace('\n', " ")),
     }
     // An option takes the word after it: `--env NAME=VALUE` is no setting.
-    let setting = |pair: &[String]| (pair[1].contains('=') && ![&pair[0], &pair[1]].iter().any(|w| w.starts_with('-')));
+    let setting = |pair: &[String]| pair[1].contains('=') && ![&pair[0], &pair[1]].iter().any(|w| w.starts_with('-'));
     let flags = ["--all", "--measure", "--print-config", "--dry-run", "--slurm", "--json"];
     let words: Vec<String> = words.into_iter().filter(|word| !flags.contains(&word.as_str())).collect();
     let settings: Vec<String> = words.windows(2).filter(|pair| setting(pair)).map(|pair| pair[1].clone()).collect();
