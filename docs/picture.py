@@ -62,6 +62,9 @@ def screen(written):
             elif sign[-1] == "K":
                 lines[row] = "" if sign == "\x1b[2K" else lines[row][:column]
         else:
+            if column == COLUMNS:
+                row, column = row + 1, 0
+                lines += [""] * (row + 1 - len(lines))
             lines[row] = lines[row].ljust(column)[:column] + sign + lines[row][column + 1:]
             column += 1
     return [line.rstrip() for line in lines]
