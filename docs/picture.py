@@ -1,9 +1,11 @@
 """Makes docs/quickstart.svg: what the quick start prints on a terminal, beside its loss and its throughput.
 
-usage: python3 docs/picture.py [OUT.svg]     from the project's root, after launch/quickstart.sh, which fetches the data
+usage: python3 docs/picture.py              from the project's root, after launch/quickstart.sh, which fetches the data
+       python3 docs/picture.py --again      without a new run
 
-It runs `mpirun -n 2 target/release/trainer train configs/quickstart.toml` on a terminal of 80 columns and draws the last
-screen, and the lines of runs/quickstart/metrics.jsonl. Standard library only.
+It runs `mpirun -n 2 target/release/trainer train configs/quickstart.toml` on a terminal of 80 columns, keeps the last
+screen in runs/quickstart/screen.txt, and draws the main part of it, and the lines of runs/quickstart/metrics.jsonl.
+Standard library only.
 """
 
 import json
@@ -18,6 +20,7 @@ from termios import TIOCSWINSZ
 
 COMMAND = ["mpirun", "-n", "2", "target/release/trainer", "train", "configs/quickstart.toml"]
 MORE = ["output_dir=runs/quickstart", "overwrite_output_dir=true"]
+SCREEN, METRICS, TARGET = "runs/quickstart/screen.txt", "runs/quickstart/metrics.jsonl", "docs/quickstart.svg"
 COLUMNS = 80
 FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 CHAR, LINE = 7.23, 15.5  # of a glyph at 12 px
@@ -80,7 +83,7 @@ def terminal(lines, width, height):
     out += [f'<circle cx="{18 + 18 * i}" cy="16" r="5" fill="{c}"/>' for i, c in enumerate(("#ff5f56", "#ffbd2e", "#27c93f"))]
     for i, line in enumerate(lines):
         colour = "#7ee787" if line.startswith("$") else "#8b949e" if set(line) & set("┌┐└┘╞╡│") else "#c9d1d9"
-        for match in re.finditer(r"\S+(?: \S+)*", line):  # runs of text, each at its column, whatever the font's width
+        for match in re.finditer(r"│|[^\s│]+(?: [^\s│]+)*", line):  # runs of text, each at its column, whatever the font's width
             piece = match.group()
             x, length = 14 + match.start() * CHAR, len(piece) * CHAR
             out.append(text(x, 44 + i * LINE, piece, colour).replace("<text ", f'<text textLength="{length:.1f}" ', 1))
@@ -106,22 +109,39 @@ def plot(x, y, width, height, title, points, colour):
     return out
 
 
-def main(target):
-    shown = ["$ " + " ".join(COMMAND)] + screen(record())
-    while not shown[-1]:
-        shown.pop()
-    with open("runs/quickstart/metrics.jsonl", encoding="utf-8") as lines:
+def shortened(lines):
+    """Without the second half of the header and without the table of memory."""
+    out, skipping = [], False
+    for i, line in enumerate(lines):
+        title = lines[i + 1] if line.startswith("┌") and i + 1 < len(lines) else line
+        if line.startswith(("batch ", "ranks ")) or title.startswith("│ memory"):
+            skipping = not line.startswith("ranks ")
+            out += ["..."] if line.startswith("batch ") else []
+        elif line.startswith(("step ", "┌")):
+            skipping = False
+        elif line.startswith(("output ", "disk ", "warning ")):
+            skipping = True
+        if not skipping:
+            out.append(line)
+    return out
+
+
+def main(again):
+    if not again:
+        shown = screen(record())
+        with open(SCREEN, "w", encoding="utf-8") as file:
+            file.write("\n".join(shown).strip("\n") + "\n")
+    with open(SCREEN, encoding="utf-8") as file:
+        shown = ["$ " + " ".join(COMMAND), *shortened(file.read().splitlines())]
+    with open(METRICS, encoding="utf-8") as lines:
         metrics = [json.loads(line) for line in lines]
     steps = [line for line in metrics if "loss" in line]
-    accuracies = [(line["step"], line["eval_accuracy"]) for line in metrics if "eval_accuracy" in line]
     left = round(28 + COLUMNS * CHAR)
-    height = round(60 + len(shown) * LINE)
+    height = round(50 + len(shown) * LINE)
     plots = [
         ("training loss", [(line["step"], line["loss"]) for line in steps], "#0969da"),
         ("tokens per second, 2 ranks", [(line["step"], line["tokens_per_second"]) for line in steps], "#1a7f37"),
     ]
-    if len(accuracies) > 1:
-        plots.insert(1, ("accuracy on held-out articles", accuracies, "#8250df"))
     part = (height - 10 * (len(plots) - 1)) / len(plots)
     width = left + 10 + 320
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
@@ -129,10 +149,10 @@ def main(target):
     out += terminal(shown, left, height)
     for i, (title, points, colour) in enumerate(plots):
         out += plot(left + 10, round(i * (part + 10)), 320, round(part), title, points, colour)
-    with open(target, "w", encoding="utf-8") as file:
+    with open(TARGET, "w", encoding="utf-8") as file:
         file.write("\n".join([*out, "</svg>", ""]))
-    print(f"{target}: {len(shown)} lines, {len(steps)} logged steps, last accuracy {accuracies[-1][1]:.3f}")
+    print(f"{TARGET}: {len(shown)} lines, {len(steps)} logged steps")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "docs/quickstart.svg")
+    main("--again" in sys.argv)
