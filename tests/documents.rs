@@ -1,11 +1,12 @@
 //! The documentation holds together: links and anchors resolve, every page is listed, and what it tells people to type
 //! is understood by the program.
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use trainer::cli::Cli;
 use trainer::config::Config;
 
@@ -17,7 +18,6 @@ const REQUIRED: &[(&str, &str)] = &[
     ("data.train=train.jsonl", "\ntrain = "),
     ("data.eval=eval.jsonl", "\neval = "),
 ];
-const SUBCOMMANDS: &[&str] = &["train", "launch", "doctor", "evaluate", "predict", "chat", "plan", "tokenizer"];
 
 #[test]
 fn links_and_anchors_resolve() {
@@ -142,7 +142,7 @@ fn check_line(line: &str) -> Result<usize, String> {
     let mut commands = 0;
     for (i, word) in words.iter().enumerate().filter(|(_, word)| is_program(word)) {
         let Some(next) = words.get(i + 1) else { continue };
-        if SUBCOMMANDS.contains(&next.as_str()) {
+        if is_subcommand(next) {
             let end = |word: &String| matches!(word.as_str(), "|" | "||" | "&&" | ";" | "&") || word.starts_with('>');
             let command = words[i + 1..].iter().take_while(|word| !end(word));
             check_command(command.filter(|word| !word.starts_with('$') && *word != "...").cloned().collect())?;
@@ -152,6 +152,12 @@ fn check_line(line: &str) -> Result<usize, String> {
         }
     }
     Ok(commands)
+}
+
+fn is_subcommand(word: &str) -> bool {
+    static NAMES: LazyLock<HashSet<String>> =
+        LazyLock::new(|| Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect());
+    NAMES.contains(word)
 }
 
 /// One command, from its subcommand on.
@@ -289,7 +295,7 @@ impl Page {
 fn starts_a_command(line: &str) -> bool {
     let words: Vec<&str> = line.split_whitespace().collect();
     let program = words.iter().position(|word| *word == "trainer" || word.ends_with("/trainer"));
-    program.is_some_and(|i| words.get(i + 1).is_some_and(|next| SUBCOMMANDS.contains(next)))
+    program.is_some_and(|i| words.get(i + 1).is_some_and(|next| is_subcommand(next)))
 }
 
 /// A line without what stands between backticks.
