@@ -1,19 +1,46 @@
 #!/usr/bin/env bash
-# Sets up and runs all tests. They are built in the release profile, as the quick start and the benchmark are: they run
-# real models, and one profile means that libtorch's bindings (minutes) are compiled once.
+# Sets up and runs all tests, or with `fast` the quick ones: within two minutes once they are built. Tests are built in
+# the release profile, as the quick start and the benchmark are: they run real models, and one profile means that
+# libtorch's bindings (minutes) are compiled once.
+#
+# usage: launch/test.sh [fast]
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
+# Besides the unit tests, what `fast` runs: test files of one process that take a few seconds each.
+readonly quick="architecture documents wording launch resume equivalence half plan_stages tasks_binary tasks_tagging"
+
+mode=${1:-all}
+[[ $mode == all || $mode == fast ]] || die "usage: launch/test.sh [fast]"
+
 launch/setup.sh
 
+if cargo nextest --version >/dev/null 2>&1; then
+    test=(cargo nextest run --release) one_at_a_time=(--test-threads 1)
+else
+    test=(cargo test --release --no-fail-fast) one_at_a_time=(-- --test-threads 1)
+fi
+
+if [[ $mode == fast ]]; then
+    selected=()
+    for name in $quick; do
+        selected+=(--test "$name")
+    done
+    say "building the quick tests (the first time takes minutes)"
+    cargo test --release --lib --bins "${selected[@]}" --no-run --quiet
+    say "quick tests"
+    "${test[@]}" --lib --bins "${selected[@]}"
+    exit
+fi
+
 # Tests that start mpirun, or Slurm, use all the cores by themselves: they run after the rest, one at a time.
-fast=() multi_rank=()
+one_process=() multi_rank=()
 for file in tests/*.rs; do
     name=$(basename "$file" .rs)
     case $name in
     mpi_* | comm_* | slurm) multi_rank+=(--test "$name") ;;
-    *) fast+=(--test "$name") ;;
+    *) one_process+=(--test "$name") ;;
     esac
 done
 
@@ -22,16 +49,11 @@ cargo build --release --bins # the tests of the command line start the binary
 cargo build --release -p double-cuda -p double-nccl # loaded in place of libcuda and libnccl
 cargo test --release --workspace --no-run --quiet
 
-say "examples in the documentation"
+say "examples in the documentation of the code"
 cargo test --release --doc --quiet
 
-if cargo nextest --version >/dev/null 2>&1; then
-    test=(cargo nextest run --release) one_at_a_time=(--test-threads 1)
-else
-    test=(cargo test --release --no-fail-fast) one_at_a_time=(-- --test-threads 1)
-fi
 say "tests of one process"
-"${test[@]}" --lib --bins "${fast[@]}"
+"${test[@]}" --lib --bins "${one_process[@]}"
 "${test[@]}" -p double-cuda -p double-nccl
 if ((${#multi_rank[@]})); then
     say "tests of several ranks"
