@@ -15,7 +15,7 @@ use crate::tasks::prompts::Writer;
 use crate::text::prompts::Asked;
 use crate::train::evaluate::Evaluator;
 use crate::train::generate::Generation;
-use crate::train::loaded::{Declared, Loaded};
+use crate::train::model_loading::{Declared, Loaded};
 use crate::train::reading;
 use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal, Write};

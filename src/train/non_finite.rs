@@ -1,6 +1,6 @@
-//! Which tensor went bad first, on which rank, over which samples: the step is run again, looking at everything.
+//! Finds the first tensor with NaN or Inf, its rank and its samples, by running the step again with checks.
 //!
-//! Nothing was updated and chance is a pure function, so the second run meets the same numbers.
+//! No weight was updated and all randomness is keyed, so the second run computes the same values.
 
 use crate::data::batch::Batch;
 use crate::data::ragged::Sequences;
@@ -15,10 +15,10 @@ use crate::train::step::Stepper;
 use std::cell::RefCell;
 use tch::Tensor;
 
-/// How many samples a message names.
+/// Maximum number of samples that a message lists.
 const NAMED: usize = 8;
 
-/// A step whose loss or gradient norm is not finite.
+/// A step with a NaN or Inf loss or gradient norm.
 #[derive(Debug)]
 pub struct Fault<'a> {
     pub step: u64,
@@ -26,69 +26,69 @@ pub struct Fault<'a> {
     pub grad_norm: f64,
     pub batches: &'a [Batch],
     pub micro_batches: usize,
-    /// What backward starts from, of each term of the loss.
+    /// Initial gradient of each term of the loss.
     pub scales: &'a [f64],
 }
 
-/// Looks at the tensors of a pass and remembers the first that is not finite.
+/// Checks the tensors of a pass and records the first with NaN or Inf.
 #[derive(Default)]
 pub struct Watch {
     found: RefCell<Option<String>>,
 }
 
 impl Watch {
-    fn note(&self, what: impl FnOnce() -> String) {
+    fn record(&self, what: impl FnOnce() -> String) {
         let mut found = self.found.borrow_mut();
         if found.is_none() {
             *found = Some(what());
         }
     }
 
-    /// A stage has run forward.
-    pub fn ran(&self, model: &Model, params: &Params, stage: usize, output: &Border, batch: &Batch) {
+    /// Checks the output of a block's forward pass.
+    pub fn after_forward(&self, model: &Model, params: &Params, stage: usize, output: &Border, batch: &Batch) {
         let Some(bad) = output.iter().find(|tensor| is_bad(tensor)) else { return };
-        // A weight that no sample has used is not the cause: a row of a table.
-        let weight = members(params, stage).find(|id| is_bad(params.view(*id)));
+        // Look for a bad weight only here: a bad embedding row that no sample uses is not the cause.
+        let weight = params_of(params, stage).find(|id| is_bad(params.view(*id)));
         let what = match weight {
             Some(id) => format!("the weight {}", name_of(model, params, id)),
             None => format!("the output of the {}", model.stage_name(stage)),
         };
-        self.note(|| format!("{what}{}", samples(bad, batch)));
+        self.record(|| format!("{what}{}", samples(bad, batch)));
     }
 
-    /// The losses `[B]` are known.
-    pub fn lost(&self, losses: &Tensor, batch: &Batch) {
+    /// Checks the losses `[B]`.
+    pub fn after_loss(&self, losses: &Tensor, batch: &Batch) {
         if is_bad(losses) {
-            self.note(|| format!("the loss{}", samples(losses, batch)));
+            self.record(|| format!("the loss{}", samples(losses, batch)));
         }
     }
 
-    /// A stage has run backward; `border` is the gradient that it hands to the stage before.
-    pub fn returned(&self, model: &Model, params: &Params, stage: usize, border: &Border, batch: &Batch) {
-        for id in members(params, stage).filter(|id| is_bad(&params.view(*id).grad())) {
-            self.note(|| format!("the gradient of {}{}", name_of(model, params, id), named(&batch.samples)));
+    /// Checks the gradients of a block's backward pass; `border` is the gradient of its input.
+    pub fn after_backward(&self, model: &Model, params: &Params, stage: usize, border: &Border, batch: &Batch) {
+        for id in params_of(params, stage).filter(|id| is_bad(&params.view(*id).grad())) {
+            self.record(|| format!("the gradient of {}{}", name_of(model, params, id), named(&batch.samples)));
         }
         for tensor in border.iter().filter(|tensor| is_bad(tensor)) {
             let name = model.stage_name(stage);
-            self.note(|| format!("the gradient of the input of the {name}{}", samples(tensor, batch)));
+            self.record(|| format!("the gradient of the input of the {name}{}", samples(tensor, batch)));
         }
     }
 
-    /// Backward has found the gradient of looked-up rows.
-    pub fn looked_up(&self, model: &Model, params: &Params, found: &RowGradient, batch: &Batch) {
+    /// Checks the gradient of embedding rows.
+    pub fn after_lookup(&self, model: &Model, params: &Params, found: &RowGradient, batch: &Batch) {
         if is_bad(&found.grad) {
             let name = name_of(model, params, found.table);
-            self.note(|| format!("the gradient of {name}{}", samples(&found.grad, batch)));
+            self.record(|| format!("the gradient of {name}{}", samples(&found.grad, batch)));
         }
     }
 }
 
-/// What a stage computes with.
-fn members(params: &Params, stage: usize) -> impl Iterator<Item = ParamId> {
+/// Returns the parameters of a block.
+fn params_of(params: &Params, stage: usize) -> impl Iterator<Item = ParamId> {
     params.layout().of_stage(stage).flat_map(|unit| params.layout().units()[unit].members.iter().copied())
 }
 
-/// As Hugging Face calls it.
+/// Returns the Hugging Face name.
 fn name_of(model: &Model, params: &Params, id: ParamId) -> String {
     let names = model.backbone.hf_names();
     names.exported(names.of(&params.spec(id).name)).join(" + ")
@@ -100,7 +100,8 @@ fn is_bad(tensor: &Tensor) -> bool {
         && transfer::values::<bool>(&tensor.isfinite().all()).is_ok_and(|finite| finite != [true])
 }
 
-/// The samples behind the bad rows of `[T, ..]`, a decoder's `[D, ..]` or `[B, ..]`; all where it may be two of these.
+/// Names the samples of the bad rows of `[T, ..]`, a decoder's `[D, ..]` or `[B, ..]`; all samples if that is
+/// ambiguous.
 fn samples(tensor: &Tensor, batch: &Batch) -> String {
     let rows = tensor.size().first().copied().unwrap_or_default();
     let bad = tensor.isfinite().logical_not().reshape([rows, -1]).any_dim(1, false).nonzero().view(-1);
@@ -136,20 +137,21 @@ fn named(ids: &[u32]) -> String {
     )
 }
 
-/// The error that ends a run, with its cause. All ranks call it.
+/// Returns the error that ends a run, with its cause. All ranks call it.
 ///
 /// # Errors
 /// A dead or late rank; libtorch's.
 pub fn diagnose(stepper: &mut Stepper, fault: &Fault) -> Result<Error> {
-    let found = look(stepper, fault)?;
+    let found = rerun(stepper, fault)?;
     let comm = stepper.comm.as_ref();
     let here = |what: String| {
         let rank = comm.rank();
-        Error::new(Kind::NonFinite, format!("the first tensor that is not finite, on rank {rank}: {what}"))
+        Error::new(Kind::NonFinite, format!("the first tensor with NaN or Inf, on rank {rank}: {what}"))
     };
-    let cause = match comm.agree(found.map_or(Ok(()), |what| Err(here(what))), "what went bad") {
-        Ok(()) => "the tensors of each micro-batch are finite: what overflows is their sum, or the squares in the norm"
-            .to_owned(),
+    let cause = match comm.agree(found.map_or(Ok(()), |what| Err(here(what))), "the first NaN or Inf") {
+        Ok(()) => {
+            "the tensors of each micro-batch are finite: their sum overflows, or the squares in the norm".to_owned()
+        }
         Err(e) if e.kind() == Kind::NonFinite => e.to_string(),
         Err(e) => return Err(e),
     };
@@ -157,16 +159,16 @@ pub fn diagnose(stepper: &mut Stepper, fault: &Fault) -> Result<Error> {
     Ok(Error::new(
         Kind::NonFinite,
         format!(
-            "step {step}: the loss is {loss} and the gradient norm {grad_norm}; {cause}. No weight was changed by this \
-             step. A lower learning_rate or a longer warm-up is the usual remedy; train.on_non_finite = \"skip\" \
-             leaves such steps out"
+            "step {step}: the loss is {loss} and the gradient norm {grad_norm}; {cause}. This step changed no \
+             weight. Lower learning_rate or raise warmup_steps; train.on_non_finite = \"skip\" skips such \
+             steps"
         ),
     )
     .shared())
 }
 
-/// Runs the step's micro-batches again on this rank.
-fn look(stepper: &mut Stepper, fault: &Fault) -> Result<Option<String>> {
+/// Runs the step's micro-batches again on this rank, with checks.
+fn rerun(stepper: &mut Stepper, fault: &Fault) -> Result<Option<String>> {
     let Stepper { model, params, weights, gradients, comm, config, .. } = stepper;
     let watch = Watch::default();
     let staged = Staged { model, params, recompute: config.recompute, watch: Some(&watch) };

@@ -1,4 +1,4 @@
-//! Puts a run together: the ranks, the data, the model.
+//! Opens a run: checks the configuration on all ranks, prepares the data, loads the model.
 
 use crate::comm::Collective;
 use crate::config::{Config, ModelInit, TaskKind};
@@ -11,20 +11,20 @@ use crate::observe::progress::Phase;
 use crate::tasks::{Head, labels};
 use crate::text::parallel;
 use crate::text::tokenizer::Tokenizer;
+use crate::train::dry_run;
 use crate::train::generate::ending_answers;
-use crate::train::loaded::{Declared, Holding, Loaded, Source};
-use crate::train::memory_need::{self, Held};
+use crate::train::memory_fit::{self, MemoryPlan};
+use crate::train::model_loading::{Declared, LoadOptions, Loaded, Source};
+use crate::train::rank_consistency;
 use crate::train::reading::{self, Purpose, Reading};
-use crate::train::rehearsal;
 use crate::train::resumed::Resumed;
-use crate::train::same_everywhere;
 use crate::train::settings;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 use tch::Device;
 
-/// The data of a run.
+/// The datasets of a run, and the head that they need.
 pub struct Data {
     pub train: Prepared,
     pub eval: Option<Prepared>,
@@ -38,32 +38,32 @@ pub struct Session {
     pub loaded: Loaded,
     pub data: Data,
     pub max_length: usize,
-    /// Tokens that a rank takes through the model at a time.
+    /// Maximum number of tokens in a micro-batch.
     pub micro_batch_tokens: usize,
-    /// Whether no weight comes from a file.
+    /// Whether all weights are newly initialized.
     pub starts_at_random: bool,
-    /// The generation_config.json that the trained model gets instead of its origin's.
+    /// The generation_config.json for the trained model, if not that of the original model.
     pub generation: Option<Value>,
 }
 
 impl Session {
-    /// Reads everything that the configuration names; a checkpoint that the run goes on from replaces `model.path` as
-    /// the place of the weights, and fixes the order of labels.
+    /// Reads the model and the data. A checkpoint to resume from replaces `model.path` as the source of the weights,
+    /// and fixes the order of the labels.
     ///
-    /// All ranks call it; a failure of one is everybody's.
+    /// All ranks call it; a failure on one rank is an error on all.
     ///
     /// # Errors
-    /// Exit 2 for what is wrong with the model folder or the data.
+    /// Exit 2 for an invalid model folder or invalid data.
     pub fn open(config: Config, comm: Arc<dyn Collective>, resumed: Option<&Resumed>) -> Result<Self> {
         allow_tf32(settings::tf32(&config, comm.device()))?;
         let known_labels = resumed.and_then(|resumed| resumed.state.labels.clone());
         let open = || -> Result<(Declared, usize)> {
             let declared = declare(&config)?;
-            // A folder without a tokenizer is the model's fault, not the data's.
+            // Report a missing tokenizer as an error of the model folder, not of the data.
             Tokenizer::fingerprint_of(&config.model.path)?;
             Ok(declared)
         };
-        let (mut declared, max_length) = comm.agree(open(), "reading the model's configuration")?;
+        let (mut declared, max_length) = comm.agree(open(), "reading the model configuration")?;
         let mut data = one_per_host_first(comm.as_ref(), "preparing the data", || {
             let data = read_data(&config, max_length, known_labels.clone())?;
             declared.check_vocabulary(&data.train)?;
@@ -73,20 +73,22 @@ impl Session {
         let ends = (config.task.kind == TaskKind::Chat).then(|| ending_answers(&config.model.path)).transpose();
         let ends = comm.agree(ends, "reading the chat template")?.flatten();
         let generation = ends.map(|(file, end)| {
-            let remark =
-                "of the chat template ends answers: the trained model's generation_config.json ends texts there";
-            data.train.facts.remarks.push(format!("token {end} {remark}"));
+            data.train.facts.remarks.push(format!(
+                "token {end} ends an answer in the chat template: added to eos_token_id in generation_config.json of \
+                 the trained model"
+            ));
             file
         });
         if let Some(resumed) = resumed {
             resumed.from.clone_into(&mut declared.folder);
         }
-        let shaped = comm.agree(declared.with_head(&data.head, &config.model.freeze), "giving the model its head")?;
+        let shaped =
+            comm.agree(declared.with_head(&data.head, &config.model.freeze), "adding the head to the model")?;
         let before = resumed.map(|resumed| resumed.micro_batch_tokens(comm.world())).transpose();
         let before = comm.agree(before, "reading the checkpoint's settings")?.flatten();
-        let chosen = memory_need::choose(&config, &shaped, &data, comm.as_ref(), before);
-        let Held { zero, micro_batch_tokens } = comm.agree(chosen, "choosing what fits into memory")?;
-        let holding = Holding {
+        let chosen = memory_fit::choose(&config, &shaped, &data, comm.as_ref(), before);
+        let MemoryPlan { zero, micro_batch_tokens } = comm.agree(chosen, "choosing settings that fit in memory")?;
+        let options = LoadOptions {
             kind: settings::kind(config.parallel.precision),
             zero,
             trains: true,
@@ -97,19 +99,19 @@ impl Session {
                 (None, ModelInit::Pretrained) => Source::Folder,
             },
         };
-        let loaded = comm.agree(shaped.load(&comm, &holding), "loading the model")?;
-        let starts_at_random = holding.from == Source::Random;
+        let loaded = comm.agree(shaped.load(&comm, &options), "loading the model")?;
+        let starts_at_random = options.from == Source::Random;
         let mut session =
             Session { config, comm, loaded, data, max_length, micro_batch_tokens, starts_at_random, generation };
-        same_everywhere::check(&session, resumed.map_or(0, |resumed| resumed.state.global_step))?;
+        rank_consistency::check(&session, resumed.map_or(0, |resumed| resumed.state.global_step))?;
         let fixed = session.config.train.micro_batch_tokens.given().or(before).is_some();
         if session.comm.device() != Device::Cpu && !fixed {
-            session.micro_batch_tokens = rehearsal::most_tokens(&session)?;
+            session.micro_batch_tokens = dry_run::max_tokens(&session)?;
         }
         Ok(session)
     }
 
-    /// The order of the training data and its division over the ranks.
+    /// Returns the sampler: the order of the training data and its split over the ranks.
     ///
     /// # Errors
     /// As [`Sampler::new`].
@@ -119,7 +121,7 @@ impl Session {
     }
 }
 
-/// Lets the first rank of every host do `work` before the others, which then find its result in the cache.
+/// Runs `work` on the first rank of every host before the other ranks, which then find its result in the cache.
 pub fn one_per_host_first<T>(comm: &dyn Collective, what: &str, work: impl Fn() -> Result<T>) -> Result<T> {
     let first = if comm.local_rank() == 0 { work().map(Some) } else { Ok(None) };
     let first = comm.agree(first, what)?;
@@ -127,10 +129,10 @@ pub fn one_per_host_first<T>(comm: &dyn Collective, what: &str, work: impl Fn() 
     comm.agree(mine, what)
 }
 
-/// Reads the `config.json` of a run's model; returns with it the longest sequence, in tokens.
+/// Reads the `config.json` of the model; returns the model without weights, and the maximum sequence length in tokens.
 ///
 /// # Errors
-/// Exit 2: a model that is not known, or not in this role.
+/// Exit 2: an unsupported architecture, or one without the head that the task needs.
 pub fn declare(config: &Config) -> Result<(Declared, usize)> {
     let folder = &config.model.path;
     let dropout = DropoutOverrides {
@@ -143,7 +145,7 @@ pub fn declare(config: &Config) -> Result<(Declared, usize)> {
     Ok((declared, max_length))
 }
 
-/// Shows how far the tokens of a file are.
+/// Shows the progress of tokenizing a file.
 pub fn tokenizing(path: &Path) -> Phase {
     let before = parallel::counts();
     Phase::watch(format!("tokenizing {}", path.display()), "texts", move || {
@@ -152,10 +154,10 @@ pub fn tokenizing(path: &Path) -> Phase {
     })
 }
 
-/// Reads, checks and tokenises a run's data, or takes it from the token cache.
+/// Reads, checks and tokenizes the data of a run, or loads it from the token cache.
 ///
 /// # Errors
-/// Exit 2: what is wrong with the data.
+/// Exit 2 for invalid data.
 pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<String>>) -> Result<Data> {
     let folder = &config.model.path;
     let prepare_file = |path: &Path, key: &str, purpose: Purpose, labels: Option<Vec<String>>| {
@@ -168,7 +170,7 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let read_train = |labels| prepare_file(&config.data.train, "data.train", Purpose::Train, labels);
     let given = config.task.labels.clone();
     let mut train = read_train(given.clone())?;
-    // A model that was fine-tuned on the same labels keeps the order that its weights know.
+    // A model that was fine-tuned on the same labels keeps their order, which its head was trained with.
     if let (None, Some(found)) = (given, &train.facts.labels) {
         let json = registry::read_config(folder)?;
         let own = labels::of_config(&json).filter(|_| Role::of_config(&json) == Some(reading::role(&config.task)));
@@ -177,7 +179,7 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
             train = read_train(Some(own))?;
         }
     }
-    // A checkpoint's head knows the order of its labels.
+    // The head of a checkpoint fixes the order of its labels.
     if known_labels.is_some() && train.facts.labels != known_labels {
         train = read_train(known_labels)?;
     }
@@ -197,10 +199,10 @@ fn sorted(labels: &[String]) -> Vec<&String> {
     sorted
 }
 
-/// Whether the tokens of a data set came from the cache, for a person.
+/// Describes whether the tokens of a dataset came from the cache.
 pub fn cache_word(prepared: &Prepared) -> &'static str {
     match prepared.cache {
         CacheUse::Hit => "from the token cache",
-        CacheUse::Built => "tokenised now",
+        CacheUse::Built => "tokenized now",
     }
 }

@@ -13,7 +13,7 @@ use trainer::checkpoint::export;
 use trainer::checkpoint::tensor_writer::Writer;
 use trainer::models::Role;
 use trainer::models::registry::{self, DropoutOverrides, FAMILIES};
-use trainer::train::loaded::Loaded;
+use trainer::train::model_loading::Loaded;
 
 /// The names of all cases, `cases/...`.
 fn cases() -> Vec<String> {

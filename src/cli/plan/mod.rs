@@ -21,10 +21,10 @@ use crate::plan::lengths::{Lengths, Padding};
 use crate::plan::link::Network;
 use crate::plan::scaling::{Row, Run, WORLDS};
 use crate::plan::storage::Storage;
-use crate::train::advice::Question;
-use crate::train::outlook::{Assumed, Outlook, Way};
-use crate::train::trial::{Place, Trial};
-use crate::train::{memory_need, settings};
+use crate::train::advice::Advisor;
+use crate::train::planned_run::{Assumed, PlannedRun, Variant};
+use crate::train::estimate::{Hardware, Estimate};
+use crate::train::{memory_fit, settings};
 use clap::Args;
 use measured::{Correction, check_measured};
 use rates::{device, network, of_device, speed};
@@ -99,7 +99,7 @@ fn share(text: &str) -> Result<f64, String> {
 
 /// All that is told.
 struct Report {
-    outlook: Outlook,
+    outlook: PlannedRun,
     lengths: Lengths,
     padding: Padding,
     steps: u64,
@@ -107,7 +107,7 @@ struct Report {
     /// Whether the tokens at a time were chosen here.
     auto_tokens: bool,
     ranks: usize,
-    ways: Vec<Way>,
+    ways: Vec<Variant>,
     /// What a rank may fill.
     limit: Option<Limit>,
     storage: Storage,
@@ -180,13 +180,13 @@ fn tell(args: &PlanArgs, report: &Report) -> Result<()> {
         observe::print(&format!("{}\n", json::of(report)));
         return Ok(());
     }
-    let question = Question {
-        outlook: &report.outlook,
+    let advisor = Advisor {
+        run: &report.outlook,
         with: &|words| args.config(words),
-        place: report.place(),
+        hardware: report.place(),
         assumed: assumed(args, &report.outlook.config, report.ranks),
     };
-    let advice = question.answer()?;
+    let advice = advisor.advise()?;
     let told = summary::recommendation(report, &advice)?;
     let rest = if args.all { details::of(report) } else { summary::of(report, &advice) };
     observe::print(&format!("{told}\n{rest}"));
@@ -206,13 +206,13 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
     };
     let limit = limit(args, &config, device, ranks)?;
     let assumed = assumed(args, &config, ranks);
-    let mut outlook = Outlook::open(config, args.batch_per_rank.map(|n| n as usize), assumed)?;
+    let mut outlook = PlannedRun::open(config, args.batch_per_rank.map(|n| n as usize), assumed)?;
     let auto = outlook.config.train.micro_batch_tokens == MicroBatchTokens::Auto;
-    let place = Place { ranks, cpu: device.is_none(), limit: limit.as_ref().map(|limit| limit.bytes) };
+    let place = Hardware { ranks, cpu: device.is_none(), limit: limit.as_ref().map(|limit| limit.bytes) };
     outlook.choose_tokens(&place)?;
     let (steps, steps_per_epoch) = outlook.steps(ranks)?;
     let (lengths, padding) = outlook.lengths(ranks)?;
-    let mut ways = outlook.ways(ranks, device.is_none())?;
+    let mut ways = outlook.variants(ranks, device.is_none())?;
     let zero = outlook.choose(&mut ways, place.limit);
     let storage = outlook.storage(ranks)?;
     let free = free_space(&outlook.config.output_dir);
@@ -258,12 +258,12 @@ impl Report {
     }
 
     /// Whether this way fits, where a limit is known.
-    fn fits(&self, way: &Way) -> Option<bool> {
+    fn fits(&self, way: &Variant) -> Option<bool> {
         self.limit.as_ref().map(|limit| way.need.total <= limit.bytes)
     }
 
-    fn place(&self) -> Place {
-        Place { ranks: self.ranks, cpu: self.cpu, limit: self.limit.as_ref().map(|limit| limit.bytes) }
+    fn place(&self) -> Hardware {
+        Hardware { ranks: self.ranks, cpu: self.cpu, limit: self.limit.as_ref().map(|limit| limit.bytes) }
     }
 
     /// The worlds of the table, that of `--ranks` among them.
@@ -274,7 +274,7 @@ impl Report {
     }
 
     /// The time of a trial; none where it has another precision than the one that the rates here were measured in.
-    fn time(&self, trial: &Trial) -> Result<Option<Row>> {
+    fn time(&self, trial: &Estimate) -> Result<Option<Row>> {
         let (config, own) = (&trial.config, &self.outlook.config);
         let speed = match self.named {
             _ if config.parallel.precision == own.parallel.precision => self.speed,
@@ -286,11 +286,11 @@ impl Report {
 
     /// Looks at the run under a configuration, held like this.
     fn with_run<T>(&self, config: &Config, zero: Zero, look: impl FnOnce(&Run) -> T) -> T {
-        let Outlook { shaped, data, .. } = &self.outlook;
+        let PlannedRun { shaped, data, .. } = &self.outlook;
         look(&Run {
             model: &shaped.model,
             specs: &shaped.specs,
-            setup: &memory_need::setup(config, shaped.model.stages(), zero, self.cpu),
+            setup: &memory_fit::setup(config, shaped.model.stages(), zero, self.cpu),
             dataset: &data.train.dataset,
             seed: config.seed,
             micro_batch_tokens: settings::micro_batch_tokens(config),
@@ -314,14 +314,14 @@ fn limit(args: &PlanArgs, config: &Config, device: Option<&Device>, ranks: usize
         return Ok(Some(Limit { bytes: bytes.0 as f64, of: "parallel.memory_per_rank".into() }));
     }
     let share = |bytes: f64, of: &str| {
-        let share = memory_need::USABLE;
+        let share = memory_fit::USABLE_FRACTION;
         Ok(Some(Limit { bytes: bytes * share, of: format!("{:.0} % of {of}", share * 100.0) }))
     };
     match (args.gpu_memory, device) {
         (Some(bytes), _) => share(bytes as f64, "--gpu-memory"),
         (None, Some(device)) => share(device.memory, "what a rank has"),
         (None, None) if config.parallel.zero_stage == ZeroStage::Auto => {
-            let free = available_bytes().ok_or_else(memory_need::untold)?;
+            let free = available_bytes().ok_or_else(memory_fit::unknown_memory)?;
             let on_machine = ranks.min(args.ranks_per_node as usize);
             share((free / on_machine as u64) as f64, "a rank's part of what is free here now")
         }

@@ -10,7 +10,7 @@ use crate::observe::table::table;
 use crate::plan::memory::Need;
 use crate::plan::scaling::Row;
 use crate::train::advice::{Advice, Change, Choice};
-use crate::train::trial::Trial;
+use crate::train::estimate::Estimate;
 
 /// What stands before words for a command line.
 const WORDS: &str = "    ";
@@ -38,7 +38,7 @@ pub fn of(report: &Report, advice: &Advice) -> String {
 }
 
 /// `ZeRO 3 and activation checkpointing`
-fn way(trial: &Trial) -> String {
+fn way(trial: &Estimate) -> String {
     format!("ZeRO {}{}", trial.zero.stage(), recomputation(trial.config.parallel.recompute))
 }
 
@@ -52,7 +52,7 @@ pub fn recomputation(recompute: Recompute) -> String {
 }
 
 /// Ranks, micro-batches and precision in words.
-fn held(report: &Report, trial: &Trial) -> String {
+fn held(report: &Report, trial: &Estimate) -> String {
     let auto = report.auto_tokens && trial.tokens() == own_tokens(report);
     format!(
         "On {}, in {}, with micro-batches of up to {} tokens{}",
@@ -71,7 +71,7 @@ fn own_tokens(report: &Report) -> usize {
 }
 
 /// The time of the run, where it is known.
-fn time(report: &Report, trial: &Trial) -> Result<String> {
+fn time(report: &Report, trial: &Estimate) -> Result<String> {
     let told = |row: Row| {
         let text = format!(
             "Expected time: {} for {} steps of {} on {}; evaluation and saving not counted.",
@@ -93,7 +93,7 @@ fn words(words: &[String]) -> String {
 }
 
 /// Where no limit is known.
-fn need(report: &Report, trial: &Trial) -> Result<String> {
+fn need(report: &Report, trial: &Estimate) -> Result<String> {
     let mut text = fill("", &format!("Needs {} a rank with {}.", size(trial.total()), way(trial)));
     text += &fill("", &format!("{}: as configured.", held(report, trial)));
     text += &time(report, trial)?;
@@ -112,13 +112,13 @@ fn fits(report: &Report, advice: &Advice, choice: &Choice, limit: f64) -> Result
     let used = share(trial.total(), limit);
     let mut text = fill("", &format!("Fits with {}: {used} a rank.", way(trial)));
     let held = held(report, trial);
-    if choice.words.is_empty() {
+    if choice.overrides.is_empty() {
         let auto = trial.config.parallel.zero_stage == ZeroStage::Auto;
         let of = if auto { " (zero_stage = \"auto\")" } else { "" };
         text += &fill("", &format!("{held}: as configured{of}."));
         return Ok(text + &time(report, trial)?);
     }
-    let (own, add) = (way(configured), fill(WORDS, &words(&choice.words)));
+    let (own, add) = (way(configured), fill(WORDS, &words(&choice.overrides)));
     if configured.total() > limit {
         text += &format!("{}\n{add}\n", fill("", &format!("{held}. Add:")));
         text += &time(report, trial)?;
@@ -157,18 +157,18 @@ fn nothing(report: &Report, advice: &Advice, limit: f64) -> String {
         text += &told(place, change, trial.total(), limit);
     }
     text += "\n";
-    let verdict = match changes.iter().position(|change| change.together <= limit) {
-        Some(0) => format!("The first fits by itself: {} a rank.", share(changes[0].together, limit)),
+    let verdict = match changes.iter().position(|change| change.cumulative <= limit) {
+        Some(0) => format!("The first fits by itself: {} a rank.", share(changes[0].cumulative, limit)),
         Some(place) if place + 1 < changes.len() => format!(
             "The first {} together fit: {} a rank; all together need {}.",
             place + 1,
-            share(changes[place].together, limit),
-            size(last.together)
+            share(changes[place].cumulative, limit),
+            size(last.cumulative)
         ),
-        Some(_) => format!("All of them together fit: {} a rank.", share(last.together, limit)),
+        Some(_) => format!("All of them together fit: {} a rank.", share(last.cumulative, limit)),
         None => format!(
             "All of them together need {} and do not fit: use a smaller model, or GPUs with more memory.",
-            size(last.together)
+            size(last.cumulative)
         ),
     };
     text + &fill("", &verdict)
@@ -176,12 +176,12 @@ fn nothing(report: &Report, advice: &Advice, limit: f64) -> String {
 
 /// A change: what it is, its words, and what a rank needs then.
 fn told(place: usize, change: &Change, before: f64, limit: f64) -> String {
-    let mut options = words(&change.edit.words());
+    let mut options = words(&change.edit.overrides());
     for (option, value) in [("--ranks", change.edit.ranks), ("--assume-length", change.edit.length)] {
         options += &value.map(|n| format!(" {option} {n}")).unwrap_or_default();
     }
     let fits = if change.alone <= limit { ", which fits" } else { "" };
-    let together = if place == 0 { String::new() } else { format!("; with all above {}", size(change.together)) };
+    let together = if place == 0 { String::new() } else { format!("; with all above {}", size(change.cumulative)) };
     let effect = format!(
         "{}: saves {} and leaves {}{fits}{together}",
         change.what,
@@ -224,7 +224,7 @@ fn memory(report: &Report, advice: &Advice) -> String {
     text += &table(&STAGE_COLUMNS, &stages.map(row).collect::<Vec<_>>());
     text += "\n";
     let star = match &advice.cheapest {
-        Some(choice) if !choice.words.is_empty() => "recommended",
+        Some(choice) if !choice.overrides.is_empty() => "recommended",
         _ => "as configured",
     };
     let at = details::moment(report, trial.need().at);
