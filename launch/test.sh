@@ -19,7 +19,7 @@ done
 
 say "building the tests (the first time takes minutes)"
 cargo build --release --bins # the tests of the command line start the binary
-cargo build --release -p double-cuda -p double-nccl # loaded in place of libcuda and libnccl
+cargo build --release -p fake-cuda -p fake-nccl # loaded in place of libcuda and libnccl
 cargo test --release --workspace --no-run --quiet
 
 say "examples in the documentation"
@@ -32,7 +32,7 @@ else
 fi
 say "tests of one process"
 "${test[@]}" --lib --bins "${fast[@]}"
-"${test[@]}" -p double-cuda -p double-nccl
+"${test[@]}" -p fake-cuda -p fake-nccl
 if ((${#multi_rank[@]})); then
     say "tests of several ranks"
     trial=$(mktemp -d)

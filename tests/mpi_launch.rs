@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::doubles::Doubles;
+use common::fakes::Fakes;
 use common::process::{
     Running, checkpoints, command, is_alive, kill, mpi_is_here, mpirun, run, start, steps_logged, trainer,
 };
@@ -81,7 +81,7 @@ fn ranks_have_their_threads_and_variables() {
     let options = ["--threads", "3", "--env", "TRAINER_LOG=error", "--env", "ANSWER=4 2"];
     let mut running = start(&mut launch(&bench, &options, &ENDLESS));
     running.until_step(&bench.path("run"), 5);
-    assert!(running.text().contains("ranks     2 (mpi, CPU, 3 threads each)"), "{}", running.text());
+    assert!(running.text().contains("ranks     2 (mpi, CPU, 3 threads per rank)"), "{}", running.text());
     let mut shares: Vec<String> = Vec::new();
     for pid in ranks(&running) {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
@@ -224,17 +224,17 @@ fn without_restarts_the_exit_code_is_the_jobs() {
     assert!(wrong.stderr.contains("no-such-option") && !wrong.status.success(), "{}", wrong.text());
 }
 
-/// On the doubles of the GPUs' libraries: as many ranks as there are GPUs, and no more.
+/// On the fakes of the GPUs' libraries: as many ranks as there are GPUs, and no more.
 #[test]
 fn one_rank_per_gpu() {
     if !mpi_is_here() {
         return;
     }
-    let (bench, doubles) = (bench(), Doubles::new());
+    let (bench, fakes) = (bench(), Fakes::new());
     let launch = |options: &[&str]| {
         let mut command = trainer(&bench);
         command.arg("launch").args(options).args(bench.settings("run", &["backend=nccl", "max_steps=3"]));
-        doubles.load_in(&mut command).env("DOUBLE_GPUS", "2").env_remove("SLURM_JOB_ID");
+        fakes.load_in(&mut command).env("FAKE_GPUS", "2").env_remove("SLURM_JOB_ID");
         run(&mut command)
     };
     let refused = launch(&["-n", "3"]).expect(2);

@@ -42,8 +42,8 @@ impl Nccl {
         let rank = below.rank();
         let at_rank = |e: Error| e.context(format!("rank {rank}"));
         let own = probe::load().and_then(|found| {
-            let double = cuda::double_gpus()?.is_some();
-            let device = |ordinal| if double { Device::Cpu } else { Device::Cuda(ordinal) };
+            let fake = cuda::fake_gpus()?.is_some();
+            let device = |ordinal| if fake { Device::Cpu } else { Device::Cuda(ordinal) };
             let ordinal = ordinal(below.local_rank(), gpus()?, found.sharing)?;
             Ok((found.nccl, found.sharing, device(ordinal), Gpu::open(ordinal)?))
         });
@@ -66,7 +66,7 @@ impl Nccl {
         Ok(Nccl { below, device, timeout, gpu, compute, communicator, watchdog, finished: AtomicBool::new(false) })
     }
 
-    /// Whether a buffer travels by the backend below. With the test double of the driver none does: there a buffer of
+    /// Whether a buffer travels by the backend below. With the fake driver none does: there a buffer of
     /// the GPU and one of the host are the same.
     fn is_below(&self, buffer: &Tensor) -> bool {
         buffer.device() != self.device && buffer.device() == Device::Cpu
@@ -116,7 +116,7 @@ impl Drop for Flight {
 /// # Errors
 /// A driver that does not work.
 pub fn gpus() -> Result<usize> {
-    Ok(cuda::double_gpus()?.unwrap_or_else(|| Cuda::device_count().max(0) as usize))
+    Ok(cuda::fake_gpus()?.unwrap_or_else(|| Cuda::device_count().max(0) as usize))
 }
 
 /// The GPU of a rank, of those that it sees.

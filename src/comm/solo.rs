@@ -29,7 +29,7 @@ impl Solo {
 
     /// A rank in the place of one of several, that tells the others nothing and hears nothing: buffers of collectives
     /// keep what they hold. For a pass that is only to see whether there is room for it.
-    pub fn rehearsing(comm: &dyn Collective) -> Self {
+    pub fn dry_run(comm: &dyn Collective) -> Self {
         Solo { device: comm.device(), place: (comm.rank(), comm.world()), launcher: None }
     }
 }
@@ -104,9 +104,9 @@ mod tests {
     }
 
     #[test]
-    fn a_rehearsal_takes_a_place_and_changes_nothing() {
+    fn a_dry_run_stands_in_for_a_rank_and_changes_nothing() {
         let ranks = threads::group(3, Duration::from_secs(20));
-        let solo = Solo::rehearsing(ranks[2].as_ref());
+        let solo = Solo::dry_run(ranks[2].as_ref());
         assert_eq!((solo.rank(), solo.world(), solo.device()), (2, 3, Device::Cpu));
         let (buffer, shard) = (Tensor::from_slice(&[1f32, 2.0, 3.0]), Tensor::from_slice(&[4f32]));
         let comm: &dyn Collective = &solo;

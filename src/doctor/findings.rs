@@ -1,4 +1,4 @@
-//! What is wrong, why it matters, and what to do: pure functions from facts to findings.
+//! Findings (what is wrong, why it matters, what to do) as pure functions of the facts.
 
 mod agreement;
 mod folder;
@@ -12,28 +12,28 @@ mod tests;
 use super::facts::Facts;
 use serde::Serialize;
 
-/// Of findings that differ in the host alone.
+/// Maximum number of hosts listed in one finding.
 const SHOWN: usize = 4;
 
-/// How bad it is.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// Training fails, or does not do what was asked for.
+    /// Training fails or does something else than configured.
     Problem,
-    /// Training works, but slowly or not for long.
+    /// Training works, but is slow or may fail later.
     Warning,
-    /// Good to know.
+    /// For information.
     Note,
 }
 
-/// One thing that the doctor has to say.
+/// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// A name that stays, for scripts and for `docs/doctor.md`.
+    /// A stable name, for scripts and for `docs/doctor.md`.
     pub id: &'static str,
     pub severity: Severity,
-    /// What was seen.
+    /// What was observed.
     pub seen: String,
     /// Why it matters.
     pub why: String,
@@ -55,7 +55,7 @@ impl Finding {
     }
 }
 
-/// All findings, the worst first.
+/// Returns all findings, the most severe first.
 pub fn all(facts: &Facts) -> Vec<Finding> {
     let groups = [ranks::all, gpus::all, agreement::all, folder::all, sweep::all, host::all];
     let mut findings = joined(groups.iter().flat_map(|group| group(facts)).collect());
@@ -63,14 +63,14 @@ pub fn all(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// What was seen on several hosts, as one finding.
+/// Merges equal findings of several hosts.
 fn joined(findings: Vec<Finding>) -> Vec<Finding> {
     let mut joined: Vec<(Finding, Vec<String>)> = Vec::new();
     for finding in findings {
-        let alike = |(other, _): &&mut (Finding, Vec<String>)| {
+        let is_same = |(other, _): &&mut (Finding, Vec<String>)| {
             Finding { seen: finding.seen.clone(), ..other.clone() } == finding
         };
-        match joined.iter_mut().find(alike) {
+        match joined.iter_mut().find(is_same) {
             Some((_, seen)) => seen.push(finding.seen),
             None => joined.push((finding.clone(), vec![finding.seen])),
         }
@@ -84,7 +84,7 @@ fn joined(findings: Vec<Finding>) -> Vec<Finding> {
     joined.into_iter().map(join).collect()
 }
 
-/// How many of these are problems.
+/// Returns the number of problems.
 pub fn problems(findings: &[Finding]) -> usize {
     findings.iter().filter(|finding| finding.severity == Severity::Problem).count()
 }

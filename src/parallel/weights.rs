@@ -71,7 +71,7 @@ impl Weights {
     }
 
     /// The same memory for a pass whose collectives, `comm`'s, tell nobody anything: no weight changes.
-    pub fn rehearsing(&self, comm: Arc<dyn Collective>) -> Self {
+    pub fn dry_run(&self, comm: Arc<dyn Collective>) -> Self {
         let part = |part: &Part| Part {
             shard: part.shard.shallow_clone(),
             master: part.master.as_ref().map(Tensor::shallow_clone),
