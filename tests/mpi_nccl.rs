@@ -92,8 +92,8 @@ fn a_collective_that_never_ends_ends_the_job() {
 }
 
 #[test]
-fn a_meeting_that_never_ends_ends_the_job() {
-    ends_with("init-hangs", Some("1"), &["\"meeting the other ranks in NCCL\"", "timed out after 3."]);
+fn a_connection_attempt_that_hangs_ends_the_job() {
+    ends_with("init-hangs", Some("1"), &["\"connecting the ranks in NCCL\"", "timed out after 3."]);
 }
 
 /// What is found before training starts: the same message from all ranks, once, and a clean end.

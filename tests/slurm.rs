@@ -222,7 +222,7 @@ fn one_rank_worlds_are_explained() {
         run(&mut srun)
     };
     let alone = step(&["-n", "2", "--mpi=none"]).expect(2);
-    let told = "trainer: error: Slurm started 2 tasks, but MPI sees one rank in each";
+    let told = "trainer: error: Slurm started 2 tasks, but MPI finds only one rank in each";
     assert_eq!(alone.stderr.matches(told).count(), 1, "{}", alone.text());
     assert!(alone.stderr.contains("srun --mpi=pmix"), "{}", alone.text());
     // Debian's Open MPI does not know PMI-2, and says so in its own words.

@@ -1,4 +1,4 @@
-//! One rank alone: every collective is done as soon as it starts.
+//! A single rank: every collective is complete as soon as it starts.
 
 use super::job::{Action, Job};
 use super::{Collective, Pending, ffi};
@@ -7,28 +7,28 @@ use std::sync::Arc;
 use std::time::Duration;
 use tch::{Device, Tensor};
 
-/// A group of one rank that computes on one device.
+/// A group of one rank on one device.
 pub struct Solo {
     device: Device,
-    /// The rank and the number of ranks.
+    /// Rank and world size.
     place: (usize, usize),
-    /// The launcher's end, which wants to hear of the rank's.
+    /// The launcher's MPI handle, which must be finished at the end.
     launcher: Option<Arc<dyn Collective>>,
 }
 
 impl Solo {
-    /// The only rank, computing on `device`.
+    /// Creates a single rank on `device`.
     pub fn new(device: Device) -> Self {
         Solo { device, place: (0, 1), launcher: None }
     }
 
-    /// The same as the only rank of a launcher's.
+    /// The same for the only rank under a launcher.
     pub fn launched(device: Device, launcher: Arc<dyn Collective>) -> Self {
         Solo { device, place: (0, 1), launcher: Some(launcher) }
     }
 
-    /// A rank in the place of one of several, that tells the others nothing and hears nothing: buffers of collectives
-    /// keep what they hold. For a pass that is only to see whether there is room for it.
+    /// Stands in for one of several ranks without communicating: the buffers of collectives keep their values. For dry
+    /// runs that only test memory.
     pub fn dry_run(comm: &dyn Collective) -> Self {
         Solo { device: comm.device(), place: (comm.rank(), comm.world()), launcher: None }
     }
@@ -65,7 +65,7 @@ impl Collective for Solo {
         }
         let job = Job::new(action, buffer, shard, what, (0, 1), buffer.device())?;
         if let Some(shard) = job.shard.as_ref().filter(|_| !job.in_place(0)) {
-            // The one shard is the whole.
+            // The only shard is the whole buffer.
             let (mut shard, mut buffer) = (shard.view([-1]), job.buffer.view([-1]));
             match action {
                 Action::ReduceScatter => shard.copy_(&buffer),
