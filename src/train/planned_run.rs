@@ -113,7 +113,7 @@ impl PlannedRun {
     /// # Errors
     /// As [`Sampler::new`].
     pub fn choose_tokens(&mut self, hardware: &Hardware) -> Result<()> {
-        self.config.train.micro_batch_tokens = self.tokens(&self.on(place.ranks), place)?;
+        self.config.train.micro_batch_tokens = self.tokens(&self.on(hardware.ranks), hardware)?;
         Ok(())
     }
 

@@ -108,7 +108,7 @@ fn need(report: &Report, trial: &Estimate) -> Result<String> {
 }
 
 fn fits(report: &Report, advice: &Advice, choice: &Choice, limit: f64) -> Result<String> {
-    let (trial, configured) = (&choice.trial, &advice.configured);
+    let (trial, configured) = (&choice.estimate, &advice.configured);
     let used = share(trial.total(), limit);
     let mut text = fill("", &format!("Fits with {}: {used} a rank.", way(trial)));
     let held = held(report, trial);
@@ -209,7 +209,7 @@ fn data(report: &Report) -> String {
 
 /// Memory by kind and ZeRO stage, otherwise as is recommended, or as configured where nothing is.
 fn memory(report: &Report, advice: &Advice) -> String {
-    let trial = advice.cheapest.as_ref().map_or(&advice.configured, |choice| &choice.trial);
+    let trial = advice.cheapest.as_ref().map_or(&advice.configured, |choice| &choice.estimate);
     let parallel = &trial.config.parallel;
     let of = if trial.ranks == 1 { "one rank".to_owned() } else { format!("each of {} ranks", trial.ranks) };
     let how = recomputation(parallel.recompute).replace(" and ", " with ");
