@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Sets up and runs all tests. They are built in the release profile, as the quick start and the benchmark are: they run
-# real models, and one profile means that libtorch's bindings (minutes) are compiled once.
+# Sets up and runs all tests, in the release profile, like the quick start and the benchmark: tests run real models, and
+# with one profile libtorch's bindings (minutes) are compiled once.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 launch/setup.sh
 
-# Tests that start mpirun, or Slurm, use all the cores by themselves: they run after the rest, one at a time.
+# Tests that start mpirun or Slurm use all cores: they run after the others, one at a time.
 fast=() multi_rank=()
 for file in tests/*.rs; do
     name=$(basename "$file" .rs)
@@ -18,7 +18,7 @@ for file in tests/*.rs; do
 done
 
 say "building the tests (the first time takes minutes)"
-cargo build --release --bins # the tests of the command line start the binary
+cargo build --release --bins # the command-line tests start the binary
 cargo build --release -p fake-cuda -p fake-nccl # loaded in place of libcuda and libnccl
 cargo test --release --workspace --no-run --quiet
 
@@ -36,7 +36,7 @@ say "tests of one process"
 if ((${#multi_rank[@]})); then
     say "tests of several ranks"
     trial=$(mktemp -d)
-    chmod 755 "$trial" # munged refuses a folder that is closed to others
+    chmod 755 "$trial" # munged refuses a folder that other users cannot enter
     if tests/slurm/cluster.sh up "$trial/slurm"; then
         tests/slurm/cluster.sh down "$trial/slurm"
     else

@@ -206,7 +206,7 @@ fn the_time_limit_is_no_end() {
         let play = Play::new(&bench(), "-n 2 sst2.toml", false, &[&start]);
         let told = play.calls.iter().any(|call| call == "scontrol requeue 7");
         assert_eq!((play.code, told, play.calls.len()), (Some(code), queued, 1 + usize::from(queued)), "{}", play.log);
-        assert_eq!(play.log.contains("to go on from step 40"), queued, "{}", play.log);
+        assert_eq!(play.log.contains("to resume from step 40"), queued, "{}", play.log);
         assert_eq!(
             play.log.contains("the time limit came before the first step (exit 138)"),
             step == 0,
