@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Packs trainer, Open MPI and the GPU check into one archive for machines without Rust, MPI or a network, and prints
-# the archive's path. Unpacked anywhere, it runs with the libtorch of a Python environment, or with its own.
+# Packs trainer, Open MPI and the GPU check into one archive for machines without Rust, MPI or a network, and prints the
+# archive's path. Unpacked anywhere, it runs with the libtorch of a Python environment, or with its own.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -47,7 +47,7 @@ done
 case "$dtype" in
 "") ;;
 bf16) [[ -n $model ]] || die "--model-dtype without --model" ;;
-*) die "--model-dtype $dtype: bf16 is what there is" ;;
+*) die "--model-dtype $dtype: only bf16 is supported" ;;
 esac
 for folder in $model $data; do
     [[ -d $folder ]] || die "no folder $folder"
@@ -85,7 +85,7 @@ fi
 shopt -s nullglob
 for file in "$kit/bin/trainer" "$kit"/tests/bin/*; do
     run_path=$(readelf -d "$file" | sed -n 's/.*(RUNPATH).*\[\(.*\)\]/\1/p')
-    [[ ":$run_path" =~ ^(:\$ORIGIN/[^:]*)+$ ]] || die "$file: its run path $run_path names a folder of this machine"
+    [[ ":$run_path" =~ ^(:\$ORIGIN/[^:]*)+$ ]] || die "$file: its run path $run_path contains a folder of this machine"
     ! grep -qF "$LIBTORCH/lib" "$file" || die "$file names $LIBTORCH/lib" # texts of assertions name its headers
 done
 if [[ -e $LIBTORCH/lib/libtorch_cuda.so ]]; then
@@ -102,7 +102,7 @@ cp -L "$(command -v orted)" "$kit/mpi/bin/orted"
 cp -r "$shared" "$kit/mpi/${shared#"$prefix"/}"
 packed=$kit/mpi/${plugins#"$prefix"/}
 mkdir -p "$packed"
-# Without the plugins for fabrics, whose libraries must fit the machine's drivers, and those for SHMEM.
+# Without the plugins for fabrics, whose libraries must match the machine's drivers, and those for SHMEM.
 for plugin in "$plugins"/*.so; do
     if ! ldd "$plugin" | grep -qE 'lib(uc[pst]|fabric|ibverbs|psm|psm2|infinipath|oshmem|nl-3)[.-_]'; then
         cp -L "$plugin" "$packed/"
@@ -114,12 +114,12 @@ if [[ -n $pmix ]]; then # else Open MPI has one built in
     cp -rL "$pmix/pmix" "$kit/mpi/lib/pmix"
     cp -r "$pmix/../share/pmix" "$kit/mpi/share/pmix"
 fi
-# What all of it needs, but for libc's own, the compiler's and libtorch's.
+# The dependencies, except libc's own, the compiler's and libtorch's.
 find "$kit/mpi" "$kit/bin" -type f \( -name '*.so*' -o -perm -1 \) -exec ldd {} + 2>/dev/null |
     sed -n 's/.* => \(\/[^ ]*\).*/\1/p' | sort -u |
     grep -vE '/(lib(c|m|dl|rt|util|pthread|gcc_s|stdc\+\+)|ld-linux[^/]*)\.so|/lib(torch|c10|cu|nv|nccl|gomp)' |
     xargs -I{} cp -L {} "$kit/mpi/lib/"
-# Each finds the others from its own place on, and so `bin/trainer` starts without the start script, too.
+# Each finds the others relative to itself, so that `bin/trainer` also starts without the start script.
 find "$kit/mpi" -type f \( -name '*.so*' -o -path '*/bin/*' \) | while read -r file; do
     if readelf -h "$file" >/dev/null 2>&1; then
         strip --strip-unneeded "$file"
@@ -150,7 +150,7 @@ fi
 if [[ -n $model ]]; then
     to=$kit/models/$(basename "$(realpath "$model")")
     mkdir -p "$to"
-    # The files of the model itself, and of weights in several formats the one that is read.
+    # The files of the model, and if it has weights in several formats, only the one that is used.
     find -L "$model" -maxdepth 1 -type f ! -name '.*' ! -name '*.md' ! -name data_config.json -exec cp -L {} "$to/" \;
     if compgen -G "$to/*.safetensors" >/dev/null; then
         rm -f "$to"/{*.bin,*.bin.index.json,*.h5,*.msgpack,*.onnx,*.ot}
@@ -164,7 +164,7 @@ if [[ -n $libtorch_too ]]; then
     copy_libtorch "$LIBTORCH" "$kit/libtorch"
 fi
 
-# newest NAME: the highest version of these symbols that a packed file asks the machine for.
+# newest NAME: the highest version of these symbols that a packed file requires.
 newest() {
     find "$kit" -path "$kit/libtorch" -prune -o -type f \( -name '*.so*' -o -perm -1 \) -exec objdump -T {} + 2>/dev/null |
         grep -o "$1_[0-9.]*[0-9]" | sort -uV | tail -n 1

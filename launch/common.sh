@@ -1,22 +1,22 @@
 # shellcheck shell=bash
-# What the scripts share. Sourced, never run; it moves to the project's root.
+# Functions shared by the scripts. Sourced, not run; changes to the project's root.
 
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 readonly cache="${XDG_CACHE_HOME:-$HOME/.cache}/trainer"
 
-# One line a step, on stderr: stdout stays free for results.
+# Prints a line to stderr; stdout is for results.
 say() { printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
-# The toolchain's usual place, where a shell without a login profile does not look.
+# The usual folder of the toolchain, for shells without a login profile.
 command -v cargo >/dev/null || PATH="$PATH:$HOME/.cargo/bin"
 
 # The supported versions of libtorch, the default first.
 libtorch_versions() { sed -E '/^#/d; s/ .*//' launch/libtorch/versions; }
 
-# supported_version WORD WHOSE: the supported version that is meant by 2.11, 2.11.0 or 2.11.0+cu130.
+# supported_version WORD WHOSE: the supported version for 2.11, 2.11.0 or 2.11.0+cu130.
 supported_version() {
     local version
     for version in $(libtorch_versions); do
@@ -28,17 +28,17 @@ supported_version() {
     die "$2 is version ${1:-unknown}; supported: $(libtorch_versions | paste -sd ' ' | sed 's/ /, /g')"
 }
 
-# lock_file VERSION: that of the tch that binds this libtorch.
+# lock_file VERSION: the lock file with the tch version that binds this libtorch.
 lock_file() { echo "launch/libtorch/${1%.*}.lock"; }
 
-# version_of FOLDER: a libtorch's version without its build tag; fails where there is no libtorch.
+# version_of FOLDER: a libtorch's version without its build tag; fails if there is no libtorch.
 version_of() {
     [[ -e $1/lib/libtorch_cpu.so && -d $1/include/ATen ]] || return 1
     { cat "$1/build-version" 2>/dev/null || sed -n "s/^__version__ = '\(.*\)'/\1/p" "$1/version.py"; } | sed 's/+.*//'
 }
 
-# copy_libtorch FROM TO: the libraries of that libtorch, and those of the same packages that it needs, as TO/torch/lib
-# and TO/nvidia: side by side as in a Python environment, where they find each other.
+# copy_libtorch FROM TO: copies the libraries of a libtorch and those packages' libraries that it needs to TO/torch/lib
+# and TO/nvidia: side by side like in a Python environment, where they find each other.
 copy_libtorch() {
     mkdir -p "$2/torch"
     cp -r "$1/lib" "$2/torch/lib"
@@ -50,20 +50,20 @@ copy_libtorch() {
     version_of "$1" >"$2/torch/build-version"
 }
 
-# torch_of PYTHON: the folder of the torch in that Python environment, which is found and not imported.
+# torch_of PYTHON: the folder of torch in that Python environment, found without importing it.
 torch_of() {
-    "$1" - <<'EOF' || die "$1 has no torch: name a Python interpreter that imports one"
+    "$1" - <<'EOF' || die "$1 has no torch: use a Python interpreter that can import it"
 import importlib.util, sys
 torch = importlib.util.find_spec("torch")
 sys.exit(1) if torch is None else print(torch.submodule_search_locations[0])
 EOF
 }
 
-# cargo_config LIBTORCH: the cargo configuration that names this folder.
+# cargo_config LIBTORCH: the cargo configuration for this folder.
 cargo_config() { printf "# Written by launch/setup.sh.\n[env]\nLIBTORCH = { value = '%s', force = false }\n" "$1"; }
 
-# shadow_tree VERSION LIBTORCH: a second source tree for another libtorch, made of links to this one, with a Cargo.lock,
-# a cargo configuration and a target folder of its own. Prints its folder. This tree's choice stays as it is.
+# shadow_tree VERSION LIBTORCH: creates a second source tree for another libtorch from links to this one, with its own
+# Cargo.lock, cargo configuration and target folder. Prints its folder. This tree's configuration stays unchanged.
 shadow_tree() {
     local tree=$PWD/target/libtorch-${1%.*} entry
     mkdir -p "$tree/.cargo"
@@ -81,7 +81,7 @@ shadow_tree() {
 
 has_nvidia_driver() { [[ -e /proc/driver/nvidia/version ]] || nvidia-smi >/dev/null 2>&1; }
 
-# pip in an environment of its own in the cache, which touches neither the system's Python nor the user's.
+# pip in a separate environment in the cache, which changes neither the system's Python nor the user's.
 pip() {
     local venv="$cache/venv"
     if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
@@ -118,7 +118,8 @@ for message in map(json.loads, sys.stdin):
         print(message["target"]["name"], message["executable"])'
 }
 
-# mpi_environment RANKS: what mpirun needs for root, in the environment, and on fewer cores than ranks, in mpi_options.
+# mpi_environment RANKS: sets what mpirun needs for root, in the environment, and for fewer cores than ranks, in
+# mpi_options.
 mpi_environment() {
     mpi_options=()
     if ((EUID == 0)); then
@@ -135,7 +136,7 @@ mpi_run() {
     mpirun -n "$1" "${mpi_options[@]}" "${@:2}"
 }
 
-# apt_install PACKAGE...: as root, Debian's packages without what they only recommend.
+# apt_install PACKAGE...: installs Debian packages as root without recommended ones.
 apt_install() {
     apt-get update -qq >&2
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs a bundle for all users of a machine: programs, libtorch, Open MPI, documentation and shell completions, in one
+# Installs a bundle for all users: programs, libtorch, Open MPI, documentation and shell completions, in one
 # folder that may be moved. It changes nothing outside that folder.
 set -euo pipefail
 from=$PWD
@@ -37,23 +37,23 @@ while (($#)); do
     shift
 done
 [[ -n $prefix ]] || { usage >&2 && exit 2; }
-# Relative to where the caller is; common.sh has moved.
+# Relative to the caller's folder, because common.sh changes it.
 absolute() { (cd "$from" && realpath -m -- "$1"); }
 prefix=$(absolute "$prefix")
 [[ $python != */* ]] || python=$(cd "$from" && realpath -s -- "$python") # a link of a venv is what makes it one
-[[ $prefix != / ]] || die "--prefix / is not a folder of its own: take one such as /opt/trainer"
+[[ $prefix != / ]] || die "--prefix / is not a separate folder: use one such as /opt/trainer"
 
 # ------------------------------------------------------------------------------------------- what is there already
 
 readonly kit=lib/trainer list=lib/trainer/files
 files_of() { (cd "$1" && find . ! -type d | LC_ALL=C sort); }
 
-# What is in the folder is ours, all of it; else it is not touched.
+# Everything in the folder is ours; otherwise it is not changed.
 check_prefix() {
     if [[ ! -e $prefix || (-d $prefix && -z $(ls -A "$prefix")) ]]; then
         return
     fi
-    [[ -e $prefix/$list ]] || die "$prefix is not empty and no installation of trainer: name a folder of its own"
+    [[ -e $prefix/$list ]] || die "$prefix is not empty and not an installation of trainer: choose a separate folder"
     local others
     others=$(files_of "$prefix" | LC_ALL=C comm -23 - "$prefix/$list" | head -n 5)
     [[ -z $others ]] || die "files in $prefix that were not installed would be lost; move them first:
@@ -89,8 +89,8 @@ fi
 
 parent=$(dirname "$prefix")
 mkdir -p "$parent"
-# Beside its place, so that it gets there by a rename.
-new=$(mktemp -d "$parent/.$(basename "$prefix").XXXXXX") || die "cannot write to $parent, which takes the new folder"
+# Next to its final path, so that a rename installs it.
+new=$(mktemp -d "$parent/.$(basename "$prefix").XXXXXX") || die "cannot write to $parent, the parent of the new folder"
 old=$new.old
 cleanup() {
     if [[ -e $old && ! -e $prefix ]]; then
@@ -105,11 +105,11 @@ if [[ -d $bundle ]]; then
     cp -r "$bundle/." "$new/$kit/"
 else
     tar -C "$new/$kit" --strip-components=1 --no-same-owner --no-same-permissions -xf "$bundle" ||
-        die "$bundle does not unpack: a damaged archive, a full disk, or no xz"
+        die "cannot unpack $bundle: a damaged archive, a full disk, or no xz"
 fi
 needed=$(cat "$new/$kit/libtorch-version" 2>/dev/null) || die "$bundle is not a bundle of trainer"
 for part in launch/install.sh README.md; do
-    [[ -e $new/$kit/$part ]] || die "$bundle has no $part and cannot be installed: pack it anew with launch/bundle.sh"
+    [[ -e $new/$kit/$part ]] || die "$bundle has no $part and cannot be installed: pack it again with launch/bundle.sh"
 done
 
 # has_cuda FILE: whether this trainer was built with CUDA.
@@ -128,7 +128,7 @@ elif [[ ! -e $packed ]]; then
 fi
 if [[ -n $own ]]; then
     own=$(absolute "$own")
-    found=$(version_of "$own") || die "$own is no libtorch: no lib/libtorch_cpu.so or no include/ATen"
+    found=$(version_of "$own") || die "$own is not a libtorch: no lib/libtorch_cpu.so or no include/ATen"
     [[ $found == "$needed" ]] || die "$bundle was built for libtorch $needed, and $own is version $found"
     if [[ -n $without_libtorch ]]; then
         mkdir "$packed"
@@ -148,8 +148,8 @@ done
 ln -s "../../$doc/configs" "$new/$kit/configs" # for the GPU check
 ln -s ../$kit/trainer "$new/bin/trainer"
 ln -s ../$kit/run "$new/bin/trainer-mpirun"
-# as_user COMMAND...: in the environment of somebody who has just logged in, as far as libraries are concerned; without a
-# libtorch in the installation, with the one that is found from here.
+# as_user COMMAND...: runs in the environment of a new login, as far as libraries are concerned; if the installation has
+# no libtorch, with the one found from here.
 as_user() { env -u LD_LIBRARY_PATH -u LIBTORCH -u TRAINER_PYTHON -u TRAINER_BUNDLE "$@"; }
 if [[ ! -e $packed ]]; then
     as_user() { env -u TRAINER_BUNDLE "$@"; }
@@ -188,13 +188,13 @@ fi
 mv -T "$new" "$prefix"
 say "$(head -n 1 "$prefix/$kit/version") is in $prefix ($(du -sm "$prefix" | cut -f 1) MB)"
 
-# Others need to read it, and to pass through all folders above it.
+# Other users must be able to read it, and to enter all folders above it.
 if ((8#$(umask) & 8#5)); then
-    say "note: the umask $(umask) closes it to other users; umask 022 before this command opens it"
+    say "note: the umask $(umask) denies other users access; run umask 022 before this command"
 fi
 above=$parent
 while [[ $above != / ]]; do
-    [[ $(stat -c %A "$above") == *[xt] ]] || say "note: other users cannot pass through $above: chmod o+x opens it"
+    [[ $(stat -c %A "$above") == *[xt] ]] || say "note: other users cannot enter $above: run chmod o+x on it"
     above=$(dirname "$above")
 done
 if [[ -L $prefix/$kit/libtorch/torch ]]; then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From a fresh clone to a trained classifier: sets up, builds, fetches a real encoder and real articles, fine-tunes
-# on two ranks and shows what it has learnt. What is there already is not fetched, built or prepared again.
+# From a new clone to a trained classifier: sets up, builds, downloads a real encoder and real articles, fine-tunes on
+# two ranks and shows predictions. What exists already is not downloaded, built or prepared again.
 #
 # usage: launch/quickstart.sh [-n RANKS] [key=value...]      the settings go to `trainer train`
 set -euo pipefail

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Prepares this machine for `cargo build`: system packages, libtorch, the line of cargo configuration that names it, and
-# the Cargo.lock that goes with it. Run it as often as you like: what is done is skipped, what was interrupted is
-# repaired.
+# Prepares this machine for `cargo build`: system packages, libtorch, the cargo configuration with its folder, and the
+# matching Cargo.lock. It can be run repeatedly: finished parts are skipped, interrupted ones are repaired.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -32,7 +31,7 @@ has_cxx() { command -v cc >/dev/null && command -v c++ >/dev/null; }
 has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 has_certificates() { [[ ! -e /etc/debian_version || -e /etc/ssl/certs/ca-certificates.crt ]]; }
 
-# Where bindgen would find it: LIBCLANG_PATH (a folder or the file), or the distributions' folders.
+# Where bindgen looks for it: LIBCLANG_PATH (a folder or the file), or the distributions' folders.
 libclang() {
     compgen -G "${LIBCLANG_PATH:-/nowhere}/libclang*.so*" ||
         { [[ -f ${LIBCLANG_PATH:-} ]] && printf '%s\n' "$LIBCLANG_PATH"; } ||
@@ -42,7 +41,7 @@ libclang() {
 }
 has_libclang() { libclang >/dev/null; }
 
-# Debian's names of what is missing.
+# Debian's names of the missing packages.
 missing_packages() {
     has_mpi || echo openmpi-bin libopenmpi-dev
     has_clang || echo clang
@@ -56,7 +55,7 @@ system_packages() {
     local missing as_root=()
     read -ra missing <<<"$(missing_packages | tr '\n' ' ')"
     if ((${#missing[@]} == 0)); then
-        say "system packages: all there ($(mpirun --version 2>/dev/null | head -n 1))"
+        say "system packages: installed ($(mpirun --version 2>/dev/null | head -n 1))"
         return
     fi
     if ((EUID != 0)); then
@@ -64,7 +63,7 @@ system_packages() {
     fi
     local command="${as_root[*]} apt-get install ${missing[*]}"
     if ! command -v apt-get >/dev/null; then
-        die "missing here, by Debian's names: ${missing[*]}. Install your system's packages of these and run this again"
+        die "missing packages (Debian's names): ${missing[*]}. Install your system's equivalents and run this again"
     elif ((EUID != 0)) && ! sudo -n true 2>/dev/null; then
         die "missing: ${missing[*]}. Run this first: $command"
     fi
@@ -77,15 +76,15 @@ system_packages() {
     ((${#missing[@]} == 0)) || die "still missing after apt-get: ${missing[*]}"
 }
 
-# The bindings of MPI are made at build time by libclang: show now, not in the middle of a build, that it can.
+# libclang generates the bindings of MPI at build time: check now that it can, not in the middle of a build.
 check_bindgen() {
     local library includes
     library=$(libclang | head -n 1)
     python3 -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1]).clang_createIndex' "$library" ||
-        die "$library does not load; reinstall libclang, or name another one's folder in LIBCLANG_PATH"
+        die "$library does not load; reinstall libclang, or set LIBCLANG_PATH to the folder of another one"
     read -ra includes <<<"$(mpicc -show | tr ' ' '\n' | grep '^-I' | tr '\n' ' ')"
     printf '#include <stddef.h>\n#include <mpi.h>\n' | clang "${includes[@]}" -x c -fsyntax-only - ||
-        die "clang cannot read mpi.h; the packages of MPI's and clang's headers are incomplete"
+        die "clang cannot read mpi.h; the header packages of MPI or clang are incomplete"
     say "bindings of MPI: $library reads mpi.h"
 }
 
@@ -93,19 +92,19 @@ check_rust() {
     local needed found
     needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     local remedy="Install it with rustup (Debian and Ubuntu: apt install rustup, then rustup default stable)"
-    found=$(rustc --version 2>/dev/null | cut -d ' ' -f 2) || die "no Rust here, $needed or newer is needed. $remedy"
-    command -v cargo >/dev/null || die "rustc is here and cargo is not. $remedy"
-    printf '%s\n%s\n' "$needed" "$found" | sort -CV || die "Rust $found is too old, $needed or newer is needed. $remedy"
+    found=$(rustc --version 2>/dev/null | cut -d ' ' -f 2) || die "Rust $needed or newer is required. $remedy"
+    command -v cargo >/dev/null || die "rustc is installed, but cargo is not. $remedy"
+    printf '%s\n%s\n' "$needed" "$found" | sort -CV || die "Rust $found is older than $needed. $remedy"
     say "Rust: $found"
 }
 
 # ----------------------------------------------------------------------------------------------------- libtorch
 
-# install KIND REQUIREMENT...: the packages' files into a folder that appears under its name only when finished.
+# install KIND REQUIREMENT...: unpacks the packages into a folder that gets its final name only when finished.
 install() {
     local name="libtorch-$version-$1"
     local folder="$cache/$name" wheels="$cache/wheels/$name"
-    [[ $(uname -sm) == "Linux x86_64" ]] || die "no libtorch to download for $(uname -sm): name your own in LIBTORCH"
+    [[ $(uname -sm) == "Linux x86_64" ]] || die "no libtorch to download for $(uname -sm): set LIBTORCH to your own"
     if [[ ! -e $wheels ]]; then
         say "libtorch: downloading $version for $1 (minutes)"
         mkdir -p "$wheels.partial"
@@ -117,13 +116,13 @@ install() {
     say "libtorch: unpacking into $folder"
     rm -rf "$folder" "$folder.partial"
     pip install --quiet --no-compile --no-index --no-deps --target "$folder.partial" "$wheels"/*.whl ||
-        die "libtorch's packages do not unpack: remove $wheels if they are damaged, or make room, and run this again"
+        die "cannot unpack libtorch's packages: remove $wheels if damaged, or free disk space, and run this again"
     "arrange_$1" "$folder.partial"
     mv "$folder.partial" "$folder"
 }
 
-# The wheel's libtorch_cpu without its CUDA half. Two small CUDA libraries stay, for libtorch_cpu needs them
-# to start; libtorch.so, which pulls in libtorch_cuda, becomes an empty one.
+# The wheel's libtorch_cpu without CUDA. Two small CUDA libraries stay, because libtorch_cpu needs them to load;
+# libtorch.so, which depends on libtorch_cuda, becomes an empty library.
 arrange_cpu() {
     local from=$1/torch/lib cuda=$1/nvidia/cu13/lib
     mkdir "$1/lib"
@@ -135,18 +134,18 @@ arrange_cpu() {
     echo "$version" >"$1/build-version"
 }
 
-# All stays where pip put it: the libraries find each other by their relative places.
+# Files stay where pip put them, because the libraries find each other by relative paths.
 arrange_cuda() {
     ln -sf libnccl.so.2 "$1/nvidia/nccl/lib/libnccl.so" # the name that the NCCL loader looks for
     echo "$version" >"$1/torch/build-version"
 }
 
-# The libtorch that an earlier run wrote into the cargo configuration.
+# The libtorch that an earlier run wrote to the cargo configuration.
 configured() {
     [[ ! -e $config ]] || sed -n "s/^LIBTORCH = { value = '\(.*\)', force = false }$/\1/p" "$config"
 }
 
-# libtorch KIND: makes sure that `version` of this kind is installed and prints its folder.
+# libtorch KIND: installs `version` of this kind if necessary and prints its folder.
 libtorch() {
     local folder
     case $1 in
@@ -166,7 +165,7 @@ libtorch() {
     printf '%s\n' "$folder"
 }
 
-# The version that was asked for, else that of what was chosen, else the default.
+# The requested version, else that of the chosen libtorch, else the default.
 choose_version() {
     local found
     if [[ -n $own ]]; then
@@ -202,23 +201,23 @@ select_lock() {
     local lock
     lock=$(lock_file "$version")
     if [[ $(readlink Cargo.lock) == "$lock" ]]; then
-        say "Cargo.lock: is $lock already"
+        say "Cargo.lock: already $lock"
     else
         ln -sfn "$lock" Cargo.lock
-        say "Cargo.lock: is now $lock"
+        say "Cargo.lock: now $lock"
     fi
 }
 
-# Touched only when something changes: cargo would build libtorch's bindings again.
+# Write it only if it changes, because cargo would rebuild libtorch's bindings.
 write_config() {
     local text
     text=$(cargo_config "$1")
     if [[ -e $config && $(<"$config") == "$text" ]]; then
-        say "$config: names it already"
+        say "$config: already up to date"
     elif [[ -e $config && $(head -n 1 "$config") != "${text%%$'\n'*}" ]]; then
-        grep -qF "$1" "$config" || die "$config is your own and does not name libtorch; add to it:
+        grep -qF "$1" "$config" || die "$config is your own and does not set LIBTORCH; add to it:
 ${text#*$'\n'}"
-        say "$config: your own, names it already"
+        say "$config: your own, already up to date"
     else
         mkdir -p "$(dirname "$config")"
         printf '%s\n' "$text" >"$config"
@@ -249,7 +248,7 @@ done
 if [[ -n $kind && -n $python ]]; then
     die "--$kind and --torch-of exclude each other"
 elif [[ -n $kind$python && -z $only_libtorch && -n ${LIBTORCH:-} ]]; then
-    die "LIBTORCH=$LIBTORCH in this shell would win over --${kind:-torch-of} in every build: unset it first"
+    die "LIBTORCH=$LIBTORCH in this shell would override --${kind:-torch-of} in every build: unset it first"
 elif [[ -n $python ]]; then
     own=$(torch_of "$python")
 elif [[ -z $kind ]]; then
@@ -261,7 +260,7 @@ check_bindgen
 check_rust
 mkdir -p "$cache"
 exec 9>"$cache/lock"
-flock --nonblock 9 || { say "waiting for another set-up in $cache" && flock 9; }
+flock --nonblock 9 || { say "waiting for another setup in $cache" && flock 9; }
 version=$(choose_version)
 kind=${kind:-$(choose_kind)}
 folder=$(libtorch "$kind")
@@ -272,6 +271,6 @@ else
     write_config "$folder"
     select_lock
     if has_nvidia_driver && [[ ! -e $folder/lib/libtorch_cuda.so ]]; then
-        say "note: this libtorch has no CUDA and this machine has an NVIDIA driver; launch/setup.sh --cuda changes that"
+        say "note: this libtorch has no CUDA, but this machine has an NVIDIA driver; use launch/setup.sh --cuda"
     fi
 fi

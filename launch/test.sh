@@ -45,8 +45,8 @@ for file in tests/*.rs; do
 done
 
 say "building the tests (the first time takes minutes)"
-cargo build --release --bins # the tests of the command line start the binary
-cargo build --release -p double-cuda -p double-nccl # loaded in place of libcuda and libnccl
+cargo build --release --bins # the command-line tests start the binary
+cargo build --release -p fake-cuda -p fake-nccl # loaded in place of libcuda and libnccl
 cargo test --release --workspace --no-run --quiet
 
 say "examples in the documentation of the code"
@@ -54,11 +54,11 @@ cargo test --release --doc --quiet
 
 say "tests of one process"
 "${test[@]}" --lib --bins "${one_process[@]}"
-"${test[@]}" -p double-cuda -p double-nccl
+"${test[@]}" -p fake-cuda -p fake-nccl
 if ((${#multi_rank[@]})); then
     say "tests of several ranks"
     trial=$(mktemp -d)
-    chmod 755 "$trial" # munged refuses a folder that is closed to others
+    chmod 755 "$trial" # munged refuses a folder that other users cannot enter
     if tests/slurm/cluster.sh up "$trial/slurm"; then
         tests/slurm/cluster.sh down "$trial/slurm"
     else

@@ -113,8 +113,8 @@ fn a_run_leaves_what_the_format_says() {
         ]
     );
     assert_eq!(bench.lines("run", "eval_loss").len(), 2, "{}", ended.text());
-    assert!(ended.stderr.contains("90 examples") && ended.stderr.contains("tokenised now"), "{}", ended.text());
-    let tables = ["│ step ", "│ memory of a rank ", "│ training time "];
+    assert!(ended.stderr.contains("90 examples") && ended.stderr.contains("tokenized now"), "{}", ended.text());
+    let tables = ["│ step ", "│ memory per rank ", "│ training time "];
     assert!(
         tables.iter().all(|table| ended.stdout.contains(table) && !ended.stderr.contains(table)),
         "{}",
@@ -125,7 +125,7 @@ fn a_run_leaves_what_the_format_says() {
     // A second start finds the tokens, whatever the run's folder.
     let ended = run(trainer(&bench).args(train(&bench, "again", &["max_steps=1"]))).expect(0);
     assert_eq!(ended.stderr.matches("from the token cache").count(), 2, "{}", ended.text());
-    assert!(!ended.stderr.contains("tokenised now"), "{}", ended.text());
+    assert!(!ended.stderr.contains("tokenized now"), "{}", ended.text());
 }
 
 #[test]
@@ -174,7 +174,8 @@ fn a_head_for_other_labels_is_told() {
         fs::write(bench.path(name), text.replace("\"sport\"", "\"games\"")).unwrap();
     }
     let told = header(&short);
-    let expected = "\nhead      was trained for other labels (science, sport, weather) and goes on from there\n";
+    let expected =
+        "\nhead      was trained for other labels (science, sport, weather) and continues from its weights\n";
     assert!(told.contains(expected), "{told}");
 }
 
@@ -484,12 +485,16 @@ fn evaluate_and_predict_read_as_they_are_told() {
     refused(&[], "set format");
     refused(&["--format", "csv", "--header", "true"], "set text_column");
     refused(&with(&[]), "on_bad_record = \"skip\"");
-    refused(&with(&["--max-length", "65"]), "max_length = 65: this model takes at most 64");
+    refused(&with(&["--max-length", "65"]), "max_length = 65: this model supports at most 64");
     refused(&with(&["--backend", "none"]), "auto");
     refused(&with(&["--timeout-seconds", "0"]), "greater than 0");
     let ended = said(&with(&["--on-bad-record", "skip", "--backend", "solo", "--timeout-seconds", "60"])).expect(0);
     assert!(ended.stderr.contains(" 1 example, "), "{}", ended.text());
-    assert!(ended.stderr.contains("1 left out as bad (first: line 3: the label \"politics\""), "{}", ended.text());
+    assert!(
+        ended.stderr.contains("1 invalid record skipped (first: line 3: the label \"politics\""),
+        "{}",
+        ended.text()
+    );
 
     let args = predict("run/final", "rows.txt", "out.jsonl");
     let headerless = ["--format", "csv", "--header", "false"];

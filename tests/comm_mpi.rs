@@ -112,7 +112,7 @@ fn a_timeout_names_the_operation_and_the_late_rank() {
         ),
         "{text}"
     );
-    assert!(text.contains("nothing heard from rank 1 ") && took < SOON, "{took:?}: {text}");
+    assert!(text.contains("no message from rank 1 ") && took < SOON, "{took:?}: {text}");
     assert!(text.contains("answers: [Some(10), None]"), "{text}");
     assert_eq!(output.status.code(), Some(5), "{text}");
 }

@@ -1,5 +1,5 @@
-//! The NCCL backend between processes, on a machine without a GPU: the doubles of libcuda and libnccl are loaded in
-//! place of the real libraries. What the doubles check is checked here too, by code that is wrong on purpose.
+//! The NCCL backend between processes, on a machine without a GPU: the fakes of libcuda and libnccl are loaded in
+//! place of the real libraries. What the fakes check is checked here too, by code that is wrong on purpose.
 //!
 //! Each `rank_*` test below is what one rank does; it is ignored unless the test that starts it names it.
 
@@ -7,7 +7,7 @@ mod common;
 #[path = "../src/comm/conformance.rs"]
 mod conformance;
 
-use common::doubles::Doubles;
+use common::fakes::Fakes;
 use common::process::{Ended, mpi_is_here, run};
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::process::Command;
@@ -24,11 +24,11 @@ use trainer::observe::logs;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What a stream sleeps before each piece of work where a test says so: long, for a machine that is busy.
 const DELAY: Duration = Duration::from_millis(300);
-const SLOW: (&str, &str) = ("DOUBLE_DELAY_US", "300000-300000");
+const SLOW: (&str, &str) = ("FAKE_DELAY_US", "300000-300000");
 
-/// Runs `rank_{name}` on `world` ranks that load the doubles.
+/// Runs `rank_{name}` on `world` ranks that load the fakes.
 fn ranks(world: usize, name: &str, variables: &[(&str, &str)]) -> Ended {
-    let doubles = Doubles::new();
+    let fakes = Fakes::new();
     let mut command = Command::new("mpirun");
     command
         .args(["-n", &world.to_string(), "--oversubscribe"])
@@ -38,7 +38,7 @@ fn ranks(world: usize, name: &str, variables: &[(&str, &str)]) -> Ended {
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
         .env("OMP_NUM_THREADS", "1")
         .envs(variables.iter().copied());
-    run(doubles.load_in(&mut command))
+    run(fakes.load_in(&mut command))
 }
 
 fn connect() -> Arc<dyn Collective> {
@@ -68,7 +68,7 @@ fn conforms() {
         return;
     }
     for world in 1..=4 {
-        let text = ranks(world, "conforms", &[("DOUBLE_DELAY_US", "500")]).expect(0).text();
+        let text = ranks(world, "conforms", &[("FAKE_DELAY_US", "500")]).expect(0).text();
         for rank in 0..world {
             assert!(text.contains(&format!("rank {rank} of {world} conforms")), "world {world}: {text}");
         }
@@ -263,7 +263,7 @@ fn a_buffer_in_use_is_refused() {
     if !mpi_is_here() {
         return;
     }
-    let text = ranks(2, "uses_twice", &[("DOUBLE_DELAY_US", "0")]).expect(0).text();
+    let text = ranks(2, "uses_twice", &[("FAKE_DELAY_US", "0")]).expect(0).text();
     let found = "collective 1, broadcast from rank 0 of 2 f32: its buffer is still that of collective 0, all-reduce (sum) \
                  of 4 f32: the computing stream did not wait for it";
     assert!(text.matches(found).count() == 2, "{text}");
@@ -281,12 +281,12 @@ fn rank_uses_twice() {
     comm.finish().unwrap();
 }
 
-/// A function of one of the doubles, as a pointer to a function of its type.
-fn function<F: Copy>(doubles: &Doubles, library: &str, name: &str) -> F {
+/// A function of one of the fakes, as a pointer to a function of its type.
+fn function<F: Copy>(fakes: &Fakes, library: &str, name: &str) -> F {
     assert_eq!(size_of::<F>(), size_of::<*mut c_void>());
-    let path = CString::new(doubles.path(library).display().to_string()).unwrap();
+    let path = CString::new(fakes.path(library).display().to_string()).unwrap();
     let symbol = CString::new(name).unwrap();
-    // SAFETY: C strings; loading a double asks for nothing; whoever calls this gives the function's own type.
+    // SAFETY: C strings; loading a fake asks for nothing; whoever calls this gives the function's own type.
     unsafe {
         let library = libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL);
         assert!(!library.is_null(), "{path:?}");
@@ -303,15 +303,15 @@ fn a_stream_that_does_not_follow_is_refused() {
     type Handle = *mut c_void;
     #[repr(C)]
     struct Id([u8; 128]);
-    let doubles = Doubles::new();
+    let fakes = Fakes::new();
     macro_rules! cuda {
         ($name:ident($($kind:ty),*)) => {
-            function::<extern "C" fn($($kind),*) -> c_int>(&doubles, "libcuda.so.1", stringify!($name))
+            function::<extern "C" fn($($kind),*) -> c_int>(&fakes, "libcuda.so.1", stringify!($name))
         };
     }
     macro_rules! nccl {
         ($name:ident($($kind:ty),*) -> $result:ty) => {
-            function::<extern "C" fn($($kind),*) -> $result>(&doubles, "libnccl.so.2", stringify!($name))
+            function::<extern "C" fn($($kind),*) -> $result>(&fakes, "libnccl.so.2", stringify!($name))
         };
     }
     let (mut context, mut stream, mut event, mut comm) = (null_mut(), null_mut(), null_mut(), null_mut());

@@ -135,23 +135,23 @@ fn what_cannot_be_started_is_refused_with_the_remedy() {
     fs::write(bench.path("hosts"), "a slots=2\nb\n").unwrap();
     let file = path(bench.path("hosts"));
     for (args, told) in [
-        (&["--hosts", "a:1,b"][..], "--hosts: found \"b\", expected a host and how many ranks"),
+        (&["--hosts", "a:1,b"][..], "--hosts: found \"b\", expected a host and its number of ranks"),
         (&["--hostfile", &file], "hosts:2: found \"b\""),
-        (&["--hosts", "a:1,b:1", "-n", "3"], "-n 3, but the hosts take 2 ranks in all"),
+        (&["--hosts", "a:1,b:1", "-n", "3"], "-n 3, but the hosts have 2 slots in total"),
         (&["--hosts", "a:1", "--hostfile", &file], "cannot be used with"),
         (&["-n", "0"], "expected a whole number from 1 up"),
         (&["--env", "=3"], "expected NAME or NAME=VALUE"),
         (&["--env", "1A=3"], "expected NAME or NAME=VALUE"),
-        (&["--env", "TRAINER_NOT_SET"], "--env TRAINER_NOT_SET: environment variable not found; give it as NAME=VALUE"),
-        (&["--hosts", "fe80::2:2"], "--hosts: found \"fe80::2:2\": mpirun does not take an IPv6 address"),
+        (&["--env", "TRAINER_NOT_SET"], "--env TRAINER_NOT_SET: environment variable not found; use NAME=VALUE"),
+        (&["--hosts", "fe80::2:2"], "--hosts: found \"fe80::2:2\": mpirun does not accept IPv6 addresses"),
         (&["--partition", "x"], "--slurm"),
-        (&["--resume", "nowhere/checkpoint-3"], "--resume nowhere/checkpoint-3: there is no such folder"),
+        (&["--resume", "nowhere/checkpoint-3"], "--resume nowhere/checkpoint-3: no such folder"),
     ] {
         let ended = refused(&bench, args);
         assert!(ended.stderr.contains(told), "{args:?}: {}", ended.text());
     }
     let twice = run(launch(&bench, &[]).args(bench.settings("run", &[])).env("OMPI_COMM_WORLD_RANK", "0")).expect(2);
-    assert!(twice.stderr.contains("call it once, not under mpirun or srun"), "{}", twice.text());
+    assert!(twice.stderr.contains("call it once; under mpirun or srun use `trainer train`"), "{}", twice.text());
     let none = run(launch(&bench, &[]).args(bench.settings("run", &[])).env("PATH", bench.path("empty"))).expect(2);
     assert!(none.stderr.contains("there is no mpirun in PATH: install Open MPI"), "{}", none.text());
     assert!(!bench.path("run").exists());

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::doubles::Doubles;
+use common::fakes::Fakes;
 use common::process::{Ended, command, kill, mpi_is_here, mpirun, program, run, start, trainer};
 use common::runs::Bench;
 use serde_json::Value;
@@ -69,10 +69,10 @@ fn one_process_learns_about_its_machine() {
     assert_eq!(object["facts"]["sweep"], Value::Null);
     assert!(object["facts"]["folder"]["free_bytes"].as_u64().unwrap() > 0);
     let ended = run(trainer(&bench).args(["doctor", "--output-dir", "runs/later"]));
-    for part in ["Software", "GPUs", "Ranks", "Output folder", "runs/later (looked at: ", "Collectives", "Findings"] {
+    for part in ["Software", "GPUs", "Ranks", "Output folder", "runs/later (checked: ", "Collectives", "Findings"] {
         assert!(ended.stdout.contains(part), "{part}: {}", ended.text());
     }
-    assert!(!bench.path("runs").exists(), "a look changes nothing");
+    assert!(!bench.path("runs").exists(), "the check changes nothing");
 }
 
 #[test]
@@ -97,18 +97,18 @@ fn two_ranks_are_timed_and_checked() {
 
 #[test]
 fn a_gpu_driver_without_nccl_and_without_cuda_in_libtorch() {
-    let (bench, doubles) = (bench(), Doubles::new());
+    let (bench, fakes) = (bench(), Fakes::new());
     let empty = bench.path("empty");
     fs::create_dir(&empty).unwrap();
-    // libcuda's double plays the driver. Where NCCL would be, there is nothing.
+    // the fake libcuda plays the driver. Where NCCL would be, there is nothing.
     let mut command = trainer(&bench);
-    doubles.load_in(&mut command).env("TRAINER_NCCL_PATH", &empty).args(["doctor", "--json"]);
+    fakes.load_in(&mut command).env("TRAINER_NCCL_PATH", &empty).args(["doctor", "--json"]);
     let ended = run(&mut command);
     finds(&ended, "nccl-missing", "problem", &["NCCL was not found", "TRAINER_NCCL_PATH"]);
-    finds(&ended, "libtorch-without-cuda", "problem", &["8 GPUs (Double of a GPU)", "launch/setup.sh --cuda"]);
-    // With NCCL's double one of the two is left.
+    finds(&ended, "libtorch-without-cuda", "problem", &["8 GPUs (Fake GPU)", "launch/setup.sh --cuda"]);
+    // With the fake NCCL one of the two is left.
     let mut command = trainer(&bench);
-    doubles.load_in(&mut command).args(["doctor", "--json"]);
+    fakes.load_in(&mut command).args(["doctor", "--json"]);
     let ended = run(&mut command);
     finds(&ended, "libtorch-without-cuda", "problem", &[]);
     assert!(!ended.stdout.contains("nccl-missing"), "{}", ended.text());
@@ -119,9 +119,9 @@ fn two_ranks_on_one_gpu() {
     if !mpi_is_here() {
         return;
     }
-    let (bench, doubles) = (bench(), Doubles::new());
+    let (bench, fakes) = (bench(), Fakes::new());
     let mut command = mpirun(2, &bench);
-    doubles.load_in(&mut command).env("DOUBLE_GPUS", "1").args(["doctor", "--json", "--backend", "nccl"]);
+    fakes.load_in(&mut command).env("FAKE_GPUS", "1").args(["doctor", "--json", "--backend", "nccl"]);
     let ended = run(&mut command);
     finds(&ended, "gpu-shared", "problem", &["ranks 0, 1", "0000:01:00.0"]);
     assert!(
@@ -136,9 +136,9 @@ fn nccl_is_swept_where_ranks_train_with_it() {
     if !mpi_is_here() {
         return;
     }
-    let (bench, doubles) = (bench(), Doubles::new());
+    let (bench, fakes) = (bench(), Fakes::new());
     let mut command = mpirun(2, &bench);
-    doubles.load_in(&mut command).args(["doctor", "--json", "--backend", "nccl"]);
+    fakes.load_in(&mut command).args(["doctor", "--json", "--backend", "nccl"]);
     let object = told(&run(&mut command));
     let sweep = &object["facts"]["sweep"];
     assert_eq!((&sweep["backend"], &sweep["wrong"], &sweep["error"]), (&"nccl".into(), &Value::Null, &Value::Null));
@@ -157,7 +157,7 @@ fn ranks_that_each_think_they_are_alone() {
     // With the rest of Open MPI's settings left, MPI_Init ends the process: there is an answer all the same.
     let way = way.replace("\\|OMPI_MCA_[A-Za-z0-9_]*", "");
     let ended = run(&mut mpirun_shell(&bench, &format!("{way}; exec \"$0\" doctor --json")));
-    finds(&ended, "mpi-does-not-start", "problem", &["2 ranks were started", "ended by the MPI library"]);
+    finds(&ended, "mpi-does-not-start", "problem", &["2 ranks were started", "the MPI library ended the process"]);
     // Not a variable is left: the processes above tell.
     let ended = run(&mut mpirun_shell(&bench, "exec env -i PATH=\"$PATH\" \"$0\" doctor"));
     assert_eq!(ended.status.code(), Some(2), "{}", ended.text());
@@ -182,7 +182,7 @@ fn nccl_is_asked_for_where_there_is_no_gpu() {
     let bench = bench();
     let mut command = trainer(&bench);
     command.env("CUDA_VISIBLE_DEVICES", "").args(["doctor", "--json", "--backend", "nccl"]);
-    finds(&run(&mut command), "nccl-refuses", "problem", &["no rank sees a GPU"]);
+    finds(&run(&mut command), "nccl-refuses", "problem", &["no rank has a GPU"]);
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn an_output_folder_that_hangs_leaves_what_is_known() {
         for part in ["Software", "Ranks", "Output folder", "Findings", "folder-failed"] {
             assert_eq!(ended.stdout.matches(part).count(), 1, "{part}: {}", ended.text());
         }
-        assert!(!ended.stdout.contains("nothing is wrong"), "{}", ended.text());
+        assert!(!ended.stdout.contains("no problems found"), "{}", ended.text());
         assert_eq!(fs::read_dir(&runs).unwrap().count(), 1, "more than the pipe stayed");
     }
 }
@@ -279,9 +279,9 @@ fn a_gpu_collective_that_never_ends_leaves_what_is_known() {
     if !mpi_is_here() {
         return;
     }
-    let (bench, doubles) = (bench(), Doubles::new());
+    let (bench, fakes) = (bench(), Fakes::new());
     let mut command = mpirun(2, &bench);
-    doubles.load_in(&mut command).envs([("DOUBLE_NCCL_FAULT", "collective-hangs:3"), ("DOUBLE_NCCL_FAULT_RANK", "1")]);
+    fakes.load_in(&mut command).envs([("FAKE_NCCL_FAULT", "collective-hangs:3"), ("FAKE_NCCL_FAULT_RANK", "1")]);
     let ended = run(command.args(["doctor", "--json", "--backend", "nccl", "--timeout-seconds", "3"])).expect(5);
     let object: Value = serde_json::from_str(ended.stdout.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
     assert!(findings(&object).iter().any(|finding| finding["id"] == "sweep-failed"), "{}", ended.text());

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::doubles::Doubles;
+use common::fakes::Fakes;
 use common::process::{
     Running, checkpoints, command, is_alive, kill, mpi_is_here, mpirun, run, start, steps_logged, trainer,
 };
@@ -81,7 +81,7 @@ fn ranks_have_their_threads_and_variables() {
     let options = ["--threads", "3", "--env", "TRAINER_LOG=error", "--env", "ANSWER=4 2"];
     let mut running = start(&mut launch(&bench, &options, &ENDLESS));
     running.until_step(&bench.path("run"), 5);
-    assert!(running.text().contains("ranks     2 (mpi, CPU, 3 threads each)"), "{}", running.text());
+    assert!(running.text().contains("ranks     2 (mpi, CPU, 3 threads per rank)"), "{}", running.text());
     let mut shares: Vec<String> = Vec::new();
     for pid in ranks(&running) {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
@@ -129,7 +129,7 @@ fn a_terminal_may_go() {
     let so_far = steps_logged(&bench.path("run"));
     running.until_step(&bench.path("run"), so_far + 20);
     running.signal(libc::SIGINT);
-    running.until("the wish", |text| text.contains("asking the ranks for a checkpoint"));
+    running.until("the wish", |text| text.contains("requesting a checkpoint from the ranks"));
     running.signal(libc::SIGTERM);
     stopped_with_a_checkpoint(&bench, running.wait(), "run");
 }
@@ -141,7 +141,7 @@ fn nobody_waits_for_ever() {
         return;
     }
     for (options, ctrl_c, code, told) in
-        [(&[][..], 2, Some(130), "without a checkpoint"), (&["--grace", "1"], 1, None, "no end within 1 s (--grace)")]
+        [(&[][..], 2, Some(130), "without a checkpoint"), (&["--grace", "1"], 1, None, "--grace of 1 s is over")]
     {
         let bench = bench();
         let mut running = endless(&bench, options);
@@ -149,7 +149,7 @@ fn nobody_waits_for_ever() {
         ranks.iter().for_each(|&pid| kill(pid, libc::SIGSTOP));
         assert_eq!(running.text().matches("launch:").count(), 0, "{}", running.text());
         running.signal(libc::SIGINT);
-        running.until("the first", |text| text.contains("asking the ranks for a checkpoint"));
+        running.until("the first", |text| text.contains("requesting a checkpoint from the ranks"));
         (1..ctrl_c).for_each(|_| running.signal(libc::SIGINT));
         let ended = running.wait();
         assert!(ended.status.code().is_some_and(|code| code != 0 && code != 3), "{}: {}", ended.status, ended.text());
@@ -197,9 +197,9 @@ fn a_job_that_comes_no_further_is_given_up() {
     }
     let ended = running.wait().expect(137);
     let last = ended.stderr.trim_end().lines().last().unwrap();
-    assert!(last.starts_with("trainer: launch: exit 137, not started again: 2 starts in a row"), "{}", ended.text());
+    assert!(last.starts_with("trainer: launch: exit 137, not restarted: 2 consecutive starts"), "{}", ended.text());
     assert!(last.contains("signal 9"), "the cause is on the last line: {}", ended.text());
-    assert!(ended.text().contains("restart 1 of 3 in 2 s, from the start: there is no checkpoint yet"));
+    assert!(ended.text().contains("restart 1 of 3 in 2 s, from scratch, because there is no checkpoint yet"));
     assert!(ended.stderr.contains("launch: the last lines of each rank:\n  rank 0 | "), "{}", ended.text());
 }
 
@@ -220,25 +220,25 @@ fn without_restarts_the_exit_code_is_the_jobs() {
     // What mpirun itself refuses, neither.
     let wrong = run(&mut launch(&bench, &["--mpi-arg=--no-such-option"], &[]));
     let last = wrong.stderr.trim_end().lines().last().unwrap();
-    assert!(last.contains("not started again: mpirun could not start the ranks"), "{}", wrong.text());
+    assert!(last.contains("not restarted: mpirun could not start the ranks"), "{}", wrong.text());
     assert!(wrong.stderr.contains("no-such-option") && !wrong.status.success(), "{}", wrong.text());
 }
 
-/// On the doubles of the GPUs' libraries: as many ranks as there are GPUs, and no more.
+/// On the fakes of the GPUs' libraries: as many ranks as there are GPUs, and no more.
 #[test]
 fn one_rank_per_gpu() {
     if !mpi_is_here() {
         return;
     }
-    let (bench, doubles) = (bench(), Doubles::new());
+    let (bench, fakes) = (bench(), Fakes::new());
     let launch = |options: &[&str]| {
         let mut command = trainer(&bench);
         command.arg("launch").args(options).args(bench.settings("run", &["backend=nccl", "max_steps=3"]));
-        doubles.load_in(&mut command).env("DOUBLE_GPUS", "2").env_remove("SLURM_JOB_ID");
+        fakes.load_in(&mut command).env("FAKE_GPUS", "2").env_remove("SLURM_JOB_ID");
         run(&mut command)
     };
     let refused = launch(&["-n", "3"]).expect(2);
-    assert!(refused.stderr.contains("-n 3, but this host shows 2 GPUs"), "{}", refused.text());
+    assert!(refused.stderr.contains("-n 3, but this host has 2 visible GPUs"), "{}", refused.text());
     let ended = launch(&[]).expect(0);
     assert!(ended.stderr.contains("ranks     2 (nccl"), "{}", ended.text());
 }

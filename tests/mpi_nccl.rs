@@ -1,9 +1,9 @@
-//! Training over NCCL under a real `mpirun`, on a machine without a GPU: the doubles of libcuda and libnccl are loaded
+//! Training over NCCL under a real `mpirun`, on a machine without a GPU: the fakes of libcuda and libnccl are loaded
 //! in place of the real libraries, and everything above them is the code that runs on GPUs.
 
 mod common;
 
-use common::doubles::Doubles;
+use common::fakes::Fakes;
 use common::process::{Ended, mpi_is_here, mpirun, run};
 use common::runs::{Bench, assert_equivalent};
 use common::scenarios::train;
@@ -14,14 +14,14 @@ const NO_DROPOUT: [&str; 3] = ["hidden_dropout_prob=0", "attention_probs_dropout
 /// What a run that hangs may take: starting, the timeout of [`faulty`], and asking the other ranks.
 const SOON: Duration = Duration::from_secs(40);
 
-/// Trains with NCCL's double and with MPI, and asserts that both took the same steps.
+/// Trains with the fake NCCL and with MPI, and asserts that both took the same steps.
 fn trains_as_with_mpi(world: usize, more: &[&str]) {
-    let (bench, doubles) = (Bench::new("bert-classification"), Doubles::new());
+    let (bench, fakes) = (Bench::new("bert-classification"), Fakes::new());
     let what = format!("world {world}, {}", more.join(" "));
     let settings = |backend| [&NO_DROPOUT[..], &[backend], more].concat();
     run(mpirun(world, &bench).args(train(&bench, "mpi", &settings("backend=mpi")))).expect(0);
     let mut command = mpirun(world, &bench);
-    doubles.load_in(&mut command).args(train(&bench, "nccl", &settings("backend=nccl")));
+    fakes.load_in(&mut command).args(train(&bench, "nccl", &settings("backend=nccl")));
     let ended = run(&mut command).expect(0);
     assert!(ended.stderr.contains(&format!("ranks     {world} (nccl")), "{what}: {}", ended.text());
     assert_eq!(bench.steps("nccl").len(), 20, "{what}");
@@ -44,22 +44,22 @@ fn nccl_trains_as_mpi_does() {
 }
 
 /// A run on two ranks that cannot go well.
-fn faulty(doubles: &Doubles, variables: &[(&str, &str)]) -> (Ended, Duration) {
+fn faulty(fakes: &Fakes, variables: &[(&str, &str)]) -> (Ended, Duration) {
     let (bench, since) = (Bench::new("bert-classification"), Instant::now());
     let mut command: Command = mpirun(2, &bench);
-    doubles.load_in(&mut command).envs(variables.iter().copied());
+    fakes.load_in(&mut command).envs(variables.iter().copied());
     let ended = run(command.args(train(&bench, "run", &["backend=nccl", "comm.timeout_seconds=3"])));
     (ended, since.elapsed())
 }
 
-/// Asserts that a fault of NCCL's double ends the job with exit code 5 and says all this.
+/// Asserts that a fault of the fake NCCL ends the job with exit code 5 and says all this.
 fn ends_with(fault: &str, rank: Option<&str>, says: &[&str]) {
     if !mpi_is_here() {
         return;
     }
-    let mut variables = vec![("DOUBLE_NCCL_FAULT", fault)];
-    variables.extend(rank.map(|rank| ("DOUBLE_NCCL_FAULT_RANK", rank)));
-    let (ended, took) = faulty(&Doubles::new(), &variables);
+    let mut variables = vec![("FAKE_NCCL_FAULT", fault)];
+    variables.extend(rank.map(|rank| ("FAKE_NCCL_FAULT_RANK", rank)));
+    let (ended, took) = faulty(&Fakes::new(), &variables);
     let ended = ended.expect(5);
     for part in says {
         assert!(ended.text().contains(part), "{fault}: says nothing of {part:?}: {}", ended.text());
@@ -92,16 +92,16 @@ fn a_collective_that_never_ends_ends_the_job() {
 }
 
 #[test]
-fn a_meeting_that_never_ends_ends_the_job() {
-    ends_with("init-hangs", Some("1"), &["\"meeting the other ranks in NCCL\"", "timed out after 3."]);
+fn a_connection_attempt_that_hangs_ends_the_job() {
+    ends_with("init-hangs", Some("1"), &["\"connecting the ranks in NCCL\"", "timed out after 3."]);
 }
 
 /// What is found before training starts: the same message from all ranks, once, and a clean end.
-fn refused(doubles: &Doubles, variables: &[(&str, &str)], code: i32, says: &[&str]) {
+fn refused(fakes: &Fakes, variables: &[(&str, &str)], code: i32, says: &[&str]) {
     if !mpi_is_here() {
         return;
     }
-    let (ended, took) = faulty(doubles, variables);
+    let (ended, took) = faulty(fakes, variables);
     let ended = ended.expect(code);
     for part in says {
         assert!(ended.text().contains(part), "says nothing of {part:?}: {}", ended.text());
@@ -116,13 +116,13 @@ fn an_older_version_does_all_but_share_a_gpu() {
     if !mpi_is_here() {
         return;
     }
-    let older = ("DOUBLE_NCCL_VERSION", "22809");
-    let (bench, doubles) = (Bench::new("bert-classification"), Doubles::new());
+    let older = ("FAKE_NCCL_VERSION", "22809");
+    let (bench, fakes) = (Bench::new("bert-classification"), Fakes::new());
     let mut command = mpirun(2, &bench);
-    doubles.load_in(&mut command).env(older.0, older.1).args(train(&bench, "run", &["backend=nccl", "max_steps=1"]));
+    fakes.load_in(&mut command).env(older.0, older.1).args(train(&bench, "run", &["backend=nccl", "max_steps=1"]));
     run(&mut command).expect(0);
-    let shared = [older, ("DOUBLE_GPUS", "1"), ("NCCL_MULTI_RANK_GPU_ENABLE", "1")];
-    refused(&doubles, &shared, 2, &["Duplicate GPU detected", "NCCL 2.30 or newer, and this one is older"]);
+    let shared = [older, ("FAKE_GPUS", "1"), ("NCCL_MULTI_RANK_GPU_ENABLE", "1")];
+    refused(&fakes, &shared, 2, &["Duplicate GPU detected", "NCCL 2.30 or newer, and this one is older"]);
 }
 
 #[test]
@@ -130,9 +130,9 @@ fn ranks_share_a_gpu_where_nccl_allows_it() {
     if !mpi_is_here() {
         return;
     }
-    let (bench, doubles) = (Bench::new("bert-classification"), Doubles::new());
+    let (bench, fakes) = (Bench::new("bert-classification"), Fakes::new());
     let mut command = mpirun(3, &bench);
-    doubles.load_in(&mut command).env("DOUBLE_NCCL_VERSION", "23007").env("DOUBLE_GPUS", "2");
+    fakes.load_in(&mut command).env("FAKE_NCCL_VERSION", "23007").env("FAKE_GPUS", "2");
     command.env("NCCL_MULTI_RANK_GPU_ENABLE", "1").args(train(&bench, "run", &["backend=nccl", "max_steps=2"]));
     let ended = run(&mut command).expect(0);
     assert!(ended.stderr.contains("ranks     3 (nccl"), "{}", ended.text());
@@ -142,18 +142,18 @@ fn ranks_share_a_gpu_where_nccl_allows_it() {
 #[test]
 fn a_missing_function_is_named() {
     let says = ["lacks the NCCL functions ncclGroupEnd. Install NCCL "];
-    refused(&Doubles::without("ncclGroupEnd"), &[], 2, &says);
+    refused(&Fakes::without("ncclGroupEnd"), &[], 2, &says);
 }
 
 #[test]
 fn a_machine_without_a_gpu_is_refused() {
-    refused(&Doubles::new(), &[("DOUBLE_GPUS", "0")], 2, &["NCCL needs a GPU"]);
+    refused(&Fakes::new(), &[("FAKE_GPUS", "0")], 2, &["NCCL needs a GPU"]);
 }
 
 #[test]
 fn two_ranks_on_one_gpu_are_refused() {
     let says = ["Duplicate GPU detected : rank 1 and rank 0", "start one rank per GPU, or let ranks share GPUs"];
-    refused(&Doubles::new(), &[("DOUBLE_GPUS", "1")], 2, &says);
+    refused(&Fakes::new(), &[("FAKE_GPUS", "1")], 2, &says);
 }
 
 /// An error of the call itself is that rank's: it says so and ends the job.
@@ -162,8 +162,8 @@ fn a_call_that_fails_ends_the_job() {
     if !mpi_is_here() {
         return;
     }
-    let variables = [("DOUBLE_NCCL_FAULT", "call-fails:40"), ("DOUBLE_NCCL_FAULT_RANK", "1")];
-    let (ended, took) = faulty(&Doubles::new(), &variables);
+    let variables = [("FAKE_NCCL_FAULT", "call-fails:40"), ("FAKE_NCCL_FAULT_RANK", "1")];
+    let (ended, took) = faulty(&Fakes::new(), &variables);
     let text = ended.expect(1).text();
     assert!(text.contains("rank 1: error: ") && text.contains("unhandled system error (NCCL error 2)"), "{text}");
     assert!(text.contains("collective 40, ") && took < SOON, "{took:?}: {text}");

@@ -98,7 +98,7 @@ fn the_lowest_stage_that_fits_is_chosen() {
     let refused = auto(1000, "none").expect(2);
     let text = refused.text();
     assert_eq!(text.matches("trainer: error: ").count(), 1, "{text}");
-    assert!(text.contains("nothing fits into 1.0 kB a rank") && text.contains("parallel.precision"), "{text}");
+    assert!(text.contains("nothing fits in 1.0 kB per rank") && text.contains("parallel.precision"), "{text}");
     let need = |stage: usize| {
         let told = text.split(&format!("stage {stage}: ")).nth(1).unwrap_or_else(|| panic!("stage {stage}: {text}"));
         bytes(told.split([',', ')']).next().unwrap())

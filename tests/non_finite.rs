@@ -77,7 +77,7 @@ fn the_message_names_step_rank_tensor_and_sample() {
             let (step, rank) = seen(&lengths, world)[0];
             let start = format!("step {step}: the loss is NaN and the gradient norm ");
             let cause = format!(
-                "the first tensor that is not finite, on rank {rank}: the weight {WORDS}, over sample {SAMPLE} of \
+                "the first tensor with NaN or Inf, on rank {rank}: the weight {WORDS}, over sample {SAMPLE} of \
                  data.train (counted from 0)"
             );
             let text = error.to_string();

@@ -18,7 +18,7 @@ use trainer::parallel::Zero;
 use trainer::plan::load::Load;
 use trainer::plan::memory::{self, Setup, Types};
 use trainer::tasks::Head;
-use trainer::train::loaded::Declared;
+use trainer::train::model_loading::Declared;
 
 /// Models of a size at which tensors are more than odds and ends, without weights.
 fn grown(bench: &Bench, sizes: &Value) {
@@ -193,8 +193,8 @@ fn names_that_are_not_known_are_refused() {
         ),
         (&["--measure", "--assume-length", "20"], "cannot be used with"),
         // As long as the model takes, and as a run would leave it.
-        (&["--assume-length", "5000"], "--assume-length 5000: data.max_length = 5000: this model takes at most"),
-        (&["--assume-length", "20", "max_length=16"], "a run cuts to data.max_length = 16; set it to 20"),
+        (&["--assume-length", "5000"], "--assume-length 5000: data.max_length = 5000: this model supports at most"),
+        (&["--assume-length", "20", "max_length=16"], "a run truncates to data.max_length = 16; set it to 20"),
         (&["--assume-length", "20", "--assume-examples", "10000001"], "10000001 is not in 1..=10000000"),
     ];
     for (more, says) in cases {

@@ -51,7 +51,7 @@ fn goes_on_from_the_queue(cluster: &Cluster, job: &Job, out: &str) {
     let log = ends_as_if_uncut(cluster, job, out, newest + 15);
     let stopped = format!("trainer: stopped on a signal after step {newest}; checkpoint written");
     assert_eq!(log.matches(&stopped).count(), 1, "{log}");
-    let again = format!(": the time is nearly over: back in the queue, to go on from step {newest}\n");
+    let again = format!(": the time limit is near: requeued, to resume from step {newest}\n");
     assert!(log.contains(&again), "{log}");
     let resumed = format!("resumed   from {}", cluster.bench.path(out).join(format!("checkpoint-{newest}")).display());
     assert!(log.contains(&resumed), "{log}");
@@ -102,7 +102,7 @@ fn ranks_train_by_srun_and_by_mpirun() {
         run(&mut cluster.launch(&["-n", "2", "--partition", "nowhere"], &train(bench, "srun", &[]))).expect(1);
     assert!(refused.stderr.contains("sbatch: error:") && refused.stdout.is_empty(), "{}", refused.text());
     let last = refused.stderr.lines().last().unwrap_or_default();
-    assert!(last.starts_with("trainer: error: sbatch did not take the job"), "{}", refused.text());
+    assert!(last.starts_with("trainer: error: sbatch rejected the job"), "{}", refused.text());
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn what_would_come_to_the_same_is_not_queued_again() {
     fs::write(bench.path("late.sh"), "kill -USR2 $$\n").unwrap();
     set_steps(bench, "late", 20);
     let log = cluster.submit(&["-n", "2", "--setup", "late.sh"], &train(bench, "late", &[])).expect("FAILED", 3, 0);
-    assert!(log.contains("the time was over before one step was done (exit 3); not queued again"), "{log}");
+    assert!(log.contains("the time limit came before the first step (exit 3); not requeued"), "{log}");
 
     set_steps(bench, "bad", 20);
     let bad = train(bench, "bad", &["data.train=nowhere.jsonl"]);
@@ -209,7 +209,7 @@ fn what_would_come_to_the_same_is_not_queued_again() {
     let job = cluster.submit(&options, &train(bench, "broken", &[]));
     let log = job.expect("FAILED", 1, 0);
     assert_eq!(log.matches(": restart 1 of 3, from step 0\n").count(), 1, "{log}");
-    assert!(log.contains("not started again") && !log.contains("restart 2 of 3"), "{log}");
+    assert!(log.contains("not restarted") && !log.contains("restart 2 of 3"), "{log}");
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn one_rank_worlds_are_explained() {
         run(&mut srun)
     };
     let alone = step(&["-n", "2", "--mpi=none"]).expect(2);
-    let told = "trainer: error: Slurm started 2 tasks, but MPI sees one rank in each";
+    let told = "trainer: error: Slurm started 2 tasks, but MPI finds only one rank in each";
     assert_eq!(alone.stderr.matches(told).count(), 1, "{}", alone.text());
     assert!(alone.stderr.contains("srun --mpi=pmix"), "{}", alone.text());
     // Debian's Open MPI does not know PMI-2, and says so in its own words.
@@ -236,7 +236,7 @@ fn one_rank_worlds_are_explained() {
     };
     let well = doctor("--mpi=pmix").expect(0);
     // Other programs may use this machine's cores.
-    let sound = well.stdout.contains("nothing is wrong") || well.stdout.contains("warning  cores-busy");
+    let sound = well.stdout.contains("no problems found") || well.stdout.contains("warning  cores-busy");
     assert!(sound && well.stdout.contains("slurmstepd"), "{}", well.text());
     let alone = doctor("--mpi=none").expect(2);
     assert!(

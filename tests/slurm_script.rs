@@ -80,24 +80,27 @@ fn mistakes_are_refused() {
     fs::write(bench.path("wrong.jinja"), "#!/bin/bash\n\n{{ partitoin }}\n").unwrap();
     fs::write(bench.path("mine.jinja"), "{{ launcher }} {{ command }} {{ 'a b' | sh }}").unwrap();
     for (arguments, told) in [
-        ("sst2.toml", "--slurm: how many ranks has a node? --gpus-per-node N"),
-        ("-n 2 --gpus-per-node 2 sst2.toml", "-n and --gpus-per-node: there is one rank for each GPU"),
+        ("sst2.toml", "--slurm: the number of ranks per node is missing: set --gpus-per-node N"),
+        ("-n 2 --gpus-per-node 2 sst2.toml", "-n and --gpus-per-node: there is one rank per GPU"),
         ("-n 2 --time soon sst2.toml", "--time soon: expected minutes"),
-        ("-n 2 --time 2 --signal-before 120 sst2.toml", "--signal-before 120: the job has only 120 seconds (--time 2)"),
-        ("-n 2 --setup gone.sh sst2.toml", "--setup gone.sh: there is no such file"),
-        ("-n 2 --launcher mpirun --container lab/image sst2.toml", "take --launcher srun"),
+        (
+            "-n 2 --time 2 --signal-before 120 sst2.toml",
+            "--signal-before 120: the time limit of the job is 120 seconds (--time 2)",
+        ),
+        ("-n 2 --setup gone.sh sst2.toml", "--setup gone.sh: no such file"),
+        ("-n 2 --launcher mpirun --container lab/image sst2.toml", "use --launcher srun"),
         (
             "-n 2 --env TRAINER_NOT_SET sst2.toml",
-            "--env TRAINER_NOT_SET: environment variable not found; give it as NAME=VALUE",
+            "--env TRAINER_NOT_SET: environment variable not found; use NAME=VALUE",
         ),
-        ("-n 2 --job-name 'a\nb' sst2.toml", "\"a\\nb\" has a line's end or a zero byte in it"),
+        ("-n 2 --job-name 'a\nb' sst2.toml", "\"a\\nb\" contains a line break or a NUL byte"),
         ("-n 2 --template gone.jinja sst2.toml", "--template gone.jinja: No such file"),
         ("-n 2 --template wrong.jinja sst2.toml", "wrong.jinja:3: undefined value"),
         ("-n 2 sst2.toml learning_rat=1", "did you mean train.learning_rate?"),
         ("--gpus-per-node a100: sst2.toml", "expected 8, or with a type h100:8"),
-        ("-n 2 --sbatch-arg=--gres=gpu:2 sst2.toml", "say it by --gpus-per-node N or TYPE:N"),
+        ("-n 2 --sbatch-arg=--gres=gpu:2 sst2.toml", "set --gpus-per-node N or TYPE:N"),
         ("--gpus-per-node 2 sst2.toml backend=mpi", "trains on the CPU"),
-        ("-n 2 sst2.toml backend=solo", "is for one rank, and this job has 2"),
+        ("-n 2 sst2.toml backend=solo", "is for one rank, but this job has 2"),
         ("-n 2 --container gone.sif sst2.toml", "--container gone.sif: No such file"),
         ("-n 2 --signal-before 70000 sst2.toml", "70000 is not in 1..=65535"),
         ("-n 2 --grace 5 sst2.toml", "cannot be used with"),
@@ -206,9 +209,9 @@ fn the_time_limit_is_no_end() {
         let play = Play::new(&bench(), "-n 2 sst2.toml", false, &[&start]);
         let told = play.calls.iter().any(|call| call == "scontrol requeue 7");
         assert_eq!((play.code, told, play.calls.len()), (Some(code), queued, 1 + usize::from(queued)), "{}", play.log);
-        assert_eq!(play.log.contains("to go on from step 40"), queued, "{}", play.log);
+        assert_eq!(play.log.contains("to resume from step 40"), queued, "{}", play.log);
         assert_eq!(
-            play.log.contains("the time was over before one step was done (exit 138)"),
+            play.log.contains("the time limit came before the first step (exit 138)"),
             step == 0,
             "{}",
             play.log

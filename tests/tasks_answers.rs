@@ -199,7 +199,7 @@ fn mistakes_name_the_file_and_the_line_or_the_setting() {
     let file = spoilt("long", "\"where is", &long);
     refused(&[&format!("data.train={file}")], &[&file, "question \"q0\": the question takes 47 of max_length = 24"]);
     refused(&["task.doc_stride=30"], &["question \"q0\"", "doc_stride = 30"]);
-    refused(&["data.text_column=context"], &["text_column: questions are read from SQuAD's JSON"]);
+    refused(&["data.text_column=context"], &["text_column: questions come from SQuAD JSON"]);
     refused(&["task.n_best_size=0"], &["task.n_best_size: found the integer 0, expected an integer >= 1"]);
     refused(
         &["task.kind=regression"],

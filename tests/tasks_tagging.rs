@@ -44,7 +44,7 @@ fn words_are_tagged() {
         assert!(tags.iter().skip(14).all(|tag| tag == "O"), "cut off: {line}");
         (tags.iter().zip(&sentences[i]).filter(|(found, tag)| *found == *tag).count(), tags.len())
     });
-    assert!(said.contains("cut to max_length") && said.contains("words have no token"), "{said}");
+    assert!(said.contains("truncated to max_length") && said.contains("words have no token"), "{said}");
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn choices_are_made() {
         assert_eq!(line["scores"].as_array().unwrap().len(), records[i]["options"].as_array().unwrap().len());
         (usize::from(line["label"] == label), 1)
     });
-    assert!(said.contains("cut to max_length"), "{said}");
+    assert!(said.contains("truncated to max_length"), "{said}");
 }
 
 /// A mistake in a file: one message with its file and line, before training.
@@ -91,7 +91,7 @@ fn bad_records_are_told_with_file_and_line() {
             "{\"text\": \"a\", \"label\": \"x\"}\n",
             "b.jsonl:1: column \"label\" is a string; it must be a list",
         ),
-        ("multi-label", "b.csv", "text,label\na,\nb,\n", "holds no label"),
+        ("multi-label", "b.csv", "text,label\na,\nb,\n", "has no labels"),
         (
             "multiple-choice",
             "c.jsonl",
@@ -115,9 +115,5 @@ fn bad_records_are_told_with_file_and_line() {
     }
     let wrong = ["task.kind=token-classification", "data.format=csv"];
     let ended = run(trainer(&bench).args(train(&bench, "run", &wrong))).expect(2);
-    assert!(
-        ended.stderr.contains("data.format: token-classification is read from conll, jsonl, not csv"),
-        "{}",
-        ended.text()
-    );
+    assert!(ended.stderr.contains("data.format: token-classification reads conll, jsonl, not csv"), "{}", ended.text());
 }

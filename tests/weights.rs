@@ -249,7 +249,7 @@ fn a_random_model_learns_and_is_resumed() {
     let bench = without();
     let more = [RANDOM, "max_steps=80", "save_steps=40", "learning_rate=3e-3", "hidden_dropout_prob=0.1"];
     let ended = run(trainer(&bench).args(train(&bench, "run", &more))).expect(0);
-    assert!(ended.stderr.contains(" parameters, random weights)"), "{}", ended.text());
+    assert!(ended.stderr.contains(" parameters, newly initialized)"), "{}", ended.text());
     let steps = bench.steps("run");
     let mean = |steps: &[(f64, f64)]| steps.iter().map(|s| s.0).sum::<f64>() / steps.len() as f64;
     assert!(mean(&steps[70..]) < 0.9 * mean(&steps[..5]), "{steps:?}");

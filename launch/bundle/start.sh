@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
-# What a bundle, and what launch/install.sh makes of it, starts with, under three names: `trainer` and `mpirun` (or
-# `trainer-mpirun`, beside another MPI's in PATH) are these programs, `run PROGRAM...` is any other program in the same
-# environment. It finds libtorch and NCCL, sets what the bundle's libraries need to work at this place, and writes
-# nothing.
+# The start script of bundles and installations, under three names: `trainer` and `mpirun` (or `trainer-mpirun`, next to
+# another MPI's in PATH) are these programs; `run PROGRAM...` runs any other program in the same environment. It finds
+# libtorch and NCCL, sets what the bundle's libraries need, and writes nothing.
 set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 name=$(basename "$0")
 needed=$(<"$here/libtorch-version")
 
-# torch_of PYTHON: the folder of the torch that this Python would import, from anywhere but the working directory.
+# torch_of PYTHON: the folder of torch that this Python would import from outside the working directory.
 torch_of() {
     "$1" - 2>/dev/null <<'PYTHON'
 import importlib.util, sys
@@ -24,7 +23,7 @@ version_of() {
         sed 's/+.*//'
 }
 
-# try NAME FOLDER: whether that is the libtorch; else why not, in `reasons`.
+# try NAME FOLDER: whether that is a matching libtorch; otherwise adds the reason to `reasons`.
 try() {
     local found
     if [[ -z $2 ]]; then
@@ -38,7 +37,7 @@ try() {
     fi
 }
 
-# A libtorch that was chosen by name is used or is an error; otherwise the first that fits.
+# An explicitly chosen libtorch is used or is an error; otherwise the first match is used.
 find_libtorch() {
     libtorch="" reasons=""
     local python
@@ -64,7 +63,7 @@ ERROR
     fi
 }
 
-# Once for each host: the ranks that mpirun starts inherit it.
+# Once per host: the ranks of mpirun inherit it.
 prepare() {
     find_libtorch
     export LD_LIBRARY_PATH="$libtorch/lib:$here/mpi/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
@@ -75,8 +74,8 @@ prepare() {
     fi
     export PATH="$here/mpi/bin:$PATH" OPAL_PREFIX=$here/mpi
     export PMIX_PKGLIBDIR=$here/mpi/lib/pmix PMIX_PKGDATADIR=$here/mpi/share/pmix
-    # Without a way to start processes on other hosts: one host, shared memory alone, and no copies between processes'
-    # memories, which containers forbid.
+    # Without a remote shell: one host, only shared memory, and no direct copies between processes' memories, which
+    # containers forbid.
     if ! command -v ssh >/dev/null && ! command -v rsh >/dev/null && ! command -v srun >/dev/null; then
         export OMPI_MCA_plm=${OMPI_MCA_plm:-isolated} OMPI_MCA_btl=${OMPI_MCA_btl:-self,vader}
         export OMPI_MCA_btl_vader_single_copy_mechanism=${OMPI_MCA_btl_vader_single_copy_mechanism:-none}

@@ -18,7 +18,7 @@ use crate::tasks::prompts::Writer;
 use crate::text::prompts::Asked;
 use crate::train::evaluate::Evaluator;
 use crate::train::generation::Generation;
-use crate::train::loaded::{Declared, Loaded};
+use crate::train::model_loading::{Declared, Loaded};
 use crate::train::reading;
 use clap::Args;
 use serde_json::{Value, json};

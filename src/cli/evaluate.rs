@@ -16,7 +16,7 @@ use crate::parallel::Zero;
 use crate::tasks::Head;
 use crate::train::evaluate::{Evaluation, Evaluator};
 use crate::train::generation::Generation;
-use crate::train::loaded::{Declared, Holding, Loaded, Source};
+use crate::train::model_loading::{Declared, LoadOptions, Loaded, Source};
 use crate::train::reading::{self, Purpose, Reading};
 use crate::train::report::{device, remarks};
 use crate::train::session::{one_per_host_first, tokenizing};
@@ -243,7 +243,7 @@ pub(super) fn open(
 /// # Errors
 /// Exit 2: invalid or missing weights.
 pub(super) fn load(comm: &Arc<dyn Collective>, folder: &Path, declared: Declared, head: &Head) -> Result<Loaded> {
-    let holding = Holding { kind: Kind::Float, zero: Zero::ALL[0], trains: false, seed: 0, from: Source::Folder };
+    let holding = LoadOptions { kind: Kind::Float, zero: Zero::ALL[0], trains: false, seed: 0, from: Source::Folder };
     let loaded = declared.with_head(head, &[]).and_then(|shaped| shaped.load(comm, &holding)).and_then(complete);
     comm.agree(loaded.context(folder.display()), "loading the model")
 }

@@ -13,7 +13,7 @@ use crate::observe::logs::tell;
 use crate::tasks::Head;
 use crate::text::{Fields, Format, OnBad, Source, columns};
 use crate::train::generation::Generation;
-use crate::train::loaded::Loaded;
+use crate::train::model_loading::Loaded;
 use crate::train::reading::{self, Purpose};
 use clap::Args;
 use serde_json::{Map, Value, json};

@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 use crate::tasks::Head;
 use crate::text::gzip;
 use crate::train::evaluate::Evaluator;
-use crate::train::loaded::Loaded;
+use crate::train::model_loading::Loaded;
 use crate::train::reading::Purpose;
-use crate::train::settings::ON_A_CPU;
+use crate::train::settings::CPU_MICRO_BATCH_TOKENS;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -151,7 +151,7 @@ impl ReadingArgs {
     ) -> Evaluator<'a> {
         let Loaded { model, params, weights, .. } = loaded;
         let of_run = run.and_then(|config| config.train.micro_batch_tokens.given());
-        let micro_batch_tokens = self.micro_batch_tokens.or(of_run).unwrap_or(ON_A_CPU);
+        let micro_batch_tokens = self.micro_batch_tokens.or(of_run).unwrap_or(CPU_MICRO_BATCH_TOKENS);
         Evaluator { model, params, weights, comm, micro_batch_tokens, generation: None }
     }
 

@@ -1,10 +1,10 @@
-//! What every backend has to do, as one function that each backend's tests call on every rank.
+//! The behavior required of every backend, as a function that each backend's tests call on every rank.
 
 use super::{Action, Collective, Op, Request};
 use crate::error::{Error, Kind};
 use tch::{Device, Kind as Type, Tensor};
 
-/// A value that differs by rank and place, whose sums are not exact: the order of additions shows.
+/// Returns values that differ by rank and position, and whose sums are inexact, so that the order of additions shows.
 fn value(rank: usize, i: usize) -> f64 {
     ((rank * 31 + i * 17) % 101) as f64 / 7.0 - 6.0
 }
@@ -17,13 +17,13 @@ fn row(rank: usize, n: usize, kind: Type) -> Tensor {
     }
 }
 
-/// The tensor's bytes.
+/// Returns the tensor's bytes.
 fn bytes(tensor: &Tensor) -> Vec<u8> {
     let flat = tensor.to_device(Device::Cpu).view([-1]).view_dtype(Type::Uint8);
     Vec::try_from(&flat).expect("bytes of a tensor")
 }
 
-/// Runs all operations on this rank and panics where a result is wrong. All ranks call it; it leaves the group usable.
+/// Runs all operations on this rank and panics on a wrong result. All ranks call it; the group stays usable.
 pub fn run(comm: &dyn Collective) {
     let device = comm.device();
     for n in [1, 5, 1000, 300_007] {
@@ -40,7 +40,7 @@ pub fn run(comm: &dyn Collective) {
     helpers(comm);
 }
 
-/// The sums of all ranks' rows in f64, and how far a backend may be from them.
+/// Returns the f64 sums of all ranks' rows, and the tolerance of a backend.
 fn expected(comm: &dyn Collective, n: usize, kind: Type, op: Op) -> Tensor {
     let mut total = row(0, n, kind).to_kind(Type::Double);
     for rank in 1..comm.world() {
@@ -50,8 +50,8 @@ fn expected(comm: &dyn Collective, n: usize, kind: Type, op: Op) -> Tensor {
     total
 }
 
-/// How far a sum may be from the exact one, as a part of it and absolutely. A backend may round a half at every
-/// addition; the partial sums are below `9 * world`.
+/// Relative and absolute tolerance of a sum. A backend may round half precision at every addition; the partial sums are
+/// below `9 * world`.
 fn tolerance(kind: Type, world: usize) -> (f64, f64) {
     let half_step = match kind {
         Type::Half => 2f64.powi(-11),
@@ -72,7 +72,7 @@ fn all_reduce(comm: &dyn Collective, n: usize, kind: Type, device: Device) {
         let buffer = row(comm.rank(), n, kind).to_device(device);
         comm.start_all_reduce(&buffer, op, "all-reduce").unwrap().wait().unwrap();
         assert_close(comm, &buffer, &expected(comm, n, kind, op), "all-reduce");
-        // The same bits everywhere: rank 0's are everybody's.
+        // The same bits on every rank: compare with rank 0.
         let mine = bytes(&buffer);
         let first = comm.broadcast_bytes(mine.clone(), 0, "bits").unwrap();
         assert!(first == mine, "all-reduce of {n} {kind:?}: ranks 0 and {} differ", comm.rank());
@@ -128,7 +128,7 @@ fn edges(comm: &dyn Collective, device: Device) {
     }
 }
 
-/// Several under way, waited for in another order than they started; autograd notices nothing.
+/// Several operations under way, awaited in another order than started; autograd records nothing.
 fn many_at_once(comm: &dyn Collective, device: Device) {
     let leaf = row(comm.rank(), 100, Type::Float).to_device(device).set_requires_grad(true);
     let buffers: Vec<Tensor> =
@@ -152,7 +152,7 @@ fn many_at_once(comm: &dyn Collective, device: Device) {
     assert_eq!(bytes(&leaf.detach()), bytes(&row(0, 100, Type::Float)));
 }
 
-/// The same with shards, in place and not, of all sizes and types.
+/// The same with shards, in place and not, with all sizes and dtypes.
 fn many_shards_at_once(comm: &dyn Collective, device: Device) {
     let (rank, world) = (comm.rank(), comm.world());
     let kinds = [Type::BFloat16, Type::Float, Type::Half];
@@ -185,7 +185,7 @@ fn many_shards_at_once(comm: &dyn Collective, device: Device) {
     }
 }
 
-/// One of each kind, started as one; then a group of one, and none.
+/// A group with one operation of each kind; then a group of one, and an empty group.
 fn group(comm: &dyn Collective, device: Device) {
     let (rank, world, n) = (comm.rank(), comm.world(), 40);
     let new = |len: usize| row(rank, len, Type::Float).to_device(device);

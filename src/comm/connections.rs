@@ -1,4 +1,4 @@
-//! The TCP connections of this process: a host that was cut off shows there long before a connection breaks.
+//! TCP connections of this process: they show an unreachable host long before a connection breaks.
 
 use rustix::net::sockopt;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
@@ -8,15 +8,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// How often an idle connection is probed, once something seems to be wrong.
+/// Interval of probes on idle connections after a suspected problem.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// After how many unanswered probes the kernel gives a connection up: its most. Whoever waits gives up before.
+/// Number of unanswered probes after which the kernel closes a connection, its maximum. Waiting ranks give up earlier.
 const PROBES: u32 = 127;
-/// So many unanswered probes are no delay of one.
+/// Number of unanswered probes that indicate an unreachable host.
 const UNANSWERED: u32 = 2;
 
-/// The hosts that have not acknowledged what this process sent them, although it was sent more than once, or have not
-/// answered [`Probes`].
+/// Returns the hosts that have not acknowledged retransmitted data or answered [`Probes`].
+///
 pub fn silent_hosts() -> Vec<IpAddr> {
     let ours: BTreeSet<u64> = sockets().into_iter().map(|(_, inode)| inode).collect();
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
@@ -24,19 +24,19 @@ pub fn silent_hosts() -> Vec<IpAddr> {
     silent.into_iter().collect()
 }
 
-/// Asks whether the other ends of idle connections are there, as long as it lives. A connection with nothing on its way
-/// says nothing about a host that was cut off; that TCP's keep-alive is answered by the kernel of a host whose process is
-/// busy or stopped tells the two apart.
+/// Probes idle connections as long as it exists. A connection without data under way does not show an unreachable host;
+/// TCP keep-alive probes do, and the kernel answers them even if the process is busy or stopped.
+///
 pub struct Probes(Vec<OwnedFd>);
 
 impl Probes {
-    /// Starts. Where the kernel does not let us (a seccomp filter without `pidfd_getfd`), nothing is asked.
+    /// Starts the probes. Does nothing if the kernel forbids it (a seccomp filter without `pidfd_getfd`).
     pub fn start() -> Probes {
         let Ok(this) = pidfd_open(getpid(), PidfdFlags::empty()) else { return Probes(Vec::new()) };
         let idle = |number| {
-            // A descriptor of our own: its owner may close the other.
+            // Duplicate the descriptor: its owner may close it.
             let socket = pidfd_getfd(&this, number, PidfdGetfdFlags::empty()).ok()?;
-            // Whoever wants keep-alive has it as they want it.
+            // Do not change connections that use keep-alive already.
             (!sockopt::socket_keepalive(&socket).ok()?).then_some(())?;
             sockopt::set_tcp_keepcnt(&socket, PROBES).ok()?;
             sockopt::set_tcp_keepintvl(&socket, PROBE_EVERY).ok()?;
@@ -51,13 +51,13 @@ impl Probes {
 impl Drop for Probes {
     fn drop(&mut self) {
         for socket in &self.0 {
-            // One that has broken meanwhile asks no more either.
+            // Ignore connections that broke meanwhile.
             let _ = sockopt::set_socket_keepalive(socket, false);
         }
     }
 }
 
-/// The sockets of this process: descriptors and inodes.
+/// Returns the descriptors and inodes of this process's sockets.
 fn sockets() -> Vec<(i32, u64)> {
     let inode = |target: &str| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
     let socket = |link: fs::DirEntry| {
@@ -66,9 +66,9 @@ fn sockets() -> Vec<(i32, u64)> {
     fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().filter_map(socket).collect()
 }
 
-/// The remote addresses of a table of proc_pid_net(5)'s `tcp` or `tcp6` for sockets of ours that retransmit, or whose
-/// probes are not answered. Its columns: number, local address, remote address, state, queues, timer (1: retransmission,
-/// 2: keep-alive) and when, retransmissions, user, probes without an answer, inode.
+/// Parses a table of proc_pid_net(5)'s `tcp` or `tcp6`; returns the remote addresses of our sockets that retransmit or
+/// whose probes are unanswered. Columns: number, local address, remote address, state, queues, timer (1:
+/// retransmission, 2: keep-alive) and when, retransmissions, user, unanswered probes, inode.
 fn silent_in(table: &str, ours: &BTreeSet<u64>) -> Vec<IpAddr> {
     let remote = |line: &str| {
         let column: Vec<&str> = line.split_whitespace().collect();
@@ -83,7 +83,7 @@ fn silent_in(table: &str, ours: &BTreeSet<u64>) -> Vec<IpAddr> {
     table.lines().skip(1).filter_map(remote).collect()
 }
 
-/// An address as the kernel prints it: words of four bytes in hexadecimal, each in the machine's own order.
+/// Parses an address in the kernel's format: hexadecimal words of four bytes in native byte order.
 fn address(text: &str) -> Option<IpAddr> {
     let word = |at: usize| Some(u32::from_str_radix(text.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
     match text.len() {

@@ -1,30 +1,30 @@
-//! Which cores a rank computes on. `mpirun -n 2` binds each rank, with all its threads, to a single core whatever the
-//! size of the machine; a rank wants its share of the host's.
+//! Binds a rank to CPU cores. `mpirun -n 2` binds each rank with all its threads to a single core, whatever the size of
+//! the machine; a rank needs its fraction of the host's cores.
 
 use super::ffi::process;
 use crate::machine::cpus::{self, Core, Node, cores_of, parse_list};
 use crate::machine::gpus;
 use std::fs;
 
-/// The outcome.
+/// Result of the binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cores {
-    /// How many threads this rank should compute with; give it to `tch::set_num_threads`.
+    /// Number of compute threads for this rank; pass it to `tch::set_num_threads`.
     pub threads: usize,
-    /// Whether this rank was bound to its share of the host.
+    /// Whether this rank was bound to its fraction of the host's cores.
     pub bound: bool,
 }
 
-/// The variable by which a rank that mpirun does not bind is told to choose its cores: `gpu` or `cpu`. `trainer launch` and
-/// its batch scripts set it.
+/// Environment variable that makes a rank without mpirun's binding choose its cores: `gpu` or `cpu`. `trainer launch`
+/// and its batch scripts set it.
 pub const BIND: &str = "TRAINER_BIND";
 
-/// What [`BIND`] says.
+/// Values of [`BIND`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bind {
-    /// Near the GPU of this rank.
+    /// Cores near the GPU of this rank.
     Gpu,
-    /// A share of the host's.
+    /// A fraction of the host's cores.
     Cpu,
 }
 
@@ -37,13 +37,13 @@ impl Bind {
     }
 }
 
-/// Binds this rank to its share of the cores that mpirun itself may use, and says how many threads to use: `wanted`,
-/// else `OMP_NUM_THREADS`, else the share. It does so where mpirun bound the rank to one core, and where [`BIND`] asks
-/// for it and the rank is unbound; then the share is near the rank's GPU. A binding to several cores, and any binding that
-/// Slurm or the user made, stays.
+/// Binds this rank to its fraction of the cores that mpirun itself may use, and returns the number of threads:
+/// `wanted`, else `OMP_NUM_THREADS`, else the number of cores. It rebinds if mpirun bound the rank to one core, or if
+/// [`BIND`] is set and the rank is unbound; then it chooses cores near the rank's GPU. Other bindings (several cores,
+/// Slurm's, the user's) stay unchanged.
 ///
-/// Call it on the main thread, before connecting and before libtorch or anything else starts threads: they inherit the
-/// binding. [`local_place`] knows the first two arguments at that time.
+/// Call it on the main thread before connecting and before libtorch or anything else starts threads, which inherit the
+/// binding. [`local_place`] returns the first two arguments at that time.
 pub fn use_our_cores(local_rank: usize, local_world: usize, wanted: Option<usize>) -> Cores {
     let ours = cores_of(&process::allowed_cpus());
     let by_mpirun = std::env::var_os("OMPI_COMM_WORLD_SIZE").is_some();
@@ -63,19 +63,19 @@ pub fn use_our_cores(local_rank: usize, local_world: usize, wanted: Option<usize
     if one_core || unbound {
         match process::allow_cpus(&share.concat()) {
             Ok(()) => (cores, bound) = (share.len(), true),
-            Err(error) => tracing::warn!("this rank keeps the cores that it was given: {error}"),
+            Err(error) => tracing::warn!("this rank keeps its core binding: {error}"),
         }
     }
     let from_environment = || {
         let value = std::env::var("OMP_NUM_THREADS").ok()?;
-        // "4,2" is for nested regions: the first counts.
+        // "4,2" is for nested regions: use the first number.
         value.split(',').next()?.trim().parse().ok()
     };
     let threads = wanted.or_else(from_environment).filter(|&n| n > 0).unwrap_or(cores);
     Cores { threads, bound }
 }
 
-/// This rank's number among the ranks of its host, and how many they are, as the launcher's environment says: (0, 1)
+/// Returns this rank's index among the ranks of its host, and their number, from the launcher's environment: (0, 1)
 /// without a launcher.
 pub fn local_place() -> (usize, usize) {
     local_place_in(|name| std::env::var(name).ok())
@@ -84,7 +84,7 @@ pub fn local_place() -> (usize, usize) {
 fn local_place_in(variable: impl Fn(&str) -> Option<String>) -> (usize, usize) {
     let number = |name: &str| {
         let value = variable(name)?;
-        // Slurm writes "4" or "4(x2),3": we take the first host's.
+        // Slurm writes "4" or "4(x2),3": use the first host's number.
         value.split(|c: char| !c.is_ascii_digit()).next()?.parse::<usize>().ok()
     };
     [
@@ -97,7 +97,7 @@ fn local_place_in(variable: impl Fn(&str) -> Option<String>) -> (usize, usize) {
     .unwrap_or((0, 1))
 }
 
-/// A rank's contiguous part of the host's cores; with more ranks than cores, one core.
+/// Returns a rank's contiguous part of the host's cores; one core if there are more ranks than cores.
 fn share(host: &[Core], rank: usize, world: usize) -> &[Core] {
     let (n, world) = (host.len(), world.max(1));
     if n == 0 {
@@ -110,21 +110,21 @@ fn share(host: &[Core], rank: usize, world: usize) -> &[Core] {
     }
 }
 
-/// The NUMA nodes of the GPUs that this process sees; none where NVML says nothing.
+/// Returns the NUMA nodes of the visible GPUs; empty if NVML does not report them.
 fn gpu_nodes() -> Vec<Option<usize>> {
     let setting = std::env::var("CUDA_VISIBLE_DEVICES").ok();
     let all = gpus::by_nvml().unwrap_or_default();
     gpus::visible(&all, setting.as_deref()).iter().map(|gpu| gpu.numa_node).collect()
 }
 
-/// A rank's part of the host's cores, near its GPU: the ranks whose GPUs are at one NUMA node divide the node's cores.
-/// Where a GPU's node is not known, or has fewer cores than ranks, all ranks divide all cores, in the order of nodes.
+/// Returns a rank's part of the host's cores near its GPU: ranks whose GPUs are at the same NUMA node divide its cores.
+/// If a GPU's node is unknown or has fewer cores than ranks, all ranks divide all cores in node order.
 fn near(host: &[Core], nodes: &[Node], gpus: &[Option<usize>], rank: usize, world: usize) -> Vec<Core> {
     let node_of = |core: &Core| nodes.iter().find(|node| core.first().is_some_and(|cpu| node.cpus.contains(cpu)));
     let near = |id: usize| -> Vec<Core> {
         host.iter().filter(|core| node_of(core).is_some_and(|node| node.id == id)).cloned().collect()
     };
-    // One GPU that every rank sees alone is not the same GPU: what it is near to is this rank's affair.
+    // If each rank sees a single GPU, these are different GPUs: only this rank's node is known.
     let wish = |rank: usize| gpus.get(if gpus.len() == 1 { 0 } else { rank }).copied().flatten();
     let wishes: Option<Vec<usize>> = (0..world.max(1)).map(wish).collect();
     let count = |ids: &[usize], id: usize| ids.iter().filter(|other| **other == id).count();
@@ -138,7 +138,7 @@ fn near(host: &[Core], nodes: &[Node], gpus: &[Option<usize>], rank: usize, worl
     share(&ordered, rank, world).to_vec()
 }
 
-/// The cores that the ranks of this host share: mpirun's own, else all that are online; within this control group.
+/// Returns the cores shared by the ranks of this host: mpirun's own, else all online cores, within this control group.
 fn host_cores(by_mpirun: bool) -> Option<Vec<Core>> {
     let launcher = if by_mpirun { launcher_cpus() } else { None };
     let read = |path: &str| fs::read_to_string(path).ok().map(|text| parse_list(&text)).filter(|list| !list.is_empty());
@@ -151,7 +151,7 @@ fn host_cores(by_mpirun: bool) -> Option<Vec<Core>> {
     Some(cores_of(&all.into_iter().filter(allowed).collect::<Vec<_>>()))
 }
 
-/// What the nearest ancestor that is an MPI launcher may use; it is not bound as its ranks are.
+/// Returns the cores of the nearest MPI launcher among the parent processes, which is not bound like its ranks.
 fn launcher_cpus() -> Option<Vec<usize>> {
     const LAUNCHERS: [&str; 7] = ["mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", "prte"];
     const GENERATIONS: usize = 8; // wrappers in between: shells, env, profilers
@@ -167,7 +167,7 @@ fn launcher_cpus() -> Option<Vec<usize>> {
     None
 }
 
-/// A field of `/proc/PID/status`.
+/// Returns a field of `/proc/PID/status`.
 fn field(status: &str, name: &str) -> Option<String> {
     status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_string()))
 }
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn cores_near_each_gpu() {
-        // Two nodes of four cores; the kernel numbers them in turn.
+        // Two nodes of four cores, numbered alternately by the kernel.
         let host: Vec<Core> = (0..8).map(|core| vec![core]).collect();
         let nodes = [Node { id: 0, cpus: vec![0, 2, 4, 6] }, Node { id: 1, cpus: vec![1, 3, 5, 7] }];
         let all = |gpus: &[Option<usize>], world| -> Vec<Vec<usize>> {
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(all(&crossed, 4), [[1, 3], [5, 7], [0, 2], [4, 6]]);
         assert_eq!(all(&crossed, 2), [[1, 3], [5, 7]]);
         assert_eq!(all(&[Some(0), Some(1), None, None], 2), [[0, 2, 4, 6], [1, 3, 5, 7]]);
-        // Unknown, or more ranks at a node than it has cores: the host's cores in the order of nodes.
+        // Unknown node, or more ranks at a node than cores: the host's cores in node order.
         assert_eq!(all(&[], 2), [[0, 2, 4, 6], [1, 3, 5, 7]]);
         assert_eq!(all(&[Some(0), None], 2), [[0, 2, 4, 6], [1, 3, 5, 7]]);
         assert_eq!(all(&[Some(1); 5], 5).concat(), [0, 2, 4, 6, 1, 3, 5, 7]);

@@ -1,30 +1,30 @@
-//! Several ranks' values become one.
+//! Reduces the values of several ranks.
 //!
-//! Values are taken in the order of ranks, so the result does not depend on who computes it. Half types are summed in
-//! f32 and rounded once, to nearest even, however many ranks there are: more exact than MPI's or NCCL's rings, which
-//! would round at every hop.
+//! Values are taken in rank order, so the result is the same on every rank. Half types are summed in f32 and rounded
+//! once to nearest even, whatever the number of ranks, which is more accurate than the rings of MPI and NCCL, which
+//! round at every hop.
 
 use crate::comm::Op;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-/// Values at a time: two blocks of the widest type stay in the first cache.
+/// Values per block: two blocks of the widest type fit in the L1 cache.
 const BLOCK: usize = 1024;
 
-/// A type that can be reduced, and the type in which that is done.
+/// A type that can be reduced, and its accumulation type.
 pub trait Value: Copy {
     type Wide: Copy + Default;
 
-    /// Exact; both slices have the same length.
+    /// Converts exactly; both slices have the same length.
     fn widen(from: &[Self], to: &mut [Self::Wide]);
-    /// To nearest even; both slices have the same length.
+    /// Rounds to nearest even; both slices have the same length.
     fn narrow(from: &[Self::Wide], to: &mut [Self]);
     fn sum(a: Self::Wide, b: Self::Wide) -> Self::Wide;
-    /// The larger; NaN if one of them is.
+    /// Maximum; NaN if one of them is NaN.
     fn max(a: Self::Wide, b: Self::Wide) -> Self::Wide;
 }
 
-/// A float by its wide type, with the two conversions `(from, to)` and `(to, from)`.
+/// Implements the trait for a float with its wide type and the conversions `(from, to)` and `(to, from)`.
 macro_rules! float {
     ($type:ty, $wide:ty, $widen:expr, $narrow:expr) => {
         impl Value for $type {
@@ -84,7 +84,7 @@ float!(bf16, f32, <[bf16]>::convert_to_f32_slice, <[bf16]>::convert_from_f32_sli
 integer!(i64);
 integer!(u8);
 
-/// Reduces `mine`, of rank `rank`, with the `others`': their values one rank after another, as many as in `mine` each.
+/// Reduces `mine` of rank `rank` with the `others`' values, which are concatenated in rank order.
 pub fn fold<T: Value>(op: Op, rank: usize, mine: &mut [T], others: &[T]) {
     match op {
         Op::Sum => fold_by(T::sum, rank, mine, others),
@@ -121,7 +121,7 @@ fn fold_by<T: Value>(combine: impl Fn(T::Wide, T::Wide) -> T::Wide, rank: usize,
 mod tests {
     use super::*;
 
-    /// `fold` by each rank of `all`: the same everywhere.
+    /// Runs `fold` on each rank of `all`: the results are equal.
     fn folded<T: Value + PartialEq + std::fmt::Debug>(op: Op, all: &[Vec<T>]) -> Vec<T> {
         let of_rank = |rank: usize| {
             let mut mine = all[rank].clone();
@@ -137,14 +137,14 @@ mod tests {
 
     #[test]
     fn halves_are_rounded_once() {
-        // Each addition of 2^-9 to 1 alone would be rounded away; together they are 2^-7, the next bf16.
+        // A single addition of 2^-9 to 1 would be rounded away; their sum is 2^-7, the next bf16.
         let mut ranks = vec![vec![bf16::from_f32((-9f32).exp2()); BLOCK + 3]; 5];
         ranks[0].fill(bf16::ONE);
         assert_eq!(folded(Op::Sum, &ranks), vec![bf16::from_f32(1.0 + (-7f32).exp2()); BLOCK + 3]);
         let mut ranks = vec![vec![f16::from_f32((-12f32).exp2()); BLOCK + 3]; 5];
         ranks[0].fill(f16::ONE);
         assert_eq!(folded(Op::Sum, &ranks), vec![f16::from_f32(1.0 + (-10f32).exp2()); BLOCK + 3]);
-        // On the way through infinity, too.
+        // Also with an intermediate infinity.
         let ranks = [f16::MAX, f16::MAX, f16::MIN].map(|value| vec![value]);
         assert_eq!(folded(Op::Sum, &ranks), [f16::MAX]);
     }

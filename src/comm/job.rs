@@ -1,4 +1,4 @@
-//! What a rank asks of a collective, checked: the operation, its buffers, and how ranks compare theirs.
+//! Checked requests for collectives: the operation, its buffers, and the comparison between ranks.
 
 use super::Op;
 use crate::error::{Error, Result};
@@ -6,7 +6,7 @@ use std::fmt::{self, Display};
 use std::sync::atomic::{AtomicU64, Ordering};
 use tch::{Device, Kind as Type, Tensor};
 
-/// The operations, as all ranks must agree on them.
+/// The operations, which must be equal on all ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Every rank gets the reduced buffer.
@@ -17,15 +17,15 @@ pub enum Action {
     AllGather,
     /// Every rank gets `root`'s buffer.
     Broadcast { root: usize },
-    /// The last one, which carries nothing: a backend's own, by [`super::Collective::finish`].
+    /// The last operation, without data: used by the backends in [`super::Collective::finish`].
     Finish,
 }
 
 impl Action {
-    /// The operations that a step is made of.
+    /// The operations of a training step.
     pub const OF_A_STEP: [Action; 3] = [Action::AllReduce(Op::Sum), Action::ReduceScatter, Action::AllGather];
 
-    /// What it is called.
+    /// Name of the operation.
     pub fn name(self) -> &'static str {
         match self {
             Action::AllReduce(_) => "all-reduce",
@@ -37,7 +37,7 @@ impl Action {
     }
 }
 
-/// The types that travel.
+/// The supported dtypes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Element {
     F32,
@@ -63,7 +63,7 @@ impl Element {
         })
     }
 
-    /// Bytes of one element.
+    /// Size of an element in bytes.
     pub fn size(self) -> usize {
         match self {
             Element::F64 | Element::I64 => 8,
@@ -74,20 +74,20 @@ impl Element {
     }
 }
 
-/// The part of a job that has to be equal on all ranks.
+/// The part of a job that must be equal on all ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub action: Action,
     pub element: Element,
-    /// Elements of the whole buffer: of all shards together where there are shards.
+    /// Number of elements of the whole buffer, with all shards.
     pub elements: usize,
 }
 
 impl Header {
-    /// The words of an encoded header; the first is never negative.
+    /// Number of integers of an encoded header; the first is never negative.
     pub const WORDS: usize = 3;
 
-    /// What the ranks send each other before an operation.
+    /// Encodes the header, which the ranks exchange before an operation.
     pub fn encode(&self) -> [i64; Self::WORDS] {
         let action = match self.action {
             Action::AllReduce(Op::Sum) => 0,
@@ -100,7 +100,7 @@ impl Header {
         [action, self.element as i64, self.elements as i64]
     }
 
-    /// The inverse of [`Header::encode`]; `None` for words that it never makes.
+    /// The inverse of [`Header::encode`]; `None` for invalid values.
     pub fn decode(words: &[i64]) -> Option<Header> {
         let &[action, element, elements] = words else { return None };
         let action = match action {
@@ -118,7 +118,7 @@ impl Header {
 }
 
 impl Header {
-    /// The bytes of the buffer, twice for an all-reduce, which is a reduce-scatter and an all-gather.
+    /// Returns the bytes of the buffer; twice for an all-reduce, which is a reduce-scatter and an all-gather.
     fn traffic(&self) -> u64 {
         let times = if matches!(self.action, Action::AllReduce(_)) { 2 } else { 1 };
         times * (self.elements * self.element.size()) as u64
@@ -127,8 +127,8 @@ impl Header {
 
 static TRAFFIC: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes that this process's collectives have been given so far, counted as arXiv 1910.02054 (section 7) does: the
-/// buffer's size, twice for an all-reduce. What goes over a rank's link is `(world - 1) / world` of it.
+/// Returns the bytes of this process's collectives so far, counted as in arXiv 1910.02054 (section 7): the buffer size,
+/// twice for an all-reduce. The traffic over a rank's link is `(world - 1) / world` of it.
 pub fn traffic() -> u64 {
     TRAFFIC.load(Ordering::Relaxed)
 }
@@ -147,10 +147,10 @@ impl Display for Header {
     }
 }
 
-/// One operation of one rank: the header, the memory, and a name for people.
+/// One operation of one rank: the header, the memory, and a name for messages.
 pub(super) struct Job {
     pub header: Header,
-    /// The whole buffer, in handles of our own (same memory, no autograd).
+    /// The whole buffer, as separate tensors (same memory, no autograd).
     pub buffer: Tensor,
     /// This rank's shard, for reduce-scatter and all-gather.
     pub shard: Option<Tensor>,
@@ -158,8 +158,8 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Checks the buffers of a job: contiguous, of a type that travels, on `device`, shards of the right size, and a
-    /// shard either apart from the buffer or exactly this rank's part of it.
+    /// Creates a job after checking its buffers: contiguous, with a supported dtype, on `device`, shards of the right
+    /// size, and a shard either separate from the buffer or exactly this rank's part of it.
     pub fn new(
         action: Action,
         buffer: &Tensor,
@@ -170,7 +170,7 @@ impl Job {
     ) -> Result<Job> {
         let fail = |why: String| Err(Error::other(format!("rank {rank}: {what}: {why}")));
         let Some(element) = Element::of(buffer) else {
-            return fail(format!("a buffer of type {:?} cannot travel between ranks", buffer.f_kind()));
+            return fail(format!("a buffer of type {:?} cannot be sent between ranks", buffer.f_kind()));
         };
         let header = Header { action, element, elements: buffer.numel() };
         for tensor in std::iter::once(buffer).chain(shard) {
@@ -207,12 +207,12 @@ impl Job {
         Ok(job)
     }
 
-    /// The last operation of a group: it moves nothing.
+    /// Returns the last operation of a group, without data.
     pub fn finish() -> Job {
         Job::named("leaving the group")
     }
 
-    /// A job without buffers, that only a journal reads.
+    /// Returns a job without buffers, only for the journal.
     pub fn named(what: &str) -> Job {
         let header = Header { action: Action::Finish, element: Element::U8, elements: 0 };
         let buffer = Tensor::zeros([0], (Type::Uint8, Device::Cpu));
@@ -238,7 +238,7 @@ impl Display for Job {
     }
 }
 
-/// The error of ranks that did not start the same operation; `None` if they did. `headers` is in the order of ranks.
+/// Returns the error if the ranks did not start the same operation. `headers` is in rank order.
 pub(super) fn disagreement(headers: &[Header], sequence: u64, what: &str) -> Option<Error> {
     let mut groups: Vec<(Header, Vec<usize>)> = Vec::new();
     for (rank, header) in headers.iter().enumerate() {
@@ -252,13 +252,13 @@ pub(super) fn disagreement(headers: &[Header], sequence: u64, what: &str) -> Opt
     }
     let sides: Vec<String> = groups.iter().map(|(header, ranks)| format!("{}: {header}", name_ranks(ranks))).collect();
     Some(Error::peer(format!(
-        "the ranks do not agree on collective {sequence} (here \"{what}\"): {}. Do all ranks run the same program with \
-         the same configuration and data?",
+        "the ranks do not agree on collective {sequence} (here \"{what}\"): {}. Check that all ranks run the same \
+         program with the same configuration and data",
         sides.join("; ")
     )))
 }
 
-/// "rank 3", "ranks 0, 2, 3", and for many only the first few.
+/// Formats "rank 3", "ranks 0, 2, 3"; of many ranks only the first few.
 pub fn name_ranks(ranks: &[usize]) -> String {
     const SHOWN: usize = 16;
     let mut text: Vec<String> = ranks.iter().take(SHOWN).map(usize::to_string).collect();
@@ -314,6 +314,6 @@ mod tests {
         assert!(new(&buffer, Some(&buffer.narrow(0, 0, 4))).unwrap_err().contains("overlaps"));
         assert!(new(&buffer, Some(&buffer.narrow(0, 4, 3))).unwrap_err().contains("does not fit 2 ranks"));
         assert!(new(&buffer.view([2, 4]).transpose(0, 1), None).unwrap_err().contains("not contiguous"));
-        assert!(new(&buffer.to_kind(Type::Bool), None).unwrap_err().contains("cannot travel"));
+        assert!(new(&buffer.to_kind(Type::Bool), None).unwrap_err().contains("cannot be sent"));
     }
 }

@@ -1,4 +1,4 @@
-//! The last collectives of a rank, for the moment when one of them does not come back.
+//! The last collectives of a rank, for the report when one of them hangs.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -13,7 +13,7 @@ struct Entry {
     finished: Option<Instant>,
 }
 
-/// A ring of the last 64 collectives and when the rank last got one done.
+/// Ring buffer of the last 64 collectives, and the time when one last completed.
 pub(super) struct Journal {
     rank: usize,
     next: u64,
@@ -26,7 +26,7 @@ impl Journal {
         Journal { rank, next: 0, entries: VecDeque::with_capacity(KEPT), progress: Instant::now() }
     }
 
-    /// Notes the start of a job; returns its sequence number, from 0.
+    /// Records the start of a job; returns its sequence number, from 0.
     pub fn start(&mut self, job: &dyn Display) -> u64 {
         if self.entries.len() == KEPT {
             self.entries.pop_front();
@@ -37,7 +37,7 @@ impl Journal {
         sequence
     }
 
-    /// Notes its end.
+    /// Records its end.
     pub fn finish(&mut self, sequence: u64) {
         self.progress = Instant::now();
         if let Some(entry) = self.entries.iter_mut().rev().find(|e| e.sequence == sequence) {
@@ -45,13 +45,13 @@ impl Journal {
         }
     }
 
-    /// How many collectives have been started.
+    /// Number of started collectives.
     pub fn started(&self) -> u64 {
         self.next
     }
 
-    /// Since when an operation that began at `started` has been the one that all wait for: a queue of slow operations
-    /// is not a timeout as long as one after the other gets done.
+    /// Returns since when the operation started at `started` has been the oldest one under way: a queue of slow
+    /// operations is no timeout as long as operations complete.
     pub fn stalled_since(&self, started: Instant) -> Instant {
         self.progress.max(started)
     }

@@ -1,10 +1,9 @@
-//! Collectives: what the ranks say to each other.
+//! Collective communication between ranks.
 //!
-//! A [`Collective`] is one rank's end of a group. Every rank must start the same operations, with the same
-//! sizes, in the same order; each `start_*` returns at once and the buffer belongs to the operation until
-//! [`Pending::wait`] returns. Four backends implement it: [`solo`] (one rank), [`threads`] (ranks as threads of
-//! one process, for tests), [`mpi`] (CPU buffers between processes) and [`nccl`] (GPU buffers; host buffers go
-//! through the MPI backend that it holds).
+//! A [`Collective`] is one rank's handle of a group. Every rank must start the same operations with the same sizes in
+//! the same order. Each `start_*` returns at once, and the buffer belongs to the operation until [`Pending::wait`]
+//! returns. Four backends implement it: [`solo`] (one rank), [`threads`] (ranks as threads of one process, for tests),
+//! [`mpi`] (CPU buffers between processes) and [`nccl`] (GPU buffers; it uses the MPI backend for host buffers).
 
 #[cfg(test)]
 mod conformance;
@@ -28,10 +27,10 @@ use crate::error::{Error, Kind, Result};
 use std::time::Duration;
 use tch::{Device, Tensor};
 
-/// How a message says that a host is silent; addresses follow.
+/// Text of a message about an unreachable host; addresses follow.
 pub const NO_ACKNOWLEDGEMENT: &str = "no acknowledgement from";
 
-/// What the connections of this process say of other hosts, for the message of a wait that was in vain.
+/// Describes unreachable hosts according to this process's connections, for the message of a timeout.
 fn silent_hosts() -> String {
     let silent = connections::silent_hosts();
     let names: Vec<String> = silent.iter().map(ToString::to_string).collect();
@@ -41,35 +40,35 @@ fn silent_hosts() -> String {
     }
 }
 
-/// How values of different ranks become one.
+/// Reduction operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
-    /// Their sum. Every rank gets the same bits.
+    /// Sum; every rank gets the same bits.
     Sum,
-    /// The largest of them.
+    /// Maximum.
     Max,
 }
 
-/// An operation under way. Dropped without [`Pending::wait`], it runs on and keeps its memory, but nobody learns
-/// how it ended: for the way out after another error only.
-#[must_use = "the buffer is not ours again until wait() returns"]
+/// An operation under way. If dropped without [`Pending::wait`], it continues and keeps its memory, and its error is
+/// lost: only for cleanup after another error.
+#[must_use = "the buffer belongs to the operation until wait() returns"]
 pub struct Pending(Option<Box<dyn FnOnce() -> Result<()> + Send>>);
 
 impl Pending {
-    /// An operation that is already complete.
+    /// Returns a completed operation.
     pub fn done() -> Self {
         Pending(None)
     }
 
-    /// An operation that `wait` completes.
+    /// Returns an operation that `wait` completes.
     pub fn new(wait: impl FnOnce() -> Result<()> + Send + 'static) -> Self {
         Pending(Some(Box::new(wait)))
     }
 
-    /// Returns when the buffer holds the result (on a GPU: when work queued after this sees the result).
+    /// Waits until the buffer holds the result (on a GPU: orders work that is queued later after it).
     ///
     /// # Errors
-    /// [`Kind::Peer`] when a rank died or the operation outlived the timeout; the message names the operation.
+    /// [`Kind::Peer`] if a rank died or the operation timed out; the message names the operation.
     pub fn wait(self) -> Result<()> {
         self.0.map_or(Ok(()), |wait| wait())
     }
@@ -84,41 +83,41 @@ pub struct Request<'a> {
     pub what: &'a str,
 }
 
-/// One rank's end of a group of ranks.
+/// One rank's handle of a group of ranks.
 ///
-/// Buffers are contiguous tensors of type f32, f64, i64, u8, f16 or bf16 on the CPU or, with NCCL, on this rank's GPU.
-/// Sums of f16 and bf16 are kept in f32 and rounded once on the CPU; NCCL may round at every addition. Autograd never
-/// notices that the buffers change.
-/// `what` names the operation in error messages ("gradients of stage 3").
+/// Buffers are contiguous tensors with dtype f32, f64, i64, u8, f16 or bf16, on the CPU or, with NCCL, on this rank's
+/// GPU. On the CPU, sums of f16 and bf16 are accumulated in f32 and rounded once; NCCL may round at every addition.
+/// Autograd does not record changes of the buffers. `what` names the operation in error messages ("gradients of block
+/// 3").
 pub trait Collective: Send + Sync {
-    /// The backend's name, as a person sees it and as `comm.backend` spells it.
+    /// The backend's name as in `comm.backend`.
     fn name(&self) -> &'static str;
     /// This rank, from 0.
     fn rank(&self) -> usize;
     /// The number of ranks.
     fn world(&self) -> usize;
-    /// This rank among the ranks of its host, from 0: the number of its GPU.
+    /// This rank's index among the ranks of its host, from 0: its GPU.
     fn local_rank(&self) -> usize;
     /// The number of ranks on this host.
     fn local_world(&self) -> usize;
-    /// Where this rank computes: the buffers that this backend moves fastest live there.
+    /// The device on which this rank computes.
     fn device(&self) -> Device;
-    /// Starts an operation on `buffer`; `shard` is this rank's part where the operation has one. For backends to
-    /// implement: callers use the four below.
+    /// Starts an operation on `buffer`; `shard` is this rank's part, if the operation has one. Backends implement it;
+    /// callers use the four methods below.
     ///
     /// # Errors
-    /// Buffers that do not fit the operation; a group that has failed before.
+    /// Buffers that do not match the operation; a group that has failed before.
     fn start(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending>;
-    /// Asks all ranks that call this too, within `patience`, for their `status`; `None` where a rank did not answer.
-    /// For finding out who is late when something has gone wrong: it needs no order among the operations.
+    /// Exchanges `status` with all ranks that also call this within `patience`; `None` for a rank that did not respond.
+    /// Used to find late ranks after an error; needs no order among the operations.
     fn roll_call(&self, status: i64, patience: Duration) -> Vec<Option<i64>>;
-    /// Ends the whole job at once, on every rank, with this exit code. Never returns and never blocks for long.
+    /// Ends the whole job at once on every rank with this exit code. Never returns and does not block for long.
     fn abort(&self, code: i32) -> !;
-    /// Leaves the group in good order after the last operation; all ranks call it. Later calls do nothing.
+    /// Leaves the group after the last operation; all ranks call it. Later calls do nothing.
     fn finish(&self) -> Result<()>;
 
-    /// Starts several operations as one: the buffers belong to them until the one wait returns. A backend may launch
-    /// them together.
+    /// Starts several operations as one group: the buffers belong to them until the single wait returns. A backend may
+    /// launch them together.
     ///
     /// # Errors
     /// As [`Collective::start`].
@@ -132,30 +131,30 @@ pub trait Collective: Send + Sync {
         })
     }
 
-    /// Reduces `buffer` over all ranks, in place, to the same bits on every rank.
+    /// All-reduces `buffer` in place, with the same bits on every rank.
     fn start_all_reduce(&self, buffer: &Tensor, op: Op, what: &str) -> Result<Pending> {
         self.start(Action::AllReduce(op), buffer, None, what)
     }
 
-    /// Reduces `buffer` (`world` equal shards, one after another); this rank's shard of the sum goes to `shard`,
-    /// which may be this rank's part of `buffer`. The rest of `buffer` is undefined afterwards.
+    /// Reduce-scatters `buffer` (`world` consecutive equal shards): this rank's shard of the sum goes to `shard`, which
+    /// may be this rank's part of `buffer`. The rest of `buffer` is undefined afterwards.
     fn start_reduce_scatter(&self, buffer: &Tensor, shard: &Tensor, what: &str) -> Result<Pending> {
         self.start(Action::ReduceScatter, buffer, Some(shard), what)
     }
 
-    /// Collects every rank's `shard` into `buffer`, in the order of ranks. `shard` may be this rank's part of `buffer`.
+    /// All-gathers every rank's `shard` into `buffer` in rank order. `shard` may be this rank's part of `buffer`.
     fn start_all_gather(&self, shard: &Tensor, buffer: &Tensor, what: &str) -> Result<Pending> {
         self.start(Action::AllGather, buffer, Some(shard), what)
     }
 
-    /// Copies `root`'s `buffer` to every rank's.
+    /// Broadcasts `root`'s `buffer` to every rank.
     fn start_broadcast(&self, buffer: &Tensor, root: usize, what: &str) -> Result<Pending> {
         self.start(Action::Broadcast { root }, buffer, None, what)
     }
 }
 
 impl dyn Collective + '_ {
-    /// Whether this rank is the one that writes and prints.
+    /// Whether this rank writes files and prints.
     pub fn is_main(&self) -> bool {
         self.rank() == 0
     }
@@ -170,12 +169,12 @@ impl dyn Collective + '_ {
         Ok(())
     }
 
-    /// Returns when every rank has called it.
+    /// Waits until every rank has called it.
     pub fn barrier(&self, what: &str) -> Result<()> {
         self.all_reduce_f64(&mut [0.0], Op::Sum, what)
     }
 
-    /// `root`'s bytes, on every rank.
+    /// Broadcasts `root`'s bytes to every rank.
     pub fn broadcast_bytes(&self, bytes: Vec<u8>, root: usize, what: &str) -> Result<Vec<u8>> {
         if self.world() == 1 {
             return Ok(bytes);
@@ -192,8 +191,8 @@ impl dyn Collective + '_ {
         Ok(bytes)
     }
 
-    /// Turns one rank's failure into everybody's: if any rank holds an error, all ranks return an error of the same
-    /// kind, with the message of the first rank that failed, so that they can leave together.
+    /// Shares errors: if any rank has an error, all ranks return an error of the same kind with the message of the
+    /// first failed rank, so that all can exit together.
     pub fn agree<T>(&self, result: Result<T>, what: &str) -> Result<T> {
         if self.world() == 1 {
             return result.map_err(Error::shared);

@@ -1,16 +1,15 @@
-//! Ranks as processes that MPI started; buffers on the CPU.
+//! The MPI backend: ranks as processes, buffers on the CPU.
 //!
-//! One thread makes all MPI calls; the rank's other threads send it commands. An operation has two halves. First the
-//! *gate*: each rank tells all others what it is about to do, by a nonblocking gather that the thread polls with short
-//! sleeps, so that waiting for a slow rank costs this rank's computing thread next to nothing. When all ranks have
-//! arrived and agree, the *work*: MPI's blocking collective, which nobody is late for any more. That is faster than
-//! the nonblocking collectives (all-reduce of 47 MB f32 between two ranks on two cores, Open MPI 4.1: 10 ms in 4 MB
-//! segments, 18 ms in one blocking call, 47 ms nonblocking), finds mismatches before they corrupt anything, and knows
-//! who is late. Every rank gets the same bits from all MPIs' all-reduce algorithms that we know of.
+//! One thread makes all MPI calls; the rank's other threads send it commands. An operation has two parts. First the
+//! *gate*: each rank announces its next operation to all others by a nonblocking gather, which the thread polls with
+//! short sleeps, so that waiting for a slow rank needs almost no CPU time. Once all ranks have arrived and agree, the
+//! *work*: MPI's blocking collective, for which no rank is late. This is faster than the nonblocking collectives
+//! (all-reduce of 47 MB f32 between two ranks on two cores, Open MPI 4.1: 10 ms in 4 MB segments, 18 ms in one blocking
+//! call, 47 ms nonblocking), detects mismatches before they corrupt data, and knows the late rank. Every rank gets the
+//! same bits from the all-reduce algorithms of all MPI libraries that we know.
 //!
-//! What MPI lacks, sums of f16 and bf16 and a reduce-scatter in place, the ranks do themselves: they exchange their
-//! parts and add up (`comm::ffi::mpi::work`, `fold`). A reduce-scatter and an all-gather together cost what an all-reduce
-//! does.
+//! For what MPI lacks, sums of f16 and bf16 and an in-place reduce-scatter, the ranks exchange their parts and add them
+//! (`comm::ffi::mpi::work`, `fold`). A reduce-scatter plus an all-gather costs as much as an all-reduce.
 
 mod server;
 mod shared;
@@ -31,21 +30,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
 
-/// How long the MPI thread may take for `MPI_Abort` before the process just ends.
+/// Time limit for `MPI_Abort` on the MPI thread before the process exits.
 const ABORT_PATIENCE: Duration = Duration::from_secs(2);
-/// A waiting thread gives the MPI thread, which knows more, this much time to report a timeout first.
+/// Extra time for the MPI thread, which knows more, to report a timeout before a waiting thread does.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long before the verdict on a wait it is asked which hosts are there.
+/// Time before a timeout at which the connections are probed.
 const PROBE_FOR: Duration = Duration::from_secs(5);
 
-/// This process's end of `MPI_COMM_WORLD`.
+/// This process's handle of `MPI_COMM_WORLD`.
 pub struct Mpi {
     place: Place,
     link: Arc<Link>,
     finished: AtomicBool,
 }
 
-/// Where this rank is.
+/// This rank's position in the group.
 #[derive(Clone, Copy)]
 struct Place {
     rank: usize,
@@ -54,17 +53,17 @@ struct Place {
     local_world: usize,
 }
 
-/// What the MPI thread and the others share.
+/// State shared by the MPI thread and the other threads.
 struct Link {
     commands: Sender<Command>,
     shared: Arc<Shared>,
 }
 
 impl Mpi {
-    /// Initialises MPI, on a thread of its own. An operation that gets nowhere for `timeout` is an error.
+    /// Initializes MPI on its own thread. An operation without progress for `timeout` is an error.
     ///
     /// # Errors
-    /// When MPI cannot start. Without `mpirun` it makes a world of one rank.
+    /// If MPI cannot start. Without `mpirun` the world has one rank.
     pub fn connect(timeout: Duration) -> Result<Mpi> {
         let (commands, inbox) = channel();
         let (tell, told) = channel();
@@ -83,7 +82,7 @@ impl Mpi {
             let journal = Mutex::new(Journal::new(world.rank));
             let shared = Arc::new(Shared { timeout, journal, waiting: AtomicUsize::new(0) });
             if tell.send(Ok((place, shared.clone()))).is_ok() {
-                // All tensors of this thread are staging; what the MPI library takes for itself is not counted.
+                // All tensors of this thread are staging buffers; memory of the MPI library is not counted.
                 during(Use::Communication, || server::serve(world, &inbox, &shared));
             }
         })?;
@@ -96,7 +95,7 @@ impl Mpi {
         let sequence = self.link.shared.journal().start(&job);
         let outcome = Arc::new(Outcome::default());
         let ticket = server::Ticket { sequence, job, started, outcome: outcome.clone() };
-        // If the MPI thread is gone, the ticket is dropped here, and that is its outcome.
+        // If the MPI thread has ended, the ticket is dropped here, which sets its result.
         let _ = self.link.commands.send(Command::Start(ticket));
         let link = self.link.clone();
         Ok(Pending::new(move || {
@@ -125,7 +124,7 @@ impl Link {
             if stalled > shared.timeout + GRACE {
                 shared.journal().dump();
                 break Err(Error::peer(format!(
-                    "nothing moved for {:.1} s although all ranks had started it: one of them died or stopped inside it, \
+                    "no progress for {:.1} s although all ranks had started it: one of them died or stopped inside it, \
                      or the network is down{}",
                     stalled.as_secs_f64(),
                     super::silent_hosts()
@@ -170,12 +169,12 @@ impl Collective for Mpi {
         let (reply, answers) = channel();
         let _ = self.link.commands.send(Command::RollCall { status, patience, reply });
         answers.recv_timeout(patience + GRACE).unwrap_or_else(|_| {
-            // The MPI thread is stuck: all that we know is our own.
+            // The MPI thread is blocked: only our own status is known.
             (0..self.place.world).map(|rank| (rank == self.place.rank).then_some(status)).collect()
         })
     }
 
-    /// `MPI_Abort` by the MPI thread; if that takes too long, this process alone ends, and mpirun ends the others.
+    /// Calls `MPI_Abort` on the MPI thread; if that takes too long, exits this process, and mpirun ends the others.
     fn abort(&self, code: i32) -> ! {
         ffi::process::flush_output();
         ffi::process::tell_launcher(code);

@@ -1,9 +1,9 @@
-//! Ranks with one GPU each; buffers on the GPU travel by NCCL, on a stream of their own that overlaps with libtorch's.
-//! Buffers on the host, and the id by which NCCL's ranks meet, go through the backend below, MPI.
+//! The NCCL backend: one GPU per rank. Buffers on the GPU are reduced by NCCL on a separate stream that overlaps with
+//! libtorch's. Buffers on the host, and NCCL's unique id, go through the underlying MPI backend.
 //!
-//! Order is a matter of events: a collective waits for what libtorch's stream holds when it starts, and what is put into
-//! libtorch's stream after `wait` waits for the collective. The host waits for neither. When a rank dies, NCCL's kernels
-//! on the others spin for ever and even `ncclCommAbort` can hang: a watchdog thread ends the process instead.
+//! Events order the streams: a collective waits for the work in libtorch's stream when it starts, and work queued in
+//! libtorch's stream after `wait` waits for the collective. The host waits for neither. If a rank dies, NCCL's kernels
+//! on the others spin forever and even `ncclCommAbort` can hang; a watchdog thread ends the process instead.
 
 pub mod probe;
 mod watchdog;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tch::{Cuda, Device, Tensor};
 use watchdog::Watchdog;
 
-/// This rank's end of a group of GPUs.
+/// This rank's handle of a group of GPUs.
 pub struct Nccl {
     below: Arc<dyn Collective>,
     device: Device,
@@ -33,17 +33,17 @@ pub struct Nccl {
 }
 
 impl Nccl {
-    /// Puts NCCL on top of `below`; all its ranks do. libtorch computes on the default stream of this rank's GPU, which
-    /// is the one of its local rank (or the only visible one, where the launcher gives each rank its own).
+    /// Connects NCCL over the backend `below`; all ranks call it. libtorch computes on the default stream of this
+    /// rank's GPU, which is that of its local rank, or the only visible one.
     ///
     /// # Errors
-    /// The same on all ranks when one of them lacks the library, the driver, or a GPU.
+    /// The same on all ranks, if one of them has no library, driver or GPU.
     pub fn connect(below: Arc<dyn Collective>, timeout: Duration) -> Result<Nccl> {
         let rank = below.rank();
         let at_rank = |e: Error| e.context(format!("rank {rank}"));
         let own = probe::load().and_then(|found| {
-            let double = cuda::double_gpus()?.is_some();
-            let device = |ordinal| if double { Device::Cpu } else { Device::Cuda(ordinal) };
+            let fake = cuda::fake_gpus()?.is_some();
+            let device = |ordinal| if fake { Device::Cpu } else { Device::Cuda(ordinal) };
             let ordinal = ordinal(below.local_rank(), gpus()?, found.sharing)?;
             Ok((found.nccl, found.sharing, device(ordinal), Gpu::open(ordinal)?))
         });
@@ -51,23 +51,23 @@ impl Nccl {
         let id = if rank == 0 { nccl.unique_id() } else { Ok(Vec::new()) };
         let id = below.broadcast_bytes(below.agree(id.map_err(at_rank), "the NCCL id")?, 0, "the NCCL id")?;
         let watchdog = Watchdog::start(below.clone(), timeout)?;
-        let meeting = watchdog.begin(&Job::named("meeting the other ranks in NCCL"));
+        let meeting = watchdog.begin(&Job::named("connecting the ranks in NCCL"));
         let opened = Communicator::open(nccl, Some(gpu.clone()), &id, rank, below.world());
-        // In the words of NCCL before 2.30, and since.
+        // The messages of NCCL before 2.30, and since.
         let shared = |text: &str| ["Duplicate GPU", "using the same GPU"].iter().any(|words| text.contains(words));
         let opened = opened.map_err(|e| match shared(&e.to_string()) {
             true => Error::input(format!("{e}: {}", sharing.remedy())),
             false => e,
         });
         watchdog.end(meeting);
-        let communicator = Arc::new(below.agree(opened.map_err(at_rank), "meeting in NCCL")?);
+        let communicator = Arc::new(below.agree(opened.map_err(at_rank), "connecting in NCCL")?);
         watchdog.watch(communicator.clone());
         let compute = ComputeStream::default();
         Ok(Nccl { below, device, timeout, gpu, compute, communicator, watchdog, finished: AtomicBool::new(false) })
     }
 
-    /// Whether a buffer travels by the backend below. With the test double of the driver none does: there a buffer of
-    /// the GPU and one of the host are the same.
+    /// Whether a buffer goes through the underlying backend. With the fake driver none does, because GPU and host
+    /// buffers are the same there.
     fn is_below(&self, buffer: &Tensor) -> bool {
         buffer.device() != self.device && buffer.device() == Device::Cpu
     }
@@ -89,8 +89,8 @@ impl Nccl {
     }
 }
 
-/// A group of collectives in the stream, and the memory that they use: libtorch must not give that memory to somebody else before
-/// its own stream waits for ours.
+/// A group of collectives in the stream, and the memory that they use, which libtorch must not reuse before its own
+/// stream waits for ours.
 struct Flight {
     end: Option<Arc<Event>>,
     compute: ComputeStream,
@@ -111,46 +111,46 @@ impl Drop for Flight {
     }
 }
 
-/// The number of GPUs that a rank started from here would see: as libtorch counts them, so none where it has no CUDA.
+/// Returns the number of GPUs that a rank started from here would find, as counted by libtorch: 0 without CUDA support.
 ///
 /// # Errors
-/// A driver that does not work.
+/// A broken driver.
 pub fn gpus() -> Result<usize> {
-    Ok(cuda::double_gpus()?.unwrap_or_else(|| Cuda::device_count().max(0) as usize))
+    Ok(cuda::fake_gpus()?.unwrap_or_else(|| Cuda::device_count().max(0) as usize))
 }
 
-/// The GPU of a rank, of those that it sees.
+/// Returns the index of a rank's GPU among the visible ones.
 ///
 /// # Errors
-/// Without a GPU, and with more ranks on a host than GPUs that may not be shared.
+/// If there is no GPU, or more ranks on a host than GPUs that may not be shared.
 pub fn ordinal(local_rank: usize, gpus: usize, sharing: Sharing) -> Result<usize> {
     match gpus {
         0 => {
             let why = cuda::check_driver().err().map_or_else(
-                || "the driver shows no device (CUDA_VISIBLE_DEVICES?), or libtorch is the CPU build".to_string(),
+                || "no device is visible (check CUDA_VISIBLE_DEVICES), or libtorch is the CPU build".to_string(),
                 |e| e.to_string(),
             );
-            Err(Error::input(format!("NCCL needs a GPU, and libtorch sees none: {why}")))
+            Err(Error::input(format!("NCCL needs a GPU, but libtorch finds none: {why}")))
         }
         1 => Ok(0),
         _ if local_rank < gpus || sharing == Sharing::Allowed => Ok(local_rank % gpus),
         _ => Err(Error::input(format!(
-            "this host shows {gpus} GPUs but has at least {} ranks: {}",
+            "this host has {gpus} visible GPUs but at least {} ranks: {}",
             local_rank + 1,
             sharing.remedy()
         ))),
     }
 }
 
-/// Ranks that take one GPU, among `local_ranks` of a host that see `gpus`: more than one where they share.
+/// Returns the number of ranks per GPU, among `local_ranks` of a host with `gpus` visible GPUs.
 pub fn ranks_of_a_gpu(local_ranks: usize, gpus: usize) -> usize {
     if probe::wants_sharing() { local_ranks.div_ceil(gpus.max(1)).max(1) } else { 1 }
 }
 
-/// A one-rank communicator, opened and closed: what NCCL itself says about this machine.
+/// Opens and closes a one-rank communicator, to test NCCL on this machine.
 ///
 /// # Errors
-/// NCCL's refusal, with its cause where that is a missing driver.
+/// NCCL's error, with its cause if that is a missing driver.
 pub fn try_alone() -> Result<()> {
     let found = probe::load()?;
     let gpu = Gpu::open(0);
@@ -195,7 +195,7 @@ impl Collective for Nccl {
         self.enqueue(&[Request { action, buffer, shard, what }])
     }
 
-    /// Those on the GPU become one group of NCCL's, with one event at its end.
+    /// Operations on the GPU become one NCCL group with one event at its end.
     fn start_group(&self, requests: &[Request]) -> Result<Pending> {
         let (below, ours): (Vec<Request>, Vec<Request>) = requests.iter().partition(|r| self.is_below(r.buffer));
         let (below, ours) = (self.below.start_group(&below)?, self.enqueue(&ours)?);
@@ -214,7 +214,8 @@ impl Collective for Nccl {
         if self.finished.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        // The last collectives first, then the other ranks, then the communicator: closing it meets them again.
+        // Wait for the last collectives, then for the other ranks, because closing the communicator involves all of
+        // them.
         let (since, end) = (Instant::now(), self.gpu.end()?);
         while !end.reached()? {
             if since.elapsed() > self.timeout {
@@ -240,7 +241,10 @@ mod tests {
         assert_eq!(alone(3, 8).unwrap(), 3);
         assert_eq!(alone(3, 1).unwrap(), 0); // the launcher gave each rank its own
         let told = alone(2, 2).unwrap_err().to_string();
-        assert!(told.contains("shows 2 GPUs but has at least 3 ranks") && told.contains("one rank per GPU"), "{told}");
+        assert!(
+            told.contains("has 2 visible GPUs but at least 3 ranks") && told.contains("one rank per GPU"),
+            "{told}"
+        );
         assert!(alone(0, 0).is_err() && ordinal(0, 0, Sharing::Allowed).is_err());
         let shared = |local_rank| ordinal(local_rank, 2, Sharing::Allowed).unwrap();
         assert_eq!([0, 1, 2, 3].map(shared), [0, 1, 0, 1]);

@@ -1,4 +1,4 @@
-//! Which backend a process gets: what the user forces, else what the launcher and the machine suggest.
+//! Chooses the backend of a process: the user's choice, else by launcher and hardware.
 
 use super::{Collective, Op, mpi::Mpi, nccl::Nccl, solo::Solo};
 use crate::error::{Error, Result};
@@ -10,11 +10,11 @@ use tch::{Cuda, Device};
 /// The user's choice, `comm.backend`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backend {
-    /// MPI where a launcher started this process, NCCL on top of it where there are several ranks with GPUs; else one
-    /// rank alone.
+    /// MPI under a launcher, with NCCL if there are several ranks with GPUs; otherwise a single rank.
+    ///
     #[default]
     Auto,
-    /// One rank alone, on the GPU if there is one.
+    /// A single rank, on the GPU if there is one.
     Solo,
     /// MPI, on the CPU.
     Mpi,
@@ -22,7 +22,7 @@ pub enum Backend {
     Nccl,
 }
 
-/// Why a process that finds no other rank does not train.
+/// Cause and remedy if a process that finds no other rank does not train.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub why: String,
@@ -35,24 +35,24 @@ impl From<Refusal> for Error {
     }
 }
 
-/// Whether [`connect`] would refuse a process that finds no other rank, by the variables of its environment.
+/// Whether [`connect`] refuses a process that finds no other rank, with these environment variables.
 pub fn refuses_alone(backend: Backend, variable: impl Fn(&str) -> Option<String>) -> Option<Refusal> {
     let launch = Launch::read(variable);
     if backend == Backend::Solo { launch.refuses_solo() } else { launch.refuses_alone() }
 }
 
-/// What the environment says about how this process was started.
+/// How this process was started, according to the environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Launch {
-    /// MPI will find its other ranks, or knows that there are none.
+    /// MPI can connect to the other ranks, or knows that there are none.
     mpi: bool,
-    /// Ranks that an MPI launcher announced.
+    /// Number of ranks in an MPI launcher's variable.
     ranks: Option<usize>,
-    /// Tasks of the Slurm step or, in a batch script, of the job.
+    /// Number of tasks of the Slurm step or, in a batch script, of the job.
     slurm: Option<usize>,
-    /// Whether these tasks really run: they belong to a step of `srun`.
+    /// Whether these tasks are running: they belong to an `srun` step.
     step: bool,
-    /// Whether ranks meet by PMI-1 or PMI-2, as the MPICH family and older Slurms do.
+    /// Whether ranks connect by PMI-1 or PMI-2, like the MPICH family and older Slurm versions.
     pmi: bool,
 }
 
@@ -74,36 +74,36 @@ impl Launch {
         }
     }
 
-    /// Several ranks for certain.
+    /// Returns the number of ranks if there are certainly several.
     fn several(&self) -> Option<usize> {
         self.ranks.or(self.slurm.filter(|_| self.step)).filter(|&n| n > 1)
     }
 
-    /// One rank was asked for, but several were started.
+    /// Refuses several ranks with the solo backend.
     fn refuses_solo(&self) -> Option<Refusal> {
         self.several().map(|ranks| Refusal {
             why: format!("comm.backend = \"solo\" is for one rank, but {ranks} were started"),
-            remedy: "take \"auto\" or \"mpi\", or start one".to_owned(),
+            remedy: "use \"auto\" or \"mpi\", or start one rank".to_owned(),
         })
     }
 
-    /// A process is alone although others were started with it, or were asked for.
+    /// Refuses a single process if several were started or requested.
     fn refuses_alone(&self) -> Option<Refusal> {
         let (why, remedy) = match (self.ranks, self.slurm) {
-            // `srun --mpi=pmi2` announces its tasks as ranks; a step that carries another launcher has other numbers.
+            // `srun --mpi=pmi2` sets its tasks as ranks; a step that runs another launcher has other numbers.
             (ranks, Some(tasks)) if self.step && ranks.is_none_or(|ranks| ranks == tasks) => (
-                format!("Slurm started {tasks} tasks, but MPI sees one rank in each"),
-                "the MPI library and Slurm do not speak the same PMI. Start with `srun --mpi=pmix` (`srun --mpi=list` \
-                 shows what Slurm has), or with `mpirun` inside the allocation",
+                format!("Slurm started {tasks} tasks, but MPI finds only one rank in each"),
+                "the MPI library and Slurm use different PMI versions. Start with `srun --mpi=pmix` (`srun --mpi=list` \
+                 shows what Slurm supports), or with `mpirun` inside the allocation",
             ),
             (Some(ranks), _) if ranks > 1 => (
-                format!("{ranks} ranks were started, but MPI sees one in each"),
-                "what started them belongs to another MPI than the one that this program is built with. Start with the \
-                 `mpirun` of that one (`ldd` shows its libmpi), or in Slurm with `srun --mpi=pmix`",
+                format!("{ranks} ranks were started, but MPI finds only one in each"),
+                "the launcher belongs to another MPI than the one that this program was built with. Start with the \
+                 `mpirun` of this MPI (`ldd` shows its libmpi), or in Slurm with `srun --mpi=pmix`",
             ),
             (None, Some(tasks)) if tasks > 1 => (
                 format!("the Slurm job has {tasks} tasks, but this is a single process"),
-                "start with `srun --mpi=pmix` or `mpirun`, or set comm.backend = \"solo\" for one rank on purpose",
+                "start with `srun --mpi=pmix` or `mpirun`, or set comm.backend = \"solo\" to train with one rank",
             ),
             _ => return None,
         };
@@ -111,20 +111,20 @@ impl Launch {
     }
 
     fn check_alone(&self) -> Result<()> {
-        // Every one of them is as alone.
+        // Every task has the same error.
         self.refuses_alone().map_or(Ok(()), |refusal| Err(Error::from(refusal).shared()))
     }
 }
 
-/// Connects this process with the other ranks. An operation that gets nowhere for `timeout` is an error of kind
+/// Connects this process to the other ranks. An operation without progress for `timeout` is an error of kind
 /// [`crate::error::Kind::Peer`].
 ///
 /// # Errors
-/// When a forced backend cannot be had (never a fallback to another), when some ranks have a GPU and others do not, and
-/// when this process is alone but Slurm started several.
+/// If the chosen backend is not available (there is no fallback), if only some ranks have a GPU, and if this process is
+/// alone but Slurm started several.
 pub fn connect(backend: Backend, timeout: Duration) -> Result<Arc<dyn Collective>> {
     let comm = choose(backend, timeout)?;
-    // Ranks above 0 would keep GPU 0 current, and make a context there.
+    // Otherwise ranks above 0 would keep GPU 0 current and create a context there.
     set_current(comm.device())?;
     Ok(comm)
 }
@@ -151,11 +151,11 @@ fn choose(backend: Backend, timeout: Duration) -> Result<Arc<dyn Collective>> {
             mpi.all_reduce_f64(&mut gpus, Op::Sum, "ranks with a GPU")?;
             match gpus[0] as usize {
                 0 => Ok(mpi),
-                // Nobody to talk to: no reason to ask for NCCL.
+                // A single rank does not need NCCL.
                 1 if mpi.world() == 1 => Ok(Arc::new(Solo::launched(best_device(), mpi))),
                 n if n == mpi.world() => Ok(Arc::new(Nccl::connect(mpi, timeout)?)),
                 n => Err(Error::input(format!(
-                    "{n} of {} ranks see a GPU and the others do not (rank {} sees {}): repair those hosts, or set \
+                    "{n} of {} ranks have a GPU and the others do not (rank {} has {}): repair those hosts, or set \
                      comm.backend = \"mpi\" to train on the CPU",
                     mpi.world(),
                     mpi.rank(),
@@ -168,9 +168,9 @@ fn choose(backend: Backend, timeout: Duration) -> Result<Arc<dyn Collective>> {
 
 fn mpi(launch: &Launch, timeout: Duration) -> Result<Arc<dyn Collective>> {
     if launch.pmi {
-        // Open MPI without it ends the program in MPI_Init.
+        // Open MPI without PMI support ends the program in MPI_Init.
         tracing::info!(
-            "started through PMI; if MPI does not know it, take `srun --mpi=pmix` or the `mpirun` of that MPI"
+            "started through PMI; if MPI does not support it, use `srun --mpi=pmix` or the `mpirun` of this MPI"
         );
     }
     let mpi: Arc<dyn Collective> = Arc::new(Mpi::connect(timeout)?);
@@ -202,7 +202,7 @@ mod tests {
     fn mpirun_knows_its_ranks() {
         assert_eq!(launch(&[("OMPI_COMM_WORLD_SIZE", "4")]).several(), Some(4));
         assert_eq!(launch(&[("PMI_RANK", "0"), ("PMI_SIZE", "2")]).several(), Some(2));
-        // One rank on purpose, inside a larger allocation.
+        // One rank by intention, inside a larger allocation.
         let one = launch(&[("OMPI_COMM_WORLD_SIZE", "1"), ("SLURM_NTASKS", "8"), ("SLURM_STEP_NUM_TASKS", "2")]);
         assert!(one.mpi && one.several().is_none() && one.check_alone().is_ok());
     }

@@ -1,4 +1,4 @@
-//! One rank alone: every collective is done as soon as it starts.
+//! A single rank: every collective is complete as soon as it starts.
 
 use super::job::{Action, Job};
 use super::{Collective, Pending, ffi};
@@ -7,29 +7,29 @@ use std::sync::Arc;
 use std::time::Duration;
 use tch::{Device, Tensor};
 
-/// A group of one rank that computes on one device.
+/// A group of one rank on one device.
 pub struct Solo {
     device: Device,
-    /// The rank and the number of ranks.
+    /// Rank and world size.
     place: (usize, usize),
-    /// The launcher's end, which wants to hear of the rank's.
+    /// The launcher's MPI handle, which must be finished at the end.
     launcher: Option<Arc<dyn Collective>>,
 }
 
 impl Solo {
-    /// The only rank, computing on `device`.
+    /// Creates a single rank on `device`.
     pub fn new(device: Device) -> Self {
         Solo { device, place: (0, 1), launcher: None }
     }
 
-    /// The same as the only rank of a launcher's.
+    /// The same for the only rank under a launcher.
     pub fn launched(device: Device, launcher: Arc<dyn Collective>) -> Self {
         Solo { device, place: (0, 1), launcher: Some(launcher) }
     }
 
-    /// A rank in the place of one of several, that tells the others nothing and hears nothing: buffers of collectives
-    /// keep what they hold. For a pass that is only to see whether there is room for it.
-    pub fn rehearsing(comm: &dyn Collective) -> Self {
+    /// Stands in for one of several ranks without communicating: the buffers of collectives keep their values. For dry
+    /// runs that only test memory.
+    pub fn dry_run(comm: &dyn Collective) -> Self {
         Solo { device: comm.device(), place: (comm.rank(), comm.world()), launcher: None }
     }
 }
@@ -65,7 +65,7 @@ impl Collective for Solo {
         }
         let job = Job::new(action, buffer, shard, what, (0, 1), buffer.device())?;
         if let Some(shard) = job.shard.as_ref().filter(|_| !job.in_place(0)) {
-            // The one shard is the whole.
+            // The only shard is the whole buffer.
             let (mut shard, mut buffer) = (shard.view([-1]), job.buffer.view([-1]));
             match action {
                 Action::ReduceScatter => shard.copy_(&buffer),
@@ -104,9 +104,9 @@ mod tests {
     }
 
     #[test]
-    fn a_rehearsal_takes_a_place_and_changes_nothing() {
+    fn a_dry_run_stands_in_for_a_rank_and_changes_nothing() {
         let ranks = threads::group(3, Duration::from_secs(20));
-        let solo = Solo::rehearsing(ranks[2].as_ref());
+        let solo = Solo::dry_run(ranks[2].as_ref());
         assert_eq!((solo.rank(), solo.world(), solo.device()), (2, 3, Device::Cpu));
         let (buffer, shard) = (Tensor::from_slice(&[1f32, 2.0, 3.0]), Tensor::from_slice(&[4f32]));
         let comm: &dyn Collective = &solo;

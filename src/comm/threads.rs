@@ -1,6 +1,6 @@
-//! Ranks as threads of one process: the collectives of tests, with the same checks as between processes.
+//! The threads backend for tests: ranks as threads of one process, with the same checks as between processes.
 //!
-//! The last rank to arrive does the work for all, in the order of ranks, so every rank gets the same bits.
+//! The last rank to arrive does the work for all in rank order, so every rank gets the same bits.
 
 use super::job::{Action, Element, Header, Job, disagreement, name_ranks};
 use super::{Collective, Op, Pending};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tch::{Device, Kind as Type, Tensor};
 
-/// One end per rank of a group of `world` threads; a wait longer than `timeout` is an error on all ranks.
+/// Returns the handles of a group of `world` ranks; a wait longer than `timeout` is an error on all ranks.
 pub fn group(world: usize, timeout: Duration) -> Vec<Arc<dyn Collective>> {
     let group = Arc::new(Group { world, timeout, state: Mutex::default(), changed: Condvar::new() });
     (0..world)
@@ -32,28 +32,28 @@ struct Group {
 
 #[derive(Default)]
 struct State {
-    /// Operations that not all ranks have waited for yet, by sequence number.
+    /// Operations that not all ranks have awaited yet, by sequence number.
     meetings: HashMap<u64, Meeting>,
-    /// Why the group is of no use any more.
+    /// The error that made the group unusable.
     broken: Option<Error>,
-    /// The answers to a roll call, by rank.
+    /// Answers to a roll call, by rank.
     roll: HashMap<usize, i64>,
 }
 
 struct Meeting {
     jobs: Vec<Option<Job>>,
     result: Option<Result<()>>,
-    /// Ranks that have yet to see the result.
+    /// Number of ranks that have not read the result yet.
     unseen: usize,
 }
 
 impl Group {
-    /// The state, even after another rank's thread panicked: that is one of the things that we report.
+    /// Locks the state, even after another rank's thread panicked, which is reported too.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes every wait that is not over an error.
+    /// Makes every pending wait an error.
     fn break_up(&self, why: Error) {
         self.state().broken.get_or_insert(why);
         self.changed.notify_all();
@@ -104,7 +104,7 @@ impl Group {
                 }
                 return result;
             }
-            // All jobs taken: the last rank is at work, and will be done soon.
+            // All jobs are taken: the last rank is working and will finish soon.
             let missing: Vec<usize> = match meeting.jobs.iter().any(Option::is_some) {
                 true => (0..self.world).filter(|&r| meeting.jobs[r].is_none()).collect(),
                 false => Vec::new(),
@@ -128,13 +128,13 @@ impl Group {
     }
 }
 
-/// Does one operation for all ranks; `jobs` is in the order of ranks and all headers are equal.
+/// Runs one operation for all ranks; `jobs` is in rank order with equal headers.
 fn perform(jobs: &[Job]) -> Result<()> {
     let rows: Vec<Tensor> = jobs.iter().map(|job| job.buffer.view([-1])).collect();
     let shards: Vec<Tensor> = jobs.iter().filter_map(|job| job.shard.as_ref()).map(|shard| shard.view([-1])).collect();
     let reduce = |op: Op| -> Result<Tensor, tch::TchError> {
         let mut total = match jobs[0].header.element {
-            // Rounded once, by the copy to the ranks.
+            // Rounded once, in the copy to the ranks.
             Element::F16 | Element::Bf16 => rows[0].f_to_kind(Type::Float)?,
             _ => rows[0].copy(),
         };
@@ -165,7 +165,7 @@ fn perform(jobs: &[Job]) -> Result<()> {
     done.map_err(|e| Error::other(format!("{}: {e}", jobs[0])))
 }
 
-/// One rank's end.
+/// One rank's handle.
 struct End {
     rank: usize,
     group: Arc<Group>,
@@ -223,7 +223,7 @@ impl Collective for End {
         (0..group.world).map(|rank| state.roll.get(&rank).copied()).collect()
     }
 
-    /// Breaks the group up and panics: a rank here is a thread.
+    /// Fails the group and panics, because a rank is a thread here.
     fn abort(&self, code: i32) -> ! {
         self.left.store(true, Ordering::Relaxed);
         self.group.break_up(Error::peer(format!("rank {} aborted the job with exit code {code}", self.rank)));
@@ -255,7 +255,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Runs `rank_main` on every rank's thread; the results in the order of ranks.
+    /// Runs `rank_main` on every rank's thread; returns the results in rank order.
     fn run<T: Send>(world: usize, timeout: Duration, rank_main: impl Fn(Arc<dyn Collective>) -> T + Sync) -> Vec<T> {
         thread::scope(|scope| {
             let main = &rank_main;

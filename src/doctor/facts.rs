@@ -1,5 +1,5 @@
-//! What the doctor knows: of each rank, and of all of them together. Plain values, which ranks send each other and
-//! which `--json` prints as they are; nothing here judges.
+//! The doctor's facts about each rank and about the job: plain values that ranks send to each other and that `--json`
+//! prints unchanged, without judgement.
 
 mod hardware;
 mod launch;
@@ -8,7 +8,7 @@ mod software;
 use crate::comm::nccl::Sharing;
 use serde::{Deserialize, Serialize};
 
-/// One rank and the machine that it sees.
+/// One rank and its machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rank {
@@ -22,16 +22,16 @@ pub struct Rank {
     pub cores: Cores,
     pub memory: Memory,
     pub network: Network,
-    /// Seconds since 1970, read by all ranks at about the same moment.
+    /// Unix time in seconds, read by all ranks at about the same moment.
     pub clock: f64,
 }
 
-/// Which host a rank is on. Two containers are two hosts; so are two machines of one name.
+/// The host of a rank. Two containers are two hosts; so are two machines with the same name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Host {
     pub name: String,
-    /// The kernel's number of its last start.
+    /// The kernel's boot id.
     pub boot: String,
 }
 
@@ -39,25 +39,26 @@ pub struct Host {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Launch {
-    /// The program of the nearest launcher above this process, such as "/usr/bin/mpirun".
+    /// Program of the nearest launcher among the parent processes, such as "/usr/bin/mpirun".
     pub launcher: Option<String>,
-    /// Processes of this program that this launcher has here as other ranks, this one included; 0 without a launcher.
+    /// Number of processes of this program that the launcher started here as ranks, including this one; 0 without a
+    /// launcher.
     pub together: usize,
-    /// The variable that tells how many ranks were started, and its number.
+    /// The environment variable with the number of started ranks, and that number.
     pub announced: Option<(String, usize)>,
-    /// Whether a variable says that an MPI library will find its ranks.
+    /// Whether a variable shows that an MPI library can connect the ranks.
     pub mpi: bool,
-    /// Whether that is PMIx.
+    /// Whether that variable is PMIx's.
     pub pmix: bool,
-    /// Whether one rank was asked for, so that no other was looked for.
+    /// Whether the solo backend was selected, which looks for no other rank.
     pub solo: bool,
-    /// Of a process that has found no other: why training would not start, and what to do, in training's own words.
+    /// Cause and remedy of training's refusal to start, if this process found no other rank.
     pub refused: Option<(String, String)>,
-    /// Ranks that this process is one of.
+    /// World size.
     pub world: usize,
 }
 
-/// Versions and places.
+/// Versions and paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Software {
@@ -65,11 +66,11 @@ pub struct Software {
     pub libtorch: Libtorch,
     pub mpi: Library,
     pub nccl: Option<Library>,
-    /// Whether it lets ranks share a GPU.
+    /// Whether NCCL allows ranks to share a GPU.
     pub nccl_sharing: Sharing,
-    /// Why there is no NCCL.
+    /// Error of loading NCCL.
     pub nccl_error: Option<String>,
-    /// The NCCL that lies beside libtorch, whether or not it is the one that is loaded.
+    /// The NCCL next to libtorch, loaded or not.
     pub nccl_beside_libtorch: Option<String>,
     /// The version of the NVIDIA kernel driver.
     pub driver: Option<String>,
@@ -81,23 +82,23 @@ pub struct Software {
 pub struct Program {
     pub version: String,
     pub path: String,
-    /// The first half of the file's BLAKE3: equal files, equal programs.
+    /// The first half of the BLAKE3 hash of the file.
     pub digest: String,
 }
 
-/// libtorch, as it was loaded.
+/// The loaded libtorch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Libtorch {
     pub version: String,
     pub path: String,
-    /// The file that this program was built with.
+    /// The libtorch file that this program was built with.
     pub built_with: String,
-    /// The CUDA runtime of a build with CUDA, such as "13.0"; `None` of a build for CPUs.
+    /// CUDA runtime version, such as "13.0"; `None` for a CPU build.
     pub cuda: Option<String>,
 }
 
-/// A library, as it was loaded.
+/// A loaded library.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Library {
@@ -105,28 +106,28 @@ pub struct Library {
     pub path: String,
 }
 
-/// GPUs, as the host, the driver and libtorch see them.
+/// GPUs according to the host, the driver and libtorch.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Gpus {
-    /// Of the host, by NVML, in the order of the PCI bus.
+    /// The host's GPUs according to NVML, in the order of the PCI bus.
     pub host: Vec<HostGpu>,
-    /// Why NVML knows nothing.
+    /// Error of NVML.
     pub nvml_error: Option<String>,
     pub links: Vec<Link>,
     /// Whether there is a CUDA driver.
     pub driver: bool,
-    /// The newest CUDA that it can run.
+    /// Newest CUDA version that the driver supports.
     pub driver_cuda: Option<String>,
-    /// Why it does not work.
+    /// Error of the driver.
     pub driver_error: Option<String>,
-    /// GPUs that the driver gives to this process.
+    /// GPUs that are visible to this process.
     pub visible: Vec<VisibleGpu>,
     /// `CUDA_VISIBLE_DEVICES`.
     pub visible_devices: Option<String>,
-    /// GPUs that libtorch sees.
+    /// Number of GPUs that libtorch finds.
     pub libtorch: usize,
-    /// The one of `visible` that this rank takes for training.
+    /// Index in `visible` of the GPU that this rank uses.
     pub mine: Option<usize>,
 }
 
@@ -137,13 +138,13 @@ pub struct HostGpu {
     pub index: usize,
     pub name: String,
     pub uuid: String,
-    /// In the driver's form.
+    /// PCI bus id in the driver's format.
     pub bus_id: String,
     pub memory_bytes: u64,
     pub numa_node: Option<usize>,
 }
 
-/// A GPU that a process may use.
+/// A GPU that is visible to a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VisibleGpu {
@@ -152,7 +153,7 @@ pub struct VisibleGpu {
     pub memory_bytes: u64,
 }
 
-/// The way between two GPUs of the host, by their indices.
+/// The link between two GPUs of the host, by their indices.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Link {
@@ -167,20 +168,20 @@ pub struct Link {
 pub struct Cores {
     /// Logical CPUs that the launcher bound this rank to.
     pub given: Vec<usize>,
-    /// Those that it uses.
+    /// Logical CPUs that it uses.
     pub used: Vec<usize>,
-    /// Threads that it computes with.
+    /// Number of compute threads.
     pub threads: usize,
-    /// What products of matrices reach with one thread and with all of them, in 1e9 operations a second; `None` of one
-    /// thread, and before they are timed.
+    /// Matmul throughput in GFLOP/s with one thread and with all; `None` with a single thread, and before the
+    /// measurement.
     pub gigaflops: Option<[f64; 2]>,
-    /// The share of that time for which the main thread waited for a core.
+    /// Fraction of that time that the main thread waited for a core.
     pub waited: Option<f64>,
     /// Logical CPUs of the host.
     pub host: usize,
     pub numa_nodes: usize,
     pub model: String,
-    /// `None` where the question makes no sense (not x86).
+    /// `None` if not x86.
     pub avx2: Option<bool>,
 }
 
@@ -188,24 +189,24 @@ pub struct Cores {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
-    /// What the ranks of this host may still use, by the host and by control groups.
+    /// Bytes available to the ranks of this host, within the limits of the host and of control groups.
     pub available_bytes: Option<u64>,
-    /// `/dev/shm`.
+    /// Size of `/dev/shm`.
     pub shared_bytes: Option<u64>,
     pub shared_free_bytes: Option<u64>,
-    /// Soft limits; `None`: unlimited.
+    /// Soft limit; `None` if unlimited.
     pub locked_limit_bytes: Option<u64>,
     pub open_files_limit: Option<u64>,
 }
 
-/// What concerns the network.
+/// Network settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Network {
     pub interfaces: Vec<String>,
     /// `NCCL_SOCKET_IFNAME`.
     pub nccl_socket_ifname: Option<String>,
-    /// Whether there is an InfiniBand (or RoCE) card.
+    /// Whether the host has an InfiniBand or RoCE card.
     pub infiniband: bool,
 }
 
@@ -213,22 +214,22 @@ pub struct Network {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Folder {
-    /// As it was named.
+    /// The path as given.
     pub named: String,
-    /// Itself, or the nearest folder above it that rank 0 has.
+    /// The folder, or its nearest parent that exists on rank 0.
     pub path: String,
     pub file_system: Option<String>,
     pub total_bytes: Option<u64>,
     pub free_bytes: Option<u64>,
-    /// `None` where there is too little space to tell a speed.
+    /// Bytes of the write test; `None` if there is too little space for it.
     pub written_bytes: Option<u64>,
-    /// Until all was on the device.
+    /// Seconds until all bytes were flushed.
     pub written_seconds: Option<f64>,
-    /// Why rank 0 could not write.
+    /// Error of writing on rank 0.
     pub write_error: Option<String>,
-    /// Why the look at it ended early.
+    /// Error that ended the check early.
     pub error: Option<String>,
-    /// With several hosts: what each sees.
+    /// The folder as seen from each host, if there are several.
     pub hosts: Vec<FolderHost>,
 }
 
@@ -237,11 +238,11 @@ pub struct Folder {
 #[serde(default)]
 pub struct FolderHost {
     pub host: String,
-    /// The lowest rank there.
+    /// The lowest rank on the host.
     pub rank: usize,
-    /// Why that rank could not write.
+    /// Error of writing on that rank.
     pub write_error: Option<String>,
-    /// Hosts whose files it did not see although they were written.
+    /// Hosts whose test files are not visible here.
     pub not_seen: Vec<String>,
 }
 
@@ -252,26 +253,26 @@ pub struct Sweep {
     pub backend: String,
     pub rows: Vec<Timing>,
     pub wrong: Option<Wrong>,
-    /// Why it ended early.
+    /// Error that ended the sweep early.
     pub error: Option<String>,
 }
 
-/// One collective at one size, as nccl-tests tell it.
+/// One collective at one size, with the metrics of nccl-tests.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Timing {
     pub collective: String,
-    /// Of the whole buffer.
+    /// Size of the whole buffer.
     pub bytes: u64,
-    /// Mean over calls and ranks.
+    /// Mean seconds over calls and ranks.
     pub seconds: f64,
-    /// `bytes / seconds`, in bytes a second.
+    /// `bytes / seconds` in bytes per second.
     pub algorithm_bandwidth: f64,
-    /// The share of it that goes over each rank's link, in bytes a second.
+    /// Bandwidth per rank's link in bytes per second.
     pub bus_bandwidth: f64,
 }
 
-/// A collective that brought a wrong value.
+/// A wrong value in the result of a collective.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Wrong {
@@ -280,19 +281,19 @@ pub struct Wrong {
     pub rank: usize,
     pub element: usize,
     pub expected: f64,
-    /// As text: JSON has no number for NaN or infinity.
+    /// As text, because JSON has no NaN and infinity.
     pub found: String,
 }
 
-/// All of it.
+/// All facts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Facts {
-    /// In the order of ranks.
+    /// In rank order.
     pub ranks: Vec<Rank>,
-    /// Why MPI could not start.
+    /// Error of starting MPI.
     pub mpi_error: Option<String>,
-    /// Why NCCL refused to connect these ranks.
+    /// Error of connecting these ranks by NCCL.
     pub nccl_refused: Option<String>,
     pub folder: Option<Folder>,
     /// `None` for one rank.
@@ -300,7 +301,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// The ranks by host, in the order of each host's lowest rank.
+    /// Returns the ranks by host, in the order of each host's lowest rank.
     pub fn hosts(&self) -> Vec<(&Host, Vec<&Rank>)> {
         let mut hosts: Vec<(&Host, Vec<&Rank>)> = Vec::new();
         for rank in &self.ranks {
@@ -314,7 +315,7 @@ impl Facts {
 }
 
 impl Rank {
-    /// The GPU that this rank takes for training.
+    /// Returns the GPU that this rank uses.
     pub fn gpu(&self) -> Option<&VisibleGpu> {
         self.gpus.visible.get(self.gpus.mine?)
     }

@@ -1,4 +1,4 @@
-//! What is wrong, why it matters, and what to do: pure functions from facts to findings.
+//! Findings (what is wrong, why it matters, what to do) as pure functions of the facts.
 
 mod agreement;
 mod finding;
@@ -14,10 +14,10 @@ pub use finding::{Finding, Severity};
 
 use super::facts::Facts;
 
-/// Of findings that differ in the host alone.
+/// Maximum number of hosts listed in one finding.
 const SHOWN: usize = 4;
 
-/// All findings, the worst first.
+/// Returns all findings, the most severe first.
 pub fn all(facts: &Facts) -> Vec<Finding> {
     let groups = [ranks::all, gpus::all, agreement::all, folder::all, sweep::all, host::all];
     let mut findings = joined(groups.iter().flat_map(|group| group(facts)).collect());
@@ -25,14 +25,14 @@ pub fn all(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// What was seen on several hosts, as one finding.
+/// Merges equal findings of several hosts.
 fn joined(findings: Vec<Finding>) -> Vec<Finding> {
     let mut joined: Vec<(Finding, Vec<String>)> = Vec::new();
     for finding in findings {
-        let alike = |(other, _): &&mut (Finding, Vec<String>)| {
+        let is_same = |(other, _): &&mut (Finding, Vec<String>)| {
             Finding { seen: finding.seen.clone(), ..other.clone() } == finding
         };
-        match joined.iter_mut().find(alike) {
+        match joined.iter_mut().find(is_same) {
             Some((_, seen)) => seen.push(finding.seen),
             None => joined.push((finding.clone(), vec![finding.seen])),
         }
@@ -46,7 +46,7 @@ fn joined(findings: Vec<Finding>) -> Vec<Finding> {
     joined.into_iter().map(join).collect()
 }
 
-/// How many of these are problems.
+/// Returns the number of problems.
 pub fn problems(findings: &[Finding]) -> usize {
     findings.iter().filter(|finding| finding.severity == Severity::Problem).count()
 }

@@ -1,4 +1,4 @@
-//! The output folder: its disk, and whether the hosts see the same one.
+//! Checks the output folder: its disk, and whether all hosts see the same folder.
 
 use super::facts::{Folder, FolderHost, Host};
 use super::gather::gather;
@@ -10,31 +10,31 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Enough to see past small caches.
+/// Large enough to exceed small caches.
 const BYTES: u64 = 64 << 20;
-/// A slow disk gets no more than this, and a last flush.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// A host may learn of another's new file a little later.
-const LOOKS: usize = 10;
+/// Time limit for writing, before the final flush.
+const TIME_LIMIT: Duration = Duration::from_secs(3);
+/// A host may see another host's new file a little later: number of attempts, and the pause between them.
+const ATTEMPTS: usize = 10;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What a host's first rank says of its part.
+/// The result of a host's first rank.
 #[derive(Serialize, Deserialize)]
 struct Part {
     write_error: Option<String>,
     not_seen: Vec<usize>,
 }
 
-/// Measures the folder's disk on rank 0, and lets the first rank of each host write a file that all of these look for.
-/// `hosts` are the hosts with their lowest ranks. Nothing stays in the folder. What is known before an error stays in
-/// `folder`.
+/// Measures the folder's disk on rank 0. The first rank of each host writes a file, and all these ranks look for all
+/// files. `hosts` are the hosts with their lowest ranks. Leaves nothing in the folder. On an error, `folder` has the
+/// facts so far.
 ///
 /// # Errors
-/// Those of the collectives. What the disk refuses is a fact.
-pub fn look(comm: &dyn Collective, named: &Path, hosts: &[(Host, usize)], folder: &mut Folder) -> Result<()> {
+/// Errors of the collectives. Errors of the disk are facts.
+pub fn check(comm: &dyn Collective, named: &Path, hosts: &[(Host, usize)], folder: &mut Folder) -> Result<()> {
     folder.named = named.display().to_string();
     let mine = disk::nearest_existing(named).display().to_string();
-    // Where the folder is not there yet, all look where rank 0 would make it.
+    // If the folder does not exist yet, all ranks check where rank 0 would create it.
     let chosen = comm.broadcast_bytes(mine.into_bytes(), 0, "the output folder")?;
     let path = PathBuf::from(String::from_utf8_lossy(&chosen).into_owned());
     (folder.path, folder.file_system) = (path.display().to_string(), disk::kind(&path));
@@ -51,7 +51,7 @@ pub fn look(comm: &dyn Collective, named: &Path, hosts: &[(Host, usize)], folder
 }
 
 fn measure(folder: &mut Folder, file: &Path) {
-    // A file system that has no size does not tell it.
+    // Some file systems report no size.
     if let Some(space) = disk::space(Path::new(&folder.path)).ok().filter(|space| space.total > 0) {
         (folder.total_bytes, folder.free_bytes) = (Some(space.total), Some(space.free));
     }
@@ -59,13 +59,13 @@ fn measure(folder: &mut Folder, file: &Path) {
 }
 
 fn write(folder: &mut Folder, file: &Path) {
-    // Never the last of the space.
+    // Do not fill the disk.
     let bytes = folder.free_bytes.map_or(BYTES, |free| BYTES.min(free / 4));
-    match disk::write_speed(file, bytes, PATIENCE) {
+    match disk::write_speed(file, bytes, TIME_LIMIT) {
         Ok(written) if bytes == BYTES => {
             (folder.written_bytes, folder.written_seconds) = (Some(written.bytes), Some(written.seconds));
         }
-        // The time of a few bytes is that of the flush.
+        // For a few bytes, the time is only that of the flush.
         Ok(_) => {}
         Err(e) => folder.write_error = Some(e.to_string()),
     }
@@ -83,7 +83,7 @@ fn shared(comm: &dyn Collective, path: &Path, id: &str, hosts: &[(Host, usize)])
         Ok((parts, gather(comm, &Part { write_error: None, not_seen: unseen }, "what the hosts see")?))
     };
     let compared: Result<(Vec<Part>, Vec<Part>)> = compared();
-    // Nor does it stay when a rank is late.
+    // Also remove the file when a rank is late.
     if let Some(host) = mine {
         _ = fs::remove_file(file(host));
     }
@@ -100,11 +100,11 @@ fn shared(comm: &dyn Collective, path: &Path, id: &str, hosts: &[(Host, usize)])
         .collect())
 }
 
-/// The hosts whose files are not to be read here, or hold another host's name.
+/// Returns the hosts whose files cannot be read here, or contain another host's name.
 fn unseen(there: &[usize], hosts: &[(Host, usize)], file: impl Fn(usize) -> PathBuf) -> Vec<usize> {
     let seen = |host: usize| fs::read_to_string(file(host)).is_ok_and(|text| text == hosts[host].0.name);
     let mut missing = there.to_vec();
-    for _ in 0..LOOKS {
+    for _ in 0..ATTEMPTS {
         missing.retain(|&host| !seen(host));
         if missing.is_empty() {
             break;
@@ -129,7 +129,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let named = folder.path().join("runs/later");
         let mut found = Folder::default();
-        look(&Solo::new(tch::Device::Cpu), &named, &[(host("a"), 0)], &mut found).unwrap();
+        check(&Solo::new(tch::Device::Cpu), &named, &[(host("a"), 0)], &mut found).unwrap();
         assert_eq!(found.path, folder.path().display().to_string());
         assert!(found.written_bytes.is_some_and(|bytes| bytes > 0) && found.write_error.is_none(), "{found:?}");
         assert!(found.hosts.is_empty());
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn little_space_tells_no_speed() {
+    fn without_space_no_speed_is_measured() {
         let place = tempfile::tempdir().unwrap();
         for (free, tells) in [(Some(0), false), (Some(1 << 20), false), (Some(1 << 40), true), (None, true)] {
             let mut folder = Folder { free_bytes: free, ..Folder::default() };
@@ -151,7 +151,7 @@ mod tests {
     fn nothing_stays_when_a_rank_is_late() {
         let folder = tempfile::tempdir().unwrap();
         let hosts = [(host("a"), 0), (host("b"), 1)];
-        // The other one never comes.
+        // The other rank never takes part.
         let group = threads::group(2, Duration::from_millis(200));
         assert!(shared(&*group[0], folder.path(), "test", &hosts).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -1,4 +1,4 @@
-//! Every rank's value, on every rank.
+//! Gathers a value of every rank on every rank.
 
 use crate::comm::{Collective, Op};
 use crate::error::{Context, Error, Result};
@@ -6,13 +6,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 
-/// Bytes in front of each rank's text: its length.
+/// Size of the length field before each rank's text.
 const PREFIX: usize = size_of::<u64>();
 
-/// Collects every rank's `mine`, in the order of ranks.
+/// Returns every rank's `mine` in rank order.
 ///
 /// # Errors
-/// Those of a collective, which name the rank that did not come.
+/// Errors of a collective, which name the missing rank.
 pub fn gather<T: Serialize + DeserializeOwned>(comm: &dyn Collective, mine: &T, what: &str) -> Result<Vec<T>> {
     let text = serde_json::to_vec(mine)?;
     let mut longest = [text.len() as f64];
@@ -29,13 +29,14 @@ pub fn gather<T: Serialize + DeserializeOwned>(comm: &dyn Collective, mine: &T, 
     let parts = bytes.chunks_exact(room).enumerate();
     parts
         .map(|(rank, part)| {
-            let text = read(part).ok_or_else(|| Error::other(format!("{what}: rank {rank} sent half a message")))?;
+            let text =
+                read(part).ok_or_else(|| Error::other(format!("{what}: rank {rank} sent an incomplete message")))?;
             serde_json::from_slice(text).context(format!("{what}: rank {rank}"))
         })
         .collect()
 }
 
-/// The text behind its length.
+/// Reads the text after its length.
 fn read(part: &[u8]) -> Option<&[u8]> {
     let (length, text) = part.split_first_chunk::<PREFIX>()?;
     text.get(..u64::from_le_bytes(*length) as usize)

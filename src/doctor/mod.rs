@@ -1,7 +1,7 @@
-//! What this machine and these ranks have, what is wrong with it, and what to do.
+//! Diagnoses this machine and the ranks of a job.
 //!
-//! Facts, judgement and display are apart: [`facts`] are collected on every rank and gathered, [`findings`] are pure
-//! functions of them, [`report`] shows both. A fault is a finding and not an error, as long as a rank can speak.
+//! [`facts`] are collected on every rank and gathered; [`findings`] are pure functions of the facts; [`report`] prints
+//! both. A fault is a finding, not an error, as long as the rank can report it.
 
 pub mod facts;
 pub mod findings;
@@ -25,66 +25,66 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tch::Device;
-use watch::{GRACE_OF_NCCL, Watch};
+use watch::{NCCL_GRACE, Watch};
 
-/// What the doctor is asked.
+/// Options of the doctor.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// One JSON object instead of tables.
+    /// Print one JSON object instead of tables.
     pub json: bool,
-    /// The folder that runs are written to.
+    /// The output folder of runs.
     pub output_dir: PathBuf,
-    /// How the ranks are to talk.
+    /// The backend for communication.
     pub backend: Backend,
-    /// For each wait and each step.
+    /// Timeout of each step.
     pub timeout: Duration,
-    /// Whether collectives are timed.
+    /// Whether to time collectives.
     pub sweep: bool,
 }
 
-/// How the doctor reaches whoever can end the whole job.
+/// Callbacks to end the whole job.
 #[derive(Clone, Copy)]
 pub struct Job {
-    /// Is told of the group, as soon as there is one.
+    /// Called with the group as soon as the ranks are connected.
     pub joined: fn(&Arc<dyn Collective>),
-    /// Ends the process, and with it the job.
+    /// Ends the process and with it the job.
     pub abort: fn(i32) -> !,
 }
 
-/// Looks at everything, on all ranks; rank 0 prints.
+/// Runs all checks on all ranks; rank 0 prints.
 ///
 /// # Errors
-/// Exit 2, on all ranks alike, when there are problems; exit 5 when a rank does not answer.
+/// Exit 2 on all ranks when there are problems; exit 5 when a rank does not respond.
 pub fn run(options: &Options, job: Job) -> Result<()> {
-    let launch = Launch::look(options.backend);
+    let launch = Launch::collect(options.backend);
     let refused = if options.backend == Backend::Solo { None } else { guard::try_first(&launch) };
     let watch = Watch::start(rank_of_environment(), options.timeout, job.abort)?;
-    // First, and on the main thread: threads that start later inherit the binding.
+    // First, and on the main thread, because threads that start later inherit the binding.
     let cores = Cores::take();
     watch.doing("joining the other ranks by MPI");
     let (comm, mpi_error) = join(options, &launch, refused);
     (job.joined)(&comm);
     watch.rank(comm.rank());
-    let mut rank = look(&*comm, &watch, cores, launch);
-    watch.doing("gathering what the ranks know");
+    let mut rank = collect(&*comm, &watch, cores, launch);
+    watch.doing("gathering the facts of the ranks");
     comm.barrier("the doctor's start")?;
-    // All ranks at a time, as in training.
-    watch.doing("timing one thread against all");
+    // On all ranks at the same time, as in training.
+    watch.doing("timing one thread and all threads");
     rank.cores.time();
     rank.clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    let ranks = gather::gather(&*comm, &rank, "what the ranks know")?;
+    let ranks = gather::gather(&*comm, &rank, "the facts of the ranks")?;
     let mut facts = Facts { ranks, mpi_error, ..Facts::default() };
-    // Of processes that never met, the one that was started first speaks.
-    let speaks = comm.is_main() && (comm.world() > 1 || rank_of_environment() == 0);
-    let report = Report { json: options.json, speaks };
+    // If the processes are not connected, the first one prints.
+    let prints = comm.is_main() && (comm.world() > 1 || rank_of_environment() == 0);
+    let report = Report { json: options.json, prints };
     let ended = output_folder(options, &*comm, &mut facts, &watch, report)
         .and_then(|()| collectives(options, Arc::clone(&comm), &mut facts, &watch, report));
-    // The last words were these already, if something seemed to hang.
-    let unsaid = watch.end();
-    let problems = Report { speaks: speaks && unsaid, ..report }.findings(&facts);
-    if !speaks && (ended.is_err() || comm.world() == 1) {
-        // Who leaves first takes down the one that speaks before it has said all.
-        std::thread::sleep(GRACE_OF_NCCL);
+    // The watchdog may have printed the findings already.
+    let pending = watch.end();
+    let problems = Report { prints: prints && pending, ..report }.findings(&facts);
+    if !prints && (ended.is_err() || comm.world() == 1) {
+        // A process that exits early would end the job before the report is printed.
+        std::thread::sleep(NCCL_GRACE);
     }
     let comm = ended?;
     let mut most = [problems as f64];
@@ -96,7 +96,7 @@ pub fn run(options: &Options, job: Job) -> Result<()> {
     }
 }
 
-/// The other ranks, or this one alone with the reason.
+/// Connects to the other ranks, or returns this rank alone with the reason.
 fn join(options: &Options, launch: &Launch, refused: Option<String>) -> (Arc<dyn Collective>, Option<String>) {
     let alone = match options.backend {
         Backend::Solo => true,
@@ -113,29 +113,29 @@ fn join(options: &Options, launch: &Launch, refused: Option<String>) -> (Arc<dyn
     }
 }
 
-fn look(comm: &dyn Collective, watch: &Watch, cores: Cores, launch: Launch) -> Rank {
+fn collect(comm: &dyn Collective, watch: &Watch, cores: Cores, launch: Launch) -> Rank {
     watch.doing("asking the GPU driver");
-    let mut gpus = Gpus::look();
+    let mut gpus = Gpus::collect();
     watch.doing("loading NCCL and reading this program");
-    let software = Software::look();
+    let software = Software::collect();
     gpus.choose(comm.local_rank(), software.nccl_sharing);
     watch.doing("looking at this host");
     Rank {
         rank: comm.rank(),
         local_rank: comm.local_rank(),
         pid: std::process::id(),
-        host: Host::look(),
+        host: Host::collect(),
         launch: Launch { world: comm.world(), refused: launch.refused.filter(|_| comm.world() == 1), ..launch },
         software,
         gpus,
         cores,
-        memory: Memory::look(),
-        network: Network::look(),
+        memory: Memory::collect(),
+        network: Network::collect(),
         clock: 0.0,
     }
 }
 
-/// Looks at the output folder, and shows all that is known by then, even if the folder is not.
+/// Checks the output folder, and prints all facts known so far even if the folder hangs.
 fn output_folder(
     options: &Options,
     comm: &dyn Collective,
@@ -144,27 +144,27 @@ fn output_folder(
     report: Report,
 ) -> Result<()> {
     let named = options.output_dir.display().to_string();
-    let hanging = Folder { named: named.clone(), error: Some("it hangs".to_owned()), ..Folder::default() };
-    let told = Facts { folder: Some(hanging), ..facts.clone() };
-    watch.last_words(move || {
-        report.facts(&told);
-        report.findings(&told);
+    let hanging = Folder { named: named.clone(), error: Some("it does not respond".to_owned()), ..Folder::default() };
+    let on_hang = Facts { folder: Some(hanging), ..facts.clone() };
+    watch.on_hang(move || {
+        report.facts(&on_hang);
+        report.findings(&on_hang);
     });
     watch.doing(format!("writing to {named}"));
     let hosts: Vec<(Host, usize)> =
         facts.hosts().iter().map(|(host, ranks)| ((*host).clone(), ranks[0].rank)).collect();
     let mut folder = Folder::default();
-    let looked = folder::look(comm, &options.output_dir, &hosts, &mut folder);
+    let looked = folder::check(comm, &options.output_dir, &hosts, &mut folder);
     folder.error = looked.as_ref().err().map(ToString::to_string);
     facts.folder = Some(folder);
-    watch.doing("showing what is known");
-    if !watch.spoke() {
+    watch.doing("printing the facts");
+    if !watch.reported() {
         report.facts(facts);
     }
     looked
 }
 
-/// Connects NCCL where the ranks would train with it, and sweeps. Returns the group that the ranks end in.
+/// Connects by NCCL if training would use it, and times the collectives. Returns the final group.
 fn collectives(
     options: &Options,
     comm: Arc<dyn Collective>,
@@ -175,14 +175,14 @@ fn collectives(
     let several = comm.world() > 1;
     let on_gpus = facts.ranks.iter().all(|rank| rank.gpus.libtorch > 0);
     let mut comm = comm;
-    let mut told = facts.clone();
+    let mut on_hang = facts.clone();
     if several && options.sweep {
-        told.sweep = Some(Sweep { error: Some("it hangs".to_owned()), ..Sweep::default() });
+        on_hang.sweep = Some(Sweep { error: Some("it does not respond".to_owned()), ..Sweep::default() });
     }
-    watch.last_words(move || _ = report.findings(&told));
+    watch.on_hang(move || _ = report.findings(&on_hang));
     if options.backend == Backend::Nccl || (options.backend == Backend::Auto && several && on_gpus) {
         watch.doing("connecting the GPUs by NCCL");
-        match Nccl::connect(Arc::clone(&comm), options.timeout + GRACE_OF_NCCL) {
+        match Nccl::connect(Arc::clone(&comm), options.timeout + NCCL_GRACE) {
             Ok(nccl) => comm = Arc::new(nccl),
             Err(e) => facts.nccl_refused = Some(e.to_string()),
         }
@@ -194,6 +194,6 @@ fn collectives(
         facts.sweep = Some(sweep);
         swept?;
     }
-    watch.doing("coming to the end");
+    watch.doing("finishing");
     Ok(comm)
 }

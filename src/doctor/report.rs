@@ -1,4 +1,4 @@
-//! Facts and findings for a person, as tables in groups, or for a program, as one JSON object.
+//! Prints facts and findings as tables, or as one JSON object.
 
 use super::facts::{Facts, Folder, Gpus, Rank, Sweep};
 use super::findings::{self, Finding, Severity};
@@ -7,20 +7,20 @@ use crate::observe::print;
 use crate::observe::table::{table, words};
 use serde_json::json;
 
-/// Columns of running text.
+/// Maximum width of text in columns.
 const WIDTH: usize = 100;
 
-/// How to show, and whether this rank does.
+/// Format of the report, and whether this rank prints it.
 #[derive(Debug, Clone, Copy)]
 pub struct Report {
     pub json: bool,
-    pub speaks: bool,
+    pub prints: bool,
 }
 
 impl Report {
-    /// What is known before any collective is timed.
+    /// Prints the facts that are known before collectives are timed.
     pub fn facts(self, facts: &Facts) {
-        if self.json || !self.speaks {
+        if self.json || !self.prints {
             return;
         }
         let mut groups = Vec::new();
@@ -37,11 +37,11 @@ impl Report {
         }
     }
 
-    /// Timings and findings, or with JSON all that is known. Returns the number of problems.
+    /// Prints timings and findings, or all facts as JSON. Returns the number of problems.
     pub fn findings(self, facts: &Facts) -> usize {
         let findings = findings::all(facts);
         let problems = findings::problems(&findings);
-        if !self.speaks {
+        if !self.prints {
             return problems;
         }
         if self.json {
@@ -51,10 +51,10 @@ impl Report {
         }
         let timed = match &facts.sweep {
             Some(sweep) if !sweep.rows.is_empty() => timings(sweep),
-            Some(_) => "  none came to its end".to_owned(),
-            None if facts.folder.as_ref().is_some_and(|folder| folder.error.is_some()) => "  not begun".to_owned(),
+            Some(_) => "  none finished".to_owned(),
+            None if facts.folder.as_ref().is_some_and(|folder| folder.error.is_some()) => "  not started".to_owned(),
             None if facts.ranks.len() < 2 => "  one rank: nothing to time (start under mpirun or srun)".to_owned(),
-            None => "  left out (--no-sweep)".to_owned(),
+            None => "  skipped (--no-sweep)".to_owned(),
         };
         print(&format!("Collectives\n{timed}\n\n"));
         print(&format!("Findings\n{}\n", described(&findings).trim_end()));
@@ -65,11 +65,10 @@ impl Report {
 fn software(rank: &Rank) -> String {
     let (software, gpus) = (&rank.software, &rank.gpus);
     let libtorch = &software.libtorch;
-    let build =
-        libtorch.cuda.as_ref().map_or_else(|| "built for CPUs".to_owned(), |cuda| format!("CUDA runtime {cuda}"));
+    let build = libtorch.cuda.as_ref().map_or_else(|| "CPU build".to_owned(), |cuda| format!("CUDA runtime {cuda}"));
     let nccl = match (&software.nccl, &software.nccl_error) {
         (Some(nccl), _) => [nccl.version.clone(), nccl.path.clone()],
-        (None, Some(_)) if gpus.driver => ["none that can be used".to_owned(), "-".to_owned()],
+        (None, Some(_)) if gpus.driver => ["not usable".to_owned(), "-".to_owned()],
         _ => ["none".to_owned(), "-".to_owned()],
     };
     let driver = match (&software.driver, &gpus.driver_cuda) {
@@ -92,10 +91,10 @@ fn software(rank: &Rank) -> String {
         row("MPI", [software.mpi.version.clone(), software.mpi.path.clone()]),
         row("launcher", [started, rank.launch.launcher.clone().unwrap_or_else(|| "-".to_owned())]),
     ];
-    words(&["", "version", "place"], &rows)
+    words(&["", "version", "path"], &rows)
 }
 
-/// The GPUs of each host; hosts that have the same are shown once.
+/// Lists the GPUs of each host; hosts with the same GPUs are listed together.
 fn gpus_of_all(facts: &Facts) -> String {
     let mut shown: Vec<(Vec<&str>, String)> = Vec::new();
     for (host, ranks) in facts.hosts() {
@@ -110,7 +109,7 @@ fn gpus_of_all(facts: &Facts) -> String {
 
 fn gpus(rank: &Rank) -> String {
     let Gpus { host: all, visible, links, nvml_error, .. } = &rank.gpus;
-    let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "not known".to_owned());
+    let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
     let rows: Vec<Vec<String>> = match all.is_empty() {
         false => all
             .iter()
@@ -130,7 +129,7 @@ fn gpus(rank: &Rank) -> String {
     if rows.is_empty() {
         let why = match (&rank.gpus.driver_error, rank.gpus.driver) {
             (Some(e), _) => e.clone(),
-            (None, true) => "the driver shows none".to_owned(),
+            (None, true) => "none is visible".to_owned(),
             (None, false) => "no NVIDIA driver".to_owned(),
         };
         return format!("none ({why})\n");
@@ -147,14 +146,14 @@ fn gpus(rank: &Rank) -> String {
             text += &format!("{}\n", words(&["GPUs", "link", "peer access"], &rows));
         }
         (true, Some(e)) if rows.len() > 1 => {
-            text += &wrapped(&format!("links between them: not known ({e})"), "  ");
+            text += &wrapped(&format!("links between them: unknown ({e})"), "  ");
         }
         _ => {}
     }
     text
 }
 
-/// A rank's device; a GPU by the number that it has in the table of its host's GPUs, which knows those of `first`.
+/// Describes a rank's device; a GPU by its number in the table of its host, which lists the GPUs of `first`.
 fn device(rank: &Rank, first: &Rank) -> String {
     let Some(gpu) = rank.gpu().filter(|_| rank.gpus.libtorch > 0) else { return "CPU".to_owned() };
     let Gpus { host, visible, .. } = &first.gpus;
@@ -171,25 +170,25 @@ fn ranks(facts: &Facts) -> String {
     let row = |rank: &Rank| {
         let device = device(rank, first(rank).unwrap_or(rank));
         let cores = format!("{} of {}", list(&rank.cores.used), rank.cores.host);
-        let memory = rank.memory.available_bytes.map_or_else(|| "not known".to_owned(), human);
+        let memory = rank.memory.available_bytes.map_or_else(|| "unknown".to_owned(), human);
         let shared = rank.memory.shared_free_bytes.map_or_else(|| "none".to_owned(), human);
         let numbers = [rank.rank.to_string(), rank.host.name.clone(), device, cores, rank.cores.threads.to_string()];
         [numbers.to_vec(), vec![memory, shared]].concat()
     };
-    let head = ["rank", "host", "device", "CPUs", "threads", "memory of the host", "shared memory"];
+    let head = ["rank", "host", "device", "CPUs", "threads", "host memory", "shared memory"];
     let table = table(&head, &facts.ranks.iter().map(row).collect::<Vec<_>>());
     let slowest = facts.ranks.iter().filter_map(|rank| Some((rank, rank.cores.gigaflops?)));
     let slowest = slowest.min_by(|(_, [a, b]), (_, [c, d])| (b / a).total_cmp(&(d / c)));
     let Some((rank, [one, all])) = slowest else { return table };
     let (number, threads) = (rank.rank, rank.cores.threads);
     let speed = format!(
-        "rank {number}: {threads} threads compute {:.2} x as fast as one ({all:.0} and {one:.0} GFLOP/s)",
+        "rank {number}: {threads} threads are {:.2} x as fast as one ({all:.0} and {one:.0} GFLOP/s)",
         all / one
     );
     format!("{table}\n  {speed}")
 }
 
-/// "0-3,8", as the kernel writes lists.
+/// Formats a CPU list like the kernel: "0-3,8".
 fn list(cpus: &[usize]) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for &cpu in cpus {
@@ -207,7 +206,7 @@ fn output_folder(folder: &Folder) -> String {
     let mut lines = vec![match folder.named == folder.path {
         true => folder.path.clone(),
         false if folder.path.is_empty() => folder.named.clone(),
-        false => format!("{} (looked at: {})", folder.named, folder.path),
+        false => format!("{} (checked: {})", folder.named, folder.path),
     }];
     if let (Some(total), Some(free)) = (folder.total_bytes, folder.free_bytes) {
         let kind = folder.file_system.as_deref().unwrap_or("unknown");
@@ -215,17 +214,17 @@ fn output_folder(folder: &Folder) -> String {
     }
     if let (Some(bytes), Some(seconds)) = (folder.written_bytes, folder.written_seconds) {
         lines.push(format!(
-            "{}/s written, flushed to the disk ({})",
+            "write speed {}/s, flushed to disk ({})",
             human((bytes as f64 / seconds) as u64),
             human(bytes)
         ));
     }
     if let Some(error) = &folder.error {
-        lines.push(format!("not known any further: {error}"));
+        lines.push(format!("not checked further: {error}"));
         return lines.iter().map(|line| format!("  {line}\n")).collect();
     }
     lines.push(match folder.hosts.iter().all(|host| host.not_seen.is_empty() && host.write_error.is_none()) {
-        _ if folder.hosts.is_empty() => "one host: nothing to share".to_owned(),
+        _ if folder.hosts.is_empty() => "one host: need not be shared".to_owned(),
         true => format!("the same folder on all {} hosts", folder.hosts.len()),
         false => format!("not the same folder on all {} hosts", folder.hosts.len()),
     });
@@ -244,7 +243,7 @@ fn timings(sweep: &Sweep) -> String {
     table(&head, &rows)
 }
 
-/// Buffers are powers of two.
+/// Formats a buffer size, which is a power of two.
 fn size(bytes: u64) -> String {
     match bytes {
         0..0x10_0000 => format!("{:.0} KiB", bytes as f64 / 1024.0),
@@ -262,7 +261,7 @@ fn time(seconds: f64) -> String {
 
 fn described(findings: &[Finding]) -> String {
     if findings.is_empty() {
-        return "  nothing is wrong".to_owned();
+        return "  no problems found".to_owned();
     }
     let text = |finding: &Finding| {
         let word = match finding.severity {
@@ -277,7 +276,7 @@ fn described(findings: &[Finding]) -> String {
     findings.iter().map(text).collect::<Vec<_>>().join("\n")
 }
 
-/// Lines of at most [`WIDTH`] columns, indented; a longer word has a line of its own.
+/// Wraps text to indented lines of at most [`WIDTH`] columns; longer words get their own line.
 fn wrapped(text: &str, indent: &str) -> String {
     let (mut lines, mut line) = (String::new(), indent.to_owned());
     for word in text.split_whitespace() {
@@ -298,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_for_people() {
+    fn numbers_are_formatted() {
         assert_eq!(list(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
         assert_eq!((size(1024), size(64 << 20)), ("1 KiB".to_owned(), "64 MiB".to_owned()));
         assert_eq!([time(12e-6), time(0.0345), time(2.0)], ["12 us", "34.50 ms", "2.00 s"]);
@@ -318,7 +317,7 @@ mod tests {
         // CUDA_VISIBLE_DEVICES=2,3
         let [zero, one] = [rank(&[2, 3], 0), rank(&[2, 3], 1)];
         assert_eq!([device(&zero, &zero), device(&one, &zero)], ["GPU 2", "GPU 3"]);
-        // Without NVML the table has what the host's first rank sees.
+        // Without NVML the table lists the GPUs of the host's first rank.
         let [mut first, other] = [rank(&[2], 0), rank(&[3], 0)];
         first.gpus.host.clear();
         assert_eq!([device(&first, &first), device(&other, &first)], ["GPU 0", "GPU 0000:03:00.0"]);

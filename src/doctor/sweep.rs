@@ -1,4 +1,4 @@
-//! A short sweep over collectives and sizes: how long they take, and whether they bring the right values.
+//! A short sweep over collectives and sizes: measures their time and checks their results.
 
 use super::facts::{Sweep, Timing, Wrong};
 use super::gather::gather;
@@ -11,40 +11,40 @@ use tch::{Device, Tensor};
 
 /// From 1 KB to 64 MB.
 const SIZES: [u64; 9] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20];
-/// Values repeat after so many elements: small whole numbers, whose sums over any number of ranks f32 has exactly.
+/// Period of the values in elements. They are small integers, whose sums over any number of ranks are exact in f32.
 const PERIOD: usize = 64;
 
-/// Seconds that calls of one size may take together, and how many calls there are at least and at most.
+/// Maximum seconds for the calls of one size, and the minimum and maximum number of calls.
 const ENOUGH: f64 = 0.2;
 const CALLS: (usize, usize) = (2, 20);
 
-/// What one rank has found.
+/// The results of one rank.
 #[derive(Default, Serialize, Deserialize)]
 struct Own {
     seconds: Vec<f64>,
     wrong: Option<Wrong>,
 }
 
-/// Times and checks each collective at each size on the device where this backend's ranks compute; all ranks do.
-/// `before` is told of each. What has been done until an error stays in `sweep`.
+/// Times and checks each collective at each size on the device of this backend's ranks. All ranks call it. Calls
+/// `before` before each measurement. On an error, `sweep` has the results so far.
 ///
-/// Time is the mean over calls and ranks. The bandwidths are those of nccl-tests (its `doc/PERFORMANCE.md`): of n ranks,
-/// the algorithm's is the buffer's size by the time, and the bus's is that times 2 (n - 1) / n for an all-reduce and
-/// (n - 1) / n for the others.
+/// Time is the mean over calls and ranks. The bandwidths are defined as in nccl-tests (`doc/PERFORMANCE.md`): the
+/// algorithm bandwidth of n ranks is the buffer size divided by the time; the bus bandwidth is that times 2 (n - 1) / n
+/// for an all-reduce, and times (n - 1) / n for the others.
 ///
 /// # Errors
-/// Those of a collective, which name the rank that is late.
+/// Errors of a collective, which name the late rank.
 pub fn run(comm: &dyn Collective, sweep: &mut Sweep, mut before: impl FnMut(String)) -> Result<()> {
     sweep.backend = comm.name().to_owned();
     let mut own = Own::default();
     for action in Action::OF_A_STEP {
         for size in SIZES {
-            // Whole shards of f32.
+            // Equal shards of f32 values.
             let elements = (size as usize / size_of::<f32>()).next_multiple_of(comm.world());
             let bytes = (elements * size_of::<f32>()) as u64;
             before(format!("{} of {bytes} bytes", action.name()));
-            let trial = Trial { comm, action, elements };
-            let (seconds, wrong) = trial.run()?;
+            let case = Case { comm, action, elements };
+            let (seconds, wrong) = case.run()?;
             own.seconds.push(seconds);
             own.wrong = own.wrong.or(wrong);
             sweep.rows.push(timing(action, bytes, seconds, comm.world()));
@@ -67,7 +67,7 @@ fn timing(action: Action, bytes: u64, seconds: f64, world: usize) -> Timing {
     Timing { collective: action.name().to_owned(), bytes, seconds, algorithm_bandwidth, bus_bandwidth }
 }
 
-/// A call with known values.
+/// Result of a call with known values.
 struct Checked {
     buffer: Tensor,
     shard: Option<Tensor>,
@@ -76,18 +76,18 @@ struct Checked {
 }
 
 /// One collective at one size.
-struct Trial<'a> {
+struct Case<'a> {
     comm: &'a dyn Collective,
     action: Action,
     elements: usize,
 }
 
-impl Trial<'_> {
-    /// The mean time of a call on this rank, and the first wrong value.
+impl Case<'_> {
+    /// Returns the mean seconds of a call on this rank, and the first wrong value.
     fn run(&self) -> Result<(f64, Option<Wrong>)> {
-        // The first call also sets up what later ones find.
+        // The first call also initializes connections.
         let first = self.check()?;
-        // As many calls on all ranks, which meet here.
+        // The same number of calls on all ranks.
         let mut slowest = [first.seconds];
         self.comm.all_reduce_f64(&mut slowest, Op::Max, "before timing")?;
         let calls = ((ENOUGH / slowest[0].max(1e-9)) as usize).clamp(CALLS.0, CALLS.1);
@@ -97,12 +97,12 @@ impl Trial<'_> {
         }
         synchronize(self.comm.device())?;
         let seconds = since.elapsed().as_secs_f64() / calls as f64;
-        // Values again: now that all is warm.
+        // Check the values again after the warm-up.
         let wrong = first.wrong.or(self.check()?.wrong);
         Ok((seconds, wrong))
     }
 
-    /// Calls it once with known values.
+    /// Runs the collective once with known values.
     fn check(&self) -> Result<Checked> {
         let (rank, world, device) = (self.comm.rank(), self.comm.world(), self.comm.device());
         let (n, part) = (self.elements, self.elements / world);
@@ -128,7 +128,7 @@ impl Trial<'_> {
             _ => self.compare(&buffer, &repeated(&sums, 0, n, device), 0),
         };
         if matches!(self.action, Action::AllReduce(_)) {
-            // Sums of sums would grow from call to call.
+            // Repeated sums would overflow.
             _ = buffer.shallow_clone().zero_();
         }
         Ok(Checked { buffer, shard, wrong, seconds })
@@ -138,7 +138,7 @@ impl Trial<'_> {
         self.comm.start(self.action, buffer, shard, &format!("the sweep's {}", self.action.name()))?.wait()
     }
 
-    /// The first element that is not as expected; `first` is the number of the tensor's first element.
+    /// Returns the first wrong element; `first` is the index of the tensor's first element.
     fn compare(&self, got: &Tensor, expected: &Tensor, first: usize) -> Option<Wrong> {
         if got.equal(expected) {
             return None;
@@ -155,12 +155,12 @@ impl Trial<'_> {
     }
 }
 
-/// What rank `rank` gives as its element of this number.
+/// Returns the value of a rank's element.
 fn value(rank: usize, element: usize) -> f32 {
     ((element + 7 * rank) % PERIOD) as f32
 }
 
-/// `n` elements that repeat `values`, from the one of number `first` on.
+/// Returns `n` elements that repeat `values`, starting at index `first`.
 fn repeated(values: &[f32], first: usize, n: usize, device: Device) -> Tensor {
     let rotated: Vec<f32> = (0..values.len()).map(|i| values[(first + i) % values.len()]).collect();
     let times = n.div_ceil(values.len()) as i64;

@@ -1,5 +1,5 @@
-//! Ends the doctor where something hangs that no collective's timeout covers: the start of MPI, a driver, a dead file
-//! system.
+//! Ends the doctor if something hangs that no collective's timeout covers: the start of MPI, a driver, an unreachable
+//! file system.
 
 use crate::error::Kind;
 use crate::observe::logs::tell_error;
@@ -8,27 +8,27 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_millis(100);
-/// A collective's own timeout comes first: it knows who is late.
+/// Lets a collective's own timeout come first, because it names the late rank.
 pub const GRACE: Duration = Duration::from_millis(1500);
-/// NCCL's watchdog ends the job: a while after rank 0 has said what it knows.
-pub const GRACE_OF_NCCL: Duration = Duration::from_secs(3);
-/// The end, if nobody else made it.
+/// Delay of NCCL's watchdog, so that rank 0 reports first.
+pub const NCCL_GRACE: Duration = Duration::from_secs(3);
+/// Delay after which this process ends the job.
 const LAST_GRACE: Duration = Duration::from_secs(15);
 
-/// Knows what the doctor is doing, and for how long.
+/// Tracks the doctor's current step and its duration.
 pub struct Watch(Arc<Mutex<State>>);
 
 struct State {
     rank: usize,
     doing: String,
     since: Instant,
-    patience: Duration,
-    told: bool,
-    /// Whether the last words were said.
-    spoke: bool,
+    timeout: Duration,
+    warned: bool,
+    /// Whether `on_hang` was called.
+    reported: bool,
     over: bool,
-    /// What is said before the end.
-    last_words: Option<Box<dyn FnOnce() + Send>>,
+    /// Prints what is known, if a step hangs.
+    on_hang: Option<Box<dyn FnOnce() + Send>>,
 }
 
 fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -36,17 +36,17 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Watch {
-    /// Starts; `abort` ends the process, and with it the job.
-    pub fn start(rank: usize, patience: Duration, abort: fn(i32) -> !) -> std::io::Result<Watch> {
+    /// Starts the watchdog; `abort` ends the process and with it the job.
+    pub fn start(rank: usize, timeout: Duration, abort: fn(i32) -> !) -> std::io::Result<Watch> {
         let state = State {
             rank,
             doing: String::new(),
             since: Instant::now(),
-            patience,
-            told: false,
-            spoke: false,
+            timeout,
+            warned: false,
+            reported: false,
             over: false,
-            last_words: None,
+            on_hang: None,
         };
         let state = Arc::new(Mutex::new(state));
         let watched = Arc::clone(&state);
@@ -57,7 +57,7 @@ impl Watch {
                 if state.over {
                     return;
                 }
-                if state.look() {
+                if state.check() {
                     drop(state);
                     abort(Kind::Peer.exit_code());
                 }
@@ -66,56 +66,56 @@ impl Watch {
         Ok(Watch(state))
     }
 
-    /// Something new begins.
+    /// Starts a new step.
     pub fn doing(&self, what: impl Into<String>) {
         let mut state = locked(&self.0);
-        (state.doing, state.since, state.told) = (what.into(), Instant::now(), false);
+        (state.doing, state.since, state.warned) = (what.into(), Instant::now(), false);
     }
 
-    /// The number of this rank, once it is known.
+    /// Sets the rank once it is known.
     pub fn rank(&self, rank: usize) {
         locked(&self.0).rank = rank;
     }
 
-    /// What to say if something hangs from now on, unless last words were said before.
-    pub fn last_words(&self, words: impl FnOnce() + Send + 'static) {
+    /// Sets what to print if a step hangs from now on, unless a hang was reported before.
+    pub fn on_hang(&self, print: impl FnOnce() + Send + 'static) {
         let mut state = locked(&self.0);
-        if !state.spoke {
-            state.last_words = Some(Box::new(words));
+        if !state.reported {
+            state.on_hang = Some(Box::new(print));
         }
     }
 
-    /// Whether the last words were said.
-    pub fn spoke(&self) -> bool {
-        locked(&self.0).spoke
+    /// Whether a hang was reported.
+    pub fn reported(&self) -> bool {
+        locked(&self.0).reported
     }
 
-    /// Nothing can hang any more. Whether the last words are still unsaid.
+    /// Stops the watchdog; returns whether no hang was reported.
     pub fn end(&self) -> bool {
         let mut state = locked(&self.0);
         state.over = true;
-        !state.spoke
+        !state.reported
     }
 }
 
 impl State {
-    /// Says that something takes too long, once; true when it is time to end.
-    fn look(&mut self) -> bool {
+    /// Reports a step that takes too long, once; returns whether the timeout is over.
+    fn check(&mut self) -> bool {
         let took = self.since.elapsed();
-        if took > self.patience + GRACE && !self.told {
-            self.told = true;
+        if took > self.timeout + GRACE && !self.warned {
+            self.warned = true;
             tell_error(&format!(
-                "trainer: rank {}: {}: not done after {:.0} s",
+                "trainer: rank {}: {}: not finished after {:.0} s",
                 self.rank,
                 self.doing,
                 took.as_secs_f64()
             ));
-            if let Some(words) = self.last_words.take() {
-                self.spoke = true;
-                words();
+            if let Some(print) = self.on_hang.take() {
+                self.reported = true;
+                print();
             }
         }
-        took > self.patience + LAST_GRACE
+        took > self.timeout + LAST_GRACE
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn what_hangs_is_told_once_and_then_ended() {
+    fn a_hang_is_reported_once_and_then_ended() {
         let said = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&said);
         let words: Box<dyn FnOnce() + Send> = Box::new(move || _ = counter.fetch_add(1, Ordering::SeqCst));
@@ -133,26 +133,26 @@ mod tests {
             rank: 0,
             doing: "a test".into(),
             since: Instant::now(),
-            patience: Duration::ZERO,
-            told: false,
-            spoke: false,
+            timeout: Duration::ZERO,
+            warned: false,
+            reported: false,
             over: false,
-            last_words: Some(words),
+            on_hang: Some(words),
         };
-        assert!(!state.look());
+        assert!(!state.check());
         assert_eq!(said.load(Ordering::SeqCst), 0);
         state.since -= GRACE + Duration::from_secs(1);
-        assert!(!state.look() && !state.look());
+        assert!(!state.check() && !state.check());
         assert_eq!(said.load(Ordering::SeqCst), 1);
-        // What hangs after that finds all said.
+        // A later hang is not reported again.
         let watch = Watch(Arc::new(Mutex::new(state)));
         let counter = Arc::clone(&said);
-        watch.last_words(move || _ = counter.fetch_add(1, Ordering::SeqCst));
+        watch.on_hang(move || _ = counter.fetch_add(1, Ordering::SeqCst));
         let mut state = locked(&watch.0);
-        state.told = false;
-        assert!(state.spoke && !state.look());
+        state.warned = false;
+        assert!(state.reported && !state.check());
         assert_eq!(said.load(Ordering::SeqCst), 1);
         state.since -= LAST_GRACE;
-        assert!(state.look());
+        assert!(state.check());
     }
 }

@@ -1,4 +1,4 @@
-// What the files of the shim share.
+// Helpers shared by the files of the shim.
 
 #pragma once
 
@@ -8,7 +8,7 @@
 #include <cstring>
 #include <exception>
 
-// Runs `body`; nullptr, or the message of what it threw, which the caller frees.
+// Runs `body`; returns nullptr, or the message of its exception, which the caller frees.
 template <typename F> char* guarded(F&& body) {
   try {
     body();

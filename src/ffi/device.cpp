@@ -17,32 +17,32 @@ constexpr auto kCuda = c10::DeviceType::CUDA;
 
 extern "C" {
 
-// Makes a GPU the current device of the calling thread.
+// Sets the current GPU of the calling thread.
 char* trainer_set_device(int32_t index) {
   return guarded([&] {
     c10::impl::VirtualGuardImpl(kCuda).setDevice(c10::Device(kCuda, static_cast<c10::DeviceIndex>(index)));
-    // cuDNN's attention makes a plan for every new shape, half a second each, and our shapes change at every step.
+    // cuDNN's attention builds a plan for every new shape (half a second each), and shapes change in every step.
     at::globalContext().setSDPUseCuDNN(false);
   });
 }
 
-// Returns when a GPU has done all that was asked of it.
+// Waits until a GPU has finished all queued work.
 char* trainer_synchronize_device(int32_t index) {
   return guarded(
       [&] { c10::impl::VirtualGuardImpl(kCuda).synchronizeDevice(static_cast<c10::DeviceIndex>(index)); });
 }
 
-// Settings of libtorch's caching allocator, as PYTORCH_ALLOC_CONF has them.
+// Sets libtorch's caching allocator, in the format of PYTORCH_ALLOC_CONF.
 char* trainer_set_allocator(const char* settings) {
   return guarded([&] { c10::CachingAllocator::setAllocatorSettings(settings); });
 }
 
-// Whether libtorch's caching allocator grows segments instead of making new ones.
+// Whether libtorch's caching allocator uses expandable segments.
 bool trainer_expandable_segments() {
   return c10::CachingAllocator::AcceleratorAllocatorConfig::use_expandable_segments();
 }
 
-// Gives blocks that no tensor uses back to the device.
+// Returns blocks that no tensor uses to the device.
 char* trainer_empty_cache() {
   return guarded([&] {
     c10::DeviceAllocator* allocator = c10::getDeviceAllocator(kCuda);

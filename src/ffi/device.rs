@@ -1,4 +1,4 @@
-//! The GPU that a thread works on, libtorch's allocator for it, and what CUDA's errors mean.
+//! The current GPU of a thread, libtorch's CUDA allocator, and the meaning of CUDA errors.
 
 pub use super::errors::error;
 
@@ -18,28 +18,28 @@ unsafe extern "C" {
     fn trainer_empty_cache() -> Message;
 }
 
-/// Makes a GPU the current device of the calling thread, so that nothing of libtorch's lands on GPU 0 by default. Every
-/// thread that touches the GPU calls it. Nothing happens for the CPU.
+/// Sets the current GPU of the calling thread, so that libtorch allocates nothing on GPU 0 by default. Every thread
+/// that uses the GPU calls it. No effect on the CPU.
 ///
 /// # Errors
-/// A libtorch without CUDA, no such GPU.
+/// If libtorch has no CUDA support, or the GPU does not exist.
 pub fn set_current(device: Device) -> Result<()> {
     let Device::Cuda(index) = device else { return Ok(()) };
     // SAFETY: a plain number.
     check(unsafe { trainer_set_device(index as i32) })
 }
 
-/// Returns when a GPU has done all that was asked of it. Nothing happens for the CPU.
+/// Waits until a GPU has finished all queued work. No effect on the CPU.
 ///
 /// # Errors
-/// What went wrong on the GPU since it was last asked.
+/// Errors on the GPU since the last check.
 pub fn synchronize(device: Device) -> Result<()> {
     let Device::Cuda(index) = device else { return Ok(()) };
     // SAFETY: a plain number.
     check(unsafe { trainer_synchronize_device(index as i32) })
 }
 
-/// Gives memory that no tensor uses back to the GPU. Nothing happens for the CPU.
+/// Returns memory of the caching allocator that no tensor uses to the GPU. No effect on the CPU.
 ///
 /// # Errors
 /// libtorch's.
@@ -53,16 +53,16 @@ thread_local! {
     static ATTEMPT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is in [`attempt`], whose caller tells of panics.
+/// Whether this thread is in [`attempt`], whose caller reports panics.
 pub fn is_attempt() -> bool {
     ATTEMPT.get()
 }
 
-/// Does work that may run out of memory: a panic, as which tch hands on errors of libtorch where it has no `Result`, comes
-/// out as the error that it tells of.
+/// Runs work that may run out of memory, and returns panics as errors, because tch panics on libtorch errors in
+/// functions without a `Result`.
 ///
 /// # Errors
-/// Those of the work.
+/// Errors of the work.
 pub fn attempt<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let outer = ATTEMPT.replace(true);
     let result = catch_unwind(AssertUnwindSafe(work));
@@ -73,17 +73,17 @@ pub fn attempt<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// The variables by which a person sets libtorch's CUDA allocator.
+/// Environment variables that configure libtorch's CUDA allocator.
 const ALLOCATOR_VARIABLES: [&str; 2] = ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"];
 
-/// Lets libtorch's CUDA allocator grow its segments, so that steps of ever other shapes do not leave gaps between them;
-/// whoever has set the allocator by its variables is left alone. To be called before the first tensor on a GPU; without
-/// effect on the CPU.
+/// Enables expandable segments in libtorch's CUDA allocator, so that steps of changing shapes do not fragment memory,
+/// unless the user has configured the allocator. Call it before the first tensor on a GPU; no effect on the CPU.
+///
 ///
 /// # Errors
 /// libtorch's.
 pub fn use_expandable_segments() -> Result<()> {
-    // The driver of WSL 2 refuses such segments at the first tensor (pytorch issue 192330).
+    // The driver of WSL 2 rejects expandable segments at the first tensor (pytorch issue 192330).
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     if kernel.to_lowercase().contains("microsoft")
         || ALLOCATOR_VARIABLES.iter().any(|name| std::env::var_os(name).is_some())
@@ -94,7 +94,7 @@ pub fn use_expandable_segments() -> Result<()> {
     check(unsafe { trainer_set_allocator(c"expandable_segments:True".as_ptr()) })
 }
 
-/// Whether libtorch's CUDA allocator grows its segments.
+/// Whether libtorch's CUDA allocator uses expandable segments.
 pub fn has_expandable_segments() -> bool {
     // SAFETY: no arguments.
     unsafe { trainer_expandable_segments() }
@@ -102,7 +102,7 @@ pub fn has_expandable_segments() -> bool {
 
 static TF32: AtomicBool = AtomicBool::new(false);
 
-/// Whether fp32 products on a GPU may round their factors to TF32, from here on.
+/// Sets whether fp32 matmuls on a GPU may use TF32 from now on.
 ///
 /// # Errors
 /// libtorch's.
@@ -111,8 +111,8 @@ pub fn allow_tf32(on: bool) -> Result<()> {
     set_tf32(on)
 }
 
-/// Products of fp32 are exact while this lives; then they are again as [`allow_tf32`] has them.
-#[must_use = "TF32 comes back when this is dropped"]
+/// Disables TF32 while it exists; then the setting of [`allow_tf32`] applies again.
+#[must_use = "dropping this restores TF32"]
 pub struct ExactProducts(());
 
 impl ExactProducts {
@@ -126,7 +126,7 @@ impl ExactProducts {
 
 impl Drop for ExactProducts {
     fn drop(&mut self) {
-        // It could be set before, so it can be set now.
+        // Setting it succeeded before.
         _ = set_tf32(TF32.load(Ordering::Relaxed));
     }
 }
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::error::{Error, Kind};
 
-    /// What libtorch 2.11 throws after the first line of a CUDA error.
+    /// The text that libtorch 2.11 adds after the first line of a CUDA error.
     const HINTS: &str = "\nSearch for `cudaErrorIllegalAddress' in https://docs.nvidia.com/cuda/cuda-runtime-api/\
         group__CUDART__TYPES.html for more information.\nCUDA kernel errors might be asynchronously reported at some \
         other API call, so the stacktrace below might be incorrect.\nFor debugging consider passing \
@@ -189,7 +189,7 @@ mod tests {
             let told = e.to_string();
             assert_eq!(e.kind(), Kind::OutOfMemory, "{told}");
             assert!(told.ends_with("on more ranks") && !told.contains("docs.pytorch.org"), "{told}");
-            assert_eq!(libtorch_error(&told).to_string(), told, "once is enough");
+            assert_eq!(libtorch_error(&told).to_string(), told, "the remedy is added once");
         }
         assert_eq!(error("some other text").to_string(), "some other text");
     }

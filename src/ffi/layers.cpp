@@ -1,5 +1,5 @@
-// Layers with a backward of their own, on the CPU: dropout that keeps no mask, and layers of bf16 and fp16 tensors that
-// compute in fp32, round the result once and keep nothing but half tensors for backward.
+// Layers with a custom backward for the CPU: dropout that saves no mask, and layers for bf16 and fp16 tensors that
+// compute in fp32, round the result once and save only half tensors for backward.
 
 #include "common.h"
 
@@ -18,7 +18,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::tensor_list;
 
-// A counter-based generator: element i of the mask of `key` is a pure function of both. The mixing function is
+// A counter-based generator: element i of a mask is a pure function of `key` and i. The mixing function is
 // "lowbias32" (Chris Wellons, Hash Prospector), applied twice with the halves of the key, 32 bits an element.
 inline uint32_t mix(uint32_t x) {
   x ^= x >> 16;
@@ -43,7 +43,7 @@ WIDE_VECTORS void drop(const float* x, float* y, int64_t begin, int64_t end, uin
   }
 }
 
-// Half values go through fp32 and back: libtorch's conversions are vectorised, and the product is rounded once.
+// Half values are converted to fp32 and back: libtorch's conversions are vectorized, and the product is rounded once.
 Tensor dropped(const Tensor& input, double p, int64_t key) {
   Tensor x = input.to(at::kFloat).contiguous();
   Tensor y = at::empty_like(x);
@@ -59,7 +59,7 @@ Tensor dropped(const Tensor& input, double p, int64_t key) {
   return y.to(input.scalar_type());
 }
 
-// Dropout that keeps no mask: backward makes the same one again from the key.
+// Dropout that saves no mask: backward recomputes it from the key.
 struct Dropout : Function<Dropout> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, double p, int64_t key) {
     ctx->saved_data["p"] = p;
@@ -74,10 +74,10 @@ struct Dropout : Function<Dropout> {
 
 Tensor single(const Tensor& x) { return x.to(at::kFloat); }
 
-// y = x W^T + b. The weight itself is saved, not a copy, so that its storage may be freed until backward.
+// y = x W^T + b. Saves the weight itself, not a copy, so that its storage may be freed until backward.
 struct HalfLinear : Function<HalfLinear> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& w, const std::optional<Tensor>& b) {
-    // Each factor serves the other's gradient only.
+    // Each factor is needed only for the other's gradient.
     ctx->save_for_backward({w.requires_grad() ? x : Tensor(), x.requires_grad() ? w : Tensor()});
     ctx->saved_data["bias"] = b.has_value();
     std::optional<Tensor> bias;
@@ -96,7 +96,7 @@ struct HalfLinear : Function<HalfLinear> {
   }
 };
 
-// libtorch's own half kernel adds up the gradients of scale and shift in half: 18 % off for 5000 rows of bf16.
+// libtorch's half kernel sums the gradients of scale and shift in half precision: 18 % error for 5000 rows of bf16.
 struct HalfLayerNorm : Function<HalfLayerNorm> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& w, const Tensor& b, double eps) {
     auto [y, mean, rstd] = at::native_layer_norm(single(x), {x.size(-1)}, single(w), single(b), eps);
@@ -124,11 +124,11 @@ Tensor attention_weights(const Tensor& q, const Tensor& k, const std::optional<T
   return scores.softmax(-1);
 }
 
-// The same in fp32 with the layout that batched products want.
+// Converts to fp32 with the layout for batched matmuls.
 Tensor packed(const Tensor& x) { return x.to(at::kFloat, false, false, at::MemoryFormat::Contiguous); }
 
-// dropout(softmax(scale q k^T + mask)) v of `[n, heads, length, head_dim]`. Without dropout by libtorch's blocked kernel,
-// which also wants the result and a number a row. With dropout the weights are made again in backward.
+// dropout(softmax(scale q k^T + mask)) v of `[n, heads, length, head_dim]`. Without dropout it uses libtorch's blocked
+// kernel, whose backward also needs the result and one number per row. With dropout, backward recomputes the weights.
 struct HalfAttention : Function<HalfAttention> {
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                         const std::optional<Tensor>& mask, double scale, double p, int64_t key) {
@@ -144,7 +144,7 @@ struct HalfAttention : Function<HalfAttention> {
       return y;
     }
     const Tensor weights = dropped(attention_weights(packed(q), packed(k), mask, scale), p, key);
-    // Rows of tokens, as the next layer reads them.
+    // Token rows, the layout of the next layer's input.
     Tensor y = at::empty({q.size(0), q.size(2), q.size(1), v.size(3)}, q.options()).transpose(1, 2);
     y.copy_(weights.matmul(packed(v)));
     ctx->save_for_backward({q, k, v, bias});
@@ -181,7 +181,7 @@ std::optional<Tensor> maybe(void* pointer) {
 
 }  // namespace
 
-// Each makes a new at::Tensor, which is the caller's.
+// Each returns a new at::Tensor, which the caller owns.
 extern "C" {
 
 char* trainer_dropout(void** out, void* x, double p, int64_t key) {

@@ -1,8 +1,8 @@
-//! Layers with a backward of their own, on the CPU.
+//! Layers with a custom backward, for the CPU.
 //!
-//! Those named `half_` take bf16 or fp16 tensors, compute in fp32, round each result once, and keep half tensors only
-//! (and a number or two a row) for backward. A weight is kept itself, not as a copy: its storage may be freed between
-//! forward and backward.
+//! Layers named `half_` take bf16 or fp16 tensors, compute in fp32, round each result once, and save only half tensors
+//! (and one or two numbers per row) for backward. They save a weight itself, not a copy, because its storage may be
+//! freed between forward and backward.
 
 use super::{Handle, Message, check, handle};
 use crate::error::Result;
@@ -26,7 +26,7 @@ unsafe extern "C" {
     ) -> Message;
 }
 
-/// Takes over the tensor that `make` writes.
+/// Takes ownership of the tensor that `make` writes.
 fn made(make: impl FnOnce(*mut Handle) -> Message) -> Result<Tensor> {
     let mut out: Handle = null_mut();
     check(make(&mut out))?;
@@ -38,9 +38,9 @@ fn optional(tensor: Option<&Tensor>) -> Handle {
     tensor.map_or_else(null_mut, handle)
 }
 
-/// Dropout with the mask that is a pure function of `key` and the element's index, the same for fp32, bf16 and fp16.
+/// Dropout whose mask is a pure function of `key` and the element's index, the same for fp32, bf16 and fp16.
 ///
-/// Each element is kept with probability `1 - p` and then scaled by `1 / (1 - p)`. No mask is kept for backward.
+/// Each element is kept with probability `1 - p` and scaled by `1 / (1 - p)`. The mask is not saved for backward.
 pub fn dropout(x: &Tensor, p: f64, key: u64) -> Result<Tensor> {
     // SAFETY: a live tensor.
     made(|out| unsafe { trainer_dropout(out, handle(x), p, key.cast_signed()) })
@@ -52,7 +52,7 @@ pub fn half_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result
     made(|out| unsafe { trainer_half_linear(out, handle(x), handle(weight), optional(bias)) })
 }
 
-/// Layer normalisation over the last dimension of `x`; weight and bias have its size.
+/// Layer normalization over the last dimension of `x`; weight and bias have its size.
 pub fn half_layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     // SAFETY: live tensors.
     made(|out| unsafe { trainer_half_layer_norm(out, handle(x), handle(weight), handle(bias), eps) })

@@ -1,5 +1,5 @@
-// Measured memory: an allocator for CPU tensors that counts bytes by use, storages that are freed and filled again,
-// and what the device's own allocator has counted.
+// Memory measurement: an allocator for CPU tensors that counts bytes by use, freeing and reallocating storages, and the
+// counters of the device's allocator.
 
 #include "common.h"
 
@@ -17,11 +17,11 @@ namespace {
 constexpr size_t kUses = 5;
 constexpr uint32_t kDefaultUse = 3;  // Activations, as in memory.rs.
 
-// A count and the largest that it has been. Relaxed: nothing else is ordered by it.
+// A counter and its peak. Relaxed, because it orders nothing else.
 struct Count {
   std::atomic<uint64_t> current{0}, peak{0};
 
-  // Whether this is a new peak.
+  // Returns whether this is a new peak.
   bool add(uint64_t bytes) {
     const uint64_t now = current.fetch_add(bytes, std::memory_order_relaxed) + bytes;
     uint64_t old = peak.load(std::memory_order_relaxed);
@@ -45,7 +45,7 @@ void remember_parts() {
   }
 }
 
-// Before each block. As large as the alignment, so that the block keeps it.
+// Header of each block, as large as the alignment, so that the block stays aligned.
 struct alignas(c10::gAlignment) Header {
   uint64_t bytes;
   uint32_t use;
@@ -60,7 +60,7 @@ void release(void* block) {
   c10::free_cpu(header);
 }
 
-// libtorch's own allocation, with a header and counted.
+// libtorch's allocation with a header, counted.
 struct CountingAllocator final : c10::Allocator {
   c10::DataPtr allocate(size_t n) override {
     const c10::Device cpu(c10::DeviceType::CPU);
@@ -82,7 +82,7 @@ struct CountingAllocator final : c10::Allocator {
 
 extern "C" {
 
-// Makes the counting allocator that of all CPU tensors from here on.
+// Installs the counting allocator for all CPU tensors from now on.
 char* trainer_memory_install() {
   return guarded([] {
     static CountingAllocator* const allocator = new CountingAllocator;
@@ -91,7 +91,7 @@ char* trainer_memory_install() {
   });
 }
 
-// What this thread's allocations count as from here on; returns what they did before.
+// Sets the use of this thread's allocations; returns the previous use.
 uint32_t trainer_memory_use(uint32_t use) {
   const uint32_t before = current_use;
   current_use = use;
@@ -114,7 +114,7 @@ void trainer_memory_reset_peaks() {
   remember_parts();
 }
 
-// Gives the storage of `t` a new block of `bytes` on its device; every view of the storage sees it.
+// Reallocates the storage of `t` with `bytes` bytes on its device; every view of the storage sees the new block.
 char* trainer_resize_storage(void* t, size_t bytes) {
   return guarded([&] {
     const c10::Storage& shared = tensor(t).storage();
@@ -123,7 +123,7 @@ char* trainer_resize_storage(void* t, size_t bytes) {
     const c10::Device device = storage->device();
     c10::Allocator* allocator = storage->allocator();
     if (allocator == nullptr) allocator = c10::GetAllocator(device.type());
-    // The old block goes first, so that both never exist together; a failed allocation leaves an empty storage.
+    // Free the old block first, so that both never exist together; a failed allocation leaves an empty storage.
     storage->set_data_ptr_noswap(c10::DataPtr(nullptr, device));
     storage->set_nbytes(size_t{0});
     if (bytes == 0) return;
@@ -133,13 +133,13 @@ char* trainer_resize_storage(void* t, size_t bytes) {
   });
 }
 
-// The bytes that tensors hold on a device, their peak, and the device's memory.
+// Bytes of tensors on a device, their peak, and the device's memory.
 char* trainer_device_memory(int32_t kind, int32_t index, uint64_t* out) {
   return guarded([&] {
     c10::DeviceAllocator* allocator = c10::getDeviceAllocator(static_cast<c10::DeviceType>(kind));
     const auto device = static_cast<c10::DeviceIndex>(index);
     const auto aggregate = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
-    // Before its first allocation the allocator knows no devices.
+    // The allocator has no devices before its first allocation.
     c10::CachingAllocator::Stat bytes;
     if (allocator->initialized()) bytes = allocator->getDeviceStats(device).allocated_bytes[aggregate];
     out[0] = bytes.current;

@@ -1,7 +1,7 @@
-//! Measured memory: every CPU tensor's bytes counted by use, storages freed and filled again, the device's peak.
+//! Memory measurement: counts the bytes of CPU tensors by use, frees and reallocates storages, and reads a GPU's peak.
 //!
-//! The counts are of this process; where ranks are threads, they are of all of them together. They hold what tensors
-//! hold, not what libraries keep for themselves (packed operands of a matrix product).
+//! The counts are per process; ranks that are threads share them. They cover the memory of tensors, not what libraries
+//! allocate for themselves (such as packed matmul operands).
 
 use super::{Handle, Message, check, handle};
 use crate::error::Result;
@@ -21,22 +21,22 @@ unsafe extern "C" {
 /// `c10::DeviceType::CUDA`.
 const CUDA: i32 = 1;
 
-/// What memory is for.
+/// Use of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     Weights,
     Gradients,
     Optimizer,
-    /// All that nothing else is said of.
+    /// Everything without another use.
     Activations,
     Communication,
 }
 
 impl Use {
-    /// All, in the order of [`Usage`]'s arrays.
+    /// All uses, in the order of [`Usage`]'s arrays.
     pub const ALL: [Use; 5] = [Use::Weights, Use::Gradients, Use::Optimizer, Use::Activations, Use::Communication];
 
-    /// The word in files and tables.
+    /// Name in files and tables.
     pub fn name(self) -> &'static str {
         match self {
             Use::Weights => "weights",
@@ -51,28 +51,28 @@ impl Use {
 /// Bytes of CPU tensors, by use in the order of [`Use::ALL`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Held now.
+    /// Current bytes.
     pub current: [u64; 5],
-    /// The most that each use has held; not all at the same time.
+    /// Peak of each use; not all at the same time.
     pub peak: [u64; 5],
-    /// The most that all uses have held together.
+    /// Peak of the total.
     pub total_peak: u64,
-    /// What each use held at that moment. Exact if no other thread allocated just then.
+    /// Bytes of each use at that peak. Exact if no other thread allocated at the same time.
     pub at_total_peak: [u64; 5],
 }
 
-/// Counts CPU tensors from here on; tensors that exist already stay uncounted. Meant to be called before the first
-/// tensor, since libtorch does not lock its choice of allocator. Calling it again does nothing.
+/// Counts CPU tensors from now on; existing tensors stay uncounted. Call it before the first tensor, because libtorch
+/// does not lock its choice of allocator. Repeated calls have no effect.
 ///
 /// # Panics
-/// Where another part of the program holds on to libtorch's CPU allocator at the highest priority.
+/// If another part of the program has set libtorch's CPU allocator with the highest priority.
 pub fn install() {
     static ONCE: Once = Once::new();
     // SAFETY: no arguments; the allocator lives as long as the process.
     ONCE.call_once(|| check(unsafe { trainer_memory_install() }).expect("libtorch takes the highest priority"));
 }
 
-/// Runs `body`; what this thread allocates meanwhile counts as `what`. The innermost call decides.
+/// Runs `body`; this thread's allocations meanwhile count as `what`. The innermost call decides.
 pub fn during<T>(what: Use, body: impl FnOnce() -> T) -> T {
     struct Restore(u32);
     impl Drop for Restore {
@@ -86,7 +86,7 @@ pub fn during<T>(what: Use, body: impl FnOnce() -> T) -> T {
     body()
 }
 
-/// What CPU tensors hold and have held.
+/// Returns current and peak bytes of CPU tensors.
 pub fn usage() -> Usage {
     let mut raw = [0; 16];
     // SAFETY: the shim writes 3 x 5 + 1 numbers.
@@ -95,17 +95,17 @@ pub fn usage() -> Usage {
     Usage { current: part(0), peak: part(1), at_total_peak: part(2), total_peak: raw[15] }
 }
 
-/// Peaks start again from what is held now.
+/// Resets the peaks to the current bytes.
 pub fn reset_peaks() {
     // SAFETY: no arguments.
     unsafe { trainer_memory_reset_peaks() }
 }
 
-/// Gives the storage behind `tensor` a new block of `bytes` (0: none) from the allocator of its device, contents
-/// undefined, counted by the current use. Shapes stay: all views of the storage see the new block, those that
-/// autograd has saved included. A storage that has this size already is left as it is.
+/// Reallocates the storage of `tensor` with `bytes` bytes (0: frees it) from its device's allocator, with undefined
+/// contents, counted under the current use. Shapes stay: all views of the storage see the new block, including those
+/// saved by autograd. A storage of that size stays unchanged.
 ///
-/// While the storage is smaller than a view of it, nothing may read or write that view.
+/// While the storage is smaller than a view, that view must not be read or written.
 ///
 /// # Errors
 /// Out of memory; the storage is then empty.
@@ -114,29 +114,29 @@ pub fn resize_storage(tensor: &Tensor, bytes: usize) -> Result<()> {
     check(unsafe { trainer_resize_storage(handle(tensor), bytes) })
 }
 
-/// The bytes that tensors hold on a GPU; `None` for the CPU, or if libtorch has no allocator for it.
+/// Returns the bytes of tensors on a GPU; `None` for the CPU, or if libtorch has no allocator for it.
 pub fn device_current(device: Device) -> Option<u64> {
     device_memory(device).map(|[current, _, _]| current)
 }
 
-/// The most bytes that tensors have held on a GPU; `None` as with [`device_current`].
+/// Returns the peak bytes of tensors on a GPU; `None` as in [`device_current`].
 pub fn device_peak(device: Device) -> Option<u64> {
     device_memory(device).map(|[_, peak, _]| peak)
 }
 
-/// The memory of a GPU in bytes; `None` as with [`device_current`].
+/// Returns the memory of a GPU in bytes; `None` as in [`device_current`].
 pub fn device_total(device: Device) -> Option<u64> {
     device_memory(device).map(|[_, _, total]| total)
 }
 
-/// The peak of a GPU starts again from what is held now. Nothing happens for the CPU.
+/// Resets the peak of a GPU to the current bytes. No effect on the CPU.
 pub fn reset_device_peak(device: Device) -> Result<()> {
     let Device::Cuda(index) = device else { return Ok(()) };
     // SAFETY: plain numbers.
     check(unsafe { trainer_device_reset_peak(CUDA, index as i32) })
 }
 
-/// Current bytes, their peak, and the device's size.
+/// Returns current bytes, peak, and the device's memory.
 fn device_memory(device: Device) -> Option<[u64; 3]> {
     let Device::Cuda(index) = device else { return None };
     let mut numbers = [0; 3];
@@ -155,19 +155,19 @@ mod tests {
 
     const FLOATS: (Kind, Device) = (Kind::Float, Device::Cpu);
 
-    /// The counters are the process's, so tests that read them take turns.
+    /// The counters are per process, so tests that read them run one at a time.
     fn alone() -> MutexGuard<'static, ()> {
         static TURN: Mutex<()> = Mutex::new(());
         install();
         TURN.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Current bytes of one use.
+    /// Returns the current bytes of one use.
     fn held(what: Use) -> u64 {
         usage().current[what as usize]
     }
 
-    /// Writes into a contiguous tensor's memory past libtorch, as a collective does.
+    /// Writes into a contiguous tensor's memory without libtorch, like a collective.
     fn fill_raw(tensor: &Tensor, values: &[f32]) {
         assert!(tensor.is_contiguous() && tensor.numel() == values.len());
         // SAFETY: a contiguous CPU tensor of as many floats.
@@ -188,10 +188,10 @@ mod tests {
         });
         assert_eq!((held(Use::Weights) - weights, held(Use::Optimizer) - optimizer), (4000, 0));
         assert_eq!(a.data_ptr() as usize % 64, 0);
-        // Another thread's free counts where the block was counted.
+        // Freeing on another thread counts for the use of the allocation.
         std::thread::spawn(move || drop(a)).join().unwrap();
         assert_eq!(held(Use::Weights), weights);
-        // A panic leaves no use behind.
+        // A panic restores the use.
         let caught = std::panic::catch_unwind(|| during(Use::Weights, || panic!("on purpose")));
         assert!(caught.is_err());
         let _after = Tensor::zeros([1000], FLOATS);
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(held(Use::Weights), before);
     }
 
-    /// What sharded weights live by: between forward and backward they are not there.
+    /// Sharded weights depend on this: they are freed between forward and backward.
     #[test]
     fn backward_through_weights_that_were_away() {
         let _turn = alone();

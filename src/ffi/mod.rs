@@ -1,4 +1,4 @@
-//! The C++ shim: what tch does not bind, and nothing more.
+//! The C++ shim for what tch does not bind, and nothing else.
 
 pub mod device;
 mod errors;
@@ -38,7 +38,7 @@ unsafe extern "C" {
     ) -> Message;
 }
 
-/// Where libtorch's messages go on to what a person does not want: its trace of C++ frames, its own advice.
+/// Where the parts of libtorch's messages begin that users do not need: C++ stack traces, its own advice.
 const TAILS: [&str; 6] = [
     "Exception raised from",
     "frame #0",
@@ -48,12 +48,12 @@ const TAILS: [&str; 6] = [
     "If reserved but unallocated memory is large",
 ];
 
-/// The error of a libtorch message: its kind, what happened, and what to do about it ([`device::error`]).
+/// Converts a libtorch message to an error with its kind, cause and remedy ([`device::error`]).
 pub fn libtorch_error(message: &str) -> Error {
     let wrapper = "called `Result::unwrap()` on an `Err` value: Torch(\"";
     let text = message.strip_prefix(wrapper).unwrap_or(message);
     let end = TAILS.iter().filter_map(|tail| text.find(tail)).min().unwrap_or(text.len());
-    // In the message of a panic a line's end is written out.
+    // In a panic message a line end is escaped.
     let mut text = text[..end].trim_end();
     while let Some(shorter) = text.strip_suffix("\\n").or_else(|| text.strip_suffix("\")")) {
         text = shorter.trim_end();
@@ -75,10 +75,10 @@ fn check(message: Message) -> Result<()> {
     Err(libtorch_error(&unsafe { take(message) }))
 }
 
-/// Takes over a string.
+/// Takes ownership of a string.
 ///
 /// # Safety
-/// It was made by strdup and is nobody else's.
+/// It was allocated by strdup and has no other owner.
 unsafe fn take(text: *mut c_char) -> String {
     // SAFETY: the caller's word.
     unsafe {
@@ -92,7 +92,7 @@ fn handle(tensor: &Tensor) -> Handle {
     tensor.as_ptr().cast_mut().cast()
 }
 
-/// Runs backward from `roots`, each starting with its gradient of the same shape; gradients of leaves accumulate.
+/// Runs backward from `roots`, each with its gradient of the same shape; gradients of leaves accumulate.
 pub fn backward(roots: &[&Tensor], grads: &[&Tensor]) -> Result<()> {
     assert_eq!(roots.len(), grads.len(), "each root needs its gradient");
     let roots: Vec<Handle> = roots.iter().map(|t| handle(t)).collect();
@@ -101,25 +101,25 @@ pub fn backward(roots: &[&Tensor], grads: &[&Tensor]) -> Result<()> {
     check(unsafe { trainer_backward(roots.as_ptr(), grads.as_ptr(), roots.len()) })
 }
 
-/// Makes `grad` (same shape) the tensor in which backward accumulates the gradient of `leaf`.
+/// Sets `leaf.grad`: backward accumulates the gradient of `leaf` in `grad` (same shape).
 pub fn set_grad(leaf: &Tensor, grad: &Tensor) -> Result<()> {
     // SAFETY: both are live tensors; libtorch keeps its own reference to `grad`.
     check(unsafe { trainer_set_grad(handle(leaf), handle(grad)) })
 }
 
-/// Leaves `leaf` without a gradient: the next backward starts one of its own.
+/// Clears `leaf.grad`: the next backward allocates a new one.
 pub fn clear_grad(leaf: &Tensor) -> Result<()> {
     // SAFETY: a live tensor.
     check(unsafe { trainer_clear_grad(handle(leaf)) })
 }
 
-/// Whether fp32 products on a GPU may round their factors to TF32 (10 bits after the point); a setting of the process.
+/// Sets whether fp32 matmuls on a GPU may use TF32 (10 bits of mantissa); a setting of the process.
 pub fn set_tf32(on: bool) -> Result<()> {
     // SAFETY: no pointers.
     check(unsafe { trainer_set_tf32(on) })
 }
 
-/// What [`set_tf32`] has set.
+/// Returns the value set by [`set_tf32`].
 pub fn tf32() -> Result<bool> {
     let mut on = false;
     // SAFETY: a pointer to a live variable.
@@ -127,7 +127,7 @@ pub fn tf32() -> Result<bool> {
     Ok(on)
 }
 
-/// Whether this CPU has a capability that libtorch knows by `name`, such as `amx_bf16` or `avx512_fp16`.
+/// Whether this CPU has a capability, by libtorch's name such as `amx_bf16` or `avx512_fp16`.
 pub fn cpu_has(name: &CStr) -> Result<bool> {
     let mut found = false;
     // SAFETY: both pointers are live for the call.
@@ -135,7 +135,7 @@ pub fn cpu_has(name: &CStr) -> Result<bool> {
     Ok(found)
 }
 
-/// What libtorch says of its version and its build, in lines for people (`at::show_config`).
+/// Returns libtorch's text about its version and build (`at::show_config`).
 pub fn libtorch_config() -> Result<String> {
     let mut text = std::ptr::null_mut();
     // SAFETY: a pointer to a live variable.
@@ -144,7 +144,7 @@ pub fn libtorch_config() -> Result<String> {
     Ok(unsafe { take(text) })
 }
 
-/// The numbers of one AdamW step.
+/// Hyper-parameters of an AdamW step.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamWStep {
     pub learning_rate: f64,
@@ -152,13 +152,13 @@ pub struct AdamWStep {
     pub beta2: f64,
     pub epsilon: f64,
     pub weight_decay: f64,
-    /// Counts from 1.
+    /// Step number, from 1.
     pub step: u64,
-    /// Gradients are divided by this first (1: left alone).
+    /// Divisor of the gradients (1: unchanged).
     pub grad_scale: f64,
 }
 
-/// One fused AdamW step, in place, on slices of equal length.
+/// Runs a fused AdamW step in place on slices of equal length.
 pub fn fused_adamw(w: &Tensor, g: &Tensor, exp_avg: &Tensor, exp_avg_sq: &Tensor, s: &AdamWStep) -> Result<()> {
     // SAFETY: four live tensors.
     check(unsafe {
@@ -178,10 +178,10 @@ pub fn fused_adamw(w: &Tensor, g: &Tensor, exp_avg: &Tensor, exp_avg_sq: &Tensor
     })
 }
 
-/// The memory of a contiguous tensor on the CPU.
+/// Returns the memory of a contiguous CPU tensor.
 ///
 /// # Panics
-/// For a tensor that is elsewhere or not contiguous.
+/// If the tensor is not on the CPU or not contiguous.
 pub fn bytes(tensor: &Tensor) -> &[u8] {
     assert!(tensor.device() == tch::Device::Cpu && tensor.is_contiguous(), "bytes of a contiguous CPU tensor only");
     let length = tensor.numel() * tensor.kind().elt_size_in_bytes();
@@ -192,8 +192,8 @@ pub fn bytes(tensor: &Tensor) -> &[u8] {
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) }
 }
 
-/// Runs `work` without recording a graph. Unlike after `tch::no_grad`, graphs are recorded again after a panic in it, such as
-/// one of memory that has run out.
+/// Runs `work` without recording a graph. Unlike `tch::no_grad`, restores recording after a panic, such as one of out
+/// of memory.
 pub fn without_graph<T>(work: impl FnOnce() -> T) -> T {
     let _guard = tch::no_grad_guard();
     work()

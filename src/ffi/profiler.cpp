@@ -1,4 +1,4 @@
-// libtorch's profiler (Kineto): what the host and the GPU do, with named ranges.
+// libtorch's profiler (Kineto): records the host and the GPU, with named ranges.
 
 #include "common.h"
 
@@ -20,7 +20,7 @@ const std::set<ActivityType> kActivities{ActivityType::CPU, ActivityType::CUDA};
 
 extern "C" {
 
-// Begins to record the calling thread, the backward passes it starts, and the GPUs of this process.
+// Starts recording the calling thread, the backward passes that it starts, and the GPUs of this process.
 char* trainer_profiler_start() {
   return guarded([] {
     const ProfilerConfig config(ProfilerState::KINETO);
@@ -29,12 +29,12 @@ char* trainer_profiler_start() {
   });
 }
 
-// Ends the recording on the thread that began it, and writes it to a file in Chrome's trace format.
+// Stops recording on the thread that started it, and writes a file in Chrome's trace format.
 char* trainer_profiler_stop(const char* path) {
   return guarded([&] { torch::autograd::profiler::disableProfiler()->save(path); });
 }
 
-// Begins a range; trainer_range_end ends it on the same thread.
+// Starts a range; trainer_range_end ends it on the same thread.
 char* trainer_range_begin(const char* name, void** range) {
   return guarded([&] {
     auto begun = std::make_unique<at::RecordFunction>(at::RecordScope::USER_SCOPE);

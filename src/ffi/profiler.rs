@@ -1,4 +1,4 @@
-//! libtorch's profiler (Kineto): what the host and the GPU do, with named ranges.
+//! libtorch's profiler (Kineto): records the host and the GPU, with named ranges.
 
 use super::{Message, check};
 use crate::error::{Error, Result};
@@ -17,10 +17,10 @@ unsafe extern "C" {
 
 static RECORDS: AtomicBool = AtomicBool::new(false);
 
-/// Begins to record the calling thread, the backward passes that it starts, and the GPUs of this process.
+/// Starts recording the calling thread, the backward passes that it starts, and the GPUs of this process.
 ///
 /// # Errors
-/// libtorch's, such as a recording under way.
+/// libtorch's, for example if it is already recording.
 pub fn start() -> Result<()> {
     // SAFETY: no arguments.
     check(unsafe { trainer_profiler_start() })?;
@@ -28,22 +28,23 @@ pub fn start() -> Result<()> {
     Ok(())
 }
 
-/// Ends the recording, on the thread that began it, and writes it to `path` in Chrome's trace format (JSON), which
-/// `chrome://tracing`, Perfetto and TensorBoard read. An existing file is replaced.
+/// Stops recording, on the thread that started it, and writes `path` in Chrome's trace format (JSON), which
+/// `chrome://tracing`, Perfetto and TensorBoard read. Replaces an existing file.
 ///
 /// # Errors
-/// A path that cannot be written; libtorch's.
+/// If the path cannot be written; libtorch's.
 pub fn stop(path: &Path) -> Result<()> {
     RECORDS.store(false, Ordering::Relaxed);
     let name = path.as_os_str().as_encoded_bytes();
-    let name = CString::new(name).map_err(|_| Error::input(format!("{}: a NUL in a path", path.display())))?;
-    // Kineto reports a file that it cannot write to its own log alone.
+    let name =
+        CString::new(name).map_err(|_| Error::input(format!("{}: the path contains a NUL byte", path.display())))?;
+    // Kineto only logs a file that it cannot write.
     std::fs::write(path, "").map_err(|e| Error::other(format!("{}: {e}", path.display())))?;
     // SAFETY: a C string.
     check(unsafe { trainer_profiler_stop(name.as_ptr()) })
 }
 
-/// A named range of the recording, from [`range`] to its drop on the same thread.
+/// A named range of the recording, from [`range`] until it is dropped on the same thread.
 #[derive(Debug)]
 #[must_use = "the range ends when this is dropped"]
 pub struct Range {
@@ -51,7 +52,7 @@ pub struct Range {
     _not_send: PhantomData<*mut c_void>,
 }
 
-/// Begins a range of that name, if something records; the name is not made otherwise.
+/// Starts a named range if a recording is active; `name` is not called otherwise.
 pub fn range(name: impl FnOnce() -> String) -> Option<Range> {
     if !RECORDS.load(Ordering::Relaxed) {
         return None;

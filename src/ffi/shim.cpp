@@ -15,7 +15,7 @@
 
 extern "C" {
 
-// backward from `n` roots, each with its gradient.
+// Runs backward from `n` roots, each with its gradient.
 char* trainer_backward(void** roots, void** grads, size_t n) {
   return guarded([&] {
     torch::autograd::variable_list outputs, starts;
@@ -27,17 +27,17 @@ char* trainer_backward(void** roots, void** grads, size_t n) {
   });
 }
 
-// Makes `grad` the place where backward accumulates the gradient of the leaf `leaf`.
+// Sets the tensor in which backward accumulates the gradient of the leaf `leaf`.
 char* trainer_set_grad(void* leaf, void* grad) {
   return guarded([&] { tensor(leaf).mutable_grad() = tensor(grad); });
 }
 
-// Leaves the leaf without a gradient; the tensor that held it stays its owner's.
+// Clears the leaf's gradient; the tensor stays with its owner.
 char* trainer_clear_grad(void* leaf) {
   return guarded([&] { tensor(leaf).mutable_grad() = at::Tensor(); });
 }
 
-// Whether fp32 matrix products and convolutions on a GPU may round their factors to TF32.
+// Sets whether fp32 matmuls and convolutions on a GPU may use TF32.
 char* trainer_set_tf32(bool on) {
   return guarded([&] {
     at::globalContext().setAllowTF32CuBLAS(on);
@@ -45,7 +45,7 @@ char* trainer_set_tf32(bool on) {
   });
 }
 
-// on = what trainer_set_tf32 has set.
+// on = the value set by trainer_set_tf32.
 char* trainer_tf32(bool* on) {
   return guarded([&] { *on = at::globalContext().allowTF32CuBLAS(); });
 }
@@ -62,7 +62,7 @@ char* trainer_cpu_has(bool* found, const char* name) {
   });
 }
 
-// text = what libtorch says of its version and its build, made by strdup.
+// text = libtorch's version and build settings, allocated by strdup.
 char* trainer_libtorch_config(char** text) {
   return guarded([&] { *text = strdup(at::show_config().c_str()); });
 }

@@ -1,4 +1,4 @@
-// Copies from the host to a device: many tensors in one asynchronous copy out of pinned memory.
+// Copies from host to device: many tensors in one asynchronous copy from pinned memory.
 
 #include "common.h"
 
@@ -17,7 +17,7 @@ namespace {
 // Device allocations start at multiples of this, and so does each tensor within the buffer.
 constexpr int64_t kAlignment = 256;
 
-// One copy stream for each device, shared by all threads.
+// One copy stream per device, shared by all threads.
 c10::Stream copy_stream(const c10::impl::VirtualGuardImpl& cuda, c10::Device device) {
   static std::mutex mutex;
   static std::vector<std::optional<c10::Stream>> streams;
@@ -28,7 +28,7 @@ c10::Stream copy_stream(const c10::impl::VirtualGuardImpl& cuda, c10::Device dev
   return *streams[index];
 }
 
-// The bytes of `tensors` in one buffer, and where each begins.
+// Packs `tensors` into one buffer, and returns their offsets.
 std::pair<at::Tensor, std::vector<int64_t>> pack(const std::vector<at::Tensor>& tensors, bool pinned) {
   std::vector<int64_t> offsets;
   int64_t total = 0;
@@ -48,8 +48,8 @@ std::pair<at::Tensor, std::vector<int64_t>> pack(const std::vector<at::Tensor>& 
 
 extern "C" {
 
-// Replaces `n` CPU tensors by copies on CUDA device `index`, or in one CPU buffer where it is negative (for tests of the
-// layout). The copy runs on a stream of its own: `*event` is recorded after it, and the caller owns it.
+// Replaces `n` CPU tensors by copies on CUDA device `index`, or in one CPU buffer if it is negative (for tests of the
+// layout). The copy runs on a separate stream; `*event` is recorded after it, and the caller owns it.
 char* trainer_upload(void** tensors, size_t n, int index, void** event) {
   return guarded([&] {
     *event = nullptr;
@@ -64,9 +64,9 @@ char* trainer_upload(void** tensors, size_t n, int index, void** event) {
       const c10::Stream copying = copy_stream(guard, device);
       const c10::StreamGuard on(copying);
       auto there = at::empty(buffer.sizes(), buffer.options().device(device).pinned_memory(false));
-      // The caching allocator of pinned memory keeps `buffer` until this copy has ended.
+      // The caching allocator for pinned memory keeps `buffer` until this copy has ended.
       there.copy_(buffer, /*non_blocking=*/true);
-      // It was allocated for the copy stream and is used on the default one.
+      // It was allocated on the copy stream and is used on the default stream.
       there.record_stream(guard.getDefaultStream(device));
       auto done = std::make_unique<c10::Event>(c10::kCUDA);
       done->record(copying);
@@ -80,7 +80,7 @@ char* trainer_upload(void** tensors, size_t n, int index, void** event) {
   });
 }
 
-// Lets the calling thread's current stream wait for the event; the host does not wait.
+// Makes the calling thread's current stream wait for the event; the host does not wait.
 char* trainer_event_block(void* event) {
   return guarded([&] {
     const auto* done = static_cast<c10::Event*>(event);

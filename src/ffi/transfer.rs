@@ -1,8 +1,8 @@
-//! Copies between host and device. All of them go through this module, which counts them: a copy that the host waits for
-//! stalls the GPU, so a training step makes one upload for each micro-batch, ahead of time, and one download.
+//! Copies between host and device. All copies go through this module, which counts them: a copy that the host waits for
+//! stalls the GPU, so a training step has one upload per micro-batch, ahead of time, and one download.
 //!
-//! Where the device is the CPU nothing is copied, but the calls count all the same, so that tests on a CPU hold the
-//! number of copies on a GPU.
+//! If the device is the CPU nothing is copied, but the calls count, so that tests on a CPU check the number of copies
+//! on a GPU.
 
 use super::{Handle, Message, check, handle};
 use crate::error::Result;
@@ -18,7 +18,7 @@ unsafe extern "C" {
     fn trainer_event_free(event: *mut c_void);
 }
 
-/// How often a thread has copied between host and device.
+/// Number of copies of a thread between host and device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Copies {
     pub host_to_device: u64,
@@ -51,7 +51,7 @@ thread_local! {
     static COPIES: Cell<Copies> = const { Cell::new(Copies { host_to_device: 0, device_to_host: 0 }) };
 }
 
-/// The copies of the calling thread so far.
+/// Returns the number of copies of the calling thread so far.
 pub fn copies() -> Copies {
     COPIES.get()
 }
@@ -79,7 +79,7 @@ impl Drop for Event {
 }
 
 impl Arrival {
-    /// Lets the work that this thread queues from now on wait for the copy. The host does not wait.
+    /// Makes the work that this thread queues from now on wait for the copy. The host does not wait.
     ///
     /// # Errors
     /// libtorch's.
@@ -89,8 +89,8 @@ impl Arrival {
     }
 }
 
-/// Replaces CPU tensors by copies on `device`, all in one asynchronous copy from pinned memory on a stream of its own.
-/// May be called on any thread; [`Arrival::wait`] orders it before the work of the thread that uses the tensors.
+/// Replaces CPU tensors by copies on `device`, in one asynchronous copy from pinned memory on a separate stream. May be
+/// called on any thread; [`Arrival::wait`] orders it before the work of the thread that uses the tensors.
 ///
 /// # Errors
 /// Out of memory; libtorch's.
@@ -113,7 +113,7 @@ fn copy(tensors: &mut [&mut Tensor], index: i32) -> Result<Arrival> {
     Ok(Arrival((!event.is_null()).then_some(Event(event))))
 }
 
-/// A copy of a CPU tensor on `device`, which the work queued by this thread may use at once.
+/// Copies a CPU tensor to `device`; work queued by this thread may use it at once.
 ///
 /// # Panics
 /// Where libtorch fails, such as out of memory.
@@ -123,7 +123,7 @@ pub fn to_device(mut tensor: Tensor, device: Device) -> Tensor {
     tensor
 }
 
-/// A contiguous copy on the CPU; the host waits for all work that is queued before it.
+/// Returns a contiguous copy on the CPU; the host waits for all work queued before.
 ///
 /// # Errors
 /// libtorch's.
@@ -132,10 +132,10 @@ pub fn to_host(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.f_to_device(Device::Cpu)?.f_contiguous()?)
 }
 
-/// The numbers of a tensor, in the order of its elements.
+/// Returns the values of a tensor in the order of its elements.
 ///
 /// # Errors
-/// A type of elements other than `T`; libtorch's.
+/// If the dtype is not `T`; libtorch's.
 pub fn values<T: tch::kind::Element + Copy>(tensor: &Tensor) -> Result<Vec<T>>
 where
     Vec<T>: TryFrom<Tensor, Error = tch::TchError>,
@@ -143,7 +143,7 @@ where
     Ok(Vec::try_from(to_host(tensor)?.f_view(-1)?)?)
 }
 
-/// Numbers that are uploaded once and stay on the device.
+/// Values that are uploaded once and stay on the device.
 #[derive(Debug)]
 pub struct Constant {
     host: Tensor,
@@ -154,12 +154,12 @@ pub struct Constant {
 unsafe impl Sync for Constant {}
 
 impl Constant {
-    /// Of a CPU tensor.
+    /// Creates it from a CPU tensor.
     pub fn new(host: Tensor) -> Self {
         Constant { host, device: Mutex::default() }
     }
 
-    /// The numbers on `device`.
+    /// Returns the values on `device`.
     ///
     /// # Panics
     /// Where libtorch fails, such as out of memory.
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
     use tch::Kind;
 
-    /// The layout that is the same on every device: each tensor begins at a multiple of 256 bytes.
+    /// The layout is the same on every device: each tensor begins at a multiple of 256 bytes.
     #[test]
     fn tensors_of_all_types_share_a_buffer() {
         let cpu = |kind| (kind, Device::Cpu);

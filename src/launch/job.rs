@@ -5,59 +5,57 @@ use crate::error::{Error, Result};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A job, apart from where it runs.
+/// A job, independent of where it runs.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// This program.
+    /// Path of this program.
     pub program: PathBuf,
-    /// How log lines look: `text` or `json`.
+    /// Log format: `text` or `json`.
     pub log_format: String,
-    /// The configuration's file, where there is one, and the settings that replace its own.
+    /// The configuration file, if there is one, and overriding settings.
     pub config_file: Option<PathBuf>,
     pub settings: Vec<String>,
-    /// What the two say, checked.
+    /// The resulting configuration, checked.
     pub config: Config,
-    /// `auto`, `none` or a checkpoint's folder.
+    /// `auto`, `none` or a checkpoint folder.
     pub resume: String,
     pub allow_new_data_order: bool,
-    /// Ranks in all (with Slurm: of one node); nothing: one per GPU.
+    /// Total number of ranks (with Slurm: per node); `None` for one per GPU.
     pub ranks: Option<usize>,
-    /// Threads of each rank; nothing: its share of the cores.
+    /// Threads per rank; `None` for its fraction of the cores.
     pub threads: Option<usize>,
-    /// Variables for the ranks.
+    /// Environment variables for the ranks.
     pub environment: Vec<Variable>,
-    /// More words for mpirun.
+    /// Additional arguments for mpirun.
     pub mpi_args: Vec<String>,
-    /// How often the job is started again after a fault.
+    /// Maximum number of restarts after a fault.
     pub max_restarts: usize,
-    /// How long a job that was asked to stop may take.
+    /// Grace period of a job after a stop request.
     pub grace: Duration,
 }
 
-/// A variable of the environment of the ranks.
+/// An environment variable for the ranks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variable {
     pub name: String,
-    /// Nothing: the value that it has here.
+    /// `None` for the value of this process.
     pub value: Option<String>,
 }
 
 impl Variable {
-    /// The value.
+    /// Returns the value.
     ///
     /// # Errors
-    /// Exit 2 where it is this process's, and that has none.
+    /// Exit 2 if it is this process's and not set.
     pub fn here(&self) -> Result<String> {
-        let own = || {
-            std::env::var(&self.name)
-                .map_err(|e| Error::input(format!("--env {}: {e}; give it as NAME=VALUE", self.name)))
-        };
+        let own =
+            || std::env::var(&self.name).map_err(|e| Error::input(format!("--env {}: {e}; use NAME=VALUE", self.name)));
         self.value.clone().map_or_else(own, Ok)
     }
 }
 
 impl Job {
-    /// The command of one rank: this program and its arguments.
+    /// Returns the command of one rank: this program and its arguments.
     pub fn rank_command(&self) -> Vec<String> {
         let mut words = vec![self.program.display().to_string()];
         if self.log_format != "text" {
@@ -79,7 +77,7 @@ impl Job {
     }
 }
 
-/// Words as a shell reads them.
+/// Quotes arguments for a shell.
 pub fn quote(words: &[String]) -> String {
     let plain =
         |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-=./,:+@%".contains(c));

@@ -1,54 +1,54 @@
-//! How many ranks, and where: decided from what was asked for and what is there.
+//! Decides the number and the placement of the ranks, from the request and the hardware.
 
 use super::hosts::Host;
 use crate::config::Backend;
 use crate::error::{Error, Result};
 use crate::machine::gpus::Gpu;
 
-/// What is known before anything is started.
+/// The hardware and user of this host.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// How many GPUs the ranks of this host would see: as libtorch counts them.
+    /// Number of GPUs for the ranks of this host, as counted by libtorch.
     pub gpus: usize,
-    /// The GPUs that are visible by NVML, whether or not libtorch can use them.
+    /// GPUs that are visible according to NVML, whether or not libtorch can use them.
     pub by_nvml: Vec<Gpu>,
-    /// NUMA nodes of this host.
+    /// Number of NUMA nodes of this host.
     pub nodes: usize,
     /// Whether ranks may share GPUs.
     pub shares_gpus: bool,
-    /// Cores that mpirun would give slots for.
+    /// Number of cores, which mpirun counts as slots.
     pub cores: usize,
-    /// Whether this process is root's, which mpirun wants to be told.
+    /// Whether this process runs as root, for which mpirun needs an option.
     pub root: bool,
 }
 
-/// An allocation of Slurm's, by its variables.
+/// A Slurm allocation, according to its variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allocation {
     pub nodes: usize,
     pub tasks: Option<usize>,
     pub gpus_per_node: Option<usize>,
-    /// Whether this process is on one of the nodes; a shell of salloc's may be on a login node.
+    /// Whether this process runs on one of the nodes; salloc's shell may run on a login node.
     pub on_node: bool,
 }
 
 impl Allocation {
-    /// The allocation that this process is in, if it is in one.
+    /// Returns the allocation of this process, if any.
     ///
     /// # Errors
-    /// Exit 2 inside a step of several tasks: each of them would launch the job.
+    /// Exit 2 inside a step of several tasks, each of which would launch the job.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Allocation>> {
         let number = |name: &str| variable(name).and_then(|value| value.trim().parse::<usize>().ok());
         if number("SLURM_STEP_NUM_TASKS").is_some_and(|tasks| tasks > 1) || variable("OMPI_COMM_WORLD_RANK").is_some() {
             return Err(Error::input(
-                "`trainer launch` starts all ranks itself: call it once, not under mpirun or srun (there it is `trainer train`)",
+                "`trainer launch` starts all ranks itself: call it once; under mpirun or srun use `trainer train`",
             ));
         }
         if variable("SLURM_JOB_ID").is_none() {
             return Ok(None);
         }
         let nodes = number("SLURM_JOB_NUM_NODES").or_else(|| number("SLURM_NNODES")).unwrap_or(1);
-        // "8", or with a type "h100:8".
+        // "8", or with a type: "h100:8".
         let gpus = |name: &str| variable(name)?.trim().rsplit(':').next()?.parse::<usize>().ok();
         let of_a_node = || gpus("SLURM_GPUS").filter(|all| all.is_multiple_of(nodes)).map(|all| all / nodes);
         Ok(Some(Allocation {
@@ -60,42 +60,42 @@ impl Allocation {
     }
 }
 
-/// Where a job is to run.
+/// Where a job runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// On this machine.
     Here,
     /// On these hosts.
     Hosts(Vec<Host>),
-    /// On the nodes of the Slurm job that we are in; mpirun finds them itself.
+    /// On the nodes of the current Slurm job; mpirun finds them itself.
     Allocation(Allocation),
 }
 
-/// How mpirun is to put the ranks on hosts.
+/// Placement of the ranks on hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     pub ranks: usize,
-    /// Whether ranks are to look for a GPU.
+    /// Whether ranks use GPUs.
     pub gpus: bool,
     /// mpirun's `--map-by`.
     pub map_by: String,
-    /// The hosts that were named; none: mpirun knows where.
+    /// The named hosts; empty if mpirun finds them.
     pub hosts: Vec<Host>,
-    /// Whether a rank may be on another machine than this process.
+    /// Whether a rank may run on another machine than this process.
     pub remote: bool,
 }
 
 impl Layout {
-    /// Decides where `ranks` (nothing: as many as fit) go.
+    /// Decides the placement of `ranks` (`None`: as many as fit).
     ///
     /// # Errors
-    /// Exit 2: more ranks than GPUs or slots, and GPUs that this build cannot use.
+    /// Exit 2 for more ranks than GPUs or slots, and for GPUs that this build cannot use.
     pub fn new(place: &Place, ranks: Option<usize>, backend: Backend, facts: &Facts) -> Result<Layout> {
         let wants_gpus = !matches!(backend, Backend::Mpi);
         if wants_gpus && facts.gpus == 0 && !facts.by_nvml.is_empty() && *place == Place::Here {
             return Err(Error::input(format!(
-                "this host shows {}, but the libtorch of this program has no CUDA or does not work with the driver: build \
-                 with launch/setup.sh --cuda, or train on the CPU on purpose by comm.backend=mpi",
+                "this host has {}, but the libtorch of this program has no CUDA or does not work with the driver: \
+                 build with launch/setup.sh --cuda, or set comm.backend=mpi to train on the CPU",
                 counted(&facts.by_nvml)
             )));
         }
@@ -105,7 +105,7 @@ impl Layout {
             return match (place, ranks.unwrap_or(1)) {
                 (Place::Here, 1) => Ok(Layout { gpus, ..Layout::slots(1) }),
                 _ => Err(Error::input(
-                    "comm.backend = \"solo\" is for one rank on this machine: take \"auto\", or -n 1 without hosts",
+                    "comm.backend = \"solo\" is for one rank on this machine: use \"auto\", or -n 1 without hosts",
                 )),
             };
         }
@@ -114,9 +114,9 @@ impl Layout {
                 let n = ranks.unwrap_or(of_this_host);
                 if gpus && n > facts.gpus && !facts.shares_gpus {
                     return Err(Error::input(format!(
-                        "-n {n}, but this host shows {} GPU{} (CUDA_VISIBLE_DEVICES hides others): one rank takes one \
-                         GPU, so start at most {} here, name more hosts by --hosts, train on the CPU by comm.backend=mpi, \
-                         or let ranks share GPUs by NCCL_MULTI_RANK_GPU_ENABLE=1 (NCCL 2.30 or newer)",
+                        "-n {n}, but this host has {} visible GPU{} (see CUDA_VISIBLE_DEVICES): each rank uses one \
+                         GPU, so start at most {} here, name more hosts by --hosts, train on the CPU by \
+                         comm.backend=mpi, or let ranks share GPUs with NCCL_MULTI_RANK_GPU_ENABLE=1 (NCCL 2.30 or newer)",
                         facts.gpus,
                         if facts.gpus == 1 { "" } else { "s" },
                         facts.gpus
@@ -130,7 +130,7 @@ impl Layout {
                 let n = ranks.unwrap_or(slots);
                 if n > slots {
                     return Err(Error::input(format!(
-                        "-n {n}, but the hosts take {slots} ranks in all: give them more, as in {}:{}, or leave -n out",
+                        "-n {n}, but the hosts have {slots} slots in total: increase them, as in {}:{}, or omit -n",
                         hosts[0].name,
                         hosts[0].slots + n - slots
                     )));
@@ -138,18 +138,18 @@ impl Layout {
                 Ok(Layout { gpus: wants_gpus, hosts: hosts.clone(), remote: true, ..Layout::slots(n) })
             }
             Place::Allocation(job) => {
-                // A cluster that does not count GPUs: this host's, if it is all that there is.
+                // A cluster that does not track GPUs: use this host's, if it is the only node.
                 let seen = || Some(facts.gpus).filter(|_| job.on_node && job.nodes == 1);
                 let of_a_node = job.gpus_per_node.or_else(seen).filter(|&gpus| wants_gpus && gpus > 0);
                 let gpus_in_all = of_a_node.map(|gpus| gpus * job.nodes);
                 let n = ranks.or(gpus_in_all).or(job.tasks).unwrap_or(facts.nodes.max(1) * job.nodes);
                 if let Some(most) = gpus_in_all.filter(|&most| n > most && !facts.shares_gpus) {
                     return Err(Error::input(format!(
-                        "-n {n}, but this Slurm job has {most} GPUs: one rank takes one GPU, so start at most {most}, or \
-                         ask Slurm for more (--gpus-per-node, --nodes)"
+                        "-n {n}, but this Slurm job has {most} GPUs: each rank uses one GPU, so start at most {most}, \
+                         or request more from Slurm (--gpus-per-node, --nodes)"
                     )));
                 }
-                // mpirun's slots are Slurm's tasks, which need not be what we start, nor as many on every node.
+                // mpirun's slots are Slurm's tasks, whose number may differ from ours and between nodes.
                 let map_by = match job.tasks {
                     Some(tasks) if n <= tasks && of_a_node.is_none() => "slot".to_owned(),
                     _ if n.is_multiple_of(job.nodes) => format!("ppr:{}:node:OVERSUBSCRIBE", n / job.nodes),
@@ -164,7 +164,7 @@ impl Layout {
         Layout { ranks, gpus: false, map_by: "slot".into(), hosts: Vec::new(), remote: false }
     }
 
-    /// The host of a rank, where hosts were named: mpirun fills one after the other.
+    /// Returns the host of a rank among the named hosts, which mpirun fills one after the other.
     pub fn host_of(&self, rank: usize) -> Option<&str> {
         let mut first = 0;
         self.hosts.iter().find_map(|host| {
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!((all.ranks, all.gpus, all.map_by.as_str(), all.remote), (4, true, "slot", false));
         assert_eq!(layout(&Place::Here, Some(3), &WITH_GPUS).ranks, 3);
         let told = refused(&Place::Here, Some(5), Backend::Auto, &WITH_GPUS);
-        assert!(told.contains("-n 5, but this host shows 4 GPUs") && told.contains("--hosts"), "{told}");
+        assert!(told.contains("-n 5, but this host has 4 visible GPUs") && told.contains("--hosts"), "{told}");
         let shared = Facts { shares_gpus: true, ..WITH_GPUS };
         assert_eq!(layout(&Place::Here, Some(5), &shared).ranks, 5);
         let cpu = Layout::new(&Place::Here, Some(5), Backend::Mpi, &WITH_GPUS).unwrap();

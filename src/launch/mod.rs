@@ -1,8 +1,8 @@
-//! Starting a job: on this machine, on several hosts, or in Slurm.
+//! Launches a job: on this machine, on several hosts, or in Slurm.
 //!
-//! A job is one mpirun after another until one ends well ([`run`]). What is to run is a [`Job`], where is a
-//! [`layout::Place`]; [`mpirun::command`] makes a command line of the two, `supervise` looks after one start, and
-//! [`restart`] decides whether there is another. In [`slurm`] a batch script does the same.
+//! A job runs mpirun repeatedly until one run succeeds ([`run`]). A [`Job`] says what to run, a [`layout::Place`]
+//! where; [`mpirun::command`] builds the command line, `supervise` watches one start, and [`restart`] decides whether
+//! there is another. In [`slurm`] a batch script does the same.
 
 pub mod hosts;
 mod job;
@@ -28,10 +28,10 @@ use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use supervise::Wishes;
 
-/// The command that starts a job from here; `listens`: for [`run`], not for a person.
+/// Returns the command that starts a job; `listens` if [`run`] reads its output, not a person.
 ///
 /// # Errors
-/// When this process has no working directory any more.
+/// If this process has no working directory any more.
 pub fn command(job: &Job, layout: &Layout, root: bool, listens: bool) -> Result<Vec<String>> {
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -41,10 +41,10 @@ pub fn command(job: &Job, layout: &Layout, root: bool, listens: bool) -> Result<
     Ok(mpirun::command(job, layout, root, &Here { variables, folder, listens }))
 }
 
-/// Runs a job to its end, through faults that pass; returns its exit code, and has then told why it ended.
+/// Runs a job with restarts after transient faults; prints why it ended and returns its exit code.
 ///
 /// # Errors
-/// When mpirun cannot be started.
+/// If mpirun cannot be started.
 pub fn run(job: &Job, layout: &Layout, root: bool) -> Result<i32> {
     let wishes = Wishes::listen()?;
     let output_dir = &job.config.output_dir;
@@ -70,30 +70,30 @@ pub fn run(job: &Job, layout: &Layout, root: bool) -> Result<i32> {
         start.resume = resume.to_owned();
         let from = match newest.filter(|_| resume == "auto") {
             Some(newest) => format!("from step {}", newest.step),
-            None => "from the start: there is no checkpoint yet".into(),
+            None => "from scratch, because there is no checkpoint yet".into(),
         };
         let (code, seconds, cause) = (ended.code, pause.as_secs(), told(&ended.heard, layout));
         let (n, most) = (history.restarts, job.max_restarts);
         logs::tell(&format!("launch: exit {code}: {cause}\nlaunch: restart {n} of {most} in {seconds} s, {from}"));
         if wishes.sleep(pause) {
-            logs::tell_error("trainer: launch: told to stop while waiting for a restart");
+            logs::tell_error("trainer: launch: stop requested while waiting for a restart");
             return Ok(ended.code);
         }
     }
 }
 
-/// Why a start ended; with the name and the ranks of a host that is told by its address.
+/// Describes why a start ended, with the name and the ranks of a host that the output names by address.
 fn told(heard: &Heard, layout: &Layout) -> String {
     let Some(cause) = heard.cause() else {
         let agent =
             ["OMPI_MCA_plm_rsh_agent", "PRTE_MCA_plm_ssh_agent"].iter().find_map(|name| std::env::var(name).ok());
         let hosts = if heard.anything() { &[][..] } else { &layout.hosts };
-        // mpirun needs no shell for the host that it is on.
+        // mpirun needs no remote shell for its own host.
         let others = hosts.iter().map(|host| host.name.as_str()).filter(|&name| name != machine::host_name());
         let lost = reach::unreachable(others, agent.as_deref());
         let lost: Vec<String> = lost.iter().map(|(host, why)| format!("{host} cannot be reached ({why})")).collect();
         return if lost.is_empty() {
-            "no rank has said why; what mpirun says is above".into()
+            "no rank has reported the cause; see the output of mpirun above".into()
         } else {
             lost.join("; ")
         };
@@ -111,16 +111,16 @@ fn told(heard: &Heard, layout: &Layout) -> String {
     text
 }
 
-/// Whether an address is one of a text's, and not just the beginning of one.
+/// Whether the text contains this address, not only as a prefix of another.
 fn is_among(address: &str, text: &str) -> bool {
     text.split(|c: char| !(c.is_ascii_hexdigit() || c == '.' || c == ':'))
         .any(|word| word.trim_end_matches(':') == address)
 }
 
-/// The last lines of the ranks, and as the very last one why the job ended. Where all ranks left together, rank 0 has told
-/// why on its last line, and nobody need say it again.
+/// Prints the last lines of the ranks, and finally why the job ended. If all ranks exited together, rank 0 has printed
+/// the cause on its last line already.
 fn tell_end(code: i32, heard: &Heard, layout: &Layout, why: Option<&str>) {
-    // An error that all ranks share has no rank in front.
+    // A shared error of all ranks has no rank prefix.
     let shared = heard.cause().is_some_and(|cause| cause.starts_with("error: "));
     if matches!(code, 0 | 3 | 130) || (shared && (why.is_none() || matches!(code, 2 | 4 | 6))) {
         return;
@@ -134,10 +134,10 @@ fn tell_end(code: i32, heard: &Heard, layout: &Layout, why: Option<&str>) {
 }
 
 impl Job {
-    /// Looks for what all ranks would miss.
+    /// Checks what would fail on all ranks.
     ///
     /// # Errors
-    /// Exit 2 for a checkpoint to start from that is not there, and for a variable: better now than on all ranks.
+    /// Exit 2 for a missing checkpoint to resume from, or a missing variable, before all ranks fail.
     pub fn check(&self) -> Result<()> {
         for variable in &self.environment {
             variable.here()?;
@@ -145,7 +145,7 @@ impl Job {
         match self.resume.as_str() {
             "auto" | "none" => Ok(()),
             path if PathBuf::from(path).is_dir() => Ok(()),
-            path => Err(Error::input(format!("--resume {path}: there is no such folder"))),
+            path => Err(Error::input(format!("--resume {path}: no such folder"))),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The command that starts a job's ranks.
+//! The mpirun command that starts a job's ranks.
 
 use super::job::{Job, Variable, quote};
 use super::layout::Layout;
@@ -7,8 +7,8 @@ use crate::comm::cores::BIND;
 use crate::error::{Context, Error, Result};
 use std::process::Command;
 
-/// What ranks on other machines need of this process's environment: there they get their host's, by a shell that is no
-/// login. (mpirun itself sends `OMPI_MCA_*`.) Which GPUs are visible is each host's own affair.
+/// Environment variables to send to ranks on other machines, whose environment is that of a non-login shell there.
+/// mpirun itself sends `OMPI_MCA_*`; visible GPUs differ by host.
 const SENT: [&str; 12] = [
     "CUDA_DEVICE_ORDER",
     "LD_LIBRARY_PATH",
@@ -24,33 +24,33 @@ const SENT: [&str; 12] = [
     "XDG_CACHE_HOME",
 ];
 
-/// What makes Open MPI's parameters variables.
+/// Prefix of environment variables for Open MPI's parameters.
 const MCA: &str = "OMPI_MCA_";
-/// What keeps the ranks of one host from opening ports to others: they talk through shared memory, and NCCL begins on the
-/// loopback interface. Each with another variable that says otherwise.
+/// Settings that keep ranks of one host from opening ports to others: they communicate through shared memory, and NCCL
+/// bootstraps on the loopback interface. The third element is another variable that overrides the setting.
 const LOOPBACK: [(&str, &str, &str); 3] = [
     ("OMPI_MCA_pml", "ob1", "OMPI_MCA_btl"),
     ("OMPI_MCA_btl", "self,vader", "OMPI_MCA_pml"),
     ("NCCL_SOCKET_IFNAME", "lo", "NCCL_COMM_ID"),
 ];
 
-/// Where a command is made.
+/// Environment of the command.
 #[derive(Debug, Clone, Default)]
 pub struct Here {
-    /// The variables of this process.
+    /// The environment variables of this process.
     pub variables: Vec<(String, String)>,
     /// Its working directory.
     pub folder: String,
-    /// Whether somebody listens to what ranks tell `trainer launch` and nobody else.
+    /// Whether `trainer launch` reads the ranks' messages to it.
     pub listens: bool,
 }
 
-/// The whole command, word for word.
+/// Returns the whole command.
 ///
-/// Ranks are not bound (`--bind-to none`): mpirun's own choice, one core a rank, would pin a rank's dozens of threads to
-/// it, and mpirun does not know which GPU a rank takes. The variable [`BIND`] lets each rank bind itself to its share
-/// of the cores near its GPU (`comm::cores`), on whatever host it is. Ranks fill one host after the other (`--map-by
-/// slot`), so that neighbours in a ring are neighbours on a host.
+/// Ranks are not bound (`--bind-to none`): mpirun's default would bind dozens of threads of a rank to one core, and
+/// mpirun does not know the rank's GPU. With the variable [`BIND`], each rank binds itself to its fraction of the cores
+/// near its GPU (`comm::cores`). Ranks fill one host after the other (`--map-by slot`), so that ring neighbors are
+/// neighbors on a host.
 pub fn command(job: &Job, layout: &Layout, root: bool, here: &Here) -> Vec<String> {
     let Here { variables, folder, listens } = here;
     let mut words: Vec<String> = vec!["mpirun".into(), "-n".into(), layout.ranks.to_string()];
@@ -84,7 +84,7 @@ pub fn command(job: &Job, layout: &Layout, root: bool, here: &Here) -> Vec<Strin
             None => add(&["-x", &format!("{name}={value}")]),
         }
     }
-    // The GPUs' numbers are then NVML's, by which a rank finds what is near its GPU.
+    // GPU numbers are then those of NVML, which a rank uses to find the cores near its GPU.
     if layout.gpus && ["CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"].iter().all(|name| !has(name) && !asked(name)) {
         add(&["-x", "CUDA_DEVICE_ORDER=PCI_BUS_ID"]);
     }
@@ -108,17 +108,17 @@ fn is_sent(name: &str) -> bool {
     SENT.iter().any(|known| known.strip_suffix('*').map_or(*known == name, |start| name.starts_with(start)))
 }
 
-/// Makes sure that there is an mpirun, and that it is Open MPI's, whose options these are.
+/// Checks that there is an mpirun, and that it is Open MPI's, because the options are.
 ///
 /// # Errors
-/// Exit 2, with what to install or what to do instead.
+/// Exit 2, with the remedy.
 pub fn check(job: &Job) -> Result<()> {
     let said = Command::new("mpirun").arg("--version").output();
     let said = match said {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::input(
-                "there is no mpirun in PATH: install Open MPI (Debian: openmpi-bin) or load its module; one rank alone \
-                 needs none: `trainer train`",
+                "there is no mpirun in PATH: install Open MPI (Debian: openmpi-bin) or load its module; a single rank \
+                 does not need it: `trainer train`",
             ));
         }
         said => said.input_context("mpirun --version")?,
@@ -128,8 +128,8 @@ pub fn check(job: &Job) -> Result<()> {
         return Ok(());
     }
     Err(Error::input(format!(
-        "the mpirun in PATH is not Open MPI's ({}), and `trainer launch` knows the options of that alone: start the ranks \
-         yourself, by `mpirun -n N {}`",
+        "the mpirun in PATH is not Open MPI's ({}), which `trainer launch` needs: start the ranks \
+         yourself with `mpirun -n N {}`",
         text.lines().next().unwrap_or_default().trim(),
         quote(&job.rank_command())
     )))

@@ -1,33 +1,33 @@
-//! What the ranks say: passed on as it comes, and remembered for the moment when one of them fails.
+//! The output of the ranks: forwarded as it arrives, and recorded for the report of a failure.
 
 use crate::comm::{FAREWELL, LISTENING};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-/// Lines of each rank that are shown again when the job fails.
+/// Number of lines per rank that are shown again when the job fails.
 const LAST_LINES: usize = 5;
 
-/// What is known of a job by its output.
+/// The state of a job according to its output.
 #[derive(Debug, Default)]
 pub struct Heard {
     /// The last lines of each rank.
     last: BTreeMap<usize, VecDeque<String>>,
-    /// The first error that a rank told.
+    /// The first error of a rank.
     error: Option<String>,
-    /// mpirun's notice of a rank that was ended by a signal.
+    /// mpirun's message about a rank that was ended by a signal.
     killed: Option<String>,
-    /// The exit code that the first failing rank told.
+    /// The exit code of the first failed rank.
     pub code: Option<i32>,
-    /// Whether the ranks write a checkpoint on a signal.
+    /// Whether the ranks handle signals by writing a checkpoint.
     pub listening: bool,
-    /// Since when the job is known to be ending.
+    /// Time since which the job is ending.
     pub ending: Option<Instant>,
-    /// The lines so far of a box of mpirun's.
+    /// The lines so far of a box in mpirun's output.
     boxed: Option<Vec<String>>,
 }
 
-/// Notices of mpirun's that say less than the cause with which we end.
+/// Messages of mpirun that add nothing to the cause that we report.
 const NOISE: [&str; 5] = [
     "exited on signal",
     "MPI_ABORT was invoked",
@@ -37,7 +37,7 @@ const NOISE: [&str; 5] = [
 ];
 
 impl Heard {
-    /// Takes one line of mpirun's output (`--tag-output`); returns what of it is for a person.
+    /// Processes a line of mpirun's output (`--tag-output`); returns the text to show.
     pub fn hear(&mut self, line: &str) -> Option<String> {
         let (rank, text) = untagged(line);
         let Some(rank) = rank else { return self.hear_mpirun(text) };
@@ -61,7 +61,7 @@ impl Heard {
         Some(text)
     }
 
-    /// mpirun's own lines: its notices stand in boxes between two dashed lines, and are judged as a whole.
+    /// mpirun's own lines: messages are boxes between two dashed lines, and are filtered as a whole.
     fn hear_mpirun(&mut self, text: String) -> Option<String> {
         if text.contains("exited on signal") {
             self.killed.get_or_insert_with(|| text.trim().to_owned());
@@ -76,23 +76,23 @@ impl Heard {
         if complete { self.rest().filter(|text| !is_noise(text)) } else { None }
     }
 
-    /// What is left of a box that was not closed.
+    /// Returns the lines of an unclosed box.
     pub fn rest(&mut self) -> Option<String> {
         self.boxed.take().map(|lines| lines.join("\n"))
     }
 
-    /// Whether there is any sign of a rank.
+    /// Whether any rank has written output.
     pub fn anything(&self) -> bool {
         !self.last.is_empty() || self.killed.is_some()
     }
 
-    /// Why the job failed, as far as it was said: a rank that was killed had no time to say anything, and what the others
-    /// then say is a consequence.
+    /// Returns the known cause of a failure: a killed rank could not report anything, and the errors of the others are
+    /// a consequence.
     pub fn cause(&self) -> Option<&str> {
         self.killed.as_deref().or(self.error.as_deref())
     }
 
-    /// The last lines of each of `ranks` ranks, one after another; `host_of` says where a rank is, if that is known.
+    /// Formats the last lines of each of `ranks` ranks; `host_of` returns the host of a rank, if known.
     pub fn last_lines(&self, ranks: usize, host_of: impl Fn(usize) -> Option<String>) -> String {
         let mut out = String::from("the last lines of each rank:");
         for (rank, lines) in &self.last {
@@ -104,9 +104,9 @@ impl Heard {
             (0..ranks).filter(|rank| !self.last.contains_key(rank)).map(|rank| rank.to_string()).collect();
         match silent.len() {
             0 => out,
-            1 => out + &format!("\n  rank {} said nothing", silent[0]),
-            n if n > 16 => out + &format!("\n  {n} ranks said nothing"),
-            _ => out + &format!("\n  ranks {} said nothing", silent.join(", ")),
+            1 => out + &format!("\n  no output from rank {}", silent[0]),
+            n if n > 16 => out + &format!("\n  no output from {n} ranks"),
+            _ => out + &format!("\n  no output from ranks {}", silent.join(", ")),
         }
     }
 }
@@ -115,9 +115,9 @@ fn is_noise(text: &str) -> bool {
     NOISE.iter().any(|noise| text.contains(noise))
 }
 
-/// The rank before a line of `mpirun --tag-output`, and the line without it: `[1,0]<stderr>:text` in Open MPI 4, in 5
-/// with a name before the comma and a space after the colon. mpirun forwards pieces of at most 4 kB and tags each, so a
-/// long line has the same tag again in its middle.
+/// Splits a line of `mpirun --tag-output` into rank and text: `[1,0]<stderr>:text` in Open MPI 4; Open MPI 5 has a name
+/// before the comma and a space after the colon. mpirun tags pieces of at most 4 kB, so a long line has the tag again
+/// within it.
 fn untagged(line: &str) -> (Option<usize>, String) {
     let tag = || -> Option<(usize, usize)> {
         let inside = line.strip_prefix('[')?;
@@ -136,7 +136,7 @@ fn untagged(line: &str) -> (Option<usize>, String) {
     }
 }
 
-/// The error that a rank's line tells, plain or as an event of `--log-format json`.
+/// Returns the error in a rank's line, plain or as an event of `--log-format json`.
 fn error_of(line: &str) -> Option<String> {
     let json = || serde_json::from_str::<Value>(line).ok()?.get("message")?.as_str().map(str::to_owned);
     let text = if line.starts_with('{') { json()? } else { line.to_owned() };
@@ -168,10 +168,10 @@ mod tests {
         assert_eq!(heard.cause(), None);
         heard.hear("[1,1]<stderr>:trainer: rank 1: error: no memory");
         heard.hear("[1,0]<stderr>:trainer: rank 0: error: rank 1 is gone");
-        assert_eq!(heard.hear(&format!("[1,1]<stderr>:{FAREWELL}6")), None, "not for a person");
+        assert_eq!(heard.hear(&format!("[1,1]<stderr>:{FAREWELL}6")), None, "not shown");
         assert_eq!((heard.cause(), heard.code), (Some("rank 1: error: no memory"), Some(6)));
         assert!(heard.ending.is_some() && !heard.listening);
-        assert_eq!(heard.hear(&format!("[1,0]<stderr>:{LISTENING}")), None, "not for a person");
+        assert_eq!(heard.hear(&format!("[1,0]<stderr>:{LISTENING}")), None, "not shown");
         assert!(heard.listening);
         heard.hear("mpirun noticed that process rank 1 with PID 7 on node h2 exited on signal 9 (Killed).");
         assert!(heard.cause().unwrap().contains("signal 9"));
@@ -200,8 +200,8 @@ mod tests {
         heard.hear("[1,2]<stderr>:bad");
         let host = |rank| (rank == 2).then(|| "b".to_owned());
         let text = heard.last_lines(4, host);
-        let expected = "the last lines of each rank:\n  rank 0 | step 4\n  rank 0 | step 5\n  rank 0 | step 6\n  rank 0 | step 7\n  \
-                        rank 0 | step 8\n  rank 2 (b) | bad\n  ranks 1, 3 said nothing";
+        let expected = "the last lines of each rank:\n  rank 0 | step 4\n  rank 0 | step 5\n  rank 0 | step 6\n  rank \
+                         0 | step 7\n rank 0 | step 8\n  rank 2 (b) | bad\n  no output from ranks 1, 3";
         assert_eq!(text, expected);
     }
 }

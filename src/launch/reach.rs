@@ -1,16 +1,16 @@
-//! Which hosts a remote shell does not reach: mpirun says at length that there is one, but not always which.
+//! Finds hosts that a remote shell cannot reach: mpirun reports that there is one, but not always which.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a host may take to answer.
+/// Timeout for a host to respond.
 const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
 
-/// The hosts on which the shell that mpirun uses cannot run a command, each with the reason, in the order of `hosts`.
-/// `agent` is what `OMPI_MCA_plm_rsh_agent` says.
+/// Returns the hosts on which mpirun's remote shell cannot run a command, with the reason, in the order of `hosts`.
+/// `agent` is the value of `OMPI_MCA_plm_rsh_agent`.
 pub fn unreachable<'a>(hosts: impl Iterator<Item = &'a str>, agent: Option<&str>) -> Vec<(&'a str, String)> {
     let words = agent.and_then(|agent| shell_words::split(agent).ok()).filter(|words| !words.is_empty());
     let usual = || ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=8"].map(str::to_owned).to_vec();
@@ -20,7 +20,7 @@ pub fn unreachable<'a>(hosts: impl Iterator<Item = &'a str>, agent: Option<&str>
         command.args(&words[1..]).args([host, "true"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|e| e.to_string())
     };
-    // All at a time.
+    // All hosts in parallel.
     let asked: Vec<_> = hosts.map(|host| (host, ask(host))).collect();
     let until = Instant::now() + PATIENCE;
     let answer = |(host, child): (&'a str, Result<Child, String>)| {
@@ -30,7 +30,7 @@ pub fn unreachable<'a>(hosts: impl Iterator<Item = &'a str>, agent: Option<&str>
     asked.into_iter().filter_map(answer).collect()
 }
 
-/// Waits for a shell; the error is what it says last.
+/// Waits for a shell; the error is its last line of output.
 fn wait(mut child: Child, until: Instant) -> Result<(), String> {
     loop {
         match child.try_wait() {
@@ -38,7 +38,7 @@ fn wait(mut child: Child, until: Instant) -> Result<(), String> {
             Ok(Some(status)) => {
                 let mut said = String::new();
                 if let Some(mut from) = child.stderr.take() {
-                    // What cannot be read says nothing.
+                    // Ignore unreadable output.
                     _ = from.read_to_string(&mut said);
                 }
                 return Err(said.trim().lines().last().map_or_else(|| status.to_string(), str::to_owned));

@@ -1,55 +1,55 @@
-//! Whether a job that has ended is started again.
+//! Decides whether to restart a job.
 
 use crate::checkpoint::run_dir;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// Starts in a row without a new checkpoint after which another one is no use.
+/// Number of consecutive starts without a new checkpoint after which restarts stop.
 const FRUITLESS: usize = 2;
 
-/// What comes after an end.
+/// Decision after the end of a start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// Leave with the job's exit code; why no other start would help, where there was a choice.
+    /// Exit with the job's exit code; the reason why a restart would not help, if restarts were allowed.
     Leave(Option<String>),
-    /// Start again after this time.
+    /// Restart after this time.
     Again(Duration),
 }
 
-/// What has happened so far.
+/// History of the starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
-    /// How often the job was started again.
+    /// Number of restarts.
     pub restarts: usize,
-    /// How many starts in a row, the last one included, left no new checkpoint.
+    /// Number of consecutive starts, including the last, without a new checkpoint.
     pub fruitless: usize,
-    /// Whether a rank of any start has said anything.
+    /// Whether a rank of any start has written output.
     pub spoke: bool,
 }
 
-/// Decides. A fault of a machine or of a peer passes; what follows from the configuration, the data and the weights comes
-/// again. `stopped`: somebody asked the job to end.
+/// Decides about a restart: faults of a machine or a peer are transient; errors of configuration, data or weights are
+/// not. `stopped`: a stop was requested.
 pub fn next(code: i32, stopped: bool, history: History, max_restarts: usize) -> Next {
     let leave = |why: &str| Next::Leave(Some(why.to_owned()));
     match code {
         0 | 3 => Next::Leave(None),
         _ if stopped => Next::Leave(None),
-        2 => leave("not started again: bad configuration or data does not heal"),
-        4 => leave("not started again: it would come to the same loss"),
-        6 => leave("not started again: it would run out of memory again (docs/large-models.md has the remedies)"),
+        2 => leave("not restarted: the configuration or the data must be corrected"),
+        4 => leave("not restarted: the loss would be NaN or Inf again"),
+        6 => leave("not restarted: it would run out of memory again (remedies: docs/large-models.md)"),
         _ if max_restarts == 0 => Next::Leave(None),
-        _ if !history.spoke => leave("not started again: mpirun could not start the ranks"),
+        _ if !history.spoke => leave("not restarted: mpirun could not start the ranks"),
         _ if history.restarts >= max_restarts => {
-            Next::Leave(Some(format!("not started again: {} is the most (--max-restarts)", times(max_restarts))))
+            Next::Leave(Some(format!("not restarted: limit of {} reached (--max-restarts)", times(max_restarts))))
         }
-        _ if history.fruitless >= FRUITLESS => Next::Leave(Some(format!(
-            "not started again: {FRUITLESS} starts in a row ended before a new checkpoint, so it comes no further"
-        ))),
+        _ if history.fruitless >= FRUITLESS => {
+            Next::Leave(Some(format!("not restarted: {FRUITLESS} consecutive starts ended before a new checkpoint")))
+        }
         _ => Next::Again(pause(history.restarts)),
     }
 }
 
-/// 2, 4, 8 ... seconds, at most a minute: a host may have to come back.
+/// Returns 2, 4, 8 ... seconds, at most a minute, because a host may need time to recover.
 fn pause(restarts: usize) -> Duration {
     Duration::from_secs(2 << restarts.min(5)).min(Duration::from_secs(60))
 }
@@ -58,24 +58,24 @@ fn times(n: usize) -> String {
     if n == 1 { "1 restart".into() } else { format!("{n} restarts") }
 }
 
-/// The newest complete checkpoint of a run folder.
+/// The latest complete checkpoint of a run folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Newest {
     pub step: u64,
-    /// A run that replaced another one may write the same step again.
+    /// Time of writing: a run that replaced another may write the same step again.
     written: Option<SystemTime>,
 }
 
 impl Newest {
-    /// Looks into a run folder.
+    /// Finds it in a run folder.
     pub fn of(run: &Path) -> Option<Newest> {
         let (step, mark) = run_dir::newest_complete(run)?;
         Some(Newest { step, written: mark.metadata().and_then(|data| data.modified()).ok() })
     }
 }
 
-/// `--resume` of a start after a fault. From the newest checkpoint, but never from one that was there before the job
-/// (`of_this_job` says whether one of its own is) if the job was told not to take it: `overwrite` then still stands.
+/// Returns `--resume` for a restart: from the latest checkpoint, but never from one older than the job (`of_this_job`:
+/// it has written one itself) if the job should replace it; `overwrite` still applies then.
 pub fn resume(asked: &str, of_this_job: bool, overwrite: bool) -> &str {
     match asked {
         "none" if of_this_job || !overwrite => "auto",
@@ -114,9 +114,9 @@ mod tests {
         let Next::Leave(Some(why)) = next(1, false, History { spoke: false, ..FIRST }, 9) else { panic!() };
         assert!(why.contains("could not start the ranks"), "{why}");
         let Next::Leave(Some(why)) = after(9, 0) else { panic!() };
-        assert!(why.contains("9 restarts is the most"), "{why}");
+        assert!(why.contains("limit of 9 restarts reached"), "{why}");
         let Next::Leave(Some(why)) = after(1, 2) else { panic!() };
-        assert!(why.contains("2 starts in a row"), "{why}");
+        assert!(why.contains("2 consecutive starts"), "{why}");
     }
 
     #[test]
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(resume("auto", false, false), "auto");
         assert_eq!(resume("none", true, true), "auto");
         assert_eq!(resume("none", false, false), "auto");
-        assert_eq!(resume("none", false, true), "none", "an older run in the folder is still to be replaced");
+        assert_eq!(resume("none", false, true), "none", "an older run in the folder must still be replaced");
         assert_eq!(resume("elsewhere/checkpoint-7", false, false), "elsewhere/checkpoint-7");
         assert_eq!(resume("elsewhere/checkpoint-7", true, false), "auto");
     }

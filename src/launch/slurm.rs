@@ -1,7 +1,7 @@
-//! A job for Slurm: its batch script, and giving it to `sbatch`.
+//! Jobs in Slurm: creates the batch script and submits it by `sbatch`.
 //!
-//! The script is made from a template, `launch/slurm/job.sh.jinja` or the user's own. It starts the ranks by `srun` or
-//! `mpirun`, passes signals on to them, and puts the job back into the queue when its time is over.
+//! The script is rendered from a template, `launch/slurm/job.sh.jinja` or the user's. It starts the ranks by `srun` or
+//! `mpirun`, forwards signals to them, and requeues the job at its time limit.
 
 mod time;
 
@@ -21,22 +21,21 @@ use std::str::FromStr;
 
 const TEMPLATE: &str = include_str!("../../launch/slurm/job.sh.jinja");
 
-/// Seconds between the signal and the time limit, where the user does not say, and the part of the limit that they are
-/// at most.
+/// Default seconds between the signal and the time limit, and the divisor of the limit that bounds them.
 const SIGNAL_BEFORE: u64 = 300;
 const SIGNAL_SHARE: u64 = 4;
 
-/// What starts the ranks inside the job.
+/// The launcher of the ranks inside the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Launcher {
     /// `srun --mpi=pmix`.
     #[default]
     Srun,
-    /// Open MPI's own, which finds the nodes of the job.
+    /// Open MPI's `mpirun`, which finds the nodes of the job.
     Mpirun,
 }
 
-/// GPUs of a node, of a type if there are several.
+/// GPUs per node, with a type if there are several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpus {
     pub kind: Option<String>,
@@ -64,39 +63,39 @@ impl FromStr for Gpus {
     }
 }
 
-/// What of a job is Slurm's. Words go into the script as they are; `None` is left to the cluster's default.
+/// Slurm's options of a job. Values are copied to the script; `None` uses the cluster's default.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     pub nodes: usize,
-    /// One rank each. Without GPUs the job's own number of ranks counts, of one node.
+    /// One rank per GPU. Without GPUs the job's number of ranks is per node.
     pub gpus_per_node: Option<Gpus>,
     pub partition: Option<String>,
     pub account: Option<String>,
     pub qos: Option<String>,
-    /// As sbatch has it: `90`, `1:30:00`, `2-12`.
+    /// In sbatch's format: `90`, `1:30:00`, `2-12`.
     pub time: Option<String>,
     pub job_name: Option<String>,
     pub launcher: Launcher,
     /// Seconds between the signal and the time limit.
     pub signal_before: Option<u32>,
     pub modules: Vec<String>,
-    /// An image of Apptainer's (a `.sif` file, or with `://`), else of pyxis'.
+    /// An Apptainer image (a `.sif` file, or with `://`), else a pyxis image.
     pub container: Option<String>,
-    /// A file of shell lines.
+    /// A file with shell commands.
     pub setup: Option<PathBuf>,
-    /// Instead of the built-in template.
+    /// Replaces the built-in template.
     pub template: Option<PathBuf>,
-    /// More options for sbatch.
+    /// Additional options for sbatch.
     pub sbatch_args: Vec<String>,
-    /// Whether the job goes back into the queue at its time limit.
+    /// Whether the job is requeued at its time limit.
     pub requeue: bool,
 }
 
 impl Batch {
-    /// The batch script.
+    /// Returns the batch script.
     ///
     /// # Errors
-    /// Kind `Input` for options that do not go together, and for a template that cannot be read or rendered.
+    /// Kind `Input` for incompatible options, and for a template that cannot be read or rendered.
     pub fn script(&self, job: &Job) -> Result<String> {
         let (name, template) = match &self.template {
             Some(file) => (
@@ -109,17 +108,17 @@ impl Batch {
             self.container.as_ref().is_some_and(|image| image.ends_with(".sif") || image.contains("://"));
         if self.container.is_some() && !is_apptainer && self.launcher == Launcher::Mpirun {
             return Err(Error::input(
-                "--container: an image that is not a .sif file is started by pyxis, a part of srun: take --launcher srun",
+                "--container: an image that is not a .sif file needs pyxis, a plugin of srun: use --launcher srun",
             ));
         }
         if let Some(setup) = self.setup.as_ref().filter(|setup| !setup.is_file()) {
-            return Err(Error::input(format!("--setup {}: there is no such file", setup.display())));
+            return Err(Error::input(format!("--setup {}: no such file", setup.display())));
         }
         self.check(job, is_apptainer)?;
         let image = |wanted| self.container.as_deref().filter(|_| is_apptainer == wanted);
         let path = |path: &PathBuf| path.display().to_string();
         let Batch { partition, account, qos, time, nodes, requeue, sbatch_args, modules, .. } = self.clone();
-        // What `restart::resume` decides for `trainer launch`.
+        // Like `restart::resume` for `trainer launch`.
         let replaces = job.resume != "auto" && (job.resume != "none" || job.config.overwrite_output_dir);
         let context = context! {
             config => job.config_file.as_ref().map(path),
@@ -130,7 +129,7 @@ impl Batch {
             cpus_per_task => job.threads,
             signal_before => self.signal_before()?,
             launcher_args => job.mpi_args.clone(),
-            // A name without a slash would be looked for in PATH.
+            // The shell would search for a name without a slash in PATH.
             setup => self.setup.as_ref().map(|file| path(&Path::new(".").join(file))),
             environment => environment(job)?,
             launcher => match self.launcher { Launcher::Srun => "srun", Launcher::Mpirun => "mpirun" },
@@ -144,23 +143,23 @@ impl Batch {
         render(&name, &template, context)
     }
 
-    /// Looks for what the job would find out only after it has waited in the queue.
+    /// Checks for errors that would otherwise appear only after waiting in the queue.
     fn check(&self, job: &Job, is_apptainer: bool) -> Result<()> {
         let (backend, ranks) = (job.config.comm.backend, self.nodes * self.ranks_per_node(job)?);
         if backend == Backend::Solo && ranks > 1 {
             return Err(Error::input(format!(
-                "comm.backend = \"solo\" is for one rank, and this job has {ranks}: take \"auto\""
+                "comm.backend = \"solo\" is for one rank, but this job has {ranks}: use \"auto\""
             )));
         }
         if backend == Backend::Mpi && self.gpus_per_node.is_some() {
             return Err(Error::input(
-                "--gpus-per-node, but comm.backend = \"mpi\" trains on the CPU: take \"auto\", or -n N without GPUs",
+                "--gpus-per-node, but comm.backend = \"mpi\" trains on the CPU: use \"auto\", or -n N without GPUs",
             ));
         }
         let asks = |arg: &&String| arg.starts_with("-G") || arg.contains("gpu");
         if let Some(arg) = self.sbatch_args.iter().find(asks).filter(|_| self.gpus_per_node.is_none()) {
             return Err(Error::input(format!(
-                "--sbatch-arg {arg}: the script has to know of GPUs; say it by --gpus-per-node N or TYPE:N"
+                "--sbatch-arg {arg}: the script needs the number of GPUs; set --gpus-per-node N or TYPE:N instead"
             )));
         }
         if let Some(image) = self.container.as_ref().filter(|image| is_apptainer && !image.contains("://")) {
@@ -170,25 +169,25 @@ impl Batch {
     }
 
     /// # Errors
-    /// Without any number of ranks, and with two.
+    /// If the number of ranks is missing or set twice.
     fn ranks_per_node(&self, job: &Job) -> Result<usize> {
         match (self.gpus_per_node.as_ref().map(|gpus| gpus.count), job.ranks) {
             (Some(ranks), None) | (None, Some(ranks)) => Ok(ranks),
             (None, None) => Err(Error::input(
-                "--slurm: how many ranks has a node? --gpus-per-node N says it for GPUs, -n N for ranks on the CPU",
+                "--slurm: the number of ranks per node is missing: set --gpus-per-node N, or -n N for ranks on the CPU",
             )),
             (Some(_), Some(_)) => Err(Error::input(
-                "-n and --gpus-per-node: there is one rank for each GPU; with --slurm -n is for ranks on the CPU",
+                "-n and --gpus-per-node: there is one rank per GPU; with --slurm, -n is for ranks on the CPU",
             )),
         }
     }
 
-    /// Seconds before the time limit at which the ranks are told.
+    /// Returns the seconds before the time limit at which the ranks get the signal.
     fn signal_before(&self) -> Result<u64> {
         let limit = self.time.as_deref().map(time::seconds).transpose()?.flatten();
         match (self.signal_before, limit) {
             (Some(before), Some(limit)) if u64::from(before) >= limit => Err(Error::input(format!(
-                "--signal-before {before}: the job has only {limit} seconds (--time {})",
+                "--signal-before {before}: the time limit of the job is {limit} seconds (--time {})",
                 self.time.as_deref().unwrap_or_default()
             ))),
             (Some(before), _) => Ok(before.into()),
@@ -197,7 +196,8 @@ impl Batch {
         }
     }
 
-    /// A rank's words without `--resume`: that depends on what has happened to the job. A container has its own program.
+    /// Returns a rank's arguments without `--resume`, which depends on the job's history. A container has its own
+    /// program.
     fn rank_command(&self, job: &Job) -> Vec<String> {
         let mut job = Job { resume: "none".into(), ..job.clone() };
         if self.container.is_some() {
@@ -207,28 +207,28 @@ impl Batch {
     }
 }
 
-/// The newest checkpoint and when it was written, as the script's function `mark` says it.
+/// Returns the latest checkpoint and its time, in the format of the script's function `mark`.
 fn mark(output_dir: &Path) -> String {
     let newest = run_dir::newest_complete(output_dir);
     let seconds = newest.as_ref().and_then(|(_, mark)| mark.metadata().ok()).map(|data| data.mtime().to_string());
     format!("{} {}", newest.map_or(0, |(step, _)| step), seconds.unwrap_or_default())
 }
 
-/// Gives a script to `sbatch`, which answers on standard output with the job's number.
+/// Submits a script by `sbatch`, which prints the job id to standard output.
 ///
 /// # Errors
-/// Where there is no `sbatch`, and where it refuses the job: it has said why on standard error.
+/// If there is no `sbatch`, or it rejects the job; its reason is on standard error.
 pub fn submit(script: &str) -> Result<()> {
     let mut sbatch = Command::new("sbatch").stdin(Stdio::piped()).spawn().map_err(|e| {
         Error::other(format!(
             "sbatch: {e}: submit on a machine that has Slurm's commands, such as a login node; --dry-run prints the script"
         ))
     })?;
-    // One that leaves without reading has said why.
+    // An `sbatch` that exits without reading has printed its reason.
     let sent = sbatch.stdin.take().map(|mut stdin| stdin.write_all(script.as_bytes()));
     let status = sbatch.wait().context("sbatch")?;
     match sent {
-        _ if !status.success() => Err(Error::other(format!("sbatch did not take the job ({status})"))),
+        _ if !status.success() => Err(Error::other(format!("sbatch rejected the job ({status})"))),
         Some(Err(e)) => Err(Error::from(e).context("sbatch")),
         _ => Ok(()),
     }
@@ -239,7 +239,7 @@ fn default_name(job: &Job) -> String {
     stem.map_or_else(|| "trainer".into(), |stem| stem.to_string_lossy().into_owned())
 }
 
-/// The job's variables, each with its value.
+/// Returns the job's variables with their values.
 fn environment(job: &Job) -> Result<Vec<Value>> {
     let pair = |variable: &Variable| Ok(context! { name => variable.name.clone(), value => variable.here()? });
     job.environment.iter().map(pair).collect()
@@ -260,10 +260,10 @@ fn render(name: &str, template: &str, context: Value) -> Result<String> {
     })
 }
 
-/// The filter `sh`. A line's end would begin a new line of the script, even in a comment.
+/// The filter `sh`. A line break would start a new line of the script, even in a comment.
 fn shell_word(word: String) -> Result<String, minijinja::Error> {
     if word.contains(['\n', '\r', '\0']) {
-        let why = format!("{word:?} has a line's end or a zero byte in it, which a batch script cannot carry");
+        let why = format!("{word:?} contains a line break or a NUL byte, which a batch script cannot contain");
         return Err(minijinja::Error::new(ErrorKind::InvalidOperation, why));
     }
     Ok(shell_words::quote(&word).into_owned())

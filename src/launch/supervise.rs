@@ -1,4 +1,4 @@
-//! One start of a job: mpirun as a child, from its start to its end.
+//! One start of a job: runs mpirun as a child process until it ends.
 
 use super::output::Heard;
 use crate::error::{Context, Error, Result};
@@ -14,16 +14,16 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 const POLL: Duration = Duration::from_millis(20);
-/// How long mpirun may take to end the job after a rank has said that it leaves with an error: Open MPI takes two seconds.
-/// It waits for ever for a host that was cut off.
+/// Time limit for mpirun to end the job after a rank has reported an error: Open MPI needs two seconds, and waits
+/// forever for an unreachable host.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(10);
-/// How long mpirun may take after SIGTERM, before SIGKILL.
+/// Time limit after SIGTERM, before SIGKILL.
 const TERM_PATIENCE: Duration = Duration::from_secs(5);
-/// How long the rest of the output may take after mpirun has ended: a remote shell may outlive it and hold the pipe.
+/// Time limit for the remaining output after mpirun has ended: a remote shell may outlive it and keep the pipe open.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What signals ask of this process while it launches: the first a checkpoint and the end of the job, a Ctrl-C after it
-/// the end at once.
+/// Signals to this process: the first requests a checkpoint and the end of the job, a Ctrl-C after it ends the job
+/// immediately.
 pub struct Wishes {
     stop: StopFlag,
     at_once: StopFlag,
@@ -31,10 +31,10 @@ pub struct Wishes {
 }
 
 impl Wishes {
-    /// Listens from now on.
+    /// Starts to handle signals.
     ///
     /// # Errors
-    /// When the system refuses a handler.
+    /// If the system refuses a handler.
     pub fn listen() -> Result<Wishes> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let mut kinds = [signals::ALONE, signals::ALWAYS].concat();
@@ -47,17 +47,17 @@ impl Wishes {
         Ok(Wishes { stop, at_once, _runtime: runtime })
     }
 
-    /// Whether the job is to end.
+    /// Whether a stop was requested.
     pub fn stop(&self) -> bool {
         self.stop.raised()
     }
 
-    /// Whether it is to end without a checkpoint.
+    /// Whether a stop without a checkpoint was requested.
     fn at_once(&self) -> bool {
         self.at_once.raised()
     }
 
-    /// Sleeps, unless the job is to end; whether it is.
+    /// Sleeps unless a stop is requested; returns whether it is.
     pub fn sleep(&self, time: Duration) -> bool {
         let since = Instant::now();
         while since.elapsed() < time && !self.stop() {
@@ -67,18 +67,18 @@ impl Wishes {
     }
 }
 
-/// How a start ended.
+/// Result of a start.
 pub struct Ended {
-    /// As `docs/configuration.md` has it.
+    /// Exit code, as in `docs/configuration.md`.
     pub code: i32,
     pub heard: Heard,
 }
 
-/// Runs the command to its end. Its output is passed on; a signal to this process becomes SIGUSR1 to mpirun, which hands
-/// it to all ranks.
+/// Runs the command until it ends and forwards its output. A signal to this process becomes SIGUSR1 to mpirun, which
+/// forwards it to all ranks.
 ///
 /// # Errors
-/// When mpirun cannot be started or waited for.
+/// If mpirun cannot be started or awaited.
 pub fn run(words: &[String], wishes: &Wishes, grace: Duration) -> Result<Ended> {
     let (program, arguments) = words.split_first().ok_or_else(|| Error::other("an empty command"))?;
     let mut child = Command::new(program)
@@ -86,7 +86,7 @@ pub fn run(words: &[String], wishes: &Wishes, grace: Duration) -> Result<Ended> 
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // The terminal's Ctrl-C goes to the group in its foreground, which is ours: mpirun would kill the ranks.
+        // Ctrl-C goes to the foreground process group, which is ours; it would make mpirun kill the ranks.
         .process_group(0)
         .spawn()
         .context(program)?;
@@ -116,7 +116,7 @@ pub fn run(words: &[String], wishes: &Wishes, grace: Duration) -> Result<Ended> 
     let code = match heard.code {
         _ if by_us && wishes.at_once() => 130,
         Some(told) if by_us || status.code().is_none() => told,
-        // It did not leave by itself, whatever it says.
+        // It was ended by us, whatever its exit status.
         _ if by_us => own.max(1),
         _ => own,
     };
@@ -126,11 +126,11 @@ pub fn run(words: &[String], wishes: &Wishes, grace: Duration) -> Result<Ended> 
 struct Running<'a> {
     child: Child,
     heard: &'a Mutex<Heard>,
-    /// When the job was to end.
+    /// Time of the stop request.
     wished: Option<Instant>,
-    /// Whether the ranks were asked for a checkpoint.
+    /// Whether a checkpoint was requested from the ranks.
     asked: bool,
-    /// When we began to end mpirun, and whether it has had SIGKILL.
+    /// Time when we started to end mpirun, and whether we sent SIGKILL.
     ending: Option<(Instant, bool)>,
 }
 
@@ -146,13 +146,13 @@ impl Running<'_> {
         if wishes.stop() && self.wished.is_none() {
             self.wished = Some(Instant::now());
             if !lock(self.heard).listening {
-                logs::tell("launch: the job is to stop, once its ranks have met; Ctrl-C once more ends them at once");
+                logs::tell("launch: stopping the job once its ranks are connected; Ctrl-C again ends them at once");
             }
         }
-        // A rank that does not listen yet would die of the signal.
+        // A rank without a signal handler would be killed by the signal.
         if self.wished.is_some() && !self.asked && lock(self.heard).listening {
             self.asked = true;
-            logs::tell("launch: asking the ranks for a checkpoint; Ctrl-C once more ends them at once");
+            logs::tell("launch: requesting a checkpoint from the ranks; Ctrl-C again ends them at once");
             self.signal(Signal::USR1);
         }
         let leaving = lock(self.heard).ending;
@@ -160,9 +160,9 @@ impl Running<'_> {
             logs::tell("launch: ending the ranks without a checkpoint");
         } else if self.wished.is_some_and(|since| since.elapsed() > grace) {
             let seconds = grace.as_secs_f64();
-            logs::tell(&format!("launch: no end within {seconds} s (--grace): ending the ranks without a checkpoint"));
+            logs::tell(&format!("launch: --grace of {seconds} s is over: ending the ranks without a checkpoint"));
         } else if leaving.is_some_and(|since| since.elapsed() > FAREWELL_PATIENCE) {
-            logs::tell("launch: mpirun does not come to an end (a host that it cannot reach?): ending it");
+            logs::tell("launch: mpirun does not end (is a host unreachable?): killing it");
         } else {
             return;
         }
@@ -170,11 +170,11 @@ impl Running<'_> {
         self.signal(Signal::TERM);
     }
 
-    /// To mpirun; SIGKILL also to those of its children that stayed in its group.
+    /// Sends a signal to mpirun; SIGKILL also to its children in its process group.
     fn signal(&self, signal: Signal) {
         let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) else { return };
         let sent = if signal == Signal::KILL { kill_process_group(pid, signal) } else { kill_process(pid, signal) };
-        // It may have ended in this moment; it is still ours to wait for, so nobody else has its number.
+        // It may just have ended; we have not awaited it, so its process id is not reused.
         if let Err(e) = sent {
             tracing::warn!("{signal:?} to mpirun: {e}");
         }
@@ -185,7 +185,7 @@ fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
     heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Passes lines on as they come, and remembers them.
+/// Forwards lines as they arrive, and records them.
 fn pass_on(
     from: impl Read + Send + 'static,
     mut to: impl Write + Send + 'static,
@@ -197,7 +197,7 @@ fn pass_on(
         while from.read_until(b'\n', &mut bytes).is_ok_and(|n| n > 0) {
             let line = String::from_utf8_lossy(&bytes);
             let told = lock(&heard).hear(line.strip_suffix('\n').unwrap_or(&line));
-            // A reader that has gone away must not end a run.
+            // Ignore a closed pipe.
             _ = told.map(|text| to.write_all(format!("{text}\n").as_bytes()).and_then(|()| to.flush()));
             bytes.clear();
         }

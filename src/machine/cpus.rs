@@ -1,4 +1,4 @@
-//! The cores of this host and the NUMA nodes that they belong to, from `/sys`.
+//! The cores of this host and their NUMA nodes, from `/sys`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// The logical CPUs of one physical core.
 pub type Core = Vec<usize>;
 
-/// A NUMA node: memory, and the CPUs that are near it.
+/// A NUMA node: memory and its local CPUs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     pub id: usize,
@@ -16,7 +16,7 @@ pub struct Node {
     pub cpus: Vec<usize>,
 }
 
-/// The NUMA nodes that have CPUs, ascending; none where the system does not say.
+/// Returns the NUMA nodes with CPUs, ascending; empty if unknown.
 pub fn numa_nodes() -> Vec<Node> {
     nodes_in(Path::new("/sys/devices/system/node"))
 }
@@ -28,15 +28,15 @@ fn nodes_in(folder: &Path) -> Vec<Node> {
     nodes.filter(|node| !node.cpus.is_empty()).collect()
 }
 
-/// The physical cores that this process may use: what mpirun, started from it, takes for slots.
+/// Returns the physical cores that this process may use, which mpirun counts as slots.
 pub fn our_cores() -> Vec<Core> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     cores_of(&list.map(parse_list).unwrap_or_default())
 }
 
-/// How long the main thread has run, and how long it has waited for a core that something else used, since it began; `None`
-/// where the kernel does not count that (`CONFIG_SCHED_INFO`; schedstats in the kernel's documentation of the scheduler).
+/// Returns how long the main thread has run and how long it has waited for a core since its start; `None` if the kernel
+/// does not count that (`CONFIG_SCHED_INFO`; schedstats in the kernel's scheduler documentation).
 pub fn main_thread_times() -> Option<[Duration; 2]> {
     times(&fs::read_to_string("/proc/self/schedstat").ok()?)
 }
@@ -46,14 +46,14 @@ fn times(text: &str) -> Option<[Duration; 2]> {
     Some([Duration::from_nanos(nanoseconds.next()?), Duration::from_nanos(nanoseconds.next()?)])
 }
 
-/// The share of the time since `before` for which the main thread waited for a core.
+/// Returns the fraction of the time since `before` that the main thread waited for a core.
 pub fn waited_since(before: Option<[Duration; 2]>) -> Option<f64> {
     let ([ran, waited], [ran_before, waited_before]) = (main_thread_times()?, before?);
     let (ran, waited) = ((ran - ran_before).as_secs_f64(), (waited - waited_before).as_secs_f64());
     (ran + waited > 0.0).then(|| waited / (ran + waited))
 }
 
-/// CPUs by physical core, in the order of each core's first CPU.
+/// Groups CPUs by physical core, in the order of each core's first CPU.
 pub fn cores_of(cpus: &[usize]) -> Vec<Core> {
     let mut cores: BTreeMap<usize, Core> = BTreeMap::new();
     for &cpu in cpus {
@@ -64,16 +64,16 @@ pub fn cores_of(cpus: &[usize]) -> Vec<Core> {
     cores.into_values().collect()
 }
 
-/// The NUMA node of a PCI device, by its place on the bus as NVML writes it ("00000000:18:00.0").
+/// Returns the NUMA node of a PCI device, given its bus id in NVML's format ("00000000:18:00.0").
 pub fn numa_node_of_pci(bus_id: &str) -> Option<usize> {
-    // The kernel writes the domain with four digits, and a node of -1 where there is only one.
+    // The kernel writes four digits of the domain, and node -1 if there is only one.
     let bus_id = bus_id.to_lowercase();
     let (domain, rest) = bus_id.split_once(':')?;
     let domain = u32::from_str_radix(domain, 16).ok()?;
     fs::read_to_string(format!("/sys/bus/pci/devices/{domain:04x}:{rest}/numa_node")).ok()?.trim().parse().ok()
 }
 
-/// The kernel's list format: "0-3,8,10-11".
+/// Parses the kernel's list format: "0-3,8,10-11".
 pub fn parse_list(text: &str) -> Vec<usize> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

@@ -1,4 +1,4 @@
-//! The file system below a folder: its kind, its space, and how fast it takes a file.
+//! The file system of a folder: its type, free space, and write speed.
 
 use crate::error::{Context, Result};
 use rustix::fs::statvfs;
@@ -7,34 +7,34 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// What is written at once.
+/// Size of one write.
 const CHUNK: usize = 4 << 20;
 
 /// The size of a file system, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
     pub total: u64,
-    /// What a user without privileges may still fill.
+    /// Bytes available to an unprivileged user.
     pub free: u64,
 }
 
-/// The space of the file system that holds `folder` (statvfs(3)).
+/// Returns the space of the file system of `folder` (statvfs(3)).
 ///
 /// # Errors
-/// When the folder is not there or cannot be asked.
+/// If the folder does not exist or cannot be queried.
 pub fn space(folder: &Path) -> Result<Space> {
     let found = statvfs(folder).map_err(std::io::Error::from).context(folder.display())?;
     Ok(Space { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize })
 }
 
-/// The kind of the file system that holds `folder`, in the kernel's word: `ext4`, `nfs4`, `lustre`, `tmpfs`.
+/// Returns the type of the file system of `folder`: `ext4`, `nfs4`, `lustre`, `tmpfs`.
 pub fn kind(folder: &Path) -> Option<String> {
     let folder = fs::canonicalize(folder).ok()?;
     kind_in(&fs::read_to_string("/proc/self/mountinfo").ok()?, &folder)
 }
 
-/// By a text as proc_pid_mountinfo(5) describes it: the longest mount point above the folder, and of two at the same
-/// place the later one, which hides the other.
+/// Finds it in the format of proc_pid_mountinfo(5): the longest mount point above the folder; of two mounts at the same
+/// path, the later one, which hides the other.
 fn kind_in(mounts: &str, folder: &Path) -> Option<String> {
     let mount = |line: &str| {
         let (place, system) = line.split_once(" - ")?;
@@ -45,25 +45,25 @@ fn kind_in(mounts: &str, folder: &Path) -> Option<String> {
     Some(mounts.lines().filter_map(mount).max_by_key(|&(depth, _)| depth)?.1)
 }
 
-/// The folder itself, or the nearest one above it that exists.
+/// Returns the folder, or its nearest parent that exists.
 pub fn nearest_existing(folder: &Path) -> PathBuf {
     let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
     whole.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_path_buf()
 }
 
-/// How a file was written.
+/// Result of writing a file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Written {
     pub bytes: u64,
-    /// Until fsync(2) returned.
+    /// Seconds until fsync(2) returned.
     pub seconds: f64,
 }
 
-/// Writes a file of at most `bytes` to `path`, flushes it to the device, and removes it. Stops early, with what it has
-/// got by then, after `patience`.
+/// Writes a file of at most `bytes` to `path`, flushes it to the device, and removes it. Stops early after `patience`,
+/// with the result so far.
 ///
 /// # Errors
-/// When the file cannot be made, written or flushed.
+/// If the file cannot be created, written or flushed.
 pub fn write_speed(path: &Path, bytes: u64, patience: Duration) -> Result<Written> {
     let written = write(path, bytes, patience).context(path.display());
     _ = fs::remove_file(path);
@@ -71,7 +71,7 @@ pub fn write_speed(path: &Path, bytes: u64, patience: Duration) -> Result<Writte
 }
 
 fn write(path: &Path, bytes: u64, patience: Duration) -> std::io::Result<Written> {
-    // Not zeros: some file systems keep no blocks for these.
+    // Not zeros, for which some file systems allocate no blocks.
     let chunk: Vec<u8> = (0..CHUNK as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let mut file = File::create_new(path)?;
     let (since, mut done) = (Instant::now(), 0);

@@ -1,4 +1,4 @@
-//! The GPUs of this host, as NVML sees them. No context is made on any of them.
+//! The GPUs of this host according to NVML. Creates no CUDA context.
 
 use crate::error::{Error, Result};
 use nvml_wrapper::Nvml;
@@ -6,24 +6,24 @@ use nvml_wrapper::Nvml;
 /// A GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpu {
-    /// Its number, in the order of the PCI bus.
+    /// Index in the order of the PCI bus.
     pub index: usize,
-    /// Such as "NVIDIA H100 80GB HBM3".
+    /// Name such as "NVIDIA H100 80GB HBM3".
     pub name: String,
-    /// Such as "GPU-5d5ba0d6-...".
+    /// UUID such as "GPU-5d5ba0d6-...".
     pub uuid: String,
-    /// Its place on the bus, such as "00000000:18:00.0".
+    /// PCI bus id such as "00000000:18:00.0".
     pub bus_id: String,
-    /// Bytes of its memory.
+    /// Memory in bytes.
     pub memory: u64,
-    /// The NUMA node that it is connected to, where the system says.
+    /// The NUMA node that it is connected to, if known.
     pub numa_node: Option<usize>,
 }
 
-/// All GPUs of this host, in the order of the PCI bus, whether or not `CUDA_VISIBLE_DEVICES` hides some.
+/// Returns all GPUs of this host in the order of the PCI bus, regardless of `CUDA_VISIBLE_DEVICES`.
 ///
 /// # Errors
-/// NVML's reason: no driver, a driver that does not work.
+/// NVML's error: a missing or broken driver.
 pub fn by_nvml() -> Result<Vec<Gpu>> {
     let nvml = Nvml::init().map_err(|e| Error::other(format!("NVML: {e}")))?;
     let failed = |e: nvml_wrapper::error::NvmlError| Error::other(format!("NVML: {e}"));
@@ -44,8 +44,8 @@ pub fn by_nvml() -> Result<Vec<Gpu>> {
         .collect()
 }
 
-/// Those of all GPUs that `CUDA_VISIBLE_DEVICES` lets a process see, in its order. The rules are CUDA's: numbers or
-/// beginnings of UUIDs, and what follows the first word that names none does not count.
+/// Returns the GPUs that are visible under `CUDA_VISIBLE_DEVICES`, in its order. The rules are CUDA's: numbers or UUID
+/// prefixes; everything after the first invalid entry is ignored.
 pub fn visible(all: &[Gpu], setting: Option<&str>) -> Vec<Gpu> {
     let Some(setting) = setting else { return all.to_vec() };
     let named = |word: &str| {

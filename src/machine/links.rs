@@ -1,16 +1,16 @@
-//! How the GPUs of this host reach each other, as NVML tells it.
+//! The links between the GPUs of this host according to NVML.
 
 use crate::error::{Error, Result};
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::{P2pCapabilitiesIndex, P2pStatus, TopologyLevel};
 
-/// The way between two GPUs, the nearest first.
+/// Type of link between two GPUs, the fastest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     NvLink,
     /// On one board.
     Board,
-    /// Through PCIe switches alone.
+    /// Only through PCIe switches.
     Switch,
     /// Through one host bridge.
     HostBridge,
@@ -21,7 +21,7 @@ pub enum Way {
 }
 
 impl Way {
-    /// For people.
+    /// Name of the link type.
     pub fn name(self) -> &'static str {
         match self {
             Way::NvLink => "NVLink",
@@ -47,18 +47,18 @@ impl Way {
 /// Two GPUs of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
-    /// Their numbers in the order of the PCI bus, the lower first.
+    /// Their indices in the order of the PCI bus, the lower first.
     pub between: (usize, usize),
-    /// `None` where NVML does not say.
+    /// `None` if unknown.
     pub way: Option<Way>,
-    /// Whether one may read the other's memory; `None` where NVML does not say.
+    /// Whether one can access the other's memory; `None` if unknown.
     pub peer_access: Option<bool>,
 }
 
-/// Every pair of GPUs of this host.
+/// Returns every pair of GPUs of this host.
 ///
 /// # Errors
-/// NVML's reason: no driver, a driver that does not work.
+/// NVML's error: a missing or broken driver.
 pub fn by_nvml() -> Result<Vec<Link>> {
     let failed = |e: nvml_wrapper::error::NvmlError| Error::other(format!("NVML: {e}"));
     let nvml = Nvml::init().map_err(failed)?;
@@ -87,7 +87,7 @@ pub fn by_nvml() -> Result<Vec<Link>> {
 mod tests {
     use super::*;
 
-    /// No GPU is needed: NVML is there and shows some, or says why not.
+    /// Needs no GPU: NVML reports some, or an error.
     #[test]
     fn links_are_told_or_the_reason() {
         match by_nvml() {

@@ -1,31 +1,31 @@
-//! Memory that ranks of a host share, and what the system lets a process have.
+//! Shared memory of a host, and the limits of a process.
 
 use super::disk::{Space, space};
 use crate::error::Result;
 use rustix::process::{Resource, getrlimit};
 use std::path::Path;
 
-/// Where shm_open(3) puts its files: NCCL and Open MPI use it between the ranks of a host.
+/// Folder of shm_open(3), which NCCL and Open MPI use between the ranks of a host.
 pub const SHARED: &str = "/dev/shm";
 
-/// The size of the host's shared memory.
+/// Returns the size of the host's shared memory.
 ///
 /// # Errors
-/// When there is none.
+/// If there is none.
 pub fn shared() -> Result<Space> {
     space(Path::new(SHARED))
 }
 
-/// Soft limits of this process (getrlimit(2)); `None` where there is no limit.
+/// Soft limits of this process (getrlimit(2)); `None` for no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes that may be locked: what a network card reads and writes by itself.
+    /// Bytes that may be locked, which a network card accesses directly.
     pub locked_bytes: Option<u64>,
-    /// Files and sockets open at a time.
+    /// Maximum number of open files and sockets.
     pub open_files: Option<u64>,
 }
 
-/// The limits of this process.
+/// Returns the limits of this process.
 pub fn limits() -> Limits {
     let soft = |resource| getrlimit(resource).current;
     Limits { locked_bytes: soft(Resource::Memlock), open_files: soft(Resource::Nofile) }

@@ -1,7 +1,6 @@
-//! Facts about this host: its GPUs and the ways between them, its cores and their NUMA nodes, its disks and its
-//! shared memory.
+//! Facts about this host: GPUs and the links between them, cores and their NUMA nodes, disks, shared memory.
 //!
-//! Nothing here uses libtorch, CUDA or MPI, so that looking costs nothing and disturbs nobody.
+//! Nothing here uses libtorch, CUDA or MPI, so that queries are cheap and have no side effects.
 
 pub mod cpus;
 pub mod disk;
@@ -9,7 +8,7 @@ pub mod gpus;
 pub mod links;
 pub mod memory;
 
-/// The name that this host gives itself.
+/// Returns the host name.
 pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -3,24 +3,24 @@
 use clap::ValueEnum;
 use std::sync::OnceLock;
 
-/// How a log line looks.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable text.
     #[default]
     Text,
-    /// One JSON object a line, with the rank.
+    /// One JSON object per line, with the rank.
     Json,
 }
 
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
-/// Sets the format; the first call counts.
+/// Sets the format; only the first call has an effect.
 pub(super) fn set(format: LogFormat) {
     _ = FORMAT.set(format);
 }
 
-/// Whether every line is a JSON object.
+/// Whether logs are JSON.
 pub fn is_json() -> bool {
     FORMAT.get() == Some(&LogFormat::Json)
 }

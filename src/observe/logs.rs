@@ -1,4 +1,4 @@
-//! Logs through `tracing`, to standard error. `TRAINER_LOG` filters as `RUST_LOG` does elsewhere.
+//! Logs through `tracing` to standard error. `TRAINER_LOG` filters like `RUST_LOG`.
 
 pub use super::log_format::{LogFormat, is_json};
 
@@ -9,27 +9,27 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-/// Starts logging for this process; the calling thread's events carry the rank. Ranks other than 0 are silent below
-/// warnings unless `TRAINER_LOG` says otherwise.
+/// Initializes logging for this process; events of the calling thread carry the rank. Ranks other than 0 log only
+/// warnings and errors unless `TRAINER_LOG` is set.
 pub fn start(format: LogFormat, rank: usize) {
     log_format::set(format);
     let default = if rank == 0 { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("TRAINER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Lines);
-    // A log that cannot be written is no reason to end a run.
+    // A failed write of a log must not end a run.
     let builder = builder.with_ansi(std::io::stderr().is_terminal()).log_internal_errors(false);
-    // A second start (a test, an embedding program) keeps the first subscriber.
+    // A second initialization (tests, embedding programs) keeps the first subscriber.
     _ = match format {
         LogFormat::Text => builder.without_time().with_target(false).compact().try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
     };
     if rank > 0 || format == LogFormat::Json {
-        // The thread stays in this span to its end.
+        // The thread stays in this span until it ends.
         std::mem::forget(tracing::error_span!("rank", rank).entered());
     }
 }
 
-/// Tells a person something on standard error: as it is, or as JSON, one event a line.
+/// Prints text to standard error: unchanged, or as JSON with one event per line.
 pub fn tell(text: &str) {
     if is_json() {
         text.lines().for_each(|line| tracing::info!("{line}"));
@@ -38,10 +38,10 @@ pub fn tell(text: &str) {
     }
 }
 
-/// The columns that a line has at most, if there is a space to break it at.
+/// Maximum line width in columns, if there is a space to break the line at.
 const WIDTH: usize = 80;
 
-/// A line in lines of at most 80 columns: broken at spaces, all but the first indented.
+/// Wraps a line at spaces to at most 80 columns; all lines but the first are indented.
 pub fn wrap(line: &str, indent: usize) -> String {
     if is_json() {
         return line.to_owned();
@@ -50,10 +50,10 @@ pub fn wrap(line: &str, indent: usize) -> String {
     let (mut rest, mut before) = (line, 0);
     while before + rest.chars().count() > WIDTH {
         let spaces = || rest.char_indices().enumerate().filter(|(_, (_, c))| *c == ' ');
-        // Not before the text of a line that begins with a label.
+        // Do not break between a label and its text.
         let text = if before == 0 { indent } else { 0 };
         let fits = || spaces().filter(|(column, _)| (text..=WIDTH - before).contains(column) && *column > 0);
-        // Between two entries rather than within one.
+        // Prefer a break between two entries.
         let between = fits().filter(|(_, (at, _))| rest[*at..].starts_with("  ")).last();
         let between = between.filter(|(column, _)| *column > WIDTH / 2);
         let place = between.or_else(|| fits().last()).or_else(|| spaces().find(|(column, _)| *column > text));
@@ -65,21 +65,21 @@ pub fn wrap(line: &str, indent: usize) -> String {
     lines.join(&format!("\n{}", " ".repeat(indent)))
 }
 
-/// With JSON logs, a line of `metrics.jsonl` as an event.
+/// With JSON logs, prints a line of `metrics.jsonl` as an event.
 pub fn tell_metrics(metrics: &Value) {
     if is_json() {
         write(&event("INFO", "metrics", json!({"metrics": metrics})).to_string());
     }
 }
 
-/// An event of `tracing` with the rank where all events have it, whatever thread it comes from.
+/// Moves the rank of a `tracing` event to the position that all events have, for events of any thread.
 fn with_rank(mut event: Map<String, Value>) -> Value {
     let of_span = event.remove("span").and_then(|mut span| span.get_mut("rank").map(Value::take));
     event.entry("rank").or_insert(of_span.unwrap_or_else(|| json!(super::rank_of_environment())));
     Value::Object(event)
 }
 
-/// An event as those of `tracing` look, with more in it.
+/// Returns an event in the format of `tracing`, with additional fields.
 fn event(level: &str, message: &str, more: Value) -> Value {
     let mut event =
         json!({"timestamp": now(), "level": level, "message": message, "rank": super::rank_of_environment()});
@@ -89,15 +89,15 @@ fn event(level: &str, message: &str, more: Value) -> Value {
     event
 }
 
-/// The time as `tracing` writes it (RFC 3339).
+/// Returns the time in the format of `tracing` (RFC 3339).
 fn now() -> String {
     let mut text = String::new();
-    // Into a string nothing fails.
+    // Writing to a string cannot fail.
     _ = SystemTime.format_time(&mut Writer::new(&mut text));
     text
 }
 
-/// A warning of rank 0's, whatever the filter says.
+/// Prints a warning, whatever the filter.
 pub fn warn(text: &str) {
     if is_json() {
         write(&event("WARN", text, Value::Null).to_string());
@@ -106,7 +106,7 @@ pub fn warn(text: &str) {
     }
 }
 
-/// Tells why the program ends, on the last line, whatever the filter says.
+/// Prints the reason why the program ends as the last line, whatever the filter.
 pub fn tell_error(text: &str) {
     if is_json() {
         write(&event("ERROR", text, Value::Null).to_string());
@@ -119,7 +119,7 @@ fn write(text: &str) {
     screen::write(format!("{text}\n").as_bytes());
 }
 
-/// What a terminal would break anywhere is broken at spaces; programs read whole lines.
+/// Wraps text for a terminal; other readers get whole lines.
 fn on_a_terminal(text: &str) -> String {
     match std::io::stderr().is_terminal() {
         true => text.lines().map(|line| wrap(line, 2)).collect::<Vec<_>>().join("\n"),
@@ -127,7 +127,7 @@ fn on_a_terminal(text: &str) -> String {
     }
 }
 
-/// Events of `tracing`, which come in whole lines.
+/// Writes events of `tracing`, which are whole lines.
 struct Lines;
 
 impl std::io::Write for Lines {
@@ -157,7 +157,7 @@ mod tests {
         assert!(lines.iter().all(|line| line.len() <= WIDTH), "{wrapped}");
         assert_eq!((lines.len(), lines[1].find('t')), (3, Some(10)));
         assert_eq!(lines.join(" ").split_whitespace().count(), 13);
-        // What has no space stays whole, and with its label.
+        // Text without a space stays in one piece, on the line of its label.
         let path = format!("output    /{}", "x".repeat(90));
         assert_eq!(wrap(&path, 10), path);
         assert_eq!(wrap(&format!("{path}: 5 examples"), 10), format!("{path}:\n          5 examples"));

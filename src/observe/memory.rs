@@ -1,9 +1,9 @@
-//! The memory of this process and of its host.
+//! Memory of this process and of its host.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The largest resident set of this process so far, in bytes (`ru_maxrss` of getrusage(2), which Linux counts in KiB).
+/// Returns the peak resident set of this process in bytes (`ru_maxrss` of getrusage(2), in KiB on Linux).
 pub fn peak_rss_bytes() -> u64 {
     // SAFETY: getrusage fills the structure that it is given; all zeros is a valid value of it.
     let usage = unsafe {
@@ -14,8 +14,8 @@ pub fn peak_rss_bytes() -> u64 {
     usage.ru_maxrss.cast_unsigned() * 1024
 }
 
-/// Bytes that this process may still use: the least of what the host has free (`MemAvailable`) and what is left below
-/// the limit of each of its control groups. All ranks of a host share it. `None` where nothing of this is to be read.
+/// Returns the bytes available to this process: the minimum of the host's `MemAvailable` and what each of its control
+/// groups has left below its limit. All ranks of a host share them. `None` if unknown.
 pub fn available_bytes() -> Option<u64> {
     let host = fs::read_to_string("/proc/meminfo").ok().and_then(|text| mem_available(&text));
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -23,18 +23,18 @@ pub fn available_bytes() -> Option<u64> {
     left.chain(host).min()
 }
 
-/// `MemAvailable` of proc_meminfo(5), which counts in KiB.
+/// Parses `MemAvailable` of proc_meminfo(5), which is in KiB.
 fn mem_available(meminfo: &str) -> Option<u64> {
     number_after(meminfo, "MemAvailable:").map(|kib| kib * 1024)
 }
 
-/// The files of a control group that tell of memory (cgroups(7); the kernel's cgroup-v1 and cgroup-v2 documents).
+/// Memory files of a control group (cgroups(7); the kernel's cgroup-v1 and cgroup-v2 documents).
 #[derive(Debug, PartialEq, Eq)]
 struct Version {
     root: &'static str,
     limit: &'static str,
     usage: &'static str,
-    /// The key of `memory.stat` for cached files that the kernel takes back before it refuses anybody.
+    /// The key of `memory.stat` for cached files that the kernel can reclaim.
     cached: &'static str,
 }
 
@@ -47,7 +47,7 @@ const V1: Version = Version {
 const V2: Version =
     Version { root: "/sys/fs/cgroup", limit: "memory.max", usage: "memory.current", cached: "inactive_file" };
 
-/// The folders of this process's groups and of all groups above, whose limits hold as well, by /proc/self/cgroup.
+/// Returns the folders of this process's control groups and of all their parents, whose limits also apply.
 fn control_groups(text: &str) -> Vec<(&'static Version, PathBuf)> {
     let mut found = Vec::new();
     for line in text.lines() {
@@ -64,21 +64,21 @@ fn control_groups(text: &str) -> Vec<(&'static Version, PathBuf)> {
     found
 }
 
-/// What is left in one group; `None` without a limit.
+/// Returns the bytes left in one group; `None` without a limit.
 fn left_in(version: &Version, folder: &Path) -> Option<u64> {
     let read = |name| fs::read_to_string(folder.join(name)).ok();
     let stat = read("memory.stat").unwrap_or_default();
     left(&read(version.limit)?, &read(version.usage)?, &stat, version.cached)
 }
 
-/// Limit minus usage, cached files not counted as used. The limit `max` is none.
+/// Computes limit minus usage without cached files. The limit `max` means none.
 fn left(limit: &str, usage: &str, stat: &str, cached: &str) -> Option<u64> {
     let (limit, usage): (u64, u64) = (limit.trim().parse().ok()?, usage.trim().parse().ok()?);
     let cached = number_after(stat, cached).unwrap_or(0);
     Some(limit.saturating_sub(usage.saturating_sub(cached)))
 }
 
-/// The number that follows `key` at the start of a line.
+/// Parses the number after `key` at the start of a line.
 fn number_after(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let mut words = line.split_whitespace();
@@ -86,7 +86,7 @@ fn number_after(text: &str, key: &str) -> Option<u64> {
     })
 }
 
-/// Bytes for a person: `1.4 GB`.
+/// Formats bytes: `1.4 GB`.
 pub fn human(bytes: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
     let mut value = bytes as f64;
@@ -107,7 +107,7 @@ mod tests {
         let text = "MemTotal:       24689312 kB\nMemFree:         1000000 kB\nMemAvailable:   23456789 kB\n";
         assert_eq!(mem_available(text), Some(23456789 * 1024));
         assert_eq!(mem_available("MemTotal: 1 kB\n"), None);
-        let available = available_bytes().expect("Linux tells");
+        let available = available_bytes().expect("Linux reports it");
         assert!(available > 1 << 20, "{available}");
     }
 
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(left("1000", "300", "", V2.cached), Some(700));
         assert_eq!(left("1000", "1200", stat, V2.cached), Some(0));
         assert_eq!(left("max\n", "300\n", stat, V2.cached), None);
-        // Version 1's word for no limit is a very large number.
+        // In version 1, a very large number means no limit.
         assert_eq!(left("9223372036854771712", "300", "", V1.cached), Some(9223372036854771412));
     }
 

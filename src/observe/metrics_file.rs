@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object a line, flushed line by line.
+//! `metrics.jsonl`: one JSON object per line, flushed after each line.
 
 use crate::error::{Context, Result};
 use serde_json::Value;
@@ -14,11 +14,11 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Opens the file and sets its content to `history`: nothing for a fresh run, a checkpoint's lines for a resumed
-    /// one, so that lines of steps that are run again do not stand twice.
+    /// Opens the file and writes `history`: nothing for a new run, the checkpoint's lines for a resumed run, so that
+    /// repeated steps have no duplicate lines.
     ///
     /// # Errors
-    /// The file's name and what the system says.
+    /// The file's name and the error of the system.
     pub fn open(path: &Path, history: &[Value]) -> Result<Self> {
         let file = OpenOptions::new().create(true).write(true).truncate(true).open(path).context(path.display())?;
         let mut metrics = MetricsFile { path: path.to_owned(), file };

@@ -1,4 +1,4 @@
-//! What a person sees: logs, progress, metrics files, memory.
+//! Output for the user: logs, progress, metrics files; and memory measurements.
 
 mod log_format;
 pub mod logs;
@@ -11,12 +11,12 @@ pub mod table;
 
 use std::io::Write;
 
-/// Writes to standard output. A reader that has gone away (`| head`) must not end anything.
+/// Writes to standard output. Ignores a closed pipe (`| head`).
 pub fn print(text: &str) {
     _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// This process's rank as the launcher says it, before any collective is there: 0 without a launcher.
+/// Returns this process's rank from the launcher's environment, before ranks are connected: 0 without a launcher.
 pub fn rank_of_environment() -> usize {
     ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"]
         .iter()

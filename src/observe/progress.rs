@@ -11,11 +11,11 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// The longest time without a line where there is no bar.
+/// Maximum time without a line if there is no bar.
 const SILENCE: Duration = Duration::from_secs(10);
-/// What takes less time shows no bar.
+/// Minimum duration of a phase that shows a bar.
 const MOMENT: Duration = Duration::from_millis(500);
-/// How often a [`Phase`] looks how far it is.
+/// Update interval of a [`Phase`].
 const TICK: Duration = Duration::from_millis(100);
 
 /// The progress of a run's steps.
@@ -24,12 +24,12 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     is_main: bool,
     shown: bool,
-    /// When the last line was written.
-    told: Cell<Instant>,
+    /// Time of the last line.
+    last_line: Cell<Instant>,
 }
 
 impl Progress {
-    /// For a run of `total` steps of which `done` are behind it. Only `shown` ranks print.
+    /// Creates the bar for a run of `total` steps, `done` of which are finished. Prints only if `shown`.
     pub fn new(total: u64, done: u64, shown: bool) -> Self {
         let bar = Screen::get().filter(|_| shown).map(|screen| {
             let bar = screen.bars.add(ProgressBar::new(total));
@@ -38,15 +38,15 @@ impl Progress {
             bar.reset_eta();
             bar
         });
-        Progress { bar, is_main: shown, shown: shown && !logs::is_json(), told: Cell::new(Instant::now()) }
+        Progress { bar, is_main: shown, shown: shown && !logs::is_json(), last_line: Cell::new(Instant::now()) }
     }
 
-    /// Whether a person who sees plain lines has seen none for a while.
+    /// Whether a new plain line is due.
     pub fn is_silent(&self) -> bool {
-        self.shown && self.bar.is_none() && self.told.get().elapsed() >= SILENCE
+        self.shown && self.bar.is_none() && self.last_line.get().elapsed() >= SILENCE
     }
 
-    /// After a step: its loss and the speed so far.
+    /// Updates the bar after a step with its loss and the throughput.
     pub fn step(&self, step: u64, loss: f64, tokens_per_second: f64) {
         if let Some(bar) = &self.bar {
             bar.set_position(step);
@@ -54,7 +54,7 @@ impl Progress {
         }
     }
 
-    /// A line that tells of something else than metrics; with JSON logs an event.
+    /// Prints a line about something other than metrics; with JSON logs an event.
     pub fn event(&self, text: &str) {
         if logs::is_json() && self.is_main {
             logs::tell(text);
@@ -63,9 +63,9 @@ impl Progress {
         }
     }
 
-    /// A line that stays: above the bar, or plainly. With JSON logs the metrics' own events say it all.
+    /// Prints a permanent line, above the bar if there is one. With JSON logs the metrics events replace it.
     pub fn line(&self, text: &str) {
-        self.told.set(Instant::now());
+        self.last_line.set(Instant::now());
         let text = &logs::wrap(text, 2);
         match (&self.bar, Screen::get()) {
             (Some(_), Some(screen)) => screen.line(text),
@@ -74,12 +74,12 @@ impl Progress {
         }
     }
 
-    /// A warning, with JSON logs as an event.
+    /// Prints a warning; with JSON logs as an event.
     pub fn warn(&self, text: &str) {
         if logs::is_json() { logs::warn(text) } else { self.line(&format!("warning: {text}")) }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -87,7 +87,7 @@ impl Progress {
     }
 }
 
-/// A line that answers something that a person has just done: above the bars, wherever these are.
+/// Prints a line in response to a user action, above all bars.
 pub fn note(text: &str) {
     let text = logs::wrap(text, 2);
     match Screen::get() {
@@ -96,8 +96,8 @@ pub fn note(text: &str) {
     }
 }
 
-/// Something beside the steps that may take long, such as loading or an evaluation; it is over when this is dropped. A bar
-/// appears when it takes longer than a moment; without a terminal a line every ten seconds.
+/// A phase besides the steps that may take long, such as loading or evaluation; it ends when dropped. A bar appears
+/// after a moment; without a terminal, a line every ten seconds.
 #[derive(Debug)]
 pub struct Phase {
     done: Arc<AtomicU64>,
@@ -105,7 +105,7 @@ pub struct Phase {
 }
 
 impl Phase {
-    /// Something that takes `total` units, which [`Phase::advance`] counts.
+    /// Starts a phase of `total` units, counted by [`Phase::advance`].
     pub fn of(what: impl Into<String>, total: u64, unit: &'static str) -> Phase {
         let done = Arc::new(AtomicU64::new(0));
         let read = Arc::clone(&done);
@@ -114,8 +114,8 @@ impl Phase {
         phase
     }
 
-    /// Something whose units are counted elsewhere: `state` says how many are done, and of how many. As long as these are
-    /// none, the time shows that it is at work.
+    /// Starts a phase whose units are counted elsewhere: `state` returns the finished and the total number. While these
+    /// are zero, the elapsed time is shown.
     pub fn watch(
         what: impl Into<String>,
         unit: &'static str,
@@ -124,21 +124,21 @@ impl Phase {
         let (stop, stopped) = channel();
         let what = what.into();
         let show = move || {
-            let (began, mut told, mut bar, mut drawn) = (Instant::now(), Instant::now(), None, None);
+            let (began, mut last_line, mut bar, mut drawn) = (Instant::now(), Instant::now(), None, None);
             while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                 let (done, total) = state();
                 match Screen::get() {
                     Some(screen) if bar.is_some() || began.elapsed() >= MOMENT => {
                         let bar = bar.get_or_insert_with(|| screen.bars.add(ProgressBar::new(0)));
-                        // Nothing is known of how long it takes before something is done.
+                        // The remaining time is unknown before the first unit.
                         if drawn.replace((total, done > 0)) != Some((total, done > 0)) {
                             lay_out(bar, &what, unit, (done, total));
                         }
                         bar.set_position(done);
                         bar.tick();
                     }
-                    None if told.elapsed() >= SILENCE => {
-                        told = Instant::now();
+                    None if last_line.elapsed() >= SILENCE => {
+                        last_line = Instant::now();
                         let line = line(&what, unit, (done, total), began.elapsed());
                         logs::tell(&logs::wrap(&line, 2));
                     }
@@ -150,13 +150,13 @@ impl Phase {
                 screen.bars.remove(&bar);
             }
         };
-        // Without the thread there is nothing to see, and nothing else is lost.
+        // Without the thread only the display is missing.
         let shown = (rank_of_environment() == 0)
             .then(|| Some((stop, thread::Builder::new().name("progress".into()).spawn(show).ok()?)));
         Phase { done: Arc::default(), shown: shown.flatten() }
     }
 
-    /// So many more units are done.
+    /// Adds finished units.
     pub fn advance(&self, units: u64) {
         self.done.fetch_add(units, Ordering::Relaxed);
     }
@@ -166,7 +166,7 @@ impl Drop for Phase {
     fn drop(&mut self) {
         if let Some((stop, thread)) = self.shown.take() {
             drop(stop);
-            // The bar is gone before anything else is said. A panic there is nobody's affair here.
+            // Remove the bar before other output. Ignore a panic of the thread.
             _ = thread.join();
         }
     }
@@ -183,12 +183,12 @@ fn lay_out(bar: &ProgressBar, what: &str, unit: &str, (done, total): (u64, u64))
     let left = if done > 0 { " < {eta}" } else { "" };
     let counts = format!("{{bar:12}} {{pos}}/{{len}} {unit}  {{elapsed}}{left}  {{msg}}");
     set_style(bar, if total > 0 { &counts } else { "{elapsed}  {msg}" });
-    // A full line would break where a terminal shows a key that is pressed.
+    // A full-width line would break when the terminal echoes a key.
     let room = 40_usize.saturating_sub(2 * total.to_string().len() + unit.len());
     bar.set_message(shortened(what, room));
 }
 
-/// A name of at most `room` characters: of a longer one the end, which tells files apart.
+/// Shortens a name to `room` characters, keeping its end, which distinguishes files.
 fn shortened(what: &str, room: usize) -> String {
     let (verb, name) = what.split_once(' ').unwrap_or((what, ""));
     let (length, room) = (name.chars().count(), room.saturating_sub(verb.chars().count() + 1));
@@ -199,18 +199,18 @@ fn shortened(what: &str, room: usize) -> String {
     format!("{verb} ...{end}")
 }
 
-/// A phase's line where there is no bar: `loading m: 12 of 30 M parameters, 0:15 left`.
+/// Formats a phase's line without a bar: `loading m: 12 of 30 M parameters, 0:15 left`.
 fn line(what: &str, unit: &str, (done, total): (u64, u64), elapsed: Duration) -> String {
     let elapsed = elapsed.as_secs_f64();
     let left = elapsed * total.saturating_sub(done) as f64 / done as f64;
     match (total, done) {
-        (0, _) => format!("{what}: {} so far", clock(elapsed)),
-        (_, 0) => format!("{what}: 0 of {total} {unit}, {} so far", clock(elapsed)),
+        (0, _) => format!("{what}: {} elapsed", clock(elapsed)),
+        (_, 0) => format!("{what}: 0 of {total} {unit}, {} elapsed", clock(elapsed)),
         _ => format!("{what}: {done} of {total} {unit}, {} left", clock(left)),
     }
 }
 
-/// A duration in seconds for a person: `3:07`, `1:02:09`.
+/// Formats a duration in seconds: `3:07`, `1:02:09`.
 pub fn clock(seconds: f64) -> String {
     let s = seconds.max(0.0).round() as u64;
     let (h, m, s) = (s / 3600, s / 60 % 60, s % 60);
@@ -231,10 +231,10 @@ mod tests {
 
     #[test]
     fn a_phase_tells_how_far_it_is() {
-        let told = |state| line("loading m", "texts", state, Duration::from_secs(10));
-        assert_eq!(told((0, 0)), "loading m: 0:10 so far");
-        assert_eq!(told((0, 30)), "loading m: 0 of 30 texts, 0:10 so far");
-        assert_eq!(told((10, 30)), "loading m: 10 of 30 texts, 0:20 left");
+        let text = |state| line("loading m", "texts", state, Duration::from_secs(10));
+        assert_eq!(text((0, 0)), "loading m: 0:10 elapsed");
+        assert_eq!(text((0, 30)), "loading m: 0 of 30 texts, 0:10 elapsed");
+        assert_eq!(text((10, 30)), "loading m: 10 of 30 texts, 0:20 left");
         let phase = Phase::of("counting", 3, "texts");
         phase.advance(2);
         assert_eq!(phase.done.load(Ordering::Relaxed), 2);

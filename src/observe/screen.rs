@@ -1,4 +1,4 @@
-//! The terminal that a person watches, and the bars at its bottom.
+//! The user's terminal, and the progress bars at its bottom.
 
 use super::log_format::is_json;
 use console::Term;
@@ -9,28 +9,28 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// Names of processes that pass on what their children write to standard error.
+/// Names of processes that forward their children's standard error.
 const LAUNCHERS: [&str; 5] = ["mpirun", "mpiexec", "orterun", "prterun", "trainer"];
 
 /// A terminal that can show bars.
 #[derive(Debug)]
 pub(super) struct Screen {
     pub bars: MultiProgress,
-    /// Where lines go, if that is a launcher's terminal. What goes through the launcher comes at any time, and would damage
-    /// the bars.
+    /// The launcher's terminal, if lines are written there. Lines that go through the launcher arrive at any time and
+    /// would damage the bars.
     launchers: Option<Term>,
 }
 
 static SCREEN: OnceLock<Option<Screen>> = OnceLock::new();
 
 impl Screen {
-    /// That of this process: the same for all bars; `None` where lines have to do.
+    /// Returns the terminal of this process, the same for all bars; `None` if only plain lines are possible.
     pub fn get() -> Option<&'static Screen> {
         SCREEN.get_or_init(Screen::find).as_ref()
     }
 
     fn find() -> Option<Screen> {
-        // Such a terminal shows no bar.
+        // A dumb terminal cannot show bars.
         let dumb = std::env::var_os("TERM").is_none_or(|name| name == "dumb");
         if dumb || is_json() {
             return None;
@@ -40,7 +40,7 @@ impl Screen {
         Some(Screen { bars: MultiProgress::with_draw_target(target), launchers })
     }
 
-    /// A line above the bars. A terminal that has gone away must not end a run.
+    /// Prints a line above the bars. Ignores a closed terminal.
     pub fn line(&self, text: &str) {
         self.bars.suspend(|| match &self.launchers {
             Some(term) => _ = term.write_line(text),
@@ -49,8 +49,8 @@ impl Screen {
     }
 }
 
-/// Writes whole lines to standard error, in one write, so that those of several ranks do not mix, and above the bars if
-/// there are any. A reader that has gone away must not end a run.
+/// Writes whole lines to standard error in one write, so that lines of several ranks do not mix, and above the bars if
+/// there are any. Ignores a closed pipe.
 pub(super) fn write(bytes: &[u8]) {
     let write = || _ = std::io::stderr().write_all(bytes);
     match SCREEN.get() {
@@ -59,8 +59,8 @@ pub(super) fn write(bytes: &[u8]) {
     }
 }
 
-/// The terminal on which launchers on this machine (mpirun, `trainer launch`) show what their ranks write to standard error;
-/// `None` where that goes to a file or a pipe.
+/// The terminal on which launchers on this machine (mpirun, `trainer launch`) show what their ranks write to standard
+/// error; `None` where that goes to a file or a pipe.
 fn launchers_terminal() -> Option<Term> {
     // Somebody may have sent it elsewhere: a shell between the launcher and this process, or mpirun itself, to a file.
     if !fs::read_link("/proc/self/fd/2").ok()?.to_string_lossy().starts_with("pipe:") {
@@ -81,7 +81,7 @@ fn launchers_terminal() -> Option<Term> {
     None
 }
 
-/// The terminal of this name, if it is one.
+/// Opens the terminal at this path, if it is one.
 fn terminal(path: &Path) -> Option<File> {
     /// `O_NOCTTY`: opening it must not make it this process's controlling terminal.
     const NOT_OURS: i32 = 0o400;

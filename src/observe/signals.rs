@@ -1,7 +1,7 @@
-//! Signals that ask a run to write a checkpoint and stop.
+//! Signals that make a run write a checkpoint and stop.
 //!
-//! SIGUSR1 always does: `kill -USR1` to mpirun reaches every rank, and schedulers send it before a time limit. SIGINT and
-//! SIGTERM do in a run of one rank; under mpirun they mean that the job is being killed, within about a second.
+//! SIGUSR1 always does: `kill -USR1` to mpirun reaches every rank, and schedulers send it before a time limit. SIGINT
+//! and SIGTERM do in a run of one rank; under mpirun they mean that the job is killed within about a second.
 
 use crate::error::{Context, Result};
 use std::fs;
@@ -9,60 +9,60 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Whether a stop was asked for.
+/// A flag that requests a stop.
 #[derive(Debug, Clone, Default)]
 pub struct StopFlag(Arc<AtomicBool>);
 
 impl StopFlag {
-    /// A flag that nothing has raised.
+    /// Creates a flag that is not raised.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks for the stop; whether somebody had asked before.
+    /// Raises the flag; returns whether it was raised before.
     pub fn raise(&self) -> bool {
         self.0.swap(true, Ordering::SeqCst)
     }
 
-    /// Takes the wish back; whether there was one.
+    /// Lowers the flag; returns whether it was raised.
     pub fn lower(&self) -> bool {
         self.0.swap(false, Ordering::SeqCst)
     }
 
-    /// Whether somebody asked.
+    /// Whether the flag is raised.
     pub fn raised(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-/// What asks a run to stop under any launcher.
+/// Signals that stop a run under any launcher.
 pub const ALWAYS: &[SignalKind] = &[SignalKind::user_defined1()];
-/// What asks a run of one rank to stop.
+/// Signals that stop a run of one rank.
 pub const ALONE: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate()];
-/// What a launcher sends to ranks that it ends.
+/// The signal by which a launcher ends ranks.
 pub const TERMINATE: SignalKind = SignalKind::terminate();
-/// What a terminal sends on Ctrl-C.
+/// The signal of Ctrl-C.
 pub const INTERRUPT: SignalKind = SignalKind::interrupt();
-/// What a terminal sends when it goes.
+/// The signal of a closed terminal.
 pub const HANG_UP: SignalKind = SignalKind::hangup();
 
-/// Whether this process was started without a mind for a signal, as `nohup` does with SIGHUP: it should stay so.
+/// Whether this process was started with a signal ignored, like SIGHUP by `nohup`; it should stay ignored.
 pub fn ignored(kind: SignalKind) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     ignored_in(&status, kind.as_raw_value())
 }
 
-/// The same by a text as proc_pid_status(5) describes it.
+/// The same for a text in the format of proc_pid_status(5).
 fn ignored_in(status: &str, number: i32) -> bool {
     let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
     mask.is_some_and(|mask| mask & (1 << (number - 1)) != 0)
 }
 
-/// Raises `flag` on these signals, on the runtime, and calls `first` with the signal that did. On a SIGINT after another of
-/// them it calls `again` first.
+/// Raises `flag` on these signals, on the runtime, and calls `first` with the first signal. On a SIGINT after another
+/// signal it calls `again` first.
 ///
 /// # Errors
-/// When the system refuses a handler.
+/// If the system refuses a handler.
 pub fn listen(
     runtime: &tokio::runtime::Handle,
     kinds: &[SignalKind],

@@ -3,12 +3,12 @@
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 
-/// Rows of words under a head, all to the left.
+/// Formats rows under a header, all columns left-aligned.
 pub fn words(head: &[&str], rows: &[Vec<String>]) -> String {
     bordered(head, rows).to_string()
 }
 
-/// Rows under a head, the first column to the left and the others to the right.
+/// Formats rows under a header, the first column left-aligned and the others right-aligned.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = bordered(head, rows);
     for column in table.column_iter_mut().skip(1) {

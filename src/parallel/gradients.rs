@@ -1,10 +1,10 @@
-//! The gradients of a step: collected stage by stage, reduced over ranks, measured.
+//! The gradients of a step: accumulated block by block, reduced over the ranks, measured.
 //!
-//! A stage's reduction starts as soon as its backward ends and runs while the earlier stages compute. Where gradients
-//! are not sharded, micro-batches add up in whole buffers and the last one reduces them; where they are, each micro-batch
-//! reduces a buffer that lives for its stage alone, and a rank adds its shard of the sum to what it has.
+//! The reduction of a block starts as soon as its backward ends and runs while the earlier blocks compute. If gradients
+//! are not sharded, micro-batches accumulate in whole buffers and the last micro-batch reduces them. If they are, each
+//! micro-batch reduces a buffer that exists only for its block, and a rank adds its shard of the result to its sum.
 //!
-//! Of a vocabulary table only the rows that the global batch touches ([`Rows`]) are collected and reduced, once a step.
+//! Of an embedding matrix only the rows of the global batch ([`Rows`]) are accumulated and reduced, once per step.
 
 use crate::comm::{Action, Collective, Op, Pending, Request};
 use crate::error::Result;
@@ -20,17 +20,18 @@ use tch::{Kind, Tensor};
 /// One unit's gradients on this rank.
 #[derive(Default)]
 struct Part {
-    /// `[padded]`, or `[shard]` where gradients are sharded, of the reduction's type. None for frozen weights.
+    /// `[padded]`, or `[shard]` if gradients are sharded, in the reduction dtype. `None` for frozen weights.
     sum: Option<Tensor>,
-    /// `[padded]`, of the compute type: where backward adds, unless that is `sum`. Lives while its stages run.
+    /// `[padded]` in the compute dtype: backward accumulates here unless it does so in `sum`. Exists while its blocks
+    /// run.
     fresh: Option<Tensor>,
-    /// `[U, width]`, of the reduction's type: a table's rows of this step.
+    /// `[U, width]` in the reduction dtype: the rows of an embedding matrix in this step.
     rows: Option<Tensor>,
-    /// Ids of the rows in `sum` that this step wrote, to be cleared by the next.
+    /// Ids of the rows of `sum` that this step wrote and the next one clears.
     written: Option<Tensor>,
 }
 
-/// Collectives under way, and the buffers whose shard of the sum is to be added.
+/// Collectives under way, and the buffers whose shard is added to the sum.
 struct Flight {
     pending: Pending,
     landings: Vec<(usize, Tensor)>,
@@ -47,7 +48,7 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// For parameters that are laid out for the ranks of `comm`; sums and reductions are of type `kind`.
+    /// Creates the gradients for parameters in a layout for the ranks of `comm`; sums and reductions have dtype `kind`.
     ///
     /// # Errors
     /// Out of memory.
@@ -71,12 +72,12 @@ impl Gradients {
         Ok(gradients)
     }
 
-    /// Whether backward adds to the sums themselves.
+    /// Whether backward accumulates directly in the sums.
     fn collects_in_place(&self, params: &Params) -> bool {
         !self.zero.shards_gradients() && self.kind == params.kind()
     }
 
-    /// Starts a step that touches these rows of the vocabulary tables: clears what the step before left.
+    /// Starts a step that uses these rows of the embedding matrices: clears the gradients of the previous step.
     ///
     /// # Errors
     /// libtorch's.
@@ -99,7 +100,7 @@ impl Gradients {
         Ok(())
     }
 
-    /// Before a stage's backward: makes the buffers that it adds to.
+    /// Allocates the buffers for a block's backward.
     ///
     /// # Errors
     /// Out of memory.
@@ -118,7 +119,7 @@ impl Gradients {
         Ok(())
     }
 
-    /// Adds what a stage's backward found for looked-up rows.
+    /// Adds the gradient of looked-up rows after a block's backward.
     ///
     /// # Errors
     /// libtorch's.
@@ -130,14 +131,14 @@ impl Gradients {
         }
     }
 
-    /// After a stage's backward, of the step's last micro-batch or another: starts the reductions that are due, in the
-    /// order that all ranks keep. A unit that several stages use is complete after the earliest of them.
+    /// Starts the reductions that are due after a block's backward, in the same order on all ranks. `last` marks the
+    /// last micro-batch of the step. A unit of several blocks is complete after the earliest of them.
     ///
     /// # Errors
     /// Those of the collective; out of memory.
     pub fn after(&mut self, params: &Params, stage: usize, name: &str, last: bool) -> Result<()> {
         if self.zero.shards_gradients() {
-            // One stage's buffers may be on their way while the next stage fills its own, and no more.
+            // At most one block's buffers are being reduced while the next block fills its own.
             self.land()?;
         }
         let units = params.layout().units();
@@ -155,7 +156,7 @@ impl Gradients {
         Ok(())
     }
 
-    /// The reduction that a unit is ready for, if any.
+    /// Returns the reduction that is due for a unit, if any.
     fn due(&mut self, params: &Params, index: usize, last: bool) -> Result<Option<Job>> {
         let unit = &params.layout().units()[index];
         let held = &mut self.parts[index];
@@ -189,7 +190,7 @@ impl Gradients {
         Ok(Some(Job { unit: index, action, buffer, shard: own }))
     }
 
-    /// Waits for what is under way, and adds the shards that arrive.
+    /// Waits for the collectives under way, and adds the shards that they return.
     fn land(&mut self) -> Result<()> {
         for Flight { pending, landings } in self.flights.drain(..) {
             pending.wait()?;
@@ -202,7 +203,7 @@ impl Gradients {
         Ok(())
     }
 
-    /// Waits for every reduction of the step; then [`Gradients::owned`] is the gradient.
+    /// Waits for all reductions of the step; afterwards [`Gradients::owned`] is the gradient.
     ///
     /// # Errors
     /// Those of the collective: a dead or late rank.
@@ -221,8 +222,8 @@ impl Gradients {
         Ok(())
     }
 
-    /// The sum of squares of the gradients in this rank's shards, f64 `[1]` on the device. The square root of the sum over
-    /// all ranks is the global gradient norm (L2, over all parameters).
+    /// Returns the sum of squares of the gradients in this rank's shards, f64 `[1]` on the device. The square root of
+    /// the sum over all ranks is the global L2 gradient norm.
     ///
     /// # Errors
     /// libtorch's.
@@ -245,7 +246,8 @@ impl Gradients {
         Ok(squares)
     }
 
-    /// The reduced gradient of a unit, as far as this rank updates it; laid out like [`super::Weights::master`].
+    /// Returns the reduced gradient of the part of a unit that this rank updates, laid out like
+    /// [`super::Weights::master`].
     pub fn owned(&self, unit: usize, spec: &Unit) -> Option<Tensor> {
         let sum = self.parts[unit].sum.as_ref()?;
         let range = match (self.zero.shards_state(), self.zero.shards_gradients()) {
@@ -255,7 +257,7 @@ impl Gradients {
         Some(part(sum, &range))
     }
 
-    /// All of a unit's reduced gradient, `[padded]`. All ranks call it.
+    /// Returns a unit's whole reduced gradient, `[padded]`. All ranks call it.
     ///
     /// # Errors
     /// A dead or late rank; out of memory.
@@ -264,7 +266,7 @@ impl Gradients {
         self.owned(unit, spec).map(gather).transpose()
     }
 
-    /// Bytes that a rank keeps from step to step.
+    /// Returns the bytes that a rank keeps between steps.
     pub fn bytes(&self) -> u64 {
         self.parts.iter().flat_map(|part| &part.sum).map(|t| (t.numel() * t.kind().elt_size_in_bytes()) as u64).sum()
     }
@@ -284,7 +286,7 @@ impl Job {
     }
 }
 
-/// Makes backward add the gradients of a unit's parameters to their parts of `buffer`; without one, forgets where it did.
+/// Makes backward accumulate the gradients of a unit's parameters in views of `buffer`; without one, detaches them.
 fn collect_in(params: &Params, unit: usize, buffer: Option<&Tensor>) -> Result<()> {
     match buffer {
         Some(buffer) => params.members(unit, buffer).try_for_each(|(id, grad)| ffi::set_grad(params.view(id), &grad)),
@@ -295,8 +297,8 @@ fn collect_in(params: &Params, unit: usize, buffer: Option<&Tensor>) -> Result<(
     }
 }
 
-/// Adds `grad` `[T, width]` to the rows `ids` `[T]` of a table. Of half precision the additions to a row are summed in fp32
-/// and rounded once: thousands of tokens may look up the same row, and bf16 loses what is below a 256th of the sum so far.
+/// Adds `grad` `[T, width]` to the rows `ids` `[T]` of a matrix. In half precision the additions to a row are summed in
+/// fp32 and rounded once: thousands of tokens may look up the same row, and bf16 loses terms below 1/256 of the sum.
 fn add_rows(table: &mut Tensor, ids: &Tensor, grad: &Tensor) -> Result<()> {
     if table.kind() == Kind::Float {
         _ = table.f_index_add_(0, ids, &grad.f_to_kind(Kind::Float)?)?;
@@ -310,23 +312,23 @@ fn add_rows(table: &mut Tensor, ids: &Tensor, grad: &Tensor) -> Result<()> {
         _ = table.f_add_(&sums)?;
         return Ok(());
     }
-    // As many sums as there may be different ids, which the host need not know; those too many are zero.
+    // Allocate the maximum number of distinct ids, so that the host need not know the number; unused sums are zero.
     let (sorted, order) = ids.f_sort(0, false)?;
     let begins = sorted.f_diff::<Tensor>(1, 0, None, None)?.f_ne(0)?;
     let places =
         Tensor::f_cat(&[begins.f_new_zeros([1], (Kind::Int64, table.device()))?, begins.f_cumsum(0, Kind::Int64)?], 0)?;
-    // Those go to rows apart, as additions to one row would wait for each other.
+    // Unused sums go to different rows, because additions to one row are serialized.
     let distinct = Tensor::f_arange(n, (Kind::Int64, table.device()))?.f_index_copy_(0, &places, &sorted)?;
     let sums = Tensor::f_zeros([n, width], options)?.f_index_add_(0, &places, &grad.f_index_select(0, &order)?)?;
     _ = table.f_index_add_(0, &distinct, &sums.f_to_kind(table.kind())?)?;
     Ok(())
 }
 
-/// Adds the sum of squares of a flat tensor to `total`, f64 `[1]` on its device. Short runs are summed in f32, the
-/// runs in f64: over millions of elements one f32 sum is off by more than a different number of ranks may change.
+/// Adds the sum of squares of a flat tensor to `total`, f64 `[1]` on its device. Short runs are summed in f32, the runs
+/// in f64: the error of one f32 sum over millions of elements would exceed the tolerance between world sizes.
 fn add_squares(total: &mut Tensor, x: &Tensor) -> Result<()> {
     const RUN: i64 = 1024;
-    /// Half precision is widened in pieces.
+    /// Half precision is converted in pieces.
     const PIECE: i64 = RUN << 12;
     let n = x.numel() as i64;
     for start in (0..n).step_by(PIECE as usize) {
@@ -347,12 +349,12 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    /// In bf16 itself 8,192 additions of about 1 end at 256.
+    /// Summed in bf16, 8,192 additions of about 1 end at 256.
     #[test]
     fn many_additions_to_a_row_are_rounded_once() {
         let n = 8192;
         for kind in [Kind::BFloat16, Kind::Half] {
-            // Few rows as positions have, and a vocabulary that the tokens touch a part of.
+            // Few rows, like position embeddings, and a vocabulary of which the tokens use a part.
             for rows in [10, 50_000] {
                 let ids = Tensor::arange(n, (Kind::Int64, Device::Cpu)).remainder(7).square();
                 let ids = if rows == 10 { ids.remainder(10) } else { ids * 1000 + 3 };
@@ -363,14 +365,14 @@ mod tests {
                 let exact = Tensor::zeros([rows, 3], (Kind::Float, Device::Cpu));
                 let exact = exact.index_add(0, &ids, &grad.to_kind(Kind::Float)).to_kind(kind);
                 let difference = (table.to_kind(Kind::Float) - exact.to_kind(Kind::Float)).abs();
-                // The order of fp32's additions may differ: the last bit of the result at most.
+                // The order of the fp32 additions may differ, which affects at most the last bit of the result.
                 let last_bit = exact.to_kind(Kind::Float).abs() * if kind == Kind::Half { 1e-3 } else { 8e-3 };
                 assert!(difference.le_tensor(&last_bit).all().int64_value(&[]) == 1, "{kind:?}, {rows} rows");
                 assert!(difference.count_nonzero(None::<i64>).int64_value(&[]) <= 1, "{kind:?}, {rows} rows");
-                assert!(exact.count_nonzero(None::<i64>).int64_value(&[]) >= 9, "{kind:?}: several rows are touched");
+                assert!(exact.count_nonzero(None::<i64>).int64_value(&[]) >= 9, "{kind:?}: several rows are used");
             }
         }
-        // One row: the fp32 sum rounded once, bit for bit.
+        // One row: equal to the fp32 sum rounded once, bit for bit.
         let ids = Tensor::full([n], 5, (Kind::Int64, Device::Cpu));
         let grad = Tensor::full([n, 2], 1.0 + 1.0 / 128.0, (Kind::BFloat16, Device::Cpu));
         for rows in [8, 20_000] {
@@ -390,7 +392,8 @@ mod tests {
                 let mut ours = Tensor::zeros([], (Kind::Double, Device::Cpu));
                 add_squares(&mut ours, &x).unwrap();
                 let ours = ours.double_value(&[]);
-                // A norm in f32 is off by half of 2^-23, its square by twice that; longer sums by less.
+                // An f32 norm has a relative error of at most half of 2^-23, its square twice that; longer sums have
+                // less.
                 assert!((ours - exact).abs() <= 5e-7 * exact, "{n}: {ours} and {exact}");
             }
         }

@@ -1,14 +1,14 @@
-//! Who holds which part of the flat units, and how the ranks' gradients become one: ZeRO (arXiv 1910.02054).
+//! Sharding of the flat units over the ranks, and reduction of gradients: ZeRO (arXiv 1910.02054).
 //!
-//! | [`Zero`] | a rank holds whole | its shard only |
+//! | [`Zero`] | whole on each rank | its shard only |
 //! |---|---|---|
 //! | 0 | weights, gradients, optimizer state | |
 //! | 1 | weights, gradients | optimizer state |
 //! | 2 | weights | gradients, optimizer state |
 //! | 3 | | weights, gradients, optimizer state |
 //!
-//! [`Weights`] gathers what a stage computes with and publishes what an update changed, [`Gradients`] reduces. All of it
-//! works on [`crate::nn::layout::Unit`]s and knows no model. On one rank a shard is the whole, and the same code runs.
+//! [`Weights`] gathers the weights of a block and publishes updates; [`Gradients`] reduces. Both work on
+//! [`crate::nn::layout::Unit`]s and know no model. On one rank the shard is the whole unit, and the same code runs.
 
 pub mod gradients;
 pub mod rows;
@@ -25,7 +25,7 @@ use crate::nn::layout::Unit;
 use std::ops::Range;
 use tch::Tensor;
 
-/// What is sharded over the ranks.
+/// The ZeRO stage: what is sharded over the ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Zero(u8);
 
@@ -33,39 +33,39 @@ impl Zero {
     /// All stages.
     pub const ALL: [Zero; 4] = [Zero(0), Zero(1), Zero(2), Zero(3)];
 
-    /// Stage 0 to 3; `None` above.
+    /// Returns stage 0 to 3; `None` above.
     pub fn new(stage: u8) -> Option<Self> {
         (stage <= 3).then_some(Zero(stage))
     }
 
-    /// Its number.
+    /// The stage's number.
     pub fn stage(self) -> u8 {
         self.0
     }
 
-    /// Whether each rank keeps the optimizer state of its shard only, and updates that.
+    /// Whether each rank keeps and updates only the optimizer state of its shard.
     pub fn shards_state(self) -> bool {
         self.0 >= 1
     }
 
-    /// Whether a whole gradient lives only until it is reduced.
+    /// Whether a whole gradient exists only until it is reduced.
     pub fn shards_gradients(self) -> bool {
         self.0 >= 2
     }
 
-    /// Whether whole weights live only while their stage runs.
+    /// Whether whole weights exist only while their block runs.
     pub fn shards_weights(self) -> bool {
         self.0 >= 3
     }
 
-    /// The elements of a unit that `rank` updates.
+    /// Returns the elements of a unit that `rank` updates.
     pub fn owned(self, unit: &Unit, rank: usize, world: usize) -> Range<i64> {
         if self.shards_state() { unit.shard_of(rank) } else { 0..unit.shard * world as i64 }
     }
 }
 
-/// The whole of a unit from the ranks' `owned` parts (all of it, where nothing is sharded): on every rank that has a part
-/// to give, but meant for one that writes it down. All ranks call it.
+/// Gathers a whole unit from the ranks' `owned` parts (the whole unit if nothing is sharded). Every rank gets it; only
+/// the rank that writes it needs it. All ranks call it.
 ///
 /// # Errors
 /// A dead or late rank; out of memory.

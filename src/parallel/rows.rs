@@ -1,10 +1,10 @@
-//! The rows of vocabulary tables that a step touches.
+//! The rows of embedding matrices that a step uses.
 
 use std::ops::Range;
 use tch::Tensor;
 
-/// The token ids of a step's global batch, ascending, without repetition. Every rank knows them, because every rank
-/// knows all ranks' samples: of a table's gradient only these rows are kept, reduced and measured.
+/// The token ids of a step's global batch, ascending and unique. Every rank knows the samples of all ranks, and
+/// therefore all ids. Only these rows of an embedding matrix's gradient are kept, reduced and measured.
 #[derive(Debug)]
 pub struct Rows {
     ids: Vec<i64>,
@@ -12,7 +12,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// From ids in any order; its tensor is on the CPU.
+    /// Creates them from ids in any order, as a CPU tensor.
     pub fn new(mut ids: Vec<i64>) -> Self {
         ids.sort_unstable();
         ids.dedup();
@@ -25,27 +25,27 @@ impl Rows {
         &self.tensor
     }
 
-    /// The tensor, to be uploaded with others in one copy ([`crate::ffi::transfer::upload`]).
+    /// Returns the tensor for an upload together with others ([`crate::ffi::transfer::upload`]).
     pub fn tensor_mut(&mut self) -> &mut Tensor {
         &mut self.tensor
     }
 
-    /// How many rows, U.
+    /// Number of rows U.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether no row is touched.
+    /// Whether no row is used.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 
-    /// Where each of `ids` `[T]`, all of them among these rows, stands among them: i64 `[T]`.
+    /// Returns the indices i64 `[T]` in this list of `ids` `[T]`, all of which must be in it.
     pub fn positions(&self, ids: &Tensor) -> Tensor {
         ids.searchsorted(&self.tensor, false, false, "left", None::<&Tensor>)
     }
 
-    /// Which of these rows lie in a range of the table's rows, and their ids, i64, counted from `base`.
+    /// Returns which of these rows are in a range of the matrix's rows, and their ids, i64, relative to `base`.
     pub fn within(&self, rows: &Range<i64>, base: i64) -> (Range<i64>, Tensor) {
         let start = self.ids.partition_point(|&id| id < rows.start) as i64;
         let end = self.ids.partition_point(|&id| id < rows.end) as i64;

@@ -1,4 +1,4 @@
-//! The weights of a rank: gathered for the stage that runs, published after an update.
+//! The weights of a rank: gathered for the running block, published after an update.
 
 use crate::comm::{Action, Collective, Pending, Request};
 use crate::error::Result;
@@ -11,15 +11,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
-/// What a rank keeps of one unit.
+/// A rank's part of one unit.
 struct Part {
-    /// Its shard in the compute type: a part of the whole buffer, or all that there is of it between two uses.
+    /// The shard in the compute dtype: a view of the whole buffer, or its own memory if weights are sharded.
     shard: Tensor,
-    /// What the optimizer updates, f32: the weights themselves in fp32, a copy of more digits in half precision.
+    /// The fp32 values that the optimizer updates: the weights themselves, or masters in half precision.
     master: Option<Tensor>,
 }
 
-/// A stage whose units are there, or on their way.
+/// A block whose units are gathered or being gathered.
 struct Held {
     units: Vec<usize>,
     gather: Option<Pending>,
@@ -30,17 +30,17 @@ pub struct Weights {
     comm: Arc<dyn Collective>,
     zero: Zero,
     parts: Vec<Part>,
-    /// The units' updates on their way from the ranks that made them.
+    /// All-gathers of updated units that are under way.
     updates: Vec<Option<Pending>>,
-    /// By stage.
+    /// By block.
     held: BTreeMap<usize, Held>,
-    /// How many stages hold each unit.
+    /// Number of blocks that hold each unit.
     holders: Vec<usize>,
 }
 
 impl Weights {
-    /// For parameters that are laid out for the ranks of `comm` (and are empty, where weights are sharded). With
-    /// `trains`, what the optimizer updates is kept too.
+    /// Creates the weights of parameters in a layout for the ranks of `comm` (without memory if weights are sharded).
+    /// With `trains`, also allocates the values that the optimizer updates.
     ///
     /// # Errors
     /// Out of memory.
@@ -70,8 +70,8 @@ impl Weights {
         Ok(Weights { comm, zero, parts, updates, held: BTreeMap::new(), holders })
     }
 
-    /// The same memory for a pass whose collectives, `comm`'s, tell nobody anything: no weight changes.
-    pub fn rehearsing(&self, comm: Arc<dyn Collective>) -> Self {
+    /// Shares the memory for a dry run with the collectives of `comm`, which do not communicate. No weight changes.
+    pub fn dry_run(&self, comm: Arc<dyn Collective>) -> Self {
         let part = |part: &Part| Part {
             shard: part.shard.shallow_clone(),
             master: part.master.as_ref().map(Tensor::shallow_clone),
@@ -81,24 +81,24 @@ impl Weights {
         Weights { comm, zero: self.zero, parts, updates, held: BTreeMap::new(), holders }
     }
 
-    /// Frees what stages hold, wherever a pass was broken off.
+    /// Releases all blocks after a pass that failed.
     ///
     /// # Errors
     /// libtorch's.
     pub fn release_all(&mut self, params: &Params) -> Result<()> {
         let stages: Vec<usize> = self.held.keys().copied().collect();
         stages.into_iter().try_for_each(|stage| self.release(params, stage))?;
-        // A fetch that ran out of memory half way has left units that no stage holds.
+        // A fetch that ran out of memory may have left units that no block holds.
         let count = if self.zero.shards_weights() { self.parts.len() } else { 0 };
         (0..count).try_for_each(|unit| memory::resize_storage(params.flat(unit), 0))
     }
 
-    /// What is sharded.
+    /// The ZeRO stage.
     pub fn zero(&self) -> Zero {
         self.zero
     }
 
-    /// Takes the values of a unit, f32 `[padded]`, of which a rank keeps its part.
+    /// Sets the values of a unit from f32 `[padded]`; the rank keeps its part.
     ///
     /// # Errors
     /// libtorch's.
@@ -118,8 +118,8 @@ impl Weights {
         Ok(())
     }
 
-    /// Starts to gather what a stage computes with; without `tables`, only what its backward needs of it. Every call is
-    /// followed by [`Weights::ready`] and [`Weights::release`] of the same stage, on all ranks in the same order.
+    /// Starts to gather the weights of a block; without `tables`, only those that its backward needs. Call
+    /// [`Weights::ready`] and [`Weights::release`] for the same block afterwards, on all ranks in the same order.
     ///
     /// # Errors
     /// Those of the collective; out of memory.
@@ -131,7 +131,7 @@ impl Weights {
         let is_table = |u: usize| layout.units()[u].content == Content::Table;
         let units: Vec<usize> = layout.of_stage(stage).filter(|&u| tables || !is_table(u)).collect();
         let missing: Vec<usize> = units.iter().copied().filter(|&u| self.holders[u] == 0).collect();
-        let what = format!("weights of stage {stage}");
+        let what = format!("weights of block {stage}");
         for &unit in &missing {
             let flat = params.flat(unit);
             let bytes = flat.numel() * flat.kind().elt_size_in_bytes();
@@ -150,7 +150,7 @@ impl Weights {
         Ok(())
     }
 
-    /// Returns when the weights that were fetched for a stage are there, as the last update left them.
+    /// Waits until the fetched weights of a block are complete, including the last update.
     ///
     /// # Errors
     /// A dead or late rank.
@@ -162,7 +162,7 @@ impl Weights {
         held.and_then(|held| held.gather.take()).map_or(Ok(()), Pending::wait)
     }
 
-    /// Returns when all updates are there.
+    /// Waits until all updates are complete.
     ///
     /// # Errors
     /// A dead or late rank.
@@ -170,7 +170,7 @@ impl Weights {
         self.updates.iter_mut().filter_map(Option::take).try_for_each(Pending::wait)
     }
 
-    /// A stage has run: frees what no other stage holds.
+    /// Releases a block after its pass: frees the units that no other block holds.
     ///
     /// # Errors
     /// libtorch's.
@@ -185,13 +185,13 @@ impl Weights {
         Ok(())
     }
 
-    /// What the optimizer updates of a trained unit, f32: the whole, or this rank's shard.
+    /// Returns the fp32 values of a trained unit that the optimizer updates: the whole unit, or this rank's shard.
     pub fn master(&self, unit: usize) -> Option<&Tensor> {
         self.parts[unit].master.as_ref()
     }
 
-    /// A unit was updated: rounds to the compute type, and starts to tell the others. [`Weights::ready`] waits for it, so
-    /// that the first stages of the next step need not wait for the last.
+    /// Publishes an updated unit: rounds it to the compute dtype and starts to send it to the other ranks.
+    /// [`Weights::ready`] waits for it, so that the first blocks of the next step do not wait for the last.
     ///
     /// # Errors
     /// Those of the collective; libtorch's.
@@ -208,7 +208,7 @@ impl Weights {
         Ok(())
     }
 
-    /// All of a unit in the compute type, `[padded]`, once updates are [settled](Weights::settle). All ranks call it.
+    /// Returns a whole unit in the compute dtype, `[padded]`, after [`Weights::settle`]. All ranks call it.
     ///
     /// # Errors
     /// A dead or late rank; out of memory.
@@ -219,7 +219,8 @@ impl Weights {
         Ok(params.flat(unit).shallow_clone())
     }
 
-    /// Bytes that a rank keeps from step to step, and those of them that are masters of half-precision weights.
+    /// Returns the bytes that a rank keeps between steps, and those of the masters for half-precision weights among
+    /// them.
     pub fn bytes(&self, params: &Params) -> (u64, u64) {
         let size = |t: &Tensor| (t.numel() * t.kind().elt_size_in_bytes()) as u64;
         let masters =

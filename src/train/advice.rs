@@ -1,70 +1,71 @@
-//! The settings that fit into memory and cost least; where none fit, what takes less.
+//! Recommends the cheapest settings that fit in memory; if none fit, changes that save memory.
 //!
-//! Every figure is that of the memory model under changed settings, and these are made by the same KEY=VALUE words that a
-//! person is told: what the program would not take is not told.
+//! Every figure comes from the memory model with changed settings. The changes are the KEY=VALUE overrides that are
+//! reported to the user, so that only valid settings are recommended.
 
 use crate::config::{Config, Precision, Recompute, ZeroStage};
 use crate::error::Result;
 use crate::nn::param_builder::ParamSpec;
-use crate::train::memory_need::TOKENS;
-use crate::train::outlook::{Assumed, Outlook, Place};
-use crate::train::trial::Trial;
+use crate::train::estimate::Estimate;
+use crate::train::memory_fit::TOKEN_CANDIDATES;
+use crate::train::planned_run::{Assumed, Hardware, PlannedRun};
 use serde_json::json;
 
-/// More ranks than these are not looked at.
+/// Maximum number of ranks to consider.
 const MOST_RANKS: usize = 1024;
-/// Tokens that are read again for another `data.max_length`, at most.
+/// Maximum number of tokens in a dataset that is read again with another `data.max_length`.
 const READ_AGAIN: u64 = 5_000_000;
-/// The share of the need that a change must take away to be told.
+/// Minimum fraction of the memory that a change must save to be reported.
 const WORTH: f64 = 0.01;
 
-/// What advice is about.
-pub struct Question<'a> {
-    pub outlook: &'a Outlook,
-    /// The configuration with these words after all others.
+/// The run and the hardware to recommend settings for.
+pub struct Advisor<'a> {
+    pub run: &'a PlannedRun,
+    /// Returns the configuration with these overrides after all others.
     pub with: &'a dyn Fn(&[String]) -> Result<Config>,
-    pub place: Place,
+    pub hardware: Hardware,
     pub assumed: Option<Assumed>,
 }
 
-/// What to run, or to change.
+/// The recommendation.
 pub struct Advice {
-    /// As it is configured.
-    pub configured: Trial,
-    /// What fits and costs least; none where nothing fits, or no limit is known.
+    /// The memory as configured.
+    pub configured: Estimate,
+    /// The cheapest settings that fit; `None` if nothing fits or no limit is known.
     pub cheapest: Option<Choice>,
-    /// Where nothing fits: what takes less, that which saves most first.
+    /// If nothing fits: changes that save memory, the largest saving first.
     pub changes: Vec<Change>,
 }
 
 /// Settings that fit.
 #[derive(Debug)]
 pub struct Choice {
-    /// What to add to the command line; empty if it is as configured.
-    pub words: Vec<String>,
-    pub trial: Trial,
+    /// Overrides to add to the command line; empty if the configured settings fit.
+    pub overrides: Vec<String>,
+    pub estimate: Estimate,
 }
 
-/// What takes less memory.
+/// A change that saves memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     pub what: &'static str,
     pub edit: Edit,
-    /// Bytes that a rank needs with this change alone, and with those before it too.
+    /// Bytes per rank with only this change.
     pub alone: f64,
-    pub together: f64,
+    /// Bytes per rank with this change and all before it.
+    pub cumulative: f64,
 }
 
-/// Changes of a command line.
+/// Changes to a command line.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Edit {
-    /// KEY=VALUE, but for `model.freeze`.
+    /// KEY=VALUE overrides except `model.freeze`.
     settings: Vec<String>,
-    /// All patterns of `model.freeze`, where there are others than now.
+    /// All patterns of `model.freeze`; empty if unchanged.
     freeze: Vec<String>,
-    /// Another `--ranks`.
+    /// Value for `--ranks`, if it changes.
     pub ranks: Option<usize>,
-    /// Another `--assume-length`.
+    /// Value for `--assume-length`, if it changes.
     pub length: Option<usize>,
 }
 
@@ -73,7 +74,7 @@ impl Edit {
         Edit { settings: vec![word.into()], ..Edit::default() }
     }
 
-    /// Both; of two words for the same key the later one, and what either freezes.
+    /// Merges two edits: `other` replaces overrides of the same key, and the frozen patterns are joined.
     fn and(&self, other: &Edit) -> Edit {
         let key = |word: &String| word.split('=').next().map(str::to_owned);
         let kept = self.settings.iter().filter(|word| !other.settings.iter().any(|new| key(new) == key(word)));
@@ -83,28 +84,28 @@ impl Edit {
         Edit { settings, freeze, ranks: other.ranks.or(self.ranks), length: other.length.or(self.length) }
     }
 
-    /// KEY=VALUE.
-    pub fn words(&self) -> Vec<String> {
+    /// Returns the KEY=VALUE overrides.
+    pub fn overrides(&self) -> Vec<String> {
         let freeze = (!self.freeze.is_empty()).then(|| format!("model.freeze={}", json!(self.freeze)));
         self.settings.iter().cloned().chain(freeze).collect()
     }
 }
 
-impl Question<'_> {
-    /// Looks for what fits and, where nothing does, at what would help.
+impl Advisor<'_> {
+    /// Searches for settings that fit, or for changes if none fit.
     ///
     /// # Errors
-    /// As [`Outlook::trial`].
-    pub fn answer(&self) -> Result<Advice> {
-        let configured = self.outlook.trial((self.with)(&[])?, &self.place)?;
-        let cheapest = if self.place.limit.is_some() { self.cheapest()? } else { None };
-        let short = self.place.limit.is_some() && cheapest.is_none();
+    /// As [`PlannedRun::estimate`].
+    pub fn advise(&self) -> Result<Advice> {
+        let configured = self.run.estimate((self.with)(&[])?, &self.hardware)?;
+        let cheapest = if self.hardware.limit.is_some() { self.cheapest()? } else { None };
+        let short = self.hardware.limit.is_some() && cheapest.is_none();
         let changes = if short { self.changes(&configured)? } else { Vec::new() };
         Ok(Advice { configured, cheapest, changes })
     }
 
-    /// The first that fits, as `zero_stage = "auto"` chooses it: recomputation costs more than any ZeRO stage, fewer tokens
-    /// at a time cost less than recomputation, and another precision comes last, since it rounds otherwise.
+    /// Returns the first settings that fit, in order of cost, as for `zero_stage = "auto"`: a higher ZeRO stage,
+    /// smaller micro-batches, activation checkpointing, and last another precision, because it rounds differently.
     fn cheapest(&self) -> Result<Option<Choice>> {
         let own = (self.with)(&[])?.parallel;
         let half = if own.precision == Precision::Fp32 { Precision::Bf16 } else { own.precision };
@@ -112,16 +113,16 @@ impl Question<'_> {
             let mut recomputes = vec![Recompute::None, own.recompute, Recompute::All];
             recomputes.dedup();
             for recompute in recomputes {
-                let mut words = Vec::new();
+                let mut overrides = Vec::new();
                 if precision != own.precision {
-                    words.push(format!("parallel.precision={precision}"));
+                    overrides.push(format!("parallel.precision={precision}"));
                 }
                 if recompute != own.recompute {
-                    words.push(format!("parallel.recompute={}", word(recompute)));
+                    overrides.push(format!("parallel.recompute={}", word(recompute)));
                 }
-                let found = match self.fitting(&words)? {
+                let found = match self.fitting(&overrides)? {
                     Ok(choice) => Some(choice),
-                    Err(tokens) => self.with_fewer_tokens(&words, tokens)?,
+                    Err(tokens) => self.with_fewer_tokens(&overrides, tokens)?,
                 };
                 if found.is_some() {
                     return Ok(found);
@@ -131,28 +132,28 @@ impl Question<'_> {
         Ok(None)
     }
 
-    /// With these words, and the lowest ZeRO stage that fits then; else the tokens at a time of what does not fit.
-    fn fitting(&self, words: &[String]) -> Result<Result<Choice, usize>> {
-        let Ok(mut config) = (self.with)(words) else { return Ok(Err(0)) };
+    /// Returns the lowest ZeRO stage that fits with these overrides, or the micro-batch tokens if none fits.
+    fn fitting(&self, overrides: &[String]) -> Result<Result<Choice, usize>> {
+        let Ok(mut config) = (self.with)(overrides) else { return Ok(Err(0)) };
         let set = config.parallel.zero_stage;
         config.parallel.zero_stage = ZeroStage::Auto;
-        let mut trial = self.outlook.trial(config, &self.place)?;
-        let stage = trial.zero.stage();
-        let mut words = words.to_vec();
+        let mut estimate = self.run.estimate(config, &self.hardware)?;
+        let stage = estimate.zero.stage();
+        let mut overrides = overrides.to_vec();
         if set != ZeroStage::Auto && set != ZeroStage::Stage(stage) {
-            words.push(format!("parallel.zero_stage={stage}"));
+            overrides.push(format!("parallel.zero_stage={stage}"));
         }
-        if !self.place.holds(trial.total()) || (self.with)(&words).is_err() {
-            return Ok(Err(trial.tokens()));
+        if !self.hardware.fits(estimate.total()) || (self.with)(&overrides).is_err() {
+            return Ok(Err(estimate.tokens()));
         }
-        trial.config.parallel.zero_stage = if set == ZeroStage::Auto { set } else { ZeroStage::Stage(stage) };
-        Ok(Ok(Choice { words, trial }))
+        estimate.config.parallel.zero_stage = if set == ZeroStage::Auto { set } else { ZeroStage::Stage(stage) };
+        Ok(Ok(Choice { overrides, estimate }))
     }
 
-    /// With these words and the most tokens at a time that fit; less than those that do not.
-    fn with_fewer_tokens(&self, words: &[String], than: usize) -> Result<Option<Choice>> {
-        let fewer: Vec<usize> = TOKENS.into_iter().filter(|&tokens| tokens < than).collect();
-        let with = |tokens: usize| self.fitting(&[words, &[tokens_word(tokens)]].concat());
+    /// Returns the largest micro-batch below `than` tokens that fits with these overrides.
+    fn with_fewer_tokens(&self, overrides: &[String], than: usize) -> Result<Option<Choice>> {
+        let fewer: Vec<usize> = TOKEN_CANDIDATES.into_iter().filter(|&tokens| tokens < than).collect();
+        let with = |tokens: usize| self.fitting(&[overrides, &[tokens_override(tokens)]].concat());
         let Some(&least) = fewer.last() else { return Ok(None) };
         let Ok(last) = with(least)? else { return Ok(None) };
         for &tokens in &fewer[..fewer.len() - 1] {
@@ -163,47 +164,47 @@ impl Question<'_> {
         Ok(Some(last))
     }
 
-    /// What a rank needs after an edit; none where the program does not take it.
+    /// Returns the per-rank memory after an edit; `None` if the configuration is invalid then.
     fn need(&self, edit: &Edit) -> Result<Option<f64>> {
-        let Ok(config) = (self.with)(&edit.words()) else { return Ok(None) };
-        let (outlook, own) = (self.outlook, &self.outlook.config);
-        let place = Place { ranks: edit.ranks.unwrap_or(self.place.ranks), ..self.place };
+        let Ok(config) = (self.with)(&edit.overrides()) else { return Ok(None) };
+        let (run, own) = (self.run, &self.run.config);
+        let hardware = Hardware { ranks: edit.ranks.unwrap_or(self.hardware.ranks), ..self.hardware };
         let changed = if config.data.max_length != own.data.max_length || edit.length.is_some() {
             let assumed = self.assumed.map(|all| Assumed { length: edit.length.unwrap_or(all.length), ..all });
-            Outlook::open(config.clone(), outlook.batch_per_rank, assumed)
+            PlannedRun::open(config.clone(), run.batch_per_rank, assumed)
         } else if config.model.freeze != own.model.freeze {
-            outlook.freezing(config.clone())
+            run.freezing(config.clone())
         } else {
-            return outlook.trial(config, &place).map(|trial| Some(trial.total()));
+            return run.estimate(config, &hardware).map(|estimate| Some(estimate.total()));
         };
         let Ok(changed) = changed else { return Ok(None) };
-        changed.trial(config, &place).map(|trial| Some(trial.total()))
+        changed.estimate(config, &hardware).map(|estimate| Some(estimate.total()))
     }
 
-    /// What takes less than what is configured, that which saves most first.
-    fn changes(&self, configured: &Trial) -> Result<Vec<Change>> {
+    /// Returns the changes that save memory, the largest saving first.
+    fn changes(&self, configured: &Estimate) -> Result<Vec<Change>> {
         let before = configured.total();
         let mut changes = Vec::new();
         for (what, edit) in self.edits(configured)? {
             if let Some(alone) = self.need(&edit)?.filter(|alone| before - alone >= WORTH * before) {
-                changes.push(Change { what, edit, alone, together: alone });
+                changes.push(Change { what, edit, alone, cumulative: alone });
             }
         }
         changes.sort_by(|a, b| a.alone.total_cmp(&b.alone));
         let mut all = Edit::default();
         for change in &mut changes {
             let more = all.and(&change.edit);
-            // One that contradicts those before it leaves them as they are.
+            // A change that contradicts those before it does not count.
             if let Some(together) = self.need(&more)? {
-                (all, change.together) = (more, together);
+                (all, change.cumulative) = (more, together);
             }
         }
         Ok(changes)
     }
 
-    /// What may take less, each with what it is.
-    fn edits(&self, configured: &Trial) -> Result<Vec<(&'static str, Edit)>> {
-        let (own, outlook) = (&configured.config, self.outlook);
+    /// Returns candidate changes with their descriptions.
+    fn edits(&self, configured: &Estimate) -> Result<Vec<(&'static str, Edit)>> {
+        let (own, run) = (&configured.config, self.run);
         let mut edits = Vec::new();
         if own.parallel.zero_stage != ZeroStage::Auto {
             let least = (0..configured.needs.len())
@@ -217,35 +218,35 @@ impl Question<'_> {
             Precision::Fp32 => edits.push(("half precision", Edit::of("parallel.precision=bf16"))),
             half => edits.push(("gradients in half precision", Edit::of(format!("parallel.reduce_dtype={half}")))),
         }
-        let least = TOKENS[TOKENS.len() - 1];
+        let least = TOKEN_CANDIDATES[TOKEN_CANDIDATES.len() - 1];
         if configured.tokens() > least {
-            edits.push(("smaller micro-batches", Edit::of(tokens_word(least))));
+            edits.push(("smaller micro-batches", Edit::of(tokens_override(least))));
         }
         edits.extend(self.shorter(configured).map(|edit| ("shorter examples", edit)));
-        let last = outlook.shaped.model.stages() - 1;
+        let last = run.shaped.model.stages() - 1;
         let embeddings = |spec: &ParamSpec| spec.stage == 0;
-        // What is frozen already stays so.
+        // Keep the weights frozen that already are.
         let freeze = |patterns: Option<Vec<String>>| {
             let all = |patterns| [own.model.freeze.clone(), patterns].concat();
             patterns.map(|patterns| Edit { freeze: all(patterns), ..Edit::default() })
         };
-        edits.extend(freeze(outlook.shaped.patterns(true, embeddings)).map(|edit| ("freeze the embeddings", edit)));
-        let body = outlook.shaped.patterns(false, |spec| spec.stage < last);
-        edits.extend(freeze(body).map(|edit| ("train the head alone", edit)));
+        edits.extend(freeze(run.shaped.patterns(true, embeddings)).map(|edit| ("freeze the embeddings", edit)));
+        let body = run.shaped.patterns(false, |spec| spec.stage < last);
+        edits.extend(freeze(body).map(|edit| ("train only the head", edit)));
         edits.extend(self.more_ranks(own, &edits)?.map(|edit| ("more ranks", edit)));
         Ok(edits)
     }
 
-    /// Examples of half the length, where reading the data again is quick. Where a micro-batch is a single example it is not
-    /// to be filled up with two.
-    fn shorter(&self, configured: &Trial) -> Option<Edit> {
-        let lengths = self.outlook.data.train.dataset.lengths();
+    /// Returns the edit for examples of half the length, if reading the data again is quick. It also lowers the
+    /// micro-batch size where it would otherwise hold two of the shorter examples instead of one.
+    fn shorter(&self, configured: &Estimate) -> Option<Edit> {
+        let lengths = self.run.data.train.dataset.lengths();
         let tokens: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
         let longest = lengths.into_iter().max()? as usize;
-        let half = longest.min(self.outlook.max_length) / 2;
-        let least = half.max(TOKENS[TOKENS.len() - 1]);
+        let half = longest.min(self.run.max_length) / 2;
+        let least = half.max(TOKEN_CANDIDATES[TOKEN_CANDIDATES.len() - 1]);
         let fewer = longest >= configured.tokens() && configured.tokens() > least;
-        let settings = if fewer { vec![tokens_word(least)] } else { Vec::new() };
+        let settings = if fewer { vec![tokens_override(least)] } else { Vec::new() };
         let edit = Edit { settings, ..Edit::default() };
         match self.assumed {
             Some(assumed) => (assumed.length > 3).then_some(Edit { length: Some(assumed.length / 2), ..edit }),
@@ -253,26 +254,26 @@ impl Question<'_> {
         }
     }
 
-    /// The fewest ranks, by doubling, at which everything is sharded and fits; where no number does, at which it fits with all
-    /// these other edits; else twice as many.
+    /// Returns the smallest number of ranks, by doubling, at which the run fits fully sharded; if there is none, at
+    /// which it fits with all `others`; else twice as many ranks.
     fn more_ranks(&self, own: &Config, others: &[(&str, Edit)]) -> Result<Option<Edit>> {
         let settings = match own.parallel.zero_stage {
             ZeroStage::Auto | ZeroStage::Stage(3) => Vec::new(),
             ZeroStage::Stage(_) => vec!["parallel.zero_stage=3".to_owned()],
         };
         let on = |ranks: usize| Edit { settings: settings.clone(), ranks: Some(ranks), ..Edit::default() };
-        let twice = 2 * self.place.ranks;
+        let twice = 2 * self.hardware.ranks;
         let doubled: Vec<usize> =
             std::iter::successors(Some(twice), |n| Some(2 * n)).take_while(|&n| n <= MOST_RANKS).collect();
         let rest = others.iter().fold(Edit::default(), |all, (_, edit)| all.and(edit));
         for others in [Edit::default(), rest] {
             let fits = |ranks: usize| -> Result<bool> {
-                Ok(self.need(&others.and(&on(ranks)))?.is_some_and(|bytes| self.place.holds(bytes)))
+                Ok(self.need(&others.and(&on(ranks)))?.is_some_and(|bytes| self.hardware.fits(bytes)))
             };
             if !doubled.last().map_or(Ok(false), |&most| fits(most))? {
                 continue;
             }
-            // With more ranks a rank holds less.
+            // Memory per rank decreases with the number of ranks.
             let (mut low, mut high) = (0, doubled.len() - 1);
             while low < high {
                 let middle = (low + high) / 2;
@@ -284,7 +285,7 @@ impl Question<'_> {
     }
 }
 
-/// As a setting has it.
+/// Formats the value of the setting.
 fn word(recompute: Recompute) -> String {
     match recompute {
         Recompute::None => "none".into(),
@@ -293,7 +294,7 @@ fn word(recompute: Recompute) -> String {
     }
 }
 
-fn tokens_word(tokens: usize) -> String {
+fn tokens_override(tokens: usize) -> String {
     format!("train.micro_batch_tokens={tokens}")
 }
 
@@ -302,13 +303,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_later_word_replaces_one_for_the_same_key() {
+    fn a_later_override_replaces_one_for_the_same_key() {
         let first = Edit { ranks: Some(2), ..Edit::of("parallel.zero_stage=1") };
         let both = first.and(&Edit::of("parallel.recompute=all")).and(&Edit::of("parallel.zero_stage=3"));
-        assert_eq!(both.words(), ["parallel.recompute=all", "parallel.zero_stage=3"]);
+        assert_eq!(both.overrides(), ["parallel.recompute=all", "parallel.zero_stage=3"]);
         assert_eq!((both.ranks, both.length), (Some(2), None));
         let frozen = |pattern: &str| Edit { freeze: vec![pattern.to_owned()], ..Edit::default() };
         let both = frozen("bert.*").and(&frozen("head.*")).and(&frozen("bert.*"));
-        assert_eq!(both.words(), [r#"model.freeze=["bert.*","head.*"]"#]);
+        assert_eq!(both.overrides(), [r#"model.freeze=["bert.*","head.*"]"#]);
     }
 }

@@ -1,7 +1,7 @@
-//! When a run saves, and what.
+//! Writes checkpoints and the final model.
 //!
-//! All ranks take part: what is sharded is gathered unit by unit, and rank 0 writes each unit before the next one comes,
-//! so that saving takes no more memory than a step does.
+//! All ranks take part: sharded tensors are gathered unit by unit, and rank 0 writes each unit before the next one, so
+//! that saving needs no more memory than a step.
 
 use crate::checkpoint::optimizer::{MASTERS, MOMENTS, State};
 use crate::checkpoint::tensor_writer::{Entry, Writer};
@@ -21,23 +21,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
-/// The saving side of a run. Rank 0 has the folder.
+/// Writes the checkpoints of a run. Only rank 0 has the folder.
 pub struct Checkpoints {
     pub dir: Option<RunDir>,
     pub comm: Arc<dyn Collective>,
     pub names: HfNames,
-    /// The configuration, which goes into every model's folder.
+    /// The configuration, which is written into every model folder.
     pub settings: String,
-    /// The folder that tokenizer files are carried from.
+    /// The folder from which tokenizer files are copied.
     pub origin: PathBuf,
-    /// The generation_config.json that is written instead of the origin's.
+    /// The generation_config.json to write instead of the origin's.
     pub generation: Option<Value>,
     pub limit: Option<usize>,
-    /// Whether the best checkpoint outlives the limit, because it becomes the final model.
+    /// Whether to keep the best checkpoint beyond the limit, because it becomes the final model.
     pub keeps_best: bool,
 }
 
-/// A file that rank 0 writes while all ranks gather: an error waits until the gathering is over.
+/// A file that rank 0 writes while all ranks gather. It holds an error back until all units are gathered.
 struct Sink<'a>(Result<Option<Writer>>, &'a Phase);
 
 impl<'a> Sink<'a> {
@@ -61,16 +61,16 @@ impl<'a> Sink<'a> {
     }
 }
 
-/// Shows how far a folder is written.
+/// Shows the progress of writing a folder.
 fn saving(folder: &str, tensors: usize) -> Phase {
     Phase::of(format!("saving {folder}"), tensors as u64, "tensors")
 }
 
 impl Checkpoints {
-    /// Writes the checkpoint of a step on rank 0; all ranks call it and learn how that went.
+    /// Writes the checkpoint of a step on rank 0. All ranks call it and get the same result.
     ///
     /// # Errors
-    /// What the system said on rank 0: a full disk. The checkpoints before stay.
+    /// The system's error on rank 0, such as a full disk. Earlier checkpoints are unchanged.
     pub fn save(&self, stepper: &mut Stepper, state: &TrainerState) -> Result<()> {
         stepper.weights.settle()?;
         let stepper = &*stepper;
@@ -87,18 +87,20 @@ impl Checkpoints {
         };
         let result = self.replace(|dir| dir.checkpoint(state.global_step), true, fill).map_err(|e| {
             let step = state.global_step;
-            e.context(format!("checkpoint of step {step} not written (those before it stay: --resume auto goes on)"))
+            e.context(format!(
+                "checkpoint of step {step} not written (earlier ones are kept: continue with --resume auto)"
+            ))
         });
         self.comm.agree(result, "saving a checkpoint")?;
         let best = state.best_global_step.filter(|_| self.keeps_best);
         let rotated = self.dir.as_ref().zip(self.limit).map(|(dir, limit)| dir.rotate(limit, best));
         if let Some(Err(e)) = rotated {
-            tracing::warn!("an old checkpoint stays: {e}");
+            tracing::warn!("an old checkpoint was not removed: {e}");
         }
         Ok(())
     }
 
-    /// Writes `final/`: the model as it is now, or that of the checkpoint `best`.
+    /// Writes `final/`: the current model, or that of the checkpoint `best`.
     ///
     /// # Errors
     /// As [`Checkpoints::save`].
@@ -115,7 +117,7 @@ impl Checkpoints {
         self.comm.agree(result.map_err(|e| e.context("final model not written")), "saving the final model")
     }
 
-    /// Makes a folder on rank 0. Every rank runs `fill`, exactly once: its collectives need them all.
+    /// Writes a folder on rank 0. Every rank runs `fill` exactly once, because its collectives need all ranks.
     fn replace(
         &self,
         target: impl FnOnce(&RunDir) -> PathBuf,
@@ -131,8 +133,8 @@ impl Checkpoints {
         if filled { result } else { fill(None).and(result) }
     }
 
-    /// The outer error is one of gathering, after which this rank is out of step; the inner one is a file's, which waits
-    /// until all is gathered.
+    /// The outer error comes from gathering, after which the ranks are out of step. The inner one comes from writing a
+    /// file, and is returned after all units are gathered.
     fn write_model(&self, stepper: &Stepper, to: Option<&Path>, phase: &Phase) -> Result<Result<()>> {
         let Stepper { model, params, weights, .. } = stepper;
         let files = to.map_or(Ok(()), |to| {
@@ -152,7 +154,7 @@ impl Checkpoints {
     }
 }
 
-/// Writes `optimizer/` into a checkpoint folder; the errors are those of [`Checkpoints::write_model`].
+/// Writes `optimizer/` into a checkpoint folder; errors as in [`Checkpoints::write_model`].
 fn write_optimizer(stepper: &Stepper, to: Option<&Path>, phase: &Phase) -> Result<Result<()>> {
     let Stepper { params, weights, optimizer, comm, .. } = stepper;
     let made = to.map_or(Ok(()), |to| {
@@ -181,7 +183,7 @@ fn write_optimizer(stepper: &Stepper, to: Option<&Path>, phase: &Phase) -> Resul
     Ok(result)
 }
 
-/// Makes `final/` of a checkpoint's model.
+/// Copies a checkpoint's model to `final/`.
 fn copy_model(from: &Path, target: &Path) -> Result<()> {
     folder::replace(target, false, |to| {
         TensorFile::open(&from.join("model.safetensors"))?;
@@ -193,16 +195,16 @@ fn copy_model(from: &Path, target: &Path) -> Result<()> {
     })
 }
 
-/// Takes up the optimizer's state of a checkpoint. With `thaws`, weights that were frozen then may be trained now: their
-/// state begins here, and `state` notes that.
+/// Loads the optimizer state of a checkpoint. With `thaws`, weights that were frozen in it may be trained now: their
+/// state starts at zero, and `state` records that.
 ///
 /// # Errors
-/// Exit 2, naming the tensor: one that is missing or has another shape.
+/// Exit 2 for a tensor that is missing or has another shape; the message names it.
 pub fn read_optimizer(stepper: &mut Stepper, from: &Path, state: &mut TrainerState, thaws: bool) -> Result<()> {
     let Stepper { params, weights, optimizer, comm, .. } = stepper;
     let steps = state.global_step - state.skipped_steps;
     let file = TensorFile::open(&from.join(MOMENTS))?;
-    let phase = Phase::of("loading the optimizer's state", params.ids().count() as u64, "tensors");
+    let phase = Phase::of("loading the optimizer state", params.ids().count() as u64, "tensors");
     for (index, unit) in params.layout().units().iter().enumerate() {
         let Some(held) = optimizer.moments(index) else { continue };
         let owned = weights.zero().owned(unit, comm.rank(), comm.world());

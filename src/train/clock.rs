@@ -1,22 +1,22 @@
-//! The time that training takes, evaluation and saving left out.
+//! Training time without evaluation and saving.
 
 use std::time::Instant;
 
-/// Wall time in training alone, and tokens.
+/// Wall time of training, and tokens.
 #[derive(Debug)]
 pub struct Clock {
     since: Instant,
-    /// Tokens since the last line.
+    /// Tokens since the last log line.
     pub tokens: u64,
-    /// Up to the last line.
+    /// Seconds up to the last log line.
     pub seconds: f64,
-    /// Up to the last line.
+    /// Tokens up to the last log line.
     pub all_tokens: u64,
-    /// Bytes that collectives of steps were given, as [`crate::comm::traffic`] counts them.
+    /// Bytes passed to the collectives of all steps, as counted by [`crate::comm::traffic`].
     pub communicated: u64,
-    /// Steps of this process.
+    /// Steps taken by this process.
     pub steps: u64,
-    /// Seconds from the start of the process.
+    /// Seconds from the start of the process to the end of the first step.
     pub first_step: Option<f64>,
 }
 
@@ -27,7 +27,7 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// Starts now.
+    /// Starts the clock.
     pub fn new() -> Self {
         Clock {
             since: Instant::now(),
@@ -40,12 +40,12 @@ impl Clock {
         }
     }
 
-    /// Real tokens of all ranks over wall time since the last line.
+    /// Returns tokens per second of all ranks since the last log line; padding does not count.
     pub fn rate(&self) -> f64 {
         self.tokens as f64 / self.since.elapsed().as_secs_f64().max(1e-9)
     }
 
-    /// Starts the next line.
+    /// Begins the interval of the next log line.
     pub fn lap(&mut self) {
         self.seconds += self.since.elapsed().as_secs_f64();
         self.all_tokens += self.tokens;
@@ -53,13 +53,13 @@ impl Clock {
         self.since = Instant::now();
     }
 
-    /// Seconds that `steps` more take at the pace so far; `None` before the first or after the last.
+    /// Estimates the seconds for `steps` more steps; `None` before the first or after the last.
     pub fn left(&self, steps: u64) -> Option<f64> {
         let so_far = self.seconds + self.since.elapsed().as_secs_f64();
         (self.steps > 0 && steps > 0).then(|| so_far / self.steps as f64 * steps as f64)
     }
 
-    /// Leaves out what happened since: evaluation and saving.
+    /// Runs `work` (evaluation or saving) without counting its time.
     pub fn pause<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let before = Instant::now();
         let value = work();

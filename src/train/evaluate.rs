@@ -1,4 +1,4 @@
-//! Running a model over a whole data set, on all ranks, with results that do not depend on how many there are.
+//! Inference over a whole dataset on all ranks; the results do not depend on the number of ranks.
 
 use crate::comm::{Collective, Op};
 use crate::data::batch::{Batch, Labels};
@@ -14,47 +14,47 @@ use crate::train::generation::Generation;
 use crate::train::staged::{Recompute, Staged};
 use tch::Tensor;
 
-/// What the model says of every example, in the data set's order, the same on every rank.
+/// The model's outputs for every example, in dataset order, the same on every rank.
 #[derive(Debug)]
 pub struct Outputs {
-    /// The numbers of all answers, as the task keeps them.
+    /// The outputs of all examples, in the task's format.
     pub answers: Vec<f32>,
-    /// `[N + 1]`: where each example's numbers begin.
+    /// `[N + 1]`: offset of each example's outputs.
     pub offsets: Vec<usize>,
     /// The mean of each term of the loss; empty when the data has no labels.
     pub losses: Vec<f64>,
 }
 
 impl Outputs {
-    /// The same with the data that they belong to.
+    /// Combines the outputs with their dataset.
     pub fn results<'a>(&'a self, data: &'a Prepared) -> Results<'a> {
         let Outputs { answers, offsets, losses } = self;
         Results { dataset: &data.dataset, references: &data.facts.references, answers, offsets, losses }
     }
 }
 
-/// How good a model is.
+/// Result of an evaluation.
 #[derive(Debug)]
 pub struct Evaluation {
     pub metrics: Metrics,
-    /// What is probably wrong with the model.
+    /// A likely problem of the model.
     pub warning: Option<String>,
 }
 
-/// A model and the ranks that run it.
+/// A model and the ranks that evaluate it.
 pub struct Evaluator<'a> {
     pub model: &'a Model,
     pub params: &'a Params,
     pub weights: &'a mut Weights,
     pub comm: &'a dyn Collective,
-    /// Tokens that a rank takes through the model at a time.
+    /// Maximum number of tokens in a micro-batch.
     pub micro_batch_tokens: usize,
-    /// How texts are generated for the metrics, where they are.
+    /// Settings of generation, if the metrics need generated texts.
     pub generation: Option<&'a Generation>,
 }
 
 impl Evaluator<'_> {
-    /// Runs the model over every example once, whatever the number of ranks.
+    /// Runs the model on every example once, on any number of ranks.
     ///
     /// # Errors
     /// A dead or late rank; libtorch's.
@@ -73,11 +73,11 @@ impl Evaluator<'_> {
         }));
         let answers = offsets[n];
         let terms = task.terms();
-        // Each rank fills in its own examples' numbers: the answers, then of each term sum and count of the losses.
-        // Adding zeros changes nothing.
+        // Each rank fills in the values of its own examples (the outputs, then sum and count of the losses of each
+        // term) and leaves the others zero; the all-reduce then collects them.
         let mut table = vec![0.0_f32; answers + 2 * terms * n];
         let plan = sampler::eval_plan(&dataset.lengths(), comm.world(), micro_batch_tokens);
-        // As many passes on every rank: sharded weights are gathered by all of them together.
+        // Every rank runs the same number of passes, because gathering sharded weights needs all of them.
         let phase = Phase::of(what, n as u64, "examples");
         for pass in 0..plan.iter().map(Vec::len).max().unwrap_or_default() {
             if pass > 0 {
@@ -122,14 +122,15 @@ impl Evaluator<'_> {
         Ok(Outputs { answers: answers_and_losses, offsets, losses })
     }
 
-    /// The mean loss and the task's metrics over a labelled data set, without the `eval_` prefix; `loss` comes first.
+    /// Returns the mean loss and the task's metrics on a labelled dataset, without the `eval_` prefix; `loss` comes
+    /// first.
     ///
     /// # Errors
-    /// As [`Evaluator::outputs`]; exit 2 when nothing is to be told; exit 4 when the loss is not finite.
+    /// As [`Evaluator::outputs`]; exit 2 if there are no targets; exit 4 if the loss is NaN or Inf.
     pub fn metrics(&mut self, data: &Prepared) -> Result<Evaluation> {
         let outputs = self.outputs_for("evaluating", &data.dataset)?;
         if outputs.losses.is_empty() {
-            let message = "there is nothing to evaluate: no example of the data has a target to tell";
+            let message = "there is nothing to evaluate: no example of the data has a target";
             return Err(Error::input(message).shared());
         }
         let loss: f64 = outputs.losses.iter().sum();

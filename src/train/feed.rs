@@ -1,4 +1,4 @@
-//! What each step eats: made ahead, off the training thread.
+//! The input of each step, prepared ahead on another thread.
 
 use crate::data::RandomKey;
 use crate::data::batch::Batch;
@@ -12,29 +12,29 @@ use crate::parallel::Rows;
 use std::sync::Arc;
 use tch::Device;
 
-/// Steps made ahead.
+/// Number of steps prepared ahead.
 const AHEAD: usize = 3;
 
-/// One rank's part of an optimizer step, on its device or on the way there ([`StepInput::arrived`]).
+/// One rank's input of an optimizer step, on its device or being copied there ([`StepInput::arrived`]).
 #[derive(Debug)]
 pub struct StepInput {
     /// From 1.
     pub step: u64,
-    /// This rank's micro-batches, maybe none.
+    /// This rank's micro-batches; may be empty.
     pub batches: Vec<Batch>,
-    /// The most micro-batches that any rank has.
+    /// Number of micro-batches of the rank with the most.
     pub micro_batches: usize,
-    /// The token ids that the global batch holds on any rank.
+    /// The token ids in the global batch.
     pub rows: Rows,
-    /// Tokens of the global batch.
+    /// Number of tokens in the global batch.
     pub tokens: u64,
-    /// Copies that brought it to the device.
+    /// Copies from host to device for this input.
     pub copies: Copies,
     arrivals: Vec<Arrival>,
 }
 
 impl StepInput {
-    /// Orders the copies to the device before the work that this thread queues from now on.
+    /// Makes the work that this thread queues from now on wait for the copies to the device.
     ///
     /// # Errors
     /// libtorch's.
@@ -43,14 +43,14 @@ impl StepInput {
     }
 }
 
-/// The token ids that a global batch holds on any rank, on the CPU: what a rank's batches hold is a function of the plan,
-/// so every rank knows it of all.
+/// Returns the token ids in a global batch, on the CPU. Every rank computes them from the plan, which has the samples
+/// of all ranks.
 pub fn rows_of(dataset: &Dataset, plan: &StepPlan, key: RandomKey) -> Rows {
     let seen = |&i: &u32| dataset.inputs(i as usize, key).ids;
     Rows::new(plan.shards.iter().flatten().flatten().flat_map(seen).map(i64::from).collect())
 }
 
-/// Steps `first..=last` of a run, for this rank.
+/// Returns the inputs of steps `first..=last` for this rank.
 pub fn feed(
     dataset: Arc<Dataset>,
     mut sampler: Sampler,
@@ -61,7 +61,7 @@ pub fn feed(
     last: u64,
 ) -> Result<Prefetch<StepInput>> {
     let steps = (first..=last).map(move |step| {
-        // A thread of its own, with a current GPU of its own.
+        // The current GPU is per thread.
         set_current(device)?;
         let plan = sampler.plan(step - 1);
         let draw = RandomKey { seed, step };

@@ -1,4 +1,4 @@
-//! Generation over a whole data set, on all ranks, with texts that do not depend on how many there are.
+//! Generation over a whole dataset on all ranks; the texts do not depend on the number of ranks.
 
 use crate::comm::{Collective, Op};
 use crate::data::{Collation, Dataset, Prepared, sampler};
@@ -17,7 +17,7 @@ use std::ops::Range;
 use tch::Device;
 
 impl Evaluator<'_> {
-    /// The metrics of the texts that are generated for a labelled data set.
+    /// Generates texts for a labelled dataset and returns their metrics.
     ///
     /// # Errors
     /// As [`Evaluator::texts`].
@@ -26,12 +26,12 @@ impl Evaluator<'_> {
         generation.metrics(&texts, &data.facts.references)
     }
 
-    /// A text for the first sequence of every example, a prompt or a source, in the data set's order; the same on every
-    /// rank. A rank has at most `micro_batch_tokens` tokens of prompts and texts, each beam's, in its cache at a time, or
-    /// one prompt's.
+    /// Generates a text for the first sequence (prompt or source) of every example, in dataset order; the same on every
+    /// rank. The KV cache of a rank has at most `micro_batch_tokens` tokens of prompts and texts of all beams at a
+    /// time, or one prompt's.
     ///
     /// # Errors
-    /// Exit 2: a prompt that fills the model, and as [`generate::generate`]; a dead or late rank; libtorch's.
+    /// Exit 2 if a prompt leaves no room for a text, and as [`generate::generate`]; a dead or late rank; libtorch's.
     pub fn texts(&mut self, dataset: &Dataset, settings: &Settings, random: RandomNumbers) -> Result<Vec<Text>> {
         let Evaluator { model, params, comm, micro_batch_tokens, .. } = *self;
         let settings = &with_start(settings, dataset);
@@ -55,8 +55,8 @@ impl Evaluator<'_> {
 }
 
 impl Evaluator<'_> {
-    /// A text for one prompt, on one rank. `watch` hears every token as it is taken, unless that is the last one or there are
-    /// beams; it returns whether to go on.
+    /// Generates a text for one prompt on one rank. `watch` gets every token except the last, unless there are beams,
+    /// and returns whether to continue.
     ///
     /// # Errors
     /// As [`generate::generate`].
@@ -80,7 +80,7 @@ impl Evaluator<'_> {
     }
 }
 
-/// The settings, with the start token of the data where the folder says nothing of one for generation.
+/// Returns the settings, with the dataset's decoder start token if the folder has none for generation.
 fn with_start(settings: &Settings, dataset: &Dataset) -> Settings {
     let own = match dataset.collation() {
         Collation::SourceTarget { start } => Some(*start),
@@ -89,7 +89,7 @@ fn with_start(settings: &Settings, dataset: &Dataset) -> Settings {
     Settings { decoder_start: settings.decoder_start.or(own), ..settings.clone() }
 }
 
-/// What the text of example `i` follows.
+/// Returns the prompt of example `i`.
 fn prompt(dataset: &Dataset, i: usize) -> Prompt {
     let first = match dataset.collation() {
         Collation::SourceTarget { .. } => dataset.sequences(i)[0] as usize,
@@ -98,7 +98,7 @@ fn prompt(dataset: &Dataset, i: usize) -> Prompt {
     Prompt { ids: dataset.ids(i)[..first].to_vec(), record: i as u64 }
 }
 
-/// The most tokens that each prompt and its text take in the cache.
+/// Returns the maximum number of tokens in the KV cache for each prompt and its text.
 fn costs(prompts: &[Prompt], settings: &Settings, has_encoder: bool, limit: Option<usize>) -> Result<Vec<u32>> {
     let beams = if let Search::Beam(beam) = settings.search { beam.beams } else { 1 };
     let cost = |(i, prompt): (usize, &Prompt)| {
@@ -110,7 +110,7 @@ fn costs(prompts: &[Prompt], settings: &Settings, has_encoder: bool, limit: Opti
             (_, 0) => Err(Error::input(format!(
                 "record {}: the prompt has {length} tokens, which leaves no room for a text ({})",
                 i + 1,
-                limit.map_or("max_length is reached".into(), |limit| format!("the model takes {limit} in all")),
+                limit.map_or("max_length is reached".into(), |limit| format!("the model's limit is {limit}")),
             ))),
             (_, new) => Ok((beams * (length + new)) as u32),
         }
@@ -118,19 +118,19 @@ fn costs(prompts: &[Prompt], settings: &Settings, has_encoder: bool, limit: Opti
     prompts.iter().enumerate().map(cost).collect()
 }
 
-/// Stages whose weights may have to be gathered from all ranks.
+/// Runs blocks, gathering their weights from all ranks if they are sharded.
 struct Gathered<'a> {
     params: &'a Params,
     weights: &'a mut Weights,
     comm: &'a dyn Collective,
-    /// Who hears the tokens of a single text, and whether it wants more.
+    /// Callback for the tokens of a single text, and whether it wants more.
     watch: Option<(&'a mut dyn FnMut(u32) -> bool, bool)>,
 }
 
 impl Passes for Gathered<'_> {
     fn taken(&mut self, tokens: &[u32]) {
-        if let (Some((watch, goes_on)), [token]) = (&mut self.watch, tokens) {
-            *goes_on = watch(*token);
+        if let (Some((watch, continues)), [token]) = (&mut self.watch, tokens) {
+            *continues = watch(*token);
         }
     }
 
@@ -142,12 +142,12 @@ impl Passes for Gathered<'_> {
     }
 
     fn another(&mut self, mine: bool) -> Result<bool> {
-        let mine = mine && self.watch.as_ref().is_none_or(|(_, goes_on)| *goes_on);
+        let mine = mine && self.watch.as_ref().is_none_or(|(_, continues)| *continues);
         if !self.weights.zero().shards_weights() {
             return Ok(mine);
         }
         let mut any = [f64::from(u8::from(mine))];
-        self.comm.all_reduce_f64(&mut any, Op::Max, "whether a text goes on")?;
+        self.comm.all_reduce_f64(&mut any, Op::Max, "whether a text continues")?;
         Ok(any[0] > 0.0)
     }
 
@@ -156,13 +156,13 @@ impl Passes for Gathered<'_> {
     }
 }
 
-/// All ranks' texts, where each rank holds some and nothing of the others'.
+/// Collects all ranks' texts; each rank has only its own.
 fn gather(comm: &dyn Collective, own: &[Text]) -> Result<Vec<Text>> {
     const WHAT: &str = "generated texts";
     let mut lengths: Vec<f64> = own.iter().map(|text| text.ids.len() as f64).collect();
     comm.all_reduce_f64(&mut lengths, Op::Sum, WHAT)?;
     let lengths: Vec<usize> = lengths.into_iter().map(|n| n as usize).collect();
-    // Of each token its id and its log-probability. Adding zeros changes nothing.
+    // Id and log-probability of each token; the other ranks' texts are zero.
     let blank = |text: &Text, n: usize| {
         let mut pairs: Vec<f64> = text
             .ids

@@ -1,4 +1,4 @@
-//! How texts are generated: settings, tokenizer and seed.
+//! Settings, tokenizer and seed of text generation.
 
 use crate::checkpoint::export::GENERATION_FILE;
 use crate::error::{Context, Error, Result};
@@ -11,16 +11,16 @@ use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::Path;
 
-/// How an evaluation generates texts.
+/// Settings and tokenizer to generate texts.
 pub struct Generation {
     pub settings: Settings,
     pub tokenizer: Tokenizer,
-    /// For what is drawn.
+    /// Random seed for sampling.
     pub seed: u64,
 }
 
 impl Generation {
-    /// By what `wanted` asks for, else as the model's folder says.
+    /// Reads the settings: those of `wanted`, then those of the model folder.
     ///
     /// # Errors
     /// Exit 2: those of [`Settings::read`] and [`Tokenizer::from_folder`].
@@ -32,7 +32,7 @@ impl Generation {
         Ok(Generation { settings: Settings::read(folder, &wanted)?, tokenizer: Tokenizer::from_folder(folder)?, seed })
     }
 
-    /// At most so many new tokens where neither the folder nor anybody else says how many.
+    /// Sets the default of `max_new_tokens` if neither the folder nor the configuration limits the length.
     pub fn or_at_most(mut self, new_tokens: usize) -> Self {
         let length = &mut self.settings.length;
         if length.max.is_none() {
@@ -41,7 +41,8 @@ impl Generation {
         self
     }
 
-    /// Ends texts where the folder's chat template ends an answer, too: what was learnt from it ends so.
+    /// Also stops at the token that ends an answer in the folder's chat template, because fine-tuned models end with
+    /// it.
     ///
     /// # Errors
     /// As [`chat::answer_end`].
@@ -51,21 +52,21 @@ impl Generation {
         Ok(self)
     }
 
-    /// Returns the random number for a record and a position, from which a token is sampled.
+    /// Returns the uniform random number that samples a token, as a function of record and position.
     pub fn random_numbers(&self) -> impl Fn(u64, usize) -> f64 {
         let seed = self.seed;
         move |record, position| generate::uniform(seed, record, position)
     }
 
-    /// A text as a person reads it, without special tokens.
+    /// Decodes a text without special tokens.
     ///
     /// # Errors
-    /// The tokenizer's own.
+    /// Errors of the tokenizer.
     pub fn read(&self, text: &Text) -> Result<String> {
         self.tokenizer.decode(&text.ids)
     }
 
-    /// BLEU (0 to 100, as sacrebleu counts it) and ROUGE-L of texts against the references of the data.
+    /// Returns BLEU (0 to 100, like sacrebleu) and ROUGE-L of texts against the references of the data.
     pub(super) fn metrics(&self, texts: &[Text], references: &Value) -> Result<Metrics> {
         let (mut bleu, mut rouge) = (Bleu::default(), RougeL::default());
         let references: Vec<String> = Vec::deserialize(references)?;
@@ -78,17 +79,17 @@ impl Generation {
     }
 }
 
-/// The generation_config.json of a model that is trained on conversations, where that of `folder` does not end a text
-/// at the token that ends an answer by its chat template; with it that token.
+/// Returns the generation_config.json of a model that is trained on conversations, and the token that ends an answer in
+/// its chat template; `None` if the file in `folder` already has that token in `eos_token_id`.
 ///
-/// A new one has the keys of config.json that say something of generation, as transformers derives it.
+/// A newly created file has the generation keys of config.json, like in transformers.
 ///
 /// # Errors
 /// As [`Tokenizer::from_folder`] and [`chat::answer_end`].
 pub fn ending_answers(folder: &Path) -> Result<Option<(Value, u32)>> {
     const OF_GENERATION: [&str; 4] = ["bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"];
     let tokenizer = Tokenizer::from_folder(folder)?;
-    // Settings that generation does not support are no matter of training.
+    // Unsupported generation settings do not matter for training.
     let Ok(settings) = Settings::read(folder, &Map::new()) else { return Ok(None) };
     let Some(end) = chat::answer_end(&tokenizer)?.filter(|end| !settings.eos.contains(end)) else { return Ok(None) };
     let read = |name: &str| -> Result<Map<String, Value>> {

@@ -1,4 +1,4 @@
-//! What this machine does: the rates of its CPU, the times of its collectives, and a few real steps of a run.
+//! Measures this machine: the throughput of its CPU, the time of collectives, and a few real steps of a run.
 
 use crate::comm::{Action, Collective, Op, Pending};
 use crate::config::Config;
@@ -8,8 +8,8 @@ use crate::ffi::device::synchronize;
 use crate::nn::precision;
 use crate::plan::device::Speed;
 use crate::plan::fit::Timed;
-use crate::train::loaded::Loaded;
 use crate::train::memory_report::{self, Bytes};
+use crate::train::model_loading::Loaded;
 use crate::train::session::Session;
 use crate::train::step::Stepper;
 use crate::train::{feed, settings};
@@ -17,36 +17,36 @@ use std::sync::Arc;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
-/// Seconds that a measurement repeats for.
+/// Minimum duration of a measurement in seconds.
 const LONG_ENOUGH: f64 = 0.15;
-/// Steps before the clock runs, and with it.
+/// Warm-up steps, and timed steps.
 const WARM_UP: usize = 1;
 const STEPS: usize = 5;
-/// Steps that may be skipped: a loss scale goes from its first value to one that fits by halves.
+/// Maximum number of skipped steps: the loss scale starts too high and is halved until it fits.
 const SKIPPED: usize = 40;
-/// Bytes of the collectives that are timed, and how often each is.
+/// Sizes in bytes of the timed collectives, and repetitions of each.
 const SIZES: [i64; 4] = [64 << 10, 1 << 20, 4 << 20, 16 << 20];
 const REPEATS: usize = 15;
-/// Bytes of the buffers that take turns, so that they come from memory, as in a step, and not from a cache.
+/// Bytes of the buffers that are used in turn, so that they come from memory, as in a step, and not from a cache.
 const POOL: i64 = 128 << 20;
 
-/// How fast products and passes over memory are on this CPU, with the threads that libtorch has now: the best of several
-/// tries, as what else runs here only takes time away.
+/// Measures FLOP/s of matmuls and memory bandwidth of this CPU with libtorch's current number of threads. Takes the
+/// best of several tries, because other processes only add time.
 pub fn speed(kind: Kind) -> Speed {
     let _guard = tch::no_grad_guard();
     let (rows, width) = (512, 1024);
     let options = (kind, Device::Cpu);
     let (x, w) = (Tensor::ones([rows, width], options), Tensor::ones([width, width], options));
-    let products = best(|| drop(precision::linear(&x, &w, None)));
-    let flops = 2.0 * (rows * width * width) as f64 / products;
-    // Larger than the caches.
+    let matmul_seconds = best(|| drop(precision::linear(&x, &w, None)));
+    let flops = 2.0 * (rows * width * width) as f64 / matmul_seconds;
+    // Larger than the CPU caches.
     let from = Tensor::ones([16 << 20], (Kind::Float, Device::Cpu));
     let mut to = from.zeros_like();
-    let copies = best(|| to.copy_(&from));
-    Speed { flops, bytes: 2.0 * 4.0 * from.numel() as f64 / copies }
+    let copy_seconds = best(|| to.copy_(&from));
+    Speed { flops, bytes: 2.0 * 4.0 * from.numel() as f64 / copy_seconds }
 }
 
-/// Seconds of the fastest try.
+/// Returns the seconds of the fastest try.
 fn best(mut work: impl FnMut()) -> f64 {
     work();
     let (began, mut best) = (Instant::now(), f64::INFINITY);
@@ -58,8 +58,8 @@ fn best(mut work: impl FnMut()) -> f64 {
     best
 }
 
-/// Times the collectives of a step, of several sizes; all ranks call it. The slowest rank's time counts, and of several
-/// tries the fastest, as what else runs here only takes time away.
+/// Times the collectives of a step at several sizes; all ranks call it. Takes the slowest rank's time and the best of
+/// several tries, because other processes only add time.
 ///
 /// # Errors
 /// A dead or late rank; out of memory.
@@ -81,7 +81,7 @@ pub fn collectives(comm: &dyn Collective) -> Result<Vec<Timed>> {
             };
             let mut fastest = f64::INFINITY;
             for turn in 0..REPEATS as i64 {
-                // Far from each other: a cache looks ahead.
+                // Far apart, because of cache prefetching.
                 let places = (pool.numel() as i64 / length).max(1);
                 let buffer = pool.narrow(0, turn * (places / REPEATS as i64).max(1) % places * length, length);
                 comm.barrier("a measurement")?;
@@ -103,19 +103,19 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// What a few real steps took.
+/// Result of a few real steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
-    /// Seconds of a step: the median.
+    /// Median seconds per step.
     pub seconds: f64,
-    /// The most that the tensors of a rank held, on the rank with the most.
+    /// Peak bytes of tensors on the rank with the most.
     pub peak: u64,
 }
 
-/// Takes one step of a run several times, from the weights that it starts with. Nothing is written. All ranks call it.
+/// Runs one step several times from the initial weights. Writes nothing. All ranks call it.
 ///
 /// # Errors
-/// As [`Session::open`] and [`Stepper::step`]; exit 4 when every step is skipped.
+/// As [`Session::open`] and [`Stepper::step`]; exit 4 if every step is skipped.
 pub fn steps(config: &Config, comm: &Arc<dyn Collective>, sampler: &Sampler, step: u64) -> Result<Measured> {
     let session = Session::open(config.clone(), Arc::clone(comm), None)?;
     let schedule = settings::schedule(config, settings::total_steps(config, sampler.steps_per_epoch()));
@@ -125,7 +125,7 @@ pub fn steps(config: &Config, comm: &Arc<dyn Collective>, sampler: &Sampler, ste
     let mut stepper = Stepper::new(config, Arc::clone(comm), (model, params, weights), schedule, scaler)?;
     let (dataset, device) = (Arc::new(data.train.dataset), comm.device());
     memory_report::reset(device)?;
-    let seconds = of_whole_steps(|| {
+    let seconds = time_steps(|| {
         let (dataset, sampler) = (Arc::clone(&dataset), sampler.clone());
         let mut taken = None;
         for input in feed::feed(dataset, sampler, config.seed, comm.rank(), device, step + 1, step + 1)? {
@@ -134,7 +134,7 @@ pub fn steps(config: &Config, comm: &Arc<dyn Collective>, sampler: &Sampler, ste
             let began = Instant::now();
             let outcome = stepper.step(input, false)?;
             stepper.weights.settle()?;
-            // The kernels of the update may still run.
+            // The optimizer's kernels may still be running.
             synchronize(device)?;
             taken = outcome.filter(|outcome| !outcome.skipped).map(|_| began.elapsed().as_secs_f64());
         }
@@ -145,9 +145,9 @@ pub fn steps(config: &Config, comm: &Arc<dyn Collective>, sampler: &Sampler, ste
     Ok(Measured { seconds: most[0], peak: most[1] as u64 })
 }
 
-/// What so many steps take after those that warm up; `step` takes one, and tells nothing where no weight changed: that
-/// leaves the update out.
-fn of_whole_steps(mut step: impl FnMut() -> Result<Option<f64>>) -> Result<Vec<f64>> {
+/// Times `STEPS` steps after the warm-up. `step` runs one and returns `None` if it was skipped, because a skipped step
+/// has no update.
+fn time_steps(mut step: impl FnMut() -> Result<Option<f64>>) -> Result<Vec<f64>> {
     let mut seconds = Vec::new();
     for _ in 0..WARM_UP + STEPS + SKIPPED {
         seconds.extend(step()?);
@@ -158,7 +158,7 @@ fn of_whole_steps(mut step: impl FnMut() -> Result<Option<f64>>) -> Result<Vec<f
     Err(Error::new(
         error::Kind::NonFinite,
         format!(
-            "--measure: more than {SKIPPED} steps were skipped, loss or gradients are not finite: see it by `trainer train`"
+            "--measure: more than {SKIPPED} steps were skipped (NaN or Inf): run `trainer train` to find the cause"
         ),
     ))
 }
@@ -169,11 +169,11 @@ mod tests {
 
     #[test]
     fn skipped_steps_are_not_timed() {
-        // Overflows before the first that fits, and one among those that count.
-        let told = [None, None, Some(9.0), Some(1.0), None, Some(2.0), Some(3.0), Some(4.0), Some(5.0), Some(6.0)];
-        let mut told = told.into_iter();
-        let found = of_whole_steps(|| Ok(told.next().unwrap())).unwrap();
-        assert_eq!((found, told.next()), (vec![1.0, 2.0, 3.0, 4.0, 5.0], Some(Some(6.0))));
-        assert!(of_whole_steps(|| Ok(None)).unwrap_err().to_string().contains("were skipped"));
+        // Overflows before the first step that fits, and one among the timed steps.
+        let results = [None, None, Some(9.0), Some(1.0), None, Some(2.0), Some(3.0), Some(4.0), Some(5.0), Some(6.0)];
+        let mut results = results.into_iter();
+        let found = time_steps(|| Ok(results.next().unwrap())).unwrap();
+        assert_eq!((found, results.next()), (vec![1.0, 2.0, 3.0, 4.0, 5.0], Some(Some(6.0))));
+        assert!(time_steps(|| Ok(None)).unwrap_err().to_string().contains("were skipped"));
     }
 }

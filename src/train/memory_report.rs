@@ -1,4 +1,4 @@
-//! Peak and persistent bytes of every rank, by use.
+//! Peak and persistent bytes of tensors on every rank, by use.
 
 use crate::comm::{Collective, Op};
 use crate::error::Result;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use std::sync::{Mutex, PoisonError};
 use tch::Device;
 
-/// Bytes by use, in the order of [`Use::ALL`], and all together: of peaks that is the peak of the sum.
+/// Bytes by use, in the order of [`Use::ALL`], and the total; for peaks the peak of the total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes {
     pub by_use: [u64; 5],
@@ -16,13 +16,13 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    /// What this rank's tensors hold now where it computes. On a GPU libtorch counts all tensors as one: there weights,
-    /// gradients and optimizer state are what is `kept` of them, and activations all the rest.
+    /// Returns the bytes of this rank's tensors now. On a GPU libtorch has one counter for all tensors: weights,
+    /// gradients and optimizer state are taken from `kept`, and the rest counts as activations.
     pub fn held(device: Device, kept: [u64; 3]) -> Self {
         Self::of(device, kept, memory::device_current, |usage| (usage.current, usage.current.iter().sum()))
     }
 
-    /// The most that this rank's tensors have held there.
+    /// Returns the peak bytes of this rank's tensors.
     pub fn peak(device: Device, kept: [u64; 3]) -> Self {
         Self::of(device, kept, memory::device_peak, |usage| (usage.peak, usage.total_peak))
     }
@@ -50,32 +50,31 @@ impl Bytes {
     }
 }
 
-/// What [`account`] tells of.
+/// The data of [`account`].
 static KEPT: Mutex<Option<(Device, [u64; 3])>> = Mutex::new(None);
 
-/// Lets [`account`] tell of this rank: where it computes, and its bytes of weights, gradients and optimizer state.
+/// Sets the data of [`account`]: this rank's device, and its bytes of weights, gradients and optimizer state.
 pub fn remember(device: Device, kept: [u64; 3]) {
     *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some((device, kept));
 }
 
-/// The most that the tensors of this rank have held, by use, for a person who has run out of memory; `None` before
-/// [`remember`].
+/// Describes the peak bytes of this rank's tensors by use, for out-of-memory errors; `None` before [`remember`].
 pub fn account() -> Option<String> {
     let (device, kept) = (*KEPT.lock().unwrap_or_else(PoisonError::into_inner))?;
     let mut bytes = Bytes::peak(device, kept);
     if device == Device::Cpu {
-        // At one moment rather than each at its own.
+        // At the peak of the total, not each use at its own peak.
         bytes.by_use = memory::usage().at_total_peak;
     }
-    Some(told(&bytes))
+    Some(describe(&bytes))
 }
 
-fn told(bytes: &Bytes) -> String {
+fn describe(bytes: &Bytes) -> String {
     let parts = Use::ALL.iter().zip(bytes.by_use).map(|(what, n)| format!("{} {}", what.name(), human(n)));
-    format!("its tensors held at most {}: {}", human(bytes.total), parts.collect::<Vec<_>>().join(", "))
+    format!("peak memory of its tensors {}: {}", human(bytes.total), parts.collect::<Vec<_>>().join(", "))
 }
 
-/// From here on peaks are counted anew.
+/// Resets the peaks.
 ///
 /// # Errors
 /// libtorch's.
@@ -84,10 +83,10 @@ pub fn reset(device: Device) -> Result<()> {
     if device == Device::Cpu { Ok(()) } else { memory::reset_device_peak(device) }
 }
 
-/// The numbers of a [`Bytes`] as they travel.
+/// Number of values of a [`Bytes`] in a collective.
 const NUMBERS: usize = Use::ALL.len() + 1;
 
-/// What every rank measured.
+/// The measurements of every rank.
 #[derive(Debug)]
 pub struct MemoryReport {
     peak: Vec<Bytes>,
@@ -95,7 +94,7 @@ pub struct MemoryReport {
 }
 
 impl MemoryReport {
-    /// Collects what each rank gives; all ranks call it, and all of them compute on the same kind of device.
+    /// Gathers the bytes of each rank. All ranks call it, and all compute on the same kind of device.
     ///
     /// # Errors
     /// Those of the collective.
@@ -120,25 +119,25 @@ impl MemoryReport {
         Ok(MemoryReport { peak, held })
     }
 
-    /// The peaks, one object a rank.
+    /// The peaks, one object per rank.
     pub fn peak_json(&self) -> Value {
         self.peak.iter().map(Bytes::json).collect()
     }
 
-    /// What was held after the last step, one object a rank.
+    /// The bytes after the last step, one object per rank.
     pub fn held_json(&self) -> Value {
         self.held.iter().map(Bytes::json).collect()
     }
 
-    /// For a person: a row for each use and one for all together, each with the largest peak of a rank and the most
-    /// that a rank held after the last step.
+    /// Returns a table row for each use and one for the total, each with the maximum over the ranks: peak, and after
+    /// the last step.
     pub fn rows(&self) -> Vec<Vec<String>> {
         let row = |name: &str, pick: &dyn Fn(&Bytes) -> u64| {
             let largest = |of: &[Bytes]| human(of.iter().map(pick).max().unwrap_or_default());
             vec![name.to_owned(), largest(&self.peak), largest(&self.held)]
         };
         let uses = Use::ALL.iter().enumerate().map(|(i, what)| row(what.name(), &|b| b.by_use[i]));
-        uses.chain([row("all together", &|b| b.total)]).collect()
+        uses.chain([row("total", &|b| b.total)]).collect()
     }
 }
 
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn every_rank_learns_all() {
+    fn every_rank_gets_all() {
         let of = |rank: u64| {
             let peak = Bytes { by_use: [10 + rank, 20 - rank, 30, 4000, 5], total: 4040 + rank };
             (peak, Bytes { by_use: [10, 20, 30, rank, 0], total: 60 + rank })
@@ -179,7 +178,7 @@ mod tests {
             assert_eq!(rows[0], ["weights", "11 B", "10 B"]);
             assert_eq!(rows[1], ["gradients", "20 B", "20 B"]);
             assert_eq!(rows[3], ["activations", "4.0 kB", "1 B"]);
-            assert_eq!(rows[5], ["all together", "4.0 kB", "61 B"]);
+            assert_eq!(rows[5], ["total", "4.0 kB", "61 B"]);
         }
     }
 
@@ -190,22 +189,22 @@ mod tests {
     }
 
     #[test]
-    fn here_it_is_measured() {
+    fn cpu_tensors_are_measured() {
         memory::install();
         let kept = memory::during(Use::Optimizer, || tch::Tensor::zeros([1000], (tch::Kind::Double, Device::Cpu)));
         let (held, peak) = (Bytes::held(Device::Cpu, [0; 3]), Bytes::peak(Device::Cpu, [0; 3]));
         let of = |bytes: &Bytes| bytes.by_use[Use::Optimizer as usize];
         assert!(of(&held) >= 8000 && of(&peak) >= of(&held) && peak.total >= 8000, "{held:?} {peak:?}");
         remember(Device::Cpu, [0; 3]);
-        assert!(account().is_some_and(|told| told.starts_with("its tensors held at most ")));
+        assert!(account().is_some_and(|text| text.starts_with("peak memory of its tensors ")));
         drop(kept);
     }
 
     #[test]
-    fn an_account_tells_memory_by_kind() {
+    fn an_account_lists_memory_by_use() {
         let bytes = Bytes { by_use: [10, 20, 30, 4000, 5], total: 4065 };
-        let wanted = "its tensors held at most 4.1 kB: weights 10 B, gradients 20 B, optimizer 30 B, activations 4.0 kB, \
-                      communication 5 B";
-        assert_eq!(told(&bytes), wanted);
+        let wanted = "peak memory of its tensors 4.1 kB: weights 10 B, gradients 20 B, optimizer 30 B, \
+                      activations 4.0 kB, communication 5 B";
+        assert_eq!(describe(&bytes), wanted);
     }
 }

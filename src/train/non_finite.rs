@@ -1,6 +1,6 @@
-//! Which tensor went bad first, on which rank, over which samples: the step is run again, looking at everything.
+//! Finds the first tensor with NaN or Inf, its rank and its samples, by running the step again with checks.
 //!
-//! Nothing was updated and chance is a pure function, so the second run meets the same numbers.
+//! No weight was updated and all randomness is keyed, so the second run computes the same values.
 
 use crate::comm::Collective;
 use crate::data::batch::Batch;
@@ -13,7 +13,7 @@ use crate::train::settings::StepConfig;
 use crate::train::staged::Staged;
 use crate::train::watch::Watch;
 
-/// A step whose loss or gradient norm is not finite.
+/// A step with a NaN or Inf loss or gradient norm.
 #[derive(Debug)]
 pub struct Fault<'a> {
     pub step: u64,
@@ -21,11 +21,11 @@ pub struct Fault<'a> {
     pub grad_norm: f64,
     pub batches: &'a [Batch],
     pub micro_batches: usize,
-    /// What backward starts from, of each term of the loss.
+    /// Initial gradient of each term of the loss.
     pub scales: &'a [f64],
 }
 
-/// What the step is run again with.
+/// The state that the step runs again with.
 pub struct Rerun<'a> {
     pub model: &'a Model,
     pub params: &'a Params,
@@ -35,20 +35,21 @@ pub struct Rerun<'a> {
     pub config: StepConfig,
 }
 
-/// The error that ends a run, with its cause. All ranks call it.
+/// Returns the error that ends a run, with its cause. All ranks call it.
 ///
 /// # Errors
 /// A dead or late rank; libtorch's.
-pub fn diagnose(rerun: Rerun, fault: &Fault) -> Result<Error> {
-    let comm = rerun.comm;
-    let found = look(rerun, fault)?;
+pub fn diagnose(state: Rerun, fault: &Fault) -> Result<Error> {
+    let comm = state.comm;
+    let found = rerun(state, fault)?;
     let here = |what: String| {
         let rank = comm.rank();
-        Error::new(Kind::NonFinite, format!("the first tensor that is not finite, on rank {rank}: {what}"))
+        Error::new(Kind::NonFinite, format!("the first tensor with NaN or Inf, on rank {rank}: {what}"))
     };
-    let cause = match comm.agree(found.map_or(Ok(()), |what| Err(here(what))), "what went bad") {
-        Ok(()) => "the tensors of each micro-batch are finite: what overflows is their sum, or the squares in the norm"
-            .to_owned(),
+    let cause = match comm.agree(found.map_or(Ok(()), |what| Err(here(what))), "the first NaN or Inf") {
+        Ok(()) => {
+            "the tensors of each micro-batch are finite: their sum overflows, or the squares in the norm".to_owned()
+        }
         Err(e) if e.kind() == Kind::NonFinite => e.to_string(),
         Err(e) => return Err(e),
     };
@@ -56,17 +57,17 @@ pub fn diagnose(rerun: Rerun, fault: &Fault) -> Result<Error> {
     Ok(Error::new(
         Kind::NonFinite,
         format!(
-            "step {step}: the loss is {loss} and the gradient norm {grad_norm}; {cause}. No weight was changed by this \
-             step. A lower learning_rate or a longer warm-up is the usual remedy; train.on_non_finite = \"skip\" \
-             leaves such steps out"
+            "step {step}: the loss is {loss} and the gradient norm {grad_norm}; {cause}. This step changed no \
+             weight. Lower learning_rate or raise warmup_steps; train.on_non_finite = \"skip\" skips such \
+             steps"
         ),
     )
     .shared())
 }
 
-/// Runs the step's micro-batches again on this rank.
-fn look(rerun: Rerun, fault: &Fault) -> Result<Option<String>> {
-    let Rerun { model, params, weights, gradients, comm, config } = rerun;
+/// Runs the step's micro-batches again on this rank, with checks.
+fn rerun(state: Rerun, fault: &Fault) -> Result<Option<String>> {
+    let Rerun { model, params, weights, gradients, comm, config } = state;
     let watch = Watch::default();
     let staged = Staged { model, params, recompute: config.recompute, watch: Some(&watch) };
     let decoders = fault.batches.iter().filter_map(|batch| batch.decoder.as_ref()).map(|decoder| &decoder.tokens);

@@ -6,32 +6,32 @@ use crate::error::Result;
 use crate::ffi::device::allow_tf32;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::generation::ending_answers;
-use crate::train::loaded::{Declared, Holding, Source};
-use crate::train::memory_need::{self, Held};
+use crate::train::memory_fit::{self, MemoryPlan};
+use crate::train::model_loading::{Declared, LoadOptions, Source};
 use crate::train::resumed::Resumed;
 use crate::train::session::{Session, declare, one_per_host_first, read_data};
-use crate::train::{rehearsal, same_everywhere, settings};
+use crate::train::{dry_run, rank_consistency, settings};
 use std::sync::Arc;
 use tch::Device;
 
 impl Session {
-    /// Reads everything that the configuration names; a checkpoint that the run goes on from replaces `model.path` as
-    /// the place of the weights, and fixes the order of labels.
+    /// Reads the model and the data. A checkpoint to resume from replaces `model.path` as the source of the weights,
+    /// and fixes the order of the labels.
     ///
-    /// All ranks call it; a failure of one is everybody's.
+    /// All ranks call it; a failure on one rank is an error on all.
     ///
     /// # Errors
-    /// Exit 2 for what is wrong with the model folder or the data.
+    /// Exit 2 for an invalid model folder or invalid data.
     pub fn open(config: Config, comm: Arc<dyn Collective>, resumed: Option<&Resumed>) -> Result<Self> {
         allow_tf32(settings::tf32(&config, comm.device()))?;
         let known_labels = resumed.and_then(|resumed| resumed.state.labels.clone());
         let open = || -> Result<(Declared, usize)> {
             let declared = declare(&config)?;
-            // A folder without a tokenizer is the model's fault, not the data's.
+            // Report a missing tokenizer as an error of the model folder, not of the data.
             Tokenizer::fingerprint_of(&config.model.path)?;
             Ok(declared)
         };
-        let (mut declared, max_length) = comm.agree(open(), "reading the model's configuration")?;
+        let (mut declared, max_length) = comm.agree(open(), "reading the model configuration")?;
         let mut data = one_per_host_first(comm.as_ref(), "preparing the data", || {
             let data = read_data(&config, max_length, known_labels.clone())?;
             declared.check_vocabulary(&data.train)?;
@@ -41,20 +41,22 @@ impl Session {
         let ends = (config.task.kind == TaskKind::Chat).then(|| ending_answers(&config.model.path)).transpose();
         let ends = comm.agree(ends, "reading the chat template")?.flatten();
         let generation = ends.map(|(file, end)| {
-            let remark =
-                "of the chat template ends answers: the trained model's generation_config.json ends texts there";
-            data.train.facts.remarks.push(format!("token {end} {remark}"));
+            data.train.facts.remarks.push(format!(
+                "token {end} ends an answer in the chat template: added to eos_token_id in generation_config.json of \
+                 the trained model"
+            ));
             file
         });
         if let Some(resumed) = resumed {
             resumed.from.clone_into(&mut declared.folder);
         }
-        let shaped = comm.agree(declared.with_head(&data.head, &config.model.freeze), "giving the model its head")?;
+        let shaped =
+            comm.agree(declared.with_head(&data.head, &config.model.freeze), "adding the head to the model")?;
         let before = resumed.map(|resumed| resumed.micro_batch_tokens(comm.world())).transpose();
         let before = comm.agree(before, "reading the checkpoint's settings")?.flatten();
-        let chosen = memory_need::choose(&config, &shaped, &data, comm.as_ref(), before);
-        let Held { zero, micro_batch_tokens } = comm.agree(chosen, "choosing what fits into memory")?;
-        let holding = Holding {
+        let chosen = memory_fit::choose(&config, &shaped, &data, comm.as_ref(), before);
+        let MemoryPlan { zero, micro_batch_tokens } = comm.agree(chosen, "choosing settings that fit in memory")?;
+        let options = LoadOptions {
             kind: settings::kind(config.parallel.precision),
             zero,
             trains: true,
@@ -65,14 +67,14 @@ impl Session {
                 (None, ModelInit::Pretrained) => Source::Folder,
             },
         };
-        let loaded = comm.agree(shaped.load(&comm, &holding), "loading the model")?;
-        let starts_at_random = holding.from == Source::Random;
+        let loaded = comm.agree(shaped.load(&comm, &options), "loading the model")?;
+        let starts_at_random = options.from == Source::Random;
         let mut session =
             Session { config, comm, loaded, data, max_length, micro_batch_tokens, starts_at_random, generation };
-        same_everywhere::check(&session, resumed.map_or(0, |resumed| resumed.state.global_step))?;
+        rank_consistency::check(&session, resumed.map_or(0, |resumed| resumed.state.global_step))?;
         let fixed = session.config.train.micro_batch_tokens.given().or(before).is_some();
         if session.comm.device() != Device::Cpu && !fixed {
-            session.micro_batch_tokens = rehearsal::most_tokens(&session)?;
+            session.micro_batch_tokens = dry_run::max_tokens(&session)?;
         }
         Ok(session)
     }

@@ -1,4 +1,4 @@
-//! From the configuration to how its data files are read, and to the head that the data asks for.
+//! Reads the data files of a run as its configuration says, and derives the head from the data.
 
 use crate::config::{DataConfig, Documents, TaskConfig, TaskKind};
 use crate::data::{Encode, Facts, Prepared};
@@ -18,39 +18,39 @@ use crate::tasks::texts::{Target, Texts};
 use crate::text::documents::{Division, DocumentSource};
 use std::path::Path;
 
-/// The data of a run.
+/// The datasets of a run, and the head that they need.
 pub struct Data {
     pub train: Prepared,
     pub eval: Option<Prepared>,
     pub head: Head,
 }
 
-/// What a data file is read for.
+/// Purpose of reading a data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Train,
-    /// Labels are read, and what metrics need beside them.
+    /// Reads labels, and the references for metrics.
     Evaluate,
-    /// No label is read, and no record left out.
+    /// Reads no labels and skips no record.
     Predict,
 }
 
-/// How the data files of a run are read.
+/// Settings for reading the data files of a run.
 pub struct Reading<'a> {
     pub task: &'a TaskConfig,
     pub data: &'a DataConfig,
-    /// The model's.
+    /// The model folder.
     pub folder: &'a Path,
     pub max_length: usize,
     pub purpose: Purpose,
-    /// The labels in the order of their ids, where they are known; otherwise they are found in the data.
+    /// The labels in the order of their ids; `None` infers them from the data.
     pub labels: Option<Vec<String>>,
-    /// Decides what training data draws when it is read.
+    /// Random seed for what is sampled while reading training data.
     pub seed: u64,
 }
 
 impl Reading<'_> {
-    /// What reads `path`, which is the value of the setting `key`.
+    /// Returns the encoder for the file `path`, the value of the setting `key`.
     ///
     /// # Errors
     /// Exit 2: no such file.
@@ -91,7 +91,7 @@ impl Reading<'_> {
                     return Ok(Box::new(MaskedTexts { corpus: self.corpus(path)?, hiding }));
                 }
                 let source = DocumentSource::Text { path: path.to_owned(), division: Division::Paragraphs };
-                // An evaluation's pairs are the same whatever run it belongs to.
+                // The pairs of an evaluation do not depend on the run.
                 let seed = if *purpose == Purpose::Train { self.seed } else { 0 };
                 Ok(Box::new(SentencePairs { source, max_length: *max_length, hiding, seed }))
             }
@@ -104,7 +104,7 @@ impl Reading<'_> {
         role(self.task) == Role::PreTraining
     }
 
-    /// A file of documents for a language model.
+    /// Returns the documents of a file for a language model.
     ///
     /// # Errors
     /// As [`Reading::documents`].
@@ -114,8 +114,8 @@ impl Reading<'_> {
     }
 }
 
-/// The longest sequence that a task takes unless told, where it does not take what the model does: a language model's
-/// blocks and the windows of question answering are as long as in Hugging Face's examples (run_clm.py, run_qa.py).
+/// Default of `max_length` for a task, if not that of the model: the block size of language models and the window of
+/// question answering in Hugging Face's examples (run_clm.py, run_qa.py).
 pub fn usual_length(kind: TaskKind) -> Option<usize> {
     match kind {
         TaskKind::CausalLm | TaskKind::MaskedLm => Some(1024),
@@ -124,7 +124,7 @@ pub fn usual_length(kind: TaskKind) -> Option<usize> {
     }
 }
 
-/// The role of a backbone that is fine-tuned for a task.
+/// Returns the task head (`...ForX`) of a model that is fine-tuned for a task.
 pub fn role(task: &TaskConfig) -> Role {
     match task.kind {
         TaskKind::SequenceClassification | TaskKind::MultiLabel | TaskKind::Regression => Role::SequenceClassification,
@@ -138,17 +138,17 @@ pub fn role(task: &TaskConfig) -> Role {
     }
 }
 
-/// The head for a task on data of which these are the `facts`; `path` is the training file's.
+/// Returns the head for a task on data with these `facts`; `path` is the training file.
 ///
 /// # Errors
-/// Exit 2: fewer labels than a classifier needs.
+/// Exit 2 if there are fewer labels than a classifier needs.
 pub fn head(task: &TaskConfig, facts: &Facts, path: &Path) -> Result<Head> {
     let labels = facts.labels.clone().unwrap_or_default();
     let at_least = |n: usize, head: fn(Vec<String>) -> Head| match labels.as_slice() {
         found if found.len() >= n => Ok(head(labels.clone())),
-        [] => Err(Error::input(format!("data.train: {} holds no label", path.display()))),
+        [] => Err(Error::input(format!("data.train: {} has no labels", path.display()))),
         found => Err(Error::input(format!(
-            "data.train: {} holds one label only ({}): a classifier needs two or more",
+            "data.train: {} has only one label ({}): a classifier needs at least two",
             path.display(),
             found.join(", ")
         ))),
@@ -170,7 +170,7 @@ pub fn head(task: &TaskConfig, facts: &Facts, path: &Path) -> Result<Head> {
     }
 }
 
-/// The task that a finished model was fine-tuned for.
+/// Returns the task that a model was fine-tuned for.
 pub fn kind(head: &Head) -> TaskKind {
     match head {
         Head::Classes(_) => TaskKind::SequenceClassification,

@@ -1,4 +1,4 @@
-//! What rank 0 tells a person before and after a run.
+//! The header and the summary that rank 0 prints before and after a run.
 
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::import::Report;
@@ -24,10 +24,10 @@ use serde_json::{Map, Value};
 use std::path::Path;
 use tch::Device;
 
-/// Names shown of a long list.
+/// Maximum number of names shown of a list.
 const SHOWN: usize = 8;
 
-/// The short header of a run; `changed` are the settings that differ from the checkpoint's.
+/// Prints the header of a run; `changed` are the settings that differ from the checkpoint's.
 pub fn header(
     session: &Session,
     resumed: Option<&Resumed>,
@@ -60,7 +60,7 @@ pub fn header(
         _ => lines.push("eval      none (data.eval is not set)".to_owned()),
     }
     lines.push(format!(
-        "batch     {} sequences a step over all ranks; micro-batches of up to {} tokens{}; max_length {}",
+        "batch     {} sequences per step over all ranks; micro-batches of up to {} tokens{}; max_length {}",
         config.train.global_batch_size,
         session.micro_batch_tokens,
         if config.train.micro_batch_tokens == MicroBatchTokens::Auto { " (auto)" } else { "" },
@@ -69,13 +69,16 @@ pub fn header(
     let Schedule { learning_rate, warmup_steps, total_steps, .. } = *schedule;
     let kind = config.train.lr_scheduler_type;
     lines.push(format!(
-        "steps     {total_steps} in all; learning rate {learning_rate:e}, {kind}, {warmup_steps} step{} of warm-up; AdamW",
+        "steps     {total_steps}; learning rate {learning_rate:e}, {kind}, {warmup_steps} warm-up step{}; AdamW",
         plural(warmup_steps as usize)
     ));
     let threads = tch::get_num_threads();
     let (world, backend) = (comm.world(), comm.name());
     let device = device(comm);
-    lines.push(format!("ranks     {world} ({backend}, {device}, {threads} thread{} each)", plural(threads as usize)));
+    lines.push(format!(
+        "ranks     {world} ({backend}, {device}, {threads} thread{} per rank)",
+        plural(threads as usize)
+    ));
     lines.push(format!("parallel  {}", parallel(session)));
     lines.extend(hint(config.parallel.precision, comm.device(), driver::capability));
     lines.push(format!("output    {}", config.output_dir.display()));
@@ -87,7 +90,7 @@ pub fn header(
     tell(&lines.iter().map(|line| logs::wrap(line, 10)).collect::<Vec<_>>().join("\n"));
 }
 
-/// What the run writes, and whether there is room for it.
+/// Describes what the run writes, and warns if the disk is too small.
 fn disk(storage: &Storage, free: Option<u64>) -> Vec<String> {
     let Storage { model, checkpoint, checkpoints, most } = *storage;
     let files = match checkpoints {
@@ -97,35 +100,36 @@ fn disk(storage: &Storage, free: Option<u64>) -> Vec<String> {
     };
     let free_text = free.map_or_else(String::new, |free| format!("; {} free", human(free)));
     let short = free.is_some_and(|free| free < most);
-    let warning = "warning   the disk has not enough room for what this run writes: lower train.save_total_limit";
+    let warning = "warning   not enough disk space for what this run writes: lower train.save_total_limit";
     [format!("disk      up to {files}{free_text}")].into_iter().chain(short.then(|| warning.to_owned())).collect()
 }
 
-/// That results on a CPU are not bit-equal with another number of threads.
+/// Reports that CPU results are not bit-equal with another number of threads.
 fn other_threads(before: Option<usize>, now: usize, device: Device) -> Option<String> {
     let before = before.filter(|&before| before != now && device == Device::Cpu)?;
-    Some(format!("changed   threads of a rank: {now}, before {before}; losses may differ in the last bits"))
+    Some(format!("changed   threads per rank = {now} (was {before}); losses may differ in the last bits"))
 }
 
-/// The labels that the model's head was trained for, where it gets others and does not start fresh.
+/// Reports the labels of a pretrained head that continues with other labels.
 fn other_labels(session: &Session) -> Option<String> {
     let Session { loaded, data, .. } = session;
     let own = labels::of_config(loaded.model.backbone.config_json())?;
-    let fresh = !loaded.report.fresh.is_empty() || !loaded.report.reshaped.is_empty();
-    let others = own != data.head.labels()? && !fresh;
-    others.then(|| format!("head      was trained for other labels ({}) and goes on from there", shortened(&own)))
+    let is_new = !loaded.report.fresh.is_empty() || !loaded.report.reshaped.is_empty();
+    let others = own != data.head.labels()? && !is_new;
+    others
+        .then(|| format!("head      was trained for other labels ({}) and continues from its weights", shortened(&own)))
 }
 
-/// What is not trained, and what does not come from a file.
+/// Describes frozen and newly initialized weights.
 fn marks(session: &Session) -> String {
     let params = &session.loaded.params;
     let frozen = params.ids().map(|id| params.spec(id)).filter(|spec| !spec.trainable).map(|spec| spec.numel()).sum();
     let frozen = if frozen > 0 { format!(", {} of them frozen", count(frozen)) } else { String::new() };
-    let random = if session.starts_at_random { ", random weights" } else { "" };
+    let random = if session.starts_at_random { ", newly initialized" } else { "" };
     frozen + random
 }
 
-/// How the model is held and computed: `ZeRO 2, bf16, gradients in fp32, recompute all`.
+/// Describes sharding and precision: `ZeRO 2, bf16, gradients in fp32, activation checkpointing`.
 fn parallel(session: &Session) -> String {
     let Session { config, loaded, .. } = session;
     let parallel = &config.parallel;
@@ -137,24 +141,24 @@ fn parallel(session: &Session) -> String {
     words.extend(tf32(config, session.comm.device()).map(str::to_owned));
     match parallel.recompute {
         Recompute::None => {}
-        Recompute::All => words.push("recompute all".to_owned()),
-        Recompute::KeepEvery(n) => words.push(format!("recompute all but every {n}. stage")),
+        Recompute::All => words.push("activation checkpointing".to_owned()),
+        Recompute::KeepEvery(n) => words.push(format!("activation checkpointing except every {n}. block")),
     }
     words.join(", ")
 }
 
-/// Of products of fp32 on a GPU: whether they are in TF32.
+/// Describes whether fp32 matmuls on a GPU use TF32.
 fn tf32(config: &Config, device: Device) -> Option<&'static str> {
     let matters = config.parallel.precision == Precision::Fp32 && device != Device::Cpu;
     matters.then(|| if settings::tf32(config, device) { "tf32" } else { "tf32 off" })
 }
 
-/// What a GPU would do better; `capability` tells its compute capability's first number.
+/// Suggests a better precision for a GPU; `capability` returns its major compute capability.
 fn hint(precision: Precision, device: Device, capability: impl Fn(usize) -> Option<u32>) -> Option<String> {
     let Device::Cuda(ordinal) = device else { return None };
     let has_bf16 = capability(ordinal)? >= 8;
     (has_bf16 && precision == Precision::Fp32).then(|| {
-        "hint      this GPU computes in bf16 faster than in fp32, with half the activations: parallel.precision = \"bf16\""
+        "hint      bf16 is faster than fp32 on this GPU and halves the activations: parallel.precision = \"bf16\""
             .to_owned()
     })
 }
@@ -163,7 +167,7 @@ fn plural(n: usize) -> &'static str {
     if n == 1 { "" } else { "s" }
 }
 
-/// A number of parameters: `22.7 M`, `26 k`.
+/// Formats a number of parameters: `22.7 M`, `26 k`.
 fn count(n: i64) -> String {
     let n = n as f64;
     if n < 1e6 { format!("{:.0} k", n / 1e3) } else { format!("{:.1} M", n / 1e6) }
@@ -180,27 +184,27 @@ fn describe(path: &Path, data: &Prepared) -> String {
     )
 }
 
-/// What a person has to know of the data beside its size.
+/// Returns remarks about the data: truncated examples, invalid records, warnings.
 pub fn remarks(data: &Prepared) -> String {
-    let cut = (data.facts.truncated > 0).then(|| format!("; {} cut to max_length", data.facts.truncated));
+    let truncated = (data.facts.truncated > 0).then(|| format!("; {} truncated to max_length", data.facts.truncated));
     let first = data.facts.skipped_reasons.first();
-    let skipped =
-        first.map(|(line, why)| format!("; {} left out as bad (first: line {line}: {why})", data.facts.skipped));
+    let (n, s) = (data.facts.skipped, plural(data.facts.skipped));
+    let skipped = first.map(|(line, why)| format!("; {n} invalid record{s} skipped (first: line {line}: {why})"));
     let others = data.facts.remarks.iter().map(|remark| format!("; {remark}"));
-    cut.into_iter().chain(skipped).chain(others).collect()
+    truncated.into_iter().chain(skipped).chain(others).collect()
 }
 
-/// What the ranks compute on.
+/// Describes the device of the ranks.
 pub fn device(comm: &dyn Collective) -> &'static str {
-    if comm.device() == Device::Cpu { "CPU" } else { "one GPU each" }
+    if comm.device() == Device::Cpu { "CPU" } else { "one GPU per rank" }
 }
 
-/// The tensors that were not used and the weights that start fresh.
+/// Lists newly initialized weights and unused tensors of the checkpoint.
 pub fn weights(report: &Report) -> Vec<String> {
     [
-        ("fresh     not in the file, start fresh", &report.fresh),
-        ("fresh     of another shape in the file, start fresh", &report.reshaped),
-        ("unused    tensors of the file", &report.unused),
+        ("missing   not in the file, newly initialized", &report.fresh),
+        ("mismatch  another shape in the file, newly initialized", &report.reshaped),
+        ("unused    unexpected keys in the file", &report.unused),
     ]
     .into_iter()
     .filter(|(_, names)| !names.is_empty())
@@ -216,7 +220,7 @@ fn shortened(names: &[String]) -> String {
     text
 }
 
-/// The tables at the end: evaluations, memory (the largest resident set, and what tensors held), then facts of the run.
+/// Prints the tables at the end: evaluations, memory (peak resident set and tensors), then statistics of the run.
 /// `best` is the step whose model became the final one.
 pub fn closing(
     state: &TrainerState,
@@ -244,7 +248,7 @@ pub fn closing(
         });
         show(&table(&head, &rows.collect::<Vec<Vec<String>>>()));
     }
-    show(&table(&["memory of a rank", "peak", "after the last step"], &memory.rows()));
+    show(&table(&["memory per rank", "peak", "after the last step"], &memory.rows()));
     let model = config.output_dir.join("final").display().to_string();
     let mut facts = Vec::new();
     if clock.steps > 0 {
@@ -255,13 +259,13 @@ pub fn closing(
     if state.skipped_steps > 0 {
         facts.push(("steps skipped", format!("{} of {}", state.skipped_steps, state.global_step)));
     }
-    facts.push(("peak memory of a rank", human(peak_rss)));
+    facts.push(("peak memory per rank", human(peak_rss)));
     facts.push(("model", best.map_or_else(|| model.clone(), |step| format!("{model} (step {step})"))));
     let rows: Vec<Vec<String>> = facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     show(&table(&["run", ""], &rows));
 }
 
-/// Results go to standard output, logs to standard error.
+/// Prints a table to standard output; logs go to standard error.
 fn show(table: &str) {
     observe::print(&format!("{table}\n"));
 }
@@ -271,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gpu_s_number_formats_are_told() {
+    fn the_dtypes_of_a_gpu_are_reported() {
         let config = |more: &[&str]| {
             let words = ["output_dir=o", "model.path=m", "task.kind=causal-lm", "data.train=t"].iter().chain(more);
             Config::parse("", "a test", &words.map(|word| (*word).to_owned()).collect::<Vec<_>>()).unwrap()
@@ -283,20 +287,20 @@ mod tests {
         assert_eq!(tf32(&config(&["tf32=true"]), Device::Cpu), None);
         assert!(!settings::tf32(&config(&[]), Device::Cpu) && !settings::tf32(&config(&["precision=bf16"]), gpu));
 
-        let told = |precision, device, major| hint(precision, device, |_| major);
-        assert!(told(Precision::Fp32, gpu, Some(9)).unwrap().contains("parallel.precision = \"bf16\""));
-        assert_eq!(told(Precision::Fp32, gpu, Some(7)), None);
-        assert_eq!(told(Precision::Fp32, gpu, None), None);
-        assert_eq!(told(Precision::Bf16, gpu, Some(9)), None);
-        assert_eq!(told(Precision::Fp32, Device::Cpu, Some(9)), None);
+        let reported = |precision, device, major| hint(precision, device, |_| major);
+        assert!(reported(Precision::Fp32, gpu, Some(9)).unwrap().contains("parallel.precision = \"bf16\""));
+        assert_eq!(reported(Precision::Fp32, gpu, Some(7)), None);
+        assert_eq!(reported(Precision::Fp32, gpu, None), None);
+        assert_eq!(reported(Precision::Bf16, gpu, Some(9)), None);
+        assert_eq!(reported(Precision::Fp32, Device::Cpu, Some(9)), None);
     }
 
     #[test]
-    fn the_disk_s_room_is_told() {
+    fn free_disk_space_is_reported() {
         let storage = Storage { model: 1_000_000, checkpoint: 3_000_000, checkpoints: 2, most: 10_000_000 };
-        let told = disk(&storage, Some(20_000_000));
+        let reported = disk(&storage, Some(20_000_000));
         assert_eq!(
-            told,
+            reported,
             ["disk      up to 10.0 MB for 2 checkpoints of 3.0 MB each and the final model; 20.0 MB free"]
         );
         assert!(disk(&storage, Some(9_999_999))[1].contains("save_total_limit"));
@@ -305,10 +309,13 @@ mod tests {
     }
 
     #[test]
-    fn another_number_of_threads_is_told() {
-        let told = |before, now| other_threads(before, now, Device::Cpu);
-        let wanted = "changed   threads of a rank: 2, before 1; losses may differ in the last bits";
-        assert_eq!(told(Some(1), 2).unwrap(), wanted);
-        assert_eq!((told(Some(2), 2), told(None, 2), other_threads(Some(1), 2, Device::Cuda(0))), (None, None, None));
+    fn another_number_of_threads_is_reported() {
+        let reported = |before, now| other_threads(before, now, Device::Cpu);
+        let wanted = "changed   threads per rank = 2 (was 1);  losses may differ in the last bits";
+        assert_eq!(reported(Some(1), 2).unwrap(), wanted);
+        assert_eq!(
+            (reported(Some(2), 2), reported(None, 2), other_threads(Some(1), 2, Device::Cuda(0))),
+            (None, None, None)
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What a run takes over from a checkpoint: read by rank 0, the same on every rank.
+//! The state that a run resumes from: read by rank 0, the same on every rank.
 
 use crate::checkpoint::run_dir::Resume;
 use crate::checkpoint::{RunDir, TrainerState};
@@ -16,27 +16,27 @@ use std::time::Instant;
 #[derive(Debug, Clone)]
 pub struct Start {
     pub resume: Resume,
-    /// Go on even where the order of data would change.
+    /// Resume even if the order of the data would change.
     pub allow_new_data_order: bool,
-    /// When the process began, for the time to the first step.
+    /// When the process started; the time to the first step counts from here.
     pub began: Instant,
     pub stop: StopFlag,
 }
 
-/// The checkpoint that a run goes on from.
+/// The checkpoint that a run resumes from.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Resumed {
     pub from: PathBuf,
-    /// Whether it lies in this run's folder, so that its step need not be saved again.
+    /// Whether it is in this run's folder, so that its step need not be saved again.
     pub own: bool,
     pub state: TrainerState,
 }
 
 impl Resumed {
-    /// Opens the run's folder on rank 0 and tells all ranks what to go on from, if anything.
+    /// Opens the run's folder on rank 0 and sends the checkpoint to resume from, if any, to all ranks.
     ///
     /// # Errors
-    /// Exit 2, on every rank: what [`RunDir::open`] refuses, and a model that the run would remove.
+    /// Exit 2 on every rank: errors of [`RunDir::open`], and a `model.path` that the run would remove.
     pub fn find(config: &Config, comm: &dyn Collective, start: &Start) -> Result<(Option<RunDir>, Option<Self>)> {
         let open = || {
             let (dir, from) = RunDir::open(&config.output_dir, &start.resume, config.overwrite_output_dir)?;
@@ -48,7 +48,7 @@ impl Resumed {
             }
             let resumed = from.map(|from| -> Result<Resumed> {
                 let mut state = TrainerState::read(&from)?;
-                forget_another_best(&mut state, config, &dir)?;
+                clear_other_best(&mut state, config, &dir)?;
                 Ok(Resumed { own: dir.step_of(&from).is_some(), from, state })
             });
             Ok((dir, resumed.transpose()?))
@@ -60,32 +60,32 @@ impl Resumed {
         Ok((dir, serde_json::from_slice(&bytes)?))
     }
 
-    /// Whether weights may be trained now that were frozen when the checkpoint was written.
+    /// Whether weights that were frozen in the checkpoint may be trained now.
     ///
     /// # Errors
-    /// Exit 2: the checkpoint's settings cannot be read.
+    /// Exit 2 if the checkpoint's settings cannot be read.
     pub fn thaws(&self, config: &Config) -> Result<bool> {
         Ok(settings_of(&self.state)?.model.freeze != config.model.freeze)
     }
 
-    /// The tokens at a time that dropout's masks so far were drawn for, where as many ranks as then go on: other ranks draw
-    /// other masks, and have other room.
+    /// Returns the checkpoint's micro-batch tokens if the world size is the same, because dropout masks depend on them.
+    /// With another world size, both masks and free memory differ anyway.
     ///
     /// # Errors
-    /// Exit 2: the checkpoint's settings cannot be read.
+    /// Exit 2 if the checkpoint's settings cannot be read.
     pub fn micro_batch_tokens(&self, world: usize) -> Result<Option<usize>> {
         if self.state.world != world {
             return Ok(None);
         }
-        // Older checkpoints have it in their settings alone.
+        // Older checkpoints have it only in their settings.
         let set = settings_of(&self.state)?.train.micro_batch_tokens.given();
         Ok(self.state.micro_batch_tokens.or(set))
     }
 
-    /// Compares the settings with the checkpoint's; returns the differences, one line each.
+    /// Compares the settings with the checkpoint's; returns the differences, one per line.
     ///
     /// # Errors
-    /// Exit 2 when the order of data would change and that is not `allowed`.
+    /// Exit 2 if the order of the data would change and that is not `allowed`.
     pub fn check(&self, config: &Config, data: &str, allowed: bool) -> Result<Vec<String>> {
         let before = settings_of(&self.state)?;
         settings::compare(config, &before, self.state.data == data, allowed)
@@ -96,9 +96,9 @@ fn settings_of(state: &TrainerState) -> Result<Config> {
     Config::parse(&state.settings, "settings in trainer_state.json", &[])
 }
 
-/// The best value so far means nothing to a run that ranks by another metric, and the best step nothing to one that
-/// wants its checkpoint but does not have it.
-fn forget_another_best(state: &mut TrainerState, config: &Config, dir: &RunDir) -> Result<()> {
+/// Clears the best value if the run uses another metric, and the best step if the run needs its checkpoint but the
+/// checkpoint does not exist.
+fn clear_other_best(state: &mut TrainerState, config: &Config, dir: &RunDir) -> Result<()> {
     let (now, before) = (&config.train, &settings_of(state)?.train);
     let same_metric = now.metric_for_best_model == before.metric_for_best_model
         && now.is_greater_better() == before.is_greater_better();
@@ -110,10 +110,10 @@ fn forget_another_best(state: &mut TrainerState, config: &Config, dir: &RunDir) 
     Ok(())
 }
 
-/// Everything else is ready: from here on the folder is this run's.
+/// Marks the folder as this run's, after everything else has succeeded.
 ///
 /// # Errors
-/// The file's name and what the system says.
+/// The file's name and the error of the system.
 pub fn begin(dir: &RunDir, from: Option<&Path>, config: &Config, state: &TrainerState) -> Result<MetricsFile> {
     dir.begin(from)?;
     let path = dir.path().join("config.toml");

@@ -1,4 +1,4 @@
-//! Puts a run together: the ranks, the data, the model.
+//! Opens a run: checks the configuration on all ranks, prepares the data, loads the model.
 
 use crate::comm::Collective;
 use crate::config::Config;
@@ -10,7 +10,7 @@ use crate::models::registry;
 use crate::observe::progress::Phase;
 use crate::tasks::labels;
 use crate::text::parallel;
-use crate::train::loaded::{Declared, Loaded};
+use crate::train::model_loading::{Declared, Loaded};
 use crate::train::reading::{self, Data, Purpose, Reading};
 use serde_json::Value;
 use std::path::Path;
@@ -23,16 +23,16 @@ pub struct Session {
     pub loaded: Loaded,
     pub data: Data,
     pub max_length: usize,
-    /// Tokens that a rank takes through the model at a time.
+    /// Maximum number of tokens in a micro-batch.
     pub micro_batch_tokens: usize,
-    /// Whether no weight comes from a file.
+    /// Whether all weights are newly initialized.
     pub starts_at_random: bool,
-    /// The generation_config.json that the trained model gets instead of its origin's.
+    /// The generation_config.json for the trained model, if not that of the original model.
     pub generation: Option<Value>,
 }
 
 impl Session {
-    /// The order of the training data and its division over the ranks.
+    /// Returns the sampler: the order of the training data and its split over the ranks.
     ///
     /// # Errors
     /// As [`Sampler::new`].
@@ -42,7 +42,7 @@ impl Session {
     }
 }
 
-/// Lets the first rank of every host do `work` before the others, which then find its result in the cache.
+/// Runs `work` on the first rank of every host before the other ranks, which then find its result in the cache.
 pub fn one_per_host_first<T>(comm: &dyn Collective, what: &str, work: impl Fn() -> Result<T>) -> Result<T> {
     let first = if comm.local_rank() == 0 { work().map(Some) } else { Ok(None) };
     let first = comm.agree(first, what)?;
@@ -50,10 +50,10 @@ pub fn one_per_host_first<T>(comm: &dyn Collective, what: &str, work: impl Fn() 
     comm.agree(mine, what)
 }
 
-/// Reads the `config.json` of a run's model; returns with it the longest sequence, in tokens.
+/// Reads the `config.json` of the model; returns the model without weights, and the maximum sequence length in tokens.
 ///
 /// # Errors
-/// Exit 2: a model that is not known, or not in this role.
+/// Exit 2: an unsupported architecture, or one without the head that the task needs.
 pub fn declare(config: &Config) -> Result<(Declared, usize)> {
     let folder = &config.model.path;
     let dropout = DropoutOverrides {
@@ -66,7 +66,7 @@ pub fn declare(config: &Config) -> Result<(Declared, usize)> {
     Ok((declared, max_length))
 }
 
-/// Shows how far the tokens of a file are.
+/// Shows the progress of tokenizing a file.
 pub fn tokenizing(path: &Path) -> Phase {
     let before = parallel::counts();
     Phase::watch(format!("tokenizing {}", path.display()), "texts", move || {
@@ -75,10 +75,10 @@ pub fn tokenizing(path: &Path) -> Phase {
     })
 }
 
-/// Reads, checks and tokenises a run's data, or takes it from the token cache.
+/// Reads, checks and tokenizes the data of a run, or loads it from the token cache.
 ///
 /// # Errors
-/// Exit 2: what is wrong with the data.
+/// Exit 2 for invalid data.
 pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<String>>) -> Result<Data> {
     let folder = &config.model.path;
     let prepare_file = |path: &Path, key: &str, purpose: Purpose, labels: Option<Vec<String>>| {
@@ -91,7 +91,7 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let read_train = |labels| prepare_file(&config.data.train, "data.train", Purpose::Train, labels);
     let given = config.task.labels.clone();
     let mut train = read_train(given.clone())?;
-    // A model that was fine-tuned on the same labels keeps the order that its weights know.
+    // A model that was fine-tuned on the same labels keeps their order, which its head was trained with.
     if let (None, Some(found)) = (given, &train.facts.labels) {
         let json = registry::read_config(folder)?;
         let own = labels::of_config(&json).filter(|_| Role::of_config(&json) == Some(reading::role(&config.task)));
@@ -100,7 +100,7 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
             train = read_train(Some(own))?;
         }
     }
-    // A checkpoint's head knows the order of its labels.
+    // The head of a checkpoint fixes the order of its labels.
     if known_labels.is_some() && train.facts.labels != known_labels {
         train = read_train(known_labels)?;
     }
@@ -120,10 +120,10 @@ fn sorted(labels: &[String]) -> Vec<&String> {
     sorted
 }
 
-/// Whether the tokens of a data set came from the cache, for a person.
+/// Describes whether the tokens of a dataset came from the cache.
 pub fn cache_word(prepared: &Prepared) -> &'static str {
     match prepared.cache {
         CacheUse::Hit => "from the token cache",
-        CacheUse::Built => "tokenised now",
+        CacheUse::Built => "tokenized now",
     }
 }

@@ -1,4 +1,4 @@
-//! From the configuration to what the loop needs, and what a resumed run may change of it.
+//! Converts the configuration to the settings of the training loop, and checks what a resumed run changes.
 
 use crate::checkpoint::state::LossScale;
 use crate::config::{self, Config, IntervalStrategy, LrSchedulerType, OnNonFinite, Precision};
@@ -10,10 +10,10 @@ use crate::plan::storage::{self, Saving, Storage};
 use crate::train::staged::Recompute;
 use tch::{Device, Kind};
 
-/// Tokens at a time of `"auto"` on a CPU, which more do not make faster.
-pub const ON_A_CPU: usize = 4096;
+/// Value of `micro_batch_tokens = "auto"` on a CPU; larger micro-batches are no faster there.
+pub const CPU_MICRO_BATCH_TOKENS: usize = 4096;
 
-/// The type of a number format.
+/// Returns the dtype of a precision.
 pub fn kind(precision: Precision) -> Kind {
     match precision {
         Precision::Fp32 => Kind::Float,
@@ -22,19 +22,19 @@ pub fn kind(precision: Precision) -> Kind {
     }
 }
 
-/// What a step needs to know besides its input.
+/// Settings of an optimizer step.
 #[derive(Debug, Clone, Copy)]
 pub struct StepConfig {
     pub seed: u64,
     pub schedule: Schedule,
-    /// The norm that gradients are clipped to; 0 leaves them alone.
+    /// Maximum gradient norm for clipping; 0 disables clipping.
     pub max_grad_norm: f64,
     pub recompute: Recompute,
-    /// Whether a step whose loss or gradient norm is not finite is left out rather than the end.
+    /// Whether a step with a NaN or Inf loss or gradient norm is skipped instead of ending the run.
     pub skips_non_finite: bool,
 }
 
-/// What each step needs to know.
+/// Returns the settings of a step.
 pub fn step(config: &Config, schedule: Schedule) -> StepConfig {
     StepConfig {
         seed: config.seed,
@@ -45,30 +45,30 @@ pub fn step(config: &Config, schedule: Schedule) -> StepConfig {
     }
 }
 
-/// Whether a run's products of fp32 are done in TF32: as is set, otherwise on a GPU.
+/// Whether fp32 matmuls use TF32: as configured, by default on a GPU.
 pub fn tf32(config: &Config, device: Device) -> bool {
     let parallel = &config.parallel;
     parallel.tf32.unwrap_or(parallel.precision == Precision::Fp32 && device != Device::Cpu)
 }
 
-/// Tokens that a rank takes through the model at a time: as is set; `"auto"` as on a CPU, where nothing has chosen.
+/// Returns the micro-batch tokens as configured; for `"auto"` the value for a CPU, unless it was resolved before.
 pub fn micro_batch_tokens(config: &Config) -> usize {
-    config.train.micro_batch_tokens.given().unwrap_or(ON_A_CPU)
+    config.train.micro_batch_tokens.given().unwrap_or(CPU_MICRO_BATCH_TOKENS)
 }
 
-/// fp16's loss scale, as a checkpoint left it or at its first value.
+/// Returns the loss scaler for fp16, with the state of a checkpoint or the initial scale.
 pub fn scaler(config: &Config, before: Option<&LossScale>) -> Option<LossScaler> {
     let (init, window) = (config.parallel.loss_scale_init?, config.parallel.loss_scale_window?);
     let (scale, good_steps) = before.map_or((init, 0), |before| (before.scale, before.good_steps));
     Some(LossScaler::new(scale, good_steps, window))
 }
 
-/// What a checkpoint keeps of the loss scale.
+/// Returns the loss scaler's state for a checkpoint.
 pub fn loss_scale(scaler: &LossScaler) -> LossScale {
     LossScale { scale: scaler.scale(), good_steps: scaler.good_steps() }
 }
 
-/// Which stages keep their activations.
+/// Returns which blocks keep their activations.
 pub fn recompute(config: &Config) -> Recompute {
     match config.parallel.recompute {
         config::Recompute::None => Recompute::None,
@@ -77,13 +77,13 @@ pub fn recompute(config: &Config) -> Recompute {
     }
 }
 
-/// The steps of a run: as many as are set, or those of its epochs.
+/// Returns the number of steps of a run: `max_steps`, or that of its epochs.
 pub fn total_steps(config: &Config, steps_per_epoch: u64) -> u64 {
     let epochs = (config.train.num_train_epochs * steps_per_epoch as f64).ceil() as u64;
     config.train.max_steps.unwrap_or(epochs).max(1)
 }
 
-/// The learning-rate schedule of a run of `total_steps`.
+/// Returns the learning-rate schedule for `total_steps`.
 pub fn schedule(config: &Config, total_steps: u64) -> Schedule {
     let train = &config.train;
     let ratio = (train.warmup_ratio * total_steps as f64).ceil() as u64;
@@ -97,19 +97,19 @@ pub fn schedule(config: &Config, total_steps: u64) -> Schedule {
     Schedule { shape, learning_rate: train.learning_rate, warmup_steps, total_steps }
 }
 
-/// Settings that the order of data follows from by themselves.
+/// Settings that determine the order of the data by themselves.
 const ORDER: &[&str] = &["seed", "train.global_batch_size"];
 
-/// Settings of the task that examples do not depend on.
+/// Settings of the task that do not affect examples.
 const WITHOUT_EXAMPLES: &[&str] =
     &["task.n_best_size", "task.max_answer_length", "task.null_score_diff_threshold", "task.predict_with_generate"];
 
-/// Lists the settings that differ from the checkpoint's, one line each, and refuses those that change the data order
-/// unless `allowed`: with another one the run would see samples twice or never. `same_data` tells whether the tokenised
-/// training data is what it was, under whatever name.
+/// Returns the settings that differ from the checkpoint's, one per line. Refuses those that change the order of the
+/// data unless `allowed`: the run would see samples twice or never. `same_data` says whether the tokenized training
+/// data is the same.
 ///
 /// # Errors
-/// Exit 2, with the settings that stand in the way and the ways out.
+/// Exit 2, with the conflicting settings and the remedies.
 pub fn compare(now: &Config, before: &Config, same_data: bool, allowed: bool) -> Result<Vec<String>> {
     let differences = now.differences(before);
     let line = |(key, now, before): &(String, String, String)| format!("{key} = {now} (was {before})");
@@ -120,12 +120,12 @@ pub fn compare(now: &Config, before: &Config, same_data: bool, allowed: bool) ->
     let matters = |key: &str| ORDER.contains(&key) || (!same_data && of_data(key));
     let mut refused: Vec<String> = differences.iter().filter(|(key, ..)| matters(key)).map(line).collect();
     if !same_data && !differences.iter().any(|(key, ..)| of_data(key)) {
-        refused.push(format!("the content of {}, or the tokenizer, is not what it was", now.data.train.display()));
+        refused.push(format!("the content of {}, or the tokenizer, has changed", now.data.train.display()));
     }
     if !refused.is_empty() && !allowed {
         return Err(Error::input(format!(
-            "this checkpoint cannot be resumed: the order of data would change:\n  {}\n\
-             set them back, start anew in another output_dir, or insist with --allow-new-data-order",
+            "this checkpoint cannot be resumed, because the order of the data would change:\n  {}\n\
+             restore these settings, start a new run in another output_dir, or pass --allow-new-data-order",
             refused.join("\n  ")
         )));
     }
@@ -133,7 +133,7 @@ pub fn compare(now: &Config, before: &Config, same_data: bool, allowed: bool) ->
     Ok(differences.iter().filter(|(key, ..)| !quiet.contains(&key.as_str())).map(line).collect())
 }
 
-/// What a run of so many steps, with so many in an epoch, writes.
+/// Returns the disk space for a run of `steps` steps with `per_epoch` steps per epoch.
 pub fn storage(config: &Config, specs: &[ParamSpec], (steps, per_epoch): (u64, u64)) -> Storage {
     let train = &config.train;
     let every = |strategy, of_steps| match strategy {

@@ -1,4 +1,4 @@
-//! Which file a task reads in which form: the `[data]` settings as the sources of `text`.
+//! The `[data]` settings as sources of the module `text`: which file a task reads, in which format.
 
 use super::reading::{Purpose, Reading};
 use crate::config::{self, DataConfig, Documents};
@@ -17,20 +17,20 @@ use crate::text::records::{Fields, Format, OnBad, Source};
 use crate::text::tagged::{TaggedFormat, TaggedSource};
 use std::path::Path;
 
-/// Tokens that a target is cut to unless told: what Hugging Face's examples have.
+/// Default of `task.max_target_length` in tokens, the value of Hugging Face's example scripts.
 pub const MAX_TARGET_LENGTH: usize = 128;
 
 impl Reading<'_> {
-    /// A file of documents: plain text by its setting or its name, divided as set or else as `usual`, or else records.
-    ///
+    /// Returns the source for a file of documents: plain text (by its format setting or its name), split as configured
+    /// or else by `usual`; or records.
     /// # Errors
-    /// Exit 2: records that are to be divided.
+    /// Exit 2 if `data.documents` is set for records.
     pub(super) fn documents(&self, path: &Path, usual: Documents) -> Result<DocumentSource> {
         let data = self.data;
         let plain = data.format.map_or_else(|| is_text(path), |format| format == config::Format::Text);
-        // A run may train on text and be evaluated on records.
+        // The training file may be plain text while the evaluation file has records.
         if plain && data.eval.iter().chain([&data.train]).all(|file| data.format.is_some() || is_text(file)) {
-            let why = "a plain text has no columns: remove it, or set format, if these are records";
+            let why = "plain text has no columns: remove it, or set format if the file has records";
             self.refuse_set(&["text_column", "columns", "header"], why).context(path.display())?;
         }
         match (plain, data.documents) {
@@ -44,7 +44,7 @@ impl Reading<'_> {
             }),
             (false, Some(_)) => {
                 let why =
-                    "documents divides plain text; of records each is a document: remove it, or set format = \"text\"";
+                    "documents applies to plain text; a record is one document: remove it, or set format = \"text\"";
                 Err(Error::input(format!("{}: {why}", path.display())))
             }
             (false, None) => {
@@ -55,7 +55,7 @@ impl Reading<'_> {
         }
     }
 
-    /// A file of prompts with answers, or of conversations.
+    /// Returns the source for a file of prompts with answers, or of conversations.
     pub(super) fn conversations(&self, path: &Path) -> ConversationSource {
         let data = self.data;
         ConversationSource {
@@ -67,7 +67,7 @@ impl Reading<'_> {
         }
     }
 
-    /// A file of what a model is to continue or to answer.
+    /// Returns the source for a file of prompts or conversations to continue.
     pub(super) fn prompts(&self, path: &Path) -> PromptSource {
         PromptSource {
             path: path.to_owned(),
@@ -78,7 +78,7 @@ impl Reading<'_> {
         }
     }
 
-    /// A file of records with columns.
+    /// Returns the source for a file of records with columns.
     pub(super) fn source(&self, path: &Path) -> Result<Source> {
         let data = self.data;
         let format = self.format(&[
@@ -101,7 +101,7 @@ impl Reading<'_> {
         })
     }
 
-    /// A file of sentences.
+    /// Returns the source for a file of tagged sentences.
     pub(super) fn tagged_source(&self, path: &Path) -> Result<TaggedSource> {
         let mut formats =
             vec![(config::Format::Conll, TaggedFormat::Conll), (config::Format::Jsonl, TaggedFormat::Jsonl)];
@@ -117,7 +117,7 @@ impl Reading<'_> {
         })
     }
 
-    /// A file of questions with choices.
+    /// Returns the source for a file of multiple-choice questions.
     pub(super) fn choice_source(&self, path: &Path) -> Result<ChoiceSource> {
         self.format(&[(config::Format::Jsonl, ())])?;
         Ok(ChoiceSource {
@@ -130,22 +130,22 @@ impl Reading<'_> {
         })
     }
 
-    /// A column that is not read for prediction.
+    /// Returns the name of a column with answers, or `None` for prediction.
     fn answer_column(&self, name: &str) -> Option<String> {
         (self.purpose != Purpose::Predict).then(|| name.to_owned())
     }
 
-    /// What `data.format` is among the formats that a task reads.
+    /// Returns `data.format` as one of the formats that a task reads.
     fn format<T: Copy>(&self, known: &[(config::Format, T)]) -> Result<Option<T>> {
         let Some(wanted) = self.data.format else { return Ok(None) };
         let found = known.iter().find(|(format, _)| *format == wanted).map(|&(_, format)| Some(format));
         found.ok_or_else(|| {
             let known: Vec<&str> = known.iter().map(|(format, _)| format.name()).collect();
-            Error::input(format!("data.format: {} is read from {}, not {wanted}", self.task.kind, known.join(", ")))
+            Error::input(format!("data.format: {} reads {}, not {wanted}", self.task.kind, known.join(", ")))
         })
     }
 
-    /// Refuses those of these keys that are set: what is read has no use for them.
+    /// Returns an error if one of these keys is set, because the format has no use for it.
     fn refuse_set(&self, keys: &[&str], why: &str) -> Result<()> {
         let (data, default) = (self.data, DataConfig::new(Default::default()));
         let set = [
@@ -169,10 +169,11 @@ impl Reading<'_> {
         }
     }
 
-    /// Pairs of texts: JSONL by its setting or its name, else plain text with the targets in a file of their own.
+    /// Returns the source for pairs of texts: JSONL (by its setting or name), or plain text with a separate target
+    /// file.
     ///
     /// # Errors
-    /// Exit 2: no file of targets where one is wanted, or one where none is; no start token.
+    /// Exit 2: a missing or superfluous target file; no start token.
     pub(super) fn parallel_texts(&self, path: &Path, key: &str) -> Result<ParallelTexts> {
         let Reading { task, data, purpose, .. } = self;
         let (targets, target_key) = match purpose {
@@ -184,13 +185,13 @@ impl Reading<'_> {
         let refuse = |why: &str| Err(Error::input(format!("{target_key}: {why}: {}", path.display())));
         let is_jsonl = data.format.is_some() || ["jsonl", "ndjson", "json"].contains(&gzip::extension(path).as_str());
         let layout = match (is_jsonl, targets) {
-            (true, Some(_)) => return refuse("a JSONL file has its targets itself"),
+            (true, Some(_)) => return refuse("a JSONL file contains its targets: remove this setting"),
             (true, None) => PairLayout::Jsonl {
                 source: data.source_column.clone(),
                 target: (*purpose != Purpose::Predict).then(|| data.target_column.clone()),
             },
             (false, None) if *purpose != Purpose::Predict => {
-                return refuse("missing: name the file whose lines are the targets of the lines of this one");
+                return refuse("missing: set it to the file with one target per line for this file");
             }
             (false, targets) => {
                 if let Some(missing) = targets.filter(|targets| !targets.exists()) {
@@ -209,11 +210,11 @@ impl Reading<'_> {
         })
     }
 
-    /// A file of questions.
+    /// Returns the source for a file of questions.
     pub(super) fn questions(&self, path: &Path) -> Result<Questions> {
         self.refuse_set(
             &["text_column", "text_pair_column", "label_column", "columns", "header", "format"],
-            "questions are read from SQuAD's JSON, or from .jsonl with context, question, answers and id: remove it",
+            "questions come from SQuAD JSON, or from .jsonl with context, question, answers and id: remove it",
         )?;
         let answers = self.task.answers.clone().unwrap_or_default();
         let rules = Rules {

@@ -1,10 +1,11 @@
-//! The staged pass: forward cuts the graph at every stage's border, backward runs the stages in reverse.
+//! Forward and backward pass, block by block: forward detaches the graph at every block boundary, backward runs the
+//! blocks in reverse.
 //!
-//! At the seam between two stages a sharded stage's weights are fetched and freed, activations are dropped and made
-//! again, and gradients go on their way: as soon as a stage's backward has ended they are complete. The gradients are
-//! those of one whole backward, bit for bit.
+//! Between two blocks, sharded weights are gathered and freed, checkpointed activations are freed and recomputed, and
+//! the reduction of gradients starts: they are complete as soon as a block's backward has ended. The gradients are
+//! bit-equal to those of a single backward pass.
 //!
-//! Every pass makes the same collectives on every rank. A rank without samples runs it with no batch.
+//! Every pass runs the same collectives on every rank. A rank without samples runs it without a batch.
 
 use crate::data::batch::Batch;
 use crate::error::Result;
@@ -17,21 +18,21 @@ use crate::train::watch::Watch;
 use std::ops::Range;
 use tch::{Kind, Tensor};
 
-/// Which stages keep their activations from forward to backward; the others keep their input and run again
-/// (arXiv 1604.06174).
+/// Activation checkpointing: which blocks keep their activations from forward to backward. The others keep their input
+/// and run forward again (arXiv 1604.06174).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Recompute {
-    /// Every stage keeps them.
+    /// Every block keeps its activations.
     #[default]
     None,
-    /// No stage does.
+    /// Every block is checkpointed, except the last.
     All,
-    /// Every N-th stage does, the first among them.
+    /// Every N-th block keeps its activations, starting with the first.
     Every(usize),
 }
 
 impl Recompute {
-    /// Whether `stage` keeps its activations. The last of `stages` always does: its backward follows at once.
+    /// Whether block `stage` keeps its activations. The last of `stages` always does: its backward follows at once.
     pub fn keeps(self, stage: usize, stages: usize) -> bool {
         let chosen = match self {
             Recompute::None => true,
@@ -42,17 +43,17 @@ impl Recompute {
     }
 }
 
-/// What a pass runs: a model, its parameters, and how it uses memory.
+/// A model, its parameters, and the settings of a pass.
 #[derive(Clone, Copy)]
 pub struct Staged<'a> {
     pub model: &'a Model,
     pub params: &'a Params,
     pub recompute: Recompute,
-    /// Who looks at every tensor, if somebody does.
+    /// Checks every tensor for NaN and Inf, if set.
     pub watch: Option<&'a Watch>,
 }
 
-/// A forward pass that waits for its backward.
+/// Result of a forward pass, from which backward starts.
 pub struct Forward<'a> {
     staged: Staged<'a>,
     pass: Pass,
@@ -62,17 +63,17 @@ pub struct Forward<'a> {
 
 struct Run<'a> {
     batch: &'a Batch,
-    /// From the first trained stage on.
+    /// The blocks from the first trained one on.
     stages: Vec<Stage<'a>>,
-    /// Of each term of the loss.
+    /// The losses of each term.
     losses: Vec<Tensor>,
 }
 
-/// One stage's piece of the graph.
+/// The graph of one block.
 struct Stage<'a> {
-    /// The border it got: leaves where the stages before are trained too.
+    /// The boundary activations that it gets: leaves of the graph if the blocks before it are trained too.
     input: Boundary,
-    /// None where it is to be made again.
+    /// `None` if the block is checkpointed.
     kept: Option<Kept<'a>>,
 }
 
@@ -82,7 +83,7 @@ struct Kept<'a> {
 }
 
 impl<'a> Staged<'a> {
-    /// Runs every stage on `batch` with gradients and dropout.
+    /// Runs every block on `batch` with gradients and dropout.
     ///
     /// # Errors
     /// A dead or late rank, where weights are gathered.
@@ -94,7 +95,7 @@ impl<'a> Staged<'a> {
         self.visit(weights, |index| {
             let Some(batch) = batch else { return };
             let keeps = index >= first && recompute.keeps(index, count);
-            let input = cut(&border, keeps && index > first);
+            let input = detach(&border, keeps && index > first);
             let run = || self.run(index, &input, batch, pass);
             let kept = if keeps { run() } else { without_graph(run) };
             border = kept.output.iter().map(Tensor::shallow_clone).collect();
@@ -105,18 +106,18 @@ impl<'a> Staged<'a> {
         let range = profiler::range(|| "forward loss".to_owned());
         let losses = batch.map(|batch| model.task.losses(&border, batch));
         drop(range);
-        // Of the logits the graph keeps what backward needs; the losses are its roots.
+        // Free the logits: backward starts from the losses, and the graph keeps what it needs.
         if let Some(Stage { kept: Some(last), .. }) = stages.last_mut() {
             last.output.clear();
         }
         let run = batch.zip(losses).map(|(batch, losses)| Run { batch, stages, losses });
         if let (Some(watch), Some(run)) = (watch, &run) {
-            run.losses.iter().for_each(|losses| watch.lost(losses, run.batch));
+            run.losses.iter().for_each(|losses| watch.after_loss(losses, run.batch));
         }
         Ok(Forward { staged: self, pass, run })
     }
 
-    /// The logits of `batch`, f32, without dropout and without gradients.
+    /// Returns the logits of `batch` in fp32, without dropout and without gradients.
     ///
     /// # Errors
     /// A dead or late rank, where weights are gathered.
@@ -141,13 +142,13 @@ impl<'a> Staged<'a> {
         let mut ctx = Ctx::train(self.params, pass, index);
         let output = self.model.forward(index, input, batch, &mut ctx);
         if let Some(watch) = self.watch {
-            watch.ran(self.model, self.params, index, &output, batch);
+            watch.after_forward(self.model, self.params, index, &output, batch);
         }
         Kept { output, ctx }
     }
 }
 
-/// Calls `run` for these stages in order, its weights there and the next stage's on their way; the last stage's stay.
+/// Calls `run` for these blocks in order. The weights of the next block are gathered meanwhile; the last block's stay.
 ///
 /// # Errors
 /// A dead or late rank, where weights are gathered.
@@ -173,8 +174,8 @@ impl Forward<'_> {
         self.run.as_ref().map(|run| Tensor::stack(&run.losses.iter().map(sum).collect::<Vec<_>>(), 0))
     }
 
-    /// Accumulates the gradient of the terms' sums of losses, each times its scale, and starts what reductions are due: all of them
-    /// after the `last` micro-batch of a step.
+    /// Accumulates the gradient of the terms' summed losses, each multiplied by its scale, and starts the reductions
+    /// that are due: all of them after the `last` micro-batch of a step.
     ///
     /// # Errors
     /// libtorch's, and those of the collectives.
@@ -193,7 +194,7 @@ impl Forward<'_> {
                 && let Some(Stage { mut input, kept }) = stages.pop()
             {
                 let mut kept = kept.unwrap_or_else(|| {
-                    input = cut(&input, index > first);
+                    input = detach(&input, index > first);
                     staged.run(index, &input, batch, pass)
                 });
                 if index + 1 < count {
@@ -204,13 +205,13 @@ impl Forward<'_> {
                 roots.clear();
                 for found in kept.ctx.row_gradients() {
                     if let Some(watch) = watch {
-                        watch.looked_up(model, params, &found, batch);
+                        watch.after_lookup(model, params, &found, batch);
                     }
                     gradients.add_rows(params, &found)?;
                 }
                 grads = input.iter().map(Tensor::grad).collect();
                 if let Some(watch) = watch {
-                    watch.returned(model, params, index, &grads, batch);
+                    watch.after_backward(model, params, index, &grads, batch);
                 }
             }
             gradients.after(params, index, &model.stage_name(index), last)?;
@@ -219,19 +220,19 @@ impl Forward<'_> {
                 weights.ready(params, index - 1)?;
             }
         }
-        // Nothing is trained: the last stage's weights are still held.
+        // If nothing is trained, the last block's weights are still gathered.
         weights.release(params, count - 1)
     }
 }
 
-/// Backward through one stage, from the outputs that something came back for.
+/// Runs backward through one block, from the outputs that have a gradient.
 fn backward(outputs: &Boundary, grads: &Boundary) -> Result<()> {
     let pairs = outputs.iter().zip(grads).filter(|(output, grad)| output.requires_grad() && grad.defined());
     let (outputs, grads): (Vec<&Tensor>, Vec<&Tensor>) = pairs.unzip();
     if outputs.is_empty() { Ok(()) } else { ffi::backward(&outputs, &grads) }
 }
 
-/// The same values as the beginning of a new graph, which goes back to them if it `learns`.
-fn cut(border: &Boundary, learns: bool) -> Boundary {
+/// Returns detached copies that start a new graph; with `learns`, they collect a gradient.
+fn detach(border: &Boundary, learns: bool) -> Boundary {
     border.iter().map(|t| t.detach().set_requires_grad(learns && t.is_floating_point())).collect()
 }

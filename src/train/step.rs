@@ -20,7 +20,7 @@ use crate::train::staged::Staged;
 use std::sync::Arc;
 use tch::Tensor;
 
-/// What a step did.
+/// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepOutcome {
     /// The mean loss over the global batch.
@@ -28,27 +28,27 @@ pub struct StepOutcome {
     /// The global gradient norm before clipping.
     pub grad_norm: f64,
     pub learning_rate: f64,
-    /// No weight was changed: the loss or the norm is not finite.
+    /// No weight was changed, because the loss or the norm is NaN or Inf.
     pub skipped: bool,
-    /// Of this rank's input and of the step itself.
+    /// Copies between host and device, for this rank's input and in the step itself.
     pub copies: Copies,
 }
 
-/// The moving parts of training.
+/// The state that a training step updates.
 pub struct Stepper {
     pub model: Model,
     pub params: Params,
     pub weights: Weights,
     pub gradients: Gradients,
     pub optimizer: AdamW,
-    /// fp16's.
+    /// The dynamic loss scale; fp16 only.
     pub scaler: Option<LossScaler>,
     pub config: StepConfig,
     pub comm: Arc<dyn Collective>,
 }
 
 impl Stepper {
-    /// Gets a model with its weights ready for the first step.
+    /// Allocates gradients and optimizer state for a loaded model.
     ///
     /// # Errors
     /// Out of memory.
@@ -73,24 +73,23 @@ impl Stepper {
         Ok(Stepper { model, params, weights, gradients, optimizer, scaler, config, comm })
     }
 
-    /// Takes one step. All ranks call it with their part of the same global batch; all get the same outcome.
+    /// Runs one step. All ranks call it with their part of the same global batch; all get the same outcome.
     ///
-    /// `stop` is this rank's wish to stop before the step.
-    /// `None` means that some rank wishes it: nothing was done.
+    /// `stop` requests a stop before the step. Returns `None` if any rank requested it; nothing was done then.
     ///
     /// # Errors
-    /// A dead or late rank (exit 5); a loss or gradient norm that is not finite (exit 4), before any weight changes.
+    /// A dead or late rank (exit 5); a NaN or Inf loss or gradient norm (exit 4), before any weight changes.
     pub fn step(&mut self, mut input: StepInput, stop: bool) -> Result<Option<StepOutcome>> {
         let before = transfer::copies();
-        // Of each term of the loss the targets, then the wishes to stop.
+        // Number of targets of each term of the loss, then the number of stop requests.
         let mut totals = vec![0.0; self.model.task.terms()];
         for batch in &input.batches {
             totals.iter_mut().zip(batch.counts()).for_each(|(total, count)| *total += count as f64);
         }
         totals.push(f64::from(u8::from(stop)));
         self.comm.all_reduce_f64(&mut totals, Op::Sum, "targets of a step")?;
-        let stops = totals.pop().unwrap_or_default();
-        if stops > 0.0 {
+        let stop_requests = totals.pop().unwrap_or_default();
+        if stop_requests > 0.0 {
             return Ok(None);
         }
         input.arrived()?;
@@ -98,7 +97,7 @@ impl Stepper {
         let StepInput { step, batches, micro_batches, rows, copies: uploads, .. } = input;
         self.gradients.begin(&self.params, rows)?;
         let scale = self.scaler.as_ref().map_or(1.0, LossScaler::scale);
-        // A term without any target, such as hidden tokens where none was drawn, is nothing.
+        // A loss term without targets, such as MLM in a batch without masked tokens, counts as zero.
         let weights: Vec<f64> = totals.iter().map(|&count| if count > 0.0 { 1.0 / count } else { 0.0 }).collect();
         let scales: Vec<f64> = weights.iter().map(|weight| scale * weight).collect();
         let (sums, squares) = self.backward(step, &batches, micro_batches, &scales)?;
@@ -115,19 +114,19 @@ impl Stepper {
         Ok(Some(StepOutcome { loss, grad_norm, learning_rate, skipped: !finite, copies }))
     }
 
-    /// Bytes of weights, gradients and optimizer state that this rank keeps from step to step.
+    /// Bytes of weights, gradients and optimizer state that this rank keeps between steps.
     pub fn kept(&self) -> [u64; 3] {
         let (weights, masters) = self.weights.bytes(&self.params);
         [weights, self.gradients.bytes(), self.optimizer.bytes() + masters]
     }
 
-    /// Whether steps may be left out.
+    /// Whether steps may be skipped.
     pub fn may_skip(&self) -> bool {
         self.scaler.is_some() || self.config.skips_non_finite
     }
 
-    /// Leaves the reduced gradient of the terms' sums of losses, each times its scale, with those who update; returns
-    /// these sums and the gradient's sum of squares, over all ranks.
+    /// Computes the gradient of the terms' summed losses, each multiplied by its scale, and reduces it over all ranks.
+    /// Returns the loss sums and the sum of squares of the gradient, over all ranks.
     fn backward(
         &mut self,
         step: u64,
@@ -149,15 +148,15 @@ impl Stepper {
         gradients.finish(params)?;
         let numbers = Tensor::f_cat(&[sums, gradients.squares(params)?], 0)?;
         comm.start_all_reduce(&numbers, Op::Sum, "loss and gradient norm")?.wait()?;
-        // The one download of the step.
+        // The only copy from device to host in a step.
         let mut sums = transfer::values(&numbers)?;
         let squares = sums.pop().unwrap_or_default();
         Ok((sums, squares))
     }
 
-    /// A step that must not change the weights: fp16's scale goes down, or the step is left out, or this is the end.
+    /// Handles a NaN or Inf step: lowers the fp16 loss scale, skips the step, or returns the error that ends the run.
     fn refuse(&mut self, fault: &Fault) -> Result<()> {
-        // Too large a scale overflows gradients, never the loss.
+        // A loss scale that is too large overflows the gradients, never the loss.
         let overflow = fault.loss.is_finite()
             && self.scaler.as_mut().is_some_and(|scaler| scaler.overflowed() == Overflow::Halved);
         if overflow || self.config.skips_non_finite {
@@ -170,7 +169,7 @@ impl Stepper {
 
     fn update(&mut self, learning_rate: f64, grad_norm: f64, scale: f64) -> Result<()> {
         let _range = profiler::range(|| "optimizer".to_owned());
-        // As torch.nn.utils.clip_grad_norm_: a norm above the limit is scaled to it.
+        // Same formula as torch.nn.utils.clip_grad_norm_.
         let limit = self.config.max_grad_norm;
         let excess = (grad_norm + 1e-6) / limit;
         let clip = if limit > 0.0 && excess > 1.0 { excess } else { 1.0 };

@@ -1,4 +1,4 @@
-//! The loop.
+//! The training loop.
 
 use crate::checkpoint::TrainerState;
 use crate::comm::{Collective, Op, traffic};
@@ -15,8 +15,8 @@ use crate::train::checkpoints::{self, Checkpoints};
 use crate::train::clock::Clock;
 use crate::train::evaluate::{Evaluation, Evaluator};
 use crate::train::generation::Generation;
-use crate::train::loaded::Loaded;
 use crate::train::memory_report::{Bytes, MemoryReport};
+use crate::train::model_loading::Loaded;
 use crate::train::resumed::{Resumed, Start, begin};
 use crate::train::session::Session;
 use crate::train::sources::MAX_TARGET_LENGTH;
@@ -31,11 +31,11 @@ use std::sync::Arc;
 pub enum Ended {
     /// All steps were taken.
     Finished,
-    /// Somebody asked for a stop; the checkpoint of this step was written.
+    /// A stop was requested; the checkpoint of this step was written.
     Stopped { step: u64 },
 }
 
-/// A run under way.
+/// A training run.
 pub struct Trainer {
     config: Config,
     comm: Arc<dyn Collective>,
@@ -50,14 +50,14 @@ pub struct Trainer {
     micro_batch_tokens: usize,
     clock: Clock,
     warnings: Warnings,
-    /// What tensors held after the last step.
+    /// Bytes allocated by tensors after the last step.
     held: Option<Bytes>,
-    /// The step of the newest checkpoint in the folder.
+    /// Step of the latest checkpoint in the folder.
     saved: Option<u64>,
     start: Start,
 }
 
-/// What a run trains and evaluates on.
+/// The datasets of a run.
 struct Data {
     train: Arc<Dataset>,
     eval: Option<Arc<Prepared>>,
@@ -65,12 +65,12 @@ struct Data {
 }
 
 impl Trainer {
-    /// Opens the run's folder, finds where to start from, and gets everything ready for the first step.
+    /// Opens the run's folder, finds the checkpoint to resume from, and prepares the first step.
     ///
     /// All ranks call it together.
     ///
     /// # Errors
-    /// Exit 2 for what is wrong with the configuration, the folders or the data; the same error on every rank.
+    /// Exit 2 for an invalid configuration, folder or dataset; the same error on every rank.
     pub fn open(config: Config, comm: Arc<dyn Collective>, start: Start) -> Result<Self> {
         let (dir, resumed) = Resumed::find(&config, comm.as_ref(), &start)?;
         let session = Session::open(config, Arc::clone(&comm), resumed.as_ref())?;
@@ -105,13 +105,13 @@ impl Trainer {
         };
         if let Some(from) = &from {
             let read = checkpoints::read_optimizer(&mut stepper, from, &mut state, thaws);
-            comm.agree(read, "reading the optimizer's state")?;
+            comm.agree(read, "reading the optimizer state")?;
         }
         let generates = config.task.predict_with_generate;
         let longest = config.task.max_target_length.unwrap_or(MAX_TARGET_LENGTH);
         let open = || Generation::open(&config.model.path, &config.generation, config.seed);
         let generation = generates.then(|| Ok(open()?.or_at_most(longest)));
-        let generation = comm.agree(generation.transpose(), "reading how texts are generated")?;
+        let generation = comm.agree(generation.transpose(), "reading the generation settings")?;
         let metrics = dir.as_ref().map(|dir| begin(dir, from.as_deref(), &config, &state)).transpose();
         let metrics = comm.agree(metrics, "opening metrics.jsonl")?;
         let progress = Progress::new(max_steps, state.global_step, comm.is_main());
@@ -147,7 +147,7 @@ impl Trainer {
         })
     }
 
-    /// Trains to the last step, or to a stop that somebody asked for.
+    /// Trains until the last step or until a stop is requested.
     ///
     /// # Errors
     /// Those of a step, of evaluation and of saving.
@@ -159,7 +159,7 @@ impl Trainer {
         (self.clock, self.warnings) = (Clock::new(), Warnings::new());
         memory_report::reset(device)?;
         if first > last {
-            self.progress.event(&format!("nothing left to train: {} of {last} steps are taken", first - 1));
+            self.progress.event(&format!("nothing left to train: {} of {last} steps are done", first - 1));
         }
         for input in feed {
             let input = input?;
@@ -190,7 +190,7 @@ impl Trainer {
         self.finish()
     }
 
-    /// Begins to record the last steps, where this is the first of them.
+    /// Starts the profiler if this is the first of the steps to record.
     fn profile(&self, step: u64, first: u64, last: u64) -> Result<()> {
         let steps = self.config.train.profile_steps;
         let begins = self.comm.is_main() && steps > 0 && step == (last + 1).saturating_sub(steps).max(first);
@@ -208,7 +208,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Logging, evaluation and saving, as the configuration wants them after this step.
+    /// Logs, evaluates and saves if the configuration asks for it after this step.
     fn after_step(&mut self, outcome: &StepOutcome, last: bool) -> Result<()> {
         let step = self.state.global_step;
         let train = &self.config.train;
@@ -226,14 +226,14 @@ impl Trainer {
             let StepOutcome { loss, grad_norm, .. } = outcome;
             let scale = self.stepper.scaler.as_ref();
             let scale = scale.map_or_else(String::new, |scaler| format!("; the loss scale is {} now", scaler.scale()));
-            let place = self.state.place();
-            self.progress.event(&format!("{place}  skipped: loss {loss}, grad_norm {grad_norm}{scale}"));
+            let at = self.state.place();
+            self.progress.event(&format!("{at}  skipped: loss {loss}, grad_norm {grad_norm}{scale}"));
         }
         self.progress.step(step, self.state.mean_loss(), self.clock.rate());
         if logs {
             self.log_step(outcome)?;
         } else if self.progress.is_silent() {
-            self.tell_step(outcome);
+            self.print_step(outcome);
         }
         for warning in self.warnings.after_step(outcome.loss) {
             self.progress.event(&format!("warning   {warning}"));
@@ -245,19 +245,18 @@ impl Trainer {
         Ok(())
     }
 
-    /// A line for a person.
-    fn tell_step(&self, outcome: &StepOutcome) {
+    /// Prints the progress line of a step.
+    fn print_step(&self, outcome: &StepOutcome) {
         let StepOutcome { grad_norm, learning_rate, .. } = *outcome;
-        let (place, loss, rate) = (self.state.place(), self.state.mean_loss(), self.clock.rate());
+        let (at, loss, rate) = (self.state.place(), self.state.mean_loss(), self.clock.rate());
         let left = self.clock.left(self.state.max_steps - self.state.global_step);
         let left = left.map_or_else(String::new, |seconds| format!("  {} left", progress::clock(seconds)));
-        self.progress.line(&format!(
-            "{place}  loss {loss:.4}  norm {grad_norm:.2}  lr {learning_rate:.1e}  {rate:.0} tok/s{left}"
-        ));
+        self.progress
+            .line(&format!("{at}  loss {loss:.4}  norm {grad_norm:.2}  lr {learning_rate:.1e}  {rate:.0} tok/s{left}"));
     }
 
     fn log_step(&mut self, outcome: &StepOutcome) -> Result<()> {
-        self.tell_step(outcome);
+        self.print_step(outcome);
         let (rate, loss) = (self.clock.rate(), self.state.mean_loss());
         let StepOutcome { loss: step_loss, grad_norm, learning_rate, copies, .. } = *outcome;
         let step = self.state.global_step;
@@ -277,7 +276,7 @@ impl Trainer {
         self.record(line)
     }
 
-    /// Evaluates, where there is evaluation data; returns whether this is the best step so far.
+    /// Evaluates if there is evaluation data; returns whether this is the best step so far.
     fn evaluate(&mut self) -> Result<bool> {
         let Some(eval) = self.data.eval.clone() else { return Ok(false) };
         let Stepper { model, params, weights, .. } = &mut self.stepper;
@@ -300,8 +299,8 @@ impl Trainer {
         Ok(best)
     }
 
-    /// Whether this evaluation is the best so far. A metric that is not defined here (a correlation with a constant)
-    /// is not the best.
+    /// Returns whether this evaluation is the best so far. An undefined metric (such as a correlation with a constant)
+    /// never is.
     fn track_best(&mut self, metrics: &Metrics) -> bool {
         let wanted = &self.config.train.metric_for_best_model;
         let Some(value) = metrics.iter().find(|(name, _)| name == wanted).map(|m| m.1).filter(|v| v.is_finite()) else {
@@ -316,7 +315,7 @@ impl Trainer {
         better
     }
 
-    /// Writes the checkpoint of this step, unless it is there already.
+    /// Writes the checkpoint of this step unless it exists already.
     fn save(&mut self) -> Result<()> {
         self.state.loss_scale = self.stepper.scaler.as_ref().map(settings::loss_scale);
         let (checkpoints, stepper, state) = (&self.checkpoints, &mut self.stepper, &self.state);
@@ -331,14 +330,14 @@ impl Trainer {
         Ok(())
     }
 
-    /// Adds a line to `metrics.jsonl` and to the history that checkpoints carry.
+    /// Appends a line to `metrics.jsonl` and to the history stored in checkpoints.
     fn record(&mut self, line: Value) -> Result<()> {
         if self.comm.is_main() {
             logs::tell_metrics(&line);
         }
         let result = self.metrics.as_mut().map_or(Ok(()), |file| file.write(&line));
         self.state.log_history.push(line);
-        // A failure is rank 0's alone, so it takes the job down by itself.
+        // Only rank 0 can fail here, so it aborts the job on its own.
         result
     }
 

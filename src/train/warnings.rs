@@ -1,24 +1,24 @@
-//! What a person should look at while a run goes on; each is said once.
+//! Warnings during training; each is shown once.
 
 use crate::machine::cpus;
 use std::time::{Duration, Instant};
 
-/// The share of time that a thread waits for a core, from which other programs cost a run more than they seem to: a region
-/// of several threads ends with its last one.
+/// Fraction of time waiting for a core above which a warning is due. Other programs slow a run down more than this
+/// fraction suggests, because a parallel region ends with its last thread.
 const CROWDED: f64 = 0.2;
-/// So much time tells.
+/// Time to measure before a warning.
 const LOOK: Duration = Duration::from_secs(5);
-/// Steps whose mean loss is compared.
+/// Number of steps in the mean losses that are compared.
 const STEPS: usize = 10;
-/// The loss has grown when it is so many times what it was, and by so much.
+/// The loss has grown if it is larger by this factor and by this difference.
 const GROWN: (f64, f64) = (2.0, 0.5);
 
-/// What has been seen so far.
+/// State of the checks.
 #[derive(Debug)]
 pub struct Warnings {
-    /// When this began, with the main thread's times then; `None` once it has been looked at.
+    /// Start of the measurement, and the main thread's times then; `None` once checked.
     cores: Option<(Instant, Option<[Duration; 2]>)>,
-    /// The losses of the first steps, and of the last.
+    /// The losses of the first steps, and of the latest.
     first: Vec<f64>,
     last: Vec<f64>,
     has_grown: bool,
@@ -31,13 +31,13 @@ impl Default for Warnings {
 }
 
 impl Warnings {
-    /// Begins to look.
+    /// Starts the measurements.
     pub fn new() -> Self {
         let cores = Some((Instant::now(), cpus::main_thread_times()));
         Warnings { cores, first: Vec::new(), last: Vec::new(), has_grown: false }
     }
 
-    /// What is new after a step of this loss.
+    /// Returns new warnings after a step with this loss.
     pub fn after_step(&mut self, loss: f64) -> Vec<String> {
         [self.busy_cores(), self.growing_loss(loss)].into_iter().flatten().collect()
     }
@@ -46,7 +46,7 @@ impl Warnings {
         let (_, before) = self.cores.take_if(|(since, _)| since.elapsed() >= LOOK)?;
         let share = cpus::waited_since(before).filter(|&share| share >= CROWDED)?;
         Some(format!(
-            "the cores are busy: for {:.0} % of the time this rank waits for one, as other programs use them; fewer threads \
+            "the cores are busy with other programs: this rank waits for one {:.0} % of the time; fewer threads \
              may be faster (parallel.num_threads)",
             100.0 * share
         ))
@@ -79,14 +79,14 @@ impl Warnings {
 mod tests {
     use super::*;
 
-    /// The warnings after steps of these losses.
+    /// Returns the warnings after steps with these losses.
     fn after(losses: impl IntoIterator<Item = f64>) -> Vec<String> {
         let mut warnings = Warnings::new();
         losses.into_iter().flat_map(|loss| warnings.after_step(loss)).filter(|text| text.contains("loss")).collect()
     }
 
     #[test]
-    fn a_loss_that_grows_is_told_once() {
+    fn a_growing_loss_is_reported_once() {
         let grows = after([1.0; 10].into_iter().chain([3.0; 40]));
         assert_eq!(
             grows,
@@ -94,7 +94,7 @@ mod tests {
                             max_grad_norm"]
         );
         assert!(after([1.0; 10].into_iter().chain([1.9; 40])).is_empty());
-        assert!(after([0.01; 10].into_iter().chain([0.05; 40])).is_empty(), "near zero a factor says nothing");
+        assert!(after([0.01; 10].into_iter().chain([0.05; 40])).is_empty(), "near zero a factor means nothing");
         let spike = after((0..60).map(|step| if step == 30 { 9.0 } else { 1.0 }));
         assert!(spike.is_empty(), "{spike:?}");
         assert!(after([f64::NAN; 60]).is_empty());

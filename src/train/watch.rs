@@ -1,4 +1,4 @@
-//! Finds the first tensor of a pass that is not finite, and the samples behind it.
+//! Finds the first tensor of a pass with NaN or Inf, and its samples.
 
 use crate::data::batch::Batch;
 use crate::data::ragged::Sequences;
@@ -9,68 +9,68 @@ use crate::tasks::Model;
 use std::cell::RefCell;
 use tch::Tensor;
 
-/// How many samples a message names.
+/// Maximum number of samples that a message lists.
 const NAMED: usize = 8;
 
-/// Looks at the tensors of a pass and remembers the first that is not finite.
+/// Checks the tensors of a pass and records the first with NaN or Inf.
 #[derive(Default)]
 pub struct Watch {
     pub(super) found: RefCell<Option<String>>,
 }
 
 impl Watch {
-    fn note(&self, what: impl FnOnce() -> String) {
+    fn record(&self, what: impl FnOnce() -> String) {
         let mut found = self.found.borrow_mut();
         if found.is_none() {
             *found = Some(what());
         }
     }
 
-    /// A stage has run forward.
-    pub fn ran(&self, model: &Model, params: &Params, stage: usize, output: &Boundary, batch: &Batch) {
+    /// Checks the output of a block's forward pass.
+    pub fn after_forward(&self, model: &Model, params: &Params, stage: usize, output: &Boundary, batch: &Batch) {
         let Some(bad) = output.iter().find(|tensor| is_bad(tensor)) else { return };
-        // A weight that no sample has used is not the cause: a row of a table.
-        let weight = members(params, stage).find(|id| is_bad(params.view(*id)));
+        // Look for a bad weight only here: a bad embedding row that no sample uses is not the cause.
+        let weight = params_of(params, stage).find(|id| is_bad(params.view(*id)));
         let what = match weight {
             Some(id) => format!("the weight {}", name_of(model, params, id)),
             None => format!("the output of the {}", model.stage_name(stage)),
         };
-        self.note(|| format!("{what}{}", samples(bad, batch)));
+        self.record(|| format!("{what}{}", samples(bad, batch)));
     }
 
-    /// The losses `[B]` are known.
-    pub fn lost(&self, losses: &Tensor, batch: &Batch) {
+    /// Checks the losses `[B]`.
+    pub fn after_loss(&self, losses: &Tensor, batch: &Batch) {
         if is_bad(losses) {
-            self.note(|| format!("the loss{}", samples(losses, batch)));
+            self.record(|| format!("the loss{}", samples(losses, batch)));
         }
     }
 
-    /// A stage has run backward; `border` is the gradient that it hands to the stage before.
-    pub fn returned(&self, model: &Model, params: &Params, stage: usize, border: &Boundary, batch: &Batch) {
-        for id in members(params, stage).filter(|id| is_bad(&params.view(*id).grad())) {
-            self.note(|| format!("the gradient of {}{}", name_of(model, params, id), named(&batch.samples)));
+    /// Checks the gradients of a block's backward pass; `border` is the gradient of its input.
+    pub fn after_backward(&self, model: &Model, params: &Params, stage: usize, border: &Boundary, batch: &Batch) {
+        for id in params_of(params, stage).filter(|id| is_bad(&params.view(*id).grad())) {
+            self.record(|| format!("the gradient of {}{}", name_of(model, params, id), named(&batch.samples)));
         }
         for tensor in border.iter().filter(|tensor| is_bad(tensor)) {
             let name = model.stage_name(stage);
-            self.note(|| format!("the gradient of the input of the {name}{}", samples(tensor, batch)));
+            self.record(|| format!("the gradient of the input of the {name}{}", samples(tensor, batch)));
         }
     }
 
-    /// Backward has found the gradient of looked-up rows.
-    pub fn looked_up(&self, model: &Model, params: &Params, found: &RowGradient, batch: &Batch) {
+    /// Checks the gradient of embedding rows.
+    pub fn after_lookup(&self, model: &Model, params: &Params, found: &RowGradient, batch: &Batch) {
         if is_bad(&found.grad) {
             let name = name_of(model, params, found.table);
-            self.note(|| format!("the gradient of {name}{}", samples(&found.grad, batch)));
+            self.record(|| format!("the gradient of {name}{}", samples(&found.grad, batch)));
         }
     }
 }
 
-/// What a stage computes with.
-fn members(params: &Params, stage: usize) -> impl Iterator<Item = ParamId> {
+/// Returns the parameters of a block.
+fn params_of(params: &Params, stage: usize) -> impl Iterator<Item = ParamId> {
     params.layout().of_stage(stage).flat_map(|unit| params.layout().units()[unit].members.iter().copied())
 }
 
-/// As Hugging Face calls it.
+/// Returns the Hugging Face name.
 fn name_of(model: &Model, params: &Params, id: ParamId) -> String {
     let names = model.backbone.hf_names();
     names.exported(names.of(&params.spec(id).name)).join(" + ")
@@ -82,7 +82,8 @@ fn is_bad(tensor: &Tensor) -> bool {
         && transfer::values::<bool>(&tensor.isfinite().all()).is_ok_and(|finite| finite != [true])
 }
 
-/// The samples behind the bad rows of `[T, ..]`, a decoder's `[D, ..]` or `[B, ..]`; all where it may be two of these.
+/// Names the samples of the bad rows of `[T, ..]`, a decoder's `[D, ..]` or `[B, ..]`; all samples if that is
+/// ambiguous.
 fn samples(tensor: &Tensor, batch: &Batch) -> String {
     let rows = tensor.size().first().copied().unwrap_or_default();
     let bad = tensor.isfinite().logical_not().reshape([rows, -1]).any_dim(1, false).nonzero().view(-1);

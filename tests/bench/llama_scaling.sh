@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Plans Llama 3 8B on H100s as torchtitan's published runs are set up: FSDP (ZeRO 3), bf16, two sequences of 8,192 tokens
-# a GPU. No weights, no data. Further arguments go to `trainer plan`, such as --efficiency or --plot.
+# Plans Llama 3 8B on H100s like torchtitan's published runs: FSDP (ZeRO 3), bf16, two sequences of 8,192 tokens per
+# GPU. Needs no weights and no data. Further arguments go to `trainer plan`, such as --efficiency or --plot.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../../launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../launch/common.sh"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Trains a BERT of the base size from random weights at every ZeRO stage, precision and reduction type on 2 and 4 ranks,
-# and prints a markdown table: the measured bytes a parameter of a rank beside the formula, and the peaks by use. Exit 1
-# where one is off by more than 5 %. `--help` lists the options. Takes about 10 GB of memory and 2 GB of disk.
+# Trains a BERT base model from newly initialized weights at every ZeRO stage, precision and reduction dtype on 2 and 4
+# ranks, and prints a markdown table: measured and computed bytes per parameter and rank, and the peaks by use. Exits
+# with 1 if one differs by more than 5 %. `--help` lists the options. Needs about 10 GB of memory and 2 GB of disk.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../../launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../launch/common.sh"

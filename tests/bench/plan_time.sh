@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compares the times that `trainer plan` tells with measured ones: a step of two ranks as planned from one rank, and each
-# collective at two and four ranks. Prints ratios and judges nothing. `--help` lists the options.
+# Compares times predicted by `trainer plan` with measured ones: a step of two ranks as planned from one rank, and each
+# collective at two and four ranks. Prints ratios without judging them. `--help` lists the options.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../../launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../launch/common.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the PyTorch DDP peer and `trainer` in turn on the same sentences and prints medians and ratios: tokens/s, seconds
-# from start to first step, peak memory a rank. `--help` lists the options; PEER_PYTHON names a Python that has torch
+# Runs the PyTorch DDP peer and `trainer` alternately on the same sentences and prints medians and ratios: tokens/s,
+# seconds from start to first step, peak memory per rank. `--help` lists the options; PEER_PYTHON is a Python with torch
 # and transformers.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../../launch/common.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the same steps at every ZeRO stage and with recomputation in turn, and prints what each costs: time of a step over
-# stage 0's, bytes communicated. `--help` lists the options.
+# Runs the same steps at every ZeRO stage and with activation checkpointing alternately, and prints the cost of each:
+# step time relative to stage 0, and communicated bytes. `--help` lists the options.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../../launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../launch/common.sh"

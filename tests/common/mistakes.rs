@@ -45,7 +45,7 @@ pub fn mistakes(bench: &Bench) -> Vec<Mistake> {
     let number = "the loss is";
     book.add("a loss that is not finite", &["learning_rate=1e30", "warmup_steps=0"], &[number, "learning_rate"]);
     let sharded = ["learning_rate=1e30", "warmup_steps=0", "max_grad_norm=0", "parallel.zero_stage=3"];
-    book.add("the same, sharded", &sharded, &[number, "the first tensor that is not finite, on rank ", "over sample"]);
+    book.add("the same, sharded", &sharded, &[number, "the first tensor with NaN or Inf, on rank ", "over sample"]);
     book.mistakes.iter_mut().rev().take(2).for_each(|mistake| mistake.code = 4);
     book.mistakes
 }
@@ -172,14 +172,14 @@ fn models(book: &mut Book) {
         |folder| {
             edit(&folder.join("config.json"), |c| c["vocab_size"] = 150.into());
         },
-        &["tokenizer.json has token ids up to 159", "config.json says vocab_size = 150"],
+        &["tokenizer.json has token ids up to 159", "config.json has vocab_size = 150"],
     );
     book.model(
         "a tokenizer with more ids than the model",
         |folder| {
             edit(&folder.join("tokenizer.json"), |t| t["model"]["vocab"]["zeppelin"] = 160.into());
         },
-        &["tokenizer.json has token ids up to 160", "config.json says vocab_size = 160"],
+        &["tokenizer.json has token ids up to 160", "config.json has vocab_size = 160"],
     );
     book.model(
         "more layers in config.json than in the file",
@@ -201,7 +201,7 @@ fn frozen(book: &mut Book) {
     book.add(
         "a pattern that matches no weight",
         &[r#"model.freeze=["bert.embeddings.*", "encoder.*"]"#],
-        &["model.freeze: no weight is called \"encoder.*\"", "bert.embeddings.word_embeddings.weight"],
+        &["model.freeze: \"encoder.*\" matches no weight", "bert.embeddings.word_embeddings.weight"],
     );
     book.add(
         "a part of what is one weight",

@@ -3,7 +3,7 @@
 
 pub mod cases;
 pub mod device;
-pub mod doubles;
+pub mod fakes;
 pub mod mistakes;
 pub mod models;
 pub mod process;

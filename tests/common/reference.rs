@@ -20,7 +20,7 @@ use trainer::models::registry;
 use trainer::nn::Pass;
 use trainer::parallel::{Gradients, Rows, Zero};
 use trainer::tasks::Head;
-use trainer::train::loaded::{Declared, Holding, Loaded, Source};
+use trainer::train::model_loading::{Declared, LoadOptions, Loaded, Source};
 use trainer::train::staged::{Recompute, Staged};
 
 /// One case: a model folder with inputs and what transformers makes of them.
@@ -68,7 +68,7 @@ impl Reference {
     pub fn try_load(&self, head: &Head, dropout: DropoutOverrides, kind: Kind) -> Result<Loaded> {
         let config = registry::read_config(&self.folder).unwrap();
         let declared = Declared::read(&self.folder, config, dropout, head.role()).unwrap();
-        let holding = Holding { kind, zero: Zero::ALL[0], trains: true, seed: 0, from: Source::Folder };
+        let holding = LoadOptions { kind, zero: Zero::ALL[0], trains: true, seed: 0, from: Source::Folder };
         declared.with_head(head, &[]).unwrap().load(&alone(), &holding)
     }
 

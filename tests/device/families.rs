@@ -14,7 +14,7 @@ use trainer::checkpoint::tensor_writer::Writer;
 use trainer::models::Role;
 use trainer::models::family::DropoutOverrides;
 use trainer::models::registry::{self, FAMILIES};
-use trainer::train::loaded::Loaded;
+use trainer::train::model_loading::Loaded;
 
 /// The names of all cases, `cases/...`.
 fn cases() -> Vec<String> {

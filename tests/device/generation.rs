@@ -23,7 +23,7 @@ use trainer::models::registry;
 use trainer::parallel::Zero;
 use trainer::tasks::Head;
 use trainer::train::evaluate::Evaluator;
-use trainer::train::loaded::{Declared, Holding, Source};
+use trainer::train::model_loading::{Declared, LoadOptions, Source};
 
 /// What transformers wrote on one model.
 #[derive(Deserialize)]
@@ -76,7 +76,7 @@ impl Wanted {
         let head = Head::of_config(&folder, &json).unwrap();
         let declared = Declared::read(&folder, json, DropoutOverrides::default(), head.role()).unwrap();
         let zero = Zero::ALL[how.zero];
-        let holding = Holding { kind: how.kind, zero, trains: false, seed: 0, from: Source::Folder };
+        let holding = LoadOptions { kind: how.kind, zero, trains: false, seed: 0, from: Source::Folder };
         let mut loaded = declared.with_head(&head, &[]).unwrap().load(comm, &holding).unwrap();
         let settings = Settings::read(&folder, &run.settings).unwrap();
         let dataset = self.dataset(prompts);

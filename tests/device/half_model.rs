@@ -5,7 +5,7 @@ use crate::common::reference::{self, Reference};
 use tch::{Device, Kind, Tensor};
 use trainer::models::family::DropoutOverrides;
 use trainer::tasks::Head;
-use trainer::train::loaded::Loaded;
+use trainer::train::model_loading::Loaded;
 
 /// Rounds the weights to `kind`, whatever type they are held in.
 fn round(loaded: &mut Loaded, kind: Kind) {

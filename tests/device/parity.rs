@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use trainer::checkpoint::export;
 use trainer::nn::Ctx;
 use trainer::tasks::Head;
-use trainer::train::loaded::Loaded;
+use trainer::train::model_loading::Loaded;
 
 fn classes(names: &[&str]) -> Head {
     Head::Classes(names.iter().map(|&n| n.to_owned()).collect())

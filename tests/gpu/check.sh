@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The GPU check: check.sh [--cpu] [--seconds 540] [--out DIR] [--parts 1,2,3,5]. It runs from an unpacked bundle, and
-# from the source tree once `on_a_gpu.sh` has built there, with CARGO_TARGET_DIR=target/cuda; docs/gpu.md says what it
-# does and how to read its report.
+# The GPU check: check.sh [--cpu] [--seconds 540] [--out DIR] [--parts 1,2,3,5]. Runs from an unpacked bundle, or from
+# the source tree after `on_a_gpu.sh` has built there, with CARGO_TARGET_DIR=target/cuda; docs/gpu.md describes it and
+# its report.
 set -euo pipefail
 
 root=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A build with the full CUDA libtorch beside the normal one, which it leaves alone. Sourced.
+# A build with the full CUDA libtorch next to the normal one, which stays unchanged. Sourced.
 
 # shellcheck source=SCRIPTDIR/../../launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../launch/common.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Downloads NCCL 2.30.7 for CUDA 13, with which ranks may share a GPU (libtorch brings an older one), for a machine
-# without a network: DIR gets libnccl.so.2 in pieces below 50 MiB, and join.sh, which puts it together there.
+# Downloads NCCL 2.30.7 for CUDA 13, which allows ranks to share a GPU (libtorch has an older one), for a machine
+# without a network: DIR gets libnccl.so.2 in pieces below 50 MiB, and join.sh, which joins them there.
 #
 # usage: tests/gpu/nccl.sh DIR
 set -euo pipefail
@@ -11,7 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../../launch/common.sh"
 readonly version=2.30.7 inside=nvidia/nccl/lib/libnccl.so.2
 dir=$(cd "$called_from" && realpath -m "${1:?a folder for the pieces is needed}")
 
-# make FOLDER: the pieces and their script.
+# make FOLDER: creates the pieces and their script.
 make() {
     local file to=$1 sum whole
     file=$(wheel nvidia-nccl-cu13 $version)
@@ -21,7 +21,7 @@ with zipfile.ZipFile(sys.argv[1]) as wheel, wheel.open(sys.argv[2]) as file, ope
     shutil.copyfileobj(file, out)
 PYTHON
     sum=$(sha256sum "$to/libnccl.so.2" | cut -d ' ' -f 1)
-    say "compressing (minutes)" # by a fifth: what is in it for GPUs is compressed already
+    say "compressing (minutes)" # by a fifth: its GPU code is compressed already
     xz -T0 "$to/libnccl.so.2"
     whole=$to/libnccl.so.2.xz
     split --bytes=49MiB --numeric-suffixes --suffix-length=2 "$whole" "$whole."
@@ -29,7 +29,7 @@ PYTHON
     {
         cat <<END
 #!/usr/bin/env bash
-# join.sh TO: puts libnccl.so.2 of NCCL $version together in the file TO, or in the folder TO if there is one.
+# join.sh TO: joins libnccl.so.2 of NCCL $version in the file TO, or in the folder TO if it exists.
 sum=$sum
 END
         cat <<'END'
@@ -60,9 +60,9 @@ END
 }
 
 if [[ -x $dir/join.sh ]] && grep -q "NCCL $version " "$dir/join.sh"; then
-    say "$dir is there"
+    say "$dir exists"
 else
-    [[ ! -e $dir ]] || rmdir "$dir" 2>/dev/null || die "$dir has something else in it"
+    [[ ! -e $dir ]] || rmdir "$dir" 2>/dev/null || die "$dir contains something else"
     command -v xz >/dev/null || die "no xz: install xz-utils"
     trap 'rm -rf "$dir.partial"' EXIT
     rm -rf "$dir.partial"

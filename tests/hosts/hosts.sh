@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Hosts out of network namespaces on this one machine: each has an address, a name and a link of its own to a common
-# switch. They share the file system and the processors. Root is needed.
+# Simulated hosts from network namespaces on this machine: each has its own address, name and link to a common switch.
+# They share the file system and the processors. Requires root.
 #
 # usage: hosts.sh up SET N             N hosts h1 to hN of a set of this name: 10.77.0.1 to 10.77.0.N
-#        hosts.sh down SET             ends what runs on them and removes them
+#        hosts.sh down SET             ends their processes and removes them
 #        hosts.sh cut SET HOST         takes a host's link down
-#        hosts.sh heal SET HOST        and up again
+#        hosts.sh heal SET HOST        takes it up again
 #        hosts.sh on SET HOST COMMAND...
-#        hosts.sh check                whether this machine lets us make hosts; says why not
-# HOSTS_HOME gives each host a home of its own in that folder.
-# As a remote shell for mpirun (OMPI_MCA_plm_rsh_agent): HOSTS_SET names the set, the arguments are HOST COMMAND...
+#        hosts.sh check                checks whether this machine supports them; prints why not
+# HOSTS_HOME gives each host a separate home in that folder.
+# As a remote shell for mpirun (OMPI_MCA_plm_rsh_agent): HOSTS_SET is the set, the arguments are HOST COMMAND...
 set -euo pipefail
 
 die() { printf 'hosts.sh: %s\n' "$*" >&2; exit 1; }
 
-# Of a set's namespaces, each removes with its last process what is in it: links, addresses, the bridge.
+# When its last process ends, each namespace of a set removes its links, addresses and the bridge.
 namespace() { printf '%s-%s\n' "$1" "$2"; }
 
 up() {
@@ -61,7 +61,7 @@ on() {
 }
 
 check() {
-    ((EUID == 0)) || die "root is needed for network namespaces"
+    ((EUID == 0)) || die "network namespaces require root"
     command -v ip >/dev/null || die "ip is missing (Debian: iproute2)"
     local set=check$$ refused
     refused=$( { up "$set" 1 && on "$set" h1 true; } 2>&1) || { down "$set"; die "${refused//$'\n'/; }"; }
@@ -73,7 +73,7 @@ up | down | on | check) "$@" ;;
 cut) ip -n "$(namespace "$2" switch)" link set "to-$3" down ;;
 heal) ip -n "$(namespace "$2" switch)" link set "to-$3" up ;;
 h[0-9]*)
-    # As sshd does, the command goes to a shell as one text.
+    # Like sshd, passes the command to a shell as one string.
     on "${HOSTS_SET:?names the set of hosts}" "$1" sh -c "${*:2}"
     ;;
 *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;

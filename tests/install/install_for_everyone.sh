@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs a bundle by launch/install.sh and uses it as `nobody` without a home directory: the program by several ways,
-# the doctor, training on two ranks. Then it replaces, refuses, moves and removes the installation. Needs root, the
-# model and the data of launch/fetch.sh, and 3 GB below TMPDIR; takes about two minutes on two cores.
+# Installs a bundle with launch/install.sh and uses it as `nobody` without a home directory: the program under all its
+# names, the doctor, training on two ranks. Then it replaces, refuses, moves and removes the installation. Requires root,
+# the model and the data of launch/fetch.sh, and 3 GB in TMPDIR; takes about two minutes on two cores.
 #
 # usage: tests/install/install_for_everyone.sh [BUNDLE]      else the newest in target/bundle, or one that is packed now
 set -euo pipefail
@@ -9,7 +9,7 @@ from=$PWD
 # shellcheck source=SCRIPTDIR/../../launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../launch/common.sh"
 
-((EUID == 0)) || die "root is needed, to be nobody"
+((EUID == 0)) || die "root is required to become nobody"
 bundle=()
 [[ -z ${1:-} ]] || bundle=(--bundle "$(cd "$from" && realpath "$1")")
 umask 022
@@ -17,11 +17,11 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 mkdir -m 777 "$work/x"
-cp -rL models/minilm data/bbc "$work/" # the tree may be closed to others
+cp -rL models/minilm data/bbc "$work/" # other users may have no access to the tree
 prefix=$work/opt/trainer
 
 install() { launch/install.sh "${bundle[@]}" "$@"; }
-# as_nobody COMMAND...: in a folder that everybody may write to.
+# as_nobody COMMAND...: runs in a world-writable folder.
 as_nobody() {
     (cd "$work/x" && timeout --kill-after=10 "${LIMIT:-120}" setpriv --reuid="$(id -u nobody)" --regid="$(id -g nobody)" \
         --clear-groups env -i HOME=/nonexistent PATH="$prefix/bin:/usr/bin:/bin" "$@")
@@ -30,30 +30,30 @@ as_nobody() {
 refused() {
     local said
     if said=$("${@:2}" 2>&1) || [[ $said != *"$1"* ]]; then
-        die "it should have failed with '$1', and said: $said"
+        die "it should have failed with '$1', but printed: $said"
     fi
 }
 
 say "installing"
 install --prefix "$prefix"
 closed=$(find "$prefix" ! -type l \( ! -perm -004 -o -perm /022 \) -o -type d ! -perm -001 | head -n 3)
-[[ -z $closed ]] || die "others can write to these, or not read them: $closed"
+[[ -z $closed ]] || die "other users can write to these, or cannot read them: $closed"
 leaves=$(find "$prefix" -type l -exec realpath {} + | grep -v "^$prefix/" || true)
-[[ -z $leaves ]] || die "links lead out of the installation: $leaves"
-# In text files; sources that a compiler has named in its messages do not count.
+[[ -z $leaves ]] || die "links point outside the installation: $leaves"
+# In text files, except sources in a compiler's messages.
 named=$(grep -rIlF -e "$HOME/" -e "$PWD/" "$prefix" || true)
-[[ -z $named ]] || die "files name folders of the one who has built: $named"
-# libtorch's own libraries are as they came: its packages find each other by their places.
+[[ -z $named ]] || die "files contain folders of the build machine: $named"
+# libtorch's own libraries are unchanged: its packages find each other by relative paths.
 while read -r file; do
         run_path=$(readelf -d "$file" 2>/dev/null | sed -n 's/.*(RUNPATH).*\[\(.*\)\]/\1/p')
     [[ ":$run_path" =~ ^(:\$ORIGIN(/[^:]*)?)+$ ]] || die "$file has the run path '$run_path'"
 done < <(find "$prefix/lib/trainer/bin" "$prefix/lib/trainer/mpi" -type f \( -name '*.so*' -o -path '*/bin/*' \))
 
-say "the program, by each way to it"
+say "the program, under each name"
 ln -s "$prefix/bin/trainer" "$work/trainer-of-the-day"
 version=$(as_nobody trainer --version)
 for way in "$work/trainer-of-the-day" ../opt/trainer/bin/trainer "$prefix/lib/trainer/bin/trainer"; do
-    [[ $(as_nobody "$way" --version) == "$version" ]] || die "$way does not say $version"
+    [[ $(as_nobody "$way" --version) == "$version" ]] || die "$way does not print $version"
 done
 
 say "completions"
@@ -68,8 +68,8 @@ done
 say "trainer doctor"
 as_nobody trainer doctor
 
-# trained FOLDER: whether there are three steps with losses.
-trained() { [[ $(grep -c '"loss"' "$work/x/$1/metrics.jsonl") == 3 ]] || die "no three steps in $1/metrics.jsonl"; }
+# trained FOLDER: checks for three steps with losses.
+trained() { [[ $(grep -c '"loss"' "$work/x/$1/metrics.jsonl") == 3 ]] || die "$1/metrics.jsonl does not have three steps"; }
 run=("$prefix/share/doc/trainer/configs/quickstart.toml" model.path="$work/minilm" data.train="$work/bbc/train.jsonl"
     data.eval="$work/bbc/eval.jsonl" max_steps=3 logging_steps=1 eval_strategy=no save_strategy=no)
 say "two ranks by trainer-mpirun"
@@ -79,34 +79,34 @@ say "two ranks by trainer launch"
 as_nobody trainer launch -n 2 "${run[@]}" output_dir=by-launch
 trained by-launch
 
-say "what is refused"
+say "refused installations"
 mkdir "$work/other"
 touch "$work/other/file" "$prefix/share/mine"
-refused "no installation of trainer" install --prefix "$work/other"
+refused "not an installation of trainer" install --prefix "$work/other"
 refused share/mine install --prefix "$prefix"
 refused share/mine install --prefix "$prefix" --uninstall
 rm "$prefix/share/mine"
 [[ $(ls "$work/other") == file ]] || die "something was left in $work/other"
 
-say "replaced, by one who keeps it to himself"
+say "replaced with a restrictive umask"
 touch "$prefix/lib/trainer/bin/old" && echo ./lib/trainer/bin/old >>"$prefix/lib/trainer/files"
 LC_ALL=C sort -o "$prefix/lib/trainer/files" "$prefix/lib/trainer/files"
 said=$(umask 077 && install --prefix "$prefix" 2>&1)
-[[ $said == *"umask 0077 closes it"* ]] || die "no word about the umask: $said"
-[[ ! -e $prefix/lib/trainer/bin/old ]] || die "the installation before was not replaced"
+[[ $said == *"umask 0077 denies other users access"* ]] || die "no note about the umask: $said"
+[[ ! -e $prefix/lib/trainer/bin/old ]] || die "the previous installation was not replaced"
 if [[ -n $(find "$prefix" ! -type l -perm /077) ]] || as_nobody "$prefix/bin/trainer" --version 2>/dev/null; then
     die "the umask 077 was not respected"
 fi
 
-say "with a libtorch that stays where it is, moved, and removed"
+say "with an external libtorch, moved, and removed"
 cp -r "$prefix/lib/trainer/libtorch" "$work/libtorch"
-mkdir -p "$work/libtorch/torch/include/ATen" # by which a libtorch is known
+mkdir -p "$work/libtorch/torch/include/ATen" # which identifies a libtorch
 chmod -R a+rX "$work/libtorch"
 LIBTORCH=$work/libtorch/torch install --prefix "$prefix" --without-libtorch
 [[ -L $prefix/lib/trainer/libtorch/torch ]] || die "no link to the libtorch"
 mv "$prefix" "$work/moved"
 prefix=$work/moved
-[[ $(as_nobody trainer --version) == "$version" ]] || die "it does not run in another place"
+[[ $(as_nobody trainer --version) == "$version" ]] || die "it does not run from another path"
 "$prefix/lib/trainer/launch/install.sh" --prefix "$prefix" --uninstall
-[[ ! -e $prefix && $(ls -A "$work/opt") == "" ]] || die "something is left: $(ls -A "$work" "$work/opt")"
+[[ ! -e $prefix && $(ls -A "$work/opt") == "" ]] || die "files remain: $(ls -A "$work" "$work/opt")"
 say "ok"

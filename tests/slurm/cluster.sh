@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A Slurm of one machine, for tests: Debian's packages, with configuration, state and logs in a folder of their own.
+# A Slurm cluster on one machine for tests: Debian's packages, with configuration, state and logs in a separate folder.
 #
-# usage: tests/slurm/cluster.sh check         says whether Slurm can run here: exit code 3, and why, if it cannot
+# usage: tests/slurm/cluster.sh check         checks whether Slurm can run here: exit code 3 with the reason if not
 #        tests/slurm/cluster.sh up FOLDER     starts it; commands find it by SLURM_CONF=FOLDER/slurm.conf
 #        tests/slurm/cluster.sh down FOLDER   ends its jobs and daemons, and removes FOLDER
 #
-# Where TRAINER_WITHOUT_SLURM says why, it cannot.
+# If TRAINER_WITHOUT_SLURM is set, it cannot, for that reason.
 #
-# It has two nodes of two CPUs, which are this machine twice: the first has its name, so that mpirun knows it.
+# It has two nodes of two CPUs, which are this machine twice: the first has its name, so that mpirun finds it.
 set -euo pipefail
 
 PATH="$PATH:/usr/sbin:/sbin" # where the daemons are
@@ -44,13 +44,13 @@ wait_for() {
         if ((SECONDS >= deadline)); then
             tail -v -n 20 "$folder"/log/* >&2 || true
             down
-            die "$2: not within $1 seconds; the logs' ends are above"
+            die "$2: not within $1 seconds; see the ends of the logs above"
         fi
         sleep 0.1
     done
 }
 
-# Ports that nobody listens on.
+# Unused ports.
 free_ports() {
     python3 - "$1" <<'PYTHON'
 import socket, sys
@@ -67,7 +67,7 @@ configure() {
     read -ra ports <<<"$(free_ports 3)"
     mkdir -p "$folder"/{log,state} "${nodes[@]/#/$folder/spool/}" "${nodes[@]/#/$folder/tmp/}"
     chmod 755 "$folder"
-    (umask 077 && head -c 128 /dev/urandom >"$folder/munge.key") # munged refuses a key that others can read
+    (umask 077 && head -c 128 /dev/urandom >"$folder/munge.key") # munged refuses a key that other users can read
     cat >"$folder/slurm.conf" <<CONF
 ClusterName=test
 SlurmctldHost=$HOSTNAME(127.0.0.1)
@@ -82,10 +82,10 @@ SlurmdLogFile=$folder/log/slurmd-%n
 SlurmdSpoolDir=$folder/spool/%n
 TmpFS=$folder/tmp/%n
 AuthType=auth/munge
-# A job that is queued again waits until the credential of its last run has expired: two minutes by default.
+# A requeued job waits until the credential of its last run has expired: two minutes by default.
 AuthInfo=socket=$folder/munge.socket,cred_expire=5
 CredType=cred/munge
-# A container has neither systemd nor control groups of its own.
+# A container has neither systemd nor its own control groups.
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -108,15 +108,15 @@ CONF
 
 all_idle() { [[ $(sinfo --noheader --format='%T %D' 2>/dev/null) == "idle ${#nodes[@]}" ]]; }
 no_jobs() { [[ -z $(squeue --noheader 2>/dev/null) ]]; }
-# A process that nobody has waited for is a zombie, and has ended.
+# A process that was not awaited is a zombie, and has ended.
 has_ended() { ! grep -qs '^State:[[:space:]]*[^[:space:]ZX]' "/proc/$1/status"; }
 
 up() {
     local node
     check
-    [[ ! -e $folder/slurm.conf ]] || die "$folder holds a cluster already; tests/slurm/cluster.sh down $folder"
+    [[ ! -e $folder/slurm.conf ]] || die "$folder contains a cluster already: run tests/slurm/cluster.sh down $folder"
     configure
-    # No descriptor of ours stays open in a daemon: who reads from us would wait for its end.
+    # Daemons must not inherit our descriptors: a reader of our output would wait for them to end.
     munged --key-file="$folder/munge.key" --socket="$folder/munge.socket" --pid-file="$folder/munged.pid" \
         --log-file="$folder/log/munged" --seed-file="$folder/munge.seed" </dev/null >/dev/null 2>&1 ||
         die "munged: $(tail -n 3 "$folder/log/munged")"
@@ -136,7 +136,7 @@ down() {
             sleep 0.1
         done
     fi
-    # Without ceremony: nothing of what they would write on the way out is to stay.
+    # Kill them: their state is discarded anyway.
     for file in "$folder"/*.pid; do
         [[ -e $file ]] || continue
         pid=$(<"$file")

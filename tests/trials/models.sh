@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the models that the trials from scratch start from, below models/: each is the config.json beside this script, and
-# a tokenizer trained on the trial's own text. Needs target/release/trainer and data/ (tests/trials/prepare.py).
+# Creates the models for the trials from scratch in models/: each has the config.json next to this script, and a
+# tokenizer trained on the trial's text. Needs target/release/trainer and data/ (tests/trials/prepare.py).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

@@ -10,7 +10,7 @@ use crate::observe::table::table;
 use crate::plan::fit::Timed;
 use crate::plan::memory::Moment;
 use crate::plan::scaling::Row;
-use crate::train::outlook::Way;
+use crate::train::planned_run::Variant;
 use crate::train::settings;
 
 /// Returns all details.
@@ -68,11 +68,11 @@ pub fn model(report: &Report) -> String {
 fn memory(report: &Report) -> String {
     let ranks = if report.ranks == 1 { "one rank".into() } else { format!("each of {} ranks", report.ranks) };
     let mut text = labelled("memory", &format!("peak of {ranks} (each kind peaks at its own time)"));
-    let name = |way: &Way| format!("{}{}", way.zero.stage(), if way.configured { " *" } else { "" });
+    let name = |way: &Variant| format!("{}{}", way.zero.stage(), if way.configured { " *" } else { "" });
     for ways in report.ways.chunk_by(|a, b| (a.precision, a.recompute) == (b.precision, b.recompute)) {
         let how = checkpointing(ways[0].recompute).replace(" and ", " with ");
         text += &below(&format!("{}{how}", ways[0].precision));
-        let row = |way: &Way| stage_row(name(way), &way.need, report.fits(way));
+        let row = |way: &Variant| stage_row(name(way), &way.need, report.fits(way));
         text += &table(&STAGE_COLUMNS, &ways.iter().map(row).collect::<Vec<_>>());
         text += "\n";
     }
@@ -87,7 +87,7 @@ fn memory(report: &Report) -> String {
     text += &below("All-gather for the checkpoint, and the largest collective:");
     // Activation checkpointing changes neither.
     let first = report.ways[0].recompute;
-    let row = |way: &Way| {
+    let row = |way: &Variant| {
         let [.., gathered] = way.need.peak.map(size);
         vec![way.zero.stage().to_string(), way.precision.to_string(), gathered, size(way.largest_group)]
     };

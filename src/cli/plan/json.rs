@@ -4,7 +4,7 @@ use super::report::{Correction, Report};
 use crate::plan::fit::Timed;
 use crate::plan::memory::KINDS;
 use crate::plan::scaling::Row;
-use crate::train::outlook::Way;
+use crate::train::planned_run::Variant;
 use crate::train::settings;
 use serde_json::{Map, Value, json};
 
@@ -58,7 +58,7 @@ fn correction(report: &Report, measured: &Correction) -> Value {
     })
 }
 
-fn memory(report: &Report, way: &Way) -> Value {
+fn memory(report: &Report, way: &Variant) -> Value {
     let bytes = |n: f64| n.round() as u64;
     let peak: Map<String, Value> =
         KINDS.iter().zip(way.need.peak).map(|(kind, n)| ((*kind).to_owned(), json!(bytes(n)))).collect();

@@ -21,9 +21,9 @@ use crate::observe::memory::available_bytes;
 use crate::observe::{self, rank_of_environment};
 use crate::plan::chart;
 use crate::plan::device::{Device, EFFICIENCY};
-use crate::train::advice::Question;
-use crate::train::memory_need;
-use crate::train::outlook::{Assumed, Outlook, Place};
+use crate::train::advice::Advisor;
+use crate::train::memory_fit;
+use crate::train::planned_run::{Assumed, Hardware, PlannedRun};
 use args::MOST_EXAMPLES;
 use measured::check_measured;
 use rates::{device, network, speed};
@@ -70,13 +70,13 @@ fn print(args: &PlanArgs, report: &Report) -> Result<()> {
         observe::print(&format!("{}\n", json::of(report)));
         return Ok(());
     }
-    let question = Question {
-        outlook: &report.outlook,
+    let advisor = Advisor {
+        run: &report.outlook,
         with: &|words| args.config(words),
-        place: report.place(),
+        hardware: report.place(),
         assumed: assumed(args, &report.outlook.config, report.ranks),
     };
-    let advice = question.answer()?;
+    let advice = advisor.advise()?;
     let recommendation = summary::recommendation(report, &advice)?;
     let rest = if args.all { details::of(report) } else { summary::of(report, &advice) };
     observe::print(&format!("{recommendation}\n{rest}"));
@@ -96,13 +96,13 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
     };
     let limit = limit(args, &config, device, ranks)?;
     let assumed = assumed(args, &config, ranks);
-    let mut outlook = Outlook::open(config, args.batch_per_rank.map(|n| n as usize), assumed)?;
+    let mut outlook = PlannedRun::open(config, args.batch_per_rank.map(|n| n as usize), assumed)?;
     let auto = outlook.config.train.micro_batch_tokens == MicroBatchTokens::Auto;
-    let place = Place { ranks, cpu: device.is_none(), limit: limit.as_ref().map(|limit| limit.bytes) };
+    let place = Hardware { ranks, cpu: device.is_none(), limit: limit.as_ref().map(|limit| limit.bytes) };
     outlook.choose_tokens(&place)?;
     let (steps, steps_per_epoch) = outlook.steps(ranks)?;
     let (lengths, padding) = outlook.lengths(ranks)?;
-    let mut ways = outlook.ways(ranks, device.is_none())?;
+    let mut ways = outlook.variants(ranks, device.is_none())?;
     let zero = outlook.choose(&mut ways, place.limit);
     let storage = outlook.storage(ranks)?;
     let free = free_space(&outlook.config.output_dir);
@@ -142,14 +142,14 @@ fn limit(args: &PlanArgs, config: &Config, device: Option<&Device>, ranks: usize
         return Ok(Some(Limit { bytes: bytes.0 as f64, of: "parallel.memory_per_rank".into() }));
     }
     let usable = |bytes: f64, of: &str| {
-        let usable = memory_need::USABLE;
+        let usable = memory_fit::USABLE_FRACTION;
         Ok(Some(Limit { bytes: bytes * usable, of: format!("{:.0} % of {of}", usable * 100.0) }))
     };
     match (args.gpu_memory, device) {
         (Some(bytes), _) => usable(bytes as f64, "--gpu-memory"),
         (None, Some(device)) => usable(device.memory, "the device memory"),
         (None, None) if config.parallel.zero_stage == ZeroStage::Auto => {
-            let free = available_bytes().ok_or_else(memory_need::untold)?;
+            let free = available_bytes().ok_or_else(memory_fit::unknown_memory)?;
             let on_machine = ranks.min(args.ranks_per_node as usize);
             usable((free / on_machine as u64) as f64, "the free memory here per rank")
         }

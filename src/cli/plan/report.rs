@@ -12,15 +12,15 @@ use crate::plan::memory::Need;
 use crate::plan::scaling::{Row, Run, WORLDS};
 use crate::plan::storage::Storage;
 use crate::plan::timeline::Step;
+use crate::train::estimate::Estimate;
 use crate::train::measure::Measured;
-use crate::train::outlook::{Outlook, Place, Way};
-use crate::train::trial::Trial;
-use crate::train::{memory_need, settings};
+use crate::train::planned_run::{Hardware, PlannedRun, Variant};
+use crate::train::{memory_fit, settings};
 use std::path::PathBuf;
 
 /// The estimates of a run.
 pub(super) struct Report {
-    pub outlook: Outlook,
+    pub outlook: PlannedRun,
     pub lengths: Lengths,
     pub padding: Padding,
     pub steps: u64,
@@ -28,7 +28,7 @@ pub(super) struct Report {
     /// Whether micro_batch_tokens is "auto".
     pub auto_tokens: bool,
     pub ranks: usize,
-    pub ways: Vec<Way>,
+    pub ways: Vec<Variant>,
     /// The memory limit of a rank.
     pub limit: Option<Limit>,
     pub storage: Storage,
@@ -80,12 +80,12 @@ impl Report {
     }
 
     /// Returns whether this way fits; `None` without a limit.
-    pub fn fits(&self, way: &Way) -> Option<bool> {
+    pub fn fits(&self, way: &Variant) -> Option<bool> {
         self.limit.as_ref().map(|limit| way.need.total <= limit.bytes)
     }
 
-    pub fn place(&self) -> Place {
-        Place { ranks: self.ranks, cpu: self.cpu, limit: self.limit.as_ref().map(|limit| limit.bytes) }
+    pub fn place(&self) -> Hardware {
+        Hardware { ranks: self.ranks, cpu: self.cpu, limit: self.limit.as_ref().map(|limit| limit.bytes) }
     }
 
     /// Returns the rows of the table of times, that of `--ranks` among them.
@@ -96,7 +96,7 @@ impl Report {
     }
 
     /// Returns the time of a trial; `None` if its precision is not the one that speed was measured in.
-    pub fn time(&self, trial: &Trial) -> Result<Option<Row>> {
+    pub fn time(&self, trial: &Estimate) -> Result<Option<Row>> {
         let (config, own) = (&trial.config, &self.outlook.config);
         let speed = match self.named {
             _ if config.parallel.precision == own.parallel.precision => self.speed,
@@ -108,11 +108,11 @@ impl Report {
 
     /// Calls `look` with the run under this configuration and ZeRO stage.
     pub fn with_run<T>(&self, config: &Config, zero: Zero, look: impl FnOnce(&Run) -> T) -> T {
-        let Outlook { shaped, data, .. } = &self.outlook;
+        let PlannedRun { shaped, data, .. } = &self.outlook;
         look(&Run {
             model: &shaped.model,
             specs: &shaped.specs,
-            setup: &memory_need::setup(config, shaped.model.stages(), zero, self.cpu),
+            setup: &memory_fit::setup(config, shaped.model.stages(), zero, self.cpu),
             dataset: &data.train.dataset,
             seed: config.seed,
             micro_batch_tokens: settings::micro_batch_tokens(config),

@@ -11,7 +11,7 @@ use crate::observe::table::table;
 use crate::plan::memory::Need;
 use crate::plan::scaling::Row;
 use crate::train::advice::{Advice, Change, Choice};
-use crate::train::trial::Trial;
+use crate::train::estimate::Estimate;
 
 /// Indent of command-line arguments.
 const INDENT: &str = "    ";
@@ -39,12 +39,12 @@ pub fn of(report: &Report, advice: &Advice) -> String {
 }
 
 /// Describes ZeRO and activation checkpointing: `ZeRO 3 and activation checkpointing`.
-fn way(trial: &Trial) -> String {
+fn way(trial: &Estimate) -> String {
     format!("ZeRO {}{}", trial.zero.stage(), checkpointing(trial.config.parallel.recompute))
 }
 
 /// Describes ranks, micro-batches and precision.
-fn setup(report: &Report, trial: &Trial) -> String {
+fn setup(report: &Report, trial: &Estimate) -> String {
     let auto = report.auto_tokens && trial.tokens() == own_tokens(report);
     format!(
         "On {}, in {}, with micro-batches of up to {} tokens{}",
@@ -63,7 +63,7 @@ fn own_tokens(report: &Report) -> usize {
 }
 
 /// Returns the estimated time of the run, if it is known.
-fn time(report: &Report, trial: &Trial) -> Result<String> {
+fn time(report: &Report, trial: &Estimate) -> Result<String> {
     let text = |row: Row| {
         let text = format!(
             "Expected time: {} for {} steps of {} on {}, without evaluation and saving.",
@@ -85,7 +85,7 @@ fn arguments(words: &[String]) -> String {
 }
 
 /// Returns the need of the configured run, without a known limit.
-fn need(report: &Report, trial: &Trial) -> Result<String> {
+fn need(report: &Report, trial: &Estimate) -> Result<String> {
     let mut text = fill("", &format!("Needs {} per rank with {}.", size(trial.total()), way(trial)));
     text += &fill("", &format!("{}: as configured.", setup(report, trial)));
     text += &time(report, trial)?;
@@ -100,17 +100,17 @@ fn need(report: &Report, trial: &Trial) -> Result<String> {
 }
 
 fn fits(report: &Report, advice: &Advice, choice: &Choice, limit: f64) -> Result<String> {
-    let (trial, configured) = (&choice.trial, &advice.configured);
+    let (trial, configured) = (&choice.estimate, &advice.configured);
     let used = of_limit(trial.total(), limit);
     let mut text = fill("", &format!("Fits with {}: {used} per rank.", way(trial)));
     let setup = setup(report, trial);
-    if choice.words.is_empty() {
+    if choice.overrides.is_empty() {
         let auto = trial.config.parallel.zero_stage == ZeroStage::Auto;
         let of = if auto { " (zero_stage = \"auto\")" } else { "" };
         text += &fill("", &format!("{setup}: as configured{of}."));
         return Ok(text + &time(report, trial)?);
     }
-    let (own, add) = (way(configured), fill(INDENT, &arguments(&choice.words)));
+    let (own, add) = (way(configured), fill(INDENT, &arguments(&choice.overrides)));
     if configured.total() > limit {
         text += &format!("{}\n{add}\n", fill("", &format!("{setup}. Add:")));
         text += &time(report, trial)?;
@@ -149,18 +149,18 @@ fn nothing(report: &Report, advice: &Advice, limit: f64) -> String {
         text += &change_text(place, change, trial.total(), limit);
     }
     text += "\n";
-    let verdict = match changes.iter().position(|change| change.together <= limit) {
-        Some(0) => format!("The first fits by itself: {} per rank.", of_limit(changes[0].together, limit)),
+    let verdict = match changes.iter().position(|change| change.cumulative <= limit) {
+        Some(0) => format!("The first fits by itself: {} per rank.", of_limit(changes[0].cumulative, limit)),
         Some(place) if place + 1 < changes.len() => format!(
             "The first {} together fit: {} per rank; all of them need {}.",
             place + 1,
-            of_limit(changes[place].together, limit),
-            size(last.together)
+            of_limit(changes[place].cumulative, limit),
+            size(last.cumulative)
         ),
-        Some(_) => format!("All of them together fit: {} per rank.", of_limit(last.together, limit)),
+        Some(_) => format!("All of them together fit: {} per rank.", of_limit(last.cumulative, limit)),
         None => format!(
             "All of them together need {} and do not fit: use a smaller model or GPUs with more memory.",
-            size(last.together)
+            size(last.cumulative)
         ),
     };
     text + &fill("", &verdict)
@@ -168,12 +168,12 @@ fn nothing(report: &Report, advice: &Advice, limit: f64) -> String {
 
 /// Describes a change: its arguments, what it is, and the memory per rank with it.
 fn change_text(place: usize, change: &Change, before: f64, limit: f64) -> String {
-    let mut options = arguments(&change.edit.words());
+    let mut options = arguments(&change.edit.overrides());
     for (option, value) in [("--ranks", change.edit.ranks), ("--assume-length", change.edit.length)] {
         options += &value.map(|n| format!(" {option} {n}")).unwrap_or_default();
     }
     let fits = if change.alone <= limit { ", which fits" } else { "" };
-    let together = if place == 0 { String::new() } else { format!("; with all above {}", size(change.together)) };
+    let together = if place == 0 { String::new() } else { format!("; with all above {}", size(change.cumulative)) };
     let effect = format!(
         "{}: saves {} and leaves {}{fits}{together}",
         change.what,
@@ -202,7 +202,7 @@ fn data(report: &Report) -> String {
 /// Returns the table of memory by kind and ZeRO stage, under the recommended settings, or the configured ones if nothing
 /// fits.
 fn memory(report: &Report, advice: &Advice) -> String {
-    let trial = advice.cheapest.as_ref().map_or(&advice.configured, |choice| &choice.trial);
+    let trial = advice.cheapest.as_ref().map_or(&advice.configured, |choice| &choice.estimate);
     let parallel = &trial.config.parallel;
     let of = if trial.ranks == 1 { "one rank".to_owned() } else { format!("each of {} ranks", trial.ranks) };
     let how = checkpointing(parallel.recompute).replace(" and ", " with ");
@@ -217,7 +217,7 @@ fn memory(report: &Report, advice: &Advice) -> String {
     text += &table(&STAGE_COLUMNS, &stages.map(row).collect::<Vec<_>>());
     text += "\n";
     let star = match &advice.cheapest {
-        Some(choice) if !choice.words.is_empty() => "recommended",
+        Some(choice) if !choice.overrides.is_empty() => "recommended",
         _ => "as configured",
     };
     let at = details::moment(report, trial.need().at);

@@ -25,8 +25,8 @@ functions!(Functions {
     fn cuGetErrorString(c_int, *mut *const c_char) -> c_int;
 });
 
-/// A function that only the test double of the driver has (`tests/doubles/cuda`): device memory is host memory there.
-const DOUBLE: &str = "double_memory_is_host";
+/// A function that only the fake driver has (`tests/fakes/cuda`): device memory is host memory there.
+const FAKE: &str = "fake_memory_is_host";
 const NO_DEVICE: c_int = 100; // CUDA_ERROR_NO_DEVICE
 const NOT_READY: c_int = 600; // CUDA_ERROR_NOT_READY
 const STREAM_NON_BLOCKING: c_uint = 1; // CU_STREAM_NON_BLOCKING
@@ -82,9 +82,9 @@ fn load() -> Result<Functions> {
 }
 
 /// The number of GPUs of a driver whose device memory is host memory, so that libtorch computes on the CPU: of the test
-/// double. `None` where there is a real driver or none.
-pub fn double_gpus() -> Result<Option<usize>> {
-    if library().ok().and_then(|library| library.symbol(DOUBLE)).is_none() {
+/// fake. `None` where there is a real driver or none.
+pub fn fake_gpus() -> Result<Option<usize>> {
+    if library().ok().and_then(|library| library.symbol(FAKE)).is_none() {
         return Ok(None);
     }
     count().map(Some)

@@ -1,5 +1,5 @@
-//! What the CUDA driver shows to this process: `CUDA_VISIBLE_DEVICES` and its order of GPUs are the driver's, where NVML
-//! knows the host's.
+//! What the CUDA driver shows to this process: `CUDA_VISIBLE_DEVICES` and its order of GPUs are the driver's, where
+//! NVML knows the host's.
 
 use super::cuda;
 use super::library::functions;

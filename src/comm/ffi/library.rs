@@ -10,7 +10,8 @@ impl Library {
     /// Loads by name (searched for like a linked library) or by path. The error is the loader's own text.
     pub fn open(name: &str) -> Result<Library, String> {
         let c_name = CString::new(name).map_err(|e| e.to_string())?;
-        // A library's own functions come first in it: libtorch has loaded another NCCL, whose functions have the same names.
+        // A library's own functions come first in it: libtorch has loaded another NCCL, whose functions have the same
+        // names.
         let mode = libc::RTLD_NOW | libc::RTLD_GLOBAL | libc::RTLD_DEEPBIND;
         // SAFETY: a C string; the initialisers of the libraries that we name have no preconditions.
         let handle = unsafe { libc::dlopen(c_name.as_ptr(), mode) };

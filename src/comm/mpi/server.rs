@@ -1,4 +1,4 @@
-//! The MPI thread: takes commands, opens gates, does the work, and notices when nothing moves.
+//! The MPI thread: receives commands, opens gates, runs operations, and detects a lack of progress.
 
 use super::shared::{Outcome, Shared};
 use crate::comm::ffi::mpi::{Channel, Gather, World};
@@ -11,22 +11,22 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// For so long a waiting thread is worth a spinning one.
+/// Time for which the thread spins while another thread waits.
 const HOT: Duration = Duration::from_millis(2);
-/// Between polls while the rank computes, at least: short against an operation, long against the cost of a poll (13 us).
+/// Minimum pause between polls while the rank computes: short against an operation, long against a poll (13 us).
 const NAP: Duration = Duration::from_micros(150);
 /// The same while a thread waits, after [`HOT`].
 const SHORT_NAP: Duration = Duration::from_micros(50);
-/// Naps grow with the quiet so far, to this: the delay stays a small part of the wait, and the cost next to nothing.
+/// Pauses grow with the idle time up to this fraction, so that delay and cost stay small.
 const LONG_NAP: Duration = Duration::from_millis(1);
 const NAPS_IN_QUIET: u32 = 64;
-/// Between polls while nothing is under way: MPI may have to forward something for others.
+/// Pause between polls while nothing is under way: MPI may have to forward messages.
 const IDLE: Duration = Duration::from_millis(5);
 
-/// What other threads ask of the MPI thread.
+/// Commands to the MPI thread.
 pub enum Command {
     Start(Ticket),
-    /// Somebody waits now: poll without sleeping.
+    /// A thread waits now: poll without sleeping.
     Hurry,
     RollCall {
         status: i64,
@@ -36,7 +36,7 @@ pub enum Command {
     Abort(i32),
 }
 
-/// One operation, and where its outcome goes.
+/// An operation and its result.
 pub struct Ticket {
     pub sequence: u64,
     pub job: Job,
@@ -46,12 +46,12 @@ pub struct Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        // Nothing if there is an outcome.
+        // Has no effect if there is a result.
         self.outcome.set(Err(Error::peer("the MPI thread has ended")));
     }
 }
 
-/// An operation whose gate is not open yet.
+/// An operation whose gate is still closed.
 struct Queued<'a> {
     ticket: Ticket,
     gate: Gather<'a>,
@@ -64,7 +64,7 @@ struct Roll<'a> {
     reply: Sender<Vec<Option<i64>>>,
 }
 
-/// Serves until the group is finished or nobody can send commands any more.
+/// Runs until the group is finished or no thread can send commands any more.
 pub fn serve(world: World, inbox: &Receiver<Command>, shared: &Shared) {
     let last = {
         let server = Server { world: &world, shared, queue: VecDeque::new(), rolls: Vec::new(), broken: None };
@@ -81,12 +81,12 @@ struct Server<'a> {
     shared: &'a Shared,
     queue: VecDeque<Queued<'a>>,
     rolls: Vec<Roll<'a>>,
-    /// Why no operation can work any more: after one has failed the ranks are no longer in step.
+    /// The error after which no operation can run, because the ranks are no longer in step.
     broken: Option<Error>,
 }
 
 impl Server<'_> {
-    /// Returns the ticket of the last operation when all ranks have come to it.
+    /// Returns the ticket of the last operation when all ranks have reached it.
     fn run(mut self, inbox: &Receiver<Command>) -> Option<Ticket> {
         let mut quiet_since = Instant::now();
         loop {
@@ -104,7 +104,7 @@ impl Server<'_> {
                 Ok(Some(done)) if done.job.header.action == Action::Finish => return Some(done),
                 Ok(Some(mut done)) => {
                     self.shared.journal().finish(done.sequence);
-                    // The buffers are free before their owner learns so and asks for new ones.
+                    // Free the buffers before their owner is notified and allocates new ones.
                     done.job = Job::finish();
                     done.outcome.set(Ok(()));
                     quiet_since = Instant::now();
@@ -114,7 +114,7 @@ impl Server<'_> {
         }
     }
 
-    /// The next command, if one comes within the pause that the situation asks for; an error when none can come.
+    /// Returns the next command, if one arrives within the current pause; an error if none can arrive.
     fn next(&self, inbox: &Receiver<Command>, quiet_since: Instant) -> Result<Option<Command>, ()> {
         let busy = !self.queue.is_empty() || !self.rolls.is_empty();
         let waited_for = busy && self.shared.waiting.load(Ordering::Relaxed) > 0;
@@ -161,7 +161,7 @@ impl Server<'_> {
                 }
             }
             Command::RollCall { status, patience, reply } => {
-                // Without an answer the caller reports what it knows.
+                // Without an answer the caller reports its own state.
                 if let Ok(gather) = self.world.gather(Channel::Calls, &[status]) {
                     self.rolls.push(Roll { gather, until: Instant::now() + patience, reply });
                 }
@@ -180,7 +180,7 @@ impl Server<'_> {
         });
     }
 
-    /// Does the first operation if its gate is open; returns its ticket then.
+    /// Runs the first operation if its gate is open; returns its ticket then.
     fn advance(&mut self) -> Result<Option<Ticket>> {
         let Some(Queued { ticket, gate }) = self.queue.front_mut() else { return Ok(None) };
         if !gate.test()? {
@@ -199,7 +199,7 @@ impl Server<'_> {
         Ok(self.queue.pop_front().map(|done| done.ticket))
     }
 
-    /// Fails everything under way and to come.
+    /// Fails all current and future operations.
     fn give_up(&mut self, error: Error) {
         self.shared.journal().dump();
         let later = match self.queue.pop_front() {
@@ -216,12 +216,12 @@ impl Server<'_> {
     }
 }
 
-/// The error of a gate that not all ranks have come to.
+/// Returns the error of a gate that not all ranks have reached.
 fn late(gate: &Gather, stalled: Duration) -> Error {
     let silent: Vec<usize> =
         gate.heard().iter().enumerate().filter(|(_, words)| words.is_none()).map(|(rank, _)| rank).collect();
     Error::peer(format!(
-        "timed out after {:.1} s: nothing heard from {} (busy elsewhere, stopped or dead){}",
+        "timed out after {:.1} s: no message from {} (busy elsewhere, stopped or dead){}",
         stalled.as_secs_f64(),
         name_ranks(&silent),
         crate::comm::silent_hosts()

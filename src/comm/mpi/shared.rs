@@ -1,4 +1,4 @@
-//! What the MPI thread and the rank's other threads share.
+//! State shared by the MPI thread and the other threads of the rank.
 
 use crate::comm::journal::Journal;
 use crate::error::Result;
@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(super) struct Shared {
     pub timeout: Duration,
     pub journal: Mutex<Journal>,
-    /// How many threads are inside `wait`.
+    /// Number of threads inside `wait`.
     pub waiting: AtomicUsize,
 }
 
@@ -19,7 +19,7 @@ impl Shared {
     }
 }
 
-/// How one operation ended, once it has.
+/// The result of an operation.
 #[derive(Default)]
 pub(super) struct Outcome {
     result: Mutex<Option<Result<()>>>,
@@ -27,7 +27,7 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// The first result counts.
+    /// Keep the first result.
     pub fn set(&self, result: Result<()>) {
         self.result.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(result);
         self.changed.notify_all();

@@ -1,4 +1,4 @@
-//! Finding NCCL: where it is looked for, and what is said when it is not there, too old, or incomplete.
+//! Finds the NCCL library, and reports if it is missing, too old or incomplete.
 
 use crate::comm::ffi::library::Library;
 use crate::comm::ffi::nccl::Nccl;
@@ -7,41 +7,41 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The variable that names NCCL's file or folder.
+/// Environment variable with NCCL's file or folder.
 pub const PATH_VARIABLE: &str = "TRAINER_NCCL_PATH";
-/// NCCL's own variable by which several ranks may share a GPU, and the version that brought it, in NCCL's counting.
+/// NCCL's variable that allows several ranks per GPU, and the first version with it, in NCCL's numbering.
 const SHARING_VARIABLE: &str = "NCCL_MULTI_RANK_GPU_ENABLE";
 const SHARES_FROM: i32 = 23000;
 const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
-/// What every error of [`probe`] ends with.
-pub const REMEDY: &str = "Install NCCL (package nvidia-nccl-cu13 for Python's pip brings it), and set \
-                      TRAINER_NCCL_PATH to the folder of libnccl.so.2 if it is not where the loader looks";
+/// End of every error message of [`probe`].
+pub const REMEDY: &str = "Install NCCL (for example the pip package nvidia-nccl-cu13), and set \
+                      TRAINER_NCCL_PATH to the folder of libnccl.so.2 if the loader does not find it";
 
-/// What is known of the NCCL on this machine.
+/// The NCCL of this machine.
 #[derive(Debug, Clone)]
 pub struct Probe {
-    /// Such as "2.29.7".
+    /// Version such as "2.29.7".
     pub version: String,
-    /// The file.
+    /// Path of the file.
     pub path: String,
-    /// Whether it could make a unique id, which takes a network interface and no GPU.
+    /// Whether it could create a unique id, which needs a network interface but no GPU.
     pub unique_id: bool,
     pub sharing: Sharing,
 }
 
-/// Whether several ranks may take one GPU.
+/// Whether several ranks may share a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Sharing {
-    /// Nobody asks for it.
+    /// Not requested.
     #[default]
     Unwanted,
-    /// It is asked for, and this NCCL cannot do it.
+    /// Requested, but not supported by this NCCL.
     TooOld,
     Allowed,
 }
 
 impl Sharing {
-    /// By the environment and NCCL's version.
+    /// Determines it from the environment and NCCL's version.
     fn new(wanted: bool, version: i32) -> Sharing {
         match wanted {
             false => Sharing::Unwanted,
@@ -50,36 +50,36 @@ impl Sharing {
         }
     }
 
-    /// What to do where there are more ranks than GPUs.
+    /// Returns the remedy for more ranks than GPUs.
     pub fn remedy(self) -> &'static str {
         match self {
             Sharing::TooOld => {
-                "start one rank per GPU: NCCL_MULTI_RANK_GPU_ENABLE, which lets ranks share one, takes NCCL 2.30 or newer, \
-                 and this one is older"
+                "start one rank per GPU: NCCL_MULTI_RANK_GPU_ENABLE, which lets ranks share one, needs NCCL 2.30 or \
+                 newer, and this one is older"
             }
             _ => {
-                "start one rank per GPU, or let ranks share GPUs by NCCL_MULTI_RANK_GPU_ENABLE=1 (NCCL 2.30 or newer; for \
-                 tests, as they share memory and time too)"
+                "start one rank per GPU, or let ranks share GPUs with NCCL_MULTI_RANK_GPU_ENABLE=1 (NCCL 2.30 or \
+                 newer; for tests only, because they share memory and compute time)"
             }
         }
     }
 }
 
-/// Whether the environment asks for ranks that share GPUs.
+/// Whether the environment allows ranks to share GPUs.
 pub fn wants_sharing() -> bool {
     std::env::var(SHARING_VARIABLE).is_ok_and(|value| value.trim().parse::<i64>().is_ok_and(|n| n != 0))
 }
 
-/// Looks for NCCL; needs no GPU.
+/// Finds NCCL; needs no GPU.
 ///
 /// # Errors
-/// When it is missing or lacks a function that we call; the message says what to do.
+/// If it is missing or lacks a function that we call; the message has the remedy.
 pub fn probe() -> Result<Probe> {
     let Found { nccl, version, path, sharing } = load()?;
     Ok(Probe { version: dotted(version), path, unique_id: nccl.unique_id().is_ok(), sharing })
 }
 
-/// A library that will do.
+/// A usable library.
 pub(super) struct Found {
     pub nccl: Arc<Nccl>,
     pub version: i32,
@@ -92,7 +92,7 @@ pub(super) fn load() -> Result<Found> {
     load_from(&candidates(chosen.as_deref()))
 }
 
-/// The first library that can be loaded; it must then also have all functions.
+/// Loads the first library that can be loaded, and checks that it has all functions.
 fn load_from(candidates: &[String]) -> Result<Found> {
     let mut reasons = Vec::new();
     for candidate in candidates {
@@ -114,7 +114,7 @@ fn load_from(candidates: &[String]) -> Result<Found> {
     Err(Error::input(format!("NCCL was not found ({}). {REMEDY}", reasons.join("; "))))
 }
 
-/// Where to look: where the user says and nowhere else; or where the loader looks, and beside libtorch as pip lays it.
+/// Returns the paths to try: only the user's if set; otherwise the loader's, and next to libtorch as pip installs it.
 fn candidates(chosen: Option<&str>) -> Vec<String> {
     let in_folder = |folder: PathBuf| NAMES.map(|name| folder.join(name).display().to_string());
     match chosen {
@@ -124,19 +124,19 @@ fn candidates(chosen: Option<&str>) -> Vec<String> {
     }
 }
 
-/// Where pip lays NCCL.
+/// Returns the folders in which pip installs NCCL.
 fn folders_beside_libtorch() -> impl Iterator<Item = PathBuf> {
     let libtorch = loaded_file("libtorch_cpu.so").and_then(|file| Some(Path::new(&file).parent()?.to_path_buf()));
     libtorch.into_iter().flat_map(|lib| [lib.join("../../nvidia/nccl/lib"), lib])
 }
 
-/// The NCCL that came with libtorch, if one did, whether or not it is the one that is used.
+/// Returns the NCCL next to libtorch, if there is one, whether or not it is used.
 pub fn beside_libtorch() -> Option<PathBuf> {
     let files = folders_beside_libtorch().flat_map(|folder| NAMES.map(|name| folder.join(name)));
     files.filter_map(|file| std::fs::canonicalize(file).ok()).next()
 }
 
-/// The file behind a library of this process whose name starts so.
+/// Returns the path of a loaded library whose name starts with `name`.
 pub fn loaded_file(name: &str) -> Option<String> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..])).find_map(|path| {
@@ -145,7 +145,7 @@ pub fn loaded_file(name: &str) -> Option<String> {
     })
 }
 
-/// NCCL's number as people write it.
+/// Formats NCCL's version number.
 fn dotted(version: i32) -> String {
     format!("{}.{}.{}", version / 10000, version / 100 % 100, version % 100)
 }

@@ -1,9 +1,9 @@
-//! Ends the job when a GPU collective does not come back.
+//! Ends the job when a GPU collective hangs.
 //!
-//! NCCL does not report the death of a rank on the same host, and a kernel that waits for it cannot be called back. So
-//! a thread looks at the events at the ends of all collectives; when none has been reached for the timeout it asks
-//! over MPI how far each rank has come, says which is late, and ends the job with exit code 5. An error of this rank's
-//! own GPU, which the events tell too, ends it with that error's code.
+//! NCCL does not report the death of a rank on the same host, and a waiting kernel cannot be cancelled. So a thread
+//! polls the events at the ends of all collectives. If none completes within the timeout, it asks the ranks over MPI
+//! for their progress, reports which is late, and ends the job with exit code 5. An error of this rank's own GPU, which
+//! the events also report, ends it with that error's code.
 
 use crate::comm::Collective;
 use crate::comm::ffi::cuda::Event;
@@ -18,12 +18,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_millis(50);
-/// The other ranks' watchdogs notice the same within this time.
+/// Time within which the other ranks' watchdogs detect the same.
 const PATIENCE: Duration = Duration::from_secs(5);
 const TIMED_OUT: &str = "timed out after";
-const NOBODY_LATE: &str = "all ranks had started it: look at the network between the GPUs, and at the GPUs";
+const NOBODY_LATE: &str = "all ranks had started it: check the network between the GPUs, and the GPUs";
 
-/// Knows all collectives of this rank. The thread ends with the last handle.
+/// Tracks all collectives of this rank. The thread ends with the last handle.
 pub(super) struct Watchdog {
     watched: Arc<Watched>,
 }
@@ -38,7 +38,7 @@ struct Flight {
     sequence: u64,
     job: String,
     started: Instant,
-    /// None while the host is still inside NCCL.
+    /// `None` while the host is still inside NCCL.
     end: Option<Arc<Event>>,
 }
 
@@ -47,7 +47,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Watchdog {
-    /// Starts the thread. `below` carries the questions to the other ranks and ends the job.
+    /// Starts the thread. `below` exchanges the progress of the ranks and ends the job.
     pub fn start(below: Arc<dyn Collective>, timeout: Duration) -> Result<Watchdog> {
         let watched = Arc::new(Watched {
             journal: Mutex::new(Journal::new(below.rank())),
@@ -59,12 +59,12 @@ impl Watchdog {
         Ok(Watchdog { watched })
     }
 
-    /// Asks this communicator for errors, too.
+    /// Also polls this communicator for errors.
     pub fn watch(&self, communicator: Arc<Communicator>) {
         *locked(&self.watched.communicator) = Some(communicator);
     }
 
-    /// Something starts that other ranks take part in; returns its number.
+    /// Records the start of an operation with other ranks; returns its number.
     pub fn begin(&self, job: &dyn Display) -> u64 {
         let sequence = locked(&self.watched.journal).start(job);
         let flight = Flight { sequence, job: job.to_string(), started: Instant::now(), end: None };
@@ -72,14 +72,14 @@ impl Watchdog {
         sequence
     }
 
-    /// It is on the GPU now, and over at this event.
+    /// Records that it is queued on the GPU and ends at this event.
     pub fn expect(&self, sequence: u64, end: Arc<Event>) {
         if let Some(flight) = locked(&self.watched.flights).iter_mut().find(|flight| flight.sequence == sequence) {
             flight.end = Some(end);
         }
     }
 
-    /// It is over.
+    /// Records its end.
     pub fn end(&self, sequence: u64) {
         locked(&self.watched.flights).retain(|flight| flight.sequence != sequence);
         locked(&self.watched.journal).finish(sequence);
@@ -90,7 +90,7 @@ fn keep_watch(watched: &Weak<Watched>, below: &dyn Collective, timeout: Duration
     loop {
         thread::sleep(INTERVAL);
         let Some(watched) = watched.upgrade() else { return };
-        if let Err(error) = watched.look(timeout) {
+        if let Err(error) = watched.poll(timeout) {
             watched.report(below, &error);
             below.abort(error.kind().exit_code());
         }
@@ -98,8 +98,8 @@ fn keep_watch(watched: &Weak<Watched>, below: &dyn Collective, timeout: Duration
 }
 
 impl Watched {
-    /// Takes note of what is over; an error when nothing moves or NCCL has noticed something.
-    fn look(&self, timeout: Duration) -> Result<()> {
+    /// Records completed operations; returns an error if nothing completes or NCCL reports an error.
+    fn poll(&self, timeout: Duration) -> Result<()> {
         let mut flights = locked(&self.flights);
         while let Some(flight) = flights.front() {
             let Some(end) = &flight.end else { break };
@@ -124,14 +124,14 @@ impl Watched {
         let rank = below.rank();
         locked(&self.journal).dump();
         if error.kind() != Kind::Peer {
-            // This rank's own GPU: nobody else knows more.
+            // An error of this rank's own GPU: other ranks know no more.
             tracing::error!(rank, "rank {rank}: {error}");
             return;
         }
         let started = locked(&self.journal).started();
         let answers = below.roll_call(started as i64, PATIENCE);
         let silent = crate::comm::silent_hosts();
-        // Of an error that NCCL explains itself, only a rank that is late is news.
+        // NCCL's own error message needs no addition except a late rank.
         match verdict(&answers).or(error.to_string().contains(TIMED_OUT).then(|| NOBODY_LATE.to_string())) {
             Some(verdict) => tracing::error!(rank, "rank {rank}: {error}: {verdict}{silent}"),
             None => tracing::error!(rank, "rank {rank}: {error}{silent}"),
@@ -139,8 +139,8 @@ impl Watched {
     }
 }
 
-/// Who is late, from the number of collectives that each rank has started, as far as ranks have answered; `None` if
-/// nobody is.
+/// Returns which ranks are late, from the number of collectives that each responding rank has started; `None` if none
+/// is.
 fn verdict(answers: &[Option<i64>]) -> Option<String> {
     let ranks = |test: &dyn Fn(Option<i64>) -> bool| -> Vec<usize> {
         answers.iter().enumerate().filter(|(_, answer)| test(**answer)).map(|(rank, _)| rank).collect()
@@ -176,15 +176,15 @@ mod tests {
         let second = watchdog.begin(&Job::named("second"));
         let timeout = Duration::from_millis(200);
         thread::sleep(timeout);
-        let error = watchdog.watched.look(timeout).unwrap_err();
+        let error = watchdog.watched.poll(timeout).unwrap_err();
         assert_eq!(error.kind(), Kind::Peer);
         assert!(
             error.to_string().contains("first") && error.to_string().contains("GPU collective 0: timed out"),
             "{error}"
         );
         watchdog.end(first);
-        assert!(watchdog.watched.look(timeout).is_ok());
+        assert!(watchdog.watched.poll(timeout).is_ok());
         watchdog.end(second);
-        assert!(watchdog.watched.look(Duration::ZERO).is_ok());
+        assert!(watchdog.watched.poll(Duration::ZERO).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! GPUs, cores, memory and network of this host, as this process sees them.
+//! Collects GPUs, cores, memory and network of this host, as visible to this process.
 
 use super::{Cores, Gpus, Host, HostGpu, Link, Memory, Network, VisibleGpu};
 use crate::comm::cores;
@@ -14,15 +14,15 @@ use tch::Cuda;
 
 impl Host {
     /// Asks the kernel.
-    pub fn look() -> Host {
+    pub fn collect() -> Host {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Host { name: machine::host_name(), boot: boot.trim().to_owned() }
     }
 }
 
 impl Gpus {
-    /// Asks NVML, the driver and libtorch.
-    pub fn look() -> Gpus {
+    /// Queries NVML, the driver and libtorch.
+    pub fn collect() -> Gpus {
         let mut found = Gpus { visible_devices: std::env::var("CUDA_VISIBLE_DEVICES").ok(), ..Gpus::default() };
         match gpus::by_nvml() {
             Ok(gpus) => found.host = gpus.into_iter().map(host_gpu).collect(),
@@ -47,7 +47,7 @@ impl Gpus {
         found
     }
 
-    /// Decides which GPU this rank takes.
+    /// Selects the GPU of this rank.
     pub fn choose(&mut self, local_rank: usize, sharing: Sharing) {
         self.mine = nccl::ordinal(local_rank, self.visible.len(), sharing).ok();
     }
@@ -58,7 +58,7 @@ fn host_gpu(gpu: gpus::Gpu) -> HostGpu {
     HostGpu { index, name, uuid, bus_id: driver_form(&bus_id), memory_bytes, numa_node }
 }
 
-/// A place on the bus as the driver writes it, "0000:18:00.0"; NVML's domain has eight digits.
+/// Converts a PCI bus id to the driver's format, "0000:18:00.0"; NVML's domain has eight digits.
 fn driver_form(bus_id: &str) -> String {
     let bus_id = bus_id.to_lowercase();
     let parts = bus_id.split_once(':').and_then(|(domain, rest)| Some((u32::from_str_radix(domain, 16).ok()?, rest)));
@@ -70,8 +70,8 @@ fn visible_gpu(gpu: driver::Gpu) -> VisibleGpu {
 }
 
 impl Cores {
-    /// Takes this rank's share of the cores, as a training run does. To be called on the main thread, before others
-    /// start.
+    /// Rebinds this rank to its fraction of the cores, as a training run does. Call it on the main thread, before other
+    /// threads start.
     pub fn take() -> Cores {
         let given = allowed();
         let (local_rank, local_world) = cores::local_place();
@@ -93,7 +93,7 @@ impl Cores {
 }
 
 impl Cores {
-    /// Times one thread against all: with other programs on the cores more threads may be slower.
+    /// Measures one thread and all threads: more threads may be slower if other programs use the cores.
     pub fn time(&mut self) {
         let before = main_thread_times();
         let [one, all] = [1, self.threads].map(gigaflops);
@@ -103,7 +103,7 @@ impl Cores {
     }
 }
 
-/// What products of matrices as a small encoder has them reach with so many threads.
+/// Measures the matmul throughput in GFLOP/s at the sizes of a small encoder.
 fn gigaflops(threads: usize) -> f64 {
     const SIZES: [i64; 3] = [256, 384, 1536];
     const TIME: Duration = Duration::from_millis(150);
@@ -111,17 +111,17 @@ fn gigaflops(threads: usize) -> f64 {
     let [rows, inner, columns] = SIZES;
     let options = (tch::Kind::Float, tch::Device::Cpu);
     let (a, b) = (tch::Tensor::ones([rows, inner], options), tch::Tensor::ones([inner, columns], options));
-    // The first one starts threads and fetches code.
+    // Warm up: the first call starts the threads.
     _ = a.matmul(&b);
-    let (since, mut products) = (Instant::now(), 0.0);
+    let (since, mut calls) = (Instant::now(), 0.0);
     while since.elapsed() < TIME {
         _ = a.matmul(&b);
-        products += 1.0;
+        calls += 1.0;
     }
-    2.0 * products * SIZES.map(|n| n as f64).iter().product::<f64>() / since.elapsed().as_secs_f64() / 1e9
+    2.0 * calls * SIZES.map(|n| n as f64).iter().product::<f64>() / since.elapsed().as_secs_f64() / 1e9
 }
 
-/// The logical CPUs that the main thread may run on.
+/// Returns the logical CPUs that the main thread may run on.
 fn allowed() -> Vec<usize> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).map(parse_list).unwrap_or_default()
@@ -144,7 +144,7 @@ fn avx2() -> Option<bool> {
 
 impl Memory {
     /// Asks the kernel.
-    pub fn look() -> Memory {
+    pub fn collect() -> Memory {
         let (shared, limits) = (memory::shared().ok(), memory::limits());
         Memory {
             available_bytes: available_bytes(),
@@ -158,7 +158,7 @@ impl Memory {
 
 impl Network {
     /// Reads `/sys` and the environment.
-    pub fn look() -> Network {
+    pub fn collect() -> Network {
         let names = |folder: &str| {
             let entries = fs::read_dir(Path::new(folder)).into_iter().flatten().flatten();
             let mut names: Vec<String> =
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_form_of_a_place_on_the_bus() {
+    fn bus_ids_have_one_format() {
         assert_eq!(driver_form("00000000:3B:00.0"), "0000:3b:00.0");
         assert_eq!(driver_form("00010000:18:00.0"), "10000:18:00.0");
         assert_eq!(driver_form("unknown"), "unknown");

@@ -1,4 +1,4 @@
-//! How this process was started: by the environment and by the processes above it.
+//! Finds out how this process was started, from the environment and the parent processes.
 
 use super::Launch;
 use crate::comm::select::{Backend, Refusal, refuses_alone};
@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::PathBuf;
 
-/// Programs that start ranks. Of those that are wrappers of another program, both names.
+/// Programs that start ranks; for wrappers, both names.
 const LAUNCHERS: [&str; 14] = [
     "mpirun",
     "mpiexec",
@@ -23,20 +23,20 @@ const LAUNCHERS: [&str; 14] = [
     "mpirun_rsh",
     "mpispawn",
 ];
-/// Variables that tell how many ranks were started, and by whom.
+/// Environment variables with the number of started ranks.
 const SIZES: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"];
-/// Variables by which an MPI library finds its ranks.
+/// Variables that an MPI library uses to connect its ranks.
 const MEETING: [&str; 3] = ["PMIX_RANK", "PMI_RANK", "PMI_FD"];
-/// Variables that number the ranks of a launcher.
+/// Variables with the rank.
 const RANKS: [&str; 4] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK"];
-/// Slurm's own: another launcher's ranks inherit it.
+/// Slurm's rank variable, which ranks of other launchers inherit.
 const RANK_OF_SLURM: &str = "SLURM_PROCID";
-/// Processes between a launcher and a rank: shells, env, profilers.
+/// Maximum number of processes between a launcher and a rank: shells, env, profilers.
 const GENERATIONS: usize = 16;
 
 impl Launch {
-    /// Reads the environment and `/proc`, for ranks that are to talk by `backend`.
-    pub fn look(backend: Backend) -> Launch {
+    /// Reads the environment and `/proc`, for ranks that use `backend`.
+    pub fn collect(backend: Backend) -> Launch {
         let mut launch = Launch::in_environment(backend, |name| std::env::var(name).ok());
         let processes = processes();
         let me = std::process::id();
@@ -44,7 +44,7 @@ impl Launch {
             launch.launcher = Some(exe(launcher).unwrap_or_else(|| processes[&launcher].name.clone()));
             let by_slurm = matches!(processes[&launcher].name.as_str(), "srun" | "slurmstepd");
             let program = exe(me);
-            // One that this program has started itself is the same rank.
+            // A child process of this program is the same rank.
             let is_child = |pid: &u32| exe(processes[pid].parent) == program;
             let me = if is_child(&me) { processes[&me].parent } else { me };
             let rank = numbers(me, by_slurm);
@@ -60,7 +60,7 @@ impl Launch {
     fn in_environment(backend: Backend, variable: impl Fn(&str) -> Option<String>) -> Launch {
         let number = |name: &str| Some((name.to_owned(), variable(name)?.trim().parse().ok()?));
         let announced = SIZES.iter().find_map(|name| number(name));
-        // Slurm's count is of tasks: whether they meet is another question.
+        // Slurm counts tasks, which may not be connected.
         let by_mpi = announced.as_ref().is_some_and(|(name, _)| !name.starts_with("SLURM"));
         let mpi = by_mpi || MEETING.iter().any(|name| variable(name).is_some());
         let refused = refuses_alone(backend, &variable).map(|Refusal { why, remedy }| (why, remedy));
@@ -74,14 +74,14 @@ struct Process {
     parent: u32,
 }
 
-/// The nearest launcher above a process.
+/// Returns the nearest launcher among the parents of a process.
 fn launcher_of(pid: u32, processes: &HashMap<u32, Process>) -> Option<u32> {
     let parent = |pid: &u32| processes.get(pid).map(|process| process.parent);
     let mut above = std::iter::successors(parent(&pid), parent).take(GENERATIONS);
     above.find(|pid| processes.get(pid).is_some_and(|process| LAUNCHERS.contains(&process.name.as_str())))
 }
 
-/// All processes that this one may see.
+/// Returns all visible processes.
 fn processes() -> HashMap<u32, Process> {
     let read = |entry: fs::DirEntry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
@@ -90,14 +90,14 @@ fn processes() -> HashMap<u32, Process> {
     fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(read).collect()
 }
 
-/// The name and the parent, from a text as proc_pid_stat(5) describes it. A name may hold spaces and parentheses.
+/// Parses name and parent from the format of proc_pid_stat(5). A name may contain spaces and parentheses.
 fn process_in(stat: &str) -> Option<Process> {
     let (before, after) = stat.rsplit_once(')')?;
     let name = before.split_once('(')?.1.to_owned();
     Some(Process { name, parent: after.split_whitespace().nth(1)?.parse().ok()? })
 }
 
-/// What a process was told of its number among the ranks of its launcher; nothing where a wrapper took that away.
+/// Returns a process's rank variables; empty if a wrapper removed them.
 fn numbers(pid: u32, by_slurm: bool) -> BTreeMap<String, String> {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let variable = |bytes: &[u8]| {
@@ -109,8 +109,8 @@ fn numbers(pid: u32, by_slurm: bool) -> BTreeMap<String, String> {
     environment.split(|&byte| byte == 0).filter_map(variable).collect()
 }
 
-/// Whether processes with these numbers may be two ranks. One number is that of two programs in a shell that a launcher
-/// started once.
+/// Whether processes with these variables may be two ranks. Equal variables mean two programs in one shell that a
+/// launcher started.
 fn are_ranks(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> bool {
     one != other || one.is_empty()
 }
@@ -127,14 +127,14 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn the_environment_tells_of_ranks() {
+    fn ranks_are_found_in_the_environment() {
         let launch = |variables: &[(&str, &str)]| {
             Launch::in_environment(Backend::Auto, |name| {
                 variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into())
             })
         };
         assert_eq!(launch(&[]), Launch::default());
-        // Training does not start alone in a job of several tasks, although none may have been started.
+        // Training does not start as a single process in a job of several tasks, although perhaps no other was started.
         let batch = launch(&[("SLURM_NTASKS", "4")]);
         assert_eq!(batch.announced, None);
         assert!(batch.refused.is_some_and(|(why, _)| why.contains("4 tasks, but this is a single process")));
@@ -174,10 +174,10 @@ mod tests {
     }
 
     #[test]
-    fn ranks_have_numbers_of_their_own() {
+    fn ranks_differ_in_their_variables() {
         let numbers_of = |variables: &[(&str, &str)], by_slurm| {
             let mut sleep = Command::new("sleep").arg("60").env_clear().envs(variables.to_vec()).spawn().unwrap();
-            // A process has its environment a moment after it has started.
+            // A process has its environment only a moment after its start.
             while fs::read(format!("/proc/{}/environ", sleep.id())).unwrap().is_empty() {}
             let numbers = numbers(sleep.id(), by_slurm);
             sleep.kill().unwrap();
@@ -187,11 +187,11 @@ mod tests {
         let rank = |number| numbers_of(&[("PMI_RANK", number), ("SLURM_PROCID", "0"), ("HOME", "/")], false);
         assert_eq!(rank("3"), BTreeMap::from([("PMI_RANK".to_owned(), "3".to_owned())]));
         assert!(are_ranks(&rank("0"), &rank("1")));
-        // A shell under `srun --pty`, and what runs in its background.
+        // A shell under `srun --pty` and its background processes.
         let task = |number| numbers_of(&[("SLURM_PROCID", number)], true);
         assert!(!are_ranks(&task("0"), &task("0")));
         assert!(are_ranks(&task("0"), &task("1")));
-        // Nothing is left of what mpirun told, but for the batch script's own number.
+        // Only the batch script's variable is left, not mpirun's.
         let stripped = numbers_of(&[("SLURM_PROCID", "0")], false);
         assert!(are_ranks(&stripped, &stripped));
     }

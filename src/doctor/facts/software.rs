@@ -1,4 +1,4 @@
-//! Versions and places of what this process runs on.
+//! Collects the versions and paths of the libraries that this process uses.
 
 use super::{Library, Libtorch, Program, Software};
 use crate::comm::mpi::library_version;
@@ -10,14 +10,14 @@ use std::path::Path;
 use tch::utils;
 
 impl Software {
-    /// Looks at this process. Loads NCCL if it is there.
-    pub fn look() -> Software {
+    /// Inspects this process. Loads NCCL if it is installed.
+    pub fn collect() -> Software {
         let (nccl, nccl_sharing, nccl_error) = match probe() {
             Ok(found) => {
                 let path = fs::canonicalize(&found.path).map_or(found.path, |path| path.display().to_string());
                 (Some(Library { version: found.version, path }), found.sharing, None)
             }
-            // What to do is the findings' to say.
+            // The findings add the remedy.
             Err(e) => {
                 let reason = e.to_string().trim_end_matches(REMEDY).trim_end_matches(". ").to_owned();
                 (None, Sharing::Unwanted, Some(reason))
@@ -55,35 +55,35 @@ fn digest(path: &Path) -> Result<String> {
 }
 
 fn libtorch() -> Libtorch {
-    // None of a relocatable build, which takes any libtorch of its version.
+    // None for a relocatable build, which accepts any libtorch of its version.
     let built_with = option_env!("TRAINER_LIBTORCH_FOLDER").map(|folder| {
         let file = Path::new(folder).join("libtorch_cpu.so");
-        // The loader tells where a file really lies, behind links.
+        // The loader reports the real path, without links.
         fs::canonicalize(&file).unwrap_or(file).display().to_string()
     });
     Libtorch {
         version: ffi::libtorch_config().ok().and_then(|text| version_in(&text)).unwrap_or_default(),
         path: loaded_file("libtorch_cpu.so").unwrap_or_default(),
         built_with: built_with.unwrap_or_default(),
-        // The runtime's number is asked only of a build that has one: the others throw.
+        // Query the runtime version only in a CUDA build; other builds throw.
         cuda: utils::has_cudart().then(utils::version_cudart).map(|v| format!("{}.{}", v / 1000, v % 1000 / 10)),
     }
 }
 
-/// libtorch's version in what it says of its build.
+/// Returns libtorch's version from its build settings.
 fn version_in(config: &str) -> Option<String> {
     let after = config.split("TORCH_VERSION=").nth(1)?;
     Some(after.split([',', '\n', ' ']).next()?.to_owned())
 }
 
-/// "580.65.06" in the text of the NVIDIA kernel module.
+/// Returns the version, such as "580.65.06", from the text of the NVIDIA kernel module.
 fn kernel_driver(text: &str) -> Option<String> {
     let line = text.lines().next()?;
     let is_version = |word: &&str| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.');
     line.split_whitespace().find(is_version).map(str::to_owned)
 }
 
-/// The first sentence of an MPI library's own text: "Open MPI v4.1.4, package: ..." goes on for lines.
+/// Returns the first part of an MPI library's version text: "Open MPI v4.1.4, package: ...".
 fn one_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().split(", package").next().unwrap_or_default().trim().to_owned()
 }
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_of_others_are_read() {
+    fn version_texts_are_parsed() {
         let nvidia =
             "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (a@b)  Sun\nGCC";
         assert_eq!(kernel_driver(nvidia).as_deref(), Some("580.65.06"));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_knows_itself() {
+    fn this_process_is_inspected() {
         let libtorch = libtorch();
         assert!(libtorch.version.starts_with("2."), "{libtorch:?}");
         assert!(libtorch.path.contains("libtorch_cpu.so"), "{libtorch:?}");

@@ -1,11 +1,11 @@
-//! Whether all ranks run the same things, and the ones that they were built for.
+//! Whether all ranks run the same program and libraries, and the ones that it was built with.
 
 use super::finding::Finding;
 use crate::comm::name_ranks;
 use crate::doctor::facts::{Facts, Rank};
 use std::collections::BTreeMap;
 
-/// Between hosts; reading the clocks takes a few milliseconds.
+/// Tolerated difference between hosts; reading the clocks takes a few milliseconds.
 const SKEW_SECONDS: f64 = 2.0;
 
 pub fn all(facts: &Facts) -> Vec<Finding> {
@@ -26,7 +26,7 @@ pub fn all(facts: &Facts) -> Vec<Finding> {
     found.into_iter().flatten().collect()
 }
 
-/// The ranks by what they have; nothing where all have the same.
+/// Groups the ranks by a value; `None` if all have the same.
 fn sides(facts: &Facts, of: impl Fn(&Rank) -> Option<String>) -> Option<String> {
     let mut sides: BTreeMap<String, Vec<&Rank>> = BTreeMap::new();
     for rank in &facts.ranks {
@@ -34,11 +34,11 @@ fn sides(facts: &Facts, of: impl Fn(&Rank) -> Option<String>) -> Option<String> 
             sides.entry(value).or_default().push(rank);
         }
     }
-    let tell = |(value, ranks): (&String, &Vec<&Rank>)| {
+    let describe = |(value, ranks): (&String, &Vec<&Rank>)| {
         let numbers: Vec<usize> = ranks.iter().map(|r| r.rank).collect();
         format!("{} ({}): {value}", name_ranks(&numbers), ranks[0].host.name)
     };
-    (sides.len() > 1).then(|| sides.iter().map(tell).collect::<Vec<_>>().join("; "))
+    (sides.len() > 1).then(|| sides.iter().map(describe).collect::<Vec<_>>().join("; "))
 }
 
 fn programs_differ(facts: &Facts) -> Option<Finding> {
@@ -54,8 +54,8 @@ fn programs_differ(facts: &Facts) -> Option<Finding> {
         Finding::problem(
             "versions-differ",
             format!("the ranks run different programs: {}", sides.unwrap_or_default()),
-            "ranks must make the same collectives in the same order, which only the same program does for certain",
-            "install one build on all hosts, best on a file system that they share".to_owned(),
+            "all ranks must run the same collectives in the same order, which only the same program guarantees",
+            "install the same build on all hosts, preferably on a shared file system".to_owned(),
         )
     })
 }
@@ -65,8 +65,8 @@ fn libraries_differ(facts: &Facts, name: &str, of: impl Fn(&Rank) -> Option<Stri
     Some(Finding::problem(
         "versions-differ",
         format!("the ranks have different versions of {name}: {sides}"),
-        "different versions may talk past each other, or round differently",
-        format!("install the same {name} on all hosts, and look at LD_LIBRARY_PATH and loaded modules on each"),
+        "different versions may be incompatible, or round differently",
+        format!("install the same {name} on all hosts, and check LD_LIBRARY_PATH and loaded modules on each"),
     ))
 }
 
@@ -78,7 +78,7 @@ fn clocks_differ(facts: &Facts) -> Option<Finding> {
         Finding::warning(
             "clocks-differ",
             format!("the clock of {} is {skew:.1} s ahead of that of {}", late.host.name, early.host.name),
-            "logs of different hosts cannot be put in order, and a shared file system may take new files for old ones",
+            "logs of different hosts cannot be ordered, and a shared file system may take new files for old ones",
             "run chrony or another NTP client on all hosts".to_owned(),
         )
     })
@@ -94,8 +94,8 @@ fn libtorch_shadowed(rank: &Rank) -> Option<Finding> {
                 "on {}, libtorch {} was loaded from {}, but trainer was built with {}",
                 rank.host.name, libtorch.version, libtorch.path, libtorch.built_with
             ),
-            "a libtorch of another version or build gives other numbers at best, and crashes at worst",
-            "take its folder out of LD_LIBRARY_PATH (modules and Python environments put it there), or build against it"
+            "a libtorch of another version or build can give different results or crash",
+            "remove its folder from LD_LIBRARY_PATH (modules and Python environments set it), or build against it"
                 .to_owned(),
         )
     })
@@ -107,11 +107,11 @@ fn nccl_shadowed(rank: &Rank) -> Option<Finding> {
         Finding::note(
             "nccl-shadowed",
             format!(
-                "on {}, NCCL {} comes from {}, not from {beside}, beside libtorch",
+                "on {}, NCCL {} was loaded from {}, not from {beside} next to libtorch",
                 rank.host.name, nccl.version, nccl.path
             ),
-            "an NCCL of the system can be older than what libtorch was tested with, or newer and better",
-            "nothing, if you want that one; else take it out of LD_LIBRARY_PATH, or set TRAINER_NCCL_PATH".to_owned(),
+            "the system's NCCL can be older than the one that libtorch was tested with, or newer",
+            "none if that is intended; otherwise remove it from LD_LIBRARY_PATH, or set TRAINER_NCCL_PATH".to_owned(),
         )
     })
 }

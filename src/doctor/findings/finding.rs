@@ -2,25 +2,25 @@
 
 use serde::Serialize;
 
-/// How bad it is.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// Training fails, or does not do what was asked for.
+    /// Training fails or does something else than configured.
     Problem,
-    /// Training works, but slowly or not for long.
+    /// Training works, but is slow or may fail later.
     Warning,
-    /// Good to know.
+    /// For information.
     Note,
 }
 
-/// One thing that the doctor has to say.
+/// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// A name that stays, for scripts and for `docs/doctor.md`.
+    /// A stable name, for scripts and for `docs/doctor.md`.
     pub id: &'static str,
     pub severity: Severity,
-    /// What was seen.
+    /// What was observed.
     pub seen: String,
     /// Why it matters.
     pub why: String,

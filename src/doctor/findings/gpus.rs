@@ -1,4 +1,4 @@
-//! GPUs, their driver, and what libtorch and NCCL make of them.
+//! GPUs, their driver, and their use by libtorch and NCCL.
 
 use super::finding::{Finding, Severity};
 use super::ranks::count;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 pub fn all(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for (host, ranks) in facts.hosts() {
-        // What all ranks of a host share is said once.
+        // Facts that all ranks of a host share are reported once.
         let first = ranks[0];
         found.extend([
             no_user_driver(first),
@@ -31,7 +31,7 @@ pub fn all(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-/// GPUs that a process could use, as far as anybody knows.
+/// Number of GPUs that a process could use, as far as known.
 fn gpus(rank: &Rank) -> usize {
     rank.gpus.visible.len().max(rank.gpus.host.len())
 }
@@ -40,10 +40,10 @@ fn no_user_driver(rank: &Rank) -> Option<Finding> {
     let version = rank.software.driver.as_ref().filter(|_| !rank.gpus.driver)?;
     Some(Finding::problem(
         "driver-library-missing",
-        format!("{} runs NVIDIA's kernel driver {version}, but libcuda.so.1 is not found", rank.host.name),
-        "without it no program sees a GPU",
-        "in a container: start it with the NVIDIA runtime (`docker run --gpus all`, `apptainer --nv`); else install the \
-         driver's libraries of the same version"
+        format!("{} has the NVIDIA kernel driver {version}, but libcuda.so.1 was not found", rank.host.name),
+        "no program can use a GPU without it",
+        "in a container, start it with the NVIDIA runtime (`docker run --gpus all`, `apptainer --nv`); otherwise \
+         install the driver libraries of the same version"
             .to_owned(),
     ))
 }
@@ -53,23 +53,23 @@ fn driver_broken(rank: &Rank) -> Option<Finding> {
     let error = rank.gpus.driver_error.as_ref()?;
     let nvml = rank.gpus.nvml_error.as_ref().map_or_else(String::new, |e| format!(" ({e})"));
     let seen = format!("{} has a CUDA driver that does not work: {error}{nvml}", rank.host.name);
-    let why = "without it no program sees a GPU";
-    // A container for GPUs on a host without any has the library too.
+    let why = "no program can use a GPU without it";
+    // A container image for GPUs has the library even on a host without GPUs.
     Some(match rank.software.driver.is_some() {
         true => Finding::problem(
             ID,
             seen,
             why,
-            "`nvidia-smi` should say the same; after an update of the driver its module must be loaded anew (reboot), in \
-             a container the libraries must be those of the host's driver"
+            "check `nvidia-smi`; after a driver update, reload the kernel module (reboot); in a container, \
+             use the libraries of the host's driver"
                 .to_owned(),
         ),
         false => Finding::warning(
             ID,
             seen,
             why,
-            "nothing, if this host has no GPU; else load NVIDIA's kernel module, or start the container with it \
-             (`docker run --gpus all`)"
+            "ignore this if the host has no GPU; otherwise load the NVIDIA kernel module, or start the container with \
+             it (`docker run --gpus all`)"
                 .to_owned(),
         ),
     })
@@ -82,12 +82,12 @@ fn libtorch_without_cuda(ranks: &[&Rank]) -> Option<Finding> {
     Some(Finding::problem(
         "libtorch-without-cuda",
         format!(
-            "{} has a GPU driver and {} ({name}), but libtorch is a build for CPUs: {}",
+            "{} has a GPU driver and {} ({name}), but libtorch is a CPU build: {}",
             rank.host.name,
             count(gpus(rank), "GPU"),
             rank.software.libtorch.path
         ),
-        "training would run on the CPU, tens of times slower",
+        "training would run on the CPU, many times slower",
         "build with the CUDA libtorch: `launch/setup.sh --cuda`, then `cargo build --release` (docs/gpu.md)".to_owned(),
     ))
 }
@@ -98,41 +98,41 @@ fn libtorch_sees_none(ranks: &[&Rank]) -> Option<Finding> {
     let driver = rank.gpus.driver_cuda.as_deref().unwrap_or("unknown");
     let (seen, remedy) = match older(driver, cuda) {
         true => (
-            format!("the driver of {} runs CUDA {driver} at most, and libtorch wants {cuda}", rank.host.name),
-            format!("update the NVIDIA driver to one for CUDA {cuda}"),
+            format!("the driver of {} supports CUDA {driver} at most, but libtorch needs {cuda}", rank.host.name),
+            format!("update the NVIDIA driver to a version for CUDA {cuda}"),
         ),
         false => (
-            format!("libtorch (CUDA {cuda}) sees none of the {} of {}", count(gpus(rank), "GPU"), rank.host.name),
-            "see whether `nvidia-smi` works, and whether LD_LIBRARY_PATH puts other CUDA libraries first".to_owned(),
+            format!("libtorch (CUDA {cuda}) finds none of the {} of {}", count(gpus(rank), "GPU"), rank.host.name),
+            "check that `nvidia-smi` works, and that LD_LIBRARY_PATH does not put other CUDA libraries first"
+                .to_owned(),
         ),
     };
     Some(Finding::problem("libtorch-sees-no-gpu", seen, "training would run on the CPU", remedy))
 }
 
-/// Whether the driver's CUDA has a lower major version: within one, older drivers run newer runtimes.
+/// Whether the driver's CUDA has a lower major version; within one major version, old drivers run newer runtimes.
 fn older(driver: &str, runtime: &str) -> bool {
     let major = |version: &str| version.split('.').next()?.parse::<u32>().ok();
     major(driver).zip(major(runtime)).is_some_and(|(driver, runtime)| driver < runtime)
 }
 
 fn nccl_missing(facts: &Facts, ranks: &[&Rank]) -> Option<Finding> {
-    // GPUs that a rank does not see are none that it would train on.
+    // Only GPUs that are visible to the rank count.
     let rank = ranks.iter().find(|r| !r.gpus.visible.is_empty() && r.software.nccl.is_none())?;
-    let error = rank.software.nccl_error.as_deref().unwrap_or("no reason was given");
-    let seen = format!("{} has a GPU driver, but no NCCL that can be used: {error}", rank.host.name);
-    let why = "NCCL carries gradients between GPUs: several ranks on GPUs do not start without it";
-    let remedy = "install NCCL (`launch/setup.sh --cuda` brings it beside libtorch), or set \
+    let error = rank.software.nccl_error.as_deref().unwrap_or("no reason given");
+    let seen = format!("{} has a GPU driver, but no usable NCCL: {error}", rank.host.name);
+    let why = "NCCL reduces gradients between GPUs; several ranks on GPUs cannot start without it";
+    let remedy = "install NCCL (`launch/setup.sh --cuda` installs it next to libtorch), or set \
                   TRAINER_NCCL_PATH to the folder of libnccl.so.2"
         .to_owned();
-    // One rank on one GPU has nobody to talk to, unless NCCL was asked for.
+    // One rank on one GPU does not need NCCL unless it was requested.
     Some(match facts.ranks.len() > 1 || rank.gpus.visible.len() > 1 || facts.nccl_refused.is_some() {
         true => Finding::problem("nccl-missing", seen, why, remedy),
         false => Finding::note("nccl-missing", seen, why, remedy),
     })
 }
 
-/// Whether `CUDA_VISIBLE_DEVICES` hides this host's GPUs. A driver that is not there, or does not work, shows none
-/// whatever it says.
+/// Whether `CUDA_VISIBLE_DEVICES` hides this host's GPUs. A missing or broken driver shows none anyway.
 fn is_hiding(rank: &Rank) -> bool {
     let gpus = &rank.gpus;
     let there = rank.software.driver.is_some() || !gpus.host.is_empty();
@@ -152,7 +152,7 @@ fn hidden(ranks: &[&Rank]) -> Option<Finding> {
             name_ranks(&numbers)
         ),
         "these ranks train on the CPU",
-        "unset it, unless the CPU is what you want".to_owned(),
+        "unset it, unless you want to train on the CPU".to_owned(),
     ))
 }
 
@@ -164,19 +164,19 @@ fn more_ranks_than_gpus(host: &Host, ranks: &[&Rank]) -> Option<Finding> {
         Finding::problem(
             "more-ranks-than-gpus",
             format!(
-                "{} has {} and {}: none is left for {}",
+                "{} has {} and {}: there is none for {}",
                 host.name,
                 count(ranks.len(), "rank"),
                 count(gpus, "GPU"),
                 name_ranks(&without)
             ),
-            "each rank drives a GPU of its own",
-            format!("start {gpus} a host: `mpirun --map-by ppr:{gpus}:node`, `srun --ntasks-per-node={gpus}`"),
+            "each rank needs its own GPU",
+            format!("start {gpus} ranks per host: `mpirun --map-by ppr:{gpus}:node`, `srun --ntasks-per-node={gpus}`"),
         )
     })
 }
 
-/// Two ranks on one GPU, for each such GPU.
+/// Ranks that share a GPU.
 fn shared(host: &Host, ranks: &[&Rank]) -> Vec<Finding> {
     let mut users: BTreeMap<&str, Vec<&Rank>> = BTreeMap::new();
     for rank in ranks {
@@ -190,24 +190,24 @@ fn shared(host: &Host, ranks: &[&Rank]) -> Vec<Finding> {
             let numbers: Vec<usize> = users.iter().map(|r| r.rank).collect();
             let remedy = match &users[0].gpus.visible_devices {
                 Some(value) => format!(
-                    "CUDA_VISIBLE_DEVICES=\"{value}\" shows {} to each of them: give each rank its own, or show all GPUs \
-                     to all ranks, and rank k of a host takes GPU k",
+                    "CUDA_VISIBLE_DEVICES=\"{value}\" gives {} to each of them: set it per rank, or give all GPUs \
+                     to all ranks (rank k of a host then uses GPU k)",
                     count(users[0].gpus.visible.len(), "GPU")
                 ),
                 None => format!(
-                    "this host shows {}: {}",
+                    "this host has {}: {}",
                     count(users[0].gpus.visible.len(), "GPU"),
                     users[0].software.nccl_sharing.remedy()
                 ),
             };
             let seen = format!("{} of {} are on one GPU, {bus_id}", name_ranks(&numbers), host.name);
             if users.iter().all(|rank| rank.software.nccl_sharing == Sharing::Allowed) {
-                let why = "they share its memory and its time";
-                let remedy = "nothing, to try things out; to train, start one rank per GPU without \
+                let why = "they share its memory and compute time";
+                let remedy = "none for tests; for training, start one rank per GPU without \
                               NCCL_MULTI_RANK_GPU_ENABLE";
                 return Finding::note("gpu-shared", seen, why, remedy.to_owned());
             }
-            let why = "NCCL refuses two ranks on one GPU, and they would share its memory and its time";
+            let why = "NCCL refuses two ranks on one GPU, and they would share its memory and compute time";
             Finding::problem("gpu-shared", seen, why, remedy)
         })
         .collect()
@@ -224,10 +224,10 @@ fn no_peer_access(rank: &Rank) -> Option<Finding> {
     (!pairs.is_empty()).then(|| {
         Finding::note(
             "no-peer-access",
-            format!("on {}, GPUs cannot read each other's memory: {}", rank.host.name, pairs.join(", ")),
-            "what they exchange goes through the host's memory, which is slower",
-            "nothing, where the board has no such way; else see whether a virtual machine or the IOMMU (ACS) is between \
-             them"
+            format!("on {}, GPUs cannot access each other's memory: {}", rank.host.name, pairs.join(", ")),
+            "transfers between them go through host memory, which is slower",
+            "none if the hardware has no direct link; otherwise check whether a virtual machine or the IOMMU (ACS) \
+             blocks it"
                 .to_owned(),
         )
     })
@@ -239,14 +239,14 @@ fn some_without(facts: &Facts) -> Option<Finding> {
     (!with.is_empty() && !without.is_empty()).then(|| {
         Finding::problem(
             "some-ranks-without-gpu",
-            format!("GPUs are seen by {}, but not by {}", names(&with), names(&without)),
-            "a rank on a CPU would hold up all others, so training does not start",
-            "repair or leave out those hosts; CUDA_VISIBLE_DEVICES must be the same kind of thing on all".to_owned(),
+            format!("GPUs are visible to {}, but not to {}", names(&with), names(&without)),
+            "a rank on a CPU would slow down all others, so training does not start",
+            "repair or exclude those hosts, and check CUDA_VISIBLE_DEVICES on all hosts".to_owned(),
         )
     })
 }
 
-/// NCCL's own words, unless one of the problems that were `found` tells why.
+/// Reports NCCL's error, unless one of the problems in `found` explains it.
 fn nccl_refused(facts: &Facts, found: &[Finding]) -> Option<Finding> {
     const REASONS: [&str; 8] = [
         "driver-library-missing",
@@ -263,15 +263,13 @@ fn nccl_refused(facts: &Facts, found: &[Finding]) -> Option<Finding> {
         return None;
     }
     let remedy = match facts.ranks.iter().all(|rank| rank.gpus.visible.is_empty()) {
-        true => {
-            "no rank sees a GPU: start where there are some, or train on the CPU (comm.backend = \"auto\" or \"mpi\")"
-        }
-        false => "NCCL_DEBUG=INFO makes NCCL say more; between hosts, NCCL_SOCKET_IFNAME names the interface to use",
+        true => "no rank has a GPU: start on hosts with GPUs, or train on the CPU (comm.backend = \"auto\" or \"mpi\")",
+        false => "set NCCL_DEBUG=INFO for details; between hosts, set NCCL_SOCKET_IFNAME to the interface to use",
     };
     Some(Finding::problem(
         "nccl-refuses",
-        format!("NCCL does not connect these ranks: {error}"),
-        "without it ranks on GPUs cannot train together",
+        format!("NCCL cannot connect these ranks: {error}"),
+        "ranks on GPUs cannot train together without it",
         remedy.to_owned(),
     ))
 }

@@ -1,17 +1,17 @@
-//! What a host lacks: shared memory, limits, interfaces, instructions.
+//! Missing resources of a host: shared memory, limits, interfaces, CPU instructions.
 
 use super::finding::Finding;
 use super::ranks::count;
 use crate::doctor::facts::{Facts, Rank};
 use crate::observe::memory::human;
 
-/// Open MPI 4.1 takes 4 MiB a rank (`btl_vader_segment_size`) and some for what is larger.
+/// Open MPI 4.1 needs 4 MiB per rank (`btl_vader_segment_size`), and more for large messages.
 const SHARED_PER_RANK: u64 = 16 << 20;
-/// Between GPUs without peer access NCCL has buffers of 4 MiB (`NCCL_BUFFSIZE`) for each channel and peer.
+/// Between GPUs without peer access NCCL needs buffers of 4 MiB (`NCCL_BUFFSIZE`) per channel and peer.
 const SHARED_PER_GPU_RANK: u64 = 128 << 20;
-/// What NVIDIA tells people to give a container (`--shm-size=1g`; NCCL's guide, "Troubleshooting").
+/// NVIDIA's recommendation for containers (`--shm-size=1g`; NCCL guide, "Troubleshooting").
 const SHARED_ADVISED: u64 = 1 << 30;
-/// Open MPI and NCCL hold a few sockets to each peer.
+/// Open MPI and NCCL open a few sockets per peer.
 const FILES_PER_RANK: u64 = 8;
 const FILES_LEAST: u64 = 1024;
 /// Below this a network card cannot lock its buffers.
@@ -42,13 +42,13 @@ fn shared_memory(ranks: &[&Rank]) -> Option<Finding> {
     const ID: &str = "shared-memory-small";
     const REMEDY: &str = "in Docker: `--shm-size=1g` (its default is 64 MB) or `--ipc=host`; in Kubernetes: mount an \
                           emptyDir with `medium: Memory` there; on a plain host: `mount -o remount,size=50% /dev/shm`, \
-                          and remove what dead programs left in it";
+                          and delete files of dead processes in it";
     let host = &rank.host.name;
     let (Some(size), Some(free)) = (rank.memory.shared_bytes, rank.memory.shared_free_bytes) else {
         return Some(Finding::problem(
             ID,
             format!("{host} has no /dev/shm"),
-            "ranks of one host talk through it",
+            "ranks of one host communicate through it",
             REMEDY.to_owned(),
         ));
     };
@@ -61,12 +61,12 @@ fn shared_memory(ranks: &[&Rank]) -> Option<Finding> {
         count(n, "rank"),
         human(needed)
     );
-    let why = "Open MPI and NCCL exchange data between the ranks of a host there; when it is full, ranks die with a bus \
-               error, or at the start with \"No space left on device\"";
+    let why = "Open MPI and NCCL exchange data between the ranks of a host there; if it is full, ranks crash with a \
+               bus error, or at startup with \"No space left on device\"";
     if free < needed {
         return Some(Finding::problem(ID, seen, why, REMEDY.to_owned()));
     }
-    let seen = format!("{seen}; 1 GiB is advised");
+    let seen = format!("{seen}; 1 GiB is recommended");
     (size < SHARED_ADVISED).then(|| Finding::warning(ID, seen, why, REMEDY.to_owned()))
 }
 
@@ -75,9 +75,9 @@ fn locked_memory(rank: &Rank, hosts: usize) -> Option<Finding> {
     (rank.network.infiniband && hosts > 1).then(|| {
         Finding::warning(
             "locked-memory-limit",
-            format!("{} lets a process lock {} of memory (`ulimit -l`)", rank.host.name, human(limit)),
-            "an InfiniBand or RoCE card reads and writes locked memory only: MPI and NCCL fall back to slow sockets, or fail",
-            "raise it: `* - memlock unlimited` in /etc/security/limits.conf, LimitMEMLOCK=infinity for slurmd, \
+            format!("on {} a process can lock {} of memory (`ulimit -l`)", rank.host.name, human(limit)),
+            "an InfiniBand or RoCE card needs locked memory: otherwise MPI and NCCL fall back to slow sockets, or fail",
+            "raise the limit: `* - memlock unlimited` in /etc/security/limits.conf, LimitMEMLOCK=infinity for slurmd, \
              `--ulimit memlock=-1` in Docker"
                 .to_owned(),
         )
@@ -89,13 +89,13 @@ fn open_files(rank: &Rank, world: usize) -> Option<Finding> {
     let limit = rank.memory.open_files_limit.filter(|&limit| limit < needed)?;
     Some(Finding::warning(
         "open-files-limit",
-        format!("{} lets a process have {limit} files open (`ulimit -n`)", rank.host.name),
-        "each connection between ranks is one, and so is each file of a model",
-        format!("`ulimit -n {needed}` before the start, or `* - nofile {needed}` in /etc/security/limits.conf"),
+        format!("on {} a process can open {limit} files (`ulimit -n`)", rank.host.name),
+        "each connection between ranks and each file of a model counts",
+        format!("run `ulimit -n {needed}` before starting, or set `* - nofile {needed}` in /etc/security/limits.conf"),
     ))
 }
 
-/// An interface that NCCL is told to use and that is not there. Ranks on CPUs talk without NCCL.
+/// A missing interface in NCCL's settings. Ranks on CPUs do not use NCCL.
 fn interface(rank: &Rank, hosts: usize, on_gpus: bool) -> Option<Finding> {
     const ID: &str = "interface-missing";
     let finding = if on_gpus { Finding::problem } else { Finding::note };
@@ -106,22 +106,22 @@ fn interface(rank: &Rank, hosts: usize, on_gpus: bool) -> Option<Finding> {
     if chosen.is_empty() {
         return Some(finding(
             ID,
-            format!("{seen} fits none of its interfaces ({there})"),
-            "NCCL's ranks meet through that interface, even on one host",
+            format!("{seen} matches none of its interfaces ({there})"),
+            "NCCL connects the ranks through that interface, even on one host",
             "unset it, or name an interface that every host has".to_owned(),
         ));
     }
     (hosts > 1 && chosen.iter().all(|name| *name == "lo")).then(|| {
         finding(
             ID,
-            format!("{seen} chooses the loopback interface, which leads to no other host"),
-            "NCCL's ranks on other hosts cannot be reached",
-            format!("unset it, or name another of {there}"),
+            format!("{seen} selects the loopback interface, which reaches no other host"),
+            "NCCL cannot reach the ranks on other hosts",
+            format!("unset it, or set it to another of {there}"),
         )
     })
 }
 
-/// The interfaces that NCCL takes: names begin so; "=" asks for whole names, "^" for all others (NCCL's guide,
+/// Returns the interfaces that NCCL selects: by prefix, by name after "=", and all others after "^" (NCCL guide,
 /// "Environment Variables").
 fn chosen_interfaces<'a>(wanted: &str, interfaces: &'a [String]) -> Vec<&'a str> {
     let (not, wanted) = wanted.strip_prefix('^').map_or((false, wanted), |rest| (true, rest));
@@ -139,9 +139,9 @@ fn no_avx2(rank: &Rank) -> Option<Finding> {
     (rank.cores.avx2 == Some(false)).then(|| {
         Finding::warning(
             "no-avx2",
-            format!("the processor of {} ({}) has no AVX2", rank.host.name, rank.cores.model),
-            "libtorch's kernels for CPUs are several times slower without it",
-            "in a virtual machine, pass the host's processor on (`-cpu host`); else train on GPUs or on other hosts"
+            format!("the CPU of {} ({}) has no AVX2", rank.host.name, rank.cores.model),
+            "libtorch's CPU kernels are several times slower without it",
+            "in a virtual machine, expose the host CPU (`-cpu host`); otherwise train on GPUs or on other hosts"
                 .to_owned(),
         )
     })

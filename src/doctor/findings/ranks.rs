@@ -1,4 +1,4 @@
-//! Whether the ranks have met, and what cores they have.
+//! Whether the ranks are connected, and their CPU cores.
 
 use super::finding::Finding;
 use crate::comm::name_ranks;
@@ -29,32 +29,32 @@ fn mpi_does_not_start(facts: &Facts) -> Option<Finding> {
     ))
 }
 
-/// Processes that were started together, but of which each is a world of its own.
+/// Processes that were started together but are not connected.
 fn alone(facts: &Facts) -> Option<Finding> {
     let [rank] = &facts.ranks[..] else { return None };
     if facts.mpi_error.is_some() {
         return None;
     }
     const ID: &str = "ranks-alone";
-    // Who asks for one rank may start several that know nothing of each other.
+    // With the solo backend, independent processes are allowed.
     if let Some(started) = started(rank).filter(|_| !rank.launch.solo) {
         return Some(Finding::problem(
             ID,
-            format!("{started}, but this process is alone: it has found no other rank"),
-            "each process would train by itself on all the data, and all of them would write into one folder",
+            format!("{started}, but this process found no other rank"),
+            "each process would train alone on all the data, and all would write to the same folder",
             right_launcher(rank),
         ));
     }
     let (why, remedy) = rank.launch.refused.clone()?;
-    Some(Finding::problem(ID, why, "training does not start so", remedy))
+    Some(Finding::problem(ID, why, "training does not start in this situation", remedy))
 }
 
-/// The ranks that were announced, if there are several.
+/// The number of ranks in a launcher's variable, if there are several.
 fn announced(rank: &Rank) -> Option<(&str, usize)> {
     rank.launch.announced.as_ref().map(|(name, ranks)| (name.as_str(), *ranks)).filter(|(_, ranks)| *ranks > 1)
 }
 
-/// Who started several processes, if somebody did.
+/// Describes how several processes were started, if they were.
 fn started(rank: &Rank) -> Option<String> {
     let launcher = rank.launch.launcher.as_deref();
     match (announced(rank), launcher) {
@@ -67,19 +67,19 @@ fn started(rank: &Rank) -> Option<String> {
     }
 }
 
-/// How to start so that this MPI library finds its ranks.
+/// Describes how to start ranks so that this MPI library connects them.
 fn right_launcher(rank: &Rank) -> String {
     let mpi = &rank.software.mpi;
     let by_slurm = announced(rank).is_some_and(|(name, _)| name.starts_with("SLURM"));
     match by_slurm || rank.launch.launcher.as_ref().is_some_and(|launcher| launcher.contains("slurm")) {
         true => format!(
-            "Slurm and the MPI library do not speak the same PMI: start with `srun --mpi=pmix` (`srun --mpi=list` shows \
-             what Slurm has), or with the mpirun of {} inside the allocation",
+            "Slurm and the MPI library use different PMI versions: start with `srun --mpi=pmix` (`srun --mpi=list` \
+             shows what Slurm supports), or with the mpirun of {} inside the allocation",
             mpi.version
         ),
         false => format!(
-            "start with the mpirun that belongs to {} ({}): another MPI's launcher cannot tell this library of its ranks, \
-             and neither can one whose PMIX_, PMI_ or OMPI_ variables a wrapper, a container or `sudo` takes away",
+            "start with the mpirun that belongs to {} ({}): the launcher of another MPI does not work with this \
+             library, and wrappers, containers and `sudo` must keep the PMIX_, PMI_ or OMPI_ variables",
             mpi.version, mpi.path
         ),
     }
@@ -87,20 +87,21 @@ fn right_launcher(rank: &Rank) -> String {
 
 fn one_core(ranks: &[&Rank]) -> Option<Finding> {
     let first = ranks.first()?;
-    // Ranks that have not met are there all the same.
+    // Also count ranks that are not connected.
     let (host_cores, n) = (first.cores.host, ranks.len().max(first.launch.together));
     let bound: Vec<usize> = ranks.iter().filter(|r| r.cores.used.len() == 1).map(|r| r.rank).collect();
     (!bound.is_empty() && host_cores / n >= 2).then(|| {
         Finding::warning(
             "bound-to-one-core",
             format!(
-                "on {}, {} may use one core only; the host has {host_cores} logical CPUs for {}",
+                "on {}, {} can use only one core; the host has {host_cores} logical CPUs for {}",
                 first.host.name,
                 name_ranks(&bound),
                 count(n, "rank")
             ),
-            "all threads of a rank share what it is bound to",
-            "give ranks more: `mpirun --bind-to none`, or `--map-by slot:PE=N`; `srun --cpus-per-task=N`".to_owned(),
+            "all threads of a rank share the cores that it is bound to",
+            "bind ranks to more cores: `mpirun --bind-to none` or `--map-by slot:PE=N`, `srun --cpus-per-task=N`"
+                .to_owned(),
         )
     })
 }
@@ -112,12 +113,12 @@ fn widened(ranks: &[&Rank]) -> Option<Finding> {
         Finding::note(
             "binding-widened",
             format!(
-                "on {}, mpirun bound {} to one core each; trainer took a whole share of the host's",
+                "on {}, mpirun bound {} to one core each; trainer rebound each to its fraction of the host's cores",
                 ranks[0].host.name,
                 name_ranks(&widened)
             ),
-            "Open MPI binds ranks to single cores by default (with one or two ranks), with all their threads",
-            "nothing; `mpirun --bind-to none` avoids it".to_owned(),
+            "Open MPI by default binds each rank with all its threads to one core (with one or two ranks)",
+            "none needed; `mpirun --bind-to none` avoids it".to_owned(),
         )
     })
 }
@@ -140,20 +141,19 @@ fn too_many_threads(host: &Host, ranks: &[&Rank]) -> Option<Finding> {
                 count(threads, "thread"),
                 count(cpus.len(), "logical CPU")
             ),
-            "threads that share a core wait for each other at every operation, and a collective waits for the slowest",
+            "threads that share a core wait for each other in every operation, and a collective waits for the slowest",
             remedy,
         )
     })
 }
 
-/// Threads that are slower than one, or that wait for cores, because of what else runs.
+/// Several threads slower than one, or threads that wait for cores, because other programs use them.
 fn busy_cores(host: &Host, ranks: &[&Rank]) -> Option<Finding> {
     const WAITED: f64 = 0.2;
     const ID: &str = "cores-busy";
-    const WHY: &str = "threads that share their cores with others wait for each other at every operation, and a collective \
-                       waits for the slowest rank";
-    const REMEDY: &str =
-        "end what else runs there (`top` shows it), or try OMP_NUM_THREADS=1 (or parallel.num_threads = 1)";
+    const WHY: &str = "threads that share their cores with other programs wait for each other in every operation, and \
+                       a collective waits for the slowest rank";
+    const REMEDY: &str = "stop the other programs (see `top`), or try OMP_NUM_THREADS=1 (or parallel.num_threads = 1)";
     let slow = ranks.iter().find_map(|rank| {
         let [one, all] = rank.cores.gigaflops.filter(|[one, all]| all < one)?;
         let (number, threads) = (rank.rank, count(rank.cores.threads, "thread"));
@@ -162,7 +162,7 @@ fn busy_cores(host: &Host, ranks: &[&Rank]) -> Option<Finding> {
     let waits = || {
         let busiest = ranks.iter().filter_map(|rank| Some((rank.rank, rank.cores.waited?)));
         let (rank, share) = busiest.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, share)| *share >= WAITED)?;
-        Some(format!("rank {rank} waits for a core for {:.0} % of the time", 100.0 * share))
+        Some(format!("rank {rank} waits for a core {:.0} % of the time", 100.0 * share))
     };
     let seen = slow.or_else(waits)?;
     Some(Finding::warning(
@@ -173,7 +173,7 @@ fn busy_cores(host: &Host, ranks: &[&Rank]) -> Option<Finding> {
     ))
 }
 
-/// "1 rank", "2 ranks".
+/// Formats a count: "1 rank", "2 ranks".
 pub(super) fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }

@@ -1,4 +1,4 @@
-//! Collectives that failed or brought wrong values.
+//! Collectives that failed or returned wrong values.
 
 use super::finding::Finding;
 use crate::doctor::facts::Facts;
@@ -19,19 +19,19 @@ pub fn all(facts: &Facts) -> Vec<Finding> {
                 w.expected,
                 w.found
             ),
-            "gradients would be wrong in the same way, and training would go on with them",
-            "look for a defective GPU, cable or memory (`nvidia-smi -q` for ECC errors, `dmesg`), and for a library with a \
-             known fault; leave that rank's host out and run this again"
+            "gradients would be wrong in the same way, and training would not notice",
+            "check for a defective GPU, cable or memory (`nvidia-smi -q` for ECC errors, `dmesg`), and for a library \
+             with a known bug; exclude that rank's host and run this again"
                 .to_owned(),
         )
     });
     let error = sweep.error.as_ref().map(|error| {
         Finding::problem(
             "sweep-failed",
-            format!("a collective did not come to its end ({}): {error}", sweep.backend),
-            "training makes the same collectives in every step",
-            "see what the rank that is named is doing (`top`, `dmesg` on its host: stopped, swapping, killed), and whether \
-             hosts reach each other on all ports"
+            format!("a collective did not finish ({}): {error}", sweep.backend),
+            "training runs the same collectives in every step",
+            "check what the named rank is doing (`top`, `dmesg` on its host: stopped, swapping, killed), and whether \
+             the hosts can reach each other on all ports"
                 .to_owned(),
         )
     });

@@ -1,11 +1,11 @@
-//! Time limits as sbatch(1) has them under `--time`.
+//! Time limits in the format of sbatch(1)'s `--time`.
 
 use crate::error::{Error, Result};
 
-/// The seconds of a time limit; `None` for no limit, which is 0, `UNLIMITED` or `INFINITE`.
+/// Returns the seconds of a time limit; `None` for no limit, which is 0, `UNLIMITED` or `INFINITE`.
 ///
 /// # Errors
-/// Kind `Input` for what is none of `minutes`, `minutes:seconds`, `hours:minutes:seconds`, `days-hours`,
+/// Kind `Input` for a format other than `minutes`, `minutes:seconds`, `hours:minutes:seconds`, `days-hours`,
 /// `days-hours:minutes` and `days-hours:minutes:seconds`.
 pub(super) fn seconds(text: &str) -> Result<Option<u64>> {
     const UNITS: [u64; 4] = [24 * 3600, 3600, 60, 1];
@@ -14,7 +14,7 @@ pub(super) fn seconds(text: &str) -> Result<Option<u64>> {
     }
     let (days, rest) = text.split_once('-').map_or((None, text), |(days, rest)| (Some(days), rest));
     let fields: Vec<&str> = days.into_iter().chain(rest.split(':')).collect();
-    // The first field's unit; those of the others follow.
+    // The unit of the first field; the units of the others follow.
     let first = match (days, fields.len()) {
         (Some(_), 2..=4) => 0,
         (None, 3) => 1,

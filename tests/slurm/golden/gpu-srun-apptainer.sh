@@ -1,8 +1,8 @@
 #!/bin/bash
 # Written by `trainer launch --slurm` for sst2.toml.
 #
-# Slurm sends this script USR2 900 seconds before the time limit, and up to a minute earlier: the ranks write a
-# checkpoint and stop, and the job goes back to the queue. USR1 means a checkpoint and the end:
+# Slurm sends USR2 to this script 900 seconds before the time limit, or up to a minute earlier: the ranks write a
+# checkpoint and stop, and the job is requeued. USR1 requests a checkpoint and the end of the job:
 #     scancel --full --signal=USR1 JOB
 #SBATCH --job-name=sst2
 #SBATCH --time=12:00:00
@@ -21,7 +21,7 @@ gone() {
     exit "$code"
 }
 
-# What a signal has asked for. The shell hears it while it waits, and tells the launcher, which tells the ranks.
+# The request of a signal. The shell receives it while it waits, and signals the launcher, which signals the ranks.
 asked="" heard="" launcher=""
 # shellcheck disable=SC2317,SC2329
 ask() {
@@ -36,67 +36,67 @@ source ./setup.sh || gone ./setup.sh
 
 run_dir=runs/sst2
 
-# The step of the newest whole checkpoint; 0 where there is none.
+# The step of the latest complete checkpoint; 0 if there is none.
 newest() {
     printf '%s\n' checkpoint-0/COMPLETE "$run_dir"/checkpoint-*/COMPLETE |
         sed -n 's|.*checkpoint-\([0-9]\{1,\}\)/COMPLETE$|\1|p' | sort -n | tail -n 1
 }
 
-# That, and when it was written: a run that replaces another one may write the same step again.
+# That step and the time of its checkpoint: a run that replaces another may write the same step again.
 mark() {
     local step
     step=$(newest)
     echo "$step $(stat -c %Y "$run_dir/checkpoint-$step/COMPLETE" 2>/dev/null)"
 }
 
-# Only at the very start; whatever comes after a fault or a time limit goes on from the newest checkpoint.
+# Only for the first start: after a fault or a time limit the job resumes from the latest checkpoint.
 resume=none
 ((${SLURM_RESTART_COUNT:-0} == 0)) || resume=auto
 
 before=$(mark)
 for ((restarts = 0, fruitless = 0; ; restarts++)); do
     if [[ $asked ]]; then
-        code=3 # no rank is there to write more than is written
+        code=3 # no rank is running that could write a checkpoint
         break
     fi
     start=$(mark)
-    # When a rank is gone, the others have half a minute to end by themselves.
+    # When a rank has exited, the others have half a minute to exit.
     srun --mpi=pmix --export=ALL --wait=30 --distribution=block:block \
         apptainer exec --nv --bind "$PWD" --pwd "$PWD" 'images/trainer 1.sif' \
         trainer train sst2.toml --resume "$resume" &
     launcher=$!
     [[ -z $asked ]] || kill -USR1 "$launcher" 2>/dev/null
-    # A signal ends the wait, and not the launcher.
+    # A signal ends the wait, not the launcher.
     heard=yes
     while [[ $heard ]]; do
         heard=""
         wait "$launcher"
         code=$?
     done
-    ((code >= 0)) || code=1 # bash loses it where the end and a signal meet
+    ((code >= 0)) || code=1 # bash loses the exit code if a signal arrives at the same time
     launcher=""
     resume=auto
-    # Done, or what would come to the same: bad input, a checkpoint on a signal, a loss not finite, out of memory.
+    # Done, or a restart would not help: invalid input, a stop by a signal, a NaN or Inf loss, out of memory.
     [[ -z $asked && ! $code =~ ^(0|2|3|4|6)$ ]] || break
     fruitless=$((fruitless + 1))
     [[ $(mark) == "$start" ]] || fruitless=0
     if ((restarts == 3 || fruitless == 2)); then
-        say "exit $code: not started again, after $restarts restarts and $fruitless starts in a row without a new checkpoint"
+        say "exit $code: not restarted, after $restarts restarts and $fruitless consecutive starts without a new checkpoint"
         break
     fi
     say "exit $code: restart $((restarts + 1)) of 3, from step $(newest)"
     sleep 5
 done
 
-# After a fault, too: the signal may have met ranks that were just starting.
+# Also after a fault: the signal may have reached ranks that were just starting.
 if [[ $asked == requeue && ! $code =~ ^(0|2|4|6)$ ]]; then
     if [[ $(mark) == "$before" ]]; then
-        say "the time was over before one step was done (exit $code); not queued again. Give it more with --time"
+        say "the time limit came before the first step (exit $code); not requeued. Increase --time"
     else
-        # Before it is queued: that ends this script at once.
-        say "the time is nearly over: back in the queue, to go on from step $(newest)"
+        # Print this first: scontrol ends this script at once.
+        say "the time limit is near: requeued, to resume from step $(newest)"
         scontrol requeue "$SLURM_JOB_ID" ||
-            say "could not be queued again; submitted once more, it goes on from step $(newest)"
+            say "requeue failed; submit the job again to resume from step $(newest)"
     fi
 fi
 exit "$code"

@@ -1,11 +1,11 @@
-//! Facts made by hand: jobs without fault.
+//! Facts of jobs without problems.
 
 use crate::doctor::facts::{
     Cores, Facts, Folder, FolderHost, Gpus, Host, HostGpu, Launch, Library, Libtorch, Memory, Network, Program, Rank,
     Software, Sweep, VisibleGpu,
 };
 
-/// A rank on a CPU, without fault.
+/// A rank on a CPU without problems.
 pub fn rank(rank: usize, host: &str) -> Rank {
     let library = |version: &str, path: &str| Library { version: version.into(), path: path.into() };
     Rank {
@@ -62,7 +62,7 @@ pub fn rank(rank: usize, host: &str) -> Rank {
     }
 }
 
-/// The same with GPUs: the driver's, NCCL, a libtorch with CUDA.
+/// The same with GPUs: driver, NCCL, a CUDA build of libtorch.
 pub fn on_gpus(mut rank: Rank, gpus: usize) -> Rank {
     rank.software.libtorch.cuda = Some("13.0".into());
     rank.software.driver = Some("580.65.06".into());
@@ -99,13 +99,13 @@ pub fn folder() -> Folder {
     }
 }
 
-pub fn sound() -> Facts {
+pub fn healthy() -> Facts {
     let folder = Some(folder());
     Facts { ranks: vec![rank(0, "a"), rank(1, "a")], folder, sweep: Some(Sweep::default()), ..Facts::default() }
 }
 
-pub fn sound_gpus() -> Facts {
-    Facts { ranks: (0..2).map(|r| on_gpus(rank(r, "a"), 2)).collect(), ..sound() }
+pub fn healthy_gpus() -> Facts {
+    Facts { ranks: (0..2).map(|r| on_gpus(rank(r, "a"), 2)).collect(), ..healthy() }
 }
 
 pub fn two_hosts() -> Facts {
@@ -114,5 +114,5 @@ pub fn two_hosts() -> Facts {
         hosts.clone().map(|(rank, host)| FolderHost { host: host.into(), rank, ..FolderHost::default() }).collect();
     let mut ranks: Vec<Rank> = hosts.map(|(number, host)| rank(number, host)).collect();
     ranks[1].local_rank = 0;
-    Facts { ranks, folder: Some(Folder { hosts: seen, ..folder() }), ..sound() }
+    Facts { ranks, folder: Some(Folder { hosts: seen, ..folder() }), ..healthy() }
 }

@@ -1,4 +1,4 @@
-//! A model from its folder: declared from `config.json`, given a head, loaded with its weights.
+//! Loads a model from its folder: reads `config.json`, adds a head, loads the weights.
 
 use crate::checkpoint::import::{self, Report};
 use crate::checkpoint::optimizer::MASTERS;
@@ -30,38 +30,38 @@ pub struct Loaded {
     pub weights: Weights,
     pub names: HfNames,
     pub report: Report,
-    /// What the weights of each unit add up to, as a short text: the same on ranks that have read the same.
+    /// Checksum of each unit's weights as a short text: equal on ranks that have read the same weights.
     pub sums: Vec<String>,
 }
 
-/// How a model's weights are had and held.
+/// Where weights come from, and how they are stored.
 #[derive(Debug, Clone, Copy)]
-pub struct Holding {
-    /// The compute type.
+pub struct LoadOptions {
+    /// The compute dtype.
     pub kind: Kind,
     pub zero: Zero,
-    /// Whether there will be an optimizer.
+    /// Whether the model is trained, which needs fp32 masters in half precision.
     pub trains: bool,
-    /// For what is drawn.
+    /// Random seed of newly initialized weights.
     pub seed: u64,
     pub from: Source,
 }
 
-/// Where weights come from.
+/// Source of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The folder's weight files.
+    /// The weight files of the folder.
     Folder,
-    /// The same, with a checkpoint's masters of full precision where it has them.
+    /// The weight files of a checkpoint, and its fp32 masters if it has them.
     Checkpoint,
-    /// (seed, name).
+    /// Newly initialized from (seed, parameter name).
     Random,
 }
 
-/// The default `max_length` of a model that takes sequences of any length: what such models' tokenizers say.
+/// Default `max_length` of models without a limit, the value in the tokenizers of such models.
 pub const UNLIMITED: usize = 512;
 
-/// A model declared from `config.json`, its weights not loaded yet.
+/// A model declared from `config.json`, without head and weights.
 pub struct Declared {
     pub folder: PathBuf,
     backbone: Box<dyn Backbone>,
@@ -81,36 +81,36 @@ impl Declared {
         Ok(Declared { folder: folder.to_owned(), backbone, builder })
     }
 
-    /// How many token ids the model knows.
+    /// Vocabulary size of the model.
     pub fn vocab_size(&self) -> usize {
         self.backbone.vocab_size()
     }
 
-    /// The longest sequence, in tokens: the model's limit, or what is asked for or `usual` below it. A model without a
-    /// limit of its own takes [`UNLIMITED`] unless told.
+    /// Returns the maximum sequence length in tokens: `wanted`, else `usual` or the model's limit if that is lower. A
+    /// model without a limit has the default [`UNLIMITED`].
     ///
     /// # Errors
-    /// Exit 2 when more is asked for than the model takes.
+    /// Exit 2 if `wanted` exceeds the model's limit.
     pub fn max_length(&self, wanted: Option<usize>, usual: Option<usize>) -> Result<usize> {
         match (wanted, self.backbone.max_length()) {
             (Some(n), Some(limit)) if n > limit => {
-                Err(Error::input(format!("data.max_length = {n}: this model takes at most {limit} tokens")))
+                Err(Error::input(format!("data.max_length = {n}: this model supports at most {limit} tokens")))
             }
             (None, Some(limit)) => Ok(usual.map_or(limit, |usual| usual.min(limit))),
             (wanted, _) => Ok(wanted.or(usual).unwrap_or(UNLIMITED)),
         }
     }
 
-    /// Refuses data whose tokenizer has ids or segments that the model does not know.
+    /// Checks that the model has embeddings for all token ids and segments of the data.
     ///
     /// # Errors
-    /// Exit 2: tokenizer.json and config.json disagree.
+    /// Exit 2 if tokenizer.json and config.json disagree.
     pub fn check_vocabulary(&self, data: &Prepared) -> Result<()> {
         let (limit, segments) = (self.backbone.vocab_size(), self.backbone.segments());
         let facts = &data.facts;
         if facts.segments > segments {
             return Err(Error::input(format!(
-                "{}: the data has {} segments (a pair has two), but config.json says type_vocab_size = {segments}",
+                "{}: the data has {} segments (a pair has two), but config.json has type_vocab_size = {segments}",
                 self.folder.display(),
                 facts.segments
             )));
@@ -119,18 +119,18 @@ impl Declared {
             return Ok(());
         }
         Err(Error::input(format!(
-            "{}: tokenizer.json has token ids up to {}, but config.json says vocab_size = {limit}: \
-             they do not belong to one model",
+            "{}: tokenizer.json has token ids up to {}, but config.json has vocab_size = {limit}: \
+             use the tokenizer of this model",
             self.folder.display(),
             facts.vocab_size - 1
         )))
     }
 
-    /// Adds the head; `freeze` are patterns of Hugging Face's tensor names, `*` for anything: what they match is not
-    /// trained.
+    /// Adds the head. `freeze` are patterns of Hugging Face tensor names with the wildcard `*`; matching weights are
+    /// not trained.
     ///
     /// # Errors
-    /// Exit 2: a pattern that matches nothing, or only a part of what is one weight here; nothing is left to train.
+    /// Exit 2 if a pattern matches nothing, or only a part of a fused weight, or if nothing is left to train.
     pub fn with_head(self, head: &Head, freeze: &[String]) -> Result<Shaped> {
         let (model, mut specs) = Model::new(self.builder, self.backbone, |backbone, b| head.build(backbone, b));
         let names = model.backbone.hf_names();
@@ -139,7 +139,7 @@ impl Declared {
     }
 }
 
-/// Takes what matches out of training.
+/// Marks matching weights as frozen.
 fn freeze_matching(specs: &mut [ParamSpec], names: &HfNames, patterns: &[String]) -> Result<()> {
     let compiled: Vec<WildMatch> = patterns.iter().map(|pattern| WildMatch::new(pattern)).collect();
     let mut used = vec![false; patterns.len()];
@@ -155,13 +155,13 @@ fn freeze_matching(specs: &mut [ParamSpec], names: &HfNames, patterns: &[String]
         spec.trainable &= !frozen.contains(&true);
         if frozen.contains(&true) && frozen.contains(&false) {
             let all = parts.join(", ");
-            return Err(Error::input(format!("model.freeze: {all} are one weight here: freeze all of them or none")));
+            return Err(Error::input(format!("model.freeze: {all} form one weight here: freeze all of them or none")));
         }
     }
     if let Some(unused) = patterns.iter().zip(used).find(|(_, used)| !used).map(|(pattern, _)| pattern) {
         let some = specs.iter().flat_map(|spec| names.exported(names.of(&spec.name))).take(3).collect::<Vec<_>>();
         return Err(Error::input(format!(
-            "model.freeze: no weight is called {unused:?}; their names are like {}",
+            "model.freeze: {unused:?} matches no weight; weights have names such as {}",
             some.join(", ")
         )));
     }
@@ -171,7 +171,7 @@ fn freeze_matching(specs: &mut [ParamSpec], names: &HfNames, patterns: &[String]
     Ok(())
 }
 
-/// A model with its head, without memory yet.
+/// A model with its head: parameter shapes without storage.
 pub struct Shaped {
     pub folder: PathBuf,
     pub model: Model,
@@ -180,7 +180,8 @@ pub struct Shaped {
 }
 
 impl Shaped {
-    /// Patterns for `model.freeze` that match the chosen weights: with `alone` no others. None where that takes many.
+    /// Returns patterns for `model.freeze` that match the chosen weights, with `alone` only them; `None` if that takes
+    /// more than a few patterns.
     pub fn patterns(&self, alone: bool, chosen: impl Fn(&ParamSpec) -> bool) -> Option<Vec<String>> {
         let stored = |of_chosen: bool| -> Vec<String> {
             let specs = self.specs.iter().filter(|spec| chosen(spec) == of_chosen);
@@ -195,13 +196,13 @@ impl Shaped {
         (1..=FEW).contains(&names.len()).then_some(names)
     }
 
-    /// Makes the parameters and loads the weights, of which this rank keeps its part.
+    /// Allocates the parameters and loads the weights, of which this rank keeps its part.
     ///
     /// # Errors
     /// As [`import::load`].
-    pub fn load(self, comm: &Arc<dyn Collective>, how: &Holding) -> Result<Loaded> {
+    pub fn load(self, comm: &Arc<dyn Collective>, how: &LoadOptions) -> Result<Loaded> {
         let Shaped { folder, model, specs, names } = self;
-        let Holding { kind, zero, trains, seed, from } = *how;
+        let LoadOptions { kind, zero, trains, seed, from } = *how;
         if from != Source::Random {
             import::check(&folder, &specs, &names)?;
         }
@@ -210,7 +211,7 @@ impl Shaped {
         let mut sums = Vec::new();
         let phase = Phase::of(format!("loading {}", folder.display()), params.ids().count() as u64, "tensors");
         let take = |unit: usize, values: &Tensor| {
-            sums.push(sums_of(values)?);
+            sums.push(checksum_of(values)?);
             phase.advance(params.layout().units()[unit].members.len() as u64);
             weights.set(&params, unit, values)
         };
@@ -227,22 +228,22 @@ impl Shaped {
     }
 }
 
-/// Names that a person may be asked to write.
+/// Maximum number of patterns.
 const FEW: usize = 3;
 
-/// The longest beginning of all names that ends with a dot.
+/// Returns the longest common prefix of all names that ends with a dot.
 fn common_prefix(names: &[String]) -> &str {
     let Some((first, rest)) = names.split_first() else { return "" };
     let mut dots = first.rmatch_indices('.').map(|(at, _)| &first[..=at]);
     dots.find(|prefix| rest.iter().all(|name| name.starts_with(prefix))).unwrap_or_default()
 }
 
-/// What values add up to, as a short text.
-fn sums_of(values: &Tensor) -> Result<String> {
+/// Returns a checksum of the values as a short text.
+fn checksum_of(values: &Tensor) -> Result<String> {
     const PIECE: i64 = 1 << 20;
     let mut sums = Tensor::f_zeros([2], (Kind::Double, values.device()))?;
     for piece in values.split(PIECE, 0) {
-        // In f64, so that the digits shown do not depend on how many threads did the sum; in pieces, as f64 takes room.
+        // In f64, so that the digits do not depend on the number of threads; in pieces, because f64 needs memory.
         let wide = piece.f_to_kind(Kind::Double)?;
         _ = sums.f_add_(&Tensor::f_stack(&[wide.f_sum(Kind::Double)?, wide.f_abs()?.f_sum(Kind::Double)?], 0)?)?;
     }

@@ -1,15 +1,15 @@
-//! Ranks that do not train the same thing must not reduce each other's gradients: hosts without a common file system can
-//! hold other weights, other data or another configuration under the same names.
+//! Checks that all ranks train the same thing: hosts without a common file system can have other weights, other data or
+//! another configuration under the same names.
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::train::session::Session;
 use std::path::PathBuf;
 
-/// Compares what each rank has read with what rank 0 has; `step` is the one that the run goes on from.
+/// Compares what each rank has read with what rank 0 has read; `step` is the step to resume from.
 ///
 /// # Errors
-/// Exit 2, on every rank, naming the first rank that differs and in what.
+/// Exit 2 on every rank, naming the first rank that differs, and what differs.
 pub fn check(session: &Session, step: u64) -> Result<()> {
     let comm = session.comm.as_ref();
     if comm.world() == 1 {
@@ -21,20 +21,20 @@ pub fn check(session: &Session, step: u64) -> Result<()> {
     let differs = mine.iter().zip(&first).find(|(mine, first)| mine != first);
     let same = differs.map_or(Ok(()), |((what, _), _)| {
         Err(Error::input(format!(
-            "rank {}: {what} is not that of rank 0: do all hosts see the same files and settings?",
+            "rank {}: {what} differs from rank 0: check that all hosts see the same files and settings",
             comm.rank()
         )))
     });
     comm.agree(same, "comparing what the ranks have read")
 }
 
-/// Everything that a step follows from, each as a short text.
+/// Returns everything that determines a step, each as a short text.
 fn parts(session: &Session, step: u64) -> Result<Vec<(String, String)>> {
     let Session { config, loaded, data, .. } = session;
     let mut parts = vec![
-        ("the configuration".to_owned(), without_places(config).to_toml()),
+        ("the configuration".to_owned(), without_host_settings(config).to_toml()),
         ("the layout of the model".to_owned(), loaded.params.layout().fingerprint().to_string()),
-        ("the step to go on from".to_owned(), step.to_string()),
+        ("the step to resume from".to_owned(), step.to_string()),
         ("the training data".to_owned(), format!("{:?}", data.train.dataset.fingerprint())),
         ("the evaluation data".to_owned(), format!("{:?}", data.eval.as_ref().map(|eval| eval.dataset.fingerprint()))),
     ];
@@ -45,8 +45,8 @@ fn parts(session: &Session, step: u64) -> Result<Vec<(String, String)>> {
     Ok(parts)
 }
 
-/// The configuration without what may well differ between hosts.
-fn without_places(config: &Config) -> Config {
+/// Returns the configuration without the settings that may differ between hosts.
+fn without_host_settings(config: &Config) -> Config {
     let mut config = config.clone();
     config.output_dir = PathBuf::new();
     config.model.path = PathBuf::new();

@@ -1,4 +1,4 @@
-//! A run that is only looked at: its model without weights, its data or what is assumed of it, and what they would need.
+//! A run to plan, not to execute: the model without weights, the data or assumptions about it, and their requirements.
 
 use crate::config::{Config, MicroBatchTokens, Precision, Recompute, TaskKind, ZeroStage};
 use crate::data::masking::Masking;
@@ -12,73 +12,73 @@ use crate::plan::load::Load;
 use crate::plan::memory::{self, Need, Setup};
 use crate::plan::storage::Storage;
 use crate::plan::timeline;
-use crate::train::loaded::{Declared, Shaped};
-use crate::train::memory_need::{Fit, Open};
+use crate::train::memory_fit::{Candidates, Fit};
+use crate::train::model_loading::{Declared, Shaped};
 use crate::train::reading::{self, Data};
 use crate::train::sources::MAX_TARGET_LENGTH;
-use crate::train::{memory_need, session, settings};
+use crate::train::{memory_fit, session, settings};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// What is taken for the data where there is none yet.
+/// Assumptions about data that does not exist yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Assumed {
-    /// Tokens of every example.
+    /// Length of every example in tokens.
     pub length: usize,
     pub examples: usize,
 }
 
-/// Tokens of assumed data that are different: enough to meet most of a vocabulary.
-const DIFFERENT: usize = 1 << 20;
+/// Number of generated tokens before the data repeats: enough to cover most of a vocabulary.
+const DISTINCT_TOKENS: usize = 1 << 20;
 
-/// Where a run computes, and with how much memory.
+/// The hardware of a planned run.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Place {
+pub struct Hardware {
     pub ranks: usize,
     /// Whether ranks compute on a CPU.
     pub cpu: bool,
-    /// Bytes that a rank may fill, where that is known.
+    /// Bytes available to a rank, if known.
     pub limit: Option<f64>,
 }
 
-impl Place {
-    /// Whether so many bytes fit; where no limit is known all do.
-    pub fn holds(&self, bytes: f64) -> bool {
+impl Hardware {
+    /// Whether `bytes` fit; always true if no limit is known.
+    pub fn fits(&self, bytes: f64) -> bool {
         self.limit.is_none_or(|limit| bytes <= limit)
     }
 }
 
-/// A run's model and data.
-pub struct Outlook {
-    /// As written; [`Outlook::on`] has it for so many ranks.
+/// The model and the data of a planned run.
+pub struct PlannedRun {
+    /// As written; [`PlannedRun::on`] returns it for a number of ranks.
     pub config: Config,
-    /// Examples for each rank in a global batch that grows with them.
+    /// Examples per rank, if the global batch grows with the number of ranks.
     pub batch_per_rank: Option<usize>,
     pub shaped: Shaped,
     pub data: Arc<Data>,
     pub max_length: usize,
-    /// Whether the data is assumed; there is none to evaluate on then.
+    /// Whether the data is assumed; there is no evaluation data then.
     pub assumed: bool,
 }
 
-/// One way to hold the same run.
+/// One combination of ZeRO stage, precision and activation checkpointing, with its memory requirement.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Way {
+pub struct Variant {
     pub zero: Zero,
     pub precision: Precision,
     pub recompute: Recompute,
     pub need: Need,
-    /// Bytes of the largest group of collectives.
+    /// Size in bytes of the largest group of collectives.
     pub largest_group: f64,
-    /// Whether a run takes it; of "auto" [`Outlook::choose`] knows.
+    /// Whether the run uses it; for "auto", [`PlannedRun::choose`] decides.
     pub configured: bool,
 }
 
-impl Outlook {
-    /// Reads what the configuration names; no weights are read.
+impl PlannedRun {
+    /// Reads the model's configuration and the data, but no weights.
     ///
     /// # Errors
-    /// Exit 2 for what is wrong with the model folder or the data.
+    /// Exit 2 for an invalid model folder or invalid data.
     pub fn open(config: Config, batch_per_rank: Option<usize>, assumed: Option<Assumed>) -> Result<Self> {
         let (declared, mut max_length) = session::declare(&config)?;
         let data = match assumed {
@@ -90,32 +90,32 @@ impl Outlook {
         };
         declared.check_vocabulary(&data.train)?;
         let shaped = declared.with_head(&data.head, &config.model.freeze)?;
-        Ok(Outlook { config, batch_per_rank, shaped, data: Arc::new(data), max_length, assumed: assumed.is_some() })
+        Ok(PlannedRun { config, batch_per_rank, shaped, data: Arc::new(data), max_length, assumed: assumed.is_some() })
     }
 
-    /// The same data for a configuration that trains other weights.
+    /// Returns the same run for a configuration with another `model.freeze`.
     ///
     /// # Errors
-    /// Exit 2 for patterns that match nothing, or leave nothing to train.
+    /// Exit 2 for patterns that match nothing or leave nothing to train.
     pub fn freezing(&self, config: Config) -> Result<Self> {
         let shaped = session::declare(&config)?.0.with_head(&self.data.head, &config.model.freeze)?;
-        let Outlook { batch_per_rank, max_length, assumed, .. } = *self;
-        Ok(Outlook { config, batch_per_rank, shaped, data: Arc::clone(&self.data), max_length, assumed })
+        let PlannedRun { batch_per_rank, max_length, assumed, .. } = *self;
+        Ok(PlannedRun { config, batch_per_rank, shaped, data: Arc::clone(&self.data), max_length, assumed })
     }
 
-    /// Examples of a step of so many ranks.
+    /// Returns the global batch size in examples on `ranks` ranks.
     pub fn global_batch(&self, ranks: usize) -> usize {
         self.batch_per_rank.map_or(self.config.train.global_batch_size, |each| each * ranks)
     }
 
-    /// The configuration of a run on so many ranks.
+    /// Returns the configuration of a run on `ranks` ranks.
     pub fn on(&self, ranks: usize) -> Config {
         let mut config = self.config.clone();
         config.train.global_batch_size = self.global_batch(ranks);
         config
     }
 
-    /// The order of the data on so many ranks.
+    /// Returns the sampler for `ranks` ranks.
     ///
     /// # Errors
     /// As [`Sampler::new`].
@@ -124,40 +124,40 @@ impl Outlook {
         Sampler::new(self.config.seed, lengths, self.global_batch(ranks), ranks, tokens)
     }
 
-    /// Sets the tokens at a time that `"auto"` stands for here.
+    /// Resolves `micro_batch_tokens = "auto"`.
     ///
     /// # Errors
     /// As [`Sampler::new`].
-    pub fn choose_tokens(&mut self, place: &Place) -> Result<()> {
-        self.config.train.micro_batch_tokens = self.tokens(&self.on(place.ranks), place)?;
+    pub fn choose_tokens(&mut self, hardware: &Hardware) -> Result<()> {
+        self.config.train.micro_batch_tokens = self.tokens(&self.on(hardware.ranks), hardware)?;
         Ok(())
     }
 
-    /// The tokens at a time of a configuration, of `"auto"` the most that fit (without a limit: as if all did); where nothing
-    /// fits, the fewest.
+    /// Returns the micro-batch tokens of a configuration. `"auto"` is the largest value that fits (every value fits
+    /// without a limit), or the smallest one if none does.
     ///
     /// # Errors
     /// As [`Sampler::new`].
-    pub fn tokens(&self, config: &Config, place: &Place) -> Result<MicroBatchTokens> {
-        let Place { ranks, cpu, limit } = *place;
+    pub fn tokens(&self, config: &Config, hardware: &Hardware) -> Result<MicroBatchTokens> {
+        let Hardware { ranks, cpu, limit } = *hardware;
         let mut config = config.clone();
-        let open = Open::of(&config, None, cpu)?;
+        let candidates = Candidates::of(&config, None, cpu)?;
         if self.assumed {
-            // All steps are alike.
+            // All steps are the same.
             config.train.max_steps = Some(1);
         }
         let limit = limit.unwrap_or(f64::INFINITY);
-        let tokens = match open.held() {
-            Some(held) => held.micro_batch_tokens,
-            None => match open.fit(&config, &self.shaped, &self.data, (ranks, cpu), limit)? {
-                Fit::Held(held, _) => held.micro_batch_tokens,
-                Fit::Nothing(_) => open.least(),
+        let tokens = match candidates.only_choice() {
+            Some(plan) => plan.micro_batch_tokens,
+            None => match candidates.fit(&config, &self.shaped, &self.data, (ranks, cpu), limit)? {
+                Fit::Chosen(plan, _) => plan.micro_batch_tokens,
+                Fit::Nothing(_) => candidates.min_tokens(),
             },
         };
         Ok(MicroBatchTokens::Tokens(tokens))
     }
 
-    /// Steps of the run on so many ranks, and of an epoch.
+    /// Returns the number of steps of the run on `ranks` ranks, and of an epoch.
     ///
     /// # Errors
     /// As [`Sampler::new`].
@@ -166,7 +166,7 @@ impl Outlook {
         Ok((settings::total_steps(&self.config, per_epoch), per_epoch))
     }
 
-    /// How long the training examples are, and what padding them would have cost.
+    /// Returns statistics of the lengths of the training examples, and the cost of padding them.
     ///
     /// # Errors
     /// As [`Sampler::new`].
@@ -176,7 +176,7 @@ impl Outlook {
         Ok((Lengths::of(&dataset.lengths()), Padding::of(dataset, &self.sampler(ranks)?, max)))
     }
 
-    /// Numbers of the model, and those of them that are trained.
+    /// Returns the number of parameters: total and trainable.
     pub fn parameters(&self) -> (u64, u64) {
         let count = |trained: bool| {
             let counted = self.shaped.specs.iter().filter(|spec| spec.trainable || !trained);
@@ -185,16 +185,17 @@ impl Outlook {
         (count(false), count(true))
     }
 
-    /// What decides about a rank's memory, as configured but at this ZeRO stage.
+    /// Returns the settings that determine the memory of a rank, with this ZeRO stage.
     pub fn setup(&self, zero: Zero, cpu: bool) -> Setup {
-        memory_need::setup(&self.config, self.shaped.model.stages(), zero, cpu)
+        memory_fit::setup(&self.config, self.shaped.model.stages(), zero, cpu)
     }
 
-    /// What a rank of so many needs at every ZeRO stage, in fp32 and in half precision, with recomputation and without.
+    /// Returns the per-rank memory for every ZeRO stage, in fp32 and half precision, with and without activation
+    /// checkpointing.
     ///
     /// # Errors
     /// As [`Sampler::new`].
-    pub fn ways(&self, ranks: usize, cpu: bool) -> Result<Vec<Way>> {
+    pub fn variants(&self, ranks: usize, cpu: bool) -> Result<Vec<Variant>> {
         let (model, own) = (&self.shaped.model, &self.config.parallel);
         let layout = Layout::new(&self.shaped.specs, ranks);
         let half = if own.precision == Precision::Fp16 { Precision::Fp16 } else { Precision::Bf16 };
@@ -202,7 +203,7 @@ impl Outlook {
         if !recomputes.contains(&own.recompute) {
             recomputes.insert(1, own.recompute);
         }
-        let mut ways = Vec::new();
+        let mut variants = Vec::new();
         for precision in [Precision::Fp32, half] {
             for &recompute in &recomputes {
                 let mut config = self.on(ranks);
@@ -211,11 +212,11 @@ impl Outlook {
                 if precision == Precision::Fp32 {
                     config.parallel.reduce_dtype = Precision::Fp32;
                 }
-                let setup = |zero| memory_need::setup(&config, model.stages(), zero, cpu);
+                let setup = |zero| memory_fit::setup(&config, model.stages(), zero, cpu);
                 let load = self.load(config.clone(), &layout, &setup(Zero::ALL[0]), ranks)?;
                 for zero in Zero::ALL {
                     let setup = setup(zero);
-                    ways.push(Way {
+                    variants.push(Variant {
                         zero,
                         precision,
                         recompute,
@@ -228,33 +229,35 @@ impl Outlook {
                 }
             }
         }
-        Ok(ways)
+        Ok(variants)
     }
 
-    /// The ZeRO stage of the run: the one that is set, or of "auto" the lowest that fits, as [`memory_need::choose`] has it;
-    /// where none does, the last. Marks the way that a run takes, if it takes any.
-    pub fn choose(&self, ways: &mut [Way], limit: Option<f64>) -> Zero {
+    /// Returns the ZeRO stage of the run: the configured one, or for "auto" the lowest that fits, like
+    /// [`memory_fit::choose`], or the last if none fits. Marks the variant that the run uses, if there is one.
+    pub fn choose(&self, variants: &mut [Variant], limit: Option<f64>) -> Zero {
         let own = &self.config.parallel;
         if let ZeroStage::Stage(stage) = own.zero_stage {
             return Zero::new(stage).unwrap_or(Zero::ALL[0]);
         }
-        let fits = |way: &Way| limit.is_none_or(|limit| way.need.total <= limit);
-        let mut alike = ways.iter_mut().filter(|way| way.precision == own.precision && way.recompute == own.recompute);
-        alike.find(|way| fits(way)).map_or(Zero::ALL[3], |way| {
-            way.configured = true;
-            way.zero
+        let fits = |variant: &Variant| limit.is_none_or(|limit| variant.need.total <= limit);
+        let mut alike = variants
+            .iter_mut()
+            .filter(|variant| variant.precision == own.precision && variant.recompute == own.recompute);
+        alike.find(|variant| fits(variant)).map_or(Zero::ALL[3], |variant| {
+            variant.configured = true;
+            variant.zero
         })
     }
 
     pub(super) fn load(&self, mut config: Config, layout: &Layout, setup: &Setup, ranks: usize) -> Result<Load> {
         if self.assumed {
-            // All steps are alike.
+            // All steps are the same.
             config.train.max_steps = Some(1);
         }
-        memory_need::load(&config, &self.shaped.model, layout, setup, &self.data, ranks)
+        memory_fit::load(&config, &self.shaped.model, layout, setup, &self.data, ranks)
     }
 
-    /// The step with the largest micro-batch of a rank among so many, from 0, and what a rank needs at this ZeRO stage.
+    /// Returns the step with the largest micro-batch (counted from 0), and the memory of a rank at this ZeRO stage.
     ///
     /// # Errors
     /// As [`Sampler::new`].
@@ -265,7 +268,7 @@ impl Outlook {
         Ok((load.step, memory::need(model, &layout, &setup, &load)))
     }
 
-    /// What the run writes on so many ranks, where every evaluation finds a new best.
+    /// Returns the disk space that the run needs on `ranks` ranks if every evaluation finds a new best model.
     ///
     /// # Errors
     /// As [`Sampler::new`].
@@ -274,24 +277,24 @@ impl Outlook {
     }
 }
 
-/// The longest sequence of an assumed example, if the model takes it.
+/// Returns the length of the longest sequence of an assumed example, if the model supports it.
 fn check_length(config: &Config, declared: &Declared, length: usize) -> Result<usize> {
     let longest = if config.task.kind == TaskKind::Seq2seq { length - length / 2 } else { length };
     if let Some(max) = config.data.max_length.filter(|&max| max < longest) {
         return Err(Error::input(format!(
-            "--assume-length {length}: a run cuts to data.max_length = {max}; set it to {longest}, or assume less"
+            "--assume-length {length}: a run truncates to data.max_length = {max}; set it to {longest}, or assume less"
         )));
     }
     declared.max_length(Some(longest), None).map_err(|e| e.context(format!("--assume-length {length}")))
 }
 
-/// Token ids as texts have them: the k-th most frequent as often as 1 / k (Zipf's law).
+/// Samples a token id as natural text has them: the k-th most frequent with probability proportional to 1 / k (Zipf).
 fn zipf(random: &mut SplitMix64, vocab_size: usize) -> u32 {
     let uniform = (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
     ((vocab_size as f64 + 1.0).powf(uniform) as u32 - 1).min(vocab_size as u32 - 1)
 }
 
-/// Examples of one length, as the task reads them: of seq2seq half of the tokens are the target's.
+/// Generates examples of one length in the format of the task; for seq2seq half of the tokens are the target.
 fn assume(config: &Config, assumed: Assumed, vocab_size: usize) -> Result<Data> {
     let Assumed { length, examples } = assumed;
     let kind = config.task.kind;
@@ -321,7 +324,7 @@ fn assume(config: &Config, assumed: Assumed, vocab_size: usize) -> Result<Data> 
         _ => Collation::Plain,
     };
     let facts = Facts {
-        // A head has two labels where nobody says how many.
+        // A classification head has two labels by default.
         labels: config.task.labels.clone().or_else(|| Some(vec!["0".into(), "1".into()])),
         skipped: 0,
         skipped_reasons: Vec::new(),
@@ -332,8 +335,8 @@ fn assume(config: &Config, assumed: Assumed, vocab_size: usize) -> Result<Data> 
         references: Value::Null,
     };
     let head = reading::head(&config.task, &facts, &config.data.train)?;
-    let different = examples.min(DIFFERENT.div_ceil(length));
-    let dataset = Dataset::new((0..different).map(example), collation, [0; 32]).repeated(examples);
+    let distinct = examples.min(DISTINCT_TOKENS.div_ceil(length));
+    let dataset = Dataset::new((0..distinct).map(example), collation, [0; 32]).repeated(examples);
     Ok(Data { train: Prepared { dataset, facts, cache: CacheUse::Built }, eval: None, head })
 }
 
@@ -342,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn assumed_tokens_are_as_many_different_ones_as_a_text_has() {
+    fn assumed_tokens_have_the_vocabulary_of_natural_text() {
         let mut random = SplitMix64::keyed(&[1]);
         let mut ids: Vec<u32> = (0..16_384).map(|_| zipf(&mut random, 128_256)).collect();
         ids.sort_unstable();

@@ -20,7 +20,7 @@ pub unsafe extern "C" fn cuDriverGetVersion(version: *mut c_int) -> c_int {
 pub unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, length: c_int, device: c_int) -> c_int {
     let known = driver().and_then(|driver| driver.device(device));
     // SAFETY: the caller's word.
-    result(known.and_then(|_| unsafe { write(name, length, "Double of a GPU") }))
+    result(known.and_then(|_| unsafe { write(name, length, "Fake GPU") }))
 }
 
 /// # Safety

@@ -10,12 +10,12 @@
 //! context (201).
 //!
 //! Environment:
-//! - `DOUBLE_DELAY_US`: what a stream sleeps before each piece of work, microseconds: `3000` (the default) is anything
+//! - `FAKE_DELAY_US`: what a stream sleeps before each piece of work, microseconds: `3000` (the default) is anything
 //!   from 0 to that, `500-2000` a range.
-//! - `DOUBLE_SEED`: of the delays, which also differ between GPUs; default 0.
-//! - `DOUBLE_GPUS`: how many there are; default 8.
+//! - `FAKE_SEED`: of the delays, which also differ between GPUs; default 0.
+//! - `FAKE_GPUS`: how many there are; default 8.
 //!
-//! Beyond the driver's own functions there are some for the double of NCCL, below; no real driver has their names.
+//! Beyond the driver's own functions there are some for the fake NCCL, below; no real driver has their names.
 
 mod describe;
 mod driver;
@@ -33,7 +33,7 @@ type Handle = *mut c_void;
 
 /// Tells the program that device memory is host memory. Its presence is the message.
 #[unsafe(no_mangle)]
-pub extern "C" fn double_memory_is_host() -> c_int {
+pub extern "C" fn fake_memory_is_host() -> c_int {
     1
 }
 
@@ -153,9 +153,9 @@ pub unsafe extern "C" fn cuGetErrorString(code: c_int, text: *mut *const c_char)
     result(known.and_then(|known| unsafe { fill(text, known.as_ptr()) }))
 }
 
-// ------------------------------------------------------------------------------------------- for the double of NCCL
+// ------------------------------------------------------------------------------------------- for the fake NCCL
 
-/// What is known of a stream. The layout is repeated in the double of NCCL.
+/// What is known of a stream. The layout is repeated in the fake NCCL.
 #[repr(C)]
 pub struct StreamState {
     /// Pieces of work put into it.
@@ -168,14 +168,14 @@ pub struct StreamState {
 
 /// The GPU of the calling thread's current context; -1 without one.
 #[unsafe(no_mangle)]
-pub extern "C" fn double_current_device() -> c_int {
+pub extern "C" fn fake_current_device() -> c_int {
     current().unwrap_or(-1)
 }
 
 /// # Safety
 /// `state` is null or points to a [`StreamState`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn double_stream_state(stream: Handle, state: *mut StreamState) -> c_int {
+pub unsafe extern "C" fn fake_stream_state(stream: Handle, state: *mut StreamState) -> c_int {
     let found = stream_of(stream).and_then(|stream| stream.ok_or(Code::InvalidHandle));
     // SAFETY: the caller's word.
     result(found.and_then(|stream| unsafe { fill(state, stream.state()) }))
@@ -186,7 +186,7 @@ pub unsafe extern "C" fn double_stream_state(stream: Handle, state: *mut StreamS
 /// # Safety
 /// `function` may be called once with `argument` on another thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn double_stream_push(
+pub unsafe extern "C" fn fake_stream_push(
     stream: Handle,
     function: extern "C" fn(*mut c_void),
     argument: *mut c_void,

@@ -1,4 +1,4 @@
-//! A stand-in for NCCL (`libnccl.so.2`) over the double of the CUDA driver: the calls that `src/comm/ffi/nccl.rs`
+//! A stand-in for NCCL (`libnccl.so.2`) over the fake CUDA driver: the calls that `src/comm/ffi/nccl.rs`
 //! makes, run on host memory between the processes of one machine.
 //!
 //! An operation is put into the stream that it is given, and runs there when its turn comes; operations of one group run
@@ -17,11 +17,11 @@
 //! fault of a GPU; the rest are errors of the call. As with NCCL, nobody is told of a rank that dies.
 //!
 //! Environment:
-//! - `DOUBLE_NCCL_VERSION`: what `ncclGetVersion` says; default 22907.
-//! - `DOUBLE_NCCL_FAULT`: what goes wrong, as `KIND` or `KIND:N`, at the Nth collective of the communicator, from 0:
+//! - `FAKE_NCCL_VERSION`: what `ncclGetVersion` says; default 22907.
+//! - `FAKE_NCCL_FAULT`: what goes wrong, as `KIND` or `KIND:N`, at the Nth collective of the communicator, from 0:
 //!   `init-hangs`, `call-fails:N`, `call-hangs:N` (the host never comes back), `async-error:N`, `collective-hangs:N` (the
 //!   stream never goes on).
-//! - `DOUBLE_NCCL_FAULT_RANK`: on this rank only; default on all.
+//! - `FAKE_NCCL_FAULT_RANK`: on this rank only; default on all.
 
 mod collective;
 mod communicator;

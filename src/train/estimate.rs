@@ -1,62 +1,62 @@
-//! The same run under other settings: what a rank would need then.
+//! Estimates the memory of a planned run under other settings.
 
 use crate::config::{Config, ZeroStage};
 use crate::error::Result;
 use crate::nn::Layout;
 use crate::parallel::Zero;
 use crate::plan::memory::{self, Need};
-use crate::train::outlook::{Outlook, Place};
-use crate::train::{memory_need, settings};
+use crate::train::planned_run::{Hardware, PlannedRun};
+use crate::train::{memory_fit, settings};
 
-/// A run's settings, and what they need.
+/// The settings of a run, and their memory.
 #[derive(Debug, Clone)]
-pub struct Trial {
-    /// As written, but for the tokens at a time that `"auto"` stands for.
+pub struct Estimate {
+    /// As written, with `micro_batch_tokens = "auto"` resolved.
     pub config: Config,
     pub ranks: usize,
-    /// As set; of `"auto"` the lowest stage that fits, where none does the last.
+    /// As configured; for `"auto"` the lowest stage that fits, or the last if none does.
     pub zero: Zero,
-    /// Of each ZeRO stage.
+    /// Memory for each ZeRO stage.
     pub needs: Vec<Need>,
 }
 
-impl Trial {
-    /// At the run's own ZeRO stage.
+impl Estimate {
+    /// Memory at the run's ZeRO stage.
     pub fn need(&self) -> &Need {
         &self.needs[usize::from(self.zero.stage())]
     }
 
-    /// Bytes of a rank at most.
+    /// Peak bytes per rank.
     pub fn total(&self) -> f64 {
         self.need().total
     }
 
-    /// Tokens that a rank takes through the model at a time.
+    /// Maximum number of tokens in a micro-batch.
     pub fn tokens(&self) -> usize {
         settings::micro_batch_tokens(&self.config)
     }
 }
 
-impl Outlook {
-    /// The same model and data under a configuration as it is written.
+impl PlannedRun {
+    /// Estimates the memory of this model and data with another configuration.
     ///
     /// # Errors
     /// As [`crate::data::Sampler::new`].
-    pub fn trial(&self, mut config: Config, place: &Place) -> Result<Trial> {
-        let Place { ranks, cpu, .. } = *place;
+    pub fn estimate(&self, mut config: Config, hardware: &Hardware) -> Result<Estimate> {
+        let Hardware { ranks, cpu, .. } = *hardware;
         config.train.global_batch_size = self.global_batch(ranks);
-        config.train.micro_batch_tokens = self.tokens(&config, place)?;
+        config.train.micro_batch_tokens = self.tokens(&config, hardware)?;
         let (model, layout) = (&self.shaped.model, Layout::new(&self.shaped.specs, ranks));
-        let setup = |zero| memory_need::setup(&config, model.stages(), zero, cpu);
+        let setup = |zero| memory_fit::setup(&config, model.stages(), zero, cpu);
         let load = self.load(config.clone(), &layout, &setup(Zero::ALL[0]), ranks)?;
         let needs: Vec<Need> =
             Zero::ALL.iter().map(|&zero| memory::need(model, &layout, &setup(zero), &load)).collect();
-        let lowest = Zero::ALL.into_iter().zip(&needs).find(|(_, need)| place.holds(need.total));
+        let lowest = Zero::ALL.into_iter().zip(&needs).find(|(_, need)| hardware.fits(need.total));
         let last = Zero::ALL[Zero::ALL.len() - 1];
         let zero = match config.parallel.zero_stage {
             ZeroStage::Stage(stage) => Zero::new(stage).unwrap_or(Zero::ALL[0]),
             ZeroStage::Auto => lowest.map_or(last, |(zero, _)| zero),
         };
-        Ok(Trial { config, ranks, zero, needs })
+        Ok(Estimate { config, ranks, zero, needs })
     }
 }

@@ -1,10 +1,10 @@
-//! The double of the CUDA driver, as far as it speaks to this one. It is loaded by whoever loaded NCCL.
+//! The part of the fake CUDA driver that the fake NCCL uses; it is loaded by the process that loads NCCL.
 
 use crate::failure::{Code, Failure, Outcome};
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::OnceLock;
 
-/// What is known of a stream; the layout is that of the double of the driver.
+/// What is known of a stream; the layout is that of the fake driver.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StreamState {
@@ -25,24 +25,24 @@ struct Driver {
 fn driver() -> Outcome<&'static Driver> {
     static DRIVER: OnceLock<Option<Driver>> = OnceLock::new();
     let find = || {
-        // SAFETY: the double's functions of these names have these types.
+        // SAFETY: the fake driver's functions of these names have these types.
         unsafe {
             Some(Driver {
                 current_device: std::mem::transmute::<*mut c_void, extern "C" fn() -> c_int>(symbol(
-                    c"double_current_device",
+                    c"fake_current_device",
                 )?),
                 stream_state: std::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(*mut c_void, *mut StreamState) -> c_int,
-                >(symbol(c"double_stream_state")?),
+                >(symbol(c"fake_stream_state")?),
                 stream_push: std::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(*mut c_void, extern "C" fn(*mut c_void), *mut c_void) -> c_int,
-                >(symbol(c"double_stream_push")?),
+                >(symbol(c"fake_stream_push")?),
             })
         }
     };
-    let missing = || Failure::new(Code::UnhandledCudaError, "the double of libcuda.so.1 is not loaded");
+    let missing = || Failure::new(Code::UnhandledCudaError, "the fake libcuda.so.1 is not loaded");
     DRIVER.get_or_init(find).as_ref().ok_or_else(missing)
 }
 
@@ -84,7 +84,8 @@ pub fn push(stream: usize, work: Box<dyn FnOnce() + Send>) -> Outcome<()> {
 }
 
 fn no_stream(stream: usize, code: c_int) -> Failure {
-    let text =
-        format!("{stream:#x} is not a stream of the double's (CUDA error {code}); it does not run in the null stream");
+    let text = format!(
+        "{stream:#x} is not a stream of the fake driver (CUDA error {code}); it does not run in the null stream"
+    );
     Failure::argument(text)
 }

@@ -1,4 +1,4 @@
-//! What a run would need of a rank's memory; the lowest ZeRO stage and the most tokens at a time that fit.
+//! Chooses the lowest ZeRO stage and the largest micro-batch that fit in the memory of every rank.
 
 use crate::comm::nccl::ranks_of_a_gpu;
 use crate::comm::{Collective, Op};
@@ -12,47 +12,48 @@ use crate::parallel::Zero;
 use crate::plan::load::Load;
 use crate::plan::memory::{self, Need, Setup, Types};
 use crate::tasks::Model;
-use crate::train::loaded::Shaped;
+use crate::train::model_loading::Shaped;
 use crate::train::reading::Data;
-use crate::train::settings::{self, ON_A_CPU};
+use crate::train::settings::{self, CPU_MICRO_BATCH_TOKENS};
 use crate::train::staged::Recompute;
 use tch::{Cuda, Device};
 
-/// The share of the memory that a plan may fill: the rest is for what is not counted (libraries, fragments, batches).
-pub const USABLE: f64 = 0.9;
+/// Fraction of the memory that a plan may use. The rest is for what is not counted: libraries, fragmentation, batches.
+pub const USABLE_FRACTION: f64 = 0.9;
 
-/// How a run is held: what is sharded, and how many tokens a rank takes through the model at a time.
+/// Settings of a run that determine its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct MemoryPlan {
     pub zero: Zero,
     pub micro_batch_tokens: usize,
 }
 
-/// What `"auto"` tries for `train.micro_batch_tokens`, the most first. No CPU is faster with more than [`ON_A_CPU`].
-pub const TOKENS: [usize; 9] = [1 << 17, 1 << 16, 1 << 15, 1 << 14, 1 << 13, ON_A_CPU, 1 << 11, 1 << 10, LEAST_TOKENS];
-pub const LEAST_TOKENS: usize = 512;
-/// Samples by which `"auto"` judges a micro-batch.
-const JUDGED_BY: u64 = 100_000;
-/// Steps by which it sees how many tokens a rank has in a step.
+/// Values that `"auto"` tries for `train.micro_batch_tokens`, largest first. A CPU is no faster with more than
+/// [`CPU_MICRO_BATCH_TOKENS`].
+pub const TOKEN_CANDIDATES: [usize; 9] =
+    [1 << 17, 1 << 16, 1 << 15, 1 << 14, 1 << 13, CPU_MICRO_BATCH_TOKENS, 1 << 11, 1 << 10, MIN_TOKENS];
+pub const MIN_TOKENS: usize = 512;
+/// Number of examples that `"auto"` looks at to find the largest micro-batch.
+const SAMPLED_EXAMPLES: u64 = 100_000;
+/// Number of steps that it looks at to find the tokens per rank and step.
 const STEPS: u64 = 16;
 
-/// How a run is held: as is set; of `"auto"` the lowest ZeRO stage that fits into every rank's memory, and the most tokens
-/// at a time that fit then. `before` is what a run that goes on had. Where both stage and memory are set, or known from
-/// the GPU alone, a run with too little memory starts with the fewest tokens.
-///
+/// Returns the configured ZeRO stage and micro-batch tokens; for `"auto"` the lowest stage that fits in the memory of
+/// every rank, and then the largest micro-batch that fits. `before` is the value of a resumed run. If the stage is set
+/// and the memory limit is not, a run that does not fit starts with the smallest micro-batch.
 /// # Errors
-/// Exit 2 when `zero_stage = "auto"` or `memory_per_rank` is set and nothing fits, with what each stage needs.
+/// Exit 2 when `zero_stage = "auto"` or `memory_per_rank` is set and nothing fits, with the memory of each stage.
 pub fn choose(
     config: &Config,
     shaped: &Shaped,
     data: &Data,
     comm: &dyn Collective,
     before: Option<usize>,
-) -> Result<Held> {
+) -> Result<MemoryPlan> {
     let (parallel, cpu) = (&config.parallel, comm.device() == Device::Cpu);
-    let open = Open::of(config, before, cpu)?;
-    if let Some(held) = open.held() {
-        return Ok(held);
+    let candidates = Candidates::of(config, before, cpu)?;
+    if let Some(plan) = candidates.only_choice() {
+        return Ok(plan);
     }
     let gpus = Cuda::device_count().max(0) as usize;
     let own = match (parallel.memory_per_rank, comm.device()) {
@@ -60,50 +61,52 @@ pub fn choose(
         (None, Device::Cpu) => available_bytes().map(|bytes| bytes / comm.local_world() as u64),
         (None, device) => device_total(device).map(|all| all / ranks_of_a_gpu(comm.local_world(), gpus) as u64),
     };
-    // The scarcest rank decides; one that cannot tell is an error of all.
+    // The rank with the least memory decides; if one rank cannot determine its memory, all fail.
     let mut least = [own.map_or(f64::NEG_INFINITY, |bytes| -(bytes as f64))];
     comm.all_reduce_f64(&mut least, Op::Max, "memory of the ranks")?;
     if own.is_none() {
-        return Err(untold());
+        return Err(unknown_memory());
     }
-    let limit = -least[0] * if parallel.memory_per_rank.is_some() { 1.0 } else { USABLE };
-    let found = open.fit(config, shaped, data, (comm.world(), cpu), limit)?;
+    let limit = -least[0] * if parallel.memory_per_rank.is_some() { 1.0 } else { USABLE_FRACTION };
+    let found = candidates.fit(config, shaped, data, (comm.world(), cpu), limit)?;
     let auto = parallel.zero_stage == ZeroStage::Auto;
     match found {
-        Fit::Held(held, need) => {
+        Fit::Chosen(plan, need) => {
             if auto {
-                let (stage, need, limit) = (held.zero.stage(), human(need as u64), human(limit as u64));
-                tracing::info!("zero_stage = \"auto\": {stage} (needs about {need} of {limit} a rank)");
+                let (stage, need, limit) = (plan.zero.stage(), human(need as u64), human(limit as u64));
+                tracing::info!("zero_stage = \"auto\": {stage} (needs about {need} of {limit} per rank)");
             }
-            Ok(held)
+            Ok(plan)
         }
         Fit::Nothing(needs) if auto || parallel.memory_per_rank.is_some() => {
-            Err(nothing_fits(config, &open, &needs, limit))
+            Err(nothing_fits(config, &candidates, &needs, limit))
         }
-        Fit::Nothing(_) => Ok(Held { zero: open.zeros[0], micro_batch_tokens: open.least() }),
+        Fit::Nothing(_) => Ok(MemoryPlan { zero: candidates.zeros[0], micro_batch_tokens: candidates.min_tokens() }),
     }
 }
 
-/// What a run may choose from.
+/// The settings to choose from.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Open {
+pub struct Candidates {
     zeros: Vec<Zero>,
-    /// Tokens at a time, the most first.
+    /// Values of `train.micro_batch_tokens`, largest first.
     tokens: Vec<usize>,
 }
 
-/// What fits into memory.
+/// Result of the search.
 #[derive(Debug)]
 pub enum Fit {
-    /// With the bytes that it needs.
-    Held(Held, f64),
-    /// What each stage needs with the fewest tokens.
+    /// The settings, and the bytes that they need.
+    Chosen(MemoryPlan, f64),
+    /// The memory of each stage with the smallest micro-batch.
     Nothing(Vec<(Zero, Need)>),
 }
 
-impl Open {
+impl Candidates {
+    /// Returns the settings that the configuration leaves open.
+    ///
     /// # Errors
-    /// Exit 2: a ZeRO stage that there is not.
+    /// Exit 2 for an invalid ZeRO stage.
     pub fn of(config: &Config, before: Option<usize>, cpu: bool) -> Result<Self> {
         let parallel = &config.parallel;
         let zeros = match parallel.zero_stage {
@@ -115,24 +118,24 @@ impl Open {
         };
         let tokens = match config.train.micro_batch_tokens.given().or(before) {
             Some(n) => vec![n],
-            None if cpu && parallel.memory_per_rank.is_none() => vec![ON_A_CPU],
-            None => TOKENS.into_iter().filter(|&n| !cpu || n <= ON_A_CPU).collect(),
+            None if cpu && parallel.memory_per_rank.is_none() => vec![CPU_MICRO_BATCH_TOKENS],
+            None => TOKEN_CANDIDATES.into_iter().filter(|&n| !cpu || n <= CPU_MICRO_BATCH_TOKENS).collect(),
         };
-        Ok(Open { zeros, tokens })
+        Ok(Candidates { zeros, tokens })
     }
 
-    /// What there is no choice about.
-    pub fn held(&self) -> Option<Held> {
+    /// Returns the settings if there is nothing to choose.
+    pub fn only_choice(&self) -> Option<MemoryPlan> {
         let one = self.zeros.len() == 1 && self.tokens.len() == 1;
-        one.then(|| Held { zero: self.zeros[0], micro_batch_tokens: self.tokens[0] })
+        one.then(|| MemoryPlan { zero: self.zeros[0], micro_batch_tokens: self.tokens[0] })
     }
 
-    /// The fewest tokens.
-    pub fn least(&self) -> usize {
+    /// Returns the smallest micro-batch.
+    pub fn min_tokens(&self) -> usize {
         self.tokens[self.tokens.len() - 1]
     }
 
-    /// The first that fits into `limit` bytes of each of so many ranks, on a CPU or not.
+    /// Searches for the settings that fit in `limit` bytes on each of `world` ranks.
     ///
     /// # Errors
     /// As [`Sampler::new`].
@@ -148,8 +151,8 @@ impl Open {
         let setup = |zero| setup(config, model.stages(), zero, cpu);
         let mut tokens = self.tokens.clone();
         if tokens.len() > 1 {
-            let most = largest_share(config, data, world)?;
-            tokens.retain(|&n| n <= most || n == LEAST_TOKENS);
+            let most = largest_rank_tokens(config, data, world)?;
+            tokens.retain(|&n| n <= most || n == MIN_TOKENS);
         }
         let needs = |at: usize| -> Result<Vec<(Zero, Need)>> {
             let config = with_tokens(config, data, tokens[at], tokens.len() > 1);
@@ -157,8 +160,8 @@ impl Open {
             Ok(self.zeros.iter().map(|&zero| (zero, memory::need(model, &layout, &setup(zero), &load))).collect())
         };
         let fits = |(_, need): &(Zero, Need)| need.total.ceil() <= limit;
-        // First the stage, at tokens that every device is busy with, or fewer; then more tokens at this stage.
-        let start = tokens.iter().position(|&n| n <= ON_A_CPU).unwrap_or(tokens.len() - 1);
+        // Find the stage with a micro-batch that keeps every device busy, or smaller; then increase the micro-batch.
+        let start = tokens.iter().position(|&n| n <= CPU_MICRO_BATCH_TOKENS).unwrap_or(tokens.len() - 1);
         let mut last = Vec::new();
         for at in start..tokens.len() {
             last = needs(at)?;
@@ -169,26 +172,27 @@ impl Open {
                 let Some(found) = needs(more)?.into_iter().nth(place).filter(fits) else { break };
                 (chosen, need) = (more, found.1.total);
             }
-            return Ok(Fit::Held(Held { zero, micro_batch_tokens: tokens[chosen] }, need));
+            return Ok(Fit::Chosen(MemoryPlan { zero, micro_batch_tokens: tokens[chosen] }, need));
         }
         Ok(Fit::Nothing(last))
     }
 }
 
-/// The configuration with so many tokens at a time; with `shortened`, of as many steps as "auto" judges by.
+/// Returns the configuration with this micro-batch size; with `shortened`, only as many steps as `"auto"` looks at.
 pub fn with_tokens(config: &Config, data: &Data, tokens: usize, shortened: bool) -> Config {
     let mut config = config.clone();
     config.train.micro_batch_tokens = MicroBatchTokens::Tokens(tokens);
     if shortened {
         let batch = config.train.global_batch_size;
         let steps = settings::total_steps(&config, data.train.dataset.len().div_ceil(batch) as u64);
-        config.train.max_steps = Some(steps.min(JUDGED_BY.div_ceil(batch as u64)));
+        config.train.max_steps = Some(steps.min(SAMPLED_EXAMPLES.div_ceil(batch as u64)));
     }
     config
 }
 
-/// Tokens that a rank has in a step at most, by the first steps and with a margin: more at a time change nothing.
-fn largest_share(config: &Config, data: &Data, world: usize) -> Result<usize> {
+/// Returns the maximum number of tokens of a rank in a step, from the first steps, with a margin. A larger micro-batch
+/// changes nothing.
+fn largest_rank_tokens(config: &Config, data: &Data, world: usize) -> Result<usize> {
     let lengths = data.train.dataset.lengths();
     let mut sampler = Sampler::new(config.seed, lengths.clone(), config.train.global_batch_size, world, usize::MAX)?;
     let tokens = |i: &u32| lengths[*i as usize] as usize;
@@ -199,7 +203,7 @@ fn largest_share(config: &Config, data: &Data, world: usize) -> Result<usize> {
     Ok((most + most / 4).next_power_of_two())
 }
 
-fn nothing_fits(config: &Config, open: &Open, needs: &[(Zero, Need)], limit: f64) -> Error {
+fn nothing_fits(config: &Config, candidates: &Candidates, needs: &[(Zero, Need)], limit: f64) -> Error {
     let parallel = &config.parallel;
     let of = match parallel.zero_stage {
         ZeroStage::Auto => "parallel.zero_stage = \"auto\"",
@@ -209,34 +213,34 @@ fn nothing_fits(config: &Config, open: &Open, needs: &[(Zero, Need)], limit: f64
         .iter()
         .map(|(zero, need)| format!("stage {}: {}", zero.stage(), human(need.total.ceil() as u64)))
         .collect();
-    let mut ways = vec!["more ranks"];
-    if open.tokens.len() == 1 {
-        ways.push("a smaller train.micro_batch_tokens");
+    let mut remedies = vec!["more ranks"];
+    if candidates.tokens.len() == 1 {
+        remedies.push("a smaller train.micro_batch_tokens");
     }
     if parallel.precision == Precision::Fp32 {
-        ways.push("parallel.precision = \"bf16\"");
+        remedies.push("parallel.precision = \"bf16\"");
     }
     if settings::recompute(config) == Recompute::None {
-        ways.push("parallel.recompute = \"all\"");
+        remedies.push("parallel.recompute = \"all\"");
     }
     Error::input(format!(
-        "{of}: nothing fits into {} a rank ({}, of it {} activations); what takes less: {}",
+        "{of}: nothing fits in {} per rank ({}, {} of that activations); to use less memory: {}",
         human(limit as u64),
         list.join(", "),
         human(needs.first().map_or(0, |(_, need)| need.peak[memory::ACTIVATIONS] as u64)),
-        ways.join(", ")
+        remedies.join(", ")
     ))
 }
 
-/// The error of a machine that "auto" can learn nothing from.
-pub fn untold() -> Error {
+/// Returns the error for a machine whose memory is unknown.
+pub fn unknown_memory() -> Error {
     Error::input(
-        "\"auto\": this machine does not tell how much memory a rank has: set parallel.memory_per_rank, or both \
+        "\"auto\": the memory of a rank on this machine is unknown: set parallel.memory_per_rank, or both \
          parallel.zero_stage and train.micro_batch_tokens",
     )
 }
 
-/// What decides about a rank's memory under this configuration.
+/// Returns the settings that determine the memory of a rank.
 pub fn setup(config: &Config, stages: usize, zero: Zero, cpu: bool) -> Setup {
     let recompute = settings::recompute(config);
     Setup {
@@ -251,7 +255,7 @@ pub fn setup(config: &Config, stages: usize, zero: Zero, cpu: bool) -> Setup {
     }
 }
 
-/// What the data asks of a rank among `world`.
+/// Returns the load that the data puts on each of `world` ranks.
 ///
 /// # Errors
 /// As [`Sampler::new`].

@@ -4,7 +4,7 @@ use crate::failure::{Failure, Outcome};
 use half::{bf16, f16};
 use std::ffi::c_int;
 
-/// The element types of the double, with NCCL's numbers.
+/// The element types of the fake NCCL, with NCCL's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Element {
     U8 = 1,
@@ -15,7 +15,7 @@ pub enum Element {
     Bf16 = 9,
 }
 
-/// The reductions of the double, with NCCL's numbers.
+/// The reductions of the fake NCCL, with NCCL's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator {
     Sum = 0,
@@ -27,7 +27,7 @@ impl Element {
 
     pub fn read(kind: c_int) -> Outcome<Element> {
         let found = Element::ALL.into_iter().find(|&element| element as c_int == kind);
-        found.ok_or_else(|| Failure::argument(format!("the double has no data type {kind}")))
+        found.ok_or_else(|| Failure::argument(format!("the fake NCCL has no data type {kind}")))
     }
 
     pub fn name(self) -> &'static str {
@@ -79,7 +79,7 @@ impl Element {
 impl Operator {
     pub fn read(operator: c_int) -> Outcome<Operator> {
         let found = [Operator::Sum, Operator::Max].into_iter().find(|&known| known as c_int == operator);
-        found.ok_or_else(|| Failure::argument(format!("the double has no reduction {operator}")))
+        found.ok_or_else(|| Failure::argument(format!("the fake NCCL has no reduction {operator}")))
     }
 }
 

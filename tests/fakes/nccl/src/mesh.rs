@@ -13,7 +13,7 @@ use std::time::Duration;
 pub struct Id(String);
 
 impl Id {
-    const MARK: &str = "double-nccl-";
+    const MARK: &str = "fake-nccl-";
 
     pub fn new() -> Id {
         Id(format!("{}{}-{:016x}", Self::MARK, std::process::id(), RandomState::new().hash_one(Self::MARK)))
@@ -30,7 +30,7 @@ impl Id {
         let known = text.filter(|text| text.starts_with(Self::MARK));
         known
             .map(|text| Id(text.to_owned()))
-            .ok_or_else(|| Failure::argument("the unique id is not one of the double's"))
+            .ok_or_else(|| Failure::argument("the unique id is not one of the fake NCCL's"))
     }
 
     /// Where a rank listens.

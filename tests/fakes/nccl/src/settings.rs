@@ -1,4 +1,4 @@
-//! What the environment asks of the double. A word that it does not know ends the process.
+//! What the environment asks of the fake NCCL. A word that it does not know ends the process.
 
 use std::ffi::c_int;
 use std::str::FromStr;
@@ -23,9 +23,9 @@ struct Settings {
 fn settings() -> &'static Settings {
     static SETTINGS: OnceLock<Settings> = OnceLock::new();
     SETTINGS.get_or_init(|| Settings {
-        version: read("DOUBLE_NCCL_VERSION", number).unwrap_or(22907),
-        fault: read("DOUBLE_NCCL_FAULT", fault),
-        rank: read("DOUBLE_NCCL_FAULT_RANK", number),
+        version: read("FAKE_NCCL_VERSION", number).unwrap_or(22907),
+        fault: read("FAKE_NCCL_FAULT", fault),
+        rank: read("FAKE_NCCL_FAULT_RANK", number),
     })
 }
 
@@ -62,5 +62,5 @@ fn fault(text: &str) -> Option<(Fault, u64)> {
 
 fn read<T>(name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
     let text = std::env::var(name).ok()?;
-    Some(parse(&text).unwrap_or_else(|| panic!("{name}={text}: see the double of NCCL for its values")))
+    Some(parse(&text).unwrap_or_else(|| panic!("{name}={text}: see the fake NCCL for its values")))
 }

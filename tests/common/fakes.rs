@@ -1,36 +1,36 @@
-//! The doubles of libcuda and libnccl (`tests/doubles`), laid out so that the loader takes them for the real ones.
+//! The fakes of libcuda and libnccl (`tests/fakes`), laid out so that the loader takes them for the real ones.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const BUILD: &str = "cargo build --release -p double-cuda -p double-nccl";
+const BUILD: &str = "cargo build --release -p fake-cuda -p fake-nccl";
 
 /// A folder with `libcuda.so.1` and `libnccl.so.2`.
-pub struct Doubles(tempfile::TempDir);
+pub struct Fakes(tempfile::TempDir);
 
-impl Doubles {
+impl Fakes {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         symlink(built("cuda"), folder.path().join("libcuda.so.1")).unwrap();
         symlink(built("nccl"), folder.path().join("libnccl.so.2")).unwrap();
-        Doubles(folder)
+        Fakes(folder)
     }
 
     /// The same, with an NCCL that lacks a function.
     pub fn without(function: &str) -> Self {
-        let doubles = Doubles::new();
+        let fakes = Fakes::new();
         let mut library = fs::read(built("nccl")).unwrap();
         let name = [b"\0", function.as_bytes(), b"\0"].concat();
         let places: Vec<usize> =
             (0..library.len() - name.len()).filter(|&at| library[at..].starts_with(&name)).collect();
-        assert!(!places.is_empty(), "the double of NCCL has no {function}");
+        assert!(!places.is_empty(), "the fake NCCL has no {function}");
         // Another name in the table of symbols: the loader finds the old one no more.
         places.into_iter().for_each(|at| library[at + function.len()] = b'_');
-        fs::remove_file(doubles.path("libnccl.so.2")).unwrap();
-        fs::write(doubles.path("libnccl.so.2"), library).unwrap();
-        doubles
+        fs::remove_file(fakes.path("libnccl.so.2")).unwrap();
+        fs::write(fakes.path("libnccl.so.2"), library).unwrap();
+        fakes
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -45,11 +45,11 @@ impl Doubles {
     }
 }
 
-/// A double in the folder of this build, beside the folder of this test.
+/// A fake library in the folder of this build, beside the folder of this test.
 fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().and_then(Path::parent).expect("a test lies in target/PROFILE/deps");
-    let library = folder.join(format!("libdouble_{name}.so"));
+    let library = folder.join(format!("libfake_{name}.so"));
     assert!(library.exists(), "{} is not there: `{BUILD}` makes it (launch/test.sh does)", library.display());
     library
 }

@@ -52,7 +52,7 @@ pub unsafe fn add(header: Header, send: *const c_void, recv: *mut c_void, comm: 
         }
         let (known, at) = group.place.get_or_insert_with(|| (comm.clone(), stream));
         let same = Arc::ptr_eq(known, &comm) && *at == stream;
-        let stranger = || Failure::usage("the double takes groups of one communicator and one stream");
+        let stranger = || Failure::usage("the fake NCCL takes groups of one communicator and one stream");
         match called.and_then(|called| if same { Ok(called) } else { Err(stranger()) }) {
             Ok(called) => group.called.push(called),
             Err(failure) => return Err(group.failure.insert(failure).clone()),

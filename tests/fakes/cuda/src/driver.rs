@@ -69,9 +69,9 @@ static DRIVER: OnceLock<Driver> = OnceLock::new();
 /// Reads the environment the first time.
 pub fn initialise() {
     DRIVER.get_or_init(|| Driver {
-        gpus: setting("DOUBLE_GPUS", 8, |text| text.parse().ok()),
-        delay_us: setting("DOUBLE_DELAY_US", 0..=3000, range),
-        seed: setting("DOUBLE_SEED", 0, |text| text.parse().ok()),
+        gpus: setting("FAKE_GPUS", 8, |text| text.parse().ok()),
+        delay_us: setting("FAKE_DELAY_US", 0..=3000, range),
+        seed: setting("FAKE_SEED", 0, |text| text.parse().ok()),
         streams: Handles::new(),
         events: Handles::new(),
     });
@@ -91,7 +91,7 @@ impl Driver {
 
 fn setting<T>(name: &str, default: T, read: impl Fn(&str) -> Option<T>) -> T {
     match std::env::var(name) {
-        Ok(text) => read(&text).unwrap_or_else(|| panic!("{name}={text}: see the double of libcuda for its values")),
+        Ok(text) => read(&text).unwrap_or_else(|| panic!("{name}={text}: see the fake libcuda for its values")),
         Err(_) => default,
     }
 }
