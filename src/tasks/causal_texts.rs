@@ -5,8 +5,8 @@ use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Collation, Example, Label};
 use crate::error::Result;
 use crate::text::documents::Document;
-use crate::text::frame::Frame;
 use crate::text::special_tokens::Special;
+use crate::text::token_template::TokenTemplate;
 use crate::text::tokenizer::Tokenizer;
 use std::path::Path;
 
@@ -26,20 +26,20 @@ impl Encode for CausalTexts {
     /// # Errors
     /// Those of [`crate::text::documents::read`]; no document of two tokens (exit 2).
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
-        let frame = tokenizer.frame(false)?;
+        let template = tokenizer.token_template(false)?;
         // What is put around a text belongs to its document, and not to each piece of it. One token tells nothing.
         let goal = Goal { collation: Collation::NextToken, around: 0, least: (2, "without a second token") };
-        self.0.encode(goal, |document| tokens(tokenizer, &frame, document), example)
+        self.0.encode(goal, |document| tokens(tokenizer, &template, document), example)
     }
 }
 
 /// The tokens of a whole document: what the tokenizer puts around a text, and the end of text that the folder names.
-fn tokens(tokenizer: &Tokenizer, frame: &Frame, document: &Document) -> Result<Vec<u32>> {
+fn tokens(tokenizer: &Tokenizer, template: &TokenTemplate, document: &Document) -> Result<Vec<u32>> {
     let ids = tokenizer.ids(&document.text)?;
     if ids.is_empty() {
         return Ok(ids);
     }
-    let (before, after) = frame.missing(&ids);
+    let (before, after) = template.missing(&ids);
     let mut all = [before, ids, after].concat();
     all.extend(tokenizer.special(Special::Eos).filter(|eos| all.last() != Some(eos)));
     Ok(all)

@@ -6,10 +6,10 @@ use crate::data::{Collation, Example, Label};
 use crate::error::{Error, Result};
 use crate::text::chat_template::{ChatTemplate, Rendered};
 use crate::text::conversations::{self, Conversation, ConversationSource, Said};
-use crate::text::frame::Frame;
 use crate::text::parallel::on_all_cores;
 use crate::text::records;
 use crate::text::special_tokens::Special;
+use crate::text::token_template::TokenTemplate;
 use crate::text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -27,7 +27,7 @@ pub struct Chat {
 struct Writer<'a> {
     tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,
-    frame: Frame,
+    token_template: TokenTemplate,
     special: HashSet<u32>,
 }
 
@@ -48,7 +48,12 @@ impl Tokens {
 impl<'a> Writer<'a> {
     fn new(tokenizer: &'a Tokenizer) -> Result<Self> {
         let template = ChatTemplate::of_folder(tokenizer.folder(), tokenizer.special_texts())?;
-        Ok(Writer { tokenizer, template, frame: tokenizer.frame(false)?, special: tokenizer.special_ids() })
+        Ok(Writer {
+            tokenizer,
+            template,
+            token_template: tokenizer.token_template(false)?,
+            special: tokenizer.special_ids(),
+        })
     }
 
     fn write(&self, said: &Said) -> Result<Tokens, String> {
@@ -74,7 +79,7 @@ impl<'a> Writer<'a> {
         let text = format!("{prompt}{completion}");
         let answers = std::iter::once(prompt.len()..text.len()).collect();
         let Tokens { ids, mut labels } = self.tokens(&Rendered { text, answers, is_marked: true })?;
-        let (before, mut after) = self.frame.missing(&ids);
+        let (before, mut after) = self.token_template.missing(&ids);
         let last = after.last().or(ids.last()).copied();
         after.extend(self.tokenizer.special(Special::Eos).filter(|&eos| last != Some(eos)));
         labels.splice(0..0, before.iter().map(|_| NO_LABEL));
@@ -84,21 +89,21 @@ impl<'a> Writer<'a> {
 
     /// The tokens of a text, which has all special tokens already.
     fn tokens(&self, rendered: &Rendered) -> Result<Tokens, String> {
-        let pieces = self.tokenizer.pieces(&rendered.text).map_err(|e| e.to_string())?;
-        let mut labels = vec![NO_LABEL; pieces.ids.len()];
+        let tokens = self.tokenizer.tokenize(&rendered.text).map_err(|e| e.to_string())?;
+        let mut labels = vec![NO_LABEL; tokens.ids.len()];
         for answer in &rendered.answers {
-            let mut own = covering(&pieces.bytes, answer);
+            let mut own = covering(&tokens.offsets, answer);
             if !rendered.is_marked {
                 // What a template writes between two turns is not said by anybody.
-                let end = own.clone().rev().find(|&token| self.special.contains(&pieces.ids[token])).map(|end| end + 1);
-                let rest = end.map_or("", |end| &rendered.text[pieces.bytes[end - 1].end..answer.end]);
+                let end = own.clone().rev().find(|&token| self.special.contains(&tokens.ids[token])).map(|end| end + 1);
+                let rest = end.map_or("", |end| &rendered.text[tokens.offsets[end - 1].end..answer.end]);
                 own.end = end.filter(|_| rest.trim().is_empty()).unwrap_or(own.end);
             }
             for token in own {
-                labels[token] = pieces.ids[token].cast_signed();
+                labels[token] = tokens.ids[token].cast_signed();
             }
         }
-        Ok(Tokens { ids: pieces.ids, labels })
+        Ok(Tokens { ids: tokens.ids, labels })
     }
 }
 
@@ -168,7 +173,7 @@ impl Encode for Chat {
             let segments = vec![0; tokens.ids.len()];
             examples.push(Example::single(tokens.ids, segments, Label::Tokens(tokens.labels)));
         }
-        records::settle(path, self.source.on_bad_record, true, good, &bad)?;
+        records::check_bad(path, self.source.on_bad_record, true, good, &bad)?;
         let remark = cut_off.first().map(|line| {
             let what = format!("{} left out, as max_length = {} cuts off all answers", cut_off.len(), self.max_length);
             format!("{what} (first: line {line})")

@@ -104,23 +104,23 @@ fn answers_that_are_cut_off_are_told() {
 }
 
 #[test]
-fn templates_that_are_wrong_are_told_with_their_place() {
+fn errors_in_templates_name_file_and_line() {
     let message = |template: &str, config: Value, messages: &str| {
         let dir = folder(&config, (!template.is_empty()).then(|| json!(template)).as_ref());
         prepared(&dir, &format!("{{\"messages\": {messages}}}\n"), 512).err().unwrap().to_string()
     };
     let hello = r#"[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]"#;
     let broken = message("a\n{% if %}", json!({}), hello);
-    assert!(broken.contains("chat_template.jinja:2: the chat template is broken: "), "{broken}");
+    assert!(broken.contains("chat_template.jinja:2: invalid chat template: "), "{broken}");
     let broken = message("", json!({"chat_template": "a\n{{ x"}), hello);
-    assert!(broken.contains("tokenizer_config.json (chat_template):2: the chat template is broken"), "{broken}");
+    assert!(broken.contains("tokenizer_config.json (chat_template):2: invalid chat template"), "{broken}");
     let none = message("", json!({"chat_template": [{"name": "rag", "template": "x"}]}), hello);
-    assert!(none.contains("no template is called \"default\""), "{none}");
+    assert!(none.contains("no template is named \"default\""), "{none}");
     let refuses = message("a\n{{ raise_exception('roles!') }}", json!({}), hello);
-    assert!(refuses.contains("a.jsonl:1: ") && refuses.contains("chat_template.jinja:2: the chat template refuses"));
+    assert!(refuses.contains("a.jsonl:1: ") && refuses.contains("chat_template.jinja:2: the chat template rejects"));
     assert!(refuses.contains("roles!"), "{refuses}");
     let other = message("{{ messages | length }}{{ messages[-1].content }}", json!({}), hello);
-    assert!(other.contains("cannot tell what of the text is the answer of message 2"), "{other}");
+    assert!(other.contains("cannot locate the answer of message 2"), "{other}");
     assert!(other.contains("{% generation %}"), "{other}");
 }
 

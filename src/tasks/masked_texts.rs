@@ -7,9 +7,9 @@ use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Collation, Example, Label};
 use crate::error::{Error, Result};
 use crate::text::documents::{self, Document, DocumentSource};
-use crate::text::frame::Frame;
 use crate::text::records;
 use crate::text::special_tokens::Special;
+use crate::text::token_template::TokenTemplate;
 use crate::text::tokenizer::Tokenizer;
 use serde_json::json;
 use std::collections::HashSet;
@@ -46,7 +46,7 @@ impl Hiding {
     pub(super) fn tokens(self, tokenizer: &Tokenizer, special: &HashSet<u32>, text: &str) -> Result<Vec<Marked>> {
         // Where words do not matter, each token is one.
         let (ids, words) = match self.whole_words {
-            true => tokenizer.pieces(text).map(|pieces| (pieces.ids, pieces.words))?,
+            true => tokenizer.tokenize(text).map(|tokens| (tokens.ids, tokens.word_ids))?,
             false => (tokenizer.ids(text)?, Vec::new()),
         };
         let goes_on = |i: usize| i > 0 && words.get(i).is_some_and(|word| word.is_some() && *word == words[i - 1]);
@@ -66,7 +66,11 @@ fn mask(tokenizer: &Tokenizer) -> Result<u32> {
 }
 
 /// Puts special tokens around a text, or around both of a pair: ids, segments and marks of all.
-pub(super) fn framed(frame: &Frame, first: &[Marked], second: &[Marked]) -> (Vec<u32>, Vec<u8>, Vec<i32>) {
+pub(super) fn with_special_tokens(
+    template: &TokenTemplate,
+    first: &[Marked],
+    second: &[Marked],
+) -> (Vec<u32>, Vec<u8>, Vec<i32>) {
     let special =
         |tokens: &[(u32, u8)]| tokens.iter().map(|&(id, segment)| (id, segment, NO_LABEL)).collect::<Vec<_>>();
     let text = |tokens: &[Marked], segment: u8| {
@@ -75,8 +79,14 @@ pub(super) fn framed(frame: &Frame, first: &[Marked], second: &[Marked]) -> (Vec
         let tokens = tokens.iter().enumerate().map(|(i, token)| (token.0, segment, mark(i, token.1)));
         tokens.collect::<Vec<_>>()
     };
-    let [a, b] = frame.segments;
-    let all = [special(&frame.before), text(first, a), special(&frame.between), text(second, b), special(&frame.after)];
+    let [a, b] = template.segments;
+    let all = [
+        special(&template.before),
+        text(first, a),
+        special(&template.between),
+        text(second, b),
+        special(&template.after),
+    ];
     let (mut ids, mut segments, mut marks) = (Vec::new(), Vec::new(), Vec::new());
     for (id, segment, mark) in all.concat() {
         ids.push(id);
@@ -105,14 +115,14 @@ impl Encode for MaskedTexts {
     /// # Errors
     /// Those of [`documents::read`]; a tokenizer without a mask token, or without words where they are wanted (exit 2).
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
-        let (frame, special) = (tokenizer.frame(false)?, tokenizer.special_ids());
+        let (template, special) = (tokenizer.token_template(false)?, tokenizer.special_ids());
         let collation = self.hiding.collation(tokenizer)?;
         let tokens = |document: &Document| self.hiding.tokens(tokenizer, &special, &document.text);
         let example = |pieces: &[&[Marked]]| {
             let mut example = Example { ids: vec![], type_ids: vec![], lengths: vec![], label: Label::None };
             let mut all_marks = Vec::new();
             for piece in pieces {
-                let (ids, segments, marks) = framed(&frame, piece, &[]);
+                let (ids, segments, marks) = with_special_tokens(&template, piece, &[]);
                 example.lengths.push(ids.len() as u32);
                 example.ids.extend(ids);
                 example.type_ids.extend(segments);
@@ -120,7 +130,7 @@ impl Encode for MaskedTexts {
             }
             Example { label: Label::Tokens(all_marks), ..example }
         };
-        self.corpus.encode(Goal { collation, around: frame.len(), least: (1, "without a token") }, tokens, example)
+        self.corpus.encode(Goal { collation, around: template.len(), least: (1, "without a token") }, tokens, example)
     }
 }
 
@@ -150,7 +160,7 @@ impl Encode for Gaps {
         let none = || format!("no mask token ({}) within max_length = {}", tokenizer.token(mask), self.max_length);
         let without = encoded.iter().zip(&read.records).filter(|(encoded, _)| !encoded.ids.contains(&mask));
         let bad: Vec<(usize, String)> = without.map(|(_, document)| (document.line, none())).collect();
-        records::settle(self.source.path(), records::OnBad::Error, false, encoded.len() - bad.len(), &bad)?;
+        records::check_bad(self.source.path(), records::OnBad::Error, false, encoded.len() - bad.len(), &bad)?;
         let hiding = Hiding { probability: 0.0, whole_words: false };
         Ok(Encoded {
             truncated: encoded.iter().filter(|encoded| encoded.truncated).count(),

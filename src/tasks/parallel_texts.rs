@@ -5,7 +5,7 @@ use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Example, Label};
 use crate::error::{Context, Error, Result};
 use crate::text::pairs::{self, Pair, PairLayout, PairSource};
-use crate::text::records::settle;
+use crate::text::records::check_bad;
 use crate::text::special_tokens::Special;
 use crate::text::tokenizer::{self, Tokenizer};
 use serde_json::Value;
@@ -106,7 +106,7 @@ impl Encode for ParallelTexts {
                 }
             }
         }
-        settle(&self.source.path, self.source.on_bad_record, self.has_targets(), examples.len(), &bad)?;
+        check_bad(&self.source.path, self.source.on_bad_record, self.has_targets(), examples.len(), &bad)?;
         if let Some(eos) = eos.filter(|_| whole_targets > 0 && !ends) {
             return Err(Error::input(format!(
                 "{}: the tokenizer puts no end token (id {eos}) after targets, so that the model could not learn to stop: is \

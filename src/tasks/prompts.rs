@@ -5,9 +5,9 @@ use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Collation, Example, Label};
 use crate::error::Result;
 use crate::text::chat_template::ChatTemplate;
-use crate::text::frame::Frame;
 use crate::text::parallel::on_all_cores;
 use crate::text::prompts::{self, Asked, Prompt, PromptSource};
+use crate::text::token_template::TokenTemplate;
 use crate::text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -26,7 +26,7 @@ pub struct Prompts {
 pub struct Writer<'a> {
     tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,
-    frame: Frame,
+    token_template: TokenTemplate,
     max_length: usize,
 }
 
@@ -37,7 +37,7 @@ impl<'a> Writer<'a> {
     /// As [`ChatTemplate::of_folder`].
     pub fn new(tokenizer: &'a Tokenizer, max_length: usize) -> Result<Self> {
         let template = ChatTemplate::of_folder(tokenizer.folder(), tokenizer.special_texts())?;
-        Ok(Writer { tokenizer, template, frame: tokenizer.frame(false)?, max_length })
+        Ok(Writer { tokenizer, template, token_template: tokenizer.token_template(false)?, max_length })
     }
 
     /// Whether conversations can be written.
@@ -54,7 +54,7 @@ impl<'a> Writer<'a> {
         let ids = match (asked, &self.template) {
             (Asked::Text(text), _) | (Asked::Prompt(text), None) => {
                 let ids = of_text(text)?;
-                [self.frame.missing(&ids).0, ids].concat()
+                [self.token_template.missing(&ids).0, ids].concat()
             }
             (Asked::Prompt(prompt), Some(template)) => {
                 of_text(&template.prompt(&[json!({"role": "user", "content": prompt})], None)?)?

@@ -55,7 +55,7 @@ impl Encode for Questions {
             }
         }
         let QuestionSource { path, labelled, on_bad_record } = &self.source;
-        records::settle(path, *on_bad_record, *labelled, good.len(), &skipped)?;
+        records::check_bad(path, *on_bad_record, *labelled, good.len(), &skipped)?;
 
         let unanswerable = *labelled && good.iter().any(|(question, ..)| question.answers.is_empty());
         let references = match &self.rules {
@@ -287,7 +287,7 @@ mod tests {
         let error = case.prepare().err().unwrap();
         assert_eq!(error.kind(), Kind::Input);
         let message = error.to_string();
-        assert!(message.contains("a.jsonl:2: question \"long\": the question takes 4 of max_length = 8"), "{message}");
+        assert!(message.contains("a.jsonl:2: question \"long\": the question has 4 of max_length = 8"), "{message}");
         case.questions.source.on_bad_record = OnBad::Skip;
         let (data, facts) = case.prepare().unwrap();
         assert_eq!((data.len(), facts.skipped), (1, 1));

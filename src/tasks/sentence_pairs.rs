@@ -5,7 +5,7 @@
 //! text is from another document (class 1).
 
 use super::corpus::many;
-use super::masked_texts::{Hiding, Marked, framed};
+use super::masked_texts::{Hiding, Marked, with_special_tokens};
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::random::SplitMix64;
 use crate::data::{Example, Label};
@@ -57,13 +57,13 @@ impl Encode for SentencePairs {
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let refuse = |why: String| Err(Error::input(format!("{}: {why}", self.source.path().display())));
         let read = documents::read(&self.source)?;
-        let (frame, special) = (tokenizer.frame(true)?, tokenizer.special_ids());
-        let room = self.max_length.saturating_sub(frame.len());
+        let (template, special) = (tokenizer.token_template(true)?, tokenizer.special_ids());
+        let room = self.max_length.saturating_sub(template.len());
         if room < 2 {
             return refuse(format!(
                 "max_length {} leaves no room for two texts beside {} special tokens; raise max_length",
                 self.max_length,
-                frame.len()
+                template.len()
             ));
         }
         let sentences = |document: &Document| -> Result<Sentences> {
@@ -80,7 +80,7 @@ impl Encode for SentencePairs {
         let remarks =
             vec![format!("{} in {}, {random} of them random", many(all.len(), "document"), many(pairs.len(), "pair"))];
         let example = |pair: Pair| {
-            let (ids, segments, marks) = framed(&frame, &pair.first, &pair.second);
+            let (ids, segments, marks) = with_special_tokens(&template, &pair.first, &pair.second);
             Example::single(ids, segments, Label::TokensAndClass(marks, u32::from(pair.is_random)))
         };
         Ok(Encoded {

@@ -14,7 +14,7 @@ pub(super) struct Sieve<'a> {
 }
 
 impl<'a> Sieve<'a> {
-    /// For a file of which `bad` were bad already when it was read; `labelled` as in [`records::settle`].
+    /// For a file of which `bad` were bad already when it was read; `labelled` as in [`records::check_bad`].
     pub fn new(path: &'a Path, on_bad: OnBad, labelled: bool, bad: Vec<(usize, String)>) -> Self {
         Sieve { path, on_bad, labelled, bad }
     }
@@ -22,7 +22,7 @@ impl<'a> Sieve<'a> {
     /// What is good of (line, result or reason), in order.
     ///
     /// # Errors
-    /// As [`records::settle`]: bad ones, unless they are to be skipped; nothing good.
+    /// As [`records::check_bad`]: bad ones, unless they are to be skipped; nothing good.
     pub fn keep<T>(&mut self, results: impl Iterator<Item = (usize, Result<T, String>)>) -> Result<Vec<T>> {
         let mut good = Vec::new();
         for (line, result) in results {
@@ -31,7 +31,7 @@ impl<'a> Sieve<'a> {
                 Err(why) => self.bad.push((line, why)),
             }
         }
-        records::settle(self.path, self.on_bad, self.labelled, good.len(), &self.bad)?;
+        records::check_bad(self.path, self.on_bad, self.labelled, good.len(), &self.bad)?;
         Ok(good)
     }
 }

@@ -113,7 +113,7 @@ fn data(book: &mut Book) {
         &[&format!("{file}:7: no column \"text\""), "\"sentence\"", "text_column"],
     );
     let file = book.write("broken.jsonl", &changed(90, r#"{"text": "hello", "label": "#));
-    book.add("a broken record", &[&format!("data.train={file}")], &[&format!("{file}:90: broken JSON")]);
+    book.add("a broken record", &[&format!("data.train={file}")], &[&format!("{file}:90: invalid JSON")]);
     let file = book.write("politics.jsonl", &changed(31, r#"{"text": "hello", "label": "politics"}"#));
     let labels = r#"task.labels=["science", "sport", "weather"]"#;
     let unknown = format!("{file}:31: the label \"politics\" is not one of the 3 known: \"science\"");
