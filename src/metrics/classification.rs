@@ -1,6 +1,6 @@
 //! Accuracy, F1 (macro, micro, of one label) and Matthews' correlation, from a confusion matrix.
 
-use super::hits::{Hits, ratio};
+use super::match_counts::{MatchCounts, ratio};
 
 /// How often each label was predicted as each label.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Confusion {
     /// F1 over the examples of all labels together. Each example has one label and one prediction, so that what is
     /// wrong for one label is missed for another, and this is the accuracy. scikit-learn's `f1_score(average="micro")`.
     pub fn micro_f1(&self) -> f64 {
-        self.hits().sum::<Hits>().f1()
+        self.hits().sum::<MatchCounts>().f1()
     }
 
     /// The F1 of one label, in [0, 1]; 0 where it occurs in neither truth nor prediction. With label 1 of two scikit-learn's
@@ -107,8 +107,8 @@ impl Confusion {
         covariance as f64 / ((of_labels as f64).sqrt() * (of_predictions as f64).sqrt())
     }
 
-    fn hits(&self) -> impl Iterator<Item = Hits> {
-        let of = |k| Hits { correct: self.at(k, k), predicted: self.predicted(k), labelled: self.labelled(k) };
+    fn hits(&self) -> impl Iterator<Item = MatchCounts> {
+        let of = |k| MatchCounts { correct: self.at(k, k), predicted: self.predicted(k), labelled: self.labelled(k) };
         (0..self.n_labels).map(of)
     }
 

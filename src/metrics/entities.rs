@@ -1,6 +1,6 @@
 //! Entities in tagged words: precision, recall and F1, as seqeval counts them.
 
-use super::Hits;
+use super::MatchCounts;
 
 /// How a sequence of tags that breaks its own scheme is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,13 +123,13 @@ fn parse(tag: &str) -> Option<Option<(Part, &str)>> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entities {
     /// `[types]`, in the order of [`TagSet::types`].
-    hits: Vec<Hits>,
+    hits: Vec<MatchCounts>,
 }
 
 impl Entities {
     /// No entities yet, of so many types.
     pub fn new(n_types: usize) -> Self {
-        Entities { hits: vec![Hits::default(); n_types] }
+        Entities { hits: vec![MatchCounts::default(); n_types] }
     }
 
     /// Those with these counts, in the order of [`Entities::counts`].
@@ -139,7 +139,7 @@ impl Entities {
     pub fn from_counts(counts: &[u64]) -> Self {
         let (triples, rest) = counts.as_chunks();
         assert!(rest.is_empty(), "three counts for each type");
-        let hits = triples.iter().map(|&[correct, predicted, labelled]| Hits { correct, predicted, labelled });
+        let hits = triples.iter().map(|&[correct, predicted, labelled]| MatchCounts { correct, predicted, labelled });
         Entities { hits: hits.collect() }
     }
 
@@ -162,12 +162,12 @@ impl Entities {
 
     /// The entities of each type, in the order of [`TagSet::types`]. seqeval's scores with `average=None` are of those
     /// types that occur in truth or prediction.
-    pub fn types(&self) -> &[Hits] {
+    pub fn types(&self) -> &[MatchCounts] {
         &self.hits
     }
 
     /// The entities of all types together: seqeval's scores with `average="micro"`, its default.
-    pub fn micro(&self) -> Hits {
+    pub fn micro(&self) -> MatchCounts {
         self.hits.iter().copied().sum()
     }
 }
@@ -196,7 +196,7 @@ mod tests {
                     let spans = |sequence| set.entities(&indices(&tags, sequence), reading);
                     found.add(&spans(gold), &spans(predicted));
                 }
-                let check = |hits: &Hits, expected: &Value| {
+                let check = |hits: &MatchCounts, expected: &Value| {
                     let expected = numbers(expected);
                     let found = [hits.precision(), hits.recall(), hits.f1(), hits.labelled as f64];
                     found.iter().zip(&expected).for_each(|(&f, &e)| close(f, e, &case));
@@ -205,7 +205,7 @@ mod tests {
                 for (kind, hits) in set.types().iter().zip(found.types()) {
                     match case[name]["types"].get(kind) {
                         Some(expected) => check(hits, expected),
-                        None => assert_eq!(*hits, Hits::default(), "{kind} does not occur in {case}"),
+                        None => assert_eq!(*hits, MatchCounts::default(), "{kind} does not occur in {case}"),
                     }
                 }
                 assert_eq!(Entities::from_counts(&found.counts()), found);

@@ -7,7 +7,7 @@
 mod bleu;
 mod classification;
 mod entities;
-mod hits;
+mod match_counts;
 mod multi_label;
 mod ranking;
 #[cfg(test)]
@@ -20,7 +20,7 @@ mod words;
 pub use bleu::Bleu;
 pub use classification::Confusion;
 pub use entities::{Entities, Reading, Span, TagSet};
-pub use hits::Hits;
+pub use match_counts::MatchCounts;
 pub use multi_label::MultiLabel;
 pub use ranking::Ranking;
 pub use regression::{mse, pearson, spearman};

@@ -1,6 +1,6 @@
 //! Examples with any number of labels each: accuracy, macro and micro F1.
 
-use super::hits::{Hits, ratio};
+use super::match_counts::{MatchCounts, ratio};
 
 /// How often each label was there and was predicted, and how often an example had exactly its labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,13 +8,13 @@ pub struct MultiLabel {
     exact: u64,
     total: u64,
     /// `[labels]`.
-    hits: Vec<Hits>,
+    hits: Vec<MatchCounts>,
 }
 
 impl MultiLabel {
     /// No examples yet, for labels `0..n_labels`.
     pub fn new(n_labels: usize) -> Self {
-        MultiLabel { exact: 0, total: 0, hits: vec![Hits::default(); n_labels] }
+        MultiLabel { exact: 0, total: 0, hits: vec![MatchCounts::default(); n_labels] }
     }
 
     /// Those with these counts, in the order of [`MultiLabel::counts`].
@@ -25,7 +25,7 @@ impl MultiLabel {
         let (&[exact, total], counts) = counts.split_first_chunk().expect("two counts of examples");
         let (triples, rest) = counts.as_chunks();
         assert!(rest.is_empty(), "three counts for each label");
-        let hits = triples.iter().map(|&[correct, predicted, labelled]| Hits { correct, predicted, labelled });
+        let hits = triples.iter().map(|&[correct, predicted, labelled]| MatchCounts { correct, predicted, labelled });
         MultiLabel { exact, total, hits: hits.collect() }
     }
 
@@ -40,7 +40,7 @@ impl MultiLabel {
         for ((hits, &labelled), &score) in self.hits.iter_mut().zip(labels).zip(scores) {
             let predicted = score >= threshold;
             exact &= predicted == labelled;
-            *hits += Hits {
+            *hits += MatchCounts {
                 correct: u64::from(predicted && labelled),
                 predicted: u64::from(predicted),
                 labelled: u64::from(labelled),
@@ -63,7 +63,7 @@ impl MultiLabel {
     }
 
     /// Each label's counts, and through them its precision, recall and F1.
-    pub fn labels(&self) -> &[Hits] {
+    pub fn labels(&self) -> &[MatchCounts] {
         &self.hits
     }
 
@@ -77,12 +77,16 @@ impl MultiLabel {
     /// other than in [`Confusion::macro_f1`](super::Confusion::macro_f1). scikit-learn's `f1_score` of indicator
     /// matrices with `average="macro", zero_division=0`.
     pub fn macro_f1(&self) -> f64 {
-        if self.hits.is_empty() { 0.0 } else { self.hits.iter().map(Hits::f1).sum::<f64>() / self.hits.len() as f64 }
+        if self.hits.is_empty() {
+            0.0
+        } else {
+            self.hits.iter().map(MatchCounts::f1).sum::<f64>() / self.hits.len() as f64
+        }
     }
 
     /// F1 over the decisions about all labels together. scikit-learn's with `average="micro", zero_division=0`.
     pub fn micro_f1(&self) -> f64 {
-        self.hits.iter().copied().sum::<Hits>().f1()
+        self.hits.iter().copied().sum::<MatchCounts>().f1()
     }
 }
 

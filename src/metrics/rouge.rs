@@ -1,6 +1,6 @@
 //! ROUGE-L, as Google's `rouge_score` counts it without stemming.
 
-use super::Hits;
+use super::MatchCounts;
 
 /// Sums of ROUGE-L over texts.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -43,9 +43,9 @@ pub fn rouge_l<S: AsRef<str>>(text: &str, references: &[S]) -> f64 {
     references.iter().map(|reference| common(&text, &tokens(reference.as_ref())).f1()).fold(0.0, f64::max)
 }
 
-fn common(text: &[String], reference: &[String]) -> Hits {
+fn common(text: &[String], reference: &[String]) -> MatchCounts {
     let correct = longest_common_subsequence(text, reference);
-    Hits { correct, predicted: text.len() as u64, labelled: reference.len() as u64 }
+    MatchCounts { correct, predicted: text.len() as u64, labelled: reference.len() as u64 }
 }
 
 fn tokens(text: &str) -> Vec<String> {

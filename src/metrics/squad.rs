@@ -1,6 +1,6 @@
 //! Answers to questions: exact match and F1, as SQuAD's official scripts 1.1 and 2.0 count them.
 
-use super::Hits;
+use super::MatchCounts;
 use super::words::words;
 use std::collections::HashMap;
 
@@ -60,10 +60,10 @@ fn normalise(text: &str) -> String {
 }
 
 /// The words that two normalised texts have in common, each as often as both have it.
-fn in_common(answer: &str, gold: &str) -> Hits {
+fn in_common(answer: &str, gold: &str) -> MatchCounts {
     let mut left: HashMap<&str, u64> = HashMap::new();
     words(gold).for_each(|word| *left.entry(word).or_default() += 1);
-    let mut hits = Hits { labelled: left.values().sum(), ..Hits::default() };
+    let mut hits = MatchCounts { labelled: left.values().sum(), ..MatchCounts::default() };
     for word in words(answer) {
         hits.predicted += 1;
         if let Some(count) = left.get_mut(word).filter(|count| **count > 0) {

@@ -1,4 +1,4 @@
-//! Prompts with answers and conversations, of which the answers alone are learnt.
+//! Encodes prompt-completion pairs and conversations, with a loss only on the answers.
 
 use crate::data::example::NO_LABEL;
 use crate::data::prepare::{Encode, Encoded};
@@ -16,14 +16,14 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
-/// A file of conversations, and how it becomes examples of at most `max_length` tokens.
+/// Encodes a file of conversations to examples of at most `max_length` tokens.
 #[derive(Debug, Clone)]
 pub struct Chat {
     pub source: ConversationSource,
     pub max_length: usize,
 }
 
-/// How conversations become tokens.
+/// Encodes conversations to tokens.
 struct Writer<'a> {
     tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,
@@ -31,7 +31,7 @@ struct Writer<'a> {
     special: HashSet<u32>,
 }
 
-/// The tokens of a conversation, and of those that are answers the same as labels.
+/// The tokens of a conversation; the labels are the token ids in answers, [`NO_LABEL`] elsewhere.
 #[derive(Debug, PartialEq)]
 struct Tokens {
     ids: Vec<u32>,
@@ -39,8 +39,8 @@ struct Tokens {
 }
 
 impl Tokens {
-    /// Whether there is anything to learn: an answer's token that stands after another.
-    fn is_learnable(&self) -> bool {
+    /// Whether there is a target: an answer token that is not the first token.
+    fn has_target(&self) -> bool {
         self.labels.iter().skip(1).any(|&label| label != NO_LABEL)
     }
 }
@@ -74,7 +74,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Prompt and completion with nothing between them, and the end of a text.
+    /// Concatenates prompt and completion without a separator and adds the EOS token.
     fn plain(&self, prompt: &str, completion: &str) -> Result<Tokens, String> {
         let text = format!("{prompt}{completion}");
         let answers = std::iter::once(prompt.len()..text.len()).collect();
@@ -87,14 +87,14 @@ impl<'a> Writer<'a> {
         Ok(Tokens { ids: [before, ids, after].concat(), labels })
     }
 
-    /// The tokens of a text, which has all special tokens already.
+    /// Tokenizes a rendered text, which already contains all special tokens.
     fn tokens(&self, rendered: &Rendered) -> Result<Tokens, String> {
         let tokens = self.tokenizer.tokenize(&rendered.text).map_err(|e| e.to_string())?;
         let mut labels = vec![NO_LABEL; tokens.ids.len()];
         for answer in &rendered.answers {
             let mut own = covering(&tokens.offsets, answer);
             if !rendered.is_marked {
-                // What a template writes between two turns is not said by anybody.
+                // Text that the template renders after the end-of-turn token is not part of the answer.
                 let end = own.clone().rev().find(|&token| self.special.contains(&tokens.ids[token])).map(|end| end + 1);
                 let rest = end.map_or("", |end| &rendered.text[tokens.offsets[end - 1].end..answer.end]);
                 own.end = end.filter(|_| rest.trim().is_empty()).unwrap_or(own.end);
@@ -107,24 +107,24 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// The special token by which the folder's chat template ends an answer; `None` without a template, or where it has none.
+/// Returns the special token with which the folder's chat template ends an answer, if any.
 ///
 /// # Errors
 /// Those of [`ChatTemplate::of_folder`].
 pub fn answer_end(tokenizer: &Tokenizer) -> Result<Option<u32>> {
     let writer = Writer::new(tokenizer)?;
     let said = Said::Pair { prompt: "a".into(), completion: "b".into() };
-    // A template that cannot write this is told when it is used.
+    // A template that fails to render this is reported when it is used.
     let tokens = writer.template.as_ref().and_then(|_| writer.write(&said).ok());
     let last = tokens.and_then(|tokens| tokens.labels.into_iter().rfind(|&label| label != NO_LABEL));
     Ok(last.map(i32::cast_unsigned).filter(|id| writer.special.contains(id)))
 }
 
-/// The tokens from the first to the last that has a byte of `range`.
+/// Returns the range of tokens that overlap the bytes in `range`.
 fn covering(bytes: &[Range<usize>], range: &Range<usize>) -> Range<usize> {
-    let touches = |token: &Range<usize>| token.start < range.end && token.end > range.start;
-    let first = bytes.iter().position(touches);
-    let last = bytes.iter().rposition(touches);
+    let overlaps = |token: &Range<usize>| token.start < range.end && token.end > range.start;
+    let first = bytes.iter().position(overlaps);
+    let last = bytes.iter().rposition(overlaps);
     first.zip(last).map_or(0..0, |(first, last)| first..last + 1)
 }
 
@@ -139,16 +139,17 @@ impl Encode for Chat {
     }
 
     /// # Errors
-    /// Those of [`conversations::read`] and [`ChatTemplate::of_folder`]; unless bad records are skipped: a conversation that
-    /// the template refuses, or whose answers cannot be told; no answer at all within `max_length`.
+    /// Those of [`conversations::read`] and [`ChatTemplate::of_folder`]; unless invalid records are skipped: a
+    /// conversation that the template rejects, or whose answers cannot be located; no record with an answer within
+    /// `max_length`.
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let path = &self.source.path;
         let read = conversations::read(&self.source)?;
         let writer = Writer::new(tokenizer)?;
         let write = |conversation: &Conversation| {
             let tokens = writer.write(&conversation.said)?;
-            let none = || "the answer has no token that follows another".to_owned();
-            tokens.is_learnable().then_some(tokens).ok_or_else(none)
+            let none = || "the answer has no token after the first token of the text".to_owned();
+            tokens.has_target().then_some(tokens).ok_or_else(none)
         };
         let written = on_all_cores(&read.records, write);
         let (mut bad, mut examples, mut truncated, mut cut_off) = (read.skipped, Vec::new(), 0, Vec::new());
@@ -165,7 +166,7 @@ impl Encode for Chat {
             let is_long = tokens.ids.len() > self.max_length;
             tokens.ids.truncate(self.max_length);
             tokens.labels.truncate(self.max_length);
-            if !tokens.is_learnable() {
+            if !tokens.has_target() {
                 cut_off.push(record.line);
                 continue;
             }
@@ -175,12 +176,12 @@ impl Encode for Chat {
         }
         records::check_bad(path, self.source.on_bad_record, true, good, &bad)?;
         let remark = cut_off.first().map(|line| {
-            let what = format!("{} left out, as max_length = {} cuts off all answers", cut_off.len(), self.max_length);
+            let what = format!("{} skipped, as max_length = {} truncates all answers", cut_off.len(), self.max_length);
             format!("{what} (first: line {line})")
         });
         if examples.is_empty() {
             let why = remark.unwrap_or_default();
-            return Err(Error::input(format!("{}: nothing to learn: {why}: raise max_length", path.display())));
+            return Err(Error::input(format!("{}: no training examples: {why}: raise max_length", path.display())));
         }
         Ok(Encoded {
             examples,

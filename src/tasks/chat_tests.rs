@@ -1,4 +1,4 @@
-//! Conversations against transformers, and what becomes of those that are too long.
+//! Compares encoded conversations with transformers, and tests truncation.
 
 use super::*;
 use crate::data::prepare::{Prepared, prepare};
@@ -10,7 +10,7 @@ fn reference() -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// A folder with the reference tokenizer, these special tokens and maybe a template.
+/// Creates a folder with the reference tokenizer, these special tokens and an optional template.
 fn folder(special: &Value, template: Option<&Value>) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/chat/tokenizer.json");
@@ -91,16 +91,16 @@ fn without_a_template_the_texts_are_joined() {
 }
 
 #[test]
-fn answers_that_are_cut_off_are_told() {
+fn truncated_answers_are_reported() {
     let dir = folder(&json!({"eos_token": "</s>"}), None);
     let content = r#"{"prompt": "aaaaaaaa", "completion": "b"}
 {"prompt": "a", "completion": "bbbbbbbbb"}
 {"prompt": "a", "completion": "b"}"#;
     let data = prepared(&dir, content, 5).unwrap();
     assert_eq!((data.dataset.len(), data.dataset.lengths(), data.facts.truncated), (2, vec![5, 3], 1));
-    assert_eq!(data.facts.remarks, ["1 left out, as max_length = 5 cuts off all answers (first: line 1)"]);
+    assert_eq!(data.facts.remarks, ["1 skipped, as max_length = 5 truncates all answers (first: line 1)"]);
     let e = prepared(&dir, content.lines().next().unwrap(), 5).err().unwrap().to_string();
-    assert!(e.contains("a.jsonl: nothing to learn: 1 left out") && e.contains("raise max_length"), "{e}");
+    assert!(e.contains("a.jsonl: no training examples: 1 skipped") && e.contains("raise max_length"), "{e}");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn errors_in_templates_name_file_and_line() {
 }
 
 #[test]
-fn named_templates_are_chosen_by_what_is_said() {
+fn named_templates_are_selected_by_tools() {
     let named = |name: &str, text: &str| json!({"name": name, "template": format!("{text}{{% generation %}}b{{% endgeneration %}}")});
     let dir = folder(&json!({"chat_template": [named("default", "x"), named("tool_use", "y")]}), None);
     let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();

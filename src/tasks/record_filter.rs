@@ -1,28 +1,29 @@
-//! Records that turn out to be bad after they were read.
+//! Filters records that are found invalid after reading.
 
 use crate::error::Result;
 use crate::text::records::{self, OnBad};
 use std::path::Path;
 
-/// Takes bad records out of a file's, and knows line and reason of all of them.
-pub(super) struct Sieve<'a> {
+/// Removes the invalid records of a file and collects line and reason of each.
+pub(super) struct RecordFilter<'a> {
     path: &'a Path,
     on_bad: OnBad,
     labelled: bool,
-    /// Line and reason of every bad one so far.
+    /// Line and reason of every invalid record so far.
     pub bad: Vec<(usize, String)>,
 }
 
-impl<'a> Sieve<'a> {
-    /// For a file of which `bad` were bad already when it was read; `labelled` as in [`records::check_bad`].
+impl<'a> RecordFilter<'a> {
+    /// Creates a filter for a file; `bad` are the records found invalid on reading; `labelled` as in
+    /// [`records::check_bad`].
     pub fn new(path: &'a Path, on_bad: OnBad, labelled: bool, bad: Vec<(usize, String)>) -> Self {
-        Sieve { path, on_bad, labelled, bad }
+        RecordFilter { path, on_bad, labelled, bad }
     }
 
-    /// What is good of (line, result or reason), in order.
+    /// Returns the valid values of (line, value or reason), in order.
     ///
     /// # Errors
-    /// As [`records::check_bad`]: bad ones, unless they are to be skipped; nothing good.
+    /// As [`records::check_bad`]: invalid records, unless they are skipped; no valid record.
     pub fn keep<T>(&mut self, results: impl Iterator<Item = (usize, Result<T, String>)>) -> Result<Vec<T>> {
         let mut good = Vec::new();
         for (line, result) in results {

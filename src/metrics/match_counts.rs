@@ -4,7 +4,7 @@ use std::ops::{Add, AddAssign};
 
 /// What was found of something: entities of a type, examples with a label, words of an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Hits {
+pub struct MatchCounts {
     /// Those found that are right.
     pub correct: u64,
     /// Those found.
@@ -13,7 +13,7 @@ pub struct Hits {
     pub labelled: u64,
 }
 
-impl Hits {
+impl MatchCounts {
     /// The share of those found that are right, in [0, 1]; 0 where nothing was found.
     pub fn precision(&self) -> f64 {
         ratio(self.correct, self.predicted)
@@ -30,11 +30,11 @@ impl Hits {
     }
 }
 
-impl Add for Hits {
-    type Output = Hits;
+impl Add for MatchCounts {
+    type Output = MatchCounts;
 
-    fn add(self, other: Hits) -> Hits {
-        Hits {
+    fn add(self, other: MatchCounts) -> MatchCounts {
+        MatchCounts {
             correct: self.correct + other.correct,
             predicted: self.predicted + other.predicted,
             labelled: self.labelled + other.labelled,
@@ -42,15 +42,15 @@ impl Add for Hits {
     }
 }
 
-impl AddAssign for Hits {
-    fn add_assign(&mut self, other: Hits) {
+impl AddAssign for MatchCounts {
+    fn add_assign(&mut self, other: MatchCounts) {
         *self = *self + other;
     }
 }
 
-impl std::iter::Sum for Hits {
-    fn sum<I: Iterator<Item = Hits>>(hits: I) -> Hits {
-        hits.fold(Hits::default(), Hits::add)
+impl std::iter::Sum for MatchCounts {
+    fn sum<I: Iterator<Item = MatchCounts>>(hits: I) -> MatchCounts {
+        hits.fold(MatchCounts::default(), MatchCounts::add)
     }
 }
 
