@@ -2,29 +2,29 @@
 
 use std::ops::{Add, AddAssign};
 
-/// What was found of something: entities of a type, examples with a label, words of an answer.
+/// Counts of matches between predictions and labels: of entities, examples with a label, or words of an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MatchCounts {
-    /// Those found that are right.
+    /// True positives.
     pub correct: u64,
-    /// Those found.
+    /// Predicted positives.
     pub predicted: u64,
-    /// Those that are there, and were to be found.
+    /// Actual positives.
     pub labelled: u64,
 }
 
 impl MatchCounts {
-    /// The share of those found that are right, in [0, 1]; 0 where nothing was found.
+    /// Fraction of the predicted positives that are correct, in [0, 1]; 0 without predicted positives.
     pub fn precision(&self) -> f64 {
         ratio(self.correct, self.predicted)
     }
 
-    /// The share of those there that were found, in [0, 1]; 0 where nothing is there.
+    /// Fraction of the actual positives that are predicted, in [0, 1]; 0 without actual positives.
     pub fn recall(&self) -> f64 {
         ratio(self.correct, self.labelled)
     }
 
-    /// The harmonic mean of precision and recall, in [0, 1]; 0 where nothing was found and nothing is there.
+    /// Harmonic mean of precision and recall, in [0, 1]; 0 without predicted and actual positives.
     pub fn f1(&self) -> f64 {
         ratio(2 * self.correct, self.predicted + self.labelled)
     }
@@ -54,7 +54,7 @@ impl std::iter::Sum for MatchCounts {
     }
 }
 
-/// `part / whole`, 0 of nothing.
+/// Returns `part / whole`, or 0 if `whole` is 0.
 pub(super) fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
