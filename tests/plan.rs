@@ -164,14 +164,14 @@ fn a_plan_tells_of_data_memory_disk_and_time() {
     assert_eq!(json["disk"]["most"], 3 * 12 * parameters + 4 * parameters);
     let worlds = json["time"]["worlds"].as_array().unwrap();
     assert_eq!((&worlds[0]["ranks"], &worlds[10]["ranks"]), (&json!(1), &json!(1024)));
-    assert!(worlds[0]["waiting"] == 0.0 && worlds[1]["waiting"].as_f64().unwrap() > 0.0);
+    assert!(worlds[0]["exposed_communication"] == 0.0 && worlds[1]["exposed_communication"].as_f64().unwrap() > 0.0);
     let fits: Vec<&Value> = json["memory"].as_array().unwrap().iter().map(|way| &way["fits"]).collect();
     assert_eq!((fits.len(), fits[0]), (16, &json!(false)));
 
     let assumed = ["--all", "--assume-length", "20", "--batch-per-rank", "2", "--assume-examples", "90"];
     let text = flat(&plan(&assumed).expect(0).stdout);
-    assert!(text.contains("from 64 ranks on a batch is larger than the data: all 90 examples"), "{text}");
-    assert!(text.contains("evaluation is not counted"), "{text}");
+    assert!(text.contains("from 64 ranks on, a batch exceeds the data: all 90 examples"), "{text}");
+    assert!(text.contains("evaluation is not included"), "{text}");
     let short = plan(&["--gpu-memory", "1MB"]).expect(0).stdout;
     assert!(short.starts_with("Nothing fits") && short.contains("more ranks"), "{short}");
     let assumed = json_of(plan(&["--json", "--assume-length", "20", "--assume-examples", "500"]));
@@ -185,11 +185,11 @@ fn names_that_are_not_known_are_refused() {
         (&["--device", "abacus"], "--device: \"abacus\" is not known; there are cpu, h100-sxm"),
         (&["--link", "string"], "--link: \"string\" is not known; there are nvlink4"),
         (&["--link", "pcie4,eth25,eth25"], "--link: at most two"),
-        (&["--efficiency", "0.5"], "--efficiency: this CPU is measured"),
+        (&["--efficiency", "0.5"], "--efficiency: requires --device, as this CPU is measured"),
         // Real steps are of real data, and of what ranks compute on here.
         (
             &["--device", "h100-sxm", "--measure", "comm.backend=solo"],
-            "ranks compute on the CPU here, but --device is h100-sxm",
+            "ranks run on the CPU here, but --device is h100-sxm",
         ),
         (&["--measure", "--assume-length", "20"], "cannot be used with"),
         // As long as the model takes, and as a run would leave it.
@@ -266,8 +266,10 @@ fn a_batch_for_each_rank_is_that_of_all_figures() {
 
     let worlds = own["time"]["worlds"].as_array().unwrap();
     assert_eq!(worlds[0]["communicated_bytes"], 0.0, "one rank sends nothing");
-    let parts: f64 =
-        ["linear", "attention", "memory", "waiting"].iter().map(|part| worlds[3][part].as_f64().unwrap()).sum();
+    let parts: f64 = ["linear", "attention", "memory", "exposed_communication"]
+        .iter()
+        .map(|part| worlds[3][part].as_f64().unwrap())
+        .sum();
     assert!((parts / worlds[3]["step_seconds"].as_f64().unwrap() - 1.0).abs() < 1e-6, "{}", worlds[3]);
 
     // Assumed data is as large as the largest batch.
@@ -347,7 +349,7 @@ fn a_large_model_is_counted_by_hand() {
     let types = Types { compute: Type::BFloat16, reduce: Type::Float };
     let keeps = (0..model.stages()).map(|stage| stage + 1 == model.stages()).collect();
     let setup = Setup { types, zero: Zero::ALL[3], cpu: false, keeps, saves: false };
-    let need = memory::need(model, &layout, &setup, &Load { busiest: x, rows: 16e3, ..Load::default() });
+    let need = memory::estimate(model, &layout, &setup, &Load { busiest: x, rows: 16e3, ..Load::default() });
     for (kept, bytes) in need.kept.into_iter().zip([2.0, 4.0, 12.0]) {
         assert!((kept / (bytes * parameters as f64 / 8.0) - 1.0).abs() < 1e-4, "{kept}");
     }

@@ -59,7 +59,7 @@ fn told_words(text: &str) -> Vec<String> {
     lines.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect()
 }
 
-/// Of what fits: `Fits with ZeRO 2 ...: 12.3 of 20.0 MB a rank.`, and the words to add.
+/// Of what fits: `Fits with ZeRO 2 ...: 12.3 of 20.0 MB per rank.`, and the words to add.
 fn check_that_words_fit(bench: &Bench, args: &[String]) -> (String, Vec<String>) {
     let text = plan(bench, args);
     let first = text.lines().next().unwrap().to_owned();
@@ -157,11 +157,14 @@ fn without_a_limit_the_need_is_told() {
     let bench = bert();
     let text = plan(&bench, &[]);
     let need = human(total(&configured(&bench, &[])));
-    assert!(text.starts_with(&format!("Needs {need} a rank with ZeRO 0 without activation checkpointing.")), "{text}");
+    assert!(
+        text.starts_with(&format!("Needs {need} per rank with ZeRO 0 without activation checkpointing.")),
+        "{text}"
+    );
     for part in ["Expected time: ", "--gpu-memory SIZE", "More: --all"] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    assert!(!text.contains("places a token"), "details are for --all: {text}");
+    assert!(!text.contains("positions per token"), "details are for --all: {text}");
 }
 
 /// A change as it is told.

@@ -50,8 +50,8 @@ impl MultiLabel {
         self.total += 1;
     }
 
-    /// Returns `[2 + labels * 3]`: exactly correct examples, all examples, then correct, predicted and labelled examples
-    /// of each label, to be summed over ranks.
+    /// Returns `[2 + labels * 3]`: exactly correct examples, all examples, then correct, predicted and labelled
+    /// examples of each label, to be summed over ranks.
     pub fn counts(&self) -> Vec<u64> {
         let of_labels = self.hits.iter().flat_map(|h| [h.correct, h.predicted, h.labelled]);
         [self.exact, self.total].into_iter().chain(of_labels).collect()

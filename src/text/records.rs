@@ -22,7 +22,8 @@ pub struct Source {
     pub path: PathBuf,
     /// `None`: by the file's extension (`.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.tab`).
     pub format: Option<Format>,
-    /// Column names of a CSV or TSV file without a header. `None`: the names in `fields`: text, text_pair (if set), label.
+    /// Column names of a CSV or TSV file without a header. `None`: the names in `fields`: text, text_pair (if set),
+    /// label.
     pub columns: Option<Vec<String>>,
     /// Whether the first row of a CSV or TSV file is a header. `None`: if it has all requested names, ignoring case.
     pub header: Option<bool>,

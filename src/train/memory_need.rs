@@ -10,7 +10,7 @@ use crate::nn::{How, Layout};
 use crate::observe::memory::{available_bytes, human};
 use crate::parallel::Zero;
 use crate::plan::load::Load;
-use crate::plan::memory::{self, Need, Setup, Types};
+use crate::plan::memory::{self, MemoryEstimate, Setup, Types};
 use crate::tasks::Model;
 use crate::train::loaded::Shaped;
 use crate::train::session::Data;
@@ -98,7 +98,7 @@ pub enum Fit {
     /// With the bytes that it needs.
     Held(Held, f64),
     /// What each stage needs with the fewest tokens.
-    Nothing(Vec<(Zero, Need)>),
+    Nothing(Vec<(Zero, MemoryEstimate)>),
 }
 
 impl Open {
@@ -151,12 +151,12 @@ impl Open {
             let most = largest_share(config, data, world)?;
             tokens.retain(|&n| n <= most || n == LEAST_TOKENS);
         }
-        let needs = |at: usize| -> Result<Vec<(Zero, Need)>> {
+        let needs = |at: usize| -> Result<Vec<(Zero, MemoryEstimate)>> {
             let config = with_tokens(config, data, tokens[at], tokens.len() > 1);
             let load = load(&config, model, &layout, &setup(Zero::ALL[0]), data, world)?;
-            Ok(self.zeros.iter().map(|&zero| (zero, memory::need(model, &layout, &setup(zero), &load))).collect())
+            Ok(self.zeros.iter().map(|&zero| (zero, memory::estimate(model, &layout, &setup(zero), &load))).collect())
         };
-        let fits = |(_, need): &(Zero, Need)| need.total.ceil() <= limit;
+        let fits = |(_, need): &(Zero, MemoryEstimate)| need.total.ceil() <= limit;
         // First the stage, at tokens that every device is busy with, or fewer; then more tokens at this stage.
         let start = tokens.iter().position(|&n| n <= ON_A_CPU).unwrap_or(tokens.len() - 1);
         let mut last = Vec::new();
@@ -199,7 +199,7 @@ fn largest_share(config: &Config, data: &Data, world: usize) -> Result<usize> {
     Ok((most + most / 4).next_power_of_two())
 }
 
-fn nothing_fits(config: &Config, open: &Open, needs: &[(Zero, Need)], limit: f64) -> Error {
+fn nothing_fits(config: &Config, open: &Open, needs: &[(Zero, MemoryEstimate)], limit: f64) -> Error {
     let parallel = &config.parallel;
     let of = match parallel.zero_stage {
         ZeroStage::Auto => "parallel.zero_stage = \"auto\"",

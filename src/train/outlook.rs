@@ -9,7 +9,7 @@ use crate::nn::Layout;
 use crate::parallel::Zero;
 use crate::plan::lengths::{Lengths, Padding};
 use crate::plan::load::Load;
-use crate::plan::memory::{self, Need, Setup};
+use crate::plan::memory::{self, MemoryEstimate, Setup};
 use crate::plan::storage::Storage;
 use crate::plan::timeline;
 use crate::train::loaded::{Declared, Shaped};
@@ -51,7 +51,7 @@ pub struct Way {
     pub zero: Zero,
     pub precision: Precision,
     pub recompute: Recompute,
-    pub need: Need,
+    pub need: MemoryEstimate,
     /// Bytes of the largest group of collectives.
     pub largest_group: f64,
     /// Whether a run takes it; of "auto" [`Outlook::choose`] knows.
@@ -203,7 +203,7 @@ impl Outlook {
                         zero,
                         precision,
                         recompute,
-                        need: memory::need(model, &layout, &setup, &load),
+                        need: memory::estimate(model, &layout, &setup, &load),
                         largest_group: timeline::largest_group(&layout, &setup),
                         configured: precision == own.precision
                             && recompute == own.recompute
@@ -242,11 +242,11 @@ impl Outlook {
     ///
     /// # Errors
     /// As [`Sampler::new`].
-    pub fn busiest(&self, ranks: usize, zero: Zero, cpu: bool) -> Result<(u64, Need)> {
+    pub fn busiest(&self, ranks: usize, zero: Zero, cpu: bool) -> Result<(u64, MemoryEstimate)> {
         let (model, setup) = (&self.shaped.model, self.setup(zero, cpu));
         let layout = Layout::new(&self.shaped.specs, ranks);
         let load = self.load(self.on(ranks), &layout, &setup, ranks)?;
-        Ok((load.step, memory::need(model, &layout, &setup, &load)))
+        Ok((load.step, memory::estimate(model, &layout, &setup, &load)))
     }
 
     /// What the run writes on so many ranks, where every evaluation finds a new best.

@@ -4,7 +4,7 @@ use crate::config::{Config, ZeroStage};
 use crate::error::Result;
 use crate::nn::Layout;
 use crate::parallel::Zero;
-use crate::plan::memory::{self, Need};
+use crate::plan::memory::{self, MemoryEstimate};
 use crate::train::outlook::Outlook;
 use crate::train::{memory_need, settings};
 
@@ -27,12 +27,12 @@ pub struct Trial {
     /// As set; of `"auto"` the lowest stage that fits, where none does the last.
     pub zero: Zero,
     /// Of each ZeRO stage.
-    pub needs: Vec<Need>,
+    pub needs: Vec<MemoryEstimate>,
 }
 
 impl Trial {
     /// At the run's own ZeRO stage.
-    pub fn need(&self) -> &Need {
+    pub fn estimate(&self) -> &MemoryEstimate {
         &self.needs[usize::from(self.zero.stage())]
     }
 
@@ -66,8 +66,8 @@ impl Outlook {
         let (model, layout) = (&self.shaped.model, Layout::new(&self.shaped.specs, ranks));
         let setup = |zero| memory_need::setup(&config, model.stages(), zero, cpu);
         let load = self.load(config.clone(), &layout, &setup(Zero::ALL[0]), ranks)?;
-        let needs: Vec<Need> =
-            Zero::ALL.iter().map(|&zero| memory::need(model, &layout, &setup(zero), &load)).collect();
+        let needs: Vec<MemoryEstimate> =
+            Zero::ALL.iter().map(|&zero| memory::estimate(model, &layout, &setup(zero), &load)).collect();
         let lowest = Zero::ALL.into_iter().zip(&needs).find(|(_, need)| place.holds(need.total));
         let last = Zero::ALL[Zero::ALL.len() - 1];
         let zero = match config.parallel.zero_stage {

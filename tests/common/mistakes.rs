@@ -135,7 +135,7 @@ fn models(book: &mut Book) {
             let bytes = fs::read(&path).unwrap();
             fs::write(path, &bytes[..bytes.len() - 1000]).unwrap();
         },
-        &["/model.safetensors: not a whole safetensors file", "105476 bytes"],
+        &["/model.safetensors: not a complete safetensors file", "105476 bytes"],
     );
     book.model(
         "no weights",

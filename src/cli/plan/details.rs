@@ -1,4 +1,4 @@
-//! All details of a plan.
+//! The details of a plan (`--all`).
 
 use super::Report;
 use super::fill::{below, count, labelled, ranks, seconds, size};
@@ -9,12 +9,12 @@ use crate::observe::memory::human;
 use crate::observe::progress::clock;
 use crate::observe::table::table;
 use crate::plan::fit::Timed;
-use crate::plan::memory::Moment;
+use crate::plan::memory::Phase;
 use crate::plan::scaling::Row;
 use crate::train::outlook::Way;
 use crate::train::settings;
 
-/// All of it.
+/// Returns all details.
 pub fn of(report: &Report) -> String {
     let parts = [data(report), model(report), memory(report), storage(report), measured(report), time(report)];
     parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("\n")
@@ -26,7 +26,7 @@ fn data(report: &Report) -> String {
     let mut text = labelled(
         "data",
         &format!(
-            "{} examples, {} tokens an epoch; {} steps of {} examples, {} an epoch: {epochs:.2} epochs",
+            "{} examples, {} tokens per epoch; {} steps of {} examples, {} per epoch: {epochs:.2} epochs",
             count(lengths.examples),
             count(lengths.tokens),
             count(report.steps),
@@ -50,7 +50,7 @@ fn data(report: &Report) -> String {
     text += &labelled(
         "padding",
         &format!(
-            "none here; to the longest of each batch it would be {:.2} places a token, to max_length {} {:.2}",
+            "none here; padded positions per token: {:.2} to the longest of each batch, to max_length {} {:.2}",
             padding.to_longest, report.outlook.max_length, padding.to_max
         ),
     );
@@ -65,11 +65,10 @@ pub fn model(report: &Report) -> String {
     labelled("model", &format!("{}: {} parameters{part}", report.name(), count(all)))
 }
 
-/// A table for each precision and recomputation, and one of what is sent and gathered.
+/// Tables of memory for each precision and activation checkpointing, and of the largest collectives.
 fn memory(report: &Report) -> String {
     let ranks = if report.ranks == 1 { "one rank".into() } else { format!("each of {} ranks", report.ranks) };
-    let mut text =
-        labelled("memory", &format!("the most that {ranks} holds (kinds have their peaks at different times)"));
+    let mut text = labelled("memory", &format!("peak of {ranks} (kinds peak at different times)"));
     let name = |way: &Way| format!("{}{}", way.zero.stage(), if way.configured { " *" } else { "" });
     for ways in report.ways.chunk_by(|a, b| (a.precision, a.recompute) == (b.precision, b.recompute)) {
         let how = recomputation(ways[0].recompute).replace(" and ", " with ");
@@ -81,28 +80,29 @@ fn memory(report: &Report) -> String {
     let auto = report.outlook.config.parallel.zero_stage == ZeroStage::Auto;
     if let Some(way) = report.ways.iter().find(|way| way.configured) {
         let lowest = if auto { ", the lowest stage that fits" } else { "" };
-        text += &below(&format!("* as configured{lowest}; its peak is {}", moment(report, way.need.at)));
+        text += &below(&format!("* as configured{lowest}; its peak is {}", phase(report, way.need.at)));
     } else if auto {
-        text += &below("zero_stage = \"auto\": at the configured precision and recomputation no stage fits");
+        text +=
+            &below("zero_stage = \"auto\": no stage fits with the configured precision and activation checkpointing");
     }
     text += &limits(report);
-    text += &below("What is gathered to save, and the largest collective:");
-    // Recomputation changes neither.
+    text += &below("Largest all-gather for checkpoints, and largest collective in training:");
+    // Activation checkpointing changes neither.
     let first = report.ways[0].recompute;
     let row = |way: &Way| {
         let [.., gathered] = way.need.peak.map(size);
         vec![way.zero.stage().to_string(), way.precision.to_string(), gathered, size(way.largest_group)]
     };
     let rows: Vec<Vec<String>> = report.ways.iter().filter(|way| way.recompute == first).map(row).collect();
-    text += &table(&["ZeRO", "precision", "gathered to save", "largest collective"], &rows);
+    text += &table(&["ZeRO", "precision", "checkpoint all-gather", "largest collective"], &rows);
     text + "\n"
 }
 
-/// What is compared with what.
+/// Describes the memory limit.
 pub fn limits(report: &Report) -> String {
     let mut text = String::new();
     if report.outlook.assumed {
-        text += &below("evaluation is not counted: no data is assumed for it");
+        text += &below("evaluation is not included, as no evaluation data is assumed");
     }
     if let Some(limit) = &report.limit {
         text += &below(&format!("fits: into {}, {}", size(limit.bytes), limit.of));
@@ -110,22 +110,22 @@ pub fn limits(report: &Report) -> String {
     text
 }
 
-pub fn moment(report: &Report, at: Moment) -> String {
+pub fn phase(report: &Report, at: Phase) -> String {
     let name = |stage: usize| report.outlook.shaped.model.stage_name(stage);
     match at {
-        Moment::Update => "while the optimizer updates".into(),
-        Moment::Forward(stage) => format!("in the forward pass of {}", name(stage)),
-        Moment::Backward(stage) => format!("in the backward pass of {}", name(stage)),
-        Moment::Evaluation => "while it evaluates".into(),
-        Moment::Saving => "while it saves".into(),
+        Phase::Update => "in the optimizer update".into(),
+        Phase::Forward(stage) => format!("in the forward pass of {}", name(stage)),
+        Phase::Backward(stage) => format!("in the backward pass of {}", name(stage)),
+        Phase::Evaluation => "in evaluation".into(),
+        Phase::Saving => "when saving".into(),
     }
 }
 
-/// Disk space, and whether it is enough.
+/// Describes the disk space, and whether there is enough.
 pub fn storage(report: &Report) -> String {
     let storage = &report.storage;
     let mut text = format!(
-        "final model {}, a checkpoint {}; at most {} checkpoint{} at a time: {} in all",
+        "final model {}, a checkpoint {}; at most {} checkpoint{} at a time: {} in total",
         human(storage.model),
         human(storage.checkpoint),
         storage.checkpoints,
@@ -136,7 +136,7 @@ pub fn storage(report: &Report) -> String {
         let verdict = if *free >= storage.most {
             ""
         } else {
-            ": too little; set train.save_total_limit, save less often, or write elsewhere"
+            ": not enough; set train.save_total_limit, save less often, or use another output_dir"
         };
         text += &format!("; free at {}: {}{verdict}", folder.display(), human(*free));
     }
@@ -148,7 +148,7 @@ pub fn measured(report: &Report) -> String {
     let mut text = labelled(
         "measured",
         &format!(
-            "step {step}, the one with the longest batch, on {}: {}, planned {}, off by a factor of {:.2}",
+            "step {step} with the longest batch, on {}: {}, planned {}, off by a factor of {:.2}",
             ranks(*world),
             seconds(taken.seconds),
             seconds(planned.seconds),
@@ -156,7 +156,7 @@ pub fn measured(report: &Report) -> String {
         ),
     );
     text += &below(&format!(
-        "a rank's tensors held at most {}, planned {}: off by {:+.1} %",
+        "peak tensor memory per rank {}, planned {}: off by {:+.1} %",
         human(taken.peak),
         size(need.step),
         100.0 * (taken.peak as f64 / need.step - 1.0)
@@ -164,11 +164,11 @@ pub fn measured(report: &Report) -> String {
     if !timed.is_empty() {
         let network = &report.network;
         let (link, place) = match *world <= network.ranks_per_node {
-            true => (&network.near, "on this machine"),
+            true => (&network.near, "within a machine"),
             false => (&network.far, "between machines"),
         };
         text += &below(&format!(
-            "collectives {place}: {} a step of a ring, {:.2} GB/s, and {:.2} s to add a GB",
+            "collectives {place}: {} per ring step, {:.2} GB/s, and {:.2} s to reduce a GB",
             seconds(link.latency),
             link.bandwidth / 1e9,
             network.near.adding * 1e9
@@ -186,17 +186,17 @@ pub fn measured(report: &Report) -> String {
     text
 }
 
-/// Two tables of the same worlds: how long, and where the time goes.
+/// Tables of the time on each world size, and of its parts.
 fn time(report: &Report) -> String {
     let network = &report.network;
     let batch = match report.outlook.batch_per_rank {
-        None => format!("a global batch of {} whatever the ranks", report.outlook.config.train.global_batch_size),
-        Some(n) => format!("{n} examples a rank in each global batch"),
+        None => format!("a global batch of {} on any number of ranks", report.outlook.config.train.global_batch_size),
+        Some(n) => format!("{n} examples per rank in each global batch"),
     };
     let mut text = labelled(
         "time",
         &format!(
-            "ZeRO {}, {}: {:.3} TFLOP/s in products, {:.0} GB/s in memory; {} within machines of {} ranks, {} between",
+            "ZeRO {}, {}: {:.3} TFLOP/s in matmuls, {:.0} GB/s in memory; {} within machines of {} ranks, {} between",
             report.zero.stage(),
             report.device,
             report.speed.flops / 1e12,
@@ -206,7 +206,7 @@ fn time(report: &Report) -> String {
             network.far.name
         ),
     );
-    text += &below(&format!("{batch}; evaluation and saving not counted"));
+    text += &below(&format!("{batch}; without evaluation and checkpoints"));
     let first = report.rows.first().map_or(1.0, Row::per_rank);
     let times = |row: &Row| {
         vec![
@@ -226,20 +226,19 @@ fn time(report: &Report) -> String {
             share(row.step.linear),
             share(row.step.attention),
             share(row.step.passing + row.step.update),
-            share(row.step.waiting),
+            share(row.step.exposed_communication),
             size(row.step.bytes),
         ]
     };
     let rows = |of: &dyn Fn(&Row) -> Vec<String>| report.rows.iter().map(of).collect::<Vec<_>>();
-    text += &table(&["ranks", "batch", "step", "tokens/s", "a rank", "efficiency", "run"], &rows(&times));
+    text += &table(&["ranks", "batch", "step", "tokens/s", "per rank", "efficiency", "run"], &rows(&times));
     text += "\n";
-    text += &table(&["ranks", "linear", "attention", "memory", "waiting", "sent"], &rows(&parts));
+    text += &table(&["ranks", "linear", "attention", "memory", "exposed comm.", "sent"], &rows(&parts));
     text += "\n";
     let short = |row: &&Row| row.global_batch < report.outlook.global_batch(row.ranks);
     if let Some(row) = report.rows.iter().find(short) {
         let examples = count(row.global_batch as u64);
-        text +=
-            &below(&format!("from {} ranks on a batch is larger than the data: all {examples} examples", row.ranks));
+        text += &below(&format!("from {} ranks on, a batch exceeds the data: all {examples} examples", row.ranks));
     }
     text
 }

@@ -1,23 +1,23 @@
-//! Lines for a terminal of 80 columns.
+//! Formats text for a terminal of 80 columns.
 
 use crate::observe::memory::human;
 
-/// The columns of a line at most.
+/// Maximum number of columns.
 const WIDTH: usize = 80;
-/// Where text begins behind a label.
+/// Column at which text starts after a label.
 const INDENT: usize = 10;
 
-/// A label and text behind it.
+/// Formats a label followed by text.
 pub fn labelled(label: &str, text: &str) -> String {
     fill(&format!("{label:INDENT$}"), text)
 }
 
-/// Text where that behind labels stands.
+/// Formats text at the indentation of labelled text.
 pub fn below(text: &str) -> String {
     labelled("", text)
 }
 
-/// The words of a text in lines of at most 80 columns behind a beginning; a longer word, such as a path, is not broken.
+/// Wraps text to 80 columns after a beginning; a longer word, such as a path, is not broken.
 pub fn fill(beginning: &str, text: &str) -> String {
     let indent = beginning.chars().count();
     let (mut lines, mut line, mut width) = (String::new(), beginning.to_owned(), indent);
@@ -38,7 +38,7 @@ pub fn fill(beginning: &str, text: &str) -> String {
     lines + line.trim_end() + "\n"
 }
 
-/// The words of a text; a number and its unit stay together.
+/// Splits text into words; a number and its unit stay together.
 fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -51,12 +51,12 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Bytes for a person.
+/// Formats a number of bytes.
 pub fn size(bytes: f64) -> String {
     human(bytes.round() as u64)
 }
 
-/// So many bytes of a limit: `61.0 of 77.0 GB`.
+/// Formats bytes and a limit: `61.0 of 77.0 GB`.
 pub fn share(bytes: f64, limit: f64) -> String {
     let (bytes, limit) = (size(bytes), size(limit));
     match (bytes.split_once(' '), limit.split_once(' ')) {
@@ -65,7 +65,7 @@ pub fn share(bytes: f64, limit: f64) -> String {
     }
 }
 
-/// A whole number with commas.
+/// Formats an integer with thousands separators.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -78,7 +78,7 @@ pub fn count(n: u64) -> String {
     out
 }
 
-/// A short time for a person.
+/// Formats a short duration.
 pub fn seconds(s: f64) -> String {
     match s {
         s if s < 1e-3 => format!("{:.0} us", s * 1e6),
@@ -87,7 +87,7 @@ pub fn seconds(s: f64) -> String {
     }
 }
 
-/// A long time for a person.
+/// Formats a long duration.
 pub fn duration(s: f64) -> String {
     let whole = s.max(0.0).round() as u64;
     match whole {
@@ -98,7 +98,7 @@ pub fn duration(s: f64) -> String {
     }
 }
 
-/// `one rank`, `4 ranks`.
+/// Formats a number of ranks: `one rank`, `4 ranks`.
 pub fn ranks(n: usize) -> String {
     if n == 1 { "one rank".into() } else { format!("{n} ranks") }
 }
@@ -110,8 +110,8 @@ mod tests {
     #[test]
     fn lines_are_broken_between_words() {
         let long = "/a".repeat(50);
-        let told = fill("disk      ", &format!("{} {long} end", "word ".repeat(20)));
-        let lines: Vec<&str> = told.lines().collect();
+        let text = fill("disk      ", &format!("{} {long} end", "word ".repeat(20)));
+        let lines: Vec<&str> = text.lines().collect();
         assert_eq!((lines[0], lines[0].chars().count()), (format!("disk     {}", " word".repeat(14)).as_str(), 79));
         assert_eq!(lines[1], format!("         {}", " word".repeat(6)));
         assert_eq!(lines[2..], [format!("          {long}"), "          end".into()]);

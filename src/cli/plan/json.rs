@@ -1,4 +1,4 @@
-//! A plan for a program.
+//! JSON output of a plan.
 
 use super::Report;
 use super::measured::Correction;
@@ -9,7 +9,7 @@ use crate::train::outlook::Way;
 use crate::train::settings;
 use serde_json::{Map, Value, json};
 
-/// One object; bytes and seconds are numbers without a unit.
+/// Returns the plan as one object, with sizes in bytes and times in seconds.
 pub fn of(report: &Report) -> Value {
     let (lengths, padding, storage) = (&report.lengths, &report.padding, &report.storage);
     let (parameters, trained) = report.outlook.parameters();
@@ -24,7 +24,7 @@ pub fn of(report: &Report) -> Value {
                 "p99": lengths.p99, "longest": lengths.longest,
                 "histogram": lengths.histogram.iter().map(|(from, to, n)| json!([from, to, n])).collect::<Vec<_>>(),
             },
-            "padded_places_per_token": {"to_longest": padding.to_longest, "to_max_length": padding.to_max},
+            "padded_positions_per_token": {"to_longest": padding.to_longest, "to_max_length": padding.to_max},
         },
         "model": {"parameters": parameters, "trained": trained},
         "ranks": report.ranks,
@@ -75,7 +75,8 @@ fn row(row: &Row) -> Value {
     json!({
         "ranks": row.ranks, "global_batch_size": row.global_batch, "steps": row.steps, "step_seconds": step.seconds,
         "linear": step.linear, "attention": step.attention, "memory": step.passing + step.update, "update": step.update,
-        "waiting": step.waiting, "collectives": step.collectives, "communicated_bytes": step.bytes,
+        "exposed_communication": step.exposed_communication, "collectives": step.collectives,
+        "communicated_bytes": step.bytes,
         "tokens_per_step": row.tokens, "tokens_per_second": row.tokens_per_second,
         "tokens_per_second_per_rank": row.per_rank(), "flops": row.flops, "imbalance": row.imbalance,
         "run_seconds": row.run_seconds(),

@@ -1,4 +1,4 @@
-//! Real steps beside the plan, and the plan corrected by them.
+//! Measures real steps and corrects the plan by them.
 
 use super::Report;
 use crate::comm::{Collective, Op};
@@ -7,25 +7,25 @@ use crate::error::{Error, Result};
 use crate::nn::Layout;
 use crate::plan::device::Device;
 use crate::plan::fit::{self, Timed};
-use crate::plan::memory::Need;
+use crate::plan::memory::MemoryEstimate;
 use crate::plan::timeline::Step;
 use crate::train::measure::{self, Measured};
 use std::sync::Arc;
 
-/// Real steps, beside what was planned of them.
+/// Measured steps and their estimates.
 pub(super) struct Correction {
     pub world: usize,
-    /// From 1.
+    /// Step number, from 1.
     pub step: u64,
     pub taken: Measured,
     pub planned: Step,
-    pub need: Need,
-    /// None on one rank.
+    pub need: MemoryEstimate,
+    /// Timed collectives; empty on one rank.
     pub timed: Vec<Timed>,
 }
 
 impl Report {
-    /// Takes real steps, times collectives, and corrects the times by them. All ranks call it.
+    /// Runs real steps, times collectives, and corrects the estimates. All ranks must call it.
     pub(super) fn measure(&mut self, comm: &Arc<dyn Collective>) -> Result<()> {
         let (world, outlook) = (comm.world(), &self.outlook);
         let mut sampler = outlook.sampler(world)?;
@@ -47,9 +47,9 @@ impl Report {
         let plan = sampler.plan(step);
         let planned =
             self.with_run(&self.outlook.config, self.zero, |run| run.step(&layout, &plan, self.speed, &self.network).0);
-        // Collectives are measured by themselves: the rest of the difference is the ranks' own.
-        let own = (taken.seconds - planned.waiting).max(taken.seconds / 10.0);
-        self.speed = self.speed.slower(own / (planned.seconds - planned.waiting));
+        // Collectives are measured separately: the rest of the difference is due to computation.
+        let own = (taken.seconds - planned.exposed_communication).max(taken.seconds / 10.0);
+        self.speed = self.speed.slower(own / (planned.seconds - planned.exposed_communication));
         self.device += ", as measured";
         self.measured = Some(Correction { world, step: step + 1, taken, planned, need, timed });
         self.rows = self.rows()?;
@@ -57,16 +57,16 @@ impl Report {
     }
 }
 
-/// Refuses to measure one kind of device and to tell of another.
+/// Rejects a plan for another kind of device than the measured one.
 pub(super) fn check_measured(name: &str, device: Option<&Device>, here: tch::Device) -> Result<()> {
     match (device.is_some(), here != tch::Device::Cpu) {
         (false, true) => Err(Error::input(
-            "--measure: ranks compute on a GPU here, but --device is cpu: name the GPU by --device, or hide it by \
-             CUDA_VISIBLE_DEVICES= and measure the CPU",
+            "--measure: ranks run on a GPU here, but --device is cpu: set --device to this GPU, or hide it with \
+             CUDA_VISIBLE_DEVICES= to measure the CPU",
         )),
         (true, false) => Err(Error::input(format!(
-            "--measure: ranks compute on the CPU here, but --device is {name}: measure where there are such GPUs, or leave \
-             --device or --measure out"
+            "--measure: ranks run on the CPU here, but --device is {name}: measure on a machine with this GPU, or remove \
+             --device or --measure"
         ))),
         _ => Ok(()),
     }
@@ -78,12 +78,12 @@ mod tests {
     use crate::error::Kind;
 
     #[test]
-    fn what_is_measured_is_what_is_told() {
+    fn the_measured_device_must_be_the_planned_one() {
         let (gpu, h100) = (tch::Device::Cuda(0), Device::named("h100-sxm"));
         assert!(check_measured("cpu", None, tch::Device::Cpu).is_ok() && check_measured("h100-sxm", h100, gpu).is_ok());
-        let told = check_measured("cpu", None, gpu).unwrap_err();
-        assert!(told.kind() == Kind::Input && told.to_string().contains("name the GPU by --device"), "{told}");
-        let told = check_measured("h100-sxm", h100, tch::Device::Cpu).unwrap_err();
-        assert!(told.kind() == Kind::Input && told.to_string().contains("compute on the CPU here"), "{told}");
+        let error = check_measured("cpu", None, gpu).unwrap_err();
+        assert!(error.kind() == Kind::Input && error.to_string().contains("set --device to this GPU"), "{error}");
+        let error = check_measured("h100-sxm", h100, tch::Device::Cpu).unwrap_err();
+        assert!(error.kind() == Kind::Input && error.to_string().contains("run on the CPU here"), "{error}");
     }
 }

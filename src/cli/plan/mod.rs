@@ -33,56 +33,55 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The most examples that may be assumed: more of the same tell nothing new.
+/// Maximum for --assume-examples; more identical examples give no more information.
 const MOST_EXAMPLES: i64 = 10_000_000;
 
 /// `trainer plan`
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// The configuration (TOML); ./trainer.toml where none is given.
+    /// The configuration (TOML) [default: ./trainer.toml]
     config: Option<PathBuf>,
-    /// Settings that replace the file's, as for `train`.
+    /// Settings that override the file, as for `train`.
     #[arg(value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Ranks that memory is told for.
+    /// Number of ranks for the memory estimate.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     ranks: u32,
-    /// The memory of a rank, such as 80GiB; otherwise that of --device. parallel.memory_per_rank goes before both.
+    /// Memory per rank, such as 80GiB [default: that of --device]. parallel.memory_per_rank takes precedence over both.
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     gpu_memory: Option<u64>,
-    /// What a rank computes on: cpu, which is measured here, or one of h100-sxm, h100-pcie, h200-sxm, a100-80gb,
-    /// a100-40gb, l40s.
+    /// Compute device: cpu (measured on this machine), h100-sxm, h100-pcie, h200-sxm, a100-80gb, a100-40gb, or l40s.
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     device: String,
-    /// How ranks are connected on a machine and, after a comma, between machines; otherwise as is usual for the device.
+    /// Link within a machine and, after a comma, between machines [default: the usual links of the device]
     #[arg(long, value_name = "NAME[,NAME]")]
     link: Option<String>,
-    /// Ranks on a machine.
+    /// Ranks per machine.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     ranks_per_node: u32,
-    /// The share of the device's peak that products reach; otherwise 0.5.
-    #[arg(long, value_name = "SHARE", value_parser = share)]
+    /// Fraction of the device's peak rate that matmuls reach [default: 0.5]
+    #[arg(long, value_name = "FRACTION", value_parser = share)]
     efficiency: Option<f64>,
-    /// Let the global batch grow with the ranks, with so many examples for each; otherwise it stays.
+    /// Scale the global batch with the ranks, with N examples per rank; otherwise it is constant.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     batch_per_rank: Option<u32>,
-    /// Take every example to have so many tokens, instead of reading the data.
+    /// Assume this length for every example, instead of reading the data.
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..))]
     assume_length: Option<u32>,
-    /// How many examples there are, with --assume-length; otherwise the largest global batch of the table.
+    /// Number of examples, with --assume-length [default: the largest global batch of the table]
     #[arg(long, value_name = "N", requires = "assume_length", value_parser = clap::value_parser!(u32).range(1..=MOST_EXAMPLES))]
     assume_examples: Option<u32>,
-    /// Take a few real steps of the longest batch, under mpirun on all its ranks, and correct the times by them.
+    /// Run a few real steps with the longest batch, under mpirun on all ranks, and correct the estimates by them.
     #[arg(long, conflicts_with = "assume_length")]
     measure: bool,
-    /// Draw tokens a second over ranks into this SVG file.
+    /// Plot tokens per second over ranks to this SVG file.
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// All details: lengths and padding, the memory of every ZeRO stage, precision and recomputation, and the time on 1 to
-    /// 1,024 ranks.
+    /// Show all details: lengths and padding, memory for every ZeRO stage, precision and activation checkpointing, and
+    /// the time on 1 to 1,024 ranks.
     #[arg(long)]
     all: bool,
-    /// One JSON object instead of text, with all details.
+    /// Print one JSON object with all details instead of text.
     #[arg(long)]
     json: bool,
 }
@@ -97,51 +96,51 @@ fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "expected a number greater than 0 and at most 1".into())
 }
 
-/// All that is told.
+/// The data of a plan.
 struct Report {
     outlook: Outlook,
     lengths: Lengths,
     padding: Padding,
     steps: u64,
     steps_per_epoch: u64,
-    /// Whether the tokens at a time were chosen here.
+    /// Whether `micro_batch_tokens` was chosen automatically.
     auto_tokens: bool,
     ranks: usize,
     ways: Vec<Way>,
-    /// What a rank may fill.
+    /// Memory limit per rank.
     limit: Option<Limit>,
     storage: Storage,
-    /// Where the run would write, and what is free there.
+    /// Output folder, and free disk space there.
     free: Option<(PathBuf, u64)>,
     device: String,
     named: Option<&'static Device>,
     efficiency: f64,
-    /// Whether ranks compute on a CPU.
+    /// Whether ranks run on a CPU.
     cpu: bool,
-    /// Ranks on a machine.
+    /// Ranks per machine.
     ranks_here: usize,
     speed: Speed,
     network: Network,
-    /// The ZeRO stage that times are told for.
+    /// The ZeRO stage of the time estimates.
     zero: Zero,
     rows: Vec<Row>,
     measured: Option<Correction>,
 }
 
-/// What a rank may fill, in bytes, and where that is from.
+/// Memory limit per rank in bytes, and its source.
 struct Limit {
     bytes: f64,
     of: String,
 }
 
-/// Plans.
+/// Runs `trainer plan`.
 ///
 /// # Errors
-/// Exit 2 for what is wrong with the configuration, the model or the data, and for names that are not known.
+/// Exit 2: an invalid configuration, model or data set; unknown names.
 pub fn run(args: &PlanArgs) -> Result<()> {
     let config = args.config(&[]);
     let Some(comm) = joined(args, &config)? else {
-        // Under a launcher once is enough.
+        // Under a launcher, only rank 0 plans.
         return if rank_of_environment() == 0 { tell(args, &report(args, config?, None)?) } else { Ok(()) };
     };
     let report = comm.agree(config.and_then(|config| report(args, config, Some(&comm))), "planning");
@@ -151,21 +150,21 @@ pub fn run(args: &PlanArgs) -> Result<()> {
 }
 
 impl PlanArgs {
-    /// The configuration, with these KEY=VALUE words after those of the command line.
+    /// Reads the configuration, with these KEY=VALUE arguments after those of the command line.
     fn config(&self, more: &[String]) -> Result<Config> {
         let overrides = [&self.overrides, more].concat();
         super::train::load(&TrainArgs { config: self.config.clone(), overrides, ..TrainArgs::default() })
     }
 }
 
-/// The ranks that measure, if any do.
+/// Connects the ranks for --measure.
 fn joined(args: &PlanArgs, config: &Result<Config>) -> Result<Option<Arc<dyn Collective>>> {
     if !args.measure {
         return Ok(None);
     }
     let (backend, timeout, threads) = match config {
         Ok(config) => (backend(config.comm.backend), config.comm.timeout_seconds, config.parallel.num_threads),
-        // Even a configuration that cannot be used is everybody's affair.
+        // An invalid configuration must be reported on all ranks.
         Err(_) => (Backend::Auto, 60.0, None),
     };
     connect(backend, Duration::from_secs_f64(timeout), threads).map(Some)
@@ -187,9 +186,9 @@ fn tell(args: &PlanArgs, report: &Report) -> Result<()> {
         assumed: assumed(args, &report.outlook.config, report.ranks),
     };
     let advice = question.answer()?;
-    let told = summary::recommendation(report, &advice)?;
+    let recommendation = summary::recommendation(report, &advice)?;
     let rest = if args.all { details::of(report) } else { summary::of(report, &advice) };
-    observe::print(&format!("{told}\n{rest}"));
+    observe::print(&format!("{recommendation}\n{rest}"));
     Ok(())
 }
 
@@ -201,7 +200,7 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
     let ranks = comm.map_or(args.ranks as usize, |comm| comm.world().max(args.ranks as usize));
     let network = network(args, device)?;
     let efficiency = match (device, args.efficiency) {
-        (None, Some(_)) => return Err(Error::input("--efficiency: this CPU is measured; name a --device with it")),
+        (None, Some(_)) => return Err(Error::input("--efficiency: requires --device, as this CPU is measured")),
         (_, efficiency) => efficiency.unwrap_or(EFFICIENCY),
     };
     let limit = limit(args, &config, device, ranks)?;
@@ -246,18 +245,18 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
 }
 
 impl Report {
-    /// The model's folder, without the path to it.
+    /// Returns the name of the model's folder.
     fn name(&self) -> String {
         let path = &self.outlook.config.model.path;
         path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
     }
 
-    /// Examples of a step of `--ranks`.
+    /// Global batch size on `--ranks` ranks.
     fn batch(&self) -> usize {
         self.outlook.global_batch(self.ranks).min(self.lengths.examples as usize)
     }
 
-    /// Whether this way fits, where a limit is known.
+    /// Whether a combination fits; `None` without a limit.
     fn fits(&self, way: &Way) -> Option<bool> {
         self.limit.as_ref().map(|limit| way.need.total <= limit.bytes)
     }
@@ -266,14 +265,14 @@ impl Report {
         Place { ranks: self.ranks, cpu: self.cpu, limit: self.limit.as_ref().map(|limit| limit.bytes) }
     }
 
-    /// The worlds of the table, that of `--ranks` among them.
+    /// World sizes of the table, including `--ranks`.
     fn rows(&self) -> Result<Vec<Row>> {
         self.with_run(&self.outlook.config, self.zero, |run| {
             worlds(self.ranks).into_iter().map(|ranks| run.on(ranks, self.speed, &self.network)).collect()
         })
     }
 
-    /// The time of a trial; none where it has another precision than the one that the rates here were measured in.
+    /// Estimates the time of a trial; `None` if its precision differs from the one in which the speed was measured.
     fn time(&self, trial: &Trial) -> Result<Option<Row>> {
         let (config, own) = (&trial.config, &self.outlook.config);
         let speed = match self.named {
@@ -300,7 +299,7 @@ impl Report {
     }
 }
 
-/// The worlds of the table, this one among them.
+/// Returns the world sizes of the table, including this one.
 fn worlds(ranks: usize) -> Vec<usize> {
     let mut worlds: Vec<usize> = WORLDS.into_iter().chain([ranks]).collect();
     worlds.sort_unstable();
@@ -308,7 +307,8 @@ fn worlds(ranks: usize) -> Vec<usize> {
     worlds
 }
 
-/// What a rank may fill: as `train` has it under "auto", or as the arguments say. Without either nothing is compared.
+/// Determines the memory limit per rank from the configuration, as in `train`, or from the arguments; `None` without
+/// either.
 fn limit(args: &PlanArgs, config: &Config, device: Option<&Device>, ranks: usize) -> Result<Option<Limit>> {
     if let Some(bytes) = config.parallel.memory_per_rank {
         return Ok(Some(Limit { bytes: bytes.0 as f64, of: "parallel.memory_per_rank".into() }));
@@ -319,17 +319,17 @@ fn limit(args: &PlanArgs, config: &Config, device: Option<&Device>, ranks: usize
     };
     match (args.gpu_memory, device) {
         (Some(bytes), _) => share(bytes as f64, "--gpu-memory"),
-        (None, Some(device)) => share(device.memory, "what a rank has"),
+        (None, Some(device)) => share(device.memory, "the device memory"),
         (None, None) if config.parallel.zero_stage == ZeroStage::Auto => {
             let free = available_bytes().ok_or_else(memory_need::untold)?;
             let on_machine = ranks.min(args.ranks_per_node as usize);
-            share((free / on_machine as u64) as f64, "a rank's part of what is free here now")
+            share((free / on_machine as u64) as f64, "the memory per rank that is free here now")
         }
         _ => Ok(None),
     }
 }
 
-/// Unless told so many examples that each world of the table has a whole batch.
+/// Returns the number of assumed examples; by default enough for a whole batch on each world size of the table.
 fn assumed(args: &PlanArgs, config: &Config, ranks: usize) -> Option<Assumed> {
     let length = args.assume_length? as usize;
     let largest = worlds(ranks).last().copied().unwrap_or(ranks);
@@ -338,7 +338,7 @@ fn assumed(args: &PlanArgs, config: &Config, ranks: usize) -> Option<Assumed> {
     Some(Assumed { length, examples })
 }
 
-/// The nearest folder above that exists, and what is free there.
+/// Returns the nearest existing parent folder, and its free disk space.
 fn free_space(folder: &Path) -> Option<(PathBuf, u64)> {
     let whole = std::path::absolute(folder).ok()?;
     let there = whole.ancestors().find(|path| path.is_dir())?.to_owned();

@@ -1,4 +1,4 @@
-//! What ranks compute on and how they are connected, by name.
+//! Looks up devices and links by name.
 
 use super::PlanArgs;
 use crate::comm::cores;
@@ -8,7 +8,7 @@ use crate::plan::device::{DEVICES, Device, Speed};
 use crate::plan::link::{LINKS, Link, Network};
 use crate::train::{measure, settings};
 
-/// A named device; none for this CPU.
+/// Returns a device by name; `None` for this CPU.
 pub(super) fn device(name: &str) -> Result<Option<&'static Device>> {
     let names: Vec<&str> = DEVICES.iter().map(|device| device.name).collect();
     match (name, Device::named(name)) {
@@ -21,7 +21,7 @@ pub(super) fn device(name: &str) -> Result<Option<&'static Device>> {
     }
 }
 
-/// The links that are asked for, or the device's.
+/// Returns the requested links, or the default links of the device.
 pub(super) fn network(args: &PlanArgs, device: Option<&Device>) -> Result<Network> {
     let usual = device.map_or(["shared-memory", "eth100"], |device| device.links);
     let asked: Vec<&str> = args.link.iter().flat_map(|names| names.split(',')).map(str::trim).collect();
@@ -33,7 +33,7 @@ pub(super) fn network(args: &PlanArgs, device: Option<&Device>) -> Result<Networ
         Link::named(name).ok_or_else(unknown)
     };
     if asked.len() > 2 {
-        return Err(Error::input("--link: at most two: on a machine, and between machines"));
+        return Err(Error::input("--link: at most two names: within a machine, and between machines"));
     }
     Ok(Network {
         near: link(0)?,
@@ -43,7 +43,7 @@ pub(super) fn network(args: &PlanArgs, device: Option<&Device>) -> Result<Networ
     })
 }
 
-/// The rates of a rank and what they are called.
+/// Returns the compute speed of a rank and its description.
 pub(super) fn speed(
     config: &Config,
     device: Option<&Device>,
@@ -53,20 +53,20 @@ pub(super) fn speed(
 ) -> (Speed, String) {
     match device {
         Some(device) => {
-            let told = format!("{} at {:.0} % of its peak", device.name, 100.0 * efficiency);
-            (of_device(config, device, efficiency), told)
+            let description = format!("{} at {:.0} % of its peak", device.name, 100.0 * efficiency);
+            (of_device(config, device, efficiency), description)
         }
         None => {
             let share = || cores::use_our_cores(0, ranks, config.parallel.num_threads).threads;
             let threads = threads.unwrap_or_else(share);
             tch::set_num_threads(threads as i32);
             let speed = measure::speed(settings::kind(config.parallel.precision));
-            (speed, format!("this CPU, {threads} thread{} a rank", if threads == 1 { "" } else { "s" }))
+            (speed, format!("this CPU, {threads} thread{} per rank", if threads == 1 { "" } else { "s" }))
         }
     }
 }
 
-/// The rates of a named device; TF32 as on a GPU, unless it is switched off.
+/// Returns the speed of a named device; with TF32 unless it is disabled.
 pub(super) fn of_device(config: &Config, device: &Device, efficiency: f64) -> Speed {
     let half = config.parallel.precision != Precision::Fp32;
     Speed::of(device, half, config.parallel.tf32.unwrap_or(!half), efficiency)

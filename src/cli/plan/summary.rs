@@ -1,4 +1,4 @@
-//! A plan in short: what to run or to change, and the figures behind it.
+//! Summary of a plan: the recommendation, and the figures behind it.
 
 use super::Report;
 use super::details;
@@ -7,15 +7,15 @@ use crate::config::{MicroBatchTokens, Recompute, ZeroStage};
 use crate::error::Result;
 use crate::observe::memory::available_bytes;
 use crate::observe::table::table;
-use crate::plan::memory::Need;
+use crate::plan::memory::MemoryEstimate;
 use crate::plan::scaling::Row;
 use crate::train::advice::{Advice, Change, Choice};
 use crate::train::trial::Trial;
 
-/// What stands before words for a command line.
+/// Indentation of command-line arguments.
 const WORDS: &str = "    ";
 
-/// What to run; where nothing fits, what to change.
+/// Returns the recommendation: the settings to use or, if nothing fits, changes that save memory.
 ///
 /// # Errors
 /// As [`crate::data::Sampler::new`].
@@ -27,7 +27,7 @@ pub fn recommendation(report: &Report, advice: &Advice) -> Result<String> {
     }
 }
 
-/// The figures behind it.
+/// Returns the figures behind the recommendation.
 pub fn of(report: &Report, advice: &Advice) -> String {
     let measured = details::measured(report);
     let mut text = details::model(report) + &data(report) + &memory(report, advice) + &details::storage(report);
@@ -51,7 +51,7 @@ pub fn recomputation(recompute: Recompute) -> String {
     }
 }
 
-/// Ranks, micro-batches and precision in words.
+/// Describes ranks, micro-batches and precision.
 fn held(report: &Report, trial: &Trial) -> String {
     let auto = report.auto_tokens && trial.tokens() == own_tokens(report);
     format!(
@@ -70,11 +70,11 @@ fn own_tokens(report: &Report) -> usize {
     }
 }
 
-/// The time of the run, where it is known.
+/// Describes the time of the run, if known.
 fn time(report: &Report, trial: &Trial) -> Result<String> {
-    let told = |row: Row| {
+    let describe = |row: Row| {
         let text = format!(
-            "Expected time: {} for {} steps of {} on {}; evaluation and saving not counted.",
+            "Expected time: {} for {} steps of {} on {}, without evaluation and checkpoints.",
             duration(row.run_seconds()),
             count(row.steps),
             seconds(row.step.seconds),
@@ -82,19 +82,19 @@ fn time(report: &Report, trial: &Trial) -> Result<String> {
         );
         fill("", &text)
     };
-    Ok(report.time(trial)?.map(told).unwrap_or_default())
+    Ok(report.time(trial)?.map(describe).unwrap_or_default())
 }
 
-/// Words for a command line; those that a shell would take apart are quoted.
+/// Formats command-line arguments, quoted for a shell where necessary.
 fn words(words: &[String]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "=._-/".contains(c);
     let quoted = |word: &String| if word.chars().all(plain) { word.clone() } else { format!("'{word}'") };
     words.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// Where no limit is known.
+/// The recommendation without a known memory limit.
 fn need(report: &Report, trial: &Trial) -> Result<String> {
-    let mut text = fill("", &format!("Needs {} a rank with {}.", size(trial.total()), way(trial)));
+    let mut text = fill("", &format!("Needs {} per rank with {}.", size(trial.total()), way(trial)));
     text += &fill("", &format!("{}: as configured.", held(report, trial)));
     text += &time(report, trial)?;
     if let Some(free) = available_bytes() {
@@ -104,13 +104,13 @@ fn need(report: &Report, trial: &Trial) -> Result<String> {
         let verdict = if trial.total() <= each { "" } else { ", which is too little" };
         text += &fill("", &format!("This machine has {}{of} free now{verdict}.", size(each)));
     }
-    Ok(text + &fill("", "What fits into a GPU: --device NAME, or --gpu-memory SIZE."))
+    Ok(text + &fill("", "To check whether it fits on a GPU: --device NAME, or --gpu-memory SIZE."))
 }
 
 fn fits(report: &Report, advice: &Advice, choice: &Choice, limit: f64) -> Result<String> {
     let (trial, configured) = (&choice.trial, &advice.configured);
     let used = share(trial.total(), limit);
-    let mut text = fill("", &format!("Fits with {}: {used} a rank.", way(trial)));
+    let mut text = fill("", &format!("Fits with {}: {used} per rank.", way(trial)));
     let held = held(report, trial);
     if choice.words.is_empty() {
         let auto = trial.config.parallel.zero_stage == ZeroStage::Auto;
@@ -127,10 +127,10 @@ fn fits(report: &Report, advice: &Advice, choice: &Choice, limit: f64) -> Result
     }
     text += &fill("", &format!("{held}."));
     text += &time(report, trial)?;
-    let mut also = format!("As configured, with {own}, it fits too: {} a rank", size(configured.total()));
+    let mut also = format!("As configured, with {own}, it fits too: {} per rank", size(configured.total()));
     if let (Some(other), Some(row)) = (report.time(trial)?, report.time(configured)?) {
         let quicker = row.step.seconds < other.step.seconds;
-        also += &format!(", {} a step{}", seconds(row.step.seconds), if quicker { ", which is quicker" } else { "" });
+        also += &format!(", {} per step{}", seconds(row.step.seconds), if quicker { ", which is faster" } else { "" });
     }
     Ok(text + &fill("", &format!("{also}. To change it, add:")) + "\n" + &add)
 }
@@ -140,7 +140,7 @@ fn nothing(report: &Report, advice: &Advice, limit: f64) -> String {
     let mut text = fill(
         "",
         &format!(
-            "Nothing fits into {} a rank: no combination of ZeRO stage, activation checkpointing, micro-batches and \
+            "Nothing fits into {} per rank: no combination of ZeRO stage, activation checkpointing, micro-batches and \
              precision.",
             size(limit)
         ),
@@ -150,22 +150,22 @@ fn nothing(report: &Report, advice: &Advice, limit: f64) -> String {
         &format!("As configured, with {}, a rank needs {}. {}.", way(trial), size(trial.total()), held(report, trial)),
     );
     let Some(last) = changes.last() else {
-        return text + &fill("", "No setting takes less: use a smaller model, or GPUs with more memory.");
+        return text + &fill("", "No setting needs less memory: use a smaller model, or GPUs with more memory.");
     };
-    text += "What takes less, that which saves most first:\n\n";
+    text += "Changes that save memory, largest saving first:\n\n";
     for (place, change) in changes.iter().enumerate() {
-        text += &told(place, change, trial.total(), limit);
+        text += &describe_change(place, change, trial.total(), limit);
     }
     text += "\n";
     let verdict = match changes.iter().position(|change| change.together <= limit) {
-        Some(0) => format!("The first fits by itself: {} a rank.", share(changes[0].together, limit)),
+        Some(0) => format!("The first fits by itself: {} per rank.", share(changes[0].together, limit)),
         Some(place) if place + 1 < changes.len() => format!(
-            "The first {} together fit: {} a rank; all together need {}.",
+            "The first {} together fit: {} per rank; all of them together need {}.",
             place + 1,
             share(changes[place].together, limit),
             size(last.together)
         ),
-        Some(_) => format!("All of them together fit: {} a rank.", share(last.together, limit)),
+        Some(_) => format!("All of them together fit: {} per rank.", share(last.together, limit)),
         None => format!(
             "All of them together need {} and do not fit: use a smaller model, or GPUs with more memory.",
             size(last.together)
@@ -174,8 +174,8 @@ fn nothing(report: &Report, advice: &Advice, limit: f64) -> String {
     text + &fill("", &verdict)
 }
 
-/// A change: what it is, its words, and what a rank needs then.
-fn told(place: usize, change: &Change, before: f64, limit: f64) -> String {
+/// Describes a change: its options, its saving, and the memory per rank with it.
+fn describe_change(place: usize, change: &Change, before: f64, limit: f64) -> String {
     let mut options = words(&change.edit.words());
     for (option, value) in [("--ranks", change.edit.ranks), ("--assume-length", change.edit.length)] {
         options += &value.map(|n| format!(" {option} {n}")).unwrap_or_default();
@@ -207,7 +207,7 @@ fn data(report: &Report) -> String {
     )
 }
 
-/// Memory by kind and ZeRO stage, otherwise as is recommended, or as configured where nothing is.
+/// Table of memory by kind and ZeRO stage, with the recommended settings, or as configured without a recommendation.
 fn memory(report: &Report, advice: &Advice) -> String {
     let trial = advice.cheapest.as_ref().map_or(&advice.configured, |choice| &choice.trial);
     let parallel = &trial.config.parallel;
@@ -215,11 +215,11 @@ fn memory(report: &Report, advice: &Advice) -> String {
     let how = recomputation(parallel.recompute).replace(" and ", " with ");
     let mut text = labelled("memory", &format!("of {of}, {}{how}", parallel.precision));
     let own = usize::from(trial.zero.stage());
-    let row = |(stage, need): (usize, &Need)| {
+    let row = |(stage, need): (usize, &MemoryEstimate)| {
         let mark = if stage == own { " *" } else { "" };
         stage_row(format!("{stage}{mark}"), need, report.limit.as_ref().map(|limit| need.total <= limit.bytes))
     };
-    // One rank shards nothing: there the stages do not differ.
+    // With one rank nothing is sharded, and all stages are equal.
     let stages = trial.needs.iter().enumerate().filter(|(stage, _)| trial.ranks > 1 || *stage == own);
     text += &table(&STAGE_COLUMNS, &stages.map(row).collect::<Vec<_>>());
     text += "\n";
@@ -227,16 +227,16 @@ fn memory(report: &Report, advice: &Advice) -> String {
         Some(choice) if !choice.words.is_empty() => "recommended",
         _ => "as configured",
     };
-    let at = details::moment(report, trial.need().at);
-    text += &below(&format!("* {star}; its peak is {at} (each kind has its own)"));
+    let at = details::phase(report, trial.need().at);
+    text += &below(&format!("* {star}; its peak is {at} (kinds peak at different times)"));
     text + &details::limits(report)
 }
 
-/// The head of a table of ZeRO stages.
+/// Header of a table of ZeRO stages.
 pub const STAGE_COLUMNS: [&str; 7] = ["ZeRO", "weights", "gradients", "optimizer", "activations", "peak", "fits"];
 
-/// A row of it.
-pub fn stage_row(name: String, need: &Need, fits: Option<bool>) -> Vec<String> {
+/// Returns a row of this table.
+pub fn stage_row(name: String, need: &MemoryEstimate, fits: Option<bool>) -> Vec<String> {
     let [weights, gradients, optimizer, activations, _] = need.peak.map(size);
     let verdict = fits.map_or("", |fits| if fits { "yes" } else { "no" });
     vec![name, weights, gradients, optimizer, activations, size(need.total), verdict.into()]
