@@ -262,14 +262,14 @@ fn lock(path: &Path) -> Result<File> {
     let create = || File::create(path).input_context(format!("output_dir: {} cannot be written", path.display()));
     let mut file = create()?;
     let start = Instant::now();
-    let mut told = false;
+    let mut is_reported = false;
     loop {
         match file.try_lock() {
             // The previous run has removed the file, and there may be a new one now.
             Ok(()) if !is_file(&file, path) => file = create()?,
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {
-                if !std::mem::replace(&mut told, true) {
+                if !std::mem::replace(&mut is_reported, true) {
                     tracing::info!("waiting for another run in this output_dir to exit");
                 }
                 std::thread::sleep(Duration::from_millis(200))

@@ -1,7 +1,6 @@
 //! Writing a safetensors file tensor by tensor (<https://github.com/huggingface/safetensors>, the format section).
 //!
-//! The header at the start needs only names, shapes and dtypes. So the file of a model that no rank holds as a whole is
-//! written one unit at a time.
+//! The header at the start needs only names, shapes and dtypes, so a sharded model can be written one unit at a time.
 
 use crate::checkpoint::tensors::dtype;
 use crate::error::{Context, Error, Result};

@@ -122,7 +122,7 @@ mod tests {
     use crate::data::{Example, Label};
 
     #[test]
-    fn counts_and_shares_by_hand() {
+    fn statistics_match_manual_values() {
         let lengths = [4, 8, 8, 10, 30];
         let found = Lengths::of(&lengths);
         assert_eq!((found.examples, found.tokens, found.shortest, found.median, found.longest), (5, 60, 4, 8, 30));
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_by_hand() {
+    fn padding_matches_manual_values() {
         // 5 x 30 positions for 60 tokens; to 64: 320.
         let found = padding(&[&[4], &[8], &[8], &[10], &[30]], Collation::Plain, [64, 0]);
         assert_eq!(found, Padding { to_longest: 2.5, to_max: 320.0 / 60.0 });

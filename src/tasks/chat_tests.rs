@@ -135,9 +135,9 @@ fn named_templates_are_selected_by_tools() {
     assert_eq!((with_tools.text.as_str(), with_tools.answers.as_slice()), ("yb", std::slice::from_ref(&(1..2))));
 }
 
-/// Llama 3 has a token for the end of a turn, zephyr the end of the text.
+/// Llama 3 has an end-of-turn token; zephyr uses EOS.
 #[test]
-fn a_template_tells_how_answers_end() {
+fn the_end_of_answers_is_inferred_from_the_template() {
     let all = reference();
     for (name, kind) in all.as_object().unwrap().keys().flat_map(|name| [(name, "plain"), (name, "tagged")]) {
         let family = &all[name];

@@ -29,7 +29,9 @@ impl Classes {
         let mut indices = HashMap::new();
         for (name, index) in names.iter().zip(0..) {
             if indices.insert(name.clone(), index).is_some() {
-                return Err(Error::input(format!("duplicate {name:?} in the list of labels; list every label once")));
+                return Err(Error::input(format!(
+                    "the list of labels has a duplicate: {name:?}; list every label once"
+                )));
             }
         }
         Ok(Classes { names, indices })

@@ -166,14 +166,15 @@ mod tests {
     use super::*;
     use crate::data::masking::WORD_START;
 
-    /// Documents whose tokens tell document and place: sentence s of document d has tokens `1000 d + 20 s` and on.
+    /// Documents whose token ids encode document and position: those of sentence s in document d start at `1000 d + 20
+    /// s`.
     fn documents() -> Vec<Sentences> {
         let sentence = |d: u32, s: u32| (0..3 + (d + s) % 4).map(|t| (1000 * d + 20 * s + t, WORD_START)).collect();
         (0..200).map(|d| (0..1 + d % 12).map(|s| sentence(d, s)).collect()).collect()
     }
 
     #[test]
-    fn half_of_the_seconds_follow_their_firsts() {
+    fn in_half_of_the_pairs_the_second_text_follows_the_first() {
         let (all, room) = (documents(), 24);
         let pairs: Vec<(usize, Pair)> = (0..all.len())
             .flat_map(|d| super::pairs(&all, d, room, 7).into_iter().map(move |pair| (d, pair)))
@@ -188,7 +189,7 @@ mod tests {
             assert_eq!(other != *document, pair.is_random);
             assert!(pair.is_random || pair.second[0].0 > pair.first[pair.first.len() - 1].0, "in their order");
         }
-        // A sentence that is left alone meets a random one.
+        // A single remaining sentence is paired with a random one.
         let share = random as f64 / pairs.len() as f64;
         assert!((0.5..0.7).contains(&share), "{share}");
         let again: Vec<Pair> = (0..all.len()).flat_map(|d| super::pairs(&all, d, room, 7)).collect();

@@ -146,11 +146,11 @@ mod tests {
     }
 
     const NONE: i32 = NO_LABEL;
-    /// `d-e` is three tokens; the zero width space is none.
+    /// `d-e` has three tokens, the zero-width space none.
     const SENTENCES: &str = "a\tO\nd-e\tB-x\n\nb\tI-x\n\u{200b}\tB-x\nc\tO\nd\tO\ne\tO\nf\tB-x\n";
 
     #[test]
-    fn a_tag_stands_at_its_words_first_token() {
+    fn tags_are_labels_of_first_tokens() {
         let case = Case::new("a.conll", SENTENCES);
         let prepared = case.prepare().unwrap();
         let data = &prepared.dataset;
@@ -159,13 +159,13 @@ mod tests {
         assert_eq!(data.label(0), Label::Tokens(vec![NONE, 2, 0, NONE, NONE, NONE]));
         assert_eq!(data.ids(1), [2, 6, 7, 8, 9, 3]);
         assert_eq!(data.label(1), Label::Tokens(vec![NONE, 1, 2, 2, 2, NONE]));
-        assert_eq!(case.lost(), LostWords::from([(1, vec![(1, 0), (5, 0)])]), "one dropped, one cut off");
+        assert_eq!(case.lost(), LostWords::from([(1, vec![(1, 0), (5, 0)])]), "one dropped, one truncated");
         assert_eq!(prepared.facts.truncated, 1);
         assert!(prepared.facts.remarks[0].starts_with("2 words have no token"), "{:?}", prepared.facts.remarks);
     }
 
     #[test]
-    fn without_tags_the_places_are_marked() {
+    fn without_tags_first_tokens_are_marked() {
         let mut case = Case::new("a.conll", "a\nd-e\n");
         case.reader.source.tags = None;
         let prepared = case.prepare().unwrap();
@@ -183,7 +183,7 @@ mod tests {
         case.reader.labels = Some(vec!["O".into(), "I-x".into()]);
         assert!(case.message().contains("a.conll:2: word 2 (\"d-e\"): the tag \"B-x\""), "{}", case.message());
         case.reader.source.on_bad_record = OnBad::Skip;
-        assert!(case.message().contains("a.conll:2: "), "no good one is left");
+        assert!(case.message().contains("a.conll:2: "), "no valid record remains");
         case.reader.labels = Some(vec!["B-x".into(), "O".into()]);
         let prepared = case.prepare().unwrap();
         assert_eq!((prepared.dataset.len(), prepared.facts.skipped, prepared.facts.skipped_reasons[0].0), (1, 1, 4));
@@ -196,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_not_taken_for_tags() {
+    fn a_text_column_is_not_read_as_tags() {
         let rows: String = (0..60).map(|i| format!("a\tx{i}\n")).collect();
         let message = Case::new("a.conll", &rows).message();
         assert!(message.contains("a.conll: 60 different labels among 60: is the last column"), "{message}");
     }
 
     #[test]
-    fn everything_that_shapes_the_data_changes_the_fingerprint() {
+    fn every_setting_changes_the_fingerprint() {
         let mut case = Case::new("a.conll", SENTENCES);
         let changes: [fn(&mut TaggedWords); 5] = [
             |_| {},

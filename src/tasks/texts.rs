@@ -176,7 +176,7 @@ mod tests {
     use crate::text::records::{Fields, OnBad};
     use std::path::PathBuf;
 
-    /// A folder with a BERT vocabulary of letters, and a data file.
+    /// A folder with a BERT vocabulary of letters, and a data file in it.
     struct Case {
         dir: tempfile::TempDir,
         source: Source,
@@ -232,14 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn given_labels_keep_their_order_and_are_complete() {
+    fn given_labels_keep_their_order_and_others_are_errors() {
         let mut case = Case::new("a.jsonl", "{\"text\": \"a\", \"label\": 0}\n", given(&["1", "0"]));
         assert_eq!(case.prepare().unwrap().dataset.label(0), Label::Class(1));
         case.target = given(&["1", "2"]);
         let message = case.message();
         assert!(message.contains("a.jsonl:1: the label \"0\" is not one of the 2 known: \"1\", \"2\""), "{message}");
         case.target = given(&["1", "1"]);
-        assert!(case.message().contains("twice"));
+        assert!(case.message().contains("has a duplicate"));
     }
 
     /// Columns that are certainly not class labels.
@@ -261,7 +261,7 @@ mod tests {
         let few = Case::new("c.tsv", "review\tsentiment\na\tgood\nb\tbad\n", FOUND);
         assert_eq!(few.prepare().unwrap().dataset.len(), 3, "too few records to compare");
         let numbers = Case::new("d.tsv", &format!("review\t5\n{rows}"), FOUND);
-        assert_eq!(numbers.prepare().unwrap().dataset.len(), 11, "no column is called 5");
+        assert_eq!(numbers.prepare().unwrap().dataset.len(), 11, "no column is named 5");
     }
 
     #[test]

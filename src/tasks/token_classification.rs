@@ -132,8 +132,8 @@ mod tests {
     use crate::data::{Collation, Example};
     use crate::tasks::fixtures;
 
-    /// Two sentences of three and two words; the model says nothing of the last word of the first, and all right of the
-    /// others but the very last.
+    /// Evaluates two sentences of three and two words. One word of the first has no token; all other words except the
+    /// very last are predicted correctly.
     fn score(tags: [&str; 3], tokens: [&[i32]; 2], lost: (usize, u32)) -> (Metrics, Vec<Value>) {
         let task = TokenClassification { head: fixtures::head(3), labels: tags.map(String::from).to_vec() };
         let example = |classes: &&[i32]| {
@@ -155,10 +155,10 @@ mod tests {
     }
 
     #[test]
-    fn a_word_without_a_token_is_an_entity_missed() {
-        // B-x O (B-x) and I-x, I-x taken for O... the second sentence is B-x I-x, read as B-x B-x.
+    fn an_entity_without_a_token_is_missed() {
+        // The first sentence is B-x O (B-x); the second is B-x I-x, predicted as B-x B-x.
         let (metrics, lines) = score(["B-x", "I-x", "O"], [&[0, 2], &[0, 1]], (2, 0));
-        // Found: words 1 | 1, 2; labelled: words 1, 3 | 1-2; right is the first alone.
+        // Predicted: words 1 | 1, 2; labelled: words 1, 3 | 1-2; only the first is correct.
         let expected = [("precision", 1.0 / 3.0), ("recall", 1.0 / 3.0), ("f1", 1.0 / 3.0), ("accuracy", 3.0 / 5.0)];
         assert_eq!(metrics, expected);
         assert_eq!(lines[0]["tags"], json!(["B-x", "O", "O"]));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_that_mark_no_entities_have_an_accuracy_alone() {
+    fn tags_without_entities_have_only_an_accuracy() {
         let (metrics, lines) = score(["DT", "NN", "VB"], [&[0, 2], &[0, 1]], (1, 0));
         assert_eq!(metrics, [("accuracy", 3.0 / 5.0)]);
         assert_eq!(

@@ -32,7 +32,7 @@ pub struct Trial {
 
 impl Trial {
     /// At the run's own ZeRO stage.
-    pub fn estimate(&self) -> &MemoryEstimate {
+    pub fn need(&self) -> &MemoryEstimate {
         &self.needs[usize::from(self.zero.stage())]
     }
 
