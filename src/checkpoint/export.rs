@@ -66,10 +66,7 @@ pub fn write_files(folder: &Path, config: &Value, origin: &Path) -> Result<()> {
     write_file(&folder.join("config.json"), &serde_json::to_vec_pretty(config)?)?;
     let carried: Vec<&&str> = CARRIED.iter().filter(|name| origin.join(name).exists()).collect();
     if !carried.iter().any(|name| VOCABULARIES.contains(name)) {
-        return Err(Error::other(format!(
-            "{}: the tokenizer of the initial model folder no longer exists",
-            origin.display()
-        )));
+        return Err(Error::other(format!("{}: the tokenizer of the initial model is missing", origin.display())));
     }
     carried.into_iter().try_for_each(|name| copy_file(&origin.join(name), &folder.join(name)))
 }

@@ -126,17 +126,14 @@ impl RunDir {
         self.clear_temporary()
     }
 
-    /// Returns the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns the path of the metrics file.
     pub fn metrics(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
     }
 
-    /// Returns the folder of a step's checkpoint.
     pub fn checkpoint(&self, step: u64) -> PathBuf {
         self.path.join(format!("checkpoint-{step}"))
     }

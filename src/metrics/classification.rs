@@ -47,7 +47,6 @@ impl Confusion {
         &self.counts
     }
 
-    /// Number of examples.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }

@@ -57,7 +57,6 @@ impl MultiLabel {
         [self.exact, self.total].into_iter().chain(of_labels).collect()
     }
 
-    /// Number of examples.
     pub fn total(&self) -> u64 {
         self.total
     }

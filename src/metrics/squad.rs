@@ -77,11 +77,8 @@ fn in_common(answer: &str, gold: &str) -> MatchCounts {
 /// Sums of the scores over questions.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct AnswerSums {
-    /// Number of questions.
     pub total: f64,
-    /// Number of exact matches.
     pub exact: f64,
-    /// Sum of F1.
     pub f1: f64,
 }
 

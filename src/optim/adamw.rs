@@ -9,7 +9,6 @@ use tch::{Kind, Tensor};
 /// Number of elements of half-precision gradients converted to fp32 at a time.
 const PIECE: usize = 1 << 22;
 
-/// The constant hyperparameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWConfig {
     pub beta1: f64,
@@ -101,7 +100,6 @@ impl AdamW {
         each.map(|m| 4 * (m.exp_avg.numel() + m.exp_avg_sq.numel()) as u64).sum()
     }
 
-    /// Number of steps done.
     pub fn steps(&self) -> u64 {
         self.step
     }

@@ -57,7 +57,6 @@ pub fn written(every: [Option<u64>; 2], steps: u64) -> u64 {
     numbers.map(multiples).sum::<u64>() - both + last
 }
 
-/// Greatest common divisor.
 fn divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { divisor(b, a % b) }
 }

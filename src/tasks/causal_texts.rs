@@ -28,11 +28,8 @@ impl Encode for CausalTexts {
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let template = tokenizer.token_template(false)?;
         // Special tokens belong to the document, not to each of its pieces. A single token has no target.
-        let format = DocumentFormat {
-            collation: Collation::NextToken,
-            special_tokens: 0,
-            minimum: (2, "without a second token"),
-        };
+        let minimum = (2, "without a second token");
+        let format = DocumentFormat { collation: Collation::NextToken, special_tokens: 0, minimum };
         self.0.encode(format, |document| tokens(tokenizer, &template, document), example)
     }
 }

@@ -48,12 +48,8 @@ impl Tokens {
 impl<'a> Writer<'a> {
     fn new(tokenizer: &'a Tokenizer) -> Result<Self> {
         let template = ChatTemplate::of_folder(tokenizer.folder(), tokenizer.special_texts())?;
-        Ok(Writer {
-            tokenizer,
-            template,
-            token_template: tokenizer.token_template(false)?,
-            special: tokenizer.special_ids(),
-        })
+        let (token_template, special) = (tokenizer.token_template(false)?, tokenizer.special_ids());
+        Ok(Writer { tokenizer, template, token_template, special })
     }
 
     fn write(&self, said: &Said) -> Result<Tokens, String> {

@@ -73,11 +73,7 @@ fn mask(tokenizer: &Tokenizer) -> Result<u32> {
 }
 
 /// Adds special tokens to a text or a pair. Returns ids, segments and marks.
-pub(super) fn with_special_tokens(
-    template: &TokenTemplate,
-    first: &[Marked],
-    second: &[Marked],
-) -> (Vec<u32>, Vec<u8>, Vec<i32>) {
+pub(super) fn add_special(t: &TokenTemplate, first: &[Marked], second: &[Marked]) -> (Vec<u32>, Vec<u8>, Vec<i32>) {
     let special =
         |tokens: &[(u32, u8)]| tokens.iter().map(|&(id, segment)| (id, segment, NO_LABEL)).collect::<Vec<_>>();
     let text = |tokens: &[Marked], segment: u8| {
@@ -86,14 +82,8 @@ pub(super) fn with_special_tokens(
         let tokens = tokens.iter().enumerate().map(|(i, token)| (token.0, segment, mark(i, token.1)));
         tokens.collect::<Vec<_>>()
     };
-    let [a, b] = template.segments;
-    let all = [
-        special(&template.before),
-        text(first, a),
-        special(&template.between),
-        text(second, b),
-        special(&template.after),
-    ];
+    let [a, b] = t.segments;
+    let all = [special(&t.before), text(first, a), special(&t.between), text(second, b), special(&t.after)];
     let (mut ids, mut segments, mut marks) = (Vec::new(), Vec::new(), Vec::new());
     for (id, segment, mark) in all.concat() {
         ids.push(id);
@@ -129,7 +119,7 @@ impl Encode for MaskedTexts {
             let mut example = Example { ids: vec![], type_ids: vec![], lengths: vec![], label: Label::None };
             let mut all_marks = Vec::new();
             for piece in pieces {
-                let (ids, segments, marks) = with_special_tokens(&template, piece, &[]);
+                let (ids, segments, marks) = add_special(&template, piece, &[]);
                 example.lengths.push(ids.len() as u32);
                 example.ids.extend(ids);
                 example.type_ids.extend(segments);

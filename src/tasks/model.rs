@@ -50,7 +50,6 @@ impl Model {
         if stage == self.backbone.stages() { 0.0 } else { how.element() * self.backbone.border(stage, x) }
     }
 
-    /// Runs one block.
     pub fn forward(&self, stage: usize, input: &Border, batch: &Batch, ctx: &mut Ctx) -> Border {
         if stage < self.backbone.stages() {
             self.backbone.forward(stage, input, batch, ctx)

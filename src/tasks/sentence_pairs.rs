@@ -5,7 +5,7 @@
 //! 0), in the others it is from another document (class 1).
 
 use super::corpus::many;
-use super::masked_texts::{Marked, MaskingOptions, with_special_tokens};
+use super::masked_texts::{Marked, MaskingOptions, add_special};
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::random::SplitMix64;
 use crate::data::{Example, Label};
@@ -81,7 +81,7 @@ impl Encode for SentencePairs {
         let remarks =
             vec![format!("{} in {}, {random} of them random", many(all.len(), "document"), many(pairs.len(), "pair"))];
         let example = |pair: Pair| {
-            let (ids, segments, marks) = with_special_tokens(&template, &pair.first, &pair.second);
+            let (ids, segments, marks) = add_special(&template, &pair.first, &pair.second);
             Example::single(ids, segments, Label::TokensAndClass(marks, u32::from(pair.is_random)))
         };
         Ok(Encoded {

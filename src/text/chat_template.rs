@@ -24,7 +24,6 @@ pub struct ChatTemplate {
     special: Map<String, Value>,
 }
 
-/// One template.
 struct Template {
     environment: Environment<'static>,
     /// Source file and key, for messages.

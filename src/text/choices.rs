@@ -9,7 +9,6 @@ use std::path::PathBuf;
 /// A JSONL file of multiple-choice questions, and how to read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChoiceSource {
-    /// The file.
     pub path: PathBuf,
     /// The question column.
     pub question: String,

@@ -24,7 +24,6 @@ pub struct ConversationSource {
     pub on_bad_record: OnBad,
 }
 
-/// One record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conversation {
     /// Line number, from 1.

@@ -25,7 +25,6 @@ pub enum DocumentSource {
     Records(Source),
 }
 
-/// One document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     /// Number of its first line, from 1.
@@ -39,7 +38,6 @@ pub fn is_text(path: &Path) -> bool {
 }
 
 impl DocumentSource {
-    /// The file.
     pub fn path(&self) -> &Path {
         match self {
             DocumentSource::Text { path, .. } => path,

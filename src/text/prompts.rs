@@ -20,7 +20,6 @@ pub struct PromptSource {
     pub on_bad_record: OnBad,
 }
 
-/// One record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
     /// Line number, from 1.

@@ -17,7 +17,6 @@ use std::sync::Arc;
 /// line number) and `answers`. Any other file is SQuAD's JSON, 1.1 or 2.0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuestionSource {
-    /// The file.
     pub path: PathBuf,
     /// Whether answers are read; false for prediction.
     pub labelled: bool,
@@ -25,7 +24,6 @@ pub struct QuestionSource {
     pub on_bad_record: OnBad,
 }
 
-/// One question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// Number of the record's first line, from 1.
@@ -34,7 +32,6 @@ pub struct Question {
     pub id: String,
     /// The context, shared by the questions of a paragraph.
     pub context: Arc<str>,
-    /// The question.
     pub question: String,
     /// The reference answers. Empty: the question cannot be answered from its context, or answers are not read.
     pub answers: Vec<Answer>,

@@ -18,7 +18,6 @@ const LINES: usize = 3;
 /// A file of records and how to read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// The file.
     pub path: PathBuf,
     /// `None`: by the file's extension (`.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.tab`).
     pub format: Option<Format>,
@@ -47,7 +46,6 @@ pub enum Format {
 /// The names of the columns to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fields {
-    /// The text.
     pub text: String,
     /// The second text. `None`: the column `text_pair`, if present.
     pub text_pair: Option<String>,
@@ -90,7 +88,6 @@ impl RawLabel {
         }
     }
 
-    /// The label's text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -101,7 +98,6 @@ impl RawLabel {
     }
 }
 
-/// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The line on which the record starts, from 1.

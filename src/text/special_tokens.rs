@@ -20,7 +20,6 @@ pub enum Special {
 }
 
 impl Special {
-    /// All roles.
     pub const ALL: [Special; 7] =
         [Special::Bos, Special::Eos, Special::Unk, Special::Sep, Special::Pad, Special::Cls, Special::Mask];
 

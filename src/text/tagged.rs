@@ -9,7 +9,6 @@ use std::path::PathBuf;
 /// A file of sentences, and how to read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaggedSource {
-    /// The file.
     pub path: PathBuf,
     /// `None`: by the extension (`.jsonl`, `.ndjson`, `.json`; `.conll`, `.bio`, `.iob`, `.tsv`, `.txt`).
     pub format: Option<TaggedFormat>,
@@ -33,7 +32,6 @@ pub enum TaggedFormat {
     Sentences,
 }
 
-/// One sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tagged {
     /// Number of its first line, from 1.

@@ -29,7 +29,6 @@ pub struct TokenTemplate {
 }
 
 impl TokenTemplate {
-    /// Number of special tokens.
     pub fn len(&self) -> usize {
         self.before.len() + self.between.len() + self.after.len()
     }
@@ -47,7 +46,6 @@ impl TokenTemplate {
         (before, after)
     }
 
-    /// Whether there are no special tokens.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -154,7 +154,6 @@ impl Tokenizer {
         processed.map_err(failed)
     }
 
-    /// Returns the folder it was read from.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

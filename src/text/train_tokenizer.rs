@@ -40,7 +40,6 @@ pub struct Recipe {
 /// The default vocabulary size.
 pub const VOCAB_SIZE: usize = 30_000;
 
-/// A trained tokenizer.
 pub struct Trained {
     tokenizer: Tokenizer,
     /// Special tokens with their keys in `tokenizer_config.json`.
