@@ -3,7 +3,7 @@
 use super::Report;
 use super::fill::{below, count, labelled, ranks, seconds, size};
 use super::measured::Correction;
-use super::summary::{STAGE_COLUMNS, recomputation, stage_row};
+use super::summary::{STAGE_COLUMNS, checkpointing, stage_row};
 use crate::config::ZeroStage;
 use crate::observe::memory::human;
 use crate::observe::progress::clock;
@@ -70,7 +70,7 @@ fn memory(report: &Report) -> String {
     let mut text = labelled("memory", &format!("peak of {ranks} (kinds peak at different times)"));
     let name = |way: &Way| format!("{}{}", way.zero.stage(), if way.configured { " *" } else { "" });
     for ways in report.ways.chunk_by(|a, b| (a.precision, a.recompute) == (b.precision, b.recompute)) {
-        let how = recomputation(ways[0].recompute).replace(" and ", " with ");
+        let how = checkpointing(ways[0].recompute).replace(" and ", " with ");
         text += &below(&format!("{}{how}", ways[0].precision));
         let row = |way: &Way| stage_row(name(way), &way.need, report.fits(way));
         text += &table(&STAGE_COLUMNS, &ways.iter().map(row).collect::<Vec<_>>());

@@ -39,11 +39,11 @@ pub fn of(report: &Report, advice: &Advice) -> String {
 
 /// `ZeRO 3 and activation checkpointing`
 fn way(trial: &Trial) -> String {
-    format!("ZeRO {}{}", trial.zero.stage(), recomputation(trial.config.parallel.recompute))
+    format!("ZeRO {}{}", trial.zero.stage(), checkpointing(trial.config.parallel.recompute))
 }
 
 /// ` and activation checkpointing`
-pub fn recomputation(recompute: Recompute) -> String {
+pub fn checkpointing(recompute: Recompute) -> String {
     match recompute {
         Recompute::None => " without activation checkpointing".into(),
         Recompute::All => " and activation checkpointing".into(),
@@ -212,14 +212,14 @@ fn memory(report: &Report, advice: &Advice) -> String {
     let trial = advice.cheapest.as_ref().map_or(&advice.configured, |choice| &choice.trial);
     let parallel = &trial.config.parallel;
     let of = if trial.ranks == 1 { "one rank".to_owned() } else { format!("each of {} ranks", trial.ranks) };
-    let how = recomputation(parallel.recompute).replace(" and ", " with ");
+    let how = checkpointing(parallel.recompute).replace(" and ", " with ");
     let mut text = labelled("memory", &format!("of {of}, {}{how}", parallel.precision));
     let own = usize::from(trial.zero.stage());
     let row = |(stage, need): (usize, &MemoryEstimate)| {
         let mark = if stage == own { " *" } else { "" };
         stage_row(format!("{stage}{mark}"), need, report.limit.as_ref().map(|limit| need.total <= limit.bytes))
     };
-    // With one rank nothing is sharded, and all stages are equal.
+    // With one rank nothing is sharded, and all ZeRO stages are equal.
     let stages = trial.needs.iter().enumerate().filter(|(stage, _)| trial.ranks > 1 || *stage == own);
     text += &table(&STAGE_COLUMNS, &stages.map(row).collect::<Vec<_>>());
     text += "\n";
