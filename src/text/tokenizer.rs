@@ -55,7 +55,7 @@ impl Tokenizer {
     /// with Hugging Face's `longest_first`.
     ///
     /// # Errors
-    /// `max_length` leaves no room for text beside the special tokens (exit 2).
+    /// `max_length` leaves no room for text besides the special tokens (exit 2).
     pub fn encode(&self, text: &str, pair: Option<&str>, max_length: usize) -> Result<Encoded> {
         let room = self.room(pair.is_some(), max_length)?;
         let first = self.tokens(text)?;
