@@ -363,7 +363,7 @@ fn predictions_carry_columns_over() {
         assert!(text.contains(&end), "{end}: {text}");
     }
     for (words, says) in [
-        (&["--keep", "key"][..], "--keep: in.csv:1: no column \"key\"; there are \"id\", \"text\", \"more\""),
+        (&["--keep", "key"][..], "--keep: in.csv:1: no column \"key\"; found \"id\", \"text\", \"more\""),
         (&["--keep", "id", "--format", "tsv"], "--keep: in.csv:1: no column \"id\""),
     ] {
         let ended = given(words).expect(2);

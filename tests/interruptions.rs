@@ -66,11 +66,11 @@ fn a_damaged_checkpoint_is_passed_over() {
     cut(&bench.path("run/checkpoint-15/optimizer/adamw.safetensors"));
     let named = bench.path("run/checkpoint-20").display().to_string();
     let refused = run(trainer(&bench).args(train(&bench, "run", &more)).args(["--resume", &named])).expect(2);
-    let message = format!("trainer: error: {named}/model.safetensors: not a whole safetensors file");
+    let message = format!("trainer: error: {named}/model.safetensors: not a complete safetensors file");
     assert!(refused.stderr.contains(&message), "{}", refused.text());
     let resumed = run(trainer(&bench).args(train(&bench, "run", &more)).args(["--resume", "auto"])).expect(0);
     for part in ["checkpoint-20/model.safetensors", "checkpoint-15/optimizer/adamw.safetensors"] {
-        let told = |line: &str| line.contains("passed over") && line.contains(part);
+        let told = |line: &str| line.contains("skipped: ") && line.contains(part);
         assert!(resumed.stderr.lines().any(told), "{part}: {}", resumed.text());
     }
     let from = format!("resumed   from {}", bench.path("run/checkpoint-10").display());
@@ -93,7 +93,7 @@ fn a_folder_is_one_runs_at_a_time() {
     let since = Instant::now();
     let refused = run(&mut second("auto")).expect(2);
     assert!(since.elapsed() > Duration::from_secs(9), "it waits: {:?}", since.elapsed());
-    assert!(refused.stderr.contains("another run is at work in this output_dir"), "{}", refused.text());
+    assert!(refused.stderr.contains("another run is using this output_dir"), "{}", refused.text());
     assert!(refused.stderr.contains(&bench.path("run").display().to_string()), "{}", refused.text());
     assert_eq!(refused.stderr.matches("trainer: ").count(), 1, "{}", refused.text());
     assert!(refused.stderr.contains("waiting for another run"), "it says why it waits: {}", refused.text());

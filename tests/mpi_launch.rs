@@ -216,7 +216,7 @@ fn without_restarts_the_exit_code_is_the_jobs() {
     // What does not heal is not tried again, and told once.
     let refused = run(&mut launch(&bench, &["--resume", "none"], &[])).expect(2);
     assert_eq!(refused.text().trim().lines().count(), 1, "{}", refused.text());
-    assert!(refused.stderr.contains("holds a run already"), "{}", refused.text());
+    assert!(refused.stderr.contains("already contains a run"), "{}", refused.text());
     // What mpirun itself refuses, neither.
     let wrong = run(&mut launch(&bench, &["--mpi-arg=--no-such-option"], &[]));
     let last = wrong.stderr.trim_end().lines().last().unwrap();

@@ -189,7 +189,7 @@ fn names_that_are_not_known_are_refused() {
         // Real steps are of real data, and of what ranks compute on here.
         (
             &["--device", "h100-sxm", "--measure", "comm.backend=solo"],
-            "ranks compute on the CPU here, but --device is h100-sxm",
+            "ranks run on the CPU here, but --device is h100-sxm",
         ),
         (&["--measure", "--assume-length", "20"], "cannot be used with"),
         // As long as the model takes, and as a run would leave it.
@@ -349,7 +349,7 @@ fn a_large_model_is_counted_by_hand() {
     let types = Types { compute: Type::BFloat16, reduce: Type::Float };
     let keeps = (0..model.stages()).map(|stage| stage + 1 == model.stages()).collect();
     let setup = Setup { types, zero: Zero::ALL[3], cpu: false, keeps, saves: false };
-    let need = memory::need(model, &layout, &setup, &Load { busiest: x, rows: 16e3, ..Load::default() });
+    let need = memory::estimate(model, &layout, &setup, &Load { busiest: x, rows: 16e3, ..Load::default() });
     for (kept, bytes) in need.kept.into_iter().zip([2.0, 4.0, 12.0]) {
         assert!((kept / (bytes * parameters as f64 / 8.0) - 1.0).abs() < 1e-4, "{kept}");
     }

@@ -59,7 +59,7 @@ fn told_words(text: &str) -> Vec<String> {
     lines.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect()
 }
 
-/// Of what fits: `Fits with ZeRO 2 ...: 12.3 of 20.0 MB a rank.`, and the words to add.
+/// Of what fits: `Fits with ZeRO 2 ...: 12.3 of 20.0 MB per rank.`, and the words to add.
 fn check_that_words_fit(bench: &Bench, args: &[String]) -> (String, Vec<String>) {
     let text = plan(bench, args);
     let first = text.lines().next().unwrap().to_owned();

@@ -52,7 +52,7 @@ fn auto_does_not_replace_a_finished_run_without_checkpoints() {
     let model = fs::read(bench.path("a/final/model.safetensors")).unwrap();
     let error = bench.run(1, "a", &settings, &Resume::Auto).unwrap_err();
     assert_eq!(error.kind(), Kind::Input);
-    assert!(error.to_string().contains("holds a run already"), "{error}");
+    assert!(error.to_string().contains("already contains a run"), "{error}");
     assert!(model == fs::read(bench.path("a/final/model.safetensors")).unwrap());
 }
 

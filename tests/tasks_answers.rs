@@ -197,7 +197,7 @@ fn mistakes_name_the_file_and_the_line_or_the_setting() {
     refused(&[&format!("data.train={file}")], &[&format!("{file}:{line}: question \"q6\": line "), "has the same id"]);
     let long = format!("\"where {}is", "is ".repeat(20));
     let file = spoilt("long", "\"where is", &long);
-    refused(&[&format!("data.train={file}")], &[&file, "question \"q0\": the question takes 47 of max_length = 24"]);
+    refused(&[&format!("data.train={file}")], &[&file, "question \"q0\": the question has 47 of max_length = 24"]);
     refused(&["task.doc_stride=30"], &["question \"q0\"", "doc_stride = 30"]);
     refused(&["data.text_column=context"], &["text_column: questions come from SQuAD JSON"]);
     refused(&["task.n_best_size=0"], &["task.n_best_size: found the integer 0, expected an integer >= 1"]);

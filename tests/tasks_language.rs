@@ -226,7 +226,7 @@ fn answers_are_learnt() {
     fs::write(&chats, (0..30).map(|i| format!("{}\n", chat(i))).collect::<String>()).unwrap();
     let (data, eval) = (format!("data.train={}", chats.display()), format!("data.eval={}", chats.display()));
     let said = train(&bench, &model, "run", &[&data, &eval, "kind=chat"]);
-    assert!(said.contains("20 examples") && said.contains("10 left out, as max_length = 64"), "{said}");
+    assert!(said.contains("20 examples") && said.contains("10 skipped, as max_length = 64"), "{said}");
     assert_learns(&bench, "run");
     let names = common::process::names(&bench.path("run/final"));
     assert!(names.iter().any(|name| name == "chat_template.jinja"), "{names:?}");

@@ -96,15 +96,15 @@ fn bad_records_are_told_with_file_and_line() {
             "multiple-choice",
             "c.jsonl",
             "{\"question\": \"a\", \"choices\": [\"x\", \"y\"], \"label\": 0}\n\n{\"question\": \"a\", \"choices\": [\"x\", \"y\"], \"label\": 2}\n",
-            "c.jsonl:3: the label 2 is none of the 2 choices",
+            "c.jsonl:3: the label 2 matches none of the 2 choices",
         ),
         (
             "multiple-choice",
             "d.jsonl",
             "{\"question\": \"a\", \"choices\": [\"x\"], \"label\": 0}\n",
-            "d.jsonl:1: a question needs two choices",
+            "d.jsonl:1: a question needs at least two choices",
         ),
-        ("multiple-choice", "e.csv", "question,choices,label\n", "read from JSONL"),
+        ("multiple-choice", "e.csv", "question,choices,label\n", "must be JSONL"),
     ];
     for (kind, name, content, says) in cases {
         fs::write(bench.path(name), content).unwrap();

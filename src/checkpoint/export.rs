@@ -1,4 +1,4 @@
-//! The model of a checkpoint as a Hugging Face folder.
+//! Exports the model of a checkpoint as a Hugging Face folder.
 
 use crate::checkpoint::folder::{copy_file, write_file};
 use crate::checkpoint::tensor_writer::Entry;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::path::Path;
 use tch::Tensor;
 
-/// What belongs to a model folder besides the weights and is carried from the folder that training began with.
+/// Files that are copied from the initial model folder.
 pub const CARRIED: &[&str] = &[
     "tokenizer.json",
     "tokenizer_config.json",
@@ -25,13 +25,13 @@ pub const CARRIED: &[&str] = &[
     GENERATION_FILE,
 ];
 
-/// How a model generates texts.
+/// The generation settings of a model.
 pub const GENERATION_FILE: &str = "generation_config.json";
 
-/// Of these, one at least makes a tokenizer.
+/// A tokenizer needs at least one of these files.
 const VOCABULARIES: &[&str] = &["tokenizer.json", "vocab.txt"];
 
-/// The tensors of the weight file, in the order in which [`parts`] gives them unit by unit.
+/// Returns the tensors of the weight file, in the order of [`parts`], unit by unit.
 pub fn entries(params: &Params, names: &HfNames) -> Vec<Entry> {
     let units = params.layout().units().iter();
     let ids = units.flat_map(|unit| &unit.members);
@@ -45,8 +45,8 @@ pub fn entries(params: &Params, names: &HfNames) -> Vec<Entry> {
     .collect()
 }
 
-/// A unit's tensors under Hugging Face's names: each parameter's part of `whole` (weights or gradients, `[padded]`),
-/// cut into the pieces that the file knows.
+/// Returns a unit's tensors under Hugging Face's names: each parameter's part of `whole` (weights or gradients,
+/// `[padded]`), split into the tensors of the file.
 pub fn parts(params: &Params, names: &HfNames, unit: usize, whole: &Tensor) -> Vec<(String, Tensor)> {
     let cut = |(id, tensor): (ParamId, Tensor)| {
         let param = names.of(&params.spec(id).name);
@@ -58,15 +58,15 @@ pub fn parts(params: &Params, names: &HfNames, unit: usize, whole: &Tensor) -> V
     params.members(unit, whole).flat_map(cut).collect()
 }
 
-/// Writes `config.json` and the files carried from `origin` into `folder`: all of a model but its weights.
+/// Writes `config.json` and the files copied from `origin` to `folder`: the model without its weights.
 ///
 /// # Errors
-/// The file's name and what the system says.
+/// The file name and the system error.
 pub fn write_files(folder: &Path, config: &Value, origin: &Path) -> Result<()> {
     write_file(&folder.join("config.json"), &serde_json::to_vec_pretty(config)?)?;
     let carried: Vec<&&str> = CARRIED.iter().filter(|name| origin.join(name).exists()).collect();
     if !carried.iter().any(|name| VOCABULARIES.contains(name)) {
-        return Err(Error::other(format!("{}: the tokenizer that training began with is gone", origin.display())));
+        return Err(Error::other(format!("{}: the tokenizer of the initial model is missing", origin.display())));
     }
     carried.into_iter().try_for_each(|name| copy_file(&origin.join(name), &folder.join(name)))
 }

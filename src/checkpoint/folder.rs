@@ -1,17 +1,17 @@
-//! Folders that are either whole or not there: written under a temporary name, flushed, renamed, marked.
+//! Atomic creation of folders: written under a temporary name, flushed, renamed, and marked complete.
 
 use crate::error::{Context, Error, Result};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// The file that makes a folder a checkpoint. It is written last.
+/// The file that marks a complete checkpoint; it is written last.
 pub const COMPLETE: &str = "COMPLETE";
 
-/// Writes a file and flushes it to the disk.
+/// Writes a file and flushes it to disk.
 ///
 /// # Errors
-/// The file's name and what the system says.
+/// The file name and the system error.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let mut file = File::create(path)?;
@@ -21,10 +21,10 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     write().context(format!("{}: cannot be written", path.display()))
 }
 
-/// Copies a file and flushes the copy to the disk. Who may read it is up to the umask, as with all files of a folder.
+/// Copies a file and flushes the copy to disk. The umask determines its permissions, as for all files of a folder.
 ///
 /// # Errors
-/// The file's name and what the system says.
+/// The file name and the system error.
 pub fn copy_file(from: &Path, to: &Path) -> Result<()> {
     let copy = || -> std::io::Result<()> {
         let mut copy = File::create(to)?;
@@ -34,16 +34,16 @@ pub fn copy_file(from: &Path, to: &Path) -> Result<()> {
     copy().context(format!("{} cannot be copied to {}", from.display(), to.display()))
 }
 
-/// Makes `target` with the content that `fill` writes: at no time does a half-written folder bear that name, and an
-/// older `target` is replaced only when the new one is whole. With `mark`, [`COMPLETE`] is written last.
+/// Creates `target` with the content that `fill` writes. A folder with that name is never incomplete, and an existing
+/// `target` is only replaced once the new one is complete. With `mark`, [`COMPLETE`] is written last.
 ///
 /// # Errors
-/// Those of `fill` and of the file system; the temporary folder is removed.
+/// Errors of `fill` and of the file system; the temporary folder is removed.
 pub fn replace(target: &Path, mark: bool, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let temporary = temporary_name(target)?;
     let result = build(&temporary, fill).and_then(|()| put(&temporary, target, mark));
     if result.is_err() {
-        // What went wrong is already known; a temporary folder that cannot be removed is cleared by the next run.
+        // The first error is reported; the next run removes a remaining temporary folder.
         _ = fs::remove_dir_all(&temporary);
     }
     result
@@ -58,13 +58,13 @@ fn build(temporary: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()>
     if temporary.exists() {
         fs::remove_dir_all(temporary).context(temporary.display())?;
     }
-    fs::create_dir_all(temporary).context(format!("{}: cannot be made", temporary.display()))?;
+    fs::create_dir_all(temporary).context(format!("{}: cannot be created", temporary.display()))?;
     fill(temporary)?;
     sync_dir(temporary)
 }
 
 fn put(temporary: &Path, target: &Path, mark: bool) -> Result<()> {
-    // The old folder steps aside until the new one is in its place.
+    // The old folder is renamed until the new one is in place.
     let old = temporary.with_extension("old.tmp");
     if target.exists() {
         fs::rename(target, &old).context(target.display())?;
@@ -72,7 +72,7 @@ fn put(temporary: &Path, target: &Path, mark: bool) -> Result<()> {
     let renamed = fs::rename(temporary, target).context(target.display());
     let placed = renamed.and_then(|()| if mark { write_file(&target.join(COMPLETE), b"") } else { Ok(()) });
     if placed.is_err() && old.exists() {
-        // The old folder comes back; what stands in its way is half a new one, if anything.
+        // Restore the old folder, after removing an incomplete new one.
         _ = fs::remove_dir_all(target);
         _ = fs::rename(&old, target);
     }
@@ -84,10 +84,11 @@ fn put(temporary: &Path, target: &Path, mark: bool) -> Result<()> {
     target.parent().map_or(Ok(()), sync_dir)
 }
 
-/// Removes a checkpoint: first the mark, so that an interrupted removal leaves no folder that looks whole.
+/// Removes a checkpoint, starting with the mark, so that an interrupted removal does not leave a folder marked
+/// complete.
 ///
 /// # Errors
-/// The folder's name and what the system says.
+/// The folder name and the system error.
 pub fn remove(folder: &Path) -> Result<()> {
     let mark = folder.join(COMPLETE);
     if mark.exists() {
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_write_leaves_the_old_folder_and_nothing_else() {
+    fn a_failed_write_keeps_only_the_old_folder() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("checkpoint-1");
         replace(&target, true, |d| write_file(&d.join("a"), b"old")).unwrap();

@@ -1,4 +1,4 @@
-//! Weights from a Hugging Face folder: one file or an index of several, any float type, old names and new.
+//! Loads weights from a Hugging Face folder: one file or an index of several, any float dtype, old and new names.
 
 use crate::checkpoint::tensors::TensorFile;
 use crate::error::{Context, Error, Result};
@@ -10,39 +10,39 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
-/// What loading found besides the weights that it loaded.
+/// Differences between the model and its weight files.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Report {
-    /// Tensors of the file that the model has no use for.
+    /// Unexpected keys: tensors of the files that the model does not use.
     pub unused: Vec<String>,
-    /// Weights of a head that the file lacks: they start fresh.
+    /// Head weights missing in the files, which are newly initialized.
     pub fresh: Vec<String>,
-    /// Weights of a head whose shape differs in the file: they start fresh too.
+    /// Head weights with another shape in the files, which are newly initialized.
     pub reshaped: Vec<String>,
 }
 
-/// The weight files of a folder and where each tensor is.
+/// The weight files of a folder and an index of their tensors.
 struct Weights {
     files: Vec<(PathBuf, TensorFile)>,
-    /// Exported spelling -> (file, spelling in the file).
-    places: BTreeMap<String, (usize, String)>,
+    /// Exported name -> (file, name in the file).
+    tensors: BTreeMap<String, (usize, String)>,
 }
 
-/// Where the values of a parameter come from.
+/// The source of a parameter's values.
 enum Origin<'a> {
     /// These tensors of the weight files, joined along dimension 0 in native form.
     File(Vec<String>, &'a HfParam),
-    /// (seed, name).
-    Fresh,
+    /// New initialization from (seed, name).
+    Random,
 }
 
-/// Reads the folder's weights unit by unit: `sink` gets each unit's number and its values, f32 `[padded]` on the CPU. A
-/// head's weights that the file lacks are drawn from (seed, name). `masters`, a checkpoint's weights of full precision
-/// by their native names, go before the folder's own.
+/// Loads the folder's weights unit by unit: `sink` gets the index of each unit and its values, f32 `[padded]` on the
+/// CPU. Missing head weights are newly initialized from (seed, name). `masters`, the fp32 master weights of a
+/// checkpoint by native name, take precedence over the folder's weights.
 ///
 /// # Errors
-/// Exit 2: no weight file, a damaged one, a weight of the backbone missing, or a shape that disagrees with
-/// `config.json`; all of them listed, before `sink` is called.
+/// Exit 2: no weight file, a damaged file, missing backbone weights, or shapes that disagree with `config.json`; all
+/// are listed before `sink` is called.
 pub fn load(
     folder: &Path,
     params: &Params,
@@ -59,7 +59,7 @@ pub fn load(
         match (masters.filter(|file| file.contains(&spec.name)), &origins[id.index()]) {
             (Some(file), _) => target.copy_(&file.read_shaped(&spec.name, &spec.shape)?),
             (None, Origin::File(names, param)) => weights.copy(target, names, param)?,
-            (None, Origin::Fresh) => target.copy_(&spec.draw(seed)),
+            (None, Origin::Random) => target.copy_(&spec.draw(seed)),
         }
         Ok(())
     };
@@ -67,19 +67,19 @@ pub fn load(
     Ok(report)
 }
 
-/// Whether the folder's weights fit the parameters, before there is memory for them.
+/// Checks whether the folder's weights match the parameters, before memory is allocated.
 ///
 /// # Errors
-/// Those of [`load`], but for values that cannot be read; tensors that `config.json` has as one and that differ.
+/// Those of [`load`] except for unreadable values; different tensors for weights that are tied in `config.json`.
 pub fn check(folder: &Path, specs: &[ParamSpec], names: &HfNames) -> Result<()> {
     let weights = Weights::open(folder, names)?;
     weights.find(folder, &specs.iter().collect::<Vec<_>>(), names)?;
     let params = specs.iter().map(|spec| names.of(&spec.name));
     let problems = params.map(|param| weights.differences(param, names)).collect::<Result<Vec<_>>>()?.concat();
-    if problems.is_empty() { Ok(()) } else { Err(refusal(folder, &problems)) }
+    if problems.is_empty() { Ok(()) } else { Err(mismatch(folder, &problems)) }
 }
 
-/// A tensor of the folder's weight files by its name there; `None` where they lack it or there are none.
+/// Reads a tensor of the folder's weight files by its name there; `None` if it or the files do not exist.
 ///
 /// # Errors
 /// Exit 2: a damaged file.
@@ -93,7 +93,7 @@ pub fn stored(folder: &Path, name: &str) -> Result<Option<Tensor>> {
     Ok(None)
 }
 
-/// The weight files of a folder; none where it has none.
+/// Returns the weight files of a folder, possibly none.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let single = folder.join("model.safetensors");
     let index = folder.join("model.safetensors.index.json");
@@ -104,10 +104,10 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Draws all weights from (seed, name), unit by unit, as [`load`] does.
+/// Initializes all weights from (seed, name), unit by unit, as in [`load`].
 ///
 /// # Errors
-/// Those of `sink`.
+/// Errors of `sink`.
 pub fn draw(params: &Params, seed: u64, sink: impl FnMut(usize, &Tensor) -> Result<()>) -> Result<()> {
     let fill = |id: ParamId, target: &mut Tensor| {
         target.copy_(&params.spec(id).draw(seed));
@@ -130,13 +130,13 @@ fn each_unit(
     Ok(())
 }
 
-fn refusal(folder: &Path, problems: &[String]) -> Error {
+fn mismatch(folder: &Path, problems: &[String]) -> Error {
     const SHOWN: usize = 10;
     let more = problems.len().saturating_sub(SHOWN);
     let tail = if more > 0 { format!("\n  ... and {more} more") } else { String::new() };
     let list = problems[..problems.len() - more].join("\n  ");
     Error::input(format!(
-        "{}: the weights do not fit config.json (is it the config.json of this model?):\n  {list}{tail}",
+        "{}: the weights do not match config.json (is it the config.json of this model?):\n  {list}{tail}",
         folder.display()
     ))
 }
@@ -147,19 +147,19 @@ impl Weights {
         if paths.is_empty() {
             return Err(Error::input(format!(
                 "{}: neither model.safetensors nor model.safetensors.index.json; \
-                 a folder with pytorch_model.bin is converted by save_pretrained(..., safe_serialization=True)",
+                 convert a folder with pytorch_model.bin by save_pretrained(..., safe_serialization=True)",
                 folder.display()
             )));
         }
         let mut files = Vec::new();
-        let mut places = BTreeMap::new();
+        let mut tensors = BTreeMap::new();
         for path in paths {
             let file = TensorFile::open(&path)?;
             for name in file.names() {
-                if let Some((other, old)) = places.insert(names.normalised(&name), (files.len(), name.clone())) {
+                if let Some((other, old)) = tensors.insert(names.normalised(&name), (files.len(), name.clone())) {
                     let other = files.get(other).map_or(&path, |(p, _): &(PathBuf, TensorFile)| p);
                     return Err(Error::input(format!(
-                        "{}: tensor {name} stands for the same weight as {old} in {}",
+                        "{}: tensor {name} is the same weight as {old} in {}",
                         path.display(),
                         other.display()
                     )));
@@ -167,10 +167,10 @@ impl Weights {
             }
             files.push((path, file));
         }
-        Ok(Weights { files, places })
+        Ok(Weights { files, tensors })
     }
 
-    /// Where each parameter's values come from, in the order of ids.
+    /// Finds the source of each parameter, in order of ids.
     fn find<'a>(&self, folder: &Path, specs: &[&ParamSpec], names: &'a HfNames) -> Result<(Vec<Origin<'a>>, Report)> {
         let mut report = Report::default();
         let mut problems = Vec::new();
@@ -180,17 +180,17 @@ impl Weights {
             let param = names.of(&spec.name);
             let mut wanted = names.exported(param);
             used.extend(param.aliases.iter().cloned());
-            let others = self.there(param);
-            let fallback = param.fallback.iter().find(|name| self.places.contains_key(*name));
+            let others = self.present_aliases(param);
+            let fallback = param.fallback.iter().find(|name| self.tensors.contains_key(*name));
             if let [name] = wanted.as_mut_slice()
-                && !self.places.contains_key(name)
+                && !self.tensors.contains_key(name)
             {
                 others.first().copied().or(fallback).into_iter().for_each(|other| name.clone_from(other));
             }
-            let missing: Vec<&String> = wanted.iter().filter(|name| !self.places.contains_key(*name)).collect();
+            let missing: Vec<&String> = wanted.iter().filter(|name| !self.tensors.contains_key(*name)).collect();
             if spec.fresh && missing.len() == wanted.len() {
                 report.fresh.extend(wanted);
-                origins.push(Origin::Fresh);
+                origins.push(Origin::Random);
                 continue;
             }
             if !missing.is_empty() {
@@ -205,40 +205,40 @@ impl Weights {
             origins.push(match found {
                 Some(_) if spec.fresh => {
                     report.reshaped.extend(wanted);
-                    Origin::Fresh
+                    Origin::Random
                 }
                 Some(found) => {
                     let names = wanted.join(" + ");
                     problems.push(format!("{names} is {found}, config.json says {:?}", spec.shape));
-                    Origin::Fresh
+                    Origin::Random
                 }
                 None => Origin::File(wanted, param),
             });
         }
         if !problems.is_empty() {
-            return Err(refusal(folder, &problems));
+            return Err(mismatch(folder, &problems));
         }
-        let unused = self.places.iter().filter(|(name, _)| !used.contains(*name) && !HfNames::is_buffer(name));
-        report.unused = unused.map(|(_, place)| place.1.clone()).collect();
+        let unused = self.tensors.iter().filter(|(name, _)| !used.contains(*name) && !HfNames::is_buffer(name));
+        report.unused = unused.map(|(_, tensor)| tensor.1.clone()).collect();
         Ok((origins, report))
     }
 
-    /// Those of a parameter's other names that are there.
-    fn there<'a>(&self, param: &'a HfParam) -> Vec<&'a String> {
-        param.aliases.iter().filter(|name| self.places.contains_key(*name)).collect()
+    /// Returns the aliases of a parameter that exist in the files.
+    fn present_aliases<'a>(&self, param: &'a HfParam) -> Vec<&'a String> {
+        param.aliases.iter().filter(|name| self.tensors.contains_key(*name)).collect()
     }
 
-    /// What is wrong with tensors that are to be one weight.
+    /// Returns error messages for tied weights that differ in the files.
     fn differences(&self, param: &HfParam, names: &HfNames) -> Result<Vec<String>> {
         let exported = names.exported(param);
-        let own = exported.iter().filter(|name| self.places.contains_key(*name));
-        let all: Vec<&String> = own.chain(self.there(param)).collect();
+        let own = exported.iter().filter(|name| self.tensors.contains_key(*name));
+        let all: Vec<&String> = own.chain(self.present_aliases(param)).collect();
         let Some((name, others)) = all.split_first() else { return Ok(Vec::new()) };
         let mut problems = Vec::new();
         for other in others.iter().filter(|_| !param.aliases.is_empty()) {
             if !self.same(name, other)? {
                 problems.push(format!(
-                    "{name} and {other} differ, which config.json has as one: where {other} is a weight of its own, set \
+                    "{name} and {other} differ, but config.json ties them: if {other} is a separate weight, set \
                      tie_word_embeddings = false there"
                 ));
             }
@@ -246,10 +246,10 @@ impl Weights {
         Ok(problems)
     }
 
-    /// Whether two tensors that are there are the same in every value.
+    /// Whether two existing tensors have equal values.
     fn same(&self, one: &str, other: &str) -> Result<bool> {
         let read = |name: &str| {
-            let (file, spelling) = &self.places[name];
+            let (file, spelling) = &self.tensors[name];
             self.files[*file].1.read(spelling)
         };
         let (one, other) = (read(one)?, read(other)?);
@@ -257,14 +257,14 @@ impl Weights {
     }
 
     fn shape(&self, name: &str) -> Result<Vec<i64>> {
-        let (file, spelling) = &self.places[name];
+        let (file, spelling) = &self.tensors[name];
         self.files[*file].1.shape(spelling)
     }
 
     fn copy(&self, target: &Tensor, names: &[String], param: &HfParam) -> Result<()> {
         let mut row = 0;
         for (name, piece) in names.iter().zip(param.pieces(&target.size())) {
-            let (file, spelling) = &self.places[name];
+            let (file, spelling) = &self.tensors[name];
             let (path, file) = &self.files[*file];
             let value = file.read(spelling)?;
             if !value.is_floating_point() {
@@ -277,7 +277,7 @@ impl Weights {
     }
 }
 
-/// The files that an index names, each once.
+/// Returns the distinct files of an index.
 fn indexed(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     let text = std::fs::read_to_string(index).input_context(index.display())?;
     let json: Value = serde_json::from_str(&text).input_context(index.display())?;

@@ -1,8 +1,8 @@
-//! Checkpoints: Hugging Face folders with the state that resumes a run.
+//! Checkpoints: Hugging Face folders with the state to resume a run.
 //!
-//! `docs/checkpoint-format.md` is the format. [`import`] reads model folders, [`export`] writes them, [`state`] is
-//! `trainer_state.json`, [`optimizer`] the moments by parameter name, [`tensors`] and [`tensor_writer`] safetensors
-//! files, [`folder`] the protocol that never leaves half a checkpoint, [`run_dir`] what a run keeps and finds again.
+//! `docs/checkpoint-format.md` describes the format. [`import`] reads model folders, [`export`] writes them. [`state`]
+//! is `trainer_state.json`, [`optimizer`] the optimizer state by parameter name. [`tensors`] and [`tensor_writer`] read
+//! and write safetensors files. [`folder`] writes folders atomically, [`run_dir`] manages the checkpoints of a run.
 
 pub mod export;
 pub mod folder;

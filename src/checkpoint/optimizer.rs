@@ -1,4 +1,4 @@
-//! The optimizer's state by parameter name, so that any layout and any world can take it up again.
+//! Optimizer state by parameter name, so that it can be loaded with any layout and world size.
 
 use crate::checkpoint::tensor_writer::Entry;
 use crate::checkpoint::tensors::TensorFile;
@@ -8,10 +8,10 @@ use tch::{Device, Kind, Tensor};
 
 /// AdamW's moments in a checkpoint folder.
 pub const MOMENTS: &str = "optimizer/adamw.safetensors";
-/// The f32 weights that half-precision training rounds from.
+/// The fp32 master weights of half-precision training.
 pub const MASTERS: &str = "optimizer/master.safetensors";
 
-/// A kind of state: a flat f32 buffer a trained unit. Its name is a prefix of the parameters' names in the file.
+/// A kind of state: one flat f32 buffer per trained unit. Its name is the prefix of parameter names in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     ExpAvg,
@@ -20,7 +20,7 @@ pub enum State {
 }
 
 impl State {
-    /// What [`MOMENTS`] holds, in its order in a unit.
+    /// The states in the file [`MOMENTS`], in their order within a unit.
     pub const MOMENTS: [State; 2] = [State::ExpAvg, State::ExpAvgSq];
 
     fn of(self, parameter: &str) -> String {
@@ -31,7 +31,7 @@ impl State {
         }
     }
 
-    /// The tensors of a file with these states, in the order in which [`State::parts`] gives them unit by unit.
+    /// Returns the tensors of a file with these states, in the order of [`State::parts`], unit by unit.
     pub fn entries(params: &Params, states: &[State]) -> Vec<Entry> {
         let trained = params.layout().units().iter().filter(|unit| unit.is_trained());
         let entry = |state: State, id| {
@@ -43,21 +43,21 @@ impl State {
             .collect()
     }
 
-    /// The tensors of one unit's buffer, f32 `[padded]`.
+    /// Splits a unit's buffer, f32 `[padded]`, into tensors.
     pub fn parts(self, params: &Params, unit: usize, whole: &Tensor) -> Vec<(String, Tensor)> {
         params.members(unit, whole).map(|(id, part)| (self.of(&params.spec(id).name), part)).collect()
     }
 
-    /// Whether a file has this state of a parameter.
+    /// Whether a file contains this state of a parameter.
     pub fn is_in(self, file: &TensorFile, parameter: &str) -> bool {
         file.contains(&self.of(parameter))
     }
 
-    /// One unit's buffer, f32 `[padded]` on the CPU. With `thawed`, a parameter that the file lacks was not trained then,
-    /// and its state is zero.
+    /// Reads a unit's buffer, f32 `[padded]` on the CPU. With `thawed`, the state of parameters missing in the file,
+    /// which were frozen before, is zero.
     ///
     /// # Errors
-    /// Exit 2, naming the tensor: one that is missing or has another shape.
+    /// Exit 2 with the name of a tensor that is missing or has another shape.
     pub fn read(self, file: &TensorFile, params: &Params, unit: usize, thawed: bool) -> Result<Tensor> {
         let whole = Tensor::f_zeros([params.layout().padded(unit)], (Kind::Float, Device::Cpu))?;
         for (id, mut part) in params.members(unit, &whole) {

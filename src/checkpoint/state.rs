@@ -1,4 +1,4 @@
-//! `trainer_state.json`: where a run stands. Field names are those of Hugging Face's Trainer where the meaning is the same.
+//! `trainer_state.json`: the progress of a run. Fields are named as in Hugging Face's Trainer where they mean the same.
 
 use crate::checkpoint::folder::write_file;
 use crate::error::{Context, Error, Result};
@@ -11,71 +11,70 @@ use std::path::Path;
 pub const FILE: &str = "trainer_state.json";
 const FORMAT: u32 = 1;
 
-/// Where a run stands after `global_step` steps; the default is its beginning.
+/// The state of a run after `global_step` steps; the default is the start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainerState {
-    /// The version of this file.
+    /// Version of the file format.
     pub format: u32,
-    /// Optimizer steps taken. The data order and all chance follow from it.
+    /// Number of steps done. With the seed, it determines data order and randomness.
     pub global_step: u64,
-    /// Epochs of data seen, a fraction inside one.
+    /// Number of epochs done, with a fractional part.
     pub epoch: f64,
-    /// The steps of the whole run.
+    /// Total number of steps of the run.
     pub max_steps: u64,
-    /// Those of them that updated nothing: their gradients overflowed (fp16), or the loss was not finite.
+    /// Number of steps without an update, because of gradient overflow (fp16) or a NaN or Inf loss.
     #[serde(default)]
     pub skipped_steps: u64,
-    /// The updates that a run had made when AdamW's moments of a parameter, by its native name, began: those of weights
-    /// that were frozen before.
+    /// For parameters that were frozen before, by native name: the number of updates before the first update of their
+    /// AdamW moments.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub moments_began: BTreeMap<String, u64>,
-    /// The dynamic loss scale; with fp16 alone.
+    /// The dynamic loss scale; only with fp16.
     #[serde(default)]
     pub loss_scale: Option<LossScale>,
-    /// The best value of the metric that is tracked, and the step it was reached at.
+    /// Best value of the tracked metric, and its step.
     pub best_metric: Option<f64>,
     pub best_global_step: Option<u64>,
-    /// The ranks that wrote it: remaining losses are bit-equal at the same number only.
+    /// World size of the run; the remaining losses are bit-equal only with the same world size.
     pub world: usize,
-    /// Tokens that a rank takes through the model at a time: dropout's masks depend on it.
+    /// Micro-batch size in tokens; dropout masks depend on it.
     #[serde(default)]
     pub micro_batch_tokens: Option<usize>,
-    /// CPU threads of rank 0: sums on a CPU depend on their number, in the last bits.
+    /// CPU threads of rank 0: the last bits of sums on a CPU depend on it.
     #[serde(default)]
     pub threads: Option<usize>,
-    /// The losses of the steps since the last line of a step in `metrics.jsonl`, added up, and how many they are; without
-    /// those that are not finite.
+    /// Sum and number of finite losses since the last step line in `metrics.jsonl`.
     #[serde(default)]
     pub loss_sum: f64,
     #[serde(default)]
     pub loss_steps: u64,
-    /// What the order of data depends on besides the settings: a fingerprint of the tokenised training data.
+    /// Fingerprint of the tokenized training data, which with the settings determines the data order.
     pub data: String,
-    /// The labels in the order of their ids, for a classifier.
+    /// The labels in order of their ids, for a classifier.
     pub labels: Option<Vec<String>>,
     /// The lines of `metrics.jsonl` so far.
     pub log_history: Vec<Value>,
-    /// The configuration that ran, as TOML: a later version reads it with its own defaults for keys that are new.
+    /// The configuration of the run, as TOML; later versions use their defaults for new keys.
     pub settings: String,
 }
 
-/// Where dynamic loss scaling stands.
+/// The state of dynamic loss scaling.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LossScale {
-    /// By what the loss of the next step is multiplied, a power of two.
+    /// Loss scale of the next step, a power of two.
     pub scale: f64,
-    /// The steps without overflow since the scale was last set.
+    /// Number of steps without overflow since the scale was last changed.
     pub good_steps: u64,
 }
 
 impl TrainerState {
-    /// The step, for a person: `step  50/450`.
+    /// Formats the step for logs: `step  50/450`.
     pub fn place(&self) -> String {
         let width = self.max_steps.to_string().len();
         format!("step {:>width$}/{}", self.global_step, self.max_steps)
     }
 
-    /// Counts the loss of a step; one that is not finite does not count.
+    /// Adds the loss of a step; NaN and Inf are ignored.
     pub fn add_loss(&mut self, loss: f64) {
         if loss.is_finite() {
             self.loss_sum += loss;
@@ -83,20 +82,20 @@ impl TrainerState {
         }
     }
 
-    /// Of the steps since the last line in `metrics.jsonl`; NaN where none has a finite loss.
+    /// Mean loss since the last line in `metrics.jsonl`; NaN without a finite loss.
     pub fn mean_loss(&self) -> f64 {
         self.loss_sum / self.loss_steps as f64
     }
 
-    /// The version of the file that this program writes.
+    /// Version of the file format that this program writes.
     pub fn format() -> u32 {
         FORMAT
     }
 
-    /// Writes the file into a checkpoint folder.
+    /// Writes the file to a checkpoint folder.
     ///
     /// # Errors
-    /// The file's name and what the system says.
+    /// The file name and the system error.
     pub fn write(&self, folder: &Path) -> Result<()> {
         write_file(&folder.join(FILE), &serde_json::to_vec_pretty(self)?)
     }
@@ -104,7 +103,7 @@ impl TrainerState {
     /// Reads the file of a checkpoint folder.
     ///
     /// # Errors
-    /// Exit 2: missing, damaged, or of a newer version.
+    /// Exit 2: a missing or damaged file, or another format version.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
         let text = std::fs::read_to_string(&path).input_context(path.display())?;
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn the_state_can_be_read_back() {
         let dir = tempfile::tempdir().unwrap();
         for state in [state(), TrainerState { loss_scale: None, ..state() }] {
             state.write(dir.path()).unwrap();
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn another_format_is_refused() {
+    fn another_format_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         TrainerState { format: FORMAT + 1, ..state() }.write(dir.path()).unwrap();
         let error = TrainerState::read(dir.path()).unwrap_err().to_string();

@@ -1,7 +1,6 @@
 //! Writing a safetensors file tensor by tensor (<https://github.com/huggingface/safetensors>, the format section).
 //!
-//! The header, which comes first, needs names, shapes and types alone. So a file of a model that no rank holds as a
-//! whole is written while its stages come by, one after another.
+//! The header at the start needs only names, shapes and dtypes, so a sharded model can be written one unit at a time.
 
 use crate::checkpoint::tensors::dtype;
 use crate::error::{Context, Error, Result};
@@ -14,36 +13,36 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 
-/// A tensor of a file to be.
+/// A tensor to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Its name, once in a file.
+    /// Its name, unique in the file.
     pub name: String,
     pub shape: Vec<i64>,
-    /// Its type in the file: `Float`, `Half`, `BFloat16`, `Double` or `Int64`.
+    /// Its dtype in the file: `Float`, `Half`, `BFloat16`, `Double` or `Int64`.
     pub kind: Kind,
 }
 
-/// A file in the making, under a temporary name beside its own. It gets its own name by [`Writer::finish`]; a writer
-/// that is dropped before removes it.
+/// A file being written under a temporary name in the same folder. [`Writer::finish`] renames it; dropping the writer
+/// before removes it.
 #[derive(Debug)]
 pub struct Writer {
     path: PathBuf,
     temporary: PathBuf,
     file: BufWriter<File>,
     entries: Vec<Entry>,
-    /// The entries that are written.
+    /// Number of entries written.
     done: usize,
     renamed: bool,
 }
 
 impl Writer {
-    /// Begins the file `path` with the header of `entries`, whose order is that of the tensors' bytes. The header says
-    /// `{"format": "pt"}`, which transformers asks for.
+    /// Starts the file `path` with the header of `entries`, in the order of the tensors. The header contains
+    /// `{"format": "pt"}`, which transformers requires.
     ///
     /// # Errors
-    /// A name that is there twice, a shape or type that the format lacks, a tensor that would not begin at a multiple of
-    /// its element's size (wider types come first: readers map them in place); what the system says.
+    /// A duplicate name, a shape or dtype that the format does not support, a tensor that is not aligned to its element
+    /// size (wider dtypes must come first, because readers map the file); system errors.
     pub fn create(path: &Path, entries: Vec<Entry>) -> Result<Self> {
         let header = header(&entries).map_err(|e| unwritable(path, e))?;
         let name = path.file_name().ok_or_else(|| unwritable(path, "not the name of a file"))?;
@@ -56,19 +55,19 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Writes the next entry: `tensor` of its name and shape, on any device and of any type, is cast to the entry's. The
-    /// writer keeps nothing of it.
+    /// Writes the next entry. `tensor` must have its name and shape; it can be on any device and is cast to the entry's
+    /// dtype. The writer does not keep it.
     ///
     /// # Errors
-    /// Another name or shape than the next entry's; what the system says.
+    /// A name or shape that differs from the next entry; system errors.
     pub fn write(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
         let error = |e: &dyn Display| unwritable(&self.path, format!("tensor {name}: {e}"));
-        let Some(entry) = self.entries.get(self.done) else { return Err(error(&"comes after the last one")) };
+        let Some(entry) = self.entries.get(self.done) else { return Err(error(&"not in the header")) };
         if entry.name != name {
-            return Err(error(&format!("comes in place of {}", entry.name)));
+            return Err(error(&format!("expected {}", entry.name)));
         }
         if entry.shape != tensor.size() {
-            return Err(error(&format!("the shape is {:?}, and the header says {:?}", tensor.size(), entry.shape)));
+            return Err(error(&format!("the shape is {:?}, but {:?} in the header", tensor.size(), entry.shape)));
         }
         let tensor = transfer::to_host(&tensor.detach())?.f_to_kind(entry.kind)?;
         self.file.write_all(crate::ffi::bytes(&tensor)).map_err(|e| error(&e))?;
@@ -76,22 +75,21 @@ impl Writer {
         Ok(())
     }
 
-    /// Flushes the file to the disk and gives it its name; whatever had that name is replaced. Who may read it is up to
-    /// the umask.
-    /// That the name itself survives a loss of power is up to the folder: see [`super::folder`].
+    /// Flushes the file to disk and renames it, replacing an existing file. The umask determines its permissions.
+    /// Flushing the folder, so that the name survives a power loss, is up to the caller: see [`super::folder`].
     ///
     /// # Errors
-    /// An entry that was not written; what the system says.
+    /// An entry that was not written; system errors.
     pub fn finish(mut self) -> Result<()> {
         if let Some(entry) = self.entries.get(self.done) {
             return Err(unwritable(&self.path, format!("tensor {} is missing", entry.name)));
         }
-        self.settle().map_err(|e| unwritable(&self.path, e))?;
+        self.flush_and_rename().map_err(|e| unwritable(&self.path, e))?;
         self.renamed = true;
         Ok(())
     }
 
-    fn settle(&mut self) -> std::io::Result<()> {
+    fn flush_and_rename(&mut self) -> std::io::Result<()> {
         self.file.flush()?;
         let file = self.file.get_ref();
         file.sync_all()?;
@@ -102,7 +100,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         if !self.renamed {
-            // Whoever drops it has a reason that matters more than a leftover.
+            // The error that caused the drop matters more than a remaining file.
             _ = fs::remove_file(&self.temporary);
         }
     }
@@ -112,7 +110,7 @@ fn unwritable(path: &Path, e: impl Display) -> Error {
     Error::other(format!("{}: cannot be written: {e}", path.display()))
 }
 
-/// The JSON of the header, padded with spaces to a multiple of 8 bytes.
+/// Returns the header as JSON, padded with spaces to a multiple of 8 bytes.
 fn header(entries: &[Entry]) -> Result<Vec<u8>> {
     let mut names = HashSet::new();
     let mut infos = Vec::with_capacity(entries.len());
@@ -120,14 +118,16 @@ fn header(entries: &[Entry]) -> Result<Vec<u8>> {
     for Entry { name, shape, kind } in entries {
         let error = |e: &dyn Display| Error::other(format!("tensor {name}: {e}"));
         if name == "__metadata__" || !names.insert(name) {
-            return Err(error(&"a name that is taken"));
+            return Err(error(&"duplicate or reserved name"));
         }
-        let dtype = dtype(*kind).ok_or_else(|| error(&format!("type {kind:?} cannot be saved")))?;
+        let dtype = dtype(*kind).ok_or_else(|| error(&format!("dtype {kind:?} is not supported")))?;
         let shape: Option<Vec<usize>> = shape.iter().map(|n| usize::try_from(*n).ok()).collect();
         let shape = shape.ok_or_else(|| error(&"a dimension is negative"))?;
         let width = kind.elt_size_in_bytes();
         if end % width != 0 {
-            return Err(error(&format!("begins at byte {end}, not a multiple of {width}: wider types come first")));
+            return Err(error(&format!(
+                "starts at byte {end}, not a multiple of {width}: wider dtypes must come first"
+            )));
         }
         let size = shape.iter().try_fold(width, |size, n| size.checked_mul(*n));
         let begin = end;
@@ -160,7 +160,7 @@ mod tests {
         Tensor::ones([2], (Kind::Float, Device::Cpu))
     }
 
-    /// The message of an error, and that nothing is left in the folder.
+    /// Asserts that the error message contains `part`, and that the folder is empty.
     #[track_caller]
     fn refused<T>(dir: &tempfile::TempDir, result: Result<T>, part: &str) {
         let message = result.err().expect("an error").to_string();
@@ -178,7 +178,7 @@ mod tests {
             ("z.double", values.to_kind(Kind::Double), Kind::Double),
             ("number", Tensor::from_slice(&[i64::MIN, 7]), Kind::Int64),
             ("empty.wide", Tensor::zeros([0, 4], (Kind::Int64, Device::Cpu)), Kind::Int64),
-            // Written as it is seen, not as it lies in memory.
+            // Written in logical order, not in memory order.
             ("transposed \"\u{e9}\"", values.tr(), Kind::Float),
             ("scalar", Tensor::from(1.5f32), Kind::Float),
             ("cast.half", values.shallow_clone(), Kind::Half),
@@ -190,13 +190,13 @@ mod tests {
         for (name, tensor, _) in &sources {
             writer.write(name, tensor).unwrap();
         }
-        assert!(!path.exists(), "half a file has the name of a whole one");
+        assert!(!path.exists(), "an incomplete file has the final name");
         writer.finish().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         let plain = dir.path().join("plain");
         File::create(&plain).unwrap();
         let [own, plain] = [&path, &plain].map(|path| fs::metadata(path).unwrap().permissions());
-        assert_eq!(own, plain, "as the umask has it");
+        assert_eq!(own, plain, "permissions according to the umask");
 
         let file = TensorFile::open(&path).unwrap();
         assert_eq!(file.names(), sources.iter().map(|(name, ..)| name.to_string()).collect::<Vec<_>>());
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_header_does_not_say_is_refused() {
+    fn tensors_must_match_the_header() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.safetensors");
         let begun = |names| Writer::create(&path, floats(names)).unwrap();
@@ -226,30 +226,30 @@ mod tests {
             writer.write("a", &ones()).unwrap();
             writer.write(name, &tensor)
         };
-        refused(&dir, second("a", ones()), "tensor a: comes in place of b");
+        refused(&dir, second("a", ones()), "tensor a: expected b");
         let wide = Tensor::ones([2, 1], (Kind::Float, Device::Cpu));
-        refused(&dir, second("b", wide), "tensor b: the shape is [2, 1], and the header says [2]");
+        refused(&dir, second("b", wide), "tensor b: the shape is [2, 1], but [2] in the header");
         let late = { begun(&[]).write("a", &ones()) };
-        refused(&dir, late, "tensor a: comes after the last one");
+        refused(&dir, late, "tensor a: not in the header");
         refused(&dir, begun(&["a"]).finish(), "tensor a is missing");
     }
 
     #[test]
-    fn a_header_that_the_format_lacks_is_refused() {
+    fn invalid_headers_are_errors() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.safetensors");
         let create = |entries| Writer::create(&path, entries);
-        refused(&dir, create(floats(&["a", "a"])), "tensor a: a name that is taken");
-        refused(&dir, create(floats(&["__metadata__"])), "tensor __metadata__: a name that is taken");
-        refused(&dir, create(vec![entry("a", &[1], Kind::Bool)]), "tensor a: type Bool cannot be saved");
+        refused(&dir, create(floats(&["a", "a"])), "tensor a: duplicate or reserved name");
+        refused(&dir, create(floats(&["__metadata__"])), "tensor __metadata__: duplicate or reserved name");
+        refused(&dir, create(vec![entry("a", &[1], Kind::Bool)]), "tensor a: dtype Bool is not supported");
         refused(&dir, create(vec![entry("a", &[-1], Kind::Float)]), "tensor a: a dimension is negative");
         refused(&dir, create(vec![entry("a", &[i64::MAX, 4], Kind::Float)]), "tensor a: too large");
         let odd = vec![entry("a", &[3], Kind::Half), entry("b", &[1], Kind::Float)];
-        refused(&dir, create(odd), "tensor b: begins at byte 6, not a multiple of 4: wider types come first");
+        refused(&dir, create(odd), "tensor b: starts at byte 6, not a multiple of 4: wider dtypes must come first");
     }
 
     #[test]
-    fn an_older_file_stays_until_the_new_one_is_whole() {
+    fn an_existing_file_stays_until_the_new_one_is_complete() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.safetensors");
         let write = |whole: bool, value: f64| {
@@ -268,9 +268,9 @@ mod tests {
         assert_eq!((value(), fs::read_dir(dir.path()).unwrap().count()), (3.0, 1));
     }
 
-    /// A device that is always full stands in for the disk.
+    /// `/dev/full` simulates a full disk.
     #[test]
-    fn a_full_disk_is_told_with_the_file_and_the_tensor() {
+    fn a_full_disk_is_reported_with_file_and_tensor() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.safetensors");
         let begin = |size: i64| {

@@ -7,13 +7,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
-/// A safetensors file mapped into memory, its header read.
+/// A memory-mapped safetensors file with its parsed header.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
     map: Mmap,
     header: Metadata,
-    /// Where the tensors' bytes begin.
+    /// Offset of the tensor data.
     start: usize,
 }
 
@@ -21,14 +21,15 @@ impl TensorFile {
     /// Maps a file and checks its header against its size.
     ///
     /// # Errors
-    /// Exit 2: no such file, or one that is cut off or damaged.
+    /// Exit 2: no such file, or a truncated or damaged one.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).input_context(path.display())?;
-        // SAFETY: the map is read only; a file that another process shortens meanwhile would fault, as with any mapped file.
+        // SAFETY: the map is read only; a file that another process shortens meanwhile would fault, as with any mapped
+        // file.
         let map = unsafe { Mmap::map(&file) }.input_context(path.display())?;
         let (length, header) = SafeTensors::read_metadata(&map).map_err(|e| {
             Error::input(format!(
-                "{}: not a whole safetensors file ({e}); it has {} bytes: was the download or the copy cut off?",
+                "{}: not a complete safetensors file ({e}); it has {} bytes: was the download or the copy interrupted?",
                 path.display(),
                 map.len()
             ))
@@ -36,27 +37,27 @@ impl TensorFile {
         Ok(TensorFile { path: path.to_owned(), map, header, start: size_of::<u64>() + length })
     }
 
-    /// The tensors' names, in the order of the file.
+    /// Returns the tensor names in file order.
     pub fn names(&self) -> Vec<String> {
         self.header.offset_keys()
     }
 
-    /// A tensor's shape.
+    /// Returns the shape of a tensor.
     ///
     /// # Errors
-    /// Exit 2 when the file has no such tensor.
+    /// Exit 2 if the file has no such tensor.
     pub fn shape(&self, name: &str) -> Result<Vec<i64>> {
         Ok(self.info(name)?.shape.iter().map(|&n| n as i64).collect())
     }
 
-    /// A tensor on the CPU, with the type that it has in the file.
+    /// Reads a tensor to the CPU, with its dtype in the file.
     ///
     /// # Errors
-    /// Exit 2 when the file has no such tensor, or it is not of a floating-point or integer type that libtorch has.
+    /// Exit 2 if the file has no such tensor, or libtorch does not support its dtype.
     pub fn read(&self, name: &str) -> Result<Tensor> {
         let info = self.info(name)?;
         let kind = KINDS.iter().find(|(_, dtype)| *dtype == info.dtype).map(|(kind, _)| *kind);
-        let kind = kind.ok_or_else(|| self.error(name, format!("type {:?} cannot be loaded", info.dtype)))?;
+        let kind = kind.ok_or_else(|| self.error(name, format!("dtype {:?} is not supported", info.dtype)))?;
         let shape = self.shape(name)?;
         let (begin, end) = info.data_offsets;
         if begin == end {
@@ -65,10 +66,10 @@ impl TensorFile {
         Ok(Tensor::f_from_data_size(&self.map[self.start + begin..self.start + end], &shape, kind)?)
     }
 
-    /// As [`TensorFile::read`], for a tensor that must have this shape.
+    /// Like [`TensorFile::read`], and checks the shape.
     ///
     /// # Errors
-    /// Exit 2 when it has another.
+    /// Exit 2 if the shape differs.
     pub fn read_shaped(&self, name: &str, shape: &[i64]) -> Result<Tensor> {
         let found = self.shape(name)?;
         if found != shape {
@@ -77,7 +78,7 @@ impl TensorFile {
         self.read(name)
     }
 
-    /// Whether the file has such a tensor.
+    /// Whether the file contains this tensor.
     pub fn contains(&self, name: &str) -> bool {
         self.header.info(name).is_some()
     }
@@ -91,7 +92,7 @@ impl TensorFile {
     }
 }
 
-/// The types that are read and written.
+/// The supported dtypes.
 const KINDS: &[(Kind, Dtype)] = &[
     (Kind::Double, Dtype::F64),
     (Kind::Float, Dtype::F32),
@@ -100,7 +101,7 @@ const KINDS: &[(Kind, Dtype)] = &[
     (Kind::Int64, Dtype::I64),
 ];
 
-/// The format's name of a type; `None` for one that is not written.
+/// Returns the dtype in the format; `None` if it is not supported.
 pub(super) fn dtype(kind: Kind) -> Option<Dtype> {
     KINDS.iter().find(|(ours, _)| *ours == kind).map(|(_, dtype)| *dtype)
 }

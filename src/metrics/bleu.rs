@@ -1,25 +1,25 @@
-//! BLEU over a corpus, as sacrebleu counts it by default.
+//! Corpus BLEU, equal to sacrebleu's default.
 
 use super::words::words;
 use std::collections::HashMap;
 
-/// The longest n-gram.
+/// Maximum n-gram length.
 const ORDER: usize = 4;
 
-/// What a corpus BLEU follows from: n-gram matches and lengths, added up over all segments.
+/// Sufficient statistics of corpus BLEU: n-gram matches and lengths, summed over all segments.
 ///
 /// Papineni et al. 2002, "BLEU: a method for automatic evaluation of machine translation", with the words of
 /// `mteval-v13a`, case kept, and smoothing by halving (Chen and Cherry 2014, method 3): sacrebleu's signature
 /// `case:mixed|eff:no|tok:13a|smooth:exp`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bleu {
-    /// n-grams, n from 1, that a reference has too, each at most as often as the reference that has it most often.
+    /// Matching n-grams, n from 1, clipped to the maximum count in any reference.
     correct: [u64; ORDER],
     /// n-grams, n from 1.
     total: [u64; ORDER],
-    /// Words.
+    /// Number of words.
     length: u64,
-    /// Words of the references, of each segment's the one nearest in length.
+    /// Number of words of the references, taking for each segment the reference closest in length.
     reference_length: u64,
 }
 
@@ -31,7 +31,7 @@ impl Bleu {
     pub fn add<S: AsRef<str>>(&mut self, segment: &str, references: &[S]) {
         let segment = tokens(segment);
         let references: Vec<Vec<String>> = references.iter().map(|text| tokens(text.as_ref())).collect();
-        // Of two equally near, the shorter.
+        // Of two equally close references, the shorter one.
         let nearest = references.iter().map(Vec::len).min_by_key(|&n| (n.abs_diff(segment.len()), n));
         self.length += segment.len() as u64;
         self.reference_length += nearest.expect("a segment has a reference") as u64;
@@ -46,23 +46,23 @@ impl Bleu {
         }
     }
 
-    /// What ranks add up: matching n-grams and n-grams for n = 1 to 4, words, words of references.
+    /// Returns the counts to be summed over ranks: matching n-grams and n-grams for n = 1 to 4, words, reference words.
     pub fn counts(&self) -> [u64; 10] {
         let ([c1, c2, c3, c4], [t1, t2, t3, t4]) = (self.correct, self.total);
         [c1, c2, c3, c4, t1, t2, t3, t4, self.length, self.reference_length]
     }
 
-    /// The corpus with these [`Bleu::counts`].
+    /// Creates the statistics from [`Bleu::counts`].
     pub fn from_counts([c1, c2, c3, c4, t1, t2, t3, t4, length, reference_length]: [u64; 10]) -> Self {
         Bleu { correct: [c1, c2, c3, c4], total: [t1, t2, t3, t4], length, reference_length }
     }
 
-    /// The precision of n-grams for n = 1 to 4, in percent, smoothed: the k-th order without a match counts half of the
-    /// one before, from half an n-gram on. 0 for an order without n-grams.
+    /// Smoothed n-gram precisions for n = 1 to 4, in percent: the k-th order without a match counts as 1 / 2^k matches.
+    /// 0 for an order without n-grams.
     pub fn precisions(&self) -> [f64; ORDER] {
         let mut matches = 1.0;
         std::array::from_fn(|n| match (self.correct[n], self.total[n]) {
-            // Without any matching word nothing is smoothed: the score is 0.
+            // Without a matching word there is no smoothing, and the score is 0.
             _ if self.correct[0] == 0 => 0.0,
             (_, 0) => 0.0,
             (0, total) => {
@@ -73,7 +73,7 @@ impl Bleu {
         })
     }
 
-    /// What a corpus that is shorter than its references is multiplied by, in [0, 1].
+    /// Brevity penalty, in [0, 1].
     pub fn brevity_penalty(&self) -> f64 {
         let (length, wanted) = (self.length as f64, self.reference_length as f64);
         match self.length {
@@ -83,23 +83,23 @@ impl Bleu {
         }
     }
 
-    /// The score, in [0, 100] but for rounding: the precisions' geometric mean by the brevity penalty.
+    /// BLEU score, in [0, 100] up to rounding: geometric mean of the precisions times the brevity penalty.
     pub fn score(&self) -> f64 {
-        // The logarithm of 0 is minus infinity, and its exponential 0 again.
+        // ln(0) is minus infinity, whose exponential is 0.
         let mean = self.precisions().iter().map(|p| p.ln()).sum::<f64>() / ORDER as f64;
         self.brevity_penalty() * mean.exp()
     }
 }
 
-/// How often each n-gram occurs.
+/// Counts the n-grams.
 fn ngrams(tokens: &[String], n: usize) -> HashMap<&[String], u64> {
     let mut counts = HashMap::new();
     tokens.windows(n).for_each(|ngram| *counts.entry(ngram).or_default() += 1);
     counts
 }
 
-/// A text's words and marks by the rules of `mteval-v13a`: ASCII marks stand alone, but for the apostrophe; a point or
-/// comma does unless digits stand on both sides; a hyphen does behind a digit. Case is kept.
+/// Tokenizes a text by the rules of `mteval-v13a`: ASCII punctuation is separated, except the apostrophe; periods and
+/// commas unless between digits; hyphens after a digit. Case is kept.
 fn tokens(text: &str) -> Vec<String> {
     let mut text = text.replace("<skipped>", "").replace("-\n", "").replace('\n', " ");
     for (entity, mark) in [("&quot;", "\""), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">")] {
@@ -120,8 +120,8 @@ fn tokens(text: &str) -> Vec<String> {
     words(&text).map(str::to_owned).collect()
 }
 
-/// Puts `before`, `between` and `after` around the characters of each pair that `is_pair`; a character is in one pair
-/// at most, the first.
+/// Inserts `before`, `between` and `after` around the characters of each pair that satisfies `is_pair`; pairs do not
+/// overlap.
 fn space_pairs(text: &str, is_pair: impl Fn(char, char) -> bool, [before, between, after]: [&str; 3]) -> String {
     let mut spaced = String::with_capacity(text.len() * 2);
     let mut rest = text.chars();
@@ -149,14 +149,14 @@ mod tests {
     const FILE: &str = include_str!("../../tests/reference/metrics/bleu.json");
 
     #[test]
-    fn words_are_those_of_sacrebleu() {
+    fn tokens_match_sacrebleu() {
         for case in list(FILE, "tokens") {
             assert_eq!(tokens(text(&case[0])), texts(&case[1]), "{case}");
         }
     }
 
     #[test]
-    fn scores_are_those_of_sacrebleu() {
+    fn scores_match_sacrebleu() {
         for case in list(FILE, "corpora") {
             let references = case["references"].as_array().unwrap();
             let mut halves = [Bleu::default(); 2];

@@ -1,8 +1,8 @@
-//! Accuracy, F1 (macro, micro, of one label) and Matthews' correlation, from a confusion matrix.
+//! Accuracy, F1 (macro, micro, binary) and Matthews correlation, from a confusion matrix.
 
-use super::hits::{Hits, ratio};
+use super::match_counts::{MatchCounts, ratio};
 
-/// How often each label was predicted as each label.
+/// A confusion matrix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confusion {
     n_labels: usize,
@@ -11,22 +11,22 @@ pub struct Confusion {
 }
 
 impl Confusion {
-    /// A matrix of zeros for labels `0..n_labels`.
+    /// Creates a matrix of zeros for labels `0..n_labels`.
     pub fn new(n_labels: usize) -> Self {
         Confusion { n_labels, counts: vec![0; n_labels * n_labels] }
     }
 
-    /// The matrix of some (label, prediction) pairs.
+    /// Creates the matrix of (label, prediction) pairs.
     pub fn from_pairs(n_labels: usize, pairs: impl IntoIterator<Item = (usize, usize)>) -> Self {
         let mut confusion = Confusion::new(n_labels);
         pairs.into_iter().for_each(|(label, prediction)| confusion.add(label, prediction));
         confusion
     }
 
-    /// The matrix with these counts, in the order of [`Confusion::counts`].
+    /// Creates the matrix from counts in the order of [`Confusion::counts`].
     ///
     /// # Panics
-    /// If there are not `n_labels * n_labels` of them.
+    /// If there are not `n_labels * n_labels` counts.
     pub fn from_counts(n_labels: usize, counts: Vec<u64>) -> Self {
         assert_eq!(counts.len(), n_labels * n_labels, "counts of a confusion matrix over {n_labels} labels");
         Confusion { n_labels, counts }
@@ -42,45 +42,44 @@ impl Confusion {
         self.counts[label * n + prediction] += 1;
     }
 
-    /// `[n_labels * n_labels]`, row by row (row: true label, column: prediction): what ranks add up.
+    /// Returns `[n_labels * n_labels]`, row by row (row: true label, column: prediction), to be summed over ranks.
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
 
-    /// The number of examples.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The share of examples whose prediction is their label, in [0, 1]; 0 without examples.
+    /// Fraction of correctly predicted examples, in [0, 1]; 0 without examples.
     pub fn accuracy(&self) -> f64 {
         ratio(self.correct(), self.total())
     }
 
-    /// The plain mean of the labels' F1 scores, over the labels that occur in truth or prediction; 0 without
-    /// examples. scikit-learn's `f1_score(average="macro", zero_division=0)`.
+    /// Unweighted mean of the labels' F1 scores, over the labels that occur in truth or prediction; 0 without examples.
+    /// scikit-learn's `f1_score(average="macro", zero_division=0)`.
     pub fn macro_f1(&self) -> f64 {
         let scores: Vec<f64> =
-            self.hits().filter(|hits| hits.labelled + hits.predicted > 0).map(|hits| hits.f1()).collect();
+            self.match_counts().filter(|hits| hits.labelled + hits.predicted > 0).map(|hits| hits.f1()).collect();
         if scores.is_empty() { 0.0 } else { scores.iter().sum::<f64>() / scores.len() as f64 }
     }
 
-    /// F1 over the examples of all labels together. Each example has one label and one prediction, so that what is
-    /// wrong for one label is missed for another, and this is the accuracy. scikit-learn's `f1_score(average="micro")`.
+    /// F1 over the total counts of all labels. With one label and one prediction per example, a false positive of one
+    /// label is a false negative of another, so this equals the accuracy. scikit-learn's `f1_score(average="micro")`.
     pub fn micro_f1(&self) -> f64 {
-        self.hits().sum::<Hits>().f1()
+        self.match_counts().sum::<MatchCounts>().f1()
     }
 
-    /// The F1 of one label, in [0, 1]; 0 where it occurs in neither truth nor prediction. With label 1 of two scikit-learn's
+    /// F1 of one label, in [0, 1]; 0 if it occurs in neither truth nor prediction. For label 1 of two, scikit-learn's
     /// `f1_score(average="binary", zero_division=0)`.
     ///
     /// # Panics
     /// If there is no such label.
     pub fn f1_of(&self, label: usize) -> f64 {
-        self.hits().nth(label).unwrap_or_else(|| panic!("label {label} is not below {}", self.n_labels)).f1()
+        self.match_counts().nth(label).unwrap_or_else(|| panic!("label {label} is not below {}", self.n_labels)).f1()
     }
 
-    /// The label that is predicted for every example, if there is only one, while the examples have several.
+    /// Returns the single label predicted for all examples, although the examples have several labels.
     pub fn only_prediction(&self) -> Option<usize> {
         let labelled = (0..self.n_labels).filter(|&k| self.labelled(k) > 0).count();
         let mut predicted = (0..self.n_labels).filter(|&k| self.predicted(k) > 0);
@@ -88,8 +87,8 @@ impl Confusion {
         first.filter(|_| labelled > 1 && predicted.next().is_none())
     }
 
-    /// Matthews' correlation coefficient for any number of labels, in [-1, 1]; 0 where it is undefined (all labels
-    /// or all predictions are the same). Gorodkin 2004, "Comparing two K-category assignments by a K-category
+    /// Matthews correlation coefficient for any number of labels, in [-1, 1]; 0 if undefined (all labels or all
+    /// predictions are equal). Gorodkin 2004, "Comparing two K-category assignments by a K-category
     /// correlation coefficient"; scikit-learn's `matthews_corrcoef`.
     pub fn matthews(&self) -> f64 {
         let total = i128::from(self.total());
@@ -107,8 +106,8 @@ impl Confusion {
         covariance as f64 / ((of_labels as f64).sqrt() * (of_predictions as f64).sqrt())
     }
 
-    fn hits(&self) -> impl Iterator<Item = Hits> {
-        let of = |k| Hits { correct: self.at(k, k), predicted: self.predicted(k), labelled: self.labelled(k) };
+    fn match_counts(&self) -> impl Iterator<Item = MatchCounts> {
+        let of = |k| MatchCounts { correct: self.at(k, k), predicted: self.predicted(k), labelled: self.labelled(k) };
         (0..self.n_labels).map(of)
     }
 
@@ -138,7 +137,7 @@ mod tests {
         assert!((found - expected).abs() < 1e-14, "found {found}, expected {expected}");
     }
 
-    /// `[accuracy, macro F1, Matthews]`.
+    /// Returns `[accuracy, macro F1, Matthews]`.
     fn scores(c: &Confusion) -> [f64; 3] {
         [c.accuracy(), c.macro_f1(), c.matthews()]
     }
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn scores_are_those_of_scikit_learn() {
+    fn scores_match_scikit_learn() {
         for case in list(include_str!("../../tests/reference/metrics/classes.json"), "single") {
             let (labels, predictions) = (counts(&case["labels"]), counts::<usize>(&case["predictions"]));
             let n_labels = case["n_labels"].as_u64().unwrap() as usize;
@@ -212,12 +211,12 @@ mod tests {
     }
 
     #[test]
-    fn a_single_prediction_is_seen() {
+    fn a_single_predicted_label_is_detected() {
         let only = |pairs: &[(usize, usize)]| Confusion::from_pairs(3, pairs.iter().copied()).only_prediction();
         assert_eq!(only(&[(0, 2), (1, 2), (2, 2)]), Some(2));
         assert_eq!(only(&[(0, 1), (2, 1)]), Some(1));
         assert_eq!(only(&[(0, 2), (1, 2), (2, 1)]), None);
-        // All that is right to predict.
+        // The only correct prediction.
         assert_eq!(only(&[(1, 1), (1, 1)]), None);
         assert_eq!(only(&[(1, 0), (1, 0)]), None);
         assert_eq!(only(&[]), None);
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn renaming_the_labels_changes_nothing() {
+    fn scores_are_invariant_to_renaming_labels() {
         let new_name = [2, 0, 3, 1];
         let pairs = LABELS.iter().zip(&PREDICTIONS).map(|(&y, &p)| (new_name[y], new_name[p]));
         let renamed = Confusion::from_pairs(4, pairs);
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn order_and_split_into_ranks_change_nothing() {
+    fn scores_are_invariant_to_order_and_split_into_ranks() {
         let pairs: Vec<_> = LABELS.iter().copied().zip(PREDICTIONS.iter().copied()).collect();
         let whole = Confusion::from_pairs(4, pairs.iter().copied());
         assert_eq!(whole, Confusion::from_pairs(4, pairs.iter().rev().copied()));

@@ -1,19 +1,19 @@
-//! Entities in tagged words: precision, recall and F1, as seqeval counts them.
+//! Precision, recall and F1 of entities in tagged words, as in seqeval.
 
-use super::Hits;
+use super::MatchCounts;
 
-/// How a sequence of tags that breaks its own scheme is read.
+/// How to decode tag sequences that violate the tagging scheme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    /// As CoNLL's `conlleval` and seqeval by default: an `I` or `E` with nothing of its type before it begins an
+    /// As CoNLL's `conlleval` and seqeval's default: an `I` or `E` without a preceding tag of its type starts an
     /// entity, and an entity may end without an `E`.
     Lenient,
-    /// An entity is only what follows the scheme: `B I*`, or `S` and `B I* E` where the tags have `E` or `S`. seqeval's
-    /// `mode="strict"` with `IOB2` or `IOBES`.
+    /// Only sequences that follow the scheme are entities: `B I*`, or `S` and `B I* E` if the tags include `E` or `S`.
+    /// seqeval's `mode="strict"` with `IOB2` or `IOBES`.
     Strict,
 }
 
-/// An entity: words `start..end` of a sequence are of the type with index `kind`.
+/// An entity: words `start..end` of a sequence have the type with index `kind`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     /// The entity's type, an index into [`TagSet::types`].
@@ -32,19 +32,19 @@ enum Part {
     Single,
 }
 
-/// A list of tags that mark entities: `O`, and `B-X`, `I-X`, `E-X`, `S-X` for each type X.
+/// A set of entity tags: `O`, and `B-X`, `I-X`, `E-X`, `S-X` for each type X.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagSet {
     types: Vec<String>,
-    /// What each tag of the list says; `None` is outside of any entity.
+    /// Position in the entity and type of each tag; `None` for `O`.
     tags: Vec<Option<(Part, usize)>>,
-    /// Whether the scheme marks an entity's last word (IOBES); else it is IOB2.
+    /// Whether the scheme marks the last word of an entity (IOBES); otherwise it is IOB2.
     marks_end: bool,
 }
 
 impl TagSet {
-    /// Reads tags like `O`, `B-person`, `I-person`; of `B`, `I`, `E`, `S` alone the type is `_`. `None` if any of them
-    /// is not of this form, so that the tags mark no entities (parts of speech, say), or if none but `O` is there.
+    /// Parses tags like `O`, `B-person`, `I-person`; the type of a bare `B`, `I`, `E` or `S` is `_`. Returns `None` if
+    /// a tag has another form, as with part-of-speech tags, or if there is only `O`.
     pub fn new<S: AsRef<str>>(tags: &[S]) -> Option<TagSet> {
         let parts: Vec<Option<(Part, &str)>> = tags.iter().map(|tag| parse(tag.as_ref())).collect::<Option<_>>()?;
         let mut types: Vec<&str> = parts.iter().flatten().map(|&(_, name)| name).collect();
@@ -61,12 +61,12 @@ impl TagSet {
         })
     }
 
-    /// The types of entities, sorted as strings.
+    /// Returns the entity types, sorted as strings.
     pub fn types(&self) -> &[String] {
         &self.types
     }
 
-    /// The entities of one sequence of tags, in order; a tag is its index in the list given to [`TagSet::new`].
+    /// Decodes the entities of a tag sequence, in order; tags are indices in the list given to [`TagSet::new`].
     ///
     /// # Panics
     /// If an index is not below the number of tags.
@@ -119,31 +119,31 @@ fn parse(tag: &str) -> Option<Option<(Part, &str)>> {
     }
 }
 
-/// How many entities of each type were found, and how many of them rightly: the same words, the same type.
+/// Counts of predicted and labelled entities per type. An entity is correct if its words and type are equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entities {
     /// `[types]`, in the order of [`TagSet::types`].
-    hits: Vec<Hits>,
+    hits: Vec<MatchCounts>,
 }
 
 impl Entities {
-    /// No entities yet, of so many types.
+    /// Creates zero counts for `n_types` types.
     pub fn new(n_types: usize) -> Self {
-        Entities { hits: vec![Hits::default(); n_types] }
+        Entities { hits: vec![MatchCounts::default(); n_types] }
     }
 
-    /// Those with these counts, in the order of [`Entities::counts`].
+    /// Creates them from counts in the order of [`Entities::counts`].
     ///
     /// # Panics
-    /// If their number is not a multiple of three.
+    /// If the number of counts is not a multiple of three.
     pub fn from_counts(counts: &[u64]) -> Self {
         let (triples, rest) = counts.as_chunks();
         assert!(rest.is_empty(), "three counts for each type");
-        let hits = triples.iter().map(|&[correct, predicted, labelled]| Hits { correct, predicted, labelled });
+        let hits = triples.iter().map(|&[correct, predicted, labelled]| MatchCounts { correct, predicted, labelled });
         Entities { hits: hits.collect() }
     }
 
-    /// Counts one sequence's entities.
+    /// Counts the entities of a sequence.
     ///
     /// # Panics
     /// If a type is not below the number of types.
@@ -155,19 +155,19 @@ impl Entities {
         }
     }
 
-    /// `[types * 3]`: right, predicted and labelled entities of each type; what ranks add up.
+    /// Returns `[types * 3]`: correct, predicted and labelled entities of each type, to be summed over ranks.
     pub fn counts(&self) -> Vec<u64> {
         self.hits.iter().flat_map(|h| [h.correct, h.predicted, h.labelled]).collect()
     }
 
-    /// The entities of each type, in the order of [`TagSet::types`]. seqeval's scores with `average=None` are of those
-    /// types that occur in truth or prediction.
-    pub fn types(&self) -> &[Hits] {
+    /// Returns the counts of each type, in the order of [`TagSet::types`]. seqeval's scores with `average=None` cover
+    /// the types that occur in truth or prediction.
+    pub fn types(&self) -> &[MatchCounts] {
         &self.hits
     }
 
-    /// The entities of all types together: seqeval's scores with `average="micro"`, its default.
-    pub fn micro(&self) -> Hits {
+    /// Returns the total counts of all types: seqeval's scores with `average="micro"`, its default.
+    pub fn micro(&self) -> MatchCounts {
         self.hits.iter().copied().sum()
     }
 }
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn scores_are_those_of_seqeval() {
+    fn scores_match_seqeval() {
         for case in list(FILE, "cases") {
             let tags = texts(&case["tags"]);
             let set = TagSet::new(&tags).unwrap();
@@ -196,7 +196,7 @@ mod tests {
                     let spans = |sequence| set.entities(&indices(&tags, sequence), reading);
                     found.add(&spans(gold), &spans(predicted));
                 }
-                let check = |hits: &Hits, expected: &Value| {
+                let check = |hits: &MatchCounts, expected: &Value| {
                     let expected = numbers(expected);
                     let found = [hits.precision(), hits.recall(), hits.f1(), hits.labelled as f64];
                     found.iter().zip(&expected).for_each(|(&f, &e)| close(f, e, &case));
@@ -205,7 +205,7 @@ mod tests {
                 for (kind, hits) in set.types().iter().zip(found.types()) {
                     match case[name]["types"].get(kind) {
                         Some(expected) => check(hits, expected),
-                        None => assert_eq!(*hits, Hits::default(), "{kind} does not occur in {case}"),
+                        None => assert_eq!(*hits, MatchCounts::default(), "{kind} does not occur in {case}"),
                     }
                 }
                 assert_eq!(Entities::from_counts(&found.counts()), found);

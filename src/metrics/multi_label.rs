@@ -1,46 +1,46 @@
-//! Examples with any number of labels each: accuracy, macro and micro F1.
+//! Metrics of multi-label classification: accuracy, macro and micro F1.
 
-use super::hits::{Hits, ratio};
+use super::match_counts::{MatchCounts, ratio};
 
-/// How often each label was there and was predicted, and how often an example had exactly its labels.
+/// Counts per label, and the number of examples with exactly the correct labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MultiLabel {
     exact: u64,
     total: u64,
     /// `[labels]`.
-    hits: Vec<Hits>,
+    hits: Vec<MatchCounts>,
 }
 
 impl MultiLabel {
-    /// No examples yet, for labels `0..n_labels`.
+    /// Creates zero counts for labels `0..n_labels`.
     pub fn new(n_labels: usize) -> Self {
-        MultiLabel { exact: 0, total: 0, hits: vec![Hits::default(); n_labels] }
+        MultiLabel { exact: 0, total: 0, hits: vec![MatchCounts::default(); n_labels] }
     }
 
-    /// Those with these counts, in the order of [`MultiLabel::counts`].
+    /// Creates them from counts in the order of [`MultiLabel::counts`].
     ///
     /// # Panics
-    /// If there are not `2 + 3 * labels` of them.
+    /// If there are not `2 + 3 * labels` counts.
     pub fn from_counts(counts: &[u64]) -> Self {
         let (&[exact, total], counts) = counts.split_first_chunk().expect("two counts of examples");
         let (triples, rest) = counts.as_chunks();
         assert!(rest.is_empty(), "three counts for each label");
-        let hits = triples.iter().map(|&[correct, predicted, labelled]| Hits { correct, predicted, labelled });
+        let hits = triples.iter().map(|&[correct, predicted, labelled]| MatchCounts { correct, predicted, labelled });
         MultiLabel { exact, total, hits: hits.collect() }
     }
 
-    /// Counts one example: for each label whether it has it, and how likely that is said to be. It is predicted where
-    /// that is at least `threshold`: a probability where these are probabilities, 0 for logits and probability 0.5.
+    /// Counts one example, given whether it has each label, and a score per label. A label is predicted if its score is
+    /// at least `threshold` (0 for logits and probability 0.5).
     ///
     /// # Panics
-    /// If there is not one of each for every label.
+    /// If `labels` or `scores` has a wrong length.
     pub fn add(&mut self, labels: &[bool], scores: &[f32], threshold: f32) {
         assert!(labels.len() == self.hits.len() && scores.len() == self.hits.len(), "one of each for every label");
         let mut exact = true;
         for ((hits, &labelled), &score) in self.hits.iter_mut().zip(labels).zip(scores) {
             let predicted = score >= threshold;
             exact &= predicted == labelled;
-            *hits += Hits {
+            *hits += MatchCounts {
                 correct: u64::from(predicted && labelled),
                 predicted: u64::from(predicted),
                 labelled: u64::from(labelled),
@@ -50,39 +50,42 @@ impl MultiLabel {
         self.total += 1;
     }
 
-    /// `[2 + labels * 3]`: examples with exactly their labels, examples, then right, predicted and true ones of each
-    /// label; what ranks add up.
+    /// Returns `[2 + labels * 3]`: exactly correct examples, all examples, then correct, predicted and labelled
+    /// examples of each label, to be summed over ranks.
     pub fn counts(&self) -> Vec<u64> {
         let of_labels = self.hits.iter().flat_map(|h| [h.correct, h.predicted, h.labelled]);
         [self.exact, self.total].into_iter().chain(of_labels).collect()
     }
 
-    /// The number of examples.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// Each label's counts, and through them its precision, recall and F1.
-    pub fn labels(&self) -> &[Hits] {
+    /// Returns the counts of each label, from which precision, recall and F1 follow.
+    pub fn labels(&self) -> &[MatchCounts] {
         &self.hits
     }
 
-    /// The share of examples with exactly their labels, in [0, 1]; 0 without examples. scikit-learn's
-    /// `accuracy_score` of indicator matrices.
+    /// Subset accuracy: fraction of examples with exactly the correct labels, in [0, 1]; 0 without examples.
+    /// scikit-learn's `accuracy_score` of indicator matrices.
     pub fn accuracy(&self) -> f64 {
         ratio(self.exact, self.total)
     }
 
-    /// The plain mean of the labels' F1 scores. A label that occurs neither in truth nor in prediction counts as 0,
-    /// other than in [`Confusion::macro_f1`](super::Confusion::macro_f1). scikit-learn's `f1_score` of indicator
+    /// Unweighted mean of the labels' F1 scores. A label that occurs in neither truth nor prediction counts as 0,
+    /// unlike in [`Confusion::macro_f1`](super::Confusion::macro_f1). scikit-learn's `f1_score` of indicator
     /// matrices with `average="macro", zero_division=0`.
     pub fn macro_f1(&self) -> f64 {
-        if self.hits.is_empty() { 0.0 } else { self.hits.iter().map(Hits::f1).sum::<f64>() / self.hits.len() as f64 }
+        if self.hits.is_empty() {
+            0.0
+        } else {
+            self.hits.iter().map(MatchCounts::f1).sum::<f64>() / self.hits.len() as f64
+        }
     }
 
-    /// F1 over the decisions about all labels together. scikit-learn's with `average="micro", zero_division=0`.
+    /// F1 over the total counts of all labels. scikit-learn's with `average="micro", zero_division=0`.
     pub fn micro_f1(&self) -> f64 {
-        self.hits.iter().copied().sum::<Hits>().f1()
+        self.hits.iter().copied().sum::<MatchCounts>().f1()
     }
 }
 
@@ -92,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scores_are_those_of_scikit_learn() {
+    fn scores_match_scikit_learn() {
         for case in list(include_str!("../../tests/reference/metrics/classes.json"), "multi_label") {
             let f1 = numbers(&case["f1"]);
             let threshold = number(&case["threshold"]) as f32;
@@ -125,7 +128,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "one of each for every label")]
-    fn labels_are_as_many_as_scores() {
+    fn labels_and_scores_must_have_the_same_length() {
         MultiLabel::new(2).add(&[true, false], &[0.5], 0.5);
     }
 }

@@ -1,14 +1,14 @@
-//! How well scores tell positive examples from negative ones, whatever the threshold: ROC-AUC and average precision.
+//! Threshold-independent metrics of binary classification: ROC-AUC and average precision.
 
-/// Examples in the order of their scores.
+/// Positive and negative examples ranked by score.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ranking {
-    /// Of each score, the highest first: how many positive and how many negative examples have it.
+    /// For each distinct score in descending order, the number of positive and of negative examples.
     counts: Vec<[u64; 2]>,
 }
 
 impl Ranking {
-    /// The order of (score, is positive) pairs. `None` if a score is not a number.
+    /// Ranks (score, is positive) pairs. Returns `None` if a score is NaN.
     pub fn new(examples: impl IntoIterator<Item = (f64, bool)>) -> Option<Self> {
         let mut examples: Vec<(f64, bool)> = examples.into_iter().collect();
         if examples.iter().any(|(score, _)| score.is_nan()) {
@@ -22,10 +22,9 @@ impl Ranking {
         Some(Ranking { counts: examples.chunk_by(|a, b| a.0 == b.0).map(count).collect() })
     }
 
-    /// The area under the ROC curve, in [0, 1]: the share of pairs of a positive and a negative example in which the
-    /// positive one has the higher score, where equal scores count as a half. `None` without examples of both classes.
-    /// Mann and Whitney's U over the number of pairs, which is the area by the trapezoidal rule of scikit-learn's
-    /// `roc_auc_score`.
+    /// Area under the ROC curve, in [0, 1]: the fraction of pairs of a positive and a negative example in which the
+    /// positive example has the higher score; ties count one half. `None` without examples of both classes. This is the
+    /// Mann-Whitney U divided by the number of pairs, equal to scikit-learn's `roc_auc_score` (trapezoidal rule).
     pub fn roc_auc(&self) -> Option<f64> {
         let [positive, negative] = self.totals();
         let (mut below, mut halves) = (negative, 0);
@@ -34,13 +33,13 @@ impl Ranking {
             halves += u128::from(*more_positive) * u128::from(2 * below + more_negative);
         }
         let pairs = u128::from(positive) * u128::from(negative);
-        // Counts are exact, and it is rounded once: the order of equal scores changes nothing.
+        // The counts are exact and the result is rounded once, so the order of ties has no effect.
         (pairs > 0).then(|| halves as f64 / (2.0 * pairs as f64))
     }
 
-    /// Average precision, in [0, 1]: over the scores as thresholds, the sum of precisions, each weighted by the recall
-    /// that its threshold adds. `None` without positive examples. scikit-learn's `average_precision_score`, which does
-    /// not interpolate; without positive examples that gives 0, with a warning.
+    /// Average precision, in [0, 1]: the sum over all thresholds of the precision times the increase in recall, without
+    /// interpolation; scikit-learn's `average_precision_score`. `None` without positive examples, where scikit-learn
+    /// returns 0 with a warning.
     pub fn average_precision(&self) -> Option<f64> {
         let [positive, _] = self.totals();
         let (mut found, mut chosen, mut sum) = (0, 0, 0.0);
@@ -68,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_those_of_scikit_learn() {
+    fn values_match_scikit_learn() {
         let (mut undefined, mut tied) = (0, 0);
         for case in list(include_str!("../../tests/reference/metrics/ranking.json"), "cases") {
             let scores = numbers(&case["scores"]);
@@ -88,10 +87,10 @@ mod tests {
 
     #[test]
     fn by_hand() {
-        // Of the pairs (1, 0), (1, 0): won and tied.
+        // The pairs (1, 0), (1, 0): one win and one tie.
         assert_eq!(both(&[(0.9, true), (0.9, false), (0.1, false)]), [Some(0.75), Some(0.5)]);
         assert_eq!(both(&[(2.0, true), (1.0, false), (0.0, true)]), [Some(0.5), Some((1.0 + 2.0 / 3.0) / 2.0)]);
-        // All alike: by chance, and the share of positive examples.
+        // All scores equal: 0.5, and the fraction of positive examples.
         assert_eq!(both(&[(0.0, true), (-0.0, false), (0.0, false), (0.0, false)]), [Some(0.5), Some(0.25)]);
     }
 
@@ -105,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn order_and_scale_change_nothing() {
+    fn values_are_invariant_to_order_and_scale() {
         let examples: Vec<(f64, bool)> =
             (0..200).map(|i| (f64::from(i * 37 % 23), (i * 53 % 7) < 3 || i % 23 > 17)).collect();
         let expected = both(&examples);
         let backwards: Vec<_> = examples.iter().rev().copied().collect();
         let scaled: Vec<_> = examples.iter().map(|(score, positive)| (score.exp() - 4.0, *positive)).collect();
         assert_eq!([both(&backwards), both(&scaled)], [expected; 2]);
-        // Each class for the other, the order reversed: the same pairs.
+        // Swapped classes and reversed order: the same pairs.
         let swapped: Vec<_> = examples.iter().map(|(score, positive)| (-score, !positive)).collect();
         assert_eq!(both(&swapped)[0], expected[0]);
     }

@@ -1,8 +1,8 @@
-//! The values that `tests/reference/metrics.py` wrote, for the tests of this module.
+//! Test helpers: reading the reference values written by `tests/reference/metrics.py`.
 
 use serde_json::Value;
 
-/// The list `name` of a file's text.
+/// Returns the list `name` of a JSON file, given its text.
 pub fn list(file: &str, name: &str) -> Vec<Value> {
     let mut file: Value = serde_json::from_str(file).unwrap();
     let Value::Array(list) = file[name].take() else { panic!("no list {name:?}") };
@@ -26,13 +26,13 @@ pub fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
-/// Counts and indices.
+/// Reads a list of counts or indices.
 pub fn counts<T: TryFrom<u64, Error: std::fmt::Debug>>(value: &Value) -> Vec<T> {
     let count = |v: &Value| T::try_from(v.as_u64().unwrap_or_else(|| panic!("{v} is no count"))).unwrap();
     value.as_array().unwrap_or_else(|| panic!("{value} is no list")).iter().map(count).collect()
 }
 
-/// `found` is `expected` but for rounding.
+/// Asserts that `found` equals `expected` up to rounding.
 #[track_caller]
 pub fn close(found: f64, expected: f64, of: &Value) {
     assert!((found - expected).abs() <= 1e-12 * expected.abs().max(1.0), "found {found}, expected {expected}: {of}");

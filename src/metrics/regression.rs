@@ -1,7 +1,7 @@
-//! Pearson's and Spearman's correlation, and the mean squared error.
+//! Pearson and Spearman correlation, and mean squared error.
 
-/// Pearson's correlation coefficient, in [-1, 1]. `None` where it is undefined: fewer than two points, a constant
-/// input, or a number that is not finite. scipy's `pearsonr`.
+/// Pearson correlation coefficient, in [-1, 1]. `None` if undefined: fewer than two points, a constant input, or a
+/// number that is not finite. scipy's `pearsonr`.
 ///
 /// # Panics
 /// If the two slices differ in length.
@@ -12,8 +12,8 @@ pub fn pearson(x: &[f64], y: &[f64]) -> Option<f64> {
     Some(r.clamp(-1.0, 1.0))
 }
 
-/// Spearman's rank correlation, in [-1, 1]: Pearson's over the ranks, equal values sharing their average rank.
-/// `None` as for [`pearson`]. scipy's `spearmanr`.
+/// Spearman rank correlation, in [-1, 1]: the Pearson correlation of the ranks, with average ranks for ties. `None` as
+/// for [`pearson`]. scipy's `spearmanr`.
 ///
 /// # Panics
 /// If the two slices differ in length.
@@ -22,7 +22,7 @@ pub fn spearman(x: &[f64], y: &[f64]) -> Option<f64> {
     pearson(&ranks(x)?, &ranks(y)?)
 }
 
-/// The mean of the squared differences. `None` without points, or where the result is not finite.
+/// Mean squared error. `None` without points, or if the result is not finite.
 ///
 /// # Panics
 /// If the two slices differ in length.
@@ -32,15 +32,15 @@ pub fn mse(x: &[f64], y: &[f64]) -> Option<f64> {
     Some(sum / x.len() as f64).filter(|mean| mean.is_finite())
 }
 
-/// `values` less their mean, scaled to length 1; `None` if they are constant or not finite.
+/// Returns `values` minus their mean, scaled to length 1; `None` if they are constant or not finite.
 fn direction(values: &[f64]) -> Option<Vec<f64>> {
-    // Asked of the values themselves: rounding in the mean can leave a constant input a tiny variance.
+    // Compare the values themselves: due to rounding of the mean, a constant input can have a tiny variance.
     if values.windows(2).all(|pair| pair[0] == pair[1]) {
         return None;
     }
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let mut centred: Vec<f64> = values.iter().map(|v| v - mean).collect();
-    // The largest first becomes 1, so that no square overflows or vanishes.
+    // Scale the largest value to 1 first, so that no square overflows or underflows.
     let largest = centred.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
     centred.iter_mut().for_each(|v| *v /= largest);
     let length = centred.iter().map(|v| v * v).sum::<f64>().sqrt();
@@ -48,7 +48,7 @@ fn direction(values: &[f64]) -> Option<Vec<f64>> {
     centred.iter().all(|v| v.is_finite()).then_some(centred)
 }
 
-/// Ranks from 1, equal values sharing the average of theirs; `None` if a value is not a number.
+/// Returns the ranks from 1, with average ranks for ties; `None` if a value is NaN.
 fn ranks(values: &[f64]) -> Option<Vec<f64>> {
     if values.iter().any(|v| v.is_nan()) {
         return None;
@@ -82,14 +82,14 @@ mod tests {
     // Expected values: scipy 1.17.1, pearsonr(x, y)[0] and spearmanr(x, y)[0]; scikit-learn 1.9.1,
     // mean_squared_error(y, x).
     #[test]
-    fn values_of_scipy() {
+    fn values_match_scipy() {
         close(pearson(&X, &Y), 0.9565086823997123);
         close(spearman(&X, &Y), 0.8545454545454546);
         close(mse(&X, &Y), 0.23285714285714285);
     }
 
     #[test]
-    fn values_of_scipy_with_many_ties() {
+    fn values_match_scipy_with_many_ties() {
         let (x, y) = ([1.0, 1.0, 2.0, 2.0, 2.0, 3.0], [6.0, 1.0, 5.0, 5.0, 0.5, -2.0]);
         close(pearson(&x, &y), -0.5327093543483294);
         close(spearman(&x, &y), -0.6262242910851495);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_scipy_on_random_numbers() {
+    fn values_match_scipy_on_random_numbers() {
         for case in list(include_str!("../../tests/reference/metrics/numbers.json"), "cases") {
             let (x, y) = (numbers(&case["x"]), numbers(&case["y"]));
             for (name, found) in [("pearson", pearson(&x, &y)), ("spearman", spearman(&x, &y)), ("mse", mse(&x, &y))] {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn ties_share_their_average_rank() {
+    fn ties_have_their_average_rank() {
         assert_eq!(ranks(&[3.0, -1.0, 3.0, 0.0, -0.0]).unwrap(), [4.5, 1.0, 4.5, 2.5, 2.5]);
     }
 
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn order_shift_and_scale_change_no_correlation() {
+    fn correlations_are_invariant_to_order_shift_and_scale() {
         let (mut x, mut y) = (X, Y);
         x.rotate_left(3);
         y.rotate_left(3);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn spearman_sees_only_the_order() {
+    fn spearman_depends_only_on_the_order() {
         let bent: Vec<f64> = X.iter().map(|v| v.exp()).collect();
         assert_eq!(spearman(&bent, &Y), spearman(&X, &Y));
     }

@@ -1,8 +1,8 @@
-//! ROUGE-L, as Google's `rouge_score` counts it without stemming.
+//! ROUGE-L, equal to Google's `rouge_score` without stemming.
 
-use super::Hits;
+use super::MatchCounts;
 
-/// Sums of ROUGE-L over texts.
+/// Sum of ROUGE-L over texts.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct RougeL {
     sum: f64,
@@ -10,42 +10,42 @@ pub struct RougeL {
 }
 
 impl RougeL {
-    /// Adds one text with its references, of which the best counts.
+    /// Adds one text with its references; the best reference counts.
     pub fn add<S: AsRef<str>>(&mut self, text: &str, references: &[S]) {
         self.sum += rouge_l(text, references);
         self.total += 1.0;
     }
 
-    /// What ranks add up: the sum of the texts' scores, and the number of texts.
+    /// Returns the sum of scores and the number of texts, to be summed over ranks.
     pub fn sums(&self) -> [f64; 2] {
         [self.sum, self.total]
     }
 
-    /// The texts with these [`RougeL::sums`].
+    /// Creates them from [`RougeL::sums`].
     pub fn from_sums([sum, total]: [f64; 2]) -> Self {
         RougeL { sum, total }
     }
 
-    /// The mean of the texts' scores, in [0, 1]; 0 without texts.
+    /// Mean score, in [0, 1]; 0 without texts.
     pub fn mean(&self) -> f64 {
         if self.total == 0.0 { 0.0 } else { self.sum / self.total }
     }
 }
 
-/// F1 of the longest common subsequence of words with the reference that gives the largest, in [0, 1]; 0 without words
-/// or references.
+/// Returns the F1 of the longest common subsequence of words with the best reference, in [0, 1]; 0 without words or
+/// references.
 ///
 /// Lin 2004, "ROUGE: a package for automatic evaluation of summaries", over the whole text as one sequence;
-/// `rouge_score`'s `rougeL` with `use_stemmer=False`, its default. Its words are runs of a-z and 0-9, in small letters:
-/// every other letter is a gap, so that the score means little for languages with many of those.
+/// `rouge_score`'s `rougeL` with `use_stemmer=False`, its default. It lowercases, and words
+/// consist of a-z and 0-9: other letters separate words, so the score is not meaningful for languages that need them.
 pub fn rouge_l<S: AsRef<str>>(text: &str, references: &[S]) -> f64 {
     let text = tokens(text);
     references.iter().map(|reference| common(&text, &tokens(reference.as_ref())).f1()).fold(0.0, f64::max)
 }
 
-fn common(text: &[String], reference: &[String]) -> Hits {
+fn common(text: &[String], reference: &[String]) -> MatchCounts {
     let correct = longest_common_subsequence(text, reference);
-    Hits { correct, predicted: text.len() as u64, labelled: reference.len() as u64 }
+    MatchCounts { correct, predicted: text.len() as u64, labelled: reference.len() as u64 }
 }
 
 fn tokens(text: &str) -> Vec<String> {
@@ -54,9 +54,9 @@ fn tokens(text: &str) -> Vec<String> {
     words.map(str::to_owned).collect()
 }
 
-/// Its length. Time is the product of the lengths, memory one of them.
+/// Returns its length, in O(len(a) * len(b)) time and O(len(b)) memory.
 fn longest_common_subsequence(a: &[String], b: &[String]) -> u64 {
-    // lengths[j]: of the words of `a` so far and the first j of `b`.
+    // lengths[j]: for the words of `a` so far and the first j words of `b`.
     let mut lengths = vec![0; b.len() + 1];
     for word in a {
         let mut diagonal = 0;
@@ -77,14 +77,14 @@ mod tests {
     const FILE: &str = include_str!("../../tests/reference/metrics/rouge.json");
 
     #[test]
-    fn words_are_those_of_rouge_score() {
+    fn words_match_rouge_score() {
         for case in list(FILE, "tokens") {
             assert_eq!(tokens(text(&case[0])), texts(&case[1]), "{case}");
         }
     }
 
     #[test]
-    fn scores_are_those_of_rouge_score() {
+    fn scores_match_rouge_score() {
         let (mut found, mut sum) = (RougeL::default(), 0.0);
         for case in list(FILE, "texts") {
             let (text, references, expected) =

@@ -1,29 +1,29 @@
-//! Answers to questions: exact match and F1, as SQuAD's official scripts 1.1 and 2.0 count them.
+//! Exact match and F1 of extractive QA, equal to SQuAD's official scripts 1.1 and 2.0.
 
-use super::Hits;
+use super::MatchCounts;
 use super::words::words;
 use std::collections::HashMap;
 
-/// Which script's rules. They differ where a text is empty, or nothing but articles and punctuation.
+/// The version of the script. The rules differ for texts that are empty or contain only articles and punctuation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SquadRules {
-    /// 1.1: every question has an answer. An empty text has an F1 of 0, even with another empty one.
+    /// 1.1: every question has an answer. The F1 of an empty text is 0, even with an empty reference.
     V1,
-    /// 2.0: a question may have none, and the empty text is right then. A gold answer of nothing but articles and
-    /// punctuation is no answer.
+    /// 2.0: the correct answer to an unanswerable question is the empty text. Reference answers with only articles and
+    /// punctuation are ignored.
     V2,
 }
 
-/// How well one answer matches the best of its gold answers.
+/// The scores of an answer with its best reference answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AnswerMatch {
-    /// Whether it is one of them, once both are normalised.
+    /// Whether it equals a reference answer after normalization.
     pub exact: bool,
-    /// The largest F1 of words in common, in [0, 1].
+    /// Maximum F1 of common words, in [0, 1].
     pub f1: f64,
 }
 
-/// Compares an answer (empty: none) with the gold answers (none: the question has no answer).
+/// Compares an answer (empty for "no answer") with the reference answers (none for an unanswerable question).
 pub fn match_answer<S: AsRef<str>>(answer: &str, golds: &[S], rules: SquadRules) -> AnswerMatch {
     let answer = normalise(answer);
     let mut golds: Vec<String> = golds.iter().map(|gold| normalise(gold.as_ref())).collect();
@@ -40,13 +40,13 @@ pub fn match_answer<S: AsRef<str>>(answer: &str, golds: &[S], rules: SquadRules)
     AnswerMatch { exact: golds.contains(&answer), f1: f1.fold(0.0, f64::max) }
 }
 
-/// The scripts' `normalize_answer`: small letters, without ASCII punctuation, without the words a, an and the, single
-/// spaces.
+/// The scripts' `normalize_answer`: lowercases, removes ASCII punctuation and the words a, an and the, and collapses
+/// whitespace.
 fn normalise(text: &str) -> String {
     let mut text = text.to_lowercase();
     text.retain(|c| !c.is_ascii_punctuation());
-    // A word ends where letters and digits do, so that "the–end" has an article. (The scripts' idea of a letter leaves
-    // out combining vowels of other writings, which do not follow an English article.)
+    // A word consists of letters and digits, so that "the–end" contains an article. (Unlike here, the scripts do not
+    // count combining vowels of other scripts as letters, but those do not follow an English article.)
     let mut kept = String::with_capacity(text.len());
     let mut rest = text.as_str();
     while let Some(first) = rest.chars().next() {
@@ -59,39 +59,36 @@ fn normalise(text: &str) -> String {
     words(&kept).collect::<Vec<_>>().join(" ")
 }
 
-/// The words that two normalised texts have in common, each as often as both have it.
-fn in_common(answer: &str, gold: &str) -> Hits {
+/// Counts the common words of two normalized texts (multiset intersection).
+fn in_common(answer: &str, gold: &str) -> MatchCounts {
     let mut left: HashMap<&str, u64> = HashMap::new();
     words(gold).for_each(|word| *left.entry(word).or_default() += 1);
-    let mut hits = Hits { labelled: left.values().sum(), ..Hits::default() };
+    let mut counts = MatchCounts { labelled: left.values().sum(), ..MatchCounts::default() };
     for word in words(answer) {
-        hits.predicted += 1;
+        counts.predicted += 1;
         if let Some(count) = left.get_mut(word).filter(|count| **count > 0) {
             *count -= 1;
-            hits.correct += 1;
+            counts.correct += 1;
         }
     }
-    hits
+    counts
 }
 
-/// Sums over questions.
+/// Sums of the scores over questions.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct AnswerSums {
-    /// The number of questions.
     pub total: f64,
-    /// How many of their answers match exactly.
     pub exact: f64,
-    /// The sum of their F1.
     pub f1: f64,
 }
 
 impl AnswerSums {
-    /// The share of exact matches in percent, as the scripts show it; 0 without questions.
+    /// Exact matches in percent, as in the scripts; 0 without questions.
     pub fn exact_match(&self) -> f64 {
         if self.total == 0.0 { 0.0 } else { 100.0 * self.exact / self.total }
     }
 
-    /// The mean F1 in percent, as the scripts show it; 0 without questions.
+    /// Mean F1 in percent, as in the scripts; 0 without questions.
     pub fn mean_f1(&self) -> f64 {
         if self.total == 0.0 { 0.0 } else { 100.0 * self.f1 / self.total }
     }
@@ -101,12 +98,12 @@ impl AnswerSums {
     }
 }
 
-/// The matches of many questions.
+/// The scores of a data set.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Squad {
-    /// Questions with an answer: the 2.0 script's `HasAns`.
+    /// Answerable questions: `HasAns` of the 2.0 script.
     pub answerable: AnswerSums,
-    /// Questions without one: its `NoAns`.
+    /// Unanswerable questions: `NoAns`.
     pub unanswerable: AnswerSums,
 }
 
@@ -118,18 +115,18 @@ impl Squad {
         *sums = sums.plus(AnswerSums { total: 1.0, exact: f64::from(u8::from(found.exact)), f1: found.f1 });
     }
 
-    /// All questions.
+    /// Returns the sums over all questions.
     pub fn all(&self) -> AnswerSums {
         self.answerable.plus(self.unanswerable)
     }
 
-    /// What ranks add up: total, exact and F1 of the answerable questions, then of the others.
+    /// Returns total, exact and F1 of the answerable questions, then of the others, to be summed over ranks.
     pub fn sums(&self) -> [f64; 6] {
         let (with, without) = (&self.answerable, &self.unanswerable);
         [with.total, with.exact, with.f1, without.total, without.exact, without.f1]
     }
 
-    /// The matches with these [`Squad::sums`].
+    /// Creates them from [`Squad::sums`].
     pub fn from_sums([total, exact, f1, total_without, exact_without, f1_without]: [f64; 6]) -> Self {
         Squad {
             answerable: AnswerSums { total, exact, f1 },
@@ -146,19 +143,19 @@ mod tests {
     const FILE: &str = include_str!("../../tests/reference/metrics/squad.json");
 
     #[test]
-    fn texts_are_normalised_as_the_scripts_do() {
+    fn normalization_matches_the_scripts() {
         for pair in list(FILE, "normalised") {
             assert_eq!(normalise(text(&pair[0])), text(&pair[1]), "{pair}");
         }
     }
 
     #[test]
-    fn scores_are_those_of_the_scripts() {
+    fn scores_match_the_scripts() {
         let (mut of_v1, mut of_v2) = (Squad::default(), Squad::default());
         for case in list(FILE, "answers") {
             let (answer, golds) = (text(&case["found"]), texts(&case["golds"]));
             for (name, rules, sums) in [("v1", SquadRules::V1, &mut of_v1), ("v2", SquadRules::V2, &mut of_v2)] {
-                // The 1.1 script has no questions without an answer.
+                // The 1.1 script has no unanswerable questions.
                 if case[name].is_null() {
                     continue;
                 }

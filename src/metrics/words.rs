@@ -1,7 +1,6 @@
-//! Words of a text, as the Python tools that we agree with see them.
+//! Splits texts into words like the reference implementations in Python.
 
-/// The words between white space, as Python's `str.split` finds them: beside Unicode's white space, the four
-/// separators of ASCII divide too.
+/// Splits at whitespace like Python's `str.split`: Unicode whitespace and the four ASCII separators.
 pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)).filter(|word| !word.is_empty())
 }

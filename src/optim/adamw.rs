@@ -1,4 +1,4 @@
-//! AdamW (arXiv 1711.05101) by libtorch's fused kernel, one call a group.
+//! AdamW (arXiv 1711.05101) with libtorch's fused kernel, one call per parameter group.
 
 use crate::error::Result;
 use crate::ffi::memory::{self, Use};
@@ -6,10 +6,9 @@ use crate::ffi::{self, AdamWStep};
 use std::ops::Range;
 use tch::{Kind, Tensor};
 
-/// Elements of half-precision gradients that are widened at a time.
+/// Number of elements of half-precision gradients converted to fp32 at a time.
 const PIECE: usize = 1 << 22;
 
-/// The settings that do not change during a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWConfig {
     pub beta1: f64,
@@ -18,40 +17,40 @@ pub struct AdamWConfig {
     pub weight_decay: f64,
 }
 
-/// The moments of one flat buffer, in its layout.
+/// The moments of one flat buffer, with the same layout.
 #[derive(Debug)]
 pub struct Moments {
-    /// f32 `[n]`, the running mean of gradients.
+    /// f32 `[n]`, exponential moving average of gradients.
     pub exp_avg: Tensor,
-    /// f32 `[n]`, the running mean of their squares.
+    /// f32 `[n]`, exponential moving average of squared gradients.
     pub exp_avg_sq: Tensor,
 }
 
-/// The optimizer's state over all units.
+/// The optimizer with its state for all units.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
     moments: Vec<Option<Moments>>,
     step: u64,
-    /// Of each unit: ranges whose state began at zero after this many steps, where that is not 0.
+    /// For each unit, ranges whose state was initialized after this number of steps, if not 0.
     late: Vec<Vec<(Range<i64>, u64)>>,
 }
 
-/// A contiguous part of a flat buffer: its gradients, and whether weight decay applies.
+/// A contiguous range of a flat buffer to update.
 #[derive(Debug)]
 pub struct Slice<'a> {
     /// f32 `[n]`.
     pub weights: &'a Tensor,
-    /// `[n]`, of any float type.
+    /// `[n]`, of any float dtype.
     pub grads: &'a Tensor,
     pub range: Range<i64>,
     pub decay: bool,
-    /// The steps that the optimizer had taken when this range's state began.
+    /// Number of optimizer steps before the state of this range was initialized.
     pub began: u64,
 }
 
 impl AdamW {
-    /// Zero moments for flat f32 buffers like these, one a unit; none for a unit that is not trained.
+    /// Creates the optimizer with zero moments for flat f32 buffers, one per unit; `None` for an untrained unit.
     ///
     /// # Errors
     /// Out of memory.
@@ -65,13 +64,13 @@ impl AdamW {
         Ok(AdamW { config, moments, step: 0, late })
     }
 
-    /// The moments of a unit that is trained.
+    /// Returns the moments of a trained unit.
     pub fn moments(&self, unit: usize) -> Option<&Moments> {
         self.moments[unit].as_ref()
     }
 
-    /// Says that the state of a range of a unit began at zero after `began` steps: weights that were frozen before. The
-    /// correction of its bias (arXiv 1412.6980, section 3) counts from there.
+    /// Declares that the state of a range of a unit was initialized after `began` steps, for weights that were frozen
+    /// before. Bias correction (arXiv 1412.6980, section 3) counts from there.
     pub fn begin_late(&mut self, unit: usize, range: Range<i64>, began: u64) {
         if began > 0 {
             self.late[unit].push((range, began));
@@ -79,7 +78,7 @@ impl AdamW {
         }
     }
 
-    /// Cuts a range of a unit into parts of one age, each with the steps after which its state began.
+    /// Splits a range of a unit into parts of equal age, each with the steps after which its state was initialized.
     pub fn ages(&self, unit: usize, range: &Range<i64>) -> Vec<(Range<i64>, u64)> {
         let mut parts = Vec::new();
         let mut start = range.start;
@@ -95,31 +94,30 @@ impl AdamW {
         parts
     }
 
-    /// Bytes of the state.
+    /// Size of the state in bytes.
     pub fn bytes(&self) -> u64 {
         let each = self.moments.iter().flatten();
         each.map(|m| 4 * (m.exp_avg.numel() + m.exp_avg_sq.numel()) as u64).sum()
     }
 
-    /// Steps taken.
     pub fn steps(&self) -> u64 {
         self.step
     }
 
-    /// Says how many steps the loaded moments have seen.
+    /// Sets the number of steps of the loaded moments.
     pub fn set_steps(&mut self, step: u64) {
         self.step = step;
     }
 
-    /// Starts the next step: counts it.
+    /// Starts the next step and increments the step count.
     pub fn begin_step(&mut self) {
         self.step += 1;
     }
 
-    /// Updates one slice of a unit for the step begun. Gradients are divided by `grad_scale` first.
+    /// Updates one slice of a unit in the current step. Gradients are divided by `grad_scale` first.
     ///
     /// # Errors
-    /// libtorch's.
+    /// Errors of libtorch.
     pub fn update(&self, unit: usize, slice: &Slice, learning_rate: f64, grad_scale: f64) -> Result<()> {
         let Some(Moments { exp_avg, exp_avg_sq }) = self.moments(unit) else { return Ok(()) };
         let step = AdamWStep {
@@ -131,7 +129,7 @@ impl AdamW {
             step: self.step - slice.began,
             grad_scale,
         };
-        // The kernel takes one type for all, and the state is f32.
+        // The kernel requires the same dtype for all tensors, and the state is f32.
         let Range { start, end } = slice.range;
         let piece = if slice.grads.kind() == Kind::Float { (end - start).max(1) as usize } else { PIECE };
         for start in (start..end).step_by(piece) {
@@ -147,9 +145,9 @@ impl AdamW {
 mod tests {
     use super::*;
 
-    /// The update of the paper (Algorithm 2), by hand, on two groups with and without decay; gradients scaled down.
+    /// Compares with Algorithm 2 of the paper on two groups, with and without weight decay, and scaled gradients.
     #[test]
-    fn follows_the_formula() {
+    fn update_matches_the_formula() {
         let config = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-6, weight_decay: 0.1 };
         let weights = Tensor::from_slice(&[1.0f32, -2.0, 0.5, 3.0]);
         let mut by_hand: Vec<f64> = vec![1.0, -2.0, 0.5, 3.0];
@@ -183,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn late_ranges_are_cut_out() {
+    fn ranges_are_split_by_age() {
         let w = Tensor::zeros([20], (Kind::Float, tch::Device::Cpu));
         let config = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-6, weight_decay: 0.1 };
         let mut adamw = AdamW::new(config, [Some(&w)]).unwrap();
@@ -195,9 +193,9 @@ mod tests {
         assert_eq!(adamw.ages(0, &(15..20)), [(15..20, 0)]);
     }
 
-    /// What begins late moves as what begins at once.
+    /// Weights unfrozen later are updated like weights trained from the start.
     #[test]
-    fn a_late_start_is_a_start() {
+    fn a_late_start_equals_an_early_start() {
         let config = AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
         let zeros = || Tensor::zeros([4], (Kind::Float, tch::Device::Cpu));
         let grads = Tensor::from_slice(&[1.0f32, -2.0, 0.5, 3.0]);

@@ -1,17 +1,17 @@
-//! Dynamic loss scaling for fp16 (Micikevicius et al., arXiv 1710.03740, section 3.2), by the rule of
-//! `torch.amp.GradScaler` with its factors: an overflow halves the scale, a window of steps without one doubles it.
+//! Dynamic loss scaling for fp16 (Micikevicius et al., arXiv 1710.03740, section 3.2), with the rule and factors of
+//! `torch.amp.GradScaler`: an overflow halves the scale, a window of steps without overflow doubles it.
 
-/// What becomes of a run whose step overflowed.
+/// The consequence of a gradient overflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Overflow {
-    /// The step is skipped, and the next one has half the scale.
+    /// The step is skipped, and the scale is halved.
     Halved,
-    /// The scale was 1 already: what overflowed are the gradients themselves, and no scale helps.
+    /// The scale is already 1: the unscaled gradients overflow, so no scale helps.
     AtTheLeast,
 }
 
-/// The scale of the loss: a power of two, so that multiplying and dividing by it rounds nothing.
+/// The loss scale: a power of two, so that scaling is exact.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LossScaler {
     scale: f64,
@@ -20,28 +20,29 @@ pub struct LossScaler {
 }
 
 impl LossScaler {
-    /// The least scale, as in DeepSpeed: below it, gradients would be made smaller, which is not its purpose.
+    /// Minimum scale, as in DeepSpeed: a smaller scale would reduce gradients, which is not the purpose.
     pub const LEAST: f64 = 1.0;
-    /// The greatest scale, as in NVIDIA's Apex: GradScaler's, the greatest float, leaves no room for the loss.
+    /// Maximum scale, as in NVIDIA's Apex: GradScaler's, the largest float, leaves no room for the loss.
     pub const GREATEST: f64 = 16_777_216.0;
 
-    /// Starts at `scale`, a power of two from [`LossScaler::LEAST`] to [`LossScaler::GREATEST`], after `good_steps`
-    /// steps without overflow (0 at the start of a run). `window` such steps, at least 1, double it.
+    /// Creates a scaler with `scale`, a power of two from [`LossScaler::LEAST`] to [`LossScaler::GREATEST`], after
+    /// `good_steps` steps without overflow (0 at the start of a run). `window` such steps, at least 1, double the
+    /// scale.
     pub fn new(scale: f64, good_steps: u64, window: u64) -> Self {
         LossScaler { scale, good_steps, window }
     }
 
-    /// By what the loss is multiplied, and gradients are divided.
+    /// Factor by which the loss is multiplied and gradients are divided.
     pub fn scale(&self) -> f64 {
         self.scale
     }
 
-    /// The steps without overflow since the scale was last set; less than the window.
+    /// Number of steps without overflow since the scale was last changed; less than the window.
     pub fn good_steps(&self) -> u64 {
         self.good_steps
     }
 
-    /// After a step whose gradients overflowed, and which was skipped.
+    /// Updates the scale after a step that was skipped because of gradient overflow.
     pub fn overflowed(&mut self) -> Overflow {
         self.good_steps = 0;
         if self.scale <= Self::LEAST {
@@ -51,10 +52,10 @@ impl LossScaler {
         Overflow::Halved
     }
 
-    /// After a step that was taken.
+    /// Updates the scale after a step without overflow.
     pub fn stepped(&mut self) {
         self.good_steps += 1;
-        // More than the window: a resumed run may have a shorter one.
+        // Can exceed the window if a resumed run has a shorter one.
         if self.good_steps >= self.window {
             self.good_steps = 0;
             self.scale = (self.scale * 2.0).min(Self::GREATEST);
@@ -67,13 +68,13 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    /// First scale, window, events, and (scale, good steps) after each.
+    /// Initial scale, window, events, and (scale, good steps) after each event.
     type Run = (f64, u64, &'static str, &'static [(f64, u64)]);
 
-    /// `GradScaler._scale` and `._growth_tracker` of torch 2.13 after each update: `x` a step that overflowed, `.` one
-    /// that did not.
+    /// `GradScaler._scale` and `._growth_tracker` of torch 2.13 after each update: `x` is a step with overflow, `.` a
+    /// step without.
     #[test]
-    fn it_moves_as_torch_s() {
+    fn scales_match_torch() {
         #[rustfmt::skip]
         let runs: [Run; 3] = [
             (1024.0, 3, "..x....x......xx...", &[
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_between_its_ends() {
+    fn the_scale_stays_within_its_limits() {
         let mut scaler = LossScaler::new(2.0, 0, 1);
         assert_eq!(scaler.overflowed(), Overflow::Halved);
         assert_eq!(scaler.overflowed(), Overflow::AtTheLeast);
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_run_goes_on() {
+    fn a_resumed_run_continues_with_its_scale() {
         let mut scaler = LossScaler::new(8.0, 2, 3);
         scaler.stepped();
         assert_eq!(scaler, LossScaler::new(16.0, 0, 3));
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_takes_the_same_ends() {
+    fn the_configuration_has_the_same_limits() {
         let taken = |scale: f64| {
             let words = ["output_dir=o", "model.path=m", "kind=regression", "data.train=t", "precision=fp16"];
             let words = words.map(str::to_owned).into_iter().chain([format!("loss_scale_init={scale}")]);

@@ -2,17 +2,17 @@
 
 use std::f64::consts::PI;
 
-/// The shape after warm-up.
+/// The shape after warmup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// Straight down to zero at the last step.
+    /// Linear decay to zero at the last step.
     Linear,
-    /// Half a cosine down to zero at the last step.
+    /// Cosine decay to zero at the last step.
     Cosine,
     Constant,
 }
 
-/// A schedule over a whole run.
+/// The learning-rate schedule of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
     pub shape: Shape,
@@ -22,7 +22,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The learning rate of step `step`, counted from 1.
+    /// Returns the learning rate of step `step`, counted from 1.
     pub fn at(&self, step: u64) -> f64 {
         let done = step.saturating_sub(1);
         if done < self.warmup_steps {

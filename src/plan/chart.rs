@@ -1,4 +1,4 @@
-//! The table of worlds as a picture.
+//! Plots the scaling table.
 
 use crate::error::{Error, Result};
 use crate::plan::scaling::Row;
@@ -6,10 +6,10 @@ use plotters::prelude::*;
 use std::fmt::Display;
 use std::path::Path;
 
-/// Draws tokens a second over ranks, both logarithmic, beside the line of perfect scaling, as an SVG file.
+/// Plots tokens per second over ranks on logarithmic axes, with the line of linear scaling, to an SVG file.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// The file cannot be written.
 pub fn draw(path: &Path, title: &str, rows: &[Row]) -> Result<()> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
     let failed = |e: &dyn Display| Error::input(format!("{}: {e}", path.display()));
@@ -29,7 +29,7 @@ pub fn draw(path: &Path, title: &str, rows: &[Row]) -> Result<()> {
     chart
         .configure_mesh()
         .x_desc("ranks")
-        .y_desc("tokens a second")
+        .y_desc("tokens per second")
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| format!("{y:.0}"))
         .draw()
@@ -38,7 +38,7 @@ pub fn draw(path: &Path, title: &str, rows: &[Row]) -> Result<()> {
     chart
         .draw_series(LineSeries::new(rows.iter().map(perfect), &grey))
         .map_err(|e| failed(&e))?
-        .label("perfect")
+        .label("linear scaling")
         .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], grey));
     let planned = |row: &Row| (row.ranks as f64, row.tokens_per_second);
     chart

@@ -1,33 +1,32 @@
-//! Devices by name, with what their makers say of them.
+//! Devices by name, with vendor specifications.
 
-/// A device that ranks compute on.
+/// A compute device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Device {
     pub name: &'static str,
-    /// Floating-point operations a second of dense matrix products, at most: in bf16 and fp16 (fp32 sums), in fp32, and in
-    /// TF32.
+    /// Peak dense matmul rate in FLOP/s: in bf16 and fp16 (fp32 accumulation), in fp32, and in TF32.
     pub half: f64,
     pub fp32: f64,
     pub tf32: f64,
-    /// Bytes a second of its memory.
+    /// Memory bandwidth in bytes per second.
     pub bandwidth: f64,
-    /// Bytes of its memory as `nvidia-smi` reports them, which is more than the name says (80 GB are 81,559 MiB).
+    /// Memory in bytes as reported by `nvidia-smi`, which is more than the nominal size (80 GB are 81,559 MiB).
     pub memory: f64,
-    /// The links that such devices usually have, within a machine and between machines.
+    /// The usual links of the device, within a machine and between machines.
     pub links: [&'static str; 2],
-    /// Where the figures are from.
+    /// Source of the figures.
     pub source: &'static str,
 }
 
-/// The share of [`Device`]'s product rate that large products reach, where nothing better is known.
+/// Default fraction of [`Device`]'s peak rate that large matmuls reach.
 pub const EFFICIENCY: f64 = 0.5;
-/// The share of its memory's bandwidth that a pass over tensors reaches.
+/// Fraction of the memory bandwidth that elementwise operations reach.
 pub const STREAMING: f64 = 0.8;
 
 const T: f64 = 1e12;
 const MIB: f64 = (1u64 << 20) as f64;
 
-/// Dense rates: data sheets that give those "with sparsity" are halved.
+/// Dense rates: rates "with sparsity" in data sheets are halved.
 pub const DEVICES: &[Device] = &[
     Device {
         name: "h100-sxm",
@@ -92,23 +91,23 @@ pub const DEVICES: &[Device] = &[
 ];
 
 impl Device {
-    /// The device of a name.
+    /// Returns the device with a name, ignoring case.
     pub fn named(name: &str) -> Option<&'static Device> {
         DEVICES.iter().find(|device| device.name.eq_ignore_ascii_case(name))
     }
 }
 
-/// How fast a rank computes.
+/// The compute speed of a rank.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Speed {
-    /// Floating-point operations a second that products reach.
+    /// Achieved matmul rate in FLOP/s.
     pub flops: f64,
-    /// Bytes a second that other operations reach.
+    /// Achieved memory bandwidth of other operations, in bytes per second.
     pub bytes: f64,
 }
 
 impl Speed {
-    /// Of a device in a type, with this share of its peak.
+    /// Returns the speed of a device for a dtype, at the fraction `efficiency` of its peak rate.
     pub fn of(device: &Device, half: bool, tf32: bool, efficiency: f64) -> Self {
         let peak = match (half, tf32) {
             (true, _) => device.half,
@@ -118,7 +117,7 @@ impl Speed {
         Speed { flops: peak * efficiency, bytes: device.bandwidth * STREAMING }
     }
 
-    /// The same in so many times the time.
+    /// Returns the speed with all times multiplied by `factor`.
     pub fn slower(self, factor: f64) -> Self {
         Speed { flops: self.flops / factor, bytes: self.bytes / factor }
     }

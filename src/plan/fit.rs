@@ -1,32 +1,33 @@
-//! A link from measured collectives: latency, bandwidth, and what adding takes.
+//! Fits a link (latency, bandwidth, reduction time) to measured collectives.
 
 use crate::comm::Action;
 use crate::plan::link::{Link, Network};
 
-/// A collective that was timed.
+/// A timed collective.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timed {
     pub action: Action,
-    /// Bytes of its whole buffer.
+    /// Bytes of the whole buffer.
     pub bytes: f64,
     pub seconds: f64,
 }
 
-/// The network whose times are closest to what was measured between so many ranks: least squares of relative errors, nothing
-/// below zero. What is fitted is the link that their rings go by: on one machine the near one, on several the far one, with
-/// steps within a machine as `usual` has them.
+/// Fits a network to collectives measured on `ranks` ranks, by non-negative least squares of relative errors. The
+/// fitted link is the bottleneck of the rings: on one machine the near link, on several machines the far link, with the
+/// near link of `usual`.
 pub fn network(timed: &[Timed], ranks: usize, usual: &Network) -> Network {
     let found = fitted(timed, ranks, usual);
     if ranks <= usual.ranks_per_node {
         return found;
     }
-    // At least as fast as the rings that were seen to pass through it.
+    // At least as fast as the rings that pass through it.
     let near = usual.near.reached().max(found.far.bandwidth * usual.ranks_per_node as f64);
     Network { near: Link { bandwidth: near, share: 1.0, ..found.near }, ..found }
 }
 
 fn fitted(timed: &[Timed], ranks: usize, usual: &Network) -> Network {
-    // Seconds are linear in these: what a unit of each adds, and what is measured, of what is measured.
+    // The time is linear in the unknowns: each row has their coefficients and the result, relative to the measured
+    // time.
     let seconds =
         |unknown: [f64; N], timed: &Timed| with(unknown, ranks, usual).seconds(timed.action, timed.bytes, ranks);
     let row = |timed: &Timed| {
@@ -37,10 +38,10 @@ fn fitted(timed: &[Timed], ranks: usize, usual: &Network) -> Network {
     with(least_squares(&timed.iter().map(row).collect::<Vec<_>>()), ranks, usual)
 }
 
-/// Latency, seconds of a byte on its way, seconds of a byte that is added.
+/// Number of unknowns: latency, seconds per transferred byte, seconds per reduced byte.
 const N: usize = 3;
 
-/// The network with a link like this. Where ranks are on several machines nothing near is slower than it.
+/// Returns the network with this link. If the ranks are on several machines, the near link is at least as fast.
 fn with([latency, slowness, adding]: [f64; N], ranks: usize, usual: &Network) -> Network {
     let link =
         Link { name: "measured", bandwidth: 1.0 / slowness, share: 1.0, latency, adding, source: "measured here" };
@@ -48,13 +49,12 @@ fn with([latency, slowness, adding]: [f64; N], ranks: usize, usual: &Network) ->
         return Network { near: link, ..*usual };
     }
     let near = Link { bandwidth: f64::INFINITY, share: 1.0, adding, ..usual.near };
-    // A machine's adapters carry its rings together.
+    // The adapters of a machine share its rings.
     let far = Link { bandwidth: link.bandwidth / usual.ranks_per_node as f64, adding: 0.0, ..link };
     Network { near, far, ..*usual }
 }
 
-/// The x, none below zero, for which the sum of `(row x - wanted)^2` is least. There are so few unknowns that each choice of
-/// those that are zero is tried.
+/// Minimizes the sum of `(row x - wanted)^2` over x >= 0. With so few unknowns, all subsets of zero unknowns are tried.
 fn least_squares(rows: &[([f64; N], f64)]) -> [f64; N] {
     let error = |x: &[f64; N]| -> f64 {
         rows.iter().map(|(row, wanted)| (row.iter().zip(x).map(|(a, x)| a * x).sum::<f64>() - wanted).powi(2)).sum()
@@ -64,7 +64,7 @@ fn least_squares(rows: &[([f64; N], f64)]) -> [f64; N] {
     allowed.min_by(|a, b| error(a).total_cmp(&error(b))).unwrap_or_default()
 }
 
-/// The normal equations of the unknowns that are `free`, by elimination; none where they have no single solution.
+/// Solves the normal equations of the `free` unknowns by elimination; `None` without a unique solution.
 fn solve(rows: &[([f64; N], f64)], free: impl Fn(usize) -> bool) -> Option<[f64; N]> {
     let mut matrix: [[f64; N + 1]; N] = std::array::from_fn(|i| {
         std::array::from_fn(|j| match (free(i), j) {
@@ -75,7 +75,7 @@ fn solve(rows: &[([f64; N], f64)], free: impl Fn(usize) -> bool) -> Option<[f64;
     });
     for pivot in 0..N {
         let own = matrix[pivot];
-        // Positive definite, if there is a single solution: no need to look for a larger pivot.
+        // Positive definite if the solution is unique, so no pivoting is needed.
         if own[pivot] <= 0.0 {
             return None;
         }
@@ -97,15 +97,15 @@ mod tests {
         Network { near, far: LINK, ranks_per_node: 4, overlaps: false }
     }
 
-    /// Collectives that follow the model.
+    /// Returns collectives with times from the model.
     fn times(network: &Network, ranks: usize) -> Vec<Timed> {
         let all = Action::OF_A_STEP.into_iter().flat_map(|action| [1e4, 1e6, 3e7].map(|bytes| (action, bytes)));
         all.map(|(action, bytes)| Timed { action, bytes, seconds: network.seconds(action, bytes, ranks) }).collect()
     }
 
-    /// 16 ranks on four machines: their rings tell of the way between machines, and the one within is left as it is known.
+    /// 16 ranks on four machines: the far link is fitted, the near link stays unchanged.
     #[test]
-    fn between_machines_the_far_link_is_found() {
+    fn the_far_link_is_fitted_on_several_machines() {
         let far = Link { bandwidth: 1.5e9, latency: 4e-5, ..LINK };
         let truth = Network { far, ..network_of(Link { adding: 1e-10, ..LINK }) };
         let found = network(&times(&truth, 16), 16, &network_of(LINK));
@@ -116,8 +116,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_below_zero() {
-        // A faster large call than latency and bandwidth allow together.
+    fn fitted_values_are_not_negative() {
+        // The large call is faster than latency and bandwidth together allow.
         let timed =
             [(1e4, 2e-3), (1e6, 1e-3)].map(|(bytes, seconds)| Timed { action: Action::AllGather, bytes, seconds });
         let usual = Network { ranks_per_node: 2, ..network_of(LINK) };
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_model_is_found_again() {
+    fn links_are_recovered_from_times_of_the_model() {
         for (latency, bandwidth, adding) in [(2e-5, 3e9, 1e-10), (5e-4, 2e8, 0.0), (0.0, 2e9, 3e-10)] {
             let usual = network_of(Link { bandwidth, latency, adding, ..LINK });
             let found = network(&times(&usual, 4), 4, &network_of(LINK)).near;

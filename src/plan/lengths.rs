@@ -1,41 +1,41 @@
-//! How long examples are, and what padding them would have cost.
+//! Statistics of example lengths, and the padding that a padded run would have.
 
 use crate::data::{Collation, Dataset, Sampler};
 
-/// Bars of the histogram.
+/// Number of bars of the histogram.
 const BARS: usize = 12;
-/// Characters of the longest bar.
+/// Length of the longest bar in characters.
 const BAR_WIDTH: f64 = 40.0;
-/// Samples after which padding is told from those seen.
+/// Maximum number of samples used for the padding statistics.
 const LOOKED_AT: u64 = 2_000_000;
 
-/// The lengths of a data set's examples.
+/// Statistics of the lengths of a data set's examples.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Lengths {
     pub examples: u64,
     pub tokens: u64,
     pub shortest: u32,
     pub median: u32,
-    /// Nine of ten are no longer, and 99 of 100.
+    /// 90th and 99th percentile.
     pub p90: u32,
     pub p99: u32,
     pub longest: u32,
-    /// From, to and how many examples.
+    /// (from, to, number of examples) of each bar.
     pub histogram: Vec<(u32, u32, u64)>,
 }
 
-/// Places that a padded run would compute for each real token. Choices are sequences of their own, a target is padded apart
-/// from its source; a packed block is full.
+/// Positions that a padded run would compute per real token. Choices are separate sequences, targets are padded
+/// separately from sources, and packed blocks are full.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Padding {
-    /// Each global batch's sequences padded to its longest.
+    /// With sequences padded to the longest of their global batch.
     pub to_longest: f64,
-    /// Each sequence padded to the greatest length.
+    /// With sequences padded to the maximum length.
     pub to_max: f64,
 }
 
 impl Lengths {
-    /// Of examples of so many tokens each.
+    /// Computes the statistics from the number of tokens of each example.
     pub fn of(lengths: &[u32]) -> Self {
         let mut sorted = lengths.to_vec();
         sorted.sort_unstable();
@@ -59,12 +59,12 @@ impl Lengths {
         }
     }
 
-    /// Tokens of an example on average.
+    /// Mean number of tokens of an example.
     pub fn mean(&self) -> f64 {
         self.tokens as f64 / self.examples.max(1) as f64
     }
 
-    /// A line for each bar.
+    /// Formats the histogram, one line per bar.
     pub fn bars(&self) -> Vec<String> {
         let most = self.histogram.iter().map(|bar| bar.2).max().unwrap_or(1).max(1);
         let digits = self.longest.to_string().len();
@@ -77,13 +77,14 @@ impl Lengths {
 }
 
 impl Padding {
-    /// Of the steps of the first epoch; `max` are the lengths that sequences and, of seq2seq, targets would be padded to.
+    /// Computes the padding in the first epoch; `max` are the maximum lengths of sequences and, for seq2seq, of
+    /// targets.
     pub fn of(dataset: &Dataset, sampler: &Sampler, max: [usize; 2]) -> Self {
         let mut sampler = sampler.clone();
         let (mut to_longest, mut to_max, mut real, mut examples) = (0.0, 0.0, 0u64, 0u64);
         for step in 0..sampler.steps_per_epoch() {
             let plan = sampler.plan(step);
-            // Of each side how many sequences, and the longest.
+            // For each side, the number of sequences and the length of the longest one.
             let mut sides = [(0.0, 0u32); 2];
             for &i in plan.shards.iter().flatten().flatten() {
                 for (side, length) in sequences(dataset, i as usize) {
@@ -106,7 +107,7 @@ impl Padding {
     }
 }
 
-/// The sequences of an example that are padded one by one, each with its side.
+/// Returns the separately padded sequences of an example as (side, length).
 fn sequences(dataset: &Dataset, i: usize) -> Vec<(usize, u32)> {
     match dataset.collation() {
         Collation::Plain => dataset.sequences(i).into_iter().map(|length| (0, length)).collect(),
@@ -121,7 +122,7 @@ mod tests {
     use crate::data::{Example, Label};
 
     #[test]
-    fn counts_and_shares_by_hand() {
+    fn statistics_match_manual_values() {
         let lengths = [4, 8, 8, 10, 30];
         let found = Lengths::of(&lengths);
         assert_eq!((found.examples, found.tokens, found.shortest, found.median, found.longest), (5, 60, 4, 8, 30));
@@ -133,7 +134,7 @@ mod tests {
         assert_eq!(Lengths::of(&[7, 7]).histogram, [(7, 7, 2)]);
     }
 
-    /// One batch of all.
+    /// Returns the padding with all examples in one batch.
     fn padding(examples: &[&[u32]], collation: Collation, max: [usize; 2]) -> Padding {
         let example = |lengths: &&[u32]| {
             let n = lengths.iter().sum::<u32>() as usize;
@@ -145,14 +146,14 @@ mod tests {
     }
 
     #[test]
-    fn padding_by_hand() {
-        // 5 x 30 places for 60 tokens; to 64: 320.
+    fn padding_matches_manual_values() {
+        // 5 x 30 positions for 60 tokens; to 64: 320.
         let found = padding(&[&[4], &[8], &[8], &[10], &[30]], Collation::Plain, [64, 0]);
         assert_eq!(found, Padding { to_longest: 2.5, to_max: 320.0 / 60.0 });
         // Four choices of 30: each is padded to 128.
         let choices = padding(&[&[30; 4], &[30; 4]], Collation::Plain, [128, 0]);
         assert_eq!(choices, Padding { to_longest: 1.0, to_max: 128.0 / 30.0 });
-        // Sources to 20 or 50, targets to 6 or 10: 2 x 26 or 2 x 60 places for 40 tokens.
+        // Sources to 20 or 50, targets to 6 or 10: 2 x 26 or 2 x 60 positions for 40 tokens.
         let sides = padding(&[&[20, 4], &[10, 6]], Collation::SourceTarget { start: 0 }, [50, 10]);
         assert_eq!(sides, Padding { to_longest: 52.0 / 40.0, to_max: 3.0 });
         // Documents of one block.

@@ -1,29 +1,29 @@
 //! Links by name, and the time of a collective over them.
 //!
-//! Time is latency and size: a ring of n ranks takes n - 1 steps for a reduce-scatter or an all-gather of S bytes, each
-//! of them a latency and the passing of S / n bytes, which a reduce-scatter also adds up; an all-reduce is both, one after
-//! the other (Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009; Thakur et
-//! al., "Optimization of collective communication operations in MPICH", 2005).
+//! A ring of n ranks takes n - 1 steps for a reduce-scatter or an all-gather of S bytes. Each step takes the latency
+//! and the transfer of S / n bytes, which a reduce-scatter also reduces. An all-reduce is a reduce-scatter and an
+//! all-gather (Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009; Thakur
+//! et al., "Optimization of collective communication operations in MPICH", 2005).
 
 use crate::comm::Action;
 
-/// A way between two ranks.
+/// A connection between two ranks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Link {
     pub name: &'static str,
-    /// Bytes a second of a rank in one direction, at most.
+    /// Peak bandwidth per rank in one direction, in bytes per second.
     pub bandwidth: f64,
-    /// The share of it that large collectives reach.
+    /// Fraction of the bandwidth that large collectives reach.
     pub share: f64,
-    /// Seconds of a step of a ring.
+    /// Latency of a ring step, in seconds.
     pub latency: f64,
-    /// Seconds that it takes to add a byte to another, beside passing it. A GPU adds while it passes.
+    /// Additional seconds to reduce a byte; 0 on a GPU, which reduces during the transfer.
     pub adding: f64,
     pub source: &'static str,
 }
 
-/// Latencies of the steps of NCCL's rings are those that it chooses algorithms by (`hwLat` in `src/graph/tuning.cc` of NCCL
-/// 2.18 to 2.30, ring, protocol Simple).
+/// The ring latencies are those of NCCL's tuning model (`hwLat` in `src/graph/tuning.cc` of NCCL 2.18 to 2.30, ring,
+/// protocol Simple).
 pub const LINKS: &[Link] = &[
     Link {
         name: "nvlink4",
@@ -39,7 +39,7 @@ pub const LINKS: &[Link] = &[
         share: 0.78,
         latency: 3.4e-6,
         adding: 0.0,
-        source: "NVIDIA A100 data sheet: 600 GB/s in both directions; NCCL takes 235 GB/s for its most",
+        source: "NVIDIA A100 data sheet: 600 GB/s in both directions; NCCL assumes at most 235 GB/s",
     },
     Link {
         name: "pcie5",
@@ -63,7 +63,7 @@ pub const LINKS: &[Link] = &[
         share: 0.9,
         latency: 14.0e-6,
         adding: 0.0,
-        source: "InfiniBand NDR, an adapter a GPU",
+        source: "InfiniBand NDR, one adapter per GPU",
     },
     Link {
         name: "ib200",
@@ -71,7 +71,7 @@ pub const LINKS: &[Link] = &[
         share: 0.9,
         latency: 14.0e-6,
         adding: 0.0,
-        source: "InfiniBand HDR, an adapter a GPU",
+        source: "InfiniBand HDR, one adapter per GPU",
     },
     Link {
         name: "eth100",
@@ -79,7 +79,7 @@ pub const LINKS: &[Link] = &[
         share: 0.8,
         latency: 30e-6,
         adding: 0.0,
-        source: "100 Gb/s Ethernet, an adapter a GPU",
+        source: "100 Gb/s Ethernet, one adapter per GPU",
     },
     Link {
         name: "eth25",
@@ -87,7 +87,7 @@ pub const LINKS: &[Link] = &[
         share: 0.8,
         latency: 30e-6,
         adding: 0.0,
-        source: "25 Gb/s Ethernet, an adapter a GPU",
+        source: "25 Gb/s Ethernet, one adapter per GPU",
     },
     Link {
         name: "shared-memory",
@@ -95,43 +95,42 @@ pub const LINKS: &[Link] = &[
         share: 1.0,
         latency: 20e-6,
         adding: 1.2e-10,
-        source: "this program's MPI backend, two ranks on two cores of a Xeon (16 MB: 1.7 ms gathered, 2.7 reduced)",
+        source: "the MPI backend, two ranks on two cores of a Xeon (16 MB: all-gather 1.7 ms, reduce-scatter 2.7 ms)",
     },
 ];
 
-/// Before the first step of a ring: NCCL's `baseLat`, ring, protocol Simple.
+/// Startup latency of a ring: NCCL's `baseLat`, ring, protocol Simple.
 const START: f64 = 8.4e-6;
 
 impl Link {
-    /// The link of a name.
+    /// Returns the link with a name.
     pub fn named(name: &str) -> Option<Link> {
         LINKS.iter().find(|link| link.name.eq_ignore_ascii_case(name)).copied()
     }
 
-    /// Bytes a second that collectives reach.
+    /// Achieved bandwidth of collectives, in bytes per second.
     pub fn reached(&self) -> f64 {
         self.bandwidth * self.share
     }
 }
 
-/// How ranks are connected.
+/// The network between ranks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Network {
-    /// Within a machine.
+    /// The link within a machine.
     pub near: Link,
-    /// Between machines; each rank has one of its own.
+    /// The link between machines, one per rank.
     pub far: Link,
     pub ranks_per_node: usize,
-    /// Whether collectives run beside computation; ranks on the cores of a CPU take turns with them.
+    /// Whether communication overlaps with computation (on GPUs, not on CPU cores).
     pub overlaps: bool,
 }
 
 impl Network {
-    /// The seconds of a collective whose whole buffer has so many bytes.
+    /// Returns the time of a collective in seconds; `bytes` is the size of the whole buffer.
     ///
-    /// Rings pass every rank of a machine and then the next machine. As many rings as there are adapters run side by side,
-    /// each of them leaving the machine by its own adapter, so that all of them are as fast as the slower of: a rank's
-    /// near link, and all far links of a machine together.
+    /// Rings visit all ranks of a machine before the next machine. There is one ring per adapter, all in parallel, so
+    /// the total bandwidth is the minimum of a rank's near link and the sum of a machine's far links.
     pub fn seconds(&self, action: Action, bytes: f64, ranks: usize) -> f64 {
         if ranks < 2 {
             return 0.0;

@@ -1,33 +1,33 @@
-//! What the data asks of a rank: its largest micro-batch, and the rows of vocabulary tables that a step touches.
+//! The load that the data puts on a rank: its largest micro-batch, and the rows of embedding matrices used per step.
 
 use crate::data::{Dataset, Extents, Sampler, eval_plan};
 
-/// Samples that are looked at; a longer run is taken to go on as it began.
+/// Maximum number of samples examined; the rest of a longer run is assumed to be similar.
 const LOOKED_AT: u64 = 2_000_000;
-/// Evaluation's examples are few; of more only the first are looked at.
+/// Maximum number of evaluation examples examined.
 const EVALUATED: usize = 200_000;
 
 /// The load of a rank.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Load {
-    /// The micro-batch that weighs most, of any step and rank.
+    /// The heaviest micro-batch of all steps and ranks.
     pub busiest: Extents,
-    /// The step that has it, from 0.
+    /// The step that contains it, from 0.
     pub step: u64,
-    /// The same of an evaluation.
+    /// The heaviest micro-batch of an evaluation.
     pub evaluation: Option<Extents>,
-    /// Rows of each vocabulary table that a step touches, at most.
+    /// Maximum number of rows of an embedding matrix used in a step.
     pub rows: f64,
-    /// Bytes of a step's index tensors on a rank, at most.
+    /// Maximum bytes of a step's index tensors on a rank.
     pub batch_bytes: f64,
 }
 
 impl Load {
-    /// Of the first `steps` steps of a sampler's plan, by what a micro-batch weighs.
+    /// Computes the load of the first `steps` steps of a sampler; `weigh` returns the weight of a micro-batch.
     pub fn of(dataset: &Dataset, sampler: &Sampler, steps: u64, weigh: impl Fn(&Extents) -> f64) -> Self {
         let mut sampler = sampler.clone();
         let (mut load, mut most, mut samples) = (Load::default(), 0.0, 0);
-        // A stamp for each token id: the step that saw it last.
+        // For each token id, the last step that contains it.
         let mut seen: Vec<u64> = Vec::new();
         for step in 0..steps {
             let plan = sampler.plan(step);
@@ -62,7 +62,7 @@ impl Load {
         load
     }
 
-    /// With an evaluation on so many ranks.
+    /// Adds the load of an evaluation on `ranks` ranks.
     pub fn evaluating(
         self,
         dataset: &Dataset,
@@ -81,7 +81,7 @@ impl Load {
     }
 }
 
-/// Token ids, segments and positions, i64, and the indices and masks of padded rectangles.
+/// Bytes of token ids, segments and positions (i64), and of the indices and masks for padding in attention.
 fn index_bytes(x: &Extents) -> f64 {
     let side = |padded: f64| 20.0 * padded;
     let decoder = x.decoder.map_or(0.0, |[own, cross]| {
@@ -106,7 +106,7 @@ mod tests {
         let sampler = Sampler::new(1, data.lengths(), 4, 2, 64).unwrap();
         let load = Load::of(&data, &sampler, 2, |x| x.own.pairs);
         assert!(load.busiest.own.pairs >= 900.0, "{load:?}");
-        // Ids are 0 to n - 1: the longest has them all.
+        // Ids are 0 to n - 1, so the longest example contains all of them.
         assert_eq!(load.rows, 30.0);
         let load = load.evaluating(&data, 2, 10, |x| x.own.tokens);
         assert_eq!(load.evaluation.unwrap().own.tokens, 30.0);

@@ -1,8 +1,8 @@
-//! The bytes of a rank's tensors, moment by moment of a step.
+//! Estimates the memory of a rank's tensors in each phase of a step.
 //!
-//! What stays from step to step follows from the layout to the byte (arXiv 1910.02054, section 5). What passes is looked
-//! at where it is largest: each stage's forward, each stage's backward, the evaluation, the saving of a checkpoint. The
-//! order of allocations is that of `train::staged`, `parallel::Gradients` and `parallel::Weights`.
+//! Persistent memory follows exactly from the layout (arXiv 1910.02054, section 5). Temporary memory is computed at its
+//! maximum in each phase: each block's forward, each block's backward, evaluation, and saving a checkpoint. The order
+//! of allocations is that of `train::staged`, `parallel::Gradients` and `parallel::Weights`.
 
 use crate::nn::layout::Content;
 use crate::nn::{ComputeMode, Cost, Layout};
@@ -11,57 +11,58 @@ use crate::plan::load::Load;
 use crate::tasks::Model;
 use tch::Kind;
 
-/// The kinds of bytes, as a run measures them (`ffi::memory::Use`).
+/// The kinds of memory, as measured in a run (`ffi::memory::Use`).
 pub const KINDS: [&str; 5] = ["weights", "gradients", "optimizer", "activations", "communication"];
 const WEIGHTS: usize = 0;
 const GRADIENTS: usize = 1;
 const OPTIMIZER: usize = 2;
-/// Where activations stand among the kinds.
+/// Index of activations in [`KINDS`].
 pub const ACTIVATIONS: usize = 3;
 const COMMUNICATION: usize = 4;
 
-/// Steps whose batches exist at a time: those made ahead, the one in hand, and the one that is made.
+/// Number of steps whose batches exist at a time: prefetched, in use, and being prepared.
 const BATCHES: f64 = 5.0;
-/// Half gradients are widened for the optimizer and for the norm in pieces of so many numbers.
+/// Number of elements of half-precision gradients that are converted to fp32 at a time for the optimizer and the norm.
 const PIECE: f64 = (1u64 << 22) as f64;
 
-/// The types of a run.
+/// The dtypes of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Types {
     pub compute: Kind,
     pub reduce: Kind,
 }
 
-/// What decides about a rank's memory beside the layout.
+/// The settings that determine a rank's memory, besides the layout.
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub types: Types,
     pub zero: Zero,
     /// Whether a rank computes on a CPU.
     pub cpu: bool,
-    /// Of each stage whether it keeps its activations.
+    /// For each block, whether it keeps its activations (no activation checkpointing).
     pub keeps: Vec<bool>,
     /// Whether checkpoints are saved.
     pub saves: bool,
 }
 
-/// Bytes of one rank.
+/// Estimated memory of one rank, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Need {
-    /// Weights, gradients and optimizer state that stay from step to step.
+pub struct MemoryEstimate {
+    /// Persistent weights, gradients and optimizer state.
     pub kept: [f64; 3],
-    /// The most of each kind in [`KINDS`]; not all at the same time.
+    /// Peak of each kind in [`KINDS`]; the peaks occur at different times.
     pub peak: [f64; 5],
-    /// The most of all kinds together; and within steps, evaluation and saving left out.
+    /// Peak of the total of all kinds.
     pub total: f64,
+    /// Peak of the total without evaluation and saving.
     pub step: f64,
-    /// When that is.
-    pub at: Moment,
+    /// Phase of the peak of the total.
+    pub at: Phase,
 }
 
-/// What a rank does while it holds the most.
+/// A phase of training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Moment {
+pub enum Phase {
     #[default]
     Update,
     Forward(usize),
@@ -71,60 +72,60 @@ pub enum Moment {
 }
 
 impl Setup {
-    /// How layers compute.
+    /// Returns the mode in which layers compute.
     pub fn how(&self) -> ComputeMode {
         ComputeMode { kind: self.types.compute, cpu: self.cpu, train: true }
     }
 }
 
-/// What a rank needs for a model of this layout under this load.
-pub fn need(model: &Model, layout: &Layout, setup: &Setup, load: &Load) -> Need {
+/// Estimates the memory of a rank for a model with this layout under this load.
+pub fn estimate(model: &Model, layout: &Layout, setup: &Setup, load: &Load) -> MemoryEstimate {
     let timeline = Timeline::new(model, layout, setup, load);
     let kept = timeline.kept;
-    let mut need = Need { kept, ..Need::default() };
-    for (at, bytes) in timeline.moments() {
+    let mut estimate = MemoryEstimate { kept, ..MemoryEstimate::default() };
+    for (at, bytes) in timeline.phases() {
         let total = bytes.iter().sum();
-        if !matches!(at, Moment::Evaluation | Moment::Saving) {
-            need.step = need.step.max(total);
+        if !matches!(at, Phase::Evaluation | Phase::Saving) {
+            estimate.step = estimate.step.max(total);
         }
-        if total > need.total {
-            (need.total, need.at) = (total, at);
+        if total > estimate.total {
+            (estimate.total, estimate.at) = (total, at);
         }
-        for (peak, bytes) in need.peak.iter_mut().zip(bytes) {
+        for (peak, bytes) in estimate.peak.iter_mut().zip(bytes) {
             *peak = peak.max(bytes);
         }
     }
-    need
+    estimate
 }
 
-/// The most bytes that a micro-batch's activations take.
+/// Peak bytes of a micro-batch's activations.
 pub fn activations(costs: &[Cost], borders: &[f64], keeps: &[bool], first: usize) -> f64 {
     passes(costs, borders, keeps, first).into_iter().map(|(_, bytes)| bytes).fold(0.0, f64::max)
 }
 
-/// Activations while each stage runs forward, and while each runs backward.
-fn passes(costs: &[Cost], borders: &[f64], keeps: &[bool], first: usize) -> Vec<(Moment, f64)> {
+/// Bytes of activations in the forward and in the backward of each block.
+fn passes(costs: &[Cost], borders: &[f64], keeps: &[bool], first: usize) -> Vec<(Phase, f64)> {
     let mut held = 0.0;
     let mut before = Vec::with_capacity(costs.len());
-    let mut moments = Vec::new();
+    let mut phases = Vec::new();
     for (stage, cost) in costs.iter().enumerate() {
         before.push(held);
         let keeps = keeps[stage] && stage >= first;
-        moments.push((Moment::Forward(stage), held + if keeps { cost.forward } else { cost.alone }));
+        phases.push((Phase::Forward(stage), held + if keeps { cost.forward } else { cost.alone }));
         held += match (keeps, stage + 1 >= first) {
             (true, _) => cost.kept,
             (false, true) => borders[stage],
             (false, false) => 0.0,
         };
     }
-    // A stage that runs again makes its graph just before its backward.
+    // A checkpointed block rebuilds its graph just before its backward.
     let backward =
-        |stage: usize| (Moment::Backward(stage), before[stage] + costs[stage].backward.max(costs[stage].forward));
-    moments.extend((first..costs.len()).rev().map(backward));
-    moments
+        |stage: usize| (Phase::Backward(stage), before[stage] + costs[stage].backward.max(costs[stage].forward));
+    phases.extend((first..costs.len()).rev().map(backward));
+    phases
 }
 
-/// One combination, taken apart.
+/// The memory over time for one combination of settings.
 struct Timeline<'a> {
     layout: &'a Layout,
     setup: &'a Setup,
@@ -133,7 +134,7 @@ struct Timeline<'a> {
     borders: Vec<f64>,
     evaluation: Vec<Cost>,
     kept: [f64; 3],
-    /// Bytes of an element of weights and of sums of gradients.
+    /// Bytes per element of weights and of accumulated gradients.
     weight: f64,
     grad: f64,
 }
@@ -160,7 +161,7 @@ impl<'a> Timeline<'a> {
         timeline
     }
 
-    /// Weights, sums of gradients, and AdamW's two moments, with fp32 masters of half weights.
+    /// Weights, accumulated gradients, and AdamW's two moments with fp32 master weights in half precision.
     fn persistent(&self) -> [f64; 3] {
         let zero = self.setup.zero;
         let state = if self.setup.types.compute == Kind::Float { 8.0 } else { 12.0 };
@@ -184,7 +185,7 @@ impl<'a> Timeline<'a> {
         self.layout.units()[unit].content
     }
 
-    /// The whole weights of these stages' units, where weights are sharded; `tables` says of which stages tables are there.
+    /// Bytes of the gathered weights of blocks if weights are sharded; `tables`: whether to include embedding matrices.
     fn gathered(&self, stages: &[(usize, bool)]) -> f64 {
         if !self.setup.zero.shards_weights() {
             return 0.0;
@@ -199,15 +200,16 @@ impl<'a> Timeline<'a> {
         self.weight * units.map(|unit| self.padded(unit)).sum::<f64>()
     }
 
-    /// The looked-up rows of vocabulary tables.
+    /// Bytes of gradients of the used rows of embedding matrices.
     fn rows(&self) -> f64 {
         let units = self.layout.units().iter().filter(|unit| unit.content == Content::Table);
         units.map(|unit| self.grad * self.load.rows * unit.width as f64).sum()
     }
 
-    /// Whole gradients beside the sums while a stage runs backward: what backward adds to, from a unit's latest stage to
-    /// its earliest, and what the stage after has on its way.
-    fn fresh(&self, stage: usize) -> f64 {
+    /// Bytes of unsharded gradients in addition to the accumulated ones during the backward of a block: the buffers
+    /// that backward adds to, from a unit's last block to its first, and those of the following block, still being
+    /// reduced.
+    fn unreduced(&self, stage: usize) -> f64 {
         let (sharded, types) = (self.setup.zero.shards_gradients(), self.setup.types);
         if !sharded && types.compute == types.reduce {
             return 0.0;
@@ -225,55 +227,53 @@ impl<'a> Timeline<'a> {
         }
         let sent =
             |at: usize| units().filter(|&unit| ends(unit, at)).map(|unit| self.grad * self.padded(unit)).sum::<f64>();
-        // When the stage has run, what was on its way has landed; its own is widened before it is sent.
+        // When the block is done, the earlier reduction has completed; its own gradients are converted before theirs.
         let widened = if types.compute == types.reduce { 0.0 } else { sent(stage) };
         open + sent(stage + 1).max(widened)
     }
 
-    /// All moments with the bytes of each kind.
-    fn moments(&self) -> Vec<(Moment, [f64; 5])> {
+    /// Returns all phases with the bytes of each kind.
+    fn phases(&self) -> Vec<(Phase, [f64; 5])> {
         let Timeline { layout, setup, load, costs, .. } = self;
         let (first, last) = (layout.first_trained_stage(), costs.len() - 1);
         let batches = BATCHES * load.batch_bytes;
         let base = |rows: f64| [self.kept[0], self.kept[1] + rows, self.kept[2], batches, 0.0];
         let step = base(self.rows());
-        // A step makes room for its rows before it lets go of those of the step before.
-        let mut all = vec![(Moment::Forward(0), base(2.0 * self.rows()))];
-        for (moment, bytes) in passes(costs, &self.borders, &setup.keeps, first) {
+        // A step allocates its rows before those of the previous step are freed.
+        let mut all = vec![(Phase::Forward(0), base(2.0 * self.rows()))];
+        for (phase, bytes) in passes(costs, &self.borders, &setup.keeps, first) {
             let mut now = step;
             now[ACTIVATIONS] += bytes;
-            match moment {
-                Moment::Forward(stage) => {
-                    now[WEIGHTS] += self.gathered(&[(stage, true), ((stage + 1).min(last), true)])
-                }
-                Moment::Backward(stage) => {
-                    // Tables are there where the stage ran just now, or runs again.
+            match phase {
+                Phase::Forward(stage) => now[WEIGHTS] += self.gathered(&[(stage, true), ((stage + 1).min(last), true)]),
+                Phase::Backward(stage) => {
+                    // Embedding matrices are present if the block has just run forward, or is checkpointed.
                     let tables = |stage: usize| stage == last || !setup.keeps[stage];
                     let next = stage.saturating_sub(1).max(first);
                     now[WEIGHTS] += self.gathered(&[(stage, tables(stage)), (next, next < stage && tables(next))]);
-                    now[GRADIENTS] += self.fresh(stage);
+                    now[GRADIENTS] += self.unreduced(stage);
                 }
                 _ => {}
             }
-            all.push((moment, now));
+            all.push((phase, now));
         }
         let mut update = step;
         let largest = (0..layout.units().len()).map(|unit| self.padded(unit)).fold(0.0, f64::max);
         update[ACTIVATIONS] += if self.grad < 4.0 { 4.0 * largest.min(PIECE) } else { 0.0 };
-        all.push((Moment::Update, update));
+        all.push((Phase::Update, update));
         for (stage, cost) in self.evaluation.iter().enumerate() {
             let mut now = step;
             now[ACTIVATIONS] += cost.alone;
             now[WEIGHTS] += self.gathered(&[(stage, true), ((stage + 1).min(last), true)]);
-            all.push((Moment::Evaluation, now));
+            all.push((Phase::Evaluation, now));
         }
         let mut saving = step;
         saving[COMMUNICATION] += self.gathered_for_saving();
-        all.push((Moment::Saving, saving));
+        all.push((Phase::Saving, saving));
         all
     }
 
-    /// The largest whole buffer that is gathered to be written: weights, of a checkpoint optimizer state too.
+    /// Bytes of the largest all-gather for saving: weights and, for a checkpoint, optimizer state.
     fn gathered_for_saving(&self) -> f64 {
         let zero = self.setup.zero;
         let of = |unit: usize| {

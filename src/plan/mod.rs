@@ -1,8 +1,8 @@
-//! What a run would need before there is one: memory, disk and time, from shapes and lengths alone.
+//! Estimates memory, disk space and time of a run from shapes and lengths, before training.
 //!
-//! [`memory`] is the model of a rank's bytes that `zero_stage = "auto"` decides by too, [`load`] what the data asks of a
-//! rank. [`timeline`] puts a step together from what a [`device`] computes and a [`link`] carries, [`scaling`] from one
-//! rank to many. [`lengths`] and [`storage`] are about data and disk.
+//! [`memory`] models per-rank memory, also for `zero_stage = "auto"`, under the [`load`] of the data. [`timeline`]
+//! models the time of a step from the speed of a [`device`] and of a [`link`], [`scaling`] for different numbers of
+//! ranks. [`lengths`] and [`storage`] cover data and disk space.
 
 pub mod chart;
 pub mod device;

@@ -1,4 +1,4 @@
-//! The same run on one rank and on many.
+//! Estimates the time of a run on different numbers of ranks.
 
 use crate::data::{Dataset, Extents, Sampler, StepPlan};
 use crate::error::Result;
@@ -10,12 +10,12 @@ use crate::plan::memory::Setup;
 use crate::plan::timeline::{self, Step};
 use crate::tasks::Model;
 
-/// Worlds that a table shows.
+/// World sizes in the table.
 pub const WORLDS: [usize; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
-/// Steps of a run that are looked at, evenly spread.
+/// Number of steps of a run to simulate, evenly spaced.
 const STEPS: u64 = 8;
 
-/// What a run is, whatever the number of its ranks.
+/// A run, independent of the number of ranks.
 pub struct Run<'a> {
     pub model: &'a Model,
     pub specs: &'a [ParamSpec],
@@ -23,43 +23,43 @@ pub struct Run<'a> {
     pub dataset: &'a Dataset,
     pub seed: u64,
     pub micro_batch_tokens: usize,
-    /// Of a run on so many ranks.
+    /// Returns the global batch size for a number of ranks.
     pub global_batch: &'a dyn Fn(usize) -> usize,
-    /// Steps of such a run, by those of an epoch.
+    /// Returns the total number of steps, given the steps per epoch.
     pub total_steps: &'a dyn Fn(u64) -> u64,
 }
 
-/// A world's figures, on average over steps.
+/// The estimates for one world size, averaged over steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Row {
     pub ranks: usize,
     pub step: Step,
     pub steps: u64,
-    /// Examples of a global batch: no more than there are.
+    /// Examples in a global batch, at most the whole data set.
     pub global_batch: usize,
-    /// Real tokens of a step, and of all ranks in a second.
+    /// Tokens per step, and tokens per second of all ranks.
     pub tokens: f64,
     pub tokens_per_second: f64,
-    /// Floating-point operations of a step of all ranks, three times forward's.
+    /// FLOPs of a step over all ranks, three times those of the forward pass.
     pub flops: f64,
-    /// The slowest rank's work over the mean one's.
+    /// Work of the busiest rank divided by the mean work per rank.
     pub imbalance: f64,
 }
 
 impl Row {
-    /// Seconds of the whole run, without evaluation and saving.
+    /// Duration of the whole run in seconds, without evaluation and checkpoints.
     pub fn run_seconds(&self) -> f64 {
         self.step.seconds * self.steps as f64
     }
 
-    /// Real tokens a second of a rank.
+    /// Tokens per second per rank.
     pub fn per_rank(&self) -> f64 {
         self.tokens_per_second / self.ranks as f64
     }
 }
 
 impl Run<'_> {
-    /// What so many ranks take.
+    /// Estimates the run on `ranks` ranks.
     ///
     /// # Errors
     /// As [`Sampler::new`].
@@ -94,13 +94,13 @@ impl Run<'_> {
         Ok(row)
     }
 
-    /// What one step takes, and the products of each rank's forward.
+    /// Simulates one step; also returns the FLOPs of each rank's forward pass.
     pub fn step(&self, layout: &Layout, plan: &StepPlan, speed: Speed, network: &Network) -> (Step, Vec<f64>) {
         let work: Vec<Vec<Vec<Cost>>> = plan.shards.iter().map(|shard| self.costs(shard)).collect();
         let flops = |shard: &Vec<Vec<Cost>>| shard.iter().flatten().map(|cost| cost.flops).sum::<f64>();
         let each: Vec<f64> = work.iter().map(flops).collect();
         let slowest = (0..each.len()).max_by(|&a, &b| each[a].total_cmp(&each[b])).unwrap_or_default();
-        // Those who are done earlier run empty micro-batches with the same collectives.
+        // Ranks with fewer micro-batches run empty ones with the same collectives.
         let micro_batches = work.iter().map(Vec::len).max().unwrap_or_default();
         let mut busiest = work[slowest].clone();
         busiest.resize(micro_batches, vec![Cost::default(); self.model.stages()]);
@@ -108,7 +108,7 @@ impl Run<'_> {
         (timeline::Plan { layout, setup, speed, network, ranks, rows }.step(&busiest), each)
     }
 
-    /// Of each micro-batch the costs of the stages.
+    /// Returns the costs of the blocks for each micro-batch.
     fn costs(&self, shard: &[Vec<u32>]) -> Vec<Vec<Cost>> {
         let how = self.setup.how();
         let of = |micro: &Vec<u32>| {
@@ -118,7 +118,7 @@ impl Run<'_> {
         shard.iter().map(of).collect()
     }
 
-    /// Different token ids of a step.
+    /// Number of distinct token ids in a step.
     fn rows(&self, shards: &[Vec<Vec<u32>>]) -> f64 {
         let mut seen: Vec<bool> = Vec::new();
         for &id in shards.iter().flatten().flatten().flat_map(|&i| self.dataset.ids(i as usize)) {
@@ -141,7 +141,7 @@ impl Row {
             (&mut sum.attention, step.attention),
             (&mut sum.passing, step.passing),
             (&mut sum.update, step.update),
-            (&mut sum.waiting, step.waiting),
+            (&mut sum.exposed_communication, step.exposed_communication),
             (&mut sum.collectives, step.collectives),
             (&mut sum.bytes, step.bytes),
         ] {

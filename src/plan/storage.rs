@@ -1,34 +1,34 @@
-//! What a run writes.
+//! Estimates the disk space of a run.
 
 use crate::nn::param_builder::ParamSpec;
 use tch::Kind;
 
-/// Bytes of a run's files; headers, tokenizer and states, some hundred kilobytes, are not counted.
+/// Disk space of a run in bytes, without headers, tokenizer and trainer state (a few hundred kilobytes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Storage {
-    /// `final/`, or a checkpoint's weights alone.
+    /// `final/`, or only the weights of a checkpoint.
     pub model: u64,
-    /// A checkpoint: weights, AdamW's two moments, in half precision the fp32 masters.
+    /// A checkpoint: weights, AdamW's two moments and, in half precision, the fp32 master weights.
     pub checkpoint: u64,
-    /// Checkpoints that lie in the folder at a time.
+    /// Maximum number of checkpoints kept at a time.
     pub checkpoints: u64,
-    /// The most that the folder holds: these, one that is being written before an old one goes, and `final/`.
+    /// Maximum total: these checkpoints, one being written before an old one is removed, and `final/`.
     pub most: u64,
 }
 
-/// When checkpoints are written and which stay.
+/// The number of checkpoints written and kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Saving {
-    /// Checkpoints over the whole run.
+    /// Number of checkpoints written in the whole run.
     pub saves: u64,
     /// `train.save_total_limit`
     pub limit: Option<usize>,
-    /// Whether the best one outlives the limit; it counts, as the newest does.
+    /// Whether the best checkpoint is always kept; it counts towards the limit, like the latest one.
     pub keeps_best: bool,
 }
 
 impl Storage {
-    /// For parameters that are computed with in this type.
+    /// Estimates the disk space for parameters with this compute dtype.
     pub fn of(specs: &[ParamSpec], compute: Kind, saving: Saving) -> Self {
         let count = |trained: bool| -> u64 {
             specs.iter().filter(|spec| spec.trainable || !trained).map(|spec| spec.numel() as u64).sum()
@@ -44,7 +44,7 @@ impl Storage {
     }
 }
 
-/// How many steps of a run are a multiple of one of these numbers, or its last; none where there is no number.
+/// Number of steps of a run that are a multiple of one of these intervals, or the last step; 0 without an interval.
 pub fn written(every: [Option<u64>; 2], steps: u64) -> u64 {
     let multiples = |n: u64| steps / n.max(1);
     let both = match every {
@@ -57,7 +57,6 @@ pub fn written(every: [Option<u64>; 2], steps: u64) -> u64 {
     numbers.map(multiples).sum::<u64>() - both + last
 }
 
-/// The greatest that divides both.
 fn divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { divisor(b, a % b) }
 }
@@ -68,7 +67,7 @@ mod tests {
     use crate::nn::{Init, ParamBuilder};
 
     #[test]
-    fn twelve_or_fourteen_bytes_a_parameter() {
+    fn a_parameter_takes_twelve_or_fourteen_bytes() {
         let mut b = ParamBuilder::new();
         b.weight("trained", &[30, 30], Init::Zeros);
         b.weight("frozen", &[10, 10], Init::Zeros);
@@ -80,7 +79,7 @@ mod tests {
         assert_eq!((fp32.checkpoints, fp32.most), (2, 3 * fp32.checkpoint + fp32.model));
         let all = Storage::of(&specs, Kind::BFloat16, Saving { limit: None, ..saving });
         assert_eq!((all.checkpoint, all.checkpoints, all.most), (900 * 14 + 200, 7, 7 * (900 * 14 + 200) + 2000));
-        // The best one counts, as `RunDir::rotate` has it; but the newest stays beside it.
+        // The best checkpoint counts, as in `RunDir::rotate`, but the latest one is also kept.
         let best = |limit| Storage::of(&specs, Kind::Float, Saving { saves: 7, limit: Some(limit), keeps_best: true });
         assert_eq!([3, 2, 1].map(|limit| best(limit).checkpoints), [3, 2, 2]);
         assert_eq!(best(1).most, 3 * best(1).checkpoint + best(1).model);

@@ -1,8 +1,9 @@
-//! The time of a step: what a rank computes, what it sends, and which of the two waits for the other.
+//! Estimates the time of a step from computation, communication and their overlap.
 //!
-//! Two clocks run: one computes the stages, one carries out collectives, one after another in the order in which they are
-//! started. Both follow `train::step`, `train::staged` and `parallel`: a stage's reduction starts when its backward ends,
-//! the next stage's weights are on their way while one runs, new weights are gathered while the next unit is updated.
+//! The simulation has two clocks: one for computation, one for collectives, which run one after another in order of
+//! their start. It follows `train::step`, `train::staged` and `parallel`: the reduction of a block starts when its
+//! backward ends, the weights of the next block are gathered while a block runs, and updated weights while the next
+//! unit is updated.
 
 use crate::comm::{Action, Op};
 use crate::nn::layout::Content;
@@ -11,44 +12,44 @@ use crate::plan::device::Speed;
 use crate::plan::link::Network;
 use crate::plan::memory::Setup;
 
-/// Bytes that a pass over what a stage keeps moves: forward writes and reads it, backward reads it, writes gradients of
-/// about its size and reads these.
+/// Memory traffic per byte of a block's activations: forward writes and reads them; backward reads them, and writes and
+/// reads gradients of about the same size.
 const FORWARD_PASSES: f64 = 2.0;
 const BACKWARD_PASSES: f64 = 4.0;
-/// AdamW reads weight, gradient and both moments, and writes three of them back: fp32 numbers. Before it the gradient is
-/// cleared and measured.
+/// Memory traffic of the update per parameter: AdamW reads weight, gradient and both moments in fp32 and writes three
+/// of them; in addition the gradient is zeroed and its norm computed.
 const UPDATE_NUMBERS: f64 = 9.0;
 
-/// Seconds of one step of one rank.
+/// Duration of one step of one rank, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Step {
-    /// All of it.
+    /// Total.
     pub seconds: f64,
-    /// Of that: products of linear layers, products in attention, everything else that is computed, the update, and
-    /// waiting for collectives.
+    /// Parts of the total: matmuls of linear layers, matmuls in attention, other (memory-bound) operations, the update,
+    /// and exposed communication.
     pub linear: f64,
     pub attention: f64,
     pub passing: f64,
     pub update: f64,
-    pub waiting: f64,
-    /// What the collectives take by themselves, hidden or not.
+    pub exposed_communication: f64,
+    /// Time of all collectives, overlapped or not.
     pub collectives: f64,
-    /// Bytes of their buffers; an all-reduce counts twice.
+    /// Bytes of the collectives' buffers; an all-reduce counts twice.
     pub bytes: f64,
 }
 
-/// What a step is made of.
+/// The settings of a simulated step.
 pub struct Plan<'a> {
     pub layout: &'a Layout,
     pub setup: &'a Setup,
     pub speed: Speed,
     pub network: &'a Network,
     pub ranks: usize,
-    /// Rows of vocabulary tables that a step touches.
+    /// Rows of embedding matrices used in the step.
     pub rows: f64,
 }
 
-/// The two clocks.
+/// The clocks of computation and communication.
 #[derive(Default)]
 struct Clocks {
     compute: f64,
@@ -57,11 +58,11 @@ struct Clocks {
 }
 
 impl Plan<'_> {
-    /// The step of a rank with these micro-batches, the costs of whose stages are given; in all there are so many
-    /// micro-batches as the busiest rank has.
+    /// Simulates the step of a rank, given the costs of the blocks for each micro-batch. The number of micro-batches is
+    /// that of the busiest rank.
     pub fn step(&self, micro_batches: &[Vec<Cost>]) -> Step {
         let mut clocks = Clocks::default();
-        // The second of two steps: what the first leaves to its successor is paid there.
+        // Measure the second of two steps, which includes communication left over from the first.
         let mut ends = [0.0; 2];
         for end in &mut ends {
             clocks.step = Step::default();
@@ -72,14 +73,14 @@ impl Plan<'_> {
     }
 
     fn run(&self, clocks: &mut Clocks, micro_batches: &[Vec<Cost>]) {
-        // The counts of targets, at the start.
+        // The all-reduce of target counts at the start.
         self.small(clocks);
         for (index, costs) in micro_batches.iter().enumerate() {
             self.forward(clocks, costs);
             self.backward(clocks, costs, index + 1 == micro_batches.len());
         }
         self.wait(clocks, clocks.comm);
-        // The norm.
+        // The all-reduce of the gradient norm.
         self.small(clocks);
         self.update(clocks);
     }
@@ -113,7 +114,7 @@ impl Plan<'_> {
         }
     }
 
-    /// Each unit's update, and the new weights on their way.
+    /// Updates each unit and starts the all-gather of its weights.
     fn update(&self, clocks: &mut Clocks) {
         let zero = self.setup.zero;
         for (index, unit) in self.layout.units().iter().enumerate().filter(|(_, unit)| unit.is_trained()) {
@@ -126,11 +127,11 @@ impl Plan<'_> {
                 self.send(clocks, Action::AllGather, self.weight() * whole);
             }
         }
-        // The next step's stages wait for their weights as they come to them; the last of them is what this step ends with.
+        // The blocks of the next step wait for their weights; the last all-gather ends this step.
         self.wait(clocks, clocks.comm);
     }
 
-    /// Starts to gather a stage's weights; returns when they are there.
+    /// Starts the all-gather of a block's weights; returns its completion time.
     fn gather(&self, clocks: &mut Clocks, stage: usize, tables: bool) -> f64 {
         if !self.setup.zero.shards_weights() {
             return 0.0;
@@ -140,7 +141,7 @@ impl Plan<'_> {
         self.send(clocks, Action::AllGather, bytes)
     }
 
-    /// Starts the reductions that are due after a stage's backward; returns when they are done.
+    /// Starts the reductions after a block's backward; returns their completion time.
     fn reduce(&self, clocks: &mut Clocks, stage: usize, last: bool) -> f64 {
         let (zero, grad) = (self.setup.zero, self.setup.types.reduce.elt_size_in_bytes() as f64);
         let complete = |&u: &usize| self.layout.units()[u].is_trained() && self.layout.units()[u].stages[0] == stage;
@@ -161,7 +162,7 @@ impl Plan<'_> {
         done
     }
 
-    /// A few numbers that all ranks wait for.
+    /// A small all-reduce that all ranks wait for.
     fn small(&self, clocks: &mut Clocks) {
         let done = self.send(clocks, Action::AllReduce(Op::Sum), 64.0);
         self.wait(clocks, done);
@@ -182,7 +183,7 @@ impl Plan<'_> {
     }
 
     fn wait(&self, clocks: &mut Clocks, until: f64) {
-        clocks.step.waiting += (until - clocks.compute).max(0.0);
+        clocks.step.exposed_communication += (until - clocks.compute).max(0.0);
         clocks.compute = clocks.compute.max(until);
     }
 
@@ -205,7 +206,7 @@ impl Plan<'_> {
     }
 }
 
-/// Bytes of the largest buffers that one group of collectives carries: gradients of a stage, or its weights.
+/// Bytes of the largest group of collectives: the gradients or the weights of a block.
 pub fn largest_group(layout: &Layout, setup: &Setup) -> f64 {
     let weight = setup.types.compute.elt_size_in_bytes() as f64;
     let grad = setup.types.reduce.elt_size_in_bytes() as f64;
@@ -236,7 +237,7 @@ mod tests {
         Link { name: "test", bandwidth: 1e9, share: 1.0, latency: 0.0, adding: 0.0, source: "" }
     }
 
-    /// Two stages of 1024 weights each, forward 1 s a stage, backward 2 s.
+    /// Simulates two blocks of 1024 weights each, forward 1 s per block, backward 2 s.
     fn step(zero: usize, ranks: usize, bandwidth: f64, overlaps: bool) -> Step {
         let mut b = ParamBuilder::new();
         for stage in 0..2 {
@@ -253,27 +254,27 @@ mod tests {
     }
 
     #[test]
-    fn alone_it_is_the_sum_of_what_is_computed() {
+    fn one_rank_only_computes() {
         let alone = step(0, 1, 1.0, true);
-        assert!((alone.seconds - 6.0).abs() < 1e-6 && alone.waiting == 0.0, "{alone:?}");
+        assert!((alone.seconds - 6.0).abs() < 1e-6 && alone.exposed_communication == 0.0, "{alone:?}");
         assert_eq!((alone.bytes, step(3, 1, 1.0, true).bytes), (0.0, 0.0));
     }
 
-    /// Two ranks, 4096 bytes a stage: an all-reduce takes 2 x 1/2 x 4096 / bandwidth.
+    /// Two ranks, 4096 bytes per block: an all-reduce takes 2 x 1/2 x 4096 / bandwidth.
     #[test]
-    fn reductions_hide_behind_backward_but_for_the_last() {
+    fn reductions_overlap_with_backward_except_the_last() {
         let near = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-3, "{found}, not {wanted}");
-        // What every step adds up of counts and norms: twice 64 bytes.
+        // The all-reduces of counts and norms in every step: twice 64 bytes.
         let small = 2.0 * 64.0 / 4096.0;
-        // One second each: the last stage's hides behind the first's backward, the first's does not.
+        // One second each: the last block's overlaps with the first block's backward, the first block's is exposed.
         near(step(0, 2, 4096.0, true).seconds, 7.0 + small);
         near(step(0, 2, 4096.0, false).seconds, 8.0 + small);
-        // Half a second each way: the first stage's scatter shows, and both gathers of new weights.
+        // Half a second each: exposed are the first block's reduce-scatter and both all-gathers of updated weights.
         let sharded = step(1, 2, 4096.0, true);
         near(sharded.seconds, 6.0 + 0.5 + 1.0 + small);
         near(sharded.bytes, 4.0 * 4096.0 + 2.0 * 2.0 * 64.0);
-        // Gathered at the start, half a second; then ahead of forward. The second stage's stays for its backward, the
-        // first's comes again beside it; the first's scatter ends the step.
+        // The first all-gather takes half a second; the next one overlaps. The second block's weights stay for its
+        // backward, when the first block's are gathered again; the first block's reduce-scatter ends the step.
         near(step(3, 2, 4096.0, true).seconds, 6.0 + 0.5 + 0.5 + small);
     }
 }

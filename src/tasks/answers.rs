@@ -1,5 +1,5 @@
-//! From the scores of windows to one answer a question, by the rules of `postprocess_qa_predictions` in Hugging Face's
-//! question-answering example; and how well the answers match.
+//! Extractive QA post-processing: selects one answer per question from the scores of its windows, by the rules of
+//! `postprocess_qa_predictions` in Hugging Face's question-answering example; and computes the metrics.
 
 use crate::metrics::{Metrics, Squad, SquadRules};
 use crate::tasks::{Results, short};
@@ -7,80 +7,81 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 
-/// The token that stands for "no answer here": the first, which most families have for the whole text.
+/// The position that represents "no answer in this window": the first token, `[CLS]` in most families.
 pub const NO_ANSWER: usize = 0;
 
-/// Whether what a reader of questions left says that some are known to have no answer.
+/// Whether some questions of the data set are labelled as unanswerable.
 pub fn has_unanswerable(references: &Value) -> bool {
     references["unanswerable"] == true
 }
 
-/// How answers are chosen.
+/// The settings of answer selection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rules {
-    /// How many first and last tokens of a window, and answers of a question, are looked at: the best.
+    /// Number of best start and end tokens per window, and of best answers per question, to consider.
     pub n_best_size: usize,
-    /// In tokens.
+    /// Maximum length of an answer in tokens.
     pub max_answer_length: usize,
-    /// "No answer" is the answer where its score is higher than the best one's by more than this.
+    /// "No answer" is predicted if its score exceeds that of the best answer by more than this.
     pub null_score_diff_threshold: f64,
-    /// Whether "no answer" may be the answer; otherwise where the model has learnt so, or the data asks for it.
+    /// Whether "no answer" may be predicted. `None`: if the model was trained with, or the data contains, unanswerable
+    /// questions.
     pub version_2_with_negative: Option<bool>,
 }
 
-/// What the reader of questions leaves for metrics and predictions.
+/// The data that [`super::questions`] stores for metrics and predictions.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct References<'a> {
     pub rules: Rules,
-    /// Whether some of the questions are known to have no answer.
+    /// Whether some questions are labelled as unanswerable.
     pub unanswerable: bool,
     #[serde(borrow)]
     pub contexts: Vec<Context<'a>>,
-    /// In the file's order.
+    /// In file order.
     #[serde(borrow)]
     pub questions: Vec<Question<'a>>,
 }
 
-/// A text that questions are about.
+/// The context of some questions.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Context<'a> {
     pub text: &'a str,
-    /// The bytes of each of its N tokens, start and end, `[N * 2]`.
+    /// Start and end byte of each of its N tokens, `[N * 2]`.
     pub offsets: Vec<u32>,
 }
 
-/// A question, whose windows are the next examples of the data set.
+/// A question; its windows are consecutive examples of the data set.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Question<'a> {
     pub id: &'a str,
-    /// The index of its context.
+    /// Index of its context.
     pub context: usize,
-    /// The right answers, as far as they are known.
+    /// The reference answers, if known.
     #[serde(borrow)]
     pub golds: Vec<&'a str>,
-    /// Of each window: the place in it of its first token of the context, which of the context's tokens that is, and how
-    /// many there are.
+    /// For each window: position of the first context token in the window, its index in the context, and the number of
+    /// context tokens.
     pub windows: Vec<[usize; 3]>,
 }
 
-/// The texts of a question's answers.
+/// The predicted answers to a question.
 #[derive(Debug)]
-struct Found<'a> {
-    /// Empty: none.
+struct Predicted<'a> {
+    /// The answer; empty for "no answer".
     text: &'a str,
     probability: f64,
-    /// The best first.
+    /// Candidates with their probabilities, best first.
     n_best: Vec<(Candidate, f64)>,
-    /// By how much the score of "no answer" is above the best answer's, where it may be the answer.
+    /// Score of "no answer" minus the score of the best answer, if "no answer" may be predicted.
     null_score_diff: Option<f32>,
 }
 
-/// A possible answer.
+/// A candidate answer.
 #[derive(Debug, Clone, PartialEq)]
 struct Candidate {
     start_logit: f32,
     end_logit: f32,
-    /// The bytes of the context; `None` for "no answer".
+    /// Byte range in the context; `None` for "no answer".
     bytes: Option<Range<usize>>,
 }
 
@@ -95,50 +96,49 @@ impl Candidate {
 }
 
 impl<'a> References<'a> {
-    /// Takes up what the reader has left.
+    /// Deserializes the references.
     ///
     /// # Panics
-    /// If it is not a reader of questions, for metrics or predictions, that left it: a bug of the caller.
+    /// If [`super::questions`] has not stored them: a bug of the caller.
     fn of(results: &Results<'a>) -> Self {
         Self::deserialize(results.references)
-            .unwrap_or_else(|e| panic!("question answering needs what its reader knows of the questions: {e}"))
+            .unwrap_or_else(|e| panic!("question answering needs the references of the questions: {e}"))
     }
 
-    /// Whether "no answer" may be an answer, of a model that has learnt such questions or not.
+    /// Whether "no answer" may be predicted; `learnt`: whether the model was trained with unanswerable questions.
     fn with_none(&self, learnt: bool) -> bool {
         self.rules.version_2_with_negative.unwrap_or(learnt || self.unanswerable)
     }
 
-    /// The answer to each question, in order.
-    fn answers(&self, results: &Results, with_none: bool) -> Vec<Found<'a>> {
+    /// Returns the answer to each question, in order.
+    fn answers(&self, results: &Results, with_none: bool) -> Vec<Predicted<'a>> {
         let mut example = 0;
         let answer = |question: &Question| {
-            let windows = question.windows.iter().zip(example..).map(|(place, i)| (place, results.answer(i)));
+            let windows = question.windows.iter().zip(example..).map(|(window, i)| (window, results.answer(i)));
             example += question.windows.len();
             self.answer(&self.contexts[question.context], windows, with_none)
         };
         self.questions.iter().map(answer).collect()
     }
 
-    /// Chooses from a question's windows, each with its scores `[n * 2]`: of every token to be the first of the answer
-    /// and to be the last.
+    /// Selects the answer from a question's windows, each with the start and end logits of its tokens, `[n * 2]`.
     ///
-    /// The rules are those of the example with two exceptions, both where it would give an answer that is none: the best
-    /// answer is one with a text, and where there is none at all, the answer is empty and not the word "empty".
+    /// The rules are those of the Hugging Face example with two exceptions for degenerate answers: the best answer must
+    /// have a non-empty text, and without any candidate the answer is the empty string instead of the word "empty".
     fn answer<'b>(
         &self,
         context: &Context<'a>,
         windows: impl Iterator<Item = (&'b [usize; 3], &'b [f32])>,
         with_none: bool,
-    ) -> Found<'a> {
+    ) -> Predicted<'a> {
         let (mut n_best, mut none) = (Vec::new(), None::<Candidate>);
-        for (place, scores) in windows {
+        for (window, scores) in windows {
             let scores = scores.as_chunks::<2>().0;
             let [start_logit, end_logit] = scores[NO_ANSWER];
             let here = Candidate { start_logit, end_logit, bytes: None };
-            // All windows must agree that there is no answer: the one that believes it least decides.
+            // All windows must agree on "no answer", so the lowest score counts.
             none = none.filter(|none| none.score() <= here.score()).or(Some(here));
-            self.spans(context, place, scores, &mut n_best);
+            self.spans(context, window, scores, &mut n_best);
         }
         let none = none.filter(|_| with_none);
         n_best.extend(none.clone());
@@ -159,7 +159,7 @@ impl<'a> References<'a> {
             _ => best.or(none),
         };
         let probabilities = softmax(&n_best);
-        Found {
+        Predicted {
             text: chosen.map_or("", |chosen| n_best[chosen].text(context.text)),
             probability: chosen.map_or(0.0, |chosen| probabilities[chosen]),
             n_best: n_best.into_iter().zip(probabilities).collect(),
@@ -167,12 +167,12 @@ impl<'a> References<'a> {
         }
     }
 
-    /// The parts of the context from a likely first token to a likely last one of a window.
-    fn spans(&self, context: &Context, place: &[usize; 3], scores: &[[f32; 2]], into: &mut Vec<Candidate>) {
-        let [start, first, tokens] = *place;
+    /// Adds the candidate spans of a window: all combinations of its best start and end tokens.
+    fn spans(&self, context: &Context, window: &[usize; 3], scores: &[[f32; 2]], into: &mut Vec<Candidate>) {
+        let [start, first, tokens] = *window;
         let bytes = &context.offsets.as_chunks::<2>().0[first..first + tokens];
         let Rules { n_best_size, max_answer_length, .. } = self.rules;
-        // Other tokens take their places among the best, too.
+        // Tokens outside the context also count among the n best, as in the example.
         let [firsts, lasts] = [0, 1].map(|end| largest(scores.iter().map(|score| score[end]), n_best_size));
         let inside = |token: usize| token.checked_sub(start).filter(|&token| token < tokens);
         for (&i, a) in firsts.iter().filter_map(|i| Some((i, inside(*i)?))) {
@@ -186,19 +186,19 @@ impl<'a> References<'a> {
     }
 }
 
-/// Where the `n` largest values stand, the largest first, the first of equals before the others.
+/// Returns the indices of the `n` largest values in descending order; equal values are ordered by index.
 fn largest(values: impl Iterator<Item = f32>, n: usize) -> Vec<usize> {
-    let mut places: Vec<(usize, f32)> = values.enumerate().collect();
+    let mut indexed: Vec<(usize, f32)> = values.enumerate().collect();
     let order = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-    if n < places.len() {
-        places.select_nth_unstable_by(n, order);
-        places.truncate(n);
+    if n < indexed.len() {
+        indexed.select_nth_unstable_by(n, order);
+        indexed.truncate(n);
     }
-    places.sort_unstable_by(order);
-    places.into_iter().map(|(place, _)| place).collect()
+    indexed.sort_unstable_by(order);
+    indexed.into_iter().map(|(index, _)| index).collect()
 }
 
-/// The probability of each candidate among them all.
+/// Computes the softmax over the candidates' scores.
 fn softmax(candidates: &[Candidate]) -> Vec<f64> {
     let scores = || candidates.iter().map(|candidate| f64::from(candidate.score()));
     let highest = scores().fold(f64::NEG_INFINITY, f64::max);
@@ -206,8 +206,8 @@ fn softmax(candidates: &[Candidate]) -> Vec<f64> {
     scores().map(|score| (score - highest).exp() / sum).collect()
 }
 
-/// Exact match and F1 over questions in percent, of those with an answer and those without too where there are both
-/// kinds; `learnt`: whether the model knows questions without an answer.
+/// Computes exact match and F1 in percent; if "no answer" may be predicted, also for answerable and unanswerable
+/// questions separately. `learnt`: whether the model was trained with unanswerable questions.
 pub fn metrics(results: &Results, learnt: bool) -> Metrics {
     let references = References::of(results);
     let with_none = references.with_none(learnt);
@@ -225,12 +225,12 @@ pub fn metrics(results: &Results, learnt: bool) -> Metrics {
     metrics
 }
 
-/// One line a question: its id, the answer (empty: none) and the answer's probability among the best ones; with `scores`
-/// those too.
+/// Returns one line per question: id, answer (empty for "no answer") and its probability among the n best; with
+/// `scores` also the n best answers.
 pub fn predictions(results: &Results, learnt: bool, scores: bool) -> Vec<Map<String, Value>> {
     let references = References::of(results);
     let answers = references.answers(results, references.with_none(learnt));
-    let line = |(question, found): (&Question, Found)| {
+    let line = |(question, found): (&Question, Predicted)| {
         let mut line = Map::new();
         line.insert("id".into(), json!(question.id));
         line.insert("answer".into(), json!(found.text));
@@ -259,10 +259,10 @@ mod tests {
     use super::*;
     use crate::data::{Collation, Dataset};
 
-    /// Chosen from made-up scores by the rules of the example of transformers (`tests/reference/answers.py`).
+    /// Answers selected by the code of the transformers example from random scores (`tests/reference/answers.py`).
     const CASES: &str = include_str!("../../tests/reference/answers.json");
 
-    /// Calls `check` with each case, its references (one question, as a reader leaves them) and its scores.
+    /// Calls `check` with each case and its results (one question).
     fn on_all(check: impl Fn(&Value, &Results)) {
         let cases: Vec<Value> = serde_json::from_str(CASES).unwrap();
         assert!(cases.len() > 20);
@@ -292,9 +292,9 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_those_of_the_example() {
+    fn answers_match_the_transformers_example() {
         on_all(|case, results| {
-            // What the model has learnt does not matter where the rules say.
+            // The rules set `version_2_with_negative`, so `learnt` has no effect.
             for learnt in [false, true] {
                 let line = predictions(results, learnt, true).remove(0);
                 assert_eq!((&line["id"], &line["answer"]), (&json!("q"), &case["answer"]), "{case}");
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_of_questions() {
+    fn metrics_are_computed_per_question() {
         on_all(|case, results| {
             let found: Map<String, Value> =
                 metrics(results, false).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();

@@ -1,16 +1,16 @@
-//! Texts for a causal language model.
+//! Encodes documents for causal language modeling.
 
-use super::corpus::{Corpus, Goal};
+use super::corpus::{Corpus, DocumentFormat};
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Collation, Example, Label};
 use crate::error::Result;
 use crate::text::documents::Document;
-use crate::text::frame::Frame;
 use crate::text::special_tokens::Special;
+use crate::text::token_template::TokenTemplate;
 use crate::text::tokenizer::Tokenizer;
 use std::path::Path;
 
-/// Documents of which each token is to be told from those before it.
+/// Documents for next-token prediction.
 #[derive(Debug, Clone)]
 pub struct CausalTexts(pub Corpus);
 
@@ -26,20 +26,21 @@ impl Encode for CausalTexts {
     /// # Errors
     /// Those of [`crate::text::documents::read`]; no document of two tokens (exit 2).
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
-        let frame = tokenizer.frame(false)?;
-        // What is put around a text belongs to its document, and not to each piece of it. One token tells nothing.
-        let goal = Goal { collation: Collation::NextToken, around: 0, least: (2, "without a second token") };
-        self.0.encode(goal, |document| tokens(tokenizer, &frame, document), example)
+        let template = tokenizer.token_template(false)?;
+        // Special tokens belong to the document, not to each of its pieces. A single token has no target.
+        let minimum = (2, "without a second token");
+        let format = DocumentFormat { collation: Collation::NextToken, special_tokens: 0, minimum };
+        self.0.encode(format, |document| tokens(tokenizer, &template, document), example)
     }
 }
 
-/// The tokens of a whole document: what the tokenizer puts around a text, and the end of text that the folder names.
-fn tokens(tokenizer: &Tokenizer, frame: &Frame, document: &Document) -> Result<Vec<u32>> {
+/// Returns the tokens of a whole document, with the tokenizer's special tokens and the EOS token.
+fn tokens(tokenizer: &Tokenizer, template: &TokenTemplate, document: &Document) -> Result<Vec<u32>> {
     let ids = tokenizer.ids(&document.text)?;
     if ids.is_empty() {
         return Ok(ids);
     }
-    let (before, after) = frame.missing(&ids);
+    let (before, after) = template.missing(&ids);
     let mut all = [before, ids, after].concat();
     all.extend(tokenizer.special(Special::Eos).filter(|eos| all.last() != Some(eos)));
     Ok(all)
@@ -58,8 +59,8 @@ mod tests {
     use crate::text::documents::{Division, DocumentSource};
     use serde_json::{Value, json};
 
-    /// A folder with a tokenizer of letters (`a` is 3, `b` 4, ...), which puts `<s>` (1) before a text where `bos`, and an
-    /// end of text `</s>` (2); and a text file.
+    /// Creates a folder with a tokenizer of letters (`a` is 3, `b` 4, ...), BOS `<s>` (1) if `bos`, EOS `</s>` (2), and
+    /// a text file.
     fn folder(text: &str, bos: bool) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let letters = ('a'..='z').map(String::from);
@@ -108,7 +109,7 @@ mod tests {
         let single = prepared(&dir, 4, false).unwrap();
         let wanted = [(vec![3, 4, 2], vec![3]), (vec![5, 6, 7, 8], vec![4]), (vec![9, 2], vec![2])];
         assert_eq!(examples(&single), wanted);
-        assert_eq!(single.facts.truncated, 1, "without its end");
+        assert_eq!(single.facts.truncated, 1, "truncated before EOS");
     }
 
     #[test]
@@ -125,10 +126,10 @@ mod tests {
         for packing in [true, false] {
             let data = prepared(&dir, 8, packing).unwrap();
             assert_eq!(examples(&data), [(vec![4, 5], vec![2])]);
-            assert_eq!(data.facts.remarks[0], "1 document without a second token left out");
+            assert_eq!(data.facts.remarks[0], "1 document without a second token skipped");
         }
         std::fs::write(dir.path().join("a.txt"), "a\nb\n").unwrap();
         let message = prepared(&dir, 8, true).err().unwrap().to_string();
-        assert!(message.contains("a.txt: nothing to learn: all documents are without a second token"), "{message}");
+        assert!(message.contains("a.txt: no training examples: all documents are without a second token"), "{message}");
     }
 }

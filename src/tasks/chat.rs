@@ -1,4 +1,4 @@
-//! Prompts with answers and conversations, of which the answers alone are learnt.
+//! Encodes prompt-completion pairs and conversations, with a loss only on the answers.
 
 use crate::data::example::NO_LABEL;
 use crate::data::prepare::{Encode, Encoded};
@@ -6,32 +6,32 @@ use crate::data::{Collation, Example, Label};
 use crate::error::{Error, Result};
 use crate::text::chat_template::{ChatTemplate, Rendered};
 use crate::text::conversations::{self, Conversation, ConversationSource, Said};
-use crate::text::frame::Frame;
 use crate::text::parallel::on_all_cores;
 use crate::text::records;
 use crate::text::special_tokens::Special;
+use crate::text::token_template::TokenTemplate;
 use crate::text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
-/// A file of conversations, and how it becomes examples of at most `max_length` tokens.
+/// Encodes a file of conversations to examples of at most `max_length` tokens.
 #[derive(Debug, Clone)]
 pub struct Chat {
     pub source: ConversationSource,
     pub max_length: usize,
 }
 
-/// How conversations become tokens.
+/// Encodes conversations to tokens.
 struct Writer<'a> {
     tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,
-    frame: Frame,
+    token_template: TokenTemplate,
     special: HashSet<u32>,
 }
 
-/// The tokens of a conversation, and of those that are answers the same as labels.
+/// The tokens of a conversation; the labels are the token ids in answers, [`NO_LABEL`] elsewhere.
 #[derive(Debug, PartialEq)]
 struct Tokens {
     ids: Vec<u32>,
@@ -39,8 +39,8 @@ struct Tokens {
 }
 
 impl Tokens {
-    /// Whether there is anything to learn: an answer's token that stands after another.
-    fn is_learnable(&self) -> bool {
+    /// Whether there is a target: an answer token that is not the first token.
+    fn has_target(&self) -> bool {
         self.labels.iter().skip(1).any(|&label| label != NO_LABEL)
     }
 }
@@ -48,7 +48,8 @@ impl Tokens {
 impl<'a> Writer<'a> {
     fn new(tokenizer: &'a Tokenizer) -> Result<Self> {
         let template = ChatTemplate::of_folder(tokenizer.folder(), tokenizer.special_texts())?;
-        Ok(Writer { tokenizer, template, frame: tokenizer.frame(false)?, special: tokenizer.special_ids() })
+        let (token_template, special) = (tokenizer.token_template(false)?, tokenizer.special_ids());
+        Ok(Writer { tokenizer, template, token_template, special })
     }
 
     fn write(&self, said: &Said) -> Result<Tokens, String> {
@@ -69,12 +70,12 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Prompt and completion with nothing between them, and the end of a text.
+    /// Concatenates prompt and completion without a separator and adds the EOS token.
     fn plain(&self, prompt: &str, completion: &str) -> Result<Tokens, String> {
         let text = format!("{prompt}{completion}");
         let answers = std::iter::once(prompt.len()..text.len()).collect();
         let Tokens { ids, mut labels } = self.tokens(&Rendered { text, answers, is_marked: true })?;
-        let (before, mut after) = self.frame.missing(&ids);
+        let (before, mut after) = self.token_template.missing(&ids);
         let last = after.last().or(ids.last()).copied();
         after.extend(self.tokenizer.special(Special::Eos).filter(|&eos| last != Some(eos)));
         labels.splice(0..0, before.iter().map(|_| NO_LABEL));
@@ -82,44 +83,44 @@ impl<'a> Writer<'a> {
         Ok(Tokens { ids: [before, ids, after].concat(), labels })
     }
 
-    /// The tokens of a text, which has all special tokens already.
+    /// Tokenizes a rendered text, which already contains all special tokens.
     fn tokens(&self, rendered: &Rendered) -> Result<Tokens, String> {
-        let pieces = self.tokenizer.pieces(&rendered.text).map_err(|e| e.to_string())?;
-        let mut labels = vec![NO_LABEL; pieces.ids.len()];
+        let tokens = self.tokenizer.tokenize(&rendered.text).map_err(|e| e.to_string())?;
+        let mut labels = vec![NO_LABEL; tokens.ids.len()];
         for answer in &rendered.answers {
-            let mut own = covering(&pieces.bytes, answer);
+            let mut own = covering(&tokens.offsets, answer);
             if !rendered.is_marked {
-                // What a template writes between two turns is not said by anybody.
-                let end = own.clone().rev().find(|&token| self.special.contains(&pieces.ids[token])).map(|end| end + 1);
-                let rest = end.map_or("", |end| &rendered.text[pieces.bytes[end - 1].end..answer.end]);
+                // Text that the template renders after the end-of-turn token is not part of the answer.
+                let end = own.clone().rev().find(|&token| self.special.contains(&tokens.ids[token])).map(|end| end + 1);
+                let rest = end.map_or("", |end| &rendered.text[tokens.offsets[end - 1].end..answer.end]);
                 own.end = end.filter(|_| rest.trim().is_empty()).unwrap_or(own.end);
             }
             for token in own {
-                labels[token] = pieces.ids[token].cast_signed();
+                labels[token] = tokens.ids[token].cast_signed();
             }
         }
-        Ok(Tokens { ids: pieces.ids, labels })
+        Ok(Tokens { ids: tokens.ids, labels })
     }
 }
 
-/// The special token by which the folder's chat template ends an answer; `None` without a template, or where it has none.
+/// Returns the special token with which the folder's chat template ends an answer, if any.
 ///
 /// # Errors
 /// Those of [`ChatTemplate::of_folder`].
 pub fn answer_end(tokenizer: &Tokenizer) -> Result<Option<u32>> {
     let writer = Writer::new(tokenizer)?;
     let said = Said::Pair { prompt: "a".into(), completion: "b".into() };
-    // A template that cannot write this is told when it is used.
+    // A template that fails to render this is reported when it is used.
     let tokens = writer.template.as_ref().and_then(|_| writer.write(&said).ok());
     let last = tokens.and_then(|tokens| tokens.labels.into_iter().rfind(|&label| label != NO_LABEL));
     Ok(last.map(i32::cast_unsigned).filter(|id| writer.special.contains(id)))
 }
 
-/// The tokens from the first to the last that has a byte of `range`.
+/// Returns the range of tokens that overlap the bytes in `range`.
 fn covering(bytes: &[Range<usize>], range: &Range<usize>) -> Range<usize> {
-    let touches = |token: &Range<usize>| token.start < range.end && token.end > range.start;
-    let first = bytes.iter().position(touches);
-    let last = bytes.iter().rposition(touches);
+    let overlaps = |token: &Range<usize>| token.start < range.end && token.end > range.start;
+    let first = bytes.iter().position(overlaps);
+    let last = bytes.iter().rposition(overlaps);
     first.zip(last).map_or(0..0, |(first, last)| first..last + 1)
 }
 
@@ -134,16 +135,17 @@ impl Encode for Chat {
     }
 
     /// # Errors
-    /// Those of [`conversations::read`] and [`ChatTemplate::of_folder`]; unless bad records are skipped: a conversation that
-    /// the template refuses, or whose answers cannot be told; no answer at all within `max_length`.
+    /// Those of [`conversations::read`] and [`ChatTemplate::of_folder`]; unless invalid records are skipped: a
+    /// conversation that the template rejects, or whose answers cannot be located; no record with an answer within
+    /// `max_length`.
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let path = &self.source.path;
         let read = conversations::read(&self.source)?;
         let writer = Writer::new(tokenizer)?;
         let write = |conversation: &Conversation| {
             let tokens = writer.write(&conversation.said)?;
-            let none = || "the answer has no token that follows another".to_owned();
-            tokens.is_learnable().then_some(tokens).ok_or_else(none)
+            let none = || "the answer has no token after the first token of the text".to_owned();
+            tokens.has_target().then_some(tokens).ok_or_else(none)
         };
         let written = on_all_cores(&read.records, write);
         let (mut bad, mut examples, mut truncated, mut cut_off) = (read.skipped, Vec::new(), 0, Vec::new());
@@ -160,7 +162,7 @@ impl Encode for Chat {
             let is_long = tokens.ids.len() > self.max_length;
             tokens.ids.truncate(self.max_length);
             tokens.labels.truncate(self.max_length);
-            if !tokens.is_learnable() {
+            if !tokens.has_target() {
                 cut_off.push(record.line);
                 continue;
             }
@@ -168,14 +170,14 @@ impl Encode for Chat {
             let segments = vec![0; tokens.ids.len()];
             examples.push(Example::single(tokens.ids, segments, Label::Tokens(tokens.labels)));
         }
-        records::settle(path, self.source.on_bad_record, true, good, &bad)?;
+        records::check_bad(path, self.source.on_bad_record, true, good, &bad)?;
         let remark = cut_off.first().map(|line| {
-            let what = format!("{} left out, as max_length = {} cuts off all answers", cut_off.len(), self.max_length);
+            let what = format!("{} skipped, as max_length = {} truncates all answers", cut_off.len(), self.max_length);
             format!("{what} (first: line {line})")
         });
         if examples.is_empty() {
             let why = remark.unwrap_or_default();
-            return Err(Error::input(format!("{}: nothing to learn: {why}: raise max_length", path.display())));
+            return Err(Error::input(format!("{}: no training examples: {why}: raise max_length", path.display())));
         }
         Ok(Encoded {
             examples,

@@ -1,4 +1,4 @@
-//! Conversations against transformers, and what becomes of those that are too long.
+//! Compares encoded conversations with transformers, and tests truncation.
 
 use super::*;
 use crate::data::prepare::{Prepared, prepare};
@@ -10,7 +10,7 @@ fn reference() -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// A folder with the reference tokenizer, these special tokens and maybe a template.
+/// Creates a folder with the reference tokenizer, these special tokens and an optional template.
 fn folder(special: &Value, template: Option<&Value>) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/chat/tokenizer.json");
@@ -91,41 +91,41 @@ fn without_a_template_the_texts_are_joined() {
 }
 
 #[test]
-fn answers_that_are_cut_off_are_told() {
+fn truncated_answers_are_reported() {
     let dir = folder(&json!({"eos_token": "</s>"}), None);
     let content = r#"{"prompt": "aaaaaaaa", "completion": "b"}
 {"prompt": "a", "completion": "bbbbbbbbb"}
 {"prompt": "a", "completion": "b"}"#;
     let data = prepared(&dir, content, 5).unwrap();
     assert_eq!((data.dataset.len(), data.dataset.lengths(), data.facts.truncated), (2, vec![5, 3], 1));
-    assert_eq!(data.facts.remarks, ["1 left out, as max_length = 5 cuts off all answers (first: line 1)"]);
+    assert_eq!(data.facts.remarks, ["1 skipped, as max_length = 5 truncates all answers (first: line 1)"]);
     let e = prepared(&dir, content.lines().next().unwrap(), 5).err().unwrap().to_string();
-    assert!(e.contains("a.jsonl: nothing to learn: 1 left out") && e.contains("raise max_length"), "{e}");
+    assert!(e.contains("a.jsonl: no training examples: 1 skipped") && e.contains("raise max_length"), "{e}");
 }
 
 #[test]
-fn templates_that_are_wrong_are_told_with_their_place() {
+fn errors_in_templates_name_file_and_line() {
     let message = |template: &str, config: Value, messages: &str| {
         let dir = folder(&config, (!template.is_empty()).then(|| json!(template)).as_ref());
         prepared(&dir, &format!("{{\"messages\": {messages}}}\n"), 512).err().unwrap().to_string()
     };
     let hello = r#"[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]"#;
     let broken = message("a\n{% if %}", json!({}), hello);
-    assert!(broken.contains("chat_template.jinja:2: the chat template is broken: "), "{broken}");
+    assert!(broken.contains("chat_template.jinja:2: invalid chat template: "), "{broken}");
     let broken = message("", json!({"chat_template": "a\n{{ x"}), hello);
-    assert!(broken.contains("tokenizer_config.json (chat_template):2: the chat template is broken"), "{broken}");
+    assert!(broken.contains("tokenizer_config.json (chat_template):2: invalid chat template"), "{broken}");
     let none = message("", json!({"chat_template": [{"name": "rag", "template": "x"}]}), hello);
-    assert!(none.contains("no template is called \"default\""), "{none}");
+    assert!(none.contains("no template is named \"default\""), "{none}");
     let refuses = message("a\n{{ raise_exception('roles!') }}", json!({}), hello);
-    assert!(refuses.contains("a.jsonl:1: ") && refuses.contains("chat_template.jinja:2: the chat template refuses"));
+    assert!(refuses.contains("a.jsonl:1: ") && refuses.contains("chat_template.jinja:2: the chat template rejects"));
     assert!(refuses.contains("roles!"), "{refuses}");
     let other = message("{{ messages | length }}{{ messages[-1].content }}", json!({}), hello);
-    assert!(other.contains("cannot tell what of the text is the answer of message 2"), "{other}");
+    assert!(other.contains("cannot locate the answer of message 2"), "{other}");
     assert!(other.contains("{% generation %}"), "{other}");
 }
 
 #[test]
-fn named_templates_are_chosen_by_what_is_said() {
+fn named_templates_are_selected_by_tools() {
     let named = |name: &str, text: &str| json!({"name": name, "template": format!("{text}{{% generation %}}b{{% endgeneration %}}")});
     let dir = folder(&json!({"chat_template": [named("default", "x"), named("tool_use", "y")]}), None);
     let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
@@ -135,9 +135,9 @@ fn named_templates_are_chosen_by_what_is_said() {
     assert_eq!((with_tools.text.as_str(), with_tools.answers.as_slice()), ("yb", std::slice::from_ref(&(1..2))));
 }
 
-/// Llama 3 has a token for the end of a turn, zephyr the end of the text.
+/// Llama 3 has an end-of-turn token; zephyr uses EOS.
 #[test]
-fn a_template_tells_how_answers_end() {
+fn the_end_of_answers_is_inferred_from_the_template() {
     let all = reference();
     for (name, kind) in all.as_object().unwrap().keys().flat_map(|name| [(name, "plain"), (name, "tagged")]) {
         let family = &all[name];

@@ -1,6 +1,6 @@
-//! Questions with choices: what multiple choice reads.
+//! Encodes multiple-choice questions.
 
-use super::sieve::Sieve;
+use super::record_filter::RecordFilter;
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Example, Label};
 use crate::error::Result;
@@ -9,11 +9,10 @@ use crate::text::parallel::on_all_cores;
 use crate::text::tokenizer::{self, Tokenizer};
 use std::path::Path;
 
-/// A file of questions with choices and how they become examples, each choice a sequence of at most `max_length` tokens.
+/// Encodes a file of multiple-choice questions; each choice is a sequence of at most `max_length` tokens.
 ///
-/// A sequence is a pair, as Hugging Face's examples for SWAG and RACE have it: the context, then the question, a space
-/// and the choice. Without a context it is the question, then the choice. A pair that is too long loses tokens from the
-/// end of its first text, and never any of the second.
+/// A sequence is a pair, as in Hugging Face's examples for SWAG and RACE: the context, and `question choice`. Without a
+/// context it is the question and the choice. Only the first text of a pair is truncated.
 #[derive(Debug, Clone)]
 pub struct Choices {
     pub source: ChoiceSource,
@@ -31,25 +30,25 @@ impl Encode for Choices {
     }
 
     /// # Errors
-    /// Those of [`choices::read`]; unless bad records are skipped: a choice that does not fit (up to ten reasons listed
-    /// with file and lines).
+    /// Those of [`choices::read`]; unless invalid records are skipped: a choice that is too long (up to ten reasons
+    /// listed with file and lines).
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let ChoiceSource { path, label, on_bad_record, .. } = &self.source;
         let read = choices::read(&self.source)?;
-        let mut sieve = Sieve::new(path, *on_bad_record, label.is_some(), read.skipped);
+        let mut filter = RecordFilter::new(path, *on_bad_record, label.is_some(), read.skipped);
         let encoded = on_all_cores(&read.records, |record| self.sequences(record, tokenizer));
         let encoded = encoded.into_iter().collect::<Result<Vec<_>>>()?;
         let questions = read.records.iter().zip(encoded);
         let questions =
-            sieve.keep(questions.map(|(record, found)| (record.line, found.map(|found| (record, found)))))?;
+            filter.keep(questions.map(|(record, found)| (record.line, found.map(|found| (record, found)))))?;
         let truncated = questions.iter().filter(|(_, found)| found.iter().any(|e| e.truncated)).count();
         let examples = questions.into_iter().map(|(record, found)| example(found, record.label)).collect();
-        Ok(Encoded::plain(examples, read.bytes_hash, sieve.bad, truncated))
+        Ok(Encoded::plain(examples, read.bytes_hash, filter.bad, truncated))
     }
 }
 
 impl Choices {
-    /// A sequence for each choice, or which of them does not fit.
+    /// Returns one sequence per choice, or the message for a choice that is too long.
     fn sequences(
         &self,
         record: &choices::Choices,
@@ -63,7 +62,7 @@ impl Choices {
             };
             let encoded = tokenizer.encode_only_first(first, second, self.max_length)?;
             let Some(encoded) = encoded.filter(|encoded| !encoded.ids.is_empty()) else {
-                let why = "leaves no room for any other text in max_length";
+                let why = "leaves no room for the other text in max_length =";
                 return Ok(Err(format!("choice {n}{what} {why} {}; shorten it, or raise max_length", self.max_length)));
             };
             sequences.push(encoded);
@@ -72,7 +71,7 @@ impl Choices {
     }
 }
 
-/// The example of the sequences of all choices.
+/// Joins the sequences of all choices to an example.
 fn example(sequences: Vec<tokenizer::Encoded>, label: Option<u32>) -> Example {
     Example {
         ids: sequences.iter().flat_map(|e| e.ids.iter().copied()).collect(),
@@ -87,11 +86,11 @@ mod tests {
     use super::*;
     use crate::data::prepare::{Prepared, prepare};
     use crate::error::Kind;
-    use crate::tasks::letters;
+    use crate::tasks::fixtures;
     use crate::text::records::OnBad;
 
     fn read(content: &str, max_length: usize, on_bad_record: OnBad) -> Result<Prepared> {
-        let dir = letters::folder();
+        let dir = fixtures::folder();
         let path = dir.path().join("a.jsonl");
         std::fs::write(&path, content).unwrap();
         let (question, choices, label) = ("question".into(), "choices".into(), Some("label".into()));
@@ -105,7 +104,7 @@ mod tests {
     #[test]
     fn each_choice_is_a_sequence() {
         let data = read(CONTENT, 9, OnBad::Error).unwrap().dataset;
-        // CLS a b c SEP q x SEP, CLS a b c SEP q y z SEP: with the question, of which every choice has its own.
+        // CLS a b c SEP q x SEP, CLS a b c SEP q y z SEP: every choice repeats the question.
         assert_eq!(data.ids(0), [2, 5, 6, 7, 3, 21, 28, 3, 2, 5, 6, 7, 3, 21, 29, 30, 3]);
         assert_eq!(data.type_ids(0), [0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 1]);
         assert_eq!((data.sequences(0), data.label(0)), (vec![8, 9], Label::Class(1)));
@@ -114,12 +113,12 @@ mod tests {
     }
 
     #[test]
-    fn the_context_is_cut_and_no_choice() {
+    fn only_the_context_is_truncated() {
         let prepared = read(CONTENT, 7, OnBad::Error).unwrap();
         assert_eq!(prepared.dataset.ids(0), [2, 5, 6, 3, 21, 28, 3, 2, 5, 3, 21, 29, 30, 3]);
         assert_eq!(prepared.facts.truncated, 1);
         let error = read(CONTENT, 6, OnBad::Error).err().unwrap();
-        let expected = "a.jsonl:1: choice 2 with its question leaves no room for any other text in max_length 6; \
+        let expected = "a.jsonl:1: choice 2 with its question leaves no room for the other text in max_length = 6; \
                         shorten it, or raise max_length";
         assert!(error.kind() == Kind::Input && error.to_string().contains(expected), "{error}");
         let skipped = read(CONTENT, 6, OnBad::Skip).unwrap();

@@ -1,41 +1,43 @@
-//! Labels as people write them become indices of classes.
+//! Maps labels to class indices.
 
 use super::corpus::many;
 use crate::error::{Error, Result};
 use crate::text::records::RawLabel;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// How many labels a message shows.
+/// Maximum number of labels in a message.
 const SHOWN: usize = 12;
-/// Where labels are found in the data, up to so many are always taken for classes.
+/// Inferred labels up to this number are always accepted as classes.
 const FEW_LABELS: usize = 50;
 
-/// The class names and their indices.
+/// Class names and their indices.
 pub(super) struct Classes {
-    /// The class names by class index.
+    /// Class names by index.
     pub names: Vec<String>,
     indices: HashMap<String, u32>,
 }
 
 impl Classes {
-    /// The given classes, or those found among the `labels` of a file: sorted as numbers if all are whole numbers, else as
-    /// strings.
+    /// Uses the given classes, or infers them from the `labels` of a file, sorted numerically if all are integers, else
+    /// as strings.
     ///
     /// # Errors
-    /// A class given twice; more than half as many classes found as labels, which are texts, all but surely: then
-    /// `advice` is given (exit 2).
+    /// A duplicate class; more inferred classes than half the labels, which almost certainly means a text column: the
+    /// message contains `advice` (exit 2).
     pub fn new<'a>(given: Option<&[String]>, labels: impl Iterator<Item = &'a RawLabel>, advice: &str) -> Result<Self> {
-        let names = given.map_or_else(|| found(labels, advice), |names| Ok(names.to_vec()))?;
+        let names = given.map_or_else(|| infer(labels, advice), |names| Ok(names.to_vec()))?;
         let mut indices = HashMap::new();
         for (name, index) in names.iter().zip(0..) {
             if indices.insert(name.clone(), index).is_some() {
-                return Err(Error::input(format!("the list of labels has {name:?} twice; name every label once")));
+                return Err(Error::input(format!(
+                    "the list of labels has a duplicate: {name:?}; list every label once"
+                )));
             }
         }
         Ok(Classes { names, indices })
     }
 
-    /// The index of a label, or what is wrong with it; `what` is what labels are called here.
+    /// Returns the index of a label, or an error message; `what` is the term for a label in messages.
     pub fn index(&self, label: &RawLabel, what: &str) -> Result<u32, String> {
         let raw = label.as_str();
         self.indices.get(raw).copied().ok_or_else(|| {
@@ -46,7 +48,7 @@ impl Classes {
     }
 }
 
-fn found<'a>(labels: impl Iterator<Item = &'a RawLabel>, advice: &str) -> Result<Vec<String>> {
+fn infer<'a>(labels: impl Iterator<Item = &'a RawLabel>, advice: &str) -> Result<Vec<String>> {
     let (mut names, mut all) = (BTreeSet::new(), 0);
     for label in labels {
         names.insert(label.as_str());
@@ -56,7 +58,7 @@ fn found<'a>(labels: impl Iterator<Item = &'a RawLabel>, advice: &str) -> Result
         return Err(Error::input(format!("{} different labels among {all}: {advice}", names.len())));
     }
     let mut names: Vec<&str> = names.into_iter().collect();
-    // 10 after 9. Names of one number, such as 1 and 01, stay in the order of strings.
+    // 10 after 9. Equal numbers, such as 1 and 01, stay in string order.
     if let Ok(numbers) = names.iter().map(|name| name.parse::<i64>()).collect::<Result<Vec<i64>, _>>() {
         let mut order: Vec<usize> = (0..names.len()).collect();
         order.sort_by_key(|&i| numbers[i]);
@@ -65,7 +67,7 @@ fn found<'a>(labels: impl Iterator<Item = &'a RawLabel>, advice: &str) -> Result
     Ok(names.into_iter().map(String::from).collect())
 }
 
-/// What a person should look at in the labels of a file, whose classes have these names.
+/// Returns remarks on suspicious labels of a file.
 pub(super) fn remarks<'a>(names: &[String], labels: impl Iterator<Item = &'a RawLabel>) -> Vec<String> {
     let padded = labels.filter(|label| label.is_padded()).count();
     let mut spellings: BTreeMap<String, Vec<&str>> = BTreeMap::new();
@@ -83,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_numbers_are_sorted_as_numbers() {
+    fn integers_are_sorted_numerically() {
         let labels =
             |names: &[&str]| names.iter().map(|&name| RawLabel::new(name, "label").unwrap()).collect::<Vec<_>>();
         let names = |of: &[&str]| Classes::new(None, labels(of).iter(), "").unwrap().names;
@@ -93,12 +95,12 @@ mod tests {
     }
 
     #[test]
-    fn odd_labels_are_told() {
+    fn suspicious_labels_are_reported() {
         let labels = [" Pos", "pos", "neg "].map(|name| RawLabel::new(name, "label").unwrap());
         let names = Classes::new(None, labels.iter(), "").unwrap().names;
         assert_eq!(names, ["Pos", "neg", "pos"]);
-        let told = remarks(&names, labels.iter());
-        assert_eq!(told, ["spaces around 2 labels removed", r#"the labels ["Pos", "pos"] differ only in case"#]);
+        let found = remarks(&names, labels.iter());
+        assert_eq!(found, ["spaces around 2 labels removed", r#"the labels ["Pos", "pos"] differ only in case"#]);
         assert!(remarks(&["a".into(), "b".into()], labels[1..2].iter()).is_empty());
         assert!(RawLabel::new("  ", "label").is_err());
     }

@@ -1,4 +1,4 @@
-//! The task's own layer.
+//! The output layer of a task head.
 
 use crate::data::batch::Batch;
 use crate::models::{Backbone, Boundary};
@@ -6,42 +6,42 @@ use crate::nn::linear::{HeadInput, Linear};
 use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
 use tch::Tensor;
 
-/// A linear layer on what the backbone says of sequences or of tokens: `classifier`.
+/// A linear layer on the backbone's pooled output or token features: `classifier`.
 #[derive(Debug)]
 pub struct Classifier(Linear);
 
 impl Classifier {
-    /// Declares it in the builder's stage.
+    /// Declares the layer in the builder's block.
     pub fn new(outputs: usize, backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
         Self::on(backbone.head_input(), outputs, b)
     }
 
-    /// On an input that is known.
+    /// Declares the layer for a known input.
     pub(super) fn on(input: HeadInput, outputs: usize, b: &mut ParamBuilder) -> Self {
         Classifier(Linear::head(b, input, outputs as i64))
     }
 
-    /// What so many rows cost.
+    /// Returns the cost of `rows` rows.
     pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         self.0.cost(how, rows, true)
     }
 
-    /// Of each sequence `[B, outputs]`, from its summary.
+    /// Returns the scores of each sequence `[B, outputs]` from its pooled output.
     pub fn of_sequences(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Tensor {
         let summary = backbone.summary(hidden, batch, ctx);
         self.0.forward(ctx, &summary)
     }
 
-    /// Of each token `[T, outputs]`; of those at `places`, i64 `[n]`, alone: `[n, outputs]`.
+    /// Returns the scores of each token `[T, outputs]`, or of those at `positions`, i64 `[n]`: `[n, outputs]`.
     pub fn of_tokens(
         &self,
         backbone: &dyn Backbone,
         hidden: &Boundary,
-        places: Option<&Tensor>,
+        positions: Option<&Tensor>,
         ctx: &mut Ctx,
     ) -> Tensor {
         let features = backbone.features(hidden, ctx);
-        let chosen = places.map(|places| features.index_select(0, places));
+        let chosen = positions.map(|positions| features.index_select(0, positions));
         self.0.forward(ctx, chosen.as_ref().unwrap_or(&features))
     }
 }

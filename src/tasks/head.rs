@@ -1,4 +1,4 @@
-//! The head that a model gets: what its task needs to know beside the backbone.
+//! The task head of a model, as determined by a `config.json`.
 
 use crate::error::{Error, Result};
 use crate::models::{Backbone, Role};
@@ -15,36 +15,36 @@ use crate::tasks::{Task, labels};
 use serde_json::Value;
 use std::path::Path;
 
-/// A task's head.
+/// A task head.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Head {
-    /// One of these labels, in the order of their ids.
+    /// Single-label sequence classification; labels in order of their ids.
     Classes(Vec<String>),
-    /// Any of these labels.
+    /// Multi-label sequence classification; labels in order of their ids.
     Flags(Vec<String>),
-    /// One number.
+    /// Regression.
     Number,
-    /// One of these tags for each word.
+    /// Token classification; tags in order of their ids.
     Tags(Vec<String>),
-    /// The part of a context that answers a question, or maybe that none does.
+    /// Extractive question answering, with or without unanswerable questions.
     Span { unanswerable: bool },
-    /// One of several continuations.
+    /// Multiple choice.
     Choice,
-    /// Hidden tokens.
+    /// Masked language modeling.
     MaskedLm,
-    /// Hidden tokens, and whether the second text follows the first.
+    /// Masked language modeling and next-sentence prediction.
     PreTraining,
-    /// The next token.
+    /// Causal language modeling.
     CausalLm,
-    /// The next token of a target, given its source.
+    /// Sequence-to-sequence language modeling.
     Seq2Seq,
 }
 
 impl Head {
-    /// The head that a fine-tuned model's `config.json` tells of.
+    /// Infers the head from a fine-tuned model's `config.json`.
     ///
     /// # Errors
-    /// Exit 2: the folder holds a bare model, or labels with gaps.
+    /// Exit 2: a model without a task head, or label ids with gaps.
     pub fn of_config(folder: &Path, config: &Value) -> Result<Self> {
         let refuse = |why: &str| Err(Error::input(format!("{}: {why}", folder.join("config.json").display())));
         let Some(role) = Role::of_config(config) else {
@@ -73,7 +73,7 @@ impl Head {
         })
     }
 
-    /// The backbone's role.
+    /// Returns the task head of the architecture (`...For...`).
     pub fn role(&self) -> Role {
         match self {
             Head::Classes(_) | Head::Flags(_) | Head::Number => Role::SequenceClassification,
@@ -87,7 +87,7 @@ impl Head {
         }
     }
 
-    /// The labels, of a head that has some.
+    /// Returns the labels, if the head has any.
     pub fn labels(&self) -> Option<&[String]> {
         match self {
             Head::Classes(labels) | Head::Flags(labels) | Head::Tags(labels) => Some(labels),
@@ -95,7 +95,7 @@ impl Head {
         }
     }
 
-    /// Declares the head in the builder's stage.
+    /// Declares the head in the builder's block.
     pub fn build(&self, backbone: &dyn Backbone, b: &mut ParamBuilder) -> Box<dyn Task> {
         match self {
             Head::Classes(labels) => Box::new(SequenceClassification::new(labels.clone(), backbone, b)),

@@ -1,14 +1,14 @@
-//! The labels that a model folder already knows, and how a `config.json` tells them.
+//! Labels in `config.json`.
 
 use serde_json::{Map, Value, json};
 
-/// `id2label` of a `config.json`, in the order of ids; `None` when there is none or its ids have gaps.
+/// Reads `id2label` of a `config.json`, in order of ids; `None` if it is missing or its ids have gaps.
 pub fn of_config(config: &Value) -> Option<Vec<String>> {
     let map = config.get("id2label")?.as_object()?;
     (0..map.len()).map(|i| map.get(&i.to_string())?.as_str().map(str::to_owned)).collect()
 }
 
-/// `id2label` and `label2id` of these labels, in the order of their ids.
+/// Returns `id2label` and `label2id` for these labels, in order of their ids.
 pub fn entries(labels: &[String]) -> Map<String, Value> {
     let id2label = labels.iter().enumerate().map(|(i, l)| (i.to_string(), json!(l))).collect();
     let label2id = labels.iter().enumerate().map(|(i, l)| (l.clone(), json!(i))).collect();

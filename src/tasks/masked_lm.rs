@@ -1,4 +1,4 @@
-//! Masked language modelling (arXiv 1810.04805, section 3.1), alone or with next-sentence prediction.
+//! Masked language modeling (arXiv 1810.04805, section 3.1), with or without next-sentence prediction.
 
 use super::{cross_entropy, scores_cost};
 use crate::data::batch::{Batch, Labels, Targets};
@@ -13,26 +13,26 @@ use crate::tasks::{Classifier, Results, Task, short};
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
-/// How many tokens are named for a blank.
+/// Number of predicted tokens per mask.
 const BEST: i64 = 5;
-/// What is kept of each of them.
+/// Number of values per predicted token: id, probability and logit.
 const NUMBERS: usize = 3;
-/// The numbers that are kept of a blank.
+/// Number of values per mask.
 const BLANK: usize = BEST as usize * NUMBERS;
 
-/// Tells hidden tokens and, of pairs, whether the second text follows the first (class 0) or not (class 1).
+/// Predicts masked tokens and, for pairs, whether the second text follows the first (class 0) or not (class 1).
 #[derive(Debug)]
 pub struct MaskedLm {
     next_sentence: Option<Classifier>,
 }
 
 impl MaskedLm {
-    /// Hidden tokens alone.
+    /// Creates the head for masked tokens only.
     pub fn alone() -> Self {
         MaskedLm { next_sentence: None }
     }
 
-    /// Declares the head on the summary too.
+    /// Creates the head and declares the next-sentence classifier on the pooled output.
     pub fn with_next_sentence(backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
         MaskedLm { next_sentence: Some(Classifier::new(2, backbone, b)) }
     }
@@ -51,7 +51,7 @@ impl Task for MaskedLm {
         "masked-lm"
     }
 
-    /// `[n, vocab_size]` for the n hidden tokens, and `[B, 2]` of the sentences.
+    /// Returns `[n, vocab_size]` for the n masked tokens, and `[B, 2]` for next-sentence prediction.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         let rows = hidden[0].index_select(0, &self.targets(batch).0.places);
         let words = backbone.vocabulary(&rows, ctx);
@@ -73,8 +73,8 @@ impl Task for MaskedLm {
         [cross_entropy(&logits[0], &targets.classes)].into_iter().chain(sentences).collect()
     }
 
-    /// Of each example: tokens told right, tokens to be told, and whether the sentence was told right. Of texts with
-    /// blanks: id, probability and logit of the five best tokens for each blank.
+    /// Returns for each example the number of correctly predicted tokens, the number of masked tokens, and whether the
+    /// next-sentence prediction is correct. For fill-mask: id, probability and logit of the five best tokens per mask.
     fn answers(&self, logits: &Boundary, batch: &Batch) -> Tensor {
         if matches!(batch.labels, Labels::Blanks(_)) {
             let (best, ids) = logits[0].topk(BEST, 1, true, true);
@@ -117,7 +117,7 @@ impl Task for MaskedLm {
 
     fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
         let token = |best: &[f32]| {
-            // Whole numbers that a float holds exactly: vocabularies have less than 2^24 tokens.
+            // An f32 holds token ids exactly: vocabularies have less than 2^24 tokens.
             let mut line = json!({"token": results.references[best[0] as usize], "score": short(best[1])});
             if scores {
                 line["logit"] = json!(short(best[2]));

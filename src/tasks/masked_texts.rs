@@ -1,58 +1,65 @@
-//! Texts for a masked language model, and texts in which a model fills the gaps.
+//! Encodes documents for masked language modeling, and texts with masks to fill.
 
-use super::corpus::{Corpus, Goal};
+use super::corpus::{Corpus, DocumentFormat};
 use crate::data::example::NO_LABEL;
 use crate::data::masking::{Masking, WORD_PART, WORD_START};
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Collation, Example, Label};
 use crate::error::{Error, Result};
 use crate::text::documents::{self, Document, DocumentSource};
-use crate::text::frame::Frame;
 use crate::text::records;
 use crate::text::special_tokens::Special;
+use crate::text::token_template::TokenTemplate;
 use crate::text::tokenizer::Tokenizer;
 use serde_json::json;
 use std::collections::HashSet;
 use std::path::Path;
 
-/// What is hidden.
+/// The masking settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Hiding {
-    /// The share of tokens that are to be told.
+pub struct MaskingOptions {
+    /// Fraction of tokens to predict.
     pub probability: f64,
-    /// Whether a word's tokens are hidden together.
+    /// Whether to mask all tokens of a word together.
     pub whole_words: bool,
 }
 
-/// A token's id and mark.
+/// A token id and its mark ([`WORD_START`], [`WORD_PART`] or [`NO_LABEL`]).
 pub(super) type Marked = (u32, i32);
 
-impl Hiding {
-    /// How a tokenizer's texts are hidden.
+impl MaskingOptions {
+    /// Returns the collation that masks tokens.
     ///
     /// # Errors
-    /// Exit 2: the tokenizer has no mask token, or no words.
+    /// Exit 2: the tokenizer has no mask token, or does not split texts into words.
     pub(super) fn collation(self, tokenizer: &Tokenizer) -> Result<Collation> {
-        let Hiding { probability, whole_words } = self;
+        let MaskingOptions { probability, whole_words } = self;
         if whole_words && !tokenizer.has_words() {
-            let why = "whole_word_mask: the tokenizer does not divide a text into words";
+            let why = "whole_word_mask: the tokenizer does not split texts into words";
             return Err(Error::input(format!("{}: {why}", tokenizer.folder().display())));
         }
         let mask = mask(tokenizer)?;
         Ok(Collation::Masked(Masking { probability, whole_words, mask, vocab_size: tokenizer.vocab_size() as u32 }))
     }
 
-    /// The tokens of a text with their marks; `special` are those that stand for no text.
+    /// The options as part of the fingerprint of the data, which existing checkpoints contain.
+    pub(super) fn settings(self) -> String {
+        let MaskingOptions { probability, whole_words } = self;
+        format!("Hiding {{ probability: {probability:?}, whole_words: {whole_words} }}")
+    }
+
+    /// Tokenizes a text and marks its tokens; `special` are the ids of special tokens.
     pub(super) fn tokens(self, tokenizer: &Tokenizer, special: &HashSet<u32>, text: &str) -> Result<Vec<Marked>> {
-        // Where words do not matter, each token is one.
+        // Without whole-word masking, each token counts as a word.
         let (ids, words) = match self.whole_words {
-            true => tokenizer.pieces(text).map(|pieces| (pieces.ids, pieces.words))?,
+            true => tokenizer.tokenize(text).map(|tokens| (tokens.ids, tokens.word_ids))?,
             false => (tokenizer.ids(text)?, Vec::new()),
         };
-        let goes_on = |i: usize| i > 0 && words.get(i).is_some_and(|word| word.is_some() && *word == words[i - 1]);
+        let continues_word =
+            |i: usize| i > 0 && words.get(i).is_some_and(|word| word.is_some() && *word == words[i - 1]);
         let mark = |(i, id): (usize, u32)| match special.contains(&id) {
             true => (id, NO_LABEL),
-            false => (id, if goes_on(i) { WORD_PART } else { WORD_START }),
+            false => (id, if continues_word(i) { WORD_PART } else { WORD_START }),
         };
         Ok(ids.into_iter().enumerate().map(mark).collect())
     }
@@ -65,18 +72,18 @@ fn mask(tokenizer: &Tokenizer) -> Result<u32> {
     })
 }
 
-/// Puts special tokens around a text, or around both of a pair: ids, segments and marks of all.
-pub(super) fn framed(frame: &Frame, first: &[Marked], second: &[Marked]) -> (Vec<u32>, Vec<u8>, Vec<i32>) {
+/// Adds special tokens to a text or a pair. Returns ids, segments and marks.
+pub(super) fn add_special(t: &TokenTemplate, first: &[Marked], second: &[Marked]) -> (Vec<u32>, Vec<u8>, Vec<i32>) {
     let special =
         |tokens: &[(u32, u8)]| tokens.iter().map(|&(id, segment)| (id, segment, NO_LABEL)).collect::<Vec<_>>();
     let text = |tokens: &[Marked], segment: u8| {
-        // A word that was cut begins with what is left of it.
+        // The rest of a split word starts with a word start.
         let mark = |i: usize, mark: i32| if i == 0 && mark == WORD_PART { WORD_START } else { mark };
         let tokens = tokens.iter().enumerate().map(|(i, token)| (token.0, segment, mark(i, token.1)));
         tokens.collect::<Vec<_>>()
     };
-    let [a, b] = frame.segments;
-    let all = [special(&frame.before), text(first, a), special(&frame.between), text(second, b), special(&frame.after)];
+    let [a, b] = t.segments;
+    let all = [special(&t.before), text(first, a), special(&t.between), text(second, b), special(&t.after)];
     let (mut ids, mut segments, mut marks) = (Vec::new(), Vec::new(), Vec::new());
     for (id, segment, mark) in all.concat() {
         ids.push(id);
@@ -86,11 +93,11 @@ pub(super) fn framed(frame: &Frame, first: &[Marked], second: &[Marked]) -> (Vec
     (ids, segments, marks)
 }
 
-/// Documents of which some tokens are hidden, anew in each step.
+/// Documents for masked language modeling with dynamic masking (new masks in each step).
 #[derive(Debug, Clone)]
 pub struct MaskedTexts {
     pub corpus: Corpus,
-    pub hiding: Hiding,
+    pub masking: MaskingOptions,
 }
 
 impl Encode for MaskedTexts {
@@ -99,20 +106,20 @@ impl Encode for MaskedTexts {
     }
 
     fn settings(&self) -> String {
-        format!("masked {:?} {}", self.hiding, self.corpus.settings())
+        format!("masked {} {}", self.masking.settings(), self.corpus.settings())
     }
 
     /// # Errors
-    /// Those of [`documents::read`]; a tokenizer without a mask token, or without words where they are wanted (exit 2).
+    /// Those of [`documents::read`]; a tokenizer without a mask token, or without words if `whole_words` (exit 2).
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
-        let (frame, special) = (tokenizer.frame(false)?, tokenizer.special_ids());
-        let collation = self.hiding.collation(tokenizer)?;
-        let tokens = |document: &Document| self.hiding.tokens(tokenizer, &special, &document.text);
+        let (template, special) = (tokenizer.token_template(false)?, tokenizer.special_ids());
+        let collation = self.masking.collation(tokenizer)?;
+        let tokens = |document: &Document| self.masking.tokens(tokenizer, &special, &document.text);
         let example = |pieces: &[&[Marked]]| {
             let mut example = Example { ids: vec![], type_ids: vec![], lengths: vec![], label: Label::None };
             let mut all_marks = Vec::new();
             for piece in pieces {
-                let (ids, segments, marks) = framed(&frame, piece, &[]);
+                let (ids, segments, marks) = add_special(&template, piece, &[]);
                 example.lengths.push(ids.len() as u32);
                 example.ids.extend(ids);
                 example.type_ids.extend(segments);
@@ -120,18 +127,19 @@ impl Encode for MaskedTexts {
             }
             Example { label: Label::Tokens(all_marks), ..example }
         };
-        self.corpus.encode(Goal { collation, around: frame.len(), least: (1, "without a token") }, tokens, example)
+        let format = DocumentFormat { collation, special_tokens: template.len(), minimum: (1, "without a token") };
+        self.corpus.encode(format, tokens, example)
     }
 }
 
-/// Texts whose mask tokens are to be told, one an example.
+/// Texts whose mask tokens are predicted, one text per example.
 #[derive(Debug, Clone)]
-pub struct Gaps {
+pub struct FillMask {
     pub source: DocumentSource,
     pub max_length: usize,
 }
 
-impl Encode for Gaps {
+impl Encode for FillMask {
     fn files(&self) -> Vec<&Path> {
         vec![self.source.path()]
     }
@@ -141,7 +149,7 @@ impl Encode for Gaps {
     }
 
     /// # Errors
-    /// Those of [`documents::read`]; a text without a mask token, as it is or once it is cut (exit 2).
+    /// Those of [`documents::read`]; a text without a mask token after truncation (exit 2).
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let read = documents::read(&self.source)?;
         let mask = mask(tokenizer)?;
@@ -150,12 +158,12 @@ impl Encode for Gaps {
         let none = || format!("no mask token ({}) within max_length = {}", tokenizer.token(mask), self.max_length);
         let without = encoded.iter().zip(&read.records).filter(|(encoded, _)| !encoded.ids.contains(&mask));
         let bad: Vec<(usize, String)> = without.map(|(_, document)| (document.line, none())).collect();
-        records::settle(self.source.path(), records::OnBad::Error, false, encoded.len() - bad.len(), &bad)?;
-        let hiding = Hiding { probability: 0.0, whole_words: false };
+        records::check_bad(self.source.path(), records::OnBad::Error, false, encoded.len() - bad.len(), &bad)?;
+        let masking = MaskingOptions { probability: 0.0, whole_words: false };
         Ok(Encoded {
             truncated: encoded.iter().filter(|encoded| encoded.truncated).count(),
             examples: encoded.into_iter().map(|e| Example::single(e.ids, e.type_ids, Label::None)).collect(),
-            collation: hiding.collation(tokenizer)?,
+            collation: masking.collation(tokenizer)?,
             hashes: vec![read.bytes_hash],
             labels: None,
             skipped: read.skipped,
@@ -174,7 +182,7 @@ mod tests {
 
     const NONE: i32 = NO_LABEL;
 
-    /// A folder with a BERT vocabulary of letters (`a` is 5, `##a` 6, `b` 7, ...) and a text file.
+    /// Creates a folder with a BERT vocabulary of letters (`a` is 5, `##a` 6, `b` 7, ...) and a text file.
     fn folder(text: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let letters = ('a'..='z').map(|c| format!("{c}\n##{c}"));
@@ -193,7 +201,7 @@ mod tests {
         let source = DocumentSource::Text { path: path.to_owned(), division: Division::Lines };
         MaskedTexts {
             corpus: Corpus { source, max_length, packing },
-            hiding: Hiding { probability: 0.15, whole_words },
+            masking: MaskingOptions { probability: 0.15, whole_words },
         }
     }
 
@@ -221,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_is_cut_begins_anew() {
+    fn a_split_word_has_two_word_starts() {
         let (dir, path) = folder("abcdef\n");
         let data = read(&dir, &masked(&path, 5, true, true)).unwrap().dataset;
         let word = Label::Tokens(vec![NONE, WORD_START, WORD_PART, WORD_PART, NONE]);
@@ -229,13 +237,13 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_the_masks_of_the_text() {
+    fn masks_of_the_text_are_targets() {
         let (dir, path) = folder("a [MASK] b [MASK]\n[MASK]\n");
-        let gaps = |max_length| {
+        let fill_mask = |max_length| {
             let source = DocumentSource::Text { path: path.clone(), division: Division::Lines };
-            read(&dir, &Gaps { source, max_length })
+            read(&dir, &FillMask { source, max_length })
         };
-        let prepared = gaps(512).unwrap();
+        let prepared = fill_mask(512).unwrap();
         let data = &prepared.dataset;
         let targets = |i| data.inputs(i, Default::default()).targets;
         assert_eq!(
@@ -243,18 +251,18 @@ mod tests {
             (&[2, 5, 4, 7, 4, 3][..], vec![(2, 4), (4, 4)], vec![(1, 4)])
         );
         assert_eq!(prepared.facts.references[7], "b");
-        let message = gaps(3).err().unwrap().to_string();
+        let message = fill_mask(3).err().unwrap().to_string();
         assert!(message.contains("a.txt:1: no mask token ([MASK]) within max_length = 3"), "{message}");
     }
 
     #[test]
-    fn what_a_tokenizer_lacks_is_told() {
+    fn missing_tokenizer_features_are_errors() {
         let (dir, path) = folder("a b\n");
         let json = json!({"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, " ": 2}, "merges": []}});
         std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
         let message = |encode: &dyn Encode| read(&dir, encode).err().unwrap().to_string();
         assert!(message(&masked(&path, 8, true, false)).contains("no mask token: name it as \"mask_token\""));
-        assert!(message(&masked(&path, 8, true, true)).contains("does not divide a text into words"));
+        assert!(message(&masked(&path, 8, true, true)).contains("does not split texts into words"));
         std::fs::write(dir.path().join("tokenizer_config.json"), "{\"mask_token\": \"b\"}").unwrap();
         assert_eq!(read(&dir, &masked(&path, 8, true, false)).unwrap().dataset.ids(0), [0, 2, 1]);
     }

@@ -1,8 +1,7 @@
-//! Tasks: how records become examples, a head on a backbone, its loss, its metrics and what a prediction looks like.
+//! Tasks: encoding records to examples, task heads, losses, metrics and predictions.
 //!
-//! A head is task x role of a family, so a task knows no family and a family knows no task. A [`Task`] returns the loss
-//! of each target; the training step divides their sum by the count over all ranks, so that the loss of a global batch
-//! does not depend on how it was split.
+//! Tasks and model families are independent of each other. A [`Task`] returns the loss of each target; the training
+//! step divides the sum by the count over all ranks, so the loss of a global batch does not depend on how it is split.
 
 pub mod answers;
 pub mod causal_texts;
@@ -33,8 +32,8 @@ pub mod token_classification;
 mod classes;
 mod classifier;
 #[cfg(test)]
-mod letters;
-mod sieve;
+mod fixtures;
+mod record_filter;
 
 pub use classifier::Classifier;
 pub use head::Head;
@@ -50,69 +49,69 @@ use crate::nn::{ComputeMode, Cost, Ctx};
 use serde_json::{Map, Value};
 use tch::Tensor;
 
-/// A number as JSON with the digits that an f32 has, not those of its f64 neighbour.
+/// Converts an f32 to the f64 with the same shortest decimal representation, for JSON.
 pub fn short(x: f32) -> f64 {
     x.to_string().parse().unwrap_or_else(|_| f64::from(x))
 }
 
-/// What a model is fine-tuned to do.
+/// A training task and its head.
 pub trait Task: Send + Sync {
-    /// The name in `task.kind`.
+    /// Returns the value of `task.kind`.
     fn kind(&self) -> &'static str;
 
-    /// The head, from the last stage's border; of the type that the model computes in.
+    /// Computes the logits from the last block's activations, in the compute dtype.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary;
 
-    /// What the head's stage and the loss cost. A head on a summary, unless a task says otherwise: a few numbers for each
-    /// sequence, which are not counted.
+    /// Returns the cost of the head block and the loss. Default: a head on the pooled output, whose few numbers per
+    /// sequence are not counted.
     fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &ComputeMode) -> Cost {
         backbone.head_cost(Reads::Summary, x, how)
     }
 
-    /// How many terms the loss has.
+    /// Number of loss terms.
     fn terms(&self) -> usize {
         1
     }
 
-    /// The terms of the loss, from f32 logits: of each term the loss of every target, f32 `[n]`, n as in
-    /// [`Batch::counts`]. The loss is the sum of the terms' means, which is the loss that `transformers` reports.
+    /// Returns the loss terms from f32 logits: for each term the loss of every target, f32 `[n]`, n as in
+    /// [`Batch::counts`]. The loss is the sum of the terms' means, equal to the loss that `transformers` reports.
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor>;
 
-    /// What evaluation and prediction keep of the f32 logits: f32, flat, example by example, of each as many numbers as
-    /// [`Task::answer_size`] says. The logits themselves, unless a task says otherwise.
+    /// Returns the values that evaluation and prediction keep from the f32 logits: f32, flat, example by example,
+    /// [`Task::answer_size`] values each. Default: the logits.
     fn answers(&self, logits: &Boundary, _: &Batch) -> Tensor {
         logits[0].view(-1)
     }
 
-    /// The numbers that [`Task::answers`] gives for example `i`; the same on every rank.
+    /// Number of values that [`Task::answers`] returns for example `i`; the same on every rank.
     fn answer_size(&self, dataset: &Dataset, i: usize) -> usize;
 
-    /// The task's metrics beside the loss.
+    /// Returns the metrics other than the loss.
     fn metrics(&self, results: &Results) -> Metrics;
 
-    /// The label that metrics of two labels are about: the second, as in scikit-learn.
+    /// Returns the positive label of a binary task: the second label, as in scikit-learn.
     fn positive_label(&self) -> Option<&str> {
         None
     }
 
-    /// What is probably wrong with a model that answers so, and what to do.
+    /// Returns a warning about suspicious results, with a remedy.
     fn warning(&self, _: &Results) -> Option<String> {
         None
     }
 
-    /// The lines that `predict` writes, one a record; with `scores` the numbers behind them too.
+    /// Returns the output of `predict`, one line per record; with `scores` also the logits.
     fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>>;
 
-    /// What the task writes into `config.json` (labels, problem type).
+    /// Returns the task's entries of `config.json` (labels, problem type).
     fn config_entries(&self) -> Map<String, Value>;
 }
 
-/// The index of the largest value, the first of equals.
+/// Returns the index of the largest value, the first one of equal values.
 pub fn argmax(row: &[f32]) -> usize {
     row.iter().enumerate().fold(0, |best, (i, &x)| if x > row[best] { i } else { best })
 }
 
-/// Probabilities of a row of logits.
+/// Computes the softmax of a row of logits.
 fn softmax(row: &[f32]) -> Vec<f64> {
     let max = row.get(argmax(row)).copied().unwrap_or_default();
     let exps: Vec<f64> = row.iter().map(|&x| (f64::from(x) - f64::from(max)).exp()).collect();
@@ -120,19 +119,19 @@ fn softmax(row: &[f32]) -> Vec<f64> {
     exps.into_iter().map(|x| x / sum).collect()
 }
 
-/// A row of logits as JSON.
+/// Converts a row of logits to JSON.
 fn logits_json(row: &[f32]) -> Value {
     row.iter().copied().map(short).collect()
 }
 
-/// What a head costs that gives so many rows so many scores, with their cross entropy: there are the scores, their
-/// logarithms, and the gradients of both, in fp32.
+/// Returns the cost of a head with `[rows, classes]` scores and their cross entropy: the scores, their log softmax and
+/// the gradients of both, in fp32.
 fn scores_cost(head: Cost, rows: f64, classes: usize) -> Cost {
     let scores = 4.0 * rows * classes as f64;
     Cost::keep(scores).then(head).then(Cost::op(scores, scores, scores, [0.0; 2]))
 }
 
-/// Cross entropy of each row, f32 `[n]`: logits `[n, C]`, classes i64 `[n]`.
+/// Computes the cross entropy of each row, f32 `[n]`, from logits `[n, C]` and classes i64 `[n]`.
 fn cross_entropy(logits: &Tensor, classes: &Tensor) -> Tensor {
     logits.cross_entropy_loss::<Tensor>(classes, None, tch::Reduction::None, -100, 0.0)
 }

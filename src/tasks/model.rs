@@ -1,4 +1,4 @@
-//! A backbone with a task's head: the list of stages that training runs.
+//! A backbone with a task head: the list of blocks that training runs.
 
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
@@ -9,14 +9,14 @@ use crate::tasks::Task;
 use serde_json::{Value, json};
 use tch::Kind;
 
-/// A model for one task. Stage `stages() - 1` is the head; its border is the logits, fp32 whatever the model computes in.
+/// A model for one task. Block `stages() - 1` is the head; it returns the logits, in fp32 for every compute dtype.
 pub struct Model {
     pub backbone: Box<dyn Backbone>,
     pub task: Box<dyn Task>,
 }
 
 impl Model {
-    /// Puts the head that `make` declares on a backbone; returns the parameters of both.
+    /// Adds the head that `make` declares to a backbone; returns the model and all parameters.
     pub fn new(
         mut builder: ParamBuilder,
         backbone: Box<dyn Backbone>,
@@ -26,17 +26,17 @@ impl Model {
         (Model { backbone, task }, builder.finish())
     }
 
-    /// The number of stages, the head's included.
+    /// Number of blocks, including the head.
     pub fn stages(&self) -> usize {
         self.backbone.stages() + 1
     }
 
-    /// A stage's name in messages.
+    /// Returns the name of a block in messages.
     pub fn stage_name(&self, stage: usize) -> String {
         if stage < self.backbone.stages() { self.backbone.stage_name(stage) } else { "head".into() }
     }
 
-    /// What a stage costs, its loss and what it adds to the border included.
+    /// Returns the cost of a block, including the boundary activations it adds and, for the head, the loss.
     pub fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost {
         if stage == self.backbone.stages() {
             return self.task.cost(self.backbone.as_ref(), x, how);
@@ -45,12 +45,11 @@ impl Model {
         Cost::keep(border).then(self.backbone.cost(stage, x, how)).beside(border)
     }
 
-    /// Bytes that a stage adds to the border; the head adds none.
+    /// Bytes of boundary activations that a block adds; 0 for the head.
     pub fn boundary(&self, stage: usize, x: &Extents, how: &ComputeMode) -> f64 {
         if stage == self.backbone.stages() { 0.0 } else { how.element() * self.backbone.boundary(stage, x) }
     }
 
-    /// Runs one stage.
     pub fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         if stage < self.backbone.stages() {
             self.backbone.forward(stage, input, batch, ctx)
@@ -60,7 +59,7 @@ impl Model {
         }
     }
 
-    /// The `config.json` of a checkpoint with weights of `kind`: the folder's own, with this task's entries.
+    /// Returns the `config.json` of a checkpoint with weights of `kind`: that of the folder with the task's entries.
     pub fn config_json(&self, kind: Kind) -> Value {
         let mut config = self.backbone.config_json().clone();
         let dtype = match kind {

@@ -1,4 +1,4 @@
-//! Multi-label classification: any of the labels.
+//! Multi-label classification.
 
 use crate::data::batch::{Batch, Labels};
 use crate::data::{Dataset, Label};
@@ -12,7 +12,7 @@ use tch::{Reduction, Tensor};
 /// The logit of probability 0.5.
 const THRESHOLD: f32 = 0.0;
 
-/// A linear layer on the summary, each of its outputs a binary classifier (binary cross entropy with logits).
+/// A linear layer on the pooled output; each output is a binary classifier (binary cross entropy with logits).
 #[derive(Debug)]
 pub struct MultiLabel {
     head: Classifier,
@@ -20,7 +20,7 @@ pub struct MultiLabel {
 }
 
 impl MultiLabel {
-    /// Declares the head in the builder's stage; `labels` in the order of their ids.
+    /// Declares the head in the builder's block; `labels` in order of their ids.
     pub fn new(labels: Vec<String>, backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
         let head = Classifier::new(labels.len(), backbone, b);
         MultiLabel { head, labels }
@@ -32,12 +32,12 @@ impl Task for MultiLabel {
         "multi-label"
     }
 
-    /// `[B, C]`.
+    /// Returns `[B, C]`.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         vec![self.head.of_sequences(backbone, hidden, batch, ctx)]
     }
 
-    /// Of each example the mean over the labels.
+    /// Returns for each example the mean over the labels.
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Flags(flags) = &batch.labels else { panic!("multi-label classification needs flags") };
         let each = logits[0].binary_cross_entropy_with_logits::<Tensor>(flags, None, None, Reduction::None);
@@ -48,7 +48,7 @@ impl Task for MultiLabel {
         self.labels.len()
     }
 
-    /// The share of examples with exactly their labels; F1 of each label, averaged, and of all decisions together.
+    /// Computes subset accuracy, macro F1 and micro F1.
     fn metrics(&self, results: &Results) -> Metrics {
         let mut counts = Counts::new(self.labels.len());
         for (i, logits) in results.iter().enumerate() {
@@ -59,7 +59,7 @@ impl Task for MultiLabel {
         vec![("accuracy", counts.accuracy()), ("f1", counts.macro_f1()), ("micro_f1", counts.micro_f1())]
     }
 
-    /// The labels with a probability of at least a half, and all probabilities.
+    /// Returns the labels with a probability of at least 0.5, and all probabilities.
     fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
         let line = |logits: &[f32]| {
             let of_labels = || self.labels.iter().zip(logits);
@@ -84,11 +84,11 @@ impl Task for MultiLabel {
 mod tests {
     use super::*;
     use crate::data::{Collation, Example};
-    use crate::tasks::letters;
+    use crate::tasks::fixtures;
 
     #[test]
-    fn labels_are_those_of_probability_a_half_and_more() {
-        let task = MultiLabel { head: letters::head(2), labels: vec!["a".into(), "b".into()] };
+    fn labels_have_a_probability_of_at_least_one_half() {
+        let task = MultiLabel { head: fixtures::head(2), labels: vec!["a".into(), "b".into()] };
         let flags = [[true, false], [false, false], [true, true]];
         let example = |flags: [bool; 2]| Example::single(vec![0], vec![0], Label::Flags(flags.to_vec()));
         let dataset = Dataset::new(flags.map(example), Collation::Plain, [0; 32]);
@@ -96,7 +96,7 @@ mod tests {
         let (offsets, references) = ([0, 2, 4, 6], Value::Null);
         let results =
             Results { dataset: &dataset, references: &references, answers: &answers, offsets: &offsets, losses: &[] };
-        // a: 2 right of 2; b: none found of 1.
+        // a: 2 of 2 correct; b: 0 of 1 found.
         assert_eq!(task.metrics(&results), [("accuracy", 2.0 / 3.0), ("f1", 0.5), ("micro_f1", 0.8)]);
         let lines = task.predictions(&results, true);
         let found: Vec<Value> = lines.iter().map(|line| line["labels"].clone()).collect();

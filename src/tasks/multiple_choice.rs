@@ -1,4 +1,4 @@
-//! Multiple choice: one score for each choice, read with the question and its context.
+//! Multiple choice: one score per choice, encoded with the question and its context.
 
 use super::cross_entropy;
 use crate::data::batch::{Batch, Labels};
@@ -11,14 +11,14 @@ use crate::tasks::{Classifier, Results, Task, argmax, logits_json, softmax};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
-/// A linear layer with one output on the summary of each choice; cross entropy over the choices of an example.
+/// A linear layer with one output on the pooled output of each choice; cross entropy over the choices of an example.
 #[derive(Debug)]
 pub struct MultipleChoice {
     head: Classifier,
 }
 
 impl MultipleChoice {
-    /// Declares the head in the builder's stage.
+    /// Declares the head in the builder's block.
     pub fn new(backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
         MultipleChoice { head: Classifier::new(1, backbone, b) }
     }
@@ -29,7 +29,7 @@ impl Task for MultipleChoice {
         "multiple-choice"
     }
 
-    /// `[S, 1]`: of each sequence its score.
+    /// Returns `[S, 1]`: the score of each sequence.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         vec![self.head.of_sequences(backbone, hidden, batch, ctx)]
     }
@@ -45,14 +45,14 @@ impl Task for MultipleChoice {
     }
 
     fn metrics(&self, results: &Results) -> Metrics {
-        let right = results.iter().enumerate().filter(|(i, answer)| match results.dataset.label(*i) {
+        let correct = results.iter().enumerate().filter(|(i, answer)| match results.dataset.label(*i) {
             Label::Class(class) => argmax(answer) == class as usize,
             _ => false,
         });
-        vec![("accuracy", right.count() as f64 / results.dataset.len() as f64)]
+        vec![("accuracy", correct.count() as f64 / results.dataset.len() as f64)]
     }
 
-    /// The index of the most likely choice, and the probabilities of all.
+    /// Returns the index of the most probable choice, and the probabilities of all choices.
     fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
         let line = |logits: &[f32]| {
             let line = [("label".to_owned(), json!(argmax(logits))), ("scores".to_owned(), json!(softmax(logits)))];
@@ -70,11 +70,11 @@ impl Task for MultipleChoice {
 mod tests {
     use super::*;
     use crate::data::{Collation, Example};
-    use crate::tasks::letters;
+    use crate::tasks::fixtures;
 
     #[test]
     fn questions_may_differ_in_their_number_of_choices() {
-        let task = MultipleChoice { head: letters::head(1) };
+        let task = MultipleChoice { head: fixtures::head(1) };
         let example = |n: usize, label: u32| Example {
             ids: vec![0; n],
             type_ids: vec![0; n],

@@ -1,4 +1,4 @@
-//! Language models that tell the next token: of a text, of an answer, of a target.
+//! Next-token prediction: causal and sequence-to-sequence language modeling.
 
 use super::{cross_entropy, scores_cost};
 use crate::data::Dataset;
@@ -11,7 +11,7 @@ use crate::tasks::{Results, Task};
 use serde_json::{Map, Value};
 use tch::Tensor;
 
-/// Cross entropy over the vocabulary at every token that has a target.
+/// Cross entropy over the vocabulary at every position with a target.
 #[derive(Debug)]
 pub struct NextToken {
     pub kind: &'static str,
@@ -22,7 +22,7 @@ impl Task for NextToken {
         self.kind
     }
 
-    /// `[n, vocab_size]` for the n targets.
+    /// Returns `[n, vocab_size]` for the n targets.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         let Labels::Tokens(targets) = &batch.labels else { panic!("a language model needs token labels") };
         let rows = hidden[0].index_select(0, &targets.places);

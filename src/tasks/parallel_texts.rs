@@ -1,37 +1,35 @@
-//! Texts with what they become: what a model of sequence to sequence reads.
+//! Encodes parallel text for sequence-to-sequence models.
 
 use crate::data::collation::Collation;
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Example, Label};
 use crate::error::{Context, Error, Result};
 use crate::text::pairs::{self, Pair, PairLayout, PairSource};
-use crate::text::records::settle;
+use crate::text::records::check_bad;
 use crate::text::special_tokens::Special;
 use crate::text::tokenizer::{self, Tokenizer};
 use serde_json::Value;
 use std::path::Path;
 
-/// Sources and, where they are wanted, their targets, and how they become examples of two sequences.
+/// Encodes sources and, for training, their targets to examples of two sequences.
 ///
-/// Each side has the special tokens that the tokenizer puts around a text. They stay when a text is cut, so that the
-/// end of a target is learnt.
+/// Both sides have the tokenizer's special tokens. Truncation keeps them, so that the model learns to predict EOS.
 #[derive(Debug, Clone)]
 pub struct ParallelTexts {
     pub source: PairSource,
-    /// What stands before every source: T5's `translate English to German: `.
+    /// Prefix of every source, such as T5's `translate English to German: `.
     pub prefix: String,
-    /// The tokens that a source is cut to.
+    /// Maximum number of tokens of a source.
     pub max_length: usize,
-    /// The tokens that a target is cut to.
+    /// Maximum number of tokens of a target.
     pub max_target_length: usize,
-    /// The token that the decoder begins with.
+    /// The decoder start token.
     pub start: u32,
-    /// Whether the targets are kept as texts too, for metrics: a list of strings in [`Encoded::references`].
+    /// Whether to also keep the targets as strings in [`Encoded::references`], for metrics.
     pub references: bool,
 }
 
-/// The token that a decoder begins with: `decoder_start_token_id` of the folder's `config.json`, or of its
-/// `generation_config.json`.
+/// Reads `decoder_start_token_id` from the folder's `config.json`, or from its `generation_config.json`.
 ///
 /// # Errors
 /// Exit 2: neither has it.
@@ -76,8 +74,8 @@ impl Encode for ParallelTexts {
     }
 
     /// # Errors
-    /// Those of [`pairs::read`]; unless bad records are skipped, a source or a target of which the tokenizer makes no
-    /// token; lengths that leave no room for text.
+    /// Those of [`pairs::read`]; unless invalid records are skipped, a source or target without tokens; lengths that
+    /// leave no room for text; a tokenizer that does not add EOS to targets.
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let pairs::Pairs { pairs, skipped: mut bad, hashes } = pairs::read(&self.source)?;
         let sources: Vec<String> = pairs.iter().map(|pair| format!("{}{}", self.prefix, pair.source)).collect();
@@ -91,8 +89,8 @@ impl Encode for ParallelTexts {
         for (Pair { line, target: text, .. }, source) in pairs.into_iter().zip(sources) {
             let target = if self.has_targets() { targets.next() } else { None };
             match (source, target) {
-                (None, _) => bad.push((line, "the tokenizer makes no token of the source".into())),
-                (_, Some(None)) => bad.push((line, "the tokenizer makes no token of the target".into())),
+                (None, _) => bad.push((line, "the source has no tokens".into())),
+                (_, Some(None)) => bad.push((line, "the target has no tokens".into())),
                 (Some(source), target) => {
                     let target = target.flatten();
                     truncated += usize::from(source.truncated);
@@ -106,15 +104,15 @@ impl Encode for ParallelTexts {
                 }
             }
         }
-        settle(&self.source.path, self.source.on_bad_record, self.has_targets(), examples.len(), &bad)?;
+        check_bad(&self.source.path, self.source.on_bad_record, self.has_targets(), examples.len(), &bad)?;
         if let Some(eos) = eos.filter(|_| whole_targets > 0 && !ends) {
             return Err(Error::input(format!(
-                "{}: the tokenizer puts no end token (id {eos}) after targets, so that the model could not learn to stop: is \
+                "{}: the tokenizer does not add the EOS token (id {eos}) to targets, so the model cannot learn to stop: is \
                  it the tokenizer of this model?",
                 tokenizer.folder().display(),
             )));
         }
-        let remark = || format!("{targets_cut} targets cut to max_target_length");
+        let remark = || format!("{targets_cut} targets truncated to max_target_length");
         Ok(Encoded {
             examples,
             collation: Collation::SourceTarget { start: self.start },
@@ -128,7 +126,7 @@ impl Encode for ParallelTexts {
     }
 }
 
-/// Each text with its special tokens; `None` where these are all there is.
+/// Encodes texts with special tokens; `None` for a text without other tokens.
 fn sides<'a>(
     tokenizer: &Tokenizer,
     texts: impl Iterator<Item = &'a str>,
@@ -140,7 +138,7 @@ fn sides<'a>(
     Ok(encoded.into_iter().map(|encoded| Some(encoded).filter(|encoded| encoded.ids != nothing)).collect())
 }
 
-/// An example of a source and, where there is one, its target.
+/// Joins a source and its target, if any, to an example.
 fn joined(source: tokenizer::Encoded, target: Option<tokenizer::Encoded>) -> Example {
     let mut example = Example::single(source.ids, source.type_ids, Label::None);
     if let Some(target) = target {
@@ -159,7 +157,7 @@ mod tests {
     use serde_json::json;
     use std::path::PathBuf;
 
-    /// A folder with a tokenizer of words that ends every text as T5's does, and data files.
+    /// A folder with a word-level tokenizer that adds EOS like T5's, and data files.
     struct Case {
         dir: tempfile::TempDir,
         texts: ParallelTexts,
@@ -204,12 +202,12 @@ mod tests {
     }
 
     #[test]
-    fn sources_and_targets_end_where_they_are_cut() {
+    fn sources_and_targets_are_truncated() {
         let mut case = Case::lines("a b\na b c d e\n", "c\nd e a b\n");
         let Prepared { dataset, facts, .. } = case.prepare().unwrap();
         assert_eq!((dataset.ids(0), dataset.sequences(0)), (&[4, 5, 1, 6, 1][..], vec![3, 2]));
         assert_eq!((dataset.ids(1), dataset.sequences(1)), (&[4, 5, 6, 7, 1, 7, 8, 4, 1][..], vec![5, 4]));
-        assert_eq!((facts.truncated, facts.remarks), (1, vec!["1 targets cut to max_target_length".to_owned()]));
+        assert_eq!((facts.truncated, facts.remarks), (1, vec!["1 targets truncated to max_target_length".to_owned()]));
         assert_eq!((facts.segments, facts.references), (1, Value::Null));
 
         (case.texts.prefix, case.texts.references) = ("to: ".into(), true);
@@ -220,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn prediction_has_sources_alone() {
+    fn prediction_needs_only_sources() {
         let columns = |target: Option<&str>| {
             let (source, target) = ("text".to_owned(), target.map(str::to_owned));
             move |_: &Path| PairLayout::Jsonl { source: source.clone(), target: target.clone() }
@@ -233,13 +231,10 @@ mod tests {
     }
 
     #[test]
-    fn texts_without_tokens_are_bad_records() {
+    fn texts_without_tokens_are_invalid() {
         let mut case = Case::lines("a\nb\n~\nd\n", "c\n~\nc\nd\n");
         let message = case.message();
-        for expected in [
-            "a.en:2: the tokenizer makes no token of the target\n",
-            "a.en:3: the tokenizer makes no token of the source\n",
-        ] {
+        for expected in ["a.en:2: the target has no tokens\n", "a.en:3: the source has no tokens\n"] {
             assert!(message.contains(expected), "{message}");
         }
         (case.texts.source.on_bad_record, case.texts.references) = (OnBad::Skip, true);
@@ -249,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_end_with_the_end_token() {
+    fn targets_must_end_with_eos() {
         let case = Case::lines("a\n", "b\n");
         let (before, rest) = TOKENIZER.split_once("\"post_processor\"").unwrap();
         let (_, model) = rest.split_once("\"model\"").unwrap();
@@ -257,7 +252,7 @@ mod tests {
         std::fs::write(case.dir.path().join("tokenizer.json"), endless).unwrap();
         std::fs::write(case.dir.path().join("tokenizer_config.json"), r#"{"eos_token": "</s>"}"#).unwrap();
         let message = case.message();
-        assert!(message.contains("the tokenizer puts no end token (id 1) after targets"), "{message}");
+        assert!(message.contains("the tokenizer does not add the EOS token (id 1) to targets"), "{message}");
     }
 
     #[test]
@@ -269,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_shapes_the_data_changes_the_fingerprint() {
+    fn every_setting_changes_the_fingerprint() {
         let mut case = Case::lines("a b\n", "c\n");
         let mut seen = Vec::new();
         let changes: [fn(&mut ParallelTexts); 8] = [
@@ -294,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn the_start_token_is_the_folders() {
+    fn the_decoder_start_token_is_read_from_the_folder() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, json: Value| std::fs::write(dir.path().join(name), json.to_string()).unwrap();
         write("config.json", json!({"model_type": "t5", "decoder_start_token_id": null}));

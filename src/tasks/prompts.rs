@@ -1,60 +1,60 @@
-//! What a causal model is to continue or to answer.
+//! Encodes prompts for generation with causal language models.
 
-use super::sieve::Sieve;
+use super::record_filter::RecordFilter;
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Collation, Example, Label};
 use crate::error::Result;
 use crate::text::chat_template::ChatTemplate;
-use crate::text::frame::Frame;
 use crate::text::parallel::on_all_cores;
 use crate::text::prompts::{self, Asked, Prompt, PromptSource};
+use crate::text::token_template::TokenTemplate;
 use crate::text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// A file of prompts, which are shorter than `max_length` tokens, so that there is room for an answer.
+/// Encodes a file of prompts of less than `max_length` tokens, which leaves room for an answer.
 ///
-/// A text is continued as it stands, after the special tokens that begin one. A prompt and a conversation are written by
-/// the folder's chat template up to the beginning of the answer; without a template a prompt is a text.
+/// A text is encoded with the leading special tokens. A prompt or conversation is rendered by the folder's chat
+/// template with the generation prompt. Without a chat template, a prompt is encoded like a text.
 #[derive(Debug, Clone)]
 pub struct Prompts {
     pub source: PromptSource,
     pub max_length: usize,
 }
 
-/// How prompts become tokens.
+/// Encodes prompts to tokens.
 pub struct Writer<'a> {
     tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,
-    frame: Frame,
+    token_template: TokenTemplate,
     max_length: usize,
 }
 
 impl<'a> Writer<'a> {
-    /// For prompts of fewer than `max_length` tokens.
+    /// Creates a writer for prompts of less than `max_length` tokens.
     ///
     /// # Errors
     /// As [`ChatTemplate::of_folder`].
     pub fn new(tokenizer: &'a Tokenizer, max_length: usize) -> Result<Self> {
         let template = ChatTemplate::of_folder(tokenizer.folder(), tokenizer.special_texts())?;
-        Ok(Writer { tokenizer, template, frame: tokenizer.frame(false)?, max_length })
+        Ok(Writer { tokenizer, template, token_template: tokenizer.token_template(false)?, max_length })
     }
 
-    /// Whether conversations can be written.
+    /// Whether there is a chat template for conversations.
     pub fn has_template(&self) -> bool {
         self.template.is_some()
     }
 
-    /// The tokens of a prompt.
+    /// Encodes a prompt.
     ///
     /// # Errors
-    /// Why there are none, or too many; what the template refuses.
+    /// A message: no tokens, or too many; a conversation that the template rejects.
     pub fn write(&self, asked: &Asked) -> Result<Vec<u32>, String> {
         let of_text = |text: &str| self.tokenizer.ids(text).map_err(|e| e.to_string());
         let ids = match (asked, &self.template) {
             (Asked::Text(text), _) | (Asked::Prompt(text), None) => {
                 let ids = of_text(text)?;
-                [self.frame.missing(&ids).0, ids].concat()
+                [self.token_template.missing(&ids).0, ids].concat()
             }
             (Asked::Prompt(prompt), Some(template)) => {
                 of_text(&template.prompt(&[json!({"role": "user", "content": prompt})], None)?)?
@@ -71,10 +71,11 @@ impl<'a> Writer<'a> {
             }
         };
         match ids.len() {
-            0 => Err("the tokenizer makes no token of the prompt".into()),
-            n if n >= self.max_length => {
-                Err(format!("the prompt has {n} tokens, of at most {} with its answer: shorten it", self.max_length))
-            }
+            0 => Err("the prompt has no tokens".into()),
+            n if n >= self.max_length => Err(format!(
+                "the prompt has {n} tokens, but prompt and answer have at most {}: shorten it",
+                self.max_length
+            )),
             _ => Ok(ids),
         }
     }
@@ -91,15 +92,15 @@ impl Encode for Prompts {
     }
 
     /// # Errors
-    /// Those of [`prompts::read`] and [`ChatTemplate::of_folder`]; unless bad records are skipped: a conversation that the
-    /// template refuses, a prompt without tokens or with too many.
+    /// Those of [`prompts::read`] and [`ChatTemplate::of_folder`]; unless invalid records are skipped: a conversation
+    /// that the template rejects, a prompt without tokens or with too many.
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let read = prompts::read(&self.source)?;
         let writer = Writer::new(tokenizer, self.max_length)?;
         let write = |prompt: &Prompt| (prompt.line, writer.write(&prompt.asked));
         let written = on_all_cores(&read.records, write);
-        let mut sieve = Sieve::new(&self.source.path, self.source.on_bad_record, false, read.skipped);
-        let prompts = sieve.keep(written.into_iter())?;
+        let mut filter = RecordFilter::new(&self.source.path, self.source.on_bad_record, false, read.skipped);
+        let prompts = filter.keep(written.into_iter())?;
         let example = |ids: Vec<u32>| {
             let segments = vec![0; ids.len()];
             Example::single(ids, segments, Label::None)
@@ -109,7 +110,7 @@ impl Encode for Prompts {
             collation: Collation::NextToken,
             hashes: vec![read.bytes_hash],
             labels: None,
-            skipped: sieve.bad,
+            skipped: filter.bad,
             truncated: 0,
             remarks: Vec::new(),
             references: Value::Null,

@@ -1,4 +1,4 @@
-//! Extractive question answering: where in its context the answer begins and ends.
+//! Extractive question answering: predicts the start and the end of the answer in its context.
 
 use super::{cross_entropy, scores_cost};
 use crate::data::Dataset;
@@ -12,10 +12,10 @@ use crate::tasks::{Classifier, Results, Task, answers};
 use serde_json::{Map, Value};
 use tch::Tensor;
 
-/// The entry of `config.json` that says whether a model knows questions without an answer.
+/// The entry of `config.json` that is true if a model was trained with unanswerable questions.
 pub const VERSION_2: &str = "version_2_with_negative";
 
-/// A score for each token to be the first of the answer, and one to be the last; cross entropy over the tokens of a window.
+/// Start and end logits for each token; cross entropy over the tokens of a window.
 #[derive(Debug)]
 pub struct QuestionAnswering {
     head: Classifier,
@@ -23,7 +23,7 @@ pub struct QuestionAnswering {
 }
 
 impl QuestionAnswering {
-    /// Declares the head in the builder's stage; `unanswerable`: whether questions without an answer are learnt too.
+    /// Declares the head in the builder's block; `unanswerable`: whether the data has unanswerable questions.
     pub fn new(unanswerable: bool, backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
         QuestionAnswering { head: Classifier::new(2, backbone, b), unanswerable }
     }
@@ -34,17 +34,17 @@ impl Task for QuestionAnswering {
         "question-answering"
     }
 
-    /// `[T, 2]`: of each token the score to be the first and to be the last.
+    /// Returns `[T, 2]`: start and end logit of each token.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, _: &Batch, ctx: &mut Ctx) -> Boundary {
         vec![self.head.of_tokens(backbone, hidden, None, ctx)]
     }
 
-    /// The mean of both cross entropies.
+    /// Returns the mean of both cross entropies.
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Spans(spans) = &batch.labels else { panic!("question answering needs spans") };
         let of = |end: i64| {
-            let (scores, places) = (logits[0].select(1, end), batch.score_places.as_ref());
-            let scores = pad(&scores, batch.sequences.lengths(), places, f64::NEG_INFINITY);
+            let (scores, positions) = (logits[0].select(1, end), batch.score_places.as_ref());
+            let scores = pad(&scores, batch.sequences.lengths(), positions, f64::NEG_INFINITY);
             cross_entropy(&scores, &spans.select(1, end))
         };
         vec![(of(0) + of(1)) / 2.0]
@@ -67,7 +67,7 @@ impl Task for QuestionAnswering {
         answers::predictions(results, self.unanswerable, scores)
     }
 
-    /// The name is that of the setting in Hugging Face's run_qa.py, whose models do not keep it.
+    /// The key is named like the setting of Hugging Face's run_qa.py, which does not save it.
     fn config_entries(&self) -> Map<String, Value> {
         Map::from_iter([(VERSION_2.to_owned(), self.unanswerable.into())])
     }

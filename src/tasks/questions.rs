@@ -1,4 +1,4 @@
-//! Reads questions on contexts: windows of tokens, each labelled with the part of it that is the answer.
+//! Encodes extractive QA data: windows of tokens, each labelled with the answer span.
 
 use super::answers::{self, NO_ANSWER, References, Rules};
 use crate::data::{Collation, Encode, Encoded, Example, Label};
@@ -10,14 +10,14 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// A file of questions, and how it becomes windows of at most `max_length` tokens, each an example.
+/// Encodes a file of questions to windows of at most `max_length` tokens, each an example.
 #[derive(Debug, Clone)]
 pub struct Questions {
     pub source: QuestionSource,
     pub max_length: usize,
-    /// The tokens of a context that neighbouring windows share.
+    /// Number of context tokens by which consecutive windows overlap.
     pub doc_stride: usize,
-    /// How answers are found for metrics and predictions; none for training.
+    /// Settings of answer selection for metrics and predictions; `None` for training.
     pub rules: Option<Rules>,
 }
 
@@ -28,18 +28,18 @@ impl Encode for Questions {
 
     fn settings(&self) -> String {
         let Questions { source, max_length, doc_stride, rules } = self;
-        // The ending tells how the file is read.
+        // The extension determines the format.
         let reading = (source.path.extension(), source.labelled, source.on_bad_record);
         format!("{:?}", ("questions", max_length, doc_stride, rules, reading))
     }
 
     /// # Errors
-    /// Those of [`questions::read`]; unless bad records are skipped: a question that leaves no room for its context.
+    /// Those of [`questions::read`]; unless invalid records are skipped: a question that leaves no room for a context.
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let read = questions::read(&self.source)?;
         let (texts, owners) = contexts(&read.records);
         let contexts = tokenizer.contexts(&texts)?;
-        // White space before a question is no part of it, as in Hugging Face's run_qa.py.
+        // Leading whitespace is removed from questions, as in Hugging Face's run_qa.py.
         let inputs = read.records.iter().zip(&owners).map(|(q, &owner)| (q.question.trim_start(), &contexts[owner]));
         let windows = tokenizer.windows(&inputs.collect::<Vec<_>>(), self.max_length, self.doc_stride);
 
@@ -52,7 +52,7 @@ impl Encode for Questions {
             }
         }
         let QuestionSource { path, labelled, on_bad_record } = &self.source;
-        records::settle(path, *on_bad_record, *labelled, good.len(), &skipped)?;
+        records::check_bad(path, *on_bad_record, *labelled, good.len(), &skipped)?;
 
         let unanswerable = *labelled && good.iter().any(|(question, ..)| question.answers.is_empty());
         let references = match &self.rules {
@@ -85,12 +85,12 @@ impl Encode for Questions {
     }
 }
 
-/// The contexts, each once, and of each question the index of its own.
+/// Returns the distinct contexts, and the index of each question's context.
 fn contexts(questions: &[Question]) -> (Vec<&str>, Vec<usize>) {
-    let (mut texts, mut places) = (Vec::new(), HashMap::new());
+    let (mut texts, mut indices) = (Vec::new(), HashMap::new());
     let owners = questions.iter().map(|question| {
         let text: &str = &question.context;
-        *places.entry(text).or_insert_with(|| {
+        *indices.entry(text).or_insert_with(|| {
             texts.push(text);
             texts.len() - 1
         })
@@ -99,10 +99,11 @@ fn contexts(questions: &[Question]) -> (Vec<&str>, Vec<usize>) {
     (texts, owners)
 }
 
-/// The first and the last token of an answer, counted in the window; `None` when the window does not have all of it.
+/// Returns the positions of an answer's first and last token in the window; `None` if the window does not contain the
+/// whole answer.
 ///
-/// They are the last token that does not start after the answer does, and the first that does not end before it does:
-/// the tokens that hold it, also where it starts or ends inside one.
+/// These are the last token that starts at or before the start of the answer, and the first that ends at or after its
+/// end, so that they cover an answer that starts or ends inside a token.
 fn span(answer: Option<&Answer>, window: &Window, offsets: &[[u32; 2]]) -> Option<(usize, usize)> {
     let answer = answer?;
     let tokens = &offsets[window.first..window.first + window.context.len()];
@@ -112,12 +113,12 @@ fn span(answer: Option<&Answer>, window: &Window, offsets: &[[u32; 2]]) -> Optio
     }
     let start = tokens.iter().position(|token| token[0] > from).unwrap_or(tokens.len()) - 1;
     let end = tokens.iter().rposition(|token| token[1] < to).map_or(0, |before| before + 1);
-    // Tokens that share a character can change places.
-    let place = window.context.start;
-    Some((place + start.min(end), place + start.max(end)))
+    // For tokens that share a character, start can exceed end.
+    let first = window.context.start;
+    Some((first + start.min(end), first + start.max(end)))
 }
 
-/// What metrics and predictions need to know of the questions.
+/// Collects the data that metrics and predictions need.
 fn references<'a>(
     rules: &Rules,
     unanswerable: bool,
@@ -143,14 +144,14 @@ fn references<'a>(
     }
 }
 
-/// What a file came to.
+/// Statistics of a file.
 #[derive(Default)]
 struct Counts {
     questions: usize,
     windows: usize,
     /// Questions without an answer.
     without: usize,
-    /// Questions whose answer is whole in no window.
+    /// Questions whose answer is not completely inside any window.
     lost: usize,
 }
 
@@ -162,7 +163,7 @@ impl Counts {
             remarks.push(format!("{} without an answer", self.without));
         }
         if self.lost > 0 {
-            remarks.push(format!("{} with an answer that is whole in no window", self.lost));
+            remarks.push(format!("{} with an answer that no window contains completely", self.lost));
         }
         remarks
     }
@@ -181,7 +182,7 @@ mod tests {
     const RULES: Rules =
         Rules { n_best_size: 20, max_answer_length: 30, null_score_diff_threshold: 0.0, version_2_with_negative: None };
 
-    /// A folder with a BERT vocabulary of letters and their continuations, and a file of questions.
+    /// A folder with a BERT vocabulary of letters and `##` continuations, and a file of questions.
     struct Case {
         dir: tempfile::TempDir,
         questions: Questions,
@@ -217,9 +218,9 @@ mod tests {
         json!({"context": context, "question": question, "answers": answers})
     }
 
-    /// `[CLS] q [SEP] . . . . [SEP]`: four tokens of the context at a time, one of them shared.
+    /// `[CLS] q [SEP] . . . . [SEP]`: windows of four context tokens that overlap by one.
     #[test]
-    fn an_answer_is_labelled_in_the_windows_that_have_it_whole() {
+    fn an_answer_is_labelled_in_windows_that_contain_it() {
         let context = "a b c d e f g h";
         let case = Case::new(&[
             line(" q", context, Some(("d", 6))),
@@ -235,7 +236,7 @@ mod tests {
             (&[2, 37, 3, 11, 13, 15, 17, 3][..], &[0, 0, 0, 1, 1, 1, 1, 1][..])
         );
         let remarks =
-            ["4 questions in 10 windows", "1 without an answer", "1 with an answer that is whole in no window"];
+            ["4 questions in 10 windows", "1 without an answer", "1 with an answer that no window contains completely"];
         assert_eq!((facts.remarks, facts.truncated), (remarks.map(String::from).to_vec(), 0));
         assert_eq!(facts.references, json!({"unanswerable": true}));
     }
@@ -249,12 +250,12 @@ mod tests {
             line("q", "ab cd", Some((" ", 2))),
         ]);
         case.questions.max_length = 20;
-        // White space is between two tokens; both hold it.
+        // Whitespace between two tokens; both cover it.
         assert_eq!(case.spans(), [(4, 5), (5, 6), (4, 5)]);
     }
 
     #[test]
-    fn references_tell_of_texts_and_places() {
+    fn references_contain_texts_and_offsets() {
         let mut case = Case::new(&[
             line("q", "a b c d e", Some(("e", 8))),
             json!({"id": "x", "context": "a b c d e", "question": "q r", "answers": []}),
@@ -270,7 +271,7 @@ mod tests {
         assert_eq!((second.id, second.golds.len(), &second.windows), ("x", 0, &vec![[4, 0, 3], [4, 2, 3]]));
         assert_eq!(data.len(), 4);
 
-        // For prediction nothing is known.
+        // For prediction there are no answers.
         case.questions.source.labelled = false;
         let (data, facts) = case.prepare().unwrap();
         assert_eq!((data.label(0), &facts.references["unanswerable"]), (Label::None, &json!(false)));
@@ -278,20 +279,20 @@ mod tests {
     }
 
     #[test]
-    fn a_question_that_fills_the_window_is_named() {
+    fn a_question_that_is_too_long_is_an_error() {
         let long = json!({"id": "long", "context": "a b c", "question": "q r s t", "answers": []});
         let mut case = Case::new(&[line("q", "a", None), long]);
         let error = case.prepare().err().unwrap();
         assert_eq!(error.kind(), Kind::Input);
         let message = error.to_string();
-        assert!(message.contains("a.jsonl:2: question \"long\": the question takes 4 of max_length = 8"), "{message}");
+        assert!(message.contains("a.jsonl:2: question \"long\": the question has 4 of max_length = 8"), "{message}");
         case.questions.source.on_bad_record = OnBad::Skip;
         let (data, facts) = case.prepare().unwrap();
         assert_eq!((data.len(), facts.skipped), (1, 1));
     }
 
     #[test]
-    fn everything_that_shapes_the_data_changes_its_settings() {
+    fn every_setting_is_part_of_the_cache_key() {
         let case = Case::new(&[]);
         let mut all = vec![case.questions.clone(); 6];
         all[1].max_length = 9;

@@ -1,4 +1,4 @@
-//! Regression: one number a text or pair, such as a similarity.
+//! Regression: one number per text or pair, such as a similarity score.
 
 use crate::data::batch::{Batch, Labels};
 use crate::data::{Dataset, Label};
@@ -9,14 +9,14 @@ use crate::tasks::{Classifier, Results, Task, labels, short};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
-/// A linear head with one output on the summary, trained with the squared error.
+/// A linear head with one output on the pooled output, trained with the squared error.
 #[derive(Debug)]
 pub struct Regression {
     head: Classifier,
 }
 
 impl Regression {
-    /// Declares `classifier` (Hugging Face's name for this head too) in the builder's stage.
+    /// Declares `classifier` (also Hugging Face's name for this head) in the builder's block.
     pub fn new(backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
         Regression { head: Classifier::new(1, backbone, b) }
     }
@@ -41,7 +41,7 @@ impl Task for Regression {
     }
 
     fn metrics(&self, results: &Results) -> Metrics {
-        let (predicted, wanted): (Vec<f64>, Vec<f64>) = results
+        let (predicted, labelled): (Vec<f64>, Vec<f64>) = results
             .iter()
             .enumerate()
             .filter_map(|(i, answer)| match results.dataset.label(i) {
@@ -49,8 +49,8 @@ impl Task for Regression {
                 _ => None,
             })
             .unzip();
-        let (x, y) = (&predicted, &wanted);
-        // A correlation with something constant is not defined, and then not among the metrics.
+        let (x, y) = (&predicted, &labelled);
+        // The correlation with a constant is undefined and is omitted.
         let all = [("pearson", pearson(x, y)), ("spearmanr", spearman(x, y)), ("mse", mse(x, y))];
         all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }

@@ -1,29 +1,29 @@
-//! What a model made of a whole data set.
+//! Results of a model on a whole data set.
 
 use crate::data::Dataset;
 use serde_json::Value;
 
-/// The answers to every example of a data set, in its order, and the loss; the same on every rank.
+/// The answers for every example of a data set, in its order, and the loss; the same on every rank.
 #[derive(Clone, Copy)]
 pub struct Results<'a> {
     pub dataset: &'a Dataset,
-    /// What the task's reader left for its metrics ([`crate::data::Facts::references`]).
+    /// The data stored on encoding for the task's metrics ([`crate::data::Facts::references`]).
     pub references: &'a Value,
-    /// The numbers of all answers.
+    /// The values of all answers, flat.
     pub answers: &'a [f32],
-    /// `[N + 1]`: where each example's numbers begin.
+    /// `[N + 1]`: start of each example's values in `answers`.
     pub offsets: &'a [usize],
     /// The mean of each term of the loss; empty without labels.
     pub losses: &'a [f64],
 }
 
 impl<'a> Results<'a> {
-    /// The numbers that [`super::Task::answers`] gave for example `i`.
+    /// Returns the values of [`super::Task::answers`] for example `i`.
     pub fn answer(&self, i: usize) -> &'a [f32] {
         &self.answers[self.offsets[i]..self.offsets[i + 1]]
     }
 
-    /// All answers in order.
+    /// Iterates over all answers in order.
     pub fn iter(&self) -> impl Iterator<Item = &'a [f32]> + 'a {
         let (answers, offsets) = (self.answers, self.offsets);
         offsets.windows(2).map(move |pair| &answers[pair[0]..pair[1]])

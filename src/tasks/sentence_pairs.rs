@@ -1,11 +1,11 @@
-//! Pairs of texts for BERT's pretraining: does the second follow the first, or is it from elsewhere?
+//! Pairs of texts for next-sentence prediction in BERT pretraining.
 //!
 //! As in arXiv 1810.04805, section 3.1 and appendix A.2, and its `create_pretraining_data.py`: a document is a list of
-//! sentences, a text is some neighbouring ones. Half of the pairs follow each other (class 0); in the others the second
-//! text is from another document (class 1).
+//! sentences, a text consists of consecutive sentences. In half of the pairs the second text follows the first (class
+//! 0), in the others it is from another document (class 1).
 
 use super::corpus::many;
-use super::masked_texts::{Hiding, Marked, framed};
+use super::masked_texts::{Marked, MaskingOptions, add_special};
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::random::SplitMix64;
 use crate::data::{Example, Label};
@@ -16,26 +16,26 @@ use crate::text::tokenizer::Tokenizer;
 use serde_json::Value;
 use std::path::Path;
 
-/// One in so many pairs is shorter than it could be.
+/// One in `SHORT` pairs has a random length below the maximum.
 const SHORT: u64 = 10;
-/// How often another document is looked for.
+/// Number of attempts to sample another document.
 const TRIES: usize = 10;
 
-/// A plain text whose lines are sentences, with a blank line between documents.
+/// A plain text file with one sentence per line and blank lines between documents.
 #[derive(Debug, Clone)]
 pub struct SentencePairs {
-    /// Its documents are paragraphs.
+    /// The file, split into paragraphs.
     pub source: DocumentSource,
     pub max_length: usize,
-    pub hiding: Hiding,
-    /// Decides which sentences meet.
+    pub masking: MaskingOptions,
+    /// Seed for sampling the pairs.
     pub seed: u64,
 }
 
 /// The sentences of a document.
 type Sentences = Vec<Vec<Marked>>;
 
-/// Two texts, and whether the second is from elsewhere.
+/// Two texts, and whether the second is from another document.
 #[derive(Debug, Clone, PartialEq)]
 struct Pair {
     first: Vec<Marked>,
@@ -49,7 +49,8 @@ impl Encode for SentencePairs {
     }
 
     fn settings(&self) -> String {
-        format!("{:?}", ("pairs", self.max_length, self.hiding, self.seed, self.source.settings()))
+        let masking = self.masking.settings();
+        format!("{:?}", ("pairs", self.max_length, format_args!("{masking}"), self.seed, self.source.settings()))
     }
 
     /// # Errors
@@ -57,35 +58,35 @@ impl Encode for SentencePairs {
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let refuse = |why: String| Err(Error::input(format!("{}: {why}", self.source.path().display())));
         let read = documents::read(&self.source)?;
-        let (frame, special) = (tokenizer.frame(true)?, tokenizer.special_ids());
-        let room = self.max_length.saturating_sub(frame.len());
+        let (template, special) = (tokenizer.token_template(true)?, tokenizer.special_ids());
+        let room = self.max_length.saturating_sub(template.len());
         if room < 2 {
             return refuse(format!(
-                "max_length {} leaves no room for two texts beside {} special tokens; raise max_length",
+                "max_length = {} leaves no room for two texts besides {} special tokens; raise max_length",
                 self.max_length,
-                frame.len()
+                template.len()
             ));
         }
         let sentences = |document: &Document| -> Result<Sentences> {
-            let lines = document.text.lines().map(|line| self.hiding.tokens(tokenizer, &special, line));
+            let lines = document.text.lines().map(|line| self.masking.tokens(tokenizer, &special, line));
             Ok(lines.collect::<Result<Sentences>>()?.into_iter().filter(|sentence| !sentence.is_empty()).collect())
         };
         let all = on_all_cores(&read.records, sentences).into_iter().collect::<Result<Vec<_>>>()?;
         let all: Vec<Sentences> = all.into_iter().filter(|document| !document.is_empty()).collect();
         if all.len() < 2 {
-            return refuse("next_sentence needs two documents or more, with blank lines between them".into());
+            return refuse("next_sentence needs at least two documents, separated by blank lines".into());
         }
         let pairs: Vec<Pair> = (0..all.len()).flat_map(|document| pairs(&all, document, room, self.seed)).collect();
         let random = pairs.iter().filter(|pair| pair.is_random).count();
         let remarks =
             vec![format!("{} in {}, {random} of them random", many(all.len(), "document"), many(pairs.len(), "pair"))];
         let example = |pair: Pair| {
-            let (ids, segments, marks) = framed(&frame, &pair.first, &pair.second);
+            let (ids, segments, marks) = add_special(&template, &pair.first, &pair.second);
             Example::single(ids, segments, Label::TokensAndClass(marks, u32::from(pair.is_random)))
         };
         Ok(Encoded {
             examples: pairs.into_iter().map(example).collect(),
-            collation: self.hiding.collation(tokenizer)?,
+            collation: self.masking.collation(tokenizer)?,
             hashes: vec![read.bytes_hash],
             labels: None,
             skipped: read.skipped,
@@ -96,7 +97,8 @@ impl Encode for SentencePairs {
     }
 }
 
-/// The pairs that begin in a document, of at most `room` tokens each; a function of the seed and the documents alone.
+/// Returns the pairs that start in a document, of at most `room` tokens each; a function of only the seed and the
+/// documents.
 fn pairs(all: &[Sentences], document: usize, room: usize, seed: u64) -> Vec<Pair> {
     let mut random = SplitMix64::keyed(&[seed, document as u64]);
     let own = &all[document];
@@ -104,7 +106,7 @@ fn pairs(all: &[Sentences], document: usize, room: usize, seed: u64) -> Vec<Pair
     let mut start = 0;
     while start < own.len() {
         let wanted = if random.below(SHORT) == 0 { 2 + random.below(room as u64 - 1) as usize } else { room };
-        // As many sentences as fill a pair, and where the first text ends in them.
+        // The number of sentences that fill a pair, and the end of the first text.
         let mut lengths = own[start..].iter().scan(0, |sum, sentence| {
             *sum += sentence.len();
             Some(*sum)
@@ -114,7 +116,7 @@ fn pairs(all: &[Sentences], document: usize, room: usize, seed: u64) -> Vec<Pair
         let first = own[start..start + split].concat();
         let is_random = taken == 1 || random.below(2) == 0;
         let second = if is_random {
-            // The sentences that are not used begin the next pair.
+            // The unused sentences start the next pair.
             start += split;
             elsewhere(all, document, wanted.saturating_sub(first.len()), &mut random)
         } else {
@@ -126,10 +128,10 @@ fn pairs(all: &[Sentences], document: usize, room: usize, seed: u64) -> Vec<Pair
     pairs
 }
 
-/// Neighbouring sentences of another document, from any of them on, until there are `wanted` tokens.
+/// Returns consecutive sentences of another document from a random one on, at least `wanted` tokens if possible.
 fn elsewhere(all: &[Sentences], document: usize, wanted: usize, random: &mut SplitMix64) -> Vec<Marked> {
     let mut other = || random.below(all.len() as u64) as usize;
-    // Unlikely ever to be missed; with two documents it takes the other one.
+    // The fallback is almost never used; with two documents it is the other one.
     let found = (0..TRIES).map(|_| other()).find(|&other| other != document);
     let found = found.unwrap_or((document + 1) % all.len());
     let sentences = &all[found];
@@ -143,7 +145,7 @@ fn elsewhere(all: &[Sentences], document: usize, wanted: usize, random: &mut Spl
     text
 }
 
-/// Takes tokens away from the longer text, at either end as likely, until both have room.
+/// Removes tokens from the longer text, from its start or end at random, until both fit.
 fn cut(mut pair: Pair, room: usize, random: &mut SplitMix64) -> Pair {
     let [mut first, mut second] = [0..pair.first.len(), 0..pair.second.len()];
     while first.len() + second.len() > room {
@@ -164,14 +166,15 @@ mod tests {
     use super::*;
     use crate::data::masking::WORD_START;
 
-    /// Documents whose tokens tell document and place: sentence s of document d has tokens `1000 d + 20 s` and on.
+    /// Documents whose token ids encode document and position: those of sentence s in document d start at `1000 d + 20
+    /// s`.
     fn documents() -> Vec<Sentences> {
         let sentence = |d: u32, s: u32| (0..3 + (d + s) % 4).map(|t| (1000 * d + 20 * s + t, WORD_START)).collect();
         (0..200).map(|d| (0..1 + d % 12).map(|s| sentence(d, s)).collect()).collect()
     }
 
     #[test]
-    fn half_of_the_seconds_follow_their_firsts() {
+    fn in_half_of_the_pairs_the_second_text_follows_the_first() {
         let (all, room) = (documents(), 24);
         let pairs: Vec<(usize, Pair)> = (0..all.len())
             .flat_map(|d| super::pairs(&all, d, room, 7).into_iter().map(move |pair| (d, pair)))
@@ -186,7 +189,7 @@ mod tests {
             assert_eq!(other != *document, pair.is_random);
             assert!(pair.is_random || pair.second[0].0 > pair.first[pair.first.len() - 1].0, "in their order");
         }
-        // A sentence that is left alone meets a random one.
+        // A single remaining sentence is paired with a random one.
         let share = random as f64 / pairs.len() as f64;
         assert!((0.5..0.7).contains(&share), "{share}");
         let again: Vec<Pair> = (0..all.len()).flat_map(|d| super::pairs(&all, d, room, 7)).collect();

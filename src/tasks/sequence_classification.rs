@@ -1,4 +1,4 @@
-//! Sequence classification: one label of many.
+//! Single-label sequence classification.
 
 use crate::data::batch::{Batch, Labels};
 use crate::data::{Dataset, Label};
@@ -9,7 +9,7 @@ use crate::tasks::{Classifier, Results, Task, argmax, cross_entropy, labels, log
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
-/// A linear classifier on the summary, trained with cross entropy.
+/// A linear classifier on the pooled output, trained with cross entropy.
 #[derive(Debug)]
 pub struct SequenceClassification {
     head: Classifier,
@@ -17,7 +17,7 @@ pub struct SequenceClassification {
 }
 
 impl SequenceClassification {
-    /// Declares `classifier` in the builder's stage; `labels` in the order of their ids.
+    /// Declares `classifier` in the builder's block; `labels` in order of their ids.
     pub fn new(labels: Vec<String>, backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
         let head = Classifier::new(labels.len(), backbone, b);
         SequenceClassification { head, labels }
@@ -33,8 +33,8 @@ impl SequenceClassification {
         confusion
     }
 
-    /// Examples by how sure it is that they have the second label of two. The difference of the logits orders them as the
-    /// probability does, but for probabilities that are rounded to the same.
+    /// Ranks examples by the score of the positive label. The difference of the logits gives the same order as the
+    /// probability, but without ties from rounding.
     fn ranking(results: &Results) -> Option<Ranking> {
         let example = |(i, row): (usize, &[f32])| match results.dataset.label(i) {
             Label::Class(label) => Some((f64::from(row[1]) - f64::from(row[0]), label == 1)),
@@ -74,7 +74,7 @@ impl Task for SequenceClassification {
             let ranking = Self::ranking(results);
             let of_ranking = |f: fn(&Ranking) -> Option<f64>| ranking.as_ref().and_then(f);
             metrics.push(("binary_f1", confusion.f1_of(1)));
-            // Where all examples have one label they are not defined, and then not among the metrics.
+            // Undefined if all examples have the same label, and then omitted.
             metrics.extend(of_ranking(Ranking::roc_auc).map(|value| ("roc_auc", value)));
             metrics.extend(of_ranking(Ranking::average_precision).map(|value| ("average_precision", value)));
         }
@@ -89,8 +89,8 @@ impl Task for SequenceClassification {
         let confusion = self.confusion(results);
         let label = &self.labels[confusion.only_prediction()?];
         Some(format!(
-            "all {} predictions are {label:?}, although the examples have other labels too: the model does not tell them \
-             apart (yet). Train longer, try another learning rate, or give it about as many examples of each label",
+            "all {} predictions are {label:?}, although the examples also have other labels: the model does not \
+             distinguish them (yet). Train longer, try another learning rate, or balance the labels of the training data",
             confusion.total()
         ))
     }
@@ -120,11 +120,11 @@ impl Task for SequenceClassification {
 mod tests {
     use super::*;
     use crate::data::{Collation, Example};
-    use crate::tasks::letters;
+    use crate::tasks::fixtures;
 
-    /// Metrics and warning of a classifier with such labels, of examples (label, logits).
-    fn told<const N: usize>(labels: [&str; N], examples: &[(u32, [f32; N])]) -> (Metrics, Option<String>) {
-        let task = SequenceClassification { head: letters::head(N), labels: labels.map(str::to_owned).to_vec() };
+    /// Returns metrics and warning of a classifier for examples (label, logits).
+    fn evaluated<const N: usize>(labels: [&str; N], examples: &[(u32, [f32; N])]) -> (Metrics, Option<String>) {
+        let task = SequenceClassification { head: fixtures::head(N), labels: labels.map(str::to_owned).to_vec() };
         let example = |(label, _): &(u32, [f32; N])| Example::single(vec![0], vec![0], Label::Class(*label));
         let dataset = Dataset::new(examples.iter().map(example), Collation::Plain, [0; 32]);
         let answers: Vec<f32> = examples.iter().flat_map(|(_, logits)| *logits).collect();
@@ -140,33 +140,33 @@ mod tests {
     }
 
     #[test]
-    fn two_labels_have_a_positive_one() {
-        // Scores of "yes": 1, -1, -1, 2; right but for the second example.
+    fn the_second_of_two_labels_is_positive() {
+        // Scores of "yes": 1, -1, -1, 2; all correct except the second example.
         let examples = [(1, [0.0, 1.0]), (1, [1.0, 0.0]), (0, [0.5, -0.5]), (1, [-1.0, 1.0])];
-        let (metrics, warning) = told(["no", "yes"], &examples);
+        let (metrics, warning) = evaluated(["no", "yes"], &examples);
         assert_eq!(value(&metrics, "binary_f1"), Some(0.8));
         assert_eq!(value(&metrics, "roc_auc"), Some(2.5 / 3.0));
         assert_eq!(value(&metrics, "average_precision"), Some((1.0 + 1.0 + 0.75) / 3.0));
         assert_eq!(warning, None);
-        // Logits whose probabilities are rounded to the same number.
-        let (metrics, _) = told(["no", "yes"], &[(1, [0.0, 90.0]), (0, [0.0, 80.0])]);
+        // Different logits with equal rounded probabilities.
+        let (metrics, _) = evaluated(["no", "yes"], &[(1, [0.0, 90.0]), (0, [0.0, 80.0])]);
         assert_eq!(value(&metrics, "roc_auc"), Some(1.0));
     }
 
     #[test]
-    fn what_is_not_defined_is_left_out() {
-        let (metrics, _) = told(["no", "yes"], &[(0, [0.0, 1.0]), (0, [1.0, 0.0])]);
+    fn undefined_metrics_are_omitted() {
+        let (metrics, _) = evaluated(["no", "yes"], &[(0, [0.0, 1.0]), (0, [1.0, 0.0])]);
         assert_eq!(value(&metrics, "binary_f1"), Some(0.0));
         assert!(value(&metrics, "roc_auc").or(value(&metrics, "average_precision")).is_none(), "{metrics:?}");
-        let (metrics, _) = told(["a", "b", "c"], &[(0, [0.0, 1.0, 0.0]), (2, [1.0, 0.0, 0.0])]);
+        let (metrics, _) = evaluated(["a", "b", "c"], &[(0, [0.0, 1.0, 0.0]), (2, [1.0, 0.0, 0.0])]);
         assert_eq!(metrics.len(), 4, "{metrics:?}");
     }
 
     #[test]
-    fn a_single_class_is_told() {
-        let (_, warning) = told(["no", "yes"], &[(0, [0.0, 1.0]), (1, [0.0, 1.0])]);
+    fn a_single_predicted_class_is_a_warning() {
+        let (_, warning) = evaluated(["no", "yes"], &[(0, [0.0, 1.0]), (1, [0.0, 1.0])]);
         let warning = warning.expect("a warning");
         assert!(warning.starts_with("all 2 predictions are \"yes\", "), "{warning}");
-        assert_eq!(told(["no", "yes"], &[(1, [0.0, 1.0]), (1, [0.0, 1.0])]).1, None);
+        assert_eq!(evaluated(["no", "yes"], &[(1, [0.0, 1.0]), (1, [0.0, 1.0])]).1, None);
     }
 }

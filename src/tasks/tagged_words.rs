@@ -1,7 +1,7 @@
-//! Sentences of words with a tag each: what token classification reads.
+//! Encodes words with tags for token classification.
 
 use super::classes::Classes;
-use super::sieve::Sieve;
+use super::record_filter::RecordFilter;
 use super::texts::single;
 use crate::data::example::NO_LABEL;
 use crate::data::prepare::{Encode, Encoded};
@@ -15,20 +15,20 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A file of sentences and how it becomes examples of at most `max_length` tokens.
+/// Encodes a file of sentences to examples of at most `max_length` tokens.
 ///
-/// As in Hugging Face's `run_ner`, a word's tag is the label of its first token; its other tokens and the special ones
-/// have none. Where the source asks for no tags, as for prediction, class 0 marks the places.
+/// As in Hugging Face's `run_ner`, the tag of a word is the label of its first token; other tokens and special tokens
+/// have no label. If no tags are read, as for prediction, class 0 marks the first tokens.
 #[derive(Debug, Clone)]
 pub struct TaggedWords {
     pub source: TaggedSource,
-    /// The tags in the order of their ids; `None`: those found in the data, sorted as strings.
+    /// The tags in order of their ids; `None`: inferred from the data, sorted as strings.
     pub labels: Option<Vec<String>>,
     pub max_length: usize,
 }
 
-/// The words without a token, which the model says nothing of: because they were cut off, or because the tokenizer drops
-/// all of their characters. By example, in ascending order, with the class of their tags.
+/// The words without a token, for which the model makes no prediction, because they were truncated or the tokenizer
+/// drops all of their characters: for each example, word indices in ascending order with their tag classes.
 pub type LostWords = BTreeMap<usize, Vec<(usize, u32)>>;
 
 impl Encode for TaggedWords {
@@ -38,14 +38,14 @@ impl Encode for TaggedWords {
 
     fn settings(&self) -> String {
         let TaggedSource { words, tags, on_bad_record, .. } = &self.source;
-        // A source of no known format fails when it is read.
+        // An unknown format fails on reading.
         let reading = (tagged::format_of(&self.source).ok(), words, tags, on_bad_record);
         format!("{:?}", ("tagged words", self.max_length, &self.labels, reading))
     }
 
     /// # Errors
-    /// Those of [`tagged::read`]; unless bad records are skipped: a tag that is not in the list, a sentence without any
-    /// token (up to ten reasons listed with file and lines). So many tags found that the column must be wrong.
+    /// Those of [`tagged::read`]; unless invalid records are skipped: an unknown tag, a sentence without tokens (up to
+    /// ten reasons listed with file and lines). So many distinct tags that the column must be wrong.
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let TaggedSource { path, tags, on_bad_record, .. } = &self.source;
         let rows = tagged::format_of(&self.source)? == TaggedFormat::Conll;
@@ -55,37 +55,37 @@ impl Encode for TaggedWords {
             Classes::new(self.labels.as_deref(), tags, "is the last column, or tags_column, the tag?")
         };
         let classes = tags.is_some().then(classes).transpose().context(path.display())?;
-        let mut sieve = Sieve::new(path, *on_bad_record, tags.is_some(), read.skipped);
+        let mut filter = RecordFilter::new(path, *on_bad_record, tags.is_some(), read.skipped);
         let sentences = read.records.iter().map(|sentence| match tag_classes(sentence, classes.as_ref()) {
             Ok(found) => (sentence.line, Ok((sentence, found))),
-            // In CoNLL each word has a line of its own.
+            // In CoNLL each word is on its own line.
             Err((word, why)) => (sentence.line + if rows { word } else { 0 }, Err(why)),
         });
-        let sentences = sieve.keep(sentences)?;
+        let sentences = filter.keep(sentences)?;
 
         let tokenizer = WordTokenizer::new(tokenizer);
         let encoded = on_all_cores(&sentences, |(sentence, _)| tokenizer.encode(&sentence.words, self.max_length));
         let encoded = encoded.into_iter().collect::<Result<Vec<_>>>()?;
         let truncated = encoded.iter().filter(|e| e.encoded.truncated).count();
         let examples = sentences.iter().zip(encoded);
-        let examples = sieve.keep(examples.map(|((sentence, tags), words)| (sentence.line, example(words, tags))))?;
+        let examples = filter.keep(examples.map(|((sentence, tags), words)| (sentence.line, example(words, tags))))?;
         let lost: LostWords =
             examples.iter().map(|(_, lost)| lost.clone()).enumerate().filter(|(_, lost)| !lost.is_empty()).collect();
         let remark = (!lost.is_empty()).then(|| {
             let words: usize = lost.values().map(Vec::len).sum();
-            format!("{words} words have no token (cut off, or dropped by the tokenizer): nothing is told of them")
+            format!("{words} words have no token (truncated, or dropped by the tokenizer) and no prediction")
         });
         let examples = examples.into_iter().map(|(example, _)| example).collect();
         let labels = classes.map(|classes| classes.names);
         let tags = read.records.iter().flat_map(|sentence| &sentence.tags);
         let odd = super::classes::remarks(labels.as_deref().unwrap_or_default(), tags);
         let remarks = odd.into_iter().chain(remark).collect();
-        let plain = Encoded::plain(examples, read.bytes_hash, sieve.bad, truncated);
+        let plain = Encoded::plain(examples, read.bytes_hash, filter.bad, truncated);
         Ok(Encoded { labels, remarks, references: json!(lost), ..plain })
     }
 }
 
-/// The class of each word's tag, 0 where there are no classes; or the index of a word and what is wrong with its tag.
+/// Returns the class of each word's tag, 0 without classes; or the index of a word and an error message for its tag.
 fn tag_classes(sentence: &Tagged, classes: Option<&Classes>) -> Result<Vec<u32>, (usize, String)> {
     let Some(classes) = classes else { return Ok(vec![0; sentence.words.len()]) };
     let class = |(word, tag)| classes.index(tag, "tag").map_err(|why| (word, why));
@@ -93,13 +93,13 @@ fn tag_classes(sentence: &Tagged, classes: Option<&Classes>) -> Result<Vec<u32>,
     found.map_err(|(word, why)| (word, format!("word {} ({:?}): {why}", word + 1, sentence.words[word])))
 }
 
-/// The example of a sentence with the words that have no token, or what is wrong with it.
+/// Returns the example of a sentence and its words without a token, or an error message.
 fn example(words: EncodedWords, tags: &[u32]) -> Result<(Example, Vec<(usize, u32)>), String> {
     let mut labels = vec![NO_LABEL; words.encoded.ids.len()];
     let mut lost = Vec::new();
     for (word, (first, &class)) in words.firsts.iter().zip(tags).enumerate() {
         match first {
-            Some(place) => labels[*place as usize] = class.cast_signed(),
+            Some(position) => labels[*position as usize] = class.cast_signed(),
             None => lost.push((word, class)),
         }
     }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::data::prepare::{Prepared, prepare};
     use crate::error::Kind;
-    use crate::tasks::letters;
+    use crate::tasks::fixtures;
     use crate::text::records::OnBad;
     use std::collections::HashSet;
 
@@ -122,7 +122,7 @@ mod tests {
 
     impl Case {
         fn new(name: &str, content: &str) -> Self {
-            let dir = letters::folder();
+            let dir = fixtures::folder();
             let path = dir.path().join(name);
             std::fs::write(&path, content).unwrap();
             let (words, tags, on_bad_record) = ("words".into(), Some("tags".into()), OnBad::Error);
@@ -146,11 +146,11 @@ mod tests {
     }
 
     const NONE: i32 = NO_LABEL;
-    /// `d-e` is three tokens; the zero width space is none.
+    /// `d-e` has three tokens, the zero-width space none.
     const SENTENCES: &str = "a\tO\nd-e\tB-x\n\nb\tI-x\n\u{200b}\tB-x\nc\tO\nd\tO\ne\tO\nf\tB-x\n";
 
     #[test]
-    fn a_tag_stands_at_its_words_first_token() {
+    fn tags_are_labels_of_first_tokens() {
         let case = Case::new("a.conll", SENTENCES);
         let prepared = case.prepare().unwrap();
         let data = &prepared.dataset;
@@ -159,13 +159,13 @@ mod tests {
         assert_eq!(data.label(0), Label::Tokens(vec![NONE, 2, 0, NONE, NONE, NONE]));
         assert_eq!(data.ids(1), [2, 6, 7, 8, 9, 3]);
         assert_eq!(data.label(1), Label::Tokens(vec![NONE, 1, 2, 2, 2, NONE]));
-        assert_eq!(case.lost(), LostWords::from([(1, vec![(1, 0), (5, 0)])]), "one dropped, one cut off");
+        assert_eq!(case.lost(), LostWords::from([(1, vec![(1, 0), (5, 0)])]), "one dropped, one truncated");
         assert_eq!(prepared.facts.truncated, 1);
         assert!(prepared.facts.remarks[0].starts_with("2 words have no token"), "{:?}", prepared.facts.remarks);
     }
 
     #[test]
-    fn without_tags_the_places_are_marked() {
+    fn without_tags_first_tokens_are_marked() {
         let mut case = Case::new("a.conll", "a\nd-e\n");
         case.reader.source.tags = None;
         let prepared = case.prepare().unwrap();
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_tag_is_told_with_its_line() {
+    fn an_unknown_tag_is_reported_with_its_line() {
         let mut case = Case::new("a.conll", SENTENCES);
         case.reader.labels = Some(vec!["O".into(), "B-x".into()]);
         let message = case.message();
@@ -183,7 +183,7 @@ mod tests {
         case.reader.labels = Some(vec!["O".into(), "I-x".into()]);
         assert!(case.message().contains("a.conll:2: word 2 (\"d-e\"): the tag \"B-x\""), "{}", case.message());
         case.reader.source.on_bad_record = OnBad::Skip;
-        assert!(case.message().contains("a.conll:2: "), "no good one is left");
+        assert!(case.message().contains("a.conll:2: "), "no valid record remains");
         case.reader.labels = Some(vec!["B-x".into(), "O".into()]);
         let prepared = case.prepare().unwrap();
         assert_eq!((prepared.dataset.len(), prepared.facts.skipped, prepared.facts.skipped_reasons[0].0), (1, 1, 4));
@@ -196,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_not_taken_for_tags() {
+    fn a_text_column_is_not_read_as_tags() {
         let rows: String = (0..60).map(|i| format!("a\tx{i}\n")).collect();
         let message = Case::new("a.conll", &rows).message();
         assert!(message.contains("a.conll: 60 different labels among 60: is the last column"), "{message}");
     }
 
     #[test]
-    fn everything_that_shapes_the_data_changes_the_fingerprint() {
+    fn every_setting_changes_the_fingerprint() {
         let mut case = Case::new("a.conll", SENTENCES);
         let changes: [fn(&mut TaggedWords); 5] = [
             |_| {},

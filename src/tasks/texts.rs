@@ -1,8 +1,8 @@
-//! Records of text and label: what classification and regression read.
+//! Encodes records of text and label for classification and regression.
 
 use super::classes::{self, Classes};
 use super::corpus::many;
-use super::sieve::Sieve;
+use super::record_filter::RecordFilter;
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Example, Label};
 use crate::error::{Context, Error, Result};
@@ -10,20 +10,20 @@ use crate::text::records::{self, Record, Records, Source};
 use crate::text::tokenizer::{self, Tokenizer};
 use std::path::Path;
 
-/// So many records tell whether a first row is unlike the others.
+/// Minimum number of records for comparing the first row with the others.
 const ENOUGH_RECORDS: usize = 10;
 
-/// What the labels mean.
+/// The type of the labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// One class of many: of these, in this order, or those found in the data, sorted as strings.
+    /// Single-label.
     Class {
-        /// The class names by class index.
+        /// Class names by index. `None`: inferred from the data, sorted as strings.
         labels: Option<Vec<String>>,
     },
-    /// Any number of classes, none included.
+    /// Multi-label: any number of classes, including none.
     Flags {
-        /// As with one class.
+        /// As in [`Target::Class`].
         labels: Option<Vec<String>>,
     },
     /// A finite number.
@@ -32,7 +32,7 @@ pub enum Target {
     None,
 }
 
-/// A file of texts or pairs with a label each, and how it becomes examples of at most `max_length` tokens.
+/// Encodes a file of labelled texts or pairs to examples of at most `max_length` tokens.
 #[derive(Debug, Clone)]
 pub struct Texts {
     pub source: Source,
@@ -41,7 +41,7 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// The source, with labels only where they are wanted.
+    /// Returns the source, with the label column only if labels are read.
     fn source(&self) -> Source {
         let mut source = self.source.clone();
         if self.target == Target::None {
@@ -51,7 +51,7 @@ impl Texts {
         source
     }
 
-    /// The classes, if labels are such.
+    /// Returns the classes, if the labels are classes.
     fn classes(&self, read: &Records) -> Result<Option<Classes>> {
         let (Target::Class { labels } | Target::Flags { labels }) = &self.target else { return Ok(None) };
         let advice = "is label_column right? (for a file without a header: columns)";
@@ -62,7 +62,7 @@ impl Texts {
         Ok(Some(classes))
     }
 
-    /// The record's label, or what is wrong with it.
+    /// Returns the label of a record, or an error message.
     fn label(&self, record: &Record, classes: Option<&Classes>) -> Result<Label, String> {
         let labels = record.labels.as_slice();
         match (&self.target, classes, labels) {
@@ -76,7 +76,7 @@ impl Texts {
             (Target::Class { .. }, Some(classes), [label]) => classes.index(label, "label").map(Label::Class),
             (Target::Value, _, [label]) => {
                 let raw = label.as_str();
-                // A double that is finite may still be infinite as a float.
+                // A finite f64 may overflow to infinity as f32.
                 let value = raw.trim().parse::<f64>().map(|value| value as f32).ok().filter(|value| value.is_finite());
                 value.map(Label::Value).ok_or_else(|| format!("the label {raw:?} is not a finite number"))
             }
@@ -94,35 +94,36 @@ impl Encode for Texts {
     fn settings(&self) -> String {
         let source = self.source();
         let Source { columns, header, fields, on_bad_record, .. } = &source;
-        // A source of no known format fails when it is read.
+        // An unknown format fails on reading.
         let reading = (records::format_of(&source).ok(), columns, header, fields, on_bad_record);
         format!("{:?}", ("texts", self.max_length, &self.target, reading))
     }
 
     /// # Errors
-    /// Those of [`records::read`]; unless bad records are skipped: a label that is not in the list, or not a finite
-    /// number; a text without any token (up to ten reasons listed with file and lines). Where classes are found in the
-    /// data: so many of them, or a first row so unlike the others, that the columns must be wrong.
+    /// Those of [`records::read`]; unless invalid records are skipped: an unknown label, or one that is not a finite
+    /// number; a text without tokens (up to ten reasons listed with file and lines). If classes are inferred from the
+    /// data: too many classes, or a first row that looks like a header.
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let source = self.source();
         let read = records::read(&source)?;
         let classes = self.classes(&read).context(source.path.display())?;
         let labelled = source.fields.label.is_some();
-        let mut sieve = Sieve::new(&source.path, source.on_bad_record, labelled, read.skipped);
+        let mut filter = RecordFilter::new(&source.path, source.on_bad_record, labelled, read.skipped);
         let label = |record| (self.label(record, classes.as_ref())).map(|label| (label, record));
-        let labelled = sieve.keep(read.records.iter().map(|record| (record.line, label(record))))?;
+        let labelled = filter.keep(read.records.iter().map(|record| (record.line, label(record))))?;
 
         let inputs: Vec<_> = labelled.iter().map(|(_, r)| (r.text.as_str(), r.text_pair.as_deref())).collect();
         let encoded = tokenizer.encode_batch(&inputs, self.max_length)?;
         let truncated = encoded.iter().filter(|e| e.truncated).count();
         let examples = encoded.into_iter().zip(labelled);
         let examples = examples.map(|(encoded, (label, record))| (record.line, single(encoded, label)));
-        let examples = sieve.keep(examples)?;
-        let plain = Encoded::plain(examples, read.bytes_hash, sieve.bad, truncated);
-        // Without labels nothing else would show that a header is not one.
+        let examples = filter.keep(examples)?;
+        let plain = Encoded::plain(examples, read.bytes_hash, filter.bad, truncated);
+        // Without labels, there is no other hint that the first row may be a header.
         let guessed = read.guessed.filter(|_| self.target == Target::None && source.columns.is_none());
-        let remark =
-            |line| format!("line {line} is a record, as it names no known column; header = true says otherwise");
+        let remark = |line| {
+            format!("line {line} is read as a record, as it contains no known column name (else set header = true)")
+        };
         let mut remarks: Vec<String> = guessed.map(remark).into_iter().collect();
         let is_blank = |record: &&Record| {
             record.text.trim().is_empty() && record.text_pair.as_ref().is_none_or(|pair| pair.trim().is_empty())
@@ -136,16 +137,16 @@ impl Encode for Texts {
     }
 }
 
-/// The example of one sequence, or what is wrong with it.
+/// Returns an example of one sequence, or an error message.
 pub(super) fn single(encoded: tokenizer::Encoded, label: Label) -> Result<Example, String> {
     if encoded.ids.is_empty() {
-        return Err("the text has no token; the tokenizer adds none of its own".into());
+        return Err("the text has no tokens, and the tokenizer adds no special tokens".into());
     }
     Ok(Example::single(encoded.ids, encoded.type_ids, label))
 }
 
-/// Refuses a first row, taken for a record by guess, whose label is a word that no other record has: a header, all but
-/// surely.
+/// Rejects a first row that was assumed to be a record, but whose label is not a number and unique: almost certainly a
+/// header.
 fn no_header(read: &Records) -> Result<()> {
     let first = read.records.first().filter(|first| read.guessed == Some(first.line));
     let Some((first, [label])) = first.map(|first| (first, first.labels.as_slice())) else { return Ok(()) };
@@ -171,11 +172,11 @@ mod tests {
     use crate::data::CacheUse;
     use crate::data::prepare::{Prepared, prepare};
     use crate::error::Kind;
-    use crate::tasks::letters;
+    use crate::tasks::fixtures;
     use crate::text::records::{Fields, OnBad};
     use std::path::PathBuf;
 
-    /// A folder with a BERT vocabulary of letters, and a data file.
+    /// A folder with a BERT vocabulary of letters, and a data file in it.
     struct Case {
         dir: tempfile::TempDir,
         source: Source,
@@ -185,7 +186,7 @@ mod tests {
 
     impl Case {
         fn new(name: &str, content: &str, target: Target) -> Self {
-            let dir = letters::folder();
+            let dir = fixtures::folder();
             std::fs::write(dir.path().join(name), content).unwrap();
             let (path, fields) = (dir.path().join(name), Fields::default());
             let source =
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_found_and_sorted() {
+    fn labels_are_inferred_and_sorted() {
         let case = Case::new("a.tsv", "a b\t10\nc\t9\nd e f g h i j k\t10\n", FOUND);
         let prepared = case.prepare().unwrap();
         assert_eq!(prepared.facts.labels.unwrap(), ["9", "10"]);
@@ -231,19 +232,19 @@ mod tests {
     }
 
     #[test]
-    fn given_labels_keep_their_order_and_are_complete() {
+    fn given_labels_keep_their_order_and_others_are_errors() {
         let mut case = Case::new("a.jsonl", "{\"text\": \"a\", \"label\": 0}\n", given(&["1", "0"]));
         assert_eq!(case.prepare().unwrap().dataset.label(0), Label::Class(1));
         case.target = given(&["1", "2"]);
         let message = case.message();
         assert!(message.contains("a.jsonl:1: the label \"0\" is not one of the 2 known: \"1\", \"2\""), "{message}");
         case.target = given(&["1", "1"]);
-        assert!(case.message().contains("twice"));
+        assert!(case.message().contains("has a duplicate"));
     }
 
-    /// Columns that must be wrong, and are not taken for classes.
+    /// Columns that are certainly not class labels.
     #[test]
-    fn labels_that_cannot_be_classes_are_refused() {
+    fn labels_that_cannot_be_classes_are_errors() {
         let texts: String = (0..60).map(|i| format!("text {i}\tgood\n")).collect();
         let mut case = Case::new("a.tsv", &texts, FOUND);
         case.source.columns = Some(vec!["label".into(), "text".into()]);
@@ -258,9 +259,9 @@ mod tests {
         case.source.header = Some(false);
         assert_eq!(case.prepare().unwrap().facts.labels.unwrap(), ["bad", "good", "sentiment"]);
         let few = Case::new("c.tsv", "review\tsentiment\na\tgood\nb\tbad\n", FOUND);
-        assert_eq!(few.prepare().unwrap().dataset.len(), 3, "too few to tell");
+        assert_eq!(few.prepare().unwrap().dataset.len(), 3, "too few records to compare");
         let numbers = Case::new("d.tsv", &format!("review\t5\n{rows}"), FOUND);
-        assert_eq!(numbers.prepare().unwrap().dataset.len(), 11, "no column is called 5");
+        assert_eq!(numbers.prepare().unwrap().dataset.len(), 11, "no column is named 5");
     }
 
     #[test]
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_start_is_a_hit_with_the_same_content() {
+    fn a_second_run_hits_the_cache_with_the_same_content() {
         let case = Case::new("a.tsv", "a\t1\n\t0\n", FOUND);
         let built = case.prepare().unwrap();
         let hit = case.prepare().unwrap();
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_shapes_the_data_changes_the_fingerprint() {
+    fn every_setting_changes_the_fingerprint() {
         let mut case = Case::new("a.tsv", "a\t1\n", FOUND);
         let mut seen = vec![case.prepare().unwrap().dataset.fingerprint()];
         let mut next = |case: &Case| {

@@ -1,4 +1,4 @@
-//! Token classification: a tag for each word, told at its first token.
+//! Token classification: a tag for each word, predicted at its first token.
 
 use super::{cross_entropy, scores_cost};
 use crate::data::batch::{Batch, Labels};
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
-/// The tag of a word outside of any entity.
+/// The tag of words outside entities.
 const OUTSIDE: &str = "O";
 
 /// A linear classifier on the features of the words' first tokens, trained with cross entropy.
@@ -25,13 +25,13 @@ pub struct TokenClassification {
 }
 
 impl TokenClassification {
-    /// Declares the head in the builder's stage; `labels` in the order of their ids.
+    /// Declares the head in the builder's block; `labels` in order of their ids.
     pub fn new(labels: Vec<String>, backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
         let head = Classifier::new(labels.len(), backbone, b);
         TokenClassification { head, labels }
     }
 
-    /// The index of the tag `O`; one past the last where there is none.
+    /// Returns the index of the tag `O`, or the number of labels if there is none.
     fn outside(&self) -> usize {
         self.labels.iter().position(|label| label == OUTSIDE).unwrap_or(self.labels.len())
     }
@@ -42,7 +42,7 @@ impl Task for TokenClassification {
         "token-classification"
     }
 
-    /// `[n, C]` for the n labelled tokens.
+    /// Returns `[n, C]` for the n labelled tokens.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         let Labels::Tokens(targets) = &batch.labels else { panic!("token classification needs token labels") };
         vec![self.head.of_tokens(backbone, hidden, Some(&targets.places), ctx)]
@@ -63,22 +63,22 @@ impl Task for TokenClassification {
         self.labels.len() * classes.iter().filter(|&&class| class != NO_LABEL).count()
     }
 
-    /// Entity precision, recall and F1 (seqeval's default reading, all types together) where the tags mark entities; the
-    /// share of words with the right tag. A word without a token counts as tagged `O`, as it is predicted.
+    /// Computes precision, recall and F1 of entities (seqeval's default mode, micro average) if the tags mark entities,
+    /// and the accuracy over words. A word without a token is predicted as `O`.
     fn metrics(&self, results: &Results) -> Metrics {
         let lost = lost_words(results);
-        // With an O of its own in the end, for words without a token.
+        // With an additional O at the end, for words without a token.
         let tags: Vec<&str> = self.labels.iter().map(String::as_str).chain([OUTSIDE]).collect();
         let set = TagSet::new(&tags);
         let mut entities = Entities::new(set.as_ref().map_or(0, |set| set.types().len()));
-        let (mut right, mut all) = (0_u32, 0_u32);
+        let (mut correct, mut all) = (0_u32, 0_u32);
         for (i, answer) in results.iter().enumerate() {
             let Label::Tokens(classes) = results.dataset.label(i) else { continue };
             let lost = lost.get(&i).map(Vec::as_slice).unwrap_or_default();
-            let told = classes.into_iter().filter(|&class| class != NO_LABEL).map(|class| class as usize);
-            let labelled = whole(told, lost, |class| class as usize);
-            let predicted = whole(answer.chunks_exact(self.labels.len()).map(argmax), lost, |_| self.outside());
-            right += labelled.iter().zip(&predicted).map(|(a, b)| u32::from(a == b)).sum::<u32>();
+            let with_token = classes.into_iter().filter(|&class| class != NO_LABEL).map(|class| class as usize);
+            let labelled = all_words(with_token, lost, |class| class as usize);
+            let predicted = all_words(answer.chunks_exact(self.labels.len()).map(argmax), lost, |_| self.outside());
+            correct += labelled.iter().zip(&predicted).map(|(a, b)| u32::from(a == b)).sum::<u32>();
             all += labelled.len() as u32;
             if let Some(set) = &set {
                 let [labelled, predicted] = [labelled, predicted].map(|tags| set.entities(&tags, Reading::Lenient));
@@ -87,21 +87,21 @@ impl Task for TokenClassification {
         }
         let hits = entities.micro();
         let of_entities = [("precision", hits.precision()), ("recall", hits.recall()), ("f1", hits.f1())];
-        let accuracy = ("accuracy", f64::from(right) / f64::from(all.max(1)));
+        let accuracy = ("accuracy", f64::from(correct) / f64::from(all.max(1)));
         of_entities.into_iter().filter(|_| set.is_some()).chain([accuracy]).collect()
     }
 
-    /// A tag for each word in order. A word without a token has the tag `O`, or null where there is no such tag, and no
-    /// logits.
+    /// Returns a tag for each word, in order. A word without a token gets the tag `O`, or null if there is no such tag,
+    /// and null logits.
     fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
         let lost = lost_words(results);
         let line = |(i, answer): (usize, &[f32])| {
             let lost = lost.get(&i).map(Vec::as_slice).unwrap_or_default();
             let rows = || answer.chunks_exact(self.labels.len());
-            let tags = whole(rows().map(argmax), lost, |_| self.outside());
+            let tags = all_words(rows().map(argmax), lost, |_| self.outside());
             let tags: Value = tags.into_iter().map(|tag| json!(self.labels.get(tag))).collect();
             let logits =
-                scores.then(|| ("logits".into(), json!(whole(rows().map(logits_json), lost, |_| Value::Null))));
+                scores.then(|| ("logits".into(), json!(all_words(rows().map(logits_json), lost, |_| Value::Null))));
             [("tags".into(), tags)].into_iter().chain(logits).collect()
         };
         results.iter().enumerate().map(line).collect()
@@ -112,16 +112,16 @@ impl Task for TokenClassification {
     }
 }
 
-/// The words without a token, which the reader left for us.
+/// Returns the words without a token, stored on encoding.
 fn lost_words(results: &Results) -> LostWords {
     LostWords::deserialize(results.references).unwrap_or_default()
 }
 
-/// What is told of each word of a sentence: of those with a token, and in their places of those without.
-fn whole<T>(told: impl Iterator<Item = T>, lost: &[(usize, u32)], stand_in: impl Fn(u32) -> T) -> Vec<T> {
-    let mut words: Vec<T> = told.collect();
+/// Merges the values of words with a token and default values for the `lost` words, in sentence order.
+fn all_words<T>(values: impl Iterator<Item = T>, lost: &[(usize, u32)], default: impl Fn(u32) -> T) -> Vec<T> {
+    let mut words: Vec<T> = values.collect();
     for &(word, class) in lost {
-        words.insert(word.min(words.len()), stand_in(class));
+        words.insert(word.min(words.len()), default(class));
     }
     words
 }
@@ -130,35 +130,35 @@ fn whole<T>(told: impl Iterator<Item = T>, lost: &[(usize, u32)], stand_in: impl
 mod tests {
     use super::*;
     use crate::data::{Collation, Example};
-    use crate::tasks::letters;
+    use crate::tasks::fixtures;
 
-    /// Two sentences of three and two words; the model says nothing of the last word of the first, and all right of the
-    /// others but the very last.
-    fn score(tags: [&str; 3], told: [&[i32]; 2], lost: (usize, u32)) -> (Metrics, Vec<Value>) {
-        let task = TokenClassification { head: letters::head(3), labels: tags.map(String::from).to_vec() };
+    /// Evaluates two sentences of three and two words. One word of the first has no token; all other words except the
+    /// very last are predicted correctly.
+    fn score(tags: [&str; 3], tokens: [&[i32]; 2], lost: (usize, u32)) -> (Metrics, Vec<Value>) {
+        let task = TokenClassification { head: fixtures::head(3), labels: tags.map(String::from).to_vec() };
         let example = |classes: &&[i32]| {
             let labels = [&[NO_LABEL], *classes, &[NO_LABEL]].concat();
             Example::single(vec![0; labels.len()], vec![0; labels.len()], Label::Tokens(labels))
         };
-        let dataset = Dataset::new(told.iter().map(example), Collation::Plain, [0; 32]);
-        let mut classes = told.concat();
+        let dataset = Dataset::new(tokens.iter().map(example), Collation::Plain, [0; 32]);
+        let mut classes = tokens.concat();
         *classes.last_mut().unwrap() = 0;
         let row = |class: &i32| [0, 1, 2].map(|c| if c == *class { 1.5 } else { -1.0 });
         let answers: Vec<f32> = classes.iter().flat_map(row).collect();
-        let offsets = [0, 3 * told[0].len(), answers.len()];
+        let offsets = [0, 3 * tokens[0].len(), answers.len()];
         let references = json!(LostWords::from([(0, vec![lost])]));
         let results =
             Results { dataset: &dataset, references: &references, answers: &answers, offsets: &offsets, losses: &[] };
-        assert_eq!(task.answer_size(&dataset, 0), 3 * told[0].len());
+        assert_eq!(task.answer_size(&dataset, 0), 3 * tokens[0].len());
         let lines = task.predictions(&results, true).into_iter().map(Value::Object).collect();
         (task.metrics(&results), lines)
     }
 
     #[test]
-    fn a_word_without_a_token_is_an_entity_missed() {
-        // B-x O (B-x) and I-x, I-x taken for O... the second sentence is B-x I-x, read as B-x B-x.
+    fn an_entity_without_a_token_is_missed() {
+        // The first sentence is B-x O (B-x); the second is B-x I-x, predicted as B-x B-x.
         let (metrics, lines) = score(["B-x", "I-x", "O"], [&[0, 2], &[0, 1]], (2, 0));
-        // Found: words 1 | 1, 2; labelled: words 1, 3 | 1-2; right is the first alone.
+        // Predicted: words 1 | 1, 2; labelled: words 1, 3 | 1-2; only the first is correct.
         let expected = [("precision", 1.0 / 3.0), ("recall", 1.0 / 3.0), ("f1", 1.0 / 3.0), ("accuracy", 3.0 / 5.0)];
         assert_eq!(metrics, expected);
         assert_eq!(lines[0]["tags"], json!(["B-x", "O", "O"]));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_that_mark_no_entities_have_an_accuracy_alone() {
+    fn tags_without_entities_have_only_an_accuracy() {
         let (metrics, lines) = score(["DT", "NN", "VB"], [&[0, 2], &[0, 1]], (1, 0));
         assert_eq!(metrics, [("accuracy", 3.0 / 5.0)]);
         assert_eq!(

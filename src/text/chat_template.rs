@@ -1,4 +1,4 @@
-//! The chat template of a Hugging Face folder: how a conversation is written as one text, and which parts of it are answers.
+//! Chat templates of Hugging Face folders: rendering a conversation to text and locating the assistant's answers.
 
 use super::jinja;
 use super::special_tokens::json_of;
@@ -11,44 +11,43 @@ use std::path::Path;
 
 /// The name of the only template in its environment.
 const NAME: &str = "chat";
-/// What stands around an answer while it is rendered: characters that Unicode keeps for a program's own use.
+/// Markers around an answer during rendering: Unicode noncharacters, reserved for internal use.
 const OPEN: char = '\u{fdd0}';
 const CLOSE: char = '\u{fdd1}';
 
-/// Templates that write conversations.
+/// The templates that render conversations.
 pub struct ChatTemplate {
     plain: Template,
-    /// For conversations with tools, where the folder has one of its own for them.
+    /// The template `tool_use` for conversations with tools, if the folder has one.
     with_tools: Option<Template>,
-    /// The special tokens that templates know by their names.
+    /// The special tokens available to templates, by name.
     special: Map<String, Value>,
 }
 
-/// One template.
 struct Template {
     environment: Environment<'static>,
-    /// Where it was read, for messages.
+    /// Source file and key, for messages.
     place: String,
-    /// Whether it says by itself what the answers are.
+    /// Whether it has `{% generation %}` blocks.
     marks_answers: bool,
 }
 
-/// A conversation as a text.
+/// A rendered conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
     pub text: String,
-    /// The bytes of each answer, in order.
+    /// Byte range of each answer, in order.
     pub answers: Vec<Range<usize>>,
-    /// Whether the template itself says what an answer is, and so where it ends.
+    /// Whether `{% generation %}` blocks determine the answers, including where they end.
     pub is_marked: bool,
 }
 
 impl ChatTemplate {
-    /// Reads `chat_template.jinja`, or else `chat_template` of `tokenizer_config.json`, which is a template or a list of
-    /// named ones (`default`, `tool_use`); `None` where there is neither. `special` are the special tokens by their names.
+    /// Reads `chat_template.jinja`, or else `chat_template` of `tokenizer_config.json`, which is a template or a list
+    /// of named templates (`default`, `tool_use`). Returns `None` if there is neither. `special` maps names to tokens.
     ///
     /// # Errors
-    /// Exit 2: a template that is broken, with its file and line; a list without `default`.
+    /// Exit 2: a template with a syntax error, with its file and line; a list without `default`.
     pub fn of_folder(dir: &Path, special: Vec<(&'static str, String)>) -> Result<Option<Self>> {
         let special = special.into_iter().map(|(name, token)| (name.to_owned(), Value::from(token))).collect();
         let path = dir.join("chat_template.jinja");
@@ -74,17 +73,17 @@ impl ChatTemplate {
                 Ok(Some(ChatTemplate { plain, with_tools: None, special }))
             }
             Some(_) => {
-                let none = || Error::input(format!("{}: no template is called \"default\"", place("chat_template")));
+                let none = || Error::input(format!("{}: no template is named \"default\"", place("chat_template")));
                 let plain = named("default").ok_or_else(none)??;
                 Ok(Some(ChatTemplate { plain, with_tools: named("tool_use").transpose()?, special }))
             }
         }
     }
 
-    /// Writes a conversation, all of it; the answers are what the assistant says, with what ends its turn.
+    /// Renders a whole conversation. The answers are the assistant's turns, including the text that ends each turn.
     ///
     /// # Errors
-    /// A complaint: what the template says against the conversation; an answer that cannot be told from the rest.
+    /// An exception that the template raises; an answer that cannot be located in the text.
     pub fn render(&self, messages: &[Value], tools: Option<&Value>) -> Result<Rendered, String> {
         let template = self.with_tools.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.plain);
         let write = |messages: &[Value], prompts: bool| template.write(messages, tools, prompts, &self.special);
@@ -99,9 +98,9 @@ impl ChatTemplate {
             let with = write(&messages[..=turn], false)?;
             if !(with.starts_with(&before) && whole.starts_with(&with)) {
                 return Err(format!(
-                    "{}: cannot tell what of the text is the answer of message {}: the template writes the messages before \
-                     it in another way without it; put {{% generation %}} and {{% endgeneration %}} around what an assistant \
-                     says",
+                    "{}: cannot locate the answer of message {} in the rendered text, because the template renders the \
+                     messages before it differently without it; put {{% generation %}} and {{% endgeneration %}} around \
+                     the assistant's content",
                     template.place,
                     turn + 1
                 ));
@@ -111,17 +110,17 @@ impl ChatTemplate {
         Ok(Rendered { text: whole, answers, is_marked: false })
     }
 
-    /// Writes what a model is to continue: the conversation so far and the beginning of an answer.
+    /// Renders a conversation with the generation prompt, for the model to continue.
     ///
     /// # Errors
-    /// A complaint: what the template says against the conversation.
+    /// An exception that the template raises.
     pub fn prompt(&self, messages: &[Value], tools: Option<&Value>) -> Result<String, String> {
         let template = self.with_tools.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.plain);
         Ok(take_marks(&template.write(messages, tools, true, &self.special)?).0)
     }
 }
 
-/// Whether a message is to be learnt.
+/// Whether a message is an assistant's, so that training computes a loss for it.
 pub fn is_answer(message: &Value) -> bool {
     message.get("role").and_then(Value::as_str) == Some("assistant")
 }
@@ -133,7 +132,7 @@ impl Template {
         environment.add_template_owned(NAME, source).map_err(|e| {
             let line = e.line().map(|line| format!(":{line}")).unwrap_or_default();
             let why = e.detail().map_or_else(|| e.kind().to_string(), str::to_owned);
-            Error::input(format!("{place}{line}: the chat template is broken: {why}"))
+            Error::input(format!("{place}{line}: invalid chat template: {why}"))
         })?;
         Ok(Template { environment, place, marks_answers })
     }
@@ -145,21 +144,21 @@ impl Template {
         add_generation_prompt: bool,
         special: &Map<String, Value>,
     ) -> Result<String, String> {
-        let told = |e: minijinja::Error| {
+        let failed = |e: minijinja::Error| {
             let line = e.line().map(|line| format!(":{line}")).unwrap_or_default();
             let why = e.detail().map_or_else(|| e.kind().to_string(), str::to_owned);
-            format!("{}{line}: the chat template refuses the conversation: {why}", self.place)
+            format!("{}{line}: the chat template rejects the conversation: {why}", self.place)
         };
         let (messages, tools, special) =
             (Jinja::from(Serde(messages)), Jinja::from(Serde(tools)), Jinja::from(Serde(special)));
         let context = context! { messages, tools, add_generation_prompt, documents => (), ..special };
-        self.environment.get_template(NAME).and_then(|template| template.render(context)).map_err(told)
+        self.environment.get_template(NAME).and_then(|template| template.render(context)).map_err(failed)
     }
 }
 
-/// Gives what stands between `{% generation %}` and `{% endgeneration %}` its marks; whether there is any.
+/// Replaces `{% generation %}` and `{% endgeneration %}` by markers. Returns the template, and whether it had any.
 ///
-/// Two blocks stand where one stood, the mark between them, so that what trims the text before and after it still does.
+/// Each tag becomes two blocks with the marker between them, so that whitespace control on both sides still applies.
 fn mark_answers(source: &str) -> (String, bool) {
     let (mut out, mut rest, mut found) = (String::new(), source, false);
     while let Some((before, tag)) = rest.split_once("{%") {
@@ -181,7 +180,7 @@ fn mark_answers(source: &str) -> (String, bool) {
     (out, found)
 }
 
-/// The text without marks, and what stood between them.
+/// Removes the markers. Returns the text and the byte ranges that were between them.
 fn take_marks(marked: &str) -> (String, Vec<Range<usize>>) {
     let (mut text, mut answers, mut open) = (String::new(), Vec::new(), 0);
     for c in marked.chars() {
@@ -194,7 +193,7 @@ fn take_marks(marked: &str) -> (String, Vec<Range<usize>>) {
     (text, answers)
 }
 
-/// Whether a text has characters that stand for the borders of answers.
+/// Whether a text contains marker characters.
 pub fn has_marks(text: &str) -> bool {
     text.contains([OPEN, CLOSE])
 }

@@ -1,4 +1,4 @@
-//! Questions with choices from JSONL files.
+//! Reads multiple-choice questions from JSONL files.
 
 use super::records::{File, OnBad, Records};
 use super::{gzip, jsonl};
@@ -6,55 +6,54 @@ use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
-/// A JSONL file of questions with choices, and how to read it.
+/// A JSONL file of multiple-choice questions, and how to read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChoiceSource {
-    /// The file.
     pub path: PathBuf,
-    /// The column of the question.
+    /// The question column.
     pub question: String,
-    /// The column of what the question is about. `None`: a column `context` where there is one.
+    /// The context column. `None`: the column `context`, if present.
     pub context: Option<String>,
-    /// The column of the list of choices.
+    /// The column with the list of choices.
     pub choices: String,
-    /// The column of the right choice. `None`: not needed, as for prediction.
+    /// The column with the correct choice. `None`: no label is read, as for prediction.
     pub label: Option<String>,
-    /// What a bad record does.
+    /// How to handle invalid records.
     pub on_bad_record: OnBad,
 }
 
-/// A question with its choices.
+/// A multiple-choice question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choices {
-    /// The line on which it stands, from 1.
+    /// Line number, from 1.
     pub line: usize,
     /// The question, possibly empty.
     pub question: String,
-    /// What it is about.
+    /// The context of the question.
     pub context: Option<String>,
-    /// At least two; none is empty.
+    /// At least two choices; none is empty.
     pub choices: Vec<String>,
-    /// The index of the right one; always there when the source asks for it.
+    /// Index of the correct choice; always set if [`ChoiceSource::label`] is.
     pub label: Option<u32>,
 }
 
-/// Reads a file of questions with choices.
+/// Reads a file of multiple-choice questions.
 ///
-/// The label is the right choice's index from 0 (a number), its text, or its letter (`A` for the first); text goes
-/// before letter.
+/// The label is the index of the correct choice from 0 (a number), its text, or its letter (`A` for the first). A text
+/// match takes precedence over a letter.
 ///
 /// # Errors
-/// Input errors (exit 2), as [`records::read`](super::records::read): bad records with [`OnBad::Error`], such as fewer
-/// than two choices, or a label that is none of them, listed with file and lines.
+/// Input errors (exit 2), as [`records::read`](super::records::read): invalid records with [`OnBad::Error`], such as
+/// fewer than two choices, or a label that matches no choice, listed with file and lines.
 pub fn read(source: &ChoiceSource) -> Result<Records<Choices>> {
     let extension = gzip::extension(&source.path);
     if ["csv", "tsv", "tab"].contains(&extension.as_str()) {
-        let why = "questions with choices are read from JSONL, one object a line";
+        let why = "multiple-choice data must be JSONL, one object per line";
         return Err(Error::input(format!("{}: {why}", source.path.display())));
     }
     let file = File::open(&source.path)?;
     let parsed = jsonl::records(file.json_lines()?, |line, map| record(line, map, source));
-    file.settle(parsed, source.on_bad_record, source.label.is_some())
+    file.collect(parsed, source.on_bad_record, source.label.is_some())
 }
 
 fn record(line: usize, mut map: Map<String, Value>, source: &ChoiceSource) -> Result<Choices, String> {
@@ -63,7 +62,7 @@ fn record(line: usize, mut map: Map<String, Value>, source: &ChoiceSource) -> Re
     let question = jsonl::string(&mut map, &source.question, "question_column")?;
     let choices = jsonl::strings(jsonl::list(&map, &source.choices, "choices_column")?, "choice")?;
     if choices.len() < 2 {
-        return Err(format!("a question needs two choices or more, and this one has {}", choices.len()));
+        return Err(format!("a question needs at least two choices, this one has {}", choices.len()));
     }
     let label = match &source.label {
         Some(name) => {
@@ -75,7 +74,7 @@ fn record(line: usize, mut map: Map<String, Value>, source: &ChoiceSource) -> Re
     Ok(Choices { line, question, context, choices, label })
 }
 
-/// The choice that a label names.
+/// Returns the index of the choice that a label refers to.
 fn index(label: &Value, choices: &[String]) -> Result<u32, String> {
     let n = choices.len();
     let found = match label {
@@ -85,7 +84,7 @@ fn index(label: &Value, choices: &[String]) -> Result<u32, String> {
             match (same.next(), same.next()) {
                 (Some(first), Some(second)) => {
                     return Err(format!(
-                        "the label {text:?} is choice {first} and choice {second}, counted from 0; write its index"
+                        "the label {text:?} matches choices {first} and {second} (counted from 0); use the index instead"
                     ));
                 }
                 (Some(first), None) => Some(first),
@@ -96,13 +95,13 @@ fn index(label: &Value, choices: &[String]) -> Result<u32, String> {
     };
     found.filter(|&index| index < n).map(|index| index as u32).ok_or_else(|| {
         format!(
-            "the label {label} is none of the {n} choices; it must be an index from 0 to {}, a letter or a choice's text",
+            "the label {label} matches none of the {n} choices; use an index from 0 to {}, a letter, or the choice's text",
             n - 1
         )
     })
 }
 
-/// 0 for `A`, 25 for `Z`.
+/// Returns the index of a capital letter: 0 for `A`, 25 for `Z`.
 fn letter(text: &str) -> Option<usize> {
     match text.as_bytes() {
         [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_context_is_read_where_there_is_one() {
+    fn an_optional_context_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let content = r#"{"question": "q", "context": "c", "story": "s", "choices": ["x", "y"]}"#;
         let mut source = ChoiceSource { label: None, ..source(&dir, content) };
@@ -151,20 +150,20 @@ mod tests {
     }
 
     #[test]
-    fn complaints_say_what_is_wrong() {
+    fn errors_name_the_problem() {
         let dir = tempfile::tempdir().unwrap();
         let two = r#"["x", "y"]"#;
         for (line, expected) in [
-            (line(r#"["x"]"#, "0"), "two choices or more, and this one has 1"),
+            (line(r#"["x"]"#, "0"), "at least two choices, this one has 1"),
             (line("\"x\"", "0"), "column \"choices\" is a string; it must be a list"),
             (line(r#"["x", ""]"#, "0"), "choice 2 is empty"),
             (line(r#"["x", 3]"#, "0"), "choice 2 is a number; it must be a string"),
-            (line(two, "2"), "the label 2 is none of the 2 choices; it must be an index from 0 to 1"),
-            (line(two, "-1"), "the label -1 is none"),
-            (line(two, "\"C\""), "the label \"C\" is none"),
-            (line(two, "\"1\""), "the label \"1\" is none"),
-            (line(two, "null"), "the label null is none"),
-            (line(r#"["x", "x"]"#, "\"x\""), "the label \"x\" is choice 0 and choice 1"),
+            (line(two, "2"), "the label 2 matches none of the 2 choices; use an index from 0 to 1"),
+            (line(two, "-1"), "the label -1 matches none"),
+            (line(two, "\"C\""), "the label \"C\" matches none"),
+            (line(two, "\"1\""), "the label \"1\" matches none"),
+            (line(two, "null"), "the label null matches none"),
+            (line(r#"["x", "x"]"#, "\"x\""), "the label \"x\" matches choices 0 and 1"),
             (line(two, "0").replace("label", "answer"), "set label_column"),
             (line(two, "0").replace("question", "title"), "set question_column"),
             (line(two, "0").replace("choices", "options"), "set choices_column"),
@@ -177,6 +176,6 @@ mod tests {
             assert_eq!((read.records.len(), read.skipped.len()), (1, 1));
         }
         let table = ChoiceSource { path: dir.path().join("a.csv"), ..source(&dir, "") };
-        assert!(read(&table).unwrap_err().to_string().contains("are read from JSONL"));
+        assert!(read(&table).unwrap_err().to_string().contains("must be JSONL"));
     }
 }

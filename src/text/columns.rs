@@ -1,4 +1,4 @@
-//! Columns that go with predictions: read from the input as they are, and written as CSV.
+//! Input columns copied to the predictions: reading them unchanged, and writing CSV.
 
 use super::records::{File, Format, Source, format_of};
 use super::{jsonl, table};
@@ -6,10 +6,10 @@ use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::io::Write;
 
-/// What each record of a file has in these columns; of JSONL `null` where one has none.
+/// Returns the values of the `wanted` columns of each record; `null` where a JSONL record lacks a column.
 ///
 /// # Errors
-/// Input errors (exit 2): a file that cannot be read, or has no columns; a column that is nowhere.
+/// Input errors (exit 2): a file that cannot be read, or has no columns; a column that no record has.
 pub fn read(source: &Source, wanted: &[String]) -> Result<Vec<Vec<Value>>> {
     let format = format_of(source)?;
     let file = File::open(&source.path)?;
@@ -28,16 +28,16 @@ pub fn read(source: &Source, wanted: &[String]) -> Result<Vec<Vec<Value>>> {
     let rows = rows.into_iter().collect::<Result<Vec<_>, _>>().map_err(|(line, why)| error(line, &why))?;
     let missing = wanted.iter().zip(found).find(|(_, found)| !found && !rows.is_empty());
     match missing {
-        Some((name, _)) => Err(error(1, &format!("no column {name:?}; there are {}", super::records::quoted(&names)))),
+        Some((name, _)) => Err(error(1, &format!("no column {name:?}; found {}", super::records::quoted(&names)))),
         None => Ok(rows),
     }
 }
 
-/// Writes rows as CSV (RFC 4180): a header with all their names in order of appearance, then a line each. What is no text,
-/// no number and no boolean is written as JSON; nothing where a row has no such name, or `null`.
+/// Writes rows as CSV (RFC 4180): a header with all keys in order of first appearance, then one line per row. Arrays
+/// and objects are written as JSON. A missing key or `null` becomes an empty cell.
 ///
 /// # Errors
-/// The writer's.
+/// Errors of the writer.
 pub fn write_csv(rows: &[Map<String, Value>], to: impl Write) -> std::io::Result<()> {
     let mut names: Vec<&String> = Vec::new();
     for row in rows {
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// The columns of a file of this name and content.
+    /// Writes a file with this name and content and reads the columns.
     fn of(name: &str, content: &str, wanted: &[&str]) -> Result<Vec<Vec<Value>>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_those_of_the_records() {
+    fn columns_are_returned_per_record() {
         let csv = "id,text,more\n1,\"a, b\nc\",x\n\n2,d\n";
         assert_eq!(of("a.csv", csv, &["more", "ID"]).unwrap(), [[json!("x"), json!("1")], [json!(""), json!("2")]]);
         assert_eq!(of("a.tsv", "one\ntwo\n", &["text"]).unwrap(), [[json!("one")], [json!("two")]]);
@@ -88,16 +88,16 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_is_nowhere_is_told() {
+    fn a_missing_column_is_an_error() {
         for (name, content) in [("a.csv", "id,text\n1,a\n"), ("a.jsonl", "{\"id\": 1, \"text\": \"a\"}\n")] {
             let e = of(name, content, &["text", "key"]).unwrap_err().to_string();
-            assert!(e.ends_with(&format!("{name}:1: no column \"key\"; there are \"id\", \"text\"")), "{e}");
+            assert!(e.ends_with(&format!("{name}:1: no column \"key\"; found \"id\", \"text\"")), "{e}");
         }
         assert!(of("a.txt", "a\n", &["text"]).is_err());
     }
 
     #[test]
-    fn rows_become_csv_that_is_read_again() {
+    fn written_csv_can_be_read_back() {
         let rows = [json!({"label": "a, \"b\"", "score": 0.5}), json!({"label": null, "more": [1, 2]})];
         let rows: Vec<Map<String, Value>> = rows.iter().map(|row| row.as_object().unwrap().clone()).collect();
         let mut out = Vec::new();

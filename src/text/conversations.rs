@@ -1,4 +1,4 @@
-//! Prompts with their answers, and conversations, from JSONL.
+//! Reads prompt-completion pairs and conversations from JSONL.
 
 use super::chat_template::{has_marks, is_answer};
 use super::jsonl::{self, kind, missing};
@@ -7,39 +7,38 @@ use crate::error::Result;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
-/// The roles that a message can have.
+/// The valid roles of a message.
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
-/// Where conversations are and how to read them.
+/// A JSONL file of conversations, and how to read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConversationSource {
     pub path: PathBuf,
-    /// The column of a prompt.
+    /// The prompt column.
     pub prompt: String,
-    /// The column of the answer to it.
+    /// The completion column.
     pub completion: String,
-    /// The column of a conversation; a record has this one or the two others.
+    /// The column with a list of messages; a record has either this column or the other two.
     pub messages: String,
-    /// What a bad record does.
+    /// How to handle invalid records.
     pub on_bad_record: OnBad,
 }
 
-/// One record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conversation {
-    /// The line, from 1.
+    /// Line number, from 1.
     pub line: usize,
     pub said: Said,
 }
 
-/// What is said.
+/// The content of a record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Said {
     Pair {
         prompt: String,
         completion: String,
     },
-    /// Messages with a role and a content each, the assistant's among them, and the tools that it may use.
+    /// Messages, each with a role and content, at least one by the assistant; and the tools it can call.
     Messages {
         messages: Vec<Value>,
         tools: Option<Value>,
@@ -49,23 +48,23 @@ pub enum Said {
 /// Reads conversations.
 ///
 /// # Errors
-/// Input errors (exit 2): a file that cannot be read; bad records with [`OnBad::Error`], listed with file and line; no good
-/// record at all.
+/// Input errors (exit 2): a file that cannot be read; invalid records with [`OnBad::Error`], listed with file and line;
+/// no valid record.
 pub fn read(source: &ConversationSource) -> Result<Records<Conversation>> {
     let file = File::open(&source.path)?;
     let record = |line, map| Ok(Conversation { line, said: said(map, source)? });
-    file.settle(jsonl::records(file.json_lines()?, record), source.on_bad_record, true)
+    file.collect(jsonl::records(file.json_lines()?, record), source.on_bad_record, true)
 }
 
 fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<Said, String> {
     let ConversationSource { prompt, completion, messages, .. } = source;
     let has = |name: &String| map.get(name).is_some_and(|value| !value.is_null());
     match (has(messages), has(prompt) || has(completion)) {
-        (true, true) => Err(format!("both {messages:?} and {prompt:?} or {completion:?}: leave one of them")),
+        (true, true) => Err(format!("both {messages:?} and {prompt:?} or {completion:?} are set: keep only one")),
         (true, false) => {
             let (messages, tools) = conversation(&mut map, messages)?;
             if !messages.iter().any(is_answer) {
-                return Err("no message has the role assistant: there is no answer to learn".into());
+                return Err("no message has the role assistant: there is no completion to train on".into());
             }
             Ok(Said::Messages { messages, tools })
         }
@@ -83,7 +82,7 @@ fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<Said
     }
 }
 
-/// The messages of the column `name`, and the tools, taken out of a record.
+/// Takes the messages in the column `name` and the tools out of a record.
 pub(super) fn conversation(map: &mut Map<String, Value>, name: &str) -> Result<(Vec<Value>, Option<Value>), String> {
     let tools = map.shift_remove("tools").filter(|tools| !tools.is_null());
     match (map.shift_remove(name), tools) {
@@ -101,11 +100,11 @@ pub(super) fn conversation(map: &mut Map<String, Value>, name: &str) -> Result<(
     }
 }
 
-/// A message as a template gets it: what is null in it counts as left out.
+/// Validates a message and removes its null values, as if they were absent.
 fn message(message: Value) -> Result<Value, String> {
     let mut map = match message {
         Value::Object(map) => map,
-        other => return Err(format!("this is {}; a message is an object with role and content", kind(&other))),
+        other => return Err(format!("found {}; a message must be an object with role and content", kind(&other))),
     };
     map.retain(|_, value| !value.is_null());
     let role = match map.get("role") {
@@ -120,7 +119,7 @@ fn message(message: Value) -> Result<Value, String> {
     match map.get("content") {
         Some(Value::String(text)) => {
             if role == "assistant" && text.is_empty() && !calls {
-                return Err("the assistant's content is empty: there is no answer to learn".into());
+                return Err("the assistant's content is empty: there is no completion to train on".into());
             }
             refuse_marks(text)?;
         }
@@ -132,7 +131,7 @@ fn message(message: Value) -> Result<Value, String> {
 }
 
 fn refuse_marks(text: &str) -> Result<(), String> {
-    let why = "the text has U+FDD0 or U+FDD1, which are no characters: remove them";
+    let why = "the text contains U+FDD0 or U+FDD1, which are not valid characters: remove them";
     if has_marks(text) { Err(why.into()) } else { Ok(()) }
 }
 
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn complaints_say_what_is_wrong() {
+    fn errors_name_the_problem() {
         let of = |message: &str| format!("{{\"messages\": [{message}]}}");
         for (line, expected) in [
             (
@@ -178,7 +177,7 @@ mod tests {
             (r#"{"messages": [], "tools": {}}"#.to_owned(), "\"tools\" is an object"),
             (of(""), "no message has the role assistant"),
             (of(r#"{"role": "user", "content": "a"}"#), "no message has the role assistant"),
-            (of("3"), "message 1: this is a number"),
+            (of("3"), "message 1: found a number"),
             (
                 of(r#"{"role": "user", "content": "a"}, {"role": "bot", "content": "a"}"#),
                 "message 2: the role \"bot\" is not",

@@ -1,22 +1,22 @@
-//! Texts alone, for language models: plain text files, or the text column of records.
+//! Reads documents for language modeling: plain text files, or the text column of records.
 
 use super::gzip;
 use super::records::{self, File, OnBad, Records, Source, lines};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// What a document of a plain text file is.
+/// How a plain text file is split into documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Division {
-    /// The whole file.
+    /// The whole file is one document.
     File,
-    /// Each line that is not blank.
+    /// Each non-blank line is a document.
     Lines,
-    /// Lines without a blank one between them.
+    /// Blank lines separate documents.
     Paragraphs,
 }
 
-/// Where documents are and how to read them.
+/// A file of documents, and how to read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DocumentSource {
     /// A plain text file.
@@ -25,21 +25,19 @@ pub enum DocumentSource {
     Records(Source),
 }
 
-/// A text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
-    /// The line on which it starts, from 1.
+    /// Number of its first line, from 1.
     pub line: usize,
     pub text: String,
 }
 
-/// Whether a file's name says that it is plain text.
+/// Whether the extension is one of plain text.
 pub fn is_text(path: &Path) -> bool {
     ["txt", "text", "md"].contains(&gzip::extension(path).as_str())
 }
 
 impl DocumentSource {
-    /// The file.
     pub fn path(&self) -> &Path {
         match self {
             DocumentSource::Text { path, .. } => path,
@@ -47,13 +45,13 @@ impl DocumentSource {
         }
     }
 
-    /// All settings that the documents follow from, beside the file's content.
+    /// All settings that determine the documents, besides the file's content (part of the cache key).
     pub fn settings(&self) -> String {
         match self {
             DocumentSource::Text { division, .. } => format!("{division:?}"),
             DocumentSource::Records(source) => {
                 let Source { columns, header, fields, on_bad_record, .. } = source;
-                // A source of no known format fails when it is read.
+                // An unknown format fails in `read`.
                 format!("{:?}", (records::format_of(source).ok(), columns, header, fields, on_bad_record))
             }
         }
@@ -63,7 +61,7 @@ impl DocumentSource {
 /// Reads documents.
 ///
 /// # Errors
-/// Input errors (exit 2): those of [`records::read`]; a text file that is not UTF-8, or has nothing but blank lines.
+/// Input errors (exit 2): those of [`records::read`]; a text file that is not UTF-8, or has only blank lines.
 pub fn read(source: &DocumentSource) -> Result<Records<Document>> {
     match source {
         DocumentSource::Records(source) => {
@@ -78,7 +76,7 @@ pub fn read(source: &DocumentSource) -> Result<Records<Document>> {
                 let line = 1 + content[..e.valid_up_to()].iter().filter(|&&b| b == b'\n').count();
                 Error::input(format!("{}:{line}: not UTF-8; convert the file to UTF-8", path.display()))
             })?;
-            file.settle(divide(text, *division).into_iter().map(Ok).collect(), OnBad::Error, false)
+            file.collect(divide(text, *division).into_iter().map(Ok).collect(), OnBad::Error, false)
         }
     }
 }
@@ -91,7 +89,7 @@ fn divide(text: &str, division: Division) -> Vec<Document> {
     let mut documents: Vec<Document> = Vec::new();
     let mut is_open = false;
     for (line, bytes) in lines(text.as_bytes()) {
-        // Lines end at an ASCII byte, so that each is UTF-8 as the whole is.
+        // Lines end at an ASCII byte, so each one is valid UTF-8.
         let text = std::str::from_utf8(bytes).unwrap_or_default();
         let is_blank = text.trim().is_empty();
         match documents.last_mut().filter(|_| is_open && !is_blank && division == Division::Paragraphs) {
@@ -121,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_divided_as_asked() {
+    fn a_text_is_split_into_documents() {
         let content = "\u{feff}\n a b\r\nc\n \n\nd\n".as_bytes();
         let wanted =
             |all: &[(usize, &str)]| all.iter().map(|(line, text)| (*line, text.to_string())).collect::<Vec<_>>();
@@ -131,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_refused() {
+    fn blank_or_non_utf8_text_is_an_error() {
         for division in [Division::File, Division::Lines, Division::Paragraphs] {
             let message = |content: &[u8]| of(content, division).unwrap_err().to_string();
             assert!(message(b" \n\n").contains("a.txt: the data set is empty"));

@@ -1,5 +1,5 @@
-//! Jinja as chat templates expect it: the environment that `transformers` renders them in
-//! (`transformers.utils.chat_template_utils`), with Python's ways of writing values.
+//! The Jinja environment for chat templates, matching `transformers.utils.chat_template_utils`, with values formatted
+//! as in Python.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value as Jinja};
@@ -7,7 +7,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, escape_formatter};
 use serde_json::Value;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// An environment without templates.
+/// Creates an environment without templates.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     if let Ok(syntax) = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build() {
@@ -32,7 +32,7 @@ pub(super) fn environment() -> Environment<'static> {
     environment
 }
 
-/// How Python writes what Rust writes in small letters.
+/// Returns Python's spelling of `none`, `true` and `false`.
 fn python_word(value: &Jinja) -> Option<&'static str> {
     match (value.is_none(), bool::try_from(value.clone())) {
         (true, _) => Some("None"),
@@ -42,7 +42,7 @@ fn python_word(value: &Jinja) -> Option<&'static str> {
     }
 }
 
-/// `json.dumps(value, ensure_ascii=False)`, with its arguments.
+/// The `tojson` filter: Python's `json.dumps(value, ensure_ascii=False)` and its keyword arguments.
 fn tojson(value: &Jinja, arguments: Kwargs) -> Result<String, Error> {
     if value.is_undefined() {
         return Err(Error::new(ErrorKind::UndefinedError, "tojson of an undefined value"));
@@ -151,7 +151,7 @@ const MONTHS: [&str; 12] = [
 ];
 const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
-/// Python's `strftime` of so many seconds after 1970, in UTC; what it does not know stays as it is.
+/// Formats a Unix time like Python's `strftime`, in UTC; unknown directives stay unchanged.
 fn strftime(format: &str, seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
@@ -182,9 +182,10 @@ fn strftime(format: &str, seconds: u64) -> String {
     out
 }
 
-/// Year, month and day so many days after 1 January 1970 (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+/// Returns year, month and day, given the days since 1 January 1970 (Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms").
 fn civil(days: u64) -> (u64, u64, u64) {
-    // Years begin with March here, and eras of 400 of them with the year 0.
+    // Years start in March, and eras are 400 years long, counted from year 0.
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);
     let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_written_as_python_does() {
+    fn values_are_formatted_as_in_python() {
         let context = serde_json::json!({"x": {"b": [1, 2.5, true, null], "a": "ä\n\"\u{1f600}"}, "e": []});
         assert_eq!(render("{{ x | tojson }}", context.clone()), r#"{"b": [1, 2.5, true, null], "a": "ä\n\"😀"}"#);
         let ascii = r#"{"a":"\u00e4\n\"\ud83d\ude00","b":[1,2.5,true,null]}"#;
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
+    fn dates_follow_the_calendar() {
         let at = |seconds| strftime("%Y-%m-%d %b %B %a %A %H:%M:%S %y %% %Q", seconds);
         assert_eq!(at(0), "1970-01-01 Jan January Thu Thursday 00:00:00 70 % %Q");
         assert_eq!(at(951_827_696), "2000-02-29 Feb February Tue Tuesday 12:34:56 00 % %Q");
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_may_refuse() {
+    fn a_template_can_raise_an_exception() {
         let source = "a\n{{ raise_exception('no tools') }}";
         let e = environment().template_from_str(source).unwrap().render(()).unwrap_err();
         assert_eq!((e.detail(), e.line()), (Some("no tools"), Some(2)));

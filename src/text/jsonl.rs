@@ -1,14 +1,14 @@
-//! JSONL: one JSON object a line.
+//! JSONL: one JSON object per line.
 
 use super::record::{Fields, Parsed, RawLabel, Record, lines, quoted, utf8};
 use serde_json::{Map, Value};
 
-/// The records of a file, good and bad; blank lines are skipped.
+/// Parses the records of a file, valid and invalid; blank lines are skipped.
 pub(super) fn parse(content: &[u8], fields: &Fields) -> Vec<Parsed> {
     records(content, |line, map| record(line, map, fields))
 }
 
-/// What `record` makes of each line's number and object; blank lines are skipped.
+/// Calls `record` with the number and the object of each line; blank lines are skipped.
 pub(super) fn records<R>(
     content: &[u8],
     mut record: impl FnMut(usize, Map<String, Value>) -> Result<R, String>,
@@ -22,7 +22,7 @@ pub(super) fn records<R>(
 fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
     match serde_json::from_str(utf8(line)?).map_err(|e| broken(&e))? {
         Value::Object(map) => Ok(map),
-        other => Err(format!("a record is a JSON object, this is {}", kind(&other))),
+        other => Err(format!("a record must be a JSON object, found {}", kind(&other))),
     }
 }
 
@@ -48,7 +48,7 @@ fn record(line: usize, mut map: Map<String, Value>, fields: &Fields) -> Result<R
     Ok(Record { line, text, text_pair, labels })
 }
 
-/// A string taken out of a record; `key` is the setting that names its column.
+/// Takes a string out of a record; `key` is the setting that names its column.
 pub(super) fn string(map: &mut Map<String, Value>, name: &str, key: &str) -> Result<String, String> {
     match map.get_mut(name) {
         Some(Value::String(text)) => Ok(std::mem::take(text)),
@@ -57,28 +57,28 @@ pub(super) fn string(map: &mut Map<String, Value>, name: &str, key: &str) -> Res
     }
 }
 
-/// The label in column `name`; `key` is the setting that names it.
+/// Returns the label in column `name`; `key` is the setting that names the column.
 fn label(map: &Map<String, Value>, name: &str, key: &str) -> Result<RawLabel, String> {
     let value = map.get(name).ok_or_else(|| missing(map, name, key))?;
     raw_label(value, name, &format!("the label (column {name:?})"))
 }
 
-/// The labels of one record, if each is there once.
+/// Checks that the labels of a record are distinct.
 ///
 /// # Errors
-/// One that is there twice, as in the list of flags that other programs take.
+/// A duplicate label, as in a multi-hot list.
 pub(super) fn each_once(labels: Vec<RawLabel>) -> Result<Vec<RawLabel>, String> {
     let twice = labels.iter().enumerate().find(|(i, label)| labels[..*i].contains(label));
     match twice {
         Some((_, label)) => Err(format!(
-            "the label {:?} is there twice; a list of the names of the labels that hold is wanted, not a flag for each",
+            "duplicate label {:?}; list the names of the labels that apply, not a multi-hot vector",
             label.as_str()
         )),
         None => Ok(labels),
     }
 }
 
-/// A label as it stands in a record; `what` is its name in a complaint.
+/// Converts a JSON value to a label; `what` names it in an error message.
 pub(super) fn raw_label(value: &Value, column: &str, what: &str) -> Result<RawLabel, String> {
     match value {
         Value::String(label) => RawLabel::new(label, column),
@@ -88,7 +88,7 @@ pub(super) fn raw_label(value: &Value, column: &str, what: &str) -> Result<RawLa
     }
 }
 
-/// The list in column `name`; `key` is the setting that names it.
+/// Returns the list in column `name`; `key` is the setting that names the column.
 pub(super) fn list<'a>(map: &'a Map<String, Value>, name: &str, key: &str) -> Result<&'a [Value], String> {
     match map.get(name) {
         Some(Value::Array(list)) => Ok(list),
@@ -97,7 +97,7 @@ pub(super) fn list<'a>(map: &'a Map<String, Value>, name: &str, key: &str) -> Re
     }
 }
 
-/// The strings of a list; `what` is the name of one in a complaint.
+/// Converts a list to non-empty strings; `what` names an element in an error message.
 pub(super) fn strings(list: &[Value], what: &str) -> Result<Vec<String>, String> {
     let string = |(n, value): (usize, &Value)| match value {
         Value::String(text) if text.is_empty() => Err(format!("{what} {n} is empty")),
@@ -107,22 +107,22 @@ pub(super) fn strings(list: &[Value], what: &str) -> Result<Vec<String>, String>
     (1..).zip(list).map(string).collect()
 }
 
-/// The complaint that a record has no column `name`; `key` is the setting that names it.
+/// Returns the error message for a record without the column `name`; `key` is the setting that names the column.
 pub(super) fn missing(map: &Map<String, Value>, name: &str, key: &str) -> String {
     match map.is_empty() {
-        true => format!("no column {name:?}, the record is empty"),
+        true => format!("no column {name:?}: the record is empty"),
         false => format!("no column {name:?}; the record has {}: set {key}", quoted(map.keys())),
     }
 }
 
 fn broken(e: &serde_json::Error) -> String {
-    // The parser counts lines within its input, which is always one line here.
+    // The parser's line number is relative to its input, which is always one line here.
     let message = e.to_string();
     let what = message.split(" at line ").next().unwrap_or_default();
-    format!("broken JSON at column {}: {what}", e.column())
+    format!("invalid JSON at column {}: {what}", e.column())
 }
 
-/// What a value is, for a message.
+/// Returns the JSON type of a value, for messages.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_pair_is_used_where_there_is_one() {
+    fn an_optional_text_pair_is_read() {
         let pair = |line: &str| one(line).map(|r| r.text_pair);
         assert_eq!(pair(r#"{"text": "a", "text_pair": "b", "label": 1}"#), Ok(Some("b".into())));
         assert_eq!(pair(r#"{"text": "a", "text_pair": null, "label": 1}"#), Ok(None));
@@ -167,10 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn complaints_say_what_is_wrong() {
+    fn errors_name_the_problem() {
         for (line, expected) in [
-            (r#"{"text": "a", "label": 1"#, "broken JSON at column 24: EOF while parsing an object"),
-            (r#"["a", 1]"#, "this is an array"),
+            (r#"{"text": "a", "label": 1"#, "invalid JSON at column 24: EOF while parsing an object"),
+            (r#"["a", 1]"#, "found an array"),
             (r#"{"sentence": "a", "label": 1}"#, r#"no column "text"; the record has "sentence", "label""#),
             (r#"{"text": 3, "label": 1}"#, r#"column "text" is a number"#),
             (r#"{"text": "a", "label": null}"#, "is null"),
@@ -194,7 +194,7 @@ mod tests {
             ("\"x\"", "must be a list"),
             ("[null]", "label 1 is null"),
             ("[\"\"]", "is empty"),
-            ("[0.0, 1.0, 0.0]", "the label \"0.0\" is there twice; a list of the names"),
+            ("[0.0, 1.0, 0.0]", "duplicate label \"0.0\"; list the names"),
         ] {
             let message = labels(list).unwrap_err();
             assert!(message.contains(expected), "{list}: {message}");
@@ -202,12 +202,12 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_counted_over_blank_ones_and_bad_utf8() {
+    fn line_numbers_include_blank_and_invalid_lines() {
         let content = b"{\"text\": \"a\\n\xc3\xa4\", \"label\": 1}\r\n\r\n\n{\"text\": \"\xff\", \"label\": 1}\n";
         let parsed = parse(content, &Fields::default());
         assert_eq!(parsed[0].as_ref().unwrap().text, "a\n\u{e4}");
         let (line, why) = parsed[1].as_ref().unwrap_err();
-        assert!(*line == 4 && why.contains("byte 11 of the record is not UTF-8"), "{line}: {why}");
+        assert!(*line == 4 && why.contains("byte 11 of the record is not valid UTF-8"), "{line}: {why}");
         assert_eq!(parsed.len(), 2);
     }
 

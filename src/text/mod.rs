@@ -1,17 +1,17 @@
-//! From files to token ids: [`records`] reads rows of text and label, [`tagged`] sentences of words and tags,
-//! [`questions`] questions on contexts, [`choices`] questions with choices, [`pairs`] texts with what they become,
-//! [`documents`] texts alone; [`tokenizer`] turns text into ids, [`words`] texts in words, [`windows`] long contexts into
-//! parts that overlap.
+//! Reading data files and tokenizing text.
 //!
-//! A file whose name ends with `.gz` is unpacked, whatever it holds. Nothing here knows of tasks or tensors. A label keeps the form in which a person wrote it; what it means is
-//! decided in `data::prepare`.
+//! Readers: [`records`] (text and label), [`tagged`] (words with tags), [`questions`] (extractive QA), [`choices`]
+//! (multiple choice), [`pairs`] (source and target), [`documents`] (plain text). Tokenization: [`tokenizer`] (texts),
+//! [`words`] (pre-tokenized words), [`windows`] (long contexts split into overlapping windows).
+//!
+//! Files that end in `.gz` are decompressed in every format. This module depends on neither tasks nor tensors. Labels
+//! stay as written in the file; `tasks` interprets them.
 
 pub mod chat_template;
 pub mod choices;
 pub mod columns;
 pub mod conversations;
 pub mod documents;
-pub mod frame;
 pub mod gzip;
 pub mod pairs;
 pub mod parallel;
@@ -21,6 +21,7 @@ pub mod record;
 pub mod records;
 pub mod special_tokens;
 pub mod tagged;
+pub mod token_template;
 pub mod tokenizer;
 pub mod tokenizer_kinds;
 pub mod train_tokenizer;

@@ -1,68 +1,68 @@
-//! Texts with what they become (parallel text), from two files line by line and from JSONL.
+//! Reads parallel text (source and target) from two line-aligned files or from JSONL.
 
 use super::jsonl;
 use super::records::{File, OnBad, Parsed, Records, lines, utf8};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// Where pairs of texts are and how to read them.
+/// The files of parallel text, and how to read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PairSource {
-    /// The file; of two, that of the sources.
+    /// The file; with two files, the source file.
     pub path: PathBuf,
-    /// How it is laid out.
+    /// The file layout.
     pub layout: PairLayout,
-    /// What a bad record does.
+    /// How to handle invalid records.
     pub on_bad_record: OnBad,
 }
 
-/// How pairs of texts are laid out.
+/// The layout of parallel text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PairLayout {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Jsonl {
-        /// The column that has the source.
+        /// The source column.
         source: String,
-        /// The column that has the target. `None`: not needed, as for prediction.
+        /// The target column. `None`: no target is read, as for prediction.
         target: Option<String>,
     },
-    /// One text a line.
+    /// One text per line.
     Lines {
-        /// The file whose lines are the targets of the sources' lines. `None`: not needed, as for prediction.
+        /// The target file, line-aligned with the source file. `None`: no target is read, as for prediction.
         targets: Option<PathBuf>,
     },
 }
 
-/// A text and what it becomes.
+/// A source text and its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
-    /// The line, from 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// The text; never blank.
+    /// The source text; never blank.
     pub source: String,
-    /// What it becomes, never blank; always there when the source asks for one.
+    /// The target text; never blank, and always set if the layout has a target.
     pub target: Option<String>,
 }
 
-/// Pairs of texts as they were read.
+/// The records of parallel text.
 #[derive(Debug)]
 pub struct Pairs {
-    /// The good ones in the file's order; never empty.
+    /// The valid records in file order; never empty.
     pub pairs: Vec<Pair>,
-    /// Line and reason of each left out; empty with [`OnBad::Error`].
+    /// Line and reason of each skipped record; empty with [`OnBad::Error`].
     pub skipped: Vec<(usize, String)>,
-    /// BLAKE3 of the bytes of each file: the sources', then the targets' where they have their own.
+    /// BLAKE3 of the bytes of each file: the source file, then the target file, if any.
     pub hashes: Vec<[u8; 32]>,
 }
 
-/// Reads pairs of texts.
+/// Reads parallel text.
 ///
 /// # Errors
-/// Input errors (exit 2): a file that cannot be read; two files that differ in their number of lines; bad records with
-/// [`OnBad::Error`], such as a blank text, listed with file and line; no good record at all.
+/// Input errors (exit 2): a file that cannot be read; two files with different numbers of lines; invalid records with
+/// [`OnBad::Error`], such as a blank text, listed with file and line; no valid record.
 pub fn read(source: &PairSource) -> Result<Pairs> {
     let file = File::open(&source.path)?;
-    let settle = |parsed, labelled| file.settle(parsed, source.on_bad_record, labelled);
+    let collect = |parsed, labelled| file.collect(parsed, source.on_bad_record, labelled);
     let mut hashes = vec![file.hash()];
     let Records { records: pairs, skipped, .. } = match &source.layout {
         PairLayout::Jsonl { source, target } => {
@@ -71,19 +71,19 @@ pub fn read(source: &PairSource) -> Result<Pairs> {
                 let target = target.as_ref().map(|name| jsonl::string(&mut map, name, "target_column")).transpose()?;
                 pair(line, text, target)
             };
-            settle(jsonl::records(file.json_lines()?, record), target.is_some())?
+            collect(jsonl::records(file.json_lines()?, record), target.is_some())?
         }
         PairLayout::Lines { targets: None } => {
             let pairs = texts(file.content()).into_iter().map(|(line, source)| {
                 let source = utf8(source).map(str::to_owned);
                 source.and_then(|source| pair(line, source, None)).map_err(|why| (line, why))
             });
-            settle(pairs.collect(), false)?
+            collect(pairs.collect(), false)?
         }
         PairLayout::Lines { targets: Some(path) } => {
             let targets = File::open(path)?;
             hashes.push(targets.hash());
-            settle(side_by_side(&source.path, file.content(), path, targets.content())?, true)?
+            collect(side_by_side(&source.path, file.content(), path, targets.content())?, true)?
         }
     };
     Ok(Pairs { pairs, skipped, hashes })
@@ -93,7 +93,7 @@ fn side_by_side(source: &Path, sources: &[u8], target: &Path, targets: &[u8]) ->
     let (sources, targets) = (texts(sources), texts(targets));
     if sources.len() != targets.len() {
         return Err(Error::input(format!(
-            "{} has {} lines, {} has {}: line n of one must be what line n of the other becomes",
+            "{} has {} lines, but {} has {}: line n of the target file must be the target of line n of the source file",
             source.display(),
             sources.len(),
             target.display(),
@@ -108,7 +108,7 @@ fn side_by_side(source: &Path, sources: &[u8], target: &Path, targets: &[u8]) ->
     Ok(pairs.collect())
 }
 
-/// The lines of a text file; nothing follows its last line's end.
+/// Returns the lines of a text file, without an empty last line.
 fn texts(content: &[u8]) -> Vec<(usize, &[u8])> {
     let mut texts: Vec<_> = lines(content).collect();
     texts.pop_if(|(_, last)| last.is_empty());
@@ -156,16 +156,16 @@ mod tests {
     }
 
     #[test]
-    fn two_files_must_have_as_many_lines() {
+    fn two_files_must_have_the_same_number_of_lines() {
         let dir = tempfile::tempdir().unwrap();
         let targets = Some(write(&dir, "a.de", "eins\nzwei\ndrei\n"));
         let message =
             read(&of(write(&dir, "a.en", "one\ntwo\n"), PairLayout::Lines { targets })).unwrap_err().to_string();
-        assert!(message.contains("a.en has 2 lines, ") && message.contains("a.de has 3: line n"), "{message}");
+        assert!(message.contains("a.en has 2 lines, but ") && message.contains("a.de has 3: line n"), "{message}");
     }
 
     #[test]
-    fn the_hashes_are_of_all_files() {
+    fn hashes_cover_all_files() {
         let dir = tempfile::tempdir().unwrap();
         let [path, target] = [("a.en", "a"), ("a.de", "b")].map(|(name, text)| write(&dir, name, text));
         let hashes = [&path, &target].map(|path| hash_file(path).unwrap());
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn complaints_name_line_and_side() {
+    fn errors_name_the_line_and_the_side() {
         let dir = tempfile::tempdir().unwrap();
         let targets = Some(write(&dir, "a.de", b"\n \nc\n\xff\nok\n"));
         let mut source = of(write(&dir, "a.en", "a\n\n\t\nd\nok\n"), PairLayout::Lines { targets });
@@ -183,7 +183,7 @@ mod tests {
             "a.en:1: the target is empty\n",
             "a.en:2: source and target are empty\n",
             "a.en:3: the source is empty\n",
-            "a.de): byte 1 of the record is not UTF-8",
+            "a.de): byte 1 of the record is not valid UTF-8",
         ] {
             assert!(message.contains(expected), "{expected}: {message}");
         }

@@ -1,12 +1,12 @@
-//! Work on many texts on all cores, and how far it is.
+//! Parallel processing of texts on all cores, with progress counters.
 
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Texts that were to be worked on in this process, and that are done.
+/// Numbers of texts submitted and completed in this process.
 static COUNTS: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 
-/// What `work` makes of each input, in the order of the inputs.
+/// Applies `work` to each input on all cores. Results are in input order.
 pub fn on_all_cores<I: Sync, T: Send>(inputs: &[I], work: impl Fn(&I) -> T + Sync + Send) -> Vec<T> {
     let [all, done] = &COUNTS;
     all.fetch_add(inputs.len() as u64, Ordering::Relaxed);
@@ -18,7 +18,7 @@ pub fn on_all_cores<I: Sync, T: Send>(inputs: &[I], work: impl Fn(&I) -> T + Syn
     inputs.par_iter().map(work).collect()
 }
 
-/// How many texts this process has worked on, and was to work on.
+/// Returns the numbers of texts completed and submitted in this process.
 pub fn counts() -> (u64, u64) {
     let [all, done] = COUNTS.each_ref().map(|count| count.load(Ordering::Relaxed));
     (done.min(all), all)

@@ -1,4 +1,4 @@
-//! What a model is to continue or to answer, from JSONL.
+//! Reads prompts for generation from JSONL.
 
 use super::conversations::conversation;
 use super::jsonl;
@@ -7,33 +7,32 @@ use crate::error::Result;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
-/// Where prompts are and how to read them.
+/// A JSONL file of prompts, and how to read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptSource {
     pub path: PathBuf,
-    /// The column of a text that is continued as it stands.
+    /// The column with a text to continue, used without a chat template.
     pub text: String,
-    /// The column of what a user says.
+    /// The column with a user prompt.
     pub prompt: String,
-    /// The column of a conversation. A record has one of the three.
+    /// The column with a list of messages. A record has exactly one of the three columns.
     pub messages: String,
     pub on_bad_record: OnBad,
 }
 
-/// One record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
-    /// The line, from 1.
+    /// Line number, from 1.
     pub line: usize,
     pub asked: Asked,
 }
 
-/// What is asked of a model.
+/// The input of a generation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Asked {
     Text(String),
     Prompt(String),
-    /// Messages with a role and a content each, and the tools that the assistant may use.
+    /// Messages, each with a role and content, and the tools the assistant can call.
     Messages {
         messages: Vec<Value>,
         tools: Option<Value>,
@@ -43,12 +42,12 @@ pub enum Asked {
 /// Reads prompts.
 ///
 /// # Errors
-/// Input errors (exit 2): a file that cannot be read; bad records with [`OnBad::Error`], listed with file and line; no good
-/// record at all.
+/// Input errors (exit 2): a file that cannot be read; invalid records with [`OnBad::Error`], listed with file and line;
+/// no valid record.
 pub fn read(source: &PromptSource) -> Result<Records<Prompt>> {
     let file = File::open(&source.path)?;
     let record = |line, map| Ok(Prompt { line, asked: asked(map, source)? });
-    file.settle(jsonl::records(file.json_lines()?, record), source.on_bad_record, false)
+    file.collect(jsonl::records(file.json_lines()?, record), source.on_bad_record, false)
 }
 
 fn asked(mut map: Map<String, Value>, source: &PromptSource) -> Result<Asked, String> {
@@ -67,7 +66,7 @@ fn asked(mut map: Map<String, Value>, source: &PromptSource) -> Result<Asked, St
         [name] if *name == prompt => Ok(Asked::Prompt(jsonl::string(&mut map, prompt, "prompt_column")?)),
         [_] => Ok(Asked::Text(jsonl::string(&mut map, text, "text_column")?)),
         [] => Err(jsonl::missing(&map, messages, "messages_column, prompt_column or text_column")),
-        both => Err(format!("{} are all there: leave one of them", quoted(both))),
+        both => Err(format!("more than one of {} is set: keep only one", quoted(both))),
     }
 }
 
@@ -96,10 +95,10 @@ mod tests {
     }
 
     #[test]
-    fn complaints_say_what_is_wrong() {
+    fn errors_name_the_problem() {
         let cases = [
             (r#"{"source": "a"}"#, "set messages_column, prompt_column or text_column"),
-            (r#"{"text": "a", "prompt": "b"}"#, "are all there: leave one of them"),
+            (r#"{"text": "a", "prompt": "b"}"#, "more than one of \"prompt\", \"text\" is set: keep only one"),
             (r#"{"text": 1}"#, "column \"text\" is a number"),
             (r#"{"messages": []}"#, "no message to answer"),
             (r#"{"messages": [{"role": "user"}]}"#, "message 1: no content"),

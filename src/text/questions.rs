@@ -1,4 +1,4 @@
-//! Questions on contexts, with answers that are parts of them, from SQuAD's JSON and from JSONL.
+//! Reads extractive question answering data from SQuAD's JSON and from JSONL.
 
 use super::gzip;
 use super::jsonl::{self, kind};
@@ -11,57 +11,54 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A file of questions and how to read it.
+/// A file of questions, and how to read it.
 ///
-/// A file whose name ends in `.jsonl` or `.ndjson` has one object a line: `context`, `question`, `id` (else the line's
-/// number) and `answers`. Any other is SQuAD's JSON, 1.1 or 2.0.
+/// A file with the extension `.jsonl` or `.ndjson` has one object per line: `context`, `question`, `id` (default: the
+/// line number) and `answers`. Any other file is SQuAD's JSON, 1.1 or 2.0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuestionSource {
-    /// The file.
     pub path: PathBuf,
-    /// Whether answers are wanted; not for prediction.
+    /// Whether answers are read; false for prediction.
     pub labelled: bool,
-    /// What a bad record does.
+    /// How to handle invalid records.
     pub on_bad_record: OnBad,
 }
 
-/// One question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// The line on which the record starts, from 1.
+    /// Number of the record's first line, from 1.
     pub line: usize,
-    /// Its name; no two questions of a file have the same.
+    /// Its id, unique in the file.
     pub id: String,
-    /// The text that holds the answers; the questions of a paragraph share it.
+    /// The context, shared by the questions of a paragraph.
     pub context: Arc<str>,
-    /// The question.
     pub question: String,
-    /// The right answers. None: the question cannot be answered from its context, or no answers are wanted.
+    /// The reference answers. Empty: the question cannot be answered from its context, or answers are not read.
     pub answers: Vec<Answer>,
 }
 
-/// A part of a context.
+/// An answer span in a context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The text; never empty.
     pub text: String,
-    /// Where in the context it starts, in bytes: `context[start..].starts_with(text)`. (In files it is in characters.)
+    /// Start in the context in bytes: `context[start..].starts_with(text)`. (Files count characters.)
     pub start: usize,
 }
 
 /// Reads a file of questions.
 ///
 /// # Errors
-/// Input errors (exit 2): a file that cannot be read, or is not JSON of SQuAD's form; bad records with
-/// [`OnBad::Error`], listed with file, line and the question's id: an answer that is not in its context, an id that
-/// stands twice, an answer to a question that is said to have none; no good record at all.
+/// Input errors (exit 2): a file that cannot be read, or is not JSON of SQuAD's form; invalid records with
+/// [`OnBad::Error`], listed with file, line and question id: an answer that is not in its context, a duplicate id, an
+/// answer to a question marked as impossible; no valid record.
 pub fn read(source: &QuestionSource) -> Result<Records<Question>> {
     let file = File::open(&source.path)?;
     let parsed = match gzip::extension(&source.path).as_str() {
         "jsonl" | "ndjson" => jsonl::records(file.json_lines()?, |line, map| flat(line, map, source.labelled)),
         _ => squad(file.content(), source)?,
     };
-    file.settle(without_doubles(parsed), source.on_bad_record, source.labelled)
+    file.collect(reject_duplicate_ids(parsed), source.on_bad_record, source.labelled)
 }
 
 #[derive(Deserialize)]
@@ -79,7 +76,7 @@ struct Article<'a> {
 #[derive(Deserialize)]
 struct Paragraph<'a> {
     context: String,
-    // Kept as text, because that is what tells the line.
+    // Kept as text to determine the line number.
     #[serde(borrow)]
     qas: Vec<&'a RawValue>,
 }
@@ -88,13 +85,13 @@ fn squad(content: &[u8], source: &QuestionSource) -> Result<Vec<Parsed<Question>
     let error = |line: usize, why: String| Error::input(format!("{}:{line}: {why}", source.path.display()));
     let line_of = |byte: usize| 1 + content[..byte].iter().filter(|&&b| b == b'\n').count();
     let text = std::str::from_utf8(content)
-        .map_err(|e| error(line_of(e.valid_up_to()), "the text is not UTF-8; convert the file to UTF-8".into()))?;
+        .map_err(|e| error(line_of(e.valid_up_to()), "not valid UTF-8; convert the file to UTF-8".into()))?;
     let squad: Squad = serde_json::from_str(text).map_err(|e| {
         let message = e.to_string();
         let what = message.split(" at line ").next().unwrap_or_default();
         match e.is_data() {
-            true => error(e.line(), format!("not of SQuAD's form (data, paragraphs, context, qas): {what}")),
-            false => error(e.line(), format!("broken JSON at column {}: {what}", e.column())),
+            true => error(e.line(), format!("not in SQuAD's format (data, paragraphs, context, qas): {what}")),
+            false => error(e.line(), format!("invalid JSON at column {}: {what}", e.column())),
         }
     })?;
     let mut parsed = Vec::new();
@@ -109,7 +106,7 @@ fn squad(content: &[u8], source: &QuestionSource) -> Result<Vec<Parsed<Question>
                 Value::Object(mut map) => id(&map)
                     .and_then(|id| id.ok_or_else(|| "a question has no id".into()))
                     .and_then(|id| question(line, id, context.clone(), &mut map, source.labelled)),
-                other => Err(format!("a question is a JSON object, this is {}", kind(&other))),
+                other => Err(format!("a question must be a JSON object, found {}", kind(&other))),
             };
             parsed.push(question.map_err(|why| (line, why)));
         }
@@ -171,12 +168,12 @@ fn answers(map: &Map<String, Value>, context: &str) -> Result<Vec<Answer>, Strin
     let form = "a list of objects with text and answer_start";
     let answers: Vec<(&Value, &Value)> = match map.get("answers") {
         None if impossible == Some(true) => Vec::new(),
-        None => return Err("it has no answers; an empty list says that it cannot be answered".into()),
+        None => return Err("it has no answers; use an empty list for an unanswerable question".into()),
         Some(Value::Array(list)) => list
             .iter()
             .map(|answer| answer.get("text").zip(answer.get("answer_start")).ok_or(format!("answers is not {form}")))
             .collect::<Result<_, _>>()?,
-        // As Hugging Face's data sets have it: a list of texts and a list of starts.
+        // The format of Hugging Face's data sets: a list of texts and a list of starts.
         Some(answers @ Value::Object(_)) => match (&answers["text"], &answers["answer_start"]) {
             (Value::Array(texts), Value::Array(starts)) if texts.len() == starts.len() => {
                 texts.iter().zip(starts).collect()
@@ -186,8 +183,8 @@ fn answers(map: &Map<String, Value>, context: &str) -> Result<Vec<Answer>, Strin
         Some(other) => return Err(format!("answers is {}; it must be {form}", kind(other))),
     };
     match (impossible, answers.is_empty()) {
-        (Some(true), false) => return Err("it is said to be impossible (is_impossible), but has an answer".into()),
-        (Some(false), true) => return Err("it is said to be possible (is_impossible), but has no answer".into()),
+        (Some(true), false) => return Err("is_impossible is true, but it has an answer".into()),
+        (Some(false), true) => return Err("is_impossible is false, but it has no answer".into()),
         _ => {}
     }
     answers.into_iter().map(|(text, start)| answer(text, start, context)).collect()
@@ -198,25 +195,25 @@ fn answer(text: &Value, start: &Value, context: &str) -> Result<Answer, String> 
         return Err(format!("an answer's text is {} and its answer_start {start}", kind(text)));
     };
     if text.is_empty() {
-        return Err("an answer is empty; where there is none, answers is an empty list".into());
+        return Err("an answer is empty; use an empty list of answers for an unanswerable question".into());
     }
     let byte = context.char_indices().map(|(byte, _)| byte).nth(usize::try_from(at).unwrap_or(usize::MAX));
     match byte.filter(|&byte| context[byte..].starts_with(text)) {
         Some(start) => Ok(Answer { text: text.to_owned(), start }),
         None => {
             let elsewhere = match context.find(text) {
-                Some(byte) => format!("it stands at {}", context[..byte].chars().count()),
-                None => "nor anywhere else".into(),
+                Some(byte) => format!("found at {}", context[..byte].chars().count()),
+                None => "not found anywhere".into(),
             };
             Err(format!("the answer {text:?} is not in its context at character {at} ({elsewhere})"))
         }
     }
 }
 
-/// The same, where a question whose id an earlier one has is a bad record.
-fn without_doubles(parsed: Vec<Parsed<Question>>) -> Vec<Parsed<Question>> {
+/// Turns questions with the id of an earlier question into invalid records.
+fn reject_duplicate_ids(parsed: Vec<Parsed<Question>>) -> Vec<Parsed<Question>> {
     let mut lines: HashMap<String, usize> = HashMap::new();
-    let single = |parsed: Parsed<Question>| {
+    let check = |parsed: Parsed<Question>| {
         let question = parsed?;
         match lines.get(&question.id) {
             Some(first) => Err((question.line, named(&question.id, format!("line {first} has the same id")))),
@@ -226,7 +223,7 @@ fn without_doubles(parsed: Vec<Parsed<Question>>) -> Vec<Parsed<Question>> {
             }
         }
     };
-    parsed.into_iter().map(single).collect()
+    parsed.into_iter().map(check).collect()
 }
 
 #[cfg(test)]
@@ -239,7 +236,7 @@ mod tests {
         QuestionSource { path, labelled: true, on_bad_record: OnBad::Error }
     }
 
-    /// SQuAD's JSON with these questions on one context, the first on line 5.
+    /// Returns SQuAD's JSON with these questions on one context, the first on line 5.
     fn squad(questions: &[&str]) -> String {
         let context = "Ärger: Caf\u{e9} \u{1f600} at \\\"Zo\u{eb}'s\\\" opened in 1999 and 2001.";
         let questions = questions.join(",\n");
@@ -266,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_parts_of_their_contexts() {
+    fn answers_are_spans_of_their_contexts() {
         let dir = tempfile::tempdir().unwrap();
         let where_ = r#"{"id": 3, "question": "Where?", "answers": [{"text": "Zoë's", "answer_start": 18}]}"#;
         let read = read(&source(&dir, "a.json", &squad(&[WHEN, NONE, where_]))).unwrap();
@@ -283,19 +280,19 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_elsewhere_is_told_with_the_question() {
+    fn a_misplaced_answer_is_reported_with_its_question() {
         let at = |start| {
             format!(r#"{{"id": "q9", "question": "?", "answers": [{{"text": "1999", "answer_start": {start}}}]}}"#)
         };
         for start in ["34", "5000", "18446744073709551615"] {
             let expected = format!(
-                "6: question \"q9\": the answer \"1999\" is not in its context at character {start} (it stands at 35)\n\
-                 correct the file, or leave bad records out with on_bad_record = \"skip\""
+                "6: question \"q9\": the answer \"1999\" is not in its context at character {start} (found at 35)\n\
+                 correct the file, or skip invalid records with on_bad_record = \"skip\""
             );
             assert_eq!(message(&squad(&[WHEN, &at(start)])), expected);
         }
         let nowhere = at("35").replace("1999", "1998");
-        assert!(message(&squad(&[WHEN, &nowhere])).contains("at character 35 (nor anywhere else)"));
+        assert!(message(&squad(&[WHEN, &nowhere])).contains("at character 35 (not found anywhere)"));
         let dir = tempfile::tempdir().unwrap();
         let source = source(&dir, "a.json", &squad(&[&nowhere, NONE]));
         let skipping = QuestionSource { on_bad_record: OnBad::Skip, ..source.clone() };
@@ -305,20 +302,20 @@ mod tests {
     }
 
     #[test]
-    fn complaints_say_what_is_wrong() {
+    fn errors_name_the_problem() {
         for (question, expected) in [
             (WHEN, "question \"q1\": line 5 has the same id"),
             (r#"{"question": "?", "answers": []}"#, "6: a question has no id"),
             (r#"{"id": "q", "answers": []}"#, "question \"q\": it has no question"),
             (r#"{"id": "q", "question": 1, "answers": []}"#, "its question is a number"),
-            (r#"{"id": "q", "question": "?"}"#, "it has no answers; an empty list says"),
-            (r#"{"id": "q", "question": "?", "answers": [], "is_impossible": false}"#, "but has no answer"),
-            (&WHEN.replace("q1", "q").replace("]}", "], \"is_impossible\": true}"), "but has an answer"),
+            (r#"{"id": "q", "question": "?"}"#, "it has no answers; use an empty list"),
+            (r#"{"id": "q", "question": "?", "answers": [], "is_impossible": false}"#, "but it has no answer"),
+            (&WHEN.replace("q1", "q").replace("]}", "], \"is_impossible\": true}"), "but it has an answer"),
             (r#"{"id": "q", "question": "?", "answers": ["x"]}"#, "answers is not a list of objects with text"),
             (r#"{"id": "q", "question": "?", "answers": "x"}"#, "answers is a string; it must be a list"),
             (r#"{"id": "q", "question": "?", "answers": [{"text": "", "answer_start": 0}]}"#, "an answer is empty"),
             (r#"{"id": "q", "question": "?", "answers": [{"text": "x", "answer_start": -1}]}"#, "its answer_start -1"),
-            ("[]", "a question is a JSON object, this is an array"),
+            ("[]", "a question must be a JSON object, found an array"),
         ] {
             let message = message(&squad(&[WHEN, question]));
             assert!(message.contains(expected), "{question}: {message}");
@@ -326,17 +323,17 @@ mod tests {
     }
 
     #[test]
-    fn files_of_another_form_are_told_apart() {
+    fn files_in_another_format_are_errors() {
         let cut = squad(&[WHEN]).replace("]}]}]}", "");
-        assert!(message(&cut).starts_with("7: broken JSON at column 0: EOF while parsing"), "{}", message(&cut));
-        let expected = "1: not of SQuAD's form (data, paragraphs, context, qas): missing field `data`";
+        assert!(message(&cut).starts_with("7: invalid JSON at column 0: EOF while parsing"), "{}", message(&cut));
+        let expected = "1: not in SQuAD's format (data, paragraphs, context, qas): missing field `data`";
         assert_eq!(message("{\"text\": 1}"), expected);
-        assert!(message("{\"data\": [{\"paragraphs\": [\n{\"qas\": []}]}]}").starts_with("2: not of SQuAD's form"));
-        assert!(message("{\"data\": []}").ends_with("the data set is empty: the file holds no record"));
+        assert!(message("{\"data\": [{\"paragraphs\": [\n{\"qas\": []}]}]}").starts_with("2: not in SQuAD's format"));
+        assert!(message("{\"data\": []}").ends_with("the data set is empty: the file contains no record"));
     }
 
     #[test]
-    fn json_lines_have_a_question_each() {
+    fn jsonl_has_one_question_per_line() {
         let dir = tempfile::tempdir().unwrap();
         let content = [
             r#"{"context": "a b", "question": "?", "answers": {"text": ["b"], "answer_start": [2]}}"#,

@@ -5,43 +5,40 @@ use std::path::PathBuf;
 /// A file of records and how to read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// The file.
     pub path: PathBuf,
     /// `None`: by the file's extension (`.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.tab`).
     pub format: Option<Format>,
-    /// The names of the columns of a CSV or TSV file without a header. `None`: text, text_pair (where asked
-    /// for), label, in this order, by the names in `fields`.
+    /// Column names of a CSV or TSV file without a header. `None`: the names in `fields`: text, text_pair (if set),
+    /// label.
     pub columns: Option<Vec<String>>,
-    /// Whether a CSV or TSV file's first row is a header. `None`: it is one if it holds the text column's name
-    /// and, where a label is wanted, the label column's, in capitals or small letters.
+    /// Whether the first row of a CSV or TSV file is a header. `None`: if it has all requested names, ignoring case.
     pub header: Option<bool>,
-    /// Which columns are wanted.
+    /// The columns to read.
     pub fields: Fields,
-    /// What a bad record does.
+    /// How to handle invalid records.
     pub on_bad_record: OnBad,
 }
 
-/// The layout of a file.
+/// A file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a line; blank lines are skipped.
+    /// One JSON object per line; blank lines are skipped.
     Jsonl,
     /// Comma-separated with double quotes (RFC 4180); a quoted field may span lines.
     Csv,
-    /// Tab-separated without any quoting, as GLUE's files are: a quote is a character like any other.
+    /// Tab-separated without quoting, like the files of GLUE: quotes are ordinary characters.
     Tsv,
 }
 
-/// The names of the wanted columns.
+/// The names of the columns to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fields {
-    /// The text.
     pub text: String,
-    /// The second text. `None`: a column `text_pair` where there is one.
+    /// The second text. `None`: the column `text_pair`, if present.
     pub text_pair: Option<String>,
-    /// The label. `None`: not needed, as for prediction.
+    /// The label. `None`: no label is read, as for prediction.
     pub label: Option<String>,
-    /// Whether that column has any number of labels: a list in JSONL, names with commas between in CSV and TSV.
+    /// Whether a record has any number of labels: a list in JSONL, comma-separated names in CSV and TSV.
     pub many_labels: bool,
 }
 
@@ -51,16 +48,16 @@ impl Default for Fields {
     }
 }
 
-/// What a bad record does.
+/// How to handle invalid records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnBad {
-    /// Reading ends with an error that lists the bad records.
+    /// Fail with an error that lists the invalid records.
     Error,
-    /// The record is left out, and counted with its reason.
+    /// Skip the record and report it with its reason.
     Skip,
 }
 
-/// A label as a person would write it: `pos`, `1`, `1.0`, `true`.
+/// A label as written in the file: `pos`, `1`, `1.0`, `true`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawLabel {
     text: String,
@@ -68,7 +65,7 @@ pub struct RawLabel {
 }
 
 impl RawLabel {
-    /// The label without spaces around it, or a complaint if nothing else is there.
+    /// Trims a label; an error message if nothing remains.
     pub fn new(label: impl Into<String>, column: &str) -> Result<Self, String> {
         let label = label.into();
         let text = label.trim();
@@ -78,18 +75,16 @@ impl RawLabel {
         }
     }
 
-    /// The label's text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether spaces stand around it in the file.
+    /// Whether it had surrounding whitespace in the file.
     pub fn is_padded(&self) -> bool {
         self.padded
     }
 }
 
-/// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The line on which the record starts, from 1.
@@ -98,37 +93,38 @@ pub struct Record {
     pub text: String,
     /// The second text.
     pub text_pair: Option<String>,
-    /// The label; one when the source asks for one, and any number when it asks for many.
+    /// The labels: exactly one if [`Fields::label`] is set, any number if [`Fields::many_labels`] is.
     pub labels: Vec<RawLabel>,
 }
 
-/// One sentence of tagged words.
+/// A sentence of tagged words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tagged {
-    /// The line on which it starts, from 1.
+    /// Number of its first line, from 1.
     pub line: usize,
-    /// Its words; at least one, and none is empty.
+    /// At least one word; none is empty.
     pub words: Vec<String>,
-    /// A tag for each word; none where the source asks for none.
+    /// One tag per word; empty if [`TaggedSource::tags`] is `None`.
     pub tags: Vec<RawLabel>,
 }
 
-/// A record, or the line and reason of a bad one.
+/// A valid record, or the line and reason of an invalid one.
 pub(super) type Parsed<R = Record> = std::result::Result<R, (usize, String)>;
 
-/// A line's text, or a complaint that says which byte of it is not UTF-8.
+/// Decodes a line; the error message names the first byte that is not valid UTF-8.
 pub(super) fn utf8(line: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(line)
-        .map_err(|e| format!("byte {} of the record is not UTF-8; convert the file to UTF-8", e.valid_up_to() + 1))
+    std::str::from_utf8(line).map_err(|e| {
+        format!("byte {} of the record is not valid UTF-8; convert the file to UTF-8", e.valid_up_to() + 1)
+    })
 }
 
-/// Lines with their numbers from 1, without their ends (LF or CRLF).
+/// Iterates over lines and their numbers from 1, without line endings (LF or CRLF).
 pub(super) fn lines(content: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let lines = content.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     (1..).zip(lines)
 }
 
-/// Names as a message shows them: `"text", "label"`.
+/// Formats names for a message: `"text", "label"`.
 pub(super) fn quoted<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
     names.into_iter().map(|n| format!("{:?}", n.as_ref())).collect::<Vec<_>>().join(", ")
 }

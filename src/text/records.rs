@@ -1,10 +1,9 @@
-//! Records of text and label from JSONL, CSV and TSV files.
+//! Reads records of text and label from JSONL, CSV and TSV files.
 //!
-//! Messages name settings bare (`label_column`): a configuration has them below `[data]`, the command line as options
-//! (`--label-column`).
+//! Messages name settings without a prefix (`label_column`): in a configuration they are under `[data]`, on the command
+//! line they are options (`--label-column`).
 //!
-//! Every record keeps the line on which it starts, so that any later complaint can name it. A byte order mark
-//! and CRLF line ends are tolerated; text that is not UTF-8 is not.
+//! Every record keeps its line number for messages. A byte order mark and CRLF are accepted; invalid UTF-8 is an error.
 
 use super::{gzip, jsonl, table};
 use crate::error::{Error, Result};
@@ -14,20 +13,19 @@ use std::path::Path;
 pub use super::record::{Fields, Format, OnBad, RawLabel, Record, Source};
 pub(super) use super::record::{Parsed, lines, quoted, utf8};
 
-/// How many reasons for bad records one message lists.
+/// Maximum number of reasons for invalid records in one message.
 const LISTED: usize = 10;
-/// How many lines a message names for one reason.
+/// Maximum number of line numbers per reason.
 const LINES: usize = 3;
 
 /// The records of a file.
 #[derive(Debug)]
 pub struct Records<R = Record> {
-    /// The good records in the file's order; never empty.
+    /// The valid records in file order; never empty.
     pub records: Vec<R>,
-    /// Line and reason of each record left out; empty with [`OnBad::Error`].
+    /// Line and reason of each skipped record; empty with [`OnBad::Error`].
     pub skipped: Vec<(usize, String)>,
-    /// The line of the first row of a CSV or TSV file, where that was taken for a record because it names no wanted
-    /// column, not because [`Source::header`] says so.
+    /// Line of a CSV or TSV file's first row, if it was read as a record only because it has no expected column name.
     pub guessed: Option<usize>,
     /// BLAKE3 of the file's bytes.
     pub bytes_hash: [u8; 32],
@@ -36,9 +34,8 @@ pub struct Records<R = Record> {
 /// Reads a file of records.
 ///
 /// # Errors
-/// Input errors (exit 2): a missing or unreadable file; an unknown extension without a format; a header
-/// without the wanted columns; a JSON array; bad records with [`OnBad::Error`], up to ten reasons listed with file and
-/// lines; no good record at all.
+/// Input errors (exit 2): an unreadable file; an unknown extension without a format; a header without the requested
+/// columns; a JSON array; invalid records with [`OnBad::Error`], with up to ten reasons; no valid record.
 pub fn read(source: &Source) -> Result<Records> {
     let path = &source.path;
     let format = format_of(source)?;
@@ -49,7 +46,7 @@ pub fn read(source: &Source) -> Result<Records> {
         Format::Csv => table::parse_csv(content, source)?,
         Format::Tsv => table::parse_tsv(content, source)?,
     };
-    let read = file.settle(parsed, source.on_bad_record, source.fields.label.is_some())?;
+    let read = file.collect(parsed, source.on_bad_record, source.fields.label.is_some())?;
     Ok(Records { guessed, ..read })
 }
 
@@ -61,38 +58,38 @@ pub(super) struct File<'a> {
 }
 
 impl<'a> File<'a> {
-    /// Reads a file and unpacks it where it is packed; it cannot be read, or it is UTF-16, is an input error.
+    /// Reads a file and decompresses gzip. An unreadable file or UTF-16 is an input error.
     pub fn open(path: &'a Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|e| unreadable(path, &e))?;
         let hash = *blake3::hash(&bytes).as_bytes();
-        let bytes = gzip::unpacked(path, bytes)?;
+        let bytes = gzip::decompress(path, bytes)?;
         if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
             return Err(Error::input(format!("{}: the file is UTF-16; convert it to UTF-8", path.display())));
         }
         Ok(File { path, bytes, hash })
     }
 
-    /// What it holds, without a byte order mark.
+    /// Returns the content without a byte order mark.
     pub fn content(&self) -> &[u8] {
         self.bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.bytes)
     }
 
-    /// The content of a JSONL file; a JSON array is an input error.
+    /// Returns the content of a JSONL file. A JSON array is an input error.
     pub fn json_lines(&self) -> Result<&[u8]> {
-        let why = "a JSON array; one object a line is wanted (`jq -c '.[]'` makes that of it)";
+        let why = "a JSON array, expected one object per line (convert it with `jq -c '.[]'`)";
         match self.content().trim_ascii_start().starts_with(b"[") {
             true => Err(Error::input(format!("{}: {why}", self.path.display()))),
             false => Ok(self.content()),
         }
     }
 
-    /// The hash of its bytes as they lie there, as [`hash_file`] gives it.
+    /// Returns the hash of the file's bytes, before decompression, as [`hash_file`] does.
     pub fn hash(&self) -> [u8; 32] {
         self.hash
     }
 
-    /// Its records, once it is decided what the bad ones mean (as in [`settle`]).
-    pub fn settle<R>(&self, parsed: Vec<Parsed<R>>, on_bad: OnBad, labelled: bool) -> Result<Records<R>> {
+    /// Collects the valid records; fails as [`check_bad`] does.
+    pub fn collect<R>(&self, parsed: Vec<Parsed<R>>, on_bad: OnBad, labelled: bool) -> Result<Records<R>> {
         let mut records = Vec::with_capacity(parsed.len());
         let mut skipped = Vec::new();
         for record in parsed {
@@ -101,12 +98,12 @@ impl<'a> File<'a> {
                 Err(bad) => skipped.push(bad),
             }
         }
-        settle(self.path, on_bad, labelled, records.len(), &skipped)?;
+        check_bad(self.path, on_bad, labelled, records.len(), &skipped)?;
         Ok(Records { records, skipped, guessed: None, bytes_hash: self.hash() })
     }
 }
 
-/// BLAKE3 of a file's bytes, the same as [`Records::bytes_hash`], without reading records.
+/// Returns the BLAKE3 hash of a file's bytes, equal to [`Records::bytes_hash`], without parsing records.
 ///
 /// # Errors
 /// As [`read`] for a file that cannot be read.
@@ -118,28 +115,28 @@ pub fn hash_file(path: &Path) -> Result<[u8; 32]> {
     Ok(*hasher.finalize().as_bytes())
 }
 
-/// Decides what `bad` records (line, reason) of a file with `good` good ones mean.
+/// Checks the `bad` records (line, reason) of a file that also has `good` valid ones.
 ///
 /// # Errors
-/// Bad records with [`OnBad::Error`]; no good record.
-pub fn settle(path: &Path, on_bad: OnBad, labelled: bool, good: usize, bad: &[(usize, String)]) -> Result<()> {
-    // Without labels the records are there to be answered, one by one: none can be left out.
+/// Invalid records with [`OnBad::Error`]; no valid record.
+pub fn check_bad(path: &Path, on_bad: OnBad, labelled: bool, good: usize, bad: &[(usize, String)]) -> Result<()> {
+    // Prediction needs one output per record, so invalid records cannot be skipped there.
     let advice = match labelled {
-        true => "correct the file, or leave bad records out with on_bad_record = \"skip\"",
+        true => "correct the file, or skip invalid records with on_bad_record = \"skip\"",
         false => "correct the file",
     };
     let reasons = || reasons(path, good + bad.len(), bad);
     let path = path.display();
     match (good, bad.len(), on_bad) {
-        (0, 0, _) => Err(Error::input(format!("{path}: the data set is empty: the file holds no record"))),
-        // Where no record is good, it is the reading that wants correcting, and the reasons say how.
+        (0, 0, _) => Err(Error::input(format!("{path}: the data set is empty: the file contains no record"))),
+        // If no record is valid, the settings are wrong, and the reasons say how to correct them.
         (0, ..) => Err(Error::input(reasons())),
         (_, 1.., OnBad::Error) => Err(Error::input(format!("{}\n{advice}", reasons()))),
         _ => Ok(()),
     }
 }
 
-/// One line for each reason, in the order of their first records; equal reasons of many records share one.
+/// Formats one line per distinct reason, in order of first occurrence.
 fn reasons(path: &Path, all: usize, bad: &[(usize, String)]) -> String {
     let mut order: Vec<(&str, Vec<usize>)> = Vec::new();
     let mut places = HashMap::new();
@@ -163,15 +160,15 @@ fn reasons(path: &Path, all: usize, bad: &[(usize, String)]) -> String {
     let mut shown: Vec<String> = shown.collect();
     let more: usize = order.iter().skip(LISTED).map(|(_, lines)| lines.len()).sum();
     if more > 0 {
-        shown.push(format!("... and {more} more bad records"));
+        shown.push(format!("... and {more} more invalid records"));
     }
     shown.join("\n")
 }
 
-/// The format of a source: the given one, else by the file's extension.
+/// Returns the format of a source: `source.format`, else from the extension.
 ///
 /// # Errors
-/// Neither is there (exit 2).
+/// No format and an unknown extension (exit 2).
 pub fn format_of(source: &Source) -> Result<Format> {
     match (source.format, gzip::extension(&source.path).as_str()) {
         (Some(format), _) => Ok(format),
@@ -179,7 +176,7 @@ pub fn format_of(source: &Source) -> Result<Format> {
         (None, "csv") => Ok(Format::Csv),
         (None, "tsv" | "tab") => Ok(Format::Tsv),
         _ => Err(Error::input(format!(
-            "{}: the name does not tell the format; rename it to .jsonl, .csv or .tsv, or set format",
+            "{}: unknown file extension; rename the file to .jsonl, .csv or .tsv, or set format",
             source.path.display()
         ))),
     }
@@ -217,9 +214,9 @@ mod tests {
         assert!(message.starts_with(&format!("{}:2: no column \"text\"", source.path.display())), "{message}");
         assert!(message.contains(":11: ") && !message.contains(":12: "), "{message}");
         assert!(message.contains("and 3 more") && message.contains("on_bad_record"), "{message}");
-        let answered = Source { fields: Fields { label: None, ..Fields::default() }, ..source.clone() };
-        let message = read(&answered).unwrap_err().to_string();
-        assert!(message.ends_with("\ncorrect the file"), "no advice to leave out what is to be answered: {message}");
+        let prediction = Source { fields: Fields { label: None, ..Fields::default() }, ..source.clone() };
+        let message = read(&prediction).unwrap_err().to_string();
+        assert!(message.ends_with("\ncorrect the file"), "prediction cannot skip records: {message}");
 
         source.on_bad_record = OnBad::Skip;
         let records = read(&source).unwrap();
@@ -228,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn one_mistake_in_many_records_is_one_line() {
+    fn an_error_repeated_in_many_records_is_listed_once() {
         let dir = tempfile::tempdir().unwrap();
         let content = "{\"sentence\": \"bad\"}\n".repeat(100);
         for on_bad_record in [OnBad::Error, OnBad::Skip] {
@@ -236,20 +233,24 @@ mod tests {
             let message = read(&source).unwrap_err().to_string();
             let expected = "no column \"text\"; the record has \"sentence\": set text_column \
                             (100 of 100 records: lines 1, 2, 3, ...)";
-            assert_eq!(message, format!("{}:1: {expected}", source.path.display()), "and no advice to leave out all");
+            assert_eq!(
+                message,
+                format!("{}:1: {expected}", source.path.display()),
+                "without advice to skip all records"
+            );
         }
         let content = "{}\n{\"text\": \"a\", \"label\": 1}\n{}\n[]\n";
         let message = read(&source(&dir, "b.jsonl", content.as_bytes())).unwrap_err().to_string();
-        assert!(message.contains("b.jsonl:1: no column \"text\", the record is empty (2 of 4 records: lines 1, 3)\n"));
-        assert!(message.contains("b.jsonl:4: a record is a JSON object, this is an array\n"), "{message}");
+        assert!(message.contains("b.jsonl:1: no column \"text\": the record is empty (2 of 4 records: lines 1, 3)\n"));
+        assert!(message.contains("b.jsonl:4: a record must be a JSON object, found an array\n"), "{message}");
     }
 
     #[test]
-    fn a_json_array_is_told_apart() {
+    fn a_json_array_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         for content in ["[{\"text\": \"a\", \"label\": 1}]", "\n[\n  {\n    \"text\": \"a\"\n  }\n]\n"] {
             let message = read(&source(&dir, "a.json", content.as_bytes())).unwrap_err().to_string();
-            assert!(message.contains("a.json: a JSON array; one object a line is wanted"), "{message}");
+            assert!(message.contains("a.json: a JSON array, expected one object per line"), "{message}");
         }
     }
 
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_cannot_be_read_say_why() {
+    fn unreadable_files_are_errors_with_a_reason() {
         let dir = tempfile::tempdir().unwrap();
         let missing = Source { path: dir.path().join("none.csv"), ..source(&dir, "a.csv", b"") };
         assert!(read(&missing).unwrap_err().to_string().ends_with("none.csv: no such file"));

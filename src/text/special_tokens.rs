@@ -1,13 +1,13 @@
-//! Which tokens of a Hugging Face folder are the special ones: the end of a text, the mask, and so on.
+//! Special tokens of a Hugging Face folder: BOS, EOS, mask, and so on.
 //!
-//! `tokenizer_config.json` names them, older folders' `special_tokens_map.json` does, and where both are silent
-//! `config.json` may know the id. Each value is a token, or an object whose `content` is one.
+//! They are looked up in `tokenizer_config.json`, then in `special_tokens_map.json` (older folders), then by id in
+//! `config.json`. A value is a token, or an object whose `content` is a token.
 
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
 
-/// A role that a token can have.
+/// The role of a special token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Special {
     Bos,
@@ -20,11 +20,10 @@ pub enum Special {
 }
 
 impl Special {
-    /// All of them.
     pub const ALL: [Special; 7] =
         [Special::Bos, Special::Eos, Special::Unk, Special::Sep, Special::Pad, Special::Cls, Special::Mask];
 
-    /// The key that names it, which is also what templates call it.
+    /// Returns the key in the JSON files, which is also the name in chat templates.
     pub fn key(self) -> &'static str {
         match self {
             Special::Bos => "bos_token",
@@ -38,22 +37,22 @@ impl Special {
     }
 }
 
-/// How a file names a token.
+/// A token as given in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Named {
     Text(String),
     Id(u32),
 }
 
-/// The special tokens that a folder names.
+/// The special tokens of a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecialTokens([Option<Named>; Special::ALL.len()]);
 
 impl SpecialTokens {
-    /// Reads what the folder's files say.
+    /// Reads the special tokens from the folder's files.
     ///
     /// # Errors
-    /// One of them cannot be read or is not JSON (exit 2).
+    /// A file cannot be read or is not JSON (exit 2).
     pub fn of_folder(dir: &Path) -> Result<Self> {
         let [tokenizer, map, model] =
             ["tokenizer_config.json", "special_tokens_map.json", "config.json"].map(|name| json_of(&dir.join(name)));
@@ -66,7 +65,7 @@ impl SpecialTokens {
         Ok(SpecialTokens(Special::ALL.map(named)))
     }
 
-    /// The id of one of them; `id_of` looks a token up.
+    /// Returns the id of a special token; `id_of` maps a token to its id.
     pub(super) fn id(&self, special: Special, id_of: impl Fn(&str) -> Option<u32>) -> Option<u32> {
         match &self.0[special as usize] {
             Some(Named::Text(token)) => id_of(token),
@@ -75,7 +74,7 @@ impl SpecialTokens {
         }
     }
 
-    /// Key and text of each that is named; `text_of` looks an id up.
+    /// Returns key and text of each defined token; `text_of` maps an id to its token.
     pub(super) fn texts(&self, text_of: impl Fn(u32) -> Option<String>) -> Vec<(&'static str, String)> {
         let text = |named: &Named| match named {
             Named::Text(token) => Some(token.clone()),
@@ -86,10 +85,10 @@ impl SpecialTokens {
     }
 }
 
-/// The content of a JSON file; null where there is none.
+/// Reads a JSON file; null if it does not exist.
 ///
 /// # Errors
-/// It cannot be read or is not JSON (exit 2).
+/// The file cannot be read or is not JSON (exit 2).
 pub(super) fn json_of(path: &Path) -> Result<Value> {
     let broken = |e: &dyn std::fmt::Display| Error::input(format!("{}: {e}", path.display()));
     match std::fs::read(path) {
@@ -104,7 +103,7 @@ fn text_of(value: &Value) -> Option<String> {
     Some(text.to_owned()).filter(|text| !text.is_empty())
 }
 
-/// An id; the first of several, as Llama 3's ends of texts.
+/// Returns an id, or the first of a list of ids, as in Llama 3's `eos_token_id`.
 fn id_of(value: &Value) -> Option<u32> {
     let id = value.as_u64().or_else(|| value.get(0)?.as_u64())?;
     id.try_into().ok()
@@ -115,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_asked_in_their_order() {
+    fn files_are_searched_in_order_of_precedence() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         let ids = || {

@@ -5,10 +5,11 @@ use super::record::{Parsed, RawLabel, Record, Source, lines, quoted, utf8};
 use crate::error::{Error, Result};
 use csv::ByteRecord;
 
-/// Comma-separated rows; empty lines are skipped. With them [`Records::guessed`](super::records::Records::guessed).
+/// Parses comma-separated rows; empty lines are skipped. Also returns
+/// [`Records::guessed`](super::records::Records::guessed).
 ///
 /// # Errors
-/// A header without the wanted columns; a quote that is never closed.
+/// A header without the requested columns; an unclosed quote.
 pub(super) fn parse_csv(content: &[u8], source: &Source) -> Result<(Vec<Parsed>, Option<usize>)> {
     let mut table = Table::new(source);
     each_of_csv(content, source, |line, row| table.row(line, row))?;
@@ -23,7 +24,7 @@ fn each_of_csv(
 ) -> Result<()> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(content);
     let mut row = ByteRecord::new();
-    // A record's own line: the reader's count includes neither the blank lines nor the rest of a CRLF before it.
+    // The line number is counted here, because the reader's count ignores preceding blank lines and the LF of a CRLF.
     let (mut line, mut counted) = (1, 0);
     while reader.read_byte_record(&mut row).map_err(|e| error(source, line, &e.to_string()))? {
         let from = row.position().map_or(counted, |p| p.byte() as usize);
@@ -31,10 +32,10 @@ fn each_of_csv(
         line += newlines(&content[counted..start]);
         counted = start;
         let end = reader.position().byte() as usize;
-        // The reader takes the end of the file for the missing quote, and so the rest of the file for one field.
+        // With a missing quote, the reader reads the rest of the file as one field.
         let raw = content[start..end].trim_ascii_end();
         if end == content.len() && newlines(raw) > 0 && raw.iter().filter(|&&b| b == b'"').count() % 2 == 1 {
-            return Err(error(source, line, "a quote opened in this record is never closed; close it or double it"));
+            return Err(error(source, line, "unclosed quote in this record; close it, or escape it by doubling it"));
         }
         let fields: Result<Vec<&str>, String> = row.iter().map(utf8).collect();
         each(line, fields)?;
@@ -42,11 +43,11 @@ fn each_of_csv(
     Ok(())
 }
 
-/// Tab-separated rows without quoting; empty lines are skipped. With them
+/// Parses tab-separated rows without quoting; empty lines are skipped. Also returns
 /// [`Records::guessed`](super::records::Records::guessed).
 ///
 /// # Errors
-/// A header without the wanted columns.
+/// A header without the requested columns.
 pub(super) fn parse_tsv(content: &[u8], source: &Source) -> Result<(Vec<Parsed>, Option<usize>)> {
     let mut table = Table::new(source);
     each_of_tsv(content, |line, row| table.row(line, row))?;
@@ -58,31 +59,31 @@ fn each_of_tsv(content: &[u8], mut each: impl FnMut(usize, Result<Vec<&str>, Str
     rows.try_for_each(|(line, bytes)| each(line, utf8(bytes).map(|text| text.split('\t').collect())))
 }
 
-/// What the rows that [`parse_csv`] and [`parse_tsv`] take for records have in other columns.
+/// Returns the values of other columns for the rows that [`parse_csv`] or [`parse_tsv`] returns.
 ///
 /// # Errors
-/// As theirs; a column that is not there.
+/// The errors of those functions; a missing column.
 pub(super) fn columns(content: &[u8], source: &Source, is_csv: bool, wanted: &[String]) -> Result<Vec<Vec<String>>> {
     let table = Table::new(source);
-    let (mut places, mut rows): (Option<Vec<usize>>, _) = (None, Vec::new());
+    let (mut indices, mut rows): (Option<Vec<usize>>, _) = (None, Vec::new());
     let each = |line: usize, row: Result<Vec<&str>, String>| {
         let row = row.map_err(|why| error(source, line, &why))?;
-        let places = match &places {
-            Some(places) => places,
+        let indices = match &indices {
+            Some(indices) => indices,
             None => {
-                let (Columns { names, .. }, is_header) = table.settle(line, &row)?;
-                let place = |name: &String| {
-                    let none = || error(source, line, &format!("no column {name:?}; there are {}", quoted(&names)));
+                let (Columns { names, .. }, is_header) = table.resolve_columns(line, &row)?;
+                let index = |name: &String| {
+                    let none = || error(source, line, &format!("no column {name:?}; found {}", quoted(&names)));
                     position(&names, name).ok_or_else(none)
                 };
-                let found = places.insert(wanted.iter().map(place).collect::<Result<_>>()?);
+                let found = indices.insert(wanted.iter().map(index).collect::<Result<_>>()?);
                 if is_header {
                     return Ok(());
                 }
                 found
             }
         };
-        rows.push(places.iter().map(|&at| row.get(at).copied().unwrap_or_default().to_owned()).collect());
+        rows.push(indices.iter().map(|&at| row.get(at).copied().unwrap_or_default().to_owned()).collect());
         Ok(())
     };
     if is_csv { each_of_csv(content, source, each) } else { each_of_tsv(content, each) }?;
@@ -97,7 +98,7 @@ fn newlines(bytes: &[u8]) -> usize {
     bytes.iter().filter(|&&b| b == b'\n').count()
 }
 
-/// Where the wanted columns are.
+/// The indices of the requested columns.
 struct Columns {
     names: Vec<String>,
     text: usize,
@@ -106,7 +107,7 @@ struct Columns {
     many_labels: bool,
 }
 
-/// Where a name is: as it is written, else the only one that differs from it in capitals and small letters alone.
+/// Returns the index of a column name: an exact match, else the only case-insensitive match.
 fn position(names: &[String], name: &str) -> Option<usize> {
     let alike = || {
         let mut alike = (0..names.len()).filter(|&i| names[i].to_lowercase() == name.to_lowercase());
@@ -116,7 +117,7 @@ fn position(names: &[String], name: &str) -> Option<usize> {
 }
 
 impl Columns {
-    /// Finds the wanted columns among `names`; the error is the missing one's name and key.
+    /// Finds the requested columns in `names`. The error holds the names, and name and setting of the missing column.
     fn find(names: Vec<String>, source: &Source) -> Result<Columns, (Vec<String>, String, &'static str)> {
         let at = |name: &str| position(&names, name);
         let fields = &source.fields;
@@ -148,7 +149,7 @@ impl Columns {
         if row.len() > self.names.len() {
             let names = quoted(&self.names);
             return Err(format!(
-                "found {} columns, but only {} are named ({names}): a stray separator, or name all of them with columns",
+                "found {} columns, but only {} names ({names}): remove a stray separator, or name all columns with columns",
                 row.len(),
                 self.names.len()
             ));
@@ -174,7 +175,7 @@ impl Columns {
     }
 }
 
-/// Collects rows; the first one settles the columns.
+/// Collects rows; the first row determines the columns.
 struct Table<'a> {
     source: &'a Source,
     columns: Option<Columns>,
@@ -192,7 +193,7 @@ impl<'a> Table<'a> {
             (Some(columns), _) => columns,
             (None, Err(why)) => return Err(self.error(line, why)),
             (None, Ok(row)) => {
-                let (columns, is_header) = self.settle(line, row)?;
+                let (columns, is_header) = self.resolve_columns(line, row)?;
                 let columns = self.columns.insert(columns);
                 if is_header {
                     return Ok(());
@@ -206,24 +207,24 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    /// The columns, and whether the file's first row is a header that names them.
-    fn settle(&self, line: usize, first: &[&str]) -> Result<(Columns, bool)> {
+    /// Returns the columns, and whether the first row of the file is a header.
+    fn resolve_columns(&self, line: usize, first: &[&str]) -> Result<(Columns, bool)> {
         let fields = &self.source.fields;
         let names: Vec<String> = first.iter().map(|name| name.trim().to_string()).collect();
-        let holds = |name: &String| position(&names, name).is_some();
-        let (text, label) = (holds(&fields.text), fields.label.as_ref().map(holds));
+        let contains = |name: &String| position(&names, name).is_some();
+        let (text, label) = (contains(&fields.text), fields.label.as_ref().map(contains));
         let header = match self.source.header {
             Some(header) => header,
             None if text == label.unwrap_or(text) => text,
-            // One of the two names is there: a header with another name for the other, all but surely.
+            // With one of the two names, this is almost certainly a header with another name for the other column.
             None => {
-                let (there, name, key) = match (text, &fields.label) {
+                let (found, name, key) = match (text, &fields.label) {
                     (true, Some(label)) => (&fields.text, label, "label_column"),
                     _ => (fields.label.as_ref().unwrap_or(&fields.text), &fields.text, "text_column"),
                 };
                 let names = quoted(&names);
                 let why = format!(
-                    "this row ({names}) has {there:?} but no {name:?}: set {key} to one of its names, \
+                    "this row ({names}) contains {found:?} but not {name:?}: set {key} to one of its names, \
                      or header = false if it is a record"
                 );
                 return Err(self.error(line, &why));
@@ -240,8 +241,8 @@ impl<'a> Table<'a> {
                     let (found, keys) = (quoted(&names), quoted(&usual));
                     let which = if fields.label.is_some() { "text_column and label_column" } else { "text_column" };
                     let why = format!(
-                        "this row has {} columns ({found}), none of them named as those that are wanted ({keys}). If it \
-                         is a header, set {which} to its names; if it is a record, name all columns with columns",
+                        "this row has {} columns ({found}), but contains none of the expected names ({keys}). If it is a \
+                         header, set {which} to its names; if it is a record, name all columns with columns",
                         names.len()
                     );
                     return Err(self.error(line, &why));
@@ -271,7 +272,7 @@ mod tests {
         Source { path: "f".into(), format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error }
     }
 
-    /// `line:text|pair|label` of each record, `line!why` of each bad one.
+    /// Formats each record as `line:text|pair|label`, and each invalid one as `line!why`.
     fn show(parsed: Result<(Vec<Parsed>, Option<usize>)>) -> Vec<String> {
         let rows = parsed.unwrap().0.into_iter().map(|row| match row {
             Ok(r) => {
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_seen_and_may_be_in_any_order() {
+    fn header_columns_may_be_in_any_order() {
         let csv = show(parse_csv(b"id,label, text\n7,pos,\"a, \"\"b\"\"\"\n", &source()));
         assert_eq!(csv, ["2:a, \"b\"|-|pos"]);
         let tsv = show(parse_tsv(b"label\ttext\ttext_pair\n1\ta \"b\tc\"\n", &source()));
@@ -293,15 +294,15 @@ mod tests {
     }
 
     #[test]
-    fn a_header_may_be_in_capitals() {
+    fn header_names_ignore_case() {
         assert_eq!(show(parse_csv(b"Label,TEXT,Text_Pair\n1,a,b\n", &source())), ["2:a|b|1"]);
         assert_eq!(show(parse_csv(b"Text,label,text\nno,1,a\n", &source())), ["2:a|-|1"], "the exact name wins");
         let message = parse_csv(b"Text,label,TEXT\na,1,b\n", &source()).unwrap_err().to_string();
-        assert!(message.contains("no \"text\": set text_column"), "two that are alike: {message}");
+        assert!(message.contains("not \"text\": set text_column"), "two case-insensitive matches: {message}");
     }
 
     #[test]
-    fn a_first_row_that_names_nothing_is_known_as_a_guess() {
+    fn a_first_row_without_known_names_is_reported_as_a_guess() {
         let guessed = |content: &[u8], source: &Source| parse_csv(content, source).unwrap().1;
         assert_eq!(guessed(b"\nreview,sentiment\na,1\n", &source()), Some(2));
         assert_eq!(guessed(b"text,label\na,1\n", &source()), None);
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn prediction_needs_the_text_alone() {
+    fn prediction_needs_only_the_text() {
         let fields = Fields { label: None, ..Fields::default() };
         let source = Source { fields, ..source() };
         assert_eq!(show(parse_tsv(b"one\ntwo\t1", &source)), ["1:one|-|-", "2:two|-|-"]);
@@ -329,11 +330,11 @@ mod tests {
     }
 
     #[test]
-    fn a_header_with_other_names_is_not_taken_for_a_record() {
+    fn a_header_with_other_names_is_not_read_as_a_record() {
         let message = parse_tsv(b"sentence\tlabel\nx\t1", &source()).unwrap_err().to_string();
         assert!(message.starts_with("f:1: ") && message.contains("text_column"), "{message}");
         let message = parse_tsv(b"text\tscore\nx\t1", &source()).unwrap_err().to_string();
-        assert!(message.contains("no \"label\"") && message.contains("label_column"), "{message}");
+        assert!(message.contains("not \"label\"") && message.contains("label_column"), "{message}");
         let forced = Source { header: Some(false), ..source() };
         assert_eq!(show(parse_tsv(b"sentence\tlabel", &forced)), ["1:sentence|-|label"]);
         let forced = Source { header: Some(true), ..source() };
@@ -351,15 +352,15 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_the_wrong_width_are_bad() {
+    fn rows_with_a_wrong_number_of_columns_are_invalid() {
         let rows = show(parse_tsv(b"good\t1\nalone\na\tb\tc\nempty\t\n", &source()));
         assert_eq!(rows[1], "2!found 1 of the 2 columns needed for \"text\", \"label\"");
-        assert!(rows[2].starts_with("3!found 3 columns, but only 2 are named"), "{}", rows[2]);
+        assert!(rows[2].starts_with("3!found 3 columns, but only 2 names"), "{}", rows[2]);
         assert!(rows[3].starts_with("4!the label (column \"label\") is empty"), "{}", rows[3]);
     }
 
     #[test]
-    fn csv_lines_are_right_over_newlines_blank_lines_and_crlf() {
+    fn csv_line_numbers_count_newlines_blank_lines_and_crlf() {
         for end in ["\n", "\r\n"] {
             let content = ["text,label", "\"a\nb\",1", "", "", "c,2", "\"d\n\ne\",3", "f,4"].join(end);
             let rows = show(parse_csv(content.as_bytes(), &source()));
@@ -368,14 +369,14 @@ mod tests {
     }
 
     #[test]
-    fn an_open_quote_is_not_taken_for_a_long_field() {
+    fn an_unclosed_quote_is_an_error() {
         let message = parse_csv(b"text,label\na,1\n\"b,1\nc,1\n", &source()).unwrap_err().to_string();
-        assert!(message.starts_with("f:3: a quote"), "{message}");
+        assert!(message.starts_with("f:3: unclosed quote"), "{message}");
         assert_eq!(show(parse_csv(b"text,label\na 5\" pipe,1\n", &source())), ["2:a 5\" pipe|-|1"]);
     }
 
     #[test]
-    fn bad_utf8_names_its_line() {
+    fn invalid_utf8_is_reported_with_its_line() {
         let rows = show(parse_csv(b"text,label\na,1\n\xff,1\n", &source()));
         assert!(rows[1].starts_with("3!byte 1 "), "{}", rows[1]);
         assert!(parse_tsv(b"\xff\t1", &source()).unwrap_err().to_string().starts_with("f:1: byte 1"));

@@ -1,4 +1,4 @@
-//! Sentences of words with a tag each, from CoNLL and JSONL files.
+//! Reads token classification data (words with tags) from CoNLL and JSONL files.
 
 pub use super::record::Tagged;
 use super::records::{File, OnBad, Parsed, Records, lines, utf8};
@@ -7,58 +7,58 @@ use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
-/// A file of sentences and how to read it.
+/// A file of sentences, and how to read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaggedSource {
-    /// The file.
     pub path: PathBuf,
-    /// `None`: by the file's extension (`.jsonl`, `.ndjson`, `.json`; `.conll`, `.bio`, `.iob`, `.tsv`, `.txt`).
+    /// `None`: by the extension (`.jsonl`, `.ndjson`, `.json`; `.conll`, `.bio`, `.iob`, `.tsv`, `.txt`).
     pub format: Option<TaggedFormat>,
-    /// The JSONL column that has the words.
+    /// The JSONL column with the list of words.
     pub words: String,
-    /// The JSONL column that has the tags. `None`: no tags are read, of either format, as for prediction.
+    /// The JSONL column with the list of tags. `None`: no tags are read in any format, as for prediction.
     pub tags: Option<String>,
-    /// What a bad record does.
+    /// How to handle invalid records.
     pub on_bad_record: OnBad,
 }
 
-/// The layout of a file of sentences.
+/// A file format for sentences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaggedFormat {
-    /// One word a line: the word is the first column and the tag the last, between tabs or spaces; blank lines stand
-    /// between sentences, `-DOCSTART-` lines are skipped.
+    /// One word per line: the first column is the word, the last one the tag, separated by tabs or spaces. Blank lines
+    /// separate sentences; `-DOCSTART-` lines are skipped.
     Conll,
-    /// One JSON object a line with a list of words and a list of as many tags.
+    /// One JSON object per line with a list of words and a list of tags of the same length.
     Jsonl,
-    /// One sentence a line, its words between spaces; without tags.
+    /// One sentence per line, words separated by spaces; without tags.
     Sentences,
 }
 
 /// Reads a file of sentences.
 ///
 /// # Errors
-/// Input errors (exit 2), as [`records::read`](super::records::read): a file that cannot be read or whose name does
-/// not tell its format; bad records with [`OnBad::Error`], such as a word without a tag, listed with file and lines; no
-/// good record at all.
+/// Input errors (exit 2), as [`records::read`](super::records::read): a file that cannot be read, or with an unknown
+/// extension; invalid records with [`OnBad::Error`], such as a word without a tag, listed with file and lines; no valid
+/// record.
 pub fn read(source: &TaggedSource) -> Result<Records<Tagged>> {
     let mut format = format_of(source)?;
     let file = File::open(&source.path)?;
     if source.format.is_none() && source.tags.is_none() && gzip::extension(&source.path) == "txt" {
-        format = format_by(file.content()).map_err(|why| Error::input(format!("{}: {why}", source.path.display())))?;
+        format =
+            detect_format(file.content()).map_err(|why| Error::input(format!("{}: {why}", source.path.display())))?;
     }
     let parsed = match format {
         TaggedFormat::Sentences if source.tags.is_some() => {
-            let why = "sentences in plain text have no tags; CoNLL and JSONL have them";
+            let why = "plain text has no tags; use CoNLL or JSONL";
             return Err(Error::input(format!("{}: {why}", source.path.display())));
         }
         TaggedFormat::Sentences => sentences(file.content()),
         TaggedFormat::Conll => conll::parse(file.content(), source.tags.is_some()),
         TaggedFormat::Jsonl => jsonl::records(file.json_lines()?, |line, map| record(line, &map, source)),
     };
-    file.settle(parsed, source.on_bad_record, source.tags.is_some())
+    file.collect(parsed, source.on_bad_record, source.tags.is_some())
 }
 
-/// The sentences of plain text; blank lines are skipped.
+/// Parses the sentences of plain text; blank lines are skipped.
 fn sentences(content: &[u8]) -> Vec<Parsed<Tagged>> {
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
     let parse = |(line, bytes): (usize, &[u8])| match utf8(bytes) {
@@ -69,9 +69,9 @@ fn sentences(content: &[u8]) -> Vec<Parsed<Tagged>> {
     lines(content).map(parse).filter(|sentence| !is_empty(sentence)).collect()
 }
 
-/// What a text without a known format is that no tags are read from: CoNLL has one word in each line, and blank lines
-/// between sentences. The error says that it may be either.
-fn format_by(content: &[u8]) -> Result<TaggedFormat, &'static str> {
+/// Detects whether a `.txt` file read without tags is CoNLL (one word per line, blank lines between sentences) or plain
+/// text. The error asks for the format if both are possible.
+fn detect_format(content: &[u8]) -> Result<TaggedFormat, &'static str> {
     let rows = lines(content).map(|(_, row)| row.trim_ascii()).filter(|row| !row.starts_with(b"-DOCSTART-"));
     let rows: Vec<&[u8]> = rows.collect();
     let columns = |row: &[u8]| row.split(u8::is_ascii_whitespace).filter(|cell| !cell.is_empty()).count();
@@ -79,7 +79,7 @@ fn format_by(content: &[u8]) -> Result<TaggedFormat, &'static str> {
     let counts: Vec<usize> = rows.iter().map(|row| columns(row)).filter(|&n| n > 0).collect();
     let (fewest, most) = (counts.iter().min().copied().unwrap_or(0), counts.iter().max().copied().unwrap_or(0));
     let long = paragraphs.iter().any(|rows| rows.len() > 1);
-    // `O`, `B-x`: what stands last in each line of CoNLL.
+    // The last column of CoNLL: `O`, `B-x`.
     let is_tag = |row: &&[u8]| {
         let last = row.rsplit(u8::is_ascii_whitespace).next().unwrap_or_default();
         last == b"O" || last.get(1) == Some(&b'-')
@@ -88,22 +88,24 @@ fn format_by(content: &[u8]) -> Result<TaggedFormat, &'static str> {
     match (fewest == most, long) {
         _ if most <= 1 => Ok(TaggedFormat::Conll),
         (true, true) if tagged => Ok(TaggedFormat::Conll),
-        (true, true) => Err("a word with its tag in each line (CoNLL), or a sentence? set format to conll or to text"),
+        (true, true) => {
+            Err("ambiguous format: one word and tag per line, or one sentence? set format to conll or text")
+        }
         _ => Ok(TaggedFormat::Sentences),
     }
 }
 
-/// The format of a source: the given one, else by the file's extension.
+/// Returns the format of a source: `source.format`, else from the extension.
 ///
 /// # Errors
-/// Neither is there (exit 2).
+/// No format and an unknown extension (exit 2).
 pub fn format_of(source: &TaggedSource) -> Result<TaggedFormat> {
     match (source.format, gzip::extension(&source.path).as_str()) {
         (Some(format), _) => Ok(format),
         (None, "jsonl" | "ndjson" | "json") => Ok(TaggedFormat::Jsonl),
         (None, "conll" | "bio" | "iob" | "tsv" | "txt") => Ok(TaggedFormat::Conll),
         _ => Err(Error::input(format!(
-            "{}: the name does not tell the format; rename it to .conll or .jsonl, or set format",
+            "{}: unknown file extension; rename the file to .conll or .jsonl, or set format",
             source.path.display()
         ))),
     }
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_sentences_are_no_conll() {
+    fn plain_text_and_conll_are_told_apart() {
         let dir = tempfile::tempdir().unwrap();
         let found = |text: &str| {
             let words = |read: Records<Tagged>| read.records.into_iter().map(|one| one.words).collect::<Vec<_>>();
@@ -150,14 +152,14 @@ mod tests {
         assert_eq!(found(conll).unwrap(), [vec!["John", "lives"], vec!["in"]]);
         assert_eq!(found("John B-x\nlives O\n").unwrap(), [["John", "lives"]]);
         let e = found("John lives\nMary sleeps\n\nBob eats\n").unwrap_err().to_string();
-        assert!(e.contains("a.txt: a word with its tag") && e.contains("set format to conll or to text"), "{e}");
+        assert!(e.contains("a.txt: ambiguous format") && e.contains("set format to conll or text"), "{e}");
         let text = TaggedSource { format: Some(TaggedFormat::Sentences), ..source(&dir, "a.conll", "a b\nc d\n") };
-        assert!(read(&text).unwrap_err().to_string().contains("have no tags"));
+        assert!(read(&text).unwrap_err().to_string().contains("has no tags"));
         assert_eq!(read(&TaggedSource { tags: None, ..text }).unwrap().records[1].words, ["c", "d"]);
     }
 
     #[test]
-    fn both_formats_give_the_same_records() {
+    fn conll_and_jsonl_give_the_same_records() {
         let dir = tempfile::tempdir().unwrap();
         let conll = read(&source(&dir, "a.conll", "New B-x\nYork I-x\n\n7 O\n")).unwrap();
         let content = [r#"{"words": ["New", "York"], "tags": ["B-x", "I-x"]}"#, r#"{"words": ["7"], "tags": ["O"]}"#];
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn complaints_say_what_is_wrong() {
+    fn errors_name_the_problem() {
         let dir = tempfile::tempdir().unwrap();
         for (line, expected) in [
             (r#"{"words": ["a", "b"], "tags": ["O"]}"#, "2 words, but 1 tags"),
@@ -201,14 +203,14 @@ mod tests {
         let message = read(&source).unwrap_err().to_string();
         assert!(message.starts_with(&format!("{}:4: the word \"c\" has no tag\n", source.path.display())), "{message}");
         let read = read(&TaggedSource { tags: None, ..source }).unwrap();
-        assert_eq!(read.records[1].words, ["b", "c"], "without tags it is sound");
+        assert_eq!(read.records[1].words, ["b", "c"], "valid if tags are not read");
     }
 
     #[test]
-    fn the_name_tells_the_format() {
+    fn the_extension_determines_the_format() {
         let dir = tempfile::tempdir().unwrap();
         let source = source(&dir, "a.data", "a O\n");
-        assert!(read(&source).unwrap_err().to_string().contains("rename it to .conll or .jsonl, or set format"));
+        assert!(read(&source).unwrap_err().to_string().contains("rename the file to .conll or .jsonl, or set format"));
         let read = read(&TaggedSource { format: Some(TaggedFormat::Conll), ..source }).unwrap();
         assert_eq!(read.records.len(), 1);
     }

@@ -1,7 +1,7 @@
-//! A Hugging Face tokenizer: text to token ids.
+//! Hugging Face tokenizers: text to token ids.
 //!
-//! The padding and truncation stored in `tokenizer.json` are ignored: what a run pads or cuts is the run's own
-//! setting, and batches here are ragged.
+//! Padding and truncation stored in `tokenizer.json` are ignored: batches are packed without padding, and the
+//! configuration sets the truncation.
 
 use super::parallel::on_all_cores;
 use super::special_tokens::SpecialTokens;
@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, TruncationDirection};
 
-/// A tokenizer without padding and truncation of its own.
+/// A tokenizer without padding and truncation.
 #[derive(Clone)]
 pub struct Tokenizer {
-    /// Without a post-processor: one that adds nothing may still trim the places of tokens.
+    /// Without its post-processor, because even one that adds no tokens may trim offsets.
     pub(super) inner: tokenizers::Tokenizer,
     pub(super) processor: Option<PostProcessorWrapper>,
     pub(super) folder: PathBuf,
@@ -25,22 +25,22 @@ pub struct Tokenizer {
 pub struct Encoded {
     /// Token ids `[n]`.
     pub ids: Vec<u32>,
-    /// Segment of each token `[n]`: 0, or 1 in the second text.
+    /// Token type id `[n]`: 0, or 1 in the second text.
     pub type_ids: Vec<u8>,
-    /// Whether tokens were cut to reach the length limit.
+    /// Whether it was truncated to the maximum length.
     pub truncated: bool,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a Hugging Face folder, or else `vocab.txt`, as older BERT folders have it.
+    /// Reads `tokenizer.json` of a Hugging Face folder, or else `vocab.txt` (older BERT folders).
     ///
     /// # Errors
-    /// Neither file is there, or it is broken; so is a file that names special tokens (exit 2).
+    /// Neither file exists, or a file is invalid, including those that define special tokens (exit 2).
     pub fn from_folder(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         let mut inner = match path.exists() {
             true => tokenizers::Tokenizer::from_file(&path).map_err(|e| {
-                Error::input(format!("{}: not a tokenizer: {e}; save it again with transformers", path.display()))
+                Error::input(format!("{}: invalid tokenizer: {e}; save it again with transformers", path.display()))
             })?,
             false => wordpiece::from_vocabulary(dir)?,
         };
@@ -51,13 +51,11 @@ impl Tokenizer {
         Ok(Tokenizer { inner, processor, folder: dir.to_owned(), special: SpecialTokens::of_folder(dir)? })
     }
 
-    /// Encodes one text, or a pair, to at most `max_length` tokens, special tokens included.
-    ///
-    /// A pair that is too long loses tokens from the end of its longer text, then from both in turn, as Hugging
-    /// Face's `longest_first` has it.
+    /// Encodes one text, or a pair, truncated to `max_length` tokens, special tokens included. Pairs are truncated as
+    /// with Hugging Face's `longest_first`.
     ///
     /// # Errors
-    /// `max_length` leaves no room for text beside the special tokens (exit 2).
+    /// `max_length` leaves no room for text besides the special tokens (exit 2).
     pub fn encode(&self, text: &str, pair: Option<&str>, max_length: usize) -> Result<Encoded> {
         let room = self.room(pair.is_some(), max_length)?;
         let first = self.tokens(text)?;
@@ -66,8 +64,8 @@ impl Tokenizer {
         self.join(first, second, kept).map(|(encoded, _)| encoded)
     }
 
-    /// Encodes a pair of which the first text alone loses tokens where both are too long, as Hugging Face's
-    /// `only_first` has it. `None`: the second leaves it no token.
+    /// Encodes a pair, truncating only the first text, as Hugging Face's `only_first`. Returns `None` if the second
+    /// text leaves no token for it.
     ///
     /// # Errors
     /// As [`Self::encode`].
@@ -81,29 +79,29 @@ impl Tokenizer {
         self.join(first, Some(second), kept).map(|(encoded, _)| Some(encoded))
     }
 
-    /// Whether the places of tokens leave out the blanks around them, as the post-processors of GPT-2's kind can say.
+    /// Whether the post-processor trims whitespace from offsets (`trim_offsets` of byte-level BPE).
     pub(super) fn trims_offsets(&self) -> bool {
-        fn says(value: &serde_json::Value) -> bool {
+        fn trims(value: &serde_json::Value) -> bool {
             let inner = value.get("processors").and_then(|inner| inner.as_array());
             value.get("trim_offsets").and_then(|trims| trims.as_bool()).unwrap_or(false)
-                || inner.is_some_and(|inner| inner.iter().any(says))
+                || inner.is_some_and(|inner| inner.iter().any(trims))
         }
         self.processor
             .as_ref()
             .and_then(|processor| serde_json::to_value(processor).ok())
-            .is_some_and(|value| says(&value))
+            .is_some_and(|value| trims(&value))
     }
 
-    /// The special tokens of one text or of a pair.
+    /// Number of special tokens of one text or of a pair.
     pub(super) fn special_count(&self, pair: bool) -> usize {
         self.processor.as_ref().map_or(0, |p| p.added_tokens(pair))
     }
 
-    /// The tokens of one text or of a pair that fit beside the special ones.
+    /// Number of tokens left for one text or a pair after the special tokens.
     pub(super) fn room(&self, pair: bool, max_length: usize) -> Result<usize> {
         let special = self.special_count(pair);
         if max_length <= special {
-            let why = format!("max_length {max_length} leaves no room for text beside {special} special tokens");
+            let why = format!("max_length = {max_length} leaves no room for text besides {special} special tokens");
             return Err(Error::input(format!("{why}; raise max_length")));
         }
         Ok(max_length - special)
@@ -113,8 +111,8 @@ impl Tokenizer {
         self.inner.encode_fast(text, false).map_err(failed)
     }
 
-    /// Cuts one text or a pair to the lengths that are kept and puts the special tokens around; with the word of each
-    /// token, where the text was told in words.
+    /// Truncates one text or a pair to the lengths `kept` and adds the special tokens. Also returns the word index of
+    /// each token, for pre-tokenized text.
     pub(super) fn join(
         &self,
         mut first: Encoding,
@@ -122,12 +120,12 @@ impl Tokenizer {
         kept: (usize, usize),
     ) -> Result<(Encoded, Vec<Option<u32>>)> {
         let lengths = (first.len(), second.as_ref().map_or(0, |s| s.len()));
-        cut(&mut first, kept.0);
+        truncate(&mut first, kept.0);
         if let Some(second) = &mut second {
-            cut(second, kept.1);
+            truncate(second, kept.1);
             second.set_type_ids(vec![1; kept.1]);
         }
-        let encoding = self.framed(first, second)?;
+        let encoding = self.post_process(first, second)?;
         let encoded = Encoded {
             ids: encoding.get_ids().to_vec(),
             type_ids: encoding.get_type_ids().iter().map(|&t| t as u8).collect(),
@@ -136,48 +134,47 @@ impl Tokenizer {
         Ok((encoded, encoding.get_word_ids().to_vec()))
     }
 
-    /// [`Self::encode`] of many inputs on all cores; results in the order of the inputs.
+    /// Calls [`Self::encode`] for many inputs on all cores; results are in input order.
     ///
     /// # Errors
-    /// As [`Self::encode`]; the first input's that fails.
+    /// As [`Self::encode`], for the first input that fails.
     pub fn encode_batch(&self, inputs: &[(&str, Option<&str>)], max_length: usize) -> Result<Vec<Encoded>> {
         on_all_cores(inputs, |&(text, pair)| self.encode(text, pair, max_length)).into_iter().collect()
     }
 
-    pub(super) fn framed(
+    pub(super) fn post_process(
         &self,
         first: tokenizers::Encoding,
         second: Option<tokenizers::Encoding>,
     ) -> Result<tokenizers::Encoding> {
-        let framed = match &self.processor {
+        let processed = match &self.processor {
             Some(processor) => processor.process(first, second, true),
             None => self.inner.post_process(first, second, true),
         };
-        framed.map_err(failed)
+        processed.map_err(failed)
     }
 
-    /// The folder that it was read from.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The text that tokens stand for, special ones left out.
+    /// Decodes tokens to text, skipping special tokens.
     ///
     /// # Errors
-    /// The tokenizer's own.
+    /// Errors of the tokenizer.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.inner.decode(ids, true).map_err(|e| Error::other(format!("the tokenizer failed: {e}")))
     }
 
-    /// The rows that an embedding needs: one more than the largest id, added tokens included.
+    /// Number of rows that the embedding matrix needs: the largest id plus one, added tokens included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
     }
 
-    /// BLAKE3 of what [`Self::from_folder`] reads, without building a tokenizer.
+    /// Returns the BLAKE3 hash of all that [`Self::from_folder`] reads, without building a tokenizer.
     ///
     /// # Errors
-    /// As [`Self::from_folder`] for files that are not there or cannot be read.
+    /// As [`Self::from_folder`] for files that are missing or unreadable.
     pub fn fingerprint_of(dir: &Path) -> Result<[u8; 32]> {
         let path = dir.join("tokenizer.json");
         let tokenizer = match path.exists() {
@@ -187,30 +184,30 @@ impl Tokenizer {
             }
             false => wordpiece::fingerprint(dir)?,
         };
-        // A chat template stands in one of these; a file that is not there counts as an empty one.
+        // These files may contain a chat template; a missing file is hashed as empty.
         let files = ["tokenizer_config.json", "chat_template.jinja"].map(|name| std::fs::read(dir.join(name)));
         let files = files.map(|bytes| blake3::hash(&bytes.unwrap_or_default()));
-        // The debug form quotes strings, so that no two can look alike.
+        // The debug format quotes strings, so that different values cannot collide.
         let all = format!("{:?}", (tokenizer, SpecialTokens::of_folder(dir)?, files));
         Ok(*blake3::hash(all.as_bytes()).as_bytes())
     }
 }
 
-/// The error of a tokenizer that should not have failed.
+/// Converts an unexpected error of the tokenizer.
 pub(super) fn failed(e: tokenizers::Error) -> Error {
     Error::other(format!("the tokenizer failed: {e}"))
 }
 
-/// Cuts an encoding and forgets what was cut.
-fn cut(encoding: &mut Encoding, length: usize) {
+/// Truncates an encoding and drops the overflow.
+fn truncate(encoding: &mut Encoding, length: usize) {
     encoding.truncate(length, 0, TruncationDirection::Right);
     encoding.take_overflowing();
 }
 
-/// The lengths that two texts of `a` and `b` tokens keep so that together they have at most `limit`.
+/// Returns the truncated lengths of two texts of `a` and `b` tokens whose sum is at most `limit`.
 ///
-/// The longer one is cut down to the shorter one's length; from there on both keep half, and the odd token goes
-/// to the one that was longer (to the second of two equals), as in `tokenizers::utils::truncation`.
+/// The longer text is truncated to the length of the shorter one, then both to half of `limit`. An odd token goes to
+/// the longer text (the second if both are equal), as in `tokenizers::utils::truncation`.
 fn longest_first(a: usize, b: usize, limit: usize) -> (usize, usize) {
     if a + b <= limit {
         return (a, b);
@@ -225,7 +222,7 @@ pub(crate) mod tests {
     use tokenizers::processors::template::TemplateProcessing;
     use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
 
-    /// A BERT folder whose vocabulary is the special tokens and the letters.
+    /// Creates a BERT folder whose vocabulary is the special tokens and the letters.
     pub fn folder() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let letters = ('a'..='z').map(|c| format!("{c}\n##{c}"));
@@ -235,7 +232,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn lengths_are_those_of_the_tokenizers_crate() {
+    fn truncation_matches_the_tokenizers_crate() {
         let token = || tokenizers::Token::new(0, String::new(), (0, 0));
         let encoding = |n: usize| tokenizers::Encoding::from_tokens((0..n).map(|_| token()).collect(), 0);
         for (a, b, limit) in (0..9).flat_map(|a| (0..9).flat_map(move |b| (0..19).map(move |limit| (a, b, limit)))) {
@@ -248,7 +245,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_files_own_padding_and_truncation_are_ignored() {
+    fn padding_and_truncation_of_the_file_are_ignored() {
         let (dir, other) = (folder(), tempfile::tempdir().unwrap());
         let mut inner = wordpiece::from_vocabulary(dir.path()).unwrap();
         let strategy = tokenizers::PaddingStrategy::Fixed(16);
@@ -267,7 +264,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn pairs_carry_their_segments_and_fit_the_length() {
+    fn pairs_have_segments_and_are_truncated() {
         let dir = folder();
         let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
         let encoded = tokenizer.encode("A b", Some("c d e f g"), 8).unwrap();
@@ -278,14 +275,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_second_text_can_be_kept_whole() {
+    fn only_the_first_text_can_be_truncated() {
         let dir = folder();
         let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
         let encode = |text: &str, max_length| tokenizer.encode_only_first(text, "c d", max_length).unwrap();
         assert_eq!(encode("a b", 7), Some(tokenizer.encode("a b", Some("c d"), 7).unwrap()));
         let cut = encode("a b e f", 6).unwrap();
         assert_eq!((cut.ids, cut.type_ids, cut.truncated), (vec![2, 5, 3, 9, 11, 3], vec![0, 0, 0, 1, 1, 1], true));
-        assert_eq!(encode("a b", 5), None, "nothing would be left of the first text");
+        assert_eq!(encode("a b", 5), None, "the first text would be empty");
         assert_eq!(encode("", 5).unwrap().ids, [2, 3, 9, 11, 3]);
         assert_eq!(encode("", 4), None);
     }
@@ -300,9 +297,9 @@ pub(crate) mod tests {
         assert_eq!((encoded.ids, encoded.type_ids), (vec![5, 7, 9, 11], vec![0, 0, 1, 1]));
     }
 
-    /// As XLNet's: the special tokens come last, the very last one in a segment of its own.
+    /// Like XLNet: special tokens at the end, the last one with its own segment.
     #[test]
-    fn a_template_has_the_last_word_on_segments() {
+    fn a_template_determines_the_segments() {
         let (dir, other) = (folder(), tempfile::tempdir().unwrap());
         let mut inner = wordpiece::from_vocabulary(dir.path()).unwrap();
         let mut template = TemplateProcessing::builder();
@@ -318,7 +315,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_batch_is_its_inputs_in_order() {
+    fn a_batch_keeps_the_input_order() {
         let dir = folder();
         let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
         let texts: Vec<String> = (0..500).map(|i| "x y z ".repeat(i % 7)).collect();
@@ -330,13 +327,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_folder_without_a_tokenizer_says_how_to_get_one() {
+    fn a_missing_tokenizer_is_an_error_with_a_remedy() {
         let dir = tempfile::tempdir().unwrap();
         for message in [Tokenizer::from_folder(dir.path()).err(), Tokenizer::fingerprint_of(dir.path()).err()] {
             let message = message.unwrap().to_string();
             assert!(message.contains("no tokenizer.json") && message.contains("use_fast=True"), "{message}");
         }
         std::fs::write(dir.path().join("tokenizer.json"), "{").unwrap();
-        assert!(Tokenizer::from_folder(dir.path()).err().unwrap().to_string().contains("not a tokenizer"));
+        assert!(Tokenizer::from_folder(dir.path()).err().unwrap().to_string().contains("invalid tokenizer"));
     }
 }

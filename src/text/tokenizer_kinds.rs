@@ -1,23 +1,23 @@
-//! Kinds of tokenizers that can be trained, and the special tokens of the families.
+//! The tokenizer types that can be trained, and the special tokens of each model family.
 
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// How a text is divided into tokens.
+/// The tokenization algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Pairs of bytes that are merged, as GPT-2 does: no text is unknown.
+    /// Byte-level byte-pair encoding, as in GPT-2; there are no unknown tokens.
     Bpe,
-    /// Beginnings and parts of words, as BERT does.
+    /// WordPiece, as in BERT.
     WordPiece,
-    /// The likeliest pieces, as T5 does.
+    /// Unigram language model, as in T5.
     Unigram,
-    /// Every character is a token.
+    /// One token per character.
     Chars,
 }
 
-/// Whose special tokens and templates it has.
+/// The model family that defines the special tokens and templates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     Bert,
@@ -27,12 +27,13 @@ pub enum Family {
     Llama,
 }
 
-/// The tokens of a family: their roles, and what stands around a text and around a pair.
+/// The special tokens of a family.
 pub(super) struct Special {
-    /// Tokens in the order of their ids, with the keys that name their roles.
+    /// Tokens in order of their ids, with their keys in `tokenizer_config.json`.
     pub tokens: &'static [(&'static str, &'static [&'static str])],
-    /// The token of what is unknown.
+    /// The unknown token.
     pub unknown: &'static str,
+    /// The templates of a single text and of a pair.
     pub templates: Option<[&'static str; 2]>,
 }
 
@@ -49,7 +50,7 @@ impl Family {
         }
     }
 
-    /// Ids and templates as the pretrained models of the family have them.
+    /// Returns ids and templates equal to those of the family's pretrained models.
     pub(super) fn special(self) -> Special {
         match self {
             Family::Bert => Special {
@@ -103,7 +104,7 @@ impl Kind {
         }
     }
 
-    /// The family that is known for it.
+    /// Returns the default family of this tokenizer type.
     pub fn usual_family(self) -> Family {
         match self {
             Kind::Bpe | Kind::Chars => Family::Gpt2,
@@ -113,7 +114,7 @@ impl Kind {
     }
 }
 
-/// Names of an enum, to and from.
+/// Implements conversion to and from names.
 macro_rules! named {
     ($name:ident) => {
         impl fmt::Display for $name {
@@ -124,10 +125,10 @@ macro_rules! named {
 
         impl FromStr for $name {
             type Err = Error;
-            fn from_str(word: &str) -> Result<Self> {
+            fn from_str(name: &str) -> Result<Self> {
                 let all = || Self::ALL.iter().map(|item| item.name()).collect::<Vec<_>>().join(", ");
-                let found = Self::ALL.iter().copied().find(|item| item.name() == word);
-                found.ok_or_else(|| Error::input(format!("found {word:?}, expected one of {}", all())))
+                let found = Self::ALL.iter().copied().find(|item| item.name() == name);
+                found.ok_or_else(|| Error::input(format!("found {name:?}, expected one of {}", all())))
             }
         }
     };

@@ -1,4 +1,4 @@
-//! Training a tokenizer, for a model that starts from nothing.
+//! Tokenizer training, for models trained from scratch.
 
 use super::tokenizer_kinds::{Family, Kind};
 use crate::error::{Error, Result};
@@ -21,35 +21,35 @@ use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, NormalizerWrapper, Tokenizer};
 
-/// What a pair of symbols or a piece must occur to become a token.
+/// Minimum number of occurrences of a token.
 const MIN_FREQUENCY: u64 = 2;
 
-/// What a tokenizer is to be like.
+/// The settings of tokenizer training.
 #[derive(Debug, Clone)]
 pub struct Recipe {
     pub kind: Kind,
     pub family: Family,
-    /// Tokens at most, special ones included; for characters `None` is all there are.
+    /// Maximum number of tokens, special tokens included. `None`: all characters for [`Kind::Chars`], else
+    /// [`VOCAB_SIZE`].
     pub vocab_size: Option<usize>,
     pub lowercase: bool,
-    /// Special tokens beside the family's.
+    /// Special tokens in addition to the family's.
     pub more: Vec<String>,
 }
 
-/// The size of a vocabulary that no one has asked for.
+/// The default vocabulary size.
 pub const VOCAB_SIZE: usize = 30_000;
 
-/// A trained tokenizer.
 pub struct Trained {
     tokenizer: Tokenizer,
-    /// The special tokens by the keys that name their roles.
+    /// Special tokens with their keys in `tokenizer_config.json`.
     roles: Vec<(&'static str, String)>,
-    /// Whether the second text of a pair has a segment of its own.
+    /// Whether the second text of a pair has its own segment.
     has_segments: bool,
 }
 
 impl Recipe {
-    /// All special tokens, in the order of their ids.
+    /// Returns all special tokens in order of their ids.
     fn tokens(&self) -> Result<Vec<String>> {
         let special = self.family.special();
         let mut tokens: Vec<String> = special.tokens.iter().map(|(token, _)| (*token).to_owned()).collect();
@@ -58,27 +58,27 @@ impl Recipe {
         }
         for token in &self.more {
             if token.is_empty() || tokens.contains(token) {
-                return Err(Error::input(format!("the special token {token:?} is empty or there twice")));
+                return Err(Error::input(format!("the special token {token:?} is empty or a duplicate")));
             }
             tokens.push(token.clone());
         }
         Ok(tokens)
     }
 
-    /// Trains on texts.
+    /// Trains a tokenizer on texts.
     ///
     /// # Errors
-    /// Exit 2: a vocabulary too small for the special tokens and the characters or bytes; no text; the crate's own.
+    /// Exit 2: a vocabulary too small for the special tokens and the characters or bytes; no text; errors of the crate.
     pub fn train(&self, texts: &[String]) -> Result<Trained> {
         let tokens = self.tokens()?;
-        // As in RoBERTa's own tokenizer: the blank before a mask is the mask's.
+        // As in RoBERTa's pretrained tokenizer, the mask token includes the space before it.
         let takes_blank = |token: &str| self.family == Family::Roberta && token == "<mask>";
         let added = tokens.iter().map(|token| AddedToken::from(token.clone(), true).lstrip(takes_blank(token)));
         let added: Vec<AddedToken> = added.collect();
         let least = tokens.len() + if self.kind == Kind::Bpe { ByteLevel::alphabet().len() } else { 1 };
         let size = self.vocab_size.unwrap_or(if self.kind == Kind::Chars { usize::MAX } else { VOCAB_SIZE });
         if size < least {
-            return Err(Error::input(format!("a vocabulary of {size} tokens is too small: {least} at least")));
+            return Err(Error::input(format!("a vocabulary of {size} tokens is too small, the minimum is {least}")));
         }
         if !texts.iter().any(|text| !text.trim().is_empty()) {
             return Err(Error::input("there is no text to train on"));
@@ -91,7 +91,7 @@ impl Recipe {
             tokenizer.add_special_tokens(&added);
         } else {
             let mut trainer = self.trainer(added, size)?;
-            // Line by line, ends included: a text need not be held once more in pieces.
+            // Line by line, including line endings, to avoid a second copy of a text.
             let lines = texts.iter().flat_map(|text| text.split_inclusive('\n'));
             tokenizer.train(&mut trainer, lines).map_err(failed)?;
         }
@@ -143,7 +143,7 @@ impl Recipe {
         })
     }
 
-    /// A tokenizer that has learnt nothing yet.
+    /// Creates an untrained tokenizer.
     fn empty(&self) -> Result<Tokenizer> {
         let unknown = self.family.special().unknown.to_owned();
         let mut tokenizer = match self.kind {
@@ -166,7 +166,7 @@ impl Recipe {
                     .with_decoder(Some(WordDecoder::default()));
             }
             Kind::Unigram => {
-                // What SentencePiece does to a text by default.
+                // SentencePiece's default normalization.
                 let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ").map_err(failed)?;
                 let steps = [NFKC.into(), spaces.into(), Strip::new(true, true).into()];
                 let normalizers = steps.into_iter().chain(lowercase()).collect();
@@ -182,7 +182,7 @@ impl Recipe {
         Ok(tokenizer)
     }
 
-    /// A tokenizer of the characters of texts; of more than there is room for, the most frequent.
+    /// Creates a tokenizer of the characters in texts, the most frequent ones if `size` is too small for all.
     fn chars(&self, texts: &[String], tokens: &[String], size: usize) -> Result<Tokenizer> {
         let mut counts = BTreeMap::new();
         for text in texts {
@@ -195,8 +195,8 @@ impl Recipe {
         chars.sort_by_key(|&(c, count)| (std::cmp::Reverse(count), c));
         chars.truncate(size - tokens.len());
         chars.sort_unstable();
-        let taken: HashSet<&str> = tokens.iter().map(String::as_str).collect();
-        let chars = chars.into_iter().map(|(c, _)| c.to_string()).filter(|c| !taken.contains(c.as_str()));
+        let reserved: HashSet<&str> = tokens.iter().map(String::as_str).collect();
+        let chars = chars.into_iter().map(|(c, _)| c.to_string()).filter(|c| !reserved.contains(c.as_str()));
         let vocab = tokens.iter().cloned().chain(chars).zip((0..).map(Value::from));
         let vocab: Map<String, Value> = vocab.collect();
         let unknown = self.family.special().unknown;
@@ -213,12 +213,12 @@ fn failed(e: tokenizers::Error) -> Error {
 }
 
 impl Trained {
-    /// The rows that an embedding needs.
+    /// Number of rows that the embedding matrix needs.
     pub fn vocab_size(&self) -> usize {
         self.tokenizer.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
     }
 
-    /// Key, token and id of each special token that has a role.
+    /// Returns key, token and id of each special token with a role.
     pub fn roles(&self) -> Vec<(&'static str, &str, u32)> {
         let role = |(key, token): &'_ (&'static str, String)| Some((*key, self.tokenizer.token_to_id(token)?));
         let ids = self.roles.iter().map(role);
@@ -232,7 +232,7 @@ impl Trained {
     /// Writes `tokenizer.json` and `tokenizer_config.json`.
     ///
     /// # Errors
-    /// They cannot be written.
+    /// The files cannot be written.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let write = |name: &str, text: String| {
             let path = dir.join(name);
@@ -282,9 +282,9 @@ mod tests {
         Recipe { kind, family, vocab_size, lowercase: false, more: Vec::new() }
     }
 
-    /// Every kind with every family: within its size, and a text comes back from its tokens.
+    /// For each pair: the vocabulary has at most the requested size, and decoding restores the text.
     #[test]
-    fn every_kind_serves_every_family() {
+    fn every_kind_works_with_every_family() {
         for &kind in Kind::ALL {
             for &family in Family::ALL {
                 let recipe = recipe(kind, family);
@@ -294,27 +294,27 @@ mod tests {
                 let text = "to be or not";
                 let ids = read.ids(text).unwrap();
                 assert_eq!(raw.decode(&ids, false).unwrap(), text, "{what}");
-                let frame = read.frame(false).unwrap();
+                let template = read.token_template(false).unwrap();
                 let wanted = match family {
                     Family::Bert | Family::Roberta => (1, 1),
                     Family::T5 => (0, 1),
                     Family::Gpt2 => (0, 0),
                     Family::Llama => (1, 0),
                 };
-                assert_eq!((frame.before.len(), frame.after.len()), wanted, "{what}");
-                let pair = read.frame(true).unwrap();
+                assert_eq!((template.before.len(), template.after.len()), wanted, "{what}");
+                let pair = read.token_template(true).unwrap();
                 assert_eq!(pair.segments[1], u8::from(!matches!(family, Family::Roberta | Family::T5)), "{what}");
                 let has_mask = matches!(family, Family::Bert | Family::Roberta);
                 assert_eq!(read.special(Role::Mask).is_some(), has_mask, "{what}");
                 assert_eq!(read.special(Role::Eos).is_some(), family != Family::Bert, "{what}");
                 let unknown = raw.encode("\u{4e09}", false).unwrap();
-                assert!(!unknown.get_ids().is_empty(), "{what}: what is unknown is not lost");
+                assert!(!unknown.get_ids().is_empty(), "{what}: unknown characters have a token");
             }
         }
     }
 
     #[test]
-    fn ids_are_those_of_the_families() {
+    fn special_token_ids_match_the_families() {
         let id = |family, token: &str| {
             let (_, raw, _dir) = trained(&recipe(Kind::Bpe, family));
             raw.token_to_id(token).unwrap()
@@ -325,9 +325,9 @@ mod tests {
         assert_eq!((id(Family::Llama, "<s>"), id(Family::Llama, "</s>")), (1, 2));
     }
 
-    /// As transformers' RobertaTokenizer has it: no token is left of the blank.
+    /// As in transformers' `RobertaTokenizer`, the space does not become a token.
     #[test]
-    fn a_mask_of_robertas_takes_the_blank_before_it() {
+    fn robertas_mask_token_includes_the_space_before_it() {
         let (read, raw, _dir) = trained(&recipe(Kind::Bpe, Family::Roberta));
         let mask = raw.token_to_id("<mask>").unwrap();
         let before = read.ids("to").unwrap();
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_are_all_or_the_most_frequent() {
+    fn a_character_vocabulary_has_all_or_the_most_frequent() {
         let (read, raw, _dir) = trained(&recipe(Kind::Chars, Family::Gpt2));
         let chars: HashSet<char> = TEXT.chars().collect();
         assert_eq!(read.vocab_size(), 2 + chars.len());
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn more_special_tokens_and_small_letters() {
+    fn additional_special_tokens_and_lowercasing() {
         let more = vec!["<|im_start|>".to_owned()];
         let (read, ..) = trained(&Recipe { lowercase: true, more, ..recipe(Kind::Bpe, Family::Gpt2) });
         assert_eq!(read.ids("<|im_start|>").unwrap(), [1]);
@@ -358,12 +358,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_told() {
+    fn invalid_settings_are_errors() {
         let message = |recipe: Recipe, text: &str| recipe.train(&[text.to_owned()]).err().unwrap().to_string();
         let base = || recipe(Kind::Bpe, Family::Gpt2);
-        assert!(message(Recipe { vocab_size: Some(256), ..base() }, TEXT).contains("too small: 257 at least"));
+        assert!(message(Recipe { vocab_size: Some(256), ..base() }, TEXT).contains("too small, the minimum is 257"));
         assert!(message(base(), " \n").contains("no text"));
-        assert!(message(Recipe { more: vec!["<|endoftext|>".into()], ..base() }, TEXT).contains("there twice"));
+        assert!(message(Recipe { more: vec!["<|endoftext|>".into()], ..base() }, TEXT).contains("a duplicate"));
         assert!("word".parse::<Kind>().unwrap_err().to_string().contains("bpe, wordpiece, unigram, chars"));
     }
 }

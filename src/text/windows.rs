@@ -1,5 +1,5 @@
-//! Long contexts in windows that overlap, each with its question before it: what Hugging Face's fast tokenizers make of
-//! a question and a context with `truncation="only_second"`, `stride` and `return_overflowing_tokens`.
+//! Splits long contexts into overlapping windows, each preceded by the question, like Hugging Face's fast tokenizers
+//! with `truncation="only_second"`, `stride` and `return_overflowing_tokens`.
 
 use super::parallel::on_all_cores;
 use super::tokenizer::Tokenizer;
@@ -7,32 +7,32 @@ use crate::error::{Error, Result};
 use std::ops::Range;
 use tokenizers::{Encoding, TruncationDirection};
 
-/// A context, tokenised once for all of its questions.
+/// A context, tokenized once for all of its questions.
 pub struct Context {
     encoding: Encoding,
-    /// Of each of its N tokens the bytes of the text that it stands for, start and end, `[N]`.
+    /// Start and end byte of each of its N tokens `[N]`.
     pub offsets: Vec<[u32; 2]>,
 }
 
-/// A question and a part of its context, special tokens included.
+/// A question with a window of its context, special tokens included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     /// Token ids `[n]`.
     pub ids: Vec<u32>,
-    /// Segment of each token `[n]`: 0 in the question, 1 in the context, if the tokenizer tells them apart.
+    /// Token type id `[n]`: 0 in the question, 1 in the context, if the tokenizer distinguishes them.
     pub type_ids: Vec<u8>,
-    /// Which of its tokens are the context's.
+    /// Range of the context's tokens in this window.
     pub context: Range<usize>,
-    /// Which of all the context's tokens is the first of them.
+    /// Index in the whole context of the window's first context token.
     pub first: usize,
 }
 
 impl Tokenizer {
-    /// Tokenises contexts on all cores, in their order. A token's bytes are without the blanks around it where the tokenizer's
-    /// file says so.
+    /// Tokenizes contexts on all cores; results are in input order. Offsets exclude surrounding whitespace if the
+    /// tokenizer sets `trim_offsets`.
     ///
     /// # Errors
-    /// The tokenizer's.
+    /// Errors of the tokenizer.
     pub fn contexts(&self, texts: &[&str]) -> Result<Vec<Context>> {
         let trims = self.trims_offsets();
         let context = |text: &&str| -> Result<Context> {
@@ -52,11 +52,10 @@ impl Tokenizer {
         on_all_cores(texts, context).into_iter().collect()
     }
 
-    /// The windows of each question, in order: its context whole, if question and context are at most `max_length`
-    /// tokens with the special ones. Otherwise parts of it as long as fit, each with the last `stride` tokens of the
-    /// one before.
+    /// Returns the windows of each question in order: a single window if question, context and special tokens fit in
+    /// `max_length` tokens, otherwise windows of `max_length` tokens that overlap by `stride` context tokens.
     ///
-    /// A question that leaves no more room than `stride` tokens for its context has the reason instead.
+    /// A question that leaves at most `stride` tokens for its context gives an error message instead.
     pub fn windows(
         &self,
         inputs: &[(&str, &Context)],
@@ -69,7 +68,7 @@ impl Tokenizer {
             let room = max_length.saturating_sub(special + question.len());
             if special + question.len() + context.offsets.len() > max_length && room <= stride {
                 return Err(format!(
-                    "the question takes {} of max_length = {max_length} tokens, which leaves {room} for its context, but \
+                    "the question has {} of max_length = {max_length} tokens, which leaves {room} for its context, but \
                      more than doc_stride = {stride} are needed: raise max_length, or lower doc_stride",
                     question.len()
                 ));
@@ -91,7 +90,7 @@ impl Tokenizer {
     fn window(&self, question: &Encoding, mut part: Encoding, first: usize) -> Result<Window, String> {
         let tokens = part.len();
         part.set_type_ids(vec![1; tokens]);
-        let whole = self.framed(question.clone(), Some(part)).map_err(|e| e.to_string())?;
+        let whole = self.post_process(question.clone(), Some(part)).map_err(|e| e.to_string())?;
         let start = whole.get_sequence_ids().iter().position(|text| *text == Some(1)).unwrap_or(whole.len());
         Ok(Window {
             ids: whole.get_ids().to_vec(),
@@ -118,9 +117,9 @@ mod tests {
         tokenizer.windows(&[(question, &contexts[0])], max_length, stride).remove(0)
     }
 
-    /// Against the crate's own way from a pair of texts to overflowing encodings.
+    /// Compares with the overflowing encodings of the crate.
     #[test]
-    fn windows_are_those_of_the_tokenizers_crate() {
+    fn windows_match_the_tokenizers_crate() {
         let dir = folder();
         let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
         let (question, context) = ("a bc?", "D\u{e9}f g hi jk \u{2014} l mno p q rs t u v w x y z ab");
@@ -162,17 +161,17 @@ mod tests {
     fn a_question_must_leave_room() {
         assert_eq!(windows("a", "b c d e", 6, 1).unwrap().len(), 3);
         let message = windows("a", "b c d e", 6, 2).unwrap_err();
-        assert!(message.contains("takes 1 of max_length = 6 tokens, which leaves 2 for its context"), "{message}");
-        assert_eq!(windows("a", "b c", 6, 128).unwrap().len(), 1, "what fits needs no stride");
+        assert!(message.contains("has 1 of max_length = 6 tokens, which leaves 2 for its context"), "{message}");
+        assert_eq!(windows("a", "b c", 6, 128).unwrap().len(), 1, "a single window needs no stride");
         assert!(windows("a b c d", "e", 6, 0).is_err());
-        assert!(windows("a b c d", "", 6, 0).is_err(), "longer than the window by itself");
+        assert!(windows("a b c d", "", 6, 0).is_err(), "the question alone exceeds max_length");
         let empty = windows("a", "", 6, 0).unwrap().remove(0);
         assert_eq!((empty.ids, empty.context), (vec![2, 5, 3, 3], 4..4));
     }
 
-    /// As RoBERTa's answers: without the blank that belongs to a word's token.
+    /// As in RoBERTa's answers, without the space that is part of a word's token.
     #[test]
-    fn places_of_tokens_may_leave_blanks_out() {
+    fn offsets_can_exclude_spaces() {
         use tokenizers::models::bpe::BPE;
         use tokenizers::pre_tokenizers::byte_level::ByteLevel;
         let vocab = [("a", 0), ("b", 1), ("\u{120}", 2), ("\u{120}b", 3)].map(|(token, id)| (token.to_owned(), id));

@@ -1,4 +1,4 @@
-//! BERT's WordPiece tokenizer from `vocab.txt`, for folders older than `tokenizer.json`.
+//! BERT's WordPiece tokenizer from `vocab.txt`, for older folders without `tokenizer.json`.
 
 use super::special_tokens::json_of;
 use crate::error::{Error, Result};
@@ -10,11 +10,11 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, Model, Tokenizer};
 
-/// Builds what `BertTokenizerFast` builds from `vocab.txt` and `tokenizer_config.json` (`do_lower_case`,
-/// `strip_accents`, `tokenize_chinese_chars`; default settings without that file).
+/// Builds the same tokenizer as `BertTokenizerFast` from `vocab.txt` and `tokenizer_config.json` (`do_lower_case`,
+/// `strip_accents`, `tokenize_chinese_chars`; defaults without that file).
 ///
 /// # Errors
-/// No `vocab.txt`, or one without BERT's special tokens; broken settings (exit 2).
+/// No `vocab.txt`, or one without BERT's special tokens; invalid settings (exit 2).
 pub(super) fn from_vocabulary(dir: &Path) -> Result<Tokenizer> {
     let path = vocabulary(dir)?;
     let name = path.display();
@@ -44,7 +44,7 @@ pub(super) fn from_vocabulary(dir: &Path) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// BLAKE3 of the files that [`from_vocabulary`] reads.
+/// Returns the BLAKE3 hash of the files that [`from_vocabulary`] reads.
 ///
 /// # Errors
 /// No `vocab.txt` (exit 2).
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_and_vocabulary_count() {
+    fn settings_and_vocabulary_are_used() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, content: &str| std::fs::write(dir.path().join(name), content).unwrap();
         write("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nA\n##b\n");

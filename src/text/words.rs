@@ -1,10 +1,10 @@
-//! Texts that are divided into words already: which token is whose.
+//! Tokenization of pre-tokenized text, mapping words to tokens.
 
 use super::tokenizer::{Encoded, Tokenizer, failed};
 use crate::error::Result;
 use tokenizers::PreTokenizerWrapper;
 
-/// A tokenizer of words, each by itself, as `transformers` has it with `is_split_into_words=True`.
+/// A tokenizer for lists of words, as in `transformers` with `is_split_into_words=True`.
 pub struct WordTokenizer {
     tokenizer: Tokenizer,
 }
@@ -14,14 +14,14 @@ pub struct WordTokenizer {
 pub struct EncodedWords {
     /// The tokens of all words, special tokens included.
     pub encoded: Encoded,
-    /// `[words]`: the place of each word's first token; `None` for a word that has none, because the tokenizer drops
-    /// all of its characters or because it was cut off.
+    /// `[words]`: position of the first token of each word; `None` for a word without tokens, because the tokenizer
+    /// drops all of its characters or the text was truncated.
     pub firsts: Vec<Option<u32>>,
 }
 
 impl WordTokenizer {
-    /// The same tokenizer for words. Where it is byte-level BPE that takes spaces for parts of words (GPT-2, RoBERTa),
-    /// every word gets one in front: Hugging Face's `add_prefix_space=True`, which its own token classification sets.
+    /// Creates a word tokenizer. Byte-level BPE (GPT-2, RoBERTa) adds a space before every word: Hugging Face's
+    /// `add_prefix_space=True`, which its token classification examples set.
     pub fn new(tokenizer: &Tokenizer) -> Self {
         let mut tokenizer = tokenizer.clone();
         if let Some(&PreTokenizerWrapper::ByteLevel(bytes)) = tokenizer.inner.get_pre_tokenizer() {
@@ -30,18 +30,18 @@ impl WordTokenizer {
         WordTokenizer { tokenizer }
     }
 
-    /// Encodes words to at most `max_length` tokens, special tokens included; a word may be cut in its middle.
+    /// Encodes words, truncated to `max_length` tokens, special tokens included; a word may be truncated in the middle.
     ///
     /// # Errors
-    /// `max_length` leaves no room for words beside the special tokens (exit 2).
+    /// `max_length` leaves no room for words besides the special tokens (exit 2).
     pub fn encode(&self, words: &[String], max_length: usize) -> Result<EncodedWords> {
         let room = self.tokenizer.room(false, max_length)?;
         let tokens = self.tokenizer.inner.encode(words, false).map_err(failed)?;
         let kept = tokens.len().min(room);
-        let (encoded, owners) = self.tokenizer.join(tokens, None, (kept, 0))?;
+        let (encoded, word_ids) = self.tokenizer.join(tokens, None, (kept, 0))?;
         let mut firsts = vec![None; words.len()];
-        for (place, word) in (0..).zip(owners).filter_map(|(place, word)| Some((place, word? as usize))) {
-            firsts[word].get_or_insert(place);
+        for (position, word) in (0..).zip(word_ids).filter_map(|(position, word)| Some((position, word? as usize))) {
+            firsts[word].get_or_insert(position);
         }
         Ok(EncodedWords { encoded, firsts })
     }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn words_become_the_tokens_of_transformers() {
+    fn tokens_match_transformers() {
         check(include_str!("../../tests/reference/words/wordpiece.json"));
         check(include_str!("../../tests/reference/words/bytes.json"));
         check(include_str!("../../tests/reference/words/unigram.json"));

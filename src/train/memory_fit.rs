@@ -10,7 +10,7 @@ use crate::nn::{ComputeMode, Layout};
 use crate::observe::memory::{available_bytes, human};
 use crate::parallel::Zero;
 use crate::plan::load::Load;
-use crate::plan::memory::{self, Need, Setup, Types};
+use crate::plan::memory::{self, MemoryEstimate, Setup, Types};
 use crate::tasks::Model;
 use crate::train::model_loading::Shaped;
 use crate::train::reading::Data;
@@ -99,7 +99,7 @@ pub enum Fit {
     /// The settings, and the bytes that they need.
     Chosen(MemoryPlan, f64),
     /// The memory of each stage with the smallest micro-batch.
-    Nothing(Vec<(Zero, Need)>),
+    Nothing(Vec<(Zero, MemoryEstimate)>),
 }
 
 impl Candidates {
@@ -154,12 +154,12 @@ impl Candidates {
             let most = largest_rank_tokens(config, data, world)?;
             tokens.retain(|&n| n <= most || n == MIN_TOKENS);
         }
-        let needs = |at: usize| -> Result<Vec<(Zero, Need)>> {
+        let needs = |at: usize| -> Result<Vec<(Zero, MemoryEstimate)>> {
             let config = with_tokens(config, data, tokens[at], tokens.len() > 1);
             let load = load(&config, model, &layout, &setup(Zero::ALL[0]), data, world)?;
-            Ok(self.zeros.iter().map(|&zero| (zero, memory::need(model, &layout, &setup(zero), &load))).collect())
+            Ok(self.zeros.iter().map(|&zero| (zero, memory::estimate(model, &layout, &setup(zero), &load))).collect())
         };
-        let fits = |(_, need): &(Zero, Need)| need.total.ceil() <= limit;
+        let fits = |(_, need): &(Zero, MemoryEstimate)| need.total.ceil() <= limit;
         // Find the stage with a micro-batch that keeps every device busy, or smaller; then increase the micro-batch.
         let start = tokens.iter().position(|&n| n <= CPU_MICRO_BATCH_TOKENS).unwrap_or(tokens.len() - 1);
         let mut last = Vec::new();
@@ -203,7 +203,7 @@ fn largest_rank_tokens(config: &Config, data: &Data, world: usize) -> Result<usi
     Ok((most + most / 4).next_power_of_two())
 }
 
-fn nothing_fits(config: &Config, candidates: &Candidates, needs: &[(Zero, Need)], limit: f64) -> Error {
+fn nothing_fits(config: &Config, candidates: &Candidates, needs: &[(Zero, MemoryEstimate)], limit: f64) -> Error {
     let parallel = &config.parallel;
     let of = match parallel.zero_stage {
         ZeroStage::Auto => "parallel.zero_stage = \"auto\"",

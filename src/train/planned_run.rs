@@ -9,7 +9,7 @@ use crate::nn::Layout;
 use crate::parallel::Zero;
 use crate::plan::lengths::{Lengths, Padding};
 use crate::plan::load::Load;
-use crate::plan::memory::{self, Need, Setup};
+use crate::plan::memory::{self, MemoryEstimate, Setup};
 use crate::plan::storage::Storage;
 use crate::plan::timeline;
 use crate::train::memory_fit::{Candidates, Fit};
@@ -67,7 +67,7 @@ pub struct Variant {
     pub zero: Zero,
     pub precision: Precision,
     pub recompute: Recompute,
-    pub need: Need,
+    pub need: MemoryEstimate,
     /// Size in bytes of the largest group of collectives.
     pub largest_group: f64,
     /// Whether the run uses it; for "auto", [`PlannedRun::choose`] decides.
@@ -220,7 +220,7 @@ impl PlannedRun {
                         zero,
                         precision,
                         recompute,
-                        need: memory::need(model, &layout, &setup, &load),
+                        need: memory::estimate(model, &layout, &setup, &load),
                         largest_group: timeline::largest_group(&layout, &setup),
                         configured: precision == own.precision
                             && recompute == own.recompute
@@ -261,11 +261,11 @@ impl PlannedRun {
     ///
     /// # Errors
     /// As [`Sampler::new`].
-    pub fn busiest(&self, ranks: usize, zero: Zero, cpu: bool) -> Result<(u64, Need)> {
+    pub fn busiest(&self, ranks: usize, zero: Zero, cpu: bool) -> Result<(u64, MemoryEstimate)> {
         let (model, setup) = (&self.shaped.model, self.setup(zero, cpu));
         let layout = Layout::new(&self.shaped.specs, ranks);
         let load = self.load(self.on(ranks), &layout, &setup, ranks)?;
-        Ok((load.step, memory::need(model, &layout, &setup, &load)))
+        Ok((load.step, memory::estimate(model, &layout, &setup, &load)))
     }
 
     /// Returns the disk space that the run needs on `ranks` ranks if every evaluation finds a new best model.

@@ -10,7 +10,7 @@ use crate::tasks::causal_texts::CausalTexts;
 use crate::tasks::chat::Chat;
 use crate::tasks::choices::Choices;
 use crate::tasks::corpus::Corpus;
-use crate::tasks::masked_texts::{Gaps, Hiding, MaskedTexts};
+use crate::tasks::masked_texts::{FillMask, MaskedTexts, MaskingOptions};
 use crate::tasks::prompts::Prompts;
 use crate::tasks::sentence_pairs::SentencePairs;
 use crate::tasks::tagged_words::TaggedWords;
@@ -80,20 +80,20 @@ impl Reading<'_> {
             }
             TaskKind::CausalLm => Ok(Box::new(CausalTexts(self.corpus(path)?))),
             TaskKind::MaskedLm if *purpose == Purpose::Predict => {
-                Ok(Box::new(Gaps { source: self.documents(path, Documents::Lines)?, max_length: *max_length }))
+                Ok(Box::new(FillMask { source: self.documents(path, Documents::Lines)?, max_length: *max_length }))
             }
             TaskKind::MaskedLm => {
-                let hiding = Hiding {
+                let masking = MaskingOptions {
                     probability: self.task.mlm_probability.unwrap_or(0.15),
                     whole_words: self.task.whole_word_mask.unwrap_or(false),
                 };
                 if !self.pairs_sentences() {
-                    return Ok(Box::new(MaskedTexts { corpus: self.corpus(path)?, hiding }));
+                    return Ok(Box::new(MaskedTexts { corpus: self.corpus(path)?, masking }));
                 }
                 let source = DocumentSource::Text { path: path.to_owned(), division: Division::Paragraphs };
                 // The pairs of an evaluation do not depend on the run.
                 let seed = if *purpose == Purpose::Train { self.seed } else { 0 };
-                Ok(Box::new(SentencePairs { source, max_length: *max_length, hiding, seed }))
+                Ok(Box::new(SentencePairs { source, max_length: *max_length, masking, seed }))
             }
             TaskKind::Chat => Ok(Box::new(Chat { source: self.conversations(path), max_length: *max_length })),
             TaskKind::QuestionAnswering => Ok(Box::new(self.questions(path)?)),

@@ -102,7 +102,7 @@ fn clear_other_best(state: &mut TrainerState, config: &Config, dir: &RunDir) -> 
     let (now, before) = (&config.train, &settings_of(state)?.train);
     let same_metric = now.metric_for_best_model == before.metric_for_best_model
         && now.is_greater_better() == before.is_greater_better();
-    let at_hand = state.best_global_step.is_some_and(|step| dir.is_sound(step));
+    let at_hand = state.best_global_step.is_some_and(|step| dir.is_valid(step));
     if !same_metric || (now.load_best_model_at_end && !at_hand) {
         state.best_metric = None;
         state.best_global_step = None;

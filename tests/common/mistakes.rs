@@ -113,7 +113,7 @@ fn data(book: &mut Book) {
         &[&format!("{file}:7: no column \"text\""), "\"sentence\"", "text_column"],
     );
     let file = book.write("broken.jsonl", &changed(90, r#"{"text": "hello", "label": "#));
-    book.add("a broken record", &[&format!("data.train={file}")], &[&format!("{file}:90: broken JSON")]);
+    book.add("a broken record", &[&format!("data.train={file}")], &[&format!("{file}:90: invalid JSON")]);
     let file = book.write("politics.jsonl", &changed(31, r#"{"text": "hello", "label": "politics"}"#));
     let labels = r#"task.labels=["science", "sport", "weather"]"#;
     let unknown = format!("{file}:31: the label \"politics\" is not one of the 3 known: \"science\"");
@@ -135,7 +135,7 @@ fn models(book: &mut Book) {
             let bytes = fs::read(&path).unwrap();
             fs::write(path, &bytes[..bytes.len() - 1000]).unwrap();
         },
-        &["/model.safetensors: not a whole safetensors file", "105476 bytes"],
+        &["/model.safetensors: not a complete safetensors file", "105476 bytes"],
     );
     book.model(
         "no weights",

@@ -190,7 +190,7 @@ fn a_head_that_is_not_the_table_is_not_tied() {
         edit(&dir.path().join("config.json"), |config| config["tie_word_embeddings"] = true.into());
         let copy = Reference::at(dir.path());
         let message = copy.try_load(&copy.head(), DropoutOverrides::default(), Kind::Float).err().unwrap().to_string();
-        for expected in [".weight and ", " differ, which config.json has as one", "set tie_word_embeddings = false"] {
+        for expected in [".weight and ", " differ, but config.json ties them", "set tie_word_embeddings = false"] {
             assert!(message.contains(expected), "{case}: {message}");
         }
     }

@@ -268,7 +268,7 @@ fn predictions_are_texts() {
     refused(&["--num-beams", "31"], "num_beams = 31: too many for a vocabulary of 60");
     let long = "aa ".repeat(32);
     write(&[json!({"text": "aa"}), json!({"text": long})]);
-    refused(&[], "in.jsonl:2: the prompt has 32 tokens, of at most 32");
+    refused(&[], "in.jsonl:2: the prompt has 32 tokens, but prompt and answer have at most 32");
     write(&[json!({"text": ""})]);
-    refused(&[], "in.jsonl:1: the tokenizer makes no token of the prompt");
+    refused(&[], "in.jsonl:1: the prompt has no tokens");
 }

@@ -1,4 +1,4 @@
-//! All details of a plan.
+//! The details of a plan (`--all`).
 
 use super::fill::{below, count, labelled, ranks, seconds, size};
 use super::memory_table::{STAGE_COLUMNS, checkpointing, stage_row};
@@ -8,7 +8,7 @@ use crate::observe::memory::human;
 use crate::observe::progress::clock;
 use crate::observe::table::table;
 use crate::plan::fit::Timed;
-use crate::plan::memory::Moment;
+use crate::plan::memory::Phase;
 use crate::plan::scaling::Row;
 use crate::train::planned_run::Variant;
 use crate::train::settings;
@@ -79,7 +79,7 @@ fn memory(report: &Report) -> String {
     let auto = report.outlook.config.parallel.zero_stage == ZeroStage::Auto;
     if let Some(way) = report.ways.iter().find(|way| way.configured) {
         let lowest = if auto { ", the lowest stage that fits" } else { "" };
-        text += &below(&format!("* as configured{lowest}; its peak is {}", moment(report, way.need.at)));
+        text += &below(&format!("* as configured{lowest}; its peak is {}", phase(report, way.need.at)));
     } else if auto {
         text += &below("zero_stage = \"auto\": no stage fits with the configured precision and checkpointing");
     }
@@ -108,14 +108,14 @@ pub fn limits(report: &Report) -> String {
     text
 }
 
-pub fn moment(report: &Report, at: Moment) -> String {
+pub fn phase(report: &Report, at: Phase) -> String {
     let name = |stage: usize| report.outlook.shaped.model.stage_name(stage);
     match at {
-        Moment::Update => "while the optimizer updates".into(),
-        Moment::Forward(stage) => format!("in the forward pass of {}", name(stage)),
-        Moment::Backward(stage) => format!("in the backward pass of {}", name(stage)),
-        Moment::Evaluation => "while it evaluates".into(),
-        Moment::Saving => "while it saves".into(),
+        Phase::Update => "in the optimizer update".into(),
+        Phase::Forward(stage) => format!("in the forward pass of {}", name(stage)),
+        Phase::Backward(stage) => format!("in the backward pass of {}", name(stage)),
+        Phase::Evaluation => "in evaluation".into(),
+        Phase::Saving => "when saving".into(),
     }
 }
 
@@ -146,7 +146,7 @@ pub fn measured(report: &Report) -> String {
     let mut text = labelled(
         "measured",
         &format!(
-            "step {step}, the one with the longest batch, on {}: {}, planned {}, off by a factor of {:.2}",
+            "step {step} with the longest batch, on {}: {}, planned {}, off by a factor of {:.2}",
             ranks(*world),
             seconds(taken.seconds),
             seconds(planned.seconds),
@@ -224,7 +224,7 @@ fn time(report: &Report) -> String {
             percent(row.step.linear),
             percent(row.step.attention),
             percent(row.step.passing + row.step.update),
-            percent(row.step.waiting),
+            percent(row.step.exposed_communication),
             size(row.step.bytes),
         ]
     };

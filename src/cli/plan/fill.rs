@@ -110,8 +110,8 @@ mod tests {
     #[test]
     fn lines_are_broken_between_words() {
         let long = "/a".repeat(50);
-        let told = fill("disk      ", &format!("{} {long} end", "word ".repeat(20)));
-        let lines: Vec<&str> = told.lines().collect();
+        let text = fill("disk      ", &format!("{} {long} end", "word ".repeat(20)));
+        let lines: Vec<&str> = text.lines().collect();
         assert_eq!((lines[0], lines[0].chars().count()), (format!("disk     {}", " word".repeat(14)).as_str(), 79));
         assert_eq!(lines[1], format!("         {}", " word".repeat(6)));
         assert_eq!(lines[2..], [format!("          {long}"), "          end".into()]);

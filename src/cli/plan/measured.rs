@@ -34,8 +34,8 @@ impl Report {
         let planned =
             self.with_run(&self.outlook.config, self.zero, |run| run.step(&layout, &plan, self.speed, &self.network).0);
         // Collectives are measured separately: the rest of the difference is due to computation.
-        let own = (taken.seconds - planned.waiting).max(taken.seconds / 10.0);
-        self.speed = self.speed.slower(own / (planned.seconds - planned.waiting));
+        let own = (taken.seconds - planned.exposed_communication).max(taken.seconds / 10.0);
+        self.speed = self.speed.slower(own / (planned.seconds - planned.exposed_communication));
         self.device += ", as measured";
         self.measured = Some(Correction { world, step: step + 1, taken, planned, need, timed });
         self.rows = self.rows()?;

@@ -2,13 +2,13 @@
 
 use super::fill::size;
 use crate::config::Recompute;
-use crate::plan::memory::Need;
+use crate::plan::memory::MemoryEstimate;
 
 /// The columns of a table with one row per ZeRO stage.
 pub const STAGE_COLUMNS: [&str; 7] = ["ZeRO", "weights", "gradients", "optimizer", "activations", "peak", "fits"];
 
 /// Returns a row of the table.
-pub fn stage_row(name: String, need: &Need, fits: Option<bool>) -> Vec<String> {
+pub fn stage_row(name: String, need: &MemoryEstimate, fits: Option<bool>) -> Vec<String> {
     let [weights, gradients, optimizer, activations, _] = need.peak.map(size);
     let verdict = fits.map_or("", |fits| if fits { "yes" } else { "no" });
     vec![name, weights, gradients, optimizer, activations, size(need.total), verdict.into()]

@@ -61,7 +61,7 @@ pub(super) fn speed(
             let threads = threads.unwrap_or_else(own);
             tch::set_num_threads(threads as i32);
             let speed = measure::speed(settings::kind(config.parallel.precision));
-            (speed, format!("this CPU, {threads} thread{} a rank", if threads == 1 { "" } else { "s" }))
+            (speed, format!("this CPU, {threads} thread{} per rank", if threads == 1 { "" } else { "s" }))
         }
     }
 }

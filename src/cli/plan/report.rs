@@ -8,7 +8,7 @@ use crate::plan::device::{Device, Speed};
 use crate::plan::fit::Timed;
 use crate::plan::lengths::{Lengths, Padding};
 use crate::plan::link::Network;
-use crate::plan::memory::Need;
+use crate::plan::memory::MemoryEstimate;
 use crate::plan::scaling::{Row, Run, WORLDS};
 use crate::plan::storage::Storage;
 use crate::plan::timeline::Step;
@@ -62,7 +62,7 @@ pub(super) struct Correction {
     pub step: u64,
     pub taken: Measured,
     pub planned: Step,
-    pub need: Need,
+    pub need: MemoryEstimate,
     /// Empty on one rank.
     pub timed: Vec<Timed>,
 }

@@ -8,7 +8,7 @@ use crate::config::{MicroBatchTokens, ZeroStage};
 use crate::error::Result;
 use crate::observe::memory::available_bytes;
 use crate::observe::table::table;
-use crate::plan::memory::Need;
+use crate::plan::memory::MemoryEstimate;
 use crate::plan::scaling::Row;
 use crate::train::advice::{Advice, Change, Choice};
 use crate::train::estimate::Estimate;
@@ -208,7 +208,7 @@ fn memory(report: &Report, advice: &Advice) -> String {
     let how = checkpointing(parallel.recompute).replace(" and ", " with ");
     let mut text = labelled("memory", &format!("of {of}, {}{how}", parallel.precision));
     let own = usize::from(trial.zero.stage());
-    let row = |(stage, need): (usize, &Need)| {
+    let row = |(stage, need): (usize, &MemoryEstimate)| {
         let mark = if stage == own { " *" } else { "" };
         stage_row(format!("{stage}{mark}"), need, report.limit.as_ref().map(|limit| need.total <= limit.bytes))
     };

@@ -1,4 +1,4 @@
-//! What language models ask of a tokenizer: the tokens of a text alone, and what stands around them.
+//! Tokenization for language models: tokens without special tokens, and the template of special tokens around them.
 
 use super::special_tokens::Special;
 use super::tokenizer::{Tokenizer, failed};
@@ -6,35 +6,34 @@ use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// The tokens of a text alone, n of them, without special ones around it.
+/// The n tokens of a text, without special tokens around it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pieces {
+pub struct TokenizedText {
     /// Token ids `[n]`.
     pub ids: Vec<u32>,
-    /// The word of each token `[n]`, as the tokenizer divides a text into words.
-    pub words: Vec<Option<u32>>,
-    /// The bytes of the text behind each token `[n]`.
-    pub bytes: Vec<Range<usize>>,
+    /// Word index of each token `[n]`, as split by the pre-tokenizer.
+    pub word_ids: Vec<Option<u32>>,
+    /// Byte range in the text of each token `[n]`.
+    pub offsets: Vec<Range<usize>>,
 }
 
-/// The special tokens that a tokenizer puts around a text: of each its id and its segment.
+/// The special tokens that the tokenizer's post-processor adds to a text or a pair: id and segment of each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Frame {
+pub struct TokenTemplate {
     pub before: Vec<(u32, u8)>,
-    /// Between the two texts of a pair.
+    /// The tokens between the two texts of a pair.
     pub between: Vec<(u32, u8)>,
     pub after: Vec<(u32, u8)>,
     /// The segments of the first and of the second text.
     pub segments: [u8; 2],
 }
 
-impl Frame {
-    /// How many special tokens there are.
+impl TokenTemplate {
     pub fn len(&self) -> usize {
         self.before.len() + self.between.len() + self.after.len()
     }
 
-    /// What is to be put before and after a text of these tokens, so that no special token stands there twice.
+    /// Returns the special tokens to add before and after a text, leaving out those already there.
     pub fn missing(&self, ids: &[u32]) -> (Vec<u32>, Vec<u32>) {
         let of = |tokens: &[(u32, u8)]| tokens.iter().map(|(id, _)| *id).collect::<Vec<u32>>();
         let (mut before, mut after) = (of(&self.before), of(&self.after));
@@ -47,56 +46,58 @@ impl Frame {
         (before, after)
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl Tokenizer {
-    /// The tokens of a text alone.
+    /// Returns the token ids of a text, without special tokens.
     ///
     /// # Errors
-    /// The tokenizer's own.
+    /// Errors of the tokenizer.
     pub fn ids(&self, text: &str) -> Result<Vec<u32>> {
         Ok(self.inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
     }
 
-    /// The same with what the tokens stand for; this takes longer.
+    /// Like [`Self::ids`], with word ids and offsets; this is slower.
     ///
     /// # Errors
-    /// The tokenizer's own.
-    pub fn pieces(&self, text: &str) -> Result<Pieces> {
+    /// Errors of the tokenizer.
+    pub fn tokenize(&self, text: &str) -> Result<TokenizedText> {
         let encoding = self.inner.encode(text, false).map_err(failed)?;
-        Ok(Pieces {
+        Ok(TokenizedText {
             ids: encoding.get_ids().to_vec(),
-            words: encoding.get_word_ids().to_vec(),
-            bytes: encoding.get_offsets().iter().map(|&(start, end)| start..end).collect(),
+            word_ids: encoding.get_word_ids().to_vec(),
+            offsets: encoding.get_offsets().iter().map(|&(start, end)| start..end).collect(),
         })
     }
 
-    /// What this tokenizer puts around a text, or around the two of a pair.
+    /// Returns the special tokens around a text, or around the texts of a pair.
     ///
     /// # Errors
-    /// The tokenizer's own; one that repeats a text or leaves it out (exit 2).
-    pub fn frame(&self, pair: bool) -> Result<Frame> {
-        // No vocabulary has these ids.
+    /// Errors of the tokenizer; a post-processor that repeats or drops a text (exit 2).
+    pub fn token_template(&self, pair: bool) -> Result<TokenTemplate> {
+        // Ids that no vocabulary contains.
         const TEXTS: [u32; 2] = [u32::MAX, u32::MAX - 1];
         let text = |id: u32, segment: u32| {
             tokenizers::Encoding::from_tokens(vec![tokenizers::Token::new(id, String::new(), (0, 0))], segment)
         };
-        let encoding = self.framed(text(TEXTS[0], 0), pair.then(|| text(TEXTS[1], 1)))?;
+        let encoding = self.post_process(text(TEXTS[0], 0), pair.then(|| text(TEXTS[1], 1)))?;
         let tokens: Vec<(u32, u8)> =
             encoding.get_ids().iter().zip(encoding.get_type_ids()).map(|(&id, &segment)| (id, segment as u8)).collect();
-        let place = |text: u32| {
-            let mut places = tokens.iter().enumerate().filter(|(_, (id, _))| *id == text).map(|(place, _)| place);
-            places.next().filter(|_| places.next().is_none())
+        let position = |text: u32| {
+            let mut found = tokens.iter().enumerate().filter(|(_, (id, _))| *id == text).map(|(position, _)| position);
+            found.next().filter(|_| found.next().is_none())
         };
-        let (first, second) = (place(TEXTS[0]), place(TEXTS[1]));
-        let odd = || Error::input(format!("{}: the tokenizer's template is unusual", self.folder.display()));
-        let first = first.ok_or_else(odd)?;
-        let last = if pair { second.filter(|&second| second > first).ok_or_else(odd)? } else { first };
-        Ok(Frame {
+        let (first, second) = (position(TEXTS[0]), position(TEXTS[1]));
+        let unsupported = || {
+            let why = "unsupported post-processor: it must keep each text exactly once, in order";
+            Error::input(format!("{}: {why}", self.folder.display()))
+        };
+        let first = first.ok_or_else(unsupported)?;
+        let last = if pair { second.filter(|&second| second > first).ok_or_else(unsupported)? } else { first };
+        Ok(TokenTemplate {
             before: tokens[..first].to_vec(),
             between: tokens[first + 1..last.max(first + 1)].to_vec(),
             after: tokens[last + 1..].to_vec(),
@@ -104,8 +105,8 @@ impl Tokenizer {
         })
     }
 
-    /// The id of a special token: the one that the folder names, where it is in the vocabulary. A mask token goes by its
-    /// usual names too.
+    /// Returns the id of a special token, if the folder defines it and the vocabulary has it. The mask token is also
+    /// found by its usual names.
     pub fn special(&self, special: Special) -> Option<u32> {
         let usual: &[&str] = if special == Special::Mask { &["[MASK]", "<mask>"] } else { &[] };
         let is_special = |id: &u32| self.inner.get_added_tokens_decoder().get(id).is_some_and(|token| token.special);
@@ -113,28 +114,28 @@ impl Tokenizer {
         self.special.id(special, |token| self.inner.token_to_id(token)).or_else(usual)
     }
 
-    /// A token as the vocabulary has it; empty for an id without one.
+    /// Returns the vocabulary entry of an id; empty if there is none.
     pub fn token(&self, id: u32) -> String {
         self.inner.id_to_token(id).unwrap_or_default()
     }
 
-    /// The special tokens by the names that a template knows them by: `eos_token` and its text.
+    /// Returns the special tokens as (name in chat templates, token), such as (`eos_token`, `</s>`).
     pub fn special_texts(&self) -> Vec<(&'static str, String)> {
         self.special.texts(|id| self.inner.id_to_token(id))
     }
 
-    /// The ids of all tokens that stand for no text.
+    /// Returns the ids of all special tokens.
     pub fn special_ids(&self) -> HashSet<u32> {
         let added = self.inner.get_added_tokens_decoder();
         added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect()
     }
 
-    /// Whether it divides a text into words.
+    /// Whether a pre-tokenizer splits texts into words.
     pub fn has_words(&self) -> bool {
         self.inner.get_pre_tokenizer().is_some()
     }
 
-    /// The text of every token, by id; empty for an id without a token.
+    /// Returns the decoded text of every token, indexed by id; empty for unused ids.
     pub fn vocabulary(&self) -> Vec<String> {
         (0..self.vocab_size() as u32).map(|id| self.inner.decode(&[id], false).unwrap_or_default()).collect()
     }

@@ -1,10 +1,10 @@
-//! For tests: a model folder with a tokenizer of letters, and heads without a backbone.
+//! Test fixtures: a model folder with a tokenizer of letters, and heads without a backbone.
 
 use crate::nn::ParamBuilder;
 use crate::nn::linear::HeadInput;
 use crate::tasks::Classifier;
 
-/// A folder with a BERT vocabulary: five special tokens, then the letters: `a` is 5.
+/// Creates a folder with a BERT vocabulary: five special tokens, then the letters; `a` is 5.
 pub fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let letters = ('a'..='z').map(String::from);
@@ -13,7 +13,7 @@ pub fn folder() -> tempfile::TempDir {
     dir
 }
 
-/// A head that nothing runs.
+/// Creates a head that is never run.
 pub fn head(outputs: usize) -> Classifier {
     Classifier::on(HeadInput { width: 2, std: 0.02, bias: true }, outputs, &mut ParamBuilder::new())
 }

@@ -1,0 +1,38 @@
+//! Filters records that are found invalid after reading.
+
+use crate::error::Result;
+use crate::text::records::{self, OnBad};
+use std::path::Path;
+
+/// Removes the invalid records of a file and collects line and reason of each.
+pub(super) struct RecordFilter<'a> {
+    path: &'a Path,
+    on_bad: OnBad,
+    labelled: bool,
+    /// Line and reason of every invalid record so far.
+    pub bad: Vec<(usize, String)>,
+}
+
+impl<'a> RecordFilter<'a> {
+    /// Creates a filter for a file; `bad` are the records found invalid on reading; `labelled` as in
+    /// [`records::check_bad`].
+    pub fn new(path: &'a Path, on_bad: OnBad, labelled: bool, bad: Vec<(usize, String)>) -> Self {
+        RecordFilter { path, on_bad, labelled, bad }
+    }
+
+    /// Returns the valid values of (line, value or reason), in order.
+    ///
+    /// # Errors
+    /// As [`records::check_bad`]: invalid records, unless they are skipped; no valid record.
+    pub fn keep<T>(&mut self, results: impl Iterator<Item = (usize, Result<T, String>)>) -> Result<Vec<T>> {
+        let mut good = Vec::new();
+        for (line, result) in results {
+            match result {
+                Ok(value) => good.push(value),
+                Err(why) => self.bad.push((line, why)),
+            }
+        }
+        records::check_bad(self.path, self.on_bad, self.labelled, good.len(), &self.bad)?;
+        Ok(good)
+    }
+}
