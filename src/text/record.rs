@@ -104,7 +104,7 @@ pub struct Tagged {
     pub line: usize,
     /// At least one word; none is empty.
     pub words: Vec<String>,
-    /// One tag per word; empty if [`TaggedSource::tags`] is `None`.
+    /// One tag per word; empty if [`TaggedSource::tags`](super::tagged::TaggedSource::tags) is `None`.
     pub tags: Vec<RawLabel>,
 }
 
