@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable text.
     #[default]
     Text,
-    /// One JSON object a line, with the rank.
+    /// One JSON object per line, with the rank.
     Json,
 }
 
