@@ -142,7 +142,7 @@ fn a_plan_tells_of_data_memory_disk_and_time() {
     for part in [
         "90 examples",
         "20 steps of 12 examples, 8 per epoch",
-        "padding none here",
+        "padding none; padded to the longest of each batch",
         "each of 2 ranks",
         "* as configured",
         "at most 2 checkpoints at a time",

@@ -30,7 +30,7 @@ use std::time::Instant;
 
 /// Fine-tune pretrained transformers on a CPU, one GPU, or many GPUs.
 #[derive(Debug, Parser)]
-#[command(name = "trainer", version, about, max_term_width = 100)]
+#[command(name = "trainer", version, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
