@@ -194,7 +194,7 @@ pub fn parse<T: Value>(value: &DeValue<'_>, check: Option<Check>) -> Result<T, S
         _ => {
             let expected = check.map_or_else(T::expected, |(range, _)| with_article(range));
             // In Hugging Face, -1 means that max_steps is unset.
-            let hint = if integer(value) == Some(-1) { "; omit the key to leave it unset" } else { "" };
+            let hint = if integer(value) == Some(-1) { "; omit the key to use its default" } else { "" };
             Err(format!("found {}, expected {expected}{hint}", describe(value)))
         }
     }

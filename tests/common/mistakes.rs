@@ -92,7 +92,7 @@ fn configuration(book: &mut Book) {
     book.add(
         "two mistakes at once",
         &["max_steps=0", "weight_decay=-1"],
-        &["2 problems", "train.max_steps: found 0", "train.weight_decay: found -1"],
+        &["2 problems", "train.max_steps: found the integer 0", "train.weight_decay: found the integer -1"],
     );
     let missing = book.bench.path("nowhere.toml").display().to_string();
     book.args("no such configuration", vec!["train".into(), missing.clone()], &[&missing, "No such file"]);

@@ -63,7 +63,7 @@ fn every_problem_is_reported_at_once_in_the_order_of_the_file() {
   run.toml:1: output_dir: found the integer 3, expected a path in quotes
   run.toml:2: learning_rate: unknown key, did you mean train.learning_rate?
   run.toml:4: train.learning_rat: unknown key, did you mean train.learning_rate?
-  run.toml:5: train.max_steps: found the integer -1, expected an integer >= 1; omit the key to leave it unset
+  run.toml:5: train.max_steps: found the integer -1, expected an integer >= 1; omit the key to use its default
   run.toml:6: train.adam_beta1: found the number 1.0, expected a number in [0, 1)
   run.toml:7: train.warmup_ratio: found the number nan, expected a number in [0, 1]
   run.toml:8: trian: unknown section, did you mean [train]?
@@ -186,7 +186,7 @@ fn an_override_with_spaces_is_one_problem() {
 fn minus_one_is_not_unset() {
     refused(
         &["max_steps=-1"],
-        "train.max_steps: found the integer -1, expected an integer >= 1; omit the key to leave it unset",
+        "train.max_steps: found the integer -1, expected an integer >= 1; omit the key to use its default",
     );
     refused(&["max_steps=-2"], "train.max_steps: found the integer -2, expected an integer >= 1");
     refused(&["max_steps=0"], "train.max_steps: found the integer 0, expected an integer >= 1");
