@@ -4,7 +4,7 @@ use crate::config::{Config, ZeroStage};
 use crate::error::Result;
 use crate::nn::Layout;
 use crate::parallel::Zero;
-use crate::plan::memory::{self, Need};
+use crate::plan::memory::{self, MemoryEstimate};
 use crate::train::planned_run::{Hardware, PlannedRun};
 use crate::train::{memory_fit, settings};
 
@@ -17,12 +17,12 @@ pub struct Estimate {
     /// As configured; for `"auto"` the lowest stage that fits, or the last if none does.
     pub zero: Zero,
     /// Memory for each ZeRO stage.
-    pub needs: Vec<Need>,
+    pub needs: Vec<MemoryEstimate>,
 }
 
 impl Estimate {
     /// Memory at the run's ZeRO stage.
-    pub fn need(&self) -> &Need {
+    pub fn need(&self) -> &MemoryEstimate {
         &self.needs[usize::from(self.zero.stage())]
     }
 
@@ -49,8 +49,8 @@ impl PlannedRun {
         let (model, layout) = (&self.shaped.model, Layout::new(&self.shaped.specs, ranks));
         let setup = |zero| memory_fit::setup(&config, model.stages(), zero, cpu);
         let load = self.load(config.clone(), &layout, &setup(Zero::ALL[0]), ranks)?;
-        let needs: Vec<Need> =
-            Zero::ALL.iter().map(|&zero| memory::need(model, &layout, &setup(zero), &load)).collect();
+        let needs: Vec<MemoryEstimate> =
+            Zero::ALL.iter().map(|&zero| memory::estimate(model, &layout, &setup(zero), &load)).collect();
         let lowest = Zero::ALL.into_iter().zip(&needs).find(|(_, need)| hardware.fits(need.total));
         let last = Zero::ALL[Zero::ALL.len() - 1];
         let zero = match config.parallel.zero_stage {

@@ -220,7 +220,7 @@ fn memory(report: &Report, advice: &Advice) -> String {
         Some(choice) if !choice.overrides.is_empty() => "recommended",
         _ => "as configured",
     };
-    let at = details::moment(report, trial.need().at);
+    let at = details::phase(report, trial.need().at);
     text += &below(&format!("* {star}; its peak is {at} (each kind peaks at its own time)"));
     text + &details::limits(report)
 }
