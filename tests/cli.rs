@@ -151,7 +151,8 @@ fn a_head_for_other_labels_is_told() {
         fs::write(bench.path(name), text.replace("\"sport\"", "\"games\"")).unwrap();
     }
     let told = header(&short);
-    let expected = "\nhead      was trained for other labels (science, sport, weather) and continues from its weights\n";
+    let expected =
+        "\nhead      was trained for other labels (science, sport, weather) and continues from its weights\n";
     assert!(told.contains(expected), "{told}");
 }
 
@@ -466,7 +467,11 @@ fn evaluate_and_predict_read_as_they_are_told() {
     refused(&with(&["--timeout-seconds", "0"]), "greater than 0");
     let ended = said(&with(&["--on-bad-record", "skip", "--backend", "solo", "--timeout-seconds", "60"])).expect(0);
     assert!(ended.stderr.contains(" 1 example, "), "{}", ended.text());
-    assert!(ended.stderr.contains("1 invalid record skipped (first: line 3: the label \"politics\""), "{}", ended.text());
+    assert!(
+        ended.stderr.contains("1 invalid record skipped (first: line 3: the label \"politics\""),
+        "{}",
+        ended.text()
+    );
 
     let args = predict("run/final", "rows.txt", "out.jsonl");
     let headerless = ["--format", "csv", "--header", "false"];

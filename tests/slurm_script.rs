@@ -83,7 +83,10 @@ fn mistakes_are_refused() {
         ("sst2.toml", "--slurm: the number of ranks per node is missing: set --gpus-per-node N"),
         ("-n 2 --gpus-per-node 2 sst2.toml", "-n and --gpus-per-node: there is one rank per GPU"),
         ("-n 2 --time soon sst2.toml", "--time soon: expected minutes"),
-        ("-n 2 --time 2 --signal-before 120 sst2.toml", "--signal-before 120: the time limit of the job is 120 seconds (--time 2)"),
+        (
+            "-n 2 --time 2 --signal-before 120 sst2.toml",
+            "--signal-before 120: the time limit of the job is 120 seconds (--time 2)",
+        ),
         ("-n 2 --setup gone.sh sst2.toml", "--setup gone.sh: no such file"),
         ("-n 2 --launcher mpirun --container lab/image sst2.toml", "use --launcher srun"),
         (

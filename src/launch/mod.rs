@@ -70,10 +70,8 @@ impl Variable {
     /// # Errors
     /// Exit 2 if it is this process's and not set.
     pub fn here(&self) -> Result<String> {
-        let own = || {
-            std::env::var(&self.name)
-                .map_err(|e| Error::input(format!("--env {}: {e}; use NAME=VALUE", self.name)))
-        };
+        let own =
+            || std::env::var(&self.name).map_err(|e| Error::input(format!("--env {}: {e}; use NAME=VALUE", self.name)));
         self.value.clone().map_or_else(own, Ok)
     }
 }
