@@ -63,7 +63,7 @@ unsafe impl Sync for Gpu {}
 /// Loads the driver library.
 ///
 /// # Errors
-/// Where there is no NVIDIA driver.
+/// If there is no NVIDIA driver.
 pub(super) fn library() -> Result<Library> {
     Library::open("libcuda.so.1").map_err(|e| {
         Error::other(format!("there is no NVIDIA driver on this machine: libcuda.so.1 was not found ({e})"))
@@ -73,7 +73,7 @@ pub(super) fn library() -> Result<Library> {
 /// Loads the driver's functions.
 ///
 /// # Errors
-/// Where there is no NVIDIA driver.
+/// If there is no NVIDIA driver.
 fn load() -> Result<Functions> {
     let library = library()?;
     let missing =

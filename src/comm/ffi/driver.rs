@@ -66,8 +66,8 @@ pub fn query() -> Result<Option<Driver>> {
     let gpus = (0..count).map(|ordinal| functions.describe(ordinal)).collect::<Result<_>>()?;
     let mut version = 0;
     // SAFETY: a pointer to a live variable.
-    let told = unsafe { (functions.cuDriverGetVersion)(&mut version) } == 0;
-    Ok(Some(Driver { cuda: told.then(|| dotted(version)), gpus }))
+    let known = unsafe { (functions.cuDriverGetVersion)(&mut version) } == 0;
+    Ok(Some(Driver { cuda: known.then(|| dotted(version)), gpus }))
 }
 
 impl Functions {
@@ -75,7 +75,7 @@ impl Functions {
         const LENGTH: usize = 256;
         let (mut name, mut bus_id, mut memory) = ([0; LENGTH], [0; LENGTH], 0);
         let device = cuda::device(ordinal)?;
-        // SAFETY: a device of the driver's own; live variables; the driver writes at most the length that it is told.
+        // SAFETY: a device of the driver's own; live variables; the driver writes at most the given length.
         let codes = unsafe {
             [
                 ("cuDeviceGetName", (self.cuDeviceGetName)(name.as_mut_ptr(), LENGTH as c_int, device)),

@@ -202,7 +202,7 @@ impl Communicator {
     /// Closes it; all ranks call it with nothing under way. It may wait for the others.
     pub fn close(&self) -> Result<()> {
         let Some(Handle(comm)) = self.comm.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
-        // SAFETY: it was open, and is nobody's any more.
+        // SAFETY: it was open and has no other user.
         let destroy = || unsafe { self.nccl.check("ncclCommDestroy", None, (self.nccl.0.ncclCommDestroy)(comm)) };
         match &self.gpu {
             Some(gpu) => gpu.inside(|_| destroy()),

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub const LAUNCHED: &str = "TRAINER_LAUNCHED";
 /// Message of a failed rank to `trainer launch` before its exit code, because mpirun may not report it if a host is
 /// unreachable.
-pub const FAREWELL: &str = "trainer: leaving with exit code ";
+pub const EXIT_NOTICE: &str = "trainer: leaving with exit code ";
 /// Message of rank 0 to `trainer launch` when all ranks handle signals by writing a checkpoint.
 pub const LISTENING: &str = "trainer: listening to signals";
 
@@ -20,7 +20,7 @@ pub fn tell_listening() {
 /// Tells `trainer launch`, if it started this rank, its exit code.
 pub fn tell_launcher(code: i32) {
     if code != 0 {
-        tell(&format!("{FAREWELL}{code}"));
+        tell(&format!("{EXIT_NOTICE}{code}"));
     }
 }
 
@@ -59,7 +59,7 @@ pub fn flush_output() {
 
 /// Returns the CPUs that the calling thread may run on, ascending; empty if unknown.
 pub fn allowed_cpus() -> Vec<usize> {
-    // SAFETY: an all-zero cpu_set_t is the empty set, and the kernel writes at most the size that it is told.
+    // SAFETY: an all-zero cpu_set_t is the empty set, and the kernel writes at most the given size.
     unsafe {
         let mut set: libc::cpu_set_t = zeroed();
         if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
