@@ -154,9 +154,9 @@ fn host_cores(by_mpirun: bool) -> Option<Vec<Core>> {
 /// Returns the cores of the nearest MPI launcher among the parent processes, which is not bound like its ranks.
 fn launcher_cpus() -> Option<Vec<usize>> {
     const LAUNCHERS: [&str; 7] = ["mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", "prte"];
-    const GENERATIONS: usize = 8; // wrappers in between: shells, env, profilers
+    const MAX_DEPTH: usize = 8; // wrappers in between: shells, env, profilers
     let mut process = "self".to_string();
-    for _ in 0..GENERATIONS {
+    for _ in 0..MAX_DEPTH {
         let parent = field(&fs::read_to_string(format!("/proc/{process}/status")).ok()?, "PPid")?;
         let status = fs::read_to_string(format!("/proc/{parent}/status")).ok()?;
         if LAUNCHERS.contains(&field(&status, "Name")?.as_str()) {

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
 
 /// Time limit for `MPI_Abort` on the MPI thread before the process exits.
-const ABORT_PATIENCE: Duration = Duration::from_secs(2);
+const ABORT_TIME_LIMIT: Duration = Duration::from_secs(2);
 /// Extra time for the MPI thread, which knows more, to report a timeout before a waiting thread does.
 const GRACE: Duration = Duration::from_secs(1);
 /// Time before a timeout at which the connections are probed.
@@ -66,12 +66,12 @@ impl Mpi {
     /// If MPI cannot start. Without `mpirun` the world has one rank.
     pub fn connect(timeout: Duration) -> Result<Mpi> {
         let (commands, inbox) = channel();
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         let gone = |_| Error::other("the MPI thread ended while MPI was starting");
         thread::Builder::new().name("mpi".to_string()).spawn(move || {
             let world = match ffi::mpi::World::open() {
                 Ok(world) => world,
-                Err(error) => return drop(tell.send(Err(error))),
+                Err(error) => return drop(sender.send(Err(error))),
             };
             let place = Place {
                 rank: world.rank,
@@ -81,12 +81,12 @@ impl Mpi {
             };
             let journal = Mutex::new(Journal::new(world.rank));
             let shared = Arc::new(Shared { timeout, journal, waiting: AtomicUsize::new(0) });
-            if tell.send(Ok((place, shared.clone()))).is_ok() {
+            if sender.send(Ok((place, shared.clone()))).is_ok() {
                 // All tensors of this thread are staging buffers; memory of the MPI library is not counted.
                 during(Use::Communication, || server::serve(world, &inbox, &shared));
             }
         })?;
-        let (place, shared) = told.recv().map_err(gone)??;
+        let (place, shared) = receiver.recv().map_err(gone)??;
         Ok(Mpi { place, link: Arc::new(Link { commands, shared }), finished: AtomicBool::new(false) })
     }
 
@@ -165,10 +165,10 @@ impl Collective for Mpi {
         self.submit(Job::new(action, buffer, shard, what, (self.place.rank, self.place.world), Device::Cpu)?)
     }
 
-    fn roll_call(&self, status: i64, patience: Duration) -> Vec<Option<i64>> {
+    fn roll_call(&self, status: i64, time_limit: Duration) -> Vec<Option<i64>> {
         let (reply, answers) = channel();
-        let _ = self.link.commands.send(Command::RollCall { status, patience, reply });
-        answers.recv_timeout(patience + GRACE).unwrap_or_else(|_| {
+        let _ = self.link.commands.send(Command::RollCall { status, time_limit, reply });
+        answers.recv_timeout(time_limit + GRACE).unwrap_or_else(|_| {
             // The MPI thread is blocked: only our own status is known.
             (0..self.place.world).map(|rank| (rank == self.place.rank).then_some(status)).collect()
         })
@@ -179,7 +179,7 @@ impl Collective for Mpi {
         ffi::process::flush_output();
         ffi::process::tell_launcher(code);
         let _ = self.link.commands.send(Command::Abort(code));
-        thread::sleep(ABORT_PATIENCE);
+        thread::sleep(ABORT_TIME_LIMIT);
         ffi::process::exit_now(code)
     }
 

@@ -51,7 +51,7 @@ impl Nccl {
         let id = if rank == 0 { nccl.unique_id() } else { Ok(Vec::new()) };
         let id = below.broadcast_bytes(below.agree(id.map_err(at_rank), "the NCCL id")?, 0, "the NCCL id")?;
         let watchdog = Watchdog::start(below.clone(), timeout)?;
-        let meeting = watchdog.begin(&Job::named("connecting the ranks in NCCL"));
+        let connecting = watchdog.begin(&Job::named("connecting the ranks in NCCL"));
         let opened = Communicator::open(nccl, Some(gpu.clone()), &id, rank, below.world());
         // The messages of NCCL before 2.30, and since.
         let shared = |text: &str| ["Duplicate GPU", "using the same GPU"].iter().any(|words| text.contains(words));
@@ -59,7 +59,7 @@ impl Nccl {
             true => Error::input(format!("{e}: {}", sharing.remedy())),
             false => e,
         });
-        watchdog.end(meeting);
+        watchdog.end(connecting);
         let communicator = Arc::new(below.agree(opened.map_err(at_rank), "connecting in NCCL")?);
         watchdog.watch(communicator.clone());
         let compute = ComputeStream::default();
@@ -202,8 +202,8 @@ impl Collective for Nccl {
         Ok(Pending::new(move || below.wait().and_then(|()| ours.wait())))
     }
 
-    fn roll_call(&self, status: i64, patience: Duration) -> Vec<Option<i64>> {
-        self.below.roll_call(status, patience)
+    fn roll_call(&self, status: i64, time_limit: Duration) -> Vec<Option<i64>> {
+        self.below.roll_call(status, time_limit)
     }
 
     fn abort(&self, code: i32) -> ! {
@@ -240,15 +240,15 @@ mod tests {
         let alone = |local_rank, gpus| ordinal(local_rank, gpus, Sharing::Unwanted);
         assert_eq!(alone(3, 8).unwrap(), 3);
         assert_eq!(alone(3, 1).unwrap(), 0); // the launcher gave each rank its own
-        let told = alone(2, 2).unwrap_err().to_string();
+        let message = alone(2, 2).unwrap_err().to_string();
         assert!(
-            told.contains("has 2 visible GPUs but at least 3 ranks") && told.contains("one rank per GPU"),
-            "{told}"
+            message.contains("has 2 visible GPUs but at least 3 ranks") && message.contains("one rank per GPU"),
+            "{message}"
         );
         assert!(alone(0, 0).is_err() && ordinal(0, 0, Sharing::Allowed).is_err());
         let shared = |local_rank| ordinal(local_rank, 2, Sharing::Allowed).unwrap();
         assert_eq!([0, 1, 2, 3].map(shared), [0, 1, 0, 1]);
         assert!(ordinal(2, 2, Sharing::TooOld).unwrap_err().to_string().contains("NCCL 2.30 or newer"));
-        assert_eq!(ranks_of_a_gpu(4, 1), 1, "nobody asks for sharing where this test runs");
+        assert_eq!(ranks_of_a_gpu(4, 1), 1, "sharing is not requested where this test runs");
     }
 }

@@ -33,14 +33,14 @@ struct Group {
 #[derive(Default)]
 struct State {
     /// Operations that not all ranks have awaited yet, by sequence number.
-    meetings: HashMap<u64, Meeting>,
+    operations: HashMap<u64, Operation>,
     /// The error that made the group unusable.
     broken: Option<Error>,
     /// Answers to a roll call, by rank.
     roll: HashMap<usize, i64>,
 }
 
-struct Meeting {
+struct Operation {
     jobs: Vec<Option<Job>>,
     result: Option<Result<()>>,
     /// Number of ranks that have not read the result yet.
@@ -65,16 +65,16 @@ impl Group {
         if let Some(error) = &state.broken {
             return Err(error.clone());
         }
-        let meeting = state.meetings.entry(sequence).or_insert_with(|| Meeting {
+        let operation = state.operations.entry(sequence).or_insert_with(|| Operation {
             jobs: (0..self.world).map(|_| None).collect(),
             result: None,
             unseen: self.world,
         });
-        meeting.jobs[rank] = Some(job);
-        if meeting.jobs.iter().any(Option::is_none) {
+        operation.jobs[rank] = Some(job);
+        if operation.jobs.iter().any(Option::is_none) {
             return Ok(());
         }
-        let jobs: Vec<Job> = meeting.jobs.iter_mut().filter_map(Option::take).collect();
+        let jobs: Vec<Job> = operation.jobs.iter_mut().filter_map(Option::take).collect();
         drop(state);
         let headers: Vec<Header> = jobs.iter().map(|job| job.header).collect();
         let result =
@@ -83,8 +83,8 @@ impl Group {
         if let Err(error) = &result {
             state.broken.get_or_insert_with(|| error.clone());
         }
-        if let Some(meeting) = state.meetings.get_mut(&sequence) {
-            meeting.result = Some(result);
+        if let Some(operation) = state.operations.get_mut(&sequence) {
+            operation.result = Some(result);
         }
         self.changed.notify_all();
         Ok(())
@@ -94,19 +94,19 @@ impl Group {
         let since = Instant::now();
         let mut state = self.state();
         loop {
-            let Some(meeting) = state.meetings.get_mut(&sequence) else {
+            let Some(operation) = state.operations.get_mut(&sequence) else {
                 return Err(Error::other(format!("rank {rank}: \"{what}\" (collective {sequence}) was lost")));
             };
-            if let Some(result) = meeting.result.clone() {
-                meeting.unseen -= 1;
-                if meeting.unseen == 0 {
-                    state.meetings.remove(&sequence);
+            if let Some(result) = operation.result.clone() {
+                operation.unseen -= 1;
+                if operation.unseen == 0 {
+                    state.operations.remove(&sequence);
                 }
                 return result;
             }
             // All jobs are taken: the last rank is working and will finish soon.
-            let missing: Vec<usize> = match meeting.jobs.iter().any(Option::is_some) {
-                true => (0..self.world).filter(|&r| meeting.jobs[r].is_none()).collect(),
+            let missing: Vec<usize> = match operation.jobs.iter().any(Option::is_some) {
+                true => (0..self.world).filter(|&r| operation.jobs[r].is_none()).collect(),
                 false => Vec::new(),
             };
             if let Some(error) = state.broken.as_ref().filter(|_| !missing.is_empty()) {
@@ -211,14 +211,14 @@ impl Collective for End {
         self.submit(Job::new(action, buffer, shard, what, (self.rank, self.group.world), Device::Cpu)?)
     }
 
-    fn roll_call(&self, status: i64, patience: Duration) -> Vec<Option<i64>> {
+    fn roll_call(&self, status: i64, time_limit: Duration) -> Vec<Option<i64>> {
         let group = &self.group;
         let mut state = group.state();
         state.roll.insert(self.rank, status);
         group.changed.notify_all();
         let (state, _) = group
             .changed
-            .wait_timeout_while(state, patience, |state| state.roll.len() < group.world)
+            .wait_timeout_while(state, time_limit, |state| state.roll.len() < group.world)
             .unwrap_or_else(PoisonError::into_inner);
         (0..group.world).map(|rank| state.roll.get(&rank).copied()).collect()
     }
@@ -253,7 +253,7 @@ mod tests {
     use crate::error::Kind;
     use std::thread;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIME_LIMIT: Duration = Duration::from_secs(20);
 
     /// Runs `rank_main` on every rank's thread; returns the results in rank order.
     fn run<T: Send>(world: usize, timeout: Duration, rank_main: impl Fn(Arc<dyn Collective>) -> T + Sync) -> Vec<T> {
@@ -267,13 +267,13 @@ mod tests {
     #[test]
     fn conforms() {
         for world in [1, 2, 3, 4] {
-            run(world, PATIENCE, |end| conformance::run(&*end));
+            run(world, TIME_LIMIT, |end| conformance::run(&*end));
         }
     }
 
     #[test]
     fn a_mismatch_fails_everywhere_and_names_both() {
-        let errors = run(3, PATIENCE, |end| {
+        let errors = run(3, TIME_LIMIT, |end| {
             let n = if end.rank() == 1 { 5 } else { 4 };
             let buffer = Tensor::zeros([n], (tch::Kind::Float, Device::Cpu));
             end.start_all_reduce(&buffer, Op::Sum, "loss").and_then(Pending::wait).unwrap_err()
@@ -291,11 +291,11 @@ mod tests {
     #[test]
     fn a_rank_that_leaves_ends_the_others_waits() {
         let since = Instant::now();
-        let results = run(3, PATIENCE, |end| match end.rank() {
+        let results = run(3, TIME_LIMIT, |end| match end.rank() {
             2 => Ok(()),
             _ => end.barrier("the start"),
         });
-        assert!(since.elapsed() < PATIENCE / 2);
+        assert!(since.elapsed() < TIME_LIMIT / 2);
         for error in results.into_iter().take(2).map(Result::unwrap_err) {
             assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Peer, "rank 2 left the group"));
         }
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn abort_ends_the_others_waits() {
-        let results = run(2, PATIENCE, |end| match end.rank() {
+        let results = run(2, TIME_LIMIT, |end| match end.rank() {
             1 => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| end.abort(7)))
                 .map_err(|_| Error::other("panic")),
             _ => end.barrier("the start").map(|()| unreachable!("rank 1 never came")),
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_roll_call_tells_who_is_missing() {
-        let answers = run(3, PATIENCE, |end| match end.rank() {
+        let answers = run(3, TIME_LIMIT, |end| match end.rank() {
             1 => Vec::new(),
             rank => end.roll_call(rank as i64 * 10, Duration::from_millis(300)),
         });

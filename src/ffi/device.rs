@@ -113,18 +113,18 @@ pub fn allow_tf32(on: bool) -> Result<()> {
 
 /// Disables TF32 while it exists; then the setting of [`allow_tf32`] applies again.
 #[must_use = "dropping this restores TF32"]
-pub struct ExactProducts(());
+pub struct DisableTf32(());
 
-impl ExactProducts {
+impl DisableTf32 {
     /// # Errors
     /// libtorch's.
     pub fn new() -> Result<Self> {
         set_tf32(false)?;
-        Ok(ExactProducts(()))
+        Ok(DisableTf32(()))
     }
 }
 
-impl Drop for ExactProducts {
+impl Drop for DisableTf32 {
     fn drop(&mut self) {
         // Setting it succeeded before.
         _ = set_tf32(TF32.load(Ordering::Relaxed));
@@ -154,10 +154,10 @@ mod tests {
             "Cuda failure 719 'unspecified launch failure'",
         ] {
             let e = libtorch_error(&format!("{text}{HINTS}"));
-            let told = e.to_string();
-            assert_eq!(e.kind(), Kind::Other, "{told}");
-            assert!(told.starts_with(text) && told.contains("with CUDA_LAUNCH_BLOCKING=1 to find"), "{told}");
-            assert!(!told.contains("docs.nvidia.com") && !told.contains("TORCH_USE_CUDA_DSA"), "{told}");
+            let message = e.to_string();
+            assert_eq!(e.kind(), Kind::Other, "{message}");
+            assert!(message.starts_with(text) && message.contains("with CUDA_LAUNCH_BLOCKING=1 to find"), "{message}");
+            assert!(!message.contains("docs.nvidia.com") && !message.contains("TORCH_USE_CUDA_DSA"), "{message}");
         }
         for (text, remedy) in [
             ("CUDA driver version is insufficient for CUDA runtime version", "update the NVIDIA driver"),
@@ -186,10 +186,10 @@ mod tests {
              allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)",
         ] {
             let e = libtorch_error(text);
-            let told = e.to_string();
-            assert_eq!(e.kind(), Kind::OutOfMemory, "{told}");
-            assert!(told.ends_with("on more ranks") && !told.contains("docs.pytorch.org"), "{told}");
-            assert_eq!(libtorch_error(&told).to_string(), told, "the remedy is added once");
+            let message = e.to_string();
+            assert_eq!(e.kind(), Kind::OutOfMemory, "{message}");
+            assert!(message.ends_with("on more ranks") && !message.contains("docs.pytorch.org"), "{message}");
+            assert_eq!(libtorch_error(&message).to_string(), message, "the remedy is added once");
         }
         assert_eq!(error("some other text").to_string(), "some other text");
     }
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn exact_products_are_so_for_a_while() {
         allow_tf32(true).unwrap();
-        let exact = ExactProducts::new().unwrap();
+        let exact = DisableTf32::new().unwrap();
         assert!(!super::super::tf32().unwrap());
         drop(exact);
         assert!(super::super::tf32().unwrap());

@@ -39,7 +39,7 @@ Count by_use[kUses], total;
 std::atomic<uint64_t> at_total_peak[kUses];
 thread_local uint32_t current_use = kDefaultUse;
 
-void remember_parts() {
+void record_peak_parts() {
   for (size_t i = 0; i < kUses; i++) {
     at_total_peak[i].store(by_use[i].current.load(std::memory_order_relaxed), std::memory_order_relaxed);
   }
@@ -70,7 +70,7 @@ struct CountingAllocator final : c10::Allocator {
     auto* header = static_cast<Header*>(c10::alloc_cpu(n + sizeof(Header)));
     *header = {n, current_use};
     by_use[header->use].add(n);
-    if (total.add(n)) remember_parts();
+    if (total.add(n)) record_peak_parts();
     void* block = header + 1;
     return {block, block, &release, cpu};
   }
@@ -111,7 +111,7 @@ void trainer_memory_usage(uint64_t* out) {
 void trainer_memory_reset_peaks() {
   for (Count& count : by_use) count.reset();
   total.reset();
-  remember_parts();
+  record_peak_parts();
 }
 
 // Reallocates the storage of `t` with `bytes` bytes on its device; every view of the storage sees the new block.

@@ -73,7 +73,7 @@ unsafe impl Send for Event {}
 
 impl Drop for Event {
     fn drop(&mut self) {
-        // SAFETY: the shim made it, and nobody else has it.
+        // SAFETY: the shim created it, and it has no other owner.
         unsafe { trainer_event_free(self.0) }
     }
 }
@@ -108,7 +108,7 @@ pub fn upload(tensors: &mut [&mut Tensor], device: Device) -> Result<Arrival> {
 fn copy(tensors: &mut [&mut Tensor], index: i32) -> Result<Arrival> {
     let handles: Vec<Handle> = tensors.iter().map(|tensor| handle(tensor)).collect();
     let mut event = std::ptr::null_mut();
-    // SAFETY: the handles are live tensors, which nobody else uses meanwhile (they are borrowed mutably).
+    // SAFETY: the handles are live tensors, which are borrowed mutably.
     check(unsafe { trainer_upload(handles.as_ptr(), handles.len(), index, &mut event) })?;
     Ok(Arrival((!event.is_null()).then_some(Event(event))))
 }

@@ -88,7 +88,7 @@ mod tests {
     fn on_the_command_line() {
         assert_eq!(parse("a:8,node-2.cluster:4").unwrap(), named(&[("a", 8), ("node-2.cluster", 4)]));
         assert_eq!(parse("10.0.0.1:1, b:2").unwrap(), named(&[("10.0.0.1", 1), ("b", 2)]));
-        for (wrong, told) in [
+        for (wrong, message) in [
             ("a", "--hosts: found \"a\", expected a host and its number of ranks (GPUs), such as node1:8"),
             ("fe80::2:2", "found \"fe80::2:2\": mpirun does not accept IPv6 addresses"),
             ("a:0", "found \"a:0\""),
@@ -98,7 +98,7 @@ mod tests {
             ("a:1,b:1,a:2", "--hosts: a is listed twice"),
         ] {
             let error = parse(wrong).unwrap_err();
-            assert!(error.to_string().contains(told) && error.kind().exit_code() == 2, "{error}");
+            assert!(error.to_string().contains(message) && error.kind().exit_code() == 2, "{error}");
         }
     }
 
@@ -108,7 +108,7 @@ mod tests {
         let path = folder.path().join("hosts");
         fs::write(&path, "# ours\na slots=8\n\n b:4   # the old one\n").unwrap();
         assert_eq!(read(&path).unwrap(), named(&[("a", 8), ("b", 4)]));
-        for (text, told) in [
+        for (text, message) in [
             ("a slots=8\nb\n", "hosts:2: found \"b\""),
             ("a slots=many\n", "hosts:1: found \"a:many\""),
             ("a 8\n", "hosts:1: found \"a 8\""),
@@ -117,7 +117,7 @@ mod tests {
         ] {
             fs::write(&path, text).unwrap();
             let error = read(&path).unwrap_err();
-            assert!(error.to_string().contains(told) && error.kind().exit_code() == 2, "{error}");
+            assert!(error.to_string().contains(message) && error.kind().exit_code() == 2, "{error}");
         }
         assert!(read(&folder.path().join("none")).unwrap_err().to_string().contains("No such file"));
     }

@@ -202,8 +202,8 @@ mod tests {
         let all = layout(&Place::Here, None, &WITH_GPUS);
         assert_eq!((all.ranks, all.gpus, all.map_by.as_str(), all.remote), (4, true, "slot", false));
         assert_eq!(layout(&Place::Here, Some(3), &WITH_GPUS).ranks, 3);
-        let told = refused(&Place::Here, Some(5), Backend::Auto, &WITH_GPUS);
-        assert!(told.contains("-n 5, but this host has 4 visible GPUs") && told.contains("--hosts"), "{told}");
+        let message = refused(&Place::Here, Some(5), Backend::Auto, &WITH_GPUS);
+        assert!(message.contains("-n 5, but this host has 4 visible GPUs") && message.contains("--hosts"), "{message}");
         let shared = Facts { shares_gpus: true, ..WITH_GPUS };
         assert_eq!(layout(&Place::Here, Some(5), &shared).ranks, 5);
         let cpu = Layout::new(&Place::Here, Some(5), Backend::Mpi, &WITH_GPUS).unwrap();
@@ -227,8 +227,8 @@ mod tests {
             numa_node: None,
         };
         let facts = Facts { by_nvml: vec![gpu], ..WITHOUT };
-        let told = refused(&Place::Here, None, Backend::Auto, &facts);
-        assert!(told.contains("1 GPU (H100)") && told.contains("comm.backend=mpi"), "{told}");
+        let message = refused(&Place::Here, None, Backend::Auto, &facts);
+        assert!(message.contains("1 GPU (H100)") && message.contains("comm.backend=mpi"), "{message}");
         assert_eq!(Layout::new(&Place::Here, None, Backend::Mpi, &facts).unwrap().ranks, 2);
     }
 
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!((alone("SLURMD_NODENAME"), alone("OTHER")), (4, 2), "only a node's own GPUs count");
         assert_eq!(of(&[("SLURM_GPUS_ON_NODE", "8")], Some(3)), (3, "slot:OVERSUBSCRIBE".into()));
         assert_eq!(of(&[], None), (4, "ppr:2:node:OVERSUBSCRIBE".into()));
-        let told = refused(&place(&[("SLURM_GPUS_ON_NODE", "8")]), Some(17), Backend::Auto, &WITHOUT);
-        assert!(told.contains("16 GPUs"), "{told}");
+        let message = refused(&place(&[("SLURM_GPUS_ON_NODE", "8")]), Some(17), Backend::Auto, &WITHOUT);
+        assert!(message.contains("16 GPUs"), "{message}");
     }
 }

@@ -22,11 +22,11 @@ use crate::machine;
 use crate::observe::logs;
 use layout::Layout;
 use mpirun::Here;
-use output::Heard;
-use restart::{History, Newest, Next};
+use output::JobOutput;
+use restart::{History, LatestCheckpoint, Next};
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
-use supervise::Wishes;
+use supervise::Requests;
 
 /// Returns the command that starts a job; `listens` if [`run`] reads its output, not a person.
 ///
@@ -46,36 +46,36 @@ pub fn command(job: &Job, layout: &Layout, root: bool, listens: bool) -> Result<
 /// # Errors
 /// If mpirun cannot be started.
 pub fn run(job: &Job, layout: &Layout, root: bool) -> Result<i32> {
-    let wishes = Wishes::listen()?;
+    let requests = Requests::listen()?;
     let output_dir = &job.config.output_dir;
-    let at_start = Newest::of(output_dir);
-    let mut newest = at_start;
-    let mut history = History { restarts: 0, fruitless: 0, spoke: false };
+    let at_start = LatestCheckpoint::of(output_dir);
+    let mut latest = at_start;
+    let mut history = History { restarts: 0, fruitless: 0, had_output: false };
     let mut start = job.clone();
     loop {
-        let ended = supervise::run(&command(&start, layout, root, true)?, &wishes, job.grace)?;
-        history.spoke |= ended.heard.anything();
-        let before = std::mem::replace(&mut newest, Newest::of(output_dir));
-        history.fruitless = if newest.is_some() && newest != before { 0 } else { history.fruitless + 1 };
-        let pause = match restart::next(ended.code, wishes.stop(), history, job.max_restarts) {
+        let ended = supervise::run(&command(&start, layout, root, true)?, &requests, job.grace)?;
+        history.had_output |= ended.output.anything();
+        let before = std::mem::replace(&mut latest, LatestCheckpoint::of(output_dir));
+        history.fruitless = if latest.is_some() && latest != before { 0 } else { history.fruitless + 1 };
+        let pause = match restart::next(ended.code, requests.stop(), history, job.max_restarts) {
             Next::Again(pause) => pause,
             Next::Leave(why) => {
-                tell_end(ended.code, &ended.heard, layout, why.as_deref());
+                tell_end(ended.code, &ended.output, layout, why.as_deref());
                 return Ok(ended.code);
             }
         };
         history.restarts += 1;
         let resume =
-            restart::resume(&job.resume, newest.is_some() && newest != at_start, job.config.overwrite_output_dir);
+            restart::resume(&job.resume, latest.is_some() && latest != at_start, job.config.overwrite_output_dir);
         start.resume = resume.to_owned();
-        let from = match newest.filter(|_| resume == "auto") {
-            Some(newest) => format!("from step {}", newest.step),
+        let from = match latest.filter(|_| resume == "auto") {
+            Some(latest) => format!("from step {}", latest.step),
             None => "from scratch, because there is no checkpoint yet".into(),
         };
-        let (code, seconds, cause) = (ended.code, pause.as_secs(), told(&ended.heard, layout));
+        let (code, seconds, cause) = (ended.code, pause.as_secs(), cause_of(&ended.output, layout));
         let (n, most) = (history.restarts, job.max_restarts);
         logs::tell(&format!("launch: exit {code}: {cause}\nlaunch: restart {n} of {most} in {seconds} s, {from}"));
-        if wishes.sleep(pause) {
+        if requests.sleep(pause) {
             logs::tell_error("trainer: launch: stop requested while waiting for a restart");
             return Ok(ended.code);
         }
@@ -83,11 +83,11 @@ pub fn run(job: &Job, layout: &Layout, root: bool) -> Result<i32> {
 }
 
 /// Describes why a start ended, with the name and the ranks of a host that the output names by address.
-fn told(heard: &Heard, layout: &Layout) -> String {
-    let Some(cause) = heard.cause() else {
+fn cause_of(output: &JobOutput, layout: &Layout) -> String {
+    let Some(cause) = output.cause() else {
         let agent =
             ["OMPI_MCA_plm_rsh_agent", "PRTE_MCA_plm_ssh_agent"].iter().find_map(|name| std::env::var(name).ok());
-        let hosts = if heard.anything() { &[][..] } else { &layout.hosts };
+        let hosts = if output.anything() { &[][..] } else { &layout.hosts };
         // mpirun needs no remote shell for its own host.
         let others = hosts.iter().map(|host| host.name.as_str()).filter(|&name| name != machine::host_name());
         let lost = reach::unreachable(others, agent.as_deref());
@@ -119,18 +119,18 @@ fn is_among(address: &str, text: &str) -> bool {
 
 /// Prints the last lines of the ranks, and finally why the job ended. If all ranks exited together, rank 0 has printed
 /// the cause on its last line already.
-fn tell_end(code: i32, heard: &Heard, layout: &Layout, why: Option<&str>) {
+fn tell_end(code: i32, output: &JobOutput, layout: &Layout, why: Option<&str>) {
     // A shared error of all ranks has no rank prefix.
-    let shared = heard.cause().is_some_and(|cause| cause.starts_with("error: "));
+    let shared = output.cause().is_some_and(|cause| cause.starts_with("error: "));
     if matches!(code, 0 | 3 | 130) || (shared && (why.is_none() || matches!(code, 2 | 4 | 6))) {
         return;
     }
-    if layout.ranks > 1 && !shared && heard.anything() {
+    if layout.ranks > 1 && !shared && output.anything() {
         let host_of = |rank| layout.host_of(rank).map(str::to_owned);
-        logs::tell(&format!("launch: {}", heard.last_lines(layout.ranks, host_of)));
+        logs::tell(&format!("launch: {}", output.last_lines(layout.ranks, host_of)));
     }
     let why = why.map_or_else(String::new, |why| format!(", {why}"));
-    logs::tell_error(&format!("trainer: launch: exit {code}{why}: {}", told(heard, layout)));
+    logs::tell_error(&format!("trainer: launch: exit {code}{why}: {}", cause_of(output, layout)));
 }
 
 impl Job {

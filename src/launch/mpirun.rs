@@ -72,9 +72,9 @@ pub fn command(job: &Job, layout: &Layout, root: bool, here: &Here) -> Vec<Strin
     add(&["-x", &format!("{BIND}={}", if layout.gpus { "gpu" } else { "cpu" })]);
     let has = |name: &str| variables.iter().any(|(own, _)| own == name);
     let asked = |name: &str| job.environment.iter().any(|variable| variable.name == name);
-    let told = |parameter: &str| job.mpi_args.iter().any(|word| word == parameter);
+    let message = |parameter: &str| job.mpi_args.iter().any(|word| word == parameter);
     for (name, value, instead) in LOOPBACK {
-        let given = |name: &str| has(name) || asked(name) || name.strip_prefix(MCA).is_some_and(told);
+        let given = |name: &str| has(name) || asked(name) || name.strip_prefix(MCA).is_some_and(message);
         let parameter = name.strip_prefix(MCA);
         if layout.remote || (parameter.is_none() && !layout.gpus) || given(name) || given(instead) {
             continue;

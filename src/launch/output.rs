@@ -1,6 +1,6 @@
 //! The output of the ranks: forwarded as it arrives, and recorded for the report of a failure.
 
-use crate::comm::{FAREWELL, LISTENING};
+use crate::comm::{EXIT_NOTICE, LISTENING};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -10,7 +10,7 @@ const LAST_LINES: usize = 5;
 
 /// The state of a job according to its output.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct JobOutput {
     /// The last lines of each rank.
     last: BTreeMap<usize, VecDeque<String>>,
     /// The first error of a rank.
@@ -36,12 +36,12 @@ const NOISE: [&str; 5] = [
     "Forwarding signal",
 ];
 
-impl Heard {
+impl JobOutput {
     /// Processes a line of mpirun's output (`--tag-output`); returns the text to show.
-    pub fn hear(&mut self, line: &str) -> Option<String> {
+    pub fn process_line(&mut self, line: &str) -> Option<String> {
         let (rank, text) = untagged(line);
         let Some(rank) = rank else { return self.hear_mpirun(text) };
-        if let Some(code) = text.strip_prefix(FAREWELL) {
+        if let Some(code) = text.strip_prefix(EXIT_NOTICE) {
             self.code = self.code.or(code.trim().parse().ok());
             self.ending.get_or_insert_with(Instant::now);
             return None;
@@ -140,8 +140,8 @@ fn untagged(line: &str) -> (Option<usize>, String) {
 fn error_of(line: &str) -> Option<String> {
     let json = || serde_json::from_str::<Value>(line).ok()?.get("message")?.as_str().map(str::to_owned);
     let text = if line.starts_with('{') { json()? } else { line.to_owned() };
-    let told = text.strip_prefix("trainer: ")?;
-    told.contains("error: ").then(|| told.to_owned())
+    let message = text.strip_prefix("trainer: ")?;
+    message.contains("error: ").then(|| message.to_owned())
 }
 
 #[cfg(test)]
@@ -163,43 +163,44 @@ mod tests {
 
     #[test]
     fn the_first_error_is_the_cause_unless_a_rank_was_killed() {
-        let mut heard = Heard::default();
-        assert_eq!(heard.hear("[1,0]<stderr>:step 1").as_deref(), Some("step 1"));
-        assert_eq!(heard.cause(), None);
-        heard.hear("[1,1]<stderr>:trainer: rank 1: error: no memory");
-        heard.hear("[1,0]<stderr>:trainer: rank 0: error: rank 1 is gone");
-        assert_eq!(heard.hear(&format!("[1,1]<stderr>:{FAREWELL}6")), None, "not shown");
-        assert_eq!((heard.cause(), heard.code), (Some("rank 1: error: no memory"), Some(6)));
-        assert!(heard.ending.is_some() && !heard.listening);
-        assert_eq!(heard.hear(&format!("[1,0]<stderr>:{LISTENING}")), None, "not shown");
-        assert!(heard.listening);
-        heard.hear("mpirun noticed that process rank 1 with PID 7 on node h2 exited on signal 9 (Killed).");
-        assert!(heard.cause().unwrap().contains("signal 9"));
-        let mut json = Heard::default();
-        json.hear(r#"[1,0]<stderr>:{"level":"ERROR","message":"trainer: error: bad","rank":0}"#);
+        let mut output = JobOutput::default();
+        assert_eq!(output.process_line("[1,0]<stderr>:step 1").as_deref(), Some("step 1"));
+        assert_eq!(output.cause(), None);
+        output.process_line("[1,1]<stderr>:trainer: rank 1: error: no memory");
+        output.process_line("[1,0]<stderr>:trainer: rank 0: error: rank 1 is gone");
+        assert_eq!(output.process_line(&format!("[1,1]<stderr>:{EXIT_NOTICE}6")), None, "not shown");
+        assert_eq!((output.cause(), output.code), (Some("rank 1: error: no memory"), Some(6)));
+        assert!(output.ending.is_some() && !output.listening);
+        assert_eq!(output.process_line(&format!("[1,0]<stderr>:{LISTENING}")), None, "not shown");
+        assert!(output.listening);
+        output.process_line("mpirun noticed that process rank 1 with PID 7 on node h2 exited on signal 9 (Killed).");
+        assert!(output.cause().unwrap().contains("signal 9"));
+        let mut json = JobOutput::default();
+        json.process_line(r#"[1,0]<stderr>:{"level":"ERROR","message":"trainer: error: bad","rank":0}"#);
         assert_eq!(json.cause(), Some("error: bad"));
     }
 
     #[test]
-    fn boxes_of_mpirun_that_say_less_than_we_do_are_left_out() {
-        let mut heard = Heard::default();
+    fn redundant_boxes_of_mpirun_are_skipped() {
+        let mut output = JobOutput::default();
         let edge = "-".repeat(74);
-        let mut hear = |lines: &[&str]| lines.iter().filter_map(|line| heard.hear(line)).collect::<Vec<_>>();
-        assert!(hear(&[&edge, "Primary job  terminated normally, but 1 process returned", &edge]).is_empty());
-        let told = [edge.as_str(), "There are not enough slots available in the system", &edge];
-        assert_eq!(hear(&told), [told.join("\n")]);
-        assert_eq!(hear(&["[h1:18073] *** Process received signal ***"]).len(), 1);
-        assert!(hear(&[&edge, "cut"]).is_empty());
-        assert_eq!(heard.rest(), Some(format!("{edge}\ncut")));
+        let mut process =
+            |lines: &[&str]| lines.iter().filter_map(|line| output.process_line(line)).collect::<Vec<_>>();
+        assert!(process(&[&edge, "Primary job  terminated normally, but 1 process returned", &edge]).is_empty());
+        let message = [edge.as_str(), "There are not enough slots available in the system", &edge];
+        assert_eq!(process(&message), [message.join("\n")]);
+        assert_eq!(process(&["[h1:18073] *** Process received signal ***"]).len(), 1);
+        assert!(process(&[&edge, "cut"]).is_empty());
+        assert_eq!(output.rest(), Some(format!("{edge}\ncut")));
     }
 
     #[test]
     fn the_last_lines_of_each_rank() {
-        let mut heard = Heard::default();
-        (0..9).for_each(|step| drop(heard.hear(&format!("[1,0]<stderr>:step {step}"))));
-        heard.hear("[1,2]<stderr>:bad");
+        let mut output = JobOutput::default();
+        (0..9).for_each(|step| drop(output.process_line(&format!("[1,0]<stderr>:step {step}"))));
+        output.process_line("[1,2]<stderr>:bad");
         let host = |rank| (rank == 2).then(|| "b".to_owned());
-        let text = heard.last_lines(4, host);
+        let text = output.last_lines(4, host);
         let expected = "the last lines of each rank:\n  rank 0 | step 4\n  rank 0 | step 5\n  rank 0 | step 6\n  rank \
                          0 | step 7\n rank 0 | step 8\n  rank 2 (b) | bad\n  no output from ranks 1, 3";
         assert_eq!(text, expected);

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Timeout for a host to respond.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIME_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
 
 /// Returns the hosts on which mpirun's remote shell cannot run a command, with the reason, in the order of `hosts`.
@@ -22,7 +22,7 @@ pub fn unreachable<'a>(hosts: impl Iterator<Item = &'a str>, agent: Option<&str>
     };
     // All hosts in parallel.
     let asked: Vec<_> = hosts.map(|host| (host, ask(host))).collect();
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIME_LIMIT;
     let answer = |(host, child): (&'a str, Result<Child, String>)| {
         let why = child.and_then(|child| wait(child, until)).err()?;
         Some((host, format!("{}: {why}", words[0])))
@@ -49,7 +49,7 @@ fn wait(mut child: Child, until: Instant) -> Result<(), String> {
                 _ = child.wait();
                 return Err(ended
                     .err()
-                    .map_or_else(|| format!("no answer within {} s", PATIENCE.as_secs()), |e| e.to_string()));
+                    .map_or_else(|| format!("no answer within {} s", TIME_LIMIT.as_secs()), |e| e.to_string()));
             }
         }
     }

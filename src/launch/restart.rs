@@ -24,7 +24,7 @@ pub struct History {
     /// Number of consecutive starts, including the last, without a new checkpoint.
     pub fruitless: usize,
     /// Whether a rank of any start has written output.
-    pub spoke: bool,
+    pub had_output: bool,
 }
 
 /// Decides about a restart: faults of a machine or a peer are transient; errors of configuration, data or weights are
@@ -38,7 +38,7 @@ pub fn next(code: i32, stopped: bool, history: History, max_restarts: usize) -> 
         4 => leave("not restarted: the loss would be NaN or Inf again"),
         6 => leave("not restarted: it would run out of memory again (remedies: docs/large-models.md)"),
         _ if max_restarts == 0 => Next::Leave(None),
-        _ if !history.spoke => leave("not restarted: mpirun could not start the ranks"),
+        _ if !history.had_output => leave("not restarted: mpirun could not start the ranks"),
         _ if history.restarts >= max_restarts => {
             Next::Leave(Some(format!("not restarted: limit of {} reached (--max-restarts)", times(max_restarts))))
         }
@@ -60,17 +60,17 @@ fn times(n: usize) -> String {
 
 /// The latest complete checkpoint of a run folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Newest {
+pub struct LatestCheckpoint {
     pub step: u64,
     /// Time of writing: a run that replaced another may write the same step again.
     written: Option<SystemTime>,
 }
 
-impl Newest {
+impl LatestCheckpoint {
     /// Finds it in a run folder.
-    pub fn of(run: &Path) -> Option<Newest> {
+    pub fn of(run: &Path) -> Option<LatestCheckpoint> {
         let (step, mark) = run_dir::newest_complete(run)?;
-        Some(Newest { step, written: mark.metadata().and_then(|data| data.modified()).ok() })
+        Some(LatestCheckpoint { step, written: mark.metadata().and_then(|data| data.modified()).ok() })
     }
 }
 
@@ -88,7 +88,7 @@ pub fn resume(asked: &str, of_this_job: bool, overwrite: bool) -> &str {
 mod tests {
     use super::*;
 
-    const FIRST: History = History { restarts: 0, fruitless: 1, spoke: true };
+    const FIRST: History = History { restarts: 0, fruitless: 1, had_output: true };
 
     #[test]
     fn what_does_not_heal_is_not_tried_again() {
@@ -108,10 +108,10 @@ mod tests {
 
     #[test]
     fn it_gives_up_in_the_end() {
-        let after = |restarts, fruitless| next(137, false, History { restarts, fruitless, spoke: true }, 9);
+        let after = |restarts, fruitless| next(137, false, History { restarts, fruitless, had_output: true }, 9);
         assert_eq!(after(2, 0), Next::Again(Duration::from_secs(8)));
         assert_eq!(after(8, 1), Next::Again(Duration::from_secs(60)));
-        let Next::Leave(Some(why)) = next(1, false, History { spoke: false, ..FIRST }, 9) else { panic!() };
+        let Next::Leave(Some(why)) = next(1, false, History { had_output: false, ..FIRST }, 9) else { panic!() };
         assert!(why.contains("could not start the ranks"), "{why}");
         let Next::Leave(Some(why)) = after(9, 0) else { panic!() };
         assert!(why.contains("limit of 9 restarts reached"), "{why}");
@@ -122,15 +122,15 @@ mod tests {
     #[test]
     fn the_newest_complete_checkpoint() {
         let run = tempfile::tempdir().unwrap();
-        assert_eq!(Newest::of(run.path()), None);
+        assert_eq!(LatestCheckpoint::of(run.path()), None);
         for (name, complete) in [("checkpoint-5", true), ("checkpoint-20", true), ("checkpoint-100", false)] {
             std::fs::create_dir(run.path().join(name)).unwrap();
             if complete {
                 std::fs::write(run.path().join(name).join("COMPLETE"), "").unwrap();
             }
         }
-        let newest = Newest::of(run.path()).unwrap();
-        assert_eq!((newest.step, Newest::of(run.path())), (20, Some(newest)));
+        let latest = LatestCheckpoint::of(run.path()).unwrap();
+        assert_eq!((latest.step, LatestCheckpoint::of(run.path())), (20, Some(latest)));
     }
 
     #[test]

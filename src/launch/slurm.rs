@@ -209,9 +209,9 @@ impl Batch {
 
 /// Returns the latest checkpoint and its time, in the format of the script's function `mark`.
 fn mark(output_dir: &Path) -> String {
-    let newest = run_dir::newest_complete(output_dir);
-    let seconds = newest.as_ref().and_then(|(_, mark)| mark.metadata().ok()).map(|data| data.mtime().to_string());
-    format!("{} {}", newest.map_or(0, |(step, _)| step), seconds.unwrap_or_default())
+    let latest = run_dir::newest_complete(output_dir);
+    let seconds = latest.as_ref().and_then(|(_, mark)| mark.metadata().ok()).map(|data| data.mtime().to_string());
+    format!("{} {}", latest.map_or(0, |(step, _)| step), seconds.unwrap_or_default())
 }
 
 /// Submits a script by `sbatch`, which prints the job id to standard output.

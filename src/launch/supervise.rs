@@ -1,6 +1,6 @@
 //! One start of a job: runs mpirun as a child process until it ends.
 
-use super::output::Heard;
+use super::output::JobOutput;
 use crate::error::{Context, Error, Result};
 use crate::observe::logs;
 use crate::observe::signals::{self, StopFlag};
@@ -16,26 +16,26 @@ use tokio::runtime::Runtime;
 const POLL: Duration = Duration::from_millis(20);
 /// Time limit for mpirun to end the job after a rank has reported an error: Open MPI needs two seconds, and waits
 /// forever for an unreachable host.
-const FAREWELL_PATIENCE: Duration = Duration::from_secs(10);
+const EXIT_TIME_LIMIT: Duration = Duration::from_secs(10);
 /// Time limit after SIGTERM, before SIGKILL.
-const TERM_PATIENCE: Duration = Duration::from_secs(5);
+const TERM_TIME_LIMIT: Duration = Duration::from_secs(5);
 /// Time limit for the remaining output after mpirun has ended: a remote shell may outlive it and keep the pipe open.
-const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
+const OUTPUT_TIME_LIMIT: Duration = Duration::from_secs(2);
 
 /// Signals to this process: the first requests a checkpoint and the end of the job, a Ctrl-C after it ends the job
 /// immediately.
-pub struct Wishes {
+pub struct Requests {
     stop: StopFlag,
     at_once: StopFlag,
     _runtime: Runtime,
 }
 
-impl Wishes {
+impl Requests {
     /// Starts to handle signals.
     ///
     /// # Errors
     /// If the system refuses a handler.
-    pub fn listen() -> Result<Wishes> {
+    pub fn listen() -> Result<Requests> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let mut kinds = [signals::ALONE, signals::ALWAYS].concat();
         if !signals::ignored(signals::HANG_UP) {
@@ -44,7 +44,7 @@ impl Wishes {
         let (stop, at_once) = (StopFlag::new(), StopFlag::new());
         let again = at_once.clone();
         signals::listen(runtime.handle(), &kinds, &stop, |_| (), move || _ = again.raise())?;
-        Ok(Wishes { stop, at_once, _runtime: runtime })
+        Ok(Requests { stop, at_once, _runtime: runtime })
     }
 
     /// Whether a stop was requested.
@@ -71,7 +71,7 @@ impl Wishes {
 pub struct Ended {
     /// Exit code, as in `docs/configuration.md`.
     pub code: i32,
-    pub heard: Heard,
+    pub output: JobOutput,
 }
 
 /// Runs the command until it ends and forwards its output. A signal to this process becomes SIGUSR1 to mpirun, which
@@ -79,7 +79,7 @@ pub struct Ended {
 ///
 /// # Errors
 /// If mpirun cannot be started or awaited.
-pub fn run(words: &[String], wishes: &Wishes, grace: Duration) -> Result<Ended> {
+pub fn run(words: &[String], requests: &Requests, grace: Duration) -> Result<Ended> {
     let (program, arguments) = words.split_first().ok_or_else(|| Error::other("an empty command"))?;
     let mut child = Command::new(program)
         .args(arguments)
@@ -90,44 +90,44 @@ pub fn run(words: &[String], wishes: &Wishes, grace: Duration) -> Result<Ended> 
         .process_group(0)
         .spawn()
         .context(program)?;
-    let heard = Arc::new(Mutex::new(Heard::default()));
+    let output = Arc::new(Mutex::new(JobOutput::default()));
     let readers = [
-        child.stdout.take().map(|from| pass_on(from, std::io::stdout(), &heard)),
-        child.stderr.take().map(|from| pass_on(from, std::io::stderr(), &heard)),
+        child.stdout.take().map(|from| pass_on(from, std::io::stdout(), &output)),
+        child.stderr.take().map(|from| pass_on(from, std::io::stderr(), &output)),
     ];
-    let mut job = Running { child, heard: &heard, wished: None, asked: false, ending: None };
+    let mut job = Running { child, output: &output, requested: None, asked: false, ending: None };
     let status = loop {
         if let Some(status) = job.child.try_wait().context("waiting for mpirun")? {
             break status;
         }
-        job.look_after(wishes, grace);
+        job.look_after(requests, grace);
         thread::sleep(POLL);
     };
     let since = Instant::now();
-    while readers.iter().flatten().any(|reader| !reader.is_finished()) && since.elapsed() < OUTPUT_PATIENCE {
+    while readers.iter().flatten().any(|reader| !reader.is_finished()) && since.elapsed() < OUTPUT_TIME_LIMIT {
         thread::sleep(POLL);
     }
     let by_us = job.ending.is_some();
-    let mut heard = std::mem::take(&mut *lock(&heard));
-    if let Some(rest) = heard.rest() {
+    let mut output = std::mem::take(&mut *lock(&output));
+    if let Some(rest) = output.rest() {
         logs::tell(&rest);
     }
     let own = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    let code = match heard.code {
-        _ if by_us && wishes.at_once() => 130,
-        Some(told) if by_us || status.code().is_none() => told,
+    let code = match output.code {
+        _ if by_us && requests.at_once() => 130,
+        Some(message) if by_us || status.code().is_none() => message,
         // It was ended by us, whatever its exit status.
         _ if by_us => own.max(1),
         _ => own,
     };
-    Ok(Ended { code, heard })
+    Ok(Ended { code, output })
 }
 
 struct Running<'a> {
     child: Child,
-    heard: &'a Mutex<Heard>,
+    output: &'a Mutex<JobOutput>,
     /// Time of the stop request.
-    wished: Option<Instant>,
+    requested: Option<Instant>,
     /// Whether a checkpoint was requested from the ranks.
     asked: bool,
     /// Time when we started to end mpirun, and whether we sent SIGKILL.
@@ -135,33 +135,33 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
-    fn look_after(&mut self, wishes: &Wishes, grace: Duration) {
+    fn look_after(&mut self, requests: &Requests, grace: Duration) {
         if let Some((since, killed)) = self.ending {
-            if since.elapsed() > TERM_PATIENCE && !killed {
+            if since.elapsed() > TERM_TIME_LIMIT && !killed {
                 self.ending = Some((since, true));
                 self.signal(Signal::KILL);
             }
             return;
         }
-        if wishes.stop() && self.wished.is_none() {
-            self.wished = Some(Instant::now());
-            if !lock(self.heard).listening {
+        if requests.stop() && self.requested.is_none() {
+            self.requested = Some(Instant::now());
+            if !lock(self.output).listening {
                 logs::tell("launch: stopping the job once its ranks are connected; Ctrl-C again ends them at once");
             }
         }
         // A rank without a signal handler would be killed by the signal.
-        if self.wished.is_some() && !self.asked && lock(self.heard).listening {
+        if self.requested.is_some() && !self.asked && lock(self.output).listening {
             self.asked = true;
             logs::tell("launch: requesting a checkpoint from the ranks; Ctrl-C again ends them at once");
             self.signal(Signal::USR1);
         }
-        let leaving = lock(self.heard).ending;
-        if wishes.at_once() {
+        let leaving = lock(self.output).ending;
+        if requests.at_once() {
             logs::tell("launch: ending the ranks without a checkpoint");
-        } else if self.wished.is_some_and(|since| since.elapsed() > grace) {
+        } else if self.requested.is_some_and(|since| since.elapsed() > grace) {
             let seconds = grace.as_secs_f64();
             logs::tell(&format!("launch: --grace of {seconds} s is over: ending the ranks without a checkpoint"));
-        } else if leaving.is_some_and(|since| since.elapsed() > FAREWELL_PATIENCE) {
+        } else if leaving.is_some_and(|since| since.elapsed() > EXIT_TIME_LIMIT) {
             logs::tell("launch: mpirun does not end (is a host unreachable?): killing it");
         } else {
             return;
@@ -181,24 +181,24 @@ impl Running<'_> {
     }
 }
 
-fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
-    heard.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(output: &Mutex<JobOutput>) -> MutexGuard<'_, JobOutput> {
+    output.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Forwards lines as they arrive, and records them.
 fn pass_on(
     from: impl Read + Send + 'static,
     mut to: impl Write + Send + 'static,
-    heard: &Arc<Mutex<Heard>>,
+    output: &Arc<Mutex<JobOutput>>,
 ) -> JoinHandle<()> {
-    let heard = Arc::clone(heard);
+    let output = Arc::clone(output);
     thread::spawn(move || {
         let (mut from, mut bytes) = (BufReader::new(from), Vec::new());
         while from.read_until(b'\n', &mut bytes).is_ok_and(|n| n > 0) {
             let line = String::from_utf8_lossy(&bytes);
-            let told = lock(&heard).hear(line.strip_suffix('\n').unwrap_or(&line));
+            let message = lock(&output).process_line(line.strip_suffix('\n').unwrap_or(&line));
             // Ignore a closed pipe.
-            _ = told.map(|text| to.write_all(format!("{text}\n").as_bytes()).and_then(|()| to.flush()));
+            _ = message.map(|text| to.write_all(format!("{text}\n").as_bytes()).and_then(|()| to.flush()));
             bytes.clear();
         }
     })

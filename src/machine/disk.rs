@@ -59,23 +59,23 @@ pub struct Written {
     pub seconds: f64,
 }
 
-/// Writes a file of at most `bytes` to `path`, flushes it to the device, and removes it. Stops early after `patience`,
+/// Writes a file of at most `bytes` to `path`, flushes it to the device, and removes it. Stops early after `time_limit`,
 /// with the result so far.
 ///
 /// # Errors
 /// If the file cannot be created, written or flushed.
-pub fn write_speed(path: &Path, bytes: u64, patience: Duration) -> Result<Written> {
-    let written = write(path, bytes, patience).context(path.display());
+pub fn write_speed(path: &Path, bytes: u64, time_limit: Duration) -> Result<Written> {
+    let written = write(path, bytes, time_limit).context(path.display());
     _ = fs::remove_file(path);
     written
 }
 
-fn write(path: &Path, bytes: u64, patience: Duration) -> std::io::Result<Written> {
+fn write(path: &Path, bytes: u64, time_limit: Duration) -> std::io::Result<Written> {
     // Not zeros, for which some file systems allocate no blocks.
     let chunk: Vec<u8> = (0..CHUNK as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let mut file = File::create_new(path)?;
     let (since, mut done) = (Instant::now(), 0);
-    while done < bytes && since.elapsed() < patience {
+    while done < bytes && since.elapsed() < time_limit {
         let n = chunk.len().min((bytes - done) as usize);
         file.write_all(&chunk[..n])?;
         done += n as u64;

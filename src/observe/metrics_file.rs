@@ -29,7 +29,7 @@ impl MetricsFile {
     /// Appends a line.
     ///
     /// # Errors
-    /// The file's name and what the system says: a full disk.
+    /// The file's name and the system's error, such as a full disk.
     pub fn write(&mut self, line: &Value) -> Result<()> {
         let mut text = line.to_string();
         text.push('\n');

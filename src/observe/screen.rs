@@ -62,7 +62,7 @@ pub(super) fn write(bytes: &[u8]) {
 /// The terminal on which launchers on this machine (mpirun, `trainer launch`) show what their ranks write to standard
 /// error; `None` where that goes to a file or a pipe.
 fn launchers_terminal() -> Option<Term> {
-    // Somebody may have sent it elsewhere: a shell between the launcher and this process, or mpirun itself, to a file.
+    // It may be redirected: by a shell between the launcher and this process, or by mpirun to a file.
     if !fs::read_link("/proc/self/fd/2").ok()?.to_string_lossy().starts_with("pipe:") {
         return None;
     }

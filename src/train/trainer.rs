@@ -5,7 +5,7 @@ use crate::comm::{Collective, Op, traffic};
 use crate::config::{Config, IntervalStrategy};
 use crate::data::{Dataset, Prepared, Sampler};
 use crate::error::Result;
-use crate::ffi::device::{ExactProducts, synchronize};
+use crate::ffi::device::{DisableTf32, synchronize};
 use crate::ffi::profiler;
 use crate::metrics::Metrics;
 use crate::observe::metrics_file::MetricsFile;
@@ -285,7 +285,7 @@ impl Trainer {
         let mut evaluator = Evaluator { model, params, weights, comm, micro_batch_tokens, generation };
         let Evaluation { metrics, warning } = self.clock.pause(|| {
             // As `trainer evaluate` computes them.
-            let _exact = ExactProducts::new()?;
+            let _exact = DisableTf32::new()?;
             evaluator.metrics(&eval)
         })?;
         let best = self.track_best(&metrics);

@@ -1,4 +1,4 @@
-//! The fakes of libcuda and libnccl (`tests/fakes`), laid out so that the loader takes them for the real ones.
+//! The fake libcuda and libnccl (`tests/fakes`) in a folder from which the loader loads them instead of the real ones.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -26,7 +26,7 @@ impl Fakes {
         let places: Vec<usize> =
             (0..library.len() - name.len()).filter(|&at| library[at..].starts_with(&name)).collect();
         assert!(!places.is_empty(), "the fake NCCL has no {function}");
-        // Another name in the table of symbols: the loader finds the old one no more.
+        // Rename it in the symbol table, so that the loader cannot find it.
         places.into_iter().for_each(|at| library[at + function.len()] = b'_');
         fs::remove_file(fakes.path("libnccl.so.2")).unwrap();
         fs::write(fakes.path("libnccl.so.2"), library).unwrap();
@@ -37,7 +37,7 @@ impl Fakes {
         self.0.path().join(name)
     }
 
-    /// Lets a command load them in place of the real libraries.
+    /// Makes a command load them instead of the real libraries.
     pub fn load_in<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let before = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
         let path = format!("{}:{before}", self.0.path().display());
@@ -45,11 +45,11 @@ impl Fakes {
     }
 }
 
-/// A fake library in the folder of this build, beside the folder of this test.
+/// Returns the path of a fake library in the build folder, next to the folder of this test.
 fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().and_then(Path::parent).expect("a test lies in target/PROFILE/deps");
     let library = folder.join(format!("libfake_{name}.so"));
-    assert!(library.exists(), "{} is not there: `{BUILD}` makes it (launch/test.sh does)", library.display());
+    assert!(library.exists(), "{} does not exist: run `{BUILD}` (as launch/test.sh does)", library.display());
     library
 }

@@ -1,4 +1,4 @@
-//! The little of the CUDA driver that ordering NCCL against libtorch takes: a context, a stream, events.
+//! The part of the CUDA driver API that orders NCCL against libtorch: a context, a stream, events.
 
 use super::library::{Library, functions};
 use crate::error::{Error, Result};
@@ -8,7 +8,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
 
-// Results are ints here: the bindings' enum is closed, and a code that it does not know would be undefined behaviour.
+// Results are ints here, because values unknown to the bindings' enum would be undefined behavior.
 functions!(Functions {
     fn cuInit(c_uint) -> c_int;
     fn cuDeviceGet(*mut CUdevice, c_int) -> c_int;
@@ -32,8 +32,8 @@ const NOT_READY: c_int = 600; // CUDA_ERROR_NOT_READY
 const STREAM_NON_BLOCKING: c_uint = 1; // CU_STREAM_NON_BLOCKING
 const EVENT_DISABLE_TIMING: c_uint = 2; // CU_EVENT_DISABLE_TIMING
 
-/// The stream that libtorch computes on, as the driver's handle. The default is the legacy default stream, libtorch's
-/// own default.
+/// libtorch's compute stream as a driver handle. The default is the legacy default stream, which is libtorch's default.
+///
 #[derive(Clone, Copy)]
 pub struct ComputeStream(CUstream);
 
@@ -48,7 +48,7 @@ impl Default for ComputeStream {
     }
 }
 
-/// One GPU's primary context, the one that libtorch uses, with a stream of our own in it.
+/// A GPU's primary context, which libtorch uses, with a separate stream in it.
 pub struct Gpu {
     cuda: Functions,
     context: CUcontext,
@@ -60,20 +60,20 @@ unsafe impl Send for Gpu {}
 // SAFETY: the same.
 unsafe impl Sync for Gpu {}
 
-/// The driver's library.
+/// Loads the driver library.
 ///
 /// # Errors
-/// Where there is no NVIDIA driver.
+/// If there is no NVIDIA driver.
 pub(super) fn library() -> Result<Library> {
     Library::open("libcuda.so.1").map_err(|e| {
         Error::other(format!("there is no NVIDIA driver on this machine: libcuda.so.1 was not found ({e})"))
     })
 }
 
-/// The driver's functions.
+/// Loads the driver's functions.
 ///
 /// # Errors
-/// Where there is no NVIDIA driver.
+/// If there is no NVIDIA driver.
 fn load() -> Result<Functions> {
     let library = library()?;
     let missing =
@@ -81,8 +81,8 @@ fn load() -> Result<Functions> {
     Functions::load(library).map_err(missing)
 }
 
-/// The number of GPUs of a driver whose device memory is host memory, so that libtorch computes on the CPU: of the test
-/// fake. `None` where there is a real driver or none.
+/// Returns the number of GPUs of the fake driver, whose device memory is host memory, so that libtorch computes on the
+/// CPU. `None` if there is a real driver or none.
 pub fn fake_gpus() -> Result<Option<usize>> {
     if library().ok().and_then(|library| library.symbol(FAKE)).is_none() {
         return Ok(None);
@@ -90,7 +90,7 @@ pub fn fake_gpus() -> Result<Option<usize>> {
     count().map(Some)
 }
 
-/// The number of GPUs that this process may use; none is no error.
+/// Returns the number of visible GPUs; zero is not an error.
 pub(super) fn count() -> Result<usize> {
     let (cuda, mut gpus) = (load()?, 0);
     // SAFETY: no preconditions; a pointer to a live variable.
@@ -104,7 +104,7 @@ pub(super) fn count() -> Result<usize> {
     Ok(gpus as usize)
 }
 
-/// The driver's handle of a GPU. [`count`] was called before.
+/// Returns the driver's handle of a GPU. [`count`] was called before.
 pub(super) fn device(ordinal: usize) -> Result<CUdevice> {
     let (cuda, mut device) = (load()?, 0);
     // SAFETY: a pointer to a live variable.
@@ -112,12 +112,12 @@ pub(super) fn device(ordinal: usize) -> Result<CUdevice> {
     Ok(device)
 }
 
-/// The error behind a code of the driver's.
+/// Returns the error for a driver code.
 pub(super) fn check(call: &str, code: c_int) -> Result<()> {
     load()?.check(call, code)
 }
 
-/// Says why no GPU can work here, if there is a reason.
+/// Returns the error if the driver cannot be initialized.
 pub fn check_driver() -> Result<()> {
     let cuda = load()?;
     // SAFETY: no preconditions.
@@ -142,10 +142,10 @@ impl Functions {
 }
 
 impl Gpu {
-    /// The GPU of this number, with a stream that does not wait for the default stream.
+    /// Opens the GPU with this index, with a stream that does not wait for the default stream.
     ///
     /// # Errors
-    /// Without a driver, or without this GPU.
+    /// If there is no driver, or no such GPU.
     pub fn open(ordinal: usize) -> Result<Arc<Gpu>> {
         let cuda = load()?;
         let (mut device, mut context, mut stream) = (0, null_mut(), null_mut());
@@ -161,12 +161,12 @@ impl Gpu {
         }
     }
 
-    /// Our stream.
+    /// Returns the separate stream.
     pub fn stream(&self) -> CUstream {
         self.stream
     }
 
-    /// Runs `work` with this GPU current on this thread, and restores what was.
+    /// Runs `work` with this GPU as the thread's current context, and restores the previous one.
     pub fn inside<T>(&self, work: impl FnOnce(&Functions) -> Result<T>) -> Result<T> {
         // SAFETY: a context that is retained for good.
         self.cuda.check("cuCtxPushCurrent", unsafe { (self.cuda.cuCtxPushCurrent_v2)(self.context) })?;
@@ -177,7 +177,7 @@ impl Gpu {
         result
     }
 
-    /// Makes work that is put into our stream from now on wait for what is in the compute stream now.
+    /// Makes work queued in our stream from now on wait for the work now in the compute stream.
     pub fn follow(self: &Arc<Self>, compute: ComputeStream) -> Result<()> {
         let event = self.mark(compute.0)?;
         // SAFETY: stream and event are alive; the driver keeps what it needs of the event.
@@ -186,7 +186,7 @@ impl Gpu {
         })
     }
 
-    /// An event for the end of what is in our stream now.
+    /// Returns an event for the end of the work now in our stream.
     pub fn end(self: &Arc<Self>) -> Result<Event> {
         self.mark(self.stream)
     }
@@ -216,7 +216,7 @@ unsafe impl Send for Event {}
 unsafe impl Sync for Event {}
 
 impl Event {
-    /// Whether the GPU has come past it.
+    /// Whether the GPU has reached it.
     pub fn reached(&self) -> Result<bool> {
         self.gpu.inside(|cuda| {
             // SAFETY: a live event.
@@ -227,7 +227,7 @@ impl Event {
         })
     }
 
-    /// Makes work that is put into the compute stream from now on wait for this point. The host does not wait.
+    /// Makes work queued in the compute stream from now on wait for this point. The host does not wait.
     pub fn hold(&self, compute: ComputeStream) -> Result<()> {
         // SAFETY: a live event and stream.
         self.gpu.inside(|cuda| unsafe {

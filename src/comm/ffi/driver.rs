@@ -1,5 +1,5 @@
-//! What the CUDA driver shows to this process: `CUDA_VISIBLE_DEVICES` and its order of GPUs are the driver's, where
-//! NVML knows the host's.
+//! The GPUs that are visible to this process according to the CUDA driver: `CUDA_VISIBLE_DEVICES` and the order of GPUs
+//! are the driver's, while NVML reports all GPUs of the host.
 
 use super::cuda;
 use super::library::functions;
@@ -20,7 +20,7 @@ functions!(Attributes {
 
 const CAPABILITY_MAJOR: c_int = 75; // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
 
-/// The first number of a GPU's compute capability, from 8 on with bf16 and TF32; `None` where the driver does not say.
+/// Returns a GPU's major compute capability, from 8 on with bf16 and TF32; `None` if unknown.
 pub fn capability(ordinal: usize) -> Option<u32> {
     let (attributes, mut major) = (Attributes::load(cuda::library().ok()?).ok()?, 0);
     let device = cuda::count().and_then(|_| cuda::device(ordinal)).ok()?;
@@ -29,35 +29,35 @@ pub fn capability(ordinal: usize) -> Option<u32> {
     u32::try_from(major).ok().filter(|_| code == 0)
 }
 
-/// A driver that is there.
+/// A working driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Driver {
-    /// The newest CUDA that it can run, such as "13.0"; `None` where it does not say.
+    /// Newest supported CUDA version, such as "13.0"; `None` if unknown.
     pub cuda: Option<String>,
-    /// In the order in which CUDA, and so libtorch, counts them.
+    /// In the order of CUDA and libtorch.
     pub gpus: Vec<Gpu>,
 }
 
-/// A GPU that this process may use.
+/// A visible GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpu {
     pub name: String,
-    /// Bytes.
+    /// Memory in bytes.
     pub memory: u64,
-    /// Its place on the bus, such as "0000:18:00.0".
+    /// PCI bus id, such as "0000:18:00.0".
     pub bus_id: String,
 }
 
-/// Asks the driver; makes no context. `None` where there is none.
+/// Queries the driver without creating a context. `None` if there is no driver.
 ///
 /// # Errors
-/// The reason of a driver that is there and does not work.
-pub fn look() -> Result<Option<Driver>> {
+/// The error of a broken driver.
+pub fn query() -> Result<Option<Driver>> {
     if cuda::library().is_err() {
         return Ok(None);
     }
     let count = cuda::count()?;
-    // A driver that lacks them is older than any that we can use: then only the number is known.
+    // A driver without these functions is older than any that we support: then only the number is known.
     let functions = cuda::library().ok().and_then(|library| Functions::load(library).ok());
     let Some(functions) = functions else {
         let unknown = Gpu { name: "unknown".into(), memory: 0, bus_id: "unknown".into() };
@@ -66,8 +66,8 @@ pub fn look() -> Result<Option<Driver>> {
     let gpus = (0..count).map(|ordinal| functions.describe(ordinal)).collect::<Result<_>>()?;
     let mut version = 0;
     // SAFETY: a pointer to a live variable.
-    let told = unsafe { (functions.cuDriverGetVersion)(&mut version) } == 0;
-    Ok(Some(Driver { cuda: told.then(|| dotted(version)), gpus }))
+    let known = unsafe { (functions.cuDriverGetVersion)(&mut version) } == 0;
+    Ok(Some(Driver { cuda: known.then(|| dotted(version)), gpus }))
 }
 
 impl Functions {
@@ -75,7 +75,7 @@ impl Functions {
         const LENGTH: usize = 256;
         let (mut name, mut bus_id, mut memory) = ([0; LENGTH], [0; LENGTH], 0);
         let device = cuda::device(ordinal)?;
-        // SAFETY: a device of the driver's own; live variables; the driver writes at most the length that it is told.
+        // SAFETY: a device of the driver's own; live variables; the driver writes at most the given length.
         let codes = unsafe {
             [
                 ("cuDeviceGetName", (self.cuDeviceGetName)(name.as_mut_ptr(), LENGTH as c_int, device)),
@@ -94,7 +94,7 @@ impl Functions {
     }
 }
 
-/// The driver's number for a version of CUDA (`1000 * major + 10 * minor`), as people write it.
+/// Formats the driver's number of a CUDA version (`1000 * major + 10 * minor`).
 fn dotted(version: c_int) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_machine_has_a_driver_or_has_none() {
-        if let Ok(Some(driver)) = look() {
+        if let Ok(Some(driver)) = query() {
             assert!(driver.gpus.iter().all(|gpu| !gpu.bus_id.is_empty()));
         }
     }

@@ -1,4 +1,4 @@
-//! Libraries that are looked for at run time: a missing library or function is an error and not a panic.
+//! Libraries loaded at run time: a missing library or function is an error, not a panic.
 
 use std::ffi::{CStr, CString, c_void};
 
@@ -7,10 +7,10 @@ use std::ffi::{CStr, CString, c_void};
 pub struct Library(*mut c_void);
 
 impl Library {
-    /// Loads by name (searched for like a linked library) or by path. The error is the loader's own text.
+    /// Loads by name (searched like a linked library) or by path. The error is the loader's text.
     pub fn open(name: &str) -> Result<Library, String> {
         let c_name = CString::new(name).map_err(|e| e.to_string())?;
-        // A library's own functions come first in it: libtorch has loaded another NCCL, whose functions have the same
+        // Resolve a library's own symbols first: libtorch has loaded another NCCL with the same function names.
         // names.
         let mode = libc::RTLD_NOW | libc::RTLD_GLOBAL | libc::RTLD_DEEPBIND;
         // SAFETY: a C string; the initialisers of the libraries that we name have no preconditions.
@@ -28,7 +28,7 @@ impl Library {
         Ok(Library(handle))
     }
 
-    /// The address of a function, if the library has it.
+    /// Returns the address of a function, if the library has it.
     pub fn symbol(self, name: &str) -> Option<*mut c_void> {
         let name = CString::new(name).ok()?;
         // SAFETY: a handle that is never closed, and a C string.
@@ -37,7 +37,7 @@ impl Library {
     }
 }
 
-/// Defines a table of a library's functions, and `load`, which returns the names of those that are missing.
+/// Defines a table of a library's functions, and `load`, which returns the names of missing functions.
 macro_rules! functions {
     ($table:ident { $(fn $name:ident($($kind:ty),* $(,)?) -> $result:ty;)* }) => {
         #[allow(non_snake_case, reason = "the library's own names")]

@@ -1,4 +1,4 @@
-//! The unsafe half of `comm`: MPI's and NCCL's C functions and a few system calls, each behind a safe function.
+//! The unsafe part of `comm`: C functions of MPI and NCCL and a few system calls, each behind a safe function.
 
 pub(super) mod cuda;
 pub mod driver;

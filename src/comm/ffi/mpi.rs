@@ -1,6 +1,6 @@
-//! MPI by its C functions, for the one thread that makes all MPI calls: [`World`] cannot leave the thread that
-//! opened it. `rsmpi`'s safe interface borrows the buffers of operations under way for a scope, which a queue of
-//! operations between threads cannot offer.
+//! MPI's C functions for the one thread that makes all MPI calls: [`World`] cannot be sent to another thread. `rsmpi`'s
+//! safe interface borrows the buffers of operations for a scope, which a queue of operations between threads cannot
+//! provide.
 
 mod work;
 
@@ -11,26 +11,26 @@ use std::ffi::c_int;
 use std::marker::PhantomData;
 use std::ptr::null_mut;
 
-/// What a rank has not yet said in a [`Gather`].
+/// Marks a rank's missing message in a [`Gather`].
 const SILENCE: i64 = i64::MIN;
 
-/// MPI, initialised, on the thread that did it.
+/// Initialized MPI, on the thread that initialized it.
 pub struct World {
     pub rank: usize,
     pub size: usize,
     pub local_rank: usize,
     pub local_size: usize,
-    /// For what ranks say before an operation.
+    /// For messages before an operation.
     gates: sys::MPI_Comm,
     /// For roll calls, which some ranks may never join.
     calls: sys::MPI_Comm,
-    /// Where the values of others arrive that are to be added to ours: made once, of words that suit any element.
+    /// Receive buffer for values to add to ours: allocated once, with an alignment for any element.
     scratch: RefCell<Vec<u64>>,
-    /// Not to be sent to another thread.
+    /// Not Send.
     thread: PhantomData<*mut ()>,
 }
 
-/// Which of the communicators for small messages.
+/// Selects a communicator for small messages.
 #[derive(Clone, Copy)]
 pub enum Channel {
     Gates,
@@ -50,17 +50,17 @@ fn check(call: &str, code: c_int) -> Result<()> {
 }
 
 impl World {
-    /// Initialises MPI on this thread. Once per process.
+    /// Initializes MPI on this thread, once per process.
     ///
     /// # Errors
-    /// When MPI cannot start, or was started before.
+    /// If MPI cannot start, or was started before.
     pub fn open() -> Result<World> {
         // SAFETY: plain C calls with pointers to live variables; the constants are MPI's own.
         unsafe {
             let mut before = 0;
             check("MPI_Initialized", sys::MPI_Initialized(&mut before))?;
             if before != 0 {
-                return Err(Error::other("MPI was already initialised in this process: connect only once"));
+                return Err(Error::other("MPI was already initialized in this process: connect only once"));
             }
             let mut level = 0;
             check(
@@ -102,7 +102,7 @@ impl World {
         }
     }
 
-    /// Starts to collect every rank's `words` (none of them the smallest i64).
+    /// Starts to gather every rank's `words` (none of them i64::MIN).
     pub fn gather(&self, channel: Channel, words: &[i64]) -> Result<Gather<'_>> {
         let mut gather = Gather {
             mine: words.to_vec(),
@@ -128,7 +128,7 @@ impl World {
         Ok(gather)
     }
 
-    /// Lets MPI work on what other ranks wait for while this one has nothing to do.
+    /// Lets MPI make progress for other ranks while this one is idle.
     pub fn progress(&self) {
         let mut flag = 0;
         // SAFETY: a probe with wildcards on our own communicator.
@@ -143,14 +143,14 @@ impl World {
         unsafe { sys::MPI_Abort(sys::RSMPI_COMM_WORLD, code) };
     }
 
-    /// Leaves MPI; all ranks have to.
+    /// Finalizes MPI; all ranks must call it.
     pub fn close(self) -> Result<()> {
         // SAFETY: MPI is initialised, this is its thread, and nothing is under way.
         unsafe { check("MPI_Finalize", sys::MPI_Finalize()) }
     }
 }
 
-/// What the MPI library calls itself. It may be asked before MPI starts, and by any thread (MPI-4.0, section 9.1.1).
+/// Returns the MPI library's version text. Can be called before MPI starts, by any thread (MPI-4.0, section 9.1.1).
 pub fn library_version() -> String {
     let mut text = [0u8; 16384]; // more than any MPI_MAX_LIBRARY_VERSION_STRING
     let mut length = 0;
@@ -170,7 +170,7 @@ unsafe fn place(comm: sys::MPI_Comm) -> Result<(usize, usize)> {
     Ok((rank as usize, size as usize))
 }
 
-/// A collection of every rank's words under way.
+/// A gather of every rank's words under way.
 pub struct Gather<'a> {
     mine: Vec<i64>,
     all: Vec<i64>,
@@ -180,7 +180,7 @@ pub struct Gather<'a> {
 }
 
 impl Gather<'_> {
-    /// Whether all ranks have spoken.
+    /// Whether all ranks have sent theirs.
     pub fn test(&mut self) -> Result<bool> {
         let mut flag = 1;
         if self.open {
@@ -191,7 +191,7 @@ impl Gather<'_> {
         Ok(flag != 0)
     }
 
-    /// What each rank said. Before [`Gather::test`] is true, `None` for those not heard of so far.
+    /// Returns each rank's words. Before [`Gather::test`] is true, `None` for missing ones.
     pub fn heard(&self) -> Vec<Option<Vec<i64>>> {
         let n = self.mine.len();
         let word = |at: usize| {
@@ -210,7 +210,7 @@ impl Gather<'_> {
 impl Drop for Gather<'_> {
     fn drop(&mut self) {
         if self.open {
-            // MPI may still write there.
+            // MPI may still write to the buffer.
             std::mem::forget(std::mem::take(&mut self.all));
             std::mem::forget(std::mem::take(&mut self.mine));
         }

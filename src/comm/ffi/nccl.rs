@@ -1,4 +1,4 @@
-//! NCCL by its C functions, found at run time.
+//! NCCL's C functions, loaded at run time.
 
 use super::super::Op;
 use super::super::job::{Action, Element, Job};
@@ -15,10 +15,10 @@ const UNHANDLED_CUDA_ERROR: c_int = 1; // ncclUnhandledCudaError
 const REMOTE_ERROR: c_int = 6; // ncclRemoteError
 const IN_PROGRESS: c_int = 7; // ncclInProgress
 
-/// Bytes of a unique id.
+/// Size of a unique id in bytes.
 pub const ID_BYTES: usize = size_of::<ncclUniqueId>();
 
-// Results are ints here: the bindings' enum is closed, and newer libraries return codes that it does not know.
+// Results are ints here, because newer libraries return codes unknown to the bindings' enum.
 functions!(Functions {
     fn ncclGetVersion(*mut c_int) -> c_int;
     fn ncclGetUniqueId(*mut ncclUniqueId) -> c_int;
@@ -40,12 +40,12 @@ pub struct Nccl(Functions);
 
 impl Nccl {
     /// # Errors
-    /// The names of functions that the library lacks.
+    /// The names of missing functions.
     pub fn load(library: Library) -> Result<Nccl, Vec<&'static str>> {
         Functions::load(library).map(Nccl)
     }
 
-    /// `major * 10000 + minor * 100 + patch`.
+    /// Returns the version as `major * 10000 + minor * 100 + patch`.
     pub fn version(&self) -> Result<i32> {
         let mut version = 0;
         // SAFETY: a pointer to a live variable.
@@ -53,7 +53,7 @@ impl Nccl {
         Ok(version)
     }
 
-    /// A new id, by which ranks find each other. Its maker listens for them.
+    /// Creates a unique id by which ranks connect. This rank listens for them.
     pub fn unique_id(&self) -> Result<Vec<u8>> {
         let mut id = ncclUniqueId { internal: [0; ID_BYTES] };
         // SAFETY: a pointer to a live variable.
@@ -72,7 +72,7 @@ impl Nccl {
         let detail = if detail.is_empty() { detail } else { format!(": {detail}") };
         let text = format!("{call} failed: {meaning} (NCCL error {code}){detail}");
         Err(match code {
-            // This rank's own GPU: only CUDA's text tells what it is.
+            // An error of this rank's GPU: only CUDA's text has the kind.
             UNHANDLED_CUDA_ERROR => device::error(&text),
             REMOTE_ERROR => Error::peer(text),
             _ => Error::other(text),
@@ -80,7 +80,7 @@ impl Nccl {
     }
 }
 
-/// A C string that the library keeps.
+/// Reads a C string owned by the library.
 unsafe fn text(string: *const c_char) -> String {
     if string.is_null() {
         return String::new();
@@ -89,13 +89,13 @@ unsafe fn text(string: *const c_char) -> String {
     unsafe { CStr::from_ptr(string) }.to_string_lossy().trim().to_string()
 }
 
-/// One rank's end of an NCCL communicator.
+/// One rank's handle of an NCCL communicator.
 pub struct Communicator {
     nccl: Arc<Nccl>,
     rank: usize,
-    /// Without a GPU there is nothing to make current: only for finding out how NCCL refuses.
+    /// `None` without a GPU: only to get NCCL's error.
     gpu: Option<Arc<Gpu>>,
-    /// None when closed. NCCL wants one call at a time.
+    /// `None` when closed. NCCL requires one call at a time.
     comm: Mutex<Option<Handle>>,
 }
 
@@ -106,10 +106,10 @@ struct Handle(ncclComm_t);
 unsafe impl Send for Handle {}
 
 impl Communicator {
-    /// Meets the other ranks; returns when all are there. `gpu` is this rank's.
+    /// Connects to the other ranks; returns when all are connected. `gpu` is this rank's.
     ///
     /// # Errors
-    /// NCCL's own: no driver, two ranks on one GPU, no network between hosts.
+    /// NCCL's errors: no driver, two ranks on one GPU, no network between hosts.
     pub fn open(nccl: Arc<Nccl>, gpu: Option<Arc<Gpu>>, id: &[u8], rank: usize, world: usize) -> Result<Communicator> {
         if id.len() != ID_BYTES {
             return Err(Error::other(format!("an NCCL id has {ID_BYTES} bytes, not {}", id.len())));
@@ -138,10 +138,10 @@ impl Communicator {
         }
     }
 
-    /// Puts operations into the GPU's stream, several of them as one group.
+    /// Queues operations in the GPU's stream, several as one group.
     pub fn enqueue(&self, jobs: &[Job]) -> Result<()> {
         let [one] = jobs else {
-            // One lock over the whole group: it belongs to this thread until its end.
+            // Hold the lock for the whole group, which belongs to this thread until its end.
             return self.with(|nccl, comm| {
                 // SAFETY: no preconditions.
                 self.nccl.check("ncclGroupStart", None, unsafe { (nccl.ncclGroupStart)() })?;
@@ -179,9 +179,9 @@ impl Communicator {
         self.nccl.check("NCCL", Some(comm), code).map_err(|e| e.context(format!("rank {}: {job}", self.rank)))
     }
 
-    /// An error that NCCL noticed since, such as a broken connection to another host.
+    /// Returns an asynchronous error of NCCL, such as a broken connection to another host.
     pub fn async_error(&self) -> Result<()> {
-        // Another thread inside NCCL holds the lock, perhaps for good: not our question.
+        // Another thread inside NCCL holds the lock, perhaps forever: skip the check.
         let Ok(comm) = self.comm.try_lock() else { return Ok(()) };
         let Some(Handle(comm)) = *comm else { return Ok(()) };
         let mut error = 0;
@@ -193,16 +193,16 @@ impl Communicator {
             IN_PROGRESS => Ok(()),
             _ => self.nccl.check("a collective", Some(comm), error).map_err(|e| match error {
                 UNHANDLED_CUDA_ERROR => e,
-                // What goes wrong on the way once the ranks have met is the way's, or the other end's.
+                // Errors after connecting come from the network or from the other rank.
                 _ => e.with_kind(Kind::Peer),
             }),
         }
     }
 
-    /// Closes it in good order: all ranks do, with nothing under way. It may wait for the others.
+    /// Closes it; all ranks call it with nothing under way. It may wait for the others.
     pub fn close(&self) -> Result<()> {
         let Some(Handle(comm)) = self.comm.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
-        // SAFETY: it was open, and is nobody's any more.
+        // SAFETY: it was open and has no other user.
         let destroy = || unsafe { self.nccl.check("ncclCommDestroy", None, (self.nccl.0.ncclCommDestroy)(comm)) };
         match &self.gpu {
             Some(gpu) => gpu.inside(|_| destroy()),

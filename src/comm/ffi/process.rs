@@ -1,43 +1,43 @@
-//! Leaving at once, and which cores this process may use.
+//! Immediate exit, and the CPU affinity of this process.
 
 use std::io::Write;
 use std::mem::{size_of, zeroed};
 use std::time::Duration;
 
-/// The variable by which `trainer launch` tells its ranks that it reads what they say.
+/// Environment variable by which `trainer launch` tells its ranks that it reads their output.
 pub const LAUNCHED: &str = "TRAINER_LAUNCHED";
-/// What a rank that fails tells `trainer launch` before its exit code: mpirun may never come to tell it, where a host
-/// was cut off.
-pub const FAREWELL: &str = "trainer: leaving with exit code ";
-/// What rank 0 tells `trainer launch` when all ranks write a checkpoint on a signal, and do not die of it.
+/// Message of a failed rank to `trainer launch` before its exit code, because mpirun may not report it if a host is
+/// unreachable.
+pub const EXIT_NOTICE: &str = "trainer: leaving with exit code ";
+/// Message of rank 0 to `trainer launch` when all ranks handle signals by writing a checkpoint.
 pub const LISTENING: &str = "trainer: listening to signals";
 
-/// Tells `trainer launch`, if it started this rank, that signals are welcome.
+/// Tells `trainer launch`, if it started this rank, that signals are handled.
 pub fn tell_listening() {
     tell(LISTENING);
 }
 
-/// Tells `trainer launch`, if it started this rank, how the rank ends.
+/// Tells `trainer launch`, if it started this rank, its exit code.
 pub fn tell_launcher(code: i32) {
     if code != 0 {
-        tell(&format!("{FAREWELL}{code}"));
+        tell(&format!("{EXIT_NOTICE}{code}"));
     }
 }
 
-/// Whether `trainer launch` started this rank, and reads what it says.
+/// Whether `trainer launch` started this rank and reads its output.
 pub fn is_launched() -> bool {
     std::env::var_os(LAUNCHED).is_some()
 }
 
 fn tell(line: &str) {
     if is_launched() {
-        // Nobody is left to tell where even this cannot be written.
+        // Ignore a failed write: there is no other output.
         let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
     }
 }
 
-/// Ends the process without running any destructor, exit handler or other thread's last words: those may wait for
-/// ranks that are gone. Standard output is flushed if that goes quickly.
+/// Exits the process without destructors, exit handlers or waiting for threads, which may wait for ranks that have
+/// exited. Flushes standard output if that is quick.
 pub fn exit_now(code: i32) -> ! {
     flush_output();
     tell_launcher(code);
@@ -45,7 +45,7 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Flushes standard output, but waits no longer than a moment for whoever holds its lock.
+/// Flushes standard output, but waits only briefly for its lock.
 pub fn flush_output() {
     let (done, flushed) = std::sync::mpsc::channel();
     let flush = move || {
@@ -57,9 +57,9 @@ pub fn flush_output() {
     }
 }
 
-/// The CPUs that the calling thread may run on, ascending. Empty when the system does not say.
+/// Returns the CPUs that the calling thread may run on, ascending; empty if unknown.
 pub fn allowed_cpus() -> Vec<usize> {
-    // SAFETY: an all-zero cpu_set_t is the empty set, and the kernel writes at most the size that it is told.
+    // SAFETY: an all-zero cpu_set_t is the empty set, and the kernel writes at most the given size.
     unsafe {
         let mut set: libc::cpu_set_t = zeroed();
         if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
@@ -69,7 +69,7 @@ pub fn allowed_cpus() -> Vec<usize> {
     }
 }
 
-/// Lets the calling thread, and threads that it starts from now on, run on these CPUs.
+/// Binds the calling thread, and threads that it starts from now on, to these CPUs.
 pub fn allow_cpus(cpus: &[usize]) -> std::io::Result<()> {
     // SAFETY: an all-zero cpu_set_t is the empty set; CPU_SET gets numbers below CPU_SETSIZE only.
     unsafe {

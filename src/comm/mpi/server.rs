@@ -30,7 +30,7 @@ pub enum Command {
     Hurry,
     RollCall {
         status: i64,
-        patience: Duration,
+        time_limit: Duration,
         reply: Sender<Vec<Option<i64>>>,
     },
     Abort(i32),
@@ -160,10 +160,10 @@ impl Server<'_> {
                     Err(error) => ticket.outcome.set(Err(error)),
                 }
             }
-            Command::RollCall { status, patience, reply } => {
+            Command::RollCall { status, time_limit, reply } => {
                 // Without an answer the caller reports its own state.
                 if let Ok(gather) = self.world.gather(Channel::Calls, &[status]) {
-                    self.rolls.push(Roll { gather, until: Instant::now() + patience, reply });
+                    self.rolls.push(Roll { gather, until: Instant::now() + time_limit, reply });
                 }
             }
         }

@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Time within which the other ranks' watchdogs detect the same.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 const TIMED_OUT: &str = "timed out after";
-const NOBODY_LATE: &str = "all ranks had started it: check the network between the GPUs, and the GPUs";
+const NONE_LATE: &str = "all ranks had started it: check the network between the GPUs, and the GPUs";
 
 /// Tracks all collectives of this rank. The thread ends with the last handle.
 pub(super) struct Watchdog {
@@ -129,10 +129,10 @@ impl Watched {
             return;
         }
         let started = locked(&self.journal).started();
-        let answers = below.roll_call(started as i64, PATIENCE);
+        let answers = below.roll_call(started as i64, TIME_LIMIT);
         let silent = crate::comm::silent_hosts();
         // NCCL's own error message needs no addition except a late rank.
-        match verdict(&answers).or(error.to_string().contains(TIMED_OUT).then(|| NOBODY_LATE.to_string())) {
+        match verdict(&answers).or(error.to_string().contains(TIMED_OUT).then(|| NONE_LATE.to_string())) {
             Some(verdict) => tracing::error!(rank, "rank {rank}: {error}: {verdict}{silent}"),
             None => tracing::error!(rank, "rank {rank}: {error}{silent}"),
         }

@@ -34,7 +34,7 @@ impl Gpus {
             peer_access: l.peer_access,
         };
         found.links = links::by_nvml().unwrap_or_default().into_iter().map(link).collect();
-        match driver::look() {
+        match driver::query() {
             Ok(None) => {}
             Ok(Some(driver)) => {
                 found.driver = true;

@@ -26,13 +26,13 @@ const LAUNCHERS: [&str; 14] = [
 /// Environment variables with the number of started ranks.
 const SIZES: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"];
 /// Variables that an MPI library uses to connect its ranks.
-const MEETING: [&str; 3] = ["PMIX_RANK", "PMI_RANK", "PMI_FD"];
+const PMI_VARIABLES: [&str; 3] = ["PMIX_RANK", "PMI_RANK", "PMI_FD"];
 /// Variables with the rank.
 const RANKS: [&str; 4] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK"];
 /// Slurm's rank variable, which ranks of other launchers inherit.
 const RANK_OF_SLURM: &str = "SLURM_PROCID";
 /// Maximum number of processes between a launcher and a rank: shells, env, profilers.
-const GENERATIONS: usize = 16;
+const MAX_DEPTH: usize = 16;
 
 impl Launch {
     /// Reads the environment and `/proc`, for ranks that use `backend`.
@@ -62,7 +62,7 @@ impl Launch {
         let announced = SIZES.iter().find_map(|name| number(name));
         // Slurm counts tasks, which may not be connected.
         let by_mpi = announced.as_ref().is_some_and(|(name, _)| !name.starts_with("SLURM"));
-        let mpi = by_mpi || MEETING.iter().any(|name| variable(name).is_some());
+        let mpi = by_mpi || PMI_VARIABLES.iter().any(|name| variable(name).is_some());
         let refused = refuses_alone(backend, &variable).map(|Refusal { why, remedy }| (why, remedy));
         let (solo, pmix) = (backend == Backend::Solo, variable("PMIX_RANK").is_some());
         Launch { announced, mpi, pmix, solo, refused, ..Launch::default() }
@@ -77,7 +77,7 @@ struct Process {
 /// Returns the nearest launcher among the parents of a process.
 fn launcher_of(pid: u32, processes: &HashMap<u32, Process>) -> Option<u32> {
     let parent = |pid: &u32| processes.get(pid).map(|process| process.parent);
-    let mut above = std::iter::successors(parent(&pid), parent).take(GENERATIONS);
+    let mut above = std::iter::successors(parent(&pid), parent).take(MAX_DEPTH);
     above.find(|pid| processes.get(pid).is_some_and(|process| LAUNCHERS.contains(&process.name.as_str())))
 }
 

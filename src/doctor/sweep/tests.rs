@@ -45,8 +45,8 @@ impl Collective for Defective {
             Ok(())
         }))
     }
-    fn roll_call(&self, status: i64, patience: Duration) -> Vec<Option<i64>> {
-        self.below.roll_call(status, patience)
+    fn roll_call(&self, status: i64, time_limit: Duration) -> Vec<Option<i64>> {
+        self.below.roll_call(status, time_limit)
     }
     fn abort(&self, code: i32) -> ! {
         self.below.abort(code)

@@ -1,9 +1,8 @@
-//! The operations themselves, which all ranks have come to.
+//! Runs operations that all ranks have reached.
 //!
-//! MPI's own collectives where they fit. Reductions of halves and reduce-scatters do not: MPI knows no half types, and
-//! its reduce-scatter cannot leave the result at its place in the buffer. In these each rank fetches the others'
-//! values of its part ([`World::exchange`]) and adds them up ([`fold`]): as few bytes as any algorithm sends, and one
-//! rounding.
+//! Uses MPI's collectives where possible. MPI has no half types, and its reduce-scatter cannot leave the result in
+//! place in the buffer; for these, each rank receives the others' values of its part ([`World::exchange`]) and adds
+//! them ([`fold`]): with the minimum number of bytes and a single rounding.
 
 use super::{World, check};
 use crate::comm::Op;
@@ -18,13 +17,13 @@ use std::ops::Range;
 use std::ptr::{null_mut, without_provenance};
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
-/// How much an operation moves at a time: in segments of this size Open MPI's shared memory transport reduced 47 MB
-/// between two ranks in 10 ms, in one piece in 18 ms.
+/// Segment size of an operation: in segments of this size Open MPI's shared memory transport reduced 47 MB between two
+/// ranks in 10 ms, in one piece in 18 ms.
 const SEGMENT_BYTES: usize = 4 << 20;
 
-/// How much of a buffer the ranks exchange at a time: so little that what has come is still in the cache when it is
-/// added (47 MB of bf16 and f32 between two ranks: 5 and 6 ms a reduce-scatter), but no smaller than a message is
-/// worth.
+/// Size of the exchanged pieces: small enough that received values are still in the cache when they are added (47 MB of
+/// bf16 and f32 between two ranks: 5 and 6 ms per reduce-scatter), but not smaller than an efficient message.
+///
 const EXCHANGE_BYTES: usize = 1 << 20;
 const LEAST_BYTES: usize = 64 << 10;
 
@@ -39,7 +38,7 @@ const IN_PLACE: *const c_void = {
 };
 
 impl World {
-    /// Does one operation, together with all other ranks; returns when this rank's buffers hold the result.
+    /// Runs one operation together with all other ranks; returns when this rank's buffers hold the result.
     pub fn perform(&self, job: &Job) -> Result<()> {
         let Header { action, element, elements } = job.header;
         let (buffer, size) = (job.buffer.data_ptr().cast::<u8>(), element.size());
@@ -90,7 +89,7 @@ impl World {
         }
     }
 
-    /// MPI's own reduction of `n` values at `at`.
+    /// Reduces `n` values at `at` by MPI.
     unsafe fn all_reduce(&self, op: Op, element: Element, at: *mut u8, n: usize) -> Result<()> {
         // SAFETY: the caller gives `n` values that are ours alone.
         unsafe {
@@ -112,7 +111,7 @@ impl World {
         }
     }
 
-    /// Reduces `n` halves at `at`: each rank its part, which the others then get.
+    /// Reduces `n` half-precision values at `at`: each rank its part, which the others then receive.
     unsafe fn all_reduce_halves(&self, op: Op, element: Element, at: *mut u8, n: usize) -> Result<()> {
         let (size, step) = (element.size(), n.div_ceil(self.size));
         let part = |rank: usize| (rank * step).min(n)..((rank + 1) * step).min(n);
@@ -129,13 +128,13 @@ impl World {
         }
     }
 
-    /// How many values of each rank's part travel at a time.
+    /// Returns the number of values of each rank's part per exchange.
     fn piece(&self, element: Element) -> usize {
         (EXCHANGE_BYTES / self.size).max(LEAST_BYTES) / element.size()
     }
 
-    /// Sends each other rank its part of our values, `theirs(rank)`, and reduces what they send us of ours with the
-    /// values at `mine`, in place.
+    /// Sends each other rank its part of our values, `theirs(rank)`, and reduces the received values with ours at
+    /// `mine`, in place.
     unsafe fn exchange(
         &self,
         op: Op,
@@ -204,12 +203,12 @@ impl World {
     }
 }
 
-/// `0..n` in ranges of at most `step`.
+/// Splits `0..n` into ranges of at most `step`.
 fn segments(n: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
     (0..n).step_by(step).map(move |at| at..n.min(at + step))
 }
 
-/// MPI's type of these values; halves travel as 16-bit words.
+/// Returns MPI's type of these values; half types are sent as 16-bit integers.
 fn datatype(element: Element) -> sys::MPI_Datatype {
     // SAFETY: constants of the library.
     unsafe {

@@ -1,9 +1,9 @@
-//! What a driver tells of itself and of its GPUs.
+//! Queries of the driver version and of GPU properties.
 
 use crate::driver::{Code, driver, fill, result};
 use std::ffi::{c_char, c_int};
 
-/// Of each GPU.
+/// Memory of each GPU.
 const MEMORY: usize = 80 << 30;
 
 /// # Safety
@@ -40,7 +40,7 @@ pub unsafe extern "C" fn cuDeviceGetPCIBusId(bus_id: *mut c_char, length: c_int,
     result(known.and_then(|device| unsafe { write(bus_id, length, &format!("0000:{:02X}:00.0", device + 1)) }))
 }
 
-/// Writes a text and its zero.
+/// Writes a NUL-terminated string.
 ///
 /// # Safety
 /// `place` is null or has room for `length` characters.

@@ -1,4 +1,4 @@
-//! What is global in a driver: its state after `cuInit`, result codes, the contexts of each thread.
+//! Global state of the driver: state after `cuInit`, result codes, the contexts of each thread.
 
 use crate::event::Event;
 use crate::handles::Handles;
@@ -30,7 +30,7 @@ const TEXTS: [(Code, &CStr); 7] = [
     (Code::NotReady, c"device not ready"),
 ];
 
-/// The driver's words for a code.
+/// Returns the driver's text for a code.
 pub fn text(code: c_int) -> Option<&'static CStr> {
     match code {
         0 => Some(c"no error"),
@@ -38,12 +38,12 @@ pub fn text(code: c_int) -> Option<&'static CStr> {
     }
 }
 
-/// What a C function returns.
+/// Converts a result to the return value of a C function.
 pub fn result(outcome: Result<(), Code>) -> c_int {
     outcome.map_or_else(|code| code as c_int, |()| 0)
 }
 
-/// Writes an answer where the caller wants it.
+/// Writes a value to the caller's pointer.
 ///
 /// # Safety
 /// `place` is null or valid for a write.
@@ -66,7 +66,7 @@ pub struct Driver {
 
 static DRIVER: OnceLock<Driver> = OnceLock::new();
 
-/// Reads the environment the first time.
+/// Initializes the driver, reading the environment the first time.
 pub fn initialise() {
     DRIVER.get_or_init(|| Driver {
         gpus: setting("FAKE_GPUS", 8, |text| text.parse().ok()),
@@ -77,13 +77,13 @@ pub fn initialise() {
     });
 }
 
-/// The driver, once `cuInit` was called.
+/// Returns the driver after `cuInit`.
 pub fn driver() -> Result<&'static Driver, Code> {
     DRIVER.get().ok_or(Code::NotInitialized)
 }
 
 impl Driver {
-    /// The device of this number.
+    /// Returns the device with this index.
     pub fn device(&self, ordinal: c_int) -> Result<c_int, Code> {
         if (0..self.gpus).contains(&ordinal) { Ok(ordinal) } else { Err(Code::InvalidDevice) }
     }
@@ -103,7 +103,7 @@ fn range(text: &str) -> Option<RangeInclusive<u64>> {
 }
 
 thread_local! {
-    /// The GPUs whose contexts this thread has pushed.
+    /// The context stack of this thread, as GPU indices.
     static CONTEXTS: RefCell<Vec<c_int>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -115,7 +115,7 @@ pub fn pop_current() -> Result<c_int, Code> {
     CONTEXTS.with_borrow_mut(Vec::pop).ok_or(Code::InvalidContext)
 }
 
-/// The GPU of the current context.
+/// Returns the GPU of the current context.
 pub fn current() -> Result<c_int, Code> {
     driver()?;
     CONTEXTS.with_borrow(|contexts| contexts.last().copied()).ok_or(Code::InvalidContext)

@@ -1,4 +1,4 @@
-//! Events: points in streams that others can wait for.
+//! Events: points in streams to wait for.
 
 use crate::driver::locked;
 use crate::stream::Stream;
@@ -7,16 +7,16 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 static CLOCK: AtomicU64 = AtomicU64::new(0);
 
-/// A moment later than every one before: it orders what the host does, over all threads.
+/// Returns a new timestamp that orders the host's actions over all threads.
 pub fn now() -> u64 {
     CLOCK.fetch_add(1, Ordering::SeqCst) + 1
 }
 
-/// Where a recording was made.
+/// Position of a recording.
 pub enum Origin {
-    /// In the null stream, at this moment.
+    /// In the null stream, at this timestamp.
     Host { at: u64 },
-    /// In a stream, after so many pieces of work.
+    /// In a stream, after this number of work items.
     Stream { stream: Arc<Stream>, pushed: u64 },
 }
 
@@ -29,12 +29,12 @@ pub struct Recording {
 
 impl Recording {
     pub fn new(origin: Origin) -> Arc<Recording> {
-        // What the host has done is done.
+        // The host's work is complete when it records.
         let reached = matches!(origin, Origin::Host { .. });
         Arc::new(Recording { origin, reached: Mutex::new(reached), changed: Condvar::new() })
     }
 
-    /// The stream has come here.
+    /// Marks the recording as reached.
     pub fn reach(&self) {
         *locked(&self.reached) = true;
         self.changed.notify_all();
@@ -44,7 +44,7 @@ impl Recording {
         *locked(&self.reached)
     }
 
-    /// Blocks the calling thread until the stream has come here.
+    /// Blocks the calling thread until the stream has reached it.
     pub fn wait(&self) {
         let reached = self.changed.wait_while(locked(&self.reached), |reached| !*reached);
         drop(reached.unwrap_or_else(PoisonError::into_inner));
@@ -60,7 +60,7 @@ impl Event {
         *locked(&self.0) = Some(recording);
     }
 
-    /// The recording that a wait called now is for.
+    /// Returns the recording that a wait called now refers to.
     pub fn latest(&self) -> Option<Arc<Recording>> {
         locked(&self.0).clone()
     }
@@ -73,7 +73,7 @@ impl Event {
         self.latest().is_none_or(|recording| recording.is_reached())
     }
 
-    /// The null stream waits: the host does.
+    /// Making the null stream wait blocks the host.
     pub fn hold_host(&self) {
         let Some(recording) = self.latest() else { return };
         recording.wait();

@@ -1,14 +1,14 @@
-//! Handles: numbers that stand for things, never used twice.
+//! Handles: numbers for objects, never reused.
 
 use crate::driver::{Code, locked};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// The next handle. Small numbers are CUDA's own: null, and names of the default stream.
+/// Returns the next handle. CUDA reserves small numbers: null, and names of the default stream.
 static NEXT: AtomicUsize = AtomicUsize::new(0x1000);
 
-/// The things of one kind that are alive.
+/// The live objects of one kind.
 pub struct Handles<T>(Mutex<HashMap<usize, Arc<T>>>);
 
 impl<T> Handles<T> {

@@ -1,21 +1,20 @@
-//! A stand-in for the CUDA driver (`libcuda.so.1`): the calls that `src/comm/ffi/cuda.rs` makes, for machines without
-//! a GPU.
+//! A fake CUDA driver (`libcuda.so.1`) with the functions that `src/comm/ffi/cuda.rs` calls, for machines without a
+//! GPU.
 //!
-//! Device memory is host memory, and libtorch computes on the CPU: whoever calls the null stream *is* that stream. What
-//! the host has done before it records an event there is done, and making the null stream wait blocks the host. Every
-//! other stream is a queue with a thread of its own, which sleeps for a random while before each piece of work, so that
-//! code which forgets to wait is found out. Events order streams as CUDA's do: a wait takes the recording that the event
-//! had when the wait was called, an event may be recorded again, and an event that was never recorded holds nobody up.
-//! Handles are numbers: one that is stale is refused (400), as are calls before `cuInit` (3) or without a current
-//! context (201).
+//! Device memory is host memory, and libtorch computes on the CPU: the calling thread acts as the null stream. The
+//! host's work before it records an event there is complete, and making the null stream wait blocks the host. Every
+//! other stream is a queue with its own thread, which sleeps for a random time before each work item, so that missing
+//! waits show. Events order streams like CUDA's: a wait refers to the event's recording at the time of the call, an
+//! event may be recorded again, and waiting for an event that was never recorded has no effect. Handles are numbers:
+//! stale ones are refused (400), as are calls before `cuInit` (3) or without a current context (201).
 //!
 //! Environment:
-//! - `FAKE_DELAY_US`: what a stream sleeps before each piece of work, microseconds: `3000` (the default) is anything
+//! - `FAKE_DELAY_US`: sleep of a stream before each work item in microseconds: `3000` (the default) is a random value
 //!   from 0 to that, `500-2000` a range.
-//! - `FAKE_SEED`: of the delays, which also differ between GPUs; default 0.
-//! - `FAKE_GPUS`: how many there are; default 8.
+//! - `FAKE_SEED`: random seed of the delays, which also differ between GPUs; default 0.
+//! - `FAKE_GPUS`: number of GPUs; default 8.
 //!
-//! Beyond the driver's own functions there are some for the fake NCCL, below; no real driver has their names.
+//! Additional functions for the fake NCCL are below; no real driver has functions of these names.
 
 mod describe;
 mod driver;
@@ -31,7 +30,7 @@ use stream::{Stream, Work};
 
 type Handle = *mut c_void;
 
-/// Tells the program that device memory is host memory. Its presence is the message.
+/// Its presence tells the program that device memory is host memory.
 #[unsafe(no_mangle)]
 pub extern "C" fn fake_memory_is_host() -> c_int {
     1
@@ -138,7 +137,7 @@ pub extern "C" fn cuEventQuery(event: Handle) -> c_int {
     result(current().and_then(query))
 }
 
-/// The event is gone at once; streams keep the recordings that they still wait for.
+/// Removes the event at once; streams keep the recordings that they still wait for.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventDestroy_v2(event: Handle) -> c_int {
     result(driver().and_then(|driver| driver.events.remove(event as usize)))
@@ -155,18 +154,18 @@ pub unsafe extern "C" fn cuGetErrorString(code: c_int, text: *mut *const c_char)
 
 // ------------------------------------------------------------------------------------------- for the fake NCCL
 
-/// What is known of a stream. The layout is repeated in the fake NCCL.
+/// State of a stream. The fake NCCL repeats the layout.
 #[repr(C)]
 pub struct StreamState {
-    /// Pieces of work put into it.
+    /// Number of queued work items.
     pub pushed: u64,
-    /// How many of them the host, as the null stream, has waited for.
+    /// Number of them that the host, as the null stream, has waited for.
     pub landed: u64,
-    /// Whether it was made to wait for what the host did since the last piece of work, by an event recorded since.
+    /// Whether it waits for the host's work since the last work item, by an event recorded since.
     pub follows: bool,
 }
 
-/// The GPU of the calling thread's current context; -1 without one.
+/// Returns the GPU of the calling thread's current context; -1 without one.
 #[unsafe(no_mangle)]
 pub extern "C" fn fake_current_device() -> c_int {
     current().unwrap_or(-1)
@@ -181,7 +180,7 @@ pub unsafe extern "C" fn fake_stream_state(stream: Handle, state: *mut StreamSta
     result(found.and_then(|stream| unsafe { fill(state, stream.state()) }))
 }
 
-/// Puts `function(argument)` into a stream.
+/// Queues `function(argument)` in a stream.
 ///
 /// # Safety
 /// `function` may be called once with `argument` on another thread.
@@ -196,7 +195,7 @@ pub unsafe extern "C" fn fake_stream_push(
     result(found.map(|stream| stream.push(unsafe { Work::new(function, argument) })))
 }
 
-/// The stream behind a handle; `None` for the null stream and its other names (the legacy one and the thread's own).
+/// Returns the stream of a handle; `None` for the null stream and its other names (the legacy and the per-thread one).
 fn stream_of(handle: Handle) -> Result<Option<Arc<Stream>>, Code> {
     match handle as usize {
         0..=2 => Ok(None),

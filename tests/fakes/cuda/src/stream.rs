@@ -1,4 +1,4 @@
-//! Streams: queues of work, each with a thread that is never in a hurry.
+//! Streams: work queues, each with a deliberately slow thread.
 
 use crate::StreamState;
 use crate::driver::{Code, driver, locked};
@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// A C function and what it is called with.
+/// A C function and its argument.
 pub struct Work {
     function: extern "C" fn(*mut c_void),
     argument: *mut c_void,
@@ -38,7 +38,7 @@ enum Task {
     Reach(Arc<Recording>),
 }
 
-/// A stream other than the null stream. It lives as long as the process.
+/// A stream other than the null stream. It exists until the process ends.
 pub struct Stream {
     state: Mutex<State>,
     more: Condvar,
@@ -49,14 +49,14 @@ struct State {
     queue: VecDeque<Task>,
     pushed: u64,
     landed: u64,
-    /// When the latest piece of work was pushed.
+    /// Timestamp of the latest work item.
     pushed_at: u64,
-    /// The latest moment of the host that the stream was made to wait for.
+    /// The latest timestamp of the host that the stream waits for.
     follows: u64,
 }
 
 impl Stream {
-    /// A new stream of this GPU, with its thread.
+    /// Creates a stream of this GPU with its thread.
     pub fn start(device: c_int) -> Result<Arc<Stream>, Code> {
         static STREAMS: AtomicU64 = AtomicU64::new(0);
         let driver = driver()?;
@@ -92,7 +92,7 @@ impl Stream {
         self.put(&mut state, Task::Work(work));
     }
 
-    /// What comes later waits for the event.
+    /// Makes later work wait for the event.
     pub fn wait_for(&self, event: &Event) {
         let Some(recording) = event.latest() else { return };
         let mut state = locked(&self.state);
@@ -102,7 +102,7 @@ impl Stream {
         self.put(&mut state, Task::Wait(recording));
     }
 
-    /// Records the event at the end of what is queued now.
+    /// Records the event after the work queued now.
     pub fn record(self: &Arc<Self>, event: &Event) {
         let mut state = locked(&self.state);
         let recording = Recording::new(Origin::Stream { stream: self.clone(), pushed: state.pushed });
@@ -110,7 +110,7 @@ impl Stream {
         self.put(&mut state, Task::Reach(recording));
     }
 
-    /// The host has waited for so many pieces of work.
+    /// Records that the host has waited for this number of work items.
     pub fn land(&self, pushed: u64) {
         let mut state = locked(&self.state);
         state.landed = state.landed.max(pushed);
@@ -135,7 +135,7 @@ impl Task {
     }
 }
 
-/// Pseudo-random times (SplitMix64).
+/// Pseudo-random delays (SplitMix64).
 struct Delays {
     range: RangeInclusive<u64>,
     state: u64,
@@ -159,7 +159,7 @@ mod tests {
     use crate::driver::initialise;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    /// Work that ends when it is told to.
+    /// Work that ends on a signal.
     extern "C" fn until_told(gate: *mut c_void) {
         // SAFETY: made by `slow`, and run once.
         let gate = unsafe { Box::from_raw(gate.cast::<Receiver<()>>()) };
@@ -171,7 +171,7 @@ mod tests {
         Stream::start(0).unwrap()
     }
 
-    /// Puts such work into a stream; it ends when the sender is dropped.
+    /// Queues such work in a stream; it ends when the sender is dropped.
     fn slow(stream: &Stream) -> Sender<()> {
         let (tell, told) = channel();
         // SAFETY: the receiver may go to another thread, and is taken there once.

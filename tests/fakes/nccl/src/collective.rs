@@ -1,4 +1,4 @@
-//! One operation: its buffers between the call and the moment when the stream runs it.
+//! One operation and its buffers, from the call until the stream runs it.
 
 use crate::element::Element;
 use crate::failure::{Failure, Outcome};
@@ -6,7 +6,7 @@ use crate::header::{Action, Header};
 use crate::mesh::Mesh;
 use std::io;
 
-/// Memory of the caller's.
+/// Memory of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     pub start: usize,
@@ -39,17 +39,17 @@ impl Span {
     }
 }
 
-/// An operation that was called.
+/// A called operation.
 pub struct Collective {
     pub header: Header,
     pub send: Span,
     pub recv: Span,
-    /// The input as it was at the call.
+    /// Copy of the input at the call.
     input: Vec<u8>,
 }
 
 impl Collective {
-    /// The spans of a call, if NCCL allows it: input and result apart, or in place as its manual says.
+    /// Returns the spans of a call, if NCCL allows them: input and result separate, or in place as in its manual.
     pub fn spans(header: &Header, send: usize, recv: usize, (rank, world): (usize, usize)) -> Outcome<(Span, Span)> {
         let bytes = header.count * header.element.size();
         let (to_send, to_recv) = match header.action {
@@ -77,7 +77,7 @@ impl Collective {
         Ok((from, to))
     }
 
-    /// Puts the input aside and poisons the place of the result.
+    /// Copies the input and poisons the result buffer.
     ///
     /// # Safety
     /// The spans are memory that the caller keeps, and nobody else uses, until the operation has run.
@@ -87,7 +87,7 @@ impl Collective {
         Collective { header, send, recv, input }
     }
 
-    /// The finding that somebody used the buffers before now.
+    /// Returns an error if the buffers were used before the stream ran the operation.
     fn untouched(&self) -> Outcome<()> {
         let (header, sequence) = (self.header, self.header.sequence);
         let early = |what: &str, at: usize| {
@@ -111,7 +111,7 @@ impl Collective {
         Ok(())
     }
 
-    /// Runs it, in the stream. The outer error is a connection that broke: a rank is gone.
+    /// Runs it in the stream. The outer error is a broken connection: a rank has exited.
     pub fn run(&self, mesh: &mut Mesh) -> io::Result<Outcome<()>> {
         let bytes = self.header.to_bytes();
         let heard = mesh.exchange(|_| &bytes, |_| Header::BYTES)?;
@@ -125,7 +125,7 @@ impl Collective {
         Ok(self.untouched().map(|()| self.recv.fill(result.into_iter())))
     }
 
-    /// What each rank gives to this one's result.
+    /// Returns each rank's contribution to this rank's result.
     fn trade(&self, mesh: &mut Mesh) -> io::Result<Vec<Vec<u8>>> {
         let (rank, input) = (mesh.rank, &self.input[..]);
         let shard = self.header.count * self.header.element.size();
@@ -151,7 +151,7 @@ impl Collective {
     }
 }
 
-/// The first byte that is not poison.
+/// Returns the first byte that is not poison.
 fn first_change(bytes: &[u8], element: Element) -> Option<usize> {
     let poison = element.poison();
     let chunk = bytes.chunks(poison.len()).position(|chunk| chunk != poison)?;

@@ -1,4 +1,4 @@
-//! A rank's end of a communicator.
+//! A rank's handle of a communicator.
 
 use crate::collective::{Collective, Span};
 use crate::driver;
@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 static OPEN: LazyLock<Mutex<HashMap<usize, Arc<Communicator>>>> = LazyLock::new(Mutex::default);
 
-/// Gives a communicator a handle, which is never used again.
+/// Assigns a handle to a communicator, which is never reused.
 pub fn register(comm: Communicator) -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0x1000);
     let handle = NEXT.fetch_add(0x10, Ordering::Relaxed);
@@ -43,13 +43,13 @@ pub struct Communicator {
     flights: Mutex<Vec<Flight>>,
 }
 
-/// The memory of an operation that the null stream has not been seen to wait for.
+/// The memory of an operation that the null stream has not been observed to wait for.
 struct Flight {
     header: Header,
     send: Span,
     recv: Span,
     stream: usize,
-    /// Which piece of work of its stream it belongs to, from 1.
+    /// Number of its work item in its stream, from 1.
     work: u64,
 }
 
@@ -72,12 +72,12 @@ impl Communicator {
         })
     }
 
-    /// Takes a call: from here on the buffers are the operation's.
+    /// Starts a call: from now on the buffers belong to the operation.
     ///
     /// # Safety
     /// As [`Collective::prepare`]: `send` and `recv` are as large as the call says.
     pub unsafe fn call(&self, header: Header, send: usize, recv: usize, stream: usize) -> Outcome<Collective> {
-        // One call at a time, as NCCL asks: nobody else takes this number.
+        // One call at a time, as NCCL requires, so the number is unique.
         let header = Header { sequence: self.called.load(Ordering::Relaxed), ..header };
         let state = driver::stream_state(stream)?;
         let (send, recv) = Collective::spans(&header, send, recv, (self.rank, self.world))?;
@@ -106,7 +106,7 @@ impl Communicator {
         Ok(unsafe { Collective::prepare(header, send, recv) })
     }
 
-    /// Puts operations that were called into their stream, as one piece of work.
+    /// Queues called operations in their stream as one work item.
     pub fn launch(self: &Arc<Self>, mut group: Vec<Collective>, stream: usize) -> Outcome<()> {
         let size = group.len();
         group.iter_mut().enumerate().for_each(|(index, one)| one.header.place = (index, size));
@@ -122,7 +122,7 @@ impl Communicator {
         driver::push(stream, Box::new(move || group.iter().for_each(|one| comm.run(one))))
     }
 
-    /// In the stream: does not come back from a failure.
+    /// Runs in the stream; does not return after a failure.
     fn run(&self, one: &Collective) {
         let (header, sequence) = (one.header, one.header.sequence);
         if goes_wrong(Fault::CollectiveHangs, self.rank, sequence) {
@@ -135,7 +135,7 @@ impl Communicator {
         match ran {
             Ok(Ok(())) => _ = self.finished.fetch_add(1, Ordering::Release),
             Ok(Err(failure)) => self.fail(failure),
-            // A rank is gone: the kernels of the others spin.
+            // A rank has exited: the kernels of the others spin.
             Err(_) => hang(),
         }
     }
@@ -150,7 +150,7 @@ impl Communicator {
         locked(&self.failure).as_ref().map_or(0, |failure| failure.code as c_int)
     }
 
-    /// The end, with all ranks.
+    /// Closes the communicator together with all ranks.
     pub fn close(&self) -> Outcome<()> {
         let under_way = self.called.load(Ordering::Relaxed) - self.finished.load(Ordering::Acquire);
         if under_way > 0 {

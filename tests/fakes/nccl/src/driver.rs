@@ -4,15 +4,15 @@ use crate::failure::{Code, Failure, Outcome};
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::OnceLock;
 
-/// What is known of a stream; the layout is that of the fake driver.
+/// State of a stream; same layout as in the fake driver.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StreamState {
-    /// Pieces of work put into it.
+    /// Number of queued work items.
     pub pushed: u64,
-    /// How many of them the null stream has waited for.
+    /// Number of them that the null stream has waited for.
     pub landed: u64,
-    /// Whether it was made to wait for the null stream since the last piece of work.
+    /// Whether it waits for the null stream since the last work item.
     pub follows: bool,
 }
 
@@ -52,7 +52,7 @@ fn symbol(name: &CStr) -> Option<*mut c_void> {
     (!address.is_null()).then_some(address)
 }
 
-/// The GPU of the calling thread's context.
+/// Returns the GPU of the calling thread's context.
 pub fn current_device() -> Outcome<u32> {
     let device = (driver()?.current_device)();
     u32::try_from(device).map_err(|_| Failure::new(Code::UnhandledCudaError, "no CUDA context is current"))
@@ -65,7 +65,7 @@ pub fn stream_state(stream: usize) -> Outcome<StreamState> {
     if code == 0 { Ok(state) } else { Err(no_stream(stream, code)) }
 }
 
-/// Puts work into a stream.
+/// Queues work in a stream.
 pub fn push(stream: usize, work: Box<dyn FnOnce() + Send>) -> Outcome<()> {
     extern "C" fn run(work: *mut c_void) {
         // SAFETY: the pointer was made below, and the stream runs it once.

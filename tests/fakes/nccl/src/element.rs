@@ -1,4 +1,4 @@
-//! The types that travel, and how their values become one.
+//! The supported dtypes and reductions.
 
 use crate::failure::{Failure, Outcome};
 use half::{bf16, f16};
@@ -41,13 +41,13 @@ impl Element {
         }
     }
 
-    /// Bytes of one element.
+    /// Size of an element in bytes.
     pub fn size(self) -> usize {
         self.poison().len()
     }
 
-    /// What a buffer holds that nobody may read. A signalling NaN: arithmetic on it in place leaves a quiet one, and so
-    /// is found too.
+    /// Content of a buffer that must not be read: a signaling NaN, because arithmetic on it in place leaves a quiet
+    /// NaN, which is detected too.
     pub fn poison(self) -> &'static [u8] {
         match self {
             Element::U8 => &[0xff],
@@ -59,7 +59,7 @@ impl Element {
         }
     }
 
-    /// `into = operator(into, from)`, element by element.
+    /// Computes `into = operator(into, from)` elementwise.
     pub fn reduce(self, operator: Operator, into: &mut [u8], from: &[u8]) {
         match self {
             Element::U8 => fold(operator, into, from, |b: [u8; 1]| b[0], |v| [v], u8::wrapping_add, u8::max),

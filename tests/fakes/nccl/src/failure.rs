@@ -1,4 +1,4 @@
-//! What went wrong, as NCCL tells it: a code, and a text that stays until the next one.
+//! Errors as NCCL reports them: a code, and a text that stays until the next error.
 
 use std::ffi::{CStr, CString, c_int};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ pub enum Code {
     RemoteError = 6,
 }
 
-/// A code and its story.
+/// A code and its details.
 #[derive(Debug, Clone)]
 pub struct Failure {
     pub code: Code,
@@ -39,9 +39,9 @@ impl Failure {
         Failure::new(Code::SystemError, format!("{what}: {error}"))
     }
 
-    /// Makes this the last error.
+    /// Sets the last error.
     pub fn tell(&self) -> c_int {
-        // Whoever asked before may still read the old text: it is never freed.
+        // Earlier callers may still read the old text: it is never freed.
         let text = CString::new(self.text.replace('\0', " ")).expect("no zero bytes");
         *locked(&LAST) = Box::leak(text.into_boxed_c_str());
         self.code as c_int
@@ -50,7 +50,7 @@ impl Failure {
 
 static LAST: Mutex<&'static CStr> = Mutex::new(c"");
 
-/// What a C function returns.
+/// Converts a result to the return value of a C function.
 pub fn code_of(call: &str, outcome: Outcome<()>) -> c_int {
     match outcome {
         Ok(()) => 0,
@@ -62,7 +62,7 @@ pub fn last() -> &'static CStr {
     *locked(&LAST)
 }
 
-/// NCCL's words for a code.
+/// Returns NCCL's text for a code.
 pub fn text(code: c_int) -> &'static CStr {
     match code {
         0 => c"no error",
@@ -80,7 +80,7 @@ pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Never comes back.
+/// Never returns.
 pub fn hang() -> ! {
     loop {
         std::thread::park();

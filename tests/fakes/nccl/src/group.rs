@@ -1,4 +1,4 @@
-//! Grouped calls: what is called between `ncclGroupStart` and `ncclGroupEnd` on a thread is launched as one.
+//! Grouped calls: calls between `ncclGroupStart` and `ncclGroupEnd` on a thread are launched as one.
 
 use crate::collective::Collective;
 use crate::communicator::{self, Communicator};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Default)]
 struct Group {
     depth: usize,
-    /// The communicator and the stream of all of them.
+    /// The communicator and the stream of all calls.
     place: Option<(Arc<Communicator>, usize)>,
     called: Vec<Collective>,
     failure: Option<Failure>,
@@ -25,7 +25,7 @@ pub fn start() {
     GROUP.with_borrow_mut(|group| group.depth += 1);
 }
 
-/// Launches what was called, unless a call has failed.
+/// Launches the calls, unless one has failed.
 pub fn end() -> Outcome<()> {
     let group = GROUP.with_borrow_mut(|group| {
         group.depth = group.depth.checked_sub(1).ok_or_else(|| Failure::usage("no group was started"))?;
@@ -38,7 +38,7 @@ pub fn end() -> Outcome<()> {
     }
 }
 
-/// Takes a call; outside a group it is launched at once.
+/// Adds a call; outside a group it is launched at once.
 ///
 /// # Safety
 /// As [`Collective::prepare`]: `send` and `recv` are as large as the call says.

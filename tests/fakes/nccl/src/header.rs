@@ -1,4 +1,4 @@
-//! The part of an operation that has to be equal on all ranks.
+//! The part of an operation that must be equal on all ranks.
 
 use crate::element::{Element, Operator};
 use crate::failure::Failure;
@@ -14,14 +14,14 @@ pub enum Action {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Among the communicator's operations, from 0.
+    /// Index among the communicator's operations, from 0.
     pub sequence: u64,
     pub action: Action,
     pub element: Element,
     pub operator: Operator,
-    /// As the call gives it: with shards, the elements of one.
+    /// Count as in the call: with shards, the elements of one.
     pub count: usize,
-    /// Which of how many in its group.
+    /// Index in its group, and the group's size.
     pub place: (usize, usize),
 }
 
@@ -32,7 +32,7 @@ impl Header {
         Header { sequence: 0, action, element, operator, count, place: (0, 1) }
     }
 
-    /// What the ranks send each other: equal if and only if the headers are.
+    /// Encodes the header for the exchange between ranks: equal if and only if the headers are.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let (action, root) = match self.action {
             Action::AllReduce => (0, 0),
@@ -49,7 +49,7 @@ impl Header {
         bytes
     }
 
-    /// The inverse; `None` for bytes that it never makes.
+    /// The inverse; `None` for invalid bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Header> {
         let words: Vec<usize> =
             bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word) as usize).collect();
@@ -66,7 +66,7 @@ impl Header {
         Some(Header { sequence: sequence as u64, action, element, operator, count, place: (index, group) })
     }
 
-    /// The finding that the ranks, in their order, have not called the same operation; `None` if they have.
+    /// Returns an error if the ranks, in rank order, have not called the same operation.
     pub fn disagreement(headers: &[Header]) -> Option<Failure> {
         let first = headers.first()?;
         if headers.iter().all(|header| header == first) {

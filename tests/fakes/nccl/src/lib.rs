@@ -1,27 +1,26 @@
-//! A stand-in for NCCL (`libnccl.so.2`) over the fake CUDA driver: the calls that `src/comm/ffi/nccl.rs`
-//! makes, run on host memory between the processes of one machine.
+//! A fake NCCL (`libnccl.so.2`) on the fake CUDA driver with the functions that `src/comm/ffi/nccl.rs` calls, which run
+//! on host memory between the processes of one machine.
 //!
-//! An operation is put into the stream that it is given, and runs there when its turn comes; operations of one group run
-//! as one piece of work. Sums are taken in the order of ranks, rounding after each addition: every rank gets the same bits.
+//! An operation is queued in its stream and runs there; operations of one group run as one work item. Sums are computed
+//! in rank order, rounding after each addition: every rank gets the same bits.
 //!
-//! What CUDA leaves to luck is checked:
-//! 1. *Order.* Each operation's kind, type, count, root and place in its group are compared over the ranks.
-//! 2. *Buffers.* From the call on, the buffer that will hold the result holds signalling NaNs (for whole numbers, bytes
-//!    of ones), and the input is put aside: who reads too early computes with NaN, and who writes too early is found when
-//!    the operation runs. A buffer must not be given to a second operation before the null stream has waited for the
-//!    first.
-//! 3. *Streams.* The stream must have been made to wait for the null stream since the operation before. Without that a
+//! The fake checks what works only by luck with CUDA:
+//! 1. *Order.* Each operation's kind, dtype, count, root and position in its group are compared over the ranks.
+//! 2. *Buffers.* From the call on, the result buffer contains signaling NaNs (for integers, bytes of ones), and the input
+//!    is copied: reading too early yields NaN, and writing too early is detected when the operation runs. A buffer must
+//!    not be passed to a second operation before the null stream has waited for the first.
+//! 3. *Streams.* The stream must have been made to wait for the null stream since the previous operation. Otherwise a
 //!    collective may run before its input is computed.
 //!
-//! A finding of the first kind, and a broken buffer, is an asynchronous error, and the stream stops for good, as after a
-//! fault of a GPU; the rest are errors of the call. As with NCCL, nobody is told of a rank that dies.
+//! An error of the first kind, and a modified buffer, is an asynchronous error, and the stream stops for good, as after
+//! a GPU fault; the others are errors of the call. Like NCCL, it does not report a rank that dies.
 //!
 //! Environment:
-//! - `FAKE_NCCL_VERSION`: what `ncclGetVersion` says; default 22907.
-//! - `FAKE_NCCL_FAULT`: what goes wrong, as `KIND` or `KIND:N`, at the Nth collective of the communicator, from 0:
-//!   `init-hangs`, `call-fails:N`, `call-hangs:N` (the host never comes back), `async-error:N`, `collective-hangs:N` (the
-//!   stream never goes on).
-//! - `FAKE_NCCL_FAULT_RANK`: on this rank only; default on all.
+//! - `FAKE_NCCL_VERSION`: result of `ncclGetVersion`; default 22907.
+//! - `FAKE_NCCL_FAULT`: fault to inject, `KIND` or `KIND:N` at the Nth collective of the communicator, from 0:
+//!   `init-hangs`, `call-fails:N`, `call-hangs:N` (the host never returns), `async-error:N`, `collective-hangs:N` (the
+//!   stream never continues).
+//! - `FAKE_NCCL_FAULT_RANK`: only on this rank; default all.
 
 mod collective;
 mod communicator;
@@ -97,7 +96,7 @@ pub extern "C" fn ncclGetErrorString(code: c_int) -> *const c_char {
     failure::text(code).as_ptr()
 }
 
-/// The text of this process's last error, whatever the communicator.
+/// Returns the text of this process's last error, whatever the communicator.
 #[unsafe(no_mangle)]
 pub extern "C" fn ncclGetLastError(_comm: Handle) -> *const c_char {
     failure::last().as_ptr()
@@ -185,7 +184,7 @@ pub unsafe extern "C" fn ncclBroadcast(
     code_of("ncclBroadcast", header.and_then(|h| unsafe { group::add(h, send, recv, comm as usize, stream as usize) }))
 }
 
-/// Writes an answer where the caller wants it.
+/// Writes a value to the caller's pointer.
 ///
 /// # Safety
 /// `place` is null or valid for a write.

@@ -1,4 +1,4 @@
-//! The ranks' connections: every two of them have a Unix socket, in the abstract name space of this machine.
+//! The ranks' connections: each pair has a Unix socket in the abstract namespace of this machine.
 
 use crate::failure::{Code, Failure, Outcome};
 use crate::settings;
@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::thread;
 use std::time::Duration;
 
-/// A name that only the ranks of one communicator know.
+/// A name known only to the ranks of one communicator.
 pub struct Id(String);
 
 impl Id {
@@ -33,25 +33,25 @@ impl Id {
             .ok_or_else(|| Failure::argument("the unique id is not one of the fake NCCL's"))
     }
 
-    /// Where a rank listens.
+    /// Returns the address on which a rank listens.
     fn address(&self, rank: usize) -> Result<SocketAddr> {
         SocketAddr::from_abstract_name(format!("{}.{rank}", self.0))
     }
 }
 
-/// What two ranks tell each other first: rank, world, GPU.
+/// First message between two ranks: rank, world, GPU.
 type Hello = [u32; 3];
 
 /// This rank's connections.
 pub struct Mesh {
     pub rank: usize,
     pub world: usize,
-    /// By rank; none to itself.
+    /// By rank; `None` for itself.
     links: Vec<Option<UnixStream>>,
 }
 
 impl Mesh {
-    /// Meets all ranks; returns when the last is there. `device` is this rank's GPU, which nobody else may have.
+    /// Connects to all ranks; returns when the last is connected. `device` is this rank's GPU, which no other may have.
     pub fn meet(id: &Id, rank: usize, world: usize, device: u32) -> Outcome<Mesh> {
         let hello = [rank as u32, world as u32, device];
         let meeting = |e: std::io::Error| Failure::system("meeting the other ranks", &e);
@@ -93,10 +93,10 @@ impl Mesh {
         Ok(())
     }
 
-    /// Sends `out(r)` to each rank r and receives `expected(r)` bytes from it; by rank, own bytes included.
+    /// Sends `out(r)` to each rank r and receives `expected(r)` bytes from it; returns them by rank, including its own.
     ///
-    /// Pairs of ranks talk one after another, in an order that all ranks share, the lower rank of a pair first: nobody
-    /// waits in a circle.
+    /// Pairs of ranks communicate one after another in a common order, the lower rank of a pair first, so that there is
+    /// no cycle of waits.
     pub fn exchange<'a>(
         &mut self,
         out: impl Fn(usize) -> &'a [u8],

@@ -1,10 +1,10 @@
-//! What the environment asks of the fake NCCL. A word that it does not know ends the process.
+//! Settings of the fake NCCL from the environment. An invalid value ends the process.
 
 use std::ffi::c_int;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-/// What goes wrong on purpose.
+/// Injected faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     InitHangs,
@@ -33,12 +33,12 @@ pub fn version() -> c_int {
     settings().version
 }
 
-/// As NCCL from 2.30 on, where its variable allows it.
+/// Like NCCL from 2.30 on, if its variable allows it.
 pub fn shares_gpus() -> bool {
     version() >= 23000 && read("NCCL_MULTI_RANK_GPU_ENABLE", number::<i64>).is_some_and(|on| on != 0)
 }
 
-/// Whether this goes wrong on this rank, at the collective of this number.
+/// Whether this fault applies to this rank at this collective.
 pub fn goes_wrong(fault: Fault, rank: usize, sequence: u64) -> bool {
     settings().fault == Some((fault, sequence)) && settings().rank.is_none_or(|only| only == rank)
 }
