@@ -9,7 +9,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # Besides the unit tests, what `fast` runs: test files of one process that take a few seconds each.
-readonly quick="architecture documents wording launch resume equivalence half plan_stages tasks_binary tasks_tagging"
+readonly quick="architecture documents wording launch resume equivalence half plan_blocks tasks_binary tasks_tagging"
 
 mode=${1:-all}
 [[ $mode == all || $mode == fast ]] || die "usage: launch/test.sh [fast]"

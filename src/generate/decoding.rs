@@ -19,7 +19,7 @@ pub trait Passes {
     ///
     /// # Errors
     /// A dead or late rank.
-    fn pass(&mut self, stages: Range<usize>, run: &mut dyn FnMut(usize, &Params)) -> Result<()>;
+    fn pass(&mut self, blocks: Range<usize>, run: &mut dyn FnMut(usize, &Params)) -> Result<()>;
 
     /// Returns whether there is another pass: if this rank needs one (`mine`), or another rank does.
     ///
@@ -48,7 +48,7 @@ pub fn generate(
     passes: &mut dyn Passes,
 ) -> Result<Vec<Text>> {
     let _guard = tch::no_grad_guard();
-    let decoder = backbone.decoder_stage();
+    let decoder = backbone.decoder_block();
     let start = match (decoder > 0, settings.decoder_start) {
         (true, None) => {
             let keys = "decoder_start_token_id or bos_token_id";
@@ -90,18 +90,18 @@ impl<'a> Running<'a> {
         let batch = (!prompts.is_empty()).then(|| first_batch(prompts, &source, start, device));
         let own = batch.as_ref().map(own_sequences);
         let empty = Sequences::new(Vec::new());
-        let cache = Cache::new(backbone.stages(), own.unwrap_or(&empty));
+        let cache = Cache::new(backbone.blocks(), own.unwrap_or(&empty));
         Running { backbone, device, batch, source, cache, encoded: Boundary::new() }
     }
 
     /// Runs all blocks over the prompts; returns the logits of their last tokens.
     fn first(&mut self, passes: &mut dyn Passes) -> Result<Option<Tensor>> {
-        let (backbone, decoder) = (self.backbone, self.backbone.decoder_stage());
+        let (backbone, decoder) = (self.backbone, self.backbone.decoder_block());
         let (encoded, batch) = (&mut self.encoded, &self.batch);
         if decoder > 0 {
-            passes.pass(0..decoder, &mut |stage, params| {
+            passes.pass(0..decoder, &mut |block, params| {
                 if let Some(batch) = batch {
-                    *encoded = backbone.forward(stage, encoded, batch, &mut Ctx::eval(params));
+                    *encoded = backbone.forward(block, encoded, batch, &mut Ctx::eval(params));
                 }
             })?;
         }
@@ -115,14 +115,14 @@ impl<'a> Running<'a> {
     }
 
     fn decode(&mut self, passes: &mut dyn Passes) -> Result<Option<Tensor>> {
-        let (backbone, stages) = (self.backbone, self.backbone.stages());
+        let (backbone, blocks) = (self.backbone, self.backbone.blocks());
         let (batch, cache) = (&self.batch, &mut self.cache);
         let mut border: Boundary = self.encoded.iter().map(Tensor::shallow_clone).collect();
         let mut logits = None;
-        passes.pass(backbone.decoder_stage()..stages + 1, &mut |stage, params| {
+        passes.pass(backbone.decoder_block()..blocks + 1, &mut |block, params| {
             let Some(batch) = batch else { return };
-            if stage < stages {
-                border = backbone.forward(stage, &border, batch, &mut Ctx::generate(params, cache.stage(stage)));
+            if block < blocks {
+                border = backbone.forward(block, &border, batch, &mut Ctx::generate(params, cache.block(block)));
             } else {
                 let last = border[0].index_select(0, own_sequences(batch).last());
                 logits = Some(backbone.vocabulary(&last, &mut Ctx::eval(params)).to_kind(Kind::Float));

@@ -75,10 +75,10 @@ impl Decoder {
             (words, learnt.then(|| Embedding::new(b, "positions", config.max_length, hidden, std)))
         });
         let block = |(i, &block): (usize, &PreNormConfig)| {
-            b.stage(i + 1, |b| b.scope(&format!("layer.{i}"), |b| PreNormBlock::new(b, block)))
+            b.block(i + 1, |b| b.scope(&format!("layer.{i}"), |b| PreNormBlock::new(b, block)))
         };
         let layers: Vec<PreNormBlock> = config.blocks.iter().enumerate().map(block).collect();
-        let (norm, vocabulary) = b.stage(layers.len() + 1, |b| {
+        let (norm, vocabulary) = b.block(layers.len() + 1, |b| {
             let norm = Norm::new(b, "norm", norm, hidden, norm_eps);
             let vocabulary = is_lm.then(|| match config.tied {
                 true => Vocabulary::tied(b, &words),
@@ -113,17 +113,17 @@ pub fn head_dropout(role: Role, asked: Option<f64>, file: [Option<f64>; 2]) -> f
 }
 
 impl Backbone for Decoder {
-    fn stages(&self) -> usize {
+    fn blocks(&self) -> usize {
         1 + self.layers.len()
     }
 
-    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
-        if stage > 0 {
+    fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
+        if block > 0 {
             let angles = match &self.config.positions {
                 Positions::Learnt => None,
                 Positions::Rotary(rotary) => Some(rotary.angles(&batch.sequences, input[0].kind())),
             };
-            return vec![self.layers[stage - 1].forward(ctx, &input[0], &batch.sequences, angles.as_ref())];
+            return vec![self.layers[block - 1].forward(ctx, &input[0], &batch.sequences, angles.as_ref())];
         }
         let words = self.words.forward(ctx, &batch.tokens);
         let x = match &self.places {
@@ -165,10 +165,10 @@ impl Backbone for Decoder {
         usize::MAX
     }
 
-    fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost {
+    fn cost(&self, block: usize, x: &Extents, how: &ComputeMode) -> Cost {
         let turns = matches!(self.config.positions, Positions::Rotary(_));
         let numbers = x.own.tokens * self.hidden as f64;
-        match stage.checked_sub(1) {
+        match block.checked_sub(1) {
             Some(layer) => self.layers[layer].cost(how, &x.own, turns),
             None => embedding::cost(how, numbers, if turns { 1 } else { 2 }, self.config.dropout),
         }

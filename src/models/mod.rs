@@ -45,25 +45,25 @@ pub enum Reads {
     Vocabulary,
 }
 
-/// A pretrained model for a task head: blocks `0..stages()`, then the head's block, in which a task calls one of
+/// A pretrained model for a task head: blocks `0..blocks()`, then the head's block, in which a task calls one of
 /// [`Backbone::summary`], [`Backbone::features`] and [`Backbone::vocabulary`].
 pub trait Backbone: Send + Sync {
     /// Number of blocks before the head: the embeddings and the layers.
-    fn stages(&self) -> usize;
+    fn blocks(&self) -> usize;
 
     /// The first block that runs for each new token in generation: the first after an encoder.
-    fn decoder_stage(&self) -> usize {
+    fn decoder_block(&self) -> usize {
         0
     }
 
     /// A block's name in messages.
-    fn stage_name(&self, stage: usize) -> String {
-        if stage == 0 { "embeddings".into() } else { format!("layer {}", stage - 1) }
+    fn block_name(&self, block: usize) -> String {
+        if block == 0 { "embeddings".into() } else { format!("layer {}", block - 1) }
     }
 
     /// Runs one block. The input of block 0 is empty; the first output of the last block is the hidden states for the
     /// head: `[T, hidden]`, or the decoder's `[D, hidden]` of an encoder-decoder.
-    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary;
+    fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary;
 
     /// Returns one vector per sequence, `[S, width]`: the family's pooled output for classification, with its dropout before
     /// a classifier. Runs in the head's block.
@@ -94,7 +94,7 @@ pub trait Backbone: Send + Sync {
     fn segments(&self) -> usize;
 
     /// Returns the cost of a block before the head, without its [`Backbone::boundary`].
-    fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost;
+    fn cost(&self, block: usize, x: &Extents, how: &ComputeMode) -> Cost;
 
     /// Returns the cost of the backbone's part of the head's block.
     fn head_cost(&self, reads: Reads, x: &Extents, how: &ComputeMode) -> Cost;

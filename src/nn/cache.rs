@@ -15,13 +15,13 @@ const GROWTH: i64 = 16;
 #[derive(Debug)]
 pub struct Cache {
     lengths: Vec<i64>,
-    stages: Vec<StageCache>,
+    blocks: Vec<BlockCache>,
     device: Device,
 }
 
 /// The KV cache of one block.
 #[derive(Debug)]
-pub struct StageCache {
+pub struct BlockCache {
     /// i64 `[sequences * longest]`: the source token of each place of the rectangle in the first pass.
     places: Tensor,
     /// Keys and values of each self-attention of the block, in the order of its calls: `[sequences, capacity, width]`.
@@ -34,17 +34,17 @@ pub struct StageCache {
 
 impl Cache {
     /// Returns an empty cache for this many blocks; the first pass is over `sequences`.
-    pub fn new(stages: usize, sequences: &Sequences) -> Self {
+    pub fn new(blocks: usize, sequences: &Sequences) -> Self {
         let places = fill_in_front(sequences);
-        let stage =
-            || StageCache { places: places.shallow_clone(), own: Vec::new(), constants: Vec::new(), calls: [0; 2] };
-        let stages = (0..stages).map(|_| stage()).collect();
-        Cache { lengths: sequences.lengths().to_vec(), stages, device: places.device() }
+        let block =
+            || BlockCache { places: places.shallow_clone(), own: Vec::new(), constants: Vec::new(), calls: [0; 2] };
+        let blocks = (0..blocks).map(|_| block()).collect();
+        Cache { lengths: sequences.lengths().to_vec(), blocks, device: places.device() }
     }
 
     /// The cache of a block.
-    pub fn stage(&mut self, stage: usize) -> &mut StageCache {
-        &mut self.stages[stage]
+    pub fn block(&mut self, block: usize) -> &mut BlockCache {
+        &mut self.blocks[block]
     }
 
     /// Number of cached tokens of each sequence: the positions of the next tokens.
@@ -71,20 +71,20 @@ impl Cache {
         let unused = before - longest(&self.lengths);
         let rows: Vec<i64> = sequences.iter().map(|&i| i as i64).collect();
         let rows = transfer::to_device(Tensor::from_slice(&rows), self.device);
-        for kv in self.stages.iter_mut().flat_map(|stage| &mut stage.own).flatten() {
+        for kv in self.blocks.iter_mut().flat_map(|block| &mut block.own).flatten() {
             *kv = kv.narrow(1, unused, kv.size()[1] - unused).index_select(0, &rows);
         }
     }
 
     /// Keeps these tokens of the encoder, i64 `[n]`.
     pub fn select_constants(&mut self, tokens: &Tensor) {
-        for constant in self.stages.iter_mut().flat_map(|stage| &mut stage.constants) {
+        for constant in self.blocks.iter_mut().flat_map(|block| &mut block.constants) {
             *constant = constant.index_select(0, tokens);
         }
     }
 }
 
-impl StageCache {
+impl BlockCache {
     /// Starts a new pass.
     pub(super) fn begin(&mut self) {
         self.calls = [0; 2];
@@ -158,12 +158,12 @@ mod tests {
             let first = Sequences::new(vec![1, 3]);
             let mut cache = Cache::new(1, &first);
             let kv = column(&[0.0, 100.0, 101.0, 102.0]);
-            cache.stage(0).begin();
-            assert!(cache.stage(0).remember([&kv, &kv], first.buckets()).is_none());
+            cache.block(0).begin();
+            assert!(cache.block(0).remember([&kv, &kv], first.buckets()).is_none());
             let step = |cache: &mut Cache, values: &[f32]| {
                 let next = cache.grow();
-                cache.stage(0).begin();
-                let [k, v] = cache.stage(0).remember([&column(values), &column(values)], next.buckets()).unwrap();
+                cache.block(0).begin();
+                let [k, v] = cache.block(0).remember([&column(values), &column(values)], next.buckets()).unwrap();
                 assert!(k.equal(&v));
                 rows(&k)
             };
@@ -187,14 +187,14 @@ mod tests {
         let sequences = Sequences::new(vec![1, 1]);
         let mut cache = Cache::new(1, &sequences);
         let constants = [[1, 2, 3], [4, 5, 6]].map(|values| Tensor::from_slice(&values));
-        cache.stage(0).begin();
+        cache.block(0).begin();
         for constant in &constants {
-            assert!(cache.stage(0).constant().is_none());
-            cache.stage(0).set_constant(constant);
+            assert!(cache.block(0).constant().is_none());
+            cache.block(0).set_constant(constant);
         }
         cache.select_constants(&Tensor::arange_start(1, 3, (Kind::Int64, Device::Cpu)));
-        cache.stage(0).begin();
-        let found = [0, 1].map(|_| Vec::<i32>::try_from(cache.stage(0).constant().unwrap()).unwrap());
+        cache.block(0).begin();
+        let found = [0, 1].map(|_| Vec::<i32>::try_from(cache.block(0).constant().unwrap()).unwrap());
         assert_eq!(found, [[2, 3], [5, 6]]);
     }
 }

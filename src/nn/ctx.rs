@@ -2,7 +2,7 @@
 
 use crate::data::ragged::Bucket;
 use crate::ffi;
-use crate::nn::cache::StageCache;
+use crate::nn::cache::BlockCache;
 use crate::nn::param_builder::ParamId;
 use crate::nn::params::Params;
 use crate::nn::rng;
@@ -43,13 +43,13 @@ pub struct Ctx<'a> {
     key: u64,
     draws: u64,
     rows: Vec<Rows>,
-    memory: Option<&'a mut StageCache>,
+    memory: Option<&'a mut BlockCache>,
 }
 
 impl<'a> Ctx<'a> {
-    /// Returns the context of `stage` with dropout and gradients.
-    pub fn train(params: &'a Params, pass: Pass, stage: usize) -> Self {
-        let key = rng::key(pass.seed, &[pass.step, pass.micro_batch, stage as u64, pass.rank]);
+    /// Returns the context of `block` with dropout and gradients.
+    pub fn train(params: &'a Params, pass: Pass, block: usize) -> Self {
+        let key = rng::key(pass.seed, &[pass.step, pass.micro_batch, block as u64, pass.rank]);
         Ctx { params, train: true, key, draws: 0, rows: Vec::new(), memory: None }
     }
 
@@ -59,7 +59,7 @@ impl<'a> Ctx<'a> {
     }
 
     /// Returns a context for generation, without dropout and gradients, with a KV cache.
-    pub fn generate(params: &'a Params, cache: &'a mut StageCache) -> Self {
+    pub fn generate(params: &'a Params, cache: &'a mut BlockCache) -> Self {
         cache.begin();
         Ctx { memory: Some(cache), ..Ctx::eval(params) }
     }
@@ -147,9 +147,9 @@ mod tests {
     use crate::nn::ParamBuilder;
     use tch::Kind;
 
-    fn mask(pass: Pass, stage: usize, p: f64) -> Tensor {
+    fn mask(pass: Pass, block: usize, p: f64) -> Tensor {
         let params = Params::new(ParamBuilder::new().finish(), 1, Kind::Float, Device::Cpu, false).unwrap();
-        Ctx::train(&params, pass, stage).dropout(Tensor::ones([400, 500], (Kind::Float, Device::Cpu)), p)
+        Ctx::train(&params, pass, block).dropout(Tensor::ones([400, 500], (Kind::Float, Device::Cpu)), p)
     }
 
     /// The expected number of elements is kept and scaled so that the mean stays; masks of different keys are

@@ -42,7 +42,7 @@ pub struct Group {
 pub struct Unit {
     pub content: Content,
     /// The blocks that compute with it, ascending: the one that owns it and those that borrow from it.
-    pub stages: Vec<usize>,
+    pub blocks: Vec<usize>,
     /// Its parameters, in the order of the buffer.
     pub members: Vec<ParamId>,
     pub groups: Vec<Group>,
@@ -94,7 +94,7 @@ impl Layout {
             if last.as_ref() != Some(&key) {
                 units.push(Unit {
                     content: key.1,
-                    stages: stages(spec),
+                    blocks: blocks(spec),
                     members: Vec::new(),
                     groups: Vec::new(),
                     numel: 0,
@@ -136,8 +136,8 @@ impl Layout {
     }
 
     /// Number of blocks that compute with any unit.
-    pub fn stages(&self) -> usize {
-        self.units.iter().flat_map(|unit| &unit.stages).max().map_or(0, |last| last + 1)
+    pub fn blocks(&self) -> usize {
+        self.units.iter().flat_map(|unit| &unit.blocks).max().map_or(0, |last| last + 1)
     }
 
     /// Number of elements of a unit's buffer, including the padding.
@@ -146,15 +146,15 @@ impl Layout {
     }
 
     /// Returns the units that a block computes with.
-    pub fn of_stage(&self, stage: usize) -> impl Iterator<Item = usize> {
-        (0..self.units.len()).filter(move |&u| self.units[u].stages.contains(&stage))
+    pub fn of_block(&self, block: usize) -> impl Iterator<Item = usize> {
+        (0..self.units.len()).filter(move |&u| self.units[u].blocks.contains(&block))
     }
 
     /// Returns the earliest block with trained weights, where backward ends; the number of blocks if nothing is
     /// trained.
-    pub fn first_trained_stage(&self) -> usize {
+    pub fn first_trained_block(&self) -> usize {
         let trained = self.units.iter().filter(|unit| unit.is_trained());
-        trained.filter_map(|unit| unit.stages.first().copied()).min().unwrap_or_else(|| self.stages())
+        trained.filter_map(|unit| unit.blocks.first().copied()).min().unwrap_or_else(|| self.blocks())
     }
 
     /// A hash of the layout, compared between ranks.
@@ -170,15 +170,15 @@ fn key(spec: &ParamSpec, index: usize) -> (usize, Content, Vec<usize>, usize) {
         (true, true) => Content::Table,
         (true, false) => Content::Dense,
     };
-    (spec.stage, content, stages(spec), if content == Content::Table { index } else { 0 })
+    (spec.block, content, blocks(spec), if content == Content::Table { index } else { 0 })
 }
 
-fn stages(spec: &ParamSpec) -> Vec<usize> {
-    let mut stages = spec.borrowers.clone();
-    stages.push(spec.stage);
-    stages.sort_unstable();
-    stages.dedup();
-    stages
+fn blocks(spec: &ParamSpec) -> Vec<usize> {
+    let mut blocks = spec.borrowers.clone();
+    blocks.push(spec.block);
+    blocks.sort_unstable();
+    blocks.dedup();
+    blocks
 }
 
 #[cfg(test)]
@@ -193,9 +193,9 @@ mod tests {
         b.vector("bias", 5, Init::Zeros);
         let shared = b.weight("positions", &[3, 5], Init::Zeros);
         b.weight("projection", &[5, 5], Init::Zeros);
-        b.stage(1, |b| b.weight("layer.0", &[40, 40], Init::Zeros));
-        b.stage(2, |b| b.weight("layer.1", &[5, 5], Init::Zeros));
-        b.stage(3, |b| {
+        b.block(1, |b| b.weight("layer.0", &[40, 40], Init::Zeros));
+        b.block(2, |b| b.weight("layer.1", &[5, 5], Init::Zeros));
+        b.block(3, |b| {
             b.borrow(shared);
             b.vector("head", 2, Init::Zeros)
         });
@@ -237,7 +237,7 @@ mod tests {
         let specs = specs();
         let layout = Layout::new(&specs, 2);
         let names = |u: &Unit| u.members.iter().map(|id| specs[id.0].name.as_str()).collect::<Vec<_>>();
-        let seen: Vec<_> = layout.units().iter().map(|u| (names(u), u.content, u.stages.clone())).collect();
+        let seen: Vec<_> = layout.units().iter().map(|u| (names(u), u.content, u.blocks.clone())).collect();
         let wanted = [
             (vec!["words"], Content::Table, vec![0]),
             (vec!["projection", "bias"], Content::Dense, vec![0]),
@@ -247,8 +247,8 @@ mod tests {
             (vec!["head"], Content::Dense, vec![3]),
         ];
         assert_eq!(seen, wanted);
-        assert!(layout.of_stage(3).eq([2, 5]));
-        assert_eq!(layout.first_trained_stage(), 0);
+        assert!(layout.of_block(3).eq([2, 5]));
+        assert_eq!(layout.first_trained_block(), 0);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct ParamSpec {
     pub name: String,
     pub shape: Vec<i64>,
     /// The block that owns it.
-    pub stage: usize,
+    pub block: usize,
     /// Other blocks that compute with it: a tied head, a layer used again.
     pub borrowers: Vec<usize>,
     pub init: Init,
@@ -72,7 +72,7 @@ impl ParamSpec {
 pub struct ParamBuilder {
     specs: Vec<ParamSpec>,
     path: Vec<String>,
-    stage: usize,
+    block: usize,
     fresh: bool,
 }
 
@@ -90,11 +90,11 @@ impl ParamBuilder {
         value
     }
 
-    /// Declares the parameters of `body` as owned by block `stage`.
-    pub fn stage<T>(&mut self, stage: usize, body: impl FnOnce(&mut Self) -> T) -> T {
-        let before = std::mem::replace(&mut self.stage, stage);
+    /// Declares the parameters of `body` as owned by block `block`.
+    pub fn block<T>(&mut self, block: usize, body: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.block, block);
         let value = body(self);
-        self.stage = before;
+        self.block = before;
         value
     }
 
@@ -126,15 +126,15 @@ impl ParamBuilder {
         self.add(name, &[rows, width], init, true, true)
     }
 
-    /// Declares the parameters of `body` as owned by the first of `stages` and borrowed by the others.
+    /// Declares the parameters of `body` as owned by the first of `blocks` and borrowed by the others.
     ///
     /// # Panics
-    /// If `stages` is empty.
-    pub fn shared<T>(&mut self, stages: &[usize], body: impl FnOnce(&mut Self) -> T) -> T {
+    /// If `blocks` is empty.
+    pub fn shared<T>(&mut self, blocks: &[usize], body: impl FnOnce(&mut Self) -> T) -> T {
         let declared = self.specs.len();
-        let value = self.stage(stages[0], body);
-        for &stage in &stages[1..] {
-            self.stage(stage, |b| (declared..b.specs.len()).for_each(|id| b.borrow(ParamId(id))));
+        let value = self.block(blocks[0], body);
+        for &block in &blocks[1..] {
+            self.block(block, |b| (declared..b.specs.len()).for_each(|id| b.borrow(ParamId(id))));
         }
         value
     }
@@ -148,14 +148,14 @@ impl ParamBuilder {
 
     /// Lets the builder's block compute with a parameter of an earlier one: they share the weight and its gradient.
     pub fn borrow(&mut self, id: ParamId) {
-        let (stage, spec) = (self.stage, &mut self.specs[id.0]);
+        let (block, spec) = (self.block, &mut self.specs[id.0]);
         assert!(!spec.row_sparse, "{}: a borrowed table is not looked up only: declare it by weight()", spec.name);
-        spec.borrowers.push(stage);
+        spec.borrowers.push(block);
     }
 
     /// Lets the builder's block look up rows of an earlier block's embedding matrix, which stays row-sparse.
     pub fn borrow_rows(&mut self, id: ParamId) {
-        self.specs[id.0].borrowers.push(self.stage);
+        self.specs[id.0].borrowers.push(self.block);
     }
 
     fn add(&mut self, name: &str, shape: &[i64], init: Init, decay: bool, row_sparse: bool) -> ParamId {
@@ -163,11 +163,11 @@ impl ParamBuilder {
         path.push(name.to_owned());
         let name = path.join(".");
         debug_assert!(self.specs.iter().all(|s| s.name != name), "parameter {name} is declared twice");
-        let (stage, fresh) = (self.stage, self.fresh);
+        let (block, fresh) = (self.block, self.fresh);
         self.specs.push(ParamSpec {
             name,
             shape: shape.to_vec(),
-            stage,
+            block,
             borrowers: Vec::new(),
             init,
             decay,
@@ -194,7 +194,7 @@ mod tests {
     fn a_vocabulary_is_not_lent() {
         let mut b = ParamBuilder::new();
         let words = b.vocabulary("words", 7, 5, Init::Zeros);
-        b.stage(1, |b| b.borrow(words));
+        b.block(1, |b| b.borrow(words));
     }
 
     #[test]
@@ -203,8 +203,8 @@ mod tests {
         b.vector("before", 3, Init::Zeros);
         b.shared(&[2, 3, 5], |b| [b.weight("w", &[2, 2], Init::Zeros), b.vector("b", 2, Init::Zeros)]);
         b.vector("after", 3, Init::Zeros);
-        let places: Vec<_> = b.finish().into_iter().map(|spec| (spec.name, spec.stage, spec.borrowers)).collect();
-        let of = |name: &str, stage, borrowers: &[usize]| (name.to_owned(), stage, borrowers.to_vec());
+        let places: Vec<_> = b.finish().into_iter().map(|spec| (spec.name, spec.block, spec.borrowers)).collect();
+        let of = |name: &str, block, borrowers: &[usize]| (name.to_owned(), block, borrowers.to_vec());
         assert_eq!(places, [of("before", 0, &[]), of("w", 2, &[3, 5]), of("b", 2, &[3, 5]), of("after", 0, &[])]);
     }
 }

@@ -104,11 +104,11 @@ impl Gradients {
     ///
     /// # Errors
     /// Out of memory.
-    pub fn before(&mut self, params: &Params, stage: usize) -> Result<()> {
+    pub fn before(&mut self, params: &Params, block: usize) -> Result<()> {
         if self.collects_in_place(params) {
             return Ok(());
         }
-        for index in params.layout().of_stage(stage) {
+        for index in params.layout().of_block(block) {
             if params.layout().units()[index].content == Content::Dense && self.parts[index].fresh.is_none() {
                 let (size, options) = ([params.layout().padded(index)], (params.kind(), params.device()));
                 let fresh = memory::during(Use::Gradients, || Tensor::f_zeros(size, options))?;
@@ -136,15 +136,15 @@ impl Gradients {
     ///
     /// # Errors
     /// Those of the collective; out of memory.
-    pub fn after(&mut self, params: &Params, stage: usize, name: &str, last: bool) -> Result<()> {
+    pub fn after(&mut self, params: &Params, block: usize, name: &str, last: bool) -> Result<()> {
         if self.zero.shards_gradients() {
             // At most one block's buffers are being reduced while the next block fills its own.
             self.land()?;
         }
         let units = params.layout().units();
-        let complete = |&u: &usize| units[u].is_trained() && units[u].stages[0] == stage;
+        let complete = |&u: &usize| units[u].is_trained() && units[u].blocks[0] == block;
         let mut jobs = Vec::new();
-        for index in params.layout().of_stage(stage).filter(complete) {
+        for index in params.layout().of_block(block).filter(complete) {
             jobs.extend(self.due(params, index, last)?);
         }
         let what = format!("gradients of {name}");

@@ -86,8 +86,8 @@ impl Weights {
     /// # Errors
     /// libtorch's.
     pub fn release_all(&mut self, params: &Params) -> Result<()> {
-        let stages: Vec<usize> = self.held.keys().copied().collect();
-        stages.into_iter().try_for_each(|stage| self.release(params, stage))?;
+        let blocks: Vec<usize> = self.held.keys().copied().collect();
+        blocks.into_iter().try_for_each(|block| self.release(params, block))?;
         // A fetch that ran out of memory may have left units that no block holds.
         let count = if self.zero.shards_weights() { self.parts.len() } else { 0 };
         (0..count).try_for_each(|unit| memory::resize_storage(params.flat(unit), 0))
@@ -123,15 +123,15 @@ impl Weights {
     ///
     /// # Errors
     /// Those of the collective; out of memory.
-    pub fn fetch(&mut self, params: &Params, stage: usize, tables: bool) -> Result<()> {
+    pub fn fetch(&mut self, params: &Params, block: usize, tables: bool) -> Result<()> {
         if !self.zero.shards_weights() {
             return Ok(());
         }
         let layout = params.layout();
         let is_table = |u: usize| layout.units()[u].content == Content::Table;
-        let units: Vec<usize> = layout.of_stage(stage).filter(|&u| tables || !is_table(u)).collect();
+        let units: Vec<usize> = layout.of_block(block).filter(|&u| tables || !is_table(u)).collect();
         let missing: Vec<usize> = units.iter().copied().filter(|&u| self.holders[u] == 0).collect();
-        let what = format!("weights of block {stage}");
+        let what = format!("weights of block {block}");
         for &unit in &missing {
             let flat = params.flat(unit);
             let bytes = flat.numel() * flat.kind().elt_size_in_bytes();
@@ -146,7 +146,7 @@ impl Weights {
         let requests: Vec<Request> = missing.iter().map(gather).collect();
         let gather = Some(self.comm.start_group(&requests)?);
         units.iter().for_each(|&unit| self.holders[unit] += 1);
-        self.held.insert(stage, Held { units, gather });
+        self.held.insert(block, Held { units, gather });
         Ok(())
     }
 
@@ -154,11 +154,11 @@ impl Weights {
     ///
     /// # Errors
     /// A dead or late rank.
-    pub fn ready(&mut self, params: &Params, stage: usize) -> Result<()> {
-        for unit in params.layout().of_stage(stage) {
+    pub fn ready(&mut self, params: &Params, block: usize) -> Result<()> {
+        for unit in params.layout().of_block(block) {
             self.updates[unit].take().map_or(Ok(()), Pending::wait)?;
         }
-        let held = self.held.get_mut(&stage);
+        let held = self.held.get_mut(&block);
         held.and_then(|held| held.gather.take()).map_or(Ok(()), Pending::wait)
     }
 
@@ -174,8 +174,8 @@ impl Weights {
     ///
     /// # Errors
     /// libtorch's.
-    pub fn release(&mut self, params: &Params, stage: usize) -> Result<()> {
-        let Some(held) = self.held.remove(&stage) else { return Ok(()) };
+    pub fn release(&mut self, params: &Params, block: usize) -> Result<()> {
+        let Some(held) = self.held.remove(&block) else { return Ok(()) };
         for unit in held.units {
             self.holders[unit] -= 1;
             if self.holders[unit] == 0 {

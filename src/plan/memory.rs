@@ -2,7 +2,7 @@
 //!
 //! Persistent memory follows exactly from the layout (arXiv 1910.02054, section 5). Temporary memory is computed at its
 //! maximum in each phase: each block's forward, each block's backward, evaluation, and saving a checkpoint. The order
-//! of allocations is that of `train::staged`, `parallel::Gradients` and `parallel::Weights`.
+//! of allocations is that of `train::blockwise`, `parallel::Gradients` and `parallel::Weights`.
 
 use crate::nn::layout::Content;
 use crate::nn::{ComputeMode, Cost, Layout};
@@ -108,19 +108,19 @@ fn passes(costs: &[Cost], borders: &[f64], keeps: &[bool], first: usize) -> Vec<
     let mut held = 0.0;
     let mut before = Vec::with_capacity(costs.len());
     let mut phases = Vec::new();
-    for (stage, cost) in costs.iter().enumerate() {
+    for (block, cost) in costs.iter().enumerate() {
         before.push(held);
-        let keeps = keeps[stage] && stage >= first;
-        phases.push((Phase::Forward(stage), held + if keeps { cost.forward } else { cost.alone }));
-        held += match (keeps, stage + 1 >= first) {
+        let keeps = keeps[block] && block >= first;
+        phases.push((Phase::Forward(block), held + if keeps { cost.forward } else { cost.alone }));
+        held += match (keeps, block + 1 >= first) {
             (true, _) => cost.kept,
-            (false, true) => borders[stage],
+            (false, true) => borders[block],
             (false, false) => 0.0,
         };
     }
     // A checkpointed block rebuilds its graph just before its backward.
     let backward =
-        |stage: usize| (Phase::Backward(stage), before[stage] + costs[stage].backward.max(costs[stage].forward));
+        |block: usize| (Phase::Backward(block), before[block] + costs[block].backward.max(costs[block].forward));
     phases.extend((first..costs.len()).rev().map(backward));
     phases
 }
@@ -142,9 +142,9 @@ struct Timeline<'a> {
 impl<'a> Timeline<'a> {
     fn new(model: &Model, layout: &'a Layout, setup: &'a Setup, load: &'a Load) -> Self {
         let how = setup.how();
-        let of = |x, how: ComputeMode| (0..model.stages()).map(|stage| model.cost(stage, x, &how)).collect();
+        let of = |x, how: ComputeMode| (0..model.blocks()).map(|block| model.cost(block, x, &how)).collect();
         let evaluated = |x| of(x, ComputeMode { train: false, ..how });
-        let borders = (0..model.stages()).map(|stage| model.boundary(stage, &load.busiest, &how)).collect();
+        let borders = (0..model.blocks()).map(|block| model.boundary(block, &load.busiest, &how)).collect();
         let size = |kind: Kind| kind.elt_size_in_bytes() as f64;
         let mut timeline = Timeline {
             layout,
@@ -186,15 +186,15 @@ impl<'a> Timeline<'a> {
     }
 
     /// Bytes of the gathered weights of blocks if weights are sharded; `tables`: whether to include embedding matrices.
-    fn gathered(&self, stages: &[(usize, bool)]) -> f64 {
+    fn gathered(&self, blocks: &[(usize, bool)]) -> f64 {
         if !self.setup.zero.shards_weights() {
             return 0.0;
         }
         let there = |unit: usize| {
-            let uses = |&(stage, tables): &(usize, bool)| {
-                self.layout.units()[unit].stages.contains(&stage) && (tables || self.content(unit) != Content::Table)
+            let uses = |&(block, tables): &(usize, bool)| {
+                self.layout.units()[unit].blocks.contains(&block) && (tables || self.content(unit) != Content::Table)
             };
-            stages.iter().any(uses)
+            blocks.iter().any(uses)
         };
         let units = (0..self.layout.units().len()).filter(|&unit| there(unit));
         self.weight * units.map(|unit| self.padded(unit)).sum::<f64>()
@@ -209,17 +209,17 @@ impl<'a> Timeline<'a> {
     /// Bytes of unsharded gradients in addition to the accumulated ones during the backward of a block: the buffers
     /// that backward adds to, from a unit's last block to its first, and those of the following block, still being
     /// reduced.
-    fn unreduced(&self, stage: usize) -> f64 {
+    fn unreduced(&self, block: usize) -> f64 {
         let (sharded, types) = (self.setup.zero.shards_gradients(), self.setup.types);
         if !sharded && types.compute == types.reduce {
             return 0.0;
         }
         let spans = |unit: usize| {
-            let stages = &self.layout.units()[unit].stages;
-            self.content(unit) == Content::Dense && stages[0] <= stage && stages.iter().any(|&s| s >= stage)
+            let blocks = &self.layout.units()[unit].blocks;
+            self.content(unit) == Content::Dense && blocks[0] <= block && blocks.iter().any(|&s| s >= block)
         };
         let ends =
-            |unit: usize, at: usize| self.content(unit) == Content::Dense && self.layout.units()[unit].stages[0] == at;
+            |unit: usize, at: usize| self.content(unit) == Content::Dense && self.layout.units()[unit].blocks[0] == at;
         let units = || 0..self.layout.units().len();
         let open: f64 = units().filter(|&unit| spans(unit)).map(|unit| self.weight * self.padded(unit)).sum();
         if !sharded {
@@ -228,14 +228,14 @@ impl<'a> Timeline<'a> {
         let sent =
             |at: usize| units().filter(|&unit| ends(unit, at)).map(|unit| self.grad * self.padded(unit)).sum::<f64>();
         // When the block is done, the earlier reduction has completed; its own gradients are converted before theirs.
-        let widened = if types.compute == types.reduce { 0.0 } else { sent(stage) };
-        open + sent(stage + 1).max(widened)
+        let widened = if types.compute == types.reduce { 0.0 } else { sent(block) };
+        open + sent(block + 1).max(widened)
     }
 
     /// Returns all phases with the bytes of each kind.
     fn phases(&self) -> Vec<(Phase, [f64; 5])> {
         let Timeline { layout, setup, load, costs, .. } = self;
-        let (first, last) = (layout.first_trained_stage(), costs.len() - 1);
+        let (first, last) = (layout.first_trained_block(), costs.len() - 1);
         let batches = BATCHES * load.batch_bytes;
         let base = |rows: f64| [self.kept[0], self.kept[1] + rows, self.kept[2], batches, 0.0];
         let step = base(self.rows());
@@ -245,13 +245,13 @@ impl<'a> Timeline<'a> {
             let mut now = step;
             now[ACTIVATIONS] += bytes;
             match phase {
-                Phase::Forward(stage) => now[WEIGHTS] += self.gathered(&[(stage, true), ((stage + 1).min(last), true)]),
-                Phase::Backward(stage) => {
+                Phase::Forward(block) => now[WEIGHTS] += self.gathered(&[(block, true), ((block + 1).min(last), true)]),
+                Phase::Backward(block) => {
                     // Embedding matrices are present if the block has just run forward, or is checkpointed.
-                    let tables = |stage: usize| stage == last || !setup.keeps[stage];
-                    let next = stage.saturating_sub(1).max(first);
-                    now[WEIGHTS] += self.gathered(&[(stage, tables(stage)), (next, next < stage && tables(next))]);
-                    now[GRADIENTS] += self.unreduced(stage);
+                    let tables = |block: usize| block == last || !setup.keeps[block];
+                    let next = block.saturating_sub(1).max(first);
+                    now[WEIGHTS] += self.gathered(&[(block, tables(block)), (next, next < block && tables(next))]);
+                    now[GRADIENTS] += self.unreduced(block);
                 }
                 _ => {}
             }
@@ -261,10 +261,10 @@ impl<'a> Timeline<'a> {
         let largest = (0..layout.units().len()).map(|unit| self.padded(unit)).fold(0.0, f64::max);
         update[ACTIVATIONS] += if self.grad < 4.0 { 4.0 * largest.min(PIECE) } else { 0.0 };
         all.push((Phase::Update, update));
-        for (stage, cost) in self.evaluation.iter().enumerate() {
+        for (block, cost) in self.evaluation.iter().enumerate() {
             let mut now = step;
             now[ACTIVATIONS] += cost.alone;
-            now[WEIGHTS] += self.gathered(&[(stage, true), ((stage + 1).min(last), true)]);
+            now[WEIGHTS] += self.gathered(&[(block, true), ((block + 1).min(last), true)]);
             all.push((Phase::Evaluation, now));
         }
         let mut saving = step;

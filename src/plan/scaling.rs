@@ -103,7 +103,7 @@ impl Run<'_> {
         // Ranks with fewer micro-batches run empty ones with the same collectives.
         let micro_batches = work.iter().map(Vec::len).max().unwrap_or_default();
         let mut busiest = work[slowest].clone();
-        busiest.resize(micro_batches, vec![Cost::default(); self.model.stages()]);
+        busiest.resize(micro_batches, vec![Cost::default(); self.model.blocks()]);
         let (setup, ranks, rows) = (self.setup, plan.shards.len(), self.rows(&plan.shards));
         (timeline::Plan { layout, setup, speed, network, ranks, rows }.step(&busiest), each)
     }
@@ -113,7 +113,7 @@ impl Run<'_> {
         let how = self.setup.how();
         let of = |micro: &Vec<u32>| {
             let x = Extents::of(self.dataset, micro);
-            (0..self.model.stages()).map(|stage| self.model.cost(stage, &x, &how)).collect()
+            (0..self.model.blocks()).map(|block| self.model.cost(block, &x, &how)).collect()
         };
         shard.iter().map(of).collect()
     }

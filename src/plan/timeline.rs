@@ -1,7 +1,7 @@
 //! Estimates the time of a step from computation, communication and their overlap.
 //!
 //! The simulation has two clocks: one for computation, one for collectives, which run one after another in order of
-//! their start. It follows `train::step`, `train::staged` and `parallel`: the reduction of a block starts when its
+//! their start. It follows `train::step`, `train::blockwise` and `parallel`: the reduction of a block starts when its
 //! backward ends, the weights of the next block are gathered while a block runs, and updated weights while the next
 //! unit is updated.
 
@@ -87,29 +87,29 @@ impl Plan<'_> {
 
     fn forward(&self, clocks: &mut Clocks, costs: &[Cost]) {
         let mut ready = self.gather(clocks, 0, true);
-        for (stage, cost) in costs.iter().enumerate() {
+        for (block, cost) in costs.iter().enumerate() {
             self.wait(clocks, ready);
-            if stage + 1 < costs.len() {
-                ready = self.gather(clocks, stage + 1, true);
+            if block + 1 < costs.len() {
+                ready = self.gather(clocks, block + 1, true);
             }
             self.compute(clocks, cost, 1.0, FORWARD_PASSES);
         }
     }
 
     fn backward(&self, clocks: &mut Clocks, costs: &[Cost], last: bool) {
-        let first = self.layout.first_trained_stage();
+        let first = self.layout.first_trained_block();
         let mut flight = 0.0;
-        for stage in (first..costs.len()).rev() {
-            let again = !self.setup.keeps[stage];
-            let ready = if stage > first { self.gather(clocks, stage - 1, !self.setup.keeps[stage - 1]) } else { 0.0 };
+        for block in (first..costs.len()).rev() {
+            let again = !self.setup.keeps[block];
+            let ready = if block > first { self.gather(clocks, block - 1, !self.setup.keeps[block - 1]) } else { 0.0 };
             if again {
-                self.compute(clocks, &costs[stage], 1.0, FORWARD_PASSES);
+                self.compute(clocks, &costs[block], 1.0, FORWARD_PASSES);
             }
-            self.compute(clocks, &costs[stage], 2.0, BACKWARD_PASSES);
+            self.compute(clocks, &costs[block], 2.0, BACKWARD_PASSES);
             if self.setup.zero.shards_gradients() {
                 self.wait(clocks, flight);
             }
-            flight = self.reduce(clocks, stage, last);
+            flight = self.reduce(clocks, block, last);
             self.wait(clocks, ready);
         }
     }
@@ -132,21 +132,21 @@ impl Plan<'_> {
     }
 
     /// Starts the all-gather of a block's weights; returns its completion time.
-    fn gather(&self, clocks: &mut Clocks, stage: usize, tables: bool) -> f64 {
+    fn gather(&self, clocks: &mut Clocks, block: usize, tables: bool) -> f64 {
         if !self.setup.zero.shards_weights() {
             return 0.0;
         }
-        let units = self.layout.of_stage(stage).filter(|&u| tables || self.content(u) != Content::Table);
+        let units = self.layout.of_block(block).filter(|&u| tables || self.content(u) != Content::Table);
         let bytes = units.map(|u| self.weight() * self.layout.padded(u) as f64).sum();
         self.send(clocks, Action::AllGather, bytes)
     }
 
     /// Starts the reductions after a block's backward; returns their completion time.
-    fn reduce(&self, clocks: &mut Clocks, stage: usize, last: bool) -> f64 {
+    fn reduce(&self, clocks: &mut Clocks, block: usize, last: bool) -> f64 {
         let (zero, grad) = (self.setup.zero, self.setup.types.reduce.elt_size_in_bytes() as f64);
-        let complete = |&u: &usize| self.layout.units()[u].is_trained() && self.layout.units()[u].stages[0] == stage;
+        let complete = |&u: &usize| self.layout.units()[u].is_trained() && self.layout.units()[u].blocks[0] == block;
         let mut done = clocks.comm;
-        for unit in self.layout.of_stage(stage).filter(complete) {
+        for unit in self.layout.of_block(block).filter(complete) {
             let (sum, scattered) = (Action::AllReduce(Op::Sum), Action::ReduceScatter);
             let (action, elements, due) = match self.content(unit) {
                 Content::Table => (sum, self.rows * self.layout.units()[unit].width as f64, last),
@@ -210,15 +210,15 @@ impl Plan<'_> {
 pub fn largest_group(layout: &Layout, setup: &Setup) -> f64 {
     let weight = setup.types.compute.elt_size_in_bytes() as f64;
     let grad = setup.types.reduce.elt_size_in_bytes() as f64;
-    let of = |stage: usize, count: &dyn Fn(usize) -> bool| -> f64 {
-        layout.of_stage(stage).filter(|&u| count(u)).map(|u| layout.padded(u) as f64).sum()
+    let of = |block: usize, count: &dyn Fn(usize) -> bool| -> f64 {
+        layout.of_block(block).filter(|&u| count(u)).map(|u| layout.padded(u) as f64).sum()
     };
     let dense = |u: usize| layout.units()[u].content == Content::Dense;
-    let gradients = (0..layout.stages()).map(|stage| grad * of(stage, &dense)).fold(0.0, f64::max);
+    let gradients = (0..layout.blocks()).map(|block| grad * of(block, &dense)).fold(0.0, f64::max);
     let (sharded, gathered) = (setup.zero.shards_state(), setup.zero.shards_weights());
     let weights = match (sharded, gathered) {
         (false, _) => 0.0,
-        (_, true) => (0..layout.stages()).map(|stage| weight * of(stage, &|_| true)).fold(0.0, f64::max),
+        (_, true) => (0..layout.blocks()).map(|block| weight * of(block, &|_| true)).fold(0.0, f64::max),
         (_, false) => (0..layout.units().len()).map(|u| weight * layout.padded(u) as f64).fold(0.0, f64::max),
     };
     gradients.max(weights)
@@ -240,8 +240,8 @@ mod tests {
     /// Simulates two blocks of 1024 weights each, forward 1 s per block, backward 2 s.
     fn step(zero: usize, ranks: usize, bandwidth: f64, overlaps: bool) -> Step {
         let mut b = ParamBuilder::new();
-        for stage in 0..2 {
-            b.stage(stage, |b| b.weight(&format!("w{stage}"), &[32, 32], Init::Zeros));
+        for block in 0..2 {
+            b.block(block, |b| b.weight(&format!("w{block}"), &[32, 32], Init::Zeros));
         }
         let layout = Layout::new(&b.finish(), ranks);
         let types = Types { compute: Kind::Float, reduce: Kind::Float };

@@ -9,7 +9,7 @@ use crate::tasks::Task;
 use serde_json::{Value, json};
 use tch::Kind;
 
-/// A model for one task. Block `stages() - 1` is the head; it returns the logits, in fp32 for every compute dtype.
+/// A model for one task. Block `blocks() - 1` is the head; it returns the logits, in fp32 for every compute dtype.
 pub struct Model {
     pub backbone: Box<dyn Backbone>,
     pub task: Box<dyn Task>,
@@ -22,37 +22,37 @@ impl Model {
         backbone: Box<dyn Backbone>,
         make: impl FnOnce(&dyn Backbone, &mut ParamBuilder) -> Box<dyn Task>,
     ) -> (Self, Vec<ParamSpec>) {
-        let task = builder.stage(backbone.stages(), |b| make(backbone.as_ref(), b));
+        let task = builder.block(backbone.blocks(), |b| make(backbone.as_ref(), b));
         (Model { backbone, task }, builder.finish())
     }
 
     /// Number of blocks, including the head.
-    pub fn stages(&self) -> usize {
-        self.backbone.stages() + 1
+    pub fn blocks(&self) -> usize {
+        self.backbone.blocks() + 1
     }
 
     /// Returns the name of a block in messages.
-    pub fn stage_name(&self, stage: usize) -> String {
-        if stage < self.backbone.stages() { self.backbone.stage_name(stage) } else { "head".into() }
+    pub fn block_name(&self, block: usize) -> String {
+        if block < self.backbone.blocks() { self.backbone.block_name(block) } else { "head".into() }
     }
 
     /// Returns the cost of a block, including the boundary activations it adds and, for the head, the loss.
-    pub fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost {
-        if stage == self.backbone.stages() {
+    pub fn cost(&self, block: usize, x: &Extents, how: &ComputeMode) -> Cost {
+        if block == self.backbone.blocks() {
             return self.task.cost(self.backbone.as_ref(), x, how);
         }
-        let border = self.boundary(stage, x, how);
-        Cost::keep(border).then(self.backbone.cost(stage, x, how)).beside(border)
+        let border = self.boundary(block, x, how);
+        Cost::keep(border).then(self.backbone.cost(block, x, how)).beside(border)
     }
 
     /// Bytes of boundary activations that a block adds; 0 for the head.
-    pub fn boundary(&self, stage: usize, x: &Extents, how: &ComputeMode) -> f64 {
-        if stage == self.backbone.stages() { 0.0 } else { how.element() * self.backbone.boundary(stage, x) }
+    pub fn boundary(&self, block: usize, x: &Extents, how: &ComputeMode) -> f64 {
+        if block == self.backbone.blocks() { 0.0 } else { how.element() * self.backbone.boundary(block, x) }
     }
 
-    pub fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
-        if stage < self.backbone.stages() {
-            self.backbone.forward(stage, input, batch, ctx)
+    pub fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
+        if block < self.backbone.blocks() {
+            self.backbone.forward(block, input, batch, ctx)
         } else {
             let logits = self.task.logits(self.backbone.as_ref(), input, batch, ctx);
             logits.into_iter().map(|logits| logits.to_kind(Kind::Float)).collect()

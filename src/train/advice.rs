@@ -223,15 +223,15 @@ impl Advisor<'_> {
             edits.push(("smaller micro-batches", Edit::of(tokens_override(least))));
         }
         edits.extend(self.shorter(configured).map(|edit| ("shorter examples", edit)));
-        let last = run.shaped.model.stages() - 1;
-        let embeddings = |spec: &ParamSpec| spec.stage == 0;
+        let last = run.shaped.model.blocks() - 1;
+        let embeddings = |spec: &ParamSpec| spec.block == 0;
         // Keep the weights frozen that already are.
         let freeze = |patterns: Option<Vec<String>>| {
             let all = |patterns| [own.model.freeze.clone(), patterns].concat();
             patterns.map(|patterns| Edit { freeze: all(patterns), ..Edit::default() })
         };
         edits.extend(freeze(run.shaped.patterns(true, embeddings)).map(|edit| ("freeze the embeddings", edit)));
-        let body = run.shaped.patterns(false, |spec| spec.stage < last);
+        let body = run.shaped.patterns(false, |spec| spec.block < last);
         edits.extend(freeze(body).map(|edit| ("train only the head", edit)));
         edits.extend(self.more_ranks(own, &edits)?.map(|edit| ("more ranks", edit)));
         Ok(edits)

@@ -14,9 +14,9 @@ use crate::ffi::memory::device_total;
 use crate::ffi::{self, transfer};
 use crate::nn::Pass;
 use crate::parallel::{Gradients, Weights};
+use crate::train::blockwise::Blockwise;
 use crate::train::memory_fit::{self, MIN_TOKENS};
 use crate::train::session::Session;
-use crate::train::staged::Staged;
 use crate::train::{feed, settings};
 use std::sync::Arc;
 use tch::{Kind as Type, Tensor};
@@ -68,9 +68,9 @@ pub fn pass(session: &Session, tokens: usize) -> Result<()> {
 fn run(session: &Session, solo: &Arc<dyn Collective>, weights: &mut Weights, tokens: usize) -> Result<()> {
     let Session { config, loaded, data, .. } = session;
     let (model, params, device) = (&loaded.model, &loaded.params, solo.device());
-    let (stages, world, dataset) = (model.stages(), solo.world(), &data.train.dataset);
+    let (blocks, world, dataset) = (model.blocks(), solo.world(), &data.train.dataset);
     let config = memory_fit::with_tokens(config, data, tokens, true);
-    let setup = memory_fit::setup(&config, stages, weights.zero(), false);
+    let setup = memory_fit::setup(&config, blocks, weights.zero(), false);
     let load = memory_fit::load(&config, model, params.layout(), &setup, data, world)?;
     let batch = config.train.global_batch_size;
     let mut sampler = Sampler::new(config.seed, dataset.lengths(), batch, world, tokens)?;
@@ -92,7 +92,7 @@ fn run(session: &Session, solo: &Arc<dyn Collective>, weights: &mut Weights, tok
     gradients.begin(params, rows)?;
     let recompute = settings::recompute(&config);
     let pass = Pass { seed: config.seed, step: 0, micro_batch: 0, rank: solo.rank() as u64 };
-    let forward = Staged { model, params, recompute, watch: None }.forward(weights, Some(&batch), pass)?;
+    let forward = Blockwise { model, params, recompute, watch: None }.forward(weights, Some(&batch), pass)?;
     let scales: Vec<f64> = batch.counts().iter().map(|&count| 1.0 / count.max(1) as f64).collect();
     forward.backward(weights, &mut gradients, &scales, true)?;
     gradients.finish(params)?;

@@ -47,7 +47,7 @@ impl PlannedRun {
         config.train.global_batch_size = self.global_batch(ranks);
         config.train.micro_batch_tokens = self.tokens(&config, hardware)?;
         let (model, layout) = (&self.shaped.model, Layout::new(&self.shaped.specs, ranks));
-        let setup = |zero| memory_fit::setup(&config, model.stages(), zero, cpu);
+        let setup = |zero| memory_fit::setup(&config, model.blocks(), zero, cpu);
         let load = self.load(config.clone(), &layout, &setup(Zero::ALL[0]), ranks)?;
         let needs: Vec<MemoryEstimate> =
             Zero::ALL.iter().map(|&zero| memory::estimate(model, &layout, &setup(zero), &load)).collect();

@@ -10,8 +10,8 @@ use crate::nn::Params;
 use crate::observe::progress::Phase;
 use crate::parallel::Weights;
 use crate::tasks::{Model, Results};
+use crate::train::blockwise::{Blockwise, Recompute};
 use crate::train::generation::Generation;
-use crate::train::staged::{Recompute, Staged};
 use tch::Tensor;
 
 /// The model's outputs for every example, in dataset order, the same on every rank.
@@ -64,7 +64,7 @@ impl Evaluator<'_> {
 
     fn outputs_for(&mut self, what: &str, dataset: &Dataset) -> Result<Outputs> {
         let Evaluator { model, params, comm, micro_batch_tokens, .. } = *self;
-        let staged = Staged { model, params, recompute: Recompute::None, watch: None };
+        let blockwise = Blockwise { model, params, recompute: Recompute::None, watch: None };
         let (task, n) = (&model.task, dataset.len());
         let mut offsets = vec![0];
         offsets.extend((0..n).scan(0, |end, i| {
@@ -86,7 +86,7 @@ impl Evaluator<'_> {
             let micro = plan[comm.rank()].get(pass);
             let batch =
                 micro.map(|micro| Batch::on(comm.device(), dataset, micro, RandomKey::default())).transpose()?;
-            let logits = staged.infer(self.weights, batch.as_ref())?;
+            let logits = blockwise.infer(self.weights, batch.as_ref())?;
             let (Some(batch), Some(logits)) = (batch, logits) else { continue };
             let found: Vec<f32> = transfer::values(&without_graph(|| task.answers(&logits, &batch)))?;
             let mut found = found.as_slice();

@@ -10,9 +10,9 @@ use crate::metrics::Metrics;
 use crate::nn::Params;
 use crate::observe::progress::Phase;
 use crate::parallel::Weights;
+use crate::train::blockwise;
 use crate::train::evaluate::Evaluator;
 use crate::train::generation::Generation;
-use crate::train::staged;
 use std::ops::Range;
 use tch::Device;
 
@@ -37,7 +37,7 @@ impl Evaluator<'_> {
         let settings = &with_start(settings, dataset);
         let backbone = model.backbone.as_ref();
         let prompts: Vec<Prompt> = (0..dataset.len()).map(|i| prompt(dataset, i)).collect();
-        let costs = costs(&prompts, settings, backbone.decoder_stage() > 0, backbone.max_length())?;
+        let costs = costs(&prompts, settings, backbone.decoder_block() > 0, backbone.max_length())?;
         let plan = sampler::eval_plan(&costs, comm.world(), micro_batch_tokens);
         let mut found = vec![Text::default(); prompts.len()];
         let mut passes = Gathered { params, weights: self.weights, comm, watch: None };
@@ -134,10 +134,10 @@ impl Passes for Gathered<'_> {
         }
     }
 
-    fn pass(&mut self, stages: Range<usize>, run: &mut dyn FnMut(usize, &Params)) -> Result<()> {
+    fn pass(&mut self, blocks: Range<usize>, run: &mut dyn FnMut(usize, &Params)) -> Result<()> {
         let Gathered { params, weights, .. } = self;
-        let last = stages.end - 1;
-        staged::visit(params, weights, stages, |stage| run(stage, params))?;
+        let last = blocks.end - 1;
+        blockwise::visit(params, weights, blocks, |block| run(block, params))?;
         weights.release(params, last)
     }
 

@@ -12,10 +12,10 @@ use crate::parallel::Zero;
 use crate::plan::load::Load;
 use crate::plan::memory::{self, MemoryEstimate, Setup, Types};
 use crate::tasks::Model;
+use crate::train::blockwise::Recompute;
 use crate::train::model_loading::Shaped;
 use crate::train::reading::Data;
 use crate::train::settings::{self, CPU_MICRO_BATCH_TOKENS};
-use crate::train::staged::Recompute;
 use tch::{Cuda, Device};
 
 /// Fraction of the memory that a plan may use. The rest is for what is not counted: libraries, fragmentation, batches.
@@ -148,7 +148,7 @@ impl Candidates {
         limit: f64,
     ) -> Result<Fit> {
         let (model, layout) = (&shaped.model, Layout::new(&shaped.specs, world));
-        let setup = |zero| setup(config, model.stages(), zero, cpu);
+        let setup = |zero| setup(config, model.blocks(), zero, cpu);
         let mut tokens = self.tokens.clone();
         if tokens.len() > 1 {
             let most = largest_rank_tokens(config, data, world)?;
@@ -241,7 +241,7 @@ pub fn unknown_memory() -> Error {
 }
 
 /// Returns the settings that determine the memory of a rank.
-pub fn setup(config: &Config, stages: usize, zero: Zero, cpu: bool) -> Setup {
+pub fn setup(config: &Config, blocks: usize, zero: Zero, cpu: bool) -> Setup {
     let recompute = settings::recompute(config);
     Setup {
         types: Types {
@@ -250,7 +250,7 @@ pub fn setup(config: &Config, stages: usize, zero: Zero, cpu: bool) -> Setup {
         },
         zero,
         cpu,
-        keeps: (0..stages).map(|stage| recompute.keeps(stage, stages)).collect(),
+        keeps: (0..blocks).map(|block| recompute.keeps(block, blocks)).collect(),
         saves: config.train.save_strategy != IntervalStrategy::No,
     }
 }
@@ -262,16 +262,16 @@ pub fn setup(config: &Config, stages: usize, zero: Zero, cpu: bool) -> Setup {
 pub fn load(config: &Config, model: &Model, layout: &Layout, setup: &Setup, data: &Data, world: usize) -> Result<Load> {
     let (dataset, how, tokens) = (&data.train.dataset, setup.how(), settings::micro_batch_tokens(config));
     let sampler = Sampler::new(config.seed, dataset.lengths(), config.train.global_batch_size, world, tokens)?;
-    let stages = model.stages();
+    let blocks = model.blocks();
     let weigh = |x: &Extents| {
-        let costs: Vec<_> = (0..stages).map(|stage| model.cost(stage, x, &how)).collect();
-        let borders: Vec<f64> = (0..stages).map(|stage| model.boundary(stage, x, &how)).collect();
-        memory::activations(&costs, &borders, &setup.keeps, layout.first_trained_stage())
+        let costs: Vec<_> = (0..blocks).map(|block| model.cost(block, x, &how)).collect();
+        let borders: Vec<f64> = (0..blocks).map(|block| model.boundary(block, x, &how)).collect();
+        memory::activations(&costs, &borders, &setup.keeps, layout.first_trained_block())
     };
     let steps = settings::total_steps(config, sampler.steps_per_epoch());
     let load = Load::of(dataset, &sampler, steps, weigh);
     let how = ComputeMode { train: false, ..how };
-    let alone = |x: &Extents| (0..stages).map(|stage| model.cost(stage, x, &how).alone).fold(0.0, f64::max);
+    let alone = |x: &Extents| (0..blocks).map(|block| model.cost(block, x, &how).alone).fold(0.0, f64::max);
     let Some(eval) = &data.eval else { return Ok(load) };
     Ok(load.evaluating(&eval.dataset, world, tokens, alone))
 }

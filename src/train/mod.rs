@@ -1,7 +1,8 @@
 //! Training: [`session`] loads the model and the data, [`trainer`] is the training loop, [`step`] one optimizer step,
-//! [`staged`] its forward and backward pass, [`evaluate`] the inference that evaluation and prediction share.
+//! [`blockwise`] its forward and backward pass, [`evaluate`] the inference that evaluation and prediction share.
 
 pub mod advice;
+pub mod blockwise;
 pub mod checkpoints;
 pub mod clock;
 pub mod dry_run;
@@ -24,7 +25,6 @@ pub mod resumed;
 pub mod session;
 pub mod settings;
 pub mod sources;
-pub mod staged;
 pub mod step;
 pub mod trainer;
 pub mod warnings;

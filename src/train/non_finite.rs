@@ -9,8 +9,8 @@ use crate::ffi::transfer;
 use crate::nn::{Params, Pass};
 use crate::parallel::{Gradients, Rows, Weights};
 use crate::tasks::Model;
+use crate::train::blockwise::Blockwise;
 use crate::train::settings::StepConfig;
-use crate::train::staged::Staged;
 use crate::train::watch::Watch;
 
 /// A step with a NaN or Inf loss or gradient norm.
@@ -69,7 +69,7 @@ pub fn diagnose(state: Rerun, fault: &Fault) -> Result<Error> {
 fn rerun(state: Rerun, fault: &Fault) -> Result<Option<String>> {
     let Rerun { model, params, weights, gradients, comm, config } = state;
     let watch = Watch::default();
-    let staged = Staged { model, params, recompute: config.recompute, watch: Some(&watch) };
+    let blockwise = Blockwise { model, params, recompute: config.recompute, watch: Some(&watch) };
     let decoders = fault.batches.iter().filter_map(|batch| batch.decoder.as_ref()).map(|decoder| &decoder.tokens);
     let tokens = fault.batches.iter().map(|batch| &batch.tokens).chain(decoders);
     let tokens: Vec<Vec<i64>> = tokens.map(transfer::values).collect::<Result<_>>()?;
@@ -79,7 +79,7 @@ fn rerun(state: Rerun, fault: &Fault) -> Result<Option<String>> {
     for index in 0..fault.micro_batches {
         let pass = Pass { seed: config.seed, step: fault.step, micro_batch: index as u64, rank: comm.rank() as u64 };
         let batch = fault.batches.get(index);
-        let forward = staged.forward(weights, batch, pass)?;
+        let forward = blockwise.forward(weights, batch, pass)?;
         forward.backward(weights, gradients, fault.scales, false)?;
     }
     gradients.finish(params)?;

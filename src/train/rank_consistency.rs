@@ -39,7 +39,7 @@ fn parts(session: &Session, step: u64) -> Result<Vec<(String, String)>> {
         ("the evaluation data".to_owned(), format!("{:?}", data.eval.as_ref().map(|eval| eval.dataset.fingerprint()))),
     ];
     for (unit, sum) in loaded.params.layout().units().iter().zip(&loaded.sums) {
-        let name = loaded.model.stage_name(unit.stages[0]);
+        let name = loaded.model.block_name(unit.blocks[0]);
         parts.push((format!("the weights of the {name}"), sum.clone()));
     }
     Ok(parts)

@@ -7,7 +7,7 @@ use crate::nn::param_builder::ParamSpec;
 use crate::optim::schedule::Shape;
 use crate::optim::{LossScaler, Schedule};
 use crate::plan::storage::{self, Saving, Storage};
-use crate::train::staged::Recompute;
+use crate::train::blockwise::Recompute;
 use tch::{Device, Kind};
 
 /// Value of `micro_batch_tokens = "auto"` on a CPU; larger micro-batches are no faster there.

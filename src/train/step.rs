@@ -13,10 +13,10 @@ use crate::optim::loss_scale::{LossScaler, Overflow};
 use crate::optim::{AdamW, AdamWConfig, Schedule};
 use crate::parallel::{Gradients, Weights};
 use crate::tasks::Model;
+use crate::train::blockwise::Blockwise;
 use crate::train::feed::StepInput;
 use crate::train::non_finite::{self, Fault, Rerun};
 use crate::train::settings::{self, StepConfig};
-use crate::train::staged::Staged;
 use std::sync::Arc;
 use tch::Tensor;
 
@@ -135,11 +135,11 @@ impl Stepper {
         scales: &[f64],
     ) -> Result<(Vec<f64>, f64)> {
         let Stepper { model, params, weights, gradients, comm, config, .. } = self;
-        let staged = Staged { model, params, recompute: config.recompute, watch: None };
+        let blockwise = Blockwise { model, params, recompute: config.recompute, watch: None };
         let sums = Tensor::zeros([scales.len() as i64], (tch::Kind::Double, comm.device()));
         for index in 0..micro_batches {
             let pass = Pass { seed: config.seed, step, micro_batch: index as u64, rank: comm.rank() as u64 };
-            let forward = staged.forward(weights, batches.get(index), pass)?;
+            let forward = blockwise.forward(weights, batches.get(index), pass)?;
             if let Some(found) = forward.loss_sums() {
                 _ = sums.shallow_clone().f_add_(&found)?;
             }
@@ -188,7 +188,7 @@ impl Stepper {
                     }
                 }
             }
-            let what = format!("updated weights of {}", model.stage_name(unit.stages[0]));
+            let what = format!("updated weights of {}", model.block_name(unit.blocks[0]));
             weights.publish(params, index, &what)?;
         }
         if let Some(scaler) = &mut self.scaler {

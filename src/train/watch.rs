@@ -27,13 +27,13 @@ impl Watch {
     }
 
     /// Checks the output of a block's forward pass.
-    pub fn after_forward(&self, model: &Model, params: &Params, stage: usize, output: &Boundary, batch: &Batch) {
+    pub fn after_forward(&self, model: &Model, params: &Params, block: usize, output: &Boundary, batch: &Batch) {
         let Some(bad) = output.iter().find(|tensor| is_bad(tensor)) else { return };
         // Look for a bad weight only here: a bad embedding row that no sample uses is not the cause.
-        let weight = params_of(params, stage).find(|id| is_bad(params.view(*id)));
+        let weight = params_of(params, block).find(|id| is_bad(params.view(*id)));
         let what = match weight {
             Some(id) => format!("the weight {}", name_of(model, params, id)),
-            None => format!("the output of the {}", model.stage_name(stage)),
+            None => format!("the output of the {}", model.block_name(block)),
         };
         self.record(|| format!("{what}{}", samples(bad, batch)));
     }
@@ -46,12 +46,12 @@ impl Watch {
     }
 
     /// Checks the gradients of a block's backward pass; `border` is the gradient of its input.
-    pub fn after_backward(&self, model: &Model, params: &Params, stage: usize, border: &Boundary, batch: &Batch) {
-        for id in params_of(params, stage).filter(|id| is_bad(&params.view(*id).grad())) {
+    pub fn after_backward(&self, model: &Model, params: &Params, block: usize, border: &Boundary, batch: &Batch) {
+        for id in params_of(params, block).filter(|id| is_bad(&params.view(*id).grad())) {
             self.record(|| format!("the gradient of {}{}", name_of(model, params, id), named(&batch.samples)));
         }
         for tensor in border.iter().filter(|tensor| is_bad(tensor)) {
-            let name = model.stage_name(stage);
+            let name = model.block_name(block);
             self.record(|| format!("the gradient of the input of the {name}{}", samples(tensor, batch)));
         }
     }
@@ -66,8 +66,8 @@ impl Watch {
 }
 
 /// Returns the parameters of a block.
-fn params_of(params: &Params, stage: usize) -> impl Iterator<Item = ParamId> {
-    params.layout().of_stage(stage).flat_map(|unit| params.layout().units()[unit].members.iter().copied())
+fn params_of(params: &Params, block: usize) -> impl Iterator<Item = ParamId> {
+    params.layout().of_block(block).flat_map(|unit| params.layout().units()[unit].members.iter().copied())
 }
 
 /// Returns the Hugging Face name.

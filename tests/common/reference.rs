@@ -20,8 +20,8 @@ use trainer::models::registry;
 use trainer::nn::Pass;
 use trainer::parallel::{Gradients, Rows, Zero};
 use trainer::tasks::Head;
+use trainer::train::blockwise::{Blockwise, Recompute};
 use trainer::train::model_loading::{Declared, LoadOptions, Loaded, Source};
-use trainer::train::staged::{Recompute, Staged};
 
 /// One case: a model folder with inputs and what transformers makes of them.
 pub struct Reference {
@@ -156,8 +156,8 @@ pub fn infer(loaded: &mut Loaded, batch: &Batch) -> Tensor {
 /// All logits of a batch, on the CPU.
 pub fn infer_all(loaded: &mut Loaded, batch: &Batch) -> Vec<Tensor> {
     let Loaded { model, params, weights, .. } = loaded;
-    let staged = Staged { model, params, recompute: Recompute::None, watch: None };
-    let logits = staged.infer(weights, Some(batch)).unwrap().unwrap();
+    let blockwise = Blockwise { model, params, recompute: Recompute::None, watch: None };
+    let logits = blockwise.infer(weights, Some(batch)).unwrap().unwrap();
     logits.iter().map(|logits| logits.to_device(Device::Cpu)).collect()
 }
 
@@ -178,8 +178,8 @@ pub fn gradients_with(
     let decoder = batch.decoder.as_ref().map(|decoder| &decoder.tokens);
     let rows: Vec<Vec<i64>> = [&batch.tokens].into_iter().chain(decoder).map(|t| Vec::try_from(t).unwrap()).collect();
     gradients.begin(params, touched(rows.concat())).unwrap();
-    let staged = Staged { model, params, recompute, watch: None };
-    let forward = staged.forward(weights, Some(batch), Pass::default()).unwrap();
+    let blockwise = Blockwise { model, params, recompute, watch: None };
+    let forward = blockwise.forward(weights, Some(batch), Pass::default()).unwrap();
     let counts: Vec<f64> = batch.counts().into_iter().map(|n| n as f64).collect();
     let sums: Vec<f64> = Vec::try_from(forward.loss_sums().unwrap()).unwrap();
     let loss = sums.iter().zip(&counts).map(|(sum, count)| sum / count).sum();

@@ -1,4 +1,4 @@
-//! Weights that several stages use: a table tied to the head, a table whose rows several stages look up, a layer that
+//! Weights that several blocks use: a table tied to the head, a table whose rows several blocks look up, a layer that
 //! runs again at once and later. Whatever is
 //! sharded, recomputed or rounded, their gradients are those of one plain backward of the same function, and an update
 //! reaches all their uses.
@@ -22,16 +22,16 @@ use trainer::nn::param_builder::ParamSpec;
 use trainer::nn::{ComputeMode, Cost, Ctx, Init, ParamBuilder, ParamId, Params, Pass};
 use trainer::parallel::{Gradients, Weights, Zero};
 use trainer::tasks::{Model, Results, Task};
-use trainer::train::staged::{Recompute, Staged};
+use trainer::train::blockwise::{Blockwise, Recompute};
 
 const VOCABULARY: i64 = 11;
 const WIDTH: i64 = 6;
-/// The layers `a a b a`: stages 1 to 4.
+/// The layers `a a b a`: blocks 1 to 4.
 const LAYERS: usize = 4;
 /// The one that looks up the second table again.
 const AGAIN: usize = 2;
 
-/// Stage 0 looks up two tables, and hands `[x, memory]` on; a layer is `tanh(x W) + gate * memory`. `memory` passes
+/// Block 0 looks up two tables, and hands `[x, memory]` on; a layer is `tanh(x W) + gate * memory`. `memory` passes
 /// through every border as it is. The first table is the head's matrix too; the second is looked up again in one layer.
 struct Toy {
     words: ParamId,
@@ -47,34 +47,34 @@ impl Toy {
         let words = b.weight("words", &[VOCABULARY, WIDTH], init);
         let places = b.vocabulary("places", VOCABULARY, WIDTH, init);
         let bias = b.vector("bias", WIDTH, init);
-        let mut layer = |name: &str, stage| {
-            b.stage(stage, |b| b.scope(name, |b| (b.weight("w", &[WIDTH, WIDTH], init), b.vector("gate", WIDTH, init))))
+        let mut layer = |name: &str, block| {
+            b.block(block, |b| b.scope(name, |b| (b.weight("w", &[WIDTH, WIDTH], init), b.vector("gate", WIDTH, init))))
         };
         let (first, other) = (layer("a", 1), layer("b", 3));
-        for stage in [2, 4] {
-            b.stage(stage, |b| [first.0, first.1].map(|id| b.borrow(id)));
+        for block in [2, 4] {
+            b.block(block, |b| [first.0, first.1].map(|id| b.borrow(id)));
         }
-        b.stage(AGAIN, |b| b.borrow_rows(places));
+        b.block(AGAIN, |b| b.borrow_rows(places));
         Toy { words, places, bias, layers: vec![first, first, other, first], json: Value::Null }
     }
 }
 
 impl Backbone for Toy {
-    fn stages(&self) -> usize {
+    fn blocks(&self) -> usize {
         1 + LAYERS
     }
 
-    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
-        if stage == 0 {
+    fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
+        if block == 0 {
             let words = ctx.rows(self.words, &batch.tokens);
             let places = ctx.rows(self.places, &batch.segments);
             let x = words * places + ctx.param(self.bias);
             let memory = x.sin();
             return vec![x, memory];
         }
-        let (w, gate) = self.layers[stage - 1];
+        let (w, gate) = self.layers[block - 1];
         let mut x = input[0].matmul(ctx.param(w)).tanh() + &input[1] * ctx.param(gate);
-        if stage == AGAIN {
+        if block == AGAIN {
             x += ctx.rows(self.places, &(&batch.segments + 1)).sin();
         }
         vec![x, input[1].shallow_clone()]
@@ -229,9 +229,9 @@ fn plain(values: &Values, tied: bool) -> (f64, Values) {
     let of = |name: &str| &leaves[name];
     let mut x = of("words").index_select(0, &batch.tokens) * of("places").index_select(0, &batch.tokens) + of("bias");
     let memory = x.sin();
-    for (layer, stage) in ["a", "a", "b", "a"].into_iter().zip(1..) {
+    for (layer, block) in ["a", "a", "b", "a"].into_iter().zip(1..) {
         x = x.matmul(of(&format!("{layer}.w"))).tanh() + &memory * of(&format!("{layer}.gate"));
-        if stage == AGAIN {
+        if block == AGAIN {
             x += of("places").index_select(0, &(&batch.tokens + 1)).sin();
         }
     }
@@ -271,7 +271,7 @@ fn run_rank(case: Case, comm: Arc<dyn Collective>) {
         weights.set(&params, unit, &whole).unwrap();
     }
     let mut gradients = Gradients::new(&params, Arc::clone(&comm), zero, reduce).unwrap();
-    let staged = Staged { model: &model, params: &params, recompute, watch: None };
+    let blockwise = Blockwise { model: &model, params: &params, recompute, watch: None };
     let mine = batches(world, rank);
     let micro_batches = (0..world).map(|rank| batches(world, rank).len()).max().unwrap();
 
@@ -282,7 +282,7 @@ fn run_rank(case: Case, comm: Arc<dyn Collective>) {
         gradients.begin(&params, touched(ids)).unwrap();
         let mut sum = [0.0];
         for index in 0..micro_batches {
-            let forward = staged.forward(&mut weights, mine.get(index), Pass::default()).unwrap();
+            let forward = blockwise.forward(&mut weights, mine.get(index), Pass::default()).unwrap();
             sum[0] += forward.loss_sums().map_or(0.0, |sums| sums.double_value(&[0]));
             forward.backward(&mut weights, &mut gradients, &[1.0 / 7.0], index + 1 == micro_batches).unwrap();
         }
@@ -370,7 +370,7 @@ fn gradients_are_those_of_one_plain_backward() {
     }
 }
 
-/// A stage may have no weights at all, and the last one too.
+/// A block may have no weights at all, and the last one too.
 #[test]
 fn a_head_without_weights() {
     tch::set_num_threads(1);

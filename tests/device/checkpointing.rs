@@ -1,10 +1,10 @@
-//! Activation checkpointing with dropout: a stage that runs again draws the same masks, so that gradients are the same.
+//! Activation checkpointing with dropout: a block that runs again draws the same masks, so that gradients are the same.
 
 use crate::common::device::{device, tolerance};
 use crate::common::reference::{Reference, gradients, gradients_with};
 use tch::{Device, Kind};
 use trainer::models::family::DropoutOverrides;
-use trainer::train::staged::Recompute;
+use trainer::train::blockwise::Recompute;
 
 /// BERT's dropout sits in embeddings, attention and both residuals; T5's in both stacks; XLNet's in its sinusoids too.
 #[test]

@@ -463,7 +463,7 @@ fn causal_layers_with_the_kv_cache() {
             let mut step = |cache: &mut Cache, rows: Vec<i64>, sequences: &Sequences| {
                 let rows = ints(rows.into_iter());
                 let picked: Vec<Tensor> = inputs.iter().map(|x| x.detach().index_select(0, &rows)).collect();
-                let ours = tch::no_grad(|| forward(&mut Ctx::generate(&params, cache.stage(0)), &picked, sequences));
+                let ours = tch::no_grad(|| forward(&mut Ctx::generate(&params, cache.block(0)), &picked, sequences));
                 let wanted = output.index_select(0, &rows.to_device(tch::Device::Cpu));
                 wrong.extend(
                     tolerance(kind)

@@ -53,7 +53,7 @@ fn legacy_encoder_in_several_files() {
     let batch = reference.batch();
     let mut ctx = Ctx::eval(params);
     let hidden = tch::no_grad(|| {
-        (0..model.backbone.stages()).fold(Vec::new(), |border, s| model.backbone.forward(s, &border, &batch, &mut ctx))
+        (0..model.backbone.blocks()).fold(Vec::new(), |border, s| model.backbone.forward(s, &border, &batch, &mut ctx))
     });
     let difference = max_difference(&hidden[0], &reference.tensor("hidden"));
     assert!(difference < tolerance(Kind::Float).output, "hidden states differ by {difference:e}");

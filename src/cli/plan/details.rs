@@ -109,11 +109,11 @@ pub fn limits(report: &Report) -> String {
 }
 
 pub fn phase(report: &Report, at: Phase) -> String {
-    let name = |stage: usize| report.outlook.shaped.model.stage_name(stage);
+    let name = |block: usize| report.outlook.shaped.model.block_name(block);
     match at {
         Phase::Update => "in the optimizer update".into(),
-        Phase::Forward(stage) => format!("in the forward pass of {}", name(stage)),
-        Phase::Backward(stage) => format!("in the backward pass of {}", name(stage)),
+        Phase::Forward(block) => format!("in the forward pass of {}", name(block)),
+        Phase::Backward(block) => format!("in the backward pass of {}", name(block)),
         Phase::Evaluation => "in evaluation".into(),
         Phase::Saving => "when saving".into(),
     }

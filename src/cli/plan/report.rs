@@ -112,7 +112,7 @@ impl Report {
         look(&Run {
             model: &shaped.model,
             specs: &shaped.specs,
-            setup: &memory_fit::setup(config, shaped.model.stages(), zero, self.cpu),
+            setup: &memory_fit::setup(config, shaped.model.blocks(), zero, self.cpu),
             dataset: &data.train.dataset,
             seed: config.seed,
             micro_batch_tokens: settings::micro_batch_tokens(config),

@@ -60,7 +60,7 @@ impl Encoder {
         let widen =
             design.embedding.map(|width| b.scope("embeddings", |b| Linear::new(b, "widen", width, hidden, std)));
         let blocks = blocks(&config, &design, b);
-        let (pooler, lm_head) = b.stage(design.layers.len() + 1, |b| {
+        let (pooler, lm_head) = b.block(design.layers.len() + 1, |b| {
             let pooler = PoolerConfig {
                 hidden,
                 picks: Picks::First,
@@ -106,23 +106,23 @@ fn blocks(config: &Config, design: &Design, b: &mut ParamBuilder) -> Vec<PostNor
         std: config.initializer_range,
     };
     let count = design.layers.iter().map(|block| block + 1).max().unwrap_or(0);
-    let stages = |i: usize| -> Vec<usize> {
+    let blocks = |i: usize| -> Vec<usize> {
         let layers = design.layers.iter().enumerate();
         layers.filter(|(_, runs)| **runs == i).map(|(layer, _)| layer + 1).collect()
     };
     (0..count)
-        .map(|i| b.shared(&stages(i), |b| b.scope(&format!("layer.{i}"), |b| PostNormBlock::new(b, block))))
+        .map(|i| b.shared(&blocks(i), |b| b.scope(&format!("layer.{i}"), |b| PostNormBlock::new(b, block))))
         .collect()
 }
 
 impl Backbone for Encoder {
-    fn stages(&self) -> usize {
+    fn blocks(&self) -> usize {
         1 + self.design.layers.len()
     }
 
-    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
-        if stage > 0 {
-            let block = &self.blocks[self.design.layers[stage - 1]];
+    fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
+        if block > 0 {
+            let block = &self.blocks[self.design.layers[block - 1]];
             return vec![block.forward(ctx, &input[0], &batch.sequences)];
         }
         let segments = match self.design.segments {
@@ -164,8 +164,8 @@ impl Backbone for Encoder {
         }
     }
 
-    fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost {
-        match stage.checked_sub(1) {
+    fn cost(&self, block: usize, x: &Extents, how: &ComputeMode) -> Cost {
+        match block.checked_sub(1) {
             Some(layer) => self.blocks[self.design.layers[layer]].cost(how, &x.own),
             None => {
                 let widened = self.widen.as_ref().map(|widen| widen.cost(how, x.own.tokens, true));

@@ -119,10 +119,10 @@ fn old_and_new_files_are_read() {
     let albert = json!({"attention_probs_dropout_prob": 0, "down_scale_factor": 1, "gap_size": 0, "net_structure_type": 0,
         "num_hidden_groups": 1, "num_memory_blocks": 0, "hidden_dropout_prob": 0, "classifier_dropout_prob": 0.1});
     let encoder = small("albert", albert, Role::PreTraining).unwrap();
-    assert_eq!((encoder.max_length(), encoder.segments(), encoder.stages()), (Some(512), 2, 4));
+    assert_eq!((encoder.max_length(), encoder.segments(), encoder.blocks()), (Some(512), 2, 4));
     let distilbert = json!({"sinusoidal_pos_embds": false, "tie_weights_": true, "activation": "gelu"});
     let encoder = small("distilbert", distilbert, Role::MaskedLm).unwrap();
-    assert_eq!((encoder.max_length(), encoder.segments(), encoder.stages()), (Some(512), usize::MAX, 4));
+    assert_eq!((encoder.max_length(), encoder.segments(), encoder.blocks()), (Some(512), usize::MAX, 4));
 }
 
 #[test]

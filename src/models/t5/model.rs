@@ -59,9 +59,9 @@ impl Stack {
         let std = config.initializer_factor * (config.d_model as f64).powf(-0.5);
         b.scope(name, |b| {
             let buckets = Buckets::new(buckets, distance, reach);
-            let shared = b.stage(first, |b| RelativeBias::new(b, "bias", buckets, config.num_heads, std));
+            let shared = b.block(first, |b| RelativeBias::new(b, "bias", buckets, config.num_heads, std));
             let layer = |i: usize| {
-                b.stage(first + i, |b| Layer {
+                b.block(first + i, |b| Layer {
                     bias: if i == 0 { shared.clone() } else { shared.shared(b) },
                     attention: b.scope(&i.to_string(), |b| Attention::new(b, "attention", config, reach)),
                     cross: decodes.then(|| b.scope(&i.to_string(), |b| Attention::new(b, "cross", config, Reach::All))),
@@ -70,7 +70,7 @@ impl Stack {
             };
             let layers = (0..count).map(layer).collect();
             let last = if decodes { first + count - 1 } else { first + count };
-            let norm = b.stage(last, |b| RmsNorm::new(b, "norm", config.d_model, config.layer_norm_epsilon));
+            let norm = b.block(last, |b| RmsNorm::new(b, "norm", config.d_model, config.layer_norm_epsilon));
             Stack { layers, norm }
         })
     }
@@ -85,9 +85,9 @@ impl T5 {
         let words = Embedding::words(b, "words", vocab_size, d_model, std, tied);
         let encoder = Stack::new(b, &config, Reach::All, 1);
         let between = 1 + encoder.layers.len();
-        let again = b.stage(between, |b| words.shared(b));
+        let again = b.block(between, |b| words.shared(b));
         let decoder = Stack::new(b, &config, Reach::Causal, between + 1);
-        let head = b.stage(between + 1 + decoder.layers.len(), |b| match tied {
+        let head = b.block(between + 1 + decoder.layers.len(), |b| match tied {
             true => Vocabulary::tied(b, &words),
             false => Vocabulary::own(b, "lm_head", vocab_size, d_model, std),
         });
@@ -138,38 +138,38 @@ impl Layer {
 }
 
 impl Backbone for T5 {
-    fn stages(&self) -> usize {
+    fn blocks(&self) -> usize {
         self.between() + 1 + self.decoder.layers.len()
     }
 
-    fn decoder_stage(&self) -> usize {
+    fn decoder_block(&self) -> usize {
         self.between()
     }
 
-    fn stage_name(&self, stage: usize) -> String {
+    fn block_name(&self, block: usize) -> String {
         let between = self.between();
-        match stage {
+        match block {
             0 => "embeddings".into(),
-            _ if stage < between => format!("encoder layer {}", stage - 1),
-            _ if stage == between => "decoder embeddings".into(),
-            _ => format!("decoder layer {}", stage - between - 1),
+            _ if block < between => format!("encoder layer {}", block - 1),
+            _ if block == between => "decoder embeddings".into(),
+            _ => format!("decoder layer {}", block - between - 1),
         }
     }
 
-    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
+    fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         let between = self.between();
-        if stage == 0 {
+        if block == 0 {
             return vec![self.embed(0, &batch.tokens, ctx)];
         }
-        if stage < between {
-            return vec![self.encoder.layers[stage - 1].forward(ctx, &input[0], None, batch)];
+        if block < between {
+            return vec![self.encoder.layers[block - 1].forward(ctx, &input[0], None, batch)];
         }
-        if stage == between {
+        if block == between {
             let memory = ctx.once(|ctx| self.finish(&self.encoder, &input[0], ctx));
             return vec![self.embed(1, &decoder(batch).tokens, ctx), memory];
         }
-        let x = self.decoder.layers[stage - between - 1].forward(ctx, &input[0], Some(&input[1]), batch);
-        match stage + 1 == self.stages() {
+        let x = self.decoder.layers[block - between - 1].forward(ctx, &input[0], Some(&input[1]), batch);
+        match block + 1 == self.blocks() {
             true => vec![self.finish(&self.decoder, &x, ctx)],
             false => vec![x, input[1].shallow_clone()],
         }
@@ -207,7 +207,7 @@ impl Backbone for T5 {
         usize::MAX
     }
 
-    fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost {
+    fn cost(&self, block: usize, x: &Extents, how: &ComputeMode) -> Cost {
         let Config { d_model, dropout_rate, .. } = self.config;
         let between = self.between();
         let [own, cross] = x.decoder.unwrap_or_default();
@@ -216,22 +216,22 @@ impl Backbone for T5 {
             let numbers = tokens * d_model as f64;
             stack.norm.cost(how, tokens, keeps).then(Cost::dropout(how, numbers, dropout_rate))
         };
-        match stage {
+        match block {
             0 => embed(x.own.tokens),
-            _ if stage < between => self.encoder.layers[stage - 1].cost(how, &x.own, None),
-            _ if stage == between => finish(&self.encoder, x.own.tokens, false).then(embed(own.tokens)),
+            _ if block < between => self.encoder.layers[block - 1].cost(how, &x.own, None),
+            _ if block == between => finish(&self.encoder, x.own.tokens, false).then(embed(own.tokens)),
             _ => {
-                let layer = self.decoder.layers[stage - between - 1].cost(how, &own, Some((&cross, x.own.tokens)));
-                if stage + 1 < self.stages() { layer } else { layer.then(finish(&self.decoder, own.tokens, true)) }
+                let layer = self.decoder.layers[block - between - 1].cost(how, &own, Some((&cross, x.own.tokens)));
+                if block + 1 < self.blocks() { layer } else { layer.then(finish(&self.decoder, own.tokens, true)) }
             }
         }
     }
 
-    fn boundary(&self, stage: usize, x: &Extents) -> f64 {
+    fn boundary(&self, block: usize, x: &Extents) -> f64 {
         let (encoder, decoder) = (x.own.tokens, x.decoder.unwrap_or_default()[0].tokens);
-        let made = match stage {
-            _ if stage < self.between() => encoder,
-            _ if stage == self.between() => encoder + decoder,
+        let made = match block {
+            _ if block < self.between() => encoder,
+            _ if block == self.between() => encoder + decoder,
             _ => decoder,
         };
         made * self.config.d_model as f64

@@ -39,22 +39,22 @@ impl XlNet {
             Embedding::vocabulary(b, "words", config.vocab_size, hidden, std)
         });
         let layers = (0..config.layers)
-            .map(|i| b.stage(i + 1, |b| b.scope(&format!("layer.{i}"), |b| Layer::new(b, config.layer))))
+            .map(|i| b.block(i + 1, |b| b.scope(&format!("layer.{i}"), |b| Layer::new(b, config.layer))))
             .collect();
         let summarises = matches!(role, Role::SequenceClassification | Role::MultipleChoice);
-        let summary = summarises.then(|| b.stage(config.layers + 1, |b| Pooler::new(b, config.summary)));
+        let summary = summarises.then(|| b.block(config.layers + 1, |b| Pooler::new(b, config.summary)));
         XlNet { config, json, role, words, layers, summary }
     }
 }
 
 impl Backbone for XlNet {
-    fn stages(&self) -> usize {
+    fn blocks(&self) -> usize {
         1 + self.layers.len()
     }
 
-    fn forward(&self, stage: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
-        if stage > 0 {
-            return vec![self.layers[stage - 1].forward(ctx, &input[0], batch)];
+    fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
+        if block > 0 {
+            return vec![self.layers[block - 1].forward(ctx, &input[0], batch)];
         }
         let words = self.words.forward(ctx, &batch.tokens);
         vec![ctx.dropout(words, self.config.layer.dropout)]
@@ -91,9 +91,9 @@ impl Backbone for XlNet {
         3
     }
 
-    fn cost(&self, stage: usize, x: &Extents, how: &ComputeMode) -> Cost {
+    fn cost(&self, block: usize, x: &Extents, how: &ComputeMode) -> Cost {
         let numbers = x.own.tokens * self.config.layer.attention.hidden as f64;
-        match stage.checked_sub(1) {
+        match block.checked_sub(1) {
             Some(layer) => self.layers[layer].cost(how, &x.own),
             None => embedding::cost(how, numbers, 1, self.config.layer.dropout),
         }

@@ -32,20 +32,20 @@ pub enum Recompute {
 }
 
 impl Recompute {
-    /// Whether block `stage` keeps its activations. The last of `stages` always does: its backward follows at once.
-    pub fn keeps(self, stage: usize, stages: usize) -> bool {
+    /// Whether block `block` keeps its activations. The last of `blocks` always does: its backward follows at once.
+    pub fn keeps(self, block: usize, blocks: usize) -> bool {
         let chosen = match self {
             Recompute::None => true,
             Recompute::All => false,
-            Recompute::Every(n) => stage.is_multiple_of(n),
+            Recompute::Every(n) => block.is_multiple_of(n),
         };
-        chosen || stage + 1 == stages
+        chosen || block + 1 == blocks
     }
 }
 
 /// A model, its parameters, and the settings of a pass.
 #[derive(Clone, Copy)]
-pub struct Staged<'a> {
+pub struct Blockwise<'a> {
     pub model: &'a Model,
     pub params: &'a Params,
     pub recompute: Recompute,
@@ -55,7 +55,7 @@ pub struct Staged<'a> {
 
 /// Result of a forward pass, from which backward starts.
 pub struct Forward<'a> {
-    staged: Staged<'a>,
+    blockwise: Blockwise<'a>,
     pass: Pass,
     /// None on a rank without samples.
     run: Option<Run<'a>>,
@@ -64,13 +64,13 @@ pub struct Forward<'a> {
 struct Run<'a> {
     batch: &'a Batch,
     /// The blocks from the first trained one on.
-    stages: Vec<Stage<'a>>,
+    blocks: Vec<Block<'a>>,
     /// The losses of each term.
     losses: Vec<Tensor>,
 }
 
 /// The graph of one block.
-struct Stage<'a> {
+struct Block<'a> {
     /// The boundary activations that it gets: leaves of the graph if the blocks before it are trained too.
     input: Boundary,
     /// `None` if the block is checkpointed.
@@ -82,15 +82,15 @@ struct Kept<'a> {
     ctx: Ctx<'a>,
 }
 
-impl<'a> Staged<'a> {
+impl<'a> Blockwise<'a> {
     /// Runs every block on `batch` with gradients and dropout.
     ///
     /// # Errors
     /// A dead or late rank, where weights are gathered.
     pub fn forward(self, weights: &mut Weights, batch: Option<&'a Batch>, pass: Pass) -> Result<Forward<'a>> {
-        let Staged { model, params, recompute, watch } = self;
-        let (count, first) = (model.stages(), params.layout().first_trained_stage());
-        let mut stages: Vec<Stage> = Vec::with_capacity(count);
+        let Blockwise { model, params, recompute, watch } = self;
+        let (count, first) = (model.blocks(), params.layout().first_trained_block());
+        let mut blocks: Vec<Block> = Vec::with_capacity(count);
         let mut border = Boundary::new();
         self.visit(weights, |index| {
             let Some(batch) = batch else { return };
@@ -100,21 +100,21 @@ impl<'a> Staged<'a> {
             let kept = if keeps { run() } else { without_graph(run) };
             border = kept.output.iter().map(Tensor::shallow_clone).collect();
             if index >= first {
-                stages.push(Stage { input, kept: keeps.then_some(kept) });
+                blocks.push(Block { input, kept: keeps.then_some(kept) });
             }
         })?;
         let range = profiler::range(|| "forward loss".to_owned());
         let losses = batch.map(|batch| model.task.losses(&border, batch));
         drop(range);
         // Free the logits: backward starts from the losses, and the graph keeps what it needs.
-        if let Some(Stage { kept: Some(last), .. }) = stages.last_mut() {
+        if let Some(Block { kept: Some(last), .. }) = blocks.last_mut() {
             last.output.clear();
         }
-        let run = batch.zip(losses).map(|(batch, losses)| Run { batch, stages, losses });
+        let run = batch.zip(losses).map(|(batch, losses)| Run { batch, blocks, losses });
         if let (Some(watch), Some(run)) = (watch, &run) {
             run.losses.iter().for_each(|losses| watch.after_loss(losses, run.batch));
         }
-        Ok(Forward { staged: self, pass, run })
+        Ok(Forward { blockwise: self, pass, run })
     }
 
     /// Returns the logits of `batch` in fp32, without dropout and without gradients.
@@ -129,16 +129,16 @@ impl<'a> Staged<'a> {
                 border = self.model.forward(index, &border, batch, &mut Ctx::eval(self.params));
             }
         })?;
-        weights.release(self.params, self.model.stages() - 1)?;
+        weights.release(self.params, self.model.blocks() - 1)?;
         Ok(batch.map(|_| border))
     }
 
     fn visit(self, weights: &mut Weights, run: impl FnMut(usize)) -> Result<()> {
-        visit(self.params, weights, 0..self.model.stages(), run)
+        visit(self.params, weights, 0..self.model.blocks(), run)
     }
 
     fn run(self, index: usize, input: &Boundary, batch: &Batch, pass: Pass) -> Kept<'a> {
-        let _range = profiler::range(|| format!("forward {}", self.model.stage_name(index)));
+        let _range = profiler::range(|| format!("forward {}", self.model.block_name(index)));
         let mut ctx = Ctx::train(self.params, pass, index);
         let output = self.model.forward(index, input, batch, &mut ctx);
         if let Some(watch) = self.watch {
@@ -152,15 +152,15 @@ impl<'a> Staged<'a> {
 ///
 /// # Errors
 /// A dead or late rank, where weights are gathered.
-pub fn visit(params: &Params, weights: &mut Weights, stages: Range<usize>, mut run: impl FnMut(usize)) -> Result<()> {
-    weights.fetch(params, stages.start, true)?;
-    for index in stages.clone() {
+pub fn visit(params: &Params, weights: &mut Weights, blocks: Range<usize>, mut run: impl FnMut(usize)) -> Result<()> {
+    weights.fetch(params, blocks.start, true)?;
+    for index in blocks.clone() {
         weights.ready(params, index)?;
-        if index + 1 < stages.end {
+        if index + 1 < blocks.end {
             weights.fetch(params, index + 1, true)?;
         }
         run(index);
-        if index + 1 < stages.end {
+        if index + 1 < blocks.end {
             weights.release(params, index)?;
         }
     }
@@ -180,9 +180,9 @@ impl Forward<'_> {
     /// # Errors
     /// libtorch's, and those of the collectives.
     pub fn backward(self, weights: &mut Weights, gradients: &mut Gradients, scales: &[f64], last: bool) -> Result<()> {
-        let Forward { staged, pass, mut run } = self;
-        let Staged { model, params, recompute, watch } = staged;
-        let (count, first) = (model.stages(), params.layout().first_trained_stage());
+        let Forward { blockwise, pass, mut run } = self;
+        let Blockwise { model, params, recompute, watch } = blockwise;
+        let (count, first) = (model.blocks(), params.layout().first_trained_block());
         let mut roots: Boundary = run.as_mut().map(|run| std::mem::take(&mut run.losses)).unwrap_or_default();
         let mut grads: Boundary = roots.iter().zip(scales).map(|(losses, &scale)| losses.full_like(scale)).collect();
         for index in (first..count).rev() {
@@ -190,17 +190,17 @@ impl Forward<'_> {
                 weights.fetch(params, index - 1, !recompute.keeps(index - 1, count))?;
             }
             gradients.before(params, index)?;
-            if let Some(Run { batch, stages, .. }) = &mut run
-                && let Some(Stage { mut input, kept }) = stages.pop()
+            if let Some(Run { batch, blocks, .. }) = &mut run
+                && let Some(Block { mut input, kept }) = blocks.pop()
             {
                 let mut kept = kept.unwrap_or_else(|| {
                     input = detach(&input, index > first);
-                    staged.run(index, &input, batch, pass)
+                    blockwise.run(index, &input, batch, pass)
                 });
                 if index + 1 < count {
                     roots = std::mem::take(&mut kept.output);
                 }
-                let _range = profiler::range(|| format!("backward {}", model.stage_name(index)));
+                let _range = profiler::range(|| format!("backward {}", model.block_name(index)));
                 backward(&roots, &grads)?;
                 roots.clear();
                 for found in kept.ctx.row_gradients() {
@@ -214,7 +214,7 @@ impl Forward<'_> {
                     watch.after_backward(model, params, index, &grads, batch);
                 }
             }
-            gradients.after(params, index, &model.stage_name(index), last)?;
+            gradients.after(params, index, &model.block_name(index), last)?;
             weights.release(params, index)?;
             if index > first {
                 weights.ready(params, index - 1)?;

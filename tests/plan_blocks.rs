@@ -1,4 +1,4 @@
-//! What a plan says of each stage's activations, against counted bytes.
+//! What a plan says of each block's activations, against counted bytes.
 
 mod common;
 
@@ -20,7 +20,7 @@ use trainer::tasks::Head;
 use trainer::train::model_loading::{Declared, LoadOptions, Loaded, Source};
 
 const ACTIVATIONS: usize = memory::Use::Activations as usize;
-/// Bytes below which a stage's share says nothing.
+/// Bytes below which a block's share says nothing.
 const TINY: f64 = 16e3;
 
 /// A model of a size at which activations are more than odds and ends.
@@ -65,8 +65,8 @@ fn dataset(head: &Head, lengths: &[usize]) -> Dataset {
     Dataset::new(lengths.iter().map(example), collation, [0; 32])
 }
 
-/// What was measured of a stage and what the plan says: kept, the most in backward, the most without a graph.
-struct Stage {
+/// What was measured of a block and what the plan says: kept, the most in backward, the most without a graph.
+struct Block {
     measured: [f64; 3],
     planned: [f64; 3],
 }
@@ -82,7 +82,7 @@ fn peak(from: f64, work: impl FnOnce()) -> f64 {
     memory::usage().peak[ACTIVATIONS] as f64 - from
 }
 
-fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Stage> {
+fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Block> {
     let Loaded { model, params, .. } = loaded;
     for id in params.ids() {
         let grad = memory::during(memory::Use::Gradients, || params.view(id).zeros_like());
@@ -95,16 +95,16 @@ fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Stage> {
     let cut = |border: &Boundary| -> Boundary {
         border.iter().map(|t| t.detach().set_requires_grad(t.is_floating_point())).collect()
     };
-    let count = model.stages();
+    let count = model.blocks();
     let mut alone = Vec::new();
     let mut border = Boundary::new();
-    for stage in 0..count {
-        let before = held() - if stage == 0 { 0.0 } else { model.boundary(stage - 1, &x, &how) };
+    for block in 0..count {
+        let before = held() - if block == 0 { 0.0 } else { model.boundary(block - 1, &x, &how) };
         let mut out = Boundary::new();
         alone.push(peak(before, || {
             out =
-                tch::no_grad(|| model.forward(stage, &border, &batch, &mut Ctx::train(params, Pass::default(), stage)));
-            if stage + 1 == count {
+                tch::no_grad(|| model.forward(block, &border, &batch, &mut Ctx::train(params, Pass::default(), block)));
+            if block + 1 == count {
                 drop(tch::no_grad(|| model.task.losses(&out, &batch)));
             }
         }));
@@ -113,27 +113,27 @@ fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Stage> {
     border.clear();
     let mut kept = Vec::new();
     let mut held_before = Vec::new();
-    let mut stages: Vec<(Boundary, Boundary, Ctx)> = Vec::new();
+    let mut blocks: Vec<(Boundary, Boundary, Ctx)> = Vec::new();
     let mut losses = Vec::new();
-    for stage in 0..count {
+    for block in 0..count {
         let before = held();
         held_before.push(before);
-        let input = stages.last().map_or_else(Boundary::new, |(_, output, _)| cut(output));
-        let mut ctx = Ctx::train(params, Pass::default(), stage);
-        let output = model.forward(stage, &input, &batch, &mut ctx);
-        if stage + 1 == count {
+        let input = blocks.last().map_or_else(Boundary::new, |(_, output, _)| cut(output));
+        let mut ctx = Ctx::train(params, Pass::default(), block);
+        let output = model.forward(block, &input, &batch, &mut ctx);
+        if block + 1 == count {
             losses = model.task.losses(&output, &batch);
         }
-        stages.push((input, output, ctx));
+        blocks.push((input, output, ctx));
         kept.push(held() - before);
     }
     let mut roots = losses;
     let mut grads: Boundary = roots.iter().map(Tensor::ones_like).collect();
     let mut backward = Vec::new();
-    for stage in (0..count).rev() {
-        let (input, output, mut ctx) = stages.pop().unwrap();
-        backward.push(peak(held_before[stage], || {
-            if stage + 1 < count {
+    for block in (0..count).rev() {
+        let (input, output, mut ctx) = blocks.pop().unwrap();
+        backward.push(peak(held_before[block], || {
+            if block + 1 < count {
                 roots = output.iter().map(Tensor::shallow_clone).collect();
             }
             let pairs: Vec<_> = roots.iter().zip(&grads).filter(|(_, grad)| grad.defined()).collect();
@@ -147,10 +147,10 @@ fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Stage> {
     }
     backward.reverse();
     (0..count)
-        .map(|stage| {
-            let cost = model.cost(stage, &x, &how);
-            Stage {
-                measured: [kept[stage], backward[stage], alone[stage]],
+        .map(|block| {
+            let cost = model.cost(block, &x, &how);
+            Block {
+                measured: [kept[block], backward[block], alone[block]],
                 planned: [cost.kept, cost.backward, cost.alone],
             }
         })
@@ -192,18 +192,18 @@ fn stages_hold_what_the_plan_says() {
                 [vec![32; 12], vec![31, 30, 29, 28, 27, 16, 15, 14, 8, 7], vec![40, 33, 20, 20, 20, 18, 6, 6, 6, 3]]
             {
                 let loaded = model(case, head, kind, dropout, more);
-                let stages = measure(&loaded, &dataset(head, &lengths));
+                let blocks = measure(&loaded, &dataset(head, &lengths));
                 println!("{case} {kind:?} dropout {dropout} {} sequences", lengths.len());
                 let mut before = [0.0; 2];
                 let mut most = [0.0f64; 2];
-                for (i, Stage { measured, planned }) in stages.iter().enumerate() {
+                for (i, Block { measured, planned }) in blocks.iter().enumerate() {
                     for (side, numbers) in [measured, planned].into_iter().enumerate() {
                         most[side] = most[side].max(before[side] + numbers[1]);
                         before[side] += numbers[0];
                     }
                     // Bytes of a classifier's few numbers are odds and ends.
                     if measured[0] > TINY && (planned[0] / measured[0] - 1.0).abs() > 0.1 {
-                        far.push(format!("{case} {kind:?} stage {i} keeps {}, planned {}", measured[0], planned[0]));
+                        far.push(format!("{case} {kind:?} block {i} keeps {}, planned {}", measured[0], planned[0]));
                     }
                     let kb = |n: f64| format!("{:.0}", n / 1e3);
                     let cells: Vec<String> = (0..3)
@@ -211,7 +211,7 @@ fn stages_hold_what_the_plan_says() {
                             format!("{:>6} {:>6} {:5.2}", kb(measured[k]), kb(planned[k]), planned[k] / measured[k])
                         })
                         .collect();
-                    println!("  stage {i}: kept {}  backward {}  alone {}", cells[0], cells[1], cells[2]);
+                    println!("  block {i}: kept {}  backward {}  alone {}", cells[0], cells[1], cells[2]);
                 }
                 let ratio = most[1] / most[0];
                 worst = worst.max((ratio - 1.0).abs());
