@@ -1,10 +1,9 @@
 //! The gradients of a step: accumulated block by block, reduced over the ranks, measured.
 //!
-//! The reduction of a block starts as soon as its backward ends and runs while the earlier blocks compute. If gradients
-//! are not sharded, micro-batches accumulate in whole buffers and the last micro-batch reduces them. If they are, each
-//! micro-batch reduces a buffer that exists only for its block, and a rank adds its shard of the result to its sum.
-//!
-//! Of an embedding matrix only the rows of the global batch ([`Rows`]) are accumulated and reduced, once per step.
+//! The reduction of a block starts when its backward ends and runs while the earlier blocks compute. If gradients are
+//! not sharded, micro-batches accumulate in whole buffers and the last one reduces them. If they are, each micro-batch
+//! reduces a buffer that exists only for its block, and a rank adds its shard of the result to its sum.
+//! Of an embedding matrix only the rows of the global batch ([`Rows`]) are accumulated, and reduced once per step.
 
 use crate::comm::{Action, Collective, Op, Pending, Request};
 use crate::error::Result;
