@@ -55,7 +55,6 @@ pub struct Error {
     shared: bool,
 }
 
-/// `Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {

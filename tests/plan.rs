@@ -335,7 +335,7 @@ fn a_large_model_is_counted_by_hand() {
     let how = ComputeMode { kind: Type::BFloat16, cpu: false, train: true };
     let tokens = 2.0 * 8192.0;
     let x = Extents::even(2, 8192, 2 * 8192);
-    let costs: Vec<_> = (0..model.blocks()).map(|stage| model.cost(stage, &x, &how)).collect();
+    let costs: Vec<_> = (0..model.blocks()).map(|block| model.cost(block, &x, &how)).collect();
     let flops: f64 = costs.iter().map(|cost| cost.flops).sum();
     let attention: f64 = costs.iter().map(|cost| cost.attention_flops).sum();
     assert_eq!(attention, 32.0 * 4.0 * 2.0 * 8192.0 * 8192.0 * 4096.0);
@@ -347,7 +347,7 @@ fn a_large_model_is_counted_by_hand() {
     // ZeRO 3 over 8 ranks, gradients in fp32: 2, 4 and 12 bytes of each number, an eighth of them.
     let layout = Layout::new(&shaped.specs, 8);
     let types = Types { compute: Type::BFloat16, reduce: Type::Float };
-    let keeps = (0..model.blocks()).map(|stage| stage + 1 == model.blocks()).collect();
+    let keeps = (0..model.blocks()).map(|block| block + 1 == model.blocks()).collect();
     let setup = Setup { types, zero: Zero::ALL[3], cpu: false, keeps, saves: false };
     let need = memory::estimate(model, &layout, &setup, &Load { busiest: x, rows: 16e3, ..Load::default() });
     for (kept, bytes) in need.kept.into_iter().zip([2.0, 4.0, 12.0]) {

@@ -132,7 +132,7 @@ fn what_is_frozen_takes_no_memory_for_training() {
         weights(&frozen),
         weights(&plain)
     );
-    // Backward ends where nothing before is trained: the first stages keep nothing for it.
+    // Backward ends where nothing before is trained: the first blocks keep nothing for it.
     let activations = |of: &dyn Fn(&str, &str) -> u64| of("peak_bytes", "activations");
     assert!(activations(&frozen) < activations(&plain) * 3 / 4, "{} {}", activations(&frozen), activations(&plain));
 }

@@ -123,7 +123,6 @@ pub enum Recompute {
     /// None: all activations are kept.
     #[default]
     None,
-    /// All.
     All,
     /// All but every N-th, which keeps its activations; N is at least 1, and with 1 no block is checkpointed.
     KeepEvery(u32),

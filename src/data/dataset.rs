@@ -159,7 +159,6 @@ impl Dataset {
         stored.cycle().take(self.len()).collect()
     }
 
-    /// Total number of tokens.
     pub fn total_tokens(&self) -> u64 {
         match self.repeated {
             None => self.columns.ids.len() as u64,
@@ -186,7 +185,6 @@ impl Dataset {
         }
     }
 
-    /// The kind of the labels.
     pub fn label_kind(&self) -> LabelKind {
         self.shape.labels
     }

@@ -32,7 +32,6 @@ pub struct Example {
     /// Number of tokens of each sequence; they add up to n. Most tasks have one sequence; others have the choices of a
     /// question, the documents of a packed block, or a source and its target.
     pub lengths: Vec<u32>,
-    /// The label.
     pub label: Label,
 }
 

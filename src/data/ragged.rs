@@ -27,7 +27,6 @@ pub struct Cross {
 /// Neighbouring sequences that attention computes as one rectangle `[sequences, longest query, longest key]`.
 #[derive(Debug)]
 pub struct Bucket {
-    /// Number of sequences.
     pub sequences: i64,
     pub queries: Side,
     keys: Keys,

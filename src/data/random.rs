@@ -15,7 +15,6 @@ pub struct RandomKey {
 }
 
 impl RandomKey {
-    /// Returns the generator of one example.
     pub fn generator(self, example: usize) -> SplitMix64 {
         SplitMix64::keyed(&[self.seed, self.step, example as u64])
     }

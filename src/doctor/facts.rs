@@ -112,14 +112,12 @@ pub struct Library {
 pub struct Gpus {
     /// The host's GPUs according to NVML, in the order of the PCI bus.
     pub host: Vec<HostGpu>,
-    /// Error of NVML.
     pub nvml_error: Option<String>,
     pub links: Vec<Link>,
     /// Whether there is a CUDA driver.
     pub driver: bool,
     /// Newest CUDA version that the driver supports.
     pub driver_cuda: Option<String>,
-    /// Error of the driver.
     pub driver_error: Option<String>,
     /// GPUs that are visible to this process.
     pub visible: Vec<VisibleGpu>,
@@ -131,7 +129,6 @@ pub struct Gpus {
     pub mine: Option<usize>,
 }
 
-/// A GPU of the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostGpu {
@@ -204,7 +201,6 @@ pub struct Memory {
 #[serde(default)]
 pub struct Network {
     pub interfaces: Vec<String>,
-    /// `NCCL_SOCKET_IFNAME`.
     pub nccl_socket_ifname: Option<String>,
     /// Whether the host has an InfiniBand or RoCE card.
     pub infiniband: bool,

@@ -46,7 +46,6 @@ fn joined(findings: Vec<Finding>) -> Vec<Finding> {
     joined.into_iter().map(join).collect()
 }
 
-/// Returns the number of problems.
 pub fn problems(findings: &[Finding]) -> usize {
     findings.iter().filter(|finding| finding.severity == Severity::Problem).count()
 }

@@ -55,7 +55,6 @@ pub struct Usage {
     pub current: [u64; 5],
     /// Peak of each use; not all at the same time.
     pub peak: [u64; 5],
-    /// Peak of the total.
     pub total_peak: u64,
     /// Bytes of each use at that peak. Exact if no other thread allocated at the same time.
     pub at_total_peak: [u64; 5],

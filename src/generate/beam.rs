@@ -65,7 +65,6 @@ impl Beams {
         continuing.iter().map(|of| of.parent).collect()
     }
 
-    /// Returns the best text.
     pub fn into_best(self) -> Text {
         self.finished.into_iter().chain(self.running).next().map(|(_, text)| text).unwrap_or_default()
     }

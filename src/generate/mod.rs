@@ -15,7 +15,6 @@ pub use settings::Settings;
 
 use crate::nn::rng;
 
-/// A prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
     /// The prompt of a causal model, or the source of an encoder-decoder; not empty.

@@ -19,7 +19,6 @@ pub enum Next {
 /// History of the starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
-    /// Number of restarts.
     pub restarts: usize,
     /// Number of consecutive starts, including the last, without a new checkpoint.
     pub fruitless: usize,

@@ -3,7 +3,6 @@
 use crate::error::{Error, Result};
 use nvml_wrapper::Nvml;
 
-/// A GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpu {
     /// Index in the order of the PCI bus.

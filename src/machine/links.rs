@@ -8,7 +8,6 @@ use nvml_wrapper::enum_wrappers::device::{P2pCapabilitiesIndex, P2pStatus, Topol
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     NvLink,
-    /// On one board.
     Board,
     /// Only through PCIe switches.
     Switch,

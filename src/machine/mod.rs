@@ -8,7 +8,6 @@ pub mod gpus;
 pub mod links;
 pub mod memory;
 
-/// Returns the host name.
 pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

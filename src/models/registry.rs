@@ -18,7 +18,6 @@ pub const FAMILIES: &[Family] = &[
     llama::FAMILY,
 ];
 
-/// Returns the family of a model type.
 pub fn family(model_type: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| family.model_types.contains(&model_type))
 }

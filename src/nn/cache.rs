@@ -42,7 +42,6 @@ impl Cache {
         Cache { lengths: sequences.lengths().to_vec(), blocks, device: places.device() }
     }
 
-    /// The cache of a block.
     pub fn block(&mut self, block: usize) -> &mut BlockCache {
         &mut self.blocks[block]
     }

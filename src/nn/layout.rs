@@ -60,7 +60,6 @@ impl Unit {
         self.content != Content::Frozen
     }
 
-    /// Returns the range of the shard of `rank`.
     pub fn shard_of(&self, rank: usize) -> Range<i64> {
         let start = rank as i64 * self.shard;
         start..start + self.shard

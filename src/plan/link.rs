@@ -103,7 +103,6 @@ pub const LINKS: &[Link] = &[
 const START: f64 = 8.4e-6;
 
 impl Link {
-    /// Returns the link with a name.
     pub fn named(name: &str) -> Option<Link> {
         LINKS.iter().find(|link| link.name.eq_ignore_ascii_case(name)).copied()
     }

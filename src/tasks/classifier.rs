@@ -21,7 +21,6 @@ impl Classifier {
         Classifier(Linear::head(b, input, outputs as i64))
     }
 
-    /// Returns the cost of `rows` rows.
     pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         self.0.cost(how, rows, true)
     }

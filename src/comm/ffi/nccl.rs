@@ -15,7 +15,6 @@ const UNHANDLED_CUDA_ERROR: c_int = 1; // ncclUnhandledCudaError
 const REMOTE_ERROR: c_int = 6; // ncclRemoteError
 const IN_PROGRESS: c_int = 7; // ncclInProgress
 
-/// Size of a unique id in bytes.
 pub const ID_BYTES: usize = size_of::<ncclUniqueId>();
 
 // Results are ints here, because newer libraries return codes unknown to the bindings' enum.

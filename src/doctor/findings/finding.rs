@@ -14,7 +14,6 @@ pub enum Severity {
     Note,
 }
 
-/// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// A stable name, for scripts and for `docs/doctor.md`.

@@ -40,7 +40,6 @@ struct Stack {
     norm: RmsNorm,
 }
 
-/// One layer.
 #[derive(Debug)]
 struct Layer {
     bias: RelativeBias,
