@@ -117,7 +117,7 @@ section! {
         /// Overlap of neighbouring windows in tokens. For question answering: a context that does not fit into
         /// `max_length` with its question is divided into overlapping windows ([more](question-answering.md)).
         doc_stride: usize = 128;
-        /// Number of candidate answers. For question answering: the best start tokens, end tokens, and answers that
+        /// Number of candidate answers. For question answering: the best start positions, end positions, and answers that
         /// are considered.
         n_best_size: usize = 20, AT_LEAST_1;
         /// Maximum answer length in tokens. For question answering.

@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(*mapped, *owned);
         assert_eq!(mapped.bytes(), owned.bytes());
         assert!(Column::<u32>::mapped(&map, 6..18).is_none(), "not aligned");
-        assert!(Column::<u32>::mapped(&map, 8..19).is_none(), "not a whole number");
+        assert!(Column::<u32>::mapped(&map, 8..19).is_none(), "not a multiple of the element size");
         assert!(Column::<u32>::mapped(&map, 8..24).is_none(), "outside");
     }
 }

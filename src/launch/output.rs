@@ -202,7 +202,7 @@ mod tests {
         let host = |rank| (rank == 2).then(|| "b".to_owned());
         let text = output.last_lines(4, host);
         let expected = "the last lines of each rank:\n  rank 0 | step 4\n  rank 0 | step 5\n  rank 0 | step 6\n  rank \
-                         0 | step 7\n rank 0 | step 8\n  rank 2 (b) | bad\n  no output from ranks 1, 3";
+                         0 | step 7\n  rank 0 | step 8\n  rank 2 (b) | bad\n  no output from ranks 1, 3";
         assert_eq!(text, expected);
     }
 }

@@ -18,7 +18,7 @@ pub fn has_unanswerable(references: &Value) -> bool {
 /// The settings of answer selection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rules {
-    /// Number of best start and end tokens per window, and of best answers per question, to consider.
+    /// Number of best start and end positions per window, and of best answers per question, to consider.
     pub n_best_size: usize,
     /// Maximum length of an answer in tokens.
     pub max_answer_length: usize,
@@ -167,7 +167,7 @@ impl<'a> References<'a> {
         }
     }
 
-    /// Adds the candidate spans of a window: all combinations of its best start and end tokens.
+    /// Adds the candidate spans of a window: all combinations of its best start and end positions.
     fn spans(&self, context: &Context, window: &[usize; 3], scores: &[[f32; 2]], into: &mut Vec<Candidate>) {
         let [start, first, tokens] = *window;
         let bytes = &context.offsets.as_chunks::<2>().0[first..first + tokens];

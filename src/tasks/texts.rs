@@ -341,7 +341,7 @@ mod tests {
         assert!(case.prepare().unwrap().facts.remarks.is_empty(), "columns say that there is no header");
         case.source.columns = None;
         let remarks = case.prepare().unwrap().facts.remarks;
-        assert!(remarks.len() == 1 && remarks[0].starts_with("line 1 is a record"), "{remarks:?}");
+        assert!(remarks.len() == 1 && remarks[0].starts_with("line 1 is read as a record"), "{remarks:?}");
     }
 
     #[test]

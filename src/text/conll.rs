@@ -106,6 +106,6 @@ mod tests {
     fn invalid_utf8_is_reported_with_its_line() {
         let parsed = parse(b"a O\n\xff O\n", true);
         let (line, why) = parsed[0].as_ref().unwrap_err();
-        assert!(*line == 2 && why.contains("not UTF-8"), "{line}: {why}");
+        assert!(*line == 2 && why.contains("not valid UTF-8"), "{line}: {why}");
     }
 }

@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn another_number_of_threads_is_reported() {
         let reported = |before, now| other_threads(before, now, Device::Cpu);
-        let wanted = "changed   threads per rank = 2 (was 1);  losses may differ in the last bits";
+        let wanted = "changed   threads per rank = 2 (was 1); losses may differ in the last bits";
         assert_eq!(reported(Some(1), 2).unwrap(), wanted);
         assert_eq!(
             (reported(Some(2), 2), reported(None, 2), other_threads(Some(1), 2, Device::Cuda(0))),

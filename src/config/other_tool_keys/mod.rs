@@ -11,22 +11,7 @@ use super::keys::{Section, dotted};
 use super::other_tool_values::{self, Meaning, meaning, normal, shown};
 use super::sections::Config;
 use super::value::to_text;
-use table::KEYS;
-
-/// What to do instead of a key of another tool. An example is an assignment that is valid as it is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Instead {
-    /// A setting of ours with the same values: an example, and a note.
-    Same(&'static str, &'static str),
-    /// A setting of ours with other values: an example, and a note.
-    Ours(&'static str, &'static str),
-    /// A setting of ours, which is off by default: an example, and a note.
-    On(&'static str, &'static str),
-    /// Not supported: the name of the feature, and what to do instead.
-    Missing(&'static str, &'static str),
-    /// Why there is nothing to set.
-    Needless(&'static str),
-}
+use table::{Instead, KEYS};
 
 /// Where a key is written. An assignment looks different on a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -183,7 +183,7 @@ fn libtorch_and_the_driver() {
         broken(facts);
         facts.ranks.iter_mut().for_each(|rank| rank.software.driver = None);
     };
-    changed(healthy_gpus(), no_module, Warning, "driver-does-not-work", &["if this host has no GPU"]);
+    changed(healthy_gpus(), no_module, Warning, "driver-does-not-work", &["if the host has no GPU"]);
     let module_alone = |facts: &mut Facts| facts.ranks.iter_mut().for_each(|rank| rank.gpus = Gpus::default());
     changed(healthy_gpus(), module_alone, Problem, "driver-library-missing", &["580.65.06", "--gpus all"]);
     // Slurm sets CUDA_VISIBLE_DEVICES for a container without a driver: that is not what hides the GPUs.
