@@ -25,7 +25,6 @@ pub const CARRIED: &[&str] = &[
     GENERATION_FILE,
 ];
 
-/// The generation settings of a model.
 pub const GENERATION_FILE: &str = "generation_config.json";
 
 /// A tokenizer needs at least one of these files.

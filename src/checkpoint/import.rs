@@ -105,9 +105,6 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Initializes all weights from (seed, name), unit by unit, as in [`load`].
-///
-/// # Errors
-/// Errors of `sink`.
 pub fn draw(params: &Params, seed: u64, sink: impl FnMut(usize, &Tensor) -> Result<()>) -> Result<()> {
     let fill = |id: ParamId, target: &mut Tensor| {
         target.copy_(&params.spec(id).draw(seed));
@@ -223,7 +220,6 @@ impl Weights {
         Ok((origins, report))
     }
 
-    /// Returns the aliases of a parameter that exist in the files.
     fn present_aliases<'a>(&self, param: &'a HfParam) -> Vec<&'a String> {
         param.aliases.iter().filter(|name| self.tensors.contains_key(*name)).collect()
     }

@@ -32,7 +32,6 @@ pub struct RunDir {
     _lock: File,
 }
 
-/// The file that is locked during a run.
 const LOCK: &str = ".lock";
 
 impl Drop for RunDir {
@@ -51,7 +50,6 @@ pub fn newest_complete(path: &Path) -> Option<(u64, PathBuf)> {
     steps_in(path).into_iter().rev().map(mark).find(|(_, mark)| mark.exists())
 }
 
-/// Returns the steps of all checkpoints, complete or not, in ascending order.
 fn steps_in(path: &Path) -> Vec<u64> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let mut steps: Vec<u64> =
@@ -230,7 +228,6 @@ impl RunDir {
     }
 }
 
-/// Checks that a folder is a valid checkpoint.
 fn validate(path: &Path) -> Result<()> {
     let refuse = |why: &str| Err(Error::input(format!("{}: {why}", path.display())));
     if !path.is_dir() {

@@ -7,7 +7,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The file's name in a checkpoint.
 pub const FILE: &str = "trainer_state.json";
 const FORMAT: u32 = 1;
 
@@ -25,8 +24,7 @@ pub struct TrainerState {
     /// Number of steps without an update, because of gradient overflow (fp16) or a NaN or Inf loss.
     #[serde(default)]
     pub skipped_steps: u64,
-    /// For parameters that were frozen before, by native name: the number of updates before the first update of their
-    /// AdamW moments.
+    /// For formerly frozen parameters, by native name: the number of updates before the first of their AdamW moments.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub moments_began: BTreeMap<String, u64>,
     /// The dynamic loss scale; only with fp16.
@@ -58,7 +56,6 @@ pub struct TrainerState {
     pub settings: String,
 }
 
-/// The state of dynamic loss scaling.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LossScale {
     /// Loss scale of the next step, a power of two.

@@ -78,7 +78,6 @@ impl TensorFile {
         self.read(name)
     }
 
-    /// Whether the file contains this tensor.
     pub fn contains(&self, name: &str) -> bool {
         self.header.info(name).is_some()
     }
@@ -92,7 +91,6 @@ impl TensorFile {
     }
 }
 
-/// The supported dtypes.
 const KINDS: &[(Kind, Dtype)] = &[
     (Kind::Double, Dtype::F64),
     (Kind::Float, Dtype::F32),

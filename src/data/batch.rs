@@ -39,7 +39,6 @@ pub struct Decoder {
     pub cross: Cross,
 }
 
-/// The targets of a micro-batch.
 #[derive(Debug)]
 pub enum Labels {
     None,
@@ -157,7 +156,6 @@ impl Batch {
         self.samples.len()
     }
 
-    /// Returns whether the batch has no examples.
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty()
     }

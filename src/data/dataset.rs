@@ -16,7 +16,6 @@ pub struct Dataset {
     pub(super) repeated: Option<usize>,
 }
 
-/// The columns of a data set.
 pub(super) struct Columns {
     /// `[N + 1]`: offset of each example's first token.
     pub offsets: Column<u64>,
@@ -39,7 +38,6 @@ pub(super) struct Shape {
     pub collation: Collation,
 }
 
-/// The kind of a data set's labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LabelKind {
     None,
@@ -143,7 +141,6 @@ impl Dataset {
         if self.repeated.is_some() { i % self.stored() } else { i }
     }
 
-    /// Returns whether there are no examples.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -189,7 +186,6 @@ impl Dataset {
         self.shape.labels
     }
 
-    /// The label of example `i`.
     pub fn label(&self, i: usize) -> Label {
         let (example, token) = self.shape.labels.width();
         let (i, tokens) = (self.place(i), self.range(i));
@@ -211,13 +207,11 @@ impl Dataset {
         self.collation().inputs(self.ids(i), &self.sequences(i), self.label(i), key.generator(i))
     }
 
-    /// The collation, which defines how examples become batches.
     pub fn collation(&self) -> &Collation {
         &self.shape.collation
     }
 
-    /// The hash of the content: the data file, the tokenizer, and the settings (the token cache's key). Equal
-    /// fingerprints mean equal data sets.
+    /// The hash of data file, tokenizer and settings (the token cache's key): equal hashes mean equal data sets.
     pub fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint
     }

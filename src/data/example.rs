@@ -40,8 +40,7 @@ pub struct Example {
 pub struct Inputs {
     /// `[n]`: the example's ids; some may be masked.
     pub ids: Vec<u32>,
-    /// The target tokens: (position, class). The position counts the example's tokens; for an encoder-decoder, those of the
-    /// target sequence.
+    /// The targets: (position, class). Positions count the example's tokens, or those of an encoder-decoder's target.
     pub targets: Vec<(u32, u32)>,
 }
 

@@ -34,7 +34,6 @@ pub struct Extent {
     pub widest: [f64; 2],
 }
 
-/// The size of a micro-batch.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Extents {
     pub examples: f64,
@@ -118,7 +117,6 @@ impl Extents {
     }
 }
 
-/// Returns the number of target tokens of an example.
 fn targets_of(dataset: &Dataset, i: usize, sequences: &[u32]) -> f64 {
     match (dataset.collation(), dataset.label(i)) {
         (Collation::Masked(masking), _) => masking.expected(dataset.length(i)),

@@ -15,7 +15,6 @@ pub const WORD_PART: i32 = 1;
 const TO_MASK: f64 = 0.8;
 const TO_RANDOM: f64 = 0.1;
 
-/// Settings of masking.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Masking {
     /// The probability that a token, or a word, is a target.
@@ -34,7 +33,6 @@ impl Masking {
         self.probability * tokens as f64
     }
 
-    /// Masks tokens of an example.
     pub fn mask(&self, ids: &[u32], label: Label, mut random: SplitMix64) -> Inputs {
         let mut ids = ids.to_vec();
         let (Label::Tokens(marks) | Label::TokensAndClass(marks, _)) = label else {

@@ -57,12 +57,10 @@ impl Encoded {
     }
 }
 
-/// A data set, ready for use.
 pub struct Prepared {
     /// The examples, in the order of the file.
     pub dataset: Dataset,
     pub facts: Facts,
-    /// Whether the cache had the data set.
     pub cache: CacheUse,
 }
 

@@ -20,7 +20,6 @@ impl RandomKey {
     }
 }
 
-/// A SplitMix64 generator.
 #[derive(Debug, Clone)]
 pub struct SplitMix64(u64);
 
@@ -30,7 +29,6 @@ impl SplitMix64 {
         SplitMix64(keys.iter().fold(0, |state, &key| mix(state.wrapping_add(GAMMA) ^ mix(key.wrapping_add(GAMMA)))))
     }
 
-    /// Returns the next 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GAMMA);
         mix(self.0)
@@ -38,8 +36,7 @@ impl SplitMix64 {
 
     /// Returns a uniform integer from 0 to `bound - 1`; 0 for a `bound` of 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        // The high half of a product spreads 2^64 values over `bound` slots; the low half tells which of them
-        // are one too many.
+        // A product's high half spreads 2^64 values over `bound` slots; its low half tells which are one too many.
         loop {
             let product = u128::from(self.next_u64()) * u128::from(bound);
             let low = product as u64;

@@ -1,7 +1,6 @@
 //! The samples of each rank in each step: a pure function of (seed, epoch, step) and the lengths.
 //!
-//! Every rank computes the parts of all ranks, so all know the number of sequences and tokens of a step without
-//! communication.
+//! Every rank computes the parts of all ranks, so the counts of a step need no communication.
 
 use super::random::SplitMix64;
 use crate::error::{Error, Result};

@@ -9,7 +9,6 @@ pub struct Candidate {
     /// Index of the running beam.
     pub parent: usize,
     pub token: u32,
-    /// The token's log-probability.
     pub log_prob: f32,
     /// The sum of scores, including the token's.
     pub score: f32,

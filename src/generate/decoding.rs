@@ -30,7 +30,6 @@ pub trait Passes {
     /// Receives the new tokens of the sequences that continue.
     fn taken(&mut self, _tokens: &[u32]) {}
 
-    /// The device to compute on.
     fn device(&self) -> Device;
 }
 

@@ -4,7 +4,6 @@ use crate::error::{Context, Error, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Generation settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     pub search: Search,
@@ -13,7 +12,6 @@ pub struct Settings {
     pub repetition_penalty: f64,
     /// EOS tokens: each of them ends a text.
     pub eos: Vec<u32>,
-    /// The first token of a decoder.
     pub decoder_start: Option<u32>,
 }
 
@@ -26,19 +24,16 @@ pub enum Search {
     Beam(Beam),
 }
 
-/// Parameters of sampling.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
     /// Divides the scores: below 1, probable tokens become more probable.
     pub temperature: f64,
     /// Keep only the k most probable tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keep only the most probable tokens whose probabilities add up to this (nucleus sampling, arXiv 1904.09751); 1
-    /// keeps all.
+    /// Keep the most probable tokens with this total probability (nucleus sampling, arXiv 1904.09751); 1 keeps all.
     pub top_p: f64,
 }
 
-/// Beam search.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Beam {
     /// The beam width, at least 2.

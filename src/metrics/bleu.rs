@@ -91,7 +91,6 @@ impl Bleu {
     }
 }
 
-/// Counts the n-grams.
 fn ngrams(tokens: &[String], n: usize) -> HashMap<&[String], u64> {
     let mut counts = HashMap::new();
     tokens.windows(n).for_each(|ngram| *counts.entry(ngram).or_default() += 1);

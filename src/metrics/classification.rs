@@ -2,7 +2,6 @@
 
 use super::match_counts::{MatchCounts, ratio};
 
-/// A confusion matrix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confusion {
     n_labels: usize,

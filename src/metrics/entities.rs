@@ -18,9 +18,7 @@ pub enum Reading {
 pub struct Span {
     /// The entity's type, an index into [`TagSet::types`].
     pub kind: usize,
-    /// The first word.
     pub start: usize,
-    /// One past the last word.
     pub end: usize,
 }
 
@@ -127,7 +125,6 @@ pub struct Entities {
 }
 
 impl Entities {
-    /// Creates zero counts for `n_types` types.
     pub fn new(n_types: usize) -> Self {
         Entities { hits: vec![MatchCounts::default(); n_types] }
     }

@@ -37,9 +37,8 @@ impl Ranking {
         (pairs > 0).then(|| halves as f64 / (2.0 * pairs as f64))
     }
 
-    /// Average precision, in [0, 1]: the sum over all thresholds of the precision times the increase in recall, without
-    /// interpolation; scikit-learn's `average_precision_score`. `None` without positive examples, where scikit-learn
-    /// returns 0 with a warning.
+    /// Average precision, in [0, 1]: the sum over all thresholds of precision times increase in recall, without
+    /// interpolation; scikit-learn's `average_precision_score`, but `None` instead of 0 without positive examples.
     pub fn average_precision(&self) -> Option<f64> {
         let [positive, _] = self.totals();
         let (mut found, mut chosen, mut sum) = (0, 0, 0.0);

@@ -32,8 +32,7 @@ impl RougeL {
     }
 }
 
-/// Returns the F1 of the longest common subsequence of words with the best reference, in [0, 1]; 0 without words or
-/// references.
+/// F1 of the longest common subsequence of words with the best reference, in [0, 1]; 0 without words or references.
 ///
 /// Lin 2004, "ROUGE: a package for automatic evaluation of summaries", over the whole text as one sequence;
 /// `rouge_score`'s `rougeL` with `use_stemmer=False`, its default. It lowercases, and words

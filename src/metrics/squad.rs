@@ -40,8 +40,7 @@ pub fn match_answer<S: AsRef<str>>(answer: &str, golds: &[S], rules: SquadRules)
     AnswerMatch { exact: golds.contains(&answer), f1: f1.fold(0.0, f64::max) }
 }
 
-/// The scripts' `normalize_answer`: lowercases, removes ASCII punctuation and the words a, an and the, and collapses
-/// whitespace.
+/// The scripts' `normalize_answer`: lowercases, removes ASCII punctuation and articles, and collapses whitespace.
 fn normalise(text: &str) -> String {
     let mut text = text.to_lowercase();
     text.retain(|c| !c.is_ascii_punctuation());
@@ -108,14 +107,12 @@ pub struct Squad {
 }
 
 impl Squad {
-    /// Adds one question.
     pub fn add<S: AsRef<str>>(&mut self, answer: &str, golds: &[S], rules: SquadRules) {
         let found = match_answer(answer, golds, rules);
         let sums = if golds.is_empty() { &mut self.unanswerable } else { &mut self.answerable };
         *sums = sums.plus(AnswerSums { total: 1.0, exact: f64::from(u8::from(found.exact)), f1: found.f1 });
     }
 
-    /// Returns the sums over all questions.
     pub fn all(&self) -> AnswerSums {
         self.answerable.plus(self.unanswerable)
     }

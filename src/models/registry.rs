@@ -6,7 +6,6 @@ use crate::models::{Backbone, albert, bert, distilbert, gpt2, llama, roberta, t5
 use serde_json::Value;
 use std::path::Path;
 
-/// All families.
 pub const FAMILIES: &[Family] = &[
     bert::FAMILY,
     roberta::FAMILY,

@@ -25,7 +25,6 @@ pub enum Role {
 }
 
 impl Role {
-    /// All task heads.
     pub const ALL: &[Role] = &[
         Role::SequenceClassification,
         Role::TokenClassification,

@@ -13,7 +13,6 @@ pub struct AttentionConfig {
     /// 2305.13245).
     pub kv_heads: i64,
     pub head_dim: i64,
-    /// Scale of the attention scores.
     pub scale: f64,
     /// Dropout on the attention weights, in training.
     pub dropout: f64,
@@ -131,8 +130,7 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &
             with_bias(ctx, [&q, &k, &v], &bias, scale, if drops { dropout } else { 0.0 })
         }
         None if half => {
-            // Short sequences make small matmuls, which libtorch's half kernels compute slower than fp32, with or
-            // without AMX.
+            // For small matmuls of short sequences, libtorch's half kernels are slower than fp32, even with AMX.
             let dropout = drops.then(|| (dropout, ctx.draw()));
             ffi::layers::half_attention([&q, &k, &v], mask.as_ref(), scale, dropout)
                 .unwrap_or_else(|e| panic!("attention over {n} sequences of {keys} tokens: {e}"))

@@ -11,7 +11,6 @@ use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
 
-/// Configuration of a block.
 #[derive(Debug, Clone, Copy)]
 pub struct BlockConfig {
     pub hidden: i64,
@@ -75,8 +74,7 @@ impl PostNormBlock {
         PostNormBlock { hidden, attention, attended, feed_forward, mixed }
     }
 
-    /// Returns the cost of the block over these sequences. Its input is counted by the block before, as boundary
-    /// activations.
+    /// Returns the cost over these sequences; the block before counts the input, as boundary activations.
     pub fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
         let hidden = how.element() * x.tokens * self.hidden as f64;
         let attended = self.attention.cost(how, x, false, false).then(self.attended.cost(how, x.tokens));

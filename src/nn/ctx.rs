@@ -93,7 +93,6 @@ impl<'a> Ctx<'a> {
         self.train
     }
 
-    /// The tensor of a parameter.
     pub fn param(&self, id: ParamId) -> &'a Tensor {
         self.params.view(id)
     }

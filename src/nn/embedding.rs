@@ -57,7 +57,6 @@ impl Embedding {
         self.shape
     }
 
-    /// The embedding matrix.
     pub fn weight(&self) -> ParamId {
         self.weight
     }

@@ -6,7 +6,6 @@ use crate::nn::norm::LayerNorm;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
 
-/// Configuration of [`InputEmbeddings`].
 #[derive(Debug, Clone, Copy)]
 pub struct InputConfig {
     pub vocab: i64,

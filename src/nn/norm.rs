@@ -85,14 +85,12 @@ impl RmsNorm {
     }
 }
 
-/// The kind of normalization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormKind {
     Layer,
     Rms,
 }
 
-/// A normalization of either kind.
 #[derive(Debug, Clone)]
 pub enum Norm {
     Layer(LayerNorm),
@@ -100,7 +98,6 @@ pub enum Norm {
 }
 
 impl Norm {
-    /// Declares the parameters of its kind.
     pub fn new(b: &mut ParamBuilder, name: &str, kind: NormKind, size: i64, eps: f64) -> Self {
         match kind {
             NormKind::Layer => Norm::Layer(LayerNorm::new(b, name, size, eps)),

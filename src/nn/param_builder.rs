@@ -48,7 +48,6 @@ pub struct ParamSpec {
 }
 
 impl ParamSpec {
-    /// Number of elements.
     pub fn numel(&self) -> i64 {
         self.shape.iter().product()
     }

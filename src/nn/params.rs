@@ -11,7 +11,6 @@ use crate::nn::param_builder::{ParamId, ParamSpec};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
-/// A model's parameters.
 #[derive(Debug)]
 pub struct Params {
     specs: Vec<ParamSpec>,
@@ -56,7 +55,6 @@ impl Params {
         (0..self.specs.len()).map(ParamId)
     }
 
-    /// The declaration of a parameter.
     pub fn spec(&self, id: ParamId) -> &ParamSpec {
         &self.specs[id.0]
     }
@@ -66,7 +64,6 @@ impl Params {
         &self.views[id.0]
     }
 
-    /// The layout of the buffers.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -81,7 +78,6 @@ impl Params {
         self.kind
     }
 
-    /// The device of the buffers.
     pub fn device(&self) -> Device {
         self.flats.first().map_or(Device::Cpu, Tensor::device)
     }

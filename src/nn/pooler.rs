@@ -24,7 +24,6 @@ pub enum Picks {
     Mean,
 }
 
-/// Configuration of a [`Pooler`].
 #[derive(Debug, Clone, Copy)]
 pub struct PoolerConfig {
     pub hidden: i64,

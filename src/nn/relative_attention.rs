@@ -9,7 +9,6 @@ use crate::nn::linear::Linear;
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::{Kind, Tensor};
 
-/// Configuration of a [`RelativeAttention`].
 #[derive(Debug, Clone, Copy)]
 pub struct RelativeAttentionConfig {
     pub hidden: i64,
@@ -72,8 +71,7 @@ impl RelativeAttention {
         let distances = self.distances.forward(ctx, &sinusoids).to_kind(kind);
         let by_distance = ((q + ctx.param(self.distance_bias)) * config.scale).to_kind(kind);
 
-        // Softmax is invariant to a constant over all keys: only the difference between the two segment vectors
-        // matters.
+        // Softmax is invariant to a constant over all keys: only the difference of the segment vectors matters.
         let vectors = ctx.param(self.segments);
         let other = vectors.get(1) - vectors.get(0);
         let by_segment = (q + ctx.param(self.segment_bias)) * other * config.scale;
@@ -111,7 +109,6 @@ impl RelativeAttention {
     }
 }
 
-/// The length of the longest sequence.
 fn longest(sequences: &Sequences) -> i64 {
     sequences.buckets().iter().map(|bucket| bucket.queries.longest).max().unwrap_or_default()
 }

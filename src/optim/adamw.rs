@@ -115,9 +115,6 @@ impl AdamW {
     }
 
     /// Updates one slice of a unit in the current step. Gradients are divided by `grad_scale` first.
-    ///
-    /// # Errors
-    /// Errors of libtorch.
     pub fn update(&self, unit: usize, slice: &Slice, learning_rate: f64, grad_scale: f64) -> Result<()> {
         let Some(Moments { exp_avg, exp_avg_sq }) = self.moments(unit) else { return Ok(()) };
         let step = AdamWStep {

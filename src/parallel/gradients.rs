@@ -77,9 +77,6 @@ impl Gradients {
     }
 
     /// Starts a step that uses these rows of the embedding matrices: clears the gradients of the previous step.
-    ///
-    /// # Errors
-    /// libtorch's.
     pub fn begin(&mut self, params: &Params, rows: Rows) -> Result<()> {
         self.rows = rows;
         for (part, unit) in self.parts.iter_mut().zip(params.layout().units()) {
@@ -119,9 +116,6 @@ impl Gradients {
     }
 
     /// Adds the gradient of looked-up rows after a block's backward.
-    ///
-    /// # Errors
-    /// libtorch's.
     pub fn add_rows(&mut self, params: &Params, found: &RowGradient) -> Result<()> {
         let (unit, _) = params.layout().place(found.table);
         match &mut self.parts[unit].rows {
@@ -223,9 +217,6 @@ impl Gradients {
 
     /// Returns the sum of squares of the gradients in this rank's shards, f64 `[1]` on the device. The square root of
     /// the sum over all ranks is the global L2 gradient norm.
-    ///
-    /// # Errors
-    /// libtorch's.
     pub fn squares(&self, params: &Params) -> Result<Tensor> {
         let rank = self.comm.rank();
         let mut squares = Tensor::f_zeros([1], (Kind::Double, params.device()))?;

@@ -30,7 +30,6 @@ use tch::Tensor;
 pub struct Zero(u8);
 
 impl Zero {
-    /// All stages.
     pub const ALL: [Zero; 4] = [Zero(0), Zero(1), Zero(2), Zero(3)];
 
     /// Returns stage 0 to 3; `None` above.
@@ -38,7 +37,6 @@ impl Zero {
         (stage <= 3).then_some(Zero(stage))
     }
 
-    /// The stage's number.
     pub fn stage(self) -> u8 {
         self.0
     }

@@ -35,7 +35,6 @@ impl Rows {
         self.ids.len()
     }
 
-    /// Whether no row is used.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }

@@ -82,9 +82,6 @@ impl Weights {
     }
 
     /// Releases all blocks after a pass that failed.
-    ///
-    /// # Errors
-    /// libtorch's.
     pub fn release_all(&mut self, params: &Params) -> Result<()> {
         let blocks: Vec<usize> = self.held.keys().copied().collect();
         blocks.into_iter().try_for_each(|block| self.release(params, block))?;
@@ -93,15 +90,11 @@ impl Weights {
         (0..count).try_for_each(|unit| memory::resize_storage(params.flat(unit), 0))
     }
 
-    /// The ZeRO stage.
     pub fn zero(&self) -> Zero {
         self.zero
     }
 
     /// Sets the values of a unit from f32 `[padded]`; the rank keeps its part.
-    ///
-    /// # Errors
-    /// libtorch's.
     pub fn set(&mut self, params: &Params, unit: usize, values: &Tensor) -> Result<()> {
         let _guard = tch::no_grad_guard();
         let spec = &params.layout().units()[unit];
@@ -171,9 +164,6 @@ impl Weights {
     }
 
     /// Releases a block after its pass: frees the units that no other block holds.
-    ///
-    /// # Errors
-    /// libtorch's.
     pub fn release(&mut self, params: &Params, block: usize) -> Result<()> {
         let Some(held) = self.held.remove(&block) else { return Ok(()) };
         for unit in held.units {

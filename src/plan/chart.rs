@@ -7,9 +7,6 @@ use std::fmt::Display;
 use std::path::Path;
 
 /// Plots tokens per second over ranks on logarithmic axes, with the line of linear scaling, to an SVG file.
-///
-/// # Errors
-/// The file cannot be written.
 pub fn draw(path: &Path, title: &str, rows: &[Row]) -> Result<()> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
     let failed = |e: &dyn Display| Error::input(format!("{}: {e}", path.display()));

@@ -3,7 +3,6 @@
 use crate::comm::Action;
 use crate::plan::link::{Link, Network};
 
-/// A timed collective.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timed {
     pub action: Action,
@@ -26,8 +25,7 @@ pub fn network(timed: &[Timed], ranks: usize, usual: &Network) -> Network {
 }
 
 fn fitted(timed: &[Timed], ranks: usize, usual: &Network) -> Network {
-    // The time is linear in the unknowns: each row has their coefficients and the result, relative to the measured
-    // time.
+    // The time is linear in the unknowns: a row has their coefficients and the result, relative to the measured time.
     let seconds =
         |unknown: [f64; N], timed: &Timed| with(unknown, ranks, usual).seconds(timed.action, timed.bytes, ranks);
     let row = |timed: &Timed| {

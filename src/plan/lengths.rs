@@ -77,8 +77,7 @@ impl Lengths {
 }
 
 impl Padding {
-    /// Computes the padding in the first epoch; `max` are the maximum lengths of sequences and, for seq2seq, of
-    /// targets.
+    /// Computes the padding in the first epoch; `max`: the maximum lengths of sequences and, for seq2seq, of targets.
     pub fn of(dataset: &Dataset, sampler: &Sampler, max: [usize; 2]) -> Self {
         let mut sampler = sampler.clone();
         let (mut to_longest, mut to_max, mut real, mut examples) = (0.0, 0.0, 0u64, 0u64);

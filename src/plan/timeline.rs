@@ -23,7 +23,6 @@ const UPDATE_NUMBERS: f64 = 9.0;
 /// Duration of one step of one rank, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Step {
-    /// Total.
     pub seconds: f64,
     /// Parts of the total: matmuls of linear layers, matmuls in attention, other (memory-bound) operations, the update,
     /// and exposed communication.
@@ -49,7 +48,6 @@ pub struct Plan<'a> {
     pub rows: f64,
 }
 
-/// The clocks of computation and communication.
 #[derive(Default)]
 struct Clocks {
     compute: f64,
@@ -58,8 +56,7 @@ struct Clocks {
 }
 
 impl Plan<'_> {
-    /// Simulates the step of a rank, given the costs of the blocks for each micro-batch. The number of micro-batches is
-    /// that of the busiest rank.
+    /// Simulates a rank's step from the costs of the blocks for each micro-batch, as many as the busiest rank has.
     pub fn step(&self, micro_batches: &[Vec<Cost>]) -> Step {
         let mut clocks = Clocks::default();
         // Measure the second of two steps, which includes communication left over from the first.

@@ -33,7 +33,6 @@ pub struct Rules {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct References<'a> {
     pub rules: Rules,
-    /// Whether some questions are labelled as unanswerable.
     pub unanswerable: bool,
     #[serde(borrow)]
     pub contexts: Vec<Context<'a>>,
@@ -42,7 +41,6 @@ pub struct References<'a> {
     pub questions: Vec<Question<'a>>,
 }
 
-/// The context of some questions.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Context<'a> {
     pub text: &'a str,
@@ -64,7 +62,6 @@ pub struct Question<'a> {
     pub windows: Vec<[usize; 3]>,
 }
 
-/// The predicted answers to a question.
 #[derive(Debug)]
 struct Predicted<'a> {
     /// The answer; empty for "no answer".
@@ -76,7 +73,6 @@ struct Predicted<'a> {
     null_score_diff: Option<f32>,
 }
 
-/// A candidate answer.
 #[derive(Debug, Clone, PartialEq)]
 struct Candidate {
     start_logit: f32,
@@ -96,10 +92,7 @@ impl Candidate {
 }
 
 impl<'a> References<'a> {
-    /// Deserializes the references.
-    ///
-    /// # Panics
-    /// If [`super::questions`] has not stored them: a bug of the caller.
+    /// Deserializes the references; panics if [`super::questions`] has not stored them.
     fn of(results: &Results<'a>) -> Self {
         Self::deserialize(results.references)
             .unwrap_or_else(|e| panic!("question answering needs the references of the questions: {e}"))
@@ -110,7 +103,6 @@ impl<'a> References<'a> {
         self.rules.version_2_with_negative.unwrap_or(learnt || self.unanswerable)
     }
 
-    /// Returns the answer to each question, in order.
     fn answers(&self, results: &Results, with_none: bool) -> Vec<Predicted<'a>> {
         let mut example = 0;
         let answer = |question: &Question| {
@@ -198,7 +190,6 @@ fn largest(values: impl Iterator<Item = f32>, n: usize) -> Vec<usize> {
     indexed.into_iter().map(|(index, _)| index).collect()
 }
 
-/// Computes the softmax over the candidates' scores.
 fn softmax(candidates: &[Candidate]) -> Vec<f64> {
     let scores = || candidates.iter().map(|candidate| f64::from(candidate.score()));
     let highest = scores().fold(f64::NEG_INFINITY, f64::max);

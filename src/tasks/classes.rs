@@ -10,7 +10,6 @@ const SHOWN: usize = 12;
 /// Inferred labels up to this number are always accepted as classes.
 const FEW_LABELS: usize = 50;
 
-/// Class names and their indices.
 pub(super) struct Classes {
     /// Class names by index.
     pub names: Vec<String>,

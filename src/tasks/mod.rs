@@ -111,7 +111,6 @@ pub fn argmax(row: &[f32]) -> usize {
     row.iter().enumerate().fold(0, |best, (i, &x)| if x > row[best] { i } else { best })
 }
 
-/// Computes the softmax of a row of logits.
 fn softmax(row: &[f32]) -> Vec<f64> {
     let max = row.get(argmax(row)).copied().unwrap_or_default();
     let exps: Vec<f64> = row.iter().map(|&x| (f64::from(x) - f64::from(max)).exp()).collect();
@@ -119,7 +118,6 @@ fn softmax(row: &[f32]) -> Vec<f64> {
     exps.into_iter().map(|x| x / sum).collect()
 }
 
-/// Converts a row of logits to JSON.
 fn logits_json(row: &[f32]) -> Value {
     row.iter().copied().map(short).collect()
 }

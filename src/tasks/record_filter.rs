@@ -20,10 +20,7 @@ impl<'a> RecordFilter<'a> {
         RecordFilter { path, on_bad, labelled, bad }
     }
 
-    /// Returns the valid values of (line, value or reason), in order.
-    ///
-    /// # Errors
-    /// As [`records::check_bad`]: invalid records, unless they are skipped; no valid record.
+    /// Returns the valid values of (line, value or reason), in order; fails as [`records::check_bad`] does.
     pub fn keep<T>(&mut self, results: impl Iterator<Item = (usize, Result<T, String>)>) -> Result<Vec<T>> {
         let mut good = Vec::new();
         for (line, result) in results {

@@ -97,8 +97,7 @@ impl Encode for SentencePairs {
     }
 }
 
-/// Returns the pairs that start in a document, of at most `room` tokens each; a function of only the seed and the
-/// documents.
+/// Returns the pairs of at most `room` tokens that start in a document; a function of seed and documents only.
 fn pairs(all: &[Sentences], document: usize, room: usize, seed: u64) -> Vec<Pair> {
     let mut random = SplitMix64::keyed(&[seed, document as u64]);
     let own = &all[document];

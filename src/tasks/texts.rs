@@ -51,7 +51,6 @@ impl Texts {
         source
     }
 
-    /// Returns the classes, if the labels are classes.
     fn classes(&self, read: &Records) -> Result<Option<Classes>> {
         let (Target::Class { labels } | Target::Flags { labels }) = &self.target else { return Ok(None) };
         let advice = "is label_column right? (for a file without a header: columns)";
@@ -62,7 +61,6 @@ impl Texts {
         Ok(Some(classes))
     }
 
-    /// Returns the label of a record, or an error message.
     fn label(&self, record: &Record, classes: Option<&Classes>) -> Result<Label, String> {
         let labels = record.labels.as_slice();
         match (&self.target, classes, labels) {

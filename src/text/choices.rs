@@ -18,7 +18,6 @@ pub struct ChoiceSource {
     pub choices: String,
     /// The column with the correct choice. `None`: no label is read, as for prediction.
     pub label: Option<String>,
-    /// How to handle invalid records.
     pub on_bad_record: OnBad,
 }
 
@@ -29,7 +28,6 @@ pub struct Choices {
     pub line: usize,
     /// The question, possibly empty.
     pub question: String,
-    /// The context of the question.
     pub context: Option<String>,
     /// At least two choices; none is empty.
     pub choices: Vec<String>,
@@ -74,7 +72,6 @@ fn record(line: usize, mut map: Map<String, Value>, source: &ChoiceSource) -> Re
     Ok(Choices { line, question, context, choices, label })
 }
 
-/// Returns the index of the choice that a label refers to.
 fn index(label: &Value, choices: &[String]) -> Result<u32, String> {
     let n = choices.len();
     let found = match label {

@@ -35,9 +35,6 @@ pub fn read(source: &Source, wanted: &[String]) -> Result<Vec<Vec<Value>>> {
 
 /// Writes rows as CSV (RFC 4180): a header with all keys in order of first appearance, then one line per row. Arrays
 /// and objects are written as JSON. A missing key or `null` becomes an empty cell.
-///
-/// # Errors
-/// Errors of the writer.
 pub fn write_csv(rows: &[Map<String, Value>], to: impl Write) -> std::io::Result<()> {
     let mut names: Vec<&String> = Vec::new();
     for row in rows {

@@ -7,7 +7,6 @@ use crate::error::Result;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
-/// The valid roles of a message.
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
 /// A JSONL file of conversations, and how to read it.
@@ -20,7 +19,6 @@ pub struct ConversationSource {
     pub completion: String,
     /// The column with a list of messages; a record has either this column or the other two.
     pub messages: String,
-    /// How to handle invalid records.
     pub on_bad_record: OnBad,
 }
 

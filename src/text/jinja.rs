@@ -182,8 +182,7 @@ fn strftime(format: &str, seconds: u64) -> String {
     out
 }
 
-/// Returns year, month and day, given the days since 1 January 1970 (Hinnant, "chrono-Compatible Low-Level Date
-/// Algorithms").
+/// Returns year, month and day from days since 1970-01-01 (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
 fn civil(days: u64) -> (u64, u64, u64) {
     // Years start in March, and eras are 400 years long, counted from year 0.
     let days = days + 719_468;

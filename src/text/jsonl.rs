@@ -63,10 +63,7 @@ fn label(map: &Map<String, Value>, name: &str, key: &str) -> Result<RawLabel, St
     raw_label(value, name, &format!("the label (column {name:?})"))
 }
 
-/// Checks that the labels of a record are distinct.
-///
-/// # Errors
-/// A duplicate label, as in a multi-hot list.
+/// Rejects a duplicate label, as in a multi-hot list.
 pub(super) fn each_once(labels: Vec<RawLabel>) -> Result<Vec<RawLabel>, String> {
     let twice = labels.iter().enumerate().find(|(i, label)| labels[..*i].contains(label));
     match twice {

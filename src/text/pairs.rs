@@ -10,13 +10,10 @@ use std::path::{Path, PathBuf};
 pub struct PairSource {
     /// The file; with two files, the source file.
     pub path: PathBuf,
-    /// The file layout.
     pub layout: PairLayout,
-    /// How to handle invalid records.
     pub on_bad_record: OnBad,
 }
 
-/// The layout of parallel text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PairLayout {
     /// One JSON object per line.
@@ -33,7 +30,6 @@ pub enum PairLayout {
     },
 }
 
-/// A source text and its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
     /// Line number, from 1.
@@ -44,7 +40,6 @@ pub struct Pair {
     pub target: Option<String>,
 }
 
-/// The records of parallel text.
 #[derive(Debug)]
 pub struct Pairs {
     /// The valid records in file order; never empty.

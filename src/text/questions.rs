@@ -20,7 +20,6 @@ pub struct QuestionSource {
     pub path: PathBuf,
     /// Whether answers are read; false for prediction.
     pub labelled: bool,
-    /// How to handle invalid records.
     pub on_bad_record: OnBad,
 }
 

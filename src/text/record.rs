@@ -13,13 +13,10 @@ pub struct Source {
     pub columns: Option<Vec<String>>,
     /// Whether the first row of a CSV or TSV file is a header. `None`: if it has all requested names, ignoring case.
     pub header: Option<bool>,
-    /// The columns to read.
     pub fields: Fields,
-    /// How to handle invalid records.
     pub on_bad_record: OnBad,
 }
 
-/// A file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object per line; blank lines are skipped.
@@ -91,7 +88,6 @@ pub struct Record {
     pub line: usize,
     /// The text, possibly empty.
     pub text: String,
-    /// The second text.
     pub text_pair: Option<String>,
     /// The labels: exactly one if [`Fields::label`] is set, any number if [`Fields::many_labels`] is.
     pub labels: Vec<RawLabel>,

@@ -44,7 +44,6 @@ enum Named {
     Id(u32),
 }
 
-/// The special tokens of a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecialTokens([Option<Named>; Special::ALL.len()]);
 
@@ -86,9 +85,6 @@ impl SpecialTokens {
 }
 
 /// Reads a JSON file; null if it does not exist.
-///
-/// # Errors
-/// The file cannot be read or is not JSON (exit 2).
 pub(super) fn json_of(path: &Path) -> Result<Value> {
     let broken = |e: &dyn std::fmt::Display| Error::input(format!("{}: {e}", path.display()));
     match std::fs::read(path) {

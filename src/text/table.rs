@@ -45,9 +45,6 @@ fn each_of_csv(
 
 /// Parses tab-separated rows without quoting; empty lines are skipped. Also returns
 /// [`Records::guessed`](super::records::Records::guessed).
-///
-/// # Errors
-/// A header without the requested columns.
 pub(super) fn parse_tsv(content: &[u8], source: &Source) -> Result<(Vec<Parsed>, Option<usize>)> {
     let mut table = Table::new(source);
     each_of_tsv(content, |line, row| table.row(line, row))?;
@@ -60,9 +57,6 @@ fn each_of_tsv(content: &[u8], mut each: impl FnMut(usize, Result<Vec<&str>, Str
 }
 
 /// Returns the values of other columns for the rows that [`parse_csv`] or [`parse_tsv`] returns.
-///
-/// # Errors
-/// The errors of those functions; a missing column.
 pub(super) fn columns(content: &[u8], source: &Source, is_csv: bool, wanted: &[String]) -> Result<Vec<Vec<String>>> {
     let table = Table::new(source);
     let (mut indices, mut rows): (Option<Vec<usize>>, _) = (None, Vec::new());

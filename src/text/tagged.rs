@@ -17,11 +17,9 @@ pub struct TaggedSource {
     pub words: String,
     /// The JSONL column with the list of tags. `None`: no tags are read in any format, as for prediction.
     pub tags: Option<String>,
-    /// How to handle invalid records.
     pub on_bad_record: OnBad,
 }
 
-/// A file format for sentences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaggedFormat {
     /// One word per line: the first column is the word, the last one the tag, separated by tabs or spaces. Blank lines

@@ -53,17 +53,11 @@ impl TokenTemplate {
 
 impl Tokenizer {
     /// Returns the token ids of a text, without special tokens.
-    ///
-    /// # Errors
-    /// Errors of the tokenizer.
     pub fn ids(&self, text: &str) -> Result<Vec<u32>> {
         Ok(self.inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
     }
 
     /// Like [`Self::ids`], with word ids and offsets; this is slower.
-    ///
-    /// # Errors
-    /// Errors of the tokenizer.
     pub fn tokenize(&self, text: &str) -> Result<TokenizedText> {
         let encoding = self.inner.encode(text, false).map_err(failed)?;
         Ok(TokenizedText {
@@ -124,7 +118,6 @@ impl Tokenizer {
         self.special.texts(|id| self.inner.id_to_token(id))
     }
 
-    /// Returns the ids of all special tokens.
     pub fn special_ids(&self) -> HashSet<u32> {
         let added = self.inner.get_added_tokens_decoder();
         added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect()

@@ -27,7 +27,6 @@ pub struct Encoded {
     pub ids: Vec<u32>,
     /// Token type id `[n]`: 0, or 1 in the second text.
     pub type_ids: Vec<u8>,
-    /// Whether it was truncated to the maximum length.
     pub truncated: bool,
 }
 
@@ -159,9 +158,6 @@ impl Tokenizer {
     }
 
     /// Decodes tokens to text, skipping special tokens.
-    ///
-    /// # Errors
-    /// Errors of the tokenizer.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.inner.decode(ids, true).map_err(|e| Error::other(format!("the tokenizer failed: {e}")))
     }

@@ -31,7 +31,6 @@ pub enum Family {
 pub(super) struct Special {
     /// Tokens in order of their ids, with their keys in `tokenizer_config.json`.
     pub tokens: &'static [(&'static str, &'static [&'static str])],
-    /// The unknown token.
     pub unknown: &'static str,
     /// The templates of a single text and of a pair.
     pub templates: Option<[&'static str; 2]>,

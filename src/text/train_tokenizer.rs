@@ -230,9 +230,6 @@ impl Trained {
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json`.
-    ///
-    /// # Errors
-    /// The files cannot be written.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let write = |name: &str, text: String| {
             let path = dir.join(name);

@@ -30,9 +30,6 @@ pub struct Window {
 impl Tokenizer {
     /// Tokenizes contexts on all cores; results are in input order. Offsets exclude surrounding whitespace if the
     /// tokenizer sets `trim_offsets`.
-    ///
-    /// # Errors
-    /// Errors of the tokenizer.
     pub fn contexts(&self, texts: &[&str]) -> Result<Vec<Context>> {
         let trims = self.trims_offsets();
         let context = |text: &&str| -> Result<Context> {

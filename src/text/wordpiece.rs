@@ -45,9 +45,6 @@ pub(super) fn from_vocabulary(dir: &Path) -> Result<Tokenizer> {
 }
 
 /// Returns the BLAKE3 hash of the files that [`from_vocabulary`] reads.
-///
-/// # Errors
-/// No `vocab.txt` (exit 2).
 pub(super) fn fingerprint(dir: &Path) -> Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(blake3::hash(&read(&vocabulary(dir)?)?).as_bytes());

@@ -7,7 +7,6 @@ use crate::models::{Role, check};
 use serde::Deserialize;
 use serde_json::json;
 
-/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["albert"],
     build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
@@ -29,7 +28,6 @@ impl Default for Own {
     }
 }
 
-/// Returns the configuration, and the design for the plan's task head.
 pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let defaults = [
         ("vocab_size", json!(30000)),

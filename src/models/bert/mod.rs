@@ -5,14 +5,12 @@ use crate::models::Role;
 use crate::models::encoder::{Config, Design, Encoder};
 use crate::models::family::{Family, Plan, no_generation};
 
-/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["bert"],
     build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
     refusal: no_generation,
 };
 
-/// Returns the configuration, and the design for the plan's task head.
 pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let config = Config::read(plan, &[], &[])?;
     let mut design = Design::plain("Bert", "bert.", &config, plan.role);

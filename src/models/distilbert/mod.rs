@@ -8,7 +8,6 @@ use crate::nn::activation::Activation;
 use serde::Deserialize;
 use serde_json::json;
 
-/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["distilbert"],
     build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
@@ -40,7 +39,6 @@ impl Default for Own {
     }
 }
 
-/// Returns the configuration, and the design for the plan's task head.
 pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let config = Config::read(plan, &[("n_layers", json!(6))], KEYS)?;
     let own: Own = serde_json::from_value(plan.json.clone())?;

@@ -30,14 +30,12 @@ pub struct Design {
     pub head_dropout: Option<f64>,
 }
 
-/// Segment embeddings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Segments {
     /// One embedding per segment.
     Each,
     /// Segment embeddings exist, but all tokens use the first.
     First,
-    /// No segment embeddings.
     None,
 }
 

@@ -108,7 +108,6 @@ impl Config {
         }
     }
 
-    /// Returns the model for a task head.
     pub fn decoder(&self, role: Role) -> DecoderConfig {
         DecoderConfig {
             vocab: self.vocab_size,

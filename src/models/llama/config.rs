@@ -126,7 +126,6 @@ impl Config {
         Ok(config)
     }
 
-    /// Returns the model for a task head.
     pub fn decoder(&self, role: Role) -> DecoderConfig {
         let Keys { model_type, vocab_size, max_position_embeddings, initializer_range, .. } = &self.keys;
         let kind = match model_type.as_str() {
@@ -210,7 +209,6 @@ impl Config {
     }
 }
 
-/// Returns the attention mask of each layer.
 fn reaches(keys: &Keys) -> Result<Vec<Reach>> {
     let layers = keys.num_hidden_layers;
     let window = match keys.model_type.as_str() {

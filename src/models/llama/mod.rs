@@ -9,7 +9,6 @@ use crate::models::decoder::{self, Decoder};
 use crate::models::family::Family;
 use config::Config;
 
-/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["llama", "mistral", "qwen2", "qwen3"],
     build: |plan| Ok(Box::new(Decoder::new(Config::read(&plan.json, plan.dropout)?.decoder(plan.role), plan))),

@@ -7,14 +7,12 @@ use crate::models::family::{Family, Plan, no_next_sentence};
 use crate::nn::activation::Activation;
 use serde_json::{Value, json};
 
-/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["roberta", "xlm-roberta", "camembert"],
     build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
     refusal: no_next_sentence,
 };
 
-/// Returns the configuration, and the design for the plan's task head.
 pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     let (class, vocabulary) = match plan.json.get("model_type").and_then(Value::as_str) {
         Some("xlm-roberta") => ("XLMRoberta", 30522),

@@ -12,7 +12,6 @@ use crate::models::family::Family;
 pub use config::Config;
 pub use model::T5;
 
-/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["t5", "mt5"],
     build: |plan| Ok(Box::new(T5::new(Config::read(&plan)?, plan))),

@@ -104,7 +104,6 @@ impl T5 {
         ctx.dropout(words, self.config.dropout_rate)
     }
 
-    /// Returns a stack's output.
     fn finish(&self, stack: &Stack, x: &Tensor, ctx: &mut Ctx) -> Tensor {
         let x = stack.norm.forward(ctx, x);
         ctx.dropout(x, self.config.dropout_rate)

@@ -51,8 +51,7 @@ impl RelativeBias {
     pub fn scores(&self, table: &Tensor, queries: i64, keys: i64) -> Tensor {
         // In fp32, so that the gradient of a bucket is accumulated in fp32 and rounded once.
         let table = table.to_kind(Kind::Float);
-        // Each diagonal has one distance: one value per distance, then windows of `keys` values, the last query's
-        // first.
+        // Each diagonal has one distance: a value per distance, then windows of `keys` values, last query first.
         let (device, last) = (table.device(), self.buckets.max_distance);
         let distances = Tensor::arange_start(1 - keys, queries, (Kind::Int64, device));
         let buckets = self.of_distance.on(device).index_select(0, &(distances.clamp(-last, last) + last));
@@ -62,7 +61,6 @@ impl RelativeBias {
 }
 
 impl Buckets {
-    /// Returns the buckets of a stack.
     pub fn new(count: i64, max_distance: i64, reach: Reach) -> Self {
         Buckets { count, max_distance, both_sides: reach == Reach::All }
     }

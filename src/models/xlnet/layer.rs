@@ -29,8 +29,7 @@ impl Layer {
         Layer { hidden: config.attention.hidden, attention, attended, feed_forward, mixed }
     }
 
-    /// Returns the cost of the layer over these sequences. Its input is counted by the block before, as boundary
-    /// activations.
+    /// Returns the cost over these sequences; the block before counts the input, as boundary activations.
     pub fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
         let hidden = how.element() * x.tokens * self.hidden as f64;
         let attended = self.attention.cost(how, x).then(self.attended.cost(how, x.tokens));

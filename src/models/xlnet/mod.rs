@@ -17,7 +17,6 @@ use crate::models::family::{Family, no_generation};
 pub use config::Config;
 pub use model::XlNet;
 
-/// Entry in the registry.
 pub const FAMILY: Family = Family {
     model_types: &["xlnet"],
     build: |plan| Ok(Box::new(XlNet::new(Config::read(&plan.json, plan.dropout)?, plan))),
