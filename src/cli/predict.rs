@@ -11,7 +11,7 @@ use crate::error::{Context, Error, Result};
 use crate::models::registry;
 use crate::observe::logs::tell;
 use crate::tasks::Head;
-use crate::text::{Fields, Format, OnBad, Source, columns};
+use crate::text::{Fields, Format, OnBad, Source, columns, table::Named};
 use crate::train::generation::Generation;
 use crate::train::model_loading::Loaded;
 use crate::train::reading::{self, Purpose};
@@ -97,7 +97,7 @@ pub fn run(args: &PredictArgs) -> Result<()> {
         let outputs = args.reading.evaluator(comm.as_ref(), &mut loaded, None).outputs(&data.dataset)?;
         loaded.model.task.predictions(&outputs.results(&data), args.scores)
     };
-    let rows = comm.agree(with_columns(rows, kept, &args.keep), "--keep").map_err(|e| input.named(e))?;
+    let rows = comm.agree(with_columns(rows, kept), "--keep").map_err(|e| input.named(e))?;
     let count = rows.len();
     let lines = Lines { rows, csv: to.is_some_and(|path| path.extension().is_some_and(|end| end == "csv")) };
     let written = output.map_or(Ok(()), |output| output.write(&lines));
@@ -111,10 +111,10 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     Ok(())
 }
 
-/// Returns the input columns to copy to the output, one row per record.
-fn kept(args: &PredictArgs, input: &Input, trained: Option<&Config>) -> Result<Vec<Vec<Value>>> {
+/// Returns the input columns to copy to the output.
+fn kept(args: &PredictArgs, input: &Input, trained: Option<&Config>) -> Result<Named<Value>> {
     if args.keep.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Named::default());
     }
     let data = args.reading.columns(trained, &input.path);
     let format = match data.format {
@@ -132,11 +132,7 @@ fn kept(args: &PredictArgs, input: &Input, trained: Option<&Config>) -> Result<V
 }
 
 /// Prepends the kept columns to the predictions.
-fn with_columns(
-    rows: Vec<Map<String, Value>>,
-    kept: Vec<Vec<Value>>,
-    names: &[String],
-) -> Result<Vec<Map<String, Value>>> {
+fn with_columns(rows: Vec<Map<String, Value>>, (names, kept): Named<Value>) -> Result<Vec<Map<String, Value>>> {
     if names.is_empty() {
         return Ok(rows);
     }

@@ -28,8 +28,9 @@ pub fn family(model_type: &str) -> Option<&'static Family> {
 pub fn read_config(folder: &Path) -> Result<Value> {
     if !folder.is_dir() {
         return Err(Error::input(format!(
-            "model.path: no such folder: {} (models are not downloaded from a hub: download the folder first)",
-            folder.display()
+            "model.path: no such folder: {}{} (models are not downloaded from a hub: download the folder first)",
+            folder.display(),
+            if folder.is_relative() { " in the working directory" } else { "" }
         )));
     }
     let path = folder.join("config.json");

@@ -1,21 +1,23 @@
 //! Input columns copied to the predictions: reading them unchanged, and writing CSV.
 
+use super::jsonl;
 use super::records::{File, Format, Source, format_of};
-use super::{jsonl, table};
+use super::table::{self, Named};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::io::Write;
 
-/// Returns the values of the `wanted` columns of each record; `null` where a JSONL record lacks a column.
+/// Returns the `wanted` columns: their names as in the file, and their values in each record; `null` where a JSONL record
+/// lacks a column.
 ///
 /// # Errors
 /// Input errors (exit 2): a file that cannot be read, or has no columns; a column that no record has.
-pub fn read(source: &Source, wanted: &[String]) -> Result<Vec<Vec<Value>>> {
+pub fn read(source: &Source, wanted: &[String]) -> Result<Named<Value>> {
     let format = format_of(source)?;
     let file = File::open(&source.path)?;
     if format != Format::Jsonl {
-        let rows = table::columns(file.content(), source, format == Format::Csv, wanted)?;
-        return Ok(rows.into_iter().map(|row| row.into_iter().map(Value::String).collect()).collect());
+        let (names, rows) = table::columns(file.content(), source, format == Format::Csv, wanted)?;
+        return Ok((names, rows.into_iter().map(|row| row.into_iter().map(Value::String).collect()).collect()));
     }
     let mut names: Vec<String> = Vec::new();
     let mut found = vec![false; wanted.len()];
@@ -29,7 +31,7 @@ pub fn read(source: &Source, wanted: &[String]) -> Result<Vec<Vec<Value>>> {
     let missing = wanted.iter().zip(found).find(|(_, found)| !found && !rows.is_empty());
     match missing {
         Some((name, _)) => Err(error(1, &format!("no column {name:?}; found {}", super::records::quoted(&names)))),
-        None => Ok(rows),
+        None => Ok((wanted.to_vec(), rows)),
     }
 }
 
@@ -63,7 +65,7 @@ mod tests {
     use serde_json::json;
 
     /// Writes a file with this name and content and reads the columns.
-    fn of(name: &str, content: &str, wanted: &[&str]) -> Result<Vec<Vec<Value>>> {
+    fn named(name: &str, content: &str, wanted: &[&str]) -> Result<Named<Value>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
@@ -72,10 +74,15 @@ mod tests {
         read(&source, &wanted.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
     }
 
+    fn of(name: &str, content: &str, wanted: &[&str]) -> Result<Vec<Vec<Value>>> {
+        named(name, content, wanted).map(|(_, rows)| rows)
+    }
+
     #[test]
     fn columns_are_returned_per_record() {
         let csv = "id,text,more\n1,\"a, b\nc\",x\n\n2,d\n";
         assert_eq!(of("a.csv", csv, &["more", "ID"]).unwrap(), [[json!("x"), json!("1")], [json!(""), json!("2")]]);
+        assert_eq!(named("a.csv", csv, &["more", "ID"]).unwrap().0, ["more", "id"], "as in the file");
         assert_eq!(of("a.tsv", "one\ntwo\n", &["text"]).unwrap(), [[json!("one")], [json!("two")]]);
         let jsonl = "{\"text\": \"a\", \"id\": [1]}\n\n{\"text\": \"b\"}\n";
         assert_eq!(

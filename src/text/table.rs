@@ -56,10 +56,13 @@ fn each_of_tsv(content: &[u8], mut each: impl FnMut(usize, Result<Vec<&str>, Str
     rows.try_for_each(|(line, bytes)| each(line, utf8(bytes).map(|text| text.split('\t').collect())))
 }
 
+/// Column names as in the file, and the values of these columns for each row.
+pub type Named<T> = (Vec<String>, Vec<Vec<T>>);
+
 /// Returns the values of other columns for the rows that [`parse_csv`] or [`parse_tsv`] returns.
-pub(super) fn columns(content: &[u8], source: &Source, is_csv: bool, wanted: &[String]) -> Result<Vec<Vec<String>>> {
+pub(super) fn columns(content: &[u8], source: &Source, is_csv: bool, wanted: &[String]) -> Result<Named<String>> {
     let table = Table::new(source);
-    let (mut indices, mut rows): (Option<Vec<usize>>, _) = (None, Vec::new());
+    let (mut indices, mut found_names, mut rows): (Option<Vec<usize>>, _, _) = (None, wanted.to_vec(), Vec::new());
     let each = |line: usize, row: Result<Vec<&str>, String>| {
         let row = row.map_err(|why| error(source, line, &why))?;
         let indices = match &indices {
@@ -71,6 +74,7 @@ pub(super) fn columns(content: &[u8], source: &Source, is_csv: bool, wanted: &[S
                     position(&names, name).ok_or_else(none)
                 };
                 let found = indices.insert(wanted.iter().map(index).collect::<Result<_>>()?);
+                found_names = found.iter().map(|&at| names[at].clone()).collect();
                 if is_header {
                     return Ok(());
                 }
@@ -81,7 +85,7 @@ pub(super) fn columns(content: &[u8], source: &Source, is_csv: bool, wanted: &[S
         Ok(())
     };
     if is_csv { each_of_csv(content, source, each) } else { each_of_tsv(content, each) }?;
-    Ok(rows)
+    Ok((found_names, rows))
 }
 
 fn error(source: &Source, line: usize, why: &str) -> Error {
