@@ -156,7 +156,6 @@ fn with_columns(
 /// The name of standard input and output on a command line.
 const STANDARD: &str = "-";
 
-/// The input file.
 struct Input {
     path: PathBuf,
     /// The file's name in messages.
