@@ -128,7 +128,6 @@ impl Interrupts {
     }
 }
 
-/// A conversation.
 struct Conversation<'a> {
     comm: Arc<dyn Collective>,
     loaded: &'a mut Loaded,

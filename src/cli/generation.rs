@@ -63,9 +63,6 @@ fn early_stopping(word: &str) -> Result<Value, String> {
 
 impl GenerationArgs {
     /// Returns the generation settings of the model in `folder`; what is not given is as in `run`.
-    ///
-    /// # Errors
-    /// As [`Generation::open`].
     pub fn open(&self, folder: &Path, run: Option<&Config>) -> Result<Generation> {
         let mut wanted = serde_json::to_value(self)?;
         let of_run = run.map(|config| serde_json::to_value(&config.generation)).transpose()?;
@@ -82,9 +79,6 @@ impl GenerationArgs {
     }
 
     /// Refuses all of these options for a model that generates nothing; `why` is the reason.
-    ///
-    /// # Errors
-    /// Exit 2: an option is given.
     pub fn refuse(&self, why: &str) -> Result<()> {
         let given = serde_json::to_value(self)?;
         let given = given.as_object().and_then(|map| map.iter().find(|(_, value)| !value.is_null()));
@@ -94,9 +88,6 @@ impl GenerationArgs {
 }
 
 /// Returns the output line of a generated text; with `scores`, also its token ids and their log-probabilities.
-///
-/// # Errors
-/// As [`Generation::read`].
 pub fn line(generation: &Generation, text: &Text, scores: bool) -> Result<Map<String, Value>> {
     let mut line = Map::from_iter([("text".to_owned(), json!(generation.read(text)?))]);
     if scores {

@@ -73,10 +73,6 @@ impl Cli {
         !matches!(self.command, Some(Command::Launch(_)))
     }
 
-    /// Runs the command.
-    ///
-    /// # Errors
-    /// The error of the command; see [`Error::kind`] for the exit code.
     pub fn run(self, began: Instant) -> Result<()> {
         match self.command {
             Some(Command::Train(args)) => train::run(args, began),

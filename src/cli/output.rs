@@ -33,14 +33,11 @@ impl Lines {
 pub(super) enum Output {
     /// A pipe or a device.
     Stream(Box<dyn Write>),
-    /// A file, written under a temporary name and renamed when complete, so that an interrupted program leaves nothing
-    /// behind.
+    /// A file, written under a temporary name and renamed when complete: an interrupted program leaves nothing behind.
     File { temporary: PathBuf, target: PathBuf },
 }
 
 impl Output {
-    /// Opens an output file.
-    ///
     /// # Errors
     /// Exit 2: the path is the input or a folder, its folder does not exist, or it cannot be written.
     pub fn create(path: &Path, input: Option<&Path>) -> Result<Self> {
@@ -74,8 +71,6 @@ impl Output {
         Output::Stream(Box::new(std::io::stdout()))
     }
 
-    /// Writes all lines.
-    ///
     /// # Errors
     /// An I/O error; an existing file is then unchanged.
     pub fn write(self, lines: &Lines) -> std::io::Result<()> {

@@ -152,7 +152,6 @@ fn with_columns(rows: Vec<Map<String, Value>>, (names, kept): Named<Value>) -> R
 /// The name of standard input and output on a command line.
 const STANDARD: &str = "-";
 
-/// The input file.
 struct Input {
     path: PathBuf,
     /// The file's name in messages.

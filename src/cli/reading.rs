@@ -163,8 +163,7 @@ impl ReadingArgs {
         self.data_config(&file, trained)
     }
 
-    /// Returns the options as the `[data]` section of a configuration. `trained` is the configuration of the model's
-    /// training, for the same task.
+    /// Returns the options as the `[data]` section. `trained` is the configuration of the training, for the same task.
     pub(super) fn data_config(&self, file: &DataFile, trained: Option<&Config>) -> DataConfig {
         let mut data = trained.map_or_else(|| DataConfig::new(file.path.to_owned()), |config| config.data.clone());
         // Settings of the training files do not apply to a file of another format; plain text has no columns.

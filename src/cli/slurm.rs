@@ -70,7 +70,6 @@ pub enum LauncherArg {
 }
 
 impl SlurmArgs {
-    /// Returns the settings of the batch script.
     pub fn batch(&self) -> Batch {
         Batch {
             nodes: self.nodes.unwrap_or(1),

@@ -143,9 +143,6 @@ fn interrupted_again() -> ! {
 }
 
 /// Loads the configuration that the arguments name.
-///
-/// # Errors
-/// As [`Config::load`].
 pub(super) fn load(args: &TrainArgs) -> Result<Config> {
     let (file, settings) = config_and_settings(args.config.clone(), args.overrides.clone());
     Config::load(file.as_deref(), &settings)

@@ -16,7 +16,6 @@ const PROBES: u32 = 127;
 const UNANSWERED: u32 = 2;
 
 /// Returns the hosts that have not acknowledged retransmitted data or answered [`Probes`].
-///
 pub fn silent_hosts() -> Vec<IpAddr> {
     let ours: BTreeSet<u64> = sockets().into_iter().map(|(_, inode)| inode).collect();
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
@@ -26,7 +25,6 @@ pub fn silent_hosts() -> Vec<IpAddr> {
 
 /// Probes idle connections as long as it exists. A connection without data under way does not show an unreachable host;
 /// TCP keep-alive probes do, and the kernel answers them even if the process is busy or stopped.
-///
 pub struct Probes(Vec<OwnedFd>);
 
 impl Probes {

@@ -75,8 +75,7 @@ pub fn use_our_cores(local_rank: usize, local_world: usize, wanted: Option<usize
     Cores { threads, bound }
 }
 
-/// Returns this rank's index among the ranks of its host, and their number, from the launcher's environment: (0, 1)
-/// without a launcher.
+/// Returns this rank's index among those of its host, and their number, by the launcher's environment; else (0, 1).
 pub fn local_place() -> (usize, usize) {
     local_place_in(|name| std::env::var(name).ok())
 }

@@ -22,10 +22,8 @@ pub enum Action {
 }
 
 impl Action {
-    /// The operations of a training step.
     pub const OF_A_STEP: [Action; 3] = [Action::AllReduce(Op::Sum), Action::ReduceScatter, Action::AllGather];
 
-    /// Name of the operation.
     pub fn name(self) -> &'static str {
         match self {
             Action::AllReduce(_) => "all-reduce",

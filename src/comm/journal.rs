@@ -37,7 +37,6 @@ impl Journal {
         sequence
     }
 
-    /// Records its end.
     pub fn finish(&mut self, sequence: u64) {
         self.progress = Instant::now();
         if let Some(entry) = self.entries.iter_mut().rev().find(|e| e.sequence == sequence) {

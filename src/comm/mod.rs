@@ -45,7 +45,6 @@ fn silent_hosts() -> String {
 pub enum Op {
     /// Sum; every rank gets the same bits.
     Sum,
-    /// Maximum.
     Max,
 }
 

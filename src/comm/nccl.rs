@@ -66,8 +66,7 @@ impl Nccl {
         Ok(Nccl { below, device, timeout, gpu, compute, communicator, watchdog, finished: AtomicBool::new(false) })
     }
 
-    /// Whether a buffer goes through the underlying backend. With the fake driver none does, because GPU and host
-    /// buffers are the same there.
+    /// Whether a buffer goes through the underlying backend. With the fake driver none does: GPU memory is host memory.
     fn is_below(&self, buffer: &Tensor) -> bool {
         buffer.device() != self.device && buffer.device() == Device::Cpu
     }
@@ -214,8 +213,7 @@ impl Collective for Nccl {
         if self.finished.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        // Wait for the last collectives, then for the other ranks, because closing the communicator involves all of
-        // them.
+        // Wait for the last collectives, then for the other ranks: closing the communicator involves all of them.
         let (since, end) = (Instant::now(), self.gpu.end()?);
         while !end.reached()? {
             if since.elapsed() > self.timeout {

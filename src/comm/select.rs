@@ -11,7 +11,6 @@ use tch::{Cuda, Device};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backend {
     /// MPI under a launcher, with NCCL if there are several ranks with GPUs; otherwise a single rank.
-    ///
     #[default]
     Auto,
     /// A single rank, on the GPU if there is one.
@@ -79,7 +78,6 @@ impl Launch {
         self.ranks.or(self.slurm.filter(|_| self.step)).filter(|&n| n > 1)
     }
 
-    /// Refuses several ranks with the solo backend.
     fn refuses_solo(&self) -> Option<Refusal> {
         self.several().map(|ranks| Refusal {
             why: format!("comm.backend = \"solo\" is for one rank, but {ranks} were started"),

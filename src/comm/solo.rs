@@ -17,7 +17,6 @@ pub struct Solo {
 }
 
 impl Solo {
-    /// Creates a single rank on `device`.
     pub fn new(device: Device) -> Self {
         Solo { device, place: (0, 1), launcher: None }
     }
@@ -27,8 +26,7 @@ impl Solo {
         Solo { device, place: (0, 1), launcher: Some(launcher) }
     }
 
-    /// Stands in for one of several ranks without communicating: the buffers of collectives keep their values. For dry
-    /// runs that only test memory.
+    /// Stands in for one of several ranks in dry runs that only test memory: collectives do not change their buffers.
     pub fn dry_run(comm: &dyn Collective) -> Self {
         Solo { device: comm.device(), place: (comm.rank(), comm.world()), launcher: None }
     }

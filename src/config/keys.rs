@@ -55,7 +55,6 @@ pub struct Key {
 }
 
 impl Key {
-    /// Returns `section.name`, or the name alone at the top level.
     pub fn dotted(&self) -> String {
         dotted(self.section, self.name)
     }

@@ -153,8 +153,7 @@ fn duplicate(names: &[String]) -> Option<&String> {
     names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)).map(|(_, name)| name)
 }
 
-/// Checks the settings of evaluation and of the best checkpoint against each other, except those that are wrong
-/// already.
+/// Checks the settings of evaluation and of the best checkpoint against each other, except those already wrong.
 fn evaluation(config: &Config, problems: &mut Problems) {
     const BEST: &str = "train.load_best_model_at_end";
     const STRATEGIES: &[&str] = &["train.eval_strategy", "train.eval_steps"];

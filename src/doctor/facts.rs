@@ -41,8 +41,7 @@ pub struct Host {
 pub struct Launch {
     /// Program of the nearest launcher among the parent processes, such as "/usr/bin/mpirun".
     pub launcher: Option<String>,
-    /// Number of processes of this program that the launcher started here as ranks, including this one; 0 without a
-    /// launcher.
+    /// Processes of this program that the launcher started here as ranks, including this one; 0 without a launcher.
     pub together: usize,
     /// The environment variable with the number of started ranks, and that number.
     pub announced: Option<(String, usize)>,
@@ -54,7 +53,6 @@ pub struct Launch {
     pub solo: bool,
     /// Cause and remedy of training's refusal to start, if this process found no other rank.
     pub refused: Option<(String, String)>,
-    /// World size.
     pub world: usize,
 }
 
@@ -66,9 +64,7 @@ pub struct Software {
     pub libtorch: Libtorch,
     pub mpi: Library,
     pub nccl: Option<Library>,
-    /// Whether NCCL allows ranks to share a GPU.
     pub nccl_sharing: Sharing,
-    /// Error of loading NCCL.
     pub nccl_error: Option<String>,
     /// The NCCL next to libtorch, loaded or not.
     pub nccl_beside_libtorch: Option<String>,
@@ -86,7 +82,6 @@ pub struct Program {
     pub digest: String,
 }
 
-/// The loaded libtorch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Libtorch {
@@ -114,12 +109,10 @@ pub struct Gpus {
     pub host: Vec<HostGpu>,
     pub nvml_error: Option<String>,
     pub links: Vec<Link>,
-    /// Whether there is a CUDA driver.
     pub driver: bool,
     /// Newest CUDA version that the driver supports.
     pub driver_cuda: Option<String>,
     pub driver_error: Option<String>,
-    /// GPUs that are visible to this process.
     pub visible: Vec<VisibleGpu>,
     /// `CUDA_VISIBLE_DEVICES`.
     pub visible_devices: Option<String>,
@@ -141,7 +134,6 @@ pub struct HostGpu {
     pub numa_node: Option<usize>,
 }
 
-/// A GPU that is visible to a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VisibleGpu {
@@ -159,7 +151,6 @@ pub struct Link {
     pub peer_access: Option<bool>,
 }
 
-/// Cores and threads.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Cores {
@@ -169,8 +160,7 @@ pub struct Cores {
     pub used: Vec<usize>,
     /// Number of compute threads.
     pub threads: usize,
-    /// Matmul throughput in GFLOP/s with one thread and with all; `None` with a single thread, and before the
-    /// measurement.
+    /// Matmul GFLOP/s with one thread and with all; `None` with a single thread, and before the measurement.
     pub gigaflops: Option<[f64; 2]>,
     /// Fraction of that time that the main thread waited for a core.
     pub waited: Option<f64>,
@@ -182,7 +172,6 @@ pub struct Cores {
     pub avx2: Option<bool>,
 }
 
-/// Memory and limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
@@ -196,7 +185,6 @@ pub struct Memory {
     pub open_files_limit: Option<u64>,
 }
 
-/// Network settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Network {
@@ -281,13 +269,11 @@ pub struct Wrong {
     pub found: String,
 }
 
-/// All facts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Facts {
     /// In rank order.
     pub ranks: Vec<Rank>,
-    /// Error of starting MPI.
     pub mpi_error: Option<String>,
     /// Error of connecting these ranks by NCCL.
     pub nccl_refused: Option<String>,
@@ -311,7 +297,6 @@ impl Facts {
 }
 
 impl Rank {
-    /// Returns the GPU that this rank uses.
     pub fn gpu(&self) -> Option<&VisibleGpu> {
         self.gpus.visible.get(self.gpus.mine?)
     }

@@ -27,14 +27,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tch::Device;
 use watch::{NCCL_GRACE, Watch};
 
-/// Options of the doctor.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Print one JSON object instead of tables.
     pub json: bool,
-    /// The output folder of runs.
     pub output_dir: PathBuf,
-    /// The backend for communication.
     pub backend: Backend,
     /// Timeout of each step.
     pub timeout: Duration,

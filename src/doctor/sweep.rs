@@ -155,7 +155,6 @@ impl Case<'_> {
     }
 }
 
-/// Returns the value of a rank's element.
 fn value(rank: usize, element: usize) -> f32 {
     ((element + 7 * rank) % PERIOD) as f32
 }

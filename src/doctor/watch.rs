@@ -85,7 +85,6 @@ impl Watch {
         }
     }
 
-    /// Whether a hang was reported.
     pub fn reported(&self) -> bool {
         locked(&self.0).reported
     }

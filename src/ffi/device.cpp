@@ -17,7 +17,6 @@ constexpr auto kCuda = c10::DeviceType::CUDA;
 
 extern "C" {
 
-// Sets the current GPU of the calling thread.
 char* trainer_set_device(int32_t index) {
   return guarded([&] {
     c10::impl::VirtualGuardImpl(kCuda).setDevice(c10::Device(kCuda, static_cast<c10::DeviceIndex>(index)));
@@ -26,7 +25,6 @@ char* trainer_set_device(int32_t index) {
   });
 }
 
-// Waits until a GPU has finished all queued work.
 char* trainer_synchronize_device(int32_t index) {
   return guarded(
       [&] { c10::impl::VirtualGuardImpl(kCuda).synchronizeDevice(static_cast<c10::DeviceIndex>(index)); });
@@ -37,7 +35,6 @@ char* trainer_set_allocator(const char* settings) {
   return guarded([&] { c10::CachingAllocator::setAllocatorSettings(settings); });
 }
 
-// Whether libtorch's caching allocator uses expandable segments.
 bool trainer_expandable_segments() {
   return c10::CachingAllocator::AcceleratorAllocatorConfig::use_expandable_segments();
 }

@@ -40,9 +40,6 @@ pub fn synchronize(device: Device) -> Result<()> {
 }
 
 /// Returns memory of the caching allocator that no tensor uses to the GPU. No effect on the CPU.
-///
-/// # Errors
-/// libtorch's.
 pub fn empty_cache(device: Device) -> Result<()> {
     let Device::Cuda(_) = device else { return Ok(()) };
     // SAFETY: no arguments.
@@ -60,9 +57,6 @@ pub fn is_attempt() -> bool {
 
 /// Runs work that may run out of memory, and returns panics as errors, because tch panics on libtorch errors in
 /// functions without a `Result`.
-///
-/// # Errors
-/// Errors of the work.
 pub fn attempt<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let outer = ATTEMPT.replace(true);
     let result = catch_unwind(AssertUnwindSafe(work));
@@ -78,10 +72,6 @@ const ALLOCATOR_VARIABLES: [&str; 2] = ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLO
 
 /// Enables expandable segments in libtorch's CUDA allocator, so that steps of changing shapes do not fragment memory,
 /// unless the user has configured the allocator. Call it before the first tensor on a GPU; no effect on the CPU.
-///
-///
-/// # Errors
-/// libtorch's.
 pub fn use_expandable_segments() -> Result<()> {
     // The driver of WSL 2 rejects expandable segments at the first tensor (pytorch issue 192330).
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -103,9 +93,6 @@ pub fn has_expandable_segments() -> bool {
 static TF32: AtomicBool = AtomicBool::new(false);
 
 /// Sets whether fp32 matmuls on a GPU may use TF32 from now on.
-///
-/// # Errors
-/// libtorch's.
 pub fn allow_tf32(on: bool) -> Result<()> {
     TF32.store(on, Ordering::Relaxed);
     set_tf32(on)
@@ -116,8 +103,6 @@ pub fn allow_tf32(on: bool) -> Result<()> {
 pub struct DisableTf32(());
 
 impl DisableTf32 {
-    /// # Errors
-    /// libtorch's.
     pub fn new() -> Result<Self> {
         set_tf32(false)?;
         Ok(DisableTf32(()))

@@ -82,7 +82,6 @@ struct CountingAllocator final : c10::Allocator {
 
 extern "C" {
 
-// Installs the counting allocator for all CPU tensors from now on.
 char* trainer_memory_install() {
   return guarded([] {
     static CountingAllocator* const allocator = new CountingAllocator;
@@ -114,7 +113,6 @@ void trainer_memory_reset_peaks() {
   record_peak_parts();
 }
 
-// Reallocates the storage of `t` with `bytes` bytes on its device; every view of the storage sees the new block.
 char* trainer_resize_storage(void* t, size_t bytes) {
   return guarded([&] {
     const c10::Storage& shared = tensor(t).storage();

@@ -144,7 +144,6 @@ pub fn libtorch_config() -> Result<String> {
     Ok(unsafe { take(text) })
 }
 
-/// Hyper-parameters of an AdamW step.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamWStep {
     pub learning_rate: f64,
@@ -192,8 +191,7 @@ pub fn bytes(tensor: &Tensor) -> &[u8] {
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) }
 }
 
-/// Runs `work` without recording a graph. Unlike `tch::no_grad`, restores recording after a panic, such as one of out
-/// of memory.
+/// Runs `work` without recording a graph. Unlike `tch::no_grad`, restores recording after a panic (out of memory).
 pub fn without_graph<T>(work: impl FnOnce() -> T) -> T {
     let _guard = tch::no_grad_guard();
     work()

@@ -20,7 +20,6 @@ const std::set<ActivityType> kActivities{ActivityType::CPU, ActivityType::CUDA};
 
 extern "C" {
 
-// Starts recording the calling thread, the backward passes that it starts, and the GPUs of this process.
 char* trainer_profiler_start() {
   return guarded([] {
     const ProfilerConfig config(ProfilerState::KINETO);
@@ -29,7 +28,6 @@ char* trainer_profiler_start() {
   });
 }
 
-// Stops recording on the thread that started it, and writes a file in Chrome's trace format.
 char* trainer_profiler_stop(const char* path) {
   return guarded([&] { torch::autograd::profiler::disableProfiler()->save(path); });
 }

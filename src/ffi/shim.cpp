@@ -15,7 +15,6 @@
 
 extern "C" {
 
-// Runs backward from `n` roots, each with its gradient.
 char* trainer_backward(void** roots, void** grads, size_t n) {
   return guarded([&] {
     torch::autograd::variable_list outputs, starts;
@@ -27,7 +26,6 @@ char* trainer_backward(void** roots, void** grads, size_t n) {
   });
 }
 
-// Sets the tensor in which backward accumulates the gradient of the leaf `leaf`.
 char* trainer_set_grad(void* leaf, void* grad) {
   return guarded([&] { tensor(leaf).mutable_grad() = tensor(grad); });
 }
@@ -37,7 +35,6 @@ char* trainer_clear_grad(void* leaf) {
   return guarded([&] { tensor(leaf).mutable_grad() = at::Tensor(); });
 }
 
-// Sets whether fp32 matmuls and convolutions on a GPU may use TF32.
 char* trainer_set_tf32(bool on) {
   return guarded([&] {
     at::globalContext().setAllowTF32CuBLAS(on);
@@ -45,13 +42,11 @@ char* trainer_set_tf32(bool on) {
   });
 }
 
-// on = the value set by trainer_set_tf32.
 char* trainer_tf32(bool* on) {
   return guarded([&] { *on = at::globalContext().allowTF32CuBLAS(); });
 }
 
-// found = whether this CPU has the capability, by libtorch's name for it ("avx512_fp16"). For AMX the operating system
-// must also grant the tiles to this process.
+// found = whether this CPU has the capability. For AMX the operating system must also grant the tiles to this process.
 char* trainer_cpu_has(bool* found, const char* name) {
   return guarded([&] {
     const std::string wanted(name);
@@ -67,8 +62,7 @@ char* trainer_libtorch_config(char** text) {
   return guarded([&] { *text = strdup(at::show_config().c_str()); });
 }
 
-// One AdamW step (arXiv 1711.05101) on flat slices, in place. `step` counts from 1; gradients are divided by
-// `grad_scale` when it is not 1.
+// One AdamW step (arXiv 1711.05101) in place on flat slices. `step` is from 1; gradients are divided by `grad_scale`.
 char* trainer_fused_adamw(void* weights, void* grads, void* exp_avg, void* exp_avg_sq, double lr, double beta1,
                           double beta2, double weight_decay, double eps, double step, double grad_scale) {
   return guarded([&] {

@@ -80,7 +80,6 @@ char* trainer_upload(void** tensors, size_t n, int index, void** event) {
   });
 }
 
-// Makes the calling thread's current stream wait for the event; the host does not wait.
 char* trainer_event_block(void* event) {
   return guarded([&] {
     const auto* done = static_cast<c10::Event*>(event);

@@ -1,8 +1,7 @@
 //! Copies between host and device. All copies go through this module, which counts them: a copy that the host waits for
 //! stalls the GPU, so a training step has one upload per micro-batch, ahead of time, and one download.
 //!
-//! If the device is the CPU nothing is copied, but the calls count, so that tests on a CPU check the number of copies
-//! on a GPU.
+//! On the CPU nothing is copied, but the calls count, so that tests on a CPU check the number of copies on a GPU.
 
 use super::{Handle, Message, check, handle};
 use crate::error::Result;
@@ -80,9 +79,6 @@ impl Drop for Event {
 
 impl Arrival {
     /// Makes the work that this thread queues from now on wait for the copy. The host does not wait.
-    ///
-    /// # Errors
-    /// libtorch's.
     pub fn wait(self) -> Result<()> {
         // SAFETY: a live event.
         self.0.map_or(Ok(()), |event| check(unsafe { trainer_event_block(event.0) }))
@@ -124,9 +120,6 @@ pub fn to_device(mut tensor: Tensor, device: Device) -> Tensor {
 }
 
 /// Returns a contiguous copy on the CPU; the host waits for all work queued before.
-///
-/// # Errors
-/// libtorch's.
 pub fn to_host(tensor: &Tensor) -> Result<Tensor> {
     count(0, 1);
     Ok(tensor.f_to_device(Device::Cpu)?.f_contiguous()?)
@@ -154,7 +147,6 @@ pub struct Constant {
 unsafe impl Sync for Constant {}
 
 impl Constant {
-    /// Creates it from a CPU tensor.
     pub fn new(host: Tensor) -> Self {
         Constant { host, device: Mutex::default() }
     }

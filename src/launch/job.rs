@@ -5,7 +5,6 @@ use crate::error::{Error, Result};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A job, independent of where it runs.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// Path of this program.
@@ -34,7 +33,6 @@ pub struct Job {
     pub grace: Duration,
 }
 
-/// An environment variable for the ranks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variable {
     pub name: String,
@@ -43,8 +41,6 @@ pub struct Variable {
 }
 
 impl Variable {
-    /// Returns the value.
-    ///
     /// # Errors
     /// Exit 2 if it is this process's and not set.
     pub fn here(&self) -> Result<String> {

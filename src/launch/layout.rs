@@ -14,7 +14,6 @@ pub struct Facts {
     pub by_nvml: Vec<Gpu>,
     /// Number of NUMA nodes of this host.
     pub nodes: usize,
-    /// Whether ranks may share GPUs.
     pub shares_gpus: bool,
     /// Number of cores, which mpirun counts as slots.
     pub cores: usize,
@@ -63,9 +62,7 @@ impl Allocation {
 /// Where a job runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// On this machine.
     Here,
-    /// On these hosts.
     Hosts(Vec<Host>),
     /// On the nodes of the current Slurm job; mpirun finds them itself.
     Allocation(Allocation),

@@ -117,8 +117,7 @@ fn is_among(address: &str, text: &str) -> bool {
         .any(|word| word.trim_end_matches(':') == address)
 }
 
-/// Prints the last lines of the ranks, and finally why the job ended. If all ranks exited together, rank 0 has printed
-/// the cause on its last line already.
+/// Prints the ranks' last lines and why the job ended, unless all exited together: rank 0 has printed the cause then.
 fn tell_end(code: i32, output: &JobOutput, layout: &Layout, why: Option<&str>) {
     // A shared error of all ranks has no rank prefix.
     let shared = output.cause().is_some_and(|cause| cause.starts_with("error: "));

@@ -86,8 +86,7 @@ impl JobOutput {
         !self.last.is_empty() || self.killed.is_some()
     }
 
-    /// Returns the known cause of a failure: a killed rank could not report anything, and the errors of the others are
-    /// a consequence.
+    /// Returns the known cause of a failure: a killed rank could report nothing, and the others' errors follow from it.
     pub fn cause(&self) -> Option<&str> {
         self.killed.as_deref().or(self.error.as_deref())
     }

@@ -16,7 +16,6 @@ pub enum Next {
     Again(Duration),
 }
 
-/// History of the starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
     pub restarts: usize,
@@ -66,7 +65,6 @@ pub struct LatestCheckpoint {
 }
 
 impl LatestCheckpoint {
-    /// Finds it in a run folder.
     pub fn of(run: &Path) -> Option<LatestCheckpoint> {
         let (step, mark) = run_dir::newest_complete(run)?;
         Some(LatestCheckpoint { step, written: mark.metadata().and_then(|data| data.modified()).ok() })

@@ -196,8 +196,7 @@ impl Batch {
         }
     }
 
-    /// Returns a rank's arguments without `--resume`, which depends on the job's history. A container has its own
-    /// program.
+    /// Returns a rank's arguments without `--resume`, which depends on the history. A container has its own program.
     fn rank_command(&self, job: &Job) -> Vec<String> {
         let mut job = Job { resume: "none".into(), ..job.clone() };
         if self.container.is_some() {
@@ -239,7 +238,6 @@ fn default_name(job: &Job) -> String {
     stem.map_or_else(|| "trainer".into(), |stem| stem.to_string_lossy().into_owned())
 }
 
-/// Returns the job's variables with their values.
 fn environment(job: &Job) -> Result<Vec<Value>> {
     let pair = |variable: &Variable| Ok(context! { name => variable.name.clone(), value => variable.here()? });
     job.environment.iter().map(pair).collect()

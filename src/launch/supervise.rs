@@ -67,7 +67,6 @@ impl Requests {
     }
 }
 
-/// Result of a start.
 pub struct Ended {
     /// Exit code, as in `docs/configuration.md`.
     pub code: i32,

@@ -51,7 +51,6 @@ pub fn nearest_existing(folder: &Path) -> PathBuf {
     whole.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_path_buf()
 }
 
-/// Result of writing a file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Written {
     pub bytes: u64,
@@ -61,9 +60,6 @@ pub struct Written {
 
 /// Writes a file of at most `bytes` to `path`, flushes it to the device, and removes it. Stops early after `time_limit`,
 /// with the result so far.
-///
-/// # Errors
-/// If the file cannot be created, written or flushed.
 pub fn write_speed(path: &Path, bytes: u64, time_limit: Duration) -> Result<Written> {
     let written = write(path, bytes, time_limit).context(path.display());
     _ = fs::remove_file(path);

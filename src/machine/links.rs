@@ -20,7 +20,6 @@ pub enum Way {
 }
 
 impl Way {
-    /// Name of the link type.
     pub fn name(self) -> &'static str {
         match self {
             Way::NvLink => "NVLink",

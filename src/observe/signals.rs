@@ -14,7 +14,6 @@ use tokio::signal::unix::{SignalKind, signal};
 pub struct StopFlag(Arc<AtomicBool>);
 
 impl StopFlag {
-    /// Creates a flag that is not raised.
     pub fn new() -> Self {
         Self::default()
     }
@@ -29,7 +28,6 @@ impl StopFlag {
         self.0.swap(false, Ordering::SeqCst)
     }
 
-    /// Whether the flag is raised.
     pub fn raised(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }

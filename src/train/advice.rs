@@ -27,9 +27,7 @@ pub struct Advisor<'a> {
     pub assumed: Option<Assumed>,
 }
 
-/// The recommendation.
 pub struct Advice {
-    /// The memory as configured.
     pub configured: Estimate,
     /// The cheapest settings that fit; `None` if nothing fits or no limit is known.
     pub cheapest: Option<Choice>,
@@ -84,7 +82,6 @@ impl Edit {
         Edit { settings, freeze, ranks: other.ranks.or(self.ranks), length: other.length.or(self.length) }
     }
 
-    /// Returns the KEY=VALUE overrides.
     pub fn overrides(&self) -> Vec<String> {
         let freeze = (!self.freeze.is_empty()).then(|| format!("model.freeze={}", json!(self.freeze)));
         self.settings.iter().cloned().chain(freeze).collect()
@@ -181,7 +178,6 @@ impl Advisor<'_> {
         changed.estimate(config, &hardware).map(|estimate| Some(estimate.total()))
     }
 
-    /// Returns the changes that save memory, the largest saving first.
     fn changes(&self, configured: &Estimate) -> Result<Vec<Change>> {
         let before = configured.total();
         let mut changes = Vec::new();
@@ -285,7 +281,6 @@ impl Advisor<'_> {
     }
 }
 
-/// Formats the value of the setting.
 fn word(recompute: Recompute) -> String {
     match recompute {
         Recompute::None => "none".into(),

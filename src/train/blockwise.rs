@@ -65,7 +65,6 @@ struct Run<'a> {
     batch: &'a Batch,
     /// The blocks from the first trained one on.
     blocks: Vec<Block<'a>>,
-    /// The losses of each term.
     losses: Vec<Tensor>,
 }
 
@@ -176,9 +175,6 @@ impl Forward<'_> {
 
     /// Accumulates the gradient of the terms' summed losses, each multiplied by its scale, and starts the reductions
     /// that are due: all of them after the `last` micro-batch of a step.
-    ///
-    /// # Errors
-    /// libtorch's, and those of the collectives.
     pub fn backward(self, weights: &mut Weights, gradients: &mut Gradients, scales: &[f64], last: bool) -> Result<()> {
         let Forward { blockwise, pass, mut run } = self;
         let Blockwise { model, params, recompute, watch } = blockwise;

@@ -61,7 +61,6 @@ impl<'a> Sink<'a> {
     }
 }
 
-/// Shows the progress of writing a folder.
 fn saving(folder: &str, tensors: usize) -> Phase {
     Phase::of(format!("saving {folder}"), tensors as u64, "tensors")
 }
@@ -183,7 +182,6 @@ fn write_optimizer(stepper: &Stepper, to: Option<&Path>, phase: &Phase) -> Resul
     Ok(result)
 }
 
-/// Copies a checkpoint's model to `final/`.
 fn copy_model(from: &Path, target: &Path) -> Result<()> {
     folder::replace(target, false, |to| {
         TensorFile::open(&from.join("model.safetensors"))?;

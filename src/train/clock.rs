@@ -27,7 +27,6 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// Starts the clock.
     pub fn new() -> Self {
         Clock {
             since: Instant::now(),

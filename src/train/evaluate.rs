@@ -33,7 +33,6 @@ impl Outputs {
     }
 }
 
-/// Result of an evaluation.
 #[derive(Debug)]
 pub struct Evaluation {
     pub metrics: Metrics,
@@ -47,7 +46,6 @@ pub struct Evaluator<'a> {
     pub params: &'a Params,
     pub weights: &'a mut Weights,
     pub comm: &'a dyn Collective,
-    /// Maximum number of tokens in a micro-batch.
     pub micro_batch_tokens: usize,
     /// Settings of generation, if the metrics need generated texts.
     pub generation: Option<&'a Generation>,
@@ -122,8 +120,7 @@ impl Evaluator<'_> {
         Ok(Outputs { answers: answers_and_losses, offsets, losses })
     }
 
-    /// Returns the mean loss and the task's metrics on a labelled dataset, without the `eval_` prefix; `loss` comes
-    /// first.
+    /// Returns the mean loss (first) and the task's metrics on a labelled dataset, without the `eval_` prefix.
     ///
     /// # Errors
     /// As [`Evaluator::outputs`]; exit 2 if there are no targets; exit 4 if the loss is NaN or Inf.

@@ -35,16 +35,12 @@ pub struct StepInput {
 
 impl StepInput {
     /// Makes the work that this thread queues from now on wait for the copies to the device.
-    ///
-    /// # Errors
-    /// libtorch's.
     pub fn arrived(&mut self) -> Result<()> {
         self.arrivals.drain(..).try_for_each(Arrival::wait)
     }
 }
 
-/// Returns the token ids in a global batch, on the CPU. Every rank computes them from the plan, which has the samples
-/// of all ranks.
+/// Returns the token ids in a global batch, on the CPU. Every rank computes them from the plan for all ranks.
 pub fn rows_of(dataset: &Dataset, plan: &StepPlan, key: RandomKey) -> Rows {
     let seen = |&i: &u32| dataset.inputs(i as usize, key).ids;
     Rows::new(plan.shards.iter().flatten().flatten().flat_map(seen).map(i64::from).collect())

@@ -26,9 +26,8 @@ impl Evaluator<'_> {
         generation.metrics(&texts, &data.facts.references)
     }
 
-    /// Generates a text for the first sequence (prompt or source) of every example, in dataset order; the same on every
-    /// rank. The KV cache of a rank has at most `micro_batch_tokens` tokens of prompts and texts of all beams at a
-    /// time, or one prompt's.
+    /// Generates a text for the first sequence (prompt or source) of every example, in order; the same on every rank.
+    /// A rank's KV cache has at most `micro_batch_tokens` tokens of prompts and texts of all beams, or one prompt's.
     ///
     /// # Errors
     /// Exit 2 if a prompt leaves no room for a text, and as [`generate::generate`]; a dead or late rank; libtorch's.
@@ -55,8 +54,7 @@ impl Evaluator<'_> {
 }
 
 impl Evaluator<'_> {
-    /// Generates a text for one prompt on one rank. `watch` gets every token except the last, unless there are beams,
-    /// and returns whether to continue.
+    /// Generates a text for one prompt on one rank. Without beams, `watch` gets all tokens but the last; false stops.
     ///
     /// # Errors
     /// As [`generate::generate`].
@@ -89,7 +87,6 @@ fn with_start(settings: &Settings, dataset: &Dataset) -> Settings {
     Settings { decoder_start: settings.decoder_start.or(own), ..settings.clone() }
 }
 
-/// Returns the prompt of example `i`.
 fn prompt(dataset: &Dataset, i: usize) -> Prompt {
     let first = match dataset.collation() {
         Collation::SourceTarget { .. } => dataset.sequences(i)[0] as usize,

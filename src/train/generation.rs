@@ -11,11 +11,9 @@ use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::Path;
 
-/// Settings and tokenizer to generate texts.
 pub struct Generation {
     pub settings: Settings,
     pub tokenizer: Tokenizer,
-    /// Random seed for sampling.
     pub seed: u64,
 }
 
@@ -41,8 +39,7 @@ impl Generation {
         self
     }
 
-    /// Also stops at the token that ends an answer in the folder's chat template, because fine-tuned models end with
-    /// it.
+    /// Also stops at the token that ends an answer in the folder's chat template, as fine-tuned models do.
     ///
     /// # Errors
     /// As [`chat::answer_end`].
@@ -59,9 +56,6 @@ impl Generation {
     }
 
     /// Decodes a text without special tokens.
-    ///
-    /// # Errors
-    /// Errors of the tokenizer.
     pub fn read(&self, text: &Text) -> Result<String> {
         self.tokenizer.decode(&text.ids)
     }

@@ -58,8 +58,7 @@ fn best(mut work: impl FnMut()) -> f64 {
     best
 }
 
-/// Times the collectives of a step at several sizes; all ranks call it. Takes the slowest rank's time and the best of
-/// several tries, because other processes only add time.
+/// Times a step's collectives at several sizes: the slowest rank's time in the best try. All ranks call it.
 ///
 /// # Errors
 /// A dead or late rank; out of memory.
@@ -103,7 +102,6 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Result of a few real steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
     /// Median seconds per step.
@@ -145,8 +143,7 @@ pub fn steps(config: &Config, comm: &Arc<dyn Collective>, sampler: &Sampler, ste
     Ok(Measured { seconds: most[0], peak: most[1] as u64 })
 }
 
-/// Times `STEPS` steps after the warm-up. `step` runs one and returns `None` if it was skipped, because a skipped step
-/// has no update.
+/// Times `STEPS` steps after the warm-up. `step` returns `None` if it was skipped: a skipped step has no update.
 fn time_steps(mut step: impl FnMut() -> Result<Option<f64>>) -> Result<Vec<f64>> {
     let mut seconds = Vec::new();
     for _ in 0..WARM_UP + STEPS + SKIPPED {

@@ -28,8 +28,7 @@ pub struct MemoryPlan {
     pub micro_batch_tokens: usize,
 }
 
-/// Values that `"auto"` tries for `train.micro_batch_tokens`, largest first. A CPU is no faster with more than
-/// [`CPU_MICRO_BATCH_TOKENS`].
+/// Values that `"auto"` tries for `train.micro_batch_tokens`, largest first.
 pub const TOKEN_CANDIDATES: [usize; 9] =
     [1 << 17, 1 << 16, 1 << 15, 1 << 14, 1 << 13, CPU_MICRO_BATCH_TOKENS, 1 << 11, 1 << 10, MIN_TOKENS];
 pub const MIN_TOKENS: usize = 512;
@@ -93,7 +92,6 @@ pub struct Candidates {
     tokens: Vec<usize>,
 }
 
-/// Result of the search.
 #[derive(Debug)]
 pub enum Fit {
     /// The settings, and the bytes that they need.
@@ -130,7 +128,6 @@ impl Candidates {
         one.then(|| MemoryPlan { zero: self.zeros[0], micro_batch_tokens: self.tokens[0] })
     }
 
-    /// Returns the smallest micro-batch.
     pub fn min_tokens(&self) -> usize {
         self.tokens[self.tokens.len() - 1]
     }
@@ -190,8 +187,7 @@ pub fn with_tokens(config: &Config, data: &Data, tokens: usize, shortened: bool)
     config
 }
 
-/// Returns the maximum number of tokens of a rank in a step, from the first steps, with a margin. A larger micro-batch
-/// changes nothing.
+/// Returns the largest useful micro-batch: the maximum tokens of a rank in a step, from the first steps, with a margin.
 fn largest_rank_tokens(config: &Config, data: &Data, world: usize) -> Result<usize> {
     let lengths = data.train.dataset.lengths();
     let mut sampler = Sampler::new(config.seed, lengths.clone(), config.train.global_batch_size, world, usize::MAX)?;
@@ -232,7 +228,6 @@ fn nothing_fits(config: &Config, candidates: &Candidates, needs: &[(Zero, Memory
     ))
 }
 
-/// Returns the error for a machine whose memory is unknown.
 pub fn unknown_memory() -> Error {
     Error::input(
         "\"auto\": the memory of a rank on this machine is unknown: set parallel.memory_per_rank, or both \

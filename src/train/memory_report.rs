@@ -22,7 +22,6 @@ impl Bytes {
         Self::of(device, kept, memory::device_current, |usage| (usage.current, usage.current.iter().sum()))
     }
 
-    /// Returns the peak bytes of this rank's tensors.
     pub fn peak(device: Device, kept: [u64; 3]) -> Self {
         Self::of(device, kept, memory::device_peak, |usage| (usage.peak, usage.total_peak))
     }
@@ -75,9 +74,6 @@ fn describe(bytes: &Bytes) -> String {
 }
 
 /// Resets the peaks.
-///
-/// # Errors
-/// libtorch's.
 pub fn reset(device: Device) -> Result<()> {
     memory::reset_peaks();
     if device == Device::Cpu { Ok(()) } else { memory::reset_device_peak(device) }
@@ -95,9 +91,6 @@ pub struct MemoryReport {
 
 impl MemoryReport {
     /// Gathers the bytes of each rank. All ranks call it, and all compute on the same kind of device.
-    ///
-    /// # Errors
-    /// Those of the collective.
     pub fn gather(comm: &dyn Collective, peak: Bytes, held: Bytes) -> Result<Self> {
         let mut all = vec![0.0; comm.world() * 2 * NUMBERS];
         let mine = [peak, held].into_iter().flat_map(|b| b.by_use.into_iter().chain([b.total]));
@@ -129,8 +122,7 @@ impl MemoryReport {
         self.held.iter().map(Bytes::json).collect()
     }
 
-    /// Returns a table row for each use and one for the total, each with the maximum over the ranks: peak, and after
-    /// the last step.
+    /// Returns a table row for each use and the total: maximum over the ranks of the peak, and after the last step.
     pub fn rows(&self) -> Vec<Vec<String>> {
         let row = |name: &str, pick: &dyn Fn(&Bytes) -> u64| {
             let largest = |of: &[Bytes]| human(of.iter().map(pick).max().unwrap_or_default());

@@ -47,7 +47,6 @@ pub struct LoadOptions {
     pub from: Source,
 }
 
-/// Source of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// The weight files of the folder.
@@ -81,7 +80,6 @@ impl Declared {
         Ok(Declared { folder: folder.to_owned(), backbone, builder })
     }
 
-    /// Vocabulary size of the model.
     pub fn vocab_size(&self) -> usize {
         self.backbone.vocab_size()
     }
@@ -126,8 +124,7 @@ impl Declared {
         )))
     }
 
-    /// Adds the head. `freeze` are patterns of Hugging Face tensor names with the wildcard `*`; matching weights are
-    /// not trained.
+    /// Adds the head. `freeze` are patterns of Hugging Face tensor names (wildcard `*`) of weights not to train.
     ///
     /// # Errors
     /// Exit 2 if a pattern matches nothing, or only a part of a fused weight, or if nothing is left to train.
@@ -139,7 +136,6 @@ impl Declared {
     }
 }
 
-/// Marks matching weights as frozen.
 fn freeze_matching(specs: &mut [ParamSpec], names: &HfNames, patterns: &[String]) -> Result<()> {
     let compiled: Vec<WildMatch> = patterns.iter().map(|pattern| WildMatch::new(pattern)).collect();
     let mut used = vec![false; patterns.len()];
@@ -180,8 +176,7 @@ pub struct Shaped {
 }
 
 impl Shaped {
-    /// Returns patterns for `model.freeze` that match the chosen weights, with `alone` only them; `None` if that takes
-    /// more than a few patterns.
+    /// Returns patterns for `model.freeze` that match the chosen weights, with `alone` only them; `None` if too many.
     pub fn patterns(&self, alone: bool, chosen: impl Fn(&ParamSpec) -> bool) -> Option<Vec<String>> {
         let stored = |of_chosen: bool| -> Vec<String> {
             let specs = self.specs.iter().filter(|spec| chosen(spec) == of_chosen);

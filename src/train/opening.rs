@@ -16,9 +16,7 @@ use tch::Device;
 
 impl Session {
     /// Reads the model and the data. A checkpoint to resume from replaces `model.path` as the source of the weights,
-    /// and fixes the order of the labels.
-    ///
-    /// All ranks call it; a failure on one rank is an error on all.
+    /// and fixes the order of the labels. All ranks call it; a failure on one rank is an error on all.
     ///
     /// # Errors
     /// Exit 2 for an invalid model folder or invalid data.

@@ -31,7 +31,6 @@ pub struct Assumed {
 /// Number of generated tokens before the data repeats: enough to cover most of a vocabulary.
 const DISTINCT_TOKENS: usize = 1 << 20;
 
-/// The hardware of a planned run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hardware {
     pub ranks: usize,
@@ -48,7 +47,6 @@ impl Hardware {
     }
 }
 
-/// The model and the data of a planned run.
 pub struct PlannedRun {
     /// As written; [`PlannedRun::on`] returns it for a number of ranks.
     pub config: Config,
@@ -190,8 +188,7 @@ impl PlannedRun {
         memory_fit::setup(&self.config, self.shaped.model.blocks(), zero, cpu)
     }
 
-    /// Returns the per-rank memory for every ZeRO stage, in fp32 and half precision, with and without activation
-    /// checkpointing.
+    /// Returns a rank's memory by ZeRO stage, in fp32 and half precision, with and without activation checkpointing.
     ///
     /// # Errors
     /// As [`Sampler::new`].

@@ -45,7 +45,6 @@ fn parts(session: &Session, step: u64) -> Result<Vec<(String, String)>> {
     Ok(parts)
 }
 
-/// Returns the configuration without the settings that may differ between hosts.
 fn without_host_settings(config: &Config) -> Config {
     let mut config = config.clone();
     config.output_dir = PathBuf::new();

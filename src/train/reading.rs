@@ -25,7 +25,6 @@ pub struct Data {
     pub head: Head,
 }
 
-/// Purpose of reading a data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Train,
@@ -105,9 +104,6 @@ impl Reading<'_> {
     }
 
     /// Returns the documents of a file for a language model.
-    ///
-    /// # Errors
-    /// As [`Reading::documents`].
     fn corpus(&self, path: &Path) -> Result<Corpus> {
         let packing = self.task.packing.unwrap_or(true);
         Ok(Corpus { source: self.documents(path, Documents::default())?, max_length: self.max_length, packing })

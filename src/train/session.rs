@@ -23,9 +23,7 @@ pub struct Session {
     pub loaded: Loaded,
     pub data: Data,
     pub max_length: usize,
-    /// Maximum number of tokens in a micro-batch.
     pub micro_batch_tokens: usize,
-    /// Whether all weights are newly initialized.
     pub starts_at_random: bool,
     /// The generation_config.json for the trained model, if not that of the original model.
     pub generation: Option<Value>,
@@ -66,7 +64,6 @@ pub fn declare(config: &Config) -> Result<(Declared, usize)> {
     Ok((declared, max_length))
 }
 
-/// Shows the progress of tokenizing a file.
 pub fn tokenizing(path: &Path) -> Phase {
     let before = parallel::counts();
     Phase::watch(format!("tokenizing {}", path.display()), "texts", move || {

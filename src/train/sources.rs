@@ -101,7 +101,6 @@ impl Reading<'_> {
         })
     }
 
-    /// Returns the source for a file of tagged sentences.
     pub(super) fn tagged_source(&self, path: &Path) -> Result<TaggedSource> {
         let mut formats =
             vec![(config::Format::Conll, TaggedFormat::Conll), (config::Format::Jsonl, TaggedFormat::Jsonl)];
@@ -117,7 +116,6 @@ impl Reading<'_> {
         })
     }
 
-    /// Returns the source for a file of multiple-choice questions.
     pub(super) fn choice_source(&self, path: &Path) -> Result<ChoiceSource> {
         self.format(&[(config::Format::Jsonl, ())])?;
         Ok(ChoiceSource {
@@ -169,8 +167,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Returns the source for pairs of texts: JSONL (by its setting or name), or plain text with a separate target
-    /// file.
+    /// Returns the source for pairs of texts: JSONL (by setting or name), or plain text with a separate target file.
     ///
     /// # Errors
     /// Exit 2: a missing or superfluous target file; no start token.
@@ -210,7 +207,6 @@ impl Reading<'_> {
         })
     }
 
-    /// Returns the source for a file of questions.
     pub(super) fn questions(&self, path: &Path) -> Result<Questions> {
         self.refuse_set(
             &["text_column", "text_pair_column", "label_column", "columns", "header", "format"],

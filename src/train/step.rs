@@ -20,7 +20,6 @@ use crate::train::settings::{self, StepConfig};
 use std::sync::Arc;
 use tch::Tensor;
 
-/// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepOutcome {
     /// The mean loss over the global batch.
@@ -73,9 +72,8 @@ impl Stepper {
         Ok(Stepper { model, params, weights, gradients, optimizer, scaler, config, comm })
     }
 
-    /// Runs one step. All ranks call it with their part of the same global batch; all get the same outcome.
-    ///
-    /// `stop` requests a stop before the step. Returns `None` if any rank requested it; nothing was done then.
+    /// Runs one step. All ranks call it with their part of the same global batch; all get the same outcome. `stop`
+    /// requests a stop before the step. Returns `None` if any rank requested it; nothing was done then.
     ///
     /// # Errors
     /// A dead or late rank (exit 5); a NaN or Inf loss or gradient norm (exit 4), before any weight changes.
@@ -120,7 +118,6 @@ impl Stepper {
         [weights, self.gradients.bytes(), self.optimizer.bytes() + masters]
     }
 
-    /// Whether steps may be skipped.
     pub fn may_skip(&self) -> bool {
         self.scaler.is_some() || self.config.skips_non_finite
     }

@@ -35,7 +35,6 @@ pub enum Ended {
     Stopped { step: u64 },
 }
 
-/// A training run.
 pub struct Trainer {
     config: Config,
     comm: Arc<dyn Collective>,
@@ -57,7 +56,6 @@ pub struct Trainer {
     start: Start,
 }
 
-/// The datasets of a run.
 struct Data {
     train: Arc<Dataset>,
     eval: Option<Arc<Prepared>>,
@@ -65,9 +63,7 @@ struct Data {
 }
 
 impl Trainer {
-    /// Opens the run's folder, finds the checkpoint to resume from, and prepares the first step.
-    ///
-    /// All ranks call it together.
+    /// Opens the run's folder, finds the checkpoint to resume from, and prepares the first step. All ranks call it.
     ///
     /// # Errors
     /// Exit 2 for an invalid configuration, folder or dataset; the same error on every rank.
@@ -245,7 +241,6 @@ impl Trainer {
         Ok(())
     }
 
-    /// Prints the progress line of a step.
     fn print_step(&self, outcome: &StepOutcome) {
         let StepOutcome { grad_norm, learning_rate, .. } = *outcome;
         let (at, loss, rate) = (self.state.place(), self.state.mean_loss(), self.clock.rate());
@@ -299,8 +294,7 @@ impl Trainer {
         Ok(best)
     }
 
-    /// Returns whether this evaluation is the best so far. An undefined metric (such as a correlation with a constant)
-    /// never is.
+    /// Whether this evaluation is the best so far. An undefined metric (a correlation with a constant) never is.
     fn track_best(&mut self, metrics: &Metrics) -> bool {
         let wanted = &self.config.train.metric_for_best_model;
         let Some(value) = metrics.iter().find(|(name, _)| name == wanted).map(|m| m.1).filter(|v| v.is_finite()) else {

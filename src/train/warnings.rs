@@ -13,7 +13,6 @@ const STEPS: usize = 10;
 /// The loss has grown if it is larger by this factor and by this difference.
 const GROWN: (f64, f64) = (2.0, 0.5);
 
-/// State of the checks.
 #[derive(Debug)]
 pub struct Warnings {
     /// Start of the measurement, and the main thread's times then; `None` once checked.
@@ -31,7 +30,6 @@ impl Default for Warnings {
 }
 
 impl Warnings {
-    /// Starts the measurements.
     pub fn new() -> Self {
         let cores = Some((Instant::now(), cpus::main_thread_times()));
         Warnings { cores, first: Vec::new(), last: Vec::new(), has_grown: false }

@@ -65,7 +65,6 @@ impl Watch {
     }
 }
 
-/// Returns the parameters of a block.
 fn params_of(params: &Params, block: usize) -> impl Iterator<Item = ParamId> {
     params.layout().of_block(block).flat_map(|unit| params.layout().units()[unit].members.iter().copied())
 }
@@ -82,8 +81,7 @@ fn is_bad(tensor: &Tensor) -> bool {
         && transfer::values::<bool>(&tensor.isfinite().all()).is_ok_and(|finite| finite != [true])
 }
 
-/// Names the samples of the bad rows of `[T, ..]`, a decoder's `[D, ..]` or `[B, ..]`; all samples if that is
-/// ambiguous.
+/// Names the samples of the bad rows of `[T, ..]`, a decoder's `[D, ..]` or `[B, ..]`; all samples if ambiguous.
 fn samples(tensor: &Tensor, batch: &Batch) -> String {
     let rows = tensor.size().first().copied().unwrap_or_default();
     let bad = tensor.isfinite().logical_not().reshape([rows, -1]).any_dim(1, false).nonzero().view(-1);

@@ -13,7 +13,6 @@ use crate::plan::scaling::Row;
 use crate::train::planned_run::Variant;
 use crate::train::settings;
 
-/// Returns all details.
 pub fn of(report: &Report) -> String {
     let parts = [data(report), model(report), memory(report), storage(report), measured(report), time(report)];
     parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("\n")

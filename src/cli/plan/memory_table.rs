@@ -4,10 +4,8 @@ use super::fill::size;
 use crate::config::Recompute;
 use crate::plan::memory::MemoryEstimate;
 
-/// The columns of a table with one row per ZeRO stage.
 pub const STAGE_COLUMNS: [&str; 7] = ["ZeRO", "weights", "gradients", "optimizer", "activations", "peak", "fits"];
 
-/// Returns a row of the table.
 pub fn stage_row(name: String, need: &MemoryEstimate, fits: Option<bool>) -> Vec<String> {
     let [weights, gradients, optimizer, activations, _] = need.peak.map(size);
     let verdict = fits.map_or("", |fits| if fits { "yes" } else { "no" });

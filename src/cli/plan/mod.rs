@@ -135,8 +135,7 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
     Ok(report)
 }
 
-/// Returns the memory limit of a rank: from the configuration or the arguments, or as `train` finds it for
-/// `zero_stage = "auto"`.
+/// Returns the memory limit of a rank: from the configuration, the arguments, or as in `train` with `"auto"`.
 fn limit(args: &PlanArgs, config: &Config, device: Option<&Device>, ranks: usize) -> Result<Option<Limit>> {
     if let Some(bytes) = config.parallel.memory_per_rank {
         return Ok(Some(Limit { bytes: bytes.0 as f64, of: "parallel.memory_per_rank".into() }));

@@ -29,7 +29,6 @@ pub(super) struct Report {
     pub auto_tokens: bool,
     pub ranks: usize,
     pub ways: Vec<Variant>,
-    /// The memory limit of a rank.
     pub limit: Option<Limit>,
     pub storage: Storage,
     /// The folder that the run writes to, and its free bytes.
@@ -37,7 +36,6 @@ pub(super) struct Report {
     pub device: String,
     pub named: Option<&'static Device>,
     pub efficiency: f64,
-    /// Whether ranks compute on a CPU.
     pub cpu: bool,
     /// Ranks per node.
     pub ranks_here: usize,

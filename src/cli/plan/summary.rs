@@ -199,8 +199,7 @@ fn data(report: &Report) -> String {
     )
 }
 
-/// Returns the table of memory by kind and ZeRO stage, under the recommended settings, or the configured ones if nothing
-/// fits.
+/// Returns the memory by kind and ZeRO stage under the recommended settings, or the configured ones if nothing fits.
 fn memory(report: &Report, advice: &Advice) -> String {
     let trial = advice.cheapest.as_ref().map_or(&advice.configured, |choice| &choice.estimate);
     let parallel = &trial.config.parallel;

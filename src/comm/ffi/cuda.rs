@@ -33,7 +33,6 @@ const STREAM_NON_BLOCKING: c_uint = 1; // CU_STREAM_NON_BLOCKING
 const EVENT_DISABLE_TIMING: c_uint = 2; // CU_EVENT_DISABLE_TIMING
 
 /// libtorch's compute stream as a driver handle. The default is the legacy default stream, which is libtorch's default.
-///
 #[derive(Clone, Copy)]
 pub struct ComputeStream(CUstream);
 
@@ -70,10 +69,6 @@ pub(super) fn library() -> Result<Library> {
     })
 }
 
-/// Loads the driver's functions.
-///
-/// # Errors
-/// If there is no NVIDIA driver.
 fn load() -> Result<Functions> {
     let library = library()?;
     let missing =
@@ -161,7 +156,6 @@ impl Gpu {
         }
     }
 
-    /// Returns the separate stream.
     pub fn stream(&self) -> CUstream {
         self.stream
     }

@@ -11,7 +11,6 @@ impl Library {
     pub fn open(name: &str) -> Result<Library, String> {
         let c_name = CString::new(name).map_err(|e| e.to_string())?;
         // Resolve a library's own symbols first: libtorch has loaded another NCCL with the same function names.
-        // names.
         let mode = libc::RTLD_NOW | libc::RTLD_GLOBAL | libc::RTLD_DEEPBIND;
         // SAFETY: a C string; the initialisers of the libraries that we name have no preconditions.
         let handle = unsafe { libc::dlopen(c_name.as_ptr(), mode) };

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 /// Environment variable by which `trainer launch` tells its ranks that it reads their output.
 pub const LAUNCHED: &str = "TRAINER_LAUNCHED";
-/// Message of a failed rank to `trainer launch` before its exit code, because mpirun may not report it if a host is
-/// unreachable.
+/// Message of a failed rank to `trainer launch` before its exit code, which mpirun may lose if a host is unreachable.
 pub const EXIT_NOTICE: &str = "trainer: leaving with exit code ";
 /// Message of rank 0 to `trainer launch` when all ranks handle signals by writing a checkpoint.
 pub const LISTENING: &str = "trainer: listening to signals";

@@ -22,7 +22,6 @@ pub const REMEDY: &str = "Install NCCL (for example the pip package nvidia-nccl-
 pub struct Probe {
     /// Version such as "2.29.7".
     pub version: String,
-    /// Path of the file.
     pub path: String,
     /// Whether it could create a unique id, which needs a network interface but no GPU.
     pub unique_id: bool,

@@ -79,7 +79,6 @@ impl Watchdog {
         }
     }
 
-    /// Records its end.
     pub fn end(&self, sequence: u64) {
         locked(&self.watched.flights).retain(|flight| flight.sequence != sequence);
         locked(&self.watched.journal).finish(sequence);
@@ -139,8 +138,7 @@ impl Watched {
     }
 }
 
-/// Returns which ranks are late, from the number of collectives that each responding rank has started; `None` if none
-/// is.
+/// Returns which ranks are late, by the number of collectives that each responding rank has started; `None` if none.
 fn verdict(answers: &[Option<i64>]) -> Option<String> {
     let ranks = |test: &dyn Fn(Option<i64>) -> bool| -> Vec<usize> {
         answers.iter().enumerate().filter(|(_, answer)| test(**answer)).map(|(rank, _)| rank).collect()

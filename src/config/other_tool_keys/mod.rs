@@ -99,7 +99,6 @@ fn in_brackets(note: &str) -> String {
     if note.is_empty() { String::new() } else { format!(" ({note})") }
 }
 
-/// Returns whether a value switches something off.
 fn is_off(value: &DeValue<'_>) -> bool {
     let word = value.as_str().map(str::to_lowercase);
     value.as_bool() == Some(false)

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use tch::Cuda;
 
 impl Host {
-    /// Asks the kernel.
     pub fn collect() -> Host {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Host { name: machine::host_name(), boot: boot.trim().to_owned() }
@@ -70,8 +69,7 @@ fn visible_gpu(gpu: driver::Gpu) -> VisibleGpu {
 }
 
 impl Cores {
-    /// Rebinds this rank to its fraction of the cores, as a training run does. Call it on the main thread, before other
-    /// threads start.
+    /// Rebinds this rank to its part of the cores, as training does. Call it on the main thread, before others start.
     pub fn take() -> Cores {
         let given = allowed();
         let (local_rank, local_world) = cores::local_place();
@@ -143,7 +141,6 @@ fn avx2() -> Option<bool> {
 }
 
 impl Memory {
-    /// Asks the kernel.
     pub fn collect() -> Memory {
         let (shared, limits) = (memory::shared().ok(), memory::limits());
         Memory {

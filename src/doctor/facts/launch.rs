@@ -81,7 +81,6 @@ fn launcher_of(pid: u32, processes: &HashMap<u32, Process>) -> Option<u32> {
     above.find(|pid| processes.get(pid).is_some_and(|process| LAUNCHERS.contains(&process.name.as_str())))
 }
 
-/// Returns all visible processes.
 fn processes() -> HashMap<u32, Process> {
     let read = |entry: fs::DirEntry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
@@ -109,8 +108,7 @@ fn numbers(pid: u32, by_slurm: bool) -> BTreeMap<String, String> {
     environment.split(|&byte| byte == 0).filter_map(variable).collect()
 }
 
-/// Whether processes with these variables may be two ranks. Equal variables mean two programs in one shell that a
-/// launcher started.
+/// Whether processes with these variables may be two ranks. Equal ones mean two programs in one launched shell.
 fn are_ranks(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> bool {
     one != other || one.is_empty()
 }

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
@@ -21,9 +20,7 @@ pub struct Finding {
     pub severity: Severity,
     /// What was observed.
     pub seen: String,
-    /// Why it matters.
     pub why: String,
-    /// What to do.
     pub remedy: String,
 }
 

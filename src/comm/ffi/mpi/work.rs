@@ -23,7 +23,6 @@ const SEGMENT_BYTES: usize = 4 << 20;
 
 /// Size of the exchanged pieces: small enough that received values are still in the cache when they are added (47 MB of
 /// bf16 and f32 between two ranks: 5 and 6 ms per reduce-scatter), but not smaller than an efficient message.
-///
 const EXCHANGE_BYTES: usize = 1 << 20;
 const LEAST_BYTES: usize = 64 << 10;
 
