@@ -56,6 +56,7 @@ pub struct TrainerState {
     pub settings: String,
 }
 
+/// The state of dynamic loss scaling.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LossScale {
     /// Loss scale of the next step, a power of two.

@@ -78,6 +78,7 @@ impl TensorFile {
         self.read(name)
     }
 
+    /// Whether the file contains this tensor.
     pub fn contains(&self, name: &str) -> bool {
         self.header.info(name).is_some()
     }

@@ -18,6 +18,7 @@ pub fn join_to_leave() {
     _ = connect(Backend::Auto, Duration::from_secs(60), None);
 }
 
+/// Returns the group that this process has joined, if any.
 pub fn group() -> Option<&'static Arc<dyn Collective>> {
     GROUP.get()
 }

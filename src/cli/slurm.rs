@@ -70,6 +70,7 @@ pub enum LauncherArg {
 }
 
 impl SlurmArgs {
+    /// Returns the settings of the batch script.
     pub fn batch(&self) -> Batch {
         Batch {
             nodes: self.nodes.unwrap_or(1),

@@ -17,6 +17,7 @@ pub struct Solo {
 }
 
 impl Solo {
+    /// Creates a single rank on `device`.
     pub fn new(device: Device) -> Self {
         Solo { device, place: (0, 1), launcher: None }
     }

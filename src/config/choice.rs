@@ -106,10 +106,12 @@ impl TaskKind {
     /// Metrics that are defined for two labels only.
     pub const OF_TWO_LABELS: [&str; 3] = ["binary_f1", "roc_auc", "average_precision"];
 
+    /// Returns whether the data has a set of labels.
     pub fn has_labels(self) -> bool {
         matches!(self, TaskKind::SequenceClassification | TaskKind::MultiLabel | TaskKind::TokenClassification)
     }
 
+    /// Returns whether models of the task generate text.
     pub fn generates(self) -> bool {
         matches!(self, TaskKind::CausalLm | TaskKind::Chat | TaskKind::Seq2seq)
     }

@@ -166,6 +166,7 @@ pub enum MicroBatchTokens {
 mixed!(MicroBatchTokens of "train.micro_batch_tokens", "integer >= 1 or `auto`", "an integer >= 1 or \"auto\"");
 
 impl MicroBatchTokens {
+    /// Returns the number, if one is set.
     pub fn given(self) -> Option<usize> {
         match self {
             MicroBatchTokens::Auto => None,

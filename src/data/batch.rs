@@ -39,6 +39,7 @@ pub struct Decoder {
     pub cross: Cross,
 }
 
+/// The targets of a micro-batch.
 #[derive(Debug)]
 pub enum Labels {
     None,
@@ -156,6 +157,7 @@ impl Batch {
         self.samples.len()
     }
 
+    /// Returns whether the batch has no examples.
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty()
     }

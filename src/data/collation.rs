@@ -5,6 +5,7 @@ use super::masking::Masking;
 use super::random::SplitMix64;
 use serde::{Deserialize, Serialize};
 
+/// How a data set's examples become inputs and targets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Collation {
     /// Inputs and labels as they are.

@@ -38,6 +38,7 @@ pub(super) struct Shape {
     pub collation: Collation,
 }
 
+/// The kind of a data set's labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LabelKind {
     None,
@@ -141,6 +142,7 @@ impl Dataset {
         if self.repeated.is_some() { i % self.stored() } else { i }
     }
 
+    /// Returns whether there are no examples.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -207,6 +209,7 @@ impl Dataset {
         self.collation().inputs(self.ids(i), &self.sequences(i), self.label(i), key.generator(i))
     }
 
+    /// The collation, which defines how examples become batches.
     pub fn collation(&self) -> &Collation {
         &self.shape.collation
     }

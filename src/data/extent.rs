@@ -34,6 +34,7 @@ pub struct Extent {
     pub widest: [f64; 2],
 }
 
+/// The size of a micro-batch.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Extents {
     pub examples: f64,

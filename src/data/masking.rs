@@ -15,6 +15,7 @@ pub const WORD_PART: i32 = 1;
 const TO_MASK: f64 = 0.8;
 const TO_RANDOM: f64 = 0.1;
 
+/// Settings of masking.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Masking {
     /// The probability that a token, or a word, is a target.

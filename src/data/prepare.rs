@@ -57,6 +57,7 @@ impl Encoded {
     }
 }
 
+/// A data set, ready for use.
 pub struct Prepared {
     /// The examples, in the order of the file.
     pub dataset: Dataset,

@@ -259,6 +259,7 @@ impl Bucket {
         tensors.chain(mask).collect()
     }
 
+    /// Returns whether the queries attend to their own sequences.
     pub fn is_own(&self) -> bool {
         !matches!(self.keys, Keys::Others(_))
     }

@@ -20,6 +20,7 @@ impl RandomKey {
     }
 }
 
+/// A SplitMix64 generator.
 #[derive(Debug, Clone)]
 pub struct SplitMix64(u64);
 
@@ -29,6 +30,7 @@ impl SplitMix64 {
         SplitMix64(keys.iter().fold(0, |state, &key| mix(state.wrapping_add(GAMMA) ^ mix(key.wrapping_add(GAMMA)))))
     }
 
+    /// Returns the next 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GAMMA);
         mix(self.0)

@@ -82,6 +82,7 @@ pub struct Program {
     pub digest: String,
 }
 
+/// The loaded libtorch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Libtorch {
@@ -134,6 +135,7 @@ pub struct HostGpu {
     pub numa_node: Option<usize>,
 }
 
+/// A GPU that is visible to a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VisibleGpu {
@@ -151,6 +153,7 @@ pub struct Link {
     pub peer_access: Option<bool>,
 }
 
+/// Cores and threads.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Cores {
@@ -172,6 +175,7 @@ pub struct Cores {
     pub avx2: Option<bool>,
 }
 
+/// Memory and limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
@@ -185,6 +189,7 @@ pub struct Memory {
     pub open_files_limit: Option<u64>,
 }
 
+/// Network settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Network {
@@ -269,6 +274,7 @@ pub struct Wrong {
     pub found: String,
 }
 
+/// All facts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Facts {
@@ -297,6 +303,7 @@ impl Facts {
 }
 
 impl Rank {
+    /// Returns the GPU that this rank uses.
     pub fn gpu(&self) -> Option<&VisibleGpu> {
         self.gpus.visible.get(self.gpus.mine?)
     }

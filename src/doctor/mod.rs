@@ -27,6 +27,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tch::Device;
 use watch::{NCCL_GRACE, Watch};
 
+/// Options of the doctor.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Print one JSON object instead of tables.

@@ -21,6 +21,7 @@ unsafe extern "C" {
 /// `c10::DeviceType::CUDA`.
 const CUDA: i32 = 1;
 
+/// Use of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     Weights,

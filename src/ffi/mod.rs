@@ -144,6 +144,7 @@ pub fn libtorch_config() -> Result<String> {
     Ok(unsafe { take(text) })
 }
 
+/// Hyper-parameters of an AdamW step.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamWStep {
     pub learning_rate: f64,

@@ -147,6 +147,7 @@ pub struct Constant {
 unsafe impl Sync for Constant {}
 
 impl Constant {
+    /// Creates it from a CPU tensor.
     pub fn new(host: Tensor) -> Self {
         Constant { host, device: Mutex::default() }
     }

@@ -4,6 +4,7 @@ use crate::error::{Context, Error, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
 
+/// Generation settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     pub search: Search,
@@ -24,6 +25,7 @@ pub enum Search {
     Beam(Beam),
 }
 
+/// Parameters of sampling.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
     /// Divides the scores: below 1, probable tokens become more probable.
@@ -34,6 +36,7 @@ pub struct Sampling {
     pub top_p: f64,
 }
 
+/// Beam search.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Beam {
     /// The beam width, at least 2.

@@ -4,6 +4,7 @@ use crate::error::{Context, Error, Result};
 use std::fs;
 use std::path::Path;
 
+/// A host and its number of ranks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     pub name: String,

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// A job, independent of where it runs.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// Path of this program.
@@ -33,6 +34,7 @@ pub struct Job {
     pub grace: Duration,
 }
 
+/// An environment variable for the ranks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variable {
     pub name: String,

@@ -16,6 +16,7 @@ pub enum Next {
     Again(Duration),
 }
 
+/// History of the starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
     pub restarts: usize,
@@ -65,6 +66,7 @@ pub struct LatestCheckpoint {
 }
 
 impl LatestCheckpoint {
+    /// Finds it in a run folder.
     pub fn of(run: &Path) -> Option<LatestCheckpoint> {
         let (step, mark) = run_dir::newest_complete(run)?;
         Some(LatestCheckpoint { step, written: mark.metadata().and_then(|data| data.modified()).ok() })

@@ -67,6 +67,7 @@ impl Requests {
     }
 }
 
+/// Result of a start.
 pub struct Ended {
     /// Exit code, as in `docs/configuration.md`.
     pub code: i32,

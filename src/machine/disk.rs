@@ -51,6 +51,7 @@ pub fn nearest_existing(folder: &Path) -> PathBuf {
     whole.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_path_buf()
 }
 
+/// Result of writing a file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Written {
     pub bytes: u64,

@@ -25,6 +25,7 @@ pub struct Limits {
     pub open_files: Option<u64>,
 }
 
+/// Returns the limits of this process.
 pub fn limits() -> Limits {
     let soft = |resource| getrlimit(resource).current;
     Limits { locked_bytes: soft(Resource::Memlock), open_files: soft(Resource::Nofile) }

@@ -2,6 +2,7 @@
 
 use super::match_counts::{MatchCounts, ratio};
 
+/// A confusion matrix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confusion {
     n_labels: usize,

@@ -43,6 +43,7 @@ pub struct TagSet {
 impl TagSet {
     /// Parses tags like `O`, `B-person`, `I-person`; the type of a bare `B`, `I`, `E` or `S` is `_`. Returns `None` if
     /// a tag has another form, as with part-of-speech tags, or if there is only `O`.
+    /// Creates zero counts for `n_types` types.
     pub fn new<S: AsRef<str>>(tags: &[S]) -> Option<TagSet> {
         let parts: Vec<Option<(Part, &str)>> = tags.iter().map(|tag| parse(tag.as_ref())).collect::<Option<_>>()?;
         let mut types: Vec<&str> = parts.iter().flatten().map(|&(_, name)| name).collect();

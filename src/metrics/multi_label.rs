@@ -12,6 +12,7 @@ pub struct MultiLabel {
 }
 
 impl MultiLabel {
+    /// Creates zero counts for labels `0..n_labels`.
     pub fn new(n_labels: usize) -> Self {
         MultiLabel { exact: 0, total: 0, hits: vec![MatchCounts::default(); n_labels] }
     }

@@ -113,6 +113,7 @@ impl Squad {
         *sums = sums.plus(AnswerSums { total: 1.0, exact: f64::from(u8::from(found.exact)), f1: found.f1 });
     }
 
+    /// Returns the sums over all questions.
     pub fn all(&self) -> AnswerSums {
         self.answerable.plus(self.unanswerable)
     }

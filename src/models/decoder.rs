@@ -38,6 +38,7 @@ pub struct DecoderConfig {
     pub architecture: String,
 }
 
+/// Position encoding.
 #[derive(Debug)]
 pub enum Positions {
     /// Learned position embeddings, one row per position up to `max_length`.

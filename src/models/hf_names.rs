@@ -51,6 +51,7 @@ impl HfParam {
         }
     }
 
+    /// Sets the relative sizes of the parts.
     pub fn sizes(self, sizes: &[i64]) -> Self {
         assert_eq!(sizes.len(), self.parts.len(), "{}: one size per part", self.native);
         HfParam { sizes: sizes.to_vec(), ..self }

@@ -11,6 +11,7 @@ use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
 
+/// Configuration of a block.
 #[derive(Debug, Clone, Copy)]
 pub struct BlockConfig {
     pub hidden: i64,

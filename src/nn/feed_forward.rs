@@ -6,6 +6,7 @@ use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
 
+/// Configuration of a feed-forward layer.
 #[derive(Debug, Clone, Copy)]
 pub struct FeedForwardConfig {
     pub hidden: i64,

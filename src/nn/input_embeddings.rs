@@ -6,6 +6,7 @@ use crate::nn::norm::LayerNorm;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
 
+/// Configuration of [`InputEmbeddings`].
 #[derive(Debug, Clone, Copy)]
 pub struct InputConfig {
     pub vocab: i64,

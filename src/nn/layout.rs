@@ -55,6 +55,7 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// Returns whether the unit is trained.
     pub fn is_trained(&self) -> bool {
         self.content != Content::Frozen
     }

@@ -16,6 +16,7 @@ pub struct LayerNorm {
 
 impl LayerNorm {
     /// Declares `weight` (ones) and `bias` (zeros), `[size]` each.
+    /// Declares the parameters of its kind.
     pub fn new(b: &mut ParamBuilder, name: &str, size: i64, eps: f64) -> Self {
         b.scope(name, |b| LayerNorm {
             weight: b.vector("weight", size, Init::Ones),
@@ -85,12 +86,14 @@ impl RmsNorm {
     }
 }
 
+/// The kind of normalization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormKind {
     Layer,
     Rms,
 }
 
+/// A normalization of either kind.
 #[derive(Debug, Clone)]
 pub enum Norm {
     Layer(LayerNorm),

@@ -11,6 +11,7 @@ use crate::nn::param_builder::{ParamId, ParamSpec};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
+/// A model's parameters.
 #[derive(Debug)]
 pub struct Params {
     specs: Vec<ParamSpec>,

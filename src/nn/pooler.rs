@@ -24,6 +24,7 @@ pub enum Picks {
     Mean,
 }
 
+/// Configuration of a [`Pooler`].
 #[derive(Debug, Clone, Copy)]
 pub struct PoolerConfig {
     pub hidden: i64,

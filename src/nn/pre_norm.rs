@@ -10,6 +10,7 @@ use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
 
+/// The configuration of a block.
 #[derive(Debug, Clone, Copy)]
 pub struct PreNormConfig {
     pub norm: NormKind,

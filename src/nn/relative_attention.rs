@@ -9,6 +9,7 @@ use crate::nn::linear::Linear;
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
 use tch::{Kind, Tensor};
 
+/// Configuration of a [`RelativeAttention`].
 #[derive(Debug, Clone, Copy)]
 pub struct RelativeAttentionConfig {
     pub hidden: i64,

@@ -11,6 +11,7 @@ use crate::nn::rotary::Angles;
 use crate::nn::{Ctx, ParamBuilder};
 use tch::Tensor;
 
+/// Configuration of an attention layer.
 #[derive(Debug, Clone, Copy)]
 pub struct SelfAttentionConfig {
     pub hidden: i64,

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub struct StopFlag(Arc<AtomicBool>);
 
 impl StopFlag {
+    /// Creates a flag that is not raised.
     pub fn new() -> Self {
         Self::default()
     }

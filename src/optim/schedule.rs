@@ -12,6 +12,7 @@ pub enum Shape {
     Constant,
 }
 
+/// The learning-rate schedule of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
     pub shape: Shape,

@@ -1,5 +1,6 @@
 //! Devices by name, with vendor specifications.
 
+/// A compute device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Device {
     pub name: &'static str,

@@ -3,6 +3,7 @@
 use crate::comm::Action;
 use crate::plan::link::{Link, Network};
 
+/// A timed collective.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timed {
     pub action: Action,

@@ -113,6 +113,7 @@ impl Link {
     }
 }
 
+/// The network between ranks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Network {
     /// The link within a machine.

@@ -7,6 +7,7 @@ const LOOKED_AT: u64 = 2_000_000;
 /// Maximum number of evaluation examples examined.
 const EVALUATED: usize = 200_000;
 
+/// The load of a rank.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Load {
     /// The heaviest micro-batch of all steps and ranks.

@@ -25,6 +25,7 @@ const BATCHES: f64 = 5.0;
 /// Number of elements of half-precision gradients that are converted to fp32 at a time for the optimizer and the norm.
 const PIECE: f64 = (1u64 << 22) as f64;
 
+/// The dtypes of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Types {
     pub compute: Kind,
@@ -59,6 +60,7 @@ pub struct MemoryEstimate {
     pub at: Phase,
 }
 
+/// A phase of training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Phase {
     #[default]
@@ -70,6 +72,7 @@ pub enum Phase {
 }
 
 impl Setup {
+    /// Returns the mode in which layers compute.
     pub fn how(&self) -> ComputeMode {
         ComputeMode { kind: self.types.compute, cpu: self.cpu, train: true }
     }

@@ -41,6 +41,7 @@ pub struct References<'a> {
     pub questions: Vec<Question<'a>>,
 }
 
+/// The context of some questions.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Context<'a> {
     pub text: &'a str,

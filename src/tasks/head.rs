@@ -15,6 +15,7 @@ use crate::tasks::{Task, labels};
 use serde_json::Value;
 use std::path::Path;
 
+/// A task head.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Head {
     /// Single-label sequence classification; labels in order of their ids.
@@ -86,6 +87,7 @@ impl Head {
         }
     }
 
+    /// Returns the labels, if the head has any.
     pub fn labels(&self) -> Option<&[String]> {
         match self {
             Head::Classes(labels) | Head::Flags(labels) | Head::Tags(labels) => Some(labels),

@@ -15,6 +15,7 @@ use serde_json::json;
 use std::collections::HashSet;
 use std::path::Path;
 
+/// The masking settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MaskingOptions {
     /// Fraction of tokens to predict.

@@ -31,6 +31,7 @@ impl Model {
         self.backbone.blocks() + 1
     }
 
+    /// Returns the name of a block in messages.
     pub fn block_name(&self, block: usize) -> String {
         if block < self.backbone.blocks() { self.backbone.block_name(block) } else { "head".into() }
     }

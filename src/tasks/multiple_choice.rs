@@ -18,6 +18,7 @@ pub struct MultipleChoice {
 }
 
 impl MultipleChoice {
+    /// Declares the head in the builder's block.
     pub fn new(backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
         MultipleChoice { head: Classifier::new(1, backbone, b) }
     }

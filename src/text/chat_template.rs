@@ -15,6 +15,7 @@ const NAME: &str = "chat";
 const OPEN: char = '\u{fdd0}';
 const CLOSE: char = '\u{fdd1}';
 
+/// The templates that render conversations.
 pub struct ChatTemplate {
     plain: Template,
     /// The template `tool_use` for conversations with tools, if the folder has one.
@@ -31,6 +32,7 @@ struct Template {
     marks_answers: bool,
 }
 
+/// A rendered conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
     pub text: String,

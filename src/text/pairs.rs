@@ -14,6 +14,7 @@ pub struct PairSource {
     pub on_bad_record: OnBad,
 }
 
+/// The layout of parallel text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PairLayout {
     /// One JSON object per line.
@@ -30,6 +31,7 @@ pub enum PairLayout {
     },
 }
 
+/// A source text and its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
     /// Line number, from 1.
@@ -40,6 +42,7 @@ pub struct Pair {
     pub target: Option<String>,
 }
 
+/// The records of parallel text.
 #[derive(Debug)]
 pub struct Pairs {
     /// The valid records in file order; never empty.

@@ -17,6 +17,7 @@ pub struct Source {
     pub on_bad_record: OnBad,
 }
 
+/// A file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object per line; blank lines are skipped.

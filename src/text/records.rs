@@ -18,6 +18,7 @@ const LISTED: usize = 10;
 /// Maximum number of line numbers per reason.
 const LINES: usize = 3;
 
+/// The records of a file.
 #[derive(Debug)]
 pub struct Records<R = Record> {
     /// The valid records in file order; never empty.

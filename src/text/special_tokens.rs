@@ -44,6 +44,7 @@ enum Named {
     Id(u32),
 }
 
+/// The special tokens of a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecialTokens([Option<Named>; Special::ALL.len()]);
 

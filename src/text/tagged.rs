@@ -20,6 +20,7 @@ pub struct TaggedSource {
     pub on_bad_record: OnBad,
 }
 
+/// A file format for sentences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaggedFormat {
     /// One word per line: the first column is the word, the last one the tag, separated by tabs or spaces. Blank lines

@@ -118,6 +118,7 @@ impl Tokenizer {
         self.special.texts(|id| self.inner.id_to_token(id))
     }
 
+    /// Returns the ids of all special tokens.
     pub fn special_ids(&self) -> HashSet<u32> {
         let added = self.inner.get_added_tokens_decoder();
         added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect()

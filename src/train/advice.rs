@@ -27,6 +27,7 @@ pub struct Advisor<'a> {
     pub assumed: Option<Assumed>,
 }
 
+/// The recommendation.
 pub struct Advice {
     pub configured: Estimate,
     /// The cheapest settings that fit; `None` if nothing fits or no limit is known.

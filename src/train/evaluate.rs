@@ -33,6 +33,7 @@ impl Outputs {
     }
 }
 
+/// Result of an evaluation.
 #[derive(Debug)]
 pub struct Evaluation {
     pub metrics: Metrics,

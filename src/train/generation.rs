@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::Path;
 
+/// Settings and tokenizer to generate texts.
 pub struct Generation {
     pub settings: Settings,
     pub tokenizer: Tokenizer,

@@ -102,6 +102,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// Result of a few real steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
     /// Median seconds per step.

@@ -92,6 +92,7 @@ pub struct Candidates {
     tokens: Vec<usize>,
 }
 
+/// Result of the search.
 #[derive(Debug)]
 pub enum Fit {
     /// The settings, and the bytes that they need.
@@ -228,6 +229,7 @@ fn nothing_fits(config: &Config, candidates: &Candidates, needs: &[(Zero, Memory
     ))
 }
 
+/// Returns the error for a machine whose memory is unknown.
 pub fn unknown_memory() -> Error {
     Error::input(
         "\"auto\": the memory of a rank on this machine is unknown: set parallel.memory_per_rank, or both \

@@ -22,6 +22,7 @@ impl Bytes {
         Self::of(device, kept, memory::device_current, |usage| (usage.current, usage.current.iter().sum()))
     }
 
+    /// Returns the peak bytes of this rank's tensors.
     pub fn peak(device: Device, kept: [u64; 3]) -> Self {
         Self::of(device, kept, memory::device_peak, |usage| (usage.peak, usage.total_peak))
     }

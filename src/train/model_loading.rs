@@ -47,6 +47,7 @@ pub struct LoadOptions {
     pub from: Source,
 }
 
+/// Source of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// The weight files of the folder.

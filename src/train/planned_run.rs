@@ -31,6 +31,7 @@ pub struct Assumed {
 /// Number of generated tokens before the data repeats: enough to cover most of a vocabulary.
 const DISTINCT_TOKENS: usize = 1 << 20;
 
+/// The hardware of a planned run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hardware {
     pub ranks: usize,
@@ -47,6 +48,7 @@ impl Hardware {
     }
 }
 
+/// The model and the data of a planned run.
 pub struct PlannedRun {
     /// As written; [`PlannedRun::on`] returns it for a number of ranks.
     pub config: Config,

@@ -25,6 +25,7 @@ pub struct Data {
     pub head: Head,
 }
 
+/// Purpose of reading a data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Train,

@@ -194,6 +194,7 @@ pub fn remarks(data: &Prepared) -> String {
     truncated.into_iter().chain(skipped).chain(others).collect()
 }
 
+/// Describes the device of the ranks.
 pub fn device(comm: &dyn Collective) -> &'static str {
     if comm.device() == Device::Cpu { "CPU" } else { "one GPU per rank" }
 }

@@ -64,6 +64,7 @@ pub fn declare(config: &Config) -> Result<(Declared, usize)> {
     Ok((declared, max_length))
 }
 
+/// Shows the progress of tokenizing a file.
 pub fn tokenizing(path: &Path) -> Phase {
     let before = parallel::counts();
     Phase::watch(format!("tokenizing {}", path.display()), "texts", move || {

@@ -13,6 +13,7 @@ use tch::{Device, Kind};
 /// Value of `micro_batch_tokens = "auto"` on a CPU; larger micro-batches are no faster there.
 pub const CPU_MICRO_BATCH_TOKENS: usize = 4096;
 
+/// Returns the dtype of a precision.
 pub fn kind(precision: Precision) -> Kind {
     match precision {
         Precision::Fp32 => Kind::Float,
@@ -21,6 +22,7 @@ pub fn kind(precision: Precision) -> Kind {
     }
 }
 
+/// Settings of an optimizer step.
 #[derive(Debug, Clone, Copy)]
 pub struct StepConfig {
     pub seed: u64,
@@ -32,6 +34,7 @@ pub struct StepConfig {
     pub skips_non_finite: bool,
 }
 
+/// Returns the settings of a step.
 pub fn step(config: &Config, schedule: Schedule) -> StepConfig {
     StepConfig {
         seed: config.seed,
@@ -60,6 +63,7 @@ pub fn scaler(config: &Config, before: Option<&LossScale>) -> Option<LossScaler>
     Some(LossScaler::new(scale, good_steps, window))
 }
 
+/// Returns the loss scaler's state for a checkpoint.
 pub fn loss_scale(scaler: &LossScaler) -> LossScale {
     LossScale { scale: scaler.scale(), good_steps: scaler.good_steps() }
 }
@@ -79,6 +83,7 @@ pub fn total_steps(config: &Config, steps_per_epoch: u64) -> u64 {
     config.train.max_steps.unwrap_or(epochs).max(1)
 }
 
+/// Returns the learning-rate schedule for `total_steps`.
 pub fn schedule(config: &Config, total_steps: u64) -> Schedule {
     let train = &config.train;
     let ratio = (train.warmup_ratio * total_steps as f64).ceil() as u64;

@@ -20,6 +20,7 @@ use crate::train::settings::{self, StepConfig};
 use std::sync::Arc;
 use tch::Tensor;
 
+/// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepOutcome {
     /// The mean loss over the global batch.

@@ -35,6 +35,7 @@ pub enum Ended {
     Stopped { step: u64 },
 }
 
+/// A training run.
 pub struct Trainer {
     config: Config,
     comm: Arc<dyn Collective>,

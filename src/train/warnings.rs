@@ -13,6 +13,7 @@ const STEPS: usize = 10;
 /// The loss has grown if it is larger by this factor and by this difference.
 const GROWN: (f64, f64) = (2.0, 0.5);
 
+/// State of the checks.
 #[derive(Debug)]
 pub struct Warnings {
     /// Start of the measurement, and the main thread's times then; `None` once checked.

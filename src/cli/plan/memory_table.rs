@@ -6,6 +6,7 @@ use crate::plan::memory::MemoryEstimate;
 
 pub const STAGE_COLUMNS: [&str; 7] = ["ZeRO", "weights", "gradients", "optimizer", "activations", "peak", "fits"];
 
+/// Returns a row of the table.
 pub fn stage_row(name: String, need: &MemoryEstimate, fits: Option<bool>) -> Vec<String> {
     let [weights, gradients, optimizer, activations, _] = need.peak.map(size);
     let verdict = fits.map_or("", |fits| if fits { "yes" } else { "no" });

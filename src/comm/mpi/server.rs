@@ -23,6 +23,7 @@ const NAPS_IN_QUIET: u32 = 64;
 /// Pause between polls while nothing is under way: MPI may have to forward messages.
 const IDLE: Duration = Duration::from_millis(5);
 
+/// Commands to the MPI thread.
 pub enum Command {
     Start(Ticket),
     /// A thread waits now: poll without sleeping.

@@ -30,6 +30,7 @@ pub struct Design {
     pub head_dropout: Option<f64>,
 }
 
+/// Segment embeddings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Segments {
     /// One embedding per segment.

@@ -108,6 +108,7 @@ impl Config {
         }
     }
 
+    /// Returns the model for a task head.
     pub fn decoder(&self, role: Role) -> DecoderConfig {
         DecoderConfig {
             vocab: self.vocab_size,

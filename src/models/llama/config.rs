@@ -126,6 +126,7 @@ impl Config {
         Ok(config)
     }
 
+    /// Returns the model for a task head.
     pub fn decoder(&self, role: Role) -> DecoderConfig {
         let Keys { model_type, vocab_size, max_position_embeddings, initializer_range, .. } = &self.keys;
         let kind = match model_type.as_str() {

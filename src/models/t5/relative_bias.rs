@@ -29,6 +29,7 @@ pub struct Buckets {
 
 impl RelativeBias {
     /// Declares `weight` `[buckets, heads]` in the block of the stack's first layer.
+    /// Returns the buckets of a stack.
     pub fn new(b: &mut ParamBuilder, name: &str, buckets: Buckets, heads: i64, std: f64) -> Self {
         let table = b.scope(name, |b| b.bias_table("weight", &[buckets.count, heads], Init::Normal { std }));
         let distances =

@@ -79,6 +79,7 @@ pub struct Config {
     pub std: f64,
 }
 
+/// Configuration of a layer.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerConfig {
     pub attention: RelativeAttentionConfig,
