@@ -139,7 +139,7 @@ fn what_cannot_be_started_is_refused_with_the_remedy() {
         (&["--hostfile", &file], "hosts:2: found \"b\""),
         (&["--hosts", "a:1,b:1", "-n", "3"], "-n 3, but the hosts have 2 slots in total"),
         (&["--hosts", "a:1", "--hostfile", &file], "cannot be used with"),
-        (&["-n", "0"], "expected a whole number from 1 up"),
+        (&["-n", "0"], "expected an integer >= 1"),
         (&["--env", "=3"], "expected NAME or NAME=VALUE"),
         (&["--env", "1A=3"], "expected NAME or NAME=VALUE"),
         (&["--env", "TRAINER_NOT_SET"], "--env TRAINER_NOT_SET: environment variable not found; use NAME=VALUE"),

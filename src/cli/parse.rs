@@ -8,5 +8,5 @@ pub(super) fn seconds(text: &str) -> Result<f64, String> {
 
 /// An integer from 1 up.
 pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected an integer of at least 1".into())
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected an integer >= 1".into())
 }
