@@ -152,7 +152,7 @@ fn a_plan_tells_of_data_memory_disk_and_time() {
         assert!(told.contains(part), "{part}: {told}");
     }
     assert!(!bench.path("run").exists(), "nothing is written");
-    assert!(fs::read_to_string(svg).unwrap().contains("tokens a second"));
+    assert!(fs::read_to_string(svg).unwrap().contains("tokens per second"));
 
     let json = json_of(plan(&["--json", "--device", "h100-sxm", "--gpu-memory", "1MB"]));
     assert_eq!((&json["data"]["examples"], &json["data"]["steps"]), (&json!(90), &json!(20)));
@@ -189,7 +189,7 @@ fn names_that_are_not_known_are_refused() {
         // Real steps are of real data, and of what ranks compute on here.
         (
             &["--device", "h100-sxm", "--measure", "comm.backend=solo"],
-            "ranks run on the CPU here, but --device is h100-sxm",
+            "ranks compute on the CPU here, but --device is h100-sxm",
         ),
         (&["--measure", "--assume-length", "20"], "cannot be used with"),
         // As long as the model takes, and as a run would leave it.
