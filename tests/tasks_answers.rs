@@ -210,5 +210,5 @@ fn mistakes_name_the_file_and_the_line_or_the_setting() {
         ["evaluate", "--task", "sequence-classification", "--data", "eval.jsonl", "--doc-stride", "4", "--model"];
     let model = questions.bench.model.display().to_string();
     let ended = questions.run(&[&args[..], &[&model]].concat()).expect(2);
-    assert!(ended.stderr.contains("--doc-stride is for question-answering"), "{}", ended.text());
+    assert!(ended.stderr.contains("--doc-stride applies to question-answering only"), "{}", ended.text());
 }

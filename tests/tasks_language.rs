@@ -311,7 +311,7 @@ fn a_tokenizer_says_what_the_model_must_know() {
     };
     let ended = run(trainer(&bench).args(arguments("bpe"))).expect(0);
     assert!(
-        ended.stderr.contains("\"vocab_size\": ") && ended.stderr.contains("it says 50257 now"),
+        ended.stderr.contains("\"vocab_size\": ") && ended.stderr.contains("it has 50257 now"),
         "{}",
         ended.text()
     );

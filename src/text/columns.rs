@@ -2,7 +2,8 @@
 
 use super::jsonl;
 use super::records::{File, Format, Source, format_of};
-use super::table::{self, Named};
+use super::table;
+pub use super::table::Named;
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::io::Write;
