@@ -9,10 +9,10 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Question answering")]
 pub struct AnswerArgs {
-    /// Overlap of neighbouring windows of a context, in tokens [default: 128].
+    /// Overlap of neighboring windows of a context, in tokens [default: 128].
     #[arg(long, value_name = "TOKENS")]
     doc_stride: Option<usize>,
-    /// Number of start and end positions per window, and of answers per question, to consider [default: 20].
+    /// Number of start and end positions to consider per window, and of answers per question [default: 20].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     n_best_size: Option<usize>,
     /// Maximum length of an answer, in tokens [default: 30].

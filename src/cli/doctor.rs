@@ -17,7 +17,7 @@ pub struct DoctorArgs {
     /// Print one JSON object instead of tables.
     #[arg(long)]
     json: bool,
-    /// Output folder of runs: checks that it is writable, its speed, and that all hosts share it.
+    /// Output folder of runs, to check for write access, speed, and whether all hosts share it.
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     output_dir: PathBuf,
     /// Communication backend: auto, solo, mpi or nccl.

@@ -30,7 +30,7 @@ use tch::Kind;
 /// `trainer evaluate`
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
-    /// Configuration of a finished run: evaluates its final model on its data.eval, with the settings of the run.
+    /// Configuration of a finished run whose final model is evaluated on its data.eval, with the settings of the run.
     config: Option<PathBuf>,
     /// Settings that override the configuration.
     #[arg(value_name = "KEY=VALUE", requires = "config", value_parser = OverrideParser, hide_possible_values = true)]
@@ -41,7 +41,7 @@ pub struct EvaluateArgs {
     /// Task, such as sequence-classification [default: the task that the model was fine-tuned for].
     #[arg(long)]
     task: Option<String>,
-    /// Labelled data file.
+    /// Labeled data file.
     #[arg(long, required_unless_present = "config")]
     data: Option<PathBuf>,
     #[command(flatten)]
@@ -169,8 +169,8 @@ fn generation(args: &EvaluateArgs, subject: &Subject, kind: TaskKind) -> Result<
     }
 }
 
-/// Loads a finished model and a data file, and logs on rank 0 what they are. `wanted` chooses the task; `trained` is the
-/// configuration of the model's training, if there is one.
+/// Loads a finished model and a data file, and logs on rank 0 what they are. `wanted` chooses the task; `trained` is
+/// the configuration of the model's training, if there is one.
 pub(super) fn open(
     comm: &Arc<dyn Collective>,
     (folder, trained): (&Path, Option<&Config>),

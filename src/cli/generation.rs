@@ -10,11 +10,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// Options of text generation. What is not given is as in the model folder's generation_config.json.
+/// Options of text generation. Defaults come from the model folder's generation_config.json.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Generated texts")]
 pub struct GenerationArgs {
-    /// Maximum number of new tokens [default: 20].
+    /// Maximum number of new tokens [default: 20; 512 for chat].
     #[arg(long)]
     max_new_tokens: Option<usize>,
     /// Minimum number of new tokens.
@@ -23,7 +23,7 @@ pub struct GenerationArgs {
     /// Sample tokens instead of greedy decoding.
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     do_sample: Option<bool>,
-    /// Sampling temperature: divides the logits.
+    /// Sampling temperature, by which the logits are divided.
     #[arg(long)]
     temperature: Option<f64>,
     /// Sample from the k most probable tokens only; 0 for all [default: 50].
@@ -38,10 +38,11 @@ pub struct GenerationArgs {
     /// Beam width; 1 for no beam search.
     #[arg(long)]
     num_beams: Option<usize>,
-    /// Beam search divides a text's log-probability by its length to this power.
+    /// Length penalty of beam search: the log-probability is divided by the length to this power.
     #[arg(long, allow_hyphen_values = true)]
     length_penalty: Option<f64>,
-    /// When beam search ends: true as soon as num_beams texts are finished; false or never later.
+    /// When to stop beam search: true (num_beams texts are finished), false (no running beam can improve at its
+    /// length), never (none can at any length).
     #[arg(long, value_name = "true|false|never", value_parser = early_stopping)]
     early_stopping: Option<Value>,
     /// Random seed of sampling [default: 42].

@@ -43,13 +43,13 @@ pub struct Cli {
 enum Command {
     /// Train a model from a configuration file; under mpirun or srun, on all ranks.
     Train(train::TrainArgs),
-    /// Start a training job on all GPUs of this machine, on several hosts, or in Slurm; restarts it after failures.
+    /// Start a training job on all GPUs of this machine, on several hosts, or in Slurm, and restart it after failures.
     Launch(Box<launch::LaunchArgs>),
     /// Check the hardware, software and communication of this machine, or of all ranks under mpirun or srun.
     Doctor(doctor::DoctorArgs),
-    /// Evaluate a fine-tuned model on labelled data.
+    /// Evaluate a fine-tuned model on labeled data.
     Evaluate(evaluate::EvaluateArgs),
-    /// Write one line of predictions for each input record.
+    /// Predict with a fine-tuned model: write one line for each input record.
     Predict(predict::PredictArgs),
     /// Chat with a language model in the terminal.
     Chat(chat::ChatArgs),

@@ -80,11 +80,11 @@ pub(super) struct ReadingArgs {
     /// Whether to mask all tokens of a word together, for masked-lm [default: false].
     #[arg(long, value_name = "true|false")]
     whole_word_mask: Option<bool>,
-    /// Truncate sequences to this many tokens [default: the model's limit; at most 384 for question answering and 1024 for
-    /// packed language-model sequences].
+    /// Truncate sequences to this many tokens [default: the model's limit; at most 384 for question answering and 1024
+    /// for packed language-model sequences].
     #[arg(long)]
     pub(super) max_length: Option<usize>,
-    /// Tokens per micro-batch and rank [default: 4096].
+    /// Maximum number of tokens per micro-batch on each rank [default: 4096].
     #[arg(long)]
     micro_batch_tokens: Option<usize>,
     /// Communication backend: auto, solo, mpi or nccl [default: auto].

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// `trainer tokenizer`
 #[derive(Debug, Args)]
 pub struct TokenizerArgs {
-    /// Algorithm: bpe (byte-level, as GPT-2), wordpiece (BERT), unigram (T5) or chars (one token per character).
+    /// Algorithm: bpe (byte-level, as in GPT-2), wordpiece (BERT), unigram (T5) or chars (one token per character).
     #[arg(long)]
     kind: String,
     /// Training texts: plain text (.txt), or records with a text column (JSONL, CSV, TSV); can be repeated.
@@ -24,8 +24,8 @@ pub struct TokenizerArgs {
     /// Folder to write tokenizer.json and tokenizer_config.json to.
     #[arg(long, value_name = "FOLDER")]
     output: PathBuf,
-    /// Model family whose special tokens to use: bert, roberta, t5, gpt2 or llama [default: the usual family of the kind;
-    /// gpt2 for chars].
+    /// Model family whose special tokens to use: bert, roberta, t5, gpt2 or llama [default: the usual family of the
+    /// kind; gpt2 for chars].
     #[arg(long)]
     family: Option<String>,
     /// Maximum vocabulary size, special tokens included [default: 30000; all characters for chars].

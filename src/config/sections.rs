@@ -40,17 +40,16 @@ section! {
 section! {
     /// `[model]`: the model that is fine-tuned.
     ModelConfig in "model" {
-        /// Local Hugging Face model folder. It has `config.json`, `*.safetensors`, and `tokenizer.json`. Names on a
-        /// model hub are not downloaded.
+        /// Local Hugging Face model folder. It contains `config.json`, `*.safetensors`, and `tokenizer.json`. Models
+        /// are not downloaded from a hub by name.
         path: PathBuf;
         /// Source of the initial weights. `pretrained`: the weight files in `path`. `random`: newly initialized from
-        /// the seed and the tensor's name, as `config.json` says; `path` then needs no `*.safetensors`
-        /// ([more](large-models.md#from-random-weights)).
+        /// the seed and the parameter name, as specified by `config.json`; `path` then needs no `*.safetensors`
+        /// ([more](large-models.md#training-from-scratch)).
         init: ModelInit = ModelInit::Pretrained;
-        /// Weights that are not trained. A list of patterns over Hugging Face's names of tensors, where `*` matches
-        /// any characters and `?` one character, such as `["bert.embeddings.*"]`. Frozen weights have no gradient and
-        /// no optimizer state. A pattern that matches nothing is an error
-        /// ([more](large-models.md#training-a-part-of-the-weights)).
+        /// Weights that are not trained. A list of patterns for Hugging Face parameter names, where `*` matches any
+        /// characters and `?` one character, such as `["bert.embeddings.*"]`. Frozen weights have no gradient and no
+        /// optimizer state. A pattern that matches nothing is an error ([more](large-models.md#freezing-weights)).
         freeze: Vec<String> = Vec::new();
         /// Dropout after embeddings and inside layers.
         hidden_dropout_prob: Option<f64> => "the value in `config.json`", FROM_0_BELOW_1;
@@ -73,8 +72,8 @@ section! {
         /// as strings; spaces around them are removed; a folder that was fine-tuned on the same labels keeps its own
         /// order. A label in the data that is not in the list makes its record invalid.
         labels: Option<Vec<String>> => "inferred from the training data";
-        /// Text before every source, for `seq2seq`. For example T5's `"translate English to German: "`, including the
-        /// space.
+        /// Text prepended to every source, for `seq2seq`. For example T5's `"translate English to German: "`, including
+        /// the space.
         source_prefix: Option<String> => "none";
         /// Maximum target length in tokens, for `seq2seq`. Longer targets are truncated; special tokens count.
         /// `data.max_length` is for the sources.
@@ -93,7 +92,7 @@ section! {
         /// Masks whole words, for `masked-lm`. All tokens of a word are masked together.
         whole_word_mask: Option<bool> => "false";
         /// Adds next-sentence prediction, for `masked-lm`. Examples are pairs of texts, and the model also predicts
-        /// whether the second follows the first ([more](language-models.md#next-sentences)).
+        /// whether the second follows the first ([more](language-models.md#next-sentence-prediction)).
         next_sentence: Option<bool> => "false";
     }
     with {
@@ -114,18 +113,18 @@ impl TaskConfig {
 section! {
     /// The settings of question answering. Names and defaults are those of Hugging Face's run_qa.py.
     AnswerConfig in "task" {
-        /// Overlap of neighbouring windows in tokens. For question answering: a context that does not fit into
+        /// Overlap of neighboring windows in tokens. For question answering: a context that does not fit into
         /// `max_length` with its question is divided into overlapping windows ([more](question-answering.md)).
         doc_stride: usize = 128;
-        /// Number of candidate answers. For question answering: the best start positions, end positions, and answers that
-        /// are considered.
+        /// Number of candidates. For question answering: how many of the best start positions, end positions, and
+        /// answers are considered.
         n_best_size: usize = 20, AT_LEAST_1;
         /// Maximum answer length in tokens. For question answering.
         max_answer_length: usize = 30, AT_LEAST_1;
         /// Score difference for "no answer". For question answering: "no answer" is predicted if its score is higher
         /// than the best answer's by more than this.
         null_score_diff_threshold: f64 = 0.0;
-        /// Allows "no answer", by the rules of SQuAD 2.0. For question answering. Inferred: allowed if the training
+        /// Allows "no answer", as in SQuAD 2.0. For question answering. Inferred: allowed if the training
         /// data, or the data that is evaluated, has a question without an answer.
         version_2_with_negative: Option<bool> => "inferred from the data";
     }
@@ -134,8 +133,8 @@ section! {
 section! {
     /// `[data]`: the examples.
     DataConfig in "data" {
-        /// Training file. A name that ends in `.gz` is a gzip-compressed file, here and everywhere; its format follows
-        /// from the extension before that.
+        /// Training file. Data files whose names end in `.gz` are read as gzip-compressed; the extension before `.gz`
+        /// determines the format.
         train: PathBuf;
         /// Targets of the plain-text sources in `train`, for `seq2seq`. A file whose lines are the targets of the lines
         /// of `train`. JSONL has its targets in `target_column`.
@@ -176,20 +175,20 @@ section! {
         messages_column: String = "messages".into();
         /// Column names of a CSV or TSV file without a header. Left to right.
         columns: Option<Vec<String>> => "text, text pair, label";
-        /// Whether the first row of a CSV or TSV file is a header. Upper and lower case are equal. Auto-detected: it is
-        /// a header if it has both `text_column` and `label_column`, it is not if it has neither, and one of the two is
-        /// an error.
+        /// Whether the first row of a CSV or TSV file is a header. Case does not matter. Auto-detected: it is a header
+        /// if it has both `text_column` and `label_column`, and a record if it has neither; only one of the two is an
+        /// error.
         header: Option<bool> => "auto-detected";
         /// What to do with an invalid record. `error`: end the run before training, with the file and line. `skip`:
         /// skip it, count it, and report the count.
         on_bad_record: OnBadRecord = OnBadRecord::Error;
-        /// Folder of the token cache. It saves tokenization at the next start.
+        /// Folder of the token cache. Later runs need not tokenize the same data again.
         cache_dir: Option<PathBuf> => "`trainer/tokens` in the user's cache folder";
         /// Format of the data files. `jsonl`, `csv` or `tsv`; for token classification `conll` or `jsonl`; for multiple
         /// choice `jsonl`; for language models also `text` (by extension `.txt`, `.text`, `.md`).
         format: Option<Format> => "by the file's extension";
         /// Documents of a plain-text file, for language models. `file`: the whole file, `lines`: each line,
-        /// `paragraphs`: lines without a blank line between them. In other formats each record is a document.
+        /// `paragraphs`: each paragraph, separated by blank lines. In other formats each record is a document.
         documents: Option<Documents> => "the whole file";
     }
 }
@@ -210,32 +209,34 @@ section! {
         max_steps: Option<u64> => "determined by `num_train_epochs`", AT_LEAST_1;
         /// Sequences per optimizer step, over all ranks. Results do not depend on the number of ranks.
         global_batch_size: usize = 8, AT_LEAST_1;
-        /// Tokens per micro-batch on each rank. A rank's part of a batch above this is accumulated over several
-        /// micro-batches, with the same result and less memory. `"auto"`: 4096 on a CPU; on a GPU as many as fit into
-        /// its memory ([how it is chosen](large-models.md#tokens-at-a-time)). The header of a run shows the number.
+        /// Tokens per micro-batch on each rank. A rank accumulates gradients over several micro-batches if its part of
+        /// the batch is larger, with the same result and less memory. `"auto"`: 4096 on a CPU; on a GPU as many as fit
+        /// into its memory ([how it is chosen](large-models.md#micro-batch-size)). The header of a run shows the
+        /// number.
         micro_batch_tokens: MicroBatchTokens = MicroBatchTokens::Auto;
         /// Peak learning rate of the schedule.
         learning_rate: f64 = 5e-5, POSITIVE;
-        /// Learning rate schedule after warm-up. `linear`: decay to 0; `cosine`: half a cosine to 0;
-        /// `constant_with_warmup`. `constant` is at the peak from the first step; warm-up with it is an error.
+        /// Learning rate schedule after warm-up. `linear`: linear decay to 0; `cosine`: decay to 0 along half a cosine;
+        /// `constant_with_warmup`: constant. `constant`: constant from the first step; setting warm-up is then an
+        /// error.
         lr_scheduler_type: LrSchedulerType = LrSchedulerType::Linear;
         /// Linear warm-up from 0, as a fraction of all steps.
         warmup_ratio: f64 = 0.0, FROM_0_TO_1;
         /// Linear warm-up in steps. Overrides `warmup_ratio` if greater than 0.
         warmup_steps: u64 = 0;
-        /// AdamW's decoupled weight decay. Biases and norms have none.
+        /// AdamW's decoupled weight decay. Not applied to biases and norms.
         weight_decay: f64 = 0.0, FROM_0;
         /// AdamW's decay rate of the mean of gradients.
         adam_beta1: f64 = 0.9, FROM_0_BELOW_1;
         /// AdamW's decay rate of the mean of squared gradients.
         adam_beta2: f64 = 0.999, FROM_0_BELOW_1;
-        /// Term added to AdamW's denominator.
+        /// AdamW's epsilon, added to the denominator.
         adam_epsilon: f64 = 1e-8, POSITIVE;
-        /// Global norm that gradients are clipped to. 0 disables clipping.
+        /// Maximum global norm of gradients, for clipping. 0 disables clipping.
         max_grad_norm: f64 = 1.0, FROM_0;
         /// What to do after a NaN or Inf loss or gradient norm. `stop` ends the run with exit code 4 and reports the
-        /// step, the rank, the first tensor that is not finite, and the samples; `skip` leaves weights and optimizer
-        /// state as they are, counts the step, and continues ([more](large-models.md#steps-that-are-not-finite)).
+        /// step, the rank, the first tensor with NaN or Inf, and the samples; `skip` leaves weights and optimizer
+        /// state as they are, counts the step, and continues ([more](large-models.md#nan-or-inf-losses)).
         on_non_finite: OnNonFinite = OnNonFinite::Stop;
         /// Steps between two lines of metrics.
         logging_steps: u64 = 500, AT_LEAST_1;
@@ -254,8 +255,9 @@ section! {
         save_steps: u64 = 500, AT_LEAST_1;
         /// Number of checkpoints to keep. The latest are kept, and the best with `load_best_model_at_end`.
         save_total_limit: Option<usize> => "all", AT_LEAST_1;
-        /// Makes the best checkpoint the final model. Otherwise the last step is. Needs `data.eval` and evaluations.
-        /// Every evaluation that is the best so far is followed by a checkpoint, whatever `save_strategy` is.
+        /// Makes the best checkpoint the final model. Otherwise the final model is that of the last step. Needs
+        /// `data.eval` and evaluations. Every evaluation that is the best so far is followed by a checkpoint, whatever
+        /// `save_strategy` is.
         load_best_model_at_end: bool = false;
         /// Metric that ranks checkpoints. `loss`; for sequence classification `accuracy`, `f1` (macro), `micro_f1`,
         /// `matthews_correlation`, and with two labels `binary_f1`, `roc_auc`, `average_precision`
@@ -264,10 +266,10 @@ section! {
         /// `pearson`, `spearmanr`, `mse`; for question answering `exact_match`, `f1`, and with SQuAD 2.0's rules
         /// `HasAns_exact`, `HasAns_f1`, `NoAns_exact`, `NoAns_f1`; for language models `perplexity`; for `masked-lm`
         /// also `masked_accuracy` and, with `next_sentence`, `sentence_accuracy`; with `predict_with_generate` also
-        /// `bleu` and `rougeL`. A prefix `eval_` is ignored.
+        /// `bleu` and `rougeL`. The prefix `eval_` is optional.
         metric_for_best_model: String = "loss".into();
-        /// Whether a greater metric is better. By default it is not for a name that ends with `loss`, nor for `mse` and
-        /// `perplexity`; it is for all others.
+        /// Whether a greater metric is better. Default: `false` for `mse`, `perplexity`, and names that end with
+        /// `loss`; `true` for all others.
         greater_is_better: Option<bool> => "determined by the metric";
     }
 }
@@ -291,20 +293,20 @@ section! {
         min_new_tokens: Option<usize> => "the model folder's, else 0";
         /// Samples tokens. Otherwise decoding is greedy.
         do_sample: Option<bool> => "the model folder's, else false";
-        /// Temperature of sampling. Logits are divided by it.
+        /// Sampling temperature. Logits are divided by it.
         temperature: Option<f64> => "the model folder's, else 1", POSITIVE;
         /// Number of most probable tokens to sample from. 0 for all.
         top_k: Option<usize> => "the model folder's, else 50";
         /// Probability mass of nucleus sampling.
         top_p: Option<f64> => "the model folder's, else 1", FROM_0_TO_1;
-        /// Penalty of repeated tokens. Above 1, tokens that occur already become less probable.
+        /// Penalty for repeated tokens. Above 1, tokens that already occur become less probable.
         repetition_penalty: Option<f64> => "the model folder's, else 1", POSITIVE;
         /// Beam width. 1 for no beam search.
         num_beams: Option<usize> => "the model folder's, else 1", AT_LEAST_1;
         /// Length penalty of beam search. A beam's log-probability is divided by its length to this power.
         length_penalty: Option<f64> => "the model folder's, else 1";
-        /// When beam search ends, once `num_beams` texts are finished. `true`: at once. `false`: when no running beam
-        /// can become better at its current length. `"never"`: when none can at any length.
+        /// When beam search stops after `num_beams` texts are finished. `true`: immediately. `false`: when no running
+        /// beam can become better at its current length. `"never"`: when none can become better at any length.
         early_stopping: Option<EarlyStopping> => "the model folder's, else false";
     }
 }
@@ -316,10 +318,10 @@ section! {
         /// `"auto"`: the lowest stage that fits ([which to choose](large-models.md#what-to-choose)).
         zero_stage: ZeroStage = ZeroStage::Stage(0);
         /// Memory that a rank may use, such as `"16GiB"`. With `zero_stage = "auto"` or `micro_batch_tokens = "auto"`
-        /// only ([without it](large-models.md#let-it-choose)). Units are `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024)
-        /// and `kB`, `MB`, `GB`, `TB` (powers of 1000); a bare number counts bytes.
+        /// only ([without it](large-models.md#automatic-zero-stage)). Units are `KiB`, `MiB`, `GiB`, `TiB` (powers of
+        /// 1024) and `kB`, `MB`, `GB`, `TB` (powers of 1000); a bare number counts bytes.
         memory_per_rank: Option<Bytes> => "nine tenths of the available memory";
-        /// Dtype of weights, activations, and gradients. [Which to choose](large-models.md#number-formats).
+        /// Dtype of weights, activations, and gradients. [Which to choose](large-models.md#precision).
         precision: Precision = Precision::Fp32;
         /// Dtype of gradient accumulation and reduction. `fp32`, or the same as `precision`.
         reduce_dtype: Precision = Precision::Fp32;
@@ -327,13 +329,13 @@ section! {
         loss_scale_init: Option<f64> => "65536 with fp16", LOSS_SCALE;
         /// Steps without overflow before the loss scale doubles. With `precision = "fp16"` only.
         loss_scale_window: Option<u64> => "2000 with fp16", AT_LEAST_1;
-        /// Uses TF32 for fp32 matmuls in training. Several times as fast on GPUs from Ampere on, with 11 bits of
+        /// Uses TF32 for fp32 matmuls in training. Several times faster on GPUs from Ampere on, with 11 bits of
         /// precision instead of 24. Evaluation, `trainer evaluate` and `trainer predict` never use it. No effect on
         /// older GPUs and on the CPU; `true` is an error with another `precision`.
         tf32: Option<bool> => "`true` with `fp32` on a GPU";
         /// Activation checkpointing. Blocks of the model (embeddings, each layer) that drop their activations after
         /// forward and recompute them in backward: `none`, `all`, or N for all except every N-th (the first keeps its
-        /// activations). The head always keeps them ([what it costs](large-models.md#recomputation)).
+        /// activations). The head always keeps them ([what it costs](large-models.md#activation-checkpointing)).
         recompute: Recompute = Recompute::None;
         /// CPU threads per rank.
         num_threads: Option<usize> => "`OMP_NUM_THREADS`, else a part of the cores", AT_LEAST_1;

@@ -47,14 +47,14 @@ pub struct PlanArgs {
     /// Number of examples, with --assume-length [default: the largest global batch of the table].
     #[arg(long, value_name = "N", requires = "assume_length", value_parser = clap::value_parser!(u32).range(1..=MOST_EXAMPLES))]
     pub(super) assume_examples: Option<u32>,
-    /// Run a few steps with the longest batch, under mpirun on all ranks, and correct the estimated times by them.
+    /// Run a few steps with the longest batch (under mpirun, on all ranks) and use them to correct the estimated times.
     #[arg(long, conflicts_with = "assume_length")]
     pub(super) measure: bool,
     /// Plot tokens per second over ranks to this SVG file.
     #[arg(long, value_name = "FILE.svg")]
     pub(super) plot: Option<PathBuf>,
-    /// Print all details: lengths and padding; memory for every ZeRO stage, precision and activation checkpointing; time on
-    /// 1 to 1,024 ranks.
+    /// Print all details: lengths and padding; memory for every ZeRO stage, precision and activation checkpointing;
+    /// time on 1 to 1,024 ranks.
     #[arg(long)]
     pub(super) all: bool,
     /// Print one JSON object with all details instead of text.
