@@ -310,11 +310,7 @@ fn a_tokenizer_says_what_the_model_must_know() {
             .collect::<Vec<_>>()
     };
     let ended = run(trainer(&bench).args(arguments("bpe"))).expect(0);
-    assert!(
-        ended.stderr.contains("\"vocab_size\": ") && ended.stderr.contains("it has 50257 now"),
-        "{}",
-        ended.text()
-    );
+    assert!(ended.stderr.contains("\"vocab_size\": ") && ended.stderr.contains("it has 50257 now"), "{}", ended.text());
     assert!(ended.stderr.contains("\"eos_token_id\": 0") && !ended.stderr.contains("bos_token_id"), "{}", ended.text());
     let again = run(trainer(&bench).args(arguments("bpe"))).expect(2);
     assert!(again.stderr.contains("tokenizer.json already exists"), "{}", again.text());
