@@ -132,7 +132,7 @@ done
 cp launch/bundle/start.sh "$kit/run"
 ln -s run "$kit/trainer"
 ln -s run "$kit/mpirun"
-cp -r configs docs CHANGELOG.md LICENSE README.md "$kit/"
+cp -r configs docs CHANGELOG.md CONTRIBUTING.md LICENSE README.md "$kit/"
 cp launch/common.sh launch/install.sh "$kit/launch/"
 if [[ -n $without_tests ]]; then
     rm -r "$kit/tests"

@@ -142,8 +142,8 @@ fi
 # -------------------------------------------------------------------------------------------------- the other places
 
 doc=share/doc/trainer
-for part in CHANGELOG.md LICENSE README.md configs docs; do
-    mv "$new/$kit/$part" "$new/$doc/$part"
+for part in CHANGELOG.md CONTRIBUTING.md LICENSE README.md configs docs; do
+    [[ ! -e $new/$kit/$part ]] || mv "$new/$kit/$part" "$new/$doc/$part" # an older bundle lacks some
 done
 ln -s "../../$doc/configs" "$new/$kit/configs" # for the GPU check
 ln -s ../$kit/trainer "$new/bin/trainer"
