@@ -63,7 +63,7 @@ fn it_trains_as_mpirun_does() {
     }
     let bench = bench();
     let ended = run(&mut launch(&bench, &[], &[])).expect(0);
-    assert!(ended.stderr.contains("ranks     2 (mpi, CPU, 1 thread each)"), "{}", ended.text());
+    assert!(ended.stderr.contains("ranks     2 (mpi, CPU, 1 thread per rank)"), "{}", ended.text());
     assert!(!ended.text().contains("<stderr>") && !ended.text().contains("launch:"), "{}", ended.text());
     as_if_uncut(&bench, 20, &[]);
     // What is there already is finished: by default launch goes on with it.
