@@ -5,7 +5,7 @@
 use tch::{Device, Kind, Tensor};
 use trainer::ffi::memory::{Use, during, install, resize_storage, usage};
 use trainer::ffi::{self, layers};
-use trainer::nn::precision::{Product, linear_by, on_cpu, product};
+use trainer::nn::precision::{Matmul, linear_by, matmul, on_cpu};
 
 const HALVES: [Kind; 2] = [Kind::BFloat16, Kind::Half];
 
@@ -54,10 +54,10 @@ fn distance(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 /// The ways to be tested: the native one only where it would be taken.
-fn ways(kind: Kind) -> Vec<Product> {
-    let mut ways = vec![Product::Upcast];
-    if product(kind) == Product::Native {
-        ways.push(Product::Native);
+fn ways(kind: Kind) -> Vec<Matmul> {
+    let mut ways = vec![Matmul::Upcast];
+    if matmul(kind) == Matmul::Native {
+        ways.push(Matmul::Native);
     }
     ways
 }
@@ -107,7 +107,7 @@ fn linear_leaves_frozen_parts_alone() {
         // x lives on only if the graph keeps it.
         let y = during(Use::Communication, || {
             let x = &source * 2.0;
-            linear_by(Product::Upcast, &x, &w, None)
+            linear_by(Matmul::Upcast, &x, &w, None)
         });
         assert_eq!(held() - before, if w_learns { 2 * bytes } else { bytes }, "the result, and x if W learns");
         ffi::backward(&[&y], &[&y.ones_like()]).unwrap();
@@ -135,7 +135,7 @@ fn only_half_tensors_are_kept() {
             let y = during(Use::Communication, make);
             (held() - before, y).0
         };
-        let linear = grows(&|| linear_by(Product::Upcast, &x, &w, Some(&b)));
+        let linear = grows(&|| linear_by(Matmul::Upcast, &x, &w, Some(&b)));
         assert_eq!(linear, tensor, "linear keeps its result only");
         let norm = grows(&|| layers::half_layer_norm(&x, &w.get(0).detach(), &b, 1e-12).unwrap());
         assert!((tensor..=tensor + 1024 + 2 * 4 * t as u64).contains(&norm), "norm: {norm}");
@@ -162,7 +162,7 @@ fn weights_may_be_away_between_the_passes() {
         let (w, b) = (part(0, &[64, 48]), part(64 * 48, &[64]));
         let (scale, shift) = (part(65 * 48 + 16, &[64]), part(64 * 48 + 128, &[64]));
         let x = random(&[20, 48], 1.0, kind).set_requires_grad(true);
-        let y = linear_by(Product::Upcast, &x, &w, Some(&b));
+        let y = linear_by(Matmul::Upcast, &x, &w, Some(&b));
         let y = layers::half_layer_norm(&y, &scale, &shift, 1e-12).unwrap();
         if away {
             let copy = flat.copy();
@@ -256,7 +256,7 @@ fn gradients_can_be_cleared_and_set() {
     assert_eq!(Vec::<f32>::try_from(x.grad().to_kind(Kind::Float)).unwrap(), [3.0; 4]);
 }
 
-/// TF32 is a GPU's: products on the CPU stay what they are.
+/// TF32 is a GPU's: matmuls on the CPU do not change.
 #[test]
 fn tf32_changes_nothing_on_the_cpu() {
     let (a, b) = (random(&[300, 200], 1.0, Kind::Float), random(&[200, 100], 1.1, Kind::Float));
@@ -272,6 +272,6 @@ fn only_halves_on_the_cpu_are_special() {
     for (kind, special) in [(Kind::BFloat16, true), (Kind::Half, true), (Kind::Float, false), (Kind::Double, false)] {
         assert_eq!(on_cpu(&Tensor::zeros([1], (kind, Device::Cpu))), special);
     }
-    assert_eq!(product(Kind::Float), Product::Native);
+    assert_eq!(matmul(Kind::Float), Matmul::Native);
     assert!(!ffi::cpu_has(c"no_such_thing").unwrap());
 }

@@ -353,9 +353,9 @@ fn a_large_model_is_counted_by_hand() {
     for (kept, bytes) in need.kept.into_iter().zip([2.0, 4.0, 12.0]) {
         assert!((kept / (bytes * parameters as f64 / 8.0) - 1.0).abs() < 1e-4, "{kept}");
     }
-    // The border of each layer, and in the head the scores of every token four times in fp32: scores, logarithms, and two
+    // The boundary of each layer, and in the head the scores of every token four times in fp32: scores, logarithms, and two
     // gradients.
     let scores = 4.0 * 4.0 * tokens * 128_256.0;
-    let borders = 33.0 * 2.0 * tokens * 4096.0;
-    assert!(need.peak[3] > borders + scores && need.peak[3] < 1.1 * (borders + scores), "{}", need.peak[3]);
+    let boundaries = 33.0 * 2.0 * tokens * 4096.0;
+    assert!(need.peak[3] > boundaries + scores && need.peak[3] < 1.1 * (boundaries + scores), "{}", need.peak[3]);
 }

@@ -92,25 +92,26 @@ fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Block> {
     let batch = Batch::collate(dataset, &samples, RandomKey::default());
     let x = Extents::of(dataset, &samples);
     let how = ComputeMode { kind: params.kind(), cpu: true, train: true };
-    let cut = |border: &Boundary| -> Boundary {
-        border.iter().map(|t| t.detach().set_requires_grad(t.is_floating_point())).collect()
+    let cut = |boundary: &Boundary| -> Boundary {
+        boundary.iter().map(|t| t.detach().set_requires_grad(t.is_floating_point())).collect()
     };
     let count = model.blocks();
     let mut alone = Vec::new();
-    let mut border = Boundary::new();
+    let mut boundary = Boundary::new();
     for block in 0..count {
         let before = held() - if block == 0 { 0.0 } else { model.boundary(block - 1, &x, &how) };
         let mut out = Boundary::new();
         alone.push(peak(before, || {
-            out =
-                tch::no_grad(|| model.forward(block, &border, &batch, &mut Ctx::train(params, Pass::default(), block)));
+            out = tch::no_grad(|| {
+                model.forward(block, &boundary, &batch, &mut Ctx::train(params, Pass::default(), block))
+            });
             if block + 1 == count {
                 drop(tch::no_grad(|| model.task.losses(&out, &batch)));
             }
         }));
-        border = out;
+        boundary = out;
     }
-    border.clear();
+    boundary.clear();
     let mut kept = Vec::new();
     let mut held_before = Vec::new();
     let mut blocks: Vec<(Boundary, Boundary, Ctx)> = Vec::new();

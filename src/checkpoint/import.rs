@@ -14,11 +14,11 @@ use tch::{Device, Kind, Tensor};
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Report {
     /// Unexpected keys: tensors of the files that the model does not use.
-    pub unused: Vec<String>,
+    pub unexpected: Vec<String>,
     /// Head weights missing in the files, which are newly initialized.
-    pub fresh: Vec<String>,
+    pub missing: Vec<String>,
     /// Head weights with another shape in the files, which are newly initialized.
-    pub reshaped: Vec<String>,
+    pub mismatched: Vec<String>,
 }
 
 /// The weight files of a folder and an index of their tensors.
@@ -59,7 +59,7 @@ pub fn load(
         match (masters.filter(|file| file.contains(&spec.name)), &origins[id.index()]) {
             (Some(file), _) => target.copy_(&file.read_shaped(&spec.name, &spec.shape)?),
             (None, Origin::File(names, param)) => weights.copy(target, names, param)?,
-            (None, Origin::Random) => target.copy_(&spec.draw(seed)),
+            (None, Origin::Random) => target.copy_(&spec.initialize(seed)),
         }
         Ok(())
     };
@@ -105,9 +105,9 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Initializes all weights from (seed, name), unit by unit, as in [`load`].
-pub fn draw(params: &Params, seed: u64, sink: impl FnMut(usize, &Tensor) -> Result<()>) -> Result<()> {
+pub fn initialize(params: &Params, seed: u64, sink: impl FnMut(usize, &Tensor) -> Result<()>) -> Result<()> {
     let fill = |id: ParamId, target: &mut Tensor| {
-        target.copy_(&params.spec(id).draw(seed));
+        target.copy_(&params.spec(id).initialize(seed));
         Ok(())
     };
     each_unit(params, fill, sink)
@@ -185,8 +185,8 @@ impl Weights {
                 others.first().copied().or(fallback).into_iter().for_each(|other| name.clone_from(other));
             }
             let missing: Vec<&String> = wanted.iter().filter(|name| !self.tensors.contains_key(*name)).collect();
-            if spec.fresh && missing.len() == wanted.len() {
-                report.fresh.extend(wanted);
+            if spec.newly_initialized && missing.len() == wanted.len() {
+                report.missing.extend(wanted);
                 origins.push(Origin::Random);
                 continue;
             }
@@ -200,8 +200,8 @@ impl Weights {
             let agrees = shapes.iter().zip(&pieces).all(|(shape, piece)| *shape == param.form.file_shape(piece));
             let found = (!agrees).then(|| shapes.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(" + "));
             origins.push(match found {
-                Some(_) if spec.fresh => {
-                    report.reshaped.extend(wanted);
+                Some(_) if spec.newly_initialized => {
+                    report.mismatched.extend(wanted);
                     Origin::Random
                 }
                 Some(found) => {
@@ -215,8 +215,8 @@ impl Weights {
         if !problems.is_empty() {
             return Err(mismatch(folder, &problems));
         }
-        let unused = self.tensors.iter().filter(|(name, _)| !used.contains(*name) && !HfNames::is_buffer(name));
-        report.unused = unused.map(|(_, tensor)| tensor.1.clone()).collect();
+        let unexpected = self.tensors.iter().filter(|(name, _)| !used.contains(*name) && !HfNames::is_buffer(name));
+        report.unexpected = unexpected.map(|(_, tensor)| tensor.1.clone()).collect();
         Ok((origins, report))
     }
 

@@ -250,7 +250,7 @@ pub(super) fn load(comm: &Arc<dyn Collective>, folder: &Path, declared: Declared
 
 /// Refuses a model that lacks weights.
 fn complete(loaded: Loaded) -> Result<Loaded> {
-    let missing = [loaded.report.fresh.as_slice(), loaded.report.reshaped.as_slice()].concat();
+    let missing = [loaded.report.missing.as_slice(), loaded.report.mismatched.as_slice()].concat();
     if missing.is_empty() {
         return Ok(loaded);
     }

@@ -3,7 +3,7 @@
 use crate::data::collation::Collation;
 use crate::data::dataset::{Dataset, LabelKind};
 use crate::data::example::Label;
-use crate::data::ragged::{Cross, Sequences, places};
+use crate::data::ragged::{Cross, Sequences, padded_positions};
 use crate::data::random::RandomKey;
 use crate::error::Result;
 use crate::ffi::transfer::{self, Arrival};
@@ -25,8 +25,8 @@ pub struct Batch {
     pub samples: Vec<u32>,
     /// Number of sequences of each example, `[B]`; they add up to S.
     pub widths: Vec<usize>,
-    /// [`places`] of the scores among which a span or a choice is selected; `None` without such labels.
-    pub score_places: Option<Tensor>,
+    /// [`padded_positions`] of the scores among which a span or a choice is selected; `None` without such labels.
+    pub score_positions: Option<Tensor>,
 }
 
 /// The decoder's input: one sequence for each of the encoder's, shifted right by the start token.
@@ -63,7 +63,7 @@ pub enum Labels {
 #[derive(Debug)]
 pub struct Targets {
     /// i64 `[n]`: rows of `tokens`, or of the decoder's tokens if there is a decoder.
-    pub places: Tensor,
+    pub positions: Tensor,
     /// i64 `[n]`.
     pub classes: Tensor,
     /// `[n]`: the index in the batch of each target's example, ascending.
@@ -78,7 +78,7 @@ struct Columns {
     lengths: Vec<i64>,
     decoder: Vec<i64>,
     decoder_lengths: Vec<i64>,
-    places: Vec<i64>,
+    positions: Vec<i64>,
     classes: Vec<i64>,
     owners: Vec<usize>,
     widths: Vec<usize>,
@@ -101,19 +101,20 @@ impl Batch {
         for (owner, &sample) in samples.iter().enumerate() {
             columns.add(dataset, sample as usize, owner, key);
         }
-        let Columns { tokens, segments, lengths, decoder, decoder_lengths, places, classes, owners, widths } = columns;
+        let Columns { tokens, segments, lengths, decoder, decoder_lengths, positions, classes, owners, widths } =
+            columns;
         let ints = |values: &[i64]| Tensor::from_slice(values);
         let sequences = Sequences::new(lengths);
         let decoder = (!decoder_lengths.is_empty()).then(|| {
             let own = Sequences::new(decoder_lengths);
             Decoder { tokens: ints(&decoder), cross: Cross::new(&own, &sequences), sequences: own }
         });
-        let score_places = match dataset.label_kind() {
-            LabelKind::Span => self::places(sequences.lengths()),
-            LabelKind::Class => self::places(&widths.iter().map(|&n| n as i64).collect::<Vec<_>>()),
+        let score_positions = match dataset.label_kind() {
+            LabelKind::Span => padded_positions(sequences.lengths()),
+            LabelKind::Class => padded_positions(&widths.iter().map(|&n| n as i64).collect::<Vec<_>>()),
             _ => None,
         };
-        let targets = || Targets { places: ints(&places), classes: ints(&classes), owners };
+        let targets = || Targets { positions: ints(&positions), classes: ints(&classes), owners };
         let labels = match (dataset.collation(), dataset.label_kind()) {
             (_, LabelKind::TokensAndClass) => Labels::TokensAndClasses(targets(), Labels::classes(dataset, samples)),
             (Collation::Masked(_), LabelKind::None) => Labels::Blanks(targets()),
@@ -129,7 +130,7 @@ impl Batch {
             labels,
             samples: samples.to_vec(),
             widths,
-            score_places,
+            score_positions,
         }
     }
 
@@ -148,7 +149,7 @@ impl Batch {
             all.extend(decoder.cross.tensors_mut());
         }
         all.extend(self.labels.tensors_mut());
-        all.extend(&mut self.score_places);
+        all.extend(&mut self.score_positions);
         transfer::upload(&mut all, device)
     }
 
@@ -201,7 +202,7 @@ impl Columns {
             self.decoder.extend(decoder.iter().map(|&id| i64::from(id)));
             self.decoder_lengths.push(decoder.len() as i64);
         }
-        self.places.extend(inputs.targets.iter().map(|&(place, _)| before + i64::from(place)));
+        self.positions.extend(inputs.targets.iter().map(|&(place, _)| before + i64::from(place)));
         self.classes.extend(inputs.targets.iter().map(|&(_, class)| i64::from(class)));
         self.owners.extend(inputs.targets.iter().map(|_| owner));
     }
@@ -214,8 +215,8 @@ impl Labels {
             Labels::Classes(tensor) | Labels::Values(tensor) | Labels::Flags(tensor) | Labels::Spans(tensor) => {
                 vec![tensor]
             }
-            Labels::Tokens(targets) | Labels::Blanks(targets) => vec![&mut targets.places, &mut targets.classes],
-            Labels::TokensAndClasses(targets, classes) => vec![&mut targets.places, &mut targets.classes, classes],
+            Labels::Tokens(targets) | Labels::Blanks(targets) => vec![&mut targets.positions, &mut targets.classes],
+            Labels::TokensAndClasses(targets, classes) => vec![&mut targets.positions, &mut targets.classes, classes],
         }
     }
 

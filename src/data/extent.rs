@@ -8,7 +8,7 @@ use crate::data::random::RandomKey;
 
 /// Sequences that attend to themselves or to as many others: sizes of the rectangles of the attention kernel.
 ///
-/// A *place* is a column of a rectangle, real token or padding. Counts are f64 because they are factors of products of
+/// A *position* is a column of a rectangle, real token or padding. Counts are f64 because they are factors of products of
 /// sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Extent {
@@ -16,21 +16,21 @@ pub struct Extent {
     pub tokens: f64,
     pub key_tokens: f64,
     pub sequences: f64,
-    /// Number of query places and of key places of all rectangles.
+    /// Number of query positions and of key positions of all rectangles.
     pub queries: f64,
     pub keys: f64,
-    /// Number of query and key places in rectangles with padding, which are copies.
+    /// Number of query and key positions in rectangles with padding, which are copies.
     pub padded_queries: f64,
     pub padded_keys: f64,
     /// Length of the longest query sequence, and the number of rectangles.
     pub longest: f64,
     pub rectangles: f64,
-    /// Number of query places in rectangles of a single sequence, whose heads need no copy.
+    /// Number of query positions in rectangles of a single sequence, whose heads need no copy.
     pub alone: f64,
     /// Number of (query place, key place) pairs, in all rectangles and in the largest one.
     pub pairs: f64,
     pub largest: f64,
-    /// Number of query and key places of the largest rectangle: rectangles are computed one after another.
+    /// Number of query and key positions of the largest rectangle: rectangles are computed one after another.
     pub widest: [f64; 2],
 }
 
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn rectangles_are_counted_with_their_padding() {
-        // 40 and 39 share a rectangle of 2 x 40 with one padded place; 5 is alone.
+        // 40 and 39 share a rectangle of 2 x 40 with one padded position; 5 is alone.
         let extent = Extent::of(&[40, 39, 5]);
         assert_eq!((extent.tokens, extent.queries, extent.padded_queries, extent.alone), (84.0, 85.0, 80.0, 5.0));
         assert_eq!((extent.pairs, extent.largest), (2.0 * 1600.0 + 25.0, 3200.0));

@@ -62,7 +62,7 @@ pub struct Padding {
     /// i64 `[sequences * longest]`: the token at each place, relative to the bucket; padding repeats the sequence's
     /// first token.
     pub gather: Tensor,
-    /// i64 `[tokens]`: the places of the real tokens.
+    /// i64 `[tokens]`: the positions of the real tokens.
     pub scatter: Tensor,
     /// f32 `[sequences, 1, 1, longest]`: 0 at real keys, minus infinity at padding.
     pub mask: Tensor,
@@ -180,19 +180,19 @@ impl Cross {
 
 /// i64 `[sum of lengths]`: the index of each value in the rectangle that [`pad`] makes; `None` when all rows have the
 /// same length. On the CPU.
-pub fn places(lengths: &[i64]) -> Option<Tensor> {
+pub fn padded_positions(lengths: &[i64]) -> Option<Tensor> {
     let longest = lengths.iter().copied().max()?;
-    let places = (0..).zip(lengths).flat_map(|(row, &n)| row * longest..row * longest + n);
-    lengths.iter().any(|&n| n < longest).then(|| Tensor::from_slice(&places.collect::<Vec<i64>>()))
+    let positions = (0..).zip(lengths).flat_map(|(row, &n)| row * longest..row * longest + n);
+    lengths.iter().any(|&n| n < longest).then(|| Tensor::from_slice(&positions.collect::<Vec<i64>>()))
 }
 
-/// Pads rows of these lengths with `fill`: `[sum of lengths]` to `[rows, longest]`. `places` is the result of
-/// [`places`], on the device of the values.
-pub fn pad(values: &Tensor, lengths: &[i64], places: Option<&Tensor>, fill: f64) -> Tensor {
+/// Pads rows of these lengths with `fill`: `[sum of lengths]` to `[rows, longest]`. `positions` is the result of
+/// [`padded_positions`], on the device of the values.
+pub fn pad(values: &Tensor, lengths: &[i64], positions: Option<&Tensor>, fill: f64) -> Tensor {
     let (rows, longest) = (lengths.len() as i64, lengths.iter().copied().max().unwrap_or(0));
-    let Some(places) = places else { return values.view([rows, longest]) };
+    let Some(positions) = positions else { return values.view([rows, longest]) };
     let filled = values.new_full([rows * longest], fill, (values.kind(), values.device()));
-    filled.index_copy(0, places, values).view([rows, longest])
+    filled.index_copy(0, positions, values).view([rows, longest])
 }
 
 /// i64 `[sequences * longest]`: the token at each place of a left-padded rectangle, relative to the batch; padding
@@ -201,8 +201,8 @@ pub fn fill_in_front(sequences: &Sequences) -> Tensor {
     let longest = sequences.lengths.iter().copied().max().unwrap_or(0);
     let starts = starts(&sequences.lengths);
     let row = |(start, n): (i64, i64)| (0..longest).map(move |column| start + (column + n - longest).max(0));
-    let places: Vec<i64> = starts.into_iter().zip(sequences.lengths.iter().copied()).flat_map(row).collect();
-    transfer::to_device(Tensor::from_slice(&places), sequences.first.device())
+    let positions: Vec<i64> = starts.into_iter().zip(sequences.lengths.iter().copied()).flat_map(row).collect();
+    transfer::to_device(Tensor::from_slice(&positions), sequences.first.device())
 }
 
 /// Returns the index of each first token.
@@ -265,7 +265,7 @@ impl Bucket {
     }
 
     /// Returns whether the keys include cached ones.
-    pub fn remembers(&self) -> bool {
+    pub fn has_past(&self) -> bool {
         matches!(self.keys, Keys::Remembered(..))
     }
 
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_next_token_is_the_last_of_all_that_is_remembered() {
+    fn a_next_token_is_the_last_cached_one() {
         let before = Sequences::new(vec![2, 4]);
         assert_eq!(ints(&fill_in_front(&before)), [0, 0, 0, 1, 2, 3, 4, 5]);
         let next = Sequences::next(&[2, 4]);
@@ -386,11 +386,11 @@ mod tests {
     #[test]
     fn padding_fills_up_to_the_longest() {
         let padded = |values: &[f32], lengths: &[i64]| {
-            let padded = pad(&Tensor::from_slice(values), lengths, places(lengths).as_ref(), -1.0);
+            let padded = pad(&Tensor::from_slice(values), lengths, padded_positions(lengths).as_ref(), -1.0);
             Vec::<Vec<f32>>::try_from(padded).unwrap()
         };
         assert_eq!(padded(&[1.0, 2.0, 3.0], &[1, 2]), [[1.0, -1.0], [2.0, 3.0]]);
         assert_eq!(padded(&[1.0, 2.0, 3.0, 4.0], &[2, 2]), [[1.0, 2.0], [3.0, 4.0]]);
-        assert!(places(&[]).is_none());
+        assert!(padded_positions(&[]).is_none());
     }
 }

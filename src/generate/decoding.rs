@@ -143,14 +143,14 @@ impl<'a> Running<'a> {
         let all = step.prompts.len() == lengths.len();
         let starts = lengths.iter().scan(0, |end, n| Some(std::mem::replace(end, *end + n)));
         let starts: Vec<i64> = starts.collect();
-        let places = step.prompts.iter().flat_map(|&(place, _)| starts[place]..starts[place] + lengths[place]);
-        let places: Vec<i64> = places.collect();
-        self.source = places.iter().map(|&place| self.source[place as usize]).collect();
+        let indices = step.prompts.iter().flat_map(|&(place, _)| starts[place]..starts[place] + lengths[place]);
+        let indices: Vec<i64> = indices.collect();
+        self.source = indices.iter().map(|&place| self.source[place as usize]).collect();
         let ids = Tensor::from_slice(&self.source);
         if !all {
-            let places = transfer::to_device(Tensor::from_slice(&places), self.device);
-            self.cache.select_constants(&places);
-            self.encoded = self.encoded.iter().map(|x| x.index_select(0, &places)).collect();
+            let indices = transfer::to_device(Tensor::from_slice(&indices), self.device);
+            self.cache.select_constants(&indices);
+            self.encoded = self.encoded.iter().map(|x| x.index_select(0, &indices)).collect();
         }
         let sources = Sequences::new(step.prompts.iter().map(|&(place, _)| lengths[place]).collect());
         // The beams of one prompt attend to its source together, as one sequence with several queries.
@@ -182,7 +182,7 @@ fn batch_of(tokens: Tensor, sequences: Sequences, decoder: Option<Decoder>, devi
         labels: Labels::None,
         samples: (0..n as u32).collect(),
         widths: vec![1; n],
-        score_places: None,
+        score_positions: None,
     };
     let arrival = batch.upload(Vec::new(), device);
     arrival.and_then(Arrival::wait).unwrap_or_else(|e| panic!("a batch of {n} sequences to {device:?}: {e}"));

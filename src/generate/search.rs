@@ -124,16 +124,16 @@ impl<'a> Texts<'a> {
         let sums: Vec<f32> = self.open.iter().flat_map(running).collect();
         let (texts, vocab) = (self.open.len() as i64, scores.size()[1]);
         let sums = transfer::to_device(Tensor::from_slice(&sums).unsqueeze(1), scores.device());
-        let (best, places) = (scores + sums).view([texts, -1]).topk(wanted, -1, true, true);
-        let of_tokens: Vec<f32> = host(&log_probs.view([texts, -1]).gather(1, &places, false));
-        let (best, places): (Vec<f32>, Vec<i64>) = (host(&best), host(&places));
+        let (best, indices) = (scores + sums).view([texts, -1]).topk(wanted, -1, true, true);
+        let of_tokens: Vec<f32> = host(&log_probs.view([texts, -1]).gather(1, &indices, false));
+        let (best, indices): (Vec<f32>, Vec<i64>) = (host(&best), host(&indices));
         let candidate = |i: usize| Candidate {
-            parent: (places[i] / vocab) as usize,
-            token: (places[i] % vocab) as u32,
+            parent: (indices[i] / vocab) as usize,
+            token: (indices[i] % vocab) as u32,
             log_prob: of_tokens[i],
             score: best[i],
         };
-        let candidates: Vec<Candidate> = (0..places.len()).map(candidate).collect();
+        let candidates: Vec<Candidate> = (0..indices.len()).map(candidate).collect();
         let eos = &self.settings.eos;
         let mut first = 0;
         self.keep_open(|place, open| {

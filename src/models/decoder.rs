@@ -55,7 +55,7 @@ pub struct Decoder {
     role: Role,
     hidden: i64,
     words: Embedding,
-    places: Option<Embedding>,
+    position_embeddings: Option<Embedding>,
     layers: Vec<PreNormBlock>,
     norm: Norm,
     vocabulary: Option<Vocabulary>,
@@ -70,7 +70,7 @@ impl Decoder {
         let (hidden, std, vocab) = (attention.hidden, config.std, config.vocab);
         let is_lm = role == Role::CausalLm;
         let learnt = matches!(config.positions, Positions::Learnt);
-        let (words, places) = b.scope("embeddings", |b| {
+        let (words, position_embeddings) = b.scope("embeddings", |b| {
             let words = Embedding::words(b, "words", vocab, hidden, std, is_lm && config.tied);
             (words, learnt.then(|| Embedding::new(b, "positions", config.max_length, hidden, std)))
         });
@@ -82,11 +82,11 @@ impl Decoder {
             let norm = Norm::new(b, "norm", norm, hidden, norm_eps);
             let vocabulary = is_lm.then(|| match config.tied {
                 true => Vocabulary::tied(b, &words),
-                false => b.fresh(|b| Vocabulary::own(b, "lm_head", vocab, hidden, std)),
+                false => b.newly_initialized(|b| Vocabulary::own(b, "lm_head", vocab, hidden, std)),
             });
             (norm, vocabulary)
         });
-        Decoder { config, json, role, hidden, words, places, layers, norm, vocabulary }
+        Decoder { config, json, role, hidden, words, position_embeddings, layers, norm, vocabulary }
     }
 }
 
@@ -126,8 +126,8 @@ impl Backbone for Decoder {
             return vec![self.layers[block - 1].forward(ctx, &input[0], &batch.sequences, angles.as_ref())];
         }
         let words = self.words.forward(ctx, &batch.tokens);
-        let x = match &self.places {
-            Some(places) => words + places.forward(ctx, batch.sequences.positions()),
+        let x = match &self.position_embeddings {
+            Some(position_embeddings) => words + position_embeddings.forward(ctx, batch.sequences.positions()),
             None => words,
         };
         vec![ctx.dropout(x, self.config.dropout)]

@@ -16,17 +16,17 @@ pub struct AttentionConfig {
     pub scale: f64,
     /// Dropout on the attention weights, in training.
     pub dropout: f64,
-    pub reach: Reach,
+    pub mask: Mask,
 }
 
 /// The attention mask within a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    All,
+pub enum Mask {
+    Bidirectional,
     /// Causal: a query attends to its own position and earlier ones.
     Causal,
     /// Causal within a sliding window of this many positions (arXiv 2004.05150; Mistral's `sliding_window`).
-    Window(i64),
+    SlidingWindow(i64),
 }
 
 /// Bias added to the scaled scores of a bucket before the softmax: `[1 or sequences, 1 or heads, queries, keys]`, with
@@ -50,7 +50,7 @@ pub fn self_attention(
 ) -> Tensor {
     let AttentionConfig { heads, kv_heads, head_dim, .. } = *config;
     let widths = [heads, kv_heads, kv_heads].map(|n| n * head_dim);
-    if ctx.remembers() {
+    if ctx.has_cache() {
         let parts = qkv.split_with_sizes(widths, 1);
         return attention(ctx, config, [&parts[0], &parts[1], &parts[2]], buckets, bias);
     }
@@ -73,10 +73,10 @@ pub fn attention(
     buckets: &[Bucket],
     bias: Option<Bias>,
 ) -> Tensor {
-    let remembered = ctx.remember([k, v], buckets);
+    let cached = ctx.update_cache([k, v], buckets);
     over(buckets, |bucket| {
         let q = bucket.queries.rectangle(q);
-        match &remembered {
+        match &cached {
             Some([k, v]) => attend(ctx, config, [&q, k, v], bucket, bias),
             None => {
                 let [k, v] = [k, v].map(|x| bucket.keys().rectangle(x));
@@ -99,28 +99,28 @@ fn joined(mut parts: Vec<Tensor>) -> Tensor {
 /// Computes one rectangle: rows `[sequences * longest, ..]` of queries, keys and values (keys and values possibly
 /// `[sequences, longest, ..]`) to `[tokens, heads * head_dim]`.
 fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &Bucket, bias: Option<Bias>) -> Tensor {
-    let AttentionConfig { heads, kv_heads, head_dim, scale, dropout, reach } = *config;
+    let AttentionConfig { heads, kv_heads, head_dim, scale, dropout, mask } = *config;
     let (n, queries, keys) = (bucket.sequences, bucket.queries.longest, bucket.keys().longest);
     let split = |x: &Tensor, longest, heads| x.view([n, longest, heads, head_dim]).transpose(1, 2);
     let shares = heads / kv_heads;
     // In decoding, the query heads that share a key head are treated as several queries of one head.
-    let together = bucket.remembers() && bias.is_none();
+    let together = bucket.has_past() && bias.is_none();
     let q = if together { rows[0].view([n, kv_heads, shares, head_dim]) } else { split(rows[0], queries, heads) };
     let [k, v] = [rows[1], rows[2]].map(|x| {
         let own = split(x, keys, kv_heads);
         if together || shares == 1 { own } else { own.repeat_interleave_self_int(shares, 1, None) }
     });
     let half = precision::on_cpu(&q);
-    let causal = reach != Reach::All;
+    let causal = mask != Mask::Bidirectional;
     let padding = bucket.padded_keys(causal).map(Tensor::shallow_clone);
     // A single query, the last one, attends to all keys.
-    let hides = causal && (queries > 1 || reaches_less(reach, keys));
-    let plainly_causal = hides && bias.is_none() && !reaches_less(reach, keys);
+    let is_masked = causal && (queries > 1 || is_windowed(mask, keys));
+    let plain_causal = is_masked && bias.is_none() && !is_windowed(mask, keys);
     let drops = ctx.is_train() && dropout > 0.0;
     // On a GPU libtorch's fused kernels apply dropout; on the CPU the attention weights are tensors, with the program's
     // own dropout.
-    let own_mask = hides && (!plainly_causal || half || drops && q.device() == Device::Cpu);
-    let masks = [padding, own_mask.then(|| reach_mask(reach, queries, keys, q.device()))];
+    let own_mask = is_masked && (!plain_causal || half || drops && q.device() == Device::Cpu);
+    let masks = [padding, own_mask.then(|| mask_tensor(mask, queries, keys, q.device()))];
     let mask = masks.into_iter().flatten().reduce(|a, b| a + b);
     let to_kind = |mask: Tensor| if half { mask } else { mask.to_kind(q.kind()) };
     let mask = mask.map(to_kind);
@@ -131,7 +131,7 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &
         }
         None if half => {
             // For small matmuls of short sequences, libtorch's half kernels are slower than fp32, even with AMX.
-            let dropout = drops.then(|| (dropout, ctx.draw()));
+            let dropout = drops.then(|| (dropout, ctx.next_key()));
             ffi::layers::half_attention([&q, &k, &v], mask.as_ref(), scale, dropout)
                 .unwrap_or_else(|e| panic!("attention over {n} sequences of {keys} tokens: {e}"))
         }
@@ -142,7 +142,7 @@ fn attend(ctx: &mut Ctx, config: &AttentionConfig, rows: [&Tensor; 3], bucket: &
             weights.matmul(&v)
         }
         None => {
-            let causal = mask.is_none() && plainly_causal;
+            let causal = mask.is_none() && plain_causal;
             let fused = |[q, k, v]: [&Tensor; 3], mask: Option<&Tensor>, dropout: f64| {
                 Tensor::scaled_dot_product_attention(q, k, v, mask, dropout, causal, scale, false)
             };
@@ -194,17 +194,17 @@ fn with_bias(ctx: &mut Ctx, qkv: [&Tensor; 3], bias: &Tensor, scale: f64, dropou
 }
 
 /// Returns whether the mask excludes earlier tokens for some query of a sequence of this length.
-fn reaches_less(reach: Reach, keys: i64) -> bool {
-    matches!(reach, Reach::Window(window) if window < keys)
+fn is_windowed(mask: Mask, keys: i64) -> bool {
+    matches!(mask, Mask::SlidingWindow(window) if window < keys)
 }
 
 /// f32 `[queries, keys]`: 0 where a query attends to a key, minus infinity elsewhere. The last query is at the last
 /// key's position.
-fn reach_mask(reach: Reach, queries: i64, keys: i64, device: Device) -> Tensor {
+fn mask_tensor(mask: Mask, queries: i64, keys: i64, device: Device) -> Tensor {
     let ones = Tensor::ones([queries, keys], (Kind::Bool, device));
     let seen = ones.tril(keys - queries);
-    let seen = match reach {
-        Reach::Window(window) => seen.logical_and(&ones.triu(keys - queries - window + 1)),
+    let seen = match mask {
+        Mask::SlidingWindow(window) => seen.logical_and(&ones.triu(keys - queries - window + 1)),
         _ => seen,
     };
     Tensor::zeros([queries, keys], (Kind::Float, device)).masked_fill(&seen.logical_not(), f64::NEG_INFINITY)
@@ -229,7 +229,7 @@ mod tests {
         let float = (Kind::Float, Device::Cpu);
         let [q, k, v] =
             [0, 1, 2].map(|i| (Tensor::arange(n * 2 * queries * 4, float) + i).sin().view([n, 2, queries, 4]));
-        let shared = reach_mask(Reach::Window(2), queries, queries, Device::Cpu);
+        let shared = mask_tensor(Mask::SlidingWindow(2), queries, queries, Device::Cpu);
         let padding = Tensor::arange(n * queries, float).cos().view([n, 1, 1, queries]);
         for mask in [None, Some(&shared), Some(&padding), Some(&(&shared + &padding))] {
             let attend = |[q, k, v]: [&Tensor; 3], mask: Option<&Tensor>| {

@@ -1,7 +1,7 @@
 //! The cost of the attention kernel, for each of the code paths of [`crate::nn::attention`].
 
 use crate::data::extent::Extent;
-use crate::nn::attention::{AttentionConfig, Reach};
+use crate::nn::attention::{AttentionConfig, Mask};
 use crate::nn::cost::{ComputeMode, Cost};
 
 /// The context of the kernel.
@@ -23,10 +23,10 @@ impl AttentionConfig {
         let drops = self.dropout > 0.0 && how.train;
         let (input, output) = (e * (x.queries * width + 2.0 * x.keys * kv_width), e * x.tokens * width);
         let largest = heads * x.largest;
-        let masked = if self.reach != Reach::All || x.padded_keys > 0.0 { 1.0 } else { 0.0 };
+        let masked = if self.mask != Mask::Bidirectional || x.padded_keys > 0.0 { 1.0 } else { 0.0 };
         let biased = around == Around::Biased;
         // A rectangle without padding is a view of the tensor of all tokens, which is kept whole.
-        let held = |padded: f64, places: f64, tokens: f64| padded + if padded < places { tokens } else { 0.0 };
+        let held = |padded: f64, positions: f64, tokens: f64| padded + if padded < positions { tokens } else { 0.0 };
         let queries = held(x.padded_queries, x.queries, x.tokens);
         let keys = held(x.padded_keys, x.keys, x.key_tokens);
         let op = if biased || (drops && how.cpu && !how.widens()) {
@@ -55,7 +55,7 @@ impl AttentionConfig {
             let widened = how.wide(x.widest[0] * width + 2.0 * x.widest[1] * width);
             let made = if drops && how.widens() { 4.0 * largest } else { 0.0 };
             // A causal mask has all pairs of a rectangle, a padding mask its keys.
-            let masked = if self.reach != Reach::All { x.largest } else { x.padded_keys };
+            let masked = if self.mask != Mask::Bidirectional { x.largest } else { x.padded_keys };
             let mask = if how.cpu { 4.0 * masked } else { 0.0 };
             let kept = e * seen + result + if how.widens() { mask } else { 0.0 };
             Cost::op(kept, input, output, [widened + made + mask, 2.0 * widened + made])
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn flops_are_those_of_two_products() {
         let config =
-            AttentionConfig { heads: 2, kv_heads: 2, head_dim: 4, scale: 0.5, dropout: 0.1, reach: Reach::All };
+            AttentionConfig { heads: 2, kv_heads: 2, head_dim: 4, scale: 0.5, dropout: 0.1, mask: Mask::Bidirectional };
         let cost = config.cost(
             &ComputeMode { kind: Kind::Float, cpu: true, train: true },
             &Extent::of(&[8, 8]),

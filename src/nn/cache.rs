@@ -23,7 +23,7 @@ pub struct Cache {
 #[derive(Debug)]
 pub struct BlockCache {
     /// i64 `[sequences * longest]`: the source token of each place of the rectangle in the first pass.
-    places: Tensor,
+    positions: Tensor,
     /// Keys and values of each self-attention of the block, in the order of its calls: `[sequences, capacity, width]`.
     own: Vec<[Tensor; 2]>,
     /// Tensors that are computed once, in the order of the calls: `[encoder's tokens, ..]`.
@@ -35,11 +35,15 @@ pub struct BlockCache {
 impl Cache {
     /// Returns an empty cache for this many blocks; the first pass is over `sequences`.
     pub fn new(blocks: usize, sequences: &Sequences) -> Self {
-        let places = fill_in_front(sequences);
-        let block =
-            || BlockCache { places: places.shallow_clone(), own: Vec::new(), constants: Vec::new(), calls: [0; 2] };
+        let positions = fill_in_front(sequences);
+        let block = || BlockCache {
+            positions: positions.shallow_clone(),
+            own: Vec::new(),
+            constants: Vec::new(),
+            calls: [0; 2],
+        };
         let blocks = (0..blocks).map(|_| block()).collect();
-        Cache { lengths: sequences.lengths().to_vec(), blocks, device: places.device() }
+        Cache { lengths: sequences.lengths().to_vec(), blocks, device: positions.device() }
     }
 
     pub fn block(&mut self, block: usize) -> &mut BlockCache {
@@ -103,12 +107,12 @@ impl BlockCache {
 
     /// Adds the keys and values `[T, width]` of the block's next self-attention; returns those of all tokens so far,
     /// `[sequences, longest, width]`, unless this is the first pass.
-    pub(super) fn remember(&mut self, kv: [&Tensor; 2], buckets: &[Bucket]) -> Option<[Tensor; 2]> {
+    pub(super) fn update(&mut self, kv: [&Tensor; 2], buckets: &[Bucket]) -> Option<[Tensor; 2]> {
         let call = self.calls[0];
         self.calls[0] += 1;
         let sequences = buckets.iter().map(|bucket| bucket.sequences).sum::<i64>();
         let [bucket] = buckets else { return self.fill(kv, sequences) };
-        if !bucket.remembers() {
+        if !bucket.has_past() {
             return self.fill(kv, sequences);
         }
         let longest = bucket.keys().longest;
@@ -121,7 +125,7 @@ impl BlockCache {
     }
 
     fn fill(&mut self, kv: [&Tensor; 2], sequences: i64) -> Option<[Tensor; 2]> {
-        self.own.push(kv.map(|x| x.index_select(0, &self.places).view([sequences, -1, x.size()[1]])));
+        self.own.push(kv.map(|x| x.index_select(0, &self.positions).view([sequences, -1, x.size()[1]])));
         None
     }
 }
@@ -152,17 +156,17 @@ mod tests {
 
     /// Sequences of 1 and 3 tokens, each token with its own value; then some steps, and the shorter sequence alone.
     #[test]
-    fn what_is_remembered_stays_in_order() {
+    fn cached_tokens_stay_in_order() {
         for steps in [1, GROWTH + 5, 2 * GROWTH + 10] {
             let first = Sequences::new(vec![1, 3]);
             let mut cache = Cache::new(1, &first);
             let kv = column(&[0.0, 100.0, 101.0, 102.0]);
             cache.block(0).begin();
-            assert!(cache.block(0).remember([&kv, &kv], first.buckets()).is_none());
+            assert!(cache.block(0).update([&kv, &kv], first.buckets()).is_none());
             let step = |cache: &mut Cache, values: &[f32]| {
                 let next = cache.grow();
                 cache.block(0).begin();
-                let [k, v] = cache.block(0).remember([&column(values), &column(values)], next.buckets()).unwrap();
+                let [k, v] = cache.block(0).update([&column(values), &column(values)], next.buckets()).unwrap();
                 assert!(k.equal(&v));
                 rows(&k)
             };

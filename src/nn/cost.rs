@@ -3,7 +3,7 @@
 //! Every layer states what its forward keeps for backward, and its temporary memory. A layer counts the inputs that it
 //! keeps, not its output: that is an input of the next. `tests/plan_stages.rs` compares the sums with measured bytes.
 
-use crate::nn::precision::{self, Product};
+use crate::nn::precision::{self, Matmul};
 use std::iter::Sum;
 use tch::Kind;
 
@@ -69,11 +69,11 @@ impl Cost {
         Cost { kept, forward: kept, backward: kept, ..Cost::default() }
     }
 
-    /// The product of `rows` vectors with a matrix `[outputs, inputs]`; with `keeps`, its input is counted as kept.
-    pub fn product(how: &ComputeMode, rows: f64, [outputs, inputs]: [i64; 2], keeps: bool) -> Self {
+    /// The matmul of `rows` vectors with a matrix `[outputs, inputs]`; with `keeps`, its input is counted as kept.
+    pub fn matmul(how: &ComputeMode, rows: f64, [outputs, inputs]: [i64; 2], keeps: bool) -> Self {
         let (e, x, y) = (how.element(), rows * inputs as f64, rows * outputs as f64);
         let weight = inputs as f64 * outputs as f64;
-        let upcast = how.widens() && precision::product(how.kind) == Product::Upcast;
+        let upcast = how.widens() && precision::matmul(how.kind) == Matmul::Upcast;
         let wide = if upcast { 4.0 * (x + y + weight) } else { 0.0 };
         // The weight's gradient is a separate tensor until it is accumulated.
         let op = Cost::op(if keeps { e * x } else { 0.0 }, e * x, e * y, [wide, wide + e * weight]);
@@ -130,11 +130,11 @@ mod tests {
     /// By hand: 10 rows through [3, 2] and then [5, 3], fp32.
     #[test]
     fn parts_add_up() {
-        let first = Cost::product(&FP32, 10.0, [3, 2], false);
+        let first = Cost::matmul(&FP32, 10.0, [3, 2], false);
         assert_eq!((first.flops, first.kept, first.forward), (120.0, 0.0, 120.0));
         // Gradients of input, output and weight.
         assert_eq!(first.backward, 80.0 + 120.0 + 24.0);
-        let both = first.then(Cost::product(&FP32, 10.0, [5, 3], true));
+        let both = first.then(Cost::matmul(&FP32, 10.0, [5, 3], true));
         assert_eq!((both.flops, both.kept, both.forward), (120.0 + 300.0, 120.0, 120.0 + 200.0));
         assert_eq!(both.backward, 120.0 + 120.0 + 200.0 + 60.0);
         assert_eq!((both.alone, both.beside(7.0).alone), (320.0, 327.0));

@@ -41,7 +41,7 @@ pub struct Ctx<'a> {
     params: &'a Params,
     train: bool,
     key: u64,
-    draws: u64,
+    keys_used: u64,
     rows: Vec<Rows>,
     memory: Option<&'a mut BlockCache>,
 }
@@ -50,12 +50,12 @@ impl<'a> Ctx<'a> {
     /// Returns the context of `block` with dropout and gradients.
     pub fn train(params: &'a Params, pass: Pass, block: usize) -> Self {
         let key = rng::key(pass.seed, &[pass.step, pass.micro_batch, block as u64, pass.rank]);
-        Ctx { params, train: true, key, draws: 0, rows: Vec::new(), memory: None }
+        Ctx { params, train: true, key, keys_used: 0, rows: Vec::new(), memory: None }
     }
 
     /// Returns a context without dropout and gradients.
     pub fn eval(params: &'a Params) -> Self {
-        Ctx { params, train: false, key: 0, draws: 0, rows: Vec::new(), memory: None }
+        Ctx { params, train: false, key: 0, keys_used: 0, rows: Vec::new(), memory: None }
     }
 
     /// Returns a context for generation, without dropout and gradients, with a KV cache.
@@ -65,7 +65,7 @@ impl<'a> Ctx<'a> {
     }
 
     /// Returns whether there is a KV cache.
-    pub fn remembers(&self) -> bool {
+    pub fn has_cache(&self) -> bool {
         self.memory.is_some()
     }
 
@@ -84,8 +84,8 @@ impl<'a> Ctx<'a> {
 
     /// Adds keys and values of self-attention to the KV cache; returns those of all tokens, each `[sequences, longest,
     /// width]`, if the buckets attend to earlier ones.
-    pub(super) fn remember(&mut self, kv: [&Tensor; 2], buckets: &[Bucket]) -> Option<[Tensor; 2]> {
-        self.memory.as_mut().filter(|_| buckets.iter().all(Bucket::is_own))?.remember(kv, buckets)
+    pub(super) fn update_cache(&mut self, kv: [&Tensor; 2], buckets: &[Bucket]) -> Option<[Tensor; 2]> {
+        self.memory.as_mut().filter(|_| buckets.iter().all(Bucket::is_own))?.update(kv, buckets)
     }
 
     /// Returns whether dropout is on and gradients are recorded.
@@ -103,7 +103,7 @@ impl<'a> Ctx<'a> {
             return x;
         }
         if x.device() == Device::Cpu {
-            let key = self.draw();
+            let key = self.next_key();
             return ffi::layers::dropout(&x, p, key).unwrap_or_else(|e| panic!("dropout of {:?}: {e}", x.size()));
         }
         self.seed_device();
@@ -113,13 +113,13 @@ impl<'a> Ctx<'a> {
     /// Seeds the GPU's generator with the key of the block's next random operation: the generator belongs to this
     /// process alone.
     pub(super) fn seed_device(&mut self) {
-        tch::manual_seed(self.draw().cast_signed());
+        tch::manual_seed(self.next_key().cast_signed());
     }
 
     /// Returns the key of the block's next random operation.
-    pub fn draw(&mut self) -> u64 {
-        self.draws += 1;
-        rng::key(self.key, &[self.draws])
+    pub fn next_key(&mut self) -> u64 {
+        self.keys_used += 1;
+        rng::key(self.key, &[self.keys_used])
     }
 
     /// Looks up rows `ids` `[T]` of an embedding matrix: `[T, width]`.

@@ -75,7 +75,7 @@ impl Unit {
 #[derive(Debug, Clone)]
 pub struct Layout {
     units: Vec<Unit>,
-    places: Vec<(usize, Range<i64>)>,
+    ranges: Vec<(usize, Range<i64>)>,
     world: usize,
     fingerprint: u64,
 }
@@ -86,7 +86,7 @@ impl Layout {
         let mut order: Vec<usize> = (0..specs.len()).collect();
         order.sort_by_key(|&i| (key(&specs[i], i), !specs[i].decay, i));
         let mut units: Vec<Unit> = Vec::new();
-        let mut places = vec![(0, 0..0); specs.len()];
+        let mut ranges = vec![(0, 0..0); specs.len()];
         let mut last = None;
         for i in order {
             let (spec, key) = (&specs[i], key(&specs[i], i));
@@ -105,7 +105,7 @@ impl Layout {
             let index = units.len() - 1;
             let unit = &mut units[index];
             let (start, end) = (unit.numel, unit.numel + spec.numel());
-            (unit.numel, places[i]) = (end, (index, start..end));
+            (unit.numel, ranges[i]) = (end, (index, start..end));
             unit.members.push(ParamId(i));
             match unit.groups.last_mut() {
                 Some(group) if group.decay == spec.decay => group.range.end = end,
@@ -118,10 +118,10 @@ impl Layout {
         }
         let text: String = specs
             .iter()
-            .zip(&places)
+            .zip(&ranges)
             .map(|(s, p)| format!("{} {:?} {:?} {} {} {p:?};", s.name, s.shape, key(s, 0), s.decay, world))
             .collect();
-        Layout { fingerprint: rng::hash_name(&text), units, places, world }
+        Layout { fingerprint: rng::hash_name(&text), units, ranges, world }
     }
 
     /// The units, in the order of the blocks that own them.
@@ -131,7 +131,7 @@ impl Layout {
 
     /// Returns the unit of a parameter, and its range there.
     pub fn place(&self, id: ParamId) -> (usize, Range<i64>) {
-        self.places[id.0].clone()
+        self.ranges[id.0].clone()
     }
 
     /// Number of blocks that compute with any unit.

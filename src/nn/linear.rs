@@ -50,12 +50,12 @@ impl Linear {
     /// Declares a task's layer on `input`: `classifier`, which is newly initialized if the file lacks it.
     pub fn head(b: &mut ParamBuilder, input: HeadInput, outputs: i64) -> Self {
         let HeadInput { width, std, bias } = input;
-        b.fresh(|b| Self::with_bias(b, "classifier", width, outputs, std, bias))
+        b.newly_initialized(|b| Self::with_bias(b, "classifier", width, outputs, std, bias))
     }
 
     /// Returns the cost for this many rows; with `keeps`, the input is counted as kept.
     pub fn cost(&self, how: &ComputeMode, rows: f64, keeps: bool) -> Cost {
-        Cost::product(how, rows, self.shape, keeps)
+        Cost::matmul(how, rows, self.shape, keeps)
     }
 
     /// `[T, in]` to `[T, out]`.

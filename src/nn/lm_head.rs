@@ -39,7 +39,7 @@ impl Vocabulary {
 
     /// Returns the cost of the logits of this many rows; the rows are kept.
     pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
-        Cost::product(how, rows, self.shape, true)
+        Cost::matmul(how, rows, self.shape, true)
     }
 
     /// `[n, width]` to `[n, vocab]`.
@@ -74,7 +74,7 @@ impl MaskedLmHead {
     /// Declares `lm_head.dense`, `lm_head.norm` and `lm_head.bias`; `lm_head.weight` unless it is tied to `words`.
     pub fn new(b: &mut ParamBuilder, config: MaskedLmConfig, words: &Embedding) -> Self {
         let MaskedLmConfig { hidden, embedding, vocab, activation, norm_eps, std, tied } = config;
-        b.fresh(|b| {
+        b.newly_initialized(|b| {
             let (dense, norm) = b.scope("lm_head", |b| {
                 (Linear::new(b, "dense", hidden, embedding, std), LayerNorm::new(b, "norm", embedding, norm_eps))
             });

@@ -42,7 +42,7 @@ pub struct ParamSpec {
     /// so only those are cleared, reduced and measured.
     pub row_sparse: bool,
     /// Belongs to a head that may be newly initialized if the file lacks it.
-    pub fresh: bool,
+    pub newly_initialized: bool,
     /// Whether it is trained; a frozen parameter has no gradient and no optimizer state.
     pub trainable: bool,
 }
@@ -53,7 +53,7 @@ impl ParamSpec {
     }
 
     /// Returns newly initialized values on the CPU, f32 of its shape, a function of (seed, name).
-    pub fn draw(&self, seed: u64) -> Tensor {
+    pub fn initialize(&self, seed: u64) -> Tensor {
         let shape = self.shape.as_slice();
         match self.init {
             Init::Zeros => Tensor::zeros(shape, (Kind::Float, Device::Cpu)),
@@ -72,7 +72,7 @@ pub struct ParamBuilder {
     specs: Vec<ParamSpec>,
     path: Vec<String>,
     block: usize,
-    fresh: bool,
+    newly_initialized: bool,
 }
 
 impl ParamBuilder {
@@ -98,10 +98,10 @@ impl ParamBuilder {
     }
 
     /// Declares the parameters of `body` as a head, which may be newly initialized.
-    pub fn fresh<T>(&mut self, body: impl FnOnce(&mut Self) -> T) -> T {
-        let before = std::mem::replace(&mut self.fresh, true);
+    pub fn newly_initialized<T>(&mut self, body: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.newly_initialized, true);
         let value = body(self);
-        self.fresh = before;
+        self.newly_initialized = before;
         value
     }
 
@@ -162,7 +162,7 @@ impl ParamBuilder {
         path.push(name.to_owned());
         let name = path.join(".");
         debug_assert!(self.specs.iter().all(|s| s.name != name), "parameter {name} is declared twice");
-        let (block, fresh) = (self.block, self.fresh);
+        let (block, newly_initialized) = (self.block, self.newly_initialized);
         self.specs.push(ParamSpec {
             name,
             shape: shape.to_vec(),
@@ -171,7 +171,7 @@ impl ParamBuilder {
             init,
             decay,
             row_sparse,
-            fresh,
+            newly_initialized,
             trainable: true,
         });
         ParamId(self.specs.len() - 1)

@@ -44,7 +44,7 @@ pub struct PoolerConfig {
 pub fn cost(how: &ComputeMode, x: &Extents, hidden: i64) -> Cost {
     let e = how.element();
     let (rows, all) = (e * x.own.sequences * hidden as f64, e * x.own.tokens * hidden as f64);
-    let product = Cost::product(how, x.own.sequences, [hidden, hidden], true);
+    let product = Cost::matmul(how, x.own.sequences, [hidden, hidden], true);
     Cost::op(rows, all, rows, [0.0; 2]).then(product)
 }
 
@@ -52,7 +52,7 @@ impl Pooler {
     /// Declares `pooler`, a dense layer that is newly initialized if the file lacks it.
     pub fn new(b: &mut ParamBuilder, config: PoolerConfig) -> Self {
         let PoolerConfig { hidden, dense, std, .. } = config;
-        let dense = dense.then(|| b.fresh(|b| Linear::new(b, "pooler", hidden, hidden, std)));
+        let dense = dense.then(|| b.newly_initialized(|b| Linear::new(b, "pooler", hidden, hidden, std)));
         Pooler { dense, config }
     }
 

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 /// How half matrices are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Product {
+pub enum Matmul {
     /// By libtorch's half matmul.
     Native,
     /// In fp32; the result is rounded.
@@ -26,7 +26,7 @@ pub fn on_cpu(x: &Tensor) -> bool {
 /// Forward and backward of 700 x 384 to 1536 on one core of a processor with all instructions took: fp32 13.6 ms; bf16
 /// by AMX 2.8, by `avx512_bf16` 24, upcast 15.3; fp16 by `avx512_fp16` 14.2, upcast 15.8. Without the instructions
 /// libtorch takes 400 to 540 ms. Unmeasured processors, such as ARM, upcast.
-pub fn product(kind: Kind) -> Product {
+pub fn matmul(kind: Kind) -> Matmul {
     static BF16: LazyLock<bool> = LazyLock::new(|| ffi::cpu_has(c"amx_bf16").unwrap_or(false));
     static FP16: LazyLock<bool> = LazyLock::new(|| ffi::cpu_has(c"avx512_fp16").unwrap_or(false));
     let native = match kind {
@@ -34,7 +34,7 @@ pub fn product(kind: Kind) -> Product {
         Kind::Half => *FP16,
         _ => true,
     };
-    if native { Product::Native } else { Product::Upcast }
+    if native { Matmul::Native } else { Matmul::Upcast }
 }
 
 /// `x W^T + b` for any type and device: x `[T, in]`, W `[out, in]`, b `[out]`.
@@ -42,15 +42,15 @@ pub fn product(kind: Kind) -> Product {
 /// # Panics
 /// As tch: if shapes or dtypes do not match, or memory is exhausted.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-    let how = if on_cpu(x) { product(x.kind()) } else { Product::Native };
+    let how = if on_cpu(x) { matmul(x.kind()) } else { Matmul::Native };
     linear_by(how, x, weight, bias)
 }
 
 /// [`linear`] by the given way; `Upcast` is for half tensors on the CPU.
-pub fn linear_by(how: Product, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+pub fn linear_by(how: Matmul, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     match how {
-        Product::Native => x.linear(weight, bias),
-        Product::Upcast => ffi::layers::half_linear(x, weight, bias)
+        Matmul::Native => x.linear(weight, bias),
+        Matmul::Upcast => ffi::layers::half_linear(x, weight, bias)
             .unwrap_or_else(|e| panic!("linear layer {:?} on {:?}: {e}", weight.size(), x.size())),
     }
 }

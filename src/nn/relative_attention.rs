@@ -90,7 +90,7 @@ impl RelativeAttention {
     }
 
     /// Returns the cost of the layer over these sequences; other parts keep its input. Beside the biased kernel, it
-    /// counts the queries of the three products, the scores of distances (twice as many as pairs), and the segment
+    /// counts the queries of the three matmuls, the scores of distances (twice as many as pairs), and the segment
     /// mask.
     pub fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
         let RelativeAttentionConfig { hidden, attention, .. } = self.config;
@@ -98,7 +98,7 @@ impl RelativeAttention {
         let e = if how.widens() { 4.0 } else { how.element() };
         let queries = Cost::op(e * (2.0 * numbers + x.pairs), 3.0 * e * numbers, 2.0 * e * numbers, [e * numbers; 2]);
         // The sinusoids of all distances and their projection.
-        let sinusoids = Cost::product(how, 2.0 * x.longest, [hidden, hidden], true);
+        let sinusoids = Cost::matmul(how, 2.0 * x.longest, [hidden, hidden], true);
         let projected = Cost::keep(e * 2.0 * x.longest * hidden as f64);
         let largest = e * heads * x.largest;
         let distances = Cost::op(0.0, 0.0, largest, [2.0 * largest, 4.0 * largest]);

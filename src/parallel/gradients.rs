@@ -23,7 +23,7 @@ struct Part {
     sum: Option<Tensor>,
     /// `[padded]` in the compute dtype: backward accumulates here unless it does so in `sum`. Exists while its blocks
     /// run.
-    fresh: Option<Tensor>,
+    own: Option<Tensor>,
     /// `[U, width]` in the reduction dtype: the rows of an embedding matrix in this step.
     rows: Option<Tensor>,
     /// Ids of the rows of `sum` that this step wrote and the next one clears.
@@ -105,11 +105,11 @@ impl Gradients {
             return Ok(());
         }
         for index in params.layout().of_block(block) {
-            if params.layout().units()[index].content == Content::Dense && self.parts[index].fresh.is_none() {
+            if params.layout().units()[index].content == Content::Dense && self.parts[index].own.is_none() {
                 let (size, options) = ([params.layout().padded(index)], (params.kind(), params.device()));
-                let fresh = memory::during(Use::Gradients, || Tensor::f_zeros(size, options))?;
-                collect_in(params, index, Some(&fresh))?;
-                self.parts[index].fresh = Some(fresh);
+                let own = memory::during(Use::Gradients, || Tensor::f_zeros(size, options))?;
+                collect_in(params, index, Some(&own))?;
+                self.parts[index].own = Some(own);
             }
         }
         Ok(())
@@ -164,14 +164,14 @@ impl Gradients {
             return Ok(rows.map(job));
         }
         let Some(sum) = &mut held.sum else { return Ok(None) };
-        let buffer = match held.fresh.take() {
+        let buffer = match held.own.take() {
             None => sum.shallow_clone(),
-            Some(fresh) => {
+            Some(own) => {
                 collect_in(params, index, None)?;
                 if self.zero.shards_gradients() {
-                    memory::during(Use::Gradients, || fresh.f_to_kind(self.kind))?
+                    memory::during(Use::Gradients, || own.f_to_kind(self.kind))?
                 } else {
-                    sum.f_add_(&fresh)?
+                    sum.f_add_(&own)?
                 }
             }
         };
@@ -305,11 +305,11 @@ fn add_rows(table: &mut Tensor, ids: &Tensor, grad: &Tensor) -> Result<()> {
     // Allocate the maximum number of distinct ids, so that the host need not know the number; unused sums are zero.
     let (sorted, order) = ids.f_sort(0, false)?;
     let begins = sorted.f_diff::<Tensor>(1, 0, None, None)?.f_ne(0)?;
-    let places =
+    let indices =
         Tensor::f_cat(&[begins.f_new_zeros([1], (Kind::Int64, table.device()))?, begins.f_cumsum(0, Kind::Int64)?], 0)?;
     // Unused sums go to different rows, because additions to one row are serialized.
-    let distinct = Tensor::f_arange(n, (Kind::Int64, table.device()))?.f_index_copy_(0, &places, &sorted)?;
-    let sums = Tensor::f_zeros([n, width], options)?.f_index_add_(0, &places, &grad.f_index_select(0, &order)?)?;
+    let distinct = Tensor::f_arange(n, (Kind::Int64, table.device()))?.f_index_copy_(0, &indices, &sorted)?;
+    let sums = Tensor::f_zeros([n, width], options)?.f_index_add_(0, &indices, &grad.f_index_select(0, &order)?)?;
     _ = table.f_index_add_(0, &distinct, &sums.f_to_kind(table.kind())?)?;
     Ok(())
 }

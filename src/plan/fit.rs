@@ -22,7 +22,7 @@ pub fn network(timed: &[Timed], ranks: usize, usual: &Network) -> Network {
     }
     // At least as fast as the rings that pass through it.
     let near = usual.near.reached().max(found.far.bandwidth * usual.ranks_per_node as f64);
-    Network { near: Link { bandwidth: near, share: 1.0, ..found.near }, ..found }
+    Network { near: Link { bandwidth: near, reached: 1.0, ..found.near }, ..found }
 }
 
 fn fitted(timed: &[Timed], ranks: usize, usual: &Network) -> Network {
@@ -43,11 +43,11 @@ const N: usize = 3;
 /// Returns the network with this link. If the ranks are on several machines, the near link is at least as fast.
 fn with([latency, slowness, adding]: [f64; N], ranks: usize, usual: &Network) -> Network {
     let link =
-        Link { name: "measured", bandwidth: 1.0 / slowness, share: 1.0, latency, adding, source: "measured here" };
+        Link { name: "measured", bandwidth: 1.0 / slowness, reached: 1.0, latency, adding, source: "measured here" };
     if ranks <= usual.ranks_per_node {
         return Network { near: link, ..*usual };
     }
-    let near = Link { bandwidth: f64::INFINITY, share: 1.0, adding, ..usual.near };
+    let near = Link { bandwidth: f64::INFINITY, reached: 1.0, adding, ..usual.near };
     // The adapters of a machine share its rings.
     let far = Link { bandwidth: link.bandwidth / usual.ranks_per_node as f64, adding: 0.0, ..link };
     Network { near, far, ..*usual }
@@ -90,7 +90,7 @@ fn solve(rows: &[([f64; N], f64)], free: impl Fn(usize) -> bool) -> Option<[f64;
 mod tests {
     use super::*;
 
-    const LINK: Link = Link { name: "", bandwidth: 9e9, share: 1.0, latency: 7e-6, adding: 0.0, source: "" };
+    const LINK: Link = Link { name: "", bandwidth: 9e9, reached: 1.0, latency: 7e-6, adding: 0.0, source: "" };
 
     fn network_of(near: Link) -> Network {
         Network { near, far: LINK, ranks_per_node: 4, overlaps: false }

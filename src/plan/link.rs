@@ -14,7 +14,7 @@ pub struct Link {
     /// Peak bandwidth per rank in one direction, in bytes per second.
     pub bandwidth: f64,
     /// Fraction of the bandwidth that large collectives reach.
-    pub share: f64,
+    pub reached: f64,
     /// Latency of a ring step, in seconds.
     pub latency: f64,
     /// Additional seconds to reduce a byte; 0 on a GPU, which reduces during the transfer.
@@ -28,7 +28,7 @@ pub const LINKS: &[Link] = &[
     Link {
         name: "nvlink4",
         bandwidth: 450e9,
-        share: 0.8,
+        reached: 0.8,
         latency: 3.4e-6,
         adding: 0.0,
         source: "NVIDIA H100 data sheet: 900 GB/s in both directions",
@@ -36,7 +36,7 @@ pub const LINKS: &[Link] = &[
     Link {
         name: "nvlink3",
         bandwidth: 300e9,
-        share: 0.78,
+        reached: 0.78,
         latency: 3.4e-6,
         adding: 0.0,
         source: "NVIDIA A100 data sheet: 600 GB/s in both directions; NCCL assumes at most 235 GB/s",
@@ -44,7 +44,7 @@ pub const LINKS: &[Link] = &[
     Link {
         name: "pcie5",
         bandwidth: 64e9,
-        share: 0.7,
+        reached: 0.7,
         latency: 5.7e-6,
         adding: 0.0,
         source: "PCI Express 5.0, 16 lanes",
@@ -52,7 +52,7 @@ pub const LINKS: &[Link] = &[
     Link {
         name: "pcie4",
         bandwidth: 32e9,
-        share: 0.7,
+        reached: 0.7,
         latency: 5.7e-6,
         adding: 0.0,
         source: "PCI Express 4.0, 16 lanes",
@@ -60,7 +60,7 @@ pub const LINKS: &[Link] = &[
     Link {
         name: "ib400",
         bandwidth: 50e9,
-        share: 0.9,
+        reached: 0.9,
         latency: 14.0e-6,
         adding: 0.0,
         source: "InfiniBand NDR, one adapter per GPU",
@@ -68,7 +68,7 @@ pub const LINKS: &[Link] = &[
     Link {
         name: "ib200",
         bandwidth: 25e9,
-        share: 0.9,
+        reached: 0.9,
         latency: 14.0e-6,
         adding: 0.0,
         source: "InfiniBand HDR, one adapter per GPU",
@@ -76,7 +76,7 @@ pub const LINKS: &[Link] = &[
     Link {
         name: "eth100",
         bandwidth: 12.5e9,
-        share: 0.8,
+        reached: 0.8,
         latency: 30e-6,
         adding: 0.0,
         source: "100 Gb/s Ethernet, one adapter per GPU",
@@ -84,7 +84,7 @@ pub const LINKS: &[Link] = &[
     Link {
         name: "eth25",
         bandwidth: 3.125e9,
-        share: 0.8,
+        reached: 0.8,
         latency: 30e-6,
         adding: 0.0,
         source: "25 Gb/s Ethernet, one adapter per GPU",
@@ -92,7 +92,7 @@ pub const LINKS: &[Link] = &[
     Link {
         name: "shared-memory",
         bandwidth: 4.9e9,
-        share: 1.0,
+        reached: 1.0,
         latency: 20e-6,
         adding: 1.2e-10,
         source: "the MPI backend, two ranks on two cores of a Xeon (16 MB: all-gather 1.7 ms, reduce-scatter 2.7 ms)",
@@ -109,7 +109,7 @@ impl Link {
 
     /// Achieved bandwidth of collectives, in bytes per second.
     pub fn reached(&self) -> f64 {
-        self.bandwidth * self.share
+        self.bandwidth * self.reached
     }
 }
 
@@ -156,7 +156,8 @@ mod tests {
     use crate::comm::Op;
 
     fn network(ranks_per_node: usize) -> Network {
-        let link = |bandwidth, latency| Link { name: "test", bandwidth, share: 1.0, latency, adding: 0.0, source: "" };
+        let link =
+            |bandwidth, latency| Link { name: "test", bandwidth, reached: 1.0, latency, adding: 0.0, source: "" };
         Network { near: link(100e9, 1e-6), far: link(10e9, 5e-6), ranks_per_node, overlaps: true }
     }
 

@@ -99,12 +99,12 @@ pub fn estimate(model: &Model, layout: &Layout, setup: &Setup, load: &Load) -> M
 }
 
 /// Peak bytes of a micro-batch's activations.
-pub fn activations(costs: &[Cost], borders: &[f64], keeps: &[bool], first: usize) -> f64 {
-    passes(costs, borders, keeps, first).into_iter().map(|(_, bytes)| bytes).fold(0.0, f64::max)
+pub fn activations(costs: &[Cost], boundaries: &[f64], keeps: &[bool], first: usize) -> f64 {
+    passes(costs, boundaries, keeps, first).into_iter().map(|(_, bytes)| bytes).fold(0.0, f64::max)
 }
 
 /// Bytes of activations in the forward and in the backward of each block.
-fn passes(costs: &[Cost], borders: &[f64], keeps: &[bool], first: usize) -> Vec<(Phase, f64)> {
+fn passes(costs: &[Cost], boundaries: &[f64], keeps: &[bool], first: usize) -> Vec<(Phase, f64)> {
     let mut held = 0.0;
     let mut before = Vec::with_capacity(costs.len());
     let mut phases = Vec::new();
@@ -114,7 +114,7 @@ fn passes(costs: &[Cost], borders: &[f64], keeps: &[bool], first: usize) -> Vec<
         phases.push((Phase::Forward(block), held + if keeps { cost.forward } else { cost.alone }));
         held += match (keeps, block + 1 >= first) {
             (true, _) => cost.kept,
-            (false, true) => borders[block],
+            (false, true) => boundaries[block],
             (false, false) => 0.0,
         };
     }
@@ -131,7 +131,7 @@ struct Timeline<'a> {
     setup: &'a Setup,
     load: &'a Load,
     costs: Vec<Cost>,
-    borders: Vec<f64>,
+    boundaries: Vec<f64>,
     evaluation: Vec<Cost>,
     kept: [f64; 3],
     /// Bytes per element of weights and of accumulated gradients.
@@ -144,14 +144,14 @@ impl<'a> Timeline<'a> {
         let how = setup.how();
         let of = |x, how: ComputeMode| (0..model.blocks()).map(|block| model.cost(block, x, &how)).collect();
         let evaluated = |x| of(x, ComputeMode { train: false, ..how });
-        let borders = (0..model.blocks()).map(|block| model.boundary(block, &load.busiest, &how)).collect();
+        let boundaries = (0..model.blocks()).map(|block| model.boundary(block, &load.busiest, &how)).collect();
         let size = |kind: Kind| kind.elt_size_in_bytes() as f64;
         let mut timeline = Timeline {
             layout,
             setup,
             load,
             costs: of(&load.busiest, how),
-            borders,
+            boundaries,
             evaluation: load.evaluation.as_ref().map(evaluated).unwrap_or_default(),
             kept: [0.0; 3],
             weight: size(setup.types.compute),
@@ -241,7 +241,7 @@ impl<'a> Timeline<'a> {
         let step = base(self.rows());
         // A step allocates its rows before those of the previous step are freed.
         let mut all = vec![(Phase::Forward(0), base(2.0 * self.rows()))];
-        for (phase, bytes) in passes(costs, &self.borders, &setup.keeps, first) {
+        for (phase, bytes) in passes(costs, &self.boundaries, &setup.keeps, first) {
             let mut now = step;
             now[ACTIVATIONS] += bytes;
             match phase {

@@ -231,7 +231,7 @@ mod tests {
     use tch::Kind;
 
     fn link() -> Link {
-        Link { name: "test", bandwidth: 1e9, share: 1.0, latency: 0.0, adding: 0.0, source: "" }
+        Link { name: "test", bandwidth: 1e9, reached: 1.0, latency: 0.0, adding: 0.0, source: "" }
     }
 
     /// Simulates two blocks of 1024 weights each, forward 1 s per block, backward 2 s.

@@ -53,7 +53,7 @@ impl Task for MaskedLm {
 
     /// Returns `[n, vocab_size]` for the n masked tokens, and `[B, 2]` for next-sentence prediction.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
-        let rows = hidden[0].index_select(0, &self.targets(batch).0.places);
+        let rows = hidden[0].index_select(0, &self.targets(batch).0.positions);
         let words = backbone.vocabulary(&rows, ctx);
         let sentences = self.next_sentence.as_ref().map(|head| head.of_sequences(backbone, hidden, batch, ctx));
         [words].into_iter().chain(sentences).collect()

@@ -41,8 +41,8 @@ impl Model {
         if block == self.backbone.blocks() {
             return self.task.cost(self.backbone.as_ref(), x, how);
         }
-        let border = self.boundary(block, x, how);
-        Cost::keep(border).then(self.backbone.cost(block, x, how)).beside(border)
+        let boundary = self.boundary(block, x, how);
+        Cost::keep(boundary).then(self.backbone.cost(block, x, how)).beside(boundary)
     }
 
     /// Bytes of boundary activations that a block adds; 0 for the head.

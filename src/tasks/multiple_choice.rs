@@ -37,7 +37,10 @@ impl Task for MultipleChoice {
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Classes(classes) = &batch.labels else { panic!("multiple choice needs class labels") };
         let widths: Vec<i64> = batch.widths.iter().map(|&n| n as i64).collect();
-        vec![cross_entropy(&pad(&logits[0].view(-1), &widths, batch.score_places.as_ref(), f64::NEG_INFINITY), classes)]
+        vec![cross_entropy(
+            &pad(&logits[0].view(-1), &widths, batch.score_positions.as_ref(), f64::NEG_INFINITY),
+            classes,
+        )]
     }
 
     fn answer_size(&self, dataset: &Dataset, i: usize) -> usize {

@@ -25,7 +25,7 @@ impl Task for NextToken {
     /// Returns `[n, vocab_size]` for the n targets.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         let Labels::Tokens(targets) = &batch.labels else { panic!("a language model needs token labels") };
-        let rows = hidden[0].index_select(0, &targets.places);
+        let rows = hidden[0].index_select(0, &targets.positions);
         vec![backbone.vocabulary(&rows, ctx)]
     }
 

@@ -43,7 +43,7 @@ impl Task for QuestionAnswering {
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Spans(spans) = &batch.labels else { panic!("question answering needs spans") };
         let of = |end: i64| {
-            let (scores, positions) = (logits[0].select(1, end), batch.score_places.as_ref());
+            let (scores, positions) = (logits[0].select(1, end), batch.score_positions.as_ref());
             let scores = pad(&scores, batch.sequences.lengths(), positions, f64::NEG_INFINITY);
             cross_entropy(&scores, &spans.select(1, end))
         };

@@ -45,7 +45,7 @@ impl Task for TokenClassification {
     /// Returns `[n, C]` for the n labelled tokens.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         let Labels::Tokens(targets) = &batch.labels else { panic!("token classification needs token labels") };
-        vec![self.head.of_tokens(backbone, hidden, Some(&targets.places), ctx)]
+        vec![self.head.of_tokens(backbone, hidden, Some(&targets.positions), ctx)]
     }
 
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {

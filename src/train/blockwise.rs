@@ -90,20 +90,20 @@ impl<'a> Blockwise<'a> {
         let Blockwise { model, params, recompute, watch } = self;
         let (count, first) = (model.blocks(), params.layout().first_trained_block());
         let mut blocks: Vec<Block> = Vec::with_capacity(count);
-        let mut border = Boundary::new();
+        let mut boundary = Boundary::new();
         self.visit(weights, |index| {
             let Some(batch) = batch else { return };
             let keeps = index >= first && recompute.keeps(index, count);
-            let input = detach(&border, keeps && index > first);
+            let input = detach(&boundary, keeps && index > first);
             let run = || self.run(index, &input, batch, pass);
             let kept = if keeps { run() } else { without_graph(run) };
-            border = kept.output.iter().map(Tensor::shallow_clone).collect();
+            boundary = kept.output.iter().map(Tensor::shallow_clone).collect();
             if index >= first {
                 blocks.push(Block { input, kept: keeps.then_some(kept) });
             }
         })?;
         let range = profiler::range(|| "forward loss".to_owned());
-        let losses = batch.map(|batch| model.task.losses(&border, batch));
+        let losses = batch.map(|batch| model.task.losses(&boundary, batch));
         drop(range);
         // Free the logits: backward starts from the losses, and the graph keeps what it needs.
         if let Some(Block { kept: Some(last), .. }) = blocks.last_mut() {
@@ -122,14 +122,14 @@ impl<'a> Blockwise<'a> {
     /// A dead or late rank, where weights are gathered.
     pub fn infer(self, weights: &mut Weights, batch: Option<&Batch>) -> Result<Option<Boundary>> {
         let _guard = tch::no_grad_guard();
-        let mut border = Boundary::new();
+        let mut boundary = Boundary::new();
         self.visit(weights, |index| {
             if let Some(batch) = batch {
-                border = self.model.forward(index, &border, batch, &mut Ctx::eval(self.params));
+                boundary = self.model.forward(index, &boundary, batch, &mut Ctx::eval(self.params));
             }
         })?;
         weights.release(self.params, self.model.blocks() - 1)?;
-        Ok(batch.map(|_| border))
+        Ok(batch.map(|_| boundary))
     }
 
     fn visit(self, weights: &mut Weights, run: impl FnMut(usize)) -> Result<()> {
@@ -229,6 +229,6 @@ fn backward(outputs: &Boundary, grads: &Boundary) -> Result<()> {
 }
 
 /// Returns detached copies that start a new graph; with `learns`, they collect a gradient.
-fn detach(border: &Boundary, learns: bool) -> Boundary {
-    border.iter().map(|t| t.detach().set_requires_grad(learns && t.is_floating_point())).collect()
+fn detach(boundary: &Boundary, learns: bool) -> Boundary {
+    boundary.iter().map(|t| t.detach().set_requires_grad(learns && t.is_floating_point())).collect()
 }

@@ -262,8 +262,8 @@ pub fn load(config: &Config, model: &Model, layout: &Layout, setup: &Setup, data
     let blocks = model.blocks();
     let weigh = |x: &Extents| {
         let costs: Vec<_> = (0..blocks).map(|block| model.cost(block, x, &how)).collect();
-        let borders: Vec<f64> = (0..blocks).map(|block| model.boundary(block, x, &how)).collect();
-        memory::activations(&costs, &borders, &setup.keeps, layout.first_trained_block())
+        let boundaries: Vec<f64> = (0..blocks).map(|block| model.boundary(block, x, &how)).collect();
+        memory::activations(&costs, &boundaries, &setup.keeps, layout.first_trained_block())
     };
     let steps = settings::total_steps(config, sampler.steps_per_epoch());
     let load = Load::of(dataset, &sampler, steps, weigh);

@@ -54,11 +54,11 @@ impl Bytes {
 static KEPT: Mutex<Option<(Device, [u64; 3])>> = Mutex::new(None);
 
 /// Sets the data of [`account`]: this rank's device, and its bytes of weights, gradients and optimizer state.
-pub fn remember(device: Device, kept: [u64; 3]) {
+pub fn record_kept(device: Device, kept: [u64; 3]) {
     *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some((device, kept));
 }
 
-/// Describes the peak bytes of this rank's tensors by use, for out-of-memory errors; `None` before [`remember`].
+/// Describes the peak bytes of this rank's tensors by use, for out-of-memory errors; `None` before [`record_kept`].
 pub fn account() -> Option<String> {
     let (device, kept) = (*KEPT.lock().unwrap_or_else(PoisonError::into_inner))?;
     let mut bytes = Bytes::peak(device, kept);
@@ -188,7 +188,7 @@ mod tests {
         let (held, peak) = (Bytes::held(Device::Cpu, [0; 3]), Bytes::peak(Device::Cpu, [0; 3]));
         let of = |bytes: &Bytes| bytes.by_use[Use::Optimizer as usize];
         assert!(of(&held) >= 8000 && of(&peak) >= of(&held) && peak.total >= 8000, "{held:?} {peak:?}");
-        remember(Device::Cpu, [0; 3]);
+        record_kept(Device::Cpu, [0; 3]);
         assert!(account().is_some_and(|text| text.starts_with("peak memory of its tensors ")));
         drop(kept);
     }

@@ -215,11 +215,11 @@ impl Shaped {
         let masters =
             if from == Source::Checkpoint && masters.exists() { Some(TensorFile::open(&masters)?) } else { None };
         let report = match from {
-            Source::Random => import::draw(&params, seed, take).map(|()| Report::default())?,
+            Source::Random => import::initialize(&params, seed, take).map(|()| Report::default())?,
             _ => import::load(&folder, &params, &names, seed, masters.as_ref(), take)?,
         };
         let (held, masters) = weights.bytes(&params);
-        memory_report::remember(comm.device(), [held, 0, masters]);
+        memory_report::record_kept(comm.device(), [held, 0, masters]);
         Ok(Loaded { model, params, weights, names, report, sums })
     }
 }

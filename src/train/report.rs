@@ -114,7 +114,7 @@ fn other_threads(before: Option<usize>, now: usize, device: Device) -> Option<St
 fn other_labels(session: &Session) -> Option<String> {
     let Session { loaded, data, .. } = session;
     let own = labels::of_config(loaded.model.backbone.config_json())?;
-    let is_new = !loaded.report.fresh.is_empty() || !loaded.report.reshaped.is_empty();
+    let is_new = !loaded.report.missing.is_empty() || !loaded.report.mismatched.is_empty();
     let others = own != data.head.labels()? && !is_new;
     others
         .then(|| format!("head      was trained for other labels ({}) and continues from its weights", shortened(&own)))
@@ -202,9 +202,9 @@ pub fn device(comm: &dyn Collective) -> &'static str {
 /// Lists newly initialized weights and unused tensors of the checkpoint.
 pub fn weights(report: &Report) -> Vec<String> {
     [
-        ("missing   not in the file, newly initialized", &report.fresh),
-        ("mismatch  another shape in the file, newly initialized", &report.reshaped),
-        ("unused    unexpected keys in the file", &report.unused),
+        ("missing   not in the file, newly initialized", &report.missing),
+        ("mismatch  another shape in the file, newly initialized", &report.mismatched),
+        ("unused    unexpected keys in the file", &report.unexpected),
     ]
     .into_iter()
     .filter(|(_, names)| !names.is_empty())

@@ -85,7 +85,7 @@ impl Trainer {
 
         let scaler = settings::scaler(&config, resumed.as_ref().and_then(|r| r.state.loss_scale.as_ref()));
         let mut stepper = Stepper::new(&config, Arc::clone(&comm), (model, params, weights), schedule, scaler)?;
-        memory_report::remember(comm.device(), stepper.kept());
+        memory_report::record_kept(comm.device(), stepper.kept());
         let from = resumed.as_ref().map(|r| r.from.clone());
         let saved = resumed.as_ref().filter(|r| r.own).map(|r| r.state.global_step);
         let thaws = resumed.as_ref().map_or(Ok(false), |r| r.thaws(&config))?;

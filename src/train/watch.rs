@@ -45,12 +45,12 @@ impl Watch {
         }
     }
 
-    /// Checks the gradients of a block's backward pass; `border` is the gradient of its input.
-    pub fn after_backward(&self, model: &Model, params: &Params, block: usize, border: &Boundary, batch: &Batch) {
+    /// Checks the gradients of a block's backward pass; `boundary` is the gradient of its input.
+    pub fn after_backward(&self, model: &Model, params: &Params, block: usize, boundary: &Boundary, batch: &Batch) {
         for id in params_of(params, block).filter(|id| is_bad(&params.view(*id).grad())) {
             self.record(|| format!("the gradient of {}{}", name_of(model, params, id), named(&batch.samples)));
         }
-        for tensor in border.iter().filter(|tensor| is_bad(tensor)) {
+        for tensor in boundary.iter().filter(|tensor| is_bad(tensor)) {
             let name = model.block_name(block);
             self.record(|| format!("the gradient of the input of the {name}{}", samples(tensor, batch)));
         }

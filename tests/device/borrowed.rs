@@ -32,7 +32,7 @@ const LAYERS: usize = 4;
 const AGAIN: usize = 2;
 
 /// Block 0 looks up two tables, and hands `[x, memory]` on; a layer is `tanh(x W) + gate * memory`. `memory` passes
-/// through every border as it is. The first table is the head's matrix too; the second is looked up again in one layer.
+/// through every boundary as it is. The first table is the head's matrix too; the second is looked up again in one layer.
 struct Toy {
     words: ParamId,
     places: ParamId,
@@ -208,7 +208,7 @@ fn batch(samples: &[u32]) -> Batch {
         samples: samples.to_vec(),
         widths: vec![1; samples.len()],
         decoder: None,
-        score_places: None,
+        score_positions: None,
     };
     batch.upload(Vec::new(), device()).unwrap().wait().unwrap();
     batch
@@ -266,7 +266,7 @@ fn run_rank(case: Case, comm: Arc<dyn Collective>) {
     for unit in 0..params.layout().units().len() {
         let whole = Tensor::zeros([params.layout().padded(unit)], (Kind::Float, device()));
         for (id, mut part) in params.members(unit, &whole) {
-            part.copy_(&params.spec(id).draw(7));
+            part.copy_(&params.spec(id).initialize(7));
         }
         weights.set(&params, unit, &whole).unwrap();
     }

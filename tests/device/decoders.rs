@@ -34,7 +34,7 @@ fn packed_documents_are_as_documents_apart() {
         }
         // And a model that let them see each other would not give this: one long document has another loss.
         let (other, _) = gradients(&mut loaded, &reference.packed(3, true), 1.0);
-        assert!((other - wanted).abs() > 1e-3 * wanted, "{case}: borders do not matter: {other}, {wanted}");
+        assert!((other - wanted).abs() > 1e-3 * wanted, "{case}: boundaries do not matter: {other}, {wanted}");
     }
 }
 
@@ -80,6 +80,6 @@ fn old_gpt2_files_are_read() {
 fn a_language_models_layers_are_found_for_another_head() {
     let reference = Reference::open("cases/llama-causal");
     let loaded = reference.load(&Head::Span { unanswerable: false });
-    assert_eq!(loaded.report.fresh, ["qa_outputs.weight", "qa_outputs.bias"]);
-    assert_eq!(loaded.report.unused, ["lm_head.weight"]);
+    assert_eq!(loaded.report.missing, ["qa_outputs.weight", "qa_outputs.bias"]);
+    assert_eq!(loaded.report.unexpected, ["lm_head.weight"]);
 }

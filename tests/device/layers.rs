@@ -9,7 +9,7 @@ use trainer::checkpoint::tensors::TensorFile;
 use trainer::data::ragged::{Cross, Sequences};
 use trainer::ffi::{self, transfer};
 use trainer::nn::activation::Activation;
-use trainer::nn::attention::{AttentionConfig, Reach, attention, self_attention};
+use trainer::nn::attention::{AttentionConfig, Mask, attention, self_attention};
 use trainer::nn::blocks::{BlockConfig, PostNormBlock};
 use trainer::nn::cache::Cache;
 use trainer::nn::embedding::Embedding;
@@ -89,22 +89,22 @@ where
 
 const X: (&str, [i64; 2]) = ("x", [T, HIDDEN]);
 
-fn config(kv_heads: i64, reach: Reach, dropout: f64) -> AttentionConfig {
-    AttentionConfig { heads: HEADS, kv_heads, head_dim: DIM, scale: (DIM as f64).powf(-0.5), dropout, reach }
+fn config(kv_heads: i64, mask: Mask, dropout: f64) -> AttentionConfig {
+    AttentionConfig { heads: HEADS, kv_heads, head_dim: DIM, scale: (DIM as f64).powf(-0.5), dropout, mask }
 }
 
 /// The attention kernel alone.
-fn kernel(name: &'static str, lengths: &'static [i64], kv_heads: i64, reach: Reach) -> Layer {
+fn kernel(name: &'static str, lengths: &'static [i64], kv_heads: i64, mask: Mask) -> Layer {
     let qkv = ("qkv", [lengths.iter().sum(), (HEADS + 2 * kv_heads) * DIM]);
     let declare = move |_: &mut ParamBuilder, dropout: f64| {
         move |ctx: &mut Ctx, x: &[Tensor], sequences: &Sequences| {
-            self_attention(ctx, &config(kv_heads, reach, dropout), &x[0], sequences.buckets(), None)
+            self_attention(ctx, &config(kv_heads, mask, dropout), &x[0], sequences.buckets(), None)
         }
     };
-    Layer { lengths, causal: reach != Reach::All, ..layer(name, &[qkv], declare) }
+    Layer { lengths, causal: mask != Mask::Bidirectional, ..layer(name, &[qkv], declare) }
 }
 
-fn biased_kernel(name: &'static str, reach: Reach) -> Layer {
+fn biased_kernel(name: &'static str, mask: Mask) -> Layer {
     layer(name, &[("qkv", [T, 3 * HIDDEN])], move |b, dropout| {
         let longest = LENGTHS.iter().copied().max().unwrap();
         let table = b.bias_table("bias", &[HEADS, longest, longest], Init::Zeros);
@@ -113,15 +113,15 @@ fn biased_kernel(name: &'static str, reach: Reach) -> Layer {
             let bias = |bucket: &trainer::data::ragged::Bucket| {
                 table.narrow(1, 0, bucket.queries.longest).narrow(2, 0, bucket.keys().longest).unsqueeze(0)
             };
-            self_attention(ctx, &config(HEADS, reach, dropout), &x[0], sequences.buckets(), Some(&bias))
+            self_attention(ctx, &config(HEADS, mask, dropout), &x[0], sequences.buckets(), Some(&bias))
         }
     })
 }
 
-fn attention_layer(kv_heads: i64, reach: Reach, bias: bool, head_norm: Option<f64>, p: f64) -> SelfAttentionConfig {
+fn attention_layer(kv_heads: i64, mask: Mask, bias: bool, head_norm: Option<f64>, p: f64) -> SelfAttentionConfig {
     SelfAttentionConfig {
         hidden: HIDDEN,
-        attention: config(kv_heads, reach, p),
+        attention: config(kv_heads, mask, p),
         qkv_bias: bias,
         out_bias: bias,
         head_norm,
@@ -136,8 +136,8 @@ fn rotary() -> Rotary {
 
 fn self_attention_layer(name: &'static str, plain: bool, head_norm: Option<f64>) -> Layer {
     let declare = move |b: &mut ParamBuilder, dropout: f64| {
-        let (kv_heads, reach) = if plain { (HEADS, Reach::All) } else { (2, Reach::Causal) };
-        let layer = SelfAttention::new(b, attention_layer(kv_heads, reach, plain, head_norm, dropout));
+        let (kv_heads, mask) = if plain { (HEADS, Mask::Bidirectional) } else { (2, Mask::Causal) };
+        let layer = SelfAttention::new(b, attention_layer(kv_heads, mask, plain, head_norm, dropout));
         move |ctx: &mut Ctx, x: &[Tensor], sequences: &Sequences| {
             let angles = (!plain).then(|| rotary().angles(sequences, x[0].kind()));
             layer.forward(ctx, &x[0], sequences, angles.as_ref())
@@ -169,7 +169,7 @@ fn pooler(name: &'static str, picks: Picks, dense: bool) -> Layer {
 
 fn relative(name: &'static str, farthest: Option<i64>) -> Layer {
     layer(name, &[X], move |b, dropout| {
-        let attention = config(HEADS, Reach::All, dropout);
+        let attention = config(HEADS, Mask::Bidirectional, dropout);
         let config = RelativeAttentionConfig { hidden: HIDDEN, attention, farthest, dropout, std: STD };
         let layer = RelativeAttention::new(b, config);
         move |ctx, x, sequences| layer.forward(ctx, &x[0], sequences, &ints((0..T).map(|t| t / 2 % 2)))
@@ -194,7 +194,7 @@ fn pre_norm(name: &'static str, norm: NormKind, llama: bool) -> Layer {
             PreNormConfig {
                 norm,
                 norm_eps: EPS,
-                attention: attention_layer(kv_heads, Reach::Causal, !llama, None, dropout),
+                attention: attention_layer(kv_heads, Mask::Causal, !llama, None, dropout),
                 feed_forward: feed_forward(activation, llama, !llama, dropout),
                 dropout,
             },
@@ -250,22 +250,22 @@ fn layers() -> Vec<Layer> {
             let norm = ResidualNorm::new(b, "norm", HIDDEN, EPS, dropout);
             move |ctx, x, _| norm.forward(ctx, x[0].shallow_clone(), &x[1])
         }),
-        kernel("attention-bidirectional", LENGTHS, HEADS, Reach::All),
-        kernel("attention-without-padding", EQUAL, HEADS, Reach::All),
+        kernel("attention-bidirectional", LENGTHS, HEADS, Mask::Bidirectional),
+        kernel("attention-without-padding", EQUAL, HEADS, Mask::Bidirectional),
         layer("attention-scale", &[("qkv", [T, 3 * HIDDEN])], |_, dropout| {
-            let config = AttentionConfig { scale: 0.75, ..config(HEADS, Reach::All, dropout) };
+            let config = AttentionConfig { scale: 0.75, ..config(HEADS, Mask::Bidirectional, dropout) };
             move |ctx, x, sequences| self_attention(ctx, &config, &x[0], sequences.buckets(), None)
         }),
-        kernel("attention-causal", LENGTHS, HEADS, Reach::Causal),
-        kernel("attention-causal-without-padding", EQUAL, HEADS, Reach::Causal),
-        kernel("attention-sliding-window", LENGTHS, HEADS, Reach::Window(3)),
-        kernel("attention-grouped", LENGTHS, 2, Reach::All),
-        kernel("attention-grouped-causal", LENGTHS, 2, Reach::Causal),
-        kernel("attention-one-key-head-sliding-window", LENGTHS, 1, Reach::Window(3)),
-        biased_kernel("attention-bias", Reach::All),
-        biased_kernel("attention-bias-causal", Reach::Causal),
+        kernel("attention-causal", LENGTHS, HEADS, Mask::Causal),
+        kernel("attention-causal-without-padding", EQUAL, HEADS, Mask::Causal),
+        kernel("attention-sliding-window", LENGTHS, HEADS, Mask::SlidingWindow(3)),
+        kernel("attention-grouped", LENGTHS, 2, Mask::Bidirectional),
+        kernel("attention-grouped-causal", LENGTHS, 2, Mask::Causal),
+        kernel("attention-one-key-head-sliding-window", LENGTHS, 1, Mask::SlidingWindow(3)),
+        biased_kernel("attention-bias", Mask::Bidirectional),
+        biased_kernel("attention-bias-causal", Mask::Causal),
         layer("attention-cross", &[("q", [T, HIDDEN]), ("kv", [22, 2 * HIDDEN])], |_, dropout| {
-            let config = config(HEADS, Reach::All, dropout);
+            let config = config(HEADS, Mask::Bidirectional, dropout);
             move |ctx, x, sequences| {
                 let cross = {
                     let mut cross = Cross::new(sequences, &Sequences::new(OTHERS.to_vec()));
@@ -319,7 +319,7 @@ fn layers() -> Vec<Layer> {
                 BlockConfig {
                     hidden: HIDDEN,
                     intermediate: 24,
-                    attention: config(HEADS, Reach::All, dropout),
+                    attention: config(HEADS, Mask::Bidirectional, dropout),
                     activation: Activation::Gelu,
                     attended_dropout: dropout,
                     mlp_dropout: dropout,

@@ -47,13 +47,14 @@ fn bf16_weights_in_one_file() {
 fn legacy_encoder_in_several_files() {
     let reference = Reference::open("bert-headless-legacy");
     let loaded = reference.load(&classes(&["a", "b"]));
-    assert_eq!(loaded.report.unused, ["cls.predictions.bias", "embeddings.position_ids"]);
-    assert_eq!(loaded.report.fresh, ["classifier.weight", "classifier.bias"]);
+    assert_eq!(loaded.report.unexpected, ["cls.predictions.bias", "embeddings.position_ids"]);
+    assert_eq!(loaded.report.missing, ["classifier.weight", "classifier.bias"]);
     let Loaded { model, params, .. } = &loaded;
     let batch = reference.batch();
     let mut ctx = Ctx::eval(params);
     let hidden = tch::no_grad(|| {
-        (0..model.backbone.blocks()).fold(Vec::new(), |border, s| model.backbone.forward(s, &border, &batch, &mut ctx))
+        (0..model.backbone.blocks())
+            .fold(Vec::new(), |boundary, s| model.backbone.forward(s, &boundary, &batch, &mut ctx))
     });
     let difference = max_difference(&hidden[0], &reference.tensor("hidden"));
     assert!(difference < tolerance(Kind::Float).output, "hidden states differ by {difference:e}");

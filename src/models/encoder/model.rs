@@ -7,7 +7,7 @@ use crate::data::extent::Extents;
 use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
 use crate::models::{Backbone, Boundary, Reads, Role};
-use crate::nn::attention::{AttentionConfig, Reach};
+use crate::nn::attention::{AttentionConfig, Mask};
 use crate::nn::blocks::{BlockConfig, PostNormBlock};
 use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::input_embeddings::{InputConfig, InputEmbeddings};
@@ -97,7 +97,7 @@ fn blocks(config: &Config, design: &Design, b: &mut ParamBuilder) -> Vec<PostNor
             head_dim,
             scale: 1.0 / (head_dim as f64).sqrt(),
             dropout: config.attention_probs_dropout_prob,
-            reach: Reach::All,
+            mask: Mask::Bidirectional,
         },
         activation: config.activation,
         attended_dropout: design.attended_dropout,

@@ -6,7 +6,7 @@ use crate::models::decoder::{DecoderConfig, Positions, head_dropout};
 use crate::models::family::DropoutOverrides;
 use crate::models::{Role, check};
 use crate::nn::activation::Activation;
-use crate::nn::attention::{AttentionConfig, Reach};
+use crate::nn::attention::{AttentionConfig, Mask};
 use crate::nn::feed_forward::FeedForwardConfig;
 use crate::nn::norm::NormKind;
 use crate::nn::pre_norm::PreNormConfig;
@@ -137,7 +137,7 @@ impl Config {
             head_dim,
             scale: scale / depth,
             dropout: self.attn_pdrop,
-            reach: Reach::Causal,
+            mask: Mask::Causal,
         };
         // Each layer adds to the residual stream twice.
         let (std, out_std) = (self.initializer_range, self.initializer_range / (2.0 * self.n_layer as f64).sqrt());

@@ -7,7 +7,7 @@ use crate::models::decoder::{DecoderConfig, Positions, head_dropout};
 use crate::models::family::DropoutOverrides;
 use crate::models::{Role, check};
 use crate::nn::activation::Activation;
-use crate::nn::attention::{AttentionConfig, Reach};
+use crate::nn::attention::{AttentionConfig, Mask};
 use crate::nn::feed_forward::FeedForwardConfig;
 use crate::nn::norm::NormKind;
 use crate::nn::pre_norm::PreNormConfig;
@@ -81,7 +81,7 @@ pub struct Config {
     head_dim: i64,
     rotary: Rotary,
     /// The attention mask of each layer.
-    reaches: Vec<Reach>,
+    masks: Vec<Mask>,
     dropout: DropoutOverrides,
 }
 
@@ -114,7 +114,7 @@ impl Config {
             kv_heads,
             head_dim,
             rotary: rope::read(json, head_dim, keys.max_position_embeddings)?,
-            reaches: reaches(&keys)?,
+            masks: masks(&keys)?,
             dropout,
             keys,
         };
@@ -137,7 +137,7 @@ impl Config {
         };
         let shape = Shape {
             kind,
-            layers: self.reaches.len(),
+            layers: self.masks.len(),
             heads: self.keys.num_attention_heads,
             kv_heads: self.kv_heads,
             tied: self.keys.tie_word_embeddings,
@@ -146,7 +146,7 @@ impl Config {
             vocab: *vocab_size,
             max_length: *max_position_embeddings,
             positions: Positions::Rotary(self.rotary.clone()),
-            blocks: self.reaches.iter().map(|&reach| self.block(reach)).collect(),
+            blocks: self.masks.iter().map(|&mask| self.block(mask)).collect(),
             dropout: self.hidden_dropout(),
             head_dropout: self.head_dropout(role),
             std: *initializer_range,
@@ -156,7 +156,7 @@ impl Config {
         }
     }
 
-    fn block(&self, reach: Reach) -> PreNormConfig {
+    fn block(&self, mask: Mask) -> PreNormConfig {
         let Keys { model_type, hidden_size: hidden, initializer_range: std, rms_norm_eps, .. } = self.keys.clone();
         let is_qwen2 = model_type == "qwen2";
         let attention = AttentionConfig {
@@ -165,7 +165,7 @@ impl Config {
             head_dim: self.head_dim,
             scale: 1.0 / (self.head_dim as f64).sqrt(),
             dropout: self.attention_dropout(),
-            reach,
+            mask,
         };
         // Only Llama and Qwen3 use attention_bias, only Llama uses mlp_bias.
         let asked = self.keys.attention_bias && matches!(model_type.as_str(), "llama" | "qwen3");
@@ -210,7 +210,7 @@ impl Config {
     }
 }
 
-fn reaches(keys: &Keys) -> Result<Vec<Reach>> {
+fn masks(keys: &Keys) -> Result<Vec<Mask>> {
     let layers = keys.num_hidden_layers;
     let window = match keys.model_type.as_str() {
         "mistral" => keys.sliding_window,
@@ -220,11 +220,11 @@ fn reaches(keys: &Keys) -> Result<Vec<Reach>> {
     if let Some(window) = window {
         check::sizes(&[("sliding_window", window)])?;
     }
-    let near = window.map_or(Reach::Causal, Reach::Window);
+    let near = window.map_or(Mask::Causal, Mask::SlidingWindow);
     match (keys.model_type.as_str(), &keys.layer_types) {
         ("qwen2" | "qwen3", Some(kinds)) => {
-            let reach = |kind: &String| match (kind.as_str(), window) {
-                ("full_attention", _) => Ok(Reach::Causal),
+            let mask = |kind: &String| match (kind.as_str(), window) {
+                ("full_attention", _) => Ok(Mask::Causal),
                 ("sliding_attention", Some(_)) => Ok(near),
                 ("sliding_attention", None) => Err(Error::input(
                     "layer_types has \"sliding_attention\", which needs use_sliding_window = true and a sliding_window",
@@ -237,10 +237,10 @@ fn reaches(keys: &Keys) -> Result<Vec<Reach>> {
                     kinds.len()
                 )));
             }
-            kinds.iter().map(reach).collect()
+            kinds.iter().map(mask).collect()
         }
         ("qwen2" | "qwen3", None) => {
-            Ok((0..layers).map(|i| if i >= keys.max_window_layers { near } else { Reach::Causal }).collect())
+            Ok((0..layers).map(|i| if i >= keys.max_window_layers { near } else { Mask::Causal }).collect())
         }
         _ => Ok(vec![near; layers]),
     }
@@ -261,12 +261,12 @@ mod tests {
         assert_eq!([llama.kv_heads, mistral.kv_heads, qwen2.kv_heads, qwen3.kv_heads], [32, 8, 32, 32]);
         assert_eq!([llama.head_dim, mistral.head_dim, qwen2.head_dim, qwen3.head_dim], [128; 4]);
         assert_eq!(
-            [llama.reaches[0], mistral.reaches[0], qwen2.reaches[31]],
-            [Reach::Causal, Reach::Window(4096), Reach::Causal]
+            [llama.masks[0], mistral.masks[0], qwen2.masks[31]],
+            [Mask::Causal, Mask::SlidingWindow(4096), Mask::Causal]
         );
-        assert_eq!(read(json!({"model_type": "mistral", "sliding_window": null})).unwrap().reaches[0], Reach::Causal);
+        assert_eq!(read(json!({"model_type": "mistral", "sliding_window": null})).unwrap().masks[0], Mask::Causal);
         let biases = |config: &Config| {
-            let attention = config.block(Reach::Causal).attention;
+            let attention = config.block(Mask::Causal).attention;
             (attention.qkv_bias, attention.out_bias, attention.head_norm.is_some())
         };
         assert_eq!(
@@ -279,9 +279,9 @@ mod tests {
     fn windows_are_of_the_layers_that_say_so() {
         let qwen = |more: Value| {
             let config = json!({"model_type": "qwen2", "num_hidden_layers": 3, "sliding_window": 7});
-            read(overlaid(config, &more)).map(|config| config.reaches)
+            read(overlaid(config, &more)).map(|config| config.masks)
         };
-        let (full, near) = (Reach::Causal, Reach::Window(7));
+        let (full, near) = (Mask::Causal, Mask::SlidingWindow(7));
         assert_eq!(qwen(json!({})).unwrap(), [full; 3]);
         assert_eq!(qwen(json!({"use_sliding_window": true, "max_window_layers": 2})).unwrap(), [full, full, near]);
         let kinds = json!(["sliding_attention", "full_attention", "sliding_attention"]);

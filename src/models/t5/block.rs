@@ -3,7 +3,7 @@
 use crate::data::extent::Extent;
 use crate::data::ragged::Bucket;
 use crate::models::t5::Config;
-use crate::nn::attention::{AttentionConfig, Bias, Reach, attention};
+use crate::nn::attention::{AttentionConfig, Bias, Mask, attention};
 use crate::nn::attention_cost::Around;
 use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::feed_forward::{self, FeedForwardConfig};
@@ -45,7 +45,7 @@ impl Attention {
     }
 
     /// Declares `name.norm`, `name.query`, `name.key_value` and `name.out`.
-    pub fn new(b: &mut ParamBuilder, name: &str, config: &Config, reach: Reach) -> Self {
+    pub fn new(b: &mut ParamBuilder, name: &str, config: &Config, mask: Mask) -> Self {
         let &Config { d_model, d_kv, num_heads, initializer_factor: factor, .. } = config;
         let inner = num_heads * d_kv;
         let std = |size: i64| factor * (size as f64).powf(-0.5);
@@ -56,7 +56,7 @@ impl Attention {
                 head_dim: d_kv,
                 scale: 1.0,
                 dropout: config.attention_dropout,
-                reach,
+                mask,
             },
             dropout: config.dropout_rate,
             norm: RmsNorm::new(b, "norm", d_model, config.layer_norm_epsilon),

@@ -11,7 +11,7 @@ use crate::models::t5::block::{Attention, FeedForward};
 use crate::models::t5::relative_bias::{Buckets, RelativeBias};
 use crate::models::t5::{Config, hf_names};
 use crate::models::{Backbone, Boundary, Reads};
-use crate::nn::attention::{Bias, Reach};
+use crate::nn::attention::{Bias, Mask};
 use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::{self, Embedding};
 use crate::nn::linear::HeadInput;
@@ -51,19 +51,20 @@ struct Layer {
 
 impl Stack {
     /// Declares the layers in blocks `first`, `first + 1` and so on, and the norm in the last of them or the one after.
-    fn new(b: &mut ParamBuilder, config: &Config, reach: Reach, first: usize) -> Self {
-        let decodes = reach == Reach::Causal;
+    fn new(b: &mut ParamBuilder, config: &Config, mask: Mask, first: usize) -> Self {
+        let decodes = mask == Mask::Causal;
         let (name, count) = if decodes { ("decoder", config.decoder_layers()) } else { ("encoder", config.num_layers) };
         let (buckets, distance) = (config.relative_attention_num_buckets, config.relative_attention_max_distance);
         let std = config.initializer_factor * (config.d_model as f64).powf(-0.5);
         b.scope(name, |b| {
-            let buckets = Buckets::new(buckets, distance, reach);
+            let buckets = Buckets::new(buckets, distance, mask);
             let shared = b.block(first, |b| RelativeBias::new(b, "bias", buckets, config.num_heads, std));
             let layer = |i: usize| {
                 b.block(first + i, |b| Layer {
                     bias: if i == 0 { shared.clone() } else { shared.shared(b) },
-                    attention: b.scope(&i.to_string(), |b| Attention::new(b, "attention", config, reach)),
-                    cross: decodes.then(|| b.scope(&i.to_string(), |b| Attention::new(b, "cross", config, Reach::All))),
+                    attention: b.scope(&i.to_string(), |b| Attention::new(b, "attention", config, mask)),
+                    cross: decodes
+                        .then(|| b.scope(&i.to_string(), |b| Attention::new(b, "cross", config, Mask::Bidirectional))),
                     feed_forward: b.scope(&i.to_string(), |b| FeedForward::new(b, config)),
                 })
             };
@@ -82,10 +83,10 @@ impl T5 {
         let Plan { json, builder: b, .. } = plan;
         let Config { vocab_size, d_model, initializer_factor: std, tied, .. } = config;
         let words = Embedding::words(b, "words", vocab_size, d_model, std, tied);
-        let encoder = Stack::new(b, &config, Reach::All, 1);
+        let encoder = Stack::new(b, &config, Mask::Bidirectional, 1);
         let between = 1 + encoder.layers.len();
         let again = b.block(between, |b| words.shared(b));
-        let decoder = Stack::new(b, &config, Reach::Causal, between + 1);
+        let decoder = Stack::new(b, &config, Mask::Causal, between + 1);
         let head = b.block(between + 1 + decoder.layers.len(), |b| match tied {
             true => Vocabulary::tied(b, &words),
             false => Vocabulary::own(b, "lm_head", vocab_size, d_model, std),

@@ -1,7 +1,7 @@
 //! Relative position bias of attention scores.
 
 use crate::ffi::transfer::Constant;
-use crate::nn::attention::Reach;
+use crate::nn::attention::Mask;
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -62,8 +62,8 @@ impl RelativeBias {
 }
 
 impl Buckets {
-    pub fn new(count: i64, max_distance: i64, reach: Reach) -> Self {
-        Buckets { count, max_distance, both_sides: reach == Reach::All }
+    pub fn new(count: i64, max_distance: i64, mask: Mask) -> Self {
+        Buckets { count, max_distance, both_sides: mask == Mask::Bidirectional }
     }
 
     /// Returns the bucket of each distance, key position minus query position: i64 to i64 of the same shape, on the
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn scores_lie_along_diagonals() {
         let mut b = ParamBuilder::new();
-        let buckets = Buckets::new(32, 128, Reach::All);
+        let buckets = Buckets::new(32, 128, Mask::Bidirectional);
         let bias = RelativeBias::new(&mut b, "bias", buckets, 2, 1.0);
         let params = Params::new(b.finish(), 1, Kind::Float, Device::Cpu, false).unwrap();
         let table = Tensor::arange(64, (Kind::Float, Device::Cpu)).view([32, 2]);

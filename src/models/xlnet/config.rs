@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::models::check;
 use crate::models::family::DropoutOverrides;
-use crate::nn::attention::{AttentionConfig, Reach};
+use crate::nn::attention::{AttentionConfig, Mask};
 use crate::nn::feed_forward::FeedForwardConfig;
 use crate::nn::pooler::{Picks, PoolerConfig};
 use crate::nn::relative_attention::RelativeAttentionConfig;
@@ -145,7 +145,7 @@ impl Keys {
             head_dim,
             scale: 1.0 / (head_dim as f64).sqrt(),
             dropout: dropout.attention.unwrap_or(self.dropout),
-            reach: Reach::All,
+            mask: Mask::Bidirectional,
         };
         let farthest = (self.clamp_len > 0).then_some(self.clamp_len);
         let feed_forward = FeedForwardConfig {

@@ -115,14 +115,14 @@ impl World {
         let (size, step) = (element.size(), n.div_ceil(self.size));
         let part = |rank: usize| (rank * step).min(n)..((rank + 1) * step).min(n);
         let counts: Vec<c_int> = (0..self.size).map(|rank| part(rank).len() as c_int).collect();
-        let places: Vec<c_int> = (0..self.size).map(|rank| part(rank).start as c_int).collect();
+        let displacements: Vec<c_int> = (0..self.size).map(|rank| part(rank).start as c_int).collect();
         // SAFETY: the caller gives `n` values that are ours alone; the parts lie in them.
         unsafe {
             let theirs = |rank: usize| (at.add(part(rank).start * size).cast_const(), part(rank).len());
             self.exchange(op, element, theirs, at.add(part(self.rank).start * size))?;
             let (kind, comm) = (datatype(element), sys::RSMPI_COMM_WORLD);
-            let (counts, places) = (counts.as_ptr(), places.as_ptr());
-            let code = sys::MPI_Allgatherv(IN_PLACE, 0, kind, at.cast(), counts, places, kind, comm);
+            let (counts, displacements) = (counts.as_ptr(), displacements.as_ptr());
+            let code = sys::MPI_Allgatherv(IN_PLACE, 0, kind, at.cast(), counts, displacements, kind, comm);
             check("MPI_Allgatherv", code)
         }
     }
