@@ -163,7 +163,7 @@ fn launch_takes_the_nodes_of_an_allocation() {
     salloc.args(["--nodes", "2", "--ntasks-per-node", "1", program(), "launch"]).args(bench.settings("run", &[]));
     salloc.envs(["OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"].map(|name| (name, "lo")));
     let ended = run(&mut salloc).expect(0);
-    assert!(ended.stderr.contains("launch: 2 ranks on the 2 nodes of this Slurm job; -n starts"), "{}", ended.text());
+    assert!(ended.stderr.contains("launch: 2 ranks on the 2 nodes of this Slurm job; -n changes the number"), "{}", ended.text());
     assert!(ended.stderr.contains("\nranks     2 (mpi"), "{}", ended.text());
     run(mpirun(2, bench).arg("train").args(bench.settings("plain", &[]))).expect(0);
     assert_equivalent(&bench.steps("run"), &bench.steps("plain"), "run");
