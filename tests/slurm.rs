@@ -163,7 +163,11 @@ fn launch_takes_the_nodes_of_an_allocation() {
     salloc.args(["--nodes", "2", "--ntasks-per-node", "1", program(), "launch"]).args(bench.settings("run", &[]));
     salloc.envs(["OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_oob_tcp_if_include"].map(|name| (name, "lo")));
     let ended = run(&mut salloc).expect(0);
-    assert!(ended.stderr.contains("launch: 2 ranks on the 2 nodes of this Slurm job; -n changes the number"), "{}", ended.text());
+    assert!(
+        ended.stderr.contains("launch: 2 ranks on the 2 nodes of this Slurm job; -n changes the number"),
+        "{}",
+        ended.text()
+    );
     assert!(ended.stderr.contains("\nranks     2 (mpi"), "{}", ended.text());
     run(mpirun(2, bench).arg("train").args(bench.settings("plain", &[]))).expect(0);
     assert_equivalent(&bench.steps("run"), &bench.steps("plain"), "run");
@@ -227,7 +231,7 @@ fn one_rank_worlds_are_explained() {
     assert!(alone.stderr.contains("srun --mpi=pmix"), "{}", alone.text());
     // Debian's Open MPI does not know PMI-2, and says so in its own words.
     let pmi2 = step(&["-n", "2", "--mpi=pmi2"]);
-    assert!(!pmi2.status.success() && pmi2.stderr.contains("take `srun --mpi=pmix`"), "{}", pmi2.text());
+    assert!(!pmi2.status.success() && pmi2.stderr.contains("use `srun --mpi=pmix`"), "{}", pmi2.text());
     assert!(!cluster.bench.path("run").exists());
     // The doctor under srun: all is well, and then not.
     let doctor = |mpi: &str| {
