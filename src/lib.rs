@@ -1,6 +1,6 @@
-//! Distributed fine-tuning of pretrained transformers: MPI starts one rank per GPU, every rank runs libtorch forward and
-//! backward on its shard of the batch, the gradients are reduced block by block while backward still runs, and rank 0
-//! writes checkpoints that Hugging Face tools load. `docs/architecture.md` is the map.
+//! Distributed fine-tuning of pretrained transformers: MPI starts one rank per GPU, every rank runs libtorch forward
+//! and backward on its shard of the batch, the gradients are reduced block by block while backward still runs, and rank
+//! 0 writes checkpoints that Hugging Face tools load. `docs/architecture.md` is the map.
 //!
 //! The modules stand in the order in which a tensor travels.
 

@@ -112,6 +112,9 @@ fn a_dry_run_prints_the_command_and_does_nothing() {
     assert_eq!(words[words.len() - 2..], ["--resume", "auto"]);
     assert_eq!(ended.stderr, "");
     assert!(!bench.path("run").exists());
+    let args = ["--dry-run", "-n", "2", "train"];
+    let same = run(launch(&bench, &args).args(bench.settings("run", &[]))).expect(0);
+    assert_eq!(same.stdout, ended.stdout, "the word that it adds by itself");
 }
 
 /// Told once, by this process, with nothing started: there is not even an mpirun.

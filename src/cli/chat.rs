@@ -211,8 +211,8 @@ struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    /// Prints what is new and returns the whole text. An incomplete UTF-8 character is printed once it is complete, or at
-    /// the end.
+    /// Prints what is new and returns the whole text. An incomplete UTF-8 character is printed once it is complete, or
+    /// at the end.
     fn show(&mut self, ends: bool) -> Result<String> {
         let text = self.generation.tokenizer.decode(&self.ids)?;
         let whole = if ends { text.as_str() } else { text.trim_end_matches('\u{fffd}') };

@@ -13,7 +13,7 @@ use crate::machine::{cpus, gpus};
 use crate::observe::logs;
 use crate::observe::logs::LogFormat;
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// `trainer launch`
@@ -135,7 +135,12 @@ fn default_resume(config: &Config) -> &'static str {
 }
 
 fn job(args: &LaunchArgs, log_format: LogFormat) -> Result<Job> {
-    let (config_file, settings) = config_and_settings(args.config.clone(), args.overrides.clone());
+    let (mut config, mut overrides) = (args.config.clone(), args.overrides.clone());
+    // `trainer launch train run.toml`: `launch` runs `train` by itself.
+    if config.as_deref() == Some(Path::new("train")) && !Path::new("train").exists() {
+        config = (!overrides.is_empty()).then(|| PathBuf::from(overrides.remove(0)));
+    }
+    let (config_file, settings) = config_and_settings(config, overrides);
     let config = Config::load(config_file.as_deref(), &settings)?;
     Ok(Job {
         program: std::env::current_exe()?,

@@ -15,8 +15,8 @@ pub struct SlurmArgs {
     /// Number of nodes [default: 1].
     #[arg(long, value_name = "N", requires = "slurm", value_parser = at_least_one)]
     pub nodes: Option<usize>,
-    /// GPUs per node, one rank each, with their type if the cluster requires it (h100:8); without GPUs, set the ranks per
-    /// node with -n.
+    /// GPUs per node, one rank each, with their type if the cluster requires it (h100:8); without GPUs, set the ranks
+    /// per node with -n.
     #[arg(long, value_name = "[TYPE:]N", requires = "slurm")]
     pub gpus_per_node: Option<Gpus>,
     /// Partition.
@@ -37,7 +37,8 @@ pub struct SlurmArgs {
     /// Launcher of the ranks [default: srun, which needs Slurm's PMIx plugin].
     #[arg(long, value_name = "NAME", requires = "slurm", value_enum)]
     pub launcher: Option<LauncherArg>,
-    /// Seconds before the time limit at which the job writes a checkpoint [default: 300, but at most a quarter of --time].
+    /// Seconds before the time limit at which the job writes a checkpoint [default: 300, but at most a quarter of
+    /// --time].
     #[arg(long, value_name = "SECONDS", requires = "slurm", value_parser = clap::value_parser!(u32).range(1..=65535))]
     pub signal_before: Option<u32>,
     /// Environment module to load; can be repeated.

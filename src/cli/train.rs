@@ -158,9 +158,5 @@ pub(super) fn config_and_settings(
         settings.insert(0, text.to_owned());
         file = None;
     }
-    // `trainer launch train run.toml`: the commands that take a configuration train by themselves.
-    if file.as_deref() == Some(Path::new("train")) && !Path::new("train").exists() && !settings.is_empty() {
-        file = Some(PathBuf::from(settings.remove(0)));
-    }
     (file.or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists())), settings)
 }

@@ -107,8 +107,8 @@ pub trait Collective: Send + Sync {
     /// # Errors
     /// Buffers that do not match the operation; a group that has failed before.
     fn start(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending>;
-    /// Exchanges `status` with all ranks that also call this within `time_limit`; `None` for a rank that did not respond.
-    /// Used to find late ranks after an error; needs no order among the operations.
+    /// Exchanges `status` with all ranks that also call this within `time_limit`; `None` for a rank that did not
+    /// respond. Used to find late ranks after an error; needs no order among the operations.
     fn roll_call(&self, status: i64, time_limit: Duration) -> Vec<Option<i64>>;
     /// Ends the whole job at once on every rank with this exit code. Never returns and does not block for long.
     fn abort(&self, code: i32) -> !;

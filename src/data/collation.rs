@@ -14,8 +14,8 @@ pub enum Collation {
     NextToken,
     /// Masked language modeling: some tokens are masked and are the targets.
     Masked(Masking),
-    /// Encoder-decoder: the first sequence is the encoder's input; the second is the decoder's target, and the decoder's
-    /// input is the target shifted right behind `start`.
+    /// Encoder-decoder: the first sequence is the encoder's input; the second is the decoder's target, and the
+    /// decoder's input is the target shifted right behind `start`.
     SourceTarget { start: u32 },
 }
 

@@ -8,8 +8,8 @@ use crate::data::random::RandomKey;
 
 /// Sequences that attend to themselves or to as many others: sizes of the rectangles of the attention kernel.
 ///
-/// A *position* is a column of a rectangle, real token or padding. Counts are f64 because they are factors of products of
-/// sizes.
+/// A *position* is a column of a rectangle, real token or padding. Counts are f64 because they are factors of products
+/// of sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Extent {
     /// Number of real query tokens, and of the real keys they attend to.

@@ -1,4 +1,5 @@
-//! Dynamic masking for masked language models (arXiv 1810.04805, section 3.1; resampled in each epoch as in 1907.11692).
+//! Dynamic masking for masked language models (arXiv 1810.04805, section 3.1; resampled in each epoch as in
+//! 1907.11692).
 
 use super::example::{Inputs, Label, NO_LABEL};
 use super::random::SplitMix64;
@@ -10,8 +11,8 @@ pub const WORD_START: i32 = 0;
 /// The mark of a word's other tokens.
 pub const WORD_PART: i32 = 1;
 
-/// Of the selected tokens, the fraction replaced by the mask token and the fraction replaced by a random token; the rest
-/// stays.
+/// Of the selected tokens, the fraction replaced by the mask token and the fraction replaced by a random token; the
+/// rest stays.
 const TO_MASK: f64 = 0.8;
 const TO_RANDOM: f64 = 0.1;
 

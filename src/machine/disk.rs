@@ -59,8 +59,8 @@ pub struct Written {
     pub seconds: f64,
 }
 
-/// Writes a file of at most `bytes` to `path`, flushes it to the device, and removes it. Stops early after `time_limit`,
-/// with the result so far.
+/// Writes a file of at most `bytes` to `path`, flushes it to the device, and removes it. Stops early after
+/// `time_limit`, with the result so far.
 pub fn write_speed(path: &Path, bytes: u64, time_limit: Duration) -> Result<Written> {
     let written = write(path, bytes, time_limit).context(path.display());
     _ = fs::remove_file(path);

@@ -1,9 +1,9 @@
 //! Backbones: from a packed batch to hidden states, block by block.
 //!
 //! A family is a folder: `config` (its `config.json`), `model` (its blocks), `hf_names` (its tensors in Hugging Face
-//! files). Families with BERT's layers share [`encoder`]; decoder-only families share [`decoder`]. [`registry`] finds the
-//! family of a folder; [`family`] has the types that families and registry share. Heads that are the same for all families
-//! are in [`crate::tasks`].
+//! files). Families with BERT's layers share [`encoder`]; decoder-only families share [`decoder`]. [`registry`] finds
+//! the family of a folder; [`family`] has the types that families and registry share. Heads that are the same for all
+//! families are in [`crate::tasks`].
 
 pub mod albert;
 pub mod bert;
@@ -65,8 +65,8 @@ pub trait Backbone: Send + Sync {
     /// head: `[T, hidden]`, or the decoder's `[D, hidden]` of an encoder-decoder.
     fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary;
 
-    /// Returns one vector per sequence, `[S, width]`: the family's pooled output for classification, with its dropout before
-    /// a classifier. Runs in the head's block.
+    /// Returns one vector per sequence, `[S, width]`: the family's pooled output for classification, with its dropout
+    /// before a classifier. Runs in the head's block.
     ///
     /// # Panics
     /// For a task head without one.
@@ -99,13 +99,14 @@ pub trait Backbone: Send + Sync {
     /// Returns the cost of the backbone's part of the head's block.
     fn head_cost(&self, reads: Reads, x: &Extents, how: &ComputeMode) -> Cost;
 
-    /// Number of elements that a block adds to the boundary activations, which are kept, as are their gradients in backward.
+    /// Number of elements that a block adds to the boundary activations, which are kept, as are their gradients in
+    /// backward.
     fn boundary(&self, _: usize, x: &Extents) -> f64 {
         x.own.tokens * self.head_input().width as f64
     }
 
-    /// The mapping of native parameters to tensors of a Hugging Face file, the head's included. A task's linear layer is
-    /// `classifier.weight` and `classifier.bias`.
+    /// The mapping of native parameters to tensors of a Hugging Face file, the head's included. A task's linear layer
+    /// is `classifier.weight` and `classifier.bias`.
     fn hf_names(&self) -> HfNames;
 
     /// The `architectures` entry of `config.json` for this task head.

@@ -44,8 +44,8 @@ pub fn read_config(folder: &Path) -> Result<Value> {
 /// Builds the backbone of the model in `folder`, as `plan` describes, and declares its parameters.
 ///
 /// # Errors
-/// Exit 2: an unsupported family, a task head that the family does not support, or an invalid value; the message names the
-/// key.
+/// Exit 2: an unsupported family, a task head that the family does not support, or an invalid value; the message names
+/// the key.
 pub fn backbone(folder: &Path, plan: Plan) -> Result<Box<dyn Backbone>> {
     let path = folder.join("config.json");
     let refuse = |why: String| Err(Error::input(format!("{}: {why}", path.display())));

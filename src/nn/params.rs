@@ -1,8 +1,8 @@
 //! Ordered, named parameters as views into the flat buffers of a [`Layout`].
 //!
-//! [`Params::new`] allocates the buffers of what a [`ParamBuilder`](crate::nn::ParamBuilder) has declared, and makes the
-//! tensors that layers compute with. A buffer need not have memory all the time: ranks that shard the weights fill it
-//! just before a block runs, and free it after.
+//! [`Params::new`] allocates the buffers of what a [`ParamBuilder`](crate::nn::ParamBuilder) has declared, and makes
+//! the tensors that layers compute with. A buffer need not have memory all the time: ranks that shard the weights fill
+//! it just before a block runs, and free it after.
 
 use crate::error::Result;
 use crate::ffi::memory::{self, Use};

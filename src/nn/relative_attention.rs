@@ -23,10 +23,9 @@ pub struct RelativeAttentionConfig {
     pub std: f64,
 }
 
-/// Relative attention (arXiv 1901.02860, section 3.3) with relative segments (arXiv 1906.08237, section 2.5). The score of
-/// the query at i and the key at j is, times the scale,
-/// `(q_i + u) k_j + (q_i + v) R_(i-j) + (q_i + w) s_ij`: R is a projection of the distance's sinusoids, s one of two
-/// vectors, for a key of the same segment and of another.
+/// Relative attention (arXiv 1901.02860, section 3.3) with relative segments (arXiv 1906.08237, section 2.5). The score
+/// of the query at i and the key at j is, times the scale, `(q_i + u) k_j + (q_i + v) R_(i-j) + (q_i + w) s_ij`: R is a
+/// projection of the distance's sinusoids, s one of two vectors, for a key of the same segment and of another.
 #[derive(Debug)]
 pub struct RelativeAttention {
     config: RelativeAttentionConfig,

@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::io::Write;
 
-/// Returns the `wanted` columns: their names as in the file, and their values in each record; `null` where a JSONL record
-/// lacks a column.
+/// Returns the `wanted` columns: their names as in the file, and their values in each record; `null` where a JSONL
+/// record lacks a column.
 ///
 /// # Errors
 /// Input errors (exit 2): a file that cannot be read, or has no columns; a column that no record has.

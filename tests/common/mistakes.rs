@@ -128,6 +128,8 @@ fn data(book: &mut Book) {
 fn models(book: &mut Book) {
     let missing = book.bench.path("no-model").display().to_string();
     book.add("no such model", &[&format!("model.path={missing}")], &["model.path: no such folder: ", &missing]);
+    let here = "model.path: no such folder: nowhere in the working directory";
+    book.add("no such model here", &["model.path=nowhere"], &[here]);
     book.model(
         "a truncated model.safetensors",
         |folder| {

@@ -49,16 +49,16 @@ fn data(report: &Report) -> String {
         "padding",
         &format!(
             "none; padded to the longest of each batch {:.2} positions per token, to max_length {} {:.2}",
-            padding.to_longest, report.outlook.max_length, padding.to_max
+            padding.to_longest, report.planned.max_length, padding.to_max
         ),
     );
-    let tokens = count(settings::micro_batch_tokens(&report.outlook.config) as u64);
+    let tokens = count(settings::micro_batch_tokens(&report.planned.config) as u64);
     let auto = if report.auto_tokens { " (auto)" } else { "" };
     text + &labelled("batch", &format!("micro-batches of up to {tokens} tokens{auto}"))
 }
 
 pub fn model(report: &Report) -> String {
-    let (all, trained) = report.outlook.parameters();
+    let (all, trained) = report.planned.parameters();
     let part = if all == trained { String::new() } else { format!(", {} of them trained", count(trained)) };
     labelled("model", &format!("{}: {} parameters{part}", report.name(), count(all)))
 }
@@ -75,7 +75,7 @@ fn memory(report: &Report) -> String {
         text += &table(&STAGE_COLUMNS, &ways.iter().map(row).collect::<Vec<_>>());
         text += "\n";
     }
-    let auto = report.outlook.config.parallel.zero_stage == ZeroStage::Auto;
+    let auto = report.planned.config.parallel.zero_stage == ZeroStage::Auto;
     if let Some(way) = report.ways.iter().find(|way| way.configured) {
         let lowest = if auto { ", the lowest stage that fits" } else { "" };
         text += &below(&format!("* as configured{lowest}; its peak is {}", phase(report, way.need.at)));
@@ -98,7 +98,7 @@ fn memory(report: &Report) -> String {
 /// Returns what is not counted, and the memory limit.
 pub fn limits(report: &Report) -> String {
     let mut text = String::new();
-    if report.outlook.assumed {
+    if report.planned.assumed {
         text += &below("evaluation is not counted: no evaluation data is assumed");
     }
     if let Some(limit) = &report.limit {
@@ -108,7 +108,7 @@ pub fn limits(report: &Report) -> String {
 }
 
 pub fn phase(report: &Report, at: Phase) -> String {
-    let name = |block: usize| report.outlook.shaped.model.block_name(block);
+    let name = |block: usize| report.planned.shaped.model.block_name(block);
     match at {
         Phase::Update => "in the optimizer update".into(),
         Phase::Forward(block) => format!("in the forward pass of {}", name(block)),
@@ -186,8 +186,8 @@ pub fn measured(report: &Report) -> String {
 /// Returns two tables over world sizes: times, and their parts.
 fn time(report: &Report) -> String {
     let network = &report.network;
-    let batch = match report.outlook.batch_per_rank {
-        None => format!("constant global batch of {}", report.outlook.config.train.global_batch_size),
+    let batch = match report.planned.batch_per_rank {
+        None => format!("constant global batch of {}", report.planned.config.train.global_batch_size),
         Some(n) => format!("{n} examples per rank in each global batch"),
     };
     let mut text = labelled(
@@ -232,7 +232,7 @@ fn time(report: &Report) -> String {
     text += "\n";
     text += &table(&["ranks", "linear", "attention", "memory", "exposed comm.", "sent"], &rows(&parts));
     text += "\n";
-    let short = |row: &&Row| row.global_batch < report.outlook.global_batch(row.ranks);
+    let short = |row: &&Row| row.global_batch < report.planned.global_batch(row.ranks);
     if let Some(row) = report.rows.iter().find(short) {
         let examples = count(row.global_batch as u64);
         text += &below(&format!("from {} ranks on, a batch is the whole data set: {examples} examples", row.ranks));

@@ -11,13 +11,13 @@ use serde_json::{Map, Value, json};
 /// Returns the plan as one object; sizes are in bytes, times in seconds.
 pub fn of(report: &Report) -> Value {
     let (lengths, padding, storage) = (&report.lengths, &report.padding, &report.storage);
-    let (parameters, trained) = report.outlook.parameters();
+    let (parameters, trained) = report.planned.parameters();
     json!({
         "data": {
             "examples": lengths.examples, "tokens": lengths.tokens, "steps": report.steps,
             "steps_per_epoch": report.steps_per_epoch,
             "global_batch_size": report.batch(),
-            "micro_batch_tokens": settings::micro_batch_tokens(&report.outlook.config),
+            "micro_batch_tokens": settings::micro_batch_tokens(&report.planned.config),
             "lengths": {
                 "shortest": lengths.shortest, "mean": lengths.mean(), "median": lengths.median, "p90": lengths.p90,
                 "p99": lengths.p99, "longest": lengths.longest,

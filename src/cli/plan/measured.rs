@@ -13,10 +13,10 @@ use std::sync::Arc;
 impl Report {
     /// Runs real steps and collectives, and corrects the estimated times by them. All ranks call it.
     pub(super) fn measure(&mut self, comm: &Arc<dyn Collective>) -> Result<()> {
-        let (world, outlook) = (comm.world(), &self.outlook);
-        let mut sampler = outlook.sampler(world)?;
-        let (step, need) = outlook.busiest(world, self.zero, self.cpu)?;
-        let mut config = outlook.on(world);
+        let (world, planned) = (comm.world(), &self.planned);
+        let mut sampler = planned.sampler(world)?;
+        let (step, need) = planned.busiest(world, self.zero, self.cpu)?;
+        let mut config = planned.on(world);
         config.parallel.zero_stage = ZeroStage::Stage(self.zero.stage());
         let timed = if world > 1 { measure::collectives(comm.as_ref())? } else { Vec::new() };
         let taken = measure::steps(&config, comm, &sampler, step)?;
@@ -29,10 +29,10 @@ impl Report {
             };
             self.network = fit::network(&timed, world, &self.network);
         }
-        let layout = Layout::new(&self.outlook.shaped.specs, world);
+        let layout = Layout::new(&self.planned.shaped.specs, world);
         let plan = sampler.plan(step);
         let planned =
-            self.with_run(&self.outlook.config, self.zero, |run| run.step(&layout, &plan, self.speed, &self.network).0);
+            self.with_run(&self.planned.config, self.zero, |run| run.step(&layout, &plan, self.speed, &self.network).0);
         // Collectives are measured separately: the rest of the difference is due to computation.
         let own = (taken.seconds - planned.exposed_communication).max(taken.seconds / 10.0);
         self.speed = self.speed.slower(own / (planned.seconds - planned.exposed_communication));

@@ -71,10 +71,10 @@ fn print(args: &PlanArgs, report: &Report) -> Result<()> {
         return Ok(());
     }
     let advisor = Advisor {
-        run: &report.outlook,
+        run: &report.planned,
         with: &|words| args.config(words),
-        hardware: report.place(),
-        assumed: assumed(args, &report.outlook.config, report.ranks),
+        hardware: report.hardware(),
+        assumed: assumed(args, &report.planned.config, report.ranks),
     };
     let advice = advisor.advise()?;
     let recommendation = summary::recommendation(report, &advice)?;
@@ -96,20 +96,20 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
     };
     let limit = limit(args, &config, device, ranks)?;
     let assumed = assumed(args, &config, ranks);
-    let mut outlook = PlannedRun::open(config, args.batch_per_rank.map(|n| n as usize), assumed)?;
-    let auto = outlook.config.train.micro_batch_tokens == MicroBatchTokens::Auto;
+    let mut planned = PlannedRun::open(config, args.batch_per_rank.map(|n| n as usize), assumed)?;
+    let auto = planned.config.train.micro_batch_tokens == MicroBatchTokens::Auto;
     let place = Hardware { ranks, cpu: device.is_none(), limit: limit.as_ref().map(|limit| limit.bytes) };
-    outlook.choose_tokens(&place)?;
-    let (steps, steps_per_epoch) = outlook.steps(ranks)?;
-    let (lengths, padding) = outlook.lengths(ranks)?;
-    let mut ways = outlook.variants(ranks, device.is_none())?;
-    let zero = outlook.choose(&mut ways, place.limit);
-    let storage = outlook.storage(ranks)?;
-    let free = free_space(&outlook.config.output_dir);
+    planned.choose_tokens(&place)?;
+    let (steps, steps_per_epoch) = planned.steps(ranks)?;
+    let (lengths, padding) = planned.lengths(ranks)?;
+    let mut ways = planned.variants(ranks, device.is_none())?;
+    let zero = planned.choose(&mut ways, place.limit);
+    let storage = planned.storage(ranks)?;
+    let free = free_space(&planned.config.output_dir);
     let (speed, device_name) =
-        speed(&outlook.config, device, comm.map(|_| tch::get_num_threads() as usize), ranks, efficiency);
+        speed(&planned.config, device, comm.map(|_| tch::get_num_threads() as usize), ranks, efficiency);
     let mut report = Report {
-        outlook,
+        planned,
         lengths,
         padding,
         steps,

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 /// The estimates of a run.
 pub(super) struct Report {
-    pub outlook: PlannedRun,
+    pub planned: PlannedRun,
     pub lengths: Lengths,
     pub padding: Padding,
     pub steps: u64,
@@ -68,13 +68,13 @@ pub(super) struct Correction {
 impl Report {
     /// Returns the name of the model's folder.
     pub fn name(&self) -> String {
-        let path = &self.outlook.config.model.path;
+        let path = &self.planned.config.model.path;
         path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
     }
 
     /// Returns the global batch size at `--ranks`.
     pub fn batch(&self) -> usize {
-        self.outlook.global_batch(self.ranks).min(self.lengths.examples as usize)
+        self.planned.global_batch(self.ranks).min(self.lengths.examples as usize)
     }
 
     /// Returns whether this way fits; `None` without a limit.
@@ -82,31 +82,31 @@ impl Report {
         self.limit.as_ref().map(|limit| way.need.total <= limit.bytes)
     }
 
-    pub fn place(&self) -> Hardware {
+    pub fn hardware(&self) -> Hardware {
         Hardware { ranks: self.ranks, cpu: self.cpu, limit: self.limit.as_ref().map(|limit| limit.bytes) }
     }
 
     /// Returns the rows of the table of times, that of `--ranks` among them.
     pub fn rows(&self) -> Result<Vec<Row>> {
-        self.with_run(&self.outlook.config, self.zero, |run| {
+        self.with_run(&self.planned.config, self.zero, |run| {
             worlds(self.ranks).into_iter().map(|ranks| run.on(ranks, self.speed, &self.network)).collect()
         })
     }
 
-    /// Returns the time of a trial; `None` if its precision is not the one that speed was measured in.
-    pub fn time(&self, trial: &Estimate) -> Result<Option<Row>> {
-        let (config, own) = (&trial.config, &self.outlook.config);
+    /// Returns the time of a estimate; `None` if its precision is not the one that speed was measured in.
+    pub fn time(&self, estimate: &Estimate) -> Result<Option<Row>> {
+        let (config, own) = (&estimate.config, &self.planned.config);
         let speed = match self.named {
             _ if config.parallel.precision == own.parallel.precision => self.speed,
             Some(device) if self.measured.is_none() => of_device(config, device, self.efficiency),
             _ => return Ok(None),
         };
-        self.with_run(config, trial.zero, |run| run.on(trial.ranks, speed, &self.network)).map(Some)
+        self.with_run(config, estimate.zero, |run| run.on(estimate.ranks, speed, &self.network)).map(Some)
     }
 
     /// Calls `look` with the run under this configuration and ZeRO stage.
     pub fn with_run<T>(&self, config: &Config, zero: Zero, look: impl FnOnce(&Run) -> T) -> T {
-        let PlannedRun { shaped, data, .. } = &self.outlook;
+        let PlannedRun { shaped, data, .. } = &self.planned;
         look(&Run {
             model: &shaped.model,
             specs: &shaped.specs,
@@ -114,7 +114,7 @@ impl Report {
             dataset: &data.train.dataset,
             seed: config.seed,
             micro_batch_tokens: settings::micro_batch_tokens(config),
-            global_batch: &|ranks| self.outlook.global_batch(ranks),
+            global_batch: &|ranks| self.planned.global_batch(ranks),
             total_steps: &|per_epoch| settings::total_steps(config, per_epoch),
         })
     }

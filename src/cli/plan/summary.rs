@@ -39,31 +39,31 @@ pub fn of(report: &Report, advice: &Advice) -> String {
 }
 
 /// Describes ZeRO and activation checkpointing: `ZeRO 3 and activation checkpointing`.
-fn way(trial: &Estimate) -> String {
-    format!("ZeRO {}{}", trial.zero.stage(), checkpointing(trial.config.parallel.recompute))
+fn way(estimate: &Estimate) -> String {
+    format!("ZeRO {}{}", estimate.zero.stage(), checkpointing(estimate.config.parallel.recompute))
 }
 
 /// Describes ranks, micro-batches and precision.
-fn setup(report: &Report, trial: &Estimate) -> String {
-    let auto = report.auto_tokens && trial.tokens() == own_tokens(report);
+fn setup(report: &Report, estimate: &Estimate) -> String {
+    let auto = report.auto_tokens && estimate.tokens() == own_tokens(report);
     format!(
         "On {}, in {}, with micro-batches of up to {} tokens{}",
-        ranks(trial.ranks),
-        trial.config.parallel.precision,
-        count(trial.tokens() as u64),
+        ranks(estimate.ranks),
+        estimate.config.parallel.precision,
+        count(estimate.tokens() as u64),
         if auto { " (auto)" } else { "" }
     )
 }
 
 fn own_tokens(report: &Report) -> usize {
-    match report.outlook.config.train.micro_batch_tokens {
+    match report.planned.config.train.micro_batch_tokens {
         MicroBatchTokens::Tokens(n) => n,
         MicroBatchTokens::Auto => 0,
     }
 }
 
 /// Returns the estimated time of the run, if it is known.
-fn time(report: &Report, trial: &Estimate) -> Result<String> {
+fn time(report: &Report, estimate: &Estimate) -> Result<String> {
     let text = |row: Row| {
         let text = format!(
             "Expected time: {} for {} steps of {} on {}, without evaluation and saving.",
@@ -74,7 +74,7 @@ fn time(report: &Report, trial: &Estimate) -> Result<String> {
         );
         fill("", &text)
     };
-    Ok(report.time(trial)?.map(text).unwrap_or_default())
+    Ok(report.time(estimate)?.map(text).unwrap_or_default())
 }
 
 /// Joins command-line arguments, with shell quotes where needed.
@@ -85,42 +85,42 @@ fn arguments(words: &[String]) -> String {
 }
 
 /// Returns the need of the configured run, without a known limit.
-fn need(report: &Report, trial: &Estimate) -> Result<String> {
-    let mut text = fill("", &format!("Needs {} per rank with {}.", size(trial.total()), way(trial)));
-    text += &fill("", &format!("{}: as configured.", setup(report, trial)));
-    text += &time(report, trial)?;
+fn need(report: &Report, estimate: &Estimate) -> Result<String> {
+    let mut text = fill("", &format!("Needs {} per rank with {}.", size(estimate.total()), way(estimate)));
+    text += &fill("", &format!("{}: as configured.", setup(report, estimate)));
+    text += &time(report, estimate)?;
     if let Some(free) = available_bytes() {
         let each = free as f64 / report.ranks_here as f64;
         let of =
             if report.ranks_here == 1 { String::new() } else { format!(" for each of {}", ranks(report.ranks_here)) };
-        let verdict = if trial.total() <= each { "" } else { ", which is not enough" };
+        let verdict = if estimate.total() <= each { "" } else { ", which is not enough" };
         text += &fill("", &format!("This machine has {}{of} free now{verdict}.", size(each)));
     }
     Ok(text + &fill("", "To check whether it fits a GPU: --device NAME or --gpu-memory SIZE."))
 }
 
 fn fits(report: &Report, advice: &Advice, choice: &Choice, limit: f64) -> Result<String> {
-    let (trial, configured) = (&choice.estimate, &advice.configured);
-    let used = of_limit(trial.total(), limit);
-    let mut text = fill("", &format!("Fits with {}: {used} per rank.", way(trial)));
-    let setup = setup(report, trial);
+    let (estimate, configured) = (&choice.estimate, &advice.configured);
+    let used = of_limit(estimate.total(), limit);
+    let mut text = fill("", &format!("Fits with {}: {used} per rank.", way(estimate)));
+    let setup = setup(report, estimate);
     if choice.overrides.is_empty() {
-        let auto = trial.config.parallel.zero_stage == ZeroStage::Auto;
+        let auto = estimate.config.parallel.zero_stage == ZeroStage::Auto;
         let of = if auto { " (zero_stage = \"auto\")" } else { "" };
         text += &fill("", &format!("{setup}: as configured{of}."));
-        return Ok(text + &time(report, trial)?);
+        return Ok(text + &time(report, estimate)?);
     }
     let (own, add) = (way(configured), fill(INDENT, &arguments(&choice.overrides)));
     if configured.total() > limit {
         text += &format!("{}\n{add}\n", fill("", &format!("{setup}. Add:")));
-        text += &time(report, trial)?;
+        text += &time(report, estimate)?;
         let need = of_limit(configured.total(), limit);
         return Ok(text + &fill("", &format!("As configured, with {own}, it does not fit: {need}.")));
     }
     text += &fill("", &format!("{setup}."));
-    text += &time(report, trial)?;
+    text += &time(report, estimate)?;
     let mut also = format!("As configured, with {own}, it also fits: {} per rank", size(configured.total()));
-    if let (Some(other), Some(row)) = (report.time(trial)?, report.time(configured)?) {
+    if let (Some(other), Some(row)) = (report.time(estimate)?, report.time(configured)?) {
         let faster = row.step.seconds < other.step.seconds;
         also += &format!(", {} per step{}", seconds(row.step.seconds), if faster { ", which is faster" } else { "" });
     }
@@ -128,7 +128,7 @@ fn fits(report: &Report, advice: &Advice, choice: &Choice, limit: f64) -> Result
 }
 
 fn nothing(report: &Report, advice: &Advice, limit: f64) -> String {
-    let (trial, changes) = (&advice.configured, &advice.changes);
+    let (estimate, changes) = (&advice.configured, &advice.changes);
     let mut text = fill(
         "",
         &format!(
@@ -139,14 +139,19 @@ fn nothing(report: &Report, advice: &Advice, limit: f64) -> String {
     );
     text += &fill(
         "",
-        &format!("As configured, with {}, a rank needs {}. {}.", way(trial), size(trial.total()), setup(report, trial)),
+        &format!(
+            "As configured, with {}, a rank needs {}. {}.",
+            way(estimate),
+            size(estimate.total()),
+            setup(report, estimate)
+        ),
     );
     let Some(last) = changes.last() else {
         return text + &fill("", "No setting saves memory: use a smaller model or GPUs with more memory.");
     };
     text += "What saves memory, largest saving first:\n\n";
     for (place, change) in changes.iter().enumerate() {
-        text += &change_text(place, change, trial.total(), limit);
+        text += &change_text(place, change, estimate.total(), limit);
     }
     text += "\n";
     let verdict = match changes.iter().position(|change| change.cumulative <= limit) {
@@ -201,25 +206,25 @@ fn data(report: &Report) -> String {
 
 /// Returns the memory by kind and ZeRO stage under the recommended settings, or the configured ones if nothing fits.
 fn memory(report: &Report, advice: &Advice) -> String {
-    let trial = advice.cheapest.as_ref().map_or(&advice.configured, |choice| &choice.estimate);
-    let parallel = &trial.config.parallel;
-    let of = if trial.ranks == 1 { "one rank".to_owned() } else { format!("each of {} ranks", trial.ranks) };
+    let estimate = advice.cheapest.as_ref().map_or(&advice.configured, |choice| &choice.estimate);
+    let parallel = &estimate.config.parallel;
+    let of = if estimate.ranks == 1 { "one rank".to_owned() } else { format!("each of {} ranks", estimate.ranks) };
     let how = checkpointing(parallel.recompute).replace(" and ", " with ");
     let mut text = labelled("memory", &format!("of {of}, {}{how}", parallel.precision));
-    let own = usize::from(trial.zero.stage());
+    let own = usize::from(estimate.zero.stage());
     let row = |(stage, need): (usize, &MemoryEstimate)| {
         let mark = if stage == own { " *" } else { "" };
         stage_row(format!("{stage}{mark}"), need, report.limit.as_ref().map(|limit| need.total <= limit.bytes))
     };
     // One rank shards nothing: all stages are alike.
-    let stages = trial.needs.iter().enumerate().filter(|(stage, _)| trial.ranks > 1 || *stage == own);
+    let stages = estimate.needs.iter().enumerate().filter(|(stage, _)| estimate.ranks > 1 || *stage == own);
     text += &table(&STAGE_COLUMNS, &stages.map(row).collect::<Vec<_>>());
     text += "\n";
     let star = match &advice.cheapest {
         Some(choice) if !choice.overrides.is_empty() => "recommended",
         _ => "as configured",
     };
-    let at = details::phase(report, trial.need().at);
+    let at = details::phase(report, estimate.need().at);
     text += &below(&format!("* {star}; its peak is {at} (each kind peaks at its own time)"));
     text + &details::limits(report)
 }
