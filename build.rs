@@ -5,15 +5,21 @@ use std::{env, fs, path::Path, path::PathBuf};
 
 /// Lines of a libtorch's version and that of the tch that binds it.
 const VERSIONS: &str = include_str!("launch/libtorch/versions");
-const SHIM: [&str; 6] = [
+const SHIM: [&str; 12] = [
     "src/ffi/shim.cpp",
     "src/ffi/device.cpp",
-    "src/ffi/layers.cpp",
     "src/ffi/memory.cpp",
     "src/ffi/profiler.cpp",
     "src/ffi/transfer.cpp",
+    "src/ops/attention/cpu.cpp",
+    "src/ops/cross_entropy/cpu.cpp",
+    "src/ops/dropout/cpu.cpp",
+    "src/ops/gated/cpu.cpp",
+    "src/ops/linear/cpu.cpp",
+    "src/ops/norm/cpu.cpp",
+    "src/ops/rotary/cpu.cpp",
 ];
-const HEADER: &str = "src/ffi/common.h";
+const HEADERS: [&str; 3] = ["src/ffi/common.h", "src/ops/dropout/mask.h", "src/ops/vector.h"];
 /// Set by launch/bundle.sh: the binaries name no folder of this machine.
 const RELOCATABLE: &str = "TRAINER_RELOCATABLE";
 
@@ -58,12 +64,14 @@ fn compile_shim(root: &Path) {
     for name in ["LIBTORCH", "LIBTORCH_INCLUDE", "LIBTORCH_CXX11_ABI"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    for file in SHIM.iter().chain([&HEADER]) {
+    for file in SHIM.iter().chain(&HEADERS) {
         println!("cargo::rerun-if-changed={file}");
     }
     let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".into());
     let mut build = cc::Build::new();
     build.cpp(true).std("c++20").opt_level(3).files(SHIM);
+    // Loops marked `omp simd` are vectorized, without threads of OpenMP; no call sets errno.
+    build.flag("-fopenmp-simd").flag("-fno-math-errno");
     build.define("_GLIBCXX_USE_CXX11_ABI", abi.as_str());
     for folder in ["include", "include/torch/csrc/api/include"] {
         // As system headers: their warnings are not ours.

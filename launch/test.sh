@@ -36,7 +36,8 @@ fi
 
 # Tests that start mpirun, or Slurm, use all the cores by themselves: they run after the rest, one at a time.
 one_process=() multi_rank=()
-for file in tests/*.rs; do
+for file in tests/*.rs tests/*/main.rs; do
+    [[ $file == */main.rs ]] && file=$(dirname "$file")
     name=$(basename "$file" .rs)
     case $name in
     mpi_* | comm_* | slurm) multi_rank+=(--test "$name") ;;

@@ -17,6 +17,8 @@ pub mod text;
 
 pub mod data;
 
+pub mod ops;
+
 pub mod nn;
 
 pub mod models;

@@ -4,8 +4,8 @@
 
 use tch::{Device, Kind, Tensor};
 use trainer::ffi::memory::{Use, during, install, resize_storage, usage};
-use trainer::ffi::{self, layers};
-use trainer::nn::precision::{Matmul, linear_by, matmul, on_cpu};
+use trainer::ffi::{self, ops};
+use trainer::ops::linear::{Matmul, linear_by, matmul, on_cpu};
 
 const HALVES: [Kind; 2] = [Kind::BFloat16, Kind::Half];
 
@@ -137,12 +137,12 @@ fn only_half_tensors_are_kept() {
         };
         let linear = grows(&|| linear_by(Matmul::Upcast, &x, &w, Some(&b)));
         assert_eq!(linear, tensor, "linear keeps its result only");
-        let norm = grows(&|| layers::half_layer_norm(&x, &w.get(0).detach(), &b, 1e-12).unwrap());
+        let norm = grows(&|| ops::norm(&x, [Some(&w.get(0).detach()), Some(&b)], true, 1e-12).unwrap());
         assert!((tensor..=tensor + 1024 + 2 * 4 * t as u64).contains(&norm), "norm: {norm}");
         // 16 sequences of 32 tokens, 8 heads of 32
         let heads = x.view([16, 32, 8, 32]).transpose(1, 2);
         for dropout in [None, Some((0.1, 7))] {
-            let kept = grows(&|| layers::half_attention([&heads, &heads, &heads], None, 0.2, dropout).unwrap());
+            let kept = grows(&|| ops::attention([&heads, &heads, &heads], None, 0.2, (false, 0), dropout).unwrap());
             let sums = 4 * (16 * 32 * 8) as u64;
             assert!(kept <= tensor + sums + 1024, "attention, dropout {dropout:?}: {kept} for {tensor}");
         }
@@ -163,7 +163,7 @@ fn weights_may_be_away_between_the_passes() {
         let (scale, shift) = (part(65 * 48 + 16, &[64]), part(64 * 48 + 128, &[64]));
         let x = random(&[20, 48], 1.0, kind).set_requires_grad(true);
         let y = linear_by(Matmul::Upcast, &x, &w, Some(&b));
-        let y = layers::half_layer_norm(&y, &scale, &shift, 1e-12).unwrap();
+        let y = ops::norm(&y, [Some(&scale), Some(&shift)], true, 1e-12).unwrap();
         if away {
             let copy = flat.copy();
             resize_storage(&flat, 0).unwrap();
@@ -184,7 +184,8 @@ fn layer_norm_is_rounded_once() {
             let x = random(&[rows, 96], 3.0, kind);
             let (w, b) = (random(&[96], 0.5, kind), random(&[96], 0.4, kind));
             let g = random(&[rows, 96], 0.7, kind) + 0.3;
-            let got = run(kind, &[&x, &w, &b], &g, |l| layers::half_layer_norm(&l[0], &l[1], &l[2], 1e-12).unwrap());
+            let got =
+                run(kind, &[&x, &w, &b], &g, |l| ops::norm(&l[0], [Some(&l[1]), Some(&l[2])], true, 1e-12).unwrap());
             let exact =
                 run(Kind::Double, &[&x, &w, &b], &g, |l| l[0].layer_norm([96], Some(&l[1]), Some(&l[2]), 1e-12, false));
             for (i, name) in ["result", "gradient of x", "gradient of scale", "gradient of shift"].iter().enumerate() {
@@ -206,14 +207,14 @@ fn attention_is_fp32_rounded() {
         for mask in [None, Some(&mask)] {
             for dropout in [None, Some((0.3, 11))] {
                 let ours = run(kind, &[&q, &k, &v], &g, |l| {
-                    layers::half_attention([&l[0], &l[1], &l[2]], mask, 0.25, dropout).unwrap()
+                    ops::attention([&l[0], &l[1], &l[2]], mask, 0.25, (false, 0), dropout).unwrap()
                 });
                 let wanted = run(Kind::Float, &[&q, &k, &v], &g, |l| {
                     let scores = (&l[0] * 0.25).matmul(&l[1].transpose(-2, -1));
                     let scores = mask.map_or(scores.shallow_clone(), |mask| &scores + mask);
                     let weights = scores.softmax(-1, Kind::Float);
                     let weights =
-                        dropout.map_or(weights.shallow_clone(), |(p, key)| layers::dropout(&weights, p, key).unwrap());
+                        dropout.map_or(weights.shallow_clone(), |(p, key)| ops::dropout(&weights, p, key).unwrap());
                     weights.matmul(&l[2])
                 });
                 for (i, name) in ["result", "gradient of q", "gradient of k", "gradient of v"].iter().enumerate() {
@@ -229,7 +230,7 @@ fn attention_is_fp32_rounded() {
 #[test]
 fn dropout_drops_the_same_in_every_type() {
     let x = random(&[300, 70], 1.0, Kind::BFloat16);
-    let dropped = |kind| run(kind, &[&x], &x.ones_like(), |l| layers::dropout(&l[0], 0.3, 5).unwrap());
+    let dropped = |kind| run(kind, &[&x], &x.ones_like(), |l| ops::dropout(&l[0], 0.3, 5).unwrap());
     let single = dropped(Kind::Float);
     let kept = single[0].not_equal(0.0).sum(Kind::Int64).int64_value(&[]) as f64 / 21_000.0;
     assert!((kept - 0.7).abs() < 0.02, "{kept}");

@@ -102,11 +102,12 @@ fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Block> {
         let before = held() - if block == 0 { 0.0 } else { model.boundary(block - 1, &x, &how) };
         let mut out = Boundary::new();
         alone.push(peak(before, || {
-            out = tch::no_grad(|| {
-                model.forward(block, &boundary, &batch, &mut Ctx::train(params, Pass::default(), block))
-            });
-            if block + 1 == count {
-                drop(tch::no_grad(|| model.task.losses(&out, &batch)));
+            let _guard = tch::no_grad_guard();
+            let mut ctx = Ctx::train(params, Pass::default(), block);
+            if block + 1 < count {
+                out = model.forward(block, &boundary, &batch, &mut ctx);
+            } else {
+                drop(model.evaluate(&boundary, &batch, &mut ctx));
             }
         }));
         boundary = out;
@@ -121,9 +122,15 @@ fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Block> {
         held_before.push(before);
         let input = blocks.last().map_or_else(Boundary::new, |(_, output, _)| cut(output));
         let mut ctx = Ctx::train(params, Pass::default(), block);
-        let output = model.forward(block, &input, &batch, &mut ctx);
-        if block + 1 == count {
-            losses = model.task.losses(&output, &batch);
+        let mut output = Boundary::new();
+        if block + 1 < count {
+            output = model.forward(block, &input, &batch, &mut ctx);
+        } else {
+            let fused = model.task.fused_losses(model.backbone.as_ref(), &input, &batch, &mut ctx);
+            losses = fused.map_or_else(
+                || model.task.losses(&model.forward(block, &input, &batch, &mut ctx), &batch),
+                |losses| losses.into_iter().map(|losses| losses.root).collect(),
+            );
         }
         blocks.push((input, output, ctx));
         kept.push(held() - before);

@@ -2,8 +2,8 @@
 
 pub mod device;
 mod errors;
-pub mod layers;
 pub mod memory;
+pub mod ops;
 pub mod profiler;
 pub mod transfer;
 

@@ -124,7 +124,7 @@ impl<'a> Running<'a> {
                 border = backbone.forward(block, &border, batch, &mut Ctx::generate(params, cache.block(block)));
             } else {
                 let last = border[0].index_select(0, own_sequences(batch).last());
-                logits = Some(backbone.vocabulary(&last, &mut Ctx::eval(params)).to_kind(Kind::Float));
+                logits = Some(backbone.vocabulary(&last, &mut Ctx::eval(params)).logits().to_kind(Kind::Float));
             }
         })?;
         Ok(logits)

@@ -1,7 +1,7 @@
 //! Checks of `config.json` that families share; each message names the key.
 
 use crate::error::{Error, Result};
-use crate::nn::activation::Activation;
+use crate::ops::gated::activation::Activation;
 
 /// Checks that sizes are from 1 to 2^31.
 ///

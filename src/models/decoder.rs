@@ -7,7 +7,6 @@ use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
 use crate::models::{Backbone, Boundary, Reads, Role};
 use crate::nn::Ctx;
-use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::{self, Embedding};
 use crate::nn::linear::HeadInput;
 use crate::nn::lm_head::Vocabulary;
@@ -15,6 +14,9 @@ use crate::nn::norm::Norm;
 use crate::nn::pooler;
 use crate::nn::pre_norm::{PreNormBlock, PreNormConfig};
 use crate::nn::rotary::Rotary;
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::cross_entropy::Projection;
+use crate::ops::dropout;
 use serde_json::Value;
 use tch::Tensor;
 
@@ -144,9 +146,9 @@ impl Backbone for Decoder {
         ctx.dropout(normed, self.config.head_dropout)
     }
 
-    fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Tensor {
+    fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Projection {
         let normed = self.norm.forward(ctx, rows);
-        self.vocabulary.as_ref().expect("this task head has a vocabulary").forward(ctx, &normed)
+        self.vocabulary.as_ref().expect("this task head has a vocabulary").forward(ctx, normed)
     }
 
     fn head_input(&self) -> HeadInput {
@@ -181,7 +183,7 @@ impl Backbone for Decoder {
             }
             (Reads::Summary, _) => pooler::cost(how, x, self.hidden),
             _ => {
-                let drops = Cost::dropout(how, x.own.tokens * self.hidden as f64, self.config.head_dropout);
+                let drops = dropout::cost(how, x.own.tokens * self.hidden as f64, self.config.head_dropout);
                 self.norm.cost(how, x.own.tokens, false).then(drops)
             }
         }

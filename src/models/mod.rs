@@ -24,8 +24,9 @@ pub mod xlnet;
 use crate::data::batch::Batch;
 use crate::data::extent::Extents;
 use crate::nn::Ctx;
-use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::linear::HeadInput;
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::cross_entropy::Projection;
 use hf_names::HfNames;
 pub use role::Role;
 use serde_json::Value;
@@ -75,11 +76,11 @@ pub trait Backbone: Send + Sync {
     /// Returns one vector per token, `[T, width]`, with the family's dropout before a token head.
     fn features(&self, hidden: &Boundary, ctx: &mut Ctx) -> Tensor;
 
-    /// Returns logits over the vocabulary for selected rows of the hidden states: `[n, hidden]` to `[n, vocab_size]`.
+    /// Returns the projection of selected rows of the hidden states to the vocabulary: `[n, hidden]` to `[n, vocab_size]`.
     ///
     /// # Panics
     /// For a task head without a language-model head.
-    fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Tensor;
+    fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Projection;
 
     /// The input of a task's linear layer: the width of a summary or a feature, and the layer's initialization.
     fn head_input(&self) -> HeadInput;

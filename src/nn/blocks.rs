@@ -2,13 +2,13 @@
 
 use crate::data::extent::Extent;
 use crate::data::ragged::Sequences;
-use crate::nn::activation::Activation;
 use crate::nn::attention::AttentionConfig;
-use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
 use crate::nn::residual::ResidualNorm;
 use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
 use crate::nn::{Ctx, ParamBuilder};
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::gated::activation::Activation;
 use tch::Tensor;
 
 /// Configuration of a block.

@@ -1,12 +1,12 @@
 //! The context of a forward pass: parameters, mode, RNG keys and row gradients.
 
 use crate::data::ragged::Bucket;
-use crate::ffi;
 use crate::nn::cache::BlockCache;
 use crate::nn::param_builder::ParamId;
 use crate::nn::params::Params;
 use crate::nn::rng;
-use tch::{Device, Tensor};
+use crate::ops;
+use tch::Tensor;
 
 /// The coordinates of a pass; dropout is a pure function of them and of the block.
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,21 +99,15 @@ impl<'a> Ctx<'a> {
 
     /// Applies dropout with probability `p` to a tensor of any shape; the identity outside training.
     pub fn dropout(&mut self, x: Tensor, p: f64) -> Tensor {
-        if !self.train || p == 0.0 || x.numel() == 0 {
+        if x.numel() == 0 {
             return x;
         }
-        if x.device() == Device::Cpu {
-            let key = self.next_key();
-            return ffi::layers::dropout(&x, p, key).unwrap_or_else(|e| panic!("dropout of {:?}: {e}", x.size()));
-        }
-        self.seed_device();
-        x.dropout(p, true)
+        self.drops(p).map_or(x.shallow_clone(), |(p, key)| ops::dropout::dropout(x, p, key))
     }
 
-    /// Seeds the GPU's generator with the key of the block's next random operation: the generator belongs to this
-    /// process alone.
-    pub(super) fn seed_device(&mut self) {
-        tch::manual_seed(self.next_key().cast_signed());
+    /// Returns the probability and the key of the block's next dropout; `None` outside training and for `p` 0.
+    pub fn drops(&mut self, p: f64) -> Option<(f64, u64)> {
+        (self.train && p > 0.0).then(|| (p, self.next_key()))
     }
 
     /// Returns the key of the block's next random operation.
@@ -143,8 +137,9 @@ impl<'a> Ctx<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ffi;
     use crate::nn::ParamBuilder;
-    use tch::Kind;
+    use tch::{Device, Kind};
 
     fn mask(pass: Pass, block: usize, p: f64) -> Tensor {
         let params = Params::new(ParamBuilder::new().finish(), 1, Kind::Float, Device::Cpu, false).unwrap();

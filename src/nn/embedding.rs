@@ -1,7 +1,8 @@
 //! Embedding matrices.
 
-use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId};
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::dropout;
 use tch::Tensor;
 
 /// An embedding matrix `[rows, width]` with a row-sparse gradient: a dense gradient of the vocabulary costs more than
@@ -21,7 +22,7 @@ pub fn cost(how: &ComputeMode, numbers: f64, tables: usize, dropout: f64) -> Cos
     if tables == 1.0 && dropout == 0.0 {
         return Cost::op(0.0, 0.0, rows, [0.0; 2]);
     }
-    Cost::op(tables * rows, (tables - 1.0) * rows, rows, [rows, 0.0]).then(Cost::dropout(how, numbers, dropout))
+    Cost::op(tables * rows, (tables - 1.0) * rows, rows, [rows, 0.0]).then(dropout::cost(how, numbers, dropout))
 }
 
 impl Embedding {

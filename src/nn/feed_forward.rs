@@ -1,9 +1,11 @@
 //! The feed-forward layer of a block (MLP), plain or gated.
 
-use crate::nn::activation::Activation;
-use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::dropout;
+use crate::ops::gated::activation::Activation;
+use crate::ops::gated::{self, gated_linear};
 use tch::Tensor;
 
 /// Configuration of a feed-forward layer.
@@ -47,13 +49,12 @@ impl FeedForward {
     pub fn forward(&self, ctx: &mut Ctx, x: &Tensor) -> Tensor {
         let FeedForwardConfig { activation, gated, dropout, .. } = self.config;
         let up = self.up.forward(ctx, x);
-        let inner = if gated {
-            let halves = up.chunk(2, -1);
-            activation.forward(&halves[0]) * &halves[1]
-        } else {
-            activation.forward(&up)
-        };
-        let inner = ctx.dropout(inner, dropout);
+        if gated {
+            let drops = ctx.drops(dropout);
+            let (weight, bias) = self.down.on(ctx);
+            return gated_linear(&up, activation, drops, weight, bias);
+        }
+        let inner = ctx.dropout(activation.forward(&up), dropout);
         self.down.forward(ctx, &inner)
     }
 
@@ -61,21 +62,18 @@ impl FeedForward {
     pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         let FeedForwardConfig { hidden, intermediate, activation, gated, dropout, .. } = self.config;
         let inner = how.element() * rows * intermediate as f64;
-        let drops = Cost::dropout(how, rows * intermediate as f64, dropout);
+        let up = self.up.cost(how, rows, true);
+        if gated {
+            return up.then(gated::cost(how, activation, rows, [hidden, intermediate], dropout));
+        }
+        let drops = dropout::cost(how, rows * intermediate as f64, dropout);
         // Some activations compute their gradient from the result: that is the next layer's input, unless dropout is
         // between.
-        let of_result = matches!(activation, Activation::Relu | Activation::Tanh);
-        let activated = match (gated, of_result) {
-            // Both halves; then their product.
-            (true, false) => Cost::op(3.0 * inner, 2.0 * inner, inner, [inner, 2.0 * inner]),
-            (true, true) => Cost::op(3.0 * inner, 2.0 * inner, inner, [inner, inner]),
-            (false, false) => Cost::op(inner, inner, inner, [0.0; 2]),
-            (false, true) if dropout > 0.0 => Cost::op(inner, inner, inner, [0.0; 2]),
-            (false, true) => Cost::op(0.0, inner, inner, [0.0; 2]),
+        let activated = match activation.is_of_result() && dropout == 0.0 {
+            true => Cost::op(0.0, inner, inner, [0.0; 2]),
+            false => Cost::op(inner, inner, inner, [0.0; 2]),
         };
-        let all: Cost =
-            [self.up.cost(how, rows, true), activated, drops, self.down.cost(how, rows, true)].into_iter().sum();
-        let made = if gated { 3.0 } else { 2.0 } * inner;
-        all.alone_at_least(made + how.element() * rows * hidden as f64)
+        let all: Cost = [up, activated, drops, self.down.cost(how, rows, true)].into_iter().sum();
+        all.alone_at_least(2.0 * inner + how.element() * rows * hidden as f64)
     }
 }

@@ -1,9 +1,10 @@
 //! Input embeddings: token, position and segment.
 
-use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::{self, Embedding};
-use crate::nn::norm::LayerNorm;
+use crate::nn::norm::Norm;
 use crate::nn::{Ctx, ParamBuilder};
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::dropout;
 use tch::Tensor;
 
 /// Configuration of [`InputEmbeddings`].
@@ -32,7 +33,7 @@ pub struct InputEmbeddings {
     words: Embedding,
     positions: Embedding,
     segments: Option<Embedding>,
-    norm: LayerNorm,
+    norm: Norm,
 }
 
 impl InputEmbeddings {
@@ -44,7 +45,7 @@ impl InputEmbeddings {
             words: Embedding::words(b, "words", vocab, width, std, tied),
             positions: Embedding::new(b, "positions", positions, width, std),
             segments: segments.map(|rows| Embedding::new(b, "segments", rows, width, std)),
-            norm: LayerNorm::new(b, "norm", width, norm_eps),
+            norm: Norm::layer(b, "norm", width, norm_eps),
         })
     }
 
@@ -62,7 +63,7 @@ impl InputEmbeddings {
     pub fn cost(&self, how: &ComputeMode, tokens: f64) -> Cost {
         let numbers = tokens * self.config.width as f64;
         let tables = 2 + usize::from(self.segments.is_some());
-        let normed = self.norm.cost(how, tokens, true).then(Cost::dropout(how, numbers, self.config.dropout));
+        let normed = self.norm.cost(how, tokens, true).then(dropout::cost(how, numbers, self.config.dropout));
         embedding::cost(how, numbers, tables, 0.0).then(normed)
     }
 

@@ -1,7 +1,8 @@
 //! The linear layer.
 
-use crate::nn::cost::{ComputeMode, Cost};
-use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
+use crate::nn::{Ctx, Init, ParamBuilder, ParamId};
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::linear;
 use tch::Tensor;
 
 /// The input of a task's linear layer.
@@ -55,11 +56,17 @@ impl Linear {
 
     /// Returns the cost for this many rows; with `keeps`, the input is counted as kept.
     pub fn cost(&self, how: &ComputeMode, rows: f64, keeps: bool) -> Cost {
-        Cost::matmul(how, rows, self.shape, keeps)
+        linear::cost(how, rows, self.shape, keeps)
+    }
+
+    /// Weight and bias.
+    pub fn on<'a>(&self, ctx: &Ctx<'a>) -> (&'a Tensor, Option<&'a Tensor>) {
+        (ctx.param(self.weight), self.bias.map(|b| ctx.param(b)))
     }
 
     /// `[T, in]` to `[T, out]`.
     pub fn forward(&self, ctx: &Ctx, x: &Tensor) -> Tensor {
-        precision::linear(x, ctx.param(self.weight), self.bias.map(|b| ctx.param(b)))
+        let (weight, bias) = self.on(ctx);
+        linear::linear(x, weight, bias)
     }
 }

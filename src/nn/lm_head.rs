@@ -1,11 +1,12 @@
 //! Language-model heads: hidden states to logits over the vocabulary.
 
-use crate::nn::activation::Activation;
-use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::Embedding;
 use crate::nn::linear::Linear;
-use crate::nn::norm::LayerNorm;
-use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
+use crate::nn::norm::Norm;
+use crate::nn::{Ctx, Init, ParamBuilder, ParamId};
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::cross_entropy::{self, Projection};
+use crate::ops::gated::activation::Activation;
 use tch::Tensor;
 
 /// `logits = x E^T + b`: E `[vocab, width]` is the input embedding matrix (tied, arXiv 1608.05859) or a separate
@@ -37,14 +38,15 @@ impl Vocabulary {
         Vocabulary { bias: Some(bias), ..self }
     }
 
-    /// Returns the cost of the logits of this many rows; the rows are kept.
+    /// Returns the cost of the loss of this many rows.
     pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
-        Cost::matmul(how, rows, self.shape, true)
+        cross_entropy::cost(how, rows, self.shape)
     }
 
-    /// `[n, width]` to `[n, vocab]`.
-    pub fn forward(&self, ctx: &Ctx, x: &Tensor) -> Tensor {
-        precision::linear(x, ctx.param(self.table), self.bias.map(|b| ctx.param(b)))
+    /// The projection of `[n, width]` to `[n, vocab]`.
+    pub fn forward(&self, ctx: &Ctx, x: Tensor) -> Projection {
+        let bias = self.bias.map(|b| ctx.param(b).shallow_clone());
+        Projection { x, weight: ctx.param(self.table).shallow_clone(), bias }
     }
 }
 
@@ -53,7 +55,7 @@ impl Vocabulary {
 pub struct MaskedLmHead {
     dense: Linear,
     activation: Activation,
-    norm: LayerNorm,
+    norm: Norm,
     vocabulary: Vocabulary,
 }
 
@@ -76,7 +78,7 @@ impl MaskedLmHead {
         let MaskedLmConfig { hidden, embedding, vocab, activation, norm_eps, std, tied } = config;
         b.newly_initialized(|b| {
             let (dense, norm) = b.scope("lm_head", |b| {
-                (Linear::new(b, "dense", hidden, embedding, std), LayerNorm::new(b, "norm", embedding, norm_eps))
+                (Linear::new(b, "dense", hidden, embedding, std), Norm::layer(b, "norm", embedding, norm_eps))
             });
             let vocabulary = match tied {
                 true => Vocabulary::tied(b, words),
@@ -95,9 +97,9 @@ impl MaskedLmHead {
         [dense, activated, self.norm.cost(how, rows, true), self.vocabulary.cost(how, rows)].into_iter().sum()
     }
 
-    /// `[n, hidden]` to `[n, vocab]`.
-    pub fn forward(&self, ctx: &Ctx, x: &Tensor) -> Tensor {
+    /// The projection of `[n, hidden]` to `[n, vocab]`.
+    pub fn forward(&self, ctx: &Ctx, x: &Tensor) -> Projection {
         let x = self.activation.forward(&self.dense.forward(ctx, x));
-        self.vocabulary.forward(ctx, &self.norm.forward(ctx, &x))
+        self.vocabulary.forward(ctx, self.norm.forward(ctx, &x))
     }
 }

@@ -4,12 +4,9 @@
 //! block's weights may be freed and gathered between passes. Layers take `[T, width]`, T the real tokens of a packed
 //! batch; only the attention kernel knows sequences. No layer names a family.
 
-pub mod activation;
 pub mod attention;
-pub mod attention_cost;
 pub mod blocks;
 pub mod cache;
-pub mod cost;
 pub mod ctx;
 pub mod embedding;
 pub mod feed_forward;
@@ -22,14 +19,13 @@ pub mod param_builder;
 pub mod params;
 pub mod pooler;
 pub mod pre_norm;
-pub mod precision;
 pub mod relative_attention;
 pub mod residual;
 pub mod rng;
 pub mod rotary;
 pub mod self_attention;
 
-pub use cost::{ComputeMode, Cost};
+pub use crate::ops::{ComputeMode, Cost};
 pub use ctx::{Ctx, Pass, RowGradient};
 pub use layout::Layout;
 pub use param_builder::{Init, ParamBuilder, ParamId};

@@ -2,10 +2,11 @@
 
 use crate::data::extent::Extents;
 use crate::data::ragged::Sequences;
-use crate::nn::activation::Activation;
-use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, ParamBuilder};
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::gated::activation::Activation;
+use crate::ops::linear;
 use tch::{Kind, Tensor};
 
 /// Pooled tokens of each sequence through a dense layer and its activation (arXiv 1810.04805, section 3.2).
@@ -44,7 +45,7 @@ pub struct PoolerConfig {
 pub fn cost(how: &ComputeMode, x: &Extents, hidden: i64) -> Cost {
     let e = how.element();
     let (rows, all) = (e * x.own.sequences * hidden as f64, e * x.own.tokens * hidden as f64);
-    let product = Cost::matmul(how, x.own.sequences, [hidden, hidden], true);
+    let product = linear::cost(how, x.own.sequences, [hidden, hidden], true);
     Cost::op(rows, all, rows, [0.0; 2]).then(product)
 }
 

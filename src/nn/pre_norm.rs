@@ -2,12 +2,13 @@
 
 use crate::data::extent::Extent;
 use crate::data::ragged::Sequences;
-use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
 use crate::nn::norm::{Norm, NormKind};
 use crate::nn::rotary::Angles;
 use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
 use crate::nn::{Ctx, ParamBuilder};
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::dropout;
 use tch::Tensor;
 
 /// The configuration of a block.
@@ -49,8 +50,7 @@ impl PreNormBlock {
     pub fn forward(&self, ctx: &mut Ctx, x: &Tensor, sequences: &Sequences, angles: Option<&Angles>) -> Tensor {
         let normed = self.attention_norm.forward(ctx, x);
         let attended = self.attention.forward(ctx, &normed, sequences, angles);
-        let x = x + ctx.dropout(attended, self.config.dropout);
-        let normed = self.norm.forward(ctx, &x);
+        let (x, normed) = self.norm.residual(ctx, attended, x, self.config.dropout);
         let out = self.feed_forward.forward(ctx, &normed);
         x + ctx.dropout(out, self.config.dropout)
     }
@@ -60,10 +60,11 @@ impl PreNormBlock {
     pub fn cost(&self, how: &ComputeMode, x: &Extent, turns: bool) -> Cost {
         let PreNormConfig { feed_forward, dropout, .. } = self.config;
         let numbers = x.tokens * feed_forward.hidden as f64;
-        let (hidden, drops) = (how.element() * numbers, Cost::dropout(how, numbers, dropout));
+        let (hidden, drops) = (how.element() * numbers, dropout::cost(how, numbers, dropout));
         let normed = self.attention_norm.cost(how, x.tokens, false);
-        let attended = normed.then(self.attention.cost(how, x, true, turns)).then(drops);
-        let mixed = self.norm.cost(how, x.tokens, true).then(self.feed_forward.cost(how, x.tokens)).then(drops);
+        let attended = normed.then(self.attention.cost(how, x, true, turns));
+        let sum = self.norm.residual_cost(how, x.tokens, dropout);
+        let mixed = sum.then(self.feed_forward.cost(how, x.tokens)).then(drops);
         // The normalized input stays until the block returns.
         let [attended, mixed] = [(attended, 1.0), (mixed, 2.0)].map(|(part, normed)| {
             let part = part.beside(hidden);

@@ -3,10 +3,11 @@
 use crate::data::extent::Extent;
 use crate::data::ragged::{Bucket, Sequences};
 use crate::nn::attention::{AttentionConfig, attention};
-use crate::nn::attention_cost::Around;
-use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::linear::Linear;
-use crate::nn::{Ctx, Init, ParamBuilder, ParamId, precision};
+use crate::nn::{Ctx, Init, ParamBuilder, ParamId};
+use crate::ops::attention::Around;
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::linear;
 use tch::{Kind, Tensor};
 
 /// Configuration of a [`RelativeAttention`].
@@ -63,7 +64,7 @@ impl RelativeAttention {
         let qkv = self.qkv.forward(ctx, x).split(hidden, 1);
         let [q, k, v] = [&qkv[0], &qkv[1], &qkv[2]];
         // Half tensors on the CPU are computed in fp32, as attention does with a bias.
-        let kind = if precision::on_cpu(x) { Kind::Float } else { x.kind() };
+        let kind = if linear::on_cpu(x) { Kind::Float } else { x.kind() };
 
         let longest = longest(sequences);
         // One dropout mask for all sequences; transformers samples one per sequence, once for all layers.
@@ -97,7 +98,7 @@ impl RelativeAttention {
         let e = if how.widens() { 4.0 } else { how.element() };
         let queries = Cost::op(e * (2.0 * numbers + x.pairs), 3.0 * e * numbers, 2.0 * e * numbers, [e * numbers; 2]);
         // The sinusoids of all distances and their projection.
-        let sinusoids = Cost::matmul(how, 2.0 * x.longest, [hidden, hidden], true);
+        let sinusoids = linear::cost(how, 2.0 * x.longest, [hidden, hidden], true);
         let projected = Cost::keep(e * 2.0 * x.longest * hidden as f64);
         let largest = e * heads * x.largest;
         let distances = Cost::op(0.0, 0.0, largest, [2.0 * largest, 4.0 * largest]);

@@ -3,6 +3,7 @@
 use crate::data::ragged::Sequences;
 use crate::ffi::transfer::{self, Constant};
 use crate::nn::rng;
+pub use crate::ops::rotary::Angles;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
@@ -91,30 +92,12 @@ impl Rotary {
     pub fn angles(&self, sequences: &Sequences, kind: Kind) -> Angles {
         let make = || {
             let positions = sequences.positions();
-            let angles = positions.to_kind(Kind::Float).view([-1, 1, 1]) * self.frequencies.on(positions.device());
+            let angles = positions.to_kind(Kind::Float).view([-1, 1]) * self.frequencies.on(positions.device());
             [angles.cos(), angles.sin()].map(|x| (x * self.factor).to_kind(kind)).into()
         };
         let mut both = sequences.derived(rng::key(self.key, &[kind as u64]), make).into_iter();
         let mut next = || both.next().expect("cosines and sines");
         Angles { cos: next(), sin: next() }
-    }
-}
-
-/// The angles of the tokens of a batch.
-#[derive(Debug)]
-pub struct Angles {
-    /// `[T, 1, head_dim / 2]`.
-    cos: Tensor,
-    sin: Tensor,
-}
-
-impl Angles {
-    /// `[T, heads, head_dim]` to the same shape. A pair is an element of a head's first half and the one at the same
-    /// index of its second half, as in Hugging Face's weights.
-    pub fn turn(&self, x: &Tensor) -> Tensor {
-        let halves = x.chunk(2, -1);
-        let (a, b) = (&halves[0], &halves[1]);
-        Tensor::cat(&[a * &self.cos - b * &self.sin, b * &self.cos + a * &self.sin], -1)
     }
 }
 

@@ -2,13 +2,14 @@
 
 use crate::data::extent::Extent;
 use crate::data::ragged::Sequences;
-use crate::nn::attention::{AttentionConfig, attention, self_attention};
-use crate::nn::attention_cost::Around;
-use crate::nn::cost::{ComputeMode, Cost};
+use crate::nn::attention::{AttentionConfig, self_attention};
 use crate::nn::linear::Linear;
-use crate::nn::norm::RmsNorm;
+use crate::nn::norm::Norm;
 use crate::nn::rotary::Angles;
 use crate::nn::{Ctx, ParamBuilder};
+use crate::ops::attention::Around;
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::rotary;
 use tch::Tensor;
 
 /// Configuration of an attention layer.
@@ -30,7 +31,7 @@ pub struct SelfAttentionConfig {
 pub struct SelfAttention {
     config: SelfAttentionConfig,
     qkv: Linear,
-    head_norms: Option<[RmsNorm; 2]>,
+    head_norms: Option<[Norm; 2]>,
     out: Linear,
 }
 
@@ -43,7 +44,7 @@ impl SelfAttention {
         SelfAttention {
             config,
             qkv: Linear::with_bias(b, "qkv", hidden, (heads + 2 * kv_heads) * head_dim, std, qkv_bias),
-            head_norms: head_norm.map(|eps| ["q_norm", "k_norm"].map(|name| RmsNorm::new(b, name, head_dim, eps))),
+            head_norms: head_norm.map(|eps| ["q_norm", "k_norm"].map(|name| Norm::rms(b, name, head_dim, eps))),
             out: Linear::with_bias(b, "out", heads * head_dim, hidden, out_std, out_bias),
         }
     }
@@ -52,19 +53,20 @@ impl SelfAttention {
     pub fn forward(&self, ctx: &mut Ctx, x: &Tensor, sequences: &Sequences, angles: Option<&Angles>) -> Tensor {
         let config = &self.config.attention;
         let qkv = self.qkv.forward(ctx, x);
-        let attended = if angles.is_none() && self.head_norms.is_none() {
-            self_attention(ctx, config, &qkv, sequences.buckets(), None)
-        } else {
-            let counts = [config.heads, config.kv_heads, config.kv_heads];
-            let parts = qkv.split_with_sizes(counts.map(|n| n * config.head_dim), 1);
-            let placed = |part: usize| {
-                let heads = parts[part].view([-1, counts[part], config.head_dim]);
-                let heads = self.head_norms.as_ref().map_or(heads.shallow_clone(), |n| n[part].forward(ctx, &heads));
-                angles.map_or(heads.shallow_clone(), |angles| angles.turn(&heads)).flatten(1, 2)
-            };
-            let (q, k) = (placed(0), placed(1));
-            attention(ctx, config, [&q, &k, &parts[2]], sequences.buckets(), None)
+        let qkv = match &self.head_norms {
+            None => qkv,
+            Some(norms) => {
+                let counts = [config.heads, config.kv_heads, config.kv_heads];
+                let parts = qkv.split_with_sizes(counts.map(|n| n * config.head_dim), 1);
+                let normed = |part: usize| {
+                    let heads = parts[part].view([-1, counts[part], config.head_dim]);
+                    norms[part].forward(ctx, &heads).flatten(1, 2)
+                };
+                Tensor::cat(&[normed(0), normed(1), parts[2].shallow_clone()], 1)
+            }
         };
+        let qkv = angles.map_or(qkv.shallow_clone(), |angles| angles.rotate(qkv, config.heads + config.kv_heads));
+        let attended = self_attention(ctx, config, &qkv, sequences.buckets(), None);
         self.out.forward(ctx, &attended)
     }
 
@@ -78,25 +80,28 @@ impl SelfAttention {
         let norms: Cost = match &self.head_norms {
             Some([q, k]) => {
                 let [q_rows, k_rows] = [heads, kv_heads].map(|heads| x.tokens * heads as f64);
-                // The matmul result itself is the fp32 copy that they keep.
-                let input = if how.element() < 4.0 { 0.0 } else { e * joined };
-                Cost::keep(input).then(q.cost(how, q_rows, false)).then(k.cost(how, k_rows, false))
+                // The columns of queries and keys are copied to be normalized, then all are joined again.
+                let copies = Cost::op(e * placed, e * joined, e * joined, [e * placed; 2]);
+                copies.then(q.cost(how, q_rows, false)).then(k.cost(how, k_rows, false))
             }
             None => Cost::default(),
         };
-        let turned = match (turns, &self.head_norms) {
-            // The rotated columns: all of them, if they are not normalized. The angles belong to the batch.
-            (true, None) => Cost::op(e * joined, e * placed, e * placed, [e * placed; 2]),
-            (true, Some(_)) => Cost::op(e * placed, e * placed, e * placed, [e * placed; 2]),
-            (false, _) => Cost::default(),
+        let turned = match turns {
+            true => rotary::cost(
+                how,
+                x.tokens,
+                numbers(heads + 2 * kv_heads) / x.tokens.max(1.0),
+                placed / x.tokens.max(1.0),
+            ),
+            false => Cost::default(),
         };
-        let around = if turns || self.head_norms.is_some() { Around::Apart } else { Around::Joined };
+        let around = if turns && !how.cpu { Around::Apart } else { Around::Joined };
         let kernel = config.cost(how, x, around);
         let parts = [self.qkv.cost(how, x.tokens, keeps), norms, turned, kernel, self.out.cost(how, x.tokens, true)];
         let product = e * joined;
         let all: Cost = parts.into_iter().sum();
         // The matmul result stays until the layer returns.
-        all.alone_at_least(kernel.alone + if x.padded_queries > 0.0 || turns { product } else { 0.0 })
+        all.alone_at_least(kernel.alone + if x.padded_queries > 0.0 { product } else { 0.0 })
             .alone_at_least(product + 2.0 * e * numbers(heads))
     }
 }

@@ -1,6 +1,6 @@
 //! Masked language modeling (arXiv 1810.04805, section 3.1), with or without next-sentence prediction.
 
-use super::{cross_entropy, scores_cost};
+use super::cross_entropy;
 use crate::data::batch::{Batch, Labels, Targets};
 use crate::data::dataset::LabelKind;
 use crate::data::extent::Extents;
@@ -9,6 +9,7 @@ use crate::ffi::transfer;
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
+use crate::ops::cross_entropy::Losses;
 use crate::tasks::{Classifier, Results, Task, short};
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
@@ -54,13 +55,33 @@ impl Task for MaskedLm {
     /// Returns `[n, vocab_size]` for the n masked tokens, and `[B, 2]` for next-sentence prediction.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         let rows = hidden[0].index_select(0, &self.targets(batch).0.positions);
-        let words = backbone.vocabulary(&rows, ctx);
+        let words = backbone.vocabulary(&rows, ctx).logits();
         let sentences = self.next_sentence.as_ref().map(|head| head.of_sequences(backbone, hidden, batch, ctx));
         [words].into_iter().chain(sentences).collect()
     }
 
     fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &ComputeMode) -> Cost {
-        scores_cost(backbone.head_cost(Reads::Vocabulary, x, how), x.targets, backbone.vocab_size())
+        // Evaluation reads all logits, and their log softmax.
+        let logits = x.targets * backbone.vocab_size() as f64;
+        backbone.head_cost(Reads::Vocabulary, x, how).alone_at_least((how.element() + 8.0) * logits)
+    }
+
+    /// Without a tensor of all logits of the vocabulary.
+    fn fused_losses(
+        &self,
+        backbone: &dyn Backbone,
+        hidden: &Boundary,
+        batch: &Batch,
+        ctx: &mut Ctx,
+    ) -> Option<Vec<Losses>> {
+        let (targets, classes) = self.targets(batch);
+        let rows = hidden[0].index_select(0, &targets.positions);
+        let words = backbone.vocabulary(&rows, ctx).cross_entropy(&targets.classes, 0.0);
+        let sentences = self.next_sentence.as_ref().zip(classes).map(|(head, classes)| {
+            let scores = head.of_sequences(backbone, hidden, batch, ctx).to_kind(Kind::Float);
+            cross_entropy(&scores, classes).into()
+        });
+        Some([words].into_iter().chain(sentences).collect())
     }
 
     fn terms(&self) -> usize {

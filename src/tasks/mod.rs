@@ -46,6 +46,7 @@ use crate::data::extent::Extents;
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::{ComputeMode, Cost, Ctx};
+use crate::ops::cross_entropy::Losses;
 use serde_json::{Map, Value};
 use tch::Tensor;
 
@@ -76,6 +77,17 @@ pub trait Task: Send + Sync {
     /// Returns the loss terms from f32 logits: for each term the loss of every target, f32 `[n]`, n as in
     /// [`Batch::counts`]. The loss is the sum of the terms' means, equal to the loss that `transformers` reports.
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor>;
+
+    /// Returns the loss terms from the last block's activations without computing all logits, if the task can; the same
+    /// as [`Task::losses`] up to rounding.
+    fn fused_losses(&self, _: &dyn Backbone, _: &Boundary, _: &Batch, _: &mut Ctx) -> Option<Vec<Losses>> {
+        None
+    }
+
+    /// Whether [`Task::answers`] needs the logits.
+    fn reads_logits(&self) -> bool {
+        true
+    }
 
     /// Returns the values that evaluation and prediction keep from the f32 logits: f32, flat, example by example,
     /// [`Task::answer_size`] values each. Default: the logits.

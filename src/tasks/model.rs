@@ -1,13 +1,13 @@
 //! A backbone with a task head: the list of blocks that training runs.
 
-use crate::data::batch::Batch;
+use crate::data::batch::{Batch, Labels};
 use crate::data::extent::Extents;
 use crate::models::{Backbone, Boundary};
 use crate::nn::param_builder::ParamSpec;
 use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
 use crate::tasks::Task;
 use serde_json::{Value, json};
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 /// A model for one task. Block `blocks() - 1` is the head; it returns the logits, in fp32 for every compute dtype.
 pub struct Model {
@@ -57,6 +57,22 @@ impl Model {
             let logits = self.task.logits(self.backbone.as_ref(), input, batch, ctx);
             logits.into_iter().map(|logits| logits.to_kind(Kind::Float)).collect()
         }
+    }
+
+    /// Runs the head on the last block's activations: the task's answers, and the losses of each term if the batch has
+    /// labels.
+    pub fn evaluate(&self, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> (Tensor, Vec<Tensor>) {
+        let Model { backbone, task } = self;
+        let labelled = !matches!(batch.labels, Labels::None | Labels::Blanks(_));
+        if labelled
+            && !task.reads_logits()
+            && let Some(losses) = task.fused_losses(backbone.as_ref(), hidden, batch, ctx)
+        {
+            return (task.answers(&Boundary::new(), batch), losses.into_iter().map(|losses| losses.values).collect());
+        }
+        let logits = self.forward(backbone.blocks(), hidden, batch, ctx);
+        let losses = if labelled { task.losses(&logits, batch) } else { Vec::new() };
+        (task.answers(&logits, batch), losses)
     }
 
     /// Returns the `config.json` of a checkpoint with weights of `kind`: that of the folder with the task's entries.

@@ -1,12 +1,13 @@
 //! Next-token prediction: causal and sequence-to-sequence language modeling.
 
-use super::{cross_entropy, scores_cost};
+use super::cross_entropy;
 use crate::data::Dataset;
-use crate::data::batch::{Batch, Labels};
+use crate::data::batch::{Batch, Labels, Targets};
 use crate::data::extent::Extents;
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::{ComputeMode, Cost, Ctx};
+use crate::ops::cross_entropy::Losses;
 use crate::tasks::{Results, Task};
 use serde_json::{Map, Value};
 use tch::Tensor;
@@ -17,6 +18,13 @@ pub struct NextToken {
     pub kind: &'static str,
 }
 
+fn targets(batch: &Batch) -> &Targets {
+    match &batch.labels {
+        Labels::Tokens(targets) => targets,
+        _ => panic!("a language model needs token labels"),
+    }
+}
+
 impl Task for NextToken {
     fn kind(&self) -> &'static str {
         self.kind
@@ -24,22 +32,36 @@ impl Task for NextToken {
 
     /// Returns `[n, vocab_size]` for the n targets.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
-        let Labels::Tokens(targets) = &batch.labels else { panic!("a language model needs token labels") };
-        let rows = hidden[0].index_select(0, &targets.positions);
-        vec![backbone.vocabulary(&rows, ctx)]
+        let rows = hidden[0].index_select(0, &targets(batch).positions);
+        vec![backbone.vocabulary(&rows, ctx).logits()]
     }
 
     fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &ComputeMode) -> Cost {
-        scores_cost(backbone.head_cost(Reads::Vocabulary, x, how), x.targets, backbone.vocab_size())
+        backbone.head_cost(Reads::Vocabulary, x, how)
+    }
+
+    /// Without a tensor of all logits.
+    fn fused_losses(
+        &self,
+        backbone: &dyn Backbone,
+        hidden: &Boundary,
+        batch: &Batch,
+        ctx: &mut Ctx,
+    ) -> Option<Vec<Losses>> {
+        let rows = hidden[0].index_select(0, &targets(batch).positions);
+        Some(vec![backbone.vocabulary(&rows, ctx).cross_entropy(&targets(batch).classes, 0.0)])
     }
 
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
-        let Labels::Tokens(targets) = &batch.labels else { panic!("a language model needs token labels") };
-        vec![cross_entropy(&logits[0], &targets.classes)]
+        vec![cross_entropy(&logits[0], &targets(batch).classes)]
     }
 
-    fn answers(&self, logits: &Boundary, _: &Batch) -> Tensor {
-        logits[0].new_zeros([0], (tch::Kind::Float, logits[0].device()))
+    fn reads_logits(&self) -> bool {
+        false
+    }
+
+    fn answers(&self, _: &Boundary, batch: &Batch) -> Tensor {
+        Tensor::zeros([0], (tch::Kind::Float, batch.tokens.device()))
     }
 
     fn answer_size(&self, _: &Dataset, _: usize) -> usize {

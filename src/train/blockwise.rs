@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::ffi::{self, profiler, without_graph};
 use crate::models::Boundary;
 use crate::nn::{Ctx, Params, Pass};
+use crate::ops::cross_entropy::Losses;
 use crate::parallel::{Gradients, Weights};
 use crate::tasks::Model;
 use crate::train::watch::Watch;
@@ -65,7 +66,7 @@ struct Run<'a> {
     batch: &'a Batch,
     /// The blocks from the first trained one on.
     blocks: Vec<Block<'a>>,
-    losses: Vec<Tensor>,
+    losses: Vec<Losses>,
 }
 
 /// The graph of one block.
@@ -91,27 +92,28 @@ impl<'a> Blockwise<'a> {
         let (count, first) = (model.blocks(), params.layout().first_trained_block());
         let mut blocks: Vec<Block> = Vec::with_capacity(count);
         let mut boundary = Boundary::new();
+        let mut losses = Vec::new();
         self.visit(weights, |index| {
             let Some(batch) = batch else { return };
             let keeps = index >= first && recompute.keeps(index, count);
             let input = detach(&boundary, keeps && index > first);
-            let run = || self.run(index, &input, batch, pass);
+            let mut run = || {
+                if index + 1 < count {
+                    return self.run(index, &input, batch, pass);
+                }
+                let (kept, found) = self.losses(&input, batch, pass);
+                losses = found;
+                kept
+            };
             let kept = if keeps { run() } else { without_graph(run) };
             boundary = kept.output.iter().map(Tensor::shallow_clone).collect();
             if index >= first {
                 blocks.push(Block { input, kept: keeps.then_some(kept) });
             }
         })?;
-        let range = profiler::range(|| "forward loss".to_owned());
-        let losses = batch.map(|batch| model.task.losses(&boundary, batch));
-        drop(range);
-        // Free the logits: backward starts from the losses, and the graph keeps what it needs.
-        if let Some(Block { kept: Some(last), .. }) = blocks.last_mut() {
-            last.output.clear();
-        }
-        let run = batch.zip(losses).map(|(batch, losses)| Run { batch, blocks, losses });
+        let run = batch.map(|batch| Run { batch, blocks, losses });
         if let (Some(watch), Some(run)) = (watch, &run) {
-            run.losses.iter().for_each(|losses| watch.after_loss(losses, run.batch));
+            run.losses.iter().for_each(|losses| watch.after_loss(&losses.values, run.batch));
         }
         Ok(Forward { blockwise: self, pass, run })
     }
@@ -132,8 +134,48 @@ impl<'a> Blockwise<'a> {
         Ok(batch.map(|_| boundary))
     }
 
+    /// Returns the task's answers for `batch` and, if it has labels, the losses of each term, without dropout and without
+    /// gradients.
+    ///
+    /// # Errors
+    /// As [`Blockwise::infer`].
+    pub fn evaluate(self, weights: &mut Weights, batch: Option<&Batch>) -> Result<Option<(Tensor, Vec<Tensor>)>> {
+        let _guard = tch::no_grad_guard();
+        let (mut boundary, mut found) = (Boundary::new(), None);
+        self.visit(weights, |index| {
+            let Some(batch) = batch else { return };
+            let mut ctx = Ctx::eval(self.params);
+            match index + 1 < self.model.blocks() {
+                true => boundary = self.model.forward(index, &boundary, batch, &mut ctx),
+                false => found = Some(self.model.evaluate(&boundary, batch, &mut ctx)),
+            }
+        })?;
+        weights.release(self.params, self.model.blocks() - 1)?;
+        Ok(found)
+    }
+
     fn visit(self, weights: &mut Weights, run: impl FnMut(usize)) -> Result<()> {
         visit(self.params, weights, 0..self.model.blocks(), run)
+    }
+
+    /// Runs the last block and returns its losses. A `watch` needs the logits; otherwise they are not kept, and for a
+    /// vocabulary not even computed at once.
+    fn losses(self, input: &Boundary, batch: &Batch, pass: Pass) -> (Kept<'a>, Vec<Losses>) {
+        let Model { backbone, task } = self.model;
+        let head = self.model.blocks() - 1;
+        let fused = || {
+            let _range = profiler::range(|| "forward loss".to_owned());
+            let mut ctx = Ctx::train(self.params, pass, head);
+            let losses = task.fused_losses(backbone.as_ref(), input, batch, &mut ctx)?;
+            Some((Kept { output: Boundary::new(), ctx }, losses))
+        };
+        let found = if self.watch.is_none() { fused() } else { None };
+        found.unwrap_or_else(|| {
+            let mut kept = self.run(head, input, batch, pass);
+            let _range = profiler::range(|| "forward loss".to_owned());
+            let losses = task.losses(&std::mem::take(&mut kept.output), batch);
+            (kept, losses.into_iter().map(Losses::from).collect())
+        })
     }
 
     fn run(self, index: usize, input: &Boundary, batch: &Batch, pass: Pass) -> Kept<'a> {
@@ -169,7 +211,7 @@ pub fn visit(params: &Params, weights: &mut Weights, blocks: Range<usize>, mut r
 impl Forward<'_> {
     /// The sum of each term's losses, f64 `[terms]` on the batch's device; none on a rank without samples.
     pub fn loss_sums(&self) -> Option<Tensor> {
-        let sum = |losses: &Tensor| losses.detach().sum(Kind::Double);
+        let sum = |losses: &Losses| losses.values.detach().sum(Kind::Double);
         self.run.as_ref().map(|run| Tensor::stack(&run.losses.iter().map(sum).collect::<Vec<_>>(), 0))
     }
 
@@ -179,8 +221,9 @@ impl Forward<'_> {
         let Forward { blockwise, pass, mut run } = self;
         let Blockwise { model, params, recompute, watch } = blockwise;
         let (count, first) = (model.blocks(), params.layout().first_trained_block());
-        let mut roots: Boundary = run.as_mut().map(|run| std::mem::take(&mut run.losses)).unwrap_or_default();
-        let mut grads: Boundary = roots.iter().zip(scales).map(|(losses, &scale)| losses.full_like(scale)).collect();
+        let losses = run.as_mut().map(|run| std::mem::take(&mut run.losses)).unwrap_or_default();
+        let mut roots: Boundary = losses.into_iter().map(|losses| losses.root).collect();
+        let mut grads: Boundary = roots.iter().zip(scales).map(|(root, &scale)| root.full_like(scale)).collect();
         for index in (first..count).rev() {
             if index > first {
                 weights.fetch(params, index - 1, !recompute.keeps(index - 1, count))?;

@@ -1,10 +1,10 @@
 //! Inference over a whole dataset on all ranks; the results do not depend on the number of ranks.
 
 use crate::comm::{Collective, Op};
-use crate::data::batch::{Batch, Labels};
+use crate::data::batch::Batch;
 use crate::data::{Dataset, Prepared, RandomKey, sampler};
 use crate::error::{Error, Kind as ErrorKind, Result};
-use crate::ffi::{transfer, without_graph};
+use crate::ffi::transfer;
 use crate::metrics::Metrics;
 use crate::nn::Params;
 use crate::observe::progress::Phase;
@@ -85,9 +85,9 @@ impl Evaluator<'_> {
             let micro = plan[comm.rank()].get(pass);
             let batch =
                 micro.map(|micro| Batch::on(comm.device(), dataset, micro, RandomKey::default())).transpose()?;
-            let logits = blockwise.infer(self.weights, batch.as_ref())?;
-            let (Some(batch), Some(logits)) = (batch, logits) else { continue };
-            let found: Vec<f32> = transfer::values(&without_graph(|| task.answers(&logits, &batch)))?;
+            let found = blockwise.evaluate(self.weights, batch.as_ref())?;
+            let (Some(batch), Some((found, losses))) = (batch, found) else { continue };
+            let found: Vec<f32> = transfer::values(&found)?;
             let mut found = found.as_slice();
             for &sample in &batch.samples {
                 let place = offsets[sample as usize]..offsets[sample as usize + 1];
@@ -95,10 +95,6 @@ impl Evaluator<'_> {
                 table[place].copy_from_slice(own);
                 found = others;
             }
-            if matches!(batch.labels, Labels::None | Labels::Blanks(_)) {
-                continue;
-            }
-            let losses = without_graph(|| task.losses(&logits, &batch));
             for (term, losses) in losses.iter().enumerate() {
                 for (loss, owner) in transfer::values::<f32>(losses)?.into_iter().zip(batch.owners(term)) {
                     let place = answers + 2 * (terms * batch.samples[owner] as usize + term);

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::data::Sampler;
 use crate::error::{self, Error, Result};
 use crate::ffi::device::synchronize;
-use crate::nn::precision;
+use crate::ops::linear;
 use crate::plan::device::Speed;
 use crate::plan::fit::Timed;
 use crate::train::memory_report::{self, Bytes};
@@ -37,7 +37,7 @@ pub fn speed(kind: Kind) -> Speed {
     let (rows, width) = (512, 1024);
     let options = (kind, Device::Cpu);
     let (x, w) = (Tensor::ones([rows, width], options), Tensor::ones([width, width], options));
-    let matmul_seconds = best(|| drop(precision::linear(&x, &w, None)));
+    let matmul_seconds = best(|| drop(linear::linear(&x, &w, None)));
     let flops = 2.0 * (rows * width * width) as f64 / matmul_seconds;
     // Larger than the CPU caches.
     let from = Tensor::ones([16 << 20], (Kind::Float, Device::Cpu));

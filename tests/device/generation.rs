@@ -264,7 +264,7 @@ fn predictions_are_texts() {
         let ended = run(trainer(&bench).args(args).args(options)).expect(2);
         assert!(ended.stderr.contains(says), "{}", ended.stderr);
     };
-    refused(&["--temperature", "0.5"], "temperature = 0.5: without do_sample = true");
+    refused(&["--temperature", "0.5"], "temperature = 0.5: this has no effect without do_sample = true");
     refused(&["--num-beams", "31"], "num_beams = 31: too many for a vocabulary of 60");
     let long = "aa ".repeat(32);
     write(&[json!({"text": "aa"}), json!({"text": long})]);

@@ -8,7 +8,6 @@ use tch::{Kind, Tensor};
 use trainer::checkpoint::tensors::TensorFile;
 use trainer::data::ragged::{Cross, Sequences};
 use trainer::ffi::{self, transfer};
-use trainer::nn::activation::Activation;
 use trainer::nn::attention::{AttentionConfig, Mask, attention, self_attention};
 use trainer::nn::blocks::{BlockConfig, PostNormBlock};
 use trainer::nn::cache::Cache;
@@ -26,6 +25,7 @@ use trainer::nn::rng::{hash_name, mix};
 use trainer::nn::rotary::{Rotary, Scaling};
 use trainer::nn::self_attention::{SelfAttention, SelfAttentionConfig};
 use trainer::nn::{Ctx, Init, ParamBuilder, Params, Pass};
+use trainer::ops::gated::activation::Activation;
 
 const KINDS: [Kind; 3] = [Kind::Float, Kind::BFloat16, Kind::Half];
 /// Two rectangles: three sequences padded to 5, and one without padding.
@@ -181,7 +181,7 @@ fn turned(name: &'static str, scaling: Scaling) -> Layer {
         let rotary = Rotary::new(DIM, 100.0, scaling);
         move |_, x, sequences| {
             let angles = rotary.angles(sequences, x[0].kind());
-            angles.turn(&x[0].view([T, 2, DIM])).flatten(1, 2)
+            angles.rotate(&x[0] * 1.0, 2)
         }
     })
 }
@@ -303,14 +303,14 @@ fn layers() -> Vec<Layer> {
                 tied: false,
             };
             let head = MaskedLmHead::new(b, config, &words);
-            move |ctx, x, _| head.forward(ctx, &x[0])
+            move |ctx, x, _| head.forward(ctx, &x[0]).logits()
         }),
         layer("lm-head-tied", &[], |b, _| {
             let words = Embedding::words(b, "words", VOCABULARY, 16, STD, true);
             let head = Vocabulary::tied(b, &words).with_bias(b, "head", VOCABULARY);
             move |ctx, _, _| {
                 let rows = words.forward(ctx, &ids());
-                head.forward(ctx, &rows)
+                head.forward(ctx, rows).logits()
             }
         }),
         layer("block-post-norm", &[X], |b, dropout| {

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::models::encoder::{Config, Design, Encoder, LmHeadNames, Segments};
 use crate::models::family::{Family, Plan, no_next_sentence};
 use crate::models::{Role, check};
-use crate::nn::activation::Activation;
+use crate::ops::gated::activation::Activation;
 use serde::Deserialize;
 use serde_json::json;
 

@@ -2,7 +2,7 @@
 
 use super::{Config, ParamNames};
 use crate::models::Role;
-use crate::nn::activation::Activation;
+use crate::ops::gated::activation::Activation;
 
 /// The properties of a family's encoder for a task head.
 #[derive(Debug)]

@@ -9,12 +9,14 @@ use crate::models::hf_names::HfNames;
 use crate::models::{Backbone, Boundary, Reads, Role};
 use crate::nn::attention::{AttentionConfig, Mask};
 use crate::nn::blocks::{BlockConfig, PostNormBlock};
-use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::input_embeddings::{InputConfig, InputEmbeddings};
 use crate::nn::linear::{HeadInput, Linear};
 use crate::nn::lm_head::{MaskedLmConfig, MaskedLmHead};
 use crate::nn::pooler::{self, Picks, Pooler, PoolerConfig};
 use crate::nn::{Ctx, ParamBuilder};
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::cross_entropy::Projection;
+use crate::ops::dropout;
 use serde_json::Value;
 use tch::Tensor;
 
@@ -141,7 +143,7 @@ impl Backbone for Encoder {
         ctx.dropout(hidden[0].shallow_clone(), self.head_dropout)
     }
 
-    fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Tensor {
+    fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Projection {
         self.lm_head.as_ref().expect("this task head has a vocabulary").forward(ctx, rows)
     }
 
@@ -179,7 +181,7 @@ impl Backbone for Encoder {
         match (reads, &self.lm_head) {
             (Reads::Vocabulary, Some(head)) => head.cost(how, x.targets),
             (Reads::Summary, _) => pooler::cost(how, x, hidden),
-            _ => Cost::dropout(how, x.own.tokens * hidden as f64, self.head_dropout),
+            _ => dropout::cost(how, x.own.tokens * hidden as f64, self.head_dropout),
         }
     }
 

@@ -5,12 +5,12 @@ use crate::error::{Error, Result};
 use crate::models::decoder::{DecoderConfig, Positions, head_dropout};
 use crate::models::family::DropoutOverrides;
 use crate::models::{Role, check};
-use crate::nn::activation::Activation;
 use crate::nn::attention::{AttentionConfig, Mask};
 use crate::nn::feed_forward::FeedForwardConfig;
 use crate::nn::norm::NormKind;
 use crate::nn::pre_norm::PreNormConfig;
 use crate::nn::self_attention::SelfAttentionConfig;
+use crate::ops::gated::activation::Activation;
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::models::Role;
 use crate::models::encoder::{Config, Design, Encoder, LmHeadNames, Segments};
 use crate::models::family::{Family, Plan, no_next_sentence};
-use crate::nn::activation::Activation;
+use crate::ops::gated::activation::Activation;
 use serde_json::{Value, json};
 
 pub const FAMILY: Family = Family {

@@ -4,12 +4,13 @@ use crate::data::extent::Extent;
 use crate::data::ragged::Bucket;
 use crate::models::t5::Config;
 use crate::nn::attention::{AttentionConfig, Bias, Mask, attention};
-use crate::nn::attention_cost::Around;
-use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::feed_forward::{self, FeedForwardConfig};
 use crate::nn::linear::Linear;
-use crate::nn::norm::RmsNorm;
+use crate::nn::norm::Norm;
 use crate::nn::{Ctx, ParamBuilder};
+use crate::ops::attention::Around;
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::dropout;
 use tch::{Kind, Tensor};
 
 /// The largest absolute value of a layer's output in fp16: transformers clamps larger sums to it.
@@ -20,7 +21,7 @@ const LARGEST_HALF: f64 = 65504.0 - 1000.0;
 pub struct Attention {
     config: AttentionConfig,
     dropout: f64,
-    norm: RmsNorm,
+    norm: Norm,
     query: Linear,
     key_value: Linear,
     out: Linear,
@@ -38,7 +39,7 @@ impl Attention {
             self.key_value.cost(how, memory.unwrap_or(x.tokens), false),
             self.config.cost(how, x, around),
             self.out.cost(how, x.tokens, true),
-            Cost::dropout(how, numbers, self.dropout),
+            dropout::cost(how, numbers, self.dropout),
             clamp_cost(how, numbers),
         ];
         parts.into_iter().sum::<Cost>().beside(how.element() * numbers)
@@ -59,7 +60,7 @@ impl Attention {
                 mask,
             },
             dropout: config.dropout_rate,
-            norm: RmsNorm::new(b, "norm", d_model, config.layer_norm_epsilon),
+            norm: Norm::rms(b, "norm", d_model, config.layer_norm_epsilon),
             query: Linear::without_bias(b, "query", d_model, inner, std(d_model * d_kv)),
             key_value: Linear::without_bias(b, "key_value", d_model, 2 * inner, std(d_model)),
             out: Linear::without_bias(b, "out", inner, d_model, std(inner)),
@@ -92,7 +93,7 @@ impl Attention {
 #[derive(Debug)]
 pub struct FeedForward {
     dropout: f64,
-    norm: RmsNorm,
+    norm: Norm,
     inner: feed_forward::FeedForward,
 }
 
@@ -113,7 +114,7 @@ impl FeedForward {
         };
         b.scope("mlp", |b| FeedForward {
             dropout: dropout_rate,
-            norm: RmsNorm::new(b, "norm", d_model, config.layer_norm_epsilon),
+            norm: Norm::rms(b, "norm", d_model, config.layer_norm_epsilon),
             inner: feed_forward::FeedForward::new(b, inner),
         })
     }
@@ -128,7 +129,7 @@ impl FeedForward {
     /// Returns the cost for this many rows.
     pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         let numbers = rows * self.norm.size() as f64;
-        let drops = Cost::dropout(how, numbers, self.dropout);
+        let drops = dropout::cost(how, numbers, self.dropout);
         let inner = self.norm.cost(how, rows, true).then(self.inner.cost(how, rows)).then(drops);
         inner.then(clamp_cost(how, numbers)).beside(how.element() * numbers)
     }

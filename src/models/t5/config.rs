@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::models::check;
 use crate::models::family::Plan;
-use crate::nn::activation::Activation;
+use crate::ops::gated::activation::Activation;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -12,12 +12,14 @@ use crate::models::t5::relative_bias::{Buckets, RelativeBias};
 use crate::models::t5::{Config, hf_names};
 use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::attention::{Bias, Mask};
-use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::{self, Embedding};
 use crate::nn::linear::HeadInput;
 use crate::nn::lm_head::Vocabulary;
-use crate::nn::norm::RmsNorm;
+use crate::nn::norm::Norm;
 use crate::nn::{Ctx, ParamBuilder};
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::cross_entropy::Projection;
+use crate::ops::dropout;
 use serde_json::Value;
 use tch::Tensor;
 
@@ -37,7 +39,7 @@ pub struct T5 {
 #[derive(Debug)]
 struct Stack {
     layers: Vec<Layer>,
-    norm: RmsNorm,
+    norm: Norm,
 }
 
 #[derive(Debug)]
@@ -70,7 +72,7 @@ impl Stack {
             };
             let layers = (0..count).map(layer).collect();
             let last = if decodes { first + count - 1 } else { first + count };
-            let norm = b.block(last, |b| RmsNorm::new(b, "norm", config.d_model, config.layer_norm_epsilon));
+            let norm = b.block(last, |b| Norm::rms(b, "norm", config.d_model, config.layer_norm_epsilon));
             Stack { layers, norm }
         })
     }
@@ -182,11 +184,9 @@ impl Backbone for T5 {
         hidden[0].shallow_clone()
     }
 
-    fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Tensor {
-        match self.config.output_scale() {
-            1.0 => self.head.forward(ctx, rows),
-            scale => self.head.forward(ctx, &(rows * scale)),
-        }
+    fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Projection {
+        let scale = self.config.output_scale();
+        self.head.forward(ctx, if scale == 1.0 { rows.shallow_clone() } else { rows * scale })
     }
 
     fn head_input(&self) -> HeadInput {
@@ -213,7 +213,7 @@ impl Backbone for T5 {
         let embed = |tokens: f64| embedding::cost(how, tokens * d_model as f64, 1, dropout_rate);
         let finish = |stack: &Stack, tokens: f64, keeps: bool| {
             let numbers = tokens * d_model as f64;
-            stack.norm.cost(how, tokens, keeps).then(Cost::dropout(how, numbers, dropout_rate))
+            stack.norm.cost(how, tokens, keeps).then(dropout::cost(how, numbers, dropout_rate))
         };
         match block {
             0 => embed(x.own.tokens),

@@ -195,7 +195,7 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::activation::Activation;
+    use crate::ops::gated::activation::Activation;
     use serde_json::json;
 
     fn read(json: &Value) -> Result<Config> {

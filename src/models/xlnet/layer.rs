@@ -3,11 +3,11 @@
 use crate::data::batch::Batch;
 use crate::data::extent::Extent;
 use crate::models::xlnet::config::LayerConfig;
-use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::feed_forward::FeedForward;
 use crate::nn::relative_attention::RelativeAttention;
 use crate::nn::residual::ResidualNorm;
 use crate::nn::{Ctx, ParamBuilder};
+use crate::ops::cost::{ComputeMode, Cost};
 use tch::Tensor;
 
 #[derive(Debug)]

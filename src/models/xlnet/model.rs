@@ -8,11 +8,13 @@ use crate::models::xlnet::config::Config;
 use crate::models::xlnet::hf_names;
 use crate::models::xlnet::layer::Layer;
 use crate::models::{Backbone, Boundary, Reads, Role};
-use crate::nn::cost::{ComputeMode, Cost};
 use crate::nn::embedding::{self, Embedding};
 use crate::nn::linear::HeadInput;
 use crate::nn::pooler::{self, Pooler};
 use crate::nn::{Ctx, Init};
+use crate::ops::cost::{ComputeMode, Cost};
+use crate::ops::cross_entropy::Projection;
+use crate::ops::dropout;
 use serde_json::Value;
 use tch::Tensor;
 
@@ -70,7 +72,7 @@ impl Backbone for XlNet {
         ctx.dropout(hidden[0].shallow_clone(), self.config.layer.dropout)
     }
 
-    fn vocabulary(&self, _: &Tensor, _: &mut Ctx) -> Tensor {
+    fn vocabulary(&self, _: &Tensor, _: &mut Ctx) -> Projection {
         unreachable!("the registry refuses language-model heads")
     }
 
@@ -101,7 +103,7 @@ impl Backbone for XlNet {
 
     fn head_cost(&self, reads: Reads, x: &Extents, how: &ComputeMode) -> Cost {
         let (hidden, dropout) = (self.config.layer.attention.hidden, self.config.layer.dropout);
-        let features = Cost::dropout(how, x.own.tokens * hidden as f64, dropout);
+        let features = dropout::cost(how, x.own.tokens * hidden as f64, dropout);
         match reads {
             Reads::Summary => features.then(pooler::cost(how, x, hidden)),
             Reads::Features => features,

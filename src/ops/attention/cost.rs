@@ -1,8 +1,8 @@
-//! The cost of the attention kernel, for each of the code paths of [`crate::nn::attention`].
+//! The cost of the attention kernel, for each of the code paths of [`super::attend`].
 
+use super::{AttentionConfig, Mask};
 use crate::data::extent::Extent;
-use crate::nn::attention::{AttentionConfig, Mask};
-use crate::nn::cost::{ComputeMode, Cost};
+use crate::ops::cost::{ComputeMode, Cost};
 
 /// The context of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,10 @@ pub enum Around {
     /// As `Separate`, with a bias added to the scores.
     Biased,
 }
+
+/// Queries and scores that `cpu.cpp` computes at a time.
+const QUERIES: f64 = 256.0;
+const SCORES: f64 = 262_144.0;
 
 impl AttentionConfig {
     /// Returns the cost of the kernel over these sequences, without its inputs and outputs.
@@ -29,7 +33,9 @@ impl AttentionConfig {
         let held = |padded: f64, positions: f64, tokens: f64| padded + if padded < positions { tokens } else { 0.0 };
         let queries = held(x.padded_queries, x.queries, x.tokens);
         let keys = held(x.padded_keys, x.keys, x.key_tokens);
-        let op = if biased || (drops && how.cpu && !how.widens()) {
+        let window = if let Mask::SlidingWindow(window) = self.mask { window as f64 } else { f64::INFINITY };
+        let own_kernel = how.cpu && !biased && (drops || how.widens() || window < x.longest);
+        let op = if biased {
             // Scores and weights are tensors. The bias is added in fp32 where half layers compute in fp32.
             let e = if how.widens() { 4.0 } else { e };
             let factors = x.queries * width + 2.0 * x.keys * width;
@@ -42,6 +48,21 @@ impl AttentionConfig {
             let passing = 1.0 + masked + if biased { 1.0 } else { 0.0 };
             let op = Cost::op(kept, input, output, [passing * e * largest, e * largest]);
             Cost { alone: op.alone + e * factors, ..op }
+        } else if own_kernel {
+            // Queries, keys and values; scores of a few queries at a time, with their fp32 operands.
+            let shared = if self.kv_heads == self.heads { 0.0 } else { 2.0 * x.keys * width };
+            let seen = match around {
+                _ if shared > 0.0 => queries * width + shared,
+                Around::Joined => queries * (width + 2.0 * kv_width),
+                _ => queries * width + 2.0 * keys * width,
+            };
+            let row = heads * x.longest.min(QUERIES) * x.longest.min(window + QUERIES);
+            let block = largest.min(row.max(SCORES));
+            let fraction = if largest > 0.0 { block / largest } else { 0.0 };
+            let operands = fraction * width * (2.0 * x.widest[0] + 2.0 * x.widest[1]);
+            let gradients = fraction * width * (x.widest[0] + 2.0 * x.widest[1]);
+            let forward = 4.0 * (block + operands);
+            Cost::op(e * seen, input, output, [forward, forward + 4.0 * (block + gradients)])
         } else {
             let grouped = self.kv_heads != self.heads;
             let seen = match around {
@@ -51,14 +72,11 @@ impl AttentionConfig {
             };
             // The result is kept beside the next layer's input if padding is removed or rectangles are concatenated.
             let picked = if x.rectangles > 1.0 { x.queries } else { x.padded_queries };
-            let result = if drops && how.widens() { 0.0 } else { e * picked * width + 4.0 * heads * x.queries };
-            let widened = how.wide(x.widest[0] * width + 2.0 * x.widest[1] * width);
-            let made = if drops && how.widens() { 4.0 * largest } else { 0.0 };
+            let result = e * picked * width + 4.0 * heads * x.queries;
             // A causal mask has all pairs of a rectangle, a padding mask its keys.
             let masked = if self.mask != Mask::Bidirectional { x.largest } else { x.padded_keys };
             let mask = if how.cpu { 4.0 * masked } else { 0.0 };
-            let kept = e * seen + result + if how.widens() { mask } else { 0.0 };
-            Cost::op(kept, input, output, [widened + made + mask, 2.0 * widened + made])
+            Cost::op(e * seen + result, input, output, [mask, 0.0])
         };
         // Backward concatenates the gradients of queries, keys and values.
         let op = Cost { backward: op.backward + input, ..op };
@@ -84,7 +102,7 @@ mod tests {
         );
         // q k^T: 2 sequences x 2 heads x 8 x 8 x 4 multiplications; weights v: the same.
         assert_eq!(cost.flops, 2.0 * 2.0 * (2 * 2 * 8 * 8 * 4) as f64);
-        // Queries, keys, values, and the weights before and after dropout.
-        assert_eq!(cost.kept, 4.0 * (3 * 16 * 8 + 2 * 2 * 2 * 8 * 8) as f64);
+        // Queries, keys and values; the weights are computed again.
+        assert_eq!(cost.kept, 4.0 * (3 * 16 * 8) as f64);
     }
 }

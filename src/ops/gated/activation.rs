@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-/// Activation functions, by their Hugging Face names.
+/// Activation functions, by their Hugging Face names; numbered as in `cpu.cpp`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `gelu`: exact (arXiv 1606.08415).
@@ -26,6 +26,11 @@ impl Activation {
             "tanh" => Self::Tanh,
             _ => return None,
         })
+    }
+
+    /// Whether its gradient is computed from the result.
+    pub fn is_of_result(self) -> bool {
+        matches!(self, Self::Relu | Self::Tanh)
     }
 
     /// Applies the activation element by element.

@@ -1,0 +1,250 @@
+// Attention on the CPU with a keyed dropout or a sliding window, and of half types. Scores exist for a few sequences and
+// queries at a time, and only for the keys that a query may attend to; backward computes them again.
+
+#include "../../ffi/common.h"
+#include "../dropout/mask.h"
+#include "../vector.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <optional>
+#include <vector>
+
+namespace {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::tensor_list;
+
+struct Config {
+  double scale;
+  bool causal;
+  int64_t window;  // keys that a causal query attends to, its own position included; 0: all
+  double p;
+  int64_t key;
+};
+
+constexpr int64_t kQueries = 256;      // at a time
+constexpr int64_t kScores = 1 << 18;   // at a time, unless one block of one sequence has more
+
+WIDE_VECTORS float largest(const float* x, int64_t n) {
+  float found = -std::numeric_limits<float>::infinity();
+#pragma omp simd reduction(max : found)
+  for (int64_t i = 0; i < n; i++) found = x[i] > found ? x[i] : found;
+  return found;
+}
+
+WIDE_VECTORS float exponentials(float* x, int64_t n, float shift) {
+  float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; i++) {
+    x[i] = ops::exponential(x[i] - shift);
+    sum += x[i];
+  }
+  return sum;
+}
+
+WIDE_VECTORS void times(float* x, int64_t n, float factor) {
+  for (int64_t i = 0; i < n; i++) x[i] *= factor;
+}
+
+WIDE_VECTORS void plus(float* x, const float* y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) x[i] += y[i];
+}
+
+WIDE_VECTORS float dot(const float* x, const float* y, int64_t n) {
+  float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; i++) sum += x[i] * y[i];
+  return sum;
+}
+
+WIDE_VECTORS void softmax_gradient(const float* weights, float* g, int64_t n, float sum, float scale) {
+  for (int64_t i = 0; i < n; i++) g[i] = weights[i] * (g[i] - sum) * scale;
+}
+
+// A block of queries of a few sequences, and the keys that they may attend to.
+struct Block {
+  int64_t sequence, sequences, query, queries, key, keys;
+};
+
+class Rectangle {
+ public:
+  Rectangle(const Tensor& q, const Tensor& k, const Tensor& mask, Config config)
+      : n_(q.size(0)), heads_(q.size(1)), queries_(q.size(2)), keys_(k.size(2)), config_(config) {
+    if (mask.defined()) mask_ = mask.to(at::kFloat).expand({n_, 1, 1, keys_}).contiguous();
+  }
+
+  std::vector<Block> blocks() const {
+    std::vector<Block> found;
+    const int64_t queries = std::min(queries_, kQueries);
+    const int64_t scores = std::max<int64_t>(1, heads_ * queries * std::min(keys_, span(queries)));
+    const int64_t sequences = std::max<int64_t>(1, kScores / scores);
+    for (int64_t s = 0; s < n_; s += sequences) {
+      for (int64_t i = 0; i < queries_; i += queries) {
+        const int64_t count = std::min(queries, queries_ - i), low = first(i), high = last(i + count - 1) + 1;
+        found.push_back({s, std::min(sequences, n_ - s), i, count, low, high - low});
+      }
+    }
+    return found;
+  }
+
+  // Scores [sequences * heads, queries, keys] of a block become the softmax.
+  void softmax(const Block& b, Tensor& scores) const {
+    rows(b, scores, [&](float* row, int64_t s, int64_t, int64_t i, int64_t) {
+      const int64_t low = first(i) - b.key, count = last(i) + 1 - first(i);
+      if (mask_.defined()) plus(row + low, mask_.const_data_ptr<float>() + s * keys_ + first(i), count);
+      const float shift = largest(row + low, count);
+      const float sum = exponentials(row + low, count, shift);
+      times(row + low, count, 1.0f / sum);
+      std::fill(row, row + low, 0.0f);
+      std::fill(row + low + count, row + b.keys, 0.0f);
+    });
+  }
+
+  // The mask of a row depends on its place in the rectangle only.
+  void dropout(const Block& b, Tensor& scores) const {
+    if (config_.p == 0.0) return;
+    rows(b, scores, [&](float* row, int64_t s, int64_t h, int64_t i, int64_t) {
+      ops::drop(row, row, b.keys, element(s, h, i, b.key), config_.p, config_.key);
+    });
+  }
+
+  // The gradient of the dropped weights becomes that of the scores.
+  void softmax_backward(const Block& b, const Tensor& weights, Tensor& g) const {
+    const float* ws = weights.const_data_ptr<float>();
+    rows(b, g, [&](float* row, int64_t s, int64_t h, int64_t i, int64_t index) {
+      if (config_.p > 0.0) ops::drop(row, row, b.keys, element(s, h, i, b.key), config_.p, config_.key);
+      const float* own = ws + index * b.keys;
+      softmax_gradient(own, row, b.keys, dot(own, row, b.keys), static_cast<float>(config_.scale));
+    });
+  }
+
+ private:
+  // The last query is at the last key's position.
+  int64_t position(int64_t query) const { return query + keys_ - queries_; }
+  int64_t last(int64_t query) const { return config_.causal ? position(query) : keys_ - 1; }
+  int64_t first(int64_t query) const {
+    return config_.causal && config_.window > 0 ? std::max<int64_t>(0, position(query) - config_.window + 1) : 0;
+  }
+  int64_t span(int64_t queries) const {
+    return config_.causal && config_.window > 0 ? config_.window + queries : keys_;
+  }
+  int64_t element(int64_t s, int64_t h, int64_t i, int64_t key) const {
+    return ((s * heads_ + h) * queries_ + i) * keys_ + key;
+  }
+
+  template <typename F> void rows(const Block& b, Tensor& scores, F&& each) const {
+    float* values = scores.mutable_data_ptr<float>();
+    const int64_t count = b.sequences * heads_ * b.queries;
+    at::parallel_for(0, count, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, b.keys)), [&](int64_t from, int64_t to) {
+      for (int64_t r = from; r < to; r++) {
+        const int64_t i = b.query + r % b.queries, h = r / b.queries % heads_, s = b.sequence + r / b.queries / heads_;
+        each(values + r * b.keys, s, h, i, r);
+      }
+    });
+  }
+
+  int64_t n_, heads_, queries_, keys_;
+  Config config_;
+  Tensor mask_;
+};
+
+// Part of [n, heads, length, head_dim] as f32 [sequences * heads, count, head_dim].
+Tensor part(const Tensor& x, const Block& b, int64_t from, int64_t count) {
+  const Tensor own = x.narrow(0, b.sequence, b.sequences).narrow(2, from, count);
+  return own.to(at::kFloat).contiguous().view({-1, count, x.size(3)});
+}
+
+// The same part of a result.
+Tensor place(Tensor& x, const Block& b, int64_t from, int64_t count) {
+  return x.narrow(0, b.sequence, b.sequences).narrow(2, from, count);
+}
+
+Tensor heads_of(const Tensor& x, const Block& b, int64_t heads) {
+  return x.view({b.sequences, heads, x.size(1), x.size(2)});
+}
+
+struct Attention : Function<Attention> {
+  // q [n, heads, queries, head_dim], k and v [n, heads, keys, head_dim]; mask f32 [n, 1, 1, keys], added, or undefined.
+  static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                        const std::optional<Tensor>& added, Config config) {
+    const Tensor mask = added.value_or(Tensor());
+    const int64_t heads = q.size(1);
+    const Rectangle rectangle(q, k, mask, config);
+    // Token rows, the layout of the next layer's input.
+    Tensor out = at::empty({q.size(0), q.size(2), heads, v.size(3)}, q.options()).transpose(1, 2);
+    for (const Block& b : rectangle.blocks()) {
+      const Tensor queries = part(q, b, b.query, b.queries).mul(config.scale);
+      Tensor scores = queries.bmm(part(k, b, b.key, b.keys).transpose(1, 2));
+      rectangle.softmax(b, scores);
+      rectangle.dropout(b, scores);
+      const Tensor result = scores.bmm(part(v, b, b.key, b.keys));
+      place(out, b, b.query, b.queries).copy_(heads_of(result, b, heads));
+    }
+    ctx->save_for_backward({q, k, v, mask});
+    ctx->saved_data["scale"] = config.scale;
+    ctx->saved_data["causal"] = config.causal;
+    ctx->saved_data["window"] = config.window;
+    ctx->saved_data["p"] = config.p;
+    ctx->saved_data["key"] = config.key;
+    return out;
+  }
+
+  static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &q = saved[0], &k = saved[1], &v = saved[2];
+    const Config config = {ctx->saved_data["scale"].toDouble(), ctx->saved_data["causal"].toBool(),
+                           ctx->saved_data["window"].toInt(), ctx->saved_data["p"].toDouble(),
+                           ctx->saved_data["key"].toInt()};
+    const int64_t heads = q.size(1);
+    const Rectangle rectangle(q, k, saved[3], config);
+    const auto blocks = rectangle.blocks();
+    // Keys that several blocks of queries attend to add up in fp32.
+    const bool adds = q.size(2) > kQueries;
+    const auto like = [&](const Tensor& x, bool sums) {
+      const auto options = sums ? x.options().dtype(at::kFloat) : x.options();
+      const std::array<int64_t, 4> size = {x.size(0), x.size(2), heads, x.size(3)};
+      return (sums ? at::zeros(size, options) : at::empty(size, options)).transpose(1, 2);
+    };
+    Tensor gq = like(q, false), gk = like(k, adds), gv = like(v, adds);
+    const auto put = [&](Tensor& to, const Block& b, const Tensor& value) {
+      Tensor own = place(to, b, b.key, b.keys);
+      adds ? own.add_(heads_of(value, b, heads)) : own.copy_(heads_of(value, b, heads));
+    };
+    for (const Block& b : blocks) {
+      const Tensor queries = part(q, b, b.query, b.queries), keys = part(k, b, b.key, b.keys);
+      const Tensor g = part(grads[0], b, b.query, b.queries);
+      Tensor weights = queries.mul(config.scale).bmm(keys.transpose(1, 2));
+      rectangle.softmax(b, weights);
+      Tensor to_scores = g.bmm(part(v, b, b.key, b.keys).transpose(1, 2));
+      rectangle.softmax_backward(b, weights, to_scores);
+      rectangle.dropout(b, weights);
+      put(gv, b, weights.transpose(1, 2).bmm(g));
+      put(gk, b, to_scores.transpose(1, 2).bmm(queries));
+      place(gq, b, b.query, b.queries).copy_(heads_of(to_scores.bmm(keys), b, heads));
+    }
+    const auto kind = q.scalar_type();
+    return {gq, gk.to(kind), gv.to(kind), Tensor(), Tensor()};
+  }
+};
+
+}  // namespace
+
+extern "C" {
+
+char* trainer_attention(void** out, void* q, void* k, void* v, void* mask, double scale, bool causal, int64_t window,
+                        double p, int64_t key) {
+  return guarded([&] {
+    const auto added = mask ? std::optional<Tensor>(tensor(mask)) : std::nullopt;
+    const Config config = {scale, causal, window, p, key};
+    *out = new Tensor(Attention::apply(tensor(q), tensor(k), tensor(v), added, config));
+  });
+}
+}
