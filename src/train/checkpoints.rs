@@ -11,7 +11,6 @@ use crate::comm::Collective;
 use crate::config::MODEL_FILE;
 use crate::error::{Context, Result};
 use crate::models::hf_names::HfNames;
-use crate::nn::params::part;
 use crate::observe::progress::Phase;
 use crate::parallel::whole;
 use crate::train::step::Stepper;
@@ -207,8 +206,7 @@ pub fn read_optimizer(stepper: &mut Stepper, from: &Path, state: &mut TrainerSta
         let Some(held) = optimizer.moments(index) else { continue };
         let owned = weights.zero().owned(unit, comm.rank(), comm.world());
         for (kind, target) in State::MOMENTS.into_iter().zip([&held.exp_avg, &held.exp_avg_sq]) {
-            let whole = kind.read(&file, params, index, thaws)?;
-            target.shallow_clone().f_copy_(&part(&whole, &owned))?;
+            kind.read(&file, params, index, (owned.clone(), target.shallow_clone()), thaws)?;
         }
         phase.advance(unit.members.len() as u64);
         for &id in &unit.members {
