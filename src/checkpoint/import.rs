@@ -1,15 +1,18 @@
 //! Loads weights from a Hugging Face folder: one file or an index of several, any float dtype, old and new names.
 
 use crate::checkpoint::ranges::{self, Target};
+use crate::checkpoint::sharded::{self, TensorFiles};
 use crate::checkpoint::tensors::TensorFile;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::models::hf_names::{HfNames, HfParam};
 use crate::nn::param_builder::ParamSpec;
 use crate::nn::{ParamId, Params};
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
+
+/// The weights of a model folder: one file, or several with an index.
+pub const WEIGHTS: &str = "model.safetensors";
 
 /// Differences between the model and its weight files.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -45,7 +48,7 @@ pub struct Values<'a> {
     /// By parameter id.
     origins: Vec<Origin<'a>>,
     /// The fp32 master weights of a checkpoint by native name: they take precedence over the folder's weights.
-    masters: Option<TensorFile>,
+    masters: Option<TensorFiles>,
     seed: u64,
 }
 
@@ -60,7 +63,7 @@ impl<'a> Values<'a> {
         params: &'a Params,
         names: &'a HfNames,
         seed: u64,
-        masters: Option<TensorFile>,
+        masters: Option<TensorFiles>,
     ) -> Result<(Self, Report)> {
         let weights = Weights::open(folder, names)?;
         let specs: Vec<&ParamSpec> = params.ids().map(|id| params.spec(id)).collect();
@@ -82,7 +85,8 @@ impl<'a> Values<'a> {
     pub fn copy(&self, id: ParamId, targets: &[Target]) -> Result<()> {
         let spec = self.params.spec(id);
         match (self.master(spec), &self.origins[id.index()], &self.weights) {
-            (Some(file), ..) => {
+            (Some(files), ..) => {
+                let file = files.of(&spec.name)?;
                 file.expect_shape(&spec.name, &spec.shape)?;
                 ranges::copy(file, &spec.name, targets)
             }
@@ -107,7 +111,7 @@ impl<'a> Values<'a> {
         let spec = self.params.spec(id);
         hasher.update(spec.name.as_bytes());
         match (self.master(spec), &self.origins[id.index()], &self.weights) {
-            (Some(file), ..) => file.sample(&spec.name, hasher),
+            (Some(files), ..) => files.of(&spec.name)?.sample(&spec.name, hasher),
             (None, Origin::File(names, _), Some(weights)) => names.iter().try_for_each(|name| {
                 let (file, spelling) = weights.at(name);
                 file.sample(spelling, hasher)
@@ -119,7 +123,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn master(&self, spec: &ParamSpec) -> Option<&TensorFile> {
+    fn master(&self, spec: &ParamSpec) -> Option<&TensorFiles> {
         self.masters.as_ref().filter(|file| file.contains(&spec.name))
     }
 }
@@ -152,13 +156,7 @@ pub fn stored(folder: &Path, name: &str) -> Result<Option<Tensor>> {
 
 /// Returns the weight files of a folder, possibly none.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let single = folder.join("model.safetensors");
-    let index = folder.join("model.safetensors.index.json");
-    match (single.exists(), index.exists()) {
-        (true, _) => Ok(vec![single]),
-        (false, true) => indexed(folder, &index),
-        (false, false) => Ok(Vec::new()),
-    }
+    sharded::files(&folder.join(WEIGHTS))
 }
 
 fn mismatch(folder: &Path, problems: &[String]) -> Error {
@@ -312,14 +310,4 @@ impl Weights {
         }
         Ok(())
     }
-}
-
-/// Returns the distinct files of an index.
-fn indexed(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
-    let text = std::fs::read_to_string(index).input_context(index.display())?;
-    let json: Value = serde_json::from_str(&text).input_context(index.display())?;
-    let map = json.get("weight_map").and_then(Value::as_object);
-    let map = map.ok_or_else(|| Error::input(format!("{}: no \"weight_map\"", index.display())))?;
-    let files: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
-    Ok(files.into_iter().map(|name| folder.join(name)).collect())
 }

@@ -1,8 +1,8 @@
 //! Optimizer state by parameter name, so that it can be loaded with any layout and world size.
 
 use crate::checkpoint::ranges::{self, Target};
+use crate::checkpoint::sharded::TensorFiles;
 use crate::checkpoint::tensor_writer::Entry;
-use crate::checkpoint::tensors::TensorFile;
 use crate::error::Result;
 use crate::nn::Params;
 use tch::{Kind, Tensor};
@@ -50,7 +50,7 @@ impl State {
     }
 
     /// Whether a file contains this state of a parameter.
-    pub fn is_in(self, file: &TensorFile, parameter: &str) -> bool {
+    pub fn is_in(self, file: &TensorFiles, parameter: &str) -> bool {
         file.contains(&self.of(parameter))
     }
 
@@ -59,12 +59,13 @@ impl State {
     ///
     /// # Errors
     /// Exit 2 with the name of a tensor that is missing or has another shape.
-    pub fn read(self, file: &TensorFile, params: &Params, unit: usize, target: Target, thawed: bool) -> Result<()> {
+    pub fn read(self, file: &TensorFiles, params: &Params, unit: usize, target: Target, thawed: bool) -> Result<()> {
         let targets = [target];
         for &id in &params.layout().units()[unit].members {
             let spec = params.spec(id);
             let name = self.of(&spec.name);
             if !thawed || file.contains(&name) {
+                let file = file.of(&name)?;
                 file.expect_shape(&name, &spec.shape)?;
                 ranges::copy(file, &name, &ranges::within(&targets, &params.layout().place(id).1))?;
             }

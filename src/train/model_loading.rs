@@ -3,7 +3,7 @@
 use crate::checkpoint::import::{self, Report, Values};
 use crate::checkpoint::optimizer::MASTERS;
 use crate::checkpoint::ranges::within;
-use crate::checkpoint::tensors::TensorFile;
+use crate::checkpoint::sharded::{self, TensorFiles};
 use crate::comm::Collective;
 use crate::data::Prepared;
 use crate::error::{Error, Result};
@@ -206,7 +206,7 @@ impl Shaped {
         let weights = Weights::new(&params, Arc::clone(comm), zero, trains)?;
         let masters = folder.join(MASTERS);
         let masters =
-            if from == Source::Checkpoint && masters.exists() { Some(TensorFile::open(&masters)?) } else { None };
+            if from == Source::Checkpoint && sharded::exists(&masters) { Some(TensorFiles::open(&masters)?) } else { None };
         let (values, report) = match from {
             Source::Random => (Values::random(&params, seed), Report::default()),
             _ => Values::open(&folder, &params, &names, seed, masters)?,
