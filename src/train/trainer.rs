@@ -109,11 +109,11 @@ impl Trainer {
         let open = || Generation::open(&config.model.path, &config.generation, config.seed);
         let generation = generates.then(|| Ok(open()?.or_at_most(longest)));
         let generation = comm.agree(generation.transpose(), "reading the generation settings")?;
-        let metrics = dir.as_ref().map(|dir| begin(dir, from.as_deref(), &config, &state)).transpose();
-        let metrics = comm.agree(metrics, "opening metrics.jsonl")?;
         if config.checkpoint.writers == Writers::All && comm.world() > 1 {
             shared_folder::check(comm.as_ref(), &config.output_dir)?;
         }
+        let metrics = dir.as_ref().map(|dir| begin(dir, from.as_deref(), &config, &state)).transpose();
+        let metrics = comm.agree(metrics, "opening metrics.jsonl")?;
         let progress = Progress::new(max_steps, state.global_step, comm.is_main());
         let checkpoints = Checkpoints {
             dir,
