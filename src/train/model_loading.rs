@@ -205,8 +205,11 @@ impl Shaped {
         let params = Params::new(specs, comm.world(), kind, comm.device(), zero.shards_weights())?;
         let weights = Weights::new(&params, Arc::clone(comm), zero, trains)?;
         let masters = folder.join(MASTERS);
-        let masters =
-            if from == Source::Checkpoint && sharded::exists(&masters) { Some(TensorFiles::open(&masters)?) } else { None };
+        let masters = if from == Source::Checkpoint && sharded::exists(&masters) {
+            Some(TensorFiles::open(&masters)?)
+        } else {
+            None
+        };
         let (values, report) = match from {
             Source::Random => (Values::random(&params, seed), Report::default()),
             _ => Values::open(&folder, &params, &names, seed, masters)?,
