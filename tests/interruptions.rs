@@ -109,7 +109,7 @@ fn a_folder_is_one_runs_at_a_time() {
 
 #[test]
 fn a_full_disk_keeps_the_last_checkpoint() {
-    a_full_disk(&bench(), trainer, 0);
+    a_full_disk(&bench(), trainer, &[]);
 }
 
 #[test]

@@ -216,6 +216,6 @@ fn a_run_waits_for_a_predecessor_that_is_still_dying() {
 #[test]
 fn a_full_disk_keeps_the_last_checkpoint_on_two_ranks() {
     if mpi_is_here() {
-        a_full_disk(&bench(), two, 0);
+        a_full_disk(&bench(), two, &[]);
     }
 }

@@ -69,7 +69,14 @@ fn a_killed_run_goes_on_in_another_layout() {
 #[test]
 fn a_full_disk_keeps_the_last_checkpoint_at_stage_3() {
     if mpi_is_here() {
-        a_full_disk(&bench(), |bench| mpirun(2, bench), 3);
+        a_full_disk(&bench(), |bench| mpirun(2, bench), &["parallel.zero_stage=3"]);
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_the_last_checkpoint_of_all_writers() {
+    if mpi_is_here() {
+        a_full_disk(&bench(), |bench| mpirun(2, bench), &["parallel.zero_stage=3", "checkpoint.writers=all"]);
     }
 }
 

@@ -49,7 +49,11 @@ pub fn replace(target: &Path, mark: bool, fill: impl FnOnce(&Path) -> Result<()>
     result
 }
 
-fn temporary_name(target: &Path) -> Result<PathBuf> {
+/// Returns the name under which [`replace`] builds a folder.
+///
+/// # Errors
+/// A path without a name.
+pub fn temporary_name(target: &Path) -> Result<PathBuf> {
     let name = target.file_name().ok_or_else(|| Error::other(format!("{}: not a folder name", target.display())))?;
     Ok(target.with_file_name(format!(".{}.tmp", name.to_string_lossy())))
 }

@@ -1,14 +1,18 @@
 //! Loads weights from a Hugging Face folder: one file or an index of several, any float dtype, old and new names.
 
+use crate::checkpoint::ranges::{self, Target};
+use crate::checkpoint::sharded::{self, TensorFiles};
 use crate::checkpoint::tensors::TensorFile;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::models::hf_names::{HfNames, HfParam};
 use crate::nn::param_builder::ParamSpec;
 use crate::nn::{ParamId, Params};
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
+
+/// The weights of a model folder: one file, or several with an index.
+pub const WEIGHTS: &str = "model.safetensors";
 
 /// Differences between the model and its weight files.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -36,41 +40,98 @@ enum Origin<'a> {
     Random,
 }
 
-/// Loads the folder's weights unit by unit: `sink` gets the index of each unit and its values, f32 `[padded]` on the
-/// CPU. Missing head weights are newly initialized from (seed, name). `masters`, the fp32 master weights of a
-/// checkpoint by native name, take precedence over the folder's weights.
-///
-/// # Errors
-/// Exit 2: no weight file, a damaged file, missing backbone weights, or shapes that disagree with `config.json`; all
-/// are listed before `sink` is called.
-pub fn load(
-    folder: &Path,
-    params: &Params,
-    names: &HfNames,
+/// The values of a model's parameters, which are read when they are copied to where a rank keeps them.
+pub struct Values<'a> {
+    params: &'a Params,
+    /// Without them, all parameters are newly initialized.
+    weights: Option<Weights>,
+    /// By parameter id.
+    origins: Vec<Origin<'a>>,
+    /// The fp32 master weights of a checkpoint by native name: they take precedence over the folder's weights.
+    masters: Option<TensorFiles>,
     seed: u64,
-    masters: Option<&TensorFile>,
-    sink: impl FnMut(usize, &Tensor) -> Result<()>,
-) -> Result<Report> {
-    let weights = Weights::open(folder, names)?;
-    let specs: Vec<&ParamSpec> = params.ids().map(|id| params.spec(id)).collect();
-    let (origins, report) = weights.find(folder, &specs, names)?;
-    let fill = |id: ParamId, target: &mut Tensor| {
-        let spec = params.spec(id);
-        match (masters.filter(|file| file.contains(&spec.name)), &origins[id.index()]) {
-            (Some(file), _) => target.copy_(&file.read_shaped(&spec.name, &spec.shape)?),
-            (None, Origin::File(names, param)) => weights.copy(target, names, param)?,
-            (None, Origin::Random) => target.copy_(&spec.initialize(seed)),
+}
+
+impl<'a> Values<'a> {
+    /// Opens the folder's weights. Missing head weights are newly initialized from (seed, name).
+    ///
+    /// # Errors
+    /// Exit 2: no weight file, a damaged file, missing backbone weights, or shapes that disagree with `config.json`;
+    /// all are listed.
+    pub fn open(
+        folder: &Path,
+        params: &'a Params,
+        names: &'a HfNames,
+        seed: u64,
+        masters: Option<TensorFiles>,
+    ) -> Result<(Self, Report)> {
+        let weights = Weights::open(folder, names)?;
+        let specs: Vec<&ParamSpec> = params.ids().map(|id| params.spec(id)).collect();
+        let (origins, report) = weights.find(folder, &specs, names)?;
+        Ok((Values { params, weights: Some(weights), origins, masters, seed }, report))
+    }
+
+    /// All weights newly initialized from (seed, name).
+    pub fn random(params: &'a Params, seed: u64) -> Self {
+        let origins = params.ids().map(|_| Origin::Random).collect();
+        Values { params, weights: None, origins, masters: None, seed }
+    }
+
+    /// Copies the elements of a parameter that each target holds, converted to its dtype. Only these are read, and
+    /// directly into the targets, unless the parameter is newly initialized or stored transposed.
+    ///
+    /// # Errors
+    /// Exit 2 for a tensor of integers, or with another shape than the parameter's; out of memory.
+    pub fn copy(&self, id: ParamId, targets: &[Target]) -> Result<()> {
+        let spec = self.params.spec(id);
+        match (self.master(spec), &self.origins[id.index()], &self.weights) {
+            (Some(files), ..) => {
+                let file = files.of(&spec.name)?;
+                file.expect_shape(&spec.name, &spec.shape)?;
+                ranges::copy(file, &spec.name, targets)
+            }
+            (None, Origin::File(names, param), Some(weights)) => weights.copy(targets, names, param, &spec.shape),
+            _ if targets.is_empty() => Ok(()),
+            _ => {
+                let values = spec.initialize(self.seed).f_view([-1])?;
+                let copy = |(range, target): &Target| {
+                    target.shallow_clone().f_copy_(&values.f_narrow(0, range.start, range.end - range.start)?)
+                };
+                Ok(targets.iter().try_for_each(|target| copy(target).map(|_| ()))?)
+            }
         }
-        Ok(())
-    };
-    each_unit(params, fill, sink)?;
-    Ok(report)
+    }
+
+    /// Adds what determines a parameter's values to a hash: sampled bytes of the file's tensors with their dtypes and
+    /// shapes, or the seed. Ranks that keep different parts of a parameter add the same.
+    ///
+    /// # Errors
+    /// Exit 2 for a damaged file.
+    pub fn sample(&self, id: ParamId, hasher: &mut blake3::Hasher) -> Result<()> {
+        let spec = self.params.spec(id);
+        hasher.update(spec.name.as_bytes());
+        match (self.master(spec), &self.origins[id.index()], &self.weights) {
+            (Some(files), ..) => files.of(&spec.name)?.sample(&spec.name, hasher),
+            (None, Origin::File(names, _), Some(weights)) => names.iter().try_for_each(|name| {
+                let (file, spelling) = weights.at(name);
+                file.sample(spelling, hasher)
+            }),
+            _ => {
+                hasher.update(&self.seed.to_le_bytes());
+                Ok(())
+            }
+        }
+    }
+
+    fn master(&self, spec: &ParamSpec) -> Option<&TensorFiles> {
+        self.masters.as_ref().filter(|file| file.contains(&spec.name))
+    }
 }
 
 /// Checks whether the folder's weights match the parameters, before memory is allocated.
 ///
 /// # Errors
-/// Those of [`load`] except for unreadable values; different tensors for weights that are tied in `config.json`.
+/// Those of [`Values::open`]; different tensors for weights that are tied in `config.json`.
 pub fn check(folder: &Path, specs: &[ParamSpec], names: &HfNames) -> Result<()> {
     let weights = Weights::open(folder, names)?;
     weights.find(folder, &specs.iter().collect::<Vec<_>>(), names)?;
@@ -95,36 +156,7 @@ pub fn stored(folder: &Path, name: &str) -> Result<Option<Tensor>> {
 
 /// Returns the weight files of a folder, possibly none.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let single = folder.join("model.safetensors");
-    let index = folder.join("model.safetensors.index.json");
-    match (single.exists(), index.exists()) {
-        (true, _) => Ok(vec![single]),
-        (false, true) => indexed(folder, &index),
-        (false, false) => Ok(Vec::new()),
-    }
-}
-
-/// Initializes all weights from (seed, name), unit by unit, as in [`load`].
-pub fn initialize(params: &Params, seed: u64, sink: impl FnMut(usize, &Tensor) -> Result<()>) -> Result<()> {
-    let fill = |id: ParamId, target: &mut Tensor| {
-        target.copy_(&params.spec(id).initialize(seed));
-        Ok(())
-    };
-    each_unit(params, fill, sink)
-}
-
-/// Holds one unit at a time.
-fn each_unit(
-    params: &Params,
-    fill: impl Fn(ParamId, &mut Tensor) -> Result<()>,
-    mut sink: impl FnMut(usize, &Tensor) -> Result<()>,
-) -> Result<()> {
-    for unit in 0..params.layout().units().len() {
-        let values = Tensor::f_zeros([params.layout().padded(unit)], (Kind::Float, Device::Cpu))?;
-        params.members(unit, &values).try_for_each(|(id, mut target)| fill(id, &mut target))?;
-        sink(unit, &values)?;
-    }
-    Ok(())
+    sharded::files(&folder.join(WEIGHTS))
 }
 
 fn mismatch(folder: &Path, problems: &[String]) -> Error {
@@ -244,41 +276,38 @@ impl Weights {
 
     /// Whether two existing tensors have equal values.
     fn same(&self, one: &str, other: &str) -> Result<bool> {
-        let read = |name: &str| {
-            let (file, spelling) = &self.tensors[name];
-            self.files[*file].1.read(spelling)
-        };
-        let (one, other) = (read(one)?, read(other)?);
-        Ok(one.kind() == other.kind() && one.size() == other.size() && one == other)
+        let ((file, name), (its_file, its_name)) = (self.at(one), self.at(other));
+        file.equals(name, its_file, its_name)
     }
 
     fn shape(&self, name: &str) -> Result<Vec<i64>> {
-        let (file, spelling) = &self.tensors[name];
-        self.files[*file].1.shape(spelling)
+        let (file, spelling) = self.at(name);
+        file.shape(spelling)
     }
 
-    fn copy(&self, target: &Tensor, names: &[String], param: &HfParam) -> Result<()> {
-        let mut row = 0;
-        for (name, piece) in names.iter().zip(param.pieces(&target.size())) {
-            let (file, spelling) = &self.tensors[name];
-            let (path, file) = &self.files[*file];
-            let value = file.read(spelling)?;
-            if !value.is_floating_point() {
-                return Err(Error::input(format!("{}: tensor {spelling} holds integers", path.display())));
+    /// Returns the file of an existing tensor, and its name there.
+    fn at(&self, name: &str) -> (&TensorFile, &str) {
+        let (file, spelling) = &self.tensors[name];
+        (&self.files[*file].1, spelling)
+    }
+
+    /// Copies parts of a parameter: the tensors of the files joined along dimension 0.
+    fn copy(&self, targets: &[Target], names: &[String], param: &HfParam, shape: &[i64]) -> Result<()> {
+        let mut start = 0;
+        for (name, piece) in names.iter().zip(param.pieces(shape)) {
+            let (file, spelling) = self.at(name);
+            if matches!(file.kind(spelling)?, Kind::Int64) {
+                return Err(file.error(spelling, "it holds integers"));
             }
-            target.narrow(0, row, piece[0]).copy_(&param.form.to_native(&value, &piece));
-            row += piece[0];
+            let end = start + piece.iter().product::<i64>();
+            let parts = ranges::within(targets, &(start..end));
+            match (param.form.transposed, piece.as_slice()) {
+                (true, &[rows, columns]) => ranges::copy_transposed(file, spelling, (rows, columns), &parts)?,
+                // Another shape has the same elements in the same order.
+                _ => ranges::copy(file, spelling, &parts)?,
+            }
+            start = end;
         }
         Ok(())
     }
-}
-
-/// Returns the distinct files of an index.
-fn indexed(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
-    let text = std::fs::read_to_string(index).input_context(index.display())?;
-    let json: Value = serde_json::from_str(&text).input_context(index.display())?;
-    let map = json.get("weight_map").and_then(Value::as_object);
-    let map = map.ok_or_else(|| Error::input(format!("{}: no \"weight_map\"", index.display())))?;
-    let files: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
-    Ok(files.into_iter().map(|name| folder.join(name)).collect())
 }

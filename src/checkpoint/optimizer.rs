@@ -1,10 +1,11 @@
 //! Optimizer state by parameter name, so that it can be loaded with any layout and world size.
 
+use crate::checkpoint::ranges::{self, Target};
+use crate::checkpoint::sharded::TensorFiles;
 use crate::checkpoint::tensor_writer::Entry;
-use crate::checkpoint::tensors::TensorFile;
 use crate::error::Result;
 use crate::nn::Params;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// AdamW's moments in a checkpoint folder.
 pub const MOMENTS: &str = "optimizer/adamw.safetensors";
@@ -49,24 +50,26 @@ impl State {
     }
 
     /// Whether a file contains this state of a parameter.
-    pub fn is_in(self, file: &TensorFile, parameter: &str) -> bool {
+    pub fn is_in(self, file: &TensorFiles, parameter: &str) -> bool {
         file.contains(&self.of(parameter))
     }
 
-    /// Reads a unit's buffer, f32 `[padded]` on the CPU. With `thawed`, the state of parameters missing in the file,
-    /// which were frozen before, is zero.
+    /// Reads what a rank owns of a unit's buffer into `target`, f32. With `thawed`, the state of parameters missing in
+    /// the file, which were frozen before, stays as it is.
     ///
     /// # Errors
     /// Exit 2 with the name of a tensor that is missing or has another shape.
-    pub fn read(self, file: &TensorFile, params: &Params, unit: usize, thawed: bool) -> Result<Tensor> {
-        let whole = Tensor::f_zeros([params.layout().padded(unit)], (Kind::Float, Device::Cpu))?;
-        for (id, mut part) in params.members(unit, &whole) {
+    pub fn read(self, file: &TensorFiles, params: &Params, unit: usize, target: Target, thawed: bool) -> Result<()> {
+        let targets = [target];
+        for &id in &params.layout().units()[unit].members {
             let spec = params.spec(id);
             let name = self.of(&spec.name);
             if !thawed || file.contains(&name) {
-                part.f_copy_(&file.read_shaped(&name, &spec.shape)?)?;
+                let file = file.of(&name)?;
+                file.expect_shape(&name, &spec.shape)?;
+                ranges::copy(file, &name, &ranges::within(&targets, &params.layout().place(id).1))?;
             }
         }
-        Ok(whole)
+        Ok(())
     }
 }

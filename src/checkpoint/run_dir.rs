@@ -2,7 +2,9 @@
 
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::folder::{self, COMPLETE};
-use crate::checkpoint::tensors::TensorFile;
+use crate::checkpoint::import::WEIGHTS;
+use crate::checkpoint::optimizer::{MASTERS, MOMENTS};
+use crate::checkpoint::sharded::{self, TensorFiles};
 use crate::error::{Context, Error, Result};
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -33,6 +35,9 @@ pub struct RunDir {
 }
 
 const LOCK: &str = ".lock";
+
+/// The folder of the final model in a run's folder.
+pub const FINAL: &str = "final";
 
 impl Drop for RunDir {
     fn drop(&mut self) {
@@ -138,7 +143,7 @@ impl RunDir {
 
     /// Returns the folder of the final model.
     pub fn finished(&self) -> PathBuf {
-        self.path.join("final")
+        self.path.join(FINAL)
     }
 
     /// Returns the steps of all checkpoints, complete or not, in ascending order.
@@ -240,10 +245,10 @@ fn validate(path: &Path) -> Result<()> {
         return refuse(&format!("not a complete checkpoint (no file {COMPLETE})"));
     }
     TrainerState::read(path)?;
-    TensorFile::open(&path.join("model.safetensors"))?;
-    TensorFile::open(&path.join(super::optimizer::MOMENTS))?;
-    let masters = path.join(super::optimizer::MASTERS);
-    if masters.exists() { TensorFile::open(&masters).map(|_| ()) } else { Ok(()) }
+    TensorFiles::open(&path.join(WEIGHTS))?;
+    TensorFiles::open(&path.join(MOMENTS))?;
+    let masters = path.join(MASTERS);
+    if sharded::exists(&masters) { TensorFiles::open(&masters).map(|_| ()) } else { Ok(()) }
 }
 
 /// Whether an open file is still the file at this path.

@@ -23,6 +23,14 @@ pub struct Entry {
     pub kind: Kind,
 }
 
+impl Entry {
+    /// Returns its bytes in the file.
+    pub fn bytes(&self) -> u64 {
+        let numel: i64 = self.shape.iter().product();
+        numel as u64 * self.kind.elt_size_in_bytes() as u64
+    }
+}
+
 /// A file being written under a temporary name in the same folder. [`Writer::finish`] renames it; dropping the writer
 /// before removes it.
 #[derive(Debug)]
@@ -73,6 +81,11 @@ impl Writer {
         self.file.write_all(crate::ffi::bytes(&tensor)).map_err(|e| error(&e))?;
         self.done += 1;
         Ok(())
+    }
+
+    /// Whether this tensor is the next entry.
+    pub fn expects(&self, name: &str) -> bool {
+        self.entries.get(self.done).is_some_and(|entry| entry.name == name)
     }
 
     /// Flushes the file to disk and renames it, replacing an existing file. The umask determines its permissions.

@@ -240,6 +240,17 @@ choice! {
 }
 
 choice! {
+    /// The ranks that write checkpoints.
+    Writers of "checkpoint.writers" {
+        /// Rank 0.
+        #[default]
+        Rank0 = "rank0",
+        /// Each rank a part.
+        All = "all",
+    }
+}
+
+choice! {
     /// The backend of collectives.
     Backend of "comm.backend" {
         /// Determined by the hardware and the launcher.

@@ -24,13 +24,13 @@ use std::path::Path;
 
 pub use choice::{
     Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
-    TaskKind,
+    TaskKind, Writers,
 };
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};
 pub use reference::{explain, list, names};
 pub use sections::{
-    AnswerConfig, CommConfig, Config, DataConfig, GenerationConfig, ModelConfig, ParallelConfig, TaskConfig,
-    TrainConfig,
+    AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, ModelConfig, ParallelConfig,
+    TaskConfig, TrainConfig,
 };
 pub use task_settings::misplaced;
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::choice::{
     Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
-    TaskKind,
+    TaskKind, Writers,
 };
 use super::keys::{
     ABOVE_0_BELOW_1, AT_LEAST_1, AT_LEAST_2, AT_LEAST_3, DefaultValue, Entries, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1,
@@ -33,6 +33,7 @@ section! {
         train: TrainConfig;
         generation: GenerationConfig;
         parallel: ParallelConfig;
+        checkpoint: CheckpointConfig;
         comm: CommConfig;
     }
 }
@@ -339,6 +340,17 @@ section! {
         recompute: Recompute = Recompute::None;
         /// CPU threads per rank.
         num_threads: Option<usize> => "`OMP_NUM_THREADS`, else a part of the cores", AT_LEAST_1;
+    }
+}
+
+section! {
+    /// `[checkpoint]`: how checkpoints and the final model are written.
+    CheckpointConfig in "checkpoint" {
+        /// Which ranks write checkpoints and the final model. `rank0`: rank 0, each file as one. `all`: every rank
+        /// writes a part of the tensors, in parallel, into files of its own with an index, which `transformers` loads
+        /// like one file. All hosts must then share `output_dir`
+        /// ([more](large-models.md#writing-checkpoints-on-all-ranks)).
+        writers: Writers = Writers::Rank0;
     }
 }
 

@@ -8,6 +8,7 @@ use crate::nn::layout::{Content, Unit};
 use crate::nn::params::part;
 use crate::parallel::{Zero, whole};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
@@ -94,21 +95,26 @@ impl Weights {
         self.zero
     }
 
+    /// Returns what this rank keeps of a unit, each buffer with its elements of the unit: weights in the compute dtype,
+    /// and in half precision fp32 masters. Loading fills them.
+    pub fn targets(&self, params: &Params, unit: usize) -> Vec<(Range<i64>, Tensor)> {
+        let spec = &params.layout().units()[unit];
+        let (rank, world) = (self.comm.rank(), self.comm.world());
+        let Part { shard, master } = &self.parts[unit];
+        let weights = match self.zero.shards_weights() {
+            true => (spec.shard_of(rank), shard.detach()),
+            false => (0..params.layout().padded(unit), params.flat(unit).detach()),
+        };
+        let master = master.as_ref().filter(|_| params.kind() != Kind::Float);
+        let master = master.map(|master| (self.zero.owned(spec, rank, world), master.detach()));
+        [Some(weights), master].into_iter().flatten().collect()
+    }
+
     /// Sets the values of a unit from f32 `[padded]`; the rank keeps its part.
     pub fn set(&mut self, params: &Params, unit: usize, values: &Tensor) -> Result<()> {
         let _guard = tch::no_grad_guard();
-        let spec = &params.layout().units()[unit];
-        let (rank, world) = (self.comm.rank(), self.comm.world());
-        let Part { shard, master } = &mut self.parts[unit];
-        if self.zero.shards_weights() {
-            shard.f_copy_(&part(values, &spec.shard_of(rank)))?;
-        } else {
-            params.flat(unit).shallow_clone().f_copy_(values)?;
-        }
-        if let (Some(master), true) = (master, params.kind() != Kind::Float) {
-            master.f_copy_(&part(values, &self.zero.owned(spec, rank, world)))?;
-        }
-        Ok(())
+        let set = |(range, mut target): (Range<i64>, Tensor)| target.f_copy_(&part(values, &range)).map(|_| ());
+        Ok(self.targets(params, unit).into_iter().try_for_each(set)?)
     }
 
     /// Starts to gather the weights of a block; without `tables`, only those that its backward needs. Call

@@ -1,19 +1,22 @@
 //! Writes checkpoints and the final model.
 //!
-//! All ranks take part: sharded tensors are gathered unit by unit, and rank 0 writes each unit before the next one, so
-//! that saving needs no more memory than a step.
+//! All ranks take part: sharded tensors are gathered unit by unit, and each unit is written before the next one, so that
+//! saving needs no more memory than a step. Rank 0 writes, or with [`Writers::All`] every rank a part of the tensors.
 
+use crate::checkpoint::import::WEIGHTS;
 use crate::checkpoint::optimizer::{MASTERS, MOMENTS, State};
-use crate::checkpoint::tensor_writer::{Entry, Writer};
-use crate::checkpoint::tensors::TensorFile;
+use crate::checkpoint::run_dir::FINAL;
+use crate::checkpoint::sharded::{self, TensorFiles};
 use crate::checkpoint::{RunDir, TrainerState, export, folder};
 use crate::comm::Collective;
-use crate::config::MODEL_FILE;
+use crate::config::{MODEL_FILE, Writers};
 use crate::error::{Context, Result};
+use crate::machine::host_name;
 use crate::models::hf_names::HfNames;
-use crate::nn::params::part;
 use crate::observe::progress::Phase;
 use crate::parallel::whole;
+use crate::train::checkpoint_files::{Share, Sink};
+use crate::train::shared_folder;
 use crate::train::step::Stepper;
 use serde_json::Value;
 use std::fs;
@@ -21,9 +24,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
-/// Writes the checkpoints of a run. Only rank 0 has the folder.
+/// Writes the checkpoints of a run. Only rank 0 has the locked folder.
 pub struct Checkpoints {
     pub dir: Option<RunDir>,
+    /// The folder's path on this rank.
+    pub output_dir: PathBuf,
+    pub writers: Writers,
     pub comm: Arc<dyn Collective>,
     pub names: HfNames,
     /// The configuration, which is written into every model folder.
@@ -37,39 +43,15 @@ pub struct Checkpoints {
     pub keeps_best: bool,
 }
 
-/// A file that rank 0 writes while all ranks gather. It holds an error back until all units are gathered.
-struct Sink<'a>(Result<Option<Writer>>, &'a Phase);
-
-impl<'a> Sink<'a> {
-    fn create(path: Option<PathBuf>, entries: Vec<Entry>, phase: &'a Phase) -> Self {
-        Sink(path.map(|path| Writer::create(&path, entries)).transpose(), phase)
-    }
-
-    fn write(&mut self, tensors: impl FnOnce() -> Vec<(String, Tensor)>) {
-        if let Ok(Some(writer)) = &mut self.0
-            && let Err(e) = tensors().iter().try_for_each(|(name, tensor)| {
-                self.1.advance(1);
-                writer.write(name, tensor)
-            })
-        {
-            self.0 = Err(e);
-        }
-    }
-
-    fn finish(self) -> Result<()> {
-        self.0?.map_or(Ok(()), Writer::finish)
-    }
-}
-
 fn saving(folder: &str, tensors: usize) -> Phase {
     Phase::of(format!("saving {folder}"), tensors as u64, "tensors")
 }
 
 impl Checkpoints {
-    /// Writes the checkpoint of a step on rank 0. All ranks call it and get the same result.
+    /// Writes the checkpoint of a step. All ranks call it and get the same result.
     ///
     /// # Errors
-    /// The system's error on rank 0, such as a full disk. Earlier checkpoints are unchanged.
+    /// The system's error on a rank that writes, such as a full disk. Earlier checkpoints are unchanged.
     pub fn save(&self, stepper: &mut Stepper, state: &TrainerState) -> Result<()> {
         stepper.weights.settle()?;
         let stepper = &*stepper;
@@ -80,11 +62,11 @@ impl Checkpoints {
             let tensors = export::entries(params, &self.names).len() + states * of_each;
             let phase = saving(&format!("checkpoint-{}", state.global_step), tensors);
             let weights = self.write_model(stepper, to, &phase)?;
-            let optimizer = write_optimizer(stepper, to, &phase)?;
+            let optimizer = write_optimizer(stepper, to, self.share(), &phase)?;
             weights.and(optimizer)?;
-            to.map_or(Ok(()), |to| state.write(to))
+            to.filter(|_| self.comm.is_main()).map_or(Ok(()), |to| state.write(to))
         };
-        let result = self.replace(|dir| dir.checkpoint(state.global_step), true, fill).map_err(|e| {
+        let result = self.replace(&format!("checkpoint-{}", state.global_step), true, fill).map_err(|e| {
             let step = state.global_step;
             e.context(format!(
                 "checkpoint of step {step} not written (earlier ones are kept: continue with --resume auto)"
@@ -107,8 +89,8 @@ impl Checkpoints {
         stepper.weights.settle()?;
         let stepper = &*stepper;
         let result = match best {
-            None => self.replace(RunDir::finished, false, |to| {
-                let phase = saving("final", export::entries(&stepper.params, &self.names).len());
+            None => self.replace(FINAL, false, |to| {
+                let phase = saving(FINAL, export::entries(&stepper.params, &self.names).len());
                 self.write_model(stepper, to, &phase)?
             }),
             Some(step) => self.dir.as_ref().map_or(Ok(()), |dir| copy_model(&dir.checkpoint(step), &dir.finished())),
@@ -116,35 +98,67 @@ impl Checkpoints {
         self.comm.agree(result.map_err(|e| e.context("final model not written")), "saving the final model")
     }
 
-    /// Writes a folder on rank 0. Every rank runs `fill` exactly once, because its collectives need all ranks.
-    fn replace(
-        &self,
-        target: impl FnOnce(&RunDir) -> PathBuf,
-        mark: bool,
-        fill: impl Fn(Option<&Path>) -> Result<()>,
-    ) -> Result<()> {
-        let Some(dir) = &self.dir else { return fill(None) };
+    fn share(&self) -> Share {
+        match self.writers {
+            Writers::Rank0 => Share { rank: self.comm.rank(), writers: 1 },
+            Writers::All => Share { rank: self.comm.rank(), writers: self.comm.world() },
+        }
+    }
+
+    /// Writes a folder of the run. Every rank runs `fill`, because its collectives need all ranks; it gets the folder on
+    /// the ranks that write.
+    fn replace(&self, name: &str, mark: bool, fill: impl Fn(Option<&Path>) -> Result<()>) -> Result<()> {
+        let target = self.output_dir.join(name);
+        if self.writers == Writers::All && self.comm.world() > 1 {
+            return self.replace_together(&target, mark, fill);
+        }
+        if self.dir.is_none() {
+            return fill(None);
+        }
         let mut filled = false;
-        let result = folder::replace(&target(dir), mark, |to| {
+        let result = folder::replace(&target, mark, |to| {
             filled = true;
             fill(Some(to))
         });
         if filled { result } else { fill(None).and(result) }
     }
 
+    /// Writes a folder on all ranks: rank 0 creates it, and puts it in place after every rank has written its files.
+    fn replace_together(&self, target: &Path, mark: bool, fill: impl Fn(Option<&Path>) -> Result<()>) -> Result<()> {
+        const CREATING: &str = "creating the folder of a checkpoint";
+        let comm = self.comm.as_ref();
+        let fill = |to: &Path| -> Result<()> {
+            shared_folder::check(comm, to)?;
+            let host = || format!("rank {} on {}", comm.rank(), host_name());
+            let written = fill(Some(to)).map_err(|e| if comm.is_main() { e } else { e.context(host()) });
+            comm.agree(written, "writing the files of a checkpoint")
+        };
+        if self.dir.is_none() {
+            comm.agree(Ok(()), CREATING)?;
+            return fill(&folder::temporary_name(target)?);
+        }
+        let mut created = false;
+        let result = folder::replace(target, mark, |to| {
+            created = true;
+            comm.agree(Ok(()), CREATING)?;
+            fill(to)
+        });
+        if created { result } else { comm.agree(result, CREATING) }
+    }
+
     /// The outer error comes from gathering, after which the ranks are out of step. The inner one comes from writing a
     /// file, and is returned after all units are gathered.
     fn write_model(&self, stepper: &Stepper, to: Option<&Path>, phase: &Phase) -> Result<Result<()>> {
         let Stepper { model, params, weights, .. } = stepper;
-        let files = to.map_or(Ok(()), |to| {
+        let files = to.filter(|_| self.comm.is_main()).map_or(Ok(()), |to| {
             export::write_files(to, &model.config_json(params.kind()), &self.origin)?;
             if let Some(generation) = &self.generation {
                 folder::write_file(&to.join(export::GENERATION_FILE), &serde_json::to_vec_pretty(generation)?)?;
             }
             folder::write_file(&to.join(MODEL_FILE), self.settings.as_bytes())
         });
-        let path = to.map(|to| to.join("model.safetensors"));
-        let mut file = Sink::create(path, export::entries(params, &self.names), phase);
+        let set = to.map(|to| to.join(WEIGHTS));
+        let mut file = Sink::create(set, export::entries(params, &self.names), self.share(), phase);
         for unit in 0..params.layout().units().len() {
             let whole = weights.whole(params, unit)?;
             file.write(|| export::parts(params, &self.names, unit, &whole));
@@ -154,14 +168,17 @@ impl Checkpoints {
 }
 
 /// Writes `optimizer/` into a checkpoint folder; errors as in [`Checkpoints::write_model`].
-fn write_optimizer(stepper: &Stepper, to: Option<&Path>, phase: &Phase) -> Result<Result<()>> {
+fn write_optimizer(stepper: &Stepper, to: Option<&Path>, share: Share, phase: &Phase) -> Result<Result<()>> {
     let Stepper { params, weights, optimizer, comm, .. } = stepper;
     let made = to.map_or(Ok(()), |to| {
         let folder = to.join("optimizer");
         fs::create_dir_all(&folder).context(folder.display())
     });
     let gather = |owned: &Tensor| whole(comm.as_ref(), weights.zero(), owned, "optimizer state");
-    let mut moments = Sink::create(to.map(|to| to.join(MOMENTS)), State::entries(params, &State::MOMENTS), phase);
+    let sink = |set: &str, states: &[State]| {
+        Sink::create(to.map(|to| to.join(set)), State::entries(params, states), share, phase)
+    };
+    let mut moments = sink(MOMENTS, &State::MOMENTS);
     for unit in 0..params.layout().units().len() {
         let Some(held) = optimizer.moments(unit) else { continue };
         for (state, owned) in State::MOMENTS.into_iter().zip([&held.exp_avg, &held.exp_avg_sq]) {
@@ -171,7 +188,7 @@ fn write_optimizer(stepper: &Stepper, to: Option<&Path>, phase: &Phase) -> Resul
     }
     let mut result = made.and(moments.finish());
     if params.kind() != Kind::Float {
-        let mut masters = Sink::create(to.map(|to| to.join(MASTERS)), State::entries(params, &[State::Master]), phase);
+        let mut masters = sink(MASTERS, &[State::Master]);
         for unit in 0..params.layout().units().len() {
             let Some(master) = weights.master(unit) else { continue };
             let whole = gather(master)?;
@@ -184,12 +201,12 @@ fn write_optimizer(stepper: &Stepper, to: Option<&Path>, phase: &Phase) -> Resul
 
 fn copy_model(from: &Path, target: &Path) -> Result<()> {
     folder::replace(target, false, |to| {
-        TensorFile::open(&from.join("model.safetensors"))?;
-        let files = export::CARRIED.iter().chain(&["config.json", "model.safetensors", MODEL_FILE]);
-        files
-            .map(|name| (from.join(name), to.join(name)))
-            .filter(|(from, _)| from.exists())
-            .try_for_each(|(from, to)| folder::copy_file(&from, &to))
+        let set = from.join(WEIGHTS);
+        TensorFiles::open(&set)?;
+        let carried = export::CARRIED.iter().chain(&["config.json", MODEL_FILE]).map(|name| from.join(name));
+        let files = carried.chain([sharded::index_of(&set)]).filter(|file| file.exists());
+        let copy = |file: PathBuf| folder::copy_file(&file, &to.join(file.file_name().unwrap_or_default()));
+        files.chain(sharded::files(&set)?).try_for_each(copy)
     })
 }
 
@@ -201,14 +218,13 @@ fn copy_model(from: &Path, target: &Path) -> Result<()> {
 pub fn read_optimizer(stepper: &mut Stepper, from: &Path, state: &mut TrainerState, thaws: bool) -> Result<()> {
     let Stepper { params, weights, optimizer, comm, .. } = stepper;
     let steps = state.global_step - state.skipped_steps;
-    let file = TensorFile::open(&from.join(MOMENTS))?;
+    let file = TensorFiles::open(&from.join(MOMENTS))?;
     let phase = Phase::of("loading the optimizer state", params.ids().count() as u64, "tensors");
     for (index, unit) in params.layout().units().iter().enumerate() {
         let Some(held) = optimizer.moments(index) else { continue };
         let owned = weights.zero().owned(unit, comm.rank(), comm.world());
         for (kind, target) in State::MOMENTS.into_iter().zip([&held.exp_avg, &held.exp_avg_sq]) {
-            let whole = kind.read(&file, params, index, thaws)?;
-            target.shallow_clone().f_copy_(&part(&whole, &owned))?;
+            kind.read(&file, params, index, (owned.clone(), target.shallow_clone()), thaws)?;
         }
         phase.advance(unit.members.len() as u64);
         for &id in &unit.members {
@@ -222,4 +238,75 @@ pub fn read_optimizer(stepper: &mut Stepper, from: &Path, state: &mut TrainerSta
     }
     optimizer.set_steps(steps);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::run_dir::Resume;
+    use crate::comm::threads;
+    use crate::error::Error;
+    use std::thread;
+    use std::time::Duration;
+
+    /// Three ranks write a folder; `broken` cannot. Returns what each rank got.
+    fn write_together(output_dir: &Path, broken: Option<usize>) -> Vec<Result<()>> {
+        let rank_main = |comm: Arc<dyn Collective>| -> Result<()> {
+            let open = || RunDir::open(output_dir, &Resume::None, true).map(|(dir, _)| dir);
+            let rank = comm.rank();
+            let checkpoints = Checkpoints {
+                dir: comm.is_main().then(open).transpose()?,
+                output_dir: output_dir.to_owned(),
+                writers: Writers::All,
+                comm: Arc::clone(&comm),
+                names: HfNames { prefix: "", params: Vec::new(), legacy: &[] },
+                settings: String::new(),
+                origin: PathBuf::new(),
+                generation: None,
+                limit: None,
+                keeps_best: false,
+            };
+            let result = checkpoints.replace("checkpoint-1", true, |to| {
+                let to = to.expect("every rank has the folder");
+                folder::write_file(&to.join(rank.to_string()), format!("{broken:?}").as_bytes())?;
+                if broken == Some(rank) { Err(Error::other("no space left")) } else { Ok(()) }
+            });
+            comm.agree(result, "saving")
+        };
+        let main = &rank_main;
+        thread::scope(|scope| {
+            let ends = threads::group(3, Duration::from_secs(20)).into_iter();
+            let ranks: Vec<_> = ends.map(|comm| scope.spawn(move || main(comm))).collect();
+            ranks.into_iter().map(|rank| rank.join().expect("a rank panicked")).collect()
+        })
+    }
+
+    /// Whichever rank fails, all learn it, the previous checkpoint stays, and nothing else does.
+    #[test]
+    fn a_failure_of_any_rank_keeps_only_the_previous_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = || {
+            let of = |path: &Path| fs::read_dir(path).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
+            let mut all = of(dir.path());
+            all.extend(of(&dir.path().join("checkpoint-1")));
+            let mut all: Vec<(PathBuf, Option<String>)> =
+                all.into_iter().map(|path| (path.clone(), fs::read_to_string(path).ok())).collect();
+            all.sort();
+            all
+        };
+        assert!(write_together(dir.path(), None).iter().all(Result::is_ok));
+        let before = content();
+        assert_eq!(before.len(), 1 + 3 + 1, "the folder, three files and the mark: {before:?}");
+        for broken in 0..3 {
+            for (rank, result) in write_together(dir.path(), Some(broken)).into_iter().enumerate() {
+                let message = result.expect_err("an error").to_string();
+                let host = format!("rank {broken} on {}: ", host_name());
+                assert!(
+                    message.contains("no space left") && message.contains(&host) == (broken > 0),
+                    "{rank}: {message}"
+                );
+            }
+            assert_eq!(content(), before, "rank {broken} failed");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 pub mod advice;
 pub mod blockwise;
+pub mod checkpoint_files;
 pub mod checkpoints;
 pub mod clock;
 pub mod dry_run;
@@ -24,6 +25,7 @@ pub mod report;
 pub mod resumed;
 pub mod session;
 pub mod settings;
+pub mod shared_folder;
 pub mod sources;
 pub mod step;
 pub mod trainer;

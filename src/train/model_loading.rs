@@ -1,12 +1,12 @@
 //! Loads a model from its folder: reads `config.json`, adds a head, loads the weights.
 
-use crate::checkpoint::import::{self, Report};
+use crate::checkpoint::import::{self, Report, Values};
 use crate::checkpoint::optimizer::MASTERS;
-use crate::checkpoint::tensors::TensorFile;
+use crate::checkpoint::ranges::within;
+use crate::checkpoint::sharded::{self, TensorFiles};
 use crate::comm::Collective;
 use crate::data::Prepared;
 use crate::error::{Error, Result};
-use crate::ffi::transfer;
 use crate::models::family::{DropoutOverrides, Plan};
 use crate::models::hf_names::HfNames;
 use crate::models::registry;
@@ -20,7 +20,7 @@ use crate::train::memory_report;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tch::{Kind, Tensor};
+use tch::Kind;
 use wildmatch::WildMatch;
 
 /// A model with its weights.
@@ -30,7 +30,7 @@ pub struct Loaded {
     pub weights: Weights,
     pub names: HfNames,
     pub report: Report,
-    /// Checksum of each unit's weights as a short text: equal on ranks that have read the same weights.
+    /// Hash of what each unit's weights were read from, as text: equal on ranks that have the same weights to read.
     pub sums: Vec<String>,
 }
 
@@ -192,10 +192,10 @@ impl Shaped {
         (1..=FEW).contains(&names.len()).then_some(names)
     }
 
-    /// Allocates the parameters and loads the weights, of which this rank keeps its part.
+    /// Allocates the parameters and loads the weights, of which this rank reads only what it keeps.
     ///
     /// # Errors
-    /// As [`import::load`].
+    /// As [`Values::open`] and [`Values::copy`].
     pub fn load(self, comm: &Arc<dyn Collective>, how: &LoadOptions) -> Result<Loaded> {
         let Shaped { folder, model, specs, names } = self;
         let LoadOptions { kind, zero, trains, seed, from } = *how;
@@ -203,21 +203,30 @@ impl Shaped {
             import::check(&folder, &specs, &names)?;
         }
         let params = Params::new(specs, comm.world(), kind, comm.device(), zero.shards_weights())?;
-        let mut weights = Weights::new(&params, Arc::clone(comm), zero, trains)?;
-        let mut sums = Vec::new();
-        let phase = Phase::of(format!("loading {}", folder.display()), params.ids().count() as u64, "tensors");
-        let take = |unit: usize, values: &Tensor| {
-            sums.push(checksum_of(values)?);
-            phase.advance(params.layout().units()[unit].members.len() as u64);
-            weights.set(&params, unit, values)
-        };
+        let weights = Weights::new(&params, Arc::clone(comm), zero, trains)?;
         let masters = folder.join(MASTERS);
-        let masters =
-            if from == Source::Checkpoint && masters.exists() { Some(TensorFile::open(&masters)?) } else { None };
-        let report = match from {
-            Source::Random => import::initialize(&params, seed, take).map(|()| Report::default())?,
-            _ => import::load(&folder, &params, &names, seed, masters.as_ref(), take)?,
+        let masters = if from == Source::Checkpoint && sharded::exists(&masters) {
+            Some(TensorFiles::open(&masters)?)
+        } else {
+            None
         };
+        let (values, report) = match from {
+            Source::Random => (Values::random(&params, seed), Report::default()),
+            _ => Values::open(&folder, &params, &names, seed, masters)?,
+        };
+        let phase = Phase::of(format!("loading {}", folder.display()), params.ids().count() as u64, "tensors");
+        let mut sums = Vec::new();
+        for (unit, spec) in params.layout().units().iter().enumerate() {
+            let targets = weights.targets(&params, unit);
+            let mut hasher = blake3::Hasher::new();
+            for &id in &spec.members {
+                values.copy(id, &within(&targets, &params.layout().place(id).1))?;
+                values.sample(id, &mut hasher)?;
+                phase.advance(1);
+            }
+            sums.push(hasher.finalize().to_hex().to_string());
+        }
+        drop(values);
         let (held, masters) = weights.bytes(&params);
         memory_report::record_kept(comm.device(), [held, 0, masters]);
         Ok(Loaded { model, params, weights, names, report, sums })
@@ -232,17 +241,4 @@ fn common_prefix(names: &[String]) -> &str {
     let Some((first, rest)) = names.split_first() else { return "" };
     let mut dots = first.rmatch_indices('.').map(|(at, _)| &first[..=at]);
     dots.find(|prefix| rest.iter().all(|name| name.starts_with(prefix))).unwrap_or_default()
-}
-
-/// Returns a checksum of the values as a short text.
-fn checksum_of(values: &Tensor) -> Result<String> {
-    const PIECE: i64 = 1 << 20;
-    let mut sums = Tensor::f_zeros([2], (Kind::Double, values.device()))?;
-    for piece in values.split(PIECE, 0) {
-        // In f64, so that the digits do not depend on the number of threads; in pieces, because f64 needs memory.
-        let wide = piece.f_to_kind(Kind::Double)?;
-        _ = sums.f_add_(&Tensor::f_stack(&[wide.f_sum(Kind::Double)?, wide.f_abs()?.f_sum(Kind::Double)?], 0)?)?;
-    }
-    let sums: Vec<f64> = transfer::values(&sums)?;
-    Ok(format!("{:.4e} {:.4e}", sums[0], sums[1]))
 }

@@ -38,6 +38,9 @@ fn parts(session: &Session, step: u64) -> Result<Vec<(String, String)>> {
         ("the training data".to_owned(), format!("{:?}", data.train.dataset.fingerprint())),
         ("the evaluation data".to_owned(), format!("{:?}", data.eval.as_ref().map(|eval| eval.dataset.fingerprint()))),
     ];
+    // Each rank reads only the weights that it keeps, so that the sums are of samples that every rank reads: dtypes,
+    // shapes, all of a small tensor and 1/256 of a large one (`TensorFile::sample`). Another model, another fine-tuning
+    // of it and a copy that was cut short differ there; a few damaged bytes of a large tensor may not.
     for (unit, sum) in loaded.params.layout().units().iter().zip(&loaded.sums) {
         let name = loaded.model.block_name(unit.blocks[0]);
         parts.push((format!("the weights of the {name}"), sum.clone()));

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::TrainerState;
 use crate::comm::{Collective, Op, traffic};
-use crate::config::{Config, IntervalStrategy};
+use crate::config::{Config, IntervalStrategy, Writers};
 use crate::data::{Dataset, Prepared, Sampler};
 use crate::error::Result;
 use crate::ffi::device::{DisableTf32, synchronize};
@@ -22,7 +22,7 @@ use crate::train::session::Session;
 use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::step::{StepOutcome, Stepper};
 use crate::train::warnings::Warnings;
-use crate::train::{feed, memory_report, report, settings};
+use crate::train::{feed, memory_report, report, settings, shared_folder};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -109,11 +109,16 @@ impl Trainer {
         let open = || Generation::open(&config.model.path, &config.generation, config.seed);
         let generation = generates.then(|| Ok(open()?.or_at_most(longest)));
         let generation = comm.agree(generation.transpose(), "reading the generation settings")?;
+        if config.checkpoint.writers == Writers::All && comm.world() > 1 {
+            shared_folder::check(comm.as_ref(), &config.output_dir)?;
+        }
         let metrics = dir.as_ref().map(|dir| begin(dir, from.as_deref(), &config, &state)).transpose();
         let metrics = comm.agree(metrics, "opening metrics.jsonl")?;
         let progress = Progress::new(max_steps, state.global_step, comm.is_main());
         let checkpoints = Checkpoints {
             dir,
+            output_dir: config.output_dir.clone(),
+            writers: config.checkpoint.writers,
             comm: Arc::clone(&comm),
             names,
             settings: state.settings.clone(),

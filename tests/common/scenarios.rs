@@ -66,9 +66,9 @@ pub fn stopped_with_a_checkpoint(bench: &Bench, ended: Ended, out: &str) {
 
 /// A disk on which the first checkpoint fits and the second does not: the run says so and ends with exit code 1, the
 /// first checkpoint stays and can be gone on from, and no part of the second is left.
-pub fn a_full_disk(bench: &Bench, launch: Launch, zero: u8) {
-    let zero = format!("parallel.zero_stage={zero}");
-    let more = ["save_steps=5", "hidden_dropout_prob=0.1", "attention_probs_dropout_prob=0.1", &zero];
+pub fn a_full_disk(bench: &Bench, launch: Launch, settings: &[&str]) {
+    let more = ["save_steps=5", "hidden_dropout_prob=0.1", "attention_probs_dropout_prob=0.1"];
+    let more = [&more[..], settings].concat();
     run(launch(bench).args(train(bench, "whole", &more))).expect(0);
     let one = size_on_disk(&bench.path("whole/checkpoint-5"));
     let (disk, copy) = (bench.path("disk"), bench.path("copy"));
