@@ -227,6 +227,17 @@ choice! {
 }
 
 choice! {
+    /// The ranks among which ZeRO shards.
+    ShardWithin of "parallel.shard_within" {
+        /// All ranks.
+        #[default]
+        World = "world",
+        /// The ranks of one host; each host has all shards.
+        Host = "host",
+    }
+}
+
+choice! {
     /// A dtype of 32 or 16 bits.
     Precision of "parallel.precision" {
         /// 32-bit floats.

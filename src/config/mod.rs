@@ -24,7 +24,7 @@ use std::path::Path;
 
 pub use choice::{
     Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
-    TaskKind,
+    ShardWithin, TaskKind,
 };
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};
 pub use reference::{explain, list, names};

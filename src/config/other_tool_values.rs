@@ -138,8 +138,13 @@ pub const VALUES: &[(&[&str], &[Row])] = &[
          Ours("3", "")),
         (&["zero2_offload", "zero3_offload", "zero_3_offload", "stage3_offload"],
          Missing("nothing is offloaded, and 3 needs the least memory per rank")),
-        (&["hybrid_shard", "hybrid_shard_zero2", "hsdp", "zero++", "mics"],
-         Missing("3 shards over all ranks, not within groups of ranks")),
+        (&["hybrid_shard", "hsdp", "mics"], Ours("3", "with parallel.shard_within = \"host\"")),
+        (&["hybrid_shard_zero2"], Ours("2", "with parallel.shard_within = \"host\"")),
+        (&["zero++"], Missing("3 with parallel.shard_within = \"host\" gathers weights within each host")),
+    ]),
+    (&["parallel.shard_within"], &[
+        (&["node", "machine", "hybrid_shard", "hsdp"], Ours("host", "")),
+        (&["all", "global", "full_shard", "no", "none"], Ours("world", "")),
     ]),
     (&["parallel.recompute"], &[
         (&["true", "full", "on", "yes", "unsloth"], Ours("all", "")),

@@ -8,6 +8,7 @@ use crate::nn::layout::{Content, Unit};
 use crate::nn::params::part;
 use crate::parallel::{Zero, whole};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
@@ -92,6 +93,16 @@ impl Weights {
 
     pub fn zero(&self) -> Zero {
         self.zero
+    }
+
+    /// The ranks among which the units are sharded.
+    pub fn comm(&self) -> &dyn Collective {
+        self.comm.as_ref()
+    }
+
+    /// Returns the elements of a unit that this rank updates.
+    pub fn owned(&self, unit: &Unit) -> Range<i64> {
+        self.zero.owned(unit, self.comm.rank(), self.comm.world())
     }
 
     /// Sets the values of a unit from f32 `[padded]`; the rank keeps its part.

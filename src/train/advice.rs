@@ -3,7 +3,7 @@
 //! Every figure comes from the memory model with changed settings. The changes are the KEY=VALUE overrides that are
 //! reported to the user, so that only valid settings are recommended.
 
-use crate::config::{Config, Precision, Recompute, ZeroStage};
+use crate::config::{Config, Precision, Recompute, ShardWithin, ZeroStage};
 use crate::error::Result;
 use crate::nn::param_builder::ParamSpec;
 use crate::train::estimate::Estimate;
@@ -169,7 +169,7 @@ impl Advisor<'_> {
         let hardware = Hardware { ranks: edit.ranks.unwrap_or(self.hardware.ranks), ..self.hardware };
         let changed = if config.data.max_length != own.data.max_length || edit.length.is_some() {
             let assumed = self.assumed.map(|all| Assumed { length: edit.length.unwrap_or(all.length), ..all });
-            PlannedRun::open(config.clone(), run.batch_per_rank, assumed)
+            PlannedRun::open(config.clone(), run.batch_per_rank, run.ranks_per_node, assumed)
         } else if config.model.freeze != own.model.freeze {
             run.freezing(config.clone())
         } else {
@@ -207,6 +207,9 @@ impl Advisor<'_> {
             let least = (0..configured.needs.len())
                 .min_by(|&a, &b| configured.needs[a].total.total_cmp(&configured.needs[b].total));
             edits.extend(least.map(|stage| ("shard over the ranks", Edit::of(format!("parallel.zero_stage={stage}")))));
+        }
+        if own.parallel.shard_within == ShardWithin::Host {
+            edits.push(("shard over all ranks", Edit::of("parallel.shard_within=world")));
         }
         if own.parallel.recompute != Recompute::All {
             edits.push(("activation checkpointing", Edit::of("parallel.recompute=all")));

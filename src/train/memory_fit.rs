@@ -2,7 +2,7 @@
 
 use crate::comm::nccl::ranks_of_a_gpu;
 use crate::comm::{Collective, Op};
-use crate::config::{Config, IntervalStrategy, MicroBatchTokens, Precision, ZeroStage};
+use crate::config::{Config, IntervalStrategy, MicroBatchTokens, Precision, ShardWithin, ZeroStage};
 use crate::data::{Extents, Sampler};
 use crate::error::{Error, Result};
 use crate::ffi::memory::device_total;
@@ -67,7 +67,8 @@ pub fn choose(
         return Err(unknown_memory());
     }
     let limit = -least[0] * if parallel.memory_per_rank.is_some() { 1.0 } else { USABLE_FRACTION };
-    let found = candidates.fit(config, shaped, data, (comm.world(), cpu), limit)?;
+    let place = Ranks { world: comm.world(), per_host: comm.local_world(), cpu };
+    let found = candidates.fit(config, shaped, data, place, limit)?;
     let auto = parallel.zero_stage == ZeroStage::Auto;
     match found {
         Fit::Chosen(plan, need) => {
@@ -82,6 +83,16 @@ pub fn choose(
         }
         Fit::Nothing(_) => Ok(MemoryPlan { zero: candidates.zeros[0], micro_batch_tokens: candidates.min_tokens() }),
     }
+}
+
+/// The ranks of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ranks {
+    pub world: usize,
+    /// Ranks on each host.
+    pub per_host: usize,
+    /// Whether they compute on CPUs.
+    pub cpu: bool,
 }
 
 /// The settings to choose from.
@@ -133,7 +144,7 @@ impl Candidates {
         self.tokens[self.tokens.len() - 1]
     }
 
-    /// Searches for the settings that fit in `limit` bytes on each of `world` ranks.
+    /// Searches for the settings that fit in `limit` bytes on each rank.
     ///
     /// # Errors
     /// As [`Sampler::new`].
@@ -142,10 +153,11 @@ impl Candidates {
         config: &Config,
         shaped: &Shaped,
         data: &Data,
-        (world, cpu): (usize, bool),
+        Ranks { world, per_host, cpu }: Ranks,
         limit: f64,
     ) -> Result<Fit> {
-        let (model, layout) = (&shaped.model, Layout::new(&shaped.specs, world));
+        let (model, shards) = (&shaped.model, settings::shards(config, world, per_host));
+        let layout = Layout::new(&shaped.specs, shards);
         let setup = |zero| setup(config, model.blocks(), zero, cpu);
         let mut tokens = self.tokens.clone();
         if tokens.len() > 1 {
@@ -211,6 +223,9 @@ fn nothing_fits(config: &Config, candidates: &Candidates, needs: &[(Zero, Memory
         .map(|(zero, need)| format!("stage {}: {}", zero.stage(), human(need.total.ceil() as u64)))
         .collect();
     let mut remedies = vec!["more ranks"];
+    if parallel.shard_within == ShardWithin::Host {
+        remedies.push("parallel.shard_within = \"world\"");
+    }
     if candidates.tokens.len() == 1 {
         remedies.push("a smaller train.micro_batch_tokens");
     }

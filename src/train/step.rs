@@ -11,7 +11,7 @@ use crate::nn::{Params, Pass};
 use crate::optim::adamw::Slice;
 use crate::optim::loss_scale::{LossScaler, Overflow};
 use crate::optim::{AdamW, AdamWConfig, Schedule};
-use crate::parallel::{Gradients, Weights};
+use crate::parallel::{Gradients, Groups, Weights};
 use crate::tasks::Model;
 use crate::train::blockwise::Blockwise;
 use crate::train::feed::StepInput;
@@ -54,7 +54,7 @@ impl Stepper {
     /// Out of memory.
     pub fn new(
         config: &Config,
-        comm: Arc<dyn Collective>,
+        groups: Groups,
         (model, params, weights): (Model, Params, Weights),
         schedule: Schedule,
         scaler: Option<LossScaler>,
@@ -68,7 +68,8 @@ impl Stepper {
         let masters = (0..params.layout().units().len()).map(|unit| weights.master(unit));
         let optimizer = AdamW::new(adamw, masters)?;
         let reduce = settings::kind(config.parallel.reduce_dtype);
-        let gradients = Gradients::new(&params, Arc::clone(&comm), weights.zero(), reduce)?;
+        let comm = Arc::clone(&groups.all);
+        let gradients = Gradients::new(&params, groups, weights.zero(), reduce)?;
         let config = settings::step(config, schedule);
         Ok(Stepper { model, params, weights, gradients, optimizer, scaler, config, comm })
     }
@@ -172,10 +173,10 @@ impl Stepper {
         let excess = (grad_norm + 1e-6) / limit;
         let clip = if limit > 0.0 && excess > 1.0 { excess } else { 1.0 };
         self.optimizer.begin_step();
-        let Stepper { model, params, weights, gradients, optimizer, comm, .. } = self;
+        let Stepper { model, params, weights, gradients, optimizer, .. } = self;
         for (index, unit) in params.layout().units().iter().enumerate() {
             let (Some(master), Some(grads)) = (weights.master(index), gradients.owned(index, unit)) else { continue };
-            let owned = weights.zero().owned(unit, comm.rank(), comm.world());
+            let owned = weights.owned(unit);
             let parts = |group: &Group| (group.decay, optimizer.ages(index, &group.range));
             for (decay, ages) in unit.groups.iter().map(parts) {
                 for (range, began) in ages {

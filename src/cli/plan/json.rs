@@ -75,6 +75,7 @@ fn row(row: &Row) -> Value {
         "ranks": row.ranks, "global_batch_size": row.global_batch, "steps": row.steps, "step_seconds": step.seconds,
         "linear": step.linear, "attention": step.attention, "memory": step.passing + step.update, "update": step.update,
         "exposed_communication": step.exposed_communication, "collectives": step.collectives, "communicated_bytes": step.bytes,
+        "inter_host_bytes": step.between_hosts,
         "tokens_per_step": row.tokens, "tokens_per_second": row.tokens_per_second,
         "tokens_per_second_per_rank": row.per_rank(), "flops": row.flops, "imbalance": row.imbalance,
         "run_seconds": row.run_seconds(),

@@ -178,7 +178,7 @@ pub const KEYS: &[(&str, &[Row])] = &[
          Missing("tensor, pipeline, context or expert parallelism",
                  "parallel.zero_stage = 3 shards the weights over all ranks")),
         (&["data_parallel_replicate_degree", "dp_replicate_size", "data_parallel_size", "hybrid_shard"],
-         Missing("sharding within groups of ranks", "parallel.zero_stage shards over all of them")),
+         On("parallel.zero_stage = 3", "with parallel.shard_within = \"host\"")),
         (&["local_rank", "world_size", "n_gpu", "num_gpus", "num_processes", "num_machines", "nproc_per_node", "ddp",
            "device_map"],
          Needless("mpirun -n N or trainer launch -n N sets the number of ranks")),

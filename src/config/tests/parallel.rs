@@ -10,6 +10,7 @@ fn parallel(overrides: &[&str]) -> ParallelConfig {
 fn defaults_change_nothing() {
     let expected = ParallelConfig {
         zero_stage: ZeroStage::Stage(0),
+        shard_within: ShardWithin::World,
         memory_per_rank: None,
         precision: Precision::Fp32,
         reduce_dtype: Precision::Fp32,
@@ -131,6 +132,16 @@ fn tf32_is_for_fp32() {
     assert_eq!(parallel(&["tf32=true"]).tf32, Some(true));
     assert_eq!(parallel(&["tf32=false", "precision=bf16"]).tf32, Some(false));
     refused(&["tf32=true", "precision=bf16"], "parallel.tf32: is for fp32 matmuls, and precision is \"bf16\"");
+}
+
+#[test]
+fn shards_within_hosts_need_something_to_shard() {
+    for stage in ["1", "2", "3", "auto"] {
+        let set = parallel(&["shard_within=host", &format!("zero_stage={stage}")]);
+        assert_eq!(set.shard_within, ShardWithin::Host);
+    }
+    refused(&["shard_within=host"], "parallel.shard_within: nothing is sharded with zero_stage = 0: set it to 3");
+    refused(&["shard_within=rack"], "parallel.shard_within: found \"rack\", expected \"world\" or \"host\"");
 }
 
 #[test]
