@@ -238,6 +238,17 @@ choice! {
 }
 
 choice! {
+    /// What is kept in host memory instead of a GPU's.
+    Offload of "parallel.offload" {
+        /// Nothing.
+        #[default]
+        None = "none",
+        /// Optimizer state and master weights; the CPU updates them.
+        Optimizer = "optimizer",
+    }
+}
+
+choice! {
     /// A dtype of 32 or 16 bits.
     Precision of "parallel.precision" {
         /// 32-bit floats.

@@ -23,8 +23,8 @@ mod value;
 use std::path::Path;
 
 pub use choice::{
-    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
-    ShardWithin, TaskKind,
+    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, Offload, OnBadRecord, OnNonFinite,
+    Precision, ShardWithin, TaskKind,
 };
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};
 pub use reference::{explain, list, names};

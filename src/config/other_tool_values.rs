@@ -136,8 +136,8 @@ pub const VALUES: &[(&[&str], &[Row])] = &[
         (&["zero3", "zero_3", "stage3", "stage_3", "full_shard", "full_shard_auto_wrap", "fsdp", "fsdp2", "full",
            "true"],
          Ours("3", "")),
-        (&["zero2_offload", "zero3_offload", "zero_3_offload", "stage3_offload"],
-         Missing("nothing is offloaded, and 3 needs the least memory per rank")),
+        (&["zero2_offload"], Ours("2", "with parallel.offload = \"optimizer\"")),
+        (&["zero3_offload", "zero_3_offload", "stage3_offload"], Ours("3", "with parallel.offload = \"optimizer\"")),
         (&["hybrid_shard", "hsdp", "mics"], Ours("3", "with parallel.shard_within = \"host\"")),
         (&["hybrid_shard_zero2"], Ours("2", "with parallel.shard_within = \"host\"")),
         (&["zero++"], Missing("3 with parallel.shard_within = \"host\" gathers weights within each host")),
@@ -145,6 +145,11 @@ pub const VALUES: &[(&[&str], &[Row])] = &[
     (&["parallel.shard_within"], &[
         (&["node", "machine", "hybrid_shard", "hsdp"], Ours("host", "")),
         (&["all", "global", "full_shard", "no", "none"], Ours("world", "")),
+    ]),
+    (&["parallel.offload"], &[
+        (&["cpu", "true", "state", "adam", "adamw"], Ours("optimizer", "")),
+        (&["no", "off", "false"], Ours("none", "")),
+        (&["nvme", "param", "params", "weights", "activations"], Missing("\"optimizer\" is optimizer state only")),
     ]),
     (&["parallel.recompute"], &[
         (&["true", "full", "on", "yes", "unsloth"], Ours("all", "")),

@@ -94,6 +94,8 @@ mod tests {
                 let replicas = groups.replicas.as_ref().map_or((0, 1), place);
                 assert_eq!(groups.is_first_replica(), replicas.0 == 0);
                 assert_eq!(groups.shard.local_world(), groups.shard.world());
+                // A rank that leaves ends the waits of the others.
+                groups.all.barrier("the end")?;
                 Ok([place(&groups.shard), replicas])
             })
         });

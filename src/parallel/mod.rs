@@ -12,14 +12,16 @@
 
 pub mod gradients;
 pub mod groups;
+pub mod offload;
 pub mod rows;
 mod sums;
 pub mod weights;
 
 pub use gradients::Gradients;
 pub use groups::Groups;
+pub use offload::Offload;
 pub use rows::Rows;
-pub use weights::Weights;
+pub use weights::{Masters, Weights};
 
 use crate::comm::Collective;
 use crate::error::Result;

@@ -19,6 +19,11 @@ const BACKWARD_PASSES: f64 = 4.0;
 /// Memory traffic of the update per parameter: AdamW reads weight, gradient and both moments in fp32 and writes three
 /// of them; in addition the gradient is zeroed and its norm computed.
 const UPDATE_NUMBERS: f64 = 9.0;
+/// Assumptions about a machine with GPUs, for optimizer state in host memory: bytes per second of the memory of all its
+/// processors (two with eight channels of DDR5-4800 have 614 GB/s; about half is reached), and of a copy over PCI Express
+/// 4.0 in one direction.
+const HOST_BANDWIDTH: f64 = 300e9;
+const COPY_BANDWIDTH: f64 = 22e9;
 
 /// Duration of one step of one rank, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -144,7 +149,7 @@ impl Plan<'_> {
         for (index, unit) in self.layout.units().iter().enumerate().filter(|(_, unit)| unit.is_trained()) {
             let whole = self.layout.padded(index) as f64;
             let owned = if zero.shards_state() { unit.shard as f64 } else { whole };
-            let seconds = 4.0 * UPDATE_NUMBERS * owned / self.speed.bytes;
+            let seconds = self.update_seconds(owned);
             clocks.compute += seconds;
             clocks.step.update += seconds;
             if zero.shards_state() && !zero.shards_weights() {
@@ -153,6 +158,19 @@ impl Plan<'_> {
         }
         // The blocks of the next step wait for their weights; the last all-gather ends this step.
         self.wait(clocks, clocks.comm);
+    }
+
+    /// Returns the seconds to update `owned` parameters. In host memory the copies of other units run meanwhile, so that
+    /// the slower of both counts.
+    fn update_seconds(&self, owned: f64) -> f64 {
+        let types = self.setup.types;
+        if !self.setup.offloads || self.setup.cpu {
+            return 4.0 * UPDATE_NUMBERS * owned / self.speed.bytes;
+        }
+        let here = self.ranks.min(self.network.ranks_per_node) as f64;
+        let compute = 4.0 * UPDATE_NUMBERS * owned / (HOST_BANDWIDTH / here);
+        let copied = types.reduce.elt_size_in_bytes().max(types.compute.elt_size_in_bytes()) as f64 * owned;
+        compute.max(copied / COPY_BANDWIDTH)
     }
 
     /// Starts the all-gather of a block's weights; returns its completion time.
@@ -289,7 +307,8 @@ mod tests {
         }
         let layout = Layout::new(&b.finish(), shards);
         let types = Types { compute: Kind::Float, reduce: Kind::Float };
-        let setup = Setup { types, zero: Zero::ALL[zero], cpu: true, keeps: vec![true; 2], saves: false };
+        let setup =
+            Setup { types, zero: Zero::ALL[zero], cpu: true, keeps: vec![true; 2], saves: false, offloads: false };
         let near = Link { bandwidth, ..link() };
         let ranks_per_node = if shards < ranks { shards } else { 8 };
         let network = Network { near, far: near, ranks_per_node, overlaps };

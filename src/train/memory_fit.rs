@@ -2,7 +2,7 @@
 
 use crate::comm::nccl::ranks_of_a_gpu;
 use crate::comm::{Collective, Op};
-use crate::config::{Config, IntervalStrategy, MicroBatchTokens, Precision, ShardWithin, ZeroStage};
+use crate::config::{Config, IntervalStrategy, MicroBatchTokens, Offload, Precision, ShardWithin, ZeroStage};
 use crate::data::{Extents, Sampler};
 use crate::error::{Error, Result};
 use crate::ffi::memory::device_total;
@@ -79,10 +79,30 @@ pub fn choose(
             Ok(plan)
         }
         Fit::Nothing(needs) if auto || parallel.memory_per_rank.is_some() => {
-            Err(nothing_fits(config, &candidates, &needs, limit))
+            Err(nothing_fits(config, &candidates, &needs, limit, cpu))
         }
         Fit::Nothing(_) => Ok(MemoryPlan { zero: candidates.zeros[0], micro_batch_tokens: candidates.min_tokens() }),
     }
+}
+
+/// Checks that the optimizer state of all ranks of this host fits in its memory, if it is to be there.
+///
+/// # Errors
+/// Exit 2, with both figures and the remedies.
+pub fn check_host(config: &Config, shaped: &Shaped, comm: &dyn Collective, zero: Zero) -> Result<()> {
+    let (here, cpu) = (comm.local_world(), comm.device() == Device::Cpu);
+    let layout = Layout::new(&shaped.specs, settings::shards(config, comm.world(), here));
+    let need = setup(config, shaped.model.blocks(), zero, cpu).host(&layout) * here as f64;
+    host_fits(need, available_bytes(), here)
+}
+
+fn host_fits(need: f64, free: Option<u64>, ranks: usize) -> Result<()> {
+    let Some(free) = free.filter(|&free| need > free as f64) else { return Ok(()) };
+    let (need, free) = (human(need as u64), human(free));
+    Err(Error::input(format!(
+        "parallel.offload = \"optimizer\": the optimizer state of the {ranks} ranks of this host needs {need}, and {free} \
+         of its memory are free: use a higher parallel.zero_stage or more hosts, or set offload = \"none\""
+    )))
 }
 
 /// The ranks of a run.
@@ -212,7 +232,13 @@ fn largest_rank_tokens(config: &Config, data: &Data, world: usize) -> Result<usi
     Ok((most + most / 4).next_power_of_two())
 }
 
-fn nothing_fits(config: &Config, candidates: &Candidates, needs: &[(Zero, MemoryEstimate)], limit: f64) -> Error {
+fn nothing_fits(
+    config: &Config,
+    candidates: &Candidates,
+    needs: &[(Zero, MemoryEstimate)],
+    limit: f64,
+    cpu: bool,
+) -> Error {
     let parallel = &config.parallel;
     let of = match parallel.zero_stage {
         ZeroStage::Auto => "parallel.zero_stage = \"auto\"",
@@ -228,6 +254,9 @@ fn nothing_fits(config: &Config, candidates: &Candidates, needs: &[(Zero, Memory
     }
     if candidates.tokens.len() == 1 {
         remedies.push("a smaller train.micro_batch_tokens");
+    }
+    if parallel.offload == Offload::None && !cpu {
+        remedies.push("parallel.offload = \"optimizer\"");
     }
     if parallel.precision == Precision::Fp32 {
         remedies.push("parallel.precision = \"bf16\"");
@@ -264,6 +293,7 @@ pub fn setup(config: &Config, blocks: usize, zero: Zero, cpu: bool) -> Setup {
         cpu,
         keeps: (0..blocks).map(|block| recompute.keeps(block, blocks)).collect(),
         saves: config.train.save_strategy != IntervalStrategy::No,
+        offloads: config.parallel.offload == Offload::Optimizer,
     }
 }
 
@@ -286,4 +316,16 @@ pub fn load(config: &Config, model: &Model, layout: &Layout, setup: &Setup, data
     let alone = |x: &Extents| (0..blocks).map(|block| model.cost(block, x, &how).alone).fold(0.0, f64::max);
     let Some(eval) = &data.eval else { return Ok(load) };
     Ok(load.evaluating(&eval.dataset, world, tokens, alone))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn optimizer_state_has_to_fit_in_the_host() {
+        assert!(host_fits(8e9, Some(9_000_000_000), 4).is_ok() && host_fits(8e9, None, 4).is_ok());
+        let text = host_fits(8e9, Some(7_000_000_000), 4).unwrap_err().to_string();
+        assert!(text.contains("the 4 ranks of this host needs 8.0 GB, and 7.0 GB"), "{text}");
+    }
 }

@@ -57,7 +57,7 @@ impl Session {
         let options = LoadOptions {
             kind: settings::kind(config.parallel.precision),
             zero,
-            trains: true,
+            trains: settings::masters(&config, comm.device()),
             seed: config.seed,
             from: match (resumed, config.model.init) {
                 (Some(_), _) => Source::Checkpoint,
@@ -65,6 +65,7 @@ impl Session {
                 (None, ModelInit::Pretrained) => Source::Folder,
             },
         };
+        comm.agree(memory_fit::check_host(&config, &shaped, comm.as_ref(), zero), "checking the host's memory")?;
         let groups = settings::groups(&config, Arc::clone(&comm))?;
         let loaded = comm.agree(shaped.load(&groups.shard, &options), "loading the model")?;
         let starts_at_random = options.from == Source::Random;

@@ -2,12 +2,12 @@
 
 use crate::checkpoint::state::LossScale;
 use crate::comm::Collective;
-use crate::config::{self, Config, IntervalStrategy, LrSchedulerType, OnNonFinite, Precision, ShardWithin};
+use crate::config::{self, Config, IntervalStrategy, LrSchedulerType, Offload, OnNonFinite, Precision, ShardWithin};
 use crate::error::{Error, Result};
 use crate::nn::param_builder::ParamSpec;
 use crate::optim::schedule::Shape;
 use crate::optim::{LossScaler, Schedule};
-use crate::parallel::Groups;
+use crate::parallel::{Groups, Masters};
 use crate::plan::storage::{self, Saving, Storage};
 use crate::train::blockwise::Recompute;
 use std::sync::Arc;
@@ -67,6 +67,14 @@ pub fn groups(config: &Config, all: Arc<dyn Collective>) -> Result<Groups> {
     match config.parallel.shard_within {
         ShardWithin::World => Ok(all.into()),
         ShardWithin::Host => Groups::within_hosts(all),
+    }
+}
+
+/// Returns where the values are that the optimizer updates. On a CPU the device's memory is the host's.
+pub fn masters(config: &Config, device: Device) -> Masters {
+    match config.parallel.offload {
+        Offload::Optimizer if device != Device::Cpu => Masters::Host,
+        _ => Masters::Device,
     }
 }
 

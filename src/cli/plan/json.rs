@@ -64,7 +64,7 @@ fn memory(report: &Report, way: &Variant) -> Value {
         KINDS.iter().zip(way.need.peak).map(|(kind, n)| ((*kind).to_owned(), json!(bytes(n)))).collect();
     json!({
         "zero_stage": way.zero.stage(), "precision": way.precision, "recompute": way.recompute, "peak": peak,
-        "total": bytes(way.need.total), "kept": way.need.kept.map(bytes), "largest_collective": bytes(way.largest_group),
+        "total": bytes(way.need.total), "host": bytes(way.need.host), "kept": way.need.kept.map(bytes), "largest_collective": bytes(way.largest_group),
         "fits": report.fits(way), "configured": way.configured,
     })
 }

@@ -11,6 +11,7 @@ fn defaults_change_nothing() {
     let expected = ParallelConfig {
         zero_stage: ZeroStage::Stage(0),
         shard_within: ShardWithin::World,
+        offload: Offload::None,
         memory_per_rank: None,
         precision: Precision::Fp32,
         reduce_dtype: Precision::Fp32,
@@ -160,7 +161,8 @@ fn keys_of_other_tools_get_these() {
         ("mixed_precision", "parallel.precision"),
         ("deepspeed", "parallel.zero_stage"),
         ("sharding_strategy", "parallel.zero_stage"),
-        ("cpu_offload", "parallel.zero_stage"),
+        ("optimizer_offload", "parallel.offload"),
+        ("activation_offloading", "parallel.zero_stage"),
         ("initial_scale_power", "parallel.loss_scale_init"),
         ("growth_interval", "parallel.loss_scale_window"),
         ("reduce_bucket_size", "remove it"),
