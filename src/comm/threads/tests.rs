@@ -51,6 +51,11 @@ fn failures_pass_into_and_out_of_parts() {
     }
     let results = run(3, TIME_LIMIT, |end| {
         let part = end.split(usize::from(end.rank() > 0), 0).unwrap();
+        end.barrier("all have their part").unwrap();
+        if end.rank() == 0 {
+            // A rank that leaves ends the waits of the others.
+            thread::sleep(Duration::from_secs(2));
+        }
         let n = if end.rank() == 2 { 5 } else { 4 };
         let buffer = Tensor::zeros([n], (tch::Kind::Float, Device::Cpu));
         part.start_all_reduce(&buffer, Op::Sum, "loss").and_then(Pending::wait)
@@ -59,6 +64,11 @@ fn failures_pass_into_and_out_of_parts() {
     assert!(text.contains("rank 1: all-reduce (sum) of 4 f32; rank 2: all-reduce (sum) of 5 f32"), "{text}");
     let results = run(3, Duration::from_millis(200), |end| {
         let part = end.split(usize::from(end.rank() > 0), 0).unwrap();
+        end.barrier("all have their part").unwrap();
+        if end.rank() == 0 {
+            // A rank that leaves ends the waits of the others.
+            thread::sleep(Duration::from_secs(2));
+        }
         if end.rank() == 2 {
             thread::sleep(Duration::from_millis(800));
         }

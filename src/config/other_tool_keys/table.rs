@@ -42,9 +42,9 @@ pub const KEYS: &[(&str, &[Row])] = &[
          On("parallel.recompute = \"all\"", "or N: every N-th block keeps its activations")),
         (&["gradient_checkpointing_kwargs", "activation_checkpointing_kwargs", "selective_ac_option"],
          Needless("parallel.recompute has no options")),
-        (&["offload_optimizer", "optimizer_offload", "optimizer_in_host_memory"],
+        (&["offload_optimizer", "optimizer_offload"],
          On("parallel.offload = \"optimizer\"", "")),
-        (&["activation_offloading", "layer_offloading", "cpu_offload", "enable_cpu_offload", "offload", "offload_param",
+        (&["activation_offloading", "layer_offloading", "cpu_offload", "enable_cpu_offload", "offload_param",
            "offload_params", "fsdp_offload_params", "fsdp_cpu_offload"],
          Missing("offloading of weights or activations",
                  "parallel.offload = \"optimizer\" offloads optimizer state; parallel.zero_stage = 3 and \
