@@ -41,6 +41,13 @@ fn silent_hosts() -> String {
     }
 }
 
+/// Returns the numbers of an i64 CPU tensor.
+fn integers(tensor: &Tensor) -> Vec<i64> {
+    let mut numbers = vec![0; tensor.numel()];
+    tensor.copy_data(&mut numbers, tensor.numel());
+    numbers
+}
+
 /// Reduction operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {

@@ -18,7 +18,7 @@ pub use super::ffi::mpi::library_version;
 
 use super::job::{Action, Job, Place};
 use super::journal::Journal;
-use super::{Collective, Pending, ffi};
+use super::{Collective, Pending, ffi, integers};
 use crate::error::{Error, Result};
 use crate::ffi::memory::{Use, during};
 use server::Command;
@@ -191,12 +191,11 @@ impl Collective for Mpi {
         (numbers[0], numbers[1]) = (color as i64, key as i64);
         let buffer = Tensor::from_slice(&numbers);
         self.start(Action::Split, &buffer, None, "dividing the ranks")?.wait()?;
-        buffer.copy_data(&mut numbers, server::SPLIT_NUMBERS);
-        let [group, rank, world, local_rank, local_world, host_leader] = numbers.map(|n| n as usize);
+        let found: Vec<usize> = integers(&buffer).into_iter().map(|n| n as usize).collect();
         Ok(Arc::new(Mpi {
-            group,
-            place: Place { rank, world, local_rank, local_world },
-            host_leader,
+            group: found[0],
+            place: Place { rank: found[1], world: found[2], local_rank: found[3], local_world: found[4] },
+            host_leader: found[5],
             world_rank: self.world_rank,
             link: Arc::clone(&self.link),
             finished: AtomicBool::new(false),

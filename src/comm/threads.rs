@@ -3,7 +3,7 @@
 //! The last rank to arrive does the work for all in rank order, so every rank gets the same bits.
 
 use super::job::{Action, Element, Header, Job, Place, disagreement, name_ranks};
-use super::{Collective, Op, Pending};
+use super::{Collective, Op, Pending, integers};
 use crate::error::{Error, Result};
 use crate::ffi::memory::{Use, during};
 use std::collections::HashMap;
@@ -292,8 +292,7 @@ impl Collective for End {
         let mine = Tensor::from_slice(&[color as i64, key as i64]);
         let all = Tensor::zeros([2 * self.group.world as i64], (Type::Int64, Device::Cpu));
         self.start(Action::AllGather, &all, Some(&mine), "dividing the ranks")?.wait()?;
-        let mut numbers = vec![0i64; 2 * self.group.world];
-        all.copy_data(&mut numbers, 2 * self.group.world);
+        let numbers = integers(&all);
         let mut ranks: Vec<usize> = (0..self.group.world).filter(|&r| numbers[2 * r] == color as i64).collect();
         ranks.sort_by_key(|&rank| (numbers[2 * rank + 1], rank));
         let rank = ranks.iter().position(|&rank| rank == self.rank).unwrap_or(0);

@@ -2,6 +2,7 @@
 
 use super::shared::{Outcome, Shared};
 use crate::comm::ffi::mpi::{Channel, Gather, Group, World};
+use crate::comm::integers;
 use crate::comm::job::{Action, Header, Job, Place, disagreement, name_ranks};
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
@@ -236,8 +237,7 @@ pub const SPLIT_NUMBERS: usize = 6;
 
 /// Divides a group; writes the number of the new one, `number`, and this rank's place in it to the job's buffer.
 fn split(group: &Group, number: usize, job: &mut Job) -> Result<Group> {
-    let mut numbers = [0i64; SPLIT_NUMBERS];
-    job.buffer.copy_data(&mut numbers, SPLIT_NUMBERS);
+    let numbers = integers(&job.buffer);
     let made = group.split(numbers[0] as usize, numbers[1] as usize)?;
     let Place { rank, world, local_rank, local_world } = made.place;
     let numbers = [number, rank, world, local_rank, local_world, made.host_leader].map(|n| n as i64);
