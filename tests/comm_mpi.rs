@@ -79,6 +79,75 @@ fn rank_conforms() {
 }
 
 #[test]
+fn parts_conform() {
+    for world in [1, 2, 4] {
+        let (output, _) = mpirun(world, "parts_conform");
+        let text = text(&output);
+        assert!(output.status.success(), "world {world}: {text}");
+        assert_eq!(text.matches(": parts conform").count(), world, "{text}");
+    }
+}
+
+#[test]
+#[ignore = "started by parts_conform"]
+fn rank_parts_conform() {
+    let comm = connect(PATIENCE);
+    conformance::split(&*comm);
+    say(format!("rank {}: parts conform", comm.rank()));
+    comm.finish().unwrap();
+}
+
+/// Messages about a part of the ranks have the ranks of the world, and a failure there ends the job for all.
+#[test]
+fn a_part_fails_with_the_ranks_of_the_world() {
+    let (output, took) = mpirun(3, "part_mismatch");
+    let text = text(&output);
+    let sides = "rank 1: all-reduce (sum) of 4 f32; rank 2: all-reduce (sum) of 5 f32";
+    for rank in [1, 2] {
+        assert!(text.contains(&format!("rank {rank} sees Peer: rank {rank}: \"loss\"")), "{text}");
+    }
+    assert!(text.matches(sides).count() >= 2 && took < SOON, "{took:?}: {text}");
+    assert_eq!(output.status.code(), Some(5), "{text}");
+
+    let (output, took) = mpirun(3, "part_timeout");
+    let text = self::text(&output);
+    assert!(text.contains("Peer: rank 1: \"a part\"") && text.contains("no message from rank 2 "), "{text}");
+    assert!(text.contains("answers: [Some(10), None]") && took < SOON, "{took:?}: {text}");
+    assert_eq!(output.status.code(), Some(5), "{text}");
+}
+
+#[test]
+#[ignore = "started by a_part_fails_with_the_ranks_of_the_world"]
+fn rank_part_mismatch() {
+    let comm = connect(PATIENCE);
+    let part = comm.split(usize::from(comm.rank() > 0), 0).unwrap();
+    if comm.rank() == 0 {
+        // Ends with the others' abort.
+        std::thread::sleep(PATIENCE);
+    }
+    let n = if comm.rank() == 2 { 5 } else { 4 };
+    let buffer = Tensor::zeros([n], (tch::Kind::Float, Device::Cpu));
+    let error = part.start_all_reduce(&buffer, Op::Sum, "loss").and_then(Pending::wait).unwrap_err();
+    say(format!("rank {} sees {:?}: {error}", comm.rank(), error.kind()));
+    std::thread::sleep(Duration::from_secs(1));
+    part.abort(5);
+}
+
+#[test]
+#[ignore = "started by a_part_fails_with_the_ranks_of_the_world"]
+fn rank_part_timeout() {
+    let comm = connect(Duration::from_secs(1));
+    let part = comm.split(usize::from(comm.rank() > 0), 0).unwrap();
+    if comm.rank() != 1 {
+        std::thread::sleep(PATIENCE);
+    }
+    let error = part.barrier("a part").unwrap_err();
+    let answers = part.roll_call(10, Duration::from_millis(200));
+    say(format!("{:?}: {error}; answers: {answers:?}", error.kind()));
+    part.abort(error.kind().exit_code());
+}
+
+#[test]
 fn a_mismatch_fails_everywhere_and_names_both() {
     let (output, took) = mpirun(3, "mismatch");
     let text = text(&output);

@@ -86,6 +86,27 @@ fn rank_conforms() {
     say(&format!("rank {} of {} conforms", comm.rank(), comm.world()));
 }
 
+/// Parts of the ranks, by `ncclCommSplit` and, with a version that lacks it, by new ids.
+#[test]
+fn parts_conform() {
+    if !mpi_is_here() {
+        return;
+    }
+    for (world, version) in [(1, "22907"), (2, "22907"), (4, "22907"), (4, "21705")] {
+        let text = ranks(world, "parts_conform", &[("FAKE_NCCL_VERSION", version)]).expect(0).text();
+        assert_eq!(text.matches(": parts conform").count(), world, "{text}");
+    }
+}
+
+#[test]
+#[ignore = "started by parts_conform"]
+fn rank_parts_conform() {
+    let comm = connect();
+    conformance::split(&*comm);
+    comm.finish().unwrap();
+    say(&format!("rank {}: parts conform", comm.rank()));
+}
+
 /// The host computes while the streams work, and waits only for what is left.
 #[test]
 fn collectives_overlap_with_computing() {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::process::{Running, checkpoints, command, mpi_is_here, mpirun, names, program, run, start};
+use common::process::{Running, checkpoints, command, mpi_is_here, mpirun, names, program, run, start, trainer};
 use common::runs::{Bench, assert_equivalent};
 use common::scenarios::train;
 use std::path::{Path, PathBuf};
@@ -77,6 +77,52 @@ fn training_across_hosts_takes_the_steps_of_one_host() {
         assert!(ended.stderr.contains("ranks     3 (mpi"), "{}", ended.text());
         assert_equivalent(&bench.steps(out), &bench.steps("one"), out);
     }
+}
+
+/// Two hosts of two ranks: the steps of ZeRO 3 over all ranks, before and after a resume; the bytes between hosts are
+/// those of the plan, of which weights have no part.
+#[test]
+fn shards_stay_on_their_host() {
+    let Some(hosts) = Hosts::new("e", 2) else { return };
+    let bench = bench();
+    let more = [
+        "hidden_dropout_prob=0",
+        "attention_probs_dropout_prob=0",
+        "classifier_dropout=0",
+        "parallel.zero_stage=3",
+        "max_steps=8",
+        "save_steps=4",
+        "micro_batch_tokens=30",
+    ];
+    let within = [&more[..], &["parallel.shard_within=host"]].concat();
+    let two = ["--hosts", "h1:2,h2:2"];
+    run(&mut hosts.launch(&bench, &two, "all", &more)).expect(0);
+    let ended = run(&mut hosts.launch(&bench, &two, "host", &within)).expect(0);
+    assert!(ended.stderr.contains("within each host of 2 ranks"), "{}", ended.text());
+    assert_equivalent(&bench.steps("host"), &bench.steps("all"), "within hosts");
+    let mut resumed = hosts.launch(&bench, &two, "resumed", &within);
+    run(resumed.arg("--resume").arg(bench.path("all/checkpoint-4"))).expect(0);
+    assert_equivalent(&bench.steps("resumed"), &bench.steps("all"), "resumed within hosts");
+
+    let sent = |out: &str| bench.lines(out, "event")[0]["inter_host_bytes_per_step"].as_f64().unwrap();
+    let planned = |settings: &[&str]| {
+        let mut command = trainer(&bench);
+        command.args(["plan", "--json", "--ranks", "4", "--ranks-per-node", "2"]);
+        let told = run(command.args(bench.settings("none", settings))).expect(0).stdout;
+        let plan: serde_json::Value = serde_json::from_str(&told).unwrap();
+        let worlds = plan["time"]["worlds"].as_array().unwrap();
+        worlds.iter().find(|row| row["ranks"] == 4).unwrap()["inter_host_bytes"].as_f64().unwrap()
+    };
+    for (out, settings) in [("all", &more[..]), ("host", &within)] {
+        // The plan counts 64 bytes for each of the two small all-reduces.
+        let (sent, planned) = (sent(out), planned(settings));
+        assert!((sent - planned).abs() < 128.0, "{out}: {sent} bytes, planned {planned}");
+    }
+    assert!(sent("host") < sent("all") / 2.0, "{} and {}", sent("host"), sent("all"));
+
+    let mut unequal = hosts.launch(&bench, &["--hosts", "h1:2,h2:1", "--max-restarts", "0"], "unequal", &within);
+    let ended = run(&mut unequal).expect(2);
+    assert!(ended.text().contains("hosts have from 1 to 2: start as many on each"), "{}", ended.text());
 }
 
 /// Each host has a home folder of its own here: each makes its own token cache, whose files are then alike.

@@ -61,6 +61,7 @@ fn conforms_on_a_gpu() {
     let comm: Arc<dyn Collective> = Arc::new(Nccl::connect(below, Duration::from_secs(60)).unwrap());
     assert_eq!(comm.device(), Device::Cuda(0));
     conformance::run(&*comm);
+    conformance::split(&*comm);
     comm.finish().unwrap();
 }
 

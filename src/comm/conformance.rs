@@ -33,11 +33,58 @@ pub fn run(comm: &dyn Collective) {
             broadcast(comm, n, kind, device);
         }
     }
+    brief(comm);
+}
+
+/// Runs all operations in a few sizes.
+fn brief(comm: &dyn Collective) {
+    let device = comm.device();
     edges(comm, device);
     many_at_once(comm, device);
     many_shards_at_once(comm, device);
     group(comm, device);
     helpers(comm);
+}
+
+/// Divides the ranks in several ways, and runs all operations in each part, alternating with those of the whole group.
+/// All ranks call it.
+pub fn split(comm: &dyn Collective) {
+    let (rank, world) = (comm.rank(), comm.world());
+    // Pairs, in reversed order; ranks of the same parity; each rank alone.
+    let ways: [(usize, usize); 3] = [(rank / 2, world - rank), (rank % 2, rank), (rank, 0)];
+    let parts: Vec<_> = ways.into_iter().map(|(color, key)| comm.split(color, key).unwrap()).collect();
+    let pair = if rank / 2 * 2 + 1 < world { 2 } else { 1 };
+    let place = |part: &dyn Collective| (part.rank(), part.world());
+    assert_eq!(place(&*parts[0]), (if pair == 2 { 1 - rank % 2 } else { 0 }, pair));
+    assert_eq!(place(&*parts[1]), (rank / 2, (world - rank % 2).div_ceil(2)));
+    assert_eq!(place(&*parts[2]), (0, 1));
+    let local = |part: &dyn Collective| (part.local_world() <= part.world(), part.local_rank() < part.local_world());
+    assert!(parts.iter().all(|part| local(&**part) == (true, true) && part.device() == comm.device()));
+    run(&*parts[0]);
+    for part in &parts {
+        brief(&**part);
+        // A part of a part.
+        brief(&*part.split(part.rank() % 2, 0).unwrap());
+        comm.barrier("the ranks of all parts").unwrap();
+    }
+    // Operations of several groups under way, awaited in another order than started.
+    let buffers: Vec<Tensor> = (0..12).map(|i| row(rank, 50 + i, Type::Float).to_device(comm.device())).collect();
+    let group = |i: usize| if i % 4 == 3 { comm } else { &*parts[i % 4] };
+    let start = |(i, buffer): (usize, &Tensor)| group(i).start_all_reduce(buffer, Op::Sum, "of all groups").unwrap();
+    let pending: Vec<_> = buffers.iter().enumerate().map(start).collect();
+    pending.into_iter().rev().for_each(|one| one.wait().unwrap());
+    for (i, buffer) in buffers.iter().enumerate() {
+        let members = |other: &usize| match i % 4 {
+            0 => other / 2 == rank / 2,
+            1 => other % 2 == rank % 2,
+            2 => *other == rank,
+            _ => true,
+        };
+        let rows = (0..world).filter(members).map(|other| row(other, 50 + i, Type::Float).to_kind(Type::Double));
+        let sum = rows.reduce(|total, next| total + next).expect("this rank's row");
+        assert_close(comm, buffer, &sum, "sums of all groups");
+        parts[i % 3].finish().unwrap();
+    }
 }
 
 /// Returns the f64 sums of all ranks' rows, and the tolerance of a backend.

@@ -19,6 +19,8 @@ pub enum Action {
     Broadcast { root: usize },
     /// The last operation, without data: used by the backends in [`super::Collective::finish`].
     Finish,
+    /// Divides the group ([`super::Collective::split`]): used by the MPI backend.
+    Split,
 }
 
 impl Action {
@@ -31,6 +33,7 @@ impl Action {
             Action::AllGather => "all-gather",
             Action::Broadcast { .. } => "broadcast",
             Action::Finish => "finish",
+            Action::Split => "split",
         }
     }
 }
@@ -93,6 +96,7 @@ impl Header {
             Action::ReduceScatter => 2,
             Action::AllGather => 3,
             Action::Finish => 4,
+            Action::Split => 5,
             Action::Broadcast { root } => 8 + root as i64,
         };
         [action, self.element as i64, self.elements as i64]
@@ -107,6 +111,7 @@ impl Header {
             2 => Action::ReduceScatter,
             3 => Action::AllGather,
             4 => Action::Finish,
+            5 => Action::Split,
             root if root >= 8 => Action::Broadcast { root: (root - 8) as usize },
             _ => return None,
         };
@@ -118,17 +123,54 @@ impl Header {
 impl Header {
     /// Returns the bytes of the buffer; twice for an all-reduce, which is a reduce-scatter and an all-gather.
     fn traffic(&self) -> u64 {
-        let times = if matches!(self.action, Action::AllReduce(_)) { 2 } else { 1 };
+        let times = match self.action {
+            Action::AllReduce(_) => 2,
+            Action::Finish | Action::Split => 0,
+            _ => 1,
+        };
         times * (self.elements * self.element.size()) as u64
     }
 }
 
+/// A rank's position in a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub rank: usize,
+    pub world: usize,
+    /// The same among the ranks of the group that are on this rank's host.
+    pub local_rank: usize,
+    pub local_world: usize,
+}
+
+impl Place {
+    /// The only rank of a group.
+    pub const ALONE: Place = Place { rank: 0, world: 1, local_rank: 0, local_world: 1 };
+
+    /// Returns this rank's part of the bytes that leave its host in a ring over the hosts, one after another: of each
+    /// of `world` parts of the buffer all but one, on one connection for all ranks of the host in the group.
+    fn between_hosts(&self, header: &Header) -> u64 {
+        let Place { world, local_world, .. } = *self;
+        if world == local_world {
+            return 0;
+        }
+        (u128::from(header.traffic()) * (world - 1) as u128 / (world * local_world) as u128) as u64
+    }
+}
+
 static TRAFFIC: AtomicU64 = AtomicU64::new(0);
+static BETWEEN_HOSTS: AtomicU64 = AtomicU64::new(0);
 
 /// Returns the bytes of this process's collectives so far, counted as in arXiv 1910.02054 (section 7): the buffer size,
 /// twice for an all-reduce. The traffic over a rank's link is `(world - 1) / world` of it.
 pub fn traffic() -> u64 {
     TRAFFIC.load(Ordering::Relaxed)
+}
+
+/// Returns the bytes that this process's collectives have sent to other hosts so far, if they are rings: `2 (n - 1) / n`
+/// of the buffer of an all-reduce over n ranks, half of that in other operations, divided by the ranks of the group on
+/// this host, which share its connection to the next one.
+pub fn between_hosts() -> u64 {
+    BETWEEN_HOSTS.load(Ordering::Relaxed)
 }
 
 impl Display for Header {
@@ -139,7 +181,7 @@ impl Display for Header {
             Action::AllReduce(Op::Max) => write!(f, " (max)")?,
             Action::ReduceScatter | Action::AllGather => {}
             Action::Broadcast { root } => write!(f, " from rank {root}")?,
-            Action::Finish => return Ok(()),
+            Action::Finish | Action::Split => return Ok(()),
         }
         write!(f, " of {} {}", self.elements, format!("{:?}", self.element).to_lowercase())
     }
@@ -163,9 +205,10 @@ impl Job {
         buffer: &Tensor,
         shard: Option<&Tensor>,
         what: &str,
-        (rank, world): (usize, usize),
+        place: Place,
         device: Device,
     ) -> Result<Job> {
+        let Place { rank, world, .. } = place;
         let fail = |why: String| Err(Error::other(format!("rank {rank}: {what}: {why}")));
         let Some(element) = Element::of(buffer) else {
             return fail(format!("a buffer of type {:?} cannot be sent between ranks", buffer.f_kind()));
@@ -201,6 +244,7 @@ impl Job {
         }
         if world > 1 {
             TRAFFIC.fetch_add(header.traffic(), Ordering::Relaxed);
+            BETWEEN_HOSTS.fetch_add(place.between_hosts(&header), Ordering::Relaxed);
         }
         Ok(job)
     }
@@ -236,10 +280,10 @@ impl Display for Job {
     }
 }
 
-/// Returns the error if the ranks did not start the same operation. `headers` is in rank order.
-pub(super) fn disagreement(headers: &[Header], sequence: u64, what: &str) -> Option<Error> {
+/// Returns the error if the ranks did not start the same operation: `members` of the world, in the order of `headers`.
+pub(super) fn disagreement(headers: &[Header], members: &[usize], sequence: u64, what: &str) -> Option<Error> {
     let mut groups: Vec<(Header, Vec<usize>)> = Vec::new();
-    for (rank, header) in headers.iter().enumerate() {
+    for (&rank, header) in members.iter().zip(headers) {
         match groups.iter_mut().find(|(known, _)| known == header) {
             Some((_, ranks)) => ranks.push(rank),
             None => groups.push((*header, vec![rank])),
@@ -280,6 +324,7 @@ mod tests {
             Action::Broadcast { root: 0 },
             Action::Broadcast { root: 511 },
             Action::Finish,
+            Action::Split,
         ];
         for action in actions {
             for element in Element::ALL {
@@ -295,15 +340,28 @@ mod tests {
     fn disagreement_names_both_sides() {
         let small = Header { action: Action::AllReduce(Op::Sum), element: Element::F32, elements: 4 };
         let large = Header { elements: 5, ..small };
-        assert!(disagreement(&[small, small], 0, "x").is_none());
-        let text = disagreement(&[small, large, small], 7, "x").unwrap().to_string();
+        assert!(disagreement(&[small, small], &[0, 1], 0, "x").is_none());
+        let text = disagreement(&[small, large, small], &[0, 1, 2], 7, "x").unwrap().to_string();
         assert!(text.contains("ranks 0, 2: all-reduce (sum) of 4 f32; rank 1: all-reduce (sum) of 5 f32"), "{text}");
+        let text = disagreement(&[small, large], &[1, 3], 7, "x").unwrap().to_string();
+        assert!(text.contains("rank 1: all-reduce (sum) of 4 f32; rank 3: all-reduce (sum) of 5 f32"), "{text}");
+    }
+
+    #[test]
+    fn bytes_between_hosts_are_those_of_a_ring() {
+        let place = |world, local_world| Place { rank: 0, world, local_rank: 0, local_world };
+        let reduce = Header { action: Action::AllReduce(Op::Sum), element: Element::F32, elements: 1000 };
+        let gather = Header { action: Action::AllGather, ..reduce };
+        // Two ranks on each of two hosts: 3/4 of 4000 bytes leave a host, twice in an all-reduce.
+        assert_eq!((place(4, 2).between_hosts(&gather), place(4, 2).between_hosts(&reduce)), (1500, 3000));
+        assert_eq!((place(2, 1).between_hosts(&reduce), place(2, 2).between_hosts(&reduce)), (4000, 0));
     }
 
     #[test]
     fn bad_buffers_are_refused() {
         let new = |buffer: &Tensor, shard: Option<&Tensor>| {
-            Job::new(Action::AllGather, buffer, shard, "test", (1, 2), Device::Cpu)
+            let place = Place { rank: 1, world: 2, local_rank: 1, local_world: 2 };
+            Job::new(Action::AllGather, buffer, shard, "test", place, Device::Cpu)
                 .map(|_| ())
                 .map_err(|e| e.to_string())
         };

@@ -21,9 +21,10 @@ pub mod threads;
 
 pub use ffi::driver;
 pub use ffi::process::{EXIT_NOTICE, LAUNCHED, LISTENING, exit_now, is_launched, tell_listening};
-pub use job::{Action, name_ranks, traffic};
+pub use job::{Action, between_hosts, name_ranks, traffic};
 
 use crate::error::{Error, Kind, Result};
+use std::sync::Arc;
 use std::time::Duration;
 use tch::{Device, Tensor};
 
@@ -38,6 +39,13 @@ fn silent_hosts() -> String {
         0 => String::new(),
         _ => format!("; {NO_ACKNOWLEDGEMENT} {}: that host or its link is down", names.join(", ")),
     }
+}
+
+/// Returns the numbers of an i64 CPU tensor.
+fn integers(tensor: &Tensor) -> Vec<i64> {
+    let mut numbers = vec![0; tensor.numel()];
+    tensor.copy_data(&mut numbers, tensor.numel());
+    numbers
 }
 
 /// Reduction operations.
@@ -95,10 +103,12 @@ pub trait Collective: Send + Sync {
     fn rank(&self) -> usize;
     /// The number of ranks.
     fn world(&self) -> usize;
-    /// This rank's index among the ranks of its host, from 0: its GPU.
+    /// This rank's index among the group's ranks on its host, from 0; among all ranks that of its GPU.
     fn local_rank(&self) -> usize;
-    /// The number of ranks on this host.
+    /// The number of the group's ranks on this host.
     fn local_world(&self) -> usize;
+    /// The group's rank with local rank 0 on this host, which identifies the host.
+    fn host_leader(&self) -> usize;
     /// The device on which this rank computes.
     fn device(&self) -> Device;
     /// Starts an operation on `buffer`; `shard` is this rank's part, if the operation has one. Backends implement it;
@@ -112,8 +122,16 @@ pub trait Collective: Send + Sync {
     fn roll_call(&self, status: i64, time_limit: Duration) -> Vec<Option<i64>>;
     /// Ends the whole job at once on every rank with this exit code. Never returns and does not block for long.
     fn abort(&self, code: i32) -> !;
-    /// Leaves the group after the last operation; all ranks call it. Later calls do nothing.
+    /// Leaves the group after the last operation; all ranks call it. Later calls do nothing. A group made by
+    /// [`Collective::split`] ends with the group that it is part of.
     fn finish(&self) -> Result<()>;
+    /// Divides the group: ranks with the same `color` form a group, in the order of `key`, then of their ranks here. All
+    /// ranks of the group call it. The operations of a group and of the groups within it are one sequence: ranks that
+    /// are together in several groups start the operations of these in the same order.
+    ///
+    /// # Errors
+    /// A dead or late rank; NCCL's errors.
+    fn split(&self, color: usize, key: usize) -> Result<Arc<dyn Collective>>;
 
     /// Starts several operations as one group: the buffers belong to them until the single wait returns. A backend may
     /// launch them together.

@@ -16,9 +16,9 @@ mod shared;
 
 pub use super::ffi::mpi::library_version;
 
-use super::job::{Action, Job};
+use super::job::{Action, Job, Place};
 use super::journal::Journal;
-use super::{Collective, Pending, ffi};
+use super::{Collective, Pending, ffi, integers};
 use crate::error::{Error, Result};
 use crate::ffi::memory::{Use, during};
 use server::Command;
@@ -37,20 +37,16 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Time before a timeout at which the connections are probed.
 const PROBE_FOR: Duration = Duration::from_secs(5);
 
-/// This process's handle of `MPI_COMM_WORLD`.
+/// This process's handle of `MPI_COMM_WORLD`, or of a part of it.
 pub struct Mpi {
+    /// Number of the group on this rank, from 0 for all ranks.
+    group: usize,
     place: Place,
+    host_leader: usize,
+    /// This rank in the world, for messages.
+    world_rank: usize,
     link: Arc<Link>,
     finished: AtomicBool,
-}
-
-/// This rank's position in the group.
-#[derive(Clone, Copy)]
-struct Place {
-    rank: usize,
-    world: usize,
-    local_rank: usize,
-    local_world: usize,
 }
 
 /// State shared by the MPI thread and the other threads.
@@ -73,28 +69,24 @@ impl Mpi {
                 Ok(world) => world,
                 Err(error) => return drop(sender.send(Err(error))),
             };
-            let place = Place {
-                rank: world.rank,
-                world: world.size,
-                local_rank: world.local_rank,
-                local_world: world.local_size,
-            };
-            let journal = Mutex::new(Journal::new(world.rank));
+            let (place, host_leader) = (world.group.place, world.group.host_leader);
+            let journal = Mutex::new(Journal::new(place.rank));
             let shared = Arc::new(Shared { timeout, journal, waiting: AtomicUsize::new(0) });
-            if sender.send(Ok((place, shared.clone()))).is_ok() {
+            if sender.send(Ok((place, host_leader, shared.clone()))).is_ok() {
                 // All tensors of this thread are staging buffers; memory of the MPI library is not counted.
                 during(Use::Communication, || server::serve(world, &inbox, &shared));
             }
         })?;
-        let (place, shared) = receiver.recv().map_err(gone)??;
-        Ok(Mpi { place, link: Arc::new(Link { commands, shared }), finished: AtomicBool::new(false) })
+        let (place, host_leader, shared) = receiver.recv().map_err(gone)??;
+        let link = Arc::new(Link { commands, shared });
+        Ok(Mpi { group: 0, place, host_leader, world_rank: place.rank, link, finished: AtomicBool::new(false) })
     }
 
     fn submit(&self, job: Job) -> Result<Pending> {
-        let (rank, label, started) = (self.place.rank, job.to_string(), Instant::now());
+        let (rank, label, started) = (self.world_rank, job.to_string(), Instant::now());
         let sequence = self.link.shared.journal().start(&job);
         let outcome = Arc::new(Outcome::default());
-        let ticket = server::Ticket { sequence, job, started, outcome: outcome.clone() };
+        let ticket = server::Ticket { group: self.group, sequence, job, started, outcome: outcome.clone() };
         // If the MPI thread has ended, the ticket is dropped here, which sets its result.
         let _ = self.link.commands.send(Command::Start(ticket));
         let link = self.link.clone();
@@ -157,17 +149,21 @@ impl Collective for Mpi {
         self.place.local_world
     }
 
+    fn host_leader(&self) -> usize {
+        self.host_leader
+    }
+
     fn device(&self) -> Device {
         Device::Cpu
     }
 
     fn start(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending> {
-        self.submit(Job::new(action, buffer, shard, what, (self.place.rank, self.place.world), Device::Cpu)?)
+        self.submit(Job::new(action, buffer, shard, what, self.place, Device::Cpu)?)
     }
 
     fn roll_call(&self, status: i64, time_limit: Duration) -> Vec<Option<i64>> {
         let (reply, answers) = channel();
-        let _ = self.link.commands.send(Command::RollCall { status, time_limit, reply });
+        let _ = self.link.commands.send(Command::RollCall { group: self.group, status, time_limit, reply });
         answers.recv_timeout(time_limit + GRACE).unwrap_or_else(|_| {
             // The MPI thread is blocked: only our own status is known.
             (0..self.place.world).map(|rank| (rank == self.place.rank).then_some(status)).collect()
@@ -184,9 +180,25 @@ impl Collective for Mpi {
     }
 
     fn finish(&self) -> Result<()> {
-        if self.finished.swap(true, Ordering::Relaxed) {
+        if self.group > 0 || self.finished.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
         self.submit(Job::finish())?.wait()
+    }
+
+    fn split(&self, color: usize, key: usize) -> Result<Arc<dyn Collective>> {
+        let mut numbers = [0i64; server::SPLIT_NUMBERS];
+        (numbers[0], numbers[1]) = (color as i64, key as i64);
+        let buffer = Tensor::from_slice(&numbers);
+        self.start(Action::Split, &buffer, None, "dividing the ranks")?.wait()?;
+        let found: Vec<usize> = integers(&buffer).into_iter().map(|n| n as usize).collect();
+        Ok(Arc::new(Mpi {
+            group: found[0],
+            place: Place { rank: found[1], world: found[2], local_rank: found[3], local_world: found[4] },
+            host_leader: found[5],
+            world_rank: self.world_rank,
+            link: Arc::clone(&self.link),
+            finished: AtomicBool::new(false),
+        }))
     }
 }

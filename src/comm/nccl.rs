@@ -10,7 +10,7 @@ mod watchdog;
 
 use super::ffi::cuda::{self, ComputeStream, Event, Gpu};
 use super::ffi::nccl::Communicator;
-use super::job::{Action, Job};
+use super::job::{Action, Job, Place};
 use super::{Collective, Pending, Request};
 use crate::error::{Error, Result};
 pub use probe::{Probe, Sharing, probe};
@@ -23,12 +23,15 @@ use watchdog::Watchdog;
 /// This rank's handle of a group of GPUs.
 pub struct Nccl {
     below: Arc<dyn Collective>,
+    /// Whether the group is a part of another one, with which it ends.
+    is_part: bool,
     device: Device,
     timeout: Duration,
     gpu: Arc<Gpu>,
     compute: ComputeStream,
     communicator: Arc<Communicator>,
-    watchdog: Watchdog,
+    /// That of all groups of this rank. Their collectives run in one stream, in the order in which they were started.
+    watchdog: Arc<Watchdog>,
     finished: AtomicBool,
 }
 
@@ -50,7 +53,7 @@ impl Nccl {
         let (nccl, sharing, device, gpu) = below.agree(own.map_err(at_rank), "loading NCCL")?;
         let id = if rank == 0 { nccl.unique_id() } else { Ok(Vec::new()) };
         let id = below.broadcast_bytes(below.agree(id.map_err(at_rank), "the NCCL id")?, 0, "the NCCL id")?;
-        let watchdog = Watchdog::start(below.clone(), timeout)?;
+        let watchdog = Arc::new(Watchdog::start(below.clone(), timeout)?);
         let connecting = watchdog.begin(&Job::named("connecting the ranks in NCCL"));
         let opened = Communicator::open(nccl, Some(gpu.clone()), &id, rank, below.world());
         // The messages of NCCL before 2.30, and since.
@@ -63,7 +66,8 @@ impl Nccl {
         let communicator = Arc::new(below.agree(opened.map_err(at_rank), "connecting in NCCL")?);
         watchdog.watch(communicator.clone());
         let compute = ComputeStream::default();
-        Ok(Nccl { below, device, timeout, gpu, compute, communicator, watchdog, finished: AtomicBool::new(false) })
+        let (is_part, finished) = (false, AtomicBool::new(false));
+        Ok(Nccl { below, is_part, device, timeout, gpu, compute, communicator, watchdog, finished })
     }
 
     /// Whether a buffer goes through the underlying backend. With the fake driver none does: GPU memory is host memory.
@@ -71,8 +75,21 @@ impl Nccl {
         buffer.device() != self.device && buffer.device() == Device::Cpu
     }
 
+    /// Waits for the last collectives, then for the other ranks.
+    fn drain(&self, what: &str) -> Result<()> {
+        let (since, end) = (Instant::now(), self.gpu.end()?);
+        while !end.reached()? {
+            if since.elapsed() > self.timeout {
+                return Err(Error::peer(format!("rank {}: {what}: earlier collectives did not end", self.rank())));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.below.barrier(what)
+    }
+
     fn enqueue(&self, requests: &[Request]) -> Result<Pending> {
-        let place = (self.rank(), self.world());
+        let (local_rank, local_world) = (self.local_rank(), self.local_world());
+        let place = Place { rank: self.rank(), world: self.world(), local_rank, local_world };
         let job = |r: &Request| Job::new(r.action, r.buffer, r.shard, r.what, place, self.device);
         let jobs = requests.iter().map(job).collect::<Result<Vec<_>>>()?;
         if jobs.is_empty() {
@@ -183,6 +200,10 @@ impl Collective for Nccl {
         self.below.local_world()
     }
 
+    fn host_leader(&self) -> usize {
+        self.below.host_leader()
+    }
+
     fn device(&self) -> Device {
         self.device
     }
@@ -210,22 +231,45 @@ impl Collective for Nccl {
     }
 
     fn finish(&self) -> Result<()> {
-        if self.finished.swap(true, Ordering::Relaxed) {
+        if self.is_part || self.finished.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        // Wait for the last collectives, then for the other ranks: closing the communicator involves all of them.
-        let (since, end) = (Instant::now(), self.gpu.end()?);
-        while !end.reached()? {
-            if since.elapsed() > self.timeout {
-                return Err(Error::peer(format!("rank {}: collectives did not end before leaving", self.rank())));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.below.barrier("closing NCCL")?;
+        // Closing a communicator involves all of its ranks.
+        self.drain("closing NCCL")?;
         let closing = self.watchdog.begin(&Job::named("closing NCCL"));
-        self.communicator.close()?;
+        self.watchdog.communicators().iter().rev().try_for_each(|communicator| communicator.close())?;
         self.watchdog.end(closing);
         self.below.finish()
+    }
+
+    fn split(&self, color: usize, key: usize) -> Result<Arc<dyn Collective>> {
+        let below = self.below.split(color, key)?;
+        // NCCL asks for a communicator without collectives under way.
+        self.drain("dividing the ranks in NCCL")?;
+        let dividing = self.watchdog.begin(&Job::named("dividing the ranks in NCCL"));
+        let connect = || {
+            if let Some(part) = self.communicator.split(color, key, below.rank())? {
+                return Ok(part);
+            }
+            let id = if below.rank() == 0 { self.communicator.unique_id() } else { Ok(Vec::new()) };
+            let id = below.broadcast_bytes(below.agree(id, "the NCCL id")?, 0, "the NCCL id")?;
+            self.communicator.connect_part(&id, below.rank(), below.world())
+        };
+        let part = connect().map_err(|e| e.context(format!("rank {}", self.rank())));
+        self.watchdog.end(dividing);
+        let communicator = Arc::new(self.below.agree(part, "dividing the ranks in NCCL")?);
+        self.watchdog.watch(communicator.clone());
+        Ok(Arc::new(Nccl {
+            below,
+            is_part: true,
+            device: self.device,
+            timeout: self.timeout,
+            gpu: self.gpu.clone(),
+            compute: self.compute,
+            communicator,
+            watchdog: self.watchdog.clone(),
+            finished: AtomicBool::new(false),
+        }))
     }
 }
 

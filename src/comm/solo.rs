@@ -1,6 +1,6 @@
 //! A single rank: every collective is complete as soon as it starts.
 
-use super::job::{Action, Job};
+use super::job::{Action, Job, Place};
 use super::{Collective, Pending, ffi};
 use crate::error::Result;
 use std::sync::Arc;
@@ -10,8 +10,7 @@ use tch::{Device, Tensor};
 /// A group of one rank on one device.
 pub struct Solo {
     device: Device,
-    /// Rank and world size.
-    place: (usize, usize),
+    place: Place,
     /// The launcher's MPI handle, which must be finished at the end.
     launcher: Option<Arc<dyn Collective>>,
 }
@@ -19,17 +18,19 @@ pub struct Solo {
 impl Solo {
     /// Creates a single rank on `device`.
     pub fn new(device: Device) -> Self {
-        Solo { device, place: (0, 1), launcher: None }
+        Solo { device, place: Place::ALONE, launcher: None }
     }
 
     /// The same for the only rank under a launcher.
     pub fn launched(device: Device, launcher: Arc<dyn Collective>) -> Self {
-        Solo { device, place: (0, 1), launcher: Some(launcher) }
+        Solo { device, place: Place::ALONE, launcher: Some(launcher) }
     }
 
     /// Stands in for one of several ranks in dry runs that only test memory: collectives do not change their buffers.
     pub fn dry_run(comm: &dyn Collective) -> Self {
-        Solo { device: comm.device(), place: (comm.rank(), comm.world()), launcher: None }
+        let (local_rank, local_world) = (comm.local_rank(), comm.local_world());
+        let place = Place { rank: comm.rank(), world: comm.world(), local_rank, local_world };
+        Solo { device: comm.device(), place, launcher: None }
     }
 }
 
@@ -39,19 +40,23 @@ impl Collective for Solo {
     }
 
     fn rank(&self) -> usize {
-        self.place.0
+        self.place.rank
     }
 
     fn world(&self) -> usize {
-        self.place.1
+        self.place.world
     }
 
     fn local_rank(&self) -> usize {
-        0
+        self.place.local_rank
     }
 
     fn local_world(&self) -> usize {
-        1
+        self.place.local_world
+    }
+
+    fn host_leader(&self) -> usize {
+        0
     }
 
     fn device(&self) -> Device {
@@ -59,10 +64,10 @@ impl Collective for Solo {
     }
 
     fn start(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending> {
-        if self.place.1 > 1 {
+        if self.place.world > 1 {
             return Ok(Pending::done());
         }
-        let job = Job::new(action, buffer, shard, what, (0, 1), buffer.device())?;
+        let job = Job::new(action, buffer, shard, what, Place::ALONE, buffer.device())?;
         if let Some(shard) = job.shard.as_ref().filter(|_| !job.in_place(0)) {
             // The only shard is the whole buffer.
             let (mut shard, mut buffer) = (shard.view([-1]), job.buffer.view([-1]));
@@ -88,6 +93,10 @@ impl Collective for Solo {
     fn finish(&self) -> Result<()> {
         self.launcher.as_ref().map_or(Ok(()), |launcher| launcher.finish())
     }
+
+    fn split(&self, _color: usize, _key: usize) -> Result<Arc<dyn Collective>> {
+        Ok(Arc::new(Solo::new(self.device)))
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +109,7 @@ mod tests {
         conformance::run(&Solo::new(Device::Cpu));
         let launcher = Arc::new(Solo::new(Device::Cpu));
         conformance::run(&Solo::launched(Device::Cpu, launcher));
+        conformance::split(&Solo::new(Device::Cpu));
     }
 
     #[test]

@@ -2,29 +2,35 @@
 //!
 //! The last rank to arrive does the work for all in rank order, so every rank gets the same bits.
 
-use super::job::{Action, Element, Header, Job, disagreement, name_ranks};
-use super::{Collective, Op, Pending};
+use super::job::{Action, Element, Header, Job, Place, disagreement, name_ranks};
+use super::{Collective, Op, Pending, integers};
 use crate::error::{Error, Result};
 use crate::ffi::memory::{Use, during};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tch::{Device, Kind as Type, Tensor};
 
 /// Returns the handles of a group of `world` ranks; a wait longer than `timeout` is an error on all ranks.
 pub fn group(world: usize, timeout: Duration) -> Vec<Arc<dyn Collective>> {
-    let group = Arc::new(Group { world, timeout, state: Mutex::default(), changed: Condvar::new() });
-    (0..world)
-        .map(|rank| {
-            let group = group.clone();
-            Arc::new(End { rank, group, next: AtomicU64::new(0), left: AtomicBool::new(false) }) as Arc<dyn Collective>
-        })
-        .collect()
+    hosts(world, world, timeout)
+}
+
+/// Returns the same, with `per_host` consecutive ranks on each of several simulated hosts.
+pub fn hosts(world: usize, per_host: usize, timeout: Duration) -> Vec<Arc<dyn Collective>> {
+    let group = Arc::new(Group::new((0..world).collect(), per_host, timeout, None));
+    (0..world).map(|rank| Arc::new(End::new(rank, Arc::clone(&group))) as Arc<dyn Collective>).collect()
 }
 
 struct Group {
     world: usize,
+    /// Ranks in the outermost group.
+    members: Vec<usize>,
+    /// Consecutive ranks of the outermost group that share a simulated host.
+    per_host: usize,
+    /// The group that this one is a part of.
+    parent: Option<Arc<Group>>,
     timeout: Duration,
     state: Mutex<State>,
     changed: Condvar,
@@ -38,6 +44,8 @@ struct State {
     broken: Option<Error>,
     /// Answers to a roll call, by rank.
     roll: HashMap<usize, i64>,
+    /// The groups that this one was divided into, by the number of the split and color.
+    parts: HashMap<(u64, i64), Weak<Group>>,
 }
 
 struct Operation {
@@ -48,15 +56,36 @@ struct Operation {
 }
 
 impl Group {
+    fn new(members: Vec<usize>, per_host: usize, timeout: Duration, parent: Option<Arc<Group>>) -> Group {
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        Group { world: members.len(), members, per_host, parent, timeout, state, changed }
+    }
+
+    /// Returns the ranks on the same host as this one.
+    fn neighbors(&self, rank: usize) -> Vec<usize> {
+        let host = |rank: usize| self.members[rank] / self.per_host;
+        (0..self.world).filter(|&other| host(other) == host(rank)).collect()
+    }
+
+    fn place(&self, rank: usize) -> Place {
+        let neighbors = self.neighbors(rank);
+        let local_rank = neighbors.iter().position(|&other| other == rank).unwrap_or(0);
+        Place { rank, world: self.world, local_rank, local_world: neighbors.len() }
+    }
+
     /// Locks the state, even after another rank's thread panicked, which is reported too.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes every pending wait an error.
-    fn break_up(&self, why: Error) {
-        self.state().broken.get_or_insert(why);
+    /// Makes every pending wait an error, here and in the groups within this one.
+    fn break_up(&self, why: &Error) {
+        let mut state = self.state();
+        state.broken.get_or_insert_with(|| why.clone());
+        let parts: Vec<Arc<Group>> = state.parts.values().filter_map(Weak::upgrade).collect();
+        drop(state);
         self.changed.notify_all();
+        parts.iter().for_each(|part| part.break_up(why));
     }
 
     fn arrive(&self, sequence: u64, rank: usize, job: Job) -> Result<()> {
@@ -77,8 +106,8 @@ impl Group {
         let jobs: Vec<Job> = operation.jobs.iter_mut().filter_map(Option::take).collect();
         drop(state);
         let headers: Vec<Header> = jobs.iter().map(|job| job.header).collect();
-        let result =
-            disagreement(&headers, sequence, &what).map_or_else(|| during(Use::Communication, || perform(&jobs)), Err);
+        let result = disagreement(&headers, &self.members, sequence, &what)
+            .map_or_else(|| during(Use::Communication, || perform(&jobs)), Err);
         let mut state = self.state();
         if let Err(error) = &result {
             state.broken.get_or_insert_with(|| error.clone());
@@ -106,7 +135,7 @@ impl Group {
             }
             // All jobs are taken: the last rank is working and will finish soon.
             let missing: Vec<usize> = match operation.jobs.iter().any(Option::is_some) {
-                true => (0..self.world).filter(|&r| operation.jobs[r].is_none()).collect(),
+                true => (0..self.world).filter(|&r| operation.jobs[r].is_none()).map(|r| self.members[r]).collect(),
                 false => Vec::new(),
             };
             if let Some(error) = state.broken.as_ref().filter(|_| !missing.is_empty()) {
@@ -115,7 +144,8 @@ impl Group {
             let left = self.timeout.saturating_sub(since.elapsed());
             if left.is_zero() {
                 let error = Error::peer(format!(
-                    "rank {rank}: \"{what}\" (collective {sequence}) timed out after {:.1} s: {} did not start it",
+                    "rank {}: \"{what}\" (collective {sequence}) timed out after {:.1} s: {} did not start it",
+                    self.members[rank],
                     self.timeout.as_secs_f64(),
                     name_ranks(&missing)
                 ));
@@ -160,7 +190,7 @@ fn perform(jobs: &[Job]) -> Result<()> {
             let source = rows[root].copy();
             fill(&rows, &|_| source.shallow_clone())
         }
-        Action::Finish => Ok(()),
+        Action::Finish | Action::Split => Ok(()),
     };
     done.map_err(|e| Error::other(format!("{}: {e}", jobs[0])))
 }
@@ -170,10 +200,19 @@ struct End {
     rank: usize,
     group: Arc<Group>,
     next: AtomicU64,
+    splits: AtomicU64,
     left: AtomicBool,
 }
 
 impl End {
+    fn new(rank: usize, group: Arc<Group>) -> End {
+        End { rank, group, next: AtomicU64::new(0), splits: AtomicU64::new(0), left: AtomicBool::new(false) }
+    }
+
+    fn label(&self) -> String {
+        format!("rank {}", self.group.members[self.rank])
+    }
+
     fn submit(&self, job: Job) -> Result<Pending> {
         let sequence = self.next.fetch_add(1, Ordering::Relaxed);
         let (rank, group, what) = (self.rank, self.group.clone(), job.what.clone());
@@ -196,11 +235,15 @@ impl Collective for End {
     }
 
     fn local_rank(&self) -> usize {
-        self.rank
+        self.group.place(self.rank).local_rank
     }
 
     fn local_world(&self) -> usize {
-        self.group.world
+        self.group.place(self.rank).local_world
+    }
+
+    fn host_leader(&self) -> usize {
+        self.group.neighbors(self.rank)[0]
     }
 
     fn device(&self) -> Device {
@@ -208,7 +251,7 @@ impl Collective for End {
     }
 
     fn start(&self, action: Action, buffer: &Tensor, shard: Option<&Tensor>, what: &str) -> Result<Pending> {
-        self.submit(Job::new(action, buffer, shard, what, (self.rank, self.group.world), Device::Cpu)?)
+        self.submit(Job::new(action, buffer, shard, what, self.group.place(self.rank), Device::Cpu)?)
     }
 
     fn roll_call(&self, status: i64, time_limit: Duration) -> Vec<Option<i64>> {
@@ -226,115 +269,60 @@ impl Collective for End {
     /// Fails the group and panics, because a rank is a thread here.
     fn abort(&self, code: i32) -> ! {
         self.left.store(true, Ordering::Relaxed);
-        self.group.break_up(Error::peer(format!("rank {} aborted the job with exit code {code}", self.rank)));
-        panic!("rank {} aborted the job with exit code {code}", self.rank)
+        let mut outermost = &self.group;
+        while let Some(parent) = &outermost.parent {
+            outermost = parent;
+        }
+        let why = format!("{} aborted the job with exit code {code}", self.label());
+        outermost.break_up(&Error::peer(&why));
+        panic!("{why}")
     }
 
     fn finish(&self) -> Result<()> {
         if self.left.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
+        if self.group.parent.is_some() {
+            return Ok(());
+        }
         self.submit(Job::finish())?.wait()
+    }
+
+    fn split(&self, color: usize, key: usize) -> Result<Arc<dyn Collective>> {
+        let mine = Tensor::from_slice(&[color as i64, key as i64]);
+        let all = Tensor::zeros([2 * self.group.world as i64], (Type::Int64, Device::Cpu));
+        self.start(Action::AllGather, &all, Some(&mine), "dividing the ranks")?.wait()?;
+        let numbers = integers(&all);
+        let mut ranks: Vec<usize> = (0..self.group.world).filter(|&r| numbers[2 * r] == color as i64).collect();
+        ranks.sort_by_key(|&rank| (numbers[2 * rank + 1], rank));
+        let rank = ranks.iter().position(|&rank| rank == self.rank).unwrap_or(0);
+        let split = self.splits.fetch_add(1, Ordering::Relaxed);
+        let part = {
+            let members = ranks.iter().map(|&rank| self.group.members[rank]).collect();
+            let mut state = self.group.state();
+            let known = state.parts.get(&(split, color as i64)).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let (Group { per_host, timeout, .. }, parent) = (&*self.group, Some(Arc::clone(&self.group)));
+                let part = Arc::new(Group::new(members, *per_host, *timeout, parent));
+                part.state().broken.clone_from(&state.broken);
+                state.parts.insert((split, color as i64), Arc::downgrade(&part));
+                part
+            })
+        };
+        let end = Arc::new(End::new(rank, part)) as Arc<dyn Collective>;
+        // All have found the group before any of them can leave it.
+        end.barrier("dividing the ranks")?;
+        Ok(end)
     }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
         if !self.left.load(Ordering::Relaxed) {
-            self.group.break_up(Error::peer(format!("rank {} left the group", self.rank)));
+            self.group.break_up(&Error::peer(format!("{} left the group", self.label())));
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::comm::conformance;
-    use crate::error::Kind;
-    use std::thread;
-
-    const TIME_LIMIT: Duration = Duration::from_secs(20);
-
-    /// Runs `rank_main` on every rank's thread; returns the results in rank order.
-    fn run<T: Send>(world: usize, timeout: Duration, rank_main: impl Fn(Arc<dyn Collective>) -> T + Sync) -> Vec<T> {
-        thread::scope(|scope| {
-            let main = &rank_main;
-            let ranks: Vec<_> = group(world, timeout).into_iter().map(|end| scope.spawn(move || main(end))).collect();
-            ranks.into_iter().map(|rank| rank.join().expect("a rank panicked")).collect()
-        })
-    }
-
-    #[test]
-    fn conforms() {
-        for world in [1, 2, 3, 4] {
-            run(world, TIME_LIMIT, |end| conformance::run(&*end));
-        }
-    }
-
-    #[test]
-    fn a_mismatch_fails_everywhere_and_names_both() {
-        let errors = run(3, TIME_LIMIT, |end| {
-            let n = if end.rank() == 1 { 5 } else { 4 };
-            let buffer = Tensor::zeros([n], (tch::Kind::Float, Device::Cpu));
-            end.start_all_reduce(&buffer, Op::Sum, "loss").and_then(Pending::wait).unwrap_err()
-        });
-        for error in errors {
-            assert_eq!(error.kind(), Kind::Peer);
-            let text = error.to_string();
-            assert!(
-                text.contains("ranks 0, 2: all-reduce (sum) of 4 f32; rank 1: all-reduce (sum) of 5 f32"),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_rank_that_leaves_ends_the_others_waits() {
-        let since = Instant::now();
-        let results = run(3, TIME_LIMIT, |end| match end.rank() {
-            2 => Ok(()),
-            _ => end.barrier("the start"),
-        });
-        assert!(since.elapsed() < TIME_LIMIT / 2);
-        for error in results.into_iter().take(2).map(Result::unwrap_err) {
-            assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Peer, "rank 2 left the group"));
-        }
-    }
-
-    #[test]
-    fn abort_ends_the_others_waits() {
-        let results = run(2, TIME_LIMIT, |end| match end.rank() {
-            1 => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| end.abort(7)))
-                .map_err(|_| Error::other("panic")),
-            _ => end.barrier("the start").map(|()| unreachable!("rank 1 never came")),
-        });
-        assert_eq!(results[0].as_ref().unwrap_err().to_string(), "rank 1 aborted the job with exit code 7");
-    }
-
-    #[test]
-    fn a_timeout_names_the_late_rank() {
-        let results = run(2, Duration::from_millis(100), |end| {
-            if end.rank() == 1 {
-                thread::sleep(Duration::from_millis(500));
-            }
-            end.barrier("the start")
-        });
-        for error in results.into_iter().map(Result::unwrap_err) {
-            assert_eq!(error.kind(), Kind::Peer);
-            let text = error.to_string();
-            assert!(
-                text.contains("rank 0: \"the start\" (collective 0) timed out after 0.1 s: rank 1 did not"),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_roll_call_tells_who_is_missing() {
-        let answers = run(3, TIME_LIMIT, |end| match end.rank() {
-            1 => Vec::new(),
-            rank => end.roll_call(rank as i64 * 10, Duration::from_millis(300)),
-        });
-        assert_eq!(answers[2], [Some(0), None, Some(20)]);
-    }
-}
+mod tests;

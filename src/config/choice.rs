@@ -227,6 +227,28 @@ choice! {
 }
 
 choice! {
+    /// The ranks among which ZeRO shards.
+    ShardWithin of "parallel.shard_within" {
+        /// All ranks.
+        #[default]
+        World = "world",
+        /// The ranks of one host; each host has all shards.
+        Host = "host",
+    }
+}
+
+choice! {
+    /// What is kept in host memory instead of a GPU's.
+    Offload of "parallel.offload" {
+        /// Nothing.
+        #[default]
+        None = "none",
+        /// Optimizer state and master weights; the CPU updates them.
+        Optimizer = "optimizer",
+    }
+}
+
+choice! {
     /// A dtype of 32 or 16 bits.
     Precision of "parallel.precision" {
         /// 32-bit floats.

@@ -23,8 +23,8 @@ mod value;
 use std::path::Path;
 
 pub use choice::{
-    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
-    TaskKind, Writers,
+    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, Offload, OnBadRecord, OnNonFinite,
+    Precision, ShardWithin, TaskKind, Writers,
 };
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};
 pub use reference::{explain, list, names};

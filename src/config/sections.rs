@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::choice::{
-    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, OnBadRecord, OnNonFinite, Precision,
-    TaskKind, Writers,
+    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, Offload, OnBadRecord, OnNonFinite,
+    Precision, ShardWithin, TaskKind, Writers,
 };
 use super::keys::{
     ABOVE_0_BELOW_1, AT_LEAST_1, AT_LEAST_2, AT_LEAST_3, DefaultValue, Entries, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1,
@@ -318,6 +318,14 @@ section! {
         /// What ZeRO shards over ranks. `0`: nothing, `1`: the optimizer state, `2`: gradients too, `3`: weights too.
         /// `"auto"`: the lowest stage that fits ([which to choose](large-models.md#what-to-choose)).
         zero_stage: ZeroStage = ZeroStage::Stage(0);
+        /// Ranks among which ZeRO shards. `world`: all ranks. `host`: the ranks of each host, so that weights are gathered
+        /// within the host and only reduced gradients pass between hosts; it needs the memory of as many ranks as a host
+        /// has ([more](large-models.md#sharding-within-each-host)).
+        shard_within: ShardWithin = ShardWithin::World;
+        /// What is kept in host memory instead of the GPU's. `none`, or `optimizer`: optimizer state and `fp32` master
+        /// weights, which the CPU then updates; each step copies gradients to the host and new weights back ([when to use
+        /// it](large-models.md#optimizer-state-in-host-memory)). On a CPU it changes nothing but the counts of copies.
+        offload: Offload = Offload::None;
         /// Memory that a rank may use, such as `"16GiB"`. With `zero_stage = "auto"` or `micro_batch_tokens = "auto"`
         /// only ([without it](large-models.md#automatic-zero-stage)). Units are `KiB`, `MiB`, `GiB`, `TiB` (powers of
         /// 1024) and `kB`, `MB`, `GB`, `TB` (powers of 1000); a bare number counts bytes.

@@ -1,6 +1,6 @@
 //! Defaults and checks that concern several settings.
 
-use super::choice::{IntervalStrategy, LrSchedulerType, Precision, TaskKind};
+use super::choice::{IntervalStrategy, LrSchedulerType, Precision, ShardWithin, TaskKind};
 use super::keys::Section;
 use super::mixed::{MicroBatchTokens, ZeroStage};
 use super::problems::Problems;
@@ -212,6 +212,13 @@ fn parallel(parallel: &ParallelConfig, tokens: MicroBatchTokens, problems: &mut 
             parallel.zero_stage
         );
         problems.with("parallel.memory_per_rank", format!("{text}: remove it, or set one of them to \"auto\""));
+    }
+    if parallel.shard_within == ShardWithin::Host
+        && parallel.zero_stage == ZeroStage::Stage(0)
+        && problems.none_with(&["parallel.zero_stage", "parallel.shard_within"])
+    {
+        let text = "nothing is sharded with zero_stage = 0: set it to 3 (or 1, 2, \"auto\"), or remove this";
+        problems.with("parallel.shard_within", text);
     }
     if !problems.none_with(&[PRECISION]) {
         return;

@@ -1,4 +1,5 @@
-// Copies from host to device: many tensors in one asynchronous copy from pinned memory.
+// Copies between host and device: many tensors in one asynchronous upload from pinned memory, and one tensor in either
+// direction.
 
 #include "common.h"
 
@@ -17,10 +18,11 @@ namespace {
 // Device allocations start at multiples of this, and so does each tensor within the buffer.
 constexpr int64_t kAlignment = 256;
 
-// One copy stream per device, shared by all threads.
-c10::Stream copy_stream(const c10::impl::VirtualGuardImpl& cuda, c10::Device device) {
+// One copy stream per device and direction, shared by all threads: a link copies in both directions at a time.
+c10::Stream copy_stream(const c10::impl::VirtualGuardImpl& cuda, c10::Device device, bool up) {
   static std::mutex mutex;
-  static std::vector<std::optional<c10::Stream>> streams;
+  static std::vector<std::optional<c10::Stream>> all[2];
+  auto& streams = all[up ? 1 : 0];
   const std::lock_guard<std::mutex> lock(mutex);
   const auto index = static_cast<size_t>(device.index());
   if (streams.size() <= index) streams.resize(index + 1);
@@ -61,7 +63,7 @@ char* trainer_upload(void** tensors, size_t n, int index, void** event) {
     if (cuda) {
       const c10::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
       const c10::impl::VirtualGuardImpl guard(c10::kCUDA);
-      const c10::Stream copying = copy_stream(guard, device);
+      const c10::Stream copying = copy_stream(guard, device, /*up=*/true);
       const c10::StreamGuard on(copying);
       auto there = at::empty(buffer.sizes(), buffer.options().device(device).pinned_memory(false));
       // The caching allocator for pinned memory keeps `buffer` until this copy has ended.
@@ -78,6 +80,36 @@ char* trainer_upload(void** tensors, size_t n, int index, void** event) {
       tensor(tensors[i]) = buffer.narrow(0, offsets[i], bytes).view(host[i].scalar_type()).view(host[i].sizes());
     }
   });
+}
+
+// Copies a tensor to another one of the same shape and dtype, one of them on CUDA device `index` and the other in pinned
+// memory, on a separate stream after the work that the current stream has now; `*event` is recorded after it, and the
+// caller owns it. The caller keeps the host's tensor until then.
+char* trainer_copy(void* from, void* to, int index, void** event) {
+  return guarded([&] {
+    *event = nullptr;
+    at::NoGradGuard no_grad;
+    const at::Tensor& source = tensor(from);
+    at::Tensor& target = tensor(to);
+    const bool up = target.is_cuda();
+    const c10::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+    const c10::impl::VirtualGuardImpl guard(c10::kCUDA);
+    const c10::Stream copying = copy_stream(guard, device, up);
+    c10::Event before(c10::kCUDA);
+    before.record(guard.getStream(device));
+    before.block(copying);
+    const c10::StreamGuard on(copying);
+    target.copy_(source, /*non_blocking=*/true);
+    // It was allocated on another stream: its memory must not be reused before this copy has ended.
+    (up ? target : source).record_stream(copying);
+    auto done = std::make_unique<c10::Event>(c10::kCUDA);
+    done->record(copying);
+    *event = done.release();
+  });
+}
+
+char* trainer_event_synchronize(void* event) {
+  return guarded([&] { static_cast<c10::Event*>(event)->synchronize(); });
 }
 
 char* trainer_event_block(void* event) {

@@ -1,5 +1,6 @@
 //! Copies between host and device. All copies go through this module, which counts them: a copy that the host waits for
-//! stalls the GPU, so a training step has one upload per micro-batch, ahead of time, and one download.
+//! stalls the GPU, so a training step has one upload per micro-batch, ahead of time, and one download; with the
+//! optimizer's state in host memory also one of each for every unit that is updated.
 //!
 //! On the CPU nothing is copied, but the calls count, so that tests on a CPU check the number of copies on a GPU.
 
@@ -9,11 +10,13 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::ops::{Add, Sub};
 use std::sync::Mutex;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 unsafe extern "C" {
     fn trainer_upload(tensors: *const Handle, n: usize, index: i32, event: *mut *mut c_void) -> Message;
+    fn trainer_copy(from: Handle, to: Handle, index: i32, event: *mut *mut c_void) -> Message;
     fn trainer_event_block(event: *mut c_void) -> Message;
+    fn trainer_event_synchronize(event: *mut c_void) -> Message;
     fn trainer_event_free(event: *mut c_void);
 }
 
@@ -59,7 +62,7 @@ fn count(host_to_device: u64, device_to_host: u64) {
     COPIES.set(COPIES.get() + Copies { host_to_device, device_to_host });
 }
 
-/// An upload under way.
+/// A copy under way.
 #[derive(Debug, Default)]
 #[must_use = "the tensors must not be used before their copy has ended"]
 pub struct Arrival(Option<Event>);
@@ -83,6 +86,62 @@ impl Arrival {
         // SAFETY: a live event.
         self.0.map_or(Ok(()), |event| check(unsafe { trainer_event_block(event.0) }))
     }
+
+    /// Makes the work that this thread queues from now on wait for the copy, and keeps it for [`Arrival::wait_on_host`].
+    pub fn order(&self) -> Result<()> {
+        // SAFETY: a live event.
+        self.0.as_ref().map_or(Ok(()), |event| check(unsafe { trainer_event_block(event.0) }))
+    }
+
+    /// Waits on the host until the copy has ended.
+    pub fn wait_on_host(self) -> Result<()> {
+        // SAFETY: a live event.
+        self.0.map_or(Ok(()), |event| check(unsafe { trainer_event_synchronize(event.0) }))
+    }
+}
+
+/// Allocates zeros in host memory, pinned if `device` is a GPU, so that copies to and from it are asynchronous.
+///
+/// # Errors
+/// Out of memory.
+pub fn host_zeros(elements: i64, kind: Kind, device: Device) -> Result<Tensor> {
+    let zeros = Tensor::f_zeros([elements], (kind, Device::Cpu))?;
+    Ok(if device == Device::Cpu { zeros } else { zeros.f_pin_memory(device)? })
+}
+
+/// Starts to copy a device tensor to a tensor of the same shape and dtype from [`host_zeros`]. The copy comes after the
+/// work that this thread has queued; [`Arrival::wait_on_host`] orders the host's work after it.
+pub fn start_download(from: &Tensor, to: &Tensor) -> Result<Arrival> {
+    count(0, 1);
+    start_copy(from, to, from.device())
+}
+
+/// Starts to copy a tensor from [`host_zeros`] to a device tensor of the same shape and dtype, after the work that this
+/// thread has queued. The host must not change it before [`Arrival::wait_on_host`].
+pub fn start_upload(from: &Tensor, to: &Tensor) -> Result<Arrival> {
+    count(1, 0);
+    start_copy(from, to, to.device())
+}
+
+/// Counts a copy that need not be made, because both places are the same memory.
+pub fn count_download() {
+    count(0, 1);
+}
+
+/// The same from host to device.
+pub fn count_upload() {
+    count(1, 0);
+}
+
+fn start_copy(from: &Tensor, to: &Tensor, device: Device) -> Result<Arrival> {
+    let Device::Cuda(index) = device else {
+        to.shallow_clone().f_copy_(from)?;
+        return Ok(Arrival::default());
+    };
+    let mut event = std::ptr::null_mut();
+    // SAFETY: two live tensors; a pointer to a live variable.
+    check(unsafe { trainer_copy(handle(from), handle(to), i32::try_from(index).unwrap_or(i32::MAX), &mut event) })?;
+    Ok(Arrival((!event.is_null()).then_some(Event(event))))
 }
 
 /// Replaces CPU tensors by copies on `device`, in one asynchronous copy from pinned memory on a separate stream. May be
@@ -169,7 +228,6 @@ impl Constant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Kind;
 
     /// The layout is the same on every device: each tensor begins at a multiple of 256 bytes.
     #[test]
@@ -192,6 +250,20 @@ mod tests {
             assert!(moved.equal(wanted) && moved.kind() == wanted.kind(), "{moved:?} and {wanted:?}");
             assert!((moved.data_ptr() as usize - start).is_multiple_of(256) || moved.numel() == 0);
         }
+    }
+
+    #[test]
+    fn single_copies_are_made_and_counted() {
+        let before = copies();
+        let host = host_zeros(3, Kind::Float, Device::Cpu).unwrap();
+        let (device, back) = (Tensor::from_slice(&[1f32, 2.0, 3.0]), Tensor::zeros([3], (Kind::Float, Device::Cpu)));
+        start_download(&device, &host).unwrap().wait_on_host().unwrap();
+        let arrival = start_upload(&host, &back).unwrap();
+        arrival.order().and_then(|()| arrival.wait_on_host()).unwrap();
+        assert!(back.equal(&device));
+        count_upload();
+        count_download();
+        assert_eq!(copies() - before, Copies { host_to_device: 2, device_to_host: 2 });
     }
 
     #[test]

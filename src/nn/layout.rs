@@ -139,6 +139,11 @@ impl Layout {
         self.units.iter().flat_map(|unit| &unit.blocks).max().map_or(0, |last| last + 1)
     }
 
+    /// Number of shards of each unit.
+    pub fn shards(&self) -> usize {
+        self.world
+    }
+
     /// Number of elements of a unit's buffer, including the padding.
     pub fn padded(&self, unit: usize) -> i64 {
         self.units[unit].shard * self.world as i64

@@ -8,15 +8,20 @@
 //! | 3 | | weights, gradients, optimizer state |
 //!
 //! [`Weights`] gathers the weights of a block and publishes updates; [`Gradients`] reduces. Both work on
-//! [`crate::nn::layout::Unit`]s and know no model. On one rank the shard is the whole unit, and the same code runs.
+//! [`crate::nn::layout::Unit`]s and know no model. [`Groups`] are the ranks among which they shard. On one rank the shard is the whole unit, and the same code runs.
 
 pub mod gradients;
+pub mod groups;
+pub mod offload;
 pub mod rows;
+mod sums;
 pub mod weights;
 
 pub use gradients::Gradients;
+pub use groups::Groups;
+pub use offload::Offload;
 pub use rows::Rows;
-pub use weights::Weights;
+pub use weights::{Masters, Weights};
 
 use crate::comm::Collective;
 use crate::error::Result;

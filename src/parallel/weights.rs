@@ -6,17 +6,35 @@ use crate::ffi::memory::{self, Use};
 use crate::nn::Params;
 use crate::nn::layout::{Content, Unit};
 use crate::nn::params::part;
-use crate::parallel::{Zero, whole};
+use crate::parallel::{Offload, Zero, whole};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+/// Where the values are that the optimizer updates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Masters {
+    /// Nothing is updated.
+    None,
+    /// On the device: the weights themselves in fp32, copies in half precision.
+    Device,
+    /// In host memory, apart from the weights.
+    Host,
+}
+
+impl From<bool> for Masters {
+    /// On the device if the weights are trained.
+    fn from(trains: bool) -> Self {
+        if trains { Masters::Device } else { Masters::None }
+    }
+}
 
 /// A rank's part of one unit.
 struct Part {
     /// The shard in the compute dtype: a view of the whole buffer, or its own memory if weights are sharded.
     shard: Tensor,
-    /// The fp32 values that the optimizer updates: the weights themselves, or masters in half precision.
+    /// The fp32 values that the optimizer updates: the weights themselves, or masters in half precision or in host memory.
     master: Option<Tensor>,
 }
 
@@ -31,6 +49,7 @@ pub struct Weights {
     comm: Arc<dyn Collective>,
     zero: Zero,
     parts: Vec<Part>,
+    masters: Masters,
     /// All-gathers of updated units that are under way.
     updates: Vec<Option<Pending>>,
     /// By block.
@@ -41,11 +60,12 @@ pub struct Weights {
 
 impl Weights {
     /// Creates the weights of parameters in a layout for the ranks of `comm` (without memory if weights are sharded).
-    /// With `trains`, also allocates the values that the optimizer updates.
+    /// Also allocates the values that the optimizer updates.
     ///
     /// # Errors
     /// Out of memory.
-    pub fn new(params: &Params, comm: Arc<dyn Collective>, zero: Zero, trains: bool) -> Result<Self> {
+    pub fn new(params: &Params, comm: Arc<dyn Collective>, zero: Zero, masters: impl Into<Masters>) -> Result<Self> {
+        let masters = masters.into();
         let (rank, world, options) = (comm.rank(), comm.world(), (params.kind(), params.device()));
         let one = |(index, unit): (usize, &Unit)| -> Result<Part> {
             let own = unit.shard_of(rank);
@@ -55,20 +75,23 @@ impl Weights {
                 part(params.flat(index), &own)
             };
             let owned = zero.owned(unit, rank, world);
-            let master = match (trains && unit.is_trained(), params.kind()) {
-                (false, _) => None,
-                (true, Kind::Float) if zero.shards_weights() => Some(shard.detach()),
-                (true, Kind::Float) => Some(part(params.flat(index), &owned)),
-                (true, _) => {
-                    let size = [owned.end - owned.start];
-                    Some(memory::during(Use::Optimizer, || Tensor::f_zeros(size, (Kind::Float, params.device())))?)
-                }
+            let separate = |device| {
+                let size = [owned.end - owned.start];
+                memory::during(Use::Optimizer, || Tensor::f_zeros(size, (Kind::Float, device)))
+            };
+            let master = match (masters, params.kind()) {
+                _ if !unit.is_trained() => None,
+                (Masters::None, _) => None,
+                (Masters::Host, _) => Some(separate(Device::Cpu)?),
+                (Masters::Device, Kind::Float) if zero.shards_weights() => Some(shard.detach()),
+                (Masters::Device, Kind::Float) => Some(part(params.flat(index), &owned)),
+                (Masters::Device, _) => Some(separate(params.device())?),
             };
             Ok(Part { shard, master })
         };
         let parts = params.layout().units().iter().enumerate().map(one).collect::<Result<Vec<_>>>()?;
         let (holders, updates) = (vec![0; parts.len()], parts.iter().map(|_| None).collect());
-        Ok(Weights { comm, zero, parts, updates, held: BTreeMap::new(), holders })
+        Ok(Weights { comm, zero, parts, masters, updates, held: BTreeMap::new(), holders })
     }
 
     /// Shares the memory for a dry run with the collectives of `comm`, which do not communicate. No weight changes.
@@ -79,7 +102,7 @@ impl Weights {
         };
         let parts: Vec<Part> = self.parts.iter().map(part).collect();
         let (holders, updates) = (vec![0; parts.len()], parts.iter().map(|_| None).collect());
-        Weights { comm, zero: self.zero, parts, updates, held: BTreeMap::new(), holders }
+        Weights { comm, zero: self.zero, parts, masters: self.masters, updates, held: BTreeMap::new(), holders }
     }
 
     /// Releases all blocks after a pass that failed.
@@ -105,9 +128,19 @@ impl Weights {
             true => (spec.shard_of(rank), shard.detach()),
             false => (0..params.layout().padded(unit), params.flat(unit).detach()),
         };
-        let master = master.as_ref().filter(|_| params.kind() != Kind::Float);
+        let master = master.as_ref().filter(|_| self.separate(params));
         let master = master.map(|master| (self.zero.owned(spec, rank, world), master.detach()));
         [Some(weights), master].into_iter().flatten().collect()
+    }
+
+    /// The ranks among which the units are sharded.
+    pub fn comm(&self) -> &dyn Collective {
+        self.comm.as_ref()
+    }
+
+    /// Returns the elements of a unit that this rank updates.
+    pub fn owned(&self, unit: &Unit) -> Range<i64> {
+        self.zero.owned(unit, self.comm.rank(), self.comm.world())
     }
 
     /// Sets the values of a unit from f32 `[padded]`; the rank keeps its part.
@@ -181,6 +214,16 @@ impl Weights {
         Ok(())
     }
 
+    /// Whether the optimizer updates other memory than the weights.
+    fn separate(&self, params: &Params) -> bool {
+        params.kind() != Kind::Float || self.masters == Masters::Host
+    }
+
+    /// Whether the optimizer's memory is in the host's, apart from the weights.
+    pub fn is_offloaded(&self) -> bool {
+        self.masters == Masters::Host
+    }
+
     /// Returns the fp32 values of a trained unit that the optimizer updates: the whole unit, or this rank's shard.
     pub fn master(&self, unit: usize) -> Option<&Tensor> {
         self.parts[unit].master.as_ref()
@@ -193,11 +236,31 @@ impl Weights {
     /// Those of the collective; libtorch's.
     pub fn publish(&mut self, params: &Params, unit: usize, what: &str) -> Result<()> {
         let _guard = tch::no_grad_guard();
-        let Part { shard, master } = &mut self.parts[unit];
-        if let (Some(master), true) = (master, params.kind() != Kind::Float) {
-            let mut rounded = if self.zero.shards_state() { shard.detach() } else { params.flat(unit).detach() };
-            rounded.f_copy_(master)?;
+        if let (Some(master), true) = (&self.parts[unit].master, self.separate(params)) {
+            self.updated(params, unit).f_copy_(master)?;
         }
+        self.gather_update(params, unit, what)
+    }
+
+    /// The same for an update in host memory.
+    ///
+    /// # Errors
+    /// As [`Weights::publish`].
+    pub fn publish_from_host(&mut self, params: &Params, unit: usize, what: &str, offload: &mut Offload) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        if let Some(master) = &self.parts[unit].master {
+            offload.send(master, &self.updated(params, unit))?;
+        }
+        self.gather_update(params, unit, what)
+    }
+
+    /// Returns the weights that this rank updates, in the compute dtype.
+    fn updated(&self, params: &Params, unit: usize) -> Tensor {
+        if self.zero.shards_state() { self.parts[unit].shard.detach() } else { params.flat(unit).detach() }
+    }
+
+    fn gather_update(&mut self, params: &Params, unit: usize, what: &str) -> Result<()> {
+        let shard = &self.parts[unit].shard;
         if self.zero.shards_state() && !self.zero.shards_weights() {
             self.updates[unit] = Some(self.comm.start_all_gather(shard, params.flat(unit), what)?);
         }
@@ -215,12 +278,10 @@ impl Weights {
         Ok(params.flat(unit).shallow_clone())
     }
 
-    /// Returns the bytes that a rank keeps between steps, and those of the masters for half-precision weights among
-    /// them.
+    /// Returns the bytes that a rank keeps between steps, and those of the masters that are not the weights themselves.
     pub fn bytes(&self, params: &Params) -> (u64, u64) {
         let size = |t: &Tensor| (t.numel() * t.kind().elt_size_in_bytes()) as u64;
-        let masters =
-            if params.kind() == Kind::Float { 0 } else { self.parts.iter().flat_map(|p| &p.master).map(size).sum() };
+        let masters = if self.separate(params) { self.parts.iter().flat_map(|p| &p.master).map(size).sum() } else { 0 };
         let whole =
             |u: usize| if self.zero.shards_weights() { size(&self.parts[u].shard) } else { size(params.flat(u)) };
         ((0..self.parts.len()).map(whole).sum(), masters)

@@ -43,6 +43,8 @@ pub struct Setup {
     pub keeps: Vec<bool>,
     /// Whether checkpoints are saved.
     pub saves: bool,
+    /// Whether optimizer state is in host memory.
+    pub offloads: bool,
 }
 
 /// Estimated memory of one rank, in bytes.
@@ -58,6 +60,8 @@ pub struct MemoryEstimate {
     pub step: f64,
     /// Phase of the peak of the total.
     pub at: Phase,
+    /// Host memory for optimizer state and its copies, if they are not on the device.
+    pub host: f64,
 }
 
 /// A phase of training.
@@ -76,13 +80,39 @@ impl Setup {
     pub fn how(&self) -> ComputeMode {
         ComputeMode { kind: self.types.compute, cpu: self.cpu, train: true }
     }
+
+    /// Whether optimizer state is apart from the device's memory; on a CPU it never is.
+    fn is_offloaded(&self) -> bool {
+        self.offloads && !self.cpu
+    }
+
+    /// Bytes of a parameter's optimizer state: AdamW's two moments, and fp32 master weights unless the weights are these.
+    fn state(&self) -> f64 {
+        if self.types.compute == Kind::Float && !self.is_offloaded() { 8.0 } else { 12.0 }
+    }
+
+    /// Returns the bytes of host memory that a rank needs for optimizer state ([`crate::parallel::Offload`]): the state,
+    /// and for gradients and weights two buffers of the largest unit each.
+    pub fn host(&self, layout: &Layout) -> f64 {
+        if !self.is_offloaded() {
+            return 0.0;
+        }
+        let owned = |index: usize| {
+            let unit = &layout.units()[index];
+            let elements = if self.zero.shards_state() { unit.shard } else { layout.padded(index) };
+            if unit.is_trained() { elements as f64 } else { 0.0 }
+        };
+        let units = || (0..layout.units().len()).map(owned);
+        let copied = (self.types.reduce.elt_size_in_bytes() + self.types.compute.elt_size_in_bytes()) as f64;
+        self.state() * units().sum::<f64>() + 2.0 * copied * units().fold(0.0, f64::max)
+    }
 }
 
 /// Estimates the memory of a rank for a model with this layout under this load.
 pub fn estimate(model: &Model, layout: &Layout, setup: &Setup, load: &Load) -> MemoryEstimate {
     let timeline = Timeline::new(model, layout, setup, load);
     let kept = timeline.kept;
-    let mut estimate = MemoryEstimate { kept, ..MemoryEstimate::default() };
+    let mut estimate = MemoryEstimate { kept, host: setup.host(layout), ..MemoryEstimate::default() };
     for (at, bytes) in timeline.phases() {
         let total = bytes.iter().sum();
         if !matches!(at, Phase::Evaluation | Phase::Saving) {
@@ -164,7 +194,7 @@ impl<'a> Timeline<'a> {
     /// Weights, accumulated gradients, and AdamW's two moments with fp32 master weights in half precision.
     fn persistent(&self) -> [f64; 3] {
         let zero = self.setup.zero;
-        let state = if self.setup.types.compute == Kind::Float { 8.0 } else { 12.0 };
+        let state = if self.setup.is_offloaded() { 0.0 } else { self.setup.state() };
         let mut kept = [0.0; 3];
         for (index, unit) in self.layout.units().iter().enumerate() {
             let held = |sharded: bool| if sharded { unit.shard as f64 } else { self.padded(index) };
@@ -259,7 +289,7 @@ impl<'a> Timeline<'a> {
         }
         let mut update = step;
         let largest = (0..layout.units().len()).map(|unit| self.padded(unit)).fold(0.0, f64::max);
-        update[ACTIVATIONS] += if self.grad < 4.0 { 4.0 * largest.min(PIECE) } else { 0.0 };
+        update[ACTIVATIONS] += if self.grad < 4.0 && !setup.is_offloaded() { 4.0 * largest.min(PIECE) } else { 0.0 };
         all.push((Phase::Update, update));
         for (block, cost) in self.evaluation.iter().enumerate() {
             let mut now = step;
@@ -278,7 +308,10 @@ impl<'a> Timeline<'a> {
         let zero = self.setup.zero;
         let of = |unit: usize| {
             let weights = if zero.shards_weights() { self.weight } else { 0.0 };
-            let state = self.setup.saves && zero.shards_state() && self.layout.units()[unit].is_trained();
+            let state = self.setup.saves
+                && !self.setup.is_offloaded()
+                && zero.shards_state()
+                && self.layout.units()[unit].is_trained();
             self.padded(unit) * if state { weights.max(4.0) } else { weights }
         };
         (0..self.layout.units().len()).map(of).fold(0.0, f64::max)

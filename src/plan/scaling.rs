@@ -23,6 +23,8 @@ pub struct Run<'a> {
     pub dataset: &'a Dataset,
     pub seed: u64,
     pub micro_batch_tokens: usize,
+    /// Returns the number of shards of a unit for a number of ranks.
+    pub shards: &'a dyn Fn(usize) -> usize,
     /// Returns the global batch size for a number of ranks.
     pub global_batch: &'a dyn Fn(usize) -> usize,
     /// Returns the total number of steps, given the steps per epoch.
@@ -64,7 +66,7 @@ impl Run<'_> {
     /// # Errors
     /// As [`Sampler::new`].
     pub fn on(&self, ranks: usize, speed: Speed, network: &Network) -> Result<Row> {
-        let layout = Layout::new(self.specs, ranks);
+        let layout = Layout::new(self.specs, (self.shards)(ranks));
         let global_batch = (self.global_batch)(ranks);
         let mut sampler =
             Sampler::new(self.seed, self.dataset.lengths(), global_batch, ranks, self.micro_batch_tokens)?;
@@ -144,6 +146,7 @@ impl Row {
             (&mut sum.exposed_communication, step.exposed_communication),
             (&mut sum.collectives, step.collectives),
             (&mut sum.bytes, step.bytes),
+            (&mut sum.between_hosts, step.between_hosts),
         ] {
             *to += from / parts;
         }

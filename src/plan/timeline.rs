@@ -19,6 +19,11 @@ const BACKWARD_PASSES: f64 = 4.0;
 /// Memory traffic of the update per parameter: AdamW reads weight, gradient and both moments in fp32 and writes three
 /// of them; in addition the gradient is zeroed and its norm computed.
 const UPDATE_NUMBERS: f64 = 9.0;
+/// Assumptions about a machine with GPUs, for optimizer state in host memory: bytes per second of the memory of all its
+/// processors (two with eight channels of DDR5-4800 have 614 GB/s; about half is reached), and of a copy over PCI Express
+/// 4.0 in one direction.
+const HOST_BANDWIDTH: f64 = 300e9;
+const COPY_BANDWIDTH: f64 = 22e9;
 
 /// Duration of one step of one rank, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -35,6 +40,8 @@ pub struct Step {
     pub collectives: f64,
     /// Bytes of the collectives' buffers; an all-reduce counts twice.
     pub bytes: f64,
+    /// Bytes that a rank sends to other hosts, as counted by [`crate::comm::between_hosts`].
+    pub between_hosts: f64,
 }
 
 /// The settings of a simulated step.
@@ -46,6 +53,16 @@ pub struct Plan<'a> {
     pub ranks: usize,
     /// Rows of embedding matrices used in the step.
     pub rows: f64,
+}
+
+/// The ranks of a collective.
+#[derive(Clone, Copy)]
+enum Over {
+    All,
+    /// Those among which a unit is sharded.
+    Shards,
+    /// Those of all hosts with the same shard.
+    Replicas,
 }
 
 #[derive(Default)]
@@ -96,6 +113,8 @@ impl Plan<'_> {
     fn backward(&self, clocks: &mut Clocks, costs: &[Cost], last: bool) {
         let first = self.layout.first_trained_block();
         let mut flight = 0.0;
+        // Bytes of the shards of the block before, whose sums are complete then.
+        let mut shards = 0.0;
         for block in (first..costs.len()).rev() {
             let again = !self.setup.keeps[block];
             let ready = if block > first { self.gather(clocks, block - 1, !self.setup.keeps[block - 1]) } else { 0.0 };
@@ -103,12 +122,25 @@ impl Plan<'_> {
                 self.compute(clocks, &costs[block], 1.0, FORWARD_PASSES);
             }
             self.compute(clocks, &costs[block], 2.0, BACKWARD_PASSES);
-            if self.setup.zero.shards_gradients() {
+            if self.setup.zero.shards_gradients() || self.replicas() > 1 {
                 self.wait(clocks, flight);
             }
-            flight = self.reduce(clocks, block, last);
+            self.reduce_replicas(clocks, shards);
+            (flight, shards) = self.reduce(clocks, block, last);
             self.wait(clocks, ready);
         }
+        self.reduce_replicas(clocks, shards);
+    }
+
+    /// Starts the all-reduce of shards over the hosts.
+    fn reduce_replicas(&self, clocks: &mut Clocks, bytes: f64) {
+        if self.replicas() > 1 && bytes > 0.0 {
+            self.send(clocks, Action::AllReduce(Op::Sum), bytes, Over::Replicas);
+        }
+    }
+
+    fn replicas(&self) -> usize {
+        self.ranks / self.layout.shards()
     }
 
     /// Updates each unit and starts the all-gather of its weights.
@@ -117,15 +149,28 @@ impl Plan<'_> {
         for (index, unit) in self.layout.units().iter().enumerate().filter(|(_, unit)| unit.is_trained()) {
             let whole = self.layout.padded(index) as f64;
             let owned = if zero.shards_state() { unit.shard as f64 } else { whole };
-            let seconds = 4.0 * UPDATE_NUMBERS * owned / self.speed.bytes;
+            let seconds = self.update_seconds(owned);
             clocks.compute += seconds;
             clocks.step.update += seconds;
             if zero.shards_state() && !zero.shards_weights() {
-                self.send(clocks, Action::AllGather, self.weight() * whole);
+                self.send(clocks, Action::AllGather, self.weight() * whole, Over::Shards);
             }
         }
         // The blocks of the next step wait for their weights; the last all-gather ends this step.
         self.wait(clocks, clocks.comm);
+    }
+
+    /// Returns the seconds to update `owned` parameters. In host memory the copies of other units run meanwhile, so that
+    /// the slower of both counts.
+    fn update_seconds(&self, owned: f64) -> f64 {
+        let types = self.setup.types;
+        if !self.setup.offloads || self.setup.cpu {
+            return 4.0 * UPDATE_NUMBERS * owned / self.speed.bytes;
+        }
+        let here = self.ranks.min(self.network.ranks_per_node) as f64;
+        let compute = 4.0 * UPDATE_NUMBERS * owned / (HOST_BANDWIDTH / here);
+        let copied = types.reduce.elt_size_in_bytes().max(types.compute.elt_size_in_bytes()) as f64 * owned;
+        compute.max(copied / COPY_BANDWIDTH)
     }
 
     /// Starts the all-gather of a block's weights; returns its completion time.
@@ -135,14 +180,15 @@ impl Plan<'_> {
         }
         let units = self.layout.of_block(block).filter(|&u| tables || self.content(u) != Content::Table);
         let bytes = units.map(|u| self.weight() * self.layout.padded(u) as f64).sum();
-        self.send(clocks, Action::AllGather, bytes)
+        self.send(clocks, Action::AllGather, bytes, Over::Shards)
     }
 
-    /// Starts the reductions after a block's backward; returns their completion time.
-    fn reduce(&self, clocks: &mut Clocks, block: usize, last: bool) -> f64 {
+    /// Starts the reductions after a block's backward; returns their completion time, and the bytes of the shards whose
+    /// sums are complete with them.
+    fn reduce(&self, clocks: &mut Clocks, block: usize, last: bool) -> (f64, f64) {
         let (zero, grad) = (self.setup.zero, self.setup.types.reduce.elt_size_in_bytes() as f64);
         let complete = |&u: &usize| self.layout.units()[u].is_trained() && self.layout.units()[u].blocks[0] == block;
-        let mut done = clocks.comm;
+        let (mut done, mut shards) = (clocks.comm, 0.0);
         for unit in self.layout.of_block(block).filter(complete) {
             let (sum, scattered) = (Action::AllReduce(Op::Sum), Action::ReduceScatter);
             let (action, elements, due) = match self.content(unit) {
@@ -152,26 +198,40 @@ impl Plan<'_> {
                     (action, self.layout.padded(unit) as f64, last || zero.shards_gradients())
                 }
             };
+            let over = if matches!(action, Action::ReduceScatter) { Over::Shards } else { Over::All };
             if due {
-                done = self.send(clocks, action, grad * elements);
+                done = self.send(clocks, action, grad * elements, over);
+            }
+            if last && matches!(over, Over::Shards) {
+                shards += grad * self.layout.units()[unit].shard as f64;
             }
         }
-        done
+        (done, shards)
     }
 
     /// A small all-reduce that all ranks wait for.
     fn small(&self, clocks: &mut Clocks) {
-        let done = self.send(clocks, Action::AllReduce(Op::Sum), 64.0);
+        let done = self.send(clocks, Action::AllReduce(Op::Sum), 64.0, Over::All);
         self.wait(clocks, done);
     }
 
-    fn send(&self, clocks: &mut Clocks, action: Action, bytes: f64) -> f64 {
-        if self.ranks < 2 {
+    fn send(&self, clocks: &mut Clocks, action: Action, bytes: f64, over: Over) -> f64 {
+        let (ranks, per_node) = match over {
+            Over::All => (self.ranks, self.network.ranks_per_node),
+            Over::Shards => (self.layout.shards(), self.network.ranks_per_node),
+            Over::Replicas => (self.replicas(), 1),
+        };
+        if ranks < 2 {
             return clocks.compute;
         }
-        let seconds = if bytes > 0.0 { self.network.seconds(action, bytes, self.ranks) } else { 0.0 };
+        let network = Network { ranks_per_node: per_node, ..*self.network };
+        let seconds = if bytes > 0.0 { network.seconds(action, bytes, ranks) } else { 0.0 };
         clocks.step.collectives += seconds;
-        clocks.step.bytes += bytes * if matches!(action, Action::AllReduce(_)) { 2.0 } else { 1.0 };
+        let sent = bytes * if matches!(action, Action::AllReduce(_)) { 2.0 } else { 1.0 };
+        clocks.step.bytes += sent;
+        if ranks > per_node {
+            clocks.step.between_hosts += sent * (ranks - 1) as f64 / (ranks * per_node) as f64;
+        }
         clocks.comm = clocks.comm.max(clocks.compute) + seconds;
         if !self.network.overlaps {
             self.wait(clocks, clocks.comm);
@@ -234,17 +294,24 @@ mod tests {
         Link { name: "test", bandwidth: 1e9, reached: 1.0, latency: 0.0, adding: 0.0, source: "" }
     }
 
-    /// Simulates two blocks of 1024 weights each, forward 1 s per block, backward 2 s.
     fn step(zero: usize, ranks: usize, bandwidth: f64, overlaps: bool) -> Step {
+        sharded(zero, ranks, ranks, bandwidth, overlaps)
+    }
+
+    /// Simulates two blocks of 1024 weights each, forward 1 s per block, backward 2 s; nodes have 8 ranks, or as many as
+    /// there are shards.
+    fn sharded(zero: usize, ranks: usize, shards: usize, bandwidth: f64, overlaps: bool) -> Step {
         let mut b = ParamBuilder::new();
         for block in 0..2 {
             b.block(block, |b| b.weight(&format!("w{block}"), &[32, 32], Init::Zeros));
         }
-        let layout = Layout::new(&b.finish(), ranks);
+        let layout = Layout::new(&b.finish(), shards);
         let types = Types { compute: Kind::Float, reduce: Kind::Float };
-        let setup = Setup { types, zero: Zero::ALL[zero], cpu: true, keeps: vec![true; 2], saves: false };
+        let setup =
+            Setup { types, zero: Zero::ALL[zero], cpu: true, keeps: vec![true; 2], saves: false, offloads: false };
         let near = Link { bandwidth, ..link() };
-        let network = Network { near, far: near, ranks_per_node: 8, overlaps };
+        let ranks_per_node = if shards < ranks { shards } else { 8 };
+        let network = Network { near, far: near, ranks_per_node, overlaps };
         let speed = Speed { flops: 1.0, bytes: 1e12 };
         let plan = Plan { layout: &layout, setup: &setup, speed, network: &network, ranks, rows: 0.0 };
         plan.step(&[vec![Cost { flops: 1.0, ..Cost::default() }; 2]])
@@ -255,6 +322,23 @@ mod tests {
         let alone = step(0, 1, 1.0, true);
         assert!((alone.seconds - 6.0).abs() < 1e-6 && alone.exposed_communication == 0.0, "{alone:?}");
         assert_eq!((alone.bytes, step(3, 1, 1.0, true).bytes), (0.0, 0.0));
+    }
+
+    /// Two nodes of two ranks. A block's gradients are scattered on a node, 1/2 of 4096 bytes in 1/4 s, and their shard of
+    /// 2048 bytes is all-reduced between the nodes, in 1/2 s.
+    #[test]
+    fn shards_on_each_node_are_reduced_between_nodes() {
+        let near = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-3, "{found}, not {wanted}");
+        // The two small all-reduces over all four ranks, with 3/4 of their bytes.
+        let small = 2.0 * 2.0 * 64.0;
+        let hybrid = sharded(3, 4, 2, 8192.0, true);
+        // Two all-gathers of weights and one more for backward, two reduce-scatters, two all-reduces of shards.
+        near(hybrid.bytes, 5.0 * 4096.0 + 2.0 * 2.0 * 2048.0 + small);
+        near(hybrid.between_hosts, 2.0 * 2.0 * 2048.0 / 2.0 + small * 3.0 / 4.0 / 2.0);
+        // Exposed: the first all-gather; after backward the last block's all-reduce, and the first block's
+        // reduce-scatter and all-reduce.
+        near(hybrid.seconds, 6.0 + 4.0 * 0.25 + small * 3.0 / 4.0 / 8192.0);
+        assert_eq!(step(3, 4, 8192.0, true).between_hosts, 0.0, "one node");
     }
 
     /// Two ranks, 4096 bytes per block: an all-reduce takes 2 x 1/2 x 4096 / bandwidth.

@@ -3,7 +3,7 @@
 //! Every figure comes from the memory model with changed settings. The changes are the KEY=VALUE overrides that are
 //! reported to the user, so that only valid settings are recommended.
 
-use crate::config::{Config, Precision, Recompute, ZeroStage};
+use crate::config::{Config, Offload, Precision, Recompute, ShardWithin, ZeroStage};
 use crate::error::Result;
 use crate::nn::param_builder::ParamSpec;
 use crate::train::estimate::Estimate;
@@ -103,20 +103,28 @@ impl Advisor<'_> {
     }
 
     /// Returns the first settings that fit, in order of cost, as for `zero_stage = "auto"`: a higher ZeRO stage,
-    /// smaller micro-batches, activation checkpointing, and last another precision, because it rounds differently.
+    /// smaller micro-batches, activation checkpointing, another precision, which rounds differently, and last optimizer
+    /// state in host memory, which every step copies gradients and weights for.
     fn cheapest(&self) -> Result<Option<Choice>> {
         let own = (self.with)(&[])?.parallel;
         let half = if own.precision == Precision::Fp32 { Precision::Bf16 } else { own.precision };
-        for precision in [own.precision, half].into_iter().take(if half == own.precision { 1 } else { 2 }) {
-            let mut recomputes = vec![Recompute::None, own.recompute, Recompute::All];
-            recomputes.dedup();
-            for recompute in recomputes {
+        let mut precisions = vec![own.precision, half];
+        precisions.dedup();
+        let mut recomputes = vec![Recompute::None, own.recompute, Recompute::All];
+        recomputes.dedup();
+        // On a CPU the device's memory is the host's.
+        let offloads = if own.offload == Offload::None && !self.hardware.cpu { 2 } else { 1 };
+        for offload in [own.offload, Offload::Optimizer].into_iter().take(offloads) {
+            for (&precision, &recompute) in precisions.iter().flat_map(|p| recomputes.iter().map(move |r| (p, r))) {
                 let mut overrides = Vec::new();
                 if precision != own.precision {
                     overrides.push(format!("parallel.precision={precision}"));
                 }
                 if recompute != own.recompute {
                     overrides.push(format!("parallel.recompute={}", word(recompute)));
+                }
+                if offload != own.offload {
+                    overrides.push(format!("parallel.offload={offload}"));
                 }
                 let found = match self.fitting(&overrides)? {
                     Ok(choice) => Some(choice),
@@ -140,6 +148,9 @@ impl Advisor<'_> {
         let mut overrides = overrides.to_vec();
         if set != ZeroStage::Auto && set != ZeroStage::Stage(stage) {
             overrides.push(format!("parallel.zero_stage={stage}"));
+            if stage == 0 && estimate.config.parallel.shard_within == ShardWithin::Host {
+                overrides.push("parallel.shard_within=world".into());
+            }
         }
         if !self.hardware.fits(estimate.total()) || (self.with)(&overrides).is_err() {
             return Ok(Err(estimate.tokens()));
@@ -169,7 +180,7 @@ impl Advisor<'_> {
         let hardware = Hardware { ranks: edit.ranks.unwrap_or(self.hardware.ranks), ..self.hardware };
         let changed = if config.data.max_length != own.data.max_length || edit.length.is_some() {
             let assumed = self.assumed.map(|all| Assumed { length: edit.length.unwrap_or(all.length), ..all });
-            PlannedRun::open(config.clone(), run.batch_per_rank, assumed)
+            PlannedRun::open(config.clone(), run.batch_per_rank, run.ranks_per_node, assumed)
         } else if config.model.freeze != own.model.freeze {
             run.freezing(config.clone())
         } else {
@@ -208,8 +219,14 @@ impl Advisor<'_> {
                 .min_by(|&a, &b| configured.needs[a].total.total_cmp(&configured.needs[b].total));
             edits.extend(least.map(|stage| ("shard over the ranks", Edit::of(format!("parallel.zero_stage={stage}")))));
         }
+        if own.parallel.shard_within == ShardWithin::Host {
+            edits.push(("shard over all ranks", Edit::of("parallel.shard_within=world")));
+        }
         if own.parallel.recompute != Recompute::All {
             edits.push(("activation checkpointing", Edit::of("parallel.recompute=all")));
+        }
+        if own.parallel.offload == Offload::None && !self.hardware.cpu {
+            edits.push(("optimizer state in host memory", Edit::of("parallel.offload=optimizer")));
         }
         match own.parallel.precision {
             Precision::Fp32 => edits.push(("half precision", Edit::of("parallel.precision=bf16"))),

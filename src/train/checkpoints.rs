@@ -169,12 +169,12 @@ impl Checkpoints {
 
 /// Writes `optimizer/` into a checkpoint folder; errors as in [`Checkpoints::write_model`].
 fn write_optimizer(stepper: &Stepper, to: Option<&Path>, share: Share, phase: &Phase) -> Result<Result<()>> {
-    let Stepper { params, weights, optimizer, comm, .. } = stepper;
+    let Stepper { params, weights, optimizer, .. } = stepper;
     let made = to.map_or(Ok(()), |to| {
         let folder = to.join("optimizer");
         fs::create_dir_all(&folder).context(folder.display())
     });
-    let gather = |owned: &Tensor| whole(comm.as_ref(), weights.zero(), owned, "optimizer state");
+    let gather = |owned: &Tensor| whole(weights.comm(), weights.zero(), owned, "optimizer state");
     let sink = |set: &str, states: &[State]| {
         Sink::create(to.map(|to| to.join(set)), State::entries(params, states), share, phase)
     };
@@ -216,13 +216,13 @@ fn copy_model(from: &Path, target: &Path) -> Result<()> {
 /// # Errors
 /// Exit 2 for a tensor that is missing or has another shape; the message names it.
 pub fn read_optimizer(stepper: &mut Stepper, from: &Path, state: &mut TrainerState, thaws: bool) -> Result<()> {
-    let Stepper { params, weights, optimizer, comm, .. } = stepper;
+    let Stepper { params, weights, optimizer, .. } = stepper;
     let steps = state.global_step - state.skipped_steps;
     let file = TensorFiles::open(&from.join(MOMENTS))?;
     let phase = Phase::of("loading the optimizer state", params.ids().count() as u64, "tensors");
     for (index, unit) in params.layout().units().iter().enumerate() {
         let Some(held) = optimizer.moments(index) else { continue };
-        let owned = weights.zero().owned(unit, comm.rank(), comm.world());
+        let owned = weights.owned(unit);
         for (kind, target) in State::MOMENTS.into_iter().zip([&held.exp_avg, &held.exp_avg_sq]) {
             kind.read(&file, params, index, (owned.clone(), target.shallow_clone()), thaws)?;
         }

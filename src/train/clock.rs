@@ -14,6 +14,8 @@ pub struct Clock {
     pub all_tokens: u64,
     /// Bytes passed to the collectives of all steps, as counted by [`crate::comm::traffic`].
     pub communicated: u64,
+    /// Bytes of them that this rank sent to other hosts, as counted by [`crate::comm::between_hosts`].
+    pub between_hosts: u64,
     /// Steps taken by this process.
     pub steps: u64,
     /// Seconds from the start of the process to the end of the first step.
@@ -33,6 +35,7 @@ impl Clock {
             tokens: 0,
             seconds: 0.0,
             communicated: 0,
+            between_hosts: 0,
             steps: 0,
             all_tokens: 0,
             first_step: None,

@@ -4,8 +4,7 @@
 //! It does not communicate: gathered weights have only this rank's shard filled in, and are not used afterwards. The
 //! random numbers of the first step do not change, and its gradients are allocated anew.
 
-use crate::comm::solo::Solo;
-use crate::comm::{Collective, Op};
+use crate::comm::Op;
 use crate::data::batch::Batch;
 use crate::data::{Extents, RandomKey, Sampler};
 use crate::error::{Error, Kind, Result};
@@ -13,7 +12,7 @@ use crate::ffi::device::{attempt, empty_cache, synchronize};
 use crate::ffi::memory::device_total;
 use crate::ffi::{self, transfer};
 use crate::nn::Pass;
-use crate::parallel::{Gradients, Weights};
+use crate::parallel::{Gradients, Groups, Weights};
 use crate::train::blockwise::Blockwise;
 use crate::train::memory_fit::{self, MIN_TOKENS};
 use crate::train::session::Session;
@@ -53,11 +52,11 @@ fn halved(mut tokens: usize, mut pass: impl FnMut(usize) -> Result<()>) -> Resul
 /// # Errors
 /// Out of memory; other errors of libtorch.
 pub fn pass(session: &Session, tokens: usize) -> Result<()> {
-    let Session { comm, loaded, .. } = session;
+    let Session { comm, groups, loaded, .. } = session;
     let params = &loaded.params;
-    let solo: Arc<dyn Collective> = Arc::new(Solo::dry_run(comm.as_ref()));
-    let mut weights = loaded.weights.dry_run(Arc::clone(&solo));
-    let result = attempt(|| run(session, &solo, &mut weights, tokens));
+    let alone = groups.dry_run();
+    let mut weights = loaded.weights.dry_run(Arc::clone(&alone.shard));
+    let result = attempt(|| run(session, &alone, &mut weights, tokens));
     // Clean up after a pass that failed halfway.
     weights.release_all(params)?;
     params.ids().try_for_each(|id| ffi::clear_grad(params.view(id)))?;
@@ -65,8 +64,8 @@ pub fn pass(session: &Session, tokens: usize) -> Result<()> {
     result
 }
 
-fn run(session: &Session, solo: &Arc<dyn Collective>, weights: &mut Weights, tokens: usize) -> Result<()> {
-    let Session { config, loaded, data, .. } = session;
+fn run(session: &Session, alone: &Groups, weights: &mut Weights, tokens: usize) -> Result<()> {
+    let (Session { config, loaded, data, .. }, solo) = (session, &alone.all);
     let (model, params, device) = (&loaded.model, &loaded.params, solo.device());
     let (blocks, world, dataset) = (model.blocks(), solo.world(), &data.train.dataset);
     let config = memory_fit::with_tokens(config, data, tokens, true);
@@ -82,13 +81,14 @@ fn run(session: &Session, solo: &Arc<dyn Collective>, weights: &mut Weights, tok
     transfer::upload(&mut [rows.tensor_mut()], device)?.wait()?;
     let batch = Batch::on(device, dataset, heaviest, draw)?;
 
-    let owned = |unit| weights.zero().owned(unit, solo.rank(), world);
+    let owned = |unit| weights.owned(unit);
     let trained = params.layout().units().iter().filter(|unit| unit.is_trained());
     let moments: i64 = trained.map(owned).map(|owned| 8 * (owned.end - owned.start)).sum();
     let spare = device_total(device).map_or(0, |all| (all as f64 * SPARE_FRACTION) as i64);
+    let moments = if weights.is_offloaded() { 0 } else { moments };
     let _reserved = Tensor::f_empty([moments + spare], (Type::Uint8, device))?;
     let reduce = settings::kind(config.parallel.reduce_dtype);
-    let mut gradients = Gradients::new(params, Arc::clone(solo), weights.zero(), reduce)?;
+    let mut gradients = Gradients::new(params, alone.clone(), weights.zero(), reduce)?;
     gradients.begin(params, rows)?;
     let recompute = settings::recompute(&config);
     let pass = Pass { seed: config.seed, step: 0, micro_batch: 0, rank: solo.rank() as u64 };

@@ -2,7 +2,6 @@
 
 use crate::config::{Config, ZeroStage};
 use crate::error::Result;
-use crate::nn::Layout;
 use crate::parallel::Zero;
 use crate::plan::memory::{self, MemoryEstimate};
 use crate::train::planned_run::{Hardware, PlannedRun};
@@ -46,7 +45,7 @@ impl PlannedRun {
         let Hardware { ranks, cpu, .. } = *hardware;
         config.train.global_batch_size = self.global_batch(ranks);
         config.train.micro_batch_tokens = self.tokens(&config, hardware)?;
-        let (model, layout) = (&self.shaped.model, Layout::new(&self.shaped.specs, ranks));
+        let (model, layout) = (&self.shaped.model, self.layout(&config, ranks));
         let setup = |zero| memory_fit::setup(&config, model.blocks(), zero, cpu);
         let load = self.load(config.clone(), &layout, &setup(Zero::ALL[0]), ranks)?;
         let needs: Vec<MemoryEstimate> =

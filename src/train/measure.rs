@@ -118,10 +118,10 @@ pub struct Measured {
 pub fn steps(config: &Config, comm: &Arc<dyn Collective>, sampler: &Sampler, step: u64) -> Result<Measured> {
     let session = Session::open(config.clone(), Arc::clone(comm), None)?;
     let schedule = settings::schedule(config, settings::total_steps(config, sampler.steps_per_epoch()));
-    let Session { loaded, data, .. } = session;
+    let Session { groups, loaded, data, .. } = session;
     let Loaded { model, params, weights, .. } = loaded;
     let scaler = settings::scaler(config, None);
-    let mut stepper = Stepper::new(config, Arc::clone(comm), (model, params, weights), schedule, scaler)?;
+    let mut stepper = Stepper::new(config, groups, (model, params, weights), schedule, scaler)?;
     let (dataset, device) = (Arc::new(data.train.dataset), comm.device());
     memory_report::reset(device)?;
     let seconds = time_steps(|| {

@@ -2,7 +2,7 @@
 
 use crate::comm::nccl::ranks_of_a_gpu;
 use crate::comm::{Collective, Op};
-use crate::config::{Config, IntervalStrategy, MicroBatchTokens, Precision, ZeroStage};
+use crate::config::{Config, IntervalStrategy, MicroBatchTokens, Offload, Precision, ShardWithin, ZeroStage};
 use crate::data::{Extents, Sampler};
 use crate::error::{Error, Result};
 use crate::ffi::memory::device_total;
@@ -67,7 +67,8 @@ pub fn choose(
         return Err(unknown_memory());
     }
     let limit = -least[0] * if parallel.memory_per_rank.is_some() { 1.0 } else { USABLE_FRACTION };
-    let found = candidates.fit(config, shaped, data, (comm.world(), cpu), limit)?;
+    let place = Ranks { world: comm.world(), per_host: comm.local_world(), cpu };
+    let found = candidates.fit(config, shaped, data, place, limit)?;
     let auto = parallel.zero_stage == ZeroStage::Auto;
     match found {
         Fit::Chosen(plan, need) => {
@@ -78,10 +79,40 @@ pub fn choose(
             Ok(plan)
         }
         Fit::Nothing(needs) if auto || parallel.memory_per_rank.is_some() => {
-            Err(nothing_fits(config, &candidates, &needs, limit))
+            Err(nothing_fits(config, &candidates, &needs, limit, cpu))
         }
         Fit::Nothing(_) => Ok(MemoryPlan { zero: candidates.zeros[0], micro_batch_tokens: candidates.min_tokens() }),
     }
+}
+
+/// Checks that the optimizer state of all ranks of this host fits in its memory, if it is to be there.
+///
+/// # Errors
+/// Exit 2, with both figures and the remedies.
+pub fn check_host(config: &Config, shaped: &Shaped, comm: &dyn Collective, zero: Zero) -> Result<()> {
+    let (here, cpu) = (comm.local_world(), comm.device() == Device::Cpu);
+    let layout = Layout::new(&shaped.specs, settings::shards(config, comm.world(), here));
+    let need = setup(config, shaped.model.blocks(), zero, cpu).host(&layout) * here as f64;
+    host_fits(need, available_bytes(), here)
+}
+
+fn host_fits(need: f64, free: Option<u64>, ranks: usize) -> Result<()> {
+    let Some(free) = free.filter(|&free| need > free as f64) else { return Ok(()) };
+    let (need, free) = (human(need as u64), human(free));
+    Err(Error::input(format!(
+        "parallel.offload = \"optimizer\": the optimizer state of the {ranks} ranks of this host needs {need}, and {free} \
+         of its memory are free: use a higher parallel.zero_stage or more hosts, or set offload = \"none\""
+    )))
+}
+
+/// The ranks of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ranks {
+    pub world: usize,
+    /// Ranks on each host.
+    pub per_host: usize,
+    /// Whether they compute on CPUs.
+    pub cpu: bool,
 }
 
 /// The settings to choose from.
@@ -133,7 +164,7 @@ impl Candidates {
         self.tokens[self.tokens.len() - 1]
     }
 
-    /// Searches for the settings that fit in `limit` bytes on each of `world` ranks.
+    /// Searches for the settings that fit in `limit` bytes on each rank.
     ///
     /// # Errors
     /// As [`Sampler::new`].
@@ -142,10 +173,11 @@ impl Candidates {
         config: &Config,
         shaped: &Shaped,
         data: &Data,
-        (world, cpu): (usize, bool),
+        Ranks { world, per_host, cpu }: Ranks,
         limit: f64,
     ) -> Result<Fit> {
-        let (model, layout) = (&shaped.model, Layout::new(&shaped.specs, world));
+        let (model, shards) = (&shaped.model, settings::shards(config, world, per_host));
+        let layout = Layout::new(&shaped.specs, shards);
         let setup = |zero| setup(config, model.blocks(), zero, cpu);
         let mut tokens = self.tokens.clone();
         if tokens.len() > 1 {
@@ -200,7 +232,13 @@ fn largest_rank_tokens(config: &Config, data: &Data, world: usize) -> Result<usi
     Ok((most + most / 4).next_power_of_two())
 }
 
-fn nothing_fits(config: &Config, candidates: &Candidates, needs: &[(Zero, MemoryEstimate)], limit: f64) -> Error {
+fn nothing_fits(
+    config: &Config,
+    candidates: &Candidates,
+    needs: &[(Zero, MemoryEstimate)],
+    limit: f64,
+    cpu: bool,
+) -> Error {
     let parallel = &config.parallel;
     let of = match parallel.zero_stage {
         ZeroStage::Auto => "parallel.zero_stage = \"auto\"",
@@ -211,8 +249,14 @@ fn nothing_fits(config: &Config, candidates: &Candidates, needs: &[(Zero, Memory
         .map(|(zero, need)| format!("stage {}: {}", zero.stage(), human(need.total.ceil() as u64)))
         .collect();
     let mut remedies = vec!["more ranks"];
+    if parallel.shard_within == ShardWithin::Host {
+        remedies.push("parallel.shard_within = \"world\"");
+    }
     if candidates.tokens.len() == 1 {
         remedies.push("a smaller train.micro_batch_tokens");
+    }
+    if parallel.offload == Offload::None && !cpu {
+        remedies.push("parallel.offload = \"optimizer\"");
     }
     if parallel.precision == Precision::Fp32 {
         remedies.push("parallel.precision = \"bf16\"");
@@ -249,6 +293,7 @@ pub fn setup(config: &Config, blocks: usize, zero: Zero, cpu: bool) -> Setup {
         cpu,
         keeps: (0..blocks).map(|block| recompute.keeps(block, blocks)).collect(),
         saves: config.train.save_strategy != IntervalStrategy::No,
+        offloads: config.parallel.offload == Offload::Optimizer,
     }
 }
 
@@ -271,4 +316,16 @@ pub fn load(config: &Config, model: &Model, layout: &Layout, setup: &Setup, data
     let alone = |x: &Extents| (0..blocks).map(|block| model.cost(block, x, &how).alone).fold(0.0, f64::max);
     let Some(eval) = &data.eval else { return Ok(load) };
     Ok(load.evaluating(&eval.dataset, world, tokens, alone))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn optimizer_state_has_to_fit_in_the_host() {
+        assert!(host_fits(8e9, Some(9_000_000_000), 4).is_ok() && host_fits(8e9, None, 4).is_ok());
+        let text = host_fits(8e9, Some(7_000_000_000), 4).unwrap_err().to_string();
+        assert!(text.contains("the 4 ranks of this host needs 8.0 GB, and 7.0 GB"), "{text}");
+    }
 }

@@ -14,7 +14,7 @@ use crate::models::{Backbone, Role};
 use crate::nn::param_builder::ParamSpec;
 use crate::nn::{ParamBuilder, Params};
 use crate::observe::progress::Phase;
-use crate::parallel::{Weights, Zero};
+use crate::parallel::{Masters, Weights, Zero};
 use crate::tasks::{Head, Model};
 use crate::train::memory_report;
 use serde_json::Value;
@@ -40,8 +40,8 @@ pub struct LoadOptions {
     /// The compute dtype.
     pub kind: Kind,
     pub zero: Zero,
-    /// Whether the model is trained, which needs fp32 masters in half precision.
-    pub trains: bool,
+    /// Where the values are that the optimizer updates.
+    pub trains: Masters,
     /// Random seed of newly initialized weights.
     pub seed: u64,
     pub from: Source,

@@ -57,7 +57,7 @@ impl Session {
         let options = LoadOptions {
             kind: settings::kind(config.parallel.precision),
             zero,
-            trains: true,
+            trains: settings::masters(&config, comm.device()),
             seed: config.seed,
             from: match (resumed, config.model.init) {
                 (Some(_), _) => Source::Checkpoint,
@@ -65,10 +65,21 @@ impl Session {
                 (None, ModelInit::Pretrained) => Source::Folder,
             },
         };
-        let loaded = comm.agree(shaped.load(&comm, &options), "loading the model")?;
+        comm.agree(memory_fit::check_host(&config, &shaped, comm.as_ref(), zero), "checking the host's memory")?;
+        let groups = settings::groups(&config, Arc::clone(&comm))?;
+        let loaded = comm.agree(shaped.load(&groups.shard, &options), "loading the model")?;
         let starts_at_random = options.from == Source::Random;
-        let mut session =
-            Session { config, comm, loaded, data, max_length, micro_batch_tokens, starts_at_random, generation };
+        let mut session = Session {
+            config,
+            comm,
+            groups,
+            loaded,
+            data,
+            max_length,
+            micro_batch_tokens,
+            starts_at_random,
+            generation,
+        };
         rank_consistency::check(&session, resumed.map_or(0, |resumed| resumed.state.global_step))?;
         let fixed = session.config.train.micro_batch_tokens.given().or(before).is_some();
         if session.comm.device() != Device::Cpu && !fixed {

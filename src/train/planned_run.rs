@@ -54,6 +54,7 @@ pub struct PlannedRun {
     pub config: Config,
     /// Examples per rank, if the global batch grows with the number of ranks.
     pub batch_per_rank: Option<usize>,
+    pub ranks_per_node: usize,
     pub shaped: Shaped,
     pub data: Arc<Data>,
     pub max_length: usize,
@@ -79,7 +80,12 @@ impl PlannedRun {
     ///
     /// # Errors
     /// Exit 2 for an invalid model folder or invalid data.
-    pub fn open(config: Config, batch_per_rank: Option<usize>, assumed: Option<Assumed>) -> Result<Self> {
+    pub fn open(
+        config: Config,
+        batch_per_rank: Option<usize>,
+        ranks_per_node: usize,
+        assumed: Option<Assumed>,
+    ) -> Result<Self> {
         let (declared, mut max_length) = session::declare(&config)?;
         let data = match assumed {
             Some(assumed) => {
@@ -90,7 +96,8 @@ impl PlannedRun {
         };
         declared.check_vocabulary(&data.train)?;
         let shaped = declared.with_head(&data.head, &config.model.freeze)?;
-        Ok(PlannedRun { config, batch_per_rank, shaped, data: Arc::new(data), max_length, assumed: assumed.is_some() })
+        let (data, assumed) = (Arc::new(data), assumed.is_some());
+        Ok(PlannedRun { config, batch_per_rank, ranks_per_node, shaped, data, max_length, assumed })
     }
 
     /// Returns the same run for a configuration with another `model.freeze`.
@@ -99,8 +106,18 @@ impl PlannedRun {
     /// Exit 2 for patterns that match nothing or leave nothing to train.
     pub fn freezing(&self, config: Config) -> Result<Self> {
         let shaped = session::declare(&config)?.0.with_head(&self.data.head, &config.model.freeze)?;
-        let PlannedRun { batch_per_rank, max_length, assumed, .. } = *self;
-        Ok(PlannedRun { config, batch_per_rank, shaped, data: Arc::clone(&self.data), max_length, assumed })
+        let PlannedRun { batch_per_rank, ranks_per_node, max_length, assumed, .. } = *self;
+        let data = Arc::clone(&self.data);
+        Ok(PlannedRun { config, batch_per_rank, ranks_per_node, shaped, data, max_length, assumed })
+    }
+
+    /// Returns the number of shards of a unit on `ranks` ranks.
+    pub fn shards(&self, config: &Config, ranks: usize) -> usize {
+        settings::shards(config, ranks, self.ranks_per_node)
+    }
+
+    pub(super) fn layout(&self, config: &Config, ranks: usize) -> Layout {
+        Layout::new(&self.shaped.specs, self.shards(config, ranks))
     }
 
     /// Returns the global batch size in examples on `ranks` ranks.
@@ -147,9 +164,10 @@ impl PlannedRun {
             config.train.max_steps = Some(1);
         }
         let limit = limit.unwrap_or(f64::INFINITY);
+        let place = memory_fit::Ranks { world: ranks, per_host: self.ranks_per_node, cpu };
         let tokens = match candidates.only_choice() {
             Some(plan) => plan.micro_batch_tokens,
-            None => match candidates.fit(&config, &self.shaped, &self.data, (ranks, cpu), limit)? {
+            None => match candidates.fit(&config, &self.shaped, &self.data, place, limit)? {
                 Fit::Chosen(plan, _) => plan.micro_batch_tokens,
                 Fit::Nothing(_) => candidates.min_tokens(),
             },
@@ -196,7 +214,7 @@ impl PlannedRun {
     /// As [`Sampler::new`].
     pub fn variants(&self, ranks: usize, cpu: bool) -> Result<Vec<Variant>> {
         let (model, own) = (&self.shaped.model, &self.config.parallel);
-        let layout = Layout::new(&self.shaped.specs, ranks);
+        let layout = self.layout(&self.config, ranks);
         let half = if own.precision == Precision::Fp16 { Precision::Fp16 } else { Precision::Bf16 };
         let mut recomputes = vec![Recompute::None, Recompute::All];
         if !recomputes.contains(&own.recompute) {
@@ -262,7 +280,7 @@ impl PlannedRun {
     /// As [`Sampler::new`].
     pub fn busiest(&self, ranks: usize, zero: Zero, cpu: bool) -> Result<(u64, MemoryEstimate)> {
         let (model, setup) = (&self.shaped.model, self.setup(zero, cpu));
-        let layout = Layout::new(&self.shaped.specs, ranks);
+        let layout = self.layout(&self.config, ranks);
         let load = self.load(self.on(ranks), &layout, &setup, ranks)?;
         Ok((load.step, memory::estimate(model, &layout, &setup, &load)))
     }

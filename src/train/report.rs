@@ -3,7 +3,7 @@
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::import::Report;
 use crate::comm::{Collective, driver};
-use crate::config::{Config, MicroBatchTokens, Precision, Recompute, ZeroStage};
+use crate::config::{Config, MicroBatchTokens, Precision, Recompute, ShardWithin, ZeroStage};
 use crate::data::Prepared;
 use crate::machine::disk;
 use crate::nn::param_builder::ParamSpec;
@@ -131,10 +131,17 @@ fn marks(session: &Session) -> String {
 
 /// Describes sharding and precision: `ZeRO 2, bf16, gradients in fp32, activation checkpointing`.
 fn parallel(session: &Session) -> String {
-    let Session { config, loaded, .. } = session;
+    let Session { config, groups, loaded, .. } = session;
     let parallel = &config.parallel;
     let chosen = if parallel.zero_stage == ZeroStage::Auto { " (auto)" } else { "" };
-    let mut words = vec![format!("ZeRO {}{chosen}", loaded.weights.zero().stage()), parallel.precision.to_string()];
+    let within = match parallel.shard_within {
+        ShardWithin::World => String::new(),
+        ShardWithin::Host => {
+            format!(" within each host of {} rank{}", groups.shard.world(), plural(groups.shard.world()))
+        }
+    };
+    let stage = loaded.weights.zero().stage();
+    let mut words = vec![format!("ZeRO {stage}{chosen}{within}"), parallel.precision.to_string()];
     if parallel.precision != Precision::Fp32 {
         words.push(format!("gradients in {}", parallel.reduce_dtype));
     }

@@ -8,6 +8,7 @@ use crate::models::Role;
 use crate::models::family::DropoutOverrides;
 use crate::models::registry;
 use crate::observe::progress::Phase;
+use crate::parallel::Groups;
 use crate::tasks::labels;
 use crate::text::parallel;
 use crate::train::model_loading::{Declared, Loaded};
@@ -20,6 +21,7 @@ use std::sync::Arc;
 pub struct Session {
     pub config: Config,
     pub comm: Arc<dyn Collective>,
+    pub groups: Groups,
     pub loaded: Loaded,
     pub data: Data,
     pub max_length: usize,

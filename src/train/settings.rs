@@ -1,13 +1,16 @@
 //! Converts the configuration to the settings of the training loop, and checks what a resumed run changes.
 
 use crate::checkpoint::state::LossScale;
-use crate::config::{self, Config, IntervalStrategy, LrSchedulerType, OnNonFinite, Precision};
+use crate::comm::Collective;
+use crate::config::{self, Config, IntervalStrategy, LrSchedulerType, Offload, OnNonFinite, Precision, ShardWithin};
 use crate::error::{Error, Result};
 use crate::nn::param_builder::ParamSpec;
 use crate::optim::schedule::Shape;
 use crate::optim::{LossScaler, Schedule};
+use crate::parallel::{Groups, Masters};
 use crate::plan::storage::{self, Saving, Storage};
 use crate::train::blockwise::Recompute;
+use std::sync::Arc;
 use tch::{Device, Kind};
 
 /// Value of `micro_batch_tokens = "auto"` on a CPU; larger micro-batches are no faster there.
@@ -54,6 +57,33 @@ pub fn tf32(config: &Config, device: Device) -> bool {
 /// Returns the micro-batch tokens as configured; for `"auto"` the value for a CPU, unless it was resolved before.
 pub fn micro_batch_tokens(config: &Config) -> usize {
     config.train.micro_batch_tokens.given().unwrap_or(CPU_MICRO_BATCH_TOKENS)
+}
+
+/// Returns the groups of ranks among which units are sharded. All ranks call it.
+///
+/// # Errors
+/// As [`Groups::within_hosts`].
+pub fn groups(config: &Config, all: Arc<dyn Collective>) -> Result<Groups> {
+    match config.parallel.shard_within {
+        ShardWithin::World => Ok(all.into()),
+        ShardWithin::Host => Groups::within_hosts(all),
+    }
+}
+
+/// Returns where the values are that the optimizer updates. On a CPU the device's memory is the host's.
+pub fn masters(config: &Config, device: Device) -> Masters {
+    match config.parallel.offload {
+        Offload::Optimizer if device != Device::Cpu => Masters::Host,
+        _ => Masters::Device,
+    }
+}
+
+/// Returns the number of shards of a unit on `world` ranks, of which `per_host` are on each host.
+pub fn shards(config: &Config, world: usize, per_host: usize) -> usize {
+    match config.parallel.shard_within {
+        ShardWithin::World => world,
+        ShardWithin::Host => world.min(per_host),
+    }
 }
 
 /// Returns the loss scaler for fp16, with the state of a checkpoint or the initial scale.

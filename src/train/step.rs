@@ -1,24 +1,24 @@
 //! One optimizer step: forward and backward over the micro-batches, reduction, clipping, update.
 
 use crate::comm::{Collective, Op};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::data::batch::Batch;
 use crate::error::Result;
 use crate::ffi::profiler;
 use crate::ffi::transfer::{self, Copies};
-use crate::nn::layout::Group;
+use crate::nn::layout::{Group, Unit};
 use crate::nn::{Params, Pass};
 use crate::optim::adamw::Slice;
 use crate::optim::loss_scale::{LossScaler, Overflow};
 use crate::optim::{AdamW, AdamWConfig, Schedule};
-use crate::parallel::{Gradients, Weights};
+use crate::parallel::{Gradients, Groups, Offload, Weights};
 use crate::tasks::Model;
 use crate::train::blockwise::Blockwise;
 use crate::train::feed::StepInput;
 use crate::train::non_finite::{self, Fault, Rerun};
 use crate::train::settings::{self, StepConfig};
 use std::sync::Arc;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,6 +41,8 @@ pub struct Stepper {
     pub weights: Weights,
     pub gradients: Gradients,
     pub optimizer: AdamW,
+    /// The copies of an update in host memory.
+    pub offload: Option<Offload>,
     /// The dynamic loss scale; fp16 only.
     pub scaler: Option<LossScaler>,
     pub config: StepConfig,
@@ -54,7 +56,7 @@ impl Stepper {
     /// Out of memory.
     pub fn new(
         config: &Config,
-        comm: Arc<dyn Collective>,
+        groups: Groups,
         (model, params, weights): (Model, Params, Weights),
         schedule: Schedule,
         scaler: Option<LossScaler>,
@@ -68,9 +70,20 @@ impl Stepper {
         let masters = (0..params.layout().units().len()).map(|unit| weights.master(unit));
         let optimizer = AdamW::new(adamw, masters)?;
         let reduce = settings::kind(config.parallel.reduce_dtype);
-        let gradients = Gradients::new(&params, Arc::clone(&comm), weights.zero(), reduce)?;
+        let comm = Arc::clone(&groups.all);
+        let gradients = Gradients::new(&params, groups, weights.zero(), reduce)?;
+        let offload = match config.parallel.offload {
+            config::Offload::None => None,
+            config::Offload::Optimizer if weights.is_offloaded() => {
+                let elements = |unit: &Unit| weights.owned(unit).end - weights.owned(unit).start;
+                let trained = params.layout().units().iter().filter(|unit| unit.is_trained());
+                let largest = trained.map(elements).max().unwrap_or(0);
+                Some(Offload::new(largest, reduce, params.kind(), params.device())?)
+            }
+            config::Offload::Optimizer => Some(Offload::in_place()),
+        };
         let config = settings::step(config, schedule);
-        Ok(Stepper { model, params, weights, gradients, optimizer, scaler, config, comm })
+        Ok(Stepper { model, params, weights, gradients, optimizer, offload, scaler, config, comm })
     }
 
     /// Runs one step. All ranks call it with their part of the same global batch; all get the same outcome. `stop`
@@ -113,10 +126,17 @@ impl Stepper {
         Ok(Some(StepOutcome { loss, grad_norm, learning_rate, skipped: !finite, copies }))
     }
 
-    /// Bytes of weights, gradients and optimizer state that this rank keeps between steps.
+    /// Bytes of weights, gradients and optimizer state that this rank keeps between steps on its device.
     pub fn kept(&self) -> [u64; 3] {
         let (weights, masters) = self.weights.bytes(&self.params);
-        [weights, self.gradients.bytes(), self.optimizer.bytes() + masters]
+        let host = self.weights.is_offloaded() && self.params.device() != Device::Cpu;
+        [weights, self.gradients.bytes(), if host { 0 } else { self.optimizer.bytes() + masters }]
+    }
+
+    /// Bytes of optimizer state, master weights and the buffers of their copies.
+    pub fn optimizer_bytes(&self) -> u64 {
+        let buffers = self.offload.as_ref().map_or(0, Offload::bytes);
+        self.optimizer.bytes() + self.weights.bytes(&self.params).1 + buffers
     }
 
     pub fn may_skip(&self) -> bool {
@@ -146,7 +166,7 @@ impl Stepper {
         gradients.finish(params)?;
         let numbers = Tensor::f_cat(&[sums, gradients.squares(params)?], 0)?;
         comm.start_all_reduce(&numbers, Op::Sum, "loss and gradient norm")?.wait()?;
-        // The only copy from device to host in a step.
+        // The only copy from device to host in a step, if the update is on the device.
         let mut sums = transfer::values(&numbers)?;
         let squares = sums.pop().unwrap_or_default();
         Ok((sums, squares))
@@ -172,10 +192,22 @@ impl Stepper {
         let excess = (grad_norm + 1e-6) / limit;
         let clip = if limit > 0.0 && excess > 1.0 { excess } else { 1.0 };
         self.optimizer.begin_step();
-        let Stepper { model, params, weights, gradients, optimizer, comm, .. } = self;
-        for (index, unit) in params.layout().units().iter().enumerate() {
-            let (Some(master), Some(grads)) = (weights.master(index), gradients.owned(index, unit)) else { continue };
-            let owned = weights.zero().owned(unit, comm.rank(), comm.world());
+        let Stepper { model, params, weights, gradients, optimizer, offload, .. } = self;
+        let units = params.layout().units();
+        let trained: Vec<usize> = (0..units.len()).filter(|&unit| weights.master(unit).is_some()).collect();
+        let fetch = |offload: &mut Option<Offload>, turn: usize| {
+            let next = trained.get(turn).and_then(|&unit| gradients.owned(unit, &units[unit]));
+            offload.as_mut().zip(next).map_or(Ok(()), |(offload, gradient)| offload.fetch(&gradient))
+        };
+        fetch(offload, 0)?;
+        for (turn, &index) in trained.iter().enumerate() {
+            let unit = &units[index];
+            let brought = offload.as_mut().map(Offload::gradient).transpose()?;
+            // It comes while this unit is updated.
+            fetch(offload, turn + 1)?;
+            let grads = brought.or_else(|| gradients.owned(index, unit));
+            let (Some(master), Some(grads)) = (weights.master(index), grads) else { continue };
+            let owned = weights.owned(unit);
             let parts = |group: &Group| (group.decay, optimizer.ages(index, &group.range));
             for (decay, ages) in unit.groups.iter().map(parts) {
                 for (range, began) in ages {
@@ -187,7 +219,10 @@ impl Stepper {
                 }
             }
             let what = format!("updated weights of {}", model.block_name(unit.blocks[0]));
-            weights.publish(params, index, &what)?;
+            match offload {
+                None => weights.publish(params, index, &what)?,
+                Some(offload) => weights.publish_from_host(params, index, &what, offload)?,
+            }
         }
         if let Some(scaler) = &mut self.scaler {
             scaler.stepped();

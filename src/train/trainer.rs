@@ -1,7 +1,7 @@
 //! The training loop.
 
 use crate::checkpoint::TrainerState;
-use crate::comm::{Collective, Op, traffic};
+use crate::comm::{Collective, Op, between_hosts, traffic};
 use crate::config::{Config, IntervalStrategy, Writers};
 use crate::data::{Dataset, Prepared, Sampler};
 use crate::error::Result;
@@ -80,11 +80,11 @@ impl Trainer {
         let max_steps = settings::total_steps(&session.config, steps_per_epoch);
         let schedule = settings::schedule(&session.config, max_steps);
         report::header(&session, resumed.as_ref(), (&schedule, steps_per_epoch), &changed);
-        let Session { config, loaded, data, micro_batch_tokens, generation: generation_file, .. } = session;
+        let Session { config, groups, loaded, data, micro_batch_tokens, generation: generation_file, .. } = session;
         let Loaded { model, params, weights, names, .. } = loaded;
 
         let scaler = settings::scaler(&config, resumed.as_ref().and_then(|r| r.state.loss_scale.as_ref()));
-        let mut stepper = Stepper::new(&config, Arc::clone(&comm), (model, params, weights), schedule, scaler)?;
+        let mut stepper = Stepper::new(&config, groups, (model, params, weights), schedule, scaler)?;
         memory_report::record_kept(comm.device(), stepper.kept());
         let from = resumed.as_ref().map(|r| r.from.clone());
         let saved = resumed.as_ref().filter(|r| r.own).map(|r| r.state.global_step);
@@ -167,7 +167,7 @@ impl Trainer {
             let input = input?;
             let step = input.step;
             self.profile(step, first, last)?;
-            let (tokens, before) = (input.tokens, traffic());
+            let (tokens, before) = (input.tokens, [traffic(), between_hosts()]);
             let Some(outcome) = self.stepper.step(input, self.start.stop.raised())? else {
                 self.save()?;
                 self.progress.finish();
@@ -177,7 +177,8 @@ impl Trainer {
                 self.write_profile()?;
             }
             self.clock.tokens += tokens;
-            self.clock.communicated += traffic() - before;
+            self.clock.communicated += traffic() - before[0];
+            self.clock.between_hosts += between_hosts() - before[1];
             self.clock.steps += 1;
             self.clock.first_step.get_or_insert_with(|| self.start.began.elapsed().as_secs_f64());
             self.state.global_step = step;
@@ -361,6 +362,7 @@ impl Trainer {
                 "train_tokens": self.clock.all_tokens, "train_tokens_per_second": rate,
                 "skipped_steps": self.state.skipped_steps,
                 "communicated_bytes_per_step": self.clock.communicated / self.clock.steps.max(1),
+                "inter_host_bytes_per_step": self.clock.between_hosts / self.clock.steps.max(1),
                 "seconds_to_first_step": self.clock.first_step, "seconds": self.start.began.elapsed().as_secs_f64(),
                 "peak_rss_bytes": peaks, "peak_bytes": memory.peak_json(), "persistent_bytes": memory.held_json(),
                 "best_metric": self.state.best_metric,

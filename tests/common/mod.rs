@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod cases;
+pub mod counting;
 pub mod device;
 pub mod fakes;
 pub mod mistakes;

@@ -68,7 +68,7 @@ impl Reference {
     pub fn try_load(&self, head: &Head, dropout: DropoutOverrides, kind: Kind) -> Result<Loaded> {
         let config = registry::read_config(&self.folder).unwrap();
         let declared = Declared::read(&self.folder, config, dropout, head.role()).unwrap();
-        let holding = LoadOptions { kind, zero: Zero::ALL[0], trains: true, seed: 0, from: Source::Folder };
+        let holding = LoadOptions { kind, zero: Zero::ALL[0], trains: true.into(), seed: 0, from: Source::Folder };
         declared.with_head(head, &[]).unwrap().load(&alone(), &holding)
     }
 

@@ -89,9 +89,13 @@ impl Bench {
 
     /// Runs on `world` ranks as threads; returns how it ended on rank 0.
     pub fn run(&self, world: usize, out: &str, more: &[&str], resume: &Resume) -> Result<Ended> {
+        self.run_on(threads::group(world, Duration::from_secs(60)), out, more, resume)
+    }
+
+    /// The same on these ranks.
+    pub fn run_on(&self, group: Vec<Arc<dyn Collective>>, out: &str, more: &[&str], resume: &Resume) -> Result<Ended> {
         tch::set_num_threads(1);
         let config = Config::load(None, &self.settings(out, more)).unwrap();
-        let group = threads::group(world, Duration::from_secs(60));
         let start = |comm| {
             let (config, resume) = (config.clone(), resume.clone());
             std::thread::spawn(move || run_rank(config, comm, resume))

@@ -4,11 +4,11 @@ use super::fill::{below, count, labelled, ranks, seconds, size};
 use super::memory_table::{STAGE_COLUMNS, checkpointing, stage_row};
 use super::report::{Correction, Report};
 use crate::config::ZeroStage;
-use crate::observe::memory::human;
+use crate::observe::memory::{available_bytes, human};
 use crate::observe::progress::clock;
 use crate::observe::table::table;
 use crate::plan::fit::Timed;
-use crate::plan::memory::Phase;
+use crate::plan::memory::{MemoryEstimate, Phase};
 use crate::plan::scaling::Row;
 use crate::train::planned_run::Variant;
 use crate::train::settings;
@@ -79,6 +79,7 @@ fn memory(report: &Report) -> String {
     if let Some(way) = report.ways.iter().find(|way| way.configured) {
         let lowest = if auto { ", the lowest stage that fits" } else { "" };
         text += &below(&format!("* as configured{lowest}; its peak is {}", phase(report, way.need.at)));
+        text += &host(report, &way.need);
     } else if auto {
         text += &below("zero_stage = \"auto\": no stage fits with the configured precision and checkpointing");
     }
@@ -93,6 +94,20 @@ fn memory(report: &Report) -> String {
     let rows: Vec<Vec<String>> = report.ways.iter().filter(|way| way.recompute == first).map(row).collect();
     text += &table(&["ZeRO", "precision", "checkpoint all-gather", "largest collective"], &rows);
     text + "\n"
+}
+
+/// Returns the host memory of a rank and of a node, and whether this machine has as much.
+pub fn host(report: &Report, need: &MemoryEstimate) -> String {
+    if need.host == 0.0 {
+        return String::new();
+    }
+    let all = need.host * report.ranks_here as f64;
+    let here = available_bytes().map_or_else(String::new, |free| {
+        let verdict = if all <= free as f64 { "" } else { ", less than that" };
+        format!("; this machine has {} free{verdict}", size(free as f64))
+    });
+    let (one, ranks) = (size(need.host), ranks(report.ranks_here));
+    below(&format!("host memory for optimizer state: {one} per rank, {} for {ranks} of a node{here}", size(all)))
 }
 
 /// Returns what is not counted, and the memory limit.
@@ -225,12 +240,14 @@ fn time(report: &Report) -> String {
             percent(row.step.passing + row.step.update),
             percent(row.step.exposed_communication),
             size(row.step.bytes),
+            size(row.step.between_hosts),
         ]
     };
     let rows = |of: &dyn Fn(&Row) -> Vec<String>| report.rows.iter().map(of).collect::<Vec<_>>();
     text += &table(&["ranks", "batch", "step", "tokens/s", "per rank", "efficiency", "run"], &rows(&times));
     text += "\n";
-    text += &table(&["ranks", "linear", "attention", "memory", "exposed comm.", "sent"], &rows(&parts));
+    text +=
+        &table(&["ranks", "linear", "attention", "memory", "exposed comm.", "sent", "to other nodes"], &rows(&parts));
     text += "\n";
     let short = |row: &&Row| row.global_batch < report.planned.global_batch(row.ranks);
     if let Some(row) = report.rows.iter().find(short) {

@@ -64,7 +64,7 @@ fn memory(report: &Report, way: &Variant) -> Value {
         KINDS.iter().zip(way.need.peak).map(|(kind, n)| ((*kind).to_owned(), json!(bytes(n)))).collect();
     json!({
         "zero_stage": way.zero.stage(), "precision": way.precision, "recompute": way.recompute, "peak": peak,
-        "total": bytes(way.need.total), "kept": way.need.kept.map(bytes), "largest_collective": bytes(way.largest_group),
+        "total": bytes(way.need.total), "host": bytes(way.need.host), "kept": way.need.kept.map(bytes), "largest_collective": bytes(way.largest_group),
         "fits": report.fits(way), "configured": way.configured,
     })
 }
@@ -75,6 +75,7 @@ fn row(row: &Row) -> Value {
         "ranks": row.ranks, "global_batch_size": row.global_batch, "steps": row.steps, "step_seconds": step.seconds,
         "linear": step.linear, "attention": step.attention, "memory": step.passing + step.update, "update": step.update,
         "exposed_communication": step.exposed_communication, "collectives": step.collectives, "communicated_bytes": step.bytes,
+        "inter_host_bytes": step.between_hosts,
         "tokens_per_step": row.tokens, "tokens_per_second": row.tokens_per_second,
         "tokens_per_second_per_rank": row.per_rank(), "flops": row.flops, "imbalance": row.imbalance,
         "run_seconds": row.run_seconds(),

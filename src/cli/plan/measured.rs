@@ -29,7 +29,7 @@ impl Report {
             };
             self.network = fit::network(&timed, world, &self.network);
         }
-        let layout = Layout::new(&self.planned.shaped.specs, world);
+        let layout = Layout::new(&self.planned.shaped.specs, self.planned.shards(&self.planned.config, world));
         let plan = sampler.plan(step);
         let planned =
             self.with_run(&self.planned.config, self.zero, |run| run.step(&layout, &plan, self.speed, &self.network).0);

@@ -96,7 +96,18 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
     };
     let limit = limit(args, &config, device, ranks)?;
     let assumed = assumed(args, &config, ranks);
-    let mut planned = PlannedRun::open(config, args.batch_per_rank.map(|n| n as usize), assumed)?;
+    let batch_per_rank = args.batch_per_rank.map(|n| n as usize);
+    // Of ranks that measure, the hosts are known.
+    let several = comm.filter(|comm| comm.world() > comm.local_world());
+    let per_node = several.map_or(args.ranks_per_node as usize, |comm| comm.local_world());
+    let mut planned = PlannedRun::open(config, batch_per_rank, per_node, assumed)?;
+    let shards = planned.shards(&planned.config, ranks);
+    if !ranks.is_multiple_of(shards) {
+        return Err(Error::input(format!(
+            "parallel.shard_within = \"host\" needs the same number of ranks on every node: {ranks} ranks do not fill \
+             nodes of {per_node}; change --ranks or --ranks-per-node"
+        )));
+    }
     let auto = planned.config.train.micro_batch_tokens == MicroBatchTokens::Auto;
     let place = Hardware { ranks, cpu: device.is_none(), limit: limit.as_ref().map(|limit| limit.bytes) };
     planned.choose_tokens(&place)?;

@@ -88,8 +88,13 @@ impl Report {
 
     /// Returns the rows of the table of times, that of `--ranks` among them.
     pub fn rows(&self) -> Result<Vec<Row>> {
+        let hosts_are_equal = |&ranks: &usize| ranks.is_multiple_of(self.planned.shards(&self.planned.config, ranks));
         self.with_run(&self.planned.config, self.zero, |run| {
-            worlds(self.ranks).into_iter().map(|ranks| run.on(ranks, self.speed, &self.network)).collect()
+            worlds(self.ranks)
+                .into_iter()
+                .filter(hosts_are_equal)
+                .map(|ranks| run.on(ranks, self.speed, &self.network))
+                .collect()
         })
     }
 
@@ -111,6 +116,7 @@ impl Report {
             model: &shaped.model,
             specs: &shaped.specs,
             setup: &memory_fit::setup(config, shaped.model.blocks(), zero, self.cpu),
+            shards: &|ranks| self.planned.shards(config, ranks),
             dataset: &data.train.dataset,
             seed: config.seed,
             micro_batch_tokens: settings::micro_batch_tokens(config),

@@ -226,5 +226,6 @@ fn memory(report: &Report, advice: &Advice) -> String {
     };
     let at = details::phase(report, estimate.need().at);
     text += &below(&format!("* {star}; its peak is {at} (each kind peaks at its own time)"));
+    text += &details::host(report, estimate.need());
     text + &details::limits(report)
 }

@@ -16,7 +16,8 @@ functions!(Functions {
     fn cuDevicePrimaryCtxRetain(*mut CUcontext, CUdevice) -> c_int;
     fn cuCtxPushCurrent_v2(CUcontext) -> c_int;
     fn cuCtxPopCurrent_v2(*mut CUcontext) -> c_int;
-    fn cuStreamCreate(*mut CUstream, c_uint) -> c_int;
+    fn cuCtxGetStreamPriorityRange(*mut c_int, *mut c_int) -> c_int;
+    fn cuStreamCreateWithPriority(*mut CUstream, c_uint, c_int) -> c_int;
     fn cuStreamWaitEvent(CUstream, CUevent, c_uint) -> c_int;
     fn cuEventCreate(*mut CUevent, c_uint) -> c_int;
     fn cuEventRecord(CUevent, CUstream) -> c_int;
@@ -137,7 +138,8 @@ impl Functions {
 }
 
 impl Gpu {
-    /// Opens the GPU with this index, with a stream that does not wait for the default stream.
+    /// Opens the GPU with this index, with a stream that does not wait for the default stream. It has the highest priority,
+    /// so that the kernels of collectives, which other ranks wait for, do not queue behind those of computation.
     ///
     /// # Errors
     /// If there is no driver, or no such GPU.
@@ -150,7 +152,13 @@ impl Gpu {
             cuda.check("cuDeviceGet", (cuda.cuDeviceGet)(&mut device, ordinal as c_int))?;
             cuda.check("cuDevicePrimaryCtxRetain", (cuda.cuDevicePrimaryCtxRetain)(&mut context, device))?;
             let mut gpu = Gpu { cuda, context, stream };
-            gpu.inside(|cuda| cuda.check("cuStreamCreate", (cuda.cuStreamCreate)(&mut stream, STREAM_NON_BLOCKING)))?;
+            gpu.inside(|cuda| {
+                let (mut least, mut greatest) = (0, 0);
+                let found = (cuda.cuCtxGetStreamPriorityRange)(&mut least, &mut greatest);
+                cuda.check("cuCtxGetStreamPriorityRange", found)?;
+                let made = (cuda.cuStreamCreateWithPriority)(&mut stream, STREAM_NON_BLOCKING, greatest);
+                cuda.check("cuStreamCreateWithPriority", made)
+            })?;
             gpu.stream = stream;
             Ok(Arc::new(gpu))
         }

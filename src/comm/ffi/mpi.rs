@@ -4,22 +4,33 @@
 
 mod work;
 
+use super::super::job::Place;
 use crate::error::{Error, Result};
 use ::mpi::ffi as sys;
 use std::cell::RefCell;
 use std::ffi::c_int;
 use std::marker::PhantomData;
 use std::ptr::null_mut;
+use std::rc::Rc;
 
 /// Marks a rank's missing message in a [`Gather`].
 const SILENCE: i64 = i64::MIN;
 
 /// Initialized MPI, on the thread that initialized it.
 pub struct World {
-    pub rank: usize,
-    pub size: usize,
-    pub local_rank: usize,
-    pub local_size: usize,
+    /// All ranks.
+    pub group: Rc<Group>,
+}
+
+/// A group of ranks: all, or a part of them.
+pub struct Group {
+    pub place: Place,
+    /// The group's rank with local rank 0 on this host.
+    pub host_leader: usize,
+    /// The group's ranks in the world.
+    pub members: Vec<usize>,
+    /// For operations.
+    comm: sys::MPI_Comm,
     /// For messages before an operation.
     gates: sys::MPI_Comm,
     /// For roll calls, which some ranks may never join.
@@ -74,26 +85,52 @@ impl World {
                     "this MPI was built without thread support (it grants no MPI_THREAD_FUNNELED)",
                 ));
             }
-            let (rank, size) = place(world)?;
+            let (rank, _) = place(world)?;
+            Ok(World { group: Rc::new(Group::of(world, rank)?) })
+        }
+    }
+
+    /// Ends all ranks with this exit code. Usually does not return.
+    pub fn abort(&self, code: i32) {
+        // SAFETY: MPI is initialised, and this is its thread.
+        unsafe { sys::MPI_Abort(sys::RSMPI_COMM_WORLD, code) };
+    }
+
+    /// Finalizes MPI; all ranks must call it.
+    pub fn close(self) -> Result<()> {
+        // SAFETY: MPI is initialised, this is its thread, and nothing is under way.
+        unsafe { check("MPI_Finalize", sys::MPI_Finalize()) }
+    }
+}
+
+impl Group {
+    /// Returns the group of a communicator, in which all its ranks call this. `world_rank` is this rank in the world.
+    ///
+    /// # Safety
+    /// A valid communicator, on MPI's thread.
+    unsafe fn of(comm: sys::MPI_Comm, world_rank: usize) -> Result<Group> {
+        // SAFETY: plain C calls with pointers to live variables, whose sizes are those of the communicators.
+        unsafe {
+            let (rank, size) = place(comm)?;
+            let (one, t, key) = (1, sys::RSMPI_INT64_T, rank as c_int);
+            let mut members = vec![0i64; size];
+            let (mine, all) = (world_rank as i64, members.as_mut_ptr().cast());
+            check("MPI_Allgather", sys::MPI_Allgather((&raw const mine).cast(), one, t, all, one, t, comm))?;
             let mut host = sys::RSMPI_COMM_NULL;
-            let split = sys::MPI_Comm_split_type(
-                world,
-                sys::RSMPI_COMM_TYPE_SHARED,
-                rank as c_int,
-                sys::RSMPI_INFO_NULL,
-                &mut host,
-            );
-            check("MPI_Comm_split_type", split)?;
-            let (local_rank, local_size) = place(host)?;
+            let shared = sys::RSMPI_COMM_TYPE_SHARED;
+            check("MPI_Comm_split_type", sys::MPI_Comm_split_type(comm, shared, key, sys::RSMPI_INFO_NULL, &mut host))?;
+            let (local_rank, local_world) = place(host)?;
+            let mut leader = rank as i64;
+            check("MPI_Bcast", sys::MPI_Bcast((&raw mut leader).cast(), one, t, 0, host))?;
             check("MPI_Comm_free", sys::MPI_Comm_free(&mut host))?;
             let (mut gates, mut calls) = (sys::RSMPI_COMM_NULL, sys::RSMPI_COMM_NULL);
-            check("MPI_Comm_dup", sys::MPI_Comm_dup(world, &mut gates))?;
-            check("MPI_Comm_dup", sys::MPI_Comm_dup(world, &mut calls))?;
-            Ok(World {
-                rank,
-                size,
-                local_rank,
-                local_size,
+            check("MPI_Comm_dup", sys::MPI_Comm_dup(comm, &mut gates))?;
+            check("MPI_Comm_dup", sys::MPI_Comm_dup(comm, &mut calls))?;
+            Ok(Group {
+                place: Place { rank, world: size, local_rank, local_world },
+                host_leader: leader as usize,
+                members: members.into_iter().map(|rank| rank as usize).collect(),
+                comm,
                 gates,
                 calls,
                 scratch: RefCell::default(),
@@ -102,15 +139,26 @@ impl World {
         }
     }
 
+    /// Returns the group of the ranks with this color, in the order of `key`. All ranks of this one call it.
+    pub fn split(&self, color: usize, key: usize) -> Result<Group> {
+        // SAFETY: our communicator, on its thread; a pointer to a live variable. The new one has the error handler of
+        // this one, and lives until MPI is finalized.
+        unsafe {
+            let mut comm = sys::RSMPI_COMM_NULL;
+            check("MPI_Comm_split", sys::MPI_Comm_split(self.comm, color as c_int, key as c_int, &mut comm))?;
+            Group::of(comm, self.members[self.place.rank])
+        }
+    }
+
     /// Starts to gather every rank's `words` (none of them i64::MIN).
-    pub fn gather(&self, channel: Channel, words: &[i64]) -> Result<Gather<'_>> {
+    pub fn gather(self: &Rc<Self>, channel: Channel, words: &[i64]) -> Result<Gather> {
         let mut gather = Gather {
             mine: words.to_vec(),
-            all: vec![SILENCE; words.len() * self.size],
+            all: vec![SILENCE; words.len() * self.place.world],
             // SAFETY: a constant of the library.
             request: unsafe { sys::RSMPI_REQUEST_NULL },
             open: false,
-            world: self,
+            group: Rc::clone(self),
         };
         let comm = match channel {
             Channel::Gates => self.gates,
@@ -136,18 +184,6 @@ impl World {
             sys::MPI_Iprobe(sys::RSMPI_ANY_SOURCE, sys::RSMPI_ANY_TAG, self.calls, &mut flag, sys::RSMPI_STATUS_IGNORE)
         };
     }
-
-    /// Ends all ranks with this exit code. Usually does not return.
-    pub fn abort(&self, code: i32) {
-        // SAFETY: MPI is initialised, and this is its thread.
-        unsafe { sys::MPI_Abort(sys::RSMPI_COMM_WORLD, code) };
-    }
-
-    /// Finalizes MPI; all ranks must call it.
-    pub fn close(self) -> Result<()> {
-        // SAFETY: MPI is initialised, this is its thread, and nothing is under way.
-        unsafe { check("MPI_Finalize", sys::MPI_Finalize()) }
-    }
 }
 
 /// Returns the MPI library's version text. Can be called before MPI starts, by any thread (MPI-4.0, section 9.1.1).
@@ -171,15 +207,15 @@ unsafe fn place(comm: sys::MPI_Comm) -> Result<(usize, usize)> {
 }
 
 /// A gather of every rank's words under way.
-pub struct Gather<'a> {
+pub struct Gather {
     mine: Vec<i64>,
     all: Vec<i64>,
     request: sys::MPI_Request,
     open: bool,
-    world: &'a World,
+    pub group: Rc<Group>,
 }
 
-impl Gather<'_> {
+impl Gather {
     /// Whether all ranks have sent theirs.
     pub fn test(&mut self) -> Result<bool> {
         let mut flag = 1;
@@ -198,7 +234,7 @@ impl Gather<'_> {
             // SAFETY: in bounds. MPI may be writing there: hence volatile, and only for a message to people.
             unsafe { self.all.as_ptr().add(at).read_volatile() }
         };
-        (0..self.world.size)
+        (0..self.group.place.world)
             .map(|rank| {
                 let words: Vec<i64> = (rank * n..(rank + 1) * n).map(word).collect();
                 (!words.contains(&SILENCE)).then_some(words)
@@ -207,7 +243,7 @@ impl Gather<'_> {
     }
 }
 
-impl Drop for Gather<'_> {
+impl Drop for Gather {
     fn drop(&mut self) {
         if self.open {
             // MPI may still write to the buffer.

@@ -34,14 +34,27 @@ functions!(Functions {
     fn ncclBroadcast(*const c_void, *mut c_void, usize, DataType, c_int, ncclComm_t, cudaStream_t) -> c_int;
 });
 
+// Since NCCL 2.18.
+functions!(Splitting {
+    fn ncclCommSplit(ncclComm_t, c_int, c_int, *mut ncclComm_t, *mut c_void) -> c_int;
+});
+
+/// The first version with `ncclCommSplit`.
+const SPLITS_FROM: i32 = 21800;
+
 /// The loaded library.
-pub struct Nccl(Functions);
+pub struct Nccl(Functions, Option<Splitting>);
 
 impl Nccl {
     /// # Errors
     /// The names of missing functions.
     pub fn load(library: Library) -> Result<Nccl, Vec<&'static str>> {
-        Functions::load(library).map(Nccl)
+        Functions::load(library).map(|functions| Nccl(functions, Splitting::load(library).ok()))
+    }
+
+    /// Returns the function that divides a communicator, if this version has it.
+    fn splitting(&self) -> Option<&Splitting> {
+        self.1.as_ref().filter(|_| self.version().is_ok_and(|version| version >= SPLITS_FROM))
     }
 
     /// Returns the version as `major * 10000 + minor * 100 + patch`.
@@ -128,6 +141,32 @@ impl Communicator {
         Ok(Communicator { nccl, rank, gpu, comm: Mutex::new(Some(Handle(comm))) })
     }
 
+    /// Returns the communicator of the ranks with the same color, in the order of `key`, with `rank` for this one; all
+    /// ranks of this one call it with nothing under way. `None` if this NCCL cannot divide: then connect anew.
+    pub fn split(&self, color: usize, key: usize, rank: usize) -> Result<Option<Communicator>> {
+        let Some(splitting) = self.nccl.splitting() else { return Ok(None) };
+        let mut part = null_mut();
+        self.with(|_, comm| {
+            // SAFETY: an open communicator, a pointer to a live variable, and null for the default configuration.
+            let code = unsafe {
+                (splitting.ncclCommSplit)(comm, color as c_int, key as c_int, &mut part, null_mut::<c_void>())
+            };
+            self.nccl.check("ncclCommSplit", Some(comm), code)
+        })?;
+        let (nccl, gpu) = (Arc::clone(&self.nccl), self.gpu.clone());
+        Ok(Some(Communicator { nccl, rank, gpu, comm: Mutex::new(Some(Handle(part))) }))
+    }
+
+    /// Returns a unique id by which other ranks connect to a new communicator.
+    pub fn unique_id(&self) -> Result<Vec<u8>> {
+        self.nccl.unique_id()
+    }
+
+    /// Connects another group of ranks by the same library and GPU, as [`Communicator::open`].
+    pub fn connect_part(&self, id: &[u8], rank: usize, world: usize) -> Result<Communicator> {
+        Communicator::open(Arc::clone(&self.nccl), self.gpu.clone(), id, rank, world)
+    }
+
     fn with<T>(&self, work: impl FnOnce(&Functions, ncclComm_t) -> Result<T>) -> Result<T> {
         let comm = self.comm.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(Handle(comm)) = *comm else { return Err(Error::other("the NCCL communicator is closed")) };
@@ -172,7 +211,7 @@ impl Communicator {
                 Action::Broadcast { root } => {
                     (nccl.ncclBroadcast)(buffer, buffer, n, kind, root as c_int, comm, stream)
                 }
-                Action::Finish => 0,
+                Action::Finish | Action::Split => 0,
             }
         };
         self.nccl.check("NCCL", Some(comm), code).map_err(|e| e.context(format!("rank {}: {job}", self.rank)))

@@ -1,15 +1,18 @@
 //! The MPI thread: receives commands, opens gates, runs operations, and detects a lack of progress.
 
 use super::shared::{Outcome, Shared};
-use crate::comm::ffi::mpi::{Channel, Gather, World};
-use crate::comm::job::{Action, Header, Job, disagreement, name_ranks};
+use crate::comm::ffi::mpi::{Channel, Gather, Group, World};
+use crate::comm::integers;
+use crate::comm::job::{Action, Header, Job, Place, disagreement, name_ranks};
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
+use tch::Tensor;
 
 /// Time for which the thread spins while another thread waits.
 const HOT: Duration = Duration::from_millis(2);
@@ -29,6 +32,7 @@ pub enum Command {
     /// A thread waits now: poll without sleeping.
     Hurry,
     RollCall {
+        group: usize,
         status: i64,
         time_limit: Duration,
         reply: Sender<Vec<Option<i64>>>,
@@ -38,6 +42,8 @@ pub enum Command {
 
 /// An operation and its result.
 pub struct Ticket {
+    /// Number of the group on this rank, from 0 for all ranks.
+    pub group: usize,
     pub sequence: u64,
     pub job: Job,
     pub started: Instant,
@@ -52,14 +58,14 @@ impl Drop for Ticket {
 }
 
 /// An operation whose gate is still closed.
-struct Queued<'a> {
+struct Queued {
     ticket: Ticket,
-    gate: Gather<'a>,
+    gate: Gather,
 }
 
 /// A roll call under way.
-struct Roll<'a> {
-    gather: Gather<'a>,
+struct Roll {
+    gather: Gather,
     until: Instant,
     reply: Sender<Vec<Option<i64>>>,
 }
@@ -67,7 +73,8 @@ struct Roll<'a> {
 /// Runs until the group is finished or no thread can send commands any more.
 pub fn serve(world: World, inbox: &Receiver<Command>, shared: &Shared) {
     let last = {
-        let server = Server { world: &world, shared, queue: VecDeque::new(), rolls: Vec::new(), broken: None };
+        let groups = vec![Rc::clone(&world.group)];
+        let server = Server { world: &world, groups, shared, queue: VecDeque::new(), rolls: Vec::new(), broken: None };
         server.run(inbox)
     };
     let Some(last) = last else { return };
@@ -78,9 +85,14 @@ pub fn serve(world: World, inbox: &Receiver<Command>, shared: &Shared) {
 
 struct Server<'a> {
     world: &'a World,
+    /// All ranks, then the groups that they were divided into, in the order of the splits.
+    groups: Vec<Rc<Group>>,
     shared: &'a Shared,
-    queue: VecDeque<Queued<'a>>,
-    rolls: Vec<Roll<'a>>,
+    /// The operations of all groups in the order in which they were started. Work in this order cannot hang as long as
+    /// ranks that share groups have the same order, because the earliest operation that is not done has no earlier one
+    /// to wait for on any of its ranks.
+    queue: VecDeque<Queued>,
+    rolls: Vec<Roll>,
     /// The error after which no operation can run, because the ranks are no longer in step.
     broken: Option<Error>,
 }
@@ -139,7 +151,7 @@ impl Server<'_> {
             Err(RecvTimeoutError::Disconnected) => Err(()),
             Err(RecvTimeoutError::Timeout) => {
                 if !busy {
-                    self.world.progress();
+                    self.groups[0].progress();
                 }
                 Ok(None)
             }
@@ -153,16 +165,16 @@ impl Server<'_> {
             Command::Start(ticket) => {
                 let gate = match &self.broken {
                     Some(error) => Err(error.clone()),
-                    None => self.world.gather(Channel::Gates, &ticket.job.header.encode()),
+                    None => self.groups[ticket.group].gather(Channel::Gates, &ticket.job.header.encode()),
                 };
                 match gate {
                     Ok(gate) => self.queue.push_back(Queued { ticket, gate }),
                     Err(error) => ticket.outcome.set(Err(error)),
                 }
             }
-            Command::RollCall { status, time_limit, reply } => {
+            Command::RollCall { group, status, time_limit, reply } => {
                 // Without an answer the caller reports its own state.
-                if let Ok(gather) = self.world.gather(Channel::Calls, &[status]) {
+                if let Ok(gather) = self.groups[group].gather(Channel::Calls, &[status]) {
                     self.rolls.push(Roll { gather, until: Instant::now() + time_limit, reply });
                 }
             }
@@ -189,13 +201,17 @@ impl Server<'_> {
         }
         let headers: Vec<Header> =
             gate.heard().iter().filter_map(|words| Header::decode(words.as_deref().unwrap_or_default())).collect();
-        if headers.len() != self.world.size {
+        let group = Rc::clone(&gate.group);
+        if headers.len() != group.place.world {
             return Err(Error::peer("the ranks run different versions of this program"));
         }
-        if let Some(error) = disagreement(&headers, ticket.sequence, &ticket.job.what) {
+        if let Some(error) = disagreement(&headers, &group.members, ticket.sequence, &ticket.job.what) {
             return Err(error);
         }
-        self.world.perform(&ticket.job)?;
+        match ticket.job.header.action {
+            Action::Split => self.groups.push(Rc::new(split(&group, self.groups.len(), &mut ticket.job)?)),
+            _ => group.perform(&ticket.job)?,
+        }
         Ok(self.queue.pop_front().map(|done| done.ticket))
     }
 
@@ -216,10 +232,24 @@ impl Server<'_> {
     }
 }
 
+/// Numbers of a [`Action::Split`]'s buffer: color and key before, the new group's number and place after.
+pub const SPLIT_NUMBERS: usize = 6;
+
+/// Divides a group; writes the number of the new one, `number`, and this rank's place in it to the job's buffer.
+fn split(group: &Group, number: usize, job: &mut Job) -> Result<Group> {
+    let numbers = integers(&job.buffer);
+    let made = group.split(numbers[0] as usize, numbers[1] as usize)?;
+    let Place { rank, world, local_rank, local_world } = made.place;
+    let numbers = [number, rank, world, local_rank, local_world, made.host_leader].map(|n| n as i64);
+    job.buffer.f_copy_(&Tensor::from_slice(&numbers))?;
+    Ok(made)
+}
+
 /// Returns the error of a gate that not all ranks have reached.
 fn late(gate: &Gather, stalled: Duration) -> Error {
-    let silent: Vec<usize> =
-        gate.heard().iter().enumerate().filter(|(_, words)| words.is_none()).map(|(rank, _)| rank).collect();
+    let heard = gate.heard();
+    let members = gate.group.members.iter().zip(&heard);
+    let silent: Vec<usize> = members.filter(|(_, words)| words.is_none()).map(|(&rank, _)| rank).collect();
     Error::peer(format!(
         "timed out after {:.1} s: no message from {} (busy elsewhere, stopped or dead){}",
         stalled.as_secs_f64(),

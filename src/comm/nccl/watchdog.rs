@@ -31,7 +31,8 @@ pub(super) struct Watchdog {
 struct Watched {
     journal: Mutex<Journal>,
     flights: Mutex<VecDeque<Flight>>,
-    communicator: Mutex<Option<Arc<Communicator>>>,
+    /// In the order in which they were opened.
+    communicators: Mutex<Vec<Arc<Communicator>>>,
 }
 
 struct Flight {
@@ -52,7 +53,7 @@ impl Watchdog {
         let watched = Arc::new(Watched {
             journal: Mutex::new(Journal::new(below.rank())),
             flights: Mutex::default(),
-            communicator: Mutex::default(),
+            communicators: Mutex::default(),
         });
         let weak = Arc::downgrade(&watched);
         thread::Builder::new().name("nccl-watchdog".to_string()).spawn(move || keep_watch(&weak, &*below, timeout))?;
@@ -61,7 +62,12 @@ impl Watchdog {
 
     /// Also polls this communicator for errors.
     pub fn watch(&self, communicator: Arc<Communicator>) {
-        *locked(&self.watched.communicator) = Some(communicator);
+        locked(&self.watched.communicators).push(communicator);
+    }
+
+    /// Returns all communicators of this rank, in the order in which they were opened.
+    pub fn communicators(&self) -> Vec<Arc<Communicator>> {
+        locked(&self.watched.communicators).clone()
     }
 
     /// Records the start of an operation with other ranks; returns its number.
@@ -116,7 +122,7 @@ impl Watched {
             }
         }
         drop(flights);
-        locked(&self.communicator).as_ref().map_or(Ok(()), |communicator| communicator.async_error())
+        locked(&self.communicators).iter().try_for_each(|communicator| communicator.async_error())
     }
 
     fn report(&self, below: &dyn Collective, error: &Error) {

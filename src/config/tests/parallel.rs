@@ -10,6 +10,8 @@ fn parallel(overrides: &[&str]) -> ParallelConfig {
 fn defaults_change_nothing() {
     let expected = ParallelConfig {
         zero_stage: ZeroStage::Stage(0),
+        shard_within: ShardWithin::World,
+        offload: Offload::None,
         memory_per_rank: None,
         precision: Precision::Fp32,
         reduce_dtype: Precision::Fp32,
@@ -134,6 +136,16 @@ fn tf32_is_for_fp32() {
 }
 
 #[test]
+fn shards_within_hosts_need_something_to_shard() {
+    for stage in ["1", "2", "3", "auto"] {
+        let set = parallel(&["shard_within=host", &format!("zero_stage={stage}")]);
+        assert_eq!(set.shard_within, ShardWithin::Host);
+    }
+    refused(&["shard_within=host"], "parallel.shard_within: nothing is sharded with zero_stage = 0: set it to 3");
+    refused(&["shard_within=rack"], "parallel.shard_within: found \"rack\", expected \"world\" or \"host\"");
+}
+
+#[test]
 fn what_is_frozen() {
     let frozen = with(&["freeze=['bert.embeddings.*', '*']"]).unwrap().model.freeze;
     assert_eq!(frozen, ["bert.embeddings.*", "*"]);
@@ -149,7 +161,8 @@ fn keys_of_other_tools_get_these() {
         ("mixed_precision", "parallel.precision"),
         ("deepspeed", "parallel.zero_stage"),
         ("sharding_strategy", "parallel.zero_stage"),
-        ("cpu_offload", "parallel.zero_stage"),
+        ("optimizer_offload", "parallel.offload"),
+        ("activation_offloading", "parallel.zero_stage"),
         ("initial_scale_power", "parallel.loss_scale_init"),
         ("growth_interval", "parallel.loss_scale_window"),
         ("reduce_bucket_size", "remove it"),

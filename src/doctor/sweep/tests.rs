@@ -28,6 +28,9 @@ impl Collective for Defective {
     fn local_world(&self) -> usize {
         self.below.local_world()
     }
+    fn host_leader(&self) -> usize {
+        self.below.host_leader()
+    }
     fn device(&self) -> Device {
         Device::Cpu
     }
@@ -53,6 +56,9 @@ impl Collective for Defective {
     }
     fn finish(&self) -> Result<()> {
         self.below.finish()
+    }
+    fn split(&self, color: usize, key: usize) -> Result<Arc<dyn Collective>> {
+        self.below.split(color, key)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Runs operations that all ranks have reached.
 //!
 //! Uses MPI's collectives where possible. MPI has no half types, and its reduce-scatter cannot leave the result in
-//! place in the buffer; for these, each rank receives the others' values of its part ([`World::exchange`]) and adds
+//! place in the buffer; for these, each rank receives the others' values of its part ([`Group::exchange`]) and adds
 //! them ([`fold`]): with the minimum number of bytes and a single rounding.
 
-use super::{World, check};
+use super::{Group, check};
 use crate::comm::Op;
 use crate::comm::fold::{Value, fold};
 use crate::comm::job::{Action, Element, Header, Job};
@@ -36,7 +36,7 @@ const IN_PLACE: *const c_void = {
     without_provenance(if open_mpi { 1 } else { usize::MAX })
 };
 
-impl World {
+impl Group {
     /// Runs one operation together with all other ranks; returns when this rank's buffers hold the result.
     pub fn perform(&self, job: &Job) -> Result<()> {
         let Header { action, element, elements } = job.header;
@@ -47,9 +47,9 @@ impl World {
         // call this alike.
         unsafe {
             match action {
-                Action::Finish => Ok(()),
+                Action::Finish | Action::Split => Ok(()),
                 Action::AllReduce(op) if matches!(element, Element::F16 | Element::Bf16) => {
-                    segments(elements, self.piece(element) * self.size)
+                    segments(elements, self.piece(element) * self.place.world)
                         .try_for_each(|at| self.all_reduce_halves(op, element, buffer.add(at.start * size), at.len()))
                 }
                 Action::AllReduce(op) => segments(elements, SEGMENT_BYTES / size)
@@ -57,10 +57,10 @@ impl World {
                 Action::Broadcast { root } => segments(elements, SEGMENT_BYTES / size)
                     .try_for_each(|at| self.broadcast(root, element, buffer.add(at.start * size), at.len())),
                 Action::ReduceScatter => {
-                    let n = elements / self.size;
+                    let n = elements / self.place.world;
                     let part = |rank: usize| buffer.add(rank * n * size);
-                    if !job.in_place(self.rank) {
-                        shard.copy_from_nonoverlapping(part(self.rank), n * size);
+                    if !job.in_place(self.place.rank) {
+                        shard.copy_from_nonoverlapping(part(self.place.rank), n * size);
                     }
                     segments(n, self.piece(element)).try_for_each(|at| {
                         let theirs = |rank: usize| (part(rank).add(at.start * size).cast_const(), at.len());
@@ -68,17 +68,17 @@ impl World {
                     })
                 }
                 Action::AllGather => {
-                    let n = elements / self.size;
-                    let mine = buffer.add(self.rank * n * size);
-                    if !job.in_place(self.rank) {
+                    let n = elements / self.place.world;
+                    let mine = buffer.add(self.place.rank * n * size);
+                    if !job.in_place(self.place.rank) {
                         shard.copy_to_nonoverlapping(mine, n * size);
                     }
                     if n <= MAX_COUNT {
-                        let (n, kind, comm) = (n as c_int, datatype(element), sys::RSMPI_COMM_WORLD);
+                        let (n, kind, comm) = (n as c_int, datatype(element), self.comm);
                         let to = buffer.cast::<c_void>();
                         return check("MPI_Allgather", sys::MPI_Allgather(IN_PLACE, n, kind, to, n, kind, comm));
                     }
-                    (0..self.size).try_for_each(|root| {
+                    (0..self.place.world).try_for_each(|root| {
                         segments(n, SEGMENT_BYTES / size).try_for_each(|at| {
                             self.broadcast(root, element, buffer.add((root * n + at.start) * size), at.len())
                         })
@@ -96,7 +96,7 @@ impl World {
                 Op::Sum => sys::RSMPI_SUM,
                 Op::Max => sys::RSMPI_MAX,
             };
-            let (kind, comm) = (datatype(element), sys::RSMPI_COMM_WORLD);
+            let (kind, comm) = (datatype(element), self.comm);
             check("MPI_Allreduce", sys::MPI_Allreduce(IN_PLACE, at.cast(), n as c_int, kind, op, comm))
         }
     }
@@ -105,22 +105,22 @@ impl World {
         let root = root as c_int;
         // SAFETY: the caller gives `n` values that are ours alone.
         unsafe {
-            let (kind, comm) = (datatype(element), sys::RSMPI_COMM_WORLD);
+            let (kind, comm) = (datatype(element), self.comm);
             check("MPI_Bcast", sys::MPI_Bcast(at.cast(), n as c_int, kind, root, comm))
         }
     }
 
     /// Reduces `n` half-precision values at `at`: each rank its part, which the others then receive.
     unsafe fn all_reduce_halves(&self, op: Op, element: Element, at: *mut u8, n: usize) -> Result<()> {
-        let (size, step) = (element.size(), n.div_ceil(self.size));
+        let (size, step) = (element.size(), n.div_ceil(self.place.world));
         let part = |rank: usize| (rank * step).min(n)..((rank + 1) * step).min(n);
-        let counts: Vec<c_int> = (0..self.size).map(|rank| part(rank).len() as c_int).collect();
-        let displacements: Vec<c_int> = (0..self.size).map(|rank| part(rank).start as c_int).collect();
+        let counts: Vec<c_int> = (0..self.place.world).map(|rank| part(rank).len() as c_int).collect();
+        let displacements: Vec<c_int> = (0..self.place.world).map(|rank| part(rank).start as c_int).collect();
         // SAFETY: the caller gives `n` values that are ours alone; the parts lie in them.
         unsafe {
             let theirs = |rank: usize| (at.add(part(rank).start * size).cast_const(), part(rank).len());
-            self.exchange(op, element, theirs, at.add(part(self.rank).start * size))?;
-            let (kind, comm) = (datatype(element), sys::RSMPI_COMM_WORLD);
+            self.exchange(op, element, theirs, at.add(part(self.place.rank).start * size))?;
+            let (kind, comm) = (datatype(element), self.comm);
             let (counts, displacements) = (counts.as_ptr(), displacements.as_ptr());
             let code = sys::MPI_Allgatherv(IN_PLACE, 0, kind, at.cast(), counts, displacements, kind, comm);
             check("MPI_Allgatherv", code)
@@ -129,7 +129,7 @@ impl World {
 
     /// Returns the number of values of each rank's part per exchange.
     fn piece(&self, element: Element) -> usize {
-        (EXCHANGE_BYTES / self.size).max(LEAST_BYTES) / element.size()
+        (EXCHANGE_BYTES / self.place.world).max(LEAST_BYTES) / element.size()
     }
 
     /// Sends each other rank its part of our values, `theirs(rank)`, and reduces the received values with ours at
@@ -142,24 +142,27 @@ impl World {
         mine: *mut u8,
     ) -> Result<()> {
         const TAG: c_int = 0;
-        if self.size == 1 {
+        if self.place.world == 1 {
             return Ok(());
         }
-        let n = theirs(self.rank).1;
+        let n = theirs(self.place.rank).1;
         let bytes = n * element.size();
         let mut scratch = self.scratch.borrow_mut();
-        let words = ((self.size - 1) * bytes).div_ceil(size_of::<u64>());
+        let words = ((self.place.world - 1) * bytes).div_ceil(size_of::<u64>());
         if scratch.len() < words {
             scratch.resize(words, 0);
         }
         let others = scratch.as_mut_ptr().cast::<u8>();
-        for step in 1..self.size {
-            let (to, from) = ((self.rank + step) % self.size, (self.rank + self.size - step) % self.size);
+        for step in 1..self.place.world {
+            let (to, from) = (
+                (self.place.rank + step) % self.place.world,
+                (self.place.rank + self.place.world - step) % self.place.world,
+            );
             let (part, m) = theirs(to);
-            let slot = if from < self.rank { from } else { from - 1 };
+            let slot = if from < self.place.rank { from } else { from - 1 };
             // SAFETY: the caller gives `m` values at `part`; there is a slot of `n` for each other rank.
             unsafe {
-                let (kind, comm) = (datatype(element), sys::RSMPI_COMM_WORLD);
+                let (kind, comm) = (datatype(element), self.comm);
                 let into = others.add(slot * bytes).cast();
                 let (to, from, status) = (to as c_int, from as c_int, sys::RSMPI_STATUS_IGNORE);
                 let code = sys::MPI_Sendrecv(
@@ -196,8 +199,8 @@ impl World {
     unsafe fn fold<T: Value>(&self, op: Op, mine: *mut u8, others: *const u8, n: usize) {
         // SAFETY: the caller gives `n` values of this type, and as many of each other rank, apart from them.
         unsafe {
-            let others = from_raw_parts(others.cast::<T>(), (self.size - 1) * n);
-            fold(op, self.rank, from_raw_parts_mut(mine.cast::<T>(), n), others);
+            let others = from_raw_parts(others.cast::<T>(), (self.place.world - 1) * n);
+            fold(op, self.place.rank, from_raw_parts_mut(mine.cast::<T>(), n), others);
         }
     }
 }

@@ -93,6 +93,30 @@ pub unsafe extern "C" fn cuStreamCreate(stream: *mut Handle, _flags: c_uint) -> 
     result(current().and_then(create).and_then(|handle| unsafe { fill(stream, handle as Handle) }))
 }
 
+/// Priorities from the least, 0, to the greatest: a lower number is a higher priority, as in CUDA.
+const PRIORITIES: [c_int; 2] = [0, -5];
+
+/// # Safety
+/// `least` and `greatest` are null or point to an int.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int) -> c_int {
+    let [low, high] = PRIORITIES;
+    // SAFETY: the caller's word.
+    result(current().and_then(|_| unsafe { fill(least, low).and_then(|()| fill(greatest, high)) }))
+}
+
+/// # Safety
+/// `stream` is null or points to a pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamCreateWithPriority(stream: *mut Handle, flags: c_uint, priority: c_int) -> c_int {
+    // The program's only stream carries collectives: anything but the highest priority is a mistake.
+    if priority != PRIORITIES[1] {
+        return result(Err(Code::InvalidValue));
+    }
+    // SAFETY: the caller's word.
+    unsafe { cuStreamCreate(stream, flags) }
+}
+
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamWaitEvent(stream: Handle, event: Handle, _flags: c_uint) -> c_int {
     let wait = |()| {

@@ -72,6 +72,25 @@ impl Communicator {
         })
     }
 
+    /// Connects the ranks of this communicator that have the same color, in the order of `key`, to a new one. The first of
+    /// them makes the id. All ranks call it, with nothing under way.
+    pub fn split(&self, color: c_int, key: c_int) -> Outcome<Communicator> {
+        let under_way = self.called.load(Ordering::Relaxed) - self.finished.load(Ordering::Acquire);
+        if under_way > 0 {
+            return Err(Failure::usage(format!("divided with {under_way} collectives under way")));
+        }
+        let mine = [color.to_le_bytes(), key.to_le_bytes()].concat();
+        let id = Id::new().to_bytes();
+        let told = [mine.as_slice(), id.as_slice()].concat();
+        let heard = locked(&self.mesh).exchange(|_| &told, |_| told.len());
+        let heard = heard.map_err(|e| Failure::system("dividing the ranks", &e))?;
+        let number = |bytes: &[u8], at: usize| c_int::from_le_bytes([0, 1, 2, 3].map(|i| bytes[at + i]));
+        let mut ranks: Vec<usize> = (0..self.world).filter(|&rank| number(&heard[rank], 0) == color).collect();
+        ranks.sort_by_key(|&rank| (number(&heard[rank], 4), rank));
+        let place = ranks.iter().position(|&rank| rank == self.rank).unwrap_or(0);
+        Communicator::open(&Id::from_bytes(&heard[ranks[0]][8..])?, place as c_int, ranks.len() as c_int)
+    }
+
     /// Starts a call: from now on the buffers belong to the operation.
     ///
     /// # Safety

@@ -77,6 +77,27 @@ pub unsafe extern "C" fn ncclCommInitRank(comm: *mut Handle, world: c_int, id: U
     code_of("ncclCommInitRank", open())
 }
 
+/// # Safety
+/// `part` is null or points to a pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclCommSplit(
+    comm: Handle,
+    color: c_int,
+    key: c_int,
+    part: *mut Handle,
+    _config: *mut c_void,
+) -> c_int {
+    let split = || {
+        if settings::version() < 21800 {
+            return Err(Failure::usage("ncclCommSplit is in NCCL 2.18 and newer"));
+        }
+        let handle = communicator::register(communicator::get(comm as usize)?.split(color, key)?);
+        // SAFETY: the caller's word.
+        unsafe { fill(part, handle as Handle) }
+    };
+    code_of("ncclCommSplit", split())
+}
+
 #[unsafe(no_mangle)]
 pub extern "C" fn ncclCommDestroy(comm: Handle) -> c_int {
     code_of("ncclCommDestroy", communicator::remove(comm as usize).and_then(|comm| comm.close()))
