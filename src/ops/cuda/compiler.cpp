@@ -12,7 +12,9 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <stdexcept>
+#include <utility>
 
 namespace kernels {
 
@@ -94,11 +96,8 @@ std::string Compiler::compile(const std::string& source, const std::vector<std::
   const auto destroy = reinterpret_cast<int (*)(Program*)>(function("nvrtcDestroyProgram"));
   Program program = nullptr;
   check("nvrtcCreateProgram", create(&program, source.c_str(), "kernels.cu", 0, nullptr, nullptr));
-  struct Guard {
-    decltype(destroy) destroy;
-    Program* program;
-    ~Guard() { destroy(program); }
-  } guard{destroy, &program};
+  const auto destroyed = [&](Program* pointer) { destroy(pointer); };
+  const std::unique_ptr<Program, decltype(destroyed)> guard(&program, destroyed);
   const auto get = [&](const char* size_of, const char* contents_of) {
     size_t size = 0;
     check(size_of, reinterpret_cast<int (*)(Program, size_t*)>(function(size_of))(program, &size));
