@@ -15,6 +15,15 @@ const SOURCES: [&str; 7] = [
     "src/ops/cuda/reductions.cpp",
 ];
 
+const HEADERS: [&str; 6] = [
+    "tests/kernels/emulate.h",
+    "tests/kernels/kernels_of_element.h",
+    "src/ops/cuda/compiler.h",
+    "src/ops/cuda/kernels.h",
+    "src/ops/cuda/launch.h",
+    "src/ops/cuda/shape.h",
+];
+
 fn main() {
     let lib = env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from).unwrap_or_default();
     let torch = env::var_os("LIBTORCH_INCLUDE").map_or_else(|| lib.join(".."), PathBuf::from);
@@ -24,11 +33,17 @@ fn main() {
         println!("cargo::error=the CUDA kernels cannot be embedded: {problem}");
         return;
     }
-    for folder in ["tests/kernels", "src/ops"] {
-        println!("cargo::rerun-if-changed={}", root.join(folder).display());
+    for file in SOURCES.iter().chain(&HEADERS) {
+        println!("cargo::rerun-if-changed={}", root.join(file).display());
     }
     let mut build = cc::Build::new();
-    build.cpp(true).std("c++20").opt_level(1).flag("-Wno-unknown-pragmas").include(&out).include(root.join("src/ops/cuda"));
+    build
+        .cpp(true)
+        .std("c++20")
+        .opt_level(1)
+        .flag("-Wno-unknown-pragmas")
+        .include(&out)
+        .include(root.join("src/ops/cuda"));
     build.define("_GLIBCXX_USE_CXX11_ABI", env::var("LIBTORCH_CXX11_ABI").as_deref().unwrap_or("1"));
     for folder in ["include", "include/torch/csrc/api/include"] {
         build.flag("-isystem").flag(torch.join(folder));

@@ -26,7 +26,7 @@ __device__ void cross_entropy_row(Element* logits, const Index* targets, float* 
   // Before any thread overwrites it.
   const float wanted = valid ? to_float(from[target]) : __uint_as_float(0x7fc00000u);
   Exponentials all = {-infinity, 0};
-  float total = 0;
+  float above = 0;  // the sum of differences to the target's logit, so that large logits lose no digits
   for (Index i = static_cast<Index>(threadIdx.x) * N; i < vocabulary; i += step) {
     float value[N];
     load(from + i, value);
@@ -37,7 +37,7 @@ __device__ void cross_entropy_row(Element* logits, const Index* targets, float* 
       all.highest = highest;
     }
     for (int j = 0; j < N; j++) {
-      total += value[j];
+      above += value[j] - wanted;
       all.sum += value[j] == -infinity ? 0 : expf(value[j] - highest);
     }
   }
@@ -46,15 +46,14 @@ __device__ void cross_entropy_row(Element* logits, const Index* targets, float* 
   }
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   if (lane == 0) of_warp[warp] = all;
-  total = block_sum(total);  // it synchronizes the block
+  above = block_sum(above);  // it synchronizes the block
   all = lane < warps ? of_warp[lane] : Exponentials{-infinity, 0};
   for (int mask = 16; mask > 0; mask /= 2) {
     all = joined(all, Exponentials{of_lane(all.highest, mask), of_lane(all.sum, mask)});
   }
   if (threadIdx.x == 0) {
-    // The maximum first: differences of large logits lose no digits.
-    const float smoothed = eps == 0 ? 0 : eps * (total / vocabulary - wanted);
-    loss[row] = logf(all.sum) + (all.highest - wanted) - smoothed;
+    // Without smoothing a logit may be -inf, whose difference is no number.
+    loss[row] = logf(all.sum) + (all.highest - wanted) - (eps == 0 ? 0 : eps * (above / vocabulary));
   }
   const float scale = 1 / all.sum, low = eps / vocabulary;
   for (Index i = static_cast<Index>(threadIdx.x) * N; i < vocabulary; i += step) {

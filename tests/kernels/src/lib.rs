@@ -3,6 +3,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
+use std::sync::{Mutex, PoisonError};
 use tch::Tensor;
 
 type Text = *mut c_char;
@@ -61,12 +62,9 @@ fn text_of(call: impl FnOnce(*mut Text) -> Text) -> Result<String, String> {
 }
 
 /// Calls a function of `kernels.h` (`functions.cpp` has the names). The results are `None` where undefined.
-pub fn call(
-    name: &str,
-    tensors: &[Option<&Tensor>],
-    numbers: &[f64],
-    key: i64,
-) -> Result<[Option<Tensor>; 4], String> {
+pub fn call(name: &str, tensors: &[Option<&Tensor>], numbers: &[f64], key: i64) -> Result<[Option<Tensor>; 4], String> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(()); // the emulator has one set of fibers
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     // Arguments that a function reads beyond those given are null and 0.
     let mut pointers = [null_mut(); 8];
     let mut values = [0.0; 8];
