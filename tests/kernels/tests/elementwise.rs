@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{KINDS, close, close_within, double, random, run, same};
+use common::{KINDS, close, close_within, double, random, run, same, seeded};
 use kernel_tests::call;
 use tch::{Device, Kind, Tensor};
 
@@ -34,7 +34,7 @@ fn rotated(x: &Tensor, c: &Tensor, s: &Tensor, [column, heads, dim]: [i64; 3], s
 
 #[test]
 fn rotary_rotates_pairs_in_place() {
-    tch::manual_seed(1);
+    let _generator = seeded(1);
     for (kind, _) in KINDS {
         // Columns, [column, heads, head_dim]; odd halves, offsets that are not aligned, whole vectors, many heads.
         for (tokens, columns, place) in
@@ -67,6 +67,7 @@ fn rotary_rotates_pairs_in_place() {
 
 #[test]
 fn rotary_refuses_what_is_outside() {
+    let _generator = seeded(9);
     let x = random(Kind::Float, &[2, 16], 1.0);
     let table = random(Kind::Float, &[2, 4], 1.0);
     for (numbers, table, part) in [
@@ -85,7 +86,7 @@ const SHAPES: [[i64; 2]; 6] = [[1, 1], [3, 5], [2, 32], [1, 264], [2, 2056], [70
 
 #[test]
 fn gated_activations_are_their_formulas() {
-    tch::manual_seed(2);
+    let _generator = seeded(2);
     for (kind, _) in KINDS {
         for (act, (name, function)) in ACTIVATIONS.iter().enumerate() {
             for [rows, width] in SHAPES {
@@ -109,7 +110,7 @@ fn gated_activations_are_their_formulas() {
 
 #[test]
 fn activations_are_their_formulas() {
-    tch::manual_seed(3);
+    let _generator = seeded(3);
     for (kind, _) in KINDS {
         for (act, (name, function)) in ACTIVATIONS.iter().enumerate() {
             for shape in SHAPES {
@@ -169,7 +170,7 @@ const MASK: u64 = 0xe5ee6bf88bff73a5;
 
 #[test]
 fn dropout_has_the_mask_of_the_cpu() {
-    tch::manual_seed(4);
+    let _generator = seeded(4);
     for (kind, _) in KINDS {
         for (n, p) in [(1, 0.3), (31, 0.5), (64, 0.0), (1003, 0.1), (4096, 0.9)] {
             for key in [KEY, 7, u64::MAX] {

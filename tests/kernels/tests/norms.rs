@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{KINDS, close, close_within, double, random, run, same};
+use common::{KINDS, close, close_within, double, random, run, same, seeded};
 use kernel_tests::call;
 use tch::{Device, Kind, Tensor};
 
@@ -22,7 +22,6 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    tch::manual_seed(1);
     let mut all = Vec::new();
     for (kind, _) in KINDS {
         for shape in SHAPES {
@@ -54,6 +53,11 @@ fn sum_of(case: &Case) -> Tensor {
     }
 }
 
+/// In a row of one element the terms of the gradient cancel but for eps, and digits with them.
+fn of_largest(case: &Case) -> f64 {
+    if case.x.size()[1] == 1 { 1e-3 } else { 1e-5 }
+}
+
 /// Returns the gradients of `(y gy + sum gsum).sum()` for the leaves.
 fn gradients<const N: usize>(case: &Case, y: &Tensor, sum: &Tensor, leaves: [&Tensor; N]) -> [Tensor; N] {
     let mut loss = (y * double(&case.gy)).sum(Kind::Double);
@@ -66,6 +70,7 @@ fn gradients<const N: usize>(case: &Case, y: &Tensor, sum: &Tensor, leaves: [&Te
 
 #[test]
 fn rms_norm_is_its_formula() {
+    let _generator = seeded(1);
     for case in cases() {
         let (sum, name) = (sum_of(&case), &case.name);
         let [got, y, rstd] = run("rms_norm", &[Some(&case.x), case.residual.as_ref(), Some(&case.w)], &[case.eps]);
@@ -80,7 +85,7 @@ fn rms_norm_is_its_formula() {
         let grads = [Some(&case.gy), case.gsum.as_ref(), Some(&sum), Some(&case.w), Some(&rstd)];
         let [gx, gw] = run("rms_norm_backward", &grads, &[1.0]);
         let [want] = gradients(&case, &(normal * double(&case.w)), &exact, [&exact]);
-        close(&gx, &want, &format!("{name}: gx"));
+        close_within(&gx, &want, of_largest(&case), &format!("{name}: gx"));
         let want = (double(&case.gy) * rounded).sum_dim_intlist([0i64].as_slice(), false, Kind::Double);
         // A normalized value may round to the other side in fp32.
         close_within(&gw, &want, if case.kind == Kind::Float { 4e-6 } else { 2e-3 }, &format!("{name}: gw"));
@@ -94,6 +99,7 @@ fn rms_norm_is_its_formula() {
 
 #[test]
 fn layer_norm_is_its_formula() {
+    let _generator = seeded(1);
     for case in cases() {
         let (sum, name) = (sum_of(&case), &case.name);
         let tensors = [Some(&case.x), case.residual.as_ref(), Some(&case.w), Some(&case.b)];
@@ -111,9 +117,7 @@ fn layer_norm_is_its_formula() {
         let grads = [Some(&case.gy), case.gsum.as_ref(), Some(&sum), Some(&case.w), Some(&mean), Some(&rstd)];
         let [gx, gw, gb] = run("layer_norm_backward", &grads, &[1.0]);
         let [want_x, want_w, want_b] = gradients(&case, &want, &exact, [&exact, &w, &b]);
-        // Of a row with one element the exact gradient is gsum alone; eps amplifies what cancels.
-        let of_largest = if case.x.size()[1] == 1 { 1e-4 } else { 1e-5 };
-        close_within(&gx, &want_x, of_largest, &format!("{name}: gx"));
+        close_within(&gx, &want_x, of_largest(&case), &format!("{name}: gx"));
         close_within(&gw, &want_w, 1e-5, &format!("{name}: gw"));
         close(&gb, &want_b, &format!("{name}: gb"));
         let without = call("layer_norm_backward", &grads, &[0.0], 0).unwrap();
@@ -126,7 +130,7 @@ fn layer_norm_is_its_formula() {
 /// mean(x^2) - mean(x)^2 would lose all digits.
 #[test]
 fn layer_norm_of_numbers_far_from_zero() {
-    tch::manual_seed(2);
+    let _generator = seeded(2);
     let x = random(Kind::Float, &[3, 512], 1.0) + 1000.0;
     let (w, b) = (random(Kind::Float, &[512], 1.0), random(Kind::Float, &[512], 1.0));
     let [_, y, ..] = run::<4>("layer_norm", &[Some(&x), None, Some(&w), Some(&b)], &[1e-5]);
@@ -136,7 +140,7 @@ fn layer_norm_of_numbers_far_from_zero() {
 
 #[test]
 fn norms_accept_any_number_of_dimensions_and_no_rows() {
-    tch::manual_seed(3);
+    let _generator = seeded(3);
     let (x, w) = (random(Kind::Float, &[2, 3, 8], 1.0), random(Kind::Float, &[8], 1.0));
     let [_, y, rstd] = run("rms_norm", &[Some(&x), None, Some(&w)], &[1e-6]);
     let [_, flat, _] = run("rms_norm", &[Some(&x.view([6, 8])), None, Some(&w)], &[1e-6]);
@@ -159,6 +163,7 @@ fn norms_accept_any_number_of_dimensions_and_no_rows() {
 
 #[test]
 fn wrong_arguments_are_errors() {
+    let _generator = seeded(9);
     let x = random(Kind::Float, &[2, 8], 1.0);
     let refused = |tensors: &[Option<&Tensor>], part: &str| {
         let error = call("rms_norm", tensors, &[1e-6], 0).expect_err("it is wrong");
