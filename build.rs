@@ -17,15 +17,21 @@ const SHIM: [&str; 6] = [
 ];
 const HEADER: &str = "src/ffi/common.h";
 /// The CUDA kernels' part of the shim, which embeds their sources.
-const KERNELS: [&str; 5] = [
+const KERNELS: [&str; 6] = [
     "src/ops/cuda/compiler.cpp",
     "src/ops/cuda/elementwise.cpp",
+    "src/ops/cuda/flash.cpp",
     "src/ops/cuda/launch.cpp",
     "src/ops/cuda/norms.cpp",
     "src/ops/cuda/reductions.cpp",
 ];
-const KERNEL_HEADERS: [&str; 4] =
-    ["src/ops/cuda/compiler.h", "src/ops/cuda/kernels.h", "src/ops/cuda/launch.h", "src/ops/cuda/shape.h"];
+const KERNEL_HEADERS: [&str; 5] = [
+    "src/ops/cuda/compiler.h",
+    "src/ops/cuda/flash.h",
+    "src/ops/cuda/kernels.h",
+    "src/ops/cuda/launch.h",
+    "src/ops/cuda/shape.h",
+];
 /// Set by launch/bundle.sh: the binaries name no folder of this machine.
 const RELOCATABLE: &str = "TRAINER_RELOCATABLE";
 

@@ -18,6 +18,7 @@ const SENT: [&str; 12] = [
     "PYTORCH_*",
     "RUST_BACKTRACE",
     "TORCH_*",
+    "TRAINER_KERNELS",
     "TRAINER_LOG",
     "TRAINER_NCCL_PATH",
     "UCX_*",

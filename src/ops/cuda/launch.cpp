@@ -119,7 +119,8 @@ class Gpu {
       cuda.check("cuDeviceGetAttribute", cuda.attribute(&value, which, device));
       return value;
     };
-    architecture = "sm_" + std::to_string(attribute(MAJOR)) + std::to_string(attribute(MINOR));
+    capability = 10 * attribute(MAJOR) + attribute(MINOR);
+    architecture = "sm_" + std::to_string(capability);
     const size_t shared = attribute(SHARED_OPTIN);
     limits = {attribute(MULTIPROCESSORS), std::max(shared, SHARED_ALWAYS) - SHARED_STATIC};
   }
@@ -144,6 +145,7 @@ class Gpu {
                                                      static_cast<unsigned>(grid.shared), stream, arguments, nullptr));
   }
 
+  int capability;
   std::string architecture;
   Limits limits;
 
@@ -238,6 +240,8 @@ std::string state(int64_t device) {
 }
 
 Limits limits(const Tensor& x) { return gpu(x.get_device()).limits; }
+
+int capability(const Tensor& x) { return gpu(x.get_device()).capability; }
 
 void start(const char* kernel, const Tensor& x, const Grid& grid, const Argument* arguments, size_t n) {
   TORCH_CHECK(x.is_cuda(), kernel, ": expected a tensor on a GPU, got ", x.device());

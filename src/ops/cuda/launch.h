@@ -33,6 +33,9 @@ struct Limits {
 
 Limits limits(const at::Tensor& x);
 
+// Returns the compute capability of the GPU of x, such as 90 for 9.0.
+int capability(const at::Tensor& x);
+
 // Returns the number of an element type in prelude.cu; -1 for types without kernels.
 inline int element(at::ScalarType type) {
   switch (type) {
