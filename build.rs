@@ -17,13 +17,14 @@ const SHIM: [&str; 6] = [
 ];
 const HEADER: &str = "src/ffi/common.h";
 /// The CUDA kernels' part of the shim, which embeds their sources.
-const KERNELS: [&str; 6] = [
+const KERNELS: [&str; 7] = [
     "src/ops/cuda/compiler.cpp",
     "src/ops/cuda/elementwise.cpp",
     "src/ops/cuda/flash.cpp",
     "src/ops/cuda/launch.cpp",
     "src/ops/cuda/norms.cpp",
     "src/ops/cuda/reductions.cpp",
+    "src/ops/cuda/state.cpp",
 ];
 const KERNEL_HEADERS: [&str; 5] = [
     "src/ops/cuda/compiler.h",

@@ -2,6 +2,7 @@
 
 pub mod device;
 mod errors;
+pub mod kernels;
 pub mod layers;
 pub mod memory;
 pub mod profiler;

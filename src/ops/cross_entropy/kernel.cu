@@ -66,8 +66,8 @@ __device__ void cross_entropy_row(Element* logits, const Index* targets, float* 
   }
 }
 
-// logits: [rows, vocabulary], overwritten; targets, loss: [rows]. A target outside of the vocabulary has the loss NaN. A
-// block per row.
+// logits: [rows, vocabulary], overwritten; targets, loss: [rows]. A target outside of the vocabulary has the loss NaN.
+// A block per row.
 KERNEL cross_entropy(Element* logits, const Index* targets, float* loss, Index vocabulary, float eps, int wide) {
   if (wide) {
     cross_entropy_row<WIDTH>(logits, targets, loss, vocabulary, eps);

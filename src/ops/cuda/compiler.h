@@ -1,5 +1,5 @@
-// Compiles CUDA source at run time with NVRTC, which is loaded when it is needed, and caches the result on disk. Needs no
-// GPU.
+// Compiles CUDA source at run time with NVRTC, which is loaded when it is needed, and caches the result on disk. Needs
+// no GPU.
 
 #pragma once
 
@@ -48,7 +48,7 @@ std::vector<std::string> options_for(int element, const std::string& architectur
 std::string cache_name(const std::string& source, const std::vector<std::string>& options, const std::string& version);
 
 // Returns the contents of file `name` in `folder`, or what `compile` returns, which it then writes there. A file whose
-// checksum is wrong is written again; a folder that cannot be written to (or "") is no error. Several processes may race.
+// checksum is wrong is written again; a folder that cannot be written to (or "") is no error. Processes may race.
 std::string cached(const std::string& folder, const std::string& name, const std::function<std::string()>& compile);
 
 }  // namespace kernels

@@ -8,8 +8,8 @@
 
 namespace kernels {
 
-// Whether `varlen_attention` can compute this: a GPU from compute capability 8.0 on, and a dtype, head_dim and mask that
-// its kernels have. A window without `causal` exists in half precision only.
+// Whether `varlen_attention` can compute this: a GPU from compute capability 8.0 on, and a dtype, head_dim and mask
+// that its kernels have. A window without `causal` exists in half precision only.
 bool has_varlen_attention(const at::Tensor& q, bool causal, int64_t window);
 
 // softmax(scale q k^T + mask) v for each of n sequences. q [T, H, D]; k, v [S, Hkv, D], each of whose heads serves H /

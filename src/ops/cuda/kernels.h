@@ -1,5 +1,5 @@
-// The project's own CUDA kernels, as functions of tensors. `available` says whether a tensor's device has them; where it
-// has not, libtorch's operations compute the same. The formulas are in `src/ops/<op>/kernel.cu`.
+// The project's own CUDA kernels, as functions of tensors. `available` says whether a tensor's device has them; where
+// it has not, libtorch's operations compute the same. The formulas are in `src/ops/<op>/kernel.cu`.
 //
 // Tensors are float, bf16 or fp16, all arguments of a call alike, on one device; sums are accumulated in fp32. Rows are
 // the last dimension, and what is in front of it counts as T rows. Arguments that are not contiguous are copied, except
@@ -30,8 +30,8 @@ std::string state(int64_t device);
 std::tuple<Tensor, Tensor, Tensor> rms_norm_forward(const Tensor& x, const OptionalTensor& residual, const Tensor& w,
                                                     double eps);
 
-// gy, and if it is used gsum, are the gradients of y and sum. Returns gx [.., H], which is also the residual's gradient,
-// and gw, fp32 [H], undefined unless `weights`. The sums over rows have a fixed order on a given GPU.
+// gy, and if it is used gsum, are the gradients of y and sum. Returns gx [.., H], which is also the residual's
+// gradient, and gw, fp32 [H], undefined unless `weights`. The sums over rows have a fixed order on a given GPU.
 std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& gy, const OptionalTensor& gsum, const Tensor& sum,
                                              const Tensor& w, const Tensor& rstd, bool weights);
 
@@ -66,8 +66,8 @@ std::tuple<Tensor, Tensor> activation_backward(const Tensor& g, const Tensor& x,
 // fp32 [n]; a target outside of 0..V has the loss NaN. `smoothing` is that of torch.nn.CrossEntropyLoss.
 Tensor cross_entropy_(const Tensor& logits, const Tensor& targets, double smoothing);
 
-// Returns the sum of squares of all elements of x, contiguous: fp64, no dimensions. The order of additions depends on
-// the number of elements alone.
+// Returns the sum of squares of all elements of x, contiguous: fp64, no dimensions. The order of additions depends only
+// on the number of elements and on whether x begins at a multiple of 16 bytes.
 Tensor sum_of_squares(const Tensor& x);
 
 // residual + dropout(x), of any one shape: element i of the mask is that of the CPU's dropout with this key. For

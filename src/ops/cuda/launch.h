@@ -1,5 +1,5 @@
-// Starts a kernel on a tensor's device. tests/kernels has another implementation of `start` and `limits`, which runs the
-// same kernels on the CPU.
+// Starts a kernel on a tensor's device. tests/kernels has another implementation of `start` and `limits`, which runs
+// the same kernels on the CPU.
 
 #pragma once
 

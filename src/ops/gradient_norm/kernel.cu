@@ -1,5 +1,5 @@
 // The sum of squares of a flat buffer, in fp64, so that no square overflows and no small one is lost. Each block sums
-// its part, and one block the parts, so the order depends on the number of elements alone.
+// its part, and one block the parts: the order depends on the number of elements and `wide`, not on the GPU.
 
 template <int N>
 __device__ double squares_of_thread(const Element* x, Index n) {

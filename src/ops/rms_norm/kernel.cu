@@ -94,8 +94,8 @@ __device__ void rms_norm_rows_back(const Element* gy, const Element* gsum, const
 // With n = x rstd, the normalized value, and h = gy w:
 //   gx = rstd (h - n mean(h n)) + gsum
 //   gw = sum over rows of gy round(n): here each block's part, which sum_rows adds up
-// gy, gsum (or null), x (the forward's sum), gx: [rows, width]; rstd: [rows]; partial: [blocks, width], or null if gw is
-// not needed. `in_shared`: there is dynamic shared memory for [width] floats; else the sums are in `partial`.
+// gy, gsum (or null), x (the forward's sum), gx: [rows, width]; rstd: [rows]; partial: [blocks, width], or null if gw
+// is not needed. `in_shared`: there is dynamic shared memory for [width] floats; else the sums are in `partial`.
 KERNEL rms_norm_backward(const Element* gy, const Element* gsum, const Element* x, const Element* w,
                          const float* rstd, Element* gx, float* partial, Index rows, Index width, int in_shared,
                          int wide) {

@@ -1,7 +1,7 @@
 //! All kernels compile with NVRTC, for every element type. No GPU is needed.
 //!
-//! `TRAINER_TEST_NVRTC` names the folder of `libnvrtc.so`; without it, NVRTC is searched for as the program does, and the
-//! tests are skipped if there is none.
+//! `TRAINER_TEST_NVRTC` names the folder of `libnvrtc.so`; without it, NVRTC is searched for as the program does, and
+//! the tests are skipped if there is none.
 
 use kernel_tests::{compile, compile_source};
 use std::path::Path;
