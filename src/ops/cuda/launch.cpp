@@ -39,7 +39,7 @@ using Stream = void*;
 constexpr int MULTIPROCESSORS = 16;    // CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
 constexpr int MAJOR = 75, MINOR = 76;  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 constexpr int SHARED_OPTIN = 97;       // CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-constexpr int DYNAMIC_SHARED_SIZE = 8; // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+constexpr int DYNAMIC_SHARED_SIZE = 8;  // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 constexpr size_t SHARED_ALWAYS = 48 << 10;  // what a kernel may use without that attribute
 constexpr size_t SHARED_STATIC = 4 << 10;   // more than any kernel here declares
 
@@ -161,7 +161,7 @@ class Gpu {
 
   struct Loaded {
     Kernel kernel = nullptr;
-    size_t shared = SHARED_ALWAYS;
+    size_t shared = SHARED_ALWAYS - SHARED_STATIC;
   };
 
   Kernel find(const char* name, int element, size_t shared) {
