@@ -1,6 +1,8 @@
 //! Finds libtorch through torch-sys, compiles the C++ shim against it, and writes its folder into every binary as
 //! a run path, so that nobody needs LD_LIBRARY_PATH. With TRAINER_RELOCATABLE the run path is a bundle's.
 
+mod build_kernels;
+
 use std::{env, fs, path::Path, path::PathBuf};
 
 /// Lines of a libtorch's version and that of the tch that binds it.
@@ -20,6 +22,23 @@ const SHIM: [&str; 12] = [
     "src/ops/rotary/cpu.cpp",
 ];
 const HEADERS: [&str; 3] = ["src/ffi/common.h", "src/ops/dropout/mask.h", "src/ops/vector.h"];
+/// The CUDA kernels' part of the shim, which embeds their sources.
+const KERNELS: [&str; 7] = [
+    "src/ops/cuda/compiler.cpp",
+    "src/ops/cuda/elementwise.cpp",
+    "src/ops/cuda/flash.cpp",
+    "src/ops/cuda/launch.cpp",
+    "src/ops/cuda/norms.cpp",
+    "src/ops/cuda/reductions.cpp",
+    "src/ops/cuda/state.cpp",
+];
+const KERNEL_HEADERS: [&str; 5] = [
+    "src/ops/cuda/compiler.h",
+    "src/ops/cuda/flash.h",
+    "src/ops/cuda/kernels.h",
+    "src/ops/cuda/launch.h",
+    "src/ops/cuda/shape.h",
+];
 /// Set by launch/bundle.sh: the binaries name no folder of this machine.
 const RELOCATABLE: &str = "TRAINER_RELOCATABLE";
 
@@ -64,12 +83,17 @@ fn compile_shim(root: &Path) {
     for name in ["LIBTORCH", "LIBTORCH_INCLUDE", "LIBTORCH_CXX11_ABI"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    for file in SHIM.iter().chain(&HEADERS) {
+    for file in SHIM.iter().chain(&HEADERS).chain(&KERNELS).chain(&KERNEL_HEADERS) {
         println!("cargo::rerun-if-changed={file}");
     }
     let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".into());
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    if let Err(problem) = build_kernels::embed(Path::new(""), &out) {
+        println!("cargo::error=the CUDA kernels cannot be embedded: {problem}");
+        return;
+    }
     let mut build = cc::Build::new();
-    build.cpp(true).std("c++20").opt_level(3).files(SHIM);
+    build.cpp(true).std("c++20").opt_level(3).files(SHIM).files(KERNELS).include(&out);
     // Loops marked `omp simd` are vectorized, without threads of OpenMP; no call sets errno.
     build.flag("-fopenmp-simd").flag("-fno-math-errno");
     build.define("_GLIBCXX_USE_CXX11_ABI", abi.as_str());

@@ -56,6 +56,7 @@ cargo test --release --doc --quiet
 say "tests of one process"
 "${test[@]}" --lib --bins "${one_process[@]}"
 "${test[@]}" -p fake-cuda -p fake-nccl
+"${test[@]}" -p kernel-tests
 if ((${#multi_rank[@]})); then
     say "tests of several ranks"
     trial=$(mktemp -d)

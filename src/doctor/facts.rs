@@ -68,6 +68,8 @@ pub struct Software {
     pub nccl_error: Option<String>,
     /// The NCCL next to libtorch, loaded or not.
     pub nccl_beside_libtorch: Option<String>,
+    /// The state of the CUDA kernels; `None` without a GPU.
+    pub kernels: Option<String>,
     /// The version of the NVIDIA kernel driver.
     pub driver: Option<String>,
 }

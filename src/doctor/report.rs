@@ -83,7 +83,7 @@ fn software(rank: &Rank) -> String {
         (Some(_), world) => format!("{world} ranks"),
         (None, _) => "none".to_owned(),
     };
-    let rows = [
+    let mut rows = vec![
         row("trainer", [software.trainer.version.clone(), software.trainer.path.clone()]),
         row("libtorch", [format!("{}, {build}", libtorch.version), libtorch.path.clone()]),
         row("NVIDIA driver", [driver, "-".to_owned()]),
@@ -91,6 +91,9 @@ fn software(rank: &Rank) -> String {
         row("MPI", [software.mpi.version.clone(), software.mpi.path.clone()]),
         row("launcher", [started, rank.launch.launcher.clone().unwrap_or_else(|| "-".to_owned())]),
     ];
+    if let Some(kernels) = &software.kernels {
+        rows.insert(4, row("CUDA kernels", [kernels.clone(), "-".to_owned()]));
+    }
     words(&["", "version", "path"], &rows)
 }
 

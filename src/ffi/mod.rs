@@ -2,6 +2,7 @@
 
 pub mod device;
 mod errors;
+pub mod kernels;
 pub mod memory;
 pub mod ops;
 pub mod profiler;

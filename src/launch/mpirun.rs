@@ -9,7 +9,7 @@ use std::process::Command;
 
 /// Environment variables to send to ranks on other machines, whose environment is that of a non-login shell there.
 /// mpirun itself sends `OMPI_MCA_*`; visible GPUs differ by host.
-const SENT: [&str; 12] = [
+const SENT: [&str; 13] = [
     "CUDA_DEVICE_ORDER",
     "LD_LIBRARY_PATH",
     "MKL_*",
@@ -18,6 +18,7 @@ const SENT: [&str; 12] = [
     "PYTORCH_*",
     "RUST_BACKTRACE",
     "TORCH_*",
+    "TRAINER_KERNELS",
     "TRAINER_LOG",
     "TRAINER_NCCL_PATH",
     "UCX_*",

@@ -34,6 +34,8 @@ impl Software {
             nccl_sharing,
             nccl_error,
             nccl_beside_libtorch: beside_libtorch().map(|path| path.display().to_string()),
+            kernels: (tch::Cuda::device_count() > 0)
+                .then(|| ffi::kernels::state(0).unwrap_or_else(|e| format!("not usable: {e}"))),
             driver: fs::read_to_string("/proc/driver/nvidia/version").ok().and_then(|text| kernel_driver(&text)),
         }
     }
