@@ -56,7 +56,12 @@ cargo test --release --doc --quiet
 say "tests of one process"
 "${test[@]}" --lib --bins "${one_process[@]}"
 "${test[@]}" -p fake-cuda -p fake-nccl
-"${test[@]}" -p kernel-tests
+# Together with this package, so that libtorch's bindings have the same features and are not compiled again.
+kernels=()
+for file in tests/kernels/tests/*.rs; do
+    kernels+=(--test "$(basename "$file" .rs)")
+done
+"${test[@]}" -p trainer -p kernel-tests "${kernels[@]}"
 if ((${#multi_rank[@]})); then
     say "tests of several ranks"
     trial=$(mktemp -d)

@@ -41,7 +41,7 @@ fn load(folder: &Path, comm: &Arc<dyn Collective>, kind: Kind, zero: Zero, from:
     let json = registry::read_config(folder).unwrap();
     let head = Head::of_config(folder, &json).unwrap();
     let declared = Declared::read(folder, json, DropoutOverrides::default(), head.role()).unwrap();
-    let how = LoadOptions { kind, zero, trains: true, seed: 7, from };
+    let how = LoadOptions { kind, zero, trains: true.into(), seed: 7, from };
     declared.with_head(&head, &[]).unwrap().load(comm, &how).unwrap()
 }
 
