@@ -1,9 +1,9 @@
 //! The size of a micro-batch, from which memory and work follow, without its tensors.
 
+use crate::data::buckets;
 use crate::data::collation::Collation;
 use crate::data::dataset::Dataset;
 use crate::data::example::Label;
-use crate::data::ragged;
 use crate::data::random::RandomKey;
 
 /// Sequences that attend to themselves or to as many others: sizes of the rectangles of the attention kernel.
@@ -56,7 +56,7 @@ impl Extent {
     fn between(queries: &[i64], keys: Option<&[i64]>) -> Self {
         let sides: Vec<&[i64]> = [queries].into_iter().chain(keys).collect();
         let mut extent = Extent { sequences: queries.len() as f64, ..Extent::default() };
-        for run in ragged::split(&sides) {
+        for run in buckets::split(&sides) {
             let n = run.len() as f64;
             let side = |lengths: &[i64]| {
                 let longest = lengths[run.clone()].iter().copied().max().unwrap_or_default() as f64;

@@ -13,6 +13,7 @@
 //! after another, without padding.
 
 pub mod batch;
+mod buckets;
 pub mod cache;
 pub mod collation;
 pub mod dataset;

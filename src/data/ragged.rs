@@ -1,11 +1,12 @@
 //! A packed batch: the real tokens of several sequences, one after another, without padding.
 
+use super::buckets::split;
 use crate::ffi::{transfer, without_graph};
 use std::cell::RefCell;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
-/// The positions of sequences in a packed batch (like `cu_seqlens`), and how the attention kernel groups them.
+/// The positions of sequences in a packed batch and how the attention kernel groups them.
 ///
 /// Only the kernel works on rectangles: neighbouring sequences of similar length form a [`Bucket`].
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub struct Sequences {
     first: Tensor,
     last: Tensor,
     positions: Tensor,
+    cu_seqlens: Tensor,
     derived: RefCell<Vec<(u64, Vec<Tensor>)>>,
 }
 
@@ -68,11 +70,6 @@ pub struct Padding {
     pub mask: Tensor,
 }
 
-/// Maximum padding per real token in a bucket: beyond it a new bucket costs less than the padding.
-const WASTE: f64 = 0.3;
-/// Below this amount of padding a split never pays.
-const SMALL: i64 = 24;
-
 impl Sequences {
     /// Packs sequences of these lengths. Neighbours of similar length make full rectangles, so callers sort by length;
     /// any order gives the same results. The tensors are on the CPU ([`Sequences::tensors_mut`]).
@@ -87,7 +84,8 @@ impl Sequences {
         let last: Vec<i64> = starts.iter().zip(&lengths).map(|(start, n)| start + n - 1).collect();
         let positions: Vec<i64> = lengths.iter().flat_map(|&n| 0..n).collect();
         let [first, last, positions] = [&starts, &last, &positions].map(|values| Tensor::from_slice(values));
-        Sequences { lengths, buckets, first, last, positions, derived: RefCell::default() }
+        let (cu_seqlens, derived) = (cu_seqlens(&lengths), RefCell::default());
+        Sequences { lengths, buckets, first, last, positions, cu_seqlens, derived }
     }
 
     /// Returns the sequences of a decoding step: one new token for each sequence that has `before` tokens in the KV
@@ -105,12 +103,13 @@ impl Sequences {
         let buckets = vec![Bucket { sequences: n, queries, keys: Keys::Remembered(keys, mask) }];
         let [first, last] = [0; 2].map(|_| Tensor::arange(n, (Kind::Int64, Device::Cpu)));
         let (lengths, positions) = (vec![1; before.len()], Tensor::from_slice(before));
-        Sequences { lengths, buckets, first, last, positions, derived: RefCell::default() }
+        let (cu_seqlens, derived) = (cu_seqlens(&lengths), RefCell::default());
+        Sequences { lengths, buckets, first, last, positions, cu_seqlens, derived }
     }
 
     /// The tensors, to upload with others in one copy ([`transfer::upload`]).
     pub fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
-        let own = [&mut self.first, &mut self.last, &mut self.positions];
+        let own = [&mut self.first, &mut self.last, &mut self.positions, &mut self.cu_seqlens];
         own.into_iter().chain(self.buckets.iter_mut().flat_map(Bucket::tensors_mut)).collect()
     }
 
@@ -122,6 +121,11 @@ impl Sequences {
     /// Number of tokens of each sequence.
     pub fn lengths(&self) -> &[i64] {
         &self.lengths
+    }
+
+    /// i32 `[sequences + 1]`: the index of each first token, and the number of all tokens.
+    pub fn cu_seqlens(&self) -> &Tensor {
+        &self.cu_seqlens
     }
 
     /// i64 `[sequences]`: the index of each first token.
@@ -205,6 +209,12 @@ pub fn fill_in_front(sequences: &Sequences) -> Tensor {
     transfer::to_device(Tensor::from_slice(&positions), sequences.first.device())
 }
 
+/// Returns the cumulative lengths, from 0.
+fn cu_seqlens(lengths: &[i64]) -> Tensor {
+    let ends = starts(lengths).into_iter().chain([lengths.iter().sum()]);
+    Tensor::from_slice(&ends.map(|end| end as i32).collect::<Vec<_>>())
+}
+
 /// Returns the index of each first token.
 fn starts(lengths: &[i64]) -> Vec<i64> {
     let start = |end: &mut i64, &n: &i64| {
@@ -212,30 +222,6 @@ fn starts(lengths: &[i64]) -> Vec<i64> {
         Some(*end - n)
     };
     lengths.iter().scan(0, start).collect()
-}
-
-/// Divides sequences into runs whose rectangles have little padding on any side.
-pub(super) fn split(sides: &[&[i64]]) -> Vec<Range<usize>> {
-    let mut runs: Vec<Range<usize>> = Vec::new();
-    let mut sums = vec![(0, 0); sides.len()];
-    for i in 0..sides[0].len() {
-        let lengths = || sides.iter().map(|side| side[i]);
-        if let Some(run) = runs.last_mut() {
-            let grown: Vec<(i64, i64)> = sums.iter().zip(lengths()).map(|(&(l, all), n)| (l.max(n), all + n)).collect();
-            let fits = grown.iter().all(|&(longest, all)| {
-                let padded = longest * (run.len() as i64 + 1) - all;
-                padded <= SMALL.max((all as f64 * WASTE) as i64)
-            });
-            if fits {
-                run.end = i + 1;
-                sums = grown;
-                continue;
-            }
-        }
-        runs.push(i..i + 1);
-        sums = lengths().map(|n| (n, n)).collect();
-    }
-    runs
 }
 
 impl Bucket {
@@ -326,6 +312,7 @@ impl Padding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::buckets::{SMALL, WASTE};
 
     fn ints(t: &Tensor) -> Vec<i64> {
         Vec::try_from(t).unwrap()
@@ -359,6 +346,7 @@ mod tests {
         assert_eq!((there.size(), ints(&bucket.queries.tokens_of(there))), (vec![15], ints(&tokens)));
         assert_eq!(ints(s.positions()), [0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2, 3]);
         assert_eq!((ints(s.first()), ints(s.last())), (vec![0, 5, 8], vec![4, 7, 11]));
+        assert_eq!(Vec::<i32>::try_from(s.cu_seqlens()).unwrap(), [0, 5, 8, 12]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Attention layers over packed batches: the KV cache, then the operation for each rectangle.
 
-use crate::data::ragged::Bucket;
+use crate::data::ragged::{Bucket, Sequences};
 use crate::nn::Ctx;
 pub use crate::ops::attention::{AttentionConfig, Bias, Mask};
-use crate::ops::attention::{attend, joined};
+use crate::ops::attention::{attend, has_packed, joined, packed};
 use tch::Tensor;
 
 /// Scaled dot-product attention (arXiv 1706.03762, section 3.2.1) of each sequence to itself.
@@ -18,14 +18,21 @@ pub fn self_attention(
     ctx: &mut Ctx,
     config: &AttentionConfig,
     qkv: &Tensor,
-    buckets: &[Bucket],
+    sequences: &Sequences,
     bias: Option<Bias>,
 ) -> Tensor {
     let AttentionConfig { heads, kv_heads, head_dim, .. } = *config;
     let widths = [heads, kv_heads, kv_heads].map(|n| n * head_dim);
+    let buckets = sequences.buckets();
     if ctx.has_cache() {
         let parts = qkv.split_with_sizes(widths, 1);
         return attention(ctx, config, [&parts[0], &parts[1], &parts[2]], buckets, bias);
+    }
+    if bias.is_none() && has_packed(qkv) {
+        let drops = ctx.drops(config.dropout);
+        if let Some(attended) = packed(config, qkv, sequences, drops) {
+            return attended;
+        }
     }
     over(buckets, |bucket| {
         // Split by columns: the three gradients are concatenated once, instead of being zero-padded and added.

@@ -66,7 +66,7 @@ impl SelfAttention {
             }
         };
         let qkv = angles.map_or(qkv.shallow_clone(), |angles| angles.rotate(qkv, config.heads + config.kv_heads));
-        let attended = self_attention(ctx, config, &qkv, sequences.buckets(), None);
+        let attended = self_attention(ctx, config, &qkv, sequences, None);
         self.out.forward(ctx, &attended)
     }
 
@@ -95,8 +95,7 @@ impl SelfAttention {
             ),
             false => Cost::default(),
         };
-        let around = if turns && !how.cpu { Around::Apart } else { Around::Joined };
-        let kernel = config.cost(how, x, around);
+        let kernel = config.cost(how, x, Around::Joined);
         let parts = [self.qkv.cost(how, x.tokens, keeps), norms, turned, kernel, self.out.cost(how, x.tokens, true)];
         let product = e * joined;
         let all: Cost = parts.into_iter().sum();

@@ -1,6 +1,7 @@
 //! Sums of gradients: of the rows of an embedding matrix, and of squares.
 
 use crate::error::Result;
+use crate::ffi;
 use tch::{Kind, Tensor};
 
 /// Adds `grad` `[T, width]` to the rows `ids` `[T]` of a matrix. In half precision the additions to a row are summed in
@@ -36,6 +37,10 @@ pub fn add_squares(total: &mut Tensor, x: &Tensor) -> Result<()> {
     const RUN: i64 = 1024;
     /// Half precision is converted in pieces.
     const PIECE: i64 = RUN << 12;
+    if let Some(squares) = ffi::kernels::squares(x)? {
+        _ = total.f_add_(&squares)?;
+        return Ok(());
+    }
     let n = x.numel() as i64;
     for start in (0..n).step_by(PIECE as usize) {
         let piece = x.f_narrow(0, start, PIECE.min(n - start))?.f_to_kind(Kind::Float)?;

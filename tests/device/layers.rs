@@ -98,7 +98,7 @@ fn kernel(name: &'static str, lengths: &'static [i64], kv_heads: i64, mask: Mask
     let qkv = ("qkv", [lengths.iter().sum(), (HEADS + 2 * kv_heads) * DIM]);
     let declare = move |_: &mut ParamBuilder, dropout: f64| {
         move |ctx: &mut Ctx, x: &[Tensor], sequences: &Sequences| {
-            self_attention(ctx, &config(kv_heads, mask, dropout), &x[0], sequences.buckets(), None)
+            self_attention(ctx, &config(kv_heads, mask, dropout), &x[0], sequences, None)
         }
     };
     Layer { lengths, causal: mask != Mask::Bidirectional, ..layer(name, &[qkv], declare) }
@@ -113,7 +113,7 @@ fn biased_kernel(name: &'static str, mask: Mask) -> Layer {
             let bias = |bucket: &trainer::data::ragged::Bucket| {
                 table.narrow(1, 0, bucket.queries.longest).narrow(2, 0, bucket.keys().longest).unsqueeze(0)
             };
-            self_attention(ctx, &config(HEADS, mask, dropout), &x[0], sequences.buckets(), Some(&bias))
+            self_attention(ctx, &config(HEADS, mask, dropout), &x[0], sequences, Some(&bias))
         }
     })
 }
@@ -254,7 +254,7 @@ fn layers() -> Vec<Layer> {
         kernel("attention-without-padding", EQUAL, HEADS, Mask::Bidirectional),
         layer("attention-scale", &[("qkv", [T, 3 * HIDDEN])], |_, dropout| {
             let config = AttentionConfig { scale: 0.75, ..config(HEADS, Mask::Bidirectional, dropout) };
-            move |ctx, x, sequences| self_attention(ctx, &config, &x[0], sequences.buckets(), None)
+            move |ctx, x, sequences| self_attention(ctx, &config, &x[0], sequences, None)
         }),
         kernel("attention-causal", LENGTHS, HEADS, Mask::Causal),
         kernel("attention-causal-without-padding", EQUAL, HEADS, Mask::Causal),

@@ -9,7 +9,7 @@ use crate::ops::cost::{ComputeMode, Cost};
 pub enum Around {
     /// Queries, keys and values are columns of one matmul result, which nothing else keeps.
     Joined,
-    /// Queries, keys and values are separate; another part keeps the source of the values.
+    /// Queries are separate from keys and values, which are columns of one matmul result.
     Apart,
     /// As `Separate`, with a bias added to the scores.
     Biased,
@@ -59,16 +59,15 @@ impl AttentionConfig {
             let row = heads * x.longest.min(QUERIES) * x.longest.min(window + QUERIES);
             let block = largest.min(row.max(SCORES));
             let fraction = if largest > 0.0 { block / largest } else { 0.0 };
-            let operands = fraction * width * (2.0 * x.widest[0] + 2.0 * x.widest[1]);
-            let gradients = fraction * width * (x.widest[0] + 2.0 * x.widest[1]);
-            let forward = 4.0 * (block + operands);
-            Cost::op(e * seen, input, output, [forward, forward + 4.0 * (block + gradients)])
+            let [q, k] = x.widest.map(|positions| fraction * width * positions);
+            let forward = 4.0 * (block + 2.0 * q + k);
+            Cost::op(e * seen, input, output, [forward, forward + 4.0 * (block + k)])
         } else {
             let grouped = self.kv_heads != self.heads;
             let seen = match around {
                 _ if grouped => queries * width + 2.0 * x.keys * width,
                 Around::Joined => queries * (width + 2.0 * kv_width),
-                _ => queries * width + keys * width + x.padded_keys * width,
+                _ => queries * width + 2.0 * keys * width,
             };
             // The result is kept beside the next layer's input if padding is removed or rectangles are concatenated.
             let picked = if x.rectangles > 1.0 { x.queries } else { x.padded_queries };

@@ -9,7 +9,7 @@ mod cost;
 pub use cost::Around;
 
 use super::{done, dropout, linear};
-use crate::data::ragged::Bucket;
+use crate::data::ragged::{Bucket, Sequences};
 use crate::ffi;
 use tch::{Device, Kind, Tensor};
 
@@ -44,6 +44,33 @@ pub type Bias<'a> = &'a dyn Fn(&Bucket) -> Tensor;
 /// Concatenates tensors; a single one is not copied.
 pub fn joined(mut parts: Vec<Tensor>) -> Tensor {
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0) }
+}
+
+/// Whether sequences may be attended to without rectangles: on GPUs.
+pub fn has_packed(x: &Tensor) -> bool {
+    x.device().is_cuda()
+}
+
+/// Computes attention of packed sequences to themselves in one call, without padding and masks: `qkv` as in
+/// [`crate::nn::attention::self_attention`]. `None` if libtorch's kernels do not exist for this GPU, dtype and size of
+/// heads.
+pub fn packed(
+    config: &AttentionConfig,
+    qkv: &Tensor,
+    sequences: &Sequences,
+    drops: Option<(f64, u64)>,
+) -> Option<Tensor> {
+    let AttentionConfig { heads, kv_heads, head_dim, scale, mask, .. } = *config;
+    let counts = [heads, kv_heads, kv_heads];
+    let parts = qkv.split_with_sizes(counts.map(|n| n * head_dim), 1);
+    let [q, k, v] = [0, 1, 2].map(|i| parts[i].view([-1, counts[i], head_dim]));
+    let longest = sequences.lengths().iter().copied().max().unwrap_or_default();
+    let window = if let Mask::SlidingWindow(window) = mask { window } else { 0 };
+    let masked = (mask != Mask::Bidirectional, window);
+    drops.inspect(|&(_, key)| dropout::seed(key));
+    let p = drops.map_or(0.0, |(p, _)| p);
+    let out = ffi::kernels::varlen_attention([&q, &k, &v], sequences.cu_seqlens(), longest, p, masked, scale);
+    done(out, "attention", qkv).map(|out| out.flatten(1, 2))
 }
 
 /// Computes one rectangle: rows `[sequences * longest, ..]` of queries, keys and values (keys and values possibly

@@ -3,6 +3,7 @@
 // of 1, and backward only multiplies them.
 
 #include "../../ffi/common.h"
+#include "../cuda/kernels.h"
 #include "../vector.h"
 
 #include <ATen/ATen.h>
@@ -73,6 +74,10 @@ float row_loss(float* x, int64_t n, int64_t target, double smoothing, bool learn
 // Losses f32 [n] of logits f32 [n, V]; with `learns`, the logits become their gradients.
 void row_losses(Tensor& logits, const Tensor& classes, Tensor losses, double smoothing, bool learns) {
   const int64_t n = logits.size(0), width = logits.size(1);
+  if (logits.is_cuda() && kernels::available(logits)) {
+    losses.copy_(kernels::cross_entropy_(logits, classes, smoothing));
+    return;
+  }
   if (!logits.is_cpu()) {
     // Elsewhere by libtorch's operations.
     const Tensor probabilities = at::log_softmax(logits, 1);

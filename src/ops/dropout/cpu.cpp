@@ -3,6 +3,7 @@
 #include "mask.h"
 
 #include "../../ffi/common.h"
+#include "../cuda/kernels.h"
 #include "../vector.h"
 
 #include <ATen/ATen.h>
@@ -61,6 +62,7 @@ void drop(const float* x, float* y, int64_t n, int64_t first, double p, int64_t 
 
 // Half values are converted to fp32 and back: libtorch's conversions are vectorized, and the product is rounded once.
 Tensor dropped(const Tensor& input, double p, int64_t key) {
+  if (input.is_cuda()) return kernels::dropout_add(input, std::nullopt, p, key);
   const Tensor x = input.to(at::kFloat).contiguous();
   Tensor y = at::empty_like(x);
   const float* from = x.const_data_ptr<float>();

@@ -3,17 +3,17 @@
 use super::cost::{ComputeMode, Cost};
 use super::done;
 use crate::ffi;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// Sets each element to 0 with probability `p` and scales the others by `1 / (1 - p)`.
 ///
-/// On the CPU the mask is a function of `key` and the element's index, the same for every dtype, and is not stored for
-/// backward. On a GPU libtorch's generator is seeded with `key`; it belongs to this process alone.
+/// The mask is a function of `key` and the element's index, the same for every dtype and device, and is not stored for
+/// backward. On a GPU without kernels libtorch's generator is seeded with `key`; it belongs to this process alone.
 pub fn dropout(x: Tensor, p: f64, key: u64) -> Tensor {
     if p == 0.0 || x.numel() == 0 {
         return x;
     }
-    if x.device() == Device::Cpu {
+    if ffi::kernels::available(&x) {
         return done(ffi::ops::dropout(&x, p, key), "dropout", &x);
     }
     seed(key);

@@ -1,7 +1,8 @@
-// The second half of a gated feed-forward layer on the CPU: y = (f(gate) * up) W^T + b. Saves gate and up only: backward
+// The second half of a gated feed-forward layer: y = (f(gate) * up) W^T + b. Saves gate and up only: backward
 // computes their product again.
 
 #include "../../ffi/common.h"
+#include "../cuda/kernels.h"
 #include "../dropout/mask.h"
 #include "../vector.h"
 
@@ -59,10 +60,22 @@ Tensor activated_backward(Activation f, const Tensor& g, const Tensor& x, const 
   TORCH_CHECK(false, "unknown activation");
 }
 
+kernels::Activation on_gpu(Activation f) {
+  switch (f) {
+    case Activation::Gelu: return kernels::Activation::Gelu;
+    case Activation::GeluTanh: return kernels::Activation::GeluTanh;
+    case Activation::Relu: return kernels::Activation::Relu;
+    case Activation::Silu: return kernels::Activation::Silu;
+    case Activation::Tanh: return kernels::Activation::Tanh;
+  }
+  TORCH_CHECK(false, "unknown activation");
+}
+
 constexpr int64_t kRows = 128;  // of pieces that stay in the cache
 
 // f(gate) * up of `x` [T, 2 n], gate first: [T, n].
 Tensor product(Activation f, const Tensor& x) {
+  if (x.is_cuda()) return kernels::gated_activation_forward(x, on_gpu(f));
   const int64_t rows = x.size(0), n = x.size(1) / 2;
   Tensor y = at::empty({rows, n}, x.options());
   if (f == Activation::Silu && x.scalar_type() == at::kFloat && x.is_contiguous()) {
@@ -83,6 +96,10 @@ Tensor product(Activation f, const Tensor& x) {
 
 // The gradient of `x` from that of the product; also the product itself.
 std::pair<Tensor, Tensor> gradients(Activation f, const Tensor& g, const Tensor& x) {
+  if (x.is_cuda()) {
+    auto [gx, y] = kernels::gated_activation_backward(g, x, on_gpu(f), /*value=*/true);
+    return {gx, y};
+  }
   const int64_t rows = x.size(0), n = x.size(1) / 2;
   Tensor gx = at::empty(x.sizes(), x.options()), y = at::empty({rows, n}, x.options());
   if (f == Activation::Silu && x.scalar_type() == at::kFloat && x.is_contiguous() && g.is_contiguous()) {

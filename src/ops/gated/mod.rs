@@ -6,12 +6,12 @@ use self::activation::Activation;
 use super::cost::{ComputeMode, Cost};
 use super::{done, dropout, linear};
 use crate::ffi;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// Returns `dropout(f(gate) * up) W^T + b` of `x`, `[T, 2 * inner]` with the gate first; W is `[out, inner]` and b
 /// `[out]`; the dropout is (p, key).
 ///
-/// On the CPU only `x` is kept for backward, which computes the product again.
+/// Only `x` is kept for backward, which computes the product again (on a GPU without kernels the product too).
 pub fn gated_linear(
     x: &Tensor,
     f: Activation,
@@ -19,7 +19,7 @@ pub fn gated_linear(
     weight: &Tensor,
     bias: Option<&Tensor>,
 ) -> Tensor {
-    if x.device() == Device::Cpu {
+    if ffi::kernels::available(x) {
         let upcast = linear::upcasts(x);
         return done(ffi::ops::gated_linear(x, weight, bias, f as i64, drops, upcast), "gated linear layer", x);
     }

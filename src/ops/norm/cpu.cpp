@@ -1,7 +1,8 @@
-// Layer norm and RMS norm on the CPU, with the dropout and the residual addition before them. Saved for backward: the
+// Layer norm and RMS norm, on the CPU by the functions here and on a GPU by the kernels, with the dropout and the residual addition before them. Saved for backward: the
 // sum, and one or two numbers per row; the dropout mask is computed again from its key.
 
 #include "../../ffi/common.h"
+#include "../cuda/kernels.h"
 #include "../dropout/mask.h"
 #include "../vector.h"
 
@@ -11,6 +12,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 namespace {
@@ -97,6 +99,12 @@ struct ResidualNorm : Function<ResidualNorm> {
     const int64_t rows = x.size(0), n = x.size(1);
     const auto kind = x.scalar_type();
     const bool adds = residual.has_value();
+    ctx->saved_data["layer"] = norm.layer;
+    ctx->saved_data["p"] = norm.p;
+    ctx->saved_data["key"] = norm.key;
+    ctx->saved_data["adds"] = adds;
+    ctx->set_materialize_grads(false);
+    if (x.is_cuda()) return on_gpu(ctx, x, residual, weight, bias, norm);
     const Tensor w = single(weight), b = bias ? single(*bias) : Tensor();
     Tensor sum = adds ? at::empty({rows, n}, x.options()) : x.contiguous();
     Tensor y = at::empty({rows, n}, x.options());
@@ -147,12 +155,31 @@ struct ResidualNorm : Function<ResidualNorm> {
       if (!whole) part(y).copy_(scales ? normed : normed.to(kind).mul_(weight));
     }
     ctx->save_for_backward({sum, weight, stats});
-    ctx->saved_data["layer"] = norm.layer;
-    ctx->saved_data["p"] = norm.p;
-    ctx->saved_data["key"] = norm.key;
-    ctx->saved_data["adds"] = adds;
-    ctx->set_materialize_grads(false);
     return adds ? tensor_list{sum, y} : tensor_list{y};
+  }
+
+  static tensor_list on_gpu(AutogradContext* ctx, const Tensor& x, const std::optional<Tensor>& residual,
+                            const Tensor& weight, const std::optional<Tensor>& bias, Norm norm) {
+    const bool dropped = norm.p > 0.0;
+    const Tensor input = dropped ? kernels::dropout_add(x, residual, norm.p, norm.key) : x;
+    const std::optional<Tensor> added = dropped ? std::nullopt : residual;
+    Tensor sum, y, mean, rstd;
+    if (norm.layer) {
+      std::tie(sum, y, mean, rstd) = kernels::layer_norm_forward(input, added, weight, *bias, norm.eps);
+    } else {
+      std::tie(sum, y, rstd) = kernels::rms_norm_forward(input, added, weight, norm.eps);
+    }
+    ctx->save_for_backward({sum, weight, rstd, mean});
+    return residual ? tensor_list{sum, y} : tensor_list{y};
+  }
+
+  // The gradients of x, scale and shift.
+  static std::tuple<Tensor, Tensor, Tensor> gpu_gradients(const torch::autograd::variable_list& saved, bool layer,
+                                                          const Tensor& g, const Tensor& direct) {
+    const std::optional<Tensor> sum_gradient = direct.defined() ? std::optional<Tensor>(direct) : std::nullopt;
+    if (layer) return kernels::layer_norm_backward(g, sum_gradient, saved[0], saved[1], saved[3], saved[2], true);
+    auto [gx, gw] = kernels::rms_norm_backward(g, sum_gradient, saved[0], saved[1], saved[2], true);
+    return {gx, gw, Tensor()};
   }
 
   static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
@@ -167,6 +194,10 @@ struct ResidualNorm : Function<ResidualNorm> {
     Tensor gx, gw, gb;
     if (!g.defined()) {
       gx = direct;
+    } else if (sum.is_cuda()) {
+      std::tie(gx, gw, gb) = gpu_gradients(saved, layer, g, direct);
+      gw = gw.to(weight.scalar_type());
+      if (layer) gb = gb.to(weight.scalar_type());
     } else {
       const Tensor w = single(weight);
       const float* ws = w.const_data_ptr<float>();

@@ -3,7 +3,7 @@
 use super::cost::{ComputeMode, Cost};
 use super::{done, dropout};
 use crate::ffi;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// The kind of normalization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Norm<'a> {
 
 /// Normalizes `x`, `[.., size]`. Half types are computed in fp32; RMS norm rounds them before scaling, as in Llama.
 pub fn norm(x: &Tensor, how: Norm) -> Tensor {
-    if x.device() == Device::Cpu {
+    if ffi::kernels::available(x) {
         let rows = x.reshape([-1, how.weight.size()[0]]);
         let y = ffi::ops::norm(&rows, [Some(how.weight), how.bias], how.kind == NormKind::Layer, how.eps);
         return done(y, "norm", x).view_as(x);
@@ -44,7 +44,7 @@ pub fn norm(x: &Tensor, how: Norm) -> Tensor {
 
 /// Returns `sum = residual + dropout(x)` and `norm(sum)`, all `[T, size]`; the dropout is (p, key).
 pub fn residual_norm(x: Tensor, residual: &Tensor, drops: Option<(f64, u64)>, how: Norm) -> (Tensor, Tensor) {
-    if x.device() == Device::Cpu {
+    if ffi::kernels::available(&x) {
         let (weights, layer) = ([Some(how.weight), how.bias], how.kind == NormKind::Layer);
         let [y, sum] = done(ffi::ops::residual_norm(&x, residual, drops, weights, layer, how.eps), "residual norm", &x);
         return (sum, y);

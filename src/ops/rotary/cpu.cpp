@@ -1,6 +1,8 @@
-// Rotary position embeddings (arXiv 2104.09864) on the CPU, in place: queries and keys are columns of one matrix.
+// Rotary position embeddings (arXiv 2104.09864) in place: queries and keys are columns of one matrix. On the CPU by
+// the functions here, on a GPU by the kernel.
 
 #include "../../ffi/common.h"
+#include "../cuda/kernels.h"
 #include "../vector.h"
 
 #include <ATen/ATen.h>
@@ -28,6 +30,7 @@ WIDE_VECTORS void rotated(float* x, const float* cos, const float* sin, int64_t 
 // x [T, columns], contiguous: rotates its first `heads` heads by the angles [T, half]; sign -1 rotates back.
 void rotate(Tensor& x, const Tensor& cos, const Tensor& sin, int64_t heads, float sign) {
   const int64_t rows = x.size(0), columns = x.size(1), half = cos.size(1);
+  if (x.is_cuda()) return kernels::rotary_(x, cos, sin, 0, heads, 2 * half, sign < 0.0f);
   // Half types in pieces of fp32.
   const bool whole = x.scalar_type() == at::kFloat;
   const Tensor cosines = cos.to(at::kFloat).contiguous(), sines = sin.to(at::kFloat).contiguous();

@@ -3,7 +3,7 @@
 use super::cost::{ComputeMode, Cost};
 use super::done;
 use crate::ffi;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// The angles of the tokens of a batch.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ impl Angles {
     /// element of a head's first half and the one at the same index of its second half, as in Hugging Face's weights.
     pub fn rotate(&self, x: Tensor, heads: i64) -> Tensor {
         let half = self.cos.size()[1];
-        if x.device() == Device::Cpu {
+        if ffi::kernels::available(&x) {
             return done(ffi::ops::rotary(&x.contiguous(), &self.cos, &self.sin, heads), "rotary embeddings", &x);
         }
         let parts = x.split_with_sizes([heads * 2 * half, x.size()[1] - heads * 2 * half], 1);
@@ -34,7 +34,7 @@ pub fn cost(how: &ComputeMode, rows: f64, columns: f64, rotated: f64) -> Cost {
     let e = how.element();
     match how.cpu {
         true => Cost::op(0.0, e * rows * columns, 0.0, [how.wide(rows.min(512.0) * rotated); 2]),
-        false => Cost::op(e * rows * columns, e * rows * columns, e * rows * columns, [2.0 * e * rows * rotated; 2]),
+        false => Cost::op(0.0, e * rows * columns, e * rows * columns, [2.0 * e * rows * rotated; 2]),
     }
 }
 
