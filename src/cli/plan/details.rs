@@ -246,7 +246,7 @@ fn time(report: &Report) -> String {
     let rows = |of: &dyn Fn(&Row) -> Vec<String>| report.rows.iter().map(of).collect::<Vec<_>>();
     text += &table(&["ranks", "batch", "step", "tokens/s", "per rank", "efficiency", "run"], &rows(&times));
     text += "\n";
-    text += &table(&["ranks", "linear", "attention", "memory", "exposed comm.", "sent", "inter-node"], &rows(&parts));
+    text += &table(&["ranks", "linear", "attention", "memory", "exposed comm.", "sent", "to nodes"], &rows(&parts));
     text += "\n";
     let short = |row: &&Row| row.global_batch < report.planned.global_batch(row.ranks);
     if let Some(row) = report.rows.iter().find(short) {

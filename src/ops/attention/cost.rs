@@ -61,7 +61,7 @@ impl AttentionConfig {
             let fraction = if largest > 0.0 { block / largest } else { 0.0 };
             let [q, k] = x.widest.map(|positions| fraction * width * positions);
             let forward = 4.0 * (block + 2.0 * q + k);
-            Cost::op(e * seen, input, output, [forward, forward + 4.0 * (block + k)])
+            Cost::op(e * seen, input, output, [forward, 4.0 * (2.0 * block + q + k)])
         } else {
             let grouped = self.kv_heads != self.heads;
             let seen = match around {

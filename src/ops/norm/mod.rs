@@ -60,7 +60,7 @@ pub fn cost(how: &ComputeMode, kind: NormKind, rows: f64, size: f64, keeps: bool
     if how.cpu {
         let input = if keeps { e * numbers } else { 0.0 };
         let wide = how.wide(rows.min(PIECE) * size);
-        return Cost::op(8.0 * rows + input, e * numbers, e * numbers, [2.0 * wide, 4.0 * wide]);
+        return Cost::op(8.0 * rows + input, e * numbers, e * numbers, [2.0 * wide, 3.0 * wide]);
     }
     match kind {
         NormKind::Layer => {
@@ -82,9 +82,11 @@ const PIECE: f64 = 512.0;
 pub fn residual_cost(how: &ComputeMode, kind: NormKind, rows: f64, size: f64, p: f64) -> Cost {
     let numbers = rows * size;
     if how.cpu {
+        // Without dropout both inputs have the same gradient.
         let sum = how.element() * numbers;
         let op = cost(how, kind, rows, size, true);
-        return Cost { forward: op.forward, backward: op.backward + sum, alone: op.alone + sum, ..op };
+        let dropped = if p > 0.0 && how.train { sum } else { 0.0 };
+        return Cost { backward: op.backward + dropped, alone: op.alone + sum, ..op };
     }
     dropout::cost(how, numbers, p).then(cost(how, kind, rows, size, true))
 }
