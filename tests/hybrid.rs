@@ -88,7 +88,7 @@ fn a_checkpoint_is_taken_up_in_any_grouping() {
 
 /// Runs and returns each rank's counts.
 fn counted(bench: &Bench, group: Vec<Arc<dyn Collective>>, out: &str, more: &[&str]) -> Vec<Counts> {
-    let (ranks, counts): (Vec<_>, Vec<Arc<Mutex<Counts>>>) = group.into_iter().map(Counting::new).unzip();
+    let (ranks, counts): (Vec<_>, Vec<Arc<Mutex<Counts>>>) = group.into_iter().map(Counting::around).unzip();
     bench.run_on(ranks, out, more, &Resume::None).unwrap();
     counts.iter().map(|counts| counts.lock().unwrap().clone()).collect()
 }

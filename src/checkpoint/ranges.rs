@@ -72,7 +72,7 @@ pub fn copy_transposed(file: &TensorFile, name: &str, (rows, columns): (i64, i64
                     (matrix.f_select(0, row)?.f_narrow(0, column, count)?, count)
                 };
                 let part = target.narrow(0, at - range.start, count);
-                _ = part.f_view(source.size().as_slice())?.f_copy_(&source)?;
+                part.f_view(source.size().as_slice())?.f_copy_(&source)?;
                 at += count;
             }
         }

@@ -19,7 +19,7 @@ pub struct Counting {
 }
 
 impl Counting {
-    pub fn new(below: Arc<dyn Collective>) -> (Arc<dyn Collective>, Arc<Mutex<Counts>>) {
+    pub fn around(below: Arc<dyn Collective>) -> (Arc<dyn Collective>, Arc<Mutex<Counts>>) {
         let counts = Arc::new(Mutex::new(Counts::new()));
         let group = "all".to_owned();
         (Arc::new(Counting { below, group, splits: Mutex::default(), counts: Arc::clone(&counts) }), counts)
