@@ -67,7 +67,7 @@ fn rows(classes: f64) -> f64 {
     (LOGITS / (4.0 * classes)).floor().max(FEWEST)
 }
 
-/// Returns the cost of the loss of `n` rows for a layer `[classes, width]`; `keeps` as in [`Cost::matmul`].
+/// Returns the cost of the losses of `n` rows, for a layer `[classes, width]`.
 pub fn cost(how: &ComputeMode, n: f64, [classes, width]: [i64; 2]) -> Cost {
     let (classes, width) = (classes as f64, width as f64);
     let (e, count) = (how.element(), rows(classes).min(n));
