@@ -7,7 +7,7 @@ use std::{env, fs, path::Path, path::PathBuf};
 
 /// Lines of a libtorch's version and that of the tch that binds it.
 const VERSIONS: &str = include_str!("launch/libtorch/versions");
-const SHIM: [&str; 12] = [
+const SHIM: [&str; 13] = [
     "src/ffi/shim.cpp",
     "src/ffi/device.cpp",
     "src/ffi/memory.cpp",
@@ -20,6 +20,7 @@ const SHIM: [&str; 12] = [
     "src/ops/linear/cpu.cpp",
     "src/ops/norm/cpu.cpp",
     "src/ops/rotary/cpu.cpp",
+    "src/ops/vector.cpp",
 ];
 const HEADERS: [&str; 3] = ["src/ffi/common.h", "src/ops/dropout/mask.h", "src/ops/vector.h"];
 /// The CUDA kernels' part of the shim, which embeds their sources.

@@ -137,7 +137,7 @@ fn only_half_tensors_are_kept() {
         };
         let linear = grows(&|| linear_by(Matmul::Upcast, &x, &w, Some(&b)));
         assert_eq!(linear, tensor, "linear keeps its result only");
-        let norm = grows(&|| ops::norm(&x, [Some(&w.get(0).detach()), Some(&b)], true, 1e-12).unwrap());
+        let norm = grows(&|| ops::norm(&x, (&w.get(0).detach(), Some(&b)), true, 1e-12).unwrap());
         assert!((tensor..=tensor + 1024 + 2 * 4 * t as u64).contains(&norm), "norm: {norm}");
         // 16 sequences of 32 tokens, 8 heads of 32
         let heads = x.view([16, 32, 8, 32]).transpose(1, 2);
@@ -163,7 +163,7 @@ fn weights_may_be_away_between_the_passes() {
         let (scale, shift) = (part(65 * 48 + 16, &[64]), part(64 * 48 + 128, &[64]));
         let x = random(&[20, 48], 1.0, kind).set_requires_grad(true);
         let y = linear_by(Matmul::Upcast, &x, &w, Some(&b));
-        let y = ops::norm(&y, [Some(&scale), Some(&shift)], true, 1e-12).unwrap();
+        let y = ops::norm(&y, (&scale, Some(&shift)), true, 1e-12).unwrap();
         if away {
             let copy = flat.copy();
             resize_storage(&flat, 0).unwrap();
@@ -184,8 +184,7 @@ fn layer_norm_is_rounded_once() {
             let x = random(&[rows, 96], 3.0, kind);
             let (w, b) = (random(&[96], 0.5, kind), random(&[96], 0.4, kind));
             let g = random(&[rows, 96], 0.7, kind) + 0.3;
-            let got =
-                run(kind, &[&x, &w, &b], &g, |l| ops::norm(&l[0], [Some(&l[1]), Some(&l[2])], true, 1e-12).unwrap());
+            let got = run(kind, &[&x, &w, &b], &g, |l| ops::norm(&l[0], (&l[1], Some(&l[2])), true, 1e-12).unwrap());
             let exact =
                 run(Kind::Double, &[&x, &w, &b], &g, |l| l[0].layer_norm([96], Some(&l[1]), Some(&l[2]), 1e-12, false));
             for (i, name) in ["result", "gradient of x", "gradient of scale", "gradient of shift"].iter().enumerate() {

@@ -2,8 +2,8 @@
 //!
 //! `docs/checkpoint-format.md` describes the format. [`import`] reads model folders, [`export`] writes them. [`state`]
 //! is `trainer_state.json`, [`optimizer`] the optimizer state by parameter name. [`tensors`] and [`tensor_writer`] read
-//! and write safetensors files, [`ranges`] reads parts of their tensors, [`sharded`] is about several files with an index.
-//! [`folder`] writes folders atomically, [`run_dir`] manages the checkpoints of a run.
+//! and write safetensors files, [`ranges`] reads parts of their tensors, [`sharded`] is about several files with an
+//! index. [`folder`] writes folders atomically, [`run_dir`] manages the checkpoints of a run.
 
 pub mod export;
 pub mod folder;

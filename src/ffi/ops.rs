@@ -1,5 +1,6 @@
-//! The autograd functions of [`crate::ops`] in C++, which documents them. All but [`linear_cross_entropy`] are for CPU
-//! tensors.
+//! The autograd functions of [`crate::ops`] in C++, which documents them. [`half_linear`] and [`attention`] are for CPU
+//! tensors, [`linear_cross_entropy`] for any, the others for tensors with an implementation
+//! ([`super::kernels::available`]).
 
 use super::{Handle, Message, check, handle};
 use crate::error::Result;
@@ -124,19 +125,19 @@ pub fn residual_norm(
     x: &Tensor,
     residual: &Tensor,
     drops: Option<(f64, u64)>,
-    [weight, bias]: [Option<&Tensor>; 2],
+    (weight, bias): (&Tensor, Option<&Tensor>),
     layer: bool,
     eps: f64,
 ) -> Result<[Tensor; 2]> {
     let (p, key) = split(drops);
-    let (weight, bias) = (optional(weight), optional(bias));
+    let (weight, bias) = (handle(weight), optional(bias));
     // SAFETY: live tensors, and null for no bias.
     made(|out| unsafe { trainer_residual_norm(out, handle(x), handle(residual), weight, bias, layer, eps, p, key) })
 }
 
 /// The norm of rows `[T, size]`.
-pub fn norm(x: &Tensor, [weight, bias]: [Option<&Tensor>; 2], layer: bool, eps: f64) -> Result<Tensor> {
-    let (weight, bias) = (optional(weight), optional(bias));
+pub fn norm(x: &Tensor, (weight, bias): (&Tensor, Option<&Tensor>), layer: bool, eps: f64) -> Result<Tensor> {
+    let (weight, bias) = (handle(weight), optional(bias));
     // SAFETY: live tensors, and null for what is absent.
     one(|out| unsafe { trainer_residual_norm(out, handle(x), null_mut(), weight, bias, layer, eps, 0.0, 0) })
 }

@@ -65,7 +65,10 @@ impl SelfAttention {
                 Tensor::cat(&[normed(0), normed(1), parts[2].shallow_clone()], 1)
             }
         };
-        let qkv = angles.map_or(qkv.shallow_clone(), |angles| angles.rotate(qkv, config.heads + config.kv_heads));
+        let qkv = match angles {
+            Some(angles) => angles.rotate(qkv, config.heads + config.kv_heads),
+            None => qkv,
+        };
         let attended = self_attention(ctx, config, &qkv, sequences, None);
         self.out.forward(ctx, &attended)
     }
@@ -74,7 +77,8 @@ impl SelfAttention {
     pub fn cost(&self, how: &ComputeMode, x: &Extent, keeps: bool, turns: bool) -> Cost {
         let config = &self.config.attention;
         let AttentionConfig { heads, kv_heads, head_dim, .. } = *config;
-        let numbers = |heads: i64| x.tokens * (heads * head_dim) as f64;
+        let columns = |heads: i64| (heads * head_dim) as f64;
+        let numbers = |heads: i64| x.tokens * columns(heads);
         let (joined, placed) = (numbers(heads + 2 * kv_heads), numbers(heads + kv_heads));
         let e = how.element();
         let norms: Cost = match &self.head_norms {
@@ -87,12 +91,7 @@ impl SelfAttention {
             None => Cost::default(),
         };
         let turned = match turns {
-            true => rotary::cost(
-                how,
-                x.tokens,
-                numbers(heads + 2 * kv_heads) / x.tokens.max(1.0),
-                placed / x.tokens.max(1.0),
-            ),
+            true => rotary::cost(how, x.tokens, columns(heads + 2 * kv_heads), columns(heads + kv_heads)),
             false => Cost::default(),
         };
         let kernel = config.cost(how, x, Around::Joined);

@@ -1,8 +1,8 @@
 //! Operations on tensors that layers are made of. Each is a folder with its implementations, backward, cost and tests.
 //!
 //! Code above this module does not ask on which device it runs; an operation knows no model, no parameter and no rank.
-//! Random operations take a key ([`crate::nn::rng`]). Implementations for the CPU are autograd functions in C++
-//! (`cpu.cpp`); elsewhere libtorch's operations compute the same.
+//! Random operations take a key ([`crate::nn::rng`]). Implementations are autograd functions in C++ (`cpu.cpp`), for the
+//! CPU and for GPUs that have the CUDA kernels; elsewhere libtorch's operations compute the same.
 
 pub mod attention;
 pub mod cost;

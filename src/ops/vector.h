@@ -32,4 +32,14 @@ inline float exponential(float x) {
   return x < -87.3f ? 0.0f : p * scale;
 }
 
+// The largest of n elements, and their sum.
+float largest(const float* x, int64_t n);
+float sum(const float* x, int64_t n);
+
+// y = e^(x - shift), possibly in place; returns the sum.
+float exponentials(const float* x, float* y, int64_t n, float shift);
+
+// x += y
+void add(float* x, const float* y, int64_t n);
+
 }  // namespace ops

@@ -4,7 +4,8 @@
 //! not sharded, micro-batches accumulate in whole buffers and the last one reduces them. If they are, each micro-batch
 //! reduces a buffer that exists only for its block, and a rank adds its shard of the result to its sum.
 //! With several sets of shards ([`Groups`]), a shard's sum over all micro-batches is then all-reduced over its replicas,
-//! once per step. Of an embedding matrix only the rows of the global batch ([`Rows`]) are accumulated, and reduced once per step.
+//! once per step. Of an embedding matrix only the rows of the global batch ([`Rows`]) are accumulated, and reduced once
+//! per step.
 
 use crate::comm::{Action, Op, Pending, Request};
 use crate::error::Result;

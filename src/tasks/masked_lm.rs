@@ -1,6 +1,6 @@
 //! Masked language modeling (arXiv 1810.04805, section 3.1), with or without next-sentence prediction.
 
-use super::cross_entropy;
+use super::{cross_entropy, target_scores};
 use crate::data::batch::{Batch, Labels, Targets};
 use crate::data::dataset::LabelKind;
 use crate::data::extent::Extents;
@@ -54,8 +54,7 @@ impl Task for MaskedLm {
 
     /// Returns `[n, vocab_size]` for the n masked tokens, and `[B, 2]` for next-sentence prediction.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
-        let rows = hidden[0].index_select(0, &self.targets(batch).0.positions);
-        let words = backbone.vocabulary(&rows, ctx).logits();
+        let words = target_scores(backbone, hidden, self.targets(batch).0, ctx).logits();
         let sentences = self.next_sentence.as_ref().map(|head| head.of_sequences(backbone, hidden, batch, ctx));
         [words].into_iter().chain(sentences).collect()
     }
@@ -75,8 +74,7 @@ impl Task for MaskedLm {
         ctx: &mut Ctx,
     ) -> Option<Vec<Losses>> {
         let (targets, classes) = self.targets(batch);
-        let rows = hidden[0].index_select(0, &targets.positions);
-        let words = backbone.vocabulary(&rows, ctx).cross_entropy(&targets.classes, 0.0);
+        let words = target_scores(backbone, hidden, targets, ctx).cross_entropy(&targets.classes, 0.0);
         let sentences = self.next_sentence.as_ref().zip(classes).map(|(head, classes)| {
             let scores = head.of_sequences(backbone, hidden, batch, ctx).to_kind(Kind::Float);
             cross_entropy(&scores, classes).into()

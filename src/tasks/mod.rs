@@ -41,12 +41,12 @@ pub use model::Model;
 pub use results::Results;
 
 use crate::data::Dataset;
-use crate::data::batch::Batch;
+use crate::data::batch::{Batch, Targets};
 use crate::data::extent::Extents;
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::{ComputeMode, Cost, Ctx};
-use crate::ops::cross_entropy::Losses;
+use crate::ops::cross_entropy::{Losses, Projection};
 use serde_json::{Map, Value};
 use tch::Tensor;
 
@@ -139,6 +139,11 @@ fn logits_json(row: &[f32]) -> Value {
 fn scores_cost(head: Cost, rows: f64, classes: usize) -> Cost {
     let scores = 4.0 * rows * classes as f64;
     Cost::keep(scores).then(head).then(Cost::op(scores, scores, scores, [0.0; 2]))
+}
+
+/// Returns the projection of the targets' hidden states to the vocabulary, `[n, vocab_size]` for n targets.
+fn target_scores(backbone: &dyn Backbone, hidden: &Boundary, targets: &Targets, ctx: &mut Ctx) -> Projection {
+    backbone.vocabulary(&hidden[0].index_select(0, &targets.positions), ctx)
 }
 
 /// Computes the cross entropy of each row, f32 `[n]`, from logits `[n, C]` and classes i64 `[n]`.

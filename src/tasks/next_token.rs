@@ -1,6 +1,6 @@
 //! Next-token prediction: causal and sequence-to-sequence language modeling.
 
-use super::cross_entropy;
+use super::{cross_entropy, target_scores};
 use crate::data::Dataset;
 use crate::data::batch::{Batch, Labels, Targets};
 use crate::data::extent::Extents;
@@ -32,8 +32,7 @@ impl Task for NextToken {
 
     /// Returns `[n, vocab_size]` for the n targets.
     fn logits(&self, backbone: &dyn Backbone, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
-        let rows = hidden[0].index_select(0, &targets(batch).positions);
-        vec![backbone.vocabulary(&rows, ctx).logits()]
+        vec![target_scores(backbone, hidden, targets(batch), ctx).logits()]
     }
 
     fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &ComputeMode) -> Cost {
@@ -48,8 +47,8 @@ impl Task for NextToken {
         batch: &Batch,
         ctx: &mut Ctx,
     ) -> Option<Vec<Losses>> {
-        let rows = hidden[0].index_select(0, &targets(batch).positions);
-        Some(vec![backbone.vocabulary(&rows, ctx).cross_entropy(&targets(batch).classes, 0.0)])
+        let targets = targets(batch);
+        Some(vec![target_scores(backbone, hidden, targets, ctx).cross_entropy(&targets.classes, 0.0)])
     }
 
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {

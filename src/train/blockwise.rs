@@ -123,15 +123,8 @@ impl<'a> Blockwise<'a> {
     /// # Errors
     /// A dead or late rank, where weights are gathered.
     pub fn infer(self, weights: &mut Weights, batch: Option<&Batch>) -> Result<Option<Boundary>> {
-        let _guard = tch::no_grad_guard();
-        let mut boundary = Boundary::new();
-        self.visit(weights, |index| {
-            if let Some(batch) = batch {
-                boundary = self.model.forward(index, &boundary, batch, &mut Ctx::eval(self.params));
-            }
-        })?;
-        weights.release(self.params, self.model.blocks() - 1)?;
-        Ok(batch.map(|_| boundary))
+        let head = self.model.blocks() - 1;
+        self.without_gradients(weights, batch, |input, batch, ctx| self.model.forward(head, input, batch, ctx))
     }
 
     /// Returns the task's answers for `batch` and, if it has labels, the losses of each term, without dropout and without
@@ -140,6 +133,16 @@ impl<'a> Blockwise<'a> {
     /// # Errors
     /// As [`Blockwise::infer`].
     pub fn evaluate(self, weights: &mut Weights, batch: Option<&Batch>) -> Result<Option<(Tensor, Vec<Tensor>)>> {
+        self.without_gradients(weights, batch, |input, batch, ctx| self.model.evaluate(input, batch, ctx))
+    }
+
+    /// Runs all blocks but the last, and `head` on their result.
+    fn without_gradients<T>(
+        self,
+        weights: &mut Weights,
+        batch: Option<&Batch>,
+        head: impl Fn(&Boundary, &Batch, &mut Ctx) -> T,
+    ) -> Result<Option<T>> {
         let _guard = tch::no_grad_guard();
         let (mut boundary, mut found) = (Boundary::new(), None);
         self.visit(weights, |index| {
@@ -147,7 +150,7 @@ impl<'a> Blockwise<'a> {
             let mut ctx = Ctx::eval(self.params);
             match index + 1 < self.model.blocks() {
                 true => boundary = self.model.forward(index, &boundary, batch, &mut ctx),
-                false => found = Some(self.model.evaluate(&boundary, batch, &mut ctx)),
+                false => found = Some(head(&boundary, batch, &mut ctx)),
             }
         })?;
         weights.release(self.params, self.model.blocks() - 1)?;

@@ -4,10 +4,10 @@
 
 #include "../../src/ops/cross_entropy/kernel.cu"
 #include "../../src/ops/dropout/kernel.cu"
-#include "../../src/ops/gated_activation/kernel.cu"
+#include "../../src/ops/gated/kernel.cu"
 #include "../../src/ops/gradient_norm/kernel.cu"
-#include "../../src/ops/layer_norm/kernel.cu"
-#include "../../src/ops/rms_norm/kernel.cu"
+#include "../../src/ops/norm/layer.cu"
+#include "../../src/ops/norm/rms.cu"
 #include "../../src/ops/rotary/kernel.cu"
 
 ALL(ADD)

@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 #include <optional>
 #include <vector>
 
@@ -33,29 +32,8 @@ struct Config {
 constexpr int64_t kQueries = 256;      // at a time
 constexpr int64_t kScores = 1 << 18;   // at a time, unless one block of one sequence has more
 
-WIDE_VECTORS float largest(const float* x, int64_t n) {
-  float found = -std::numeric_limits<float>::infinity();
-#pragma omp simd reduction(max : found)
-  for (int64_t i = 0; i < n; i++) found = x[i] > found ? x[i] : found;
-  return found;
-}
-
-WIDE_VECTORS float exponentials(float* x, int64_t n, float shift) {
-  float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; i++) {
-    x[i] = ops::exponential(x[i] - shift);
-    sum += x[i];
-  }
-  return sum;
-}
-
 WIDE_VECTORS void times(float* x, int64_t n, float factor) {
   for (int64_t i = 0; i < n; i++) x[i] *= factor;
-}
-
-WIDE_VECTORS void plus(float* x, const float* y, int64_t n) {
-  for (int64_t i = 0; i < n; i++) x[i] += y[i];
 }
 
 WIDE_VECTORS float dot(const float* x, const float* y, int64_t n) {
@@ -99,9 +77,9 @@ class Rectangle {
   void softmax(const Block& b, Tensor& scores) const {
     rows(b, scores, [&](float* row, int64_t s, int64_t, int64_t i, int64_t) {
       const int64_t low = first(i) - b.key, count = last(i) + 1 - first(i);
-      if (mask_.defined()) plus(row + low, mask_.const_data_ptr<float>() + s * keys_ + first(i), count);
-      const float shift = largest(row + low, count);
-      const float sum = exponentials(row + low, count, shift);
+      if (mask_.defined()) ops::add(row + low, mask_.const_data_ptr<float>() + s * keys_ + first(i), count);
+      const float shift = ops::largest(row + low, count);
+      const float sum = ops::exponentials(row + low, row + low, count, shift);
       times(row + low, count, 1.0f / sum);
       std::fill(row, row + low, 0.0f);
       std::fill(row + low + count, row + b.keys, 0.0f);

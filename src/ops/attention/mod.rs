@@ -1,6 +1,7 @@
-//! Scaled dot-product attention over the rectangles of a packed batch: the only place with padding.
+//! Scaled dot-product attention over a packed batch: its rectangles are the only place with padding.
 //!
-//! libtorch's fused kernels compute it, except on the CPU with dropout, with a sliding window and of half types: there
+//! On GPUs, all sequences are one call of libtorch's variable-length kernels where these exist. Over rectangles,
+//! libtorch's fused kernels compute attention, except on the CPU with dropout, with a sliding window and of half types: there
 //! an autograd function of our own (`cpu.cpp`) computes a few queries at a time and keeps only its inputs. A bias needs
 //! all scores.
 

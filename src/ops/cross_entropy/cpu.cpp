@@ -11,7 +11,6 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <limits>
 #include <optional>
 
 namespace {
@@ -21,31 +20,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::tensor_list;
 
-WIDE_VECTORS float largest(const float* x, int64_t n) {
-  float found = -std::numeric_limits<float>::infinity();
-#pragma omp simd reduction(max : found)
-  for (int64_t i = 0; i < n; i++) found = x[i] > found ? x[i] : found;
-  return found;
-}
-
-WIDE_VECTORS float total(const float* x, int64_t n) {
-  float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; i++) sum += x[i];
-  return sum;
-}
-
-// y = e^(x - shift); returns the sum.
-WIDE_VECTORS float exponentials(const float* x, float* y, int64_t n, float shift) {
-  float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; i++) {
-    y[i] = ops::exponential(x[i] - shift);
-    sum += y[i];
-  }
-  return sum;
-}
-
 WIDE_VECTORS void scaled(float* x, int64_t n, float factor, float offset) {
   for (int64_t i = 0; i < n; i++) x[i] = x[i] * factor - offset;
 }
@@ -54,15 +28,15 @@ WIDE_VECTORS void scaled(float* x, int64_t n, float factor, float offset) {
 // 1512.00567, section 7, as in torch). With `learns`, the row becomes its gradient: softmax(x) - (1 - s) onehot - s / V.
 float row_loss(float* x, int64_t n, int64_t target, double smoothing, bool learns) {
   constexpr int64_t kPiece = 2048;  // f32 sums of pieces, added in f64
-  const float shift = largest(x, n), at_target = x[target];
+  const float shift = ops::largest(x, n), at_target = x[target];
   double sum = 0.0, mean = 0.0;
   if (smoothing > 0.0) {
-    for (int64_t i = 0; i < n; i += kPiece) mean += total(x + i, std::min(kPiece, n - i));
+    for (int64_t i = 0; i < n; i += kPiece) mean += ops::sum(x + i, std::min(kPiece, n - i));
     mean /= static_cast<double>(n);
   }
   float scratch[kPiece];
   for (int64_t i = 0; i < n; i += kPiece) {
-    sum += exponentials(x + i, learns ? x + i : scratch, std::min(kPiece, n - i), shift);
+    sum += ops::exponentials(x + i, learns ? x + i : scratch, std::min(kPiece, n - i), shift);
   }
   if (learns) {
     scaled(x, n, static_cast<float>(1.0 / sum), static_cast<float>(smoothing / static_cast<double>(n)));

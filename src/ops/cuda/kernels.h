@@ -1,5 +1,5 @@
 // The project's own CUDA kernels, as functions of tensors. `available` says whether a tensor's device has them; where
-// it has not, libtorch's operations compute the same. The formulas are in `src/ops/<op>/kernel.cu`.
+// it has not, libtorch's operations compute the same. The formulas are in `src/ops/<op>/*.cu`.
 //
 // Tensors are float, bf16 or fp16, all arguments of a call alike, on one device; sums are accumulated in fp32. Rows are
 // the last dimension, and what is in front of it counts as T rows. Arguments that are not contiguous are copied, except
@@ -49,7 +49,7 @@ std::tuple<Tensor, Tensor, Tensor> layer_norm_backward(const Tensor& gy, const O
 void rotary_(const Tensor& x, const Tensor& cosines, const Tensor& sines, int64_t column, int64_t heads,
              int64_t head_dim, bool backward);
 
-// The order is that of activate() in src/ops/gated_activation/kernel.cu.
+// The order is that of activate() in src/ops/gated/kernel.cu.
 enum class Activation : int { Silu, Gelu, GeluTanh, Relu, Tanh };
 
 // x [.., 2 I], gate columns first. Returns act(gate) up [.., I].

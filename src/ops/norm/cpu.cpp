@@ -30,22 +30,11 @@ struct Norm {
   int64_t key;
 };
 
-WIDE_VECTORS float sum_of(const float* x, int64_t n) {
-  float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; i++) sum += x[i];
-  return sum;
-}
-
 WIDE_VECTORS float squares_of(const float* x, int64_t n, float mean) {
   float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < n; i++) sum += (x[i] - mean) * (x[i] - mean);
   return sum;
-}
-
-WIDE_VECTORS void added(float* x, const float* y, int64_t n) {
-  for (int64_t i = 0; i < n; i++) x[i] += y[i];
 }
 
 WIDE_VECTORS void normalized(const float* x, float* y, int64_t n, float mean, float rstd) {
@@ -122,11 +111,10 @@ struct ResidualNorm : Function<ResidualNorm> {
           for (int64_t i = begin; i < end; i++) {
             if (norm.p > 0.0) {
               ops::drop(xs + i * n, ss + i * n, n, (start + i) * n, norm.p, norm.key);
-              added(ss + i * n, rs + i * n, n);
             } else {
               std::copy(xs + i * n, xs + (i + 1) * n, ss + i * n);
-              added(ss + i * n, rs + i * n, n);
             }
+            ops::add(ss + i * n, rs + i * n, n);
           }
         });
         if (!whole) part(sum).copy_(added_rows);
@@ -143,7 +131,7 @@ struct ResidualNorm : Function<ResidualNorm> {
       at::parallel_for(0, count, 64, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; i++) {
           const float* row = vs + i * n;
-          const float mean = norm.layer ? sum_of(row, n) / static_cast<float>(n) : 0.0f;
+          const float mean = norm.layer ? ops::sum(row, n) / static_cast<float>(n) : 0.0f;
           const double variance = squares_of(row, n, mean) / static_cast<double>(n);
           const auto rstd = static_cast<float>(1.0 / std::sqrt(variance + norm.eps));
           st[2 * i] = mean;

@@ -29,7 +29,7 @@ pub struct Norm<'a> {
 pub fn norm(x: &Tensor, how: Norm) -> Tensor {
     if ffi::kernels::available(x) {
         let rows = x.reshape([-1, how.weight.size()[0]]);
-        let y = ffi::ops::norm(&rows, [Some(how.weight), how.bias], how.kind == NormKind::Layer, how.eps);
+        let y = ffi::ops::norm(&rows, (how.weight, how.bias), how.kind == NormKind::Layer, how.eps);
         return done(y, "norm", x).view_as(x);
     }
     match how.kind {
@@ -45,7 +45,7 @@ pub fn norm(x: &Tensor, how: Norm) -> Tensor {
 /// Returns `sum = residual + dropout(x)` and `norm(sum)`, all `[T, size]`; the dropout is (p, key).
 pub fn residual_norm(x: Tensor, residual: &Tensor, drops: Option<(f64, u64)>, how: Norm) -> (Tensor, Tensor) {
     if ffi::kernels::available(&x) {
-        let (weights, layer) = ([Some(how.weight), how.bias], how.kind == NormKind::Layer);
+        let (weights, layer) = ((how.weight, how.bias), how.kind == NormKind::Layer);
         let [y, sum] = done(ffi::ops::residual_norm(&x, residual, drops, weights, layer, how.eps), "residual norm", &x);
         return (sum, y);
     }
