@@ -74,7 +74,7 @@ fn updated(comm: Arc<dyn Collective>, zero: Zero, kind: Kind, masters: Masters) 
         let values = Tensor::arange(layout.padded(unit), (Kind::Float, Device::Cpu)).sin();
         weights.set(&params, unit, &values).unwrap();
     }
-    let config = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-6, weight_decay: 0.1 };
+    let config = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-6 };
     let mut adamw = AdamW::new(config, (0..layout.units().len()).map(|unit| weights.master(unit))).unwrap();
     let mut gradients = Gradients::new(&params, Arc::clone(&comm), zero, Kind::Float).unwrap();
     let mut offload = match masters {
@@ -108,8 +108,9 @@ fn updated(comm: Arc<dyn Collective>, zero: Zero, kind: Kind, masters: Masters) 
                 offload.fetch(&gradients.owned(index + 1, next).unwrap()).unwrap();
             }
             let n = weights.master(index).unwrap().numel() as i64;
-            let (slice, decay) = (weights.master(index).unwrap(), unit.groups[0].decay);
-            let slice = Slice { weights: slice, grads: &brought, range: 0..n, decay, began: 0 };
+            let slice = weights.master(index).unwrap();
+            let weight_decay = if unit.groups[0].decay { 0.1 } else { 0.0 };
+            let slice = Slice { weights: slice, grads: &brought, range: 0..n, weight_decay, began: 0 };
             adamw.update(index, &slice, 0.01, 2.0).unwrap();
             weights.publish_from_host(&params, index, "an update", &mut offload).unwrap();
         }

@@ -1,18 +1,21 @@
 //! The settings: each is declared here once. Documentation, messages and `--print-config` follow from the declarations.
 
+mod model;
+mod train;
+
+pub use self::model::ModelConfig;
+pub use self::train::TrainConfig;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::choice::{
-    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, Offload, OnBadRecord, OnNonFinite,
-    Precision, ShardWithin, TaskKind, Writers,
-};
+use super::choice::{Backend, Documents, Format, Offload, OnBadRecord, Precision, ShardWithin, TaskKind, Writers};
 use super::keys::{
-    ABOVE_0_BELOW_1, AT_LEAST_1, AT_LEAST_2, AT_LEAST_3, DefaultValue, Entries, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1,
-    Key, LOSS_SCALE, POSITIVE, SECONDS, Section, parse, section,
+    ABOVE_0_BELOW_1, AT_LEAST_1, AT_LEAST_2, AT_LEAST_3, DefaultValue, Entries, FROM_0_TO_1, Key, LOSS_SCALE, POSITIVE,
+    SECONDS, Section, parse, section,
 };
-use super::mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};
+use super::mixed::{Bytes, EarlyStopping, Recompute, ZeroStage};
 use super::problems::Problems;
 use super::value::Value;
 
@@ -35,29 +38,6 @@ section! {
         parallel: ParallelConfig;
         checkpoint: CheckpointConfig;
         comm: CommConfig;
-    }
-}
-
-section! {
-    /// `[model]`: the model that is fine-tuned.
-    ModelConfig in "model" {
-        /// Local Hugging Face model folder. It contains `config.json`, `*.safetensors`, and `tokenizer.json`. Models
-        /// are not downloaded from a hub by name.
-        path: PathBuf;
-        /// Source of the initial weights. `pretrained`: the weight files in `path`. `random`: newly initialized from
-        /// the seed and the parameter name, as specified by `config.json`; `path` then needs no `*.safetensors`
-        /// ([more](large-models.md#training-from-scratch)).
-        init: ModelInit = ModelInit::Pretrained;
-        /// Weights that are not trained. A list of patterns for Hugging Face parameter names, where `*` matches any
-        /// characters and `?` one character, such as `["bert.embeddings.*"]`. Frozen weights have no gradient and no
-        /// optimizer state. A pattern that matches nothing is an error ([more](large-models.md#freezing-weights)).
-        freeze: Vec<String> = Vec::new();
-        /// Dropout after embeddings and inside layers.
-        hidden_dropout_prob: Option<f64> => "the value in `config.json`", FROM_0_BELOW_1;
-        /// Dropout of attention probabilities.
-        attention_probs_dropout_prob: Option<f64> => "the value in `config.json`", FROM_0_BELOW_1;
-        /// Dropout before the head.
-        classifier_dropout: Option<f64> => "the value in `config.json`", FROM_0_BELOW_1;
     }
 }
 
@@ -198,90 +178,6 @@ impl DataConfig {
     /// Returns a training file with all settings at their defaults.
     pub fn new(train: PathBuf) -> Self {
         DataConfig { train, ..DataConfig::default() }
-    }
-}
-
-section! {
-    /// `[train]`: length of the training, optimizer, evaluation and checkpoints.
-    TrainConfig in "train" {
-        /// Passes over the training data. Fractions are allowed.
-        num_train_epochs: f64 = 3.0, POSITIVE;
-        /// Number of optimizer steps. Overrides `num_train_epochs`.
-        max_steps: Option<u64> => "determined by `num_train_epochs`", AT_LEAST_1;
-        /// Sequences per optimizer step, over all ranks. Results do not depend on the number of ranks.
-        global_batch_size: usize = 8, AT_LEAST_1;
-        /// Tokens per micro-batch on each rank. A rank accumulates gradients over several micro-batches if its part of
-        /// the batch is larger, with the same result and less memory. `"auto"`: 4096 on a CPU; on a GPU as many as fit
-        /// into its memory ([how it is chosen](large-models.md#micro-batch-size)). The header of a run shows the
-        /// number.
-        micro_batch_tokens: MicroBatchTokens = MicroBatchTokens::Auto;
-        /// Peak learning rate of the schedule.
-        learning_rate: f64 = 5e-5, POSITIVE;
-        /// Learning rate schedule after warm-up. `linear`: linear decay to 0; `cosine`: decay to 0 along half a cosine;
-        /// `constant_with_warmup`: constant. `constant`: constant from the first step; setting warm-up is then an
-        /// error.
-        lr_scheduler_type: LrSchedulerType = LrSchedulerType::Linear;
-        /// Linear warm-up from 0, as a fraction of all steps.
-        warmup_ratio: f64 = 0.0, FROM_0_TO_1;
-        /// Linear warm-up in steps. Overrides `warmup_ratio` if greater than 0.
-        warmup_steps: u64 = 0;
-        /// AdamW's decoupled weight decay. Not applied to biases and norms.
-        weight_decay: f64 = 0.0, FROM_0;
-        /// AdamW's decay rate of the mean of gradients.
-        adam_beta1: f64 = 0.9, FROM_0_BELOW_1;
-        /// AdamW's decay rate of the mean of squared gradients.
-        adam_beta2: f64 = 0.999, FROM_0_BELOW_1;
-        /// AdamW's epsilon, added to the denominator.
-        adam_epsilon: f64 = 1e-8, POSITIVE;
-        /// Maximum global norm of gradients, for clipping. 0 disables clipping.
-        max_grad_norm: f64 = 1.0, FROM_0;
-        /// What to do after a NaN or Inf loss or gradient norm. `stop` ends the run with exit code 4 and reports the
-        /// step, the rank, the first tensor with NaN or Inf, and the samples; `skip` leaves weights and optimizer
-        /// state as they are, counts the step, and continues ([more](large-models.md#nan-or-inf-losses)).
-        on_non_finite: OnNonFinite = OnNonFinite::Stop;
-        /// Steps between two lines of metrics.
-        logging_steps: u64 = 500, AT_LEAST_1;
-        /// Number of final steps to profile. On rank 0, libtorch's profiler writes `trace-rank0.json` to `output_dir`:
-        /// every operation and GPU kernel, and ranges named after the step, each block's forward and backward, and the
-        /// optimizer. `chrome://tracing`, Perfetto and TensorBoard read the file; `tests/gpu/trace.py` summarizes it.
-        profile_steps: u64 = 0;
-        /// When to evaluate. `steps` by default if `eval_steps` is set. With `data.eval`, an evaluation always follows
-        /// the last step.
-        eval_strategy: IntervalStrategy = IntervalStrategy::No;
-        /// Steps between two evaluations.
-        eval_steps: Option<u64> => "`logging_steps`, if `eval_strategy` is `steps`", AT_LEAST_1;
-        /// When to write checkpoints.
-        save_strategy: IntervalStrategy = IntervalStrategy::Steps;
-        /// Steps between two checkpoints.
-        save_steps: u64 = 500, AT_LEAST_1;
-        /// Number of checkpoints to keep. The latest are kept, and the best with `load_best_model_at_end`.
-        save_total_limit: Option<usize> => "all", AT_LEAST_1;
-        /// Makes the best checkpoint the final model. Otherwise the final model is that of the last step. Needs
-        /// `data.eval` and evaluations. Every evaluation that is the best so far is followed by a checkpoint, whatever
-        /// `save_strategy` is.
-        load_best_model_at_end: bool = false;
-        /// Metric that ranks checkpoints. `loss`; for sequence classification `accuracy`, `f1` (macro), `micro_f1`,
-        /// `matthews_correlation`, and with two labels `binary_f1`, `roc_auc`, `average_precision`
-        /// ([more](#sequence-classification)); for multi-label `accuracy`, `f1` (macro), `micro_f1`; for token
-        /// classification `f1`, `precision`, `recall`, `accuracy`; for multiple choice `accuracy`; for regression
-        /// `pearson`, `spearmanr`, `mse`; for question answering `exact_match`, `f1`, and with SQuAD 2.0's rules
-        /// `HasAns_exact`, `HasAns_f1`, `NoAns_exact`, `NoAns_f1`; for language models `perplexity`; for `masked-lm`
-        /// also `masked_accuracy` and, with `next_sentence`, `sentence_accuracy`; with `predict_with_generate` also
-        /// `bleu` and `rougeL`. The prefix `eval_` is optional.
-        metric_for_best_model: String = "loss".into();
-        /// Whether a greater metric is better. Default: `false` for `mse`, `perplexity`, and names that end with
-        /// `loss`; `true` for all others.
-        greater_is_better: Option<bool> => "determined by the metric";
-    }
-}
-
-impl TrainConfig {
-    /// Returns whether a greater value of `metric_for_best_model` is better: as set, otherwise true unless the name is
-    /// that of a loss (Hugging Face's rule) or of an error (`mse`, `perplexity`).
-    pub fn is_greater_better(&self) -> bool {
-        let metric = self.metric_for_best_model.as_str();
-        let lower_is_better = metric.ends_with("loss") || ["mse", "perplexity"].contains(&metric);
-        self.greater_is_better.unwrap_or(!lower_is_better)
     }
 }
 

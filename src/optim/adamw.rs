@@ -14,7 +14,6 @@ pub struct AdamWConfig {
     pub beta1: f64,
     pub beta2: f64,
     pub epsilon: f64,
-    pub weight_decay: f64,
 }
 
 /// The moments of one flat buffer, with the same layout.
@@ -44,7 +43,7 @@ pub struct Slice<'a> {
     /// `[n]`, of any float dtype.
     pub grads: &'a Tensor,
     pub range: Range<i64>,
-    pub decay: bool,
+    pub weight_decay: f64,
     /// Number of optimizer steps before the state of this range was initialized.
     pub began: u64,
 }
@@ -122,7 +121,7 @@ impl AdamW {
             beta1: self.config.beta1,
             beta2: self.config.beta2,
             epsilon: self.config.epsilon,
-            weight_decay: if slice.decay { self.config.weight_decay } else { 0.0 },
+            weight_decay: slice.weight_decay,
             step: self.step - slice.began,
             grad_scale,
         };
@@ -145,7 +144,7 @@ mod tests {
     /// Compares with Algorithm 2 of the paper on two groups, with and without weight decay, and scaled gradients.
     #[test]
     fn update_matches_the_formula() {
-        let config = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-6, weight_decay: 0.1 };
+        let config = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-6 };
         let weights = Tensor::from_slice(&[1.0f32, -2.0, 0.5, 3.0]);
         let mut by_hand: Vec<f64> = vec![1.0, -2.0, 0.5, 3.0];
         let (mut m, mut v) = ([0.0f64; 4], [0.0f64; 4]);
@@ -155,13 +154,13 @@ mod tests {
             let g: Vec<f32> = (0..4).map(|i| (step as f32 * 0.7 + i as f32).sin()).collect();
             let grads = Tensor::from_slice(&g);
             adamw.begin_step();
-            for (range, decay) in [(0..2, true), (2..4, false)] {
-                let slice = Slice { weights: &weights, grads: &grads, range, decay, began: 0 };
+            for (range, weight_decay) in [(0..2, 0.1), (2..4, 0.0)] {
+                let slice = Slice { weights: &weights, grads: &grads, range, weight_decay, began: 0 };
                 adamw.update(0, &slice, lr, scale).unwrap();
             }
             for i in 0..4 {
                 let g = f64::from(g[i]) / scale;
-                let decay = if i < 2 { config.weight_decay } else { 0.0 };
+                let decay = if i < 2 { 0.1 } else { 0.0 };
                 m[i] = config.beta1 * m[i] + (1.0 - config.beta1) * g;
                 v[i] = config.beta2 * v[i] + (1.0 - config.beta2) * g * g;
                 let m_hat = m[i] / (1.0 - config.beta1.powi(step as i32));
@@ -180,7 +179,7 @@ mod tests {
     #[test]
     fn ranges_are_split_by_age() {
         let w = Tensor::zeros([20], (Kind::Float, tch::Device::Cpu));
-        let config = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-6, weight_decay: 0.1 };
+        let config = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-6 };
         let mut adamw = AdamW::new(config, [Some(&w)]).unwrap();
         assert_eq!(adamw.ages(0, &(0..20)), [(0..20, 0)]);
         adamw.begin_late(0, 12..15, 7);
@@ -193,7 +192,7 @@ mod tests {
     /// Weights unfrozen later are updated like weights trained from the start.
     #[test]
     fn a_late_start_equals_an_early_start() {
-        let config = AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
+        let config = AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
         let zeros = || Tensor::zeros([4], (Kind::Float, tch::Device::Cpu));
         let grads = Tensor::from_slice(&[1.0f32, -2.0, 0.5, 3.0]);
         let (early, late) = (zeros(), zeros());
@@ -203,7 +202,7 @@ mod tests {
         for _ in 0..5 {
             for (adamw, weights, began) in [(&mut first, &early, 0), (&mut second, &late, 1000)] {
                 adamw.begin_step();
-                let slice = Slice { weights, grads: &grads, range: 0..4, decay: false, began };
+                let slice = Slice { weights, grads: &grads, range: 0..4, weight_decay: 0.0, began };
                 adamw.update(0, &slice, 0.01, 1.0).unwrap();
             }
         }

@@ -30,6 +30,8 @@ pub fn kind(precision: Precision) -> Kind {
 pub struct StepConfig {
     pub seed: u64,
     pub schedule: Schedule,
+    /// Of parameters with weight decay.
+    pub weight_decay: f64,
     /// Maximum gradient norm for clipping; 0 disables clipping.
     pub max_grad_norm: f64,
     pub recompute: Recompute,
@@ -42,6 +44,7 @@ pub fn step(config: &Config, schedule: Schedule) -> StepConfig {
     StepConfig {
         seed: config.seed,
         schedule,
+        weight_decay: config.train.weight_decay,
         max_grad_norm: config.train.max_grad_norm,
         recompute: recompute(config),
         skips_non_finite: config.train.on_non_finite == OnNonFinite::Skip,

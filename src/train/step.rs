@@ -65,7 +65,6 @@ impl Stepper {
             beta1: config.train.adam_beta1,
             beta2: config.train.adam_beta2,
             epsilon: config.train.adam_epsilon,
-            weight_decay: config.train.weight_decay,
         };
         let masters = (0..params.layout().units().len()).map(|unit| weights.master(unit));
         let optimizer = AdamW::new(adamw, masters)?;
@@ -192,7 +191,7 @@ impl Stepper {
         let excess = (grad_norm + 1e-6) / limit;
         let clip = if limit > 0.0 && excess > 1.0 { excess } else { 1.0 };
         self.optimizer.begin_step();
-        let Stepper { model, params, weights, gradients, optimizer, offload, .. } = self;
+        let Stepper { model, params, weights, gradients, optimizer, offload, config, .. } = self;
         let units = params.layout().units();
         let trained: Vec<usize> = (0..units.len()).filter(|&unit| weights.master(unit).is_some()).collect();
         let fetch = |offload: &mut Option<Offload>, turn: usize| {
@@ -208,12 +207,13 @@ impl Stepper {
             let grads = brought.or_else(|| gradients.owned(index, unit));
             let (Some(master), Some(grads)) = (weights.master(index), grads) else { continue };
             let owned = weights.owned(unit);
-            let parts = |group: &Group| (group.decay, optimizer.ages(index, &group.range));
-            for (decay, ages) in unit.groups.iter().map(parts) {
+            let decay = |group: &Group| if group.decay { config.weight_decay } else { 0.0 };
+            let parts = |group: &Group| (decay(group), optimizer.ages(index, &group.range));
+            for (weight_decay, ages) in unit.groups.iter().map(parts) {
                 for (range, began) in ages {
                     let range = range.start.max(owned.start) - owned.start..range.end.min(owned.end) - owned.start;
                     if !range.is_empty() {
-                        let slice = Slice { weights: master, grads: &grads, range, decay, began };
+                        let slice = Slice { weights: master, grads: &grads, range, weight_decay, began };
                         optimizer.update(index, &slice, learning_rate, clip * scale)?;
                     }
                 }
