@@ -1,0 +1,33 @@
+//! Settings of the model: where it comes from and which of its weights are trained.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::choice::ModelInit;
+use crate::config::keys::{DefaultValue, Entries, FROM_0_BELOW_1, Key, Section, parse, section};
+use crate::config::problems::Problems;
+use crate::config::value::Value;
+
+section! {
+    /// `[model]`: the model that is fine-tuned.
+    ModelConfig in "model" {
+        /// Local Hugging Face model folder. It contains `config.json`, `*.safetensors`, and `tokenizer.json`. Models
+        /// are not downloaded from a hub by name.
+        path: PathBuf;
+        /// Source of the initial weights. `pretrained`: the weight files in `path`. `random`: newly initialized from
+        /// the seed and the parameter name, as specified by `config.json`; `path` then needs no `*.safetensors`
+        /// ([more](large-models.md#training-from-scratch)).
+        init: ModelInit = ModelInit::Pretrained;
+        /// Weights that are not trained. A list of patterns for Hugging Face parameter names, where `*` matches any
+        /// characters and `?` one character, such as `["bert.embeddings.*"]`. Frozen weights have no gradient and no
+        /// optimizer state. A pattern that matches nothing is an error ([more](large-models.md#freezing-weights)).
+        freeze: Vec<String> = Vec::new();
+        /// Dropout after embeddings and inside layers.
+        hidden_dropout_prob: Option<f64> => "the value in `config.json`", FROM_0_BELOW_1;
+        /// Dropout of attention probabilities.
+        attention_probs_dropout_prob: Option<f64> => "the value in `config.json`", FROM_0_BELOW_1;
+        /// Dropout before the head.
+        classifier_dropout: Option<f64> => "the value in `config.json`", FROM_0_BELOW_1;
+    }
+}

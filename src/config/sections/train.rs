@@ -1,0 +1,95 @@
+//! Settings of the training loop: its length, the optimizer, evaluation and checkpoints.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::choice::{IntervalStrategy, LrSchedulerType, OnNonFinite};
+use crate::config::keys::{
+    AT_LEAST_1, DefaultValue, Entries, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Key, POSITIVE, Section, parse, section,
+};
+use crate::config::mixed::MicroBatchTokens;
+use crate::config::problems::Problems;
+use crate::config::value::Value;
+
+section! {
+    /// `[train]`: length of the training, optimizer, evaluation and checkpoints.
+    TrainConfig in "train" {
+        /// Passes over the training data. Fractions are allowed.
+        num_train_epochs: f64 = 3.0, POSITIVE;
+        /// Number of optimizer steps. Overrides `num_train_epochs`.
+        max_steps: Option<u64> => "determined by `num_train_epochs`", AT_LEAST_1;
+        /// Sequences per optimizer step, over all ranks. Results do not depend on the number of ranks.
+        global_batch_size: usize = 8, AT_LEAST_1;
+        /// Tokens per micro-batch on each rank. A rank accumulates gradients over several micro-batches if its part of
+        /// the batch is larger, with the same result and less memory. `"auto"`: 4096 on a CPU; on a GPU as many as fit
+        /// into its memory ([how it is chosen](large-models.md#micro-batch-size)). The header of a run shows the
+        /// number.
+        micro_batch_tokens: MicroBatchTokens = MicroBatchTokens::Auto;
+        /// Peak learning rate of the schedule.
+        learning_rate: f64 = 5e-5, POSITIVE;
+        /// Learning rate schedule after warm-up. `linear`: linear decay to 0; `cosine`: decay to 0 along half a cosine;
+        /// `constant_with_warmup`: constant. `constant`: constant from the first step; setting warm-up is then an
+        /// error.
+        lr_scheduler_type: LrSchedulerType = LrSchedulerType::Linear;
+        /// Linear warm-up from 0, as a fraction of all steps.
+        warmup_ratio: f64 = 0.0, FROM_0_TO_1;
+        /// Linear warm-up in steps. Overrides `warmup_ratio` if greater than 0.
+        warmup_steps: u64 = 0;
+        /// AdamW's decoupled weight decay. Not applied to biases and norms.
+        weight_decay: f64 = 0.0, FROM_0;
+        /// AdamW's decay rate of the mean of gradients.
+        adam_beta1: f64 = 0.9, FROM_0_BELOW_1;
+        /// AdamW's decay rate of the mean of squared gradients.
+        adam_beta2: f64 = 0.999, FROM_0_BELOW_1;
+        /// AdamW's epsilon, added to the denominator.
+        adam_epsilon: f64 = 1e-8, POSITIVE;
+        /// Maximum global norm of gradients, for clipping. 0 disables clipping.
+        max_grad_norm: f64 = 1.0, FROM_0;
+        /// What to do after a NaN or Inf loss or gradient norm. `stop` ends the run with exit code 4 and reports the
+        /// step, the rank, the first tensor with NaN or Inf, and the samples; `skip` leaves weights and optimizer
+        /// state as they are, counts the step, and continues ([more](large-models.md#nan-or-inf-losses)).
+        on_non_finite: OnNonFinite = OnNonFinite::Stop;
+        /// Steps between two lines of metrics.
+        logging_steps: u64 = 500, AT_LEAST_1;
+        /// Number of final steps to profile. On rank 0, libtorch's profiler writes `trace-rank0.json` to `output_dir`:
+        /// every operation and GPU kernel, and ranges named after the step, each block's forward and backward, and the
+        /// optimizer. `chrome://tracing`, Perfetto and TensorBoard read the file; `tests/gpu/trace.py` summarizes it.
+        profile_steps: u64 = 0;
+        /// When to evaluate. `steps` by default if `eval_steps` is set. With `data.eval`, an evaluation always follows
+        /// the last step.
+        eval_strategy: IntervalStrategy = IntervalStrategy::No;
+        /// Steps between two evaluations.
+        eval_steps: Option<u64> => "`logging_steps`, if `eval_strategy` is `steps`", AT_LEAST_1;
+        /// When to write checkpoints.
+        save_strategy: IntervalStrategy = IntervalStrategy::Steps;
+        /// Steps between two checkpoints.
+        save_steps: u64 = 500, AT_LEAST_1;
+        /// Number of checkpoints to keep. The latest are kept, and the best with `load_best_model_at_end`.
+        save_total_limit: Option<usize> => "all", AT_LEAST_1;
+        /// Makes the best checkpoint the final model. Otherwise the final model is that of the last step. Needs
+        /// `data.eval` and evaluations. Every evaluation that is the best so far is followed by a checkpoint, whatever
+        /// `save_strategy` is.
+        load_best_model_at_end: bool = false;
+        /// Metric that ranks checkpoints. `loss`; for sequence classification `accuracy`, `f1` (macro), `micro_f1`,
+        /// `matthews_correlation`, and with two labels `binary_f1`, `roc_auc`, `average_precision`
+        /// ([more](#sequence-classification)); for multi-label `accuracy`, `f1` (macro), `micro_f1`; for token
+        /// classification `f1`, `precision`, `recall`, `accuracy`; for multiple choice `accuracy`; for regression
+        /// `pearson`, `spearmanr`, `mse`; for question answering `exact_match`, `f1`, and with SQuAD 2.0's rules
+        /// `HasAns_exact`, `HasAns_f1`, `NoAns_exact`, `NoAns_f1`; for language models `perplexity`; for `masked-lm`
+        /// also `masked_accuracy` and, with `next_sentence`, `sentence_accuracy`; with `predict_with_generate` also
+        /// `bleu` and `rougeL`. The prefix `eval_` is optional.
+        metric_for_best_model: String = "loss".into();
+        /// Whether a greater metric is better. Default: `false` for `mse`, `perplexity`, and names that end with
+        /// `loss`; `true` for all others.
+        greater_is_better: Option<bool> => "determined by the metric";
+    }
+}
+
+impl TrainConfig {
+    /// Returns whether a greater value of `metric_for_best_model` is better: as set, otherwise true unless the name is
+    /// that of a loss (Hugging Face's rule) or of an error (`mse`, `perplexity`).
+    pub fn is_greater_better(&self) -> bool {
+        let metric = self.metric_for_best_model.as_str();
+        let lower_is_better = metric.ends_with("loss") || ["mse", "perplexity"].contains(&metric);
+        self.greater_is_better.unwrap_or(!lower_is_better)
+    }
+}
