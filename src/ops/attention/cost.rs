@@ -15,8 +15,9 @@ pub enum Around {
     Biased,
 }
 
-/// Queries and scores that `cpu.cpp` computes at a time.
-const QUERIES: f64 = 256.0;
+/// Queries, those of heads that share their keys, and scores that `cpu.cpp` computes at a time.
+const QUERIES: f64 = 128.0;
+const SHARED_QUERIES: f64 = 64.0;
 const SCORES: f64 = 262_144.0;
 
 impl AttentionConfig {
@@ -34,7 +35,9 @@ impl AttentionConfig {
         let queries = held(x.padded_queries, x.queries, x.tokens);
         let keys = held(x.padded_keys, x.keys, x.key_tokens);
         let window = if let Mask::SlidingWindow(window) = self.mask { window as f64 } else { f64::INFINITY };
-        let own_kernel = how.cpu && !biased && (drops || how.widens() || window < x.longest);
+        let shares = heads / self.kv_heads as f64;
+        let shared = shares > 1.0 && self.mask != Mask::Bidirectional;
+        let own_kernel = how.cpu && !biased && (drops || how.widens() || window < x.longest || shared);
         let op = if biased {
             // Scores and weights are tensors. The bias is added in fp32 where half layers compute in fp32.
             let e = if how.widens() { 4.0 } else { e };
@@ -49,14 +52,13 @@ impl AttentionConfig {
             let op = Cost::op(kept, input, output, [passing * e * largest, e * largest]);
             Cost { alone: op.alone + e * factors, ..op }
         } else if own_kernel {
-            // Queries, keys and values; scores of a few queries at a time, with their fp32 operands.
-            let shared = if self.kv_heads == self.heads { 0.0 } else { 2.0 * x.keys * width };
+            // Queries, keys and values; scores of a few queries and key heads at a time, with their fp32 operands.
             let seen = match around {
-                _ if shared > 0.0 => queries * width + shared,
                 Around::Joined => queries * (width + 2.0 * kv_width),
-                _ => queries * width + 2.0 * keys * width,
+                _ => queries * width + 2.0 * keys * kv_width,
             };
-            let row = heads * x.longest.min(QUERIES) * x.longest.min(window + QUERIES);
+            let at_a_time = if shares > 1.0 { SHARED_QUERIES } else { QUERIES };
+            let row = shares * x.longest.min(at_a_time) * x.longest.min(window + at_a_time);
             let block = largest.min(row.max(SCORES));
             let fraction = if largest > 0.0 { block / largest } else { 0.0 };
             let [q, k] = x.widest.map(|positions| fraction * width * positions);

@@ -1,5 +1,6 @@
-// Attention on the CPU with a keyed dropout or a sliding window, and of half types. Scores exist for a few sequences and
-// queries at a time, and only for the keys that a query may attend to; backward computes them again.
+// Attention on the CPU with a keyed dropout, a sliding window or shared key heads, and of half types. Scores exist for a
+// few sequences, heads and queries at a time, and only for the keys that a query may attend to; backward computes them
+// again. Query heads that share a key head are rows of the same matmuls: keys are not repeated.
 
 #include "../../ffi/common.h"
 #include "../dropout/mask.h"
@@ -29,8 +30,9 @@ struct Config {
   int64_t key;
 };
 
-constexpr int64_t kQueries = 256;      // at a time
-constexpr int64_t kScores = 1 << 18;   // at a time, unless one block of one sequence has more
+// Queries at a time: fewer if several heads of them share the keys, since their rows are one matmul.
+constexpr int64_t kQueries = 128, kSharedQueries = 64;
+constexpr int64_t kScores = 1 << 18;  // at a time, unless one block of one key head has more
 
 WIDE_VECTORS void times(float* x, int64_t n, float factor) {
   for (int64_t i = 0; i < n; i++) x[i] *= factor;
@@ -47,33 +49,41 @@ WIDE_VECTORS void softmax_gradient(const float* weights, float* g, int64_t n, fl
   for (int64_t i = 0; i < n; i++) g[i] = weights[i] * (g[i] - sum) * scale;
 }
 
-// A block of queries of a few sequences, and the keys that they may attend to.
+// A block of queries of a few sequences or of a few key heads of one, and the keys that they may attend to.
 struct Block {
-  int64_t sequence, sequences, query, queries, key, keys;
+  int64_t sequence, sequences, head, heads, query, queries, key, keys;
 };
 
 class Rectangle {
  public:
   Rectangle(const Tensor& q, const Tensor& k, const Tensor& mask, Config config)
-      : n_(q.size(0)), heads_(q.size(1)), queries_(q.size(2)), keys_(k.size(2)), config_(config) {
+      : n_(q.size(0)), heads_(q.size(1)), kv_heads_(k.size(1)), queries_(q.size(2)), keys_(k.size(2)), config_(config) {
     if (mask.defined()) mask_ = mask.to(at::kFloat).expand({n_, 1, 1, keys_}).contiguous();
   }
 
   std::vector<Block> blocks() const {
     std::vector<Block> found;
-    const int64_t queries = std::min(queries_, kQueries);
-    const int64_t scores = std::max<int64_t>(1, heads_ * queries * std::min(keys_, span(queries)));
-    const int64_t sequences = std::max<int64_t>(1, kScores / scores);
+    const int64_t queries = std::min(queries_, at_a_time());
+    const int64_t scores = std::max<int64_t>(1, shares() * queries * std::min(keys_, span(queries)));
+    const int64_t heads = std::clamp<int64_t>(kScores / scores, 1, kv_heads_);
+    const int64_t sequences = std::max<int64_t>(1, kScores / (scores * kv_heads_));
     for (int64_t s = 0; s < n_; s += sequences) {
-      for (int64_t i = 0; i < queries_; i += queries) {
-        const int64_t count = std::min(queries, queries_ - i), low = first(i), high = last(i + count - 1) + 1;
-        found.push_back({s, std::min(sequences, n_ - s), i, count, low, high - low});
+      for (int64_t h = 0; h < kv_heads_; h += heads) {
+        for (int64_t i = 0; i < queries_; i += queries) {
+          const int64_t count = std::min(queries, queries_ - i), low = first(i), high = last(i + count - 1) + 1;
+          found.push_back({s, std::min(sequences, n_ - s), h, std::min(heads, kv_heads_ - h), i, count, low, high - low});
+        }
       }
     }
     return found;
   }
 
-  // Scores [sequences * heads, queries, keys] of a block become the softmax.
+  // Number of query heads that share a key head.
+  int64_t shares() const { return heads_ / kv_heads_; }
+
+  int64_t at_a_time() const { return shares() > 1 ? kSharedQueries : kQueries; }
+
+  // Scores [sequences * heads, shares * queries, keys] of a block become the softmax.
   void softmax(const Block& b, Tensor& scores) const {
     rows(b, scores, [&](float* row, int64_t s, int64_t, int64_t i, int64_t) {
       const int64_t low = first(i) - b.key, count = last(i) + 1 - first(i);
@@ -120,51 +130,54 @@ class Rectangle {
 
   template <typename F> void rows(const Block& b, Tensor& scores, F&& each) const {
     float* values = scores.mutable_data_ptr<float>();
-    const int64_t count = b.sequences * heads_ * b.queries;
+    const int64_t heads = b.heads * shares(), count = b.sequences * heads * b.queries;
     at::parallel_for(0, count, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, b.keys)), [&](int64_t from, int64_t to) {
       for (int64_t r = from; r < to; r++) {
-        const int64_t i = b.query + r % b.queries, h = r / b.queries % heads_, s = b.sequence + r / b.queries / heads_;
+        const int64_t i = b.query + r % b.queries, h = b.head * shares() + r / b.queries % heads;
+        const int64_t s = b.sequence + r / b.queries / heads;
         each(values + r * b.keys, s, h, i, r);
       }
     });
   }
 
-  int64_t n_, heads_, queries_, keys_;
+  int64_t n_, heads_, kv_heads_, queries_, keys_;
   Config config_;
   Tensor mask_;
 };
 
-// Part of [n, heads, length, head_dim] as f32 [sequences * heads, count, head_dim].
-Tensor part(const Tensor& x, const Block& b, int64_t from, int64_t count) {
-  const Tensor own = x.narrow(0, b.sequence, b.sequences).narrow(2, from, count);
-  return own.to(at::kFloat).contiguous().view({-1, count, x.size(3)});
+// A block's queries of a tensor [n, heads, queries, head_dim], possibly of a result.
+Tensor queries_of(const Tensor& x, const Block& b, int64_t shares) {
+  return x.narrow(0, b.sequence, b.sequences).narrow(1, b.head * shares, b.heads * shares).narrow(2, b.query, b.queries);
 }
 
-// The same part of a result.
-Tensor place(Tensor& x, const Block& b, int64_t from, int64_t count) {
-  return x.narrow(0, b.sequence, b.sequences).narrow(2, from, count);
+// A block's keys of a tensor [n, kv_heads, keys, head_dim], possibly of a result.
+Tensor keys_of(const Tensor& x, const Block& b) {
+  return x.narrow(0, b.sequence, b.sequences).narrow(1, b.head, b.heads).narrow(2, b.key, b.keys);
 }
 
-Tensor heads_of(const Tensor& x, const Block& b, int64_t heads) {
-  return x.view({b.sequences, heads, x.size(1), x.size(2)});
+// The rows of each key head side by side, f32 [sequences * heads, .., head_dim]: a view for one sequence in f32, unless
+// several query heads share a key head.
+Tensor by_key_head(const Tensor& x, const Block& b) {
+  return x.to(at::kFloat).reshape({b.sequences * b.heads, -1, x.size(3)});
 }
 
 struct Attention : Function<Attention> {
-  // q [n, heads, queries, head_dim], k and v [n, heads, keys, head_dim]; mask f32 [n, 1, 1, keys], added, or undefined.
+  // q [n, heads, queries, head_dim], k and v [n, kv_heads, keys, head_dim]; mask f32 [n, 1, 1, keys], added, or
+  // undefined.
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                         const std::optional<Tensor>& added, Config config) {
     const Tensor mask = added.value_or(Tensor());
-    const int64_t heads = q.size(1);
     const Rectangle rectangle(q, k, mask, config);
+    const int64_t shares = rectangle.shares();
     // Token rows, the layout of the next layer's input.
-    Tensor out = at::empty({q.size(0), q.size(2), heads, v.size(3)}, q.options()).transpose(1, 2);
+    Tensor out = at::empty({q.size(0), q.size(2), q.size(1), v.size(3)}, q.options()).transpose(1, 2);
     for (const Block& b : rectangle.blocks()) {
-      const Tensor queries = part(q, b, b.query, b.queries).mul(config.scale);
-      Tensor scores = queries.bmm(part(k, b, b.key, b.keys).transpose(1, 2));
+      const Tensor queries = by_key_head(queries_of(q, b, shares), b).mul(config.scale);
+      Tensor scores = queries.bmm(by_key_head(keys_of(k, b), b).transpose(1, 2));
       rectangle.softmax(b, scores);
       rectangle.dropout(b, scores);
-      const Tensor result = scores.bmm(part(v, b, b.key, b.keys));
-      place(out, b, b.query, b.queries).copy_(heads_of(result, b, heads));
+      Tensor own = queries_of(out, b, shares);
+      own.copy_(scores.bmm(by_key_head(keys_of(v, b), b)).view_as(own));
     }
     ctx->save_for_backward({q, k, v, mask});
     ctx->saved_data["scale"] = config.scale;
@@ -181,32 +194,37 @@ struct Attention : Function<Attention> {
     const Config config = {ctx->saved_data["scale"].toDouble(), ctx->saved_data["causal"].toBool(),
                            ctx->saved_data["window"].toInt(), ctx->saved_data["p"].toDouble(),
                            ctx->saved_data["key"].toInt()};
-    const int64_t heads = q.size(1);
     const Rectangle rectangle(q, k, saved[3], config);
-    const auto blocks = rectangle.blocks();
+    const int64_t shares = rectangle.shares();
     // Keys that several blocks of queries attend to add up in fp32.
-    const bool adds = q.size(2) > kQueries;
-    const auto like = [&](const Tensor& x, bool sums) {
+    const bool adds = q.size(2) > rectangle.at_a_time();
+    const auto like = [](const Tensor& x, bool sums) {
       const auto options = sums ? x.options().dtype(at::kFloat) : x.options();
-      const std::array<int64_t, 4> size = {x.size(0), x.size(2), heads, x.size(3)};
+      const std::array<int64_t, 4> size = {x.size(0), x.size(2), x.size(1), x.size(3)};
       return (sums ? at::zeros(size, options) : at::empty(size, options)).transpose(1, 2);
     };
     Tensor gq = like(q, false), gk = like(k, adds), gv = like(v, adds);
-    const auto put = [&](Tensor& to, const Block& b, const Tensor& value) {
-      Tensor own = place(to, b, b.key, b.keys);
-      adds ? own.add_(heads_of(value, b, heads)) : own.copy_(heads_of(value, b, heads));
+    const auto put = [&](Tensor& to, const Block& b, const Tensor& weights, const Tensor& values) {
+      Tensor own = keys_of(to, b);
+      if (adds && b.sequences == 1) {
+        own.squeeze(0).baddbmm_(weights.transpose(1, 2), values);
+        return;
+      }
+      const Tensor found = weights.transpose(1, 2).bmm(values).view_as(own);
+      adds ? own.add_(found) : own.copy_(found);
     };
-    for (const Block& b : blocks) {
-      const Tensor queries = part(q, b, b.query, b.queries), keys = part(k, b, b.key, b.keys);
-      const Tensor g = part(grads[0], b, b.query, b.queries);
+    for (const Block& b : rectangle.blocks()) {
+      const Tensor queries = by_key_head(queries_of(q, b, shares), b), keys = by_key_head(keys_of(k, b), b);
+      const Tensor g = by_key_head(queries_of(grads[0], b, shares), b);
       Tensor weights = queries.mul(config.scale).bmm(keys.transpose(1, 2));
       rectangle.softmax(b, weights);
-      Tensor to_scores = g.bmm(part(v, b, b.key, b.keys).transpose(1, 2));
+      Tensor to_scores = g.bmm(by_key_head(keys_of(v, b), b).transpose(1, 2));
       rectangle.softmax_backward(b, weights, to_scores);
       rectangle.dropout(b, weights);
-      put(gv, b, weights.transpose(1, 2).bmm(g));
-      put(gk, b, to_scores.transpose(1, 2).bmm(queries));
-      place(gq, b, b.query, b.queries).copy_(heads_of(to_scores.bmm(keys), b, heads));
+      put(gv, b, weights, g);
+      put(gk, b, to_scores, queries);
+      Tensor own = queries_of(gq, b, shares);
+      own.copy_(to_scores.bmm(keys).view_as(own));
     }
     const auto kind = q.scalar_type();
     return {gq, gk.to(kind), gv.to(kind), Tensor(), Tensor()};

@@ -1,9 +1,9 @@
 //! Scaled dot-product attention over a packed batch: its rectangles are the only place with padding.
 //!
 //! On GPUs, all sequences are one call of libtorch's variable-length kernels where these exist. Over rectangles,
-//! libtorch's fused kernels compute attention, except on the CPU with dropout, with a sliding window and of half types: there
-//! an autograd function of our own (`cpu.cpp`) computes a few queries at a time and keeps only its inputs. A bias needs
-//! all scores.
+//! libtorch's fused kernels compute attention, except on the CPU with dropout, with a sliding window, with shared key heads
+//! and of half types: there an autograd function of our own (`cpu.cpp`) computes a few queries at a time and keeps only
+//! its inputs. A bias needs all scores.
 
 mod cost;
 
@@ -90,16 +90,18 @@ pub fn attend(
     // In decoding, the query heads that share a key head are treated as several queries of one head.
     let together = bucket.has_past() && bias.is_none();
     let q = if together { rows[0].view([n, kv_heads, shares, head_dim]) } else { split(rows[0], queries, heads) };
-    let [k, v] = [rows[1], rows[2]].map(|x| {
-        let own = split(x, keys, kv_heads);
-        if together || shares == 1 { own } else { own.repeat_interleave_self_int(shares, 1, None) }
-    });
     let causal = mask != Mask::Bidirectional;
     let windowed = is_windowed(mask, keys);
     let padding = bucket.padded_keys(causal).map(Tensor::shallow_clone);
     // A single query, the last one, attends to all keys, or to those of its window.
     let is_masked = causal && (queries > 1 || windowed);
-    let own_kernel = q.device() == Device::Cpu && bias.is_none() && (drops.is_some() || windowed || linear::on_cpu(&q));
+    let shared = causal && shares > 1 && !together;
+    let own_kernel =
+        q.device() == Device::Cpu && bias.is_none() && (drops.is_some() || windowed || shared || linear::on_cpu(&q));
+    let [k, v] = [rows[1], rows[2]].map(|x| {
+        let own = split(x, keys, kv_heads);
+        if own_kernel || together || shares == 1 { own } else { own.repeat_interleave_self_int(shares, 1, None) }
+    });
     let plain_causal = is_masked && bias.is_none() && !windowed;
     let own_mask = is_masked && !plain_causal && !(own_kernel && queries > 1);
     let masks = [padding, own_mask.then(|| mask_tensor(mask, queries, keys, q.device()))];
