@@ -238,6 +238,40 @@ fn auto_is_what_a_run_would_choose() {
     assert!(free["memory_limit"].as_f64().unwrap() > 0.0 && starred(&free) == [0], "{free}");
 }
 
+/// `recompute = "auto"` checkpoints as few of the first blocks as the memory requires, in a plan and in a run.
+#[test]
+fn auto_checkpoints_as_few_blocks_as_necessary() {
+    let bench = bert();
+    edit(&bench.model.join("config.json"), |config| config["num_hidden_layers"] = json!(5));
+    let fixed = ["model.init=random", "max_steps=2", "global_batch_size=48", "micro_batch_tokens=300", "max_length=30"];
+    let settings = |more: &[&str]| bench.settings("run", &[&fixed[..], more].concat());
+    let way = |more: &[&str]| -> Value {
+        let plan = json_of(run(trainer(&bench).args(["plan", "--json"]).args(settings(more))));
+        let ways = plan["memory"].as_array().unwrap();
+        ways.iter().find(|way| way["configured"] == true).expect("the configured way is among them").clone()
+    };
+    let words: Vec<String> = (1..6).map(|n| format!("first-{n}")).collect();
+    let words: Vec<&str> = std::iter::once("none").chain(words.iter().map(String::as_str)).collect();
+    let totals: Vec<u64> =
+        words.iter().map(|word| way(&[&format!("recompute={word}")])["total"].as_u64().unwrap()).collect();
+    assert!(totals.windows(2).all(|pair| pair[1] <= pair[0]) && totals[5] < totals[0], "{totals:?}");
+    for few in (0..6).filter(|&few| few == 0 || totals[few] < totals[few - 1]) {
+        // Just enough for this many.
+        let memory = format!("memory_per_rank={}", totals[few] + 1);
+        assert_eq!(way(&["recompute=auto", &memory])["recompute"], words[few], "{memory}");
+    }
+    let memory = format!("memory_per_rank={}", totals[4] + 1);
+    let ended = run(trainer(&bench).arg("train").args(settings(&["recompute=auto", &memory]))).expect(0);
+    let told = flat(&ended.text());
+    assert!(told.contains("activation checkpointing of the first 4 blocks (auto)"), "{told}");
+    let peak = bench.lines("run", "event").remove(0)["peak_bytes"][0]["total"].as_f64().unwrap();
+    assert!(peak < totals[3] as f64, "{peak} of {totals:?}");
+    // Not even all of them fit.
+    let settings = settings(&["recompute=auto", "memory_per_rank=1MB", "overwrite_output_dir=true"]);
+    let error = run(trainer(&bench).arg("train").args(settings)).expect(2).text();
+    assert!(error.contains("nothing fits") && !flat(&error).contains("parallel.recompute"), "{error}");
+}
+
 /// With a batch for each rank all that is told is of that batch, not of the one that is configured.
 #[test]
 fn a_batch_for_each_rank_is_that_of_all_figures() {

@@ -126,9 +126,17 @@ pub enum Recompute {
     All,
     /// All but every N-th, which keeps its activations; N is at least 1, and with 1 no block is checkpointed.
     KeepEvery(u32),
+    /// The first N.
+    First(u32),
+    /// As many of the first as the memory of a rank requires.
+    Auto,
 }
 
-mixed!(Recompute of "parallel.recompute", "`none`, `all` or integer >= 1", "\"none\", \"all\" or an integer >= 1");
+mixed!(
+    Recompute of "parallel.recompute",
+    "`none`, `all`, `auto`, `first-N` or integer >= 1",
+    "\"none\", \"all\", \"auto\", \"first-N\" or an integer >= 1"
+);
 
 impl Recompute {
     fn from_scalar(scalar: &Scalar) -> Option<Self> {
@@ -137,7 +145,8 @@ impl Recompute {
             Scalar::Text(word) => match word.as_str() {
                 "none" => Some(Recompute::None),
                 "all" => Some(Recompute::All),
-                _ => None,
+                "auto" => Some(Recompute::Auto),
+                _ => word.strip_prefix("first-")?.parse().ok().filter(|n| *n >= 1).map(Recompute::First),
             },
             Scalar::Boolean(_) => None,
         }
@@ -147,6 +156,8 @@ impl Recompute {
         match self {
             Recompute::None => Scalar::Text("none".into()),
             Recompute::All => Scalar::Text("all".into()),
+            Recompute::Auto => Scalar::Text("auto".into()),
+            Recompute::First(n) => Scalar::Text(format!("first-{n}")),
             Recompute::KeepEvery(n) => Scalar::Integer(n.into()),
         }
     }

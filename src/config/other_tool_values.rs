@@ -154,7 +154,7 @@ pub const VALUES: &[(&[&str], &[Row])] = &[
     (&["parallel.recompute"], &[
         (&["true", "full", "on", "yes", "unsloth"], Ours("all", "")),
         (&["false", "no", "off"], Ours("none", "")),
-        (&["selective", "op", "per_op"], Ours("2", "every second block keeps its activations")),
+        (&["selective", "op", "per_op"], Ours("auto", "as few blocks as necessary")),
     ]),
     (&["comm.backend"], &[
         (&["gloo", "cpu", "openmpi", "ompi"], Ours("mpi", "")),

@@ -222,7 +222,7 @@ section! {
         /// weights, which the CPU then updates; each step copies gradients to the host and new weights back ([when to use
         /// it](large-models.md#optimizer-state-in-host-memory)). On a CPU it changes nothing but the counts of copies.
         offload: Offload = Offload::None;
-        /// Memory that a rank may use, such as `"16GiB"`. With `zero_stage = "auto"` or `micro_batch_tokens = "auto"`
+        /// Memory that a rank may use, such as `"16GiB"`. With `zero_stage`, `micro_batch_tokens` or `recompute` `"auto"`
         /// only ([without it](large-models.md#automatic-zero-stage)). Units are `KiB`, `MiB`, `GiB`, `TiB` (powers of
         /// 1024) and `kB`, `MB`, `GB`, `TB` (powers of 1000); a bare number counts bytes.
         memory_per_rank: Option<Bytes> => "nine tenths of the available memory";
@@ -239,8 +239,9 @@ section! {
         /// older GPUs and on the CPU; `true` is an error with another `precision`.
         tf32: Option<bool> => "`true` with `fp32` on a GPU";
         /// Activation checkpointing. Blocks of the model (embeddings, each layer) that drop their activations after
-        /// forward and recompute them in backward: `none`, `all`, or N for all except every N-th (the first keeps its
-        /// activations). The head always keeps them ([what it costs](large-models.md#activation-checkpointing)).
+        /// forward and recompute them in backward: `none`, `all`, N for all except every N-th (the first keeps its
+        /// activations), `first-N` for the first N, or `auto` for as few of the first as fit into the memory of a rank.
+        /// The head always keeps its activations ([what it costs](large-models.md#activation-checkpointing)).
         recompute: Recompute = Recompute::None;
         /// CPU threads per rank.
         num_threads: Option<usize> => "`OMP_NUM_THREADS`, else a part of the cores", AT_LEAST_1;

@@ -2,7 +2,7 @@
 
 use super::choice::{IntervalStrategy, LrSchedulerType, Precision, ShardWithin, TaskKind};
 use super::keys::Section;
-use super::mixed::{MicroBatchTokens, ZeroStage};
+use super::mixed::{MicroBatchTokens, Recompute, ZeroStage};
 use super::problems::Problems;
 use super::sections::{AnswerConfig, Config, GenerationConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
 use super::{other_tool_values, task_settings};
@@ -205,11 +205,12 @@ fn parallel(parallel: &ParallelConfig, tokens: MicroBatchTokens, problems: &mut 
     if parallel.memory_per_rank.is_some()
         && parallel.zero_stage != ZeroStage::Auto
         && tokens != MicroBatchTokens::Auto
-        && problems.none_with(&["parallel.zero_stage", "train.micro_batch_tokens"])
+        && parallel.recompute != Recompute::Auto
+        && problems.none_with(&["parallel.zero_stage", "train.micro_batch_tokens", "parallel.recompute"])
     {
         let text = format!(
-            "is a limit for \"auto\", but zero_stage is {} and micro_batch_tokens is {tokens}",
-            parallel.zero_stage
+            "is a limit for \"auto\", but zero_stage is {}, micro_batch_tokens is {tokens} and recompute is {}",
+            parallel.zero_stage, parallel.recompute
         );
         problems.with("parallel.memory_per_rank", format!("{text}: remove it, or set one of them to \"auto\""));
     }

@@ -303,6 +303,8 @@ fn word(recompute: Recompute) -> String {
     match recompute {
         Recompute::None => "none".into(),
         Recompute::All => "all".into(),
+        Recompute::Auto => "auto".into(),
+        Recompute::First(n) => format!("first-{n}"),
         Recompute::KeepEvery(n) => n.to_string(),
     }
 }

@@ -30,6 +30,8 @@ pub enum Recompute {
     All,
     /// Every N-th block keeps its activations, starting with the first.
     Every(usize),
+    /// The first N blocks are checkpointed: when they run again, the activations of the others are freed already.
+    First(usize),
 }
 
 impl Recompute {
@@ -39,6 +41,7 @@ impl Recompute {
             Recompute::None => true,
             Recompute::All => false,
             Recompute::Every(n) => block.is_multiple_of(n),
+            Recompute::First(n) => block >= n,
         };
         chosen || block + 1 == blocks
     }

@@ -68,7 +68,8 @@ fn run(session: &Session, alone: &Groups, weights: &mut Weights, tokens: usize) 
     let (Session { config, loaded, data, .. }, solo) = (session, &alone.all);
     let (model, params, device) = (&loaded.model, &loaded.params, solo.device());
     let (blocks, world, dataset) = (model.blocks(), solo.world(), &data.train.dataset);
-    let config = memory_fit::with_tokens(config, data, tokens, true);
+    let mut config = memory_fit::with_tokens(config, data, tokens, true);
+    config.parallel.recompute = session.recompute;
     let setup = memory_fit::setup(&config, blocks, weights.zero(), false);
     let load = memory_fit::load(&config, model, params.layout(), &setup, data, world)?;
     let batch = config.train.global_batch_size;

@@ -10,7 +10,7 @@ use crate::train::{memory_fit, settings};
 /// The settings of a run, and their memory.
 #[derive(Debug, Clone)]
 pub struct Estimate {
-    /// As written, with `micro_batch_tokens = "auto"` resolved.
+    /// As written, with `micro_batch_tokens = "auto"` and `recompute = "auto"` resolved.
     pub config: Config,
     pub ranks: usize,
     /// As configured; for `"auto"` the lowest stage that fits, or the last if none does.
@@ -44,7 +44,7 @@ impl PlannedRun {
     pub fn estimate(&self, mut config: Config, hardware: &Hardware) -> Result<Estimate> {
         let Hardware { ranks, cpu, .. } = *hardware;
         config.train.global_batch_size = self.global_batch(ranks);
-        config.train.micro_batch_tokens = self.tokens(&config, hardware)?;
+        let config = self.resolved(config, hardware)?;
         let (model, layout) = (&self.shaped.model, self.layout(&config, ranks));
         let setup = |zero| memory_fit::setup(&config, model.blocks(), zero, cpu);
         let load = self.load(config.clone(), &layout, &setup(Zero::ALL[0]), ranks)?;

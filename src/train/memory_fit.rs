@@ -1,8 +1,11 @@
-//! Chooses the lowest ZeRO stage and the largest micro-batch that fit in the memory of every rank.
+//! Chooses the lowest ZeRO stage, the fewest checkpointed blocks and the largest micro-batch that fit in the memory of
+//! every rank.
 
 use crate::comm::nccl::ranks_of_a_gpu;
 use crate::comm::{Collective, Op};
-use crate::config::{Config, IntervalStrategy, MicroBatchTokens, Offload, Precision, ShardWithin, ZeroStage};
+use crate::config::{
+    Config, IntervalStrategy, MicroBatchTokens, Offload, Precision, Recompute, ShardWithin, ZeroStage,
+};
 use crate::data::{Extents, Sampler};
 use crate::error::{Error, Result};
 use crate::ffi::memory::device_total;
@@ -12,7 +15,6 @@ use crate::parallel::Zero;
 use crate::plan::load::Load;
 use crate::plan::memory::{self, MemoryEstimate, Setup, Types};
 use crate::tasks::Model;
-use crate::train::blockwise::Recompute;
 use crate::train::model_loading::Shaped;
 use crate::train::reading::Data;
 use crate::train::settings::{self, CPU_MICRO_BATCH_TOKENS};
@@ -26,6 +28,8 @@ pub const USABLE_FRACTION: f64 = 0.9;
 pub struct MemoryPlan {
     pub zero: Zero,
     pub micro_batch_tokens: usize,
+    /// Never `auto`.
+    pub recompute: Recompute,
 }
 
 /// Values that `"auto"` tries for `train.micro_batch_tokens`, largest first.
@@ -37,9 +41,11 @@ const SAMPLED_EXAMPLES: u64 = 100_000;
 /// Number of steps that it looks at to find the tokens per rank and step.
 const STEPS: u64 = 16;
 
-/// Returns the configured ZeRO stage and micro-batch tokens; for `"auto"` the lowest stage that fits in the memory of
-/// every rank, and then the largest micro-batch that fits. `before` is the value of a resumed run. If the stage is set
-/// and the memory limit is not, a run that does not fit starts with the smallest micro-batch.
+/// Returns the configured ZeRO stage, activation checkpointing and micro-batch tokens; for `"auto"` the fewest
+/// checkpointed blocks and then the lowest stage that fit in the memory of every rank, and then the largest micro-batch
+/// that fits. `before` is the value of a resumed run. If the stage is set and the memory limit is not, a run that does
+/// not fit starts with the smallest micro-batch, and `recompute = "auto"` checkpoints every block.
+///
 /// # Errors
 /// Exit 2 when `zero_stage = "auto"` or `memory_per_rank` is set and nothing fits, with the memory of each stage.
 pub fn choose(
@@ -72,6 +78,9 @@ pub fn choose(
     let auto = parallel.zero_stage == ZeroStage::Auto;
     match found {
         Fit::Chosen(plan, need) => {
+            if parallel.recompute == Recompute::Auto {
+                tracing::info!("recompute = \"auto\": {}", plan.recompute);
+            }
             if auto {
                 let (stage, need, limit) = (plan.zero.stage(), human(need as u64), human(limit as u64));
                 tracing::info!("zero_stage = \"auto\": {stage} (needs about {need} of {limit} per rank)");
@@ -81,7 +90,7 @@ pub fn choose(
         Fit::Nothing(needs) if auto || parallel.memory_per_rank.is_some() => {
             Err(nothing_fits(config, &candidates, &needs, limit, cpu))
         }
-        Fit::Nothing(_) => Ok(MemoryPlan { zero: candidates.zeros[0], micro_batch_tokens: candidates.min_tokens() }),
+        Fit::Nothing(_) => Ok(candidates.least()),
     }
 }
 
@@ -121,6 +130,8 @@ pub struct Candidates {
     zeros: Vec<Zero>,
     /// Values of `train.micro_batch_tokens`, largest first.
     tokens: Vec<usize>,
+    /// Activation checkpointing, as configured.
+    recompute: Recompute,
 }
 
 /// Result of the search.
@@ -151,17 +162,31 @@ impl Candidates {
             None if cpu && parallel.memory_per_rank.is_none() => vec![CPU_MICRO_BATCH_TOKENS],
             None => TOKEN_CANDIDATES.into_iter().filter(|&n| !cpu || n <= CPU_MICRO_BATCH_TOKENS).collect(),
         };
-        Ok(Candidates { zeros, tokens })
+        Ok(Candidates { zeros, tokens, recompute: parallel.recompute })
     }
 
     /// Returns the settings if there is nothing to choose.
     pub fn only_choice(&self) -> Option<MemoryPlan> {
-        let one = self.zeros.len() == 1 && self.tokens.len() == 1;
-        one.then(|| MemoryPlan { zero: self.zeros[0], micro_batch_tokens: self.tokens[0] })
+        let one = self.zeros.len() == 1 && self.tokens.len() == 1 && self.recompute != Recompute::Auto;
+        one.then(|| self.least())
     }
 
-    pub fn min_tokens(&self) -> usize {
-        self.tokens[self.tokens.len() - 1]
+    /// Returns the first stage with the smallest micro-batch and the most checkpointing.
+    pub fn least(&self) -> MemoryPlan {
+        let recompute = if self.recompute == Recompute::Auto { Recompute::All } else { self.recompute };
+        MemoryPlan { zero: self.zeros[0], micro_batch_tokens: self.tokens[self.tokens.len() - 1], recompute }
+    }
+
+    /// Returns how many of the first blocks are checkpointed, from the fewest to the most.
+    fn levels(&self, blocks: usize, first_trained: usize) -> Vec<Recompute> {
+        match self.recompute {
+            // Blocks before the first trained one keep nothing anyway; the last one always keeps its activations.
+            Recompute::Auto => {
+                let some = (first_trained + 1..blocks).map(|n| Recompute::First(n as u32));
+                std::iter::once(Recompute::None).chain(some).collect()
+            }
+            given => vec![given],
+        }
     }
 
     /// Searches for the settings that fit in `limit` bytes on each rank.
@@ -178,31 +203,49 @@ impl Candidates {
     ) -> Result<Fit> {
         let (model, shards) = (&shaped.model, settings::shards(config, world, per_host));
         let layout = Layout::new(&shaped.specs, shards);
-        let setup = |zero| setup(config, model.blocks(), zero, cpu);
+        let levels = self.levels(model.blocks(), layout.first_trained_block());
         let mut tokens = self.tokens.clone();
         if tokens.len() > 1 {
             let most = largest_rank_tokens(config, data, world)?;
             tokens.retain(|&n| n <= most || n == MIN_TOKENS);
         }
-        let needs = |at: usize| -> Result<Vec<(Zero, MemoryEstimate)>> {
-            let config = with_tokens(config, data, tokens[at], tokens.len() > 1);
+        let needs = |at: usize, level: usize| -> Result<Vec<(Zero, MemoryEstimate)>> {
+            let mut config = with_tokens(config, data, tokens[at], tokens.len() > 1);
+            config.parallel.recompute = levels[level];
+            let setup = |zero| setup(&config, model.blocks(), zero, cpu);
             let load = load(&config, model, &layout, &setup(Zero::ALL[0]), data, world)?;
             Ok(self.zeros.iter().map(|&zero| (zero, memory::estimate(model, &layout, &setup(zero), &load))).collect())
         };
         let fits = |(_, need): &(Zero, MemoryEstimate)| need.total.ceil() <= limit;
         // Find the stage with a micro-batch that keeps every device busy, or smaller; then increase the micro-batch.
         let start = tokens.iter().position(|&n| n <= CPU_MICRO_BATCH_TOKENS).unwrap_or(tokens.len() - 1);
+        let most = levels.len() - 1;
         let mut last = Vec::new();
         for at in start..tokens.len() {
-            last = needs(at)?;
+            last = needs(at, most)?;
+            if !last.iter().any(fits) {
+                continue;
+            }
+            // The fewest checkpointed blocks, by bisection: more of them never need more memory.
+            let (mut low, mut high) = (0, most);
+            while low < high {
+                let middle = (low + high) / 2;
+                let found = needs(at, middle)?;
+                if found.iter().any(fits) {
+                    (high, last) = (middle, found);
+                } else {
+                    low = middle + 1;
+                }
+            }
             let Some(place) = last.iter().position(fits) else { continue };
             let (zero, mut need) = (last[place].0, last[place].1.total);
             let mut chosen = at;
             for more in (0..if at == start { start } else { 0 }).rev() {
-                let Some(found) = needs(more)?.into_iter().nth(place).filter(fits) else { break };
+                let Some(found) = needs(more, low)?.into_iter().nth(place).filter(fits) else { break };
                 (chosen, need) = (more, found.1.total);
             }
-            return Ok(Fit::Chosen(MemoryPlan { zero, micro_batch_tokens: tokens[chosen] }, need));
+            let plan = MemoryPlan { zero, micro_batch_tokens: tokens[chosen], recompute: levels[low] };
+            return Ok(Fit::Chosen(plan, need));
         }
         Ok(Fit::Nothing(last))
     }
@@ -261,7 +304,7 @@ fn nothing_fits(
     if parallel.precision == Precision::Fp32 {
         remedies.push("parallel.precision = \"bf16\"");
     }
-    if settings::recompute(config) == Recompute::None {
+    if matches!(parallel.recompute, Recompute::None | Recompute::First(_) | Recompute::KeepEvery(_)) {
         remedies.push("parallel.recompute = \"all\"");
     }
     Error::input(format!(

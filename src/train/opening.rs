@@ -53,7 +53,8 @@ impl Session {
         let before = resumed.map(|resumed| resumed.micro_batch_tokens(comm.world())).transpose();
         let before = comm.agree(before, "reading the checkpoint's settings")?.flatten();
         let chosen = memory_fit::choose(&config, &shaped, &data, comm.as_ref(), before);
-        let MemoryPlan { zero, micro_batch_tokens } = comm.agree(chosen, "choosing settings that fit in memory")?;
+        let MemoryPlan { zero, micro_batch_tokens, recompute } =
+            comm.agree(chosen, "choosing settings that fit in memory")?;
         let options = LoadOptions {
             kind: settings::kind(config.parallel.precision),
             zero,
@@ -77,6 +78,7 @@ impl Session {
             data,
             max_length,
             micro_batch_tokens,
+            recompute,
             starts_at_random,
             generation,
         };

@@ -141,23 +141,25 @@ impl PlannedRun {
         Sampler::new(self.config.seed, lengths, self.global_batch(ranks), ranks, tokens)
     }
 
-    /// Resolves `micro_batch_tokens = "auto"`.
+    /// Resolves `micro_batch_tokens = "auto"` and `recompute = "auto"`.
     ///
     /// # Errors
     /// As [`Sampler::new`].
-    pub fn choose_tokens(&mut self, hardware: &Hardware) -> Result<()> {
-        self.config.train.micro_batch_tokens = self.tokens(&self.on(hardware.ranks), hardware)?;
+    pub fn choose_auto(&mut self, hardware: &Hardware) -> Result<()> {
+        let resolved = self.resolved(self.on(hardware.ranks), hardware)?;
+        self.config.train.micro_batch_tokens = resolved.train.micro_batch_tokens;
+        self.config.parallel.recompute = resolved.parallel.recompute;
         Ok(())
     }
 
-    /// Returns the micro-batch tokens of a configuration. `"auto"` is the largest value that fits (every value fits
-    /// without a limit), or the smallest one if none does.
+    /// Returns a configuration with micro-batch tokens and activation checkpointing as a run chooses them for `"auto"`
+    /// (everything fits without a limit), or with the least memory if nothing fits.
     ///
     /// # Errors
     /// As [`Sampler::new`].
-    pub fn tokens(&self, config: &Config, hardware: &Hardware) -> Result<MicroBatchTokens> {
+    pub fn resolved(&self, wanted: Config, hardware: &Hardware) -> Result<Config> {
         let Hardware { ranks, cpu, limit } = *hardware;
-        let mut config = config.clone();
+        let mut config = wanted.clone();
         let candidates = Candidates::of(&config, None, cpu)?;
         if self.assumed {
             // All steps are the same.
@@ -165,14 +167,17 @@ impl PlannedRun {
         }
         let limit = limit.unwrap_or(f64::INFINITY);
         let place = memory_fit::Ranks { world: ranks, per_host: self.ranks_per_node, cpu };
-        let tokens = match candidates.only_choice() {
-            Some(plan) => plan.micro_batch_tokens,
+        let plan = match candidates.only_choice() {
+            Some(plan) => plan,
             None => match candidates.fit(&config, &self.shaped, &self.data, place, limit)? {
-                Fit::Chosen(plan, _) => plan.micro_batch_tokens,
-                Fit::Nothing(_) => candidates.min_tokens(),
+                Fit::Chosen(plan, _) => plan,
+                Fit::Nothing(_) => candidates.least(),
             },
         };
-        Ok(MicroBatchTokens::Tokens(tokens))
+        let mut resolved = wanted;
+        resolved.train.micro_batch_tokens = MicroBatchTokens::Tokens(plan.micro_batch_tokens);
+        resolved.parallel.recompute = plan.recompute;
+        Ok(resolved)
     }
 
     /// Returns the number of steps of the run on `ranks` ranks, and of an epoch.

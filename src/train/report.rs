@@ -146,9 +146,13 @@ fn parallel(session: &Session) -> String {
         words.push(format!("gradients in {}", parallel.reduce_dtype));
     }
     words.extend(tf32(config, session.comm.device()).map(str::to_owned));
-    match parallel.recompute {
-        Recompute::None => {}
-        Recompute::All => words.push("activation checkpointing".to_owned()),
+    let auto = if parallel.recompute == Recompute::Auto { " (auto)" } else { "" };
+    match session.recompute {
+        Recompute::None | Recompute::Auto => {}
+        Recompute::All => words.push(format!("activation checkpointing{auto}")),
+        Recompute::First(n) => {
+            words.push(format!("activation checkpointing of the first {n} block{}{auto}", plural(n as usize)));
+        }
         Recompute::KeepEvery(n) => words.push(format!("activation checkpointing except every {n}. block")),
     }
     words.join(", ")

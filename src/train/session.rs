@@ -1,7 +1,7 @@
 //! Opens a run: checks the configuration on all ranks, prepares the data, loads the model.
 
 use crate::comm::Collective;
-use crate::config::Config;
+use crate::config::{Config, Recompute};
 use crate::data::{CacheUse, Prepared, Sampler, cache, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::Role;
@@ -26,6 +26,8 @@ pub struct Session {
     pub data: Data,
     pub max_length: usize,
     pub micro_batch_tokens: usize,
+    /// As configured, or as chosen for `auto`.
+    pub recompute: Recompute,
     pub starts_at_random: bool,
     /// The generation_config.json for the trained model, if not that of the original model.
     pub generation: Option<Value>,

@@ -101,10 +101,16 @@ pub fn loss_scale(scaler: &LossScaler) -> LossScale {
     LossScale { scale: scaler.scale(), good_steps: scaler.good_steps() }
 }
 
-/// Returns which blocks keep their activations.
+/// Returns which blocks keep their activations, as configured; for `"auto"` all, unless it was resolved before.
 pub fn recompute(config: &Config) -> Recompute {
-    match config.parallel.recompute {
-        config::Recompute::None => Recompute::None,
+    checkpointing(config.parallel.recompute)
+}
+
+/// Returns which blocks keep their activations with this setting.
+pub fn checkpointing(setting: config::Recompute) -> Recompute {
+    match setting {
+        config::Recompute::None | config::Recompute::Auto => Recompute::None,
+        config::Recompute::First(n) => Recompute::First(n as usize),
         config::Recompute::All => Recompute::All,
         config::Recompute::KeepEvery(n) => Recompute::Every(n as usize),
     }

@@ -80,11 +80,14 @@ impl Trainer {
         let max_steps = settings::total_steps(&session.config, steps_per_epoch);
         let schedule = settings::schedule(&session.config, max_steps);
         report::header(&session, resumed.as_ref(), (&schedule, steps_per_epoch), &changed);
-        let Session { config, groups, loaded, data, micro_batch_tokens, generation: generation_file, .. } = session;
+        let Session {
+            config, groups, loaded, data, micro_batch_tokens, recompute, generation: generation_file, ..
+        } = session;
         let Loaded { model, params, weights, names, .. } = loaded;
 
         let scaler = settings::scaler(&config, resumed.as_ref().and_then(|r| r.state.loss_scale.as_ref()));
         let mut stepper = Stepper::new(&config, groups, (model, params, weights), schedule, scaler)?;
+        stepper.config.recompute = settings::checkpointing(recompute);
         memory_report::record_kept(comm.device(), stepper.kept());
         let from = resumed.as_ref().map(|r| r.from.clone());
         let saved = resumed.as_ref().filter(|r| r.own).map(|r| r.state.global_step);

@@ -17,7 +17,7 @@ fn gradients_with_dropout_are_the_same() {
             let mut loaded = reference.load_with(&reference.head(), dropout, kind);
             let batch = reference.batch();
             let (loss, kept) = gradients(&mut loaded, &batch, 1.0);
-            for recompute in [Recompute::All, Recompute::Every(2)] {
+            for recompute in [Recompute::All, Recompute::Every(2), Recompute::First(2)] {
                 let what = format!("{case} ({kind:?}, {recompute:?})");
                 let (again, recomputed) = gradients_with(&mut loaded, &batch, 1.0, recompute);
                 // The forward pass has no atomic additions: its loss is the same on a GPU too.

@@ -16,7 +16,8 @@ pub fn stage_row(name: String, need: &MemoryEstimate, fits: Option<bool>) -> Vec
 /// Describes activation checkpointing: ` and activation checkpointing`.
 pub fn checkpointing(recompute: Recompute) -> String {
     match recompute {
-        Recompute::None => " without activation checkpointing".into(),
+        Recompute::None | Recompute::Auto => " without activation checkpointing".into(),
+        Recompute::First(n) => format!(" and activation checkpointing of the first {n} blocks"),
         Recompute::All => " and activation checkpointing".into(),
         Recompute::KeepEvery(n) => format!(" and activation checkpointing (parallel.recompute={n})"),
     }

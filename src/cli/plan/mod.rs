@@ -110,7 +110,7 @@ fn report(args: &PlanArgs, config: Config, comm: Option<&Arc<dyn Collective>>) -
     }
     let auto = planned.config.train.micro_batch_tokens == MicroBatchTokens::Auto;
     let place = Hardware { ranks, cpu: device.is_none(), limit: limit.as_ref().map(|limit| limit.bytes) };
-    planned.choose_tokens(&place)?;
+    planned.choose_auto(&place)?;
     let (steps, steps_per_epoch) = planned.steps(ranks)?;
     let (lengths, padding) = planned.lengths(ranks)?;
     let mut ways = planned.variants(ranks, device.is_none())?;

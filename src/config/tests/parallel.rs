@@ -62,7 +62,15 @@ fn recompute_is_a_word_or_a_number() {
     assert_eq!(parallel(&["recompute=none"]).recompute, Recompute::None);
     assert_eq!(parallel(&["recompute=1"]).recompute, Recompute::KeepEvery(1));
     assert!(with(&["recompute=3"]).unwrap().to_toml().contains("\nrecompute = 3\n"));
-    let expected = ", expected \"none\", \"all\" or an integer >= 1";
+    for (word, value) in [("auto", Recompute::Auto), ("first-12", Recompute::First(12))] {
+        let read = with(&[&format!("recompute={word}")]).unwrap();
+        assert_eq!(read.parallel.recompute, value);
+        assert!(read.to_toml().contains(&format!("\nrecompute = \"{word}\"\n")));
+    }
+    let expected = ", expected \"none\", \"all\", \"auto\", \"first-N\" or an integer >= 1";
+    for wrong in ["first-0", "first-", "first-two", "first"] {
+        refused(&[&format!("recompute={wrong}")], &format!("found \"{wrong}\"{expected}"));
+    }
     refused(&["recompute=0"], &format!("parallel.recompute: found 0{expected}"));
     refused(&["recompute=true"], "found true: use \"all\"");
     refused(&["recompute=half"], &format!("found \"half\"{expected}"));
@@ -92,8 +100,8 @@ fn memory_has_units() {
         refused(&["zero_stage=auto", &format!("memory_per_rank={bad}")], expected);
     }
     assert!(with(&["zero_stage=2", "memory_per_rank=16GiB"]).is_ok(), "for micro_batch_tokens");
-    let told =
-        "parallel.memory_per_rank: is a limit for \"auto\", but zero_stage is 2 and micro_batch_tokens is 64: remove";
+    let told = "parallel.memory_per_rank: is a limit for \"auto\", but zero_stage is 2, micro_batch_tokens is 64 and \
+         recompute is \"none\": remove";
     refused(&["zero_stage=2", "micro_batch_tokens=64", "memory_per_rank=16GiB"], told);
     assert_eq!(message(with(&["zero_stage=7", "memory_per_rank=16GiB"])).lines().count(), 1, "one thing is wrong");
 }
