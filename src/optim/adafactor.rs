@@ -140,6 +140,9 @@ pub fn update(unit: &Tensors, parts: &[Part], gather: &dyn Fn(&Tensor) -> Result
     let gradient = Tensor::f_zeros([owned.end - owned.start], (Kind::Float, device))?;
     for part in parts {
         let range = overlap(&part.range, owned);
+        if range.is_empty() {
+            continue;
+        }
         let at = |buffer: &Tensor| narrow(buffer, &range, owned.start);
         at(&gradient).f_copy_(&part.gradient(&at(weights), &at(grads), *grad_scale)?)?;
     }

@@ -105,7 +105,7 @@ def main():
     found = [(name, warmup, kwargs, hugging_face(name, warmup, kwargs)) for name, warmup, kwargs in cases]
     found += [("exponential", 0, kwargs, exponential(**kwargs)) for kwargs in ({}, {"gamma": 0.5})]
     found += [
-        ("slanted_triangular", 0, kwargs, triangle(**kwargs)) for kwargs in ({}, {"cut_frac": 0.25, "ratio": 10})
+        ("slanted_triangular", 0, kwargs, triangle(**kwargs)) for kwargs in ({}, {"cut_frac": 0.2, "ratio": 10})
     ]
     schedules = [
         {"name": name, "warmup": warmup, "kwargs": kwargs, "learning_rate": RATE, "epoch": EPOCH, "rates": values}

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::super::other_tool_values::{Row, VALUES};
-use super::super::{Config, TaskKind};
+use super::super::{Config, LrSchedulerType, Optim, TaskKind};
 use super::*;
 use crate::plan::device::Device;
 use crate::plan::link::Link;
@@ -117,13 +117,21 @@ fn proposed_values_are_valid_and_those_of_other_tools_are_not() {
 #[test]
 fn keys_that_are_named_exist() {
     let keys: Vec<String> = Config::keys().iter().map(|key| key.dotted()).collect();
+    // Schedules and the arguments of schedules and optimizers.
+    let schedules = LrSchedulerType::ALL.iter().flat_map(|kind| kind.arguments());
+    let arguments = schedules.chain(Optim::ALL.iter().flat_map(|optim| optim.arguments()));
+    let mut values: Vec<&str> = arguments.map(|(name, _)| *name).collect();
+    values.extend(LrSchedulerType::ALL.iter().map(|kind| kind.name()));
     let check = |names: &[&str], text: &str| {
         let is_part = |c: char| c.is_ascii_alphanumeric() || "_.".contains(c);
         for word in text.split(|c| !is_part(c)).map(|word| word.trim_matches('.')) {
             let section = word.split_once('.').map(|(section, _)| section);
             let is_key_like = word.contains('_') && word.to_lowercase() == word;
             if is_key_like || Config::keys().iter().any(|key| section == Some(key.section)) {
-                assert!(keys.iter().any(|key| key == word) || word == "metrics.jsonl", "{names:?}: {word} is no key");
+                assert!(
+                    keys.iter().any(|key| key == word) || values.contains(&word) || word == "metrics.jsonl",
+                    "{names:?}: {word} is no key"
+                );
             }
         }
     };
