@@ -11,10 +11,10 @@ use tch::{Device, Kind, Tensor};
 use trainer::checkpoint::run_dir::Resume;
 use trainer::comm::{Collective, threads};
 use trainer::nn::{Init, ParamBuilder, Params};
-use trainer::optim::AdamWConfig;
-use trainer::optim::adamw::{AdamW, Slice};
+use trainer::optim::adamw::AdamConfig;
+use trainer::optim::{Optimizer, Part, Rule, UnitShape};
 use trainer::parallel::{Gradients, Masters, Offload, Rows, Weights, Zero};
-use trainer::plan::memory::{Setup, Types};
+use trainer::plan::memory::{OptimizerBytes, Setup, Types};
 
 const OFFLOAD: &str = "parallel.offload=optimizer";
 
@@ -74,8 +74,12 @@ fn updated(comm: Arc<dyn Collective>, zero: Zero, kind: Kind, masters: Masters) 
         let values = Tensor::arange(layout.padded(unit), (Kind::Float, Device::Cpu)).sin();
         weights.set(&params, unit, &values).unwrap();
     }
-    let config = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-6 };
-    let mut adamw = AdamW::new(config, (0..layout.units().len()).map(|unit| weights.master(unit))).unwrap();
+    let rule = Rule::AdamW(AdamConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-6 });
+    let shapes = layout.units().iter().enumerate().map(|(index, unit)| {
+        let owned = weights.owned(unit);
+        weights.master(index).map(|weights| UnitShape { weights, owned, pieces: Vec::new() })
+    });
+    let mut adamw = Optimizer::new(rule, shapes).unwrap();
     let mut gradients = Gradients::new(&params, Arc::clone(&comm), zero, Kind::Float).unwrap();
     let mut offload = match masters {
         Masters::Host => {
@@ -107,11 +111,11 @@ fn updated(comm: Arc<dyn Collective>, zero: Zero, kind: Kind, masters: Masters) 
             if let Some(next) = layout.units().get(index + 1) {
                 offload.fetch(&gradients.owned(index + 1, next).unwrap()).unwrap();
             }
-            let n = weights.master(index).unwrap().numel() as i64;
-            let slice = weights.master(index).unwrap();
             let weight_decay = if unit.groups[0].decay { 0.1 } else { 0.0 };
-            let slice = Slice { weights: slice, grads: &brought, range: 0..n, weight_decay, began: 0 };
-            adamw.update(index, &slice, 0.01, 2.0).unwrap();
+            let (range, learning_rate) = (0..layout.padded(index), 0.01);
+            let part = Part { range, learning_rate, weight_decay, l1: 0.0, l2: 0.0, began: 0 };
+            let alone = |own: &Tensor| Ok(own.shallow_clone());
+            adamw.update(index, (weights.master(index).unwrap(), &brought), &[part], 2.0, &alone).unwrap();
             weights.publish_from_host(&params, index, "an update", &mut offload).unwrap();
         }
         weights.settle().unwrap();
@@ -120,7 +124,15 @@ fn updated(comm: Arc<dyn Collective>, zero: Zero, kind: Kind, masters: Masters) 
     let all = Tensor::cat(&(0..layout.units().len()).map(whole).collect::<Vec<_>>(), 0);
     let bytes = adamw.bytes() + weights.bytes(&params).1 + offload.bytes();
     let types = Types { compute: kind, reduce: Kind::Float };
-    let setup = Setup { types, zero, cpu: false, keeps: vec![true; 3], saves: false, offloads: true };
+    let setup = Setup {
+        types,
+        zero,
+        cpu: false,
+        keeps: vec![true; 3],
+        saves: false,
+        offloads: true,
+        optimizer: OptimizerBytes::ADAMW,
+    };
     if masters == Masters::Host {
         assert_eq!(bytes as f64, setup.host(layout), "host memory as planned, ZeRO {}", zero.stage());
     }

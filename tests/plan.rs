@@ -16,7 +16,7 @@ use trainer::models::family::DropoutOverrides;
 use trainer::nn::{ComputeMode, Layout};
 use trainer::parallel::Zero;
 use trainer::plan::load::Load;
-use trainer::plan::memory::{self, Setup, Types};
+use trainer::plan::memory::{self, OptimizerBytes, Setup, Types};
 use trainer::tasks::Head;
 use trainer::train::model_loading::Declared;
 
@@ -382,7 +382,15 @@ fn a_large_model_is_counted_by_hand() {
     let layout = Layout::new(&shaped.specs, 8);
     let types = Types { compute: Type::BFloat16, reduce: Type::Float };
     let keeps = (0..model.blocks()).map(|block| block + 1 == model.blocks()).collect();
-    let setup = Setup { types, zero: Zero::ALL[3], cpu: false, keeps, saves: false, offloads: false };
+    let setup = Setup {
+        types,
+        zero: Zero::ALL[3],
+        cpu: false,
+        keeps,
+        saves: false,
+        offloads: false,
+        optimizer: OptimizerBytes::ADAMW,
+    };
     let need = memory::estimate(model, &layout, &setup, &Load { busiest: x, rows: 16e3, ..Load::default() });
     for (kept, bytes) in need.kept.into_iter().zip([2.0, 4.0, 12.0]) {
         assert!((kept / (bytes * parameters as f64 / 8.0) - 1.0).abs() < 1e-4, "{kept}");

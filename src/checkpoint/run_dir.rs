@@ -3,7 +3,7 @@
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::folder::{self, COMPLETE};
 use crate::checkpoint::import::WEIGHTS;
-use crate::checkpoint::optimizer::{MASTERS, MOMENTS};
+use crate::checkpoint::optimizer::{EMA, MASTERS, file_of};
 use crate::checkpoint::sharded::{self, TensorFiles};
 use crate::error::{Context, Error, Result};
 use std::fs::{self, File, TryLockError};
@@ -244,11 +244,13 @@ fn validate(path: &Path) -> Result<()> {
     if !path.join(COMPLETE).exists() {
         return refuse(&format!("not a complete checkpoint (no file {COMPLETE})"));
     }
-    TrainerState::read(path)?;
+    let optimizer = TrainerState::read(path)?.optimizer;
     TensorFiles::open(&path.join(WEIGHTS))?;
-    TensorFiles::open(&path.join(MOMENTS))?;
-    let masters = path.join(MASTERS);
-    if sharded::exists(&masters) { TensorFiles::open(&masters).map(|_| ()) } else { Ok(()) }
+    if !optimizer.states.is_empty() {
+        TensorFiles::open(&path.join(file_of(&optimizer.name)))?;
+    }
+    let others = [MASTERS, EMA].map(|set| path.join(set));
+    others.iter().filter(|set| sharded::exists(set)).try_for_each(|set| TensorFiles::open(set).map(|_| ()))
 }
 
 /// Whether an open file is still the file at this path.

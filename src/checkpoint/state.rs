@@ -24,12 +24,18 @@ pub struct TrainerState {
     /// Number of steps without an update, because of gradient overflow (fp16) or a NaN or Inf loss.
     #[serde(default)]
     pub skipped_steps: u64,
-    /// For formerly frozen parameters, by native name: the number of updates before the first of their AdamW moments.
+    /// The optimizer whose state the checkpoint has; AdamW in those of older versions.
+    #[serde(default)]
+    pub optimizer: OptimizerRecord,
+    /// For formerly frozen parameters, by native name: the number of updates before their optimizer state began.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub moments_began: BTreeMap<String, u64>,
     /// The dynamic loss scale; only with fp16.
     #[serde(default)]
     pub loss_scale: Option<LossScale>,
+    /// The state of `reduce_lr_on_plateau`; only with this schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plateau: Option<PlateauState>,
     /// Best value of the tracked metric, and its step.
     pub best_metric: Option<f64>,
     pub best_global_step: Option<u64>,
@@ -56,6 +62,21 @@ pub struct TrainerState {
     pub settings: String,
 }
 
+/// An optimizer in a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OptimizerRecord {
+    /// The name, as in `train.optim` and of the file in `optimizer/`.
+    pub name: String,
+    /// The names of its states. Without any there is no file.
+    pub states: Vec<String>,
+}
+
+impl Default for OptimizerRecord {
+    fn default() -> Self {
+        OptimizerRecord { name: "adamw".into(), states: vec!["exp_avg".into(), "exp_avg_sq".into()] }
+    }
+}
+
 /// The state of dynamic loss scaling.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LossScale {
@@ -63,6 +84,21 @@ pub struct LossScale {
     pub scale: f64,
     /// Number of steps without overflow since the scale was last changed.
     pub good_steps: u64,
+}
+
+/// The state of the schedule `reduce_lr_on_plateau`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PlateauState {
+    /// The learning rate at the start.
+    pub peak: f64,
+    /// Learning rate of the next step.
+    pub learning_rate: f64,
+    /// Best metric so far.
+    pub best: Option<f64>,
+    /// Number of evaluations without improvement.
+    pub num_bad_evaluations: u64,
+    /// Number of evaluations that still do not count.
+    pub cooldown: u64,
 }
 
 impl TrainerState {
@@ -128,8 +164,16 @@ mod tests {
             epoch: 0.1 + 0.2,
             max_steps: 20,
             skipped_steps: 3,
+            optimizer: OptimizerRecord { name: "sgd".into(), states: Vec::new() },
             moments_began: BTreeMap::from([("layer.0.mlp.up.weight".into(), 5)]),
             loss_scale: Some(LossScale { scale: 32768.0, good_steps: 9 }),
+            plateau: Some(PlateauState {
+                peak: 0.1,
+                learning_rate: 0.1 * 0.1,
+                best: None,
+                num_bad_evaluations: 2,
+                cooldown: 1,
+            }),
             best_metric: Some(0.9),
             best_global_step: Some(10),
             world: 2,
@@ -160,12 +204,20 @@ mod tests {
         let fields = json.as_object_mut().unwrap();
         fields.remove("skipped_steps").unwrap();
         fields.remove("loss_scale").unwrap();
+        fields.remove("optimizer").unwrap();
         for key in ["threads", "loss_sum", "loss_steps"] {
             fields.remove(key).unwrap();
         }
         std::fs::write(dir.path().join(FILE), json.to_string()).unwrap();
-        let expected =
-            TrainerState { skipped_steps: 0, loss_scale: None, threads: None, loss_sum: 0.0, loss_steps: 0, ..state() };
+        let expected = TrainerState {
+            skipped_steps: 0,
+            loss_scale: None,
+            threads: None,
+            loss_sum: 0.0,
+            loss_steps: 0,
+            optimizer: OptimizerRecord::default(),
+            ..state()
+        };
         assert_eq!(TrainerState::read(dir.path()).unwrap(), expected);
     }
 

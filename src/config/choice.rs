@@ -9,9 +9,13 @@ use super::other_tool_values;
 use super::value::{Value, integer, nearest};
 use crate::error::{Error, Result};
 
-/// Declares an enum with the strings that users write, for the setting of a dotted key.
+/// Declares an enum with the strings that users write, for the setting of a dotted key. Other strings may mean the same.
 macro_rules! choice {
-    ($(#[$doc:meta])* $name:ident of $key:literal { $($(#[$attr:meta])* $variant:ident = $word:literal),* $(,)? }) => {
+    (
+        $(#[$doc:meta])* $name:ident of $key:literal {
+            $($(#[$attr:meta])* $variant:ident = $word:literal $(| $alias:literal)*),* $(,)?
+        }
+    ) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
         pub enum $name { $($(#[$attr])* #[serde(rename = $word)] $variant),* }
@@ -19,6 +23,8 @@ macro_rules! choice {
         impl $name {
             /// All variants, in the order of the documentation.
             pub const ALL: &[$name] = &[$($name::$variant),*];
+
+            const ALIASES: &[(&str, $name)] = &[$($(($alias, $name::$variant),)*)*];
 
             /// Returns the string that users write.
             pub const fn name(self) -> &'static str {
@@ -35,8 +41,9 @@ macro_rules! choice {
         impl FromStr for $name {
             type Err = Error;
             fn from_str(word: &str) -> Result<Self> {
-                let found = Self::ALL.iter().find(|choice| choice.name() == word);
-                found.copied().ok_or_else(|| Error::input(refusal($key, word, &[$($word),*])))
+                let found = Self::ALL.iter().copied().find(|choice| choice.name() == word);
+                let alias = || Self::ALIASES.iter().find(|(alias, _)| *alias == word).map(|(_, choice)| *choice);
+                found.or_else(alias).ok_or_else(|| Error::input(refusal($key, word, &[$($word),*])))
             }
         }
 
@@ -136,6 +143,24 @@ impl TaskKind {
 }
 
 choice! {
+    /// The optimizer. Aliases are Hugging Face's names.
+    Optim of "train.optim" {
+        #[default]
+        AdamW = "adamw" | "adamw_torch" | "adamw_torch_fused" | "adamw_hf" | "adamw_apex_fused",
+        /// Weight decay is added to the gradient.
+        Adam = "adam",
+        Sgd = "sgd",
+        Adagrad = "adagrad",
+        RmsProp = "rmsprop",
+        Adafactor = "adafactor",
+        /// The sign of an interpolated momentum.
+        Lion = "lion" | "lion_32bit",
+        /// Orthogonalized momentum for matrices of hidden layers, AdamW for all other weights.
+        Muon = "muon",
+    }
+}
+
+choice! {
     /// The learning rate after warm-up, as in Hugging Face's `get_scheduler`.
     LrSchedulerType of "train.lr_scheduler_type" {
         /// Linear decay to 0 at the last step.
@@ -143,10 +168,26 @@ choice! {
         Linear = "linear",
         /// Half a cosine to 0 at the last step.
         Cosine = "cosine",
+        /// Half cosines to 0, each from the peak.
+        CosineWithRestarts = "cosine_with_restarts",
+        /// Half a cosine to a minimum.
+        CosineWithMinLr = "cosine_with_min_lr",
+        /// A power of the remaining steps.
+        Polynomial = "polynomial",
         /// The peak from the first step, without warm-up.
         Constant = "constant",
         /// The peak after warm-up.
         ConstantWithWarmup = "constant_with_warmup",
+        /// The inverse square root of the step.
+        InverseSqrt = "inverse_sqrt",
+        /// A factor after each epoch.
+        Exponential = "exponential",
+        /// The peak, then a decay over the last steps.
+        WarmupStableDecay = "warmup_stable_decay",
+        /// ULMFiT's schedule (arXiv 1801.06146).
+        SlantedTriangular = "slanted_triangular",
+        /// A factor whenever evaluations have stopped improving.
+        ReduceLrOnPlateau = "reduce_lr_on_plateau",
     }
 }
 

@@ -16,6 +16,8 @@ pub const FROM_0: Check = ("number >= 0", |x| x >= 0.0);
 pub const FROM_0_TO_1: Check = ("number in [0, 1]", |x| (0.0..=1.0).contains(&x));
 pub const FROM_0_BELOW_1: Check = ("number in [0, 1)", |x| (0.0..1.0).contains(&x));
 pub const ABOVE_0_BELOW_1: Check = ("number in (0, 1)", |x| x > 0.0 && x < 1.0);
+/// A fraction of all steps, or a number of steps.
+pub const STEPS: Check = ("number in [0, 1) or integer >= 1", |x| x >= 0.0 && (x < 1.0 || x.fract() == 0.0));
 pub const AT_LEAST_1: Check = ("integer >= 1", |n| n >= 1.0);
 pub const AT_LEAST_2: Check = ("integer >= 2", |n| n >= 2.0);
 pub const AT_LEAST_3: Check = ("integer >= 3", |n| n >= 3.0);

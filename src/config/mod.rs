@@ -5,13 +5,16 @@
 //! Each step notes its problems and continues, so that one message has them all. `reference` generates the
 //! documentation from the declarations.
 
+mod arguments;
 mod choice;
 mod keys;
 mod mixed;
+mod optimizers;
 mod other_tool_keys;
 mod other_tool_values;
 mod problems;
 mod reference;
+mod schedules;
 mod sections;
 mod source;
 mod task_settings;
@@ -22,8 +25,9 @@ mod value;
 
 use std::path::Path;
 
+pub use arguments::Arguments;
 pub use choice::{
-    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, Offload, OnBadRecord, OnNonFinite,
+    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, Offload, OnBadRecord, OnNonFinite, Optim,
     Precision, ShardWithin, TaskKind, Writers,
 };
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};

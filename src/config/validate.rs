@@ -1,11 +1,11 @@
 //! Defaults and checks that concern several settings.
 
-use super::choice::{IntervalStrategy, LrSchedulerType, Precision, ShardWithin, TaskKind};
+use super::choice::{IntervalStrategy, Precision, ShardWithin, TaskKind};
 use super::keys::Section;
 use super::mixed::{MicroBatchTokens, Recompute, ZeroStage};
 use super::problems::Problems;
 use super::sections::{AnswerConfig, Config, GenerationConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
-use super::{other_tool_values, task_settings};
+use super::{optimizers, other_tool_values, schedules, task_settings};
 
 /// Metrics of generated texts.
 const GENERATION_METRICS: [&str; 2] = ["bleu", "rougeL"];
@@ -16,7 +16,8 @@ pub fn validate(config: &mut Config, problems: &mut Problems) {
     derived_parallel(&mut config.parallel);
     answers(&mut config.task, problems);
     freeze(&config.model, problems);
-    warmup(&config.train, problems);
+    schedules::validate(&config.train, problems);
+    optimizers::validate(&config.train, problems);
     labels(&config.task, problems);
     other_tasks(config, problems);
     columns(config, problems);
@@ -73,15 +74,6 @@ fn refuse<S: Section>(why: &str, problems: &mut Problems) {
         if problems.is_written(&key) {
             problems.with(&key, why);
         }
-    }
-}
-
-/// Notes warm-up with `constant`, which Hugging Face ignores silently.
-fn warmup(train: &TrainConfig, problems: &mut Problems) {
-    let wanted = [("train.warmup_ratio", train.warmup_ratio > 0.0), ("train.warmup_steps", train.warmup_steps > 0)];
-    for (key, _) in wanted.into_iter().filter(|(_, set)| *set && train.lr_scheduler_type == LrSchedulerType::Constant) {
-        let text = "the schedule \"constant\" has no warm-up: set lr_scheduler_type = \"constant_with_warmup\"";
-        problems.with(key, text);
     }
 }
 

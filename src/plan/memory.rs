@@ -45,6 +45,24 @@ pub struct Setup {
     pub saves: bool,
     /// Whether optimizer state is in host memory.
     pub offloads: bool,
+    pub optimizer: OptimizerBytes,
+}
+
+/// Bytes that an optimizer needs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OptimizerBytes {
+    /// State of an element.
+    pub element: f64,
+    /// State of an element with weight decay in a block between the first and the last.
+    pub hidden: f64,
+    /// Temporary bytes per element of the unit that is updated: of at most [`PIECE`] elements, of those that a rank
+    /// updates, and of all that are gathered.
+    pub temporary: [f64; 3],
+}
+
+impl OptimizerBytes {
+    /// AdamW: two moments; its kernel needs no temporary memory.
+    pub const ADAMW: OptimizerBytes = OptimizerBytes { element: 8.0, hidden: 8.0, temporary: [0.0; 3] };
 }
 
 /// Estimated memory of one rank, in bytes.
@@ -86,9 +104,17 @@ impl Setup {
         self.offloads && !self.cpu
     }
 
-    /// Bytes of a parameter's optimizer state: AdamW's two moments, and fp32 master weights unless the weights are these.
-    fn state(&self) -> f64 {
-        if self.types.compute == Kind::Float && !self.is_offloaded() { 8.0 } else { 12.0 }
+    /// Bytes of a unit's optimizer state and, unless the weights are these, fp32 master weights, for one shard or all.
+    fn state(&self, layout: &Layout, index: usize) -> f64 {
+        let unit = &layout.units()[index];
+        let elements = if self.zero.shards_state() { unit.shard } else { layout.padded(index) } as f64;
+        let between = unit.blocks[0] > 0 && unit.blocks[0] + 1 < layout.blocks() && unit.content == Content::Dense;
+        let decayed: i64 =
+            unit.groups.iter().filter(|group| group.decay).map(|group| group.range.end - group.range.start).sum();
+        let hidden = if between && unit.numel > 0 { decayed as f64 / unit.numel as f64 } else { 0.0 };
+        let OptimizerBytes { element, hidden: of_hidden, .. } = self.optimizer;
+        let masters = if self.types.compute == Kind::Float && !self.is_offloaded() { 0.0 } else { 4.0 };
+        elements * (element * (1.0 - hidden) + of_hidden * hidden + masters)
     }
 
     /// Returns the bytes of host memory that a rank needs for optimizer state ([`crate::parallel::Offload`]): the state,
@@ -104,7 +130,8 @@ impl Setup {
         };
         let units = || (0..layout.units().len()).map(owned);
         let copied = (self.types.reduce.elt_size_in_bytes() + self.types.compute.elt_size_in_bytes()) as f64;
-        self.state() * units().sum::<f64>() + 2.0 * copied * units().fold(0.0, f64::max)
+        let trained = (0..layout.units().len()).filter(|&index| layout.units()[index].is_trained());
+        trained.map(|index| self.state(layout, index)).sum::<f64>() + 2.0 * copied * units().fold(0.0, f64::max)
     }
 }
 
@@ -191,17 +218,16 @@ impl<'a> Timeline<'a> {
         timeline
     }
 
-    /// Weights, accumulated gradients, and AdamW's two moments with fp32 master weights in half precision.
+    /// Weights, accumulated gradients, and optimizer state with fp32 master weights in half precision.
     fn persistent(&self) -> [f64; 3] {
         let zero = self.setup.zero;
-        let state = if self.setup.is_offloaded() { 0.0 } else { self.setup.state() };
         let mut kept = [0.0; 3];
         for (index, unit) in self.layout.units().iter().enumerate() {
             let held = |sharded: bool| if sharded { unit.shard as f64 } else { self.padded(index) };
             kept[WEIGHTS] += self.weight * held(zero.shards_weights());
             if unit.is_trained() {
                 kept[GRADIENTS] += self.grad * held(zero.shards_gradients());
-                kept[OPTIMIZER] += state * held(zero.shards_state());
+                kept[OPTIMIZER] += if self.setup.is_offloaded() { 0.0 } else { self.setup.state(self.layout, index) };
             }
         }
         kept
@@ -289,7 +315,13 @@ impl<'a> Timeline<'a> {
         }
         let mut update = step;
         let largest = (0..layout.units().len()).map(|unit| self.padded(unit)).fold(0.0, f64::max);
-        update[ACTIVATIONS] += if self.grad < 4.0 && !setup.is_offloaded() { 4.0 * largest.min(PIECE) } else { 0.0 };
+        if !setup.is_offloaded() {
+            let [piece, owned, whole] = setup.optimizer.temporary;
+            let shard = if setup.zero.shards_state() { largest / layout.shards() as f64 } else { largest };
+            let converted = if self.grad < 4.0 { 4.0 } else { 0.0 };
+            update[ACTIVATIONS] += (piece + converted) * shard.min(PIECE) + owned * shard;
+            update[COMMUNICATION] += whole * largest;
+        }
         all.push((Phase::Update, update));
         for (block, cost) in self.evaluation.iter().enumerate() {
             let mut now = step;

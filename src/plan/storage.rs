@@ -8,7 +8,7 @@ use tch::Kind;
 pub struct Storage {
     /// `final/`, or only the weights of a checkpoint.
     pub model: u64,
-    /// A checkpoint: weights, AdamW's two moments and, in half precision, the fp32 master weights.
+    /// A checkpoint: weights, optimizer state and, in half precision, the fp32 master weights.
     pub checkpoint: u64,
     /// Maximum number of checkpoints kept at a time.
     pub checkpoints: u64,
@@ -28,14 +28,14 @@ pub struct Saving {
 }
 
 impl Storage {
-    /// Estimates the disk space for parameters with this compute dtype.
-    pub fn of(specs: &[ParamSpec], compute: Kind, saving: Saving) -> Self {
+    /// Estimates the disk space for parameters with this compute dtype and these bytes of optimizer state.
+    pub fn of(specs: &[ParamSpec], compute: Kind, state: u64, saving: Saving) -> Self {
         let count = |trained: bool| -> u64 {
             specs.iter().filter(|spec| spec.trainable || !trained).map(|spec| spec.numel() as u64).sum()
         };
-        let state = if compute == Kind::Float { 8 } else { 12 };
+        let master = if compute == Kind::Float { 0 } else { 4 };
         let model = compute.elt_size_in_bytes() as u64 * count(false);
-        let checkpoint = model + state * count(true);
+        let checkpoint = model + state + master * count(true);
         let least = if saving.keeps_best { 2 } else { 1 };
         let kept = saving.limit.map(|limit| (limit as u64).max(least));
         let checkpoints = kept.map_or(saving.saves, |kept| kept.min(saving.saves));
@@ -74,13 +74,15 @@ mod tests {
         let mut specs = b.finish();
         specs[1].trainable = false;
         let saving = Saving { saves: 7, limit: Some(2), keeps_best: false };
-        let fp32 = Storage::of(&specs, Kind::Float, saving);
+        let fp32 = Storage::of(&specs, Kind::Float, 8 * 900, saving);
         assert_eq!((fp32.model, fp32.checkpoint), (4000, 900 * 12 + 400));
         assert_eq!((fp32.checkpoints, fp32.most), (2, 3 * fp32.checkpoint + fp32.model));
-        let all = Storage::of(&specs, Kind::BFloat16, Saving { limit: None, ..saving });
+        let all = Storage::of(&specs, Kind::BFloat16, 8 * 900, Saving { limit: None, ..saving });
         assert_eq!((all.checkpoint, all.checkpoints, all.most), (900 * 14 + 200, 7, 7 * (900 * 14 + 200) + 2000));
         // The best checkpoint counts, as in `RunDir::rotate`, but the latest one is also kept.
-        let best = |limit| Storage::of(&specs, Kind::Float, Saving { saves: 7, limit: Some(limit), keeps_best: true });
+        let best = |limit| {
+            Storage::of(&specs, Kind::Float, 8 * 900, Saving { saves: 7, limit: Some(limit), keeps_best: true })
+        };
         assert_eq!([3, 2, 1].map(|limit| best(limit).checkpoints), [3, 2, 2]);
         assert_eq!(best(1).most, 3 * best(1).checkpoint + best(1).model);
     }

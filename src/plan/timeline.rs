@@ -287,7 +287,7 @@ mod tests {
     use crate::nn::{Init, ParamBuilder};
     use crate::parallel::Zero;
     use crate::plan::link::Link;
-    use crate::plan::memory::Types;
+    use crate::plan::memory::{OptimizerBytes, Types};
     use tch::Kind;
 
     fn link() -> Link {
@@ -307,8 +307,15 @@ mod tests {
         }
         let layout = Layout::new(&b.finish(), shards);
         let types = Types { compute: Kind::Float, reduce: Kind::Float };
-        let setup =
-            Setup { types, zero: Zero::ALL[zero], cpu: true, keeps: vec![true; 2], saves: false, offloads: false };
+        let setup = Setup {
+            types,
+            zero: Zero::ALL[zero],
+            cpu: true,
+            keeps: vec![true; 2],
+            saves: false,
+            offloads: false,
+            optimizer: OptimizerBytes::ADAMW,
+        };
         let near = Link { bandwidth, ..link() };
         let ranks_per_node = if shards < ranks { shards } else { 8 };
         let network = Network { near, far: near, ranks_per_node, overlaps };

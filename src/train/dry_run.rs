@@ -84,7 +84,8 @@ fn run(session: &Session, alone: &Groups, weights: &mut Weights, tokens: usize) 
 
     let owned = |unit| weights.owned(unit);
     let trained = params.layout().units().iter().filter(|unit| unit.is_trained());
-    let moments: i64 = trained.map(owned).map(|owned| 8 * (owned.end - owned.start)).sum();
+    let bytes = setup.optimizer.element as i64;
+    let moments: i64 = trained.map(owned).map(|owned| bytes * (owned.end - owned.start)).sum();
     let spare = device_total(device).map_or(0, |all| (all as f64 * SPARE_FRACTION) as i64);
     let moments = if weights.is_offloaded() { 0 } else { moments };
     let _reserved = Tensor::f_empty([moments + spare], (Type::Uint8, device))?;

@@ -12,7 +12,7 @@ use crate::train::memory_report::{self, Bytes};
 use crate::train::model_loading::Loaded;
 use crate::train::session::Session;
 use crate::train::step::Stepper;
-use crate::train::{feed, settings};
+use crate::train::{feed, schedule, settings};
 use std::sync::Arc;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
@@ -117,11 +117,12 @@ pub struct Measured {
 /// As [`Session::open`] and [`Stepper::step`]; exit 4 if every step is skipped.
 pub fn steps(config: &Config, comm: &Arc<dyn Collective>, sampler: &Sampler, step: u64) -> Result<Measured> {
     let session = Session::open(config.clone(), Arc::clone(comm), None)?;
-    let schedule = settings::schedule(config, settings::total_steps(config, sampler.steps_per_epoch()));
+    let per_epoch = sampler.steps_per_epoch();
+    let schedule = schedule::schedule(config, settings::total_steps(config, per_epoch), per_epoch);
     let Session { groups, loaded, data, .. } = session;
-    let Loaded { model, params, weights, .. } = loaded;
+    let Loaded { model, params, weights, names, .. } = loaded;
     let scaler = settings::scaler(config, None);
-    let mut stepper = Stepper::new(config, groups, (model, params, weights), schedule, scaler)?;
+    let mut stepper = Stepper::new(config, groups, (model, params, weights), &names, schedule, scaler)?;
     let (dataset, device) = (Arc::new(data.train.dataset), comm.device());
     memory_report::reset(device)?;
     let seconds = time_steps(|| {

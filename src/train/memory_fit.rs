@@ -16,6 +16,7 @@ use crate::plan::load::Load;
 use crate::plan::memory::{self, MemoryEstimate, Setup, Types};
 use crate::tasks::Model;
 use crate::train::model_loading::Shaped;
+use crate::train::optimizers;
 use crate::train::reading::Data;
 use crate::train::settings::{self, CPU_MICRO_BATCH_TOKENS};
 use tch::{Cuda, Device};
@@ -337,6 +338,7 @@ pub fn setup(config: &Config, blocks: usize, zero: Zero, cpu: bool) -> Setup {
         keeps: (0..blocks).map(|block| recompute.keeps(block, blocks)).collect(),
         saves: config.train.save_strategy != IntervalStrategy::No,
         offloads: config.parallel.offload == Offload::Optimizer,
+        optimizer: optimizers::bytes(config),
     }
 }
 

@@ -173,7 +173,7 @@ pub struct Shaped {
     pub folder: PathBuf,
     pub model: Model,
     pub specs: Vec<ParamSpec>,
-    names: HfNames,
+    pub names: HfNames,
 }
 
 impl Shaped {

@@ -295,7 +295,7 @@ impl PlannedRun {
     /// # Errors
     /// As [`Sampler::new`].
     pub fn storage(&self, ranks: usize) -> Result<Storage> {
-        Ok(settings::storage(&self.config, &self.shaped.specs, self.steps(ranks)?))
+        Ok(settings::storage(&self.config, &self.shaped.specs, &self.shaped.names, self.steps(ranks)?))
     }
 }
 

@@ -69,8 +69,9 @@ pub fn header(
     let Schedule { learning_rate, warmup_steps, total_steps, .. } = *schedule;
     let kind = config.train.lr_scheduler_type;
     lines.push(format!(
-        "steps     {total_steps}; learning rate {learning_rate:e}, {kind}, {warmup_steps} warm-up step{}; AdamW",
-        plural(warmup_steps as usize)
+        "steps     {total_steps}; learning rate {learning_rate:e}, {kind}, {warmup_steps} warm-up step{}; {}",
+        plural(warmup_steps as usize),
+        optimizer(config)
     ));
     let threads = tch::get_num_threads();
     let (world, backend) = (comm.world(), comm.name());
@@ -83,11 +84,17 @@ pub fn header(
     lines.extend(hint(config.parallel.precision, comm.device(), driver::capability));
     lines.push(format!("output    {}", config.output_dir.display()));
     let specs: Vec<ParamSpec> = loaded.params.ids().map(|id| loaded.params.spec(id).clone()).collect();
-    let storage = settings::storage(config, &specs, (total_steps, steps_per_epoch));
+    let storage = settings::storage(config, &specs, &loaded.names, (total_steps, steps_per_epoch));
     lines.extend(disk(&storage, disk::space(&config.output_dir).ok().map(|space| space.free)));
     lines.extend(weights(&loaded.report));
     lines.extend(other_labels(session).filter(|_| resumed.is_none()));
     tell(&lines.iter().map(|line| logs::wrap(line, 10)).collect::<Vec<_>>().join("\n"));
+}
+
+/// Describes the optimizer: `adamw, moving average of the weights`.
+fn optimizer(config: &Config) -> String {
+    let average = if config.train.ema_decay.is_some() { ", moving average of the weights" } else { "" };
+    format!("{}{average}", config.train.optim)
 }
 
 /// Describes what the run writes, and warns if the disk is too small.

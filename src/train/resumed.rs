@@ -1,6 +1,7 @@
 //! The state that a run resumes from: read by rank 0, the same on every rank.
 
 use crate::checkpoint::run_dir::Resume;
+use crate::checkpoint::state::OptimizerRecord;
 use crate::checkpoint::{RunDir, TrainerState};
 use crate::comm::Collective;
 use crate::config::Config;
@@ -66,6 +67,26 @@ impl Resumed {
     /// Exit 2 if the checkpoint's settings cannot be read.
     pub fn thaws(&self, config: &Config) -> Result<bool> {
         Ok(settings_of(&self.state)?.model.freeze != config.model.freeze)
+    }
+
+    /// Checks that the checkpoint has the state of the run's optimizer.
+    ///
+    /// # Errors
+    /// Exit 2 with both optimizers, their states, and the remedies.
+    pub fn check_optimizer(&self, now: &OptimizerRecord) -> Result<()> {
+        let before = &self.state.optimizer;
+        if before == now {
+            return Ok(());
+        }
+        let shown = |record: &OptimizerRecord| {
+            let states = if record.states.is_empty() { "no state".to_owned() } else { record.states.join(", ") };
+            format!("{:?} ({states})", record.name)
+        };
+        let (folder, before, now) = (self.from.display(), shown(before), shown(now));
+        Err(Error::input(format!(
+            "{folder}: the checkpoint has the state of train.optim = {before}, and this run's is {now}: restore \
+             train.optim and train.optim_args, or start a new run from its weights with model.path = {folder}"
+        )))
     }
 
     /// Returns the checkpoint's micro-batch tokens if the world size is the same, because dropout masks depend on them.

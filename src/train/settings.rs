@@ -2,14 +2,15 @@
 
 use crate::checkpoint::state::LossScale;
 use crate::comm::Collective;
-use crate::config::{self, Config, IntervalStrategy, LrSchedulerType, Offload, OnNonFinite, Precision, ShardWithin};
+use crate::config::{self, Config, IntervalStrategy, Offload, OnNonFinite, Precision, ShardWithin};
 use crate::error::{Error, Result};
+use crate::models::hf_names::HfNames;
 use crate::nn::param_builder::ParamSpec;
-use crate::optim::schedule::Shape;
 use crate::optim::{LossScaler, Schedule};
 use crate::parallel::{Groups, Masters};
 use crate::plan::storage::{self, Saving, Storage};
 use crate::train::blockwise::Recompute;
+use crate::train::optimizers;
 use std::sync::Arc;
 use tch::{Device, Kind};
 
@@ -30,8 +31,10 @@ pub fn kind(precision: Precision) -> Kind {
 pub struct StepConfig {
     pub seed: u64,
     pub schedule: Schedule,
-    /// Of parameters with weight decay.
+    /// Of parameters with weight decay, as the penalties.
     pub weight_decay: f64,
+    /// Factors of the penalties: of the weights' signs, and of the weights.
+    pub penalties: [f64; 2],
     /// Maximum gradient norm for clipping; 0 disables clipping.
     pub max_grad_norm: f64,
     pub recompute: Recompute,
@@ -45,6 +48,7 @@ pub fn step(config: &Config, schedule: Schedule) -> StepConfig {
         seed: config.seed,
         schedule,
         weight_decay: config.train.weight_decay,
+        penalties: [config.train.l1, config.train.l2],
         max_grad_norm: config.train.max_grad_norm,
         recompute: recompute(config),
         skips_non_finite: config.train.on_non_finite == OnNonFinite::Skip,
@@ -122,20 +126,6 @@ pub fn total_steps(config: &Config, steps_per_epoch: u64) -> u64 {
     config.train.max_steps.unwrap_or(epochs).max(1)
 }
 
-/// Returns the learning-rate schedule for `total_steps`.
-pub fn schedule(config: &Config, total_steps: u64) -> Schedule {
-    let train = &config.train;
-    let ratio = (train.warmup_ratio * total_steps as f64).ceil() as u64;
-    let warmup = if train.warmup_steps > 0 { train.warmup_steps } else { ratio };
-    let (shape, warmup_steps) = match train.lr_scheduler_type {
-        LrSchedulerType::Linear => (Shape::Linear, warmup),
-        LrSchedulerType::Cosine => (Shape::Cosine, warmup),
-        LrSchedulerType::Constant => (Shape::Constant, 0),
-        LrSchedulerType::ConstantWithWarmup => (Shape::Constant, warmup),
-    };
-    Schedule { shape, learning_rate: train.learning_rate, warmup_steps, total_steps }
-}
-
 /// Settings that determine the order of the data by themselves.
 const ORDER: &[&str] = &["seed", "train.global_batch_size"];
 
@@ -173,7 +163,7 @@ pub fn compare(now: &Config, before: &Config, same_data: bool, allowed: bool) ->
 }
 
 /// Returns the disk space for a run of `steps` steps with `per_epoch` steps per epoch.
-pub fn storage(config: &Config, specs: &[ParamSpec], (steps, per_epoch): (u64, u64)) -> Storage {
+pub fn storage(config: &Config, specs: &[ParamSpec], names: &HfNames, (steps, per_epoch): (u64, u64)) -> Storage {
     let train = &config.train;
     let every = |strategy, of_steps| match strategy {
         IntervalStrategy::No => None,
@@ -183,5 +173,8 @@ pub fn storage(config: &Config, specs: &[ParamSpec], (steps, per_epoch): (u64, u
     let (limit, keeps_best) = (train.save_total_limit, train.load_best_model_at_end);
     let evaluated = every(train.eval_strategy, train.eval_steps.unwrap_or(u64::MAX)).filter(|_| keeps_best);
     let saves = storage::written([every(train.save_strategy, train.save_steps), evaluated], steps);
-    Storage::of(specs, kind(config.parallel.precision), Saving { saves, limit, keeps_best })
+    let trained: i64 = specs.iter().filter(|spec| spec.trainable).map(ParamSpec::numel).sum();
+    let average = if train.ema_decay.is_some() { 4 * trained as u64 } else { 0 };
+    let state = average + optimizers::rule(config).bytes_of(&optimizers::all_pieces(specs, names));
+    Storage::of(specs, kind(config.parallel.precision), state, Saving { saves, limit, keeps_best })
 }

@@ -6,16 +6,17 @@ use crate::data::batch::Batch;
 use crate::error::Result;
 use crate::ffi::profiler;
 use crate::ffi::transfer::{self, Copies};
+use crate::models::hf_names::HfNames;
 use crate::nn::layout::{Group, Unit};
 use crate::nn::{Params, Pass};
-use crate::optim::adamw::Slice;
 use crate::optim::loss_scale::{LossScaler, Overflow};
-use crate::optim::{AdamW, AdamWConfig, Schedule};
-use crate::parallel::{Gradients, Groups, Offload, Weights};
+use crate::optim::{Ema, Optimizer, Part, Schedule, UnitShape};
+use crate::parallel::{Gradients, Groups, Offload, Weights, whole};
 use crate::tasks::Model;
 use crate::train::blockwise::Blockwise;
 use crate::train::feed::StepInput;
 use crate::train::non_finite::{self, Fault, Rerun};
+use crate::train::optimizers;
 use crate::train::settings::{self, StepConfig};
 use std::sync::Arc;
 use tch::{Device, Tensor};
@@ -40,7 +41,9 @@ pub struct Stepper {
     pub params: Params,
     pub weights: Weights,
     pub gradients: Gradients,
-    pub optimizer: AdamW,
+    pub optimizer: Optimizer,
+    /// The moving average of the weights.
+    pub ema: Option<Ema>,
     /// The copies of an update in host memory.
     pub offload: Option<Offload>,
     /// The dynamic loss scale; fp16 only.
@@ -58,16 +61,19 @@ impl Stepper {
         config: &Config,
         groups: Groups,
         (model, params, weights): (Model, Params, Weights),
+        names: &HfNames,
         schedule: Schedule,
         scaler: Option<LossScaler>,
     ) -> Result<Self> {
-        let adamw = AdamWConfig {
-            beta1: config.train.adam_beta1,
-            beta2: config.train.adam_beta2,
-            epsilon: config.train.adam_epsilon,
+        let shape = |(index, unit): (usize, &Unit)| {
+            let pieces = || optimizers::pieces(&params, names, index);
+            let of = |master| UnitShape { weights: master, owned: weights.owned(unit), pieces: pieces() };
+            weights.master(index).map(of)
         };
-        let masters = (0..params.layout().units().len()).map(|unit| weights.master(unit));
-        let optimizer = AdamW::new(adamw, masters)?;
+        let units = params.layout().units().iter().enumerate().map(shape);
+        let optimizer = Optimizer::new(optimizers::rule(config), units)?;
+        let masters = || (0..params.layout().units().len()).map(|unit| weights.master(unit));
+        let ema = config.train.ema_decay.map(|decay| Ema::new(decay, masters())).transpose()?;
         let reduce = settings::kind(config.parallel.reduce_dtype);
         let comm = Arc::clone(&groups.all);
         let gradients = Gradients::new(&params, groups, weights.zero(), reduce)?;
@@ -82,7 +88,7 @@ impl Stepper {
             config::Offload::Optimizer => Some(Offload::in_place()),
         };
         let config = settings::step(config, schedule);
-        Ok(Stepper { model, params, weights, gradients, optimizer, offload, scaler, config, comm })
+        Ok(Stepper { model, params, weights, gradients, optimizer, ema, offload, scaler, config, comm })
     }
 
     /// Runs one step. All ranks call it with their part of the same global batch; all get the same outcome. `stop`
@@ -129,13 +135,37 @@ impl Stepper {
     pub fn kept(&self) -> [u64; 3] {
         let (weights, masters) = self.weights.bytes(&self.params);
         let host = self.weights.is_offloaded() && self.params.device() != Device::Cpu;
-        [weights, self.gradients.bytes(), if host { 0 } else { self.optimizer.bytes() + masters }]
+        [weights, self.gradients.bytes(), if host { 0 } else { self.state_bytes() + masters }]
     }
 
     /// Bytes of optimizer state, master weights and the buffers of their copies.
     pub fn optimizer_bytes(&self) -> u64 {
         let buffers = self.offload.as_ref().map_or(0, Offload::bytes);
-        self.optimizer.bytes() + self.weights.bytes(&self.params).1 + buffers
+        self.state_bytes() + self.weights.bytes(&self.params).1 + buffers
+    }
+
+    fn state_bytes(&self) -> u64 {
+        self.optimizer.bytes() + self.ema.as_ref().map_or(0, Ema::bytes)
+    }
+
+    /// Exchanges the weights with their moving average, if there is one: for an evaluation or the final model, and back.
+    /// All ranks call it.
+    ///
+    /// # Errors
+    /// A dead or late rank; out of memory.
+    pub fn swap_ema(&mut self) -> Result<()> {
+        let Stepper { params, weights, ema, offload, .. } = self;
+        let Some(ema) = ema else { return Ok(()) };
+        weights.settle()?;
+        for unit in 0..params.layout().units().len() {
+            let Some(master) = weights.master(unit) else { continue };
+            ema.swap(unit, master)?;
+            match offload {
+                None => weights.publish(params, unit, "averaged weights")?,
+                Some(offload) => weights.publish_from_host(params, unit, "averaged weights", offload)?,
+            }
+        }
+        weights.settle()
     }
 
     pub fn may_skip(&self) -> bool {
@@ -191,7 +221,7 @@ impl Stepper {
         let excess = (grad_norm + 1e-6) / limit;
         let clip = if limit > 0.0 && excess > 1.0 { excess } else { 1.0 };
         self.optimizer.begin_step();
-        let Stepper { model, params, weights, gradients, optimizer, offload, config, .. } = self;
+        let Stepper { model, params, weights, gradients, optimizer, ema, offload, config, .. } = self;
         let units = params.layout().units();
         let trained: Vec<usize> = (0..units.len()).filter(|&unit| weights.master(unit).is_some()).collect();
         let fetch = |offload: &mut Option<Offload>, turn: usize| {
@@ -206,18 +236,18 @@ impl Stepper {
             fetch(offload, turn + 1)?;
             let grads = brought.or_else(|| gradients.owned(index, unit));
             let (Some(master), Some(grads)) = (weights.master(index), grads) else { continue };
-            let owned = weights.owned(unit);
-            let decay = |group: &Group| if group.decay { config.weight_decay } else { 0.0 };
-            let parts = |group: &Group| (decay(group), optimizer.ages(index, &group.range));
-            for (weight_decay, ages) in unit.groups.iter().map(parts) {
-                for (range, began) in ages {
-                    let range = range.start.max(owned.start) - owned.start..range.end.min(owned.end) - owned.start;
-                    if !range.is_empty() {
-                        let slice = Slice { weights: master, grads: &grads, range, weight_decay, began };
-                        optimizer.update(index, &slice, learning_rate, clip * scale)?;
-                    }
-                }
-            }
+            let parts = |group: &Group| {
+                let [weight_decay, l1, l2] = match group.decay {
+                    true => [config.weight_decay, config.penalties[0], config.penalties[1]],
+                    false => [0.0; 3],
+                };
+                let part = move |(range, began)| Part { range, learning_rate, weight_decay, l1, l2, began };
+                optimizer.ages(index, &group.range).into_iter().map(part).collect::<Vec<_>>()
+            };
+            let parts: Vec<Part> = unit.groups.iter().flat_map(parts).collect();
+            let gather = |own: &Tensor| whole(weights.comm(), weights.zero(), own, "values of the optimizer");
+            optimizer.update(index, (master, &grads), &parts, clip * scale, &gather)?;
+            ema.as_ref().map_or(Ok(()), |ema| ema.update(index, master))?;
             let what = format!("updated weights of {}", model.block_name(unit.blocks[0]));
             match offload {
                 None => weights.publish(params, index, &what)?,

@@ -5,12 +5,12 @@ use crate::comm::{Collective, Op, between_hosts, traffic};
 use crate::config::{Config, IntervalStrategy, Writers};
 use crate::data::{Dataset, Prepared, Sampler};
 use crate::error::Result;
-use crate::ffi::device::{DisableTf32, synchronize};
-use crate::ffi::profiler;
+use crate::ffi::device::DisableTf32;
 use crate::metrics::Metrics;
 use crate::observe::metrics_file::MetricsFile;
 use crate::observe::progress::Progress;
 use crate::observe::{logs, memory, progress};
+use crate::optim::Plateau;
 use crate::train::checkpoints::{self, Checkpoints};
 use crate::train::clock::Clock;
 use crate::train::evaluate::{Evaluation, Evaluator};
@@ -22,7 +22,7 @@ use crate::train::session::Session;
 use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::step::{StepOutcome, Stepper};
 use crate::train::warnings::Warnings;
-use crate::train::{feed, memory_report, report, settings, shared_folder};
+use crate::train::{feed, memory_report, optimizers, profiling, report, schedule, settings, shared_folder};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -50,6 +50,8 @@ pub struct Trainer {
     micro_batch_tokens: usize,
     clock: Clock,
     warnings: Warnings,
+    /// With `reduce_lr_on_plateau` only.
+    plateau: Option<Plateau>,
     /// Bytes allocated by tensors after the last step.
     held: Option<Bytes>,
     /// Step of the latest checkpoint in the folder.
@@ -78,7 +80,7 @@ impl Trainer {
         let sampler = session.sampler()?;
         let steps_per_epoch = sampler.steps_per_epoch();
         let max_steps = settings::total_steps(&session.config, steps_per_epoch);
-        let schedule = settings::schedule(&session.config, max_steps);
+        let mut schedule = schedule::schedule(&session.config, max_steps, steps_per_epoch);
         report::header(&session, resumed.as_ref(), (&schedule, steps_per_epoch), &changed);
         let Session {
             config, groups, loaded, data, micro_batch_tokens, recompute, generation: generation_file, ..
@@ -86,15 +88,21 @@ impl Trainer {
         let Loaded { model, params, weights, names, .. } = loaded;
 
         let scaler = settings::scaler(&config, resumed.as_ref().and_then(|r| r.state.loss_scale.as_ref()));
-        let mut stepper = Stepper::new(&config, groups, (model, params, weights), schedule, scaler)?;
+        let plateau = schedule::plateau(&config, resumed.as_ref().and_then(|r| r.state.plateau.as_ref()));
+        schedule.learning_rate = plateau.map_or(schedule.learning_rate, |plateau| plateau.learning_rate);
+        let mut stepper = Stepper::new(&config, groups, (model, params, weights), &names, schedule, scaler)?;
         stepper.config.recompute = settings::checkpointing(recompute);
         memory_report::record_kept(comm.device(), stepper.kept());
         let from = resumed.as_ref().map(|r| r.from.clone());
         let saved = resumed.as_ref().filter(|r| r.own).map(|r| r.state.global_step);
         let thaws = resumed.as_ref().map_or(Ok(false), |r| r.thaws(&config))?;
+        let same =
+            resumed.as_ref().map_or(Ok(()), |r| r.check_optimizer(&optimizers::record(&stepper.optimizer.rule())));
+        comm.agree(same, "comparing optimizers")?;
         let mut state = TrainerState {
             format: TrainerState::format(),
             max_steps,
+            optimizer: optimizers::record(&stepper.optimizer.rule()),
             world: comm.world(),
             micro_batch_tokens: Some(micro_batch_tokens),
             threads: Some(tch::get_num_threads() as usize),
@@ -146,6 +154,7 @@ impl Trainer {
             micro_batch_tokens,
             clock,
             warnings,
+            plateau,
             held: None,
             saved,
             start,
@@ -169,7 +178,7 @@ impl Trainer {
         for input in feed {
             let input = input?;
             let step = input.step;
-            self.profile(step, first, last)?;
+            profiling::begin(&self.config, self.comm.as_ref(), step, [first, last])?;
             let (tokens, before) = (input.tokens, [traffic(), between_hosts()]);
             let Some(outcome) = self.stepper.step(input, self.start.stop.raised())? else {
                 self.save()?;
@@ -177,7 +186,8 @@ impl Trainer {
                 return Ok(Ended::Stopped { step: self.state.global_step });
             };
             if step == last {
-                self.write_profile()?;
+                let written = profiling::end(&self.config, self.comm.as_ref())?;
+                written.inspect(|path| self.progress.event(&format!("wrote {}", path.display())));
             }
             self.clock.tokens += tokens;
             self.clock.communicated += traffic() - before[0];
@@ -194,24 +204,6 @@ impl Trainer {
             self.after_step(&outcome, step == last)?;
         }
         self.finish()
-    }
-
-    /// Starts the profiler if this is the first of the steps to record.
-    fn profile(&self, step: u64, first: u64, last: u64) -> Result<()> {
-        let steps = self.config.train.profile_steps;
-        let begins = self.comm.is_main() && steps > 0 && step == (last + 1).saturating_sub(steps).max(first);
-        if begins { profiler::start() } else { Ok(()) }
-    }
-
-    fn write_profile(&self) -> Result<()> {
-        if !self.comm.is_main() || self.config.train.profile_steps == 0 {
-            return Ok(());
-        }
-        synchronize(self.comm.device())?;
-        let path = self.config.output_dir.join("trace-rank0.json");
-        profiler::stop(&path)?;
-        self.progress.event(&format!("wrote {}", path.display()));
-        Ok(())
     }
 
     /// Logs, evaluates and saves if the configuration asks for it after this step.
@@ -284,6 +276,7 @@ impl Trainer {
     /// Evaluates if there is evaluation data; returns whether this is the best step so far.
     fn evaluate(&mut self) -> Result<bool> {
         let Some(eval) = self.data.eval.clone() else { return Ok(false) };
+        self.stepper.swap_ema()?;
         let Stepper { model, params, weights, .. } = &mut self.stepper;
         let micro_batch_tokens = self.micro_batch_tokens;
         let (comm, generation) = (self.comm.as_ref(), self.generation.as_ref());
@@ -293,15 +286,29 @@ impl Trainer {
             let _exact = DisableTf32::new()?;
             evaluator.metrics(&eval)
         })?;
+        self.stepper.swap_ema()?;
         let best = self.track_best(&metrics);
+        let reduced = self.observe_plateau(&metrics);
         let step = self.state.global_step;
         let text: Vec<String> = metrics.iter().map(|(name, value)| format!("eval_{name} {value:.4}")).collect();
         self.progress.line(&format!("{}  {}", self.state.place(), text.join("  ")));
         warning.filter(|_| self.comm.is_main()).inspect(|warning| self.progress.warn(warning));
+        reduced
+            .inspect(|rate| self.progress.event(&format!("{}  learning rate reduced to {rate:e}", self.state.place())));
         let mut line = Map::from_iter([("step".into(), json!(step)), ("epoch".into(), json!(self.state.epoch))]);
         line.extend(metrics.into_iter().map(|(name, value)| (format!("eval_{name}"), json!(value))));
         self.record(Value::Object(line))?;
         Ok(best)
+    }
+
+    /// Passes an evaluation on to `reduce_lr_on_plateau`. Returns the learning rate if it was reduced.
+    fn observe_plateau(&mut self, metrics: &Metrics) -> Option<f64> {
+        let wanted = &self.config.train.metric_for_best_model;
+        let value = metrics.iter().find(|(name, _)| name == wanted).map_or(f64::NAN, |metric| metric.1);
+        let plateau = self.plateau.as_mut()?;
+        let reduced = plateau.observe(value);
+        self.stepper.config.schedule.learning_rate = plateau.learning_rate;
+        reduced.then_some(plateau.learning_rate)
     }
 
     /// Whether this evaluation is the best so far. An undefined metric (a correlation with a constant) never is.
@@ -322,6 +329,7 @@ impl Trainer {
     /// Writes the checkpoint of this step unless it exists already.
     fn save(&mut self) -> Result<()> {
         self.state.loss_scale = self.stepper.scaler.as_ref().map(settings::loss_scale);
+        self.state.plateau = self.plateau.as_ref().map(|plateau| schedule::plateau_state(&self.config, plateau));
         let (checkpoints, stepper, state) = (&self.checkpoints, &mut self.stepper, &self.state);
         if self.saved == Some(state.global_step) {
             return Ok(());

@@ -31,13 +31,7 @@ pub fn advice(section: &str, key: &str, value: Option<&DeValue<'_>>, place: Plac
         Instead::Missing(what, _) if off => format!("{what} is not supported in this version, so it is off: remove it"),
         Instead::Missing(what, "") => return Some(format!("{what} is not supported in this version: remove it")),
         Instead::Missing(what, instead) => return Some(format!("{what} is not supported in this version: {instead}")),
-        Instead::Needless(why) => match value.and_then(DeValue::as_str).map(|word| (word, meaning("optim", word))) {
-            // Another optimizer is not just a setting that is not needed.
-            Some((word, Some(Meaning::Missing(_)))) if find(key) == find("optim") => {
-                return Some(format!("{word} is not supported in this version: {why}: remove it"));
-            }
-            _ => format!("{why}: remove it"),
-        },
+        Instead::Needless(why) => format!("{why}: remove it"),
         Instead::Same(example, note) => {
             let (own, usual) = example.split_once(" = ").unwrap_or((example, ""));
             let text = value.and_then(DeValue::as_str).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::super::other_tool_values::{Row, VALUES};
-use super::super::{Config, TaskKind};
+use super::super::{Config, LrSchedulerType, Optim, TaskKind};
 use super::*;
 use crate::plan::device::Device;
 use crate::plan::link::Link;
@@ -30,7 +30,7 @@ fn parses(settings: &[String]) -> Result<(), String> {
         let words: Vec<String> = words.chain([kind]).chain(settings.iter().cloned()).collect();
         Config::parse("", "a test", &words)
     };
-    let more: [&[&str]; 7] = [
+    let more: [&[&str]; 11] = [
         &[],
         &["data.eval=e"],
         &["data.eval=e", "train.eval_strategy=epoch"],
@@ -38,6 +38,10 @@ fn parses(settings: &[String]) -> Result<(), String> {
         &["zero_stage=auto"],
         &["precision=fp16"],
         &["precision=bf16"],
+        &["lr_scheduler_type=cosine_with_min_lr"],
+        &["lr_scheduler_type=cosine_with_restarts"],
+        &["lr_scheduler_type=polynomial"],
+        &["optim=sgd"],
     ];
     let tried = TaskKind::ALL.iter().flat_map(|kind| more.iter().map(|more| beside(*kind, more)));
     let mut problems = String::new();
@@ -88,7 +92,6 @@ fn proposed_values_are_valid_and_those_of_other_tools_are_not() {
             for word in *words {
                 assert_eq!(&normal(word), word, "is never found");
                 let taken = match *key {
-                    "optim" => continue,
                     "--device" => Device::named(word).is_some(),
                     "--link" => Link::named(word).is_some(),
                     key => parses(&[format!("{key}={word:?}")]).is_ok(),
@@ -114,13 +117,21 @@ fn proposed_values_are_valid_and_those_of_other_tools_are_not() {
 #[test]
 fn keys_that_are_named_exist() {
     let keys: Vec<String> = Config::keys().iter().map(|key| key.dotted()).collect();
+    // Schedules and the arguments of schedules and optimizers.
+    let schedules = LrSchedulerType::ALL.iter().flat_map(|kind| kind.arguments());
+    let arguments = schedules.chain(Optim::ALL.iter().flat_map(|optim| optim.arguments()));
+    let mut values: Vec<&str> = arguments.map(|(name, _)| *name).collect();
+    values.extend(LrSchedulerType::ALL.iter().map(|kind| kind.name()));
     let check = |names: &[&str], text: &str| {
         let is_part = |c: char| c.is_ascii_alphanumeric() || "_.".contains(c);
         for word in text.split(|c| !is_part(c)).map(|word| word.trim_matches('.')) {
             let section = word.split_once('.').map(|(section, _)| section);
             let is_key_like = word.contains('_') && word.to_lowercase() == word;
             if is_key_like || Config::keys().iter().any(|key| section == Some(key.section)) {
-                assert!(keys.iter().any(|key| key == word) || word == "metrics.jsonl", "{names:?}: {word} is no key");
+                assert!(
+                    keys.iter().any(|key| key == word) || values.contains(&word) || word == "metrics.jsonl",
+                    "{names:?}: {word} is no key"
+                );
             }
         }
     };
@@ -160,15 +171,17 @@ fn a_value_of_the_same_meaning_is_carried_over() {
         ("device", "\"cuda\"", "unknown key: use comm.backend = \"nccl\" ("),
         ("label_list", "[\"a\", \"b\"]", "unknown key: use task.labels = [\"a\", \"b\"] ("),
         ("stage", "3", "unknown key: use parallel.zero_stage = 3 ("),
-        ("lr_scheduler", "\"polynomial\"", "unknown key: use train.lr_scheduler_type: \"polynomial\" is not supported"),
+        ("lr_scheduler", "\"one_cycle\"", "unknown key: use train.lr_scheduler_type: \"one_cycle\" is not supported"),
+        ("lr_scheduler", "\"wsd\"", "unknown key: use train.lr_scheduler_type = \"warmup_stable_decay\""),
         ("fp16", "true", "unknown key: use parallel.precision = \"fp16\""),
         ("fp16", "false", "unknown key: it is off by default: remove it"),
         ("per_device_train_batch_size", "16", "unknown key: use train.global_batch_size = 32 (per device x ranks x "),
         ("load_in_4bit", "true", "quantization is not supported in this version: parallel.precision"),
         ("load_in_4bit", "false", "unknown key: quantization is not supported in this version, so it is off: remove"),
         ("label_smoothing_factor", "0.1", "label smoothing is not supported in this version: remove it"),
-        ("optim", "\"adamw_torch_fused\"", "unknown key: the optimizer is AdamW: "),
-        ("optim", "\"adafactor\"", "adafactor is not supported in this version: the optimizer is AdamW: "),
+        ("optimizer", "\"adamw_torch_fused\"", "unknown key: use train.optim = \"adamw_torch_fused\""),
+        ("optimizer", "\"adamw_bnb_8bit\"", "unknown key: use train.optim: \"adamw_bnb_8bit\" is not supported"),
+        ("nesterov", "true", "unknown key: use train.optim_args = { momentum = 0.9, nesterov = true } (with "),
     ] {
         let found = advice_for(key, value);
         assert!(found.starts_with(expected), "{key} = {value}: {found}");

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::choice::{IntervalStrategy, LrSchedulerType, OnNonFinite};
+use crate::config::arguments::Arguments;
+use crate::config::choice::{IntervalStrategy, LrSchedulerType, OnNonFinite, Optim};
 use crate::config::keys::{
-    AT_LEAST_1, DefaultValue, Entries, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Key, POSITIVE, Section, parse, section,
+    ABOVE_0_BELOW_1, AT_LEAST_1, DefaultValue, Entries, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Key, POSITIVE, STEPS,
+    Section, parse, section,
 };
 use crate::config::mixed::MicroBatchTokens;
 use crate::config::problems::Problems;
@@ -27,20 +29,40 @@ section! {
         /// Peak learning rate of the schedule.
         learning_rate: f64 = 5e-5, POSITIVE;
         /// Learning rate schedule after warm-up. `linear`: linear decay to 0; `cosine`: decay to 0 along half a cosine;
-        /// `constant_with_warmup`: constant. `constant`: constant from the first step; setting warm-up is then an
-        /// error.
+        /// `constant_with_warmup`: constant; `constant`: constant from the first step. [All schedules and their
+        /// arguments](fine-tuning.md#learning-rate-schedules). Warm-up with a schedule that has none is an error.
         lr_scheduler_type: LrSchedulerType = LrSchedulerType::Linear;
+        /// Arguments of the schedule, with Hugging Face's names. An inline table, such as `{ num_cycles = 2 }`; JSON on
+        /// the command line also works ([which schedule has which](fine-tuning.md#learning-rate-schedules)).
+        lr_scheduler_kwargs: Arguments = Arguments::default();
         /// Linear warm-up from 0, as a fraction of all steps.
         warmup_ratio: f64 = 0.0, FROM_0_TO_1;
-        /// Linear warm-up in steps. Overrides `warmup_ratio` if greater than 0.
-        warmup_steps: u64 = 0;
-        /// AdamW's decoupled weight decay. Not applied to biases and norms.
+        /// Linear warm-up in steps; below 1 a fraction of all steps. Overrides `warmup_ratio` if greater than 0.
+        warmup_steps: f64 = 0.0, STEPS;
+        /// Optimizer. Hugging Face's names of the same optimizers (`adamw_torch`, `adamw_torch_fused`, `lion_32bit`, ...)
+        /// are accepted ([which to choose, and what they cost](fine-tuning.md#optimizers)).
+        optim: Optim = Optim::AdamW;
+        /// Arguments of the optimizer, with torch's names. An inline table, such as `{ momentum = 0.9 }`; the text
+        /// `momentum=0.9`, as in Hugging Face, also works ([which optimizer has which](fine-tuning.md#optimizers)).
+        optim_args: Arguments = Arguments::default();
+        /// Weight decay. Decoupled from the gradient with `adamw`, `adafactor`, `lion` and `muon`; added to the gradient
+        /// with `adam`, `sgd`, `adagrad` and `rmsprop`, as in torch. Not applied to biases and norms.
         weight_decay: f64 = 0.0, FROM_0;
-        /// AdamW's decay rate of the mean of gradients.
+        /// L1 penalty: its product with the sign of the weights is added to their gradient after clipping. Not applied
+        /// to biases and norms, and not part of the reported loss ([more](fine-tuning.md#weight-decay-and-penalties)).
+        l1: f64 = 0.0, FROM_0;
+        /// L2 penalty: its product with the weights is added to their gradient after clipping, with any optimizer. Not
+        /// applied to biases and norms, and not part of the reported loss.
+        l2: f64 = 0.0, FROM_0;
+        /// Decay rate of an exponential moving average of the weights. After each update the average becomes its product
+        /// with the rate plus the rest of the weights. Evaluations and the final model use the average; checkpoints have
+        /// both ([more](fine-tuning.md#moving-average-of-the-weights)).
+        ema_decay: Option<f64> => "no average", ABOVE_0_BELOW_1;
+        /// Decay rate of the mean of gradients, with `adamw`, `adam`, `lion` and `muon`.
         adam_beta1: f64 = 0.9, FROM_0_BELOW_1;
-        /// AdamW's decay rate of the mean of squared gradients.
+        /// Decay rate of the mean of squared gradients, with `adamw`, `adam` and `muon`; of the momentum with `lion`.
         adam_beta2: f64 = 0.999, FROM_0_BELOW_1;
-        /// AdamW's epsilon, added to the denominator.
+        /// Epsilon, added to the denominator, with `adamw`, `adam` and `muon`.
         adam_epsilon: f64 = 1e-8, POSITIVE;
         /// Maximum global norm of gradients, for clipping. 0 disables clipping.
         max_grad_norm: f64 = 1.0, FROM_0;

@@ -18,7 +18,7 @@ fn values_of_other_tools_get_ours() {
     refused(&["precision=fp8"], "parallel.precision: \"fp8\" is not supported in this version");
     refused(&["zero_stage=full_shard auto_wrap"], "parallel.zero_stage: found \"full_shard auto_wrap\": use 3");
     refused(&["recompute=true"], "parallel.recompute: found true: use \"all\"");
-    refused(&["lr_scheduler_type=cosine_with_restarts"], "\"cosine\" is the same without restarts");
+    refused(&["lr_scheduler_type=wsd"], "train.lr_scheduler_type: found \"wsd\": use \"warmup_stable_decay\"");
     refused(&["eval=e", "eval_strategy=epochs"], "train.eval_strategy: found \"epochs\": use \"epoch\"");
     refused(&["save_strategy=best"], "train.save_strategy: \"best\" is not supported in this version: ");
     refused(&["format=parquet"], "data.format: \"parquet\" is not supported in this version: write the data as JSONL");

@@ -2,6 +2,7 @@
 
 mod documentation;
 mod elsewhere;
+mod optimizers;
 mod others;
 mod pairs;
 mod parallel;
@@ -44,13 +45,6 @@ fn defaults() {
     assert_eq!((config.train.eval_strategy, config.train.eval_steps), (IntervalStrategy::No, None));
     assert_eq!(config.train.lr_scheduler_type, LrSchedulerType::Linear);
     assert_eq!(config.comm, CommConfig { backend: Backend::Auto, timeout_seconds: 600.0 });
-}
-
-#[test]
-fn constant_has_no_warm_up() {
-    refused(&["lr_scheduler_type=constant", "warmup_ratio=0.1"], "constant_with_warmup");
-    refused(&["lr_scheduler_type=constant", "warmup_steps=5"], "constant_with_warmup");
-    assert!(with(&["lr_scheduler_type=constant_with_warmup", "warmup_steps=5"]).is_ok());
 }
 
 #[test]
@@ -109,8 +103,7 @@ fn keys_of_other_tools_get_ours() {
   run.toml:5: lr: unknown key: use train.learning_rate = 1e-5
   run.toml:7: train.fp16: unknown key: use parallel.precision = \"fp16\"
   run.toml:8: train.logging_dir: unknown key: metrics are in output_dir/metrics.jsonl: remove it
-  run.toml:9: optimizer: unknown section: the optimizer is AdamW: train.learning_rate, train.weight_decay, \
-train.adam_beta1 and so on: remove it
+  run.toml:9: optimizer: unknown section: use train.optim = \"adamw\"
   run.toml:10: optimizer.lr: unknown key: use train.learning_rate = 2e-5
   command line: optimizer.lr: unknown key: use train.learning_rate=3e-5";
     assert_eq!(found, expected);
@@ -317,6 +310,11 @@ fn full() -> Config {
         "format=tsv",
         "max_steps=10",
         "learning_rate=1e-300",
+        "lr_scheduler_type=cosine",
+        "optim=sgd",
+        "ema_decay=0.99",
+        "optim_args={ momentum = 0.5, nesterov = true }",
+        "lr_scheduler_kwargs={ num_cycles = 0.75 }",
         "eval_steps=5",
         "save_total_limit=2",
         "greater_is_better=true",
