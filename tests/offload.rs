@@ -109,7 +109,7 @@ fn updated(comm: Arc<dyn Collective>, zero: Zero, kind: Kind, masters: Masters) 
             }
             let n = weights.master(index).unwrap().numel() as i64;
             let slice = weights.master(index).unwrap();
-            let weight_decay = if unit.groups[0].decay { 0.1 } else { 0.0 };
+            let weight_decay = unit.groups[0].hyper.weight_decay(0.1);
             let slice = Slice { weights: slice, grads: &brought, range: 0..n, weight_decay, began: 0 };
             adamw.update(index, &slice, 0.01, 2.0).unwrap();
             weights.publish_from_host(&params, index, "an update", &mut offload).unwrap();

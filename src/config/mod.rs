@@ -14,9 +14,11 @@ mod problems;
 mod reference;
 mod sections;
 mod source;
+mod table_keys;
 mod task_settings;
 #[cfg(test)]
 mod tests;
+mod trained;
 mod validate;
 mod value;
 
@@ -29,8 +31,8 @@ pub use choice::{
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};
 pub use reference::{explain, list, names};
 pub use sections::{
-    AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, ModelConfig, ParallelConfig,
-    TaskConfig, TrainConfig,
+    AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, GroupConfig, ModelConfig,
+    ParallelConfig, TaskConfig, TrainConfig,
 };
 pub use task_settings::misplaced;
 

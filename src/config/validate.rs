@@ -4,7 +4,8 @@ use super::choice::{IntervalStrategy, LrSchedulerType, Precision, ShardWithin, T
 use super::keys::Section;
 use super::mixed::{MicroBatchTokens, ZeroStage};
 use super::problems::Problems;
-use super::sections::{AnswerConfig, Config, GenerationConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
+use super::sections::{AnswerConfig, Config, GenerationConfig, ParallelConfig, TaskConfig, TrainConfig};
+use super::trained::trained;
 use super::{other_tool_values, task_settings};
 
 /// Metrics of generated texts.
@@ -15,7 +16,7 @@ pub fn validate(config: &mut Config, problems: &mut Problems) {
     derived_train(&mut config.train, problems);
     derived_parallel(&mut config.parallel);
     answers(&mut config.task, problems);
-    freeze(&config.model, problems);
+    trained(config, problems);
     warmup(&config.train, problems);
     labels(&config.task, problems);
     other_tasks(config, problems);
@@ -82,15 +83,6 @@ fn warmup(train: &TrainConfig, problems: &mut Problems) {
     for (key, _) in wanted.into_iter().filter(|(_, set)| *set && train.lr_scheduler_type == LrSchedulerType::Constant) {
         let text = "the schedule \"constant\" has no warm-up: set lr_scheduler_type = \"constant_with_warmup\"";
         problems.with(key, text);
-    }
-}
-
-fn freeze(model: &ModelConfig, problems: &mut Problems) {
-    const KEY: &str = "model.freeze";
-    if model.freeze.iter().any(String::is_empty) {
-        problems.with(KEY, "a pattern is an empty string, which matches no tensor: remove it");
-    } else if let Some(twice) = duplicate(&model.freeze) {
-        problems.with(KEY, format!("the pattern {twice:?} appears twice"));
     }
 }
 

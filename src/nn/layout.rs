@@ -14,6 +14,7 @@
 
 use crate::nn::param_builder::{ParamId, ParamSpec};
 use crate::nn::rng;
+use std::cmp::Ordering;
 use std::ops::Range;
 
 /// Shards are multiples of this number of elements, so that every shard starts on a cache line in any float type.
@@ -30,10 +31,31 @@ pub enum Content {
     Frozen,
 }
 
+/// How the optimizer updates a weight.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct HyperParams {
+    /// Weights without weight decay, biases and norms, are last.
+    undecayed: bool,
+    weight_decay: Option<f64>,
+    /// The factor of the scheduled learning rate.
+    pub rate: f64,
+}
+
+impl HyperParams {
+    pub fn of(spec: &ParamSpec) -> Self {
+        HyperParams { undecayed: !spec.decay, weight_decay: spec.weight_decay.filter(|_| spec.decay), rate: spec.rate }
+    }
+
+    /// Returns the weight decay of a run whose weights have `usual`.
+    pub fn weight_decay(&self, usual: f64) -> f64 {
+        if self.undecayed { 0.0 } else { self.weight_decay.unwrap_or(usual) }
+    }
+}
+
 /// A contiguous range of a unit with the same hyper-parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
-    pub decay: bool,
+    pub hyper: HyperParams,
     pub range: Range<i64>,
 }
 
@@ -84,7 +106,11 @@ impl Layout {
     /// Computes the layout of `specs` for `world` ranks.
     pub fn new(specs: &[ParamSpec], world: usize) -> Self {
         let mut order: Vec<usize> = (0..specs.len()).collect();
-        order.sort_by_key(|&i| (key(&specs[i], i), !specs[i].decay, i));
+        let hyper: Vec<HyperParams> = specs.iter().map(HyperParams::of).collect();
+        order.sort_by(|&a, &b| {
+            let by_hyper = || hyper[a].partial_cmp(&hyper[b]).unwrap_or(Ordering::Equal);
+            key(&specs[a], a).cmp(&key(&specs[b], b)).then_with(by_hyper).then(a.cmp(&b))
+        });
         let mut units: Vec<Unit> = Vec::new();
         let mut ranges = vec![(0, 0..0); specs.len()];
         let mut last = None;
@@ -108,8 +134,8 @@ impl Layout {
             (unit.numel, ranges[i]) = (end, (index, start..end));
             unit.members.push(ParamId(i));
             match unit.groups.last_mut() {
-                Some(group) if group.decay == spec.decay => group.range.end = end,
-                _ => unit.groups.push(Group { decay: spec.decay, range: start..end }),
+                Some(group) if group.hyper == hyper[i] => group.range.end = end,
+                _ => unit.groups.push(Group { hyper: hyper[i], range: start..end }),
             }
         }
         for unit in &mut units {
@@ -119,7 +145,7 @@ impl Layout {
         let text: String = specs
             .iter()
             .zip(&ranges)
-            .map(|(s, p)| format!("{} {:?} {:?} {} {} {p:?};", s.name, s.shape, key(s, 0), s.decay, world))
+            .map(|(s, p)| format!("{} {:?} {:?} {:?} {} {p:?};", s.name, s.shape, key(s, 0), HyperParams::of(s), world))
             .collect();
         Layout { fingerprint: rng::hash_name(&text), units, ranges, world }
     }

@@ -45,6 +45,10 @@ pub struct ParamSpec {
     pub newly_initialized: bool,
     /// Whether it is trained; a frozen parameter has no gradient and no optimizer state.
     pub trainable: bool,
+    /// The factor of the scheduled learning rate.
+    pub rate: f64,
+    /// The weight decay if [`ParamSpec::decay`]; `None` for that of the run.
+    pub weight_decay: Option<f64>,
 }
 
 impl ParamSpec {
@@ -173,6 +177,8 @@ impl ParamBuilder {
             row_sparse,
             newly_initialized,
             trainable: true,
+            rate: 1.0,
+            weight_decay: None,
         });
         ParamId(self.specs.len() - 1)
     }

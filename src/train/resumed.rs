@@ -65,7 +65,8 @@ impl Resumed {
     /// # Errors
     /// Exit 2 if the checkpoint's settings cannot be read.
     pub fn thaws(&self, config: &Config) -> Result<bool> {
-        Ok(settings_of(&self.state)?.model.freeze != config.model.freeze)
+        let (before, now) = (settings_of(&self.state)?.model, &config.model);
+        Ok((before.train, before.freeze) != (now.train.clone(), now.freeze.clone()))
     }
 
     /// Returns the checkpoint's micro-batch tokens if the world size is the same, because dropout masks depend on them.

@@ -207,14 +207,14 @@ impl Stepper {
             let grads = brought.or_else(|| gradients.owned(index, unit));
             let (Some(master), Some(grads)) = (weights.master(index), grads) else { continue };
             let owned = weights.owned(unit);
-            let decay = |group: &Group| if group.decay { config.weight_decay } else { 0.0 };
-            let parts = |group: &Group| (decay(group), optimizer.ages(index, &group.range));
-            for (weight_decay, ages) in unit.groups.iter().map(parts) {
+            let parts = |group: &Group| (group.hyper, optimizer.ages(index, &group.range));
+            for (hyper, ages) in unit.groups.iter().map(parts) {
+                let (rate, weight_decay) = (learning_rate * hyper.rate, hyper.weight_decay(config.weight_decay));
                 for (range, began) in ages {
                     let range = range.start.max(owned.start) - owned.start..range.end.min(owned.end) - owned.start;
                     if !range.is_empty() {
                         let slice = Slice { weights: master, grads: &grads, range, weight_decay, began };
-                        optimizer.update(index, &slice, learning_rate, clip * scale)?;
+                        optimizer.update(index, &slice, rate, clip * scale)?;
                     }
                 }
             }

@@ -4,10 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::choice::{IntervalStrategy, LrSchedulerType, OnNonFinite};
 use crate::config::keys::{
-    AT_LEAST_1, DefaultValue, Entries, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Key, POSITIVE, Section, parse, section,
+    ABOVE_0_TO_1, AT_LEAST_1, DefaultValue, Entries, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Key, POSITIVE, Section,
+    parse, section,
 };
 use crate::config::mixed::MicroBatchTokens;
 use crate::config::problems::Problems;
+use crate::config::sections::tables::GroupConfig;
 use crate::config::value::Value;
 
 section! {
@@ -34,6 +36,13 @@ section! {
         warmup_ratio: f64 = 0.0, FROM_0_TO_1;
         /// Linear warm-up in steps. Overrides `warmup_ratio` if greater than 0.
         warmup_steps: u64 = 0;
+        /// Layer-wise learning rate decay. Of a model with L layers, layer i (counted from 0) has the learning rate times
+        /// `layer_lr_decay` to the power L - i, the embeddings to the power L + 1, and what is above the last layer the
+        /// full rate ([more](fine-tuning.md#learning-rates-per-layer-and-group)).
+        layer_lr_decay: f64 = 1.0, ABOVE_0_TO_1;
+        /// Weights with a learning rate or a weight decay of their own. Tables `[[train.groups]]`, with the [keys
+        /// below](#traingroups) ([more](fine-tuning.md#learning-rates-per-layer-and-group)).
+        groups: Vec<GroupConfig> = Vec::new();
         /// AdamW's decoupled weight decay. Not applied to biases and norms.
         weight_decay: f64 = 0.0, FROM_0;
         /// AdamW's decay rate of the mean of gradients.
