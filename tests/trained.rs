@@ -135,7 +135,7 @@ fn specs(case: &str, head: &Head, more: &[&str]) -> Vec<ParamSpec> {
     let config = Config::load(None, &words).unwrap();
     let json = registry::read_config(&folder).unwrap();
     let declared = Declared::read(&folder, json, DropoutOverrides::default(), head.role()).unwrap();
-    declared.with_head(head).for_training(&config).unwrap_or_else(|e| panic!("{case}: {e}")).specs
+    declared.with_head(head).for_training(&config, 8).unwrap_or_else(|e| panic!("{case}: {e}")).specs
 }
 
 /// In every family the number in the Hugging Face name is that of our layer, and counts from the top.

@@ -32,7 +32,7 @@ pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};
 pub use reference::{explain, list, names};
 pub use sections::{
     AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, GroupConfig, ModelConfig,
-    ParallelConfig, TaskConfig, TrainConfig,
+    ParallelConfig, StageConfig, TaskConfig, TrainConfig, Unfreeze,
 };
 pub use task_settings::misplaced;
 

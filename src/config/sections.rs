@@ -5,7 +5,7 @@ mod tables;
 mod train;
 
 pub use self::model::ModelConfig;
-pub use self::tables::{GroupConfig, columns};
+pub use self::tables::{GroupConfig, StageConfig, Unfreeze, columns};
 pub use self::train::TrainConfig;
 
 use std::path::PathBuf;

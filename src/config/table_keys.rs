@@ -13,8 +13,8 @@ pub fn table_name(name: &str, n: usize) -> String {
 }
 
 /// Notes what is wrong with the keys of the tables of the setting `name` (dotted), and where each table was written.
-/// `origin` maps a position in the text to a place. Returns whether nothing is wrong; that the value is a list of tables
-/// is not checked.
+/// `origin` maps a position in the text to a place. Returns whether nothing is wrong; that the value is a list of
+/// tables is not checked.
 pub fn check(name: &str, value: &DeValue<'_>, origin: impl Fn(usize) -> Origin, problems: &mut Problems) -> bool {
     let columns = columns(name);
     let DeValue::Array(items) = value else { return true };

@@ -1,7 +1,7 @@
 //! Checks the settings that choose which weights are trained, and how fast.
 
 use super::problems::Problems;
-use super::sections::{Config, GroupConfig};
+use super::sections::{Config, GroupConfig, StageConfig, Unfreeze};
 use super::table_keys::table_name;
 
 /// Notes settings that select nothing, or say the same twice. Whether the model has such weights is checked with it.
@@ -23,6 +23,21 @@ pub fn trained(config: &Config, problems: &mut Problems) {
             problems.with(&name, "has neither learning_rate nor weight_decay: set one of them, or remove the group");
         }
         patterns(&name, params, problems);
+    }
+    if let Some(Unfreeze::Stages(stages)) = &config.train.unfreeze {
+        if stages.is_empty() {
+            problems.with("train.unfreeze", "an empty list unfreezes nothing: remove the key");
+        }
+        for (StageConfig { params, at_step, at_epoch }, n) in stages.iter().zip(1..) {
+            let name = table_name("train.unfreeze", n);
+            if params.is_empty() {
+                problems.with(&name, "params is an empty list: name the weights to unfreeze");
+            }
+            if at_step.is_some() == at_epoch.is_some() {
+                problems.with(&name, "set one of at_step and at_epoch, which say when the weights are first trained");
+            }
+            patterns(&name, params, problems);
+        }
     }
 }
 

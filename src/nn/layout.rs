@@ -63,6 +63,8 @@ pub struct Group {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unit {
     pub content: Content,
+    /// Number of steps before the first that trains it.
+    pub starts: u64,
     /// The blocks that compute with it, ascending: the one that owns it and those that borrow from it.
     pub blocks: Vec<usize>,
     /// Its parameters, in the order of the buffer.
@@ -119,6 +121,7 @@ impl Layout {
             if last.as_ref() != Some(&key) {
                 units.push(Unit {
                     content: key.1,
+                    starts: key.2,
                     blocks: blocks(spec),
                     members: Vec::new(),
                     groups: Vec::new(),
@@ -193,14 +196,14 @@ impl Layout {
     }
 }
 
-/// Parameters with the same key share a unit: owner, content, users; an embedding matrix is alone.
-fn key(spec: &ParamSpec, index: usize) -> (usize, Content, Vec<usize>, usize) {
+/// Parameters with the same key share a unit: owner, content, first step, users; an embedding matrix is alone.
+fn key(spec: &ParamSpec, index: usize) -> (usize, Content, u64, Vec<usize>, usize) {
     let content = match (spec.trainable, spec.row_sparse) {
         (false, _) => Content::Frozen,
         (true, true) => Content::Table,
         (true, false) => Content::Dense,
     };
-    (spec.block, content, blocks(spec), if content == Content::Table { index } else { 0 })
+    (spec.block, content, spec.starts, blocks(spec), if content == Content::Table { index } else { 0 })
 }
 
 fn blocks(spec: &ParamSpec) -> Vec<usize> {
@@ -279,6 +282,21 @@ mod tests {
         assert_eq!(seen, wanted);
         assert!(layout.of_block(3).eq([2, 5]));
         assert_eq!(layout.first_trained_block(), 0);
+    }
+
+    /// Weights that are trained from different steps on share no unit.
+    #[test]
+    fn stages_have_units_of_their_own() {
+        let mut specs = specs();
+        let bias = specs.iter().position(|spec| spec.name == "bias").unwrap();
+        let before = Layout::new(&specs, 2);
+        specs[bias].starts = 7;
+        let layout = Layout::new(&specs, 2);
+        let starts = |layout: &Layout| layout.units().iter().map(|unit| unit.starts).collect::<Vec<_>>();
+        assert_eq!(starts(&before), [0; 6]);
+        assert_eq!(starts(&layout).iter().filter(|&&starts| starts == 7).count(), 1);
+        assert_eq!(layout.units().len(), 7);
+        assert_ne!(before.fingerprint(), layout.fingerprint());
     }
 
     #[test]

@@ -211,17 +211,20 @@ fn copy_model(from: &Path, target: &Path) -> Result<()> {
 }
 
 /// Loads the optimizer state of a checkpoint. With `thaws`, weights that were frozen in it may be trained now: their
-/// state starts at zero, and `state` records that.
+/// state starts at zero, and the stepper records that. So does the state of weights that no step has trained yet.
 ///
 /// # Errors
 /// Exit 2 for a tensor that is missing or has another shape; the message names it.
-pub fn read_optimizer(stepper: &mut Stepper, from: &Path, state: &mut TrainerState, thaws: bool) -> Result<()> {
-    let Stepper { params, weights, optimizer, .. } = stepper;
+pub fn read_optimizer(stepper: &mut Stepper, from: &Path, state: &TrainerState, thaws: bool) -> Result<()> {
+    let Stepper { params, weights, optimizer, begun, .. } = stepper;
     let steps = state.global_step - state.skipped_steps;
     let file = TensorFiles::open(&from.join(MOMENTS))?;
     let phase = Phase::of("loading the optimizer state", params.ids().count() as u64, "tensors");
     for (index, unit) in params.layout().units().iter().enumerate() {
-        let Some(held) = optimizer.moments(index) else { continue };
+        let Some(held) = optimizer.moments(index).filter(|_| unit.starts == 0 || unit.starts < state.global_step)
+        else {
+            continue;
+        };
         let owned = weights.owned(unit);
         for (kind, target) in State::MOMENTS.into_iter().zip([&held.exp_avg, &held.exp_avg_sq]) {
             kind.read(&file, params, index, (owned.clone(), target.shallow_clone()), thaws)?;
@@ -229,11 +232,10 @@ pub fn read_optimizer(stepper: &mut Stepper, from: &Path, state: &mut TrainerSta
         phase.advance(unit.members.len() as u64);
         for &id in &unit.members {
             let name = &params.spec(id).name;
-            if !State::ExpAvg.is_in(&file, name) {
-                state.moments_began.insert(name.clone(), steps);
-            }
-            let began = state.moments_began.get(name).copied().unwrap_or_default();
+            let is_in = State::ExpAvg.is_in(&file, name);
+            let began = if is_in { state.moments_began.get(name).copied().unwrap_or_default() } else { steps };
             optimizer.begin_late(index, params.layout().place(id).1, began);
+            begun.loaded(index, name, began);
         }
     }
     optimizer.set_steps(steps);

@@ -2,6 +2,7 @@
 //! [`blockwise`] its forward and backward pass, [`evaluate`] the inference that evaluation and prediction share.
 
 pub mod advice;
+pub mod begun;
 pub mod blockwise;
 pub mod checkpoint_files;
 pub mod checkpoints;
@@ -32,6 +33,7 @@ pub mod step;
 pub mod trained;
 pub mod trained_table;
 pub mod trainer;
+pub mod unfreezing;
 pub mod warnings;
 pub mod watch;
 

@@ -142,12 +142,14 @@ pub struct Shaped {
 }
 
 impl Shaped {
-    /// Sets which weights a run trains, and with which learning rates and weight decays.
+    /// Sets which weights a run on this number of examples trains, from which step on, and with which learning rates and
+    /// weight decays.
     ///
     /// # Errors
     /// As [`trained::choose`].
-    pub fn for_training(mut self, config: &Config) -> Result<Self> {
-        trained::choose(&mut self.specs, &self.names, config)?;
+    pub fn for_training(mut self, config: &Config, examples: usize) -> Result<Self> {
+        let steps_per_epoch = examples.div_ceil(config.train.global_batch_size) as u64;
+        trained::choose(&mut self.specs, &self.names, config, steps_per_epoch)?;
         Ok(self)
     }
 

@@ -87,8 +87,20 @@ impl Catalog {
         of_stack.map(|layer| layer.number + 1).max().unwrap_or(0)
     }
 
-    /// Returns for each weight whether one of `patterns` selects it. `key` is the name of the setting and `verb` what it
-    /// does with weights, such as `freeze`.
+    /// Returns for each weight its distance from the top: 0 above the last layer, L - i for layer i of L, counted from
+    /// 0, and L + 1 for the embeddings. L is the number of layers of the weight's stack, for the embeddings that of the
+    /// longest.
+    pub fn depths(&self, specs: &[ParamSpec]) -> Vec<usize> {
+        let depth = |(spec, weight): (&ParamSpec, &Named)| match &weight.layer {
+            Some(layer) => self.layers(Some(&layer.stack)) - layer.number,
+            None if spec.block == 0 => self.layers(None) + 1,
+            None => 0,
+        };
+        specs.iter().zip(&self.0).map(depth).collect()
+    }
+
+    /// Returns for each weight whether one of `patterns` selects it. `key` is the name of the setting and `verb` what
+    /// it does with weights, such as `freeze`.
     ///
     /// # Errors
     /// Exit 2 if a pattern selects nothing, a layer range exceeds the model, or only a part of a fused weight is

@@ -13,6 +13,7 @@ use crate::optim::loss_scale::{LossScaler, Overflow};
 use crate::optim::{AdamW, AdamWConfig, Schedule};
 use crate::parallel::{Gradients, Groups, Offload, Weights};
 use crate::tasks::Model;
+use crate::train::begun::Begun;
 use crate::train::blockwise::Blockwise;
 use crate::train::feed::StepInput;
 use crate::train::non_finite::{self, Fault, Rerun};
@@ -47,6 +48,7 @@ pub struct Stepper {
     pub scaler: Option<LossScaler>,
     pub config: StepConfig,
     pub comm: Arc<dyn Collective>,
+    pub begun: Begun,
 }
 
 impl Stepper {
@@ -82,7 +84,8 @@ impl Stepper {
             config::Offload::Optimizer => Some(Offload::in_place()),
         };
         let config = settings::step(config, schedule);
-        Ok(Stepper { model, params, weights, gradients, optimizer, offload, scaler, config, comm })
+        let begun = Begun::new(&params);
+        Ok(Stepper { model, params, weights, gradients, optimizer, offload, scaler, config, comm, begun })
     }
 
     /// Runs one step. All ranks call it with their part of the same global batch; all get the same outcome. `stop`
@@ -106,6 +109,8 @@ impl Stepper {
         input.arrived()?;
         let _range = profiler::range(|| format!("step {}", input.step));
         let StepInput { step, batches, micro_batches, rows, copies: uploads, .. } = input;
+        self.params.begin_step(step);
+        self.begun.begin_step(&self.params, &mut self.optimizer);
         self.gradients.begin(&self.params, rows)?;
         let scale = self.scaler.as_ref().map_or(1.0, LossScaler::scale);
         // A loss term without targets, such as MLM in a batch without masked tokens, counts as zero.
@@ -193,7 +198,8 @@ impl Stepper {
         self.optimizer.begin_step();
         let Stepper { model, params, weights, gradients, optimizer, offload, config, .. } = self;
         let units = params.layout().units();
-        let trained: Vec<usize> = (0..units.len()).filter(|&unit| weights.master(unit).is_some()).collect();
+        let is_updated = |unit: &usize| weights.master(*unit).is_some() && params.trains(*unit);
+        let trained: Vec<usize> = (0..units.len()).filter(is_updated).collect();
         let fetch = |offload: &mut Option<Offload>, turn: usize| {
             let next = trained.get(turn).and_then(|&unit| gradients.owned(unit, &units[unit]));
             offload.as_mut().zip(next).map_or(Ok(()), |(offload, gradient)| offload.fetch(&gradient))

@@ -5,13 +5,15 @@ use crate::error::{Error, Result};
 use crate::models::hf_names::HfNames;
 use crate::nn::param_builder::ParamSpec;
 use crate::train::selection::Catalog;
+use crate::train::unfreezing;
 
-/// Applies `model.train`, `model.freeze`, `train.layer_lr_decay` and `train.groups` to the weights of a model.
+/// Applies `model.train`, `model.freeze`, `train.layer_lr_decay`, `train.groups` and `train.unfreeze` to the weights of
+/// a model, for a run with this many steps per epoch.
 ///
 /// # Errors
-/// Exit 2 if a pattern selects nothing or only a part of a fused weight, if nothing is left to train, or if groups
-/// contradict each other.
-pub fn choose(specs: &mut [ParamSpec], names: &HfNames, config: &Config) -> Result<()> {
+/// Exit 2 if a pattern selects nothing or only a part of a fused weight, if nothing is left to train, or if groups or
+/// stages contradict each other or the run.
+pub fn choose(specs: &mut [ParamSpec], names: &HfNames, config: &Config, steps_per_epoch: u64) -> Result<()> {
     let catalog = Catalog::new(specs, names);
     select(specs, &catalog, config)?;
     decay_by_layer(specs, &catalog, config.train.layer_lr_decay);
@@ -19,7 +21,7 @@ pub fn choose(specs: &mut [ParamSpec], names: &HfNames, config: &Config) -> Resu
     for (index, group) in config.train.groups.iter().enumerate() {
         apply(specs, &catalog, (index, group), config.train.learning_rate, &mut owners)?;
     }
-    Ok(())
+    unfreezing::schedule(specs, &catalog, config, steps_per_epoch)
 }
 
 /// Freezes what `model.train` does not select and what `model.freeze` selects.
@@ -45,17 +47,12 @@ fn select(specs: &mut [ParamSpec], catalog: &Catalog, config: &Config) -> Result
     Ok(())
 }
 
-/// Sets the factors of layer-wise learning rate decay as in BEiT (arXiv 2106.08254): decay^(L - i) for layer i of L,
-/// counted from 0, decay^(L + 1) for the embeddings, 1 for what is above the last layer. L is the number of layers of
-/// the weight's stack, for the embeddings that of the longest.
+/// Sets the factors of layer-wise learning rate decay as in BEiT (arXiv 2106.08254): the decay to the power of the
+/// weight's depth, 1 for what is above the last layer.
 fn decay_by_layer(specs: &mut [ParamSpec], catalog: &Catalog, decay: f64) {
-    for (spec, weight) in specs.iter_mut().zip(&catalog.0) {
-        let below_the_head = match &weight.layer {
-            Some(layer) => catalog.layers(Some(&layer.stack)) - layer.number,
-            None if spec.block == 0 => catalog.layers(None) + 1,
-            None => 0,
-        };
-        spec.rate = decay.powi(below_the_head as i32);
+    let depths = catalog.depths(specs);
+    for (spec, depth) in specs.iter_mut().zip(depths) {
+        spec.rate = decay.powi(depth as i32);
     }
 }
 

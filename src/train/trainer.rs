@@ -89,7 +89,7 @@ impl Trainer {
         let from = resumed.as_ref().map(|r| r.from.clone());
         let saved = resumed.as_ref().filter(|r| r.own).map(|r| r.state.global_step);
         let thaws = resumed.as_ref().map_or(Ok(false), |r| r.thaws(&config))?;
-        let mut state = TrainerState {
+        let state = TrainerState {
             format: TrainerState::format(),
             max_steps,
             world: comm.world(),
@@ -101,7 +101,7 @@ impl Trainer {
             ..resumed.map(|r| r.state).unwrap_or_default()
         };
         if let Some(from) = &from {
-            let read = checkpoints::read_optimizer(&mut stepper, from, &mut state, thaws);
+            let read = checkpoints::read_optimizer(&mut stepper, from, &state, thaws);
             comm.agree(read, "reading the optimizer state")?;
         }
         let generates = config.task.predict_with_generate;
@@ -318,6 +318,8 @@ impl Trainer {
 
     /// Writes the checkpoint of this step unless it exists already.
     fn save(&mut self) -> Result<()> {
+        let Stepper { params, optimizer, begun, .. } = &self.stepper;
+        self.state.moments_began = begun.updates_before(params, optimizer);
         self.state.loss_scale = self.stepper.scaler.as_ref().map(settings::loss_scale);
         let (checkpoints, stepper, state) = (&self.checkpoints, &mut self.stepper, &self.state);
         if self.saved == Some(state.global_step) {

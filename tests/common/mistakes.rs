@@ -233,6 +233,11 @@ fn frozen(book: &mut Book) {
         &["train.groups, table 1: params selects only frozen weights"],
     );
     book.add(
+        "an unfreezing schedule longer than the run",
+        &["train.unfreeze=7", "max_steps=21"],
+        &["train.unfreeze: the schedule is longer than the run", "after step 21", "the run has 21 steps"],
+    );
+    book.add(
         "weight decay of biases",
         &[&groups(r#"{params=["*.bias"], weight_decay=0.1}"#)],
         &["train.groups, table 1: weight_decay is not applied to biases and norms"],

@@ -148,6 +148,8 @@ pub const KEYS: &[(&str, &[Row])] = &[
         (&["freeze_layers", "freeze_modules", "freeze_parameters", "frozen_layers", "frozen", "freeze_embeddings",
            "freeze_encoder", "freeze_base_model", "freeze_backbone", "num_frozen_layers", "freeze_trainable_layers"],
          Ours("model.freeze = [\"bert.embeddings.*\"]", "patterns over names of tensors")),
+        (&["unfreeze_every", "gradual_unfreezing", "unfreeze_schedule"],
+         Ours("train.unfreeze = \"epoch\"", "one more layer in each epoch, from the top")),
         (&["unfrozen_parameters", "trainable", "trainable_layers", "trainable_params", "trainable_parameters",
            "modules_to_train", "train_only"],
          Ours("model.train = [\"layers.8-11\", \"head\"]", "all other weights are frozen")),

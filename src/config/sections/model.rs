@@ -25,8 +25,8 @@ section! {
         /// ([more](fine-tuning.md#choosing-what-is-trained)).
         train: Option<Vec<String>> => "all weights";
         /// Weights that are not trained. A list like that of `train`, such as `["bert.embeddings.*"]`. With both, what
-        /// matches `freeze` is frozen even if it matches `train`. Frozen weights have no gradient and no optimizer state.
-        /// A pattern that matches nothing is an error ([more](large-models.md#freezing-weights)).
+        /// matches `freeze` is frozen even if it matches `train`. Frozen weights have no gradient and no optimizer
+        /// state. A pattern that matches nothing is an error ([more](large-models.md#freezing-weights)).
         freeze: Vec<String> = Vec::new();
         /// Dropout after embeddings and inside layers.
         hidden_dropout_prob: Option<f64> => "the value in `config.json`", FROM_0_BELOW_1;

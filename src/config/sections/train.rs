@@ -9,7 +9,7 @@ use crate::config::keys::{
 };
 use crate::config::mixed::MicroBatchTokens;
 use crate::config::problems::Problems;
-use crate::config::sections::tables::GroupConfig;
+use crate::config::sections::tables::{GroupConfig, Unfreeze};
 use crate::config::value::Value;
 
 section! {
@@ -36,13 +36,18 @@ section! {
         warmup_ratio: f64 = 0.0, FROM_0_TO_1;
         /// Linear warm-up in steps. Overrides `warmup_ratio` if greater than 0.
         warmup_steps: u64 = 0;
-        /// Layer-wise learning rate decay. Of a model with L layers, layer i (counted from 0) has the learning rate times
-        /// `layer_lr_decay` to the power L - i, the embeddings to the power L + 1, and what is above the last layer the
-        /// full rate ([more](fine-tuning.md#learning-rates-per-layer-and-group)).
+        /// Layer-wise learning rate decay. Of a model with L layers, layer i (counted from 0) has the learning rate
+        /// times `layer_lr_decay` to the power L - i, the embeddings to the power L + 1, and what is above the last
+        /// layer the full rate ([more](fine-tuning.md#learning-rates-per-layer-and-group)).
         layer_lr_decay: f64 = 1.0, ABOVE_0_TO_1;
         /// Weights with a learning rate or a weight decay of their own. Tables `[[train.groups]]`, with the [keys
         /// below](#traingroups) ([more](fine-tuning.md#learning-rates-per-layer-and-group)).
         groups: Vec<GroupConfig> = Vec::new();
+        /// Gradual unfreezing: when weights are first trained. `"epoch"`: in the first epoch only what is above the
+        /// last layer, then one more layer in each epoch from the top, the embeddings last; a number N: the same every
+        /// N steps; or tables `[[train.unfreeze]]`, with the [keys below](#trainunfreeze)
+        /// ([more](fine-tuning.md#gradual-unfreezing)).
+        unfreeze: Option<Unfreeze> => "all from the first step";
         /// AdamW's decoupled weight decay. Not applied to biases and norms.
         weight_decay: f64 = 0.0, FROM_0;
         /// AdamW's decay rate of the mean of gradients.

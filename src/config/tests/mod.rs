@@ -119,8 +119,7 @@ train.adam_beta1 and so on: remove it
 
 #[test]
 fn a_section_and_a_key_of_the_same_name_are_distinguished() {
-    let text = "train = 'a.jsonl'";
-    let found = message(Config::parse(text, "run.toml", &[]));
+    let found = message(Config::parse("train = 'a.jsonl'", "run.toml", &[]));
     let expected = "run.toml:1: train: found the string \"a.jsonl\", but [train] is a section of settings (did you mean \
                     model.train or data.train?)";
     assert!(found.contains(expected), "{found}");

@@ -22,6 +22,32 @@ fn what_is_trained() {
     refused(&["layer_lr_decay=1.1"], "train.layer_lr_decay: found the number 1.1, expected a number in (0, 1]");
 }
 
+#[test]
+fn stages_are_a_word_a_number_or_tables() {
+    let shown = |value: &str| {
+        let config = with(&[&format!("unfreeze={value}")]).unwrap();
+        assert_eq!(Config::parse(&config.to_toml(), "printed", &[]).unwrap(), config);
+        let line = config.to_toml().lines().find(|line| line.starts_with("unfreeze =")).unwrap().to_owned();
+        (config.train.unfreeze.unwrap(), line)
+    };
+    assert_eq!(shown("epoch").1, "unfreeze = \"epoch\"");
+    assert_eq!(shown("50"), (Unfreeze::EverySteps(50), "unfreeze = 50".to_owned()));
+    let stage = |at_step, at_epoch| StageConfig { params: vec!["layers.1".into()], at_step, at_epoch };
+    let tables = "[{params=['layers.1'], at_step=5}, {params=['layers.1'], at_epoch=0.5}]";
+    assert_eq!(shown(tables).0, Unfreeze::Stages(vec![stage(Some(5), None), stage(None, Some(0.5))]));
+    let text = format!("{MINIMAL}[[train.unfreeze]]\nparams = ['layers.1']\nat_step = 5\nat_epoch = 1\n");
+    let expected = "run.toml:5: train.unfreeze, table 1: set one of at_step and at_epoch, which say when the weights are \
+                    first trained";
+    assert_eq!(message(Config::parse(&text, "run.toml", &[])), expected);
+    let unknown = text.replace("at_epoch", "at_epok");
+    let expected = "run.toml:8: train.unfreeze.at_epok: unknown key, did you mean at_epoch?";
+    assert_eq!(message(Config::parse(&unknown, "run.toml", &[])), expected);
+    let expected = "expected \"epoch\", an integer >= 1 or tables [[train.unfreeze]]";
+    refused(&["unfreeze=epochs"], expected);
+    refused(&["unfreeze=0"], expected);
+    refused(&["unfreeze=[]"], "train.unfreeze: an empty list unfreezes nothing");
+}
+
 const GROUPS: &str = "[train]
 layer_lr_decay = 0.9
 [[train.groups]]
