@@ -10,25 +10,28 @@ use std::collections::BTreeSet;
 /// The weights of one row.
 struct Row {
     trained: bool,
+    /// Number of steps before the first that trains them.
+    starts: u64,
     hyper: HyperParams,
     members: Vec<usize>,
 }
 
-/// Returns the table: a row for each distinct learning rate and weight decay, and one for frozen weights. `peak` and
+/// Returns the table: a row for each distinct first step, learning rate and weight decay, and one for frozen weights. `peak` and
 /// `weight_decay` are those of the run.
 pub fn trained_table(specs: &[ParamSpec], names: &HfNames, peak: f64, weight_decay: f64) -> String {
     let catalog = Catalog::new(specs, names);
     let mut rows: Vec<Row> = Vec::new();
-    let key = |trained: bool, hyper: &HyperParams| trained.then(|| (hyper.rate, hyper.weight_decay(weight_decay)));
+    let key = |row: &Row| row.trained.then(|| (row.starts, row.hyper.rate, row.hyper.weight_decay(weight_decay)));
     for (i, spec) in specs.iter().enumerate() {
-        let hyper = HyperParams::of(spec);
-        match rows.iter_mut().find(|row| key(row.trained, &row.hyper) == key(spec.trainable, &hyper)) {
+        let own = Row { trained: spec.trainable, starts: spec.starts, hyper: HyperParams::of(spec), members: vec![i] };
+        match rows.iter_mut().find(|row| key(row) == key(&own)) {
             Some(row) => row.members.push(i),
-            None => rows.push(Row { trained: spec.trainable, hyper, members: vec![i] }),
+            None => rows.push(own),
         }
     }
-    // From the highest rate down, frozen weights last.
-    rows.sort_by(|a, b| b.trained.cmp(&a.trained).then(b.hyper.rate.total_cmp(&a.hyper.rate)));
+    // In the order of training, from the highest rate down, frozen weights last.
+    let order = |a: &Row, b: &Row| a.starts.cmp(&b.starts).then(b.hyper.rate.total_cmp(&a.hyper.rate));
+    rows.sort_by(|a, b| b.trained.cmp(&a.trained).then_with(|| order(a, b)));
     let cells = |row: &Row| {
         let elements: i64 = row.members.iter().map(|&i| specs[i].numel()).sum();
         let of_trained = |text: String| if row.trained { text } else { "-".to_owned() };
@@ -36,7 +39,11 @@ pub fn trained_table(specs: &[ParamSpec], names: &HfNames, peak: f64, weight_dec
             name(specs, &catalog, &row.members),
             row.members.iter().map(|&i| catalog.0[i].parts.len()).sum::<usize>().to_string(),
             elements.to_string(),
-            if row.trained { "yes" } else { "no" }.to_owned(),
+            match (row.trained, row.starts) {
+                (false, _) => "no".to_owned(),
+                (true, 0) => "yes".to_owned(),
+                (true, starts) => format!("from step {}", starts + 1),
+            },
             of_trained(format!("{:e}", rounded(peak * row.hyper.rate))),
             of_trained(row.hyper.weight_decay(weight_decay).to_string()),
         ]
@@ -131,5 +138,8 @@ mod tests {
         ];
         assert_eq!(rows, wanted, "{text}");
         assert_eq!(trained_table(&specs, &names, 1e-3, 0.0).lines().filter(|line| line.contains("yes")).count(), 2);
+        specs[1].starts = 4;
+        let text = trained_table(&specs, &names, 1e-3, 0.0);
+        assert!(text.lines().any(|line| line.contains("layers.0: matrices") && line.contains("from step 5")), "{text}");
     }
 }

@@ -19,7 +19,7 @@ section! {
         /// the seed and the parameter name, as specified by `config.json`; `path` then needs no `*.safetensors`
         /// ([more](large-models.md#training-from-scratch)).
         init: ModelInit = ModelInit::Pretrained;
-        /// Weights that are trained; all others are frozen. A list of patterns for Hugging Face parameter names, where
+        /// Weights that are trained; others are frozen. A list of patterns for Hugging Face parameter names, where
         /// `*` matches any characters and `?` one character; of layer ranges such as `"layers.8-11"`, counted from 0;
         /// and of `"head"`, the task head. `["*.bias", "head"]` trains biases and the head only
         /// ([more](fine-tuning.md#choosing-what-is-trained)).

@@ -40,7 +40,7 @@ section! {
         /// times `layer_lr_decay` to the power L - i, the embeddings to the power L + 1, and what is above the last
         /// layer the full rate ([more](fine-tuning.md#learning-rates-per-layer-and-group)).
         layer_lr_decay: f64 = 1.0, ABOVE_0_TO_1;
-        /// Weights with a learning rate or a weight decay of their own. Tables `[[train.groups]]`, with the [keys
+        /// Weights with their own learning rate or weight decay. Tables `[[train.groups]]`, with the [keys
         /// below](#traingroups) ([more](fine-tuning.md#learning-rates-per-layer-and-group)).
         groups: Vec<GroupConfig> = Vec::new();
         /// Gradual unfreezing: when weights are first trained. `"epoch"`: in the first epoch only what is above the

@@ -89,12 +89,12 @@ fn groups_are_tables() {
 fn a_mistake_in_a_group_is_told_with_its_line() {
     let broken = GROUPS
         .replace("learning_rate = 1e-3", "learning_rat = 1e-3")
-        .replace("params = ['layers.0-1', '*.embeddings.*']\nweight_decay = 0", "weight_decay = -1\nmax_steps = 3");
+        .replace("params = ['layers.0-1', '*.embeddings.*']\nweight_decay = 0", "weight_decay = -0.5\nmax_steps = 3");
     let expected = "\
 4 problems in the configuration:
   run.toml:9: train.groups.learning_rat: unknown key, did you mean learning_rate?
   run.toml:10: train.groups.params: is required, and is missing
-  run.toml:11: train.groups.weight_decay: found the integer -1, expected a number >= 0
+  run.toml:11: train.groups.weight_decay: found the number -0.5, expected a number >= 0
   run.toml:12: train.groups.max_steps: unknown key: a table [[train.groups]] has params, learning_rate, weight_decay; \
 keys of [train] are written before the first such table";
     assert_eq!(message(Config::parse(&format!("{MINIMAL}{broken}"), "run.toml", &[])), expected);
