@@ -15,7 +15,7 @@ const REQUIRED: &[(&str, &str)] = &[
     ("output_dir=runs/x", "output_dir = "),
     ("model.path=m", "\npath = "),
     ("task.kind=sequence-classification", "\nkind = "),
-    ("data.train=train.jsonl", "\ntrain = "),
+    ("data.train=train.jsonl", "\ntrain = \""),
     ("data.eval=eval.jsonl", "\neval = "),
 ];
 

@@ -98,7 +98,7 @@ fn dense(model: &Path, shards: usize) -> u64 {
     let head = Head::Classes(vec!["science".into(), "sport".into(), "weather".into()]);
     let config = registry::read_config(model).unwrap();
     let declared = Declared::read(model, config, DropoutOverrides::default(), head.role()).unwrap();
-    let shaped = declared.with_head(&head, &[]).unwrap();
+    let shaped = declared.with_head(&head);
     let layout = Layout::new(&shaped.specs, shards);
     layout.units().iter().filter(|unit| unit.content == Content::Dense).map(|unit| unit.shard as u64).sum()
 }

@@ -42,7 +42,7 @@ fn load(folder: &Path, comm: &Arc<dyn Collective>, kind: Kind, zero: Zero, from:
     let head = Head::of_config(folder, &json).unwrap();
     let declared = Declared::read(folder, json, DropoutOverrides::default(), head.role()).unwrap();
     let how = LoadOptions { kind, zero, trains: true.into(), seed: 7, from };
-    declared.with_head(&head, &[]).unwrap().load(comm, &how).unwrap()
+    declared.with_head(&head).load(comm, &how).unwrap()
 }
 
 /// A parameter's whole values: the tensors of the file, read whole and converted.

@@ -111,7 +111,7 @@ fn updated(comm: Arc<dyn Collective>, zero: Zero, kind: Kind, masters: Masters) 
             if let Some(next) = layout.units().get(index + 1) {
                 offload.fetch(&gradients.owned(index + 1, next).unwrap()).unwrap();
             }
-            let weight_decay = if unit.groups[0].decay { 0.1 } else { 0.0 };
+            let weight_decay = unit.groups[0].hyper.weight_decay(0.1);
             let (range, learning_rate) = (0..layout.padded(index), 0.01);
             let part = Part { range, learning_rate, weight_decay, l1: 0.0, l2: 0.0, began: 0 };
             let alone = |own: &Tensor| Ok(own.shallow_clone());

@@ -358,7 +358,7 @@ fn a_large_model_is_counted_by_hand() {
     });
     let declared =
         Declared::read(Path::new("llama"), config, DropoutOverrides::default(), Head::CausalLm.role()).unwrap();
-    let shaped = declared.with_head(&Head::CausalLm, &[]).unwrap();
+    let shaped = declared.with_head(&Head::CausalLm);
     let (table, model) = (128_256 * 4096_i64, &shaped.model);
     // Queries and the way back, keys and values of 8 heads of 128, three matrices of the feed-forward part.
     let products = 2 * 4096 * 4096 + 2 * 1024 * 4096 + 3 * 4096 * 14336_i64;

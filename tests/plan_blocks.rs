@@ -41,7 +41,7 @@ fn model(case: &str, head: &Head, kind: Kind, dropout: f64, more: &Value) -> Loa
     let declared = Declared::read(&folder, config, overrides, head.role()).unwrap();
     let comm: Arc<dyn Collective> = Arc::new(Solo::new(Device::Cpu));
     let how = LoadOptions { kind, zero: Zero::ALL[0], trains: false.into(), seed: 1, from: Source::Random };
-    declared.with_head(head, &[]).unwrap().load(&comm, &how).unwrap()
+    declared.with_head(head).load(&comm, &how).unwrap()
 }
 
 fn dataset(head: &Head, lengths: &[usize]) -> Dataset {

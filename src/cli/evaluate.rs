@@ -245,7 +245,7 @@ pub(super) fn open(
 pub(super) fn load(comm: &Arc<dyn Collective>, folder: &Path, declared: Declared, head: &Head) -> Result<Loaded> {
     let holding =
         LoadOptions { kind: Kind::Float, zero: Zero::ALL[0], trains: false.into(), seed: 0, from: Source::Folder };
-    let loaded = declared.with_head(head, &[]).and_then(|shaped| shaped.load(comm, &holding)).and_then(complete);
+    let loaded = declared.with_head(head).load(comm, &holding).and_then(complete);
     comm.agree(loaded.context(folder.display()), "loading the model")
 }
 

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
 use super::value::{Value, describe, integer, with_article};
@@ -14,6 +14,7 @@ pub type Check = (&'static str, fn(f64) -> bool);
 pub const POSITIVE: Check = ("number > 0", |x| x > 0.0);
 pub const FROM_0: Check = ("number >= 0", |x| x >= 0.0);
 pub const FROM_0_TO_1: Check = ("number in [0, 1]", |x| (0.0..=1.0).contains(&x));
+pub const ABOVE_0_TO_1: Check = ("number in (0, 1]", |x| x > 0.0 && x <= 1.0);
 pub const FROM_0_BELOW_1: Check = ("number in [0, 1)", |x| (0.0..1.0).contains(&x));
 pub const ABOVE_0_BELOW_1: Check = ("number in (0, 1)", |x| x > 0.0 && x < 1.0);
 /// A fraction of all steps, or a number of steps.
@@ -52,8 +53,8 @@ pub struct Key {
     /// Returns the name of the type.
     pub kind: fn() -> String,
     pub check: Option<Check>,
-    /// Tests the type and range of a value.
-    pub accepts: fn(&DeValue<'_>) -> bool,
+    /// Returns what is wrong with the type or the range of a value.
+    pub problem: fn(&DeValue<'_>) -> Option<String>,
 }
 
 impl Key {
@@ -135,7 +136,7 @@ macro_rules! section {
                 default: section!(@default $type $(, $value)? $(=> $unset)?),
                 kind: <$type as Value>::kind,
                 check: section!(@check $($check)?),
-                accepts: |value| parse::<$type>(value, section!(@check $($check)?)).is_ok(),
+                problem: |value| parse::<$type>(value, section!(@check $($check)?)).err(),
             }),*];
         }
 
@@ -165,6 +166,13 @@ pub(super) use section;
 pub struct Entries<'a>(HashMap<String, (DeValue<'a>, Option<&'a str>)>);
 
 impl<'a> Entries<'a> {
+    /// Creates the entries of one table of the setting `name`, a list of tables.
+    pub fn of_table(name: &str, table: &DeTable<'a>) -> Self {
+        Entries(
+            table.iter().map(|(key, value)| (dotted(name, key.get_ref()), (value.get_ref().clone(), None))).collect(),
+        )
+    }
+
     /// Sets the value of a dotted key; `text` is that of an override as it was written.
     pub fn insert(&mut self, key: String, value: DeValue<'a>, text: Option<&'a str>) {
         self.0.insert(key, (value, text));

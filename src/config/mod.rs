@@ -17,9 +17,11 @@ mod reference;
 mod schedules;
 mod sections;
 mod source;
+mod table_keys;
 mod task_settings;
 #[cfg(test)]
 mod tests;
+mod trained;
 mod validate;
 mod value;
 
@@ -33,8 +35,8 @@ pub use choice::{
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};
 pub use reference::{explain, list, names};
 pub use sections::{
-    AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, ModelConfig, ParallelConfig,
-    TaskConfig, TrainConfig,
+    AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, GroupConfig, ModelConfig,
+    ParallelConfig, StageConfig, TaskConfig, TrainConfig, Unfreeze,
 };
 pub use task_settings::misplaced;
 

@@ -2,7 +2,7 @@
 
 use super::keys::{DefaultValue, Key, Section, dotted};
 use super::other_tool_keys::{self, Place};
-use super::sections::Config;
+use super::sections::{Config, columns};
 use super::source;
 use crate::error::{Error, Result};
 
@@ -101,13 +101,17 @@ pub fn explain(name: &str) -> Result<Vec<(&'static str, String)>> {
     let dotted = dotted.map_err(|problem| Error::input(format!("{name}: {problem}")))?;
     let key = Config::keys().into_iter().find(|key| key.dotted() == dotted).expect("a key that was found");
     let others = other_tool_keys::names(&dotted).join(", ");
+    let row =
+        |column: &&Key| format!(" {} ({}): {}", column.name, plain(&column.default_text()), plain(column.help.trim()));
+    let rows: Vec<String> = columns(&dotted).iter().map(row).collect();
+    let rows = if rows.is_empty() { String::new() } else { format!(" Keys of a table:{}", rows.join("")) };
     let lines = vec![
         ("Key", key.name.to_owned()),
         ("Section", if key.section.is_empty() { "none (top level)".into() } else { format!("[{}]", key.section) }),
         ("Type", plain(&key.type_name())),
         ("Default", plain(&key.default_text())),
         ("Other tools", others),
-        ("", plain(key.help.trim())),
+        ("", plain(key.help.trim()) + &rows),
     ];
     Ok(lines.into_iter().filter(|(_, text)| !text.is_empty()).collect())
 }

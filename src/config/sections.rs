@@ -1,9 +1,11 @@
 //! The settings: each is declared here once. Documentation, messages and `--print-config` follow from the declarations.
 
 mod model;
+mod tables;
 mod train;
 
 pub use self::model::ModelConfig;
+pub use self::tables::{GroupConfig, StageConfig, Unfreeze, columns};
 pub use self::train::TrainConfig;
 
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ use super::keys::{Entries, Section, dotted};
 use super::other_tool_keys::{self, Place};
 use super::problems::{Origin, Problems};
 use super::sections::Config;
+use super::table_keys;
 use super::value::{describe, nearest};
 use crate::error::Result;
 
@@ -144,7 +145,9 @@ fn of_section<'a>(
         let name = dotted(section, key.get_ref());
         if is_key(section, key.get_ref()) {
             problems.written(&name, origin);
-            entries.insert(name, value.into_inner(), None);
+            if table_keys::check(&name, value.get_ref(), &line, problems) {
+                entries.insert(name, value.into_inner(), None);
+            }
         } else {
             problems.at(origin, &name, unknown_key(section, key.get_ref(), Some(value.get_ref()), Place::File));
         }
@@ -179,7 +182,9 @@ fn of_override<'a>(item: &'a str, entries: &mut Entries<'a>, problems: &mut Prob
     match resolve(written, all()) {
         Ok(Some(name)) => {
             problems.written(&name, Origin::CommandLine);
-            entries.insert(name, value, Some(text));
+            if table_keys::check(&name, &value, |_| Origin::CommandLine, problems) {
+                entries.insert(name, value, Some(text));
+            }
         }
         Ok(None) => {
             let (section, key) = written.rsplit_once('.').unwrap_or(("", written));
@@ -241,8 +246,8 @@ fn unknown_section(name: &str, table: &DeTable<'_>) -> String {
 }
 
 fn not_a_section(name: &str, value: &DeValue<'_>) -> String {
-    let key = all().find(|(_, key)| *key == name).map(|(section, key)| dotted(section, key));
-    let hint = key.map(|key| format!(" (did you mean {key}?)")).unwrap_or_default();
+    let keys: Vec<String> = all().filter(|(_, key)| *key == name).map(|(section, key)| dotted(section, key)).collect();
+    let hint = if keys.is_empty() { String::new() } else { format!(" (did you mean {}?)", keys.join(" or ")) };
     format!("found {}, but [{name}] is a section of settings{hint}", describe(value))
 }
 

@@ -4,7 +4,8 @@ use super::choice::{IntervalStrategy, Precision, ShardWithin, TaskKind};
 use super::keys::Section;
 use super::mixed::{MicroBatchTokens, Recompute, ZeroStage};
 use super::problems::Problems;
-use super::sections::{AnswerConfig, Config, GenerationConfig, ModelConfig, ParallelConfig, TaskConfig, TrainConfig};
+use super::sections::{AnswerConfig, Config, GenerationConfig, ParallelConfig, TaskConfig, TrainConfig};
+use super::trained::trained;
 use super::{optimizers, other_tool_values, schedules, task_settings};
 
 /// Metrics of generated texts.
@@ -15,7 +16,7 @@ pub fn validate(config: &mut Config, problems: &mut Problems) {
     derived_train(&mut config.train, problems);
     derived_parallel(&mut config.parallel);
     answers(&mut config.task, problems);
-    freeze(&config.model, problems);
+    trained(config, problems);
     schedules::validate(&config.train, problems);
     optimizers::validate(&config.train, problems);
     labels(&config.task, problems);
@@ -74,15 +75,6 @@ fn refuse<S: Section>(why: &str, problems: &mut Problems) {
         if problems.is_written(&key) {
             problems.with(&key, why);
         }
-    }
-}
-
-fn freeze(model: &ModelConfig, problems: &mut Problems) {
-    const KEY: &str = "model.freeze";
-    if model.freeze.iter().any(String::is_empty) {
-        problems.with(KEY, "a pattern is an empty string, which matches no tensor: remove it");
-    } else if let Some(twice) = duplicate(&model.freeze) {
-        problems.with(KEY, format!("the pattern {twice:?} appears twice"));
     }
 }
 

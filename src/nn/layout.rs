@@ -14,6 +14,7 @@
 
 use crate::nn::param_builder::{ParamId, ParamSpec};
 use crate::nn::rng;
+use std::cmp::Ordering;
 use std::ops::Range;
 
 /// Shards are multiples of this number of elements, so that every shard starts on a cache line in any float type.
@@ -30,10 +31,36 @@ pub enum Content {
     Frozen,
 }
 
+/// How the optimizer updates a weight.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct HyperParams {
+    /// Weights without weight decay, biases and norms, are last.
+    undecayed: bool,
+    weight_decay: Option<f64>,
+    /// The factor of the scheduled learning rate.
+    pub rate: f64,
+}
+
+impl HyperParams {
+    pub fn of(spec: &ParamSpec) -> Self {
+        HyperParams { undecayed: !spec.decay, weight_decay: spec.weight_decay.filter(|_| spec.decay), rate: spec.rate }
+    }
+
+    /// Whether weight decay and penalties apply: not to biases and norms.
+    pub fn decays(&self) -> bool {
+        !self.undecayed
+    }
+
+    /// Returns the weight decay of a run whose weights have `usual`.
+    pub fn weight_decay(&self, usual: f64) -> f64 {
+        if self.undecayed { 0.0 } else { self.weight_decay.unwrap_or(usual) }
+    }
+}
+
 /// A contiguous range of a unit with the same hyper-parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
-    pub decay: bool,
+    pub hyper: HyperParams,
     pub range: Range<i64>,
 }
 
@@ -41,6 +68,8 @@ pub struct Group {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unit {
     pub content: Content,
+    /// Number of steps before the first that trains it.
+    pub starts: u64,
     /// The blocks that compute with it, ascending: the one that owns it and those that borrow from it.
     pub blocks: Vec<usize>,
     /// Its parameters, in the order of the buffer.
@@ -84,7 +113,11 @@ impl Layout {
     /// Computes the layout of `specs` for `world` ranks.
     pub fn new(specs: &[ParamSpec], world: usize) -> Self {
         let mut order: Vec<usize> = (0..specs.len()).collect();
-        order.sort_by_key(|&i| (key(&specs[i], i), !specs[i].decay, i));
+        let hyper: Vec<HyperParams> = specs.iter().map(HyperParams::of).collect();
+        order.sort_by(|&a, &b| {
+            let by_hyper = || hyper[a].partial_cmp(&hyper[b]).unwrap_or(Ordering::Equal);
+            key(&specs[a], a).cmp(&key(&specs[b], b)).then_with(by_hyper).then(a.cmp(&b))
+        });
         let mut units: Vec<Unit> = Vec::new();
         let mut ranges = vec![(0, 0..0); specs.len()];
         let mut last = None;
@@ -93,6 +126,7 @@ impl Layout {
             if last.as_ref() != Some(&key) {
                 units.push(Unit {
                     content: key.1,
+                    starts: key.2,
                     blocks: blocks(spec),
                     members: Vec::new(),
                     groups: Vec::new(),
@@ -108,8 +142,8 @@ impl Layout {
             (unit.numel, ranges[i]) = (end, (index, start..end));
             unit.members.push(ParamId(i));
             match unit.groups.last_mut() {
-                Some(group) if group.decay == spec.decay => group.range.end = end,
-                _ => unit.groups.push(Group { decay: spec.decay, range: start..end }),
+                Some(group) if group.hyper == hyper[i] => group.range.end = end,
+                _ => unit.groups.push(Group { hyper: hyper[i], range: start..end }),
             }
         }
         for unit in &mut units {
@@ -119,7 +153,7 @@ impl Layout {
         let text: String = specs
             .iter()
             .zip(&ranges)
-            .map(|(s, p)| format!("{} {:?} {:?} {} {} {p:?};", s.name, s.shape, key(s, 0), s.decay, world))
+            .map(|(s, p)| format!("{} {:?} {:?} {:?} {} {p:?};", s.name, s.shape, key(s, 0), HyperParams::of(s), world))
             .collect();
         Layout { fingerprint: rng::hash_name(&text), units, ranges, world }
     }
@@ -167,14 +201,14 @@ impl Layout {
     }
 }
 
-/// Parameters with the same key share a unit: owner, content, users; an embedding matrix is alone.
-fn key(spec: &ParamSpec, index: usize) -> (usize, Content, Vec<usize>, usize) {
+/// Parameters with the same key share a unit: owner, content, first step, users; an embedding matrix is alone.
+fn key(spec: &ParamSpec, index: usize) -> (usize, Content, u64, Vec<usize>, usize) {
     let content = match (spec.trainable, spec.row_sparse) {
         (false, _) => Content::Frozen,
         (true, true) => Content::Table,
         (true, false) => Content::Dense,
     };
-    (spec.block, content, blocks(spec), if content == Content::Table { index } else { 0 })
+    (spec.block, content, spec.starts, blocks(spec), if content == Content::Table { index } else { 0 })
 }
 
 fn blocks(spec: &ParamSpec) -> Vec<usize> {
@@ -253,6 +287,21 @@ mod tests {
         assert_eq!(seen, wanted);
         assert!(layout.of_block(3).eq([2, 5]));
         assert_eq!(layout.first_trained_block(), 0);
+    }
+
+    /// Weights that are trained from different steps on share no unit.
+    #[test]
+    fn stages_have_units_of_their_own() {
+        let mut specs = specs();
+        let bias = specs.iter().position(|spec| spec.name == "bias").unwrap();
+        let before = Layout::new(&specs, 2);
+        specs[bias].starts = 7;
+        let layout = Layout::new(&specs, 2);
+        let starts = |layout: &Layout| layout.units().iter().map(|unit| unit.starts).collect::<Vec<_>>();
+        assert_eq!(starts(&before), [0; 6]);
+        assert_eq!(starts(&layout).iter().filter(|&&starts| starts == 7).count(), 1);
+        assert_eq!(layout.units().len(), 7);
+        assert_ne!(before.fingerprint(), layout.fingerprint());
     }
 
     #[test]

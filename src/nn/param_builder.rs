@@ -45,6 +45,12 @@ pub struct ParamSpec {
     pub newly_initialized: bool,
     /// Whether it is trained; a frozen parameter has no gradient and no optimizer state.
     pub trainable: bool,
+    /// Number of steps before the first that trains it: gradual unfreezing.
+    pub starts: u64,
+    /// The factor of the scheduled learning rate.
+    pub rate: f64,
+    /// The weight decay if [`ParamSpec::decay`]; `None` for that of the run.
+    pub weight_decay: Option<f64>,
 }
 
 impl ParamSpec {
@@ -173,6 +179,9 @@ impl ParamBuilder {
             row_sparse,
             newly_initialized,
             trainable: true,
+            starts: 0,
+            rate: 1.0,
+            weight_decay: None,
         });
         ParamId(self.specs.len() - 1)
     }

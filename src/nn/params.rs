@@ -6,7 +6,7 @@
 
 use crate::error::Result;
 use crate::ffi::memory::{self, Use};
-use crate::nn::layout::Layout;
+use crate::nn::layout::{Layout, Unit};
 use crate::nn::param_builder::{ParamId, ParamSpec};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
@@ -19,6 +19,8 @@ pub struct Params {
     flats: Vec<Tensor>,
     views: Vec<Tensor>,
     kind: Kind,
+    /// Units that the current step trains.
+    trained: Vec<bool>,
 }
 
 impl Params {
@@ -48,7 +50,31 @@ impl Params {
             }
             flats.push(flat);
         }
-        Ok(Params { specs, layout, flats, views, kind })
+        let trained = layout.units().iter().map(Unit::is_trained).collect();
+        Ok(Params { specs, layout, flats, views, kind, trained })
+    }
+
+    /// Starts a step, counted from 1: weights that are trained later have no gradient in it. Before the first call, all
+    /// trained weights have one.
+    pub fn begin_step(&mut self, step: u64) {
+        for (unit, trained) in self.layout.units().iter().zip(&mut self.trained) {
+            let now = unit.is_trained() && unit.starts < step;
+            if std::mem::replace(trained, now) != now {
+                unit.members.iter().for_each(|id| self.views[id.0] = self.views[id.0].set_requires_grad(now));
+            }
+        }
+    }
+
+    /// Returns whether the current step trains a unit.
+    pub fn trains(&self, unit: usize) -> bool {
+        self.trained[unit]
+    }
+
+    /// Returns the earliest block with weights that the current step trains, where backward ends; the number of blocks
+    /// if it trains nothing.
+    pub fn first_trained_block(&self) -> usize {
+        let trained = self.layout.units().iter().zip(&self.trained).filter(|(_, trained)| **trained);
+        trained.filter_map(|(unit, _)| unit.blocks.first().copied()).min().unwrap_or_else(|| self.layout.blocks())
     }
 
     /// All ids, in declaration order.
@@ -103,4 +129,38 @@ pub fn slice(flat: &Tensor, range: &Range<i64>, shape: &[i64]) -> Tensor {
 /// Returns the elements `range` of a flat buffer, sharing memory, detached from autograd.
 pub fn part(flat: &Tensor, range: &Range<i64>) -> Tensor {
     flat.detach().narrow(0, range.start, range.end - range.start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Init, ParamBuilder};
+
+    /// Weights that are trained later have no gradient before, and backward ends at the first that has one.
+    #[test]
+    fn a_step_trains_what_has_started() {
+        let mut b = ParamBuilder::new();
+        let ids: Vec<ParamId> =
+            (0..4).map(|block| b.block(block, |b| b.weight(&block.to_string(), &[2, 2], Init::Zeros))).collect();
+        let mut specs = b.finish();
+        for (spec, starts) in specs.iter_mut().zip([4, 0, 2, 0]) {
+            spec.starts = starts;
+        }
+        specs[1].trainable = false;
+        let mut params = Params::new(specs, 1, Kind::Float, Device::Cpu, false).unwrap();
+        let trained = |params: &Params| ids.iter().map(|&id| params.view(id).requires_grad()).collect::<Vec<_>>();
+        assert_eq!((trained(&params), params.first_trained_block()), (vec![true, false, true, true], 0));
+        for (step, wanted, first) in [
+            (1, [false, false, false, true], 3),
+            (2, [false, false, false, true], 3),
+            (3, [false, false, true, true], 2),
+            (5, [true, false, true, true], 0),
+            (3, [false, false, true, true], 2),
+        ] {
+            params.begin_step(step);
+            assert_eq!((trained(&params), params.first_trained_block()), (wanted.to_vec(), first), "step {step}");
+            let units = (0..4).map(|unit| params.trains(unit)).collect::<Vec<_>>();
+            assert_eq!(units, wanted);
+        }
+    }
 }

@@ -88,8 +88,11 @@ impl Gradients {
     /// Starts a step that uses these rows of the embedding matrices: clears the gradients of the previous step.
     pub fn begin(&mut self, params: &Params, rows: Rows) -> Result<()> {
         self.rows = rows;
-        for (part, unit) in self.parts.iter_mut().zip(params.layout().units()) {
-            let Some(sum) = &mut part.sum else { continue };
+        for (index, (part, unit)) in self.parts.iter_mut().zip(params.layout().units()).enumerate() {
+            let Some(sum) = part.sum.as_mut().filter(|_| params.trains(index)) else {
+                part.rows = None;
+                continue;
+            };
             match unit.content {
                 Content::Table => {
                     let mut table = sum.view([-1, unit.width]);
@@ -114,7 +117,8 @@ impl Gradients {
             return Ok(());
         }
         for index in params.layout().of_block(block) {
-            if params.layout().units()[index].content == Content::Dense && self.parts[index].own.is_none() {
+            let is_dense = params.layout().units()[index].content == Content::Dense;
+            if is_dense && params.trains(index) && self.parts[index].own.is_none() {
                 let (size, options) = ([params.layout().padded(index)], (params.kind(), params.device()));
                 let own = memory::during(Use::Gradients, || Tensor::f_zeros(size, options))?;
                 collect_in(params, index, Some(&own))?;
@@ -144,7 +148,7 @@ impl Gradients {
             self.land(params)?;
         }
         let units = params.layout().units();
-        let complete = |&u: &usize| units[u].is_trained() && units[u].blocks[0] == block;
+        let complete = |&u: &usize| params.trains(u) && units[u].blocks[0] == block;
         let mut jobs = Vec::new();
         for index in params.layout().of_block(block).filter(complete) {
             jobs.extend(self.due(params, index, last)?);
@@ -240,7 +244,8 @@ impl Gradients {
         if !self.groups.is_first_replica() {
             return Ok(squares);
         }
-        for (held, unit) in self.parts.iter().zip(params.layout().units()) {
+        let units = params.layout().units().iter().enumerate();
+        for (held, (_, unit)) in self.parts.iter().zip(units).filter(|(_, (index, _))| params.trains(*index)) {
             let own = unit.shard_of(rank);
             match (&held.rows, &held.sum) {
                 (Some(rows), _) => {

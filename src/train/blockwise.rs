@@ -92,7 +92,7 @@ impl<'a> Blockwise<'a> {
     /// A dead or late rank, where weights are gathered.
     pub fn forward(self, weights: &mut Weights, batch: Option<&'a Batch>, pass: Pass) -> Result<Forward<'a>> {
         let Blockwise { model, params, recompute, watch } = self;
-        let (count, first) = (model.blocks(), params.layout().first_trained_block());
+        let (count, first) = (model.blocks(), params.first_trained_block());
         let mut blocks: Vec<Block> = Vec::with_capacity(count);
         let mut boundary = Boundary::new();
         let mut losses = Vec::new();
@@ -226,7 +226,7 @@ impl Forward<'_> {
     pub fn backward(self, weights: &mut Weights, gradients: &mut Gradients, scales: &[f64], last: bool) -> Result<()> {
         let Forward { blockwise, pass, mut run } = self;
         let Blockwise { model, params, recompute, watch } = blockwise;
-        let (count, first) = (model.blocks(), params.layout().first_trained_block());
+        let (count, first) = (model.blocks(), params.first_trained_block());
         let losses = run.as_mut().map(|run| std::mem::take(&mut run.losses)).unwrap_or_default();
         let mut roots: Boundary = losses.into_iter().map(|losses| losses.root).collect();
         let mut grads: Boundary = roots.iter().zip(scales).map(|(root, &scale)| root.full_like(scale)).collect();

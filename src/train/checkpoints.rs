@@ -267,49 +267,58 @@ fn copy_model(from: &Path, target: &Path) -> Result<()> {
 }
 
 /// Loads the optimizer state of a checkpoint. With `thaws`, weights that were frozen in it may be trained now: their
-/// state starts at zero, and `state` records that.
+/// state starts at zero, and the stepper records that. So does the state of weights that no step has trained yet.
 ///
 /// # Errors
 /// Exit 2 for a tensor that is missing or has another shape; the message names it.
-pub fn read_optimizer(stepper: &mut Stepper, from: &Path, state: &mut TrainerState, thaws: bool) -> Result<()> {
+pub fn read_optimizer(stepper: &mut Stepper, from: &Path, state: &TrainerState, thaws: bool) -> Result<()> {
     let steps = state.global_step - state.skipped_steps;
     stepper.optimizer.set_steps(steps);
     if stepper.ema.is_some() && sharded::exists(&from.join(EMA)) {
         read_ema(stepper, from, thaws)?;
     }
     let rule = stepper.optimizer.rule();
-    if rule.states().is_empty() {
-        return Ok(());
-    }
-    let file = TensorFiles::open(&from.join(file_of(rule.name())))?;
+    let open = || TensorFiles::open(&from.join(file_of(rule.name())));
+    let file = (!rule.states().is_empty()).then(open).transpose()?;
     let phase = Phase::of("loading the optimizer state", stepper.params.ids().count() as u64, "tensors");
     for index in 0..stepper.params.layout().units().len() {
-        let states = states(stepper, index);
-        let Stepper { params, optimizer, .. } = stepper;
-        let unit = &params.layout().units()[index];
-        let mut kinds: Vec<Vec<State>> = vec![Vec::new(); unit.members.len()];
-        for (held, (state, members)) in optimizer.held(index).iter().zip(&states) {
-            state.read(&file, params, members, &held.targets(), thaws)?;
-            for (kinds, id) in kinds.iter_mut().zip(&unit.members) {
-                kinds.extend(members.contains(id).then_some(*state));
-            }
+        let starts = stepper.params.layout().units()[index].starts;
+        if !stepper.params.layout().units()[index].is_trained() || (starts > 0 && starts >= state.global_step) {
+            continue;
         }
-        for factor in optimizer.factors(index) {
-            let state = State::named(factor.name);
-            state.read_whole(&file, &params.spec(unit.members[factor.member]).name, &factor.values, thaws)?;
-            kinds[factor.member].push(state);
-        }
-        for (kinds, &id) in kinds.iter().zip(&unit.members) {
+        let kinds = file.as_ref().map(|file| read_states(stepper, index, file, thaws)).transpose()?;
+        let Stepper { params, optimizer, begun, .. } = stepper;
+        for (place, &id) in params.layout().units()[index].members.iter().enumerate() {
             let name = &params.spec(id).name;
-            if kinds.first().is_some_and(|state| !state.is_in(&file, name)) {
-                state.moments_began.insert(name.clone(), steps);
-            }
-            let began = state.moments_began.get(name).copied().unwrap_or_default();
+            let first = kinds.as_ref().and_then(|kinds| kinds[place].first());
+            let known = file.as_ref().zip(first).is_none_or(|(file, state)| state.is_in(file, name));
+            let began = if known { state.moments_began.get(name).copied().unwrap_or_default() } else { steps };
             optimizer.begin_late(index, params.layout().place(id).1, began);
-            phase.advance(u64::from(!kinds.is_empty()));
+            begun.loaded(index, name, began);
+            phase.advance(1);
         }
     }
     Ok(())
+}
+
+/// Reads the states of a unit; returns those of each of its parameters.
+fn read_states(stepper: &Stepper, index: usize, file: &TensorFiles, thaws: bool) -> Result<Vec<Vec<State>>> {
+    let states = states(stepper, index);
+    let Stepper { params, optimizer, .. } = stepper;
+    let unit = &params.layout().units()[index];
+    let mut kinds: Vec<Vec<State>> = vec![Vec::new(); unit.members.len()];
+    for (held, (state, members)) in optimizer.held(index).iter().zip(&states) {
+        state.read(file, params, members, &held.targets(), thaws)?;
+        for (kinds, id) in kinds.iter_mut().zip(&unit.members) {
+            kinds.extend(members.contains(id).then_some(*state));
+        }
+    }
+    for factor in optimizer.factors(index) {
+        let state = State::named(factor.name);
+        state.read_whole(file, &params.spec(unit.members[factor.member]).name, &factor.values, thaws)?;
+        kinds[factor.member].push(state);
+    }
+    Ok(kinds)
 }
 
 /// Loads the moving average of the weights from a checkpoint, which has it.

@@ -2,6 +2,7 @@
 //! [`blockwise`] its forward and backward pass, [`evaluate`] the inference that evaluation and prediction share.
 
 pub mod advice;
+pub mod begun;
 pub mod blockwise;
 pub mod checkpoint_files;
 pub mod checkpoints;
@@ -26,12 +27,16 @@ pub mod reading;
 pub mod report;
 pub mod resumed;
 pub mod schedule;
+pub mod selection;
 pub mod session;
 pub mod settings;
 pub mod shared_folder;
 pub mod sources;
 pub mod step;
+pub mod trained;
+pub mod trained_table;
 pub mod trainer;
+pub mod unfreezing;
 pub mod warnings;
 pub mod watch;
 

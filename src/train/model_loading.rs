@@ -5,6 +5,7 @@ use crate::checkpoint::optimizer::MASTERS;
 use crate::checkpoint::ranges::within;
 use crate::checkpoint::sharded::{self, TensorFiles};
 use crate::comm::Collective;
+use crate::config::Config;
 use crate::data::Prepared;
 use crate::error::{Error, Result};
 use crate::models::family::{DropoutOverrides, Plan};
@@ -16,12 +17,11 @@ use crate::nn::{ParamBuilder, Params};
 use crate::observe::progress::Phase;
 use crate::parallel::{Masters, Weights, Zero};
 use crate::tasks::{Head, Model};
-use crate::train::memory_report;
+use crate::train::{memory_report, trained};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::Kind;
-use wildmatch::WildMatch;
 
 /// A model with its weights.
 pub struct Loaded {
@@ -125,47 +125,12 @@ impl Declared {
         )))
     }
 
-    /// Adds the head. `freeze` are patterns of Hugging Face tensor names (wildcard `*`) of weights not to train.
-    ///
-    /// # Errors
-    /// Exit 2 if a pattern matches nothing, or only a part of a fused weight, or if nothing is left to train.
-    pub fn with_head(self, head: &Head, freeze: &[String]) -> Result<Shaped> {
-        let (model, mut specs) = Model::new(self.builder, self.backbone, |backbone, b| head.build(backbone, b));
+    /// Adds the head. All weights are trained, except those that a file has only for pretraining.
+    pub fn with_head(self, head: &Head) -> Shaped {
+        let (model, specs) = Model::new(self.builder, self.backbone, |backbone, b| head.build(backbone, b));
         let names = model.backbone.hf_names();
-        freeze_matching(&mut specs, &names, freeze)?;
-        Ok(Shaped { folder: self.folder, model, specs, names })
+        Shaped { folder: self.folder, model, specs, names }
     }
-}
-
-fn freeze_matching(specs: &mut [ParamSpec], names: &HfNames, patterns: &[String]) -> Result<()> {
-    let compiled: Vec<WildMatch> = patterns.iter().map(|pattern| WildMatch::new(pattern)).collect();
-    let mut used = vec![false; patterns.len()];
-    for spec in specs.iter_mut() {
-        let parts = names.exported(names.of(&spec.name));
-        let mut frozen = vec![false; parts.len()];
-        for (pattern, used) in compiled.iter().zip(&mut used) {
-            for (part, frozen) in parts.iter().zip(&mut frozen).filter(|(part, _)| pattern.matches(part)) {
-                tracing::debug!("frozen: {part}");
-                (*used, *frozen) = (true, true);
-            }
-        }
-        spec.trainable &= !frozen.contains(&true);
-        if frozen.contains(&true) && frozen.contains(&false) {
-            let all = parts.join(", ");
-            return Err(Error::input(format!("model.freeze: {all} form one weight here: freeze all of them or none")));
-        }
-    }
-    if let Some(unused) = patterns.iter().zip(used).find(|(_, used)| !used).map(|(pattern, _)| pattern) {
-        let some = specs.iter().flat_map(|spec| names.exported(names.of(&spec.name))).take(3).collect::<Vec<_>>();
-        return Err(Error::input(format!(
-            "model.freeze: {unused:?} matches no weight; weights have names such as {}",
-            some.join(", ")
-        )));
-    }
-    if specs.iter().all(|spec| !spec.trainable) {
-        return Err(Error::input("model.freeze: nothing is left to train"));
-    }
-    Ok(())
 }
 
 /// A model with its head: parameter shapes without storage.
@@ -177,6 +142,17 @@ pub struct Shaped {
 }
 
 impl Shaped {
+    /// Sets which weights a run on this number of examples trains, from which step on, and with which learning rates and
+    /// weight decays.
+    ///
+    /// # Errors
+    /// As [`trained::choose`].
+    pub fn for_training(mut self, config: &Config, examples: usize) -> Result<Self> {
+        let steps_per_epoch = examples.div_ceil(config.train.global_batch_size) as u64;
+        trained::choose(&mut self.specs, &self.names, config, steps_per_epoch)?;
+        Ok(self)
+    }
+
     /// Returns patterns for `model.freeze` that match the chosen weights, with `alone` only them; `None` if too many.
     pub fn patterns(&self, alone: bool, chosen: impl Fn(&ParamSpec) -> bool) -> Option<Vec<String>> {
         let stored = |of_chosen: bool| -> Vec<String> {

@@ -48,8 +48,10 @@ impl Session {
         if let Some(resumed) = resumed {
             resumed.from.clone_into(&mut declared.folder);
         }
-        let shaped =
-            comm.agree(declared.with_head(&data.head, &config.model.freeze), "adding the head to the model")?;
+        let shaped = comm.agree(
+            declared.with_head(&data.head).for_training(&config, data.train.dataset.len()),
+            "choosing what is trained",
+        )?;
         let before = resumed.map(|resumed| resumed.micro_batch_tokens(comm.world())).transpose();
         let before = comm.agree(before, "reading the checkpoint's settings")?.flatten();
         let chosen = memory_fit::choose(&config, &shaped, &data, comm.as_ref(), before);

@@ -95,7 +95,7 @@ impl PlannedRun {
             None => session::read_data(&config, max_length, config.task.labels.clone())?,
         };
         declared.check_vocabulary(&data.train)?;
-        let shaped = declared.with_head(&data.head, &config.model.freeze)?;
+        let shaped = declared.with_head(&data.head).for_training(&config, data.train.dataset.len())?;
         let (data, assumed) = (Arc::new(data), assumed.is_some());
         Ok(PlannedRun { config, batch_per_rank, ranks_per_node, shaped, data, max_length, assumed })
     }
@@ -105,7 +105,10 @@ impl PlannedRun {
     /// # Errors
     /// Exit 2 for patterns that match nothing or leave nothing to train.
     pub fn freezing(&self, config: Config) -> Result<Self> {
-        let shaped = session::declare(&config)?.0.with_head(&self.data.head, &config.model.freeze)?;
+        let shaped = session::declare(&config)?
+            .0
+            .with_head(&self.data.head)
+            .for_training(&config, self.data.train.dataset.len())?;
         let PlannedRun { batch_per_rank, ranks_per_node, max_length, assumed, .. } = *self;
         let data = Arc::clone(&self.data);
         Ok(PlannedRun { config, batch_per_rank, ranks_per_node, shaped, data, max_length, assumed })

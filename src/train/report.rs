@@ -20,6 +20,7 @@ use crate::train::memory_report::MemoryReport;
 use crate::train::resumed::Resumed;
 use crate::train::session::{Session, cache_word};
 use crate::train::settings;
+use crate::train::trained_table::trained_table;
 use serde_json::{Map, Value};
 use std::path::Path;
 use tch::Device;
@@ -88,7 +89,8 @@ pub fn header(
     lines.extend(disk(&storage, disk::space(&config.output_dir).ok().map(|space| space.free)));
     lines.extend(weights(&loaded.report));
     lines.extend(other_labels(session).filter(|_| resumed.is_none()));
-    tell(&lines.iter().map(|line| logs::wrap(line, 10)).collect::<Vec<_>>().join("\n"));
+    let table = trained_table(&specs, &loaded.names, config.train.learning_rate, config.train.weight_decay);
+    tell(&(lines.iter().map(|line| logs::wrap(line, 10)).collect::<Vec<_>>().join("\n") + "\n" + &table));
 }
 
 /// Describes the optimizer: `adamw, moving average of the weights`.

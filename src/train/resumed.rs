@@ -66,7 +66,8 @@ impl Resumed {
     /// # Errors
     /// Exit 2 if the checkpoint's settings cannot be read.
     pub fn thaws(&self, config: &Config) -> Result<bool> {
-        Ok(settings_of(&self.state)?.model.freeze != config.model.freeze)
+        let (before, now) = (settings_of(&self.state)?.model, &config.model);
+        Ok((before.train, before.freeze) != (now.train.clone(), now.freeze.clone()))
     }
 
     /// Checks that the checkpoint has the state of the run's optimizer.

@@ -13,6 +13,7 @@ use crate::optim::loss_scale::{LossScaler, Overflow};
 use crate::optim::{Ema, Optimizer, Part, Schedule, UnitShape};
 use crate::parallel::{Gradients, Groups, Offload, Weights, whole};
 use crate::tasks::Model;
+use crate::train::begun::Begun;
 use crate::train::blockwise::Blockwise;
 use crate::train::feed::StepInput;
 use crate::train::non_finite::{self, Fault, Rerun};
@@ -50,6 +51,7 @@ pub struct Stepper {
     pub scaler: Option<LossScaler>,
     pub config: StepConfig,
     pub comm: Arc<dyn Collective>,
+    pub begun: Begun,
 }
 
 impl Stepper {
@@ -88,7 +90,8 @@ impl Stepper {
             config::Offload::Optimizer => Some(Offload::in_place()),
         };
         let config = settings::step(config, schedule);
-        Ok(Stepper { model, params, weights, gradients, optimizer, ema, offload, scaler, config, comm })
+        let begun = Begun::new(&params);
+        Ok(Stepper { model, params, weights, gradients, optimizer, ema, offload, scaler, config, comm, begun })
     }
 
     /// Runs one step. All ranks call it with their part of the same global batch; all get the same outcome. `stop`
@@ -112,6 +115,8 @@ impl Stepper {
         input.arrived()?;
         let _range = profiler::range(|| format!("step {}", input.step));
         let StepInput { step, batches, micro_batches, rows, copies: uploads, .. } = input;
+        self.params.begin_step(step);
+        self.begun.begin_step(&self.params, &mut self.optimizer);
         self.gradients.begin(&self.params, rows)?;
         let scale = self.scaler.as_ref().map_or(1.0, LossScaler::scale);
         // A loss term without targets, such as MLM in a batch without masked tokens, counts as zero.
@@ -223,7 +228,8 @@ impl Stepper {
         self.optimizer.begin_step();
         let Stepper { model, params, weights, gradients, optimizer, ema, offload, config, .. } = self;
         let units = params.layout().units();
-        let trained: Vec<usize> = (0..units.len()).filter(|&unit| weights.master(unit).is_some()).collect();
+        let is_updated = |unit: &usize| weights.master(*unit).is_some() && params.trains(*unit);
+        let trained: Vec<usize> = (0..units.len()).filter(is_updated).collect();
         let fetch = |offload: &mut Option<Offload>, turn: usize| {
             let next = trained.get(turn).and_then(|&unit| gradients.owned(unit, &units[unit]));
             offload.as_mut().zip(next).map_or(Ok(()), |(offload, gradient)| offload.fetch(&gradient))
@@ -237,12 +243,12 @@ impl Stepper {
             let grads = brought.or_else(|| gradients.owned(index, unit));
             let (Some(master), Some(grads)) = (weights.master(index), grads) else { continue };
             let parts = |group: &Group| {
-                let [weight_decay, l1, l2] = match group.decay {
-                    true => [config.weight_decay, config.penalties[0], config.penalties[1]],
-                    false => [0.0; 3],
-                };
+                let Group { hyper, range } = group;
+                let learning_rate = learning_rate * hyper.rate;
+                let weight_decay = hyper.weight_decay(config.weight_decay);
+                let [l1, l2] = if hyper.decays() { config.penalties } else { [0.0; 2] };
                 let part = move |(range, began)| Part { range, learning_rate, weight_decay, l1, l2, began };
-                optimizer.ages(index, &group.range).into_iter().map(part).collect::<Vec<_>>()
+                optimizer.ages(index, range).into_iter().map(part).collect::<Vec<_>>()
             };
             let parts: Vec<Part> = unit.groups.iter().flat_map(parts).collect();
             let gather = |own: &Tensor| whole(weights.comm(), weights.zero(), own, "values of the optimizer");

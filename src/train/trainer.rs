@@ -99,7 +99,7 @@ impl Trainer {
         let same =
             resumed.as_ref().map_or(Ok(()), |r| r.check_optimizer(&optimizers::record(&stepper.optimizer.rule())));
         comm.agree(same, "comparing optimizers")?;
-        let mut state = TrainerState {
+        let state = TrainerState {
             format: TrainerState::format(),
             max_steps,
             optimizer: optimizers::record(&stepper.optimizer.rule()),
@@ -112,7 +112,7 @@ impl Trainer {
             ..resumed.map(|r| r.state).unwrap_or_default()
         };
         if let Some(from) = &from {
-            let read = checkpoints::read_optimizer(&mut stepper, from, &mut state, thaws);
+            let read = checkpoints::read_optimizer(&mut stepper, from, &state, thaws);
             comm.agree(read, "reading the optimizer state")?;
         }
         let generates = config.task.predict_with_generate;
@@ -328,6 +328,8 @@ impl Trainer {
 
     /// Writes the checkpoint of this step unless it exists already.
     fn save(&mut self) -> Result<()> {
+        let Stepper { params, optimizer, begun, .. } = &self.stepper;
+        self.state.moments_began = begun.updates_before(params, optimizer);
         self.state.loss_scale = self.stepper.scaler.as_ref().map(settings::loss_scale);
         self.state.plateau = self.plateau.as_ref().map(|plateau| schedule::plateau_state(&self.config, plateau));
         let (checkpoints, stepper, state) = (&self.checkpoints, &mut self.stepper, &self.state);

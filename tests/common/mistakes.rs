@@ -211,6 +211,37 @@ fn frozen(book: &mut Book) {
         &["model.freeze: bert.encoder.layer.1.attention.self.query.weight, ", "freeze all of them or none"],
     );
     book.add("everything frozen", &[r#"model.freeze=["*"]"#], &["model.freeze: nothing is left to train"]);
+    book.add(
+        "all that is trained frozen",
+        &[r#"model.train=["head"]"#, r#"model.freeze=["bert.pooler.*", "classifier.*"]"#],
+        &["model.freeze: nothing is left to train: it matches all that model.train selects"],
+    );
+    book.add(
+        "a layer that the model lacks",
+        &[r#"model.train=["head", "layers.1-2"]"#],
+        &["model.train: \"layers.1-2\" exceeds this model, which has layers 0 to 1"],
+    );
+    let groups = |tables: &str| format!("train.groups=[{tables}]");
+    book.add(
+        "a weight in two groups",
+        &[&groups(r#"{params=["head"], learning_rate=1e-3}, {params=["classifier.*"], weight_decay=0.1}"#)],
+        &["train.groups: classifier.weight is in table 1 and in table 2"],
+    );
+    book.add(
+        "a group of frozen weights",
+        &[&groups(r#"{params=["layers.0"], learning_rate=1e-3}"#), r#"model.train=["head"]"#],
+        &["train.groups, table 1: params selects only frozen weights"],
+    );
+    book.add(
+        "an unfreezing schedule longer than the run",
+        &["train.unfreeze=7", "max_steps=21"],
+        &["train.unfreeze: the schedule is longer than the run", "after step 21", "the run has 21 steps"],
+    );
+    book.add(
+        "weight decay of biases",
+        &[&groups(r#"{params=["*.bias"], weight_decay=0.1}"#)],
+        &["train.groups, table 1: weight_decay is not applied to biases and norms"],
+    );
 }
 
 fn folders(book: &mut Book) {

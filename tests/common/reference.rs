@@ -69,7 +69,7 @@ impl Reference {
         let config = registry::read_config(&self.folder).unwrap();
         let declared = Declared::read(&self.folder, config, dropout, head.role()).unwrap();
         let holding = LoadOptions { kind, zero: Zero::ALL[0], trains: true.into(), seed: 0, from: Source::Folder };
-        declared.with_head(head, &[]).unwrap().load(&alone(), &holding)
+        declared.with_head(head).load(&alone(), &holding)
     }
 
     pub fn tensor(&self, name: &str) -> Tensor {

@@ -77,7 +77,7 @@ impl Wanted {
         let declared = Declared::read(&folder, json, DropoutOverrides::default(), head.role()).unwrap();
         let zero = Zero::ALL[how.zero];
         let holding = LoadOptions { kind: how.kind, zero, trains: false.into(), seed: 0, from: Source::Folder };
-        let mut loaded = declared.with_head(&head, &[]).unwrap().load(comm, &holding).unwrap();
+        let mut loaded = declared.with_head(&head).load(comm, &holding).unwrap();
         let settings = Settings::read(&folder, &run.settings).unwrap();
         let dataset = self.dataset(prompts);
         let draw = |record: u64, position: usize| self.uniforms[prompts[record as usize]][position];

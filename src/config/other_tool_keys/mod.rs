@@ -75,7 +75,7 @@ fn carried(own: &str, value: &DeValue<'_>) -> Option<String> {
         Some(Meaning::Missing(_)) => None,
         None => {
             let key = Config::keys().into_iter().find(|key| key.dotted() == own)?;
-            (key.accepts)(value).then(|| to_text(value)).flatten()
+            (key.problem)(value).is_none().then(|| to_text(value)).flatten()
         }
     }
 }

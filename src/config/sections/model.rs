@@ -19,9 +19,14 @@ section! {
         /// the seed and the parameter name, as specified by `config.json`; `path` then needs no `*.safetensors`
         /// ([more](large-models.md#training-from-scratch)).
         init: ModelInit = ModelInit::Pretrained;
-        /// Weights that are not trained. A list of patterns for Hugging Face parameter names, where `*` matches any
-        /// characters and `?` one character, such as `["bert.embeddings.*"]`. Frozen weights have no gradient and no
-        /// optimizer state. A pattern that matches nothing is an error ([more](large-models.md#freezing-weights)).
+        /// Weights that are trained; others are frozen. A list of patterns for Hugging Face parameter names, where
+        /// `*` matches any characters and `?` one character; of layer ranges such as `"layers.8-11"`, counted from 0;
+        /// and of `"head"`, the task head. `["*.bias", "head"]` trains biases and the head only
+        /// ([more](fine-tuning.md#choosing-what-is-trained)).
+        train: Option<Vec<String>> => "all weights";
+        /// Weights that are not trained. A list like that of `train`, such as `["bert.embeddings.*"]`. With both, what
+        /// matches `freeze` is frozen even if it matches `train`. Frozen weights have no gradient and no optimizer
+        /// state. A pattern that matches nothing is an error ([more](large-models.md#freezing-weights)).
         freeze: Vec<String> = Vec::new();
         /// Dropout after embeddings and inside layers.
         hidden_dropout_prob: Option<f64> => "the value in `config.json`", FROM_0_BELOW_1;

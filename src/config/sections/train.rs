@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use crate::config::arguments::Arguments;
 use crate::config::choice::{IntervalStrategy, LrSchedulerType, OnNonFinite, Optim};
 use crate::config::keys::{
-    ABOVE_0_BELOW_1, AT_LEAST_1, DefaultValue, Entries, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Key, POSITIVE, STEPS,
-    Section, parse, section,
+    ABOVE_0_BELOW_1, ABOVE_0_TO_1, AT_LEAST_1, DefaultValue, Entries, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Key,
+    POSITIVE, STEPS, Section, parse, section,
 };
 use crate::config::mixed::MicroBatchTokens;
 use crate::config::problems::Problems;
+use crate::config::sections::tables::{GroupConfig, Unfreeze};
 use crate::config::value::Value;
 
 section! {
@@ -39,6 +40,18 @@ section! {
         warmup_ratio: f64 = 0.0, FROM_0_TO_1;
         /// Linear warm-up in steps; below 1 a fraction of all steps. Overrides `warmup_ratio` if greater than 0.
         warmup_steps: f64 = 0.0, STEPS;
+        /// Layer-wise learning rate decay. Of a model with L layers, layer i (counted from 0) has the learning rate
+        /// times `layer_lr_decay` to the power L - i, the embeddings to the power L + 1, and what is above the last
+        /// layer the full rate ([more](fine-tuning.md#learning-rates-per-layer-and-group)).
+        layer_lr_decay: f64 = 1.0, ABOVE_0_TO_1;
+        /// Weights with their own learning rate or weight decay. Tables `[[train.groups]]`, with the [keys
+        /// below](#traingroups) ([more](fine-tuning.md#learning-rates-per-layer-and-group)).
+        groups: Vec<GroupConfig> = Vec::new();
+        /// Gradual unfreezing: when weights are first trained. `"epoch"`: in the first epoch only what is above the
+        /// last layer, then one more layer in each epoch from the top, the embeddings last; a number N: the same every
+        /// N steps; or tables `[[train.unfreeze]]`, with the [keys below](#trainunfreeze)
+        /// ([more](fine-tuning.md#gradual-unfreezing)).
+        unfreeze: Option<Unfreeze> => "all from the first step";
         /// Optimizer. Hugging Face's names of the same optimizers (`adamw_torch`, `adamw_torch_fused`, `lion_32bit`, ...)
         /// are accepted ([which to choose, and what they cost](fine-tuning.md#optimizers)).
         optim: Optim = Optim::AdamW;

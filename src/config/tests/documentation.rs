@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::keys::DefaultValue;
+use crate::config::sections::columns;
 
 const DOCS: &str = include_str!("../../../docs/configuration.md");
 const END: &str = "<!-- end of the generated part -->\n";
@@ -11,20 +12,24 @@ fn generated() -> Vec<(String, String)> {
     let marker = |what: &str| format!("<!-- {what}: generated, UPDATE_GOLDEN=1 rewrites it -->\n");
     let mut sections: Vec<&str> = Config::keys().iter().map(|key| key.section).collect();
     sections.dedup();
-    let keys = |section: &str| {
-        let keys = Config::keys().into_iter().filter(|key| key.section == section);
+    let rows = |keys: Vec<&Key>| {
         let row = |key: &Key| {
             let (kind, default, help) = (key.type_name(), key.default_text(), key.help.trim());
             format!("| `{}` | {kind} | {default} | {help} |\n", key.name)
         };
-        format!("| Key | Type | Default | Meaning |\n|---|---|---|---|\n{}", keys.map(row).collect::<String>())
+        let rows = keys.into_iter().map(row).collect::<String>();
+        format!("| Key | Type | Default | Meaning |\n|---|---|---|---|\n{rows}")
     };
+    let keys = |section: &str| rows(Config::keys().into_iter().filter(|key| key.section == section).collect());
     let title = |section: &str| match section {
         "" => "top-level keys".to_owned(),
         section => format!("keys of [{section}]"),
     };
     let mut parts: Vec<(String, String)> =
         sections.iter().map(|section| (marker(&title(section)), keys(section))).collect();
+    for name in Config::keys().iter().map(|key| key.dotted()).filter(|name| !columns(name).is_empty()) {
+        parts.push((marker(&format!("keys of [[{name}]]")), rows(columns(&name))));
+    }
     let codes = Kind::ALL.iter().map(|(kind, meaning)| format!("| {} | {} |\n", kind.exit_code(), meaning.trim()));
     let codes = format!("| Code | Meaning |\n|---|---|\n| 0 | Success. |\n{}", codes.collect::<String>());
     parts.push((marker("exit codes"), codes));
@@ -64,10 +69,12 @@ fn every_key_is_everywhere() {
         let line = rest.lines().nth(1).unwrap();
         assert!(line.trim_start_matches("# ").starts_with(&format!("{name} =")), "{dotted}: {line}");
 
-        let line = list.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap();
-        assert!(line.ends_with(&summary) && line.chars().count() <= 80, "{line}");
+        let mut lines = list.lines().filter(|line| line.split_whitespace().next() == Some(name));
+        assert!(lines.any(|line| line.ends_with(&summary) && line.chars().count() <= 80), "{dotted}: {list}");
 
-        for written in [name, &dotted] {
+        // `train` is a key of two sections.
+        let is_unique = Config::keys().iter().filter(|other| other.name == name).count() == 1;
+        for written in [name, &dotted].into_iter().skip(usize::from(!is_unique)) {
             let explained = explain(written).unwrap();
             let labels: Vec<&str> = explained.iter().map(|(label, _)| *label).filter(|l| *l != "Other tools").collect();
             assert_eq!(labels, ["Key", "Section", "Type", "Default", ""], "{written}");
@@ -75,11 +82,12 @@ fn every_key_is_everywhere() {
             assert!(explained.last().unwrap().1.starts_with(&summary), "{explained:?}");
         }
         assert!(documented.iter().any(|(documented, _)| *documented == dotted), "the page lacks {dotted}");
-        assert!(names.iter().any(|known| known == name), "no completion of {dotted}");
+        let completion = if is_unique { name } else { &dotted };
+        assert!(names.iter().any(|known| known == completion), "no completion of {dotted}");
 
         let suggestion = format!("unknown key, did you mean {dotted}?");
-        refused(&[&format!("{name}q=1")], &suggestion);
-        let unknown = explain(&format!("{name}q")).unwrap_err();
+        refused(&[&format!("{completion}q=1")], &suggestion);
+        let unknown = explain(&format!("{completion}q")).unwrap_err();
         assert!(unknown.kind() == Kind::Input && unknown.to_string().ends_with(&suggestion), "{unknown}");
     }
     let explained = explain("lr_scheduler_type").unwrap();
@@ -113,15 +121,18 @@ fn the_declared_defaults_are_those_of_a_configuration() {
     }
 }
 
-/// (dotted key, default) of the rows of the documentation's tables of keys.
+/// (dotted key, default) of the rows of the documentation's tables of keys, without the keys of lists of tables.
 fn documented() -> Vec<(String, &'static str)> {
     let keys = DOCS.split("\n## ").find(|part| part.starts_with("Keys")).expect("a chapter of keys");
-    let mut section = "";
+    let (mut section, mut is_table) = ("", false);
     let mut rows = Vec::new();
     for line in keys.lines() {
-        if let Some(title) = line.strip_prefix("### ") {
+        if line.starts_with("#### ") {
+            is_table = true;
+        } else if let Some(title) = line.strip_prefix("### ") {
+            is_table = false;
             section = title.strip_prefix('[').map_or("", |title| title.trim_end_matches(']'));
-        } else if let Some(row) = line.strip_prefix("| `") {
+        } else if let Some(row) = line.strip_prefix("| `").filter(|_| !is_table) {
             let (key, rest) = row.split_once("` | ").expect("a key between backticks");
             rows.push((dotted(section, key), rest.split(" | ").nth(1).expect("a default")));
         }

@@ -6,6 +6,7 @@ mod optimizers;
 mod others;
 mod pairs;
 mod parallel;
+mod trained;
 
 use super::keys::{Key, dotted};
 use super::*;
@@ -111,10 +112,9 @@ fn keys_of_other_tools_get_ours() {
 
 #[test]
 fn a_section_and_a_key_of_the_same_name_are_distinguished() {
-    let text = "train = 'a.jsonl'";
-    let found = message(Config::parse(text, "run.toml", &[]));
+    let found = message(Config::parse("train = 'a.jsonl'", "run.toml", &[]));
     let expected = "run.toml:1: train: found the string \"a.jsonl\", but [train] is a section of settings (did you mean \
-                    data.train?)";
+                    model.train or data.train?)";
     assert!(found.contains(expected), "{found}");
 }
 

@@ -1,10 +1,10 @@
-//! Configurations of tasks other than that of `super::full`.
+//! Configurations other than `super::full`: of other tasks, and of settings that contradict those.
 
 use super::{refused, with};
 use crate::config::Config;
 
-/// Configurations with the settings that no other task has.
-pub fn all() -> [Config; 5] {
+/// Configurations with the settings that no other has.
+pub fn all() -> [Config; 6] {
     let generation = [
         "do_sample=true",
         "early_stopping=true",
@@ -23,6 +23,7 @@ pub fn all() -> [Config; 5] {
         with(&[&["kind=seq2seq", "predict_with_generate=true"][..], &generation].concat()).unwrap(),
         with(&["kind=masked-lm", "next_sentence=true", "mlm_probability=0.3", "whole_word_mask=true"]).unwrap(),
         with(&["kind=causal-lm", "packing=false", "format=text", "documents=lines"]).unwrap(),
+        with(&["model.train=['head']", "unfreeze=epoch"]).unwrap(),
     ]
 }
 

@@ -154,15 +154,6 @@ fn shards_within_hosts_need_something_to_shard() {
 }
 
 #[test]
-fn what_is_frozen() {
-    let frozen = with(&["freeze=['bert.embeddings.*', '*']"]).unwrap().model.freeze;
-    assert_eq!(frozen, ["bert.embeddings.*", "*"]);
-    refused(&["freeze=['a', '']"], "model.freeze: a pattern is an empty string");
-    refused(&["freeze=['a.*', 'b', 'a.*']"], "model.freeze: the pattern \"a.*\" appears twice");
-    refused(&["freeze=bert.*"], "model.freeze: found the string \"bert.*\", expected a list of strings");
-}
-
-#[test]
 fn keys_of_other_tools_get_these() {
     for (key, ours) in [
         ("gradient_checkpointing", "parallel.recompute=all"),
