@@ -2,9 +2,9 @@
 
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::folder::{self, COMPLETE};
-use crate::checkpoint::import::WEIGHTS;
 use crate::checkpoint::optimizer::{MASTERS, MOMENTS};
 use crate::checkpoint::sharded::{self, TensorFiles};
+use crate::checkpoint::weight_files::weights_of;
 use crate::error::{Context, Error, Result};
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -245,7 +245,7 @@ fn validate(path: &Path) -> Result<()> {
         return refuse(&format!("not a complete checkpoint (no file {COMPLETE})"));
     }
     TrainerState::read(path)?;
-    TensorFiles::open(&path.join(WEIGHTS))?;
+    TensorFiles::open(&weights_of(path))?;
     TensorFiles::open(&path.join(MOMENTS))?;
     let masters = path.join(MASTERS);
     if sharded::exists(&masters) { TensorFiles::open(&masters).map(|_| ()) } else { Ok(()) }

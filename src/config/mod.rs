@@ -29,8 +29,8 @@ pub use choice::{
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};
 pub use reference::{explain, list, names};
 pub use sections::{
-    AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, ModelConfig, ParallelConfig,
-    TaskConfig, TrainConfig,
+    AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, LoraConfig, ModelConfig,
+    ParallelConfig, TargetModules, TaskConfig, TrainConfig,
 };
 pub use task_settings::misplaced;
 

@@ -1,8 +1,10 @@
 //! The settings: each is declared here once. Documentation, messages and `--print-config` follow from the declarations.
 
+mod lora;
 mod model;
 mod train;
 
+pub use self::lora::{LoraConfig, TargetModules};
 pub use self::model::ModelConfig;
 pub use self::train::TrainConfig;
 
@@ -31,6 +33,7 @@ section! {
     }
     with {
         model: ModelConfig;
+        lora: LoraConfig;
         task: TaskConfig;
         data: DataConfig;
         train: TrainConfig;

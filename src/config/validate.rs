@@ -1,6 +1,6 @@
 //! Defaults and checks that concern several settings.
 
-use super::choice::{IntervalStrategy, LrSchedulerType, Precision, ShardWithin, TaskKind};
+use super::choice::{IntervalStrategy, LrSchedulerType, ModelInit, Precision, ShardWithin, TaskKind};
 use super::keys::Section;
 use super::mixed::{MicroBatchTokens, ZeroStage};
 use super::problems::Problems;
@@ -16,6 +16,7 @@ pub fn validate(config: &mut Config, problems: &mut Problems) {
     derived_parallel(&mut config.parallel);
     answers(&mut config.task, problems);
     freeze(&config.model, problems);
+    lora(config, problems);
     warmup(&config.train, problems);
     labels(&config.task, problems);
     other_tasks(config, problems);
@@ -91,6 +92,26 @@ fn freeze(model: &ModelConfig, problems: &mut Problems) {
         problems.with(KEY, "a pattern is an empty string, which matches no tensor: remove it");
     } else if let Some(twice) = duplicate(&model.freeze) {
         problems.with(KEY, format!("the pattern {twice:?} appears twice"));
+    }
+}
+
+/// Notes settings that contradict adapters.
+fn lora(config: &Config, problems: &mut Problems) {
+    let Config { model, lora, .. } = config;
+    if !lora.is_on() {
+        return;
+    }
+    if !model.freeze.is_empty() {
+        let why = "with [lora] all weights are frozen but the adapters and lora.modules_to_save: remove it";
+        problems.with("model.freeze", why);
+    }
+    if model.init == ModelInit::Random {
+        problems.with("model.init", "an adapter needs a pretrained model: remove it, or the [lora] settings");
+    }
+    for (i, name) in lora.modules_to_save.iter().flatten().enumerate() {
+        if name.is_empty() || lora.modules_to_save.iter().flatten().take(i).any(|other| other == name) {
+            problems.with("lora.modules_to_save", format!("the module {name:?} is empty or appears twice"));
+        }
     }
 }
 

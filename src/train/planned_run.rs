@@ -12,7 +12,9 @@ use crate::plan::load::Load;
 use crate::plan::memory::{self, MemoryEstimate, Setup};
 use crate::plan::storage::Storage;
 use crate::plan::timeline;
+use crate::train::lora::Lora;
 use crate::train::memory_fit::{Candidates, Fit};
+use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Shaped};
 use crate::train::reading::{self, Data};
 use crate::train::sources::MAX_TARGET_LENGTH;
@@ -95,7 +97,7 @@ impl PlannedRun {
             None => session::read_data(&config, max_length, config.task.labels.clone())?,
         };
         declared.check_vocabulary(&data.train)?;
-        let shaped = declared.with_head(&data.head, &config.model.freeze)?;
+        let shaped = shaped(declared, &config, &data)?;
         let (data, assumed) = (Arc::new(data), assumed.is_some());
         Ok(PlannedRun { config, batch_per_rank, ranks_per_node, shaped, data, max_length, assumed })
     }
@@ -105,7 +107,7 @@ impl PlannedRun {
     /// # Errors
     /// Exit 2 for patterns that match nothing or leave nothing to train.
     pub fn freezing(&self, config: Config) -> Result<Self> {
-        let shaped = session::declare(&config)?.0.with_head(&self.data.head, &config.model.freeze)?;
+        let shaped = shaped(session::declare(&config)?.0, &config, &self.data)?;
         let PlannedRun { batch_per_rank, ranks_per_node, max_length, assumed, .. } = *self;
         let data = Arc::clone(&self.data);
         Ok(PlannedRun { config, batch_per_rank, ranks_per_node, shaped, data, max_length, assumed })
@@ -295,6 +297,16 @@ impl PlannedRun {
 }
 
 /// Returns the length of the longest sequence of an assumed example, if the model supports it.
+/// Adds the head and adapters to a declared model.
+fn shaped(declared: Declared, config: &Config, data: &Data) -> Result<Shaped> {
+    let lora = Lora::of_run(&config.lora, &ModelFolder::of(config)?, None)?;
+    let shaped = declared.with_head(&data.head, &config.model.freeze)?;
+    match lora {
+        Some(lora) => shaped.with_lora(&lora),
+        None => Ok(shaped),
+    }
+}
+
 fn check_length(config: &Config, declared: &Declared, length: usize) -> Result<usize> {
     let longest = if config.task.kind == TaskKind::Seq2seq { length - length / 2 } else { length };
     if let Some(max) = config.data.max_length.filter(|&max| max < longest) {

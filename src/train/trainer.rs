@@ -80,8 +80,9 @@ impl Trainer {
         let max_steps = settings::total_steps(&session.config, steps_per_epoch);
         let schedule = settings::schedule(&session.config, max_steps);
         report::header(&session, resumed.as_ref(), (&schedule, steps_per_epoch), &changed);
-        let Session { config, groups, loaded, data, micro_batch_tokens, generation: generation_file, .. } = session;
-        let Loaded { model, params, weights, names, .. } = loaded;
+        let Session { config, groups, folder, loaded, data, micro_batch_tokens, generation: generation_file, .. } =
+            session;
+        let Loaded { model, params, weights, names, adapter, .. } = loaded;
 
         let scaler = settings::scaler(&config, resumed.as_ref().and_then(|r| r.state.loss_scale.as_ref()));
         let mut stepper = Stepper::new(&config, groups, (model, params, weights), schedule, scaler)?;
@@ -106,7 +107,7 @@ impl Trainer {
         }
         let generates = config.task.predict_with_generate;
         let longest = config.task.max_target_length.unwrap_or(MAX_TARGET_LENGTH);
-        let open = || Generation::open(&config.model.path, &config.generation, config.seed);
+        let open = || Generation::open(folder.generation(), &config.generation, config.seed);
         let generation = generates.then(|| Ok(open()?.or_at_most(longest)));
         let generation = comm.agree(generation.transpose(), "reading the generation settings")?;
         if config.checkpoint.writers == Writers::All && comm.world() > 1 {
@@ -122,7 +123,8 @@ impl Trainer {
             comm: Arc::clone(&comm),
             names,
             settings: state.settings.clone(),
-            origin: config.model.path.clone(),
+            origin: folder.tokenizer().to_owned(),
+            adapter,
             generation: generation_file,
             limit: config.train.save_total_limit,
             keeps_best: config.train.load_best_model_at_end,
