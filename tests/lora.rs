@@ -74,7 +74,7 @@ fn a_resumed_run_has_the_same_bits() {
         let from = Resume::Path(bench.path("whole/checkpoint-4"));
         let settings: Vec<&str> = DORA.into_iter().chain(more).collect();
         bench.run(2, "resumed", &settings, &from).unwrap();
-        assert_eq!(bench.steps("resumed"), bench.steps("whole")[4..], "{precision}");
+        assert_eq!(bench.steps("resumed"), bench.steps("whole"), "{precision}");
         let file = |out: &str| fs::read(bench.path(out).join("final/adapter_model.safetensors")).unwrap();
         assert!(file("whole") == file("resumed"), "{precision}");
     }

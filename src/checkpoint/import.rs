@@ -296,10 +296,11 @@ impl Weights {
         }
         let unknown = self.adapter.iter().filter(|name| !used.contains(*name));
         of_adapter.extend(unknown.map(|name| format!("{} is of no layer of the model", self.tensors[name].1)));
+        let all = [of_adapter, problems].concat();
         match folders.adapter {
-            Some(adapter) if !of_adapter.is_empty() => return Err(of_another(adapter, folders.model, &of_adapter)),
-            _ if !problems.is_empty() => return Err(mismatch(folders.model, &problems)),
-            _ => {}
+            _ if all.is_empty() => {}
+            Some(adapter) => return Err(of_another(adapter, folders.model, &all)),
+            None => return Err(mismatch(folders.model, &all)),
         }
         let unexpected = self.tensors.iter().filter(|(name, _)| !used.contains(*name) && !HfNames::is_buffer(name));
         report.unexpected = unexpected.map(|(_, tensor)| tensor.1.clone()).collect();
