@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 use trainer::comm::Collective;
 use trainer::comm::solo::Solo;
+use trainer::config::LoraConfig;
 use trainer::data::batch::Batch;
 use trainer::data::{Collation, Dataset, Example, Extents, Label, RandomKey};
 use trainer::ffi;
@@ -17,6 +18,8 @@ use trainer::models::family::DropoutOverrides;
 use trainer::nn::{ComputeMode, Ctx, Pass};
 use trainer::parallel::Zero;
 use trainer::tasks::Head;
+use trainer::train::lora::Lora;
+use trainer::train::model_folder::ModelFolder;
 use trainer::train::model_loading::{Declared, LoadOptions, Loaded, Source};
 
 const ACTIVATIONS: usize = memory::Use::Activations as usize;
@@ -24,7 +27,7 @@ const ACTIVATIONS: usize = memory::Use::Activations as usize;
 const TINY: f64 = 16e3;
 
 /// A model of a size at which activations are more than odds and ends.
-fn model(case: &str, head: &Head, kind: Kind, dropout: f64, more: &Value) -> Loaded {
+fn model(case: &str, head: &Head, kind: Kind, dropout: f64, (more, lora): (&Value, Option<&LoraConfig>)) -> Loaded {
     let folder = folder(case);
     let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
     let mut config: Value = serde_json::from_str(&text).unwrap();
@@ -41,7 +44,9 @@ fn model(case: &str, head: &Head, kind: Kind, dropout: f64, more: &Value) -> Loa
     let declared = Declared::read(&folder, config, overrides, head.role()).unwrap();
     let comm: Arc<dyn Collective> = Arc::new(Solo::new(Device::Cpu));
     let how = LoadOptions { kind, zero: Zero::ALL[0], trains: false.into(), seed: 1, from: Source::Random };
-    declared.with_head(head).load(&comm, &how).unwrap()
+    let plain = ModelFolder::open(&folder, None).unwrap();
+    let lora = lora.and_then(|lora| Lora::of_run(lora, &plain, None).unwrap());
+    declared.with_head(head).with_adapters(lora.as_ref()).unwrap().load(&comm, &how).unwrap()
 }
 
 fn dataset(head: &Head, lengths: &[usize]) -> Dataset {
@@ -84,7 +89,7 @@ fn peak(from: f64, work: impl FnOnce()) -> f64 {
 
 fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Block> {
     let Loaded { model, params, .. } = loaded;
-    for id in params.ids() {
+    for id in params.ids().filter(|&id| params.spec(id).trainable) {
         let grad = memory::during(memory::Use::Gradients, || params.view(id).zeros_like());
         ffi::set_grad(params.view(id), &grad).unwrap();
     }
@@ -144,9 +149,12 @@ fn measure(loaded: &Loaded, dataset: &Dataset) -> Vec<Block> {
             if block + 1 < count {
                 roots = output.iter().map(Tensor::shallow_clone).collect();
             }
-            let pairs: Vec<_> = roots.iter().zip(&grads).filter(|(_, grad)| grad.defined()).collect();
-            let (outputs, wanted): (Vec<&Tensor>, Vec<&Tensor>) = pairs.into_iter().unzip();
-            ffi::backward(&outputs, &wanted).unwrap();
+            // Frozen embeddings have no graph.
+            let pairs = roots.iter().zip(&grads).filter(|(root, grad)| grad.defined() && root.requires_grad());
+            let (outputs, wanted): (Vec<&Tensor>, Vec<&Tensor>) = pairs.unzip();
+            if !outputs.is_empty() {
+                ffi::backward(&outputs, &wanted).unwrap();
+            }
             roots.clear();
             drop(ctx.row_gradients().collect::<Vec<_>>());
         }));
@@ -178,7 +186,9 @@ fn stages_hold_what_the_plan_says() {
     let xlnet = json!({"d_model": 96, "d_inner": 384, "n_head": 6, "d_head": 16});
     let qwen = json!({"hidden_size": 96, "intermediate_size": 256, "num_attention_heads": 6, "num_key_value_heads": 6,
         "head_dim": 16, "max_position_embeddings": 200, "vocab_size": 500});
-    let cases = [
+    let adapters = LoraConfig { r: Some(8), lora_dropout: Some(0.0), ..LoraConfig::default() };
+    let dora = LoraConfig { use_dora: Some(true), lora_dropout: Some(0.1), ..adapters.clone() };
+    let full = [
         ("bert-classification", &classes, &bert),
         (
             "cases/distilbert-tokens",
@@ -192,19 +202,27 @@ fn stages_hold_what_the_plan_says() {
         ("cases/t5-gated-gelu", &Head::Seq2Seq, &t5),
         ("cases/xlnet-classes", &classes, &xlnet),
     ];
+    let cases = full.into_iter().map(|(case, head, more)| (case, head, more, None)).chain([
+        ("bert-classification", &classes, &bert, Some(&adapters)),
+        ("bert-classification", &classes, &bert, Some(&dora)),
+        ("cases/llama-causal", &Head::CausalLm, &llama, Some(&adapters)),
+        ("cases/gpt2-causal", &Head::CausalLm, &gpt2, Some(&dora)),
+    ]);
     let mut worst: f64 = 0.0;
     let mut far = Vec::new();
-    for (case, head, more) in cases {
+    for (case, head, more, lora) in cases {
         for (kind, dropout) in [(Kind::Float, 0.0), (Kind::Float, 0.1), (Kind::BFloat16, 0.0), (Kind::BFloat16, 0.1)] {
             for lengths in
                 [vec![32; 12], vec![31, 30, 29, 28, 27, 16, 15, 14, 8, 7], vec![40, 33, 20, 20, 20, 18, 6, 6, 6, 3]]
             {
-                let loaded = model(case, head, kind, dropout, more);
+                let loaded = model(case, head, kind, dropout, (more, lora));
                 let blocks = measure(&loaded, &dataset(head, &lengths));
+                let case = format!("{case}{}", lora.map_or("", |_| " with adapters"));
                 println!("{case} {kind:?} dropout {dropout} {} sequences", lengths.len());
                 let mut before = [0.0; 2];
                 let mut most = [0.0f64; 2];
-                for (i, Block { measured, planned }) in blocks.iter().enumerate() {
+                let first = loaded.params.layout().first_trained_block();
+                for (i, Block { measured, planned }) in blocks.iter().enumerate().skip(first) {
                     for (side, numbers) in [measured, planned].into_iter().enumerate() {
                         most[side] = most[side].max(before[side] + numbers[1]);
                         before[side] += numbers[0];

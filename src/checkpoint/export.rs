@@ -1,9 +1,11 @@
 //! Exports the model of a checkpoint as a Hugging Face folder.
 
+use crate::checkpoint::adapter;
 use crate::checkpoint::folder::{copy_file, write_file};
 use crate::checkpoint::tensor_writer::Entry;
+use crate::checkpoint::weight_files;
 use crate::error::{Error, Result};
-use crate::models::hf_names::HfNames;
+use crate::models::hf_names::{HfNames, HfParam};
 use crate::nn::{ParamId, Params};
 use serde_json::Value;
 use std::path::Path;
@@ -33,15 +35,31 @@ const VOCABULARIES: &[&str] = &["tokenizer.json", "vocab.txt"];
 /// Returns the tensors of the weight file, in the order of [`parts`], unit by unit.
 pub fn entries(params: &Params, names: &HfNames) -> Vec<Entry> {
     let units = params.layout().units().iter();
-    let ids = units.flat_map(|unit| &unit.members);
+    let ids = units.flat_map(|unit| &unit.members).filter(|&&id| is_exported(params, id));
     ids.flat_map(|&id| {
         let spec = params.spec(id);
         let param = names.of(&spec.name);
         let shapes = param.pieces(&spec.shape).into_iter().map(|piece| param.form.file_shape(&piece));
-        let each = names.exported(param).into_iter().zip(shapes);
+        let each = exported(params, names, param).into_iter().zip(shapes);
         each.map(|(name, shape)| Entry { name, shape, kind: params.kind() }).collect::<Vec<_>>()
     })
     .collect()
+}
+
+/// Returns the name of the weight file: of a model with adapters, the file has only what is trained.
+pub fn weight_file(params: &Params) -> &'static str {
+    if params.has_adapters() { adapter::WEIGHTS } else { weight_files::WEIGHTS }
+}
+
+/// Whether the weight file has a parameter.
+pub fn is_exported(params: &Params, id: ParamId) -> bool {
+    !params.has_adapters() || params.spec(id).trainable
+}
+
+/// Returns the names in the weight file.
+fn exported(params: &Params, names: &HfNames, param: &HfParam) -> Vec<String> {
+    let prefix = if params.has_adapters() { adapter::PREFIX } else { "" };
+    names.exported(param).into_iter().map(|name| format!("{prefix}{name}")).collect()
 }
 
 /// Returns a unit's tensors under Hugging Face's names: each parameter's part of `whole` (weights or gradients,
@@ -49,20 +67,25 @@ pub fn entries(params: &Params, names: &HfNames) -> Vec<Entry> {
 pub fn parts(params: &Params, names: &HfNames, unit: usize, whole: &Tensor) -> Vec<(String, Tensor)> {
     let cut = |(id, tensor): (ParamId, Tensor)| {
         let param = names.of(&params.spec(id).name);
-        let heights: Vec<i64> = param.pieces(&tensor.size()).iter().map(|piece| piece[0]).collect();
-        let pieces = tensor.split_with_sizes(heights, 0);
-        let in_file: Vec<Tensor> = pieces.iter().map(|piece| param.form.to_file(piece)).collect();
-        names.exported(param).into_iter().zip(in_file)
+        exported(params, names, param).into_iter().zip(split(names, param, &tensor).into_iter().map(|(_, part)| part))
     };
-    params.members(unit, whole).flat_map(cut).collect()
+    params.members(unit, whole).filter(|(id, _)| is_exported(params, *id)).flat_map(cut).collect()
 }
 
-/// Writes `config.json` and the files copied from `origin` to `folder`: the model without its weights.
+/// Returns the tensors of a full model's file that a parameter with this value is stored as.
+pub fn split(names: &HfNames, param: &HfParam, value: &Tensor) -> Vec<(String, Tensor)> {
+    let heights: Vec<i64> = param.pieces(&value.size()).iter().map(|piece| piece[0]).collect();
+    let pieces = value.split_with_sizes(heights, 0);
+    names.exported(param).into_iter().zip(pieces.iter().map(|piece| param.form.to_file(piece))).collect()
+}
+
+/// Writes the model's configuration under this name, and the files copied from `origin` to `folder`: the model without
+/// its weights.
 ///
 /// # Errors
 /// The file name and the system error.
-pub fn write_files(folder: &Path, config: &Value, origin: &Path) -> Result<()> {
-    write_file(&folder.join("config.json"), &serde_json::to_vec_pretty(config)?)?;
+pub fn write_files(folder: &Path, (name, config): (&str, &Value), origin: &Path) -> Result<()> {
+    write_file(&folder.join(name), &serde_json::to_vec_pretty(config)?)?;
     let carried: Vec<&&str> = CARRIED.iter().filter(|name| origin.join(name).exists()).collect();
     if !carried.iter().any(|name| VOCABULARIES.contains(name)) {
         return Err(Error::other(format!("{}: the tokenizer of the initial model is missing", origin.display())));

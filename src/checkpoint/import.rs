@@ -1,18 +1,18 @@
 //! Loads weights from a Hugging Face folder: one file or an index of several, any float dtype, old and new names.
 
+use crate::checkpoint::adapter::{self, PREFIX};
 use crate::checkpoint::ranges::{self, Target};
-use crate::checkpoint::sharded::{self, TensorFiles};
+use crate::checkpoint::sharded::TensorFiles;
 use crate::checkpoint::tensors::TensorFile;
+use crate::checkpoint::weight_files::{Folders, Weights, files};
 use crate::error::{Error, Result};
 use crate::models::hf_names::{HfNames, HfParam};
+use crate::nn::lora::MAGNITUDE;
 use crate::nn::param_builder::ParamSpec;
-use crate::nn::{ParamId, Params};
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use tch::{Kind, Tensor};
-
-/// The weights of a model folder: one file, or several with an index.
-pub const WEIGHTS: &str = "model.safetensors";
+use crate::nn::{Init, ParamId, Params};
+use std::collections::BTreeSet;
+use std::path::Path;
+use tch::Tensor;
 
 /// Differences between the model and its weight files.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -25,17 +25,12 @@ pub struct Report {
     pub mismatched: Vec<String>,
 }
 
-/// The weight files of a folder and an index of their tensors.
-struct Weights {
-    files: Vec<(PathBuf, TensorFile)>,
-    /// Exported name -> (file, name in the file).
-    tensors: BTreeMap<String, (usize, String)>,
-}
-
 /// The source of a parameter's values.
 enum Origin<'a> {
     /// These tensors of the weight files, joined along dimension 0 in native form.
     File(Vec<String>, &'a HfParam),
+    /// The norms of the rows of these tensors, stored as this parameter of the model.
+    RowNorms(Vec<String>, &'a HfParam),
     /// New initialization from (seed, name).
     Random,
 }
@@ -56,18 +51,18 @@ impl<'a> Values<'a> {
     /// Opens the folder's weights. Missing head weights are newly initialized from (seed, name).
     ///
     /// # Errors
-    /// Exit 2: no weight file, a damaged file, missing backbone weights, or shapes that disagree with `config.json`;
-    /// all are listed.
+    /// Exit 2: no weight file, a damaged file, missing backbone weights, shapes that disagree with `config.json`, or an
+    /// adapter of another model; all tensors are listed.
     pub fn open(
-        folder: &Path,
+        folders: Folders,
         params: &'a Params,
         names: &'a HfNames,
         seed: u64,
         masters: Option<TensorFiles>,
     ) -> Result<(Self, Report)> {
-        let weights = Weights::open(folder, names)?;
+        let weights = Weights::open(folders, names)?;
         let specs: Vec<&ParamSpec> = params.ids().map(|id| params.spec(id)).collect();
-        let (origins, report) = weights.find(folder, &specs, names)?;
+        let (origins, report) = weights.find(folders, &specs, names)?;
         Ok((Values { params, weights: Some(weights), origins, masters, seed }, report))
     }
 
@@ -92,8 +87,14 @@ impl<'a> Values<'a> {
             }
             (None, Origin::File(names, param), Some(weights)) => weights.copy(targets, names, param, &spec.shape),
             _ if targets.is_empty() => Ok(()),
-            _ => {
-                let values = spec.initialize(self.seed).f_view([-1])?;
+            (_, origin, weights) => {
+                let values = match (origin, weights) {
+                    (Origin::RowNorms(names, param), Some(weights)) => {
+                        weights.norms(names, param, self.params.kind())?
+                    }
+                    _ => spec.initialize(self.seed),
+                };
+                let values = values.f_view([-1])?;
                 let copy = |(range, target): &Target| {
                     target.shallow_clone().f_copy_(&values.f_narrow(0, range.start, range.end - range.start)?)
                 };
@@ -112,10 +113,12 @@ impl<'a> Values<'a> {
         hasher.update(spec.name.as_bytes());
         match (self.master(spec), &self.origins[id.index()], &self.weights) {
             (Some(files), ..) => files.of(&spec.name)?.sample(&spec.name, hasher),
-            (None, Origin::File(names, _), Some(weights)) => names.iter().try_for_each(|name| {
-                let (file, spelling) = weights.at(name);
-                file.sample(spelling, hasher)
-            }),
+            (None, Origin::File(names, _) | Origin::RowNorms(names, _), Some(weights)) => {
+                names.iter().try_for_each(|name| {
+                    let (file, spelling) = weights.at(name);
+                    file.sample(spelling, hasher)
+                })
+            }
             _ => {
                 hasher.update(&self.seed.to_le_bytes());
                 Ok(())
@@ -132,12 +135,44 @@ impl<'a> Values<'a> {
 ///
 /// # Errors
 /// Those of [`Values::open`]; different tensors for weights that are tied in `config.json`.
-pub fn check(folder: &Path, specs: &[ParamSpec], names: &HfNames) -> Result<()> {
-    let weights = Weights::open(folder, names)?;
-    weights.find(folder, &specs.iter().collect::<Vec<_>>(), names)?;
+pub fn check(folders: Folders, specs: &[ParamSpec], names: &HfNames) -> Result<()> {
+    let weights = Weights::open(folders, names)?;
+    weights.find(folders, &specs.iter().collect::<Vec<_>>(), names)?;
     let params = specs.iter().map(|spec| names.of(&spec.name));
     let problems = params.map(|param| weights.differences(param, names)).collect::<Result<Vec<_>>>()?.concat();
-    if problems.is_empty() { Ok(()) } else { Err(mismatch(folder, &problems)) }
+    if problems.is_empty() { Ok(()) } else { Err(mismatch(folders.model, &problems)) }
+}
+
+/// Returns for each parameter whether it is a head's that the folder's files lack, or have in another shape, so that it
+/// starts newly initialized; `None` if there are no weight files.
+///
+/// # Errors
+/// Exit 2: a damaged file.
+pub fn lacking(folder: &Path, specs: &[ParamSpec], names: &HfNames) -> Result<Option<Vec<bool>>> {
+    if files(folder)?.is_empty() {
+        return Ok(None);
+    }
+    let weights = Weights::open(folder.into(), names)?;
+    let heads: Vec<&ParamSpec> = specs.iter().filter(|spec| spec.newly_initialized).collect();
+    let (origins, _) = weights.find(folder.into(), &heads, names)?;
+    let mut origins = origins.iter();
+    let is_lacking = |spec: &ParamSpec| spec.newly_initialized && matches!(origins.next(), Some(Origin::Random));
+    Ok(Some(specs.iter().map(is_lacking).collect()))
+}
+
+/// Returns the modules that an adapter's file adapts, by Hugging Face's names without the task model's.
+///
+/// # Errors
+/// Exit 2: no such file, a damaged file, or one without adapters.
+pub fn adapted_modules(folder: &Path) -> Result<BTreeSet<String>> {
+    let set = folder.join(adapter::WEIGHTS);
+    let names: Vec<String> = TensorFile::open(&set)?.names();
+    let module = |name: &String| Some(name.strip_prefix(PREFIX)?.strip_suffix(".lora_A.weight")?.to_owned());
+    let modules: BTreeSet<String> = names.iter().filter_map(module).collect();
+    if modules.is_empty() {
+        return Err(Error::input(format!("{}: no tensor {PREFIX}....lora_A.weight", set.display())));
+    }
+    Ok(modules)
 }
 
 /// Reads a tensor of the folder's weight files by its name there; `None` if it or the files do not exist.
@@ -154,55 +189,53 @@ pub fn stored(folder: &Path, name: &str) -> Result<Option<Tensor>> {
     Ok(None)
 }
 
-/// Returns the weight files of a folder, possibly none.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    sharded::files(&folder.join(WEIGHTS))
+/// Returns the number of labels of a classifier that is saved with an adapter, if there is one.
+///
+/// # Errors
+/// Exit 2: no such file, or a damaged file.
+pub fn classifier_rows(folder: &Path) -> Result<Option<usize>> {
+    const HEADS: &[&str] = &["classifier.weight", "score.weight", "logits_proj.weight", "classifier.out_proj.weight"];
+    let file = TensorFile::open(&folder.join(adapter::WEIGHTS))?;
+    let head = HEADS.iter().map(|head| format!("{PREFIX}{head}")).find(|name| file.contains(name));
+    head.map(|name| Ok(file.shape(&name)?.first().copied().unwrap_or_default() as usize)).transpose()
 }
 
-fn mismatch(folder: &Path, problems: &[String]) -> Error {
+/// Returns the first problems, a line for each.
+fn list(problems: &[String]) -> String {
     const SHOWN: usize = 10;
     let more = problems.len().saturating_sub(SHOWN);
     let tail = if more > 0 { format!("\n  ... and {more} more") } else { String::new() };
-    let list = problems[..problems.len() - more].join("\n  ");
+    format!("\n  {}{tail}", problems[..problems.len() - more].join("\n  "))
+}
+
+fn mismatch(folder: &Path, problems: &[String]) -> Error {
     Error::input(format!(
-        "{}: the weights do not match config.json (is it the config.json of this model?):\n  {list}{tail}",
-        folder.display()
+        "{}: the weights do not match config.json (is it the config.json of this model?):{}",
+        folder.display(),
+        list(problems)
+    ))
+}
+
+fn of_another(adapter: &Path, model: &Path, problems: &[String]) -> Error {
+    Error::input(format!(
+        "{}: not an adapter of {} (give its base model's folder):{}",
+        adapter.display(),
+        model.display(),
+        list(problems)
     ))
 }
 
 impl Weights {
-    fn open(folder: &Path, names: &HfNames) -> Result<Self> {
-        let paths = files(folder)?;
-        if paths.is_empty() {
-            return Err(Error::input(format!(
-                "{}: neither model.safetensors nor model.safetensors.index.json; \
-                 convert a folder with pytorch_model.bin by save_pretrained(..., safe_serialization=True)",
-                folder.display()
-            )));
-        }
-        let mut files = Vec::new();
-        let mut tensors = BTreeMap::new();
-        for path in paths {
-            let file = TensorFile::open(&path)?;
-            for name in file.names() {
-                if let Some((other, old)) = tensors.insert(names.normalised(&name), (files.len(), name.clone())) {
-                    let other = files.get(other).map_or(&path, |(p, _): &(PathBuf, TensorFile)| p);
-                    return Err(Error::input(format!(
-                        "{}: tensor {name} is the same weight as {old} in {}",
-                        path.display(),
-                        other.display()
-                    )));
-                }
-            }
-            files.push((path, file));
-        }
-        Ok(Weights { files, tensors })
-    }
-
     /// Finds the source of each parameter, in order of ids.
-    fn find<'a>(&self, folder: &Path, specs: &[&ParamSpec], names: &'a HfNames) -> Result<(Vec<Origin<'a>>, Report)> {
+    fn find<'a>(
+        &self,
+        folders: Folders,
+        specs: &[&ParamSpec],
+        names: &'a HfNames,
+    ) -> Result<(Vec<Origin<'a>>, Report)> {
         let mut report = Report::default();
-        let mut problems = Vec::new();
+        // Of the model, and of the adapter.
+        let (mut problems, mut of_adapter) = (Vec::new(), Vec::new());
         let mut used = BTreeSet::new();
         let mut origins = Vec::new();
         for spec in specs {
@@ -217,13 +250,26 @@ impl Weights {
                 others.first().copied().or(fallback).into_iter().for_each(|other| name.clone_from(other));
             }
             let missing: Vec<&String> = wanted.iter().filter(|name| !self.tensors.contains_key(*name)).collect();
+            if spec.init == Init::RowNorms && spec.newly_initialized {
+                let base = names.of(&spec.name.replace(MAGNITUDE, "weight"));
+                let of_base = wanted.iter().map(|name| name.replace(MAGNITUDE, "weight")).collect();
+                origins.push(Origin::RowNorms(of_base, base));
+                continue;
+            }
             if spec.newly_initialized && missing.len() == wanted.len() {
-                report.missing.extend(wanted);
+                if !spec.adapter {
+                    report.missing.extend(wanted);
+                }
                 origins.push(Origin::Random);
                 continue;
             }
             if !missing.is_empty() {
-                problems.extend(missing.iter().map(|name| format!("{name} is missing")));
+                let missing = missing.iter().map(|name| format!("{name} is missing"));
+                if spec.adapter {
+                    of_adapter.extend(missing)
+                } else {
+                    problems.extend(missing)
+                }
                 continue;
             }
             used.extend(wanted.iter().cloned());
@@ -238,76 +284,26 @@ impl Weights {
                 }
                 Some(found) => {
                     let names = wanted.join(" + ");
-                    problems.push(format!("{names} is {found}, config.json says {:?}", spec.shape));
+                    if wanted.iter().any(|name| self.adapter.contains(name)) {
+                        of_adapter.push(format!("{names} is {found}, the model needs {:?}", spec.shape));
+                    } else {
+                        problems.push(format!("{names} is {found}, config.json says {:?}", spec.shape));
+                    }
                     Origin::Random
                 }
                 None => Origin::File(wanted, param),
             });
         }
-        if !problems.is_empty() {
-            return Err(mismatch(folder, &problems));
+        let unknown = self.adapter.iter().filter(|name| !used.contains(*name));
+        of_adapter.extend(unknown.map(|name| format!("{} is of no layer of the model", self.tensors[name].1)));
+        let all = [of_adapter, problems].concat();
+        match folders.adapter {
+            _ if all.is_empty() => {}
+            Some(adapter) => return Err(of_another(adapter, folders.model, &all)),
+            None => return Err(mismatch(folders.model, &all)),
         }
         let unexpected = self.tensors.iter().filter(|(name, _)| !used.contains(*name) && !HfNames::is_buffer(name));
         report.unexpected = unexpected.map(|(_, tensor)| tensor.1.clone()).collect();
         Ok((origins, report))
-    }
-
-    fn present_aliases<'a>(&self, param: &'a HfParam) -> Vec<&'a String> {
-        param.aliases.iter().filter(|name| self.tensors.contains_key(*name)).collect()
-    }
-
-    /// Returns error messages for tied weights that differ in the files.
-    fn differences(&self, param: &HfParam, names: &HfNames) -> Result<Vec<String>> {
-        let exported = names.exported(param);
-        let own = exported.iter().filter(|name| self.tensors.contains_key(*name));
-        let all: Vec<&String> = own.chain(self.present_aliases(param)).collect();
-        let Some((name, others)) = all.split_first() else { return Ok(Vec::new()) };
-        let mut problems = Vec::new();
-        for other in others.iter().filter(|_| !param.aliases.is_empty()) {
-            if !self.same(name, other)? {
-                problems.push(format!(
-                    "{name} and {other} differ, but config.json ties them: if {other} is a separate weight, set \
-                     tie_word_embeddings = false there"
-                ));
-            }
-        }
-        Ok(problems)
-    }
-
-    /// Whether two existing tensors have equal values.
-    fn same(&self, one: &str, other: &str) -> Result<bool> {
-        let ((file, name), (its_file, its_name)) = (self.at(one), self.at(other));
-        file.equals(name, its_file, its_name)
-    }
-
-    fn shape(&self, name: &str) -> Result<Vec<i64>> {
-        let (file, spelling) = self.at(name);
-        file.shape(spelling)
-    }
-
-    /// Returns the file of an existing tensor, and its name there.
-    fn at(&self, name: &str) -> (&TensorFile, &str) {
-        let (file, spelling) = &self.tensors[name];
-        (&self.files[*file].1, spelling)
-    }
-
-    /// Copies parts of a parameter: the tensors of the files joined along dimension 0.
-    fn copy(&self, targets: &[Target], names: &[String], param: &HfParam, shape: &[i64]) -> Result<()> {
-        let mut start = 0;
-        for (name, piece) in names.iter().zip(param.pieces(shape)) {
-            let (file, spelling) = self.at(name);
-            if matches!(file.kind(spelling)?, Kind::Int64) {
-                return Err(file.error(spelling, "it holds integers"));
-            }
-            let end = start + piece.iter().product::<i64>();
-            let parts = ranges::within(targets, &(start..end));
-            match (param.form.transposed, piece.as_slice()) {
-                (true, &[rows, columns]) => ranges::copy_transposed(file, spelling, (rows, columns), &parts)?,
-                // Another shape has the same elements in the same order.
-                _ => ranges::copy(file, spelling, &parts)?,
-            }
-            start = end;
-        }
-        Ok(())
     }
 }

@@ -1,10 +1,12 @@
 //! Checkpoints: Hugging Face folders with the state to resume a run.
 //!
-//! `docs/checkpoint-format.md` describes the format. [`import`] reads model folders, [`export`] writes them. [`state`]
-//! is `trainer_state.json`, [`optimizer`] the optimizer state by parameter name. [`tensors`] and [`tensor_writer`] read
-//! and write safetensors files, [`ranges`] reads parts of their tensors, [`sharded`] is about several files with an
-//! index. [`folder`] writes folders atomically, [`run_dir`] manages the checkpoints of a run.
+//! `docs/checkpoint-format.md` describes the format. [`import`] reads model folders ([`weight_files`]), [`export`] writes
+//! them, [`adapter`] is the configuration of an adapter folder. [`state`] is `trainer_state.json`, [`optimizer`] the
+//! optimizer state by parameter name. [`tensors`] and [`tensor_writer`] read and write safetensors files, [`ranges`] reads
+//! parts of their tensors, [`sharded`] is about several files with an index. [`folder`] writes folders atomically,
+//! [`run_dir`] manages the checkpoints of a run.
 
+pub mod adapter;
 pub mod export;
 pub mod folder;
 pub mod import;
@@ -15,6 +17,7 @@ pub mod sharded;
 pub mod state;
 pub mod tensor_writer;
 pub mod tensors;
+pub mod weight_files;
 
 pub use run_dir::RunDir;
 pub use state::{LossScale, TrainerState};

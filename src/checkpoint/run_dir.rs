@@ -2,9 +2,9 @@
 
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::folder::{self, COMPLETE};
-use crate::checkpoint::import::WEIGHTS;
 use crate::checkpoint::optimizer::{EMA, MASTERS, file_of};
 use crate::checkpoint::sharded::{self, TensorFiles};
+use crate::checkpoint::weight_files::weights_of;
 use crate::error::{Context, Error, Result};
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -245,7 +245,7 @@ fn validate(path: &Path) -> Result<()> {
         return refuse(&format!("not a complete checkpoint (no file {COMPLETE})"));
     }
     let optimizer = TrainerState::read(path)?.optimizer;
-    TensorFiles::open(&path.join(WEIGHTS))?;
+    TensorFiles::open(&weights_of(path))?;
     if !optimizer.states.is_empty() {
         TensorFiles::open(&path.join(file_of(&optimizer.name)))?;
     }

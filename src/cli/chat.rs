@@ -10,7 +10,6 @@ use crate::config::TaskKind;
 use crate::error::{Error, Result};
 use crate::generate::Prompt;
 use crate::models::family::DropoutOverrides;
-use crate::models::registry;
 use crate::observe::logs::{tell, wrap};
 use crate::observe::signals::{self, StopFlag};
 use crate::tasks::Head;
@@ -18,6 +17,7 @@ use crate::tasks::prompts::Writer;
 use crate::text::prompts::Asked;
 use crate::train::evaluate::Evaluator;
 use crate::train::generation::Generation;
+use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Loaded};
 use crate::train::reading;
 use clap::Args;
@@ -38,6 +38,9 @@ const UNLIMITED: usize = usize::MAX;
 pub struct ChatArgs {
     /// Folder of the model.
     model: PathBuf,
+    /// Folder of the base model, if the model is an adapter whose base model was moved.
+    #[arg(long, value_name = "FOLDER")]
+    base_model: Option<PathBuf>,
     /// System message, if the chat template has one.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
@@ -58,17 +61,18 @@ pub fn run(args: &ChatArgs) -> Result<()> {
         if comm.world() == 1 { Ok(()) } else { Err(Error::input("chat runs on one rank: start it without mpirun")) };
     comm.agree(alone, "chat")?;
     let folder = &args.model;
-    let json = registry::read_config(folder).map_err(bare)?;
+    let model = ModelFolder::open(folder, args.base_model.as_deref())?;
+    let json = model.read_config().map_err(bare)?;
     let head = Head::of_config(folder, &json)?;
     let kind = reading::kind(&head);
     if kind != TaskKind::CausalLm {
         let why = format!("{} was fine-tuned for {kind}: use trainer predict --text", folder.display());
         return Err(Error::input(why));
     }
-    let declared = Declared::read(folder, json, DropoutOverrides::default(), head.role())?;
+    let declared = Declared::read(&model.base, json, DropoutOverrides::default(), head.role())?;
     let max_length = declared.max_length(args.max_length, None).map_err(bare)?;
-    let generation = args.generation.open(folder, None)?.or_at_most(ANSWER).ending_as_answers()?;
-    let mut loaded = load(&comm, folder, declared, &head)?;
+    let generation = args.generation.open(model.generation(), None)?.or_at_most(ANSWER).ending_as_answers()?;
+    let mut loaded = load(&comm, &model, declared, &head)?;
     let writer = Writer::new(&generation.tokenizer, max_length)?;
     let interrupts = Interrupts::open()?;
     tell(&wrap(&format!("model     {}", folder.display()), 10));

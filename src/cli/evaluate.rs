@@ -8,7 +8,6 @@ use crate::config::{self, Config, DataConfig, TaskConfig, TaskKind};
 use crate::data::{Prepared, cache, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::family::DropoutOverrides;
-use crate::models::registry;
 use crate::observe;
 use crate::observe::logs::{tell, warn, wrap};
 use crate::observe::table::table;
@@ -16,6 +15,8 @@ use crate::parallel::Zero;
 use crate::tasks::Head;
 use crate::train::evaluate::{Evaluation, Evaluator};
 use crate::train::generation::Generation;
+use crate::train::lora::Lora;
+use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, LoadOptions, Loaded, Source};
 use crate::train::reading::{self, Purpose, Reading};
 use crate::train::report::{device, remarks};
@@ -89,9 +90,10 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         on_bad_record: args.on_bad_record.or(subject.run().map(|run| run.data.on_bad_record)).unwrap_or_default(),
         cache: cache::folder(subject.run().and_then(|run| run.data.cache_dir.as_deref())),
     };
-    let (mut loaded, data) = open(&comm, (model, config.as_ref()), &file, &args.reading, wanted)?;
+    let folder = comm.agree(args.reading.folder(model, subject.run()), "reading the model's folder")?;
+    let (mut loaded, data) = open(&comm, (&folder, config.as_ref()), &file, &args.reading, wanted)?;
     let kind = loaded.model.task.kind().parse()?;
-    let generation = comm.agree(generation(args, &subject, kind), "reading the generation settings")?;
+    let generation = comm.agree(generation(args, &subject, &folder, kind), "reading the generation settings")?;
     let evaluator = args.reading.evaluator(comm.as_ref(), &mut loaded, subject.run());
     let Evaluation { metrics, warning } = Evaluator { generation: generation.as_ref(), ..evaluator }.metrics(&data)?;
     if comm.is_main() {
@@ -156,13 +158,18 @@ impl Subject {
 }
 
 /// Returns the settings of generation, if the evaluation generates texts.
-fn generation(args: &EvaluateArgs, subject: &Subject, kind: TaskKind) -> Result<Option<Generation>> {
+fn generation(
+    args: &EvaluateArgs,
+    subject: &Subject,
+    folder: &ModelFolder,
+    kind: TaskKind,
+) -> Result<Option<Generation>> {
     let of_run = subject.run().is_some_and(|run| run.task.predict_with_generate && kind == TaskKind::Seq2seq);
     match (args.predict_with_generate || of_run, kind) {
         (true, TaskKind::Seq2seq) => {
             let trained = subject.config.as_ref().and_then(|config| config.task.max_target_length);
             let longest = subject.targets.max_target_length.or(trained).unwrap_or(MAX_TARGET_LENGTH);
-            Ok(Some(args.generation.open(&subject.model, subject.run())?.or_at_most(longest)))
+            Ok(Some(args.generation.open(folder.generation(), subject.run())?.or_at_most(longest)))
         }
         (true, kind) => Err(Error::input(format!("--predict-with-generate: only seq2seq knows this, not {kind}"))),
         (false, _) => args.generation.refuse("nothing is generated without --predict-with-generate").map(|()| None),
@@ -173,15 +180,15 @@ fn generation(args: &EvaluateArgs, subject: &Subject, kind: TaskKind) -> Result<
 /// the configuration of the model's training, if there is one.
 pub(super) fn open(
     comm: &Arc<dyn Collective>,
-    (folder, trained): (&Path, Option<&Config>),
+    (model, trained): (&ModelFolder, Option<&Config>),
     file: &DataFile,
     options: &ReadingArgs,
     wanted: impl Fn(&Head) -> Result<TaskKind>,
 ) -> Result<(Loaded, Prepared)> {
     let declare = || -> Result<(Declared, Head, TaskConfig, DataConfig, usize)> {
-        let json = registry::read_config(folder).map_err(bare)?;
-        let head = Head::of_config(folder, &json)?;
-        let declared = Declared::read(folder, json, DropoutOverrides::default(), head.role())?;
+        let json = model.read_config().map_err(bare)?;
+        let head = Head::of_config(&model.path, &json)?;
+        let declared = Declared::read(&model.base, json, DropoutOverrides::default(), head.role())?;
         let kind = wanted(&head)?;
         let fitting = trained.filter(|config| config.task.kind == kind);
         let (mut task, mut data) =
@@ -206,6 +213,7 @@ pub(super) fn open(
     let (declared, head, task, data_config, max_length) = comm.agree(declare(), "reading the model's configuration")?;
     let data = one_per_host_first(comm.as_ref(), "preparing the data", || {
         let labels = head.labels().map(<[String]>::to_vec);
+        let folder = model.tokenizer();
         let reading =
             Reading { task: &task, data: &data_config, folder, max_length, purpose: file.purpose, labels, seed: 0 };
         let encoder = reading.encoder(file.path, file.option)?;
@@ -215,14 +223,14 @@ pub(super) fn open(
         declared.check_vocabulary(&data)?;
         Ok(data)
     })?;
-    let loaded = load(comm, folder, declared, &head)?;
+    let loaded = load(comm, model, declared, &head)?;
     if comm.is_main() {
         let (examples, tokens) = (data.dataset.len(), data.dataset.total_tokens());
         let device = device(comm.as_ref());
         let lines = [
             format!(
                 "model     {} ({})",
-                folder.display(),
+                model.path.display(),
                 if file.purpose == Purpose::Predict { reading::kind(&head) } else { task.kind }
             ),
             format!(
@@ -242,11 +250,12 @@ pub(super) fn open(
 ///
 /// # Errors
 /// Exit 2: invalid or missing weights.
-pub(super) fn load(comm: &Arc<dyn Collective>, folder: &Path, declared: Declared, head: &Head) -> Result<Loaded> {
+pub(super) fn load(comm: &Arc<dyn Collective>, model: &ModelFolder, declared: Declared, head: &Head) -> Result<Loaded> {
     let holding =
         LoadOptions { kind: Kind::Float, zero: Zero::ALL[0], trains: false.into(), seed: 0, from: Source::Folder };
-    let loaded = declared.with_head(head).load(comm, &holding).and_then(complete);
-    comm.agree(loaded.context(folder.display()), "loading the model")
+    let shaped = Lora::of_model(model).and_then(|lora| declared.with_head(head).with_adapters(lora.as_ref()));
+    let loaded = shaped.and_then(|shaped| shaped.load(comm, &holding)).and_then(complete);
+    comm.agree(loaded.context(model.path.display()), "loading the model")
 }
 
 /// Refuses a model that lacks weights.

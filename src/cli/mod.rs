@@ -8,6 +8,7 @@ mod evaluate;
 mod generation;
 mod group;
 mod launch;
+mod merge;
 mod output;
 mod parse;
 mod plan;
@@ -51,6 +52,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Predict with a fine-tuned model: write one line for each input record.
     Predict(predict::PredictArgs),
+    /// Merge a LoRA adapter into its base model: write a full model's folder.
+    Merge(merge::MergeArgs),
     /// Chat with a language model in the terminal.
     Chat(chat::ChatArgs),
     /// Estimate the memory, disk space and time of a training run.
@@ -80,6 +83,7 @@ impl Cli {
             Some(Command::Doctor(args)) => doctor::run(args),
             Some(Command::Evaluate(args)) => evaluate::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),
+            Some(Command::Merge(args)) => merge::run(&args),
             Some(Command::Chat(args)) => chat::run(&args),
             Some(Command::Plan(args)) => plan::run(&args),
             Some(Command::Tokenizer(args)) => tokenizer::run(&args),

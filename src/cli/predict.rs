@@ -8,12 +8,12 @@ use crate::comm::Collective;
 use crate::config::{self, Config, DataConfig, OnBadRecord, TaskKind};
 use crate::data::{Prepared, cache};
 use crate::error::{Context, Error, Result};
-use crate::models::registry;
 use crate::observe::logs::tell;
 use crate::tasks::Head;
 use crate::text::columns::{self, Named};
 use crate::text::{Fields, Format, OnBad, Source};
 use crate::train::generation::Generation;
+use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::Loaded;
 use crate::train::reading::{self, Purpose};
 use clap::Args;
@@ -66,7 +66,8 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     let output = comm.is_main().then(|| to.map_or_else(|| Ok(Output::standard()), create)).transpose();
     let output = comm.agree(output, "opening the output")?;
     let trained = comm.agree(Config::of_model(&args.model), "reading the configuration of the model")?;
-    let input = Input::of(args, comm.as_ref(), trained.as_ref())?;
+    let folder = comm.agree(args.reading.folder(&args.model, None), "reading the model's folder")?;
+    let input = Input::of(args, &folder, comm.as_ref(), trained.as_ref())?;
     // Every record has its line of output, so none may be skipped.
     let file = DataFile {
         name: input.name.clone(),
@@ -89,11 +90,11 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     };
     // Errors of --keep are also reported before the work starts.
     let kept = comm.agree(kept(args, &input, trained.as_ref()), "--keep").map_err(|e| input.named(e))?;
-    let opened = open(&comm, (&args.model, trained.as_ref()), &file, &args.reading, wanted);
+    let opened = open(&comm, (&folder, trained.as_ref()), &file, &args.reading, wanted);
     let (mut loaded, data) = opened.map_err(|e| input.named(e))?;
     let generates = loaded.model.task.kind().parse::<TaskKind>()?.generates();
     let rows = if generates {
-        generated(args, comm.as_ref(), &mut loaded, &data)?
+        generated(args, &folder, comm.as_ref(), &mut loaded, &data)?
     } else {
         let outputs = args.reading.evaluator(comm.as_ref(), &mut loaded, None).outputs(&data.dataset)?;
         loaded.model.task.predictions(&outputs.results(&data), args.scores)
@@ -163,12 +164,10 @@ struct Input {
 
 impl Input {
     /// Returns the input of a command. All ranks call it; rank 0 reads standard input for all.
-    fn of(args: &PredictArgs, comm: &dyn Collective, trained: Option<&Config>) -> Result<Self> {
+    fn of(args: &PredictArgs, folder: &ModelFolder, comm: &dyn Collective, trained: Option<&Config>) -> Result<Self> {
         let standard = args.input.as_deref() == Some(Path::new(STANDARD));
         let (Some(path), false) = (&args.input, standard) else {
-            let kind = || {
-                Ok(reading::kind(&Head::of_config(&args.model, &registry::read_config(&args.model).map_err(bare)?)?))
-            };
+            let kind = || Ok(reading::kind(&Head::of_config(&folder.path, &folder.read_config().map_err(bare)?)?));
             let kind = comm.agree(kind(), "reading the model's configuration")?;
             let mut bytes = Vec::new();
             if standard && comm.is_main() {
@@ -234,11 +233,12 @@ fn records(args: &PredictArgs, kind: TaskKind, trained: Option<&Config>) -> Resu
 /// Generates a text for every prompt; returns the output lines.
 fn generated(
     args: &PredictArgs,
+    folder: &ModelFolder,
     comm: &dyn Collective,
     loaded: &mut Loaded,
     data: &Prepared,
 ) -> Result<Vec<Map<String, Value>>> {
-    let generation = args.generation.open(&args.model, None).and_then(Generation::ending_as_answers);
+    let generation = args.generation.open(folder.generation(), None).and_then(Generation::ending_as_answers);
     let generation = comm.agree(generation, "reading the generation settings")?;
     let mut evaluator = args.reading.evaluator(comm, loaded, None);
     let texts = evaluator.texts(&data.dataset, &generation.settings, &generation.random_numbers())?;

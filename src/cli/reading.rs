@@ -3,12 +3,14 @@
 use super::answers::AnswerArgs;
 use super::group::{backend, connect};
 use super::parse::seconds;
+use crate::checkpoint::adapter::AdapterConfig;
 use crate::comm::Collective;
 use crate::config::{self, Config, DataConfig, OnBadRecord, TaskConfig, TaskKind};
 use crate::error::{Error, Result};
 use crate::tasks::Head;
 use crate::text::gzip;
 use crate::train::evaluate::Evaluator;
+use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::Loaded;
 use crate::train::reading::Purpose;
 use crate::train::settings::CPU_MICRO_BATCH_TOKENS;
@@ -87,6 +89,9 @@ pub(super) struct ReadingArgs {
     /// Maximum number of tokens per micro-batch on each rank [default: 4096].
     #[arg(long)]
     micro_batch_tokens: Option<usize>,
+    /// Folder of the base model, if the model is an adapter whose base model was moved.
+    #[arg(long, value_name = "FOLDER")]
+    base_model: Option<PathBuf>,
     /// Communication backend: auto, solo, mpi or nccl [default: auto].
     #[arg(long)]
     backend: Option<config::Backend>,
@@ -140,6 +145,13 @@ impl ReadingArgs {
         let how = self.backend.or(of_run.map(|comm| comm.backend)).unwrap_or_default();
         let timeout = self.timeout_seconds.or(of_run.map(|comm| comm.timeout_seconds)).unwrap_or(600.0);
         connect(backend(how), Duration::from_secs_f64(timeout), None).map_err(bare)
+    }
+
+    /// Returns what a model's folder is; what is not given is as in `run`.
+    pub(super) fn folder(&self, model: &Path, run: Option<&Config>) -> Result<ModelFolder> {
+        let of_run = run.and_then(|config| config.lora.base_model_name_or_path.as_deref());
+        let of_run = of_run.filter(|_| AdapterConfig::is_in(model));
+        ModelFolder::open(model, self.base_model.as_deref().or(of_run))
     }
 
     /// Returns an evaluator of a loaded model on all ranks; what is not given is as in `run`.

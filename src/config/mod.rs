@@ -35,8 +35,8 @@ pub use choice::{
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};
 pub use reference::{explain, list, names};
 pub use sections::{
-    AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, GroupConfig, ModelConfig,
-    ParallelConfig, StageConfig, TaskConfig, TrainConfig, Unfreeze,
+    AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, GroupConfig, LoraConfig,
+    ModelConfig, ParallelConfig, StageConfig, TargetModules, TaskConfig, TrainConfig, Unfreeze,
 };
 pub use task_settings::misplaced;
 

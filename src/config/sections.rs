@@ -1,9 +1,11 @@
 //! The settings: each is declared here once. Documentation, messages and `--print-config` follow from the declarations.
 
+mod lora;
 mod model;
 mod tables;
 mod train;
 
+pub use self::lora::{LoraConfig, TargetModules};
 pub use self::model::ModelConfig;
 pub use self::tables::{GroupConfig, StageConfig, Unfreeze, columns};
 pub use self::train::TrainConfig;
@@ -33,6 +35,7 @@ section! {
     }
     with {
         model: ModelConfig;
+        lora: LoraConfig;
         task: TaskConfig;
         data: DataConfig;
         train: TrainConfig;

@@ -1,6 +1,6 @@
 //! Defaults and checks that concern several settings.
 
-use super::choice::{IntervalStrategy, Precision, ShardWithin, TaskKind};
+use super::choice::{IntervalStrategy, ModelInit, Precision, ShardWithin, TaskKind};
 use super::keys::Section;
 use super::mixed::{MicroBatchTokens, Recompute, ZeroStage};
 use super::problems::Problems;
@@ -17,6 +17,7 @@ pub fn validate(config: &mut Config, problems: &mut Problems) {
     derived_parallel(&mut config.parallel);
     answers(&mut config.task, problems);
     trained(config, problems);
+    lora(config, problems);
     schedules::validate(&config.train, problems);
     optimizers::validate(&config.train, problems);
     labels(&config.task, problems);
@@ -74,6 +75,28 @@ fn refuse<S: Section>(why: &str, problems: &mut Problems) {
     for key in S::keys().into_iter().map(|key| key.dotted()) {
         if problems.is_written(&key) {
             problems.with(&key, why);
+        }
+    }
+}
+
+/// Notes settings that contradict adapters.
+fn lora(config: &Config, problems: &mut Problems) {
+    let Config { model, lora, .. } = config;
+    if !lora.is_on() {
+        return;
+    }
+    for (key, set) in [("model.freeze", !model.freeze.is_empty()), ("model.train", model.train.is_some())] {
+        if set {
+            let why = "with [lora] all weights are frozen but the adapters and lora.modules_to_save: remove it";
+            problems.with(key, why);
+        }
+    }
+    if model.init == ModelInit::Random {
+        problems.with("model.init", "an adapter needs a pretrained model: remove it, or the [lora] settings");
+    }
+    for (i, name) in lora.modules_to_save.iter().flatten().enumerate() {
+        if name.is_empty() || lora.modules_to_save.iter().flatten().take(i).any(|other| other == name) {
+            problems.with("lora.modules_to_save", format!("the module {name:?} is empty or appears twice"));
         }
     }
 }

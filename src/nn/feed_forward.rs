@@ -49,6 +49,11 @@ impl FeedForward {
     pub fn forward(&self, ctx: &mut Ctx, x: &Tensor) -> Tensor {
         let FeedForwardConfig { activation, gated, dropout, .. } = self.config;
         let up = self.up.forward(ctx, x);
+        if gated && self.down.is_adapted() {
+            let halves = up.chunk(2, -1);
+            let inner = ctx.dropout(activation.forward(&halves[0]) * &halves[1], dropout);
+            return self.down.forward(ctx, &inner);
+        }
         if gated {
             let drops = ctx.drops(dropout);
             let (weight, bias) = self.down.on(ctx);
@@ -63,6 +68,11 @@ impl FeedForward {
         let FeedForwardConfig { hidden, intermediate, activation, gated, dropout, .. } = self.config;
         let inner = how.element() * rows * intermediate as f64;
         let up = self.up.cost(how, rows, true);
+        if gated && self.down.is_adapted() {
+            let product = Cost::op(3.0 * inner, 2.0 * inner, inner, [inner, 2.0 * inner]);
+            let drops = dropout::cost(how, rows * intermediate as f64, dropout);
+            return [up, product, drops, self.down.cost(how, rows, true)].into_iter().sum();
+        }
         if gated {
             return up.then(gated::cost(how, activation, rows, [hidden, intermediate], dropout));
         }

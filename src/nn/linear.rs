@@ -1,5 +1,7 @@
 //! The linear layer.
 
+use crate::nn::lora;
+use crate::nn::param_builder::AdapterSlot;
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId};
 use crate::ops::cost::{ComputeMode, Cost};
 use crate::ops::linear;
@@ -15,29 +17,30 @@ pub struct HeadInput {
     pub bias: bool,
 }
 
-/// `y = x W^T + b`, W of shape `[out, in]`.
+/// `y = x W^T + b`, W of shape `[out, in]`; with an adapter ([`lora`]) W is frozen and the adapter's product is added.
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: ParamId,
     bias: Option<ParamId>,
     /// `[out, in]`
     shape: [i64; 2],
+    slot: AdapterSlot,
 }
 
 impl Linear {
     /// Declares `weight` `[outputs, inputs]`, initialized with standard deviation `std`, and a zero `bias` `[outputs]`.
     pub fn new(b: &mut ParamBuilder, name: &str, inputs: i64, outputs: i64, std: f64) -> Self {
-        b.scope(name, |b| Linear {
-            weight: b.weight("weight", &[outputs, inputs], Init::Normal { std }),
-            bias: Some(b.vector("bias", outputs, Init::Zeros)),
-            shape: [outputs, inputs],
+        b.scope(name, |b| {
+            let (weight, slot) = b.linear("weight", &[outputs, inputs], Init::Normal { std });
+            let bias = Some(b.vector("bias", outputs, Init::Zeros));
+            Linear { weight, bias, shape: [outputs, inputs], slot }
         })
     }
 
     /// Declares the layer without a bias.
     pub fn without_bias(b: &mut ParamBuilder, name: &str, inputs: i64, outputs: i64, std: f64) -> Self {
-        let weight = b.scope(name, |b| b.weight("weight", &[outputs, inputs], Init::Normal { std }));
-        Linear { weight, bias: None, shape: [outputs, inputs] }
+        let (weight, slot) = b.scope(name, |b| b.linear("weight", &[outputs, inputs], Init::Normal { std }));
+        Linear { weight, bias: None, shape: [outputs, inputs], slot }
     }
 
     /// Declares the layer with or without a bias.
@@ -56,7 +59,15 @@ impl Linear {
 
     /// Returns the cost for this many rows; with `keeps`, the input is counted as kept.
     pub fn cost(&self, how: &ComputeMode, rows: f64, keeps: bool) -> Cost {
+        if self.slot.freezes() {
+            return lora::cost(how, self.slot.adapter(), rows, self.shape, keeps);
+        }
         linear::cost(how, rows, self.shape, keeps)
+    }
+
+    /// Whether the layer has an adapter: then an operation that computes with the bare weight would leave it out.
+    pub fn is_adapted(&self) -> bool {
+        self.slot.adapter().is_some()
     }
 
     /// Weight and bias.
@@ -65,8 +76,11 @@ impl Linear {
     }
 
     /// `[T, in]` to `[T, out]`.
-    pub fn forward(&self, ctx: &Ctx, x: &Tensor) -> Tensor {
+    pub fn forward(&self, ctx: &mut Ctx, x: &Tensor) -> Tensor {
         let (weight, bias) = self.on(ctx);
-        linear::linear(x, weight, bias)
+        match self.slot.adapter() {
+            Some(adapter) => lora::linear(ctx, adapter, x, weight, bias),
+            None => linear::linear(x, weight, bias),
+        }
     }
 }

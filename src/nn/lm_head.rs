@@ -98,7 +98,7 @@ impl MaskedLmHead {
     }
 
     /// The projection of `[n, hidden]` to `[n, vocab]`.
-    pub fn forward(&self, ctx: &Ctx, x: &Tensor) -> Projection {
+    pub fn forward(&self, ctx: &mut Ctx, x: &Tensor) -> Projection {
         let x = self.activation.forward(&self.dense.forward(ctx, x));
         self.vocabulary.forward(ctx, self.norm.forward(ctx, &x))
     }

@@ -14,6 +14,7 @@ pub mod input_embeddings;
 pub mod layout;
 pub mod linear;
 pub mod lm_head;
+pub mod lora;
 pub mod norm;
 pub mod param_builder;
 pub mod params;

@@ -1,6 +1,7 @@
 //! Declaration of a model's parameters: names, shapes, blocks and initialization, in order.
 
 use crate::nn::rng;
+use std::sync::{Arc, OnceLock};
 use tch::{Device, Kind, Tensor};
 
 /// A parameter of the model: its index in declaration order.
@@ -23,6 +24,62 @@ pub enum Init {
     Normal {
         std: f64,
     },
+    /// Uniform over `[-bound, bound)`, a function of (seed, parameter name).
+    Uniform {
+        bound: f64,
+    },
+    /// The norm of each row of the weight that a DoRA adapter changes. It is computed where the weight is read; a newly
+    /// initialized model has ones.
+    RowNorms,
+}
+
+/// The low-rank adapter of a linear layer ([`crate::nn::lora`]).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adapter {
+    /// The parts of the layer's output, in order: those of a fused weight, else one.
+    pub pieces: Vec<Piece>,
+    /// A of all adapted parts, `[parts * r, in]`.
+    pub a: ParamId,
+    /// B of all adapted parts, `[sum of their rows, r]`.
+    pub b: ParamId,
+    /// The magnitudes of DoRA, `[sum of their rows]`.
+    pub magnitude: Option<ParamId>,
+    pub r: i64,
+    /// The factor of B A.
+    pub scale: f64,
+    /// Dropout on the input of A.
+    pub dropout: f64,
+}
+
+/// A part of a linear layer's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    pub rows: i64,
+    pub adapted: bool,
+}
+
+/// The place of a linear layer's adapter, which the layer and the declaration of its weight share. It is filled after
+/// the model is declared, and at most once: with `None` if the weight is frozen and has no adapter.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AdapterSlot(Arc<OnceLock<Option<Adapter>>>);
+
+impl AdapterSlot {
+    /// Fills the slot.
+    ///
+    /// # Panics
+    /// If it is filled already.
+    pub fn set(&self, adapter: Option<Adapter>) {
+        assert!(self.0.set(adapter).is_ok(), "a layer gets its adapter once");
+    }
+
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.0.get()?.as_ref()
+    }
+
+    /// Returns whether the weight is frozen, with or without an adapter.
+    pub fn freezes(&self) -> bool {
+        self.0.get().is_some()
+    }
 }
 
 /// The declaration of one parameter.
@@ -51,6 +108,10 @@ pub struct ParamSpec {
     pub rate: f64,
     /// The weight decay if [`ParamSpec::decay`]; `None` for that of the run.
     pub weight_decay: Option<f64>,
+    /// Of a linear layer's weight: where its adapter is.
+    pub linear: Option<AdapterSlot>,
+    /// Belongs to an adapter.
+    pub adapter: bool,
 }
 
 impl ParamSpec {
@@ -63,10 +124,14 @@ impl ParamSpec {
         let shape = self.shape.as_slice();
         match self.init {
             Init::Zeros => Tensor::zeros(shape, (Kind::Float, Device::Cpu)),
-            Init::Ones => Tensor::ones(shape, (Kind::Float, Device::Cpu)),
+            Init::Ones | Init::RowNorms => Tensor::ones(shape, (Kind::Float, Device::Cpu)),
             Init::Normal { std } => {
                 let key = rng::key(seed, &[rng::hash_name(&self.name)]);
                 Tensor::from_slice(&rng::normal(key, self.numel() as usize, std)).view(shape)
+            }
+            Init::Uniform { bound } => {
+                let key = rng::key(seed, &[rng::hash_name(&self.name)]);
+                Tensor::from_slice(&rng::uniform(key, self.numel() as usize, bound)).view(shape)
             }
         }
     }
@@ -114,6 +179,13 @@ impl ParamBuilder {
     /// Declares a matrix, with weight decay.
     pub fn weight(&mut self, name: &str, shape: &[i64], init: Init) -> ParamId {
         self.add(name, shape, init, true, false)
+    }
+
+    /// Declares a linear layer's matrix `[outputs, inputs]`, with weight decay, and the place of its adapter.
+    pub fn linear(&mut self, name: &str, shape: &[i64], init: Init) -> (ParamId, AdapterSlot) {
+        let (id, slot) = (self.weight(name, shape, init), AdapterSlot::default());
+        self.specs[id.0].linear = Some(slot.clone());
+        (id, slot)
     }
 
     /// Declares a bias or a norm's scale, without weight decay.
@@ -182,6 +254,8 @@ impl ParamBuilder {
             starts: 0,
             rate: 1.0,
             weight_decay: None,
+            linear: None,
+            adapter: false,
         });
         ParamId(self.specs.len() - 1)
     }

@@ -95,6 +95,11 @@ impl Params {
         &self.layout
     }
 
+    /// Whether linear layers have adapters; then nothing else is trained but what is saved with them.
+    pub fn has_adapters(&self) -> bool {
+        self.specs.iter().any(|spec| spec.adapter)
+    }
+
     /// A unit's buffer, `[padded]`.
     pub fn flat(&self, unit: usize) -> &Tensor {
         &self.flats[unit]

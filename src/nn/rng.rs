@@ -32,6 +32,12 @@ pub fn normal(key: u64, n: usize, std: f64) -> Vec<f32> {
         .collect()
 }
 
+/// Returns `n` samples of the uniform distribution over `[-bound, bound)`, the same on every platform.
+pub fn uniform(key: u64, n: usize, bound: f64) -> Vec<f32> {
+    let unit = |i: u64| (mix(key.wrapping_add(mix(i))) >> 11) as f64 / (1u64 << 53) as f64;
+    (0..n as u64).map(|i| (bound * (2.0 * unit(i) - 1.0)) as f32).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +51,17 @@ mod tests {
         assert!((var.sqrt() / 0.02 - 1.0).abs() < 0.02, "std {}", var.sqrt());
         assert_eq!(x[..100], normal(7, 100, 0.02)[..]);
         assert_ne!(x[..100], normal(8, 100, 0.02)[..]);
+    }
+
+    #[test]
+    fn uniform_has_its_bounds_and_moments() {
+        let x = uniform(7, 100_000, 0.25);
+        assert!(x.iter().all(|v| v.abs() <= 0.25));
+        let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / x.len() as f64;
+        let var = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / x.len() as f64;
+        assert!(mean.abs() < 2e-3, "mean {mean}");
+        assert!((var * 12.0 / 0.25 - 1.0).abs() < 0.02, "variance {var}");
+        assert_ne!(x[..100], uniform(8, 100, 0.25)[..]);
     }
 
     #[test]

@@ -109,8 +109,12 @@ impl Setup {
         let unit = &layout.units()[index];
         let elements = if self.zero.shards_state() { unit.shard } else { layout.padded(index) } as f64;
         let between = unit.blocks[0] > 0 && unit.blocks[0] + 1 < layout.blocks() && unit.content == Content::Dense;
-        let decayed: i64 =
-            unit.groups.iter().filter(|group| group.hyper.decays()).map(|group| group.range.end - group.range.start).sum();
+        let decayed: i64 = unit
+            .groups
+            .iter()
+            .filter(|group| group.hyper.decays())
+            .map(|group| group.range.end - group.range.start)
+            .sum();
         let hidden = if between && unit.numel > 0 { decayed as f64 / unit.numel as f64 } else { 0.0 };
         let OptimizerBytes { element, hidden: of_hidden, .. } = self.optimizer;
         let masters = if self.types.compute == Kind::Float && !self.is_offloaded() { 0.0 } else { 4.0 };

@@ -34,7 +34,8 @@ impl Storage {
             specs.iter().filter(|spec| spec.trainable || !trained).map(|spec| spec.numel() as u64).sum()
         };
         let master = if compute == Kind::Float { 0 } else { 4 };
-        let model = compute.elt_size_in_bytes() as u64 * count(false);
+        // Of a model with adapters, only what is trained is saved.
+        let model = compute.elt_size_in_bytes() as u64 * count(specs.iter().any(|spec| spec.adapter));
         let checkpoint = model + state + master * count(true);
         let least = if saving.keeps_best { 2 } else { 1 };
         let kept = saving.limit.map(|limit| (limit as u64).max(least));

@@ -244,9 +244,12 @@ impl Advisor<'_> {
             let all = |patterns| [own.model.freeze.clone(), patterns].concat();
             patterns.map(|patterns| Edit { freeze: all(patterns), ..Edit::default() })
         };
-        edits.extend(freeze(run.shaped.patterns(true, embeddings)).map(|edit| ("freeze the embeddings", edit)));
-        let body = run.shaped.patterns(false, |spec| spec.block < last);
-        edits.extend(freeze(body).map(|edit| ("train only the head", edit)));
+        // With adapters everything else is frozen.
+        if !run.shaped.specs.iter().any(|spec| spec.adapter) {
+            edits.extend(freeze(run.shaped.patterns(true, embeddings)).map(|edit| ("freeze the embeddings", edit)));
+            let body = run.shaped.patterns(false, |spec| spec.block < last);
+            edits.extend(freeze(body).map(|edit| ("train only the head", edit)));
+        }
         edits.extend(self.more_ranks(own, &edits)?.map(|edit| ("more ranks", edit)));
         Ok(edits)
     }

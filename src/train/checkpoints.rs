@@ -3,11 +3,12 @@
 //! All ranks take part: sharded tensors are gathered unit by unit, and each unit is written before the next one, so that
 //! saving needs no more memory than a step. Rank 0 writes, or with [`Writers::All`] every rank a part of the tensors.
 
-use crate::checkpoint::import::WEIGHTS;
+use crate::checkpoint::adapter::{self, AdapterConfig};
 use crate::checkpoint::optimizer::{EMA, MASTERS, State, file_of};
 use crate::checkpoint::run_dir::FINAL;
 use crate::checkpoint::sharded::{self, TensorFiles};
 use crate::checkpoint::tensor_writer::Entry;
+use crate::checkpoint::weight_files::weights_of;
 use crate::checkpoint::{RunDir, TrainerState, export, folder};
 use crate::comm::Collective;
 use crate::config::{MODEL_FILE, Writers};
@@ -40,6 +41,8 @@ pub struct Checkpoints {
     pub settings: String,
     /// The folder from which tokenizer files are copied.
     pub origin: PathBuf,
+    /// Of a model with adapters: the configuration that is written with them.
+    pub adapter: Option<AdapterConfig>,
     /// The generation_config.json to write instead of the origin's.
     pub generation: Option<Value>,
     pub limit: Option<usize>,
@@ -163,15 +166,22 @@ impl Checkpoints {
     fn write_model(&self, stepper: &Stepper, to: Option<&Path>, phase: &Phase) -> Result<Result<()>> {
         let Stepper { model, params, weights, .. } = stepper;
         let files = to.filter(|_| self.comm.is_main()).map_or(Ok(()), |to| {
-            export::write_files(to, &model.config_json(params.kind()), &self.origin)?;
+            let name = if self.adapter.is_some() { adapter::MODEL_CONFIG } else { "config.json" };
+            export::write_files(to, (name, &model.config_json(params.kind())), &self.origin)?;
+            self.adapter.as_ref().map_or(Ok(()), |adapter| adapter.write(to))?;
             if let Some(generation) = &self.generation {
                 folder::write_file(&to.join(export::GENERATION_FILE), &serde_json::to_vec_pretty(generation)?)?;
             }
             folder::write_file(&to.join(MODEL_FILE), self.settings.as_bytes())
         });
-        let set = to.map(|to| to.join(WEIGHTS));
-        let mut file = Sink::create(set, export::entries(params, &self.names), self.share(), phase);
-        for unit in 0..params.layout().units().len() {
+        let set = to.map(|to| to.join(export::weight_file(params)));
+        // PEFT reads one file.
+        let share = if self.adapter.is_some() { Share { writers: 1, ..self.share() } } else { self.share() };
+        let mut file = Sink::create(set, export::entries(params, &self.names), share, phase);
+        for (unit, spec) in params.layout().units().iter().enumerate() {
+            if !spec.members.iter().any(|&id| export::is_exported(params, id)) {
+                continue;
+            }
             let whole = weights.whole(params, unit)?;
             file.write(|| export::parts(params, &self.names, unit, &whole));
         }
@@ -257,9 +267,12 @@ fn write_optimizer(stepper: &Stepper, to: Option<&Path>, share: Share, phase: &P
 
 fn copy_model(from: &Path, target: &Path) -> Result<()> {
     folder::replace(target, false, |to| {
-        let set = from.join(WEIGHTS);
+        let set = weights_of(from);
         TensorFiles::open(&set)?;
-        let carried = export::CARRIED.iter().chain(&["config.json", MODEL_FILE]).map(|name| from.join(name));
+        let carried = export::CARRIED
+            .iter()
+            .chain(&["config.json", MODEL_FILE, adapter::CONFIG, adapter::MODEL_CONFIG])
+            .map(|name| from.join(name));
         let files = carried.chain([sharded::index_of(&set)]).filter(|file| file.exists());
         let copy = |file: PathBuf| folder::copy_file(&file, &to.join(file.file_name().unwrap_or_default()));
         files.chain(sharded::files(&set)?).try_for_each(copy)
@@ -355,6 +368,7 @@ mod tests {
                 names: HfNames { prefix: "", params: Vec::new(), legacy: &[] },
                 settings: String::new(),
                 origin: PathBuf::new(),
+                adapter: None,
                 generation: None,
                 limit: None,
                 keeps_best: false,

@@ -1,9 +1,11 @@
 //! Loads a model from its folder: reads `config.json`, adds a head, loads the weights.
 
+use crate::checkpoint::adapter::AdapterConfig;
 use crate::checkpoint::import::{self, Report, Values};
 use crate::checkpoint::optimizer::MASTERS;
 use crate::checkpoint::ranges::within;
 use crate::checkpoint::sharded::{self, TensorFiles};
+use crate::checkpoint::weight_files::Folders;
 use crate::comm::Collective;
 use crate::config::Config;
 use crate::data::Prepared;
@@ -32,6 +34,8 @@ pub struct Loaded {
     pub report: Report,
     /// Hash of what each unit's weights were read from, as text: equal on ranks that have the same weights to read.
     pub sums: Vec<String>,
+    /// Of a model with adapters: the configuration that is saved with them.
+    pub adapter: Option<AdapterConfig>,
 }
 
 /// Where weights come from, and how they are stored.
@@ -129,7 +133,7 @@ impl Declared {
     pub fn with_head(self, head: &Head) -> Shaped {
         let (model, specs) = Model::new(self.builder, self.backbone, |backbone, b| head.build(backbone, b));
         let names = model.backbone.hf_names();
-        Shaped { folder: self.folder, model, specs, names }
+        Shaped { folder: self.folder, model, specs, names, role: head.role(), adapter: None }
     }
 }
 
@@ -138,7 +142,10 @@ pub struct Shaped {
     pub folder: PathBuf,
     pub model: Model,
     pub specs: Vec<ParamSpec>,
-    pub names: HfNames,
+    pub(super) names: HfNames,
+    pub(super) role: Role,
+    /// The adapters' configuration, and the folder with their weights unless they are new.
+    pub(super) adapter: Option<(AdapterConfig, Option<PathBuf>)>,
 }
 
 impl Shaped {
@@ -173,14 +180,16 @@ impl Shaped {
     /// # Errors
     /// As [`Values::open`] and [`Values::copy`].
     pub fn load(self, comm: &Arc<dyn Collective>, how: &LoadOptions) -> Result<Loaded> {
-        let Shaped { folder, model, specs, names } = self;
+        let Shaped { folder, model, specs, names, adapter, .. } = self;
+        let (adapter, adapter_folder) = adapter.map_or((None, None), |(config, folder)| (Some(config), folder));
+        let folders = Folders { model: &folder, adapter: adapter_folder.as_deref() };
         let LoadOptions { kind, zero, trains, seed, from } = *how;
         if from != Source::Random {
-            import::check(&folder, &specs, &names)?;
+            import::check(folders, &specs, &names)?;
         }
         let params = Params::new(specs, comm.world(), kind, comm.device(), zero.shards_weights())?;
         let weights = Weights::new(&params, Arc::clone(comm), zero, trains)?;
-        let masters = folder.join(MASTERS);
+        let masters = adapter_folder.as_ref().unwrap_or(&folder).join(MASTERS);
         let masters = if from == Source::Checkpoint && sharded::exists(&masters) {
             Some(TensorFiles::open(&masters)?)
         } else {
@@ -188,7 +197,7 @@ impl Shaped {
         };
         let (values, report) = match from {
             Source::Random => (Values::random(&params, seed), Report::default()),
-            _ => Values::open(&folder, &params, &names, seed, masters)?,
+            _ => Values::open(folders, &params, &names, seed, masters)?,
         };
         let phase = Phase::of(format!("loading {}", folder.display()), params.ids().count() as u64, "tensors");
         let mut sums = Vec::new();
@@ -205,7 +214,7 @@ impl Shaped {
         drop(values);
         let (held, masters) = weights.bytes(&params);
         memory_report::record_kept(comm.device(), [held, 0, masters]);
-        Ok(Loaded { model, params, weights, names, report, sums })
+        Ok(Loaded { model, params, weights, names, report, sums, adapter })
     }
 }
 

@@ -6,7 +6,9 @@ use crate::error::Result;
 use crate::ffi::device::allow_tf32;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::generation::ending_answers;
+use crate::train::lora::Lora;
 use crate::train::memory_fit::{self, MemoryPlan};
+use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, LoadOptions, Source};
 use crate::train::resumed::Resumed;
 use crate::train::session::{Session, declare, one_per_host_first, read_data};
@@ -23,20 +25,22 @@ impl Session {
     pub fn open(config: Config, comm: Arc<dyn Collective>, resumed: Option<&Resumed>) -> Result<Self> {
         allow_tf32(settings::tf32(&config, comm.device()))?;
         let known_labels = resumed.and_then(|resumed| resumed.state.labels.clone());
-        let open = || -> Result<(Declared, usize)> {
-            let declared = declare(&config)?;
+        let open = || -> Result<(Declared, usize, ModelFolder, Option<Lora>)> {
+            let (declared, max_length) = declare(&config)?;
+            let folder = ModelFolder::of(&config)?;
+            let lora = Lora::of_run(&config.lora, &folder, resumed.map(|resumed| resumed.from.as_path()))?;
             // Report a missing tokenizer as an error of the model folder, not of the data.
-            Tokenizer::fingerprint_of(&config.model.path)?;
-            Ok(declared)
+            Tokenizer::fingerprint_of(folder.tokenizer())?;
+            Ok((declared, max_length, folder, lora))
         };
-        let (mut declared, max_length) = comm.agree(open(), "reading the model configuration")?;
+        let (mut declared, max_length, folder, lora) = comm.agree(open(), "reading the model configuration")?;
         let mut data = one_per_host_first(comm.as_ref(), "preparing the data", || {
             let data = read_data(&config, max_length, known_labels.clone())?;
             declared.check_vocabulary(&data.train)?;
             data.eval.as_ref().map_or(Ok(()), |eval| declared.check_vocabulary(eval))?;
             Ok(data)
         })?;
-        let ends = (config.task.kind == TaskKind::Chat).then(|| ending_answers(&config.model.path)).transpose();
+        let ends = (config.task.kind == TaskKind::Chat).then(|| ending_answers(folder.generation())).transpose();
         let ends = comm.agree(ends, "reading the chat template")?.flatten();
         let generation = ends.map(|(file, end)| {
             data.train.facts.remarks.push(format!(
@@ -45,13 +49,12 @@ impl Session {
             ));
             file
         });
-        if let Some(resumed) = resumed {
+        if let Some(resumed) = resumed.filter(|_| lora.is_none()) {
             resumed.from.clone_into(&mut declared.folder);
         }
-        let shaped = comm.agree(
-            declared.with_head(&data.head).for_training(&config, data.train.dataset.len()),
-            "choosing what is trained",
-        )?;
+        let shaped = declared.with_head(&data.head).with_adapters(lora.as_ref());
+        let shaped = shaped.and_then(|shaped| shaped.for_training(&config, data.train.dataset.len()));
+        let shaped = comm.agree(shaped, "choosing what is trained")?;
         let before = resumed.map(|resumed| resumed.micro_batch_tokens(comm.world())).transpose();
         let before = comm.agree(before, "reading the checkpoint's settings")?.flatten();
         let chosen = memory_fit::choose(&config, &shaped, &data, comm.as_ref(), before);
@@ -76,6 +79,7 @@ impl Session {
             config,
             comm,
             groups,
+            folder,
             loaded,
             data,
             max_length,

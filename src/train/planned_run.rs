@@ -12,7 +12,9 @@ use crate::plan::load::Load;
 use crate::plan::memory::{self, MemoryEstimate, Setup};
 use crate::plan::storage::Storage;
 use crate::plan::timeline;
+use crate::train::lora::Lora;
 use crate::train::memory_fit::{Candidates, Fit};
+use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Shaped};
 use crate::train::reading::{self, Data};
 use crate::train::sources::MAX_TARGET_LENGTH;
@@ -95,7 +97,7 @@ impl PlannedRun {
             None => session::read_data(&config, max_length, config.task.labels.clone())?,
         };
         declared.check_vocabulary(&data.train)?;
-        let shaped = declared.with_head(&data.head).for_training(&config, data.train.dataset.len())?;
+        let shaped = shaped(declared, &config, &data)?;
         let (data, assumed) = (Arc::new(data), assumed.is_some());
         Ok(PlannedRun { config, batch_per_rank, ranks_per_node, shaped, data, max_length, assumed })
     }
@@ -105,10 +107,7 @@ impl PlannedRun {
     /// # Errors
     /// Exit 2 for patterns that match nothing or leave nothing to train.
     pub fn freezing(&self, config: Config) -> Result<Self> {
-        let shaped = session::declare(&config)?
-            .0
-            .with_head(&self.data.head)
-            .for_training(&config, self.data.train.dataset.len())?;
+        let shaped = shaped(session::declare(&config)?.0, &config, &self.data)?;
         let PlannedRun { batch_per_rank, ranks_per_node, max_length, assumed, .. } = *self;
         let data = Arc::clone(&self.data);
         Ok(PlannedRun { config, batch_per_rank, ranks_per_node, shaped, data, max_length, assumed })
@@ -300,6 +299,12 @@ impl PlannedRun {
     pub fn storage(&self, ranks: usize) -> Result<Storage> {
         Ok(settings::storage(&self.config, &self.shaped.specs, &self.shaped.names, self.steps(ranks)?))
     }
+}
+
+/// Adds the head and adapters to a declared model, and chooses what is trained.
+fn shaped(declared: Declared, config: &Config, data: &Data) -> Result<Shaped> {
+    let lora = Lora::of_run(&config.lora, &ModelFolder::of(config)?, None)?;
+    declared.with_head(&data.head).with_adapters(lora.as_ref())?.for_training(config, data.train.dataset.len())
 }
 
 /// Returns the length of the longest sequence of an assumed example, if the model supports it.

@@ -6,11 +6,11 @@ use crate::data::{CacheUse, Prepared, Sampler, cache, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::Role;
 use crate::models::family::DropoutOverrides;
-use crate::models::registry;
 use crate::observe::progress::Phase;
 use crate::parallel::Groups;
 use crate::tasks::labels;
 use crate::text::parallel;
+use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Loaded};
 use crate::train::reading::{self, Data, Purpose, Reading};
 use serde_json::Value;
@@ -22,6 +22,7 @@ pub struct Session {
     pub config: Config,
     pub comm: Arc<dyn Collective>,
     pub groups: Groups,
+    pub folder: ModelFolder,
     pub loaded: Loaded,
     pub data: Data,
     pub max_length: usize,
@@ -57,13 +58,13 @@ pub fn one_per_host_first<T>(comm: &dyn Collective, what: &str, work: impl Fn() 
 /// # Errors
 /// Exit 2: an unsupported architecture, or one without the head that the task needs.
 pub fn declare(config: &Config) -> Result<(Declared, usize)> {
-    let folder = &config.model.path;
+    let folder = ModelFolder::of(config)?;
     let dropout = DropoutOverrides {
         hidden: config.model.hidden_dropout_prob,
         attention: config.model.attention_probs_dropout_prob,
         classifier: config.model.classifier_dropout,
     };
-    let declared = Declared::read(folder, registry::read_config(folder)?, dropout, reading::role(&config.task))?;
+    let declared = Declared::read(&folder.base, folder.read_config()?, dropout, reading::role(&config.task))?;
     let max_length = declared.max_length(config.data.max_length, reading::usual_length(config.task.kind))?;
     Ok((declared, max_length))
 }
@@ -82,7 +83,8 @@ pub fn tokenizing(path: &Path) -> Phase {
 /// # Errors
 /// Exit 2 for invalid data.
 pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<String>>) -> Result<Data> {
-    let folder = &config.model.path;
+    let model = ModelFolder::of(config)?;
+    let folder = model.tokenizer();
     let prepare_file = |path: &Path, key: &str, purpose: Purpose, labels: Option<Vec<String>>| {
         let (task, data, seed) = (&config.task, &config.data, config.seed);
         let reading = Reading { task, data, folder, max_length, purpose, labels, seed };
@@ -95,7 +97,7 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let mut train = read_train(given.clone())?;
     // A model that was fine-tuned on the same labels keeps their order, which its head was trained with.
     if let (None, Some(found)) = (given, &train.facts.labels) {
-        let json = registry::read_config(folder)?;
+        let json = model.read_config()?;
         let own = labels::of_config(&json).filter(|_| Role::of_config(&json) == Some(reading::role(&config.task)));
         let same = own.filter(|own| own != found && sorted(own) == sorted(found));
         if let Some(own) = same {

@@ -83,9 +83,17 @@ impl Trainer {
         let mut schedule = schedule::schedule(&session.config, max_steps, steps_per_epoch);
         report::header(&session, resumed.as_ref(), (&schedule, steps_per_epoch), &changed);
         let Session {
-            config, groups, loaded, data, micro_batch_tokens, recompute, generation: generation_file, ..
+            config,
+            groups,
+            folder,
+            loaded,
+            data,
+            micro_batch_tokens,
+            recompute,
+            generation: generation_file,
+            ..
         } = session;
-        let Loaded { model, params, weights, names, .. } = loaded;
+        let Loaded { model, params, weights, names, adapter, .. } = loaded;
 
         let scaler = settings::scaler(&config, resumed.as_ref().and_then(|r| r.state.loss_scale.as_ref()));
         let plateau = schedule::plateau(&config, resumed.as_ref().and_then(|r| r.state.plateau.as_ref()));
@@ -117,7 +125,7 @@ impl Trainer {
         }
         let generates = config.task.predict_with_generate;
         let longest = config.task.max_target_length.unwrap_or(MAX_TARGET_LENGTH);
-        let open = || Generation::open(&config.model.path, &config.generation, config.seed);
+        let open = || Generation::open(folder.generation(), &config.generation, config.seed);
         let generation = generates.then(|| Ok(open()?.or_at_most(longest)));
         let generation = comm.agree(generation.transpose(), "reading the generation settings")?;
         if config.checkpoint.writers == Writers::All && comm.world() > 1 {
@@ -133,7 +141,8 @@ impl Trainer {
             comm: Arc::clone(&comm),
             names,
             settings: state.settings.clone(),
-            origin: config.model.path.clone(),
+            origin: folder.tokenizer().to_owned(),
+            adapter,
             generation: generation_file,
             limit: config.train.save_total_limit,
             keeps_best: config.train.load_best_model_at_end,

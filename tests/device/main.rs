@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adapters;
 mod borrowed;
 mod checkpointing;
 mod decoders;

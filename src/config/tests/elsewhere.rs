@@ -39,8 +39,7 @@ fn keys_in_another_language_are_reported_too() {
 7 problems in the configuration:
   run.yaml:1: this looks like YAML, and a configuration is TOML: key = value, under [section] lines
   run.yaml:1: base_model: unknown key: use model.path = \"models/bert\" (a local folder: names on a hub are not downloaded)
-  run.yaml:2: adapter: training an adapter (LoRA, PEFT) is not supported in this version: all weights are trained, \
-except those in model.freeze
+  run.yaml:2: adapter: unknown key: use lora.r = 8 (any key of [lora] turns LoRA on)
   run.yaml:3: sequence_len: unknown key: use data.max_length = 2048
   run.yaml:4: datasets: unknown key: use data.train = \"train.jsonl\" (a local JSONL, CSV, TSV or text file: names on \
 a hub are not downloaded)

@@ -1,0 +1,164 @@
+//! The weight files of a model folder and of an adapter folder, and an index of their tensors.
+
+use crate::checkpoint::adapter::{self, AdapterConfig, PREFIX};
+use crate::checkpoint::ranges::{self, Target};
+use crate::checkpoint::sharded;
+use crate::checkpoint::tensors::TensorFile;
+use crate::error::{Error, Result};
+use crate::models::hf_names::{HfNames, HfParam};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use tch::{Kind, Tensor};
+
+/// The weights of a model folder: one file, or several with an index.
+pub const WEIGHTS: &str = "model.safetensors";
+
+/// The folders that a model's weights are read from.
+#[derive(Debug, Clone, Copy)]
+pub struct Folders<'a> {
+    pub model: &'a Path,
+    /// The folder of an adapter of that model. What it has of the model's weights replaces them.
+    pub adapter: Option<&'a Path>,
+}
+
+impl<'a> From<&'a Path> for Folders<'a> {
+    fn from(model: &'a Path) -> Self {
+        Folders { model, adapter: None }
+    }
+}
+
+/// Returns the set of weight files that a folder has: an adapter's, or a full model's.
+pub fn weights_of(folder: &Path) -> PathBuf {
+    folder.join(if AdapterConfig::is_in(folder) { adapter::WEIGHTS } else { WEIGHTS })
+}
+
+/// Returns the weight files of a folder, possibly none.
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    sharded::files(&folder.join(WEIGHTS))
+}
+
+/// The weight files of a folder and an index of their tensors.
+pub(super) struct Weights {
+    pub(super) files: Vec<(PathBuf, TensorFile)>,
+    /// Exported name -> (file, name in the file).
+    pub(super) tensors: BTreeMap<String, (usize, String)>,
+    /// The exported names of the tensors that an adapter's file has.
+    pub(super) adapter: BTreeSet<String>,
+}
+
+impl Weights {
+    pub(super) fn open(folders: Folders, names: &HfNames) -> Result<Self> {
+        let folder = folders.model;
+        let paths = files(folder)?;
+        if paths.is_empty() {
+            return Err(Error::input(format!(
+                "{}: neither model.safetensors nor model.safetensors.index.json; \
+                 convert a folder with pytorch_model.bin by save_pretrained(..., safe_serialization=True)",
+                folder.display()
+            )));
+        }
+        let mut files = Vec::new();
+        let mut tensors = BTreeMap::new();
+        for path in paths {
+            let file = TensorFile::open(&path)?;
+            for name in file.names() {
+                if let Some((other, old)) = tensors.insert(names.normalised(&name), (files.len(), name.clone())) {
+                    let other = files.get(other).map_or(&path, |(p, _): &(PathBuf, TensorFile)| p);
+                    return Err(Error::input(format!(
+                        "{}: tensor {name} is the same weight as {old} in {}",
+                        path.display(),
+                        other.display()
+                    )));
+                }
+            }
+            files.push((path, file));
+        }
+        let mut weights = Weights { files, tensors, adapter: BTreeSet::new() };
+        folders.adapter.map_or(Ok(()), |adapter| weights.replace(adapter, names))?;
+        Ok(weights)
+    }
+
+    /// Adds the tensors of an adapter's file, which replace the model's of the same name.
+    fn replace(&mut self, folder: &Path, names: &HfNames) -> Result<()> {
+        let path = folder.join(adapter::WEIGHTS);
+        let file = TensorFile::open(&path)?;
+        for name in file.names() {
+            let bare = names.normalised(name.strip_prefix(PREFIX).unwrap_or(&name));
+            self.adapter.insert(bare.clone());
+            self.tensors.insert(bare, (self.files.len(), name));
+        }
+        self.files.push((path, file));
+        Ok(())
+    }
+
+    pub(super) fn present_aliases<'a>(&self, param: &'a HfParam) -> Vec<&'a String> {
+        param.aliases.iter().filter(|name| self.tensors.contains_key(*name)).collect()
+    }
+
+    /// Returns error messages for tied weights that differ in the files.
+    pub(super) fn differences(&self, param: &HfParam, names: &HfNames) -> Result<Vec<String>> {
+        let exported = names.exported(param);
+        let own = exported.iter().filter(|name| self.tensors.contains_key(*name));
+        let all: Vec<&String> = own.chain(self.present_aliases(param)).collect();
+        let Some((name, others)) = all.split_first() else { return Ok(Vec::new()) };
+        let mut problems = Vec::new();
+        for other in others.iter().filter(|_| !param.aliases.is_empty()) {
+            if !self.same(name, other)? {
+                problems.push(format!(
+                    "{name} and {other} differ, but config.json ties them: if {other} is a separate weight, set \
+                     tie_word_embeddings = false there"
+                ));
+            }
+        }
+        Ok(problems)
+    }
+
+    /// Returns the norms of the rows of tensors, joined, f32. They are those of the weights in the compute dtype `kind`.
+    pub(super) fn norms(&self, names: &[String], param: &HfParam, kind: Kind) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let rows = i64::from(param.form.transposed);
+        let norms = names.iter().map(|name| -> Result<Tensor> {
+            let (file, spelling) = self.at(name);
+            let weight = file.read(spelling)?.to_kind(kind).to_kind(Kind::Float);
+            Ok(weight.f_linalg_norm(2.0, [1 - rows].as_slice(), false, Kind::Float)?)
+        });
+        Ok(Tensor::f_cat(&norms.collect::<Result<Vec<_>>>()?, 0)?)
+    }
+
+    /// Whether two existing tensors have equal values.
+    fn same(&self, one: &str, other: &str) -> Result<bool> {
+        let ((file, name), (its_file, its_name)) = (self.at(one), self.at(other));
+        file.equals(name, its_file, its_name)
+    }
+
+    pub(super) fn shape(&self, name: &str) -> Result<Vec<i64>> {
+        let (file, spelling) = self.at(name);
+        file.shape(spelling)
+    }
+
+    /// Returns the file of an existing tensor, and its name there.
+    pub(super) fn at(&self, name: &str) -> (&TensorFile, &str) {
+        let (file, spelling) = &self.tensors[name];
+        (&self.files[*file].1, spelling)
+    }
+
+    /// Copies parts of a parameter: the tensors of the files joined along dimension 0.
+    pub(super) fn copy(&self, targets: &[Target], names: &[String], param: &HfParam, shape: &[i64]) -> Result<()> {
+        let mut start = 0;
+        for (name, piece) in names.iter().zip(param.pieces(shape)) {
+            let (file, spelling) = self.at(name);
+            if matches!(file.kind(spelling)?, Kind::Int64) {
+                return Err(file.error(spelling, "it holds integers"));
+            }
+            let end = start + piece.iter().product::<i64>();
+            let parts = ranges::within(targets, &(start..end));
+            match (param.form.transposed, piece.as_slice()) {
+                (true, &[rows, columns]) => ranges::copy_transposed(file, spelling, (rows, columns), &parts)?,
+                // Another shape has the same elements in the same order.
+                _ => ranges::copy(file, spelling, &parts)?,
+            }
+            start = end;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! The folder that a model is read from: a full model's, or an adapter's, which names its base model's folder.
+
+use crate::checkpoint::adapter::{AdapterConfig, CONFIG, MODEL_CONFIG};
+use crate::checkpoint::export::GENERATION_FILE;
+use crate::checkpoint::import;
+use crate::config::Config;
+use crate::error::{Context, Error, Result};
+use crate::models::{Role, registry};
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+
+/// A model folder.
+#[derive(Debug, Clone)]
+pub struct ModelFolder {
+    pub path: PathBuf,
+    /// The folder of the full model: `path`, or the adapter's base model.
+    pub base: PathBuf,
+    pub adapter: Option<AdapterConfig>,
+}
+
+impl ModelFolder {
+    /// Finds out what the folder `path` is. `base` replaces the base model that an adapter names.
+    ///
+    /// # Errors
+    /// Exit 2: an adapter that is not supported or whose base model's folder does not exist; a `base` without an adapter.
+    pub fn open(path: &Path, base: Option<&Path>) -> Result<Self> {
+        if !AdapterConfig::is_in(path) {
+            return match base {
+                Some(_) if path.is_dir() => {
+                    Err(Error::input(format!("{}: has no {CONFIG}, so it needs no base model", path.display())))
+                }
+                _ => Ok(ModelFolder { path: path.to_owned(), base: path.to_owned(), adapter: None }),
+            };
+        }
+        let adapter = AdapterConfig::read(path)?;
+        let named = base.or(adapter.base_model_name_or_path.as_deref());
+        let place = path.join(CONFIG);
+        const REMEDY: &str = "give the base model's folder: lora.base_model_name_or_path, or the option --base-model";
+        let Some(named) = named else {
+            return Err(Error::input(format!("{}: no base_model_name_or_path: {REMEDY}", place.display())));
+        };
+        if !named.is_dir() {
+            let named = named.display();
+            return Err(Error::input(format!(
+                "{}: its base model {named} is no folder here: {REMEDY}",
+                place.display()
+            )));
+        }
+        if AdapterConfig::is_in(named) {
+            let why = "its base model is itself an adapter: merge that first (trainer merge)";
+            return Err(Error::input(format!("{}: {why}: {}", place.display(), named.display())));
+        }
+        Ok(ModelFolder { path: path.to_owned(), base: named.to_owned(), adapter: Some(adapter) })
+    }
+
+    /// Finds out what `model.path` is.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::open`].
+    pub fn of(config: &Config) -> Result<Self> {
+        let open = Self::open(&config.model.path, config.lora.base_model_name_or_path.as_deref());
+        open.context("model.path")
+    }
+
+    /// Returns the folder with the tokenizer.
+    pub fn tokenizer(&self) -> &Path {
+        if self.path.join("tokenizer.json").exists() { &self.path } else { &self.base }
+    }
+
+    /// Returns the folder with tokenizer and settings of generation.
+    pub fn generation(&self) -> &Path {
+        if self.path.join(GENERATION_FILE).exists() { self.tokenizer() } else { &self.base }
+    }
+
+    /// Returns the configuration of the model. For an adapter that `trainer` did not write it is the base model's, with
+    /// the head of `adapter_config.json` and as many labels as the adapter's classifier has rows.
+    ///
+    /// # Errors
+    /// Exit 2: no such folder, no such file, not JSON.
+    pub fn read_config(&self) -> Result<Value> {
+        let mut config = registry::read_config(&self.base)?;
+        let Some(adapter) = &self.adapter else { return Ok(config) };
+        let own = self.path.join(MODEL_CONFIG);
+        if own.exists() {
+            let text = std::fs::read_to_string(&own).input_context(own.display())?;
+            return serde_json::from_str(&text).input_context(own.display());
+        }
+        let role = match adapter.task_type.as_deref() {
+            Some("SEQ_CLS") => Some(Role::SequenceClassification),
+            Some("TOKEN_CLS") => Some(Role::TokenClassification),
+            Some("QUESTION_ANS") => Some(Role::QuestionAnswering),
+            Some("CAUSAL_LM") => Some(Role::CausalLm),
+            Some("SEQ_2_SEQ_LM") => Some(Role::Seq2Seq),
+            _ => None,
+        };
+        if let (Some(role), Some(map)) = (role, config.as_object_mut()) {
+            map.insert("architectures".into(), json!([format!("Model{}", role.ending())]));
+            if matches!(role, Role::SequenceClassification | Role::TokenClassification)
+                && let Some(labels) = import::classifier_rows(&self.path)?
+                && map.get("id2label").and_then(Value::as_object).map_or(2, Map::len) != labels
+            {
+                let ids: Map<String, Value> =
+                    (0..labels).map(|i| (i.to_string(), json!(format!("LABEL_{i}")))).collect();
+                map.insert("id2label".into(), Value::Object(ids));
+                map.remove("label2id");
+            }
+        }
+        Ok(config)
+    }
+}
