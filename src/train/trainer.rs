@@ -11,7 +11,7 @@ use crate::observe::metrics_file::MetricsFile;
 use crate::observe::progress::Progress;
 use crate::observe::{logs, memory, progress};
 use crate::optim::Plateau;
-use crate::train::checkpoints::{self, Checkpoints};
+use crate::train::checkpoints::Checkpoints;
 use crate::train::clock::Clock;
 use crate::train::evaluate::{Evaluation, Evaluator};
 use crate::train::generation::Generation;
@@ -22,7 +22,9 @@ use crate::train::session::Session;
 use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::step::{StepOutcome, Stepper};
 use crate::train::warnings::Warnings;
-use crate::train::{feed, memory_report, optimizers, profiling, report, schedule, settings, shared_folder};
+use crate::train::{
+    feed, memory_report, optimizer_files, optimizers, profiling, report, schedule, settings, shared_folder, summary,
+};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -120,7 +122,7 @@ impl Trainer {
             ..resumed.map(|r| r.state).unwrap_or_default()
         };
         if let Some(from) = &from {
-            let read = checkpoints::read_optimizer(&mut stepper, from, &state, thaws);
+            let read = optimizer_files::read(&mut stepper, from, &state, thaws);
             comm.agree(read, "reading the optimizer state")?;
         }
         let generates = config.task.predict_with_generate;
@@ -377,19 +379,9 @@ impl Trainer {
         let kept = self.stepper.kept();
         let held = self.held.unwrap_or_else(|| Bytes::held(device, kept));
         let memory = MemoryReport::gather(self.comm.as_ref(), Bytes::peak(device, kept), held)?;
-        let rate = self.clock.all_tokens as f64 / self.clock.seconds.max(1e-9);
         if let Some(file) = &mut self.metrics {
-            let summary = json!({
-                "event": "summary", "step": self.state.global_step, "train_seconds": self.clock.seconds,
-                "train_tokens": self.clock.all_tokens, "train_tokens_per_second": rate,
-                "skipped_steps": self.state.skipped_steps,
-                "communicated_bytes_per_step": self.clock.communicated / self.clock.steps.max(1),
-                "inter_host_bytes_per_step": self.clock.between_hosts / self.clock.steps.max(1),
-                "seconds_to_first_step": self.clock.first_step, "seconds": self.start.began.elapsed().as_secs_f64(),
-                "peak_rss_bytes": peaks, "peak_bytes": memory.peak_json(), "persistent_bytes": memory.held_json(),
-                "best_metric": self.state.best_metric,
-                "best_global_step": self.state.best_global_step,
-            });
+            let peaks = (peaks.as_slice(), &memory);
+            let summary = summary::line(&self.state, &self.clock, &self.stepper.params, &self.start, peaks);
             logs::tell_metrics(&summary);
             file.write(&summary)?;
         }

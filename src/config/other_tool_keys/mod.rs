@@ -1,6 +1,8 @@
 //! Names of settings in other tools. The message for such a key has our name, or says that there is none, instead of
 //! the most similar key. docs/other-tools.md is generated from the table.
 
+mod instead;
+mod optimizer_table;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -11,7 +13,8 @@ use super::keys::{Section, dotted};
 use super::other_tool_values::{self, Meaning, meaning, normal, shown};
 use super::sections::Config;
 use super::value::to_text;
-use table::{Instead, KEYS};
+use instead::Instead;
+use table::KEYS;
 
 /// Where a key is written. An assignment looks different on a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,25 +1,9 @@
 //! Names of settings in other tools: Hugging Face's `TrainingArguments`, example scripts, `LoraConfig` and
 //! `BitsAndBytesConfig`, TRL's `SFTConfig`, axolotl, torchtitan, torchtune, Accelerate and DeepSpeed.
 
-use Instead::{Missing, Needless, On, Ours, Same};
-
-/// What to do instead of a key of another tool. An example is an assignment that is valid as it is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Instead {
-    /// A setting of ours with the same values: an example, and a note.
-    Same(&'static str, &'static str),
-    /// A setting of ours with other values: an example, and a note.
-    Ours(&'static str, &'static str),
-    /// A setting of ours, which is off by default: an example, and a note.
-    On(&'static str, &'static str),
-    /// Not supported: the name of the feature, and what to do instead.
-    Missing(&'static str, &'static str),
-    /// Why there is nothing to set.
-    Needless(&'static str),
-}
-
-/// Names, in lower case and with `_`, and what to do instead. A name with its section takes precedence.
-pub type Row = (&'static [&'static str], Instead);
+use super::instead::Instead::{Missing, Needless, On, Ours, Same};
+use super::instead::Row;
+use super::optimizer_table::OPTIMIZER;
 
 /// The table in groups, as in docs/other-tools.md.
 #[rustfmt::skip]
@@ -42,8 +26,7 @@ pub const KEYS: &[(&str, &[Row])] = &[
          On("parallel.recompute = \"all\"", "or N: every N-th block keeps its activations")),
         (&["gradient_checkpointing_kwargs", "activation_checkpointing_kwargs", "selective_ac_option"],
          Needless("parallel.recompute has no options")),
-        (&["offload_optimizer", "optimizer_offload"],
-         On("parallel.offload = \"optimizer\"", "")),
+        (&["offload_optimizer", "optimizer_offload"], On("parallel.offload = \"optimizer\"", "")),
         (&["activation_offloading", "layer_offloading", "cpu_offload", "enable_cpu_offload", "offload_param",
            "offload_params", "fsdp_offload_params", "fsdp_cpu_offload"],
          Missing("offloading of weights or activations",
@@ -65,64 +48,7 @@ pub const KEYS: &[(&str, &[Row])] = &[
         (&["early_stopping_patience", "early_stopping_threshold", "patience"],
          Missing("early stopping", "train.load_best_model_at_end = true takes the best checkpoint as the final model")),
     ]),
-    ("Optimizer and schedule", &[
-        (&["lr", "base_lr", "max_lr", "peak_lr", "init_lr"], Same("train.learning_rate = 5e-5", "")),
-        (&["optimizer", "optimizers", "optimizer_type", "optimizer.type", "optimizer.name"],
-         Same("train.optim = \"adamw\"", "")),
-        (&["optimizer_args", "optimizer_kwargs", "optim_kwargs"],
-         Ours("train.optim_args = { momentum = 0.9 }", "the arguments of train.optim")),
-        (&["momentum", "sgd_momentum"],
-         Ours("train.optim_args = { momentum = 0.9 }", "with train.optim = \"sgd\", \"rmsprop\" or \"muon\"")),
-        (&["nesterov"],
-         Ours("train.optim_args = { momentum = 0.9, nesterov = true }", "with train.optim = \"sgd\" or \"muon\"")),
-        (&["adafactor"], On("train.optim = \"adafactor\"", "")),
-        (&["use_lion"], On("train.optim = \"lion\"", "")),
-        (&["use_muon"], On("train.optim = \"muon\"", "")),
-        (&["use_galore", "optim_target_modules", "galore_config"],
-         Missing("GaLore", "train.optim = \"adafactor\" needs little memory for state")),
-        (&["adam_beta3", "adam_epsilon2", "loraplus_lr_ratio"], Missing("this argument of an optimizer", "")),
-        (&["lr_groups", "param_groups", "embedding_lr", "embedding_lr_scale", "head_lr"],
-         Ours("train.groups = [{ params = [\"head\"], learning_rate = 1e-3 }]",
-              "tables [[train.groups]] of weights with a learning rate or a weight decay of their own")),
-        (&["layerwise_lr_decay", "layer_decay", "llrd", "discriminative_fine_tuning"],
-         Same("train.layer_lr_decay = 0.95", "")),
-        (&["wd", "decay", "weight_decay_rate"], Same("train.weight_decay = 0.01", "")),
-        (&["ema", "use_ema", "ema_rate", "model_ema", "use_model_ema", "model_ema_decay"],
-         On("train.ema_decay = 0.999", "")),
-        (&["l1_penalty", "l1_regularization", "l1_lambda"], Same("train.l1 = 1e-5", "")),
-        (&["l2_penalty", "l2_regularization", "l2_lambda"], Same("train.l2 = 0.01", "or train.weight_decay = 0.01")),
-        (&["betas", "adam_betas"], Ours("train.adam_beta1 = 0.9", "and train.adam_beta2")),
-        (&["beta1"], Same("train.adam_beta1 = 0.9", "")),
-        (&["beta2"], Same("train.adam_beta2 = 0.999", "")),
-        (&["eps", "epsilon", "adam_eps"], Same("train.adam_epsilon = 1e-8", "")),
-        (&["clip_grad_norm", "clip_grad", "grad_clip", "gradient_clipping", "gradient_clip_val", "max_norm"],
-         Same("train.max_grad_norm = 1.0", "")),
-        (&["scheduler", "scheduler_type", "schedule", "lr_scheduler", "lr_schedule", "scheduler.type", "decay_type"],
-         Same("train.lr_scheduler_type = \"linear\"", "")),
-        (&["cosine_min_lr_ratio", "min_lr_ratio", "min_lr_factor", "min_lr_rate"],
-         Ours("train.lr_scheduler_kwargs = { min_lr_rate = 0.1 }",
-              "with train.lr_scheduler_type = \"cosine_with_min_lr\"")),
-        (&["min_lr"],
-         Ours("train.lr_scheduler_kwargs = { min_lr = 1e-6 }", "with train.lr_scheduler_type = \"cosine_with_min_lr\"")),
-        (&["num_cycles"],
-         Ours("train.lr_scheduler_kwargs = { num_cycles = 2 }",
-              "with train.lr_scheduler_type = \"cosine_with_restarts\"")),
-        (&["lr_end"],
-         Ours("train.lr_scheduler_kwargs = { lr_end = 1e-7 }", "with train.lr_scheduler_type = \"polynomial\"")),
-        (&["scheduler_kwargs", "lr_scheduler_args", "scheduler_args"],
-         Ours("train.lr_scheduler_kwargs = { num_cycles = 2 }", "the arguments of the schedule")),
-        (&["warmup_min_lr", "cosine_constant_lr_ratio", "lr_div_factor", "decay_ratio", "lr_quadratic_warmup"],
-         Missing("this argument of a schedule", "train.lr_scheduler_kwargs has those of train.lr_scheduler_type")),
-        (&["warmup"], Ours("train.warmup_ratio = 0.1", "or train.warmup_steps = 100")),
-        (&["num_warmup_steps", "warmup_num_steps", "warmup_updates"], Same("train.warmup_steps = 100", "")),
-        (&["warmup_proportion", "warmup_fraction"], Same("train.warmup_ratio = 0.1", "")),
-        (&["warmup_max_lr"], Same("train.learning_rate = 5e-5", "")),
-        (&["label_smoothing_factor", "label_smoothing"], Missing("label smoothing", "")),
-        (&["neftune_noise_alpha", "noisy_embedding_alpha"], Missing("noise on embeddings (NEFTune)", "")),
-        (&["average_tokens_across_devices"], Needless("losses are always means over the targets of all ranks")),
-        (&["class_weights", "class_weight", "pos_weight", "focal_loss", "loss_type", "loss_fn", "loss_function"],
-         Missing("another loss, or a weighted loss", "")),
-    ]),
+    ("Optimizer and schedule", OPTIMIZER),
     ("Dtypes", &[
         (&["fp16", "float16", "half"], On("parallel.precision = \"fp16\"", "")),
         (&["bf16", "bfloat16"], On("parallel.precision = \"bf16\"", "")),
@@ -182,8 +108,7 @@ pub const KEYS: &[(&str, &[Row])] = &[
         (&["freeze_layers", "freeze_modules", "freeze_parameters", "frozen_layers", "frozen", "freeze_embeddings",
            "freeze_encoder", "freeze_base_model", "freeze_backbone", "num_frozen_layers", "freeze_trainable_layers"],
          Ours("model.freeze = [\"bert.embeddings.*\"]", "patterns over names of tensors")),
-        (&["gradual_unfreezing"],
-         Ours("train.unfreeze = \"epoch\"", "one more layer in each epoch, from the top")),
+        (&["gradual_unfreezing"], Ours("train.unfreeze = \"epoch\"", "one more layer in each epoch, from the top")),
         (&["unfrozen_parameters", "trainable", "trainable_layers", "trainable_params", "trainable_parameters",
            "modules_to_train", "train_only"],
          Ours("model.train = [\"layers.8-11\", \"head\"]", "all other weights are frozen")),
@@ -336,8 +261,7 @@ pub const KEYS: &[(&str, &[Row])] = &[
            "dataloader_prefetch_factor", "dataloader_persistent_workers", "dataloader_multiprocessing_context",
            "dataloader_in_order", "dataset_num_proc", "dataset_processes", "dataset_kwargs", "skip_prepare_dataset"],
          Needless("batches are always prefetched; parallel.num_threads sets the CPU threads per rank")),
-        (&["dataloader_drop_last", "drop_last"],
-         Needless("an incomplete last batch of an epoch is also used")),
+        (&["dataloader_drop_last", "drop_last"], Needless("an incomplete last batch of an epoch is also used")),
         (&["shuffle", "shuffle_dataset", "shuffle_merged_datasets"],
          Needless("each epoch is shuffled, with the seed in seed")),
         (&["streaming"], Missing("streaming data", "data.train is a local file")),

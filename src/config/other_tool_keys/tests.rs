@@ -14,7 +14,7 @@ const NAMES: &str = include_str!("../../../tests/reference/other_tools.txt");
 const DOCS: &str = "docs/other-tools.md";
 const BEGIN: &str = "<!-- The rest is generated from src/config: UPDATE_GOLDEN=1 rewrites it. -->\n";
 
-fn rows() -> impl Iterator<Item = &'static table::Row> {
+fn rows() -> impl Iterator<Item = &'static instead::Row> {
     KEYS.iter().flat_map(|(_, rows)| rows.iter())
 }
 

@@ -1,0 +1,33 @@
+//! The last line of `metrics.jsonl`.
+
+use crate::checkpoint::TrainerState;
+use crate::nn::Params;
+use crate::train::clock::Clock;
+use crate::train::memory_report::MemoryReport;
+use crate::train::resumed::Start;
+use serde_json::{Value, json};
+
+/// Returns the summary of a run: its speed and memory. `peaks` are the resident sets of the ranks in bytes, and the
+/// memory of their tensors.
+pub fn line(
+    state: &TrainerState,
+    clock: &Clock,
+    params: &Params,
+    start: &Start,
+    (peaks, memory): (&[u64], &MemoryReport),
+) -> Value {
+    let trained = params.ids().map(|id| params.spec(id)).filter(|spec| spec.trainable);
+    json!({
+        "event": "summary", "step": state.global_step, "train_seconds": clock.seconds,
+        "train_tokens": clock.all_tokens,
+        "train_tokens_per_second": clock.all_tokens as f64 / clock.seconds.max(1e-9),
+        "trained_parameters": trained.map(|spec| spec.numel()).sum::<i64>(),
+        "skipped_steps": state.skipped_steps,
+        "communicated_bytes_per_step": clock.communicated / clock.steps.max(1),
+        "inter_host_bytes_per_step": clock.between_hosts / clock.steps.max(1),
+        "seconds_to_first_step": clock.first_step, "seconds": start.began.elapsed().as_secs_f64(),
+        "peak_rss_bytes": peaks, "peak_bytes": memory.peak_json(), "persistent_bytes": memory.held_json(),
+        "best_metric": state.best_metric,
+        "best_global_step": state.best_global_step,
+    })
+}
