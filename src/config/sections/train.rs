@@ -38,7 +38,7 @@ section! {
         lr_scheduler_kwargs: Arguments = Arguments::default();
         /// Linear warm-up from 0, as a fraction of all steps.
         warmup_ratio: f64 = 0.0, FROM_0_TO_1;
-        /// Linear warm-up in steps; below 1 a fraction of all steps. Overrides `warmup_ratio` if greater than 0.
+        /// Linear warm-up in steps. Below 1, a fraction of all steps. Overrides `warmup_ratio` if greater than 0.
         warmup_steps: f64 = 0.0, STEPS;
         /// Layer-wise learning rate decay. Of a model with L layers, layer i (counted from 0) has the learning rate
         /// times `layer_lr_decay` to the power L - i, the embeddings to the power L + 1, and what is above the last
@@ -61,21 +61,21 @@ section! {
         /// Weight decay. Decoupled from the gradient with `adamw`, `adafactor`, `lion` and `muon`; added to the gradient
         /// with `adam`, `sgd`, `adagrad` and `rmsprop`, as in torch. Not applied to biases and norms.
         weight_decay: f64 = 0.0, FROM_0;
-        /// L1 penalty: its product with the sign of the weights is added to their gradient after clipping. Not applied
+        /// L1 penalty. Its product with the sign of the weights is added to their gradient after clipping. Not applied
         /// to biases and norms, and not part of the reported loss ([more](fine-tuning.md#weight-decay-and-penalties)).
         l1: f64 = 0.0, FROM_0;
-        /// L2 penalty: its product with the weights is added to their gradient after clipping, with any optimizer. Not
+        /// L2 penalty. Its product with the weights is added to their gradient after clipping, with any optimizer. Not
         /// applied to biases and norms, and not part of the reported loss.
         l2: f64 = 0.0, FROM_0;
-        /// Decay rate of an exponential moving average of the weights. After each update the average becomes its product
-        /// with the rate plus the rest of the weights. Evaluations and the final model use the average; checkpoints have
+        /// Decay rate of a moving average of the weights. After each update the average becomes its product with the rate
+        /// plus the rest of the weights: an exponential moving average. Evaluations and the final model use the average; checkpoints have
         /// both ([more](fine-tuning.md#moving-average-of-the-weights)).
         ema_decay: Option<f64> => "no average", ABOVE_0_BELOW_1;
-        /// Decay rate of the mean of gradients, with `adamw`, `adam`, `lion` and `muon`.
+        /// Decay rate of the mean of gradients. With `adamw`, `adam`, `lion` and `muon`.
         adam_beta1: f64 = 0.9, FROM_0_BELOW_1;
-        /// Decay rate of the mean of squared gradients, with `adamw`, `adam` and `muon`; of the momentum with `lion`.
+        /// Decay rate of the mean of squared gradients. With `adamw`, `adam` and `muon`; with `lion` of the momentum.
         adam_beta2: f64 = 0.999, FROM_0_BELOW_1;
-        /// Epsilon, added to the denominator, with `adamw`, `adam` and `muon`.
+        /// Epsilon, added to the denominator. With `adamw`, `adam` and `muon`.
         adam_epsilon: f64 = 1e-8, POSITIVE;
         /// Maximum global norm of gradients, for clipping. 0 disables clipping.
         max_grad_norm: f64 = 1.0, FROM_0;
