@@ -40,9 +40,6 @@ pub fn entries<'a>(text: &'a str, overrides: &'a [String], problems: &mut Proble
             entries.insert(name.into_owned(), value.into_inner(), None);
         } else if let Some((section, _)) = all().find(|(section, _)| *section == name) {
             match value.into_inner() {
-                DeValue::Table(table) if table.is_empty() && section == "lora" => {
-                    problems.at(origin, section, "an empty section leaves LoRA off: set lora.r, or remove the section");
-                }
                 DeValue::Table(table) => of_section(section, table, line, &mut entries, problems),
                 other => problems.at(origin, section, not_a_section(section, &other)),
             }

@@ -21,7 +21,7 @@ section! {
         lora_dropout: Option<f64> => "0", FROM_0_BELOW_1;
         /// Layers with adapters. `"all-linear"`: all linear layers except the head. Or a list: each entry is the end of a
         /// module's Hugging Face name such as `"q_proj"`, or with `*` or `?` a pattern for the whole name.
-        target_modules: Option<TargetModules> => "`all-linear`";
+        target_modules: Option<TargetModules> => "all linear layers";
         /// Uses rsLoRA's scale: `lora_alpha / sqrt(r)`.
         use_rslora: Option<bool> => "false";
         /// Trains DoRA adapters: also a magnitude for each row of an adapted matrix.

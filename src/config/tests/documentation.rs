@@ -86,6 +86,10 @@ fn every_key_is_everywhere() {
         assert!(names.iter().any(|known| known == completion), "no completion of {dotted}");
 
         let suggestion = format!("unknown key, did you mean {dotted}?");
+        // No name is similar to one letter.
+        if name.len() == 1 {
+            continue;
+        }
         refused(&[&format!("{completion}q=1")], &suggestion);
         let unknown = explain(&format!("{completion}q")).unwrap_err();
         assert!(unknown.kind() == Kind::Input && unknown.to_string().ends_with(&suggestion), "{unknown}");

@@ -4,7 +4,7 @@ use super::{refused, with};
 use crate::config::Config;
 
 /// Configurations with the settings that no other has.
-pub fn all() -> [Config; 6] {
+pub fn all() -> [Config; 7] {
     let generation = [
         "do_sample=true",
         "early_stopping=true",
@@ -17,7 +17,18 @@ pub fn all() -> [Config; 6] {
         "top_k=5",
         "top_p=0.9",
     ];
+    let lora = [
+        "lora.r=4",
+        "lora.lora_alpha=16",
+        "lora.lora_dropout=0.1",
+        r#"lora.target_modules=["q_proj", "layers.1.*"]"#,
+        "lora.use_rslora=true",
+        "lora.use_dora=true",
+        r#"lora.modules_to_save=["embed_tokens"]"#,
+        "lora.base_model_name_or_path=base",
+    ];
     [
+        with(&lora).unwrap(),
         with(&["kind=multiple-choice", "context_column=c"]).unwrap(),
         with(&["kind=question-answering", "version_2_with_negative=true", "doc_stride=64"]).unwrap(),
         with(&[&["kind=seq2seq", "predict_with_generate=true"][..], &generation].concat()).unwrap(),
