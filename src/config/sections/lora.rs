@@ -24,11 +24,11 @@ section! {
         target_modules: Option<TargetModules> => "all linear layers";
         /// Uses rsLoRA's scale: `lora_alpha / sqrt(r)`.
         use_rslora: Option<bool> => "false";
-        /// Trains DoRA adapters: also a magnitude for each row of an adapted matrix.
+        /// Trains DoRA adapters. They also have a magnitude for each row of an adapted matrix.
         use_dora: Option<bool> => "false";
-        /// Other modules that are trained, in full, and saved with the adapters. The head of a classifier always is.
+        /// Other modules to train in full. They are saved with the adapters. The head of a classifier always is.
         modules_to_save: Option<Vec<String>> => "the classifier, and heads that are newly initialized";
-        /// Folder of the base model, if `model.path` is an adapter's folder. For an adapter whose base model was moved.
+        /// Folder of the base model. For an adapter as `model.path` whose base model was moved.
         base_model_name_or_path: Option<PathBuf> => "as in `adapter_config.json`";
     }
 }
