@@ -80,6 +80,34 @@ fn a_resumed_run_has_the_same_bits() {
     }
 }
 
+/// Adapters have the learning rate and the stage of their layer, and each optimizer trains them; a run that resumes in the
+/// middle of unfreezing has the same bits.
+#[test]
+fn adapters_are_unfrozen_layer_by_layer() {
+    let bench = Bench::new("bert-classification");
+    let more =
+        ["train.unfreeze=2", "train.layer_lr_decay=0.8", "train.optim=muon", "train.ema_decay=0.5", "save_steps=3"];
+    train(&bench, 1, "whole", &more);
+    let names =
+        |out: &str, step: u64| tensors(&bench.path(out).join(format!("checkpoint-{step}/optimizer/muon.safetensors")));
+    let moved = |step: u64, name: &str| names("whole", step)[name].iter().any(|&byte| byte != 0);
+    // The head is first, then a layer every two steps.
+    for (step, layer, wanted) in [(3, 1, true), (3, 0, false), (6, 0, true)] {
+        let name = format!("momentum_buffer.layer.{layer}.attention.qkv.lora_B.weight");
+        assert_eq!(moved(step, &name), wanted, "{name} after {step} steps: {:?}", names("whole", step).keys());
+    }
+    let settings: Vec<&str> = DORA.into_iter().chain(more).collect();
+    bench.run(1, "resumed", &settings, &Resume::Path(bench.path("whole/checkpoint-3"))).unwrap();
+    assert_eq!(bench.steps("resumed"), bench.steps("whole"));
+    let file = |out: &str| fs::read(bench.path(out).join("final/adapter_model.safetensors")).unwrap();
+    assert!(file("whole") == file("resumed"));
+    train(&bench, 2, "sharded", &[&more[..], &NO_DROPOUT, &["parallel.zero_stage=3"]].concat());
+    train(&bench, 1, "alone", &[&more[..], &NO_DROPOUT].concat());
+    for ((ours, ..), (wanted, ..)) in bench.steps("sharded").iter().zip(bench.steps("alone")) {
+        assert!((ours / wanted - 1.0).abs() < 1e-3, "{ours} and {wanted}");
+    }
+}
+
 /// The final folder is an adapter's and has the adapters and the classifier alone; the next run continues from it.
 #[test]
 fn an_adapter_is_written_and_continued() {
@@ -108,6 +136,7 @@ fn an_adapter_is_written_and_continued() {
         assert!(error.contains(says), "{error}");
     };
     refuse(&["lora.r=8"], "lora.r: the adapter in");
+    refuse(&["model.init=random"], "is an adapter: remove the setting");
     let elsewhere = format!("lora.base_model_name_or_path={}", folder("cases/bert-multi-label").display());
     refuse(&[&elsewhere], "not an adapter of");
     refuse(&["lora.base_model_name_or_path=nowhere"], "its base model nowhere is no folder here: give the base");

@@ -69,7 +69,7 @@ impl FeedForward {
         let inner = how.element() * rows * intermediate as f64;
         let up = self.up.cost(how, rows, true);
         if gated && self.down.is_adapted() {
-            let product = Cost::op(3.0 * inner, 2.0 * inner, inner, [inner, 2.0 * inner]);
+            let product = Cost::op(3.0 * inner, 2.0 * inner, inner, [inner, inner]);
             let drops = dropout::cost(how, rows * intermediate as f64, dropout);
             return [up, product, drops, self.down.cost(how, rows, true)].into_iter().sum();
         }

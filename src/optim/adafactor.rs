@@ -79,7 +79,10 @@ pub fn state_elements(pieces: &[Piece]) -> i64 {
     places(pieces).1
 }
 
-fn places(pieces: &[Piece]) -> (Vec<(Range<i64>, Range<i64>)>, i64) {
+/// Where the row and column sums of a tensor are.
+type Places = (Range<i64>, Range<i64>);
+
+fn places(pieces: &[Piece]) -> (Vec<Places>, i64) {
     let (mut places, mut end) = (Vec::new(), 0);
     for group in pieces.chunk_by(|a, b| a.member == b.member) {
         let heights =

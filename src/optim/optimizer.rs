@@ -123,7 +123,7 @@ impl Optimizer {
     pub fn new<'a>(rule: Rule, units: impl IntoIterator<Item = Option<UnitShape<'a>>>) -> Result<Self> {
         let allocate = |unit: UnitShape<'a>| -> Result<UnitState> {
             let UnitShape { weights, owned, pieces } = unit;
-            let everything = vec![0..i64::MAX];
+            let everything = std::iter::once(0..i64::MAX).collect();
             let (hidden, others) = match rule {
                 Rule::Muon(..) => {
                     let hidden = pieces::ranges(&pieces, |piece| piece.hidden);

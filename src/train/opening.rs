@@ -2,7 +2,7 @@
 
 use crate::comm::Collective;
 use crate::config::{Config, ModelInit, TaskKind};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ffi::device::allow_tf32;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::generation::ending_answers;
@@ -29,6 +29,10 @@ impl Session {
             let (declared, max_length) = declare(&config)?;
             let folder = ModelFolder::of(&config)?;
             let lora = Lora::of_run(&config.lora, &folder, resumed.map(|resumed| resumed.from.as_path()))?;
+            if lora.is_some() && config.model.init == ModelInit::Random {
+                let path = config.model.path.display();
+                return Err(Error::input(format!("model.init = \"random\": {path} is an adapter: remove the setting")));
+            }
             // Report a missing tokenizer as an error of the model folder, not of the data.
             Tokenizer::fingerprint_of(folder.tokenizer())?;
             Ok((declared, max_length, folder, lora))
