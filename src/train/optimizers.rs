@@ -95,7 +95,8 @@ pub fn all_pieces(specs: &[ParamSpec], names: &HfNames) -> Vec<Piece> {
 /// one the head.
 fn divided(member: usize, spec: &ParamSpec, shapes: &[Vec<i64>], start: i64, blocks: usize) -> Vec<Piece> {
     let between = spec.block > 0 && spec.block + 1 < blocks;
-    let is_hidden = between && spec.decay && !spec.row_sparse && !spec.newly_initialized && spec.shape.len() == 2;
+    let is_head = spec.newly_initialized && !spec.adapter;
+    let is_hidden = between && spec.decay && !spec.row_sparse && !is_head && spec.shape.len() == 2;
     let mut end = start;
     let piece = |shape: &Vec<i64>| {
         let begin = end;

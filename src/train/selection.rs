@@ -74,7 +74,7 @@ impl Catalog {
             let parts = names.exported(names.of(&spec.name));
             let layer = parts.first().and_then(|part| layer(part));
             // T5 has no classes without a language-model head, so that the file always has it.
-            let is_head = spec.newly_initialized || spec.name.starts_with("lm_head.");
+            let is_head = (spec.newly_initialized && !spec.adapter) || spec.name.starts_with("lm_head.");
             Named { parts, layer, is_head }
         };
         Catalog(specs.iter().map(named).collect())
