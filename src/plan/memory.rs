@@ -55,7 +55,7 @@ pub struct OptimizerBytes {
     pub element: f64,
     /// State of an element with weight decay in a block between the first and the last.
     pub hidden: f64,
-    /// Temporary bytes per element of the unit that is updated: of at most [`PIECE`] elements, of those that a rank
+    /// Temporary bytes per element of the unit that is updated: of at most 4 Mi elements, of those that a rank
     /// updates, and of all that are gathered.
     pub temporary: [f64; 3],
 }
