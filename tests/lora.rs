@@ -101,6 +101,10 @@ fn adapters_are_unfrozen_layer_by_layer() {
     assert_eq!(bench.steps("resumed"), bench.steps("whole"));
     let file = |out: &str| fs::read(bench.path(out).join("final/adapter_model.safetensors")).unwrap();
     assert!(file("whole") == file("resumed"));
+    // The pooler's adapter is a part of the head, as the pooler is.
+    let settings = bench.settings("told", &[&DORA[..], &more, &["max_steps=7"]].concat());
+    let told = run(trainer(&bench).arg("train").args(settings)).expect(0).text();
+    assert!(told.contains("│ head: matrices") && !told.contains("final norm"), "{told}");
     train(&bench, 2, "sharded", &[&more[..], &NO_DROPOUT, &["parallel.zero_stage=3"]].concat());
     train(&bench, 1, "alone", &[&more[..], &NO_DROPOUT].concat());
     for ((ours, ..), (wanted, ..)) in bench.steps("sharded").iter().zip(bench.steps("alone")) {

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::models::hf_names::HfNames;
 use crate::nn::param_builder::ParamSpec;
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use wildmatch::WildMatch;
 
@@ -70,11 +71,19 @@ fn layer(name: &str) -> Option<Layer> {
 
 impl Catalog {
     pub fn new(specs: &[ParamSpec], names: &HfNames) -> Self {
+        // An adapter is a part of what its layer is a part of.
+        let layer_of = |spec: &ParamSpec| -> String {
+            let end = if spec.adapter { ".lora_" } else { ".weight" };
+            spec.name.rsplit_once(end).map_or(&*spec.name, |(layer, _)| layer).to_owned()
+        };
+        let is_new = |spec: &&ParamSpec| spec.newly_initialized && !spec.adapter;
+        let heads: BTreeSet<String> = specs.iter().filter(is_new).map(layer_of).collect();
         let named = |spec: &ParamSpec| {
             let parts = names.exported(names.of(&spec.name));
             let layer = parts.first().and_then(|part| layer(part));
             // T5 has no classes without a language-model head, so that the file always has it.
-            let is_head = (spec.newly_initialized && !spec.adapter) || spec.name.starts_with("lm_head.");
+            let is_new = if spec.adapter { heads.contains(&layer_of(spec)) } else { spec.newly_initialized };
+            let is_head = is_new || spec.name.starts_with("lm_head.");
             Named { parts, layer, is_head }
         };
         Catalog(specs.iter().map(named).collect())
