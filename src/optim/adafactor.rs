@@ -21,7 +21,7 @@ pub struct Factors {
     /// f32 `[n]`: for each parameter the rows of its matrices, then their columns; the elements of its vectors.
     buffer: Tensor,
     /// Where the rows (or elements) and the columns of each piece are.
-    places: Vec<(Range<i64>, Range<i64>)>,
+    places: Vec<Places>,
 }
 
 /// A state of a parameter in a checkpoint.
@@ -79,7 +79,7 @@ pub fn state_elements(pieces: &[Piece]) -> i64 {
     places(pieces).1
 }
 
-/// Where the row and column sums of a tensor are.
+/// Where the rows (or elements) and the columns of a piece are in the buffer of [`Factors`].
 type Places = (Range<i64>, Range<i64>);
 
 fn places(pieces: &[Piece]) -> (Vec<Places>, i64) {
