@@ -2,7 +2,7 @@
 
 use super::example::{Inputs, Label, NO_LABEL};
 use super::masking::Masking;
-use super::random::SplitMix64;
+use super::random::RandomKey;
 use serde::{Deserialize, Serialize};
 
 /// How a data set's examples become inputs and targets.
@@ -21,12 +21,12 @@ pub enum Collation {
 
 impl Collation {
     /// Returns the inputs and targets of an example with these `ids` and this `label`, whose sequences have these
-    /// `lengths`; `random` is the example's generator.
-    pub fn inputs(&self, ids: &[u32], lengths: &[u32], label: Label, random: SplitMix64) -> Inputs {
+    /// `lengths`; `key` is that of the batch's randomness.
+    pub fn inputs(&self, ids: &[u32], lengths: &[u32], label: Label, key: RandomKey) -> Inputs {
         match self {
             Collation::Plain => Inputs { ids: ids.to_vec(), targets: labelled(&label) },
             Collation::NextToken => Inputs { ids: ids.to_vec(), targets: next_tokens(ids, lengths, label) },
-            Collation::Masked(masking) => masking.mask(ids, label, random),
+            Collation::Masked(masking) => masking.mask(ids, lengths, label, key),
             Collation::SourceTarget { start } => {
                 let target = lengths.get(1).map_or(0, |&n| n as usize);
                 let (source, target) = ids.split_at(ids.len() - target);
@@ -66,7 +66,6 @@ fn next_tokens(ids: &[u32], lengths: &[u32], label: Label) -> Vec<(u32, u32)> {
 mod tests {
     use super::super::dataset::Dataset;
     use super::super::example::Example;
-    use super::super::random::RandomKey;
     use super::*;
 
     fn inputs(collation: Collation, lengths: &[u32], label: Label) -> Inputs {

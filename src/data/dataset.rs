@@ -207,7 +207,7 @@ impl Dataset {
     /// Returns the inputs and targets of example `i`: a function of the example and `key` alone, the same on every
     /// rank.
     pub fn inputs(&self, i: usize, key: RandomKey) -> Inputs {
-        self.collation().inputs(self.ids(i), &self.sequences(i), self.label(i), key.generator(i))
+        self.collation().inputs(self.ids(i), &self.sequences(i), self.label(i), key)
     }
 
     /// The collation, which defines how examples become batches.

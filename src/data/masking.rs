@@ -2,7 +2,7 @@
 //! 1907.11692).
 
 use super::example::{Inputs, Label, NO_LABEL};
-use super::random::SplitMix64;
+use super::random::RandomKey;
 use serde::{Deserialize, Serialize};
 
 /// The mark of a word's first token. Examples to be masked have a mark for each token as its label; special tokens have
@@ -35,36 +35,45 @@ impl Masking {
         self.probability * tokens as f64
     }
 
-    pub fn mask(&self, ids: &[u32], label: Label, mut random: SplitMix64) -> Inputs {
-        let mut ids = ids.to_vec();
+    /// Masks the sequences of an example, which have these `lengths`. The masks of a sequence depend on `key` and on
+    /// its tokens alone, so that a document has the same ones wherever it is packed.
+    pub fn mask(&self, ids: &[u32], lengths: &[u32], label: Label, key: RandomKey) -> Inputs {
+        let mut masked = ids.to_vec();
         let (Label::Tokens(marks) | Label::TokensAndClass(marks, _)) = label else {
             // An example without marks stays as it is; its own mask tokens are the targets.
-            let masks = (0..).zip(&ids).filter(|(_, id)| **id == self.mask);
-            return Inputs { targets: masks.map(|(position, &id)| (position, id)).collect(), ids };
+            let masks = (0..).zip(ids).filter(|(_, id)| **id == self.mask);
+            return Inputs { targets: masks.map(|(position, &id)| (position, id)).collect(), ids: masked };
         };
         let mut targets = Vec::new();
-        let mut uniform = || random.next_u64() as f64 / 2f64.powi(64);
-        let mut selected = false;
-        for (position, mark) in marks.into_iter().enumerate() {
-            if mark == NO_LABEL {
-                selected = false;
-                continue;
+        let mut start = 0;
+        for &n in lengths {
+            let end = start + n as usize;
+            let mut random = key.generator(&ids[start..end]);
+            let mut uniform = || random.next_u64() as f64 / 2f64.powi(64);
+            let mut selected = false;
+            for position in start..end {
+                let mark = marks[position];
+                if mark == NO_LABEL {
+                    selected = false;
+                    continue;
+                }
+                if mark == WORD_START || !self.whole_words {
+                    selected = uniform() < self.probability;
+                }
+                if !selected {
+                    continue;
+                }
+                targets.push((position as u32, ids[position]));
+                let (kind, token) = (uniform(), uniform());
+                if kind < TO_MASK {
+                    masked[position] = self.mask;
+                } else if kind < TO_MASK + TO_RANDOM {
+                    masked[position] = (token * f64::from(self.vocab_size)) as u32;
+                }
             }
-            if mark == WORD_START || !self.whole_words {
-                selected = uniform() < self.probability;
-            }
-            if !selected {
-                continue;
-            }
-            targets.push((position as u32, ids[position]));
-            let (kind, token) = (uniform(), uniform());
-            if kind < TO_MASK {
-                ids[position] = self.mask;
-            } else if kind < TO_MASK + TO_RANDOM {
-                ids[position] = (token * f64::from(self.vocab_size)) as u32;
-            }
+            start = end;
         }
-        Inputs { ids, targets }
+        Inputs { ids: masked, targets }
     }
 }
 
@@ -134,5 +143,22 @@ mod tests {
         let at = |seed, step| masked(false, RandomKey { seed, step }).1;
         assert_eq!(at(1, 1), at(1, 1));
         assert!(at(1, 1) != at(1, 2) && at(1, 1) != at(2, 1));
+    }
+
+    #[test]
+    fn a_packed_sequence_is_masked_as_alone() {
+        let masking = Masking { probability: 0.5, whole_words: false, mask: 4, vocab_size: 1000 };
+        let of = |sequences: &[std::ops::Range<u32>]| {
+            let ids: Vec<u32> = sequences.iter().cloned().flatten().collect();
+            let lengths: Vec<u32> = sequences.iter().map(|ids| ids.len() as u32).collect();
+            masking.mask(&ids, &lengths, Label::Tokens(vec![WORD_START; ids.len()]), RandomKey { seed: 3, step: 1 })
+        };
+        let (a, b, c) = (10..40, 40..42, 50..90);
+        let alone = [&a, &b, &c].map(|sequence| of(&[sequence.clone()]));
+        let packed = of(&[c, b, a]);
+        assert_eq!(packed.ids, [&alone[2].ids[..], &alone[1].ids, &alone[0].ids].concat());
+        let classes = |inputs: &Inputs| inputs.targets.iter().map(|target| target.1).collect::<Vec<_>>();
+        assert_eq!(classes(&packed), [2, 1, 0].map(|i: usize| classes(&alone[i])).concat());
+        assert!(alone[0].targets.len() > 5 && alone[0].targets.len() < 25, "{:?}", alone[0].targets);
     }
 }

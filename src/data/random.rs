@@ -6,7 +6,7 @@
 /// The golden ratio's fraction in 64 bits, SplitMix64's increment.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The key of a batch's randomness: with the index of an example, it seeds that example's generator.
+/// The key of a batch's randomness: with the tokens of a sequence, it seeds that sequence's generator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RandomKey {
     pub seed: u64,
@@ -15,8 +15,11 @@ pub struct RandomKey {
 }
 
 impl RandomKey {
-    pub fn generator(self, example: usize) -> SplitMix64 {
-        SplitMix64::keyed(&[self.seed, self.step, example as u64])
+    /// Returns the generator of the sequence with these tokens, wherever in the data it is. (Equal sequences share
+    /// it.)
+    pub fn generator(self, ids: &[u32]) -> SplitMix64 {
+        let keys = [self.seed, self.step].into_iter().chain(ids.iter().map(|&id| u64::from(id)));
+        SplitMix64::keyed_by(keys)
     }
 }
 
@@ -27,7 +30,11 @@ pub struct SplitMix64(u64);
 impl SplitMix64 {
     /// Returns a generator that depends on all of the keys and on their order.
     pub fn keyed(keys: &[u64]) -> Self {
-        SplitMix64(keys.iter().fold(0, |state, &key| mix(state.wrapping_add(GAMMA) ^ mix(key.wrapping_add(GAMMA)))))
+        Self::keyed_by(keys.iter().copied())
+    }
+
+    fn keyed_by(keys: impl Iterator<Item = u64>) -> Self {
+        SplitMix64(keys.fold(0, |state, key| mix(state.wrapping_add(GAMMA) ^ mix(key.wrapping_add(GAMMA)))))
     }
 
     /// Returns the next 64 random bits.

@@ -103,9 +103,13 @@ mod tests {
     fn blocks_hold_documents_with_their_ends() {
         let dir = folder("a b\nc d e f\ng\n", false);
         let packed = prepared(&dir, 6, true).unwrap();
-        assert_eq!(examples(&packed), [(vec![3, 4, 2, 5, 6, 7], vec![3, 3]), (vec![8, 2, 9, 2], vec![2, 2])]);
+        assert_eq!(examples(&packed), [(vec![3, 4, 2, 9, 2], vec![3, 2]), (vec![5, 6, 7, 8, 2], vec![5])]);
         assert_eq!(packed.facts.remarks, ["3 documents in 2 blocks"]);
         assert_eq!((packed.facts.truncated, packed.dataset.collation()), (0, &Collation::NextToken));
+        let divided = prepared(&dir, 4, true).unwrap();
+        let wanted = [(vec![3, 4, 2], vec![3]), (vec![5, 6, 7], vec![3]), (vec![8, 2, 9, 2], vec![2, 2])];
+        assert_eq!(examples(&divided), wanted);
+        assert_eq!(divided.facts.remarks, ["3 documents in 3 blocks", "1 document longer than a block divided"]);
         let single = prepared(&dir, 4, false).unwrap();
         let wanted = [(vec![3, 4, 2], vec![3]), (vec![5, 6, 7, 8], vec![4]), (vec![9, 2], vec![2])];
         assert_eq!(examples(&single), wanted);

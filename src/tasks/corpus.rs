@@ -34,7 +34,8 @@ pub(super) fn many(n: usize, what: &str) -> String {
 impl Corpus {
     /// All settings that determine the examples (part of the cache key).
     pub(super) fn settings(&self) -> String {
-        format!("{:?}", (self.max_length, self.packing, self.source.settings()))
+        let packing = if self.packing { "best-fit" } else { "false" };
+        format!("{:?}", (self.max_length, format_args!("{packing}"), self.source.settings()))
     }
 
     /// Tokenizes the documents with `tokens` and builds the examples with `example` from their pieces.
@@ -68,6 +69,10 @@ impl Corpus {
         let pieces = if self.packing {
             let packed = blocks.pack(&lengths);
             remarks.push(format!("{} in {}", many(texts.len() - short, "document"), many(packed.len(), "block")));
+            let long = lengths.iter().filter(|&&n| n > blocks.room()).count();
+            if long > 0 {
+                remarks.push(format!("{} longer than a block divided", many(long, "document")));
+            }
             packed
         } else {
             truncated = lengths.iter().filter(|&&n| n > blocks.room()).count();

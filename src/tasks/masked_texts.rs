@@ -208,14 +208,13 @@ mod tests {
     #[test]
     fn each_piece_has_its_special_tokens() {
         let (dir, path) = folder("ab c\nd [SEP] efg\n");
-        let packed = read(&dir, &masked(&path, 8, true, true)).unwrap();
+        let packed = read(&dir, &masked(&path, 12, true, true)).unwrap();
         let data = &packed.dataset;
-        assert_eq!((data.ids(0), data.sequences(0)), (&[2, 5, 8, 9, 3, 2, 11, 3][..], vec![5, 3]));
-        let marks = vec![NONE, WORD_START, WORD_PART, WORD_START, NONE, NONE, WORD_START, NONE];
-        assert_eq!(data.label(0), Label::Tokens(marks));
-        assert_eq!((data.ids(1), data.sequences(1)), (&[2, 3, 13, 16, 18, 3][..], vec![6]));
-        assert_eq!(data.label(1), Label::Tokens(vec![NONE, NONE, WORD_START, WORD_PART, WORD_PART, NONE]));
-        assert_eq!(packed.facts.remarks, ["2 documents in 2 blocks"]);
+        assert_eq!((data.ids(0), data.sequences(0)), (&[2, 5, 8, 9, 3, 2, 11, 3, 13, 16, 18, 3][..], vec![5, 7]));
+        let first = [NONE, WORD_START, WORD_PART, WORD_START, NONE];
+        let second = [NONE, WORD_START, NONE, WORD_START, WORD_PART, WORD_PART, NONE];
+        assert_eq!(data.label(0), Label::Tokens([&first[..], &second].concat()));
+        assert_eq!(packed.facts.remarks, ["2 documents in 1 block"]);
         let masking = Masking { probability: 0.15, whole_words: true, mask: 4, vocab_size: 57 };
         assert_eq!(data.collation(), &Collation::Masked(masking));
 
