@@ -16,14 +16,16 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 WARM_UP = 5  # steps that do not count, as in the peer
-LORA = ["lora.r=8", "lora.lora_alpha=16"]
+# All linear layers but the pooler's, as in the peer.
+LORA = ["lora.r=8", "lora.lora_alpha=16", 'lora.target_modules=["query", "key", "value", "attention.output.dense", '
+        '"intermediate.dense", "output.dense"]']
 # Method: peak learning rate, our settings, whether the peer has it.
 METHODS = {
     "full": (1e-4, [], True),
     "top-half": (1e-4, ['model.train=["layers.3-5", "bert.pooler.*", "head"]'], True),
     "head": (1e-3, ['model.train=["classifier.*"]'], True),
     "layer-decay": (2e-4, ["train.layer_lr_decay=0.8"], True),
-    "unfreezing": (1e-4, ["train.unfreeze=20"], False),
+    "unfreezing": (1e-4, ["train.unfreeze={tenth}"], False),  # a layer each tenth of the steps
     "bitfit": (1e-3, ['model.train=["*.bias", "classifier.*"]'], True),
     "lora": (1e-3, LORA, True),
     "dora": (1e-3, [*LORA, "lora.use_dora=true"], True),
@@ -76,7 +78,7 @@ def ours(a, method, seed):
         f"data.eval={a.data}/dev.tsv", f"output_dir={folder}", "overwrite_output_dir=true", f"max_steps={a.steps}",
         f"global_batch_size={a.ranks * a.batch}", f"learning_rate={rate}", "lr_scheduler_type=constant_with_warmup",
         f"warmup_steps={max(1, a.steps // 10)}", "weight_decay=0", "max_grad_norm=1.0", "logging_steps=1",
-        "save_strategy=no", f"seed={seed}", *settings]
+        "save_strategy=no", f"seed={seed}", *(word.format(tenth=max(1, a.steps // 10)) for word in settings)]
     text = run(shlex.split(a.mpirun) + ["-n", str(a.ranks), a.trainer, *words])
     with open(os.path.join(folder, "metrics.jsonl"), encoding="utf-8") as file:
         lines = json_lines(file.read())
