@@ -543,13 +543,12 @@ fn a_regression_over_pairs_trains_and_is_measured() {
     assert_eq!(found["eval_pearson"], last["eval_pearson"]);
     let wrong = run(trainer(&bench).args(evaluate).args(columns).args(["--task", "sequence-classification"])).expect(2);
     assert!(wrong.stderr.contains("run/final") && wrong.stderr.contains("regression"), "{}", wrong.text());
-    let summaries = bench.lines("run", "event");
-    assert_eq!(summaries.len(), 1, "one summary");
+    let summary = bench.summary("run");
     // fp32 on one rank: weights, gradients and two moments, 16 bytes a parameter, and little else between steps.
     let file = fs::read(bench.path("run/final/model.safetensors")).unwrap();
     let header = u64::from_le_bytes(file[..8].try_into().unwrap());
     let parameters = (file.len() as u64 - 8 - header) / 4;
-    let bytes = |list: &str| summaries[0][list][0]["total"].as_u64().unwrap_or_else(|| panic!("{list}: {summaries:?}"));
+    let bytes = |list: &str| summary[list][0]["total"].as_u64().unwrap_or_else(|| panic!("{list}: {summary}"));
     let (held, peak) = (bytes("persistent_bytes"), bytes("peak_bytes"));
     assert!((16 * parameters..17 * parameters).contains(&held), "{held} bytes for {parameters} parameters");
     assert!(peak > held, "{peak} {held}");

@@ -104,7 +104,7 @@ fn shards_stay_on_their_host() {
     run(resumed.arg("--resume").arg(bench.path("all/checkpoint-4"))).expect(0);
     assert_equivalent(&bench.steps("resumed"), &bench.steps("all"), "resumed within hosts");
 
-    let sent = |out: &str| bench.lines(out, "event")[0]["inter_host_bytes_per_step"].as_f64().unwrap();
+    let sent = |out: &str| bench.summary(out)["inter_host_bytes_per_step"].as_f64().unwrap();
     let planned = |settings: &[&str]| {
         let mut command = trainer(&bench);
         command.args(["plan", "--json", "--ranks", "4", "--ranks-per-node", "2"]);

@@ -130,7 +130,7 @@ fn the_lowest_stage_that_fits_is_chosen() {
         run(mpirun(2, &bench).args(train(&bench, &fixed, &settings))).expect(0);
         assert_eq!(bench.steps(&out), bench.steps(&fixed), "{stage}");
         let held = |out: &str| {
-            let summary = bench.lines(out, "event").remove(0);
+            let summary = bench.summary(out);
             ["weights", "gradients", "optimizer"].map(|kind| summary["persistent_bytes"][0][kind].as_u64().unwrap())
         };
         assert_eq!(held(&out), held(&fixed), "{stage}");

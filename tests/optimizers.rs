@@ -317,7 +317,7 @@ fn the_best_average_becomes_the_final_model() {
     // The metric is a loss, and a greater one is declared better: the first evaluation wins.
     let more = [&more[..], &["greater_is_better=true", "learning_rate=3e-3"]].concat();
     bench.run(2, "best", &more, &Resume::None).unwrap();
-    let summary = bench.lines("best", "event").pop().unwrap();
+    let summary = bench.summary("best");
     assert_eq!(summary["best_global_step"], 3);
     bench
         .run(2, "short", &["max_steps=6", "save_steps=3", "ema_decay=0.5", "learning_rate=3e-3"], &Resume::None)

@@ -73,7 +73,7 @@ fn peaks(bench: &Bench, settings: &[String], world: usize, out: &str) -> (Peaks,
     let way = ways.iter().find(|way| way["configured"] == true).expect("the configured way is among them");
     let mut command = if world == 1 { trainer(bench) } else { mpirun(world, bench) };
     run(command.arg("train").args(settings)).expect(0);
-    let summary = bench.lines(out, "event").remove(0);
+    let summary = bench.summary(out);
     let ranks = summary["peak_bytes"].as_array().unwrap();
     let of = |at: usize, kinds: &Value, all: &Value| (if at < 5 { &kinds[KINDS[at]] } else { &all["total"] }).as_f64();
     let planned = std::array::from_fn(|at| of(at, &way["peak"], way).unwrap());
@@ -264,7 +264,7 @@ fn auto_checkpoints_as_few_blocks_as_necessary() {
     let ended = run(trainer(&bench).arg("train").args(settings(&["recompute=auto", &memory]))).expect(0);
     let told = flat(&ended.text());
     assert!(told.contains("activation checkpointing of the first 4 blocks (auto)"), "{told}");
-    let peak = bench.lines("run", "event").remove(0)["peak_bytes"][0]["total"].as_f64().unwrap();
+    let peak = bench.summary("run")["peak_bytes"][0]["total"].as_f64().unwrap();
     assert!(peak < totals[3] as f64, "{peak} of {totals:?}");
     // Not even all of them fit.
     let settings = settings(&["recompute=auto", "memory_per_rank=1MB", "overwrite_output_dir=true"]);

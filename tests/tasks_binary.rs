@@ -43,7 +43,7 @@ fn evaluations_tell_what_predictions_are_worth() {
     assert!(ended.stderr.contains("(2 labels: no, yes; positive: yes)"), "{}", ended.text());
     let logged = bench.lines("run", "eval_loss");
     let highest = logged.iter().map(|line| line["eval_roc_auc"].as_f64().unwrap()).fold(0.0, f64::max);
-    assert_eq!(bench.lines("run", "event").pop().unwrap()["best_metric"], json!(highest));
+    assert_eq!(bench.summary("run")["best_metric"], json!(highest));
 
     let evaluate = ["evaluate", "--model", "run/final", "--data", "eval.jsonl"];
     let found = run(trainer(&bench).args(evaluate).arg("--json")).expect(0).stdout;

@@ -112,7 +112,7 @@ fn what_is_frozen_takes_no_memory_for_training() {
     let measured = [("plain", "model.freeze=[]"), ("frozen", EARLY)].map(|(out, setting)| {
         let ended = run(trainer(&bench).args(train(&bench, out, &[setting]))).expect(0);
         assert_eq!(ended.stderr.contains(" of them frozen)"), out == "frozen", "{}", ended.text());
-        let summary = bench.lines(out, "event").remove(0);
+        let summary = bench.summary(out);
         move |list: &str, of: &str| summary[list][0][of].as_u64().unwrap_or_else(|| panic!("{list}.{of}: {summary}"))
     });
     let [plain, frozen] = measured;

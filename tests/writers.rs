@@ -136,7 +136,7 @@ fn several_files_are_one_checkpoint() {
     let more = [&best[..], &[ALL, "learning_rate=0.3"]].concat();
     go(&bench, 2, "run", &more, &Resume::None);
     let run = bench.path("run");
-    let step = bench.lines("run", "event")[0]["best_global_step"].as_u64().unwrap();
+    let step = bench.summary("run")["best_global_step"].as_u64().unwrap();
     assert!(step < 6, "the first is better than the last: {step}");
     let chosen = run.join(format!("checkpoint-{step}"));
     assert!(of_set(&run.join("final/model.safetensors")) == of_set(&chosen.join("model.safetensors")));
@@ -147,6 +147,33 @@ fn several_files_are_one_checkpoint() {
     fs::remove_dir_all(run.join("final")).unwrap();
     go(&bench, 1, "run", &more, &Resume::Auto);
     assert!(run.join("damaged-checkpoint-6").exists() && run.join("checkpoint-6").exists());
+}
+
+/// A checkpoint that is written while training goes on has the weights and the state of its step, as the checkpoint of a
+/// run that ends there has.
+#[test]
+fn checkpoints_in_the_background_are_those_of_their_step() {
+    let bench = bench();
+    for (world, zero, precision, writers) in [(1, 0, "fp32", "rank0"), (2, 3, "bf16", "all"), (2, 1, "fp32", "rank0")] {
+        let settings =
+            [format!("zero_stage={zero}"), format!("precision={precision}"), format!("checkpoint.writers={writers}")];
+        let mut more = vec![DROPOUT, "lr_scheduler_type=constant_with_warmup", "save_steps=3", "train.ema_decay=0.9"];
+        more.extend(settings.iter().map(String::as_str));
+        let (short, long) = (format!("short-{world}-{zero}"), format!("long-{world}-{zero}"));
+        go(&bench, world, &short, &[&more[..], &["max_steps=3"]].concat(), &Resume::None);
+        go(&bench, world, &long, &[&more[..], &["max_steps=9"]].concat(), &Resume::None);
+        let mut sets = vec!["model", "optimizer/adamw", "optimizer/ema"];
+        sets.extend((precision == "bf16").then_some("optimizer/master"));
+        for set in sets {
+            let of = |out: &str| of_set(&bench.path(out).join(format!("checkpoint-3/{set}.safetensors")));
+            assert!(of(&short) == of(&long), "{world} ranks, ZeRO {zero}: {set}");
+        }
+        let events = |out: &str| {
+            let lines = bench.lines(out, "event").into_iter().filter(|line| line["event"] == "checkpoint");
+            lines.map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!((events(&short), events(&long)), (vec![3], vec![3, 6, 9]));
+    }
 }
 
 /// Rank 1 sees another folder under the name of rank 0's: said before the first step, with its host.

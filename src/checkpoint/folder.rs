@@ -34,37 +34,74 @@ pub fn copy_file(from: &Path, to: &Path) -> Result<()> {
     copy().context(format!("{} cannot be copied to {}", from.display(), to.display()))
 }
 
-/// Creates `target` with the content that `fill` writes. A folder with that name is never incomplete, and an existing
-/// `target` is only replaced once the new one is complete. With `mark`, [`COMPLETE`] is written last.
+/// A folder that is built under a temporary name beside its place. Dropping it before [`Building::put`] removes it.
+#[derive(Debug)]
+pub struct Building {
+    temporary: PathBuf,
+    target: PathBuf,
+    placed: bool,
+}
+
+impl Building {
+    /// Creates the temporary folder, empty.
+    ///
+    /// # Errors
+    /// The folder name and the system error.
+    pub fn create(target: &Path) -> Result<Self> {
+        let temporary = temporary_name(target)?;
+        if temporary.exists() {
+            fs::remove_dir_all(&temporary).context(temporary.display())?;
+        }
+        let building = Building { temporary, target: target.to_owned(), placed: false };
+        let temporary = &building.temporary;
+        fs::create_dir_all(temporary).context(format!("{}: cannot be created", temporary.display()))?;
+        Ok(building)
+    }
+
+    /// The temporary folder, for the files.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Puts the folder in its place. A folder with that name is never incomplete: an existing one is only replaced once
+    /// the new one is complete. With `mark`, [`COMPLETE`] is written last.
+    ///
+    /// # Errors
+    /// Those of the file system; the temporary folder is removed.
+    pub fn put(mut self, mark: bool) -> Result<()> {
+        sync_dir(&self.temporary)?;
+        put(&self.temporary, &self.target, mark)?;
+        self.placed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        if !self.placed {
+            // The first error is reported; the next run removes a remaining temporary folder.
+            _ = fs::remove_dir_all(&self.temporary);
+        }
+    }
+}
+
+/// Creates `target` with the content that `fill` writes, as [`Building`] does.
 ///
 /// # Errors
 /// Errors of `fill` and of the file system; the temporary folder is removed.
 pub fn replace(target: &Path, mark: bool, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let temporary = temporary_name(target)?;
-    let result = build(&temporary, fill).and_then(|()| put(&temporary, target, mark));
-    if result.is_err() {
-        // The first error is reported; the next run removes a remaining temporary folder.
-        _ = fs::remove_dir_all(&temporary);
-    }
-    result
+    let building = Building::create(target)?;
+    fill(building.path())?;
+    building.put(mark)
 }
 
-/// Returns the name under which [`replace`] builds a folder.
+/// Returns the name under which a folder is built.
 ///
 /// # Errors
 /// A path without a name.
 pub fn temporary_name(target: &Path) -> Result<PathBuf> {
     let name = target.file_name().ok_or_else(|| Error::other(format!("{}: not a folder name", target.display())))?;
     Ok(target.with_file_name(format!(".{}.tmp", name.to_string_lossy())))
-}
-
-fn build(temporary: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    if temporary.exists() {
-        fs::remove_dir_all(temporary).context(temporary.display())?;
-    }
-    fs::create_dir_all(temporary).context(format!("{}: cannot be created", temporary.display()))?;
-    fill(temporary)?;
-    sync_dir(temporary)
 }
 
 fn put(temporary: &Path, target: &Path, mark: bool) -> Result<()> {

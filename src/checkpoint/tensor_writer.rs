@@ -11,7 +11,7 @@ use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// A tensor to be written.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +28,53 @@ impl Entry {
     pub fn bytes(&self) -> u64 {
         let numel: i64 = self.shape.iter().product();
         numel as u64 * self.kind.elt_size_in_bytes() as u64
+    }
+}
+
+/// A tensor in host memory, as it is written.
+#[derive(Debug)]
+pub struct Values {
+    entry: Entry,
+    memory: Memory,
+}
+
+#[derive(Debug)]
+enum Memory {
+    /// It may share memory with the tensor that it was made of.
+    Tensor(Tensor),
+    Copy(Vec<u8>),
+}
+
+impl Values {
+    /// Returns a tensor's values, cast to `kind`; they may share its memory.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn of(name: &str, tensor: &Tensor, kind: Kind) -> Result<Self> {
+        let tensor = transfer::to_host(&tensor.detach())?.f_to_kind(kind)?;
+        Ok(Values {
+            entry: Entry { name: name.to_owned(), shape: tensor.size(), kind },
+            memory: Memory::Tensor(tensor),
+        })
+    }
+
+    /// Returns a tensor's values in memory of their own, so that the tensor may change. The copy does not count as
+    /// memory of tensors.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn copy_of(name: &str, tensor: &Tensor, kind: Kind) -> Result<Self> {
+        let shares = tensor.device() == Device::Cpu;
+        let values = Values::of(name, tensor, kind)?;
+        let memory = if shares { Memory::Copy(values.bytes().to_vec()) } else { values.memory };
+        Ok(Values { memory, ..values })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.memory {
+            Memory::Tensor(tensor) => crate::ffi::bytes(tensor),
+            Memory::Copy(bytes) => bytes,
+        }
     }
 }
 
@@ -69,23 +116,30 @@ impl Writer {
     /// # Errors
     /// A name or shape that differs from the next entry; system errors.
     pub fn write(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
-        let error = |e: &dyn Display| unwritable(&self.path, format!("tensor {name}: {e}"));
-        let Some(entry) = self.entries.get(self.done) else { return Err(error(&"not in the header")) };
-        if entry.name != name {
-            return Err(error(&format!("expected {}", entry.name)));
-        }
-        if entry.shape != tensor.size() {
-            return Err(error(&format!("the shape is {:?}, but {:?} in the header", tensor.size(), entry.shape)));
-        }
-        let tensor = transfer::to_host(&tensor.detach())?.f_to_kind(entry.kind)?;
-        self.file.write_all(crate::ffi::bytes(&tensor)).map_err(|e| error(&e))?;
-        self.done += 1;
-        Ok(())
+        let kind = self.entries.get(self.done).map_or(tensor.kind(), |entry| entry.kind);
+        self.write_values(&Values::of(name, tensor, kind)?)
     }
 
-    /// Whether this tensor is the next entry.
-    pub fn expects(&self, name: &str) -> bool {
-        self.entries.get(self.done).is_some_and(|entry| entry.name == name)
+    /// Writes the next entry from host memory.
+    ///
+    /// # Errors
+    /// As [`Writer::write`]; another dtype than the entry's.
+    pub fn write_values(&mut self, values: &Values) -> Result<()> {
+        let Entry { name, shape, kind } = &values.entry;
+        let error = |e: &dyn Display| unwritable(&self.path, format!("tensor {name}: {e}"));
+        let Some(entry) = self.entries.get(self.done) else { return Err(error(&"not in the header")) };
+        if entry.name != *name {
+            return Err(error(&format!("expected {}", entry.name)));
+        }
+        if entry.shape != *shape {
+            return Err(error(&format!("the shape is {shape:?}, but {:?} in the header", entry.shape)));
+        }
+        if entry.kind != *kind {
+            return Err(error(&format!("the dtype is {kind:?}, but {:?} in the header", entry.kind)));
+        }
+        self.file.write_all(values.bytes()).map_err(|e| error(&e))?;
+        self.done += 1;
+        Ok(())
     }
 
     /// Flushes the file to disk and renames it, replacing an existing file. The umask determines its permissions.
@@ -159,7 +213,6 @@ mod tests {
     use super::*;
     use crate::checkpoint::tensors::TensorFile;
     use safetensors::SafeTensors;
-    use tch::Device;
 
     fn entry(name: &str, shape: &[i64], kind: Kind) -> Entry {
         Entry { name: name.to_owned(), shape: shape.to_vec(), kind }

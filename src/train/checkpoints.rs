@@ -1,25 +1,34 @@
 //! Writes checkpoints and the final model.
 //!
-//! All ranks take part: sharded tensors are gathered unit by unit, and each unit is written before the next one, so that
-//! saving needs no more memory than a step. Rank 0 writes, or with [`Writers::All`] every rank a part of the tensors.
+//! All ranks take part: sharded tensors are gathered unit by unit. Rank 0 writes, or with [`Writers::All`] every rank a
+//! part of the tensors. The files of a checkpoint are written on a thread from copies, of which as many wait as memory
+//! allows: training goes on once all tensors are copied. A folder gets its name when all of its files are complete.
 
 use crate::checkpoint::adapter::{self, AdapterConfig};
+use crate::checkpoint::file_queue::FileQueue;
+use crate::checkpoint::folder::Building;
 use crate::checkpoint::run_dir::FINAL;
 use crate::checkpoint::sharded::{self, TensorFiles};
 use crate::checkpoint::weight_files::weights_of;
 use crate::checkpoint::{RunDir, TrainerState, export, folder};
 use crate::comm::Collective;
 use crate::config::{MODEL_FILE, Writers};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::machine::host_name;
 use crate::models::hf_names::HfNames;
+use crate::observe::memory::available_bytes;
 use crate::observe::progress::Phase;
-use crate::train::checkpoint_files::{Share, Sink};
+use crate::train::checkpoint_files::{Files, Share, Sink};
 use crate::train::step::Stepper;
 use crate::train::{optimizer_files, shared_folder};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// After a failure, the time in which a checkpoint that is being written may still become complete.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Writes the checkpoints of a run. Only rank 0 has the locked folder.
 pub struct Checkpoints {
@@ -40,6 +49,59 @@ pub struct Checkpoints {
     pub limit: Option<usize>,
     /// Whether to keep the best checkpoint beyond the limit, because it becomes the final model.
     pub keeps_best: bool,
+    /// The checkpoint that is being written, until the next one begins.
+    pub pending: Option<Pending>,
+}
+
+/// A checkpoint that is being written.
+#[derive(Debug)]
+pub struct Pending {
+    step: u64,
+    best: Option<u64>,
+    /// This rank's files; none once they are complete.
+    queue: Option<FileQueue>,
+    /// The folder, on rank 0, until it is in its place.
+    building: Option<Building>,
+    /// The files of other ranks.
+    of_others: Vec<PathBuf>,
+    began: Instant,
+    pause: Duration,
+    background: bool,
+}
+
+/// A complete checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Saved {
+    pub step: u64,
+    /// Time for which training stood still.
+    pub pause: Duration,
+    /// Time from the start to the complete folder.
+    pub total: Duration,
+    /// Whether training went on meanwhile.
+    pub background: bool,
+}
+
+impl Saved {
+    /// Describes the checkpoint at `path`.
+    pub fn text(&self, path: &Path) -> String {
+        let [pause, total] = [self.pause, self.total].map(|time| time.as_secs_f64());
+        let background =
+            if self.background { format!(" (pause {pause:.2} s, written in {total:.2} s)") } else { String::new() };
+        format!("saved {}{background}", path.display())
+    }
+
+    /// Returns the line of `metrics.jsonl`.
+    pub fn line(&self) -> Value {
+        let [pause, total] = [self.pause, self.total].map(|time| time.as_secs_f64());
+        json!({"event": "checkpoint", "step": self.step, "pause_seconds": pause, "seconds": total})
+    }
+}
+
+impl Pending {
+    fn saved(&self) -> Saved {
+        let (total, background) = (self.began.elapsed(), self.background);
+        Saved { step: self.step, pause: if background { self.pause } else { total }, total, background }
+    }
 }
 
 fn saving(folder: &str, tensors: usize) -> Phase {
@@ -47,43 +109,126 @@ fn saving(folder: &str, tensors: usize) -> Phase {
 }
 
 impl Checkpoints {
-    /// Writes the checkpoint of a step. All ranks call it and get the same result.
+    /// Starts the checkpoint of a step, after completing the one before. Unless `waits`, files are written while training
+    /// goes on: [`Checkpoints::poll`] tells when they are complete. All ranks call it. Returns the checkpoints that are
+    /// complete, on rank 0.
     ///
     /// # Errors
-    /// The system's error on a rank that writes, such as a full disk. Earlier checkpoints are unchanged.
-    pub fn save(&self, stepper: &mut Stepper, state: &TrainerState) -> Result<()> {
+    /// The system's error on a rank that writes, such as a full disk: on all ranks if `waits`, else from a later call.
+    /// Earlier checkpoints are unchanged.
+    pub fn save(&mut self, stepper: &mut Stepper, state: &TrainerState, waits: bool) -> Result<Vec<Saved>> {
+        let mut saved = Vec::from_iter(self.settle()?);
+        let began = Instant::now();
         stepper.weights.settle()?;
         let stepper = &*stepper;
-        let fill = |to: Option<&Path>| -> Result<()> {
-            let params = &stepper.params;
-            let states = optimizer_files::tensors(stepper);
-            let tensors = export::entries(params, &self.names).len() + states;
-            let phase = saving(&format!("checkpoint-{}", state.global_step), tensors);
-            let weights = self.write_model(stepper, to, &phase)?;
-            let optimizer = optimizer_files::write(stepper, to, self.share(), &phase)?;
-            weights.and(optimizer)?;
-            to.filter(|_| self.comm.is_main()).map_or(Ok(()), |to| state.write(to))
-        };
-        let result = self.replace(&format!("checkpoint-{}", state.global_step), true, fill).map_err(|e| {
-            let step = state.global_step;
-            e.context(format!(
-                "checkpoint of step {step} not written (earlier ones are kept: continue with --resume auto)"
-            ))
-        });
-        self.comm.agree(result, "saving a checkpoint")?;
+        let step = state.global_step;
+        let params = &stepper.params;
+        let tensors = export::entries(params, &self.names).len() + optimizer_files::tensors(stepper);
+        let name = format!("checkpoint-{step}");
+        let phase = saving(&name, tensors);
+        let (building, folder) = self.create(&name).map_err(|e| not_written(step, e))?;
+        let queue = if waits { FileQueue::direct() } else { FileQueue::background(self.room())? };
+        let mut files = Files { folder: folder.as_deref(), queue, phase, of_others: Vec::new() };
+        self.write_model(stepper, &mut files)?;
+        optimizer_files::write(stepper, self.share(), &mut files)?;
+        let Files { mut queue, of_others, .. } = files;
+        if let Some(folder) = folder.filter(|_| self.comm.is_main()) {
+            let state = state.clone();
+            queue.push(0, move || state.write(&folder));
+        }
+        queue.close();
         let best = state.best_global_step.filter(|_| self.keeps_best);
+        let pause = began.elapsed();
+        let (queue, background) = (Some(queue), !waits);
+        self.pending = Some(Pending { step, best, queue, building, of_others, began, pause, background });
+        if waits {
+            saved.extend(self.settle()?);
+        }
+        Ok(saved)
+    }
+
+    /// Returns the bytes of copies that may wait to be written on this rank.
+    fn room(&self) -> u64 {
+        let writers = if self.writers == Writers::All { self.comm.local_world() } else { 1 };
+        available_bytes().unwrap_or_default() / 2 / writers as u64
+    }
+
+    /// Completes the checkpoint that is being written if all of its files are there. It waits for nothing and talks to no
+    /// rank. Returns it on rank 0.
+    ///
+    /// # Errors
+    /// This rank could not write its files: the job must end.
+    pub fn poll(&mut self) -> Result<Option<Saved>> {
+        let Some(mut pending) = self.pending.take() else { return Ok(None) };
+        if let Some(queue) = pending.queue.take_if(|queue| queue.is_finished()) {
+            queue.join().map_err(|e| not_written(pending.step, self.here(e)))?;
+        }
+        let complete = pending.queue.is_none() && pending.of_others.iter().all(|file| file.exists());
+        let placed = pending.building.take_if(|_| complete).map(|building| building.put(true));
+        let saved = placed.is_some().then(|| pending.saved());
+        let (step, best) = (pending.step, pending.best);
+        // Until the ranks have agreed in `settle`.
+        self.pending = Some(pending);
+        placed.transpose().map_err(|e| not_written(step, e))?;
+        saved.iter().for_each(|_| self.rotate(best));
+        Ok(saved)
+    }
+
+    /// Waits until the checkpoint that is being written is complete. All ranks call it. Returns it on rank 0, unless
+    /// [`Checkpoints::poll`] has.
+    ///
+    /// # Errors
+    /// Any rank could not write its files; all ranks get the error.
+    pub fn settle(&mut self) -> Result<Option<Saved>> {
+        let Some(mut pending) = self.pending.take() else { return Ok(None) };
+        let written = pending.queue.take().map_or(Ok(()), FileQueue::join);
+        let written = written.map_err(|e| not_written(pending.step, self.here(e)));
+        self.comm.agree(written, "writing the files of a checkpoint")?;
+        let placed = pending.building.take().map(|building| building.put(true)).transpose();
+        let placed = placed.map_err(|e| not_written(pending.step, e));
+        let placed = self.comm.agree(placed, "saving a checkpoint")?;
+        Ok(placed.map(|()| {
+            self.rotate(pending.best);
+            pending.saved()
+        }))
+    }
+
+    /// Adds this rank and its host to an error, except on rank 0.
+    fn here(&self, e: Error) -> Error {
+        match self.comm.rank() {
+            0 => e,
+            rank => e.context(format!("rank {rank} on {}", host_name())),
+        }
+    }
+
+    /// After a failure of this run, completes the checkpoint that rank 0 is writing, for a limited time.
+    pub fn rescue(&mut self) -> Option<Saved> {
+        let began = Instant::now();
+        while self.pending.as_ref().is_some_and(|pending| pending.building.is_some()) && began.elapsed() < PATIENCE {
+            match self.poll() {
+                Ok(None) => thread::sleep(Duration::from_millis(20)),
+                Ok(saved) => return saved,
+                Err(e) => {
+                    tracing::warn!("{e}");
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    fn rotate(&self, best: Option<u64>) {
         let rotated = self.dir.as_ref().zip(self.limit).map(|(dir, limit)| dir.rotate(limit, best));
         if let Some(Err(e)) = rotated {
             tracing::warn!("an old checkpoint was not removed: {e}");
         }
-        Ok(())
     }
 
-    /// Writes `final/`: the current model, or that of the checkpoint `best`.
+    /// Writes `final/`: the current model, or that of the checkpoint `best`. All ranks call it.
     ///
     /// # Errors
-    /// As [`Checkpoints::save`].
-    pub fn finish(&self, stepper: &mut Stepper, best: Option<u64>) -> Result<()> {
+    /// As [`Checkpoints::settle`].
+    pub fn finish(&mut self, stepper: &mut Stepper, best: Option<u64>) -> Result<()> {
         let mut best = best;
         if let (Some(step), true) = (best, stepper.ema.is_some()) {
             // A checkpoint's model has the weights themselves.
@@ -93,15 +238,21 @@ impl Checkpoints {
         }
         stepper.swap_ema()?;
         stepper.weights.settle()?;
-        let stepper = &*stepper;
         let result = match best {
-            None => self.replace(FINAL, false, |to| {
-                let phase = saving(FINAL, export::entries(&stepper.params, &self.names).len());
-                self.write_model(stepper, to, &phase)?
-            }),
+            None => self.write_final(stepper),
             Some(step) => self.dir.as_ref().map_or(Ok(()), |dir| copy_model(&dir.checkpoint(step), &dir.finished())),
         };
         self.comm.agree(result.map_err(|e| e.context("final model not written")), "saving the final model")
+    }
+
+    fn write_final(&self, stepper: &Stepper) -> Result<()> {
+        let (building, folder) = self.create(FINAL)?;
+        let phase = saving(FINAL, export::entries(&stepper.params, &self.names).len());
+        let mut files = Files { folder: folder.as_deref(), queue: FileQueue::direct(), phase, of_others: Vec::new() };
+        self.write_model(stepper, &mut files)?;
+        let written = files.queue.join().map_err(|e| self.here(e));
+        let written = self.comm.agree(written, "writing the files of the final model");
+        written.and_then(|()| building.map_or(Ok(()), |building| building.put(false)))
     }
 
     fn share(&self) -> Share {
@@ -111,73 +262,58 @@ impl Checkpoints {
         }
     }
 
-    /// Writes a folder of the run. Every rank runs `fill`, because its collectives need all ranks; it gets the folder on
-    /// the ranks that write.
-    fn replace(&self, name: &str, mark: bool, fill: impl Fn(Option<&Path>) -> Result<()>) -> Result<()> {
-        let target = self.output_dir.join(name);
-        if self.writers == Writers::All && self.comm.world() > 1 {
-            return self.replace_together(&target, mark, fill);
-        }
-        if self.dir.is_none() {
-            return fill(None);
-        }
-        let mut filled = false;
-        let result = folder::replace(&target, mark, |to| {
-            filled = true;
-            fill(Some(to))
-        });
-        if filled { result } else { fill(None).and(result) }
-    }
-
-    /// Writes a folder on all ranks: rank 0 creates it, and puts it in place after every rank has written its files.
-    fn replace_together(&self, target: &Path, mark: bool, fill: impl Fn(Option<&Path>) -> Result<()>) -> Result<()> {
-        const CREATING: &str = "creating the folder of a checkpoint";
+    /// Creates a folder of the run on rank 0. Returns its temporary name too, on the ranks that write. All ranks call it.
+    fn create(&self, name: &str) -> Result<(Option<Building>, Option<PathBuf>)> {
         let comm = self.comm.as_ref();
-        let fill = |to: &Path| -> Result<()> {
-            shared_folder::check(comm, to)?;
-            let host = || format!("rank {} on {}", comm.rank(), host_name());
-            let written = fill(Some(to)).map_err(|e| if comm.is_main() { e } else { e.context(host()) });
-            comm.agree(written, "writing the files of a checkpoint")
-        };
-        if self.dir.is_none() {
-            comm.agree(Ok(()), CREATING)?;
-            return fill(&folder::temporary_name(target)?);
+        let target = self.output_dir.join(name);
+        let building = self.dir.as_ref().map(|_| Building::create(&target)).transpose();
+        let building = comm.agree(building, "creating the folder of a checkpoint")?;
+        if self.writers == Writers::Rank0 || comm.world() == 1 {
+            let folder = building.as_ref().map(|building| building.path().to_owned());
+            return Ok((building, folder));
         }
-        let mut created = false;
-        let result = folder::replace(target, mark, |to| {
-            created = true;
-            comm.agree(Ok(()), CREATING)?;
-            fill(to)
-        });
-        if created { result } else { comm.agree(result, CREATING) }
+        let folder = folder::temporary_name(&target)?;
+        shared_folder::check(comm, &folder)?;
+        Ok((building, Some(folder)))
     }
 
-    /// The outer error comes from gathering, after which the ranks are out of step. The inner one comes from writing a
-    /// file, and is returned after all units are gathered.
-    fn write_model(&self, stepper: &Stepper, to: Option<&Path>, phase: &Phase) -> Result<Result<()>> {
+    /// Writes the model's folder.
+    ///
+    /// # Errors
+    /// Those of gathering, after which the ranks are out of step. Those of writing stay in the queue.
+    fn write_model(&self, stepper: &Stepper, files: &mut Files) -> Result<()> {
         let Stepper { model, params, weights, .. } = stepper;
-        let files = to.filter(|_| self.comm.is_main()).map_or(Ok(()), |to| {
-            let name = if self.adapter.is_some() { adapter::MODEL_CONFIG } else { "config.json" };
-            export::write_files(to, (name, &model.config_json(params.kind())), &self.origin)?;
-            self.adapter.as_ref().map_or(Ok(()), |adapter| adapter.write(to))?;
-            if let Some(generation) = &self.generation {
-                folder::write_file(&to.join(export::GENERATION_FILE), &serde_json::to_vec_pretty(generation)?)?;
-            }
-            folder::write_file(&to.join(MODEL_FILE), self.settings.as_bytes())
-        });
-        let set = to.map(|to| to.join(export::weight_file(params)));
+        if let Some(to) = files.folder.filter(|_| self.comm.is_main()) {
+            let (to, config, origin) = (to.to_owned(), model.config_json(params.kind()), self.origin.clone());
+            let (adapter, generation) = (self.adapter.clone(), self.generation.clone());
+            let settings = self.settings.clone();
+            files.queue.push(0, move || {
+                let name = if adapter.is_some() { adapter::MODEL_CONFIG } else { "config.json" };
+                export::write_files(&to, (name, &config), &origin)?;
+                adapter.map_or(Ok(()), |adapter| adapter.write(&to))?;
+                if let Some(generation) = &generation {
+                    folder::write_file(&to.join(export::GENERATION_FILE), &serde_json::to_vec_pretty(generation)?)?;
+                }
+                folder::write_file(&to.join(MODEL_FILE), settings.as_bytes())
+            });
+        }
         // PEFT reads one file.
         let share = if self.adapter.is_some() { Share { writers: 1, ..self.share() } } else { self.share() };
-        let mut file = Sink::create(set, export::entries(params, &self.names), share, phase);
+        let mut file = Sink::create(export::weight_file(params), export::entries(params, &self.names), share, files);
         for (unit, spec) in params.layout().units().iter().enumerate() {
             if !spec.members.iter().any(|&id| export::is_exported(params, id)) {
                 continue;
             }
             let whole = weights.whole(params, unit)?;
-            file.write(|| export::parts(params, &self.names, unit, &whole));
+            file.write(files, || export::parts(params, &self.names, unit, &whole));
         }
-        Ok(files.and(file.finish()))
+        file.finish(files);
+        Ok(())
     }
+}
+
+fn not_written(step: u64, e: Error) -> Error {
+    e.context(format!("checkpoint of step {step} not written (earlier ones are kept: continue with --resume auto)"))
 }
 
 fn copy_model(from: &Path, target: &Path) -> Result<()> {
@@ -195,74 +331,4 @@ fn copy_model(from: &Path, target: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::checkpoint::run_dir::Resume;
-    use crate::comm::threads;
-    use crate::error::Error;
-    use std::fs;
-    use std::thread;
-    use std::time::Duration;
-
-    /// Three ranks write a folder; `broken` cannot. Returns what each rank got.
-    fn write_together(output_dir: &Path, broken: Option<usize>) -> Vec<Result<()>> {
-        let rank_main = |comm: Arc<dyn Collective>| -> Result<()> {
-            let open = || RunDir::open(output_dir, &Resume::None, true).map(|(dir, _)| dir);
-            let rank = comm.rank();
-            let checkpoints = Checkpoints {
-                dir: comm.is_main().then(open).transpose()?,
-                output_dir: output_dir.to_owned(),
-                writers: Writers::All,
-                comm: Arc::clone(&comm),
-                names: HfNames { prefix: "", params: Vec::new(), legacy: &[] },
-                settings: String::new(),
-                origin: PathBuf::new(),
-                adapter: None,
-                generation: None,
-                limit: None,
-                keeps_best: false,
-            };
-            let result = checkpoints.replace("checkpoint-1", true, |to| {
-                let to = to.expect("every rank has the folder");
-                folder::write_file(&to.join(rank.to_string()), format!("{broken:?}").as_bytes())?;
-                if broken == Some(rank) { Err(Error::other("no space left")) } else { Ok(()) }
-            });
-            comm.agree(result, "saving")
-        };
-        let main = &rank_main;
-        thread::scope(|scope| {
-            let ends = threads::group(3, Duration::from_secs(20)).into_iter();
-            let ranks: Vec<_> = ends.map(|comm| scope.spawn(move || main(comm))).collect();
-            ranks.into_iter().map(|rank| rank.join().expect("a rank panicked")).collect()
-        })
-    }
-
-    /// Whichever rank fails, all learn it, the previous checkpoint stays, and nothing else does.
-    #[test]
-    fn a_failure_of_any_rank_keeps_only_the_previous_checkpoint() {
-        let dir = tempfile::tempdir().unwrap();
-        let content = || {
-            let of = |path: &Path| fs::read_dir(path).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
-            let mut all = of(dir.path());
-            all.extend(of(&dir.path().join("checkpoint-1")));
-            let mut all: Vec<(PathBuf, Option<String>)> =
-                all.into_iter().map(|path| (path.clone(), fs::read_to_string(path).ok())).collect();
-            all.sort();
-            all
-        };
-        assert!(write_together(dir.path(), None).iter().all(Result::is_ok));
-        let before = content();
-        assert_eq!(before.len(), 1 + 3 + 1, "the folder, three files and the mark: {before:?}");
-        for broken in 0..3 {
-            for (rank, result) in write_together(dir.path(), Some(broken)).into_iter().enumerate() {
-                let message = result.expect_err("an error").to_string();
-                let host = format!("rank {broken} on {}: ", host_name());
-                assert!(
-                    message.contains("no space left") && message.contains(&host) == (broken > 0),
-                    "{rank}: {message}"
-                );
-            }
-            assert_eq!(content(), before, "rank {broken} failed");
-        }
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use crate::observe::progress::Phase;
 use crate::optim::adafactor::Factor;
 use crate::optim::held::Held;
 use crate::parallel::whole;
-use crate::train::checkpoint_files::{Share, Sink};
+use crate::train::checkpoint_files::{Files, Share, Sink};
 use crate::train::step::Stepper;
 use std::fs;
 use std::path::Path;
@@ -53,44 +53,42 @@ fn weight_entries(params: &Params) -> Vec<Entry> {
     trained.flat_map(|unit| State::WEIGHTS.entries(params, &unit.members)).collect()
 }
 
-/// Writes `optimizer/` into a checkpoint folder. All ranks call it; those that write have the folder.
+/// Writes `optimizer/` into a checkpoint folder. All ranks call it.
 ///
 /// # Errors
-/// The outer error comes from gathering, after which the ranks are out of step. The inner one comes from writing a file,
-/// and is returned after all units are gathered.
-pub fn write(stepper: &Stepper, to: Option<&Path>, share: Share, phase: &Phase) -> Result<Result<()>> {
+/// Those of gathering, after which the ranks are out of step. Those of writing stay in the queue.
+pub fn write(stepper: &Stepper, share: Share, files: &mut Files) -> Result<()> {
     let Stepper { params, weights, optimizer, .. } = stepper;
-    let made = to.map_or(Ok(()), |to| {
+    if let Some(to) = files.folder {
         let folder = to.join("optimizer");
-        fs::create_dir_all(&folder).context(folder.display())
-    });
+        files.queue.push(0, move || fs::create_dir_all(&folder).context(folder.display()));
+    }
     let gather = |owned: &Tensor| whole(weights.comm(), weights.zero(), owned, "optimizer state");
-    let sink = |set: &str, entries| Sink::create(to.map(|to| to.join(set)), entries, share, phase);
     let units = params.layout().units();
-    let mut file = sink(&file_of(optimizer.rule().name()), optimizer_entries(stepper));
+    let mut file = Sink::create(&file_of(optimizer.rule().name()), optimizer_entries(stepper), share, files);
     for (index, unit) in units.iter().enumerate() {
         for (held, (state, members)) in optimizer.held(index).iter().zip(states(stepper, index)) {
             if members.is_empty() {
                 continue;
             }
             let whole = gather(&held.spread()?)?;
-            file.write(|| state.parts(params, index, &members, &whole));
+            file.write(files, || state.parts(params, index, &members, &whole));
         }
         let named = |factor: Factor| {
             let name = State::named(factor.name).of(&params.spec(unit.members[factor.member]).name);
             (name, factor.values)
         };
-        file.write(|| optimizer.factors(index).into_iter().map(named).collect());
+        file.write(files, || optimizer.factors(index).into_iter().map(named).collect());
     }
-    let mut result = made.and(file.finish());
+    file.finish(files);
     let mut copy = |set: &str, of: &dyn Fn(usize) -> Option<Tensor>| -> Result<()> {
-        let mut file = sink(set, weight_entries(params));
+        let mut file = Sink::create(set, weight_entries(params), share, files);
         for (index, unit) in units.iter().enumerate() {
             let Some(owned) = of(index) else { continue };
             let whole = gather(&owned)?;
-            file.write(|| State::WEIGHTS.parts(params, index, &unit.members, &whole));
+            file.write(files, || State::WEIGHTS.parts(params, index, &unit.members, &whole));
         }
-        result = std::mem::replace(&mut result, Ok(())).and(file.finish());
+        file.finish(files);
         Ok(())
     };
     if let Some(ema) = &stepper.ema {
@@ -99,7 +97,7 @@ pub fn write(stepper: &Stepper, to: Option<&Path>, share: Share, phase: &Phase) 
     if params.kind() != Kind::Float {
         copy(MASTERS, &|unit| weights.master(unit).map(Tensor::shallow_clone))?;
     }
-    Ok(result)
+    Ok(())
 }
 
 /// Loads the optimizer state of a checkpoint. With `thaws`, weights that were frozen in it may be trained now: their

@@ -11,7 +11,7 @@ use crate::observe::metrics_file::MetricsFile;
 use crate::observe::progress::Progress;
 use crate::observe::{logs, memory, progress};
 use crate::optim::Plateau;
-use crate::train::checkpoints::Checkpoints;
+use crate::train::checkpoints::{Checkpoints, Saved};
 use crate::train::clock::Clock;
 use crate::train::evaluate::{Evaluation, Evaluator};
 use crate::train::generation::Generation;
@@ -23,7 +23,8 @@ use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::step::{StepOutcome, Stepper};
 use crate::train::warnings::Warnings;
 use crate::train::{
-    feed, memory_report, optimizer_files, optimizers, profiling, report, schedule, settings, shared_folder, summary,
+    evaluate, feed, memory_report, optimizer_files, optimizers, profiling, report, schedule, settings, shared_folder,
+    summary,
 };
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -148,6 +149,7 @@ impl Trainer {
             generation: generation_file,
             limit: config.train.save_total_limit,
             keeps_best: config.train.load_best_model_at_end,
+            pending: None,
         };
         let data = Data { train: Arc::new(data.train.dataset), eval: data.eval.map(Arc::new), sampler };
         let (clock, warnings) = (Clock::new(), Warnings::new());
@@ -175,8 +177,17 @@ impl Trainer {
     /// Trains until the last step or until a stop is requested.
     ///
     /// # Errors
-    /// Those of a step, of evaluation and of saving.
+    /// Those of a step, of evaluation and of saving. A checkpoint that is being written is completed first.
     pub fn run(&mut self) -> Result<Ended> {
+        let ended = self.train();
+        if ended.is_err() {
+            let saved = self.checkpoints.rescue();
+            self.report_saved(saved)?;
+        }
+        ended
+    }
+
+    fn train(&mut self) -> Result<Ended> {
         let (first, last) = (self.state.global_step + 1, self.state.max_steps);
         let Data { train, sampler, .. } = &self.data;
         let (rank, device) = (self.comm.rank(), self.comm.device());
@@ -192,7 +203,7 @@ impl Trainer {
             profiling::begin(&self.config, self.comm.as_ref(), step, [first, last])?;
             let (tokens, before) = (input.tokens, [traffic(), between_hosts()]);
             let Some(outcome) = self.stepper.step(input, self.start.stop.raised())? else {
-                self.save()?;
+                self.save(true)?;
                 self.progress.finish();
                 return Ok(Ended::Stopped { step: self.state.global_step });
             };
@@ -209,9 +220,7 @@ impl Trainer {
             self.state.skipped_steps += u64::from(outcome.skipped);
             self.state.add_loss(outcome.loss);
             self.state.epoch = step as f64 / self.steps_per_epoch as f64;
-            if step == last {
-                self.held = Some(Bytes::held(device, self.stepper.kept()));
-            }
+            self.held = (step == last).then(|| Bytes::held(device, self.stepper.kept()));
             self.after_step(&outcome, step == last)?;
         }
         self.finish()
@@ -247,9 +256,11 @@ impl Trainer {
         for warning in self.warnings.after_step(outcome.loss) {
             self.progress.event(&format!("warning   {warning}"));
         }
+        let written = self.checkpoints.poll()?;
+        self.report_saved(written)?;
         let best = evaluates && self.evaluate()?;
         if saves || (best && keeps_best) {
-            self.save()?;
+            self.save(last)?;
         }
         Ok(())
     }
@@ -298,7 +309,7 @@ impl Trainer {
             evaluator.metrics(&eval)
         })?;
         self.stepper.swap_ema()?;
-        let best = self.track_best(&metrics);
+        let best = evaluate::track_best(&mut self.state, &self.config.train, &metrics);
         let reduced = self.observe_plateau(&metrics);
         let step = self.state.global_step;
         let text: Vec<String> = metrics.iter().map(|(name, value)| format!("eval_{name} {value:.4}")).collect();
@@ -322,36 +333,29 @@ impl Trainer {
         reduced.then_some(plateau.learning_rate)
     }
 
-    /// Whether this evaluation is the best so far. An undefined metric (a correlation with a constant) never is.
-    fn track_best(&mut self, metrics: &Metrics) -> bool {
-        let wanted = &self.config.train.metric_for_best_model;
-        let Some(value) = metrics.iter().find(|(name, _)| name == wanted).map(|m| m.1).filter(|v| v.is_finite()) else {
-            return false;
-        };
-        let greater = self.config.train.is_greater_better();
-        let better = self.state.best_metric.is_none_or(|best| if greater { value > best } else { value < best });
-        if better {
-            self.state.best_metric = Some(value);
-            self.state.best_global_step = Some(self.state.global_step);
-        }
-        better
-    }
-
-    /// Writes the checkpoint of this step unless it exists already.
-    fn save(&mut self) -> Result<()> {
+    /// Writes the checkpoint of this step unless it exists already; `waits` until it is complete.
+    fn save(&mut self, waits: bool) -> Result<()> {
         let Stepper { params, optimizer, begun, .. } = &self.stepper;
         self.state.moments_began = begun.updates_before(params, optimizer);
         self.state.loss_scale = self.stepper.scaler.as_ref().map(settings::loss_scale);
         self.state.plateau = self.plateau.as_ref().map(|plateau| schedule::plateau_state(&self.config, plateau));
-        let (checkpoints, stepper, state) = (&self.checkpoints, &mut self.stepper, &self.state);
-        if self.saved == Some(state.global_step) {
-            return Ok(());
+        let (checkpoints, stepper, state) = (&mut self.checkpoints, &mut self.stepper, &self.state);
+        let saved = self.clock.pause(|| match self.saved == Some(state.global_step) {
+            true if waits => checkpoints.settle().map(Vec::from_iter),
+            true => Ok(Vec::new()),
+            false => checkpoints.save(stepper, state, waits),
+        })?;
+        self.saved = Some(self.state.global_step);
+        self.report_saved(saved)
+    }
+
+    fn report_saved(&mut self, saved: impl IntoIterator<Item = Saved>) -> Result<()> {
+        for saved in saved {
+            let path = self.config.output_dir.join(format!("checkpoint-{}", saved.step));
+            self.progress.event(&format!("{}  {}", self.state.place(), saved.text(&path)));
+            logs::tell_metrics(&saved.line());
+            self.metrics.as_mut().map_or(Ok(()), |file| file.write(&saved.line()))?;
         }
-        self.clock.pause(|| checkpoints.save(stepper, state))?;
-        self.saved = Some(state.global_step);
-        let folder = format!("checkpoint-{}", state.global_step);
-        let path = self.config.output_dir.join(folder);
-        self.progress.event(&format!("{}  saved {}", state.place(), path.display()));
         Ok(())
     }
 
@@ -367,6 +371,8 @@ impl Trainer {
     }
 
     fn finish(&mut self) -> Result<Ended> {
+        let saved = self.checkpoints.settle()?;
+        self.report_saved(saved)?;
         self.clock.lap();
         self.progress.finish();
         let best = self.state.best_global_step.filter(|_| self.config.train.load_best_model_at_end);

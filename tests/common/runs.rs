@@ -110,6 +110,12 @@ impl Bench {
         lines(&self.path(out), key)
     }
 
+    /// The line at the end of a run.
+    pub fn summary(&self, out: &str) -> Value {
+        let summary = self.lines(out, "event").into_iter().rfind(|line| line["event"] == "summary");
+        summary.expect("a summary")
+    }
+
     /// (loss, gradient norm) of each step.
     pub fn steps(&self, out: &str) -> Vec<(f64, f64)> {
         self.lines(out, "loss")
