@@ -38,6 +38,29 @@ fn worlds_and_accumulation_agree() {
     }
 }
 
+/// Class weights and label smoothing: the mean is that of the weights of the whole batch. Evaluations are plain.
+#[test]
+fn weighted_losses_agree_at_every_world() {
+    let bench = Bench::new("bert-classification");
+    let weights = "class_weights={ science = 0.5, sport = 3.0, weather = 1.5 }";
+    let more = with(&[weights, "label_smoothing_factor=0.1", "lr_scheduler_type=constant_with_warmup"]);
+    bench.run(1, "w1", &more, &Resume::None).unwrap();
+    for (world, zero) in [(2, "zero_stage=0"), (2, "zero_stage=3"), (3, "zero_stage=1")] {
+        let out = format!("w{world}-{zero}");
+        bench.run(world, &out, &[&more[..], &[zero, "micro_batch_tokens=40"]].concat(), &Resume::None).unwrap();
+        assert_equivalent(&bench.steps(&out), &bench.steps("w1"), &out);
+    }
+    let first = |out: &str, key: &str| bench.lines(out, key)[0][key].as_f64().unwrap();
+    // The weights of what is evaluated do not matter: with a rate of almost 0 the models are the same.
+    let still = with(&["learning_rate=1e-12", "max_steps=1", "eval_on_start=true"]);
+    bench.run(1, "plain", &still, &Resume::None).unwrap();
+    bench.run(1, "weighted", &[&still[..], &[weights, "label_smoothing_factor=0.1"]].concat(), &Resume::None).unwrap();
+    assert_eq!(first("plain", "eval_loss"), first("weighted", "eval_loss"));
+    assert!((first("plain", "loss") - first("weighted", "loss")).abs() > 1e-3);
+    let balanced = with(&["class_weights=balanced", "max_steps=2"]);
+    bench.run(1, "balanced", &balanced, &Resume::None).unwrap();
+}
+
 /// More ranks than a global batch has records: some ranks have nothing to do and still take part.
 #[test]
 fn ranks_without_work() {

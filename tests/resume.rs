@@ -95,3 +95,38 @@ fn a_model_that_the_run_would_remove_is_refused() {
     bench.run(1, "b", &[base.as_str(), "max_steps=2"], &Resume::None).unwrap();
     assert!(bench.path("b/final/tokenizer.json").exists());
 }
+
+/// Training stops after evaluations without improvement, with a checkpoint and the final model, at the same step on two
+/// ranks and when it is resumed before or after.
+#[test]
+fn training_stops_early() {
+    let bench = Bench::new("bert-classification");
+    let more = ["eval_steps=2", "save_steps=4", "early_stopping_patience=2", "early_stopping_threshold=0.01"];
+    let more = [&more[..], &["learning_rate=1e-9", "logging_steps=5", "logging_first_step=true"]].concat();
+    let more = [&more[..], &["eval_on_start=true", "checkpoint.writers=all"]].concat();
+    let evaluated = |out: &str| {
+        let lines = bench.lines(out, "eval_loss");
+        lines.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    for (world, out) in [(1, "one"), (2, "two")] {
+        bench.run(world, out, &more, &Resume::None).unwrap();
+        assert_eq!(evaluated(out), [0, 2, 4, 6], "{out}");
+        let logged = bench.lines(out, "loss");
+        assert_eq!(logged.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 5]);
+        assert_eq!(summary(&bench, out)["step"], 6);
+        let finished = |name: &str| bench.path(out).join(name).exists();
+        assert!(
+            finished("checkpoint-4/COMPLETE") && finished("checkpoint-6/COMPLETE") && finished("final/config.json")
+        );
+        // Resumed at its end, there is nothing left.
+        bench.run(world, out, &more, &Resume::Auto).unwrap();
+        assert_eq!(evaluated(out), [0, 2, 4, 6], "{out}");
+        let resumed = format!("{out}-resumed");
+        bench.run(world, &resumed, &more, &Resume::Path(bench.path(out).join("checkpoint-4"))).unwrap();
+        assert_eq!(evaluated(&resumed), [0, 2, 4, 6], "{out}");
+        assert_eq!(summary(&bench, &resumed)["step"], 6);
+    }
+    // With more patience it goes on.
+    bench.run(1, "on", &[&more[..], &["early_stopping_patience=20"]].concat(), &Resume::None).unwrap();
+    assert_eq!(summary(&bench, "on")["step"], 20);
+}

@@ -39,6 +39,9 @@ pub struct TrainerState {
     /// Best value of the tracked metric, and its step.
     pub best_metric: Option<f64>,
     pub best_global_step: Option<u64>,
+    /// Number of evaluations since the metric last improved by more than `train.early_stopping_threshold`.
+    #[serde(default)]
+    pub evaluations_without_improvement: u64,
     /// World size of the run; the remaining losses are bit-equal only with the same world size.
     pub world: usize,
     /// Micro-batch size in tokens; dropout masks depend on it.
@@ -175,6 +178,7 @@ mod tests {
                 cooldown: 1,
             }),
             best_metric: Some(0.9),
+            evaluations_without_improvement: 2,
             best_global_step: Some(10),
             world: 2,
             micro_batch_tokens: Some(4096),

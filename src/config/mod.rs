@@ -7,6 +7,7 @@
 
 mod arguments;
 mod choice;
+mod class_weights;
 mod keys;
 mod mixed;
 mod optimizers;
@@ -32,6 +33,7 @@ pub use choice::{
     Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, Offload, OnBadRecord, OnNonFinite, Optim,
     Precision, ShardWithin, TaskKind, Writers,
 };
+pub use class_weights::ClassWeights;
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};
 pub use reference::{explain, list, names};
 pub use sections::{

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::choice::{Backend, Documents, Format, Offload, OnBadRecord, Precision, ShardWithin, TaskKind, Writers};
+use super::class_weights::ClassWeights;
 use super::keys::{
     ABOVE_0_BELOW_1, AT_LEAST_1, AT_LEAST_2, AT_LEAST_3, DefaultValue, Entries, FROM_0_TO_1, Key, LOSS_SCALE, POSITIVE,
     SECONDS, Section, parse, section,
@@ -58,6 +59,11 @@ section! {
         /// as strings; spaces around them are removed; a folder that was fine-tuned on the same labels keeps its own
         /// order. A label in the data that is not in the list makes its record invalid.
         labels: Option<Vec<String>> => "inferred from the training data";
+        /// Weights of the classes in the training loss. For `sequence-classification` and `token-classification`: a
+        /// table of labels with their weights, such as `{ spam = 3.0, ham = 1.0 }` (1 for labels that are not in it), or
+        /// `"balanced"`: inversely proportional to how often the training data has a label. The mean loss is the
+        /// weighted one of `torch.nn.CrossEntropyLoss`; evaluations are not weighted ([more](fine-tuning.md#losses)).
+        class_weights: Option<ClassWeights> => "equal weights";
         /// Text prepended to every source, for `seq2seq`. For example T5's `"translate English to German: "`, including
         /// the space.
         source_prefix: Option<String> => "none";

@@ -32,6 +32,7 @@ fn settings_of_tasks(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str,
     const SEQ2SEQ: &[TaskKind] = &[TaskKind::Seq2seq];
     const TAGS: &[TaskKind] = &[TaskKind::TokenClassification];
     const CHOICES: &[TaskKind] = &[MultipleChoice];
+    const CLASSES: &[TaskKind] = &[SequenceClassification, TaskKind::TokenClassification];
     const CHATS: &[TaskKind] = &[Chat];
     const LABELLED: &[TaskKind] = &[SequenceClassification, MultiLabel, Regression, MultipleChoice];
     const PAIRS: &[TaskKind] = &[SequenceClassification, MultiLabel, Regression];
@@ -44,6 +45,7 @@ fn settings_of_tasks(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str,
         ("task.whole_word_mask", task.whole_word_mask.is_some(), MASKED),
         ("task.next_sentence", task.next_sentence.is_some(), MASKED),
         ("task.packing", task.packing.is_some(), DOCUMENTS),
+        ("task.class_weights", task.class_weights.is_some(), CLASSES),
         ("data.documents", data.documents.is_some(), DOCUMENTS),
         ("task.source_prefix", task.source_prefix.is_some(), SEQ2SEQ),
         ("task.max_target_length", task.max_target_length.is_some(), SEQ2SEQ),

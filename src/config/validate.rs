@@ -163,6 +163,7 @@ fn duplicate(names: &[String]) -> Option<&String> {
 /// Checks the settings of evaluation and of the best checkpoint against each other, except those already wrong.
 fn evaluation(config: &Config, problems: &mut Problems) {
     const BEST: &str = "train.load_best_model_at_end";
+    const PATIENCE: &str = "train.early_stopping_patience";
     const STRATEGIES: &[&str] = &["train.eval_strategy", "train.eval_steps"];
     let train = &config.train;
 
@@ -191,16 +192,44 @@ fn evaluation(config: &Config, problems: &mut Problems) {
     }
 
     let wants_eval = train.eval_strategy != IntervalStrategy::No;
-    if config.data.eval.is_none() && problems.none_with(&["data.eval"]) {
+    let has_data = config.data.eval.is_some() || !problems.none_with(&["data.eval"]);
+    let users = [
+        (BEST, train.load_best_model_at_end, "finding the best model"),
+        (PATIENCE, train.early_stopping_patience.is_some(), "early stopping"),
+    ];
+    if !has_data {
         if wants_eval {
             let key = STRATEGIES.iter().find(|key| problems.is_written(key)).unwrap_or(&STRATEGIES[0]);
             problems.with(key, format!("evaluation (eval_strategy = \"{}\") needs data.eval", train.eval_strategy));
         }
-        if train.load_best_model_at_end {
-            problems.with(BEST, "finding the best model needs data.eval");
+        if train.eval_on_start {
+            problems.with("train.eval_on_start", "an evaluation needs data.eval");
         }
-    } else if train.load_best_model_at_end && !wants_eval && problems.none_with(STRATEGIES) {
-        problems.with(BEST, "finding the best model needs evaluations: set train.eval_strategy or train.eval_steps");
+    }
+    for (key, _, what) in users.into_iter().filter(|(_, used, _)| *used) {
+        if !has_data {
+            problems.with(key, format!("{what} needs data.eval"));
+        } else if !wants_eval && problems.none_with(STRATEGIES) {
+            problems.with(key, format!("{what} needs evaluations: set train.eval_strategy or train.eval_steps"));
+        }
+    }
+    const SMOOTHED: &[TaskKind] = &[
+        TaskKind::SequenceClassification,
+        TaskKind::TokenClassification,
+        TaskKind::MaskedLm,
+        TaskKind::CausalLm,
+        TaskKind::Chat,
+        TaskKind::Seq2seq,
+    ];
+    let kind = config.task.kind;
+    if train.label_smoothing_factor > 0.0 && !SMOOTHED.contains(&kind) && problems.none_with(&["task.kind"]) {
+        problems.with("train.label_smoothing_factor", format!("{kind} does not use this: remove it"));
+    }
+    if train.early_stopping_threshold > 0.0
+        && train.early_stopping_patience.is_none()
+        && problems.none_with(&[PATIENCE])
+    {
+        problems.with("train.early_stopping_threshold", "has no effect without train.early_stopping_patience");
     }
 }
 

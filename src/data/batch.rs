@@ -25,6 +25,12 @@ pub struct Batch {
     pub samples: Vec<u32>,
     /// Number of sequences of each example, `[B]`; they add up to S.
     pub widths: Vec<usize>,
+    /// The sum of the targets' weights of each loss term: the denominators of the mean losses. Without class weights,
+    /// the numbers of targets.
+    pub weights: Vec<f64>,
+    /// f32 `[C]`, of the classes.
+    pub class_weights: Option<Tensor>,
+    pub label_smoothing: f64,
     /// [`padded_positions`] of the scores among which a span or a choice is selected; `None` without such labels.
     pub score_positions: Option<Tensor>,
 }
@@ -114,9 +120,18 @@ impl Batch {
             LabelKind::Class => padded_positions(&widths.iter().map(|&n| n as i64).collect::<Vec<_>>()),
             _ => None,
         };
+        let objective = dataset.objective();
+        let of_examples = || Labels::classes(dataset, samples);
+        let weights = match (dataset.collation(), dataset.label_kind()) {
+            (_, LabelKind::TokensAndClass) => vec![classes.len() as f64, samples.len() as f64],
+            (Collation::Plain, LabelKind::Class) => vec![objective.weight(&of_examples())],
+            (Collation::Plain, LabelKind::Tokens) => vec![objective.weight(&classes)],
+            (Collation::Plain, _) => vec![samples.len() as f64],
+            _ => vec![classes.len() as f64],
+        };
         let targets = || Targets { positions: ints(&positions), classes: ints(&classes), owners };
         let labels = match (dataset.collation(), dataset.label_kind()) {
-            (_, LabelKind::TokensAndClass) => Labels::TokensAndClasses(targets(), Labels::classes(dataset, samples)),
+            (_, LabelKind::TokensAndClass) => Labels::TokensAndClasses(targets(), ints(&of_examples())),
             (Collation::Masked(_), LabelKind::None) => Labels::Blanks(targets()),
             (Collation::Plain, LabelKind::Tokens) => Labels::Tokens(targets()),
             (Collation::Plain, _) => Labels::of_examples(dataset, samples),
@@ -130,6 +145,9 @@ impl Batch {
             labels,
             samples: samples.to_vec(),
             widths,
+            weights,
+            class_weights: objective.class_weights.as_deref().map(Tensor::from_slice),
+            label_smoothing: objective.label_smoothing,
             score_positions,
         }
     }
@@ -149,6 +167,7 @@ impl Batch {
             all.extend(decoder.cross.tensors_mut());
         }
         all.extend(self.labels.tensors_mut());
+        all.extend(&mut self.class_weights);
         all.extend(&mut self.score_positions);
         transfer::upload(&mut all, device)
     }
@@ -171,7 +190,7 @@ impl Batch {
         }
     }
 
-    /// Returns the number of targets of each loss term: the denominators of the mean losses.
+    /// Returns the number of targets of each loss term.
     pub fn counts(&self) -> Vec<usize> {
         match &self.labels {
             Labels::Tokens(targets) => vec![targets.owners.len()],
@@ -233,7 +252,7 @@ impl Labels {
             }
         }
         match dataset.label_kind() {
-            LabelKind::Class => Labels::Classes(Self::classes(dataset, samples)),
+            LabelKind::Class => Labels::Classes(Tensor::from_slice(&Self::classes(dataset, samples))),
             LabelKind::Value => Labels::Values(Tensor::from_slice(&values)),
             LabelKind::Flags(_) => Labels::Flags(Tensor::from_slice(&values).view([n, -1])),
             LabelKind::Span => Labels::Spans(Tensor::from_slice(&spans).view([n, 2])),
@@ -241,11 +260,11 @@ impl Labels {
         }
     }
 
-    fn classes(dataset: &Dataset, samples: &[u32]) -> Tensor {
+    fn classes(dataset: &Dataset, samples: &[u32]) -> Vec<i64> {
         let class = |&sample: &u32| match dataset.label(sample as usize) {
             Label::Class(class) | Label::TokensAndClass(_, class) => i64::from(class),
             _ => 0,
         };
-        Tensor::from_slice(&samples.iter().map(class).collect::<Vec<_>>())
+        samples.iter().map(class).collect()
     }
 }

@@ -19,6 +19,7 @@
 
 use super::column::Column;
 use super::dataset::{Columns, Dataset, Shape};
+use super::objective::Objective;
 use crate::error::{Context, Error, Result};
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
@@ -152,7 +153,7 @@ fn open(path: &Path, key: &[u8; 32]) -> Result<Option<(Dataset, Facts)>> {
     let columns = columns().ok_or_else(|| damaged("its sections"))?;
     let json = map.get(section(6)).ok_or_else(|| damaged("its description"))?;
     let (shape, facts): (Shape, Facts) = serde_json::from_slice(json)?;
-    Ok(Some((Dataset { columns, shape, fingerprint: *key, repeated: None }, facts)))
+    Ok(Some((Dataset { columns, shape, fingerprint: *key, repeated: None, objective: Objective::default() }, facts)))
 }
 
 /// Writes a cache file: complete and flushed under a temporary name, then renamed.

@@ -3,6 +3,7 @@
 use super::collation::Collation;
 use super::column::Column;
 use super::example::{Example, Inputs, Label};
+use super::objective::Objective;
 use super::random::RandomKey;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -14,6 +15,7 @@ pub struct Dataset {
     pub(super) fingerprint: [u8; 32],
     /// Number of examples, if the stored examples are repeated.
     pub(super) repeated: Option<usize>,
+    pub(super) objective: Objective,
 }
 
 pub(super) struct Columns {
@@ -120,12 +122,21 @@ impl Dataset {
             labels: labels.into(),
         };
         let shape = Shape { labels: kind.unwrap_or(LabelKind::None), collation };
-        Dataset { columns, shape, fingerprint, repeated: None }
+        Dataset { columns, shape, fingerprint, repeated: None, objective: Objective::default() }
     }
 
     /// Repeats the stored examples up to this number: assumed data takes no memory.
     pub fn repeated(self, examples: usize) -> Self {
         Dataset { repeated: (!self.is_empty()).then_some(examples), ..self }
+    }
+
+    /// Sets how the losses of this data set are computed.
+    pub fn with_objective(self, objective: Objective) -> Self {
+        Dataset { objective, ..self }
+    }
+
+    pub fn objective(&self) -> &Objective {
+        &self.objective
     }
 
     /// Number of examples.

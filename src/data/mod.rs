@@ -20,6 +20,7 @@ pub mod dataset;
 pub mod example;
 pub mod extent;
 pub mod masking;
+pub mod objective;
 pub mod prefetch;
 pub mod prepare;
 pub mod ragged;

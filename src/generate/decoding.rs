@@ -182,6 +182,9 @@ fn batch_of(tokens: Tensor, sequences: Sequences, decoder: Option<Decoder>, devi
         labels: Labels::None,
         samples: (0..n as u32).collect(),
         widths: vec![1; n],
+        weights: vec![0.0],
+        class_weights: None,
+        label_smoothing: 0.0,
         score_positions: None,
     };
     let arrival = batch.upload(Vec::new(), device);

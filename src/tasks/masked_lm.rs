@@ -74,10 +74,11 @@ impl Task for MaskedLm {
         ctx: &mut Ctx,
     ) -> Option<Vec<Losses>> {
         let (targets, classes) = self.targets(batch);
-        let words = target_scores(backbone, hidden, targets, ctx).cross_entropy(&targets.classes, 0.0);
+        let words =
+            target_scores(backbone, hidden, targets, ctx).cross_entropy(&targets.classes, batch.label_smoothing);
         let sentences = self.next_sentence.as_ref().zip(classes).map(|(head, classes)| {
             let scores = head.of_sequences(backbone, hidden, batch, ctx).to_kind(Kind::Float);
-            cross_entropy(&scores, classes).into()
+            cross_entropy(&scores, classes, batch).into()
         });
         Some([words].into_iter().chain(sentences).collect())
     }
@@ -88,8 +89,8 @@ impl Task for MaskedLm {
 
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let (targets, classes) = self.targets(batch);
-        let sentences = logits.get(1).zip(classes).map(|(logits, classes)| cross_entropy(logits, classes));
-        [cross_entropy(&logits[0], &targets.classes)].into_iter().chain(sentences).collect()
+        let sentences = logits.get(1).zip(classes).map(|(logits, classes)| cross_entropy(logits, classes, batch));
+        [cross_entropy(&logits[0], &targets.classes, batch)].into_iter().chain(sentences).collect()
     }
 
     /// Returns for each example the number of correctly predicted tokens, the number of masked tokens, and whether the

@@ -146,7 +146,10 @@ fn target_scores(backbone: &dyn Backbone, hidden: &Boundary, targets: &Targets, 
     backbone.vocabulary(&hidden[0].index_select(0, &targets.positions), ctx)
 }
 
-/// Computes the cross entropy of each row, f32 `[n]`, from logits `[n, C]` and classes i64 `[n]`.
-fn cross_entropy(logits: &Tensor, classes: &Tensor) -> Tensor {
-    logits.cross_entropy_loss::<Tensor>(classes, None, tch::Reduction::None, -100, 0.0)
+/// Computes the cross entropy of each row, f32 `[n]`, from logits `[n, C]` and classes i64 `[n]`, with the class weights
+/// and the label smoothing of the batch. With weights w and smoothing e, row i is
+/// `(1 - e) w[y_i] l[i, y_i] + e / C sum_c w[c] l[i, c]`, where l is the negative log softmax.
+fn cross_entropy(logits: &Tensor, classes: &Tensor, batch: &Batch) -> Tensor {
+    let weights = batch.class_weights.as_ref();
+    logits.cross_entropy_loss(classes, weights, tch::Reduction::None, -100, batch.label_smoothing)
 }

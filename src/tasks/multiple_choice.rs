@@ -40,6 +40,7 @@ impl Task for MultipleChoice {
         vec![cross_entropy(
             &pad(&logits[0].view(-1), &widths, batch.score_positions.as_ref(), f64::NEG_INFINITY),
             classes,
+            batch,
         )]
     }
 

@@ -48,11 +48,11 @@ impl Task for NextToken {
         ctx: &mut Ctx,
     ) -> Option<Vec<Losses>> {
         let targets = targets(batch);
-        Some(vec![target_scores(backbone, hidden, targets, ctx).cross_entropy(&targets.classes, 0.0)])
+        Some(vec![target_scores(backbone, hidden, targets, ctx).cross_entropy(&targets.classes, batch.label_smoothing)])
     }
 
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
-        vec![cross_entropy(&logits[0], &targets(batch).classes)]
+        vec![cross_entropy(&logits[0], &targets(batch).classes, batch)]
     }
 
     fn reads_logits(&self) -> bool {

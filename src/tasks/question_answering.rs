@@ -45,7 +45,7 @@ impl Task for QuestionAnswering {
         let of = |end: i64| {
             let (scores, positions) = (logits[0].select(1, end), batch.score_positions.as_ref());
             let scores = pad(&scores, batch.sequences.lengths(), positions, f64::NEG_INFINITY);
-            cross_entropy(&scores, &spans.select(1, end))
+            cross_entropy(&scores, &spans.select(1, end), batch)
         };
         vec![(of(0) + of(1)) / 2.0]
     }

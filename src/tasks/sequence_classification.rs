@@ -55,7 +55,7 @@ impl Task for SequenceClassification {
 
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Classes(labels) = &batch.labels else { panic!("classification needs class labels") };
-        vec![cross_entropy(&logits[0], labels)]
+        vec![cross_entropy(&logits[0], labels, batch)]
     }
 
     fn answer_size(&self, _: &Dataset, _: usize) -> usize {

@@ -50,7 +50,7 @@ impl Task for TokenClassification {
 
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Tokens(targets) = &batch.labels else { panic!("token classification needs token labels") };
-        vec![cross_entropy(&logits[0], &targets.classes)]
+        vec![cross_entropy(&logits[0], &targets.classes, batch)]
     }
 
     fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &ComputeMode) -> Cost {

@@ -95,7 +95,7 @@ fn run(session: &Session, alone: &Groups, weights: &mut Weights, tokens: usize) 
     let recompute = settings::recompute(&config);
     let pass = Pass { seed: config.seed, step: 0, micro_batch: 0, rank: solo.rank() as u64 };
     let forward = Blockwise { model, params, recompute, watch: None }.forward(weights, Some(&batch), pass)?;
-    let scales: Vec<f64> = batch.counts().iter().map(|&count| 1.0 / count.max(1) as f64).collect();
+    let scales: Vec<f64> = batch.weights.iter().map(|&weight| if weight > 0.0 { 1.0 / weight } else { 0.0 }).collect();
     forward.backward(weights, &mut gradients, &scales, true)?;
     gradients.finish(params)?;
     drop(gradients.squares(params)?);

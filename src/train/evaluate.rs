@@ -1,8 +1,6 @@
 //! Inference over a whole dataset on all ranks; the results do not depend on the number of ranks.
 
-use crate::checkpoint::TrainerState;
 use crate::comm::{Collective, Op};
-use crate::config::TrainConfig;
 use crate::data::batch::Batch;
 use crate::data::{Dataset, Prepared, RandomKey, sampler};
 use crate::error::{Error, Kind as ErrorKind, Result};
@@ -142,20 +140,4 @@ impl Evaluator<'_> {
         }
         Ok(Evaluation { metrics, warning: self.model.task.warning(&results) })
     }
-}
-
-/// Whether this evaluation is the best so far, which the state then records. An undefined metric (a correlation with a
-/// constant) never is.
-pub fn track_best(state: &mut TrainerState, train: &TrainConfig, metrics: &Metrics) -> bool {
-    let wanted = &train.metric_for_best_model;
-    let Some(value) = metrics.iter().find(|(name, _)| name == wanted).map(|m| m.1).filter(|v| v.is_finite()) else {
-        return false;
-    };
-    let greater = train.is_greater_better();
-    let better = state.best_metric.is_none_or(|best| if greater { value > best } else { value < best });
-    if better {
-        state.best_metric = Some(value);
-        state.best_global_step = Some(state.global_step);
-    }
-    better
 }

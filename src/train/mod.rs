@@ -3,11 +3,13 @@
 
 pub mod advice;
 pub mod begun;
+pub mod best;
 pub mod blockwise;
 pub mod checkpoint_files;
 pub mod checkpoints;
 pub mod clock;
 pub mod dry_run;
+pub mod due;
 pub mod estimate;
 pub mod evaluate;
 pub mod feed;
@@ -20,6 +22,7 @@ pub mod memory_report;
 pub mod model_folder;
 pub mod model_loading;
 pub mod non_finite;
+pub mod objective;
 mod opening;
 pub mod optimizer_files;
 pub mod optimizers;

@@ -19,8 +19,8 @@ use crate::train::clock::Clock;
 use crate::train::memory_report::MemoryReport;
 use crate::train::resumed::Resumed;
 use crate::train::session::{Session, cache_word};
-use crate::train::settings;
 use crate::train::trained_table::trained_table;
+use crate::train::{objective, settings};
 use serde_json::{Map, Value};
 use std::path::Path;
 use tch::Device;
@@ -74,6 +74,8 @@ pub fn header(
         plural(warmup_steps as usize),
         optimizer(config)
     ));
+    let objective = objective::describe(session.data.train.dataset.objective(), session.data.head.labels());
+    lines.extend(objective.map(|objective| format!("loss      {objective}")));
     let threads = tch::get_num_threads();
     let (world, backend) = (comm.world(), comm.name());
     let device = device(comm);

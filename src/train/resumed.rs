@@ -128,6 +128,7 @@ fn clear_other_best(state: &mut TrainerState, config: &Config, dir: &RunDir) -> 
     if !same_metric || (now.load_best_model_at_end && !at_hand) {
         state.best_metric = None;
         state.best_global_step = None;
+        state.evaluations_without_improvement = 0;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use crate::tasks::labels;
 use crate::text::parallel;
 use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Loaded};
+use crate::train::objective::objective;
 use crate::train::reading::{self, Data, Purpose, Reading};
 use serde_json::Value;
 use std::path::Path;
@@ -113,6 +114,9 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     if let Some(why) = labels.as_ref().and_then(|labels| config.metric_of_two_labels(labels.len())) {
         return Err(Error::input(format!("train.metric_for_best_model: {why} in the data")));
     }
+    let dataset = train.dataset;
+    let objective = objective(config, &dataset, labels.as_deref())?;
+    let train = Prepared { dataset: dataset.with_objective(objective), ..train };
     let eval = config.data.eval.as_ref();
     let eval = eval.map(|path| prepare_file(path, "data.eval", Purpose::Evaluate, labels)).transpose()?;
     Ok(Data { train, eval, head })

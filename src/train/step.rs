@@ -101,10 +101,10 @@ impl Stepper {
     /// A dead or late rank (exit 5); a NaN or Inf loss or gradient norm (exit 4), before any weight changes.
     pub fn step(&mut self, mut input: StepInput, stop: bool) -> Result<Option<StepOutcome>> {
         let before = transfer::copies();
-        // Number of targets of each term of the loss, then the number of stop requests.
+        // The weight of the targets of each term of the loss, then the number of stop requests.
         let mut totals = vec![0.0; self.model.task.terms()];
         for batch in &input.batches {
-            totals.iter_mut().zip(batch.counts()).for_each(|(total, count)| *total += count as f64);
+            totals.iter_mut().zip(&batch.weights).for_each(|(total, weight)| *total += weight);
         }
         totals.push(f64::from(u8::from(stop)));
         self.comm.all_reduce_f64(&mut totals, Op::Sum, "targets of a step")?;

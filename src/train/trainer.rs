@@ -13,6 +13,7 @@ use crate::observe::{logs, memory, progress};
 use crate::optim::Plateau;
 use crate::train::checkpoints::{Checkpoints, Saved};
 use crate::train::clock::Clock;
+use crate::train::due::Due;
 use crate::train::evaluate::{Evaluation, Evaluator};
 use crate::train::generation::Generation;
 use crate::train::memory_report::{Bytes, MemoryReport};
@@ -23,7 +24,7 @@ use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::step::{StepOutcome, Stepper};
 use crate::train::warnings::Warnings;
 use crate::train::{
-    evaluate, feed, memory_report, optimizer_files, optimizers, profiling, report, schedule, settings, shared_folder,
+    best, feed, memory_report, optimizer_files, optimizers, profiling, report, schedule, settings, shared_folder,
     summary,
 };
 use serde_json::{Map, Value, json};
@@ -179,12 +180,10 @@ impl Trainer {
     /// # Errors
     /// Those of a step, of evaluation and of saving. A checkpoint that is being written is completed first.
     pub fn run(&mut self) -> Result<Ended> {
-        let ended = self.train();
-        if ended.is_err() {
+        self.train().or_else(|e| {
             let saved = self.checkpoints.rescue();
-            self.report_saved(saved)?;
-        }
-        ended
+            self.report_saved(saved).and(Err(e))
+        })
     }
 
     fn train(&mut self) -> Result<Ended> {
@@ -197,7 +196,17 @@ impl Trainer {
         if first > last {
             self.progress.event(&format!("nothing left to train: {} of {last} steps are done", first - 1));
         }
+        if first == 1 && self.config.train.eval_on_start {
+            self.evaluate()?;
+        }
         for input in feed {
+            if let Some(reason) = best::reason_to_stop(&self.state, &self.config.train) {
+                self.progress.event(&format!("{}  {reason}", self.state.place()));
+                if self.config.train.save_strategy != IntervalStrategy::No {
+                    self.save(true)?;
+                }
+                break;
+            }
             let input = input?;
             let step = input.step;
             profiling::begin(&self.config, self.comm.as_ref(), step, [first, last])?;
@@ -229,17 +238,7 @@ impl Trainer {
     /// Logs, evaluates and saves if the configuration asks for it after this step.
     fn after_step(&mut self, outcome: &StepOutcome, last: bool) -> Result<()> {
         let step = self.state.global_step;
-        let train = &self.config.train;
-        let epoch_ends = step.is_multiple_of(self.steps_per_epoch);
-        let due = |strategy, every: u64| match strategy {
-            IntervalStrategy::No => false,
-            IntervalStrategy::Steps => step.is_multiple_of(every),
-            IntervalStrategy::Epoch => epoch_ends,
-        };
-        let keeps_best = train.load_best_model_at_end;
-        let logs = last || step.is_multiple_of(train.logging_steps);
-        let evaluates = last || due(train.eval_strategy, train.eval_steps.unwrap_or(u64::MAX));
-        let saves = due(train.save_strategy, train.save_steps) || (last && train.save_strategy != IntervalStrategy::No);
+        let due = Due::after(step, last, &self.config.train, self.steps_per_epoch);
         if outcome.skipped {
             let StepOutcome { loss, grad_norm, .. } = outcome;
             let scale = self.stepper.scaler.as_ref();
@@ -248,7 +247,7 @@ impl Trainer {
             self.progress.event(&format!("{at}  skipped: loss {loss}, grad_norm {grad_norm}{scale}"));
         }
         self.progress.step(step, self.state.mean_loss(), self.clock.rate());
-        if logs {
+        if due.log {
             self.log_step(outcome)?;
         } else if self.progress.is_silent() {
             self.print_step(outcome);
@@ -258,8 +257,8 @@ impl Trainer {
         }
         let written = self.checkpoints.poll()?;
         self.report_saved(written)?;
-        let best = evaluates && self.evaluate()?;
-        if saves || (best && keeps_best) {
+        let best = due.evaluation && self.evaluate()?;
+        if due.checkpoint || (best && self.config.train.load_best_model_at_end) {
             self.save(last)?;
         }
         Ok(())
@@ -309,9 +308,9 @@ impl Trainer {
             evaluator.metrics(&eval)
         })?;
         self.stepper.swap_ema()?;
-        let best = evaluate::track_best(&mut self.state, &self.config.train, &metrics);
-        let reduced = self.observe_plateau(&metrics);
         let step = self.state.global_step;
+        let best = step > 0 && best::observe(&mut self.state, &self.config.train, &metrics);
+        let reduced = if step > 0 { self.observe_plateau(&metrics) } else { None };
         let text: Vec<String> = metrics.iter().map(|(name, value)| format!("eval_{name} {value:.4}")).collect();
         self.progress.line(&format!("{}  {}", self.state.place(), text.join("  ")));
         warning.filter(|_| self.comm.is_main()).inspect(|warning| self.progress.warn(warning));

@@ -11,6 +11,7 @@ use trainer::checkpoint::tensors::TensorFile;
 use trainer::comm::Collective;
 use trainer::comm::solo::Solo;
 use trainer::data::batch::Batch;
+use trainer::data::objective::Objective;
 use trainer::data::{Collation, Dataset, Example, Label, RandomKey};
 use trainer::error::Result;
 use trainer::ffi::transfer;
@@ -122,6 +123,11 @@ impl Reference {
     }
 
     /// All samples, in the file's order, on the device under test.
+    /// All samples, with another objective.
+    pub fn batch_for(self, objective: Objective) -> Batch {
+        Reference { dataset: self.dataset.with_objective(objective), ..self }.batch()
+    }
+
     pub fn batch(&self) -> Batch {
         self.samples(&(0..self.len()).collect::<Vec<_>>())
     }
@@ -180,10 +186,10 @@ pub fn gradients_with(
     gradients.begin(params, touched(rows.concat())).unwrap();
     let blockwise = Blockwise { model, params, recompute, watch: None };
     let forward = blockwise.forward(weights, Some(batch), Pass::default()).unwrap();
-    let counts: Vec<f64> = batch.counts().into_iter().map(|n| n as f64).collect();
+    let weights_of_terms = &batch.weights;
     let sums: Vec<f64> = Vec::try_from(forward.loss_sums().unwrap()).unwrap();
-    let loss = sums.iter().zip(&counts).map(|(sum, count)| sum / count).sum();
-    let scales: Vec<f64> = counts.iter().map(|count| scale / count).collect();
+    let loss = sums.iter().zip(weights_of_terms).map(|(sum, weight)| sum / weight).sum();
+    let scales: Vec<f64> = weights_of_terms.iter().map(|weight| scale / weight).collect();
     forward.backward(weights, &mut gradients, &scales, true).unwrap();
     gradients.finish(params).unwrap();
     let units = params.layout().units().iter().enumerate();

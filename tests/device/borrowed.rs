@@ -209,6 +209,9 @@ fn batch(samples: &[u32]) -> Batch {
         samples: samples.to_vec(),
         widths: vec![1; samples.len()],
         decoder: None,
+        weights: vec![1.0],
+        class_weights: None,
+        label_smoothing: 0.0,
         score_positions: None,
     };
     batch.upload(Vec::new(), device()).unwrap().wait().unwrap();

@@ -15,4 +15,5 @@ mod families;
 mod generation;
 mod half_model;
 mod layers;
+mod objective;
 mod parity;

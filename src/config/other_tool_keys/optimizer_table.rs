@@ -57,9 +57,10 @@ pub const OPTIMIZER: &[Row] = &[
     (&["num_warmup_steps", "warmup_num_steps", "warmup_updates"], Same("train.warmup_steps = 100", "")),
     (&["warmup_proportion", "warmup_fraction"], Same("train.warmup_ratio = 0.1", "")),
     (&["warmup_max_lr"], Same("train.learning_rate = 5e-5", "")),
-    (&["label_smoothing_factor", "label_smoothing"], Missing("label smoothing", "")),
+    (&["label_smoothing"], Same("train.label_smoothing_factor = 0.1", "")),
     (&["neftune_noise_alpha", "noisy_embedding_alpha"], Missing("noise on embeddings (NEFTune)", "")),
     (&["average_tokens_across_devices"], Needless("losses are always means over the targets of all ranks")),
-    (&["class_weights", "class_weight", "pos_weight", "focal_loss", "loss_type", "loss_fn", "loss_function"],
-     Missing("another loss, or a weighted loss", "")),
+    (&["class_weight"], Same("task.class_weights = \"balanced\"", "")),
+    (&["pos_weight", "focal_loss", "loss_type", "loss_fn", "loss_function"],
+     Missing("another loss", "task.class_weights weights the classes")),
 ];

@@ -178,7 +178,7 @@ fn a_value_of_the_same_meaning_is_carried_over() {
         ("per_device_train_batch_size", "16", "unknown key: use train.global_batch_size = 32 (per device x ranks x "),
         ("load_in_4bit", "true", "quantization is not supported in this version: parallel.precision"),
         ("load_in_4bit", "false", "unknown key: quantization is not supported in this version, so it is off: remove"),
-        ("label_smoothing_factor", "0.1", "label smoothing is not supported in this version: remove it"),
+        ("label_smoothing", "0.1", "unknown key: use train.label_smoothing_factor = 0.1"),
         ("optimizer", "\"adamw_torch_fused\"", "unknown key: use train.optim = \"adamw_torch_fused\""),
         ("optimizer", "\"adamw_bnb_8bit\"", "unknown key: use train.optim: \"adamw_bnb_8bit\" is not supported"),
         ("nesterov", "true", "unknown key: use train.optim_args = { momentum = 0.9, nesterov = true } (with "),

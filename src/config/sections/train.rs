@@ -33,8 +33,8 @@ section! {
         /// `constant_with_warmup`: constant; `constant`: constant from the first step. [All schedules and their
         /// arguments](fine-tuning.md#learning-rate-schedules). Warm-up with a schedule that has none is an error.
         lr_scheduler_type: LrSchedulerType = LrSchedulerType::Linear;
-        /// Arguments of the schedule, with Hugging Face's names. An inline table, such as `{ num_cycles = 2 }`; JSON on
-        /// the command line also works ([which schedule has which](fine-tuning.md#learning-rate-schedules)).
+        /// Arguments of the schedule. Hugging Face's names in an inline table, such as `{ num_cycles = 2 }`; JSON on the
+        /// command line also works ([which schedule has which](fine-tuning.md#learning-rate-schedules)).
         lr_scheduler_kwargs: Arguments = Arguments::default();
         /// Linear warm-up from 0, as a fraction of all steps.
         warmup_ratio: f64 = 0.0, FROM_0_TO_1;
@@ -44,7 +44,7 @@ section! {
         /// times `layer_lr_decay` to the power L - i, the embeddings to the power L + 1, and what is above the last
         /// layer the full rate ([more](fine-tuning.md#learning-rates-per-layer-and-group)).
         layer_lr_decay: f64 = 1.0, ABOVE_0_TO_1;
-        /// Weights with their own learning rate or weight decay. Tables `[[train.groups]]`, with the [keys
+        /// Weights with their own learning rate or decay. Tables `[[train.groups]]`, with the [keys
         /// below](#traingroups) ([more](fine-tuning.md#learning-rates-per-layer-and-group)).
         groups: Vec<GroupConfig> = Vec::new();
         /// Gradual unfreezing: when weights are first trained. `"epoch"`: in the first epoch only what is above the
@@ -79,12 +79,17 @@ section! {
         adam_epsilon: f64 = 1e-8, POSITIVE;
         /// Maximum global norm of gradients, for clipping. 0 disables clipping.
         max_grad_norm: f64 = 1.0, FROM_0;
-        /// What to do after a NaN or Inf loss or gradient norm. `stop` ends the run with exit code 4 and reports the
+        /// Label smoothing. This part of each target's probability is spread evenly over all classes, or over the
+        /// vocabulary. Training only: evaluations report the plain loss ([more](fine-tuning.md#losses)).
+        label_smoothing_factor: f64 = 0.0, FROM_0_BELOW_1;
+        /// What to do after a NaN or Inf loss or norm. `stop` ends the run with exit code 4 and reports the
         /// step, the rank, the first tensor with NaN or Inf, and the samples; `skip` leaves weights and optimizer
         /// state as they are, counts the step, and continues ([more](large-models.md#nan-or-inf-losses)).
         on_non_finite: OnNonFinite = OnNonFinite::Stop;
         /// Steps between two lines of metrics.
         logging_steps: u64 = 500, AT_LEAST_1;
+        /// Whether the first step has a line of metrics too.
+        logging_first_step: bool = false;
         /// Number of final steps to profile. On rank 0, libtorch's profiler writes `trace-rank0.json` to `output_dir`:
         /// every operation and GPU kernel, and ranges named after the step, each block's forward and backward, and the
         /// optimizer. `chrome://tracing`, Perfetto and TensorBoard read the file; `tests/gpu/trace.py` summarizes it.
@@ -94,6 +99,8 @@ section! {
         eval_strategy: IntervalStrategy = IntervalStrategy::No;
         /// Steps between two evaluations.
         eval_steps: Option<u64> => "`logging_steps`, if `eval_strategy` is `steps`", AT_LEAST_1;
+        /// Evaluates once before the first step. This evaluation is reported, but it is never the best one.
+        eval_on_start: bool = false;
         /// When to write checkpoints.
         save_strategy: IntervalStrategy = IntervalStrategy::Steps;
         /// Steps between two checkpoints.
@@ -116,6 +123,13 @@ section! {
         /// Whether a greater metric is better. Default: `false` for `mse`, `perplexity`, and names that end with
         /// `loss`; `true` for all others.
         greater_is_better: Option<bool> => "determined by the metric";
+        /// Evaluations without improvement before stopping. Training then ends, with a checkpoint and the final model.
+        /// The metric is `metric_for_best_model`; needs `data.eval` and evaluations. The learning rate schedule is still
+        /// that of all steps.
+        early_stopping_patience: Option<u64> => "never", AT_LEAST_1;
+        /// Least improvement that counts. An evaluation counts as an improvement if the metric is better than the best
+        /// so far by more than this.
+        early_stopping_threshold: f64 = 0.0, FROM_0;
     }
 }
 

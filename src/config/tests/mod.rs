@@ -268,6 +268,8 @@ fn the_best_model() {
     let message = message(best(&["save_steps=100"]));
     assert!(message.contains("finding the best model needs evaluations"), "{message}");
     refused(&["load_best_model_at_end=true"], "finding the best model needs data.eval");
+    refused(&["early_stopping_patience=2"], "train.early_stopping_patience: early stopping needs data.eval");
+    refused(&["eval_on_start=true", "early_stopping_threshold=0.1"], "no effect without train.early_stopping_patience");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::{refused, with};
 use crate::config::Config;
 
 /// Configurations with the settings that no other has.
-pub fn all() -> [Config; 7] {
+pub fn all() -> [Config; 9] {
     let generation = [
         "do_sample=true",
         "early_stopping=true",
@@ -35,6 +35,8 @@ pub fn all() -> [Config; 7] {
         with(&["kind=masked-lm", "next_sentence=true", "mlm_probability=0.3", "whole_word_mask=true"]).unwrap(),
         with(&["kind=causal-lm", "packing=false", "format=text", "documents=lines"]).unwrap(),
         with(&["model.train=['head']", "unfreeze=epoch"]).unwrap(),
+        with(&["class_weights=balanced"]).unwrap(),
+        with(&["class_weights={ a = 2, 'b c' = 0.5 }", "eval=e", "eval_steps=5", "early_stopping_patience=2"]).unwrap(),
     ]
 }
 

@@ -1,0 +1,116 @@
+//! The objective of training: class weights and label smoothing from the configuration and the training data.
+
+use crate::config::{ClassWeights, Config};
+use crate::data::Dataset;
+use crate::data::objective::{Objective, class_counts};
+use crate::error::{Error, Result};
+
+/// Returns the objective for training data with these labels.
+///
+/// # Errors
+/// Exit 2: a weight for a label that the data does not have, no weight above zero, a class without examples with
+/// `"balanced"`.
+pub fn objective(config: &Config, dataset: &Dataset, labels: Option<&[String]>) -> Result<Objective> {
+    let labels = labels.unwrap_or_default();
+    let weights = config.task.class_weights.as_ref().map(|weights| match weights {
+        ClassWeights::Balanced => balanced(dataset, labels),
+        ClassWeights::Table(table) => {
+            if let Some(unknown) = table.keys().find(|label| !labels.contains(label)) {
+                return Err(error(format!("no label {unknown:?} in the training data, only {}", labels.join(", "))));
+            }
+            Ok(labels.iter().map(|label| table.get(label).map_or(1.0, |&weight| weight as f32)).collect())
+        }
+    });
+    let class_weights: Option<Vec<f32>> = weights.transpose()?;
+    if let Some(weights) = &class_weights {
+        let counts = class_counts(dataset, labels.len());
+        if !weights.iter().zip(&counts).any(|(&weight, &count)| weight > 0.0 && count > 0) {
+            return Err(error("the weights of all examples are 0: nothing would be learned".into()));
+        }
+    }
+    Ok(Objective { label_smoothing: config.train.label_smoothing_factor, class_weights })
+}
+
+/// Returns `n / (C n_c)` for each class c of n targets and C classes, as scikit-learn's
+/// `compute_class_weight("balanced")`.
+fn balanced(dataset: &Dataset, labels: &[String]) -> Result<Vec<f32>> {
+    let counts = class_counts(dataset, labels.len());
+    if let Some(empty) = counts.iter().position(|&count| count == 0) {
+        let why = format!("\"balanced\": no example of the training data has the label {:?}", labels[empty]);
+        return Err(error(format!("{why}: remove it from task.labels, or give the weights as a table")));
+    }
+    let all: u64 = counts.iter().sum();
+    Ok(counts.iter().map(|&count| (all as f64 / (counts.len() as f64 * count as f64)) as f32).collect())
+}
+
+fn error(why: String) -> Error {
+    Error::input(format!("task.class_weights: {why}"))
+}
+
+/// Describes the objective for the header of a run, if it is not the plain loss.
+pub fn describe(objective: &Objective, labels: Option<&[String]>) -> Option<String> {
+    let smoothing = (objective.label_smoothing > 0.0).then(|| format!("label smoothing {}", objective.label_smoothing));
+    let weights = objective.class_weights.as_ref().map(|weights| {
+        let of = |(label, weight): (&String, &f32)| format!("{label} {weight:.3}");
+        let each: Vec<String> = labels.unwrap_or_default().iter().zip(weights).map(of).collect();
+        format!("class weights {}", each.join(", "))
+    });
+    let parts: Vec<String> = smoothing.into_iter().chain(weights).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Collation, Example, Label};
+
+    fn of(setting: &str, classes: &[u32]) -> Result<Objective> {
+        let words: Vec<String> = ["model.path=m", "task.kind=sequence-classification", "data.train=t", setting]
+            .iter()
+            .map(|&word| word.to_owned())
+            .chain(["output_dir=o".to_owned()])
+            .collect();
+        let config = Config::parse("", "test", &words)?;
+        let example = |&class: &u32| Example::single(vec![1], vec![0], Label::Class(class));
+        let dataset = Dataset::new(classes.iter().map(example), Collation::Plain, [0; 32]);
+        objective(&config, &dataset, Some(&["a".into(), "b".into(), "c".into()]))
+    }
+
+    #[test]
+    fn weights_come_from_the_table_or_the_frequencies() {
+        let balanced = of("class_weights=balanced", &[0, 1, 1, 2, 2, 2]).unwrap();
+        // numpy and scikit-learn: compute_class_weight("balanced", classes=[0, 1, 2], y=[0, 1, 1, 2, 2, 2])
+        assert_eq!(balanced.class_weights, Some(vec![2.0, 1.0, 2.0 / 3.0]));
+        let table = of("class_weights={ b = 3, c = 0.5 }", &[0, 1, 2]).unwrap();
+        assert_eq!(table.class_weights, Some(vec![1.0, 3.0, 0.5]));
+        let labels = ["a", "b", "c"].map(String::from);
+        let described = describe(&Objective { label_smoothing: 0.1, ..table }, Some(&labels)).unwrap();
+        assert_eq!(described, "label smoothing 0.1; class weights a 1.000, b 3.000, c 0.500");
+        assert_eq!(describe(&of("label_smoothing_factor=0", &[0]).unwrap(), None), None);
+    }
+
+    #[test]
+    fn impossible_weights_are_errors() {
+        let message = |setting: &str, classes: &[u32]| of(setting, classes).unwrap_err().to_string();
+        assert!(
+            message("class_weights=balanced", &[0, 0, 1])
+                .contains("no example of the training data has the label \"c\"")
+        );
+        assert!(
+            message("class_weights={ d = 2.0 }", &[0]).contains("no label \"d\" in the training data, only a, b, c")
+        );
+        assert!(message("class_weights={ a = 0, b = 0, c = 0.0 }", &[0, 1]).contains("weights of all examples are 0"));
+        assert!(message("class_weights={ a = 0 }", &[0, 0]).contains("weights of all examples are 0"));
+        assert!(message("class_weights={ a = -1 }", &[0]).contains("found -1.0, expected a number >= 0"));
+        assert!(message("class_weights=equal", &[0]).contains("found \"equal\", expected \"balanced\" or a table"));
+        let others = ["regression", "multiple-choice", "causal-lm"];
+        for kind in others {
+            let words = [format!("task.kind={kind}"), "class_weights=balanced".into()];
+            let error = Config::parse("", "test", &words).unwrap_err().to_string();
+            assert!(error.contains("task.class_weights") && error.contains("does not use this"), "{error}");
+        }
+        let words = ["task.kind=regression".to_owned(), "label_smoothing_factor=0.1".into()];
+        let error = Config::parse("", "test", &words).unwrap_err().to_string();
+        assert!(error.contains("train.label_smoothing_factor: regression does not use this"), "{error}");
+    }
+}
