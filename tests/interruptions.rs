@@ -36,6 +36,18 @@ fn a_signal_at_the_start_is_heard_too() {
     goes_on_as_if_uncut(&bench, trainer, "run");
 }
 
+/// A time limit stops the run as a signal does.
+#[test]
+fn a_time_limit_writes_a_checkpoint_and_stops() {
+    let bench = bench();
+    let more = ["max_steps=1000000", "max_time=2", "lr_scheduler_type=constant_with_warmup"];
+    let ended = run(trainer(&bench).args(train(&bench, "run", &more))).expect(3);
+    let last = checkpoints(&bench.path("run")).pop().expect("a checkpoint");
+    let message = format!("trainer: stopped by train.max_time after step {last}; checkpoint written: ");
+    assert!(ended.stderr.contains(&message), "{}", ended.text());
+    assert!(ended.stderr.contains("train.max_time: stopping after this step"), "{}", ended.text());
+}
+
 /// Killed between two checkpoints, and with the leftovers of a kill inside one: resuming clears them away.
 #[test]
 fn a_killed_run_goes_on_from_its_newest_complete_checkpoint() {

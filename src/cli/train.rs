@@ -51,7 +51,7 @@ impl Default for TrainArgs {
 /// Runs training.
 ///
 /// # Errors
-/// As [`Trainer::open`] and [`Trainer::run`]; exit 3 after a stop on a signal.
+/// As [`Trainer::open`] and [`Trainer::run`]; exit 3 after a stop on a signal or at the time limit.
 pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
     let config = load(&args);
     if args.print_config {
@@ -96,6 +96,17 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
         "auto" => Resume::Auto,
         path => Resume::Path(PathBuf::from(path)),
     };
+    let limit = config.train.max_time.map(|limit| Duration::from_secs(limit.0));
+    let is_late = move |began: Instant| limit.is_some_and(|limit| began.elapsed() >= limit);
+    if let Some(limit) = limit {
+        let stop = stop.clone();
+        runtime.spawn(async move {
+            tokio::time::sleep(limit.saturating_sub(began.elapsed())).await;
+            if !stop.raise() {
+                tell_stop("train.max_time: ", "");
+            }
+        });
+    }
     let start = Start { resume, allow_new_data_order: args.allow_new_data_order, began, stop };
     let ended = Trainer::open(config, comm, start)?.run()?;
     match ended {
@@ -103,7 +114,8 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
         Ended::Stopped { step } => Err(Error::new(
             Kind::Stopped,
             format!(
-                "stopped on a signal after step {step}; checkpoint written: {}. Continue with --resume auto",
+                "stopped {} after step {step}; checkpoint written: {}. Continue with --resume auto",
+                if is_late(began) { "by train.max_time" } else { "on a signal" },
                 output_dir.join(format!("checkpoint-{step}")).display()
             ),
         )

@@ -284,3 +284,53 @@ impl Bytes {
         }
     }
 }
+
+/// A time limit in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Scalar", into = "Scalar")]
+pub struct TimeLimit(pub u64);
+
+mixed!(
+    TimeLimit of "train.max_time",
+    "time (string or integer >= 1)",
+    "a time such as \"90m\", \"12h\" or \"1-06:00:00\" (days, hours, minutes, seconds), or an integer of seconds >= 1"
+);
+
+impl TimeLimit {
+    /// Reads `[days-]hours:minutes:seconds`, as Slurm writes it, or an integer with one of the units s, m, h, d, or none.
+    fn from_scalar(scalar: &Scalar) -> Option<Self> {
+        let seconds = match scalar {
+            Scalar::Integer(n) => u64::try_from(*n).ok()?,
+            Scalar::Text(word) if word.contains(':') => {
+                let (days, clock) = word.split_once('-').unwrap_or(("0", word));
+                let parts: Vec<u64> = clock.split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+                let [hours, minutes @ 0..60, seconds @ 0..60] = parts[..] else { return None };
+                let hours = days.parse::<u64>().ok()?.checked_mul(24)?.checked_add(hours)?;
+                hours.checked_mul(3600)?.checked_add(60 * minutes + seconds)?
+            }
+            Scalar::Text(word) => {
+                let (digits, unit) = word.split_at(word.find(|c: char| !c.is_ascii_digit()).unwrap_or(word.len()));
+                let unit = match unit.trim() {
+                    "" | "s" => 1,
+                    "m" => 60,
+                    "h" => 3600,
+                    "d" => 86_400,
+                    _ => return None,
+                };
+                digits.parse::<u64>().ok()?.checked_mul(unit)?
+            }
+            Scalar::Boolean(_) => return None,
+        };
+        // i64 is what TOML has.
+        (seconds > 0 && i64::try_from(seconds).is_ok()).then_some(TimeLimit(seconds))
+    }
+
+    /// Writes the time in the largest unit that leaves an integer.
+    fn to_scalar(self) -> Scalar {
+        let unit = [("d", 86_400), ("h", 3600), ("m", 60)].into_iter().find(|(_, unit)| self.0.is_multiple_of(*unit));
+        match unit {
+            Some((name, unit)) => Scalar::Text(format!("{}{name}", self.0 / unit)),
+            None => Scalar::Integer(self.0.cast_signed()),
+        }
+    }
+}

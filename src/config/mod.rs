@@ -34,7 +34,7 @@ pub use choice::{
     Precision, ShardWithin, TaskKind, Writers,
 };
 pub use class_weights::ClassWeights;
-pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, ZeroStage};
+pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, TimeLimit, ZeroStage};
 pub use reference::{explain, list, names};
 pub use sections::{
     AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, GroupConfig, LoraConfig,

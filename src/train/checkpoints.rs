@@ -127,7 +127,7 @@ impl Checkpoints {
         let name = format!("checkpoint-{step}");
         let phase = saving(&name, tensors);
         let (building, folder) = self.create(&name).map_err(|e| not_written(step, e))?;
-        let queue = if waits { FileQueue::direct() } else { FileQueue::background(self.room())? };
+        let queue = if waits || folder.is_none() { FileQueue::direct() } else { FileQueue::background(self.room())? };
         let mut files = Files { folder: folder.as_deref(), queue, phase, of_others: Vec::new() };
         self.write_model(stepper, &mut files)?;
         optimizer_files::write(stepper, self.share(), &mut files)?;

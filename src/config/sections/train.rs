@@ -8,7 +8,7 @@ use crate::config::keys::{
     ABOVE_0_BELOW_1, ABOVE_0_TO_1, AT_LEAST_1, DefaultValue, Entries, FROM_0, FROM_0_BELOW_1, FROM_0_TO_1, Key,
     POSITIVE, STEPS, Section, parse, section,
 };
-use crate::config::mixed::MicroBatchTokens;
+use crate::config::mixed::{MicroBatchTokens, TimeLimit};
 use crate::config::problems::Problems;
 use crate::config::sections::tables::{GroupConfig, Unfreeze};
 use crate::config::value::Value;
@@ -20,6 +20,9 @@ section! {
         num_train_epochs: f64 = 3.0, POSITIVE;
         /// Number of optimizer steps. Overrides `num_train_epochs`.
         max_steps: Option<u64> => "determined by `num_train_epochs`", AT_LEAST_1;
+        /// Time limit. `"90m"`, `"12h"`, `"1-06:00:00"`, or seconds, counted from the start of the process: the run then
+        /// stops before the next step, with a checkpoint and exit code 3, as on a signal. `--resume auto` continues it.
+        max_time: Option<TimeLimit> => "none";
         /// Sequences per optimizer step, over all ranks. Results do not depend on the number of ranks.
         global_batch_size: usize = 8, AT_LEAST_1;
         /// Tokens per micro-batch on each rank. A rank accumulates gradients over several micro-batches if its part of

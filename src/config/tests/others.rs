@@ -36,7 +36,14 @@ pub fn all() -> [Config; 9] {
         with(&["kind=causal-lm", "packing=false", "format=text", "documents=lines"]).unwrap(),
         with(&["model.train=['head']", "unfreeze=epoch"]).unwrap(),
         with(&["class_weights=balanced"]).unwrap(),
-        with(&["class_weights={ a = 2, 'b c' = 0.5 }", "eval=e", "eval_steps=5", "early_stopping_patience=2"]).unwrap(),
+        with(&[
+            "class_weights={ a = 2, 'b c' = 0.5 }",
+            "eval=e",
+            "eval_steps=5",
+            "early_stopping_patience=2",
+            "max_time=90m",
+        ])
+        .unwrap(),
     ]
 }
 
@@ -64,5 +71,21 @@ fn columns_belong_to_tasks() {
         ["kind=regression", "text_pair_column=p", "label_column=l"],
     ] {
         with(&own).unwrap();
+    }
+}
+
+#[test]
+fn time_limits_have_units() {
+    let read = |time: &str| with(&[&format!("max_time={time}")]).unwrap().train.max_time.unwrap();
+    for (time, seconds) in
+        [("90", 90), ("90s", 90), ("90m", 5400), ("'12 h'", 43_200), ("2d", 172_800), ("00:01:30", 90)]
+    {
+        assert_eq!(read(time).0, seconds, "{time}");
+    }
+    assert_eq!((read("1-06:00:00").0, read("100:00:01").0), (108_000, 360_001));
+    let written = ["90", "5400", "7200", "86400"].map(|seconds| read(seconds).to_string());
+    assert_eq!(written, ["90", "\"90m\"", "\"2h\"", "\"1d\""]);
+    for bad in ["0", "-5", "1w", "10:00", "00:61:00", "x-00:00:01", "true", "99999999999999999999", "1.5h"] {
+        refused(&[&format!("max_time={bad}")], "expected a time such as \"90m\", \"12h\" or \"1-06:00:00\"");
     }
 }
