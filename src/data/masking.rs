@@ -154,7 +154,7 @@ mod tests {
             masking.mask(&ids, &lengths, Label::Tokens(vec![WORD_START; ids.len()]), RandomKey { seed: 3, step: 1 })
         };
         let (a, b, c) = (10..40, 40..42, 50..90);
-        let alone = [&a, &b, &c].map(|sequence| of(&[sequence.clone()]));
+        let alone = [&a, &b, &c].map(|sequence| of(std::slice::from_ref(sequence)));
         let packed = of(&[c, b, a]);
         assert_eq!(packed.ids, [&alone[2].ids[..], &alone[1].ids, &alone[0].ids].concat());
         let classes = |inputs: &Inputs| inputs.targets.iter().map(|target| target.1).collect::<Vec<_>>();

@@ -141,10 +141,7 @@ mod tests {
                 }
                 for (&n, pieces) in lengths.iter().zip(&mut found) {
                     pieces.sort_by_key(|tokens| tokens.start);
-                    let whole = if n < minimum { vec![] } else { vec![0..n] };
-                    if n <= blocks.room() {
-                        assert_eq!(*pieces, whole);
-                    }
+                    assert!(n > blocks.room() || pieces.len() == usize::from(n >= minimum), "{n}: {pieces:?}");
                     assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start));
                     assert_eq!(pieces.last().map_or(0, |tokens| tokens.end), if n < minimum { 0 } else { n });
                     assert_eq!(pieces.first().map_or(0, |tokens| tokens.start), 0);
