@@ -54,6 +54,19 @@ fn evaluations_tell_what_predictions_are_worth() {
     let table = run(trainer(&bench).args(evaluate)).expect(0).stdout;
     assert!(table.contains("roc_auc") && table.contains("positive label"), "{table}");
 
+    // The metrics of each class follow from the confusion matrix.
+    let report = run(trainer(&bench).args(evaluate).args(["--json", "--report"])).expect(0).stdout;
+    let report: Value = serde_json::from_str::<Value>(report.trim()).unwrap()["report"].take();
+    let matrix: Vec<Vec<f64>> = serde_json::from_value(report["confusion_matrix"]["counts"].clone()).unwrap();
+    assert_eq!(report["confusion_matrix"]["labels"], json!(["no", "yes"]));
+    let [[a, b], [c, d]] = [[matrix[0][0], matrix[0][1]], [matrix[1][0], matrix[1][1]]];
+    assert_eq!(found["eval_accuracy"], json!((a + d) / (a + b + c + d)));
+    let yes = &report["classes"]["yes"];
+    assert_eq!((yes["support"].as_f64(), yes["f1"].as_f64()), (Some(c + d), found["eval_binary_f1"].as_f64()));
+    assert_eq!(yes["recall"], json!(d / (c + d)));
+    let table = run(trainer(&bench).args(evaluate).arg("--report")).expect(0).stdout;
+    assert!(table.contains("weighted avg") && table.contains("true \\ predicted"), "{table}");
+
     // By the definitions, from the predictions.
     let predict = ["predict", "--model", "run/final", "--input", "eval.jsonl", "--scores"];
     let lines = run(trainer(&bench).args(predict)).expect(0).stdout;

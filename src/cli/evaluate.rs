@@ -1,5 +1,6 @@
 //! `trainer evaluate`
 
+use super::class_report;
 use super::config_keys::OverrideParser;
 use super::generation::GenerationArgs;
 use super::reading::{DataFile, ReadingArgs, TargetArgs, bare};
@@ -50,6 +51,9 @@ pub struct EvaluateArgs {
     /// Print one JSON line instead of a table.
     #[arg(long)]
     json: bool,
+    /// Also print precision, recall and F1 of each class, and the confusion matrix.
+    #[arg(long)]
+    report: bool,
     /// What to do with invalid records: error or skip [default: error].
     #[arg(long, value_name = "ACTION")]
     on_bad_record: Option<config::OnBadRecord>,
@@ -93,21 +97,30 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     let folder = comm.agree(args.reading.folder(model, subject.run()), "reading the model's folder")?;
     let (mut loaded, data) = open(&comm, (&folder, config.as_ref()), &file, &args.reading, wanted)?;
     let kind = loaded.model.task.kind().parse()?;
+    const WITH_CLASSES: [TaskKind; 3] =
+        [TaskKind::SequenceClassification, TaskKind::MultiLabel, TaskKind::TokenClassification];
+    if args.report && !WITH_CLASSES.contains(&kind) {
+        return Err(Error::input(format!("--report: {kind} has no classes: remove it")).shared());
+    }
     let generation = comm.agree(generation(args, &subject, &folder, kind), "reading the generation settings")?;
     let evaluator = args.reading.evaluator(comm.as_ref(), &mut loaded, subject.run());
-    let Evaluation { metrics, warning } = Evaluator { generation: generation.as_ref(), ..evaluator }.metrics(&data)?;
+    let Evaluation { metrics, report, warning } =
+        Evaluator { generation: generation.as_ref(), ..evaluator }.metrics(&data)?;
+    let report = report.filter(|_| args.report);
     if comm.is_main() {
         let positive = loaded.model.task.positive_label();
         if args.json {
             let numbers = metrics.iter().map(|(name, value)| (format!("eval_{name}"), json!(value)));
-            let line: Map<_, _> =
-                numbers.chain(positive.map(|label| ("positive_label".to_owned(), json!(label)))).collect();
+            let report = report.map(|report| ("report".to_owned(), class_report::json(&report)));
+            let label = positive.map(|label| ("positive_label".to_owned(), json!(label)));
+            let line: Map<_, _> = numbers.chain(label).chain(report).collect();
             observe::print(&format!("{}\n", serde_json::Value::Object(line)));
         } else {
             let numbers = metrics.iter().map(|(name, value)| vec![(*name).to_owned(), format!("{value:.6}")]);
             let label = positive.map(|label| vec!["positive label".to_owned(), label.to_owned()]);
             let rows: Vec<_> = numbers.chain(label).collect();
             observe::print(&format!("{}\n", table(&["metric", &file.name], &rows)));
+            report.iter().for_each(|report| observe::print(&format!("{}\n", class_report::tables(report))));
         }
         warning.as_deref().into_iter().for_each(warn);
     }

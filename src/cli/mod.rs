@@ -2,6 +2,7 @@
 
 mod answers;
 mod chat;
+mod class_report;
 mod config_keys;
 mod doctor;
 mod evaluate;

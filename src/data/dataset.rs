@@ -2,7 +2,7 @@
 
 use super::collation::Collation;
 use super::column::Column;
-use super::example::{Example, Inputs, Label};
+use super::example::{Example, Inputs, Label, NO_LABEL};
 use super::objective::Objective;
 use super::random::RandomKey;
 use serde::{Deserialize, Serialize};
@@ -215,6 +215,23 @@ impl Dataset {
         }
     }
 
+    /// Returns the number of targets of each of `classes` classes: examples, or labelled tokens.
+    pub fn class_counts(&self, classes: usize) -> Vec<u64> {
+        let mut counts = vec![0; classes];
+        let mut count = |class: u32| counts.get_mut(class as usize).into_iter().for_each(|count| *count += 1);
+        for i in 0..self.len() {
+            match self.label(i) {
+                Label::Class(class) => count(class),
+                Label::Tokens(tokens) => {
+                    let labelled = tokens.into_iter().filter(|&class| class != NO_LABEL);
+                    labelled.for_each(|class| count(class.cast_unsigned()));
+                }
+                _ => {}
+            }
+        }
+        counts
+    }
+
     /// Returns the inputs and targets of example `i`: a function of the example and `key` alone, the same on every
     /// rank.
     pub fn inputs(&self, i: usize, key: RandomKey) -> Inputs {
@@ -274,6 +291,16 @@ mod tests {
                 assert_eq!(data.length(i), lengths[i]);
             }
         }
+    }
+
+    #[test]
+    fn classes_are_counted() {
+        let example = |label: Label| Example::single(vec![1, 2, 3], vec![0; 3], label);
+        let of = |labels: Vec<Label>| {
+            Dataset::new(labels.into_iter().map(example), Collation::Plain, [0; 32]).class_counts(3)
+        };
+        assert_eq!(of(vec![Label::Class(1), Label::Class(0), Label::Class(1)]), [1, 2, 0]);
+        assert_eq!(of(vec![Label::Tokens(vec![NO_LABEL, 2, 1]), Label::Tokens(vec![2, 2, 2])]), [0, 1, 4]);
     }
 
     #[test]

@@ -106,7 +106,8 @@ impl Confusion {
         covariance as f64 / ((of_labels as f64).sqrt() * (of_predictions as f64).sqrt())
     }
 
-    fn match_counts(&self) -> impl Iterator<Item = MatchCounts> {
+    /// Returns the counts of each label.
+    pub fn match_counts(&self) -> impl Iterator<Item = MatchCounts> {
         let of = |k| MatchCounts { correct: self.at(k, k), predicted: self.predicted(k), labelled: self.labelled(k) };
         (0..self.n_labels).map(of)
     }

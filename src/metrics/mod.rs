@@ -4,6 +4,7 @@
 //! once; averages are never averaged. An undefined result is `None`, or 0 by convention, and never NaN.
 
 mod bleu;
+mod class_report;
 mod classification;
 mod entities;
 mod match_counts;
@@ -17,6 +18,7 @@ mod squad;
 mod words;
 
 pub use bleu::Bleu;
+pub use class_report::{ClassReport, Scores};
 pub use classification::Confusion;
 pub use entities::{Entities, Reading, Span, TagSet};
 pub use match_counts::MatchCounts;

@@ -43,7 +43,7 @@ pub use results::Results;
 use crate::data::Dataset;
 use crate::data::batch::{Batch, Targets};
 use crate::data::extent::Extents;
-use crate::metrics::Metrics;
+use crate::metrics::{ClassReport, Metrics};
 use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::{ComputeMode, Cost, Ctx};
 use crate::ops::cross_entropy::{Losses, Projection};
@@ -100,6 +100,11 @@ pub trait Task: Send + Sync {
 
     /// Returns the metrics other than the loss.
     fn metrics(&self, results: &Results) -> Metrics;
+
+    /// Returns the metrics of each class, for a task with classes.
+    fn report(&self, _: &Results) -> Option<ClassReport> {
+        None
+    }
 
     /// Returns the positive label of a binary task: the second label, as in scikit-learn.
     fn positive_label(&self) -> Option<&str> {

@@ -2,7 +2,7 @@
 
 use crate::data::batch::{Batch, Labels};
 use crate::data::{Dataset, Label};
-use crate::metrics::{Metrics, MultiLabel as Counts};
+use crate::metrics::{ClassReport, Metrics, MultiLabel as Counts};
 use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
 use crate::tasks::{Classifier, Results, Task, labels, logits_json};
@@ -24,6 +24,16 @@ impl MultiLabel {
     pub fn new(labels: Vec<String>, backbone: &dyn Backbone, b: &mut ParamBuilder) -> Self {
         let head = Classifier::new(labels.len(), backbone, b);
         MultiLabel { head, labels }
+    }
+
+    fn counts(&self, results: &Results) -> Counts {
+        let mut counts = Counts::new(self.labels.len());
+        for (i, logits) in results.iter().enumerate() {
+            if let Label::Flags(flags) = results.dataset.label(i) {
+                counts.add(&flags, logits, THRESHOLD);
+            }
+        }
+        counts
     }
 }
 
@@ -50,13 +60,14 @@ impl Task for MultiLabel {
 
     /// Computes subset accuracy, macro F1 and micro F1.
     fn metrics(&self, results: &Results) -> Metrics {
-        let mut counts = Counts::new(self.labels.len());
-        for (i, logits) in results.iter().enumerate() {
-            if let Label::Flags(flags) = results.dataset.label(i) {
-                counts.add(&flags, logits, THRESHOLD);
-            }
-        }
+        let counts = self.counts(results);
         vec![("accuracy", counts.accuracy()), ("f1", counts.macro_f1()), ("micro_f1", counts.micro_f1())]
+    }
+
+    fn report(&self, results: &Results) -> Option<ClassReport> {
+        let counts = self.counts(results);
+        let classes = self.labels.iter().cloned().zip(counts.labels().iter().copied()).collect();
+        Some(ClassReport { unit: "examples", classes, confusion: None })
     }
 
     /// Returns the labels with a probability of at least 0.5, and all probabilities.

@@ -2,7 +2,7 @@
 
 use crate::data::batch::{Batch, Labels};
 use crate::data::{Dataset, Label};
-use crate::metrics::{Confusion, Metrics, Ranking};
+use crate::metrics::{ClassReport, Confusion, Metrics, Ranking};
 use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
 use crate::tasks::{Classifier, Results, Task, argmax, cross_entropy, labels, logits_json, softmax};
@@ -79,6 +79,10 @@ impl Task for SequenceClassification {
             metrics.extend(of_ranking(Ranking::average_precision).map(|value| ("average_precision", value)));
         }
         metrics
+    }
+
+    fn report(&self, results: &Results) -> Option<ClassReport> {
+        Some(ClassReport::of_confusion("examples", self.labels.clone(), self.confusion(results)))
     }
 
     fn positive_label(&self) -> Option<&str> {

@@ -5,7 +5,7 @@ use crate::data::batch::{Batch, Labels};
 use crate::data::example::NO_LABEL;
 use crate::data::extent::Extents;
 use crate::data::{Dataset, Label};
-use crate::metrics::{Entities, Metrics, Reading, TagSet};
+use crate::metrics::{ClassReport, Confusion, Entities, Metrics, Reading, TagSet};
 use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
 use crate::tasks::tagged_words::LostWords;
@@ -34,6 +34,36 @@ impl TokenClassification {
     /// Returns the index of the tag `O`, or the number of labels if there is none.
     fn outside(&self) -> usize {
         self.labels.iter().position(|label| label == OUTSIDE).unwrap_or(self.labels.len())
+    }
+
+    /// The labels, and `O` at the end if it is none of them, for words without a token.
+    fn tags(&self) -> Vec<String> {
+        let missing = (self.outside() == self.labels.len()).then(|| OUTSIDE.to_owned());
+        self.labels.iter().cloned().chain(missing).collect()
+    }
+
+    /// Counts entities by type, if the tags mark entities, and words by their tags.
+    fn counts(&self, results: &Results) -> (Option<(TagSet, Entities)>, Confusion) {
+        let lost = lost_words(results);
+        let tags = self.tags();
+        let mut entities = TagSet::new(&tags).map(|set| {
+            let entities = Entities::new(set.types().len());
+            (set, entities)
+        });
+        let mut words = Confusion::new(tags.len());
+        for (i, answer) in results.iter().enumerate() {
+            let Label::Tokens(classes) = results.dataset.label(i) else { continue };
+            let lost = lost.get(&i).map(Vec::as_slice).unwrap_or_default();
+            let with_token = classes.into_iter().filter(|&class| class != NO_LABEL).map(|class| class as usize);
+            let labelled = all_words(with_token, lost, |class| class as usize);
+            let predicted = all_words(answer.chunks_exact(self.labels.len()).map(argmax), lost, |_| self.outside());
+            labelled.iter().zip(&predicted).for_each(|(&label, &found)| words.add(label, found));
+            if let Some((set, entities)) = &mut entities {
+                let [labelled, predicted] = [labelled, predicted].map(|tags| set.entities(&tags, Reading::Lenient));
+                entities.add(&labelled, &predicted);
+            }
+        }
+        (entities, words)
     }
 }
 
@@ -66,29 +96,24 @@ impl Task for TokenClassification {
     /// Computes precision, recall and F1 of entities (seqeval's default mode, micro average) if the tags mark entities,
     /// and the accuracy over words. A word without a token is predicted as `O`.
     fn metrics(&self, results: &Results) -> Metrics {
-        let lost = lost_words(results);
-        // With an additional O at the end, for words without a token.
-        let tags: Vec<&str> = self.labels.iter().map(String::as_str).chain([OUTSIDE]).collect();
-        let set = TagSet::new(&tags);
-        let mut entities = Entities::new(set.as_ref().map_or(0, |set| set.types().len()));
-        let (mut correct, mut all) = (0_u32, 0_u32);
-        for (i, answer) in results.iter().enumerate() {
-            let Label::Tokens(classes) = results.dataset.label(i) else { continue };
-            let lost = lost.get(&i).map(Vec::as_slice).unwrap_or_default();
-            let with_token = classes.into_iter().filter(|&class| class != NO_LABEL).map(|class| class as usize);
-            let labelled = all_words(with_token, lost, |class| class as usize);
-            let predicted = all_words(answer.chunks_exact(self.labels.len()).map(argmax), lost, |_| self.outside());
-            correct += labelled.iter().zip(&predicted).map(|(a, b)| u32::from(a == b)).sum::<u32>();
-            all += labelled.len() as u32;
-            if let Some(set) = &set {
-                let [labelled, predicted] = [labelled, predicted].map(|tags| set.entities(&tags, Reading::Lenient));
-                entities.add(&labelled, &predicted);
+        let (entities, words) = self.counts(results);
+        let hits = entities.as_ref().map(|(_, entities)| entities.micro());
+        let of_entities =
+            hits.map(|hits| [("precision", hits.precision()), ("recall", hits.recall()), ("f1", hits.f1())]);
+        of_entities.into_iter().flatten().chain([("accuracy", words.accuracy())]).collect()
+    }
+
+    /// Of the types of entities, if the tags mark entities, else of the tags; and the confusion matrix of the tags.
+    fn report(&self, results: &Results) -> Option<ClassReport> {
+        let (entities, words) = self.counts(results);
+        let report = ClassReport::of_confusion("words", self.tags(), words);
+        Some(match entities {
+            None => report,
+            Some((set, entities)) => {
+                let classes = set.types().iter().cloned().zip(entities.types().iter().copied()).collect();
+                ClassReport { unit: "entities", classes, ..report }
             }
-        }
-        let hits = entities.micro();
-        let of_entities = [("precision", hits.precision()), ("recall", hits.recall()), ("f1", hits.f1())];
-        let accuracy = ("accuracy", f64::from(correct) / f64::from(all.max(1)));
-        of_entities.into_iter().filter(|_| set.is_some()).chain([accuracy]).collect()
+        })
     }
 
     /// Returns a tag for each word, in order. A word without a token gets the tag `O`, or null if there is no such tag,

@@ -5,7 +5,7 @@ use crate::data::batch::Batch;
 use crate::data::{Dataset, Prepared, RandomKey, sampler};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::ffi::transfer;
-use crate::metrics::Metrics;
+use crate::metrics::{ClassReport, Metrics};
 use crate::nn::Params;
 use crate::observe::progress::Phase;
 use crate::parallel::Weights;
@@ -37,6 +37,8 @@ impl Outputs {
 #[derive(Debug)]
 pub struct Evaluation {
     pub metrics: Metrics,
+    /// The metrics of each class, for a task with classes.
+    pub report: Option<ClassReport>,
     /// A likely problem of the model.
     pub warning: Option<String>,
 }
@@ -138,6 +140,7 @@ impl Evaluator<'_> {
         if let Some(generation) = self.generation {
             metrics.extend(self.generated(data, generation)?);
         }
-        Ok(Evaluation { metrics, warning: self.model.task.warning(&results) })
+        let task = &self.model.task;
+        Ok(Evaluation { metrics, report: task.report(&results), warning: task.warning(&results) })
     }
 }

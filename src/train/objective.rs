@@ -2,7 +2,7 @@
 
 use crate::config::{ClassWeights, Config};
 use crate::data::Dataset;
-use crate::data::objective::{Objective, class_counts};
+use crate::data::objective::Objective;
 use crate::error::{Error, Result};
 
 /// Returns the objective for training data with these labels.
@@ -23,7 +23,7 @@ pub fn objective(config: &Config, dataset: &Dataset, labels: Option<&[String]>) 
     });
     let class_weights: Option<Vec<f32>> = weights.transpose()?;
     if let Some(weights) = &class_weights {
-        let counts = class_counts(dataset, labels.len());
+        let counts = dataset.class_counts(labels.len());
         if !weights.iter().zip(&counts).any(|(&weight, &count)| weight > 0.0 && count > 0) {
             return Err(error("the weights of all examples are 0: nothing would be learned".into()));
         }
@@ -34,7 +34,7 @@ pub fn objective(config: &Config, dataset: &Dataset, labels: Option<&[String]>) 
 /// Returns `n / (C n_c)` for each class c of n targets and C classes, as scikit-learn's
 /// `compute_class_weight("balanced")`.
 fn balanced(dataset: &Dataset, labels: &[String]) -> Result<Vec<f32>> {
-    let counts = class_counts(dataset, labels.len());
+    let counts = dataset.class_counts(labels.len());
     if let Some(empty) = counts.iter().position(|&count| count == 0) {
         let why = format!("\"balanced\": no example of the training data has the label {:?}", labels[empty]);
         return Err(error(format!("{why}: remove it from task.labels, or give the weights as a table")));

@@ -302,7 +302,7 @@ impl Trainer {
         let micro_batch_tokens = self.micro_batch_tokens;
         let (comm, generation) = (self.comm.as_ref(), self.generation.as_ref());
         let mut evaluator = Evaluator { model, params, weights, comm, micro_batch_tokens, generation };
-        let Evaluation { metrics, warning } = self.clock.pause(|| {
+        let Evaluation { metrics, warning, .. } = self.clock.pause(|| {
             // As `trainer evaluate` computes them.
             let _exact = DisableTf32::new()?;
             evaluator.metrics(&eval)
