@@ -60,6 +60,8 @@ pub struct Pending {
     best: Option<u64>,
     /// This rank's files; none once they are complete.
     queue: Option<FileQueue>,
+    /// Why this rank could not write its part.
+    failed: Option<Error>,
     /// The folder, on rank 0, until it is in its place.
     building: Option<Building>,
     /// The files of other ranks.
@@ -114,8 +116,8 @@ impl Checkpoints {
     /// complete, on rank 0.
     ///
     /// # Errors
-    /// The system's error on a rank that writes, such as a full disk: on all ranks if `waits`, else from a later call.
-    /// Earlier checkpoints are unchanged.
+    /// The system's error of a rank that writes, such as a full disk, on all ranks: of this checkpoint if `waits`, else from
+    /// [`Checkpoints::settle`]. Earlier checkpoints are unchanged.
     pub fn save(&mut self, stepper: &mut Stepper, state: &TrainerState, waits: bool) -> Result<Vec<Saved>> {
         let mut saved = Vec::from_iter(self.settle()?);
         let began = Instant::now();
@@ -139,8 +141,8 @@ impl Checkpoints {
         queue.close();
         let best = state.best_global_step.filter(|_| self.keeps_best);
         let pause = began.elapsed();
-        let (queue, background) = (Some(queue), !waits);
-        self.pending = Some(Pending { step, best, queue, building, of_others, began, pause, background });
+        let (queue, failed, background) = (Some(queue), None, !waits);
+        self.pending = Some(Pending { step, best, queue, failed, building, of_others, began, pause, background });
         if waits {
             saved.extend(self.settle()?);
         }
@@ -154,24 +156,26 @@ impl Checkpoints {
     }
 
     /// Completes the checkpoint that is being written if all of its files are there. It waits for nothing and talks to no
-    /// rank. Returns it on rank 0.
-    ///
-    /// # Errors
-    /// This rank could not write its files: the job must end.
-    pub fn poll(&mut self) -> Result<Option<Saved>> {
-        let Some(mut pending) = self.pending.take() else { return Ok(None) };
+    /// rank. Returns it on rank 0. An error is kept for [`Checkpoints::settle`].
+    pub fn poll(&mut self) -> Option<Saved> {
+        let mut pending = self.pending.take()?;
         if let Some(queue) = pending.queue.take_if(|queue| queue.is_finished()) {
-            queue.join().map_err(|e| not_written(pending.step, self.here(e)))?;
+            pending.failed = queue.join().err();
         }
-        let complete = pending.queue.is_none() && pending.of_others.iter().all(|file| file.exists());
+        let complete = pending.queue.is_none() && pending.failed.is_none();
+        let complete = complete && pending.of_others.iter().all(|file| file.exists());
         let placed = pending.building.take_if(|_| complete).map(|building| building.put(true));
-        let saved = placed.is_some().then(|| pending.saved());
-        let (step, best) = (pending.step, pending.best);
+        let saved = matches!(placed, Some(Ok(()))).then(|| pending.saved());
+        pending.failed = pending.failed.or(placed.and_then(Result::err));
+        saved.iter().for_each(|_| self.rotate(pending.best));
         // Until the ranks have agreed in `settle`.
         self.pending = Some(pending);
-        placed.transpose().map_err(|e| not_written(step, e))?;
-        saved.iter().for_each(|_| self.rotate(best));
-        Ok(saved)
+        saved
+    }
+
+    /// Whether this rank could not write its part of a checkpoint: the ranks must settle.
+    pub fn has_failed(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.failed.is_some())
     }
 
     /// Waits until the checkpoint that is being written is complete. All ranks call it. Returns it on rank 0, unless
@@ -181,7 +185,8 @@ impl Checkpoints {
     /// Any rank could not write its files; all ranks get the error.
     pub fn settle(&mut self) -> Result<Option<Saved>> {
         let Some(mut pending) = self.pending.take() else { return Ok(None) };
-        let written = pending.queue.take().map_or(Ok(()), FileQueue::join);
+        let joined = pending.queue.take().map_or(Ok(()), FileQueue::join);
+        let written = pending.failed.take().map_or(joined, Err);
         let written = written.map_err(|e| not_written(pending.step, self.here(e)));
         self.comm.agree(written, "writing the files of a checkpoint")?;
         let placed = pending.building.take().map(|building| building.put(true)).transpose();
@@ -204,15 +209,12 @@ impl Checkpoints {
     /// After a failure of this run, completes the checkpoint that rank 0 is writing, for a limited time.
     pub fn rescue(&mut self) -> Option<Saved> {
         let began = Instant::now();
-        while self.pending.as_ref().is_some_and(|pending| pending.building.is_some()) && began.elapsed() < PATIENCE {
-            match self.poll() {
-                Ok(None) => thread::sleep(Duration::from_millis(20)),
-                Ok(saved) => return saved,
-                Err(e) => {
-                    tracing::warn!("{e}");
-                    return None;
-                }
+        let is_open = |pending: &Pending| pending.building.is_some() && pending.failed.is_none();
+        while self.pending.as_ref().is_some_and(is_open) && began.elapsed() < PATIENCE {
+            if let Some(saved) = self.poll() {
+                return Some(saved);
             }
+            thread::sleep(Duration::from_millis(20));
         }
         None
     }

@@ -211,7 +211,8 @@ impl Trainer {
             let step = input.step;
             profiling::begin(&self.config, self.comm.as_ref(), step, [first, last])?;
             let (tokens, before) = (input.tokens, [traffic(), between_hosts()]);
-            let Some(outcome) = self.stepper.step(input, self.start.stop.raised())? else {
+            let stop = self.start.stop.raised() || self.checkpoints.has_failed();
+            let Some(outcome) = self.stepper.step(input, stop)? else {
                 self.save(true)?;
                 self.progress.finish();
                 return Ok(Ended::Stopped { step: self.state.global_step });
@@ -255,7 +256,7 @@ impl Trainer {
         for warning in self.warnings.after_step(outcome.loss) {
             self.progress.event(&format!("warning   {warning}"));
         }
-        let written = self.checkpoints.poll()?;
+        let written = self.checkpoints.poll();
         self.report_saved(written)?;
         let best = due.evaluation && self.evaluate()?;
         if due.checkpoint || (best && self.config.train.load_best_model_at_end) {

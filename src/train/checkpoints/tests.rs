@@ -43,7 +43,8 @@ fn begin(
     queue.push(1, move || work(&folder));
     queue.close();
     let (began, pause, queue, background) = (Instant::now(), Duration::ZERO, Some(queue), true);
-    checkpoints.pending = Some(Pending { step, best: None, queue, building, of_others, began, pause, background });
+    checkpoints.pending =
+        Some(Pending { step, best: None, queue, failed: None, building, of_others, began, pause, background });
     Ok(())
 }
 
@@ -115,20 +116,20 @@ fn a_checkpoint_appears_when_it_is_complete() {
         folder::write_file(&to.join("a"), b"2")
     };
     begin(&mut checkpoints, 2, work).unwrap();
-    assert_eq!(checkpoints.poll().unwrap(), None);
+    assert_eq!(checkpoints.poll(), None);
     assert_eq!(names(), [".checkpoint-2.tmp", "checkpoint-1"]);
     open.send(()).unwrap();
     let saved = checkpoints.rescue().unwrap();
     assert_eq!((saved.step, names()), (2, vec!["checkpoint-2".to_owned()]));
     assert!(saved.total >= saved.pause && dir.path().join("checkpoint-2").join(folder::COMPLETE).exists());
-    assert_eq!((checkpoints.poll().unwrap(), checkpoints.settle().unwrap()), (None, None));
+    assert_eq!((checkpoints.poll(), checkpoints.settle().unwrap()), (None, None));
 
     begin(&mut checkpoints, 3, |_| Err(Error::other("no space left"))).unwrap();
-    let message = loop {
-        if let Err(e) = checkpoints.poll() {
-            break e.to_string();
-        }
-    };
+    while !checkpoints.has_failed() {
+        assert_eq!(checkpoints.poll(), None);
+    }
+    assert_eq!((checkpoints.rescue(), checkpoints.poll()), (None, None));
+    let message = checkpoints.settle().unwrap_err().to_string();
     assert_eq!(
         message,
         "checkpoint of step 3 not written (earlier ones are kept: continue with --resume auto): no space left"
