@@ -4,8 +4,7 @@
 //! them, [`adapter`] is the configuration of an adapter folder. [`state`] is `trainer_state.json`, [`optimizer`] the
 //! optimizer state by parameter name. [`tensors`] and [`tensor_writer`] read and write safetensors files, [`ranges`] reads
 //! parts of their tensors, [`sharded`] is about several files with an index. [`file_queue`] writes files at once or on a
-//! thread, [`folder`] writes folders atomically,
-//! [`run_dir`] manages the checkpoints of a run.
+//! thread, [`folder`] writes folders atomically, [`run_dir`] manages the checkpoints of a run.
 
 pub mod adapter;
 pub mod export;

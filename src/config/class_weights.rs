@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
-use super::value::{Value, describe, integer};
+use super::value::{Value, describe};
 
 /// The weights of the classes in the loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,11 +70,7 @@ impl Value for ClassWeights {
         let mut table = BTreeMap::new();
         for (label, value) in entries {
             let found = value.get_ref();
-            let number = match found {
-                DeValue::Float(x) => x.as_str().replace('_', "").parse().ok(),
-                other => integer(other).map(|n| n as f64),
-            };
-            let Some(number) = number else {
+            let Some(Ok(number)) = f64::from_toml(found) else {
                 return Some(Err(format!("{:?}: found {}, expected a number", label.get_ref(), describe(found))));
             };
             table.insert(label.get_ref().to_string(), number);

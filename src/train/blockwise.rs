@@ -195,6 +195,12 @@ impl<'a> Blockwise<'a> {
     }
 }
 
+/// Returns the factors that turn each term's sum of losses into a mean, given the weights of the terms' targets. A term
+/// without targets, such as MLM in a batch without masked tokens, counts as zero.
+pub fn mean_factors(weights: &[f64]) -> Vec<f64> {
+    weights.iter().map(|&weight| if weight > 0.0 { 1.0 / weight } else { 0.0 }).collect()
+}
+
 /// Calls `run` for these blocks in order. The weights of the next block are gathered meanwhile; the last block's stay.
 ///
 /// # Errors

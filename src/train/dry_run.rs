@@ -13,7 +13,7 @@ use crate::ffi::memory::device_total;
 use crate::ffi::{self, transfer};
 use crate::nn::Pass;
 use crate::parallel::{Gradients, Groups, Weights};
-use crate::train::blockwise::Blockwise;
+use crate::train::blockwise::{Blockwise, mean_factors};
 use crate::train::memory_fit::{self, MIN_TOKENS};
 use crate::train::session::Session;
 use crate::train::{feed, settings};
@@ -95,7 +95,7 @@ fn run(session: &Session, alone: &Groups, weights: &mut Weights, tokens: usize) 
     let recompute = settings::recompute(&config);
     let pass = Pass { seed: config.seed, step: 0, micro_batch: 0, rank: solo.rank() as u64 };
     let forward = Blockwise { model, params, recompute, watch: None }.forward(weights, Some(&batch), pass)?;
-    let scales: Vec<f64> = batch.weights.iter().map(|&weight| if weight > 0.0 { 1.0 / weight } else { 0.0 }).collect();
+    let scales = mean_factors(&batch.weights);
     forward.backward(weights, &mut gradients, &scales, true)?;
     gradients.finish(params)?;
     drop(gradients.squares(params)?);

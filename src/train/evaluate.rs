@@ -37,7 +37,7 @@ impl Outputs {
 #[derive(Debug)]
 pub struct Evaluation {
     pub metrics: Metrics,
-    /// The metrics of each class, for a task with classes.
+    /// The metrics of each class, if asked for and the task has classes.
     pub report: Option<ClassReport>,
     /// A likely problem of the model.
     pub warning: Option<String>,
@@ -119,11 +119,12 @@ impl Evaluator<'_> {
         Ok(Outputs { answers: answers_and_losses, offsets, losses })
     }
 
-    /// Returns the mean loss (first) and the task's metrics on a labelled dataset, without the `eval_` prefix.
+    /// Returns the mean loss (first) and the task's metrics on a labelled dataset, without the `eval_` prefix, and with
+    /// `reports` those of each class.
     ///
     /// # Errors
     /// As [`Evaluator::outputs`]; exit 2 if there are no targets; exit 4 if the loss is NaN or Inf.
-    pub fn metrics(&mut self, data: &Prepared) -> Result<Evaluation> {
+    pub fn metrics(&mut self, data: &Prepared, reports: bool) -> Result<Evaluation> {
         let outputs = self.outputs_for("evaluating", &data.dataset)?;
         if outputs.losses.is_empty() {
             let message = "there is nothing to evaluate: no example of the data has a target";
@@ -141,6 +142,7 @@ impl Evaluator<'_> {
             metrics.extend(self.generated(data, generation)?);
         }
         let task = &self.model.task;
-        Ok(Evaluation { metrics, report: task.report(&results), warning: task.warning(&results) })
+        let report = if reports { task.report(&results) } else { None };
+        Ok(Evaluation { metrics, report, warning: task.warning(&results) })
     }
 }

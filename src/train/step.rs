@@ -14,7 +14,7 @@ use crate::optim::{Ema, Optimizer, Part, Schedule, UnitShape};
 use crate::parallel::{Gradients, Groups, Offload, Weights, whole};
 use crate::tasks::Model;
 use crate::train::begun::Begun;
-use crate::train::blockwise::Blockwise;
+use crate::train::blockwise::{Blockwise, mean_factors};
 use crate::train::feed::StepInput;
 use crate::train::non_finite::{self, Fault, Rerun};
 use crate::train::optimizers;
@@ -119,8 +119,7 @@ impl Stepper {
         self.begun.begin_step(&self.params, &mut self.optimizer);
         self.gradients.begin(&self.params, rows)?;
         let scale = self.scaler.as_ref().map_or(1.0, LossScaler::scale);
-        // A loss term without targets, such as MLM in a batch without masked tokens, counts as zero.
-        let weights: Vec<f64> = totals.iter().map(|&count| if count > 0.0 { 1.0 / count } else { 0.0 }).collect();
+        let weights = mean_factors(&totals);
         let scales: Vec<f64> = weights.iter().map(|weight| scale * weight).collect();
         let (sums, squares) = self.backward(step, &batches, micro_batches, &scales)?;
         let loss: f64 = sums.iter().zip(&weights).map(|(sum, weight)| sum * weight).sum();

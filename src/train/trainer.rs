@@ -306,7 +306,7 @@ impl Trainer {
         let Evaluation { metrics, warning, .. } = self.clock.pause(|| {
             // As `trainer evaluate` computes them.
             let _exact = DisableTf32::new()?;
-            evaluator.metrics(&eval)
+            evaluator.metrics(&eval, false)
         })?;
         self.stepper.swap_ema()?;
         let step = self.state.global_step;
