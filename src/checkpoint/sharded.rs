@@ -108,7 +108,8 @@ impl TensorFiles {
         if paths.is_empty() {
             paths.push(set.to_owned());
         }
-        let files = paths.into_iter().map(|path| Ok((path.clone(), TensorFile::open(&path)?))).collect::<Result<Vec<_>>>()?;
+        let files =
+            paths.into_iter().map(|path| Ok((path.clone(), TensorFile::open(&path)?))).collect::<Result<Vec<_>>>()?;
         check_index(set, &files)?;
         let files: Vec<TensorFile> = files.into_iter().map(|(_, file)| file).collect();
         let named = files.iter().enumerate().flat_map(|(i, file)| file.names().into_iter().map(move |name| (name, i)));

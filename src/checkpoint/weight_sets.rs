@@ -145,7 +145,8 @@ mod tests {
         let [one, two, three] = [1, 2, 3].map(|i| format!("model-0000{i}-of-00003.safetensors"));
         assert_eq!(found(&[&three, &one, &two]).unwrap(), [&*one, &two, &three]);
         for absent in [&one, &two, &three] {
-            let rest: Vec<&str> = [&one, &two, &three].into_iter().filter(|name| *name != absent).map(|s| &**s).collect();
+            let rest: Vec<&str> =
+                [&one, &two, &three].into_iter().filter(|name| *name != absent).map(|s| &**s).collect();
             let message = found(&rest).unwrap_err();
             assert!(message.contains(&format!("/{absent}: ")) && message.contains("Download"), "{message}");
         }

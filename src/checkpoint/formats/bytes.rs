@@ -149,3 +149,34 @@ impl<'a> Cursor<'a> {
         self.at >= self.bytes.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a file system that cannot map, the same bytes are read.
+    #[test]
+    fn a_file_that_cannot_be_mapped_is_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), (0..100).collect::<Vec<u8>>()).unwrap();
+        let mapped = FileBytes::open(file.path()).unwrap();
+        let read = FileBytes { map: None, ..FileBytes::open(file.path()).unwrap() };
+        assert!(mapped.map.is_some());
+        for range in [0..100, 3..17, 99..100, 50..50] {
+            assert_eq!(read.get(range.clone()).unwrap(), mapped.get(range.clone()).unwrap());
+            read.release(range);
+        }
+        for file in [mapped, read] {
+            let message = file.get(90..101).unwrap_err().to_string();
+            assert!(message.contains("bytes 90 to 101 are not in it"), "{message}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_little_endian_and_end_with_the_bytes() {
+        let mut at = Cursor::new(b"\x01\x02\xac\x02line\nrest", 0);
+        assert_eq!((at.number(2), at.varint(), at.line()), (Some(0x201), Some(300), Some(&b"line"[..])));
+        assert_eq!((at.number(5), at.line(), at.array(), at.is_at_end()), (None, None, Some(*b"rest"), true));
+        assert_eq!((at.varint(), Cursor::new(&[0x80; 12], 0).varint()), (None, None));
+    }
+}
