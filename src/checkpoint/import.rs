@@ -32,6 +32,8 @@ enum Origin<'a> {
     File(Vec<String>, &'a HfParam),
     /// The norms of the rows of these tensors, stored as this parameter of the model.
     RowNorms(Vec<String>, &'a HfParam),
+    /// This tensor, with rows added for new tokens.
+    Grown(String),
     /// New initialization from (seed, name).
     Random,
 }
@@ -93,6 +95,7 @@ impl<'a> Values<'a> {
                     (Origin::RowNorms(names, param), Some(weights)) => {
                         weights.norms(names, param, self.params.kind())?
                     }
+                    (Origin::Grown(name), Some(weights)) => weights.grown(name, &spec.shape)?,
                     _ => spec.initialize(self.seed),
                 };
                 let values = values.f_view([-1])?;
@@ -119,6 +122,10 @@ impl<'a> Values<'a> {
                     let (file, spelling) = weights.at(name);
                     file.sample(spelling, hasher)
                 })
+            }
+            (None, Origin::Grown(name), Some(weights)) => {
+                let (file, spelling) = weights.at(name);
+                file.sample(spelling, hasher)
             }
             _ => {
                 hasher.update(&self.seed.to_le_bytes());
@@ -283,6 +290,14 @@ impl Weights {
             let shapes = wanted.iter().map(|name| self.shape(name)).collect::<Result<Vec<_>>>()?;
             let pieces = param.pieces(&spec.shape);
             let agrees = shapes.iter().zip(&pieces).all(|(shape, piece)| *shape == param.form.file_shape(piece));
+            if let (Some((old, new)), [name], [shape]) = (folders.grows, &wanted[..], &shapes[..])
+                && (shape.first(), spec.shape.first()) == (Some(&old), Some(&new))
+                && shape[1..] == spec.shape[1..]
+                && !param.form.transposed
+            {
+                origins.push(Origin::Grown(name.clone()));
+                continue;
+            }
             let found = (!agrees).then(|| shapes.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(" + "));
             origins.push(match found {
                 Some(_) if spec.newly_initialized => {

@@ -4,15 +4,12 @@ use crate::checkpoint::adapter::{self, AdapterConfig, PREFIX};
 use crate::checkpoint::ranges::{self, Target};
 use crate::checkpoint::sharded;
 use crate::checkpoint::tensors::TensorFile;
-use crate::checkpoint::weight_sets::WeightSet;
+use crate::checkpoint::weight_sets::{WEIGHTS, WeightSet};
 use crate::error::{Error, Result};
 use crate::models::hf_names::{HfNames, HfParam};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
-
-/// The weights of a model folder: one file, or several with an index.
-pub const WEIGHTS: &str = "model.safetensors";
 
 /// The folders that a model's weights are read from.
 #[derive(Debug, Clone, Copy)]
@@ -20,11 +17,14 @@ pub struct Folders<'a> {
     pub model: &'a Path,
     /// The folder of an adapter of that model. What it has of the model's weights replaces them.
     pub adapter: Option<&'a Path>,
+    /// The rows of the vocabulary in the files and in the model, if the model has more: new rows are the mean of the
+    /// others.
+    pub grows: Option<(i64, i64)>,
 }
 
 impl<'a> From<&'a Path> for Folders<'a> {
     fn from(model: &'a Path) -> Self {
-        Folders { model, adapter: None }
+        Folders { model, adapter: None, grows: None }
     }
 }
 
@@ -151,6 +151,18 @@ impl Weights {
             Ok(weight.f_linalg_norm(2.0, [1 - rows].as_slice(), false, Kind::Float)?)
         });
         Ok(Tensor::f_cat(&norms.collect::<Result<Vec<_>>>()?, 0)?)
+    }
+
+    /// Returns a tensor with rows, or numbers, added so that it has as many as `shape`; each is the mean of the others.
+    pub(super) fn grown(&self, name: &str, shape: &[i64]) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let (file, spelling) = self.at(name);
+        let values = file.read(spelling)?;
+        let values = if values.kind() == Kind::Double { values } else { values.to_kind(Kind::Float) };
+        let mut more = shape.to_vec();
+        more[0] -= values.size()[0];
+        let mean = values.f_mean_dim([0i64].as_slice(), true, values.kind())?.f_expand(&more, false)?;
+        Ok(Tensor::f_cat(&[values, mean], 0)?)
     }
 
     /// Whether two existing tensors have equal values.

@@ -2,11 +2,12 @@
 
 use crate::checkpoint::formats::bundle;
 use crate::checkpoint::sharded;
-use crate::checkpoint::weight_files::WEIGHTS;
 use crate::error::{Context, Error, Result};
 use std::path::{Path, PathBuf};
 
-/// The weights as `torch.save` wrote them.
+/// The weights of a model folder: one file, or several with an index.
+pub const WEIGHTS: &str = "model.safetensors";
+/// The same, as `torch.save` wrote them.
 const PICKLED: &str = "pytorch_model.bin";
 
 /// The weight files of a folder.

@@ -63,6 +63,13 @@ impl Session {
             Ok(data)
         })?;
         data.train.facts.remarks.extend(untrue(&folder.read_config()?));
+        if folder.extended.is_some() {
+            let (needed, rows) = (data.train.facts.vocab_size, declared.vocab_size());
+            data.train
+                .facts
+                .remarks
+                .push(format!("tokenizer with data.add_tokens: {needed} tokens, {rows} embeddings"));
+        }
         let ends = (config.task.kind == TaskKind::Chat).then(|| ending_answers(folder.generation())).transpose();
         let ends = comm.agree(ends, "reading the chat template")?.flatten();
         let generation = ends.map(|(file, end)| {
