@@ -225,3 +225,27 @@ fn a_pickle_that_calls_a_function_is_refused_as_weights() {
     assert!(message.contains("pytorch_model.bin: this pickle has posix.system"), "{message}");
     assert!(!Path::new("executed-by-a-pickle").exists());
 }
+
+/// Cut and changed safetensors files are errors, or have the tensors that their headers say; nothing panics.
+#[test]
+fn damaged_safetensors_are_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    let whole = fs::read(folder("cases/bert-masked/model.safetensors")).unwrap();
+    for length in (0..whole.len()).step_by(whole.len() / 60) {
+        fs::write(&path, &whole[..length]).unwrap();
+        let message = TensorFile::open(&path).unwrap_err().to_string();
+        assert!(message.contains("not a complete safetensors file") && message.contains("Download"), "{message}");
+    }
+    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    for at in 0..header {
+        let mut bytes = whole.clone();
+        bytes[at] ^= [0x01, 0x10, 0x80][at % 3];
+        fs::write(&path, &bytes).unwrap();
+        let Ok(file) = TensorFile::open(&path) else { continue };
+        for name in file.names() {
+            let read = file.read(&name);
+            assert!(read.is_err() || read.unwrap().numel() * 4 <= whole.len());
+        }
+    }
+}
