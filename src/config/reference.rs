@@ -84,8 +84,8 @@ impl Config {
 /// Returns the names of all keys that need no section, and with their section all others.
 pub fn names() -> impl Iterator<Item = String> {
     source::all().map(|(section, name)| match source::resolve(name, source::all()) {
-        Ok(_) => name.to_owned(),
-        Err(_) => dotted(section, name),
+        Ok(Some(found)) if found == dotted(section, name) => name.to_owned(),
+        _ => dotted(section, name),
     })
 }
 
