@@ -161,7 +161,7 @@ impl Weights {
         let values = if values.kind() == Kind::Double { values } else { values.to_kind(Kind::Float) };
         let mut more = shape.to_vec();
         more[0] -= values.size()[0];
-        let mean = values.f_mean_dim([0i64].as_slice(), true, values.kind())?.f_expand(&more, false)?;
+        let mean = values.f_mean_dim([0i64].as_slice(), true, values.kind())?.f_expand(more.as_slice(), false)?;
         Ok(Tensor::f_cat(&[values, mean], 0)?)
     }
 
