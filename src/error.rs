@@ -89,8 +89,8 @@ impl Error {
             return Ok(());
         }
         Err(Self::input(format!(
-            "{}: only a Git LFS pointer to the file: run `git lfs install` and `git lfs pull` in its folder, or download \
-             the file itself",
+            "{}: only a Git LFS pointer to the file: run `git lfs install` and `git lfs pull` in its folder, or \
+             download the file itself",
             path.display()
         )))
     }

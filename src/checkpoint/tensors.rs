@@ -1,5 +1,5 @@
-//! Weight files and their tensors: safetensors (<https://github.com/huggingface/safetensors>, the format section) and the
-//! other [formats](crate::checkpoint::formats).
+//! Weight files and their tensors: safetensors (<https://github.com/huggingface/safetensors>, the format section) and
+//! the other [formats](crate::checkpoint::formats).
 
 use crate::checkpoint::formats::bytes::FileBytes;
 use crate::checkpoint::formats::stored::Stored;

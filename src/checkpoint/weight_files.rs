@@ -67,8 +67,8 @@ fn refuse_quantized(path: &Path, file: &TensorFile) -> Result<()> {
         let is_packed = name.ends_with(".weight") && !OF_FULL.contains(&&*dtype);
         if is_packed || OF_QUANTIZED.iter().any(|end| name.ends_with(end)) {
             return Err(Error::input(format!(
-                "{}: tensor {name} ({dtype}): these weights are quantized, and only full weights are fine-tuned: use the \
-                 folder of the model that is not quantized, or load this one in transformers and save it after \
+                "{}: tensor {name} ({dtype}): these weights are quantized, and only full weights are fine-tuned: use \
+                 the folder of the model that is not quantized, or load this one in transformers and save it after \
                  model.dequantize()",
                 path.display()
             )));

@@ -1,5 +1,5 @@
-//! A reader of pickles (Python's `pickletools.py` documents the opcodes) that knows what a state dict of tensors is made
-//! of, and nothing else. It executes nothing: a name other than these, or another opcode, is an error with that name.
+//! A reader of pickles (Python's `pickletools.py` documents the opcodes) that knows what a dict of tensors is made of,
+//! and nothing else. It executes nothing: a name other than these, or another opcode, is an error with that name.
 //!
 //! Values are numbers of objects in one list, so that reading needs memory in proportion to the pickle, and neither
 //! nested nor cyclic values need recursion.

@@ -1,5 +1,5 @@
-//! Tables of sorted keys and values in LevelDB's format (`doc/table_format.md` there), which TensorFlow's checkpoints have
-//! as their index, and the protobuf wire format of the values (protobuf.dev, "Encoding").
+//! Tables of sorted keys and values in LevelDB's format (`doc/table_format.md` there), the index of TensorFlow's
+//! checkpoints, and the protobuf wire format of the values (protobuf.dev, "Encoding").
 
 use crate::checkpoint::formats::bytes::{Cursor, FileBytes};
 use crate::error::{Error, Result};
