@@ -5,7 +5,7 @@ use super::reading::bare;
 use crate::checkpoint::tensor_writer::{Entry, Writer};
 use crate::checkpoint::tensors::TensorFile;
 use crate::checkpoint::weight_sets::{WEIGHTS, WeightSet};
-use crate::checkpoint::{export, folder, sharded};
+use crate::checkpoint::{export, folder};
 use crate::comm::Collective;
 use crate::comm::solo::Solo;
 use crate::config::MODEL_FILE;
