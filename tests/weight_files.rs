@@ -238,7 +238,7 @@ fn damaged_safetensors_are_errors() {
         assert!(message.contains("not a complete safetensors file") && message.contains("Download"), "{message}");
     }
     let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
-    for at in 0..header {
+    for at in (0..header).step_by(header / 200) {
         let mut bytes = whole.clone();
         bytes[at] ^= [0x01, 0x10, 0x80][at % 3];
         fs::write(&path, &bytes).unwrap();

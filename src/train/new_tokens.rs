@@ -9,6 +9,7 @@ use crate::text::tokenizer::Tokenizer;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const FILE: &str = "tokenizer.json";
 
@@ -43,7 +44,10 @@ pub fn tokenizer_with(folder: &Path, tokens: &[String], cache_dir: Option<&Path>
     if target.is_dir() {
         return Ok(target);
     }
-    let temporary = target.with_extension(format!("{}.tmp", std::process::id()));
+    // Ranks may also be threads of one process.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let temporary = target.with_extension(format!("{}-{number}.tmp", std::process::id()));
     let fill = || -> Result<()> {
         fs::create_dir_all(&temporary).context(temporary.display())?;
         write_file(&temporary.join(FILE), tokenizer.as_bytes())?;
