@@ -4,6 +4,7 @@
 //! code, which scripts and schedulers rely on; `docs/configuration.md` has the table of codes.
 
 use std::fmt::{self, Display};
+use std::path::Path;
 
 /// Declares the kinds of errors with their meanings, which the documentation shows, and their exit codes.
 macro_rules! kinds {
@@ -76,6 +77,22 @@ impl Error {
     /// Creates an error of a dead or late rank (exit code 5).
     pub fn peer(message: impl Into<String>) -> Self {
         Self::new(Kind::Peer, message)
+    }
+
+    /// Returns an error for a file that is a Git LFS pointer (the format's specification, version 1), which a clone
+    /// without git-lfs leaves in place of a large file. `start` is the start of the file, 64 bytes if it has them.
+    ///
+    /// # Errors
+    /// Exit 2 if it is one.
+    pub fn refuse_lfs_pointer(path: &Path, start: &[u8]) -> Result<()> {
+        if !start.starts_with(b"version https://git-lfs.github.com/spec/") {
+            return Ok(());
+        }
+        Err(Self::input(format!(
+            "{}: only a Git LFS pointer to the file: run `git lfs install` and `git lfs pull` in its folder, or \
+             download the file itself",
+            path.display()
+        )))
     }
 
     /// Returns the kind, which determines the exit code.

@@ -78,6 +78,12 @@ const UNSUPPORTED: &[&str] = &[
     "megatron_config",
 ];
 
+/// Returns the weight file of an adapter folder: older versions of PEFT wrote `adapter_model.bin`.
+pub fn weights_in(folder: &Path) -> PathBuf {
+    let [now, before] = [WEIGHTS, "adapter_model.bin"].map(|name| folder.join(name));
+    if before.exists() && !now.exists() { before } else { now }
+}
+
 impl AdapterConfig {
     /// Whether a folder is an adapter's.
     pub fn is_in(folder: &Path) -> bool {

@@ -3,7 +3,7 @@
 use crate::checkpoint::adapter;
 use crate::checkpoint::folder::{copy_file, write_file};
 use crate::checkpoint::tensor_writer::Entry;
-use crate::checkpoint::weight_files;
+use crate::checkpoint::weight_sets;
 use crate::error::{Error, Result};
 use crate::models::hf_names::{HfNames, HfParam};
 use crate::nn::{ParamId, Params};
@@ -48,7 +48,7 @@ pub fn entries(params: &Params, names: &HfNames) -> Vec<Entry> {
 
 /// Returns the name of the weight file: of a model with adapters, the file has only what is trained.
 pub fn weight_file(params: &Params) -> &'static str {
-    if params.has_adapters() { adapter::WEIGHTS } else { weight_files::WEIGHTS }
+    if params.has_adapters() { adapter::WEIGHTS } else { weight_sets::WEIGHTS }
 }
 
 /// Whether the weight file has a parameter.

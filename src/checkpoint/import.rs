@@ -1,10 +1,11 @@
-//! Loads weights from a Hugging Face folder: one file or an index of several, any float dtype, old and new names.
+//! Loads weights from a model folder: one file or several, any float dtype, old and new names.
 
 use crate::checkpoint::adapter::{self, PREFIX};
 use crate::checkpoint::ranges::{self, Target};
 use crate::checkpoint::sharded::TensorFiles;
 use crate::checkpoint::tensors::TensorFile;
-use crate::checkpoint::weight_files::{Folders, Weights, files};
+use crate::checkpoint::weight_files::{Folders, Weights};
+use crate::checkpoint::weight_sets::WeightSet;
 use crate::error::{Error, Result};
 use crate::models::hf_names::{HfNames, HfParam};
 use crate::nn::lora::MAGNITUDE;
@@ -31,6 +32,8 @@ enum Origin<'a> {
     File(Vec<String>, &'a HfParam),
     /// The norms of the rows of these tensors, stored as this parameter of the model.
     RowNorms(Vec<String>, &'a HfParam),
+    /// This tensor, with rows added for new tokens.
+    Grown(String),
     /// New initialization from (seed, name).
     Random,
 }
@@ -92,6 +95,7 @@ impl<'a> Values<'a> {
                     (Origin::RowNorms(names, param), Some(weights)) => {
                         weights.norms(names, param, self.params.kind())?
                     }
+                    (Origin::Grown(name), Some(weights)) => weights.grown(name, &spec.shape)?,
                     _ => spec.initialize(self.seed),
                 };
                 let values = values.f_view([-1])?;
@@ -118,6 +122,10 @@ impl<'a> Values<'a> {
                     let (file, spelling) = weights.at(name);
                     file.sample(spelling, hasher)
                 })
+            }
+            (None, Origin::Grown(name), Some(weights)) => {
+                let (file, spelling) = weights.at(name);
+                file.sample(spelling, hasher)
             }
             _ => {
                 hasher.update(&self.seed.to_le_bytes());
@@ -149,7 +157,7 @@ pub fn check(folders: Folders, specs: &[ParamSpec], names: &HfNames) -> Result<(
 /// # Errors
 /// Exit 2: a damaged file.
 pub fn lacking(folder: &Path, specs: &[ParamSpec], names: &HfNames) -> Result<Option<Vec<bool>>> {
-    if files(folder)?.is_empty() {
+    if WeightSet::of(folder)?.files.is_empty() {
         return Ok(None);
     }
     let weights = Weights::open(folder.into(), names)?;
@@ -165,7 +173,7 @@ pub fn lacking(folder: &Path, specs: &[ParamSpec], names: &HfNames) -> Result<Op
 /// # Errors
 /// Exit 2: no such file, a damaged file, or one without adapters.
 pub fn adapted_modules(folder: &Path) -> Result<BTreeSet<String>> {
-    let set = folder.join(adapter::WEIGHTS);
+    let set = adapter::weights_in(folder);
     let names: Vec<String> = TensorFile::open(&set)?.names();
     let module = |name: &String| Some(name.strip_prefix(PREFIX)?.strip_suffix(".lora_A.weight")?.to_owned());
     let modules: BTreeSet<String> = names.iter().filter_map(module).collect();
@@ -180,7 +188,7 @@ pub fn adapted_modules(folder: &Path) -> Result<BTreeSet<String>> {
 /// # Errors
 /// Exit 2: a damaged file.
 pub fn stored(folder: &Path, name: &str) -> Result<Option<Tensor>> {
-    for path in files(folder)? {
+    for path in WeightSet::of(folder)?.files {
         let file = TensorFile::open(&path)?;
         if file.contains(name) {
             return file.read(name).map(Some);
@@ -195,7 +203,7 @@ pub fn stored(folder: &Path, name: &str) -> Result<Option<Tensor>> {
 /// Exit 2: no such file, or a damaged file.
 pub fn classifier_rows(folder: &Path) -> Result<Option<usize>> {
     const HEADS: &[&str] = &["classifier.weight", "score.weight", "logits_proj.weight", "classifier.out_proj.weight"];
-    let file = TensorFile::open(&folder.join(adapter::WEIGHTS))?;
+    let file = TensorFile::open(&adapter::weights_in(folder))?;
     let head = HEADS.iter().map(|head| format!("{PREFIX}{head}")).find(|name| file.contains(name));
     head.map(|name| Ok(file.shape(&name)?.first().copied().unwrap_or_default() as usize)).transpose()
 }
@@ -264,7 +272,13 @@ impl Weights {
                 continue;
             }
             if !missing.is_empty() {
-                let missing = missing.iter().map(|name| format!("{name} is missing"));
+                let missing = missing.iter().map(|name| match name.strip_suffix("lm_head.weight") {
+                    Some("") => format!(
+                        "{name} is missing, but tie_word_embeddings is false: set it to true if the model shares its \
+                         embeddings, else download the whole model"
+                    ),
+                    _ => format!("{name} is missing"),
+                });
                 if spec.adapter {
                     of_adapter.extend(missing)
                 } else {
@@ -276,6 +290,14 @@ impl Weights {
             let shapes = wanted.iter().map(|name| self.shape(name)).collect::<Result<Vec<_>>>()?;
             let pieces = param.pieces(&spec.shape);
             let agrees = shapes.iter().zip(&pieces).all(|(shape, piece)| *shape == param.form.file_shape(piece));
+            if let (Some((old, new)), [name], [shape]) = (folders.grows, &wanted[..], &shapes[..])
+                && (shape.first(), spec.shape.first()) == (Some(&old), Some(&new))
+                && shape[1..] == spec.shape[1..]
+                && !param.form.transposed
+            {
+                origins.push(Origin::Grown(name.clone()));
+                continue;
+            }
             let found = (!agrees).then(|| shapes.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(" + "));
             origins.push(match found {
                 Some(_) if spec.newly_initialized => {

@@ -6,7 +6,7 @@
 
 use crate::checkpoint::folder::write_file;
 use crate::checkpoint::tensor_writer::Entry;
-use crate::checkpoint::tensors::TensorFile;
+use crate::checkpoint::tensors::{TensorFile, unwrapped};
 use crate::error::{Context, Error, Result};
 use serde_json::{Map, Value, json};
 use std::cmp::Reverse;
@@ -45,10 +45,39 @@ pub fn files(set: &Path) -> Result<Vec<PathBuf>> {
         (false, true) => {
             let map = weight_map(&index)?;
             let names: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
+            // A path in an index could lead anywhere.
+            if let Some(name) = names.iter().find(|name| name.contains('/') || !set.with_file_name(name).exists()) {
+                return Err(Error::input(format!(
+                    "{}: {name} is not in the folder: was the download interrupted? Download this file too",
+                    index.display()
+                )));
+            }
             Ok(names.into_iter().map(|name| set.with_file_name(name)).collect())
         }
         (false, false) => Ok(Vec::new()),
     }
+}
+
+/// Checks that each tensor of a set's index, if it has one, is in the file that the index names.
+///
+/// # Errors
+/// Exit 2: an unreadable index, or one of other files.
+pub fn check_index(set: &Path, files: &[(PathBuf, TensorFile)]) -> Result<()> {
+    let index = index_of(set);
+    if set.exists() || !index.exists() {
+        return Ok(());
+    }
+    for (tensor, name) in weight_map(&index)? {
+        let name = name.as_str().unwrap_or_default();
+        let file = files.iter().find(|(path, _)| path.file_name().is_some_and(|file| file == name));
+        if !file.is_some_and(|(_, file)| file.contains(&unwrapped(&tensor))) {
+            return Err(Error::input(format!(
+                "{}: {name} has no tensor {tensor}: the index is not that of these files: download all of them again",
+                index.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn weight_map(index: &Path) -> Result<Map<String, Value>> {
@@ -79,15 +108,12 @@ impl TensorFiles {
         if paths.is_empty() {
             paths.push(set.to_owned());
         }
-        let files = paths.iter().map(|path| TensorFile::open(path)).collect::<Result<Vec<_>>>()?;
+        let files =
+            paths.into_iter().map(|path| Ok((path.clone(), TensorFile::open(&path)?))).collect::<Result<Vec<_>>>()?;
+        check_index(set, &files)?;
+        let files: Vec<TensorFile> = files.into_iter().map(|(_, file)| file).collect();
         let named = files.iter().enumerate().flat_map(|(i, file)| file.names().into_iter().map(move |name| (name, i)));
         let places: HashMap<String, usize> = named.collect();
-        if !set.exists() {
-            let index = index_of(set);
-            if let Some(missing) = weight_map(&index)?.keys().find(|name| !places.contains_key(*name)) {
-                return Err(Error::input(format!("{}: tensor {missing} is in no file", index.display())));
-            }
-        }
         Ok(TensorFiles { set: set.to_owned(), files, places })
     }
 
@@ -198,6 +224,6 @@ mod tests {
         other.write("b", &Tensor::zeros([2], (Kind::Float, Device::Cpu))).unwrap();
         other.finish().unwrap();
         let error = TensorFiles::open(&set).unwrap_err().to_string();
-        assert!(error.ends_with("index.json: tensor c is in no file"), "{error}");
+        assert!(error.contains("index.json: model-00002-of-00002.safetensors has no tensor c: "), "{error}");
     }
 }

@@ -4,14 +4,12 @@ use crate::checkpoint::adapter::{self, AdapterConfig, PREFIX};
 use crate::checkpoint::ranges::{self, Target};
 use crate::checkpoint::sharded;
 use crate::checkpoint::tensors::TensorFile;
+use crate::checkpoint::weight_sets::{WEIGHTS, WeightSet};
 use crate::error::{Error, Result};
 use crate::models::hf_names::{HfNames, HfParam};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
-
-/// The weights of a model folder: one file, or several with an index.
-pub const WEIGHTS: &str = "model.safetensors";
 
 /// The folders that a model's weights are read from.
 #[derive(Debug, Clone, Copy)]
@@ -19,11 +17,14 @@ pub struct Folders<'a> {
     pub model: &'a Path,
     /// The folder of an adapter of that model. What it has of the model's weights replaces them.
     pub adapter: Option<&'a Path>,
+    /// The rows of the vocabulary in the files and in the model, if the model has more: new rows are the mean of the
+    /// others.
+    pub grows: Option<(i64, i64)>,
 }
 
 impl<'a> From<&'a Path> for Folders<'a> {
     fn from(model: &'a Path) -> Self {
-        Folders { model, adapter: None }
+        Folders { model, adapter: None, grows: None }
     }
 }
 
@@ -32,10 +33,22 @@ pub fn weights_of(folder: &Path) -> PathBuf {
     folder.join(if AdapterConfig::is_in(folder) { adapter::WEIGHTS } else { WEIGHTS })
 }
 
-/// Returns the weight files of a folder, possibly none.
-pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    sharded::files(&folder.join(WEIGHTS))
-}
+/// Ends of the names that quantized weights have beside or instead of the weights: of GPTQ and AWQ, compressed-tensors,
+/// bitsandbytes, and fp8 with scales.
+const OF_QUANTIZED: &[&str] = &[
+    ".qweight",
+    ".qzeros",
+    ".weight_packed",
+    ".weight_scale",
+    ".weight_scale_inv",
+    ".weight.absmax",
+    ".weight.quant_map",
+    ".weight_format",
+    ".SCB",
+];
+
+/// Ends of the dtypes' names of full weights, in the safetensors format.
+const OF_FULL: &[&str] = &["F64", "F32", "F16", "BF16"];
 
 /// The weight files of a folder and an index of their tensors.
 pub(super) struct Weights {
@@ -46,16 +59,29 @@ pub(super) struct Weights {
     pub(super) adapter: BTreeSet<String>,
 }
 
+/// Refuses weights that are packed by quantization. What `config.json` says about it does not matter: a folder may have
+/// full weights and a forgotten `quantization_config`.
+fn refuse_quantized(path: &Path, file: &TensorFile) -> Result<()> {
+    for name in file.names() {
+        let dtype = file.dtype_name(&name)?;
+        let is_packed = name.ends_with(".weight") && !OF_FULL.contains(&&*dtype);
+        if is_packed || OF_QUANTIZED.iter().any(|end| name.ends_with(end)) {
+            return Err(Error::input(format!(
+                "{}: tensor {name} ({dtype}): these weights are quantized, and only full weights are fine-tuned: use \
+                 the folder of the model that is not quantized, or load this one in transformers and save it after \
+                 model.dequantize()",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 impl Weights {
     pub(super) fn open(folders: Folders, names: &HfNames) -> Result<Self> {
-        let folder = folders.model;
-        let paths = files(folder)?;
+        let WeightSet { files: paths, set } = WeightSet::of(folders.model)?;
         if paths.is_empty() {
-            return Err(Error::input(format!(
-                "{}: neither model.safetensors nor model.safetensors.index.json; \
-                 convert a folder with pytorch_model.bin by save_pretrained(..., safe_serialization=True)",
-                folder.display()
-            )));
+            return Err(WeightSet::none_in(folders.model));
         }
         let mut files = Vec::new();
         let mut tensors = BTreeMap::new();
@@ -73,6 +99,8 @@ impl Weights {
             }
             files.push((path, file));
         }
+        set.map_or(Ok(()), |set| sharded::check_index(&set, &files))?;
+        files.iter().try_for_each(|(path, file)| refuse_quantized(path, file))?;
         let mut weights = Weights { files, tensors, adapter: BTreeSet::new() };
         folders.adapter.map_or(Ok(()), |adapter| weights.replace(adapter, names))?;
         Ok(weights)
@@ -80,7 +108,7 @@ impl Weights {
 
     /// Adds the tensors of an adapter's file, which replace the model's of the same name.
     fn replace(&mut self, folder: &Path, names: &HfNames) -> Result<()> {
-        let path = folder.join(adapter::WEIGHTS);
+        let path = adapter::weights_in(folder);
         let file = TensorFile::open(&path)?;
         for name in file.names() {
             let bare = names.normalised(name.strip_prefix(PREFIX).unwrap_or(&name));
@@ -125,6 +153,18 @@ impl Weights {
         Ok(Tensor::f_cat(&norms.collect::<Result<Vec<_>>>()?, 0)?)
     }
 
+    /// Returns a tensor with rows, or numbers, added so that it has as many as `shape`; each is the mean of the others.
+    pub(super) fn grown(&self, name: &str, shape: &[i64]) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let (file, spelling) = self.at(name);
+        let values = file.read(spelling)?;
+        let values = if values.kind() == Kind::Double { values } else { values.to_kind(Kind::Float) };
+        let mut more = shape.to_vec();
+        more[0] -= values.size()[0];
+        let mean = values.f_mean_dim([0i64].as_slice(), true, values.kind())?.f_expand(more.as_slice(), false)?;
+        Ok(Tensor::f_cat(&[values, mean], 0)?)
+    }
+
     /// Whether two existing tensors have equal values.
     fn same(&self, one: &str, other: &str) -> Result<bool> {
         let ((file, name), (its_file, its_name)) = (self.at(one), self.at(other));
@@ -147,7 +187,7 @@ impl Weights {
         let mut start = 0;
         for (name, piece) in names.iter().zip(param.pieces(shape)) {
             let (file, spelling) = self.at(name);
-            if matches!(file.kind(spelling)?, Kind::Int64) {
+            if !matches!(file.kind(spelling)?, Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16) {
                 return Err(file.error(spelling, "it holds integers"));
             }
             let end = start + piece.iter().product::<i64>();

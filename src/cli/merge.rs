@@ -4,8 +4,8 @@ use super::evaluate::load;
 use super::reading::bare;
 use crate::checkpoint::tensor_writer::{Entry, Writer};
 use crate::checkpoint::tensors::TensorFile;
-use crate::checkpoint::weight_files::WEIGHTS;
-use crate::checkpoint::{export, folder, sharded};
+use crate::checkpoint::weight_sets::{WEIGHTS, WeightSet};
+use crate::checkpoint::{export, folder};
 use crate::comm::Collective;
 use crate::comm::solo::Solo;
 use crate::config::MODEL_FILE;
@@ -62,7 +62,7 @@ pub fn run(args: &MergeArgs) -> Result<()> {
 
 /// Returns the dtype of the base model's files.
 fn stored_kind(base: &Path) -> Result<Kind> {
-    for path in sharded::files(&base.join(WEIGHTS))? {
+    for path in WeightSet::of(base)?.files {
         let file = TensorFile::open(&path)?;
         for name in file.names() {
             let kind = file.kind(&name)?;

@@ -192,6 +192,8 @@ impl ReadingArgs {
         let column = |given: &Option<String>, trained: String| given.clone().unwrap_or(trained);
         let targets = file.targets;
         DataConfig {
+            // The tokenizer of the trained model has them.
+            add_tokens: Vec::new(),
             train: file.path.to_owned(),
             train_target: None,
             eval: None,

@@ -18,6 +18,7 @@ pub fn validate(config: &mut Config, problems: &mut Problems) {
     answers(&mut config.task, problems);
     trained(config, problems);
     lora(config, problems);
+    new_tokens(config, problems);
     schedules::validate(&config.train, problems);
     optimizers::validate(&config.train, problems);
     labels(&config.task, problems);
@@ -98,6 +99,20 @@ fn lora(config: &Config, problems: &mut Problems) {
         if name.is_empty() || lora.modules_to_save.iter().flatten().take(i).any(|other| other == name) {
             problems.with("lora.modules_to_save", format!("the module {name:?} is empty or appears twice"));
         }
+    }
+}
+
+/// Notes tokens that cannot be added.
+fn new_tokens(config: &Config, problems: &mut Problems) {
+    const KEY: &str = "data.add_tokens";
+    let tokens = &config.data.add_tokens;
+    if tokens.iter().any(String::is_empty) {
+        problems.with(KEY, "a token is an empty string");
+    } else if let Some(twice) = duplicate(tokens) {
+        problems.with(KEY, format!("the token {twice:?} appears twice"));
+    } else if config.lora.is_on() && !tokens.is_empty() {
+        let why = "an adapter has no rows for new tokens: train in full first, without [lora], or remove it";
+        problems.with(KEY, why);
     }
 }
 

@@ -182,11 +182,17 @@ impl Keys<'_> {
         let above_0 = |key: &str| Ok::<f64, Error>(number(key, "a number above 0", |x| x > 0.0)?.unwrap_or(1.0));
         let samples = self.read("do_sample", "true or false", Value::as_bool)?.unwrap_or(false);
         let beams = integer("num_beams", 1)?.unwrap_or(1);
-        let sampling = Sampling {
-            temperature: above_0("temperature")?,
-            top_k: integer("top_k", 0)?.unwrap_or(50),
-            top_p: number("top_p", "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))?.unwrap_or(1.0),
+        // Without sampling, folders have any values of its settings, such as a temperature of 0.
+        let sampling = || -> Result<Sampling> {
+            Ok(Sampling {
+                temperature: above_0("temperature")?,
+                top_k: integer("top_k", 0)?.unwrap_or(50),
+                top_p: number("top_p", "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))?.unwrap_or(1.0),
+            })
         };
+        if SAMPLING.iter().any(|key| self.wanted.contains_key(*key)) {
+            sampling()?;
+        }
         let beam = Beam {
             beams,
             length_penalty: number("length_penalty", "a number", |_| true)?.unwrap_or(1.0),
@@ -206,7 +212,7 @@ impl Keys<'_> {
                     self.refuse("num_beams", "beam search does not sample: set do_sample = false or num_beams = 1")
                 );
             }
-            (true, _) => Search::Sample(sampling),
+            (true, _) => Search::Sample(sampling()?),
             (false, 2..) => Search::Beam(beam),
             (false, _) => Search::Greedy,
         };
@@ -299,6 +305,16 @@ mod tests {
         assert_eq!((new.eos, new.decoder_start), (vec![2, 5], Some(7)));
         assert_eq!(new.search, Search::Sample(Sampling { temperature: 0.5, top_k: 50, top_p: 0.9 }));
         assert_eq!(read(&[config, file], json!({"do_sample": false})).unwrap().search, Search::Greedy);
+        for settings in [
+            json!({"do_sample": false, "temperature": 0.0, "top_p": 1.0}),
+            json!({"temperature": 0, "top_k": -1, "top_p": 0.0}),
+            json!({"do_sample": null, "temperature": null, "top_p": null, "top_k": null}),
+        ] {
+            let file = ("generation_config.json", settings);
+            assert_eq!(read(&[file], json!({})).unwrap().search, Search::Greedy);
+        }
+        let file = ("generation_config.json", json!({"do_sample": true, "temperature": 0.0}));
+        assert!(read(&[file], json!({})).unwrap_err().contains("temperature = 0.0: expected a number above 0"));
     }
 
     #[test]

@@ -84,7 +84,8 @@ impl Decoder {
             let norm = Norm::new(b, "norm", norm, hidden, norm_eps);
             let vocabulary = is_lm.then(|| match config.tied {
                 true => Vocabulary::tied(b, &words),
-                false => b.newly_initialized(|b| Vocabulary::own(b, "lm_head", vocab, hidden, std)),
+                // A pretrained language model has learnt its head: it is never a new one.
+                false => Vocabulary::own(b, "lm_head", vocab, hidden, std),
             });
             (norm, vocabulary)
         });

@@ -21,7 +21,7 @@ pub fn family(model_type: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| family.model_types.contains(&model_type))
 }
 
-/// Reads `config.json` of a model folder.
+/// Reads `config.json` of a model folder, or `bert_config.json` of a TensorFlow checkpoint of BERT.
 ///
 /// # Errors
 /// Exit 2: no such folder, no such file, not JSON.
@@ -33,11 +33,24 @@ pub fn read_config(folder: &Path) -> Result<Value> {
             if folder.is_relative() { " in the working directory" } else { "" }
         )));
     }
-    let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).input_context(format!(
+    let (path, of_google) = (folder.join("config.json"), folder.join("bert_config.json"));
+    if !path.exists() && of_google.exists() {
+        let mut json: Value = read_json(&of_google)?;
+        if let Value::Object(map) = &mut json {
+            map.insert("model_type".into(), "bert".into());
+            map.insert("architectures".into(), Value::Array(vec!["BertForPreTraining".into()]));
+        }
+        return Ok(json);
+    }
+    read_json(&path)
+}
+
+fn read_json(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).input_context(format!(
         "{}: cannot be read (a Hugging Face model folder has config.json, *.safetensors and tokenizer.json)",
         path.display()
     ))?;
+    Error::refuse_lfs_pointer(path, text.as_bytes())?;
     serde_json::from_str(&text).input_context(path.display())
 }
 

@@ -86,7 +86,8 @@ impl Model {
         if let Value::Object(map) = &mut config {
             map.insert("architectures".into(), json!([self.backbone.architecture()]));
             map.remove("num_labels");
-            map.remove("torch_dtype");
+            // Of the folder's weights, not of these; code that is not copied, and that did not run.
+            ["torch_dtype", "quantization_config", "auto_map"].iter().for_each(|key| _ = map.remove(*key));
             map.insert("dtype".into(), json!(dtype));
             map.extend(self.task.config_entries());
         }

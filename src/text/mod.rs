@@ -13,6 +13,7 @@ pub mod columns;
 pub mod conversations;
 pub mod documents;
 pub mod gzip;
+pub mod new_tokens;
 pub mod pairs;
 pub mod parallel;
 pub mod prompts;

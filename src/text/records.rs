@@ -62,6 +62,7 @@ impl<'a> File<'a> {
     pub fn open(path: &'a Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|e| unreadable(path, &e))?;
         let hash = *blake3::hash(&bytes).as_bytes();
+        Error::refuse_lfs_pointer(path, &bytes)?;
         let bytes = gzip::decompress(path, bytes)?;
         if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
             return Err(Error::input(format!("{}: the file is UTF-16; convert it to UTF-8", path.display())));

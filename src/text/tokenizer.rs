@@ -176,6 +176,7 @@ impl Tokenizer {
         let tokenizer = match path.exists() {
             true => {
                 let bytes = std::fs::read(&path).map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
+                Error::refuse_lfs_pointer(&path, &bytes)?;
                 *blake3::hash(&bytes).as_bytes()
             }
             false => wordpiece::fingerprint(dir)?,

@@ -62,7 +62,9 @@ fn vocabulary(dir: &Path) -> Result<PathBuf> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| Error::input(format!("{}: {e}", path.display())))
+    let bytes = std::fs::read(path).map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
+    Error::refuse_lfs_pointer(path, &bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

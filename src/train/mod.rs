@@ -21,6 +21,7 @@ pub mod memory_fit;
 pub mod memory_report;
 pub mod model_folder;
 pub mod model_loading;
+pub mod new_tokens;
 pub mod non_finite;
 pub mod objective;
 mod opening;

@@ -6,6 +6,7 @@ use crate::checkpoint::import;
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::models::{Role, registry};
+use crate::train::new_tokens;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,8 @@ pub struct ModelFolder {
     /// The folder of the full model: `path`, or the adapter's base model.
     pub base: PathBuf,
     pub adapter: Option<AdapterConfig>,
+    /// The folder with the tokenizer and tokens that a run adds (`data.add_tokens`).
+    pub extended: Option<PathBuf>,
 }
 
 impl ModelFolder {
@@ -29,7 +32,7 @@ impl ModelFolder {
                 Some(_) if path.is_dir() => {
                     Err(Error::input(format!("{}: has no {CONFIG}, so it needs no base model", path.display())))
                 }
-                _ => Ok(ModelFolder { path: path.to_owned(), base: path.to_owned(), adapter: None }),
+                _ => Ok(ModelFolder { path: path.to_owned(), base: path.to_owned(), adapter: None, extended: None }),
             };
         }
         let adapter = AdapterConfig::read(path)?;
@@ -50,26 +53,41 @@ impl ModelFolder {
             let why = "its base model is itself an adapter: merge that first (trainer merge)";
             return Err(Error::input(format!("{}: {why}: {}", place.display(), named.display())));
         }
-        Ok(ModelFolder { path: path.to_owned(), base: named.to_owned(), adapter: Some(adapter) })
+        Ok(ModelFolder { path: path.to_owned(), base: named.to_owned(), adapter: Some(adapter), extended: None })
     }
 
-    /// Finds out what `model.path` is.
+    /// Finds out what `model.path` is, and adds the run's tokens to its tokenizer.
     ///
     /// # Errors
-    /// As [`ModelFolder::open`].
+    /// As [`ModelFolder::open`] and [`new_tokens::tokenizer_with`].
     pub fn of(config: &Config) -> Result<Self> {
         let open = Self::open(&config.model.path, config.lora.base_model_name_or_path.as_deref());
-        open.context("model.path")
+        let mut folder = open.context("model.path")?;
+        if config.data.add_tokens.is_empty() {
+            return Ok(folder);
+        }
+        if folder.adapter.is_some() {
+            return Err(Error::input(format!(
+                "data.add_tokens: {} is an adapter, which has no rows for new tokens: merge it first (trainer merge)",
+                folder.path.display()
+            )));
+        }
+        let (tokens, cache) = (&config.data.add_tokens, config.data.cache_dir.as_deref());
+        folder.extended = Some(new_tokens::tokenizer_with(folder.tokenizer(), tokens, cache)?);
+        Ok(folder)
     }
 
     /// Returns the folder with the tokenizer.
     pub fn tokenizer(&self) -> &Path {
+        if let Some(extended) = &self.extended {
+            return extended;
+        }
         if self.path.join("tokenizer.json").exists() { &self.path } else { &self.base }
     }
 
     /// Returns the folder with tokenizer and settings of generation.
     pub fn generation(&self) -> &Path {
-        if self.path.join(GENERATION_FILE).exists() { self.tokenizer() } else { &self.base }
+        if self.extended.is_some() || self.path.join(GENERATION_FILE).exists() { self.tokenizer() } else { &self.base }
     }
 
     /// Returns the configuration of the model. For an adapter that `trainer` did not write it is the base model's, with
@@ -79,6 +97,11 @@ impl ModelFolder {
     /// Exit 2: no such folder, no such file, not JSON.
     pub fn read_config(&self) -> Result<Value> {
         let mut config = registry::read_config(&self.base)?;
+        if let Some(extended) = &self.extended
+            && let Some(rows) = config.get("vocab_size").and_then(Value::as_u64)
+        {
+            config["vocab_size"] = json!(new_tokens::rows_for(extended, rows)?);
+        }
         let Some(adapter) = &self.adapter else { return Ok(config) };
         let own = self.path.join(MODEL_CONFIG);
         if own.exists() {

@@ -182,7 +182,7 @@ impl Shaped {
     pub fn load(self, comm: &Arc<dyn Collective>, how: &LoadOptions) -> Result<Loaded> {
         let Shaped { folder, model, specs, names, adapter, .. } = self;
         let (adapter, adapter_folder) = adapter.map_or((None, None), |(config, folder)| (Some(config), folder));
-        let folders = Folders { model: &folder, adapter: adapter_folder.as_deref() };
+        let folders = Folders { model: &folder, adapter: adapter_folder.as_deref(), grows: grows(&folder, &model)? };
         let LoadOptions { kind, zero, trains, seed, from } = *how;
         if from != Source::Random {
             import::check(folders, &specs, &names)?;
@@ -216,6 +216,13 @@ impl Shaped {
         memory_report::record_kept(comm.device(), [held, 0, masters]);
         Ok(Loaded { model, params, weights, names, report, sums, adapter })
     }
+}
+
+/// Returns the rows of the vocabulary in a folder and in a model that has more of them.
+fn grows(folder: &Path, model: &Model) -> Result<Option<(i64, i64)>> {
+    let rows = registry::read_config(folder).ok().and_then(|json| json.get("vocab_size").and_then(Value::as_i64));
+    let needed = model.backbone.vocab_size() as i64;
+    Ok(rows.filter(|&rows| rows < needed).map(|rows| (rows, needed)))
 }
 
 /// Maximum number of patterns.

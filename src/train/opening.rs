@@ -13,8 +13,26 @@ use crate::train::model_loading::{Declared, LoadOptions, Source};
 use crate::train::resumed::Resumed;
 use crate::train::session::{Session, declare, one_per_host_first, read_data};
 use crate::train::{dry_run, rank_consistency, settings};
+use serde_json::Value;
 use std::sync::Arc;
 use tch::Device;
+
+/// Describes what a model's `config.json` says that is not true of the trained model, which does not say it.
+fn untrue(config: &Value) -> Vec<String> {
+    let remarks = [
+        (
+            "auto_map",
+            "config.json names the model's own Python code (auto_map), which is not run: this is the model of \
+                      transformers, and the trained model names no code",
+        ),
+        (
+            "quantization_config",
+            "config.json has quantization_config, but the weights are full: the trained model does \
+                                 not have it",
+        ),
+    ];
+    remarks.iter().filter(|(key, _)| config.get(key).is_some()).map(|(_, remark)| (*remark).to_owned()).collect()
+}
 
 impl Session {
     /// Reads the model and the data. A checkpoint to resume from replaces `model.path` as the source of the weights,
@@ -44,6 +62,14 @@ impl Session {
             data.eval.as_ref().map_or(Ok(()), |eval| declared.check_vocabulary(eval))?;
             Ok(data)
         })?;
+        data.train.facts.remarks.extend(untrue(&folder.read_config()?));
+        if folder.extended.is_some() {
+            let (needed, rows) = (data.train.facts.vocab_size, declared.vocab_size());
+            data.train
+                .facts
+                .remarks
+                .push(format!("tokenizer with data.add_tokens: {needed} tokens, {rows} embeddings"));
+        }
         let ends = (config.task.kind == TaskKind::Chat).then(|| ending_answers(folder.generation())).transpose();
         let ends = comm.agree(ends, "reading the chat template")?.flatten();
         let generation = ends.map(|(file, end)| {

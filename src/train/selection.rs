@@ -81,7 +81,7 @@ impl Catalog {
         let named = |spec: &ParamSpec| {
             let parts = names.exported(names.of(&spec.name));
             let layer = parts.first().and_then(|part| layer(part));
-            // T5 has no classes without a language-model head, so that the file always has it.
+            // The head of a language model is pretrained.
             let is_new = if spec.adapter { heads.contains(&layer_of(spec)) } else { spec.newly_initialized };
             let is_head = is_new || spec.name.starts_with("lm_head.");
             Named { parts, layer, is_head }

@@ -142,7 +142,7 @@ fn models(book: &mut Book) {
     book.model(
         "no weights",
         |folder| fs::remove_file(folder.join("model.safetensors")).unwrap(),
-        &["neither model.safetensors nor model.safetensors.index.json"],
+        &["neither model.safetensors nor model.safetensors.index.json, pytorch_model.bin"],
     );
     let folder = book.bench.path("one-segment");
     copy_folder(&book.bench.model, &folder);

@@ -1,0 +1,67 @@
+//! `data.add_tokens`: a model's tokenizer with more tokens, as a folder beside the token cache.
+
+use crate::checkpoint::export::CARRIED;
+use crate::checkpoint::folder::{copy_file, write_file};
+use crate::data::cache;
+use crate::error::{Context, Error, Result};
+use crate::text::new_tokens;
+use crate::text::tokenizer::Tokenizer;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FILE: &str = "tokenizer.json";
+
+/// Returns a folder with the tokenizer of `folder` and these tokens added, and its other small files. It is named by its
+/// content, so that every rank may make it, and none twice.
+///
+/// # Errors
+/// Exit 2: no tokenizer.json, or an invalid one; the folder cannot be written.
+pub fn tokenizer_with(folder: &Path, tokens: &[String], cache_dir: Option<&Path>) -> Result<PathBuf> {
+    let path = folder.join(FILE);
+    if !path.exists() {
+        return Err(Error::input(format!(
+            "data.add_tokens: {} has no {FILE}: save the tokenizer with transformers (save_pretrained), which writes it",
+            folder.display()
+        )));
+    }
+    let bytes = fs::read(&path).input_context(path.display())?;
+    Error::refuse_lfs_pointer(&path, &bytes)?;
+    let mut json: Value = serde_json::from_slice(&bytes).input_context(path.display())?;
+    let added = new_tokens::add(&mut json, tokens);
+    added.ok_or_else(|| Error::input(format!("{}: no vocabulary to add tokens to", path.display())))?;
+    let tokenizer = json.to_string();
+    let others: Vec<&str> = CARRIED.iter().copied().chain(["config.json"]).filter(|name| *name != FILE).collect();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(tokenizer.as_bytes());
+    for name in &others {
+        let content = fs::read(folder.join(name)).unwrap_or_default();
+        hasher.update(format!("{name} {};", content.len()).as_bytes()).update(&content);
+    }
+    let cache = cache::folder(cache_dir).unwrap_or_else(std::env::temp_dir).join("tokenizers");
+    let target = cache.join(&hasher.finalize().to_hex()[..32]);
+    if target.is_dir() {
+        return Ok(target);
+    }
+    let temporary = target.with_extension(format!("{}.tmp", std::process::id()));
+    let fill = || -> Result<()> {
+        fs::create_dir_all(&temporary).context(temporary.display())?;
+        write_file(&temporary.join(FILE), tokenizer.as_bytes())?;
+        let present = others.iter().filter(|name| folder.join(name).exists());
+        present.into_iter().try_for_each(|name| copy_file(&folder.join(name), &temporary.join(name)))
+    };
+    let placed = fill().and_then(|()| Ok(fs::rename(&temporary, &target)?));
+    if placed.is_err() {
+        _ = fs::remove_dir_all(&temporary);
+    }
+    // Another rank may have been first.
+    if target.is_dir() { Ok(target) } else { placed.context("data.add_tokens").map(|()| target) }
+}
+
+/// Returns the number of rows that the embedding matrix of a model with this tokenizer and `rows` rows needs.
+///
+/// # Errors
+/// As [`Tokenizer::from_folder`].
+pub fn rows_for(tokenizer: &Path, rows: u64) -> Result<u64> {
+    Ok(rows.max(Tokenizer::from_folder(tokenizer)?.vocab_size() as u64))
+}
