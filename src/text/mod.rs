@@ -31,8 +31,8 @@ pub mod words;
 mod conll;
 mod jinja;
 mod jsonl;
+mod pretrained;
 mod table;
-mod wordpiece;
 
 pub use record::{Fields, Format, OnBad, RawLabel, Record, Source};
 pub use records::Records;
