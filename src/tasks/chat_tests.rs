@@ -27,7 +27,7 @@ fn prepared(dir: &tempfile::TempDir, content: &str, max_length: usize) -> Result
     std::fs::write(&path, content).unwrap();
     let [prompt, completion, messages] = ["prompt", "completion", "messages"].map(String::from);
     let source = ConversationSource { path, prompt, completion, messages, on_bad_record: OnBad::Error };
-    prepare(&Chat { source, max_length }, dir.path(), Some(&dir.path().join("cache")))
+    prepare(&Chat { source, max_length, split_turns: false }, dir.path(), Some(&dir.path().join("cache")))
 }
 
 /// Texts, tokens, answers and prompts of every template, marked and not.
@@ -48,7 +48,7 @@ fn templates_are_those_of_transformers() {
                 let prompt = template.prompt(&messages[..messages.len() - 1], tools.as_ref()).unwrap();
                 assert_eq!(prompt, case["prompt"].as_str().unwrap(), "{what}");
 
-                let tokens = writer.write(&Said::Messages { messages, tools }).unwrap();
+                let tokens = writer.write(&Said::Messages { messages, tools }, false).unwrap().pop().unwrap();
                 assert_eq!(json!(tokens.ids), case["ids"], "{what}");
                 let answers: Vec<u8> = tokens.labels.iter().map(|&label| u8::from(label != NO_LABEL)).collect();
                 assert_eq!(json!(answers), case["answers"], "{what}");

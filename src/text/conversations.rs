@@ -2,6 +2,7 @@
 
 use super::chat_template::{has_marks, is_answer};
 use super::jsonl::{self, kind, missing};
+use super::message_content::{joined, name_reasoning, remove_nulls};
 use super::records::{File, OnBad, Records, quoted};
 use crate::error::Result;
 use serde_json::{Map, Value};
@@ -27,6 +28,8 @@ pub struct Conversation {
     /// Line number, from 1.
     pub line: usize,
     pub said: Said,
+    /// Number of null values in tools and tool calls, which are left out.
+    pub nulls: usize,
 }
 
 /// The content of a record.
@@ -50,21 +53,22 @@ pub enum Said {
 /// no valid record.
 pub fn read(source: &ConversationSource) -> Result<Records<Conversation>> {
     let file = File::open(&source.path)?;
-    let record = |line, map| Ok(Conversation { line, said: said(map, source)? });
+    let record = |line, map| said(map, source).map(|(said, nulls)| Conversation { line, said, nulls });
     file.collect(jsonl::records(file.json_lines()?, record), source.on_bad_record, true)
 }
 
-fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<Said, String> {
+/// Returns the content of a record, and the number of nulls left out.
+fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<(Said, usize), String> {
     let ConversationSource { prompt, completion, messages, .. } = source;
     let has = |name: &String| map.get(name).is_some_and(|value| !value.is_null());
     match (has(messages), has(prompt) || has(completion)) {
         (true, true) => Err(format!("both {messages:?} and {prompt:?} or {completion:?} are set: keep only one")),
         (true, false) => {
-            let (messages, tools) = conversation(&mut map, messages)?;
+            let (messages, tools, nulls) = counted(&mut map, messages)?;
             if !messages.iter().any(is_answer) {
                 return Err("no message has the role assistant: there is no completion to train on".into());
             }
-            Ok(Said::Messages { messages, tools })
+            Ok((Said::Messages { messages, tools }, nulls))
         }
         (false, true) => {
             let prompt = jsonl::string(&mut map, prompt, "prompt_column")?;
@@ -74,7 +78,7 @@ fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<Said
             }
             refuse_marks(&prompt)?;
             refuse_marks(&completion)?;
-            Ok(Said::Pair { prompt, completion })
+            Ok((Said::Pair { prompt, completion }, 0))
         }
         (false, false) => Err(missing(&map, messages, "messages_column, or prompt_column and completion_column")),
     }
@@ -82,15 +86,23 @@ fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<Said
 
 /// Takes the messages in the column `name` and the tools out of a record.
 pub(super) fn conversation(map: &mut Map<String, Value>, name: &str) -> Result<(Vec<Value>, Option<Value>), String> {
-    let tools = map.shift_remove("tools").filter(|tools| !tools.is_null());
+    counted(map, name).map(|(messages, tools, _)| (messages, tools))
+}
+
+/// Like [`conversation`], with the number of nulls left out of tools and tool calls.
+fn counted(map: &mut Map<String, Value>, name: &str) -> Result<(Vec<Value>, Option<Value>, usize), String> {
+    let mut tools = map.shift_remove("tools").filter(|tools| !tools.is_null());
+    let mut nulls = tools.as_mut().map_or(0, remove_nulls);
     match (map.shift_remove(name), tools) {
         (_, Some(tools)) if !tools.is_array() => Err(format!("\"tools\" is {}; it must be a list", kind(&tools))),
         (Some(Value::Array(list)), tools) => {
-            let messages = list
-                .into_iter()
-                .zip(1..)
-                .map(|(message, number)| self::message(message).map_err(|why| format!("message {number}: {why}")));
-            Ok((messages.collect::<Result<Vec<Value>, String>>()?, tools))
+            let mut messages = Vec::with_capacity(list.len());
+            for (message, number) in list.into_iter().zip(1..) {
+                let (message, left_out) = self::message(message).map_err(|why| format!("message {number}: {why}"))?;
+                messages.push(message);
+                nulls += left_out;
+            }
+            Ok((messages, tools, nulls))
         }
         (other, _) => {
             Err(format!("column {name:?} is {}; it must be a list of messages", kind(&other.unwrap_or_default())))
@@ -98,13 +110,17 @@ pub(super) fn conversation(map: &mut Map<String, Value>, name: &str) -> Result<(
     }
 }
 
-/// Validates a message and removes its null values, as if they were absent.
-fn message(message: Value) -> Result<Value, String> {
+/// Validates a message, joins the parts of its content and removes null values, as if they were absent. Returns the
+/// number of nulls within it, besides its own.
+fn message(message: Value) -> Result<(Value, usize), String> {
     let mut map = match message {
         Value::Object(map) => map,
         other => return Err(format!("found {}; a message must be an object with role and content", kind(&other))),
     };
     map.retain(|_, value| !value.is_null());
+    // Parts of a content have keys of their types, so that their nulls are never meant.
+    map.get_mut("content").map(remove_nulls);
+    let nulls = map.iter_mut().filter(|(key, _)| *key != "content").map(|(_, value)| remove_nulls(value)).sum();
     let role = match map.get("role") {
         Some(Value::String(role)) => role.clone(),
         Some(other) => return Err(format!("the role is {}; it must be a string", kind(other))),
@@ -113,6 +129,11 @@ fn message(message: Value) -> Result<Value, String> {
     if !ROLES.contains(&role.as_str()) {
         return Err(format!("the role {role:?} is not one of {}", quoted(ROLES)));
     }
+    if let Some(Value::Array(parts)) = map.get("content") {
+        let text = joined(parts)?;
+        map.insert("content".into(), text.into());
+    }
+    name_reasoning(&mut map);
     let calls = map.get("tool_calls").is_some_and(|calls| calls.as_array().is_some_and(|calls| !calls.is_empty()));
     match map.get("content") {
         Some(Value::String(text)) => {
@@ -121,11 +142,11 @@ fn message(message: Value) -> Result<Value, String> {
             }
             refuse_marks(text)?;
         }
-        Some(other) => return Err(format!("the content is {}; it must be a string", kind(other))),
+        Some(other) => return Err(format!("the content is {}; it must be a string or a list of parts", kind(other))),
         None if calls => {}
         None => return Err("no content".into()),
     }
-    Ok(Value::Object(map))
+    Ok((Value::Object(map), nulls))
 }
 
 fn refuse_marks(text: &str) -> Result<(), String> {
@@ -155,7 +176,23 @@ mod tests {
             serde_json::json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "x": 1}]);
         let Value::Array(messages) = messages else { unreachable!() };
         let tools = Some(Value::Array(Vec::new()));
-        assert_eq!(records[1], Conversation { line: 2, said: Said::Messages { messages, tools } });
+        assert_eq!(records[1], Conversation { line: 2, said: Said::Messages { messages, tools }, nulls: 0 });
+    }
+
+    #[test]
+    fn parts_are_joined_and_nested_nulls_left_out() {
+        let content = r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "image": null}, {"type": "text", "text": "b"}]},
+          {"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1, "y": null}}}]},
+          {"role": "tool", "content": [{"type": "text", "text": "c"}]}], "tools": [{"function": {"name": "f", "parameters": null}}]}"#;
+        let records = read(&content.replace("\n", "")).unwrap().records;
+        let Said::Messages { messages, tools } = &records[0].said else { panic!() };
+        let calls = serde_json::json!([{"function": {"name": "f", "arguments": {"x": 1}}}]);
+        let wanted = serde_json::json!([
+            {"role": "user", "content": "ab"}, {"role": "assistant", "tool_calls": calls}, {"role": "tool", "content": "c"}
+        ]);
+        assert_eq!(serde_json::json!(messages), wanted);
+        assert_eq!(tools, &Some(serde_json::json!([{"function": {"name": "f"}}])));
+        assert_eq!(records[0].nulls, 2);
     }
 
     #[test]
@@ -183,7 +220,12 @@ mod tests {
             (of(r#"{"from": "user", "content": "a"}"#), "message 1: no role"),
             (of(r#"{"role": 1, "content": "a"}"#), "message 1: the role is a number"),
             (of(r#"{"role": "user"}"#), "message 1: no content"),
-            (of(r#"{"role": "user", "content": [1]}"#), "message 1: the content is an array"),
+            (of(r#"{"role": "user", "content": [1]}"#), "message 1: part 1 of the content is a number"),
+            (
+                of(r#"{"role": "user", "content": [{"type": "image"}]}"#),
+                "message 1: part 1 of the content is of type \"image\", but this program trains on text only",
+            ),
+            (of(r#"{"role": "user", "content": {}}"#), "message 1: the content is an object; it must be a string or"),
             (of(r#"{"role": "assistant", "content": ""}"#), "message 1: the assistant's content is empty"),
         ] {
             let message = read(&format!("{line}\n")).unwrap_err().to_string();

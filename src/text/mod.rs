@@ -31,7 +31,9 @@ pub mod words;
 mod conll;
 mod jinja;
 mod jsonl;
+mod message_content;
 mod pretrained;
+mod python_format;
 mod table;
 
 pub use record::{Fields, Format, OnBad, RawLabel, Record, Source};
