@@ -58,7 +58,9 @@ impl<'a> Writer<'a> {
     fn write(&self, said: &Said, split: bool) -> Result<Vec<Tokens>, String> {
         let template = match (&self.template, said) {
             (Some(template), _) => template,
-            (None, Said::Pair { prompt, completion }) => return self.plain(prompt, completion).map(|tokens| vec![tokens]),
+            (None, Said::Pair { prompt, completion }) => {
+                return self.plain(prompt, completion).map(|tokens| vec![tokens]);
+            }
             (None, Said::Messages { .. }) => {
                 return Err(format!(
                     "messages need a chat template, and {} has none: put the model's chat_template.jinja there, or give \

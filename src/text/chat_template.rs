@@ -164,7 +164,8 @@ pub fn is_answer(message: &Value) -> bool {
 
 impl Template {
     fn new(source: &str, place: String) -> Result<Self> {
-        let (source, marks_answers) = mark_answers(source);
+        // As in Jinja2, line ends are newlines.
+        let (source, marks_answers) = mark_answers(&source.replace("\r\n", "\n").replace('\r', "\n"));
         let mut environment = jinja::environment();
         environment.add_template_owned(NAME, source).map_err(|e| {
             let line = e.line().map(|line| format!(":{line}")).unwrap_or_default();

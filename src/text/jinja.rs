@@ -227,7 +227,10 @@ mod tests {
                       {{ 1 if x is iterable else 0 }}{{ 1 if x is sequence else 0 }}{{ 1 if x is mapping else 0 }}\
                       {{ 1 if x is number else 0 }}{{ 1 if x is none else 0 }} {% endfor %}";
         assert_eq!(render(source, context.clone()), "11000 11000 11100 00010 00001 11000 00010 ");
-        assert_eq!(render("{{ nothing | length }}{{ 'a' in nothing }}{{ none_.x is defined }}", context.clone()), "0FalseFalse");
+        assert_eq!(
+            render("{{ nothing | length }}{{ 'a' in nothing }}{{ none_.x is defined }}", context.clone()),
+            "0FalseFalse"
+        );
         assert_eq!(render("{{ [s, none_] }}{{ l | string }}", context), "['a', None][]");
     }
 

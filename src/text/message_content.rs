@@ -68,7 +68,10 @@ mod tests {
         assert_eq!(join(parts).unwrap(), "ab c");
         assert_eq!(join(json!([])).unwrap(), "");
         for (parts, why) in [
-            (json!([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "x"}}]), "part 2 of the content is of type \"image_url\""),
+            (
+                json!([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "x"}}]),
+                "part 2 of the content is of type \"image_url\"",
+            ),
             (json!([{"type": "image", "text": "alt"}]), "type \"image\""),
             (json!([{"type": "text"}]), "part 1 of the content has no text"),
             (json!([1]), "part 1 of the content is a number"),

@@ -5,8 +5,9 @@
 `tokenizers/bases` has small vocabularies of each kind, as `tokenizer.json` and as the files of slow tokenizers.
 `tokenizers/cases.json` has folders made of them: a `config.json`, files of a base, and JSON files with one setting each.
 `crc` has the last five hexadecimal digits of the CRC-32 of the ids of each text of `tokenizers/texts.json` (little-endian
-32-bit integers), `pair` is the CRC-32 of some pairs with their segments, `full` has the ids of a few texts. The committed files: transformers 5.24.0, tokenizers 0.23.3,
-sentencepiece 0.2.3.
+32-bit integers), `pair` is the CRC-32 of some pairs with their segments, `cut` that of texts and pairs truncated to
+`CUT` tokens, `full` has the ids of a few texts. The committed files: transformers 5.24.0, tokenizers 0.23.3,
+sentencepiece 0.2.3, protobuf 7.36.
 """
 
 import base64
@@ -26,6 +27,7 @@ from transformers import AutoTokenizer
 FOLDER = Path(__file__).resolve().parent / "tokenizers"
 BASES = FOLDER / "bases"
 FULL = [0, 4, 5]
+CUT = 12
 
 SENTENCES = [
     "The quick brown fox jumps over the lazy dog.",
@@ -351,8 +353,10 @@ def values(tokenizer):
     ids = [tokenizer(text)["input_ids"] for text in TEXTS]
     pair = [tokenizer(a, b, return_token_type_ids=True) for a, b in PAIRS]
     pair = [number for encoded in pair for part in ("input_ids", "token_type_ids") for number in encoded[part]]
+    cut = [tokenizer(*texts, truncation=True, max_length=CUT)["input_ids"] for texts in [(t,) for t in TEXTS[:20]] + PAIRS]
+    cut = [number for ids in cut for number in ids]
     words = "".join(f"{crc(each) & 0xFFFFF:05x}" for each in ids)
-    return {"crc": words, "pair": crc(pair), "full": {str(i): ids[i] for i in FULL}}
+    return {"crc": words, "pair": crc(pair), "cut": crc(cut), "full": {str(i): ids[i] for i in FULL}}
 
 
 def main():

@@ -232,7 +232,10 @@ mod tests {
         assert_eq!(of("bert", "DistilBertTokenizerFast"), Class::Bert);
         assert_eq!(of("roberta", "XLMRobertaTokenizer"), Class::XlmRoberta);
         assert_eq!(of("mistral", "LlamaTokenizerFast"), Class::Backend);
-        assert_eq!((of("qwen2", "PreTrainedTokenizerFast"), of("qwen3", "TokenizersBackend")), (Class::Qwen2, Class::Backend));
+        assert_eq!(
+            (of("qwen2", "PreTrainedTokenizerFast"), of("qwen3", "TokenizersBackend")),
+            (Class::Qwen2, Class::Backend)
+        );
         assert_eq!((of("llama", "LlamaTokenizer"), of("bert", "NoSuchTokenizer")), (Class::Llama, Class::Backend));
         let bytes = Some(r#"{"decoder": {"type": "ByteLevel"}}"#);
         assert_eq!(class("llama", json!({"tokenizer_class": "LlamaTokenizerFast"}), bytes).unwrap(), Class::Backend);

@@ -16,8 +16,8 @@ mod settings;
 mod source;
 
 use super::special_tokens::{Special, json_of};
-use class::Class;
 use crate::error::{Error, Result};
+use class::Class;
 use serde_json::Value;
 use std::path::Path;
 use tokenizers::Tokenizer;

@@ -15,7 +15,8 @@ use tokenizers::models::unigram::Unigram;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, Tokenizer};
 
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 impl Class {
     /// Returns the tokens that have a role unless the files say otherwise.
@@ -153,7 +154,11 @@ fn of_ids(class: Class, vocab: Vocab, merges: Merges, settings: &Settings) -> Re
         let unknown = settings.token(Unk).map_or("[UNK]", Token::text);
         let model = WordPiece::builder().vocab(vocab).unk_token(unknown.to_owned()).build().map_err(failed)?;
         let mut tokenizer = Tokenizer::new(model);
-        assemble(&mut tokenizer, &json!({"type": "BertPreTokenizer"}), &json!({"type": "WordPiece", "prefix": "##", "cleanup": true}))?;
+        assemble(
+            &mut tokenizer,
+            &json!({"type": "BertPreTokenizer"}),
+            &json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
+        )?;
         let flag = |key: &str| settings.flag(key).unwrap_or(true);
         let normalizer = json!({
             "type": "BertNormalizer",
@@ -337,8 +342,7 @@ fn of_model(
     let mut decoders = vec![replace("▁", false, " ")];
     decoders.extend(model.byte_fallback.then(|| json!({"type": "ByteFallback"})));
     decoders.extend((model.byte_fallback || model.add_dummy_prefix).then(|| json!({"type": "Fuse"})));
-    decoders
-        .extend(model.add_dummy_prefix.then(|| json!({"type": "Strip", "content": " ", "start": 1, "stop": 0})));
+    decoders.extend(model.add_dummy_prefix.then(|| json!({"type": "Strip", "content": " ", "start": 1, "stop": 0})));
     assemble(&mut tokenizer, &splits, &json!({"type": "Sequence", "decoders": decoders}))?;
     let roles = [Unk, Bos, Eos].into_iter().zip(model.special).zip(model.ids).filter(|(_, id)| *id >= 0);
     let roles: Vec<_> = roles.map(|((role, piece), _)| (role, AddedToken::from(piece, true))).collect();

@@ -68,12 +68,8 @@ mod tests {
     fn all_wire_types_are_read() {
         let bytes = [0x08, 0x96, 0x01, 0x12, 2, 7, 8, 0x1d, 1, 0, 0, 0, 0x21, 2, 0, 0, 0, 0, 0, 0, 0];
         let read: Vec<_> = fields(&bytes).collect::<Result<_, _>>().unwrap();
-        let wanted = [
-            (1, Field::Number(150)),
-            (2, Field::Bytes(&[7, 8])),
-            (3, Field::Fixed32(1)),
-            (4, Field::Fixed64(2)),
-        ];
+        let wanted =
+            [(1, Field::Number(150)), (2, Field::Bytes(&[7, 8])), (3, Field::Fixed32(1)), (4, Field::Fixed64(2))];
         assert_eq!(read, wanted);
         // Negative numbers are 64-bit.
         let minus_one = [&[0x08][..], &[0xff; 9], &[1]].concat();

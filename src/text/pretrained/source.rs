@@ -103,8 +103,13 @@ impl File {
 
     fn source(&self, path: &Path, class: Class) -> Result<Source> {
         let wrong = |e: &dyn std::fmt::Display| invalid(path, e);
-        let mut source =
-            Source { vocabulary: Vocabulary::Scores(Vec::new()), post_processor: None, rules: None, unknown: None, is_json: true };
+        let mut source = Source {
+            vocabulary: Vocabulary::Scores(Vec::new()),
+            post_processor: None,
+            rules: None,
+            unknown: None,
+            is_json: true,
+        };
         if class == Class::Backend {
             let tokenizer = Tokenizer::from_bytes(&self.text).map_err(|e| wrong(&e))?;
             source.vocabulary = Vocabulary::Ready(Box::new(tokenizer));
@@ -122,7 +127,9 @@ impl File {
             )));
         }
         source.vocabulary = match model.vocab {
-            VocabForm::Ids(ids) => Vocabulary::Ids(ids.into_iter().collect(), pairs(model.merges).map_err(|e| wrong(&e))?),
+            VocabForm::Ids(ids) => {
+                Vocabulary::Ids(ids.into_iter().collect(), pairs(model.merges).map_err(|e| wrong(&e))?)
+            }
             VocabForm::Scores(scores) => Vocabulary::Scores(scores),
         };
         source.post_processor = part(&self.post_processor).map_err(|e| wrong(&e))?;
@@ -219,8 +226,13 @@ impl Source {
 fn of_model(bytes: &[u8], path: &PathBuf, class: Class, settings: &mut Settings) -> Result<Source> {
     let name = path.display();
     let sentencepiece = if path.ends_with("tiktoken.model") { Err(String::new()) } else { SentencePiece::parse(bytes) };
-    let mut source =
-        Source { vocabulary: Vocabulary::Scores(Vec::new()), post_processor: None, rules: None, unknown: None, is_json: false };
+    let mut source = Source {
+        vocabulary: Vocabulary::Scores(Vec::new()),
+        post_processor: None,
+        rules: None,
+        unknown: None,
+        is_json: false,
+    };
     let model = match sentencepiece {
         Ok(model) => model,
         Err(why) => {
