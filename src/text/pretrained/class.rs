@@ -198,6 +198,12 @@ pub fn of_folder(dir: &Path, json: Option<&str>, settings: &Value) -> Result<Cla
     Ok(class.unwrap_or(Class::Backend))
 }
 
+/// Whether `tokenizer_config.json` names the class that uses `tokenizer.json` as it is.
+pub fn is_backend(settings: &Value) -> bool {
+    let class = settings.get("tokenizer_class").and_then(Value::as_str).map(base);
+    class.is_some_and(|class| matches!(class, "PreTrainedTokenizer" | "TokenizersBackend"))
+}
+
 /// Whether the class of a folder depends on its `model_type` alone.
 ///
 /// # Errors

@@ -89,6 +89,9 @@ fn build(dir: &Path, file: Option<&source::File>, class: Option<Class>) -> Resul
         Some(class) => class,
         None => class::of_folder(dir, file.map(|file| file.text.as_str()), &settings.json)?,
     };
+    // A class that the folder cannot choose (Qwen2) is not one that its file does not fit.
+    let as_it_is = class::is_backend(&settings.json) && file.is_some_and(|file| !file.fits(class));
+    let class = if as_it_is { Class::Backend } else { class };
     let source = source::Source::of_folder(dir, file, class, &mut settings)?;
     pipeline::build(class, source, settings).map_err(|why| Error::input(format!("{}: {why}", dir.display())))
 }

@@ -101,6 +101,17 @@ impl File {
         Ok(File { text: text.to_owned(), ..file })
     }
 
+    /// Whether a class can rebuild this tokenizer.
+    pub fn fits(&self, class: Class) -> bool {
+        #[derive(Deserialize)]
+        struct Kind {
+            #[serde(rename = "type", default)]
+            kind: Option<String>,
+        }
+        let kind = serde_json::from_str::<Kind>(self.model.get()).ok().and_then(|model| model.kind);
+        class == Class::Backend || kind.is_none_or(|kind| kind == class.model())
+    }
+
     fn source(&self, path: &Path, class: Class) -> Result<Source> {
         let wrong = |e: &dyn std::fmt::Display| invalid(path, e);
         let mut source = Source {
