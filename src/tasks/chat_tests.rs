@@ -177,11 +177,14 @@ fn parts_and_nulls_do_not_change_the_text() {
                           {% if add_generation_prompt %}[assistant]{% endif %}"
     );
     let dir = folder(&json!({"eos_token": "</s>"}), Some(&template));
-    let plain = r#"{"messages": [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "c"}], "tools": [{"a": 1}]}"#;
-    let other = r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "image": null}, {"type": "text", "text": "b"}]},
-      {"role": "assistant", "content": [{"type": "text", "text": "c"}], "tool_calls": null}], "tools": [{"a": 1, "b": null}]}"#;
-    let [plain, other] =
-        [plain.to_owned(), other.replace('\n', "")].map(|content| prepared(&dir, &content, 512).unwrap());
+    let said = |user: Value, answer: Value, tool: Value| {
+        let messages = [json!({"role": "user", "content": user}), json!({"role": "assistant", "content": answer})];
+        json!({"messages": messages, "tools": [tool]}).to_string()
+    };
+    let plain = said(json!("ab"), json!("c"), json!({"a": 1}));
+    let parts = json!([{"type": "text", "text": "a", "image": null}, {"type": "text", "text": "b"}]);
+    let other = said(parts, json!([{"type": "text", "text": "c"}]), json!({"a": 1, "b": null}));
+    let [plain, other] = [plain, other].map(|content| prepared(&dir, &content, 512).unwrap());
     assert_eq!((plain.dataset.ids(0), plain.dataset.label(0)), (other.dataset.ids(0), other.dataset.label(0)));
     assert!(plain.facts.remarks.is_empty());
     assert!(

@@ -181,14 +181,23 @@ mod tests {
 
     #[test]
     fn parts_are_joined_and_nested_nulls_left_out() {
-        let content = r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "image": null}, {"type": "text", "text": "b"}]},
-          {"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1, "y": null}}}]},
-          {"role": "tool", "content": [{"type": "text", "text": "c"}]}], "tools": [{"function": {"name": "f", "parameters": null}}]}"#;
-        let records = read(&content.replace("\n", "")).unwrap().records;
+        let call = serde_json::json!({"function": {"name": "f", "arguments": {"x": 1, "y": null}}});
+        let parts = serde_json::json!([{"type": "text", "text": "a", "image": null}, {"type": "text", "text": "b"}]);
+        let content = serde_json::json!({
+            "messages": [
+                {"role": "user", "content": parts},
+                {"role": "assistant", "content": null, "tool_calls": [call]},
+                {"role": "tool", "content": [{"type": "text", "text": "c"}]},
+            ],
+            "tools": [{"function": {"name": "f", "parameters": null}}],
+        });
+        let records = read(&content.to_string()).unwrap().records;
         let Said::Messages { messages, tools } = &records[0].said else { panic!() };
         let calls = serde_json::json!([{"function": {"name": "f", "arguments": {"x": 1}}}]);
         let wanted = serde_json::json!([
-            {"role": "user", "content": "ab"}, {"role": "assistant", "tool_calls": calls}, {"role": "tool", "content": "c"}
+            {"role": "user", "content": "ab"},
+            {"role": "assistant", "tool_calls": calls},
+            {"role": "tool", "content": "c"},
         ]);
         assert_eq!(serde_json::json!(messages), wanted);
         assert_eq!(tools, &Some(serde_json::json!([{"function": {"name": "f"}}])));

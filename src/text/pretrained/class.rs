@@ -150,7 +150,8 @@ const OTHER: &[&str] = &[
     "XGLMTokenizer",
 ];
 
-/// Returns the class of a folder; that of BERT for a mere `vocab.txt`. `json` is the text of its `tokenizer.json`, `settings` its `tokenizer_config.json`.
+/// Returns the class of a folder; that of BERT for a mere `vocab.txt`. `json` is the text of its `tokenizer.json`,
+/// `settings` its `tokenizer_config.json`.
 ///
 /// # Errors
 /// Exit 2: `config.json` is not JSON; a class that this program cannot rebuild, by name.
@@ -164,8 +165,7 @@ pub fn of_folder(dir: &Path, json: Option<&str>, settings: &Value) -> Result<Cla
     };
     let refused = |class: &str, why: &str| {
         let path = dir.join(file);
-        let remedy = "\"tokenizer_class\": \"PreTrainedTokenizerFast\" in tokenizer_config.json uses tokenizer.json as it \
-                      is, here and in transformers";
+        let remedy = "\"PreTrainedTokenizerFast\" instead uses tokenizer.json as it is, here and in transformers";
         Error::input(format!("{}: tokenizer_class {class:?} {why}; {remedy}", path.display()))
     };
     let known = |class: &str| match class.strip_suffix("Fast").unwrap_or(class) {

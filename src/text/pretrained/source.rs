@@ -16,7 +16,10 @@ use tokenizers::normalizers::precompiled::Precompiled;
 use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, Tokenizer};
 
 /// The regular expression of `transformers` for tiktoken files.
-const TIKTOKEN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const TIKTOKEN: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
 /// Largest number of ids between the end of a tiktoken vocabulary and an added token.
 const MAX_RESERVED: usize = 1 << 20;
 
@@ -129,8 +132,8 @@ impl File {
         let model: Model = serde_json::from_str(self.model.get()).map_err(|e| wrong(&e))?;
         let wanted = class.model();
         if let Some(kind) = model.kind.as_deref().filter(|kind| *kind != wanted) {
-            let remedy = "set \"tokenizer_class\": \"PreTrainedTokenizerFast\" in tokenizer_config.json to use the file as \
-                          it is, here and in transformers";
+            let remedy = "set tokenizer_class to \"PreTrainedTokenizerFast\" in tokenizer_config.json to use the file \
+                          as it is, here and in transformers";
             return Err(Error::input(format!(
                 "{}: the model is {kind}, but the folder's tokenizer class ({class:?}) rebuilds it as {wanted} in \
                  transformers 5; {remedy}",
