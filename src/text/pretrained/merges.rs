@@ -68,7 +68,8 @@ fn byte_letters() -> [char; 256] {
     })
 }
 
-fn base64(text: &str) -> Option<Vec<u8>> {
+/// Decodes base64; `None` if it is invalid.
+pub fn base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
     let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
     let (mut bits, mut held) = (0_u32, 0);

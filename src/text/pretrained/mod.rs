@@ -11,6 +11,7 @@ mod merges;
 mod parts;
 mod pipeline;
 mod protobuf;
+mod rules;
 mod sentencepiece;
 mod settings;
 mod source;

@@ -3,6 +3,7 @@
 use super::class::Class;
 use super::merges::{self, Merges};
 use super::parts::{byte_level, part, split_bytes};
+use super::rules;
 use super::sentencepiece::{PieceKind, SentencePiece};
 use super::settings::{Settings, Token};
 use crate::error::{Error, Result};
@@ -101,7 +102,17 @@ impl File {
     /// As [`Self::of_folder`].
     pub fn of_text(text: &str, path: &Path) -> Result<Self> {
         let file: File = serde_json::from_str(text).map_err(|e| invalid(path, &e))?;
+        for rules in file.rules().filter_map(|rules| rules.get("precompiled_charsmap")?.as_str()) {
+            rules::check(&merges::base64(rules).unwrap_or_default()).map_err(|e| invalid(path, &e))?;
+        }
         Ok(File { text: text.to_owned(), ..file })
+    }
+
+    /// Returns the normalizers with SentencePiece's rules.
+    fn rules(&self) -> impl Iterator<Item = &Value> {
+        let steps = self.normalizer.get("normalizers").and_then(Value::as_array);
+        let steps = steps.map_or(std::slice::from_ref(&self.normalizer), Vec::as_slice).iter();
+        steps.filter(|step| step.get("precompiled_charsmap").is_some_and(|rules| !rules.is_null()))
     }
 
     /// Whether a class can rebuild this tokenizer.
@@ -147,10 +158,7 @@ impl File {
             VocabForm::Scores(scores) => Vocabulary::Scores(scores),
         };
         source.post_processor = part(&self.post_processor).map_err(|e| wrong(&e))?;
-        let steps = self.normalizer.get("normalizers").and_then(Value::as_array);
-        let mut steps = steps.map_or(std::slice::from_ref(&self.normalizer), Vec::as_slice).iter();
-        let rules = steps.find(|step| step.get("precompiled_charsmap").is_some_and(|rules| !rules.is_null()));
-        source.rules = rules.map(part).transpose().map_err(|e| wrong(&e))?;
+        source.rules = self.rules().next().map(part).transpose().map_err(|e| wrong(&e))?;
         Ok(source)
     }
 }
@@ -264,6 +272,7 @@ fn of_model(bytes: &[u8], path: &PathBuf, class: Class, settings: &mut Settings)
     settings.additional = Some(own.map(Token::Full).collect());
     source.unknown = model.ids[0].try_into().ok();
     if !model.charsmap.is_empty() {
+        rules::check(&model.charsmap).map_err(|e| Error::input(format!("{name}: {e}")))?;
         let rules = Precompiled::from(&model.charsmap).map_err(|e| Error::input(format!("{name}: {e}")))?;
         source.rules = Some(NormalizerWrapper::Precompiled(rules));
     }

@@ -115,3 +115,50 @@ fn exported_files_have_the_same_ids() {
     assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
     assert!(counts[1] > 60 && counts[2] > 0, "{counts:?}");
 }
+
+/// Damaged vocabulary files are errors or other vocabularies, never a panic.
+#[test]
+fn damaged_files_do_not_panic() {
+    let bases = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tokenizers/bases");
+    let mut random = 7_u64;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    let (mut errors, mut count) = (0, 0);
+    for (base, file, model_type) in [
+        ("t5", "spiece.model", "t5"),
+        ("albert", "spiece.model", "albert"),
+        ("llama-own", "tokenizer.model", "llama"),
+        ("plain-unigram", "tokenizer.model", "mistral"),
+        ("tiktoken", "tokenizer.model", "llama"),
+        ("bert", "vocab.txt", "bert"),
+        ("bert", "tokenizer.json", "bert"),
+        ("xlmr", "tokenizer.json", "xlm-roberta"),
+    ] {
+        let bytes = std::fs::read(bases.join(base).join(file)).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let config = serde_json::json!({"model_type": model_type}).to_string();
+        std::fs::write(dir.path().join("config.json"), config).unwrap();
+        for round in 0..60 {
+            let mut damaged = bytes.clone();
+            for _ in 0..1 + round % 5 {
+                let at = next(damaged.len());
+                damaged[at] = next(256) as u8;
+            }
+            if round % 7 == 0 {
+                damaged.truncate(next(bytes.len()));
+            }
+            std::fs::write(dir.path().join(file), damaged).unwrap();
+            match Tokenizer::from_folder(dir.path()) {
+                Ok(tokenizer) => drop(tokenizer.encode("The quick \u{fb01} brown \u{2026} [ENT] fox.", None, 64)),
+                Err(e) => {
+                    assert!(e.kind() == crate::error::Kind::Input, "{base}: {e}");
+                    errors += 1;
+                }
+            }
+            count += 1;
+        }
+    }
+    assert!(errors > count / 5, "{errors} of {count}");
+}
