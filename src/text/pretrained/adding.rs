@@ -1,8 +1,8 @@
 //! Adding tokens, and the special tokens around a text, as `TokenizersBackend.__init__` does.
 
-use super::super::special_tokens::Special;
 use super::parts::{Step, template};
 use super::settings::{Settings, Token};
+use crate::text::special_tokens::Special;
 use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
 
 /// Adds the added tokens of the files, then the special tokens that the vocabulary has not as added tokens.

@@ -1,7 +1,7 @@
 //! The tokenizer class that `transformers` 5 chooses for a folder.
 
-use super::super::special_tokens::json_of;
 use crate::error::{Error, Result};
+use crate::text::special_tokens::json_of;
 use serde_json::Value;
 use std::path::Path;
 

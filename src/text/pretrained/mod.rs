@@ -20,24 +20,9 @@ use super::special_tokens::{Special, json_of};
 use crate::error::{Error, Result};
 use class::Class;
 use serde_json::Value;
+pub use source::FILES;
 use std::path::Path;
 use tokenizers::Tokenizer;
-
-/// The files that determine a tokenizer and its chat template, in any folder.
-pub const FILES: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-    "tiktoken.model",
-    "chat_template.jinja",
-];
 
 /// Whether a file of [`FILES`] is a vocabulary.
 pub fn is_vocabulary(name: &str) -> bool {

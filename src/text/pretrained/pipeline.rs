@@ -1,6 +1,5 @@
 //! The pipeline of each tokenizer class of `transformers` 5 (`models/*/tokenization_*.py`).
 
-use super::super::special_tokens::Special::{self, Bos, Cls, Eos, Mask, Pad, Sep, Unk};
 use super::adding::{add_tokens, around, id};
 use super::class::Class;
 use super::merges::Merges;
@@ -8,6 +7,7 @@ use super::parts::{assemble, byte_level, metaspace, part, parts, replace, sequen
 use super::sentencepiece::{PieceKind, SentencePiece};
 use super::settings::{Settings, Token};
 use super::source::{Source, Vocabulary};
+use crate::text::special_tokens::Special::{self, Bos, Cls, Eos, Mask, Pad, Sep, Unk};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use tokenizers::models::bpe::{BPE, Vocab};

@@ -1,8 +1,8 @@
 //! Settings of a tokenizer as `transformers` 5 collects them from `tokenizer_config.json`, and from
 //! `special_tokens_map.json` and `added_tokens.json` of older folders.
 
-use super::super::special_tokens::{Special, json_of};
 use crate::error::{Error, Result};
+use crate::text::special_tokens::{Special, json_of};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;

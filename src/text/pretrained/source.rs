@@ -16,6 +16,22 @@ use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::precompiled::Precompiled;
 use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, Tokenizer};
 
+/// The files that determine a tokenizer and its chat template, in any folder.
+pub const FILES: &[&str] = &[
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "tiktoken.model",
+    "chat_template.jinja",
+];
+
 /// The regular expression of `transformers` for tiktoken files.
 const TIKTOKEN: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
@@ -291,7 +307,7 @@ fn of_model(bytes: &[u8], path: &PathBuf, class: Class, settings: &mut Settings)
 impl Class {
     /// Returns the vocabulary of a SentencePiece model with the class's own tokens.
     fn pieces(self, scores: Vec<(String, f64)>, settings: &Settings) -> Vec<(String, f64)> {
-        use super::super::special_tokens::Special::{Bos, Eos, Mask, Pad, Unk};
+        use crate::text::special_tokens::Special::{Bos, Eos, Mask, Pad, Unk};
         let named = |role, default: &str| (settings.token(role).map_or(default, Token::text).to_owned(), 0.0);
         let unused = |token: &str, score| (token.to_owned(), score);
         let rest = |skipped: usize| scores.iter().skip(skipped).cloned();
@@ -344,7 +360,7 @@ fn tiktoken(vocab: Vocab, merges: Merges, settings: &Settings) -> Result<Tokeniz
 }
 
 fn missing(dir: &Path, class: Class, file: &str) -> Error {
-    let held: Vec<&str> = super::FILES.iter().copied().filter(|name| dir.join(name).exists()).collect();
+    let held: Vec<&str> = FILES.iter().copied().filter(|name| dir.join(name).exists()).collect();
     let held = if held.is_empty() { "no file of a tokenizer".to_owned() } else { held.join(", ") };
     let save = "AutoTokenizer.from_pretrained(...).save_pretrained(...)";
     let reads = if class == Class::Backend { String::new() } else { format!(" of its tokenizer class ({class:?})") };
