@@ -235,7 +235,6 @@ fn settings_of_other_tasks() {
         refused(&["kind=chat", other], "chat does not use this, only ");
     }
     refused(&["kind=causal-lm", "next_sentence=true"], "task.next_sentence: causal-lm does not use this");
-    refused(&["kind=causal-lm", "split_turns=true"], "task.split_turns: causal-lm does not use this, only chat");
     refused(&["documents=lines"], "data.documents: sequence-classification does not use this");
     refused(&["format=text"], "sequence-classification does not read plain text");
     refused(&["kind=masked-lm", "mlm_probability=1"], "expected a number in (0, 1)");
