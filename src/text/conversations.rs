@@ -2,7 +2,7 @@
 
 use super::chat_template::{has_marks, is_answer};
 use super::jsonl::{self, kind, missing};
-use super::message_content::{joined, name_reasoning, remove_nulls};
+use super::message_content::{joined, name_reasoning, nested_nulls, remove_nulls};
 use super::records::{File, OnBad, Records, quoted};
 use crate::error::Result;
 use serde_json::{Map, Value};
@@ -53,22 +53,24 @@ pub enum Said {
 /// no valid record.
 pub fn read(source: &ConversationSource) -> Result<Records<Conversation>> {
     let file = File::open(&source.path)?;
-    let record = |line, map| said(map, source).map(|(said, nulls)| Conversation { line, said, nulls });
+    let record = |line, map| {
+        let nulls = nested_nulls(&map);
+        Ok(Conversation { line, said: said(map, source)?, nulls })
+    };
     file.collect(jsonl::records(file.json_lines()?, record), source.on_bad_record, true)
 }
 
-/// Returns the content of a record, and the number of nulls left out.
-fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<(Said, usize), String> {
+fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<Said, String> {
     let ConversationSource { prompt, completion, messages, .. } = source;
     let has = |name: &String| map.get(name).is_some_and(|value| !value.is_null());
     match (has(messages), has(prompt) || has(completion)) {
         (true, true) => Err(format!("both {messages:?} and {prompt:?} or {completion:?} are set: keep only one")),
         (true, false) => {
-            let (messages, tools, nulls) = counted(&mut map, messages)?;
+            let (messages, tools) = conversation(&mut map, messages)?;
             if !messages.iter().any(is_answer) {
                 return Err("no message has the role assistant: there is no completion to train on".into());
             }
-            Ok((Said::Messages { messages, tools }, nulls))
+            Ok(Said::Messages { messages, tools })
         }
         (false, true) => {
             let prompt = jsonl::string(&mut map, prompt, "prompt_column")?;
@@ -78,7 +80,7 @@ fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<(Sai
             }
             refuse_marks(&prompt)?;
             refuse_marks(&completion)?;
-            Ok((Said::Pair { prompt, completion }, 0))
+            Ok(Said::Pair { prompt, completion })
         }
         (false, false) => Err(missing(&map, messages, "messages_column, or prompt_column and completion_column")),
     }
@@ -86,23 +88,16 @@ fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<(Sai
 
 /// Takes the messages in the column `name` and the tools out of a record.
 pub(super) fn conversation(map: &mut Map<String, Value>, name: &str) -> Result<(Vec<Value>, Option<Value>), String> {
-    counted(map, name).map(|(messages, tools, _)| (messages, tools))
-}
-
-/// Like [`conversation`], with the number of nulls left out of tools and tool calls.
-fn counted(map: &mut Map<String, Value>, name: &str) -> Result<(Vec<Value>, Option<Value>, usize), String> {
     let mut tools = map.shift_remove("tools").filter(|tools| !tools.is_null());
-    let mut nulls = tools.as_mut().map_or(0, remove_nulls);
+    tools.as_mut().map(remove_nulls);
     match (map.shift_remove(name), tools) {
         (_, Some(tools)) if !tools.is_array() => Err(format!("\"tools\" is {}; it must be a list", kind(&tools))),
         (Some(Value::Array(list)), tools) => {
-            let mut messages = Vec::with_capacity(list.len());
-            for (message, number) in list.into_iter().zip(1..) {
-                let (message, left_out) = self::message(message).map_err(|why| format!("message {number}: {why}"))?;
-                messages.push(message);
-                nulls += left_out;
-            }
-            Ok((messages, tools, nulls))
+            let messages = list
+                .into_iter()
+                .zip(1..)
+                .map(|(message, number)| self::message(message).map_err(|why| format!("message {number}: {why}")));
+            Ok((messages.collect::<Result<Vec<Value>, String>>()?, tools))
         }
         (other, _) => {
             Err(format!("column {name:?} is {}; it must be a list of messages", kind(&other.unwrap_or_default())))
@@ -110,17 +105,13 @@ fn counted(map: &mut Map<String, Value>, name: &str) -> Result<(Vec<Value>, Opti
     }
 }
 
-/// Validates a message, joins the parts of its content and removes null values, as if they were absent. Returns the
-/// number of nulls within it, besides its own.
-fn message(message: Value) -> Result<(Value, usize), String> {
+/// Validates a message, joins the parts of its content and removes null values at any depth, as if they were absent.
+fn message(mut message: Value) -> Result<Value, String> {
+    remove_nulls(&mut message);
     let mut map = match message {
         Value::Object(map) => map,
         other => return Err(format!("found {}; a message must be an object with role and content", kind(&other))),
     };
-    map.retain(|_, value| !value.is_null());
-    // Parts of a content have keys of their types, so that their nulls are never meant.
-    map.get_mut("content").map(remove_nulls);
-    let nulls = map.iter_mut().filter(|(key, _)| *key != "content").map(|(_, value)| remove_nulls(value)).sum();
     let role = match map.get("role") {
         Some(Value::String(role)) => role.clone(),
         Some(other) => return Err(format!("the role is {}; it must be a string", kind(other))),
@@ -146,7 +137,7 @@ fn message(message: Value) -> Result<(Value, usize), String> {
         None if calls => {}
         None => return Err("no content".into()),
     }
-    Ok((Value::Object(map), nulls))
+    Ok(Value::Object(map))
 }
 
 fn refuse_marks(text: &str) -> Result<(), String> {

@@ -6,18 +6,32 @@ use serde_json::{Map, Value, json};
 /// Keys of an assistant's reasoning, in order of precedence.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
-/// Removes keys whose value is null from all objects within a value, and returns how many it removed. Arrow gives all
-/// records one schema, so that each gets the keys of the others, as null.
-pub fn remove_nulls(value: &mut Value) -> usize {
+/// Removes keys whose value is null from all objects within a value. Arrow gives all records one schema, so that each
+/// gets the keys of the others, as null.
+pub fn remove_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            let before = map.len();
             map.retain(|_, value| !value.is_null());
-            before - map.len() + map.values_mut().map(remove_nulls).sum::<usize>()
+            map.values_mut().for_each(remove_nulls);
         }
-        Value::Array(list) => list.iter_mut().map(remove_nulls).sum(),
-        _ => 0,
+        Value::Array(list) => list.iter_mut().for_each(remove_nulls),
+        _ => {}
     }
+}
+
+/// Returns the number of null keys in the tools and tool calls of a record, which may be meant, unlike those of messages
+/// and parts.
+pub fn nested_nulls(record: &Map<String, Value>) -> usize {
+    fn within(value: &Value) -> usize {
+        let key = |value: &Value| usize::from(value.is_null()) + within(value);
+        match value {
+            Value::Object(map) => map.values().map(key).sum(),
+            Value::Array(list) => list.iter().map(within).sum(),
+            _ => 0,
+        }
+    }
+    let calls = record.values().filter_map(Value::as_array).flatten().filter_map(|message| message.get("tool_calls"));
+    calls.chain(record.get("tools")).map(within).sum()
 }
 
 /// Joins the texts of a list of parts (`[{"type": "text", "text": ...}]`), as templates that accept parts do.
@@ -57,8 +71,11 @@ mod tests {
     #[test]
     fn nulls_are_removed_at_every_depth_but_not_from_lists() {
         let mut value = json!({"a": null, "b": {"c": null, "d": [{"e": null, "f": 1}, null]}, "g": false});
-        assert_eq!(remove_nulls(&mut value), 3);
+        remove_nulls(&mut value);
         assert_eq!(value, json!({"b": {"d": [{"f": 1}, null]}, "g": false}));
+        let calls = json!([{"role": "user", "name": null}, {"tool_calls": [{"a": null, "b": {"c": null}}]}]);
+        let record = json!({"messages": calls, "tools": [{"d": null}], "id": null});
+        assert_eq!(nested_nulls(record.as_object().unwrap()), 3);
     }
 
     #[test]
