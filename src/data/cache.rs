@@ -52,7 +52,7 @@ pub struct Facts {
     pub skipped_reasons: Vec<(usize, String)>,
     /// Number of examples truncated to the maximum length.
     pub truncated: usize,
-    /// Number of rows that the embedding matrix needs for this tokenizer.
+    /// Number of rows that the embedding matrix needs for the tokens of the examples, and those that replace them.
     pub vocab_size: usize,
     /// Number of rows that the segment embeddings need for the examples.
     pub segments: usize,

@@ -93,12 +93,18 @@ fn build(encode: &dyn Encode, model_dir: &Path, hashes: &[[u8; 32]], key: [u8; 3
     }
     skipped.sort_unstable();
     let segments = examples.iter().flat_map(|e| &e.type_ids).max().map_or(1, |&largest| usize::from(largest) + 1);
+    let largest = examples.iter().flat_map(|e| &e.ids).max().map_or(0, |&id| id as usize);
+    let sampled = match &collation {
+        Collation::Masked(masking) => masking.vocab_size.max(masking.mask + 1),
+        Collation::SourceTarget { start } => start + 1,
+        Collation::Plain | Collation::NextToken => 0,
+    };
     let facts = Facts {
         labels,
         skipped: skipped.len(),
         skipped_reasons: skipped.into_iter().take(REASONS).collect(),
         truncated,
-        vocab_size: tokenizer.vocab_size(),
+        vocab_size: (largest + 1).max(sampled as usize),
         segments,
         remarks,
         references,

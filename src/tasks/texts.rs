@@ -216,7 +216,7 @@ mod tests {
         let case = Case::new("a.tsv", "a b\t10\nc\t9\nd e f g h i j k\t10\n", FOUND);
         let prepared = case.prepare().unwrap();
         assert_eq!(prepared.facts.labels.unwrap(), ["9", "10"]);
-        assert_eq!((prepared.facts.truncated, prepared.facts.skipped, prepared.facts.vocab_size), (1, 0, 31));
+        assert_eq!((prepared.facts.truncated, prepared.facts.skipped, prepared.facts.vocab_size), (1, 0, 14));
         let data = prepared.dataset;
         assert_eq!((data.len(), data.lengths()), (3, vec![4, 3, 8]));
         assert_eq!((data.ids(0), data.label(0)), (&[2, 5, 6, 3][..], Label::Class(1)));

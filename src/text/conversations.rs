@@ -2,6 +2,7 @@
 
 use super::chat_template::{has_marks, is_answer};
 use super::jsonl::{self, kind, missing};
+use super::message_content::{joined, name_reasoning, nested_nulls, remove_nulls};
 use super::records::{File, OnBad, Records, quoted};
 use crate::error::Result;
 use serde_json::{Map, Value};
@@ -27,6 +28,8 @@ pub struct Conversation {
     /// Line number, from 1.
     pub line: usize,
     pub said: Said,
+    /// Number of null values in tools and tool calls, which are left out.
+    pub nulls: usize,
 }
 
 /// The content of a record.
@@ -50,7 +53,10 @@ pub enum Said {
 /// no valid record.
 pub fn read(source: &ConversationSource) -> Result<Records<Conversation>> {
     let file = File::open(&source.path)?;
-    let record = |line, map| Ok(Conversation { line, said: said(map, source)? });
+    let record = |line, map| {
+        let nulls = nested_nulls(&map);
+        Ok(Conversation { line, said: said(map, source)?, nulls })
+    };
     file.collect(jsonl::records(file.json_lines()?, record), source.on_bad_record, true)
 }
 
@@ -82,7 +88,8 @@ fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<Said
 
 /// Takes the messages in the column `name` and the tools out of a record.
 pub(super) fn conversation(map: &mut Map<String, Value>, name: &str) -> Result<(Vec<Value>, Option<Value>), String> {
-    let tools = map.shift_remove("tools").filter(|tools| !tools.is_null());
+    let mut tools = map.shift_remove("tools").filter(|tools| !tools.is_null());
+    tools.as_mut().map(remove_nulls);
     match (map.shift_remove(name), tools) {
         (_, Some(tools)) if !tools.is_array() => Err(format!("\"tools\" is {}; it must be a list", kind(&tools))),
         (Some(Value::Array(list)), tools) => {
@@ -98,13 +105,13 @@ pub(super) fn conversation(map: &mut Map<String, Value>, name: &str) -> Result<(
     }
 }
 
-/// Validates a message and removes its null values, as if they were absent.
-fn message(message: Value) -> Result<Value, String> {
+/// Validates a message, joins the parts of its content and removes null values at any depth, as if they were absent.
+fn message(mut message: Value) -> Result<Value, String> {
+    remove_nulls(&mut message);
     let mut map = match message {
         Value::Object(map) => map,
         other => return Err(format!("found {}; a message must be an object with role and content", kind(&other))),
     };
-    map.retain(|_, value| !value.is_null());
     let role = match map.get("role") {
         Some(Value::String(role)) => role.clone(),
         Some(other) => return Err(format!("the role is {}; it must be a string", kind(other))),
@@ -113,6 +120,11 @@ fn message(message: Value) -> Result<Value, String> {
     if !ROLES.contains(&role.as_str()) {
         return Err(format!("the role {role:?} is not one of {}", quoted(ROLES)));
     }
+    if let Some(Value::Array(parts)) = map.get("content") {
+        let text = joined(parts)?;
+        map.insert("content".into(), text.into());
+    }
+    name_reasoning(&mut map);
     let calls = map.get("tool_calls").is_some_and(|calls| calls.as_array().is_some_and(|calls| !calls.is_empty()));
     match map.get("content") {
         Some(Value::String(text)) => {
@@ -121,7 +133,7 @@ fn message(message: Value) -> Result<Value, String> {
             }
             refuse_marks(text)?;
         }
-        Some(other) => return Err(format!("the content is {}; it must be a string", kind(other))),
+        Some(other) => return Err(format!("the content is {}; it must be a string or a list of parts", kind(other))),
         None if calls => {}
         None => return Err("no content".into()),
     }
@@ -155,7 +167,32 @@ mod tests {
             serde_json::json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "x": 1}]);
         let Value::Array(messages) = messages else { unreachable!() };
         let tools = Some(Value::Array(Vec::new()));
-        assert_eq!(records[1], Conversation { line: 2, said: Said::Messages { messages, tools } });
+        assert_eq!(records[1], Conversation { line: 2, said: Said::Messages { messages, tools }, nulls: 0 });
+    }
+
+    #[test]
+    fn parts_are_joined_and_nested_nulls_left_out() {
+        let call = serde_json::json!({"function": {"name": "f", "arguments": {"x": 1, "y": null}}});
+        let parts = serde_json::json!([{"type": "text", "text": "a", "image": null}, {"type": "text", "text": "b"}]);
+        let content = serde_json::json!({
+            "messages": [
+                {"role": "user", "content": parts},
+                {"role": "assistant", "content": null, "tool_calls": [call]},
+                {"role": "tool", "content": [{"type": "text", "text": "c"}]},
+            ],
+            "tools": [{"function": {"name": "f", "parameters": null}}],
+        });
+        let records = read(&content.to_string()).unwrap().records;
+        let Said::Messages { messages, tools } = &records[0].said else { panic!() };
+        let calls = serde_json::json!([{"function": {"name": "f", "arguments": {"x": 1}}}]);
+        let wanted = serde_json::json!([
+            {"role": "user", "content": "ab"},
+            {"role": "assistant", "tool_calls": calls},
+            {"role": "tool", "content": "c"},
+        ]);
+        assert_eq!(serde_json::json!(messages), wanted);
+        assert_eq!(tools, &Some(serde_json::json!([{"function": {"name": "f"}}])));
+        assert_eq!(records[0].nulls, 2);
     }
 
     #[test]
@@ -183,7 +220,12 @@ mod tests {
             (of(r#"{"from": "user", "content": "a"}"#), "message 1: no role"),
             (of(r#"{"role": 1, "content": "a"}"#), "message 1: the role is a number"),
             (of(r#"{"role": "user"}"#), "message 1: no content"),
-            (of(r#"{"role": "user", "content": [1]}"#), "message 1: the content is an array"),
+            (of(r#"{"role": "user", "content": [1]}"#), "message 1: part 1 of the content is a number"),
+            (
+                of(r#"{"role": "user", "content": [{"type": "image"}]}"#),
+                "message 1: part 1 of the content is of type \"image\", but this program trains on text only",
+            ),
+            (of(r#"{"role": "user", "content": {}}"#), "message 1: the content is an object; it must be a string or"),
             (of(r#"{"role": "assistant", "content": ""}"#), "message 1: the assistant's content is empty"),
         ] {
             let message = read(&format!("{line}\n")).unwrap_err().to_string();

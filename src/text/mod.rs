@@ -32,8 +32,10 @@ pub mod words;
 mod conll;
 mod jinja;
 mod jsonl;
+mod message_content;
+mod pretrained;
+mod python_format;
 mod table;
-mod wordpiece;
 
 pub use record::{Fields, Format, OnBad, RawLabel, Record, Source};
 pub use records::Records;

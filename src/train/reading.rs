@@ -95,7 +95,11 @@ impl Reading<'_> {
                 let seed = if *purpose == Purpose::Train { self.seed } else { 0 };
                 Ok(Box::new(SentencePairs { source, max_length: *max_length, masking, seed }))
             }
-            TaskKind::Chat => Ok(Box::new(Chat { source: self.conversations(path), max_length: *max_length })),
+            TaskKind::Chat => Ok(Box::new(Chat {
+                source: self.conversations(path),
+                max_length: *max_length,
+                split_turns: self.task.split_turns.unwrap_or(false),
+            })),
             TaskKind::QuestionAnswering => Ok(Box::new(self.questions(path)?)),
         }
     }
