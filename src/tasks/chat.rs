@@ -4,7 +4,7 @@ use crate::data::example::NO_LABEL;
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Collation, Example, Label};
 use crate::error::{Error, Result};
-use crate::text::chat_template::{ChatTemplate, Rendered};
+use crate::text::chat_template::{ChatTemplate, Rendered, is_answer};
 use crate::text::conversations::{self, Conversation, ConversationSource, Said};
 use crate::text::parallel::on_all_cores;
 use crate::text::records;
@@ -59,8 +59,15 @@ impl<'a> Writer<'a> {
                 let said = |role: &str, text: &str| json!({"role": role, "content": text});
                 self.tokens(&template.render(&[said("user", prompt), said("assistant", completion)], None)?)
             }
-            (Said::Messages { messages, tools }, Some(template)) => {
-                self.tokens(&template.render(messages, tools.as_ref())?)
+            (Said::Messages { messages, tools, without_loss }, Some(template)) => {
+                let mut rendered = template.render(messages, tools.as_ref())?;
+                let (all, found) = (messages.iter().filter(|message| is_answer(message)).count(), rendered.answers.len());
+                if !without_loss.is_empty() && found != all {
+                    return Err(format!("the chat template renders {found} of {all} answers: no loss can be left out"));
+                }
+                let mut numbers = 0..;
+                rendered.answers.retain(|_| numbers.next().is_some_and(|n| !without_loss.contains(&n)));
+                self.tokens(&rendered)
             }
             (Said::Messages { .. }, None) => Err(format!(
                 "messages need a chat template, and {} has none: put the model's chat_template.jinja there, or give each \
@@ -126,12 +133,13 @@ fn covering(bytes: &[Range<usize>], range: &Range<usize>) -> Range<usize> {
 
 impl Encode for Chat {
     fn files(&self) -> Vec<&Path> {
-        vec![&self.source.path]
+        self.source.files.iter().collect()
     }
 
     fn settings(&self) -> String {
-        let ConversationSource { prompt, completion, messages, on_bad_record, .. } = &self.source;
-        format!("{:?}", ("chat", self.max_length, prompt, completion, messages, on_bad_record))
+        let ConversationSource { files, format, prompt, completion, messages, on_bad_record } = &self.source;
+        let formats = records::formats(files, *format);
+        format!("{:?}", ("chat", self.max_length, formats, prompt, completion, messages, on_bad_record))
     }
 
     /// # Errors
@@ -139,7 +147,7 @@ impl Encode for Chat {
     /// conversation that the template rejects, or whose answers cannot be located; no record with an answer within
     /// `max_length`.
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
-        let path = &self.source.path;
+        let files = &self.source.files;
         let read = conversations::read(&self.source)?;
         let writer = Writer::new(tokenizer)?;
         let write = |conversation: &Conversation| {
@@ -170,23 +178,23 @@ impl Encode for Chat {
             let segments = vec![0; tokens.ids.len()];
             examples.push(Example::single(tokens.ids, segments, Label::Tokens(tokens.labels)));
         }
-        records::check_bad(path, self.source.on_bad_record, true, good, &bad)?;
+        records::check_bad(files, self.source.on_bad_record, true, good, &bad)?;
         let remark = cut_off.first().map(|line| {
             let what = format!("{} skipped, as max_length = {} truncates all answers", cut_off.len(), self.max_length);
-            format!("{what} (first: line {line})")
+            format!("{what} (first: {})", files.line(*line))
         });
         if examples.is_empty() {
             let why = remark.unwrap_or_default();
-            return Err(Error::input(format!("{}: no training examples: {why}: raise max_length", path.display())));
+            return Err(Error::input(format!("{files}: no training examples: {why}: raise max_length")));
         }
         Ok(Encoded {
             examples,
             collation: Collation::NextToken,
-            hashes: vec![read.bytes_hash],
+            hashes: read.hashes,
             labels: None,
             skipped: bad,
             truncated,
-            remarks: remark.into_iter().collect(),
+            remarks: read.remarks.into_iter().chain(remark).collect(),
             references: Value::Null,
         })
     }

@@ -1,7 +1,7 @@
 //! Checks that all ranks train the same thing: hosts without a common file system can have other weights, other data or
 //! another configuration under the same names.
 
-use crate::config::Config;
+use crate::config::{Config, DataFiles};
 use crate::error::{Error, Result};
 use crate::train::session::Session;
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ fn without_host_settings(config: &Config) -> Config {
     let mut config = config.clone();
     config.output_dir = PathBuf::new();
     config.model.path = PathBuf::new();
-    config.data.train = PathBuf::new();
+    config.data.train = DataFiles::default();
     config.data.eval = None;
     config.data.cache_dir = None;
     config.parallel.num_threads = None;

@@ -195,12 +195,11 @@ fn count(n: i64) -> String {
     if n < 1e6 { format!("{:.0} k", n / 1e3) } else { format!("{:.1} M", n / 1e6) }
 }
 
-fn describe(path: &Path, data: &Prepared) -> String {
+fn describe(files: &DataFiles, data: &Prepared) -> String {
     let (examples, tokens) = (data.dataset.len(), data.dataset.total_tokens());
     let (these, those) = (plural(examples), plural(tokens as usize));
     format!(
-        "{}: {examples} example{these}, {tokens} token{those}, {}{}",
-        path.display(),
+        "{files}: {examples} example{these}, {tokens} token{those}, {}{}",
         cache_word(data),
         remarks(data)
     )

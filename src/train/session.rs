@@ -71,9 +71,9 @@ pub fn declare(config: &Config) -> Result<(Declared, usize)> {
 }
 
 /// Shows the progress of tokenizing a file.
-pub fn tokenizing(path: &Path) -> Phase {
+pub fn tokenizing(files: impl std::fmt::Display) -> Phase {
     let before = parallel::counts();
-    Phase::watch(format!("tokenizing {}", path.display()), "texts", move || {
+    Phase::watch(format!("tokenizing {files}"), "texts", move || {
         let now = parallel::counts();
         (now.0 - before.0, now.1 - before.1)
     })
@@ -86,11 +86,11 @@ pub fn tokenizing(path: &Path) -> Phase {
 pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<String>>) -> Result<Data> {
     let model = ModelFolder::of(config)?;
     let folder = model.tokenizer();
-    let prepare_file = |path: &Path, key: &str, purpose: Purpose, labels: Option<Vec<String>>| {
+    let prepare_file = |files: &DataFiles, key: &str, purpose: Purpose, labels: Option<Vec<String>>| {
         let (task, data, seed) = (&config.task, &config.data, config.seed);
         let reading = Reading { task, data, folder, max_length, purpose, labels, seed };
-        let encoder = reading.encoder(path, key)?;
-        let _phase = tokenizing(path);
+        let encoder = reading.encoder(files, key)?;
+        let _phase = tokenizing(files);
         prepare(encoder.as_ref(), folder, cache::folder(config.data.cache_dir.as_deref()).as_deref()).context(key)
     };
     let read_train = |labels| prepare_file(&config.data.train, "data.train", Purpose::Train, labels);
@@ -118,7 +118,7 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let objective = objective(config, &dataset, labels.as_deref())?;
     let train = Prepared { dataset: dataset.with_objective(objective), ..train };
     let eval = config.data.eval.as_ref();
-    let eval = eval.map(|path| prepare_file(path, "data.eval", Purpose::Evaluate, labels)).transpose()?;
+    let eval = eval.map(|files| prepare_file(files, "data.eval", Purpose::Evaluate, labels)).transpose()?;
     Ok(Data { train, eval, head })
 }
 
