@@ -61,6 +61,37 @@ fn weighted_losses_agree_at_every_world() {
     bench.run(1, "balanced", &balanced, &Resume::None).unwrap();
 }
 
+/// NEFTune's noise is a function of the sequence and the step, on an encoder and on both sides of T5.
+#[test]
+fn noise_on_embeddings_agrees_at_every_world() {
+    let noise = "neftune_noise_alpha=10";
+    let bench = Bench::new("bert-classification");
+    let more = with(&[noise, "save_steps=7"]);
+    bench.run(1, "w1", &more, &Resume::None).unwrap();
+    bench.run(1, "plain", &with(&["save_steps=7"]), &Resume::None).unwrap();
+    assert!((bench.steps("w1")[0].0 - bench.steps("plain")[0].0).abs() > 1e-4, "the noise changes the loss");
+    for (world, zero) in [(2, "zero_stage=0"), (2, "zero_stage=3"), (3, "zero_stage=1")] {
+        let out = format!("w{world}-{zero}");
+        let more = [&more[..], &[zero, "micro_batch_tokens=40", "recompute=true"]].concat();
+        bench.run(world, &out, &more, &Resume::None).unwrap();
+        assert_equivalent(&bench.steps(&out), &bench.steps("w1"), &out);
+    }
+    for later in ["checkpoint-14", "checkpoint-20", "final"] {
+        fs::remove_dir_all(bench.path("w1").join(later)).unwrap();
+    }
+    let whole = bench.steps("w1");
+    bench.run(1, "w1", &more, &Resume::Auto).unwrap();
+    assert_eq!(bench.steps("w1"), whole, "resumed at step 7");
+    // Evaluations have none.
+    let still = ["learning_rate=1e-12", "max_steps=1", "eval_on_start=true"];
+    bench.run(1, "still", &still, &Resume::None).unwrap();
+    bench.run(1, "still-noise", &[&still[..], &[noise]].concat(), &Resume::None).unwrap();
+    assert_eq!(
+        bench.lines("still", "eval_loss")[0]["eval_loss"],
+        bench.lines("still-noise", "eval_loss")[0]["eval_loss"]
+    );
+}
+
 /// More ranks than a global batch has records: some ranks have nothing to do and still take part.
 #[test]
 fn ranks_without_work() {

@@ -15,7 +15,9 @@ mod parse;
 mod plan;
 mod predict;
 mod reading;
+mod runs;
 mod slurm;
+mod sweep;
 mod tokenizer;
 mod train;
 
@@ -47,6 +49,8 @@ enum Command {
     Train(train::TrainArgs),
     /// Start a training job on all GPUs of this machine, on several hosts, or in Slurm, and restart it after failures.
     Launch(Box<launch::LaunchArgs>),
+    /// Search for good settings: train a model for each combination of values, and compare the evaluations.
+    Sweep(sweep::SweepArgs),
     /// Check the hardware, software and communication of this machine, or of all ranks under mpirun or srun.
     Doctor(doctor::DoctorArgs),
     /// Evaluate a fine-tuned model on labeled data.
@@ -72,15 +76,16 @@ enum Command {
 }
 
 impl Cli {
-    /// Returns whether the command computes in this process; `launch` only starts other processes.
+    /// Returns whether the command computes in this process; others only start processes.
     pub fn computes(&self) -> bool {
-        !matches!(self.command, Some(Command::Launch(_)))
+        !matches!(self.command, Some(Command::Launch(_) | Command::Sweep(_)))
     }
 
     pub fn run(self, began: Instant) -> Result<()> {
         match self.command {
             Some(Command::Train(args)) => train::run(args, began),
             Some(Command::Launch(args)) => launch::run(*args, self.log_format),
+            Some(Command::Sweep(args)) => sweep::run(&args),
             Some(Command::Doctor(args)) => doctor::run(args),
             Some(Command::Evaluate(args)) => evaluate::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),

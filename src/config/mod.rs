@@ -37,7 +37,7 @@ pub use choice::{
 pub use class_weights::ClassWeights;
 pub use data_files::DataFiles;
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, TimeLimit, ZeroStage};
-pub use reference::{explain, list, names};
+pub use reference::{explain, full_name, list, names};
 pub use sections::{
     AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, GroupConfig, LoraConfig,
     ModelConfig, ParallelConfig, StageConfig, TargetModules, TaskConfig, TrainConfig, Unfreeze,

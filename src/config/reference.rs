@@ -84,9 +84,20 @@ impl Config {
 /// Returns the names of all keys that need no section, and with their section all others.
 pub fn names() -> impl Iterator<Item = String> {
     source::all().map(|(section, name)| match source::resolve(name, source::all()) {
-        Ok(_) => name.to_owned(),
-        Err(_) => dotted(section, name),
+        Ok(Some(found)) if found == dotted(section, name) => name.to_owned(),
+        _ => dotted(section, name),
     })
+}
+
+/// Returns the dotted name of a key that is written with or without its section.
+///
+/// # Errors
+/// An input error for an unknown key, with the most similar one.
+pub fn full_name(name: &str) -> Result<String> {
+    let (section, bare) = name.rsplit_once('.').unwrap_or(("", name));
+    let unknown = || source::unknown_key(section, bare, None, Place::File);
+    let dotted = source::resolve(name, source::all()).and_then(|found| found.ok_or_else(unknown));
+    dotted.map_err(|problem| Error::input(format!("{name}: {problem}")))
 }
 
 /// Returns the reference of a key, written with or without its section: labels and plain text, which may be long; the
@@ -95,10 +106,7 @@ pub fn names() -> impl Iterator<Item = String> {
 /// # Errors
 /// An input error for an unknown key, with the most similar one.
 pub fn explain(name: &str) -> Result<Vec<(&'static str, String)>> {
-    let (section, bare) = name.rsplit_once('.').unwrap_or(("", name));
-    let unknown = || source::unknown_key(section, bare, None, Place::File);
-    let dotted = source::resolve(name, source::all()).and_then(|found| found.ok_or_else(unknown));
-    let dotted = dotted.map_err(|problem| Error::input(format!("{name}: {problem}")))?;
+    let dotted = full_name(name)?;
     let key = Config::keys().into_iter().find(|key| key.dotted() == dotted).expect("a key that was found");
     let others = other_tool_keys::names(&dotted).join(", ");
     let row =

@@ -194,12 +194,16 @@ fn of_override<'a>(item: &'a str, entries: &mut Entries<'a>, problems: &mut Prob
     }
 }
 
+/// The keys that are always written with their section: the bare name has another meaning.
+const ONLY_DOTTED: [&str; 1] = ["model.train"]; // `train=FILE` is data.train
+
 /// Returns the dotted key that was written with or without its section, if it is one. A bare key must be unique over
-/// the sections.
+/// the sections, apart from [`ONLY_DOTTED`].
 pub fn resolve<'k>(written: &str, keys: impl Iterator<Item = (&'k str, &'k str)>) -> Result<Option<String>, String> {
     let names = keys.map(|(section, key)| (dotted(section, key), key));
-    let matching: Vec<String> =
-        names.filter(|(name, key)| written == *key || written == name).map(|(name, _)| name).collect();
+    let matching =
+        names.filter(|(name, key)| written == name || written == *key && !ONLY_DOTTED.contains(&name.as_str()));
+    let matching: Vec<String> = matching.map(|(name, _)| name).collect();
     match matching.as_slice() {
         [] => Ok(None),
         [key] => Ok(Some(key.clone())),
@@ -267,6 +271,9 @@ mod tests {
         // The top level's own key is spelled out already.
         assert_eq!(resolved("seed"), "seed");
         assert_eq!(resolved("c.seed"), "c.seed");
+        let resolved = |written| super::resolve(written, all()).unwrap().unwrap();
+        assert_eq!(resolved("train"), "data.train");
+        assert_eq!(resolved("model.train"), "model.train");
     }
 
     #[test]

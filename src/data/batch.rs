@@ -31,6 +31,7 @@ pub struct Batch {
     /// f32 `[C]`, of the classes.
     pub class_weights: Option<Tensor>,
     pub label_smoothing: f64,
+    pub noise: Option<Noise>,
     /// [`padded_positions`] of the scores among which a span or a choice is selected; `None` without such labels.
     pub score_positions: Option<Tensor>,
 }
@@ -41,8 +42,19 @@ pub struct Decoder {
     /// i64 `[D]`, D the number of the decoder's tokens.
     pub tokens: Tensor,
     pub sequences: Sequences,
+    pub noise: Option<Noise>,
     /// Cross-attention to the encoder's tokens.
     pub cross: Cross,
+}
+
+/// Noise on the token embeddings (NEFTune).
+#[derive(Debug)]
+pub struct Noise {
+    /// i64 `[T]`: the key of each token's noise, a function of its sequence and the step.
+    pub keys: Tensor,
+    /// f32 `[T, 1]`: alpha / sqrt(L) for a token of a sequence with L tokens. The bound of the noise is that divided by
+    /// the root of the embeddings' width (arXiv 2310.05914, algorithm 1).
+    pub scales: Tensor,
 }
 
 /// The targets of a micro-batch.
@@ -110,10 +122,19 @@ impl Batch {
         let Columns { tokens, segments, lengths, decoder, decoder_lengths, positions, classes, owners, widths } =
             columns;
         let ints = |values: &[i64]| Tensor::from_slice(values);
+        let alpha = dataset.objective().neftune_alpha;
+        let noise = |ids: &[i64], lengths: &[i64]| (alpha > 0.0).then(|| Noise::new(alpha, ids, lengths, key));
+        let noise_of_decoder = noise(&decoder, &decoder_lengths);
+        let noise = noise(&tokens, &lengths);
         let sequences = Sequences::new(lengths);
         let decoder = (!decoder_lengths.is_empty()).then(|| {
             let own = Sequences::new(decoder_lengths);
-            Decoder { tokens: ints(&decoder), cross: Cross::new(&own, &sequences), sequences: own }
+            Decoder {
+                tokens: ints(&decoder),
+                cross: Cross::new(&own, &sequences),
+                sequences: own,
+                noise: noise_of_decoder,
+            }
         });
         let score_positions = match dataset.label_kind() {
             LabelKind::Span => padded_positions(sequences.lengths()),
@@ -148,6 +169,7 @@ impl Batch {
             weights,
             class_weights: objective.class_weights.as_deref().map(Tensor::from_slice),
             label_smoothing: objective.label_smoothing,
+            noise,
             score_positions,
         }
     }
@@ -163,11 +185,13 @@ impl Batch {
         all.extend(self.sequences.tensors_mut());
         if let Some(decoder) = &mut self.decoder {
             all.push(&mut decoder.tokens);
+            all.extend(decoder.noise.iter_mut().flat_map(Noise::tensors_mut));
             all.extend(decoder.sequences.tensors_mut());
             all.extend(decoder.cross.tensors_mut());
         }
         all.extend(self.labels.tensors_mut());
         all.extend(&mut self.class_weights);
+        all.extend(self.noise.iter_mut().flat_map(Noise::tensors_mut));
         all.extend(&mut self.score_positions);
         transfer::upload(&mut all, device)
     }
@@ -224,6 +248,31 @@ impl Columns {
         self.positions.extend(inputs.targets.iter().map(|&(place, _)| before + i64::from(place)));
         self.classes.extend(inputs.targets.iter().map(|&(_, class)| i64::from(class)));
         self.owners.extend(inputs.targets.iter().map(|_| owner));
+    }
+}
+
+impl Noise {
+    fn new(alpha: f64, ids: &[i64], lengths: &[i64], key: RandomKey) -> Self {
+        let (mut keys, mut scales, mut rest) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()), ids);
+        for &length in lengths {
+            let (sequence, after) = rest.split_at(length as usize);
+            rest = after;
+            let sequence: Vec<u32> = sequence.iter().map(|&id| id as u32).collect();
+            let mut random = key.generator(&sequence);
+            keys.extend(sequence.iter().map(|_| random.next_u64().cast_signed()));
+            scales.extend(sequence.iter().map(|_| (alpha / (length as f64).sqrt()) as f32));
+        }
+        let scales = Tensor::from_slice(&scales).unsqueeze(1);
+        Noise { keys: Tensor::from_slice(&keys), scales }
+    }
+
+    /// Returns keys and scales.
+    pub fn tensors(&self) -> [&Tensor; 2] {
+        [&self.keys, &self.scales]
+    }
+
+    fn tensors_mut(&mut self) -> [&mut Tensor; 2] {
+        [&mut self.keys, &mut self.scales]
     }
 }
 

@@ -9,6 +9,8 @@ pub struct Objective {
     /// The weight of each class, `[C]`. A mean loss is then the sum of the targets' weighted losses divided by the sum of
     /// their weights, as `torch.nn.CrossEntropyLoss(weight)` computes it.
     pub class_weights: Option<Vec<f32>>,
+    /// NEFTune's alpha (arXiv 2310.05914): the scale of the noise on token embeddings; 0 for none.
+    pub neftune_alpha: f64,
 }
 
 impl Objective {

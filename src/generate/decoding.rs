@@ -156,7 +156,7 @@ impl<'a> Running<'a> {
         // The beams of one prompt attend to its source together, as one sequence with several queries.
         let queries = Sequences::new(step.prompts.iter().map(|&(_, n)| n as i64).collect());
         let cross = Cross::new(&queries, &sources);
-        batch_of(ids, sources, Some(Decoder { tokens, sequences, cross }), self.device)
+        batch_of(ids, sources, Some(Decoder { tokens, sequences, cross, noise: None }), self.device)
     }
 }
 
@@ -166,7 +166,7 @@ fn first_batch(prompts: &[Prompt], ids: &[i64], start: Option<u32>, device: Devi
     let decoder = start.map(|start| {
         let own = Sequences::new(vec![1; prompts.len()]);
         let tokens = Tensor::full([prompts.len() as i64], i64::from(start), (Kind::Int64, Device::Cpu));
-        Decoder { tokens, cross: Cross::new(&own, &sequences), sequences: own }
+        Decoder { tokens, cross: Cross::new(&own, &sequences), sequences: own, noise: None }
     });
     batch_of(Tensor::from_slice(ids), sequences, decoder, device)
 }
@@ -185,6 +185,7 @@ fn batch_of(tokens: Tensor, sequences: Sequences, decoder: Option<Decoder>, devi
         weights: vec![0.0],
         class_weights: None,
         label_smoothing: 0.0,
+        noise: None,
         score_positions: None,
     };
     let arrival = batch.upload(Vec::new(), device);

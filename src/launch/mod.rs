@@ -11,8 +11,10 @@ pub mod mpirun;
 mod output;
 mod reach;
 pub mod restart;
+pub mod runs;
 pub mod slurm;
 mod supervise;
+pub mod sweep;
 
 pub use job::{Job, Variable, quote};
 

@@ -53,7 +53,7 @@ impl Requests {
     }
 
     /// Whether a stop without a checkpoint was requested.
-    fn at_once(&self) -> bool {
+    pub(super) fn at_once(&self) -> bool {
         self.at_once.raised()
     }
 

@@ -1,7 +1,7 @@
 //! Decoder-only models: token embeddings, pre-norm blocks with a causal mask, and a final norm, which runs with the
 //! head on the rows that the head needs.
 
-use crate::data::batch::Batch;
+use crate::data::batch::{Batch, Noise};
 use crate::data::extent::Extents;
 use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
@@ -127,7 +127,7 @@ impl Backbone for Decoder {
             };
             return vec![self.layers[block - 1].forward(ctx, &input[0], &batch.sequences, angles.as_ref())];
         }
-        let words = self.words.forward(ctx, &batch.tokens);
+        let words = self.words.tokens(ctx, &batch.tokens, batch.noise.as_ref().map(Noise::tensors));
         let x = match &self.position_embeddings {
             Some(position_embeddings) => words + position_embeddings.forward(ctx, batch.sequences.positions()),
             None => words,

@@ -2,7 +2,7 @@
 
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId};
 use crate::ops::cost::{ComputeMode, Cost};
-use crate::ops::dropout;
+use crate::ops::{dropout, noise};
 use tch::Tensor;
 
 /// An embedding matrix `[rows, width]` with a row-sparse gradient: a dense gradient of the vocabulary costs more than
@@ -65,5 +65,57 @@ impl Embedding {
     /// Looks up `ids` `[T]`: `[T, width]`. Every id must be below the number of rows (checked when data is prepared).
     pub fn forward(&self, ctx: &mut Ctx, ids: &Tensor) -> Tensor {
         ctx.rows(self.weight, ids)
+    }
+
+    /// Looks up token ids as [`Embedding::forward`] does, and adds NEFTune's noise to their embeddings: `noise` has a key
+    /// for each token, i64 `[T]`, and a scale, f32 `[T, 1]`. The noise is uniform up to the scale / sqrt(width).
+    pub fn tokens(&self, ctx: &mut Ctx, ids: &Tensor, noise: Option<[&Tensor; 2]>) -> Tensor {
+        let (rows, [_, width]) = (self.forward(ctx, ids), self.shape);
+        match noise {
+            None => rows,
+            Some([keys, scales]) => {
+                let noise = noise::uniform(keys, width) * (scales / (width as f64).sqrt());
+                let noise = noise.to_kind(rows.kind());
+                rows + noise
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Params, Pass};
+    use tch::{Device, Kind};
+
+    /// Algorithm 1 of arXiv 2310.05914: uniform noise up to alpha / sqrt(L d), in half precision too.
+    #[test]
+    fn noise_has_the_scale_of_the_formula() {
+        let (alpha, lengths, width) = (5.0, [4_i64, 100], 64);
+        let scales: Vec<f32> =
+            lengths.iter().flat_map(|&n| vec![(alpha / (n as f64).sqrt()) as f32; n as usize]).collect();
+        let scales = Tensor::from_slice(&scales).unsqueeze(1);
+        let keys = Tensor::arange(104, (Kind::Int64, Device::Cpu)) * 0x1234_5678_9abc;
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let mut b = ParamBuilder::new();
+            let words = Embedding::words(&mut b, "words", 3, width, 0.0, false);
+            let params = Params::new(b.finish(), 1, kind, Device::Cpu, false).unwrap();
+            let mut ctx = Ctx::train(&params, Pass::default(), 0);
+            let ids = Tensor::zeros([104], (Kind::Int64, Device::Cpu));
+            let plain = words.tokens(&mut ctx, &ids, None).to_kind(Kind::Float);
+            let noise = words.tokens(&mut ctx, &ids, Some([&keys, &scales]));
+            assert_eq!(noise.kind(), kind);
+            let noise = noise.to_kind(Kind::Float) - plain;
+            for (start, length) in [(0, lengths[0]), (lengths[0], lengths[1])] {
+                let (own, bound) = (noise.narrow(0, start, length), alpha / ((length * width) as f64).sqrt());
+                let largest = own.abs().max().double_value(&[]) / bound;
+                assert!((0.95..1.004).contains(&largest), "{kind:?}: {largest} times the bound");
+                let variance = own.square().mean(Kind::Double).double_value(&[]) / (bound * bound);
+                assert!(
+                    (variance - 1.0 / 3.0).abs() < 5.0 * (4.0 / 45.0 / (length * width) as f64).sqrt(),
+                    "{variance}"
+                );
+            }
+        }
     }
 }

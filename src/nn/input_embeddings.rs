@@ -67,9 +67,14 @@ impl InputEmbeddings {
         embedding::cost(how, numbers, tables, 0.0).then(normed)
     }
 
-    /// Token ids, positions from 0 and segments, i64 `[T]` each, to `[T, width]`.
-    pub fn forward(&self, ctx: &mut Ctx, tokens: &Tensor, positions: &Tensor, segments: &Tensor) -> Tensor {
-        let words = self.words.forward(ctx, tokens);
+    /// Token ids, positions from 0 and segments, i64 `[T]` each, to `[T, width]`; `noise` as for [`Embedding::tokens`].
+    pub fn forward(
+        &self,
+        ctx: &mut Ctx,
+        [tokens, positions, segments]: [&Tensor; 3],
+        noise: Option<[&Tensor; 2]>,
+    ) -> Tensor {
+        let words = self.words.tokens(ctx, tokens, noise);
         let sum = match &self.segments {
             Some(table) => words + table.forward(ctx, segments),
             None => words,

@@ -10,6 +10,7 @@ pub mod cross_entropy;
 pub mod dropout;
 pub mod gated;
 pub mod linear;
+pub mod noise;
 pub mod norm;
 pub mod rotary;
 #[cfg(test)]

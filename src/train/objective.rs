@@ -28,7 +28,9 @@ pub fn objective(config: &Config, dataset: &Dataset, labels: Option<&[String]>) 
             return Err(error("the weights of all examples are 0: nothing would be learned".into()));
         }
     }
-    Ok(Objective { label_smoothing: config.train.label_smoothing_factor, class_weights })
+    let train = &config.train;
+    let neftune_alpha = train.neftune_noise_alpha.unwrap_or(0.0);
+    Ok(Objective { label_smoothing: train.label_smoothing_factor, class_weights, neftune_alpha })
 }
 
 /// Returns `n / (C n_c)` for each class c of n targets and C classes, as scikit-learn's
@@ -55,7 +57,8 @@ pub fn describe(objective: &Objective, labels: Option<&[String]>) -> Option<Stri
         let each: Vec<String> = labels.unwrap_or_default().iter().zip(weights).map(of).collect();
         format!("class weights {}", each.join(", "))
     });
-    let parts: Vec<String> = smoothing.into_iter().chain(weights).collect();
+    let noise = (objective.neftune_alpha > 0.0).then(|| format!("NEFTune noise, alpha {}", objective.neftune_alpha));
+    let parts: Vec<String> = smoothing.into_iter().chain(weights).chain(noise).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 

@@ -212,6 +212,7 @@ fn batch(samples: &[u32]) -> Batch {
         weights: vec![1.0],
         class_weights: None,
         label_smoothing: 0.0,
+        noise: None,
         score_positions: None,
     };
     batch.upload(Vec::new(), device()).unwrap().wait().unwrap();

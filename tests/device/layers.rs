@@ -241,7 +241,7 @@ fn layers() -> Vec<Layer> {
             };
             let embeddings = InputEmbeddings::new(b, config);
             move |ctx, _, sequences| {
-                embeddings.forward(ctx, &ids(), sequences.positions(), &ints((0..T).map(|t| t / 2 % 2)))
+                embeddings.forward(ctx, [&ids(), sequences.positions(), &ints((0..T).map(|t| t / 2 % 2))], None)
             }
         }),
         norm("layer-norm", NormKind::Layer),

@@ -58,7 +58,7 @@ pub const OPTIMIZER: &[Row] = &[
     (&["warmup_proportion", "warmup_fraction"], Same("train.warmup_ratio = 0.1", "")),
     (&["warmup_max_lr"], Same("train.learning_rate = 5e-5", "")),
     (&["label_smoothing"], Same("train.label_smoothing_factor = 0.1", "")),
-    (&["neftune_noise_alpha", "noisy_embedding_alpha"], Missing("noise on embeddings (NEFTune)", "")),
+    (&["noisy_embedding_alpha"], Same("train.neftune_noise_alpha = 5.0", "")),
     (&["average_tokens_across_devices"], Needless("losses are always means over the targets of all ranks")),
     (&["class_weight"], Same("task.class_weights = \"balanced\"", "")),
     (&["pos_weight", "focal_loss", "loss_type", "loss_fn", "loss_function"],

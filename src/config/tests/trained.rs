@@ -18,7 +18,6 @@ fn what_is_trained() {
     assert_eq!(trained, ["*.bias", "head", "layers.8-11"]);
     refused(&["model.train=[]"], "model.train: an empty list trains nothing");
     refused(&["model.train=['head', 'head']"], "model.train: the pattern \"head\" appears twice");
-    refused(&["train=['head']"], "there are several keys of this name: write model.train or data.train");
     refused(&["layer_lr_decay=1.1"], "train.layer_lr_decay: found the number 1.1, expected a number in (0, 1]");
 }
 

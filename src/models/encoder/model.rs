@@ -2,7 +2,7 @@
 //! head's block.
 
 use super::{Config, Design, Segments};
-use crate::data::batch::Batch;
+use crate::data::batch::{Batch, Noise};
 use crate::data::extent::Extents;
 use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
@@ -131,7 +131,11 @@ impl Backbone for Encoder {
             Segments::First => &batch.segments.zeros_like(),
             _ => &batch.segments,
         };
-        let x = self.embeddings.forward(ctx, &batch.tokens, batch.sequences.positions(), segments);
+        let x = self.embeddings.forward(
+            ctx,
+            [&batch.tokens, batch.sequences.positions(), segments],
+            batch.noise.as_ref().map(Noise::tensors),
+        );
         vec![self.widen.as_ref().map_or_else(|| x.shallow_clone(), |widen| widen.forward(ctx, &x))]
     }
 

@@ -3,7 +3,7 @@
 //!
 //! From the decoder's embeddings on, the boundary activations include the encoder's output beside the decoder's states.
 
-use crate::data::batch::{Batch, Decoder};
+use crate::data::batch::{Batch, Decoder, Noise};
 use crate::data::extent::{Extent, Extents};
 use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
@@ -102,8 +102,8 @@ impl T5 {
     }
 
     /// The look-up of a side's tokens.
-    fn embed(&self, side: usize, tokens: &Tensor, ctx: &mut Ctx) -> Tensor {
-        let words = self.words[side].forward(ctx, tokens);
+    fn embed(&self, side: usize, tokens: &Tensor, noise: Option<&Noise>, ctx: &mut Ctx) -> Tensor {
+        let words = self.words[side].tokens(ctx, tokens, noise.map(Noise::tensors));
         ctx.dropout(words, self.config.dropout_rate)
     }
 
@@ -160,14 +160,15 @@ impl Backbone for T5 {
     fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         let between = self.between();
         if block == 0 {
-            return vec![self.embed(0, &batch.tokens, ctx)];
+            return vec![self.embed(0, &batch.tokens, batch.noise.as_ref(), ctx)];
         }
         if block < between {
             return vec![self.encoder.layers[block - 1].forward(ctx, &input[0], None, batch)];
         }
         if block == between {
             let memory = ctx.once(|ctx| self.finish(&self.encoder, &input[0], ctx));
-            return vec![self.embed(1, &decoder(batch).tokens, ctx), memory];
+            let Decoder { tokens, noise, .. } = decoder(batch);
+            return vec![self.embed(1, tokens, noise.as_ref(), ctx), memory];
         }
         let x = self.decoder.layers[block - between - 1].forward(ctx, &input[0], Some(&input[1]), batch);
         match block + 1 == self.blocks() {

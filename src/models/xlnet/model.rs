@@ -1,6 +1,6 @@
 //! The blocks of XLNet: embeddings, then the layers; the summary runs in the head's block.
 
-use crate::data::batch::Batch;
+use crate::data::batch::{Batch, Noise};
 use crate::data::extent::Extents;
 use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
@@ -58,7 +58,7 @@ impl Backbone for XlNet {
         if block > 0 {
             return vec![self.layers[block - 1].forward(ctx, &input[0], batch)];
         }
-        let words = self.words.forward(ctx, &batch.tokens);
+        let words = self.words.tokens(ctx, &batch.tokens, batch.noise.as_ref().map(Noise::tensors));
         vec![ctx.dropout(words, self.config.layer.dropout)]
     }
 
