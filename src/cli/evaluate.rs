@@ -5,7 +5,7 @@ use super::config_keys::OverrideParser;
 use super::generation::GenerationArgs;
 use super::reading::{DataFile, ReadingArgs, TargetArgs, bare};
 use crate::comm::Collective;
-use crate::config::{self, Config, DataConfig, TaskConfig, TaskKind};
+use crate::config::{self, Config, DataConfig, DataFiles, TaskConfig, TaskKind};
 use crate::data::{Prepared, cache, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::family::DropoutOverrides;
@@ -25,7 +25,7 @@ use crate::train::session::{one_per_host_first, tokenizing};
 use crate::train::sources::MAX_TARGET_LENGTH;
 use clap::Args;
 use serde_json::{Map, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tch::Kind;
 

@@ -5,7 +5,7 @@ use super::generation::{self, GenerationArgs};
 use super::output::{Lines, Output};
 use super::reading::{DataFile, ReadingArgs, bare};
 use crate::comm::Collective;
-use crate::config::{self, Config, DataConfig, OnBadRecord, TaskKind};
+use crate::config::{self, Config, DataConfig, DataFiles, OnBadRecord, TaskKind};
 use crate::data::{Prepared, cache};
 use crate::error::{Context, Error, Result};
 use crate::observe::logs::tell;

@@ -93,7 +93,11 @@ fn contradictions(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, bo
         ("data.documents", documents && is_not(Format::Text), record.into()),
         ("data.format", is(Format::Text) && !reads_text.contains(&kind), no_text),
         ("data.format", is_not(Format::Text) && pairs, "with task.next_sentence the data is plain text".into()),
-        ("data.format", are_none && kind == TaskKind::Chat, "chat reads records: jsonl, csv, tsv, parquet or arrow".into()),
+        (
+            "data.format",
+            are_none && kind == TaskKind::Chat,
+            "chat reads records: jsonl, csv, tsv, parquet or arrow".into(),
+        ),
         ("data.train_target", data.train_target.is_some() && are_records, own_targets.into()),
         ("data.eval_target", data.eval_target.is_some() && are_records, own_targets.into()),
         ("data.format", are_none && kind == TaskKind::Seq2seq, two_files.into()),

@@ -52,7 +52,12 @@ pub struct Encoded {
 
 impl Encoded {
     /// Returns plain examples without labels or remarks.
-    pub fn plain(examples: Vec<Example>, hashes: Vec<[u8; 32]>, skipped: Vec<(usize, String)>, truncated: usize) -> Self {
+    pub fn plain(
+        examples: Vec<Example>,
+        hashes: Vec<[u8; 32]>,
+        skipped: Vec<(usize, String)>,
+        truncated: usize,
+    ) -> Self {
         let (collation, remarks, references) = (Collation::Plain, Vec::new(), Value::Null);
         Encoded { examples, collation, hashes, labels: None, skipped, truncated, remarks, references }
     }

@@ -61,7 +61,8 @@ impl<'a> Writer<'a> {
             }
             (Said::Messages { messages, tools, without_loss }, Some(template)) => {
                 let mut rendered = template.render(messages, tools.as_ref())?;
-                let (all, found) = (messages.iter().filter(|message| is_answer(message)).count(), rendered.answers.len());
+                let (all, found) =
+                    (messages.iter().filter(|message| is_answer(message)).count(), rendered.answers.len());
                 if !without_loss.is_empty() && found != all {
                     return Err(format!("the chat template renders {found} of {all} answers: no loss can be left out"));
                 }

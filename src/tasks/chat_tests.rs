@@ -26,7 +26,14 @@ fn prepared(dir: &tempfile::TempDir, content: &str, max_length: usize) -> Result
     let path = dir.path().join("a.jsonl");
     std::fs::write(&path, content).unwrap();
     let [prompt, completion, messages] = ["prompt", "completion", "messages"].map(String::from);
-    let source = ConversationSource { files: path.into(), format: None, prompt, completion, messages, on_bad_record: OnBad::Error };
+    let source = ConversationSource {
+        files: path.into(),
+        format: None,
+        prompt,
+        completion,
+        messages,
+        on_bad_record: OnBad::Error,
+    };
     prepare(&Chat { source, max_length }, dir.path(), Some(&dir.path().join("cache")))
 }
 

@@ -96,7 +96,8 @@ mod tests {
         let path = dir.path().join("a.jsonl");
         std::fs::write(&path, content).unwrap();
         let (question, choices, label) = ("question".into(), "choices".into(), Some("label".into()));
-        let source = ChoiceSource { files: path.into(), format: None, question, context: None, choices, label, on_bad_record };
+        let source =
+            ChoiceSource { files: path.into(), format: None, question, context: None, choices, label, on_bad_record };
         prepare(&Choices { source, max_length }, dir.path(), Some(&dir.path().join("cache")))
     }
 

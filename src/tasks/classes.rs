@@ -53,11 +53,7 @@ impl Classes {
     }
 }
 
-fn infer<'a>(
-    labels: impl Iterator<Item = (usize, &'a RawLabel)>,
-    files: &Files,
-    advice: &str,
-) -> Result<Vec<String>> {
+fn infer<'a>(labels: impl Iterator<Item = (usize, &'a RawLabel)>, files: &Files, advice: &str) -> Result<Vec<String>> {
     let (mut lines, mut all) = (BTreeMap::new(), 0);
     for (line, label) in labels {
         lines.entry(label.as_str()).or_insert(line);
@@ -112,9 +108,8 @@ fn groups<'a, K: Ord>(
 /// Names labels with the first line of each.
 fn placed(names: &[(&str, usize)], files: &Files) -> String {
     let named: Vec<String> = names.iter().map(|(name, line)| format!("{name:?} ({})", files.line(*line))).collect();
-    let (last, others) = named.split_last().map_or((String::new(), String::new()), |(last, others)| {
-        (last.clone(), others.join(", "))
-    });
+    let (last, others) =
+        named.split_last().map_or((String::new(), String::new()), |(last, others)| (last.clone(), others.join(", ")));
     format!("{others} and {last}")
 }
 

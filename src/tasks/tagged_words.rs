@@ -40,7 +40,8 @@ impl Encode for TaggedWords {
     fn settings(&self) -> String {
         let TaggedSource { words, tags, on_bad_record, .. } = &self.source;
         // An unknown format fails on reading.
-        let formats: Vec<_> = self.source.files.iter().map(|path| tagged::format_of(path, self.source.format).ok()).collect();
+        let formats: Vec<_> =
+            self.source.files.iter().map(|path| tagged::format_of(path, self.source.format).ok()).collect();
         let reading = (formats, words, tags, on_bad_record);
         format!("{:?}", ("tagged words", self.max_length, &self.labels, reading))
     }

@@ -121,7 +121,10 @@ impl Encode for Texts {
         // Without labels, there is no other hint that the first row may be a header.
         let guessed = read.guessed.filter(|_| self.target == Target::None && source.columns.is_none());
         let remark = |line| {
-            format!("{} is read as a record, as it contains no known column name (else set header = true)", source.files.line(line))
+            format!(
+                "{} is read as a record, as it contains no known column name (else set header = true)",
+                source.files.line(line)
+            )
         };
         let mut remarks = read.remarks;
         remarks.extend(guessed.map(remark));

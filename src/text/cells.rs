@@ -131,8 +131,18 @@ impl<'r, 'i> Rows<'r, 'i> {
         let as_csv = ": they are kept; format = \"csv\" removes them";
         [
             self.separator().map(|name| format!("separated by {name}")),
-            of(&self.several_lines, "row has a quoted cell of several lines", "rows have quoted cells of several lines", ""),
-            of(&self.open_quotes, "cell opens a quote and does not close it", "cells open quotes and do not close them", ordinary),
+            of(
+                &self.several_lines,
+                "row has a quoted cell of several lines",
+                "rows have quoted cells of several lines",
+                "",
+            ),
+            of(
+                &self.open_quotes,
+                "cell opens a quote and does not close it",
+                "cells open quotes and do not close them",
+                ordinary,
+            ),
             of(&self.in_quotes, "cell is in quotes", "cells are in quotes", as_csv),
         ]
         .into_iter()
@@ -341,7 +351,10 @@ mod tests {
 
     #[test]
     fn rows_are_those_of_rfc_4180() {
-        assert_eq!(csv("a,\"b, \"\"c\"\"\"\r\n\n\"\",\nd \"e\" f,g\"\n"), ["1: a|b, \"c\"", "3: |", "4: d \"e\" f|g\""]);
+        assert_eq!(
+            csv("a,\"b, \"\"c\"\"\"\r\n\n\"\",\nd \"e\" f,g\"\n"),
+            ["1: a|b, \"c\"", "3: |", "4: d \"e\" f|g\""]
+        );
         let (rows, remarks) = read(b"x,y\n\"a\nb\r\n\nc\",1\n\"d\n\",2\ne,3", true);
         assert_eq!(rows, ["1: x|y", "2: a\nb\r\n\nc|1", "6: d\n|2", "8: e|3"]);
         assert_eq!(remarks, ["2 rows have quoted cells of several lines (first: line 2)"]);
@@ -351,16 +364,19 @@ mod tests {
     #[test]
     fn a_wrong_quote_spoils_only_its_line() {
         let rows = csv("text,label\na,1\n\"b,2\nc,3\nd,4");
-        assert_eq!(rows[2..], [
-            "3! unclosed quote: close it, or put the cell in quotes and double those inside it",
-            "4: c|3",
-            "5: d|4"
-        ]);
+        assert_eq!(
+            rows[2..],
+            ["3! unclosed quote: close it, or put the cell in quotes and double those inside it", "4: c|3", "5: d|4"]
+        );
         let rows = csv("text,label\na,\"1\nb,2\n\"c, d\",3\ne,4\n");
         let why = "2! text after the quote that closes the cell; quotes in a quoted cell must be doubled in line 4 (\"c, d\\\",3\")";
         assert_eq!(rows[1..], [why, "3: b|2", "4: c, d|3", "5: e|4"]);
         let rows = csv("text,label\n\"the \\\"old\\\" one\",1\n\"a\" b,2\n\"x\ny\",\"z\nc,3\n");
-        assert!(rows[1].starts_with("2! a quote in a quoted cell is doubled in CSV, not escaped by a backslash (\"old"), "{}", rows[1]);
+        assert!(
+            rows[1].starts_with("2! a quote in a quoted cell is doubled in CSV, not escaped by a backslash (\"old"),
+            "{}",
+            rows[1]
+        );
         assert!(rows[2].starts_with("3! text after the quote"), "{}", rows[2]);
         assert!(rows[3].starts_with("4! line 5: unclosed quote"), "{}", rows[3]);
         assert!(rows[5].starts_with("6: c|3"), "{rows:?}");
@@ -389,7 +405,10 @@ mod tests {
         assert_eq!(rows, ["1: a 5\" b|1", "2: \"quick\" c|2", "3: \"d|3", "4: e\"|4", "5: \"f\"|\"g \"\"h\"\"\""]);
         let open = "1 cell opens a quote and does not close it (first: line 3): \
                     in TSV quotes are ordinary characters, and each line is a record";
-        assert_eq!(remarks, [open, "2 cells are in quotes (first: line 5): they are kept; format = \"csv\" removes them"]);
+        assert_eq!(
+            remarks,
+            [open, "2 cells are in quotes (first: line 5): they are kept; format = \"csv\" removes them"]
+        );
     }
 
     #[test]

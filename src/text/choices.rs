@@ -115,7 +115,15 @@ mod tests {
         let path = dir.path().join("a.jsonl");
         std::fs::write(&path, content).unwrap();
         let (question, choices, label) = ("question".into(), "choices".into(), Some("label".into()));
-        ChoiceSource { files: path.into(), format: None, question, context: None, choices, label, on_bad_record: OnBad::Error }
+        ChoiceSource {
+            files: path.into(),
+            format: None,
+            question,
+            context: None,
+            choices,
+            label,
+            on_bad_record: OnBad::Error,
+        }
     }
 
     fn line(choices: &str, label: &str) -> String {

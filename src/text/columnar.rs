@@ -145,11 +145,15 @@ mod with_arrow {
             }
             DataType::List(_) => {
                 let list = column.as_list::<i32>();
-                lists(column, values(list.values()), |i| (list.value_offsets()[i] as usize, list.value_length(i) as usize))
+                lists(column, values(list.values()), |i| {
+                    (list.value_offsets()[i] as usize, list.value_length(i) as usize)
+                })
             }
             DataType::LargeList(_) => {
                 let list = column.as_list::<i64>();
-                lists(column, values(list.values()), |i| (list.value_offsets()[i] as usize, list.value_length(i) as usize))
+                lists(column, values(list.values()), |i| {
+                    (list.value_offsets()[i] as usize, list.value_length(i) as usize)
+                })
             }
             DataType::FixedSizeList(_, size) => {
                 let (list, size) = (column.as_fixed_size_list(), *size as usize);

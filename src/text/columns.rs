@@ -92,7 +92,14 @@ mod tests {
         let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
         let fields = Fields { label: None, ..Fields::default() };
-        let source = Source { files: path.into(), format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error };
+        let source = Source {
+            files: path.into(),
+            format: None,
+            columns: None,
+            header: None,
+            fields,
+            on_bad_record: OnBad::Error,
+        };
         read(&source, &wanted.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
     }
 
@@ -125,11 +132,12 @@ mod tests {
     #[test]
     fn columns_of_several_files_are_one_after_another() {
         let dir = tempfile::tempdir().unwrap();
-        let paths = [("a.csv", "ID,text\n1,a\n"), ("b.jsonl", "{\"text\": \"b\", \"id\": 2}\n")].map(|(name, content)| {
-            let path = dir.path().join(name);
-            std::fs::write(&path, content).unwrap();
-            path
-        });
+        let paths =
+            [("a.csv", "ID,text\n1,a\n"), ("b.jsonl", "{\"text\": \"b\", \"id\": 2}\n")].map(|(name, content)| {
+                let path = dir.path().join(name);
+                std::fs::write(&path, content).unwrap();
+                path
+            });
         let (files, fields) = (Files::find(&paths).unwrap(), Fields { label: None, ..Fields::default() });
         let source = Source { files, format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error };
         let (names, rows) = read(&source, &["id".to_owned()]).unwrap();

@@ -207,7 +207,14 @@ mod tests {
         let path = dir.path().join("a.jsonl");
         std::fs::write(&path, content).unwrap();
         let [prompt, completion, messages] = ["prompt", "completion", "messages"].map(String::from);
-        super::read(&ConversationSource { files: path.into(), format: None, prompt, completion, messages, on_bad_record: OnBad::Error })
+        super::read(&ConversationSource {
+            files: path.into(),
+            format: None,
+            prompt,
+            completion,
+            messages,
+            on_bad_record: OnBad::Error,
+        })
     }
 
     #[test]
@@ -220,12 +227,16 @@ mod tests {
             serde_json::json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "x": 1}]);
         let Value::Array(messages) = messages else { unreachable!() };
         let tools = Some(Value::Array(Vec::new()));
-        assert_eq!(records[1], Conversation { line: 2, said: Said::Messages { messages, tools, without_loss: Vec::new() } });
+        assert_eq!(
+            records[1],
+            Conversation { line: 2, said: Said::Messages { messages, tools, without_loss: Vec::new() } }
+        );
     }
 
     /// Returns what a record says, with the column `chosen` as the setting's, or as usual.
     fn says(line: &str, setting: &str) -> Result<Said, String> {
-        let names = ["prompt", "completion", "messages"].map(|name| if name == setting { "chosen" } else { name }.into());
+        let names =
+            ["prompt", "completion", "messages"].map(|name| if name == setting { "chosen" } else { name }.into());
         let [prompt, completion, messages] = names;
         let (files, format, on_bad_record) = (Files::from("a"), None, OnBad::Error);
         let source = ConversationSource { files, format, prompt, completion, messages, on_bad_record };
@@ -267,7 +278,8 @@ mod tests {
     #[test]
     fn answers_of_the_prompt_and_of_weight_zero_have_no_loss() {
         let turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")];
-        let message = |n: usize, more: &str| format!(r#"{{"role": "{}", "content": "{}"{more}}}"#, turns[n].0, turns[n].1);
+        let message =
+            |n: usize, more: &str| format!(r#"{{"role": "{}", "content": "{}"{more}}}"#, turns[n].0, turns[n].1);
         let plain = |n| message(n, "");
         let line = format!(r#"{{"prompt": [{}, {}, {}], "completion": [{}]}}"#, plain(0), plain(1), plain(2), plain(3));
         assert_eq!(says(&line, ""), said_by(&turns, &[0]));
@@ -305,7 +317,10 @@ mod tests {
             ),
         ] {
             let why = says(&line, "").unwrap_err();
-            assert!(why.contains("preference pair") && why.contains(&format!("{setting}_column = \"chosen\"")), "{why}");
+            assert!(
+                why.contains("preference pair") && why.contains(&format!("{setting}_column = \"chosen\"")),
+                "{why}"
+            );
             assert_eq!(says(&line, setting), expected, "{line}");
         }
         let texts = says(r#"{"chosen": "a b", "rejected": "a c"}"#, "").unwrap_err();

@@ -52,7 +52,10 @@ impl DocumentSource {
             DocumentSource::Text { division, .. } => format!("{division:?}"),
             DocumentSource::Records(source) => {
                 let Source { columns, header, fields, on_bad_record, .. } = source;
-                format!("{:?}", (records::formats(&source.files, source.format), columns, header, fields, on_bad_record))
+                format!(
+                    "{:?}",
+                    (records::formats(&source.files, source.format), columns, header, fields, on_bad_record)
+                )
             }
         }
     }
@@ -77,9 +80,8 @@ fn divide(input: &mut Input, division: Division, documents: &mut Vec<Document>) 
     let base = input.number(0);
     let not_text = |input: &Input, line| input.error(line, "not UTF-8; convert the file to UTF-8");
     if division == Division::File {
-        let text = String::from_utf8(input.content()?).map_err(|e| {
-            not_text(input, 1 + super::input::newlines(&e.as_bytes()[..e.utf8_error().valid_up_to()]))
-        })?;
+        let text = String::from_utf8(input.content()?)
+            .map_err(|e| not_text(input, 1 + super::input::newlines(&e.as_bytes()[..e.utf8_error().valid_up_to()])))?;
         documents.extend((!text.trim().is_empty()).then_some(Document { line: base + 1, text }));
         return Ok(());
     }
@@ -138,7 +140,14 @@ mod tests {
         let path = dir.path().join("a.jsonl");
         std::fs::write(&path, "{\"text\": \"a\\n\\nb\"}\n\n{\"text\": \"c\"}\n").unwrap();
         let fields = Fields { label: None, ..Fields::default() };
-        let source = Source { files: path.into(), format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error };
+        let source = Source {
+            files: path.into(),
+            format: None,
+            columns: None,
+            header: None,
+            fields,
+            on_bad_record: OnBad::Error,
+        };
         let read = read(&DocumentSource::Records(source)).unwrap();
         assert_eq!(read.records, [(1, "a\n\nb"), (3, "c")].map(|(line, text)| Document { line, text: text.into() }));
     }

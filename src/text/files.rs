@@ -194,8 +194,16 @@ mod tests {
     #[test]
     fn lists_folders_and_patterns_have_a_fixed_order() {
         let dir = folder(&[
-            "s/b-2.jsonl", "s/b-10.jsonl.gz", "s/a.jsonl.zst", "s/.hidden.jsonl", "s/_x.jsonl", "s/README.md", "s/t/c.jsonl",
-            "s/state.json", "z.csv", "a[1].csv",
+            "s/b-2.jsonl",
+            "s/b-10.jsonl.gz",
+            "s/a.jsonl.zst",
+            "s/.hidden.jsonl",
+            "s/_x.jsonl",
+            "s/README.md",
+            "s/t/c.jsonl",
+            "s/state.json",
+            "z.csv",
+            "a[1].csv",
         ]);
         assert_eq!(found(&dir, &["z.csv", "s"]).unwrap(), ["z.csv", "s/a.jsonl.zst", "s/b-10.jsonl.gz", "s/b-2.jsonl"]);
         assert_eq!(found(&dir, &["s/b-*"]).unwrap(), ["s/b-10.jsonl.gz", "s/b-2.jsonl"]);
@@ -206,8 +214,16 @@ mod tests {
     #[test]
     fn what_names_no_files_is_an_error() {
         let dir = folder(&[
-            "empty/x.bin", "sub/a/x.jsonl", "mixed/a.csv", "mixed/b.json", "parts/train-0.jsonl", "parts/test-0.jsonl",
-            "parts/x_train.jsonl", "one/latest.jsonl", "one/b.train.jsonl", "z.csv",
+            "empty/x.bin",
+            "sub/a/x.jsonl",
+            "mixed/a.csv",
+            "mixed/b.json",
+            "parts/train-0.jsonl",
+            "parts/test-0.jsonl",
+            "parts/x_train.jsonl",
+            "one/latest.jsonl",
+            "one/b.train.jsonl",
+            "z.csv",
         ]);
         for (given, says) in [
             (vec!["none.csv"], "no such file: "),

@@ -30,13 +30,17 @@ pub(super) fn elements(input: &mut Input, mut each: impl FnMut(usize, &[u8])) ->
             Some(b',') => input.skip(1),
             Some(b']') => break,
             None => return Err(input.error(last, UNCLOSED)),
-            Some(_) => return Err(input.error(line(input), "a comma is missing between this record and the one before")),
+            Some(_) => {
+                return Err(input.error(line(input), "a comma is missing between this record and the one before"));
+            }
         }
     }
     input.skip(1);
     match input.skip_blank()? {
         None => Ok(()),
-        Some(_) => Err(input.error(line(input), "text after the end of the array: keep one array, or one record per line")),
+        Some(_) => {
+            Err(input.error(line(input), "text after the end of the array: keep one array, or one record per line"))
+        }
     }
 }
 

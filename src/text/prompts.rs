@@ -86,7 +86,14 @@ mod tests {
         let path = dir.path().join("a.jsonl");
         std::fs::write(&path, line).unwrap();
         let [text, prompt, messages] = ["text", "prompt", "messages"].map(String::from);
-        super::read(&PromptSource { files: path.into(), format: None, text, prompt, messages, on_bad_record: OnBad::Error })
+        super::read(&PromptSource {
+            files: path.into(),
+            format: None,
+            text,
+            prompt,
+            messages,
+            on_bad_record: OnBad::Error,
+        })
     }
 
     #[test]

@@ -356,7 +356,8 @@ mod tests {
     #[test]
     fn a_json_array_has_questions_and_ids_are_unique_over_files() {
         let dir = tempfile::tempdir().unwrap();
-        let record = r#"{"context": "a b", "question": "?", "answers": [{"text": "b", "answer_start": 2}], "id": null}"#;
+        let record =
+            r#"{"context": "a b", "question": "?", "answers": [{"text": "b", "answer_start": 2}], "id": null}"#;
         let array = source(&dir, "a.json", &format!("[{record},\n{record}]"));
         let ids = |source: &QuestionSource| read(source).unwrap().records.into_iter().map(|q| q.id).collect::<Vec<_>>();
         assert_eq!(ids(&array), ["1", "2"]);
@@ -365,7 +366,10 @@ mod tests {
         assert_eq!(ids(&QuestionSource { files: files.clone(), ..array.clone() }), ["1", "2", "1:1"]);
         source(&dir, "b.jsonl", &record.replace("null", "2"));
         let message = read(&QuestionSource { files, ..array }).unwrap_err().to_string();
-        assert!(message.contains("b.jsonl:1: question \"2\": ") && message.contains("a.json:2 has the same id"), "{message}");
+        assert!(
+            message.contains("b.jsonl:1: question \"2\": ") && message.contains("a.json:2 has the same id"),
+            "{message}"
+        );
     }
 
     #[test]

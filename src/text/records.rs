@@ -113,7 +113,8 @@ pub(super) fn objects<R>(
     into: &mut Records<R>,
 ) -> Result<()> {
     let mut remarks = Vec::new();
-    let each = |line, map: Result<_, String>| into.push(map.and_then(|map| record(line, map)).map_err(|why| (line, why)));
+    let each =
+        |line, map: Result<_, String>| into.push(map.and_then(|map| record(line, map)).map_err(|why| (line, why)));
     each_object(input, format, each, &mut remarks)?;
     into.remarks.append(&mut remarks);
     Ok(())
@@ -266,11 +267,7 @@ mod tests {
             let message = read(&source).unwrap_err().to_string();
             let expected = "no column \"text\"; the record has \"sentence\": set text_column \
                             (100 of 100 records: lines 1, 2, 3, ...)";
-            assert_eq!(
-                message,
-                format!("{}:1: {expected}", source.files),
-                "without advice to skip all records"
-            );
+            assert_eq!(message, format!("{}:1: {expected}", source.files), "without advice to skip all records");
         }
         let content = "{}\n{\"text\": \"a\", \"label\": 1}\n{}\n[]\n";
         let message = read(&source(&dir, "b.jsonl", content.as_bytes())).unwrap_err().to_string();
@@ -300,7 +297,10 @@ mod tests {
         let files = Files::find(&["a.jsonl", "b.csv", "c.tsv"].map(|name| dir.path().join(name))).unwrap();
         let mut source = Source { files, ..source(&dir, "d.jsonl", content("d").as_bytes()) };
         let message = read(&source).unwrap_err().to_string();
-        let expected = ["/a.jsonl:2: no column \"text\": the record is empty\n", "/b.csv:3: the label (column \"label\") is empty\n"];
+        let expected = [
+            "/a.jsonl:2: no column \"text\": the record is empty\n",
+            "/b.csv:3: the label (column \"label\") is empty\n",
+        ];
         assert!(expected.iter().all(|says| message.contains(says)), "{message}");
         source.on_bad_record = OnBad::Skip;
         let all = read(&source).unwrap();

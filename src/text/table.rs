@@ -50,18 +50,27 @@ pub(super) fn objects(
         let Some(names) = &header else {
             let names = row.map(|row| row.iter().map(|name| name.trim().to_owned()).collect::<Vec<_>>());
             let names = names.and_then(|names| twice(&names).map(|()| names));
-            header = Some(names.map_err(|why| {
-                Error::input(format!("{}:{}: {why}", path.display(), super::files::split(line).1))
-            })?);
+            header =
+                Some(names.map_err(|why| {
+                    Error::input(format!("{}:{}: {why}", path.display(), super::files::split(line).1))
+                })?);
             continue;
         };
-        each(line, row.and_then(|row| {
-            if row.len() != names.len() {
-                return Err(format!("found {} columns, but the header has {} ({})", row.len(), names.len(), quoted(names)));
-            }
-            let cells = names.iter().cloned().zip(row).filter(|(_, cell)| !cell.is_empty());
-            Ok(cells.map(|(name, cell)| (name, Value::String(cell))).collect())
-        }));
+        each(
+            line,
+            row.and_then(|row| {
+                if row.len() != names.len() {
+                    return Err(format!(
+                        "found {} columns, but the header has {} ({})",
+                        row.len(),
+                        names.len(),
+                        quoted(names)
+                    ));
+                }
+                let cells = names.iter().cloned().zip(row).filter(|(_, cell)| !cell.is_empty());
+                Ok(cells.map(|(name, cell)| (name, Value::String(cell))).collect())
+            }),
+        );
     }
     remarks.extend(rows.remarks());
     Ok(())

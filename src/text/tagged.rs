@@ -1,8 +1,8 @@
 //! Reads token classification data (words with tags) from CoNLL and JSONL files.
 
-pub use super::record::Tagged;
 use super::files::Files;
 use super::input::{Input, extension};
+pub use super::record::Tagged;
 use super::records::{self, Format, OnBad, Records, utf8};
 use super::{conll, jsonl};
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! Opens a run: checks the configuration on all ranks, prepares the data, loads the model.
 
 use crate::comm::Collective;
-use crate::config::{Config, Recompute};
+use crate::config::{Config, DataFiles, Recompute};
 use crate::data::{CacheUse, Prepared, Sampler, cache, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::Role;
@@ -15,7 +15,6 @@ use crate::train::model_loading::{Declared, Loaded};
 use crate::train::objective::objective;
 use crate::train::reading::{self, Data, Purpose, Reading};
 use serde_json::Value;
-use std::path::Path;
 use std::sync::Arc;
 
 /// A run, ready to train.

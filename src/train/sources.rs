@@ -159,7 +159,7 @@ impl Reading<'_> {
 
     /// Returns an error if one of these keys is set, because the format has no use for it.
     fn refuse_set(&self, keys: &[&str], why: &str) -> Result<()> {
-        let (data, default) = (self.data, DataConfig::new(Default::default()));
+        let (data, default) = (self.data, DataConfig::default());
         let set = [
             ("text_column", data.text_column != default.text_column),
             ("text_pair_column", data.text_pair_column.is_some()),
