@@ -204,6 +204,7 @@ mod tests {
             (r#"{"text": "a", "label": 1"#, "invalid JSON at column 24: EOF while parsing an object"),
             (r#"["a", 1]"#, "found an array"),
             (r#"{"sentence": "a", "label": 1}"#, r#"no column "text"; the record has "sentence", "label""#),
+            (r#"{"messages": [], "label": 1}"#, "for conversations and prompts with completions set kind = \"chat\""),
             (r#"{"text": 3, "label": 1}"#, r#"column "text" is a number"#),
             (r#"{"text": "a", "label": null}"#, "is null"),
             (r#"{"text": "a", "label": [1]}"#, "is an array"),

@@ -38,7 +38,9 @@ mod forms;
 mod jinja;
 mod json_array;
 mod jsonl;
+mod splitter;
 mod table;
+mod table_objects;
 mod unique_keys;
 mod wordpiece;
 

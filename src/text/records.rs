@@ -7,7 +7,7 @@
 
 use super::files::{Files, split};
 use super::input::{Input, extension, unreadable};
-use super::{columnar, jsonl, table};
+use super::{columnar, jsonl, table, table_objects};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -132,7 +132,7 @@ pub(super) fn each_object(
 ) -> Result<()> {
     match format {
         Format::Jsonl => jsonl::objects(input, each),
-        Format::Csv | Format::Tsv => table::objects(input, format, each, remarks),
+        Format::Csv | Format::Tsv => table_objects::objects(input, format, each, remarks),
         Format::Parquet | Format::Arrow => columnar::objects(input, format, each),
     }
 }

@@ -1,9 +1,10 @@
 //! Opens a run: checks the configuration on all ranks, prepares the data, loads the model.
 
-use crate::comm::Collective;
+use crate::comm::{Collective, Op};
 use crate::config::{Config, DataFiles, Recompute};
 use crate::data::{CacheUse, Prepared, Sampler, cache, prepare};
 use crate::error::{Context, Error, Result};
+use crate::machine::host_name;
 use crate::models::Role;
 use crate::models::family::DropoutOverrides;
 use crate::observe::progress::Phase;
@@ -48,9 +49,24 @@ impl Session {
 /// Runs `work` on the first rank of every host before the other ranks, which then find its result in the cache.
 pub fn one_per_host_first<T>(comm: &dyn Collective, what: &str, work: impl Fn() -> Result<T>) -> Result<T> {
     let first = if comm.local_rank() == 0 { work().map(Some) } else { Ok(None) };
-    let first = comm.agree(first, what)?;
+    let first = agree_on_files(comm, first, comm.local_rank() == 0, what)?;
     let mine = first.map_or_else(work, Ok);
-    comm.agree(mine, what)
+    agree_on_files(comm, mine, true, what)
+}
+
+/// Agrees on a result that comes from files: as `Collective::agree`, and an error of some of
+/// the ranks that `ran` names rank and host, since another host may have other files. All ranks call it.
+///
+/// # Errors
+/// That of the first rank with an error.
+pub fn agree_on_files<T>(comm: &dyn Collective, result: Result<T>, ran: bool, what: &str) -> Result<T> {
+    let mut counts = [f64::from(u8::from(result.is_err())), f64::from(u8::from(ran && result.is_ok()))];
+    if comm.world() > 1 {
+        comm.all_reduce_f64(&mut counts, Op::Sum, what)?;
+    }
+    let [failed, succeeded] = counts;
+    let place = || format!("rank {} on {}", comm.rank(), host_name());
+    comm.agree(if failed > 0.0 && succeeded > 0.0 { result.context(place()) } else { result }, what)
 }
 
 /// Reads the `config.json` of the model; returns the model without weights, and the maximum sequence length in tokens.
