@@ -109,9 +109,13 @@ fn what_is_wrong_with_files_is_said() {
     spread(&bench);
     fs::create_dir(bench.path("empty")).unwrap();
     fs::write(bench.path("cut.jsonl.zst"), &zstd::encode_all(&b"{}\n"[..], 3).unwrap()[..8]).unwrap();
-    fs::write(bench.path("bad.jsonl"), "{\"text\": \"a\", \"label\": 1, \"label\": 2}\n{\"text\": \"b\", \"label\": 1}\n")
+    fs::write(
+        bench.path("bad.jsonl"),
+        "{\"text\": \"a\", \"label\": 1, \"label\": 2}\n{\"text\": \"b\", \"label\": 1}\n",
+    )
+    .unwrap();
+    fs::write(bench.path("forms.jsonl"), "{\"text\": \"a\", \"label\": 1}\n{\"text\": \"b\", \"label\": 1.0}\n")
         .unwrap();
-    fs::write(bench.path("forms.jsonl"), "{\"text\": \"a\", \"label\": 1}\n{\"text\": \"b\", \"label\": 1.0}\n").unwrap();
     fs::write(bench.path("table.parquet"), "PAR1").unwrap();
     for (train, says) in [
         ("none/*.csv", "data.train: none/*.csv: no file matches this pattern"),

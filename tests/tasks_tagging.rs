@@ -115,5 +115,9 @@ fn bad_records_are_told_with_file_and_line() {
     }
     let wrong = ["task.kind=token-classification", "data.format=csv"];
     let ended = run(trainer(&bench).args(train(&bench, "run", &wrong))).expect(2);
-    assert!(ended.stderr.contains("data.format: token-classification reads conll, jsonl, parquet, arrow, not csv"), "{}", ended.text());
+    assert!(
+        ended.stderr.contains("data.format: token-classification reads conll, jsonl, parquet, arrow, not csv"),
+        "{}",
+        ended.text()
+    );
 }

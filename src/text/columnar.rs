@@ -16,8 +16,12 @@ pub(super) fn objects(
     each: impl FnMut(usize, Result<Map<String, Value>, String>),
 ) -> Result<()> {
     let name = if format == Format::Parquet { "Parquet" } else { "Arrow" };
-    rows(input, format, each)
-        .map_err(|why| Error::input(format!("{}: not a complete {name} file: {why}", input.path().display())))
+    rows(input, format, each).map_err(|why| {
+        Error::input(format!(
+            "{}: not a complete {name} file: {why}; was the copy interrupted?",
+            input.path().display()
+        ))
+    })
 }
 
 #[cfg(not(feature = "parquet"))]
