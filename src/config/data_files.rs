@@ -41,6 +41,12 @@ impl From<PathBuf> for DataFiles {
     }
 }
 
+impl From<&str> for DataFiles {
+    fn from(path: &str) -> Self {
+        DataFiles(vec![path.into()])
+    }
+}
+
 impl From<&Path> for DataFiles {
     fn from(path: &Path) -> Self {
         DataFiles(vec![path.to_owned()])
@@ -99,5 +105,41 @@ impl Value for DataFiles {
             true => Err("the list is empty: name at least one file".into()),
             false => Ok(DataFiles(paths)),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(toml: &str) -> Option<Result<DataFiles, String>> {
+        DataFiles::from_toml(DeValue::parse(toml).unwrap().get_ref())
+    }
+
+    #[test]
+    fn a_path_or_a_list_of_paths_is_read_and_written() {
+        for (toml, paths, json, shown) in [
+            ("\"a\"", &["a"][..], "\"a\"", "a"),
+            ("[\"a\"]", &["a"], "\"a\"", "a"),
+            ("[\"a\", 'b/*']", &["a", "b/*"], "[\"a\",\"b/*\"]", "a, b/*"),
+            ("[\"a\", \"b\", \"c\", \"d\"]", &["a", "b", "c", "d"], "[\"a\",\"b\",\"c\",\"d\"]", "a, b, c and 1 more"),
+        ] {
+            let files = read(toml).unwrap().unwrap();
+            assert_eq!((files.paths().len(), files.first()), (paths.len(), Path::new(paths[0])));
+            assert!(files.paths().iter().zip(paths).all(|(path, expected)| path == Path::new(expected)));
+            assert_eq!(
+                (serde_json::to_string(&files).unwrap(), files.to_string()),
+                (json.to_owned(), shown.to_owned())
+            );
+            assert_eq!(serde_json::from_str::<DataFiles>(json).unwrap(), files);
+        }
+    }
+
+    #[test]
+    fn other_values_are_refused() {
+        assert!(read("1").is_none() && read("\"\"").is_none());
+        assert_eq!(read("[]").unwrap().unwrap_err(), "the list is empty: name at least one file");
+        let message = read("[\"a\", 1]").unwrap().unwrap_err();
+        assert_eq!(message, "found the integer 1 in the list, expected a path in quotes");
     }
 }
