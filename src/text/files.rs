@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 /// Bits of a [`number`] that hold the line.
 const LINE_BITS: u32 = 40;
 /// Extensions of the files that a folder stands for, without `.gz` and `.zst`.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 16] = [
     "jsonl", "ndjson", "json", "csv", "tsv", "tab", "parquet", "arrow", "feather", "ipc", "txt", "text", "md", "conll",
-    "bio", "iob", "squad",
+    "bio", "iob",
 ];
 /// Beginnings of names that are no data: documentation, and what `datasets` writes beside its files.
 const NO_DATA: [&str; 6] = ["readme", "license", "dataset_info", "dataset_dict", "state.", "changelog"];
@@ -135,6 +135,8 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
         !path.is_dir()
             && !name.starts_with(['.', '_'])
             && !NO_DATA.iter().any(|no| name.starts_with(no))
+            // Results of `datasets` that it keeps beside the data.
+            && !(name.starts_with("cache-") && ending == "arrow")
             && KNOWN.contains(&ending.as_str())
     };
     let files: Vec<PathBuf> = paths.iter().filter(|path| is_data(path)).cloned().collect();
@@ -240,6 +242,8 @@ mod tests {
             assert!(message.contains(says), "{given:?}: {message}");
         }
         assert_eq!(found(&dir, &["one"]).unwrap().len(), 2, "no part but training is named");
+        let saved = folder(&["data-00000-of-00002.arrow", "cache-1f.arrow", "dataset_info.json", "state.json"]);
+        assert_eq!(found(&saved, &[""]).unwrap(), ["data-00000-of-00002.arrow"], "a folder that datasets saved");
     }
 
     #[test]
