@@ -317,6 +317,7 @@ fn full() -> Config {
         "ema_decay=0.99",
         "optim_args={ momentum = 0.5, nesterov = true }",
         "lr_scheduler_kwargs={ num_cycles = 0.75 }",
+        "neftune_noise_alpha=5.0",
         "eval_steps=5",
         "save_total_limit=2",
         "greater_is_better=true",
