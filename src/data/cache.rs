@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"TRNTOKEN";
 /// Changes with the file layout and with the tokenization; part of every key.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 const HASH: Range<usize> = 12..44;
 const KEY: Range<usize> = 44..76;
 const TABLE: usize = 80;

@@ -4,7 +4,7 @@ use crate::data::example::NO_LABEL;
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Collation, Example, Label};
 use crate::error::{Error, Result};
-use crate::text::chat_template::{ChatTemplate, Rendered};
+use crate::text::chat_template::{ChatTemplate, Rendered, is_answer};
 use crate::text::conversations::{self, Conversation, ConversationSource, Said};
 use crate::text::parallel::on_all_cores;
 use crate::text::records;
@@ -74,8 +74,16 @@ impl<'a> Writer<'a> {
                 let said = |role: &str, text: &str| json!({"role": role, "content": text});
                 vec![template.render(&[said("user", prompt), said("assistant", completion)], None)?]
             }
-            Said::Messages { messages, tools } if split => template.render_turns(messages, tools.as_ref())?,
-            Said::Messages { messages, tools } => vec![template.render(messages, tools.as_ref())?],
+            Said::Messages { messages, tools, without_loss } if split => {
+                let mut turns = template.render_turns(messages, tools.as_ref())?;
+                leave_out(&mut turns, messages, without_loss)?;
+                turns
+            }
+            Said::Messages { messages, tools, without_loss } => {
+                let mut rendered = template.render(messages, tools.as_ref())?;
+                leave_out(&mut rendered.answers, messages, without_loss)?;
+                vec![rendered]
+            }
         };
         rendered.iter().map(|rendered| self.tokens(rendered)).collect()
     }
@@ -134,14 +142,26 @@ fn covering(bytes: &[Range<usize>], range: &Range<usize>) -> Range<usize> {
     first.zip(last).map_or(0..0, |(first, last)| first..last + 1)
 }
 
+/// Removes the answers without loss, by their number, from what a template has rendered for each answer.
+fn leave_out<T>(rendered: &mut Vec<T>, messages: &[Value], without_loss: &[usize]) -> Result<(), String> {
+    let (all, found) = (messages.iter().filter(|message| is_answer(message)).count(), rendered.len());
+    if !without_loss.is_empty() && found != all {
+        return Err(format!("the chat template renders {found} of {all} answers: no loss can be left out"));
+    }
+    let mut numbers = 0..;
+    rendered.retain(|_| numbers.next().is_some_and(|n| !without_loss.contains(&n)));
+    Ok(())
+}
+
 impl Encode for Chat {
     fn files(&self) -> Vec<&Path> {
-        vec![&self.source.path]
+        self.source.files.iter().collect()
     }
 
     fn settings(&self) -> String {
-        let ConversationSource { prompt, completion, messages, on_bad_record, .. } = &self.source;
-        let all = format!("{:?}", ("chat", self.max_length, prompt, completion, messages, on_bad_record));
+        let ConversationSource { files, format, prompt, completion, messages, on_bad_record } = &self.source;
+        let formats = records::formats(files, *format);
+        let all = format!("{:?}", ("chat", self.max_length, formats, prompt, completion, messages, on_bad_record));
         if self.split_turns { format!("{all}, each answer") } else { all }
     }
 
@@ -150,7 +170,7 @@ impl Encode for Chat {
     /// conversation that the template rejects, or whose answers cannot be located; no record with an answer within
     /// `max_length`.
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
-        let path = &self.source.path;
+        let files = &self.source.files;
         let read = conversations::read(&self.source)?;
         let writer = Writer::new(tokenizer)?;
         let write = |conversation: &Conversation| {
@@ -184,26 +204,26 @@ impl Encode for Chat {
                 examples.push(Example::single(tokens.ids, segments, Label::Tokens(tokens.labels)));
             }
         }
-        records::check_bad(path, self.source.on_bad_record, true, good, &bad)?;
+        records::check_bad(files, self.source.on_bad_record, true, good, &bad)?;
         let remark = cut_off.first().map(|line| {
             let what = format!("{} skipped, as max_length = {} truncates all answers", cut_off.len(), self.max_length);
-            format!("{what} (first: line {line})")
+            format!("{what} (first: {})", files.line(*line))
         });
         let removed = (nulls > 0).then(|| {
             format!("null values in tools and tool calls of {nulls} records are left out, as if their keys were absent")
         });
         if examples.is_empty() {
             let why = remark.unwrap_or_default();
-            return Err(Error::input(format!("{}: no training examples: {why}: raise max_length", path.display())));
+            return Err(Error::input(format!("{files}: no training examples: {why}: raise max_length")));
         }
         Ok(Encoded {
             examples,
             collation: Collation::NextToken,
-            hashes: vec![read.bytes_hash],
+            hashes: read.hashes,
             labels: None,
             skipped: bad,
             truncated,
-            remarks: remark.into_iter().chain(removed).collect(),
+            remarks: read.remarks.into_iter().chain(remark).chain(removed).collect(),
             references: Value::Null,
         })
     }

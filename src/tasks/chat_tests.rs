@@ -30,7 +30,14 @@ fn prepared_as(dir: &tempfile::TempDir, content: &str, max_length: usize, split_
     let path = dir.path().join("a.jsonl");
     std::fs::write(&path, content).unwrap();
     let [prompt, completion, messages] = ["prompt", "completion", "messages"].map(String::from);
-    let source = ConversationSource { path, prompt, completion, messages, on_bad_record: OnBad::Error };
+    let source = ConversationSource {
+        files: path.into(),
+        format: None,
+        prompt,
+        completion,
+        messages,
+        on_bad_record: OnBad::Error,
+    };
     prepare(&Chat { source, max_length, split_turns }, dir.path(), Some(&dir.path().join("cache")))
 }
 
