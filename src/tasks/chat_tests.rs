@@ -59,7 +59,11 @@ fn templates_are_those_of_transformers() {
                 let prompt = template.prompt(&messages[..messages.len() - 1], tools.as_ref()).unwrap();
                 assert_eq!(prompt, case["prompt"].as_str().unwrap(), "{what}");
 
-                let tokens = writer.write(&Said::Messages { messages, tools }, false).unwrap().pop().unwrap();
+                let tokens = writer
+                    .write(&Said::Messages { messages, tools, without_loss: Vec::new() }, false)
+                    .unwrap()
+                    .pop()
+                    .unwrap();
                 assert_eq!(json!(tokens.ids), case["ids"], "{what}");
                 let answers: Vec<u8> = tokens.labels.iter().map(|&label| u8::from(label != NO_LABEL)).collect();
                 assert_eq!(json!(answers), case["answers"], "{what}");
