@@ -72,7 +72,7 @@ fn noise_on_embeddings_agrees_at_every_world() {
     assert!((bench.steps("w1")[0].0 - bench.steps("plain")[0].0).abs() > 1e-4, "the noise changes the loss");
     for (world, zero) in [(2, "zero_stage=0"), (2, "zero_stage=3"), (3, "zero_stage=1")] {
         let out = format!("w{world}-{zero}");
-        let more = [&more[..], &[zero, "micro_batch_tokens=40", "recompute=true"]].concat();
+        let more = [&more[..], &[zero, "micro_batch_tokens=40", "recompute=all"]].concat();
         bench.run(world, &out, &more, &Resume::None).unwrap();
         assert_equivalent(&bench.steps(&out), &bench.steps("w1"), &out);
     }

@@ -5,6 +5,7 @@ mod common;
 use common::process::{Ended, mpi_is_here, run, start, trainer};
 use common::runs::Bench;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,8 +13,10 @@ use std::time::{Duration, Instant};
 /// Writes the file of a sweep over `parameters` whose runs are those of the bench with these settings.
 fn write(bench: &Bench, head: &str, settings: &[&str], parameters: &str) {
     let words = bench.settings("unused", settings);
-    let own = words.iter().filter(|word| !word.starts_with("output_dir=")).map(|word| {
-        let (key, value) = word.split_once('=').unwrap();
+    // The last of several values counts on a command line; a file has a key once.
+    let own: BTreeMap<&str, &str> = words.iter().map(|word| word.split_once('=').unwrap()).collect();
+    let searched = |key: &str| parameters.contains(&format!("{key} ="));
+    let own = own.iter().filter(|(key, _)| **key != "output_dir" && !searched(key)).map(|(key, value)| {
         let is_toml = format!("x = {value}").parse::<toml::Table>().is_ok();
         if is_toml { format!("{key} = {value}\n") } else { format!("{key} = {value:?}\n") }
     });
@@ -61,7 +64,7 @@ fn a_sweep_compares_its_runs_and_outlives_a_failure() {
     assert_eq!(rows[0], ["run", "learning_rate", "seed", "eval_accuracy", "time", "end"], "{}", ended.text());
     let accuracies: Vec<f64> = rows[1..4].iter().map(|row| row[3].parse().unwrap()).collect();
     assert!(accuracies.is_sorted_by(|a, b| a >= b), "{}", ended.text());
-    assert!(rows[4..].iter().all(|row| row[1].starts_with("1000") && row[3] == "-"), "{}", ended.text());
+    assert!(rows[4..].iter().all(|row| row[1] == "1e30" && row[3] == "-"), "{}", ended.text());
     // What it shows is what the run's own file says, of the evaluation after the last step.
     for line in results(&bench).iter().filter(|line| line["exit_code"] == 0) {
         let own = bench.lines(&format!("sweep/{}", line["run"].as_str().unwrap()), "eval_loss");

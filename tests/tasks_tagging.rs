@@ -104,7 +104,7 @@ fn bad_records_are_told_with_file_and_line() {
             "{\"question\": \"a\", \"choices\": [\"x\"], \"label\": 0}\n",
             "d.jsonl:1: a question needs at least two choices",
         ),
-        ("multiple-choice", "e.csv", "question,choices,label\n", "must be JSONL"),
+        ("multiple-choice", "e.csv", "question,choices,label\n", "needs lists: JSONL"),
     ];
     for (kind, name, content, says) in cases {
         fs::write(bench.path(name), content).unwrap();
@@ -115,5 +115,9 @@ fn bad_records_are_told_with_file_and_line() {
     }
     let wrong = ["task.kind=token-classification", "data.format=csv"];
     let ended = run(trainer(&bench).args(train(&bench, "run", &wrong))).expect(2);
-    assert!(ended.stderr.contains("data.format: token-classification reads conll, jsonl, not csv"), "{}", ended.text());
+    assert!(
+        ended.stderr.contains("data.format: token-classification reads conll, jsonl, parquet, arrow, not csv"),
+        "{}",
+        ended.text()
+    );
 }

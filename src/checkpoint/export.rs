@@ -23,6 +23,7 @@ pub const CARRIED: &[&str] = &[
     "spiece.model",
     "tokenizer.model",
     "sentencepiece.bpe.model",
+    "tiktoken.model",
     "chat_template.jinja",
     GENERATION_FILE,
 ];
@@ -30,7 +31,15 @@ pub const CARRIED: &[&str] = &[
 pub const GENERATION_FILE: &str = "generation_config.json";
 
 /// A tokenizer needs at least one of these files.
-const VOCABULARIES: &[&str] = &["tokenizer.json", "vocab.txt"];
+const VOCABULARIES: &[&str] = &[
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "tiktoken.model",
+];
 
 /// Returns the tensors of the weight file, in the order of [`parts`], unit by unit.
 pub fn entries(params: &Params, names: &HfNames) -> Vec<Entry> {
@@ -79,16 +88,23 @@ pub fn split(names: &HfNames, param: &HfParam, value: &Tensor) -> Vec<(String, T
     names.exported(param).into_iter().zip(pieces.iter().map(|piece| param.form.to_file(piece))).collect()
 }
 
-/// Writes the model's configuration under this name, and the files copied from `origin` to `folder`: the model without
-/// its weights.
+/// Writes the model's configuration under this name, the files copied from `origin` to `folder`, and `more` files, which
+/// replace those of the same names: the model without its weights.
 ///
 /// # Errors
 /// The file name and the system error.
-pub fn write_files(folder: &Path, (name, config): (&str, &Value), origin: &Path) -> Result<()> {
+pub fn write_files(
+    folder: &Path,
+    (name, config): (&str, &Value),
+    origin: &Path,
+    more: &[(&str, String)],
+) -> Result<()> {
     write_file(&folder.join(name), &serde_json::to_vec_pretty(config)?)?;
     let carried: Vec<&&str> = CARRIED.iter().filter(|name| origin.join(name).exists()).collect();
     if !carried.iter().any(|name| VOCABULARIES.contains(name)) {
         return Err(Error::other(format!("{}: the tokenizer of the initial model is missing", origin.display())));
     }
-    carried.into_iter().try_for_each(|name| copy_file(&origin.join(name), &folder.join(name)))
+    let mut copied = carried.into_iter().filter(|name| !more.iter().any(|(replaced, _)| replaced == *name));
+    copied.try_for_each(|name| copy_file(&origin.join(name), &folder.join(name)))?;
+    more.iter().try_for_each(|(name, content)| write_file(&folder.join(name), content.as_bytes()))
 }

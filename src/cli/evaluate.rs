@@ -5,7 +5,7 @@ use super::config_keys::OverrideParser;
 use super::generation::GenerationArgs;
 use super::reading::{DataFile, ReadingArgs, TargetArgs, bare};
 use crate::comm::Collective;
-use crate::config::{self, Config, DataConfig, TaskConfig, TaskKind};
+use crate::config::{self, Config, DataConfig, DataFiles, TaskConfig, TaskKind};
 use crate::data::{Prepared, cache, prepare};
 use crate::error::{Context, Error, Result};
 use crate::models::family::DropoutOverrides;
@@ -25,7 +25,7 @@ use crate::train::session::{one_per_host_first, tokenizing};
 use crate::train::sources::MAX_TARGET_LENGTH;
 use clap::Args;
 use serde_json::{Map, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tch::Kind;
 
@@ -86,9 +86,9 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         }
     };
     let file = DataFile {
-        name: data.display().to_string(),
+        name: data.to_string(),
         option: if args.data.is_some() { "--data" } else { "data.eval" },
-        path: data,
+        files: data,
         purpose: Purpose::Evaluate,
         targets: Some(targets),
         on_bad_record: args.on_bad_record.or(subject.run().map(|run| run.data.on_bad_record)).unwrap_or_default(),
@@ -129,7 +129,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
 /// The model and the data of an evaluation.
 struct Subject {
     model: PathBuf,
-    data: PathBuf,
+    data: DataFiles,
     targets: TargetArgs,
     /// The configuration of the model's training.
     config: Option<Config>,
@@ -155,7 +155,7 @@ impl Subject {
             let why = format!("{}: this run has no final model (yet): give a model with --model", model.display());
             return Err(Error::input(why));
         }
-        let data = args.data.clone().or_else(|| run.as_ref()?.data.eval.clone());
+        let data = args.data.clone().map(DataFiles::from).or_else(|| run.as_ref()?.data.eval.clone());
         let data = data.ok_or_else(|| match &args.config {
             Some(path) => Error::input(format!("{} has no data.eval: give a file with --data", path.display())),
             None => missing("--data"),
@@ -228,8 +228,8 @@ pub(super) fn open(
         let folder = model.tokenizer();
         let reading =
             Reading { task: &task, data: &data_config, folder, max_length, purpose: file.purpose, labels, seed: 0 };
-        let encoder = reading.encoder(file.path, file.option)?;
-        let phase = tokenizing(Path::new(&file.name));
+        let encoder = reading.encoder(file.files, file.option)?;
+        let phase = tokenizing(&file.name);
         let data = prepare(encoder.as_ref(), folder, file.cache.as_deref())?;
         drop(phase);
         declared.check_vocabulary(&data)?;

@@ -14,6 +14,7 @@ use crate::models::family::DropoutOverrides;
 use crate::nn::{ParamId, Params, lora};
 use crate::observe::logs::tell;
 use crate::tasks::Head;
+use crate::text::tokenizer::Tokenizer;
 use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Loaded};
 use clap::Args;
@@ -81,7 +82,8 @@ fn adapter_of(params: &Params, id: ParamId) -> bool {
 fn write(loaded: &Loaded, model: &ModelFolder, kind: Kind, to: &Path) -> Result<()> {
     let Loaded { params, names, .. } = loaded;
     let files = [model.tokenizer(), model.generation()];
-    export::write_files(to, ("config.json", &loaded.model.config_json(kind)), files[0])?;
+    let missing = Tokenizer::missing_files(files[0])?;
+    export::write_files(to, ("config.json", &loaded.model.config_json(kind)), files[0], &missing)?;
     let generation = files[1].join(export::GENERATION_FILE);
     if generation.exists() {
         folder::copy_file(&generation, &to.join(export::GENERATION_FILE))?;

@@ -5,12 +5,13 @@ use super::generation::{self, GenerationArgs};
 use super::output::{Lines, Output};
 use super::reading::{DataFile, ReadingArgs, bare};
 use crate::comm::Collective;
-use crate::config::{self, Config, DataConfig, OnBadRecord, TaskKind};
+use crate::config::{self, Config, DataConfig, DataFiles, OnBadRecord, TaskKind};
 use crate::data::{Prepared, cache};
 use crate::error::{Context, Error, Result};
 use crate::observe::logs::tell;
 use crate::tasks::Head;
 use crate::text::columns::{self, Named};
+use crate::text::files::Files;
 use crate::text::{Fields, Format, OnBad, Source};
 use crate::train::generation::Generation;
 use crate::train::model_folder::ModelFolder;
@@ -31,7 +32,7 @@ pub struct PredictArgs {
     /// Folder of a fine-tuned model or checkpoint.
     #[arg(long)]
     model: PathBuf,
-    /// Input file; labels are not needed. `-` reads standard input, as JSONL unless --format is given.
+    /// Input file, or a folder or pattern of files; labels are not needed. `-` reads standard input, as JSONL unless --format is given.
     #[arg(long, required_unless_present = "text")]
     input: Option<PathBuf>,
     /// Text to use instead of a file; can be repeated.
@@ -68,11 +69,12 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     let trained = comm.agree(Config::of_model(&args.model), "reading the configuration of the model")?;
     let folder = comm.agree(args.reading.folder(&args.model, None), "reading the model's folder")?;
     let input = Input::of(args, &folder, comm.as_ref(), trained.as_ref())?;
+    let files = DataFiles::from(input.path.as_path());
     // Every record has its line of output, so none may be skipped.
     let file = DataFile {
         name: input.name.clone(),
         option: "--input",
-        path: &input.path,
+        files: &files,
         purpose: Purpose::Predict,
         targets: None,
         on_bad_record: OnBadRecord::Error,
@@ -118,18 +120,20 @@ fn kept(args: &PredictArgs, input: &Input, trained: Option<&Config>) -> Result<N
     if args.keep.is_empty() {
         return Ok(Named::default());
     }
-    let data = args.reading.columns(trained, &input.path);
+    let data = args.reading.columns(trained, &input.path.as_path().into());
     let format = match data.format {
         None => None,
         Some(config::Format::Jsonl) => Some(Format::Jsonl),
         Some(config::Format::Csv) => Some(Format::Csv),
         Some(config::Format::Tsv) => Some(Format::Tsv),
+        Some(config::Format::Parquet) => Some(Format::Parquet),
+        Some(config::Format::Arrow) => Some(Format::Arrow),
         Some(other) => return Err(Error::input(format!("--keep: {}: {other} has no columns", input.name))),
     };
     let fields = Fields { text: data.text_column, text_pair: None, label: None, ..Fields::default() };
     let DataConfig { columns, header, .. } = data;
-    let path = input.path.clone();
-    let source = Source { path, format, columns, header, fields, on_bad_record: OnBad::Error };
+    let files = Files::find(&[&input.path]).context("--input")?;
+    let source = Source { files, format, columns, header, fields, on_bad_record: OnBad::Error };
     columns::read(&source, &args.keep).context("--keep")
 }
 
@@ -209,7 +213,7 @@ impl Drop for Input {
 
 /// Returns the texts of `--text` as JSONL records of a task.
 fn records(args: &PredictArgs, kind: TaskKind, trained: Option<&Config>) -> Result<String> {
-    let data = args.reading.columns(trained.filter(|config| config.task.kind == kind), Path::new(""));
+    let data = args.reading.columns(trained.filter(|config| config.task.kind == kind), &DataFiles::default());
     if data.text_pair_column.is_some() {
         return Err(Error::input("--text: this model reads pairs of texts: use --input"));
     }

@@ -5,10 +5,11 @@ use super::group::{backend, connect};
 use super::parse::seconds;
 use crate::checkpoint::adapter::AdapterConfig;
 use crate::comm::Collective;
-use crate::config::{self, Config, DataConfig, OnBadRecord, TaskConfig, TaskKind};
+use crate::config::{self, Config, DataConfig, DataFiles, OnBadRecord, TaskConfig, TaskKind};
 use crate::error::{Error, Result};
 use crate::tasks::Head;
-use crate::text::gzip;
+use crate::text::files::Files;
+use crate::text::input::extension;
 use crate::train::evaluate::Evaluator;
 use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::Loaded;
@@ -107,8 +108,8 @@ pub(super) struct ReadingArgs {
 #[derive(Debug, Clone, Args)]
 pub(super) struct TargetArgs {
     /// File whose lines are the targets for the lines of the data, for seq2seq with plain text.
-    #[arg(long)]
-    pub(super) eval_target: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", value_parser = files)]
+    pub(super) eval_target: Option<DataFiles>,
     /// Column with the target, for seq2seq [default: as in training, or `target`].
     #[arg(long)]
     pub(super) target_column: Option<String>,
@@ -123,13 +124,23 @@ pub(super) struct DataFile<'a> {
     pub name: String,
     /// The option that names it.
     pub option: &'static str,
-    pub path: &'a Path,
+    pub files: &'a DataFiles,
     pub purpose: Purpose,
     /// The targets, for an evaluation.
     pub targets: Option<&'a TargetArgs>,
     pub on_bad_record: OnBadRecord,
     /// The folder of the token cache, if the tokens are cached.
     pub cache: Option<PathBuf>,
+}
+
+fn files(path: &str) -> Result<DataFiles, String> {
+    Ok(PathBuf::from(path).into())
+}
+
+/// Returns the extension of the first of the files; empty if there is none.
+fn ending(named: &DataFiles) -> String {
+    let found = Files::find(named.paths()).ok();
+    found.as_ref().and_then(|files| files.iter().next()).map_or_else(|| extension(named.first()), extension)
 }
 
 /// A probability, with the bounds of `task.mlm_probability`.
@@ -168,25 +179,25 @@ impl ReadingArgs {
     }
 
     /// Returns the column names, from the options and `trained`.
-    pub(super) fn columns(&self, trained: Option<&Config>, path: &Path) -> DataConfig {
+    pub(super) fn columns(&self, trained: Option<&Config>, files: &DataFiles) -> DataConfig {
         let (purpose, on_bad_record) = (Purpose::Predict, config::OnBadRecord::Error);
         let (name, option) = (String::new(), "");
-        let file = DataFile { name, option, path, purpose, targets: None, on_bad_record, cache: None };
+        let file = DataFile { name, option, files, purpose, targets: None, on_bad_record, cache: None };
         self.data_config(&file, trained)
     }
 
     /// Returns the options as the `[data]` section. `trained` is the configuration of the training, for the same task.
     pub(super) fn data_config(&self, file: &DataFile, trained: Option<&Config>) -> DataConfig {
-        let mut data = trained.map_or_else(|| DataConfig::new(file.path.to_owned()), |config| config.data.clone());
+        let mut data = trained.map_or_else(|| DataConfig::new(file.files.clone()), |config| config.data.clone());
         // Settings of the training files do not apply to a file of another format; plain text has no columns.
-        let is = self.format.map_or_else(|| gzip::extension(file.path), |format| format.to_string());
-        let own = data.eval.as_deref() == Some(file.path);
+        let is = self.format.map_or_else(|| ending(file.files), |format| format.to_string());
+        let own = data.eval.as_ref() == Some(file.files);
         if !own && matches!(is.as_str(), "txt" | "md" | "text") {
-            data.text_column = DataConfig::new(file.path.to_owned()).text_column;
+            data.text_column = DataConfig::new(file.files.clone()).text_column;
         }
-        let before = |path: &Path| data.format.map_or_else(|| gzip::extension(path), |format| format.to_string());
-        if !own && !data.eval.iter().chain([&data.train]).any(|path| before(path) == is) {
-            let DataConfig { columns, header, format, documents, .. } = DataConfig::new(file.path.to_owned());
+        let before = |files: &DataFiles| data.format.map_or_else(|| ending(files), |format| format.to_string());
+        if !own && !data.eval.iter().chain([&data.train]).any(|files| before(files) == is) {
+            let DataConfig { columns, header, format, documents, .. } = DataConfig::new(file.files.clone());
             data = DataConfig { columns, header, format, documents, ..data };
         }
         let column = |given: &Option<String>, trained: String| given.clone().unwrap_or(trained);
@@ -194,7 +205,7 @@ impl ReadingArgs {
         DataConfig {
             // The tokenizer of the trained model has them.
             add_tokens: Vec::new(),
-            train: file.path.to_owned(),
+            train: file.files.clone(),
             train_target: None,
             eval: None,
             cache_dir: None,

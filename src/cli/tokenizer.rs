@@ -5,6 +5,7 @@ use crate::error::{Context, Error, Result};
 use crate::observe::logs::tell;
 use crate::observe::rank_of_environment;
 use crate::text::documents::{self, Division, DocumentSource};
+use crate::text::files::Files;
 use crate::text::records::{Fields, Format, OnBad, Source};
 use crate::text::tokenizer_kinds::{Family, Kind};
 use crate::text::train_tokenizer::{Recipe, Trained};
@@ -63,8 +64,10 @@ pub fn run(args: &TokenizerArgs) -> Result<()> {
     }
     let mut texts = Vec::new();
     for path in &args.input {
-        let documents = documents::read(&source(args, path)?).context("--input")?;
-        texts.extend(documents.records.into_iter().map(|document| document.text));
+        for path in Files::find(&[path]).context("--input")?.iter() {
+            let documents = documents::read(&source(args, path)?).context("--input")?;
+            texts.extend(documents.records.into_iter().map(|document| document.text));
+        }
     }
     let recipe = Recipe {
         kind,
@@ -88,17 +91,19 @@ fn source(args: &TokenizerArgs, path: &Path) -> Result<DocumentSource> {
         Some(config::Format::Jsonl) => Some(Some(Format::Jsonl)),
         Some(config::Format::Csv) => Some(Some(Format::Csv)),
         Some(config::Format::Tsv) => Some(Some(Format::Tsv)),
+        Some(config::Format::Parquet) => Some(Some(Format::Parquet)),
+        Some(config::Format::Arrow) => Some(Some(Format::Arrow)),
         Some(config::Format::Conll) => {
             return Err(Error::input("--format: a tokenizer is trained on jsonl, csv, tsv or text, not on conll"));
         }
     };
     let Some(format) = format else {
-        return Ok(DocumentSource::Text { path: path.to_owned(), division: Division::File });
+        return Ok(DocumentSource::Text { files: path.into(), division: Division::File });
     };
     let fields = Fields { text: args.text_column.clone(), label: None, ..Fields::default() };
     let on_bad_record = OnBad::Error;
     Ok(DocumentSource::Records(Source {
-        path: path.to_owned(),
+        files: path.into(),
         format,
         columns: None,
         header: None,

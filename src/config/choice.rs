@@ -218,13 +218,17 @@ choice! {
 choice! {
     /// The format of a data file.
     Format of "data.format" {
-        /// One JSON object per line.
+        /// One JSON object per line, or a JSON array of objects.
         #[default]
         Jsonl = "jsonl",
-        /// Comma-separated.
+        /// Separated by commas, semicolons or tabs.
         Csv = "csv",
         /// Tab-separated.
         Tsv = "tsv",
+        /// Apache Parquet.
+        Parquet = "parquet",
+        /// Apache Arrow's IPC file or stream format.
+        Arrow = "arrow",
         /// One word and its tag per line, with blank lines between sentences.
         Conll = "conll",
         /// Plain text, for language models.

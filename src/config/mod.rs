@@ -8,6 +8,7 @@
 mod arguments;
 mod choice;
 mod class_weights;
+mod data_files;
 mod keys;
 mod mixed;
 mod optimizers;
@@ -34,6 +35,7 @@ pub use choice::{
     Precision, ShardWithin, TaskKind, Writers,
 };
 pub use class_weights::ClassWeights;
+pub use data_files::DataFiles;
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, TimeLimit, ZeroStage};
 pub use reference::{explain, full_name, list, names};
 pub use sections::{

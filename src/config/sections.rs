@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::choice::{Backend, Documents, Format, Offload, OnBadRecord, Precision, ShardWithin, TaskKind, Writers};
 use super::class_weights::ClassWeights;
+use super::data_files::DataFiles;
 use super::keys::{
     ABOVE_0_BELOW_1, AT_LEAST_1, AT_LEAST_2, AT_LEAST_3, DefaultValue, Entries, FROM_0_TO_1, Key, LOSS_SCALE, POSITIVE,
     SECONDS, Section, parse, section,
@@ -86,6 +87,9 @@ section! {
         /// Adds next-sentence prediction, for `masked-lm`. Examples are pairs of texts, and the model also predicts
         /// whether the second follows the first ([more](language-models.md#next-sentence-prediction)).
         next_sentence: Option<bool> => "false";
+        /// Makes an example of each answer of a conversation, with the messages before it, for `chat`. For templates that
+        /// leave out the reasoning of earlier answers ([more](language-models.md#one-example-per-answer)).
+        split_turns: Option<bool> => "false";
     }
     with {
         /// Set with [`TaskKind::QuestionAnswering`] only.
@@ -125,16 +129,17 @@ section! {
 section! {
     /// `[data]`: the examples.
     DataConfig in "data" {
-        /// Training file. Data files whose names end in `.gz` are read as gzip-compressed; the extension before `.gz`
-        /// determines the format.
-        train: PathBuf;
-        /// Targets of the plain-text sources in `train`, for `seq2seq`. A file whose lines are the targets of the lines
-        /// of `train`. JSONL has its targets in `target_column`.
-        train_target: Option<PathBuf> => "none";
-        /// Evaluation file.
-        eval: Option<PathBuf> => "no evaluation";
+        /// Training files. A path, a folder, a pattern such as `"data/*.jsonl"`, or a list of these
+        /// ([formats](data.md)). Files compressed by gzip or zstd are read as what they contain; the extension before
+        /// `.gz` or `.zst` determines the format.
+        train: DataFiles;
+        /// Targets of the plain-text sources in `train`, for `seq2seq`. Files whose lines are the targets of the lines
+        /// of `train`, as many files as there. Records have their targets in `target_column`.
+        train_target: Option<DataFiles> => "none";
+        /// Evaluation files. Named like `train`.
+        eval: Option<DataFiles> => "no evaluation";
         /// Targets of the plain-text sources in `eval`, for `seq2seq`.
-        eval_target: Option<PathBuf> => "none";
+        eval_target: Option<DataFiles> => "none";
         /// Maximum sequence length in tokens. Longer sequences are truncated; special tokens count. For language models
         /// the length of a block; for question answering the length of a window, by default at most 384.
         max_length: Option<usize> => "the model's limit; for `causal-lm` and `masked-lm` at most 1024", AT_LEAST_3;
@@ -152,7 +157,7 @@ section! {
         source_column: String = "source".into();
         /// Column of the target, for `seq2seq`.
         target_column: String = "target".into();
-        /// Column of the list of words. For token classification with JSONL.
+        /// Column of the list of words. For token classification with records.
         words_column: String = "words".into();
         /// Column of the list of tags. One tag for each word.
         tags_column: String = "tags".into();
@@ -179,8 +184,9 @@ section! {
         on_bad_record: OnBadRecord = OnBadRecord::Error;
         /// Folder of the token cache. Later runs need not tokenize the same data again.
         cache_dir: Option<PathBuf> => "`trainer/tokens` in the user's cache folder";
-        /// Format of the data files. `jsonl`, `csv` or `tsv`; for token classification `conll` or `jsonl`; for multiple
-        /// choice `jsonl`; for language models also `text` (by extension `.txt`, `.text`, `.md`).
+        /// Format of the data files. `jsonl` (also a JSON array), `csv`, `tsv`, `parquet` or `arrow`; for token
+        /// classification also `conll`, and neither `csv` nor `tsv`, like multiple choice; for language models also `text`
+        /// (by extension `.txt`, `.text`, `.md`).
         format: Option<Format> => "by the file's extension";
         /// Documents of a plain-text file, for language models. `file`: the whole file, `lines`: each line,
         /// `paragraphs`: each paragraph, separated by blank lines. In other formats each record is a document.
@@ -190,8 +196,8 @@ section! {
 
 impl DataConfig {
     /// Returns a training file with all settings at their defaults.
-    pub fn new(train: PathBuf) -> Self {
-        DataConfig { train, ..DataConfig::default() }
+    pub fn new(train: impl Into<DataFiles>) -> Self {
+        DataConfig { train: train.into(), ..DataConfig::default() }
     }
 }
 

@@ -59,6 +59,7 @@ fn settings_of_tasks(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str,
         ("data.question_column", data.question_column != default.question_column, CHOICES),
         ("data.context_column", data.context_column.is_some(), CHOICES),
         ("data.choices_column", data.choices_column != default.choices_column, CHOICES),
+        ("task.split_turns", task.split_turns.is_some(), CHATS),
         ("data.prompt_column", data.prompt_column != default.prompt_column, CHATS),
         ("data.completion_column", data.completion_column != default.completion_column, CHATS),
         ("data.messages_column", data.messages_column != default.messages_column, CHATS),
@@ -83,17 +84,23 @@ fn contradictions(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, bo
     let one = "with task.next_sentence each example is a pair of texts: remove one of the two";
     let paragraph = "with task.next_sentence a document is a paragraph, and each of its lines a sentence: remove it";
     let record = "only plain text is divided into documents; a record's text is one: remove it";
-    let own_targets = "a JSONL file has its targets itself: remove it";
-    let two_files = "seq2seq reads JSONL, or plain text with its targets in data.train_target and data.eval_target";
+    let own_targets = "a file of records has its targets itself: remove it";
+    let two_files = "seq2seq reads records, or plain text with its targets in data.train_target and data.eval_target";
+    let of_records = |format: Format| !matches!(format, Format::Text | Format::Conll);
+    let (are_records, are_none) = (data.format.is_some_and(of_records), data.format.is_some_and(|f| !of_records(f)));
     vec![
         ("task.packing", packing && pairs, one.into()),
         ("data.documents", documents && pairs, paragraph.into()),
         ("data.documents", documents && is_not(Format::Text), record.into()),
         ("data.format", is(Format::Text) && !reads_text.contains(&kind), no_text),
         ("data.format", is_not(Format::Text) && pairs, "with task.next_sentence the data is plain text".into()),
-        ("data.format", is_not(Format::Jsonl) && kind == TaskKind::Chat, "chat reads JSONL".into()),
-        ("data.train_target", data.train_target.is_some() && is(Format::Jsonl), own_targets.into()),
-        ("data.eval_target", data.eval_target.is_some() && is(Format::Jsonl), own_targets.into()),
-        ("data.format", is_not(Format::Jsonl) && kind == TaskKind::Seq2seq, two_files.into()),
+        (
+            "data.format",
+            are_none && kind == TaskKind::Chat,
+            "chat reads records: jsonl, csv, tsv, parquet or arrow".into(),
+        ),
+        ("data.train_target", data.train_target.is_some() && are_records, own_targets.into()),
+        ("data.eval_target", data.eval_target.is_some() && are_records, own_targets.into()),
+        ("data.format", are_none && kind == TaskKind::Seq2seq, two_files.into()),
     ]
 }

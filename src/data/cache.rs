@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"TRNTOKEN";
 /// Changes with the file layout and with the tokenization; part of every key.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 const HASH: Range<usize> = 12..44;
 const KEY: Range<usize> = 44..76;
 const TABLE: usize = 80;
@@ -52,7 +52,7 @@ pub struct Facts {
     pub skipped_reasons: Vec<(usize, String)>,
     /// Number of examples truncated to the maximum length.
     pub truncated: usize,
-    /// Number of rows that the embedding matrix needs for this tokenizer.
+    /// Number of rows that the embedding matrix needs for the tokens of the examples, and those that replace them.
     pub vocab_size: usize,
     /// Number of rows that the segment embeddings need for the examples.
     pub segments: usize,

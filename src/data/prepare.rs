@@ -5,6 +5,7 @@ use super::collation::Collation;
 use super::dataset::Dataset;
 use super::example::Example;
 use crate::error::{Error, Result};
+use crate::text::files::split;
 use crate::text::records;
 use crate::text::tokenizer::Tokenizer;
 use serde_json::Value;
@@ -50,9 +51,14 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// Returns plain examples of one file, without labels or remarks.
-    pub fn plain(examples: Vec<Example>, hash: [u8; 32], skipped: Vec<(usize, String)>, truncated: usize) -> Self {
-        let (collation, hashes, remarks, references) = (Collation::Plain, vec![hash], Vec::new(), Value::Null);
+    /// Returns plain examples without labels or remarks.
+    pub fn plain(
+        examples: Vec<Example>,
+        hashes: Vec<[u8; 32]>,
+        skipped: Vec<(usize, String)>,
+        truncated: usize,
+    ) -> Self {
+        let (collation, remarks, references) = (Collation::Plain, Vec::new(), Value::Null);
         Encoded { examples, collation, hashes, labels: None, skipped, truncated, remarks, references }
     }
 }
@@ -73,9 +79,10 @@ pub struct Prepared {
 pub fn prepare(encode: &dyn Encode, model_dir: &Path, cache_dir: Option<&Path>) -> Result<Prepared> {
     let hashes = encode.files().into_iter().map(records::hash_file).collect::<Result<Vec<_>>>()?;
     // The debug format quotes strings, so different settings have different texts.
-    let key = format!("{:?}", (VERSION, &hashes, Tokenizer::fingerprint_of(model_dir)?, encode.settings()));
+    let names = names(encode);
+    let key = format!("{:?}", (VERSION, &hashes, &names, Tokenizer::fingerprint_of(model_dir)?, encode.settings()));
     let key = *blake3::hash(key.as_bytes()).as_bytes();
-    let build = || build(encode, model_dir, &hashes, key);
+    let build = || build(encode, model_dir, (&hashes, &names), key);
     let (dataset, facts, cache) = match cache_dir {
         Some(dir) => cache::load_or_build(dir, &key, build)?,
         None => build().map(|(dataset, facts)| (dataset, facts, CacheUse::Built))?,
@@ -83,7 +90,25 @@ pub fn prepare(encode: &dyn Encode, model_dir: &Path, cache_dir: Option<&Path>) 
     Ok(Prepared { dataset, facts, cache })
 }
 
-fn build(encode: &dyn Encode, model_dir: &Path, hashes: &[[u8; 32]], key: [u8; 32]) -> Result<(Dataset, Facts)> {
+/// Returns the names of the files, if there are several: messages about records name the file too.
+fn names(encode: &dyn Encode) -> Vec<String> {
+    let files = encode.files();
+    let names = files.iter().filter(|_| files.len() > 1).filter_map(|path| path.file_name());
+    names.map(|name| name.to_string_lossy().into_owned()).collect()
+}
+
+/// Returns the line of a skipped record in its file, and the reason, with the file's name.
+fn with_name((number, why): (usize, String), names: &[String]) -> (usize, String) {
+    let (file, line) = split(number);
+    (line, names.get(file).map_or_else(|| why.clone(), |name| format!("{why} ({name})")))
+}
+
+fn build(
+    encode: &dyn Encode,
+    model_dir: &Path,
+    (hashes, names): (&[[u8; 32]], &[String]),
+    key: [u8; 32],
+) -> Result<(Dataset, Facts)> {
     let tokenizer = Tokenizer::from_folder(model_dir)?;
     let Encoded { examples, collation, hashes: read, labels, mut skipped, truncated, remarks, references } =
         encode.encode(&tokenizer)?;
@@ -93,12 +118,18 @@ fn build(encode: &dyn Encode, model_dir: &Path, hashes: &[[u8; 32]], key: [u8; 3
     }
     skipped.sort_unstable();
     let segments = examples.iter().flat_map(|e| &e.type_ids).max().map_or(1, |&largest| usize::from(largest) + 1);
+    let largest = examples.iter().flat_map(|e| &e.ids).max().map_or(0, |&id| id as usize);
+    let sampled = match &collation {
+        Collation::Masked(masking) => masking.vocab_size.max(masking.mask + 1),
+        Collation::SourceTarget { start } => start + 1,
+        Collation::Plain | Collation::NextToken => 0,
+    };
     let facts = Facts {
         labels,
         skipped: skipped.len(),
-        skipped_reasons: skipped.into_iter().take(REASONS).collect(),
+        skipped_reasons: skipped.into_iter().take(REASONS).map(|bad| with_name(bad, names)).collect(),
         truncated,
-        vocab_size: tokenizer.vocab_size(),
+        vocab_size: (largest + 1).max(sampled as usize),
         segments,
         remarks,
         references,

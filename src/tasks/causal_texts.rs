@@ -16,7 +16,7 @@ pub struct CausalTexts(pub Corpus);
 
 impl Encode for CausalTexts {
     fn files(&self) -> Vec<&Path> {
-        vec![self.0.source.path()]
+        self.0.source.files().iter().collect()
     }
 
     fn settings(&self) -> String {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     fn prepared(dir: &tempfile::TempDir, max_length: usize, packing: bool) -> Result<Prepared> {
-        let source = DocumentSource::Text { path: dir.path().join("a.txt"), division: Division::Lines };
+        let source = DocumentSource::Text { files: dir.path().join("a.txt").into(), division: Division::Lines };
         prepare(&CausalTexts(Corpus { source, max_length, packing }), dir.path(), Some(&dir.path().join("cache")))
     }
 

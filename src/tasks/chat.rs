@@ -4,7 +4,7 @@ use crate::data::example::NO_LABEL;
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Collation, Example, Label};
 use crate::error::{Error, Result};
-use crate::text::chat_template::{ChatTemplate, Rendered};
+use crate::text::chat_template::{ChatTemplate, Rendered, is_answer};
 use crate::text::conversations::{self, Conversation, ConversationSource, Said};
 use crate::text::parallel::on_all_cores;
 use crate::text::records;
@@ -21,6 +21,8 @@ use std::path::Path;
 pub struct Chat {
     pub source: ConversationSource,
     pub max_length: usize,
+    /// Whether each answer of a conversation is an example of its own, with the messages before it.
+    pub split_turns: bool,
 }
 
 /// Encodes conversations to tokens.
@@ -52,22 +54,38 @@ impl<'a> Writer<'a> {
         Ok(Writer { tokenizer, template, token_template, special })
     }
 
-    fn write(&self, said: &Said) -> Result<Tokens, String> {
-        match (said, &self.template) {
-            (Said::Pair { prompt, completion }, None) => self.plain(prompt, completion),
-            (Said::Pair { prompt, completion }, Some(template)) => {
+    /// Returns the tokens of a record; with `split`, of each of its answers.
+    fn write(&self, said: &Said, split: bool) -> Result<Vec<Tokens>, String> {
+        let template = match (&self.template, said) {
+            (Some(template), _) => template,
+            (None, Said::Pair { prompt, completion }) => {
+                return self.plain(prompt, completion).map(|tokens| vec![tokens]);
+            }
+            (None, Said::Messages { .. }) => {
+                return Err(format!(
+                    "messages need a chat template, and {} has none: put the model's chat_template.jinja there, or give \
+                     each record a prompt and a completion",
+                    self.tokenizer.folder().display()
+                ));
+            }
+        };
+        let rendered = match said {
+            Said::Pair { prompt, completion } => {
                 let said = |role: &str, text: &str| json!({"role": role, "content": text});
-                self.tokens(&template.render(&[said("user", prompt), said("assistant", completion)], None)?)
+                vec![template.render(&[said("user", prompt), said("assistant", completion)], None)?]
             }
-            (Said::Messages { messages, tools }, Some(template)) => {
-                self.tokens(&template.render(messages, tools.as_ref())?)
+            Said::Messages { messages, tools, without_loss } if split => {
+                let mut turns = template.render_turns(messages, tools.as_ref())?;
+                leave_out(&mut turns, messages, without_loss)?;
+                turns
             }
-            (Said::Messages { .. }, None) => Err(format!(
-                "messages need a chat template, and {} has none: put the model's chat_template.jinja there, or give each \
-                 record a prompt and a completion",
-                self.tokenizer.folder().display()
-            )),
-        }
+            Said::Messages { messages, tools, without_loss } => {
+                let mut rendered = template.render(messages, tools.as_ref())?;
+                leave_out(&mut rendered.answers, messages, without_loss)?;
+                vec![rendered]
+            }
+        };
+        rendered.iter().map(|rendered| self.tokens(rendered)).collect()
     }
 
     /// Concatenates prompt and completion without a separator and adds the EOS token.
@@ -111,7 +129,7 @@ pub fn answer_end(tokenizer: &Tokenizer) -> Result<Option<u32>> {
     let writer = Writer::new(tokenizer)?;
     let said = Said::Pair { prompt: "a".into(), completion: "b".into() };
     // A template that fails to render this is reported when it is used.
-    let tokens = writer.template.as_ref().and_then(|_| writer.write(&said).ok());
+    let tokens = writer.template.as_ref().and_then(|_| writer.write(&said, false).ok()?.pop());
     let last = tokens.and_then(|tokens| tokens.labels.into_iter().rfind(|&label| label != NO_LABEL));
     Ok(last.map(i32::cast_unsigned).filter(|id| writer.special.contains(id)))
 }
@@ -124,14 +142,27 @@ fn covering(bytes: &[Range<usize>], range: &Range<usize>) -> Range<usize> {
     first.zip(last).map_or(0..0, |(first, last)| first..last + 1)
 }
 
+/// Removes the answers without loss, by their number, from what a template has rendered for each answer.
+fn leave_out<T>(rendered: &mut Vec<T>, messages: &[Value], without_loss: &[usize]) -> Result<(), String> {
+    let (all, found) = (messages.iter().filter(|message| is_answer(message)).count(), rendered.len());
+    if !without_loss.is_empty() && found != all {
+        return Err(format!("the chat template renders {found} of {all} answers: no loss can be left out"));
+    }
+    let mut numbers = 0..;
+    rendered.retain(|_| numbers.next().is_some_and(|n| !without_loss.contains(&n)));
+    Ok(())
+}
+
 impl Encode for Chat {
     fn files(&self) -> Vec<&Path> {
-        vec![&self.source.path]
+        self.source.files.iter().collect()
     }
 
     fn settings(&self) -> String {
-        let ConversationSource { prompt, completion, messages, on_bad_record, .. } = &self.source;
-        format!("{:?}", ("chat", self.max_length, prompt, completion, messages, on_bad_record))
+        let ConversationSource { files, format, prompt, completion, messages, on_bad_record } = &self.source;
+        let formats = records::formats(files, *format);
+        let all = format!("{:?}", ("chat", self.max_length, formats, prompt, completion, messages, on_bad_record));
+        if self.split_turns { format!("{all}, each answer") } else { all }
     }
 
     /// # Errors
@@ -139,19 +170,19 @@ impl Encode for Chat {
     /// conversation that the template rejects, or whose answers cannot be located; no record with an answer within
     /// `max_length`.
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
-        let path = &self.source.path;
+        let files = &self.source.files;
         let read = conversations::read(&self.source)?;
         let writer = Writer::new(tokenizer)?;
         let write = |conversation: &Conversation| {
-            let tokens = writer.write(&conversation.said)?;
+            let tokens = writer.write(&conversation.said, self.split_turns)?;
             let none = || "the answer has no token after the first token of the text".to_owned();
-            tokens.has_target().then_some(tokens).ok_or_else(none)
+            tokens.iter().any(Tokens::has_target).then_some(tokens).ok_or_else(none)
         };
         let written = on_all_cores(&read.records, write);
         let (mut bad, mut examples, mut truncated, mut cut_off) = (read.skipped, Vec::new(), 0, Vec::new());
-        let mut good = 0;
+        let (mut good, mut nulls) = (0, 0);
         for (tokens, record) in written.into_iter().zip(&read.records) {
-            let mut tokens = match tokens {
+            let tokens = match tokens {
                 Ok(tokens) => tokens,
                 Err(why) => {
                     bad.push((record.line, why));
@@ -159,34 +190,40 @@ impl Encode for Chat {
                 }
             };
             good += 1;
-            let is_long = tokens.ids.len() > self.max_length;
-            tokens.ids.truncate(self.max_length);
-            tokens.labels.truncate(self.max_length);
-            if !tokens.has_target() {
-                cut_off.push(record.line);
-                continue;
+            nulls += usize::from(record.nulls > 0);
+            for mut tokens in tokens.into_iter().filter(Tokens::has_target) {
+                let is_long = tokens.ids.len() > self.max_length;
+                tokens.ids.truncate(self.max_length);
+                tokens.labels.truncate(self.max_length);
+                if !tokens.has_target() {
+                    cut_off.push(record.line);
+                    continue;
+                }
+                truncated += usize::from(is_long);
+                let segments = vec![0; tokens.ids.len()];
+                examples.push(Example::single(tokens.ids, segments, Label::Tokens(tokens.labels)));
             }
-            truncated += usize::from(is_long);
-            let segments = vec![0; tokens.ids.len()];
-            examples.push(Example::single(tokens.ids, segments, Label::Tokens(tokens.labels)));
         }
-        records::check_bad(path, self.source.on_bad_record, true, good, &bad)?;
+        records::check_bad(files, self.source.on_bad_record, true, good, &bad)?;
         let remark = cut_off.first().map(|line| {
             let what = format!("{} skipped, as max_length = {} truncates all answers", cut_off.len(), self.max_length);
-            format!("{what} (first: line {line})")
+            format!("{what} (first: {})", files.line(*line))
+        });
+        let removed = (nulls > 0).then(|| {
+            format!("null values in tools and tool calls of {nulls} records are left out, as if their keys were absent")
         });
         if examples.is_empty() {
             let why = remark.unwrap_or_default();
-            return Err(Error::input(format!("{}: no training examples: {why}: raise max_length", path.display())));
+            return Err(Error::input(format!("{files}: no training examples: {why}: raise max_length")));
         }
         Ok(Encoded {
             examples,
             collation: Collation::NextToken,
-            hashes: vec![read.bytes_hash],
+            hashes: read.hashes,
             labels: None,
             skipped: bad,
             truncated,
-            remarks: remark.into_iter().collect(),
+            remarks: read.remarks.into_iter().chain(remark).chain(removed).collect(),
             references: Value::Null,
         })
     }

@@ -23,11 +23,22 @@ fn folder(special: &Value, template: Option<&Value>) -> tempfile::TempDir {
 }
 
 fn prepared(dir: &tempfile::TempDir, content: &str, max_length: usize) -> Result<Prepared> {
+    prepared_as(dir, content, max_length, false)
+}
+
+fn prepared_as(dir: &tempfile::TempDir, content: &str, max_length: usize, split_turns: bool) -> Result<Prepared> {
     let path = dir.path().join("a.jsonl");
     std::fs::write(&path, content).unwrap();
     let [prompt, completion, messages] = ["prompt", "completion", "messages"].map(String::from);
-    let source = ConversationSource { path, prompt, completion, messages, on_bad_record: OnBad::Error };
-    prepare(&Chat { source, max_length }, dir.path(), Some(&dir.path().join("cache")))
+    let source = ConversationSource {
+        files: path.into(),
+        format: None,
+        prompt,
+        completion,
+        messages,
+        on_bad_record: OnBad::Error,
+    };
+    prepare(&Chat { source, max_length, split_turns }, dir.path(), Some(&dir.path().join("cache")))
 }
 
 /// Texts, tokens, answers and prompts of every template, marked and not.
@@ -48,7 +59,11 @@ fn templates_are_those_of_transformers() {
                 let prompt = template.prompt(&messages[..messages.len() - 1], tools.as_ref()).unwrap();
                 assert_eq!(prompt, case["prompt"].as_str().unwrap(), "{what}");
 
-                let tokens = writer.write(&Said::Messages { messages, tools }).unwrap();
+                let tokens = writer
+                    .write(&Said::Messages { messages, tools, without_loss: Vec::new() }, false)
+                    .unwrap()
+                    .pop()
+                    .unwrap();
                 assert_eq!(json!(tokens.ids), case["ids"], "{what}");
                 let answers: Vec<u8> = tokens.labels.iter().map(|&label| u8::from(label != NO_LABEL)).collect();
                 assert_eq!(json!(answers), case["answers"], "{what}");
@@ -122,6 +137,86 @@ fn errors_in_templates_name_file_and_line() {
     let other = message("{{ messages | length }}{{ messages[-1].content }}", json!({}), hello);
     assert!(other.contains("cannot locate the answer of message 2"), "{other}");
     assert!(other.contains("{% generation %}"), "{other}");
+}
+
+/// A template that renders reasoning only in the last answer, with and without `{% generation %}`.
+const FORGETS: &str = "{% for m in messages %}[{{ m.role }}]{% if m.role == 'assistant' %}GEN{% if loop.last %}\
+    {{ m.content }}{% else %}{{ m.content.split('</think>')[-1] }}{% endif %}</s>END{% else %}{{ m.content }}{% endif %}\
+    {% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}";
+
+#[test]
+fn conversations_can_be_split_into_their_answers() {
+    let turns =
+        [("user", "one"), ("assistant", "<think>a</think>A"), ("user", "two"), ("assistant", "<think>b</think>B")];
+    let messages = turns.map(|(role, content)| json!({"role": role, "content": content}));
+    let content = json!({"messages": messages}).to_string();
+    let marks = [["", ""], ["{% generation %}", "{% endgeneration %}"]];
+    for (i, [before, after]) in marks.into_iter().enumerate() {
+        let template = FORGETS.replace("GEN", before).replace("END", after);
+        let dir = folder(&json!({"eos_token": "</s>"}), Some(&json!(template)));
+        let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+        let split = prepared_as(&dir, &content, 512, true).unwrap().dataset;
+        let wanted = [
+            ("[user]one[assistant]", "<think>a</think>A</s>"),
+            ("[user]one[assistant]A</s>[user]two[assistant]", "<think>b</think>B</s>"),
+        ];
+        assert_eq!(split.len(), 2);
+        for (example, (prompt, answer)) in wanted.into_iter().enumerate() {
+            let text = format!("{prompt}{answer}");
+            assert_eq!(split.ids(example), tokenizer.ids(&text).unwrap(), "{text}");
+            let Label::Tokens(labels) = split.label(example) else { panic!() };
+            let learned: Vec<u32> = labels.iter().filter(|&&id| id != NO_LABEL).map(|id| id.cast_unsigned()).collect();
+            assert_eq!(learned, tokenizer.ids(answer).unwrap(), "{template}");
+        }
+        let whole = prepared(&dir, &content, 512);
+        assert_eq!(whole.is_ok(), i == 1);
+        if let Err(e) = whole {
+            let e = e.to_string();
+            assert!(
+                e.contains("cannot locate the answer of message 2") && e.contains("set task.split_turns = true"),
+                "{e}"
+            );
+        }
+    }
+}
+
+/// The same template with the content as parts, and with tools whose schema has nulls.
+#[test]
+fn parts_and_nulls_do_not_change_the_text() {
+    let template = json!(
+        "{{ tools | tojson if tools else '' }}{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}\
+                          {% if add_generation_prompt %}[assistant]{% endif %}"
+    );
+    let dir = folder(&json!({"eos_token": "</s>"}), Some(&template));
+    let said = |user: Value, answer: Value, tool: Value| {
+        let messages = [json!({"role": "user", "content": user}), json!({"role": "assistant", "content": answer})];
+        json!({"messages": messages, "tools": [tool]}).to_string()
+    };
+    let plain = said(json!("ab"), json!("c"), json!({"a": 1}));
+    let parts = json!([{"type": "text", "text": "a", "image": null}, {"type": "text", "text": "b"}]);
+    let other = said(parts, json!([{"type": "text", "text": "c"}]), json!({"a": 1, "b": null}));
+    let [plain, other] = [plain, other].map(|content| prepared(&dir, &content, 512).unwrap());
+    assert_eq!((plain.dataset.ids(0), plain.dataset.label(0)), (other.dataset.ids(0), other.dataset.label(0)));
+    assert!(plain.facts.remarks.is_empty());
+    assert!(
+        other.facts.remarks[0].contains("null values in tools and tool calls of 1 records"),
+        "{:?}",
+        other.facts.remarks
+    );
+    let image =
+        r#"{"messages": [{"role": "user", "content": [{"type": "image"}]}, {"role": "assistant", "content": "c"}]}"#;
+    let e = prepared(&dir, image, 512).err().unwrap().to_string();
+    assert!(e.contains("a.jsonl:1: message 1: part 1 of the content is of type \"image\""), "{e}");
+}
+
+#[test]
+fn line_ends_of_templates_are_newlines() {
+    let template = json!("{% for m in messages %}\r\n[{{ m.role }}]\r\n{{ m.content }}</s>{% endfor %}\r\n");
+    let dir = folder(&json!({"eos_token": "</s>"}), Some(&template));
+    let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+    let template = ChatTemplate::of_folder(dir.path(), tokenizer.special_texts()).unwrap().unwrap();
+    let said = json!([{"role": "user", "content": "a\r\n"}]);
+    assert_eq!(template.prompt(said.as_array().unwrap(), None).unwrap(), "[user]\na\r\n</s>");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::data::{Example, Label};
 use crate::error::Result;
 use crate::text::choices::{self, ChoiceSource};
 use crate::text::parallel::on_all_cores;
+use crate::text::records;
 use crate::text::tokenizer::{self, Tokenizer};
 use std::path::Path;
 
@@ -21,21 +22,22 @@ pub struct Choices {
 
 impl Encode for Choices {
     fn files(&self) -> Vec<&Path> {
-        vec![&self.source.path]
+        self.source.files.iter().collect()
     }
 
     fn settings(&self) -> String {
-        let ChoiceSource { question, context, choices, label, on_bad_record, .. } = &self.source;
-        format!("{:?}", ("choices", self.max_length, question, context, choices, label, on_bad_record))
+        let ChoiceSource { files, format, question, context, choices, label, on_bad_record } = &self.source;
+        let formats = records::formats(files, *format);
+        format!("{:?}", ("choices", self.max_length, formats, question, context, choices, label, on_bad_record))
     }
 
     /// # Errors
     /// Those of [`choices::read`]; unless invalid records are skipped: a choice that is too long (up to ten reasons
     /// listed with file and lines).
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
-        let ChoiceSource { path, label, on_bad_record, .. } = &self.source;
+        let ChoiceSource { files, label, on_bad_record, .. } = &self.source;
         let read = choices::read(&self.source)?;
-        let mut filter = RecordFilter::new(path, *on_bad_record, label.is_some(), read.skipped);
+        let mut filter = RecordFilter::new(files, *on_bad_record, label.is_some(), read.skipped);
         let encoded = on_all_cores(&read.records, |record| self.sequences(record, tokenizer));
         let encoded = encoded.into_iter().collect::<Result<Vec<_>>>()?;
         let questions = read.records.iter().zip(encoded);
@@ -43,7 +45,7 @@ impl Encode for Choices {
             filter.keep(questions.map(|(record, found)| (record.line, found.map(|found| (record, found)))))?;
         let truncated = questions.iter().filter(|(_, found)| found.iter().any(|e| e.truncated)).count();
         let examples = questions.into_iter().map(|(record, found)| example(found, record.label)).collect();
-        Ok(Encoded::plain(examples, read.bytes_hash, filter.bad, truncated))
+        Ok(Encoded { remarks: read.remarks, ..Encoded::plain(examples, read.hashes, filter.bad, truncated) })
     }
 }
 
@@ -94,7 +96,8 @@ mod tests {
         let path = dir.path().join("a.jsonl");
         std::fs::write(&path, content).unwrap();
         let (question, choices, label) = ("question".into(), "choices".into(), Some("label".into()));
-        let source = ChoiceSource { path, question, context: None, choices, label, on_bad_record };
+        let source =
+            ChoiceSource { files: path.into(), format: None, question, context: None, choices, label, on_bad_record };
         prepare(&Choices { source, max_length }, dir.path(), Some(&dir.path().join("cache")))
     }
 

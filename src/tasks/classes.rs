@@ -2,8 +2,9 @@
 
 use super::corpus::many;
 use crate::error::{Error, Result};
+use crate::text::files::Files;
 use crate::text::records::RawLabel;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 /// Maximum number of labels in a message.
 const SHOWN: usize = 12;
@@ -17,14 +18,19 @@ pub(super) struct Classes {
 }
 
 impl Classes {
-    /// Uses the given classes, or infers them from the `labels` of a file, sorted numerically if all are integers, else
-    /// as strings.
+    /// Uses the given classes, or infers them from the `labels` of files with their lines, sorted numerically if all are
+    /// integers, else as strings.
     ///
     /// # Errors
-    /// A duplicate class; more inferred classes than half the labels, which almost certainly means a text column: the
-    /// message contains `advice` (exit 2).
-    pub fn new<'a>(given: Option<&[String]>, labels: impl Iterator<Item = &'a RawLabel>, advice: &str) -> Result<Self> {
-        let names = given.map_or_else(|| infer(labels, advice), |names| Ok(names.to_vec()))?;
+    /// A duplicate class; inferred classes that are the same number or truth value in several forms; more inferred
+    /// classes than half the labels, which almost certainly means a text column: the message contains `advice` (exit 2).
+    pub fn new<'a>(
+        given: Option<&[String]>,
+        labels: impl Iterator<Item = (usize, &'a RawLabel)>,
+        files: &Files,
+        advice: &str,
+    ) -> Result<Self> {
+        let names = given.map_or_else(|| infer(labels, files, advice), |names| Ok(names.to_vec()))?;
         let mut indices = HashMap::new();
         for (name, index) in names.iter().zip(0..) {
             if indices.insert(name.clone(), index).is_some() {
@@ -47,16 +53,25 @@ impl Classes {
     }
 }
 
-fn infer<'a>(labels: impl Iterator<Item = &'a RawLabel>, advice: &str) -> Result<Vec<String>> {
-    let (mut names, mut all) = (BTreeSet::new(), 0);
-    for label in labels {
-        names.insert(label.as_str());
+fn infer<'a>(labels: impl Iterator<Item = (usize, &'a RawLabel)>, files: &Files, advice: &str) -> Result<Vec<String>> {
+    let (mut lines, mut all) = (BTreeMap::new(), 0);
+    for (line, label) in labels {
+        lines.entry(label.as_str()).or_insert(line);
         all += 1;
     }
-    if names.len() > FEW_LABELS && names.len() > all / 2 {
-        return Err(Error::input(format!("{} different labels among {all}: {advice}", names.len())));
+    if lines.len() > FEW_LABELS && lines.len() > all / 2 {
+        return Err(Error::input(format!("{} different labels among {all}: {advice}", lines.len())));
     }
-    let mut names: Vec<&str> = names.into_iter().collect();
+    let same = groups(lines.iter().map(|(name, line)| (*name, *line)), |name| number(name).map(f64::to_bits));
+    if let Some(same) = same.first() {
+        return Err(Error::input(format!(
+            "the labels {} differ only in form: write each class in one way, or list the labels in task.labels if they \
+             are different classes",
+            placed(same, files)
+        )));
+    }
+    let names = lines.into_keys();
+    let mut names: Vec<&str> = names.collect();
     // 10 after 9. Equal numbers, such as 1 and 01, stay in string order.
     if let Ok(numbers) = names.iter().map(|name| name.parse::<i64>()).collect::<Result<Vec<i64>, _>>() {
         let mut order: Vec<usize> = (0..names.len()).collect();
@@ -66,16 +81,58 @@ fn infer<'a>(labels: impl Iterator<Item = &'a RawLabel>, advice: &str) -> Result
     Ok(names.into_iter().map(String::from).collect())
 }
 
-/// Returns remarks on suspicious labels of a file.
-pub(super) fn remarks<'a>(names: &[String], labels: impl Iterator<Item = &'a RawLabel>) -> Vec<String> {
-    let padded = labels.filter(|label| label.is_padded()).count();
-    let mut spellings: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for name in names {
-        spellings.entry(name.to_lowercase()).or_default().push(name);
+/// Returns the number that a label is, if it is one; booleans are 1 and 0, as in Python.
+fn number(name: &str) -> Option<f64> {
+    match name.to_lowercase().as_str() {
+        "true" => Some(1.0),
+        "false" => Some(0.0),
+        // -0 is 0.
+        name => name.parse::<f64>().ok().filter(|number| number.is_finite()).map(|number| number + 0.0),
     }
-    let spaces = (padded > 0).then(|| format!("spaces around {} removed", many(padded, "label")));
-    let alike = spellings.into_values().filter(|names| names.len() > 1);
-    let alike = alike.map(|names| format!("the labels {names:?} differ only in case"));
+}
+
+/// Returns the groups of several labels with the same key, each label with its line.
+fn groups<'a, K: Ord>(
+    labels: impl Iterator<Item = (&'a str, usize)>,
+    key: impl Fn(&str) -> Option<K>,
+) -> Vec<Vec<(&'a str, usize)>> {
+    let mut groups: BTreeMap<K, Vec<(&str, usize)>> = BTreeMap::new();
+    for (name, line) in labels {
+        if let Some(key) = key(name) {
+            groups.entry(key).or_default().push((name, line));
+        }
+    }
+    groups.into_values().filter(|names| names.len() > 1).collect()
+}
+
+/// Names labels with the first line of each.
+fn placed(names: &[(&str, usize)], files: &Files) -> String {
+    let named: Vec<String> = names.iter().map(|(name, line)| format!("{name:?} ({})", files.line(*line))).collect();
+    let (last, others) =
+        named.split_last().map_or((String::new(), String::new()), |(last, others)| (last.clone(), others.join(", ")));
+    format!("{others} and {last}")
+}
+
+/// Returns remarks on suspicious labels of files, with their lines. `names` are the classes.
+pub(super) fn remarks<'a>(
+    names: &[String],
+    labels: impl Iterator<Item = (usize, &'a RawLabel)>,
+    files: &Files,
+) -> Vec<String> {
+    let (mut padded, mut first_padded) = (0, None);
+    let mut lines: BTreeMap<&str, usize> = BTreeMap::new();
+    for (line, label) in labels {
+        lines.entry(label.as_str()).or_insert(line);
+        if label.is_padded() {
+            padded += 1;
+            first_padded.get_or_insert(line);
+        }
+    }
+    let first = first_padded.map(|line| files.line(line)).unwrap_or_default();
+    let spaces = (padded > 0).then(|| format!("spaces around {} removed (first: {first})", many(padded, "label")));
+    let there = names.iter().filter_map(|name| Some((name.as_str(), *lines.get(name.as_str())?)));
+    let alike = groups(there, |name| Some(name.to_lowercase())).into_iter();
+    let alike = alike.map(|names| format!("the labels {} differ only in case", placed(&names, files)));
     spaces.into_iter().chain(alike).collect()
 }
 
@@ -85,22 +142,53 @@ mod tests {
 
     #[test]
     fn integers_are_sorted_numerically() {
-        let labels =
-            |names: &[&str]| names.iter().map(|&name| RawLabel::new(name, "label").unwrap()).collect::<Vec<_>>();
-        let names = |of: &[&str]| Classes::new(None, labels(of).iter(), "").unwrap().names;
-        assert_eq!(names(&["10", "9", "-1", "9"]), ["-1", "9", "10"]);
-        assert_eq!(names(&["10", "9", "x"]), ["10", "9", "x"]);
-        assert_eq!(names(&["1.5", "10", "9"]), ["1.5", "10", "9"]);
+        assert_eq!(names(&["10", "9", "-1", "9"]).unwrap(), ["-1", "9", "10"]);
+        assert_eq!(names(&["10", "9", "x"]).unwrap(), ["10", "9", "x"]);
+        assert_eq!(names(&["1.5", "10", "9"]).unwrap(), ["1.5", "10", "9"]);
+    }
+
+    fn labels(names: &[&str]) -> Vec<RawLabel> {
+        names.iter().map(|&name| RawLabel::new(name, "label").unwrap()).collect()
+    }
+
+    /// The classes inferred from labels on the lines from 1.
+    fn names(of: &[&str]) -> Result<Vec<String>, String> {
+        let labels = labels(of);
+        let classes = Classes::new(None, (1..).zip(&labels), &"a".into(), "").map_err(|e| e.to_string())?;
+        Ok(classes.names)
+    }
+
+    #[test]
+    fn a_class_in_several_forms_is_an_error() {
+        for (of, expected) in [
+            (&["0", "1", "0.0"][..], "the labels \"0\" (line 1) and \"0.0\" (line 3) differ only in form: write"),
+            (&["2", "x", "2.0", "+2", "2e0"], "\"+2\" (line 4), \"2\" (line 1), \"2.0\" (line 3) and \"2e0\" (line 5)"),
+            (&["0", "1", "true"], "\"1\" (line 2) and \"true\" (line 3)"),
+            (&["False", "0", "1"], "\"0\" (line 2) and \"False\" (line 1)"),
+            (&["-0", "0", "1"], "\"-0\" (line 1) and \"0\" (line 2)"),
+            (&["01", "1"], "\"01\" (line 1) and \"1\" (line 2)"),
+        ] {
+            let message = names(of).unwrap_err();
+            assert!(message.contains(expected), "{of:?}: {message}");
+        }
+        for of in [&["0.0", "1.0", "nan", "NaN"][..], &["true", "false"], &["inf", "infinity"], &["1", "1a", "one"]] {
+            assert_eq!(names(of).unwrap().len(), of.len(), "{of:?}");
+        }
+        let given = ["1", "1.0"].map(String::from);
+        let labels = labels(&["1", "1.0"]);
+        assert!(Classes::new(Some(&given), (1..).zip(&labels), &"a".into(), "").is_ok(), "as the message says");
     }
 
     #[test]
     fn suspicious_labels_are_reported() {
-        let labels = [" Pos", "pos", "neg "].map(|name| RawLabel::new(name, "label").unwrap());
-        let names = Classes::new(None, labels.iter(), "").unwrap().names;
+        let labels = labels(&[" Pos", "pos", "neg "]);
+        let files = Files::from("a");
+        let names = Classes::new(None, (1..).zip(&labels), &files, "").unwrap().names;
         assert_eq!(names, ["Pos", "neg", "pos"]);
-        let found = remarks(&names, labels.iter());
-        assert_eq!(found, ["spaces around 2 labels removed", r#"the labels ["Pos", "pos"] differ only in case"#]);
-        assert!(remarks(&["a".into(), "b".into()], labels[1..2].iter()).is_empty());
+        let found = remarks(&names, (1..).zip(&labels), &files);
+        let alike = r#"the labels "Pos" (line 1) and "pos" (line 2) differ only in case"#;
+        assert_eq!(found, ["spaces around 2 labels removed (first: line 1)", alike]);
+        assert!(remarks(&["a".into(), "b".into()], (1..).zip(&labels[1..2]), &files).is_empty());
         assert!(RawLabel::new("  ", "label").is_err());
     }
 }

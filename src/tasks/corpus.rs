@@ -50,7 +50,7 @@ impl Corpus {
     ) -> Result<Encoded> {
         let DocumentFormat { collation, special_tokens, minimum: (minimum, what) } = format;
         let blocks = Blocks { length: self.max_length, special_tokens, minimum };
-        let refuse = |why: String| Err(Error::input(format!("{}: {why}", self.source.path().display())));
+        let refuse = |why: String| Err(Error::input(format!("{}: {why}", self.source.files())));
         if blocks.room() < minimum {
             return refuse(format!(
                 "max_length = {} leaves no room for text besides {special_tokens} special tokens; raise max_length",
@@ -61,7 +61,7 @@ impl Corpus {
         let texts = on_all_cores(&read.records, tokens).into_iter().collect::<Result<Vec<_>>>()?;
         let lengths: Vec<usize> = texts.iter().map(Vec::len).collect();
         let short = lengths.iter().filter(|&&n| n < minimum).count();
-        let mut remarks = Vec::new();
+        let mut remarks = read.remarks;
         if short > 0 {
             remarks.push(format!("{} {what} skipped", many(short, "document")));
         }
@@ -87,7 +87,7 @@ impl Corpus {
         Ok(Encoded {
             examples,
             collation,
-            hashes: vec![read.bytes_hash],
+            hashes: read.hashes,
             labels: None,
             skipped: read.skipped,
             truncated,

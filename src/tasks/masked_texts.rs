@@ -102,7 +102,7 @@ pub struct MaskedTexts {
 
 impl Encode for MaskedTexts {
     fn files(&self) -> Vec<&Path> {
-        vec![self.corpus.source.path()]
+        self.corpus.source.files().iter().collect()
     }
 
     fn settings(&self) -> String {
@@ -141,7 +141,7 @@ pub struct FillMask {
 
 impl Encode for FillMask {
     fn files(&self) -> Vec<&Path> {
-        vec![self.source.path()]
+        self.source.files().iter().collect()
     }
 
     fn settings(&self) -> String {
@@ -158,16 +158,16 @@ impl Encode for FillMask {
         let none = || format!("no mask token ({}) within max_length = {}", tokenizer.token(mask), self.max_length);
         let without = encoded.iter().zip(&read.records).filter(|(encoded, _)| !encoded.ids.contains(&mask));
         let bad: Vec<(usize, String)> = without.map(|(_, document)| (document.line, none())).collect();
-        records::check_bad(self.source.path(), records::OnBad::Error, false, encoded.len() - bad.len(), &bad)?;
+        records::check_bad(self.source.files(), records::OnBad::Error, false, encoded.len() - bad.len(), &bad)?;
         let masking = MaskingOptions { probability: 0.0, whole_words: false };
         Ok(Encoded {
             truncated: encoded.iter().filter(|encoded| encoded.truncated).count(),
             examples: encoded.into_iter().map(|e| Example::single(e.ids, e.type_ids, Label::None)).collect(),
             collation: masking.collation(tokenizer)?,
-            hashes: vec![read.bytes_hash],
+            hashes: read.hashes,
             labels: None,
             skipped: read.skipped,
-            remarks: Vec::new(),
+            remarks: read.remarks,
             references: json!(tokenizer.vocabulary()),
         })
     }
@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn masked(path: &Path, max_length: usize, packing: bool, whole_words: bool) -> MaskedTexts {
-        let source = DocumentSource::Text { path: path.to_owned(), division: Division::Lines };
+        let source = DocumentSource::Text { files: path.into(), division: Division::Lines };
         MaskedTexts {
             corpus: Corpus { source, max_length, packing },
             masking: MaskingOptions { probability: 0.15, whole_words },
@@ -239,7 +239,7 @@ mod tests {
     fn masks_of_the_text_are_targets() {
         let (dir, path) = folder("a [MASK] b [MASK]\n[MASK]\n");
         let fill_mask = |max_length| {
-            let source = DocumentSource::Text { path: path.clone(), division: Division::Lines };
+            let source = DocumentSource::Text { files: path.clone().into(), division: Division::Lines };
             read(&dir, &FillMask { source, max_length })
         };
         let prepared = fill_mask(512).unwrap();

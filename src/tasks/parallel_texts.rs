@@ -4,8 +4,9 @@ use crate::data::collation::Collation;
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Example, Label};
 use crate::error::{Context, Error, Result};
+use crate::text::files::Files;
 use crate::text::pairs::{self, Pair, PairLayout, PairSource};
-use crate::text::records::check_bad;
+use crate::text::records::{self, Records, check_bad};
 use crate::text::special_tokens::Special;
 use crate::text::tokenizer::{self, Tokenizer};
 use serde_json::Value;
@@ -48,7 +49,7 @@ pub fn decoder_start(folder: &Path) -> Result<u32> {
 impl ParallelTexts {
     fn has_targets(&self) -> bool {
         match &self.source.layout {
-            PairLayout::Jsonl { target, .. } => target.is_some(),
+            PairLayout::Records { target, .. } => target.is_some(),
             PairLayout::Lines { targets } => targets.is_some(),
         }
     }
@@ -57,16 +58,18 @@ impl ParallelTexts {
 impl Encode for ParallelTexts {
     fn files(&self) -> Vec<&Path> {
         let targets = match &self.source.layout {
-            PairLayout::Lines { targets } => targets.as_deref(),
-            PairLayout::Jsonl { .. } => None,
+            PairLayout::Lines { targets } => targets.as_ref(),
+            PairLayout::Records { .. } => None,
         };
-        [self.source.path.as_path()].into_iter().chain(targets).collect()
+        self.source.files.iter().chain(targets.into_iter().flat_map(Files::iter)).collect()
     }
 
     fn settings(&self) -> String {
         let ParallelTexts { source, prefix, max_length, max_target_length, start, references } = self;
         let columns = match &source.layout {
-            PairLayout::Jsonl { source, target } => Some((source, target)),
+            PairLayout::Records { format, source: column, target } => {
+                Some((records::formats(&source.files, *format), column, target))
+            }
             PairLayout::Lines { .. } => None,
         };
         let reading = (columns, self.has_targets(), source.on_bad_record);
@@ -77,7 +80,7 @@ impl Encode for ParallelTexts {
     /// Those of [`pairs::read`]; unless invalid records are skipped, a source or target without tokens; lengths that
     /// leave no room for text; a tokenizer that does not add EOS to targets.
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
-        let pairs::Pairs { pairs, skipped: mut bad, hashes } = pairs::read(&self.source)?;
+        let Records { records: pairs, skipped: mut bad, hashes, remarks, .. } = pairs::read(&self.source)?;
         let sources: Vec<String> = pairs.iter().map(|pair| format!("{}{}", self.prefix, pair.source)).collect();
         let sources = sides(tokenizer, sources.iter().map(String::as_str), self.max_length)?;
         let targets = pairs.iter().filter_map(|pair| pair.target.as_deref());
@@ -104,7 +107,7 @@ impl Encode for ParallelTexts {
                 }
             }
         }
-        check_bad(&self.source.path, self.source.on_bad_record, self.has_targets(), examples.len(), &bad)?;
+        check_bad(&self.source.files, self.source.on_bad_record, self.has_targets(), examples.len(), &bad)?;
         if let Some(eos) = eos.filter(|_| whole_targets > 0 && !ends) {
             return Err(Error::input(format!(
                 "{}: the tokenizer does not add the EOS token (id {eos}) to targets, so the model cannot learn to stop: is \
@@ -120,7 +123,7 @@ impl Encode for ParallelTexts {
             labels: None,
             skipped: bad,
             truncated,
-            remarks: (targets_cut > 0).then(remark).into_iter().collect(),
+            remarks: remarks.into_iter().chain((targets_cut > 0).then(remark)).collect(),
             references: if self.references { Value::Array(references) } else { Value::Null },
         })
     }
@@ -179,7 +182,7 @@ mod tests {
                 std::fs::write(dir.path().join(name), content).unwrap();
             }
             let path = dir.path().join(files[0].0);
-            let source = PairSource { path, layout: layout(dir.path()), on_bad_record: OnBad::Error };
+            let source = PairSource { files: path.into(), layout: layout(dir.path()), on_bad_record: OnBad::Error };
             let prefix = String::new();
             let texts =
                 ParallelTexts { source, prefix, max_length: 5, max_target_length: 4, start: 0, references: false };
@@ -188,7 +191,7 @@ mod tests {
 
         fn lines(sources: &str, targets: &str) -> Self {
             Self::new(&[("a.en", sources), ("a.de", targets)], |dir| PairLayout::Lines {
-                targets: Some(dir.join("a.de")),
+                targets: Some(dir.join("a.de").into()),
             })
         }
 
@@ -221,7 +224,7 @@ mod tests {
     fn prediction_needs_only_sources() {
         let columns = |target: Option<&str>| {
             let (source, target) = ("text".to_owned(), target.map(str::to_owned));
-            move |_: &Path| PairLayout::Jsonl { source: source.clone(), target: target.clone() }
+            move |_: &Path| PairLayout::Records { format: None, source: source.clone(), target: target.clone() }
         };
         let records = [("a.jsonl", "{\"text\": \"a b\", \"summary\": \"c\"}\n{\"text\": \"c\", \"summary\": \"d\"}\n")];
         let prepared = Case::new(&records, columns(None)).prepare().unwrap();
@@ -309,7 +312,8 @@ mod tests {
             return;
         }
         let mut case = Case::lines("", "");
-        (case.texts.source.path, case.texts.source.layout) = (english, PairLayout::Lines { targets: Some(german) });
+        let targets = Some(german.into());
+        (case.texts.source.files, case.texts.source.layout) = (english.into(), PairLayout::Lines { targets });
         case.texts.references = true;
         let Prepared { dataset, facts, .. } = case.prepare().unwrap();
         assert_eq!(dataset.len(), 1014);

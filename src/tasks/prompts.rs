@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::text::chat_template::ChatTemplate;
 use crate::text::parallel::on_all_cores;
 use crate::text::prompts::{self, Asked, Prompt, PromptSource};
+use crate::text::records;
 use crate::text::token_template::TokenTemplate;
 use crate::text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
@@ -83,12 +84,13 @@ impl<'a> Writer<'a> {
 
 impl Encode for Prompts {
     fn files(&self) -> Vec<&Path> {
-        vec![&self.source.path]
+        self.source.files.iter().collect()
     }
 
     fn settings(&self) -> String {
-        let PromptSource { text, prompt, messages, on_bad_record, .. } = &self.source;
-        format!("{:?}", ("prompts", self.max_length, text, prompt, messages, on_bad_record))
+        let PromptSource { files, format, text, prompt, messages, on_bad_record } = &self.source;
+        let formats = records::formats(files, *format);
+        format!("{:?}", ("prompts", self.max_length, formats, text, prompt, messages, on_bad_record))
     }
 
     /// # Errors
@@ -99,7 +101,7 @@ impl Encode for Prompts {
         let writer = Writer::new(tokenizer, self.max_length)?;
         let write = |prompt: &Prompt| (prompt.line, writer.write(&prompt.asked));
         let written = on_all_cores(&read.records, write);
-        let mut filter = RecordFilter::new(&self.source.path, self.source.on_bad_record, false, read.skipped);
+        let mut filter = RecordFilter::new(&self.source.files, self.source.on_bad_record, false, read.skipped);
         let prompts = filter.keep(written.into_iter())?;
         let example = |ids: Vec<u32>| {
             let segments = vec![0; ids.len()];
@@ -108,11 +110,11 @@ impl Encode for Prompts {
         Ok(Encoded {
             examples: prompts.into_iter().map(example).collect(),
             collation: Collation::NextToken,
-            hashes: vec![read.bytes_hash],
+            hashes: read.hashes,
             labels: None,
             skipped: filter.bad,
             truncated: 0,
-            remarks: Vec::new(),
+            remarks: read.remarks,
             references: Value::Null,
         })
     }

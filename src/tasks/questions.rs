@@ -23,13 +23,14 @@ pub struct Questions {
 
 impl Encode for Questions {
     fn files(&self) -> Vec<&Path> {
-        vec![&self.source.path]
+        self.source.files.iter().collect()
     }
 
     fn settings(&self) -> String {
         let Questions { source, max_length, doc_stride, rules } = self;
         // The extension determines the format.
-        let reading = (source.path.extension(), source.labelled, source.on_bad_record);
+        let formats: Vec<_> = source.files.iter().map(questions::format).collect();
+        let reading = (formats, source.labelled, source.on_bad_record);
         format!("{:?}", ("questions", max_length, doc_stride, rules, reading))
     }
 
@@ -51,8 +52,8 @@ impl Encode for Questions {
                 Err(why) => skipped.push((question.line, format!("question {:?}: {why}", question.id))),
             }
         }
-        let QuestionSource { path, labelled, on_bad_record } = &self.source;
-        records::check_bad(path, *on_bad_record, *labelled, good.len(), &skipped)?;
+        let QuestionSource { files, labelled, on_bad_record } = &self.source;
+        records::check_bad(files, *on_bad_record, *labelled, good.len(), &skipped)?;
 
         let unanswerable = *labelled && good.iter().any(|(question, ..)| question.answers.is_empty());
         let references = match &self.rules {
@@ -75,11 +76,11 @@ impl Encode for Questions {
         Ok(Encoded {
             examples,
             collation: Collation::Plain,
-            hashes: vec![read.bytes_hash],
+            hashes: read.hashes,
             labels: None,
             skipped,
             truncated: 0,
-            remarks: counts.remarks(*labelled),
+            remarks: read.remarks.into_iter().chain(counts.remarks(*labelled)).collect(),
             references,
         })
     }
@@ -193,7 +194,7 @@ mod tests {
             let dir = folder();
             let path = dir.path().join("a.jsonl");
             std::fs::write(&path, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
-            let source = QuestionSource { path, labelled: true, on_bad_record: OnBad::Error };
+            let source = QuestionSource { files: path.into(), labelled: true, on_bad_record: OnBad::Error };
             Case { dir, questions: Questions { source, max_length: 8, doc_stride: 1, rules: None } }
         }
 
@@ -299,7 +300,7 @@ mod tests {
         all[2].doc_stride = 2;
         all[3].rules = Some(RULES);
         all[4].source.labelled = false;
-        all[5].source.path = "a.json".into();
+        all[5].source.files = "a.json".into();
         let settings: std::collections::BTreeSet<String> = all.iter().map(Encode::settings).collect();
         assert_eq!(settings.len(), all.len());
     }

@@ -1,12 +1,12 @@
 //! Filters records that are found invalid after reading.
 
 use crate::error::Result;
+use crate::text::files::Files;
 use crate::text::records::{self, OnBad};
-use std::path::Path;
 
-/// Removes the invalid records of a file and collects line and reason of each.
+/// Removes the invalid records of files and collects line and reason of each.
 pub(super) struct RecordFilter<'a> {
-    path: &'a Path,
+    files: &'a Files,
     on_bad: OnBad,
     labelled: bool,
     /// Line and reason of every invalid record so far.
@@ -14,10 +14,10 @@ pub(super) struct RecordFilter<'a> {
 }
 
 impl<'a> RecordFilter<'a> {
-    /// Creates a filter for a file; `bad` are the records found invalid on reading; `labelled` as in
+    /// Creates a filter for files; `bad` are the records found invalid on reading; `labelled` as in
     /// [`records::check_bad`].
-    pub fn new(path: &'a Path, on_bad: OnBad, labelled: bool, bad: Vec<(usize, String)>) -> Self {
-        RecordFilter { path, on_bad, labelled, bad }
+    pub fn new(files: &'a Files, on_bad: OnBad, labelled: bool, bad: Vec<(usize, String)>) -> Self {
+        RecordFilter { files, on_bad, labelled, bad }
     }
 
     /// Returns the valid values of (line, value or reason), in order; fails as [`records::check_bad`] does.
@@ -29,7 +29,7 @@ impl<'a> RecordFilter<'a> {
                 Err(why) => self.bad.push((line, why)),
             }
         }
-        records::check_bad(self.path, self.on_bad, self.labelled, good.len(), &self.bad)?;
+        records::check_bad(self.files, self.on_bad, self.labelled, good.len(), &self.bad)?;
         Ok(good)
     }
 }

@@ -45,7 +45,7 @@ struct Pair {
 
 impl Encode for SentencePairs {
     fn files(&self) -> Vec<&Path> {
-        vec![self.source.path()]
+        self.source.files().iter().collect()
     }
 
     fn settings(&self) -> String {
@@ -56,7 +56,7 @@ impl Encode for SentencePairs {
     /// # Errors
     /// Those of [`documents::read`]; a single document; a tokenizer without a mask token (exit 2).
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
-        let refuse = |why: String| Err(Error::input(format!("{}: {why}", self.source.path().display())));
+        let refuse = |why: String| Err(Error::input(format!("{}: {why}", self.source.files())));
         let read = documents::read(&self.source)?;
         let (template, special) = (tokenizer.token_template(true)?, tokenizer.special_ids());
         let room = self.max_length.saturating_sub(template.len());
@@ -87,7 +87,7 @@ impl Encode for SentencePairs {
         Ok(Encoded {
             examples: pairs.into_iter().map(example).collect(),
             collation: self.masking.collation(tokenizer)?,
-            hashes: vec![read.bytes_hash],
+            hashes: read.hashes,
             labels: None,
             skipped: read.skipped,
             truncated: 0,

@@ -8,6 +8,7 @@ use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Example, Label};
 use crate::error::{Context, Result};
 use crate::text::Tokenizer;
+use crate::text::files::split;
 use crate::text::parallel::on_all_cores;
 use crate::text::tagged::{self, Tagged, TaggedFormat, TaggedSource};
 use crate::text::words::{EncodedWords, WordTokenizer};
@@ -33,13 +34,15 @@ pub type LostWords = BTreeMap<usize, Vec<(usize, u32)>>;
 
 impl Encode for TaggedWords {
     fn files(&self) -> Vec<&Path> {
-        vec![&self.source.path]
+        self.source.files.iter().collect()
     }
 
     fn settings(&self) -> String {
         let TaggedSource { words, tags, on_bad_record, .. } = &self.source;
         // An unknown format fails on reading.
-        let reading = (tagged::format_of(&self.source).ok(), words, tags, on_bad_record);
+        let formats: Vec<_> =
+            self.source.files.iter().map(|path| tagged::format_of(path, self.source.format).ok()).collect();
+        let reading = (formats, words, tags, on_bad_record);
         format!("{:?}", ("tagged words", self.max_length, &self.labels, reading))
     }
 
@@ -47,19 +50,22 @@ impl Encode for TaggedWords {
     /// Those of [`tagged::read`]; unless invalid records are skipped: an unknown tag, a sentence without tokens (up to
     /// ten reasons listed with file and lines). So many distinct tags that the column must be wrong.
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
-        let TaggedSource { path, tags, on_bad_record, .. } = &self.source;
-        let rows = tagged::format_of(&self.source)? == TaggedFormat::Conll;
+        let TaggedSource { files, tags, on_bad_record, .. } = &self.source;
         let read = tagged::read(&self.source)?;
         let classes = || {
-            let tags = read.records.iter().flat_map(|sentence| &sentence.tags);
-            Classes::new(self.labels.as_deref(), tags, "is the last column, or tags_column, the tag?")
+            let tags = read.records.iter().flat_map(|sentence| sentence.tags.iter().map(|tag| (sentence.line, tag)));
+            Classes::new(self.labels.as_deref(), tags, files, "is the last column, or tags_column, the tag?")
         };
-        let classes = tags.is_some().then(classes).transpose().context(path.display())?;
-        let mut filter = RecordFilter::new(path, *on_bad_record, tags.is_some(), read.skipped);
+        let classes = tags.is_some().then(classes).transpose().context(files)?;
+        let mut filter = RecordFilter::new(files, *on_bad_record, tags.is_some(), read.skipped);
+        let is_conll = |number: usize| {
+            let path = files.iter().nth(split(number).0);
+            path.is_some_and(|path| tagged::format_of(path, self.source.format).is_ok_and(|f| f == TaggedFormat::Conll))
+        };
         let sentences = read.records.iter().map(|sentence| match tag_classes(sentence, classes.as_ref()) {
             Ok(found) => (sentence.line, Ok((sentence, found))),
             // In CoNLL each word is on its own line.
-            Err((word, why)) => (sentence.line + if rows { word } else { 0 }, Err(why)),
+            Err((word, why)) => (sentence.line + if is_conll(sentence.line) { word } else { 0 }, Err(why)),
         });
         let sentences = filter.keep(sentences)?;
 
@@ -77,10 +83,10 @@ impl Encode for TaggedWords {
         });
         let examples = examples.into_iter().map(|(example, _)| example).collect();
         let labels = classes.map(|classes| classes.names);
-        let tags = read.records.iter().flat_map(|sentence| &sentence.tags);
-        let odd = super::classes::remarks(labels.as_deref().unwrap_or_default(), tags);
-        let remarks = odd.into_iter().chain(remark).collect();
-        let plain = Encoded::plain(examples, read.bytes_hash, filter.bad, truncated);
+        let tags = read.records.iter().flat_map(|sentence| sentence.tags.iter().map(|tag| (sentence.line, tag)));
+        let odd = super::classes::remarks(labels.as_deref().unwrap_or_default(), tags, files);
+        let remarks = read.remarks.into_iter().chain(odd).chain(remark).collect();
+        let plain = Encoded::plain(examples, read.hashes, filter.bad, truncated);
         Ok(Encoded { labels, remarks, references: json!(lost), ..plain })
     }
 }
@@ -126,7 +132,7 @@ mod tests {
             let path = dir.path().join(name);
             std::fs::write(&path, content).unwrap();
             let (words, tags, on_bad_record) = ("words".into(), Some("tags".into()), OnBad::Error);
-            let source = TaggedSource { path, format: None, words, tags, on_bad_record };
+            let source = TaggedSource { files: path.into(), format: None, words, tags, on_bad_record };
             Case { dir, reader: TaggedWords { source, labels: None, max_length: 6 } }
         }
 

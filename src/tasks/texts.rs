@@ -6,7 +6,8 @@ use super::record_filter::RecordFilter;
 use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Example, Label};
 use crate::error::{Context, Error, Result};
-use crate::text::records::{self, Record, Records, Source};
+use crate::text::files::Files;
+use crate::text::records::{self, RawLabel, Record, Records, Source};
 use crate::text::tokenizer::{self, Tokenizer};
 use std::path::Path;
 
@@ -53,10 +54,11 @@ impl Texts {
 
     fn classes(&self, read: &Records) -> Result<Option<Classes>> {
         let (Target::Class { labels } | Target::Flags { labels }) = &self.target else { return Ok(None) };
+        let files = &self.source.files;
         let advice = "is label_column right? (for a file without a header: columns)";
-        let classes = Classes::new(labels.as_deref(), read.records.iter().flat_map(|r| &r.labels), advice)?;
+        let classes = Classes::new(labels.as_deref(), all_labels(&read.records), files, advice)?;
         if labels.is_none() {
-            no_header(read)?;
+            no_header(read, files)?;
         }
         Ok(Some(classes))
     }
@@ -86,14 +88,13 @@ impl Texts {
 
 impl Encode for Texts {
     fn files(&self) -> Vec<&Path> {
-        vec![&self.source.path]
+        self.source.files.iter().collect()
     }
 
     fn settings(&self) -> String {
         let source = self.source();
         let Source { columns, header, fields, on_bad_record, .. } = &source;
-        // An unknown format fails on reading.
-        let reading = (records::format_of(&source).ok(), columns, header, fields, on_bad_record);
+        let reading = (records::formats(&source.files, source.format), columns, header, fields, on_bad_record);
         format!("{:?}", ("texts", self.max_length, &self.target, reading))
     }
 
@@ -104,9 +105,9 @@ impl Encode for Texts {
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let source = self.source();
         let read = records::read(&source)?;
-        let classes = self.classes(&read).context(source.path.display())?;
+        let classes = self.classes(&read).context(&source.files)?;
         let labelled = source.fields.label.is_some();
-        let mut filter = RecordFilter::new(&source.path, source.on_bad_record, labelled, read.skipped);
+        let mut filter = RecordFilter::new(&source.files, source.on_bad_record, labelled, read.skipped);
         let label = |record| (self.label(record, classes.as_ref())).map(|label| (label, record));
         let labelled = filter.keep(read.records.iter().map(|record| (record.line, label(record))))?;
 
@@ -116,23 +117,32 @@ impl Encode for Texts {
         let examples = encoded.into_iter().zip(labelled);
         let examples = examples.map(|(encoded, (label, record))| (record.line, single(encoded, label)));
         let examples = filter.keep(examples)?;
-        let plain = Encoded::plain(examples, read.bytes_hash, filter.bad, truncated);
+        let plain = Encoded::plain(examples, read.hashes, filter.bad, truncated);
         // Without labels, there is no other hint that the first row may be a header.
         let guessed = read.guessed.filter(|_| self.target == Target::None && source.columns.is_none());
         let remark = |line| {
-            format!("line {line} is read as a record, as it contains no known column name (else set header = true)")
+            format!(
+                "{} is read as a record, as it contains no known column name (else set header = true)",
+                source.files.line(line)
+            )
         };
-        let mut remarks: Vec<String> = guessed.map(remark).into_iter().collect();
+        let mut remarks = read.remarks;
+        remarks.extend(guessed.map(remark));
         let is_blank = |record: &&Record| {
             record.text.trim().is_empty() && record.text_pair.as_ref().is_none_or(|pair| pair.trim().is_empty())
         };
         let blank = read.records.iter().filter(is_blank).count();
         remarks.extend((blank > 0).then(|| format!("{} blank", many(blank, "text"))));
         let labels = classes.map(|classes| classes.names);
-        let raw = read.records.iter().flat_map(|record| &record.labels);
-        remarks.extend(classes::remarks(labels.as_deref().unwrap_or_default(), raw));
+        let names = labels.as_deref().unwrap_or_default();
+        remarks.extend(classes::remarks(names, all_labels(&read.records), &source.files));
         Ok(Encoded { labels, remarks, ..plain })
     }
+}
+
+/// Returns the labels with the lines of their records.
+fn all_labels(records: &[Record]) -> impl Iterator<Item = (usize, &RawLabel)> {
+    records.iter().flat_map(|record| record.labels.iter().map(|label| (record.line, label)))
 }
 
 /// Returns an example of one sequence, or an error message.
@@ -145,7 +155,7 @@ pub(super) fn single(encoded: tokenizer::Encoded, label: Label) -> Result<Exampl
 
 /// Rejects a first row that was assumed to be a record, but whose label is not a number and unique: almost certainly a
 /// header.
-fn no_header(read: &Records) -> Result<()> {
+fn no_header(read: &Records, files: &Files) -> Result<()> {
     let first = read.records.first().filter(|first| read.guessed == Some(first.line));
     let Some((first, [label])) = first.map(|first| (first, first.labels.as_slice())) else { return Ok(()) };
     let others = read.records.iter().skip(1).flat_map(|record| &record.labels);
@@ -157,8 +167,8 @@ fn no_header(read: &Records) -> Result<()> {
         return Ok(());
     }
     Err(Error::input(format!(
-        "line {} looks like a header ({:?}, {:?}): set text_column and label_column, or header = false",
-        first.line,
+        "{} looks like a header ({:?}, {:?}): set text_column and label_column, or header = false",
+        files.line(first.line),
         first.text,
         label.as_str()
     )))
@@ -186,9 +196,9 @@ mod tests {
         fn new(name: &str, content: &str, target: Target) -> Self {
             let dir = fixtures::folder();
             std::fs::write(dir.path().join(name), content).unwrap();
-            let (path, fields) = (dir.path().join(name), Fields::default());
+            let (files, fields) = (dir.path().join(name).into(), Fields::default());
             let source =
-                Source { path, format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error };
+                Source { files, format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error };
             Case { dir, source, target, max_length: 8 }
         }
 
@@ -216,7 +226,7 @@ mod tests {
         let case = Case::new("a.tsv", "a b\t10\nc\t9\nd e f g h i j k\t10\n", FOUND);
         let prepared = case.prepare().unwrap();
         assert_eq!(prepared.facts.labels.unwrap(), ["9", "10"]);
-        assert_eq!((prepared.facts.truncated, prepared.facts.skipped, prepared.facts.vocab_size), (1, 0, 31));
+        assert_eq!((prepared.facts.truncated, prepared.facts.skipped, prepared.facts.vocab_size), (1, 0, 14));
         let data = prepared.dataset;
         assert_eq!((data.len(), data.lengths()), (3, vec![4, 3, 8]));
         assert_eq!((data.ids(0), data.label(0)), (&[2, 5, 6, 3][..], Label::Class(1)));
@@ -320,7 +330,7 @@ mod tests {
         next(&case);
         case.source.on_bad_record = OnBad::Skip;
         next(&case);
-        std::fs::write(&case.source.path, "a\t1\nb\t1\n").unwrap();
+        std::fs::write(case.dir.path().join("a.tsv"), "a\t1\nb\t1\n").unwrap();
         next(&case);
         case.source.format = Some(records::Format::Csv);
         case.source.columns = Some(vec!["text".into()]);
@@ -350,7 +360,7 @@ mod tests {
             return;
         }
         let mut case = Case::new("unused.tsv", "", FOUND);
-        (case.source.path, case.max_length) = (path, 128);
+        (case.source.files, case.max_length) = (path.into(), 128);
         let (built, hit) = (case.prepare().unwrap(), case.prepare().unwrap());
         assert_eq!((built.dataset.len(), hit.dataset.len(), hit.cache), (6920, 6920, CacheUse::Hit));
         assert_eq!(hit.facts.labels.unwrap(), ["0", "1"]);

@@ -85,7 +85,7 @@ impl ChatTemplate {
     /// # Errors
     /// An exception that the template raises; an answer that cannot be located in the text.
     pub fn render(&self, messages: &[Value], tools: Option<&Value>) -> Result<Rendered, String> {
-        let template = self.with_tools.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.plain);
+        let template = self.template(tools);
         let write = |messages: &[Value], prompts: bool| template.write(messages, tools, prompts, &self.special);
         let whole = write(messages, false)?;
         if template.marks_answers {
@@ -97,10 +97,16 @@ impl ChatTemplate {
             let before = write(&messages[..turn], true)?;
             let with = write(&messages[..=turn], false)?;
             if !(with.starts_with(&before) && whole.starts_with(&with)) {
+                let way_out = if messages.iter().filter(|message| is_answer(message)).count() > 1 {
+                    "set task.split_turns = true to train on each answer with the messages before it, or "
+                } else {
+                    ""
+                };
                 return Err(format!(
                     "{}: cannot locate the answer of message {} in the rendered text, because the template renders the \
-                     messages before it differently without it; put {{% generation %}} and {{% endgeneration %}} around \
-                     the assistant's content",
+                     messages up to it differently in the whole conversation (templates of reasoning models leave out \
+                     earlier reasoning); {way_out}put {{% generation %}} and {{% endgeneration %}} around the \
+                     assistant's content",
                     template.place,
                     turn + 1
                 ));
@@ -110,13 +116,44 @@ impl ChatTemplate {
         Ok(Rendered { text: whole, answers, is_marked: false })
     }
 
+    /// Renders a conversation once for each of the assistant's answers, up to this answer, which is the only one.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn render_turns(&self, messages: &[Value], tools: Option<&Value>) -> Result<Vec<Rendered>, String> {
+        let template = self.template(tools);
+        let turn = |turn: usize| {
+            let before = take_marks(&template.write(&messages[..turn], tools, true, &self.special)?).0;
+            let (text, marked) = take_marks(&template.write(&messages[..=turn], tools, false, &self.special)?);
+            if template.marks_answers {
+                let answers = marked.last().cloned().into_iter().collect();
+                return Ok(Rendered { text, answers, is_marked: true });
+            }
+            if !text.starts_with(&before) {
+                return Err(format!(
+                    "{}: cannot locate the answer of message {}, because the template renders the messages before it \
+                     differently without it; put {{% generation %}} and {{% endgeneration %}} around the assistant's \
+                     content",
+                    template.place,
+                    turn + 1
+                ));
+            }
+            let answers = std::iter::once(before.len()..text.len()).collect();
+            Ok(Rendered { text, answers, is_marked: false })
+        };
+        (0..messages.len()).filter(|&turn| is_answer(&messages[turn])).map(turn).collect()
+    }
+
+    fn template(&self, tools: Option<&Value>) -> &Template {
+        self.with_tools.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.plain)
+    }
+
     /// Renders a conversation with the generation prompt, for the model to continue.
     ///
     /// # Errors
     /// An exception that the template raises.
     pub fn prompt(&self, messages: &[Value], tools: Option<&Value>) -> Result<String, String> {
-        let template = self.with_tools.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.plain);
-        Ok(take_marks(&template.write(messages, tools, true, &self.special)?).0)
+        Ok(take_marks(&self.template(tools).write(messages, tools, true, &self.special)?).0)
     }
 }
 
@@ -127,7 +164,8 @@ pub fn is_answer(message: &Value) -> bool {
 
 impl Template {
     fn new(source: &str, place: String) -> Result<Self> {
-        let (source, marks_answers) = mark_answers(source);
+        // As in Jinja2, line ends are newlines.
+        let (source, marks_answers) = mark_answers(&source.replace("\r\n", "\n").replace('\r', "\n"));
         let mut environment = jinja::environment();
         environment.add_template_owned(NAME, source).map_err(|e| {
             let line = e.line().map(|line| format!(":{line}")).unwrap_or_default();

@@ -1,15 +1,18 @@
-//! Reads multiple-choice questions from JSONL files.
+//! Reads multiple-choice questions from files of records.
 
-use super::records::{File, OnBad, Records};
-use super::{gzip, jsonl};
+use super::files::Files;
+use super::input::extension;
+use super::jsonl;
+use super::records::{self, Format, OnBad, Records};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
-use std::path::PathBuf;
 
-/// A JSONL file of multiple-choice questions, and how to read it.
+/// Files of multiple-choice questions, and how to read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChoiceSource {
-    pub path: PathBuf,
+    pub files: Files,
+    /// `None`: by each file's extension.
+    pub format: Option<Format>,
     /// The question column.
     pub question: String,
     /// The context column. `None`: the column `context`, if present.
@@ -44,14 +47,12 @@ pub struct Choices {
 /// Input errors (exit 2), as [`records::read`](super::records::read): invalid records with [`OnBad::Error`], such as
 /// fewer than two choices, or a label that matches no choice, listed with file and lines.
 pub fn read(source: &ChoiceSource) -> Result<Records<Choices>> {
-    let extension = gzip::extension(&source.path);
-    if ["csv", "tsv", "tab"].contains(&extension.as_str()) {
-        let why = "multiple-choice data must be JSONL, one object per line";
-        return Err(Error::input(format!("{}: {why}", source.path.display())));
+    if let Some(path) = source.files.paths().iter().find(|path| ["csv", "tsv", "tab"].contains(&&*extension(path))) {
+        let why = "multiple-choice data needs lists: JSONL, one object per line, a JSON array, Parquet or Arrow";
+        return Err(Error::input(format!("{}: {why}", path.display())));
     }
-    let file = File::open(&source.path)?;
-    let parsed = jsonl::records(file.json_lines()?, |line, map| record(line, map, source));
-    file.collect(parsed, source.on_bad_record, source.label.is_some())
+    let how = (source.format, source.on_bad_record, source.label.is_some());
+    records::of_objects(&source.files, how, |line, map| record(line, map, source))
 }
 
 fn record(line: usize, mut map: Map<String, Value>, source: &ChoiceSource) -> Result<Choices, String> {
@@ -114,7 +115,15 @@ mod tests {
         let path = dir.path().join("a.jsonl");
         std::fs::write(&path, content).unwrap();
         let (question, choices, label) = ("question".into(), "choices".into(), Some("label".into()));
-        ChoiceSource { path, question, context: None, choices, label, on_bad_record: OnBad::Error }
+        ChoiceSource {
+            files: path.into(),
+            format: None,
+            question,
+            context: None,
+            choices,
+            label,
+            on_bad_record: OnBad::Error,
+        }
     }
 
     fn line(choices: &str, label: &str) -> String {
@@ -167,12 +176,12 @@ mod tests {
         ] {
             let source = source(&dir, &format!("{}\n{line}\n", self::line(two, "1")));
             let message = read(&source).unwrap_err().to_string();
-            let place = format!("{}:2: ", source.path.display());
+            let place = format!("{}:2: ", source.files);
             assert!(message.starts_with(&place) && message.contains(expected), "{line}: {message}");
             let read = read(&ChoiceSource { on_bad_record: OnBad::Skip, ..source }).unwrap();
             assert_eq!((read.records.len(), read.skipped.len()), (1, 1));
         }
-        let table = ChoiceSource { path: dir.path().join("a.csv"), ..source(&dir, "") };
-        assert!(read(&table).unwrap_err().to_string().contains("must be JSONL"));
+        let table = ChoiceSource { files: dir.path().join("a.csv").into(), ..source(&dir, "") };
+        assert!(read(&table).unwrap_err().to_string().contains("needs lists: JSONL"));
     }
 }

@@ -1,38 +1,58 @@
 //! Input columns copied to the predictions: reading them unchanged, and writing CSV.
 
-use super::jsonl;
-use super::records::{File, Format, Source, format_of};
+use super::input::Input;
+use super::records::{Format, Source, each_object, format_of, quoted};
 use super::table;
 pub use super::table::Named;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use serde_json::{Map, Value};
 use std::io::Write;
 
-/// Returns the `wanted` columns: their names as in the file, and their values in each record; `null` where a JSONL
-/// record lacks a column.
+/// Returns the `wanted` columns of all files: their names as in the first file, and their values in each record;
+/// `null` where a JSON record lacks a column.
 ///
 /// # Errors
-/// Input errors (exit 2): a file that cannot be read, or has no columns; a column that no record has.
+/// Input errors (exit 2): a file that cannot be read, or has no columns; a column that no record of a file has.
 pub fn read(source: &Source, wanted: &[String]) -> Result<Named<Value>> {
-    let format = format_of(source)?;
-    let file = File::open(&source.path)?;
-    if format != Format::Jsonl {
-        let (names, rows) = table::columns(file.content(), source, format == Format::Csv, wanted)?;
-        return Ok((names, rows.into_iter().map(|row| row.into_iter().map(Value::String).collect()).collect()));
+    let (mut names, mut values): (Option<Vec<String>>, _) = (None, Vec::new());
+    for (path, number) in source.files.paths().iter().zip(0..) {
+        let mut input = Input::open(path, number)?;
+        let (found, mut rows) = match format_of(path, source.format)? {
+            format @ (Format::Csv | Format::Tsv) => {
+                let (names, rows) = table::columns(&mut input, source, format, wanted)?;
+                (names, rows.into_iter().map(|row| row.into_iter().map(Value::String).collect()).collect())
+            }
+            format => (wanted.to_vec(), of_objects(&mut input, source, format, wanted)?),
+        };
+        names.get_or_insert(found);
+        values.append(&mut rows);
     }
+    Ok((names.unwrap_or_default(), values))
+}
+
+fn of_objects(input: &mut Input, source: &Source, format: Format, wanted: &[String]) -> Result<Vec<Vec<Value>>> {
     let mut names: Vec<String> = Vec::new();
     let mut found = vec![false; wanted.len()];
-    let rows = jsonl::records(file.json_lines()?, |_, map| {
-        found.iter_mut().zip(wanted).for_each(|(found, name)| *found |= map.contains_key(name));
-        names.extend(map.keys().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
-        Ok(wanted.iter().map(|name| map.get(name).cloned().unwrap_or_default()).collect())
-    });
-    let error = |line: usize, why: &str| Error::input(format!("{}:{line}: {why}", source.path.display()));
-    let rows = rows.into_iter().collect::<Result<Vec<_>, _>>().map_err(|(line, why)| error(line, &why))?;
-    let missing = wanted.iter().zip(found).find(|(_, found)| !found && !rows.is_empty());
-    match missing {
-        Some((name, _)) => Err(error(1, &format!("no column {name:?}; found {}", super::records::quoted(&names)))),
-        None => Ok((wanted.to_vec(), rows)),
+    let mut rows = Vec::new();
+    let (mut first, mut bad) = (None, None);
+    let each = |line: usize, map: Result<Map<String, Value>, String>| match map {
+        Ok(mut map) => {
+            first.get_or_insert(line);
+            found.iter_mut().zip(wanted).for_each(|(found, name)| *found |= map.contains_key(name));
+            names.extend(map.keys().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
+            rows.push(wanted.iter().map(|name| map.get_mut(name).map(Value::take).unwrap_or_default()).collect());
+        }
+        Err(why) => _ = bad.get_or_insert((line, why)),
+    };
+    each_object(input, format, each, &mut Vec::new())?;
+    if let Some((line, why)) = bad {
+        return Err(source.files.error(line, &why));
+    }
+    match (first, wanted.iter().zip(found).find(|(_, found)| !found)) {
+        (Some(line), Some((name, _))) => {
+            Err(source.files.error(line, &format!("no column {name:?}; found {}", quoted(&names))))
+        }
+        _ => Ok(rows),
     }
 }
 
@@ -61,6 +81,7 @@ pub fn write_csv(rows: &[Map<String, Value>], to: impl Write) -> std::io::Result
 
 #[cfg(test)]
 mod tests {
+    use super::super::files::Files;
     use super::super::records::{Fields, OnBad};
     use super::*;
     use serde_json::json;
@@ -71,7 +92,14 @@ mod tests {
         let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
         let fields = Fields { label: None, ..Fields::default() };
-        let source = Source { path, format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error };
+        let source = Source {
+            files: path.into(),
+            format: None,
+            columns: None,
+            header: None,
+            fields,
+            on_bad_record: OnBad::Error,
+        };
         read(&source, &wanted.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
     }
 
@@ -99,6 +127,21 @@ mod tests {
             assert!(e.ends_with(&format!("{name}:1: no column \"key\"; found \"id\", \"text\"")), "{e}");
         }
         assert!(of("a.txt", "a\n", &["text"]).is_err());
+    }
+
+    #[test]
+    fn columns_of_several_files_are_one_after_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths =
+            [("a.csv", "ID,text\n1,a\n"), ("b.jsonl", "{\"text\": \"b\", \"id\": 2}\n")].map(|(name, content)| {
+                let path = dir.path().join(name);
+                std::fs::write(&path, content).unwrap();
+                path
+            });
+        let (files, fields) = (Files::find(&paths).unwrap(), Fields { label: None, ..Fields::default() });
+        let source = Source { files, format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error };
+        let (names, rows) = read(&source, &["id".to_owned()]).unwrap();
+        assert_eq!((names, rows), (vec!["ID".to_owned()], vec![vec![json!("1")], vec![json!(2)]]));
     }
 
     #[test]

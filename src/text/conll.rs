@@ -1,18 +1,21 @@
 //! CoNLL: one word per line with its tag in the last column, sentences separated by blank lines.
 
-use super::record::{Parsed, RawLabel, Tagged, lines, utf8};
+use super::input::Input;
+use super::record::{Parsed, RawLabel, Tagged, utf8};
+use super::records::Records;
+use crate::error::Result as InputResult;
 
-/// Parses the sentences of a file, valid and invalid. Columns are separated by tabs if the line has one, else by
+/// Reads the sentences of a file, valid and invalid. Columns are separated by tabs if the line has one, else by
 /// spaces. Every word must have the same number of columns: with one less, another column would be read as the tag.
 /// `-DOCSTART-` lines separate sentences like blank lines. Without `with_tags`, the word may be the only column.
-pub(super) fn parse(content: &[u8], with_tags: bool) -> Vec<Parsed<Tagged>> {
-    let mut sentences = Vec::new();
+pub(super) fn read(input: &mut Input, with_tags: bool, into: &mut Records<Tagged>) -> InputResult<()> {
+    let base = input.number(0);
     let mut open: Option<Parsed<Tagged>> = None;
     let mut columns = None;
-    for (line, bytes) in lines(content) {
-        let row = bytes.trim_ascii_end();
+    while let Some((line, bytes)) = input.next_line()? {
+        let (line, row) = (base + line, bytes.trim_ascii_end());
         if row.is_empty() || row.starts_with(b"-DOCSTART-") {
-            sentences.extend(open.take());
+            open.take().into_iter().for_each(|sentence| into.push(sentence));
             continue;
         }
         let sentence = open.get_or_insert(Ok(Tagged { line, words: Vec::new(), tags: Vec::new() }));
@@ -23,8 +26,8 @@ pub(super) fn parse(content: &[u8], with_tags: bool) -> Vec<Parsed<Tagged>> {
             *sentence = Err((line, why));
         }
     }
-    sentences.extend(open);
-    sentences
+    open.into_iter().for_each(|sentence| into.push(sentence));
+    Ok(())
 }
 
 /// Adds the word of a row. `columns` holds the number of columns of the first row with a tag, and that row.
@@ -57,6 +60,20 @@ fn add(sentence: &mut Tagged, row: &str, columns: &mut Option<(usize, String)>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The sentences of a file with this content, valid and invalid, by line.
+    fn parse(content: &[u8], with_tags: bool) -> Vec<Parsed<Tagged>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.conll");
+        std::fs::write(&path, content).unwrap();
+        let (skipped, remarks, hashes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut read = Records { records: Vec::new(), skipped, guessed: None, remarks, hashes };
+        super::read(&mut Input::open(&path, 0).unwrap(), with_tags, &mut read).unwrap();
+        let mut all: Vec<Parsed<Tagged>> = read.records.into_iter().map(Ok).collect();
+        all.extend(read.skipped.into_iter().map(Err));
+        all.sort_by_key(|one| one.as_ref().map_or_else(|(line, _)| *line, |sentence| sentence.line));
+        all
+    }
 
     /// Formats each sentence as `line: word/tag ...`, and each invalid one as `line! why`.
     fn show(content: &str, with_tags: bool) -> Vec<String> {

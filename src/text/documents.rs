@@ -1,9 +1,10 @@
 //! Reads documents for language modeling: plain text files, or the text column of records.
 
-use super::gzip;
-use super::records::{self, File, OnBad, Records, Source, lines};
-use crate::error::{Error, Result};
-use std::path::{Path, PathBuf};
+use super::files::Files;
+use super::input::{Input, extension};
+use super::records::{self, OnBad, Records, Source, utf8};
+use crate::error::Result;
+use std::path::Path;
 
 /// How a plain text file is split into documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,11 +17,11 @@ pub enum Division {
     Paragraphs,
 }
 
-/// A file of documents, and how to read it.
+/// Files of documents, and how to read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DocumentSource {
-    /// A plain text file.
-    Text { path: PathBuf, division: Division },
+    /// Plain text files.
+    Text { files: Files, division: Division },
     /// Each record's text is a document.
     Records(Source),
 }
@@ -34,14 +35,14 @@ pub struct Document {
 
 /// Whether the extension is one of plain text.
 pub fn is_text(path: &Path) -> bool {
-    ["txt", "text", "md"].contains(&gzip::extension(path).as_str())
+    ["txt", "text", "md"].contains(&extension(path).as_str())
 }
 
 impl DocumentSource {
-    pub fn path(&self) -> &Path {
+    pub fn files(&self) -> &Files {
         match self {
-            DocumentSource::Text { path, .. } => path,
-            DocumentSource::Records(source) => &source.path,
+            DocumentSource::Text { files, .. } => files,
+            DocumentSource::Records(source) => &source.files,
         }
     }
 
@@ -51,8 +52,10 @@ impl DocumentSource {
             DocumentSource::Text { division, .. } => format!("{division:?}"),
             DocumentSource::Records(source) => {
                 let Source { columns, header, fields, on_bad_record, .. } = source;
-                // An unknown format fails in `read`.
-                format!("{:?}", (records::format_of(source).ok(), columns, header, fields, on_bad_record))
+                format!(
+                    "{:?}",
+                    (records::formats(&source.files, source.format), columns, header, fields, on_bad_record)
+                )
             }
         }
     }
@@ -65,32 +68,26 @@ impl DocumentSource {
 pub fn read(source: &DocumentSource) -> Result<Records<Document>> {
     match source {
         DocumentSource::Records(source) => {
-            let Records { records, skipped, guessed, bytes_hash } = records::read(source)?;
-            let documents = records.into_iter().map(|record| Document { line: record.line, text: record.text });
-            Ok(Records { records: documents.collect(), skipped, guessed, bytes_hash })
+            Ok(records::read(source)?.map(|record| Document { line: record.line, text: record.text }))
         }
-        DocumentSource::Text { path, division } => {
-            let file = File::open(path)?;
-            let content = file.content();
-            let text = std::str::from_utf8(content).map_err(|e| {
-                let line = 1 + content[..e.valid_up_to()].iter().filter(|&&b| b == b'\n').count();
-                Error::input(format!("{}:{line}: not UTF-8; convert the file to UTF-8", path.display()))
-            })?;
-            file.collect(divide(text, *division).into_iter().map(Ok).collect(), OnBad::Error, false)
+        DocumentSource::Text { files, division } => {
+            records::gather(files, OnBad::Error, false, |input, into| divide(input, *division, &mut into.records))
         }
     }
 }
 
-fn divide(text: &str, division: Division) -> Vec<Document> {
+fn divide(input: &mut Input, division: Division, documents: &mut Vec<Document>) -> Result<()> {
+    let base = input.number(0);
+    let not_text = |input: &Input, line| input.error(line, "not UTF-8; convert the file to UTF-8");
     if division == Division::File {
-        let documents = (!text.trim().is_empty()).then(|| Document { line: 1, text: text.to_owned() });
-        return documents.into_iter().collect();
+        let text = String::from_utf8(input.content()?)
+            .map_err(|e| not_text(input, 1 + super::input::newlines(&e.as_bytes()[..e.utf8_error().valid_up_to()])))?;
+        documents.extend((!text.trim().is_empty()).then_some(Document { line: base + 1, text }));
+        return Ok(());
     }
-    let mut documents: Vec<Document> = Vec::new();
     let mut is_open = false;
-    for (line, bytes) in lines(text.as_bytes()) {
-        // Lines end at an ASCII byte, so each one is valid UTF-8.
-        let text = std::str::from_utf8(bytes).unwrap_or_default();
+    while let Some((line, bytes)) = input.next_line()? {
+        let Ok(text) = utf8(bytes) else { return Err(not_text(input, line)) };
         let is_blank = text.trim().is_empty();
         match documents.last_mut().filter(|_| is_open && !is_blank && division == Division::Paragraphs) {
             Some(document) => {
@@ -98,11 +95,11 @@ fn divide(text: &str, division: Division) -> Vec<Document> {
                 document.text.push_str(text);
             }
             None if is_blank => {}
-            None => documents.push(Document { line, text: text.to_owned() }),
+            None => documents.push(Document { line: base + line, text: text.to_owned() }),
         }
         is_open = !is_blank;
     }
-    documents
+    Ok(())
 }
 
 #[cfg(test)]
@@ -114,7 +111,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.txt");
         std::fs::write(&path, content).unwrap();
-        let read = read(&DocumentSource::Text { path, division })?;
+        let read = read(&DocumentSource::Text { files: path.into(), division })?;
         Ok(read.records.into_iter().map(|document| (document.line, document.text)).collect())
     }
 
@@ -143,7 +140,14 @@ mod tests {
         let path = dir.path().join("a.jsonl");
         std::fs::write(&path, "{\"text\": \"a\\n\\nb\"}\n\n{\"text\": \"c\"}\n").unwrap();
         let fields = Fields { label: None, ..Fields::default() };
-        let source = Source { path, format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error };
+        let source = Source {
+            files: path.into(),
+            format: None,
+            columns: None,
+            header: None,
+            fields,
+            on_bad_record: OnBad::Error,
+        };
         let read = read(&DocumentSource::Records(source)).unwrap();
         assert_eq!(read.records, [(1, "a\n\nb"), (3, "c")].map(|(line, text)| Document { line, text: text.into() }));
     }

@@ -1,8 +1,9 @@
 //! The Jinja environment for chat templates, matching `transformers.utils.chat_template_utils`, with values formatted
 //! as in Python.
 
+use super::python_format::python_str;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value as Jinja};
+use minijinja::value::{Kwargs, Value as Jinja, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, escape_formatter};
 use serde_json::Value;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,13 +16,25 @@ pub(super) fn environment() -> Environment<'static> {
     }
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.set_formatter(|out, state, value| match python_word(value) {
-        Some(word) => Ok(out.write_str(word)?),
+    environment.set_formatter(|out, state, value| match python_str(value) {
+        Some(text) => Ok(out.write_str(&text)?),
         None => escape_formatter(out, state, value),
     });
     environment.add_filter("tojson", tojson);
-    environment
-        .add_filter("string", |value: Jinja| python_word(&value).map_or_else(|| value.to_string(), str::to_owned));
+    environment.add_filter("string", |value: Jinja| python_str(&value).unwrap_or_else(|| value.to_string()));
+    for name in ["length", "count"] {
+        environment.add_filter(name, |value: &Jinja| match value.len() {
+            Some(length) => Ok(length),
+            None if value.is_undefined() => Ok(0),
+            None => Err(Error::new(ErrorKind::InvalidOperation, format!("{} has no length", value.kind()))),
+        });
+    }
+    // In minijinja, none can be iterated over, and only lists are sequences.
+    environment.add_test("iterable", |value: &Jinja| !value.is_none() && value.try_iter().is_ok());
+    environment.add_test("sequence", |value: &Jinja| {
+        use ValueKind::{Bytes, Map, Seq, String, Undefined};
+        matches!(value.kind(), Undefined | String | Bytes | Seq | Map)
+    });
     environment.add_function("raise_exception", |message: String| -> Result<Jinja, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
@@ -30,16 +43,6 @@ pub(super) fn environment() -> Environment<'static> {
         strftime(&format, now)
     });
     environment
-}
-
-/// Returns Python's spelling of `none`, `true` and `false`.
-fn python_word(value: &Jinja) -> Option<&'static str> {
-    match (value.is_none(), bool::try_from(value.clone())) {
-        (true, _) => Some("None"),
-        (_, Ok(true)) if value.kind() == minijinja::value::ValueKind::Bool => Some("True"),
-        (_, Ok(false)) if value.kind() == minijinja::value::ValueKind::Bool => Some("False"),
-        _ => None,
-    }
 }
 
 /// The `tojson` filter: Python's `json.dumps(value, ensure_ascii=False)` and its keyword arguments.
@@ -214,6 +217,21 @@ mod tests {
         assert_eq!(render("{{ x | tojson(indent=2) }}", context.clone()), indented);
         assert_eq!(render("{{ e | tojson(indent=2) }}{{ {} | tojson }}", context.clone()), "[]{}");
         assert_eq!(render("{{ none }} {{ true }} {{ false | string }} {{ nothing }}|", context), "None True False |");
+    }
+
+    /// Values of Jinja2 3.1.6.
+    #[test]
+    fn tests_are_those_of_jinja2() {
+        let context = serde_json::json!({"s": "a", "l": [], "m": {}, "n": 1, "none_": null});
+        let source = "{% for x in [s, l, m, n, none_, nothing, true] %}\
+                      {{ 1 if x is iterable else 0 }}{{ 1 if x is sequence else 0 }}{{ 1 if x is mapping else 0 }}\
+                      {{ 1 if x is number else 0 }}{{ 1 if x is none else 0 }} {% endfor %}";
+        assert_eq!(render(source, context.clone()), "11000 11000 11100 00010 00001 11000 00010 ");
+        assert_eq!(
+            render("{{ nothing | length }}{{ 'a' in nothing }}{{ none_.x is defined }}", context.clone()),
+            "0FalseFalse"
+        );
+        assert_eq!(render("{{ [s, none_] }}{{ l | string }}", context), "['a', None][]");
     }
 
     #[test]

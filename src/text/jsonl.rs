@@ -1,32 +1,43 @@
-//! JSONL: one JSON object per line.
+//! Records as JSON objects: lines of JSONL, elements of a JSON array.
 
-use super::record::{Fields, Parsed, RawLabel, Record, lines, quoted, utf8};
+use super::input::Input;
+use super::record::{Fields, RawLabel, Record, quoted, utf8};
+use super::{forms, json_array, unique_keys};
+use crate::error::Result as InputResult;
 use serde_json::{Map, Value};
 
-/// Parses the records of a file, valid and invalid; blank lines are skipped.
-pub(super) fn parse(content: &[u8], fields: &Fields) -> Vec<Parsed> {
-    records(content, |line, map| record(line, map, fields))
-}
-
-/// Calls `record` with the number and the object of each line; blank lines are skipped.
-pub(super) fn records<R>(
-    content: &[u8],
-    mut record: impl FnMut(usize, Map<String, Value>) -> Result<R, String>,
-) -> Vec<Parsed<R>> {
-    lines(content)
-        .filter(|(_, line)| !line.trim_ascii().is_empty())
-        .map(|(number, line)| object(line).and_then(|map| record(number, map)).map_err(|why| (number, why)))
-        .collect()
+/// Calls `each` with the line of every record and its object, or what is wrong with it. A file whose first character
+/// is `[` is a JSON array of records, any other file JSONL, where blank lines are skipped.
+///
+/// # Errors
+/// A file that cannot be read; an array that is not one.
+pub(super) fn objects(
+    input: &mut Input,
+    mut each: impl FnMut(usize, Result<Map<String, Value>, String>),
+) -> InputResult<()> {
+    let base = input.number(0);
+    if input.skip_blank()? == Some(b'[') {
+        return json_array::elements(input, |line, bytes| each(base + line, object(bytes)));
+    }
+    while let Some((line, bytes)) = input.next_line()? {
+        match bytes.trim_ascii() {
+            b"" => {}
+            b"{" => each(base + line, Err("a record must be on one line, or an element of a JSON array".into())),
+            _ => each(base + line, object(bytes)),
+        }
+    }
+    Ok(())
 }
 
 fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
-    match serde_json::from_str(utf8(line)?).map_err(|e| broken(&e))? {
+    match unique_keys::parse(utf8(line)?).map_err(|e| broken(&e))? {
         Value::Object(map) => Ok(map),
         other => Err(format!("a record must be a JSON object, found {}", kind(&other))),
     }
 }
 
-fn record(line: usize, mut map: Map<String, Value>, fields: &Fields) -> Result<Record, String> {
+/// Returns the record of an object.
+pub(super) fn record(line: usize, mut map: Map<String, Value>, fields: &Fields) -> Result<Record, String> {
     let text = string(&mut map, &fields.text, "text_column")?;
     let text_pair = match &fields.text_pair {
         Some(name) => Some(string(&mut map, name, "text_pair_column")?),
@@ -108,15 +119,29 @@ pub(super) fn strings(list: &[Value], what: &str) -> Result<Vec<String>, String>
 pub(super) fn missing(map: &Map<String, Value>, name: &str, key: &str) -> String {
     match map.is_empty() {
         true => format!("no column {name:?}: the record is empty"),
-        false => format!("no column {name:?}; the record has {}: set {key}", quoted(map.keys())),
+        false => {
+            let hint = forms::hint(map).filter(|_| key == "text_column").map(|hint| format!("; {hint}"));
+            let found = quoted(map.keys());
+            format!("no column {name:?}; the record has {found}: set {key}{}", hint.unwrap_or_default())
+        }
     }
 }
 
 fn broken(e: &serde_json::Error) -> String {
-    // The parser's line number is relative to its input, which is always one line here.
     let message = e.to_string();
     let what = message.split(" at line ").next().unwrap_or_default();
-    format!("invalid JSON at column {}: {what}", e.column())
+    // The parser counts lines from the start of the record.
+    let place = match e.line() {
+        1 => format!("column {}", e.column()),
+        line => format!("column {} of its line {line}", e.column()),
+    };
+    match what {
+        _ if e.is_data() => what.to_owned(),
+        "unexpected end of hex escape" | "lone leading surrogate in hex escape" => format!(
+            "invalid JSON at {place}: half of a surrogate pair, which is no character: was an emoji cut in two?"
+        ),
+        _ => format!("invalid JSON at {place}: {what}"),
+    }
 }
 
 /// Returns the JSON type of a value, for messages.
@@ -141,6 +166,16 @@ mod tests {
 
     fn one(line: &str) -> Result<Record, String> {
         with(line, &Fields::default())
+    }
+
+    /// The places and objects of a file with this content.
+    fn parsed(content: &[u8]) -> Vec<(usize, Result<Map<String, Value>, String>)> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        std::fs::write(&path, content).unwrap();
+        let mut found = Vec::new();
+        objects(&mut Input::open(&path, 0).unwrap(), |line, object| found.push((line, object))).unwrap();
+        found
     }
 
     #[test]
@@ -169,6 +204,7 @@ mod tests {
             (r#"{"text": "a", "label": 1"#, "invalid JSON at column 24: EOF while parsing an object"),
             (r#"["a", 1]"#, "found an array"),
             (r#"{"sentence": "a", "label": 1}"#, r#"no column "text"; the record has "sentence", "label""#),
+            (r#"{"messages": [], "label": 1}"#, "for conversations and prompts with completions set kind = \"chat\""),
             (r#"{"text": 3, "label": 1}"#, r#"column "text" is a number"#),
             (r#"{"text": "a", "label": null}"#, "is null"),
             (r#"{"text": "a", "label": [1]}"#, "is an array"),
@@ -200,12 +236,33 @@ mod tests {
 
     #[test]
     fn line_numbers_include_blank_and_invalid_lines() {
-        let content = b"{\"text\": \"a\\n\xc3\xa4\", \"label\": 1}\r\n\r\n\n{\"text\": \"\xff\", \"label\": 1}\n";
-        let parsed = parse(content, &Fields::default());
-        assert_eq!(parsed[0].as_ref().unwrap().text, "a\n\u{e4}");
-        let (line, why) = parsed[1].as_ref().unwrap_err();
-        assert!(*line == 4 && why.contains("byte 11 of the record is not valid UTF-8"), "{line}: {why}");
-        assert_eq!(parsed.len(), 2);
+        let content = b"{\"text\": \"a\\n\xc3\xa4\", \"label\": 1}\r\n\r\n\n{\"text\": \"\xff\", \"label\": 1}\n{\n";
+        let parsed = parsed(content);
+        assert_eq!(parsed[0].1.as_ref().unwrap()["text"], "a\n\u{e4}");
+        let (line, why) = (parsed[1].0, parsed[1].1.as_ref().unwrap_err());
+        assert!(line == 4 && why.contains("byte 11 of the record is not valid UTF-8"), "{line}: {why}");
+        assert!(parsed[2].0 == 5 && parsed[2].1.as_ref().unwrap_err().contains("must be on one line"));
+        assert_eq!(parsed.len(), 3);
+    }
+
+    #[test]
+    fn an_array_has_the_records_of_lines() {
+        let lines = parsed(b"{\"a\": [1]}\n{\"a\": 2, \"a\": 3}\n{\"a\" 1}\n{\"a\": \"\\ud83d\"}\n4\n");
+        let array = parsed(b"[{\"a\": [1]},\n{\"a\": 2, \"a\": 3},\n{\"a\" 1},\n{\"a\": \"\\ud83d\"},\n4\n]");
+        assert_eq!(lines, array);
+        let (numbers, found): (Vec<usize>, Vec<_>) = array.into_iter().unzip();
+        assert_eq!(numbers, [1, 2, 3, 4, 5]);
+        let why: Vec<String> = found.into_iter().filter_map(Result::err).collect();
+        for (why, expected) in why.iter().zip([
+            "the key \"a\" is there twice",
+            "invalid JSON at column 6: expected `:`",
+            "invalid JSON at column 14: half of a surrogate pair",
+            "a record must be a JSON object, found a number",
+        ]) {
+            assert!(why.starts_with(expected), "{why}");
+        }
+        let pretty = parsed(b"[\n{\n \"a\": 1,\n \"b\": x\n}]");
+        assert_eq!(pretty, [(2, Err("invalid JSON at column 7 of its line 3: expected value".to_owned()))]);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Reading data files and tokenizing text.
 //!
 //! Readers: [`records`] (text and label), [`tagged`] (words with tags), [`questions`] (extractive QA), [`choices`]
-//! (multiple choice), [`pairs`] (source and target), [`documents`] (plain text). Tokenization: [`tokenizer`] (texts),
-//! [`words`] (pre-tokenized words), [`windows`] (long contexts split into overlapping windows).
+//! (multiple choice), [`pairs`] (source and target), [`documents`] (plain text), [`conversations`] and [`prompts`] (chat).
+//! Tokenization: [`tokenizer`] (texts), [`words`] (pre-tokenized words), [`windows`] (long contexts split into overlapping
+//! windows).
 //!
-//! Files that end in `.gz` are decompressed in every format. This module depends on neither tasks nor tensors. Labels
+//! Every reader reads [`files`]: one, a list, a folder or a pattern, each line numbered with its file; gzip and Zstandard
+//! are decompressed in every format. This module depends on neither tasks nor tensors. Labels
 //! stay as written in the file; `tasks` interprets them.
 
 pub mod chat_template;
@@ -12,7 +14,8 @@ pub mod choices;
 pub mod columns;
 pub mod conversations;
 pub mod documents;
-pub mod gzip;
+pub mod files;
+pub mod input;
 pub mod new_tokens;
 pub mod pairs;
 pub mod parallel;
@@ -29,11 +32,20 @@ pub mod train_tokenizer;
 pub mod windows;
 pub mod words;
 
+mod cells;
+mod columnar;
 mod conll;
+mod forms;
 mod jinja;
+mod json_array;
 mod jsonl;
+mod message_content;
+mod pretrained;
+mod python_format;
+mod splitter;
 mod table;
-mod wordpiece;
+mod table_objects;
+mod unique_keys;
 
 pub use record::{Fields, Format, OnBad, RawLabel, Record, Source};
 pub use records::Records;

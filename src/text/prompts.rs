@@ -1,16 +1,19 @@
-//! Reads prompts for generation from JSONL.
+//! Reads prompts for generation from files of records.
 
 use super::conversations::conversation;
+use super::files::Files;
+use super::forms::{self, has};
 use super::jsonl;
-use super::records::{File, OnBad, Records, quoted};
+use super::records::{self, Format, OnBad, Records, quoted};
 use crate::error::Result;
 use serde_json::{Map, Value};
-use std::path::PathBuf;
 
-/// A JSONL file of prompts, and how to read it.
+/// Files of prompts, and how to read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptSource {
-    pub path: PathBuf,
+    pub files: Files,
+    /// `None`: by each file's extension.
+    pub format: Option<Format>,
     /// The column with a text to continue, used without a chat template.
     pub text: String,
     /// The column with a user prompt.
@@ -45,26 +48,29 @@ pub enum Asked {
 /// Input errors (exit 2): a file that cannot be read; invalid records with [`OnBad::Error`], listed with file and line;
 /// no valid record.
 pub fn read(source: &PromptSource) -> Result<Records<Prompt>> {
-    let file = File::open(&source.path)?;
-    let record = |line, map| Ok(Prompt { line, asked: asked(map, source)? });
-    file.collect(jsonl::records(file.json_lines()?, record), source.on_bad_record, false)
+    let how = (source.format, source.on_bad_record, false);
+    records::of_objects(&source.files, how, |line, map| Ok(Prompt { line, asked: asked(map, source)? }))
 }
 
 fn asked(mut map: Map<String, Value>, source: &PromptSource) -> Result<Asked, String> {
     let PromptSource { text, prompt, messages, .. } = source;
-    let has = |name: &&String| map.get(name.as_str()).is_some_and(|value| !value.is_null());
-    let there: Vec<&String> = [messages, prompt, text].into_iter().filter(has).collect();
+    let conversation_in = forms::messages_column(&map, messages);
+    let others = [prompt.as_str(), text.as_str()].into_iter().filter(|name| has(&map, name));
+    let there: Vec<&str> = conversation_in.into_iter().chain(others).collect();
     match there.as_slice() {
-        [name] if *name == messages => {
-            let (messages, tools) = conversation(&mut map, messages)?;
+        [name] if Some(*name) == conversation_in || map.get(*name).is_some_and(Value::is_array) => {
+            let (messages, tools) = conversation(&mut map, name)?;
             match messages.last().and_then(|last| last.get("role")).and_then(Value::as_str) {
                 None => Err("there is no message to answer".into()),
                 Some("assistant") => Err("the last message is the assistant's: there is nothing to answer".into()),
                 Some(_) => Ok(Asked::Messages { messages, tools }),
             }
         }
-        [name] if *name == prompt => Ok(Asked::Prompt(jsonl::string(&mut map, prompt, "prompt_column")?)),
+        [name] if *name == prompt => Ok(Asked::Prompt(forms::instruction(&mut map, prompt, "prompt_column")?)),
         [_] => Ok(Asked::Text(jsonl::string(&mut map, text, "text_column")?)),
+        [] if has(&map, forms::INSTRUCTION) => {
+            Ok(Asked::Prompt(forms::instruction(&mut map, forms::INSTRUCTION, "prompt_column")?))
+        }
         [] => Err(jsonl::missing(&map, messages, "messages_column, prompt_column or text_column")),
         both => Err(format!("more than one of {} is set: keep only one", quoted(both))),
     }
@@ -80,7 +86,14 @@ mod tests {
         let path = dir.path().join("a.jsonl");
         std::fs::write(&path, line).unwrap();
         let [text, prompt, messages] = ["text", "prompt", "messages"].map(String::from);
-        super::read(&PromptSource { path, text, prompt, messages, on_bad_record: OnBad::Error })
+        super::read(&PromptSource {
+            files: path.into(),
+            format: None,
+            text,
+            prompt,
+            messages,
+            on_bad_record: OnBad::Error,
+        })
     }
 
     #[test]
@@ -92,6 +105,16 @@ mod tests {
         let tools = Some(json!([{}]));
         let line = r#"{"messages": [{"role": "user", "content": "a"}], "tools": [{}]}"#;
         assert_eq!(asked(line), Asked::Messages { messages, tools });
+    }
+
+    #[test]
+    fn other_forms_are_recognized() {
+        let asked = |line: &str| read(line).unwrap().records.remove(0).asked;
+        let messages = || Asked::Messages { messages: vec![json!({"role": "user", "content": "a"})], tools: None };
+        assert_eq!(asked(r#"{"conversations": [{"from": "human", "value": "a"}]}"#), messages());
+        assert_eq!(asked(r#"{"prompt": [{"role": "user", "content": "a"}], "tools": ""}"#), messages());
+        assert_eq!(asked(r#"{"instruction": "a", "input": "b", "output": "c"}"#), Asked::Prompt("a\nb".into()));
+        assert_eq!(asked(r#"{"instruction": "a", "input": ""}"#), Asked::Prompt("a".into()));
     }
 
     #[test]

@@ -1,23 +1,25 @@
-//! Reads extractive question answering data from SQuAD's JSON and from JSONL.
+//! Reads extractive question answering data from SQuAD's JSON and from files of records.
 
-use super::gzip;
-use super::jsonl::{self, kind};
-use super::records::{File, OnBad, Parsed, Records};
-use crate::error::{Error, Result};
+use super::files::Files;
+use super::input::{Input, extension, newlines};
+use super::jsonl::kind;
+use super::records::{self, Format, OnBad, Records};
+use crate::error::Result;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-/// A file of questions, and how to read it.
+/// Files of questions, and how to read them.
 ///
-/// A file with the extension `.jsonl` or `.ndjson` has one object per line: `context`, `question`, `id` (default: the
-/// line number) and `answers`. Any other file is SQuAD's JSON, 1.1 or 2.0.
+/// A record has `context`, `question`, `id` (default: the line number) and `answers`. A file with the extension
+/// `.jsonl`, `.ndjson`, `.parquet`, `.arrow`, `.feather` or `.ipc`, and a JSON array, has such records. Any other file is
+/// SQuAD's JSON, 1.1 or 2.0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuestionSource {
-    pub path: PathBuf,
+    pub files: Files,
     /// Whether answers are read; false for prediction.
     pub labelled: bool,
     pub on_bad_record: OnBad,
@@ -27,7 +29,7 @@ pub struct QuestionSource {
 pub struct Question {
     /// Number of the record's first line, from 1.
     pub line: usize,
-    /// Its id, unique in the file.
+    /// Its id, unique in all files.
     pub id: String,
     /// The context, shared by the questions of a paragraph.
     pub context: Arc<str>,
@@ -52,12 +54,40 @@ pub struct Answer {
 /// [`OnBad::Error`], listed with file, line and question id: an answer that is not in its context, a duplicate id, an
 /// answer to a question marked as impossible; no valid record.
 pub fn read(source: &QuestionSource) -> Result<Records<Question>> {
-    let file = File::open(&source.path)?;
-    let parsed = match gzip::extension(&source.path).as_str() {
-        "jsonl" | "ndjson" => jsonl::records(file.json_lines()?, |line, map| flat(line, map, source.labelled)),
-        _ => squad(file.content(), source)?,
-    };
-    file.collect(reject_duplicate_ids(parsed), source.on_bad_record, source.labelled)
+    let mut lines: HashMap<String, usize> = HashMap::new();
+    let files = &source.files;
+    records::gather(files, source.on_bad_record, source.labelled, |input, into| {
+        let mut unique = |question: Question| match lines.entry(question.id.clone()) {
+            Entry::Occupied(first) => Err(named(first.key(), format!("{} has the same id", files.line(*first.get())))),
+            Entry::Vacant(place) => {
+                place.insert(question.line);
+                Ok(question)
+            }
+        };
+        match format_of(input)? {
+            Some(format) => {
+                records::objects(input, format, |line, map| unique(flat(line, map, source.labelled)?), into)
+            }
+            None => squad(input, source.labelled, unique, into),
+        }
+    })
+}
+
+/// Returns the format of a file of records; `None` for SQuAD's JSON.
+pub fn format(path: &std::path::Path) -> Option<Format> {
+    match extension(path).as_str() {
+        "jsonl" | "ndjson" => Some(Format::Jsonl),
+        "parquet" => Some(Format::Parquet),
+        "arrow" | "feather" | "ipc" => Some(Format::Arrow),
+        _ => None,
+    }
+}
+
+fn format_of(input: &mut Input) -> Result<Option<Format>> {
+    match format(input.path()) {
+        None if input.peek()?.trim_ascii_start().starts_with(b"[") => Ok(Some(Format::Jsonl)),
+        format => Ok(format),
+    }
 }
 
 #[derive(Deserialize)]
@@ -80,41 +110,49 @@ struct Paragraph<'a> {
     qas: Vec<&'a RawValue>,
 }
 
-fn squad(content: &[u8], source: &QuestionSource) -> Result<Vec<Parsed<Question>>> {
-    let error = |line: usize, why: String| Error::input(format!("{}:{line}: {why}", source.path.display()));
-    let line_of = |byte: usize| 1 + content[..byte].iter().filter(|&&b| b == b'\n').count();
-    let text = std::str::from_utf8(content)
-        .map_err(|e| error(line_of(e.valid_up_to()), "not valid UTF-8; convert the file to UTF-8".into()))?;
+fn squad(
+    input: &mut Input,
+    labelled: bool,
+    mut unique: impl FnMut(Question) -> Result<Question, String>,
+    into: &mut Records<Question>,
+) -> Result<()> {
+    let content = input.content()?;
+    let text = std::str::from_utf8(&content).map_err(|e| {
+        input.error(1 + newlines(&content[..e.valid_up_to()]), "not valid UTF-8; convert the file to UTF-8")
+    })?;
     let squad: Squad = serde_json::from_str(text).map_err(|e| {
         let message = e.to_string();
         let what = message.split(" at line ").next().unwrap_or_default();
         match e.is_data() {
-            true => error(e.line(), format!("not in SQuAD's format (data, paragraphs, context, qas): {what}")),
-            false => error(e.line(), format!("invalid JSON at column {}: {what}", e.column())),
+            true => input.error(e.line(), &format!("not in SQuAD's format (data, paragraphs, context, qas): {what}")),
+            false => input.error(e.line(), &format!("invalid JSON at column {}: {what}", e.column())),
         }
     })?;
-    let mut parsed = Vec::new();
-    let (mut line, mut counted) = (1, 0);
+    let (mut line, mut counted) = (input.number(1), 0);
     for Paragraph { context, qas } in squad.data.into_iter().flat_map(|article| article.paragraphs) {
         let context: Arc<str> = context.into();
         for qa in qas {
             let start = qa.get().as_ptr().addr() - text.as_ptr().addr();
-            line += content[counted..start].iter().filter(|&&b| b == b'\n').count();
+            line += newlines(&content[counted..start]);
             counted = start;
             let question = match serde_json::from_str(qa.get())? {
                 Value::Object(mut map) => id(&map)
                     .and_then(|id| id.ok_or_else(|| "a question has no id".into()))
-                    .and_then(|id| question(line, id, context.clone(), &mut map, source.labelled)),
+                    .and_then(|id| question(line, id, context.clone(), &mut map, labelled))
+                    .and_then(&mut unique),
                 other => Err(format!("a question must be a JSON object, found {}", kind(&other))),
             };
-            parsed.push(question.map_err(|why| (line, why)));
+            into.push(question.map_err(|why| (line, why)));
         }
     }
-    Ok(parsed)
+    Ok(())
 }
 
 fn flat(line: usize, mut map: Map<String, Value>, labelled: bool) -> Result<Question, String> {
-    let id = id(&map)?.unwrap_or_else(|| line.to_string());
+    let id = id(&map)?.unwrap_or_else(|| match super::files::split(line) {
+        (0, line) => line.to_string(),
+        (file, line) => format!("{file}:{line}"),
+    });
     let context = text(&mut map, "context").map_err(|why| named(&id, why))?;
     question(line, id, context.into(), &mut map, labelled)
 }
@@ -123,8 +161,8 @@ fn id(map: &Map<String, Value>) -> Result<Option<String>, String> {
     match map.get("id") {
         Some(Value::String(id)) => Ok(Some(id.clone())),
         Some(Value::Number(id)) => Ok(Some(id.to_string())),
+        Some(Value::Null) | None => Ok(None),
         Some(other) => Err(format!("the id is {}; it must be a string", kind(other))),
-        None => Ok(None),
     }
 }
 
@@ -160,7 +198,7 @@ fn question(
 
 fn answers(map: &Map<String, Value>, context: &str) -> Result<Vec<Answer>, String> {
     let impossible = match map.get("is_impossible") {
-        None => None,
+        None | Some(Value::Null) => None,
         Some(Value::Bool(impossible)) => Some(*impossible),
         Some(other) => return Err(format!("is_impossible is {}; it must be a boolean", kind(other))),
     };
@@ -209,22 +247,6 @@ fn answer(text: &Value, start: &Value, context: &str) -> Result<Answer, String> 
     }
 }
 
-/// Turns questions with the id of an earlier question into invalid records.
-fn reject_duplicate_ids(parsed: Vec<Parsed<Question>>) -> Vec<Parsed<Question>> {
-    let mut lines: HashMap<String, usize> = HashMap::new();
-    let check = |parsed: Parsed<Question>| {
-        let question = parsed?;
-        match lines.get(&question.id) {
-            Some(first) => Err((question.line, named(&question.id, format!("line {first} has the same id")))),
-            None => {
-                lines.insert(question.id.clone(), question.line);
-                Ok(question)
-            }
-        }
-    };
-    parsed.into_iter().map(check).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,7 +254,7 @@ mod tests {
     fn source(dir: &tempfile::TempDir, name: &str, content: &str) -> QuestionSource {
         let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
-        QuestionSource { path, labelled: true, on_bad_record: OnBad::Error }
+        QuestionSource { files: path.into(), labelled: true, on_bad_record: OnBad::Error }
     }
 
     /// Returns SQuAD's JSON with these questions on one context, the first on line 5.
@@ -258,7 +280,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let source = source(&dir, "a.json", content);
         let message = read(&source).unwrap_err().to_string();
-        message.strip_prefix(&format!("{}:", source.path.display())).unwrap_or(&message).to_owned()
+        message.strip_prefix(&format!("{}:", source.files)).unwrap_or(&message).to_owned()
     }
 
     #[test]
@@ -332,6 +354,25 @@ mod tests {
     }
 
     #[test]
+    fn a_json_array_has_questions_and_ids_are_unique_over_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let record =
+            r#"{"context": "a b", "question": "?", "answers": [{"text": "b", "answer_start": 2}], "id": null}"#;
+        let array = source(&dir, "a.json", &format!("[{record},\n{record}]"));
+        let ids = |source: &QuestionSource| read(source).unwrap().records.into_iter().map(|q| q.id).collect::<Vec<_>>();
+        assert_eq!(ids(&array), ["1", "2"]);
+        source(&dir, "b.jsonl", record);
+        let files = Files::find(&["a.json", "b.jsonl"].map(|name| dir.path().join(name))).unwrap();
+        assert_eq!(ids(&QuestionSource { files: files.clone(), ..array.clone() }), ["1", "2", "1:1"]);
+        source(&dir, "b.jsonl", &record.replace("null", "2"));
+        let message = read(&QuestionSource { files, ..array }).unwrap_err().to_string();
+        assert!(
+            message.contains("b.jsonl:1: question \"2\": ") && message.contains("a.json:2 has the same id"),
+            "{message}"
+        );
+    }
+
+    #[test]
     fn jsonl_has_one_question_per_line() {
         let dir = tempfile::tempdir().unwrap();
         let content = [
@@ -342,7 +383,7 @@ mod tests {
         let records = read(&source).unwrap().records;
         assert_eq!((records[0].id.as_str(), records[0].answers[0].start), ("1", 2));
         assert_eq!((records[1].id.as_str(), records[1].line), ("x", 3));
-        std::fs::write(&source.path, "{\"id\": \"q\", \"question\": \"?\"}").unwrap();
+        std::fs::write(&source.files.paths()[0], "{\"id\": \"q\", \"question\": \"?\"}").unwrap();
         let message = read(&source).unwrap_err().to_string();
         assert!(message.contains("a.jsonl:1: question \"q\": it has no context"), "{message}");
     }

@@ -1,12 +1,13 @@
 //! A record of text and label, and the settings of reading it.
 
-use std::path::PathBuf;
+use super::files::Files;
 
-/// A file of records and how to read it.
+/// Files of records and how to read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    pub path: PathBuf,
-    /// `None`: by the file's extension (`.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.tab`).
+    pub files: Files,
+    /// `None`: by each file's extension (`.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.tab`, `.parquet`, `.arrow`,
+    /// `.feather`, `.ipc`).
     pub format: Option<Format>,
     /// Column names of a CSV or TSV file without a header. `None`: the names in `fields`: text, text_pair (if set),
     /// label.
@@ -20,12 +21,16 @@ pub struct Source {
 /// A file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object per line; blank lines are skipped.
+    /// One JSON object per line, blank lines are skipped; or a JSON array of objects.
     Jsonl,
-    /// Comma-separated with double quotes (RFC 4180); a quoted field may span lines.
+    /// Separated by commas, semicolons or tabs, with double quotes (RFC 4180); a quoted cell may span lines.
     Csv,
     /// Tab-separated without quoting, like the files of GLUE: quotes are ordinary characters.
     Tsv,
+    /// Apache Parquet.
+    Parquet,
+    /// Apache Arrow's IPC file or stream format.
+    Arrow,
 }
 
 /// The names of the columns to read.
@@ -85,7 +90,7 @@ impl RawLabel {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The line on which the record starts, from 1.
+    /// The line on which the record starts, from 1, and its file (a [`number`](super::files::number)).
     pub line: usize,
     /// The text, possibly empty.
     pub text: String,
@@ -113,12 +118,6 @@ pub(super) fn utf8(line: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(line).map_err(|e| {
         format!("byte {} of the record is not valid UTF-8; convert the file to UTF-8", e.valid_up_to() + 1)
     })
-}
-
-/// Iterates over lines and their numbers from 1, without line endings (LF or CRLF).
-pub(super) fn lines(content: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let lines = content.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    (1..).zip(lines)
 }
 
 /// Formats names for a message: `"text", "label"`.

@@ -1,110 +1,143 @@
-//! Reads records of text and label from JSONL, CSV and TSV files.
+//! Reads records of text and label from JSON, CSV, TSV, Parquet and Arrow files.
 //!
 //! Messages name settings without a prefix (`label_column`): in a configuration they are under `[data]`, on the command
 //! line they are options (`--label-column`).
 //!
 //! Every record keeps its line number for messages. A byte order mark and CRLF are accepted; invalid UTF-8 is an error.
 
-use super::{gzip, jsonl, table};
+use super::files::{Files, split};
+use super::input::{Input, extension, unreadable};
+use super::{columnar, jsonl, table, table_objects};
 use crate::error::{Error, Result};
+use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::path::Path;
 
 pub use super::record::{Fields, Format, OnBad, RawLabel, Record, Source};
-pub(super) use super::record::{Parsed, lines, quoted, utf8};
+pub(super) use super::record::{Parsed, quoted, utf8};
 
 /// Maximum number of reasons for invalid records in one message.
 const LISTED: usize = 10;
 /// Maximum number of line numbers per reason.
 const LINES: usize = 3;
 
-/// The records of a file.
+/// The records of files.
 #[derive(Debug)]
 pub struct Records<R = Record> {
-    /// The valid records in file order; never empty.
+    /// The valid records in the order of the files; never empty.
     pub records: Vec<R>,
     /// Line and reason of each skipped record; empty with [`OnBad::Error`].
     pub skipped: Vec<(usize, String)>,
     /// Line of a CSV or TSV file's first row, if it was read as a record only because it has no expected column name.
     pub guessed: Option<usize>,
-    /// BLAKE3 of the file's bytes.
-    pub bytes_hash: [u8; 32],
+    /// Remarks for the user on how the files were read, in short phrases.
+    pub remarks: Vec<String>,
+    /// BLAKE3 of the bytes of each file.
+    pub hashes: Vec<[u8; 32]>,
 }
 
-/// Reads a file of records.
+impl<R> Records<R> {
+    /// Adds a record, valid or not.
+    pub(super) fn push(&mut self, record: Parsed<R>) {
+        match record {
+            Ok(record) => self.records.push(record),
+            Err(bad) => self.skipped.push(bad),
+        }
+    }
+
+    /// Returns other records in place of these.
+    pub(super) fn map<T>(self, record: impl FnMut(R) -> T) -> Records<T> {
+        let Records { records, skipped, guessed, remarks, hashes } = self;
+        Records { records: records.into_iter().map(record).collect(), skipped, guessed, remarks, hashes }
+    }
+}
+
+/// Reads files of records.
 ///
 /// # Errors
 /// Input errors (exit 2): an unreadable file; an unknown extension without a format; a header without the requested
-/// columns; a JSON array; invalid records with [`OnBad::Error`], with up to ten reasons; no valid record.
+/// columns, or with one twice; invalid records with [`OnBad::Error`], with up to ten reasons; no valid record.
 pub fn read(source: &Source) -> Result<Records> {
-    let path = &source.path;
-    let format = format_of(source)?;
-    let file = File::open(path)?;
-    let content = file.content();
-    let (parsed, guessed) = match format {
-        Format::Jsonl => (jsonl::parse(file.json_lines()?, &source.fields), None),
-        Format::Csv => table::parse_csv(content, source)?,
-        Format::Tsv => table::parse_tsv(content, source)?,
-    };
-    let read = file.collect(parsed, source.on_bad_record, source.fields.label.is_some())?;
-    Ok(Records { guessed, ..read })
+    let labelled = source.fields.label.is_some();
+    gather(&source.files, source.on_bad_record, labelled, |input, into| match format_of(input.path(), source.format)? {
+        format @ (Format::Csv | Format::Tsv) => table::read(input, source, format, into),
+        format => objects(input, format, |line, map| jsonl::record(line, map, &source.fields), into),
+    })
 }
 
-/// A file in memory.
-pub(super) struct File<'a> {
-    path: &'a Path,
-    bytes: Vec<u8>,
-    hash: [u8; 32],
-}
-
-impl<'a> File<'a> {
-    /// Reads a file and decompresses gzip. An unreadable file or UTF-16 is an input error.
-    pub fn open(path: &'a Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| unreadable(path, &e))?;
-        let hash = *blake3::hash(&bytes).as_bytes();
-        Error::refuse_lfs_pointer(path, &bytes)?;
-        let bytes = gzip::decompress(path, bytes)?;
-        if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-            return Err(Error::input(format!("{}: the file is UTF-16; convert it to UTF-8", path.display())));
-        }
-        Ok(File { path, bytes, hash })
-    }
-
-    /// Returns the content without a byte order mark.
-    pub fn content(&self) -> &[u8] {
-        self.bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.bytes)
-    }
-
-    /// Returns the content of a JSONL file. A JSON array is an input error.
-    pub fn json_lines(&self) -> Result<&[u8]> {
-        let why = "a JSON array, expected one object per line (convert it with `jq -c '.[]'`)";
-        match self.content().trim_ascii_start().starts_with(b"[") {
-            true => Err(Error::input(format!("{}: {why}", self.path.display()))),
-            false => Ok(self.content()),
-        }
-    }
-
-    /// Returns the hash of the file's bytes, before decompression, as [`hash_file`] does.
-    pub fn hash(&self) -> [u8; 32] {
-        self.hash
-    }
-
-    /// Collects the valid records; fails as [`check_bad`] does.
-    pub fn collect<R>(&self, parsed: Vec<Parsed<R>>, on_bad: OnBad, labelled: bool) -> Result<Records<R>> {
-        let mut records = Vec::with_capacity(parsed.len());
-        let mut skipped = Vec::new();
-        for record in parsed {
-            match record {
-                Ok(record) => records.push(record),
-                Err(bad) => skipped.push(bad),
+/// Reads files one after another with `parse`, which adds the records of each; fails as [`check_bad`] does.
+pub(super) fn gather<R>(
+    files: &Files,
+    on_bad: OnBad,
+    labelled: bool,
+    mut parse: impl FnMut(&mut Input, &mut Records<R>) -> Result<()>,
+) -> Result<Records<R>> {
+    let (skipped, remarks, hashes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut all = Records { records: Vec::new(), skipped, guessed: None, remarks, hashes };
+    for (path, number) in files.paths().iter().zip(0..) {
+        let mut input = Input::open(path, number)?;
+        let before = (all.records.len() + all.skipped.len(), all.remarks.len());
+        parse(&mut input, &mut all)?;
+        let hash = input.hash()?;
+        all.hashes.push(hash);
+        if files.paths().len() > 1 {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            all.remarks[before.1..].iter_mut().for_each(|remark| *remark = format!("{name}: {remark}"));
+            if before.0 == all.records.len() + all.skipped.len() {
+                all.remarks.push(format!("{name} is empty"));
             }
         }
-        check_bad(self.path, on_bad, labelled, records.len(), &skipped)?;
-        Ok(Records { records, skipped, guessed: None, bytes_hash: self.hash() })
+    }
+    check_bad(files, on_bad, labelled, all.records.len(), &all.skipped)?;
+    Ok(all)
+}
+
+/// Reads records that are objects with named values: in any format but plain text.
+pub(super) fn of_objects<R>(
+    files: &Files,
+    (format, on_bad, labelled): (Option<Format>, OnBad, bool),
+    mut record: impl FnMut(usize, Map<String, Value>) -> Result<R, String>,
+) -> Result<Records<R>> {
+    gather(files, on_bad, labelled, |input, into| {
+        // Any other extension is JSON.
+        let format = format_of(input.path(), format).unwrap_or(Format::Jsonl);
+        objects(input, format, &mut record, into)
+    })
+}
+
+/// Adds the records of a file whose records are objects.
+pub(super) fn objects<R>(
+    input: &mut Input,
+    format: Format,
+    mut record: impl FnMut(usize, Map<String, Value>) -> Result<R, String>,
+    into: &mut Records<R>,
+) -> Result<()> {
+    let mut remarks = Vec::new();
+    let each =
+        |line, map: Result<_, String>| into.push(map.and_then(|map| record(line, map)).map_err(|why| (line, why)));
+    each_object(input, format, each, &mut remarks)?;
+    into.remarks.append(&mut remarks);
+    Ok(())
+}
+
+/// Calls `each` with the line of every record and its object, or what is wrong with it.
+///
+/// # Errors
+/// A file that cannot be read, or is not of the format.
+pub(super) fn each_object(
+    input: &mut Input,
+    format: Format,
+    each: impl FnMut(usize, Result<Map<String, Value>, String>),
+    remarks: &mut Vec<String>,
+) -> Result<()> {
+    match format {
+        Format::Jsonl => jsonl::objects(input, each),
+        Format::Csv | Format::Tsv => table_objects::objects(input, format, each, remarks),
+        Format::Parquet | Format::Arrow => columnar::objects(input, format, each),
     }
 }
 
-/// Returns the BLAKE3 hash of a file's bytes, equal to [`Records::bytes_hash`], without parsing records.
+/// Returns the BLAKE3 hash of a file's bytes, as in [`Records::hashes`], without parsing records.
 ///
 /// # Errors
 /// As [`read`] for a file that cannot be read.
@@ -116,20 +149,19 @@ pub fn hash_file(path: &Path) -> Result<[u8; 32]> {
     Ok(*hasher.finalize().as_bytes())
 }
 
-/// Checks the `bad` records (line, reason) of a file that also has `good` valid ones.
+/// Checks the `bad` records (line, reason) of files that also have `good` valid ones.
 ///
 /// # Errors
 /// Invalid records with [`OnBad::Error`]; no valid record.
-pub fn check_bad(path: &Path, on_bad: OnBad, labelled: bool, good: usize, bad: &[(usize, String)]) -> Result<()> {
+pub fn check_bad(files: &Files, on_bad: OnBad, labelled: bool, good: usize, bad: &[(usize, String)]) -> Result<()> {
     // Prediction needs one output per record, so invalid records cannot be skipped there.
     let advice = match labelled {
         true => "correct the file, or skip invalid records with on_bad_record = \"skip\"",
         false => "correct the file",
     };
-    let reasons = || reasons(path, good + bad.len(), bad);
-    let path = path.display();
+    let reasons = || reasons(files, good + bad.len(), bad);
     match (good, bad.len(), on_bad) {
-        (0, 0, _) => Err(Error::input(format!("{path}: the data set is empty: the file contains no record"))),
+        (0, 0, _) => Err(Error::input(format!("{files}: the data set is empty: the file contains no record"))),
         // If no record is valid, the settings are wrong, and the reasons say how to correct them.
         (0, ..) => Err(Error::input(reasons())),
         (_, 1.., OnBad::Error) => Err(Error::input(format!("{}\n{advice}", reasons()))),
@@ -138,7 +170,7 @@ pub fn check_bad(path: &Path, on_bad: OnBad, labelled: bool, good: usize, bad: &
 }
 
 /// Formats one line per distinct reason, in order of first occurrence.
-fn reasons(path: &Path, all: usize, bad: &[(usize, String)]) -> String {
+fn reasons(files: &Files, all: usize, bad: &[(usize, String)]) -> String {
     let mut order: Vec<(&str, Vec<usize>)> = Vec::new();
     let mut places = HashMap::new();
     for (line, why) in bad {
@@ -148,13 +180,14 @@ fn reasons(path: &Path, all: usize, bad: &[(usize, String)]) -> String {
         }
         order[place].1.push(*line);
     }
-    let path = path.display();
     let shown = order.iter().take(LISTED).map(|(why, lines)| match lines.as_slice() {
-        [line] => format!("{path}:{line}: {why}"),
+        [line] => format!("{}: {why}", files.place(*line)),
         [line, ..] => {
-            let first: Vec<String> = lines.iter().take(LINES).map(usize::to_string).collect();
-            let first = format!("{}{}", first.join(", "), if lines.len() > LINES { ", ..." } else { "" });
-            format!("{path}:{line}: {why} ({} of {all} records: lines {first})", lines.len())
+            // Lines of the file that is named.
+            let own = lines.iter().filter(|other| split(**other).0 == split(*line).0).take(LINES);
+            let own: Vec<String> = own.map(|line| split(*line).1.to_string()).collect();
+            let more = if lines.len() > own.len() { ", ..." } else { "" };
+            format!("{}: {why} ({} of {all} records: lines {}{more})", files.place(*line), lines.len(), own.join(", "))
         }
         [] => String::new(),
     });
@@ -166,29 +199,29 @@ fn reasons(path: &Path, all: usize, bad: &[(usize, String)]) -> String {
     shown.join("\n")
 }
 
-/// Returns the format of a source: `source.format`, else from the extension.
+/// Returns the format of a file: the `given` one, else from the extension.
 ///
 /// # Errors
 /// No format and an unknown extension (exit 2).
-pub fn format_of(source: &Source) -> Result<Format> {
-    match (source.format, gzip::extension(&source.path).as_str()) {
+pub fn format_of(path: &Path, given: Option<Format>) -> Result<Format> {
+    match (given, extension(path).as_str()) {
         (Some(format), _) => Ok(format),
         (None, "jsonl" | "ndjson" | "json") => Ok(Format::Jsonl),
         (None, "csv") => Ok(Format::Csv),
         (None, "tsv" | "tab") => Ok(Format::Tsv),
+        (None, "parquet") => Ok(Format::Parquet),
+        (None, "arrow" | "feather" | "ipc") => Ok(Format::Arrow),
         _ => Err(Error::input(format!(
-            "{}: unknown file extension; rename the file to .jsonl, .csv or .tsv, or set format",
-            source.path.display()
+            "{}: unknown file extension; rename the file to what it is, such as .jsonl, .csv, .tsv or .parquet, or set \
+             format",
+            path.display()
         ))),
     }
 }
 
-fn unreadable(path: &Path, e: &std::io::Error) -> Error {
-    let why = match e.kind() {
-        std::io::ErrorKind::NotFound => "no such file".to_string(),
-        _ => e.to_string(),
-    };
-    Error::input(format!("{}: {why}", path.display()))
+/// Returns the format of each file, an unknown one as `None`: a part of the cache key.
+pub fn formats(files: &Files, given: Option<Format>) -> Vec<Option<Format>> {
+    files.paths().iter().map(|path| format_of(path, given).ok()).collect()
 }
 
 #[cfg(test)]
@@ -199,8 +232,8 @@ mod tests {
     fn source(dir: &tempfile::TempDir, name: &str, content: &[u8]) -> Source {
         let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
-        let fields = Fields::default();
-        Source { path, format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error }
+        let (files, fields) = (path.into(), Fields::default());
+        Source { files, format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error }
     }
 
     #[test]
@@ -212,7 +245,7 @@ mod tests {
         let error = read(&source).unwrap_err();
         assert_eq!(error.kind(), Kind::Input);
         let message = error.to_string();
-        assert!(message.starts_with(&format!("{}:2: no column \"text\"", source.path.display())), "{message}");
+        assert!(message.starts_with(&format!("{}:2: no column \"text\"", source.files)), "{message}");
         assert!(message.contains(":11: ") && !message.contains(":12: "), "{message}");
         assert!(message.contains("and 3 more") && message.contains("on_bad_record"), "{message}");
         let prediction = Source { fields: Fields { label: None, ..Fields::default() }, ..source.clone() };
@@ -222,7 +255,7 @@ mod tests {
         source.on_bad_record = OnBad::Skip;
         let records = read(&source).unwrap();
         assert_eq!((records.records.len(), records.skipped.len(), records.skipped[0].0), (1, 13, 2));
-        assert_eq!(records.bytes_hash, hash_file(&source.path).unwrap());
+        assert_eq!(records.hashes, [hash_file(&source.files.paths()[0]).unwrap()]);
     }
 
     #[test]
@@ -234,11 +267,7 @@ mod tests {
             let message = read(&source).unwrap_err().to_string();
             let expected = "no column \"text\"; the record has \"sentence\": set text_column \
                             (100 of 100 records: lines 1, 2, 3, ...)";
-            assert_eq!(
-                message,
-                format!("{}:1: {expected}", source.path.display()),
-                "without advice to skip all records"
-            );
+            assert_eq!(message, format!("{}:1: {expected}", source.files), "without advice to skip all records");
         }
         let content = "{}\n{\"text\": \"a\", \"label\": 1}\n{}\n[]\n";
         let message = read(&source(&dir, "b.jsonl", content.as_bytes())).unwrap_err().to_string();
@@ -247,12 +276,38 @@ mod tests {
     }
 
     #[test]
-    fn a_json_array_is_an_error() {
+    fn a_json_array_is_a_list_of_records() {
         let dir = tempfile::tempdir().unwrap();
-        for content in ["[{\"text\": \"a\", \"label\": 1}]", "\n[\n  {\n    \"text\": \"a\"\n  }\n]\n"] {
-            let message = read(&source(&dir, "a.json", content.as_bytes())).unwrap_err().to_string();
-            assert!(message.contains("a.json: a JSON array, expected one object per line"), "{message}");
+        let content = "[\n{\"text\": \"a\", \"label\": 1},\n{\"text\": \"b\", \"label\": 2, \"label\": 3}]";
+        for name in ["a.json", "a.jsonl"] {
+            let source = Source { on_bad_record: OnBad::Skip, ..source(&dir, name, content.as_bytes()) };
+            let read = read(&source).unwrap();
+            assert_eq!((read.records[0].line, read.records[0].text.as_str()), (2, "a"));
+            assert_eq!(read.skipped, [(3, "the key \"label\" is there twice: keep one of them".to_owned())]);
         }
+    }
+
+    #[test]
+    fn several_files_are_read_in_order_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = |text: &str| format!("{{\"text\": {text:?}, \"label\": 1}}\n");
+        source(&dir, "a.jsonl", (content("a") + "{}\n").as_bytes());
+        source(&dir, "b.csv", b"text;label\nb;1\n;\n");
+        source(&dir, "c.tsv", b"");
+        let files = Files::find(&["a.jsonl", "b.csv", "c.tsv"].map(|name| dir.path().join(name))).unwrap();
+        let mut source = Source { files, ..source(&dir, "d.jsonl", content("d").as_bytes()) };
+        let message = read(&source).unwrap_err().to_string();
+        let expected = [
+            "/a.jsonl:2: no column \"text\": the record is empty\n",
+            "/b.csv:3: the label (column \"label\") is empty\n",
+        ];
+        assert!(expected.iter().all(|says| message.contains(says)), "{message}");
+        source.on_bad_record = OnBad::Skip;
+        let all = read(&source).unwrap();
+        assert_eq!(all.records.iter().map(|record| record.text.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(source.files.line(all.skipped[1].0), format!("{}:3", dir.path().join("b.csv").display()));
+        assert_eq!(all.remarks, ["b.csv: separated by semicolons", "c.tsv is empty"]);
+        assert_eq!(all.hashes.len(), 3);
     }
 
     #[test]
@@ -267,10 +322,10 @@ mod tests {
     #[test]
     fn unreadable_files_are_errors_with_a_reason() {
         let dir = tempfile::tempdir().unwrap();
-        let missing = Source { path: dir.path().join("none.csv"), ..source(&dir, "a.csv", b"") };
+        let missing = Source { files: dir.path().join("none.csv").into(), ..source(&dir, "a.csv", b"") };
         assert!(read(&missing).unwrap_err().to_string().ends_with("none.csv: no such file"));
         let message = |name, content: &[u8]| read(&source(&dir, name, content)).unwrap_err().to_string();
-        assert!(message("a.parquet", b"x").contains("set format"));
+        assert!(message("a.xyz", b"x").contains("set format"));
         assert!(message("a.tsv", b"\xff\xfea\0").contains("UTF-16"));
     }
 

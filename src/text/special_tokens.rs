@@ -65,6 +65,16 @@ impl SpecialTokens {
         Ok(SpecialTokens(Special::ALL.map(named)))
     }
 
+    /// Prefers these texts to the ids of `config.json`: the defaults of a tokenizer class.
+    pub(super) fn with_defaults(mut self, defaults: Vec<(Special, String)>) -> Self {
+        for (special, text) in defaults {
+            if !matches!(self.0[special as usize], Some(Named::Text(_))) {
+                self.0[special as usize] = Some(Named::Text(text));
+            }
+        }
+        self
+    }
+
     /// Returns the id of a special token; `id_of` maps a token to its id.
     pub(super) fn id(&self, special: Special, id_of: impl Fn(&str) -> Option<u32>) -> Option<u32> {
         match &self.0[special as usize] {

@@ -1,99 +1,64 @@
-//! CSV and TSV: rows of fields, with or without a header.
+//! CSV and TSV as records, with or without a header.
 
+use super::cells::{Row, Rows, twice};
+use super::input::Input;
 use super::jsonl::each_once;
-use super::record::{Parsed, RawLabel, Record, Source, lines, quoted, utf8};
+use super::record::{Format, RawLabel, Record, Source, quoted};
+use super::records::Records;
 use crate::error::{Error, Result};
-use csv::ByteRecord;
 
-/// Parses comma-separated rows; empty lines are skipped. Also returns
-/// [`Records::guessed`](super::records::Records::guessed).
+/// Reads rows as records; empty lines are skipped.
 ///
 /// # Errors
-/// A header without the requested columns; an unclosed quote.
-pub(super) fn parse_csv(content: &[u8], source: &Source) -> Result<(Vec<Parsed>, Option<usize>)> {
-    let mut table = Table::new(source);
-    each_of_csv(content, source, |line, row| table.row(line, row))?;
-    Ok((table.rows, table.guessed))
-}
-
-/// Calls `each` with the line and the fields of every row.
-fn each_of_csv(
-    content: &[u8],
-    source: &Source,
-    mut each: impl FnMut(usize, Result<Vec<&str>, String>) -> Result<()>,
-) -> Result<()> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(content);
-    let mut row = ByteRecord::new();
-    // The line number is counted here, because the reader's count ignores preceding blank lines and the LF of a CRLF.
-    let (mut line, mut counted) = (1, 0);
-    while reader.read_byte_record(&mut row).map_err(|e| error(source, line, &e.to_string()))? {
-        let from = row.position().map_or(counted, |p| p.byte() as usize);
-        let start = from + content[from..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
-        line += newlines(&content[counted..start]);
-        counted = start;
-        let end = reader.position().byte() as usize;
-        // With a missing quote, the reader reads the rest of the file as one field.
-        let raw = content[start..end].trim_ascii_end();
-        if end == content.len() && newlines(raw) > 0 && raw.iter().filter(|&&b| b == b'"').count() % 2 == 1 {
-            return Err(error(source, line, "unclosed quote in this record; close it, or escape it by doubling it"));
-        }
-        let fields: Result<Vec<&str>, String> = row.iter().map(utf8).collect();
-        each(line, fields)?;
+/// A header without the requested columns, or with a column twice.
+pub(super) fn read(input: &mut Input, source: &Source, format: Format, into: &mut Records) -> Result<()> {
+    let mut rows = rows(input, source, format)?;
+    let mut table = Table { source, columns: None };
+    while let Some((line, row)) = rows.next()? {
+        table.row(line, row, into)?;
     }
+    into.remarks.extend(rows.remarks());
     Ok(())
 }
 
-/// Parses tab-separated rows without quoting; empty lines are skipped. Also returns
-/// [`Records::guessed`](super::records::Records::guessed).
-pub(super) fn parse_tsv(content: &[u8], source: &Source) -> Result<(Vec<Parsed>, Option<usize>)> {
-    let mut table = Table::new(source);
-    each_of_tsv(content, |line, row| table.row(line, row))?;
-    Ok((table.rows, table.guessed))
-}
-
-fn each_of_tsv(content: &[u8], mut each: impl FnMut(usize, Result<Vec<&str>, String>) -> Result<()>) -> Result<()> {
-    let mut rows = lines(content).filter(|(_, bytes)| !bytes.is_empty());
-    rows.try_for_each(|(line, bytes)| each(line, utf8(bytes).map(|text| text.split('\t').collect())))
+fn rows<'r, 'i>(input: &'r mut Input<'i>, source: &Source, format: Format) -> Result<Rows<'r, 'i>> {
+    if format == Format::Tsv {
+        return Ok(Rows::tsv(input));
+    }
+    let fields = &source.fields;
+    let names = [Some(&fields.text), fields.text_pair.as_ref(), fields.label.as_ref()];
+    let known: Vec<&str> = names.into_iter().flatten().map(String::as_str).collect();
+    Rows::csv(input, &known, source.columns.as_ref().map(Vec::len))
 }
 
 /// Column names as in the file, and the values of these columns for each row.
 pub type Named<T> = (Vec<String>, Vec<Vec<T>>);
 
-/// Returns the values of other columns for the rows that [`parse_csv`] or [`parse_tsv`] returns.
-pub(super) fn columns(content: &[u8], source: &Source, is_csv: bool, wanted: &[String]) -> Result<Named<String>> {
-    let table = Table::new(source);
-    let (mut indices, mut found_names, mut rows): (Option<Vec<usize>>, _, _) = (None, wanted.to_vec(), Vec::new());
-    let each = |line: usize, row: Result<Vec<&str>, String>| {
-        let row = row.map_err(|why| error(source, line, &why))?;
-        let indices = match &indices {
-            Some(indices) => indices,
-            None => {
-                let (Columns { names, .. }, is_header) = table.resolve_columns(line, &row)?;
-                let index = |name: &String| {
-                    let none = || error(source, line, &format!("no column {name:?}; found {}", quoted(&names)));
-                    position(&names, name).ok_or_else(none)
-                };
-                let found = indices.insert(wanted.iter().map(index).collect::<Result<_>>()?);
-                found_names = found.iter().map(|&at| names[at].clone()).collect();
-                if is_header {
-                    return Ok(());
-                }
-                found
+/// Returns the values of other columns for the rows that [`read`] returns.
+pub(super) fn columns(input: &mut Input, source: &Source, format: Format, wanted: &[String]) -> Result<Named<String>> {
+    let mut found: Option<(Vec<String>, Vec<usize>)> = None;
+    let mut values = Vec::new();
+    let table = Table { source, columns: None };
+    let mut rows = rows(input, source, format)?;
+    while let Some((line, row)) = rows.next()? {
+        let row = row.map_err(|why| source.files.error(line, &why))?;
+        if found.is_none() {
+            let (Columns { names, .. }, is_header) = table.resolve_columns(line, &row)?;
+            let index = |name: &String| {
+                let none = || source.files.error(line, &format!("no column {name:?}; found {}", quoted(&names)));
+                position(&names, name).ok_or_else(none)
+            };
+            let indices = wanted.iter().map(index).collect::<Result<Vec<usize>>>()?;
+            found = Some((indices.iter().map(|&at| names[at].clone()).collect(), indices));
+            if is_header {
+                continue;
             }
-        };
-        rows.push(indices.iter().map(|&at| row.get(at).copied().unwrap_or_default().to_owned()).collect());
-        Ok(())
-    };
-    if is_csv { each_of_csv(content, source, each) } else { each_of_tsv(content, each) }?;
-    Ok((found_names, rows))
-}
-
-fn error(source: &Source, line: usize, why: &str) -> Error {
-    Error::input(format!("{}:{line}: {why}", source.path.display()))
-}
-
-fn newlines(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|&&b| b == b'\n').count()
+        }
+        if let Some((_, indices)) = &found {
+            values.push(indices.iter().map(|&at| row.get(at).cloned().unwrap_or_default()).collect());
+        }
+    }
+    Ok((found.map_or_else(|| wanted.to_vec(), |(names, _)| names), values))
 }
 
 /// The indices of the requested columns.
@@ -137,7 +102,7 @@ impl Columns {
         }
     }
 
-    fn record(&self, line: usize, row: &[&str]) -> Result<Record, String> {
+    fn record(&self, line: usize, row: &[String]) -> Result<Record, String> {
         let wanted = [Some(self.text), self.text_pair, self.label].into_iter().flatten();
         let needed = wanted.clone().max().unwrap_or(0) + 1;
         if row.len() < needed {
@@ -154,9 +119,9 @@ impl Columns {
         }
         Ok(Record {
             line,
-            text: row[self.text].to_string(),
-            text_pair: self.text_pair.map(|i| row[i].to_string()),
-            labels: self.label.map_or(Ok(Vec::new()), |i| self.labels(row[i], &self.names[i]))?,
+            text: row[self.text].clone(),
+            text_pair: self.text_pair.map(|i| row[i].clone()),
+            labels: self.label.map_or(Ok(Vec::new()), |i| self.labels(&row[i], &self.names[i]))?,
         })
     }
 
@@ -173,20 +138,14 @@ impl Columns {
     }
 }
 
-/// Collects rows; the first row determines the columns.
+/// A table whose first row determines the columns.
 struct Table<'a> {
     source: &'a Source,
     columns: Option<Columns>,
-    rows: Vec<Parsed>,
-    guessed: Option<usize>,
 }
 
-impl<'a> Table<'a> {
-    fn new(source: &'a Source) -> Self {
-        Table { source, columns: None, rows: Vec::new(), guessed: None }
-    }
-
-    fn row(&mut self, line: usize, row: Result<Vec<&str>, String>) -> Result<()> {
+impl Table<'_> {
+    fn row(&mut self, line: usize, row: Row, into: &mut Records) -> Result<()> {
         let columns = match (&self.columns, &row) {
             (Some(columns), _) => columns,
             (None, Err(why)) => return Err(self.error(line, why)),
@@ -196,17 +155,17 @@ impl<'a> Table<'a> {
                 if is_header {
                     return Ok(());
                 }
-                self.guessed = self.source.header.is_none().then_some(line);
+                into.guessed = into.guessed.or(self.source.header.is_none().then_some(line));
                 columns
             }
         };
         let record = row.and_then(|row| columns.record(line, &row));
-        self.rows.push(record.map_err(|why| (line, why)));
+        into.push(record.map_err(|why| (line, why)));
         Ok(())
     }
 
     /// Returns the columns, and whether the first row of the file is a header.
-    fn resolve_columns(&self, line: usize, first: &[&str]) -> Result<(Columns, bool)> {
+    fn resolve_columns(&self, line: usize, first: &[String]) -> Result<(Columns, bool)> {
         let fields = &self.source.fields;
         let names: Vec<String> = first.iter().map(|name| name.trim().to_string()).collect();
         let contains = |name: &String| position(&names, name).is_some();
@@ -228,6 +187,9 @@ impl<'a> Table<'a> {
                 return Err(self.error(line, &why));
             }
         };
+        if header {
+            twice(&names).map_err(|why| self.error(line, &why))?;
+        }
         let names = match (header, &self.source.columns) {
             (true, _) => names,
             (false, Some(columns)) => columns.clone(),
@@ -256,18 +218,40 @@ impl<'a> Table<'a> {
     }
 
     fn error(&self, line: usize, why: &str) -> Error {
-        error(self.source, line, why)
+        self.source.files.error(line, why)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::records::{Fields, OnBad};
+    use super::super::records::{Fields, OnBad, Parsed};
     use super::*;
 
     fn source() -> Source {
         let fields = Fields::default();
-        Source { path: "f".into(), format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error }
+        Source { files: "f".into(), format: None, columns: None, header: None, fields, on_bad_record: OnBad::Error }
+    }
+
+    /// Reads a file with this content, named `f` in messages.
+    fn of(content: &[u8], source: &Source, format: Format) -> Result<(Vec<Parsed>, Option<usize>)> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, content).unwrap();
+        let (remarks, hashes) = (Vec::new(), Vec::new());
+        let mut records = Records { records: Vec::new(), skipped: Vec::new(), guessed: None, remarks, hashes };
+        super::read(&mut Input::open(&path, 0).unwrap(), source, format, &mut records)?;
+        let mut all: Vec<Parsed> = records.records.into_iter().map(Ok).collect();
+        all.extend(records.skipped.into_iter().map(Err));
+        all.sort_by_key(|row| row.as_ref().map_or_else(|(line, _)| *line, |record| record.line));
+        Ok((all, records.guessed))
+    }
+
+    fn parse_csv(content: &[u8], source: &Source) -> Result<(Vec<Parsed>, Option<usize>)> {
+        of(content, source, Format::Csv)
+    }
+
+    fn parse_tsv(content: &[u8], source: &Source) -> Result<(Vec<Parsed>, Option<usize>)> {
+        of(content, source, Format::Tsv)
     }
 
     /// Formats each record as `line:text|pair|label`, and each invalid one as `line!why`.
@@ -320,6 +304,14 @@ mod tests {
     }
 
     #[test]
+    fn a_column_twice_is_an_error() {
+        let message = parse_csv(b"\ntext,label,label\na,1,2\n", &source()).unwrap_err().to_string();
+        assert!(message.starts_with("f:2: the header has the column \"label\" twice"), "{message}");
+        assert!(parse_tsv(b"text\tid\tlabel\tid\na\t1\t2\t3\n", &source()).is_err(), "a column that is not read");
+        assert_eq!(show(parse_csv(b",text,label,\n1,a,2,\n", &source())), ["2:a|-|2"], "without names");
+    }
+
+    #[test]
     fn prediction_needs_only_the_text() {
         let fields = Fields { label: None, ..Fields::default() };
         let source = Source { fields, ..source() };
@@ -368,8 +360,8 @@ mod tests {
 
     #[test]
     fn an_unclosed_quote_is_an_error() {
-        let message = parse_csv(b"text,label\na,1\n\"b,1\nc,1\n", &source()).unwrap_err().to_string();
-        assert!(message.starts_with("f:3: unclosed quote"), "{message}");
+        let rows = show(parse_csv(b"text,label\na,1\n\"b,1\nc,1\n", &source()));
+        assert!(rows[1].starts_with("3!unclosed quote") && rows[2] == "4:c|-|1", "{rows:?}");
         assert_eq!(show(parse_csv(b"text,label\na 5\" pipe,1\n", &source())), ["2:a 5\" pipe|-|1"]);
     }
 

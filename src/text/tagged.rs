@@ -1,21 +1,23 @@
 //! Reads token classification data (words with tags) from CoNLL and JSONL files.
 
+use super::files::Files;
+use super::input::{Input, extension};
 pub use super::record::Tagged;
-use super::records::{File, OnBad, Parsed, Records, lines, utf8};
-use super::{conll, gzip, jsonl};
+use super::records::{self, Format, OnBad, Records, utf8};
+use super::{conll, jsonl};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
-use std::path::PathBuf;
+use std::path::Path;
 
-/// A file of sentences, and how to read it.
+/// Files of sentences, and how to read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaggedSource {
-    pub path: PathBuf,
-    /// `None`: by the extension (`.jsonl`, `.ndjson`, `.json`; `.conll`, `.bio`, `.iob`, `.tsv`, `.txt`).
+    pub files: Files,
+    /// `None`: by the extension (`.jsonl`, `.ndjson`, `.json`; `.parquet`, `.arrow`, `.feather`, `.ipc`; `.conll`, `.bio`, `.iob`, `.tsv`, `.txt`).
     pub format: Option<TaggedFormat>,
-    /// The JSONL column with the list of words.
+    /// The column with the list of words.
     pub words: String,
-    /// The JSONL column with the list of tags. `None`: no tags are read in any format, as for prediction.
+    /// The column with the list of tags. `None`: no tags are read in any format, as for prediction.
     pub tags: Option<String>,
     pub on_bad_record: OnBad,
 }
@@ -26,8 +28,8 @@ pub enum TaggedFormat {
     /// One word per line: the first column is the word, the last one the tag, separated by tabs or spaces. Blank lines
     /// separate sentences; `-DOCSTART-` lines are skipped.
     Conll,
-    /// One JSON object per line with a list of words and a list of tags of the same length.
-    Jsonl,
+    /// Records with a list of words and a list of tags of the same length.
+    Records(Format),
     /// One sentence per line, words separated by spaces; without tags.
     Sentences,
 }
@@ -39,39 +41,46 @@ pub enum TaggedFormat {
 /// extension; invalid records with [`OnBad::Error`], such as a word without a tag, listed with file and lines; no valid
 /// record.
 pub fn read(source: &TaggedSource) -> Result<Records<Tagged>> {
-    let mut format = format_of(source)?;
-    let file = File::open(&source.path)?;
-    if source.format.is_none() && source.tags.is_none() && gzip::extension(&source.path) == "txt" {
-        format =
-            detect_format(file.content()).map_err(|why| Error::input(format!("{}: {why}", source.path.display())))?;
-    }
-    let parsed = match format {
-        TaggedFormat::Sentences if source.tags.is_some() => {
+    let labelled = source.tags.is_some();
+    records::gather(&source.files, source.on_bad_record, labelled, |input, into| match file_format(input, source)? {
+        TaggedFormat::Sentences if labelled => {
             let why = "plain text has no tags; use CoNLL or JSONL";
-            return Err(Error::input(format!("{}: {why}", source.path.display())));
+            Err(Error::input(format!("{}: {why}", input.path().display())))
         }
-        TaggedFormat::Sentences => sentences(file.content()),
-        TaggedFormat::Conll => conll::parse(file.content(), source.tags.is_some()),
-        TaggedFormat::Jsonl => jsonl::records(file.json_lines()?, |line, map| record(line, &map, source)),
-    };
-    file.collect(parsed, source.on_bad_record, source.tags.is_some())
+        TaggedFormat::Sentences => sentences(input, into),
+        TaggedFormat::Conll => conll::read(input, labelled, into),
+        TaggedFormat::Records(format) => records::objects(input, format, |line, map| record(line, &map, source), into),
+    })
 }
 
-/// Parses the sentences of plain text; blank lines are skipped.
-fn sentences(content: &[u8]) -> Vec<Parsed<Tagged>> {
-    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
-    let parse = |(line, bytes): (usize, &[u8])| match utf8(bytes) {
-        Ok(text) => Ok(Tagged { line, words: words(text), tags: Vec::new() }),
-        Err(why) => Err((line, why)),
-    };
-    let is_empty = |sentence: &Parsed<Tagged>| sentence.as_ref().is_ok_and(|sentence| sentence.words.is_empty());
-    lines(content).map(parse).filter(|sentence| !is_empty(sentence)).collect()
+/// Returns the format of a file; without tags, `.txt` may be CoNLL or plain text.
+fn file_format(input: &Input, source: &TaggedSource) -> Result<TaggedFormat> {
+    let path = input.path();
+    if source.format.is_none() && source.tags.is_none() && extension(path) == "txt" {
+        let content = Input::open(path, 0)?.content()?;
+        return detect_format(&content).map_err(|why| Error::input(format!("{}: {why}", path.display())));
+    }
+    format_of(path, source.format)
+}
+
+/// Reads the sentences of plain text; blank lines are skipped.
+fn sentences(input: &mut Input, into: &mut Records<Tagged>) -> Result<()> {
+    let base = input.number(0);
+    while let Some((line, bytes)) = input.next_line()? {
+        let line = base + line;
+        let words = utf8(bytes).map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        if words.as_ref().is_ok_and(Vec::is_empty) {
+            continue;
+        }
+        into.push(words.map(|words| Tagged { line, words, tags: Vec::new() }).map_err(|why| (line, why)));
+    }
+    Ok(())
 }
 
 /// Detects whether a `.txt` file read without tags is CoNLL (one word per line, blank lines between sentences) or plain
 /// text. The error asks for the format if both are possible.
 fn detect_format(content: &[u8]) -> Result<TaggedFormat, &'static str> {
-    let rows = lines(content).map(|(_, row)| row.trim_ascii()).filter(|row| !row.starts_with(b"-DOCSTART-"));
+    let rows = content.split(|&b| b == b'\n').map(<[u8]>::trim_ascii).filter(|row| !row.starts_with(b"-DOCSTART-"));
     let rows: Vec<&[u8]> = rows.collect();
     let columns = |row: &[u8]| row.split(u8::is_ascii_whitespace).filter(|cell| !cell.is_empty()).count();
     let paragraphs: Vec<&[&[u8]]> = rows.split(|row| row.is_empty()).filter(|rows| !rows.is_empty()).collect();
@@ -94,18 +103,20 @@ fn detect_format(content: &[u8]) -> Result<TaggedFormat, &'static str> {
     }
 }
 
-/// Returns the format of a source: `source.format`, else from the extension.
+/// Returns the format of a file: the `given` one, else from the extension.
 ///
 /// # Errors
 /// No format and an unknown extension (exit 2).
-pub fn format_of(source: &TaggedSource) -> Result<TaggedFormat> {
-    match (source.format, gzip::extension(&source.path).as_str()) {
+pub fn format_of(path: &Path, given: Option<TaggedFormat>) -> Result<TaggedFormat> {
+    match (given, extension(path).as_str()) {
         (Some(format), _) => Ok(format),
-        (None, "jsonl" | "ndjson" | "json") => Ok(TaggedFormat::Jsonl),
+        (None, "jsonl" | "ndjson" | "json") => Ok(TaggedFormat::Records(Format::Jsonl)),
+        (None, "parquet") => Ok(TaggedFormat::Records(Format::Parquet)),
+        (None, "arrow" | "feather" | "ipc") => Ok(TaggedFormat::Records(Format::Arrow)),
         (None, "conll" | "bio" | "iob" | "tsv" | "txt") => Ok(TaggedFormat::Conll),
         _ => Err(Error::input(format!(
             "{}: unknown file extension; rename the file to .conll or .jsonl, or set format",
-            source.path.display()
+            path.display()
         ))),
     }
 }
@@ -134,7 +145,7 @@ mod tests {
         let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
         let (words, tags) = ("words".into(), Some("tags".into()));
-        TaggedSource { path, format: None, words, tags, on_bad_record: OnBad::Error }
+        TaggedSource { files: path.into(), format: None, words, tags, on_bad_record: OnBad::Error }
     }
 
     #[test]
@@ -166,7 +177,7 @@ mod tests {
         let jsonl = read(&source(&dir, "a.jsonl", &content)).unwrap();
         assert_eq!(conll.records, jsonl.records);
         assert_eq!(conll.records[1].line, 4);
-        assert_ne!(conll.bytes_hash, jsonl.bytes_hash);
+        assert_ne!(conll.hashes, jsonl.hashes);
     }
 
     #[test]
@@ -188,7 +199,7 @@ mod tests {
             let content = format!("{{\"words\": [\"a\"], \"tags\": [3]}}\n{line}\n");
             let source = source(&dir, "a.jsonl", &content);
             let message = read(&source).unwrap_err().to_string();
-            let place = format!("{}:2: ", source.path.display());
+            let place = format!("{}:2: ", source.files);
             assert!(message.starts_with(&place) && message.contains(expected), "{line}: {message}");
             let read = read(&TaggedSource { on_bad_record: OnBad::Skip, ..source }).unwrap();
             assert_eq!((read.records[0].tags[0].as_str(), read.skipped.len()), ("3", 1));
@@ -200,7 +211,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let source = source(&dir, "a.conll", "a O\n\nb B-x\nc\n");
         let message = read(&source).unwrap_err().to_string();
-        assert!(message.starts_with(&format!("{}:4: the word \"c\" has no tag\n", source.path.display())), "{message}");
+        assert!(message.starts_with(&format!("{}:4: the word \"c\" has no tag\n", source.files)), "{message}");
         let read = read(&TaggedSource { tags: None, ..source }).unwrap();
         assert_eq!(read.records[1].words, ["b", "c"], "valid if tags are not read");
     }

@@ -4,8 +4,8 @@
 //! configuration sets the truncation.
 
 use super::parallel::on_all_cores;
+use super::pretrained::{self, Pretrained};
 use super::special_tokens::SpecialTokens;
-use super::wordpiece;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, TruncationDirection};
@@ -18,6 +18,8 @@ pub struct Tokenizer {
     pub(super) processor: Option<PostProcessorWrapper>,
     pub(super) folder: PathBuf,
     pub(super) special: SpecialTokens,
+    /// Where a long text is truncated (`truncation_side`).
+    side: TruncationDirection,
 }
 
 /// One encoded input, special tokens included.
@@ -31,23 +33,28 @@ pub struct Encoded {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a Hugging Face folder, or else `vocab.txt` (older BERT folders).
+    /// Loads the tokenizer of a Hugging Face folder as `transformers` does: from `tokenizer.json` or the files of a slow
+    /// tokenizer, and the settings beside them.
     ///
     /// # Errors
-    /// Neither file exists, or a file is invalid, including those that define special tokens (exit 2).
+    /// Exit 2: the folder has no tokenizer, an invalid one, or one that cannot be rebuilt.
     pub fn from_folder(dir: &Path) -> Result<Self> {
-        let path = dir.join("tokenizer.json");
-        let mut inner = match path.exists() {
-            true => tokenizers::Tokenizer::from_file(&path).map_err(|e| {
-                Error::input(format!("{}: invalid tokenizer: {e}; save it again with transformers", path.display()))
-            })?,
-            false => wordpiece::from_vocabulary(dir)?,
-        };
+        let Pretrained { tokenizer: mut inner, defaults, truncates_left, .. } = pretrained::load(dir)?;
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
+        inner.with_truncation(None).map_err(failed)?;
         let processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<PostProcessorWrapper>);
-        Ok(Tokenizer { inner, processor, folder: dir.to_owned(), special: SpecialTokens::of_folder(dir)? })
+        let special = SpecialTokens::of_folder(dir)?.with_defaults(defaults);
+        let side = if truncates_left { TruncationDirection::Left } else { TruncationDirection::Right };
+        Ok(Tokenizer { inner, processor, folder: dir.to_owned(), special, side })
+    }
+
+    /// Returns the files that a folder without `tokenizer.json` needs besides its own: name and content.
+    ///
+    /// # Errors
+    /// As [`Self::from_folder`].
+    pub fn missing_files(dir: &Path) -> Result<Vec<(&'static str, String)>> {
+        pretrained::missing_files(dir)
     }
 
     /// Encodes one text, or a pair, truncated to `max_length` tokens, special tokens included. Pairs are truncated as
@@ -119,9 +126,9 @@ impl Tokenizer {
         kept: (usize, usize),
     ) -> Result<(Encoded, Vec<Option<u32>>)> {
         let lengths = (first.len(), second.as_ref().map_or(0, |s| s.len()));
-        truncate(&mut first, kept.0);
+        self.truncate(&mut first, kept.0);
         if let Some(second) = &mut second {
-            truncate(second, kept.1);
+            self.truncate(second, kept.1);
             second.set_type_ids(vec![1; kept.1]);
         }
         let encoding = self.post_process(first, second)?;
@@ -139,6 +146,12 @@ impl Tokenizer {
     /// As [`Self::encode`], for the first input that fails.
     pub fn encode_batch(&self, inputs: &[(&str, Option<&str>)], max_length: usize) -> Result<Vec<Encoded>> {
         on_all_cores(inputs, |&(text, pair)| self.encode(text, pair, max_length)).into_iter().collect()
+    }
+
+    /// Truncates an encoding and drops the overflow.
+    fn truncate(&self, encoding: &mut Encoding, length: usize) {
+        encoding.truncate(length, 0, self.side);
+        encoding.take_overflowing();
     }
 
     pub(super) fn post_process(
@@ -167,25 +180,24 @@ impl Tokenizer {
         self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
     }
 
-    /// Returns the BLAKE3 hash of all that [`Self::from_folder`] reads, without building a tokenizer.
+    /// Returns the BLAKE3 hash of all files that determine the tokens and the chat template, without building a
+    /// tokenizer.
     ///
     /// # Errors
-    /// As [`Self::from_folder`] for files that are missing or unreadable.
+    /// The folder has no file of a tokenizer; a file is unreadable (exit 2).
     pub fn fingerprint_of(dir: &Path) -> Result<[u8; 32]> {
-        let path = dir.join("tokenizer.json");
-        let tokenizer = match path.exists() {
-            true => {
-                let bytes = std::fs::read(&path).map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
-                Error::refuse_lfs_pointer(&path, &bytes)?;
-                *blake3::hash(&bytes).as_bytes()
-            }
-            false => wordpiece::fingerprint(dir)?,
-        };
-        // These files may contain a chat template; a missing file is hashed as empty.
-        let files = ["tokenizer_config.json", "chat_template.jinja"].map(|name| std::fs::read(dir.join(name)));
-        let files = files.map(|bytes| blake3::hash(&bytes.unwrap_or_default()));
+        let mut hashes = Vec::new();
+        for name in pretrained::FILES.iter().filter(|name| dir.join(name).exists()) {
+            let path = dir.join(name);
+            let bytes = std::fs::read(&path).map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
+            Error::refuse_lfs_pointer(&path, &bytes)?;
+            hashes.push((name, blake3::hash(&bytes)));
+        }
+        if hashes.iter().all(|(name, _)| !pretrained::is_vocabulary(name)) {
+            pretrained::load(dir)?;
+        }
         // The debug format quotes strings, so that different values cannot collide.
-        let all = format!("{:?}", (tokenizer, SpecialTokens::of_folder(dir)?, files));
+        let all = format!("{:?}", (hashes, pretrained::model_class(dir)?, SpecialTokens::of_folder(dir)?));
         Ok(*blake3::hash(all.as_bytes()).as_bytes())
     }
 }
@@ -193,12 +205,6 @@ impl Tokenizer {
 /// Converts an unexpected error of the tokenizer.
 pub(super) fn failed(e: tokenizers::Error) -> Error {
     Error::other(format!("the tokenizer failed: {e}"))
-}
-
-/// Truncates an encoding and drops the overflow.
-fn truncate(encoding: &mut Encoding, length: usize) {
-    encoding.truncate(length, 0, TruncationDirection::Right);
-    encoding.take_overflowing();
 }
 
 /// Returns the truncated lengths of two texts of `a` and `b` tokens whose sum is at most `limit`.
@@ -244,7 +250,7 @@ pub(crate) mod tests {
     #[test]
     fn padding_and_truncation_of_the_file_are_ignored() {
         let (dir, other) = (folder(), tempfile::tempdir().unwrap());
-        let mut inner = wordpiece::from_vocabulary(dir.path()).unwrap();
+        let mut inner = pretrained::load(dir.path()).unwrap().tokenizer;
         let strategy = tokenizers::PaddingStrategy::Fixed(16);
         inner.with_padding(Some(tokenizers::PaddingParams { strategy, ..Default::default() }));
         inner.with_truncation(Some(TruncationParams { max_length: 3, ..Default::default() })).unwrap();
@@ -287,7 +293,7 @@ pub(crate) mod tests {
     #[test]
     fn a_tokenizer_without_special_tokens_has_segments_too() {
         let (dir, other) = (folder(), tempfile::tempdir().unwrap());
-        let mut inner = wordpiece::from_vocabulary(dir.path()).unwrap();
+        let mut inner = pretrained::load(dir.path()).unwrap().tokenizer;
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         inner.save(other.path().join("tokenizer.json"), false).unwrap();
         let encoded = Tokenizer::from_folder(other.path()).unwrap().encode("a b", Some("c d e"), 4).unwrap();
@@ -298,7 +304,7 @@ pub(crate) mod tests {
     #[test]
     fn a_template_determines_the_segments() {
         let (dir, other) = (folder(), tempfile::tempdir().unwrap());
-        let mut inner = wordpiece::from_vocabulary(dir.path()).unwrap();
+        let mut inner = pretrained::load(dir.path()).unwrap().tokenizer;
         let mut template = TemplateProcessing::builder();
         template.try_single("$A:0 [SEP]:0 [CLS]:2").unwrap().try_pair("$A:0 [SEP]:0 $B:1 [SEP]:1 [CLS]:2").unwrap();
         let template = template.special_tokens(vec![("[CLS]", 2), ("[SEP]", 3)]).build().unwrap();
@@ -328,7 +334,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         for message in [Tokenizer::from_folder(dir.path()).err(), Tokenizer::fingerprint_of(dir.path()).err()] {
             let message = message.unwrap().to_string();
-            assert!(message.contains("no tokenizer.json") && message.contains("use_fast=True"), "{message}");
+            assert!(message.contains("no tokenizer.json") && message.contains("save_pretrained"), "{message}");
         }
         std::fs::write(dir.path().join("tokenizer.json"), "{").unwrap();
         assert!(Tokenizer::from_folder(dir.path()).err().unwrap().to_string().contains("invalid tokenizer"));

@@ -18,6 +18,7 @@ use crate::machine::host_name;
 use crate::models::hf_names::HfNames;
 use crate::observe::memory::available_bytes;
 use crate::observe::progress::Phase;
+use crate::text::tokenizer::Tokenizer;
 use crate::train::checkpoint_files::{Files, Share, Sink};
 use crate::train::step::Stepper;
 use crate::train::{optimizer_files, shared_folder};
@@ -291,7 +292,7 @@ impl Checkpoints {
             let settings = self.settings.clone();
             files.queue.push(0, move || {
                 let name = if adapter.is_some() { adapter::MODEL_CONFIG } else { "config.json" };
-                export::write_files(&to, (name, &config), &origin)?;
+                export::write_files(&to, (name, &config), &origin, &Tokenizer::missing_files(&origin)?)?;
                 adapter.map_or(Ok(()), |adapter| adapter.write(&to))?;
                 if let Some(generation) = &generation {
                     folder::write_file(&to.join(export::GENERATION_FILE), &serde_json::to_vec_pretty(generation)?)?;

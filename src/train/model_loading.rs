@@ -107,7 +107,7 @@ impl Declared {
     /// Checks that the model has embeddings for all token ids and segments of the data.
     ///
     /// # Errors
-    /// Exit 2 if tokenizer.json and config.json disagree.
+    /// Exit 2 if the tokenizer and config.json disagree.
     pub fn check_vocabulary(&self, data: &Prepared) -> Result<()> {
         let (limit, segments) = (self.backbone.vocab_size(), self.backbone.segments());
         let facts = &data.facts;
@@ -122,8 +122,8 @@ impl Declared {
             return Ok(());
         }
         Err(Error::input(format!(
-            "{}: tokenizer.json has token ids up to {}, but config.json has vocab_size = {limit}: \
-             use the tokenizer of this model",
+            "{}: the data has token ids up to {}, but config.json has vocab_size = {limit}: use the tokenizer of this \
+             model",
             self.folder.display(),
             facts.vocab_size - 1
         )))

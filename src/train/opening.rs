@@ -11,7 +11,7 @@ use crate::train::memory_fit::{self, MemoryPlan};
 use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, LoadOptions, Source};
 use crate::train::resumed::Resumed;
-use crate::train::session::{Session, declare, one_per_host_first, read_data};
+use crate::train::session::{Session, agree_on_files, declare, one_per_host_first, read_data};
 use crate::train::{dry_run, rank_consistency, settings};
 use serde_json::Value;
 use std::sync::Arc;
@@ -55,7 +55,8 @@ impl Session {
             Tokenizer::fingerprint_of(folder.tokenizer())?;
             Ok((declared, max_length, folder, lora))
         };
-        let (mut declared, max_length, folder, lora) = comm.agree(open(), "reading the model configuration")?;
+        let (mut declared, max_length, folder, lora) =
+            agree_on_files(comm.as_ref(), open(), true, "reading the model configuration")?;
         let mut data = one_per_host_first(comm.as_ref(), "preparing the data", || {
             let data = read_data(&config, max_length, known_labels.clone())?;
             declared.check_vocabulary(&data.train)?;

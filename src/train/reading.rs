@@ -1,8 +1,8 @@
 //! Reads the data files of a run as its configuration says, and derives the head from the data.
 
-use crate::config::{DataConfig, Documents, TaskConfig, TaskKind};
+use crate::config::{DataConfig, DataFiles, Documents, TaskConfig, TaskKind};
 use crate::data::{Encode, Facts, Prepared};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::models::Role;
 use crate::tasks::Head;
 use crate::tasks::answers;
@@ -16,6 +16,7 @@ use crate::tasks::sentence_pairs::SentencePairs;
 use crate::tasks::tagged_words::TaggedWords;
 use crate::tasks::texts::{Target, Texts};
 use crate::text::documents::{Division, DocumentSource};
+use crate::text::files::Files;
 use std::path::Path;
 
 /// The datasets of a run, and the head that they need.
@@ -50,37 +51,35 @@ pub struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Returns the encoder for the file `path`, the value of the setting `key`.
+    /// Returns the encoder for the files that the setting `key` names.
     ///
     /// # Errors
-    /// Exit 2: no such file.
-    pub fn encoder(&self, path: &Path, key: &str) -> Result<Box<dyn Encode>> {
-        if !path.exists() {
-            return Err(Error::input(format!("{key}: no such file: {}", path.display())));
-        }
+    /// Exit 2: no such file; those of [`Files::find`].
+    pub fn encoder(&self, named: &DataFiles, key: &str) -> Result<Box<dyn Encode>> {
+        let files = &Files::find(named.paths()).context(key)?;
         let Reading { max_length, purpose, labels, .. } = self;
         let texts = |target: Target| -> Result<Box<dyn Encode>> {
             let target = if *purpose == Purpose::Predict { Target::None } else { target };
-            Ok(Box::new(Texts { source: self.source(path)?, target, max_length: *max_length }))
+            Ok(Box::new(Texts { source: self.source(files)?, target, max_length: *max_length }))
         };
         match self.task.kind {
             TaskKind::SequenceClassification => texts(Target::Class { labels: labels.clone() }),
             TaskKind::MultiLabel => texts(Target::Flags { labels: labels.clone() }),
             TaskKind::TokenClassification => {
-                let (source, labels) = (self.tagged_source(path)?, labels.clone());
+                let (source, labels) = (self.tagged_source(files)?, labels.clone());
                 Ok(Box::new(TaggedWords { source, labels, max_length: *max_length }))
             }
             TaskKind::MultipleChoice => {
-                Ok(Box::new(Choices { source: self.choice_source(path)?, max_length: *max_length }))
+                Ok(Box::new(Choices { source: self.choice_source(files)?, max_length: *max_length }))
             }
             TaskKind::Regression => texts(Target::Value),
-            TaskKind::Seq2seq => Ok(Box::new(self.parallel_texts(path, key)?)),
+            TaskKind::Seq2seq => Ok(Box::new(self.parallel_texts(files, key)?)),
             TaskKind::CausalLm | TaskKind::Chat if *purpose == Purpose::Predict => {
-                Ok(Box::new(Prompts { source: self.prompts(path), max_length: *max_length }))
+                Ok(Box::new(Prompts { source: self.prompts(files)?, max_length: *max_length }))
             }
-            TaskKind::CausalLm => Ok(Box::new(CausalTexts(self.corpus(path)?))),
+            TaskKind::CausalLm => Ok(Box::new(CausalTexts(self.corpus(files)?))),
             TaskKind::MaskedLm if *purpose == Purpose::Predict => {
-                Ok(Box::new(FillMask { source: self.documents(path, Documents::Lines)?, max_length: *max_length }))
+                Ok(Box::new(FillMask { source: self.documents(files, Documents::Lines)?, max_length: *max_length }))
             }
             TaskKind::MaskedLm => {
                 let masking = MaskingOptions {
@@ -88,15 +87,19 @@ impl Reading<'_> {
                     whole_words: self.task.whole_word_mask.unwrap_or(false),
                 };
                 if !self.pairs_sentences() {
-                    return Ok(Box::new(MaskedTexts { corpus: self.corpus(path)?, masking }));
+                    return Ok(Box::new(MaskedTexts { corpus: self.corpus(files)?, masking }));
                 }
-                let source = DocumentSource::Text { path: path.to_owned(), division: Division::Paragraphs };
+                let source = DocumentSource::Text { files: files.clone(), division: Division::Paragraphs };
                 // The pairs of an evaluation do not depend on the run.
                 let seed = if *purpose == Purpose::Train { self.seed } else { 0 };
                 Ok(Box::new(SentencePairs { source, max_length: *max_length, masking, seed }))
             }
-            TaskKind::Chat => Ok(Box::new(Chat { source: self.conversations(path), max_length: *max_length })),
-            TaskKind::QuestionAnswering => Ok(Box::new(self.questions(path)?)),
+            TaskKind::Chat => Ok(Box::new(Chat {
+                source: self.conversations(files)?,
+                max_length: *max_length,
+                split_turns: self.task.split_turns.unwrap_or(false),
+            })),
+            TaskKind::QuestionAnswering => Ok(Box::new(self.questions(files)?)),
         }
     }
 
@@ -105,9 +108,9 @@ impl Reading<'_> {
     }
 
     /// Returns the documents of a file for a language model.
-    fn corpus(&self, path: &Path) -> Result<Corpus> {
+    fn corpus(&self, files: &Files) -> Result<Corpus> {
         let packing = self.task.packing.unwrap_or(true);
-        Ok(Corpus { source: self.documents(path, Documents::default())?, max_length: self.max_length, packing })
+        Ok(Corpus { source: self.documents(files, Documents::default())?, max_length: self.max_length, packing })
     }
 }
 
@@ -135,18 +138,17 @@ pub fn role(task: &TaskConfig) -> Role {
     }
 }
 
-/// Returns the head for a task on data with these `facts`; `path` is the training file.
+/// Returns the head for a task on data with these `facts`; `files` are the training files.
 ///
 /// # Errors
 /// Exit 2 if there are fewer labels than a classifier needs.
-pub fn head(task: &TaskConfig, facts: &Facts, path: &Path) -> Result<Head> {
+pub fn head(task: &TaskConfig, facts: &Facts, files: &DataFiles) -> Result<Head> {
     let labels = facts.labels.clone().unwrap_or_default();
     let at_least = |n: usize, head: fn(Vec<String>) -> Head| match labels.as_slice() {
         found if found.len() >= n => Ok(head(labels.clone())),
-        [] => Err(Error::input(format!("data.train: {} has no labels", path.display()))),
+        [] => Err(Error::input(format!("data.train: {files} has no labels"))),
         found => Err(Error::input(format!(
-            "data.train: {} has only one label ({}): a classifier needs at least two",
-            path.display(),
+            "data.train: {files} has only one label ({}): a classifier needs at least two",
             found.join(", ")
         ))),
     };

@@ -3,7 +3,7 @@
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::import::Report;
 use crate::comm::{Collective, driver};
-use crate::config::{Config, MicroBatchTokens, Precision, Recompute, ShardWithin, ZeroStage};
+use crate::config::{Config, DataFiles, MicroBatchTokens, Precision, Recompute, ShardWithin, ZeroStage};
 use crate::data::Prepared;
 use crate::machine::disk;
 use crate::nn::param_builder::ParamSpec;
@@ -22,7 +22,6 @@ use crate::train::session::{Session, cache_word};
 use crate::train::trained_table::trained_table;
 use crate::train::{objective, settings};
 use serde_json::{Map, Value};
-use std::path::Path;
 use tch::Device;
 
 /// Maximum number of names shown of a list.
@@ -195,15 +194,10 @@ fn count(n: i64) -> String {
     if n < 1e6 { format!("{:.0} k", n / 1e3) } else { format!("{:.1} M", n / 1e6) }
 }
 
-fn describe(path: &Path, data: &Prepared) -> String {
+fn describe(files: &DataFiles, data: &Prepared) -> String {
     let (examples, tokens) = (data.dataset.len(), data.dataset.total_tokens());
     let (these, those) = (plural(examples), plural(tokens as usize));
-    format!(
-        "{}: {examples} example{these}, {tokens} token{those}, {}{}",
-        path.display(),
-        cache_word(data),
-        remarks(data)
-    )
+    format!("{files}: {examples} example{these}, {tokens} token{those}, {}{}", cache_word(data), remarks(data))
 }
 
 /// Returns remarks about the data: truncated examples, invalid records, warnings.

@@ -1,9 +1,10 @@
 //! Opens a run: checks the configuration on all ranks, prepares the data, loads the model.
 
-use crate::comm::Collective;
-use crate::config::{Config, Recompute};
+use crate::comm::{Collective, Op};
+use crate::config::{Config, DataFiles, Recompute};
 use crate::data::{CacheUse, Prepared, Sampler, cache, prepare};
 use crate::error::{Context, Error, Result};
+use crate::machine::host_name;
 use crate::models::Role;
 use crate::models::family::DropoutOverrides;
 use crate::observe::progress::Phase;
@@ -15,7 +16,6 @@ use crate::train::model_loading::{Declared, Loaded};
 use crate::train::objective::objective;
 use crate::train::reading::{self, Data, Purpose, Reading};
 use serde_json::Value;
-use std::path::Path;
 use std::sync::Arc;
 
 /// A run, ready to train.
@@ -49,9 +49,24 @@ impl Session {
 /// Runs `work` on the first rank of every host before the other ranks, which then find its result in the cache.
 pub fn one_per_host_first<T>(comm: &dyn Collective, what: &str, work: impl Fn() -> Result<T>) -> Result<T> {
     let first = if comm.local_rank() == 0 { work().map(Some) } else { Ok(None) };
-    let first = comm.agree(first, what)?;
+    let first = agree_on_files(comm, first, comm.local_rank() == 0, what)?;
     let mine = first.map_or_else(work, Ok);
-    comm.agree(mine, what)
+    agree_on_files(comm, mine, true, what)
+}
+
+/// Agrees on a result that comes from files: as `Collective::agree`, and an error of some of
+/// the ranks that `ran` names rank and host, since another host may have other files. All ranks call it.
+///
+/// # Errors
+/// That of the first rank with an error.
+pub fn agree_on_files<T>(comm: &dyn Collective, result: Result<T>, ran: bool, what: &str) -> Result<T> {
+    let mut counts = [f64::from(u8::from(result.is_err())), f64::from(u8::from(ran && result.is_ok()))];
+    if comm.world() > 1 {
+        comm.all_reduce_f64(&mut counts, Op::Sum, what)?;
+    }
+    let [failed, succeeded] = counts;
+    let place = || format!("rank {} on {}", comm.rank(), host_name());
+    comm.agree(if failed > 0.0 && succeeded > 0.0 { result.context(place()) } else { result }, what)
 }
 
 /// Reads the `config.json` of the model; returns the model without weights, and the maximum sequence length in tokens.
@@ -71,9 +86,9 @@ pub fn declare(config: &Config) -> Result<(Declared, usize)> {
 }
 
 /// Shows the progress of tokenizing a file.
-pub fn tokenizing(path: &Path) -> Phase {
+pub fn tokenizing(files: impl std::fmt::Display) -> Phase {
     let before = parallel::counts();
-    Phase::watch(format!("tokenizing {}", path.display()), "texts", move || {
+    Phase::watch(format!("tokenizing {files}"), "texts", move || {
         let now = parallel::counts();
         (now.0 - before.0, now.1 - before.1)
     })
@@ -86,11 +101,11 @@ pub fn tokenizing(path: &Path) -> Phase {
 pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<String>>) -> Result<Data> {
     let model = ModelFolder::of(config)?;
     let folder = model.tokenizer();
-    let prepare_file = |path: &Path, key: &str, purpose: Purpose, labels: Option<Vec<String>>| {
+    let prepare_file = |files: &DataFiles, key: &str, purpose: Purpose, labels: Option<Vec<String>>| {
         let (task, data, seed) = (&config.task, &config.data, config.seed);
         let reading = Reading { task, data, folder, max_length, purpose, labels, seed };
-        let encoder = reading.encoder(path, key)?;
-        let _phase = tokenizing(path);
+        let encoder = reading.encoder(files, key)?;
+        let _phase = tokenizing(files);
         prepare(encoder.as_ref(), folder, cache::folder(config.data.cache_dir.as_deref()).as_deref()).context(key)
     };
     let read_train = |labels| prepare_file(&config.data.train, "data.train", Purpose::Train, labels);
@@ -118,7 +133,7 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let objective = objective(config, &dataset, labels.as_deref())?;
     let train = Prepared { dataset: dataset.with_objective(objective), ..train };
     let eval = config.data.eval.as_ref();
-    let eval = eval.map(|path| prepare_file(path, "data.eval", Purpose::Evaluate, labels)).transpose()?;
+    let eval = eval.map(|files| prepare_file(files, "data.eval", Purpose::Evaluate, labels)).transpose()?;
     Ok(Data { train, eval, head })
 }
 

@@ -149,7 +149,7 @@ pub fn compare(now: &Config, before: &Config, same_data: bool, allowed: bool) ->
     let matters = |key: &str| ORDER.contains(&key) || (!same_data && of_data(key));
     let mut refused: Vec<String> = differences.iter().filter(|(key, ..)| matters(key)).map(line).collect();
     if !same_data && !differences.iter().any(|(key, ..)| of_data(key)) {
-        refused.push(format!("the content of {}, or the tokenizer, has changed", now.data.train.display()));
+        refused.push(format!("the content of {}, or the tokenizer, has changed", now.data.train));
     }
     if !refused.is_empty() && !allowed {
         return Err(Error::input(format!(

@@ -1,7 +1,7 @@
 //! The `[data]` settings as sources of the module `text`: which file a task reads, in which format.
 
 use super::reading::{Purpose, Reading};
-use crate::config::{self, DataConfig, Documents};
+use crate::config::{self, DataConfig, DataFiles, Documents};
 use crate::error::{Context, Error, Result};
 use crate::tasks::answers::Rules;
 use crate::tasks::parallel_texts::{ParallelTexts, decoder_start};
@@ -9,7 +9,8 @@ use crate::tasks::questions::Questions;
 use crate::text::choices::ChoiceSource;
 use crate::text::conversations::ConversationSource;
 use crate::text::documents::{Division, DocumentSource, is_text};
-use crate::text::gzip;
+use crate::text::files::Files;
+use crate::text::input::extension;
 use crate::text::pairs::{PairLayout, PairSource};
 use crate::text::prompts::PromptSource;
 use crate::text::questions::QuestionSource;
@@ -20,22 +21,38 @@ use std::path::Path;
 /// Default of `task.max_target_length` in tokens, the value of Hugging Face's example scripts.
 pub const MAX_TARGET_LENGTH: usize = 128;
 
+/// The formats of records, and those of records with lists.
+const RECORDS: [(config::Format, Format); 5] = [
+    (config::Format::Jsonl, Format::Jsonl),
+    (config::Format::Csv, Format::Csv),
+    (config::Format::Tsv, Format::Tsv),
+    (config::Format::Parquet, Format::Parquet),
+    (config::Format::Arrow, Format::Arrow),
+];
+const LISTS: [(config::Format, Format); 3] = [RECORDS[0], RECORDS[3], RECORDS[4]];
+
 impl Reading<'_> {
-    /// Returns the source for a file of documents: plain text (by its format setting or its name), split as configured
+    /// Returns the source for files of documents: plain text (by its format setting or its name), split as configured
     /// or else by `usual`; or records.
     /// # Errors
     /// Exit 2 if `data.documents` is set for records.
-    pub(super) fn documents(&self, path: &Path, usual: Documents) -> Result<DocumentSource> {
+    pub(super) fn documents(&self, files: &Files, usual: Documents) -> Result<DocumentSource> {
         let data = self.data;
-        let plain = data.format.map_or_else(|| is_text(path), |format| format == config::Format::Text);
+        let texts = files.iter().filter(|path| is_text(path)).count();
+        if data.format.is_none() && texts > 0 && texts < files.paths().len() {
+            let why = "some are plain text and some are records: name them in different runs, or set format";
+            return Err(Error::input(format!("{files}: {why}")));
+        }
+        let plain = data.format.map_or(texts > 0, |format| format == config::Format::Text);
         // The training file may be plain text while the evaluation file has records.
-        if plain && data.eval.iter().chain([&data.train]).all(|file| data.format.is_some() || is_text(file)) {
+        let mut all = data.eval.iter().chain([&data.train]).flat_map(DataFiles::paths);
+        if plain && all.all(|file| data.format.is_some() || is_text(file)) {
             let why = "plain text has no columns: remove it, or set format if the file has records";
-            self.refuse_set(&["text_column", "columns", "header"], why).context(path.display())?;
+            self.refuse_set(&["text_column", "columns", "header"], why).context(files)?;
         }
         match (plain, data.documents) {
             (true, division) => Ok(DocumentSource::Text {
-                path: path.to_owned(),
+                files: files.clone(),
                 division: match division.unwrap_or(usual) {
                     Documents::File => Division::File,
                     Documents::Lines => Division::Lines,
@@ -45,10 +62,10 @@ impl Reading<'_> {
             (false, Some(_)) => {
                 let why =
                     "documents applies to plain text; a record is one document: remove it, or set format = \"text\"";
-                Err(Error::input(format!("{}: {why}", path.display())))
+                Err(Error::input(format!("{files}: {why}")))
             }
             (false, None) => {
-                let mut source = self.source(path)?;
+                let mut source = self.source(files)?;
                 source.fields.label = None;
                 Ok(DocumentSource::Records(source))
             }
@@ -56,39 +73,36 @@ impl Reading<'_> {
     }
 
     /// Returns the source for a file of prompts with answers, or of conversations.
-    pub(super) fn conversations(&self, path: &Path) -> ConversationSource {
+    pub(super) fn conversations(&self, files: &Files) -> Result<ConversationSource> {
         let data = self.data;
-        ConversationSource {
-            path: path.to_owned(),
+        Ok(ConversationSource {
+            files: files.clone(),
+            format: self.format(&RECORDS)?,
             prompt: data.prompt_column.clone(),
             completion: data.completion_column.clone(),
             messages: data.messages_column.clone(),
             on_bad_record: self.on_bad_record(),
-        }
+        })
     }
 
     /// Returns the source for a file of prompts or conversations to continue.
-    pub(super) fn prompts(&self, path: &Path) -> PromptSource {
-        PromptSource {
-            path: path.to_owned(),
+    pub(super) fn prompts(&self, files: &Files) -> Result<PromptSource> {
+        Ok(PromptSource {
+            files: files.clone(),
+            format: self.format(&RECORDS)?,
             text: self.data.text_column.clone(),
             prompt: self.data.prompt_column.clone(),
             messages: self.data.messages_column.clone(),
             on_bad_record: self.on_bad_record(),
-        }
+        })
     }
 
     /// Returns the source for a file of records with columns.
-    pub(super) fn source(&self, path: &Path) -> Result<Source> {
+    pub(super) fn source(&self, files: &Files) -> Result<Source> {
         let data = self.data;
-        let format = self.format(&[
-            (config::Format::Jsonl, Format::Jsonl),
-            (config::Format::Csv, Format::Csv),
-            (config::Format::Tsv, Format::Tsv),
-        ])?;
         Ok(Source {
-            path: path.to_owned(),
-            format,
+            files: files.clone(),
+            format: self.format(&RECORDS)?,
             columns: data.columns.clone(),
             header: data.header,
             fields: Fields {
@@ -101,14 +115,14 @@ impl Reading<'_> {
         })
     }
 
-    pub(super) fn tagged_source(&self, path: &Path) -> Result<TaggedSource> {
-        let mut formats =
-            vec![(config::Format::Conll, TaggedFormat::Conll), (config::Format::Jsonl, TaggedFormat::Jsonl)];
+    pub(super) fn tagged_source(&self, files: &Files) -> Result<TaggedSource> {
+        let mut formats = vec![(config::Format::Conll, TaggedFormat::Conll)];
+        formats.extend(LISTS.map(|(name, format)| (name, TaggedFormat::Records(format))));
         if self.purpose == Purpose::Predict {
             formats.push((config::Format::Text, TaggedFormat::Sentences));
         }
         Ok(TaggedSource {
-            path: path.to_owned(),
+            files: files.clone(),
             format: self.format(&formats)?,
             words: self.data.words_column.clone(),
             tags: self.answer_column(&self.data.tags_column),
@@ -116,10 +130,10 @@ impl Reading<'_> {
         })
     }
 
-    pub(super) fn choice_source(&self, path: &Path) -> Result<ChoiceSource> {
-        self.format(&[(config::Format::Jsonl, ())])?;
+    pub(super) fn choice_source(&self, files: &Files) -> Result<ChoiceSource> {
         Ok(ChoiceSource {
-            path: path.to_owned(),
+            files: files.clone(),
+            format: self.format(&LISTS)?,
             question: self.data.question_column.clone(),
             context: self.data.context_column.clone(),
             choices: self.data.choices_column.clone(),
@@ -145,7 +159,7 @@ impl Reading<'_> {
 
     /// Returns an error if one of these keys is set, because the format has no use for it.
     fn refuse_set(&self, keys: &[&str], why: &str) -> Result<()> {
-        let (data, default) = (self.data, DataConfig::new(Default::default()));
+        let (data, default) = (self.data, DataConfig::default());
         let set = [
             ("text_column", data.text_column != default.text_column),
             ("text_pair_column", data.text_pair_column.is_some()),
@@ -171,34 +185,38 @@ impl Reading<'_> {
     ///
     /// # Errors
     /// Exit 2: a missing or superfluous target file; no start token.
-    pub(super) fn parallel_texts(&self, path: &Path, key: &str) -> Result<ParallelTexts> {
+    pub(super) fn parallel_texts(&self, files: &Files, key: &str) -> Result<ParallelTexts> {
         let Reading { task, data, purpose, .. } = self;
         let (targets, target_key) = match purpose {
-            Purpose::Train => (data.train_target.as_deref(), "data.train_target"),
-            Purpose::Evaluate if key.starts_with("--") => (data.eval_target.as_deref(), "--eval-target"),
-            Purpose::Evaluate => (data.eval_target.as_deref(), "data.eval_target"),
+            Purpose::Train => (data.train_target.as_ref(), "data.train_target"),
+            Purpose::Evaluate if key.starts_with("--") => (data.eval_target.as_ref(), "--eval-target"),
+            Purpose::Evaluate => (data.eval_target.as_ref(), "data.eval_target"),
             Purpose::Predict => (None, ""),
         };
-        let refuse = |why: &str| Err(Error::input(format!("{target_key}: {why}: {}", path.display())));
-        let is_jsonl = data.format.is_some() || ["jsonl", "ndjson", "json"].contains(&gzip::extension(path).as_str());
-        let layout = match (is_jsonl, targets) {
-            (true, Some(_)) => return refuse("a JSONL file contains its targets: remove this setting"),
-            (true, None) => PairLayout::Jsonl {
+        let refuse = |why: &str| Err(Error::input(format!("{target_key}: {why}: {files}")));
+        // Any other extension is plain text, such as `.en`. So is `.csv` if there are targets.
+        let records = |path: &Path| match extension(path).as_str() {
+            "jsonl" | "ndjson" | "json" | "parquet" | "arrow" | "feather" | "ipc" => true,
+            "csv" | "tsv" | "tab" => targets.is_none(),
+            _ => false,
+        };
+        let format = self.format(&RECORDS).ok().flatten();
+        let layout = match (format.is_some() || files.iter().all(records), targets) {
+            (true, Some(_)) => return refuse("a file of records contains its targets: remove this setting"),
+            (true, None) => PairLayout::Records {
+                format,
                 source: data.source_column.clone(),
                 target: (*purpose != Purpose::Predict).then(|| data.target_column.clone()),
             },
             (false, None) if *purpose != Purpose::Predict => {
                 return refuse("missing: set it to the file with one target per line for this file");
             }
-            (false, targets) => {
-                if let Some(missing) = targets.filter(|targets| !targets.exists()) {
-                    return Err(Error::input(format!("{target_key}: no such file: {}", missing.display())));
-                }
-                PairLayout::Lines { targets: targets.map(Path::to_owned) }
-            }
+            (false, targets) => PairLayout::Lines {
+                targets: targets.map(|targets| Files::find(targets.paths()).context(target_key)).transpose()?,
+            },
         };
         Ok(ParallelTexts {
-            source: PairSource { path: path.to_owned(), layout, on_bad_record: self.on_bad_record() },
+            source: PairSource { files: files.clone(), layout, on_bad_record: self.on_bad_record() },
             prefix: task.source_prefix.clone().unwrap_or_default(),
             max_length: self.max_length,
             max_target_length: task.max_target_length.unwrap_or(MAX_TARGET_LENGTH),
@@ -207,10 +225,10 @@ impl Reading<'_> {
         })
     }
 
-    pub(super) fn questions(&self, path: &Path) -> Result<Questions> {
+    pub(super) fn questions(&self, files: &Files) -> Result<Questions> {
         self.refuse_set(
             &["text_column", "text_pair_column", "label_column", "columns", "header", "format"],
-            "questions come from SQuAD JSON, or from .jsonl with context, question, answers and id: remove it",
+            "questions come from SQuAD JSON, or from records with context, question, answers and id: remove it",
         )?;
         let answers = self.task.answers.clone().unwrap_or_default();
         let rules = Rules {
@@ -221,7 +239,7 @@ impl Reading<'_> {
         };
         let labelled = self.purpose != Purpose::Predict;
         Ok(Questions {
-            source: QuestionSource { path: path.to_owned(), labelled, on_bad_record: self.on_bad_record() },
+            source: QuestionSource { files: files.clone(), labelled, on_bad_record: self.on_bad_record() },
             max_length: self.max_length,
             doc_stride: answers.doc_stride,
             rules: (self.purpose != Purpose::Train).then_some(rules),

@@ -97,7 +97,8 @@ impl CaseBench {
         fs::write(model.join("tokenizer.json"), tokenizer().to_string()).unwrap();
         fs::write(
             model.join("tokenizer_config.json"),
-            json!({"mask_token": "<mask>", "eos_token": "</s>"}).to_string(),
+            json!({"mask_token": "<mask>", "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast"})
+                .to_string(),
         )
         .unwrap();
         edit(&model.join("config.json"), |config| config["eos_token_id"] = 1.into());

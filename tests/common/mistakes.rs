@@ -174,14 +174,14 @@ fn models(book: &mut Book) {
         |folder| {
             edit(&folder.join("config.json"), |c| c["vocab_size"] = 150.into());
         },
-        &["tokenizer.json has token ids up to 159", "config.json has vocab_size = 150"],
+        &["the data has token ids up to 15", "config.json has vocab_size = 150"],
     );
     book.model(
         "a tokenizer with more ids than the model",
         |folder| {
-            edit(&folder.join("tokenizer.json"), |t| t["model"]["vocab"]["zeppelin"] = 160.into());
+            edit(&folder.join("tokenizer.json"), |t| t["model"]["vocab"]["the"] = 160.into());
         },
-        &["tokenizer.json has token ids up to 160", "config.json has vocab_size = 160"],
+        &["the data has token ids up to 160", "config.json has vocab_size = 160"],
     );
     book.model(
         "more layers in config.json than in the file",
@@ -189,6 +189,20 @@ fn models(book: &mut Book) {
             edit(&folder.join("config.json"), |c| c["num_hidden_layers"] = 3.into());
         },
         &["bert.encoder.layer.2.attention.self.query.weight is missing"],
+    );
+    book.model(
+        "a tokenizer that needs a word segmenter",
+        |folder| {
+            edit(&folder.join("tokenizer_config.json"), |c| c["tokenizer_class"] = "BertJapaneseTokenizer".into());
+        },
+        &["tokenizer_config.json: tokenizer_class \"BertJapaneseTokenizer\"", "\"PreTrainedTokenizerFast\""],
+    );
+    book.model(
+        "a tokenizer class of another kind",
+        |folder| {
+            edit(&folder.join("tokenizer_config.json"), |c| c["tokenizer_class"] = "GPT2Tokenizer".into());
+        },
+        &["tokenizer.json: the model is WordPiece", "rebuilds it as BPE", "\"PreTrainedTokenizerFast\""],
     );
     book.model("no tokenizer", |folder| fs::remove_file(folder.join("tokenizer.json")).unwrap(), &["tokenizer.json"]);
     book.model(

@@ -139,7 +139,7 @@ fn overrides_are_toml_or_strings() {
     assert_eq!((config.train.learning_rate, config.train.num_train_epochs), (3e-5, 2.0));
     assert_eq!(config.task.labels, Some(vec!["a".to_string(), "b".into()]));
     assert_eq!(config.data.header, Some(true));
-    assert_eq!(config.data.eval.as_deref(), Some(Path::new("2024-01-31")), "a date is a path where one is wanted");
+    assert_eq!(config.data.eval, Some("2024-01-31".into()), "a date is a path where one is wanted");
     assert_eq!(config.data.text_column, "7");
     assert_eq!(config.train.eval_strategy, IntervalStrategy::Epoch);
     assert_eq!(config.seed, 16, "the last one counts");
@@ -317,6 +317,7 @@ fn full() -> Config {
         "ema_decay=0.99",
         "optim_args={ momentum = 0.5, nesterov = true }",
         "lr_scheduler_kwargs={ num_cycles = 0.75 }",
+        "neftune_noise_alpha=5.0",
         "eval_steps=5",
         "save_total_limit=2",
         "greater_is_better=true",

@@ -4,7 +4,7 @@ use super::{refused, with};
 use crate::config::Config;
 
 /// Configurations with the settings that no other has.
-pub fn all() -> [Config; 9] {
+pub fn all() -> [Config; 10] {
     let generation = [
         "do_sample=true",
         "early_stopping=true",
@@ -34,6 +34,7 @@ pub fn all() -> [Config; 9] {
         with(&[&["kind=seq2seq", "predict_with_generate=true"][..], &generation].concat()).unwrap(),
         with(&["kind=masked-lm", "next_sentence=true", "mlm_probability=0.3", "whole_word_mask=true"]).unwrap(),
         with(&["kind=causal-lm", "packing=false", "format=text", "documents=lines"]).unwrap(),
+        with(&["kind=chat", "split_turns=true"]).unwrap(),
         with(&["model.train=['head']", "unfreeze=epoch"]).unwrap(),
         with(&["class_weights=balanced"]).unwrap(),
         with(&[
@@ -54,6 +55,7 @@ fn columns_belong_to_tasks() {
         &["words_column=w"],
         "data.words_column: sequence-classification does not use this, only token-classification",
     );
+    refused(&["kind=causal-lm", "split_turns=true"], "task.split_turns: causal-lm does not use this, only chat");
     refused(
         &["kind=token-classification", "text_column=t"],
         "data.text_column: token-classification does not use this",

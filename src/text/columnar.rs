@@ -1,0 +1,259 @@
+//! Parquet and Arrow files: rows as JSON objects, as `datasets` gives them: a list column is an array, a struct column an
+//! object with all its fields, a missing value `null`. Needs the feature `parquet`.
+
+use super::input::Input;
+use super::record::Format;
+use crate::error::{Error, Result};
+use serde_json::{Map, Value};
+
+/// Calls `each` with the number of every row, counted from 1, and its columns.
+///
+/// # Errors
+/// Exit 2: a file that cannot be read, or is not of the format.
+pub(super) fn objects(
+    input: &mut Input,
+    format: Format,
+    each: impl FnMut(usize, Result<Map<String, Value>, String>),
+) -> Result<()> {
+    let name = if format == Format::Parquet { "Parquet" } else { "Arrow" };
+    rows(input, format, each).map_err(|why| {
+        Error::input(format!(
+            "{}: not a complete {name} file: {why}; was the copy interrupted?",
+            input.path().display()
+        ))
+    })
+}
+
+#[cfg(not(feature = "parquet"))]
+fn rows(_: &Input, _: Format, _: impl FnMut(usize, Result<Map<String, Value>, String>)) -> Result<(), String> {
+    Err("this program was built without the feature parquet; convert the file to JSONL".into())
+}
+
+#[cfg(feature = "parquet")]
+use with_arrow::rows;
+
+#[cfg(feature = "parquet")]
+mod with_arrow {
+    use super::*;
+    use arrow_array::cast::AsArray;
+    use arrow_array::{Array, ArrayRef, RecordBatch, types};
+    use arrow_ipc::reader::{FileReader, StreamReader};
+    use arrow_schema::{ArrowError, DataType, TimeUnit};
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use std::fs::File;
+    use std::io::{BufReader, Read, Seek};
+
+    /// Rows of a Parquet file that are in memory at a time.
+    const ROWS: usize = 1024;
+
+    pub(super) fn rows(
+        input: &Input,
+        format: Format,
+        each: impl FnMut(usize, Result<Map<String, Value>, String>),
+    ) -> Result<(), String> {
+        let why = |e: &dyn std::fmt::Display| e.to_string();
+        let mut file = File::open(input.path()).map_err(|e| why(&e))?;
+        let first = input.number(0) + 1;
+        if format == Format::Parquet {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| why(&e))?;
+            return batches(reader.with_batch_size(ROWS).build().map_err(|e| why(&e))?, first, each);
+        }
+        let mut magic = [0; 6];
+        let is_file = file.read_exact(&mut magic).is_ok() && magic == *b"ARROW1";
+        file.rewind().map_err(|e| why(&e))?;
+        let file = BufReader::new(file);
+        match is_file {
+            true => batches(FileReader::try_new(file, None).map_err(|e| why(&e))?, first, each),
+            false => batches(StreamReader::try_new(file, None).map_err(|e| why(&e))?, first, each),
+        }
+    }
+
+    fn batches(
+        batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>,
+        mut row: usize,
+        mut each: impl FnMut(usize, Result<Map<String, Value>, String>),
+    ) -> Result<(), String> {
+        for batch in batches {
+            let batch = batch.map_err(|e| e.to_string())?;
+            let names: Vec<&String> = batch.schema_ref().fields().iter().map(|field| field.name()).collect();
+            let mut columns: Vec<_> = batch.columns().iter().map(|column| values(column).into_iter()).collect();
+            for _ in 0..batch.num_rows() {
+                let mut map = Map::new();
+                let mut twice = None;
+                for (name, column) in names.iter().zip(&mut columns) {
+                    let before = map.insert((*name).clone(), column.next().unwrap_or_default());
+                    twice = twice.or(before.map(|_| format!("the column {name:?} is there twice: rename one")));
+                }
+                each(row, twice.map_or(Ok(map), Err));
+                row += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns a value for each row of a column; `null` for a type that JSON has no value for.
+    fn values(column: &ArrayRef) -> Vec<Value> {
+        macro_rules! numbers {
+            ($type:ty) => {
+                column.as_primitive::<$type>().iter().map(Value::from).collect()
+            };
+        }
+        macro_rules! texts {
+            ($array:expr) => {
+                $array.iter().map(Value::from).collect()
+            };
+        }
+        macro_rules! bytes {
+            ($array:expr) => {
+                $array.iter().map(|bytes| bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).into()).collect()
+            };
+        }
+        // Dates and times as text.
+        macro_rules! times {
+            ($type:ty, $to:ident) => {{
+                let array = column.as_primitive::<$type>();
+                each(column, |i| array.$to(i).map(|time| time.to_string()).into())
+            }};
+        }
+        match column.data_type() {
+            DataType::Boolean => column.as_boolean().iter().map(Value::from).collect(),
+            DataType::Int8 => numbers!(types::Int8Type),
+            DataType::Int16 => numbers!(types::Int16Type),
+            DataType::Int32 => numbers!(types::Int32Type),
+            DataType::Int64 => numbers!(types::Int64Type),
+            DataType::UInt8 => numbers!(types::UInt8Type),
+            DataType::UInt16 => numbers!(types::UInt16Type),
+            DataType::UInt32 => numbers!(types::UInt32Type),
+            DataType::UInt64 => numbers!(types::UInt64Type),
+            DataType::Float16 => {
+                let array = column.as_primitive::<types::Float16Type>();
+                array.iter().map(|value| value.map(f32::from).into()).collect()
+            }
+            DataType::Float32 => numbers!(types::Float32Type),
+            DataType::Float64 => numbers!(types::Float64Type),
+            DataType::Utf8 => texts!(column.as_string::<i32>()),
+            DataType::LargeUtf8 => texts!(column.as_string::<i64>()),
+            DataType::Utf8View => texts!(column.as_string_view()),
+            DataType::Binary => bytes!(column.as_binary::<i32>()),
+            DataType::LargeBinary => bytes!(column.as_binary::<i64>()),
+            DataType::BinaryView => bytes!(column.as_binary_view()),
+            DataType::Date32 => times!(types::Date32Type, value_as_date),
+            DataType::Date64 => times!(types::Date64Type, value_as_date),
+            DataType::Timestamp(TimeUnit::Second, _) => times!(types::TimestampSecondType, value_as_datetime),
+            DataType::Timestamp(TimeUnit::Millisecond, _) => times!(types::TimestampMillisecondType, value_as_datetime),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => times!(types::TimestampMicrosecondType, value_as_datetime),
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => times!(types::TimestampNanosecondType, value_as_datetime),
+            DataType::Decimal128(..) => {
+                let array = column.as_primitive::<types::Decimal128Type>();
+                each(column, |i| array.value_as_string(i).into())
+            }
+            DataType::List(_) => {
+                let list = column.as_list::<i32>();
+                lists(column, values(list.values()), |i| {
+                    (list.value_offsets()[i] as usize, list.value_length(i) as usize)
+                })
+            }
+            DataType::LargeList(_) => {
+                let list = column.as_list::<i64>();
+                lists(column, values(list.values()), |i| {
+                    (list.value_offsets()[i] as usize, list.value_length(i) as usize)
+                })
+            }
+            DataType::FixedSizeList(_, size) => {
+                let (list, size) = (column.as_fixed_size_list(), *size as usize);
+                lists(column, values(list.values()), |i| (i * size, size))
+            }
+            DataType::Struct(fields) => {
+                let array = column.as_struct();
+                let mut columns: Vec<_> = array.columns().iter().map(|column| values(column).into_iter()).collect();
+                let row = |i: usize| {
+                    let cells = columns.iter_mut().map(|column| column.next().unwrap_or_default());
+                    let map: Map<String, Value> = fields.iter().map(|field| field.name().clone()).zip(cells).collect();
+                    if array.is_null(i) { Value::Null } else { Value::Object(map) }
+                };
+                (0..column.len()).map(row).collect()
+            }
+            DataType::Map(..) => {
+                let map = column.as_map();
+                let (keys, entries) = (values(map.keys()), values(map.values()));
+                let name = |key: &Value| key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+                each(column, |i| {
+                    let start = map.value_offsets()[i] as usize;
+                    let own = start..start + map.value_length(i) as usize;
+                    own.map(|at| (name(&keys[at]), entries[at].clone())).collect::<Map<_, _>>().into()
+                })
+            }
+            DataType::Dictionary(..) => {
+                let dictionary = column.as_any_dictionary();
+                // Keys of null values are arbitrary.
+                let (all, keys) = (values(dictionary.values()), dictionary.normalized_keys());
+                each(column, |i| all.get(keys[i]).cloned().unwrap_or_default())
+            }
+            _ => vec![Value::Null; column.len()],
+        }
+    }
+
+    fn each(column: &ArrayRef, value: impl Fn(usize) -> Value) -> Vec<Value> {
+        (0..column.len()).map(|i| if column.is_null(i) { Value::Null } else { value(i) }).collect()
+    }
+
+    /// Divides the values of a list column; `bounds` returns start and length of a row's list.
+    fn lists(column: &ArrayRef, mut all: Vec<Value>, bounds: impl Fn(usize) -> (usize, usize)) -> Vec<Value> {
+        let list = |i| {
+            let (start, length) = bounds(i);
+            let own = all.get_mut(start..start + length).unwrap_or_default();
+            Value::Array(own.iter_mut().map(Value::take).collect())
+        };
+        let mut list = list;
+        (0..column.len()).map(|i| if column.is_null(i) { Value::Null } else { list(i) }).collect()
+    }
+}
+
+#[cfg(all(test, feature = "parquet"))]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Files that `tests/reference/columnar.py` wrote with pyarrow: the same rows in several formats and encodings.
+    const FILES: [(&str, Format); 5] = [
+        ("plain.parquet", Format::Parquet),
+        ("zstd-dictionary.parquet", Format::Parquet),
+        ("file.arrow", Format::Arrow),
+        ("stream.arrow", Format::Arrow),
+        ("lz4.feather", Format::Arrow),
+    ];
+
+    fn read(path: &Path, format: Format) -> Result<Vec<Value>> {
+        let mut rows = Vec::new();
+        let each = |row: usize, map: Result<Map<String, Value>, String>| {
+            rows.push(map.map_or_else(Value::String, Value::Object));
+            assert_eq!(row, rows.len());
+        };
+        objects(&mut Input::open(path, 0)?, format, each).map(|()| rows)
+    }
+
+    #[test]
+    fn rows_are_those_of_pyarrow() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/columnar");
+        let expected = std::fs::read_to_string(folder.join("rows.json")).unwrap();
+        let expected: Vec<Value> = serde_json::from_str(&expected).unwrap();
+        for (name, format) in FILES {
+            assert_eq!(read(&folder.join(name), format).unwrap(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_that_names_it() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/columnar");
+        let dir = tempfile::tempdir().unwrap();
+        for (name, format) in FILES {
+            let whole = std::fs::read(folder.join(name)).unwrap();
+            let copy = dir.path().join(name);
+            for bytes in [&whole[..whole.len() / 2], b"PAR1\0\0\0\0\0\0\0\0PAR1", b"{\"text\": 1}", b""] {
+                std::fs::write(&copy, bytes).unwrap();
+                let message = read(&copy, format).unwrap_err().to_string();
+                assert!(message.contains(&format!("{name}: not a complete ")), "{message}");
+            }
+        }
+    }
+}

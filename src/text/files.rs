@@ -1,0 +1,257 @@
+//! The files that a setting names: paths, folders and patterns; and lines in them.
+
+use super::input::extension;
+use super::record::quoted;
+use crate::error::{Error, Result};
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::{self, Display};
+use std::path::{Path, PathBuf};
+
+/// Bits of a [`number`] that hold the line.
+const LINE_BITS: u32 = 40;
+/// Extensions of the files that a folder stands for, without `.gz` and `.zst`.
+const KNOWN: [&str; 16] = [
+    "jsonl", "ndjson", "json", "csv", "tsv", "tab", "parquet", "arrow", "feather", "ipc", "txt", "text", "md", "conll",
+    "bio", "iob",
+];
+/// Beginnings of names that are no data: documentation, and what `datasets` writes beside its files.
+const NO_DATA: [&str; 6] = ["readme", "license", "dataset_info", "dataset_dict", "state.", "changelog"];
+/// Words in names that say which part of a data set a file is.
+const PARTS: [(&str, &[&str]); 3] = [
+    ("training", &["train", "training"]),
+    ("validation", &["validation", "valid", "val", "dev", "eval", "evaluation"]),
+    ("test", &["test", "testing"]),
+];
+
+/// Data files in the order in which they are read; at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files(Vec<PathBuf>);
+
+impl Files {
+    /// Finds the files of paths, folders and patterns (`*`, `?`, `[abc]`, `**`), in the given order. The files of a
+    /// folder or a pattern are sorted by name. A folder stands for its data files: names with a known extension that
+    /// do not start with `.` or `_`; its subfolders are not read. A path that exists is never taken as a pattern.
+    ///
+    /// # Errors
+    /// Exit 2: no such file; a pattern or a folder without files; a file that is named twice; a folder with files of
+    /// several formats, or of several parts of a data set (training and test).
+    pub fn find<P: AsRef<Path>>(given: &[P]) -> Result<Self> {
+        let mut found = Vec::new();
+        for path in given.iter().map(AsRef::as_ref) {
+            match path {
+                _ if path.is_dir() => found.extend(in_folder(path)?),
+                _ if path.exists() => found.push(path.to_owned()),
+                _ if path.to_string_lossy().contains(['*', '?', '[']) => found.extend(matching(path)?),
+                _ => return Err(Error::input(format!("no such file: {}", path.display()))),
+            }
+        }
+        let mut seen = HashSet::new();
+        match found.iter().find(|path| !seen.insert(path.canonicalize().unwrap_or_else(|_| path.to_path_buf()))) {
+            Some(twice) => Err(Error::input(format!("{} is named twice: keep it once", twice.display()))),
+            None if found.is_empty() => Err(Error::input("the list is empty: name at least one file")),
+            None => Ok(Files(found)),
+        }
+    }
+
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.0
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().map(PathBuf::as_path)
+    }
+
+    /// Returns file and line of a [`number`]: `a.jsonl:3`; `a.parquet: row 3` for a file without lines.
+    pub fn place(&self, number: usize) -> String {
+        let (file, line) = split(number);
+        match self.0.get(file) {
+            Some(path) if is_columnar(path) => format!("{}: row {line}", path.display()),
+            Some(path) => format!("{}:{line}", path.display()),
+            None => format!("line {line}"),
+        }
+    }
+
+    /// Returns `line 3`, with the file if there are several.
+    pub fn line(&self, number: usize) -> String {
+        if self.0.len() == 1 { format!("line {}", split(number).1) } else { self.place(number) }
+    }
+
+    /// Returns an input error at a [`number`].
+    pub fn error(&self, number: usize, why: &str) -> Error {
+        Error::input(format!("{}: {why}", self.place(number)))
+    }
+}
+
+impl<P: Into<PathBuf>> From<P> for Files {
+    fn from(path: P) -> Self {
+        Files(vec![path.into()])
+    }
+}
+
+impl Display for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [one] => one.display().fmt(f),
+            all => write!(f, "{} and {} more", all[0].display(), all.len() - 1),
+        }
+    }
+}
+
+/// Returns the number of a line, counted from 1, of a file, counted from 0. For the first file it is the line's.
+pub fn number(file: usize, line: usize) -> usize {
+    (file << LINE_BITS) | line
+}
+
+/// Returns file and line of a [`number`].
+pub fn split(number: usize) -> (usize, usize) {
+    (number >> LINE_BITS, number & ((1 << LINE_BITS) - 1))
+}
+
+/// Whether the file is Parquet or Arrow, by its extension.
+pub fn is_columnar(path: &Path) -> bool {
+    ["parquet", "arrow", "feather", "ipc"].contains(&extension(path).as_str())
+}
+
+fn matching(pattern: &Path) -> Result<Vec<PathBuf>> {
+    let refuse = |why: &str| Error::input(format!("{}: {why}", pattern.display()));
+    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+    let found = glob::glob_with(&pattern.to_string_lossy(), options)
+        .map_err(|e| refuse(&format!("not a valid pattern: {e}")))?
+        .collect::<Result<Vec<PathBuf>, _>>()
+        .map_err(|e| refuse(&e.to_string()))?;
+    let mut files: Vec<PathBuf> = found.into_iter().filter(|path| !path.is_dir()).collect();
+    files.sort();
+    if files.is_empty() { Err(refuse("no file matches this pattern")) } else { Ok(files) }
+}
+
+fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+    let refuse = |why: &str| Error::input(format!("{}: {why}", folder.display()));
+    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let mut paths: Vec<PathBuf> = entries.map_err(|e| refuse(&e.to_string()))?.iter().map(|e| e.path()).collect();
+    paths.sort();
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let is_data = |path: &PathBuf| {
+        let (name, ending) = (name(path).to_lowercase(), extension(path));
+        !path.is_dir()
+            && !name.starts_with(['.', '_'])
+            && !NO_DATA.iter().any(|no| name.starts_with(no))
+            // Results of `datasets` that it keeps beside the data.
+            && !(name.starts_with("cache-") && ending == "arrow")
+            && KNOWN.contains(&ending.as_str())
+    };
+    let files: Vec<PathBuf> = paths.iter().filter(|path| is_data(path)).cloned().collect();
+    if files.is_empty() {
+        let folders: Vec<String> = paths.iter().filter(|path| path.is_dir()).map(|path| name(path)).collect();
+        let more = match folders.as_slice() {
+            [] => String::new(),
+            some => format!("; its subfolders are {}: name one, or use a pattern such as **/*.parquet", quoted(some)),
+        };
+        return Err(refuse(&format!("the folder has no data file (.jsonl, .json, .csv, .tsv, .parquet, ...){more}")));
+    }
+    let mut formats: BTreeMap<String, &Path> = BTreeMap::new();
+    let mut parts: BTreeMap<&str, &Path> = BTreeMap::new();
+    for path in &files {
+        formats.entry(extension(path)).or_insert(path);
+        parts.extend(part(&name(path)).map(|part| (part, path.as_path())));
+    }
+    let several = |what: &str, of: Vec<&&Path>| {
+        let names = quoted(of.iter().map(|path| name(path)));
+        refuse(&format!("the folder has files of several {what} ({names}): name the files, or use a pattern"))
+    };
+    match (formats.len(), parts.len()) {
+        (2.., _) => Err(several("formats", formats.values().collect())),
+        (_, 2..) => Err(several("parts of a data set", parts.values().collect())),
+        _ => Ok(files),
+    }
+}
+
+/// Returns the part of a data set that a file is by its name, if it says so.
+fn part(name: &str) -> Option<&'static str> {
+    let name = name.to_lowercase();
+    let mut words = name.split(|c: char| !c.is_ascii_alphanumeric());
+    words.find_map(|word| PARTS.iter().find(|(_, names)| names.contains(&word)).map(|(part, _)| *part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(names: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for name in names {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        dir
+    }
+
+    /// The names of the files that are found below the folder, or the message.
+    fn found(dir: &tempfile::TempDir, given: &[&str]) -> Result<Vec<String>, String> {
+        let given: Vec<PathBuf> = given.iter().map(|name| dir.path().join(name)).collect();
+        let below = |path: &PathBuf| path.strip_prefix(dir.path()).unwrap().display().to_string();
+        Files::find(&given).map(|files| files.paths().iter().map(below).collect()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn lists_folders_and_patterns_have_a_fixed_order() {
+        let dir = folder(&[
+            "s/b-2.jsonl",
+            "s/b-10.jsonl.gz",
+            "s/a.jsonl.zst",
+            "s/.hidden.jsonl",
+            "s/_x.jsonl",
+            "s/README.md",
+            "s/t/c.jsonl",
+            "s/state.json",
+            "z.csv",
+            "a[1].csv",
+        ]);
+        assert_eq!(found(&dir, &["z.csv", "s"]).unwrap(), ["z.csv", "s/a.jsonl.zst", "s/b-10.jsonl.gz", "s/b-2.jsonl"]);
+        assert_eq!(found(&dir, &["s/b-*"]).unwrap(), ["s/b-10.jsonl.gz", "s/b-2.jsonl"]);
+        assert_eq!(found(&dir, &["**/[bc]*.jsonl"]).unwrap(), ["s/b-2.jsonl", "s/t/c.jsonl"]);
+        assert_eq!(found(&dir, &["a[1].csv"]).unwrap(), ["a[1].csv"], "a file with that name is not a pattern");
+    }
+
+    #[test]
+    fn what_names_no_files_is_an_error() {
+        let dir = folder(&[
+            "empty/x.bin",
+            "sub/a/x.jsonl",
+            "mixed/a.csv",
+            "mixed/b.json",
+            "parts/train-0.jsonl",
+            "parts/test-0.jsonl",
+            "parts/x_train.jsonl",
+            "one/latest.jsonl",
+            "one/b.train.jsonl",
+            "z.csv",
+        ]);
+        for (given, says) in [
+            (vec!["none.csv"], "no such file: "),
+            (vec!["none*.csv"], "none*.csv: no file matches this pattern"),
+            (vec!["empty"], "empty: the folder has no data file"),
+            (vec!["sub"], "its subfolders are \"a\": name one"),
+            (vec!["mixed"], "mixed: the folder has files of several formats (\"a.csv\", \"b.json\")"),
+            (vec!["parts"], "several parts of a data set (\"test-0.jsonl\", \"x_train.jsonl\")"),
+            (vec!["z.csv", "*.csv"], "z.csv is named twice"),
+            (vec![], "the list is empty"),
+            (vec!["a***"], "not a valid pattern"),
+        ] {
+            let message = found(&dir, &given).unwrap_err();
+            assert!(message.contains(says), "{given:?}: {message}");
+        }
+        assert_eq!(found(&dir, &["one"]).unwrap().len(), 2, "no part but training is named");
+        let saved = folder(&["data-00000-of-00002.arrow", "cache-1f.arrow", "dataset_info.json", "state.json"]);
+        assert_eq!(found(&saved, &[""]).unwrap(), ["data-00000-of-00002.arrow"], "a folder that datasets saved");
+    }
+
+    #[test]
+    fn numbers_are_places() {
+        let files = Files(vec!["a.jsonl".into(), "b.parquet".into()]);
+        assert_eq!((number(0, 7), split(number(3, 9))), (7, (3, 9)));
+        assert_eq!(files.place(7), "a.jsonl:7");
+        assert_eq!(files.line(number(1, 2)), "b.parquet: row 2");
+        assert_eq!((Files::from("a").line(4), files.to_string()), ("line 4".into(), "a.jsonl and 1 more".into()));
+    }
+}
