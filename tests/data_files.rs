@@ -62,7 +62,7 @@ fn the_same_records_in_other_files_take_the_same_steps() {
     spread(&bench);
     let steps = |out: &str, train: &str| {
         let train = format!("data.train={train}").replace('@', &bench.dir.path().display().to_string());
-        bench.run(1, out, &[&train, "max_steps=6"], &Resume::No).unwrap();
+        bench.run(1, out, &[&train, "max_steps=6"], &Resume::None).unwrap();
         bench.steps(out)
     };
     let expected = steps("one", "@/train.jsonl");
@@ -89,7 +89,7 @@ fn the_same_records_in_other_files_take_the_same_steps() {
 fn a_folder_is_evaluated_and_predicted() {
     let bench = Bench::new("bert-classification");
     spread(&bench);
-    bench.run(1, "run", &["max_steps=3", "save_strategy=no"], &Resume::No).unwrap();
+    bench.run(1, "run", &["max_steps=3", "save_strategy=no"], &Resume::None).unwrap();
     let of = |data: &str| {
         run(trainer(&bench).args(["evaluate", "--model", "run/final", "--json", "--data", data])).expect(0).stdout
     };

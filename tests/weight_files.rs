@@ -211,7 +211,7 @@ fn git_lfs_pointers_are_named() {
     let data = dir.path().join("train.jsonl");
     fs::write(&data, LFS).unwrap();
     let (fields, on_bad_record) = (Fields::default(), OnBad::Error);
-    let source = Source { path: data, format: None, columns: None, header: None, fields, on_bad_record };
+    let source = Source { files: data.into(), format: None, columns: None, header: None, fields, on_bad_record };
     let message = records::read(&source).unwrap_err().to_string();
     assert!(message.contains("train.jsonl: only a Git LFS pointer"), "{message}");
 }
