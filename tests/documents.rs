@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use trainer::cli::Cli;
 use trainer::config::Config;
+use trainer::launch::sweep::Sweep;
 
 /// What a configuration cannot do without: the override for each, and how a file sets it.
 const REQUIRED: &[(&str, &str)] = &[
@@ -92,6 +93,12 @@ fn configurations_parse() {
         for block in page.blocks.iter().filter(|block| block.language == "toml") {
             configurations += 1;
             let text = format!("\n{}", block.text);
+            if text.contains("\n[parameters]\n") {
+                if let Err(problem) = Sweep::parse(&text, &page.path) {
+                    wrong.push(format!("{}:{}: {problem}", page.path, block.line));
+                }
+                continue;
+            }
             let missing = REQUIRED.iter().filter(|(_, set)| !text.contains(set)).map(|(key, _)| (*key).to_owned());
             if let Err(problem) = Config::parse(&text, &page.path, &missing.collect::<Vec<_>>()) {
                 wrong.push(format!("{}:{}: {problem}", page.path, block.line));

@@ -83,7 +83,11 @@ impl Sweep {
         Self::parse(&text, &path.display().to_string())
     }
 
-    fn parse(text: &str, name: &str) -> Result<Sweep> {
+    /// Reads the text of a sweep's file; `name` is the file's name in messages.
+    ///
+    /// # Errors
+    /// As [`Sweep::load`].
+    pub fn parse(text: &str, name: &str) -> Result<Sweep> {
         let file: File = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or_else(String::new, |span| format!(":{}", line(text, span.start)));
             Error::input(format!("{name}{line}: {}", e.message()))
