@@ -96,7 +96,7 @@ fn a_folder_is_evaluated_and_predicted() {
     let metrics = |text: String| serde_json::from_str::<Value>(text.trim()).unwrap()["accuracy"].clone();
     assert_eq!(metrics(of("parts")), metrics(of("train.jsonl")));
     let predicted = |input: &str| {
-        let args = ["predict", "--model", "run/final", "--keep", "label", "--input", input];
+        let args = ["predict", "--model", "run/final", "--keep", "text", "--input", input];
         run(trainer(&bench).args(args)).expect(0).stdout
     };
     let expected = predicted("train.jsonl");

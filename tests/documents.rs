@@ -93,7 +93,7 @@ fn configurations_parse() {
         for block in page.blocks.iter().filter(|block| block.language == "toml") {
             configurations += 1;
             let text = format!("\n{}", block.text);
-            if text.contains("\n[parameters]\n") {
+            if text.contains("\n[parameters]") {
                 if let Err(problem) = Sweep::parse(&text, &page.path) {
                     wrong.push(format!("{}:{}: {problem}", page.path, block.line));
                 }

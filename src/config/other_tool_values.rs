@@ -188,7 +188,8 @@ pub const VALUES: &[(&[&str], &[Row])] = &[
         (&["tab"], Ours("tsv", "")),
         (&["conll2003", "bio", "iob", "iob2", "conllu"], Ours("conll", "")),
         (&["txt", "plain", "plain_text", "plaintext", "raw"], Ours("text", "")),
-        (&["parquet", "arrow", "feather", "datasets", "huggingface", "hf", "xlsx", "excel", "xml", "sql", "webdataset"],
+        (&["feather", "ipc"], Ours("arrow", "")),
+        (&["datasets", "huggingface", "hf", "xlsx", "excel", "xml", "sql", "webdataset"],
          Missing("write the data as JSONL first, one object per line")),
     ]),
     (&["data.documents"], &[

@@ -87,7 +87,7 @@ section! {
         /// Adds next-sentence prediction, for `masked-lm`. Examples are pairs of texts, and the model also predicts
         /// whether the second follows the first ([more](language-models.md#next-sentence-prediction)).
         next_sentence: Option<bool> => "false";
-        /// Makes an example of each answer of a conversation, with the messages before it, for `chat`. For templates that
+        /// Makes an example of each answer, for `chat`. An answer's example has the messages before it; for templates that
         /// leave out the reasoning of earlier answers ([more](language-models.md#one-example-per-answer)).
         split_turns: Option<bool> => "false";
     }

@@ -1,7 +1,7 @@
 //! Rows of cells, separated by a character: CSV (RFC 4180), and TSV without quoting.
 
+use super::files::quoted;
 use super::input::Input;
-use super::record::quoted;
 use super::splitter::{Split, Splitter, Wrong, separator, without_end};
 use crate::error::Result;
 

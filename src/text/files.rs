@@ -1,7 +1,5 @@
 //! The files that a setting names: paths, folders and patterns; and lines in them.
 
-use super::input::extension;
-use super::record::quoted;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Display};
@@ -170,6 +168,32 @@ fn part(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
     let mut words = name.split(|c: char| !c.is_ascii_alphanumeric());
     words.find_map(|word| PARTS.iter().find(|(_, names)| names.contains(&word)).map(|(part, _)| *part))
+}
+
+/// Returns the extension in lowercase, ignoring a final `.gz` or `.zst`; empty if there is none.
+pub fn extension(path: &Path) -> String {
+    match compression(path) {
+        Some(_) => ending(&path.with_extension("")),
+        None => ending(path),
+    }
+}
+
+fn ending(path: &Path) -> String {
+    path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default()
+}
+
+/// Returns the compression that a file's name says.
+pub(super) fn compression(path: &Path) -> Option<&'static str> {
+    match ending(path).as_str() {
+        "gz" => Some("gzip"),
+        "zst" | "zstd" => Some("zstd"),
+        _ => None,
+    }
+}
+
+/// Formats names for a message: `"text", "label"`.
+pub(super) fn quoted<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
+    names.into_iter().map(|n| format!("{:?}", n.as_ref())).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -112,9 +112,3 @@ pub(super) fn preference(map: &Map<String, Value>, prompt: &str) -> Option<Strin
     };
     Some(format!("the record is a preference pair (\"chosen\", \"rejected\"): to train on the chosen answers, {how}"))
 }
-
-/// Returns what to set for a record without a text, if it has the form of a conversation or a pair.
-pub(super) fn hint(map: &Map<String, Value>) -> Option<&'static str> {
-    let chat = ["messages", "conversations", INSTRUCTION, "prompt", "chosen"].iter().any(|name| has(map, name));
-    chat.then_some("for conversations and prompts with completions set kind = \"chat\"")
-}

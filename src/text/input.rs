@@ -3,7 +3,7 @@
 //! Files that begin as gzip (RFC 1952, with any number of members) or Zstandard (RFC 8878) are decompressed, whatever
 //! their names; `.gz` and `.zst` are no part of the extension that determines the format.
 
-use super::files::number;
+use super::files::{compression, number};
 use crate::error::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use std::cell::RefCell;
@@ -11,30 +11,11 @@ use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 use std::path::Path;
 use std::rc::Rc;
 
+pub use super::files::extension;
+
 /// Bytes that are read at a time.
 const CHUNK: usize = 1 << 18;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// Returns the extension in lowercase, ignoring a final `.gz` or `.zst`; empty if there is none.
-pub fn extension(path: &Path) -> String {
-    match compression(path) {
-        Some(_) => ending(&path.with_extension("")),
-        None => ending(path),
-    }
-}
-
-fn ending(path: &Path) -> String {
-    path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default()
-}
-
-/// Returns the compression that a file's name says.
-fn compression(path: &Path) -> Option<&'static str> {
-    match ending(path).as_str() {
-        "gz" => Some("gzip"),
-        "zst" | "zstd" => Some("zstd"),
-        _ => None,
-    }
-}
 
 /// A file that is read from its beginning to its end.
 pub(super) struct Input<'a> {

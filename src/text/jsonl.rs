@@ -1,8 +1,9 @@
 //! Records as JSON objects: lines of JSONL, elements of a JSON array.
 
+use super::files::quoted;
 use super::input::Input;
-use super::record::{Fields, RawLabel, Record, quoted, utf8};
-use super::{forms, json_array, unique_keys};
+use super::record::{Fields, RawLabel, Record, utf8};
+use super::{json_array, unique_keys};
 use crate::error::Result as InputResult;
 use serde_json::{Map, Value};
 
@@ -120,11 +121,18 @@ pub(super) fn missing(map: &Map<String, Value>, name: &str, key: &str) -> String
     match map.is_empty() {
         true => format!("no column {name:?}: the record is empty"),
         false => {
-            let hint = forms::hint(map).filter(|_| key == "text_column").map(|hint| format!("; {hint}"));
+            let hint = hint(map).filter(|_| key == "text_column").map(|hint| format!("; {hint}"));
             let found = quoted(map.keys());
             format!("no column {name:?}; the record has {found}: set {key}{}", hint.unwrap_or_default())
         }
     }
+}
+
+/// Returns what to set for a record without a text, if it has the form of a conversation or a pair.
+fn hint(map: &Map<String, Value>) -> Option<&'static str> {
+    let chat = ["messages", "conversations", "instruction", "prompt", "chosen"];
+    let chat = chat.iter().any(|name| map.get(*name).is_some_and(|value| !value.is_null()));
+    chat.then_some("for conversations and prompts with completions set kind = \"chat\"")
 }
 
 fn broken(e: &serde_json::Error) -> String {

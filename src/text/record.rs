@@ -120,7 +120,33 @@ pub(super) fn utf8(line: &[u8]) -> Result<&str, String> {
     })
 }
 
-/// Formats names for a message: `"text", "label"`.
-pub(super) fn quoted<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
-    names.into_iter().map(|n| format!("{:?}", n.as_ref())).collect::<Vec<_>>().join(", ")
+/// The records of files.
+#[derive(Debug)]
+pub struct Records<R = Record> {
+    /// The valid records in the order of the files; never empty.
+    pub records: Vec<R>,
+    /// Line and reason of each skipped record; empty with [`OnBad::Error`].
+    pub skipped: Vec<(usize, String)>,
+    /// Line of a CSV or TSV file's first row, if it was read as a record only because it has no expected column name.
+    pub guessed: Option<usize>,
+    /// Remarks for the user on how the files were read, in short phrases.
+    pub remarks: Vec<String>,
+    /// BLAKE3 of the bytes of each file.
+    pub hashes: Vec<[u8; 32]>,
+}
+
+impl<R> Records<R> {
+    /// Adds a record, valid or not.
+    pub(super) fn push(&mut self, record: Parsed<R>) {
+        match record {
+            Ok(record) => self.records.push(record),
+            Err(bad) => self.skipped.push(bad),
+        }
+    }
+
+    /// Returns other records in place of these.
+    pub(super) fn map<T>(self, record: impl FnMut(R) -> T) -> Records<T> {
+        let Records { records, skipped, guessed, remarks, hashes } = self;
+        Records { records: records.into_iter().map(record).collect(), skipped, guessed, remarks, hashes }
+    }
 }

@@ -13,44 +13,14 @@ use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::path::Path;
 
-pub use super::record::{Fields, Format, OnBad, RawLabel, Record, Source};
-pub(super) use super::record::{Parsed, quoted, utf8};
+pub(super) use super::files::quoted;
+pub(super) use super::record::utf8;
+pub use super::record::{Fields, Format, OnBad, RawLabel, Record, Records, Source};
 
 /// Maximum number of reasons for invalid records in one message.
 const LISTED: usize = 10;
 /// Maximum number of line numbers per reason.
 const LINES: usize = 3;
-
-/// The records of files.
-#[derive(Debug)]
-pub struct Records<R = Record> {
-    /// The valid records in the order of the files; never empty.
-    pub records: Vec<R>,
-    /// Line and reason of each skipped record; empty with [`OnBad::Error`].
-    pub skipped: Vec<(usize, String)>,
-    /// Line of a CSV or TSV file's first row, if it was read as a record only because it has no expected column name.
-    pub guessed: Option<usize>,
-    /// Remarks for the user on how the files were read, in short phrases.
-    pub remarks: Vec<String>,
-    /// BLAKE3 of the bytes of each file.
-    pub hashes: Vec<[u8; 32]>,
-}
-
-impl<R> Records<R> {
-    /// Adds a record, valid or not.
-    pub(super) fn push(&mut self, record: Parsed<R>) {
-        match record {
-            Ok(record) => self.records.push(record),
-            Err(bad) => self.skipped.push(bad),
-        }
-    }
-
-    /// Returns other records in place of these.
-    pub(super) fn map<T>(self, record: impl FnMut(R) -> T) -> Records<T> {
-        let Records { records, skipped, guessed, remarks, hashes } = self;
-        Records { records: records.into_iter().map(record).collect(), skipped, guessed, remarks, hashes }
-    }
-}
 
 /// Reads files of records.
 ///

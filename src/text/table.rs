@@ -1,10 +1,10 @@
 //! CSV and TSV as records, with or without a header.
 
 use super::cells::{Row, Rows, twice};
+use super::files::quoted;
 use super::input::Input;
 use super::jsonl::each_once;
-use super::record::{Format, RawLabel, Record, Source, quoted};
-use super::records::Records;
+use super::record::{Format, RawLabel, Record, Records, Source};
 use crate::error::{Error, Result};
 
 /// Reads rows as records; empty lines are skipped.
@@ -224,7 +224,8 @@ impl Table<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::records::{Fields, OnBad, Parsed};
+    use super::super::record::Parsed;
+    use super::super::records::{Fields, OnBad};
     use super::*;
 
     fn source() -> Source {

@@ -1,8 +1,9 @@
 //! Rows of CSV and TSV as objects of strings, for readers of objects.
 
 use super::cells::{Rows, twice};
+use super::files::quoted;
 use super::input::Input;
-use super::record::{Format, quoted};
+use super::record::Format;
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 

@@ -21,7 +21,8 @@ fn values_of_other_tools_get_ours() {
     refused(&["lr_scheduler_type=wsd"], "train.lr_scheduler_type: found \"wsd\": use \"warmup_stable_decay\"");
     refused(&["eval=e", "eval_strategy=epochs"], "train.eval_strategy: found \"epochs\": use \"epoch\"");
     refused(&["save_strategy=best"], "train.save_strategy: \"best\" is not supported in this version: ");
-    refused(&["format=parquet"], "data.format: \"parquet\" is not supported in this version: write the data as JSONL");
+    refused(&["format=xlsx"], "data.format: \"xlsx\" is not supported in this version: write the data as JSONL");
+    refused(&["format=feather"], "data.format: found \"feather\": use \"arrow\"");
     refused(&["backend=gloo"], "comm.backend: found \"gloo\": use \"mpi\"");
     refused(&["metric_for_best_model=eval_acc"], "train.metric_for_best_model: found \"acc\": use \"accuracy\"");
     // Only where the task has that metric.

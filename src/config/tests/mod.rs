@@ -242,7 +242,7 @@ fn settings_of_other_tasks() {
     refused(&["kind=masked-lm", "next_sentence=true", "documents=file"], "a document is a paragraph");
     refused(&["kind=masked-lm", "next_sentence=true", "format=csv"], "the data is plain text");
     refused(&["kind=causal-lm", "format=jsonl", "documents=file"], "only plain text is divided");
-    refused(&["kind=chat", "format=csv"], "chat reads JSONL");
+    refused(&["kind=chat", "format=conll"], "chat reads records");
     with(&["kind=masked-lm", "next_sentence=false", "packing=true", "documents=file"]).unwrap();
 }
 
@@ -317,7 +317,6 @@ fn full() -> Config {
         "ema_decay=0.99",
         "optim_args={ momentum = 0.5, nesterov = true }",
         "lr_scheduler_kwargs={ num_cycles = 0.75 }",
-        "neftune_noise_alpha=5.0",
         "eval_steps=5",
         "save_total_limit=2",
         "greater_is_better=true",

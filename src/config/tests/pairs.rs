@@ -14,6 +14,7 @@ pub fn full() -> Config {
         "data.eval=b.en",
         "eval_target=b.de",
         "source_column=text",
+        "neftune_noise_alpha=5.0",
     ])
     .unwrap()
 }
@@ -38,7 +39,10 @@ fn other_tasks_do_not_have_them() {
 #[test]
 fn files_go_together() {
     refused(&[SEQ2SEQ, "eval_target=b.de"], "data.eval_target: needs the file of the sources: set data.eval");
-    refused(&[SEQ2SEQ, "train_target=a.de", "data.format=jsonl"], "data.train_target: a JSONL file has its targets");
-    refused(&[SEQ2SEQ, "data.format=csv"], "data.format: seq2seq reads JSONL, or plain text");
+    refused(
+        &[SEQ2SEQ, "train_target=a.de", "data.format=jsonl"],
+        "data.train_target: a file of records has its targets itself",
+    );
+    refused(&[SEQ2SEQ, "data.format=conll"], "data.format: seq2seq reads records, or plain text");
     refused(&[SEQ2SEQ, "max_target_length=1"], "task.max_target_length: found the integer 1, expected an integer >= 2");
 }

@@ -16,7 +16,9 @@ fn losses_and_gradients_are_those_of_the_formula() {
         (150, 41_003, 4, true, 0.0, 1.0),
         (131, 30_000, 6, false, 0.2, 40.0),
     ] {
-        for (kind, tolerance) in [(Kind::Float, 2e-6), (Kind::BFloat16, 1e-2), (Kind::Half, 2e-3)] {
+        // The gradient of x is a sum over all classes, whose rounding errors in fp32 depend on the processor's order.
+        let of_sum = 6e-8 * f64::from(classes as i32).sqrt();
+        for (kind, tolerance) in [(Kind::Float, of_sum.max(2e-6)), (Kind::BFloat16, 1e-2), (Kind::Half, 2e-3)] {
             if scale > 1.0 && kind != Kind::Float {
                 continue; // rounded logits that large are other probabilities
             }

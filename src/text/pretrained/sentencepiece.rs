@@ -70,7 +70,8 @@ impl SentencePiece {
                 _ => {}
             }
         }
-        if model.pieces.is_empty() { Err("it has no pieces".into()) } else { Ok(model) }
+        let of_text = model.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Normal | PieceKind::UserDefined));
+        if of_text { Ok(model) } else { Err("it has no pieces of text: was the download complete?".into()) }
     }
 
     fn read_trainer(&mut self, bytes: &[u8]) -> Result<(), String> {
