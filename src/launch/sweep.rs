@@ -250,7 +250,7 @@ fn grid(parameters: &[Parameter]) -> Vec<Vec<Value>> {
         let Values::List(values) = &parameter.values else { return before };
         before
             .iter()
-            .flat_map(|start| values.iter().map(|value| [start.as_slice(), &[value.clone()]].concat()))
+            .flat_map(|start| values.iter().map(|value| [start.as_slice(), std::slice::from_ref(value)].concat()))
             .collect()
     })
 }

@@ -130,12 +130,10 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let is_data = |path: &PathBuf| {
         let (name, ending) = (name(path).to_lowercase(), extension(path));
-        !path.is_dir()
-            && !name.starts_with(['.', '_'])
-            && !NO_DATA.iter().any(|no| name.starts_with(no))
-            // Results of `datasets` that it keeps beside the data.
-            && !(name.starts_with("cache-") && ending == "arrow")
-            && KNOWN.contains(&ending.as_str())
+        // Results of `datasets` that it keeps beside the data.
+        let is_result = name.starts_with("cache-") && ending == "arrow";
+        let is_other = name.starts_with(['.', '_']) || NO_DATA.iter().any(|no| name.starts_with(no));
+        KNOWN.contains(&ending.as_str()) && !path.is_dir() && !is_result && !is_other
     };
     let files: Vec<PathBuf> = paths.iter().filter(|path| is_data(path)).cloned().collect();
     if files.is_empty() {

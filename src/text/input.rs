@@ -17,11 +17,14 @@ pub use super::files::extension;
 const CHUNK: usize = 1 << 18;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// The start of a file's decompressed content, and the rest of it.
+type Content = Chain<Cursor<Vec<u8>>, Box<dyn Read>>;
+
 /// A file that is read from its beginning to its end.
 pub(super) struct Input<'a> {
     path: &'a Path,
     file: usize,
-    reader: BufReader<Chain<Cursor<Vec<u8>>, Box<dyn Read>>>,
+    reader: BufReader<Content>,
     compression: Option<&'static str>,
     hasher: Rc<RefCell<blake3::Hasher>>,
     line: usize,

@@ -176,8 +176,10 @@ mod tests {
         with(line, &Fields::default())
     }
 
+    type Object = (usize, Result<Map<String, Value>, String>);
+
     /// The places and objects of a file with this content.
-    fn parsed(content: &[u8]) -> Vec<(usize, Result<Map<String, Value>, String>)> {
+    fn parsed(content: &[u8]) -> Vec<Object> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.json");
         std::fs::write(&path, content).unwrap();

@@ -261,7 +261,7 @@ impl Source {
 }
 
 /// Reads a SentencePiece model or a tiktoken file.
-fn of_model(bytes: &[u8], path: &PathBuf, class: Class, settings: &mut Settings) -> Result<Source> {
+fn of_model(bytes: &[u8], path: &Path, class: Class, settings: &mut Settings) -> Result<Source> {
     let name = path.display();
     let sentencepiece = if path.ends_with("tiktoken.model") { Err(String::new()) } else { SentencePiece::parse(bytes) };
     let mut source = Source {
