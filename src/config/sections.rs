@@ -143,8 +143,8 @@ section! {
         /// Maximum sequence length in tokens. Longer sequences are truncated; special tokens count. For language models
         /// the length of a block; for question answering the length of a window, by default at most 384.
         max_length: Option<usize> => "the model's limit; for `causal-lm` and `masked-lm` at most 1024", AT_LEAST_3;
-        /// Texts that become tokens of the tokenizer, if they are none yet. The new rows of the embedding matrix and of
-        /// a language-model head are the mean of the others ([more](model-folders.md#new-tokens)).
+        /// Tokens to add to the tokenizer. Those that it has stay as they are. The new rows of the embedding matrix and
+        /// of a language-model head are the mean of the others ([more](model-folders.md#new-tokens)).
         add_tokens: Vec<String> = Vec::new();
         /// Column of the text, or of the first text of a pair.
         text_column: String = "text".into();

@@ -85,7 +85,7 @@ section! {
         /// Label smoothing. This part of each target's probability is spread evenly over all classes, or over the
         /// vocabulary. Training only: evaluations report the plain loss ([more](fine-tuning.md#losses)).
         label_smoothing_factor: f64 = 0.0, FROM_0_BELOW_1;
-        /// Noise on token embeddings (NEFTune): its scale, usually 5 to 15. Training only ([more](fine-tuning.md#neftune)).
+        /// Scale of NEFTune's noise on embeddings. Usually 5 to 15; training only ([more](fine-tuning.md#neftune)).
         neftune_noise_alpha: Option<f64> => "no noise", POSITIVE;
         /// What to do after a NaN or Inf loss or norm. `stop` ends the run with exit code 4 and reports the
         /// step, the rank, the first tensor with NaN or Inf, and the samples; `skip` leaves weights and optimizer
