@@ -230,7 +230,9 @@ pub fn unknown_key(section: &str, key: &str, value: Option<&DeValue<'_>>, place:
     let candidates = || all().filter(|(s, _)| *s == section).chain(all().filter(|(s, _)| *s != section));
     match nearest(key, candidates().map(|(_, key)| key)) {
         Some(near) => {
-            let section = candidates().find(|(_, key)| *key == near).map_or("", |(section, _)| section);
+            let stands = |s: &str| s == section || !ONLY_DOTTED.contains(&dotted(s, near).as_str());
+            let found = candidates().find(|(s, key)| *key == near && stands(s));
+            let section = found.map_or("", |(section, _)| section);
             format!("unknown key, did you mean {}?", dotted(section, near))
         }
         None => "unknown key, and no key has a similar name: `trainer config --all` lists all keys".to_owned(),
