@@ -44,7 +44,7 @@ pub struct Choices {
 /// match takes precedence over a letter.
 ///
 /// # Errors
-/// Input errors (exit 2), as [`records::read`](super::records::read): invalid records with [`OnBad::Error`], such as
+/// Input errors (exit 2), as [`records::read`]: invalid records with [`OnBad::Error`], such as
 /// fewer than two choices, or a label that matches no choice, listed with file and lines.
 pub fn read(source: &ChoiceSource) -> Result<Records<Choices>> {
     if let Some(path) = source.files.paths().iter().find(|path| ["csv", "tsv", "tab"].contains(&&*extension(path))) {

@@ -37,7 +37,7 @@ pub enum TaggedFormat {
 /// Reads a file of sentences.
 ///
 /// # Errors
-/// Input errors (exit 2), as [`records::read`](super::records::read): a file that cannot be read, or with an unknown
+/// Input errors (exit 2), as [`records::read`]: a file that cannot be read, or with an unknown
 /// extension; invalid records with [`OnBad::Error`], such as a word without a tag, listed with file and lines; no valid
 /// record.
 pub fn read(source: &TaggedSource) -> Result<Records<Tagged>> {
