@@ -13,7 +13,8 @@ use std::path::Path;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaggedSource {
     pub files: Files,
-    /// `None`: by the extension (`.jsonl`, `.ndjson`, `.json`; `.parquet`, `.arrow`, `.feather`, `.ipc`; `.conll`, `.bio`, `.iob`, `.tsv`, `.txt`).
+    /// `None`: by the extension (`.jsonl`, `.ndjson`, `.json`; `.parquet`, `.arrow`, `.feather`, `.ipc`; `.conll`, `.bio`,
+    /// `.iob`, `.tsv`, `.txt`).
     pub format: Option<TaggedFormat>,
     /// The column with the list of words.
     pub words: String,
