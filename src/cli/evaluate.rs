@@ -226,8 +226,8 @@ pub(super) fn open(
     let data = one_per_host_first(comm.as_ref(), "preparing the data", || {
         let labels = head.labels().map(<[String]>::to_vec);
         let folder = model.tokenizer();
-        let reading =
-            Reading { task: &task, data: &data_config, folder, max_length, purpose: file.purpose, labels, seed: 0 };
+        let (task, data, purpose) = (&task, &data_config, file.purpose);
+        let reading = Reading { task, data, folder, max_length, purpose, labels, seed: 0, words: false };
         let encoder = reading.encoder(file.files, file.option)?;
         let phase = tokenizing(&file.name);
         let data = prepare(encoder.as_ref(), folder, file.cache.as_deref())?;

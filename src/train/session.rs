@@ -11,9 +11,10 @@ use crate::observe::progress::Phase;
 use crate::parallel::Groups;
 use crate::tasks::labels;
 use crate::text::parallel;
+use crate::train::augmentation::augmented;
 use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Loaded};
-use crate::train::objective::objective;
+use crate::train::objective::{draw_balanced, objective};
 use crate::train::reading::{self, Data, Purpose, Reading};
 use serde_json::Value;
 use std::sync::Arc;
@@ -41,8 +42,8 @@ impl Session {
     /// # Errors
     /// As [`Sampler::new`].
     pub fn sampler(&self) -> Result<Sampler> {
-        let (batch, lengths) = (self.config.train.global_batch_size, self.data.train.dataset.lengths());
-        Sampler::new(self.config.seed, lengths, batch, self.comm.world(), self.micro_batch_tokens)
+        let (batch, dataset) = (self.config.train.global_batch_size, &self.data.train.dataset);
+        Sampler::new(self.config.seed, dataset, batch, self.comm.world(), self.micro_batch_tokens)
     }
 }
 
@@ -103,7 +104,8 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let folder = model.tokenizer();
     let prepare_file = |files: &DataFiles, key: &str, purpose: Purpose, labels: Option<Vec<String>>| {
         let (task, data, seed) = (&config.task, &config.data, config.seed);
-        let reading = Reading { task, data, folder, max_length, purpose, labels, seed };
+        let words = purpose == Purpose::Train && config.augment.is_on();
+        let reading = Reading { task, data, folder, max_length, purpose, labels, seed, words };
         let encoder = reading.encoder(files, key)?;
         let _phase = tokenizing(files);
         prepare(encoder.as_ref(), folder, cache::folder(config.data.cache_dir.as_deref()).as_deref()).context(key)
@@ -132,6 +134,8 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let dataset = train.dataset;
     let objective = objective(config, &dataset, labels.as_deref())?;
     let train = Prepared { dataset: dataset.with_objective(objective), ..train };
+    let train = draw_balanced(config, train, labels.as_deref())?;
+    let train = if config.augment.is_on() { augmented(config, train, folder, max_length)? } else { train };
     let eval = config.data.eval.as_ref();
     let eval = eval.map(|files| prepare_file(files, "data.eval", Purpose::Evaluate, labels)).transpose()?;
     Ok(Data { train, eval, head })
