@@ -15,26 +15,24 @@ impl Dataset {
     /// Adds which tokens of each example begin a word: a mark for each token ([`crate::text::words`]).
     ///
     /// # Panics
-    /// If there is not one mark for each token.
+    /// If there is not one mark for each token, or the data set has a clone.
     pub fn with_words(mut self, words: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let words = words.into_iter().flatten().collect::<Vec<u8>>();
-        if let Some(columns) = Arc::get_mut(&mut self.columns) {
-            assert_eq!(words.len(), columns.ids.len(), "one mark for each token");
-            columns.words = words.into();
-        }
+        let columns = Arc::get_mut(&mut self.columns).expect("a data set without clones");
+        assert_eq!(words.len(), columns.ids.len(), "one mark for each token");
+        columns.words = words.into();
         self
     }
 
     /// Adds the weight of each example in the loss.
     ///
     /// # Panics
-    /// If there is not one weight for each example.
+    /// If there is not one weight for each example, or the data set has a clone.
     pub fn with_weights(mut self, weights: impl IntoIterator<Item = f32>) -> Self {
         let weights = weights.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
-        if let Some(columns) = Arc::get_mut(&mut self.columns) {
-            assert_eq!(weights.len() + 1, columns.offsets.len(), "one weight for each example");
-            columns.weights = weights.into();
-        }
+        let columns = Arc::get_mut(&mut self.columns).expect("a data set without clones");
+        assert_eq!(weights.len() + 1, columns.offsets.len(), "one weight for each example");
+        columns.weights = weights.into();
         self
     }
 

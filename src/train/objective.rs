@@ -129,6 +129,50 @@ mod tests {
     }
 
     #[test]
+    fn weights_of_examples_and_balanced_classes_need_examples() {
+        let config = |settings: &[&str]| {
+            let words = ["output_dir=o", "model.path=m", "task.kind=sequence-classification", "data.train=t"];
+            let words: Vec<String> = words.iter().chain(settings).map(|&word| word.to_owned()).collect();
+            Config::parse("", "test", &words).unwrap()
+        };
+        let labels = ["a".to_owned(), "b".to_owned()];
+        let data = |weights: [f32; 2]| {
+            let example = |class: u32| Example::single(vec![1], vec![0], Label::Class(class));
+            Dataset::new([0, 1].map(example), Collation::Plain, [0; 32]).with_weights(weights)
+        };
+        let of = |settings: &[&str], weights| objective(&config(settings), &data(weights), Some(&labels));
+        let zero = of(&["weight_column=w"], [0.0, 0.0]).unwrap_err().to_string();
+        assert_eq!(zero, "data.weight_column: t: the weights of all examples are 0: nothing would be learned");
+        let both = ["weight_column=w", "class_weights={ a = 0 }"];
+        let zero = of(&both, [1.0, 0.0]).unwrap_err().to_string();
+        assert!(zero.contains("the weights of all examples, times those of task.class_weights, are 0"), "{zero}");
+        assert!(of(&both, [0.0, 1.0]).is_ok() && of(&["weight_column=w"], [1.0, 0.0]).is_ok());
+
+        let facts = |labels: &[&str]| crate::data::Facts {
+            labels: Some(labels.iter().map(|&label| label.to_owned()).collect()),
+            skipped: 0,
+            skipped_reasons: Vec::new(),
+            truncated: 0,
+            vocab_size: 2,
+            segments: 1,
+            remarks: Vec::new(),
+            references: serde_json::Value::Null,
+        };
+        let drawn = |labels: &[&str]| {
+            let facts = facts(labels);
+            let labels = facts.labels.clone();
+            let train = Prepared { dataset: data([1.0, 1.0]), facts, cache: crate::data::CacheUse::Built };
+            draw_balanced(&config(&["sampling=class_balanced"]), train, labels.as_deref())
+        };
+        assert!(drawn(&["a", "b"]).unwrap().dataset.is_class_balanced());
+        let empty = drawn(&["a", "b", "c"]).err().unwrap().to_string();
+        assert!(
+            empty.contains("data.sampling: \"class_balanced\": no example of the training data has the label \"c\""),
+            "{empty}"
+        );
+    }
+
+    #[test]
     fn impossible_weights_are_errors() {
         let message = |setting: &str, classes: &[u32]| of(setting, classes).unwrap_err().to_string();
         assert!(
