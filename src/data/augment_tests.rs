@@ -124,7 +124,7 @@ fn special_tokens_stay_and_labels_go_with_their_words() {
     for i in 0..data.len() {
         let Example { ids, label, .. } = data.example(i, 1);
         let Label::Tokens(labels) = label else { panic!("labels of tokens") };
-        let expected = |id: u32| if id > MASK && id % 10 == 0 { (id % 7).cast_signed() } else { NO_LABEL };
+        let expected = |id: u32| if id > MASK && id.is_multiple_of(10) { (id % 7).cast_signed() } else { NO_LABEL };
         assert!(ids.iter().zip(&labels).all(|(&id, &label)| label == expected(id)), "{ids:?} {labels:?}");
         let parts = |id: u32| 1 + (id / 10) % 3;
         let whole = |at: usize| (0..parts(ids[at])).all(|part| ids.get(at + part as usize) == Some(&(ids[at] + part)));

@@ -132,11 +132,15 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    fn check(reference: &str) {
-        let reference: Value = serde_json::from_str(reference).unwrap();
+    fn tokenizer(reference: &Value) -> Tokenizer {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("tokenizer.json"), reference["tokenizer"].to_string()).unwrap();
-        let tokenizer = WordTokenizer::new(&Tokenizer::from_folder(dir.path()).unwrap());
+        Tokenizer::from_folder(dir.path()).unwrap()
+    }
+
+    fn check(reference: &str) {
+        let reference: Value = serde_json::from_str(reference).unwrap();
+        let tokenizer = WordTokenizer::new(&tokenizer(&reference));
         let cases = reference["cases"].as_array().unwrap();
         assert!(cases.len() > 10);
         for case in cases {
@@ -146,6 +150,26 @@ mod tests {
             let firsts: Vec<Option<u32>> = serde_json::from_value(case["firsts"].clone()).unwrap();
             assert_eq!((found.encoded.ids, found.firsts), (ids, firsts), "{case}");
         }
+    }
+
+    /// The marks are those of the word ids that the `tokenizers` crate gives for the same texts in Python.
+    #[test]
+    fn words_are_marked_and_have_their_tokens_elsewhere() {
+        let of = |reference: &str, pair: &[u8], alike: bool| {
+            let tokenizer = tokenizer(&serde_json::from_str(reference).unwrap());
+            let (text, second) = ("b c, d", Some("c"));
+            let (encoded, marks) = tokenizer.encode_words(&[(text, second)], 64).unwrap().remove(0);
+            assert_eq!((&encoded, &marks[..]), (&tokenizer.encode(text, second, 64).unwrap(), pair));
+            let [within, first] = tokenizer.forms("b c").unwrap();
+            assert_eq!(within == first, alike);
+            assert_eq!([tokenizer.ids("a").unwrap(), within].concat(), tokenizer.ids("a b c").unwrap());
+            assert_eq!(first, tokenizer.ids("b c").unwrap());
+            let [within, first] = WordTokenizer::new(&tokenizer).forms("b c").unwrap();
+            assert!(within == first && !within.is_empty());
+        };
+        of(include_str!("../../tests/reference/words/wordpiece.json"), &[0, 1, 2, 2, 2, 0, 1, 0], true);
+        of(include_str!("../../tests/reference/words/bytes.json"), &[0, 1, 2, 3, 2, 2, 3, 0, 0, 1, 0], false);
+        of(include_str!("../../tests/reference/words/unigram.json"), &[0, 1, 3, 2, 3, 3, 2, 3, 0, 0, 1, 3, 0], true);
     }
 
     #[test]
