@@ -72,7 +72,7 @@ impl Encode for TaggedWords {
         });
         let sentences = filter.keep(sentences)?;
 
-        let special = tokenizer.special_ids();
+        let special = tokenizer.wordless_ids();
         let tokenizer = WordTokenizer::new(tokenizer);
         let encoded = on_all_cores(&sentences, |(sentence, _)| tokenizer.encode(&sentence.words, self.max_length));
         let encoded = encoded.into_iter().collect::<Result<Vec<_>>>()?;

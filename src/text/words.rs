@@ -1,6 +1,7 @@
 //! Which tokens belong to which word: tokenization of pre-tokenized text, and marks of the words of a text.
 
 use super::parallel::on_all_cores;
+use super::special_tokens::Special;
 use super::tokenizer::{Encoded, Tokenizer, failed};
 use crate::error::Result;
 use std::collections::HashSet;
@@ -16,7 +17,8 @@ pub const WORD: u8 = 2;
 pub const WORD_PART: u8 = 3;
 
 /// Returns the mark of each token `[n]` of a text or a pair, given the tokens' segments and the words that the
-/// pre-tokenizer has split the texts into, which count from 0 in each text; `special` are the ids of special tokens.
+/// pre-tokenizer has split the texts into, which count from 0 in each text; `special` are the ids of special tokens
+/// that are no words.
 pub fn marks(encoded: &Encoded, word_ids: &[Option<u32>], special: &HashSet<u32>) -> Vec<u8> {
     let mut before: Option<(u32, u8)> = None;
     let mut marks = Vec::with_capacity(word_ids.len());
@@ -46,7 +48,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`], for the first input that fails.
     pub fn encode_words(&self, inputs: &[(&str, Option<&str>)], max_length: usize) -> Result<Vec<(Encoded, Vec<u8>)>> {
-        let special = self.special_ids();
+        let special = self.wordless_ids();
         let tokens = |text: &str| self.inner.encode(text, false).map_err(failed);
         let each = |&(text, pair): &(&str, Option<&str>)| {
             let (encoded, word_ids) = self.encode_by(text, pair, max_length, tokens)?;
@@ -54,6 +56,13 @@ impl Tokenizer {
             Ok((encoded, marks))
         };
         on_all_cores(inputs, each).into_iter().collect()
+    }
+
+    /// Returns the ids of the special tokens that are no words: all but the unknown token, which stands for one.
+    pub fn wordless_ids(&self) -> HashSet<u32> {
+        let usual = ["[UNK]", "<unk>"].into_iter().filter_map(|token| self.inner.token_to_id(token));
+        let unknown: Vec<u32> = usual.chain(self.special(Special::Unk)).collect();
+        self.special_ids().into_iter().filter(|id| !unknown.contains(id)).collect()
     }
 
     /// Returns the tokens of words (a phrase, separated by whitespace) within a text, and at its beginning.
