@@ -105,7 +105,7 @@ fn augmented_examples_agree_at_every_world() {
         assert!(error.to_string().contains(told), "{error}");
     }
     // Evaluations are of the texts as they are, and are not weighted.
-    let still = ["learning_rate=1e-12", "max_steps=1", "eval_on_start=true"];
+    let still = ["learning_rate=1e-12", "max_steps=1", "eval_on_start=true", "micro_batch_tokens=4096"];
     bench.run(1, "still", &still, &Resume::None).unwrap();
     let changed = [&still[..], &CHANGES, &["weight_column=w", "sampling=class_balanced"]].concat();
     bench.run(1, "still-changed", &changed, &Resume::None).unwrap();
