@@ -1,7 +1,7 @@
 //! Augmentation: random changes of the words of an example, on its tokens.
 //!
-//! The operations are those of EDA (arXiv 1901.11196), in its order: replacement, insertion, swap, deletion; then tokens
-//! are masked. A word is a group of tokens; a changed text is the concatenation of its words' tokens, each as tokenized
+//! The operations are those of EDA (arXiv 1901.11196), in its order: replacement, insertion, swap, deletion; then
+//! tokens are masked. A word is a group of tokens; a changed text is the concatenation of its words' tokens, each as tokenized
 //! where it comes from, so that no tokenizer is needed when an example is read.
 
 use super::example::{Example, Label, NO_LABEL};
@@ -70,8 +70,8 @@ impl Augmentation {
         replace > 0.0 || insert > 0.0 || delete > 0.0
     }
 
-    /// Returns the example with its changes; `words` are the marks of its tokens, and `place` are the epoch and the index
-    /// of the example, on which its random numbers depend.
+    /// Returns the example with its changes; `words` are the marks of its tokens, and `place` are the epoch and the
+    /// index of the example, on which its random numbers depend.
     ///
     /// Special tokens stay, each text keeps at least one word, and an example never gets longer than the maximum: a
     /// change that would make it is left out. A label of a token goes with its word.

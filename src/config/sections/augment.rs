@@ -24,8 +24,8 @@ section! {
         delete: f64 = 0.0, FROM_0_TO_1;
         /// Probability that a token is replaced by the mask token. Special tokens stay.
         mask: f64 = 0.0, FROM_0_TO_1;
-        /// File of synonyms for `replace` and `insert`. Each line is a set of words, separated by commas, that may stand
-        /// for each other, or `word => others`.
+        /// File of synonyms for `replace` and `insert`. Each line is a set of words, separated by commas, that may
+        /// stand for each other, or `word => others`.
         synonyms: Option<PathBuf> => "words of the training data";
     }
 }
