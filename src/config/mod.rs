@@ -16,6 +16,7 @@ mod other_tool_keys;
 mod other_tool_values;
 mod problems;
 mod reference;
+mod report_to;
 mod schedules;
 mod sections;
 mod source;
@@ -38,6 +39,7 @@ pub use class_weights::ClassWeights;
 pub use data_files::DataFiles;
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, TimeLimit, ZeroStage};
 pub use reference::{explain, full_name, list, names};
+pub use report_to::{ReportTo, Reporter};
 pub use sections::{
     AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, GroupConfig, LoraConfig,
     ModelConfig, ParallelConfig, StageConfig, TargetModules, TaskConfig, TrainConfig, Unfreeze,
