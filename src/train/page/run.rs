@@ -87,6 +87,7 @@ impl RunReport {
         let lines = &state.log_history;
         let mut page = Page::new(&self.title);
         page.table(&["", ""], &overview(state, summary));
+        page.paragraph("Curves by optimizer step:");
         page.charts(&curves::of_run(lines));
         let evaluations = evaluations(lines);
         let shown = &evaluations[evaluations.len().saturating_sub(EVALUATIONS)..];

@@ -102,7 +102,7 @@ pub fn compare(runs: &[RunFolder]) -> Page {
         page.heading("Settings that differ");
         page.table(&names, &rows);
     }
-    page.heading("Curves");
+    page.heading("Curves by optimizer step");
     let lines: Vec<(&str, &[Value])> = runs.iter().map(|run| (run.name.as_str(), run.lines.as_slice())).collect();
     page.charts(&curves::of_runs(&lines));
     page
