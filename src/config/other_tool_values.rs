@@ -222,7 +222,8 @@ pub const VALUES: &[(&[&str], &[Row])] = &[
         (&["sacrebleu"], Ours("bleu", "")),
     ]),
     (&["train.report_to"], &[
-        (&["wandb", "weights_and_biases"], Missing("W&B imports the files of [\"tensorboard\"]")),
+        (&["wandb", "weights_and_biases"], 
+         Missing("use [\"tensorboard\"], or upload the metrics as in docs/watching.md")),
         (&["mlflow", "comet_ml", "comet", "neptune", "clearml", "trackio", "swanlab", "azure_ml", "codecarbon",
            "dagshub", "dvclive", "flyte", "kubeflow", "tensorboardx"],
          Missing("[\"tensorboard\"] writes event files")),

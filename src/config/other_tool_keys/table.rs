@@ -312,8 +312,7 @@ pub const KEYS: &[(&str, &[Row])] = &[
         (&["use_wandb", "wandb", "wandb_project", "wandb_entity", "wandb_name", "wandb_run_id", "wandb_mode",
            "wandb_watch", "wandb_log_model", "enable_wandb"],
          Missing("reporting to Weights & Biases",
-                 "it imports the files of train.report_to = [\"tensorboard\"]; all metrics are in \
-                  output_dir/metrics.jsonl")),
+                 "a few lines of Python upload output_dir/metrics.jsonl, see docs/watching.md")),
         (&["use_mlflow", "mlflow_tracking_uri", "mlflow_experiment_name", "use_comet", "comet_project_name",
            "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "use_trackio", "clearml", "neptune",
            "swanlab"],
