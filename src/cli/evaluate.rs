@@ -109,7 +109,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     }
     let generation = comm.agree(generation(args, &subject, &folder, kind), "reading the generation settings")?;
     let evaluator = args.reading.evaluator(comm.as_ref(), &mut loaded, subject.run());
-    let Evaluation { metrics, report, warning } =
+    let Evaluation { metrics, report, warning, .. } =
         Evaluator { generation: generation.as_ref(), ..evaluator }.metrics(&data, args.report)?;
     if comm.is_main() {
         let positive = loaded.model.task.positive_label();

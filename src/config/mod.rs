@@ -18,6 +18,7 @@ mod other_tool_keys;
 mod other_tool_values;
 mod problems;
 mod reference;
+mod report_to;
 mod schedules;
 mod sections;
 mod source;
@@ -41,6 +42,7 @@ pub use data_files::DataFiles;
 pub use eval_split::EvalSplit;
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, TimeLimit, ZeroStage};
 pub use reference::{explain, full_name, list, names};
+pub use report_to::{ReportTo, Reporter};
 pub use sections::{
     AnswerConfig, AugmentConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, GroupConfig,
     LoraConfig, ModelConfig, ParallelConfig, StageConfig, TargetModules, TaskConfig, TrainConfig, Unfreeze,

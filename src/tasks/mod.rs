@@ -55,6 +55,19 @@ pub fn short(x: f32) -> f64 {
     x.to_string().parse().unwrap_or_else(|_| f64::from(x))
 }
 
+/// An example that a model predicts wrongly.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mistake {
+    /// The position in the data set.
+    pub example: usize,
+    pub label: String,
+    pub predicted: String,
+    /// The probability of the predicted label.
+    pub score: f64,
+    /// The negative log likelihood of the true label.
+    pub loss: f64,
+}
+
 /// A training task and its head.
 pub trait Task: Send + Sync {
     /// Returns the value of `task.kind`.
@@ -104,6 +117,12 @@ pub trait Task: Send + Sync {
     /// Returns the metrics of each class, for a task with classes.
     fn report(&self, _: &Results) -> Option<ClassReport> {
         None
+    }
+
+    /// Returns the examples that are predicted wrongly, those with the greatest loss first, at most `most`; of tasks
+    /// with one label per example.
+    fn mistakes(&self, _: &Results, _most: usize) -> Vec<Mistake> {
+        Vec::new()
     }
 
     /// Returns the positive label of a binary task: the second label, as in scikit-learn.
