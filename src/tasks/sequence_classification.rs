@@ -5,9 +5,7 @@ use crate::data::{Dataset, Label};
 use crate::metrics::{ClassReport, Confusion, Metrics, Ranking};
 use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{
-    Classifier, Mistake, Results, Task, argmax, cross_entropy, labels, logits_json, softmax, weighted,
-};
+use crate::tasks::{Classifier, Mistake, Results, Task, argmax, cross_entropy, labels, logits_json, softmax, weighted};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
