@@ -117,7 +117,8 @@ impl Writer {
     /// As [`Writer::write`]; another dtype than the entry's.
     pub fn write_values(&mut self, values: &Values) -> Result<()> {
         let Entry { name, shape, kind } = &values.entry;
-        let error = |e: &dyn Display| unwritable(self.file.path(), format!("tensor {name}: {e}"));
+        let path = self.file.path().to_owned();
+        let error = |e: &dyn Display| unwritable(&path, format!("tensor {name}: {e}"));
         let Some(entry) = self.entries.get(self.done) else { return Err(error(&"not in the header")) };
         if entry.name != *name {
             return Err(error(&format!("expected {}", entry.name)));

@@ -97,12 +97,17 @@ impl GoTemplate {
         {
             bos.clone_into(&mut found.bos);
         }
-        let texts = [&found.user, &found.assistant].into_iter().chain(&found.system).flatten();
-        let mut texts = texts.chain([&found.begin, &found.end]).chain(&found.default_system);
-        if texts.any(|text| ["{{", "}}", "\"\"\""].iter().any(|sign| text.contains(sign))) {
+        let signs = ["{{", "}}", "\"\"\""];
+        if found.texts().any(|text| signs.iter().any(|sign| text.contains(sign))) {
             return Err("it contains text that Ollama's templates cannot contain");
         }
         Ok(found)
+    }
+
+    /// All texts that are written as they are.
+    fn texts(&self) -> impl Iterator<Item = &String> {
+        let around = [&self.user, &self.assistant].into_iter().chain(&self.system).flatten();
+        around.chain([&self.bos, &self.begin, &self.end]).chain(&self.default_system)
     }
 
     fn render(&self, messages: &[Value]) -> String {
