@@ -17,6 +17,7 @@ use crate::train::due::Due;
 use crate::train::evaluate::{Evaluation, Evaluator};
 use crate::train::generation::Generation;
 use crate::train::memory_report::{Bytes, MemoryReport};
+use crate::train::model_card::Facts;
 use crate::train::model_loading::Loaded;
 use crate::train::resumed::{Resumed, Start, begin};
 use crate::train::session::Session;
@@ -153,7 +154,6 @@ impl Trainer {
             pending: None,
         };
         let data = Data { train: Arc::new(data.train.dataset), eval: data.eval.map(Arc::new), sampler };
-        let (clock, warnings) = (Clock::new(), Warnings::new());
         Ok(Trainer {
             config,
             comm,
@@ -166,8 +166,8 @@ impl Trainer {
             state,
             steps_per_epoch,
             micro_batch_tokens,
-            clock,
-            warnings,
+            clock: Clock::new(),
+            warnings: Warnings::new(),
             plateau,
             held: None,
             saved,
@@ -300,8 +300,8 @@ impl Trainer {
         let Some(eval) = self.data.eval.clone() else { return Ok(false) };
         self.stepper.swap_ema()?;
         let Stepper { model, params, weights, .. } = &mut self.stepper;
-        let micro_batch_tokens = self.micro_batch_tokens;
-        let (comm, generation) = (self.comm.as_ref(), self.generation.as_ref());
+        let (comm, generation, micro_batch_tokens) =
+            (self.comm.as_ref(), self.generation.as_ref(), self.micro_batch_tokens);
         let mut evaluator = Evaluator { model, params, weights, comm, micro_batch_tokens, generation };
         let Evaluation { metrics, warning, .. } = self.clock.pause(|| {
             // As `trainer evaluate` computes them.
@@ -376,13 +376,14 @@ impl Trainer {
         self.clock.lap();
         self.progress.finish();
         let best = self.state.best_global_step.filter(|_| self.config.train.load_best_model_at_end);
-        self.checkpoints.finish(&mut self.stepper, best)?;
+        let eval = self.data.eval.as_ref().map_or(0, |eval| eval.dataset.len());
+        let facts = Facts::new(&self.config, &self.state, [self.data.train.len(), eval], best);
+        self.checkpoints.finish(&mut self.stepper, facts)?;
         let mut peaks = vec![0.0; self.comm.world()];
         peaks[self.comm.rank()] = memory::peak_rss_bytes() as f64;
         self.comm.all_reduce_f64(&mut peaks, Op::Sum, "peak memory")?;
         let peaks: Vec<u64> = peaks.into_iter().map(|p| p as u64).collect();
-        let device = self.comm.device();
-        let kept = self.stepper.kept();
+        let (device, kept) = (self.comm.device(), self.stepper.kept());
         let held = self.held.unwrap_or_else(|| Bytes::held(device, kept));
         let memory = MemoryReport::gather(self.comm.as_ref(), Bytes::peak(device, kept), held)?;
         if let Some(file) = &mut self.metrics {

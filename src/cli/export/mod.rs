@@ -21,6 +21,7 @@ use crate::tasks::Head;
 use crate::text::chat_template::{self, ChatTemplate};
 use crate::text::llama_cpp::LlamaCppTokenizer;
 use crate::text::tokenizer::Tokenizer;
+use crate::train::model_folder;
 use crate::train::model_loading::Declared;
 use clap::{Args, ValueEnum};
 use modelfile::Modelfile;
@@ -88,7 +89,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     if output.exists() {
         return Err(Error::input(format!("{}: exists already: give another --output", output.display())));
     }
-    let keys = keys::keys(&title(folder), encoding, &description, &tokenizer, &templates);
+    let keys = keys::keys(&model_folder::name_of(folder), encoding, &description, &tokenizer, &templates);
     let model = Model { folder, names: &names, keys, tensors: &description.tensors, encoding };
     let written = gguf::write(&output, &model)?;
     let file = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -147,15 +148,6 @@ fn encoding(wanted: Option<&str>, folder: &Path) -> Result<Encoding> {
     })
 }
 
-/// Returns the name of a model: that of its folder, or of the run whose final model or checkpoint it is.
-fn title(folder: &Path) -> String {
-    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let own = name(&whole).unwrap_or_else(|| "model".into());
-    let of_run = own == "final" || own.starts_with("checkpoint-");
-    whole.parent().filter(|_| of_run).and_then(name).unwrap_or(own)
-}
-
 /// Returns Ollama's template, or why there is none.
 fn go_template(folder: &Path, tokenizer: &LlamaCppTokenizer) -> Result<Result<GoTemplate, String>> {
     let own = Tokenizer::from_folder(folder)?;
@@ -180,16 +172,5 @@ mod tests {
         assert!(refused("iq3_xs").contains("IQ3_XS"));
         assert_eq!(refused("int8"), "--type int8: expected one of f32, f16, bf16, q8_0");
         assert_eq!(encoding(Some("Q8_0"), Path::new("nowhere")).unwrap(), Encoding::Q8_0);
-    }
-
-    #[test]
-    fn a_final_model_is_named_after_its_run() {
-        let dir = tempfile::tempdir().unwrap();
-        let make = |path: &str| {
-            let folder = dir.path().join(path);
-            std::fs::create_dir_all(&folder).unwrap();
-            title(&folder)
-        };
-        assert_eq!([make("smol/final"), make("smol/checkpoint-5"), make("smol")], ["smol", "smol", "smol"]);
     }
 }
