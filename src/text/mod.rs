@@ -20,6 +20,7 @@ pub mod llama_cpp;
 pub mod new_tokens;
 pub mod pairs;
 pub mod parallel;
+pub mod part;
 pub mod prompts;
 pub mod questions;
 pub mod record;
