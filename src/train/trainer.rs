@@ -300,8 +300,8 @@ impl Trainer {
         let Some(eval) = self.data.eval.clone() else { return Ok(false) };
         self.stepper.swap_ema()?;
         let Stepper { model, params, weights, .. } = &mut self.stepper;
-        let (comm, generation, micro_batch_tokens) =
-            (self.comm.as_ref(), self.generation.as_ref(), self.micro_batch_tokens);
+        let micro_batch_tokens = self.micro_batch_tokens;
+        let (comm, generation) = (self.comm.as_ref(), self.generation.as_ref());
         let mut evaluator = Evaluator { model, params, weights, comm, micro_batch_tokens, generation };
         let Evaluation { metrics, warning, .. } = self.clock.pause(|| {
             // As `trainer evaluate` computes them.
@@ -376,9 +376,8 @@ impl Trainer {
         self.clock.lap();
         self.progress.finish();
         let best = self.state.best_global_step.filter(|_| self.config.train.load_best_model_at_end);
-        let eval = self.data.eval.as_ref().map_or(0, |eval| eval.dataset.len());
-        let facts = Facts::new(&self.config, &self.state, [self.data.train.len(), eval], best);
-        self.checkpoints.finish(&mut self.stepper, facts)?;
+        let examples = [self.data.train.len(), self.data.eval.as_ref().map_or(0, |eval| eval.dataset.len())];
+        self.checkpoints.finish(&mut self.stepper, Facts::new(&self.config, &self.state, examples, best))?;
         let mut peaks = vec![0.0; self.comm.world()];
         peaks[self.comm.rank()] = memory::peak_rss_bytes() as f64;
         self.comm.all_reduce_f64(&mut peaks, Op::Sum, "peak memory")?;

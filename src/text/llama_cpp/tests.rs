@@ -141,8 +141,13 @@ fn other_tokenizers_are_refused() {
         "llama",
         &|json| {
             let merges = json["model"]["merges"].as_array_mut().unwrap();
-            let first = merges[0].clone();
-            merges.push(first);
+            let result = |merge: &Value| match merge {
+                Value::String(line) => line.replace(' ', ""),
+                pair => format!("{}{}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()),
+            };
+            let at = (1..merges.len()).find(|&at| result(&merges[at - 1]) == result(&merges[at])).unwrap();
+            let moved = merges.remove(at);
+            merges.insert(0, moved);
         },
         "is apart from others",
     );
