@@ -100,7 +100,8 @@ fn config_explains_keys_and_shells_complete_them() {
 fn a_run_leaves_what_the_format_says() {
     let bench = bench();
     let ended = run(trainer(&bench).args(train(&bench, "run", &["eval_steps=10", "save_steps=10"]))).expect(0);
-    assert_eq!(names(&bench.path("run")), ["checkpoint-10", "checkpoint-20", "config.toml", "final", "metrics.jsonl"]);
+    let files = ["checkpoint-10", "checkpoint-20", "config.toml", "final", "metrics.jsonl", "report.html"];
+    assert_eq!(names(&bench.path("run")), files);
     assert_eq!(
         names(&bench.path("run/checkpoint-20")),
         [

@@ -179,7 +179,9 @@ fn check_command(words: Vec<String>) -> Result<(), String> {
     let flags = ["--all", "--measure", "--print-config", "--dry-run", "--slurm", "--json"];
     let words: Vec<String> = words.into_iter().filter(|word| !flags.contains(&word.as_str())).collect();
     let settings: Vec<String> = words.windows(2).filter(|pair| setting(pair)).map(|pair| pair[1].clone()).collect();
+    let held_out = settings.iter().any(|word| word.contains("eval_split="));
     let missing = REQUIRED.iter().map(|(key, _)| (*key).to_owned());
+    let missing = missing.filter(|key| !(held_out && key.starts_with("data.eval=")));
     let all: Vec<String> = missing.chain(settings).collect();
     Config::parse("", "documents", &all).map(drop).map_err(|e| e.to_string())
 }

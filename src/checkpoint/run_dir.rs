@@ -211,7 +211,7 @@ impl RunDir {
         if self.finished().exists() {
             fs::remove_dir_all(self.finished()).context(self.finished().display())?;
         }
-        for name in ["config.toml", "metrics.jsonl"] {
+        for name in ["config.toml", "metrics.jsonl", "report.html"] {
             let file = self.path.join(name);
             if file.exists() {
                 fs::remove_file(&file).context(file.display())?;

@@ -109,7 +109,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     }
     let generation = comm.agree(generation(args, &subject, &folder, kind), "reading the generation settings")?;
     let evaluator = args.reading.evaluator(comm.as_ref(), &mut loaded, subject.run());
-    let Evaluation { metrics, report, warning } =
+    let Evaluation { metrics, report, warning, .. } =
         Evaluator { generation: generation.as_ref(), ..evaluator }.metrics(&data, args.report)?;
     if comm.is_main() {
         let positive = loaded.model.task.positive_label();
@@ -245,7 +245,7 @@ pub(super) fn open(
         let labels = head.labels().map(<[String]>::to_vec);
         let folder = model.tokenizer();
         let (task, data, purpose, part) = (&task, &data_config, file.purpose, file.part);
-        let reading = Reading { task, data, folder, max_length, purpose, labels, seed: 0, part };
+        let reading = Reading { task, data, folder, max_length, purpose, labels, seed: 0, part, words: false };
         let encoder = reading.encoder(file.files, file.option)?;
         let phase = tokenizing(&file.name);
         let data = prepare(encoder.as_ref(), folder, file.cache.as_deref())?;

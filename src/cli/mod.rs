@@ -17,6 +17,7 @@ mod parse;
 mod plan;
 mod predict;
 mod reading;
+mod report;
 mod runs;
 mod slurm;
 mod sweep;
@@ -59,6 +60,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Evaluate a fine-tuned model on labeled data.
     Evaluate(evaluate::EvaluateArgs),
+    /// Compare runs on one HTML page: results, settings that differ, and curves.
+    Report(report::ReportArgs),
     /// Predict with a fine-tuned model: write one line for each input record.
     Predict(predict::PredictArgs),
     /// Merge a LoRA adapter into its base model: write a full model's folder.
@@ -95,6 +98,7 @@ impl Cli {
             Some(Command::CrossValidate(args)) => cross_validate::run(&args),
             Some(Command::Doctor(args)) => doctor::run(args),
             Some(Command::Evaluate(args)) => evaluate::run(&args),
+            Some(Command::Report(args)) => report::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),
             Some(Command::Merge(args)) => merge::run(&args),
             Some(Command::Export(args)) => export::run(&args),

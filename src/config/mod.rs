@@ -6,6 +6,7 @@
 //! documentation from the declarations.
 
 mod arguments;
+mod augment;
 mod choice;
 mod class_weights;
 mod data_files;
@@ -17,6 +18,7 @@ mod other_tool_keys;
 mod other_tool_values;
 mod problems;
 mod reference;
+mod report_to;
 mod schedules;
 mod sections;
 mod source;
@@ -33,16 +35,17 @@ use std::path::Path;
 pub use arguments::Arguments;
 pub use choice::{
     Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, Offload, OnBadRecord, OnNonFinite, Optim,
-    Precision, ShardWithin, TaskKind, Writers,
+    Precision, Sampling, ShardWithin, TaskKind, Writers,
 };
 pub use class_weights::ClassWeights;
 pub use data_files::DataFiles;
 pub use eval_split::EvalSplit;
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, TimeLimit, ZeroStage};
 pub use reference::{explain, full_name, list, names};
+pub use report_to::{ReportTo, Reporter};
 pub use sections::{
-    AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, GroupConfig, LoraConfig,
-    ModelConfig, ParallelConfig, StageConfig, TargetModules, TaskConfig, TrainConfig, Unfreeze,
+    AnswerConfig, AugmentConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, GroupConfig,
+    LoraConfig, ModelConfig, ParallelConfig, StageConfig, TargetModules, TaskConfig, TrainConfig, Unfreeze,
 };
 pub use task_settings::misplaced;
 

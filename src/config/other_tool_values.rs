@@ -221,6 +221,13 @@ pub const VALUES: &[(&[&str], &[Row])] = &[
         (&["rouge", "rouge_l", "rougelsum"], Ours("rougeL", "")),
         (&["sacrebleu"], Ours("bleu", "")),
     ]),
+    (&["train.report_to"], &[
+        (&["wandb", "weights_and_biases"], 
+         Missing("use [\"tensorboard\"], or upload the metrics as in docs/watching.md")),
+        (&["mlflow", "comet_ml", "comet", "neptune", "clearml", "trackio", "swanlab", "azure_ml", "codecarbon",
+           "dagshub", "dvclive", "flyte", "kubeflow", "tensorboardx"],
+         Missing("[\"tensorboard\"] writes event files")),
+    ]),
     (&["--device"], &[
         (&["h100", "h100_80gb", "h100_sxm5", "h100_sxm_80gb", "h100_sxm5_80gb", "h100_80gb_hbm3",
            "nvidia_h100_80gb_hbm3", "nvidia_h100"],

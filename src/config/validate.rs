@@ -6,7 +6,7 @@ use super::mixed::{MicroBatchTokens, Recompute, ZeroStage};
 use super::problems::Problems;
 use super::sections::{AnswerConfig, Config, GenerationConfig, ParallelConfig, TaskConfig, TrainConfig};
 use super::trained::trained;
-use super::{optimizers, other_tool_values, schedules, task_settings};
+use super::{augment, optimizers, other_tool_values, schedules, task_settings};
 
 /// Metrics of generated texts.
 const GENERATION_METRICS: [&str; 2] = ["bleu", "rougeL"];
@@ -23,6 +23,7 @@ pub fn validate(config: &mut Config, problems: &mut Problems) {
     optimizers::validate(&config.train, problems);
     labels(&config.task, problems);
     other_tasks(config, problems);
+    augment::validate(config, problems);
     columns(config, problems);
     evaluation(config, problems);
     parallel(&config.parallel, config.train.micro_batch_tokens, problems);
@@ -166,6 +167,7 @@ fn columns(config: &Config, problems: &mut Problems) {
         ("text_column", Some(&data.text_column)),
         ("text_pair_column", data.text_pair_column.as_ref()),
         ("label_column", is_labelled.then_some(&data.label_column)),
+        ("weight_column", data.weight_column.as_ref()),
     ];
     for (key, name) in wanted {
         if let Some(name) = name.filter(|name| !names.contains(name)) {
@@ -233,6 +235,14 @@ fn evaluation(config: &Config, problems: &mut Problems) {
         } else if !wants_eval && problems.none_with(STRATEGIES) {
             problems.with(key, format!("{what} needs evaluations: set train.eval_strategy or train.eval_steps"));
         }
+    }
+    const TEXTS: &str = "train.report_texts";
+    if train.report_texts && !train.report && problems.none_with(&[TEXTS, "train.report"]) {
+        problems.with(TEXTS, "there is no report with train.report = false: remove one of them");
+    }
+    let texts = config.task.kind == TaskKind::SequenceClassification;
+    if train.report_texts && !texts && problems.none_with(&[TEXTS, "task.kind"]) {
+        problems.with(TEXTS, format!("is for sequence-classification, and task.kind is \"{}\"", config.task.kind));
     }
     const SMOOTHED: &[TaskKind] = &[
         TaskKind::SequenceClassification,

@@ -145,6 +145,17 @@ pub fn libtorch_config() -> Result<String> {
     Ok(unsafe { take(text) })
 }
 
+/// Returns libtorch's version; an empty text if it is unknown.
+pub fn libtorch_version() -> String {
+    libtorch_config().ok().and_then(|text| version_in(&text)).unwrap_or_default()
+}
+
+/// Returns libtorch's version from its build settings.
+fn version_in(config: &str) -> Option<String> {
+    let after = config.split("TORCH_VERSION=").nth(1)?;
+    Some(after.split([',', '\n', ' ']).next()?.to_owned())
+}
+
 /// Hyper-parameters of an AdamW step.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamWStep {
@@ -197,4 +208,16 @@ pub fn bytes(tensor: &Tensor) -> &[u8] {
 pub fn without_graph<T>(work: impl FnOnce() -> T) -> T {
     let _guard = tch::no_grad_guard();
     work()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_in_the_build_settings() {
+        assert_eq!(version_in("Build settings: A=B, TORCH_VERSION=2.13.0, USE_CUDA=ON").as_deref(), Some("2.13.0"));
+        assert_eq!(version_in("nothing"), None);
+        assert!(libtorch_version().starts_with("2."), "{}", libtorch_version());
+    }
 }

@@ -90,7 +90,7 @@ fn event(level: &str, message: &str, more: Value) -> Value {
 }
 
 /// Returns the time in the format of `tracing` (RFC 3339).
-fn now() -> String {
+pub fn now() -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     _ = SystemTime.format_time(&mut Writer::new(&mut text));

@@ -14,6 +14,12 @@ pub fn peak_rss_bytes() -> u64 {
     usage.ru_maxrss.cast_unsigned() * 1024
 }
 
+/// Returns the resident set of this process in bytes (`VmRSS` of proc_pid_status(5), in KiB); `None` if unknown.
+pub fn resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    number_after(&status, "VmRSS:").map(|kib| kib * 1024)
+}
+
 /// Returns the bytes available to this process: the minimum of the host's `MemAvailable` and what each of its control
 /// groups has left below its limit. All ranks of a host share them. `None` if unknown.
 pub fn available_bytes() -> Option<u64> {
@@ -109,6 +115,12 @@ mod tests {
         assert_eq!(mem_available("MemTotal: 1 kB\n"), None);
         let available = available_bytes().expect("Linux reports it");
         assert!(available > 1 << 20, "{available}");
+    }
+
+    #[test]
+    fn this_process_is_resident() {
+        let resident = resident_bytes().expect("Linux reports it");
+        assert!((1 << 20..=peak_rss_bytes() + (1 << 20)).contains(&resident), "{resident}");
     }
 
     #[test]

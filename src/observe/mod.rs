@@ -1,13 +1,16 @@
 //! Output for the user: logs, progress, metrics files; and memory measurements.
 
+pub mod event_file;
 mod log_format;
 pub mod logs;
 pub mod memory;
 pub mod metrics_file;
+pub mod page;
 pub mod progress;
 mod screen;
 pub mod signals;
 pub mod table;
+pub mod tensorboard;
 
 use std::io::Write;
 

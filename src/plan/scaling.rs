@@ -68,8 +68,7 @@ impl Run<'_> {
     pub fn on(&self, ranks: usize, speed: Speed, network: &Network) -> Result<Row> {
         let layout = Layout::new(self.specs, (self.shards)(ranks));
         let global_batch = (self.global_batch)(ranks);
-        let mut sampler =
-            Sampler::new(self.seed, self.dataset.lengths(), global_batch, ranks, self.micro_batch_tokens)?;
+        let mut sampler = Sampler::new(self.seed, self.dataset, global_batch, ranks, self.micro_batch_tokens)?;
         let steps = (self.total_steps)(sampler.steps_per_epoch());
         let looked_at = steps.min(STEPS);
         let mut row = Row {
@@ -98,7 +97,7 @@ impl Run<'_> {
 
     /// Simulates one step; also returns the FLOPs of each rank's forward pass.
     pub fn step(&self, layout: &Layout, plan: &StepPlan, speed: Speed, network: &Network) -> (Step, Vec<f64>) {
-        let work: Vec<Vec<Vec<Cost>>> = plan.shards.iter().map(|shard| self.costs(shard)).collect();
+        let work: Vec<Vec<Vec<Cost>>> = plan.shards.iter().map(|shard| self.costs(shard, plan.epoch)).collect();
         let flops = |shard: &Vec<Vec<Cost>>| shard.iter().flatten().map(|cost| cost.flops).sum::<f64>();
         let each: Vec<f64> = work.iter().map(flops).collect();
         let slowest = (0..each.len()).max_by(|&a, &b| each[a].total_cmp(&each[b])).unwrap_or_default();
@@ -106,29 +105,31 @@ impl Run<'_> {
         let micro_batches = work.iter().map(Vec::len).max().unwrap_or_default();
         let mut busiest = work[slowest].clone();
         busiest.resize(micro_batches, vec![Cost::default(); self.model.blocks()]);
-        let (setup, ranks, rows) = (self.setup, plan.shards.len(), self.rows(&plan.shards));
+        let (setup, ranks, rows) = (self.setup, plan.shards.len(), self.rows(plan));
         (timeline::Plan { layout, setup, speed, network, ranks, rows }.step(&busiest), each)
     }
 
     /// Returns the costs of the blocks for each micro-batch.
-    fn costs(&self, shard: &[Vec<u32>]) -> Vec<Vec<Cost>> {
+    fn costs(&self, shard: &[Vec<u32>], epoch: u64) -> Vec<Vec<Cost>> {
         let how = self.setup.how();
         let of = |micro: &Vec<u32>| {
-            let x = Extents::of(self.dataset, micro);
+            let x = Extents::in_epoch(self.dataset, micro, epoch);
             (0..self.model.blocks()).map(|block| self.model.cost(block, &x, &how)).collect()
         };
         shard.iter().map(of).collect()
     }
 
     /// Number of distinct token ids in a step.
-    fn rows(&self, shards: &[Vec<Vec<u32>>]) -> f64 {
+    fn rows(&self, plan: &StepPlan) -> f64 {
         let mut seen: Vec<bool> = Vec::new();
-        for &id in shards.iter().flatten().flatten().flat_map(|&i| self.dataset.ids(i as usize)) {
-            let id = id as usize;
-            if id >= seen.len() {
-                seen.resize(id + 1, false);
+        for &i in plan.shards.iter().flatten().flatten() {
+            for &id in self.dataset.ids_in(i as usize, plan.epoch).iter() {
+                let id = id as usize;
+                if id >= seen.len() {
+                    seen.resize(id + 1, false);
+                }
+                seen[id] = true;
             }
-            seen[id] = true;
         }
         seen.into_iter().filter(|&seen| seen).count() as f64
     }

@@ -55,6 +55,19 @@ pub fn short(x: f32) -> f64 {
     x.to_string().parse().unwrap_or_else(|_| f64::from(x))
 }
 
+/// An example that a model predicts wrongly.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mistake {
+    /// The position in the data set.
+    pub example: usize,
+    pub label: String,
+    pub predicted: String,
+    /// The probability of the predicted label.
+    pub score: f64,
+    /// The negative log likelihood of the true label.
+    pub loss: f64,
+}
+
 /// A training task and its head.
 pub trait Task: Send + Sync {
     /// Returns the value of `task.kind`.
@@ -106,6 +119,12 @@ pub trait Task: Send + Sync {
         None
     }
 
+    /// Returns the examples that are predicted wrongly, those with the greatest loss first, at most `most`; of tasks
+    /// with one label per example.
+    fn mistakes(&self, _: &Results, _most: usize) -> Vec<Mistake> {
+        Vec::new()
+    }
+
     /// Returns the positive label of a binary task: the second label, as in scikit-learn.
     fn positive_label(&self) -> Option<&str> {
         None
@@ -149,6 +168,11 @@ fn scores_cost(head: Cost, rows: f64, classes: usize) -> Cost {
 /// Returns the projection of the targets' hidden states to the vocabulary, `[n, vocab_size]` for n targets.
 fn target_scores(backbone: &dyn Backbone, hidden: &Boundary, targets: &Targets, ctx: &mut Ctx) -> Projection {
     backbone.vocabulary(&hidden[0].index_select(0, &targets.positions), ctx)
+}
+
+/// Multiplies the loss of each example, f32 `[B]`, by the example's weight, if the batch has weights.
+fn weighted(losses: Tensor, batch: &Batch) -> Tensor {
+    batch.example_weights.as_ref().map_or_else(|| losses.shallow_clone(), |weights| &losses * weights)
 }
 
 /// Computes the cross entropy of each row, f32 `[n]`, from logits `[n, C]` and classes i64 `[n]`, with the class weights

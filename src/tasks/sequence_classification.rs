@@ -5,7 +5,7 @@ use crate::data::{Dataset, Label};
 use crate::metrics::{ClassReport, Confusion, Metrics, Ranking};
 use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Classifier, Results, Task, argmax, cross_entropy, labels, logits_json, softmax};
+use crate::tasks::{Classifier, Mistake, Results, Task, argmax, cross_entropy, labels, logits_json, softmax, weighted};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
@@ -55,7 +55,7 @@ impl Task for SequenceClassification {
 
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Classes(labels) = &batch.labels else { panic!("classification needs class labels") };
-        vec![cross_entropy(&logits[0], labels, batch)]
+        vec![weighted(cross_entropy(&logits[0], labels, batch), batch)]
     }
 
     fn answer_size(&self, _: &Dataset, _: usize) -> usize {
@@ -83,6 +83,21 @@ impl Task for SequenceClassification {
 
     fn report(&self, results: &Results) -> Option<ClassReport> {
         Some(ClassReport::of_confusion("examples", self.labels.clone(), self.confusion(results)))
+    }
+
+    fn mistakes(&self, results: &Results, most: usize) -> Vec<Mistake> {
+        let wrong = |(example, row): (usize, &[f32])| {
+            let Label::Class(label) = results.dataset.label(example) else { return None };
+            let (label, best, probabilities) = (label as usize, argmax(row), softmax(row));
+            let [label_name, predicted] = [label, best].map(|class| self.labels[class].clone());
+            let (score, loss) = (probabilities[best], -probabilities[label].max(f64::MIN_POSITIVE).ln());
+            (label != best).then_some(Mistake { example, label: label_name, predicted, score, loss })
+        };
+        let mut mistakes: Vec<Mistake> = results.iter().enumerate().filter_map(wrong).collect();
+        // Stable: of equal losses the first example comes first.
+        mistakes.sort_by(|a, b| b.loss.total_cmp(&a.loss));
+        mistakes.truncate(most);
+        mistakes
     }
 
     fn positive_label(&self) -> Option<&str> {
@@ -128,6 +143,15 @@ mod tests {
 
     /// Returns metrics and warning of a classifier for examples (label, logits).
     fn evaluated<const N: usize>(labels: [&str; N], examples: &[(u32, [f32; N])]) -> (Metrics, Option<String>) {
+        with_results(labels, examples, |task, results| (task.metrics(results), task.warning(results)))
+    }
+
+    /// Calls `look` with a classifier and its results for examples (label, logits).
+    fn with_results<const N: usize, T>(
+        labels: [&str; N],
+        examples: &[(u32, [f32; N])],
+        look: impl FnOnce(&SequenceClassification, &Results) -> T,
+    ) -> T {
         let task = SequenceClassification { head: fixtures::head(N), labels: labels.map(str::to_owned).to_vec() };
         let example = |(label, _): &(u32, [f32; N])| Example::single(vec![0], vec![0], Label::Class(*label));
         let dataset = Dataset::new(examples.iter().map(example), Collation::Plain, [0; 32]);
@@ -136,7 +160,7 @@ mod tests {
         let references = Value::Null;
         let results =
             Results { dataset: &dataset, references: &references, answers: &answers, offsets: &offsets, losses: &[] };
-        (task.metrics(&results), task.warning(&results))
+        look(&task, &results)
     }
 
     fn value(metrics: &Metrics, name: &str) -> Option<f64> {
@@ -164,6 +188,17 @@ mod tests {
         assert!(value(&metrics, "roc_auc").or(value(&metrics, "average_precision")).is_none(), "{metrics:?}");
         let (metrics, _) = evaluated(["a", "b", "c"], &[(0, [0.0, 1.0, 0.0]), (2, [1.0, 0.0, 0.0])]);
         assert_eq!(metrics.len(), 4, "{metrics:?}");
+    }
+
+    #[test]
+    fn the_worst_mistakes_come_first() {
+        let examples = [(0, [1.0, 0.0]), (0, [0.0, 1.0]), (1, [3.0, 0.0]), (1, [1.0, 0.0])];
+        let mistakes = with_results(["no", "yes"], &examples, |task, results| task.mistakes(results, 2));
+        assert_eq!(mistakes.iter().map(|mistake| mistake.example).collect::<Vec<_>>(), [2, 1]);
+        let Mistake { label, predicted, score, loss, .. } = &mistakes[0];
+        assert_eq!((label.as_str(), predicted.as_str()), ("yes", "no"));
+        // softmax([3, 0]) and -log of its second value.
+        assert!((score - 0.952_574_126_8).abs() < 1e-7 && (loss - 3.048_587_351_6).abs() < 1e-7, "{mistakes:?}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::metrics::{ClassReport, Metrics};
 use crate::nn::Params;
 use crate::observe::progress::Phase;
 use crate::parallel::Weights;
-use crate::tasks::{Model, Results};
+use crate::tasks::{Mistake, Model, Results};
 use crate::train::blockwise::{Blockwise, Recompute};
 use crate::train::generation::Generation;
 use tch::Tensor;
@@ -33,12 +33,17 @@ impl Outputs {
     }
 }
 
+/// Number of errors that an evaluation keeps.
+const MISTAKES: usize = 30;
+
 /// Result of an evaluation.
 #[derive(Debug)]
 pub struct Evaluation {
     pub metrics: Metrics,
     /// The metrics of each class, if asked for and the task has classes.
     pub report: Option<ClassReport>,
+    /// The worst errors of a task with one label per example, if asked for.
+    pub mistakes: Vec<Mistake>,
     /// A likely problem of the model.
     pub warning: Option<String>,
 }
@@ -120,7 +125,7 @@ impl Evaluator<'_> {
     }
 
     /// Returns the mean loss (first) and the task's metrics on a labelled dataset, without the `eval_` prefix, and with
-    /// `reports` those of each class.
+    /// `reports` those of each class and the worst errors.
     ///
     /// # Errors
     /// As [`Evaluator::outputs`]; exit 2 if there are no targets; exit 4 if the loss is NaN or Inf.
@@ -142,7 +147,10 @@ impl Evaluator<'_> {
             metrics.extend(self.generated(data, generation)?);
         }
         let task = &self.model.task;
-        let report = if reports { task.report(&results) } else { None };
-        Ok(Evaluation { metrics, report, warning: task.warning(&results) })
+        let (report, mistakes) = match reports {
+            true => (task.report(&results), task.mistakes(&results, MISTAKES)),
+            false => (None, Vec::new()),
+        };
+        Ok(Evaluation { metrics, report, mistakes, warning: task.warning(&results) })
     }
 }

@@ -2,6 +2,7 @@
 //! [`blockwise`] its forward and backward pass, [`evaluate`] the inference that evaluation and prediction share.
 
 pub mod advice;
+pub mod augmentation;
 pub mod begun;
 pub mod best;
 pub mod blockwise;
@@ -28,10 +29,12 @@ pub mod objective;
 mod opening;
 pub mod optimizer_files;
 pub mod optimizers;
+pub mod page;
 pub mod planned_run;
 pub mod profiling;
 pub mod rank_consistency;
 pub mod reading;
+pub mod recorder;
 pub mod report;
 pub mod resumed;
 pub mod schedule;

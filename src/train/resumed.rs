@@ -5,12 +5,12 @@ use crate::checkpoint::state::OptimizerRecord;
 use crate::checkpoint::{RunDir, TrainerState};
 use crate::comm::Collective;
 use crate::config::Config;
-use crate::error::{Context, Error, Result};
-use crate::observe::metrics_file::MetricsFile;
+use crate::error::{Error, Result};
 use crate::observe::signals::StopFlag;
 use crate::train::settings;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// How a run starts, besides its configuration.
@@ -104,6 +104,12 @@ impl Resumed {
         Ok(self.state.micro_batch_tokens.or(set))
     }
 
+    /// Returns the line of `metrics.jsonl` about a run of `world` ranks that resumes with these changes.
+    pub fn line(&self, world: usize, changed: &[String]) -> Value {
+        let (step, from) = (self.state.global_step, self.from.display().to_string());
+        json!({"event": "resumed", "step": step, "world": world, "from": from, "changed": changed})
+    }
+
     /// Compares the settings with the checkpoint's; returns the differences, one per line.
     ///
     /// # Errors
@@ -131,15 +137,4 @@ fn clear_other_best(state: &mut TrainerState, config: &Config, dir: &RunDir) -> 
         state.evaluations_without_improvement = 0;
     }
     Ok(())
-}
-
-/// Marks the folder as this run's, after everything else has succeeded.
-///
-/// # Errors
-/// The file's name and the error of the system.
-pub fn begin(dir: &RunDir, from: Option<&Path>, config: &Config, state: &TrainerState) -> Result<MetricsFile> {
-    dir.begin(from)?;
-    let path = dir.path().join("config.toml");
-    std::fs::write(&path, config.to_toml()).context(path.display())?;
-    MetricsFile::open(&dir.metrics(), &state.log_history)
 }

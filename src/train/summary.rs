@@ -1,11 +1,31 @@
-//! The last line of `metrics.jsonl`.
+//! The lines of `metrics.jsonl` about a step and about the whole run.
 
 use crate::checkpoint::TrainerState;
 use crate::nn::Params;
+use crate::observe::memory;
 use crate::train::clock::Clock;
 use crate::train::memory_report::MemoryReport;
 use crate::train::resumed::Start;
+use crate::train::step::{StepOutcome, Stepper};
 use serde_json::{Value, json};
+
+/// Returns the line of a step: `rate` in tokens per second, `peak` the peak bytes of rank 0's tensors so far.
+pub fn step_line(state: &TrainerState, outcome: &StepOutcome, stepper: &Stepper, (rate, peak): (f64, u64)) -> Value {
+    let StepOutcome { loss, grad_norm, learning_rate, copies, .. } = *outcome;
+    let mut line = json!({
+        "step": state.global_step, "epoch": state.epoch, "loss": state.mean_loss(), "step_loss": loss,
+        "grad_norm": grad_norm, "learning_rate": learning_rate, "tokens_per_second": rate,
+        "host_to_device_copies": copies.host_to_device, "device_to_host_copies": copies.device_to_host,
+        "peak_tensor_bytes": peak, "resident_bytes": memory::resident_bytes(),
+    });
+    if let Some(scaler) = &stepper.scaler {
+        line["loss_scale"] = json!(scaler.scale());
+    }
+    if stepper.may_skip() {
+        line["skipped_steps"] = json!(state.skipped_steps);
+    }
+    line
+}
 
 /// Returns the summary of a run: its speed and memory. `peaks` are the resident sets of the ranks in bytes, and the
 /// memory of their tensors.

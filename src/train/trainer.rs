@@ -7,7 +7,6 @@ use crate::data::{Dataset, Prepared, Sampler};
 use crate::error::Result;
 use crate::ffi::device::DisableTf32;
 use crate::metrics::Metrics;
-use crate::observe::metrics_file::MetricsFile;
 use crate::observe::progress::Progress;
 use crate::observe::{logs, memory, progress};
 use crate::optim::Plateau;
@@ -19,7 +18,8 @@ use crate::train::generation::Generation;
 use crate::train::memory_report::{Bytes, MemoryReport};
 use crate::train::model_card::Facts;
 use crate::train::model_loading::Loaded;
-use crate::train::resumed::{Resumed, Start, begin};
+use crate::train::recorder::Recorder;
+use crate::train::resumed::{Resumed, Start};
 use crate::train::session::Session;
 use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::step::{StepOutcome, Stepper};
@@ -48,7 +48,7 @@ pub struct Trainer {
     stepper: Stepper,
     checkpoints: Checkpoints,
     generation: Option<Generation>,
-    metrics: Option<MetricsFile>,
+    recorder: Option<Recorder>,
     progress: Progress,
     state: TrainerState,
     steps_per_epoch: u64,
@@ -112,7 +112,8 @@ impl Trainer {
         let same =
             resumed.as_ref().map_or(Ok(()), |r| r.check_optimizer(&optimizers::record(&stepper.optimizer.rule())));
         comm.agree(same, "comparing optimizers")?;
-        let state = TrainerState {
+        let line = resumed.as_ref().map(|r| r.line(comm.world(), &changed));
+        let mut state = TrainerState {
             format: TrainerState::format(),
             max_steps,
             optimizer: optimizers::record(&stepper.optimizer.rule()),
@@ -124,6 +125,7 @@ impl Trainer {
             settings: config.to_toml(),
             ..resumed.map(|r| r.state).unwrap_or_default()
         };
+        state.log_history.extend(line);
         if let Some(from) = &from {
             let read = optimizer_files::read(&mut stepper, from, &state, thaws);
             comm.agree(read, "reading the optimizer state")?;
@@ -136,8 +138,8 @@ impl Trainer {
         if config.checkpoint.writers == Writers::All && comm.world() > 1 {
             shared_folder::check(comm.as_ref(), &config.output_dir)?;
         }
-        let metrics = dir.as_ref().map(|dir| begin(dir, from.as_deref(), &config, &state)).transpose();
-        let metrics = comm.agree(metrics, "opening metrics.jsonl")?;
+        let begin = |dir| Recorder::begin(dir, from.as_deref(), &config, &state, comm.as_ref(), folder.tokenizer());
+        let recorder = comm.agree(dir.as_ref().map(begin).transpose(), "opening metrics.jsonl")?;
         let progress = Progress::new(max_steps, state.global_step, comm.is_main());
         let checkpoints = Checkpoints {
             dir,
@@ -161,7 +163,7 @@ impl Trainer {
             stepper,
             checkpoints,
             generation,
-            metrics,
+            recorder,
             progress,
             state,
             steps_per_epoch,
@@ -276,22 +278,10 @@ impl Trainer {
 
     fn log_step(&mut self, outcome: &StepOutcome) -> Result<()> {
         self.print_step(outcome);
-        let (rate, loss) = (self.clock.rate(), self.state.mean_loss());
-        let StepOutcome { loss: step_loss, grad_norm, learning_rate, copies, .. } = *outcome;
-        let step = self.state.global_step;
+        let memory = Bytes::peak(self.comm.device(), self.stepper.kept());
+        let line = summary::step_line(&self.state, outcome, &self.stepper, (self.clock.rate(), memory.total));
         (self.state.loss_sum, self.state.loss_steps) = (0.0, 0);
         self.clock.lap();
-        let mut line = json!({
-            "step": step, "epoch": self.state.epoch, "loss": loss, "step_loss": step_loss, "grad_norm": grad_norm,
-            "learning_rate": learning_rate, "tokens_per_second": rate,
-            "host_to_device_copies": copies.host_to_device, "device_to_host_copies": copies.device_to_host,
-        });
-        if let Some(scaler) = &self.stepper.scaler {
-            line["loss_scale"] = json!(scaler.scale());
-        }
-        if self.stepper.may_skip() {
-            line["skipped_steps"] = json!(self.state.skipped_steps);
-        }
         self.record(line)
     }
 
@@ -303,23 +293,29 @@ impl Trainer {
         let micro_batch_tokens = self.micro_batch_tokens;
         let (comm, generation) = (self.comm.as_ref(), self.generation.as_ref());
         let mut evaluator = Evaluator { model, params, weights, comm, micro_batch_tokens, generation };
-        let Evaluation { metrics, warning, .. } = self.clock.pause(|| {
+        let reports = self.recorder.as_ref().is_some_and(Recorder::reports);
+        let evaluation = self.clock.pause(|| {
             // As `trainer evaluate` computes them.
             let _exact = DisableTf32::new()?;
-            evaluator.metrics(&eval, false)
+            evaluator.metrics(&eval, reports)
         })?;
+        let Evaluation { metrics, warning, .. } = &evaluation;
         self.stepper.swap_ema()?;
         let step = self.state.global_step;
-        let best = step > 0 && best::observe(&mut self.state, &self.config.train, &metrics);
-        let reduced = if step > 0 { self.observe_plateau(&metrics) } else { None };
+        let best = step > 0 && best::observe(&mut self.state, &self.config.train, metrics);
+        let reduced = if step > 0 { self.observe_plateau(metrics) } else { None };
         let text: Vec<String> = metrics.iter().map(|(name, value)| format!("eval_{name} {value:.4}")).collect();
         self.progress.line(&format!("{}  {}", self.state.place(), text.join("  ")));
-        warning.filter(|_| self.comm.is_main()).inspect(|warning| self.progress.warn(warning));
+        warning.iter().filter(|_| self.comm.is_main()).for_each(|warning| self.progress.warn(warning));
         reduced
             .inspect(|rate| self.progress.event(&format!("{}  learning rate reduced to {rate:e}", self.state.place())));
         let mut line = Map::from_iter([("step".into(), json!(step)), ("epoch".into(), json!(self.state.epoch))]);
-        line.extend(metrics.into_iter().map(|(name, value)| (format!("eval_{name}"), json!(value))));
+        line.extend(metrics.iter().map(|(name, value)| (format!("eval_{name}"), json!(value))));
         self.record(Value::Object(line))?;
+        let (recorder, state) = (&mut self.recorder, &self.state);
+        if let Some(recorder) = recorder {
+            self.clock.pause(|| recorder.evaluated(state, evaluation, &eval));
+        }
         Ok(best)
     }
 
@@ -354,7 +350,7 @@ impl Trainer {
             let path = self.config.output_dir.join(format!("checkpoint-{}", saved.step));
             self.progress.event(&format!("{}  {}", self.state.place(), saved.text(&path)));
             logs::tell_metrics(&saved.line());
-            self.metrics.as_mut().map_or(Ok(()), |file| file.write(&saved.line()))?;
+            self.recorder.as_mut().map_or(Ok(()), |recorder| recorder.write(&saved.line()))?;
         }
         Ok(())
     }
@@ -364,7 +360,7 @@ impl Trainer {
         if self.comm.is_main() {
             logs::tell_metrics(&line);
         }
-        let result = self.metrics.as_mut().map_or(Ok(()), |file| file.write(&line));
+        let result = self.recorder.as_mut().map_or(Ok(()), |recorder| recorder.write(&line));
         self.state.log_history.push(line);
         // Only rank 0 can fail here, so it aborts the job on its own.
         result
@@ -385,11 +381,11 @@ impl Trainer {
         let (device, kept) = (self.comm.device(), self.stepper.kept());
         let held = self.held.unwrap_or_else(|| Bytes::held(device, kept));
         let memory = MemoryReport::gather(self.comm.as_ref(), Bytes::peak(device, kept), held)?;
-        if let Some(file) = &mut self.metrics {
+        if let Some(recorder) = &mut self.recorder {
             let peaks = (peaks.as_slice(), &memory);
             let summary = summary::line(&self.state, &self.clock, &self.stepper.params, &self.start, peaks);
             logs::tell_metrics(&summary);
-            file.write(&summary)?;
+            recorder.finish(&self.state, &summary)?;
         }
         if self.comm.is_main() {
             let peak = peaks.iter().copied().max().unwrap_or_default();

@@ -10,6 +10,7 @@ use crate::config::keys::{
 };
 use crate::config::mixed::{MicroBatchTokens, TimeLimit};
 use crate::config::problems::Problems;
+use crate::config::report_to::ReportTo;
 use crate::config::sections::tables::{GroupConfig, Unfreeze};
 use crate::config::value::Value;
 
@@ -95,6 +96,15 @@ section! {
         logging_steps: u64 = 500, AT_LEAST_1;
         /// Whether the first step has a line of metrics too.
         logging_first_step: bool = false;
+        /// Where metrics go besides `metrics.jsonl`. `["tensorboard"]` writes an event file to `output_dir/tensorboard`,
+        /// with the tags of Hugging Face's Trainer ([more](watching.md#tensorboard)).
+        report_to: ReportTo = ReportTo::default();
+        /// Whether to write `report.html`. A page in `output_dir` with curves, the configuration and for classification
+        /// a confusion matrix, written at each evaluation and at the end ([more](watching.md#reporthtml)).
+        report: bool = true;
+        /// Whether the report quotes texts of errors. Only for `sequence-classification`: the worst errors of the
+        /// evaluation with their texts. Off by default, since reports are shared more often than data.
+        report_texts: bool = false;
         /// Number of final steps to profile. On rank 0, libtorch's profiler writes `trace-rank0.json` to `output_dir`:
         /// every operation and GPU kernel, and ranges named after the step, each block's forward and backward, and the
         /// optimizer. `chrome://tracing`, Perfetto and TensorBoard read the file; `tests/gpu/trace.py` summarizes it.

@@ -64,18 +64,12 @@ fn libtorch() -> Libtorch {
         fs::canonicalize(&file).unwrap_or(file).display().to_string()
     });
     Libtorch {
-        version: ffi::libtorch_config().ok().and_then(|text| version_in(&text)).unwrap_or_default(),
+        version: ffi::libtorch_version(),
         path: loaded_file("libtorch_cpu.so").unwrap_or_default(),
         built_with: built_with.unwrap_or_default(),
         // Query the runtime version only in a CUDA build; other builds throw.
         cuda: utils::has_cudart().then(utils::version_cudart).map(|v| format!("{}.{}", v / 1000, v % 1000 / 10)),
     }
-}
-
-/// Returns libtorch's version from its build settings.
-fn version_in(config: &str) -> Option<String> {
-    let after = config.split("TORCH_VERSION=").nth(1)?;
-    Some(after.split([',', '\n', ' ']).next()?.to_owned())
 }
 
 /// Returns the version, such as "580.65.06", from the text of the NVIDIA kernel module.
@@ -104,8 +98,6 @@ mod tests {
             "Open MPI v4.1.4"
         );
         assert_eq!(one_line("MPICH Version:      4.0.2\nMPICH Release date: x\n"), "MPICH Version:      4.0.2");
-        assert_eq!(version_in("Build settings: A=B, TORCH_VERSION=2.13.0, USE_CUDA=ON").as_deref(), Some("2.13.0"));
-        assert_eq!(version_in("nothing"), None);
     }
 
     #[test]

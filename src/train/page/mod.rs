@@ -1,0 +1,49 @@
+//! `report.html`, a page about a run, and a page that compares runs.
+
+mod classes;
+mod curves;
+mod environment;
+mod run;
+mod runs;
+
+pub use environment::environment;
+pub use run::{Evaluated, RunReport};
+pub use runs::{RunFolder, compare};
+
+/// The page's file in a run's folder.
+pub const FILE: &str = "report.html";
+
+use crate::observe::memory::human;
+use crate::observe::page::Cell;
+use serde_json::Value;
+
+/// Returns a metric as a cell: four decimals, or four digits of a small number.
+fn metric(value: Option<&Value>) -> Cell {
+    Cell::Number(value.and_then(Value::as_f64).map_or_else(String::new, |x| match x.abs() {
+        0.0 | 0.01.. => format!("{x:.4}"),
+        _ => format!("{x:.3e}"),
+    }))
+}
+
+/// Returns the greatest of a list of numbers of bytes, or of one number.
+fn bytes(value: Option<&Value>) -> Option<String> {
+    let all = value?.as_array().map_or_else(|| vec![value], |items| items.iter().map(Some).collect());
+    all.into_iter().filter_map(|item| item?.as_u64()).max().map(human)
+}
+
+/// Returns the lines of evaluations.
+fn evaluations(lines: &[Value]) -> Vec<&Value> {
+    lines.iter().filter(|line| line.get("eval_loss").is_some()).collect()
+}
+
+/// Returns the metrics of these lines without the prefix `eval_`, each once, in the order of the lines.
+fn metric_names<'a>(evaluations: impl IntoIterator<Item = &'a Value>) -> Vec<&'a str> {
+    let mut names: Vec<&str> = Vec::new();
+    for key in evaluations.into_iter().filter_map(Value::as_object).flat_map(|line| line.keys()) {
+        match key.strip_prefix("eval_") {
+            Some(name) if !names.contains(&name) => names.push(name),
+            _ => {}
+        }
+    }
+    names
+}

@@ -1,0 +1,258 @@
+//! The page of one run.
+
+use super::{FILE, bytes, classes, curves, evaluations, metric, metric_names};
+use crate::checkpoint::TrainerState;
+use crate::config::Config;
+use crate::data::Dataset;
+use crate::metrics::ClassReport;
+use crate::observe::page::{Cell, Page};
+use crate::observe::{logs, progress};
+use crate::tasks::Mistake;
+use crate::text::Tokenizer;
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// Number of evaluations in the table: the last ones.
+const EVALUATIONS: usize = 50;
+/// Characters of a text that are shown.
+const TEXT: usize = 1500;
+
+/// What the page shows of the latest evaluation besides its metrics.
+#[derive(Debug, Default)]
+pub struct Evaluated {
+    pub step: u64,
+    pub classes: Option<ClassReport>,
+    /// Worst first, with the texts.
+    pub mistakes: Vec<(Mistake, String)>,
+}
+
+impl Evaluated {
+    /// Finds the texts of mistakes: those that the model reads, special tokens excluded.
+    pub fn new(
+        step: u64,
+        classes: Option<ClassReport>,
+        mistakes: Vec<Mistake>,
+        texts: Option<(&Dataset, &Tokenizer)>,
+    ) -> Self {
+        let text = |mistake: Mistake| {
+            let (dataset, tokenizer) = texts?;
+            let (ids, segments) = (dataset.ids(mistake.example), dataset.type_ids(mistake.example));
+            let parts = segments.chunk_by(|a, b| a == b).scan(0, |start, part| {
+                let own = ids.get(*start..*start + part.len());
+                *start += part.len();
+                Some(tokenizer.decode(own?).unwrap_or_default())
+            });
+            let text: String = parts.collect::<Vec<_>>().join(" | ");
+            let short: String = text.chars().take(TEXT).collect();
+            Some((mistake, if short.len() < text.len() { short + " ..." } else { short }))
+        };
+        Evaluated { step, classes, mistakes: mistakes.into_iter().filter_map(text).collect() }
+    }
+}
+
+/// The page of a run that is being trained. A run does not end because the page cannot be written: there is one warning.
+#[derive(Debug)]
+pub struct RunReport {
+    path: PathBuf,
+    title: String,
+    settings: String,
+    environment: Vec<(&'static str, String)>,
+    pub evaluated: Evaluated,
+    has_failed: bool,
+}
+
+impl RunReport {
+    /// Creates the report of a run in its folder; nothing is written yet.
+    pub fn new(config: &Config, environment: Vec<(&'static str, String)>) -> Self {
+        RunReport {
+            path: config.output_dir.join(FILE),
+            title: config.output_dir.display().to_string(),
+            settings: config.to_toml(),
+            environment,
+            evaluated: Evaluated::default(),
+            has_failed: false,
+        }
+    }
+
+    /// Writes the page; `summary` is the last line of `metrics.jsonl` once the run is finished.
+    pub fn write(&mut self, state: &TrainerState, summary: Option<&Value>) {
+        if let Err(e) = self.page(state, summary).write(&self.path)
+            && !std::mem::replace(&mut self.has_failed, true)
+        {
+            logs::warn(&format!("{e}: the run goes on without its report; metrics.jsonl has all metrics"));
+        }
+    }
+
+    fn page(&self, state: &TrainerState, summary: Option<&Value>) -> Page {
+        let lines = &state.log_history;
+        let mut page = Page::new(&self.title);
+        page.table(&["", ""], &overview(state, summary));
+        page.paragraph("Curves by optimizer step:");
+        page.charts(&curves::of_run(lines));
+        let evaluations = evaluations(lines);
+        let shown = &evaluations[evaluations.len().saturating_sub(EVALUATIONS)..];
+        if !shown.is_empty() {
+            page.heading("Evaluations");
+            if shown.len() < evaluations.len() {
+                page.paragraph(&format!("The last {} of {}:", shown.len(), evaluations.len()));
+            }
+            let names = metric_names(shown.iter().copied());
+            let head: Vec<&str> = ["step"].into_iter().chain(names.iter().copied()).collect();
+            let row = |line: &&Value| {
+                let step = line.get("step").and_then(Value::as_u64).unwrap_or_default();
+                let best = if state.best_global_step == Some(step) { " (best)" } else { "" };
+                let numbers = names.iter().map(|name| metric(line.get(format!("eval_{name}"))));
+                [Cell::number(format_args!("{step}{best}"))].into_iter().chain(numbers).collect()
+            };
+            page.table(&head, &shown.iter().map(row).collect::<Vec<Vec<Cell>>>());
+        }
+        if let Some(classes) = &self.evaluated.classes {
+            page.heading(&format!("Classes at step {}", self.evaluated.step));
+            classes::add(&mut page, classes);
+        }
+        self.add_mistakes(&mut page);
+        let resumed = resumed(lines);
+        if !resumed.is_empty() {
+            page.heading("Resumed");
+            page.table(&["step", "ranks", "from", "changed settings"], &resumed);
+        }
+        page.heading("Environment");
+        let row = |(name, value): &(&str, String)| vec![Cell::text(name), Cell::text(value)];
+        page.table(&["", ""], &self.environment.iter().map(row).collect::<Vec<_>>());
+        page.heading("Configuration");
+        page.details("config.toml", &self.settings);
+        page
+    }
+
+    fn add_mistakes(&self, page: &mut Page) {
+        let Evaluated { step, mistakes, .. } = &self.evaluated;
+        if mistakes.is_empty() {
+            return;
+        }
+        page.heading(&format!("Worst errors at step {step}"));
+        let row = |(mistake, text): &(Mistake, String)| {
+            let Mistake { label, predicted, score, loss, .. } = mistake;
+            let numbers = [Cell::number(format_args!("{score:.4}")), Cell::number(format_args!("{loss:.4}"))];
+            [Cell::text(label), Cell::text(predicted)].into_iter().chain(numbers).chain([Cell::text(text)]).collect()
+        };
+        let rows: Vec<Vec<Cell>> = mistakes.iter().map(row).collect();
+        page.table(&["label", "predicted", "score", "loss", "text"], &rows);
+    }
+}
+
+/// Returns how far the run is, and its results.
+fn overview(state: &TrainerState, summary: Option<&Value>) -> Vec<Vec<Cell>> {
+    let ended = if summary.is_some() { "finished" } else { "running when this page was written" };
+    let mut rows = vec![
+        ("state", ended.to_owned()),
+        ("page written", logs::now()),
+        ("step", format!("{} of {} (epoch {:.2})", state.global_step, state.max_steps, state.epoch)),
+    ];
+    if let (Some(step), Some(best)) = (state.best_global_step, state.best_metric) {
+        rows.push(("best evaluation", format!("{best:.4} at step {step}")));
+    }
+    if state.skipped_steps > 0 {
+        rows.push(("skipped steps", state.skipped_steps.to_string()));
+    }
+    let number = |key: &str| summary?.get(key)?.as_f64();
+    rows.extend(number("train_seconds").map(|seconds| ("training time", progress::clock(seconds))));
+    rows.extend(number("train_tokens_per_second").map(|rate| ("tokens per second", format!("{rate:.0}"))));
+    rows.extend(number("trained_parameters").map(|count| ("trained parameters", count.to_string())));
+    let peak = bytes(summary.and_then(|line| line.get("peak_rss_bytes")));
+    rows.extend(peak.map(|peak| ("largest resident set of a rank", peak)));
+    rows.into_iter().map(|(name, value)| vec![Cell::text(name), Cell::text(value)]).collect()
+}
+
+/// Returns a row for each time that the run was resumed.
+fn resumed(lines: &[Value]) -> Vec<Vec<Cell>> {
+    let resumed = lines.iter().filter(|line| line.get("event").and_then(Value::as_str) == Some("resumed"));
+    let text = |line: &Value, key: &str| line.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let row = |line: &Value| {
+        let number = |key: &str| Cell::number(line.get(key).map(Value::to_string).unwrap_or_default());
+        let changed = line.get("changed").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let changed = Cell::Text(changed.collect::<Vec<_>>().join("; "));
+        vec![number("step"), number("world"), Cell::Text(text(line, "from")), changed]
+    };
+    resumed.map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Confusion;
+    use serde_json::json;
+
+    fn report(folder: &std::path::Path) -> RunReport {
+        let words = ["model.path=m", "task.kind=sequence-classification", "data.train=t", "data.eval=e"];
+        let words = words.map(str::to_owned).into_iter().chain([format!("output_dir={}", folder.display())]);
+        let config = Config::parse("", "a test", &words.collect::<Vec<_>>()).unwrap();
+        RunReport::new(&config, vec![("host of rank 0", "<host>".into())])
+    }
+
+    #[test]
+    fn the_numbers_are_those_of_the_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut report = report(folder.path());
+        let log_history = vec![
+            json!({"step": 10, "loss": 2.25, "learning_rate": 5e-5, "grad_norm": 1.0}),
+            json!({"step": 10, "eval_loss": 1.5, "eval_accuracy": 0.625}),
+            json!({"event": "resumed", "step": 10, "world": 2, "from": "a", "changed": ["seed = 1 (was <0>)"]}),
+            json!({"step": 20, "loss": 1.125, "learning_rate": 2.5e-5, "grad_norm": null}),
+            json!({"step": 20, "eval_loss": 1.25, "eval_accuracy": 0.75}),
+        ];
+        let state = TrainerState {
+            global_step: 20,
+            max_steps: 30,
+            best_global_step: Some(20),
+            log_history,
+            ..Default::default()
+        };
+        let names = ["no", "yes"].map(str::to_owned).to_vec();
+        let classes = ClassReport::of_confusion("examples", names, Confusion::from_pairs(2, [(0, 0), (1, 0)]));
+        let mistake = Mistake { example: 1, label: "yes".into(), predicted: "no".into(), score: 0.875, loss: 2.0 };
+        let mistakes = vec![(mistake, "<b>text</b>".to_owned())];
+        report.evaluated = Evaluated { step: 20, classes: Some(classes), mistakes };
+        report.write(&state, None);
+        let html = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
+        for part in [
+            "data-name=\"loss\" data-points=\"[[10,2.25],[20,1.125]]\"",
+            "data-name=\"eval_loss\" data-points=\"[[10,1.5],[20,1.25]]\"",
+            "data-name=\"learning_rate\" data-points=\"[[10,0.00005],[20,0.000025]]\"",
+            "data-name=\"grad_norm\" data-points=\"[[10,1]]\"",
+            "data-name=\"eval_accuracy\" data-points=\"[[10,0.625],[20,0.75]]\"",
+            "<td class=\"n\">20 (best)</td><td class=\"n\">1.2500</td><td class=\"n\">0.7500</td>",
+            "<td>step</td><td>20 of 30 (epoch 0.00)</td>",
+            "<td>a</td><td>seed = 1 (was &lt;0&gt;)</td>",
+            "<td>yes</td><td class=\"n s\" style=\"--share:1.000\">1</td>",
+            "<td>yes</td><td>no</td><td class=\"n\">0.8750</td><td class=\"n\">2.0000</td><td>&lt;b&gt;text&lt;/b&gt;</td>",
+            "<td>&lt;host&gt;</td>",
+            "kind = &quot;sequence-classification&quot;",
+        ] {
+            assert!(html.contains(part), "{part}: {html}");
+        }
+        report.write(&state, Some(&json!({"train_seconds": 90.0})));
+        let html = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
+        assert!(html.contains("<td>state</td><td>finished</td>") && html.contains("<td>1:30</td>"), "{html}");
+    }
+
+    #[test]
+    fn a_long_run_has_a_small_page_and_a_failure_is_reported_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = |step: u64| match step % 100 {
+            0 => json!({"step": step, "eval_loss": 1.0 / step as f64, "eval_accuracy": 0.123_456_789_012}),
+            _ => json!({
+                "step": step, "loss": 1.0 / step as f64, "grad_norm": (step as f64).sin(), "learning_rate": 1e-5,
+                "tokens_per_second": 12_345.678_9, "peak_tensor_bytes": step, "resident_bytes": step * 7,
+            }),
+        };
+        let state = TrainerState { log_history: (1..=100_000).map(line).collect(), ..Default::default() };
+        let mut report = report(folder.path());
+        report.write(&state, None);
+        let size = std::fs::metadata(folder.path().join(FILE)).unwrap().len();
+        assert!(!report.has_failed && (50_000..1_000_000).contains(&size), "{size} bytes");
+        std::fs::remove_dir_all(folder.path()).unwrap();
+        report.write(&state, None);
+        assert!(report.has_failed);
+        report.write(&state, None);
+    }
+}

@@ -1,0 +1,89 @@
+//! What rank 0 writes about a run while it trains: `metrics.jsonl`, event files, the report.
+
+use crate::checkpoint::{RunDir, TrainerState};
+use crate::comm::Collective;
+use crate::config::{Config, Reporter};
+use crate::data::Prepared;
+use crate::error::{Context, Result};
+use crate::machine::host_name;
+use crate::observe::metrics_file::MetricsFile;
+use crate::observe::tensorboard::{self, TensorBoard};
+use crate::text::Tokenizer;
+use crate::train::evaluate::Evaluation;
+use crate::train::page::{self, Evaluated, RunReport};
+use serde_json::Value;
+use std::path::Path;
+
+/// The files of a run that record it.
+pub struct Recorder {
+    metrics: MetricsFile,
+    tensorboard: Option<TensorBoard>,
+    report: Option<RunReport>,
+    /// With `train.report_texts`.
+    tokenizer: Option<Tokenizer>,
+}
+
+impl Recorder {
+    /// Marks the folder as this run's, after everything else has succeeded. `from` is the checkpoint that it resumes
+    /// from, `tokenizer` the folder of the tokenizer.
+    ///
+    /// # Errors
+    /// The file's name and the error of the system; a tokenizer that cannot be read.
+    pub fn begin(
+        dir: &RunDir,
+        from: Option<&Path>,
+        config: &Config,
+        state: &TrainerState,
+        comm: &dyn Collective,
+        tokenizer: &Path,
+    ) -> Result<Self> {
+        let tokenizer = config.train.report_texts.then(|| Tokenizer::from_folder(tokenizer)).transpose()?;
+        dir.begin(from)?;
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, config.to_toml()).context(path.display())?;
+        let metrics = MetricsFile::open(&dir.metrics(), &state.log_history)?;
+        let wanted = config.train.report_to.has(Reporter::TensorBoard);
+        let tensorboard = wanted.then(|| TensorBoard::open(dir.path(), &host_name(), &state.log_history));
+        if !wanted && from.is_none() {
+            tensorboard::clear(dir.path());
+        }
+        let report = config.train.report.then(|| RunReport::new(config, page::environment(comm)));
+        Ok(Recorder { metrics, tensorboard, report, tokenizer })
+    }
+
+    /// Appends a line of metrics.
+    ///
+    /// # Errors
+    /// As [`MetricsFile::write`].
+    pub fn write(&mut self, line: &Value) -> Result<()> {
+        if let Some(tensorboard) = &mut self.tensorboard {
+            tensorboard.write(line);
+        }
+        self.metrics.write(line)
+    }
+
+    /// Whether evaluations need the metrics of each class and the mistakes.
+    pub fn reports(&self) -> bool {
+        self.report.is_some()
+    }
+
+    /// Writes the report after an evaluation of this data.
+    pub fn evaluated(&mut self, state: &TrainerState, evaluation: Evaluation, data: &Prepared) {
+        let Some(report) = &mut self.report else { return };
+        let texts = self.tokenizer.as_ref().map(|tokenizer| (&data.dataset, tokenizer));
+        report.evaluated = Evaluated::new(state.global_step, evaluation.report, evaluation.mistakes, texts);
+        report.write(state, None);
+    }
+
+    /// Writes the last line of metrics and the report of the finished run.
+    ///
+    /// # Errors
+    /// As [`Recorder::write`].
+    pub fn finish(&mut self, state: &TrainerState, summary: &Value) -> Result<()> {
+        self.write(summary)?;
+        if let Some(report) = &mut self.report {
+            report.write(state, Some(summary));
+        }
+        Ok(())
+    }
+}
