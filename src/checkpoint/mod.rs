@@ -5,14 +5,16 @@
 //! configuration of an adapter folder. [`state`] is `trainer_state.json`, [`optimizer`] the optimizer state by parameter
 //! name. [`tensors`] reads weight files, also of other [`formats`], [`tensor_writer`] writes safetensors; [`ranges`] reads
 //! parts of tensors, [`sharded`] is about several files with an index. [`file_queue`] writes files at once or on a
-//! thread, [`folder`] writes folders atomically, [`run_dir`] manages the checkpoints of a run.
+//! thread, [`gguf`] writes models for llama.cpp, [`new_file`] and [`folder`] write files and folders atomically, [`run_dir`] manages the checkpoints of a run.
 
 pub mod adapter;
 pub mod export;
 pub mod file_queue;
 pub mod folder;
 pub mod formats;
+pub mod gguf;
 pub mod import;
+pub mod new_file;
 pub mod optimizer;
 pub mod ranges;
 pub mod run_dir;

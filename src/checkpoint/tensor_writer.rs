@@ -2,15 +2,14 @@
 //!
 //! The header at the start needs only names, shapes and dtypes, so a sharded model can be written one unit at a time.
 
+use crate::checkpoint::new_file::NewFile;
 use crate::checkpoint::tensors::dtype;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::ffi::transfer;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 /// A tensor to be written.
@@ -78,17 +77,13 @@ impl Values {
     }
 }
 
-/// A file being written under a temporary name in the same folder. [`Writer::finish`] renames it; dropping the writer
-/// before removes it.
+/// A file being written. [`Writer::finish`] gives it its name; dropping the writer before removes it.
 #[derive(Debug)]
 pub struct Writer {
-    path: PathBuf,
-    temporary: PathBuf,
-    file: BufWriter<File>,
+    file: NewFile,
     entries: Vec<Entry>,
     /// Number of entries written.
     done: usize,
-    renamed: bool,
 }
 
 impl Writer {
@@ -100,13 +95,9 @@ impl Writer {
     /// size (wider dtypes must come first, because readers map the file); system errors.
     pub fn create(path: &Path, entries: Vec<Entry>) -> Result<Self> {
         let header = header(&entries).map_err(|e| unwritable(path, e))?;
-        let name = path.file_name().ok_or_else(|| unwritable(path, "not the name of a file"))?;
-        let temporary = path.with_file_name(format!(".{}.tmp", name.to_string_lossy()));
-        let file = File::create(&temporary).context(format_args!("{}: cannot be written", path.display()))?;
-        let file = BufWriter::with_capacity(1 << 20, file);
-        let mut writer = Writer { path: path.to_owned(), temporary, file, entries, done: 0, renamed: false };
-        let begun = writer.file.write_all(&(header.len() as u64).to_le_bytes());
-        begun.and_then(|()| writer.file.write_all(&header)).map_err(|e| unwritable(path, e))?;
+        let mut writer = Writer { file: NewFile::create(path)?, entries, done: 0 };
+        let begun = writer.file.write(&(header.len() as u64).to_le_bytes());
+        begun.and_then(|()| writer.file.write(&header)).map_err(|e| unwritable(path, e))?;
         Ok(writer)
     }
 
@@ -126,7 +117,8 @@ impl Writer {
     /// As [`Writer::write`]; another dtype than the entry's.
     pub fn write_values(&mut self, values: &Values) -> Result<()> {
         let Entry { name, shape, kind } = &values.entry;
-        let error = |e: &dyn Display| unwritable(&self.path, format!("tensor {name}: {e}"));
+        let path = self.file.path().to_owned();
+        let error = |e: &dyn Display| unwritable(&path, format!("tensor {name}: {e}"));
         let Some(entry) = self.entries.get(self.done) else { return Err(error(&"not in the header")) };
         if entry.name != *name {
             return Err(error(&format!("expected {}", entry.name)));
@@ -137,39 +129,21 @@ impl Writer {
         if entry.kind != *kind {
             return Err(error(&format!("the dtype is {kind:?}, but {:?} in the header", entry.kind)));
         }
-        self.file.write_all(values.bytes()).map_err(|e| error(&e))?;
+        self.file.write(values.bytes()).map_err(|e| error(&e))?;
         self.done += 1;
         Ok(())
     }
 
-    /// Flushes the file to disk and renames it, replacing an existing file. The umask determines its permissions.
-    /// Flushing the folder, so that the name survives a power loss, is up to the caller: see [`super::folder`].
+    /// Completes the file, as [`NewFile::finish`].
     ///
     /// # Errors
     /// An entry that was not written; system errors.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(self) -> Result<()> {
+        let path = self.file.path().to_owned();
         if let Some(entry) = self.entries.get(self.done) {
-            return Err(unwritable(&self.path, format!("tensor {} is missing", entry.name)));
+            return Err(unwritable(&path, format!("tensor {} is missing", entry.name)));
         }
-        self.flush_and_rename().map_err(|e| unwritable(&self.path, e))?;
-        self.renamed = true;
-        Ok(())
-    }
-
-    fn flush_and_rename(&mut self) -> std::io::Result<()> {
-        self.file.flush()?;
-        let file = self.file.get_ref();
-        file.sync_all()?;
-        fs::rename(&self.temporary, &self.path)
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        if !self.renamed {
-            // The error that caused the drop matters more than a remaining file.
-            _ = fs::remove_file(&self.temporary);
-        }
+        self.file.finish().map_err(|e| unwritable(&path, e))
     }
 }
 
@@ -213,6 +187,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::tensors::TensorFile;
     use safetensors::SafeTensors;
+    use std::fs::{self, File};
 
     fn entry(name: &str, shape: &[i64], kind: Kind) -> Entry {
         Entry { name: name.to_owned(), shape: shape.to_vec(), kind }

@@ -7,6 +7,7 @@ mod config_keys;
 mod cross_validate;
 mod doctor;
 mod evaluate;
+mod export;
 mod generation;
 mod group;
 mod launch;
@@ -65,6 +66,8 @@ enum Command {
     Predict(predict::PredictArgs),
     /// Merge a LoRA adapter into its base model: write a full model's folder.
     Merge(merge::MergeArgs),
+    /// Export a language model for other programs: a GGUF file for llama.cpp and Ollama.
+    Export(export::ExportArgs),
     /// Chat with a language model in the terminal.
     Chat(chat::ChatArgs),
     /// Estimate the memory, disk space and time of a training run.
@@ -98,6 +101,7 @@ impl Cli {
             Some(Command::Report(args)) => report::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),
             Some(Command::Merge(args)) => merge::run(&args),
+            Some(Command::Export(args)) => export::run(&args),
             Some(Command::Chat(args)) => chat::run(&args),
             Some(Command::Plan(args)) => plan::run(&args),
             Some(Command::Tokenizer(args)) => tokenizer::run(&args),

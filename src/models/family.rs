@@ -1,6 +1,7 @@
 //! The types that model families and the registry share.
 
 use crate::error::Result;
+use crate::models::llama_cpp::Description;
 use crate::models::{Backbone, Role};
 use crate::nn::ParamBuilder;
 use serde_json::Value;
@@ -34,6 +35,8 @@ pub struct Family {
     pub build: fn(Plan) -> Result<Box<dyn Backbone>>,
     /// Returns why the family does not support a task head; `None` if it does.
     pub refusal: fn(Role) -> Option<&'static str>,
+    /// Describes a language model for llama.cpp by its `config.json`, if llama.cpp has the family; errors name the key.
+    pub llama_cpp: Option<fn(&Value) -> Result<Description>>,
 }
 
 /// Returns why a bidirectional encoder does not support a task head.

@@ -3,7 +3,7 @@
 //! A family is a folder: `config` (its `config.json`), `model` (its blocks), `hf_names` (its tensors in Hugging Face
 //! files). Families with BERT's layers share [`encoder`]; decoder-only families share [`decoder`]. [`registry`] finds
 //! the family of a folder; [`family`] has the types that families and registry share. Heads that are the same for all
-//! families are in [`crate::tasks`].
+//! families are in [`crate::tasks`]. [`llama_cpp`] is how a family describes itself for a GGUF file.
 
 pub mod albert;
 pub mod bert;
@@ -15,6 +15,7 @@ pub mod family;
 pub mod gpt2;
 pub mod hf_names;
 pub mod llama;
+pub mod llama_cpp;
 pub mod registry;
 pub mod roberta;
 pub mod role;

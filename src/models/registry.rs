@@ -2,6 +2,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::models::family::{Family, Plan};
+use crate::models::llama_cpp::Description;
 use crate::models::{Backbone, albert, bert, distilbert, gpt2, llama, roberta, t5, xlnet};
 use serde_json::Value;
 use std::path::Path;
@@ -76,4 +77,23 @@ pub fn backbone(folder: &Path, plan: Plan) -> Result<Box<dyn Backbone>> {
         return refuse(format!("\"{model_type}\" models do not support {}: {why}", plan.role));
     }
     (family.build)(plan).context(path.display())
+}
+
+/// Describes the language model in `folder` for llama.cpp.
+///
+/// # Errors
+/// Exit 2: a family that is not exported, or a setting that llama.cpp does not have; the message names the key.
+pub fn llama_cpp(folder: &Path, json: &Value) -> Result<Description> {
+    let path = folder.join("config.json");
+    let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    let Some(describe) = family(model_type).and_then(|family| family.llama_cpp) else {
+        let exported = FAMILIES.iter().filter(|family| family.llama_cpp.is_some());
+        let known: Vec<&str> = exported.flat_map(|family| family.model_types).copied().collect();
+        return Err(Error::input(format!(
+            "{}: model_type \"{model_type}\" is not exported to GGUF; these are: {}",
+            path.display(),
+            known.join(", ")
+        )));
+    };
+    describe(json).context(path.display())
 }

@@ -87,6 +87,12 @@ impl Rotary {
         Rotary { frequencies, factor: attention_factor, key }
     }
 
+    /// Returns the numbers `[head_dim / 2]` by which scaling divides the unscaled frequencies.
+    pub fn divisors(head_dim: i64, base: f64, scaling: Scaling) -> Vec<f32> {
+        let of = |scaling| floats(&Rotary::new(head_dim, base, scaling).frequencies.on(Device::Cpu));
+        of(Scaling::None).into_iter().zip(of(scaling)).map(|(plain, scaled)| plain / scaled).collect()
+    }
+
     /// Returns the angles of the sequences' tokens, for heads of dtype `kind`; computed once for all layers and cached
     /// with the sequences.
     pub fn angles(&self, sequences: &Sequences, kind: Kind) -> Angles {

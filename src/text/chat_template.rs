@@ -42,6 +42,60 @@ pub struct Rendered {
     pub is_marked: bool,
 }
 
+/// The source of a template in a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateSource {
+    /// `default` unless the folder has several.
+    pub name: String,
+    pub text: String,
+    /// Source file and key, for messages.
+    pub place: String,
+}
+
+/// Returns the templates of a folder: that of `chat_template.jinja`, or else those of `chat_template` in
+/// `tokenizer_config.json`.
+///
+/// # Errors
+/// Exit 2: an unreadable file.
+pub fn sources(dir: &Path) -> Result<Vec<TemplateSource>> {
+    let path = dir.join("chat_template.jinja");
+    let default = |text: String, place: String| vec![TemplateSource { name: "default".into(), text, place }];
+    if path.exists() {
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
+        return Ok(default(text, path.display().to_string()));
+    }
+    let path = dir.join("tokenizer_config.json");
+    let config = json_of(&path)?;
+    let place = |what: &str| format!("{} ({what})", path.display());
+    let named = |entry: &Value| {
+        let (name, text) = (entry.get("name")?.as_str()?, entry.get("template")?.as_str()?);
+        let place = place(&format!("chat_template {name:?}"));
+        Some(TemplateSource { name: name.to_owned(), text: text.to_owned(), place })
+    };
+    Ok(match config.get("chat_template") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::String(text)) => default(text.clone(), place("chat_template")),
+        Some(list) => {
+            let found: Vec<TemplateSource> = list.as_array().into_iter().flatten().filter_map(named).collect();
+            if !found.iter().any(|found| found.name == "default") {
+                let what = place("chat_template");
+                return Err(Error::input(format!("{what}: no template is named \"default\"")));
+            }
+            found
+        }
+    })
+}
+
+impl TemplateSource {
+    /// Returns the text without the tags `{% generation %}` and `{% endgeneration %}`, which only matter for training.
+    pub fn without_marks(&self) -> String {
+        let tag = |opens: bool, left: &str, right: &str| {
+            if opens { format!("{{%{left} if true {right}%}}") } else { format!("{{%{left} endif {right}%}}") }
+        };
+        replace_marks(&self.text, tag).0
+    }
+}
+
 impl ChatTemplate {
     /// Reads `chat_template.jinja`, or else `chat_template` of `tokenizer_config.json`, which is a template or a list
     /// of named templates (`default`, `tool_use`). Returns `None` if there is neither. `special` maps names to tokens.
@@ -50,34 +104,13 @@ impl ChatTemplate {
     /// Exit 2: a template with a syntax error, with its file and line; a list without `default`.
     pub fn of_folder(dir: &Path, special: Vec<(&'static str, String)>) -> Result<Option<Self>> {
         let special = special.into_iter().map(|(name, token)| (name.to_owned(), Value::from(token))).collect();
-        let path = dir.join("chat_template.jinja");
-        if path.exists() {
-            let source = std::fs::read_to_string(&path);
-            let source = source.map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
-            let plain = Template::new(&source, path.display().to_string())?;
-            return Ok(Some(ChatTemplate { plain, with_tools: None, special }));
-        }
-        let path = dir.join("tokenizer_config.json");
-        let config = json_of(&path)?;
-        let place = |what: &str| format!("{} ({what})", path.display());
+        let sources = sources(dir)?;
         let named = |name: &str| {
-            let is = |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some(name);
-            let entry = config.get("chat_template")?.as_array()?.iter().find(is)?;
-            let source = entry.get("template")?.as_str()?;
-            Some(Template::new(source, place(&format!("chat_template {name:?}"))))
+            let found = sources.iter().find(|found| found.name == name)?;
+            Some(Template::new(&found.text, found.place.clone()))
         };
-        match config.get("chat_template") {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(source)) => {
-                let plain = Template::new(source, place("chat_template"))?;
-                Ok(Some(ChatTemplate { plain, with_tools: None, special }))
-            }
-            Some(_) => {
-                let none = || Error::input(format!("{}: no template is named \"default\"", place("chat_template")));
-                let plain = named("default").ok_or_else(none)??;
-                Ok(Some(ChatTemplate { plain, with_tools: named("tool_use").transpose()?, special }))
-            }
-        }
+        let Some(plain) = named("default").transpose()? else { return Ok(None) };
+        Ok(Some(ChatTemplate { plain, with_tools: named("tool_use").transpose()?, special }))
     }
 
     /// Renders a whole conversation. The answers are the assistant's turns, including the text that ends each turn.
@@ -198,18 +231,30 @@ impl Template {
 ///
 /// Each tag becomes two blocks with the marker between them, so that whitespace control on both sides still applies.
 fn mark_answers(source: &str) -> (String, bool) {
+    replace_marks(source, |opens, left, right| {
+        if opens {
+            format!("{{%{left} if true %}}{{{{ '{OPEN}' }}}}{{% if true {right}%}}")
+        } else {
+            format!("{{%{left} endif %}}{{{{ '{CLOSE}' }}}}{{% endif {right}%}}")
+        }
+    })
+}
+
+/// Replaces the two tags by what `tag` returns for each: whether it is the first, and the whitespace control on both
+/// sides. Returns the template, and whether it had any.
+fn replace_marks(source: &str, tag: impl Fn(bool, &str, &str) -> String) -> (String, bool) {
     let (mut out, mut rest, mut found) = (String::new(), source, false);
-    while let Some((before, tag)) = rest.split_once("{%") {
-        let Some((inside, after)) = tag.split_once("%}") else { break };
+    while let Some((before, block)) = rest.split_once("{%") {
+        let Some((inside, after)) = block.split_once("%}") else { break };
         out.push_str(before);
         let left = &inside[..inside.len() - inside.trim_start_matches(['-', '+']).len()];
         let right = &inside[inside.trim_end_matches(['-', '+']).len()..];
         match inside.trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace()) {
             "generation" => {
                 found = true;
-                out += &format!("{{%{left} if true %}}{{{{ '{OPEN}' }}}}{{% if true {right}%}}");
+                out += &tag(true, left, right);
             }
-            "endgeneration" => out += &format!("{{%{left} endif %}}{{{{ '{CLOSE}' }}}}{{% endif {right}%}}"),
+            "endgeneration" => out += &tag(false, left, right),
             _ => out += &format!("{{%{inside}%}}"),
         }
         rest = after;

@@ -3,7 +3,7 @@
 //! Readers: [`records`] (text and label), [`tagged`] (words with tags), [`questions`] (extractive QA), [`choices`]
 //! (multiple choice), [`pairs`] (source and target), [`documents`] (plain text), [`conversations`] and [`prompts`] (chat).
 //! Tokenization: [`tokenizer`] (texts), [`words`] (pre-tokenized words, and which tokens are a word), [`windows`] (long
-//! contexts split into overlapping windows).
+//! contexts split into overlapping windows). [`llama_cpp`] describes a tokenizer for GGUF files.
 //!
 //! Every reader reads [`files`]: one, a list, a folder or a pattern, each line numbered with its file; gzip and Zstandard
 //! are decompressed in every format. This module depends on neither tasks nor tensors. Labels
@@ -16,6 +16,7 @@ pub mod conversations;
 pub mod documents;
 pub mod files;
 pub mod input;
+pub mod llama_cpp;
 pub mod new_tokens;
 pub mod pairs;
 pub mod parallel;

@@ -20,8 +20,9 @@ use crate::observe::memory::available_bytes;
 use crate::observe::progress::Phase;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::checkpoint_files::{Files, Share, Sink};
+use crate::train::model_card::Facts;
 use crate::train::step::Stepper;
-use crate::train::{optimizer_files, shared_folder};
+use crate::train::{model_card, optimizer_files, shared_folder};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -227,12 +228,13 @@ impl Checkpoints {
         }
     }
 
-    /// Writes `final/`: the current model, or that of the checkpoint `best`. All ranks call it.
+    /// Writes `final/`: the current model, or that of the checkpoint `facts.best`, and its card. All ranks call it.
     ///
     /// # Errors
     /// As [`Checkpoints::settle`].
-    pub fn finish(&mut self, stepper: &mut Stepper, best: Option<u64>) -> Result<()> {
-        let mut best = best;
+    pub fn finish(&mut self, stepper: &mut Stepper, facts: Facts) -> Result<()> {
+        let mut best = facts.best;
+        let card = model_card::text(&facts.of_model(stepper.model.backbone.config_json(), self.adapter.as_ref()));
         if let (Some(step), true) = (best, stepper.ema.is_some()) {
             // A checkpoint's model has the weights themselves.
             let read = optimizer_files::read_ema(stepper, &self.output_dir.join(format!("checkpoint-{step}")), false);
@@ -242,20 +244,27 @@ impl Checkpoints {
         stepper.swap_ema()?;
         stepper.weights.settle()?;
         let result = match best {
-            None => self.write_final(stepper),
-            Some(step) => self.dir.as_ref().map_or(Ok(()), |dir| copy_model(&dir.checkpoint(step), &dir.finished())),
+            None => self.write_final(stepper, &card),
+            Some(step) => {
+                let copy = |dir: &RunDir| copy_model(&dir.checkpoint(step), &dir.finished(), &card);
+                self.dir.as_ref().map_or(Ok(()), copy)
+            }
         };
         self.comm.agree(result.map_err(|e| e.context("final model not written")), "saving the final model")
     }
 
-    fn write_final(&self, stepper: &Stepper) -> Result<()> {
+    fn write_final(&self, stepper: &Stepper, card: &str) -> Result<()> {
         let (building, folder) = self.create(FINAL)?;
         let phase = saving(FINAL, export::entries(&stepper.params, &self.names).len());
         let mut files = Files { folder: folder.as_deref(), queue: FileQueue::direct(), phase, of_others: Vec::new() };
         self.write_model(stepper, &mut files)?;
         let written = files.queue.join().map_err(|e| self.here(e));
         let written = self.comm.agree(written, "writing the files of the final model");
-        written.and_then(|()| building.map_or(Ok(()), |building| building.put(false)))
+        written?;
+        building.map_or(Ok(()), |building| {
+            write_card(building.path(), card);
+            building.put(false)
+        })
     }
 
     fn share(&self) -> Share {
@@ -319,7 +328,14 @@ fn not_written(step: u64, e: Error) -> Error {
     e.context(format!("checkpoint of step {step} not written (earlier ones are kept: continue with --resume auto)"))
 }
 
-fn copy_model(from: &Path, target: &Path) -> Result<()> {
+/// Writes a model's card. A model without one is complete, so a failure only warns.
+fn write_card(folder: &Path, card: &str) {
+    if let Err(e) = folder::write_file(&folder.join(model_card::FILE), card.as_bytes()) {
+        tracing::warn!("the model card was not written: {e}");
+    }
+}
+
+fn copy_model(from: &Path, target: &Path, card: &str) -> Result<()> {
     folder::replace(target, false, |to| {
         let set = weights_of(from);
         TensorFiles::open(&set)?;
@@ -329,7 +345,9 @@ fn copy_model(from: &Path, target: &Path) -> Result<()> {
             .map(|name| from.join(name));
         let files = carried.chain([sharded::index_of(&set)]).filter(|file| file.exists());
         let copy = |file: PathBuf| folder::copy_file(&file, &to.join(file.file_name().unwrap_or_default()));
-        files.chain(sharded::files(&set)?).try_for_each(copy)
+        files.chain(sharded::files(&set)?).try_for_each(copy)?;
+        write_card(to, card);
+        Ok(())
     })
 }
 

@@ -131,3 +131,29 @@ impl ModelFolder {
         Ok(config)
     }
 }
+
+/// Returns the name of the model in a folder: that of the folder, or of the run whose final model or checkpoint it is.
+pub fn name_of(folder: &Path) -> String {
+    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let own = name(&whole).unwrap_or_else(|| "model".into());
+    let of_run = own == "final" || own.starts_with("checkpoint-");
+    whole.parent().filter(|_| of_run).and_then(name).unwrap_or(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_final_model_is_named_after_its_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |path: &str| {
+            let folder = dir.path().join(path);
+            std::fs::create_dir_all(&folder).unwrap();
+            name_of(&folder)
+        };
+        assert_eq!([make("smol/final"), make("smol/checkpoint-5"), make("smol")], ["smol", "smol", "smol"]);
+        assert_eq!([name_of(Path::new("runs/new/final")), name_of(Path::new("final"))], ["new", "final"]);
+    }
+}

@@ -16,6 +16,7 @@ use crate::train::due::Due;
 use crate::train::evaluate::{Evaluation, Evaluator};
 use crate::train::generation::Generation;
 use crate::train::memory_report::{Bytes, MemoryReport};
+use crate::train::model_card::Facts;
 use crate::train::model_loading::Loaded;
 use crate::train::recorder::Recorder;
 use crate::train::resumed::{Resumed, Start};
@@ -155,7 +156,6 @@ impl Trainer {
             pending: None,
         };
         let data = Data { train: Arc::new(data.train.dataset), eval: data.eval.map(Arc::new), sampler };
-        let (clock, warnings) = (Clock::new(), Warnings::new());
         Ok(Trainer {
             config,
             comm,
@@ -168,8 +168,8 @@ impl Trainer {
             state,
             steps_per_epoch,
             micro_batch_tokens,
-            clock,
-            warnings,
+            clock: Clock::new(),
+            warnings: Warnings::new(),
             plateau,
             held: None,
             saved,
@@ -372,13 +372,13 @@ impl Trainer {
         self.clock.lap();
         self.progress.finish();
         let best = self.state.best_global_step.filter(|_| self.config.train.load_best_model_at_end);
-        self.checkpoints.finish(&mut self.stepper, best)?;
+        let examples = [self.data.train.len(), self.data.eval.as_ref().map_or(0, |eval| eval.dataset.len())];
+        self.checkpoints.finish(&mut self.stepper, Facts::new(&self.config, &self.state, examples, best))?;
         let mut peaks = vec![0.0; self.comm.world()];
         peaks[self.comm.rank()] = memory::peak_rss_bytes() as f64;
         self.comm.all_reduce_f64(&mut peaks, Op::Sum, "peak memory")?;
         let peaks: Vec<u64> = peaks.into_iter().map(|p| p as u64).collect();
-        let device = self.comm.device();
-        let kept = self.stepper.kept();
+        let (device, kept) = (self.comm.device(), self.stepper.kept());
         let held = self.held.unwrap_or_else(|| Bytes::held(device, kept));
         let memory = MemoryReport::gather(self.comm.as_ref(), Bytes::peak(device, kept), held)?;
         if let Some(recorder) = &mut self.recorder {

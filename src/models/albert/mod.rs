@@ -11,6 +11,7 @@ pub const FAMILY: Family = Family {
     model_types: &["albert"],
     build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
     refusal: no_generation,
+    llama_cpp: None,
 };
 
 /// Keys that BERT does not have. Defaults are those of `transformers.AlbertConfig`.

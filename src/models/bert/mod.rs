@@ -9,6 +9,7 @@ pub const FAMILY: Family = Family {
     model_types: &["bert"],
     build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
     refusal: no_generation,
+    llama_cpp: None,
 };
 
 pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {

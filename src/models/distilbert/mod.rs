@@ -12,6 +12,7 @@ pub const FAMILY: Family = Family {
     model_types: &["distilbert"],
     build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
     refusal: no_next_sentence,
+    llama_cpp: None,
 };
 
 /// DistilBERT's names of BERT's keys.

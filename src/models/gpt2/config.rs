@@ -20,26 +20,26 @@ use serde_json::Value;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub struct Config {
-    vocab_size: i64,
-    n_positions: i64,
-    n_embd: i64,
-    n_layer: usize,
-    n_head: i64,
+    pub(super) vocab_size: i64,
+    pub(super) n_positions: i64,
+    pub(super) n_embd: i64,
+    pub(super) n_layer: usize,
+    pub(super) n_head: i64,
     n_inner: Option<i64>,
-    activation_function: String,
+    pub(super) activation_function: String,
     resid_pdrop: f64,
     embd_pdrop: f64,
     attn_pdrop: f64,
     classifier_dropout: Option<f64>,
     hidden_dropout: Option<f64>,
-    layer_norm_epsilon: f64,
+    pub(super) layer_norm_epsilon: f64,
     initializer_range: f64,
-    scale_attn_weights: bool,
-    scale_attn_by_inverse_layer_idx: bool,
+    pub(super) scale_attn_weights: bool,
+    pub(super) scale_attn_by_inverse_layer_idx: bool,
     add_cross_attention: bool,
-    tie_word_embeddings: bool,
+    pub(super) tie_word_embeddings: bool,
     #[serde(skip, default = "tanh_gelu")]
-    activation: Activation,
+    pub(super) activation: Activation,
     #[serde(skip)]
     asked_head_dropout: Option<f64>,
 }
@@ -167,7 +167,8 @@ impl Config {
         }
     }
 
-    fn inner(&self) -> i64 {
+    /// The width of the feed-forward layers.
+    pub(super) fn inner(&self) -> i64 {
         self.n_inner.unwrap_or(4 * self.n_embd)
     }
 

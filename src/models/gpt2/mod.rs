@@ -2,6 +2,7 @@
 
 mod config;
 mod hf_names;
+mod llama_cpp;
 
 use crate::models::decoder::{self, Decoder};
 use crate::models::family::Family;
@@ -11,4 +12,5 @@ pub const FAMILY: Family = Family {
     model_types: &["gpt2"],
     build: |plan| Ok(Box::new(Decoder::new(Config::read(&plan.json, plan.dropout)?.decoder(plan.role), plan))),
     refusal: decoder::refusal,
+    llama_cpp: Some(llama_cpp::describe),
 };

@@ -18,29 +18,29 @@ use serde_json::{Value, json};
 
 /// The keys that a model is built from, with defaults for those that `config.json` lacks.
 #[derive(Debug, Clone, Deserialize)]
-struct Keys {
-    model_type: String,
-    vocab_size: i64,
-    hidden_size: i64,
-    intermediate_size: i64,
-    num_hidden_layers: usize,
-    num_attention_heads: i64,
-    num_key_value_heads: Option<i64>,
-    head_dim: Option<i64>,
-    hidden_act: String,
-    max_position_embeddings: i64,
-    initializer_range: f64,
-    rms_norm_eps: f64,
-    tie_word_embeddings: bool,
-    attention_bias: bool,
-    mlp_bias: bool,
-    attention_dropout: Option<f64>,
-    classifier_dropout: Option<f64>,
-    hidden_dropout: Option<f64>,
-    sliding_window: Option<i64>,
-    use_sliding_window: bool,
-    max_window_layers: usize,
-    layer_types: Option<Vec<String>>,
+pub(super) struct Keys {
+    pub(super) model_type: String,
+    pub(super) vocab_size: i64,
+    pub(super) hidden_size: i64,
+    pub(super) intermediate_size: i64,
+    pub(super) num_hidden_layers: usize,
+    pub(super) num_attention_heads: i64,
+    pub(super) num_key_value_heads: Option<i64>,
+    pub(super) head_dim: Option<i64>,
+    pub(super) hidden_act: String,
+    pub(super) max_position_embeddings: i64,
+    pub(super) initializer_range: f64,
+    pub(super) rms_norm_eps: f64,
+    pub(super) tie_word_embeddings: bool,
+    pub(super) attention_bias: bool,
+    pub(super) mlp_bias: bool,
+    pub(super) attention_dropout: Option<f64>,
+    pub(super) classifier_dropout: Option<f64>,
+    pub(super) hidden_dropout: Option<f64>,
+    pub(super) sliding_window: Option<i64>,
+    pub(super) use_sliding_window: bool,
+    pub(super) max_window_layers: usize,
+    pub(super) layer_types: Option<Vec<String>>,
 }
 
 /// Defaults of `transformers`: those of `LlamaConfig`, then those of the others that differ.
@@ -75,13 +75,13 @@ fn overlaid(mut base: Value, over: &Value) -> Value {
 /// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    keys: Keys,
-    activation: Activation,
-    kv_heads: i64,
-    head_dim: i64,
+    pub(super) keys: Keys,
+    pub(super) activation: Activation,
+    pub(super) kv_heads: i64,
+    pub(super) head_dim: i64,
     rotary: Rotary,
     /// The attention mask of each layer.
-    masks: Vec<Mask>,
+    pub(super) masks: Vec<Mask>,
     dropout: DropoutOverrides,
 }
 
@@ -156,7 +156,8 @@ impl Config {
         }
     }
 
-    fn block(&self, mask: Mask) -> PreNormConfig {
+    /// Returns a layer with this attention mask.
+    pub(super) fn block(&self, mask: Mask) -> PreNormConfig {
         let Keys { model_type, hidden_size: hidden, initializer_range: std, rms_norm_eps, .. } = self.keys.clone();
         let is_qwen2 = model_type == "qwen2";
         let attention = AttentionConfig {

@@ -3,6 +3,7 @@
 
 mod config;
 mod hf_names;
+mod llama_cpp;
 mod rope;
 
 use crate::models::decoder::{self, Decoder};
@@ -13,4 +14,5 @@ pub const FAMILY: Family = Family {
     model_types: &["llama", "mistral", "qwen2", "qwen3"],
     build: |plan| Ok(Box::new(Decoder::new(Config::read(&plan.json, plan.dropout)?.decoder(plan.role), plan))),
     refusal: decoder::refusal,
+    llama_cpp: Some(llama_cpp::describe),
 };

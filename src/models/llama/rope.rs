@@ -7,8 +7,17 @@ use serde_json::{Value, json};
 /// Returns the rotary embedding of a configuration.
 ///
 /// # Errors
-/// Exit 2, naming the key: an unsupported type, or a missing number.
+/// As [`settings`].
 pub fn read(config: &Value, head_dim: i64, max_positions: i64) -> Result<Rotary> {
+    let (base, scaling) = settings(config, head_dim, max_positions)?;
+    Ok(Rotary::new(head_dim, base, scaling))
+}
+
+/// Returns the base of the frequencies and their scaling.
+///
+/// # Errors
+/// Exit 2, naming the key: an unsupported type, or a missing number.
+pub fn settings(config: &Value, head_dim: i64, max_positions: i64) -> Result<(f64, Scaling)> {
     let nothing = json!({});
     let found = ["rope_scaling", "rope_parameters"].into_iter().find_map(|key| {
         let settings = config.get(key)?;
@@ -51,7 +60,7 @@ pub fn read(config: &Value, head_dim: i64, max_positions: i64) -> Result<Rotary>
             ));
         }
     };
-    Ok(Rotary::new(head_dim, base, scaling))
+    Ok((base, scaling))
 }
 
 /// The numbers of the object `key`.

@@ -11,6 +11,7 @@ pub const FAMILY: Family = Family {
     model_types: &["roberta", "xlm-roberta", "camembert"],
     build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
     refusal: no_next_sentence,
+    llama_cpp: None,
 };
 
 pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {

@@ -22,4 +22,5 @@ pub const FAMILY: Family = Family {
         }
         _ => Some("it generates answers as text; use seq2seq with the label as the target"),
     },
+    llama_cpp: None,
 };

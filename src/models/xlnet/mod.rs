@@ -30,6 +30,7 @@ pub const FAMILY: Family = Family {
         ),
         role => no_generation(role),
     },
+    llama_cpp: None,
 };
 
 #[cfg(test)]

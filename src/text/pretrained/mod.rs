@@ -19,8 +19,9 @@ mod source;
 use super::special_tokens::{Special, json_of};
 use crate::error::{Error, Result};
 use class::Class;
+pub use pipeline::QWEN2_SPLIT;
 use serde_json::Value;
-pub use source::FILES;
+pub use source::{FILES, LLAMA3_SPLIT};
 use std::path::Path;
 use tokenizers::Tokenizer;
 

@@ -15,7 +15,8 @@ use tokenizers::models::unigram::Unigram;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, Tokenizer};
 
-const QWEN2: &str = concat!(
+/// The regular expression of Qwen2.
+pub const QWEN2_SPLIT: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
@@ -184,7 +185,7 @@ fn of_ids(class: Class, vocab: Vocab, merges: Merges, settings: &Settings) -> Re
             let scheme = if prefix { first } else { "never" };
             (model, Value::Null, metaspace(scheme, false), json!({"type": "Sequence", "decoders": steps}))
         }
-        Class::Qwen2 => (bpe, json!({"type": "NFC"}), split_bytes(QWEN2, prefix.unwrap_or(false)), bytes),
+        Class::Qwen2 => (bpe, json!({"type": "NFC"}), split_bytes(QWEN2_SPLIT, prefix.unwrap_or(false)), bytes),
         Class::GptNeoX => (bpe, json!({"type": "NFC"}), byte_level(prefix.unwrap_or(false), true), bytes),
         _ => (bpe, Value::Null, byte_level(prefix.unwrap_or(false), true), bytes),
     };

@@ -32,8 +32,8 @@ pub const FILES: &[&str] = &[
     "chat_template.jinja",
 ];
 
-/// The regular expression of `transformers` for tiktoken files.
-const TIKTOKEN: &str = concat!(
+/// The regular expression of `transformers` for tiktoken files, which is that of Llama 3.
+pub const LLAMA3_SPLIT: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
@@ -352,7 +352,7 @@ fn tiktoken(vocab: Vocab, merges: Merges, settings: &Settings) -> Result<Tokeniz
     }
     let model = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(true).build();
     let mut tokenizer = Tokenizer::new(model.map_err(|e| e.to_string())?);
-    super::parts::assemble(&mut tokenizer, &split_bytes(TIKTOKEN, false), &byte_level(true, true))?;
+    super::parts::assemble(&mut tokenizer, &split_bytes(LLAMA3_SPLIT, false), &byte_level(true, true))?;
     tokenizer.add_special_tokens(&extra.iter().map(|token| AddedToken::from(token.clone(), true)).collect::<Vec<_>>());
     let whole = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true});
     tokenizer.with_post_processor(Some(part::<PostProcessorWrapper>(&whole)?));
