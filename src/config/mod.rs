@@ -9,6 +9,7 @@ mod arguments;
 mod choice;
 mod class_weights;
 mod data_files;
+mod distilled;
 mod keys;
 mod mixed;
 mod optimizers;
@@ -39,8 +40,8 @@ pub use data_files::DataFiles;
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, TimeLimit, ZeroStage};
 pub use reference::{explain, full_name, list, names};
 pub use sections::{
-    AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, GroupConfig, LoraConfig,
-    ModelConfig, ParallelConfig, StageConfig, TargetModules, TaskConfig, TrainConfig, Unfreeze,
+    AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, DistillConfig, GenerationConfig, GroupConfig,
+    LoraConfig, ModelConfig, ParallelConfig, StageConfig, TargetModules, TaskConfig, TrainConfig, Unfreeze,
 };
 pub use task_settings::misplaced;
 

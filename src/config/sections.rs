@@ -1,10 +1,12 @@
 //! The settings: each is declared here once. Documentation, messages and `--print-config` follow from the declarations.
 
+mod distill;
 mod lora;
 mod model;
 mod tables;
 mod train;
 
+pub use self::distill::DistillConfig;
 pub use self::lora::{LoraConfig, TargetModules};
 pub use self::model::ModelConfig;
 pub use self::tables::{GroupConfig, StageConfig, Unfreeze, columns};
@@ -41,6 +43,7 @@ section! {
         task: TaskConfig;
         data: DataConfig;
         train: TrainConfig;
+        distill: DistillConfig;
         generation: GenerationConfig;
         parallel: ParallelConfig;
         checkpoint: CheckpointConfig;

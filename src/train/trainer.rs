@@ -91,6 +91,7 @@ impl Trainer {
             groups,
             folder,
             loaded,
+            teacher,
             data,
             micro_batch_tokens,
             recompute,
@@ -104,6 +105,7 @@ impl Trainer {
         schedule.learning_rate = plateau.map_or(schedule.learning_rate, |plateau| plateau.learning_rate);
         let mut stepper = Stepper::new(&config, groups, (model, params, weights), &names, schedule, scaler)?;
         stepper.config.recompute = settings::checkpointing(recompute);
+        stepper.teacher = teacher;
         memory_report::record_kept(comm.device(), stepper.kept());
         let from = resumed.as_ref().map(|r| r.from.clone());
         let saved = resumed.as_ref().filter(|r| r.own).map(|r| r.state.global_step);
@@ -119,6 +121,7 @@ impl Trainer {
             micro_batch_tokens: Some(micro_batch_tokens),
             threads: Some(tch::get_num_threads() as usize),
             data: fingerprint,
+            teacher: stepper.teacher.as_ref().map(|teacher| teacher.fingerprint.clone()),
             labels: data.train.facts.labels.clone(),
             settings: config.to_toml(),
             ..resumed.map(|r| r.state).unwrap_or_default()
@@ -127,10 +130,9 @@ impl Trainer {
             let read = optimizer_files::read(&mut stepper, from, &state, thaws);
             comm.agree(read, "reading the optimizer state")?;
         }
-        let generates = config.task.predict_with_generate;
         let longest = config.task.max_target_length.unwrap_or(MAX_TARGET_LENGTH);
         let open = || Generation::open(folder.generation(), &config.generation, config.seed);
-        let generation = generates.then(|| Ok(open()?.or_at_most(longest)));
+        let generation = config.task.predict_with_generate.then(|| Ok(open()?.or_at_most(longest)));
         let generation = comm.agree(generation.transpose(), "reading the generation settings")?;
         if config.checkpoint.writers == Writers::All && comm.world() > 1 {
             shared_folder::check(comm.as_ref(), &config.output_dir)?;
@@ -153,7 +155,6 @@ impl Trainer {
             pending: None,
         };
         let data = Data { train: Arc::new(data.train.dataset), eval: data.eval.map(Arc::new), sampler };
-        let (clock, warnings) = (Clock::new(), Warnings::new());
         Ok(Trainer {
             config,
             comm,
@@ -166,8 +167,8 @@ impl Trainer {
             state,
             steps_per_epoch,
             micro_batch_tokens,
-            clock,
-            warnings,
+            clock: Clock::new(),
+            warnings: Warnings::new(),
             plateau,
             held: None,
             saved,
@@ -381,8 +382,7 @@ impl Trainer {
         peaks[self.comm.rank()] = memory::peak_rss_bytes() as f64;
         self.comm.all_reduce_f64(&mut peaks, Op::Sum, "peak memory")?;
         let peaks: Vec<u64> = peaks.into_iter().map(|p| p as u64).collect();
-        let device = self.comm.device();
-        let kept = self.stepper.kept();
+        let (device, kept) = (self.comm.device(), self.stepper.kept());
         let held = self.held.unwrap_or_else(|| Bytes::held(device, kept));
         let memory = MemoryReport::gather(self.comm.as_ref(), Bytes::peak(device, kept), held)?;
         if let Some(file) = &mut self.metrics {
