@@ -100,6 +100,8 @@ fn compile_shim(root: &Path) {
     }
     let mut build = cc::Build::new();
     build.cpp(true).std("c++20").opt_level(3).files(SHIM).files(KERNELS).include(&out);
+    // Lines for backtraces; full debug information of libtorch's headers would take as long as the compilation.
+    build.debug(false).flag("-g1");
     // Loops marked `omp simd` are vectorized, without threads of OpenMP; no call sets errno.
     build.flag("-fopenmp-simd").flag("-fno-math-errno");
     build.define("_GLIBCXX_USE_CXX11_ABI", abi.as_str());

@@ -103,6 +103,39 @@ fn a_folder_is_evaluated_and_predicted() {
     assert_eq!((expected.lines().count(), predicted("parts/part-*")), (90, expected));
 }
 
+/// What is held out is evaluated, the same at every world size, and `evaluate` finds the same records again.
+#[test]
+fn a_held_out_part_is_evaluated() {
+    let bench = Bench::new("bert-classification");
+    let run_words = |out: &str, split: &str| -> Vec<String> {
+        let settings = bench.settings(out, &[&format!("data.eval_split={split}"), "max_steps=3", "eval_steps=3"]);
+        settings.into_iter().filter(|word| !word.starts_with("data.eval=")).collect()
+    };
+    let mut losses = Vec::new();
+    for (out, split, held) in [("tenth", "0.1", 9), ("third", "\"3/3\"", 30)] {
+        let ended = run(trainer(&bench).arg("train").args(run_words(out, split))).expect(0);
+        let said = if held == 9 { "0.1 held out" } else { "fold 3 of 3" };
+        assert!(ended.text().contains(&format!("({said}): {held} examples")), "{}", ended.text());
+        assert!(ended.text().contains(&format!("train.jsonl: {} examples", 90 - held)), "{}", ended.text());
+        let evaluated = run(trainer(&bench).args(["evaluate", &format!("{out}/config.toml"), "--json"])).expect(0);
+        let evaluated: Value = serde_json::from_str(evaluated.stdout.trim()).unwrap();
+        let own = bench.lines(out, "eval_loss").pop().unwrap();
+        assert_eq!(evaluated["eval_accuracy"], own["eval_accuracy"]);
+        losses.push(own["eval_loss"].as_f64().unwrap());
+        assert!((evaluated["eval_loss"].as_f64().unwrap() - losses[losses.len() - 1]).abs() < 1e-6);
+    }
+    assert_ne!(losses[0], losses[1]);
+    if mpi_is_here() {
+        run(mpirun(2, &bench).arg("train").args(run_words("two", "0.1"))).expect(0);
+        let two = bench.lines("two", "eval_loss").pop().unwrap()["eval_loss"].as_f64().unwrap();
+        assert!((two - losses[0]).abs() < 1e-6 * losses[0], "{two} {}", losses[0]);
+    }
+    let ended = run(trainer(&bench).arg("train").args(run_words("none", "0.001"))).expect(2);
+    assert!(ended.text().contains("train.jsonl: the fraction 0.001 of 90 records is none"), "{}", ended.text());
+    let ended = run(trainer(&bench).arg("train").args(bench.settings("none", &["data.eval_split=0.1"]))).expect(2);
+    assert!(ended.text().contains("data.eval_split: holds out a part of the training data, but"), "{}", ended.text());
+}
+
 #[test]
 fn what_is_wrong_with_files_is_said() {
     let bench = Bench::new("bert-classification");

@@ -1,4 +1,4 @@
-//! `trainer sweep` on two ranks: results, a run that fails, what is run again, and a stop.
+//! `trainer sweep` and `trainer cross-validate` on two ranks: results, a run that fails, what is run again, and a stop.
 
 mod common;
 
@@ -113,6 +113,46 @@ fn a_stopped_sweep_goes_on() {
     let log = fs::read_to_string(bench.path("sweep/run-001.log")).unwrap();
     assert!(log.contains(&format!("checkpoint-{stopped}")), "{log}");
     assert_eq!(bench.steps("sweep/run-001").len(), 2000);
+}
+
+#[test]
+fn folds_are_runs_whose_mean_and_spread_are_told() {
+    if !mpi_is_here() {
+        return;
+    }
+    let bench = Bench::new("bert-classification");
+    let validate = |more: &[&str]| {
+        let words = bench.settings("folds", &["max_steps=4"]);
+        let mut command = trainer(&bench);
+        command.env_remove("OMPI_ALLOW_RUN_AS_ROOT").env_remove("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM");
+        command.env_remove("SLURM_JOB_ID").args(["cross-validate", "-n", "2"]);
+        command.args(words.iter().filter(|word| !word.starts_with("data.eval="))).args(more);
+        command
+    };
+    let ended = run(&mut validate(&["--folds", "91"])).expect(1);
+    assert!(ended.stderr.contains("train.jsonl: 90 records cannot be divided into 91 parts"), "{}", ended.text());
+    assert!(ended.stderr.contains("1 of 91 runs failed: run-001 (exit code 2)"), "{}", ended.text());
+    fs::remove_dir_all(bench.path("folds")).unwrap();
+
+    let ended = run(&mut validate(&["--folds", "3"])).expect(0);
+    assert_eq!(table(&ended)[0].join(" "), "metric mean std fold 1 fold 2 fold 3", "{}", ended.text());
+    let text = fs::read_to_string(bench.path("folds/cross_validation.json")).unwrap();
+    let summary: Value = serde_json::from_str(&text).unwrap();
+    let loss = |run: &Value| {
+        let own = bench.lines(&format!("folds/{}", run.as_str().unwrap()), "eval_loss");
+        own.last().unwrap()["eval_loss"].as_f64().unwrap()
+    };
+    let losses: Vec<f64> = summary["runs"].as_array().unwrap().iter().map(loss).collect();
+    assert_eq!(summary["metrics"]["eval_loss"]["folds"], Value::from(losses.clone()));
+    let mean = summary["metrics"]["eval_loss"]["mean"].as_f64().unwrap();
+    assert!((mean - losses.iter().sum::<f64>() / 3.0).abs() < 1e-12 && losses[0] != losses[1]);
+
+    let ended = run(&mut validate(&["--folds", "3"])).expect(0);
+    assert!(ended.stderr.contains("cross-validate: 3 of 3 runs have finished before"), "{}", ended.text());
+    let ended = run(&mut validate(&["--folds", "3", "data.eval=eval.jsonl"])).expect(2);
+    assert!(ended.stderr.contains("data.eval is set too: remove one"), "{}", ended.text());
+    let ended = run(&mut validate(&["--folds", "1"])).expect(2);
+    assert!(ended.stderr.contains("--folds 1: expected at least 2"), "{}", ended.text());
 }
 
 #[test]

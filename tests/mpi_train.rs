@@ -76,7 +76,7 @@ fn ranks_that_read_different_things_are_refused() {
         command.arg("train").args(bench.settings("run", &[]));
         command.args([":", "-n", "1", common::process::program(), "train"]).args(bench.settings("run", &[setting]));
         let ended = run(&mut command).expect(2);
-        let differs = format!("{what} differs from rank 0");
+        let differs = format!("not the same as on rank 0: {what}");
         assert!(ended.text().contains("rank 1 on ") && ended.text().contains(&differs), "{}", ended.text());
     }
 }

@@ -14,6 +14,7 @@ use crate::observe::logs::{tell, warn, wrap};
 use crate::observe::table::table;
 use crate::parallel::Zero;
 use crate::tasks::Head;
+use crate::text::part::Part;
 use crate::train::evaluate::{Evaluation, Evaluator};
 use crate::train::generation::Generation;
 use crate::train::lora::Lora;
@@ -74,7 +75,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     let subject = Subject::of(args);
     let comm = args.reading.connect(subject.as_ref().ok().and_then(Subject::run))?;
     let subject = comm.agree(subject, "reading what to evaluate")?;
-    let Subject { model, data, targets, config, .. } = &subject;
+    let Subject { model, data, part, targets, config, .. } = &subject;
     let wanted = |head: &Head| {
         let own = reading::kind(head);
         let fits = |kind| own == kind || (own, kind) == (TaskKind::CausalLm, TaskKind::Chat);
@@ -86,8 +87,12 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         }
     };
     let file = DataFile {
-        name: data.to_string(),
+        name: match (part, subject.run().and_then(|run| run.data.eval_split)) {
+            (Some(_), Some(split)) => format!("{data} ({split})"),
+            _ => data.to_string(),
+        },
         option: if args.data.is_some() { "--data" } else { "data.eval" },
+        part: *part,
         files: data,
         purpose: Purpose::Evaluate,
         targets: Some(targets),
@@ -130,6 +135,8 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
 struct Subject {
     model: PathBuf,
     data: DataFiles,
+    /// What was held out of the data, if it was trained on.
+    part: Option<Part>,
     targets: TargetArgs,
     /// The configuration of the model's training.
     config: Option<Config>,
@@ -155,17 +162,28 @@ impl Subject {
             let why = format!("{}: this run has no final model (yet): give a model with --model", model.display());
             return Err(Error::input(why));
         }
+        let split =
+            run.as_ref().filter(|_| args.data.is_none()).and_then(|run| Some((run, reading::trained_part(run)?)));
         let data = args.data.clone().map(DataFiles::from).or_else(|| run.as_ref()?.data.eval.clone());
+        let data = data.or_else(|| split.map(|(run, _)| run.data.train.clone()));
         let data = data.ok_or_else(|| match &args.config {
-            Some(path) => Error::input(format!("{} has no data.eval: give a file with --data", path.display())),
+            Some(path) => {
+                let why = "has neither data.eval nor data.eval_split: give a file with --data";
+                Error::input(format!("{} {why}", path.display()))
+            }
             None => missing("--data"),
         })?;
+        let part = split.map(|(_, part)| part.held_out());
         let mut targets = args.targets.clone();
         if args.data.is_none() {
-            targets.eval_target = targets.eval_target.or_else(|| run.as_ref()?.data.eval_target.clone());
+            let of_run = |run: &Config| match split {
+                Some(_) => run.data.train_target.clone(),
+                None => run.data.eval_target.clone(),
+            };
+            targets.eval_target = targets.eval_target.or_else(|| of_run(run.as_ref()?));
         }
         let config = run.map_or_else(|| Config::of_model(&model), |config| Ok(Some(config)))?;
-        Ok(Subject { model, data, targets, config, is_run })
+        Ok(Subject { model, data, part, targets, config, is_run })
     }
 }
 
@@ -226,8 +244,8 @@ pub(super) fn open(
     let data = one_per_host_first(comm.as_ref(), "preparing the data", || {
         let labels = head.labels().map(<[String]>::to_vec);
         let folder = model.tokenizer();
-        let reading =
-            Reading { task: &task, data: &data_config, folder, max_length, purpose: file.purpose, labels, seed: 0 };
+        let (task, data, purpose, part) = (&task, &data_config, file.purpose, file.part);
+        let reading = Reading { task, data, folder, max_length, purpose, labels, seed: 0, part };
         let encoder = reading.encoder(file.files, file.option)?;
         let phase = tokenizing(&file.name);
         let data = prepare(encoder.as_ref(), folder, file.cache.as_deref())?;

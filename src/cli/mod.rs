@@ -4,6 +4,7 @@ mod answers;
 mod chat;
 mod class_report;
 mod config_keys;
+mod cross_validate;
 mod doctor;
 mod evaluate;
 mod generation;
@@ -51,6 +52,8 @@ enum Command {
     Launch(Box<launch::LaunchArgs>),
     /// Search for good settings: train a model for each combination of values, and compare the evaluations.
     Sweep(sweep::SweepArgs),
+    /// Cross-validate: train a model for each fold of the training data, and evaluate it on that fold.
+    CrossValidate(cross_validate::CrossValidateArgs),
     /// Check the hardware, software and communication of this machine, or of all ranks under mpirun or srun.
     Doctor(doctor::DoctorArgs),
     /// Evaluate a fine-tuned model on labeled data.
@@ -78,7 +81,7 @@ enum Command {
 impl Cli {
     /// Returns whether the command computes in this process; others only start processes.
     pub fn computes(&self) -> bool {
-        !matches!(self.command, Some(Command::Launch(_) | Command::Sweep(_)))
+        !matches!(self.command, Some(Command::Launch(_) | Command::Sweep(_) | Command::CrossValidate(_)))
     }
 
     pub fn run(self, began: Instant) -> Result<()> {
@@ -86,6 +89,7 @@ impl Cli {
             Some(Command::Train(args)) => train::run(args, began),
             Some(Command::Launch(args)) => launch::run(*args, self.log_format),
             Some(Command::Sweep(args)) => sweep::run(&args),
+            Some(Command::CrossValidate(args)) => cross_validate::run(&args),
             Some(Command::Doctor(args)) => doctor::run(args),
             Some(Command::Evaluate(args)) => evaluate::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),
@@ -119,7 +123,7 @@ pub fn settings_as_options(refused: &clap::Error) -> Option<Error> {
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let mut cli = Cli::command();
     cli.build();
-    let name = words.iter().find(|word| ["train", "launch", "plan"].contains(&word.as_str()))?;
+    let name = words.iter().find(|word| ["train", "launch", "plan", "cross-validate"].contains(&word.as_str()))?;
     let command = cli.find_subcommand(name)?;
     let known: Vec<&str> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
     let unknown = refused.kind() == clap::error::ErrorKind::UnknownArgument;

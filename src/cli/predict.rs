@@ -76,6 +76,7 @@ pub fn run(args: &PredictArgs) -> Result<()> {
         option: "--input",
         files: &files,
         purpose: Purpose::Predict,
+        part: None,
         targets: None,
         on_bad_record: OnBadRecord::Error,
         // Tokens of temporary input are not worth caching.

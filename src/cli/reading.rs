@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::tasks::Head;
 use crate::text::files::Files;
 use crate::text::input::extension;
+use crate::text::part::Part;
 use crate::train::evaluate::Evaluator;
 use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::Loaded;
@@ -126,6 +127,8 @@ pub(super) struct DataFile<'a> {
     pub option: &'static str,
     pub files: &'a DataFiles,
     pub purpose: Purpose,
+    /// The part of its records to read.
+    pub part: Option<Part>,
     /// The targets, for an evaluation.
     pub targets: Option<&'a TargetArgs>,
     pub on_bad_record: OnBadRecord,
@@ -182,7 +185,7 @@ impl ReadingArgs {
     pub(super) fn columns(&self, trained: Option<&Config>, files: &DataFiles) -> DataConfig {
         let (purpose, on_bad_record) = (Purpose::Predict, config::OnBadRecord::Error);
         let (name, option) = (String::new(), "");
-        let file = DataFile { name, option, files, purpose, targets: None, on_bad_record, cache: None };
+        let file = DataFile { name, option, files, purpose, targets: None, on_bad_record, cache: None, part: None };
         self.data_config(&file, trained)
     }
 
@@ -208,6 +211,7 @@ impl ReadingArgs {
             train: file.files.clone(),
             train_target: None,
             eval: None,
+            eval_split: None,
             cache_dir: None,
             max_length: self.max_length.or(data.max_length),
             text_column: column(&self.text_column, data.text_column),

@@ -47,7 +47,7 @@ impl RunsArgs {
             }
         }
         let (command, folder) = (command, folder.to_owned());
-        Ok(Start { command, folder, config_file, options, slots })
+        Ok(Start { command, folder, config_file, options, slots, all_or_none: false })
     }
 }
 
@@ -64,18 +64,19 @@ fn devices(visible: usize) -> Vec<String> {
 ///
 /// # Errors
 /// Exit 3 if runs are left after a stop on a signal; exit 1 if a run has failed.
-pub fn conclude(folder: &Path, ended: &[(String, Option<Outcome>)]) -> Result<()> {
+pub fn conclude(start: &Start, ended: &[(String, Option<Outcome>)]) -> Result<()> {
+    let Start { folder, all_or_none, .. } = start;
     let all = ended.len();
     let left = ended.iter().filter(|(_, outcome)| outcome.is_none()).count();
-    if left > 0 {
-        let why = format!("stopped with {left} of {all} runs left; the same command continues");
-        return Err(Error::new(Kind::Stopped, why));
-    }
     let failed = |(name, outcome): &(String, Option<Outcome>)| {
         let code = outcome.as_ref()?.exit_code;
         (code != 0).then(|| format!("{name} (exit code {code})"))
     };
     let failed: Vec<String> = ended.iter().filter_map(failed).collect();
+    if left > 0 && (failed.is_empty() || !all_or_none) {
+        let why = format!("stopped with {left} of {all} runs left; the same command continues");
+        return Err(Error::new(Kind::Stopped, why));
+    }
     if failed.is_empty() {
         return Ok(());
     }

@@ -37,7 +37,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     let planned: Vec<Run> = sweep.runs.iter().map(|(run, _)| run.clone()).collect();
     let ended = runs::run(&planned, &start, |run| sweep.runs[run].1.join(" "))?;
     observe::print(&(results(&sweep, &ended) + "\n"));
-    conclude(&sweep.output_dir, &ended)
+    conclude(&start, &ended)
 }
 
 fn names(sweep: &Sweep) -> Vec<&str> {

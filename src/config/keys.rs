@@ -178,6 +178,11 @@ impl<'a> Entries<'a> {
         self.0.insert(key, (value, text));
     }
 
+    /// Forgets the value of a dotted key.
+    pub fn remove(&mut self, key: &str) {
+        self.0.remove(key);
+    }
+
     /// Returns the setting, `None` if it is missing or wrong. Notes a wrong one, and a missing one that is required.
     pub fn read<T: Value>(&self, key: &Key, problems: &mut Problems) -> Option<T> {
         let name = key.dotted();

@@ -42,6 +42,16 @@ impl Problems {
         self.origins.contains_key(key)
     }
 
+    /// Returns whether `key` (dotted) was last written on the command line.
+    pub fn is_override(&self, key: &str) -> bool {
+        self.origins.get(key) == Some(&Origin::CommandLine)
+    }
+
+    /// Forgets that `key` (dotted) was written.
+    pub fn replaced(&mut self, key: &str) {
+        self.origins.remove(key);
+    }
+
     /// Adds a problem with a setting (dotted key), at the place where it was written.
     pub fn with(&mut self, key: &str, text: impl Into<String>) {
         let origin = self.origins.get(key).copied().unwrap_or(Origin::Absent);

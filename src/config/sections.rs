@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::choice::{Backend, Documents, Format, Offload, OnBadRecord, Precision, ShardWithin, TaskKind, Writers};
 use super::class_weights::ClassWeights;
 use super::data_files::DataFiles;
+use super::eval_split::EvalSplit;
 use super::keys::{
     ABOVE_0_BELOW_1, AT_LEAST_1, AT_LEAST_2, AT_LEAST_3, DefaultValue, Entries, FROM_0_TO_1, Key, LOSS_SCALE, POSITIVE,
     SECONDS, Section, parse, section,
@@ -143,6 +144,10 @@ section! {
         eval: Option<DataFiles> => "no evaluation";
         /// Targets of the plain-text sources in `eval`, for `seq2seq`.
         eval_target: Option<DataFiles> => "none";
+        /// Part of the training data to hold out for evaluation. A fraction, such as `0.1`, or a fold, such as `"2/5"`:
+        /// the second of five parts. It follows from `seed`, and keeps the proportions of the classes
+        /// ([more](data.md#held-out-data)).
+        eval_split: Option<EvalSplit> => "`data.eval`, if set";
         /// Maximum sequence length in tokens. Longer sequences are truncated; special tokens count. For language models
         /// the length of a block; for question answering the length of a window, by default at most 384.
         max_length: Option<usize> => "the model's limit; for `causal-lm` and `masked-lm` at most 1024", AT_LEAST_3;
@@ -201,6 +206,11 @@ impl DataConfig {
     /// Returns a training file with all settings at their defaults.
     pub fn new(train: impl Into<DataFiles>) -> Self {
         DataConfig { train: train.into(), ..DataConfig::default() }
+    }
+
+    /// Whether there is data for evaluation.
+    pub fn evaluates(&self) -> bool {
+        self.eval.is_some() || self.eval_split.is_some()
     }
 }
 

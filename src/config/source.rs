@@ -13,6 +13,10 @@ use super::table_keys;
 use super::value::{describe, nearest};
 use crate::error::Result;
 
+/// Settings of which one on the command line replaces the others of the file.
+const ALTERNATIVES: [(&str, &[&str]); 2] =
+    [("data.eval_split", &["data.eval", "data.eval_target"]), ("data.eval", &["data.eval_split"])];
+
 /// Returns the entries of a file's text, replaced by those of the `key=value` overrides. An error only for a text that
 /// is not TOML: nothing else in it can be trusted then.
 pub fn entries<'a>(text: &'a str, overrides: &'a [String], problems: &mut Problems) -> Result<Entries<'a>> {
@@ -62,6 +66,14 @@ pub fn entries<'a>(text: &'a str, overrides: &'a [String], problems: &mut Proble
             }
         } else {
             of_override(item, &mut entries, problems);
+        }
+    }
+    for (one, others) in ALTERNATIVES {
+        if problems.is_override(one) && others.iter().all(|other| !problems.is_override(other)) {
+            for other in others {
+                entries.remove(other);
+                problems.replaced(other);
+            }
         }
     }
     Ok(entries)

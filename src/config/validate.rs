@@ -145,6 +145,9 @@ fn other_tasks(config: &Config, problems: &mut Problems) {
             refuse::<GenerationConfig>(why, problems);
         }
     }
+    if data.eval.is_some() && data.eval_split.is_some() {
+        problems.with("data.eval_split", "holds out a part of the training data, but data.eval is set too: remove one");
+    }
     if data.eval_target.is_some() && data.eval.is_none() && problems.none_with(&["data.eval"]) {
         problems.with("data.eval_target", "needs the file of the sources: set data.eval");
     }
@@ -209,7 +212,7 @@ fn evaluation(config: &Config, problems: &mut Problems) {
     }
 
     let wants_eval = train.eval_strategy != IntervalStrategy::No;
-    let has_data = config.data.eval.is_some() || !problems.none_with(&["data.eval"]);
+    let has_data = config.data.evaluates() || !problems.none_with(&["data.eval", "data.eval_split"]);
     let users = [
         (BEST, train.load_best_model_at_end, "finding the best model"),
         (PATIENCE, train.early_stopping_patience.is_some(), "early stopping"),
@@ -217,15 +220,18 @@ fn evaluation(config: &Config, problems: &mut Problems) {
     if !has_data {
         if wants_eval {
             let key = STRATEGIES.iter().find(|key| problems.is_written(key)).unwrap_or(&STRATEGIES[0]);
-            problems.with(key, format!("evaluation (eval_strategy = \"{}\") needs data.eval", train.eval_strategy));
+            problems.with(
+                key,
+                format!("evaluation (eval_strategy = \"{}\") needs data.eval or data.eval_split", train.eval_strategy),
+            );
         }
         if train.eval_on_start {
-            problems.with("train.eval_on_start", "an evaluation needs data.eval");
+            problems.with("train.eval_on_start", "an evaluation needs data.eval or data.eval_split");
         }
     }
     for (key, _, what) in users.into_iter().filter(|(_, used, _)| *used) {
         if !has_data {
-            problems.with(key, format!("{what} needs data.eval"));
+            problems.with(key, format!("{what} needs data.eval or data.eval_split"));
         } else if !wants_eval && problems.none_with(STRATEGIES) {
             problems.with(key, format!("{what} needs evaluations: set train.eval_strategy or train.eval_steps"));
         }

@@ -5,7 +5,7 @@ use super::collation::Collation;
 use super::dataset::Dataset;
 use super::example::Example;
 use crate::error::{Error, Result};
-use crate::text::files::split;
+use crate::text::files::{Files, split};
 use crate::text::records;
 use crate::text::tokenizer::Tokenizer;
 use serde_json::Value;
@@ -16,8 +16,13 @@ const REASONS: usize = 100;
 
 /// Encodes a task's files as examples.
 pub trait Encode {
-    /// The files to read, in a fixed order.
-    fn files(&self) -> Vec<&Path>;
+    /// The files of the records, and which of these are read.
+    fn files(&self) -> &Files;
+
+    /// Files that are read beside them, such as the targets of their lines.
+    fn files_beside(&self) -> Option<&Files> {
+        None
+    }
 
     /// Everything that the examples depend on beside the files' content and the tokenizer, in a form in which different
     /// settings differ. File paths are not part of it.
@@ -36,7 +41,7 @@ pub struct Encoded {
     /// In the order of the files.
     pub examples: Vec<Example>,
     pub collation: Collation,
-    /// BLAKE3 of each file that was read, in the order of [`Encode::files`].
+    /// BLAKE3 of each file that was read, in the order of [`Encode::files`], then [`Encode::files_beside`].
     pub hashes: Vec<[u8; 32]>,
     /// The class names by class index, if the labels are classes.
     pub labels: Option<Vec<String>>,
@@ -77,10 +82,11 @@ pub struct Prepared {
 /// # Errors
 /// Those of [`Encode::encode`] and of [`Tokenizer::from_folder`] (exit 2).
 pub fn prepare(encode: &dyn Encode, model_dir: &Path, cache_dir: Option<&Path>) -> Result<Prepared> {
-    let hashes = encode.files().into_iter().map(records::hash_file).collect::<Result<Vec<_>>>()?;
+    let hashes = paths(encode).map(records::hash_file).collect::<Result<Vec<_>>>()?;
     // The debug format quotes strings, so different settings have different texts.
     let names = names(encode);
-    let key = format!("{:?}", (VERSION, &hashes, &names, Tokenizer::fingerprint_of(model_dir)?, encode.settings()));
+    let mut key = format!("{:?}", (VERSION, &hashes, &names, Tokenizer::fingerprint_of(model_dir)?, encode.settings()));
+    key.extend(encode.files().part().map(|part| format!("{part:?}")));
     let key = *blake3::hash(key.as_bytes()).as_bytes();
     let build = || build(encode, model_dir, (&hashes, &names), key);
     let (dataset, facts, cache) = match cache_dir {
@@ -90,10 +96,15 @@ pub fn prepare(encode: &dyn Encode, model_dir: &Path, cache_dir: Option<&Path>) 
     Ok(Prepared { dataset, facts, cache })
 }
 
+/// Returns the paths of all files, in the order of [`Encoded::hashes`].
+fn paths(encode: &dyn Encode) -> impl Iterator<Item = &Path> {
+    encode.files().iter().chain(encode.files_beside().into_iter().flat_map(Files::iter))
+}
+
 /// Returns the names of the files, if there are several: messages about records name the file too.
 fn names(encode: &dyn Encode) -> Vec<String> {
-    let files = encode.files();
-    let names = files.iter().filter(|_| files.len() > 1).filter_map(|path| path.file_name());
+    let several = paths(encode).count() > 1;
+    let names = paths(encode).filter(|_| several).filter_map(Path::file_name);
     names.map(|name| name.to_string_lossy().into_owned()).collect()
 }
 
@@ -112,7 +123,7 @@ fn build(
     let tokenizer = Tokenizer::from_folder(model_dir)?;
     let Encoded { examples, collation, hashes: read, labels, mut skipped, truncated, remarks, references } =
         encode.encode(&tokenizer)?;
-    let changed = encode.files().into_iter().zip(hashes.iter().zip(&read)).find(|(_, (before, now))| before != now);
+    let changed = paths(encode).zip(hashes.iter().zip(&read)).find(|(_, (before, now))| before != now);
     if let Some((path, _)) = changed {
         return Err(Error::input(format!("{}: the file changed while it was read; start again", path.display())));
     }

@@ -83,6 +83,8 @@ pub struct Start {
     pub options: Vec<String>,
     /// Environment variables for each of the runs that may run at the same time.
     pub slots: Vec<Vec<(String, String)>>,
+    /// Whether a run that fails keeps the others from starting.
+    pub all_or_none: bool,
 }
 
 struct Running {
@@ -93,7 +95,7 @@ struct Running {
 }
 
 /// Runs all of them; returns the name and the result of each, in their order, `None` for those that a signal stopped or
-/// kept from starting. A run that fails does not keep others from running.
+/// kept from starting. A run that fails keeps others from running only if asked for.
 ///
 /// # Errors
 /// The folder cannot be written; a process cannot be started; exit 2 for a damaged file of results.
@@ -134,7 +136,9 @@ pub fn run(runs: &[Run], start: &Start, label: impl Fn(usize) -> String) -> Resu
     let (mut told, mut told_again) = (false, false);
     loop {
         let free = (0..start.slots.len()).find(|slot| running.iter().all(|one| one.slot != *slot));
-        if let (Some(slot), false) = (free, requests.stop())
+        let failed = start.all_or_none
+            && ended.iter().any(|(_, outcome)| outcome.as_ref().is_some_and(|outcome| outcome.exit_code != 0));
+        if let (Some(slot), false) = (free, failed || requests.stop())
             && let Some(run) = waiting.next()
         {
             logs::tell(&format!("{command}: {} ({} of {}): {}", ended[run].0, run + 1, runs.len(), label(run)));

@@ -5,18 +5,18 @@ use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Collation, Example, Label};
 use crate::error::Result;
 use crate::text::documents::Document;
+use crate::text::files::Files;
 use crate::text::special_tokens::Special;
 use crate::text::token_template::TokenTemplate;
 use crate::text::tokenizer::Tokenizer;
-use std::path::Path;
 
 /// Documents for next-token prediction.
 #[derive(Debug, Clone)]
 pub struct CausalTexts(pub Corpus);
 
 impl Encode for CausalTexts {
-    fn files(&self) -> Vec<&Path> {
-        self.0.source.files().iter().collect()
+    fn files(&self) -> &Files {
+        self.0.source.files()
     }
 
     fn settings(&self) -> String {

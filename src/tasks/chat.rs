@@ -6,6 +6,7 @@ use crate::data::{Collation, Example, Label};
 use crate::error::{Error, Result};
 use crate::text::chat_template::{ChatTemplate, Rendered, is_answer};
 use crate::text::conversations::{self, Conversation, ConversationSource, Said};
+use crate::text::files::Files;
 use crate::text::parallel::on_all_cores;
 use crate::text::records;
 use crate::text::special_tokens::Special;
@@ -14,7 +15,6 @@ use crate::text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::ops::Range;
-use std::path::Path;
 
 /// Encodes a file of conversations to examples of at most `max_length` tokens.
 #[derive(Debug, Clone)]
@@ -154,8 +154,8 @@ fn leave_out<T>(rendered: &mut Vec<T>, messages: &[Value], without_loss: &[usize
 }
 
 impl Encode for Chat {
-    fn files(&self) -> Vec<&Path> {
-        self.source.files.iter().collect()
+    fn files(&self) -> &Files {
+        &self.source.files
     }
 
     fn settings(&self) -> String {

@@ -5,10 +5,10 @@ use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Example, Label};
 use crate::error::Result;
 use crate::text::choices::{self, ChoiceSource};
+use crate::text::files::Files;
 use crate::text::parallel::on_all_cores;
 use crate::text::records;
 use crate::text::tokenizer::{self, Tokenizer};
-use std::path::Path;
 
 /// Encodes a file of multiple-choice questions; each choice is a sequence of at most `max_length` tokens.
 ///
@@ -21,8 +21,8 @@ pub struct Choices {
 }
 
 impl Encode for Choices {
-    fn files(&self) -> Vec<&Path> {
-        self.source.files.iter().collect()
+    fn files(&self) -> &Files {
+        &self.source.files
     }
 
     fn settings(&self) -> String {

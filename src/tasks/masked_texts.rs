@@ -7,13 +7,13 @@ use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Collation, Example, Label};
 use crate::error::{Error, Result};
 use crate::text::documents::{self, Document, DocumentSource};
+use crate::text::files::Files;
 use crate::text::records;
 use crate::text::special_tokens::Special;
 use crate::text::token_template::TokenTemplate;
 use crate::text::tokenizer::Tokenizer;
 use serde_json::json;
 use std::collections::HashSet;
-use std::path::Path;
 
 /// The masking settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -101,8 +101,8 @@ pub struct MaskedTexts {
 }
 
 impl Encode for MaskedTexts {
-    fn files(&self) -> Vec<&Path> {
-        self.corpus.source.files().iter().collect()
+    fn files(&self) -> &Files {
+        self.corpus.source.files()
     }
 
     fn settings(&self) -> String {
@@ -140,8 +140,8 @@ pub struct FillMask {
 }
 
 impl Encode for FillMask {
-    fn files(&self) -> Vec<&Path> {
-        self.source.files().iter().collect()
+    fn files(&self) -> &Files {
+        self.source.files()
     }
 
     fn settings(&self) -> String {
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
     use crate::data::prepare::{Prepared, prepare};
     use crate::text::documents::Division;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     const NONE: i32 = NO_LABEL;
 

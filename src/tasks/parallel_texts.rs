@@ -56,12 +56,15 @@ impl ParallelTexts {
 }
 
 impl Encode for ParallelTexts {
-    fn files(&self) -> Vec<&Path> {
-        let targets = match &self.source.layout {
+    fn files(&self) -> &Files {
+        &self.source.files
+    }
+
+    fn files_beside(&self) -> Option<&Files> {
+        match &self.source.layout {
             PairLayout::Lines { targets } => targets.as_ref(),
             PairLayout::Records { .. } => None,
-        };
-        self.source.files.iter().chain(targets.into_iter().flat_map(Files::iter)).collect()
+        }
     }
 
     fn settings(&self) -> String {

@@ -5,13 +5,13 @@ use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Collation, Example, Label};
 use crate::error::Result;
 use crate::text::chat_template::ChatTemplate;
+use crate::text::files::Files;
 use crate::text::parallel::on_all_cores;
 use crate::text::prompts::{self, Asked, Prompt, PromptSource};
 use crate::text::records;
 use crate::text::token_template::TokenTemplate;
 use crate::text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// Encodes a file of prompts of less than `max_length` tokens, which leaves room for an answer.
 ///
@@ -83,8 +83,8 @@ impl<'a> Writer<'a> {
 }
 
 impl Encode for Prompts {
-    fn files(&self) -> Vec<&Path> {
-        self.source.files.iter().collect()
+    fn files(&self) -> &Files {
+        &self.source.files
     }
 
     fn settings(&self) -> String {

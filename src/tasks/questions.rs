@@ -3,12 +3,12 @@
 use super::answers::{self, NO_ANSWER, References, Rules};
 use crate::data::{Collation, Encode, Encoded, Example, Label};
 use crate::error::Result;
+use crate::text::files::Files;
 use crate::text::questions::{self, Answer, Question, QuestionSource};
 use crate::text::windows::{Context, Window};
 use crate::text::{Tokenizer, records};
 use serde_json::json;
 use std::collections::HashMap;
-use std::path::Path;
 
 /// Encodes a file of questions to windows of at most `max_length` tokens, each an example.
 #[derive(Debug, Clone)]
@@ -22,8 +22,8 @@ pub struct Questions {
 }
 
 impl Encode for Questions {
-    fn files(&self) -> Vec<&Path> {
-        self.source.files.iter().collect()
+    fn files(&self) -> &Files {
+        &self.source.files
     }
 
     fn settings(&self) -> String {

@@ -11,10 +11,10 @@ use crate::data::random::SplitMix64;
 use crate::data::{Example, Label};
 use crate::error::{Error, Result};
 use crate::text::documents::{self, Document, DocumentSource};
+use crate::text::files::Files;
 use crate::text::parallel::on_all_cores;
 use crate::text::tokenizer::Tokenizer;
 use serde_json::Value;
-use std::path::Path;
 
 /// One in `SHORT` pairs has a random length below the maximum.
 const SHORT: u64 = 10;
@@ -44,8 +44,8 @@ struct Pair {
 }
 
 impl Encode for SentencePairs {
-    fn files(&self) -> Vec<&Path> {
-        self.source.files().iter().collect()
+    fn files(&self) -> &Files {
+        self.source.files()
     }
 
     fn settings(&self) -> String {

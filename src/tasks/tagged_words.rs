@@ -8,13 +8,13 @@ use crate::data::prepare::{Encode, Encoded};
 use crate::data::{Example, Label};
 use crate::error::{Context, Result};
 use crate::text::Tokenizer;
+use crate::text::files::Files;
 use crate::text::files::split;
 use crate::text::parallel::on_all_cores;
 use crate::text::tagged::{self, Tagged, TaggedFormat, TaggedSource};
 use crate::text::words::{EncodedWords, WordTokenizer};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// Encodes a file of sentences to examples of at most `max_length` tokens.
 ///
@@ -33,8 +33,8 @@ pub struct TaggedWords {
 pub type LostWords = BTreeMap<usize, Vec<(usize, u32)>>;
 
 impl Encode for TaggedWords {
-    fn files(&self) -> Vec<&Path> {
-        self.source.files.iter().collect()
+    fn files(&self) -> &Files {
+        &self.source.files
     }
 
     fn settings(&self) -> String {

@@ -9,7 +9,6 @@ use crate::error::{Context, Error, Result};
 use crate::text::files::Files;
 use crate::text::records::{self, RawLabel, Record, Records, Source};
 use crate::text::tokenizer::{self, Tokenizer};
-use std::path::Path;
 
 /// Minimum number of records for comparing the first row with the others.
 const ENOUGH_RECORDS: usize = 10;
@@ -87,8 +86,8 @@ impl Texts {
 }
 
 impl Encode for Texts {
-    fn files(&self) -> Vec<&Path> {
-        self.source.files.iter().collect()
+    fn files(&self) -> &Files {
+        &self.source.files
     }
 
     fn settings(&self) -> String {

@@ -3,6 +3,7 @@
 use super::files::Files;
 use super::input::extension;
 use super::jsonl;
+use super::part::Divisible;
 use super::records::{self, Format, OnBad, Records};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
@@ -37,6 +38,8 @@ pub struct Choices {
     /// Index of the correct choice; always set if [`ChoiceSource::label`] is.
     pub label: Option<u32>,
 }
+
+impl Divisible for Choices {}
 
 /// Reads a file of multiple-choice questions.
 ///

@@ -5,6 +5,7 @@ use super::files::Files;
 use super::forms::{self, has};
 use super::jsonl::{self, kind, missing};
 use super::message_content::{joined, name_reasoning, nested_nulls, remove_nulls};
+use super::part::Divisible;
 use super::records::{self, Format, OnBad, Records, quoted};
 use crate::error::Result;
 use serde_json::{Map, Value, json};
@@ -36,6 +37,8 @@ pub struct Conversation {
     pub nulls: usize,
 }
 
+impl Divisible for Conversation {}
+
 /// The content of a record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Said {
@@ -58,10 +61,7 @@ pub enum Said {
 /// Input errors (exit 2): a file that cannot be read; invalid records with [`OnBad::Error`], listed with file and line;
 /// no valid record.
 pub fn read(source: &ConversationSource) -> Result<Records<Conversation>> {
-    let record = |line, map| {
-        let nulls = nested_nulls(&map);
-        Ok(Conversation { line, said: said(map, source)?, nulls })
-    };
+    let record = |line, map| Ok(Conversation { line, nulls: nested_nulls(&map), said: said(map, source)? });
     records::of_objects(&source.files, (source.format, source.on_bad_record, true), record)
 }
 

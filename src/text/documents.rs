@@ -2,6 +2,7 @@
 
 use super::files::Files;
 use super::input::{Input, extension};
+use super::part::Divisible;
 use super::records::{self, OnBad, Records, Source, utf8};
 use crate::error::Result;
 use std::path::Path;
@@ -32,6 +33,8 @@ pub struct Document {
     pub line: usize,
     pub text: String,
 }
+
+impl Divisible for Document {}
 
 /// Whether the extension is one of plain text.
 pub fn is_text(path: &Path) -> bool {

@@ -1,5 +1,6 @@
 //! The files that a setting names: paths, folders and patterns; and lines in them.
 
+use super::part::Part;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Display};
@@ -21,9 +22,12 @@ const PARTS: [(&str, &[&str]); 3] = [
     ("test", &["test", "testing"]),
 ];
 
-/// Data files in the order in which they are read; at least one.
+/// Data files in the order in which they are read, at least one; and which of their records are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files(Vec<PathBuf>);
+pub struct Files {
+    paths: Vec<PathBuf>,
+    part: Option<Part>,
+}
 
 impl Files {
     /// Finds the files of paths, folders and patterns (`*`, `?`, `[abc]`, `**`), in the given order. The files of a
@@ -47,22 +51,32 @@ impl Files {
         match found.iter().find(|path| !seen.insert(path.canonicalize().unwrap_or_else(|_| path.to_path_buf()))) {
             Some(twice) => Err(Error::input(format!("{} is named twice: keep it once", twice.display()))),
             None if found.is_empty() => Err(Error::input("the list is empty: name at least one file")),
-            None => Ok(Files(found)),
+            None => Ok(Files { paths: found, part: None }),
         }
     }
 
+    /// Returns these files with a part of their records to read; `None` is all of them.
+    #[must_use]
+    pub fn with_part(self, part: Option<Part>) -> Self {
+        Files { part, ..self }
+    }
+
+    pub fn part(&self) -> Option<Part> {
+        self.part
+    }
+
     pub fn paths(&self) -> &[PathBuf] {
-        &self.0
+        &self.paths
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Path> {
-        self.0.iter().map(PathBuf::as_path)
+        self.paths.iter().map(PathBuf::as_path)
     }
 
     /// Returns file and line of a [`number`]: `a.jsonl:3`; `a.parquet: row 3` for a file without lines.
     pub fn place(&self, number: usize) -> String {
         let (file, line) = split(number);
-        match self.0.get(file) {
+        match self.paths.get(file) {
             Some(path) if is_columnar(path) => format!("{}: row {line}", path.display()),
             Some(path) => format!("{}:{line}", path.display()),
             None => format!("line {line}"),
@@ -71,7 +85,7 @@ impl Files {
 
     /// Returns `line 3`, with the file if there are several.
     pub fn line(&self, number: usize) -> String {
-        if self.0.len() == 1 { format!("line {}", split(number).1) } else { self.place(number) }
+        if self.paths.len() == 1 { format!("line {}", split(number).1) } else { self.place(number) }
     }
 
     /// Returns an input error at a [`number`].
@@ -82,13 +96,13 @@ impl Files {
 
 impl<P: Into<PathBuf>> From<P> for Files {
     fn from(path: P) -> Self {
-        Files(vec![path.into()])
+        Files { paths: vec![path.into()], part: None }
     }
 }
 
 impl Display for Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_slice() {
+        match self.paths.as_slice() {
             [one] => one.display().fmt(f),
             all => write!(f, "{} and {} more", all[0].display(), all.len() - 1),
         }
@@ -270,7 +284,7 @@ mod tests {
 
     #[test]
     fn numbers_are_places() {
-        let files = Files(vec!["a.jsonl".into(), "b.parquet".into()]);
+        let files = Files { paths: vec!["a.jsonl".into(), "b.parquet".into()], part: None };
         assert_eq!((number(0, 7), split(number(3, 9))), (7, (3, 9)));
         assert_eq!(files.place(7), "a.jsonl:7");
         assert_eq!(files.line(number(1, 2)), "b.parquet: row 2");

@@ -19,6 +19,7 @@ pub mod input;
 pub mod new_tokens;
 pub mod pairs;
 pub mod parallel;
+pub mod part;
 pub mod prompts;
 pub mod questions;
 pub mod record;

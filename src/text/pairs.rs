@@ -3,6 +3,7 @@
 use super::files::Files;
 use super::input::Input;
 use super::jsonl;
+use super::part::Divisible;
 use super::records::{self, Format, OnBad, Records, utf8};
 use crate::error::{Error, Result};
 use std::path::Path;
@@ -46,6 +47,8 @@ pub struct Pair {
     /// The target text; never blank, and always set if the layout has a target.
     pub target: Option<String>,
 }
+
+impl Divisible for Pair {}
 
 /// Reads parallel text. The hashes are those of the source files, then those of the target files, if any.
 ///

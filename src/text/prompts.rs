@@ -4,6 +4,7 @@ use super::conversations::conversation;
 use super::files::Files;
 use super::forms::{self, has};
 use super::jsonl;
+use super::part::Divisible;
 use super::records::{self, Format, OnBad, Records, quoted};
 use crate::error::Result;
 use serde_json::{Map, Value};
@@ -29,6 +30,8 @@ pub struct Prompt {
     pub line: usize,
     pub asked: Asked,
 }
+
+impl Divisible for Prompt {}
 
 /// The input of a generation.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,6 +3,7 @@
 use super::files::Files;
 use super::input::{Input, extension, newlines};
 use super::jsonl::kind;
+use super::part::Divisible;
 use super::records::{self, Format, OnBad, Records};
 use crate::error::Result;
 use serde::Deserialize;
@@ -36,6 +37,13 @@ pub struct Question {
     pub question: String,
     /// The reference answers. Empty: the question cannot be answered from its context, or answers are not read.
     pub answers: Vec<Answer>,
+}
+
+impl Divisible for Question {
+    /// A context is not both trained on and held out.
+    fn group(&self) -> Option<&str> {
+        Some(&self.context)
+    }
 }
 
 /// An answer span in a context.

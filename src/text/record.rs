@@ -1,6 +1,7 @@
 //! A record of text and label, and the settings of reading it.
 
 use super::files::Files;
+use super::part::Divisible;
 
 /// Files of records and how to read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +100,12 @@ pub struct Record {
     pub labels: Vec<RawLabel>,
 }
 
+impl Divisible for Record {
+    fn labels(&self) -> impl Iterator<Item = &str> {
+        self.labels.iter().map(RawLabel::as_str)
+    }
+}
+
 /// A sentence of tagged words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tagged {
@@ -109,6 +116,8 @@ pub struct Tagged {
     /// One tag per word; empty if [`TaggedSource::tags`](super::tagged::TaggedSource::tags) is `None`.
     pub tags: Vec<RawLabel>,
 }
+
+impl Divisible for Tagged {}
 
 /// A valid record, or the line and reason of an invalid one.
 pub(super) type Parsed<R = Record> = std::result::Result<R, (usize, String)>;

@@ -7,6 +7,7 @@
 
 use super::files::{Files, split};
 use super::input::{Input, extension, unreadable};
+use super::part::Divisible;
 use super::{columnar, jsonl, table, table_objects};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
@@ -35,8 +36,12 @@ pub fn read(source: &Source) -> Result<Records> {
     })
 }
 
-/// Reads files one after another with `parse`, which adds the records of each; fails as [`check_bad`] does.
-pub(super) fn gather<R>(
+/// Reads files one after another with `parse`, which adds the records of each, and keeps those of the part to read.
+/// Invalid records are reported with the part that is trained on.
+///
+/// # Errors
+/// As [`check_bad`]; a part without records.
+pub(super) fn gather<R: Divisible>(
     files: &Files,
     on_bad: OnBad,
     labelled: bool,
@@ -59,11 +64,17 @@ pub(super) fn gather<R>(
         }
     }
     check_bad(files, on_bad, labelled, all.records.len(), &all.skipped)?;
+    if let Some(part) = files.part() {
+        all.records = part.select(all.records).map_err(|why| Error::input(format!("{files}: {why}")))?;
+        if part.is_held_out() {
+            all.skipped.clear();
+        }
+    }
     Ok(all)
 }
 
 /// Reads records that are objects with named values: in any format but plain text.
-pub(super) fn of_objects<R>(
+pub(super) fn of_objects<R: Divisible>(
     files: &Files,
     (format, on_bad, labelled): (Option<Format>, OnBad, bool),
     mut record: impl FnMut(usize, Map<String, Value>) -> Result<R, String>,

@@ -23,7 +23,7 @@ pub fn check(session: &Session, step: u64) -> Result<()> {
     let same = differs.map_or(Ok(()), |((what, mine), (_, first))| {
         let how = if what == CONFIGURATION { first_setting(mine, first) } else { String::new() };
         Err(Error::input(format!(
-            "rank {} on {}: {what} differs from rank 0{how}: check that all hosts see the same files and settings",
+            "rank {} on {}: not the same as on rank 0: {what}{how}: check that all hosts see the same files and settings",
             comm.rank(),
             host_name()
         )))

@@ -1,6 +1,6 @@
 //! Reads the data files of a run as its configuration says, and derives the head from the data.
 
-use crate::config::{DataConfig, DataFiles, Documents, TaskConfig, TaskKind};
+use crate::config::{Config, DataConfig, DataFiles, Documents, EvalSplit, TaskConfig, TaskKind};
 use crate::data::{Encode, Facts, Prepared};
 use crate::error::{Context, Error, Result};
 use crate::models::Role;
@@ -17,6 +17,7 @@ use crate::tasks::tagged_words::TaggedWords;
 use crate::tasks::texts::{Target, Texts};
 use crate::text::documents::{Division, DocumentSource};
 use crate::text::files::Files;
+use crate::text::part::Part;
 use std::path::Path;
 
 /// The datasets of a run, and the head that they need.
@@ -48,6 +49,8 @@ pub struct Reading<'a> {
     pub labels: Option<Vec<String>>,
     /// Random seed for what is sampled while reading training data.
     pub seed: u64,
+    /// The part of the records to read; `None` is all of them.
+    pub part: Option<Part>,
 }
 
 impl Reading<'_> {
@@ -56,7 +59,7 @@ impl Reading<'_> {
     /// # Errors
     /// Exit 2: no such file; those of [`Files::find`].
     pub fn encoder(&self, named: &DataFiles, key: &str) -> Result<Box<dyn Encode>> {
-        let files = &Files::find(named.paths()).context(key)?;
+        let files = &Files::find(named.paths()).context(key)?.with_part(self.part);
         let Reading { max_length, purpose, labels, .. } = self;
         let texts = |target: Target| -> Result<Box<dyn Encode>> {
             let target = if *purpose == Purpose::Predict { Target::None } else { target };
@@ -112,6 +115,16 @@ impl Reading<'_> {
         let packing = self.task.packing.unwrap_or(true);
         Ok(Corpus { source: self.documents(files, Documents::default())?, max_length: self.max_length, packing })
     }
+}
+
+/// Returns the part of the training data that a run trains on, with `data.eval_split`.
+pub fn trained_part(config: &Config) -> Option<Part> {
+    let kind = config.task.kind;
+    let stratify = matches!(kind, TaskKind::SequenceClassification | TaskKind::MultiLabel);
+    Some(match config.data.eval_split? {
+        EvalSplit::Fraction(fraction) => Part::fraction(fraction, config.seed, stratify),
+        EvalSplit::Fold { fold, folds } => Part::fold(fold, folds, config.seed, stratify),
+    })
 }
 
 /// Default of `max_length` for a task, if not that of the model: the block size of language models and the window of

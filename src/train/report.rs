@@ -3,9 +3,7 @@
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::import::Report;
 use crate::comm::{Collective, driver};
-use crate::config::{
-    Config, DataFiles, DistillConfig, MicroBatchTokens, Precision, Recompute, ShardWithin, TaskKind, ZeroStage,
-};
+use crate::config::{Config, DistillConfig, MicroBatchTokens, Precision, Recompute, ShardWithin, TaskKind, ZeroStage};
 use crate::data::Prepared;
 use crate::machine::disk;
 use crate::nn::param_builder::ParamSpec;
@@ -25,6 +23,7 @@ use crate::train::teacher::Teacher;
 use crate::train::trained_table::trained_table;
 use crate::train::{objective, settings};
 use serde_json::{Map, Value};
+use std::fmt::Display;
 use tch::Device;
 
 /// Maximum number of names shown of a list.
@@ -59,9 +58,12 @@ pub fn header(
     let head = data.head.labels().map(|labels| format!(" ({} labels: {}{positive})", labels.len(), shortened(labels)));
     lines.push(format!("task      {}{}", config.task.kind, head.unwrap_or_default()));
     lines.push(format!("train     {}", describe(&config.data.train, &data.train)));
-    match (&config.data.eval, &data.eval) {
-        (Some(path), Some(eval)) => lines.push(format!("eval      {}", describe(path, eval))),
-        _ => lines.push("eval      none (data.eval is not set)".to_owned()),
+    match (config.data.eval.as_ref().unwrap_or(&config.data.train), &data.eval) {
+        (files, Some(eval)) => {
+            let split = config.data.eval_split.map(|split| format!(" ({split})")).unwrap_or_default();
+            lines.push(format!("eval      {}", describe(format!("{files}{split}"), eval)));
+        }
+        _ => lines.push("eval      none (neither data.eval nor data.eval_split is set)".to_owned()),
     }
     lines.push(format!(
         "batch     {} sequences per step over all ranks; micro-batches of up to {} tokens{}; max_length {}",
@@ -212,7 +214,7 @@ fn count(n: i64) -> String {
     if n < 1e6 { format!("{:.0} k", n / 1e3) } else { format!("{:.1} M", n / 1e6) }
 }
 
-fn describe(files: &DataFiles, data: &Prepared) -> String {
+fn describe(files: impl Display, data: &Prepared) -> String {
     let (examples, tokens) = (data.dataset.len(), data.dataset.total_tokens());
     let (these, those) = (plural(examples), plural(tokens as usize));
     format!("{files}: {examples} example{these}, {tokens} token{those}, {}{}", cache_word(data), remarks(data))

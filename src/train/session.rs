@@ -11,6 +11,7 @@ use crate::observe::progress::Phase;
 use crate::parallel::Groups;
 use crate::tasks::labels;
 use crate::text::parallel;
+use crate::text::part::Part;
 use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Loaded};
 use crate::train::objective::objective;
@@ -112,9 +113,11 @@ pub fn tokenizing(files: impl std::fmt::Display) -> Phase {
 pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<String>>) -> Result<Data> {
     let model = ModelFolder::of(config)?;
     let folder = model.tokenizer();
+    let part = reading::trained_part(config);
     let prepare_file = |files: &DataFiles, key: &str, purpose: Purpose, labels: Option<Vec<String>>| {
         let (task, data, seed) = (&config.task, &config.data, config.seed);
-        let reading = Reading { task, data, folder, max_length, purpose, labels, seed };
+        let part = if purpose == Purpose::Train { part } else { part.map(Part::held_out) };
+        let reading = Reading { task, data, folder, max_length, purpose, labels, seed, part };
         let encoder = reading.encoder(files, key)?;
         let _phase = tokenizing(files);
         prepare(encoder.as_ref(), folder, cache::folder(config.data.cache_dir.as_deref()).as_deref()).context(key)
@@ -143,8 +146,9 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let dataset = train.dataset;
     let objective = objective(config, &dataset, labels.as_deref())?;
     let train = Prepared { dataset: dataset.with_objective(objective), ..train };
-    let eval = config.data.eval.as_ref();
-    let eval = eval.map(|files| prepare_file(files, "data.eval", Purpose::Evaluate, labels)).transpose()?;
+    let held_out = part.map(|_| (&config.data.train, "data.train"));
+    let eval = config.data.eval.as_ref().map(|files| (files, "data.eval")).or(held_out);
+    let eval = eval.map(|(files, key)| prepare_file(files, key, Purpose::Evaluate, labels)).transpose()?;
     Ok(Data { train, eval, head })
 }
 

@@ -1,7 +1,7 @@
 //! Configurations other than `super::full`: of other tasks, and of settings that contradict those.
 
 use super::{refused, with};
-use crate::config::Config;
+use crate::config::{Config, EvalSplit};
 
 /// Configurations with the settings that no other has.
 pub fn all() -> [Config; 12] {
@@ -36,7 +36,7 @@ pub fn all() -> [Config; 12] {
         with(&["kind=causal-lm", "packing=false", "format=text", "documents=lines"]).unwrap(),
         with(&["kind=chat", "split_turns=true"]).unwrap(),
         with(&["model.train=['head']", "unfreeze=epoch"]).unwrap(),
-        with(&["class_weights=balanced"]).unwrap(),
+        with(&["class_weights=balanced", "eval_split=2/5"]).unwrap(),
         with(&["distill.teacher=t", "distill.temperature=3", "distill.alpha=0.7"]).unwrap(),
         with(&["model.layers=[0, 2, 4]"]).unwrap(),
         with(&[
@@ -76,6 +76,24 @@ fn columns_belong_to_tasks() {
     ] {
         with(&own).unwrap();
     }
+}
+
+/// Of the two ways to name evaluation data the one on the command line counts.
+#[test]
+fn evaluation_data_is_a_file_or_held_out() {
+    refused(
+        &["eval=e", "eval_split=0.1"],
+        "data.eval_split: holds out a part of the training data, but data.eval is set",
+    );
+    refused(&["eval_split=1"], "data.eval_split: found the integer 1, expected a number above 0 and at most 0.5");
+    let file = |data: &str, word: &str| {
+        let text = format!("output_dir='o'\nmodel.path='m'\ntask.kind='seq2seq'\n[data]\ntrain='t'\n{data}");
+        Config::parse(&text, "run.toml", &[word.to_owned()]).unwrap().data
+    };
+    let data = file("eval='e'\neval_target='f'\n", "eval_split=0.25");
+    assert_eq!((data.eval, data.eval_target, data.eval_split), (None, None, Some(EvalSplit::Fraction(0.25))));
+    let data = file("eval_split='1/3'\n", "eval=e");
+    assert_eq!((data.eval, data.eval_split), (Some("e".into()), None));
 }
 
 #[test]
