@@ -80,9 +80,11 @@ mod tests {
             };
             check("divergence", |s, t| divergence([s, t], temperature), divergence_of);
             let binary_of = |student: &Tensor, teacher: &Tensor| {
-                let [p, q] = [teacher, student].map(|x| 1.0 / ((-x / temperature).exp() + 1.0));
-                let each = -(&p * q.log() + (1.0 - &p) * (1.0 - &q).log());
-                each.mean_dim(1, false, Kind::Double) * factor
+                let probability = |x: &Tensor| ((x / -temperature).exp() + 1.0).reciprocal();
+                let (p, q) = (probability(teacher), probability(student));
+                let other = |x: &Tensor| x.ones_like() - x;
+                let each = &p * q.log() + other(&p) * other(&q).log();
+                each.mean_dim(1, false, Kind::Double) * -factor
             };
             check("binary", |s, t| binary([s, t], temperature), binary_of);
             // Rows of 6, 2 and 7 numbers.

@@ -45,6 +45,7 @@ impl Session {
         allow_tf32(settings::tf32(&config, comm.device()))?;
         let known_labels = resumed.and_then(|resumed| resumed.state.labels.clone());
         let open = || -> Result<(Declared, usize, ModelFolder, Option<Lora>)> {
+            resumed.map_or(Ok(()), |resumed| resumed.check_layers(&config))?;
             let (declared, max_length) = declare(&config)?;
             let folder = ModelFolder::of(&config)?;
             let lora = Lora::of_run(&config.lora, &folder, resumed.map(|resumed| resumed.from.as_path()))?;
@@ -112,8 +113,8 @@ impl Session {
         let teacher =
             teacher.map(|teacher| Teacher::load(*teacher, &config, &data.head, &groups.shard, &options)).transpose();
         let teacher = comm.agree(teacher.context("distill.teacher"), "loading the teacher")?;
-        let same = resumed.map(|r| r.check_models(&config, teacher.as_ref().map(|teacher| &*teacher.fingerprint)));
-        comm.agree(same.transpose(), "comparing the models")?;
+        let same = resumed.map(|r| r.check_teacher(&config, teacher.as_ref().map(|teacher| &*teacher.fingerprint)));
+        comm.agree(same.transpose(), "comparing the teachers")?;
         let starts_at_random = options.from == Source::Random;
         let mut session = Session {
             config,

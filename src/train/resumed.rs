@@ -94,18 +94,26 @@ impl Resumed {
         )))
     }
 
-    /// Checks that the run has the layers of the checkpoint's model, and that a teacher of the same name is the same:
-    /// `teacher` is the fingerprint of the run's.
+    /// Checks that the run has the layers of the checkpoint's model.
     ///
     /// # Errors
     /// Exit 2 with the remedies.
-    pub fn check_models(&self, config: &Config, teacher: Option<&str>) -> Result<()> {
+    pub fn check_layers(&self, config: &Config) -> Result<()> {
         let (before, folder) = (settings_of(&self.state)?, self.from.display());
         if before.model.layers != config.model.layers && before.model.path == config.model.path {
             return Err(Error::input(format!(
                 "{folder}: the checkpoint's model has other layers (model.layers): restore the setting, or start a new run"
             )));
         }
+        Ok(())
+    }
+
+    /// Checks that a teacher of the same name is the checkpoint's; `teacher` is the fingerprint of the run's.
+    ///
+    /// # Errors
+    /// Exit 2 with the remedies.
+    pub fn check_teacher(&self, config: &Config, teacher: Option<&str>) -> Result<()> {
+        let (before, folder) = (settings_of(&self.state)?, self.from.display());
         let same_path = before.distill.teacher == config.distill.teacher;
         if same_path && self.state.teacher.as_deref() != teacher {
             return Err(Error::input(format!(

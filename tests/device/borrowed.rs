@@ -213,6 +213,7 @@ fn batch(samples: &[u32]) -> Batch {
         class_weights: None,
         label_smoothing: 0.0,
         noise: None,
+        taught: None,
         score_positions: None,
     };
     batch.upload(Vec::new(), device()).unwrap().wait().unwrap();
