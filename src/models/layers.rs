@@ -1,4 +1,4 @@
-//! Models that have some of the layers of a folder's model: their `config.json`, and where the folder has their weights.
+//! Models that have some of the layers of a folder's model: their `config.json`, and which of its tensors are theirs.
 
 use crate::error::{Error, Result};
 use crate::models::Backbone;
@@ -24,7 +24,7 @@ impl Kept {
     /// in both stacks. Also returns the `config.json` of the model that has only these.
     ///
     /// # Errors
-    /// Exit 2: a layer that the model does not have, groups of shared layers, a `config.json` without a number of layers.
+    /// Exit 2: a layer that the model does not have, groups of shared layers, no number of layers in `config.json`.
     pub fn of(json: Value, whole: &dyn Backbone, layers: &[usize]) -> Result<(Self, Value)> {
         let shared = json.get("model_type").and_then(Value::as_str) == Some("albert");
         let number = |key: &str| json.get(key).and_then(Value::as_u64).map(|number| number as usize);

@@ -68,8 +68,8 @@ impl Embedding {
     }
 
     /// Looks up token ids as [`Embedding::forward`] does, and adds NEFTune's noise to their embeddings: `noise` has a key
-    /// for each token, i64 `[T]`, and a scale, f32 `[T, 1]`. The noise is uniform up to the scale / sqrt(width). There is
-    /// none outside training.
+    /// for each token, i64 `[T]`, and a scale, f32 `[T, 1]`. The noise is uniform up to the scale / sqrt(width).
+    /// There is none outside training.
     pub fn tokens(&self, ctx: &mut Ctx, ids: &Tensor, noise: Option<[&Tensor; 2]>) -> Tensor {
         let (rows, [_, width]) = (self.forward(ctx, ids), self.shape);
         match noise.filter(|_| ctx.is_train()) {

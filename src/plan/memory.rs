@@ -224,7 +224,7 @@ impl<'a> Timeline<'a> {
         timeline
     }
 
-    /// Weights, the teacher's too, accumulated gradients, and optimizer state with fp32 master weights in half precision.
+    /// Weights (the teacher's too), accumulated gradients, optimizer state with fp32 master weights in half precision.
     fn persistent(&self) -> [f64; 3] {
         let zero = self.setup.zero;
         let mut kept = [0.0; 3];

@@ -6,8 +6,8 @@ use tch::{Kind, Reduction, Tensor};
 /// Fills rows of unequal lengths: the probability is 0, and its logarithm finite, since 0 times infinity is NaN.
 const NOTHING: f64 = -1e20;
 
-/// Returns `T^2 KL(softmax(teacher / T) || softmax(student / T))` of each row, f32 `[n]`, from logits `[n, C]`; T is the
-/// temperature. The gradient of a cross entropy at temperature T has the factor 1 / T^2, hence T^2.
+/// Returns `T^2 KL(softmax(teacher / T) || softmax(student / T))` of each row, f32 `[n]`, from logits `[n, C]`; T is
+/// the temperature. The gradient of a cross entropy at temperature T has the factor 1 / T^2, hence T^2.
 pub(super) fn divergence([student, teacher]: [&Tensor; 2], temperature: f64) -> Tensor {
     let log_probabilities = |logits: &Tensor| (logits / temperature).log_softmax(-1, Kind::Float);
     let (student, teacher) = (log_probabilities(student), log_probabilities(teacher));
@@ -26,7 +26,7 @@ pub(super) fn ragged_divergence(
     divergence([&student, &teacher], temperature)
 }
 
-/// Returns `T^2` times the binary cross entropy of `sigmoid(student / T)` with the probabilities `sigmoid(teacher / T)`,
+/// Returns `T^2` times the binary cross entropy of `sigmoid(student / T)` with probabilities `sigmoid(teacher / T)`,
 /// the mean over C of each row, f32 `[n]`, from logits `[n, C]`.
 pub(super) fn binary([student, teacher]: [&Tensor; 2], temperature: f64) -> Tensor {
     let probabilities = (teacher / temperature).sigmoid();

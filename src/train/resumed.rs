@@ -102,7 +102,8 @@ impl Resumed {
         let (before, folder) = (settings_of(&self.state)?, self.from.display());
         if before.model.layers != config.model.layers && before.model.path == config.model.path {
             return Err(Error::input(format!(
-                "{folder}: the checkpoint's model has other layers (model.layers): restore the setting, or start a new run"
+                "{folder}: the checkpoint's model has other layers (model.layers): restore the setting, or start a new \
+                 run"
             )));
         }
         Ok(())

@@ -103,8 +103,8 @@ impl Teacher {
         self.answers.to(&self.params, weights, Some(batch))
     }
 
-    /// Multiplies the factors of the loss's terms by their part in the whole: `1 - alpha` for the task's, `alpha` for the
-    /// last, which is the teacher's.
+    /// Multiplies the factors of the loss's terms by their part in the whole: `1 - alpha` for the task's, `alpha` for
+    /// the last, which is the teacher's.
     pub fn mix(&self, factors: &mut [f64]) {
         if let Some((taught, of_task)) = factors.split_last_mut() {
             of_task.iter_mut().for_each(|factor| *factor *= 1.0 - self.alpha);
@@ -204,8 +204,8 @@ fn same_vocabulary(teacher: &Path, student: &Path) -> Result<()> {
         Some((token, [own, wanted])) => {
             let place = |id: Option<u32>| id.map_or_else(|| "missing".to_owned(), |id| format!("token {id}"));
             Err(Error::input(format!(
-                "its vocabulary differs from that of the model that learns: {token:?} is {} there and {} here; a teacher \
-                 needs the same tokenizer",
+                "its vocabulary differs from that of the model that learns: {token:?} is {} there and {} here; a \
+                 teacher needs the same tokenizer",
                 place(own),
                 place(wanted)
             )))
