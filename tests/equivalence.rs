@@ -61,6 +61,72 @@ fn weighted_losses_agree_at_every_world() {
     bench.run(1, "balanced", &balanced, &Resume::None).unwrap();
 }
 
+/// Augmentation is a function of (seed, epoch, example): the same steps at every world size, ZeRO stage and number of
+/// micro-batches, with weights of examples and class-balanced sampling, and bit-equal when resumed within an epoch.
+#[test]
+fn augmented_examples_agree_at_every_world() {
+    let bench = Bench::new("bert-classification");
+    let text = fs::read_to_string(bench.path("train.jsonl")).unwrap();
+    let weigh = |(i, line): (usize, &str)| {
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        record["w"] = serde_json::json!((i % 4) as f64 / 2.0);
+        record.to_string()
+    };
+    let lines: Vec<String> = text.lines().enumerate().map(weigh).collect();
+    fs::write(bench.path("train.jsonl"), lines.join("\n")).unwrap();
+    const CHANGES: [&str; 5] =
+        ["augment.delete=0.2", "augment.swap=0.1", "augment.insert=0.2", "augment.replace=0.1", "augment.mask=0.1"];
+    let more = with(&[&CHANGES[..], &["weight_column=w", "sampling=class_balanced", "save_steps=7"]].concat());
+    bench.run(1, "w1", &more, &Resume::None).unwrap();
+    let whole = bench.steps("w1");
+    assert_eq!(whole.len(), 20);
+    for other in [&CHANGES[..], &["weight_column=w"], &["sampling=class_balanced"]] {
+        let out = format!("only-{}", other[0]);
+        bench.run(1, &out, &with(&[other, &["max_steps=2"]].concat()), &Resume::None).unwrap();
+        assert!((bench.steps(&out)[0].0 - whole[0].0).abs() > 1e-5, "{out} and all of them");
+    }
+    for (world, zero) in [(2, "zero_stage=0"), (2, "zero_stage=3"), (3, "zero_stage=1")] {
+        let out = format!("w{world}-{zero}");
+        let more = [&more[..], &[zero, "micro_batch_tokens=40", "recompute=all"]].concat();
+        bench.run(world, &out, &more, &Resume::None).unwrap();
+        assert_equivalent(&bench.steps(&out), &whole, &out);
+    }
+    // Step 14 is in the second epoch of eight steps.
+    for later in ["checkpoint-20", "final"] {
+        fs::remove_dir_all(bench.path("w1").join(later)).unwrap();
+    }
+    bench.run(1, "w1", &more, &Resume::Auto).unwrap();
+    assert_eq!(bench.steps("w1"), whole, "resumed at step 14");
+    // Another rate, or another way to draw, is another order of the data.
+    for (change, told) in
+        [("augment.swap=0.3", "augment.swap = 0.3 (was 0.1)"), ("sampling=random", "data.sampling = \"random\"")]
+    {
+        let error = bench.run(1, "w1", &[&more[..], &[change]].concat(), &Resume::Auto).unwrap_err();
+        assert!(error.to_string().contains(told), "{error}");
+    }
+    // Evaluations are of the texts as they are, and are not weighted.
+    let still = ["learning_rate=1e-12", "max_steps=1", "eval_on_start=true", "micro_batch_tokens=4096"];
+    bench.run(1, "still", &still, &Resume::None).unwrap();
+    let changed = [&still[..], &CHANGES, &["weight_column=w", "sampling=class_balanced"]].concat();
+    bench.run(1, "still-changed", &changed, &Resume::None).unwrap();
+    let first = |out: &str, key: &str| bench.lines(out, key)[0][key].as_f64().unwrap();
+    assert_eq!(first("still", "eval_loss"), first("still-changed", "eval_loss"));
+    assert!((first("still", "loss") - first("still-changed", "loss")).abs() > 1e-4);
+    // With synonyms: their content is part of the data.
+    let words = text.split(['"', ' ']).filter(|word| word.chars().all(char::is_lowercase) && word.len() > 2);
+    let words: std::collections::BTreeSet<&str> = words.collect();
+    fs::write(bench.path("synonyms.txt"), words.into_iter().collect::<Vec<_>>().join(", ")).unwrap();
+    let file = format!("augment.synonyms={}", bench.path("synonyms.txt").display());
+    let more = [&NO_DROPOUT[..], &["augment.replace=0.5", "max_steps=4", "save_steps=2", &file]].concat();
+    bench.run(1, "synonyms", &more, &Resume::None).unwrap();
+    bench.run(2, "synonyms-2", &more, &Resume::None).unwrap();
+    assert_equivalent(&bench.steps("synonyms-2"), &bench.steps("synonyms"), "synonyms");
+    fs::write(bench.path("synonyms.txt"), "text, science\n").unwrap();
+    fs::remove_dir_all(bench.path("synonyms/checkpoint-4")).unwrap();
+    let error = bench.run(1, "synonyms", &more, &Resume::Auto).unwrap_err();
+    assert!(error.to_string().contains("synonyms.txt"), "{error}");
+}
+
 /// NEFTune's noise is a function of the sequence and the step, on an encoder and on both sides of T5.
 #[test]
 fn noise_on_embeddings_agrees_at_every_world() {

@@ -53,7 +53,7 @@ fn a_bad_word(value: f32) -> (Bench, Vec<u32>) {
 
 /// The steps of 20 that see [`SAMPLE`], from 1, and the rank that gets it.
 fn seen(lengths: &[u32], world: usize) -> Vec<(usize, usize)> {
-    let mut sampler = Sampler::new(42, lengths, 12, world, 4096).unwrap();
+    let mut sampler = Sampler::new(42, lengths.to_vec(), 12, world, 4096).unwrap();
     let mut rank_at = |step| sampler.plan(step).shards.iter().position(|shard| shard.concat().contains(&SAMPLE));
     (0..20).filter_map(|step| Some((step as usize + 1, rank_at(step)?))).collect()
 }

@@ -3,11 +3,12 @@
 mod common;
 
 use common::process::{run, trainer};
-use common::runs::Bench;
+use common::runs::{Bench, assert_equivalent};
 use common::scenarios::train;
 use common::tagging::{CHOICES, LABELS, Scenario, TAGS, evaluated, predicted, trained};
 use serde_json::{Value, json};
 use std::fs;
+use trainer::checkpoint::run_dir::Resume;
 
 /// Trains, and holds evaluation against the run's own and predictions against the file, record by record: `right` says
 /// how many of how many answers of a line are right.
@@ -45,6 +46,30 @@ fn words_are_tagged() {
         (tags.iter().zip(&sentences[i]).filter(|(found, tag)| *found == *tag).count(), tags.len())
     });
     assert!(said.contains("truncated to max_length") && said.contains("words have no token"), "{said}");
+}
+
+/// Tags go with their words: the same steps on one rank and on two.
+#[test]
+fn augmented_tags_agree_at_two_worlds() {
+    let bench = Bench::new("bert-classification");
+    fs::write(bench.path("train.conll"), (TAGS.data)(60, 1)).unwrap();
+    fs::write(bench.path("eval.conll"), (TAGS.data)(20, 2)).unwrap();
+    let synonyms = bench.path("synonyms.txt");
+    fs::write(&synonyms, "after, again, age\na => b\n").unwrap();
+    let files = [
+        format!("data.train={}", bench.path("train.conll").display()),
+        format!("data.eval={}", bench.path("eval.conll").display()),
+        format!("augment.synonyms={}", synonyms.display()),
+    ];
+    let more = ["task.kind=token-classification", "data.max_length=16", "max_steps=8", "classifier_dropout=0"];
+    let changes = ["augment.delete=0.2", "augment.swap=0.2", "augment.mask=0.1", "augment.replace=0.5"];
+    let plain: Vec<&str> = more.iter().copied().chain(files[..2].iter().map(String::as_str)).collect();
+    let changed = [&plain[..], &changes, &[files[2].as_str()]].concat();
+    bench.run(1, "plain", &plain, &Resume::None).unwrap();
+    bench.run(1, "one", &changed, &Resume::None).unwrap();
+    bench.run(2, "two", &[&changed[..], &["micro_batch_tokens=40"]].concat(), &Resume::None).unwrap();
+    assert_equivalent(&bench.steps("two"), &bench.steps("one"), "two ranks");
+    assert!((bench.steps("plain")[0].0 - bench.steps("one")[0].0).abs() > 1e-4, "the changes change the loss");
 }
 
 #[test]

@@ -245,7 +245,7 @@ pub(super) fn open(
         let labels = head.labels().map(<[String]>::to_vec);
         let folder = model.tokenizer();
         let (task, data, purpose, part) = (&task, &data_config, file.purpose, file.part);
-        let reading = Reading { task, data, folder, max_length, purpose, labels, seed: 0, part };
+        let reading = Reading { task, data, folder, max_length, purpose, labels, seed: 0, part, words: false };
         let encoder = reading.encoder(file.files, file.option)?;
         let phase = tokenizing(&file.name);
         let data = prepare(encoder.as_ref(), folder, file.cache.as_deref())?;

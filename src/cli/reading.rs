@@ -5,7 +5,7 @@ use super::group::{backend, connect};
 use super::parse::seconds;
 use crate::checkpoint::adapter::AdapterConfig;
 use crate::comm::Collective;
-use crate::config::{self, Config, DataConfig, DataFiles, OnBadRecord, TaskConfig, TaskKind};
+use crate::config::{self, Config, DataConfig, DataFiles, OnBadRecord, Sampling, TaskConfig, TaskKind};
 use crate::error::{Error, Result};
 use crate::tasks::Head;
 use crate::text::files::Files;
@@ -213,6 +213,9 @@ impl ReadingArgs {
             eval: None,
             eval_split: None,
             cache_dir: None,
+            // Of training.
+            weight_column: None,
+            sampling: Sampling::Random,
             max_length: self.max_length.or(data.max_length),
             text_column: column(&self.text_column, data.text_column),
             text_pair_column: self.text_pair_column.clone().or(data.text_pair_column),

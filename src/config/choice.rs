@@ -216,6 +216,17 @@ choice! {
 }
 
 choice! {
+    /// How the examples of an epoch are drawn.
+    Sampling of "data.sampling" {
+        /// Each once, in random order.
+        #[default]
+        Random = "random",
+        /// With replacement, all classes with the same probability.
+        ClassBalanced = "class_balanced",
+    }
+}
+
+choice! {
     /// The format of a data file.
     Format of "data.format" {
         /// One JSON object per line, or a JSON array of objects.

@@ -6,6 +6,7 @@
 //! documentation from the declarations.
 
 mod arguments;
+mod augment;
 mod choice;
 mod class_weights;
 mod data_files;
@@ -34,7 +35,7 @@ use std::path::Path;
 pub use arguments::Arguments;
 pub use choice::{
     Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, Offload, OnBadRecord, OnNonFinite, Optim,
-    Precision, ShardWithin, TaskKind, Writers,
+    Precision, Sampling, ShardWithin, TaskKind, Writers,
 };
 pub use class_weights::ClassWeights;
 pub use data_files::DataFiles;
@@ -42,8 +43,9 @@ pub use eval_split::EvalSplit;
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, TimeLimit, ZeroStage};
 pub use reference::{explain, full_name, list, names};
 pub use sections::{
-    AnswerConfig, CheckpointConfig, CommConfig, Config, DataConfig, DistillConfig, GenerationConfig, GroupConfig,
-    LoraConfig, ModelConfig, ParallelConfig, StageConfig, TargetModules, TaskConfig, TrainConfig, Unfreeze,
+    AnswerConfig, AugmentConfig, CheckpointConfig, CommConfig, Config, DataConfig, DistillConfig, GenerationConfig,
+    GroupConfig, LoraConfig, ModelConfig, ParallelConfig, StageConfig, TargetModules, TaskConfig, TrainConfig,
+    Unfreeze,
 };
 pub use task_settings::misplaced;
 

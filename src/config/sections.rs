@@ -1,11 +1,13 @@
 //! The settings: each is declared here once. Documentation, messages and `--print-config` follow from the declarations.
 
+mod augment;
 mod distill;
 mod lora;
 mod model;
 mod tables;
 mod train;
 
+pub use self::augment::AugmentConfig;
 pub use self::distill::DistillConfig;
 pub use self::lora::{LoraConfig, TargetModules};
 pub use self::model::ModelConfig;
@@ -16,7 +18,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::choice::{Backend, Documents, Format, Offload, OnBadRecord, Precision, ShardWithin, TaskKind, Writers};
+use super::choice::{
+    Backend, Documents, Format, Offload, OnBadRecord, Precision, Sampling, ShardWithin, TaskKind, Writers,
+};
 use super::class_weights::ClassWeights;
 use super::data_files::DataFiles;
 use super::eval_split::EvalSplit;
@@ -43,6 +47,7 @@ section! {
         lora: LoraConfig;
         task: TaskConfig;
         data: DataConfig;
+        augment: AugmentConfig;
         train: TrainConfig;
         distill: DistillConfig;
         generation: GenerationConfig;
@@ -161,6 +166,14 @@ section! {
         /// Column of the label. For multi-label a list of labels, for regression a number, for multiple choice the
         /// correct choice.
         label_column: String = "label".into();
+        /// Column of the weight of each example in the training loss. Numbers >= 0. For `sequence-classification`,
+        /// `multi-label` and `regression`: the mean loss is the sum of the weighted losses divided by the sum of the
+        /// weights; evaluations are not weighted and do not read it ([more](fine-tuning.md#losses)).
+        weight_column: Option<String> => "equal weights";
+        /// How the examples of an epoch are drawn. `random`: each once, in random order. `class_balanced`, for
+        /// `sequence-classification`: as many, with replacement, so that all classes are equally likely
+        /// ([more](fine-tuning.md#class-balanced-sampling)).
+        sampling: Sampling = Sampling::Random;
         /// Column of the source, for `seq2seq`.
         source_column: String = "source".into();
         /// Column of the target, for `seq2seq`.

@@ -1,6 +1,6 @@
 //! Which settings have an effect with which tasks and files.
 
-use super::choice::{Format, TaskKind};
+use super::choice::{Format, Sampling, TaskKind};
 use super::sections::{DataConfig, TaskConfig};
 
 /// Returns the settings of `task` and `data` that have no effect with the task: the key and why.
@@ -33,6 +33,7 @@ fn settings_of_tasks(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str,
     const TAGS: &[TaskKind] = &[TaskKind::TokenClassification];
     const CHOICES: &[TaskKind] = &[MultipleChoice];
     const CLASSES: &[TaskKind] = &[SequenceClassification, TaskKind::TokenClassification];
+    const SINGLE_LABEL: &[TaskKind] = &[SequenceClassification];
     const CHATS: &[TaskKind] = &[Chat];
     const LABELLED: &[TaskKind] = &[SequenceClassification, MultiLabel, Regression, MultipleChoice];
     const PAIRS: &[TaskKind] = &[SequenceClassification, MultiLabel, Regression];
@@ -66,6 +67,8 @@ fn settings_of_tasks(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str,
         ("data.text_column", data.text_column != default.text_column, TEXTS),
         ("data.text_pair_column", data.text_pair_column.is_some(), PAIRS),
         ("data.label_column", data.label_column != default.label_column, LABELLED),
+        ("data.weight_column", data.weight_column.is_some(), PAIRS),
+        ("data.sampling", data.sampling != Sampling::Random, SINGLE_LABEL),
         ("data.columns", data.columns.is_some(), TABLES),
         ("data.header", data.header.is_some(), TABLES),
     ]

@@ -7,7 +7,7 @@ use super::mixed::{MicroBatchTokens, Recompute, ZeroStage};
 use super::problems::Problems;
 use super::sections::{AnswerConfig, Config, GenerationConfig, ParallelConfig, TaskConfig, TrainConfig};
 use super::trained::trained;
-use super::{optimizers, other_tool_values, schedules, task_settings};
+use super::{augment, optimizers, other_tool_values, schedules, task_settings};
 
 /// Metrics of generated texts.
 const GENERATION_METRICS: [&str; 2] = ["bleu", "rougeL"];
@@ -25,6 +25,7 @@ pub fn validate(config: &mut Config, problems: &mut Problems) {
     optimizers::validate(&config.train, problems);
     labels(&config.task, problems);
     other_tasks(config, problems);
+    augment::validate(config, problems);
     columns(config, problems);
     evaluation(config, problems);
     parallel(&config.parallel, config.train.micro_batch_tokens, problems);
@@ -168,6 +169,7 @@ fn columns(config: &Config, problems: &mut Problems) {
         ("text_column", Some(&data.text_column)),
         ("text_pair_column", data.text_pair_column.as_ref()),
         ("label_column", is_labelled.then_some(&data.label_column)),
+        ("weight_column", data.weight_column.as_ref()),
     ];
     for (key, name) in wanted {
         if let Some(name) = name.filter(|name| !names.contains(name)) {

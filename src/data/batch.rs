@@ -2,7 +2,8 @@
 
 use crate::data::collation::Collation;
 use crate::data::dataset::{Dataset, LabelKind};
-use crate::data::example::Label;
+use crate::data::example::{Example, Label};
+use crate::data::objective;
 use crate::data::ragged::{Cross, Sequences, padded_positions};
 use crate::data::random::RandomKey;
 use crate::error::Result;
@@ -25,9 +26,11 @@ pub struct Batch {
     pub samples: Vec<u32>,
     /// Number of sequences of each example, `[B]`; they add up to S.
     pub widths: Vec<usize>,
-    /// The sum of the targets' weights of each loss term: the denominators of the mean losses. Without class weights,
-    /// the numbers of targets.
+    /// The sum of the targets' weights of each loss term: the denominators of the mean losses. Without weights of
+    /// classes or examples, the numbers of targets.
     pub weights: Vec<f64>,
+    /// f32 `[B]`: the weight of each example's loss.
+    pub example_weights: Option<Tensor>,
     /// f32 `[C]`, of the classes.
     pub class_weights: Option<Tensor>,
     pub label_smoothing: f64,
@@ -154,11 +157,13 @@ impl Batch {
         };
         let objective = dataset.objective();
         let of_examples = || Labels::classes(dataset, samples);
+        let each: Option<Vec<f32>> =
+            dataset.is_weighted().then(|| samples.iter().map(|&i| dataset.weight(i as usize)).collect());
         let weights = match (dataset.collation(), dataset.label_kind()) {
             (_, LabelKind::TokensAndClass) => vec![classes.len() as f64, samples.len() as f64],
-            (Collation::Plain, LabelKind::Class) => vec![objective.weight(&of_examples())],
-            (Collation::Plain, LabelKind::Tokens) => vec![objective.weight(&classes)],
-            (Collation::Plain, _) => vec![samples.len() as f64],
+            (Collation::Plain, LabelKind::Class) => vec![objective.weight(&of_examples(), each.as_deref())],
+            (Collation::Plain, LabelKind::Tokens) => vec![objective.weight(&classes, None)],
+            (Collation::Plain, _) => vec![each.as_ref().map_or(samples.len() as f64, |each| objective::sum(each))],
             _ => vec![classes.len() as f64],
         };
         let targets = || Targets { positions: ints(&positions), classes: ints(&classes), owners };
@@ -178,6 +183,7 @@ impl Batch {
             samples: samples.to_vec(),
             widths,
             weights,
+            example_weights: each.as_deref().map(Tensor::from_slice),
             class_weights: objective.class_weights.as_deref().map(Tensor::from_slice),
             label_smoothing: objective.label_smoothing,
             noise,
@@ -203,6 +209,7 @@ impl Batch {
         }
         all.extend(self.labels.tensors_mut());
         all.extend(&mut self.class_weights);
+        all.extend(&mut self.example_weights);
         all.extend(self.noise.iter_mut().flat_map(Noise::tensors_mut));
         all.extend(&mut self.score_positions);
         transfer::upload(&mut all, device)
@@ -238,8 +245,8 @@ impl Batch {
 
 impl Columns {
     fn add(&mut self, dataset: &Dataset, sample: usize, owner: usize, key: RandomKey) {
-        let inputs = dataset.inputs(sample, key);
-        let sequences = dataset.sequences(sample);
+        let Example { ids, type_ids, lengths: sequences, label } = dataset.example(sample, key.epoch);
+        let inputs = dataset.collation().inputs(&ids, &sequences, label, key);
         let source = match dataset.collation() {
             Collation::SourceTarget { .. } => sequences[0] as usize,
             _ => inputs.ids.len(),
@@ -247,7 +254,7 @@ impl Columns {
         let (ids, decoder) = inputs.ids.split_at(source);
         let before = if source < inputs.ids.len() { self.decoder.len() } else { self.tokens.len() } as i64;
         self.tokens.extend(ids.iter().map(|&id| i64::from(id)));
-        self.segments.extend(dataset.type_ids(sample)[..source].iter().map(|&segment| i64::from(segment)));
+        self.segments.extend(type_ids[..source].iter().map(|&segment| i64::from(segment)));
         if decoder.is_empty() {
             self.lengths.extend(sequences.iter().map(|&n| i64::from(n)));
             self.widths.push(sequences.len());

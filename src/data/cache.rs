@@ -10,16 +10,16 @@
 //! | 8..12     | format version, u32 |
 //! | 12..44    | BLAKE3 of every byte from 44 on |
 //! | 44..76    | key |
-//! | 80..192   | start and end of each section, u64 |
-//! | 192..     | sections, each on a multiple of 64, zeros between them |
+//! | 80..224   | start and end of each section, u64 |
+//! | 256..     | sections, each on a multiple of 64, zeros between them |
 //!
 //! Sections: offsets (u64, one more than examples), ids (u32), segments (u8), the examples' first sequences (u64) and
-//! the sequences' lengths (u32; both empty when every example has one), labels (u32), and JSON of what the numbers mean
-//! and of [`Facts`].
+//! the sequences' lengths (u32; both empty when every example has one), labels (u32), JSON of what the numbers mean
+//! and of [`Facts`], marks of words (u8; empty without augmentation), and the examples' weights (u32, the bits of f32;
+//! empty when all have the same).
 
 use super::column::Column;
 use super::dataset::{Columns, Dataset, Shape};
-use super::objective::Objective;
 use crate::error::{Context, Error, Result};
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
@@ -32,12 +32,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"TRNTOKEN";
-/// Changes with the file layout and with the tokenization; part of every key.
+/// Changes with the tokenization; part of every key, and so of the fingerprints in checkpoints.
 pub const VERSION: u32 = 5;
+/// Changes with the layout of the file.
+const LAYOUT: u32 = 6;
 const HASH: Range<usize> = 12..44;
 const KEY: Range<usize> = 44..76;
 const TABLE: usize = 80;
-const SECTIONS: usize = 7;
+const SECTIONS: usize = 9;
 const HEADER: usize = TABLE + 16 * SECTIONS;
 const ALIGN: usize = 64;
 
@@ -128,8 +130,8 @@ fn open(path: &Path, key: &[u8; 32]) -> Result<Option<(Dataset, Facts)>> {
     }
     let u32_at = |at: usize| u32::from_ne_bytes(std::array::from_fn(|i| map[at + i]));
     let u64_at = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| map[at + i]));
-    if u32_at(8) != VERSION {
-        return Err(Error::other(format!("the cache file has version {}, not {VERSION}", u32_at(8))));
+    if u32_at(8) != LAYOUT {
+        return Err(Error::other(format!("the cache file has version {}, not {LAYOUT}", u32_at(8))));
     }
     if *blake3::hash(&map[HASH.end..]).as_bytes() != map[HASH] || map[KEY] != key[..] {
         return Err(damaged("its hash differs"));
@@ -148,12 +150,14 @@ fn open(path: &Path, key: &[u8; 32]) -> Result<Option<(Dataset, Facts)>> {
             sequences: long(3)?,
             lengths: short(4)?,
             labels: short(5)?,
+            words: Column::mapped(&map, section(7))?,
+            weights: short(8)?,
         })
     };
     let columns = columns().ok_or_else(|| damaged("its sections"))?;
     let json = map.get(section(6)).ok_or_else(|| damaged("its description"))?;
     let (shape, facts): (Shape, Facts) = serde_json::from_slice(json)?;
-    Ok(Some((Dataset { columns, shape, fingerprint: *key, repeated: None, objective: Objective::default() }, facts)))
+    Ok(Some((Dataset::of(columns, shape, *key), facts)))
 }
 
 /// Writes a cache file: complete and flushed under a temporary name, then renamed.
@@ -175,11 +179,13 @@ fn write(path: &Path, key: &[u8; 32], dataset: &Dataset, facts: &Facts) -> Resul
 
 fn write_to(mut file: File, key: &[u8; 32], dataset: &Dataset, facts: &Facts) -> Result<()> {
     let json = serde_json::to_vec(&(&dataset.shape, facts))?;
-    let Columns { offsets, ids, type_ids, sequences, lengths, labels } = &dataset.columns;
+    let Columns { offsets, ids, type_ids, sequences, lengths, labels, words, weights } = dataset.columns.as_ref();
+    let [offsets, ids, type_ids] = [offsets.bytes(), ids.bytes(), type_ids.bytes()];
+    let [sequences, lengths, labels] = [sequences.bytes(), lengths.bytes(), labels.bytes()];
     let sections: [&[u8]; SECTIONS] =
-        [offsets.bytes(), ids.bytes(), type_ids.bytes(), sequences.bytes(), lengths.bytes(), labels.bytes(), &json];
+        [offsets, ids, type_ids, sequences, lengths, labels, &json, words.bytes(), weights.bytes()];
 
-    let mut header = [&MAGIC[..], &VERSION.to_ne_bytes(), &[0; 32], key, &[0; 4]].concat();
+    let mut header = [&MAGIC[..], &LAYOUT.to_ne_bytes(), &[0; 32], key, &[0; 4]].concat();
     let padding = |length: usize| &[0; ALIGN][..length.next_multiple_of(ALIGN) - length];
     let mut parts = vec![padding(HEADER)];
     let mut end = HEADER;
@@ -226,7 +232,9 @@ mod tests {
             remarks: vec!["some were empty".into()],
             references: serde_json::json!(["a", 1]),
         };
-        Ok((Dataset::new((0..50).map(example), Collation::NextToken, KEY), meta))
+        let words = (0..50).map(|i| vec![(i % 4) as u8; i]);
+        let data = Dataset::new((0..50).map(example), Collation::NextToken, KEY);
+        Ok((data.with_words(words).with_weights((0..50).map(|i| i as f32 / 3.0)), meta))
     }
 
     fn same(data: &Dataset) {
@@ -236,6 +244,7 @@ mod tests {
         for i in 0..data.len() {
             assert_eq!((data.ids(i), data.type_ids(i)), (expected.ids(i), expected.type_ids(i)));
             assert_eq!((data.label(i), data.sequences(i)), (expected.label(i), expected.sequences(i)));
+            assert_eq!((data.words(i), data.weight(i)), (expected.words(i), expected.weight(i)));
         }
     }
 

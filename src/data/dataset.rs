@@ -1,5 +1,6 @@
 //! Tokenized examples in columns, in memory or mapped from the token cache.
 
+use super::augment::Augmentation;
 use super::collation::Collation;
 use super::column::Column;
 use super::example::{Example, Inputs, Label, NO_LABEL};
@@ -7,15 +8,21 @@ use super::objective::Objective;
 use super::random::RandomKey;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
+use std::sync::Arc;
 
-/// Tokenized examples. All have the same kind of label.
+/// Tokenized examples. All have the same kind of label. A clone shares the columns.
+#[derive(Clone)]
 pub struct Dataset {
-    pub(super) columns: Columns,
+    pub(super) columns: Arc<Columns>,
     pub(super) shape: Shape,
     pub(super) fingerprint: [u8; 32],
     /// Number of examples, if the stored examples are repeated.
     pub(super) repeated: Option<usize>,
     pub(super) objective: Objective,
+    /// How examples change in each epoch of training.
+    pub(super) augmentation: Option<Arc<Augmentation>>,
+    /// Whether the sampler draws all classes equally often.
+    pub(super) balanced: bool,
 }
 
 pub(super) struct Columns {
@@ -31,6 +38,10 @@ pub(super) struct Columns {
     pub lengths: Column<u32>,
     /// The labels: a fixed number of values per example, or per token, by the kind of label.
     pub labels: Column<u32>,
+    /// `[tokens]`: which tokens begin a word ([`crate::text::words`]); empty if it is not known.
+    pub words: Column<u8>,
+    /// `[N]`: the bits of each example's weight; empty if all have the same.
+    pub weights: Column<u32>,
 }
 
 /// The interpretation of the columns.
@@ -120,9 +131,15 @@ impl Dataset {
             sequences: sequences.into(),
             lengths: lengths.into(),
             labels: labels.into(),
+            words: Vec::new().into(),
+            weights: Vec::new().into(),
         };
-        let shape = Shape { labels: kind.unwrap_or(LabelKind::None), collation };
-        Dataset { columns, shape, fingerprint, repeated: None, objective: Objective::default() }
+        Dataset::of(columns, Shape { labels: kind.unwrap_or(LabelKind::None), collation }, fingerprint)
+    }
+
+    pub(super) fn of(columns: Columns, shape: Shape, fingerprint: [u8; 32]) -> Self {
+        let (columns, objective) = (Arc::new(columns), Objective::default());
+        Dataset { columns, shape, fingerprint, repeated: None, objective, augmentation: None, balanced: false }
     }
 
     /// Repeats the stored examples up to this number: assumed data takes no memory.
@@ -149,7 +166,7 @@ impl Dataset {
     }
 
     /// Returns the index of example `i` in the columns.
-    fn place(&self, i: usize) -> usize {
+    pub(super) fn place(&self, i: usize) -> usize {
         if self.repeated.is_some() { i % self.stored() } else { i }
     }
 
@@ -243,6 +260,10 @@ impl Dataset {
     /// Returns the inputs and targets of example `i`: a function of the example and `key` alone, the same on every
     /// rank.
     pub fn inputs(&self, i: usize, key: RandomKey) -> Inputs {
+        if self.augmentation.is_some() {
+            let example = self.example(i, key.epoch);
+            return self.collation().inputs(&example.ids, &example.lengths, example.label, key);
+        }
         self.collation().inputs(self.ids(i), &self.sequences(i), self.label(i), key)
     }
 
@@ -256,7 +277,7 @@ impl Dataset {
         self.fingerprint
     }
 
-    fn range(&self, i: usize) -> Range<usize> {
+    pub(super) fn range(&self, i: usize) -> Range<usize> {
         let i = self.place(i);
         self.columns.offsets[i] as usize..self.columns.offsets[i + 1] as usize
     }

@@ -96,11 +96,16 @@ impl Extents {
     /// Returns the extents of these samples, collated as [`super::batch::Batch::collate`] does. The number of masked
     /// tokens is random; the expected number is used.
     pub fn of(dataset: &Dataset, samples: &[u32]) -> Self {
+        Self::in_epoch(dataset, samples, 0)
+    }
+
+    /// Returns the same for an epoch of training, from 0; it matters with augmentation only.
+    pub fn in_epoch(dataset: &Dataset, samples: &[u32], epoch: u64) -> Self {
         let (mut own, mut decoder, mut targets) = (Vec::new(), Vec::new(), 0.0);
         for &sample in samples {
             let i = sample as usize;
-            let sequences = dataset.sequences(i);
-            targets += targets_of(dataset, i, &sequences);
+            let sequences = dataset.sequences_in(i, epoch);
+            targets += targets_of(dataset, i, &sequences, epoch);
             if matches!(dataset.collation(), Collation::SourceTarget { .. }) {
                 own.push(i64::from(sequences[0]));
                 decoder.push(sequences.get(1).map_or(1, |&n| i64::from(n.max(1))));
@@ -118,13 +123,13 @@ impl Extents {
     }
 }
 
-fn targets_of(dataset: &Dataset, i: usize, sequences: &[u32]) -> f64 {
+fn targets_of(dataset: &Dataset, i: usize, sequences: &[u32], epoch: u64) -> f64 {
     match (dataset.collation(), dataset.label(i)) {
         (Collation::Masked(masking), _) => masking.expected(dataset.length(i)),
         (Collation::NextToken, Label::None) => sequences.iter().map(|&n| f64::from(n.saturating_sub(1))).sum(),
         (Collation::SourceTarget { .. }, _) => sequences.get(1).map_or(0.0, |&n| f64::from(n)),
         (_, Label::Tokens(_) | Label::TokensAndClass(..)) => {
-            dataset.inputs(i, RandomKey::default()).targets.len() as f64
+            dataset.inputs(i, RandomKey { epoch, ..RandomKey::default() }).targets.len() as f64
         }
         _ => 0.0,
     }

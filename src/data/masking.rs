@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn the_fractions_are_those_of_the_paper() {
         for whole_words in [false, true] {
-            let (ids, inputs) = masked(whole_words, RandomKey { seed: 1, step: 2 });
+            let (ids, inputs) = masked(whole_words, RandomKey { seed: 1, step: 2, epoch: 0 });
             let n = inputs.targets.len() as f64;
             let near = |fraction: f64, expected: f64| (fraction - expected).abs() < 0.02;
             assert!(near(n / LENGTH as f64, 0.15), "{n}");
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn masks_are_a_function_of_seed_and_step() {
-        let at = |seed, step| masked(false, RandomKey { seed, step }).1;
+        let at = |seed, step| masked(false, RandomKey { seed, step, epoch: 0 }).1;
         assert_eq!(at(1, 1), at(1, 1));
         assert!(at(1, 1) != at(1, 2) && at(1, 1) != at(2, 1));
     }
@@ -151,7 +151,12 @@ mod tests {
         let of = |sequences: &[std::ops::Range<u32>]| {
             let ids: Vec<u32> = sequences.iter().cloned().flatten().collect();
             let lengths: Vec<u32> = sequences.iter().map(|ids| ids.len() as u32).collect();
-            masking.mask(&ids, &lengths, Label::Tokens(vec![WORD_START; ids.len()]), RandomKey { seed: 3, step: 1 })
+            masking.mask(
+                &ids,
+                &lengths,
+                Label::Tokens(vec![WORD_START; ids.len()]),
+                RandomKey { seed: 3, step: 1, epoch: 0 },
+            )
         };
         let (a, b, c) = (10..40, 40..42, 50..90);
         let alone = [&a, &b, &c].map(|sequence| of(std::slice::from_ref(sequence)));

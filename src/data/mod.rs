@@ -10,8 +10,10 @@
 //! hashes the data file and the tokenizer and maps the cache. Every rank has the whole [`Dataset`], so every rank knows
 //! all lengths and computes all ranks' parts with [`Sampler::plan`]: ranks exchange nothing, and a resumed run needs
 //! one integer. [`Prefetch`] makes the batches on another thread. A batch is packed: the sequences of a micro-batch one
-//! after another, without padding.
+//! after another, without padding. In training, [`augment`] changes the words of an example by (seed, epoch, example)
+//! before the plan of its step divides the examples by their lengths.
 
+pub mod augment;
 pub mod batch;
 mod buckets;
 pub mod cache;
@@ -19,6 +21,7 @@ pub mod collation;
 pub mod dataset;
 pub mod example;
 pub mod extent;
+mod extras;
 pub mod masking;
 pub mod objective;
 pub mod prefetch;
@@ -26,6 +29,7 @@ pub mod prepare;
 pub mod ragged;
 pub mod random;
 pub mod sampler;
+pub mod samples;
 
 mod column;
 

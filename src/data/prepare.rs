@@ -53,6 +53,16 @@ pub struct Encoded {
     pub remarks: Vec<String>,
     /// Data that the task's metrics and predictions need beside the tensors, in the task's own form.
     pub references: Value,
+    pub extras: Extras,
+}
+
+/// What examples have beside tokens and labels.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// The marks of each example's words ([`crate::text::words`]); empty if they are not read.
+    pub words: Vec<Vec<u8>>,
+    /// The weight of each example in the loss; empty if all have the same.
+    pub weights: Vec<f32>,
 }
 
 impl Encoded {
@@ -64,7 +74,8 @@ impl Encoded {
         truncated: usize,
     ) -> Self {
         let (collation, remarks, references) = (Collation::Plain, Vec::new(), Value::Null);
-        Encoded { examples, collation, hashes, labels: None, skipped, truncated, remarks, references }
+        let extras = Extras::default();
+        Encoded { examples, collation, hashes, labels: None, skipped, truncated, remarks, references, extras }
     }
 }
 
@@ -121,7 +132,7 @@ fn build(
     key: [u8; 32],
 ) -> Result<(Dataset, Facts)> {
     let tokenizer = Tokenizer::from_folder(model_dir)?;
-    let Encoded { examples, collation, hashes: read, labels, mut skipped, truncated, remarks, references } =
+    let Encoded { examples, collation, hashes: read, labels, mut skipped, truncated, remarks, references, extras } =
         encode.encode(&tokenizer)?;
     let changed = paths(encode).zip(hashes.iter().zip(&read)).find(|(_, (before, now))| before != now);
     if let Some((path, _)) = changed {
@@ -145,5 +156,12 @@ fn build(
         remarks,
         references,
     };
-    Ok((Dataset::new(examples, collation, key), facts))
+    let mut dataset = Dataset::new(examples, collation, key);
+    if !extras.words.is_empty() {
+        dataset = dataset.with_words(extras.words);
+    }
+    if !extras.weights.is_empty() {
+        dataset = dataset.with_weights(extras.weights);
+    }
+    Ok((dataset, facts))
 }

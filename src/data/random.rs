@@ -12,6 +12,8 @@ pub struct RandomKey {
     pub seed: u64,
     /// The optimizer step, from 1; 0 in an evaluation, so that every evaluation has the same inputs.
     pub step: u64,
+    /// The epoch of training, from 0, on which the augmentation of an example depends; it is no part of the generator.
+    pub epoch: u64,
 }
 
 impl RandomKey {
@@ -53,6 +55,11 @@ impl SplitMix64 {
                 return (product >> 64) as u64;
             }
         }
+    }
+
+    /// Returns true with this probability: never for 0, always for 1.
+    pub fn chance(&mut self, probability: f64) -> bool {
+        ((self.next_u64() >> 11) as f64) < probability * (1u64 << 53) as f64
     }
 
     /// Shuffles `items` uniformly (Fisher-Yates).

@@ -2,11 +2,10 @@
 //!
 //! Every rank computes the parts of all ranks, so the counts of a step need no communication.
 
-use super::random::SplitMix64;
+use super::samples::Samples;
 use crate::error::{Error, Result};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::Arc;
 
 /// Indices of the samples of a micro-batch, longest first.
 pub type MicroBatch = Vec<u32>;
@@ -20,13 +19,15 @@ pub struct StepPlan {
     pub tokens: u64,
     /// Number of sequences of all ranks.
     pub sequences: usize,
+    /// The epoch, from 0.
+    pub epoch: u64,
 }
 
 /// The order of the samples and their division into global batches, parts per rank, and micro-batches.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     seed: u64,
-    lengths: Arc<[u32]>,
+    samples: Samples,
     global_batch_size: usize,
     world: usize,
     micro_batch_tokens: usize,
@@ -34,19 +35,20 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Returns a sampler over samples of `lengths` tokens, with `global_batch_size` samples per step over all `world`
-    /// ranks and at most `micro_batch_tokens` tokens per micro-batch.
+    /// Returns a sampler over a data set, or over samples of these lengths in tokens, with `global_batch_size` samples
+    /// per step over all `world` ranks and at most `micro_batch_tokens` tokens per micro-batch.
     ///
     /// # Errors
     /// No samples, or more than 2^32 - 1; one of the other numbers is 0 (exit 2).
     pub fn new(
         seed: u64,
-        lengths: impl Into<Arc<[u32]>>,
+        samples: impl Into<Samples>,
         global_batch_size: usize,
         world: usize,
         micro_batch_tokens: usize,
     ) -> Result<Self> {
-        let lengths = lengths.into();
+        let samples = samples.into();
+        let lengths = &samples.lengths;
         if lengths.is_empty() || u32::try_from(lengths.len()).is_err() {
             return Err(Error::input(format!("a data set has 1 to 2^32 - 1 examples, this one {}", lengths.len())));
         }
@@ -59,19 +61,18 @@ impl Sampler {
                 return Err(Error::input(format!("{name} is 0; it must be at least 1")));
             }
         }
-        Ok(Sampler { seed, lengths, global_batch_size, world, micro_batch_tokens, order: None })
+        Ok(Sampler { seed, samples, global_batch_size, world, micro_batch_tokens, order: None })
     }
 
     /// Number of optimizer steps per epoch; the last batch may be smaller.
     pub fn steps_per_epoch(&self) -> u64 {
-        self.lengths.len().div_ceil(self.global_batch_size) as u64
+        self.samples.lengths.len().div_ceil(self.global_batch_size) as u64
     }
 
-    /// Returns the order of the samples in an epoch: a permutation of their indices, from (seed, epoch) alone.
+    /// Returns the order of the samples in an epoch, from (seed, epoch) alone: a permutation of their indices; with
+    /// class-balanced sampling as many of them, some several times.
     pub fn epoch_order(&self, epoch: u64) -> Vec<u32> {
-        let mut order: Vec<u32> = (0..self.lengths.len() as u32).collect();
-        SplitMix64::keyed(&[self.seed, epoch]).shuffle(&mut order);
-        order
+        self.samples.order(self.seed, epoch)
     }
 
     /// Returns the plan of a step, counted from 0 over the whole run. Caches the order of the epoch.
@@ -84,10 +85,13 @@ impl Sampler {
         };
         let start = step_in_epoch as usize * self.global_batch_size;
         let batch = &order[start..order.len().min(start + self.global_batch_size)];
+        let changed = self.samples.changed(batch, epoch);
+        let length = |i: u32| changed.as_ref().map_or_else(|| self.samples.lengths[i as usize], |changed| changed[&i]);
         let plan = StepPlan {
-            shards: divide(batch, &self.lengths, self.world, self.micro_batch_tokens),
-            tokens: batch.iter().map(|&i| u64::from(self.lengths[i as usize])).sum(),
+            shards: divide(batch, length, self.world, self.micro_batch_tokens),
+            tokens: batch.iter().map(|&i| u64::from(length(i))).sum(),
             sequences: batch.len(),
+            epoch,
         };
         self.order = Some((epoch, order));
         plan
@@ -101,7 +105,7 @@ impl Sampler {
 /// If `world` is 0.
 pub fn eval_plan(lengths: &[u32], world: usize, micro_batch_tokens: usize) -> Vec<Vec<MicroBatch>> {
     let all: Vec<u32> = (0..lengths.len() as u32).collect();
-    divide(&all, lengths, world, micro_batch_tokens)
+    divide(&all, |i| lengths[i as usize], world, micro_batch_tokens)
 }
 
 /// Returns the number of samples of all ranks in their micro-batches with this index.
@@ -114,8 +118,8 @@ pub fn samples_in(plan: &[Vec<MicroBatch>], micro_batch: usize) -> u64 {
 ///
 /// This greedy rule keeps the largest part below 4/3 of the optimum (Graham, "Bounds on multiprocessing timing
 /// anomalies", 1969), and the difference between parts at most the longest sample.
-fn divide(samples: &[u32], lengths: &[u32], world: usize, budget: usize) -> Vec<Vec<MicroBatch>> {
-    let length = |i: u32| lengths[i as usize] as usize;
+fn divide(samples: &[u32], length: impl Fn(u32) -> u32, world: usize, budget: usize) -> Vec<Vec<MicroBatch>> {
+    let length = |i: u32| length(i) as usize;
     let mut sorted = samples.to_vec();
     sorted.sort_unstable_by_key(|&i| (Reverse(length(i)), i));
     let mut shares = vec![Vec::new(); world];
@@ -154,6 +158,7 @@ fn pack(share: &[u32], length: impl Fn(u32) -> usize, budget: usize) -> Vec<Micr
 
 #[cfg(test)]
 mod tests {
+    use super::super::random::SplitMix64;
     use super::*;
     use std::collections::BTreeSet;
 

@@ -184,6 +184,7 @@ fn batch_of(tokens: Tensor, sequences: Sequences, decoder: Option<Decoder>, devi
         widths: vec![1; n],
         weights: vec![0.0],
         class_weights: None,
+        example_weights: None,
         label_smoothing: 0.0,
         noise: None,
         taught: None,

@@ -86,7 +86,7 @@ impl Padding {
             // For each side, the number of sequences and the length of the longest one.
             let mut sides = [(0.0, 0u32); 2];
             for &i in plan.shards.iter().flatten().flatten() {
-                for (side, length) in sequences(dataset, i as usize) {
+                for (side, length) in sequences(dataset, i as usize, plan.epoch) {
                     sides[side].0 += 1.0;
                     sides[side].1 = sides[side].1.max(length);
                 }
@@ -107,9 +107,9 @@ impl Padding {
 }
 
 /// Returns the separately padded sequences of an example as (side, length).
-fn sequences(dataset: &Dataset, i: usize) -> Vec<(usize, u32)> {
+fn sequences(dataset: &Dataset, i: usize, epoch: u64) -> Vec<(usize, u32)> {
     match dataset.collation() {
-        Collation::Plain => dataset.sequences(i).into_iter().map(|length| (0, length)).collect(),
+        Collation::Plain => dataset.sequences_in(i, epoch).into_iter().map(|length| (0, length)).collect(),
         Collation::SourceTarget { .. } => dataset.sequences(i).into_iter().enumerate().collect(),
         _ => vec![(0, dataset.length(i) as u32)],
     }

@@ -65,19 +65,21 @@ impl Load {
             for shard in &plan.shards {
                 let mut bytes = 0.0;
                 for micro in shard {
-                    let extents = Extents::of(dataset, micro);
+                    let extents = Extents::in_epoch(dataset, micro, plan.epoch);
                     let weight = weigh(&extents);
                     if weight > most {
                         (load.busiest, load.step, most) = (extents, step, weight);
                     }
                     bytes += index_bytes(&extents);
-                    for &id in micro.iter().flat_map(|&i| dataset.ids(i as usize)) {
-                        let id = id as usize;
-                        if id >= seen.len() {
-                            seen.resize(id + 1, 0);
+                    for &i in micro {
+                        for &id in dataset.ids_in(i as usize, plan.epoch).iter() {
+                            let id = id as usize;
+                            if id >= seen.len() {
+                                seen.resize(id + 1, 0);
+                            }
+                            rows += if seen[id] == step + 1 { 0.0 } else { 1.0 };
+                            seen[id] = step + 1;
                         }
-                        rows += if seen[id] == step + 1 { 0.0 } else { 1.0 };
-                        seen[id] = step + 1;
                     }
                 }
                 load.batch_bytes = load.batch_bytes.max(bytes);

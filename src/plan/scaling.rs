@@ -70,8 +70,7 @@ impl Run<'_> {
     pub fn on(&self, ranks: usize, speed: Speed, network: &Network) -> Result<Row> {
         let layout = Layout::new(self.specs, (self.shards)(ranks));
         let global_batch = (self.global_batch)(ranks);
-        let mut sampler =
-            Sampler::new(self.seed, self.dataset.lengths(), global_batch, ranks, self.micro_batch_tokens)?;
+        let mut sampler = Sampler::new(self.seed, self.dataset, global_batch, ranks, self.micro_batch_tokens)?;
         let steps = (self.total_steps)(sampler.steps_per_epoch());
         let looked_at = steps.min(STEPS);
         let mut row = Row {
@@ -100,9 +99,10 @@ impl Run<'_> {
 
     /// Simulates one step; also returns the FLOPs of each rank's forward pass.
     pub fn step(&self, layout: &Layout, plan: &StepPlan, speed: Speed, network: &Network) -> (Step, Vec<f64>) {
-        let work: Vec<Vec<Vec<Cost>>> = plan.shards.iter().map(|shard| self.costs(self.model, shard)).collect();
+        let work: Vec<Vec<Vec<Cost>>> =
+            plan.shards.iter().map(|shard| self.costs(self.model, shard, plan.epoch)).collect();
         let taught = |shard: &Vec<Vec<u32>>| -> Vec<Cost> {
-            let costs = self.teacher.map(|teacher| self.costs(teacher, shard)).unwrap_or_default();
+            let costs = self.teacher.map(|teacher| self.costs(teacher, shard, plan.epoch)).unwrap_or_default();
             costs.into_iter().map(|blocks| blocks.into_iter().sum()).collect()
         };
         let taught: Vec<Vec<Cost>> = plan.shards.iter().map(taught).collect();
@@ -117,29 +117,31 @@ impl Run<'_> {
         let micro_batches = work.iter().map(Vec::len).max().unwrap_or_default();
         let mut busiest = work[slowest].clone();
         busiest.resize(micro_batches, vec![Cost::default(); self.model.blocks()]);
-        let (setup, ranks, rows) = (self.setup, plan.shards.len(), self.rows(&plan.shards));
+        let (setup, ranks, rows) = (self.setup, plan.shards.len(), self.rows(plan));
         (timeline::Plan { layout, setup, speed, network, ranks, rows, taught: &taught[slowest] }.step(&busiest), each)
     }
 
     /// Returns the costs of a model's blocks for each micro-batch.
-    fn costs(&self, model: &Model, shard: &[Vec<u32>]) -> Vec<Vec<Cost>> {
+    fn costs(&self, model: &Model, shard: &[Vec<u32>], epoch: u64) -> Vec<Vec<Cost>> {
         let how = self.setup.how();
         let of = |micro: &Vec<u32>| {
-            let x = Extents::of(self.dataset, micro);
+            let x = Extents::in_epoch(self.dataset, micro, epoch);
             (0..model.blocks()).map(|block| model.cost(block, &x, &how)).collect()
         };
         shard.iter().map(of).collect()
     }
 
     /// Number of distinct token ids in a step.
-    fn rows(&self, shards: &[Vec<Vec<u32>>]) -> f64 {
+    fn rows(&self, plan: &StepPlan) -> f64 {
         let mut seen: Vec<bool> = Vec::new();
-        for &id in shards.iter().flatten().flatten().flat_map(|&i| self.dataset.ids(i as usize)) {
-            let id = id as usize;
-            if id >= seen.len() {
-                seen.resize(id + 1, false);
+        for &i in plan.shards.iter().flatten().flatten() {
+            for &id in self.dataset.ids_in(i as usize, plan.epoch).iter() {
+                let id = id as usize;
+                if id >= seen.len() {
+                    seen.resize(id + 1, false);
+                }
+                seen[id] = true;
             }
-            seen[id] = true;
         }
         seen.into_iter().filter(|&seen| seen).count() as f64
     }

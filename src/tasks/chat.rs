@@ -1,7 +1,7 @@
 //! Encodes prompt-completion pairs and conversations, with a loss only on the answers.
 
 use crate::data::example::NO_LABEL;
-use crate::data::prepare::{Encode, Encoded};
+use crate::data::prepare::{Encode, Encoded, Extras};
 use crate::data::{Collation, Example, Label};
 use crate::error::{Error, Result};
 use crate::text::chat_template::{ChatTemplate, Rendered, is_answer};
@@ -225,6 +225,7 @@ impl Encode for Chat {
             truncated,
             remarks: read.remarks.into_iter().chain(remark).chain(removed).collect(),
             references: Value::Null,
+            extras: Extras::default(),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Encodes documents for language modeling, packed into blocks or one document per example.
 
 use super::packing::{Blocks, Piece};
-use crate::data::prepare::Encoded;
+use crate::data::prepare::{Encoded, Extras};
 use crate::data::{Collation, Example};
 use crate::error::{Error, Result};
 use crate::text::documents::{self, Document, DocumentSource};
@@ -93,6 +93,7 @@ impl Corpus {
             truncated,
             remarks,
             references: Value::Null,
+            extras: Extras::default(),
         })
     }
 }

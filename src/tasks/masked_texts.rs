@@ -3,7 +3,7 @@
 use super::corpus::{Corpus, DocumentFormat};
 use crate::data::example::NO_LABEL;
 use crate::data::masking::{Masking, WORD_PART, WORD_START};
-use crate::data::prepare::{Encode, Encoded};
+use crate::data::prepare::{Encode, Encoded, Extras};
 use crate::data::{Collation, Example, Label};
 use crate::error::{Error, Result};
 use crate::text::documents::{self, Document, DocumentSource};
@@ -169,6 +169,7 @@ impl Encode for FillMask {
             skipped: read.skipped,
             remarks: read.remarks,
             references: json!(tokenizer.vocabulary()),
+            extras: Extras::default(),
         })
     }
 }

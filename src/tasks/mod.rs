@@ -161,6 +161,11 @@ fn target_scores(backbone: &dyn Backbone, hidden: &Boundary, targets: &Targets, 
     backbone.vocabulary(&hidden[0].index_select(0, &targets.positions), ctx)
 }
 
+/// Multiplies the loss of each example, f32 `[B]`, by the example's weight, if the batch has weights.
+fn weighted(losses: Tensor, batch: &Batch) -> Tensor {
+    batch.example_weights.as_ref().map_or_else(|| losses.shallow_clone(), |weights| &losses * weights)
+}
+
 /// Computes the cross entropy of each row, f32 `[n]`, from logits `[n, C]` and classes i64 `[n]`, with the class weights
 /// and the label smoothing of the batch. With weights w and smoothing e, row i is
 /// `(1 - e) w[y_i] l[i, y_i] + e / C sum_c w[c] l[i, c]`, where l is the negative log softmax.

@@ -6,7 +6,7 @@ use crate::metrics::{ClassReport, Metrics, MultiLabel as Counts};
 use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
 use crate::tasks::taught::binary;
-use crate::tasks::{Classifier, Results, Task, labels, logits_json};
+use crate::tasks::{Classifier, Results, Task, labels, logits_json, weighted};
 use serde_json::{Map, Value, json};
 use tch::{Reduction, Tensor};
 
@@ -52,7 +52,7 @@ impl Task for MultiLabel {
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Flags(flags) = &batch.labels else { panic!("multi-label classification needs flags") };
         let each = logits[0].binary_cross_entropy_with_logits::<Tensor>(flags, None, None, Reduction::None);
-        vec![each.mean_dim(1, false, tch::Kind::Float)]
+        vec![weighted(each.mean_dim(1, false, tch::Kind::Float), batch)]
     }
 
     fn taught_losses(&self, logits: &Boundary, taught: &Taught, _: &Batch) -> Tensor {

@@ -1,7 +1,7 @@
 //! Encodes parallel text for sequence-to-sequence models.
 
 use crate::data::collation::Collation;
-use crate::data::prepare::{Encode, Encoded};
+use crate::data::prepare::{Encode, Encoded, Extras};
 use crate::data::{Example, Label};
 use crate::error::{Context, Error, Result};
 use crate::text::files::Files;
@@ -128,6 +128,7 @@ impl Encode for ParallelTexts {
             truncated,
             remarks: remarks.into_iter().chain((targets_cut > 0).then(remark)).collect(),
             references: if self.references { Value::Array(references) } else { Value::Null },
+            extras: Extras::default(),
         })
     }
 }

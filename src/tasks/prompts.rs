@@ -1,7 +1,7 @@
 //! Encodes prompts for generation with causal language models.
 
 use super::record_filter::RecordFilter;
-use crate::data::prepare::{Encode, Encoded};
+use crate::data::prepare::{Encode, Encoded, Extras};
 use crate::data::{Collation, Example, Label};
 use crate::error::Result;
 use crate::text::chat_template::ChatTemplate;
@@ -116,6 +116,7 @@ impl Encode for Prompts {
             truncated: 0,
             remarks: read.remarks,
             references: Value::Null,
+            extras: Extras::default(),
         })
     }
 }

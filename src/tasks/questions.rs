@@ -1,6 +1,7 @@
 //! Encodes extractive QA data: windows of tokens, each labelled with the answer span.
 
 use super::answers::{self, NO_ANSWER, References, Rules};
+use crate::data::prepare::Extras;
 use crate::data::{Collation, Encode, Encoded, Example, Label};
 use crate::error::Result;
 use crate::text::files::Files;
@@ -82,6 +83,7 @@ impl Encode for Questions {
             truncated: 0,
             remarks: read.remarks.into_iter().chain(counts.remarks(*labelled)).collect(),
             references,
+            extras: Extras::default(),
         })
     }
 }

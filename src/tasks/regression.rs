@@ -5,7 +5,7 @@ use crate::data::{Dataset, Label};
 use crate::metrics::{Metrics, mse, pearson, spearman};
 use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Classifier, Results, Task, labels, short};
+use crate::tasks::{Classifier, Results, Task, labels, short, weighted};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
@@ -33,7 +33,7 @@ impl Task for Regression {
 
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Values(values) = &batch.labels else { panic!("regression needs numbers as labels") };
-        vec![(logits[0].squeeze_dim(1) - values).square()]
+        vec![weighted((logits[0].squeeze_dim(1) - values).square(), batch)]
     }
 
     /// Returns the squared error. It has no temperature.

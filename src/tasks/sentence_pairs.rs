@@ -6,7 +6,7 @@
 
 use super::corpus::many;
 use super::masked_texts::{Marked, MaskingOptions, add_special};
-use crate::data::prepare::{Encode, Encoded};
+use crate::data::prepare::{Encode, Encoded, Extras};
 use crate::data::random::SplitMix64;
 use crate::data::{Example, Label};
 use crate::error::{Error, Result};
@@ -93,6 +93,7 @@ impl Encode for SentencePairs {
             truncated: 0,
             remarks,
             references: Value::Null,
+            extras: Extras::default(),
         })
     }
 }

@@ -6,7 +6,7 @@ use crate::metrics::{ClassReport, Confusion, Metrics, Ranking};
 use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
 use crate::tasks::taught::divergence;
-use crate::tasks::{Classifier, Results, Task, argmax, cross_entropy, labels, logits_json, softmax};
+use crate::tasks::{Classifier, Results, Task, argmax, cross_entropy, labels, logits_json, softmax, weighted};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
@@ -56,7 +56,7 @@ impl Task for SequenceClassification {
 
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Classes(labels) = &batch.labels else { panic!("classification needs class labels") };
-        vec![cross_entropy(&logits[0], labels, batch)]
+        vec![weighted(cross_entropy(&logits[0], labels, batch), batch)]
     }
 
     fn taught_losses(&self, logits: &Boundary, taught: &Taught, _: &Batch) -> Tensor {

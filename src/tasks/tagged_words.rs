@@ -4,7 +4,7 @@ use super::classes::Classes;
 use super::record_filter::RecordFilter;
 use super::texts::single;
 use crate::data::example::NO_LABEL;
-use crate::data::prepare::{Encode, Encoded};
+use crate::data::prepare::{Encode, Encoded, Extras};
 use crate::data::{Example, Label};
 use crate::error::{Context, Result};
 use crate::text::Tokenizer;
@@ -12,7 +12,7 @@ use crate::text::files::Files;
 use crate::text::files::split;
 use crate::text::parallel::on_all_cores;
 use crate::text::tagged::{self, Tagged, TaggedFormat, TaggedSource};
-use crate::text::words::{EncodedWords, WordTokenizer};
+use crate::text::words::{EncodedWords, WordTokenizer, marks};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -26,6 +26,8 @@ pub struct TaggedWords {
     /// The tags in order of their ids; `None`: inferred from the data, sorted as strings.
     pub labels: Option<Vec<String>>,
     pub max_length: usize,
+    /// Whether to mark the words.
+    pub words: bool,
 }
 
 /// The words without a token, for which the model makes no prediction, because they were truncated or the tokenizer
@@ -43,7 +45,8 @@ impl Encode for TaggedWords {
         let formats: Vec<_> =
             self.source.files.iter().map(|path| tagged::format_of(path, self.source.format).ok()).collect();
         let reading = (formats, words, tags, on_bad_record);
-        format!("{:?}", ("tagged words", self.max_length, &self.labels, reading))
+        let settings = format!("{:?}", ("tagged words", self.max_length, &self.labels, reading));
+        if self.words { settings + " with words" } else { settings }
     }
 
     /// # Errors
@@ -69,25 +72,35 @@ impl Encode for TaggedWords {
         });
         let sentences = filter.keep(sentences)?;
 
+        let special = tokenizer.wordless_ids();
         let tokenizer = WordTokenizer::new(tokenizer);
         let encoded = on_all_cores(&sentences, |(sentence, _)| tokenizer.encode(&sentence.words, self.max_length));
         let encoded = encoded.into_iter().collect::<Result<Vec<_>>>()?;
         let truncated = encoded.iter().filter(|e| e.encoded.truncated).count();
         let examples = sentences.iter().zip(encoded);
-        let examples = filter.keep(examples.map(|((sentence, tags), words)| (sentence.line, example(words, tags))))?;
-        let lost: LostWords =
-            examples.iter().map(|(_, lost)| lost.clone()).enumerate().filter(|(_, lost)| !lost.is_empty()).collect();
+        let examples = examples.map(|((sentence, tags), words)| {
+            let marked = self.words.then(|| marks(&words.encoded, &words.word_ids, &special));
+            (sentence.line, example(words, tags).map(|(example, lost)| (example, lost, marked)))
+        });
+        let examples = filter.keep(examples)?;
+        let lost = examples.iter().map(|(_, lost, _)| lost.clone()).enumerate();
+        let lost: LostWords = lost.filter(|(_, lost)| !lost.is_empty()).collect();
         let remark = (!lost.is_empty()).then(|| {
             let words: usize = lost.values().map(Vec::len).sum();
             format!("{words} words have no token (truncated, or dropped by the tokenizer) and no prediction")
         });
-        let examples = examples.into_iter().map(|(example, _)| example).collect();
+        let mut extras = Extras::default();
+        let examples = examples.into_iter().map(|(example, _, marked)| {
+            extras.words.extend(marked);
+            example
+        });
+        let examples = examples.collect();
         let labels = classes.map(|classes| classes.names);
         let tags = read.records.iter().flat_map(|sentence| sentence.tags.iter().map(|tag| (sentence.line, tag)));
         let odd = super::classes::remarks(labels.as_deref().unwrap_or_default(), tags, files);
         let remarks = read.remarks.into_iter().chain(odd).chain(remark).collect();
         let plain = Encoded::plain(examples, read.hashes, filter.bad, truncated);
-        Ok(Encoded { labels, remarks, references: json!(lost), ..plain })
+        Ok(Encoded { labels, remarks, references: json!(lost), extras, ..plain })
     }
 }
 
@@ -133,7 +146,7 @@ mod tests {
             std::fs::write(&path, content).unwrap();
             let (words, tags, on_bad_record) = ("words".into(), Some("tags".into()), OnBad::Error);
             let source = TaggedSource { files: path.into(), format: None, words, tags, on_bad_record };
-            Case { dir, reader: TaggedWords { source, labels: None, max_length: 6 } }
+            Case { dir, reader: TaggedWords { source, labels: None, max_length: 6, words: false } }
         }
 
         fn prepare(&self) -> Result<Prepared> {
@@ -168,6 +181,14 @@ mod tests {
         assert_eq!(case.lost(), LostWords::from([(1, vec![(1, 0), (5, 0)])]), "one dropped, one truncated");
         assert_eq!(prepared.facts.truncated, 1);
         assert!(prepared.facts.remarks[0].starts_with("2 words have no token"), "{:?}", prepared.facts.remarks);
+    }
+
+    #[test]
+    fn the_words_of_the_file_are_marked() {
+        let mut case = Case::new("a.conll", SENTENCES);
+        case.reader.words = true;
+        let data = case.prepare().unwrap().dataset;
+        assert_eq!((data.words(0), data.words(1)), (&[0, 1, 2, 3, 3, 0][..], &[0, 1, 2, 2, 2, 0][..]));
     }
 
     #[test]
@@ -211,12 +232,13 @@ mod tests {
     #[test]
     fn every_setting_changes_the_fingerprint() {
         let mut case = Case::new("a.conll", SENTENCES);
-        let changes: [fn(&mut TaggedWords); 5] = [
+        let changes: [fn(&mut TaggedWords); 6] = [
             |_| {},
             |reader| reader.max_length = 7,
             |reader| reader.labels = Some(["O", "B-x", "I-x"].map(String::from).to_vec()),
             |reader| reader.source.on_bad_record = OnBad::Skip,
             |reader| reader.source.tags = None,
+            |reader| reader.words = true,
         ];
         let fingerprints: HashSet<_> = changes
             .map(|change| {

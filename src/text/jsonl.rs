@@ -2,7 +2,7 @@
 
 use super::files::quoted;
 use super::input::Input;
-use super::record::{Fields, RawLabel, Record, utf8};
+use super::record::{self, Fields, RawLabel, Record, utf8};
 use super::{json_array, unique_keys};
 use crate::error::Result as InputResult;
 use serde_json::{Map, Value};
@@ -57,7 +57,17 @@ pub(super) fn record(line: usize, mut map: Map<String, Value>, fields: &Fields) 
         Some(name) => vec![label(&map, name, "label_column")?],
         None => Vec::new(),
     };
-    Ok(Record { line, text, text_pair, labels })
+    let weight = fields.weight.as_ref().map(|name| weight(&map, name)).transpose()?;
+    Ok(Record { line, text, text_pair, labels, weight })
+}
+
+/// Returns the weight in column `name`.
+fn weight(map: &Map<String, Value>, name: &str) -> Result<f32, String> {
+    match map.get(name).ok_or_else(|| missing(map, name, "weight_column"))? {
+        Value::String(text) => record::weight(text, name),
+        Value::Number(number) => record::weight(&number.to_string(), name),
+        other => Err(format!("the weight (column {name:?}) is {}; it must be a number >= 0", kind(other))),
+    }
 }
 
 /// Takes a string out of a record; `key` is the setting that names its column.

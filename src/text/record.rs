@@ -35,7 +35,7 @@ pub enum Format {
 }
 
 /// The names of the columns to read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Fields {
     pub text: String,
     /// The second text. `None`: the column `text_pair`, if present.
@@ -44,11 +44,26 @@ pub struct Fields {
     pub label: Option<String>,
     /// Whether a record has any number of labels: a list in JSONL, comma-separated names in CSV and TSV.
     pub many_labels: bool,
+    /// The weight of the example in the loss; `None`: all have the same.
+    pub weight: Option<String>,
+}
+
+/// As derived, without the weight if there is none: the text is part of the token cache's keys, which checkpoints
+/// contain.
+impl std::fmt::Debug for Fields {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Fields { text, text_pair, label, many_labels, weight } = self;
+        let mut fields = f.debug_struct("Fields");
+        fields.field("text", text).field("text_pair", text_pair).field("label", label);
+        fields.field("many_labels", many_labels);
+        weight.as_ref().map(|weight| fields.field("weight", weight));
+        fields.finish()
+    }
 }
 
 impl Default for Fields {
     fn default() -> Self {
-        Fields { text: "text".into(), text_pair: None, label: Some("label".into()), many_labels: false }
+        Fields { text: "text".into(), text_pair: None, label: Some("label".into()), many_labels: false, weight: None }
     }
 }
 
@@ -89,7 +104,15 @@ impl RawLabel {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Returns the weight of an example, or an error message; `column` is that of the weight.
+pub(super) fn weight(text: &str, column: &str) -> Result<f32, String> {
+    // A finite f64 may overflow to infinity as f32.
+    let weight = text.trim().parse::<f64>().map(|weight| weight as f32).ok();
+    let why = || format!("the weight (column {column:?}) is {text:?}; it must be a finite number >= 0");
+    weight.filter(|weight| weight.is_finite() && *weight >= 0.0).ok_or_else(why)
+}
+
+#[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// The line on which the record starts, from 1, and its file (a [`number`](super::files::number)).
     pub line: usize,
@@ -98,6 +121,8 @@ pub struct Record {
     pub text_pair: Option<String>,
     /// The labels: exactly one if [`Fields::label`] is set, any number if [`Fields::many_labels`] is.
     pub labels: Vec<RawLabel>,
+    /// Finite, at least 0; set if [`Fields::weight`] is.
+    pub weight: Option<f32>,
 }
 
 impl Divisible for Record {

@@ -4,7 +4,7 @@ use super::cells::{Row, Rows, twice};
 use super::files::quoted;
 use super::input::Input;
 use super::jsonl::each_once;
-use super::record::{Format, RawLabel, Record, Records, Source};
+use super::record::{Format, RawLabel, Record, Records, Source, weight};
 use crate::error::{Error, Result};
 
 /// Reads rows as records; empty lines are skipped.
@@ -26,7 +26,7 @@ fn rows<'r, 'i>(input: &'r mut Input<'i>, source: &Source, format: Format) -> Re
         return Ok(Rows::tsv(input));
     }
     let fields = &source.fields;
-    let names = [Some(&fields.text), fields.text_pair.as_ref(), fields.label.as_ref()];
+    let names = [Some(&fields.text), fields.text_pair.as_ref(), fields.label.as_ref(), fields.weight.as_ref()];
     let known: Vec<&str> = names.into_iter().flatten().map(String::as_str).collect();
     Rows::csv(input, &known, source.columns.as_ref().map(Vec::len))
 }
@@ -68,6 +68,7 @@ struct Columns {
     text_pair: Option<usize>,
     label: Option<usize>,
     many_labels: bool,
+    weight: Option<usize>,
 }
 
 /// Returns the index of a column name: an exact match, else the only case-insensitive match.
@@ -92,18 +93,18 @@ impl Columns {
             let text = at(&fields.text).ok_or((fields.text.clone(), "text_column"))?;
             let text_pair = wanted(fields.text_pair.as_ref(), "text_pair_column")?.or(at("text_pair"));
             let label = wanted(fields.label.as_ref(), "label_column")?;
-            Ok((text, text_pair, label))
+            Ok((text, text_pair, label, wanted(fields.weight.as_ref(), "weight_column")?))
         })();
         match found {
-            Ok((text, text_pair, label)) => {
-                Ok(Columns { names, text, text_pair, label, many_labels: fields.many_labels })
+            Ok((text, text_pair, label, weight)) => {
+                Ok(Columns { names, text, text_pair, label, many_labels: fields.many_labels, weight })
             }
             Err((name, key)) => Err((names, name, key)),
         }
     }
 
     fn record(&self, line: usize, row: &[String]) -> Result<Record, String> {
-        let wanted = [Some(self.text), self.text_pair, self.label].into_iter().flatten();
+        let wanted = [Some(self.text), self.text_pair, self.label, self.weight].into_iter().flatten();
         let needed = wanted.clone().max().unwrap_or(0) + 1;
         if row.len() < needed {
             let names = quoted(wanted.map(|i| &self.names[i]));
@@ -122,6 +123,7 @@ impl Columns {
             text: row[self.text].clone(),
             text_pair: self.text_pair.map(|i| row[i].clone()),
             labels: self.label.map_or(Ok(Vec::new()), |i| self.labels(&row[i], &self.names[i]))?,
+            weight: self.weight.map(|i| weight(&row[i], &self.names[i])).transpose()?,
         })
     }
 
@@ -195,7 +197,7 @@ impl Table<'_> {
             (false, Some(columns)) => columns.clone(),
             (false, None) => {
                 let label = fields.label.clone().unwrap_or_else(|| "label".into());
-                let usual = [Some(fields.text.clone()), fields.text_pair.clone(), Some(label)];
+                let usual = [Some(fields.text.clone()), fields.text_pair.clone(), Some(label), fields.weight.clone()];
                 let usual: Vec<String> = usual.into_iter().flatten().collect();
                 if self.source.header.is_none() && names.len() > usual.len() {
                     let (found, keys) = (quoted(&names), quoted(&usual));

@@ -63,11 +63,22 @@ impl Tokenizer {
     /// # Errors
     /// `max_length` leaves no room for text besides the special tokens (exit 2).
     pub fn encode(&self, text: &str, pair: Option<&str>, max_length: usize) -> Result<Encoded> {
+        self.encode_by(text, pair, max_length, |text| self.tokens(text)).map(|(encoded, _)| encoded)
+    }
+
+    /// Encodes as [`Self::encode`] with `tokens`, which tokenizes a text. Also returns the word index of each token.
+    pub(super) fn encode_by(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        max_length: usize,
+        tokens: impl Fn(&str) -> Result<Encoding>,
+    ) -> Result<(Encoded, Vec<Option<u32>>)> {
         let room = self.room(pair.is_some(), max_length)?;
-        let first = self.tokens(text)?;
-        let second = pair.map(|pair| self.tokens(pair)).transpose()?;
+        let first = tokens(text)?;
+        let second = pair.map(tokens).transpose()?;
         let kept = longest_first(first.len(), second.as_ref().map_or(0, |s| s.len()), room);
-        self.join(first, second, kept).map(|(encoded, _)| encoded)
+        self.join(first, second, kept)
     }
 
     /// Encodes a pair, truncating only the first text, as Hugging Face's `only_first`. Returns `None` if the second
@@ -118,7 +129,7 @@ impl Tokenizer {
     }
 
     /// Truncates one text or a pair to the lengths `kept` and adds the special tokens. Also returns the word index of
-    /// each token, for pre-tokenized text.
+    /// each token, for pre-tokenized text or an encoding with words.
     pub(super) fn join(
         &self,
         mut first: Encoding,

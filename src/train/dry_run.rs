@@ -83,11 +83,12 @@ fn run(
     let setup = memory_fit::setup(&config, blocks, weights.zero(), false);
     let load = memory_fit::load(&config, (model, None), params.layout(), &setup, data, world)?;
     let batch = config.train.global_batch_size;
-    let mut sampler = Sampler::new(config.seed, dataset.lengths(), batch, world, tokens)?;
+    let mut sampler = Sampler::new(config.seed, dataset, batch, world, tokens)?;
     let plan = sampler.plan(load.step);
-    let heaviest = plan.shards.iter().flatten().find(|micro| Extents::of(dataset, micro) == load.busiest);
+    let is_heaviest = |micro: &&Vec<u32>| Extents::in_epoch(dataset, micro, plan.epoch) == load.busiest;
+    let heaviest = plan.shards.iter().flatten().find(is_heaviest);
     let heaviest = heaviest.ok_or_else(|| Error::other("the plan's heaviest micro-batch is not in its step"))?;
-    let draw = RandomKey { seed: config.seed, step: load.step + 1 };
+    let draw = RandomKey { seed: config.seed, step: load.step + 1, epoch: plan.epoch };
     let mut rows = feed::rows_of(dataset, &plan, draw);
     transfer::upload(&mut [rows.tensor_mut()], device)?.wait()?;
     let mut batch = Batch::on(device, dataset, heaviest, draw)?;

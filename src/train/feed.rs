@@ -60,7 +60,7 @@ pub fn feed(
         // The current GPU is per thread.
         set_current(device)?;
         let plan = sampler.plan(step - 1);
-        let draw = RandomKey { seed, step };
+        let draw = RandomKey { seed, step, epoch: plan.epoch };
         let mut rows = rows_of(&dataset, &plan, draw);
         let before = transfer::copies();
         let mut arrivals = Vec::new();

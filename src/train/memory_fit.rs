@@ -267,9 +267,9 @@ pub fn with_tokens(config: &Config, data: &Data, tokens: usize, shortened: bool)
 
 /// Returns the largest useful micro-batch: the maximum tokens of a rank in a step, from the first steps, with a margin.
 fn largest_rank_tokens(config: &Config, data: &Data, world: usize) -> Result<usize> {
-    let lengths = data.train.dataset.lengths();
-    let mut sampler = Sampler::new(config.seed, lengths.clone(), config.train.global_batch_size, world, usize::MAX)?;
-    let tokens = |i: &u32| lengths[*i as usize] as usize;
+    let dataset = &data.train.dataset;
+    let mut sampler = Sampler::new(config.seed, dataset, config.train.global_batch_size, world, usize::MAX)?;
+    let tokens = |i: &u32| dataset.length_in(*i as usize, 0);
     let share = |micros: &Vec<Vec<u32>>| micros.iter().flatten().map(tokens).sum::<usize>();
     let steps = 0..STEPS.min(sampler.steps_per_epoch());
     let most = steps.flat_map(|step| sampler.plan(step).shards.iter().map(share).collect::<Vec<_>>()).max();
@@ -356,7 +356,7 @@ pub fn load(
     world: usize,
 ) -> Result<Load> {
     let (dataset, how, tokens) = (&data.train.dataset, setup.how(), settings::micro_batch_tokens(config));
-    let sampler = Sampler::new(config.seed, dataset.lengths(), config.train.global_batch_size, world, tokens)?;
+    let sampler = Sampler::new(config.seed, dataset, config.train.global_batch_size, world, tokens)?;
     let blocks = model.blocks();
     let weigh = |x: &Extents| {
         let costs: Vec<_> = (0..blocks).map(|block| model.cost(block, x, &how)).collect();

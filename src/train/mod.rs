@@ -2,6 +2,7 @@
 //! [`blockwise`] its forward and backward pass, [`evaluate`] the inference that evaluation and prediction share.
 
 pub mod advice;
+pub mod augmentation;
 pub mod begun;
 pub mod best;
 pub mod blockwise;

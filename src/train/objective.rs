@@ -1,8 +1,8 @@
 //! The objective of training: class weights and label smoothing from the configuration and the training data.
 
-use crate::config::{ClassWeights, Config};
-use crate::data::Dataset;
+use crate::config::{ClassWeights, Config, DataConfig, Sampling};
 use crate::data::objective::Objective;
+use crate::data::{Dataset, Label, Prepared};
 use crate::error::{Error, Result};
 
 /// Returns the objective for training data with these labels.
@@ -28,6 +28,17 @@ pub fn objective(config: &Config, dataset: &Dataset, labels: Option<&[String]>) 
             return Err(error("the weights of all examples are 0: nothing would be learned".into()));
         }
     }
+    if dataset.is_weighted() {
+        let class_weight = |i: usize| match (&class_weights, dataset.label(i)) {
+            (Some(weights), Label::Class(class)) => weights.get(class as usize).copied().unwrap_or_default(),
+            _ => 1.0,
+        };
+        if (0..dataset.len()).all(|i| dataset.weight(i) * class_weight(i) == 0.0) {
+            let with = if class_weights.is_some() { ", times those of task.class_weights," } else { "" };
+            let why = format!("the weights of all examples{with} are 0: nothing would be learned");
+            return Err(Error::input(format!("data.weight_column: {}: {why}", config.data.train)));
+        }
+    }
     let train = &config.train;
     let neftune_alpha = train.neftune_noise_alpha.unwrap_or(0.0);
     Ok(Objective { label_smoothing: train.label_smoothing_factor, class_weights, neftune_alpha })
@@ -49,8 +60,25 @@ fn error(why: String) -> Error {
     Error::input(format!("task.class_weights: {why}"))
 }
 
+/// Makes the sampler draw classes equally often, if the configuration says so.
+///
+/// # Errors
+/// Exit 2: a class without examples.
+pub fn draw_balanced(config: &Config, train: Prepared, labels: Option<&[String]>) -> Result<Prepared> {
+    if config.data.sampling == Sampling::Random {
+        return Ok(train);
+    }
+    let labels = labels.unwrap_or_default();
+    let counts = train.dataset.class_counts(labels.len());
+    if let Some((empty, _)) = labels.iter().zip(&counts).find(|(_, count)| **count == 0) {
+        let why = format!("\"class_balanced\": no example of the training data has the label {empty:?}");
+        return Err(Error::input(format!("data.sampling: {why}: remove it from task.labels, or the setting")));
+    }
+    Ok(Prepared { dataset: train.dataset.class_balanced(), ..train })
+}
+
 /// Describes the objective for the header of a run, if it is not the plain loss.
-pub fn describe(objective: &Objective, labels: Option<&[String]>) -> Option<String> {
+pub fn describe(objective: &Objective, data: &DataConfig, labels: Option<&[String]>) -> Option<String> {
     let smoothing = (objective.label_smoothing > 0.0).then(|| format!("label smoothing {}", objective.label_smoothing));
     let weights = objective.class_weights.as_ref().map(|weights| {
         let of = |(label, weight): (&String, &f32)| format!("{label} {weight:.3}");
@@ -58,7 +86,9 @@ pub fn describe(objective: &Objective, labels: Option<&[String]>) -> Option<Stri
         format!("class weights {}", each.join(", "))
     });
     let noise = (objective.neftune_alpha > 0.0).then(|| format!("NEFTune noise, alpha {}", objective.neftune_alpha));
-    let parts: Vec<String> = smoothing.into_iter().chain(weights).chain(noise).collect();
+    let examples = data.weight_column.as_ref().map(|column| format!("weights of examples from column {column:?}"));
+    let drawn = (data.sampling != Sampling::Random).then(|| format!("{} sampling", data.sampling));
+    let parts: Vec<String> = smoothing.into_iter().chain(weights).chain(examples).chain(noise).chain(drawn).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
@@ -87,9 +117,59 @@ mod tests {
         let table = of("class_weights={ b = 3, c = 0.5 }", &[0, 1, 2]).unwrap();
         assert_eq!(table.class_weights, Some(vec![1.0, 3.0, 0.5]));
         let labels = ["a", "b", "c"].map(String::from);
-        let described = describe(&Objective { label_smoothing: 0.1, ..table }, Some(&labels)).unwrap();
+        let described = describe(&Objective { label_smoothing: 0.1, ..table }, &DataConfig::default(), Some(&labels));
+        let described = described.unwrap();
         assert_eq!(described, "label smoothing 0.1; class weights a 1.000, b 3.000, c 0.500");
-        assert_eq!(describe(&of("label_smoothing_factor=0", &[0]).unwrap(), None), None);
+        let plain = of("label_smoothing_factor=0", &[0]).unwrap();
+        assert_eq!(describe(&plain, &DataConfig::default(), None), None);
+        let data =
+            DataConfig { weight_column: Some("w".into()), sampling: Sampling::ClassBalanced, ..DataConfig::default() };
+        let described = describe(&plain, &data, None).unwrap();
+        assert_eq!(described, "weights of examples from column \"w\"; class_balanced sampling");
+    }
+
+    #[test]
+    fn weights_of_examples_and_balanced_classes_need_examples() {
+        let config = |settings: &[&str]| {
+            let words = ["output_dir=o", "model.path=m", "task.kind=sequence-classification", "data.train=t"];
+            let words: Vec<String> = words.iter().chain(settings).map(|&word| word.to_owned()).collect();
+            Config::parse("", "test", &words).unwrap()
+        };
+        let labels = ["a".to_owned(), "b".to_owned()];
+        let data = |weights: [f32; 2]| {
+            let example = |class: u32| Example::single(vec![1], vec![0], Label::Class(class));
+            Dataset::new([0, 1].map(example), Collation::Plain, [0; 32]).with_weights(weights)
+        };
+        let of = |settings: &[&str], weights| objective(&config(settings), &data(weights), Some(&labels));
+        let zero = of(&["weight_column=w"], [0.0, 0.0]).unwrap_err().to_string();
+        assert_eq!(zero, "data.weight_column: t: the weights of all examples are 0: nothing would be learned");
+        let both = ["weight_column=w", "class_weights={ a = 0 }"];
+        let zero = of(&both, [1.0, 0.0]).unwrap_err().to_string();
+        assert!(zero.contains("the weights of all examples, times those of task.class_weights, are 0"), "{zero}");
+        assert!(of(&both, [0.0, 1.0]).is_ok() && of(&["weight_column=w"], [1.0, 0.0]).is_ok());
+
+        let facts = |labels: &[&str]| crate::data::Facts {
+            labels: Some(labels.iter().map(|&label| label.to_owned()).collect()),
+            skipped: 0,
+            skipped_reasons: Vec::new(),
+            truncated: 0,
+            vocab_size: 2,
+            segments: 1,
+            remarks: Vec::new(),
+            references: serde_json::Value::Null,
+        };
+        let drawn = |labels: &[&str]| {
+            let facts = facts(labels);
+            let labels = facts.labels.clone();
+            let train = Prepared { dataset: data([1.0, 1.0]), facts, cache: crate::data::CacheUse::Built };
+            draw_balanced(&config(&["sampling=class_balanced"]), train, labels.as_deref())
+        };
+        assert!(drawn(&["a", "b"]).unwrap().dataset.is_class_balanced());
+        let empty = drawn(&["a", "b", "c"]).err().unwrap().to_string();
+        assert!(
+            empty.contains("data.sampling: \"class_balanced\": no example of the training data has the label \"c\""),
+            "{empty}"
+        );
     }
 
     #[test]

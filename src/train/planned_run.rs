@@ -139,8 +139,8 @@ impl PlannedRun {
     /// # Errors
     /// As [`Sampler::new`].
     pub fn sampler(&self, ranks: usize) -> Result<Sampler> {
-        let (lengths, tokens) = (self.data.train.dataset.lengths(), settings::micro_batch_tokens(&self.config));
-        Sampler::new(self.config.seed, lengths, self.global_batch(ranks), ranks, tokens)
+        let (dataset, tokens) = (&self.data.train.dataset, settings::micro_batch_tokens(&self.config));
+        Sampler::new(self.config.seed, dataset, self.global_batch(ranks), ranks, tokens)
     }
 
     /// Resolves `micro_batch_tokens = "auto"` and `recompute = "auto"`.

@@ -76,6 +76,7 @@ fn without_host_settings(config: &Config) -> Config {
     config.data.train = DataFiles::default();
     config.data.eval = None;
     config.data.cache_dir = None;
+    config.augment.synonyms = None;
     config.parallel.num_threads = None;
     config
 }

@@ -51,6 +51,8 @@ pub struct Reading<'a> {
     pub seed: u64,
     /// The part of the records to read; `None` is all of them.
     pub part: Option<Part>,
+    /// Whether to find out which tokens are a word, for augmentation.
+    pub words: bool,
 }
 
 impl Reading<'_> {
@@ -60,17 +62,17 @@ impl Reading<'_> {
     /// Exit 2: no such file; those of [`Files::find`].
     pub fn encoder(&self, named: &DataFiles, key: &str) -> Result<Box<dyn Encode>> {
         let files = &Files::find(named.paths()).context(key)?.with_part(self.part);
-        let Reading { max_length, purpose, labels, .. } = self;
+        let Reading { max_length, purpose, labels, words, .. } = self;
         let texts = |target: Target| -> Result<Box<dyn Encode>> {
             let target = if *purpose == Purpose::Predict { Target::None } else { target };
-            Ok(Box::new(Texts { source: self.source(files)?, target, max_length: *max_length }))
+            Ok(Box::new(Texts { source: self.source(files)?, target, max_length: *max_length, words: *words }))
         };
         match self.task.kind {
             TaskKind::SequenceClassification => texts(Target::Class { labels: labels.clone() }),
             TaskKind::MultiLabel => texts(Target::Flags { labels: labels.clone() }),
             TaskKind::TokenClassification => {
                 let (source, labels) = (self.tagged_source(files)?, labels.clone());
-                Ok(Box::new(TaggedWords { source, labels, max_length: *max_length }))
+                Ok(Box::new(TaggedWords { source, labels, max_length: *max_length, words: *words }))
             }
             TaskKind::MultipleChoice => {
                 Ok(Box::new(Choices { source: self.choice_source(files)?, max_length: *max_length }))

@@ -21,7 +21,7 @@ use crate::train::resumed::Resumed;
 use crate::train::session::{Session, cache_word};
 use crate::train::teacher::Teacher;
 use crate::train::trained_table::trained_table;
-use crate::train::{objective, settings};
+use crate::train::{augmentation, objective, settings};
 use serde_json::{Map, Value};
 use std::fmt::Display;
 use tch::Device;
@@ -79,8 +79,10 @@ pub fn header(
         plural(warmup_steps as usize),
         optimizer(config)
     ));
-    let objective = objective::describe(session.data.train.dataset.objective(), session.data.head.labels());
+    let objective =
+        objective::describe(session.data.train.dataset.objective(), &config.data, session.data.head.labels());
     lines.extend(objective.map(|objective| format!("loss      {objective}")));
+    lines.extend(augmentation::describe(&config.augment).map(|changes| format!("augment   {changes}")));
     let threads = tch::get_num_threads();
     let (world, backend) = (comm.world(), comm.name());
     let device = device(comm);

@@ -12,9 +12,10 @@ use crate::parallel::Groups;
 use crate::tasks::labels;
 use crate::text::parallel;
 use crate::text::part::Part;
+use crate::train::augmentation::augmented;
 use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Loaded};
-use crate::train::objective::objective;
+use crate::train::objective::{draw_balanced, objective};
 use crate::train::reading::{self, Data, Purpose, Reading};
 use crate::train::teacher::Teacher;
 use serde_json::Value;
@@ -44,8 +45,8 @@ impl Session {
     /// # Errors
     /// As [`Sampler::new`].
     pub fn sampler(&self) -> Result<Sampler> {
-        let (batch, lengths) = (self.config.train.global_batch_size, self.data.train.dataset.lengths());
-        Sampler::new(self.config.seed, lengths, batch, self.comm.world(), self.micro_batch_tokens)
+        let (batch, dataset) = (self.config.train.global_batch_size, &self.data.train.dataset);
+        Sampler::new(self.config.seed, dataset, batch, self.comm.world(), self.micro_batch_tokens)
     }
 }
 
@@ -116,8 +117,9 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let part = reading::trained_part(config);
     let prepare_file = |files: &DataFiles, key: &str, purpose: Purpose, labels: Option<Vec<String>>| {
         let (task, data, seed) = (&config.task, &config.data, config.seed);
+        let words = purpose == Purpose::Train && config.augment.is_on();
         let part = if purpose == Purpose::Train { part } else { part.map(Part::held_out) };
-        let reading = Reading { task, data, folder, max_length, purpose, labels, seed, part };
+        let reading = Reading { task, data, folder, max_length, purpose, labels, seed, part, words };
         let encoder = reading.encoder(files, key)?;
         let _phase = tokenizing(files);
         prepare(encoder.as_ref(), folder, cache::folder(config.data.cache_dir.as_deref()).as_deref()).context(key)
@@ -146,6 +148,8 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let dataset = train.dataset;
     let objective = objective(config, &dataset, labels.as_deref())?;
     let train = Prepared { dataset: dataset.with_objective(objective), ..train };
+    let train = draw_balanced(config, train, labels.as_deref())?;
+    let train = if config.augment.is_on() { augmented(config, train, folder, max_length)? } else { train };
     let held_out = part.map(|_| (&config.data.train, "data.train"));
     let eval = config.data.eval.as_ref().map(|files| (files, "data.eval")).or(held_out);
     let eval = eval.map(|(files, key)| prepare_file(files, key, Purpose::Evaluate, labels)).transpose()?;

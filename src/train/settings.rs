@@ -127,7 +127,7 @@ pub fn total_steps(config: &Config, steps_per_epoch: u64) -> u64 {
 }
 
 /// Settings that determine the order of the data by themselves.
-const ORDER: &[&str] = &["seed", "train.global_batch_size"];
+const ORDER: &[&str] = &["seed", "train.global_batch_size", "data.sampling"];
 
 /// Settings of the task that do not affect examples.
 const WITHOUT_EXAMPLES: &[&str] =
@@ -144,12 +144,16 @@ pub fn compare(now: &Config, before: &Config, same_data: bool, allowed: bool) ->
     let line = |(key, now, before): &(String, String, String)| format!("{key} = {now} (was {before})");
     let of_data = |key: &str| {
         let of_task = key.starts_with("task.") && !WITHOUT_EXAMPLES.contains(&key);
-        of_task || key.starts_with("data.") || key == "model.path"
+        of_task || key.starts_with("data.") || key.starts_with("augment.") || key == "model.path"
     };
-    let matters = |key: &str| ORDER.contains(&key) || (!same_data && of_data(key));
+    // The synonyms' content is part of the data.
+    let of_order = |key: &str| ORDER.contains(&key) || (key.starts_with("augment.") && key != "augment.synonyms");
+    let matters = |key: &str| of_order(key) || (!same_data && of_data(key));
     let mut refused: Vec<String> = differences.iter().filter(|(key, ..)| matters(key)).map(line).collect();
     if !same_data && !differences.iter().any(|(key, ..)| of_data(key)) {
-        refused.push(format!("the content of {}, or the tokenizer, has changed", now.data.train));
+        let synonyms = now.augment.synonyms.as_ref().map(|path| format!(", of {}", path.display()));
+        let synonyms = synonyms.unwrap_or_default();
+        refused.push(format!("the content of {}{synonyms}, or the tokenizer, has changed", now.data.train));
     }
     if !refused.is_empty() && !allowed {
         return Err(Error::input(format!(

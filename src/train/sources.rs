@@ -109,6 +109,7 @@ impl Reading<'_> {
                 text: data.text_column.clone(),
                 text_pair: data.text_pair_column.clone(),
                 label: Some(data.label_column.clone()),
+                weight: data.weight_column.clone().filter(|_| self.purpose == Purpose::Train),
                 ..Fields::default()
             },
             on_bad_record: self.on_bad_record(),

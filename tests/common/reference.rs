@@ -122,12 +122,18 @@ impl Reference {
         self.dataset.len()
     }
 
-    /// All samples, in the file's order, on the device under test.
+    /// The same case with weights of its examples: 0, 1, 2, 0.5, 1.5, 0, ...
+    pub fn weighted(self) -> Self {
+        let weights = (0..self.len()).map(|i| (i * 7 % 5) as f32 / 2.0).collect::<Vec<_>>();
+        Reference { dataset: self.dataset.with_weights(weights), ..self }
+    }
+
     /// All samples, with another objective.
     pub fn batch_for(self, objective: Objective) -> Batch {
         Reference { dataset: self.dataset.with_objective(objective), ..self }.batch()
     }
 
+    /// All samples, in the file's order, on the device under test.
     pub fn batch(&self) -> Batch {
         self.samples(&(0..self.len()).collect::<Vec<_>>())
     }

@@ -211,6 +211,7 @@ fn batch(samples: &[u32]) -> Batch {
         decoder: None,
         weights: vec![1.0],
         class_weights: None,
+        example_weights: None,
         label_smoothing: 0.0,
         noise: None,
         taught: None,

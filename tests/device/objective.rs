@@ -1,4 +1,4 @@
-//! Class weights and label smoothing: loss and every gradient are torch's.
+//! Class weights, label smoothing and weights of examples: loss and every gradient are torch's.
 
 use crate::common::reference::{Reference, folder, gradients};
 use tch::Kind;
@@ -17,8 +17,12 @@ fn weighted_and_smoothed_losses_are_those_of_torch() {
         ("classes-weighted", "bert-classification", classes, 0.0),
         ("tokens", "cases/bert-tokens", Some(vec![0.25, 1.0, 4.0, 0.0, 2.0]), SMOOTHING),
         ("next-token", "cases/gpt2-causal", None, SMOOTHING),
+        ("examples", "bert-classification", Some(vec![0.5, 2.0, 3.0]), SMOOTHING),
+        ("examples-numbers", "bert-pairs-regression", None, 0.0),
+        ("examples-flags", "cases/bert-multi-label", None, 0.0),
     ] {
         let reference = Reference::open(case);
+        let reference = if name.starts_with("examples") { reference.weighted() } else { reference };
         let mut loaded = reference.load(&reference.head());
         let batch = reference.batch_for(Objective { label_smoothing, class_weights, neftune_alpha: 0.0 });
         let (loss, found) = gradients(&mut loaded, &batch, 1.0);

@@ -244,7 +244,7 @@ pub const KEYS: &[(&str, &[Row])] = &[
          Same("data.eval = \"eval.jsonl\"", "")),
         (&["validation_dataset", "eval_dataset", "test_datasets"],
          Ours("data.eval = \"eval.jsonl\"", "a local JSONL, CSV, TSV or text file")),
-        (&["val_set_size", "test_size", "validation_split_percentage", "val_split", "validation_split", "eval_split",
+        (&["val_set_size", "test_size", "validation_split_percentage", "val_split", "validation_split",
            "train_test_split", "val_size"],
          Ours("data.eval_split = 0.1", "at most 0.5; classes keep their proportions")),
         (&["max_seq_length", "max_seq_len", "max_sequence_length", "max_len", "seq_len", "seq_length", "sequence_len",

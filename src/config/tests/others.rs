@@ -4,7 +4,7 @@ use super::{refused, with};
 use crate::config::{Config, EvalSplit};
 
 /// Configurations with the settings that no other has.
-pub fn all() -> [Config; 12] {
+pub fn all() -> [Config; 13] {
     let generation = [
         "do_sample=true",
         "early_stopping=true",
@@ -27,8 +27,19 @@ pub fn all() -> [Config; 12] {
         r#"lora.modules_to_save=["embed_tokens"]"#,
         "lora.base_model_name_or_path=base",
     ];
+    let augment = [
+        "augment.replace=0.1",
+        "augment.insert=0.2",
+        "augment.swap=0.3",
+        "augment.delete=0.4",
+        "augment.mask=1",
+        "augment.synonyms=s.txt",
+        "sampling=class_balanced",
+        "weight_column=w",
+    ];
     [
         with(&lora).unwrap(),
+        with(&augment).unwrap(),
         with(&["kind=multiple-choice", "context_column=c"]).unwrap(),
         with(&["kind=question-answering", "version_2_with_negative=true", "doc_stride=64"]).unwrap(),
         with(&[&["kind=seq2seq", "predict_with_generate=true"][..], &generation].concat()).unwrap(),
@@ -76,6 +87,29 @@ fn columns_belong_to_tasks() {
     ] {
         with(&own).unwrap();
     }
+}
+
+/// Augmentation, sampling and weights are for some tasks.
+#[test]
+fn variations_belong_to_tasks() {
+    refused(&["swap=1.5"], "augment.swap: found the number 1.5, expected a number in [0, 1]");
+    for kind in ["causal-lm", "masked-lm", "question-answering", "multiple-choice", "seq2seq", "chat"] {
+        let expected = format!("augment.delete: {kind} does not use this, only sequence-classification, multi-label");
+        refused(&[&format!("kind={kind}"), "delete=0.1"], &expected);
+        refused(&[&format!("kind={kind}"), "weight_column=w"], "data.weight_column");
+    }
+    let tagging = "kind=token-classification";
+    refused(&[tagging, "insert=0.1"], "augment.insert: an inserted word has no tag in token-classification: remove it");
+    refused(&[tagging, "replace=0.1"], "augment.replace: a random word does not have the tag of the word it replaces");
+    with(&[tagging, "replace=0.1", "synonyms=s", "swap=0.1", "delete=0.1", "mask=0.1"]).unwrap();
+    refused(&["synonyms=s", "swap=0.1"], "augment.synonyms: has no effect without augment.replace or augment.insert");
+    for kind in ["regression", "multi-label", "token-classification"] {
+        let expected = format!("data.sampling: {kind} does not use this, only sequence-classification");
+        refused(&[&format!("kind={kind}"), "sampling=class_balanced"], &expected);
+    }
+    refused(&["sampling=balanced"], "data.sampling: found \"balanced\", expected \"random\" or \"class_balanced\"");
+    refused(&["weight_column=w", r#"data.columns=["text", "label"]"#], "lacks \"w\", which is data.weight_column");
+    assert!(!with(&[]).unwrap().augment.is_on());
 }
 
 /// Of the two ways to name evaluation data the one on the command line counts.
