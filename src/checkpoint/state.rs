@@ -57,6 +57,9 @@ pub struct TrainerState {
     pub loss_steps: u64,
     /// Fingerprint of the tokenized training data, which with the settings determines the data order.
     pub data: String,
+    /// Fingerprint of the teacher's weights, which no checkpoint contains; only with a teacher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
     /// The labels in order of their ids, for a classifier.
     pub labels: Option<Vec<String>>,
     /// The lines of `metrics.jsonl` so far.
@@ -183,6 +186,7 @@ mod tests {
             world: 2,
             micro_batch_tokens: Some(4096),
             threads: Some(2),
+            teacher: Some("cd".into()),
             loss_sum: 0.1 + 0.7,
             loss_steps: 3,
             data: "00".into(),

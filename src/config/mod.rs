@@ -10,6 +10,7 @@ mod augment;
 mod choice;
 mod class_weights;
 mod data_files;
+mod distilled;
 mod eval_split;
 mod keys;
 mod mixed;
@@ -44,8 +45,9 @@ pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, TimeLimit, Ze
 pub use reference::{explain, full_name, list, names};
 pub use report_to::{ReportTo, Reporter};
 pub use sections::{
-    AnswerConfig, AugmentConfig, CheckpointConfig, CommConfig, Config, DataConfig, GenerationConfig, GroupConfig,
-    LoraConfig, ModelConfig, ParallelConfig, StageConfig, TargetModules, TaskConfig, TrainConfig, Unfreeze,
+    AnswerConfig, AugmentConfig, CheckpointConfig, CommConfig, Config, DataConfig, DistillConfig, GenerationConfig,
+    GroupConfig, LoraConfig, ModelConfig, ParallelConfig, StageConfig, TargetModules, TaskConfig, TrainConfig,
+    Unfreeze,
 };
 pub use task_settings::misplaced;
 

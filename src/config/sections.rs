@@ -1,12 +1,14 @@
 //! The settings: each is declared here once. Documentation, messages and `--print-config` follow from the declarations.
 
 mod augment;
+mod distill;
 mod lora;
 mod model;
 mod tables;
 mod train;
 
 pub use self::augment::AugmentConfig;
+pub use self::distill::DistillConfig;
 pub use self::lora::{LoraConfig, TargetModules};
 pub use self::model::ModelConfig;
 pub use self::tables::{GroupConfig, StageConfig, Unfreeze, columns};
@@ -47,6 +49,7 @@ section! {
         data: DataConfig;
         augment: AugmentConfig;
         train: TrainConfig;
+        distill: DistillConfig;
         generation: GenerationConfig;
         parallel: ParallelConfig;
         checkpoint: CheckpointConfig;

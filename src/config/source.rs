@@ -207,7 +207,10 @@ fn of_override<'a>(item: &'a str, entries: &mut Entries<'a>, problems: &mut Prob
 }
 
 /// The keys that are always written with their section: the bare name has another meaning.
-const ONLY_DOTTED: [&str; 1] = ["model.train"]; // `train=FILE` is data.train
+const ONLY_DOTTED: [&str; 2] = [
+    "model.train",         // `train=FILE` is data.train
+    "distill.temperature", // `temperature=0.7` is generation.temperature
+];
 
 /// Returns the dotted key that was written with or without its section, if it is one. A bare key must be unique over
 /// the sections, apart from [`ONLY_DOTTED`].

@@ -1,6 +1,7 @@
 //! Defaults and checks that concern several settings.
 
 use super::choice::{IntervalStrategy, ModelInit, Precision, ShardWithin, TaskKind};
+use super::distilled::distilled;
 use super::keys::Section;
 use super::mixed::{MicroBatchTokens, Recompute, ZeroStage};
 use super::problems::Problems;
@@ -18,6 +19,7 @@ pub fn validate(config: &mut Config, problems: &mut Problems) {
     answers(&mut config.task, problems);
     trained(config, problems);
     lora(config, problems);
+    distilled(config, problems);
     new_tokens(config, problems);
     schedules::validate(&config.train, problems);
     optimizers::validate(&config.train, problems);

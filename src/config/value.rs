@@ -122,6 +122,25 @@ impl Value for Vec<String> {
     }
 }
 
+impl Value for Vec<usize> {
+    fn kind() -> String {
+        "list of integers >= 0".into()
+    }
+    fn expected() -> String {
+        "a list of integers such as [0, 2, 4]".into()
+    }
+    fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
+        let DeValue::Array(items) = value else { return None };
+        let number = |item: &DeValue<'_>| integer(item).and_then(|number| usize::try_from(number).ok());
+        let numbers = items.iter().map(|item| {
+            let item = item.get_ref();
+            let wrong = || format!("found {} in the list, expected {}", describe(item), Self::expected());
+            number(item).ok_or_else(wrong)
+        });
+        Some(numbers.collect())
+    }
+}
+
 /// Returns `an integer`, `a number`.
 pub fn with_article(noun: &str) -> String {
     format!("{} {noun}", if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" })

@@ -35,6 +35,8 @@ pub struct Batch {
     pub class_weights: Option<Tensor>,
     pub label_smoothing: f64,
     pub noise: Option<Noise>,
+    /// What a teacher answers to this batch, if there is one; set when the batch is used.
+    pub taught: Option<Taught>,
     /// [`padded_positions`] of the scores among which a span or a choice is selected; `None` without such labels.
     pub score_positions: Option<Tensor>,
 }
@@ -58,6 +60,15 @@ pub struct Noise {
     /// f32 `[T, 1]`: alpha / sqrt(L) for a token of a sequence with L tokens. The bound of the noise is that divided by
     /// the root of the embeddings' width (arXiv 2310.05914, algorithm 1).
     pub scales: Tensor,
+}
+
+/// The outputs of a teacher for a micro-batch.
+#[derive(Debug)]
+pub struct Taught {
+    /// The logits of the task's head, f32, in the order of the student's labels.
+    pub logits: Vec<Tensor>,
+    /// The temperature at which they are compared with the student's.
+    pub temperature: f64,
 }
 
 /// The targets of a micro-batch.
@@ -176,6 +187,7 @@ impl Batch {
             class_weights: objective.class_weights.as_deref().map(Tensor::from_slice),
             label_smoothing: objective.label_smoothing,
             noise,
+            taught: None,
             score_positions,
         }
     }

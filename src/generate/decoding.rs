@@ -187,6 +187,7 @@ fn batch_of(tokens: Tensor, sequences: Sequences, decoder: Option<Decoder>, devi
         example_weights: None,
         label_smoothing: 0.0,
         noise: None,
+        taught: None,
         score_positions: None,
     };
     let arrival = batch.upload(Vec::new(), device);

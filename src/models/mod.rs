@@ -14,6 +14,7 @@ pub mod encoder;
 pub mod family;
 pub mod gpt2;
 pub mod hf_names;
+pub mod layers;
 pub mod llama;
 pub mod llama_cpp;
 pub mod registry;

@@ -69,9 +69,10 @@ impl Embedding {
 
     /// Looks up token ids as [`Embedding::forward`] does, and adds NEFTune's noise to their embeddings: `noise` has a key
     /// for each token, i64 `[T]`, and a scale, f32 `[T, 1]`. The noise is uniform up to the scale / sqrt(width).
+    /// There is none outside training.
     pub fn tokens(&self, ctx: &mut Ctx, ids: &Tensor, noise: Option<[&Tensor; 2]>) -> Tensor {
         let (rows, [_, width]) = (self.forward(ctx, ids), self.shape);
-        match noise {
+        match noise.filter(|_| ctx.is_train()) {
             None => rows,
             Some([keys, scales]) => {
                 let noise = noise::uniform(keys, width) * (scales / (width as f64).sqrt());

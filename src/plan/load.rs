@@ -1,11 +1,39 @@
 //! The load that the data puts on a rank: its largest micro-batch, and the rows of embedding matrices used per step.
 
 use crate::data::{Dataset, Extents, Sampler, eval_plan};
+use crate::nn::{Cost, Layout};
+use std::collections::BTreeSet;
 
 /// Maximum number of samples examined; the rest of a longer run is assumed to be similar.
 const LOOKED_AT: u64 = 2_000_000;
 /// Maximum number of evaluation examples examined.
 const EVALUATED: usize = 200_000;
+
+/// What a teacher adds to the memory of a rank.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Teaching {
+    /// Elements of its weights: all, and a rank's shards.
+    pub elements: [f64; 2],
+    /// The most elements of two successive blocks, which are gathered at a time if weights are sharded.
+    pub gathered: f64,
+    /// The most bytes of activations of a block in the heaviest micro-batch.
+    pub activations: f64,
+}
+
+impl Teaching {
+    /// Computes it for a model with this layout; `costs` are those of its blocks without gradients.
+    pub fn new(layout: &Layout, costs: &[Cost]) -> Self {
+        let elements = |units: &BTreeSet<usize>| units.iter().map(|&unit| layout.padded(unit) as f64).sum::<f64>();
+        let of_pair = |block: usize| layout.of_block(block).chain(layout.of_block(block + 1)).collect();
+        let pairs = (1..costs.len()).map(|block| elements(&of_pair(block - 1)));
+        let whole = elements(&(0..layout.units().len()).collect());
+        Teaching {
+            elements: [whole, whole / layout.shards() as f64],
+            gathered: pairs.fold(0.0, f64::max),
+            activations: costs.iter().map(|cost| cost.alone).fold(0.0, f64::max),
+        }
+    }
+}
 
 /// The load of a rank.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -20,6 +48,8 @@ pub struct Load {
     pub rows: f64,
     /// Maximum bytes of a step's index tensors on a rank.
     pub batch_bytes: f64,
+    /// The teacher, if there is one.
+    pub teacher: Option<Teaching>,
 }
 
 impl Load {

@@ -7,7 +7,7 @@
 use crate::nn::layout::Content;
 use crate::nn::{ComputeMode, Cost, Layout};
 use crate::parallel::Zero;
-use crate::plan::load::Load;
+use crate::plan::load::{Load, Teaching};
 use crate::tasks::Model;
 use tch::Kind;
 
@@ -87,6 +87,8 @@ pub struct MemoryEstimate {
 pub enum Phase {
     #[default]
     Update,
+    /// The forward pass of the teacher.
+    Teacher,
     Forward(usize),
     Backward(usize),
     Evaluation,
@@ -222,7 +224,7 @@ impl<'a> Timeline<'a> {
         timeline
     }
 
-    /// Weights, accumulated gradients, and optimizer state with fp32 master weights in half precision.
+    /// Weights (the teacher's too), accumulated gradients, optimizer state with fp32 master weights in half precision.
     fn persistent(&self) -> [f64; 3] {
         let zero = self.setup.zero;
         let mut kept = [0.0; 3];
@@ -233,6 +235,9 @@ impl<'a> Timeline<'a> {
                 kept[GRADIENTS] += self.grad * held(zero.shards_gradients());
                 kept[OPTIMIZER] += if self.setup.is_offloaded() { 0.0 } else { self.setup.state(self.layout, index) };
             }
+        }
+        if let Some(Teaching { elements: [whole, shards], .. }) = self.load.teacher {
+            kept[WEIGHTS] += self.weight * if zero.shards_weights() { shards } else { whole };
         }
         kept
     }
@@ -301,6 +306,12 @@ impl<'a> Timeline<'a> {
         let step = base(self.rows());
         // A step allocates its rows before those of the previous step are freed.
         let mut all = vec![(Phase::Forward(0), base(2.0 * self.rows()))];
+        if let Some(Teaching { gathered, activations, .. }) = load.teacher {
+            let mut now = step;
+            now[ACTIVATIONS] += activations;
+            now[WEIGHTS] += if setup.zero.shards_weights() { self.weight * gathered } else { 0.0 };
+            all.push((Phase::Teacher, now));
+        }
         for (phase, bytes) in passes(costs, &self.boundaries, &setup.keeps, first) {
             let mut now = step;
             now[ACTIVATIONS] += bytes;

@@ -18,6 +18,8 @@ const STEPS: u64 = 8;
 /// A run, independent of the number of ranks.
 pub struct Run<'a> {
     pub model: &'a Model,
+    /// The frozen model that it learns from too.
+    pub teacher: Option<&'a Model>,
     pub specs: &'a [ParamSpec],
     pub setup: &'a Setup,
     pub dataset: &'a Dataset,
@@ -97,24 +99,34 @@ impl Run<'_> {
 
     /// Simulates one step; also returns the FLOPs of each rank's forward pass.
     pub fn step(&self, layout: &Layout, plan: &StepPlan, speed: Speed, network: &Network) -> (Step, Vec<f64>) {
-        let work: Vec<Vec<Vec<Cost>>> = plan.shards.iter().map(|shard| self.costs(shard, plan.epoch)).collect();
-        let flops = |shard: &Vec<Vec<Cost>>| shard.iter().flatten().map(|cost| cost.flops).sum::<f64>();
-        let each: Vec<f64> = work.iter().map(flops).collect();
+        let work: Vec<Vec<Vec<Cost>>> =
+            plan.shards.iter().map(|shard| self.costs(self.model, shard, plan.epoch)).collect();
+        let taught = |shard: &Vec<Vec<u32>>| -> Vec<Cost> {
+            let costs = self.teacher.map(|teacher| self.costs(teacher, shard, plan.epoch)).unwrap_or_default();
+            costs.into_iter().map(|blocks| blocks.into_iter().sum()).collect()
+        };
+        let taught: Vec<Vec<Cost>> = plan.shards.iter().map(taught).collect();
+        // A third of a teacher's: it has no backward pass, which is two thirds of the others.
+        let flops = |(shard, taught): (&Vec<Vec<Cost>>, &Vec<Cost>)| {
+            let of_teacher = taught.iter().map(|cost| cost.flops / 3.0).sum::<f64>();
+            shard.iter().flatten().map(|cost| cost.flops).sum::<f64>() + of_teacher
+        };
+        let each: Vec<f64> = work.iter().zip(&taught).map(flops).collect();
         let slowest = (0..each.len()).max_by(|&a, &b| each[a].total_cmp(&each[b])).unwrap_or_default();
         // Ranks with fewer micro-batches run empty ones with the same collectives.
         let micro_batches = work.iter().map(Vec::len).max().unwrap_or_default();
         let mut busiest = work[slowest].clone();
         busiest.resize(micro_batches, vec![Cost::default(); self.model.blocks()]);
         let (setup, ranks, rows) = (self.setup, plan.shards.len(), self.rows(plan));
-        (timeline::Plan { layout, setup, speed, network, ranks, rows }.step(&busiest), each)
+        (timeline::Plan { layout, setup, speed, network, ranks, rows, taught: &taught[slowest] }.step(&busiest), each)
     }
 
-    /// Returns the costs of the blocks for each micro-batch.
-    fn costs(&self, shard: &[Vec<u32>], epoch: u64) -> Vec<Vec<Cost>> {
+    /// Returns the costs of a model's blocks for each micro-batch.
+    fn costs(&self, model: &Model, shard: &[Vec<u32>], epoch: u64) -> Vec<Vec<Cost>> {
         let how = self.setup.how();
         let of = |micro: &Vec<u32>| {
             let x = Extents::in_epoch(self.dataset, micro, epoch);
-            (0..self.model.blocks()).map(|block| self.model.cost(block, &x, &how)).collect()
+            (0..model.blocks()).map(|block| model.cost(block, &x, &how)).collect()
         };
         shard.iter().map(of).collect()
     }

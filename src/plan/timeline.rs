@@ -53,6 +53,8 @@ pub struct Plan<'a> {
     pub ranks: usize,
     /// Rows of embedding matrices used in the step.
     pub rows: f64,
+    /// The cost of a teacher's forward pass, for each micro-batch; empty without one. Its all-gathers are not counted.
+    pub taught: &'a [Cost],
 }
 
 /// The ranks of a collective.
@@ -90,6 +92,7 @@ impl Plan<'_> {
         // The all-reduce of target counts at the start.
         self.small(clocks);
         for (index, costs) in micro_batches.iter().enumerate() {
+            self.taught.get(index).into_iter().for_each(|cost| self.compute(clocks, cost, 1.0, FORWARD_PASSES));
             self.forward(clocks, costs);
             self.backward(clocks, costs, index + 1 == micro_batches.len());
         }
@@ -295,12 +298,12 @@ mod tests {
     }
 
     fn step(zero: usize, ranks: usize, bandwidth: f64, overlaps: bool) -> Step {
-        sharded(zero, ranks, ranks, bandwidth, overlaps)
+        sharded(zero, ranks, ranks, bandwidth, overlaps, &[])
     }
 
     /// Simulates two blocks of 1024 weights each, forward 1 s per block, backward 2 s; nodes have 8 ranks, or as many as
     /// there are shards.
-    fn sharded(zero: usize, ranks: usize, shards: usize, bandwidth: f64, overlaps: bool) -> Step {
+    fn sharded(zero: usize, ranks: usize, shards: usize, bandwidth: f64, overlaps: bool, taught: &[Cost]) -> Step {
         let mut b = ParamBuilder::new();
         for block in 0..2 {
             b.block(block, |b| b.weight(&format!("w{block}"), &[32, 32], Init::Zeros));
@@ -320,7 +323,7 @@ mod tests {
         let ranks_per_node = if shards < ranks { shards } else { 8 };
         let network = Network { near, far: near, ranks_per_node, overlaps };
         let speed = Speed { flops: 1.0, bytes: 1e12 };
-        let plan = Plan { layout: &layout, setup: &setup, speed, network: &network, ranks, rows: 0.0 };
+        let plan = Plan { layout: &layout, setup: &setup, speed, network: &network, ranks, rows: 0.0, taught };
         plan.step(&[vec![Cost { flops: 1.0, ..Cost::default() }; 2]])
     }
 
@@ -329,6 +332,9 @@ mod tests {
         let alone = step(0, 1, 1.0, true);
         assert!((alone.seconds - 6.0).abs() < 1e-6 && alone.exposed_communication == 0.0, "{alone:?}");
         assert_eq!((alone.bytes, step(3, 1, 1.0, true).bytes), (0.0, 0.0));
+        // A teacher only runs forward.
+        let taught = sharded(0, 1, 1, 1.0, true, &[Cost { flops: 5.0, ..Cost::default() }]);
+        assert!((taught.seconds - 11.0).abs() < 1e-6, "{taught:?}");
     }
 
     /// Two nodes of two ranks. A block's gradients are scattered on a node, 1/2 of 4096 bytes in 1/4 s, and their shard of
@@ -338,7 +344,7 @@ mod tests {
         let near = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-3, "{found}, not {wanted}");
         // The two small all-reduces over all four ranks, with 3/4 of their bytes.
         let small = 2.0 * 2.0 * 64.0;
-        let hybrid = sharded(3, 4, 2, 8192.0, true);
+        let hybrid = sharded(3, 4, 2, 8192.0, true, &[]);
         // Two all-gathers of weights and one more for backward, two reduce-scatters, two all-reduces of shards.
         near(hybrid.bytes, 5.0 * 4096.0 + 2.0 * 2.0 * 2048.0 + small);
         near(hybrid.between_hosts, 2.0 * 2.0 * 2048.0 / 2.0 + small * 3.0 / 4.0 / 2.0);

@@ -34,6 +34,7 @@ mod classifier;
 #[cfg(test)]
 mod fixtures;
 mod record_filter;
+mod taught;
 
 pub use classifier::Classifier;
 pub use head::Head;
@@ -41,7 +42,7 @@ pub use model::Model;
 pub use results::Results;
 
 use crate::data::Dataset;
-use crate::data::batch::{Batch, Targets};
+use crate::data::batch::{Batch, Targets, Taught};
 use crate::data::extent::Extents;
 use crate::metrics::{ClassReport, Metrics};
 use crate::models::{Backbone, Boundary, Reads};
@@ -95,6 +96,15 @@ pub trait Task: Send + Sync {
     /// as [`Task::losses`] up to rounding.
     fn fused_losses(&self, _: &dyn Backbone, _: &Boundary, _: &Batch, _: &mut Ctx) -> Option<Vec<Losses>> {
         None
+    }
+
+    /// Returns the loss of each target of the only term against the answers of a teacher, f32 `[n]`, from f32 logits: for
+    /// classes T^2 times the divergence from the teacher at temperature T (arXiv 1503.02531).
+    ///
+    /// # Panics
+    /// For a task with logits over a vocabulary, which has no teacher.
+    fn taught_losses(&self, _: &Boundary, _: &Taught, _: &Batch) -> Tensor {
+        unreachable!("{} has no teacher", self.kind())
     }
 
     /// Whether [`Task::answers`] needs the logits.

@@ -1,10 +1,11 @@
 //! Multi-label classification.
 
-use crate::data::batch::{Batch, Labels};
+use crate::data::batch::{Batch, Labels, Taught};
 use crate::data::{Dataset, Label};
 use crate::metrics::{ClassReport, Metrics, MultiLabel as Counts};
 use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
+use crate::tasks::taught::binary;
 use crate::tasks::{Classifier, Results, Task, labels, logits_json, weighted};
 use serde_json::{Map, Value, json};
 use tch::{Reduction, Tensor};
@@ -52,6 +53,10 @@ impl Task for MultiLabel {
         let Labels::Flags(flags) = &batch.labels else { panic!("multi-label classification needs flags") };
         let each = logits[0].binary_cross_entropy_with_logits::<Tensor>(flags, None, None, Reduction::None);
         vec![weighted(each.mean_dim(1, false, tch::Kind::Float), batch)]
+    }
+
+    fn taught_losses(&self, logits: &Boundary, taught: &Taught, _: &Batch) -> Tensor {
+        binary([&logits[0], &taught.logits[0]], taught.temperature)
     }
 
     fn answer_size(&self, _: &Dataset, _: usize) -> usize {

@@ -1,15 +1,21 @@
 //! Multiple choice: one score per choice, encoded with the question and its context.
 
 use super::cross_entropy;
-use crate::data::batch::{Batch, Labels};
+use crate::data::batch::{Batch, Labels, Taught};
 use crate::data::ragged::pad;
 use crate::data::{Dataset, Label};
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
+use crate::tasks::taught::ragged_divergence;
 use crate::tasks::{Classifier, Results, Task, argmax, logits_json, softmax};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
+
+/// Returns the number of choices of each example.
+fn widths(batch: &Batch) -> Vec<i64> {
+    batch.widths.iter().map(|&n| n as i64).collect()
+}
 
 /// A linear layer with one output on the pooled output of each choice; cross entropy over the choices of an example.
 #[derive(Debug)]
@@ -36,12 +42,17 @@ impl Task for MultipleChoice {
 
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Classes(classes) = &batch.labels else { panic!("multiple choice needs class labels") };
-        let widths: Vec<i64> = batch.widths.iter().map(|&n| n as i64).collect();
         vec![cross_entropy(
-            &pad(&logits[0].view(-1), &widths, batch.score_positions.as_ref(), f64::NEG_INFINITY),
+            &pad(&logits[0].view(-1), &widths(batch), batch.score_positions.as_ref(), f64::NEG_INFINITY),
             classes,
             batch,
         )]
+    }
+
+    fn taught_losses(&self, logits: &Boundary, taught: &Taught, batch: &Batch) -> Tensor {
+        let logits = [&logits[0], &taught.logits[0]].map(|logits| logits.view(-1));
+        let positions = batch.score_positions.as_ref();
+        ragged_divergence([&logits[0], &logits[1]], &widths(batch), positions, taught.temperature)
     }
 
     fn answer_size(&self, dataset: &Dataset, i: usize) -> usize {

@@ -2,12 +2,13 @@
 
 use super::{cross_entropy, scores_cost};
 use crate::data::Dataset;
-use crate::data::batch::{Batch, Labels};
+use crate::data::batch::{Batch, Labels, Taught};
 use crate::data::extent::Extents;
 use crate::data::ragged::pad;
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
+use crate::tasks::taught::ragged_divergence;
 use crate::tasks::{Classifier, Results, Task, answers};
 use serde_json::{Map, Value};
 use tch::Tensor;
@@ -48,6 +49,16 @@ impl Task for QuestionAnswering {
             cross_entropy(&scores, &spans.select(1, end), batch)
         };
         vec![(of(0) + of(1)) / 2.0]
+    }
+
+    /// Returns the mean of both ends' divergences.
+    fn taught_losses(&self, logits: &Boundary, taught: &Taught, batch: &Batch) -> Tensor {
+        let of = |end: i64| {
+            let [student, teacher] = [&logits[0], &taught.logits[0]].map(|logits| logits.select(1, end));
+            let (lengths, positions) = (batch.sequences.lengths(), batch.score_positions.as_ref());
+            ragged_divergence([&student, &teacher], lengths, positions, taught.temperature)
+        };
+        (of(0) + of(1)) / 2.0
     }
 
     fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &ComputeMode) -> Cost {

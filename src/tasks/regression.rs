@@ -1,6 +1,6 @@
 //! Regression: one number per text or pair, such as a similarity score.
 
-use crate::data::batch::{Batch, Labels};
+use crate::data::batch::{Batch, Labels, Taught};
 use crate::data::{Dataset, Label};
 use crate::metrics::{Metrics, mse, pearson, spearman};
 use crate::models::{Backbone, Boundary};
@@ -34,6 +34,11 @@ impl Task for Regression {
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Values(values) = &batch.labels else { panic!("regression needs numbers as labels") };
         vec![weighted((logits[0].squeeze_dim(1) - values).square(), batch)]
+    }
+
+    /// Returns the squared error. It has no temperature.
+    fn taught_losses(&self, logits: &Boundary, taught: &Taught, _: &Batch) -> Tensor {
+        (&logits[0] - &taught.logits[0]).squeeze_dim(1).square()
     }
 
     fn answer_size(&self, _: &Dataset, _: usize) -> usize {

@@ -1,10 +1,11 @@
 //! Single-label sequence classification.
 
-use crate::data::batch::{Batch, Labels};
+use crate::data::batch::{Batch, Labels, Taught};
 use crate::data::{Dataset, Label};
 use crate::metrics::{ClassReport, Confusion, Metrics, Ranking};
 use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
+use crate::tasks::taught::divergence;
 use crate::tasks::{Classifier, Mistake, Results, Task, argmax, cross_entropy, labels, logits_json, softmax, weighted};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
@@ -56,6 +57,10 @@ impl Task for SequenceClassification {
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
         let Labels::Classes(labels) = &batch.labels else { panic!("classification needs class labels") };
         vec![weighted(cross_entropy(&logits[0], labels, batch), batch)]
+    }
+
+    fn taught_losses(&self, logits: &Boundary, taught: &Taught, _: &Batch) -> Tensor {
+        divergence([&logits[0], &taught.logits[0]], taught.temperature)
     }
 
     fn answer_size(&self, _: &Dataset, _: usize) -> usize {

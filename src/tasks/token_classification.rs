@@ -1,7 +1,7 @@
 //! Token classification: a tag for each word, predicted at its first token.
 
 use super::{cross_entropy, scores_cost};
-use crate::data::batch::{Batch, Labels};
+use crate::data::batch::{Batch, Labels, Taught};
 use crate::data::example::NO_LABEL;
 use crate::data::extent::Extents;
 use crate::data::{Dataset, Label};
@@ -9,6 +9,7 @@ use crate::metrics::{ClassReport, Confusion, Entities, Metrics, Reading, TagSet}
 use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
 use crate::tasks::tagged_words::LostWords;
+use crate::tasks::taught::divergence;
 use crate::tasks::{Classifier, Results, Task, argmax, labels, logits_json};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -86,6 +87,10 @@ impl Task for TokenClassification {
     fn cost(&self, backbone: &dyn Backbone, x: &Extents, how: &ComputeMode) -> Cost {
         let head = backbone.head_cost(Reads::Features, x, how).then(self.head.cost(how, x.targets));
         scores_cost(head, x.targets, self.labels.len())
+    }
+
+    fn taught_losses(&self, logits: &Boundary, taught: &Taught, _: &Batch) -> Tensor {
+        divergence([&logits[0], &taught.logits[0]], taught.temperature)
     }
 
     fn answer_size(&self, dataset: &Dataset, i: usize) -> usize {

@@ -191,6 +191,17 @@ impl Tokenizer {
         self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
     }
 
+    /// Returns a token with another id in another tokenizer's vocabulary, and its id in both; `None` if the vocabularies
+    /// are the same. Of several, the one with the lowest id.
+    pub fn difference(&self, other: &Self) -> Option<(String, [Option<u32>; 2])> {
+        let [mine, theirs] = [self, other].map(|tokenizer| tokenizer.inner.get_vocab(true));
+        let ids = |token: &String| [mine.get(token).copied(), theirs.get(token).copied()];
+        let all = mine.keys().chain(theirs.keys()).map(|token| (ids(token), token));
+        let differing = all.filter(|([mine, theirs], _)| mine != theirs);
+        let (ids, token) = differing.min_by_key(|(ids, token)| (ids.iter().flatten().min().copied(), *token))?;
+        Some((token.clone(), ids))
+    }
+
     /// Returns the BLAKE3 hash of all files that determine the tokens and the chat template, without building a
     /// tokenizer.
     ///

@@ -164,8 +164,8 @@ impl<'a> Blockwise<'a> {
         visit(self.params, weights, 0..self.model.blocks(), run)
     }
 
-    /// Runs the last block and returns its losses. A `watch` needs the logits; otherwise they are not kept, and for a
-    /// vocabulary not even computed at once.
+    /// Runs the last block and returns its losses, and those against the teacher's answers if the batch has some. A
+    /// `watch` needs the logits; otherwise they are not kept, and for a vocabulary not even computed at once.
     fn losses(self, input: &Boundary, batch: &Batch, pass: Pass) -> (Kept<'a>, Vec<Losses>) {
         let Model { backbone, task } = self.model;
         let head = self.model.blocks() - 1;
@@ -175,12 +175,14 @@ impl<'a> Blockwise<'a> {
             let losses = task.fused_losses(backbone.as_ref(), input, batch, &mut ctx)?;
             Some((Kept { output: Boundary::new(), ctx }, losses))
         };
-        let found = if self.watch.is_none() { fused() } else { None };
+        let found = if self.watch.is_none() && batch.taught.is_none() { fused() } else { None };
         found.unwrap_or_else(|| {
             let mut kept = self.run(head, input, batch, pass);
             let _range = profiler::range(|| "forward loss".to_owned());
-            let losses = task.losses(&std::mem::take(&mut kept.output), batch);
-            (kept, losses.into_iter().map(Losses::from).collect())
+            let logits = std::mem::take(&mut kept.output);
+            let taught = batch.taught.as_ref().map(|taught| task.taught_losses(&logits, taught, batch));
+            let losses = task.losses(&logits, batch).into_iter().chain(taught);
+            (kept, losses.map(Losses::from).collect())
         })
     }
 

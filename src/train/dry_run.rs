@@ -16,6 +16,7 @@ use crate::parallel::{Gradients, Groups, Weights};
 use crate::train::blockwise::{Blockwise, mean_factors};
 use crate::train::memory_fit::{self, MIN_TOKENS};
 use crate::train::session::Session;
+use crate::train::teacher::Teacher;
 use crate::train::{feed, settings};
 use std::sync::Arc;
 use tch::{Kind as Type, Tensor};
@@ -56,22 +57,31 @@ pub fn pass(session: &Session, tokens: usize) -> Result<()> {
     let params = &loaded.params;
     let alone = groups.dry_run();
     let mut weights = loaded.weights.dry_run(Arc::clone(&alone.shard));
-    let result = attempt(|| run(session, &alone, &mut weights, tokens));
+    let mut teacher =
+        session.teacher.as_ref().map(|teacher| (teacher, teacher.weights.dry_run(Arc::clone(&alone.shard))));
+    let result = attempt(|| run(session, &alone, &mut weights, teacher.as_mut(), tokens));
     // Clean up after a pass that failed halfway.
     weights.release_all(params)?;
+    teacher.iter_mut().try_for_each(|(teacher, weights)| weights.release_all(&teacher.params))?;
     params.ids().try_for_each(|id| ffi::clear_grad(params.view(id)))?;
     empty_cache(comm.device())?;
     result
 }
 
-fn run(session: &Session, alone: &Groups, weights: &mut Weights, tokens: usize) -> Result<()> {
+fn run(
+    session: &Session,
+    alone: &Groups,
+    weights: &mut Weights,
+    teacher: Option<&mut (&Teacher, Weights)>,
+    tokens: usize,
+) -> Result<()> {
     let (Session { config, loaded, data, .. }, solo) = (session, &alone.all);
     let (model, params, device) = (&loaded.model, &loaded.params, solo.device());
     let (blocks, world, dataset) = (model.blocks(), solo.world(), &data.train.dataset);
     let mut config = memory_fit::with_tokens(config, data, tokens, true);
     config.parallel.recompute = session.recompute;
     let setup = memory_fit::setup(&config, blocks, weights.zero(), false);
-    let load = memory_fit::load(&config, model, params.layout(), &setup, data, world)?;
+    let load = memory_fit::load(&config, (model, None), params.layout(), &setup, data, world)?;
     let batch = config.train.global_batch_size;
     let mut sampler = Sampler::new(config.seed, dataset, batch, world, tokens)?;
     let plan = sampler.plan(load.step);
@@ -81,7 +91,7 @@ fn run(session: &Session, alone: &Groups, weights: &mut Weights, tokens: usize) 
     let draw = RandomKey { seed: config.seed, step: load.step + 1, epoch: plan.epoch };
     let mut rows = feed::rows_of(dataset, &plan, draw);
     transfer::upload(&mut [rows.tensor_mut()], device)?.wait()?;
-    let batch = Batch::on(device, dataset, heaviest, draw)?;
+    let mut batch = Batch::on(device, dataset, heaviest, draw)?;
 
     let owned = |unit| weights.owned(unit);
     let trained = params.layout().units().iter().filter(|unit| unit.is_trained());
@@ -95,8 +105,10 @@ fn run(session: &Session, alone: &Groups, weights: &mut Weights, tokens: usize) 
     gradients.begin(params, rows)?;
     let recompute = settings::recompute(&config);
     let pass = Pass { seed: config.seed, step: 0, micro_batch: 0, rank: solo.rank() as u64 };
+    teacher.map_or(Ok(()), |(teacher, weights)| teacher.answer_with(weights, &mut batch))?;
     let forward = Blockwise { model, params, recompute, watch: None }.forward(weights, Some(&batch), pass)?;
-    let scales = mean_factors(&batch.weights);
+    let terms: Vec<f64> = batch.weights.iter().copied().chain(batch.taught.iter().map(|_| 1.0)).collect();
+    let scales = mean_factors(&terms);
     forward.backward(weights, &mut gradients, &scales, true)?;
     gradients.finish(params)?;
     drop(gradients.squares(params)?);

@@ -119,10 +119,11 @@ pub fn steps(config: &Config, comm: &Arc<dyn Collective>, sampler: &Sampler, ste
     let session = Session::open(config.clone(), Arc::clone(comm), None)?;
     let per_epoch = sampler.steps_per_epoch();
     let schedule = schedule::schedule(config, settings::total_steps(config, per_epoch), per_epoch);
-    let Session { groups, loaded, data, .. } = session;
+    let Session { groups, loaded, teacher, data, .. } = session;
     let Loaded { model, params, weights, names, .. } = loaded;
     let scaler = settings::scaler(config, None);
     let mut stepper = Stepper::new(config, groups, (model, params, weights), &names, schedule, scaler)?;
+    stepper.teacher = teacher;
     let (dataset, device) = (Arc::new(data.train.dataset), comm.device());
     memory_report::reset(device)?;
     let seconds = time_steps(|| {

@@ -12,7 +12,7 @@ use crate::ffi::memory::device_total;
 use crate::nn::{ComputeMode, Layout};
 use crate::observe::memory::{available_bytes, human};
 use crate::parallel::Zero;
-use crate::plan::load::Load;
+use crate::plan::load::{Load, Teaching};
 use crate::plan::memory::{self, MemoryEstimate, Setup, Types};
 use crate::tasks::Model;
 use crate::train::model_loading::Shaped;
@@ -203,6 +203,7 @@ impl Candidates {
         limit: f64,
     ) -> Result<Fit> {
         let (model, shards) = (&shaped.model, settings::shards(config, world, per_host));
+        let teacher = shaped.teacher.as_deref();
         let layout = Layout::new(&shaped.specs, shards);
         let levels = self.levels(model.blocks(), layout.first_trained_block());
         let mut tokens = self.tokens.clone();
@@ -214,7 +215,7 @@ impl Candidates {
             let mut config = with_tokens(config, data, tokens[at], tokens.len() > 1);
             config.parallel.recompute = levels[level];
             let setup = |zero| setup(&config, model.blocks(), zero, cpu);
-            let load = load(&config, model, &layout, &setup(Zero::ALL[0]), data, world)?;
+            let load = load(&config, (model, teacher), &layout, &setup(Zero::ALL[0]), data, world)?;
             Ok(self.zeros.iter().map(|&zero| (zero, memory::estimate(model, &layout, &setup(zero), &load))).collect())
         };
         let fits = |(_, need): &(Zero, MemoryEstimate)| need.total.ceil() <= limit;
@@ -342,11 +343,18 @@ pub fn setup(config: &Config, blocks: usize, zero: Zero, cpu: bool) -> Setup {
     }
 }
 
-/// Returns the load that the data puts on each of `world` ranks.
+/// Returns the load that the data puts on each of `world` ranks, with a model and its teacher.
 ///
 /// # Errors
 /// As [`Sampler::new`].
-pub fn load(config: &Config, model: &Model, layout: &Layout, setup: &Setup, data: &Data, world: usize) -> Result<Load> {
+pub fn load(
+    config: &Config,
+    (model, teacher): (&Model, Option<&Shaped>),
+    layout: &Layout,
+    setup: &Setup,
+    data: &Data,
+    world: usize,
+) -> Result<Load> {
     let (dataset, how, tokens) = (&data.train.dataset, setup.how(), settings::micro_batch_tokens(config));
     let sampler = Sampler::new(config.seed, dataset, config.train.global_batch_size, world, tokens)?;
     let blocks = model.blocks();
@@ -358,6 +366,11 @@ pub fn load(config: &Config, model: &Model, layout: &Layout, setup: &Setup, data
     let steps = settings::total_steps(config, sampler.steps_per_epoch());
     let load = Load::of(dataset, &sampler, steps, weigh);
     let how = ComputeMode { train: false, ..how };
+    let teaching = teacher.map(|Shaped { model, specs, .. }| {
+        let costs: Vec<_> = (0..model.blocks()).map(|block| model.cost(block, &load.busiest, &how)).collect();
+        Teaching::new(&Layout::new(specs, layout.shards()), &costs)
+    });
+    let load = Load { teacher: teaching, ..load };
     let alone = |x: &Extents| (0..blocks).map(|block| model.cost(block, x, &how).alone).fold(0.0, f64::max);
     let Some(eval) = &data.eval else { return Ok(load) };
     Ok(load.evaluating(&eval.dataset, world, tokens, alone))

@@ -45,6 +45,7 @@ pub mod shared_folder;
 pub mod sources;
 pub mod step;
 pub mod summary;
+pub mod teacher;
 pub mod trained;
 pub mod trained_table;
 pub mod trainer;

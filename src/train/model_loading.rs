@@ -9,9 +9,10 @@ use crate::checkpoint::weight_files::Folders;
 use crate::comm::Collective;
 use crate::config::Config;
 use crate::data::Prepared;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::models::family::{DropoutOverrides, Plan};
 use crate::models::hf_names::HfNames;
+use crate::models::layers::Kept;
 use crate::models::registry;
 use crate::models::{Backbone, Role};
 use crate::nn::param_builder::ParamSpec;
@@ -70,6 +71,8 @@ pub struct Declared {
     pub folder: PathBuf,
     backbone: Box<dyn Backbone>,
     builder: ParamBuilder,
+    /// The layers that it has of the folder's, if not all.
+    kept: Option<Kept>,
 }
 
 impl Declared {
@@ -78,11 +81,48 @@ impl Declared {
     /// # Errors
     /// Exit 2, as [`registry::backbone`].
     pub fn read(folder: &Path, json: Value, dropout: DropoutOverrides, role: Role) -> Result<Self> {
-        let mut builder = ParamBuilder::new();
+        Self::of_layers(folder, json, dropout, role, None)
+    }
+
+    /// The same for a model that has only these `layers` of the folder's, if there is a list.
+    ///
+    /// # Errors
+    /// As [`Declared::read`] and [`Kept::of`].
+    pub fn of_layers(
+        folder: &Path,
+        json: Value,
+        dropout: DropoutOverrides,
+        role: Role,
+        layers: Option<&[usize]>,
+    ) -> Result<Self> {
         let stored = |name: &str| import::stored(folder, name);
-        let plan = Plan { json, dropout, role, stored: &stored, builder: &mut builder };
-        let backbone = registry::backbone(folder, plan)?;
-        Ok(Declared { folder: folder.to_owned(), backbone, builder })
+        let declare = |json: Value| {
+            let mut builder = ParamBuilder::new();
+            let plan = Plan { json, dropout, role, stored: &stored, builder: &mut builder };
+            registry::backbone(folder, plan).map(|backbone| (backbone, builder))
+        };
+        let (json, kept) = match layers {
+            None => (json, None),
+            Some(layers) => {
+                let (whole, _) = declare(json.clone())?;
+                let kept = Kept::of(json, whole.as_ref(), layers);
+                let (kept, json) = kept.context(folder.join("config.json").display())?;
+                (json, Some(kept))
+            }
+        };
+        let (backbone, builder) = declare(json)?;
+        Ok(Declared { folder: folder.to_owned(), backbone, builder, kept })
+    }
+
+    /// Reads the weights from a checkpoint, which has the model's own layers.
+    pub fn continues(&mut self, checkpoint: &Path) {
+        checkpoint.clone_into(&mut self.folder);
+        self.kept = None;
+    }
+
+    /// Maximum length of a sequence, in tokens; `None` without a limit.
+    pub fn limit(&self) -> Option<usize> {
+        self.backbone.max_length()
     }
 
     pub fn vocab_size(&self) -> usize {
@@ -133,7 +173,8 @@ impl Declared {
     pub fn with_head(self, head: &Head) -> Shaped {
         let (model, specs) = Model::new(self.builder, self.backbone, |backbone, b| head.build(backbone, b));
         let names = model.backbone.hf_names();
-        Shaped { folder: self.folder, model, specs, names, role: head.role(), adapter: None }
+        let (role, kept) = (head.role(), self.kept);
+        Shaped { folder: self.folder, model, specs, names, role, adapter: None, kept, teacher: None }
     }
 }
 
@@ -146,6 +187,9 @@ pub struct Shaped {
     pub(super) role: Role,
     /// The adapters' configuration, and the folder with their weights unless they are new.
     pub(super) adapter: Option<(AdapterConfig, Option<PathBuf>)>,
+    pub(super) kept: Option<Kept>,
+    /// The frozen model that it learns from too.
+    pub teacher: Option<Box<Shaped>>,
 }
 
 impl Shaped {
@@ -180,12 +224,14 @@ impl Shaped {
     /// # Errors
     /// As [`Values::open`] and [`Values::copy`].
     pub fn load(self, comm: &Arc<dyn Collective>, how: &LoadOptions) -> Result<Loaded> {
-        let Shaped { folder, model, specs, names, adapter, .. } = self;
+        let Shaped { folder, model, specs, names, adapter, kept, .. } = self;
         let (adapter, adapter_folder) = adapter.map_or((None, None), |(config, folder)| (Some(config), folder));
         let folders = Folders { model: &folder, adapter: adapter_folder.as_deref(), grows: grows(&folder, &model)? };
         let LoadOptions { kind, zero, trains, seed, from } = *how;
+        let stored = kept.as_ref().map(|kept| kept.stored(&names));
+        let stored = stored.as_ref().unwrap_or(&names);
         if from != Source::Random {
-            import::check(folders, &specs, &names)?;
+            import::check(folders, &specs, stored)?;
         }
         let params = Params::new(specs, comm.world(), kind, comm.device(), zero.shards_weights())?;
         let weights = Weights::new(&params, Arc::clone(comm), zero, trains)?;
@@ -195,10 +241,11 @@ impl Shaped {
         } else {
             None
         };
-        let (values, report) = match from {
+        let (values, mut report) = match from {
             Source::Random => (Values::random(&params, seed), Report::default()),
-            _ => Values::open(folders, &params, &names, seed, masters)?,
+            _ => Values::open(folders, &params, stored, seed, masters)?,
         };
+        report.unexpected.retain(|name| !kept.as_ref().is_some_and(|kept| kept.leaves_out(name)));
         let phase = Phase::of(format!("loading {}", folder.display()), params.ids().count() as u64, "tensors");
         let mut sums = Vec::new();
         for (unit, spec) in params.layout().units().iter().enumerate() {

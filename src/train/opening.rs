@@ -2,7 +2,7 @@
 
 use crate::comm::Collective;
 use crate::config::{Config, ModelInit, TaskKind};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::ffi::device::allow_tf32;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::generation::ending_answers;
@@ -12,6 +12,7 @@ use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, LoadOptions, Source};
 use crate::train::resumed::Resumed;
 use crate::train::session::{Session, agree_on_files, declare, one_per_host_first, read_data};
+use crate::train::teacher::{self, Teacher};
 use crate::train::{dry_run, rank_consistency, settings};
 use serde_json::Value;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ impl Session {
         allow_tf32(settings::tf32(&config, comm.device()))?;
         let known_labels = resumed.and_then(|resumed| resumed.state.labels.clone());
         let open = || -> Result<(Declared, usize, ModelFolder, Option<Lora>)> {
+            resumed.map_or(Ok(()), |resumed| resumed.check_layers(&config))?;
             let (declared, max_length) = declare(&config)?;
             let folder = ModelFolder::of(&config)?;
             let lora = Lora::of_run(&config.lora, &folder, resumed.map(|resumed| resumed.from.as_path()))?;
@@ -81,11 +83,13 @@ impl Session {
             file
         });
         if let Some(resumed) = resumed.filter(|_| lora.is_none()) {
-            resumed.from.clone_into(&mut declared.folder);
+            declared.continues(&resumed.from);
         }
         let shaped = declared.with_head(&data.head).with_adapters(lora.as_ref());
         let shaped = shaped.and_then(|shaped| shaped.for_training(&config, data.train.dataset.len()));
-        let shaped = comm.agree(shaped, "choosing what is trained")?;
+        let mut shaped = comm.agree(shaped, "choosing what is trained")?;
+        let teacher = agree_on_files(comm.as_ref(), teacher::declare(&config, &data, &folder, false), true, "teacher")?;
+        shaped.teacher = teacher.map(Box::new);
         let before = resumed.map(|resumed| resumed.micro_batch_tokens(comm.world())).transpose();
         let before = comm.agree(before, "reading the checkpoint's settings")?.flatten();
         let chosen = memory_fit::choose(&config, &shaped, &data, comm.as_ref(), before);
@@ -104,7 +108,13 @@ impl Session {
         };
         comm.agree(memory_fit::check_host(&config, &shaped, comm.as_ref(), zero), "checking the host's memory")?;
         let groups = settings::groups(&config, Arc::clone(&comm))?;
+        let teacher = shaped.teacher.take();
         let loaded = comm.agree(shaped.load(&groups.shard, &options), "loading the model")?;
+        let teacher =
+            teacher.map(|teacher| Teacher::load(*teacher, &config, &data.head, &groups.shard, &options)).transpose();
+        let teacher = comm.agree(teacher.context("distill.teacher"), "loading the teacher")?;
+        let same = resumed.map(|r| r.check_teacher(&config, teacher.as_ref().map(|teacher| &*teacher.fingerprint)));
+        comm.agree(same.transpose(), "comparing the teachers")?;
         let starts_at_random = options.from == Source::Random;
         let mut session = Session {
             config,
@@ -112,6 +122,7 @@ impl Session {
             groups,
             folder,
             loaded,
+            teacher,
             data,
             max_length,
             micro_batch_tokens,

@@ -18,7 +18,7 @@ use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Shaped};
 use crate::train::reading::{self, Data};
 use crate::train::sources::MAX_TARGET_LENGTH;
-use crate::train::{memory_fit, session, settings};
+use crate::train::{memory_fit, session, settings, teacher};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -97,7 +97,7 @@ impl PlannedRun {
             None => session::read_data(&config, max_length, config.task.labels.clone())?,
         };
         declared.check_vocabulary(&data.train)?;
-        let shaped = shaped(declared, &config, &data)?;
+        let shaped = shaped(declared, &config, &data, assumed.is_some())?;
         let (data, assumed) = (Arc::new(data), assumed.is_some());
         Ok(PlannedRun { config, batch_per_rank, ranks_per_node, shaped, data, max_length, assumed })
     }
@@ -107,7 +107,7 @@ impl PlannedRun {
     /// # Errors
     /// Exit 2 for patterns that match nothing or leave nothing to train.
     pub fn freezing(&self, config: Config) -> Result<Self> {
-        let shaped = shaped(session::declare(&config)?.0, &config, &self.data)?;
+        let shaped = shaped(session::declare(&config)?.0, &config, &self.data, self.assumed)?;
         let PlannedRun { batch_per_rank, ranks_per_node, max_length, assumed, .. } = *self;
         let data = Arc::clone(&self.data);
         Ok(PlannedRun { config, batch_per_rank, ranks_per_node, shaped, data, max_length, assumed })
@@ -278,7 +278,8 @@ impl PlannedRun {
             // All steps are the same.
             config.train.max_steps = Some(1);
         }
-        memory_fit::load(&config, &self.shaped.model, layout, setup, &self.data, ranks)
+        let models = (&self.shaped.model, self.shaped.teacher.as_deref());
+        memory_fit::load(&config, models, layout, setup, &self.data, ranks)
     }
 
     /// Returns the step with the largest micro-batch (counted from 0), and the memory of a rank at this ZeRO stage.
@@ -301,10 +302,14 @@ impl PlannedRun {
     }
 }
 
-/// Adds the head and adapters to a declared model, and chooses what is trained.
-fn shaped(declared: Declared, config: &Config, data: &Data) -> Result<Shaped> {
-    let lora = Lora::of_run(&config.lora, &ModelFolder::of(config)?, None)?;
-    declared.with_head(&data.head).with_adapters(lora.as_ref())?.for_training(config, data.train.dataset.len())
+/// Adds the head, adapters and the teacher to a declared model, and chooses what is trained.
+fn shaped(declared: Declared, config: &Config, data: &Data, assumed: bool) -> Result<Shaped> {
+    let folder = ModelFolder::of(config)?;
+    let lora = Lora::of_run(&config.lora, &folder, None)?;
+    let shaped = declared.with_head(&data.head).with_adapters(lora.as_ref())?;
+    let shaped = shaped.for_training(config, data.train.dataset.len())?;
+    let teacher = teacher::declare(config, data, &folder, assumed)?.map(Box::new);
+    Ok(Shaped { teacher, ..shaped })
 }
 
 /// Returns the length of the longest sequence of an assumed example, if the model supports it.

@@ -49,7 +49,7 @@ const CONFIGURATION: &str = "the configuration";
 
 /// Returns everything that determines a step, each as a short text.
 fn parts(session: &Session, step: u64) -> Result<Vec<(String, String)>> {
-    let Session { config, loaded, data, .. } = session;
+    let Session { config, loaded, teacher, data, .. } = session;
     let mut parts = vec![
         (CONFIGURATION.to_owned(), without_host_settings(config).to_toml()),
         ("the layout of the model".to_owned(), loaded.params.layout().fingerprint().to_string()),
@@ -64,6 +64,7 @@ fn parts(session: &Session, step: u64) -> Result<Vec<(String, String)>> {
         let name = loaded.model.block_name(unit.blocks[0]);
         parts.push((format!("the weights of the {name}"), sum.clone()));
     }
+    parts.extend(teacher.iter().map(|teacher| ("the weights of the teacher".to_owned(), teacher.fingerprint.clone())));
     Ok(parts)
 }
 
@@ -71,6 +72,7 @@ fn without_host_settings(config: &Config) -> Config {
     let mut config = config.clone();
     config.output_dir = PathBuf::new();
     config.model.path = PathBuf::new();
+    config.distill.teacher = config.distill.teacher.map(|_| PathBuf::new());
     config.data.train = DataFiles::default();
     config.data.eval = None;
     config.data.cache_dir = None;

@@ -3,7 +3,7 @@
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::import::Report;
 use crate::comm::{Collective, driver};
-use crate::config::{Config, MicroBatchTokens, Precision, Recompute, ShardWithin, ZeroStage};
+use crate::config::{Config, DistillConfig, MicroBatchTokens, Precision, Recompute, ShardWithin, TaskKind, ZeroStage};
 use crate::data::Prepared;
 use crate::machine::disk;
 use crate::nn::param_builder::ParamSpec;
@@ -19,6 +19,7 @@ use crate::train::clock::Clock;
 use crate::train::memory_report::MemoryReport;
 use crate::train::resumed::Resumed;
 use crate::train::session::{Session, cache_word};
+use crate::train::teacher::Teacher;
 use crate::train::trained_table::trained_table;
 use crate::train::{augmentation, objective, settings};
 use serde_json::{Map, Value};
@@ -52,6 +53,7 @@ pub fn header(
         lines.extend(changed.iter().map(|line| format!("changed   {line}")));
         lines.extend(other_threads(state.threads, tch::get_num_threads() as usize, comm.device()));
     }
+    lines.extend(session.teacher.as_ref().map(|teacher| self::teacher(config, teacher)));
     let positive = loaded.model.task.positive_label().map(|label| format!("; positive: {label}")).unwrap_or_default();
     let head = data.head.labels().map(|labels| format!(" ({} labels: {}{positive})", labels.len(), shortened(labels)));
     lines.push(format!("task      {}{}", config.task.kind, head.unwrap_or_default()));
@@ -100,6 +102,16 @@ pub fn header(
     tell(&(lines.iter().map(|line| logs::wrap(line, 10)).collect::<Vec<_>>().join("\n") + "\n" + &table));
 }
 
+/// Describes the teacher, without the temperature where there is none.
+fn teacher(config: &Config, teacher: &Teacher) -> String {
+    let DistillConfig { teacher: path, temperature, alpha } = &config.distill;
+    let (numel, family) = teacher.size();
+    let path = path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let heat = format!("temperature {temperature}, ");
+    let heat = if config.task.kind == TaskKind::Regression { "" } else { &heat };
+    format!("teacher   {path} ({family}, {} parameters); {heat}alpha {alpha}", count(numel))
+}
+
 /// Describes the optimizer: `adamw, moving average of the weights`.
 fn optimizer(config: &Config) -> String {
     let average = if config.train.ema_decay.is_some() { ", moving average of the weights" } else { "" };
@@ -142,7 +154,11 @@ fn marks(session: &Session) -> String {
     let frozen = params.ids().map(|id| params.spec(id)).filter(|spec| !spec.trainable).map(|spec| spec.numel()).sum();
     let frozen = if frozen > 0 { format!(", {} of them frozen", count(frozen)) } else { String::new() };
     let random = if session.starts_at_random { ", newly initialized" } else { "" };
-    frozen + random
+    let layers = session.config.model.layers.as_ref().map(|layers| {
+        let numbers: Vec<String> = layers.iter().map(usize::to_string).collect();
+        format!(", layer{} {} of the folder's", plural(layers.len()), numbers.join(", "))
+    });
+    layers.unwrap_or_default() + &frozen + random
 }
 
 /// Describes sharding and precision: `ZeRO 2, bf16, gradients in fp32, activation checkpointing`.

@@ -41,11 +41,15 @@ impl Resumed {
     pub fn find(config: &Config, comm: &dyn Collective, start: &Start) -> Result<(Option<RunDir>, Option<Self>)> {
         let open = || {
             let (dir, from) = RunDir::open(&config.output_dir, &start.resume, config.overwrite_output_dir)?;
-            if dir.would_remove(&config.model.path, from.as_deref()) {
-                let path = config.model.path.display();
-                return Err(Error::input(format!(
-                    "model.path {path} lies in the output_dir, and this run would remove it"
-                )));
+            let models =
+                [("model.path", Some(&config.model.path)), ("distill.teacher", config.distill.teacher.as_ref())];
+            for (key, path) in models {
+                if let Some(path) = path.filter(|path| dir.would_remove(path, from.as_deref())) {
+                    let path = path.display();
+                    return Err(Error::input(format!(
+                        "{key} {path} lies in the output_dir, and this run would remove it"
+                    )));
+                }
             }
             let resumed = from.map(|from| -> Result<Resumed> {
                 let mut state = TrainerState::read(&from)?;
@@ -88,6 +92,37 @@ impl Resumed {
             "{folder}: the checkpoint has the state of train.optim = {before}, and this run's is {now}: restore \
              train.optim and train.optim_args, or start a new run from its weights with model.path = {folder}"
         )))
+    }
+
+    /// Checks that the run has the layers of the checkpoint's model.
+    ///
+    /// # Errors
+    /// Exit 2 with the remedies.
+    pub fn check_layers(&self, config: &Config) -> Result<()> {
+        let (before, folder) = (settings_of(&self.state)?, self.from.display());
+        if before.model.layers != config.model.layers && before.model.path == config.model.path {
+            return Err(Error::input(format!(
+                "{folder}: the checkpoint's model has other layers (model.layers): restore the setting, or start a new \
+                 run"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Checks that a teacher of the same name is the checkpoint's; `teacher` is the fingerprint of the run's.
+    ///
+    /// # Errors
+    /// Exit 2 with the remedies.
+    pub fn check_teacher(&self, config: &Config, teacher: Option<&str>) -> Result<()> {
+        let (before, folder) = (settings_of(&self.state)?, self.from.display());
+        let same_path = before.distill.teacher == config.distill.teacher;
+        if same_path && self.state.teacher.as_deref() != teacher {
+            return Err(Error::input(format!(
+                "distill.teacher: the weights in the folder are not those that {folder} was trained with: restore them, \
+                 or start a new run"
+            )));
+        }
+        Ok(())
     }
 
     /// Returns the checkpoint's micro-batch tokens if the world size is the same, because dropout masks depend on them.

@@ -17,6 +17,7 @@ use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Loaded};
 use crate::train::objective::{draw_balanced, objective};
 use crate::train::reading::{self, Data, Purpose, Reading};
+use crate::train::teacher::Teacher;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ pub struct Session {
     pub groups: Groups,
     pub folder: ModelFolder,
     pub loaded: Loaded,
+    pub teacher: Option<Teacher>,
     pub data: Data,
     pub max_length: usize,
     pub micro_batch_tokens: usize,
@@ -82,7 +84,16 @@ pub fn declare(config: &Config) -> Result<(Declared, usize)> {
         attention: config.model.attention_probs_dropout_prob,
         classifier: config.model.classifier_dropout,
     };
-    let declared = Declared::read(&folder.base, folder.read_config()?, dropout, reading::role(&config.task))?;
+    let layers = config.model.layers.as_deref();
+    if layers.is_some() && folder.adapter.is_some() {
+        return Err(Error::input(format!(
+            "model.layers: {} is an adapter, whose layers belong to those of its base model: merge it first (trainer \
+             merge)",
+            folder.path.display()
+        )));
+    }
+    let role = reading::role(&config.task);
+    let declared = Declared::of_layers(&folder.base, folder.read_config()?, dropout, role, layers)?;
     let max_length = declared.max_length(config.data.max_length, reading::usual_length(config.task.kind))?;
     Ok((declared, max_length))
 }

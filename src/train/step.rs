@@ -19,6 +19,7 @@ use crate::train::feed::StepInput;
 use crate::train::non_finite::{self, Fault, Rerun};
 use crate::train::optimizers;
 use crate::train::settings::{self, StepConfig};
+use crate::train::teacher::Teacher;
 use std::sync::Arc;
 use tch::{Device, Tensor};
 
@@ -45,6 +46,8 @@ pub struct Stepper {
     pub optimizer: Optimizer,
     /// The moving average of the weights.
     pub ema: Option<Ema>,
+    /// The frozen model that the step learns from too.
+    pub teacher: Option<Teacher>,
     /// The copies of an update in host memory.
     pub offload: Option<Offload>,
     /// The dynamic loss scale; fp16 only.
@@ -91,7 +94,8 @@ impl Stepper {
         };
         let config = settings::step(config, schedule);
         let begun = Begun::new(&params);
-        Ok(Stepper { model, params, weights, gradients, optimizer, ema, offload, scaler, config, comm, begun })
+        let teacher = None;
+        Ok(Stepper { model, params, weights, gradients, optimizer, ema, teacher, offload, scaler, config, comm, begun })
     }
 
     /// Runs one step. All ranks call it with their part of the same global batch; all get the same outcome. `stop`
@@ -101,10 +105,14 @@ impl Stepper {
     /// A dead or late rank (exit 5); a NaN or Inf loss or gradient norm (exit 4), before any weight changes.
     pub fn step(&mut self, mut input: StepInput, stop: bool) -> Result<Option<StepOutcome>> {
         let before = transfer::copies();
-        // The weight of the targets of each term of the loss, then the number of stop requests.
+        // The weight of the targets of each term of the loss, a teacher's last, then the number of stop requests.
         let mut totals = vec![0.0; self.model.task.terms()];
         for batch in &input.batches {
             totals.iter_mut().zip(&batch.weights).for_each(|(total, weight)| *total += weight);
+        }
+        if self.teacher.is_some() {
+            // Its answers have no class weights.
+            totals.push(input.batches.iter().flat_map(Batch::counts).map(|count| count as f64).sum());
         }
         totals.push(f64::from(u8::from(stop)));
         self.comm.all_reduce_f64(&mut totals, Op::Sum, "targets of a step")?;
@@ -114,14 +122,15 @@ impl Stepper {
         }
         input.arrived()?;
         let _range = profiler::range(|| format!("step {}", input.step));
-        let StepInput { step, batches, micro_batches, rows, copies: uploads, .. } = input;
+        let StepInput { step, mut batches, micro_batches, rows, copies: uploads, .. } = input;
         self.params.begin_step(step);
         self.begun.begin_step(&self.params, &mut self.optimizer);
         self.gradients.begin(&self.params, rows)?;
         let scale = self.scaler.as_ref().map_or(1.0, LossScaler::scale);
-        let weights = mean_factors(&totals);
+        let mut weights = mean_factors(&totals);
+        self.teacher.iter().for_each(|teacher| teacher.mix(&mut weights));
         let scales: Vec<f64> = weights.iter().map(|weight| scale * weight).collect();
-        let (sums, squares) = self.backward(step, &batches, micro_batches, &scales)?;
+        let (sums, squares) = self.backward(step, &mut batches, micro_batches, &scales)?;
         let loss: f64 = sums.iter().zip(&weights).map(|(sum, weight)| sum * weight).sum();
         let grad_norm = squares.sqrt() / scale;
         let learning_rate = self.config.schedule.at(step);
@@ -138,6 +147,7 @@ impl Stepper {
     /// Bytes of weights, gradients and optimizer state that this rank keeps between steps on its device.
     pub fn kept(&self) -> [u64; 3] {
         let (weights, masters) = self.weights.bytes(&self.params);
+        let weights = weights + self.teacher.as_ref().map_or(0, Teacher::bytes);
         let host = self.weights.is_offloaded() && self.params.device() != Device::Cpu;
         [weights, self.gradients.bytes(), if host { 0 } else { self.state_bytes() + masters }]
     }
@@ -181,15 +191,16 @@ impl Stepper {
     fn backward(
         &mut self,
         step: u64,
-        batches: &[Batch],
+        batches: &mut [Batch],
         micro_batches: usize,
         scales: &[f64],
     ) -> Result<(Vec<f64>, f64)> {
-        let Stepper { model, params, weights, gradients, comm, config, .. } = self;
+        let Stepper { model, params, weights, gradients, comm, config, teacher, .. } = self;
         let blockwise = Blockwise { model, params, recompute: config.recompute, watch: None };
         let sums = Tensor::zeros([scales.len() as i64], (tch::Kind::Double, comm.device()));
         for index in 0..micro_batches {
             let pass = Pass { seed: config.seed, step, micro_batch: index as u64, rank: comm.rank() as u64 };
+            teacher.as_mut().map_or(Ok(()), |teacher| teacher.answer(batches.get_mut(index)))?;
             let forward = blockwise.forward(weights, batches.get(index), pass)?;
             if let Some(found) = forward.loss_sums() {
                 _ = sums.shallow_clone().f_add_(&found)?;

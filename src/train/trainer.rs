@@ -92,6 +92,7 @@ impl Trainer {
             groups,
             folder,
             loaded,
+            teacher,
             data,
             micro_batch_tokens,
             recompute,
@@ -105,6 +106,7 @@ impl Trainer {
         schedule.learning_rate = plateau.map_or(schedule.learning_rate, |plateau| plateau.learning_rate);
         let mut stepper = Stepper::new(&config, groups, (model, params, weights), &names, schedule, scaler)?;
         stepper.config.recompute = settings::checkpointing(recompute);
+        stepper.teacher = teacher;
         memory_report::record_kept(comm.device(), stepper.kept());
         let from = resumed.as_ref().map(|r| r.from.clone());
         let saved = resumed.as_ref().filter(|r| r.own).map(|r| r.state.global_step);
@@ -121,6 +123,7 @@ impl Trainer {
             micro_batch_tokens: Some(micro_batch_tokens),
             threads: Some(tch::get_num_threads() as usize),
             data: fingerprint,
+            teacher: stepper.teacher.as_ref().map(|teacher| teacher.fingerprint.clone()),
             labels: data.train.facts.labels.clone(),
             settings: config.to_toml(),
             ..resumed.map(|r| r.state).unwrap_or_default()
@@ -130,10 +133,9 @@ impl Trainer {
             let read = optimizer_files::read(&mut stepper, from, &state, thaws);
             comm.agree(read, "reading the optimizer state")?;
         }
-        let generates = config.task.predict_with_generate;
         let longest = config.task.max_target_length.unwrap_or(MAX_TARGET_LENGTH);
         let open = || Generation::open(folder.generation(), &config.generation, config.seed);
-        let generation = generates.then(|| Ok(open()?.or_at_most(longest)));
+        let generation = config.task.predict_with_generate.then(|| Ok(open()?.or_at_most(longest)));
         let generation = comm.agree(generation.transpose(), "reading the generation settings")?;
         if config.checkpoint.writers == Writers::All && comm.world() > 1 {
             shared_folder::check(comm.as_ref(), &config.output_dir)?;

@@ -214,6 +214,7 @@ fn batch(samples: &[u32]) -> Batch {
         example_weights: None,
         label_smoothing: 0.0,
         noise: None,
+        taught: None,
         score_positions: None,
     };
     batch.upload(Vec::new(), device()).unwrap().wait().unwrap();

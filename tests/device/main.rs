@@ -11,6 +11,7 @@ mod adapters;
 mod borrowed;
 mod checkpointing;
 mod decoders;
+mod distillation;
 mod families;
 mod generation;
 mod half_model;

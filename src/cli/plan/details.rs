@@ -126,6 +126,7 @@ pub fn phase(report: &Report, at: Phase) -> String {
     let name = |block: usize| report.planned.shaped.model.block_name(block);
     match at {
         Phase::Update => "in the optimizer update".into(),
+        Phase::Teacher => "in the forward pass of the teacher".into(),
         Phase::Forward(block) => format!("in the forward pass of {}", name(block)),
         Phase::Backward(block) => format!("in the backward pass of {}", name(block)),
         Phase::Evaluation => "in evaluation".into(),

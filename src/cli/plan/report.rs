@@ -114,6 +114,7 @@ impl Report {
         let PlannedRun { shaped, data, .. } = &self.planned;
         look(&Run {
             model: &shaped.model,
+            teacher: shaped.teacher.as_ref().map(|teacher| &teacher.model),
             specs: &shaped.specs,
             setup: &memory_fit::setup(config, shaped.model.blocks(), zero, self.cpu),
             shards: &|ranks| self.planned.shards(config, ranks),

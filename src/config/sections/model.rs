@@ -19,6 +19,10 @@ section! {
         /// the seed and the parameter name, as specified by `config.json`; `path` then needs no `*.safetensors`
         /// ([more](large-models.md#training-from-scratch)).
         init: ModelInit = ModelInit::Pretrained;
+        /// Layers that the model keeps of the folder's. A list of their numbers, counted from 0, in ascending order,
+        /// such as `[0, 2, 4]`: the model has only these, renumbered, and the number of layers in its `config.json` is
+        /// theirs. In an encoder-decoder, of both stacks ([more](distillation.md#students-with-fewer-layers)).
+        layers: Option<Vec<usize>> => "all layers";
         /// Weights that are trained; others are frozen. A list of patterns for Hugging Face parameter names, where
         /// `*` matches any characters and `?` one character; of layer ranges such as `"layers.8-11"`, counted from 0;
         /// and of `"head"`, the task head. `["*.bias", "head"]` trains biases and the head only

@@ -4,7 +4,7 @@ use super::{refused, with};
 use crate::config::{Config, EvalSplit};
 
 /// Configurations with the settings that no other has.
-pub fn all() -> [Config; 11] {
+pub fn all() -> [Config; 13] {
     let generation = [
         "do_sample=true",
         "early_stopping=true",
@@ -48,6 +48,8 @@ pub fn all() -> [Config; 11] {
         with(&["kind=chat", "split_turns=true"]).unwrap(),
         with(&["model.train=['head']", "unfreeze=epoch"]).unwrap(),
         with(&["class_weights=balanced", "eval_split=2/5"]).unwrap(),
+        with(&["distill.teacher=t", "distill.temperature=3", "distill.alpha=0.7"]).unwrap(),
+        with(&["model.layers=[0, 2, 4]"]).unwrap(),
         with(&[
             "class_weights={ a = 2, 'b c' = 0.5 }",
             "eval=e",
@@ -142,4 +144,32 @@ fn time_limits_have_units() {
     for bad in ["0", "-5", "1w", "10:00", "00:61:00", "x-00:00:01", "true", "99999999999999999999", "1.5h"] {
         refused(&[&format!("max_time={bad}")], "expected a time such as \"90m\", \"12h\" or \"1-06:00:00\"");
     }
+}
+
+#[test]
+fn a_teacher_needs_a_task_with_few_classes() {
+    let teacher = "distill.teacher=t";
+    assert_eq!(with(&[teacher]).unwrap().distill.temperature, 2.0);
+    refused(&["distill.alpha=0.3"], "distill.alpha: has no effect without distill.teacher");
+    refused(&["distill.temperature=1"], "distill.temperature: has no effect without distill.teacher");
+    refused(&[teacher, "distill.alpha=0"], "distill.alpha: found the integer 0, expected a number in (0, 1]");
+    refused(&[teacher, "distill.temperature=0"], "distill.temperature: found the integer 0, expected a number > 0");
+    for kind in ["causal-lm", "masked-lm", "seq2seq", "chat"] {
+        refused(&[&format!("task.kind={kind}"), teacher], "distill.teacher: ");
+        refused(&[&format!("task.kind={kind}"), teacher], "predicts tokens of a vocabulary");
+    }
+    let temperature = [teacher, "task.kind=regression", "distill.temperature=3"];
+    refused(&temperature, "distill.temperature: regression has no probabilities");
+}
+
+#[test]
+fn layers_are_kept_once_and_in_order() {
+    assert_eq!(with(&["layers=[1, 3]"]).unwrap().model.layers, Some(vec![1, 3]));
+    refused(&["model.layers=[]"], "model.layers: an empty list keeps no layer");
+    refused(&["model.layers=[0, 2, 2]"], "model.layers: the layer 2 appears twice");
+    refused(&["model.layers=[2, 0]"], "model.layers: the layers are not in ascending order");
+    let expected = "model.layers: found the integer -1 in the list, expected a list of integers such as [0, 2, 4]";
+    refused(&["model.layers=[0, -1]"], expected);
+    refused(&["model.layers=3"], "model.layers: found the integer 3, expected a list of integers such as [0, 2, 4]");
+    refused(&["model.layers=[0]", "lora.r=4"], "model.layers: an adapter would be of a model that no folder has");
 }
