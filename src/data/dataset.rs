@@ -214,7 +214,7 @@ impl Dataset {
 
     /// Number of tokens of the longest sequence.
     pub fn longest_sequence(&self) -> usize {
-        let Columns { offsets, lengths, .. } = &self.columns;
+        let Columns { offsets, lengths, .. } = &*self.columns;
         let of_examples = offsets.windows(2).map(|pair| (pair[1] - pair[0]) as usize).max();
         let of_several = lengths.iter().map(|&length| length as usize).max();
         of_several.or(of_examples).unwrap_or(0)
