@@ -134,7 +134,9 @@ mod tests {
         }
         assert_eq!(head[..expected.len()], expected);
         assert!(
-            head.len() % 32 == 0 && head.len() - expected.len() < 32 && head[expected.len()..].iter().all(|b| *b == 0)
+            head.len().is_multiple_of(32)
+                && head.len() - expected.len() < 32
+                && head[expected.len()..].iter().all(|b| *b == 0)
         );
     }
 
