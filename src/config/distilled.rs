@@ -2,7 +2,7 @@
 
 use super::choice::TaskKind;
 use super::problems::Problems;
-use super::sections::Config;
+use super::sections::{Config, DistillConfig};
 
 /// The tasks that can be learnt from a teacher. The others have logits over a vocabulary, which are never computed as a
 /// whole.
@@ -22,9 +22,12 @@ pub fn distilled(config: &Config, problems: &mut Problems) {
     layers(config, problems);
     let kind = config.task.kind;
     let known_kind = problems.none_with(&["task.kind"]);
+    // A run writes its configuration with all defaults.
+    let (set, default) = (&config.distill, DistillConfig::default());
+    let has_temperature = set.temperature != default.temperature;
     if config.distill.teacher.is_none() {
-        for key in [TEMPERATURE, "distill.alpha"] {
-            if problems.is_written(key) && problems.none_with(&[TEACHER]) {
+        for (key, is_set) in [(TEMPERATURE, has_temperature), ("distill.alpha", set.alpha != default.alpha)] {
+            if is_set && problems.none_with(&[TEACHER]) {
                 problems.with(key, "has no effect without distill.teacher: set it, or remove this");
             }
         }
@@ -36,7 +39,7 @@ pub fn distilled(config: &Config, problems: &mut Problems) {
             names.join(", ")
         );
         problems.with(TEACHER, why);
-    } else if known_kind && kind == TaskKind::Regression && problems.is_written(TEMPERATURE) {
+    } else if known_kind && kind == TaskKind::Regression && has_temperature {
         problems.with(TEMPERATURE, "regression has no probabilities, and no temperature: remove it");
     }
 }

@@ -1,11 +1,11 @@
 //! Tests of augmentation: rates, what never changes, and what it is a function of.
 
-use super::super::batch::Batch;
-use super::super::collation::Collation;
-use super::super::dataset::Dataset;
-use super::super::random::RandomKey;
-use super::super::sampler::Sampler;
 use super::*;
+use crate::data::batch::Batch;
+use crate::data::collation::Collation;
+use crate::data::dataset::Dataset;
+use crate::data::random::RandomKey;
+use crate::data::sampler::Sampler;
 use crate::text::words::WORD;
 
 const CLS: u32 = 1;

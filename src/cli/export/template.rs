@@ -61,7 +61,17 @@ impl GoTemplate {
         let (after_user, rest) = rest.split_once(answer).ok_or(DIFFERS)?;
         let (after_answer, tail) = rest.split_once(again).ok_or(DIFFERS)?;
         let (begin, before_user) = if has_system { head.split_once(system).ok_or(DIFFERS)? } else { ("", head) };
-        let before = common_end(before_user, after_answer);
+        let alone = render(false, 1)?;
+        let opening = alone.as_ref().and_then(|text| Some(text.split_once(user)?.0)).filter(|_| has_system);
+        let mut before = common_end(before_user, after_answer);
+        if let Some(opening) = opening {
+            // A message of the system ends where a conversation without one does not begin.
+            before = common_end(before, opening);
+            if opening.len() > before.len() {
+                let same = common_start(before, after_user);
+                before = &before[same.rfind('\n').map_or(0, |end| end + 1)..];
+            }
+        }
         let after = common_start(after_user, tail);
         let system = has_system.then(|| [begin.to_owned(), before_user[..before_user.len() - before.len()].to_owned()]);
         let begin = if has_system { "" } else { &before_user[..before_user.len() - before.len()] };
@@ -77,8 +87,8 @@ impl GoTemplate {
             end: tail[after.len()..].to_owned(),
             default_system: None,
         };
-        if let (Some(text), Some([open, close])) = (render(false, 1)?, &found.system)
-            && text != found.render(&conversation(false, 1))
+        if let (Some(text), Some([open, close])) = (&alone, &found.system)
+            && *text != found.render(&conversation(false, 1))
         {
             let rest = found.render(&conversation(false, 1));
             let said = text.strip_prefix(open.as_str()).and_then(|text| text.strip_suffix(rest.as_str()));
