@@ -22,6 +22,12 @@ else
     test=(cargo test --release --no-fail-fast) one_at_a_time=(-- --test-threads 1)
 fi
 
+# In one process: a process for each of them would load libtorch hundreds of times.
+unit_tests() {
+    say "unit tests"
+    cargo test --release --lib --bins --quiet
+}
+
 if [[ $mode == fast ]]; then
     selected=()
     for name in $quick; do
@@ -29,8 +35,9 @@ if [[ $mode == fast ]]; then
     done
     say "building the quick tests (the first time takes minutes)"
     cargo test --release --lib --bins "${selected[@]}" --no-run --quiet
+    unit_tests
     say "quick tests"
-    "${test[@]}" --lib --bins "${selected[@]}"
+    "${test[@]}" "${selected[@]}"
     exit
 fi
 
@@ -53,8 +60,9 @@ cargo test --release --workspace --no-run --quiet
 say "examples in the documentation of the code"
 cargo test --release --doc --quiet
 
+unit_tests
 say "tests of one process"
-"${test[@]}" --lib --bins "${one_process[@]}"
+"${test[@]}" "${one_process[@]}"
 "${test[@]}" -p fake-cuda -p fake-nccl
 # Together with this package, so that libtorch's bindings have the same features and are not compiled again.
 kernels=()
