@@ -1,8 +1,8 @@
 //! The tokenizer of a model folder in the terms of llama.cpp: the `tokenizer.ggml` keys of a GGUF file
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, "Tokenizer").
 //!
-//! llama.cpp has its own tokenizers, with parameters that the file sets. [`bytes`] recognizes the byte-level BPE that one
-//! of them computes, [`pieces`] SentencePiece's BPE. Anything else is an error, because texts would get other tokens.
+//! llama.cpp has its own tokenizers, with parameters that the file sets. `bytes` recognizes the byte-level BPE that one
+//! of them computes, `pieces` SentencePiece's BPE. Anything else is an error, because texts would get other tokens.
 
 mod bytes;
 mod pieces;
