@@ -8,6 +8,7 @@ use crate::checkpoint::TrainerState;
 use crate::checkpoint::adapter::AdapterConfig;
 use crate::config::{Config, DataFiles, MODEL_FILE, ModelInit, TaskKind};
 use crate::ffi;
+use crate::text::files::extension;
 use crate::train::model_folder;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -35,7 +36,8 @@ pub struct Facts<'a> {
 impl<'a> Facts<'a> {
     /// What a run knows about its end; `examples` are for training and for evaluation.
     pub fn new(config: &'a Config, state: &'a TrainerState, examples: [usize; 2], best: Option<u64>) -> Self {
-        let (command, libtorch) = (command_of_run(), libtorch());
+        let (command, libtorch) =
+            (command_of_run(), Some(ffi::libtorch_version()).filter(|version| !version.is_empty()));
         Facts { config, state, model_type: "", adapter: None, examples, best, command, libtorch }
     }
 
@@ -53,12 +55,6 @@ impl<'a> Facts<'a> {
 fn command_of_run() -> Vec<String> {
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     if words.get(1).is_some_and(|word| word == "train") { words } else { Vec::new() }
-}
-
-/// Returns libtorch's version.
-fn libtorch() -> Option<String> {
-    let settings = ffi::libtorch_config().ok()?;
-    Some(settings.split_once("TORCH_VERSION=")?.1.split([',', '\n', ' ']).next()?.to_owned())
 }
 
 /// Returns the card's text.
@@ -183,13 +179,11 @@ fn pipeline(kind: TaskKind) -> &'static str {
 
 /// The loader of the `datasets` library for a file, which the Hub records for local files.
 fn loader(path: &Path) -> &'static str {
-    let name = file_name(path);
-    let bare = name.trim_end_matches(".gz").trim_end_matches(".zst");
-    match bare.rsplit_once('.').map(|(_, extension)| extension) {
-        Some("csv" | "tsv") => "csv",
-        Some("json" | "jsonl") => "json",
-        Some("parquet") => "parquet",
-        Some("arrow") => "arrow",
+    match extension(path).as_str() {
+        "csv" | "tsv" => "csv",
+        "json" | "jsonl" => "json",
+        "parquet" => "parquet",
+        "arrow" => "arrow",
         _ => "text",
     }
 }
