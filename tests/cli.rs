@@ -416,6 +416,47 @@ fn a_run_is_evaluated_as_it_is_set() {
     assert!(evaluated(&["max_lenght=5"]).expect(2).stderr.contains("max_length"));
 }
 
+/// Each evaluation includes the sets of `data.eval_sets`, one of which can decide what is best, at every world size.
+#[test]
+fn several_evaluation_sets_are_evaluated() {
+    let bench = bench();
+    fs::copy(bench.path("train.jsonl"), bench.path("seen.jsonl")).unwrap();
+    let sets = "data.eval_sets={ seen = 'seen.jsonl', again = 'eval.jsonl' }";
+    let best = ["metric_for_best_model=eval_seen_loss", "load_best_model_at_end=true", "eval_steps=1"];
+    let arguments = train(&bench, "run", &[&[sets, "max_steps=2"][..], &best].concat());
+    let ended = run(trainer(&bench).args(&arguments)).expect(0);
+    assert!(ended.text().contains("eval      seen: seen.jsonl: "), "{}", ended.text());
+    let logged = bench.lines("run", "eval_loss").pop().unwrap();
+    assert_eq!(logged["eval_again_loss"], logged["eval_loss"]);
+    let state = fs::read_to_string(bench.path("run/checkpoint-2/trainer_state.json")).unwrap();
+    let state: Value = serde_json::from_str(&state).unwrap();
+    assert_eq!(state["best_metric"], logged["eval_seen_loss"]);
+    let card = fs::read_to_string(bench.path("run/final/README.md")).unwrap();
+    assert!(card.contains("| evaluation, seen | `seen.jsonl` |") && !card.contains("seen_loss\"\n"), "{card}");
+
+    let evaluated = |words: &[&str]| -> Vec<Value> {
+        let ended = run(trainer(&bench).args(["evaluate", "--json"]).args(words)).expect(0);
+        ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let lines = evaluated(&["run/config.toml"]);
+    let found: Vec<(&str, &Value)> = lines.iter().map(|l| (l["data"].as_str().unwrap(), &l["eval_loss"])).collect();
+    let [main, again, seen] = ["eval_loss", "eval_again_loss", "eval_seen_loss"].map(|name| &logged[name]);
+    assert_eq!(found, [("eval.jsonl", main), ("again", again), ("seen", seen)]);
+    let given = evaluated(&["--model", "run/final", "--data", "seen.jsonl", "--data", "eval.jsonl"]);
+    assert_eq!([&given[0]["eval_loss"], &given[1]["eval_loss"]], [seen, main]);
+    let table = run(trainer(&bench).args(["evaluate", "run/config.toml", "--report"])).expect(0).stdout;
+    assert!(table.lines().any(|line| ["metric", "again", "seen"].iter().all(|name| line.contains(name))), "{table}");
+
+    for (words, wanted) in [
+        (&["data.eval_sets={ macro = 'seen.jsonl' }", "metric_for_best_model=macro_f2"][..], "found \"f2\", expected"),
+        (&["data.eval_sets={ a = 'missing.jsonl' }"], "data.eval_sets: no such file: missing.jsonl"),
+        (&["data.eval_sets={ binary = 'seen.jsonl' }"], "its f1 would have the name of another metric, binary_f1"),
+    ] {
+        let ended = run(trainer(&bench).args(train(&bench, "other", words))).expect(2);
+        assert!(ended.stderr.contains(wanted), "{}", ended.stderr);
+    }
+}
+
 /// What is wrong before a run begins leaves no folder behind.
 #[test]
 fn a_run_that_does_not_begin_leaves_no_folder() {

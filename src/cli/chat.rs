@@ -1,8 +1,8 @@
 //! `trainer chat`
 
-use super::evaluate::load;
 use super::generation::GenerationArgs;
 use super::group::connect;
+use super::opening::load;
 use super::reading::bare;
 use crate::comm::select::Backend;
 use crate::comm::{Collective, exit_now};

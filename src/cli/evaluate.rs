@@ -3,37 +3,30 @@
 use super::class_report;
 use super::config_keys::OverrideParser;
 use super::generation::GenerationArgs;
-use super::reading::{DataFile, ReadingArgs, TargetArgs, bare};
-use crate::comm::Collective;
-use crate::config::{self, Config, DataConfig, DataFiles, TaskConfig, TaskKind};
-use crate::data::{Prepared, cache, prepare};
+use super::opening::open;
+use super::reading::{DataFile, ReadingArgs, TargetArgs};
+use crate::config::{self, Config, DataFiles, TaskKind};
+use crate::data::{Prepared, cache};
 use crate::error::{Context, Error, Result};
-use crate::models::family::DropoutOverrides;
 use crate::observe;
-use crate::observe::logs::{tell, warn, wrap};
+use crate::observe::logs::warn;
 use crate::observe::table::table;
-use crate::parallel::Zero;
 use crate::tasks::Head;
 use crate::text::part::Part;
 use crate::train::evaluate::{Evaluation, Evaluator};
 use crate::train::generation::Generation;
-use crate::train::lora::Lora;
 use crate::train::model_folder::ModelFolder;
-use crate::train::model_loading::{Declared, LoadOptions, Loaded, Source};
-use crate::train::reading::{self, Purpose, Reading};
-use crate::train::report::{device, remarks};
-use crate::train::session::{one_per_host_first, tokenizing};
-use crate::train::sources::MAX_TARGET_LENGTH;
+use crate::train::reading::{self, Purpose};
+use crate::train::sources::{EVAL_SETS, MAX_TARGET_LENGTH};
 use clap::Args;
-use serde_json::{Map, json};
+use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::sync::Arc;
-use tch::Kind;
 
 /// `trainer evaluate`
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
-    /// Configuration of a finished run whose final model is evaluated on its data.eval, with the settings of the run.
+    /// Configuration of a finished run whose final model is evaluated on its evaluation data, with the settings of the
+    /// run.
     config: Option<PathBuf>,
     /// Settings that override the configuration.
     #[arg(value_name = "KEY=VALUE", requires = "config", value_parser = OverrideParser, hide_possible_values = true)]
@@ -44,9 +37,9 @@ pub struct EvaluateArgs {
     /// Task, such as sequence-classification [default: the task that the model was fine-tuned for].
     #[arg(long)]
     task: Option<String>,
-    /// Labeled data file.
-    #[arg(long, required_unless_present = "config")]
-    data: Option<PathBuf>,
+    /// Labeled data file; can be given several times.
+    #[arg(long, required_unless_present = "config", value_name = "FILE")]
+    data: Vec<PathBuf>,
     #[command(flatten)]
     targets: TargetArgs,
     /// Print one JSON line instead of a table.
@@ -75,7 +68,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     let subject = Subject::of(args);
     let comm = args.reading.connect(subject.as_ref().ok().and_then(Subject::run))?;
     let subject = comm.agree(subject, "reading what to evaluate")?;
-    let Subject { model, data, part, targets, config, .. } = &subject;
+    let Subject { model, sets, config, .. } = &subject;
     let wanted = |head: &Head| {
         let own = reading::kind(head);
         let fits = |kind| own == kind || (own, kind) == (TaskKind::CausalLm, TaskKind::Chat);
@@ -86,21 +79,19 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
             None => Ok(trained.filter(|&kind| fits(kind)).unwrap_or(own)),
         }
     };
-    let file = DataFile {
-        name: match (part, subject.run().and_then(|run| run.data.eval_split)) {
-            (Some(_), Some(split)) => format!("{data} ({split})"),
-            _ => data.to_string(),
-        },
-        option: if args.data.is_some() { "--data" } else { "data.eval" },
-        part: *part,
-        files: data,
+    let file = |set: &'_ Set| DataFile {
+        name: set.name.clone(),
+        option: set.option,
+        part: set.part,
+        files: &set.files,
         purpose: Purpose::Evaluate,
-        targets: Some(targets),
+        targets: Some(&set.targets),
         on_bad_record: args.on_bad_record.or(subject.run().map(|run| run.data.on_bad_record)).unwrap_or_default(),
         cache: cache::folder(subject.run().and_then(|run| run.data.cache_dir.as_deref())),
     };
+    let files: Vec<DataFile> = sets.iter().map(file).collect();
     let folder = comm.agree(args.reading.folder(model, subject.run()), "reading the model's folder")?;
-    let (mut loaded, data) = open(&comm, (&folder, config.as_ref()), &file, &args.reading, wanted)?;
+    let (mut loaded, data) = open(&comm, (&folder, config.as_ref()), &files, &args.reading, wanted)?;
     let kind = loaded.model.task.kind().parse()?;
     const WITH_CLASSES: [TaskKind; 3] =
         [TaskKind::SequenceClassification, TaskKind::MultiLabel, TaskKind::TokenClassification];
@@ -109,35 +100,81 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     }
     let generation = comm.agree(generation(args, &subject, &folder, kind), "reading the generation settings")?;
     let evaluator = args.reading.evaluator(comm.as_ref(), &mut loaded, subject.run());
-    let Evaluation { metrics, report, warning, .. } =
-        Evaluator { generation: generation.as_ref(), ..evaluator }.metrics(&data, args.report)?;
+    let mut evaluator = Evaluator { generation: generation.as_ref(), ..evaluator };
+    let evaluate = |(set, data): (&Set, &Prepared)| {
+        let found = evaluator.metrics(data, args.report);
+        let found = if sets.len() > 1 { found.context(&set.name) } else { found };
+        Ok((set.name.as_str(), found?))
+    };
+    let found: Vec<(&str, Evaluation)> = sets.iter().zip(&data).map(evaluate).collect::<Result<_>>()?;
     if comm.is_main() {
         let positive = loaded.model.task.positive_label();
-        if args.json {
-            let numbers = metrics.iter().map(|(name, value)| (format!("eval_{name}"), json!(value)));
-            let report = report.map(|report| ("report".to_owned(), class_report::json(&report)));
-            let label = positive.map(|label| ("positive_label".to_owned(), json!(label)));
-            let line: Map<_, _> = numbers.chain(label).chain(report).collect();
-            observe::print(&format!("{}\n", serde_json::Value::Object(line)));
-        } else {
-            let numbers = metrics.iter().map(|(name, value)| vec![(*name).to_owned(), format!("{value:.6}")]);
-            let label = positive.map(|label| vec!["positive label".to_owned(), label.to_owned()]);
-            let rows: Vec<_> = numbers.chain(label).collect();
-            observe::print(&format!("{}\n", table(&["metric", &file.name], &rows)));
-            report.iter().for_each(|report| observe::print(&format!("{}\n", class_report::tables(report))));
+        observe::print(&if args.json { json_lines(&found, positive) } else { tables(&found, positive) });
+        for (name, evaluation) in &found {
+            let named = |warning: &String| if found.len() > 1 { format!("{name}: {warning}") } else { warning.clone() };
+            evaluation.warning.iter().for_each(|warning| warn(&named(warning)));
         }
-        warning.as_deref().into_iter().for_each(warn);
     }
     Ok(())
+}
+
+/// Returns a line for each evaluation, with the name of the data if there are several.
+fn json_lines(evaluations: &[(&str, Evaluation)], positive: Option<&str>) -> String {
+    let line = |(name, evaluation): &(&str, Evaluation)| {
+        let numbers = evaluation.metrics.iter().map(|(name, value)| (format!("eval_{name}"), json!(value)));
+        let report = evaluation.report.as_ref().map(|report| ("report".to_owned(), class_report::json(report)));
+        let label = positive.map(|label| ("positive_label".to_owned(), json!(label)));
+        let data = (evaluations.len() > 1).then(|| ("data".to_owned(), json!(name)));
+        format!("{}\n", Value::Object(data.into_iter().chain(numbers).chain(label).chain(report).collect()))
+    };
+    evaluations.iter().map(line).collect()
+}
+
+/// Returns a table with a column for each evaluation, and their tables of classes.
+fn tables(evaluations: &[(&str, Evaluation)], positive: Option<&str>) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in evaluations.iter().flat_map(|(_, evaluation)| &evaluation.metrics) {
+        if !names.contains(name) {
+            names.push(name);
+        }
+    }
+    let number = |evaluation: &Evaluation, wanted: &str| {
+        let value = evaluation.metrics.iter().find(|(name, _)| *name == wanted);
+        value.map_or_else(String::new, |(_, value)| format!("{value:.6}"))
+    };
+    let row = |name: &str, cell: &dyn Fn(&Evaluation) -> String| -> Vec<String> {
+        [name.to_owned()].into_iter().chain(evaluations.iter().map(|(_, evaluation)| cell(evaluation))).collect()
+    };
+    let mut rows: Vec<_> = names.iter().map(|name| row(name, &|evaluation| number(evaluation, name))).collect();
+    rows.extend(positive.map(|label| row("positive label", &|_| label.to_owned())));
+    let head: Vec<&str> = ["metric"].into_iter().chain(evaluations.iter().map(|(name, _)| *name)).collect();
+    let mut text = format!("{}\n", table(&head, &rows));
+    for (name, evaluation) in evaluations {
+        let Some(report) = &evaluation.report else { continue };
+        if evaluations.len() > 1 {
+            text += &format!("\n{name}\n");
+        }
+        text += &format!("{}\n", class_report::tables(report));
+    }
+    text
+}
+
+/// What a model is evaluated on.
+struct Set {
+    name: String,
+    /// The option or setting that names it.
+    option: &'static str,
+    files: DataFiles,
+    /// What was held out of the data, if it was trained on.
+    part: Option<Part>,
+    targets: TargetArgs,
 }
 
 /// The model and the data of an evaluation.
 struct Subject {
     model: PathBuf,
-    data: DataFiles,
-    /// What was held out of the data, if it was trained on.
-    part: Option<Part>,
-    targets: TargetArgs,
+    /// At least one.
+    sets: Vec<Set>,
     /// The configuration of the model's training.
     config: Option<Config>,
     /// Whether the configuration was given on the command line; then all of it applies to the evaluation.
@@ -162,28 +199,55 @@ impl Subject {
             let why = format!("{}: this run has no final model (yet): give a model with --model", model.display());
             return Err(Error::input(why));
         }
-        let split =
-            run.as_ref().filter(|_| args.data.is_none()).and_then(|run| Some((run, reading::trained_part(run)?)));
-        let data = args.data.clone().map(DataFiles::from).or_else(|| run.as_ref()?.data.eval.clone());
-        let data = data.or_else(|| split.map(|(run, _)| run.data.train.clone()));
-        let data = data.ok_or_else(|| match &args.config {
-            Some(path) => {
-                let why = "has neither data.eval nor data.eval_split: give a file with --data";
-                Error::input(format!("{} {why}", path.display()))
-            }
-            None => missing("--data"),
-        })?;
-        let part = split.map(|(_, part)| part.held_out());
-        let mut targets = args.targets.clone();
-        if args.data.is_none() {
-            let of_run = |run: &Config| match split {
-                Some(_) => run.data.train_target.clone(),
-                None => run.data.eval_target.clone(),
-            };
-            targets.eval_target = targets.eval_target.or_else(|| of_run(run.as_ref()?));
+        let sets = match &run {
+            _ if !args.data.is_empty() => Set::given(args)?,
+            Some(run) => Set::of_run(run, &args.targets),
+            None => return Err(missing("--data")),
+        };
+        if let ([], Some(path)) = (sets.as_slice(), &args.config) {
+            let why = "has neither data.eval nor data.eval_split: give a file with --data";
+            return Err(Error::input(format!("{} {why}", path.display())));
         }
         let config = run.map_or_else(|| Config::of_model(&model), |config| Ok(Some(config)))?;
-        Ok(Subject { model, data, part, targets, config, is_run })
+        Ok(Subject { model, sets, config, is_run })
+    }
+}
+
+impl Set {
+    /// Returns the sets of the command line.
+    fn given(args: &EvaluateArgs) -> Result<Vec<Self>> {
+        if args.data.len() > 1 && args.targets.eval_target.is_some() {
+            return Err(Error::input("--eval-target: has the targets of one file, and --data is given several times"));
+        }
+        let set = |path: &PathBuf| {
+            let (files, targets) = (DataFiles::from(path.clone()), args.targets.clone());
+            Set { name: files.to_string(), option: "--data", files, part: None, targets }
+        };
+        Ok(args.data.iter().map(set).collect())
+    }
+
+    /// Returns those of a run: the main one, if there is one, and those of `data.eval_sets`.
+    fn of_run(run: &Config, targets: &TargetArgs) -> Vec<Self> {
+        let of = |eval_target: &Option<DataFiles>| {
+            let own = targets.eval_target.clone().or_else(|| eval_target.clone());
+            TargetArgs { eval_target: own, ..targets.clone() }
+        };
+        let data = &run.data;
+        let mut sets = Vec::new();
+        if let Some(files) = &data.eval {
+            let (files, targets) = (files.clone(), of(&data.eval_target));
+            sets.push(Set { name: files.to_string(), option: "data.eval", files, part: None, targets });
+        } else if let (Some(part), Some(split)) = (reading::trained_part(run), data.eval_split) {
+            let (files, targets) = (data.train.clone(), of(&data.train_target));
+            let (name, part) = (format!("{files} ({split})"), Some(part.held_out()));
+            sets.push(Set { name, option: "data.eval", files, part, targets });
+        }
+        let set = |(name, files): (&str, &DataFiles)| {
+            let (name, files) = (name.to_owned(), files.clone());
+            Set { name, option: EVAL_SETS, files, part: None, targets: of(&None) }
+        };
+        sets.extend(data.eval_sets.iter().map(set));
+        sets
     }
 }
 
@@ -198,101 +262,10 @@ fn generation(
     match (args.predict_with_generate || of_run, kind) {
         (true, TaskKind::Seq2seq) => {
             let trained = subject.config.as_ref().and_then(|config| config.task.max_target_length);
-            let longest = subject.targets.max_target_length.or(trained).unwrap_or(MAX_TARGET_LENGTH);
+            let longest = args.targets.max_target_length.or(trained).unwrap_or(MAX_TARGET_LENGTH);
             Ok(Some(args.generation.open(folder.generation(), subject.run())?.or_at_most(longest)))
         }
         (true, kind) => Err(Error::input(format!("--predict-with-generate: only seq2seq knows this, not {kind}"))),
         (false, _) => args.generation.refuse("nothing is generated without --predict-with-generate").map(|()| None),
     }
-}
-
-/// Loads a finished model and a data file, and logs on rank 0 what they are. `wanted` chooses the task; `trained` is
-/// the configuration of the model's training, if there is one.
-pub(super) fn open(
-    comm: &Arc<dyn Collective>,
-    (model, trained): (&ModelFolder, Option<&Config>),
-    file: &DataFile,
-    options: &ReadingArgs,
-    wanted: impl Fn(&Head) -> Result<TaskKind>,
-) -> Result<(Loaded, Prepared)> {
-    let declare = || -> Result<(Declared, Head, TaskConfig, DataConfig, usize)> {
-        let json = model.read_config().map_err(bare)?;
-        let head = Head::of_config(&model.path, &json)?;
-        let declared = Declared::read(&model.base, json, DropoutOverrides::default(), head.role())?;
-        let kind = wanted(&head)?;
-        let fitting = trained.filter(|config| config.task.kind == kind);
-        let (mut task, mut data) =
-            (options.task_config(file, &head, kind, fitting), options.data_config(file, fitting));
-        // The prompts for a language model may be in the column of its training texts.
-        if let (Some(config), TaskKind::Chat) = (trained, kind)
-            && config.task.kind == TaskKind::CausalLm
-        {
-            data.text_column = options.text_column.clone().unwrap_or_else(|| config.data.text_column.clone());
-        }
-        options.answers.apply(&mut task)?;
-        if let Some((key, why)) = config::misplaced(&task, &data).first() {
-            let option = key.rsplit('.').next().unwrap_or_default().replace('_', "-");
-            return Err(Error::input(format!("--{option}: {}", why.replace("task.", "").replace("data.", ""))));
-        }
-        // A prompt is truncated to the model's limit, not to the max_length of training.
-        let prompt = file.purpose == Purpose::Predict && kind.generates() && kind != TaskKind::Seq2seq;
-        let given = if prompt { options.max_length } else { data.max_length };
-        let max_length = declared.max_length(given, reading::usual_length(task.kind)).map_err(bare)?;
-        Ok((declared, head, task, data, max_length))
-    };
-    let (declared, head, task, data_config, max_length) = comm.agree(declare(), "reading the model's configuration")?;
-    let data = one_per_host_first(comm.as_ref(), "preparing the data", || {
-        let labels = head.labels().map(<[String]>::to_vec);
-        let folder = model.tokenizer();
-        let (task, data, purpose, part) = (&task, &data_config, file.purpose, file.part);
-        let reading = Reading { task, data, folder, max_length, purpose, labels, seed: 0, part, words: false };
-        let encoder = reading.encoder(file.files, file.option)?;
-        let phase = tokenizing(&file.name);
-        let data = prepare(encoder.as_ref(), folder, file.cache.as_deref())?;
-        drop(phase);
-        declared.check_vocabulary(&data)?;
-        Ok(data)
-    })?;
-    let loaded = load(comm, model, declared, &head)?;
-    if comm.is_main() {
-        let (examples, tokens) = (data.dataset.len(), data.dataset.total_tokens());
-        let device = device(comm.as_ref());
-        let lines = [
-            format!(
-                "model     {} ({})",
-                model.path.display(),
-                if file.purpose == Purpose::Predict { reading::kind(&head) } else { task.kind }
-            ),
-            format!(
-                "data      {}: {examples} example{}, {tokens} tokens{}",
-                file.name,
-                if examples == 1 { "" } else { "s" },
-                remarks(&data)
-            ),
-            format!("ranks     {} ({}, {device})", comm.world(), comm.name()),
-        ];
-        tell(&lines.map(|line| wrap(&line, 10)).join("\n"));
-    }
-    Ok((loaded, data))
-}
-
-/// Loads a finished model, whole on every rank.
-///
-/// # Errors
-/// Exit 2: invalid or missing weights.
-pub(super) fn load(comm: &Arc<dyn Collective>, model: &ModelFolder, declared: Declared, head: &Head) -> Result<Loaded> {
-    let holding =
-        LoadOptions { kind: Kind::Float, zero: Zero::ALL[0], trains: false.into(), seed: 0, from: Source::Folder };
-    let shaped = Lora::of_model(model).and_then(|lora| declared.with_head(head).with_adapters(lora.as_ref()));
-    let loaded = shaped.and_then(|shaped| shaped.load(comm, &holding)).and_then(complete);
-    comm.agree(loaded.context(model.path.display()), "loading the model")
-}
-
-/// Refuses a model that lacks weights.
-fn complete(loaded: Loaded) -> Result<Loaded> {
-    let missing = [loaded.report.missing.as_slice(), loaded.report.mismatched.as_slice()].concat();
-    if missing.is_empty() {
-        return Ok(loaded);
-    }
-    Err(Error::input(format!("the head has no weights: {} (is the model fine-tuned?)", missing.join(", "))))
 }

@@ -1,6 +1,6 @@
 //! `trainer merge`
 
-use super::evaluate::load;
+use super::opening::load;
 use super::reading::bare;
 use crate::checkpoint::tensor_writer::{Entry, Writer};
 use crate::checkpoint::tensors::TensorFile;

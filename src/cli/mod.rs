@@ -12,6 +12,7 @@ mod generation;
 mod group;
 mod launch;
 mod merge;
+mod opening;
 mod output;
 mod parse;
 mod plan;

@@ -1,7 +1,7 @@
 //! `trainer predict`
 
-use super::evaluate::open;
 use super::generation::{self, GenerationArgs};
+use super::opening::open;
 use super::output::{Lines, Output};
 use super::reading::{DataFile, ReadingArgs, bare};
 use crate::comm::Collective;
@@ -93,8 +93,9 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     };
     // Errors of --keep are also reported before the work starts.
     let kept = comm.agree(kept(args, &input, trained.as_ref()), "--keep").map_err(|e| input.named(e))?;
-    let opened = open(&comm, (&folder, trained.as_ref()), &file, &args.reading, wanted);
-    let (mut loaded, data) = opened.map_err(|e| input.named(e))?;
+    let opened = open(&comm, (&folder, trained.as_ref()), &[file], &args.reading, wanted);
+    let (mut loaded, mut data) = opened.map_err(|e| input.named(e))?;
+    let data = data.remove(0);
     let generates = loaded.model.task.kind().parse::<TaskKind>()?.generates();
     let rows = if generates {
         generated(args, &folder, comm.as_ref(), &mut loaded, &data)?

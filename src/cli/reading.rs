@@ -5,7 +5,7 @@ use super::group::{backend, connect};
 use super::parse::seconds;
 use crate::checkpoint::adapter::AdapterConfig;
 use crate::comm::Collective;
-use crate::config::{self, Config, DataConfig, DataFiles, OnBadRecord, Sampling, TaskConfig, TaskKind};
+use crate::config::{self, Config, DataConfig, DataFiles, EvalSets, OnBadRecord, Sampling, TaskConfig, TaskKind};
 use crate::error::{Error, Result};
 use crate::tasks::Head;
 use crate::text::files::Files;
@@ -194,7 +194,7 @@ impl ReadingArgs {
         let mut data = trained.map_or_else(|| DataConfig::new(file.files.clone()), |config| config.data.clone());
         // Settings of the training files do not apply to a file of another format; plain text has no columns.
         let is = self.format.map_or_else(|| ending(file.files), |format| format.to_string());
-        let own = data.eval.as_ref() == Some(file.files);
+        let own = data.eval.iter().chain(data.eval_sets.0.values()).any(|files| files == file.files);
         if !own && matches!(is.as_str(), "txt" | "md" | "text") {
             data.text_column = DataConfig::new(file.files.clone()).text_column;
         }
@@ -212,6 +212,7 @@ impl ReadingArgs {
             train_target: None,
             eval: None,
             eval_split: None,
+            eval_sets: EvalSets::default(),
             cache_dir: None,
             // Of training.
             weight_column: None,

@@ -11,6 +11,7 @@ mod choice;
 mod class_weights;
 mod data_files;
 mod distilled;
+mod eval_sets;
 mod eval_split;
 mod keys;
 mod mixed;
@@ -40,6 +41,7 @@ pub use choice::{
 };
 pub use class_weights::ClassWeights;
 pub use data_files::DataFiles;
+pub use eval_sets::EvalSets;
 pub use eval_split::EvalSplit;
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, TimeLimit, ZeroStage};
 pub use reference::{explain, full_name, list, names};

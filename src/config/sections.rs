@@ -23,6 +23,7 @@ use super::choice::{
 };
 use super::class_weights::ClassWeights;
 use super::data_files::DataFiles;
+use super::eval_sets::EvalSets;
 use super::eval_split::EvalSplit;
 use super::keys::{
     ABOVE_0_BELOW_1, AT_LEAST_1, AT_LEAST_2, AT_LEAST_3, DefaultValue, Entries, FROM_0_TO_1, Key, LOSS_SCALE, POSITIVE,
@@ -153,6 +154,9 @@ section! {
         /// the second of five parts. It follows from `seed`, and keeps the proportions of the classes
         /// ([more](data.md#held-out-data)).
         eval_split: Option<EvalSplit> => "`data.eval`, if set";
+        /// Further evaluation sets, by name. Each evaluation includes them, beside `eval` or what is held out, with
+        /// metrics such as `eval_NAME_loss` ([more](data.md#several-evaluation-sets)).
+        eval_sets: EvalSets = EvalSets::default();
         /// Maximum sequence length in tokens. Longer sequences are truncated; special tokens count. For language models
         /// the length of a block; for question answering the length of a window, by default at most 384.
         max_length: Option<usize> => "the model's limit; for `causal-lm` and `masked-lm` at most 1024", AT_LEAST_3;

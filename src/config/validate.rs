@@ -32,9 +32,15 @@ pub fn validate(config: &mut Config, problems: &mut Problems) {
 }
 
 impl Config {
+    /// Returns `train.metric_for_best_model` without the name of an evaluation set.
+    fn metric_of_a_set(&self) -> &str {
+        let metric = self.train.metric_for_best_model.as_str();
+        self.data.eval_sets.split(metric).map_or(metric, |(_, own)| own)
+    }
+
     /// Returns what is wrong with `train.metric_for_best_model` with this number of labels.
     pub fn metric_of_two_labels(&self, labels: usize) -> Option<String> {
-        let metric = self.train.metric_for_best_model.as_str();
+        let metric = self.metric_of_a_set();
         let wrong = self.task.kind == TaskKind::SequenceClassification
             && TaskKind::OF_TWO_LABELS.contains(&metric)
             && labels != 2;
@@ -149,6 +155,10 @@ fn other_tasks(config: &Config, problems: &mut Problems) {
     if data.eval.is_some() && data.eval_split.is_some() {
         problems.with("data.eval_split", "holds out a part of the training data, but data.eval is set too: remove one");
     }
+    if !data.eval_sets.is_empty() && !data.evaluates() && problems.none_with(&["data.eval", "data.eval_split"]) {
+        let why = "are evaluated beside data.eval or data.eval_split: set one of them";
+        problems.with("data.eval_sets", why);
+    }
     if data.eval_target.is_some() && data.eval.is_none() && problems.none_with(&["data.eval"]) {
         problems.with("data.eval_target", "needs the file of the sources: set data.eval");
     }
@@ -189,7 +199,7 @@ fn evaluation(config: &Config, problems: &mut Problems) {
     const STRATEGIES: &[&str] = &["train.eval_strategy", "train.eval_steps"];
     let train = &config.train;
 
-    let metric = &train.metric_for_best_model;
+    let metric = config.metric_of_a_set();
     let mut metrics = config.task.kind.metrics().to_vec();
     if config.task.predict_with_generate {
         metrics.extend(GENERATION_METRICS);
@@ -197,7 +207,7 @@ fn evaluation(config: &Config, problems: &mut Problems) {
     if metric == "sentence_accuracy" && config.task.next_sentence != Some(true) && problems.none_with(&["task.kind"]) {
         problems.with("train.metric_for_best_model", "sentence_accuracy needs task.next_sentence = true");
     }
-    if metric != "loss" && !metrics.contains(&metric.as_str()) && problems.none_with(&["task.kind"]) {
+    if metric != "loss" && !metrics.contains(&metric) && problems.none_with(&["task.kind"]) {
         const KEY: &str = "train.metric_for_best_model";
         let known = |word: &str| metrics.iter().any(|metric| word.contains(&format!("use {metric:?}")));
         let other_tool = other_tool_values::problem(KEY, metric, &format!("{metric:?}")).filter(|text| known(text));
@@ -205,6 +215,14 @@ fn evaluation(config: &Config, problems: &mut Problems) {
             format!("found {metric:?}, expected loss, {}: the metrics of {}", metrics.join(", "), config.task.kind)
         });
         problems.with(KEY, text);
+    }
+
+    let names = || metrics.iter().chain(&["loss"]);
+    let taken = |set: &str| names().find(|metric| names().any(|other| **other == format!("{set}_{metric}")));
+    if let Some((set, metric)) = config.data.eval_sets.iter().find_map(|(set, _)| Some((set, taken(set)?))) {
+        let why =
+            format!("{set:?}: its {metric} would have the name of another metric, {set}_{metric}: rename the set");
+        problems.with("data.eval_sets", why);
     }
 
     if let Some(labels) = &config.task.labels

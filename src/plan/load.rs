@@ -109,7 +109,8 @@ impl Load {
             let weight = weigh(&x);
             if best.is_some_and(|(most, _)| most >= weight) { best } else { Some((weight, x)) }
         };
-        Load { evaluation: all.fold(None, heavier).map(|(_, x)| x), ..self }
+        let so_far = self.evaluation.map(|x| (weigh(&x), x));
+        Load { evaluation: all.fold(so_far, heavier).map(|(_, x)| x), ..self }
     }
 }
 

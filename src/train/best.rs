@@ -2,14 +2,17 @@
 
 use crate::checkpoint::TrainerState;
 use crate::config::TrainConfig;
-use crate::metrics::Metrics;
+
+/// Returns the value of `train.metric_for_best_model`; NaN if there is none.
+pub fn value(train: &TrainConfig, metrics: &[(String, f64)]) -> f64 {
+    metrics.iter().find(|(name, _)| *name == train.metric_for_best_model).map_or(f64::NAN, |metric| metric.1)
+}
 
 /// Records an evaluation: the best metric so far with its step, and the number of evaluations since the last improvement,
 /// as Hugging Face's `EarlyStoppingCallback` counts them. Returns whether this evaluation is the best so far. An
 /// undefined metric (a correlation with a constant) never is.
-pub fn observe(state: &mut TrainerState, train: &TrainConfig, metrics: &Metrics) -> bool {
-    let wanted = &train.metric_for_best_model;
-    let value = metrics.iter().find(|(name, _)| name == wanted).map_or(f64::NAN, |metric| metric.1);
+pub fn observe(state: &mut TrainerState, train: &TrainConfig, metrics: &[(String, f64)]) -> bool {
+    let value = value(train, metrics);
     let gain = |best: f64| if train.is_greater_better() { value - best } else { best - value };
     let exceeds = |least: f64| value.is_finite() && state.best_metric.is_none_or(|best| gain(best) > least);
     let (improves, better) = (exceeds(train.early_stopping_threshold), exceeds(0.0));
@@ -38,7 +41,7 @@ mod tests {
         let mut best = Vec::new();
         for &value in values {
             state.global_step += 1;
-            best.push(observe(&mut state, train, &vec![("accuracy", 0.5), ("loss", value)]));
+            best.push(observe(&mut state, train, &[("accuracy".into(), 0.5), ("loss".into(), value)]));
             if reason_to_stop(&state, train).is_some() {
                 break;
             }

@@ -372,8 +372,7 @@ pub fn load(
     });
     let load = Load { teacher: teaching, ..load };
     let alone = |x: &Extents| (0..blocks).map(|block| model.cost(block, x, &how).alone).fold(0.0, f64::max);
-    let Some(eval) = &data.eval else { return Ok(load) };
-    Ok(load.evaluating(&eval.dataset, world, tokens, alone))
+    Ok(data.evaluations().fold(load, |load, (_, eval)| load.evaluating(&eval.dataset, world, tokens, alone)))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::adapter::AdapterConfig;
-use crate::config::{Config, DataFiles, MODEL_FILE, ModelInit, TaskKind};
+use crate::config::{Config, DataFiles, EvalSplit, MODEL_FILE, ModelInit, TaskKind};
 use crate::ffi;
 use crate::text::files::extension;
 use crate::train::model_folder;
@@ -24,8 +24,8 @@ pub struct Facts<'a> {
     pub model_type: &'a str,
     /// Of a model with adapters.
     pub adapter: Option<&'a AdapterConfig>,
-    /// Numbers of examples for training and for evaluation.
-    pub examples: [usize; 2],
+    /// Numbers of examples for training and of each evaluation set.
+    pub examples: Vec<usize>,
     /// The step of the model, unless it is the last one.
     pub best: Option<u64>,
     /// The words of the command, the program first.
@@ -34,8 +34,8 @@ pub struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// What a run knows about its end; `examples` are for training and for evaluation.
-    pub fn new(config: &'a Config, state: &'a TrainerState, examples: [usize; 2], best: Option<u64>) -> Self {
+    /// What a run knows about its end; `examples` are for training and of each evaluation set.
+    pub fn new(config: &'a Config, state: &'a TrainerState, examples: Vec<usize>, best: Option<u64>) -> Self {
         let (command, libtorch) =
             (command_of_run(), Some(ffi::libtorch_version()).filter(|version| !version.is_empty()));
         Facts { config, state, model_type: "", adapter: None, examples, best, command, libtorch }
@@ -76,10 +76,11 @@ pub fn text(facts: &Facts) -> String {
     let (model_type, kind) = (code(facts.model_type), code(&config.task.kind.to_string()));
     out += &format!("\n# {name}\n\nThis is a {model_type} model for the task {kind}, {start}.\n");
     out += "\n## Data\n\n| | Files | Examples |\n|---|---|---|\n";
-    let row = |what: &str, files: &DataFiles, count: usize| format!("| {what} | {} | {count} |\n", files_of(files));
-    out += &row("training", &config.data.train, facts.examples[0]);
-    if let Some(eval) = &config.data.eval {
-        out += &row("evaluation", eval, facts.examples[1]);
+    let sets = evaluation_sets(config);
+    let kinds = ["training".to_owned()].into_iter().chain(sets.iter().map(EvaluationSet::title));
+    let files = std::iter::once(&config.data.train).chain(sets.iter().map(|set| set.files));
+    for ((what, files), count) in kinds.zip(files).zip(&facts.examples) {
+        out += &format!("| {what} | {} | {count} |\n", files_of(files));
     }
     out += "\n## Training\n\n| | |\n|---|---|\n";
     let step = facts.best.unwrap_or(state.global_step);
@@ -126,19 +127,55 @@ fn front_matter(facts: &Facts, name: &str, evaluation: Option<(&Map<String, Valu
     }
     // The metrics of another step than the model's are not the model's.
     let step = facts.best.unwrap_or(facts.state.global_step);
-    if let (Some((line, _)), Some(files)) = (evaluation.filter(|(_, at)| *at == step), &facts.config.data.eval) {
-        let file = file_name(files.first());
-        out += &format!("model-index:\n- name: {}\n  results:\n  - task:\n      type: {task}\n", quoted(name));
-        out += &format!(
-            "    dataset:\n      type: {}\n      name: {}\n    metrics:\n",
-            loader(files.first()),
-            quoted(&file)
-        );
-        for (name, value) in metrics(line) {
-            out += &format!("    - type: {}\n      value: {value}\n", quoted(name));
+    if let Some((line, _)) = evaluation.filter(|(_, at)| *at == step) {
+        out += &format!("model-index:\n- name: {}\n  results:\n", quoted(name));
+        let names = &facts.config.data.eval_sets;
+        for set in evaluation_sets(facts.config) {
+            let file = set.files.first();
+            out += &format!("  - task:\n      type: {task}\n    dataset:\n      type: {}\n", loader(file));
+            out += &format!("      name: {}\n    metrics:\n", quoted(&set.name()));
+            for (name, value) in metrics(line) {
+                let (of, own) = names.split(name).map_or((None, name), |(of, own)| (Some(of), own));
+                if of == set.key {
+                    out += &format!("    - type: {}\n      value: {value}\n", quoted(own));
+                }
+            }
         }
     }
     out + "---\n"
+}
+
+/// What a run is evaluated on.
+struct EvaluationSet<'a> {
+    /// The name in `data.eval_sets`; `None` for the main one.
+    key: Option<&'a str>,
+    files: &'a DataFiles,
+    /// Which part of the files it is, if it was held out.
+    split: Option<EvalSplit>,
+}
+
+impl EvaluationSet<'_> {
+    fn title(&self) -> String {
+        match (self.key, self.split) {
+            (Some(key), _) => format!("evaluation, {key}"),
+            (None, Some(split)) => format!("evaluation, {split}"),
+            (None, None) => "evaluation".to_owned(),
+        }
+    }
+
+    fn name(&self) -> String {
+        let file = file_name(self.files.first());
+        self.split.map_or_else(|| file.clone(), |split| format!("{file} ({split})"))
+    }
+}
+
+/// Returns the evaluation sets, in the order of an evaluation.
+fn evaluation_sets(config: &Config) -> Vec<EvaluationSet<'_>> {
+    let data = &config.data;
+    let set = |key, files, split| EvaluationSet { key, files, split };
+    let held_out = data.eval_split.map(|split| set(None, &data.train, Some(split)));
+    let main = data.eval.as_ref().map(|files| set(None, files, None)).or(held_out);
+    main.into_iter().chain(data.eval_sets.iter().map(|(key, files)| set(Some(key), files, None))).collect()
 }
 
 /// The name of the model that training began with; `None` if it was newly initialized.
@@ -257,7 +294,7 @@ mod tests {
             state: &state,
             model_type: "bert",
             adapter,
-            examples: [640, 100],
+            examples: vec![640, 100, 50],
             best,
             command: command.map(String::from).to_vec(),
             libtorch: Some("2.11.0".into()),
@@ -318,6 +355,28 @@ mod tests {
         let text = card(&config, None, Some(10));
         assert!(text.contains("value: 0.75\n") && text.contains("| step of this model | 10 |"), "{text}");
         assert!(text.contains("After step 10:") && !text.contains("0.875"), "{text}");
+    }
+
+    #[test]
+    fn every_evaluation_set_has_its_metrics() {
+        let words =
+            ["output_dir=o", "model.path=m", "task.kind=regression", "data.train=/a/t.tsv", "data.eval_split=0.1"];
+        let words: Vec<String> =
+            words.iter().chain(&["data.eval_sets={ hard = 'h.csv' }"]).map(|w| w.to_string()).collect();
+        let config = Config::parse("", "a test", &words).unwrap();
+        let line = json!({"step": 5, "eval_loss": 0.5, "eval_hard_loss": 1.5});
+        let state = TrainerState { global_step: 5, log_history: vec![line], ..TrainerState::default() };
+        let text = text(&Facts::new(&config, &state, vec![9, 1, 2], None));
+        let rows = "| training | `t.tsv` | 9 |\n| evaluation, 0.1 held out | `t.tsv` | 1 |\n| evaluation, hard | `h.csv` | 2 |";
+        assert!(text.contains(rows), "{text}");
+        let metrics = |name: &str, value: f64| {
+            format!("      name: \"{name}\"\n    metrics:\n    - type: \"loss\"\n      value: {value}\n  - task")
+        };
+        let text = text.replace("\n---\n\n", "\n  - task");
+        assert!(
+            text.contains(&metrics("t.tsv (0.1 held out)", 0.5)) && text.contains(&metrics("h.csv", 1.5)),
+            "{text}"
+        );
     }
 
     #[test]

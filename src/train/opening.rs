@@ -62,7 +62,7 @@ impl Session {
         let mut data = one_per_host_first(comm.as_ref(), "preparing the data", || {
             let data = read_data(&config, max_length, known_labels.clone())?;
             declared.check_vocabulary(&data.train)?;
-            data.eval.as_ref().map_or(Ok(()), |eval| declared.check_vocabulary(eval))?;
+            data.evaluations().try_for_each(|(_, eval)| declared.check_vocabulary(eval))?;
             Ok(data)
         })?;
         data.train.facts.remarks.extend(untrue(&folder.read_config()?));

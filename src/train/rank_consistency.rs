@@ -55,8 +55,8 @@ fn parts(session: &Session, step: u64) -> Result<Vec<(String, String)>> {
         ("the layout of the model".to_owned(), loaded.params.layout().fingerprint().to_string()),
         ("the step to resume from".to_owned(), step.to_string()),
         ("the training data".to_owned(), format!("{:?}", data.train.dataset.fingerprint())),
-        ("the evaluation data".to_owned(), format!("{:?}", data.eval.as_ref().map(|eval| eval.dataset.fingerprint()))),
     ];
+    parts.extend(data.evaluations().map(|(what, eval)| (what, format!("{:?}", eval.dataset.fingerprint()))));
     // Each rank reads only the weights that it keeps, so that the sums are of samples that every rank reads: dtypes,
     // shapes, all of a small tensor and 1/256 of a large one (`TensorFile::sample`). Another model, another fine-tuning
     // of it and a copy that was cut short differ there; a few damaged bytes of a large tensor may not.
@@ -75,6 +75,7 @@ fn without_host_settings(config: &Config) -> Config {
     config.distill.teacher = config.distill.teacher.map(|_| PathBuf::new());
     config.data.train = DataFiles::default();
     config.data.eval = None;
+    config.data.eval_sets.0.values_mut().for_each(|files| *files = DataFiles::default());
     config.data.cache_dir = None;
     config.augment.synonyms = None;
     config.parallel.num_threads = None;

@@ -24,7 +24,17 @@ use std::path::Path;
 pub struct Data {
     pub train: Prepared,
     pub eval: Option<Prepared>,
+    /// Those of `data.eval_sets`, by name.
+    pub eval_sets: Vec<(String, Prepared)>,
     pub head: Head,
+}
+
+impl Data {
+    /// Returns all evaluation sets, with what errors and logs call them.
+    pub fn evaluations(&self) -> impl Iterator<Item = (String, &Prepared)> {
+        let main = self.eval.iter().map(|eval| ("the evaluation data".to_owned(), eval));
+        main.chain(self.eval_sets.iter().map(|(name, set)| (format!("the evaluation set {name}"), set)))
+    }
 }
 
 /// Purpose of reading a data file.

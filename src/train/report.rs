@@ -63,7 +63,10 @@ pub fn header(
             let split = config.data.eval_split.map(|split| format!(" ({split})")).unwrap_or_default();
             lines.push(format!("eval      {}", describe(format!("{files}{split}"), eval)));
         }
-        _ => lines.push("eval      none (neither data.eval nor data.eval_split is set)".to_owned()),
+        (_, None) => lines.push("eval      none (neither data.eval nor data.eval_split is set)".to_owned()),
+    }
+    for ((name, set), (_, files)) in data.eval_sets.iter().zip(config.data.eval_sets.iter()) {
+        lines.push(format!("eval      {name}: {}", describe(files, set)));
     }
     lines.push(format!(
         "batch     {} sequences per step over all ranks; micro-batches of up to {} tokens{}; max_length {}",

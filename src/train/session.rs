@@ -17,6 +17,7 @@ use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Loaded};
 use crate::train::objective::{draw_balanced, objective};
 use crate::train::reading::{self, Data, Purpose, Reading};
+use crate::train::sources::EVAL_SETS;
 use crate::train::teacher::Teacher;
 use serde_json::Value;
 use std::sync::Arc;
@@ -115,16 +116,15 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let model = ModelFolder::of(config)?;
     let folder = model.tokenizer();
     let part = reading::trained_part(config);
-    let prepare_file = |files: &DataFiles, key: &str, purpose: Purpose, labels: Option<Vec<String>>| {
+    let prepare_file = |files: &DataFiles, key: &str, purpose: Purpose, labels: Option<Vec<String>>, part| {
         let (task, data, seed) = (&config.task, &config.data, config.seed);
         let words = purpose == Purpose::Train && config.augment.is_on();
-        let part = if purpose == Purpose::Train { part } else { part.map(Part::held_out) };
         let reading = Reading { task, data, folder, max_length, purpose, labels, seed, part, words };
         let encoder = reading.encoder(files, key)?;
         let _phase = tokenizing(files);
         prepare(encoder.as_ref(), folder, cache::folder(config.data.cache_dir.as_deref()).as_deref()).context(key)
     };
-    let read_train = |labels| prepare_file(&config.data.train, "data.train", Purpose::Train, labels);
+    let read_train = |labels| prepare_file(&config.data.train, "data.train", Purpose::Train, labels, part);
     let given = config.task.labels.clone();
     let mut train = read_train(given.clone())?;
     // A model that was fine-tuned on the same labels keeps their order, which its head was trained with.
@@ -150,10 +150,17 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let train = Prepared { dataset: dataset.with_objective(objective), ..train };
     let train = draw_balanced(config, train, labels.as_deref())?;
     let train = if config.augment.is_on() { augmented(config, train, folder, max_length)? } else { train };
+    let held_part = part.map(Part::held_out);
     let held_out = part.map(|_| (&config.data.train, "data.train"));
     let eval = config.data.eval.as_ref().map(|files| (files, "data.eval")).or(held_out);
-    let eval = eval.map(|(files, key)| prepare_file(files, key, Purpose::Evaluate, labels)).transpose()?;
-    Ok(Data { train, eval, head })
+    let read = |(files, key)| prepare_file(files, key, Purpose::Evaluate, labels.clone(), held_part);
+    let eval = eval.map(read).transpose()?;
+    let read = |(name, files): (&str, &DataFiles)| {
+        let set = prepare_file(files, EVAL_SETS, Purpose::Evaluate, labels.clone(), None);
+        Ok((name.to_owned(), set.context(name)?))
+    };
+    let eval_sets = config.data.eval_sets.iter().map(read).collect::<Result<_>>()?;
+    Ok(Data { train, eval, eval_sets, head })
 }
 
 fn sorted(labels: &[String]) -> Vec<&String> {

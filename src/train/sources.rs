@@ -20,6 +20,8 @@ use std::path::Path;
 
 /// Default of `task.max_target_length` in tokens, the value of Hugging Face's example scripts.
 pub const MAX_TARGET_LENGTH: usize = 128;
+/// The setting of further evaluation sets.
+pub const EVAL_SETS: &str = "data.eval_sets";
 
 /// The formats of records, and those of records with lists.
 const RECORDS: [(config::Format, Format); 5] = [
@@ -45,7 +47,7 @@ impl Reading<'_> {
         }
         let plain = data.format.map_or(texts > 0, |format| format == config::Format::Text);
         // The training file may be plain text while the evaluation file has records.
-        let mut all = data.eval.iter().chain([&data.train]).flat_map(DataFiles::paths);
+        let mut all = data.eval.iter().chain([&data.train]).chain(data.eval_sets.0.values()).flat_map(DataFiles::paths);
         if plain && all.all(|file| data.format.is_some() || is_text(file)) {
             let why = "plain text has no columns: remove it, or set format if the file has records";
             self.refuse_set(&["text_column", "columns", "header"], why).context(files)?;
@@ -193,6 +195,7 @@ impl Reading<'_> {
             Purpose::Train | Purpose::Evaluate if key == "data.train" => {
                 (data.train_target.as_ref(), "data.train_target")
             }
+            Purpose::Evaluate if key == EVAL_SETS => (None, EVAL_SETS),
             Purpose::Evaluate if key.starts_with("--") => (data.eval_target.as_ref(), "--eval-target"),
             Purpose::Train | Purpose::Evaluate => (data.eval_target.as_ref(), "data.eval_target"),
             Purpose::Predict => (None, ""),
@@ -212,6 +215,9 @@ impl Reading<'_> {
                 source: data.source_column.clone(),
                 target: (*purpose != Purpose::Predict).then(|| data.target_column.clone()),
             },
+            (false, None) if target_key == EVAL_SETS => {
+                return refuse("plain text has no targets here: use records with source and target");
+            }
             (false, None) if *purpose != Purpose::Predict => {
                 return refuse("missing: set it to the file with one target per line for this file");
             }

@@ -5,15 +5,12 @@ use crate::comm::{Collective, Op, between_hosts, traffic};
 use crate::config::{Config, IntervalStrategy, Writers};
 use crate::data::{Dataset, Prepared, Sampler};
 use crate::error::Result;
-use crate::ffi::device::DisableTf32;
-use crate::metrics::Metrics;
 use crate::observe::progress::Progress;
 use crate::observe::{logs, memory, progress};
 use crate::optim::Plateau;
 use crate::train::checkpoints::{Checkpoints, Saved};
 use crate::train::clock::Clock;
 use crate::train::due::Due;
-use crate::train::evaluate::{Evaluation, Evaluator};
 use crate::train::generation::Generation;
 use crate::train::memory_report::{Bytes, MemoryReport};
 use crate::train::model_card::Facts;
@@ -28,8 +25,10 @@ use crate::train::{
     best, feed, memory_report, optimizer_files, optimizers, profiling, report, schedule, settings, shared_folder,
     summary,
 };
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use std::sync::Arc;
+
+mod evaluations;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +66,8 @@ pub struct Trainer {
 struct Data {
     train: Arc<Dataset>,
     eval: Option<Arc<Prepared>>,
+    /// Those of `data.eval_sets`, by name.
+    eval_sets: Arc<Vec<(String, Prepared)>>,
     sampler: Sampler,
 }
 
@@ -157,7 +158,12 @@ impl Trainer {
             keeps_best: config.train.load_best_model_at_end,
             pending: None,
         };
-        let data = Data { train: Arc::new(data.train.dataset), eval: data.eval.map(Arc::new), sampler };
+        let data = Data {
+            train: Arc::new(data.train.dataset),
+            eval: data.eval.map(Arc::new),
+            eval_sets: Arc::new(data.eval_sets),
+            sampler,
+        };
         Ok(Trainer {
             config,
             comm,
@@ -287,50 +293,6 @@ impl Trainer {
         self.record(line)
     }
 
-    /// Evaluates if there is evaluation data; returns whether this is the best step so far.
-    fn evaluate(&mut self) -> Result<bool> {
-        let Some(eval) = self.data.eval.clone() else { return Ok(false) };
-        self.stepper.swap_ema()?;
-        let Stepper { model, params, weights, .. } = &mut self.stepper;
-        let micro_batch_tokens = self.micro_batch_tokens;
-        let (comm, generation) = (self.comm.as_ref(), self.generation.as_ref());
-        let mut evaluator = Evaluator { model, params, weights, comm, micro_batch_tokens, generation };
-        let reports = self.recorder.as_ref().is_some_and(Recorder::reports);
-        let evaluation = self.clock.pause(|| {
-            // As `trainer evaluate` computes them.
-            let _exact = DisableTf32::new()?;
-            evaluator.metrics(&eval, reports)
-        })?;
-        let Evaluation { metrics, warning, .. } = &evaluation;
-        self.stepper.swap_ema()?;
-        let step = self.state.global_step;
-        let best = step > 0 && best::observe(&mut self.state, &self.config.train, metrics);
-        let reduced = if step > 0 { self.observe_plateau(metrics) } else { None };
-        let text: Vec<String> = metrics.iter().map(|(name, value)| format!("eval_{name} {value:.4}")).collect();
-        self.progress.line(&format!("{}  {}", self.state.place(), text.join("  ")));
-        warning.iter().filter(|_| self.comm.is_main()).for_each(|warning| self.progress.warn(warning));
-        reduced
-            .inspect(|rate| self.progress.event(&format!("{}  learning rate reduced to {rate:e}", self.state.place())));
-        let mut line = Map::from_iter([("step".into(), json!(step)), ("epoch".into(), json!(self.state.epoch))]);
-        line.extend(metrics.iter().map(|(name, value)| (format!("eval_{name}"), json!(value))));
-        self.record(Value::Object(line))?;
-        let (recorder, state) = (&mut self.recorder, &self.state);
-        if let Some(recorder) = recorder {
-            self.clock.pause(|| recorder.evaluated(state, evaluation, &eval));
-        }
-        Ok(best)
-    }
-
-    /// Passes an evaluation on to `reduce_lr_on_plateau`. Returns the learning rate if it was reduced.
-    fn observe_plateau(&mut self, metrics: &Metrics) -> Option<f64> {
-        let wanted = &self.config.train.metric_for_best_model;
-        let value = metrics.iter().find(|(name, _)| name == wanted).map_or(f64::NAN, |metric| metric.1);
-        let plateau = self.plateau.as_mut()?;
-        let reduced = plateau.observe(value);
-        self.stepper.config.schedule.learning_rate = plateau.learning_rate;
-        reduced.then_some(plateau.learning_rate)
-    }
-
     /// Writes the checkpoint of this step unless it exists already; `waits` until it is complete.
     fn save(&mut self, waits: bool) -> Result<()> {
         let Stepper { params, optimizer, begun, .. } = &self.stepper;
@@ -374,7 +336,9 @@ impl Trainer {
         self.clock.lap();
         self.progress.finish();
         let best = self.state.best_global_step.filter(|_| self.config.train.load_best_model_at_end);
-        let examples = [self.data.train.len(), self.data.eval.as_ref().map_or(0, |eval| eval.dataset.len())];
+        let sets = self.data.eval.iter().map(|eval| eval.dataset.len());
+        let sets = sets.chain(self.data.eval_sets.iter().map(|(_, set)| set.dataset.len()));
+        let examples = std::iter::once(self.data.train.len()).chain(sets).collect();
         self.checkpoints.finish(&mut self.stepper, Facts::new(&self.config, &self.state, examples, best))?;
         let mut peaks = vec![0.0; self.comm.world()];
         peaks[self.comm.rank()] = memory::peak_rss_bytes() as f64;

@@ -133,7 +133,7 @@ section! {
         /// `pearson`, `spearmanr`, `mse`; for question answering `exact_match`, `f1`, and with SQuAD 2.0's rules
         /// `HasAns_exact`, `HasAns_f1`, `NoAns_exact`, `NoAns_f1`; for language models `perplexity`; for `masked-lm`
         /// also `masked_accuracy` and, with `next_sentence`, `sentence_accuracy`; with `predict_with_generate` also
-        /// `bleu` and `rougeL`. The prefix `eval_` is optional.
+        /// `bleu` and `rougeL`. The prefix `eval_` is optional. `NAME_METRIC` is that of a set of `data.eval_sets`.
         metric_for_best_model: String = "loss".into();
         /// Whether a greater metric is better. Default: `false` for `mse`, `perplexity`, and names that end with
         /// `loss`; `true` for all others.
@@ -153,7 +153,8 @@ impl TrainConfig {
     /// that of a loss (Hugging Face's rule) or of an error (`mse`, `perplexity`).
     pub fn is_greater_better(&self) -> bool {
         let metric = self.metric_for_best_model.as_str();
-        let lower_is_better = metric.ends_with("loss") || ["mse", "perplexity"].contains(&metric);
+        // Names of evaluation sets precede the metric's.
+        let lower_is_better = ["loss", "mse", "perplexity"].iter().any(|error| metric.ends_with(error));
         self.greater_is_better.unwrap_or(!lower_is_better)
     }
 }
