@@ -243,7 +243,7 @@ pub const KEYS: &[(&str, &[Row])] = &[
            "eval_file", "eval_data", "eval_data_file"],
          Same("data.eval = \"eval.jsonl\"", "")),
         (&["validation_dataset", "eval_dataset", "test_datasets"],
-         Ours("data.eval = \"eval.jsonl\"", "a local JSONL, CSV, TSV or text file")),
+         Ours("data.eval = \"eval.jsonl\"", "a local file; data.eval_sets has further ones by name")),
         (&["val_set_size", "test_size", "validation_split_percentage", "val_split", "validation_split",
            "train_test_split", "val_size"],
          Ours("data.eval_split = 0.1", "at most 0.5; classes keep their proportions")),
