@@ -457,6 +457,40 @@ fn several_evaluation_sets_are_evaluated() {
     }
 }
 
+/// `trainer init` writes a configuration that trains as it is.
+#[test]
+fn a_drafted_configuration_trains() {
+    let bench = bench();
+    let model = bench.model.display().to_string();
+    let init = |words: &[&str]| run(trainer(&bench).args(["init", "--model", &model]).args(words));
+    let ended = init(&["train.jsonl"]).expect(0);
+    assert!(
+        ended.stdout.contains("labels in \"label\"") && ended.stdout.contains("wrote     trainer.toml"),
+        "{}",
+        ended.text()
+    );
+    assert!(init(&["train.jsonl"]).expect(2).stderr.contains("trainer.toml: the file exists"));
+    run(trainer(&bench).args(["train", "trainer.toml", "num_train_epochs=1", "output_dir=run"])).expect(0);
+    assert!(bench.path("run/final/model.safetensors").exists());
+
+    // Both files of a set; no label in the first row, and none for one text.
+    let row = |i: usize| format!("this is the text number {i}\t{}\n", ["good", "bad"][i % 2]);
+    fs::create_dir(bench.path("set")).unwrap();
+    fs::write(bench.path("set/train.tsv"), (0..40).map(row).collect::<String>() + "this one has no label\t\n").unwrap();
+    fs::write(bench.path("set/dev.tsv"), (0..8).map(row).collect::<String>()).unwrap();
+    let text = init(&["set", "--output", "-"]).expect(0).stdout;
+    assert!(
+        text.contains("eval = \"set/dev.tsv\"\ncolumns = [\"text\", \"label\"]\non_bad_record = \"skip\""),
+        "{text}"
+    );
+    fs::write(bench.path("set.toml"), text).unwrap();
+    run(trainer(&bench).args(["train", "set.toml", "num_train_epochs=1", "output_dir=set-run"])).expect(0);
+
+    fs::write(bench.path("chat.jsonl"), "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n").unwrap();
+    let ended = init(&["chat.jsonl", "--output", "-"]).expect(2);
+    assert!(ended.stderr.contains("chat.jsonl: chat (conversations in column \"messages\")"), "{}", ended.stderr);
+}
+
 /// What is wrong before a run begins leaves no folder behind.
 #[test]
 fn a_run_that_does_not_begin_leaves_no_folder() {

@@ -10,6 +10,7 @@ mod evaluate;
 mod export;
 mod generation;
 mod group;
+mod init;
 mod launch;
 mod merge;
 mod opening;
@@ -59,6 +60,8 @@ enum Command {
     CrossValidate(cross_validate::CrossValidateArgs),
     /// Check the hardware, software and communication of this machine, or of all ranks under mpirun or srun.
     Doctor(doctor::DoctorArgs),
+    /// Inspect data, and write a configuration to start from.
+    Init(init::InitArgs),
     /// Evaluate a fine-tuned model on labeled data.
     Evaluate(evaluate::EvaluateArgs),
     /// Compare runs on one HTML page: results, settings that differ, and curves.
@@ -98,6 +101,7 @@ impl Cli {
             Some(Command::Sweep(args)) => sweep::run(&args),
             Some(Command::CrossValidate(args)) => cross_validate::run(&args),
             Some(Command::Doctor(args)) => doctor::run(args),
+            Some(Command::Init(args)) => init::run(&args),
             Some(Command::Evaluate(args)) => evaluate::run(&args),
             Some(Command::Report(args)) => report::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),

@@ -142,13 +142,6 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths: Vec<PathBuf> = entries.map_err(|e| refuse(&e.to_string()))?.iter().map(|e| e.path()).collect();
     paths.sort();
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let is_data = |path: &PathBuf| {
-        let (name, ending) = (name(path).to_lowercase(), extension(path));
-        // Results of `datasets` that it keeps beside the data.
-        let is_result = name.starts_with("cache-") && ending == "arrow";
-        let is_other = name.starts_with(['.', '_']) || NO_DATA.iter().any(|no| name.starts_with(no));
-        KNOWN.contains(&ending.as_str()) && !path.is_dir() && !is_result && !is_other
-    };
     let files: Vec<PathBuf> = paths.iter().filter(|path| is_data(path)).cloned().collect();
     if files.is_empty() {
         let folders: Vec<String> = paths.iter().filter(|path| path.is_dir()).map(|path| name(path)).collect();
@@ -175,8 +168,18 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
+/// Whether a file of a folder is a data file, by its name.
+pub(super) fn is_data(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let ending = extension(path);
+    // Results of `datasets` that it keeps beside the data.
+    let is_result = name.starts_with("cache-") && ending == "arrow";
+    let is_other = name.starts_with(['.', '_']) || NO_DATA.iter().any(|no| name.starts_with(no));
+    KNOWN.contains(&ending.as_str()) && !path.is_dir() && !is_result && !is_other
+}
+
 /// Returns the part of a data set that a file is by its name, if it says so.
-fn part(name: &str) -> Option<&'static str> {
+pub(super) fn part(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
     let mut words = name.split(|c: char| !c.is_ascii_alphanumeric());
     words.find_map(|word| PARTS.iter().find(|(_, names)| names.contains(&word)).map(|(part, _)| *part))

@@ -3,7 +3,8 @@
 //! Readers: [`records`] (text and label), [`tagged`] (words with tags), [`questions`] (extractive QA), [`choices`]
 //! (multiple choice), [`pairs`] (source and target), [`documents`] (plain text), [`conversations`] and [`prompts`] (chat).
 //! Tokenization: [`tokenizer`] (texts), [`words`] (pre-tokenized words, and which tokens are a word), [`windows`] (long
-//! contexts split into overlapping windows). [`llama_cpp`] describes a tokenizer for GGUF files.
+//! contexts split into overlapping windows). [`llama_cpp`] describes a tokenizer for GGUF files,
+//! [`survey`] the columns of a file.
 //!
 //! Every reader reads [`files`]: one, a list, a folder or a pattern, each line numbered with its file; gzip and Zstandard
 //! are decompressed in every format. This module depends on neither tasks nor tensors. Labels
@@ -26,6 +27,7 @@ pub mod questions;
 pub mod record;
 pub mod records;
 pub mod special_tokens;
+pub mod survey;
 pub mod synonyms;
 pub mod tagged;
 pub mod token_template;

@@ -1,0 +1,176 @@
+//! Drafts a configuration for data and a model: `trainer init`.
+
+use crate::config::TaskKind;
+use crate::error::{Error, Result};
+use crate::models::registry;
+use crate::text::files::Files;
+use crate::text::survey::{Columns, Survey, of_part, survey};
+use crate::text::tokenizer::Tokenizer;
+use crate::train::model_folder::ModelFolder;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+mod inference;
+mod names;
+
+use inference::{Proposal, propose, quoted, refusal};
+use names::usual_names;
+
+/// Share of the texts that `max_length` does not truncate.
+const COVERED: f64 = 0.99;
+
+/// A configuration with comments.
+#[derive(Debug)]
+pub struct Draft {
+    /// TOML.
+    pub text: String,
+    pub kind: TaskKind,
+    /// What was found in the data, for a message.
+    pub found: String,
+    /// Whether `model.path` is still to be set.
+    pub lacks_model: bool,
+}
+
+/// Drafts the configuration for a data file, or a folder with the parts of a data set.
+///
+/// # Errors
+/// Exit 2: data whose task cannot be inferred, with what was found; a model that does not do it.
+pub fn draft(data: &Path, model: Option<&Path>) -> Result<Draft> {
+    let (train, eval) = parts(data)?;
+    let family = model.map(model_type).transpose()?;
+    let first = &train[0];
+    let survey = survey(first, &usual_names())?;
+    let proposal =
+        propose(&survey, family.as_deref()).map_err(|why| Error::input(format!("{}: {why}", first.display())))?;
+    let kind = proposal.kind;
+    if let (Some(family), Some(model)) = (&family, model)
+        && let Some(why) = refusal(family, kind)
+    {
+        return Err(Error::input(format!(
+            "{}: {} ({}), and {} is a {family}: {why}",
+            first.display(),
+            kind,
+            proposal.why,
+            model.display()
+        )));
+    }
+    let length = match (&survey, model) {
+        (Survey::Records(columns), Some(model)) => max_length(columns, &proposal.texts, model)?,
+        _ => None,
+    };
+    let rows = if let Survey::Records(columns) = &survey { Some(columns.rows) } else { None };
+    let text = toml((&train, &eval), &proposal, (model, family.as_deref()), (rows, length));
+    let rows = rows.map_or_else(String::new, |rows| format!("{rows} records, "));
+    let found = format!("{rows}{}", proposal.why);
+    Ok(Draft { text, kind, found, lacks_model: model.is_none() })
+}
+
+/// Returns the training and the evaluation files.
+fn parts(data: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let train = match data.is_dir() {
+        true => of_part(data, "training")?,
+        false => vec![data.to_owned()],
+    };
+    if train.is_empty() {
+        let files = Files::find(&[data])?;
+        return Ok((files.paths().to_vec(), Vec::new()));
+    }
+    let eval = of_part(data, "validation")?.into_iter().filter(|path| !train.contains(path)).collect();
+    Ok((train, eval))
+}
+
+/// Returns the `model_type` of a model folder or of an adapter's base model.
+fn model_type(model: &Path) -> Result<String> {
+    let config = ModelFolder::open(model, None)?.read_config()?;
+    let name = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    match registry::family(name) {
+        Some(_) => Ok(name.to_owned()),
+        None => Err(Error::input(format!("{}: model_type {name:?} is not supported", model.display()))),
+    }
+}
+
+/// Returns a length in tokens that nearly all examples have, rounded up to a multiple of 32; `None` if the model's limit,
+/// which is the default, is not greater.
+///
+/// # Errors
+/// A folder without a tokenizer.
+fn max_length(columns: &Columns, texts: &[usize], model: &Path) -> Result<Option<usize>> {
+    let Some((&first, rest)) = texts.split_first() else { return Ok(None) };
+    let folder = ModelFolder::open(model, None)?;
+    let tokenizer = Tokenizer::from_folder(folder.tokenizer())?;
+    let limit = folder.read_config()?.get("max_position_embeddings").and_then(Value::as_u64).unwrap_or(512) as usize;
+    let pair = |i: usize| rest.first().and_then(|&second| columns.columns[second].samples.get(i)).map(String::as_str);
+    let samples = columns.columns[first].samples.iter().enumerate();
+    let inputs: Vec<(&str, Option<&str>)> = samples.map(|(i, text)| (text.as_str(), pair(i))).collect();
+    let encoded = tokenizer.encode_batch(&inputs, usize::MAX)?;
+    let mut lengths: Vec<usize> = encoded.iter().map(|encoded| encoded.ids.len()).collect();
+    lengths.sort_unstable();
+    let covered = lengths.get((lengths.len() as f64 * COVERED) as usize).or(lengths.last());
+    // RoBERTa's positions begin at 2.
+    Ok(covered.map(|n| n.next_multiple_of(32)).filter(|n| n + 2 <= limit))
+}
+
+/// Returns the configuration as TOML.
+fn toml(
+    (train, eval): (&[PathBuf], &[PathBuf]),
+    proposal: &Proposal,
+    (model, family): (Option<&Path>, Option<&str>),
+    (rows, length): (Option<usize>, Option<usize>),
+) -> String {
+    let files = |paths: &[PathBuf]| {
+        let names: Vec<String> = paths.iter().map(|path| quoted(&path.display().to_string())).collect();
+        if let [one] = names.as_slice() { one.clone() } else { format!("[{}]", names.join(", ")) }
+    };
+    let kind = proposal.kind;
+    let mut out = format!(
+        "# {}: {}. Drafted by `trainer init`; `trainer config KEY` explains a key.\n",
+        train[0].display(),
+        proposal.why
+    );
+    out += &format!("output_dir = {}\nseed = 42\n\n[model]\n", quoted(&format!("runs/{}", name(&train[0]))));
+    out += &match model {
+        Some(model) => format!("path = {}\n", quoted(&model.display().to_string())),
+        None => "# path = \"...\" is to be set: the folder of a pretrained model\n".to_owned(),
+    };
+    out += &format!("\n[task]\nkind = \"{kind}\"\n\n[data]\ntrain = {}\n", files(train));
+    out += &match eval {
+        [] => "eval_split = 0.1 # a tenth of the training data is held out\n".to_owned(),
+        some => format!("eval = {}\n", files(some)),
+    };
+    for (key, value) in &proposal.settings {
+        out += &format!("{key} = {value}\n");
+    }
+    if let Some(length) = length {
+        out += &format!("max_length = {length} # tokens; 99 % of the first texts are not truncated\n");
+    }
+    let is_lm = matches!(kind, TaskKind::CausalLm | TaskKind::MaskedLm | TaskKind::Chat);
+    let rate = match (kind, family) {
+        (TaskKind::Seq2seq, _) => "1e-4",
+        (_, Some("bert" | "roberta" | "distilbert" | "albert" | "xlnet")) => "5e-5",
+        _ => "2e-5",
+    };
+    let batch = if is_lm || rows.is_some_and(|rows| rows < 1000) { 8 } else { 32 };
+    let metric = match kind {
+        TaskKind::SequenceClassification | TaskKind::MultipleChoice => "accuracy",
+        TaskKind::TokenClassification | TaskKind::QuestionAnswering | TaskKind::MultiLabel => "f1",
+        TaskKind::Regression => "pearson",
+        _ => "loss",
+    };
+    out + &format!(
+        "\n[train]\nnum_train_epochs = 3\nglobal_batch_size = {batch} # examples per step, over all ranks\n\
+         learning_rate = {rate}\nlr_scheduler_type = \"linear\"\nwarmup_ratio = 0.1\nweight_decay = 0.01\n\
+         eval_strategy = \"epoch\"\nmetric_for_best_model = \"{metric}\"\nload_best_model_at_end = true\n\
+         save_total_limit = 2\n"
+    )
+}
+
+/// Returns a name for a run: that of the file, or of its folder where the file is named after its part.
+fn name(file: &Path) -> String {
+    let stem = file.file_name().unwrap_or_default().to_string_lossy();
+    let stem = stem.split('.').next().unwrap_or_default().to_owned();
+    let folder = file.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    match stem.as_str() {
+        "train" | "training" | "data" => folder.unwrap_or(stem),
+        _ => stem,
+    }
+}
