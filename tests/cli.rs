@@ -457,6 +457,23 @@ fn several_evaluation_sets_are_evaluated() {
     }
 }
 
+/// `trainer show` prints where a run is, and its curves; it ends with the run.
+#[test]
+fn a_run_is_shown_in_the_terminal() {
+    let bench = bench();
+    run(trainer(&bench).args(train(&bench, "run", &["max_steps=4", "eval_steps=2", "logging_steps=1"]))).expect(0);
+    let shown = run(trainer(&bench).args(["show", "run", "--follow"])).expect(0).stdout;
+    let last = bench.lines("run", "eval_loss").pop().unwrap();
+    let evaluation = format!("last eval eval_loss {:.4}, ", last["eval_loss"].as_f64().unwrap());
+    for part in ["run\n  step      4 of 4, ended\n", &evaluation, "\nLoss (loss, ● eval_loss)\n", "\neval_accuracy\n"]
+    {
+        assert!(shown.contains(part), "{part:?} in {shown}");
+    }
+    assert!(!shown.contains("Learning rate") && shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    assert!(run(trainer(&bench).args(["show", "run", "--all"])).expect(0).stdout.contains("Learning rate"));
+    assert!(run(trainer(&bench).args(["show", "nothing"])).expect(2).stderr.contains("nothing: "));
+}
+
 /// `trainer init` writes a configuration that trains as it is.
 #[test]
 fn a_drafted_configuration_trains() {

@@ -21,6 +21,7 @@ mod predict;
 mod reading;
 mod report;
 mod runs;
+mod show;
 mod slurm;
 mod sweep;
 mod tokenizer;
@@ -66,6 +67,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Compare runs on one HTML page: results, settings that differ, and curves.
     Report(report::ReportArgs),
+    /// Show a run in the terminal: its progress, evaluations and curves.
+    Show(show::ShowArgs),
     /// Predict with a fine-tuned model: write one line for each input record.
     Predict(predict::PredictArgs),
     /// Merge a LoRA adapter into its base model: write a full model's folder.
@@ -104,6 +107,7 @@ impl Cli {
             Some(Command::Init(args)) => init::run(&args),
             Some(Command::Evaluate(args)) => evaluate::run(&args),
             Some(Command::Report(args)) => report::run(&args),
+            Some(Command::Show(args)) => show::run(&args),
             Some(Command::Predict(args)) => predict::run(&args),
             Some(Command::Merge(args)) => merge::run(&args),
             Some(Command::Export(args)) => export::run(&args),

@@ -1,11 +1,13 @@
 //! Output for the user: logs, progress, metrics files; and memory measurements.
 
 pub mod event_file;
+pub mod live;
 mod log_format;
 pub mod logs;
 pub mod memory;
 pub mod metrics_file;
 pub mod page;
+pub mod plot;
 pub mod progress;
 mod screen;
 pub mod signals;

@@ -6,6 +6,7 @@ mod environment;
 mod run;
 mod runs;
 
+pub use curves::of_run as curves;
 pub use environment::environment;
 pub use run::{Evaluated, RunReport};
 pub use runs::{RunFolder, compare};

@@ -59,7 +59,7 @@ impl RunFolder {
     }
 
     /// Returns the best evaluation by `train.metric_for_best_model`, the first of equal ones.
-    fn best(&self) -> Option<&Value> {
+    pub fn best(&self) -> Option<&Value> {
         let train = &self.config.train;
         let key = format!("eval_{}", train.metric_for_best_model);
         let sign = if train.is_greater_better() { 1.0 } else { -1.0 };
