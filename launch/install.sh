@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs a bundle for all users: programs, libtorch, Open MPI, documentation and shell completions, in one
+# Installs a bundle for all users: programs, libtorch, Open MPI, documentation, manual pages and shell completions, in one
 # folder that may be moved. It changes nothing outside that folder.
 set -euo pipefail
 from=$PWD
@@ -174,6 +174,10 @@ completions() {
 completions bash share/bash-completion/completions/trainer
 completions zsh share/zsh/site-functions/_trainer
 completions fish share/fish/vendor_completions.d/trainer.fish
+if ! problem=$(as_user "$new/bin/trainer" man "$new/share/man/man1" 2>&1); then
+    rm -rf "$new/share/man"
+    say "note: no manual pages: $(head -n 1 <<<"$problem")"
+fi
 
 chmod -R +rwX "$new" # what the umask leaves, whatever the modes were where the bundle was packed
 touch "$new/$list"

@@ -90,6 +90,9 @@ fn config_explains_keys_and_shells_complete_them() {
     let other_tool = config("lr").expect(2).stderr;
     assert!(other_tool.contains("lr: unknown key: use train.learning_rate = 5e-5"), "{other_tool}");
 
+    run(trainer(&bench).args(["man", "pages/man1"])).expect(0);
+    let page = fs::read_to_string(bench.path("pages/man1/trainer-train.1")).unwrap();
+    assert!(page.starts_with(".ie") && page.contains("trainer\\-train"), "{page}");
     let script = run(trainer(&bench).args(["completions", "bash"])).expect(0).stdout;
     assert!(script.contains(" learning_rate= ") && script.contains("compopt -o nospace"), "{script}");
     let help = run(trainer(&bench).args(["train", "--help"])).expect(0).stdout;

@@ -30,7 +30,7 @@ mod train;
 pub use group::{group, join_to_leave};
 
 use crate::config;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::observe::logs::LogFormat;
 use crate::observe::{self, rank_of_environment};
 use crate::train::memory_report;
@@ -89,6 +89,12 @@ enum Command {
         /// Shell.
         shell: clap_complete::Shell,
     },
+    /// Write manual pages (man) of all commands.
+    #[command(hide = true)]
+    Man {
+        /// Folder to write to; it is created.
+        folder: PathBuf,
+    },
 }
 
 impl Cli {
@@ -121,6 +127,9 @@ impl Cli {
                 observe::print(&config_keys::adapted(&String::from_utf8_lossy(&text)));
                 Ok(())
             }
+            Some(Command::Man { folder }) => std::fs::create_dir_all(&folder)
+                .and_then(|()| clap_mangen::generate_to(Cli::command(), &folder))
+                .input_context(folder.display()),
             None if PathBuf::from(train::DEFAULT_CONFIG).exists() => train::run(train::TrainArgs::default(), began),
             None => {
                 if rank_of_environment() == 0 {

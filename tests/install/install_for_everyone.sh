@@ -56,6 +56,9 @@ for way in "$work/trainer-of-the-day" ../opt/trainer/bin/trainer "$prefix/lib/tr
     [[ $(as_nobody "$way" --version) == "$version" ]] || die "$way does not print $version"
 done
 
+say "manual pages"
+grep -q 'KEY=VALUE' "$prefix/share/man/man1/trainer-train.1" || die "no manual pages in $prefix/share/man/man1"
+
 say "completions"
 for file in bash-completion/completions/trainer zsh/site-functions/_trainer fish/vendor_completions.d/trainer.fish; do
     grep -q doctor "$prefix/share/$file" || die "no completions in $prefix/share/$file"
