@@ -79,6 +79,7 @@ fn state(run: &RunFolder) -> String {
         let rate = last("tokens_per_second").map_or_else(String::new, |rate| format!(", {rate:.0} tokens per second"));
         text += &format!("  loss      {loss:.4}{rate}\n");
     }
+    text += &slowest(lines).map_or_else(String::new, |line| format!("  ranks     {line}\n"));
     if let Some(bytes) = last("peak_tensor_bytes") {
         text += &format!("  memory    {:.2} GB of tensors on rank 0\n", bytes / 1e9);
     }
@@ -93,6 +94,21 @@ fn state(run: &RunFolder) -> String {
         text += &format!("  {name} eval {} (step {})\n", metrics.join(", "), map.get("step").unwrap_or(&Value::Null));
     }
     text
+}
+
+/// Describes the rank that computes longest, by the last line with the times of the ranks.
+fn slowest(lines: &[Value]) -> Option<String> {
+    let line = lines.iter().rev().find(|line| line.get("compute_seconds").is_some())?;
+    let times = |key: &str| -> Option<Vec<f64>> { line.get(key)?.as_array()?.iter().map(Value::as_f64).collect() };
+    let (compute, wait) = (times("compute_seconds")?, times("wait_seconds")?);
+    let (rank, most) = compute.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let mean = |all: &[f64]| all.iter().sum::<f64>() / all.len() as f64;
+    Some(format!(
+        "{}; the slowest is rank {rank}: it computes {most:.3} s per step, all {:.3} s on average, and they wait {:.3} s",
+        compute.len(),
+        mean(&compute),
+        mean(&wait)
+    ))
 }
 
 /// Returns the last step of a run: as configured, or by the epoch that a step has reached.

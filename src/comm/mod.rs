@@ -24,8 +24,10 @@ pub use ffi::process::{EXIT_NOTICE, LAUNCHED, LISTENING, exit_now, is_launched, 
 pub use job::{Action, between_hosts, name_ranks, traffic};
 
 use crate::error::{Error, Kind, Result};
+use crate::ffi::profiler;
+use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
 
 /// Text of a message about an unreachable host; addresses follow.
@@ -59,17 +61,38 @@ pub enum Op {
 /// An operation under way. If dropped without [`Pending::wait`], it continues and keeps its memory, and its error is
 /// lost: only for cleanup after another error.
 #[must_use = "the buffer belongs to the operation until wait() returns"]
-pub struct Pending(Option<Box<dyn FnOnce() -> Result<()> + Send>>);
+pub struct Pending {
+    wait: Option<Box<dyn FnOnce() -> Result<()> + Send>>,
+    /// The name in a recording of the profiler.
+    what: Option<String>,
+}
+
+thread_local! {
+    static WAITED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// Whether a wait is under way, of which others are a part.
+    static WAITS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns the time that this thread has spent in [`Pending::wait`]. On a GPU that orders work and does not wait.
+pub fn waited() -> Duration {
+    WAITED.get()
+}
 
 impl Pending {
     /// Returns a completed operation.
     pub fn done() -> Self {
-        Pending(None)
+        Pending { wait: None, what: None }
     }
 
     /// Returns an operation that `wait` completes.
     pub fn new(wait: impl FnOnce() -> Result<()> + Send + 'static) -> Self {
-        Pending(Some(Box::new(wait)))
+        Pending { wait: Some(Box::new(wait)), what: None }
+    }
+
+    /// Names the operation in a recording of the profiler.
+    fn named(mut self, what: &str) -> Self {
+        self.what = profiler::is_recording().then(|| what.to_owned());
+        self
     }
 
     /// Waits until the buffer holds the result (on a GPU: orders work that is queued later after it).
@@ -77,7 +100,16 @@ impl Pending {
     /// # Errors
     /// [`Kind::Peer`] if a rank died or the operation timed out; the message names the operation.
     pub fn wait(self) -> Result<()> {
-        self.0.map_or(Ok(()), |wait| wait())
+        let Some(wait) = self.wait else { return Ok(()) };
+        let _range = self.what.and_then(|what| profiler::range(|| format!("wait for {what}")));
+        if WAITS.replace(true) {
+            return wait();
+        }
+        let began = Instant::now();
+        let result = wait();
+        WAITED.set(WAITED.get() + began.elapsed());
+        WAITS.set(false);
+        result
     }
 }
 
@@ -145,28 +177,29 @@ pub trait Collective: Send + Sync {
             0 => Pending::done(),
             1 => pending.remove(0),
             _ => Pending::new(move || pending.into_iter().try_for_each(Pending::wait)),
-        })
+        }
+        .named(requests.first().map_or("", |request| request.what)))
     }
 
     /// All-reduces `buffer` in place, with the same bits on every rank.
     fn start_all_reduce(&self, buffer: &Tensor, op: Op, what: &str) -> Result<Pending> {
-        self.start(Action::AllReduce(op), buffer, None, what)
+        self.start(Action::AllReduce(op), buffer, None, what).map(|pending| pending.named(what))
     }
 
     /// Reduce-scatters `buffer` (`world` consecutive equal shards): this rank's shard of the sum goes to `shard`, which
     /// may be this rank's part of `buffer`. The rest of `buffer` is undefined afterwards.
     fn start_reduce_scatter(&self, buffer: &Tensor, shard: &Tensor, what: &str) -> Result<Pending> {
-        self.start(Action::ReduceScatter, buffer, Some(shard), what)
+        self.start(Action::ReduceScatter, buffer, Some(shard), what).map(|pending| pending.named(what))
     }
 
     /// All-gathers every rank's `shard` into `buffer` in rank order. `shard` may be this rank's part of `buffer`.
     fn start_all_gather(&self, shard: &Tensor, buffer: &Tensor, what: &str) -> Result<Pending> {
-        self.start(Action::AllGather, buffer, Some(shard), what)
+        self.start(Action::AllGather, buffer, Some(shard), what).map(|pending| pending.named(what))
     }
 
     /// Broadcasts `root`'s `buffer` to every rank.
     fn start_broadcast(&self, buffer: &Tensor, root: usize, what: &str) -> Result<Pending> {
-        self.start(Action::Broadcast { root }, buffer, None, what)
+        self.start(Action::Broadcast { root }, buffer, None, what).map(|pending| pending.named(what))
     }
 }
 

@@ -44,6 +44,11 @@ pub fn stop(path: &Path) -> Result<()> {
     check(unsafe { trainer_profiler_stop(name.as_ptr()) })
 }
 
+/// Whether a recording is active.
+pub fn is_recording() -> bool {
+    RECORDS.load(Ordering::Relaxed)
+}
+
 /// A named range of the recording, from [`range`] until it is dropped on the same thread.
 #[derive(Debug)]
 #[must_use = "the range ends when this is dropped"]
@@ -54,7 +59,7 @@ pub struct Range {
 
 /// Starts a named range if a recording is active; `name` is not called otherwise.
 pub fn range(name: impl FnOnce() -> String) -> Option<Range> {
-    if !RECORDS.load(Ordering::Relaxed) {
+    if !is_recording() {
         return None;
     }
     let name = CString::new(name()).ok()?;

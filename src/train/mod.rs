@@ -34,6 +34,7 @@ pub mod page;
 pub mod planned_run;
 pub mod profiling;
 pub mod rank_consistency;
+pub mod rank_times;
 pub mod reading;
 pub mod recorder;
 pub mod report;

@@ -1,6 +1,6 @@
 //! One optimizer step: forward and backward over the micro-batches, reduction, clipping, update.
 
-use crate::comm::{Collective, Op};
+use crate::comm::{self, Collective, Op};
 use crate::config::{self, Config};
 use crate::data::batch::Batch;
 use crate::error::Result;
@@ -18,9 +18,11 @@ use crate::train::blockwise::{Blockwise, mean_factors};
 use crate::train::feed::StepInput;
 use crate::train::non_finite::{self, Fault, Rerun};
 use crate::train::optimizers;
+use crate::train::rank_times::RankTimes;
 use crate::train::settings::{self, StepConfig};
 use crate::train::teacher::Teacher;
 use std::sync::Arc;
+use std::time::Instant;
 use tch::{Device, Tensor};
 
 /// Result of a step.
@@ -55,6 +57,7 @@ pub struct Stepper {
     pub config: StepConfig,
     pub comm: Arc<dyn Collective>,
     pub begun: Begun,
+    pub times: RankTimes,
 }
 
 impl Stepper {
@@ -94,8 +97,22 @@ impl Stepper {
         };
         let config = settings::step(config, schedule);
         let begun = Begun::new(&params);
-        let teacher = None;
-        Ok(Stepper { model, params, weights, gradients, optimizer, ema, teacher, offload, scaler, config, comm, begun })
+        let (teacher, times) = (None, RankTimes::new(comm.world()));
+        Ok(Stepper {
+            model,
+            params,
+            weights,
+            gradients,
+            optimizer,
+            ema,
+            teacher,
+            offload,
+            scaler,
+            config,
+            comm,
+            begun,
+            times,
+        })
     }
 
     /// Runs one step. All ranks call it with their part of the same global batch; all get the same outcome. `stop`
@@ -105,6 +122,7 @@ impl Stepper {
     /// A dead or late rank (exit 5); a NaN or Inf loss or gradient norm (exit 4), before any weight changes.
     pub fn step(&mut self, mut input: StepInput, stop: bool) -> Result<Option<StepOutcome>> {
         let before = transfer::copies();
+        let (began, waited) = (Instant::now(), comm::waited());
         // The weight of the targets of each term of the loss, a teacher's last, then the number of stop requests.
         let mut totals = vec![0.0; self.model.task.terms()];
         for batch in &input.batches {
@@ -115,7 +133,10 @@ impl Stepper {
             totals.push(input.batches.iter().flat_map(Batch::counts).map(|count| count as f64).sum());
         }
         totals.push(f64::from(u8::from(stop)));
+        let numbers = totals.len();
+        totals.extend(self.times.to_send(self.comm.rank()));
         self.comm.all_reduce_f64(&mut totals, Op::Sum, "targets of a step")?;
+        self.times.received(&totals.split_off(numbers));
         let stop_requests = totals.pop().unwrap_or_default();
         if stop_requests > 0.0 {
             return Ok(None);
@@ -141,6 +162,7 @@ impl Stepper {
             self.refuse(&Fault { step, loss, grad_norm, batches: &batches, micro_batches, scales: &scales })?;
         }
         let copies = uploads + (transfer::copies() - before);
+        self.times.step(began.elapsed(), comm::waited() - waited);
         Ok(Some(StepOutcome { loss, grad_norm, learning_rate, skipped: !finite, copies }))
     }
 

@@ -8,9 +8,16 @@ use crate::train::memory_report::MemoryReport;
 use crate::train::resumed::Start;
 use crate::train::step::{StepOutcome, Stepper};
 use serde_json::{Value, json};
+use tch::Device;
 
-/// Returns the line of a step: `rate` in tokens per second, `peak` the peak bytes of rank 0's tensors so far.
-pub fn step_line(state: &TrainerState, outcome: &StepOutcome, stepper: &Stepper, (rate, peak): (f64, u64)) -> Value {
+/// Returns the line of a step: `rate` in tokens per second, `peak` the peak bytes of rank 0's tensors so far. The times of
+/// the ranks begin again.
+pub fn step_line(
+    state: &TrainerState,
+    outcome: &StepOutcome,
+    stepper: &mut Stepper,
+    (rate, peak): (f64, u64),
+) -> Value {
     let StepOutcome { loss, grad_norm, learning_rate, copies, .. } = *outcome;
     let mut line = json!({
         "step": state.global_step, "epoch": state.epoch, "loss": state.mean_loss(), "step_loss": loss,
@@ -18,6 +25,13 @@ pub fn step_line(state: &TrainerState, outcome: &StepOutcome, stepper: &Stepper,
         "host_to_device_copies": copies.host_to_device, "device_to_host_copies": copies.device_to_host,
         "peak_tensor_bytes": peak, "resident_bytes": memory::resident_bytes(),
     });
+    // On a GPU the host does not wait for the others.
+    if let Some([compute, wait]) = stepper.times.take().filter(|_| stepper.comm.world() > 1)
+        && stepper.params.device() == Device::Cpu
+    {
+        line["compute_seconds"] = json!(compute);
+        line["wait_seconds"] = json!(wait);
+    }
     if let Some(scaler) = &stepper.scaler {
         line["loss_scale"] = json!(scaler.scale());
     }

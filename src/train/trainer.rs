@@ -287,7 +287,7 @@ impl Trainer {
     fn log_step(&mut self, outcome: &StepOutcome) -> Result<()> {
         self.print_step(outcome);
         let memory = Bytes::peak(self.comm.device(), self.stepper.kept());
-        let line = summary::step_line(&self.state, outcome, &self.stepper, (self.clock.rate(), memory.total));
+        let line = summary::step_line(&self.state, outcome, &mut self.stepper, (self.clock.rate(), memory.total));
         (self.state.loss_sum, self.state.loss_steps) = (0.0, 0);
         self.clock.lap();
         self.record(line)
