@@ -60,6 +60,50 @@ fn ctrl_c_at_mpirun_is_answered() {
     goes_on_as_if_uncut(&bench, two, "run");
 }
 
+/// Each rank writes a trace of the steps that `train.profile` names, with its waits for the other rank; the log has the
+/// times of both ranks.
+#[test]
+fn steps_of_all_ranks_are_profiled() {
+    if !mpi_is_here() {
+        return;
+    }
+    let bench = bench();
+    let more = ["max_steps=4", "logging_steps=2", "train.profile=2..3"];
+    run(two(&bench).args(train(&bench, "run", &more))).expect(0);
+    for rank in 0..2 {
+        let text = fs::read_to_string(bench.path(&format!("run/trace-rank{rank}.json"))).unwrap();
+        let trace: Value = serde_json::from_str(&text).unwrap();
+        let events: Vec<(&str, f64, f64)> = trace["traceEvents"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|e| e["ph"] == "X")
+            .map(|e| (e["name"].as_str().unwrap(), e["ts"].as_f64().unwrap(), e["dur"].as_f64().unwrap()))
+            .collect();
+        let named =
+            |start: &str| events.iter().filter(|(name, ..)| name.starts_with(start)).copied().collect::<Vec<_>>();
+        let steps: Vec<&str> = named("step ").iter().map(|step| step.0).collect();
+        assert_eq!(steps, ["step 2", "step 3"]);
+        // These ranges follow each other in a step.
+        let parts = [named("forward "), named("backward "), named("optimizer")].concat();
+        for (_, start, length) in named("step ") {
+            let inside = parts.iter().filter(|(_, at, _)| (start..start + length).contains(at));
+            let sum: f64 = inside.map(|(_, _, length)| length).sum();
+            assert!(sum > 0.2 * length && sum < 1.01 * length, "{sum} of {length} microseconds");
+        }
+        assert!(!named("wait for loss and gradient norm").is_empty() && !named("aten::").is_empty());
+    }
+    let lines = bench.lines("run", "compute_seconds");
+    assert_eq!(lines.len(), 2);
+    for line in lines {
+        let seconds = |key: &str| line[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>();
+        assert!(seconds("compute_seconds").iter().all(|seconds| *seconds > 0.0), "{line}");
+        assert!(seconds("wait_seconds").iter().any(|seconds| *seconds > 0.0), "{line}");
+    }
+    let ended = run(two(&bench).args(train(&bench, "late", &["max_steps=2", "train.profile=2..3"]))).expect(2);
+    assert!(ended.stderr.contains("train.profile: 2..3: the run has only 2 steps"), "{}", ended.stderr);
+}
+
 /// Hosts that read other files or settings under the same names must not train together.
 #[test]
 fn ranks_that_read_different_things_are_refused() {

@@ -19,6 +19,7 @@ mod optimizers;
 mod other_tool_keys;
 mod other_tool_values;
 mod problems;
+mod profile;
 mod reference;
 mod report_to;
 mod schedules;
@@ -44,6 +45,7 @@ pub use data_files::DataFiles;
 pub use eval_sets::EvalSets;
 pub use eval_split::EvalSplit;
 pub use mixed::{Bytes, EarlyStopping, MicroBatchTokens, Recompute, TimeLimit, ZeroStage};
+pub use profile::ProfiledSteps;
 pub use reference::{explain, full_name, list, names};
 pub use report_to::{ReportTo, Reporter};
 pub use sections::{

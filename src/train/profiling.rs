@@ -1,29 +1,60 @@
-//! Records the last steps of a run with libtorch's profiler (`train.profile_steps`).
+//! Records steps of a run with libtorch's profiler (`train.profile`), on every rank.
 
 use crate::comm::Collective;
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Context, Error, Result};
 use crate::ffi::device::synchronize;
 use crate::ffi::profiler;
 use std::path::PathBuf;
 
-/// Starts the profiler if `step` is the first of the steps to record, of those from `first` to `last`.
-pub fn begin(config: &Config, comm: &dyn Collective, step: u64, [first, last]: [u64; 2]) -> Result<()> {
-    let steps = config.train.profile_steps;
-    let begins = comm.is_main() && steps > 0 && step == (last + 1).saturating_sub(steps).max(first);
-    if begins { profiler::start() } else { Ok(()) }
+/// The steps to record.
+#[derive(Debug)]
+pub struct Profiling {
+    /// The first and the last.
+    steps: Option<(u64, u64)>,
+    records: bool,
+    trace: PathBuf,
 }
 
-/// Writes the trace after the last step; returns its file if there is one.
-///
-/// # Errors
-/// The system's error.
-pub fn end(config: &Config, comm: &dyn Collective) -> Result<Option<PathBuf>> {
-    if !comm.is_main() || config.train.profile_steps == 0 {
-        return Ok(None);
+impl Profiling {
+    /// Determines the steps of a run that goes on after `done` of `total` steps.
+    ///
+    /// # Errors
+    /// Exit 2 for steps that the run does not have.
+    pub fn new(config: &Config, comm: &dyn Collective, done: u64, total: u64) -> Result<Self> {
+        let trace = config.output_dir.join(format!("trace-rank{}.json", comm.rank()));
+        let steps = config.train.profile.map(|steps| steps.of(total));
+        match (steps, config.train.profile) {
+            (Some((_, last)), Some(wanted)) if last > total => {
+                Err(Error::input(format!("train.profile: {wanted}: the run has only {total} steps")).shared())
+            }
+            _ => Ok(Profiling { steps: steps.filter(|(first, _)| *first > done), records: false, trace }),
+        }
     }
-    synchronize(comm.device())?;
-    let path = config.output_dir.join("trace-rank0.json");
-    profiler::stop(&path)?;
-    Ok(Some(path))
+
+    /// Starts the profiler if `step` is the first of the steps to record.
+    pub fn before(&mut self, step: u64) -> Result<()> {
+        if self.steps.is_some_and(|(first, _)| step == first) {
+            profiler::start()?;
+            self.records = true;
+        }
+        Ok(())
+    }
+
+    /// Writes the trace after the last of the steps; returns its file then.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn after(&mut self, step: u64, comm: &dyn Collective) -> Result<Option<&PathBuf>> {
+        if !self.records || self.steps.is_none_or(|(_, last)| step != last) {
+            return Ok(None);
+        }
+        self.records = false;
+        synchronize(comm.device())?;
+        // The folder is rank 0's, which another host may not have.
+        let folder = self.trace.parent().map_or(Ok(()), std::fs::create_dir_all);
+        folder.context(self.trace.display())?;
+        profiler::stop(&self.trace)?;
+        Ok(Some(&self.trace))
+    }
 }

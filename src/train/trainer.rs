@@ -15,6 +15,7 @@ use crate::train::generation::Generation;
 use crate::train::memory_report::{Bytes, MemoryReport};
 use crate::train::model_card::Facts;
 use crate::train::model_loading::Loaded;
+use crate::train::profiling::Profiling;
 use crate::train::recorder::Recorder;
 use crate::train::resumed::{Resumed, Start};
 use crate::train::session::Session;
@@ -22,8 +23,7 @@ use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::step::{StepOutcome, Stepper};
 use crate::train::warnings::Warnings;
 use crate::train::{
-    best, feed, memory_report, optimizer_files, optimizers, profiling, report, schedule, settings, shared_folder,
-    summary,
+    best, feed, memory_report, optimizer_files, optimizers, report, schedule, settings, shared_folder, summary,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -201,6 +201,7 @@ impl Trainer {
         let Data { train, sampler, .. } = &self.data;
         let (rank, device) = (self.comm.rank(), self.comm.device());
         let feed = feed::feed(Arc::clone(train), sampler.clone(), self.config.seed, rank, device, first, last)?;
+        let mut profiling = Profiling::new(&self.config, self.comm.as_ref(), first - 1, last)?;
         (self.clock, self.warnings) = (Clock::new(), Warnings::new());
         memory_report::reset(device)?;
         if first > last {
@@ -219,7 +220,7 @@ impl Trainer {
             }
             let input = input?;
             let step = input.step;
-            profiling::begin(&self.config, self.comm.as_ref(), step, [first, last])?;
+            profiling.before(step)?;
             let (tokens, before) = (input.tokens, [traffic(), between_hosts()]);
             let stop = self.start.stop.raised() || self.checkpoints.has_failed();
             let Some(outcome) = self.stepper.step(input, stop)? else {
@@ -227,9 +228,8 @@ impl Trainer {
                 self.progress.finish();
                 return Ok(Ended::Stopped { step: self.state.global_step });
             };
-            if step == last {
-                let written = profiling::end(&self.config, self.comm.as_ref())?;
-                written.inspect(|path| self.progress.event(&format!("wrote {}", path.display())));
+            if let Some(path) = profiling.after(step, self.comm.as_ref())? {
+                self.progress.event(&format!("wrote {}", path.display()));
             }
             self.clock.tokens += tokens;
             self.clock.communicated += traffic() - before[0];

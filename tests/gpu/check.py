@@ -519,7 +519,7 @@ def performance(part):
 def traced(part, model, settings):
     """The same training for a few steps under libtorch's profiler, and what its trace says."""
     short = [s for s in map(str, settings) if not s.startswith(("max_steps=", "logging_steps="))]
-    short += ["max_steps=8", "logging_steps=1", "train.profile_steps=4"]
+    short += ["max_steps=8", "logging_steps=1", "train.profile=4"]
     failure, seconds = train(f"trace-{model}", short, min(120, part.left()))
     if failure:
         return Result(f"{model}: trace", failure, seconds)

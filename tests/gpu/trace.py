@@ -1,4 +1,4 @@
-"""Summarizes what train.profile_steps recorded, per step: trace.py TRACE.json [--json OUT.json]
+"""Summarizes what train.profile recorded, per step: trace.py TRACE.json [--json OUT.json]
 
 TRACE.json is the trace-rank0.json of a run. Of several steps the first is left out, because the recording starts in it;
 what is measured then reaches from its end to the end of the last step, with all that lies between steps. A kernel
@@ -99,7 +99,7 @@ def summarize(kinds, path):
     annotations = kinds["user_annotation"]
     steps = [event for event in annotations if STEP.fullmatch(event.name)]
     if not steps:
-        sys.exit(f"trace.py: {path} has no ranges named after steps: not a trace of train.profile_steps")
+        sys.exit(f"trace.py: {path} has no ranges named after steps: not a trace of train.profile")
     count = max(1, len(steps) - 1)
     begin, end = (steps[0].end if len(steps) > 1 else steps[0].start), steps[-1].end
     measured = lambda time: begin <= time < end
@@ -189,7 +189,7 @@ def show(path, found):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trace", help="trace-rank0.json of a run with train.profile_steps")
+    parser.add_argument("trace", help="trace-rank0.json of a run with train.profile")
     parser.add_argument("--json", metavar="OUT.json", help="write the same figures as JSON")
     given = parser.parse_args()
     found = summarize(read(given.trace), given.trace)

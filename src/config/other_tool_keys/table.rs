@@ -325,8 +325,8 @@ pub const KEYS: &[(&str, &[Row])] = &[
          Needless("use the environment variable TRAINER_LOG and the option --log-format")),
         (&["include_num_input_tokens_seen", "include_tokens_per_second", "include_tkps", "skip_memory_metrics"],
          Needless("tokens per second and peak memory are in output_dir/metrics.jsonl")),
-        (&["profiler_steps", "profile_steps_count", "enable_profiling"],
-         Ours("train.profile_steps = 3", "the last steps of the run")),
+        (&["profiler_steps", "profile_steps_count", "profile_steps", "enable_profiling"],
+         Ours("train.profile = \"10..12\"", "from step 10 to step 12")),
         (&["callbacks", "plugins", "hooks"], Missing("custom code in a run", "")),
     ]),
 ];

@@ -10,6 +10,7 @@ use crate::config::keys::{
 };
 use crate::config::mixed::{MicroBatchTokens, TimeLimit};
 use crate::config::problems::Problems;
+use crate::config::profile::ProfiledSteps;
 use crate::config::report_to::ReportTo;
 use crate::config::sections::tables::{GroupConfig, Unfreeze};
 use crate::config::value::Value;
@@ -105,10 +106,11 @@ section! {
         /// Whether the report quotes texts of errors. Only for `sequence-classification`: the worst errors of the
         /// evaluation with their texts. Off by default, since reports are shared more often than data.
         report_texts: bool = false;
-        /// Number of final steps to profile. On rank 0, libtorch's profiler writes `trace-rank0.json` to `output_dir`:
-        /// every operation and GPU kernel, and ranges named after the step, each block's forward and backward, and the
-        /// optimizer. `chrome://tracing`, Perfetto and TensorBoard read the file; `tests/gpu/trace.py` summarizes it.
-        profile_steps: u64 = 0;
+        /// Steps to profile. `"10..12"`: from step 10 to step 12, or a number of final steps. On each rank libtorch's
+        /// profiler writes `trace-rankN.json` to `output_dir`: every operation and GPU kernel, and ranges named after the
+        /// step, each block's forward and backward, the waits for collectives, and the optimizer
+        /// ([more](gpu.md#profiling)).
+        profile: Option<ProfiledSteps> => "none";
         /// When to evaluate. `steps` by default if `eval_steps` is set. With `data.eval`, an evaluation always follows
         /// the last step.
         eval_strategy: IntervalStrategy = IntervalStrategy::No;
