@@ -97,6 +97,24 @@ impl Device {
     }
 }
 
+impl Device {
+    /// Returns the device by the name that NVIDIA's driver reports; `None` for one that is not listed, such as the NVL
+    /// models, whose rates differ.
+    pub fn of_gpu(name: &str) -> Option<&'static Device> {
+        let has = |word: &str| name.contains(word);
+        Device::named(match () {
+            () if has("NVL") => return None,
+            () if has("H200") => "h200-sxm",
+            () if has("H100") && has("PCIe") => "h100-pcie",
+            () if has("H100") && has("HBM3") => "h100-sxm",
+            () if has("A100") && (has("80GB") || has("80 GB")) => "a100-80gb",
+            () if has("A100") && has("40GB") => "a100-40gb",
+            () if has("L40S") => "l40s",
+            () => return None,
+        })
+    }
+}
+
 /// The compute speed of a rank.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Speed {
@@ -126,6 +144,22 @@ impl Speed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gpus_are_known_by_the_names_of_the_driver() {
+        for (name, wanted) in [
+            ("NVIDIA H100 80GB HBM3", Some("h100-sxm")),
+            ("NVIDIA H100 PCIe", Some("h100-pcie")),
+            ("NVIDIA H100 NVL", None),
+            ("NVIDIA H200", Some("h200-sxm")),
+            ("NVIDIA A100-SXM4-80GB", Some("a100-80gb")),
+            ("NVIDIA A100-PCIE-40GB", Some("a100-40gb")),
+            ("NVIDIA L40S", Some("l40s")),
+            ("NVIDIA GeForce RTX 4090", None),
+        ] {
+            assert_eq!(Device::of_gpu(name).map(|device| device.name), wanted, "{name}");
+        }
+    }
 
     #[test]
     fn devices_are_found_by_name_and_have_their_links() {

@@ -52,6 +52,7 @@ pub mod trained;
 pub mod trained_table;
 pub mod trainer;
 pub mod unfreezing;
+pub mod utilization;
 pub mod warnings;
 pub mod watch;
 

@@ -21,11 +21,12 @@ use crate::train::resumed::{Resumed, Start};
 use crate::train::session::Session;
 use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::step::{StepOutcome, Stepper};
+use crate::train::utilization::Utilization;
 use crate::train::warnings::Warnings;
 use crate::train::{
     best, feed, memory_report, optimizer_files, optimizers, report, schedule, settings, shared_folder, summary,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 mod evaluations;
@@ -52,6 +53,7 @@ pub struct Trainer {
     state: TrainerState,
     steps_per_epoch: u64,
     micro_batch_tokens: usize,
+    utilization: Option<Utilization>,
     clock: Clock,
     warnings: Warnings,
     /// With `reduce_lr_on_plateau` only.
@@ -84,6 +86,7 @@ impl Trainer {
         let check = resumed.as_ref().map(|r| r.check(&session.config, &fingerprint, allowed)).transpose();
         let changed = comm.agree(check, "comparing settings")?.unwrap_or_default();
         let sampler = session.sampler()?;
+        let utilization = Utilization::of(&session, &sampler);
         let steps_per_epoch = sampler.steps_per_epoch();
         let max_steps = settings::total_steps(&session.config, steps_per_epoch);
         let mut schedule = schedule::schedule(&session.config, max_steps, steps_per_epoch);
@@ -176,6 +179,7 @@ impl Trainer {
             state,
             steps_per_epoch,
             micro_batch_tokens,
+            utilization,
             clock: Clock::new(),
             warnings: Warnings::new(),
             plateau,
@@ -280,14 +284,21 @@ impl Trainer {
         let (at, loss, rate) = (self.state.place(), self.state.mean_loss(), self.clock.rate());
         let left = self.clock.left(self.state.max_steps - self.state.global_step);
         let left = left.map_or_else(String::new, |seconds| format!("  {} left", progress::clock(seconds)));
-        self.progress
-            .line(&format!("{at}  loss {loss:.4}  norm {grad_norm:.2}  lr {learning_rate:.1e}  {rate:.0} tok/s{left}"));
+        let mfu = self.utilization.map(|utilization| 100.0 * utilization.mfu(rate));
+        let mfu = mfu.map_or_else(String::new, |percent| format!("  MFU {percent:.1} %"));
+        let numbers =
+            format!("loss {loss:.4}  norm {grad_norm:.2}  lr {learning_rate:.1e}  {rate:.0} tok/s{mfu}{left}");
+        self.progress.line(&format!("{at}  {numbers}"));
     }
 
     fn log_step(&mut self, outcome: &StepOutcome) -> Result<()> {
         self.print_step(outcome);
         let memory = Bytes::peak(self.comm.device(), self.stepper.kept());
-        let line = summary::step_line(&self.state, outcome, &mut self.stepper, (self.clock.rate(), memory.total));
+        let rate = self.clock.rate();
+        let mut line = summary::step_line(&self.state, outcome, &mut self.stepper, (rate, memory.total));
+        if let Some(utilization) = self.utilization {
+            line["mfu"] = json!(utilization.mfu(rate));
+        }
         (self.state.loss_sum, self.state.loss_steps) = (0.0, 0);
         self.clock.lap();
         self.record(line)

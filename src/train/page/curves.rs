@@ -11,6 +11,7 @@ const CURVES: &[(&str, &[&str], f64)] = &[
     ("Gradient norm before clipping", &["grad_norm"], 1.0),
     ("Tokens per second", &["tokens_per_second"], 1.0),
     ("Memory of rank 0 in GB", &["peak_tensor_bytes", "resident_bytes"], 1e-9),
+    ("Model FLOPs utilization", &["mfu"], 1.0),
     ("Loss scale", &["loss_scale"], 1.0),
 ];
 
