@@ -20,6 +20,7 @@ pub mod lora;
 pub mod measure;
 pub mod memory_fit;
 pub mod memory_report;
+pub mod mixture;
 pub mod model_card;
 pub mod model_folder;
 pub mod model_loading;
