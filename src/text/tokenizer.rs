@@ -19,7 +19,7 @@ pub struct Tokenizer {
     pub(super) folder: PathBuf,
     pub(super) special: SpecialTokens,
     /// Where a long text is truncated (`truncation_side`).
-    side: TruncationDirection,
+    pub(super) side: TruncationDirection,
 }
 
 /// One encoded input, special tokens included.
