@@ -6,6 +6,7 @@ pub mod augmentation;
 pub mod begun;
 pub mod best;
 pub mod blockwise;
+pub mod carried;
 pub mod checkpoint_files;
 pub mod checkpoints;
 pub mod clock;
