@@ -3,7 +3,9 @@
 //! A message names the file and line, the tensor, or the rank, and says what to do. The [`Kind`] determines the exit
 //! code, which scripts and schedulers rely on; `docs/configuration.md` has the table of codes.
 
+use std::cell::Cell;
 use std::fmt::{self, Display};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// Declares the kinds of errors with their meanings, which the documentation shows, and their exit codes.
@@ -142,6 +144,29 @@ impl From<serde_json::Error> for Error {
     fn from(e: serde_json::Error) -> Self {
         Error::input(e.to_string())
     }
+}
+
+thread_local! {
+    static CATCHES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is in [`catch_panic`], whose caller reports panics: they do not end the job.
+pub fn catches_panics() -> bool {
+    CATCHES.get()
+}
+
+/// Runs work of a library that panics where an error is expected.
+///
+/// # Errors
+/// The message of the panic.
+pub fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    let outer = CATCHES.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    CATCHES.set(outer);
+    result.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("a panic without a message").to_owned()
+    })
 }
 
 /// Adds `context` to the errors of results.

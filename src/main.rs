@@ -7,7 +7,7 @@ use std::time::Instant;
 use std::{env, panic};
 use trainer::cli::{self, Cli};
 use trainer::comm::exit_now;
-use trainer::error::{Error, Kind};
+use trainer::error::{Error, Kind, catches_panics};
 use trainer::ffi::{device, memory};
 use trainer::observe::logs::{self, tell_error};
 use trainer::observe::rank_of_environment;
@@ -113,7 +113,7 @@ fn abort(code: i32) -> ! {
 /// Makes panics end the job as errors do. tch panics on errors of libtorch in functions without a `Result`.
 fn die_on_panic() {
     panic::set_hook(Box::new(|info| {
-        if device::is_attempt() {
+        if catches_panics() {
             return;
         }
         let message = info.payload_as_str().unwrap_or("a panic without a message");

@@ -35,7 +35,7 @@ fn spread(bench: &Bench) {
     fs::write(bench.path("semicolons.csv"), format!("Label;Text\r\n{}", rows.collect::<String>())).unwrap();
 }
 
-#[cfg(feature = "parquet")]
+#[cfg(feature = "columnar")]
 fn parquet(bench: &Bench) {
     use arrow_array::{ArrayRef, RecordBatch, StringArray};
     use std::sync::Arc;
@@ -74,7 +74,7 @@ fn the_same_records_in_other_files_take_the_same_steps() {
         ("array", "@/array.json"),
         ("csv", "@/semicolons.csv"),
     ];
-    #[cfg(feature = "parquet")]
+    #[cfg(feature = "columnar")]
     {
         parquet(&bench);
         cases.extend([("parquet", "@/table.parquet"), ("arrow", "@/table.arrow")]);

@@ -7,6 +7,7 @@ use common::runs::{Bench, assert_equivalent};
 use serde_json::Value;
 use std::fs;
 use trainer::checkpoint::run_dir::Resume;
+use trainer::config::Config;
 
 const NO_DROPOUT: [&str; 3] = ["hidden_dropout_prob=0", "attention_probs_dropout_prob=0", "classifier_dropout=0"];
 
@@ -125,6 +126,69 @@ fn augmented_examples_agree_at_every_world() {
     fs::remove_dir_all(bench.path("synonyms/checkpoint-4")).unwrap();
     let error = bench.run(1, "synonyms", &more, &Resume::Auto).unwrap_err();
     assert!(error.to_string().contains("synonyms.txt"), "{error}");
+}
+
+/// Sources mixed by weight are read in an order that depends on (seed, epoch) alone, with columns and classes of their
+/// own. Without weights they are read as the list of their files is.
+#[test]
+fn mixed_sources_agree_at_every_world() {
+    let bench = Bench::new("bert-classification");
+    let record = |line: &str, names: [&str; 2]| {
+        let record: Value = serde_json::from_str(line).unwrap();
+        let label = if record["label"] == "sport" { "football" } else { "weather" };
+        serde_json::json!({names[0]: record["text"], names[1]: label}).to_string() + "\n"
+    };
+    let eval = fs::read_to_string(bench.path("eval.jsonl")).unwrap();
+    for (name, columns) in [("other.jsonl", ["sentence", "topic"]), ("same.jsonl", ["text", "label"])] {
+        fs::write(bench.path(name), eval.lines().map(|line| record(line, columns)).collect::<String>()).unwrap();
+    }
+    let path = |name: &str| bench.path(name).display().to_string();
+    let (train, other, same) = (path("train.jsonl"), path("other.jsonl"), path("same.jsonl"));
+    let sources = |weights: [&str; 2]| {
+        let columns = "text_column='sentence', label_column='topic'";
+        format!("data.sources=[{{path='{train}'{}}}, {{path='{other}', {columns}{}}}]", weights[0], weights[1])
+    };
+    let mixed = sources([", weight=2", ", weight=3"]);
+    let more = with(&["save_steps=7", "eval_on_start=true"]);
+    let more = |sources: &str| {
+        let sources: &'static str = sources.to_owned().leak();
+        [&more[..], &[sources]].concat()
+    };
+    bench.run(1, "w1", &more(&mixed), &Resume::None).unwrap();
+    let whole = bench.steps("w1");
+    assert_eq!(whole.len(), 20);
+    for (world, zero) in [(2, "zero_stage=0"), (2, "zero_stage=3"), (3, "zero_stage=1")] {
+        let out = format!("w{world}-{zero}");
+        let more = [&more(&mixed)[..], &[zero, "micro_batch_tokens=40"]].concat();
+        bench.run(world, &out, &more, &Resume::None).unwrap();
+        assert_equivalent(&bench.steps(&out), &whole, &out);
+    }
+    // Step 14 is in the second epoch of ten steps.
+    let cut = || ["checkpoint-20", "final"].map(|later| fs::remove_dir_all(bench.path("w1").join(later)).unwrap());
+    cut();
+    bench.run(1, "w1", &more(&mixed), &Resume::Auto).unwrap();
+    assert_eq!(bench.steps("w1"), whole, "resumed at step 14");
+    // Other weights are another order of the data; the same sources at another place are not.
+    cut();
+    let error = bench.run(1, "w1", &more(&sources([", weight=1", ", weight=1"])), &Resume::Auto).unwrap_err();
+    let told = error.to_string();
+    assert!(told.contains("the order of the data would change:\n  data.sources = ["), "{told}");
+    fs::create_dir(bench.path("moved")).unwrap();
+    for name in ["train.jsonl", "other.jsonl"] {
+        fs::copy(bench.path(name), bench.path("moved").join(name)).unwrap();
+    }
+    let elsewhere = mixed.replace(&train, &path("moved/train.jsonl")).replace(&other, &path("moved/other.jsonl"));
+    bench.run(1, "w1", &more(&elsewhere), &Resume::Auto).unwrap();
+    assert_eq!(bench.steps("w1"), whole, "resumed with the same data elsewhere");
+
+    bench.run(1, "plain", &more(&sources(["", ""])), &Resume::None).unwrap();
+    bench.run(1, "list", &more(&format!("data.train=['{train}', '{same}']")), &Resume::None).unwrap();
+    assert_eq!(bench.steps("plain"), bench.steps("list"));
+    assert!(bench.steps("plain") != whole, "weights change the order");
+    assert!(fs::read_to_string(bench.path("plain/final/config.json")).unwrap().contains("\"football\""));
+    // What a run with sources has written reads back.
+    let written = Config::load(Some(&bench.path("w1/config.toml")), &[]).unwrap();
+    assert_eq!(written.data.source_weights(), Some(vec![2.0, 3.0]));
 }
 
 /// NEFTune's noise is a function of the sequence and the step, on an encoder and on both sides of T5.

@@ -4,42 +4,15 @@ use crate::checkpoint::adapter;
 use crate::checkpoint::folder::{copy_file, write_file};
 use crate::checkpoint::tensor_writer::Entry;
 use crate::checkpoint::weight_sets;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::models::hf_names::{HfNames, HfParam};
 use crate::nn::{ParamId, Params};
 use serde_json::Value;
 use std::path::Path;
 use tch::Tensor;
 
-/// Files that are copied from the initial model folder.
-pub const CARRIED: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-    "tiktoken.model",
-    "chat_template.jinja",
-    GENERATION_FILE,
-];
-
+/// The default settings of text generation of a model folder.
 pub const GENERATION_FILE: &str = "generation_config.json";
-
-/// A tokenizer needs at least one of these files.
-const VOCABULARIES: &[&str] = &[
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-    "tiktoken.model",
-];
 
 /// Returns the tensors of the weight file, in the order of [`parts`], unit by unit.
 pub fn entries(params: &Params, names: &HfNames) -> Vec<Entry> {
@@ -88,23 +61,19 @@ pub fn split(names: &HfNames, param: &HfParam, value: &Tensor) -> Vec<(String, T
     names.exported(param).into_iter().zip(pieces.iter().map(|piece| param.form.to_file(piece))).collect()
 }
 
-/// Writes the model's configuration under this name, the files copied from `origin` to `folder`, and `more` files, which
-/// replace those of the same names: the model without its weights.
+/// Writes the model's configuration under this name, the files `carried` from `origin` to `folder`, and `more` files,
+/// which replace those of the same names: the model without its weights.
 ///
 /// # Errors
 /// The file name and the system error.
 pub fn write_files(
     folder: &Path,
     (name, config): (&str, &Value),
-    origin: &Path,
+    (origin, carried): (&Path, &[&str]),
     more: &[(&str, String)],
 ) -> Result<()> {
     write_file(&folder.join(name), &serde_json::to_vec_pretty(config)?)?;
-    let carried: Vec<&&str> = CARRIED.iter().filter(|name| origin.join(name).exists()).collect();
-    if !carried.iter().any(|name| VOCABULARIES.contains(name)) {
-        return Err(Error::other(format!("{}: the tokenizer of the initial model is missing", origin.display())));
-    }
-    let mut copied = carried.into_iter().filter(|name| !more.iter().any(|(replaced, _)| replaced == *name));
+    let mut copied = carried.iter().filter(|name| !more.iter().any(|(replaced, _)| replaced == *name));
     copied.try_for_each(|name| copy_file(&origin.join(name), &folder.join(name)))?;
     more.iter().try_for_each(|(name, content)| write_file(&folder.join(name), content.as_bytes()))
 }

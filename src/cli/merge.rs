@@ -15,6 +15,7 @@ use crate::nn::{ParamId, Params, lora};
 use crate::observe::logs::tell;
 use crate::tasks::Head;
 use crate::text::tokenizer::Tokenizer;
+use crate::train::carried;
 use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Loaded};
 use clap::Args;
@@ -83,7 +84,8 @@ fn write(loaded: &Loaded, model: &ModelFolder, kind: Kind, to: &Path) -> Result<
     let Loaded { params, names, .. } = loaded;
     let files = [model.tokenizer(), model.generation()];
     let missing = Tokenizer::missing_files(files[0])?;
-    export::write_files(to, ("config.json", &loaded.model.config_json(kind)), files[0], &missing)?;
+    let carried = (files[0], &carried::of_folder(files[0])?[..]);
+    export::write_files(to, ("config.json", &loaded.model.config_json(kind)), carried, &missing)?;
     let generation = files[1].join(export::GENERATION_FILE);
     if generation.exists() {
         folder::copy_file(&generation, &to.join(export::GENERATION_FILE))?;

@@ -210,6 +210,7 @@ impl ReadingArgs {
             add_tokens: Vec::new(),
             train: file.files.clone(),
             train_target: None,
+            sources: Vec::new(),
             eval: None,
             eval_split: None,
             eval_sets: EvalSets::default(),

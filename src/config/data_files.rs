@@ -29,6 +29,11 @@ impl DataFiles {
         &self.0
     }
 
+    /// Returns all of these, one after another.
+    pub fn joined<'a>(all: impl IntoIterator<Item = &'a DataFiles>) -> Self {
+        DataFiles(all.into_iter().flat_map(|files| files.0.iter().cloned()).collect())
+    }
+
     /// Returns the first path, which is empty if none is set.
     pub fn first(&self) -> &Path {
         self.0.first().map_or(Path::new(""), PathBuf::as_path)

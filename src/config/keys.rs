@@ -30,6 +30,9 @@ pub const LOSS_SCALE: Check = ("power of two from 1 to 16777216", |scale| {
     (1.0..=16_777_216.0).contains(&scale) && scale.to_bits() & FRACTION_BITS == 0
 });
 
+/// Required settings that another one replaces.
+const INSTEAD: [(&str, &str); 1] = [("data.train", "data.sources")];
+
 /// The value of a setting that is not written.
 #[derive(Debug)]
 pub enum DefaultValue {
@@ -187,7 +190,8 @@ impl<'a> Entries<'a> {
     pub fn read<T: Value>(&self, key: &Key, problems: &mut Problems) -> Option<T> {
         let name = key.dotted();
         let Some((value, text)) = self.0.get(&name) else {
-            if matches!(key.default, DefaultValue::Required) && !problems.is_written(&name) {
+            let replaced = INSTEAD.iter().any(|(required, other)| *required == name && problems.is_written(other));
+            if matches!(key.default, DefaultValue::Required) && !problems.is_written(&name) && !replaced {
                 problems.with(&name, "is required, and is missing");
             }
             return None;

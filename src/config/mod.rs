@@ -25,6 +25,7 @@ mod report_to;
 mod schedules;
 mod sections;
 mod source;
+mod sources;
 mod table_keys;
 mod task_settings;
 #[cfg(test)]
@@ -50,8 +51,8 @@ pub use reference::{explain, full_name, list, names};
 pub use report_to::{ReportTo, Reporter};
 pub use sections::{
     AnswerConfig, AugmentConfig, CheckpointConfig, CommConfig, Config, DataConfig, DistillConfig, GenerationConfig,
-    GroupConfig, LoraConfig, ModelConfig, ParallelConfig, StageConfig, TargetModules, TaskConfig, TrainConfig,
-    Unfreeze,
+    GroupConfig, LoraConfig, ModelConfig, ParallelConfig, SourceConfig, StageConfig, TargetModules, TaskConfig,
+    TrainConfig, Unfreeze,
 };
 pub use task_settings::misplaced;
 

@@ -73,7 +73,12 @@ impl Config {
 
     /// Returns each key with its value, if it has one.
     pub(super) fn settings(&self) -> impl Iterator<Item = (&'static Key, Option<toml::Value>)> + use<> {
-        let table = toml::Table::try_from(self).expect("whatever was read from TOML can be written as TOML");
+        let mut table = toml::Table::try_from(self).expect("whatever was read from TOML can be written as TOML");
+        // It follows from the sources.
+        let data = table.get_mut("data").and_then(toml::Value::as_table_mut);
+        if let Some(data) = data.filter(|_| !self.data.sources.is_empty()) {
+            data.remove("train");
+        }
         Config::keys().into_iter().map(move |key| {
             let table = if key.section.is_empty() { Some(&table) } else { table[key.section].as_table() };
             (key, table.and_then(|table| table.get(key.name)).cloned())

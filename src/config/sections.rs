@@ -11,7 +11,7 @@ pub use self::augment::AugmentConfig;
 pub use self::distill::DistillConfig;
 pub use self::lora::{LoraConfig, TargetModules};
 pub use self::model::ModelConfig;
-pub use self::tables::{GroupConfig, StageConfig, Unfreeze, columns};
+pub use self::tables::{GroupConfig, SourceConfig, StageConfig, Unfreeze, columns};
 pub use self::train::TrainConfig;
 
 use std::path::PathBuf;
@@ -146,6 +146,9 @@ section! {
         /// Targets of the plain-text sources in `train`, for `seq2seq`. Files whose lines are the targets of the lines
         /// of `train`, as many files as there. Records have their targets in `target_column`.
         train_target: Option<DataFiles> => "none";
+        /// Training data that is mixed by weight. Tables `[[data.sources]]` in place of `train`, with the [keys
+        /// below](#datasources) ([more](data.md#several-sources)).
+        sources: Vec<SourceConfig> = Vec::new();
         /// Evaluation files. Named like `train`.
         eval: Option<DataFiles> => "no evaluation";
         /// Targets of the plain-text sources in `eval`, for `seq2seq`.

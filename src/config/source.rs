@@ -14,8 +14,12 @@ use super::value::{describe, nearest};
 use crate::error::Result;
 
 /// Settings of which one on the command line replaces the others of the file.
-const ALTERNATIVES: [(&str, &[&str]); 2] =
-    [("data.eval_split", &["data.eval", "data.eval_target"]), ("data.eval", &["data.eval_split"])];
+const ALTERNATIVES: [(&str, &[&str]); 4] = [
+    ("data.eval_split", &["data.eval", "data.eval_target"]),
+    ("data.eval", &["data.eval_split"]),
+    ("data.train", &["data.sources"]),
+    ("data.sources", &["data.train", "data.train_target"]),
+];
 
 /// Returns the entries of a file's text, replaced by those of the `key=value` overrides. An error only for a text that
 /// is not TOML: nothing else in it can be trusted then.

@@ -46,8 +46,9 @@ fn unknown(name: &str, key: &str, columns: &[&'static Key]) -> String {
     match nearest(key, names.iter().copied()) {
         Some(near) => format!("unknown key, did you mean {near}?"),
         None => format!(
-            "unknown key: a table [[{name}]] has {}; keys of [train] are written before the first such table",
-            names.join(", ")
+            "unknown key: a table [[{name}]] has {}; keys of [{}] are written before the first such table",
+            names.join(", "),
+            name.split('.').next().unwrap_or_default()
         ),
     }
 }

@@ -107,3 +107,27 @@ fn contradictions(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, bo
         ("data.format", are_none && kind == TaskKind::Seq2seq, two_files.into()),
     ]
 }
+
+/// Returns what is wrong with `data.columns`.
+pub fn columns(kind: TaskKind, data: &DataConfig) -> Vec<String> {
+    let Some(names) = &data.columns else { return Vec::new() };
+    let is_labelled = !matches!(kind, TaskKind::CausalLm | TaskKind::MaskedLm);
+    let header = data.header == Some(true);
+    let header = header
+        .then(|| "names the columns of a file without a header: remove it, or set data.header = false".to_owned());
+    let twice = duplicate(names).map(|twice| format!("the column {twice:?} appears twice"));
+    let wanted = [
+        ("text_column", Some(&data.text_column)),
+        ("text_pair_column", data.text_pair_column.as_ref()),
+        ("label_column", is_labelled.then_some(&data.label_column)),
+        ("weight_column", data.weight_column.as_ref()),
+    ];
+    let lacking = wanted.into_iter().filter_map(|(key, name)| Some((key, name.filter(|name| !names.contains(name))?)));
+    let lacking = lacking.map(|(key, name)| format!("lacks {name:?}, which is data.{key}"));
+    header.into_iter().chain(twice).chain(lacking).collect()
+}
+
+/// Returns a name that appears twice.
+pub fn duplicate(names: &[String]) -> Option<&String> {
+    names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)).map(|(_, name)| name)
+}

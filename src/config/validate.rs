@@ -6,8 +6,9 @@ use super::keys::Section;
 use super::mixed::{MicroBatchTokens, Recompute, ZeroStage};
 use super::problems::Problems;
 use super::sections::{AnswerConfig, Config, GenerationConfig, ParallelConfig, TaskConfig, TrainConfig};
+use super::task_settings::duplicate;
 use super::trained::trained;
-use super::{augment, optimizers, other_tool_values, schedules, task_settings};
+use super::{augment, optimizers, other_tool_values, schedules, sources, task_settings};
 
 /// Metrics of generated texts.
 const GENERATION_METRICS: [&str; 2] = ["bleu", "rougeL"];
@@ -26,7 +27,10 @@ pub fn validate(config: &mut Config, problems: &mut Problems) {
     labels(&config.task, problems);
     other_tasks(config, problems);
     augment::validate(config, problems);
-    columns(config, problems);
+    for problem in task_settings::columns(config.task.kind, &config.data) {
+        problems.with("data.columns", problem);
+    }
+    sources::validate(config, problems);
     evaluation(config, problems);
     parallel(&config.parallel, config.train.micro_batch_tokens, problems);
 }
@@ -162,34 +166,6 @@ fn other_tasks(config: &Config, problems: &mut Problems) {
     if data.eval_target.is_some() && data.eval.is_none() && problems.none_with(&["data.eval"]) {
         problems.with("data.eval_target", "needs the file of the sources: set data.eval");
     }
-}
-
-fn columns(config: &Config, problems: &mut Problems) {
-    const KEY: &str = "data.columns";
-    let data = &config.data;
-    let Some(names) = &data.columns else { return };
-    let is_labelled = !matches!(config.task.kind, TaskKind::CausalLm | TaskKind::MaskedLm);
-    if data.header == Some(true) {
-        problems.with(KEY, "names the columns of a file without a header: remove it, or set data.header = false");
-    }
-    if let Some(twice) = duplicate(names) {
-        problems.with(KEY, format!("the column {twice:?} appears twice"));
-    }
-    let wanted = [
-        ("text_column", Some(&data.text_column)),
-        ("text_pair_column", data.text_pair_column.as_ref()),
-        ("label_column", is_labelled.then_some(&data.label_column)),
-        ("weight_column", data.weight_column.as_ref()),
-    ];
-    for (key, name) in wanted {
-        if let Some(name) = name.filter(|name| !names.contains(name)) {
-            problems.with(KEY, format!("lacks {name:?}, which is data.{key}"));
-        }
-    }
-}
-
-fn duplicate(names: &[String]) -> Option<&String> {
-    names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)).map(|(_, name)| name)
 }
 
 /// Checks the settings of evaluation and of the best checkpoint against each other, except those already wrong.

@@ -4,6 +4,7 @@ use super::augment::Augmentation;
 use super::collation::Collation;
 use super::column::Column;
 use super::example::{Example, Inputs, Label, NO_LABEL};
+use super::mixture::Mixture;
 use super::objective::Objective;
 use super::random::RandomKey;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,8 @@ pub struct Dataset {
     pub(super) augmentation: Option<Arc<Augmentation>>,
     /// Whether the sampler draws all classes equally often.
     pub(super) balanced: bool,
+    /// How the sampler mixes the sources, if they have weights.
+    pub(super) mixture: Option<Arc<Mixture>>,
 }
 
 pub(super) struct Columns {
@@ -49,6 +52,9 @@ pub(super) struct Columns {
 pub(super) struct Shape {
     pub labels: LabelKind,
     pub collation: Collation,
+    /// Number of examples of each source; empty if there is one.
+    #[serde(default)]
+    pub sources: Vec<usize>,
 }
 
 /// The kind of a data set's labels.
@@ -134,12 +140,14 @@ impl Dataset {
             words: Vec::new().into(),
             weights: Vec::new().into(),
         };
-        Dataset::of(columns, Shape { labels: kind.unwrap_or(LabelKind::None), collation }, fingerprint)
+        let labels = kind.unwrap_or(LabelKind::None);
+        Dataset::of(columns, Shape { labels, collation, sources: Vec::new() }, fingerprint)
     }
 
     pub(super) fn of(columns: Columns, shape: Shape, fingerprint: [u8; 32]) -> Self {
         let (columns, objective) = (Arc::new(columns), Objective::default());
-        Dataset { columns, shape, fingerprint, repeated: None, objective, augmentation: None, balanced: false }
+        let (repeated, augmentation, balanced, mixture) = (None, None, false, None);
+        Dataset { columns, shape, fingerprint, repeated, objective, augmentation, balanced, mixture }
     }
 
     /// Repeats the stored examples up to this number: assumed data takes no memory.

@@ -1,8 +1,9 @@
-//! What examples have beside tokens and labels: words and weights; and how they change in each epoch.
+//! What examples have beside tokens and labels: words, weights and sources; and how they change in each epoch.
 
 use super::augment::Augmentation;
 use super::dataset::Dataset;
 use super::example::Example;
+use super::mixture::Mixture;
 use super::random::SplitMix64;
 use crate::text::words::{FIRST_WORD, NO_WORD, WORD, WORD_PART};
 use std::borrow::Cow;
@@ -34,6 +35,35 @@ impl Dataset {
         assert_eq!(weights.len() + 1, columns.offsets.len(), "one weight for each example");
         columns.weights = weights.into();
         self
+    }
+
+    /// Adds which examples come from which source: the number of each, one source after another.
+    ///
+    /// # Panics
+    /// If they do not add up to the number of examples.
+    pub fn with_sources(mut self, sources: Vec<usize>) -> Self {
+        assert_eq!(sources.iter().sum::<usize>(), self.len(), "examples of all sources");
+        self.shape.sources = sources;
+        self
+    }
+
+    /// Number of examples of each source; empty if there is one.
+    pub fn sources(&self) -> &[usize] {
+        &self.shape.sources
+    }
+
+    /// Makes the sampler mix the sources by these weights.
+    ///
+    /// # Panics
+    /// As [`Mixture::new`].
+    pub fn mixed(self, weights: &[f64]) -> Self {
+        let mixture = Some(Arc::new(Mixture::new(self.sources(), weights)));
+        Dataset { mixture, ..self }
+    }
+
+    /// How the sampler mixes the sources, if they have weights.
+    pub fn mixture(&self) -> Option<&Mixture> {
+        self.mixture.as_deref()
     }
 
     /// Sets how examples change in each epoch; `fingerprint` replaces that of the data.

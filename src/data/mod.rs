@@ -23,6 +23,7 @@ pub mod example;
 pub mod extent;
 mod extras;
 pub mod masking;
+pub mod mixture;
 pub mod objective;
 pub mod prefetch;
 pub mod prepare;

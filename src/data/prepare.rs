@@ -63,6 +63,8 @@ pub struct Extras {
     pub words: Vec<Vec<u8>>,
     /// The weight of each example in the loss; empty if all have the same.
     pub weights: Vec<f32>,
+    /// Number of examples of each source, in the order of the examples; empty if there is one.
+    pub sources: Vec<usize>,
 }
 
 impl Encoded {
@@ -162,6 +164,9 @@ fn build(
     }
     if !extras.weights.is_empty() {
         dataset = dataset.with_weights(extras.weights);
+    }
+    if !extras.sources.is_empty() {
+        dataset = dataset.with_sources(extras.sources);
     }
     Ok((dataset, facts))
 }

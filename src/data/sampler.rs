@@ -70,7 +70,7 @@ impl Sampler {
     }
 
     /// Returns the order of the samples in an epoch, from (seed, epoch) alone: a permutation of their indices; with
-    /// class-balanced sampling as many of them, some several times.
+    /// class-balanced sampling or weights of sources as many of them, some several times.
     pub fn epoch_order(&self, epoch: u64) -> Vec<u32> {
         self.samples.order(self.seed, epoch)
     }

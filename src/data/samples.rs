@@ -2,6 +2,7 @@
 
 use super::dataset::Dataset;
 use super::example::Label;
+use super::mixture::Mixture;
 use super::random::SplitMix64;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -19,11 +20,13 @@ pub struct Samples {
     changing: Option<Dataset>,
     /// With class-balanced sampling: the samples of each class that has any.
     classes: Option<Arc<[Vec<u32>]>>,
+    /// With weights of sources: how they are mixed.
+    mixture: Option<Arc<Mixture>>,
 }
 
 impl From<Vec<u32>> for Samples {
     fn from(lengths: Vec<u32>) -> Self {
-        Samples { lengths: lengths.into(), changing: None, classes: None }
+        Samples { lengths: lengths.into(), changing: None, classes: None, mixture: None }
     }
 }
 
@@ -39,7 +42,7 @@ impl From<&Dataset> for Samples {
             classes.into_values().collect()
         });
         let changing = dataset.changes_lengths().then(|| dataset.clone());
-        Samples { lengths: dataset.lengths().into(), changing, classes }
+        Samples { lengths: dataset.lengths().into(), changing, classes, mixture: dataset.mixture.clone() }
     }
 }
 
@@ -50,6 +53,7 @@ impl fmt::Debug for Samples {
             .field("lengths", &self.lengths)
             .field("changing", &changing)
             .field("balanced", &balanced)
+            .field("mixture", &self.mixture)
             .finish()
     }
 }
@@ -57,15 +61,16 @@ impl fmt::Debug for Samples {
 impl Samples {
     /// Returns the order in which an epoch reads samples, from (seed, epoch) alone: a permutation, or as many samples
     /// with replacement, each with a probability inversely proportional to the size of its class, as
-    /// `torch.utils.data.WeightedRandomSampler` draws them with these weights.
+    /// `torch.utils.data.WeightedRandomSampler` draws them with these weights; or as many of a [`Mixture`].
     pub(super) fn order(&self, seed: u64, epoch: u64) -> Vec<u32> {
-        match &self.classes {
-            None => {
+        match (&self.classes, &self.mixture) {
+            (_, Some(mixture)) => mixture.order(seed, epoch),
+            (None, None) => {
                 let mut order: Vec<u32> = (0..self.lengths.len() as u32).collect();
                 SplitMix64::keyed(&[seed, epoch]).shuffle(&mut order);
                 order
             }
-            Some(classes) => {
+            (Some(classes), None) => {
                 let mut random = SplitMix64::keyed(&[DOMAIN, seed, epoch]);
                 let mut below = |n: usize| random.below(n as u64) as usize;
                 let mut draw = || {

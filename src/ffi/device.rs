@@ -3,10 +3,8 @@
 pub use super::errors::error;
 
 use super::{Message, check, libtorch_error, set_tf32};
-use crate::error::Result;
-use std::cell::Cell;
+use crate::error::{Result, catch_panic};
 use std::ffi::c_char;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tch::Device;
 
@@ -46,25 +44,10 @@ pub fn empty_cache(device: Device) -> Result<()> {
     check(unsafe { trainer_empty_cache() })
 }
 
-thread_local! {
-    static ATTEMPT: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether this thread is in [`attempt`], whose caller reports panics.
-pub fn is_attempt() -> bool {
-    ATTEMPT.get()
-}
-
 /// Runs work that may run out of memory, and returns panics as errors, because tch panics on libtorch errors in
 /// functions without a `Result`.
 pub fn attempt<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let outer = ATTEMPT.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(work));
-    ATTEMPT.set(outer);
-    result.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        Err(libtorch_error(text.unwrap_or("a panic without a message")))
-    })
+    catch_panic(work).unwrap_or_else(|panic| Err(libtorch_error(&panic)))
 }
 
 /// Environment variables that configure libtorch's CUDA allocator.
@@ -183,8 +166,8 @@ mod tests {
     fn an_attempt_that_runs_out_of_memory_has_an_error() {
         let work = || Ok(tch::Tensor::zeros([1 << 50], (tch::Kind::Double, Device::Cpu)));
         let e = attempt(work).unwrap_err();
-        assert!(e.kind() == Kind::OutOfMemory && !is_attempt(), "{e}");
-        assert!(attempt(|| Ok(is_attempt())).unwrap());
+        assert!(e.kind() == Kind::OutOfMemory && !catches_panics(), "{e}");
+        assert!(attempt(|| Ok(catches_panics())).unwrap());
         assert_eq!(attempt::<()>(|| Err(Error::input("bad"))).unwrap_err().to_string(), "bad");
         assert!(attempt::<()>(|| panic!("some bug")).unwrap_err().to_string().contains("some bug"));
         attempt::<()>(|| crate::ffi::without_graph(|| panic!("out of memory"))).unwrap_err();

@@ -4,7 +4,7 @@ use super::corpus::many;
 use crate::error::{Error, Result};
 use crate::text::files::Files;
 use crate::text::records::RawLabel;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Maximum number of labels in a message.
 const SHOWN: usize = 12;
@@ -70,7 +70,11 @@ fn infer<'a>(labels: impl Iterator<Item = (usize, &'a RawLabel)>, files: &Files,
             placed(same, files)
         )));
     }
-    let names = lines.into_keys();
+    Ok(sorted(lines.into_keys()))
+}
+
+/// Sorts names, which are in string order, numerically if all are integers.
+fn sorted<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut names: Vec<&str> = names.collect();
     // 10 after 9. Equal numbers, such as 1 and 01, stay in string order.
     if let Ok(numbers) = names.iter().map(|name| name.parse::<i64>()).collect::<Result<Vec<i64>, _>>() {
@@ -78,7 +82,37 @@ fn infer<'a>(labels: impl Iterator<Item = (usize, &'a RawLabel)>, files: &Files,
         order.sort_by_key(|&i| numbers[i]);
         names = order.into_iter().map(|i| names[i]).collect();
     }
-    Ok(names.into_iter().map(String::from).collect())
+    names.into_iter().map(String::from).collect()
+}
+
+/// Returns the classes of several sources in the order of inferred classes, unless all have the same list; and a remark
+/// on classes that differ only in case.
+///
+/// # Errors
+/// Exit 2: classes of different sources that are the same number or truth value in several forms.
+pub(super) fn union(lists: &[&[String]]) -> Result<(Vec<String>, Option<String>)> {
+    if let Some(first) = lists.first().filter(|first| lists.iter().all(|list| list == *first)) {
+        return Ok((first.to_vec(), None));
+    }
+    let all: BTreeSet<&str> = lists.iter().flat_map(|list| list.iter().map(String::as_str)).collect();
+    let each = || all.iter().map(|&name| (name, 0));
+    let named = |names: &[(&str, usize)]| {
+        let names: Vec<String> = names.iter().map(|(name, _)| format!("{name:?}")).collect();
+        format!("the labels {} of different sources", names.join(" and "))
+    };
+    if let Some(same) = groups(each(), |name| number(name).map(f64::to_bits)).first() {
+        return Err(Error::input(format!(
+            "{} differ only in form: write each class in one way, or list the labels in task.labels if they are \
+             different classes",
+            named(same)
+        )));
+    }
+    // Within a source they are reported with their lines.
+    let is_reported = |names: &[(&str, usize)]| {
+        lists.iter().any(|list| names.iter().all(|(name, _)| list.iter().any(|own| own == name)))
+    };
+    let alike = groups(each(), |name| Some(name.to_lowercase())).into_iter().find(|names| !is_reported(names));
+    Ok((sorted(all.iter().copied()), alike.map(|names| format!("{} differ only in case", named(&names)))))
 }
 
 /// Returns the number that a label is, if it is one; booleans are 1 and 0, as in Python.

@@ -7,6 +7,7 @@ pub mod answers;
 pub mod causal_texts;
 pub mod chat;
 pub mod choices;
+pub mod concatenated;
 pub mod corpus;
 pub mod head;
 pub mod labels;

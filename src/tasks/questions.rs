@@ -32,7 +32,8 @@ impl Encode for Questions {
         // The extension determines the format.
         let formats: Vec<_> = source.files.iter().map(questions::format).collect();
         let reading = (formats, source.labelled, source.on_bad_record);
-        format!("{:?}", ("questions", max_length, doc_stride, rules, reading))
+        // With windows from the end of a context, if the tokenizer truncates on the left.
+        format!("{:?}", ("questions by side", max_length, doc_stride, rules, reading))
     }
 
     /// # Errors

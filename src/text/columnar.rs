@@ -1,38 +1,73 @@
 //! Parquet and Arrow files: rows as JSON objects, as `datasets` gives them: a list column is an array, a struct column an
-//! object with all its fields, a missing value `null`. Needs the feature `parquet`.
+//! object with all its fields, a missing value `null`. Needs the feature `columnar`.
+
+#[cfg(feature = "columnar")]
+mod claimed;
 
 use super::input::Input;
 use super::record::Format;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch_panic};
 use serde_json::{Map, Value};
+use std::path::Path;
+
+/// A row, or what is wrong with it.
+type Row = Result<Map<String, Value>, String>;
 
 /// Calls `each` with the number of every row, counted from 1, and its columns.
 ///
 /// # Errors
-/// Exit 2: a file that cannot be read, or is not of the format.
-pub(super) fn objects(
-    input: &mut Input,
-    format: Format,
-    each: impl FnMut(usize, Result<Map<String, Value>, String>),
-) -> Result<()> {
+/// Exit 2: a file that cannot be read, or is damaged or not of the format; a program without the feature.
+pub(super) fn objects(input: &mut Input, format: Format, mut each: impl FnMut(usize, Row)) -> Result<()> {
+    let (path, mut row) = (input.path(), input.number(0));
+    if !cfg!(feature = "columnar") {
+        return Err(Error::input(format!(
+            "{}: this program was built without the Cargo feature columnar, which reads Parquet and Arrow files: build \
+             it with the feature, or convert the file to JSONL",
+            path.display()
+        )));
+    }
+    let mut batches = careful(path, format, || Batches::open(path, format))?;
+    while let Some(rows) = careful(path, format, || batches.next())? {
+        for map in rows {
+            row += 1;
+            each(row, map);
+        }
+    }
+    Ok(())
+}
+
+/// Does a part of reading a file. The libraries panic on some damaged files.
+fn careful<T>(path: &Path, format: Format, read: impl FnOnce() -> Result<T, String>) -> Result<T> {
     let name = if format == Format::Parquet { "Parquet" } else { "Arrow" };
-    rows(input, format, each).map_err(|why| {
+    catch_panic(read).unwrap_or_else(Err).map_err(|why| {
         Error::input(format!(
-            "{}: not a complete {name} file: {why}; was the copy interrupted?",
-            input.path().display()
+            "{}: not a complete {name} file, or a damaged one: {why}; copy it again, or write it again",
+            path.display()
         ))
     })
 }
 
-#[cfg(not(feature = "parquet"))]
-fn rows(_: &Input, _: Format, _: impl FnMut(usize, Result<Map<String, Value>, String>)) -> Result<(), String> {
-    Err("this program was built without the feature parquet; convert the file to JSONL".into())
+#[cfg(not(feature = "columnar"))]
+mod with_arrow {
+    use super::*;
+
+    /// Never made: [`objects`] refuses before.
+    pub(super) enum Batches {}
+
+    impl Batches {
+        pub fn open(_: &Path, _: Format) -> Result<Self, String> {
+            Err("the feature columnar is missing".into())
+        }
+
+        pub fn next(&mut self) -> Result<Option<Vec<Row>>, String> {
+            match *self {}
+        }
+    }
 }
 
-#[cfg(feature = "parquet")]
-use with_arrow::rows;
+use with_arrow::Batches;
 
-#[cfg(feature = "parquet")]
+#[cfg(feature = "columnar")]
 mod with_arrow {
     use super::*;
     use arrow_array::cast::AsArray;
@@ -45,50 +80,48 @@ mod with_arrow {
 
     /// Rows of a Parquet file that are in memory at a time.
     const ROWS: usize = 1024;
+    /// The start of an Arrow file, before its messages. A stream has none.
+    const MAGIC: &[u8; 8] = b"ARROW1\0\0";
 
-    pub(super) fn rows(
-        input: &Input,
-        format: Format,
-        each: impl FnMut(usize, Result<Map<String, Value>, String>),
-    ) -> Result<(), String> {
-        let why = |e: &dyn std::fmt::Display| e.to_string();
-        let mut file = File::open(input.path()).map_err(|e| why(&e))?;
-        let first = input.number(0) + 1;
-        if format == Format::Parquet {
-            let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| why(&e))?;
-            return batches(reader.with_batch_size(ROWS).build().map_err(|e| why(&e))?, first, each);
-        }
-        let mut magic = [0; 6];
-        let is_file = file.read_exact(&mut magic).is_ok() && magic == *b"ARROW1";
-        file.rewind().map_err(|e| why(&e))?;
-        let file = BufReader::new(file);
-        match is_file {
-            true => batches(FileReader::try_new(file, None).map_err(|e| why(&e))?, first, each),
-            false => batches(StreamReader::try_new(file, None).map_err(|e| why(&e))?, first, each),
-        }
-    }
+    /// The rows of a file, some at a time.
+    pub(super) struct Batches(Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>);
 
-    fn batches(
-        batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>,
-        mut row: usize,
-        mut each: impl FnMut(usize, Result<Map<String, Value>, String>),
-    ) -> Result<(), String> {
-        for batch in batches {
+    impl Batches {
+        pub fn open(path: &Path, format: Format) -> Result<Self, String> {
+            let why = |e: &dyn std::fmt::Display| e.to_string();
+            let mut file = File::open(path).map_err(|e| why(&e))?;
+            if format == Format::Parquet {
+                let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| why(&e))?;
+                return Ok(Batches(Box::new(reader.with_batch_size(ROWS).build().map_err(|e| why(&e))?)));
+            }
+            let mut magic = [0; MAGIC.len()];
+            let is_file = file.read_exact(&mut magic).is_ok() && magic[..6] == MAGIC[..6];
+            file.rewind().map_err(|e| why(&e))?;
+            claimed::check(&file, if is_file { MAGIC.len() as u64 } else { 0 })?;
+            let file = BufReader::new(file);
+            Ok(match is_file {
+                true => Batches(Box::new(FileReader::try_new(file, None).map_err(|e| why(&e))?)),
+                false => Batches(Box::new(StreamReader::try_new(file, None).map_err(|e| why(&e))?)),
+            })
+        }
+
+        /// Returns the next rows; `None` at the end.
+        pub fn next(&mut self) -> Result<Option<Vec<Row>>, String> {
+            let Some(batch) = self.0.next() else { return Ok(None) };
             let batch = batch.map_err(|e| e.to_string())?;
             let names: Vec<&String> = batch.schema_ref().fields().iter().map(|field| field.name()).collect();
             let mut columns: Vec<_> = batch.columns().iter().map(|column| values(column).into_iter()).collect();
-            for _ in 0..batch.num_rows() {
+            let row = |_| {
                 let mut map = Map::new();
                 let mut twice = None;
                 for (name, column) in names.iter().zip(&mut columns) {
                     let before = map.insert((*name).clone(), column.next().unwrap_or_default());
                     twice = twice.or(before.map(|_| format!("the column {name:?} is there twice: rename one")));
                 }
-                each(row, twice.map_or(Ok(map), Err));
-                row += 1;
-            }
+                twice.map_or(Ok(map), Err)
+            };
+            Ok(Some((0..batch.num_rows()).map(row).collect()))
         }
-        Ok(())
     }
 
     /// Returns a value for each row of a column; `null` for a type that JSON has no value for.
@@ -209,10 +242,10 @@ mod with_arrow {
     }
 }
 
-#[cfg(all(test, feature = "parquet"))]
+#[cfg(all(test, feature = "columnar"))]
 mod tests {
     use super::*;
-    use std::path::Path;
+    use crate::error::{Kind, catches_panics};
 
     /// Files that `tests/reference/columnar.py` wrote with pyarrow: the same rows in several formats and encodings.
     const FILES: [(&str, Format); 5] = [
@@ -225,7 +258,7 @@ mod tests {
 
     fn read(path: &Path, format: Format) -> Result<Vec<Value>> {
         let mut rows = Vec::new();
-        let each = |row: usize, map: Result<Map<String, Value>, String>| {
+        let each = |row: usize, map: Row| {
             rows.push(map.map_or_else(Value::String, Value::Object));
             assert_eq!(row, rows.len());
         };
@@ -254,6 +287,42 @@ mod tests {
                 let message = read(&copy, format).unwrap_err().to_string();
                 assert!(message.contains(&format!("{name}: not a complete ")), "{message}");
             }
+        }
+    }
+
+    /// Whatever bit is wrong and wherever the file ends, there are rows or an error, and never a panic.
+    #[test]
+    fn every_damage_gives_rows_or_an_error() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/columnar");
+        let dir = tempfile::tempdir().unwrap();
+        for (name, format) in FILES {
+            let whole = std::fs::read(folder.join(name)).unwrap();
+            let copy = dir.path().join(name);
+            let (mut errors, mut tried) = (0, 0);
+            let mut check = |bytes: &[u8]| {
+                std::fs::write(&copy, bytes).unwrap();
+                let result = read(&copy, format);
+                assert!(!catches_panics());
+                tried += 1;
+                if let Err(e) = result {
+                    errors += 1;
+                    let message = e.to_string();
+                    assert!(
+                        e.kind() == Kind::Input && message.contains(&format!("{name}: not a complete ")),
+                        "{message}"
+                    );
+                }
+            };
+            // A prime step, and another bit each time; not the first, which makes UTF-16 of a stream.
+            for (at, bit) in (0..whole.len()).step_by(31).zip((0..8).cycle().skip(3)) {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                check(&bytes);
+            }
+            for length in (0..whole.len()).step_by(97) {
+                check(&whole[..length]);
+            }
+            assert!(errors > tried / 10 && errors < tried, "{name}: {errors} errors of {tried}");
         }
     }
 }

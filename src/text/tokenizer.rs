@@ -19,7 +19,7 @@ pub struct Tokenizer {
     pub(super) folder: PathBuf,
     pub(super) special: SpecialTokens,
     /// Where a long text is truncated (`truncation_side`).
-    side: TruncationDirection,
+    pub(super) side: TruncationDirection,
 }
 
 /// One encoded input, special tokens included.
@@ -33,6 +33,14 @@ pub struct Encoded {
 }
 
 impl Tokenizer {
+    /// The files that determine a tokenizer and its chat template, in any folder.
+    pub const FILES: &'static [&'static str] = pretrained::FILES;
+
+    /// Whether one of these files is a vocabulary, without which there is no tokenizer.
+    pub fn is_vocabulary(name: &str) -> bool {
+        pretrained::is_vocabulary(name)
+    }
+
     /// Loads the tokenizer of a Hugging Face folder as `transformers` does: from `tokenizer.json` or the files of a slow
     /// tokenizer, and the settings beside them.
     ///

@@ -1,5 +1,6 @@
 //! Splits long contexts into overlapping windows, each preceded by the question, like Hugging Face's fast tokenizers
-//! with `truncation="only_second"`, `stride` and `return_overflowing_tokens`.
+//! with `truncation="only_second"`, `stride` and `return_overflowing_tokens`: from the start of the context, or from its
+//! end with `truncation_side = "left"`.
 
 use super::parallel::on_all_cores;
 use super::tokenizer::Tokenizer;
@@ -50,7 +51,8 @@ impl Tokenizer {
     }
 
     /// Returns the windows of each question in order: a single window if question, context and special tokens fit in
-    /// `max_length` tokens, otherwise windows of `max_length` tokens that overlap by `stride` context tokens.
+    /// `max_length` tokens, otherwise windows of `max_length` tokens that overlap by `stride` context tokens. The last
+    /// may be shorter: it is the end of the context, or its start if the tokenizer truncates on the left.
     ///
     /// A question that leaves at most `stride` tokens for its context gives an error message instead.
     pub fn windows(
@@ -71,15 +73,15 @@ impl Tokenizer {
                 ));
             }
             let mut part = context.encoding.clone();
-            part.truncate(room, stride, TruncationDirection::Right);
+            part.truncate(room, stride, self.side);
             let others = part.take_overflowing();
             let step = room.saturating_sub(stride);
-            [part]
-                .into_iter()
-                .chain(others)
-                .enumerate()
-                .map(|(i, part)| self.window(&question, part, i * step))
-                .collect()
+            let first = |i: usize, part: &Encoding| match self.side {
+                TruncationDirection::Right => i * step,
+                TruncationDirection::Left => context.offsets.len().saturating_sub(i * step + part.len()),
+            };
+            let parts = [part].into_iter().chain(others).enumerate();
+            parts.map(|(i, part)| (first(i, &part), part)).map(|(at, part)| self.window(&question, part, at)).collect()
         };
         on_all_cores(inputs, windows)
     }
@@ -117,11 +119,20 @@ mod tests {
     /// Compares with the overflowing encodings of the crate.
     #[test]
     fn windows_match_the_tokenizers_crate() {
+        for side in [TruncationDirection::Right, TruncationDirection::Left] {
+            match_the_tokenizers_crate(side);
+        }
+    }
+
+    fn match_the_tokenizers_crate(direction: TruncationDirection) {
         let dir = folder();
+        let settings = format!("{{\"truncation_side\": {:?}}}", direction.as_ref());
+        std::fs::write(dir.path().join("tokenizer_config.json"), settings).unwrap();
         let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
         let (question, context) = ("a bc?", "D\u{e9}f g hi jk \u{2014} l mno p q rs t u v w x y z ab");
         for (max_length, stride) in (8..32).flat_map(|max| (0..max).map(move |stride| (max, stride))) {
-            let found = windows(question, context, max_length, stride);
+            let contexts = tokenizer.contexts(&[context]).unwrap();
+            let found = tokenizer.windows(&[(question, &contexts[0])], max_length, stride).remove(0);
             let Ok(found) = found else {
                 assert!(max_length.saturating_sub(3 + 4) <= stride, "{max_length}, {stride}: {found:?}");
                 continue;
@@ -129,12 +140,12 @@ mod tests {
             let mut theirs = tokenizer.inner.clone();
             theirs.with_post_processor(tokenizer.processor.clone());
             let strategy = TruncationStrategy::OnlySecond;
-            let truncation = TruncationParams { max_length, stride, strategy, ..Default::default() };
+            let truncation = TruncationParams { direction, max_length, stride, strategy };
             theirs.with_truncation(Some(truncation)).unwrap();
             let mut whole = theirs.encode((question, context), true).unwrap();
             let others = whole.take_overflowing();
             assert_eq!(found.len(), 1 + others.len());
-            let offsets = &tokenizer.contexts(&[context]).unwrap()[0].offsets;
+            let offsets = &contexts[0].offsets;
             for (found, theirs) in found.iter().zip([whole].iter().chain(&others)) {
                 assert_eq!(found.ids, theirs.get_ids());
                 assert!(found.type_ids.iter().map(|&t| u32::from(t)).eq(theirs.get_type_ids().iter().copied()));

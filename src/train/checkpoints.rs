@@ -22,7 +22,7 @@ use crate::text::tokenizer::Tokenizer;
 use crate::train::checkpoint_files::{Files, Share, Sink};
 use crate::train::model_card::Facts;
 use crate::train::step::Stepper;
-use crate::train::{model_card, optimizer_files, shared_folder};
+use crate::train::{carried, model_card, optimizer_files, shared_folder};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -301,7 +301,9 @@ impl Checkpoints {
             let settings = self.settings.clone();
             files.queue.push(0, move || {
                 let name = if adapter.is_some() { adapter::MODEL_CONFIG } else { "config.json" };
-                export::write_files(&to, (name, &config), &origin, &Tokenizer::missing_files(&origin)?)?;
+                let carried = carried::of_folder(&origin)?;
+                let missing = Tokenizer::missing_files(&origin)?;
+                export::write_files(&to, (name, &config), (&origin, &carried), &missing)?;
                 adapter.map_or(Ok(()), |adapter| adapter.write(&to))?;
                 if let Some(generation) = &generation {
                     folder::write_file(&to.join(export::GENERATION_FILE), &serde_json::to_vec_pretty(generation)?)?;
@@ -339,10 +341,8 @@ fn copy_model(from: &Path, target: &Path, card: &str) -> Result<()> {
     folder::replace(target, false, |to| {
         let set = weights_of(from);
         TensorFiles::open(&set)?;
-        let carried = export::CARRIED
-            .iter()
-            .chain(&["config.json", MODEL_FILE, adapter::CONFIG, adapter::MODEL_CONFIG])
-            .map(|name| from.join(name));
+        let own = ["config.json", MODEL_FILE, adapter::CONFIG, adapter::MODEL_CONFIG];
+        let carried = carried::names().chain(own).map(|name| from.join(name));
         let files = carried.chain([sharded::index_of(&set)]).filter(|file| file.exists());
         let copy = |file: PathBuf| folder::copy_file(&file, &to.join(file.file_name().unwrap_or_default()));
         files.chain(sharded::files(&set)?).try_for_each(copy)?;

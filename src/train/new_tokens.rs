@@ -1,11 +1,11 @@
 //! `data.add_tokens`: a model's tokenizer with more tokens, as a folder beside the token cache.
 
-use crate::checkpoint::export::CARRIED;
 use crate::checkpoint::folder::{copy_file, write_file};
 use crate::data::cache;
 use crate::error::{Context, Error, Result};
 use crate::text::new_tokens;
 use crate::text::tokenizer::Tokenizer;
+use crate::train::carried;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub fn tokenizer_with(folder: &Path, tokens: &[String], cache_dir: Option<&Path>
     let added = new_tokens::add(&mut json, tokens);
     added.ok_or_else(|| Error::input(format!("{}: no vocabulary to add tokens to", path.display())))?;
     let (tokenizer, config) = (json.to_string(), config_with(folder, &json)?);
-    let others: Vec<&str> = CARRIED.iter().copied().chain(["config.json"]).filter(|name| *name != FILE).collect();
+    let others: Vec<&str> = carried::names().chain(["config.json"]).filter(|name| *name != FILE).collect();
     let mut hasher = blake3::Hasher::new();
     hasher.update(tokenizer.as_bytes()).update(config.as_deref().unwrap_or_default().as_bytes());
     for name in &others {

@@ -86,7 +86,9 @@ pub fn describe(objective: &Objective, data: &DataConfig, labels: Option<&[Strin
         format!("class weights {}", each.join(", "))
     });
     let noise = (objective.neftune_alpha > 0.0).then(|| format!("NEFTune noise, alpha {}", objective.neftune_alpha));
-    let examples = data.weight_column.as_ref().map(|column| format!("weights of examples from column {column:?}"));
+    let of_source = || data.sources.iter().find_map(|source| source.weight_column.as_ref());
+    let column = data.weight_column.as_ref().or_else(of_source);
+    let examples = column.map(|column| format!("weights of examples from column {column:?}"));
     let drawn = (data.sampling != Sampling::Random).then(|| format!("{} sampling", data.sampling));
     let parts: Vec<String> = smoothing.into_iter().chain(weights).chain(examples).chain(noise).chain(drawn).collect();
     (!parts.is_empty()).then(|| parts.join("; "))

@@ -198,7 +198,10 @@ impl PlannedRun {
     pub fn lengths(&self, ranks: usize) -> Result<(Lengths, Padding)> {
         let (dataset, target) = (&self.data.train.dataset, self.config.task.max_target_length);
         let max = [self.max_length, target.unwrap_or(MAX_TARGET_LENGTH)];
-        Ok((Lengths::of(&dataset.lengths()), Padding::of(dataset, &self.sampler(ranks)?, max)))
+        let (sampler, lengths) = (self.sampler(ranks)?, dataset.lengths());
+        // Sampling by class or by source reads some examples several times.
+        let read: Vec<u32> = sampler.epoch_order(0).into_iter().map(|i| lengths[i as usize]).collect();
+        Ok((Lengths::of(&read), Padding::of(dataset, &sampler, max)))
     }
 
     /// Returns the number of parameters: total and trainable.

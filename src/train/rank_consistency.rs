@@ -74,6 +74,10 @@ fn without_host_settings(config: &Config) -> Config {
     config.model.path = PathBuf::new();
     config.distill.teacher = config.distill.teacher.map(|_| PathBuf::new());
     config.data.train = DataFiles::default();
+    for source in &mut config.data.sources {
+        source.path = DataFiles::default();
+        source.train_target = source.train_target.take().map(|_| DataFiles::default());
+    }
     config.data.eval = None;
     config.data.eval_sets.0.values_mut().for_each(|files| *files = DataFiles::default());
     config.data.cache_dir = None;

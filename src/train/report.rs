@@ -21,7 +21,7 @@ use crate::train::resumed::Resumed;
 use crate::train::session::{Session, cache_word};
 use crate::train::teacher::Teacher;
 use crate::train::trained_table::trained_table;
-use crate::train::{augmentation, objective, settings};
+use crate::train::{augmentation, mixture, objective, settings};
 use serde_json::{Map, Value};
 use std::fmt::Display;
 use tch::Device;
@@ -58,6 +58,7 @@ pub fn header(
     let head = data.head.labels().map(|labels| format!(" ({} labels: {}{positive})", labels.len(), shortened(labels)));
     lines.push(format!("task      {}{}", config.task.kind, head.unwrap_or_default()));
     lines.push(format!("train     {}", describe(&config.data.train, &data.train)));
+    lines.extend(mixture::describe(&config.data, &data.train.dataset).iter().map(|line| format!("source    {line}")));
     match (config.data.eval.as_ref().unwrap_or(&config.data.train), &data.eval) {
         (files, Some(eval)) => {
             let split = config.data.eval_split.map(|split| format!(" ({split})")).unwrap_or_default();

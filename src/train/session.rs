@@ -13,6 +13,7 @@ use crate::tasks::labels;
 use crate::text::parallel;
 use crate::text::part::Part;
 use crate::train::augmentation::augmented;
+use crate::train::mixture::mix;
 use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Loaded};
 use crate::train::objective::{draw_balanced, objective};
@@ -120,11 +121,13 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
         let (task, data, seed) = (&config.task, &config.data, config.seed);
         let words = purpose == Purpose::Train && config.augment.is_on();
         let reading = Reading { task, data, folder, max_length, purpose, labels, seed, part, words };
-        let encoder = reading.encoder(files, key)?;
+        let encoder =
+            if purpose == Purpose::Train { reading.training_encoder()? } else { reading.encoder(files, key)? };
         let _phase = tokenizing(files);
         prepare(encoder.as_ref(), folder, cache::folder(config.data.cache_dir.as_deref()).as_deref()).context(key)
     };
-    let read_train = |labels| prepare_file(&config.data.train, "data.train", Purpose::Train, labels, part);
+    let key = if config.data.sources.is_empty() { "data.train" } else { "data.sources" };
+    let read_train = |labels| prepare_file(&config.data.train, key, Purpose::Train, labels, part);
     let given = config.task.labels.clone();
     let mut train = read_train(given.clone())?;
     // A model that was fine-tuned on the same labels keeps their order, which its head was trained with.
@@ -148,7 +151,7 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let dataset = train.dataset;
     let objective = objective(config, &dataset, labels.as_deref())?;
     let train = Prepared { dataset: dataset.with_objective(objective), ..train };
-    let train = draw_balanced(config, train, labels.as_deref())?;
+    let train = mix(config, draw_balanced(config, train, labels.as_deref())?)?;
     let train = if config.augment.is_on() { augmented(config, train, folder, max_length)? } else { train };
     let held_part = part.map(Part::held_out);
     let held_out = part.map(|_| (&config.data.train, "data.train"));

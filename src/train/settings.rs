@@ -147,7 +147,11 @@ pub fn compare(now: &Config, before: &Config, same_data: bool, allowed: bool) ->
         of_task || key.starts_with("data.") || key.starts_with("augment.") || key == "model.path"
     };
     // The synonyms' content is part of the data.
-    let of_order = |key: &str| ORDER.contains(&key) || (key.starts_with("augment.") && key != "augment.synonyms");
+    let same_mixture = now.data.source_weights() == before.data.source_weights();
+    let of_order = |key: &str| {
+        let of_mixture = key == "data.sources" && !same_mixture;
+        ORDER.contains(&key) || of_mixture || (key.starts_with("augment.") && key != "augment.synonyms")
+    };
     let matters = |key: &str| of_order(key) || (!same_data && of_data(key));
     let mut refused: Vec<String> = differences.iter().filter(|(key, ..)| matters(key)).map(line).collect();
     if !same_data && !differences.iter().any(|(key, ..)| of_data(key)) {

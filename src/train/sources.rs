@@ -191,13 +191,12 @@ impl Reading<'_> {
     pub(super) fn parallel_texts(&self, files: &Files, key: &str) -> Result<ParallelTexts> {
         let Reading { task, data, purpose, .. } = self;
         let (targets, target_key) = match purpose {
-            // Also for what is held out of the training data.
-            Purpose::Train | Purpose::Evaluate if key == "data.train" => {
-                (data.train_target.as_ref(), "data.train_target")
-            }
+            Purpose::Train => (data.train_target.as_ref(), "data.train_target"),
+            // What is held out of the training data.
+            Purpose::Evaluate if key == "data.train" => (data.train_target.as_ref(), "data.train_target"),
             Purpose::Evaluate if key == EVAL_SETS => (None, EVAL_SETS),
             Purpose::Evaluate if key.starts_with("--") => (data.eval_target.as_ref(), "--eval-target"),
-            Purpose::Train | Purpose::Evaluate => (data.eval_target.as_ref(), "data.eval_target"),
+            Purpose::Evaluate => (data.eval_target.as_ref(), "data.eval_target"),
             Purpose::Predict => (None, ""),
         };
         let refuse = |why: &str| Err(Error::input(format!("{target_key}: {why}: {files}")));

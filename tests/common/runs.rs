@@ -83,6 +83,10 @@ impl Bench {
             "warmup_steps=2".into(),
             "num_threads=1".into(),
         ];
+        // Sources are there in place of a training file.
+        if more.iter().any(|s| s.starts_with("data.sources=")) {
+            settings.retain(|s| !s.starts_with("data.train="));
+        }
         settings.extend(more.iter().map(|&s| s.to_owned()));
         settings
     }

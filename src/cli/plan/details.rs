@@ -10,6 +10,7 @@ use crate::observe::table::table;
 use crate::plan::fit::Timed;
 use crate::plan::memory::{MemoryEstimate, Phase};
 use crate::plan::scaling::Row;
+use crate::train::mixture;
 use crate::train::planned_run::Variant;
 use crate::train::settings;
 
@@ -32,6 +33,10 @@ fn data(report: &Report) -> String {
             count(report.steps_per_epoch)
         ),
     );
+    let dataset = &report.planned.data.train.dataset;
+    for source in mixture::describe(&report.planned.config.data, dataset) {
+        text += &labelled("source", &source);
+    }
     text += &labelled(
         "lengths",
         &format!(

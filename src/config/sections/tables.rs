@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
+use crate::config::choice::{Documents, Format};
+use crate::config::data_files::DataFiles;
 use crate::config::keys::{AT_LEAST_1, DefaultValue, Entries, FROM_0, Key, POSITIVE, Section, parse, section};
 use crate::config::problems::Problems;
 use crate::config::value::{Value, integer};
@@ -67,15 +69,77 @@ impl Value for Unfreeze {
     }
 }
 
+section! {
+    /// `[[data.sources]]`: training data of one kind, which is mixed with others.
+    SourceConfig in "data.sources" {
+        /// Files of the source. Named like `data.train`.
+        path: DataFiles;
+        /// Weight of the source. The fraction of the examples of an epoch that come from it is its weight divided by
+        /// the sum of all. Either all sources have one or none has.
+        weight: Option<f64> => "each example once per epoch", POSITIVE;
+        /// Targets of plain-text sources, for `seq2seq`. As `data.train_target`.
+        train_target: Option<DataFiles> => "none";
+        /// Column of the text.
+        text_column: Option<String> => "`data.text_column`";
+        /// Column of the second text of a pair.
+        text_pair_column: Option<String> => "`data.text_pair_column`";
+        /// Column of the label.
+        label_column: Option<String> => "`data.label_column`";
+        /// Column of the weight of each example in the loss. Examples of sources without one have weight 1.
+        weight_column: Option<String> => "`data.weight_column`";
+        /// Column of the source, for `seq2seq`.
+        source_column: Option<String> => "`data.source_column`";
+        /// Column of the target, for `seq2seq`.
+        target_column: Option<String> => "`data.target_column`";
+        /// Column of the list of words.
+        words_column: Option<String> => "`data.words_column`";
+        /// Column of the list of tags.
+        tags_column: Option<String> => "`data.tags_column`";
+        /// Column of the question, for multiple choice.
+        question_column: Option<String> => "`data.question_column`";
+        /// Column of the question's context, for multiple choice.
+        context_column: Option<String> => "`data.context_column`";
+        /// Column of the list of choices, for multiple choice.
+        choices_column: Option<String> => "`data.choices_column`";
+        /// Column of the prompt, for `chat`.
+        prompt_column: Option<String> => "`data.prompt_column`";
+        /// Column of the completion, for `chat`.
+        completion_column: Option<String> => "`data.completion_column`";
+        /// Column of the conversation, for `chat`.
+        messages_column: Option<String> => "`data.messages_column`";
+        /// Column names of a CSV or TSV file without a header.
+        columns: Option<Vec<String>> => "`data.columns`";
+        /// Whether the first row of a CSV or TSV file is a header.
+        header: Option<bool> => "`data.header`";
+        /// Format of the files.
+        format: Option<Format> => "`data.format`";
+        /// Documents of a plain-text file, for language models.
+        documents: Option<Documents> => "`data.documents`";
+    }
+}
+
 /// The name of a setting that is a list of tables, and the keys of each table.
 type Columns = (&'static str, fn() -> Vec<&'static Key>);
 
 /// The settings that are lists of tables.
-const TABLES: &[Columns] = &[("train.groups", GroupConfig::keys), ("train.unfreeze", StageConfig::keys)];
+const TABLES: &[Columns] =
+    &[("data.sources", SourceConfig::keys), ("train.groups", GroupConfig::keys), ("train.unfreeze", StageConfig::keys)];
 
 /// Returns the keys of each table of the setting `name` (dotted); none if it is not a list of tables.
 pub fn columns(name: &str) -> Vec<&'static Key> {
     TABLES.iter().find(|(table, _)| *table == name).map_or_else(Vec::new, |(_, keys)| keys())
+}
+
+impl Value for Vec<SourceConfig> {
+    fn kind() -> String {
+        "list of tables".into()
+    }
+    fn expected() -> String {
+        "tables [[data.sources]]".into()
+    }
+    fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
+        rows("data.sources", value)
+    }
 }
 
 impl Value for Vec<GroupConfig> {
