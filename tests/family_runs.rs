@@ -15,6 +15,7 @@ const RUNS: &[(&str, Kind)] = &[
     ("distilbert-tokens", Kind::Tags),
     ("albert-classes", Kind::Classes),
     ("albert-masked", Kind::MaskedLm),
+    ("electra-classes", Kind::Classes),
     ("xlnet-classes", Kind::Classes),
     ("gpt2-causal", Kind::CausalLm),
     ("llama-causal", Kind::CausalLm),

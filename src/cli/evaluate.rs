@@ -6,7 +6,7 @@ use super::generation::GenerationArgs;
 use super::opening::open;
 use super::reading::{DataFile, ReadingArgs, TargetArgs};
 use crate::config::{self, Config, DataFiles, TaskKind};
-use crate::data::{Prepared, cache};
+use crate::data::cache;
 use crate::error::{Context, Error, Result};
 use crate::observe;
 use crate::observe::logs::warn;
@@ -79,17 +79,19 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
             None => Ok(trained.filter(|&kind| fits(kind)).unwrap_or(own)),
         }
     };
-    let file = |set: &'_ Set| DataFile {
+    let cache = cache::folder(subject.run().and_then(|run| run.data.cache_dir.as_deref()));
+    let on_bad = args.on_bad_record.or(subject.run().map(|run| run.data.on_bad_record)).unwrap_or_default();
+    let file = sets.iter().map(|set| DataFile {
         name: set.name.clone(),
         option: set.option,
         part: set.part,
         files: &set.files,
         purpose: Purpose::Evaluate,
         targets: Some(&set.targets),
-        on_bad_record: args.on_bad_record.or(subject.run().map(|run| run.data.on_bad_record)).unwrap_or_default(),
-        cache: cache::folder(subject.run().and_then(|run| run.data.cache_dir.as_deref())),
-    };
-    let files: Vec<DataFile> = sets.iter().map(file).collect();
+        on_bad_record: on_bad,
+        cache: cache.clone(),
+    });
+    let files: Vec<DataFile> = file.collect();
     let folder = comm.agree(args.reading.folder(model, subject.run()), "reading the model's folder")?;
     let (mut loaded, data) = open(&comm, (&folder, config.as_ref()), &files, &args.reading, wanted)?;
     let kind = loaded.model.task.kind().parse()?;
@@ -101,12 +103,12 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     let generation = comm.agree(generation(args, &subject, &folder, kind), "reading the generation settings")?;
     let evaluator = args.reading.evaluator(comm.as_ref(), &mut loaded, subject.run());
     let mut evaluator = Evaluator { generation: generation.as_ref(), ..evaluator };
-    let evaluate = |(set, data): (&Set, &Prepared)| {
-        let found = evaluator.metrics(data, args.report);
-        let found = if sets.len() > 1 { found.context(&set.name) } else { found };
-        Ok((set.name.as_str(), found?))
-    };
-    let found: Vec<(&str, Evaluation)> = sets.iter().zip(&data).map(evaluate).collect::<Result<_>>()?;
+    let mut found: Vec<(&str, Evaluation)> = Vec::new();
+    for (set, data) in sets.iter().zip(&data) {
+        let evaluation = evaluator.metrics(data, args.report);
+        let evaluation = if sets.len() > 1 { evaluation.context(&set.name) } else { evaluation };
+        found.push((&set.name, evaluation?));
+    }
     if comm.is_main() {
         let positive = loaded.model.task.positive_label();
         observe::print(&if args.json { json_lines(&found, positive) } else { tables(&found, positive) });

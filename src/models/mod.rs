@@ -10,6 +10,7 @@ pub mod bert;
 pub mod check;
 pub mod decoder;
 pub mod distilbert;
+pub mod electra;
 pub mod encoder;
 pub mod family;
 pub mod gpt2;

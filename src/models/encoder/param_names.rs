@@ -8,6 +8,8 @@ use crate::models::hf_names::{HfNames, HfParam, layer};
 pub struct ParamNames {
     /// Prefix of all names except the heads': `bert.`.
     pub prefix: &'static str,
+    /// The projection from the embeddings' width to the layers', without the prefix.
+    pub widen: &'static str,
     /// Each layer, without the prefix: `encoder.layer.0`.
     pub blocks: Vec<String>,
     /// Within a layer: queries, keys, values, attention's output and its norm.
@@ -37,6 +39,7 @@ impl ParamNames {
     pub fn plain(prefix: &'static str, layers: usize, role: Role) -> Self {
         ParamNames {
             prefix,
+            widen: "encoder.embedding_hidden_mapping_in",
             blocks: (0..layers).map(|i| format!("encoder.layer.{i}")).collect(),
             attention: [
                 "attention.self.query",
@@ -60,7 +63,7 @@ impl ParamNames {
     /// Returns the mapping of a model whose output layer is tied to the input embeddings (`tied`), or else has its own
     /// bias.
     pub fn names(&self, tied: bool) -> HfNames {
-        let ParamNames { prefix, blocks, attention, feed_forward, pooler, classifier, lm_head } = self;
+        let ParamNames { prefix, widen, blocks, attention, feed_forward, pooler, classifier, lm_head } = self;
         let LmHeadNames { dense, norm, decoder, bias } = lm_head;
         let [weight, own_bias, bias] = [format!("{decoder}.weight"), format!("{decoder}.bias"), format!("{bias}.bias")];
         let table = |native: &str, part: &str| {
@@ -79,7 +82,7 @@ impl ParamNames {
             bias.bare(),
         ];
         params.extend(layer("embeddings.norm", &["embeddings.LayerNorm"]));
-        params.extend(layer("embeddings.widen", &["encoder.embedding_hidden_mapping_in"]));
+        params.extend(layer("embeddings.widen", &[widen]));
         for (i, block) in blocks.iter().enumerate() {
             let [q, k, v, out, attention_norm] = attention.map(|part| format!("{block}.{part}"));
             let [up, down, norm] = feed_forward.map(|part| format!("{block}.{part}"));

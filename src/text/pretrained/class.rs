@@ -27,6 +27,7 @@ pub enum Class {
 const REGISTERED: &[(&str, &str)] = &[
     ("bert", "BertTokenizer"),
     ("distilbert", "BertTokenizer"),
+    ("electra", "BertTokenizer"),
     ("roberta", "RobertaTokenizer"),
     ("xlm-roberta", "XLMRobertaTokenizer"),
     ("camembert", "CamembertTokenizer"),
