@@ -80,7 +80,7 @@ fn line(cells: &mut [Vec<char>], series: &Series, place: impl Fn(&(f64, f64)) ->
 fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
-        size if size >= 1e6 || size < 1e-3 => format!("{value:.2e}"),
+        size if !(1e-3..1e6).contains(&size) => format!("{value:.2e}"),
         size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
         _ => format!("{value:.4}"),
     }

@@ -27,6 +27,9 @@ pub(super) fn refusal(model_type: &str, kind: TaskKind) -> Option<&'static str> 
     registry::family(model_type).and_then(|family| (family.refusal)(reading::role(&task)))
 }
 
+/// Returns the proposal for data of one form, for models of a family if that is known; `None` for other data.
+type Infer = fn(&Columns, Option<&str>) -> Option<Proposal>;
+
 /// Infers the task from the data.
 ///
 /// # Errors
@@ -38,8 +41,7 @@ pub(super) fn propose(survey: &Survey, family: Option<&str>) -> Result<Proposal,
         Survey::Conll => plain(TaskKind::TokenClassification, "words with tags"),
         Survey::Squad => plain(TaskKind::QuestionAnswering, "SQuAD's JSON"),
         Survey::Records(columns) => {
-            let all: [fn(&Columns, Option<&str>) -> Option<Proposal>; 6] =
-                [tagged_words, choices, questions, conversation, translation, labelled_text];
+            let all: [Infer; 6] = [tagged_words, choices, questions, conversation, translation, labelled_text];
             let by_columns = all.iter().find_map(|infer| infer(columns, family));
             by_columns.or_else(|| text_only(columns, family)).ok_or_else(|| {
                 let names: Vec<String> = columns.columns.iter().map(|column| format!("{:?}", column.name)).collect();
