@@ -8,6 +8,7 @@ use crate::comm::Collective;
 use crate::config::{self, Config, DataConfig, DataFiles, TaskConfig, TaskKind};
 use crate::data::{Prepared, cache, prepare};
 use crate::error::{Context, Error, Result};
+use crate::hub;
 use crate::models::family::DropoutOverrides;
 use crate::observe;
 use crate::observe::logs::{tell, warn, wrap};
@@ -15,6 +16,7 @@ use crate::observe::table::table;
 use crate::parallel::Zero;
 use crate::tasks::Head;
 use crate::text::part::Part;
+use crate::train::downloads;
 use crate::train::evaluate::{Evaluation, Evaluator};
 use crate::train::generation::Generation;
 use crate::train::lora::Lora;
@@ -38,7 +40,7 @@ pub struct EvaluateArgs {
     /// Settings that override the configuration.
     #[arg(value_name = "KEY=VALUE", requires = "config", value_parser = OverrideParser, hide_possible_values = true)]
     overrides: Vec<String>,
-    /// Folder of a fine-tuned model or checkpoint.
+    /// Folder of a fine-tuned model or checkpoint, or a model on the Hugging Face Hub (ORG/NAME).
     #[arg(long, required_unless_present = "config")]
     model: Option<PathBuf>,
     /// Task, such as sequence-classification [default: the task that the model was fine-tuned for].
@@ -99,6 +101,8 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         on_bad_record: args.on_bad_record.or(subject.run().map(|run| run.data.on_bad_record)).unwrap_or_default(),
         cache: cache::folder(subject.run().and_then(|run| run.data.cache_dir.as_deref())),
     };
+    let on_hub = args.reading.wanted(model, subject.run()).data(data).data_if(targets.eval_target.as_ref());
+    downloads::fetch(comm.as_ref(), on_hub)?;
     let folder = comm.agree(args.reading.folder(model, subject.run()), "reading the model's folder")?;
     let (mut loaded, data) = open(&comm, (&folder, config.as_ref()), &file, &args.reading, wanted)?;
     let kind = loaded.model.task.kind().parse()?;
@@ -182,7 +186,8 @@ impl Subject {
             };
             targets.eval_target = targets.eval_target.or_else(|| of_run(run.as_ref()?));
         }
-        let config = run.map_or_else(|| Config::of_model(&model), |config| Ok(Some(config)))?;
+        let of_model = || Config::of_model(&hub::model_folder(&model, false)?);
+        let config = run.map_or_else(of_model, |config| Ok(Some(config)))?;
         Ok(Subject { model, data, part, targets, config, is_run })
     }
 }
@@ -260,7 +265,7 @@ pub(super) fn open(
         let lines = [
             format!(
                 "model     {} ({})",
-                model.path.display(),
+                model.named.display(),
                 if file.purpose == Purpose::Predict { reading::kind(&head) } else { task.kind }
             ),
             format!(
@@ -285,7 +290,7 @@ pub(super) fn load(comm: &Arc<dyn Collective>, model: &ModelFolder, declared: De
         LoadOptions { kind: Kind::Float, zero: Zero::ALL[0], trains: false.into(), seed: 0, from: Source::Folder };
     let shaped = Lora::of_model(model).and_then(|lora| declared.with_head(head).with_adapters(lora.as_ref()));
     let loaded = shaped.and_then(|shaped| shaped.load(comm, &holding)).and_then(complete);
-    comm.agree(loaded.context(model.path.display()), "loading the model")
+    comm.agree(loaded.context(model.named.display()), "loading the model")
 }
 
 /// Refuses a model that lacks weights.

@@ -9,6 +9,7 @@ pub mod blockwise;
 pub mod checkpoint_files;
 pub mod checkpoints;
 pub mod clock;
+pub mod downloads;
 pub mod dry_run;
 pub mod due;
 pub mod estimate;
