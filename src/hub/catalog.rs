@@ -14,6 +14,7 @@ use crate::observe::rank_of_environment;
 use glob::{MatchOptions, Pattern};
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Files that a message names.
@@ -26,6 +27,7 @@ pub struct Hub {
     /// What was found before, so that a process asks for it once.
     found: Mutex<HashMap<Wanted, Vec<PathBuf>>>,
     listings: Mutex<HashMap<Repo, Option<Arc<Listing>>>>,
+    settled: AtomicBool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -39,11 +41,17 @@ impl Hub {
     /// Exit 2: a file of certificates (`SSL_CERT_FILE`) that cannot be used.
     pub fn new(settings: Settings) -> Result<Self> {
         let client = Client::new(&settings)?;
-        Ok(Hub { settings, client, found: Mutex::default(), listings: Mutex::default() })
+        Ok(Hub {
+            settings,
+            client,
+            found: Mutex::default(),
+            listings: Mutex::default(),
+            settled: AtomicBool::new(false),
+        })
     }
 
     /// Returns the folder of a model in the cache, and downloads what it lacks: configurations, tokenizer and chat
-    /// template, and the `weights` if they are wanted.
+    /// template, and the `weights` if they are wanted; those of an adapter always.
     ///
     /// # Errors
     /// Exit 2: no such model, or no access to it; no model of `transformers`; not in the cache, and offline. Exit 1: no
@@ -55,9 +63,12 @@ impl Hub {
             return Ok(folder);
         }
         let cache = Cache::of(&self.settings.cache, repo);
-        let folder = match self.listing(repo, &cache)? {
-            Some(listing) => self.download_model(repo, &cache, &listing, weights)?,
-            None => self.cached_model(repo, &cache, weights)?,
+        let folder = match self.settled().then(|| self.cached_model(repo, &cache, weights)) {
+            Some(Ok(folder)) => folder,
+            _ => match self.listing(repo, &cache)? {
+                Some(listing) => self.download_model(repo, &cache, &listing, weights)?,
+                None => self.cached_model(repo, &cache, weights)?,
+            },
         };
         locked(&self.found).insert(wanted(weights), vec![folder.clone()]);
         Ok(folder)
@@ -76,29 +87,38 @@ impl Hub {
         let read = Repo::data(text).unwrap_or_else(|| Err(Error::input(format!("{text}: not of the form hf://..."))));
         let (repo, path) = read?;
         let cache = Cache::of(&self.settings.cache, &repo);
-        let (commit, chosen) = match self.listing(&repo, &cache)? {
-            Some(listing) => {
-                let chosen = chosen(text, &path, &listing.names(), self.settings.host())?;
-                let entries: Vec<&Entry> = chosen.iter().filter_map(|name| listing.entry(name)).collect();
-                self.transfer(&repo, &cache, &listing.commit).run(&entries, true)?;
-                cache.set_commit(&repo.revision, &listing.commit)?;
-                (listing.commit.clone(), chosen)
-            }
-            None => {
-                let commit = cache.commit(&repo.revision).ok_or_else(|| self.absent(&repo, &cache, &path))?;
-                let names = cache.names(&commit);
-                let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                let chosen = chosen(text, &path, &names, "the cache").map_err(|_| self.absent(&repo, &cache, &path))?;
-                if !names.contains(&path.as_str()) && rank_of_environment() == 0 {
-                    let count = chosen.len();
-                    warn(&format!("{text}: without the Hub, only the cache is searched: {count} files match"));
+        let (commit, chosen) = match self.settled().then(|| self.cached_data(text, &repo, &cache, &path)) {
+            Some(Ok(found)) => found,
+            _ => match self.listing(&repo, &cache)? {
+                Some(listing) => {
+                    let chosen = chosen(text, &path, &listing.names(), self.settings.host())?;
+                    let entries: Vec<&Entry> = chosen.iter().filter_map(|name| listing.entry(name)).collect();
+                    self.transfer(&repo, &cache, &listing.commit).run(&entries, true)?;
+                    cache.set_commit(&repo.revision, &listing.commit)?;
+                    (listing.commit.clone(), chosen)
                 }
-                (commit, chosen)
-            }
+                None => {
+                    let found = self.cached_data(text, &repo, &cache, &path)?;
+                    if found.1 != [path] && rank_of_environment() == 0 {
+                        let count = found.1.len();
+                        warn(&format!("{text}: without the Hub, only the cache is searched: {count} files match"));
+                    }
+                    found
+                }
+            },
         };
         let paths: Vec<PathBuf> = chosen.iter().map(|name| cache.snapshot(&commit).join(name)).collect();
         locked(&self.found).insert(wanted, paths.clone());
         Ok(paths)
+    }
+
+    /// From now on what the cache has is taken as it is: another rank has just asked the Hub.
+    pub fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
+    fn settled(&self) -> bool {
+        self.settled.load(Ordering::Relaxed)
     }
 
     fn before(&self, wanted: &Wanted) -> Option<Vec<PathBuf>> {
@@ -142,7 +162,7 @@ impl Hub {
         let transfer = self.transfer(repo, cache, &listing.commit);
         let mut wanted: Vec<String> =
             names.iter().filter(|name| files::is_beside_weights(name)).map(|name| (*name).to_owned()).collect();
-        if weights {
+        if weights || files::is_adapter(&names) {
             match files::weights(&names) {
                 Some(Weights::Files(found)) => wanted.extend(found),
                 Some(Weights::Index(index)) => {
@@ -177,7 +197,7 @@ impl Hub {
         if !files::is_model(&names) {
             return Err(absent("config.json"));
         }
-        if weights {
+        if weights || files::is_adapter(&names) {
             let needed = match files::weights(&names) {
                 Some(Weights::Index(index)) => files::of_index(&folder.join(index))?,
                 Some(Weights::Files(_)) => Vec::new(),
@@ -188,6 +208,16 @@ impl Hub {
             }
         }
         Ok(folder)
+    }
+
+    /// Returns the commit and the files of a pattern that are in the cache.
+    fn cached_data(&self, text: &str, repo: &Repo, cache: &Cache, path: &str) -> Result<(String, Vec<String>)> {
+        let absent = || self.absent(repo, cache, path);
+        let commit = cache.commit(&repo.revision).ok_or_else(absent)?;
+        let names = cache.names(&commit);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let chosen = chosen(text, path, &names, "the cache").map_err(|_| absent())?;
+        Ok((commit, chosen))
     }
 
     /// The error for a file that is not in the cache.

@@ -64,11 +64,13 @@ impl Failure {
         let (host, page, has_token) = (settings.host(), repo.page(), token.is_some());
         let what = if repo.kind == Kind::Model { "model" } else { "data set" };
         let place = file.map_or_else(|| repo.to_string(), |file| format!("{repo}: {file}"));
+        let is_name = repo.kind == Kind::Model && file.is_none();
         let (status, code, message) = match self {
             Failure::Unreachable(why) => {
+                let here = if is_name { "no local folder of this name, and " } else { "" };
                 return Error::other(format!(
-                    "{place}: {host} cannot be reached: {why}; check the network and its proxy (HTTPS_PROXY). Without \
-                     a network: copy the cache ({}) from a machine that has one, and set HF_HUB_OFFLINE=1",
+                    "{place}: {here}{host} cannot be reached: {why}; check the network and its proxy (HTTPS_PROXY). \
+                     Without a network: copy the cache ({}) from a machine that has one, and set HF_HUB_OFFLINE=1",
                     settings.cache.display()
                 ));
             }
@@ -114,9 +116,8 @@ impl Failure {
             }
             _ => format!("{host} answers {status}: {message}"),
         };
-        let unknown = matches!((status, code), (401 | 404, "" | "RepoNotFound")) && file.is_none();
-        let here =
-            if unknown && repo.kind == Kind::Model { " (there is no local folder of this name either)" } else { "" };
+        let unknown = matches!((status, code), (401 | 404, "" | "RepoNotFound"));
+        let here = if unknown && is_name { " (there is no local folder of this name either)" } else { "" };
         match status {
             401 | 403 | 404 => Error::input(format!("{place}: {why}{here}")),
             _ => Error::other(format!("{place}: {why}")),

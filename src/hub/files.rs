@@ -38,6 +38,11 @@ pub(super) fn is_model(names: &[&str]) -> bool {
     ["config.json", ADAPTER].iter().any(|name| names.contains(name))
 }
 
+/// Whether these are the files of an adapter, whose weights are small and say what it adapts.
+pub(super) fn is_adapter(names: &[&str]) -> bool {
+    names.contains(&ADAPTER)
+}
+
 /// Where the weights of a repository are.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Weights {
@@ -49,7 +54,7 @@ pub(super) enum Weights {
 /// Finds the weights among the files of a repository: of an adapter, in safetensors, or else pickled. `None` if it has
 /// none.
 pub(super) fn weights(names: &[&str]) -> Option<Weights> {
-    let sets: &[&str] = if names.contains(&ADAPTER) {
+    let sets: &[&str] = if is_adapter(names) {
         &["adapter_model.safetensors", "adapter_model.bin"]
     } else {
         &["model.safetensors", "pytorch_model.bin"]

@@ -55,6 +55,14 @@ pub fn of_environment() -> Result<&'static Hub> {
     HUB.get_or_init(|| Settings::from_env().and_then(Hub::new)).as_ref().map_err(Error::clone)
 }
 
+/// From now on what the cache has is taken as it is ([`Hub::settle`]).
+///
+/// # Errors
+/// As [`of_environment`].
+pub fn settle() -> Result<()> {
+    of_environment().map(Hub::settle)
+}
+
 /// Returns the local folder of a model: `path` itself, or for a name on the Hub the folder in the cache, with or
 /// without the `weights`.
 ///

@@ -27,6 +27,9 @@ impl Hub {
         Err(absent(text))
     }
 
+    /// Nothing to do.
+    pub fn settle(&self) {}
+
     /// # Errors
     /// Exit 2, always.
     pub fn push(&self, folder: &Path, _: &Repo, _: bool) -> Result<String> {

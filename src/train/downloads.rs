@@ -95,7 +95,17 @@ pub fn fetch(comm: &dyn Collective, wanted: Wanted) -> Result<()> {
     if comm.world() > 1 {
         comm.all_reduce_f64(&mut some, Op::Max, WHAT)?;
     }
-    if some[0] == 0.0 { Ok(()) } else { first_on_each_host(comm, move || wanted.download()) }
+    if some[0] == 0.0 {
+        return Ok(());
+    }
+    let leads = comm.local_rank() == 0;
+    first_on_each_host(comm, move || {
+        if !leads {
+            // Not another commit, if the Hub has a newer one by now.
+            hub::settle()?;
+        }
+        wanted.download()
+    })
 }
 
 /// Runs `work` on the first rank of each host, then on the others, which find its result in the cache. The ranks that

@@ -76,7 +76,7 @@ fn without_a_network_the_cache_is_used() {
     let away = Hub::new(Settings { endpoint, ..settings }).unwrap();
     assert_eq!(away.model(&repo("org/a"), false).unwrap(), folder);
     let refused = away.model(&repo("org/b"), false).unwrap_err();
-    assert!(refused.to_string().contains("127.0.0.1:1 cannot be reached"), "{refused}");
+    assert!(refused.to_string().contains("no local folder of this name, and 127.0.0.1:1 cannot be"), "{refused}");
 }
 
 #[test]
@@ -139,6 +139,21 @@ fn processes_download_a_file_once() {
         }
     });
     assert_eq!(server.requests("/storage/").len(), 1);
+    // A rank that others have downloaded for asks nothing.
+    let (hub, requests) = (server.hub(dir.path()), server.requests("").len());
+    hub.settle();
+    hub.model(&repo("org/a"), true).unwrap();
+    assert_eq!(server.requests("").len(), requests);
+    assert!(hub.model(&repo("org/a@v1"), false).is_ok() && server.requests("").len() > requests, "not in the cache");
+}
+
+#[test]
+fn an_adapter_has_its_weights() {
+    let server = Server::start(&[("adapter_config.json", b"{}"), ("adapter_model.safetensors", &weights())]);
+    let dir = tempfile::tempdir().unwrap();
+    let folder = server.hub(dir.path()).model(&repo("org/a"), false).unwrap();
+    assert_eq!(fs::read(folder.join("adapter_model.safetensors")).unwrap(), weights());
+    assert_eq!(offline(server.settings(dir.path())).model(&repo("org/a"), false).unwrap(), folder);
 }
 
 #[test]
