@@ -9,6 +9,8 @@ pub mod observe;
 
 pub mod machine;
 
+pub mod hub;
+
 pub mod ffi;
 
 pub mod config;

@@ -21,8 +21,11 @@ pub struct AdapterConfig {
     pub peft_type: String,
     #[serde(default)]
     pub task_type: Option<String>,
-    /// The folder of the base model.
+    /// The folder of the base model, or its name on the Hub.
     pub base_model_name_or_path: Option<PathBuf>,
+    /// The revision of the base model on the Hub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     #[serde(default = "rank")]
     pub r: usize,
     #[serde(default = "alpha")]
@@ -131,6 +134,15 @@ impl AdapterConfig {
         write_file(&folder.join(CONFIG), &serde_json::to_vec_pretty(&json)?)
     }
 
+    /// Returns the base model: a folder, or `org/name@revision`.
+    pub fn base(&self) -> Option<PathBuf> {
+        let named = self.base_model_name_or_path.clone()?;
+        match &self.revision {
+            Some(revision) if !named.exists() => Some(format!("{}@{revision}", named.display()).into()),
+            _ => Some(named),
+        }
+    }
+
     /// The factor of B A (rsLoRA: arXiv 2312.03732).
     pub fn scale(&self) -> f64 {
         let r = self.r as f64;
@@ -158,6 +170,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         config.write(dir.path()).unwrap();
         assert_eq!(AdapterConfig::read(dir.path()).unwrap(), config);
+        assert!(!std::fs::read_to_string(dir.path().join(CONFIG)).unwrap().contains("revision"));
+        assert_eq!(config.base(), Some("b".into()));
+        let pinned = AdapterConfig { revision: Some("v1".into()), ..config };
+        assert_eq!(pinned.base(), Some("b@v1".into()));
     }
 
     #[test]

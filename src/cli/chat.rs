@@ -15,6 +15,7 @@ use crate::observe::signals::{self, StopFlag};
 use crate::tasks::Head;
 use crate::tasks::prompts::Writer;
 use crate::text::prompts::Asked;
+use crate::train::downloads::{self, Wanted};
 use crate::train::evaluate::Evaluator;
 use crate::train::generation::Generation;
 use crate::train::model_folder::ModelFolder;
@@ -36,7 +37,7 @@ const UNLIMITED: usize = usize::MAX;
 /// `trainer chat`
 #[derive(Debug, Args)]
 pub struct ChatArgs {
-    /// Folder of the model.
+    /// Folder of the model, or a model on the Hugging Face Hub (ORG/NAME).
     model: PathBuf,
     /// Folder of the base model, if the model is an adapter whose base model was moved.
     #[arg(long, value_name = "FOLDER")]
@@ -61,9 +62,10 @@ pub fn run(args: &ChatArgs) -> Result<()> {
         if comm.world() == 1 { Ok(()) } else { Err(Error::input("chat runs on one rank: start it without mpirun")) };
     comm.agree(alone, "chat")?;
     let folder = &args.model;
+    downloads::fetch(comm.as_ref(), Wanted::default().model(folder, args.base_model.as_deref(), true))?;
     let model = ModelFolder::open(folder, args.base_model.as_deref())?;
     let json = model.read_config().map_err(bare)?;
-    let head = Head::of_config(folder, &json)?;
+    let head = Head::of_config(&model.path, &json)?;
     let kind = reading::kind(&head);
     if kind != TaskKind::CausalLm {
         let why = format!("{} was fine-tuned for {kind}: use trainer predict --text", folder.display());

@@ -8,11 +8,13 @@ use super::reading::{DataFile, ReadingArgs, TargetArgs};
 use crate::config::{self, Config, DataFiles, TaskKind};
 use crate::data::cache;
 use crate::error::{Context, Error, Result};
+use crate::hub;
 use crate::observe;
 use crate::observe::logs::warn;
 use crate::observe::table::table;
 use crate::tasks::Head;
 use crate::text::part::Part;
+use crate::train::downloads;
 use crate::train::evaluate::{Evaluation, Evaluator};
 use crate::train::generation::Generation;
 use crate::train::model_folder::ModelFolder;
@@ -31,7 +33,7 @@ pub struct EvaluateArgs {
     /// Settings that override the configuration.
     #[arg(value_name = "KEY=VALUE", requires = "config", value_parser = OverrideParser, hide_possible_values = true)]
     overrides: Vec<String>,
-    /// Folder of a fine-tuned model or checkpoint.
+    /// Folder of a fine-tuned model or checkpoint, or a model on the Hugging Face Hub (ORG/NAME).
     #[arg(long, required_unless_present = "config")]
     model: Option<PathBuf>,
     /// Task, such as sequence-classification [default: the task that the model was fine-tuned for].
@@ -92,6 +94,10 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         cache: cache.clone(),
     });
     let files: Vec<DataFile> = file.collect();
+    let on_hub = sets.iter().fold(args.reading.wanted(model, subject.run()), |wanted, set| {
+        wanted.data(&set.files).data_if(set.targets.eval_target.as_ref())
+    });
+    downloads::fetch(comm.as_ref(), on_hub)?;
     let folder = comm.agree(args.reading.folder(model, subject.run()), "reading the model's folder")?;
     let (mut loaded, data) = open(&comm, (&folder, config.as_ref()), &files, &args.reading, wanted)?;
     let kind = loaded.model.task.kind().parse()?;
@@ -210,7 +216,8 @@ impl Subject {
             let why = "has neither data.eval nor data.eval_split: give a file with --data";
             return Err(Error::input(format!("{} {why}", path.display())));
         }
-        let config = run.map_or_else(|| Config::of_model(&model), |config| Ok(Some(config)))?;
+        let of_model = || Config::of_model(&hub::model_folder(&model, false)?);
+        let config = run.map_or_else(of_model, |config| Ok(Some(config)))?;
         Ok(Subject { model, sets, config, is_run })
     }
 }

@@ -16,6 +16,7 @@ use crate::observe::logs::tell;
 use crate::tasks::Head;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::carried;
+use crate::train::downloads::{self, Wanted};
 use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Loaded};
 use clap::Args;
@@ -26,7 +27,8 @@ use tch::{Device, Kind, Tensor};
 /// `trainer merge`
 #[derive(Debug, Args)]
 pub struct MergeArgs {
-    /// Folder of an adapter: a run's final model or checkpoint, or one that peft saved.
+    /// Folder of an adapter: a run's final model or checkpoint, or one that peft saved; or its name on the Hugging Face
+    /// Hub.
     adapter: PathBuf,
     /// Folder to create for the full model.
     output: PathBuf,
@@ -42,6 +44,8 @@ pub struct MergeArgs {
 /// Exit 2: a folder that is no adapter's, an adapter of another model, or an output that exists.
 pub fn run(args: &MergeArgs) -> Result<()> {
     let MergeArgs { adapter, output, base_model } = args;
+    let comm: Arc<dyn Collective> = Arc::new(Solo::new(Device::Cpu));
+    downloads::fetch(comm.as_ref(), Wanted::default().model(adapter, base_model.as_deref(), true))?;
     let model = ModelFolder::open(adapter, base_model.as_deref())?;
     let json = model.read_config().map_err(bare)?;
     if model.adapter.is_none() {
@@ -50,14 +54,13 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     if output.exists() {
         return Err(Error::input(format!("{}: exists already: choose another folder", output.display())));
     }
-    let head = Head::of_config(adapter, &json)?;
+    let head = Head::of_config(&model.path, &json)?;
     let declared = Declared::read(&model.base, json, DropoutOverrides::default(), head.role())?;
-    let comm: Arc<dyn Collective> = Arc::new(Solo::new(Device::Cpu));
     let loaded = load(&comm, &model, declared, &head)?;
     let kind = stored_kind(&model.base)?;
     folder::replace(output, false, |to| write(&loaded, &model, kind, to))?;
     let adapted = loaded.params.ids().filter(|&id| adapter_of(&loaded.params, id)).count();
-    let base = model.base.display();
+    let base = model.named_base.display();
     tell(&format!("merged {adapted} adapters into {base}: {} ({kind:?})", output.display()));
     Ok(())
 }

@@ -18,6 +18,7 @@ mod output;
 mod parse;
 mod plan;
 mod predict;
+mod push;
 mod reading;
 mod report;
 mod runs;
@@ -75,6 +76,8 @@ enum Command {
     Merge(merge::MergeArgs),
     /// Export a language model for other programs: a GGUF file for llama.cpp and Ollama.
     Export(export::ExportArgs),
+    /// Upload a model folder to the Hugging Face Hub.
+    Push(push::PushArgs),
     /// Chat with a language model in the terminal.
     Chat(chat::ChatArgs),
     /// Estimate the memory, disk space and time of a training run.
@@ -117,6 +120,7 @@ impl Cli {
             Some(Command::Predict(args)) => predict::run(&args),
             Some(Command::Merge(args)) => merge::run(&args),
             Some(Command::Export(args)) => export::run(&args),
+            Some(Command::Push(args)) => push::run(&args),
             Some(Command::Chat(args)) => chat::run(&args),
             Some(Command::Plan(args)) => plan::run(&args),
             Some(Command::Tokenizer(args)) => tokenizer::run(&args),

@@ -76,7 +76,7 @@ pub(super) fn open(
         let device = device(comm.as_ref());
         let predicts = files.iter().all(|file| file.purpose == Purpose::Predict);
         let kind = if predicts { reading::kind(&head) } else { kind };
-        let mut lines = vec![format!("model     {} ({kind})", model.path.display())];
+        let mut lines = vec![format!("model     {} ({kind})", model.named.display())];
         for (file, data) in files.iter().zip(&data) {
             let (examples, tokens) = (data.dataset.len(), data.dataset.total_tokens());
             let plural = if examples == 1 { "" } else { "s" };
@@ -98,7 +98,7 @@ pub(super) fn load(comm: &Arc<dyn Collective>, model: &ModelFolder, declared: De
         LoadOptions { kind: Kind::Float, zero: Zero::ALL[0], trains: false.into(), seed: 0, from: Source::Folder };
     let shaped = Lora::of_model(model).and_then(|lora| declared.with_head(head).with_adapters(lora.as_ref()));
     let loaded = shaped.and_then(|shaped| shaped.load(comm, &holding)).and_then(complete);
-    comm.agree(loaded.context(model.path.display()), "loading the model")
+    comm.agree(loaded.context(model.named.display()), "loading the model")
 }
 
 /// Refuses a model that lacks weights.

@@ -8,11 +8,13 @@ use crate::comm::Collective;
 use crate::config::{self, Config, DataConfig, DataFiles, OnBadRecord, TaskKind};
 use crate::data::{Prepared, cache};
 use crate::error::{Context, Error, Result};
+use crate::hub;
 use crate::observe::logs::tell;
 use crate::tasks::Head;
 use crate::text::columns::{self, Named};
 use crate::text::files::Files;
 use crate::text::{Fields, Format, OnBad, Source};
+use crate::train::downloads;
 use crate::train::generation::Generation;
 use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::Loaded;
@@ -29,7 +31,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// `trainer predict`
 #[derive(Debug, Args)]
 pub struct PredictArgs {
-    /// Folder of a fine-tuned model or checkpoint.
+    /// Folder of a fine-tuned model or checkpoint, or a model on the Hugging Face Hub (ORG/NAME).
     #[arg(long)]
     model: PathBuf,
     /// Input file, or a folder or pattern of files; labels are not needed. `-` reads standard input, as JSONL unless --format is given.
@@ -66,7 +68,11 @@ pub fn run(args: &PredictArgs) -> Result<()> {
         |path: &Path| Output::create(path, args.input.as_deref()).context(format!("--output {}", path.display()));
     let output = comm.is_main().then(|| to.map_or_else(|| Ok(Output::standard()), create)).transpose();
     let output = comm.agree(output, "opening the output")?;
-    let trained = comm.agree(Config::of_model(&args.model), "reading the configuration of the model")?;
+    let input =
+        args.input.as_ref().filter(|path| *path != Path::new(STANDARD)).map(|path| DataFiles::from(path.as_path()));
+    downloads::fetch(comm.as_ref(), args.reading.wanted(&args.model, None).data_if(input.as_ref()))?;
+    let trained = hub::model_folder(&args.model, false).and_then(|folder| Config::of_model(&folder));
+    let trained = comm.agree(trained, "reading the configuration of the model")?;
     let folder = comm.agree(args.reading.folder(&args.model, None), "reading the model's folder")?;
     let input = Input::of(args, &folder, comm.as_ref(), trained.as_ref())?;
     let files = DataFiles::from(input.path.as_path());

@@ -7,10 +7,12 @@ use crate::checkpoint::adapter::AdapterConfig;
 use crate::comm::Collective;
 use crate::config::{self, Config, DataConfig, DataFiles, EvalSets, OnBadRecord, Sampling, TaskConfig, TaskKind};
 use crate::error::{Error, Result};
+use crate::hub;
 use crate::tasks::Head;
 use crate::text::files::Files;
 use crate::text::input::extension;
 use crate::text::part::Part;
+use crate::train::downloads::Wanted;
 use crate::train::evaluate::Evaluator;
 use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::Loaded;
@@ -164,8 +166,15 @@ impl ReadingArgs {
     /// Returns what a model's folder is; what is not given is as in `run`.
     pub(super) fn folder(&self, model: &Path, run: Option<&Config>) -> Result<ModelFolder> {
         let of_run = run.and_then(|config| config.lora.base_model_name_or_path.as_deref());
-        let of_run = of_run.filter(|_| AdapterConfig::is_in(model));
+        let local = hub::model_folder(model, false)?;
+        let of_run = of_run.filter(|_| AdapterConfig::is_in(&local));
         ModelFolder::open(model, self.base_model.as_deref().or(of_run))
+    }
+
+    /// Returns what the command needs of a model on the Hub; what is not given is as in `run`.
+    pub(super) fn wanted(&self, model: &Path, run: Option<&Config>) -> Wanted {
+        let of_run = run.and_then(|config| config.lora.base_model_name_or_path.as_deref());
+        Wanted::default().model(model, self.base_model.as_deref().or(of_run), true)
     }
 
     /// Returns an evaluator of a loaded model on all ranks; what is not given is as in `run`.

@@ -30,7 +30,8 @@ pub fn family(model_type: &str) -> Option<&'static Family> {
 pub fn read_config(folder: &Path) -> Result<Value> {
     if !folder.is_dir() {
         return Err(Error::input(format!(
-            "model.path: no such folder: {}{} (models are not downloaded from a hub: download the folder first)",
+            "model.path: no such folder: {}{} (a model on the Hugging Face Hub is named ORG/NAME, where ORG is no local \
+             folder)",
             folder.display(),
             if folder.is_relative() { " in the working directory" } else { "" }
         )));

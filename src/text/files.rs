@@ -2,6 +2,7 @@
 
 use super::part::Part;
 use crate::error::{Error, Result};
+use crate::hub;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
@@ -32,14 +33,19 @@ pub struct Files {
 impl Files {
     /// Finds the files of paths, folders and patterns (`*`, `?`, `[abc]`, `**`), in the given order. The files of a
     /// folder or a pattern are sorted by name. A folder stands for its data files: names with a known extension that
-    /// do not start with `.` or `_`; its subfolders are not read. A path that exists is never taken as a pattern.
+    /// do not start with `.` or `_`; its subfolders are not read. A path that exists is never taken as a pattern. Files
+    /// on the Hub (`hf://datasets/org/name/path`) are downloaded.
     ///
     /// # Errors
     /// Exit 2: no such file; a pattern or a folder without files; a file that is named twice; a folder with files of
-    /// several formats, or of several parts of a data set (training and test).
+    /// several formats, or of several parts of a data set (training and test). As [`hub::data_files`].
     pub fn find<P: AsRef<Path>>(given: &[P]) -> Result<Self> {
         let mut found = Vec::new();
         for path in given.iter().map(AsRef::as_ref) {
+            if let Some(files) = hub::data_files(path)? {
+                found.extend(files);
+                continue;
+            }
             match path {
                 _ if path.is_dir() => found.extend(in_folder(path)?),
                 _ if path.exists() => found.push(path.to_owned()),
@@ -286,6 +292,7 @@ mod tests {
             assert!(message.contains(says), "{given:?}: {message}");
         }
         assert_eq!(found(&dir, &["one"]).unwrap().len(), 2, "no part but training is named");
+        assert!(Files::find(&["hf://datasets/a"]).unwrap_err().to_string().contains("hf://datasets/a: "));
         let saved = folder(&["data-00000-of-00002.arrow", "cache-1f.arrow", "dataset_info.json", "state.json"]);
         assert_eq!(found(&saved, &[""]).unwrap(), ["data-00000-of-00002.arrow"], "a folder that datasets saved");
     }

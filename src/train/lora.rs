@@ -7,6 +7,7 @@ use crate::checkpoint::adapter::AdapterConfig;
 use crate::checkpoint::import;
 use crate::config::{LoraConfig, TargetModules};
 use crate::error::{Error, Result};
+use crate::hub;
 use crate::models::Role;
 use crate::models::hf_names::{Form, HfNames, HfParam};
 use crate::nn::lora::{self, LoraShape, MAGNITUDE};
@@ -58,7 +59,7 @@ impl Lora {
             _ if !wanted => Ok(None),
             (Some(checkpoint), _) => Self::of_folder(checkpoint, AdapterConfig::read(checkpoint)?, config).map(Some),
             (None, Some(adapter)) => Self::of_folder(&model.path, adapter.clone(), config).map(Some),
-            (None, None) => Ok(Some(Self::new(config, &model.base)?)),
+            (None, None) => Ok(Some(Self::new(config, model)?)),
         }
     }
 
@@ -71,12 +72,18 @@ impl Lora {
         adapter.map(|adapter| Self::of_folder(&model.path, adapter, &LoraConfig::default())).transpose()
     }
 
-    fn new(config: &LoraConfig, base: &Path) -> Result<Self> {
+    fn new(config: &LoraConfig, model: &ModelFolder) -> Result<Self> {
         let config = config.clone();
+        let on_hub = hub::Repo::of_path(&model.named_base);
+        let base = match &on_hub {
+            Some(repo) => PathBuf::from(&repo.id),
+            None => std::path::absolute(&model.base)?,
+        };
         let adapter = AdapterConfig {
             peft_type: "LORA".into(),
             task_type: None,
-            base_model_name_or_path: Some(std::path::absolute(base)?),
+            base_model_name_or_path: Some(base),
+            revision: on_hub.map(|repo| repo.revision).filter(|revision| revision != "main"),
             r: config.r.unwrap_or(8),
             lora_alpha: config.lora_alpha.unwrap_or(8.0),
             lora_dropout: config.lora_dropout.unwrap_or(0.0),

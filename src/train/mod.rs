@@ -11,6 +11,7 @@ pub mod checkpoint_files;
 pub mod checkpoints;
 pub mod clock;
 pub mod draft;
+pub mod downloads;
 pub mod dry_run;
 pub mod due;
 pub mod estimate;

@@ -8,9 +8,11 @@ use crate::checkpoint::TrainerState;
 use crate::checkpoint::adapter::AdapterConfig;
 use crate::config::{Config, DataFiles, EvalSplit, MODEL_FILE, ModelInit, TaskKind};
 use crate::ffi;
+use crate::hub::Repo;
 use crate::text::files::extension;
 use crate::train::model_folder;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The name of the file.
@@ -125,6 +127,12 @@ fn front_matter(facts: &Facts, name: &str, evaluation: Option<(&Map<String, Valu
     if let Some(adapter) = facts.adapter {
         out += if adapter.use_dora { "- lora\n- dora\n" } else { "- lora\n" };
     }
+    let data = facts.config.data.train.paths().iter().filter_map(|path| Repo::data(path.to_str()?)?.ok());
+    let data: BTreeSet<String> = data.map(|(repo, _)| repo.id).collect();
+    if !data.is_empty() {
+        out += "datasets:\n";
+        out.extend(data.iter().map(|id| format!("- {}\n", quoted(id))));
+    }
     // The metrics of another step than the model's are not the model's.
     let step = facts.best.unwrap_or(facts.state.global_step);
     if let Some((line, _)) = evaluation.filter(|(_, at)| *at == step) {
@@ -178,14 +186,15 @@ fn evaluation_sets(config: &Config) -> Vec<EvaluationSet<'_>> {
     main.into_iter().chain(data.eval_sets.iter().map(|(key, files)| set(Some(key), files, None))).collect()
 }
 
-/// The name of the model that training began with; `None` if it was newly initialized.
+/// The name of the model that training began with, on the Hub with its organization; `None` if it was newly initialized.
 fn base(facts: &Facts) -> Option<String> {
     let config = facts.config;
     if config.model.init == ModelInit::Random {
         return None;
     }
     let of_adapter = facts.adapter.and_then(|adapter| adapter.base_model_name_or_path.as_deref());
-    Some(model_folder::name_of(of_adapter.unwrap_or(&config.model.path)))
+    let path = of_adapter.unwrap_or(&config.model.path);
+    Some(Repo::of_path(path).map_or_else(|| model_folder::name_of(path), |repo| repo.id))
 }
 
 /// Returns the last evaluation of the model, or of the run, and its step.
@@ -392,6 +401,16 @@ mod tests {
         assert_eq!(value(&entries, 0, "base_model"), Some(json!("base")));
         assert_eq!(value(&entries, 0, "library_name"), Some(json!("peft")));
         assert!(text.contains("\n- lora\n") && rest.contains("LoRA, r = 4, lora_alpha = 8"), "{text}");
+    }
+
+    #[test]
+    fn what_comes_from_the_hub_has_its_name_there() {
+        let files = "data.train=[\"hf://datasets/stanfordnlp/sst2/a.parquet\", \"b.parquet\"]";
+        let text = card(&config(&["model.path=no-such-org/tiny@v1", files]), None, None);
+        let (entries, rest) = parsed(&text);
+        assert_eq!(value(&entries, 0, "base_model"), Some(json!("no-such-org/tiny")));
+        assert!(text.contains("\ndatasets:\n- \"stanfordnlp/sst2\"\n"), "{text}");
+        assert!(rest.contains("| training | `a.parquet`, `b.parquet` |"), "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::checkpoint::export::GENERATION_FILE;
 use crate::checkpoint::import;
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
+use crate::hub;
 use crate::models::{Role, registry};
 use crate::train::new_tokens;
 use serde_json::{Map, Value, json};
@@ -13,6 +14,10 @@ use std::path::{Path, PathBuf};
 /// A model folder.
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
+    /// What the user names: a folder, or a model on the Hub.
+    pub named: PathBuf,
+    /// What the base model is named, of a full model the same.
+    pub named_base: PathBuf,
     pub path: PathBuf,
     /// The folder of the full model: `path`, or the adapter's base model.
     pub base: PathBuf,
@@ -22,38 +27,48 @@ pub struct ModelFolder {
 }
 
 impl ModelFolder {
-    /// Finds out what the folder `path` is. `base` replaces the base model that an adapter names.
+    /// Finds out what the folder `named` is, or the model on the Hub, of which the files beside the weights are
+    /// downloaded. `base` replaces the base model that an adapter names.
     ///
     /// # Errors
     /// Exit 2: an adapter that is not supported or whose base model's folder does not exist; a `base` without an adapter.
-    pub fn open(path: &Path, base: Option<&Path>) -> Result<Self> {
-        if !AdapterConfig::is_in(path) {
+    /// As [`hub::model_folder`].
+    pub fn open(named: &Path, base: Option<&Path>) -> Result<Self> {
+        let path = hub::model_folder(named, false)?;
+        let (full, named) = (path.clone(), named.to_owned());
+        if !AdapterConfig::is_in(&path) {
             return match base {
                 Some(_) if path.is_dir() => {
-                    Err(Error::input(format!("{}: has no {CONFIG}, so it needs no base model", path.display())))
+                    Err(Error::input(format!("{}: has no {CONFIG}, so it needs no base model", named.display())))
                 }
-                _ => Ok(ModelFolder { path: path.to_owned(), base: path.to_owned(), adapter: None, extended: None }),
+                _ => {
+                    let named_base = named.clone();
+                    Ok(ModelFolder { named, named_base, path, base: full, adapter: None, extended: None })
+                }
             };
         }
-        let adapter = AdapterConfig::read(path)?;
-        let named = base.or(adapter.base_model_name_or_path.as_deref());
+        let adapter = AdapterConfig::read(&path)?;
+        let own_base = adapter.base();
+        let named_base = base.or(own_base.as_deref());
         let place = path.join(CONFIG);
         const REMEDY: &str = "give the base model's folder: lora.base_model_name_or_path, or the option --base-model";
-        let Some(named) = named else {
+        let Some(named_base) = named_base else {
             return Err(Error::input(format!("{}: no base_model_name_or_path: {REMEDY}", place.display())));
         };
-        if !named.is_dir() {
-            let named = named.display();
+        let base = hub::model_folder(named_base, false).context(format!("the base model of {}", place.display()))?;
+        if !base.is_dir() {
+            let named = named_base.display();
             return Err(Error::input(format!(
                 "{}: its base model {named} is no folder here: {REMEDY}",
                 place.display()
             )));
         }
-        if AdapterConfig::is_in(named) {
+        if AdapterConfig::is_in(&base) {
             let why = "its base model is itself an adapter: merge that first (trainer merge)";
-            return Err(Error::input(format!("{}: {why}: {}", place.display(), named.display())));
+            return Err(Error::input(format!("{}: {why}: {}", place.display(), base.display())));
         }
-        Ok(ModelFolder { path: path.to_owned(), base: named.to_owned(), adapter: Some(adapter), extended: None })
+        let named_base = named_base.to_owned();
+        Ok(ModelFolder { named, named_base, path, base, adapter: Some(adapter), extended: None })
     }
 
     /// Finds out what `model.path` is, and adds the run's tokens to its tokenizer.
@@ -132,8 +147,12 @@ impl ModelFolder {
     }
 }
 
-/// Returns the name of the model in a folder: that of the folder, or of the run whose final model or checkpoint it is.
+/// Returns the name of the model in a folder: that of the folder, or of the run whose final model or checkpoint it is;
+/// of a model on the Hub its name without the organization.
 pub fn name_of(folder: &Path) -> String {
+    if let Some(repo) = hub::Repo::of_path(folder) {
+        return repo.name().to_owned();
+    }
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     let own = name(&whole).unwrap_or_else(|| "model".into());
@@ -155,5 +174,6 @@ mod tests {
         };
         assert_eq!([make("smol/final"), make("smol/checkpoint-5"), make("smol")], ["smol", "smol", "smol"]);
         assert_eq!([name_of(Path::new("runs/new/final")), name_of(Path::new("final"))], ["new", "final"]);
+        assert_eq!(name_of(Path::new("no-such-org/bert@v1")), "bert");
     }
 }

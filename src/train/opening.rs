@@ -5,6 +5,7 @@ use crate::config::{Config, ModelInit, TaskKind};
 use crate::error::{Context, Error, Result};
 use crate::ffi::device::allow_tf32;
 use crate::text::tokenizer::Tokenizer;
+use crate::train::downloads::{self, Wanted};
 use crate::train::generation::ending_answers;
 use crate::train::lora::Lora;
 use crate::train::memory_fit::{self, MemoryPlan};
@@ -43,6 +44,7 @@ impl Session {
     /// Exit 2 for an invalid model folder or invalid data.
     pub fn open(config: Config, comm: Arc<dyn Collective>, resumed: Option<&Resumed>) -> Result<Self> {
         allow_tf32(settings::tf32(&config, comm.device()))?;
+        downloads::fetch(comm.as_ref(), Wanted::of_run(&config))?;
         let known_labels = resumed.and_then(|resumed| resumed.state.labels.clone());
         let open = || -> Result<(Declared, usize, ModelFolder, Option<Lora>)> {
             resumed.map_or(Ok(()), |resumed| resumed.check_layers(&config))?;

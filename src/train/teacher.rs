@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::data::batch::{Batch, Taught};
 use crate::error::{Context, Error, Result};
 use crate::ffi::transfer;
+use crate::hub;
 use crate::models::family::DropoutOverrides;
 use crate::nn::Params;
 use crate::parallel::{Masters, Weights};
@@ -133,8 +134,9 @@ impl Teacher {
 pub fn declare(config: &Config, data: &Data, student: &ModelFolder, assumed: bool) -> Result<Option<Shaped>> {
     let Some(path) = &config.distill.teacher else { return Ok(None) };
     let place = || format!("distill.teacher: {}", path.display());
-    if !path.is_dir() {
-        let hint = "models are not downloaded from a hub: download the folder first";
+    let local = hub::model_folder(path, false).context("distill.teacher")?;
+    if !local.is_dir() {
+        let hint = "a model on the Hugging Face Hub is named ORG/NAME";
         return Err(Error::input(format!("{}: no such folder ({hint})", place())));
     }
     let read = || -> Result<Shaped> {

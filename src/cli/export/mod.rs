@@ -13,6 +13,7 @@ use crate::checkpoint::weight_files::Folders;
 use crate::checkpoint::weight_sets::WeightSet;
 use crate::error::{Error, Result};
 use crate::generate::Settings;
+use crate::hub::{self, Repo};
 use crate::models::family::DropoutOverrides;
 use crate::models::registry;
 use crate::observe::logs::tell;
@@ -33,7 +34,8 @@ use template::GoTemplate;
 /// `trainer export`
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// Folder of a language model: a run's final model or a checkpoint, or any folder in Hugging Face's format.
+    /// Folder of a language model: a run's final model or a checkpoint, or any folder in Hugging Face's format; or its
+    /// name on the Hugging Face Hub.
     model: PathBuf,
     /// Format to write.
     #[arg(long, value_enum)]
@@ -41,7 +43,7 @@ pub struct ExportArgs {
     /// Type of the weights: f32, f16, bf16 or q8_0 [default: bf16 if the folder's are, else f16].
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
-    /// File to create [default: MODEL/model-TYPE.gguf].
+    /// File to create [default: MODEL/model-TYPE.gguf, for a folder].
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -59,7 +61,11 @@ enum Format {
 /// Exit 2: no language model, an adapter, what the format or llama.cpp does not have (naming the tensor or the setting),
 /// or an output that exists.
 pub fn run(args: &ExportArgs) -> Result<()> {
-    let ExportArgs { model: folder, to: Format::Gguf, kind, output } = args;
+    let ExportArgs { model: named, to: Format::Gguf, kind, output } = args;
+    if output.is_none() && Repo::of_path(named).is_some() {
+        return Err(Error::input(format!("{}: on the Hub: name the file to write: --output FILE", named.display())));
+    }
+    let folder = &hub::model_folder(named, true)?;
     if AdapterConfig::is_in(folder) {
         let adapter = folder.display();
         return Err(Error::input(format!(
@@ -89,7 +95,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     if output.exists() {
         return Err(Error::input(format!("{}: exists already: give another --output", output.display())));
     }
-    let keys = keys::keys(&model_folder::name_of(folder), encoding, &description, &tokenizer, &templates);
+    let keys = keys::keys(&model_folder::name_of(named), encoding, &description, &tokenizer, &templates);
     let model = Model { folder, names: &names, keys, tensors: &description.tensors, encoding };
     let written = gguf::write(&output, &model)?;
     let file = output.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -22,6 +22,7 @@ use crate::observe::{self, rank_of_environment};
 use crate::plan::chart;
 use crate::plan::device::{Device, EFFICIENCY};
 use crate::train::advice::Advisor;
+use crate::train::downloads::{self, Wanted};
 use crate::train::memory_fit;
 use crate::train::planned_run::{Assumed, Hardware, PlannedRun};
 use args::MOST_EXAMPLES;
@@ -42,8 +43,9 @@ pub fn run(args: &PlanArgs) -> Result<()> {
         // Under a launcher, only rank 0 prints.
         return if rank_of_environment() == 0 { print(args, &report(args, config?, None)?) } else { Ok(()) };
     };
-    let report = comm.agree(config.and_then(|config| report(args, config, Some(&comm))), "planning");
-    let mut report = report?;
+    let config = comm.agree(config, "reading the configuration")?;
+    downloads::fetch(comm.as_ref(), Wanted::of_run(&config))?;
+    let mut report = comm.agree(report(args, config, Some(&comm)), "planning")?;
     report.measure(&comm)?;
     if comm.is_main() { print(args, &report) } else { Ok(()) }
 }

@@ -11,7 +11,7 @@ use crate::config::value::Value;
 section! {
     /// `[distill]`: a teacher whose outputs the model learns too ([more](distillation.md)).
     DistillConfig in "distill" {
-        /// Model folder of the teacher. A model that was fine-tuned for the same task on the same labels, with the same
+        /// Model folder of the teacher, or its name on the Hugging Face Hub. A model that was fine-tuned for the same task on the same labels, with the same
         /// tokenizer. It is not trained, and no checkpoint contains it.
         teacher: Option<PathBuf> => "no teacher";
         /// Temperature of the teacher's and the model's outputs. Logits are divided by it, in the teacher's part of the

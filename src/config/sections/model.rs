@@ -12,8 +12,9 @@ use crate::config::value::Value;
 section! {
     /// `[model]`: the model that is fine-tuned.
     ModelConfig in "model" {
-        /// Local Hugging Face model folder. It contains `config.json`, `*.safetensors`, and `tokenizer.json`. Models
-        /// are not downloaded from a hub by name.
+        /// Hugging Face model folder. It contains `config.json`, `*.safetensors`, and `tokenizer.json`. Or a model on
+        /// the Hugging Face Hub, `org/name` or `org/name@revision`, which is downloaded
+        /// ([more](model-folders.md#models-on-the-hub)).
         path: PathBuf;
         /// Source of the initial weights. `pretrained`: the weight files in `path`. `random`: newly initialized from
         /// the seed and the parameter name, as specified by `config.json`; `path` then needs no `*.safetensors`

@@ -39,11 +39,11 @@ fn keys_in_another_language_are_reported_too() {
     let expected = "\
 7 problems in the configuration:
   run.yaml:1: this looks like YAML, and a configuration is TOML: key = value, under [section] lines
-  run.yaml:1: base_model: unknown key: use model.path = \"models/bert\" (a local folder: names on a hub are not downloaded)
+  run.yaml:1: base_model: unknown key: use model.path = \"models/bert\" (a folder, or org/name on the Hub)
   run.yaml:2: adapter: unknown key: use lora.r = 8 (any key of [lora] turns LoRA on)
   run.yaml:3: sequence_len: unknown key: use data.max_length = 2048
-  run.yaml:4: datasets: unknown key: use data.train = \"train.jsonl\" (a local JSONL, CSV, TSV or text file: names on \
-a hub are not downloaded)
+  run.yaml:4: datasets: unknown key: use data.train = \"train.jsonl\" (a JSONL, CSV, TSV, Parquet or text \
+file, or hf://datasets/org/name/file)
   run.yaml:7: bf16: unknown key: use parallel.precision = \"bf16\"
   run.yaml:8: load_in_8bit: unknown key: quantization is not supported in this version, so it is off: remove it";
     assert_eq!(message(Config::parse(yaml, "run.yaml", &[])), expected);
