@@ -40,6 +40,8 @@ pub mod plan;
 
 pub mod train;
 
+pub mod serve;
+
 pub mod doctor;
 
 pub mod launch;

@@ -8,6 +8,7 @@ mod cross_validate;
 mod doctor;
 mod evaluate;
 mod export;
+mod finished;
 mod generation;
 mod group;
 mod launch;
@@ -19,6 +20,7 @@ mod predict;
 mod reading;
 mod report;
 mod runs;
+mod serve;
 mod slurm;
 mod sweep;
 mod tokenizer;
@@ -70,6 +72,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Chat with a language model in the terminal.
     Chat(chat::ChatArgs),
+    /// Serve a model over HTTP: classes, tags, answers, or text as OpenAI's API does.
+    Serve(serve::ServeArgs),
     /// Estimate the memory, disk space and time of a training run.
     Plan(plan::PlanArgs),
     /// Train a tokenizer, for pretraining from scratch.
@@ -103,6 +107,7 @@ impl Cli {
             Some(Command::Merge(args)) => merge::run(&args),
             Some(Command::Export(args)) => export::run(&args),
             Some(Command::Chat(args)) => chat::run(&args),
+            Some(Command::Serve(args)) => serve::run(&args),
             Some(Command::Plan(args)) => plan::run(&args),
             Some(Command::Tokenizer(args)) => tokenizer::run(&args),
             Some(Command::Config(args)) => config_keys::run(&args),
