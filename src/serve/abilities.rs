@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::ffi::device::attempt;
 use crate::metrics::{Reading, TagSet};
 use crate::tasks::answers::{self, Rules};
-use crate::tasks::{Model, Task, questions, tagged_words, texts, token_classification};
+use crate::tasks::{Model, questions, tagged_words, texts, token_classification};
 use crate::text::questions::Question;
 use crate::text::tokenizer::Tokenizer;
 use crate::text::words::WordTokenizer;
@@ -52,8 +52,11 @@ pub struct Answerer {
 /// Token ids of a request, and how to make its answer of the values of each example.
 pub struct Encoded {
     pub examples: Vec<Example>,
-    pub finish: Box<dyn FnOnce(&[Vec<f32>]) -> Value + Send>,
+    pub finish: Finish,
 }
+
+/// Makes an answer of the values of each example.
+pub type Finish = Box<dyn FnOnce(&[Vec<f32>]) -> Value + Send>;
 
 /// What the model has embeddings for.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +86,13 @@ impl Embeddings {
             (None, None) => Ok(()),
         }
     }
+}
+
+/// A text, its words, and those without a token.
+struct Sentence {
+    text: String,
+    words: Vec<Word>,
+    lost: Vec<(usize, u32)>,
 }
 
 /// A word of a text: its range in characters and in bytes.
@@ -165,15 +175,15 @@ impl Tagger {
             let words = words(text);
             let plain: Vec<String> = words.iter().map(|word| word.text.clone()).collect();
             let (example, lost) = tagged_words::one(&self.tokenizer, &plain, self.max_length).map_err(refused)?;
-            Ok((example, (text.to_owned(), words, lost)))
+            Ok((example, Sentence { text: text.to_owned(), words, lost }))
         };
         let (examples, sentences): (Vec<Example>, Vec<_>) = inputs(body, sentence)?.into_iter().unzip();
         let (labels, tags) = (self.labels.clone(), self.tags.clone());
         let finish = move |rows: &[Vec<f32>]| {
             let set = TagSet::new(&tags);
-            let sentence = |((text, words, lost), row): (&(String, Vec<Word>, Vec<(usize, u32)>), &Vec<f32>)| {
-                let found = token_classification::tags_of(&labels, row, lost);
-                tagged(text, words, &found, &tags, set.as_ref())
+            let sentence = |(sentence, row): (&Sentence, &Vec<f32>)| {
+                let found = token_classification::tags_of(&labels, row, &sentence.lost);
+                tagged(sentence, &found, &tags, set.as_ref())
             };
             sentences.iter().zip(rows).map(sentence).collect()
         };
@@ -197,7 +207,8 @@ fn words(text: &str) -> Vec<Word> {
 }
 
 /// Returns the words with their tags, and the entities, if the tags mark some.
-fn tagged(text: &str, words: &[Word], found: &[(usize, f64)], tags: &[String], set: Option<&TagSet>) -> Value {
+fn tagged(sentence: &Sentence, found: &[(usize, f64)], tags: &[String], set: Option<&TagSet>) -> Value {
+    let Sentence { text, words, .. } = sentence;
     let word = |(word, &(tag, score)): (&Word, &(usize, f64))| {
         let [start, end] = word.place;
         json!({"word": word.text, "tag": tags[tag], "score": score, "start": start, "end": end})
@@ -208,9 +219,10 @@ fn tagged(text: &str, words: &[Word], found: &[(usize, f64)], tags: &[String], s
         spans.iter().map(|span| {
             let (own, scores) = (&words[span.start..span.end], &found[span.start..span.end]);
             let score = scores.iter().map(|&(_, score)| score).sum::<f64>() / scores.len() as f64;
-            let [[start, from], [end, to]] =
-                [[own[0].place[0], own[0].bytes[0]], [own[own.len() - 1].place[1], own[own.len() - 1].bytes[1]]];
-            json!({"entity_group": types[span.kind], "score": score, "word": &text[from..to], "start": start, "end": end})
+            let (first, last) = (&own[0], &own[own.len() - 1]);
+            let word = &text[first.bytes[0]..last.bytes[1]];
+            let (start, end) = (first.place[0], last.place[1]);
+            json!({"entity_group": types[span.kind], "score": score, "word": word, "start": start, "end": end})
         })
     });
     let entities: Vec<Value> = entities.collect();

@@ -49,7 +49,7 @@ pub fn generate(exit: &mut Exit, max_tokens: usize, tokenizer: &Tokenizer, texts
         });
         let mut new = Vec::new();
         loop {
-            let Some(job) = held.take().filter(|job| goes_on(job)).or_else(|| exit.next(open.is_empty())) else {
+            let Some(job) = held.take().filter(goes_on).or_else(|| exit.next(open.is_empty())) else {
                 break;
             };
             if !fits(&open, &job, max_tokens) {
@@ -174,8 +174,14 @@ pub(super) mod tests {
         open: Vec<(Start, usize)>,
         steps: Vec<Vec<u64>>,
         fails_at: Option<usize>,
-        /// Called after each step.
-        pub after: Option<Box<dyn FnMut(usize)>>,
+        after: Option<Box<dyn FnMut(usize)>>,
+    }
+
+    impl Echo {
+        /// Calls `after` with the number of each step at its end.
+        pub fn watched(after: impl FnMut(usize) + 'static) -> Self {
+            Echo { after: Some(Box::new(after)), ..Echo::default() }
+        }
     }
 
     impl Texts for Echo {
@@ -272,8 +278,7 @@ pub(super) mod tests {
         let (second, events) = job("b", 4, &[]);
         let mut leaves = Some(leaves);
         let after = move |_| drop(leaves.take());
-        let echo = Echo { after: Some(Box::new(after)), ..Echo::default() };
-        let (steps, ended) = run(vec![first, second], 100, echo);
+        let (steps, ended) = run(vec![first, second], 100, Echo::watched(after));
         ended.unwrap();
         assert_eq!(steps, [vec![1, 2], vec![2], vec![2], vec![2]]);
         assert_eq!(told(events).0.concat(), "b b b b");

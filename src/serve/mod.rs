@@ -141,18 +141,19 @@ pub fn run(
     let model = Arc::new(model);
     let embeddings = Embeddings { tokens: model.backbone.vocab_size(), segments: model.backbone.segments() };
     let own = tokenizer.clone();
+    let read = |reader| Ability::Read(Box::new(reader));
     let ability = match (&head, &generation) {
-        (Head::Tags(labels), _) => Ability::Read(Reader::Tags(Tagger::new(&own, labels.clone(), max_length))),
+        (Head::Tags(labels), _) => read(Reader::Tags(Tagger::new(&own, labels.clone(), max_length))),
         (&Head::Span { unanswerable }, _) => {
-            Ability::Read(Reader::Answer(Answerer { tokenizer: own, max_length, doc_stride, rules, unanswerable }))
+            read(Reader::Answer(Answerer { tokenizer: own, max_length, doc_stride, rules, unanswerable }))
         }
         (_, Some(settings)) => {
             let writer = Writer::owning(own, usize::MAX)?;
-            Ability::Generate(Prompting { writer, settings: settings.clone(), limit: max_length })
+            Ability::Generate(Box::new(Prompting { writer, settings: settings.clone(), limit: max_length }))
         }
         _ => {
             let model = Arc::clone(&model);
-            Ability::Read(Reader::Classify(Classifier { model, tokenizer: own, max_length, pairs }))
+            read(Reader::Classify(Classifier { model, tokenizer: own, max_length, pairs }))
         }
     };
     let of_model = [name, model.task.kind().to_owned()];

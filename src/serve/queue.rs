@@ -157,7 +157,10 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn job(seconds: i64) -> (Job, oneshot::Receiver<Result<Vec<Vec<f32>>, Failure>>) {
+    type Answer = oneshot::Receiver<Result<Vec<Vec<f32>>, Failure>>;
+
+    /// A job that is late in so many seconds.
+    fn job(seconds: i64) -> (Job, Answer) {
         let (reply, answer) = oneshot::channel();
         let now = Instant::now();
         let deadline = match seconds {

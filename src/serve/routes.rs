@@ -70,7 +70,7 @@ async fn guard(State(server): Shared, request: Request, next: Next) -> Response 
     if server.is_stopping() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    response.map(|body| Body::new(Counted { body, entered }))
+    response.map(|body| Body::new(Counted { body, _entered: entered }))
 }
 
 async fn page() -> impl IntoResponse {

@@ -34,8 +34,8 @@ pub struct Server {
 
 /// What a model can do.
 pub enum Ability {
-    Read(Reader),
-    Generate(Prompting),
+    Read(Box<Reader>),
+    Generate(Box<Prompting>),
 }
 
 impl Ability {

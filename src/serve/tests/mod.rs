@@ -1,13 +1,13 @@
 //! HTTP with engines that compute nothing: protocol, limits, shutdown.
 
+mod texts;
+
 use super::abilities::{Embeddings, Reader, Tagger};
-use super::generating::tests::Echo;
 use super::metrics::Metrics;
 use super::predicting::predict;
-use super::prompting::tests::prompting;
 use super::queue::{Exit, queue};
 use super::server::{Ability, Server};
-use super::{Options, generating, listen, runtime, with_engine};
+use super::{Options, listen, runtime, with_engine};
 use crate::data::example::NO_LABEL;
 use crate::data::{Dataset, Label};
 use crate::error::Result;
@@ -16,8 +16,8 @@ use crate::text::tokenizer::tests::folder;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -100,17 +100,8 @@ impl Host {
             });
             Ok(rows.collect())
         };
-        let ability = Ability::Read(Reader::Tags(tagger));
+        let ability = Ability::Read(Box::new(Reader::Tags(tagger)));
         Self::start(options, ability, move |exit| predict(exit, most, run))
-    }
-
-    /// A server of texts that repeat their prompts.
-    fn texts(options: Options) -> Self {
-        let ability = Ability::Generate(prompting(json!({}), true));
-        Self::start(options, ability, |exit| {
-            let dir = folder();
-            generating::generate(exit, 100, &Tokenizer::from_folder(dir.path())?, &mut Echo::default())
-        })
     }
 
     fn connect(&self) -> TcpStream {
@@ -249,6 +240,7 @@ fn bad_requests_are_refused_and_the_server_goes_on() {
         (post(&[b'['; 900]), 400, "invalid_request"),
         (post(&long), 413, "request_too_large"),
         (in_chunks, 413, "request_too_large"),
+        (post(&vec![b' '; 3_000_000]), 413, "request_too_large"),
     ] {
         let answer = host.raw(&bytes);
         let sent = String::from_utf8_lossy(&bytes);
@@ -258,7 +250,7 @@ fn bad_requests_are_refused_and_the_server_goes_on() {
     let message = host.post("/v1/answer", &json!({})).json()["error"]["message"].as_str().unwrap().to_owned();
     assert_eq!(message, "/v1/answer: the model m was fine-tuned for a task: use /v1/tags");
     // No HTTP at all.
-    assert_eq!(host.raw(b"\x16\x03\x01\r\n\r\n").status, 400);
+    assert!([0, 400].contains(&host.raw(b"\x16\x03\x01\r\n\r\n").status));
     assert_eq!(host.post("/v1/tags", &x(&["x"])).status, 200);
     host.end();
 }
@@ -358,76 +350,4 @@ fn a_key_is_needed_if_there_is_one() {
     assert!(page.head.contains("default-src 'none'") && page.body.contains("<title>"), "{}", page.head);
     assert!(!page.body.contains("://") && !page.body.contains("innerHTML"), "nothing from elsewhere, no markup");
     host.end();
-}
-
-#[test]
-fn texts_come_whole_or_token_by_token() {
-    let host = Host::texts(options());
-    let ask = |path: &str, body: Value| host.post(path, &body);
-    let whole = ask("/v1/completions", json!({"prompt": "a b", "max_tokens": 5, "seed": 3}));
-    let answer = whole.json();
-    // The special token at the front is not in the text.
-    assert_eq!(
-        (&answer["choices"][0]["text"], &answer["usage"]["total_tokens"]),
-        (&json!("a b a"), &json!(8)),
-        "{answer}"
-    );
-    assert!(answer["id"].as_str().unwrap().starts_with("cmpl-") && answer["object"] == "text_completion", "{answer}");
-    let said = json!([{"role": "user", "content": "c"}]);
-    let chat = ask("/v1/chat/completions", json!({"messages": said, "max_completion_tokens": 3, "stop": "c"})).json();
-    assert_eq!(chat["choices"][0]["message"]["content"], "u ");
-    assert_eq!(
-        (&chat["choices"][0]["finish_reason"], &chat["usage"]["completion_tokens"]),
-        (&json!("stop"), &json!(2))
-    );
-
-    let body = json!({"messages": said, "max_tokens": 3, "stream": true, "stream_options": {"include_usage": true}});
-    let stream = ask("/v1/chat/completions", body);
-    assert!(stream.head.contains("content-type: text/event-stream"), "{}", stream.head);
-    let events: Vec<&str> =
-        stream.body.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").unwrap()).collect();
-    assert_eq!(events.last(), Some(&"[DONE]"));
-    let parts: Vec<Value> = events[..events.len() - 1].iter().map(|part| serde_json::from_str(part).unwrap()).collect();
-    let text: String = parts.iter().filter_map(|part| part["choices"][0]["delta"]["content"].as_str()).collect();
-    assert_eq!((text.as_str(), &parts[parts.len() - 1]["usage"]["completion_tokens"]), ("u c u", &json!(3)));
-    // An error is one before the stream begins.
-    let refused = ask("/v1/chat/completions", json!({"messages": [], "stream": true}));
-    assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_request"));
-    assert_eq!(ask("/v1/tags", x(&["x"])).status, 404);
-    host.until("trainer_tokens_total{kind=\"generated\"} 10");
-    host.end();
-}
-
-/// A text whose client leaves is not generated to its end.
-#[test]
-fn a_stream_ends_with_its_connection() {
-    let steps = Arc::new(Mutex::new(0));
-    let counted = Arc::clone(&steps);
-    let ((step, stepped), (go, gate)) = (channel(), channel::<()>());
-    let ability = Ability::Generate(prompting(json!({"max_new_tokens": 12}), false));
-    let host = Host::start(options(), ability, move |exit| {
-        let after = move |n| {
-            *counted.lock().unwrap() = n;
-            _ = step.send(());
-            // After the test nothing waits.
-            _ = gate.recv();
-        };
-        let mut echo = Echo { after: Some(Box::new(after)), ..Echo::default() };
-        let dir = folder();
-        generating::generate(exit, 100, &Tokenizer::from_folder(dir.path())?, &mut echo)
-    });
-    let mut stream = host.connect();
-    stream.write_all(&request("POST", "/v1/completions", "", b"{\"prompt\": \"a\", \"stream\": true}")).unwrap();
-    for _ in 0..3 {
-        stepped.recv().unwrap();
-        go.send(()).unwrap();
-    }
-    stepped.recv().unwrap();
-    let mut some = [0; 16];
-    stream.read_exact(&mut some).unwrap();
-    drop(stream);
-    host.until("trainer_requests_total{route=\"/v1/completions\",status=\"200\"} 1");
-    drop(go);
-    host.end();
-    assert_eq!(*steps.lock().unwrap(), 4);
 }
