@@ -37,8 +37,8 @@ pub struct ServeArgs {
     /// Port to listen on; 0 for a free one.
     #[arg(long, default_value_t = 8000)]
     port: u16,
-    /// Maximum number of tokens of a batch. For generated texts: of prompts and answers in the KV cache, each counted at
-    /// the length of the longest.
+    /// Maximum number of tokens of a batch. For generated texts: of prompts and answers in the KV cache, each counted
+    /// at the length of the longest.
     #[arg(long, value_name = "TOKENS", default_value = "8192", value_parser = at_least_one)]
     max_batch_tokens: usize,
     /// Maximum number of requests that wait; further ones get status 429.

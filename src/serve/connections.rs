@@ -21,8 +21,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// Pause after an error of accepting, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop`. Then the requests that were accepted before are completed, and others get status 503; at the end
-/// the queue is closed.
+/// Serves until `stop`. Then the requests that were accepted before are completed, and others get status 503; at the
+/// end the queue is closed.
 pub async fn serve(listener: TcpListener, server: Arc<Server>, stop: impl Future<Output = ()>) {
     let router = router(Arc::clone(&server));
     let (graceful, slots) = (GracefulShutdown::new(), Arc::new(Semaphore::new(CONNECTIONS)));

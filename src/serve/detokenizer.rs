@@ -57,8 +57,8 @@ impl<'a> Detokenizer<'a> {
         Ok(self.send_to(certain))
     }
 
-    /// Ends the text; returns the rest of it, and the whole text. Without a stop sequence, this is the text of all tokens
-    /// together.
+    /// Ends the text; returns the rest of it, and the whole text. Without a stop sequence, this is the text of all
+    /// tokens together.
     ///
     /// # Errors
     /// Errors of the tokenizer.

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Connections are tasks on tokio's threads, and know tensors not at all. The thread that calls [`run`] computes: it
-//! takes what waits in the bounded queue, as one packed batch, or as texts that join a running batch between two tokens.
-//! An answer does not depend on the others of its batch.
+//! takes what waits in the bounded queue, as one packed batch, or as texts that join a running batch between two
+//! tokens. An answer does not depend on the others of its batch.
 
 mod abilities;
 mod body;

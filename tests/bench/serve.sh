@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Serves MiniLM on SST-2 with `trainer serve` and with a transformers model behind FastAPI and uvicorn (dynamic batching
-# and padding) alternately, and prints the ratio of throughputs, and the latencies of 64 clients. `--help` lists options;
-# PEER_PYTHON is a Python with torch, transformers, fastapi and uvicorn.
+# and padding) alternately, and prints the ratio of throughputs, and the latencies of 64 clients. `--help` lists the
+# options; PEER_PYTHON is a Python with torch, transformers, fastapi and uvicorn.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../../launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../launch/common.sh"
