@@ -1,7 +1,7 @@
 //! Bodies of requests, with limits of size and time, and of responses.
 
-use super::Options;
 use super::failure::Failure;
+use super::options::Options;
 use super::server::Entered;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;

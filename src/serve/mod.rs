@@ -17,6 +17,7 @@ mod detokenizer;
 mod failure;
 mod generating;
 mod metrics;
+mod options;
 mod predicting;
 mod prompting;
 mod queue;
@@ -26,6 +27,8 @@ mod speaking;
 
 #[cfg(test)]
 mod tests;
+
+pub use options::Options;
 
 use crate::comm::Collective;
 use crate::error::{Context, Error, Result};
@@ -47,24 +50,7 @@ use queue::Exit;
 use server::{Ability, Server};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
-
-/// Settings of a server.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Maximum number of tokens of a batch; of generated texts, positions of the KV cache.
-    pub max_batch_tokens: usize,
-    /// Maximum number of requests that wait.
-    pub max_queue: usize,
-    /// Maximum time from a request to its answer.
-    pub timeout: Duration,
-    /// Maximum time from a connection to the header of a request, and for its body.
-    pub read_timeout: Duration,
-    pub max_body_bytes: usize,
-    /// The bearer token that requests need, if any.
-    pub api_key: Option<String>,
-}
 
 /// A model to serve.
 pub struct Served {

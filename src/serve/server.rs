@@ -1,9 +1,9 @@
 //! What all requests share.
 
-use super::Options;
 use super::abilities::{Embeddings, Reader};
 use super::failure::Failure;
 use super::metrics::Metrics;
+use super::options::Options;
 use super::prompting::Prompting;
 use super::queue::Entrance;
 use serde_json::{Map, Value};

@@ -89,8 +89,9 @@ impl Host {
         let tagger = Tagger::new(&Tokenizer::from_folder(dir.path()).unwrap(), labels, 16);
         let run = move |dataset: &Dataset| {
             if let Some((begun, go)) = &gate {
-                begun.send(dataset.len()).unwrap();
-                go.recv().unwrap();
+                // A test that is over waits for nothing.
+                _ = begun.send(dataset.len());
+                _ = go.recv();
             }
             let rows = (0..dataset.len()).map(|i| {
                 let Label::Tokens(labels) = dataset.label(i) else { panic!("labels") };
@@ -220,7 +221,7 @@ fn words_and_entities_have_their_places() {
 fn bad_requests_are_refused_and_the_server_goes_on() {
     let host = Host::tags(options());
     let long = vec![b' '; 1001];
-    let chunked = "POST /v1/tags HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunked = "POST /v1/tags HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
     let in_chunks = [chunked.as_bytes(), b"400\r\n", &[b' '; 0x400], b"\r\n0\r\n\r\n"].concat();
     let post = |body: &[u8]| request("POST", "/v1/tags", "", body);
     for (bytes, status, code) in [
@@ -240,7 +241,7 @@ fn bad_requests_are_refused_and_the_server_goes_on() {
         (post(&[b'['; 900]), 400, "invalid_request"),
         (post(&long), 413, "request_too_large"),
         (in_chunks, 413, "request_too_large"),
-        (post(&vec![b' '; 3_000_000]), 413, "request_too_large"),
+        (post(&vec![b' '; 300_000]), 413, "request_too_large"),
     ] {
         let answer = host.raw(&bytes);
         let sent = String::from_utf8_lossy(&bytes);
@@ -302,12 +303,11 @@ fn a_full_queue_refuses_and_what_nobody_waits_for_is_not_computed() {
 
 #[test]
 fn an_answer_that_takes_too_long_is_an_error() {
-    let ((begun, begins), (go, gate)) = (channel(), channel());
+    let ((begun, _begins), (go, gate)) = (channel(), channel());
     let host = Host::gated(Options { timeout: Duration::from_millis(100), ..options() }, Some((begun, gate)));
     let late = host.post("/v1/tags", &x(&["a"]));
     assert_eq!((late.status, late.code().as_str()), (504, "timeout"));
-    assert_eq!(begins.recv().unwrap(), 1);
-    go.send(()).unwrap();
+    drop(go);
     host.end();
 }
 
