@@ -42,6 +42,8 @@ pub mod plan;
 
 pub mod train;
 
+pub mod serve;
+
 pub mod doctor;
 
 pub mod launch;

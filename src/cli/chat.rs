@@ -1,33 +1,25 @@
 //! `trainer chat`
 
+use super::finished::{Finished, alone};
 use super::generation::GenerationArgs;
-use super::group::connect;
-use super::opening::load;
 use super::reading::bare;
-use crate::comm::select::Backend;
 use crate::comm::{Collective, exit_now};
 use crate::config::TaskKind;
 use crate::error::{Error, Result};
 use crate::generate::Prompt;
-use crate::models::family::DropoutOverrides;
 use crate::observe::logs::{tell, wrap};
 use crate::observe::signals::{self, StopFlag};
-use crate::tasks::Head;
 use crate::tasks::prompts::Writer;
 use crate::text::prompts::Asked;
-use crate::train::downloads::{self, Wanted};
 use crate::train::evaluate::Evaluator;
 use crate::train::generation::Generation;
-use crate::train::model_folder::ModelFolder;
-use crate::train::model_loading::{Declared, Loaded};
-use crate::train::reading;
+use crate::train::model_loading::Loaded;
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 /// Default for the maximum number of tokens of an answer.
 const ANSWER: usize = 512;
@@ -57,24 +49,16 @@ pub struct ChatArgs {
 /// # Errors
 /// Exit 2: a folder without a language model, invalid files in it, or several ranks.
 pub fn run(args: &ChatArgs) -> Result<()> {
-    let comm = connect(Backend::Auto, Duration::from_secs(600), None)?;
-    let alone =
-        if comm.world() == 1 { Ok(()) } else { Err(Error::input("chat runs on one rank: start it without mpirun")) };
-    comm.agree(alone, "chat")?;
+    let comm = alone("chat")?;
     let folder = &args.model;
-    downloads::fetch(comm.as_ref(), Wanted::default().model(folder, args.base_model.as_deref(), true))?;
-    let model = ModelFolder::open(folder, args.base_model.as_deref())?;
-    let json = model.read_config().map_err(bare)?;
-    let head = Head::of_config(&model.path, &json)?;
-    let kind = reading::kind(&head);
-    if kind != TaskKind::CausalLm {
-        let why = format!("{} was fine-tuned for {kind}: use trainer predict --text", folder.display());
+    let model = Finished::read(comm.as_ref(), folder, args.base_model.as_deref())?;
+    if model.kind != TaskKind::CausalLm {
+        let why = format!("{} was fine-tuned for {}: use trainer predict --text", folder.display(), model.kind);
         return Err(Error::input(why));
     }
-    let declared = Declared::read(&model.base, json, DropoutOverrides::default(), head.role())?;
-    let max_length = declared.max_length(args.max_length, None).map_err(bare)?;
-    let generation = args.generation.open(model.generation(), None)?.or_at_most(ANSWER).ending_as_answers()?;
-    let mut loaded = load(&comm, &model, declared, &head)?;
+    let max_length = model.declared.max_length(args.max_length, None).map_err(bare)?;
+    let generation = args.generation.open(model.folder.generation(), None)?.or_at_most(ANSWER).ending_as_answers()?;
+    let mut loaded = model.load(&comm)?;
     let writer = Writer::new(&generation.tokenizer, max_length)?;
     let interrupts = Interrupts::open()?;
     tell(&wrap(&format!("model     {}", folder.display()), 10));

@@ -8,6 +8,7 @@ mod cross_validate;
 mod doctor;
 mod evaluate;
 mod export;
+mod finished;
 mod generation;
 mod group;
 mod init;
@@ -22,6 +23,7 @@ mod push;
 mod reading;
 mod report;
 mod runs;
+mod serve;
 mod show;
 mod slurm;
 mod sweep;
@@ -80,6 +82,8 @@ enum Command {
     Push(push::PushArgs),
     /// Chat with a language model in the terminal.
     Chat(chat::ChatArgs),
+    /// Serve a model over HTTP: classes, tags, answers, or text as OpenAI's API does.
+    Serve(serve::ServeArgs),
     /// Estimate the memory, disk space and time of a training run.
     Plan(plan::PlanArgs),
     /// Train a tokenizer, for pretraining from scratch.
@@ -122,6 +126,7 @@ impl Cli {
             Some(Command::Export(args)) => export::run(&args),
             Some(Command::Push(args)) => push::run(&args),
             Some(Command::Chat(args)) => chat::run(&args),
+            Some(Command::Serve(args)) => serve::run(&args),
             Some(Command::Plan(args)) => plan::run(&args),
             Some(Command::Tokenizer(args)) => tokenizer::run(&args),
             Some(Command::Config(args)) => config_keys::run(&args),

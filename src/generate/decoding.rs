@@ -114,20 +114,7 @@ impl<'a> Running<'a> {
     }
 
     fn decode(&mut self, passes: &mut dyn Passes) -> Result<Option<Tensor>> {
-        let (backbone, blocks) = (self.backbone, self.backbone.blocks());
-        let (batch, cache) = (&self.batch, &mut self.cache);
-        let mut border: Boundary = self.encoded.iter().map(Tensor::shallow_clone).collect();
-        let mut logits = None;
-        passes.pass(backbone.decoder_block()..blocks + 1, &mut |block, params| {
-            let Some(batch) = batch else { return };
-            if block < blocks {
-                border = backbone.forward(block, &border, batch, &mut Ctx::generate(params, cache.block(block)));
-            } else {
-                let last = border[0].index_select(0, own_sequences(batch).last());
-                logits = Some(backbone.vocabulary(&last, &mut Ctx::eval(params)).logits().to_kind(Kind::Float));
-            }
-        })?;
-        Ok(logits)
+        decode(self.backbone, self.batch.as_ref(), &mut self.cache, &self.encoded, passes)
     }
 
     /// Returns the batch of the next pass; KV cache and encoder output are reduced to the continuing sequences.
@@ -160,6 +147,30 @@ impl<'a> Running<'a> {
     }
 }
 
+/// Runs the decoder's blocks over a batch, if there is one; returns the f32 logits of the last token of each sequence,
+/// `[sequences, vocab]`. `encoded` is the encoder's output.
+pub(super) fn decode(
+    backbone: &dyn Backbone,
+    batch: Option<&Batch>,
+    cache: &mut Cache,
+    encoded: &Boundary,
+    passes: &mut dyn Passes,
+) -> Result<Option<Tensor>> {
+    let blocks = backbone.blocks();
+    let mut border: Boundary = encoded.iter().map(Tensor::shallow_clone).collect();
+    let mut logits = None;
+    passes.pass(backbone.decoder_block()..blocks + 1, &mut |block, params| {
+        let Some(batch) = batch else { return };
+        if block < blocks {
+            border = backbone.forward(block, &border, batch, &mut Ctx::generate(params, cache.block(block)));
+        } else {
+            let last = border[0].index_select(0, own_sequences(batch).last());
+            logits = Some(backbone.vocabulary(&last, &mut Ctx::eval(params)).logits().to_kind(Kind::Float));
+        }
+    })?;
+    Ok(logits)
+}
+
 /// Returns the batch of the prompts, whose tokens are `ids`; a decoder begins with `start`.
 fn first_batch(prompts: &[Prompt], ids: &[i64], start: Option<u32>, device: Device) -> Batch {
     let sequences = Sequences::new(prompts.iter().map(|prompt| prompt.ids.len() as i64).collect());
@@ -172,7 +183,7 @@ fn first_batch(prompts: &[Prompt], ids: &[i64], start: Option<u32>, device: Devi
 }
 
 /// Returns a batch without labels on `device`, from tensors on the CPU.
-fn batch_of(tokens: Tensor, sequences: Sequences, decoder: Option<Decoder>, device: Device) -> Batch {
+pub(super) fn batch_of(tokens: Tensor, sequences: Sequences, decoder: Option<Decoder>, device: Device) -> Batch {
     let n = sequences.lengths().len();
     let mut batch = Batch {
         segments: tokens.zeros_like(),

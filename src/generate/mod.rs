@@ -2,9 +2,10 @@
 //!
 //! Prompts of different lengths run together in a packed batch, and a text does not depend on the others of its batch.
 //! The tokens are those of transformers' `generate`, which uses left-padded batches; sampling is a function of the
-//! record and the position alone.
+//! record and the position alone. [`continuous`] does the same for texts that begin and end at different times.
 
 pub mod beam;
+pub mod continuous;
 pub mod decoding;
 pub mod scores;
 pub mod search;

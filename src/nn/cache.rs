@@ -79,6 +79,20 @@ impl Cache {
         }
     }
 
+    /// Appends the sequences of another cache of the same model, of a decoder without an encoder. Rectangles become as
+    /// wide as the longest sequence.
+    pub fn join(&mut self, other: Cache) {
+        let longest = |lengths: &[i64]| lengths.iter().copied().max().unwrap_or(0);
+        let (own, new) = (longest(&self.lengths), longest(&other.lengths));
+        for (block, others) in self.blocks.iter_mut().zip(&other.blocks) {
+            debug_assert!(others.constants.is_empty(), "an encoder's tokens cannot be joined");
+            for (kv, others) in block.own.iter_mut().flatten().zip(others.own.iter().flatten()) {
+                *kv = stacked([(&*kv, own), (others, new)]);
+            }
+        }
+        self.lengths.extend(other.lengths);
+    }
+
     /// Keeps these tokens of the encoder, i64 `[n]`.
     pub fn select_constants(&mut self, tokens: &Tensor) {
         for constant in self.blocks.iter_mut().flat_map(|block| &mut block.constants) {
@@ -128,6 +142,22 @@ impl BlockCache {
         self.own.push(kv.map(|x| x.index_select(0, &self.positions).view([sequences, -1, x.size()[1]])));
         None
     }
+}
+
+/// Returns the used columns of rectangles one below another, aligned at the last column, with room to grow.
+fn stacked(parts: [(&Tensor, i64); 2]) -> Tensor {
+    let longest = parts.iter().map(|(_, columns)| *columns).max().unwrap_or(0);
+    let rows = parts.iter().map(|(part, _)| part.size()[0]).sum::<i64>();
+    let one = parts[0].0;
+    let all = one.new_zeros([rows, longest + GROWTH, one.size()[2]], (one.kind(), one.device()));
+    let mut row = 0;
+    for (part, columns) in parts {
+        let count = part.size()[0];
+        let place = all.narrow(0, row, count).narrow(1, longest - columns, columns);
+        place.shallow_clone().copy_(&part.narrow(1, 0, columns));
+        row += count;
+    }
+    all
 }
 
 /// Writes `[sequences, width]` into column `longest - 1`, enlarging the rectangle if needed.
@@ -183,6 +213,37 @@ mod tests {
             assert_eq!(step(&mut cache, &[1.0 + steps as f32; 2]), [all.clone(), all]);
             assert_eq!(cache.lengths(), [steps + 2; 2]);
         }
+    }
+
+    /// Sequences join and leave between steps; each keeps its own tokens, whatever the lengths of the others.
+    #[test]
+    fn sequences_join_and_leave() {
+        let filled = |lengths: &[i64], values: &[f32]| {
+            let sequences = Sequences::new(lengths.to_vec());
+            let mut cache = Cache::new(1, &sequences);
+            cache.block(0).begin();
+            assert!(cache.block(0).update([&column(values), &column(values)], sequences.buckets()).is_none());
+            cache
+        };
+        let step = |cache: &mut Cache, values: &[f32]| -> Vec<Vec<f32>> {
+            let next = cache.grow();
+            cache.block(0).begin();
+            let [k, _] = cache.block(0).update([&column(values), &column(values)], next.buckets()).unwrap();
+            let lengths = cache.lengths().iter();
+            rows(&k).into_iter().zip(lengths).map(|(row, &n)| row[row.len() - n as usize..].to_vec()).collect()
+        };
+        let mut cache = filled(&[1, 2], &[0.0, 10.0, 11.0]);
+        assert_eq!(step(&mut cache, &[1.0, 12.0]), [vec![0.0, 1.0], vec![10.0, 11.0, 12.0]]);
+        // A longer one, then a shorter one.
+        cache.join(filled(&[5], &[20.0, 21.0, 22.0, 23.0, 24.0]));
+        cache.join(filled(&[1], &[30.0]));
+        assert_eq!(cache.lengths(), [2, 3, 5, 1]);
+        let found = step(&mut cache, &[2.0, 13.0, 25.0, 31.0]);
+        assert_eq!(found[0], [0.0, 1.0, 2.0]);
+        assert_eq!(found[2], [20.0, 21.0, 22.0, 23.0, 24.0, 25.0]);
+        assert_eq!((&found[1][..], &found[3][..]), (&[10.0, 11.0, 12.0, 13.0][..], &[30.0, 31.0][..]));
+        cache.select(&[3, 0]);
+        assert_eq!(step(&mut cache, &[32.0, 3.0]), [vec![30.0, 31.0, 32.0], vec![0.0, 1.0, 2.0, 3.0]]);
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub struct Question<'a> {
 struct Predicted<'a> {
     /// The answer; empty for "no answer".
     text: &'a str,
+    /// Its byte range in the context; `None` for "no answer".
+    bytes: Option<Range<usize>>,
     probability: f64,
     /// Candidates with their probabilities, best first.
     n_best: Vec<(Candidate, f64)>,
@@ -154,6 +156,7 @@ impl<'a> References<'a> {
         let probabilities = softmax(&n_best);
         Predicted {
             text: chosen.map_or("", |chosen| n_best[chosen].text(context.text)),
+            bytes: chosen.and_then(|chosen| n_best[chosen].bytes.clone()),
             probability: chosen.map_or(0.0, |chosen| probabilities[chosen]),
             n_best: n_best.into_iter().zip(probabilities).collect(),
             null_score_diff,
@@ -215,6 +218,30 @@ pub fn metrics(results: &Results, learnt: bool) -> Metrics {
         metrics.extend([(exact, sums.exact_match()), (f1, sums.mean_f1())]);
     }
     metrics
+}
+
+/// An answer and where it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Located {
+    /// Empty for "no answer".
+    pub answer: String,
+    /// Its probability among the n best.
+    pub score: f64,
+    /// Range in the context, in characters; empty for "no answer".
+    pub place: Range<usize>,
+}
+
+/// Returns the answer to each question and its place, those of [`predictions`].
+pub fn located(results: &Results, learnt: bool) -> Vec<Located> {
+    let references = References::of(results);
+    let answers = references.answers(results, references.with_none(learnt));
+    let located = |(question, found): (&Question, Predicted)| {
+        let context = references.contexts[question.context].text;
+        let characters = |end: usize| context.get(..end).map_or(0, |before| before.chars().count());
+        let place = found.bytes.map_or(0..0, |bytes| characters(bytes.start)..characters(bytes.end));
+        Located { answer: found.text.to_owned(), score: found.probability, place }
+    };
+    references.questions.iter().zip(answers).map(located).collect()
 }
 
 /// Returns one line per question: id, answer (empty for "no answer") and its probability among the n best; with

@@ -12,6 +12,7 @@ use crate::text::records;
 use crate::text::token_template::TokenTemplate;
 use crate::text::tokenizer::Tokenizer;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 
 /// Encodes a file of prompts of less than `max_length` tokens, which leaves room for an answer.
 ///
@@ -25,7 +26,7 @@ pub struct Prompts {
 
 /// Encodes prompts to tokens.
 pub struct Writer<'a> {
-    tokenizer: &'a Tokenizer,
+    tokenizer: Cow<'a, Tokenizer>,
     template: Option<ChatTemplate>,
     token_template: TokenTemplate,
     max_length: usize,
@@ -37,8 +38,21 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// As [`ChatTemplate::of_folder`].
     pub fn new(tokenizer: &'a Tokenizer, max_length: usize) -> Result<Self> {
+        Self::with(Cow::Borrowed(tokenizer), max_length)
+    }
+
+    /// Creates a writer that owns its tokenizer.
+    ///
+    /// # Errors
+    /// As [`Writer::new`].
+    pub fn owning(tokenizer: Tokenizer, max_length: usize) -> Result<Writer<'static>> {
+        Writer::with(Cow::Owned(tokenizer), max_length)
+    }
+
+    fn with(tokenizer: Cow<'a, Tokenizer>, max_length: usize) -> Result<Self> {
         let template = ChatTemplate::of_folder(tokenizer.folder(), tokenizer.special_texts())?;
-        Ok(Writer { tokenizer, template, token_template: tokenizer.token_template(false)?, max_length })
+        let token_template = tokenizer.token_template(false)?;
+        Ok(Writer { tokenizer, template, token_template, max_length })
     }
 
     /// Whether there is a chat template for conversations.

@@ -3,12 +3,12 @@
 use super::answers::{self, NO_ANSWER, References, Rules};
 use crate::data::prepare::Extras;
 use crate::data::{Collation, Encode, Encoded, Example, Label};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::text::files::Files;
 use crate::text::questions::{self, Answer, Question, QuestionSource};
 use crate::text::windows::{Context, Window};
 use crate::text::{Tokenizer, records};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 
 /// Encodes a file of questions to windows of at most `max_length` tokens, each an example.
@@ -87,6 +87,26 @@ impl Encode for Questions {
             extras: Extras::default(),
         })
     }
+}
+
+/// Encodes one question about a context, as if it were a record: its windows, and the references that its answer needs.
+///
+/// # Errors
+/// Exit 2: a question that leaves no room for its context.
+pub fn one(
+    tokenizer: &Tokenizer,
+    rules: &Rules,
+    (max_length, doc_stride): (usize, usize),
+    question: Question,
+) -> Result<(Vec<Example>, Value)> {
+    let text: &str = &question.context;
+    let contexts = tokenizer.contexts(&[text])?;
+    let windows = tokenizer.windows(&[(question.question.trim_start(), &contexts[0])], max_length, doc_stride);
+    let windows = windows.into_iter().next().unwrap_or_else(|| Ok(Vec::new())).map_err(Error::input)?;
+    let example = |window: &Window| Example::single(window.ids.clone(), window.type_ids.clone(), Label::None);
+    let examples = windows.iter().map(example).collect();
+    let references = references(rules, false, &[text], &contexts, &[(&question, 0, windows)]);
+    Ok((examples, serde_json::to_value(references)?))
 }
 
 /// Returns the distinct contexts, and the index of each question's context.
@@ -181,7 +201,6 @@ mod tests {
     use crate::text::records::OnBad;
     use crate::text::tokenizer::tests::folder;
     use serde::Deserialize;
-    use serde_json::Value;
 
     const RULES: Rules =
         Rules { n_best_size: 20, max_answer_length: 30, null_score_diff_threshold: 0.0, version_2_with_negative: None };

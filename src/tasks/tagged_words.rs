@@ -6,7 +6,7 @@ use super::texts::single;
 use crate::data::example::NO_LABEL;
 use crate::data::prepare::{Encode, Encoded, Extras};
 use crate::data::{Example, Label};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::text::Tokenizer;
 use crate::text::files::Files;
 use crate::text::files::split;
@@ -102,6 +102,15 @@ impl Encode for TaggedWords {
         let plain = Encoded::plain(examples, read.hashes, filter.bad, truncated);
         Ok(Encoded { labels, remarks, references: json!(lost), extras, ..plain })
     }
+}
+
+/// Encodes the words of one sentence without tags, as if they were a record; returns the example and its words without a
+/// token, as in [`LostWords`].
+///
+/// # Errors
+/// Exit 2: a sentence without tokens; as [`WordTokenizer::encode`].
+pub fn one(tokenizer: &WordTokenizer, words: &[String], max_length: usize) -> Result<(Example, Vec<(usize, u32)>)> {
+    example(tokenizer.encode(words, max_length)?, &vec![0; words.len()]).map_err(Error::input)
 }
 
 /// Returns the class of each word's tag, 0 without classes; or the index of a word and an error message for its tag.

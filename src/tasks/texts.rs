@@ -160,6 +160,14 @@ fn all_labels(records: &[Record]) -> impl Iterator<Item = (usize, &RawLabel)> {
     records.iter().flat_map(|record| record.labels.iter().map(|label| (record.line, label)))
 }
 
+/// Encodes one text, or a pair, without a label, as if it were a record.
+///
+/// # Errors
+/// Exit 2: a text without tokens; as [`Tokenizer::encode`].
+pub fn one(tokenizer: &Tokenizer, text: &str, pair: Option<&str>, max_length: usize) -> Result<Example> {
+    single(tokenizer.encode(text, pair, max_length)?, Label::None).map_err(Error::input)
+}
+
 /// Returns an example of one sequence, or an error message.
 pub(super) fn single(encoded: tokenizer::Encoded, label: Label) -> Result<Example, String> {
     if encoded.ids.is_empty() {

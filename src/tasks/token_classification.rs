@@ -10,7 +10,7 @@ use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
 use crate::tasks::tagged_words::LostWords;
 use crate::tasks::taught::divergence;
-use crate::tasks::{Classifier, Results, Task, argmax, labels, logits_json};
+use crate::tasks::{Classifier, Results, Task, argmax, labels, logits_json, softmax};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tch::Tensor;
@@ -37,16 +37,10 @@ impl TokenClassification {
         self.labels.iter().position(|label| label == OUTSIDE).unwrap_or(self.labels.len())
     }
 
-    /// The labels, and `O` at the end if it is none of them, for words without a token.
-    fn tags(&self) -> Vec<String> {
-        let missing = (self.outside() == self.labels.len()).then(|| OUTSIDE.to_owned());
-        self.labels.iter().cloned().chain(missing).collect()
-    }
-
     /// Counts entities by type, if the tags mark entities, and words by their tags.
     fn counts(&self, results: &Results) -> (Option<(TagSet, Entities)>, Confusion) {
         let lost = lost_words(results);
-        let tags = self.tags();
+        let tags = tags(&self.labels);
         let mut entities = TagSet::new(&tags).map(|set| {
             let entities = Entities::new(set.types().len());
             (set, entities)
@@ -111,7 +105,7 @@ impl Task for TokenClassification {
     /// Of the types of entities, if the tags mark entities, else of the tags; and the confusion matrix of the tags.
     fn report(&self, results: &Results) -> Option<ClassReport> {
         let (entities, words) = self.counts(results);
-        let report = ClassReport::of_confusion("words", self.tags(), words);
+        let report = ClassReport::of_confusion("words", tags(&self.labels), words);
         Some(match entities {
             None => report,
             Some((set, entities)) => {
@@ -140,6 +134,23 @@ impl Task for TokenClassification {
     fn config_entries(&self) -> Map<String, Value> {
         labels::entries(&self.labels)
     }
+}
+
+/// Returns the tag of each word of a sentence, an index into [`tags`], and its probability, from the sentence's values of
+/// [`Task::answers`] and its `lost` words, as in [`LostWords`]. A word without a token is outside, with probability 0.
+pub fn tags_of(labels: &[String], answer: &[f32], lost: &[(usize, u32)]) -> Vec<(usize, f64)> {
+    let outside = tags(labels).iter().position(|tag| tag == OUTSIDE).unwrap_or(labels.len());
+    let word = |row: &[f32]| {
+        let best = argmax(row);
+        (best, softmax(row)[best])
+    };
+    all_words(answer.chunks_exact(labels.len()).map(word), lost, |_| (outside, 0.0))
+}
+
+/// Returns the labels, and `O` at the end if it is none of them, for words without a token.
+pub fn tags(labels: &[String]) -> Vec<String> {
+    let missing = (!labels.iter().any(|label| label == OUTSIDE)).then(|| OUTSIDE.to_owned());
+    labels.iter().cloned().chain(missing).collect()
 }
 
 /// Returns the words without a token, stored on encoding.

@@ -62,12 +62,7 @@ fn asked(mut map: Map<String, Value>, source: &PromptSource) -> Result<Asked, St
     let there: Vec<&str> = conversation_in.into_iter().chain(others).collect();
     match there.as_slice() {
         [name] if Some(*name) == conversation_in || map.get(*name).is_some_and(Value::is_array) => {
-            let (messages, tools) = conversation(&mut map, name)?;
-            match messages.last().and_then(|last| last.get("role")).and_then(Value::as_str) {
-                None => Err("there is no message to answer".into()),
-                Some("assistant") => Err("the last message is the assistant's: there is nothing to answer".into()),
-                Some(_) => Ok(Asked::Messages { messages, tools }),
-            }
+            of_conversation(conversation(&mut map, name)?)
         }
         [name] if *name == prompt => Ok(Asked::Prompt(forms::instruction(&mut map, prompt, "prompt_column")?)),
         [_] => Ok(Asked::Text(jsonl::string(&mut map, text, "text_column")?)),
@@ -76,6 +71,23 @@ fn asked(mut map: Map<String, Value>, source: &PromptSource) -> Result<Asked, St
         }
         [] => Err(jsonl::missing(&map, messages, "messages_column, prompt_column or text_column")),
         both => Err(format!("more than one of {} is set: keep only one", quoted(both))),
+    }
+}
+
+/// Checks a list of messages, as in a record.
+///
+/// # Errors
+/// A message: no list of messages with role and content; nothing to answer.
+pub fn of_messages(list: Value) -> Result<Asked, String> {
+    const NAME: &str = "messages";
+    of_conversation(conversation(&mut Map::from_iter([(NAME.to_owned(), list)]), NAME)?)
+}
+
+fn of_conversation((messages, tools): (Vec<Value>, Option<Value>)) -> Result<Asked, String> {
+    match messages.last().and_then(|last| last.get("role")).and_then(Value::as_str) {
+        None => Err("there is no message to answer".into()),
+        Some("assistant") => Err("the last message is the assistant's: there is nothing to answer".into()),
+        Some(_) => Ok(Asked::Messages { messages, tools }),
     }
 }
 

@@ -65,10 +65,18 @@ impl Evaluator<'_> {
     /// # Errors
     /// A dead or late rank; libtorch's.
     pub fn outputs(&mut self, dataset: &Dataset) -> Result<Outputs> {
-        self.outputs_for("predicting", dataset)
+        self.outputs_for(Some("predicting"), dataset)
     }
 
-    fn outputs_for(&mut self, what: &str, dataset: &Dataset) -> Result<Outputs> {
+    /// Does the same without showing progress.
+    ///
+    /// # Errors
+    /// As [`Evaluator::outputs`].
+    pub fn quiet_outputs(&mut self, dataset: &Dataset) -> Result<Outputs> {
+        self.outputs_for(None, dataset)
+    }
+
+    fn outputs_for(&mut self, what: Option<&'static str>, dataset: &Dataset) -> Result<Outputs> {
         let Evaluator { model, params, comm, micro_batch_tokens, .. } = *self;
         let blockwise = Blockwise { model, params, recompute: Recompute::None, watch: None };
         let (task, n) = (&model.task, dataset.len());
@@ -84,9 +92,9 @@ impl Evaluator<'_> {
         let mut table = vec![0.0_f32; answers + 2 * terms * n];
         let plan = sampler::eval_plan(&dataset.lengths(), comm.world(), micro_batch_tokens);
         // Every rank runs the same number of passes, because gathering sharded weights needs all of them.
-        let phase = Phase::of(what, n as u64, "examples");
+        let phase = what.map(|what| Phase::of(what, n as u64, "examples"));
         for pass in 0..plan.iter().map(Vec::len).max().unwrap_or_default() {
-            if pass > 0 {
+            if let Some(phase) = phase.as_ref().filter(|_| pass > 0) {
                 phase.advance(sampler::samples_in(&plan, pass - 1));
             }
             let micro = plan[comm.rank()].get(pass);
@@ -130,7 +138,7 @@ impl Evaluator<'_> {
     /// # Errors
     /// As [`Evaluator::outputs`]; exit 2 if there are no targets; exit 4 if the loss is NaN or Inf.
     pub fn metrics(&mut self, data: &Prepared, reports: bool) -> Result<Evaluation> {
-        let outputs = self.outputs_for("evaluating", &data.dataset)?;
+        let outputs = self.outputs_for(Some("evaluating"), &data.dataset)?;
         if outputs.losses.is_empty() {
             let message = "there is nothing to evaluate: no example of the data has a target";
             return Err(Error::input(message).shared());

@@ -78,6 +78,13 @@ impl Evaluator<'_> {
     }
 }
 
+impl Evaluator<'_> {
+    /// Returns what runs the passes of texts that are generated on one rank, for [`generate::continuous`].
+    pub fn passes(&mut self) -> impl Passes {
+        Gathered { params: self.params, weights: &mut *self.weights, comm: self.comm, watch: None }
+    }
+}
+
 /// Returns the settings, with the dataset's decoder start token if the folder has none for generation.
 fn with_start(settings: &Settings, dataset: &Dataset) -> Settings {
     let own = match dataset.collation() {

@@ -17,7 +17,9 @@ use tch::Kind;
 use trainer::checkpoint::run_dir::Resume;
 use trainer::comm::{Collective, threads};
 use trainer::data::{Collation, Dataset, Example, Label};
-use trainer::generate::{Settings, Text};
+use trainer::generate::continuous::{Running, Start};
+use trainer::generate::settings::Search;
+use trainer::generate::{Passes, Settings, Text, uniform};
 use trainer::models::family::DropoutOverrides;
 use trainer::models::registry;
 use trainer::parallel::Zero;
@@ -92,6 +94,62 @@ impl Wanted {
         evaluator.texts(&dataset, &settings, &draw).unwrap()
     }
 
+    /// The texts of a run with greedy decoding or sampling in a batch that prompts join two tokens apart and leave when
+    /// they are complete; with sampling also what [`Evaluator::texts`] samples by the same numbers.
+    fn joining(&self, run: &Run) -> Option<[Vec<Vec<u32>>; 2]> {
+        const SEED: u64 = 7;
+        let folder = folder(&self.case);
+        let settings = Settings::read(&folder, &run.settings).unwrap();
+        let sampling = match settings.search {
+            Search::Greedy => None,
+            Search::Sample(sampling) => Some(sampling),
+            Search::Beam(_) => return None,
+        };
+        let comm = alone();
+        let json = registry::read_config(&folder).unwrap();
+        let head = Head::of_config(&folder, &json).unwrap();
+        let declared = Declared::read(&folder, json, DropoutOverrides::default(), head.role()).unwrap();
+        let holding =
+            LoadOptions { kind: Kind::Float, zero: Zero::ALL[0], trains: false.into(), seed: 0, from: Source::Folder };
+        let mut loaded = declared.with_head(&head).load(&comm, &holding).unwrap();
+        let backbone = loaded.model.backbone.as_ref();
+        let mut evaluator = Evaluator {
+            model: &loaded.model,
+            params: &loaded.params,
+            weights: &mut loaded.weights,
+            comm: comm.as_ref(),
+            micro_batch_tokens: 100_000,
+            generation: None,
+        };
+        let wanted = match sampling {
+            None => run.texts.clone(),
+            Some(_) => {
+                let random = |_, position| uniform(SEED, 0, position);
+                ids(&evaluator.texts(&self.dataset(&self.indices()), &settings, &random).unwrap())
+            }
+        };
+        let start = |(id, prompt): (u64, &Vec<u32>)| {
+            let (min_new, max_new) = settings.length.after(prompt.len(), backbone.max_length());
+            Start { id, prompt: prompt.clone(), sampling, seed: SEED, min_new, max_new }
+        };
+        let mut waiting = (0..).zip(&self.prompts).map(start);
+        let mut passes = evaluator.passes();
+        let mut running = Running::new(backbone, &settings, passes.device()).unwrap();
+        let mut found = vec![Vec::new(); self.prompts.len()];
+        for step in 0.. {
+            // Two prompts at first, and then one after every second token.
+            let new: Vec<Start> = waiting.by_ref().take([2, 0, 1, 0][step % 4]).collect();
+            if new.is_empty() && running.is_empty() && waiting.size_hint().0 == 0 {
+                break;
+            }
+            let open = running.len() + new.len();
+            let next = running.step(new, &mut passes).unwrap();
+            assert_eq!(next.len(), open, "each text has a token in each step");
+            next.iter().for_each(|next| found[next.id as usize].push(next.token));
+        }
+        Some([found, wanted])
+    }
+
     fn indices(&self) -> Vec<usize> {
         (0..self.prompts.len()).collect()
     }
@@ -138,6 +196,23 @@ fn texts_are_those_of_transformers() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A text does not depend on what joins and leaves its batch meanwhile.
+#[test]
+fn texts_join_and_leave_a_running_batch() {
+    tch::set_num_threads(1);
+    let causal = all().into_iter().filter(|wanted| wanted.case.ends_with("-causal")).collect::<Vec<_>>();
+    assert!(causal.len() > 2);
+    let mut compared = 0;
+    for wanted in &causal {
+        for run in &wanted.runs {
+            let Some([found, texts]) = wanted.joining(run) else { continue };
+            assert_eq!(found, texts, "{} {}", wanted.case, Value::from(run.settings.clone()));
+            compared += 1;
+        }
+    }
+    assert!(compared > 10, "{compared}");
 }
 
 /// On two ranks, which share the prompts unequally and have other numbers of passes; with whole and with sharded weights.

@@ -18,3 +18,4 @@ mod half_model;
 mod layers;
 mod objective;
 mod parity;
+mod serving;
