@@ -23,6 +23,7 @@ mod report_to;
 mod schedules;
 mod sections;
 mod source;
+mod streaming;
 mod table_keys;
 mod task_settings;
 #[cfg(test)]

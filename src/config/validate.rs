@@ -7,7 +7,7 @@ use super::mixed::{MicroBatchTokens, Recompute, ZeroStage};
 use super::problems::Problems;
 use super::sections::{AnswerConfig, Config, GenerationConfig, ParallelConfig, TaskConfig, TrainConfig};
 use super::trained::trained;
-use super::{augment, optimizers, other_tool_values, schedules, task_settings};
+use super::{augment, optimizers, other_tool_values, schedules, streaming, task_settings};
 
 /// Metrics of generated texts.
 const GENERATION_METRICS: [&str; 2] = ["bleu", "rougeL"];
@@ -27,6 +27,7 @@ pub fn validate(config: &mut Config, problems: &mut Problems) {
     other_tasks(config, problems);
     augment::validate(config, problems);
     columns(config, problems);
+    streaming::validate(config, problems);
     evaluation(config, problems);
     parallel(&config.parallel, config.train.micro_batch_tokens, problems);
 }

@@ -2,35 +2,80 @@
 //! object with all its fields, a missing value `null`. Needs the feature `parquet`.
 
 use super::input::Input;
+use super::pieces::Object;
 use super::record::Format;
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
 
-/// Calls `each` with the number of every row, counted from 1, and its columns.
+/// Calls `each` with the number of every row, counted from 1, and its columns; of a piece, with its rows.
 ///
 /// # Errors
 /// Exit 2: a file that cannot be read, or is not of the format.
 pub(super) fn objects(
     input: &mut Input,
     format: Format,
-    each: impl FnMut(usize, Result<Map<String, Value>, String>),
+    mut each: impl FnMut(usize, Result<Map<String, Value>, String>),
 ) -> Result<()> {
+    let base = input.number(0);
+    if let Some(objects) = input.objects() {
+        objects.iter().for_each(|(row, object)| each(base + row, object.clone()));
+        return Ok(());
+    }
+    let mut batches = Batches::open(input.path(), format)?;
+    while let Some(objects) = batches.next(0)? {
+        objects.into_iter().for_each(|(row, object)| each(base + row, object));
+    }
+    Ok(())
+}
+
+/// The rows of a file, some at a time.
+pub(super) struct Batches {
+    inner: Inner,
+    path: PathBuf,
+    format: Format,
+}
+
+impl Batches {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// As [`objects`].
+    pub fn open(path: &Path, format: Format) -> Result<Self> {
+        let inner = Inner::open(path, format).map_err(|why| incomplete(path, format, &why))?;
+        Ok(Batches { inner, path: path.to_owned(), format })
+    }
+
+    /// Returns the next rows with their numbers, at least one, without those up to row `skip`; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`objects`].
+    pub fn next(&mut self, skip: usize) -> Result<Option<Vec<Object>>> {
+        self.inner.next(skip).map_err(|why| incomplete(&self.path, self.format, &why))
+    }
+}
+
+fn incomplete(path: &Path, format: Format, why: &str) -> Error {
     let name = if format == Format::Parquet { "Parquet" } else { "Arrow" };
-    rows(input, format, each).map_err(|why| {
-        Error::input(format!(
-            "{}: not a complete {name} file: {why}; was the copy interrupted?",
-            input.path().display()
-        ))
-    })
+    Error::input(format!("{}: not a complete {name} file: {why}; was the copy interrupted?", path.display()))
 }
 
 #[cfg(not(feature = "parquet"))]
-fn rows(_: &Input, _: Format, _: impl FnMut(usize, Result<Map<String, Value>, String>)) -> Result<(), String> {
-    Err("this program was built without the feature parquet; convert the file to JSONL".into())
+struct Inner;
+
+#[cfg(not(feature = "parquet"))]
+impl Inner {
+    fn open(_: &Path, _: Format) -> Result<Self, String> {
+        Err("this program was built without the feature parquet; convert the file to JSONL".into())
+    }
+
+    fn next(&mut self, _: usize) -> Result<Option<Vec<Object>>, String> {
+        Ok(None)
+    }
 }
 
 #[cfg(feature = "parquet")]
-use with_arrow::rows;
+use with_arrow::Inner;
 
 #[cfg(feature = "parquet")]
 mod with_arrow {
@@ -46,49 +91,60 @@ mod with_arrow {
     /// Rows of a Parquet file that are in memory at a time.
     const ROWS: usize = 1024;
 
-    pub(super) fn rows(
-        input: &Input,
-        format: Format,
-        each: impl FnMut(usize, Result<Map<String, Value>, String>),
-    ) -> Result<(), String> {
-        let why = |e: &dyn std::fmt::Display| e.to_string();
-        let mut file = File::open(input.path()).map_err(|e| why(&e))?;
-        let first = input.number(0) + 1;
-        if format == Format::Parquet {
-            let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| why(&e))?;
-            return batches(reader.with_batch_size(ROWS).build().map_err(|e| why(&e))?, first, each);
+    pub(super) struct Inner {
+        batches: Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>,
+        /// Number of rows read so far.
+        row: usize,
+    }
+
+    impl Inner {
+        pub fn open(path: &Path, format: Format) -> Result<Self, String> {
+            let why = |e: &dyn std::fmt::Display| e.to_string();
+            let mut file = File::open(path).map_err(|e| why(&e))?;
+            if format == Format::Parquet {
+                let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| why(&e))?;
+                let reader = reader.with_batch_size(ROWS).build().map_err(|e| why(&e))?;
+                return Ok(Inner { batches: Box::new(reader), row: 0 });
+            }
+            let mut magic = [0; 6];
+            let is_file = file.read_exact(&mut magic).is_ok() && magic == *b"ARROW1";
+            file.rewind().map_err(|e| why(&e))?;
+            let file = BufReader::new(file);
+            Ok(match is_file {
+                true => Inner { batches: Box::new(FileReader::try_new(file, None).map_err(|e| why(&e))?), row: 0 },
+                false => Inner { batches: Box::new(StreamReader::try_new(file, None).map_err(|e| why(&e))?), row: 0 },
+            })
         }
-        let mut magic = [0; 6];
-        let is_file = file.read_exact(&mut magic).is_ok() && magic == *b"ARROW1";
-        file.rewind().map_err(|e| why(&e))?;
-        let file = BufReader::new(file);
-        match is_file {
-            true => batches(FileReader::try_new(file, None).map_err(|e| why(&e))?, first, each),
-            false => batches(StreamReader::try_new(file, None).map_err(|e| why(&e))?, first, each),
+
+        pub fn next(&mut self, skip: usize) -> Result<Option<Vec<Object>>, String> {
+            for batch in &mut self.batches {
+                let batch = batch.map_err(|e| e.to_string())?;
+                let first = self.row + 1;
+                self.row += batch.num_rows();
+                if self.row <= skip || batch.num_rows() == 0 {
+                    continue;
+                }
+                let objects = rows(&batch, first);
+                return Ok(Some(objects.into_iter().filter(|(row, _)| *row > skip).collect()));
+            }
+            Ok(None)
         }
     }
 
-    fn batches(
-        batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>,
-        mut row: usize,
-        mut each: impl FnMut(usize, Result<Map<String, Value>, String>),
-    ) -> Result<(), String> {
-        for batch in batches {
-            let batch = batch.map_err(|e| e.to_string())?;
-            let names: Vec<&String> = batch.schema_ref().fields().iter().map(|field| field.name()).collect();
-            let mut columns: Vec<_> = batch.columns().iter().map(|column| values(column).into_iter()).collect();
-            for _ in 0..batch.num_rows() {
-                let mut map = Map::new();
-                let mut twice = None;
-                for (name, column) in names.iter().zip(&mut columns) {
-                    let before = map.insert((*name).clone(), column.next().unwrap_or_default());
-                    twice = twice.or(before.map(|_| format!("the column {name:?} is there twice: rename one")));
-                }
-                each(row, twice.map_or(Ok(map), Err));
-                row += 1;
+    /// Returns the rows of a batch, numbered from `first`.
+    fn rows(batch: &RecordBatch, first: usize) -> Vec<Object> {
+        let names: Vec<&String> = batch.schema_ref().fields().iter().map(|field| field.name()).collect();
+        let mut columns: Vec<_> = batch.columns().iter().map(|column| values(column).into_iter()).collect();
+        let row = |row: usize| {
+            let mut map = Map::new();
+            let mut twice = None;
+            for (name, column) in names.iter().zip(&mut columns) {
+                let before = map.insert((*name).clone(), column.next().unwrap_or_default());
+                twice = twice.or(before.map(|_| format!("the column {name:?} is there twice: rename one")));
             }
-        }
-        Ok(())
+            (row, twice.map_or(Ok(map), Err))
+        };
+        (first..first + batch.num_rows()).map(row).collect()
     }
 
     /// Returns a value for each row of a column; `null` for a type that JSON has no value for.
@@ -212,7 +268,6 @@ mod with_arrow {
 #[cfg(all(test, feature = "parquet"))]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     /// Files that `tests/reference/columnar.py` wrote with pyarrow: the same rows in several formats and encodings.
     const FILES: [(&str, Format); 5] = [

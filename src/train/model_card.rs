@@ -76,10 +76,11 @@ pub fn text(facts: &Facts) -> String {
     let (model_type, kind) = (code(facts.model_type), code(&config.task.kind.to_string()));
     out += &format!("\n# {name}\n\nThis is a {model_type} model for the task {kind}, {start}.\n");
     out += "\n## Data\n\n| | Files | Examples |\n|---|---|---|\n";
-    let row = |what: &str, files: &DataFiles, count: usize| format!("| {what} | {} | {count} |\n", files_of(files));
-    out += &row("training", &config.data.train, facts.examples[0]);
+    let row = |what: &str, files: &DataFiles, count: &str| format!("| {what} | {} | {count} |\n", files_of(files));
+    let trained = if config.data.streaming { "streamed".to_owned() } else { facts.examples[0].to_string() };
+    out += &row("training", &config.data.train, &trained);
     if let Some(eval) = &config.data.eval {
-        out += &row("evaluation", eval, facts.examples[1]);
+        out += &row("evaluation", eval, &facts.examples[1].to_string());
     }
     out += "\n## Training\n\n| | |\n|---|---|\n";
     let step = facts.best.unwrap_or(state.global_step);

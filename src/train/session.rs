@@ -17,6 +17,8 @@ use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Loaded};
 use crate::train::objective::{draw_balanced, objective};
 use crate::train::reading::{self, Data, Purpose, Reading};
+use crate::train::shards::Shards;
+use crate::train::streaming;
 use crate::train::teacher::Teacher;
 use serde_json::Value;
 use std::sync::Arc;
@@ -124,7 +126,14 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
         let _phase = tokenizing(files);
         prepare(encoder.as_ref(), folder, cache::folder(config.data.cache_dir.as_deref()).as_deref()).context(key)
     };
-    let read_train = |labels| prepare_file(&config.data.train, "data.train", Purpose::Train, labels);
+    let shards = |labels: Option<Vec<String>>| Shards::open(config, folder, max_length, labels).map(Arc::new);
+    let read_train = |labels: Option<Vec<String>>| match config.data.streaming {
+        true => {
+            let _phase = tokenizing(&config.data.train);
+            streaming::sample(&shards(labels)?)
+        }
+        false => prepare_file(&config.data.train, "data.train", Purpose::Train, labels),
+    };
     let given = config.task.labels.clone();
     let mut train = read_train(given.clone())?;
     // A model that was fine-tuned on the same labels keeps their order, which its head was trained with.
@@ -153,7 +162,8 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let held_out = part.map(|_| (&config.data.train, "data.train"));
     let eval = config.data.eval.as_ref().map(|files| (files, "data.eval")).or(held_out);
     let eval = eval.map(|(files, key)| prepare_file(files, key, Purpose::Evaluate, labels)).transpose()?;
-    Ok(Data { train, eval, head })
+    let stream = config.data.streaming.then(|| shards(train.facts.labels.clone())).transpose()?;
+    Ok(Data { train, stream, eval, head })
 }
 
 fn sorted(labels: &[String]) -> Vec<&String> {
