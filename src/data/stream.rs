@@ -49,7 +49,7 @@ pub struct Chunk {
     pub examples: Vec<Example>,
     /// The weight of each example in the loss; empty if all have the same.
     pub weights: Vec<f32>,
-    /// The part of the pass's shards that were read up to the chunk's end.
+    /// The part of the pass's shards that were read before the chunk.
     pub progress: f64,
     /// Messages for the user.
     pub notes: Vec<String>,
@@ -73,7 +73,7 @@ pub struct Taken {
     pub pass: u64,
     /// The position after it.
     pub position: Position,
-    /// Number of passes after it, with the part of the shards that were read as the fraction.
+    /// Number of passes after it, with the part of the shards that were read before the last chunk as the fraction.
     pub epoch: f64,
     /// Messages for the user about what was read for it.
     pub notes: Vec<String>,

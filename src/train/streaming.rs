@@ -149,7 +149,7 @@ impl Reader {
             let s = if n == 1 { "" } else { "s" };
             format!("{n} invalid record{s} skipped (first: {}: {why})", files.place(*line))
         });
-        let progress = self.place.shard as f64 / self.order.len() as f64;
+        let progress = place.shard as f64 / self.order.len() as f64;
         let (examples, weights) = (encoded.examples, encoded.extras.weights);
         Ok(Read::Chunk(Chunk { place, examples, weights, progress, notes: note.into_iter().collect() }))
     }
