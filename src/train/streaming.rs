@@ -26,6 +26,8 @@ use std::sync::Arc;
 
 /// The limits of a window: documents that are packed together, and texts that are tokenized together.
 const WINDOW: Room = Room { records: 1024, bytes: 4 << 20 };
+/// Number of windows with skipped records that are reported.
+const NOTED: usize = 20;
 /// Number of global batches that the first examples stand for when memory is planned.
 const PLANNED: usize = 8;
 
@@ -111,6 +113,8 @@ struct Reader {
     order: Vec<usize>,
     place: Place,
     open: Option<Shard>,
+    /// Number of windows with skipped records so far.
+    noted: usize,
     has_failed: bool,
 }
 
@@ -132,7 +136,7 @@ impl Reader {
         let Position { pass, place, .. } = position;
         let tokenizer = Tokenizer::from_folder(&shards.folder)?;
         let order = shards.shuffle().shards(pass, shards.stamps.len());
-        Ok(Reader { shards, tokenizer, limits, pass, order, place, open: None, has_failed: false })
+        Ok(Reader { shards, tokenizer, limits, pass, order, place, open: None, noted: 0, has_failed: false })
     }
 
     fn read(&mut self) -> Result<Read> {
@@ -142,16 +146,10 @@ impl Reader {
             return Ok(Read::End);
         };
         self.check(&encoded, &files)?;
-        let mut skipped = encoded.skipped;
-        skipped.sort_unstable();
-        let note = skipped.first().map(|(line, why)| {
-            let n = skipped.len();
-            let s = if n == 1 { "" } else { "s" };
-            format!("{n} invalid record{s} skipped (first: {}: {why})", files.place(*line))
-        });
+        let notes = self.notes(&encoded, &files);
         let progress = place.shard as f64 / self.order.len() as f64;
         let (examples, weights) = (encoded.examples, encoded.extras.weights);
-        Ok(Read::Chunk(Chunk { place, examples, weights, progress, notes: note.into_iter().collect() }))
+        Ok(Read::Chunk(Chunk { place, examples, weights, progress, notes }))
     }
 
     /// Reads the next window; `None` when the pass has read all shards.
@@ -188,6 +186,23 @@ impl Reader {
         let encoder = reading.encoder_of(&files, "data.train")?;
         let encoded = encoder.encode(&self.tokenizer).context("data.train")?;
         Ok(Some(Window { place, encoded, files }))
+    }
+
+    /// Returns what the user is told about a window: records and examples that were skipped.
+    fn notes(&mut self, encoded: &Encoded, files: &Files) -> Vec<String> {
+        let n = encoded.skipped.len();
+        let s = if n == 1 { "" } else { "s" };
+        let of = |(line, why): &(usize, String)| {
+            format!("{n} invalid record{s} skipped (first: {}: {why})", files.place(*line))
+        };
+        let mut notes: Vec<String> = encoded.skipped.iter().min().map(of).into_iter().collect();
+        notes.extend(encoded.remarks.iter().filter(|remark| remark.contains("skipped")).cloned());
+        self.noted += usize::from(!notes.is_empty());
+        if !notes.is_empty() && self.noted >= NOTED {
+            let last = (self.noted == NOTED).then(|| "records are skipped later too, which is not shown".to_owned());
+            return last.into_iter().collect();
+        }
+        notes
     }
 
     /// Checks that the model has embeddings for the tokens and segments.
