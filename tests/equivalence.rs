@@ -6,6 +6,7 @@ mod common;
 use common::runs::{Bench, assert_equivalent};
 use serde_json::Value;
 use std::fs;
+use std::io::Write;
 use trainer::checkpoint::run_dir::Resume;
 use trainer::config::Config;
 
@@ -309,6 +310,110 @@ fn resume_refuses_another_data_order() {
     common::runs::write_data(&bench.path("train.jsonl"), &bench.model, 90, 5);
     let error = bench.run(1, "a", &with(&["max_steps=4"]), &Resume::Auto).unwrap_err();
     assert!(error.to_string().contains("train.jsonl"), "{error}");
+}
+
+/// Three shards of 1450 records, in several compressions; returns the setting that names them.
+fn shards(bench: &Bench) -> String {
+    let folder = bench.path("shards");
+    fs::create_dir(&folder).unwrap();
+    let text = |n: usize, seed: u64| {
+        let plain = bench.path("shard.jsonl");
+        common::runs::write_data(&plain, &bench.model, n, seed);
+        fs::read(&plain).unwrap()
+    };
+    fs::write(folder.join("0.jsonl"), text(700, 10)).unwrap();
+    fs::write(folder.join("1.jsonl.zst"), zstd::encode_all(&text(450, 11)[..], 1).unwrap()).unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&text(300, 12)).unwrap();
+    fs::write(folder.join("2.jsonl.gz"), gzip.finish().unwrap()).unwrap();
+    format!("data.train={}", folder.display())
+}
+
+const LABELS: &str = "task.labels=['science', 'sport', 'weather']";
+
+/// A stream of shards is the same at every world size; it resumes to the bit within a shard, and at another world size.
+#[test]
+fn streams_agree_at_every_world_and_resume() {
+    let bench = Bench::new("bert-classification");
+    let data = shards(&bench);
+    let stream = ["streaming=true", LABELS, "global_batch_size=290", "shuffle_buffer_size=20", data.as_str()];
+    let more = [&NO_DROPOUT[..], &stream, &["max_steps=7", "save_steps=2"]].concat();
+    bench.run(1, "w1", &more, &Resume::None).unwrap();
+    let whole = bench.steps("w1");
+    assert_eq!(whole.len(), 7);
+    let epochs: Vec<f64> = bench.lines("w1", "loss").iter().map(|line| line["epoch"].as_f64().unwrap()).collect();
+    assert!(epochs[3] < 1.0 && epochs[4] == 1.0 && epochs[5] < 2.0, "five steps a pass: {epochs:?}");
+    for (world, zero) in [(2, "zero_stage=0"), (3, "zero_stage=3")] {
+        let out = format!("w{world}");
+        bench.run(world, &out, &[&more[..], &[zero, "micro_batch_tokens=400"]].concat(), &Resume::None).unwrap();
+        assert_equivalent(&bench.steps(&out), &whole, &out);
+    }
+    // The checkpoint is in the middle of a shard.
+    let state = fs::read_to_string(bench.path("w1/checkpoint-4/trainer_state.json")).unwrap();
+    let state: Value = serde_json::from_str(&state).unwrap();
+    let number = |key: &str| state["stream"][key].as_u64().unwrap();
+    assert_eq!((number("taken"), number("arrived"), number("first")), (1160, 1180, 1024));
+    assert!(number("shard") > 0 && number("place") > 0, "{}", state["stream"]);
+    for later in ["checkpoint-6", "checkpoint-7", "final"] {
+        fs::remove_dir_all(bench.path("w1").join(later)).unwrap();
+    }
+    bench.run(1, "w1", &more, &Resume::Auto).unwrap();
+    assert_eq!(bench.steps("w1"), whole, "resumed at step 4");
+    bench.run(3, "on-3", &more, &Resume::Path(bench.path("w1/checkpoint-2"))).unwrap();
+    assert_equivalent(&bench.steps("on-3"), &whole, "resumed on three ranks");
+    // The order of the files is another order, and a run does not change to it.
+    let files = [&more[..], &["shuffle_buffer_size=1"]].concat();
+    bench.run(1, "files", &files, &Resume::None).unwrap();
+    assert!((bench.steps("files")[0].0 - whole[0].0).abs() > 1e-5);
+    let error = bench.run(1, "w1", &files, &Resume::Auto).unwrap_err().to_string();
+    assert!(error.contains("data.shuffle_buffer_size = 1 (was 20)"), "{error}");
+    // Nor do the shards.
+    let shard = bench.path("shards/0.jsonl");
+    let text = fs::read_to_string(&shard).unwrap();
+    fs::write(&shard, format!("{text}\n")).unwrap();
+    let error = bench.run(1, "w1", &more, &Resume::Auto).unwrap_err().to_string();
+    assert!(error.contains("shards/0.jsonl had ") && error.contains("--allow-new-data-order"), "{error}");
+    fs::remove_file(&shard).unwrap();
+    let error = bench.run(1, "w1", &more, &Resume::Auto).unwrap_err().to_string();
+    assert!(error.contains("0.jsonl is no longer there"), "{error}");
+    // An invalid record ends the run when it is read, wherever that is.
+    fs::write(&shard, format!("{text}{{\"text\": 1}}\n")).unwrap();
+    let error = bench.run(1, "bad", &more, &Resume::None).unwrap_err().to_string();
+    assert!(error.contains("0.jsonl:701: column \"text\" is a number"), "{error}");
+    bench.run(1, "skipped", &[&more[..], &["on_bad_record=skip"]].concat(), &Resume::None).unwrap();
+}
+
+/// With a batch of all records a stream takes the steps of the same files in memory, whatever its buffer.
+#[test]
+fn a_stream_has_the_records_of_the_files() {
+    let bench = Bench::new("bert-classification");
+    let data = shards(&bench);
+    let all = [&NO_DROPOUT[..], &[LABELS, "global_batch_size=2000", "max_steps=3", data.as_str()]].concat();
+    bench.run(1, "memory", &all, &Resume::None).unwrap();
+    for (world, buffer) in [(1, "shuffle_buffer_size=1"), (2, "shuffle_buffer_size=5000")] {
+        let out = format!("stream-{world}");
+        bench.run(world, &out, &[&all[..], &["streaming=true", buffer]].concat(), &Resume::None).unwrap();
+        assert_equivalent(&bench.steps(&out), &bench.steps("memory"), &out);
+    }
+}
+
+/// Documents of a stream are packed while it is read.
+#[test]
+fn streamed_documents_are_packed_the_same_at_every_world() {
+    let bench = Bench::new("bert-classification");
+    let data = shards(&bench);
+    let masked = ["kind=masked-lm", "streaming=true", "data.max_length=32", "shuffle_buffer_size=30", data.as_str()];
+    let more = [&NO_DROPOUT[..], &masked, &["global_batch_size=250", "max_steps=6", "save_steps=2"]].concat();
+    bench.run(1, "w1", &more, &Resume::None).unwrap();
+    let whole = bench.steps("w1");
+    assert_eq!(whole.len(), 6);
+    bench.run(2, "w2", &more, &Resume::None).unwrap();
+    assert_equivalent(&bench.steps("w2"), &whole, "world 2");
+    for later in ["checkpoint-4", "checkpoint-6", "final"] {
+        fs::remove_dir_all(bench.path("w1").join(later)).unwrap();
+    }
+    bench.run(1, "w1", &more, &Resume::Auto).unwrap();
+    assert_eq!(bench.steps("w1"), whole, "resumed at step 2");
 }
 
 /// The best evaluation gets a checkpoint of its own, which outlives the limit and becomes the final model.

@@ -55,6 +55,9 @@ pub struct TrainerState {
     pub loss_sum: f64,
     #[serde(default)]
     pub loss_steps: u64,
+    /// The position in the shards of the training data; only with `data.streaming`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamState>,
     /// Fingerprint of the tokenized training data, which with the settings determines the data order.
     pub data: String,
     /// Fingerprint of the teacher's weights, which no checkpoint contains; only with a teacher.
@@ -105,6 +108,38 @@ pub struct PlateauState {
     pub num_bad_evaluations: u64,
     /// Number of evaluations that still do not count.
     pub cooldown: u64,
+}
+
+/// How far the shards were read, and which they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamState {
+    /// Fingerprint of the data, the seed and the size of the buffer, which determine the order of the examples.
+    pub data: String,
+    pub seed: u64,
+    pub shuffle_buffer_size: usize,
+    /// Pass over the shards, from 0.
+    pub pass: u64,
+    /// Numbers of examples of the pass that were taken from the buffer, and that were put into it.
+    pub taken: u64,
+    pub arrived: u64,
+    /// Where reading begins again: the index of a shard in the order of the pass, the place in it (lines; elements of a
+    /// JSON array; rows), and the number of the first example there.
+    pub shard: usize,
+    pub place: u64,
+    pub first: u64,
+    /// In the order of `data.train`.
+    pub shards: Vec<ShardStamp>,
+}
+
+/// What identifies a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardStamp {
+    /// The name of the file, without its folder.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// The hash of its first and last bytes.
+    pub ends: String,
 }
 
 impl TrainerState {
@@ -187,6 +222,11 @@ mod tests {
             micro_batch_tokens: Some(4096),
             threads: Some(2),
             teacher: Some("cd".into()),
+            stream: Some(StreamState {
+                pass: 2,
+                shards: vec![ShardStamp { name: "a.jsonl.zst".into(), bytes: 7, ends: "ef".into() }],
+                ..StreamState::default()
+            }),
             loss_sum: 0.1 + 0.7,
             loss_steps: 3,
             data: "00".into(),
@@ -199,7 +239,7 @@ mod tests {
     #[test]
     fn the_state_can_be_read_back() {
         let dir = tempfile::tempdir().unwrap();
-        for state in [state(), TrainerState { loss_scale: None, ..state() }] {
+        for state in [state(), TrainerState { loss_scale: None, stream: None, ..state() }] {
             state.write(dir.path()).unwrap();
             assert_eq!(TrainerState::read(dir.path()).unwrap(), state);
         }

@@ -227,6 +227,8 @@ impl ReadingArgs {
             // Of training.
             weight_column: None,
             sampling: Sampling::Random,
+            streaming: false,
+            shuffle_buffer_size: data.shuffle_buffer_size,
             max_length: self.max_length.or(data.max_length),
             text_column: column(&self.text_column, data.text_column),
             text_pair_column: self.text_pair_column.clone().or(data.text_pair_column),

@@ -26,6 +26,7 @@ mod schedules;
 mod sections;
 mod source;
 mod sources;
+mod streaming;
 mod table_keys;
 mod task_settings;
 #[cfg(test)]

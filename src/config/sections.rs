@@ -219,6 +219,12 @@ section! {
         /// Documents of a plain-text file, for language models. `file`: the whole file, `lines`: each line,
         /// `paragraphs`: each paragraph, separated by blank lines. In other formats each record is a document.
         documents: Option<Documents> => "the whole file";
+        /// Reads the training files while training. For data that does not fit in memory: files are read one after
+        /// another, in another order in each pass, and tokenized ahead. Needs `train.max_steps`
+        /// ([more](data.md#streaming)).
+        streaming: bool = false;
+        /// Number of examples in the shuffle buffer, with `streaming`. 0 or 1: the order of the files.
+        shuffle_buffer_size: usize = 1000;
     }
 }
 

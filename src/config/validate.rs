@@ -8,7 +8,7 @@ use super::problems::Problems;
 use super::sections::{AnswerConfig, Config, GenerationConfig, ParallelConfig, TaskConfig, TrainConfig};
 use super::task_settings::duplicate;
 use super::trained::trained;
-use super::{augment, optimizers, other_tool_values, schedules, sources, task_settings};
+use super::{augment, optimizers, other_tool_values, schedules, sources, streaming, task_settings};
 
 /// Metrics of generated texts.
 const GENERATION_METRICS: [&str; 2] = ["bleu", "rougeL"];
@@ -30,6 +30,7 @@ pub fn validate(config: &mut Config, problems: &mut Problems) {
     for problem in task_settings::columns(config.task.kind, &config.data) {
         problems.with("data.columns", problem);
     }
+    streaming::validate(config, problems);
     sources::validate(config, problems);
     evaluation(config, problems);
     parallel(&config.parallel, config.train.micro_batch_tokens, problems);

@@ -12,6 +12,9 @@
 //! one integer. [`Prefetch`] makes the batches on another thread. A batch is packed: the sequences of a micro-batch one
 //! after another, without padding. In training, [`augment`] changes the words of an example by (seed, epoch, example)
 //! before the plan of its step divides the examples by their lengths.
+//!
+//! With `data.streaming` there is no [`Dataset`] of all examples: [`stream`] reads the shards while it trains, and each
+//! global batch is a small data set of its own.
 
 pub mod augment;
 pub mod batch;
@@ -31,6 +34,8 @@ pub mod ragged;
 pub mod random;
 pub mod sampler;
 pub mod samples;
+pub mod shuffle;
+pub mod stream;
 
 mod column;
 

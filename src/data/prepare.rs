@@ -134,12 +134,17 @@ fn build(
     key: [u8; 32],
 ) -> Result<(Dataset, Facts)> {
     let tokenizer = Tokenizer::from_folder(model_dir)?;
-    let Encoded { examples, collation, hashes: read, labels, mut skipped, truncated, remarks, references, extras } =
-        encode.encode(&tokenizer)?;
-    let changed = paths(encode).zip(hashes.iter().zip(&read)).find(|(_, (before, now))| before != now);
+    let encoded = encode.encode(&tokenizer)?;
+    let changed = paths(encode).zip(hashes.iter().zip(&encoded.hashes)).find(|(_, (before, now))| before != now);
     if let Some((path, _)) = changed {
         return Err(Error::input(format!("{}: the file changed while it was read; start again", path.display())));
     }
+    Ok(assemble(encoded, names, key))
+}
+
+/// Collects what was encoded into a data set with this fingerprint; `names` are those of the files, if there are several.
+pub fn assemble(encoded: Encoded, names: &[String], key: [u8; 32]) -> (Dataset, Facts) {
+    let Encoded { examples, collation, labels, mut skipped, truncated, remarks, references, extras, .. } = encoded;
     skipped.sort_unstable();
     let segments = examples.iter().flat_map(|e| &e.type_ids).max().map_or(1, |&largest| usize::from(largest) + 1);
     let largest = examples.iter().flat_map(|e| &e.ids).max().map_or(0, |&id| id as usize);
@@ -168,5 +173,5 @@ fn build(
     if !extras.sources.is_empty() {
         dataset = dataset.with_sources(extras.sources);
     }
-    Ok((dataset, facts))
+    (dataset, facts)
 }

@@ -2,6 +2,7 @@
 //!
 //! Every rank computes the parts of all ranks, so the counts of a step need no communication.
 
+use super::dataset::Dataset;
 use super::samples::Samples;
 use crate::error::{Error, Result};
 use std::cmp::Reverse;
@@ -95,6 +96,20 @@ impl Sampler {
         };
         self.order = Some((epoch, order));
         plan
+    }
+}
+
+/// Returns the plan of a step whose global batch is all of a data set; `epoch` is that of its example's randomness.
+///
+/// # Panics
+/// If `world` is 0.
+pub fn batch_plan(batch: &Dataset, world: usize, micro_batch_tokens: usize, epoch: u64) -> StepPlan {
+    let lengths = batch.lengths();
+    StepPlan {
+        shards: eval_plan(&lengths, world, micro_batch_tokens),
+        tokens: batch.total_tokens(),
+        sequences: batch.len(),
+        epoch,
     }
 }
 

@@ -212,7 +212,7 @@ impl Encode for Chat {
         let removed = (nulls > 0).then(|| {
             format!("null values in tools and tool calls of {nulls} records are left out, as if their keys were absent")
         });
-        if examples.is_empty() {
+        if examples.is_empty() && !files.are_pieces() {
             let why = remark.unwrap_or_default();
             return Err(Error::input(format!("{files}: no training examples: {why}: raise max_length")));
         }

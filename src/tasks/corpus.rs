@@ -79,7 +79,7 @@ impl Corpus {
             let whole = |(document, &n): (usize, &usize)| vec![Piece { document, tokens: 0..n.min(blocks.room()) }];
             lengths.iter().enumerate().filter(|(_, n)| **n >= minimum).map(whole).collect()
         };
-        if pieces.is_empty() {
+        if pieces.is_empty() && !self.source.files().are_pieces() {
             return refuse(format!("no training examples: all documents are {what}"));
         }
         let of = |piece: &Piece| &texts[piece.document][piece.tokens.clone()];

@@ -2,6 +2,7 @@
 
 use super::files::quoted;
 use super::input::Input;
+use super::pieces::Form;
 use super::splitter::{Split, Splitter, Wrong, separator, without_end};
 use crate::error::Result;
 
@@ -32,14 +33,18 @@ impl<'r, 'i> Rows<'r, 'i> {
     /// Reads TSV: cells end at tabs and rows at line ends, and quotes are ordinary characters.
     pub fn tsv(input: &'r mut Input<'i>) -> Self {
         let (several_lines, open_quotes, in_quotes) = (Vec::new(), Vec::new(), Vec::new());
-        let (separator, quoting, pending) = (b'\t', false, Vec::new());
-        Rows { input, separator, quoting, pending, line: 0, several_lines, open_quotes, in_quotes }
+        let (separator, quoting, pending, line) = (b'\t', false, Vec::new(), input.lines_read());
+        Rows { input, separator, quoting, pending, line, several_lines, open_quotes, in_quotes }
     }
 
     /// Reads CSV. The separator is the comma, semicolon or tab that finds most of the `known` column names in the first
     /// row, or, if that is undecided, the one with which most of the first lines have as many cells as the first row, and
     /// that as many as `columns`, if given; of several the comma.
     pub fn csv(input: &'r mut Input<'i>, known: &[&str], columns: Option<usize>) -> Result<Self> {
+        if let Some(&Form::Table { separator, .. }) = input.form() {
+            return Ok(Rows { separator, quoting: true, ..Rows::tsv(input) });
+        }
+        let before = input.lines_read();
         let mut sample = Vec::new();
         let mut line = Vec::new();
         while sample.len() < SAMPLE && input.append_line(&mut line)? {
@@ -47,7 +52,21 @@ impl<'r, 'i> Rows<'r, 'i> {
         }
         let separator = separator(&sample, known, columns);
         sample.reverse();
-        Ok(Rows { separator, quoting: true, pending: sample, ..Rows::tsv(input) })
+        Ok(Rows { separator, quoting: true, pending: sample, line: before, ..Rows::tsv(input) })
+    }
+
+    /// Returns the first row of the file with its number, if these are later rows.
+    pub fn first_of_file(&self) -> Option<(usize, Row)> {
+        let Some(Form::Table { first: Some(first), .. }) = self.input.form() else { return None };
+        let row = without_end(first);
+        let cells = match self.quoting {
+            false => text(row).map(|text| text.split('\t').map(str::to_owned).collect()),
+            true => match Splitter::default().split(first, self.separator) {
+                Split::Cells(cells) => cells.into_iter().map(|cell| utf8(cell, row)).collect(),
+                _ => Err("the first row of the file is not valid".to_owned()),
+            },
+        };
+        Some((self.input.number(1), cells))
     }
 
     /// Returns the next row and the number of its first line; empty lines are skipped.

@@ -5,35 +5,65 @@
 mod claimed;
 
 use super::input::Input;
+use super::pieces::Object;
 use super::record::Format;
 use crate::error::{Error, Result, catch_panic};
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// A row, or what is wrong with it.
-type Row = Result<Map<String, Value>, String>;
-
-/// Calls `each` with the number of every row, counted from 1, and its columns.
+/// Calls `each` with the number of every row, counted from 1, and its columns; of a piece, with its rows.
 ///
 /// # Errors
 /// Exit 2: a file that cannot be read, or is damaged or not of the format; a program without the feature.
-pub(super) fn objects(input: &mut Input, format: Format, mut each: impl FnMut(usize, Row)) -> Result<()> {
-    let (path, mut row) = (input.path(), input.number(0));
-    if !cfg!(feature = "columnar") {
-        return Err(Error::input(format!(
-            "{}: this program was built without the Cargo feature columnar, which reads Parquet and Arrow files: build \
-             it with the feature, or convert the file to JSONL",
-            path.display()
-        )));
+pub(super) fn objects(
+    input: &mut Input,
+    format: Format,
+    mut each: impl FnMut(usize, Result<Map<String, Value>, String>),
+) -> Result<()> {
+    let base = input.number(0);
+    if let Some(objects) = input.objects() {
+        objects.iter().for_each(|(row, object)| each(base + row, object.clone()));
+        return Ok(());
     }
-    let mut batches = careful(path, format, || Batches::open(path, format))?;
-    while let Some(rows) = careful(path, format, || batches.next())? {
-        for map in rows {
-            row += 1;
-            each(row, map);
-        }
+    let mut batches = Batches::open(input.path(), format)?;
+    while let Some(objects) = batches.next(0)? {
+        objects.into_iter().for_each(|(row, object)| each(base + row, object));
     }
     Ok(())
+}
+
+/// The rows of a file, some at a time.
+pub(super) struct Batches {
+    inner: Inner,
+    path: PathBuf,
+    format: Format,
+}
+
+impl Batches {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// As [`objects`].
+    pub fn open(path: &Path, format: Format) -> Result<Self> {
+        if !cfg!(feature = "columnar") {
+            return Err(Error::input(format!(
+                "{}: this program was built without the Cargo feature columnar, which reads Parquet and Arrow files: \
+                 build it with the feature, or convert the file to JSONL",
+                path.display()
+            )));
+        }
+        let inner = careful(path, format, || Inner::open(path, format))?;
+        Ok(Batches { inner, path: path.to_owned(), format })
+    }
+
+    /// Returns the next rows with their numbers, at least one, without those up to row `skip`; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`objects`].
+    pub fn next(&mut self, skip: usize) -> Result<Option<Vec<Object>>> {
+        let Batches { inner, path, format } = self;
+        careful(path, *format, || inner.next(skip))
+    }
 }
 
 /// Does a part of reading a file. The libraries panic on some damaged files.
@@ -51,21 +81,21 @@ fn careful<T>(path: &Path, format: Format, read: impl FnOnce() -> Result<T, Stri
 mod with_arrow {
     use super::*;
 
-    /// Never made: [`objects`] refuses before.
-    pub(super) enum Batches {}
+    /// Never made: [`Batches::open`] refuses before.
+    pub(super) enum Inner {}
 
-    impl Batches {
+    impl Inner {
         pub fn open(_: &Path, _: Format) -> Result<Self, String> {
             Err("the feature columnar is missing".into())
         }
 
-        pub fn next(&mut self) -> Result<Option<Vec<Row>>, String> {
+        pub fn next(&mut self, _: usize) -> Result<Option<Vec<Object>>, String> {
             match *self {}
         }
     }
 }
 
-use with_arrow::Batches;
+use with_arrow::Inner;
 
 #[cfg(feature = "columnar")]
 mod with_arrow {
@@ -83,16 +113,21 @@ mod with_arrow {
     /// The start of an Arrow file, before its messages. A stream has none.
     const MAGIC: &[u8; 8] = b"ARROW1\0\0";
 
-    /// The rows of a file, some at a time.
-    pub(super) struct Batches(Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>);
+    /// The batches of a file that is open.
+    pub(super) struct Inner {
+        batches: Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>,
+        /// Number of rows read so far.
+        row: usize,
+    }
 
-    impl Batches {
+    impl Inner {
         pub fn open(path: &Path, format: Format) -> Result<Self, String> {
             let why = |e: &dyn std::fmt::Display| e.to_string();
             let mut file = File::open(path).map_err(|e| why(&e))?;
             if format == Format::Parquet {
                 let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| why(&e))?;
-                return Ok(Batches(Box::new(reader.with_batch_size(ROWS).build().map_err(|e| why(&e))?)));
+                let reader = reader.with_batch_size(ROWS).build().map_err(|e| why(&e))?;
+                return Ok(Inner { batches: Box::new(reader), row: 0 });
             }
             let mut magic = [0; MAGIC.len()];
             let is_file = file.read_exact(&mut magic).is_ok() && magic[..6] == MAGIC[..6];
@@ -100,28 +135,40 @@ mod with_arrow {
             claimed::check(&file, if is_file { MAGIC.len() as u64 } else { 0 })?;
             let file = BufReader::new(file);
             Ok(match is_file {
-                true => Batches(Box::new(FileReader::try_new(file, None).map_err(|e| why(&e))?)),
-                false => Batches(Box::new(StreamReader::try_new(file, None).map_err(|e| why(&e))?)),
+                true => Inner { batches: Box::new(FileReader::try_new(file, None).map_err(|e| why(&e))?), row: 0 },
+                false => Inner { batches: Box::new(StreamReader::try_new(file, None).map_err(|e| why(&e))?), row: 0 },
             })
         }
 
-        /// Returns the next rows; `None` at the end.
-        pub fn next(&mut self) -> Result<Option<Vec<Row>>, String> {
-            let Some(batch) = self.0.next() else { return Ok(None) };
-            let batch = batch.map_err(|e| e.to_string())?;
-            let names: Vec<&String> = batch.schema_ref().fields().iter().map(|field| field.name()).collect();
-            let mut columns: Vec<_> = batch.columns().iter().map(|column| values(column).into_iter()).collect();
-            let row = |_| {
-                let mut map = Map::new();
-                let mut twice = None;
-                for (name, column) in names.iter().zip(&mut columns) {
-                    let before = map.insert((*name).clone(), column.next().unwrap_or_default());
-                    twice = twice.or(before.map(|_| format!("the column {name:?} is there twice: rename one")));
+        pub fn next(&mut self, skip: usize) -> Result<Option<Vec<Object>>, String> {
+            for batch in &mut self.batches {
+                let batch = batch.map_err(|e| e.to_string())?;
+                let first = self.row + 1;
+                self.row += batch.num_rows();
+                if self.row <= skip || batch.num_rows() == 0 {
+                    continue;
                 }
-                twice.map_or(Ok(map), Err)
-            };
-            Ok(Some((0..batch.num_rows()).map(row).collect()))
+                let objects = rows(&batch, first);
+                return Ok(Some(objects.into_iter().filter(|(row, _)| *row > skip).collect()));
+            }
+            Ok(None)
         }
+    }
+
+    /// Returns the rows of a batch, numbered from `first`.
+    fn rows(batch: &RecordBatch, first: usize) -> Vec<Object> {
+        let names: Vec<&String> = batch.schema_ref().fields().iter().map(|field| field.name()).collect();
+        let mut columns: Vec<_> = batch.columns().iter().map(|column| values(column).into_iter()).collect();
+        let row = |row: usize| {
+            let mut map = Map::new();
+            let mut twice = None;
+            for (name, column) in names.iter().zip(&mut columns) {
+                let before = map.insert((*name).clone(), column.next().unwrap_or_default());
+                twice = twice.or(before.map(|_| format!("the column {name:?} is there twice: rename one")));
+            }
+            (row, twice.map_or(Ok(map), Err))
+        };
+        (first..first + batch.num_rows()).map(row).collect()
     }
 
     /// Returns a value for each row of a column; `null` for a type that JSON has no value for.
@@ -258,7 +305,7 @@ mod tests {
 
     fn read(path: &Path, format: Format) -> Result<Vec<Value>> {
         let mut rows = Vec::new();
-        let each = |row: usize, map: Row| {
+        let each = |row: usize, map: Result<Map<String, Value>, String>| {
             rows.push(map.map_or_else(Value::String, Value::Object));
             assert_eq!(row, rows.len());
         };

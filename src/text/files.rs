@@ -1,11 +1,13 @@
 //! The files that a setting names: paths, folders and patterns; and lines in them.
 
 use super::part::Part;
+use super::pieces::Piece;
 use crate::error::{Error, Result};
 use crate::hub;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Bits of a [`number`] that hold the line.
 const LINE_BITS: u32 = 40;
@@ -28,6 +30,8 @@ const PARTS: [(&str, &[&str]); 3] = [
 pub struct Files {
     paths: Vec<PathBuf>,
     part: Option<Part>,
+    /// What is read of each file, if not all of it.
+    pieces: Option<Arc<[Piece]>>,
 }
 
 impl Files {
@@ -57,7 +61,7 @@ impl Files {
         match found.iter().find(|path| !seen.insert(path.canonicalize().unwrap_or_else(|_| path.to_path_buf()))) {
             Some(twice) => Err(Error::input(format!("{} is named twice: keep it once", twice.display()))),
             None if found.is_empty() => Err(Error::input("the list is empty: name at least one file")),
-            None => Ok(Files { paths: found, part: None }),
+            None => Ok(Files { paths: found, part: None, pieces: None }),
         }
     }
 
@@ -74,6 +78,21 @@ impl Files {
 
     pub fn part(&self) -> Option<Part> {
         self.part
+    }
+
+    /// Returns files of which readers read these pieces only.
+    pub fn of_pieces(pieces: Vec<(PathBuf, Piece)>) -> Self {
+        let (paths, pieces): (_, Vec<Piece>) = pieces.into_iter().unzip();
+        Files { paths, part: None, pieces: Some(pieces.into()) }
+    }
+
+    /// Whether these are pieces, which may have no valid record although the files have some.
+    pub fn are_pieces(&self) -> bool {
+        self.pieces.is_some()
+    }
+
+    pub(super) fn piece(&self, file: usize) -> Option<&Piece> {
+        self.pieces.as_ref().and_then(|pieces| pieces.get(file))
     }
 
     pub fn paths(&self) -> &[PathBuf] {
@@ -107,7 +126,7 @@ impl Files {
 
 impl<P: Into<PathBuf>> From<P> for Files {
     fn from(path: P) -> Self {
-        Files { paths: vec![path.into()], part: None }
+        Files { paths: vec![path.into()], part: None, pieces: None }
     }
 }
 
@@ -299,7 +318,7 @@ mod tests {
 
     #[test]
     fn numbers_are_places() {
-        let files = Files { paths: vec!["a.jsonl".into(), "b.parquet".into()], part: None };
+        let files = Files { paths: vec!["a.jsonl".into(), "b.parquet".into()], part: None, pieces: None };
         assert_eq!((number(0, 7), split(number(3, 9))), (7, (3, 9)));
         assert_eq!(files.place(7), "a.jsonl:7");
         assert_eq!(files.line(number(1, 2)), "b.parquet: row 2");

@@ -3,13 +3,14 @@
 //! Files that begin as gzip (RFC 1952, with any number of members) or Zstandard (RFC 8878) are decompressed, whatever
 //! their names; `.gz` and `.zst` are no part of the extension that determines the format.
 
-use super::files::{compression, number};
+use super::files::{Files, compression, number};
+use super::pieces::{Content as PieceContent, Form, Object, Piece};
 use crate::error::{Error, Result};
 use flate2::read::MultiGzDecoder;
-use std::cell::RefCell;
+use std::borrow::Cow;
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use super::files::extension;
 
@@ -18,29 +19,33 @@ const CHUNK: usize = 1 << 18;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The start of a file's decompressed content, and the rest of it.
-type Content = Chain<Cursor<Vec<u8>>, Box<dyn Read>>;
+type Content = Chain<Cursor<Vec<u8>>, Box<dyn Read + Send>>;
+
+/// The hash of what was read so far.
+type SharedHasher = Arc<Mutex<blake3::Hasher>>;
 
 /// A file that is read from its beginning to its end.
 pub(super) struct Input<'a> {
-    path: &'a Path,
+    path: Cow<'a, Path>,
     file: usize,
     reader: BufReader<Content>,
     compression: Option<&'static str>,
-    hasher: Rc<RefCell<blake3::Hasher>>,
+    hasher: SharedHasher,
     line: usize,
     buffer: Vec<u8>,
+    piece: Option<&'a Piece>,
 }
 
 /// A file whose bytes are hashed as they are read.
 struct Hashed {
     file: std::fs::File,
-    hasher: Rc<RefCell<blake3::Hasher>>,
+    hasher: SharedHasher,
 }
 
 impl Read for Hashed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.file.read(buffer)?;
-        self.hasher.borrow_mut().update(&buffer[..n]);
+        self.hasher.lock().unwrap_or_else(PoisonError::into_inner).update(&buffer[..n]);
         Ok(n)
     }
 }
@@ -50,39 +55,46 @@ impl<'a> Input<'a> {
     ///
     /// # Errors
     /// Exit 2: an unreadable file; a file that is not compressed as its name says; UTF-16.
-    pub fn open(path: &'a Path, file: usize) -> Result<Self> {
-        let hasher = Rc::new(RefCell::new(blake3::Hasher::new()));
-        let mut raw = std::fs::File::open(path)
-            .map(|file| Hashed { file, hasher: hasher.clone() })
-            .map_err(|e| unreadable(path, &e))?;
-        let magic = start(&mut raw, 4).map_err(|e| unreadable(path, &e))?;
-        let found = match magic.as_slice() {
-            [0x1f, 0x8b, ..] => Some("gzip"),
-            [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
-            _ => None,
-        };
-        let compression = compression(path).filter(|_| found.is_none()).or(found);
-        let whole = Cursor::new(magic).chain(raw);
-        let mut reader: Box<dyn Read> = match compression {
-            Some("gzip") => Box::new(MultiGzDecoder::new(whole)),
-            Some(_) => Box::new(zstd::Decoder::new(whole).map_err(|e| unreadable(path, &e))?),
-            None => Box::new(whole),
-        };
-        let why = |e| failure(path, compression, &e);
-        let mut head = start(&mut reader, 64).map_err(why)?;
-        Error::refuse_lfs_pointer(path, &head)?;
-        if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
-            return Err(Error::input(format!("{}: the file is UTF-16; convert it to UTF-8", path.display())));
-        }
-        if head.starts_with(BYTE_ORDER_MARK) {
-            head.drain(..BYTE_ORDER_MARK.len());
-        }
-        let reader = BufReader::with_capacity(CHUNK, Cursor::new(head).chain(reader));
-        Ok(Input { path, file, reader, compression, hasher, line: 0, buffer: Vec::new() })
+    pub fn open(path: impl Into<Cow<'a, Path>>, file: usize) -> Result<Self> {
+        let path = path.into();
+        let hasher = SharedHasher::default();
+        let (reader, compression) = open(&path, &hasher)?;
+        Ok(Input { path, file, reader, compression, hasher, line: 0, buffer: Vec::new(), piece: None })
     }
 
-    pub fn path(&self) -> &'a Path {
-        self.path
+    /// Opens the `file`-th (from 0) of these files, or the piece of it that is read.
+    ///
+    /// # Errors
+    /// As [`Input::open`].
+    pub fn of(files: &'a Files, file: usize) -> Result<Self> {
+        let path = files.paths()[file].as_path();
+        let Some(piece) = files.piece(file) else { return Input::open(path, file) };
+        let bytes = match &piece.content {
+            PieceContent::Bytes(bytes) => bytes.clone(),
+            PieceContent::Objects(_) => Vec::new(),
+        };
+        let rest: Box<dyn Read + Send> = Box::new(io::empty());
+        let reader = BufReader::with_capacity(CHUNK, Cursor::new(bytes).chain(rest));
+        let (path, hasher) = (Cow::Borrowed(path), SharedHasher::default());
+        let (line, buffer, piece) = (piece.line, Vec::new(), Some(piece));
+        Ok(Input { path, file, reader, compression: None, hasher, line, buffer, piece })
+    }
+
+    /// Returns the form of the piece, if it is one.
+    pub fn form(&self) -> Option<&'a Form> {
+        self.piece.map(|piece| &piece.form)
+    }
+
+    /// Returns the rows of the piece, if it is one of a columnar file.
+    pub fn objects(&self) -> Option<&'a [Object]> {
+        match &self.piece?.content {
+            PieceContent::Objects(objects) => Some(objects),
+            PieceContent::Bytes(_) => None,
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Returns the [`number`] of a line.
@@ -96,7 +108,7 @@ impl<'a> Input<'a> {
     }
 
     fn failure(&self, e: &io::Error) -> Error {
-        failure(self.path, self.compression, e)
+        failure(&self.path, self.compression, e)
     }
 
     /// Returns the next line, counted from 1, without its ending (LF or CRLF).
@@ -112,7 +124,7 @@ impl<'a> Input<'a> {
 
     /// Appends the next line with its ending; false at the end of the file.
     pub fn append_line(&mut self, to: &mut Vec<u8>) -> Result<bool> {
-        let n = self.reader.read_until(b'\n', to).map_err(|e| failure(self.path, self.compression, &e))?;
+        let n = self.reader.read_until(b'\n', to).map_err(|e| failure(&self.path, self.compression, &e))?;
         self.line += usize::from(n > 0);
         Ok(n > 0)
     }
@@ -153,15 +165,46 @@ impl<'a> Input<'a> {
     /// Reads the rest of the file.
     pub fn content(&mut self) -> Result<Vec<u8>> {
         let mut content = Vec::new();
-        self.reader.read_to_end(&mut content).map_err(|e| failure(self.path, self.compression, &e))?;
+        self.reader.read_to_end(&mut content).map_err(|e| failure(&self.path, self.compression, &e))?;
         Ok(content)
     }
 
     /// Reads to the end and returns the BLAKE3 hash of the file's bytes, before decompression.
     pub fn hash(mut self) -> Result<[u8; 32]> {
         io::copy(&mut self.reader, &mut io::sink()).map_err(|e| self.failure(&e))?;
-        Ok(*self.hasher.borrow().finalize().as_bytes())
+        Ok(*self.hasher.lock().unwrap_or_else(PoisonError::into_inner).finalize().as_bytes())
     }
+}
+
+/// Opens the content of a file, without a byte order mark; returns its compression too.
+fn open(path: &Path, hasher: &SharedHasher) -> Result<(BufReader<Content>, Option<&'static str>)> {
+    let mut raw = std::fs::File::open(path)
+        .map(|file| Hashed { file, hasher: hasher.clone() })
+        .map_err(|e| unreadable(path, &e))?;
+    let magic = start(&mut raw, 4).map_err(|e| unreadable(path, &e))?;
+    let found = match magic.as_slice() {
+        [0x1f, 0x8b, ..] => Some("gzip"),
+        [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
+        _ => None,
+    };
+    let compression = compression(path).filter(|_| found.is_none()).or(found);
+    let whole = Cursor::new(magic).chain(raw);
+    let mut reader: Box<dyn Read + Send> = match compression {
+        Some("gzip") => Box::new(MultiGzDecoder::new(whole)),
+        Some(_) => Box::new(zstd::Decoder::new(whole).map_err(|e| unreadable(path, &e))?),
+        None => Box::new(whole),
+    };
+    let why = |e| failure(path, compression, &e);
+    let mut head = start(&mut reader, 64).map_err(why)?;
+    Error::refuse_lfs_pointer(path, &head)?;
+    if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
+        return Err(Error::input(format!("{}: the file is UTF-16; convert it to UTF-8", path.display())));
+    }
+    if head.starts_with(BYTE_ORDER_MARK) {
+        head.drain(..BYTE_ORDER_MARK.len());
+    }
+    let reader = BufReader::with_capacity(CHUNK, Cursor::new(head).chain(reader));
+    Ok((reader, compression))
 }
 
 pub(super) fn newlines(bytes: &[u8]) -> usize {

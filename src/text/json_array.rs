@@ -9,39 +9,78 @@ use crate::error::Result;
 /// Exit 2: an array that is not closed, or with something else than a comma between elements, or with anything after
 /// it; each with its line.
 pub(super) fn elements(input: &mut Input, mut each: impl FnMut(usize, &[u8])) -> Result<()> {
-    let line = |input: &Input| input.lines_read() + 1;
-    input.skip_blank()?;
-    input.skip(1);
+    let mut elements = Elements::begin(input)?;
     let mut element = Vec::new();
-    let (mut last, mut first) = (line(input), true);
-    loop {
+    while let Some(line) = elements.next(input, &mut element)? {
+        each(line, &element);
+    }
+    Ok(())
+}
+
+/// The elements of an array, read one after another.
+pub(super) struct Elements {
+    /// Line of the last element, or of the bracket.
+    last: usize,
+    is_first: bool,
+    has_ended: bool,
+}
+
+impl Elements {
+    /// Begins with the array at which `input` stands.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn begin(input: &mut Input) -> Result<Self> {
+        input.skip_blank()?;
+        input.skip(1);
+        Ok(Elements { last: line(input), is_first: true, has_ended: false })
+    }
+
+    /// Reads the next element into `element` and returns its line; `None` after the last.
+    ///
+    /// # Errors
+    /// As [`elements`].
+    pub fn next(&mut self, input: &mut Input, element: &mut Vec<u8>) -> Result<Option<usize>> {
+        if self.has_ended {
+            return Ok(None);
+        }
+        if !self.is_first {
+            match input.skip_blank()? {
+                Some(b',') => input.skip(1),
+                Some(b']') => return self.end(input),
+                None => return Err(input.error(self.last, UNCLOSED)),
+                Some(_) => {
+                    return Err(input.error(line(input), "a comma is missing between this record and the one before"));
+                }
+            }
+        }
         match input.skip_blank()? {
-            Some(b']') if first => break,
+            Some(b']') if self.is_first => return self.end(input),
             Some(b']') => return Err(input.error(line(input), "a comma without a record after it: remove it")),
-            None => return Err(input.error(last, UNCLOSED)),
+            None => return Err(input.error(self.last, UNCLOSED)),
             Some(b',') => return Err(input.error(line(input), "a comma where a record is expected: remove it")),
             Some(_) => {}
         }
-        (last, first) = (line(input), false);
+        (self.last, self.is_first) = (line(input), false);
         element.clear();
-        read(input, &mut element, last)?;
-        each(last, &element);
+        read(input, element, self.last)?;
+        Ok(Some(self.last))
+    }
+
+    fn end(&mut self, input: &mut Input) -> Result<Option<usize>> {
+        self.has_ended = true;
+        input.skip(1);
         match input.skip_blank()? {
-            Some(b',') => input.skip(1),
-            Some(b']') => break,
-            None => return Err(input.error(last, UNCLOSED)),
+            None => Ok(None),
             Some(_) => {
-                return Err(input.error(line(input), "a comma is missing between this record and the one before"));
+                Err(input.error(line(input), "text after the end of the array: keep one array, or one record per line"))
             }
         }
     }
-    input.skip(1);
-    match input.skip_blank()? {
-        None => Ok(()),
-        Some(_) => {
-            Err(input.error(line(input), "text after the end of the array: keep one array, or one record per line"))
-        }
-    }
+}
+
+fn line(input: &Input) -> usize {
+    input.lines_read() + 1
 }
 
 const UNCLOSED: &str = "the array is not closed after the record that starts here: was the copy interrupted?";

@@ -2,6 +2,7 @@
 
 use super::files::quoted;
 use super::input::Input;
+use super::pieces::Form;
 use super::record::{self, Fields, RawLabel, Record, utf8};
 use super::{json_array, unique_keys};
 use crate::error::Result as InputResult;
@@ -17,7 +18,11 @@ pub(super) fn objects(
     mut each: impl FnMut(usize, Result<Map<String, Value>, String>),
 ) -> InputResult<()> {
     let base = input.number(0);
-    if input.skip_blank()? == Some(b'[') {
+    let is_array = match input.form() {
+        Some(form) => *form == Form::Array,
+        None => input.skip_blank()? == Some(b'['),
+    };
+    if is_array {
         return json_array::elements(input, |line, bytes| each(base + line, object(bytes)));
     }
     while let Some((line, bytes)) = input.next_line()? {

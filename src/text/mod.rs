@@ -7,7 +7,7 @@
 //! [`survey`] the columns of a file.
 //!
 //! Every reader reads [`files`]: one, a list, a folder or a pattern, each line numbered with its file; gzip and Zstandard
-//! are decompressed in every format. This module depends on neither tasks nor tensors. Labels
+//! are decompressed in every format. [`shards`] divides files into [`pieces`], which the same readers read. This module depends on neither tasks nor tensors. Labels
 //! stay as written in the file; `tasks` interprets them.
 
 pub mod chat_template;
@@ -22,10 +22,12 @@ pub mod new_tokens;
 pub mod pairs;
 pub mod parallel;
 pub mod part;
+pub mod pieces;
 pub mod prompts;
 pub mod questions;
 pub mod record;
 pub mod records;
+pub mod shards;
 pub mod special_tokens;
 pub mod survey;
 pub mod synonyms;

@@ -6,7 +6,6 @@ use super::jsonl;
 use super::part::Divisible;
 use super::records::{self, Format, OnBad, Records, utf8};
 use crate::error::{Error, Result};
-use std::path::Path;
 
 /// The files of parallel text, and how to read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +93,7 @@ pub fn read(source: &PairSource) -> Result<Records<Pair>> {
 
 fn side_by_side(sources: &mut Input, targets: &mut Input, into: &mut Records<Pair>) -> Result<()> {
     let base = sources.number(0);
-    let place: &Path = targets.path();
+    let place = targets.path().to_owned();
     loop {
         match (sources.next_line()?, targets.next_line()?) {
             (Some((line, source)), Some((_, text))) => {

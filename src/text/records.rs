@@ -50,7 +50,7 @@ pub(super) fn gather<R: Divisible>(
     let (skipped, remarks, hashes) = (Vec::new(), Vec::new(), Vec::new());
     let mut all = Records { records: Vec::new(), skipped, guessed: None, remarks, hashes };
     for (path, number) in files.paths().iter().zip(0..) {
-        let mut input = Input::open(path, number)?;
+        let mut input = Input::of(files, number)?;
         let before = (all.records.len() + all.skipped.len(), all.remarks.len());
         parse(&mut input, &mut all)?;
         let hash = input.hash()?;
@@ -142,6 +142,7 @@ pub fn check_bad(files: &Files, on_bad: OnBad, labelled: bool, good: usize, bad:
     };
     let reasons = || reasons(files, good + bad.len(), bad);
     match (good, bad.len(), on_bad) {
+        (0, 0, _) | (0, _, OnBad::Skip) if files.are_pieces() => Ok(()),
         (0, 0, _) => Err(Error::input(format!("{files}: the data set is empty: the file contains no record"))),
         // If no record is valid, the settings are wrong, and the reasons say how to correct them.
         (0, ..) => Err(Error::input(reasons())),

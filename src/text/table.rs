@@ -14,6 +14,10 @@ use crate::error::{Error, Result};
 pub(super) fn read(input: &mut Input, source: &Source, format: Format, into: &mut Records) -> Result<()> {
     let mut rows = rows(input, source, format)?;
     let mut table = Table { source, columns: None };
+    if let Some((line, first)) = rows.first_of_file() {
+        let first = first.map_err(|why| table.error(line, &why))?;
+        table.columns = Some(table.resolve_columns(line, &first)?.0);
+    }
     while let Some((line, row)) = rows.next()? {
         table.row(line, row, into)?;
     }

@@ -18,10 +18,11 @@ pub(super) fn objects(
     mut each: impl FnMut(usize, Result<Map<String, Value>, String>),
     remarks: &mut Vec<String>,
 ) -> Result<()> {
-    let path = input.path();
+    let path = input.path().to_owned();
     let mut rows = if format == Format::Tsv { Rows::tsv(input) } else { Rows::csv(input, &[], None)? };
     let mut header: Option<Vec<String>> = None;
-    while let Some((line, row)) = rows.next()? {
+    let mut first = rows.first_of_file();
+    while let Some((line, row)) = first.take().map_or_else(|| rows.next(), |row| Ok(Some(row)))? {
         let Some(names) = &header else {
             let names = row.map(|row| row.iter().map(|name| name.trim().to_owned()).collect::<Vec<_>>());
             let names = names.and_then(|names| twice(&names).map(|()| names));

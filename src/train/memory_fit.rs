@@ -363,7 +363,9 @@ pub fn load(
         let boundaries: Vec<f64> = (0..blocks).map(|block| model.boundary(block, x, &how)).collect();
         memory::activations(&costs, &boundaries, &setup.keeps, layout.first_trained_block())
     };
-    let steps = settings::total_steps(config, sampler.steps_per_epoch());
+    let (steps, per_epoch) = (settings::total_steps(config, sampler.steps_per_epoch()), sampler.steps_per_epoch());
+    // The first examples of a stream stand for all.
+    let steps = if data.stream.is_some() { steps.min(per_epoch) } else { steps };
     let load = Load::of(dataset, &sampler, steps, weigh);
     let how = ComputeMode { train: false, ..how };
     let teaching = teacher.map(|Shaped { model, specs, .. }| {

@@ -81,7 +81,12 @@ pub fn text(facts: &Facts) -> String {
     let sets = evaluation_sets(config);
     let kinds = ["training".to_owned()].into_iter().chain(sets.iter().map(EvaluationSet::title));
     let files = std::iter::once(&config.data.train).chain(sets.iter().map(|set| set.files));
-    for ((what, files), count) in kinds.zip(files).zip(&facts.examples) {
+    let count = |count: &usize| count.to_string();
+    let mut counts: Vec<String> = facts.examples.iter().map(count).collect();
+    if config.data.streaming {
+        counts[0] = "streamed".to_owned();
+    }
+    for ((what, files), count) in kinds.zip(files).zip(&counts) {
         out += &format!("| {what} | {} | {count} |\n", files_of(files));
     }
     out += "\n## Training\n\n| | |\n|---|---|\n";

@@ -18,11 +18,16 @@ use crate::tasks::texts::{Target, Texts};
 use crate::text::documents::{Division, DocumentSource};
 use crate::text::files::Files;
 use crate::text::part::Part;
+use crate::train::shards::Shards;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The datasets of a run, and the head that they need.
 pub struct Data {
+    /// With a stream its first examples, which stand for all.
     pub train: Prepared,
+    /// The shards that training reads, with `data.streaming`.
+    pub stream: Option<Arc<Shards>>,
     pub eval: Option<Prepared>,
     /// Those of `data.eval_sets`, by name.
     pub eval_sets: Vec<(String, Prepared)>,
@@ -71,7 +76,14 @@ impl Reading<'_> {
     /// # Errors
     /// Exit 2: no such file; those of [`Files::find`].
     pub fn encoder(&self, named: &DataFiles, key: &str) -> Result<Box<dyn Encode>> {
-        let files = &Files::find(named.paths()).context(key)?.with_part(self.part);
+        self.encoder_of(&Files::find(named.paths()).context(key)?.with_part(self.part), key)
+    }
+
+    /// Returns the encoder for these files, or pieces of them, of the setting `key`.
+    ///
+    /// # Errors
+    /// Exit 2: settings that do not match the files.
+    pub fn encoder_of(&self, files: &Files, key: &str) -> Result<Box<dyn Encode>> {
         let Reading { max_length, purpose, labels, words, .. } = self;
         let texts = |target: Target| -> Result<Box<dyn Encode>> {
             let target = if *purpose == Purpose::Predict { Target::None } else { target };

@@ -57,7 +57,10 @@ pub fn header(
     let positive = loaded.model.task.positive_label().map(|label| format!("; positive: {label}")).unwrap_or_default();
     let head = data.head.labels().map(|labels| format!(" ({} labels: {}{positive})", labels.len(), shortened(labels)));
     lines.push(format!("task      {}{}", config.task.kind, head.unwrap_or_default()));
-    lines.push(format!("train     {}", describe(&config.data.train, &data.train)));
+    lines.push(match data.stream {
+        Some(_) => format!("train     {}: a stream{}", config.data.train, remarks(&data.train)),
+        None => format!("train     {}", describe(&config.data.train, &data.train)),
+    });
     lines.extend(mixture::describe(&config.data, &data.train.dataset).iter().map(|line| format!("source    {line}")));
     match (config.data.eval.as_ref().unwrap_or(&config.data.train), &data.eval) {
         (files, Some(eval)) => {

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::observe::signals::StopFlag;
 use crate::train::settings;
+use crate::train::shards::Shards;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -145,12 +146,20 @@ impl Resumed {
         json!({"event": "resumed", "step": step, "world": world, "from": from, "changed": changed})
     }
 
-    /// Compares the settings with the checkpoint's; returns the differences, one per line.
+    /// Compares the settings and the fingerprint of the data with the checkpoint's, and the shards of a stream; returns the differences, one per line.
     ///
     /// # Errors
-    /// Exit 2 if the order of the data would change and that is not `allowed`.
-    pub fn check(&self, config: &Config, data: &str, allowed: bool) -> Result<Vec<String>> {
+    /// Exit 2 if the order of the data would change and that is not `allowed`; with a stream also other shards.
+    pub fn check(
+        &self,
+        config: &Config,
+        (data, shards): (&str, Option<&Shards>),
+        allowed: bool,
+    ) -> Result<Vec<String>> {
         let before = settings_of(&self.state)?;
+        if let (Some(shards), Some(before), false) = (shards, &self.state.stream, allowed) {
+            shards.check_resumed(before)?;
+        }
         settings::compare(config, &before, self.state.data == data, allowed)
     }
 }

@@ -19,6 +19,8 @@ use crate::train::model_loading::{Declared, Loaded};
 use crate::train::objective::{draw_balanced, objective};
 use crate::train::reading::{self, Data, Purpose, Reading};
 use crate::train::sources::EVAL_SETS;
+use crate::train::shards::Shards;
+use crate::train::streaming;
 use crate::train::teacher::Teacher;
 use serde_json::Value;
 use std::sync::Arc;
@@ -127,7 +129,14 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
         prepare(encoder.as_ref(), folder, cache::folder(config.data.cache_dir.as_deref()).as_deref()).context(key)
     };
     let key = if config.data.sources.is_empty() { "data.train" } else { "data.sources" };
-    let read_train = |labels| prepare_file(&config.data.train, key, Purpose::Train, labels, part);
+    let shards = |labels: Option<Vec<String>>| Shards::open(config, folder, max_length, labels).map(Arc::new);
+    let read_train = |labels: Option<Vec<String>>| match config.data.streaming {
+        true => {
+            let _phase = tokenizing(&config.data.train);
+            streaming::sample(&shards(labels)?)
+        }
+        false => prepare_file(&config.data.train, key, Purpose::Train, labels, part),
+    };
     let given = config.task.labels.clone();
     let mut train = read_train(given.clone())?;
     // A model that was fine-tuned on the same labels keeps their order, which its head was trained with.
@@ -163,7 +172,8 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
         Ok((name.to_owned(), set.context(name)?))
     };
     let eval_sets = config.data.eval_sets.iter().map(read).collect::<Result<_>>()?;
-    Ok(Data { train, eval, eval_sets, head })
+    let stream = config.data.streaming.then(|| shards(train.facts.labels.clone())).transpose()?;
+    Ok(Data { train, stream, eval, eval_sets, head })
 }
 
 fn sorted(labels: &[String]) -> Vec<&String> {

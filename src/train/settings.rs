@@ -127,7 +127,8 @@ pub fn total_steps(config: &Config, steps_per_epoch: u64) -> u64 {
 }
 
 /// Settings that determine the order of the data by themselves.
-const ORDER: &[&str] = &["seed", "train.global_batch_size", "data.sampling"];
+const ORDER: &[&str] =
+    &["seed", "train.global_batch_size", "data.sampling", "data.streaming", "data.shuffle_buffer_size"];
 
 /// Settings of the task that do not affect examples.
 const WITHOUT_EXAMPLES: &[&str] =

@@ -153,9 +153,13 @@ pub fn declare(config: &Config, data: &Data, student: &ModelFolder, assumed: boo
         same_vocabulary(folder.tokenizer(), student.tokenizer())?;
         let declared = Declared::read(&folder.base, json, DropoutOverrides::default(), head.role())?;
         declared.check_vocabulary(&data.train)?;
-        // Augmented texts may be as long as max_length.
+        // Augmented texts may be as long as max_length, and so may later ones of a stream.
         let stored = data.train.dataset.longest_sequence();
-        let longest = if config.augment.insert > 0.0 { config.data.max_length.unwrap_or(usize::MAX) } else { stored };
+        let longest = if config.augment.insert > 0.0 || data.stream.is_some() {
+            config.data.max_length.unwrap_or(usize::MAX)
+        } else {
+            stored
+        };
         if let Some(limit) = declared.limit().filter(|&limit| limit < longest) {
             return Err(Error::input(format!(
                 "it supports at most {limit} tokens, and sequences of the training data may be longer: set \

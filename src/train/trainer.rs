@@ -3,7 +3,6 @@
 use crate::checkpoint::TrainerState;
 use crate::comm::{Collective, Op, between_hosts, traffic};
 use crate::config::{Config, IntervalStrategy, Writers};
-use crate::data::{Dataset, Prepared, Sampler};
 use crate::error::Result;
 use crate::observe::progress::Progress;
 use crate::observe::{logs, memory, progress};
@@ -21,10 +20,11 @@ use crate::train::resumed::{Resumed, Start};
 use crate::train::session::Session;
 use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::step::{StepOutcome, Stepper};
+use crate::train::training_data::{TrainingData, record};
 use crate::train::utilization::Utilization;
 use crate::train::warnings::Warnings;
 use crate::train::{
-    best, feed, memory_report, optimizer_files, optimizers, report, schedule, settings, shared_folder, summary,
+    best, memory_report, optimizer_files, optimizers, report, schedule, settings, shared_folder, summary,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub enum Ended {
 pub struct Trainer {
     config: Config,
     comm: Arc<dyn Collective>,
-    data: Data,
+    data: TrainingData,
     stepper: Stepper,
     checkpoints: Checkpoints,
     generation: Option<Generation>,
@@ -65,14 +65,6 @@ pub struct Trainer {
     start: Start,
 }
 
-struct Data {
-    train: Arc<Dataset>,
-    eval: Option<Arc<Prepared>>,
-    /// Those of `data.eval_sets`, by name.
-    eval_sets: Arc<Vec<(String, Prepared)>>,
-    sampler: Sampler,
-}
-
 impl Trainer {
     /// Opens the run's folder, finds the checkpoint to resume from, and prepares the first step. All ranks call it.
     ///
@@ -83,7 +75,9 @@ impl Trainer {
         let session = Session::open(config, Arc::clone(&comm), resumed.as_ref())?;
         let fingerprint = session.data.train.dataset.fingerprint().map(|byte| format!("{byte:02x}")).concat();
         let allowed = start.allow_new_data_order;
-        let check = resumed.as_ref().map(|r| r.check(&session.config, &fingerprint, allowed)).transpose();
+        let stream = session.data.stream.clone();
+        let check = resumed.as_ref().map(|r| r.check(&session.config, (&fingerprint, stream.as_deref()), allowed));
+        let check = check.transpose();
         let changed = comm.agree(check, "comparing settings")?.unwrap_or_default();
         let sampler = session.sampler()?;
         let utilization = Utilization::of(&session, &sampler);
@@ -133,6 +127,7 @@ impl Trainer {
             ..resumed.map(|r| r.state).unwrap_or_default()
         };
         state.log_history.extend(line);
+        state.stream = stream.map(|shards| shards.begin(&state.data, state.stream.take()));
         if let Some(from) = &from {
             let read = optimizer_files::read(&mut stepper, from, &state, thaws);
             comm.agree(read, "reading the optimizer state")?;
@@ -161,12 +156,7 @@ impl Trainer {
             keeps_best: config.train.load_best_model_at_end,
             pending: None,
         };
-        let data = Data {
-            train: Arc::new(data.train.dataset),
-            eval: data.eval.map(Arc::new),
-            eval_sets: Arc::new(data.eval_sets),
-            sampler,
-        };
+        let data = TrainingData::new(data, sampler, &stepper.model, micro_batch_tokens);
         Ok(Trainer {
             config,
             comm,
@@ -202,9 +192,8 @@ impl Trainer {
 
     fn train(&mut self) -> Result<Ended> {
         let (first, last) = (self.state.global_step + 1, self.state.max_steps);
-        let Data { train, sampler, .. } = &self.data;
-        let (rank, device) = (self.comm.rank(), self.comm.device());
-        let feed = feed::feed(Arc::clone(train), sampler.clone(), self.config.seed, rank, device, first, last)?;
+        let device = self.comm.device();
+        let feed = self.data.feed(self.config.seed, self.comm.as_ref(), &self.state)?;
         let mut profiling = Profiling::new(&self.config, self.comm.as_ref(), first - 1, last)?;
         (self.clock, self.warnings) = (Clock::new(), Warnings::new());
         memory_report::reset(device)?;
@@ -222,8 +211,8 @@ impl Trainer {
                 }
                 break;
             }
-            let input = input?;
-            let step = input.step;
+            let mut input = input?;
+            let (step, streamed) = (input.step, input.streamed.take());
             profiling.before(step)?;
             let (tokens, before) = (input.tokens, [traffic(), between_hosts()]);
             let stop = self.start.stop.raised() || self.checkpoints.has_failed();
@@ -244,6 +233,8 @@ impl Trainer {
             self.state.skipped_steps += u64::from(outcome.skipped);
             self.state.add_loss(outcome.loss);
             self.state.epoch = step as f64 / self.steps_per_epoch as f64;
+            let notes = streamed.map(|streamed| record(streamed, &mut self.state)).unwrap_or_default();
+            notes.iter().for_each(|note| self.progress.event(&format!("data      {note}")));
             self.held = (step == last).then(|| Bytes::held(device, self.stepper.kept()));
             self.after_step(&outcome, step == last)?;
         }
@@ -347,10 +338,8 @@ impl Trainer {
         self.clock.lap();
         self.progress.finish();
         let best = self.state.best_global_step.filter(|_| self.config.train.load_best_model_at_end);
-        let sets = self.data.eval.iter().map(|eval| eval.dataset.len());
-        let sets = sets.chain(self.data.eval_sets.iter().map(|(_, set)| set.dataset.len()));
-        let examples = std::iter::once(self.data.train.len()).chain(sets).collect();
-        self.checkpoints.finish(&mut self.stepper, Facts::new(&self.config, &self.state, examples, best))?;
+        let facts = Facts::new(&self.config, &self.state, self.data.examples(), best);
+        self.checkpoints.finish(&mut self.stepper, facts)?;
         let mut peaks = vec![0.0; self.comm.world()];
         peaks[self.comm.rank()] = memory::peak_rss_bytes() as f64;
         self.comm.all_reduce_f64(&mut peaks, Op::Sum, "peak memory")?;

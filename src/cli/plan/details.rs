@@ -22,16 +22,17 @@ pub fn of(report: &Report) -> String {
 fn data(report: &Report) -> String {
     let (lengths, padding) = (&report.lengths, &report.padding);
     let epochs = report.steps as f64 / report.steps_per_epoch as f64;
+    let steps = format!("{} steps of {} examples", count(report.steps), report.batch());
+    let per_epoch = count(report.steps_per_epoch);
+    let (examples, tokens) = (count(lengths.examples), count(lengths.tokens));
     let mut text = labelled(
         "data",
-        &format!(
-            "{} examples and {} tokens per epoch; {} steps of {} examples, {} per epoch: {epochs:.2} epochs",
-            count(lengths.examples),
-            count(lengths.tokens),
-            count(report.steps),
-            report.batch(),
-            count(report.steps_per_epoch)
-        ),
+        &match report.planned.config.data.streaming {
+            true => format!("a stream, planned from its first examples; {steps}"),
+            false => format!(
+                "{examples} examples and {tokens} tokens per epoch; {steps}, {per_epoch} per epoch: {epochs:.2} epochs"
+            ),
+        },
     );
     let dataset = &report.planned.data.train.dataset;
     for source in mixture::describe(&report.planned.config.data, dataset) {

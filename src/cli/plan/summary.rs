@@ -190,6 +190,11 @@ fn change_text(place: usize, change: &Change, before: f64, limit: f64) -> String
 
 fn data(report: &Report) -> String {
     let lengths = &report.lengths;
+    if report.planned.config.data.streaming {
+        let [shortest, longest] = [lengths.shortest, lengths.longest];
+        let steps = format!("{} steps of {}", count(report.steps), report.batch());
+        return labelled("data", &format!("a stream, its first examples of {shortest} to {longest} tokens; {steps}"));
+    }
     labelled(
         "data",
         &format!(

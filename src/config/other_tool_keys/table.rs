@@ -262,7 +262,6 @@ pub const KEYS: &[(&str, &[Row])] = &[
         (&["dataloader_drop_last", "drop_last"], Needless("an incomplete last batch of an epoch is also used")),
         (&["shuffle", "shuffle_dataset", "shuffle_merged_datasets"],
          Needless("each epoch is shuffled, with the seed in seed")),
-        (&["streaming"], Missing("streaming data", "data.train is a local file")),
         (&["dataset_prepared_path", "preprocessing_cache_dir", "overwrite_cache"],
          Ours("data.cache_dir = \"/scratch/tokens\"", "a cache is never stale")),
         (&["max_train_samples", "max_eval_samples", "max_samples"],

@@ -4,7 +4,7 @@ use super::{refused, with};
 use crate::config::{Config, EvalSplit};
 
 /// Configurations with the settings that no other has.
-pub fn all() -> [Config; 13] {
+pub fn all() -> [Config; 14] {
     let generation = [
         "do_sample=true",
         "early_stopping=true",
@@ -50,6 +50,7 @@ pub fn all() -> [Config; 13] {
         with(&["class_weights=balanced", "eval_split=2/5"]).unwrap(),
         with(&["distill.teacher=t", "distill.temperature=3", "distill.alpha=0.7"]).unwrap(),
         with(&["model.layers=[0, 2, 4]"]).unwrap(),
+        with(&["streaming=true", "shuffle_buffer_size=50", "max_steps=9", r#"task.labels=["a", "b"]"#]).unwrap(),
         with(&[
             "class_weights={ a = 2, 'b c' = 0.5 }",
             "eval=e",
