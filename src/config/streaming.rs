@@ -37,7 +37,8 @@ pub(super) fn validate(config: &Config, problems: &mut Problems) {
         (
             "data.sources",
             !data.sources.is_empty(),
-            "are mixed by the number of their examples, which data.streaming does not know: remove one of the two".into(),
+            "are mixed by the number of their examples, which data.streaming does not know: remove one of the two"
+                .into(),
         ),
         ("data.sampling", data.sampling == Sampling::ClassBalanced, format!("class_balanced {whole}: remove it")),
         (

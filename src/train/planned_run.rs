@@ -375,7 +375,13 @@ fn assume(config: &Config, assumed: Assumed, vocab_size: usize) -> Result<Data> 
     let head = reading::head(&config.task, &facts, &config.data.train)?;
     let distinct = examples.min(DISTINCT_TOKENS.div_ceil(length));
     let dataset = Dataset::new((0..distinct).map(example), collation, [0; 32]).repeated(examples);
-    Ok(Data { train: Prepared { dataset, facts, cache: CacheUse::Built }, stream: None, eval: None, eval_sets: Vec::new(), head })
+    Ok(Data {
+        train: Prepared { dataset, facts, cache: CacheUse::Built },
+        stream: None,
+        eval: None,
+        eval_sets: Vec::new(),
+        head,
+    })
 }
 
 #[cfg(test)]
