@@ -111,7 +111,7 @@ fn texts_are_divided_between_documents() {
     assert_eq!((found.len(), found[2].0), (3, 10), "an invalid sentence");
 }
 
-#[cfg(feature = "parquet")]
+#[cfg(feature = "columnar")]
 #[test]
 fn rows_of_columnar_files_are_divided() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/columnar");
