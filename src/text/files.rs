@@ -67,7 +67,8 @@ impl Files {
 
     /// Returns the files of all of these, one after another. Those of each are numbered on from those before.
     pub fn joined<'a>(all: impl IntoIterator<Item = &'a Files>) -> Self {
-        Files { paths: all.into_iter().flat_map(|files| files.paths.iter().cloned()).collect(), part: None }
+        let paths = all.into_iter().flat_map(|files| files.paths.iter().cloned()).collect();
+        Files { paths, part: None, pieces: None }
     }
 
     /// Returns these files with a part of their records to read; `None` is all of them.

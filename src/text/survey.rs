@@ -175,7 +175,7 @@ pub fn survey(path: &Path, known: &[&str]) -> Result<Survey> {
 fn objects(input: &mut Input, format: Format) -> Result<Columns> {
     let mut found = Columns::default();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
-    let (path, mut bad) = (input.path(), None);
+    let (path, mut bad) = (input.path().to_owned(), None);
     let each = |line: usize, map: Result<Map<String, Value>, String>| match map {
         Ok(map) => {
             found.rows += 1;
