@@ -6,7 +6,7 @@
 
 use crate::checkpoint::TrainerState;
 use crate::checkpoint::adapter::AdapterConfig;
-use crate::config::{Config, DataFiles, EvalSplit, MODEL_FILE, ModelInit, TaskKind};
+use crate::config::{Config, DataFiles, MODEL_FILE, ModelInit, TaskKind};
 use crate::ffi;
 use crate::hub::Repo;
 use crate::text::files::extension;
@@ -14,6 +14,10 @@ use crate::train::model_folder;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::Path;
+
+mod sets;
+
+use sets::{EvaluationSet, evaluation_sets};
 
 /// The name of the file.
 pub const FILE: &str = "README.md";
@@ -156,39 +160,6 @@ fn front_matter(facts: &Facts, name: &str, evaluation: Option<(&Map<String, Valu
         }
     }
     out + "---\n"
-}
-
-/// What a run is evaluated on.
-struct EvaluationSet<'a> {
-    /// The name in `data.eval_sets`; `None` for the main one.
-    key: Option<&'a str>,
-    files: &'a DataFiles,
-    /// Which part of the files it is, if it was held out.
-    split: Option<EvalSplit>,
-}
-
-impl EvaluationSet<'_> {
-    fn title(&self) -> String {
-        match (self.key, self.split) {
-            (Some(key), _) => format!("evaluation, {key}"),
-            (None, Some(split)) => format!("evaluation, {split}"),
-            (None, None) => "evaluation".to_owned(),
-        }
-    }
-
-    fn name(&self) -> String {
-        let file = file_name(self.files.first());
-        self.split.map_or_else(|| file.clone(), |split| format!("{file} ({split})"))
-    }
-}
-
-/// Returns the evaluation sets, in the order of an evaluation.
-fn evaluation_sets(config: &Config) -> Vec<EvaluationSet<'_>> {
-    let data = &config.data;
-    let set = |key, files, split| EvaluationSet { key, files, split };
-    let held_out = data.eval_split.map(|split| set(None, &data.train, Some(split)));
-    let main = data.eval.as_ref().map(|files| set(None, files, None)).or(held_out);
-    main.into_iter().chain(data.eval_sets.iter().map(|(key, files)| set(Some(key), files, None))).collect()
 }
 
 /// The name of the model that training began with, on the Hub with its organization; `None` if it was newly initialized.
