@@ -271,3 +271,65 @@ fn inputs<T>(body: &Map<String, Value>, encode: impl Fn(&Value) -> Result<T, Fai
 fn refused(e: Error) -> Failure {
     Failure::invalid(e.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::tokenizer::tests::folder;
+    use std::slice;
+
+    #[test]
+    fn inputs_are_texts_or_pairs() {
+        let pair = json!({"text": "a", "text_pair": "b"});
+        assert_eq!(text_and_pair(&json!("a"), false), Ok(("a", None)));
+        assert_eq!(text_and_pair(&pair, true), Ok(("a", Some("b"))));
+        for (input, pairs) in [
+            (json!("a"), true),
+            (pair, false),
+            (json!({"text": "a"}), true),
+            (json!({"text": "a", "text_pair": 1}), true),
+            (json!({"text": "a", "text_pair": "b", "label": "c"}), true),
+            (json!(1), false),
+        ] {
+            assert_eq!(text_and_pair(&input, pairs).unwrap_err().status.as_u16(), 400, "{input}");
+        }
+        let numbered =
+            inputs(json!({"input": ["a", 1]}).as_object().unwrap(), |value| text_and_pair(value, false).map(|_| ()));
+        assert_eq!(numbered.unwrap_err().message, "input 1: each input of this model is a string");
+    }
+
+    #[test]
+    fn tokens_without_an_embedding_are_refused() {
+        let embeddings = Embeddings { tokens: 5, segments: 1 };
+        assert!(embeddings.check(&[4, 0], &[0]).is_ok() && embeddings.check(&[], &[]).is_ok());
+        let says = |ids: &[u32], segments: &[u8]| embeddings.check(ids, segments).unwrap_err().message;
+        assert!(says(&[0, 5], &[0]).contains("the token id 5, but the model has 5 embeddings"));
+        assert!(says(&[0], &[1]).contains("two segments"));
+    }
+
+    /// The scores of the windows' tokens point to an answer after letters of several bytes.
+    #[test]
+    fn an_answer_has_its_place_in_characters() {
+        let dir = folder();
+        let rules = Rules {
+            n_best_size: 20,
+            max_answer_length: 30,
+            null_score_diff_threshold: 0.0,
+            version_2_with_negative: None,
+        };
+        let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+        let reader = Answerer { tokenizer, max_length: 16, doc_stride: 2, rules, unanswerable: false };
+        let body = json!({"question": "q", "context": "\u{2014} \u{e9} c d"});
+        let reader = Reader::Answer(reader);
+        let Encoded { examples, finish } = reader.encode(body.as_object().unwrap()).unwrap();
+        // [CLS] q [SEP] \u{2014} e c d [SEP]: from e to c.
+        assert_eq!(examples[0].ids.len(), 8);
+        let mut row = vec![0.0; 16];
+        (row[2 * 4], row[2 * 5 + 1]) = (9.0, 9.0);
+        let found = finish(slice::from_ref(&row));
+        assert_eq!([&found["answer"], &found["start"], &found["end"]], [&json!("\u{e9} c"), &json!(2), &json!(5)]);
+        let refused = |body: Value| reader.encode(body.as_object().unwrap()).err().unwrap();
+        assert!(refused(json!({"question": "q"})).message.contains("\"context\" must be a string"));
+        assert!(refused(json!({"question": "q", "context": "a", "x": 1})).message.contains("unknown key \"x\""));
+    }
+}

@@ -6,7 +6,7 @@
 //!     └────────────── abilities, speaking: JSON, server-sent events ◄── numbers, pieces of text
 //! ```
 //!
-//! Connections are tasks on tokio's threads, and know tensors not at all. The thread that calls [`run`] computes: it
+//! Connections are tasks on tokio's threads, and know no tensors. The thread that calls [`run`] computes: it
 //! takes what waits in the bounded queue, as one packed batch, or as texts that join a running batch between two
 //! tokens. An answer does not depend on the others of its batch.
 

@@ -15,6 +15,8 @@ const COMPLETION: usize = 16;
 const ANSWER: usize = 512;
 /// Sampling of a folder that does not sample, with Hugging Face's defaults.
 const PLAIN: Sampling = Sampling { temperature: 1.0, top_k: 50, top_p: 1.0 };
+/// Below this temperature the logits divided by it are infinite, and decoding is greedy.
+const COLD: f64 = 1e-6;
 /// Maximum number of stop sequences, as in OpenAI's API.
 const STOPS: usize = 4;
 
@@ -139,7 +141,7 @@ impl Prompting {
     fn sampling(&self, temperature: Option<f64>, top_p: Option<f64>) -> Option<Sampling> {
         let own = if let Search::Sample(sampling) = self.settings.search { Some(sampling) } else { None };
         match (temperature, top_p) {
-            (Some(0.0), _) => None,
+            (Some(temperature), _) if temperature < COLD => None,
             (None, None) => own,
             (temperature, top_p) => {
                 let own = own.unwrap_or(PLAIN);

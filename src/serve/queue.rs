@@ -7,7 +7,7 @@ use crate::generate::continuous::{End, Start};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// The work of one request.
 pub struct Job {
@@ -97,7 +97,7 @@ pub struct Exit {
 
 /// Returns both ends of a queue with places for `limit` requests.
 pub fn queue(limit: usize, metrics: &Arc<Metrics>) -> (Entrance, Exit) {
-    let (sender, jobs) = mpsc::channel(limit);
+    let (sender, jobs) = mpsc::channel(limit.min(Semaphore::MAX_PERMITS));
     let entrance = Entrance { sender: Mutex::new(Some(sender)), limit, metrics: Arc::clone(metrics) };
     (entrance, Exit { jobs, metrics: Arc::clone(metrics) })
 }

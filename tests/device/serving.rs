@@ -240,11 +240,9 @@ fn sigterm_ends_the_server_when_its_answers_are_complete() {
 #[test]
 fn what_cannot_be_served_is_an_error_at_the_start() {
     let bench = CaseBench::new("t5-tied-relu", Kind::Seq2Seq);
-    let refused = |options: &[&str], says: &str| {
-        let ended = run(trainer(&bench).args(["serve", "model"]).args(options)).expect(2);
-        assert!(ended.stderr.contains(says), "{says}: {}", ended.stderr);
-    };
-    refused(&[], "fine-tuned for seq2seq, which is not served: use trainer predict");
+    let ended = run(trainer(&bench).args(["serve", "model"])).expect(2);
+    let says = "fine-tuned for seq2seq, which is not served: use trainer predict";
+    assert!(ended.stderr.contains(says), "{}", ended.stderr);
     let bench = Bench::new("bert-classification");
     let model = bench.model.to_str().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -253,7 +251,6 @@ fn what_cannot_be_served_is_an_error_at_the_start() {
     for (options, says) in [
         (["--port", port.as_str()], "--host 127.0.0.1 --port"),
         (["--api-key-file", "key"], "--api-key-file key: the key is empty"),
-        (["--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
     ] {
         let ended = run(trainer(&bench).args(["serve", model]).args(options)).expect(2);
         assert!(ended.stderr.contains(says), "{says}: {}", ended.stderr);
