@@ -272,9 +272,13 @@ impl Stream {
                  pass --allow-new-data-order to begin a new pass",
             )
         };
-        let held = self.shuffle.held(pass, arrived);
+        let mut held = self.shuffle.held(pass, arrived);
         let taken_before = arrived - held.len() as u64;
-        let taken_of_rest = taken.checked_sub(taken_before).ok_or_else(other)?;
+        let taken_of_rest = taken.checked_sub(taken_before).ok_or_else(other)? as usize;
+        if taken_of_rest > 0 {
+            self.shuffle.rest(pass, &mut held);
+            held.truncate(held.len().checked_sub(taken_of_rest).ok_or_else(other)?);
+        }
         let slot_of: HashMap<u64, usize> = held.iter().copied().zip(0..).collect();
         let mut slots: Vec<Option<Held>> = held.iter().map(|_| None).collect();
         for _ in first..arrived {
@@ -285,16 +289,9 @@ impl Stream {
             }
         }
         self.slots = slots.into_iter().collect::<Option<Vec<Held>>>().ok_or_else(other)?;
-        if taken_of_rest > 0 {
-            if self.arrival()?.is_some() {
-                return Err(other());
-            }
-            self.shuffle.rest(pass, &mut self.slots);
-            self.is_ending = true;
-            for _ in 0..taken_of_rest {
-                let held = self.slots.pop().ok_or_else(other)?;
-                self.forget(held.chunk);
-            }
+        self.is_ending = taken_of_rest > 0;
+        if self.is_ending && self.arrival()?.is_some() {
+            return Err(other());
         }
         Ok(())
     }
