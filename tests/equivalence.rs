@@ -9,6 +9,7 @@ use std::fs;
 use std::io::Write;
 use trainer::checkpoint::run_dir::Resume;
 use trainer::config::Config;
+use trainer::train::planned_run::PlannedRun;
 
 const NO_DROPOUT: [&str; 3] = ["hidden_dropout_prob=0", "attention_probs_dropout_prob=0", "classifier_dropout=0"];
 
@@ -187,6 +188,14 @@ fn mixed_sources_agree_at_every_world() {
     assert_eq!(bench.steps("plain"), bench.steps("list"));
     assert!(bench.steps("plain") != whole, "weights change the order");
     assert!(fs::read_to_string(bench.path("plain/final/config.json")).unwrap().contains("\"football\""));
+    // A plan looks at the examples that an epoch reads.
+    let planned = Config::load(None, &bench.settings("planned", &more(&mixed))).unwrap();
+    let planned = PlannedRun::open(planned, None, 1, None).unwrap();
+    let dataset = &planned.data.train.dataset;
+    assert_eq!((dataset.sources(), dataset.mixture().unwrap().counts()), (&[90, 23][..], &[45, 68][..]));
+    let read = planned.sampler(1).unwrap().epoch_order(0);
+    let tokens: u64 = read.iter().map(|&i| dataset.length(i as usize) as u64).sum();
+    assert_eq!(planned.lengths(1).unwrap().0.tokens, tokens);
     // What a run with sources has written reads back.
     let written = Config::load(Some(&bench.path("w1/config.toml")), &[]).unwrap();
     assert_eq!(written.data.source_weights(), Some(vec![2.0, 3.0]));

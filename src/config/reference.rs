@@ -163,7 +163,7 @@ fn link(text: &str) -> Option<(&str, &str, &str, &str)> {
     let (head, tail) = text.split_once("](")?;
     let (target, after) = tail.split_once(')')?;
     // A label may be in brackets itself: `[[generation]](#generation)`.
-    let start = head.rfind("[[").or_else(|| head.rfind('['))?;
+    let start = if head.ends_with(']') { head.rfind("[[")? } else { head.rfind('[')? };
     Some((&head[..start], &head[start + 1..], target, after))
 }
 

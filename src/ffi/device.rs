@@ -102,7 +102,7 @@ impl Drop for DisableTf32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Error, Kind};
+    use crate::error::{Error, Kind, catches_panics};
 
     /// The text that libtorch 2.11 adds after the first line of a CUDA error.
     const HINTS: &str = "\nSearch for `cudaErrorIllegalAddress' in https://docs.nvidia.com/cuda/cuda-runtime-api/\

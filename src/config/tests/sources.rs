@@ -81,5 +81,9 @@ remove one";
     assert_eq!(none, "run.toml: data.train: is required, and is missing");
     let empty = message(Config::parse(SOURCES.split("[[").next().unwrap(), "run.toml", &words(&["data.sources=[]"])));
     assert_eq!(empty, "command line: data.sources: the list is empty: name at least one source, or set data.train");
+    let (_, help) = explain("sources").unwrap().pop().unwrap();
+    let wanted =
+        "Tables [[data.sources]] in place of train, with the keys below: docs/configuration.md#datasources (more:";
+    assert!(help.contains(wanted) && help.contains(" weight (each example once per epoch): Weight of the"), "{help}");
     refused(&["sources=a.jsonl"], "data.sources: found the string \"a.jsonl\", expected tables [[data.sources]]");
 }
