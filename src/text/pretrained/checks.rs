@@ -77,7 +77,7 @@ pub fn as_it_is(normalizer: &Value, model: &str) -> Result<(), String> {
     #[serde(untagged)]
     enum Merge {
         Line(String),
-        Pair(String, String),
+        Pair([String; 2]),
     }
     let is_bare = |step: &&Value| {
         step.get("type").and_then(Value::as_str) == Some("Precompiled")
@@ -93,7 +93,7 @@ pub fn as_it_is(normalizer: &Value, model: &str) -> Result<(), String> {
     let Ok(Merges { merges }) = serde_json::from_str(model) else { return Ok(()) };
     let second = |merge: &Merge| match merge {
         Merge::Line(line) => line.split_once(' ').map(|(_, second)| second.to_owned()),
-        Merge::Pair(_, second) => Some(second.clone()),
+        Merge::Pair([_, second]) => Some(second.clone()),
     };
     match merges.iter().filter_map(second).find(|token| token.get(prefix.len()..).is_none()) {
         Some(token) => Err(format!("a merge has the token {token:?}, which cannot begin with the prefix {prefix:?}")),

@@ -90,7 +90,7 @@ pub fn base64(text: &str) -> Option<Vec<u8>> {
         }
     }
     // Bits that are left, and a wrong number of digits or of padding: other decoders refuse them.
-    (bits == 0 && text.len() % 4 == 0 && text.len() - digits.len() < 3).then_some(bytes)
+    (bits == 0 && text.len().is_multiple_of(4) && text.len() - digits.len() < 3).then_some(bytes)
 }
 
 #[cfg(test)]
