@@ -1,6 +1,9 @@
-//! The same records in other files and formats train the same model, and what is wrong with files is said.
+//! The same records in other files and formats train the same model, and what is wrong with files is said; damaged files
+//! of all formats are read without a panic (`fuzz/`).
 
 mod common;
+#[path = "fuzz/replay.rs"]
+mod replay;
 
 use common::process::{mpi_is_here, mpirun, run, trainer};
 use common::runs::Bench;

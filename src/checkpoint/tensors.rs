@@ -95,7 +95,7 @@ impl TensorFile {
         let (kind, shape, stored) = (self.kind(name)?, self.shape(name)?, self.info(name)?);
         let (bytes, _) = stored.elements(&self.file, 0..stored.count())?;
         if bytes.is_empty() {
-            return Ok(Tensor::zeros(shape, (kind, Device::Cpu)));
+            return Ok(Tensor::f_zeros(shape, (kind, Device::Cpu))?);
         }
         Ok(Tensor::f_from_data_size(&bytes, &shape, kind)?)
     }
@@ -228,7 +228,7 @@ fn safetensors(file: &FileBytes) -> Result<Vec<(String, Stored)>> {
     let start = (length <= MAX_HEADER).then(|| WIDTH + length as usize).filter(|&start| start <= file.length());
     let start = start.ok_or_else(|| damaged(format!("its header has {length} bytes")))?;
     let header: Metadata = serde_json::from_slice(&file.get(WIDTH..start)?).map_err(|e| damaged(e.to_string()))?;
-    if start + header.data_len() != file.length() {
+    if start.checked_add(header.data_len()) != Some(file.length()) {
         return Err(damaged(format!("its tensors have {} bytes after a header of {length}", header.data_len())));
     }
     let place = |name: String| {

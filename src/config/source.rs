@@ -25,7 +25,8 @@ const ALTERNATIVES: [(&str, &[&str]); 4] = [
 /// is not TOML: nothing else in it can be trusted then.
 pub fn entries<'a>(text: &'a str, overrides: &'a [String], problems: &mut Problems) -> Result<Entries<'a>> {
     let mut entries = Entries::default();
-    let line = |offset: usize| Origin::Line(text[..offset].matches('\n').count() + 1);
+    // Counted in bytes: a position need not be between two characters.
+    let line = |offset: usize| Origin::Line(text.bytes().take(offset).filter(|&byte| byte == b'\n').count() + 1);
     let (table, errors) = DeTable::parse_recoverable(text);
     let origin = |error: &toml::de::Error| error.span().map_or(Origin::Absent, |span| line(span.start));
     if let (Some(first), Some(language)) = (errors.first(), other_language(text)) {

@@ -185,7 +185,10 @@ pub fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Opt
     let word = word.to_lowercase();
     let similarity = |candidate: &str| strsim::normalized_damerau_levenshtein(&word, candidate);
     let mut best = (0.5, None);
-    for candidate in candidates {
+    let length = word.chars().count();
+    // The similarity is at most the ratio of the lengths; to compute it takes memory for each pair of characters.
+    let is_alike = |candidate: &&str| length.max(candidate.chars().count()) < 2 * length.min(candidate.chars().count());
+    for candidate in candidates.filter(is_alike) {
         let similarity = similarity(candidate);
         if similarity > best.0 {
             best = (similarity, Some(candidate));

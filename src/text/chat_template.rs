@@ -280,3 +280,6 @@ fn take_marks(marked: &str) -> (String, Vec<Range<usize>>) {
 pub fn has_marks(text: &str) -> bool {
     text.contains([OPEN, CLOSE])
 }
+
+#[cfg(test)]
+mod tests;

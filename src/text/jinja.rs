@@ -1,7 +1,8 @@
 //! The Jinja environment for chat templates, matching `transformers.utils.chat_template_utils`, with values formatted
 //! as in Python.
 
-use super::python_format::python_str;
+use super::python_format::{float, python_str};
+use super::python_methods;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value as Jinja, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, escape_formatter};
@@ -15,7 +16,7 @@ pub(super) fn environment() -> Environment<'static> {
         environment.set_syntax(syntax);
     }
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(python_methods::call);
     environment.set_formatter(|out, state, value| match python_str(value) {
         Some(text) => Ok(out.write_str(&text)?),
         None => escape_formatter(out, state, value),
@@ -38,6 +39,8 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_function("raise_exception", |message: String| -> Result<Jinja, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
+    environment.add_function("cycler", minijinja_contrib::globals::cycler);
+    environment.add_function("joiner", minijinja_contrib::globals::joiner);
     environment.add_function("strftime_now", |format: String| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         strftime(&format, now)
@@ -93,6 +96,7 @@ impl Dump {
                 });
             }
             Value::String(text) => self.string(text, out),
+            Value::Number(number) if number.is_f64() => out.push_str(&number.as_f64().map(float).unwrap_or_default()),
             other => out.push_str(&other.to_string()),
         }
     }
@@ -129,7 +133,7 @@ impl Dump {
 
     fn string(&self, text: &str, out: &mut String) {
         for c in Value::from(text).to_string().chars() {
-            if self.ascii && !c.is_ascii() {
+            if self.ascii && c > '~' {
                 c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
             } else {
                 out.push(c);
@@ -154,10 +158,15 @@ const MONTHS: [&str; 12] = [
 ];
 const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
-/// Formats a Unix time like Python's `strftime`, in UTC; unknown directives stay unchanged.
-fn strftime(format: &str, seconds: u64) -> String {
+/// Days of a year before each month, without a leap day.
+const BEFORE: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
+
+/// Formats a Unix time like Python's `strftime` with glibc, in UTC, without its time zone; unknown directives stay
+/// unchanged.
+pub(super) fn strftime(format: &str, seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
+    let (hour, minute) = (second / 3600, second / 60 % 60);
     let mut out = String::new();
     let mut chars = format.chars();
     while let Some(c) = chars.next() {
@@ -165,21 +174,48 @@ fn strftime(format: &str, seconds: u64) -> String {
             out.push(c);
             continue;
         }
-        out += &match chars.next() {
+        let mut next = chars.next();
+        // A flag of glibc: without padding.
+        let is_bare = next == Some('-');
+        if is_bare {
+            next = chars.next();
+        }
+        let padded = |n: u64, width: usize| if is_bare { n.to_string() } else { format!("{n:0width$}") };
+        let again = |format: &str| strftime(format, seconds);
+        out += &match next {
             Some('Y') => year.to_string(),
-            Some('y') => format!("{:02}", year % 100),
-            Some('m') => format!("{month:02}"),
-            Some('d') => format!("{day:02}"),
+            Some('y') => padded(year % 100, 2),
+            Some('m') => padded(month, 2),
+            Some('d') => padded(day, 2),
+            Some('e') => {
+                if is_bare {
+                    day.to_string()
+                } else {
+                    format!("{day:2}")
+                }
+            }
+            Some('j') => {
+                let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+                padded(BEFORE[month as usize - 1] + day + u64::from(is_leap && month > 2), 3)
+            }
             Some('B') => MONTHS[month as usize - 1].to_owned(),
-            Some('b') => MONTHS[month as usize - 1][..3].to_owned(),
+            Some('b' | 'h') => MONTHS[month as usize - 1][..3].to_owned(),
             Some('A') => DAYS[(days % 7) as usize].to_owned(),
             Some('a') => DAYS[(days % 7) as usize][..3].to_owned(),
-            Some('H') => format!("{:02}", second / 3600),
-            Some('M') => format!("{:02}", second / 60 % 60),
-            Some('S') => format!("{:02}", second % 60),
+            Some('H') => padded(hour, 2),
+            Some('I') => padded((hour + 11) % 12 + 1, 2),
+            Some('M') => padded(minute, 2),
+            Some('S') => padded(second % 60, 2),
+            Some('p') => ["AM", "PM"][usize::from(hour >= 12)].to_owned(),
+            Some('F') => again("%Y-%m-%d"),
+            Some('D' | 'x') => again("%m/%d/%y"),
+            Some('T' | 'X') => again("%H:%M:%S"),
+            Some('R') => again("%H:%M"),
+            Some('c') => again("%a %b %e %H:%M:%S %Y"),
+            Some('Z' | 'z') => String::new(),
             Some('%') => "%".to_owned(),
-            Some(other) => format!("%{other}"),
-            None => "%".to_owned(),
+            Some(other) => format!("%{}{other}", if is_bare { "-" } else { "" }),
+            None => format!("%{}", if is_bare { "-" } else { "" }),
         };
     }
     out
@@ -247,6 +283,9 @@ mod tests {
         assert_eq!(at(0), "1970-01-01 Jan January Thu Thursday 00:00:00 70 % %Q");
         assert_eq!(at(951_827_696), "2000-02-29 Feb February Tue Tuesday 12:34:56 00 % %Q");
         assert_eq!(at(1_735_689_599), "2024-12-31 Dec December Tue Tuesday 23:59:59 24 % %Q");
+        let more = |seconds| strftime("%-d.%-m. %e %j %I %p %-I %F %T %c|%Z", seconds);
+        assert_eq!(more(1_735_689_599), "31.12. 31 366 11 PM 11 2024-12-31 23:59:59 Tue Dec 31 23:59:59 2024|");
+        assert_eq!(more(1_709_251_200), "1.3.  1 061 12 AM 12 2024-03-01 00:00:00 Fri Mar  1 00:00:00 2024|");
         assert!(render("{{ strftime_now('%Y') }}", Value::Null).parse::<u32>().unwrap() > 2024);
     }
 

@@ -150,7 +150,8 @@ fn hint(map: &Map<String, Value>) -> Option<&'static str> {
     chat.then_some("for conversations and prompts with completions set kind = \"chat\"")
 }
 
-fn broken(e: &serde_json::Error) -> String {
+/// Returns what is wrong with the JSON of a record.
+pub(super) fn broken(e: &serde_json::Error) -> String {
     let message = e.to_string();
     let what = message.split(" at line ").next().unwrap_or_default();
     // The parser counts lines from the start of the record.

@@ -49,6 +49,7 @@ mod jsonl;
 mod message_content;
 mod pretrained;
 mod python_format;
+mod python_methods;
 mod splitter;
 mod table;
 mod table_objects;

@@ -2,7 +2,7 @@
 
 use super::files::Files;
 use super::input::{Input, extension, newlines};
-use super::jsonl::kind;
+use super::jsonl::{broken, kind};
 use super::part::Divisible;
 use super::records::{self, Format, OnBad, Records};
 use crate::error::Result;
@@ -113,7 +113,7 @@ struct Article<'a> {
 #[derive(Deserialize)]
 struct Paragraph<'a> {
     context: String,
-    // Kept as text to determine the line number.
+    // Kept as text to determine the line number; surrogate pairs and numbers are not checked.
     #[serde(borrow)]
     qas: Vec<&'a RawValue>,
 }
@@ -143,12 +143,13 @@ fn squad(
             let start = qa.get().as_ptr().addr() - text.as_ptr().addr();
             line += newlines(&content[counted..start]);
             counted = start;
-            let question = match serde_json::from_str(qa.get())? {
-                Value::Object(mut map) => id(&map)
+            let question = match serde_json::from_str(qa.get()) {
+                Ok(Value::Object(mut map)) => id(&map)
                     .and_then(|id| id.ok_or_else(|| "a question has no id".into()))
                     .and_then(|id| question(line, id, context.clone(), &mut map, labelled))
                     .and_then(&mut unique),
-                other => Err(format!("a question must be a JSON object, found {}", kind(&other))),
+                Ok(other) => Err(format!("a question must be a JSON object, found {}", kind(&other))),
+                Err(e) => Err(broken(&e)),
             };
             into.push(question.map_err(|why| (line, why)));
         }
@@ -345,6 +346,7 @@ mod tests {
             (r#"{"id": "q", "question": "?", "answers": [{"text": "", "answer_start": 0}]}"#, "an answer is empty"),
             (r#"{"id": "q", "question": "?", "answers": [{"text": "x", "answer_start": -1}]}"#, "its answer_start -1"),
             ("[]", "a question must be a JSON object, found an array"),
+            (r#"{"id": "\ud83d"}"#, "6: invalid JSON at column 15: half of a surrogate pair"),
         ] {
             let message = message(&squad(&[WHEN, question]));
             assert!(message.contains(expected), "{question}: {message}");

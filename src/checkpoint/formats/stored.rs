@@ -36,7 +36,9 @@ impl Stored {
         let room = bytes.len().checked_div(width)?;
         let count = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))?;
         let start = bytes.start.checked_add(offset.checked_mul(width)?)?;
-        if shape.len() != strides.len() || count > room {
+        // libtorch's sizes are signed, also where there is no element.
+        let is_too_long = shape.iter().any(|&size| i64::try_from(size).is_err());
+        if shape.len() != strides.len() || count > room || is_too_long {
             return None;
         }
         let mut last = offset;
@@ -174,6 +176,7 @@ mod tests {
         assert!(!of(Dtype::F32, &[2], &[usize::MAX], 0) && !of(Dtype::F32, &[2], &[1], usize::MAX));
         assert!(!of(Dtype::F32, &[usize::MAX, 2], &[0, 0], 0) && !of(Dtype::F32, &[2], &[], 0));
         assert!(!of(Dtype::F4, &[2], &[1], 0), "elements of less than a byte");
+        assert!(of(Dtype::F32, &[0, 9], &[9, 1], 0) && !of(Dtype::F32, &[0, 1 << 63], &[1, 1], 0));
         assert!(Stored::whole(Dtype::F32, vec![2, 3], &(8..32)).is_some());
         assert!(Stored::whole(Dtype::F32, vec![5], &(8..32)).is_none());
     }

@@ -24,11 +24,11 @@ pub fn read(file: &FileBytes) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut at = Cursor::new(&footer, 0);
     let index = handle(&mut at).and_then(|_| handle(&mut at)).ok_or_else(|| damaged(file))?;
     let mut all = Vec::new();
-    let mut bytes = 0;
+    let mut bytes = 0_usize;
     for (_, place) in block(file, index)? {
         let place = handle(&mut Cursor::new(&place, 0)).ok_or_else(|| damaged(file))?;
         // An index that names the same block again and again.
-        bytes += place.len();
+        bytes = bytes.saturating_add(place.len());
         if bytes > file.length() {
             return Err(damaged(file));
         }

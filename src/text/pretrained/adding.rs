@@ -3,18 +3,18 @@
 use super::parts::{Step, template};
 use super::settings::{Settings, Token};
 use crate::text::special_tokens::Special;
+use std::collections::HashSet;
 use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
 
 /// Adds the added tokens of the files, then the special tokens that the vocabulary has not as added tokens.
 pub fn add_tokens(tokenizer: &mut Tokenizer, settings: &Settings) {
     let mut tokens: Vec<AddedToken> = settings.added.values().cloned().collect();
     let held = tokenizer.get_added_tokens_decoder();
-    let mut known: Vec<String> = held.values().chain(&tokens).map(|token| token.content.clone()).collect();
+    let mut known: HashSet<String> = held.values().chain(&tokens).map(|token| token.content.clone()).collect();
     let named: Vec<&Token> = settings.named.iter().filter_map(|(_, token)| token.as_ref()).collect();
     let extra = settings.extra.iter().flatten();
     for token in named.iter().copied().chain(extra) {
-        if !known.iter().any(|known| known == token.text()) {
-            known.push(token.text().to_owned());
+        if known.insert(token.text().to_owned()) {
             tokens.push(token.added());
         }
     }

@@ -68,7 +68,7 @@ fn byte_letters() -> [char; 256] {
     })
 }
 
-/// Decodes base64; `None` if it is invalid.
+/// Decodes base64 with its padding (RFC 4648, section 4); `None` if it is invalid.
 pub fn base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
     let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
@@ -89,7 +89,8 @@ pub fn base64(text: &str) -> Option<Vec<u8>> {
             bits &= (1 << held) - 1;
         }
     }
-    Some(bytes)
+    // Bits that are left, and a wrong number of digits or of padding: other decoders refuse them.
+    (bits == 0 && text.len().is_multiple_of(4) && text.len() - digits.len() < 3).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -112,7 +113,14 @@ mod tests {
         vocab.sort_unstable();
         assert_eq!(vocab, [(0, "\u{120}"), (1, "a"), (2, "\u{ff}"), (3, "\u{120}a")].map(|(i, t)| (i, t.to_owned())));
         assert_eq!(merges, [("\u{120}".to_owned(), "a".to_owned())]);
-        for (text, why) in [("", "empty"), ("IA== 0\nIA==\n", "line 2"), ("I* 0", "line 1"), ("IA== x", "line 1")] {
+        for (text, why) in [
+            ("", "empty"),
+            ("IA== 0\nIA==\n", "line 2"),
+            ("I* 0", "line 1"),
+            ("IA== x", "line 1"),
+            ("IB== 0", "line 1"),
+            ("IA= 0", "line 1"),
+        ] {
             assert!(of_tiktoken(text).unwrap_err().contains(why), "{text:?}");
         }
     }

@@ -3,9 +3,10 @@
 //! `tokenizer.json` alone does not determine the tokens: [`class`] chooses the class, most classes rebuild the pipeline
 //! ([`pipeline`]) from the vocabulary ([`source`]) and from `tokenizer_config.json` ([`settings`]), and all of them add
 //! tokens ([`adding`]). Older folders have other vocabulary files: `vocab.txt`, `vocab.json` with `merges.txt`,
-//! SentencePiece models and tiktoken files.
+//! SentencePiece models and tiktoken files. [`checks`] refuses files on which the `tokenizers` crate panics.
 
 mod adding;
+mod checks;
 mod class;
 mod merges;
 mod parts;

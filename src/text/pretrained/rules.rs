@@ -17,8 +17,8 @@ pub fn check(rules: &[u8]) -> Result<(), String> {
     let unit = |at: usize| units.get(at).map(|unit| u32::from_le_bytes(*unit) as usize);
     let is_valid = |at: usize| {
         let unit_ = unit(at)?;
-        // A value, which is only read as the leaf of another unit.
-        if unit_ >> 31 == 1 {
+        // A value, which is only read as the leaf of another unit. Of the root, a search asks no label.
+        if at > 0 && unit_ >> 31 == 1 {
             return Some(());
         }
         let children = at ^ ((unit_ >> 10) << ((unit_ & (1 << 9)) >> 6));
@@ -51,7 +51,7 @@ mod tests {
         assert!(check(&rules(9)).is_err(), "beyond the replacements");
         let good = rules(0);
         assert!(check(&good[..100]).is_err() && check(&[]).is_err());
-        for (at, byte) in [(0, 1), (3, 0xff), (4 + 4 * usize::from(b'a') + 3, 0x10)] {
+        for (at, byte) in [(0, 1), (3, 0xff), (4 + 4 * usize::from(b'a') + 3, 0x10), (4 + 3, 0x90)] {
             let mut damaged = good.clone();
             damaged[at] = byte;
             assert!(check(&damaged).is_err(), "{at}");

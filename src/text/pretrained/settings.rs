@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tokenizers::AddedToken;
 
+/// Largest supported number of T5's tokens `<extra_id_0>`, ...
+const MAX_EXTRA_IDS: usize = 1 << 14;
+
 /// A token of the settings: a plain string, or with its properties.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Token {
@@ -60,11 +63,15 @@ impl Settings {
     /// Reads the settings of a folder; `own` are the `added_tokens` of its `tokenizer.json`.
     ///
     /// # Errors
-    /// Exit 2: a file that is not JSON; an added token without id or content.
+    /// Exit 2: a file that is not JSON; an added token without id or content; too many `extra_ids`.
     pub fn of_folder(dir: &Path, own: &[Value]) -> Result<Self> {
         let path = dir.join("tokenizer_config.json");
         let json = json_of(&path)?;
         let mut settings = Settings { json, ..Settings::default() };
+        if let Some(count) = settings.number("extra_ids").filter(|&count| count > MAX_EXTRA_IDS) {
+            let what = format!("extra_ids is {count}; at most {MAX_EXTRA_IDS} are supported");
+            return Err(Error::input(format!("{}: {what}", path.display())));
+        }
         let get = |key: &str| settings.json.get(key).filter(|value| !value.is_null());
         let given = get("extra_special_tokens").filter(|value| !is_empty(value));
         let extra = given.or_else(|| settings.json.get("additional_special_tokens"));

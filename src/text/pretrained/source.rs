@@ -1,5 +1,6 @@
 //! Vocabularies: of `tokenizer.json`, and of the files of slow tokenizers.
 
+use super::checks;
 use super::class::Class;
 use super::merges::{self, Merges};
 use super::parts::{byte_level, part, split_bytes};
@@ -38,7 +39,7 @@ pub const LLAMA3_SPLIT: &str = concat!(
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 /// Largest number of ids between the end of a tiktoken vocabulary and an added token.
-const MAX_RESERVED: usize = 1 << 20;
+const MAX_RESERVED: usize = 1 << 14;
 
 /// The parts of `tokenizer.json` that are read.
 #[derive(Deserialize)]
@@ -51,6 +52,8 @@ pub struct File {
     normalizer: Value,
     #[serde(default)]
     post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
     model: Box<RawValue>,
 }
 
@@ -118,9 +121,12 @@ impl File {
     /// As [`Self::of_folder`].
     pub fn of_text(text: &str, path: &Path) -> Result<Self> {
         let file: File = serde_json::from_str(text).map_err(|e| invalid(path, &e))?;
-        for rules in file.rules().filter_map(|rules| rules.get("precompiled_charsmap")?.as_str()) {
-            rules::check(&merges::base64(rules).unwrap_or_default()).map_err(|e| invalid(path, &e))?;
-        }
+        let parts = [
+            checks::normalizer(&file.normalizer),
+            checks::post_processor(&file.post_processor),
+            checks::decoder(&file.decoder),
+        ];
+        parts.into_iter().collect::<Result<(), _>>().map_err(|e| invalid(path, &e))?;
         Ok(File { text: text.to_owned(), ..file })
     }
 
@@ -152,6 +158,7 @@ impl File {
             is_json: true,
         };
         if class == Class::Backend {
+            checks::as_it_is(&self.normalizer, self.model.get()).map_err(|e| wrong(&e))?;
             let tokenizer = Tokenizer::from_bytes(&self.text).map_err(|e| wrong(&e))?;
             source.vocabulary = Vocabulary::Ready(Box::new(tokenizer));
             return Ok(source);
