@@ -56,11 +56,11 @@ data.eval instead
 remove one";
     assert_eq!(message(Config::parse(&text, "run.toml", &[])), expected);
 
-    let broken = SOURCES.replace("weight = 3", "weight = 0\nwieght = 1").replace("path = 'c.csv'", "maximum = 1");
+    let broken = SOURCES.replace("weight = 3", "weight = 0\nweigh = 1").replace("path = 'c.csv'", "maximum = 1");
     let expected = "\
 4 problems in the configuration:
   run.toml:10: data.sources.weight: found the integer 0, expected a number > 0
-  run.toml:11: data.sources.wieght: unknown key, did you mean weight?
+  run.toml:11: data.sources.weigh: unknown key, did you mean weight?
   run.toml:12: data.sources.path: is required, and is missing
   run.toml:13: data.sources.maximum: unknown key: a table [[data.sources]] has path, weight, train_target, ";
     let found = message(Config::parse(&broken, "run.toml", &[]));
