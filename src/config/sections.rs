@@ -173,8 +173,8 @@ section! {
         /// Column of the label. For multi-label a list of labels, for regression a number, for multiple choice the
         /// correct choice.
         label_column: String = "label".into();
-        /// Column of the weight of each example in the training loss. Numbers >= 0. For `sequence-classification`,
-        /// `multi-label` and `regression`: the mean loss is the sum of the weighted losses divided by the sum of the
+        /// Column of the weight of each example in the loss. Numbers >= 0. For `sequence-classification`, `multi-label`
+        /// and `regression`: the mean training loss is the sum of the weighted losses divided by the sum of the
         /// weights; evaluations are not weighted and do not read it ([more](fine-tuning.md#losses)).
         weight_column: Option<String> => "equal weights";
         /// How the examples of an epoch are drawn. `random`: each once, in random order. `class_balanced`, for
@@ -223,7 +223,7 @@ section! {
         /// another, in another order in each pass, and tokenized ahead. Needs `train.max_steps`
         /// ([more](data.md#streaming)).
         streaming: bool = false;
-        /// Number of examples in the shuffle buffer, with `streaming`. 0 or 1: the order of the files.
+        /// Examples in the shuffle buffer, with `streaming`. 0 or 1: the order of the files.
         shuffle_buffer_size: usize = 1000;
     }
 }
