@@ -192,9 +192,9 @@ mod tests {
     #[test]
     fn what_a_model_folder_has_is_downloaded() {
         use crate::checkpoint::adapter::{CONFIG, MODEL_CONFIG};
-        use crate::checkpoint::export::CARRIED;
+        use crate::train::carried;
         let own = ["config.json", CONFIG, MODEL_CONFIG, crate::config::MODEL_FILE];
-        let lacking: Vec<_> = CARRIED.iter().chain(&own).filter(|name| !hub::is_beside_weights(name)).collect();
+        let lacking: Vec<_> = carried::names().chain(own).filter(|name| !hub::is_beside_weights(name)).collect();
         assert!(lacking.is_empty(), "{lacking:?}: add them to hub::files");
     }
 }
