@@ -6,8 +6,8 @@
 For each vocabulary, set of files and model type of `tokenizers/cases.json`: makes a folder with a small model's
 config.json, trains a model from scratch for a step, and loads the run's `final` folder by AutoTokenizer, AutoModel and
 the class that its config.json names. Fails (exit 1) on other ids of the 200 texts than in training, on a missing, unexpected
-or misshapen weight, and on a NaN. FOLDER keeps the folders; a few minutes on two cores. The committed values:
-transformers 5.24.0, torch 2.11.
+or misshapen weight, and on a NaN. FOLDER keeps the folders; a few minutes on two cores. It needs the packages sentencepiece, protobuf and tiktoken besides
+torch; the committed values are those of transformers 5.24.0.
 """
 
 import json

@@ -116,6 +116,21 @@ fn exported_files_have_the_same_ids() {
     assert!(counts[1] > 60 && counts[2] > 0, "{counts:?}");
 }
 
+/// Numbers in the settings do not determine how much memory is used.
+#[test]
+fn numbers_out_of_proportion_are_errors() {
+    let far = serde_json::json!({"added_tokens_decoder": {"20000": {"content": "<far>"}}});
+    for (base, file, model_type, settings, says) in [
+        ("t5", "spiece.model", "t5", serde_json::json!({"extra_ids": 1_u64 << 50}), "at most 16384 are supported"),
+        ("tiktoken", "tokenizer.model", "llama", far, "added token 20000 is far beyond the "),
+    ] {
+        let json = serde_json::json!({"tokenizer_config.json": settings});
+        let case = serde_json::json!({"base": base, "files": [file], "model_type": model_type, "json": json});
+        let message = Tokenizer::from_folder(folder(&case).path()).err().unwrap().to_string();
+        assert!(message.contains(says), "{message}");
+    }
+}
+
 /// Damaged vocabulary files are errors or other vocabularies, never a panic.
 #[test]
 fn damaged_files_do_not_panic() {
