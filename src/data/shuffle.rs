@@ -1,9 +1,9 @@
 //! The order of a stream: shards in a random order, examples through a buffer, as functions of (seed, pass).
 //!
-//! An example that arrives when the buffer is full replaces a random one, which is taken; at the end of a pass the rest is
-//! taken in random order (the buffer of `datasets.IterableDataset.shuffle`). The slot of an arrival depends on
-//! (seed, pass, its number) alone, so that what the buffer holds at any point follows from that point, without the examples
-//! before it.
+//! An example that arrives when the buffer is full replaces a random one, which is taken; at the end of a pass the
+//! rest is taken in random order (the buffer of `datasets.IterableDataset.shuffle`). The slot of an arrival depends on
+//! (seed, pass, its number) alone, so that what the buffer holds at any point follows from that point, without the
+//! examples before it.
 
 use super::random::SplitMix64;
 
@@ -44,8 +44,8 @@ impl Shuffle {
         SplitMix64::keyed(&[SLOTS, self.seed, pass, arrival]).below(self.size as u64) as usize
     }
 
-    /// Returns the number of the example in each slot after the first `arrived` examples of a pass. Takes O(n log n) for a
-    /// buffer of n examples, whatever `arrived` is.
+    /// Returns the number of the example in each slot after the first `arrived` examples of a pass. Takes O(n log n)
+    /// for a buffer of n examples, whatever `arrived` is.
     pub fn held(self, pass: u64, arrived: u64) -> Vec<u64> {
         let size = self.size as u64;
         let mut slots: Vec<u64> = (0..arrived.min(size)).collect();

@@ -1,11 +1,12 @@
 //! Examples that are read while they are trained on, in memory that does not depend on their number.
 //!
-//! A source reads [`Chunk`]s of examples, pass after pass. They go through the buffer of a [`Shuffle`], and what is taken
-//! from it forms global batches. So the global batch is a function of (seed, pass, files), independent of the number of
-//! ranks, which each read the whole stream and divide the batch as usual. A pass ends with a batch that may be smaller.
+//! A source reads [`Chunk`]s of examples, pass after pass. They go through the buffer of a [`Shuffle`], and what is
+//! taken from it forms global batches. So the global batch is a function of (seed, pass, files), independent of the
+//! number of ranks, which each read the whole stream and divide the batch as usual. A pass ends with a batch that may
+//! be smaller.
 //!
-//! A [`Position`] is all that a stream needs to continue: what the buffer holds follows from the number of examples that
-//! have arrived, and the oldest of them is in the chunk at `place`, where reading begins again.
+//! A [`Position`] is all that a stream needs to continue: what the buffer holds follows from the number of examples
+//! that have arrived, and the oldest of them is in the chunk at `place`, where reading begins again.
 
 use super::collation::Collation;
 use super::dataset::Dataset;
@@ -268,8 +269,8 @@ impl Stream {
         let Position { pass, taken, arrived, first, .. } = self.position;
         let other = || {
             Error::input(
-                "the shards do not have the examples that they had when the checkpoint was written: restore the files, or \
-                 pass --allow-new-data-order to begin a new pass",
+                "the shards do not have the examples that they had when the checkpoint was written: restore the files, \
+                 or pass --allow-new-data-order to begin a new pass",
             )
         };
         let mut held = self.shuffle.held(pass, arrived);

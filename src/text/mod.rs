@@ -6,9 +6,9 @@
 //! contexts split into overlapping windows). [`llama_cpp`] describes a tokenizer for GGUF files,
 //! [`survey`] the columns of a file.
 //!
-//! Every reader reads [`files`]: one, a list, a folder or a pattern, each line numbered with its file; gzip and Zstandard
-//! are decompressed in every format. [`shards`] divides files into [`pieces`], which the same readers read. This module depends on neither tasks nor tensors. Labels
-//! stay as written in the file; `tasks` interprets them.
+//! Every reader reads [`files`]: one, a list, a folder or a pattern, each line numbered with its file; gzip and
+//! Zstandard are decompressed in every format. [`shards`] divides files into [`pieces`], which the same readers read.
+//! This module depends on neither tasks nor tensors. Labels stay as written in the file; `tasks` interprets them.
 
 pub mod chat_template;
 pub mod choices;

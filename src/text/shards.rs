@@ -1,8 +1,8 @@
 //! Reads a file in [pieces](super::pieces) of limited size, so that no file has to fit in memory.
 //!
-//! A piece has whole records, and a reader of files reads it as it would read them in the file, with their lines. A place
-//! in a file is a number of lines (of elements in a JSON array, of rows in a columnar file), so that reading can begin
-//! anywhere: what is before is skipped without parsing it.
+//! A piece has whole records, and a reader of files reads it as it would read them in the file, with their lines. A
+//! place in a file is a number of lines (of elements in a JSON array, of rows in a columnar file), so that reading can
+//! begin anywhere: what is before is skipped without parsing it.
 
 use super::columnar::Batches;
 use super::input::Input;
@@ -23,7 +23,8 @@ const SAMPLE: usize = 20;
 pub enum Unit {
     /// Lines of JSON, or the elements of a JSON array.
     Json,
-    /// Rows of CSV or TSV. The column names that determine the separator of CSV, and the number of columns without a header.
+    /// Rows of CSV or TSV. The column names that determine the separator of CSV, and the number of columns without a
+    /// header.
     Table { csv: bool, known: Vec<String>, columns: Option<usize> },
     /// Lines.
     Lines,

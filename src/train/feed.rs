@@ -80,8 +80,8 @@ pub fn feed(
     Prefetch::new(AHEAD, steps)
 }
 
-/// Returns the inputs of these steps for this rank from a stream, whose examples are like those of `like`; `split` are the
-/// number of ranks and the maximum number of tokens of a micro-batch.
+/// Returns the inputs of these steps for this rank from a stream, whose examples are like those of `like`; `split` are
+/// the number of ranks and the maximum number of tokens of a micro-batch.
 ///
 /// # Errors
 /// The system cannot start a thread.

@@ -146,7 +146,8 @@ impl Resumed {
         json!({"event": "resumed", "step": step, "world": world, "from": from, "changed": changed})
     }
 
-    /// Compares the settings and the fingerprint of the data with the checkpoint's, and the shards of a stream; returns the differences, one per line.
+    /// Compares the settings, the fingerprint of the data and the shards of a stream with the checkpoint's; returns the
+    /// settings that differ, one per line.
     ///
     /// # Errors
     /// Exit 2 if the order of the data would change and that is not `allowed`; with a stream also other shards.

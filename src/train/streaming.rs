@@ -1,8 +1,8 @@
 //! Reads and tokenizes the shards of a run while it trains.
 //!
-//! A window of records, limited in number and bytes, is read from one shard or several, and encoded like a whole data set:
-//! by the task's [`Encode`](crate::data::Encode), on all cores, documents packed into blocks. So every task and format
-//! that is read from files can be streamed. Windows depend on the files alone. Each rank reads all of them.
+//! A window of records, limited in number and bytes, is read from one shard or several, and encoded like a whole data
+//! set: by the task's [`Encode`](crate::data::Encode), on all cores, documents packed into blocks. So every task and
+//! format that is read from files can be streamed. Windows depend on the files alone. Each rank reads all of them.
 
 use crate::config::{Documents, TaskKind};
 use crate::data::prepare::{Encoded, assemble};
@@ -74,8 +74,8 @@ pub fn sample(shards: &Arc<Shards>) -> Result<Prepared> {
     let (dataset, mut facts) = assemble(encoded, &[], key);
     let (count, size) = (shards.stamps.len(), human(shards.bytes()));
     facts.remarks = vec![format!(
-        "{count} shard{} of {size}, read in each pass and shuffled in a buffer of {}; memory and lengths are those of the \
-         first {n} examples",
+        "{count} shard{} of {size}, read in each pass and shuffled in a buffer of {}; memory and lengths are those of \
+         the first {n} examples",
         if count == 1 { "" } else { "s" },
         shards.shuffle().size()
     )];
@@ -86,8 +86,8 @@ pub fn sample(shards: &Arc<Shards>) -> Result<Prepared> {
     Ok(Prepared { dataset, facts, cache: CacheUse::Built })
 }
 
-/// Opens the stream of global batches at a position. `limits` are the numbers of rows of the embedding matrix and of the
-/// segment embeddings.
+/// Opens the stream of global batches at a position. `limits` are the numbers of rows of the embedding matrix and of
+/// the segment embeddings.
 ///
 /// # Errors
 /// Those of [`Tokenizer::from_folder`]; the system cannot start a thread.

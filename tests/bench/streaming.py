@@ -1,10 +1,10 @@
 """Measures data.streaming on zstd shards: memory, a run that is killed, and speed beside the same data in memory.
 
-Run it through streaming.sh. The shards have JSON lines with documents of public texts: paragraphs of the files in --texts,
-drawn with a fixed seed and repeated until a shard has its size. The model is a GPT-2 with random weights and a tokenizer
-that is trained on the texts. Memory is `peak_rss_bytes` of metrics.jsonl: what the operating system counts for the process
-(VmHWM), mapped files included. Speed is `train_tokens_per_second`, which does not include reading before the first step.
-Standard library only, and the command zstd.
+Run it through streaming.sh. The shards have JSON lines with documents of public texts: paragraphs of the files in
+--texts, drawn with a fixed seed and repeated until a shard has its size. The model is a GPT-2 with random weights and
+a tokenizer that is trained on the texts. Memory is `peak_rss_bytes` of metrics.jsonl: what the operating system counts
+for the process (VmHWM), mapped files included. Speed is `train_tokens_per_second`, which does not include reading
+before the first step. Standard library only, and the command zstd.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def arguments():
     p.add_argument("--pairs", type=int, default=5, help="pairs of runs (5)")
     p.add_argument("--compared", type=int, default=1, help="shards of the runs in memory (1)")
     p.add_argument("--steps", type=int, default=60, help="steps of each run (60)")
-    p.add_argument("--passes", action="store_true", help="stream all shards once for the peak, instead of --steps steps")
+    p.add_argument("--passes", action="store_true", help="stream whole passes for the peak, instead of --steps steps")
     p.add_argument("--settings", nargs="+", default=[], metavar="KEY=VALUE", help="more settings for every run")
     p.add_argument("--work", required=True, help="an empty folder for shards, models and runs")
     return p.parse_args()
