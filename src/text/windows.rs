@@ -1,6 +1,6 @@
 //! Splits long contexts into overlapping windows, each preceded by the question, like Hugging Face's fast tokenizers
-//! with `truncation="only_second"`, `stride` and `return_overflowing_tokens`: from the start of the context, or from its
-//! end with `truncation_side = "left"`.
+//! with `truncation="only_second"`, `stride` and `return_overflowing_tokens`: from the start of the context, or from
+//! its end with `truncation_side = "left"`.
 
 use super::parallel::on_all_cores;
 use super::tokenizer::Tokenizer;
