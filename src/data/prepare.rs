@@ -142,7 +142,7 @@ fn build(
     Ok(assemble(encoded, names, key))
 }
 
-/// Collects what was encoded into a data set with this fingerprint; `names` are those of the files if there are several.
+/// Collects what was encoded into a data set with this fingerprint; `names` are those of several files.
 pub fn assemble(encoded: Encoded, names: &[String], key: [u8; 32]) -> (Dataset, Facts) {
     let Encoded { examples, collation, labels, mut skipped, truncated, remarks, references, extras, .. } = encoded;
     skipped.sort_unstable();

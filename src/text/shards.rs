@@ -20,7 +20,7 @@ const SAMPLE: usize = 20;
 
 /// What separates the records of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unit {
+pub enum Framing {
     /// Lines of JSON, or the elements of a JSON array.
     Json,
     /// Rows of CSV or TSV. The column names that determine the separator of CSV, and the number of columns without a
@@ -85,17 +85,17 @@ impl Shard {
     ///
     /// # Errors
     /// Exit 2: a file that cannot be read, or is shorter.
-    pub fn open(path: &Path, unit: &Unit, place: u64) -> Result<Self> {
+    pub fn open(path: &Path, framing: &Framing, place: u64) -> Result<Self> {
         let open = || Input::open(PathBuf::from(path), 0);
-        let mut reader = match unit {
-            Unit::Rows(format) => {
+        let mut reader = match framing {
+            Framing::Rows(format) => {
                 let batches = Batches::open(path, *format)?;
                 return Ok(Shard(Reader::Rows { batches, waiting: VecDeque::new(), read: place }));
             }
-            Unit::File => {
+            Framing::File => {
                 return Ok(Shard(Reader::File { input: if place == 0 { Some(open()?) } else { None } }));
             }
-            Unit::Json => {
+            Framing::Json => {
                 let mut input = open()?;
                 if input.skip_blank()? == Some(b'[') {
                     let elements = Elements::begin(&mut input)?;
@@ -104,11 +104,11 @@ impl Shard {
                     Reader::Text(Box::new(Text { input, kind: Kind::Lines, pending: VecDeque::new() }))
                 }
             }
-            Unit::Lines | Unit::Paragraphs => {
-                let kind = if *unit == Unit::Lines { Kind::Lines } else { Kind::Paragraphs };
+            Framing::Lines | Framing::Paragraphs => {
+                let kind = if *framing == Framing::Lines { Kind::Lines } else { Kind::Paragraphs };
                 Reader::Text(Box::new(Text { input: open()?, kind, pending: VecDeque::new() }))
             }
-            Unit::Table { csv, known, columns } => {
+            Framing::Table { csv, known, columns } => {
                 let mut input = open()?;
                 let (mut separator_of, mut pending) = (b'\t', Vec::new());
                 if *csv {

@@ -14,7 +14,7 @@ use crate::text::documents::{Division, DocumentSource};
 use crate::text::files::Files;
 use crate::text::pairs::PairLayout;
 use crate::text::record::{Format, Source};
-use crate::text::shards::{Room, Shard, Unit};
+use crate::text::shards::{Framing, Room, Shard};
 use crate::text::tagged::{self, TaggedFormat};
 use crate::text::tokenizer::Tokenizer;
 use crate::text::{questions, records};
@@ -164,8 +164,8 @@ impl Reader {
                 Some(shard) => shard,
                 closed => {
                     shards.check(index).context("data.train")?;
-                    let unit = unit(&reading, &shards.files, path).context("data.train")?;
-                    closed.insert(Shard::open(path, &unit, self.place.offset).context("data.train")?)
+                    let framing = framing(&reading, &shards.files, path).context("data.train")?;
+                    closed.insert(Shard::open(path, &framing, self.place.offset).context("data.train")?)
                 }
             };
             match shard.next(&mut room).context("data.train")? {
@@ -225,10 +225,10 @@ impl Reader {
 ///
 /// # Errors
 /// Exit 2: a file that cannot be streamed, or of an unknown format.
-fn unit(reading: &Reading, files: &Files, path: &Path) -> Result<Unit> {
+fn framing(reading: &Reading, files: &Files, path: &Path) -> Result<Framing> {
     let of = |format: Format, source: Option<&Source>| match format {
-        Format::Jsonl => Unit::Json,
-        Format::Parquet | Format::Arrow => Unit::Rows(format),
+        Format::Jsonl => Framing::Json,
+        Format::Parquet | Format::Arrow => Framing::Rows(format),
         Format::Csv | Format::Tsv => {
             let names = |source: &Source| {
                 let fields = &source.fields;
@@ -236,7 +236,7 @@ fn unit(reading: &Reading, files: &Files, path: &Path) -> Result<Unit> {
                     [Some(&fields.text), fields.text_pair.as_ref(), fields.label.as_ref(), fields.weight.as_ref()];
                 names.into_iter().flatten().cloned().collect()
             };
-            Unit::Table {
+            Framing::Table {
                 csv: format == Format::Csv,
                 known: source.map(names).unwrap_or_default(),
                 columns: source.and_then(|source| source.columns.as_ref().map(Vec::len)),
@@ -244,7 +244,7 @@ fn unit(reading: &Reading, files: &Files, path: &Path) -> Result<Unit> {
         }
     };
     let of_source =
-        |source: &Source| -> Result<Unit> { Ok(of(records::format_of(path, source.format)?, Some(source))) };
+        |source: &Source| -> Result<Framing> { Ok(of(records::format_of(path, source.format)?, Some(source))) };
     // As readers of objects: any other extension is JSON.
     let of_objects = |format: Option<Format>| Ok(of(records::format_of(path, format).unwrap_or(Format::Jsonl), None));
     match reading.task.kind {
@@ -252,8 +252,8 @@ fn unit(reading: &Reading, files: &Files, path: &Path) -> Result<Unit> {
             of_source(&reading.source(files)?)
         }
         TaskKind::TokenClassification => Ok(match tagged::format_of(path, reading.tagged_source(files)?.format)? {
-            TaggedFormat::Conll => Unit::Paragraphs,
-            TaggedFormat::Sentences => Unit::Lines,
+            TaggedFormat::Conll => Framing::Paragraphs,
+            TaggedFormat::Sentences => Framing::Lines,
             TaggedFormat::Records(format) => of(format, None),
         }),
         TaskKind::MultipleChoice => of_objects(reading.choice_source(files)?.format),
@@ -267,9 +267,9 @@ fn unit(reading: &Reading, files: &Files, path: &Path) -> Result<Unit> {
         },
         TaskKind::CausalLm | TaskKind::MaskedLm => match reading.documents(files, Documents::default())? {
             DocumentSource::Records(source) => of_source(&source),
-            DocumentSource::Text { division: Division::File, .. } => Ok(Unit::File),
-            DocumentSource::Text { division: Division::Lines, .. } => Ok(Unit::Lines),
-            DocumentSource::Text { division: Division::Paragraphs, .. } => Ok(Unit::Paragraphs),
+            DocumentSource::Text { division: Division::File, .. } => Ok(Framing::File),
+            DocumentSource::Text { division: Division::Lines, .. } => Ok(Framing::Lines),
+            DocumentSource::Text { division: Division::Paragraphs, .. } => Ok(Framing::Paragraphs),
         },
         TaskKind::QuestionAnswering => match questions::format(path) {
             Some(format) => Ok(of(format, None)),

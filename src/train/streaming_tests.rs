@@ -134,6 +134,44 @@ fn documents_are_packed_in_windows() {
 }
 
 #[test]
+fn every_task_reads_its_files_in_windows() {
+    let answer = |i: usize| format!("{{\"context\": \"a b c d\", \"question\": \"x\", \"id\": \"q{i}\", \"answers\": ");
+    let span = "{\"text\": [\"b c\"], \"answer_start\": [2]}}\n";
+    let questions = |i: usize| answer(i) + span + &answer(i + 1) + "{\"text\": [], \"answer_start\": []}}\n";
+    let choices = "{\"question\": \"q\", \"choices\": [\"x\", \"y z\"], \"label\": 1}\n".repeat(3);
+    let flags = "{\"text\": \"a b\", \"label\": [\"x\"]}\n{\"text\": \"c\", \"label\": []}\n";
+    let table = |first: char| format!("label;text\n1.5;\"{first}\nb\"\n2;c d\n");
+    let pairs = "[{\"source\": \"a b\", \"target\": \"c\"},\n{\"source\": \"d\", \"target\": \"e f\"}]";
+    for (ending, shards, words) in [
+        (
+            "conll",
+            ["a O\nb B-x\n\nc O\n".to_owned(), "d B-x\n\ne O\n".into()],
+            &["token-classification", "task.labels=['O', 'B-x']"][..],
+        ),
+        ("csv", [table('a'), table('z')], &["regression"]),
+        ("jsonl", [flags.into(), flags.repeat(2)], &["multi-label", "task.labels=['x', 'y']"]),
+        ("jsonl", [choices.clone(), choices], &["multiple-choice"]),
+        ("json", [pairs.into(), pairs.into()], &["seq2seq"]),
+        (
+            "jsonl",
+            [questions(0), questions(2)],
+            &["question-answering", "version_2_with_negative=true", "doc_stride=2"],
+        ),
+        ("txt", ["a b\nc\n\nd\n".to_owned(), "e f\n".into()], &["masked-lm", "documents=lines", "packing=false"]),
+    ] {
+        let names = ["0", "1"].map(|name| format!("{name}.{ending}"));
+        let folder = Folder::new(&[(&names[0], shards[0].clone()), (&names[1], shards[1].clone())]);
+        std::fs::write(folder.0.path().join("config.json"), "{\"decoder_start_token_id\": 0}").unwrap();
+        let kind = format!("kind={}", words[0]);
+        let shards = folder.open(16, &[&[kind.as_str(), ORDER], &words[1..]].concat());
+        let expected = whole(&shards);
+        assert!(expected.len() >= 4, "{kind}");
+        assert_eq!(examples(&chunks(&shards, Position::default())), expected, "{kind}");
+        assert_eq!(all_of(&sample(&shards).unwrap().dataset)[..expected.len()], expected, "{kind}");
+    }
+}
+
+#[test]
 fn invalid_records_are_skipped_or_named() {
     let good = "{\"text\": \"a b\", \"label\": \"x\"}\n";
     let folder = Folder::new(&[

@@ -193,7 +193,9 @@ impl Trainer {
     fn train(&mut self) -> Result<Ended> {
         let (first, last) = (self.state.global_step + 1, self.state.max_steps);
         let device = self.comm.device();
-        let feed = self.data.feed(self.config.seed, self.comm.as_ref(), &self.state)?;
+        let mut feed = self.data.feed(self.config.seed, self.comm.as_ref(), &self.state)?.peekable();
+        // Filling the buffer of a stream is preparation, as tokenizing is without one.
+        feed.peek();
         let mut profiling = Profiling::new(&self.config, self.comm.as_ref(), first - 1, last)?;
         (self.clock, self.warnings) = (Clock::new(), Warnings::new());
         memory_report::reset(device)?;

@@ -31,7 +31,7 @@ def arguments():
     p.add_argument("--bytes", type=int, default=2_000_000_000, help="uncompressed bytes of all shards (2000000000)")
     p.add_argument("--pairs", type=int, default=5, help="pairs of runs (5)")
     p.add_argument("--compared", type=int, default=1, help="shards of the runs in memory (1)")
-    p.add_argument("--steps", type=int, default=60, help="steps of each run (60)")
+    p.add_argument("--steps", type=int, default=250, help="steps of each run (250)")
     p.add_argument("--passes", action="store_true", help="stream whole passes for the peak, instead of --steps steps")
     p.add_argument("--settings", nargs="+", default=[], metavar="KEY=VALUE", help="more settings for every run")
     p.add_argument("--work", required=True, help="an empty folder for shards, models and runs")
