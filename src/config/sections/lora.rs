@@ -28,7 +28,8 @@ section! {
         use_dora: Option<bool> => "false";
         /// Other modules to train in full. They are saved with the adapters. The head of a classifier always is.
         modules_to_save: Option<Vec<String>> => "the classifier, and heads that are newly initialized";
-        /// Folder of the base model, or its name on the Hugging Face Hub. For an adapter as `model.path` whose base model was moved.
+        /// Folder or name of the base model. The name is that on the Hugging Face Hub. For an adapter as `model.path` whose
+        /// base model was moved.
         base_model_name_or_path: Option<PathBuf> => "as in `adapter_config.json`";
     }
 }

@@ -46,7 +46,7 @@ pub fn all() -> [Config; 14] {
         with(&["kind=masked-lm", "next_sentence=true", "mlm_probability=0.3", "whole_word_mask=true"]).unwrap(),
         with(&["kind=causal-lm", "packing=false", "format=text", "documents=lines"]).unwrap(),
         with(&["kind=chat", "split_turns=true"]).unwrap(),
-        with(&["model.train=['head']", "unfreeze=epoch"]).unwrap(),
+        with(&["model.train=['head']", "unfreeze=epoch", "profile=2..3"]).unwrap(),
         with(&["class_weights=balanced", "eval_split=2/5"]).unwrap(),
         with(&["distill.teacher=t", "distill.temperature=3", "distill.alpha=0.7"]).unwrap(),
         with(&["model.layers=[0, 2, 4]"]).unwrap(),
