@@ -444,7 +444,8 @@ fn several_evaluation_sets_are_evaluated() {
     let lines = evaluated(&["run/config.toml"]);
     let found: Vec<(&str, &Value)> = lines.iter().map(|l| (l["data"].as_str().unwrap(), &l["eval_loss"])).collect();
     let [main, again, seen] = ["eval_loss", "eval_again_loss", "eval_seen_loss"].map(|name| &logged[name]);
-    assert_eq!(found, [("eval.jsonl", main), ("again", again), ("seen", seen)]);
+    let file = bench.path("eval.jsonl").display().to_string();
+    assert_eq!(found, [(file.as_str(), main), ("again", again), ("seen", seen)]);
     let given = evaluated(&["--model", "run/final", "--data", "seen.jsonl", "--data", "eval.jsonl"]);
     assert_eq!([&given[0]["eval_loss"], &given[1]["eval_loss"]], [seen, main]);
     let table = run(trainer(&bench).args(["evaluate", "run/config.toml", "--report"])).expect(0).stdout;

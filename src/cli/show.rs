@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::error::Result;
 use crate::observe::live::Live;
+use crate::observe::logs::wrap;
 use crate::observe::plot::plot;
 use crate::train::page::{RunFolder, curves};
 use clap::Args;
@@ -14,6 +15,8 @@ use std::time::{Duration, SystemTime};
 const TICK: Duration = Duration::from_secs(1);
 /// Lines of a chart.
 const HEIGHT: usize = 8;
+/// Columns of a label before its text.
+const LABEL: usize = 12;
 /// Charts with these titles are only shown with `--all`.
 const REST: [&str; 4] = ["Learning rate", "Gradient norm before clipping", "Memory of rank 0 in GB", "Loss scale"];
 
@@ -93,7 +96,7 @@ fn state(run: &RunFolder) -> String {
         let metrics: Vec<String> = map.iter().filter_map(metric).collect();
         text += &format!("  {name} eval {} (step {})\n", metrics.join(", "), map.get("step").unwrap_or(&Value::Null));
     }
-    text
+    text.lines().map(|line| format!("{}\n", wrap(line, LABEL))).collect()
 }
 
 /// Describes the rank that computes longest, by the last line with the times of the ranks.

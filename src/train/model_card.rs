@@ -17,7 +17,7 @@ use std::path::Path;
 
 mod sets;
 
-use sets::{EvaluationSet, evaluation_sets};
+use sets::{EvaluationSet, evaluation_sets, file_name};
 
 /// The name of the file.
 pub const FILE: &str = "README.md";
@@ -208,10 +208,6 @@ fn loader(path: &Path) -> &'static str {
         "arrow" => "arrow",
         _ => "text",
     }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 fn files_of(files: &DataFiles) -> String {

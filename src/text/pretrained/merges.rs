@@ -5,6 +5,8 @@ use tokenizers::models::bpe::Vocab;
 
 /// Longest supported token of a tiktoken file, in bytes; the search for merges is quadratic in it.
 const MAX_TOKEN: usize = 1024;
+/// Largest number of ids of a tiktoken file without a token.
+const MAX_GAPS: usize = 1 << 14;
 
 /// Pairs of tokens, in the order in which they are merged.
 pub type Merges = Vec<(String, String)>;
@@ -39,6 +41,11 @@ pub fn of_tiktoken(text: &str) -> Result<(Vocab, Merges), String> {
     }
     if ranks.is_empty() {
         return Err("it is empty".into());
+    }
+    // An id takes memory in a tokenizer, whether it has a token or not.
+    if let Some(rank) = ranks.iter().map(|(_, rank)| *rank).max().filter(|rank| *rank as usize > ranks.len() + MAX_GAPS)
+    {
+        return Err(format!("rank {rank} is far beyond its {} tokens", ranks.len()));
     }
     let by_bytes: HashMap<&[u8], u32> = ranks.iter().map(|(token, rank)| (token.as_slice(), *rank)).collect();
     let letters = byte_letters();
@@ -119,6 +126,7 @@ mod tests {
             ("I* 0", "line 1"),
             ("IA== x", "line 1"),
             ("IB== 0", "line 1"),
+            ("IA== 42949694", "rank 42949694 is far beyond its 1 tokens"),
             ("IA= 0", "line 1"),
         ] {
             assert!(of_tiktoken(text).unwrap_err().contains(why), "{text:?}");

@@ -1,6 +1,5 @@
 //! The evaluation sets of a run, as a model card names them.
 
-use super::file_name;
 use crate::config::{Config, DataFiles, EvalSplit};
 
 /// What a run is evaluated on.
@@ -34,4 +33,8 @@ pub(super) fn evaluation_sets(config: &Config) -> Vec<EvaluationSet<'_>> {
     let held_out = data.eval_split.map(|split| set(None, &data.train, Some(split)));
     let main = data.eval.as_ref().map(|files| set(None, files, None)).or(held_out);
     main.into_iter().chain(data.eval_sets.iter().map(|(key, files)| set(Some(key), files, None))).collect()
+}
+
+pub(super) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
