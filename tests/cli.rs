@@ -507,6 +507,8 @@ fn a_drafted_configuration_trains() {
     fs::write(bench.path("set.toml"), text).unwrap();
     run(trainer(&bench).args(["train", "set.toml", "num_train_epochs=1", "output_dir=set-run"])).expect(0);
 
+    fs::write(bench.path("play.txt"), "FIRST:\nspeak\n\nSECOND:\nhear\n").unwrap();
+    assert!(init(&["play.txt", "--output", "-"]).expect(0).stdout.contains("documents = \"paragraphs\""));
     fs::write(bench.path("chat.jsonl"), "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n").unwrap();
     let ended = init(&["chat.jsonl", "--output", "-"]).expect(2);
     assert!(ended.stderr.contains("chat.jsonl: chat (conversations in column \"messages\")"), "{}", ended.stderr);

@@ -40,8 +40,12 @@ pub fn draft(data: &Path, model: Option<&Path>) -> Result<Draft> {
     let family = model.map(model_type).transpose()?;
     let first = &train[0];
     let survey = survey(first, &usual_names())?;
-    let proposal =
+    let mut proposal =
         propose(&survey, family.as_deref()).map_err(|why| Error::input(format!("{}: {why}", first.display())))?;
+    if survey == Survey::PlainText && eval.is_empty() {
+        // Of one document nothing could be held out.
+        proposal.settings.push(("documents", quoted("paragraphs")));
+    }
     let kind = proposal.kind;
     if let (Some(family), Some(model)) = (&family, model)
         && let Some(why) = refusal(family, kind)
