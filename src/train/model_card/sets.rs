@@ -1,6 +1,7 @@
 //! The evaluation sets of a run, as a model card names them.
 
 use crate::config::{Config, DataFiles, EvalSplit};
+use std::path::Path;
 
 /// What a run is evaluated on.
 pub(super) struct EvaluationSet<'a> {
