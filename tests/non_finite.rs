@@ -224,7 +224,7 @@ fn fp16_recovers_from_overflows() {
 
 fn without_rate(mut line: Value) -> Value {
     let object = line.as_object_mut().unwrap();
-    for key in ["tokens_per_second", "peak_tensor_bytes", "resident_bytes"] {
+    for key in ["tokens_per_second", "compute_seconds", "wait_seconds", "peak_tensor_bytes", "resident_bytes"] {
         object.remove(key);
     }
     line
