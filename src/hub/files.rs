@@ -1,36 +1,20 @@
 //! Which files of a repository a model needs.
 
+use super::names::TOKENIZER_FILES;
 use crate::error::{Context, Result};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Files beside the weights: configurations, what a tokenizer is made of, chat template, the settings of training.
-const BESIDE: &[&str] = &[
-    "config.json",
-    "generation_config.json",
-    "adapter_config.json",
-    "model_config.json",
-    "trainer_config.toml",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-    "tiktoken.model",
-    "chat_template.jinja",
-];
+/// Files beside the weights and those of the tokenizer: configurations, the settings of training.
+const BESIDE: &[&str] =
+    &["config.json", "generation_config.json", "adapter_config.json", "model_config.json", "trainer_config.toml"];
 /// The file that makes a repository an adapter's.
 const ADAPTER: &str = "adapter_config.json";
 
 /// Whether a model needs this file, apart from its weights.
 pub fn is_beside_weights(name: &str) -> bool {
-    BESIDE.contains(&name)
+    BESIDE.contains(&name) || TOKENIZER_FILES.contains(&name)
 }
 
 /// Whether these are the files of a model or an adapter.

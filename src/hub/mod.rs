@@ -5,6 +5,7 @@
 //! there without a network. [`Hub`] does it for given [`Settings`]; the functions here do it for those of the
 //! environment. Without the Cargo feature `hub` each of them is an error.
 
+mod names;
 mod repo;
 mod settings;
 
@@ -37,6 +38,7 @@ mod tests;
 pub use catalog::Hub;
 #[cfg(feature = "hub")]
 pub use files::is_beside_weights;
+pub use names::TOKENIZER_FILES;
 pub use repo::{Kind, Repo};
 pub use settings::Settings;
 #[cfg(not(feature = "hub"))]

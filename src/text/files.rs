@@ -169,10 +169,7 @@ fn matching(pattern: &Path) -> Result<Vec<PathBuf>> {
 
 fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     let refuse = |why: &str| Error::input(format!("{}: {why}", folder.display()));
-    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let mut paths: Vec<PathBuf> = entries.map_err(|e| refuse(&e.to_string()))?.iter().map(|e| e.path()).collect();
-    paths.sort();
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let paths = entries(folder)?;
     let files: Vec<PathBuf> = paths.iter().filter(|path| is_data(path)).cloned().collect();
     if files.is_empty() {
         let folders: Vec<String> = paths.iter().filter(|path| path.is_dir()).map(|path| name(path)).collect();
@@ -199,9 +196,33 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
+/// Returns the data files of a folder that are the `part` ("training", "validation" or "test") of a data set by their
+/// names, sorted by name.
+///
+/// # Errors
+/// Exit 2: a folder that cannot be read.
+pub fn of_part(folder: &Path, part_of: &str) -> Result<Vec<PathBuf>> {
+    let mut paths = entries(folder)?;
+    paths.retain(|path| is_data(path) && part(&name(path)) == Some(part_of));
+    Ok(paths)
+}
+
+/// Returns what is in a folder, sorted by name.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let entries = entries.map_err(|e| Error::input(format!("{}: {e}", folder.display())))?;
+    let mut paths: Vec<PathBuf> = entries.iter().map(std::fs::DirEntry::path).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Whether a file of a folder is a data file, by its name.
-pub(super) fn is_data(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+fn is_data(path: &Path) -> bool {
+    let name = name(path).to_lowercase();
     let ending = extension(path);
     // Results of `datasets` that it keeps beside the data.
     let is_result = name.starts_with("cache-") && ending == "arrow";
@@ -210,7 +231,7 @@ pub(super) fn is_data(path: &Path) -> bool {
 }
 
 /// Returns the part of a data set that a file is by its name, if it says so.
-pub(super) fn part(name: &str) -> Option<&'static str> {
+fn part(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
     let mut words = name.split(|c: char| !c.is_ascii_alphanumeric());
     words.find_map(|word| PARTS.iter().find(|(_, names)| names.contains(&word)).map(|(part, _)| *part))

@@ -246,15 +246,8 @@ fn is_header(first: &[String], below: &[Column], known: &[&str]) -> bool {
 pub fn of_part(beside: &Path, part: &str) -> Result<Vec<PathBuf>> {
     let folder = if beside.is_dir() { beside } else { beside.parent().unwrap_or(Path::new("")) };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let entries = entries.map_err(|e| Error::input(format!("{}: {e}", folder.display())))?;
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let of_part = |path: &PathBuf| {
-        let alike = beside.is_dir() || extension(path) == extension(beside);
-        alike && files::is_data(path) && files::part(&name(path)) == Some(part)
-    };
-    let mut paths: Vec<PathBuf> = entries.iter().map(|entry| entry.path()).filter(of_part).collect();
-    paths.sort();
+    let mut paths = files::of_part(folder, part)?;
+    paths.retain(|path| beside.is_dir() || extension(path) == extension(beside));
     Ok(paths.into_iter().map(|path| path.strip_prefix("./").map_or(path.clone(), Path::to_owned)).collect())
 }
 

@@ -7,6 +7,7 @@ use super::parallel::on_all_cores;
 use super::pretrained::{self, Pretrained};
 use super::special_tokens::SpecialTokens;
 use crate::error::{Error, Result};
+use crate::hub::TOKENIZER_FILES;
 use std::path::{Path, PathBuf};
 use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, TruncationDirection};
 
@@ -34,7 +35,7 @@ pub struct Encoded {
 
 impl Tokenizer {
     /// The files that determine a tokenizer and its chat template, in any folder.
-    pub const FILES: &'static [&'static str] = pretrained::FILES;
+    pub const FILES: &'static [&'static str] = TOKENIZER_FILES;
 
     /// Whether one of these files is a vocabulary, without which there is no tokenizer.
     pub fn is_vocabulary(name: &str) -> bool {
@@ -217,7 +218,7 @@ impl Tokenizer {
     /// The folder has no file of a tokenizer; a file is unreadable (exit 2).
     pub fn fingerprint_of(dir: &Path) -> Result<[u8; 32]> {
         let mut hashes = Vec::new();
-        for name in pretrained::FILES.iter().filter(|name| dir.join(name).exists()) {
+        for name in TOKENIZER_FILES.iter().filter(|name| dir.join(name).exists()) {
             let path = dir.join(name);
             let bytes = std::fs::read(&path).map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
             Error::refuse_lfs_pointer(&path, &bytes)?;

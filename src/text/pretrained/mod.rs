@@ -22,11 +22,11 @@ use crate::error::{Error, Result};
 use class::Class;
 pub use pipeline::QWEN2_SPLIT;
 use serde_json::Value;
-pub use source::{FILES, LLAMA3_SPLIT};
+pub use source::LLAMA3_SPLIT;
 use std::path::Path;
 use tokenizers::Tokenizer;
 
-/// Whether a file of [`FILES`] is a vocabulary.
+/// Whether a file of [`crate::hub::TOKENIZER_FILES`] is a vocabulary.
 pub fn is_vocabulary(name: &str) -> bool {
     name == "tokenizer.json" || name.starts_with("vocab.") || name.ends_with(".model")
 }

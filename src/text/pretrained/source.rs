@@ -8,6 +8,7 @@ use super::rules;
 use super::sentencepiece::{PieceKind, SentencePiece};
 use super::settings::{Settings, Token};
 use crate::error::{Error, Result};
+use crate::hub::TOKENIZER_FILES;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -16,22 +17,6 @@ use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::precompiled::Precompiled;
 use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, Tokenizer};
-
-/// The files that determine a tokenizer and its chat template, in any folder.
-pub const FILES: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-    "tiktoken.model",
-    "chat_template.jinja",
-];
 
 /// The regular expression of `transformers` for tiktoken files, which is that of Llama 3.
 pub const LLAMA3_SPLIT: &str = concat!(
@@ -367,7 +352,7 @@ fn tiktoken(vocab: Vocab, merges: Merges, settings: &Settings) -> Result<Tokeniz
 }
 
 fn missing(dir: &Path, class: Class, file: &str) -> Error {
-    let held: Vec<&str> = FILES.iter().copied().filter(|name| dir.join(name).exists()).collect();
+    let held: Vec<&str> = TOKENIZER_FILES.iter().copied().filter(|name| dir.join(name).exists()).collect();
     let held = if held.is_empty() { "no file of a tokenizer".to_owned() } else { held.join(", ") };
     let save = "AutoTokenizer.from_pretrained(...).save_pretrained(...)";
     let reads = if class == Class::Backend { String::new() } else { format!(" of its tokenizer class ({class:?})") };
