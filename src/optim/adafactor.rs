@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::optim::gradient::{Part, narrow, overlap};
-use crate::optim::pieces::Piece;
+use crate::optim::pieces::{Piece, UnitUpdate};
 use std::ops::Range;
 use tch::{Kind, Tensor};
 
@@ -98,18 +98,6 @@ fn places(pieces: &[Piece]) -> (Vec<Places>, i64) {
     (places, end)
 }
 
-/// A unit in an update: `weights` and `grads` `[n]` are its elements `owned`.
-pub struct Tensors<'a> {
-    pub pieces: &'a [Piece],
-    pub owned: &'a Range<i64>,
-    pub weights: &'a Tensor,
-    pub grads: &'a Tensor,
-    pub grad_scale: f64,
-    pub factors: &'a Factors,
-    /// Number of this step.
-    pub step: u64,
-}
-
 /// What a rank owns of a piece, and the whole rows of the matrix around it.
 struct Own {
     range: Range<i64>,
@@ -135,10 +123,16 @@ impl Own {
     }
 }
 
-/// Updates a unit. `gather` returns the values of all ranks, one after another, given those of this one: ranks exchange
+/// Updates a unit and its `factors` in this `step`. `gather` returns the values of all ranks, one after another, given those of this one: ranks exchange
 /// sums of rows and columns, then sums of squares, and each adds them up in the order of ranks.
-pub fn update(unit: &Tensors, parts: &[Part], gather: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<()> {
-    let Tensors { pieces, owned, weights, grads, grad_scale, factors, step } = unit;
+pub fn update(
+    unit: UnitUpdate,
+    factors: &Factors,
+    step: u64,
+    parts: &[Part],
+    gather: &dyn Fn(&Tensor) -> Result<Tensor>,
+) -> Result<()> {
+    let UnitUpdate { pieces, owned, weights, grads, grad_scale } = unit;
     let device = weights.device();
     let gradient = Tensor::f_zeros([owned.end - owned.start], (Kind::Float, device))?;
     for part in parts {
@@ -147,7 +141,7 @@ pub fn update(unit: &Tensors, parts: &[Part], gather: &dyn Fn(&Tensor) -> Result
             continue;
         }
         let at = |buffer: &Tensor| narrow(buffer, &range, owned.start);
-        at(&gradient).f_copy_(&part.gradient(&at(weights), &at(grads), *grad_scale)?)?;
+        at(&gradient).f_copy_(&part.gradient(&at(weights), &at(grads), grad_scale)?)?;
     }
     let at = |buffer: &Tensor, own: &Own| narrow(buffer, &own.range, owned.start);
     let owns: Vec<Option<Own>> = pieces.iter().map(|piece| Own::of(piece, owned)).collect();

@@ -4,8 +4,7 @@
 use crate::error::Result;
 use crate::optim::gradient::{Part, narrow, overlap};
 use crate::optim::held::Held;
-use crate::optim::pieces::Piece;
-use std::ops::Range;
+use crate::optim::pieces::{Piece, UnitUpdate};
 use tch::{Kind, Tensor};
 
 /// The state's name: the exponential moving average of gradients.
@@ -41,26 +40,17 @@ impl AdjustLr {
     }
 }
 
-/// The matrices of a unit in an update: `weights` and `grads` `[n]` are its elements `owned`.
-pub struct Matrices<'a> {
-    pub pieces: &'a [Piece],
-    pub owned: &'a Range<i64>,
-    pub weights: &'a Tensor,
-    pub grads: &'a Tensor,
-    pub grad_scale: f64,
-    pub momentum: &'a Held,
-}
-
-/// Updates the hidden matrices of a unit. `gather` returns the elements of all ranks, given those of this one. A rank
+/// Updates the hidden matrices of a unit and their `momentum`. `gather` returns the elements of all ranks, given those of this one. A rank
 /// orthogonalizes the matrices of which it owns a part; since all ranks see the same bf16 values, results do not depend
 /// on the number of ranks.
 pub fn update(
     config: &MuonConfig,
-    unit: &Matrices,
+    unit: UnitUpdate,
+    momentum: &Held,
     parts: &[Part],
     gather: &dyn Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<()> {
-    let Matrices { pieces, owned, weights, grads, grad_scale, momentum } = unit;
+    let UnitUpdate { pieces, owned, weights, grads, grad_scale } = unit;
     let own = Tensor::f_zeros([owned.end - owned.start], (Kind::BFloat16, weights.device()))?;
     let hidden = || pieces.iter().filter(|piece| piece.hidden);
     let each = |piece: &Piece| parts.iter().map(|part| (part, overlap(&part.range, &piece.range))).collect::<Vec<_>>();
@@ -68,7 +58,7 @@ pub fn update(
         let range = overlap(&range, owned);
         let Some(mut average) = momentum.part(&range).filter(|_| !range.is_empty()) else { continue };
         let at = |buffer: &Tensor| narrow(buffer, &range, owned.start);
-        let grad = part.gradient(&at(weights), &at(grads), *grad_scale)?;
+        let grad = part.gradient(&at(weights), &at(grads), grad_scale)?;
         _ = average.f_lerp_(&grad, 1.0 - config.momentum)?;
         let step = if config.nesterov { grad.f_lerp(&average, config.momentum)? } else { average };
         at(&own).f_copy_(&step)?;

@@ -9,7 +9,7 @@ use crate::optim::gradient::{PIECE, Part, narrow, overlap};
 use crate::optim::held::Held;
 use crate::optim::lion::{self, LionConfig};
 use crate::optim::muon::{self, MuonConfig};
-use crate::optim::pieces::{self, Piece, UnitShape};
+use crate::optim::pieces::{self, Piece, UnitShape, UnitUpdate};
 use crate::optim::rmsprop::{self, RmsPropConfig};
 use crate::optim::sgd::{self, SgdConfig};
 use std::ops::Range;
@@ -226,15 +226,14 @@ impl Optimizer {
     ) -> Result<()> {
         let _guard = tch::no_grad_guard();
         let Some(UnitState { owned, pieces, held, factors }) = &self.units[unit] else { return Ok(()) };
+        let unit = UnitUpdate { pieces, owned, weights, grads, grad_scale };
         if let Some(factors) = factors {
-            let unit = adafactor::Tensors { pieces, owned, weights, grads, grad_scale, factors, step: self.step };
-            return adafactor::update(&unit, parts, gather);
+            return adafactor::update(unit, factors, self.step, parts, gather);
         }
         let mut held = held.iter();
         if let (Rule::Muon(config, _), Some(momentum)) = (&self.rule, held.clone().last()) {
             if pieces.iter().any(|piece| piece.hidden) {
-                let unit = muon::Matrices { pieces, owned, weights, grads, grad_scale, momentum };
-                muon::update(config, &unit, parts, gather)?;
+                muon::update(config, unit, momentum, parts, gather)?;
             }
             held.next_back();
         }

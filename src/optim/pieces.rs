@@ -26,6 +26,18 @@ pub struct UnitShape<'a> {
     pub pieces: Vec<Piece>,
 }
 
+/// A unit in an update of whole matrices: `weights` and `grads` `[n]` are its elements `owned`.
+#[derive(Clone, Copy)]
+pub struct UnitUpdate<'a> {
+    pub pieces: &'a [Piece],
+    pub owned: &'a Range<i64>,
+    /// f32.
+    pub weights: &'a tch::Tensor,
+    /// Of any float dtype, to be divided by `grad_scale`.
+    pub grads: &'a tch::Tensor,
+    pub grad_scale: f64,
+}
+
 /// Returns the ranges of the pieces that satisfy a condition, neighbors joined.
 pub fn ranges(pieces: &[Piece], wanted: impl Fn(&Piece) -> bool) -> Vec<Range<i64>> {
     let mut all: Vec<Range<i64>> = Vec::new();
