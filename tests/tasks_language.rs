@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::page::table;
 use common::process::{run, trainer};
 use common::reference::{Reference, gradients};
 use common::runs::Bench;
@@ -126,9 +127,18 @@ fn a_text_is_learnt_from_nothing() {
     let model = fresh(&bench, "model", "cases/gpt2-causal", &["--kind", "chars"], &text, json!({"eos_token_id": 0}));
     let data = format!("data.train={}", text.display());
     let eval = format!("data.eval={}", text.display());
-    let paragraphs = [data.as_str(), &eval, "kind=causal-lm", "documents=paragraphs"];
+    let paragraphs = [data.as_str(), &eval, "kind=causal-lm", "documents=paragraphs", "report_texts=true"];
     let said = train(&bench, &model, "run", &paragraphs);
     assert!(said.contains("24 documents in ") && said.contains(" blocks"), "{said}");
+    let samples = table(&bench.path("run"), "Generated texts of the first examples at step 20").unwrap();
+    assert_eq!(samples.head, ["example", "label", "predicted", "rougeL", "text"]);
+    let without_spaces = |text: &str| text.replace(' ', "");
+    let poems = without_spaces(&fs::read_to_string(&text).unwrap());
+    for row in &samples.rows {
+        // Both halves of a document, or of a part of it.
+        let whole = without_spaces(&format!("{}{}", row[4], row[1]));
+        assert!(!row[1].is_empty() && poems.contains(whole.trim()), "{whole:?}");
+    }
     assert_learns(&bench, "run");
     let ended = evaluate(&bench, "run", "causal-lm", &text, &["--documents", "paragraphs"]);
     let (loss, perplexity) = (ended["eval_loss"].as_f64().unwrap(), ended["eval_perplexity"].as_f64().unwrap());
@@ -247,7 +257,7 @@ fn answers_are_learnt() {
     };
     fs::write(&chats, (0..30).map(|i| format!("{}\n", chat(i))).collect::<String>()).unwrap();
     let (data, eval) = (format!("data.train={}", chats.display()), format!("data.eval={}", chats.display()));
-    let said = train(&bench, &model, "run", &[&data, &eval, "kind=chat"]);
+    let said = train(&bench, &model, "run", &[&data, &eval, "kind=chat", "report_texts=true"]);
     assert!(said.contains("20 examples") && said.contains("10 skipped, as max_length = 64"), "{said}");
     assert_learns(&bench, "run");
     let names = common::process::names(&bench.path("run/final"));
@@ -267,6 +277,9 @@ fn answers_are_learnt() {
     let said = chat.wait_with_output().unwrap();
     assert_eq!(String::from_utf8(said.stdout).unwrap(), format!("{}\n{}\n", texts[0], texts[1]));
     assert!(texts[0].starts_with("day"), "{texts:?}");
+    let samples = table(&bench.path("run"), "Generated texts of the first examples at step 20").unwrap();
+    assert_eq!((samples.rows.len(), &*samples.rows[0][1]), (10, "day"), "{samples:?}");
+    assert!(samples.rows[0][2].starts_with("day") && samples.rows[0][4].ends_with("sun"), "{samples:?}");
     assert!(!bench.path("run/final/generation_config.json").exists(), "its config.json ends texts where answers end");
 
     for (line, says) in [

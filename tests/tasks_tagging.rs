@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::page::{Table, table};
 use common::process::{run, trainer};
 use common::runs::{Bench, assert_equivalent};
 use common::scenarios::train;
@@ -12,7 +13,7 @@ use trainer::checkpoint::run_dir::Resume;
 
 /// Trains, and holds evaluation against the run's own and predictions against the file, record by record: `right` says
 /// how many of how many answers of a line are right.
-fn round_trip(scenario: &Scenario, right: impl Fn(&Value, usize) -> (usize, usize)) -> String {
+fn round_trip(scenario: &Scenario, right: impl Fn(&Value, usize) -> (usize, usize)) -> RoundTrip {
     let (bench, last) = trained(scenario, trainer);
     let (metric, least) = scenario.learns;
     let metric = format!("eval_{metric}");
@@ -22,30 +23,60 @@ fn round_trip(scenario: &Scenario, right: impl Fn(&Value, usize) -> (usize, usiz
         let difference = (value.as_f64().unwrap() - last[name].as_f64().unwrap()).abs();
         assert!(difference < 1e-6, "{name}: {evaluated} {last}");
     }
+    let Table { head, rows } = table(&bench.path("run"), "Evaluations").unwrap();
+    for (name, cell) in head.iter().zip(rows.last().unwrap()).skip(1) {
+        let value = last[&format!("eval_{name}")].as_f64().unwrap();
+        assert!((cell.parse::<f64>().unwrap() - value).abs() <= 5e-5, "{name}: {rows:?} {last}");
+    }
     let (lines, said) = predicted(scenario, &bench, trainer);
     let counts: Vec<(usize, usize)> = lines.iter().enumerate().map(|(i, line)| right(line, i)).collect();
     let (right, all): (Vec<usize>, Vec<usize>) = counts.into_iter().unzip();
     let accuracy = right.iter().sum::<usize>() as f64 / all.iter().sum::<usize>() as f64;
     assert!((accuracy - evaluated["eval_accuracy"].as_f64().unwrap()).abs() < 1e-12, "{accuracy}: {evaluated}");
     assert_eq!(lines.len(), 41);
-    said
+    RoundTrip { worst: table(&bench.path("run"), "Worst errors at step 60"), lines, said }
+}
+
+struct RoundTrip {
+    /// The table of the run's report, if there are errors.
+    worst: Option<Table>,
+    /// The predictions.
+    lines: Vec<Value>,
+    /// What `predict` said.
+    said: String,
 }
 
 #[test]
 fn words_are_tagged() {
     let text = (TAGS.data)(41, 2);
-    let sentences: Vec<Vec<&str>> = text
-        .split("\n\n")
-        .map(|sentence| sentence.lines().map(|line| line.split_once('\t').unwrap().1).collect())
-        .collect();
+    let words: Vec<Vec<(&str, &str)>> =
+        text.split("\n\n").map(|s| s.lines().map(|line| line.split_once('\t').unwrap()).collect()).collect();
+    let sentences: Vec<Vec<&str>> = words.iter().map(|words| words.iter().map(|(_, tag)| *tag).collect()).collect();
     assert!(sentences.iter().any(|s| s.len() > 14), "some are cut");
-    let said = round_trip(&TAGS, |line, i| {
+    let RoundTrip { worst, lines, said } = round_trip(&TAGS, |line, i| {
         let tags = line["tags"].as_array().unwrap();
         assert_eq!((tags.len(), line["logits"].as_array().unwrap().len()), (sentences[i].len(), sentences[i].len()));
         assert!(tags.iter().skip(14).all(|tag| tag == "O"), "cut off: {line}");
         (tags.iter().zip(&sentences[i]).filter(|(found, tag)| *found == *tag).count(), tags.len())
     });
     assert!(said.contains("truncated to max_length") && said.contains("words have no token"), "{said}");
+    let entities = |i: usize, tags: &[&str]| {
+        let of_words = tags.iter().zip(&words[i]).enumerate().filter(|(_, (tag, _))| **tag != "O");
+        // The text of a word that is cut off is not known.
+        let named = of_words.map(|(at, (tag, word))| format!("{}: {}", &tag[2..], if at < 14 { word.0 } else { "" }));
+        named.collect::<Vec<_>>().join("; ")
+    };
+    let worst = worst.unwrap();
+    assert_eq!(worst.head, ["example", "label", "predicted", "wrong words", "words", "loss", "text"]);
+    for row in &worst.rows {
+        let i = row[0].parse::<usize>().unwrap() - 1;
+        let found: Vec<&str> = lines[i]["tags"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap()).collect();
+        let wrong = found.iter().zip(&sentences[i]).filter(|(found, tag)| found != tag).count();
+        assert_eq!(row[1..3], [entities(i, &sentences[i]), entities(i, &found)], "{row:?}");
+        assert_eq!(row[3..5], [wrong.to_string(), sentences[i].len().to_string()], "{row:?}");
+        assert_eq!(row[6], words[i].iter().take(14).map(|(word, _)| *word).collect::<Vec<_>>().join(" "), "{row:?}");
+    }
+    assert!(worst.rows.len() > 3, "the sentences that are cut: {worst:?}");
 }
 
 /// Tags go with their words: the same steps on one rank and on two.
@@ -77,23 +108,51 @@ fn texts_get_any_number_of_labels() {
     let text = (LABELS.data)(41, 2);
     let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(records.iter().any(|record| record["topics"] == json!([])), "an example without a label is valid");
-    round_trip(&LABELS, |line, i| {
+    let RoundTrip { worst, lines, .. } = round_trip(&LABELS, |line, i| {
         assert_eq!(line["scores"].as_object().unwrap().len(), 2, "{line}");
         (usize::from(line["labels"] == records[i]["topics"]), 1)
     });
+    let names = |labels: &Value| {
+        labels.as_array().unwrap().iter().map(|label| label.as_str().unwrap()).collect::<Vec<_>>().join(", ")
+    };
+    assert_listed(worst, ["loss"], 41, |i| [names(&records[i]["topics"]), names(&lines[i]["labels"])]);
+}
+
+/// The examples of a report without texts are those of which label and prediction differ.
+fn assert_listed<const N: usize>(
+    worst: Option<Table>,
+    numbers: [&str; N],
+    examples: usize,
+    of: impl Fn(usize) -> [String; 2],
+) {
+    let wrong = (0..examples).filter(|&i| of(i)[0] != of(i)[1]).count();
+    let Some(Table { head, rows }) = worst else { return assert_eq!(wrong, 0) };
+    assert_eq!(
+        (&head[..3], &head[3..]),
+        (&["example", "label", "predicted"].map(String::from)[..], &numbers.map(String::from)[..])
+    );
+    assert_eq!(rows.len(), wrong.min(30), "{rows:?}");
+    let losses: Vec<f64> = rows.iter().map(|row| row[head.len() - 1].parse().unwrap()).collect();
+    assert!(losses.is_sorted_by(|a, b| a >= b), "{losses:?}");
+    for row in rows {
+        assert_eq!(row[1..3], of(row[0].parse::<usize>().unwrap() - 1), "{row:?}");
+    }
 }
 
 #[test]
 fn choices_are_made() {
     let text = (CHOICES.data)(41, 2);
     let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let said = round_trip(&CHOICES, |line, i| {
-        let label = match &records[i]["label"] {
-            Value::String(letter) => json!(letter.as_bytes()[0] - b'A'),
-            index => index.clone(),
-        };
+    let label = |i: usize| match &records[i]["label"] {
+        Value::String(letter) => json!(letter.as_bytes()[0] - b'A'),
+        index => index.clone(),
+    };
+    let RoundTrip { worst, lines, said } = round_trip(&CHOICES, |line, i| {
         assert_eq!(line["scores"].as_array().unwrap().len(), records[i]["options"].as_array().unwrap().len());
-        (usize::from(line["label"] == label), 1)
+        (usize::from(line["label"] == label(i)), 1)
+    });
+    assert_listed(worst, ["score", "loss"], 41, |i| {
+        [label(i), lines[i]["label"].clone()].map(|label| label.to_string())
     });
     assert!(said.contains("truncated to max_length"), "{said}");
 }

@@ -15,7 +15,7 @@ use crate::observe::table::table;
 use crate::tasks::Head;
 use crate::text::part::Part;
 use crate::train::downloads;
-use crate::train::evaluate::{Evaluation, Evaluator};
+use crate::train::evaluate::{Details, Evaluation, Evaluator};
 use crate::train::generation::Generation;
 use crate::train::model_folder::ModelFolder;
 use crate::train::reading::{self, Purpose};
@@ -68,9 +68,16 @@ pub struct EvaluateArgs {
 /// Exit 2: an invalid model folder or invalid data.
 pub fn run(args: &EvaluateArgs) -> Result<()> {
     let subject = Subject::of(args);
-    let comm = args.reading.connect(subject.as_ref().ok().and_then(Subject::run))?;
+    let comm = args.reading.connect(subject.as_ref().ok().and_then(|subject| subject.run.as_ref()))?;
     let subject = comm.agree(subject, "reading what to evaluate")?;
-    let Subject { model, sets, config, .. } = &subject;
+    let Subject { model, sets, run } = &subject;
+    let on_hub = sets.iter().fold(args.reading.wanted(model, run.as_ref()), |wanted, set| {
+        wanted.data(&set.files).data_if(set.targets.eval_target.as_ref())
+    });
+    downloads::fetch(comm.as_ref(), on_hub)?;
+    let of_model = || Config::of_model(&hub::model_folder(model, false)?);
+    let config = run.clone().map_or_else(of_model, |run| Ok(Some(run)));
+    let config = &comm.agree(config, "reading the configuration of the model")?;
     let wanted = |head: &Head| {
         let own = reading::kind(head);
         let fits = |kind| own == kind || (own, kind) == (TaskKind::CausalLm, TaskKind::Chat);
@@ -81,8 +88,8 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
             None => Ok(trained.filter(|&kind| fits(kind)).unwrap_or(own)),
         }
     };
-    let cache = cache::folder(subject.run().and_then(|run| run.data.cache_dir.as_deref()));
-    let on_bad = args.on_bad_record.or(subject.run().map(|run| run.data.on_bad_record)).unwrap_or_default();
+    let cache = cache::folder(run.as_ref().and_then(|run| run.data.cache_dir.as_deref()));
+    let on_bad = args.on_bad_record.or(run.as_ref().map(|run| run.data.on_bad_record)).unwrap_or_default();
     let file = sets.iter().map(|set| DataFile {
         name: set.name.clone(),
         option: set.option,
@@ -94,11 +101,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         cache: cache.clone(),
     });
     let files: Vec<DataFile> = file.collect();
-    let on_hub = sets.iter().fold(args.reading.wanted(model, subject.run()), |wanted, set| {
-        wanted.data(&set.files).data_if(set.targets.eval_target.as_ref())
-    });
-    downloads::fetch(comm.as_ref(), on_hub)?;
-    let folder = comm.agree(args.reading.folder(model, subject.run()), "reading the model's folder")?;
+    let folder = comm.agree(args.reading.folder(model, run.as_ref()), "reading the model's folder")?;
     let (mut loaded, data) = open(&comm, (&folder, config.as_ref()), &files, &args.reading, wanted)?;
     let kind = loaded.model.task.kind().parse()?;
     const WITH_CLASSES: [TaskKind; 3] =
@@ -106,12 +109,13 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     if args.report && !WITH_CLASSES.contains(&kind) {
         return Err(Error::input(format!("--report: {kind} has no classes: remove it")).shared());
     }
-    let generation = comm.agree(generation(args, &subject, &folder, kind), "reading the generation settings")?;
-    let evaluator = args.reading.evaluator(comm.as_ref(), &mut loaded, subject.run());
+    let generation = generation(args, [run, config].map(Option::as_ref), &folder, kind);
+    let generation = comm.agree(generation, "reading the generation settings")?;
+    let evaluator = args.reading.evaluator(comm.as_ref(), &mut loaded, run.as_ref());
     let mut evaluator = Evaluator { generation: generation.as_ref(), ..evaluator };
     let mut found: Vec<(&str, Evaluation)> = Vec::new();
     for (set, data) in sets.iter().zip(&data) {
-        let evaluation = evaluator.metrics(data, args.report);
+        let evaluation = evaluator.metrics(data, if args.report { Details::Classes } else { Details::None });
         let evaluation = if sets.len() > 1 { evaluation.context(&set.name) } else { evaluation };
         found.push((&set.name, evaluation?));
     }
@@ -183,23 +187,15 @@ struct Subject {
     model: PathBuf,
     /// At least one.
     sets: Vec<Set>,
-    /// The configuration of the model's training.
-    config: Option<Config>,
-    /// Whether the configuration was given on the command line; then all of it applies to the evaluation.
-    is_run: bool,
+    /// The configuration of the run that is evaluated, if one was given: all of it applies to the evaluation.
+    run: Option<Config>,
 }
 
 impl Subject {
-    /// Returns the configuration of the run that is evaluated, if one was given.
-    fn run(&self) -> Option<&Config> {
-        self.config.as_ref().filter(|_| self.is_run)
-    }
-
     /// # Errors
     /// Exit 2: a configuration that cannot be read, or without data to evaluate on.
     fn of(args: &EvaluateArgs) -> Result<Self> {
         let run = args.config.as_ref().map(|path| Config::load(Some(path), &args.overrides)).transpose()?;
-        let is_run = run.is_some();
         let missing = |what: &str| Error::input(format!("{what} is missing: give it, or the configuration of a run"));
         let model = args.model.clone().or_else(|| Some(run.as_ref()?.output_dir.join("final")));
         let model = model.ok_or_else(|| missing("--model"))?;
@@ -216,9 +212,7 @@ impl Subject {
             let why = "has neither data.eval nor data.eval_split: give a file with --data";
             return Err(Error::input(format!("{} {why}", path.display())));
         }
-        let of_model = || Config::of_model(&hub::model_folder(&model, false)?);
-        let config = run.map_or_else(of_model, |config| Ok(Some(config)))?;
-        Ok(Subject { model, sets, config, is_run })
+        Ok(Subject { model, sets, run })
     }
 }
 
@@ -249,7 +243,7 @@ impl Set {
         } else if let (Some(part), Some(split)) = (reading::trained_part(run), data.eval_split) {
             let (files, targets) = (data.train.clone(), of(&data.train_target));
             let (name, part) = (format!("{files} ({split})"), Some(part.held_out()));
-            sets.push(Set { name, option: "data.eval", files, part, targets });
+            sets.push(Set { name, option: "data.train", files, part, targets });
         }
         let set = |(name, files): (&str, &DataFiles)| {
             let (name, files) = (name.to_owned(), files.clone());
@@ -260,19 +254,20 @@ impl Set {
     }
 }
 
-/// Returns the settings of generation, if the evaluation generates texts.
+/// Returns the settings of generation, if the evaluation generates texts: from the options, the run that is evaluated,
+/// and the configuration of the model's training.
 fn generation(
     args: &EvaluateArgs,
-    subject: &Subject,
+    [run, trained]: [Option<&Config>; 2],
     folder: &ModelFolder,
     kind: TaskKind,
 ) -> Result<Option<Generation>> {
-    let of_run = subject.run().is_some_and(|run| run.task.predict_with_generate && kind == TaskKind::Seq2seq);
+    let of_run = run.is_some_and(|run| run.task.predict_with_generate && kind == TaskKind::Seq2seq);
     match (args.predict_with_generate || of_run, kind) {
         (true, TaskKind::Seq2seq) => {
-            let trained = subject.config.as_ref().and_then(|config| config.task.max_target_length);
+            let trained = trained.and_then(|config| config.task.max_target_length);
             let longest = args.targets.max_target_length.or(trained).unwrap_or(MAX_TARGET_LENGTH);
-            Ok(Some(args.generation.open(folder.generation(), subject.run())?.or_at_most(longest)))
+            Ok(Some(args.generation.open(folder.generation(), run)?.or_at_most(longest)))
         }
         (true, kind) => Err(Error::input(format!("--predict-with-generate: only seq2seq knows this, not {kind}"))),
         (false, _) => args.generation.refuse("nothing is generated without --predict-with-generate").map(|()| None),

@@ -237,10 +237,6 @@ fn evaluation(config: &Config, problems: &mut Problems) {
     if train.report_texts && !train.report && problems.none_with(&[TEXTS, "train.report"]) {
         problems.with(TEXTS, "there is no report with train.report = false: remove one of them");
     }
-    let texts = config.task.kind == TaskKind::SequenceClassification;
-    if train.report_texts && !texts && problems.none_with(&[TEXTS, "task.kind"]) {
-        problems.with(TEXTS, format!("is for sequence-classification, and task.kind is \"{}\"", config.task.kind));
-    }
     const SMOOTHED: &[TaskKind] = &[
         TaskKind::SequenceClassification,
         TaskKind::TokenClassification,

@@ -1,8 +1,8 @@
 //! Extractive QA post-processing: selects one answer per question from the scores of its windows, by the rules of
 //! `postprocess_qa_predictions` in Hugging Face's question-answering example; and computes the metrics.
 
-use crate::metrics::{Metrics, Squad, SquadRules};
-use crate::tasks::{Results, short};
+use crate::metrics::{Metrics, Squad, SquadRules, match_answer};
+use crate::tasks::{ExampleRow, ExampleTable, Results, short};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
@@ -201,12 +201,39 @@ fn softmax(candidates: &[Candidate]) -> Vec<f64> {
     scores().map(|score| (score - highest).exp() / sum).collect()
 }
 
+fn rules(with_none: bool) -> SquadRules {
+    if with_none { SquadRules::V2 } else { SquadRules::V1 }
+}
+
+/// Returns the questions without an exact match, those with the lowest F1 (in percent) first, of these the most
+/// confident answers; with the answers if `texts`. The example is the question's first window.
+pub fn worst(results: &Results, learnt: bool, texts: bool, most: usize) -> ExampleTable {
+    let references = References::of(results);
+    let with_none = references.with_none(learnt);
+    let mut next = 0;
+    let row = |(question, found): (&Question, Predicted)| {
+        let example = next;
+        next += question.windows.len();
+        let scores = match_answer(found.text, &question.golds, rules(with_none));
+        let numbers = vec![100.0 * scores.f1, found.probability];
+        let [label, predicted] = match texts {
+            true => [question.golds.join(" | "), found.text.to_owned()],
+            false => Default::default(),
+        };
+        (!scores.exact).then(|| ExampleRow { example, label, predicted, numbers, ..ExampleRow::default() })
+    };
+    let answers = references.answers(results, with_none);
+    let mut rows: Vec<ExampleRow> = references.questions.iter().zip(answers).filter_map(row).collect();
+    rows.sort_by(|a, b| b.numbers[1].total_cmp(&a.numbers[1]));
+    ExampleTable::worst(&["f1", "score"], rows, |row| -row.numbers[0], most)
+}
+
 /// Computes exact match and F1 in percent; if "no answer" may be predicted, also for answerable and unanswerable
 /// questions separately. `learnt`: whether the model was trained with unanswerable questions.
 pub fn metrics(results: &Results, learnt: bool) -> Metrics {
     let references = References::of(results);
     let with_none = references.with_none(learnt);
-    let rules = if with_none { SquadRules::V2 } else { SquadRules::V1 };
+    let rules = rules(with_none);
     let mut squad = Squad::default();
     for (question, found) in references.questions.iter().zip(references.answers(results, with_none)) {
         squad.add(found.text, &question.golds, rules);
@@ -274,83 +301,5 @@ pub fn predictions(results: &Results, learnt: bool, scores: bool) -> Vec<Map<Str
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::{Collation, Dataset};
-
-    /// Answers selected by the code of the transformers example from random scores (`tests/reference/answers.py`).
-    const CASES: &str = include_str!("../../tests/reference/answers.json");
-
-    /// Calls `check` with each case and its results (one question).
-    fn on_all(check: impl Fn(&Value, &Results)) {
-        let cases: Vec<Value> = serde_json::from_str(CASES).unwrap();
-        assert!(cases.len() > 20);
-        for case in &cases {
-            let windows = case["windows"].as_array().unwrap();
-            let places: Vec<&Value> = windows.iter().map(|window| &window["place"]).collect();
-            let references = json!({
-                "rules": case["rules"],
-                "unanswerable": false,
-                "contexts": [{"text": case["text"], "offsets": case["offsets"]}],
-                "questions": [{"id": "q", "context": 0, "golds": [case["answer"]], "windows": places}],
-            });
-            let (mut answers, mut offsets) = (Vec::new(), vec![0]);
-            for window in windows {
-                let scores: Vec<[f32; 2]> = Vec::deserialize(&window["scores"]).unwrap();
-                answers.extend_from_slice(scores.as_flattened());
-                offsets.push(answers.len());
-            }
-            let dataset = Dataset::new([], Collation::Plain, [0; 32]);
-            let (references, answers, offsets) = (&references, &answers[..], &offsets[..]);
-            check(case, &Results { dataset: &dataset, references, answers, offsets, losses: &[] });
-        }
-    }
-
-    fn close(a: &Value, b: &Value) -> bool {
-        a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| (a - b).abs() < 1e-6)
-    }
-
-    #[test]
-    fn answers_match_the_transformers_example() {
-        on_all(|case, results| {
-            // The rules set `version_2_with_negative`, so `learnt` has no effect.
-            for learnt in [false, true] {
-                let line = predictions(results, learnt, true).remove(0);
-                assert_eq!((&line["id"], &line["answer"]), (&json!("q"), &case["answer"]), "{case}");
-                let (n_best, wanted) = (line["n_best"].as_array().unwrap(), case["n_best"].as_array().unwrap());
-                assert_eq!(n_best.len(), wanted.len(), "{case}");
-                for (found, wanted) in n_best.iter().zip(wanted) {
-                    assert_eq!(found["answer"], wanted[0], "{case}");
-                    let keys = ["start_logit", "end_logit", "score"];
-                    assert!(keys.iter().zip(1..).all(|(key, i)| close(&found[key], &wanted[i])), "{found}: {case}");
-                }
-                let chosen = n_best.iter().find(|found| found["answer"] == line["answer"]);
-                assert_eq!(chosen.map_or(&json!(0.0), |chosen| &chosen["score"]), &line["score"], "{case}");
-                let diff = line.get("null_score_diff").unwrap_or(&Value::Null);
-                assert!(diff == &case["null_score_diff"] || close(diff, &case["null_score_diff"]), "{diff}: {case}");
-            }
-        });
-    }
-
-    #[test]
-    fn metrics_are_computed_per_question() {
-        on_all(|case, results| {
-            let found: Map<String, Value> =
-                metrics(results, false).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
-            let names: Vec<&String> = found.keys().collect();
-            if case["rules"]["version_2_with_negative"] == true {
-                assert_eq!(names, ["exact_match", "f1", "HasAns_exact", "HasAns_f1"]);
-            } else {
-                assert_eq!(names, ["exact_match", "f1"]);
-            }
-            assert_eq!(found["exact_match"], 100.0, "{case}");
-        });
-    }
-
-    #[test]
-    fn the_largest_come_first() {
-        let values = [1.0, 3.0, 2.0, 3.0, 0.0];
-        assert_eq!(largest(values.into_iter(), 3), [1, 3, 2]);
-        assert_eq!(largest(values.into_iter(), 9), [1, 3, 2, 0, 4]);
-    }
-}
+#[path = "answers_tests.rs"]
+mod tests;

@@ -9,6 +9,7 @@ pub mod chat;
 pub mod choices;
 pub mod concatenated;
 pub mod corpus;
+pub mod example_table;
 pub mod head;
 pub mod labels;
 pub mod masked_lm;
@@ -38,6 +39,7 @@ mod record_filter;
 mod taught;
 
 pub use classifier::Classifier;
+pub use example_table::{ExampleRow, ExampleTable};
 pub use head::Head;
 pub use model::Model;
 pub use results::Results;
@@ -45,29 +47,18 @@ pub use results::Results;
 use crate::data::Dataset;
 use crate::data::batch::{Batch, Targets, Taught};
 use crate::data::extent::Extents;
+use crate::error::Result;
 use crate::metrics::{ClassReport, Metrics};
 use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::{ComputeMode, Cost, Ctx};
 use crate::ops::cross_entropy::{Losses, Projection};
+use crate::text::Tokenizer;
 use serde_json::{Map, Value};
 use tch::Tensor;
 
 /// Converts an f32 to the f64 with the same shortest decimal representation, for JSON.
 pub fn short(x: f32) -> f64 {
     x.to_string().parse().unwrap_or_else(|_| f64::from(x))
-}
-
-/// An example that a model predicts wrongly.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Mistake {
-    /// The position in the data set.
-    pub example: usize,
-    pub label: String,
-    pub predicted: String,
-    /// The probability of the predicted label.
-    pub score: f64,
-    /// The negative log likelihood of the true label.
-    pub loss: f64,
 }
 
 /// A training task and its head.
@@ -130,10 +121,13 @@ pub trait Task: Send + Sync {
         None
     }
 
-    /// Returns the examples that are predicted wrongly, those with the greatest loss first, at most `most`; of tasks
-    /// with one label per example.
-    fn mistakes(&self, _: &Results, _most: usize) -> Vec<Mistake> {
-        Vec::new()
+    /// Returns the worst predictions, at most `most`; `None` for a task whose answers are not comparable with labels.
+    /// Texts of the data are returned only with the tokenizer that decodes them.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    fn worst(&self, _: &Results, _texts: Option<&Tokenizer>, _most: usize) -> Result<Option<ExampleTable>> {
+        Ok(None)
     }
 
     /// Returns the positive label of a binary task: the second label, as in scikit-learn.

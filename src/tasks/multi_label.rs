@@ -2,11 +2,13 @@
 
 use crate::data::batch::{Batch, Labels, Taught};
 use crate::data::{Dataset, Label};
+use crate::error::Result;
 use crate::metrics::{ClassReport, Metrics, MultiLabel as Counts};
 use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
 use crate::tasks::taught::binary;
-use crate::tasks::{Classifier, Results, Task, labels, logits_json, weighted};
+use crate::tasks::{Classifier, ExampleRow, ExampleTable, Results, Task, labels, logits_json, weighted};
+use crate::text::Tokenizer;
 use serde_json::{Map, Value, json};
 use tch::{Reduction, Tensor};
 
@@ -75,6 +77,29 @@ impl Task for MultiLabel {
         Some(ClassReport { unit: "examples", classes, confusion: None })
     }
 
+    /// Those without exactly the right labels.
+    fn worst(&self, results: &Results, _: Option<&Tokenizer>, most: usize) -> Result<Option<ExampleTable>> {
+        let names = |chosen: &mut dyn Iterator<Item = bool>| {
+            let names = self.labels.iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|(name, _)| name.as_str());
+            names.collect::<Vec<_>>().join(", ")
+        };
+        let row = |(example, logits): (usize, &[f32])| {
+            let Label::Flags(flags) = results.dataset.label(example) else { return None };
+            let found = || logits.iter().map(|x| *x >= THRESHOLD);
+            // Binary cross entropy, in the form that does not overflow.
+            let each = logits.iter().zip(&flags).map(|(&x, &flag)| {
+                let x = f64::from(x);
+                x.max(0.0) - if flag { x } else { 0.0 } + (-x.abs()).exp().ln_1p()
+            });
+            let numbers = vec![each.sum::<f64>() / flags.len() as f64];
+            let (label, predicted) = (names(&mut flags.iter().copied()), names(&mut found()));
+            let wrong = found().ne(flags.iter().copied());
+            wrong.then(|| ExampleRow { example, label, predicted, numbers, ..ExampleRow::default() })
+        };
+        let rows = results.iter().enumerate().filter_map(row).collect();
+        Ok(Some(ExampleTable::worst(&["loss"], rows, |row| row.numbers[0], most)))
+    }
+
     /// Returns the labels with a probability of at least 0.5, and all probabilities.
     fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
         let line = |logits: &[f32]| {
@@ -114,6 +139,10 @@ mod tests {
             Results { dataset: &dataset, references: &references, answers: &answers, offsets: &offsets, losses: &[] };
         // a: 2 of 2 correct; b: 0 of 1 found.
         assert_eq!(task.metrics(&results), [("accuracy", 2.0 / 3.0), ("f1", 0.5), ("micro_f1", 0.8)]);
+        // Only the third example has other labels than predicted: the mean of log(1 + e^-2) and log(1 + e).
+        let rows = task.worst(&results, None, 9).unwrap().unwrap().rows;
+        assert_eq!((rows.len(), rows[0].example, &*rows[0].label, &*rows[0].predicted), (1, 2, "a, b", "a"));
+        assert!((rows[0].numbers[0] - 0.720_094_849_5).abs() < 1e-9, "{rows:?}");
         let lines = task.predictions(&results, true);
         let found: Vec<Value> = lines.iter().map(|line| line["labels"].clone()).collect();
         assert_eq!(found, [json!(["a"]), json!([]), json!(["a"])]);

@@ -4,11 +4,13 @@ use super::cross_entropy;
 use crate::data::batch::{Batch, Labels, Taught};
 use crate::data::ragged::pad;
 use crate::data::{Dataset, Label};
+use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
 use crate::tasks::taught::ragged_divergence;
-use crate::tasks::{Classifier, Results, Task, argmax, logits_json, softmax};
+use crate::tasks::{Classifier, ExampleTable, Results, Task, argmax, logits_json, softmax};
+use crate::text::Tokenizer;
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
@@ -67,6 +69,10 @@ impl Task for MultipleChoice {
         vec![("accuracy", correct.count() as f64 / results.dataset.len() as f64)]
     }
 
+    fn worst(&self, results: &Results, _: Option<&Tokenizer>, most: usize) -> Result<Option<ExampleTable>> {
+        Ok(Some(ExampleTable::wrong_classes(results, |choice| choice.to_string(), most)))
+    }
+
     /// Returns the index of the most probable choice, and the probabilities of all choices.
     fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
         let line = |logits: &[f32]| {
@@ -103,6 +109,9 @@ mod tests {
             Results { dataset: &dataset, references: &references, answers: &answers, offsets: &offsets, losses: &[] };
         assert_eq!([0, 1, 2].map(|i| task.answer_size(&dataset, i)), [2, 3, 4]);
         assert_eq!(task.metrics(&results), [("accuracy", 2.0 / 3.0)]);
+        let worst = task.worst(&results, None, 9).unwrap().unwrap().rows;
+        assert_eq!((worst.len(), worst[0].example), (1, 1));
+        assert_eq!((worst[0].label.as_str(), worst[0].predicted.as_str()), ("0", "1"));
         let lines = task.predictions(&results, true);
         let labels: Vec<&Value> = lines.iter().map(|line| &line["label"]).collect();
         assert_eq!(labels, [&json!(1), &json!(1), &json!(3)]);

@@ -5,11 +5,13 @@ use crate::data::Dataset;
 use crate::data::batch::{Batch, Labels, Taught};
 use crate::data::extent::Extents;
 use crate::data::ragged::pad;
+use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
 use crate::tasks::taught::ragged_divergence;
-use crate::tasks::{Classifier, Results, Task, answers};
+use crate::tasks::{Classifier, ExampleTable, Results, Task, answers};
+use crate::text::Tokenizer;
 use serde_json::{Map, Value};
 use tch::Tensor;
 
@@ -72,6 +74,10 @@ impl Task for QuestionAnswering {
 
     fn metrics(&self, results: &Results) -> Metrics {
         answers::metrics(results, self.unanswerable)
+    }
+
+    fn worst(&self, results: &Results, texts: Option<&Tokenizer>, most: usize) -> Result<Option<ExampleTable>> {
+        Ok(Some(answers::worst(results, self.unanswerable, texts.is_some(), most)))
     }
 
     fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {

@@ -2,10 +2,12 @@
 
 use crate::data::batch::{Batch, Labels, Taught};
 use crate::data::{Dataset, Label};
+use crate::error::Result;
 use crate::metrics::{Metrics, mse, pearson, spearman};
 use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
-use crate::tasks::{Classifier, Results, Task, labels, short, weighted};
+use crate::tasks::{Classifier, ExampleRow, ExampleTable, Results, Task, labels, short, weighted};
+use crate::text::Tokenizer;
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
@@ -60,6 +62,17 @@ impl Task for Regression {
         all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
+    fn worst(&self, results: &Results, _: Option<&Tokenizer>, most: usize) -> Result<Option<ExampleTable>> {
+        let row = |(example, answer): (usize, &[f32])| {
+            let Label::Value(label) = results.dataset.label(example) else { return None };
+            let numbers = vec![(f64::from(answer[0]) - f64::from(label)).abs()];
+            let [label, predicted] = [label, answer[0]].map(|number| format!("{number:.4}"));
+            Some(ExampleRow { example, label, predicted, numbers, ..ExampleRow::default() })
+        };
+        let rows = results.iter().enumerate().filter_map(row).collect();
+        Ok(Some(ExampleTable::worst(&["absolute error"], rows, |row| row.numbers[0], most)))
+    }
+
     fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
         let line = |answer: &[f32]| {
             let score = json!(short(answer[0]));
@@ -73,5 +86,26 @@ impl Task for Regression {
         let mut entries = labels::entries(&["LABEL_0".into()]);
         entries.insert("problem_type".into(), json!("regression"));
         entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Collation, Example};
+    use crate::tasks::fixtures;
+
+    #[test]
+    fn the_largest_errors_come_first() {
+        let task = Regression { head: fixtures::head(1) };
+        let example = |label: f32| Example::single(vec![0], vec![0], Label::Value(label));
+        let dataset = Dataset::new([1.0, 2.0, 3.0].map(example), Collation::Plain, [0; 32]);
+        let (answers, offsets, references) = ([1.5, 2.0, -3.25], [0, 1, 2, 3], Value::Null);
+        let results =
+            Results { dataset: &dataset, references: &references, answers: &answers, offsets: &offsets, losses: &[] };
+        let rows = task.worst(&results, None, 2).unwrap().unwrap().rows;
+        let found: Vec<_> =
+            rows.iter().map(|row| (row.example, &*row.label, &*row.predicted, row.numbers[0])).collect();
+        assert_eq!(found, [(2, "3.0000", "-3.2500", 6.25), (0, "1.0000", "1.5000", 0.5)]);
     }
 }

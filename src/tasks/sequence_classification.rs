@@ -2,11 +2,15 @@
 
 use crate::data::batch::{Batch, Labels, Taught};
 use crate::data::{Dataset, Label};
+use crate::error::Result;
 use crate::metrics::{ClassReport, Confusion, Metrics, Ranking};
 use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
 use crate::tasks::taught::divergence;
-use crate::tasks::{Classifier, Mistake, Results, Task, argmax, cross_entropy, labels, logits_json, softmax, weighted};
+use crate::tasks::{
+    Classifier, ExampleTable, Results, Task, argmax, cross_entropy, labels, logits_json, softmax, weighted,
+};
+use crate::text::Tokenizer;
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
@@ -90,19 +94,8 @@ impl Task for SequenceClassification {
         Some(ClassReport::of_confusion("examples", self.labels.clone(), self.confusion(results)))
     }
 
-    fn mistakes(&self, results: &Results, most: usize) -> Vec<Mistake> {
-        let wrong = |(example, row): (usize, &[f32])| {
-            let Label::Class(label) = results.dataset.label(example) else { return None };
-            let (label, best, probabilities) = (label as usize, argmax(row), softmax(row));
-            let [label_name, predicted] = [label, best].map(|class| self.labels[class].clone());
-            let (score, loss) = (probabilities[best], -probabilities[label].max(f64::MIN_POSITIVE).ln());
-            (label != best).then_some(Mistake { example, label: label_name, predicted, score, loss })
-        };
-        let mut mistakes: Vec<Mistake> = results.iter().enumerate().filter_map(wrong).collect();
-        // Stable: of equal losses the first example comes first.
-        mistakes.sort_by(|a, b| b.loss.total_cmp(&a.loss));
-        mistakes.truncate(most);
-        mistakes
+    fn worst(&self, results: &Results, _: Option<&Tokenizer>, most: usize) -> Result<Option<ExampleTable>> {
+        Ok(Some(ExampleTable::wrong_classes(results, |class| self.labels[class].clone(), most)))
     }
 
     fn positive_label(&self) -> Option<&str> {
@@ -198,12 +191,14 @@ mod tests {
     #[test]
     fn the_worst_mistakes_come_first() {
         let examples = [(0, [1.0, 0.0]), (0, [0.0, 1.0]), (1, [3.0, 0.0]), (1, [1.0, 0.0])];
-        let mistakes = with_results(["no", "yes"], &examples, |task, results| task.mistakes(results, 2));
-        assert_eq!(mistakes.iter().map(|mistake| mistake.example).collect::<Vec<_>>(), [2, 1]);
-        let Mistake { label, predicted, score, loss, .. } = &mistakes[0];
-        assert_eq!((label.as_str(), predicted.as_str()), ("yes", "no"));
+        let worst = with_results(["no", "yes"], &examples, |task, results| task.worst(results, None, 2));
+        let ExampleTable { rows, columns, .. } = worst.unwrap().unwrap();
+        assert_eq!(rows.iter().map(|row| row.example).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!((rows[0].label.as_str(), rows[0].predicted.as_str()), ("yes", "no"));
         // softmax([3, 0]) and -log of its second value.
-        assert!((score - 0.952_574_126_8).abs() < 1e-7 && (loss - 3.048_587_351_6).abs() < 1e-7, "{mistakes:?}");
+        let expected = [0.952_574_126_8, 3.048_587_351_6];
+        assert!(rows[0].numbers.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-7), "{rows:?}");
+        assert_eq!(columns, ["score", "loss"]);
     }
 
     #[test]

@@ -5,14 +5,17 @@ use crate::data::batch::{Batch, Labels, Taught};
 use crate::data::example::NO_LABEL;
 use crate::data::extent::Extents;
 use crate::data::{Dataset, Label};
+use crate::error::Result;
 use crate::metrics::{ClassReport, Confusion, Entities, Metrics, Reading, TagSet};
 use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
 use crate::tasks::tagged_words::LostWords;
 use crate::tasks::taught::divergence;
-use crate::tasks::{Classifier, Results, Task, argmax, labels, logits_json, softmax};
+use crate::tasks::{Classifier, ExampleRow, ExampleTable, Results, Task, argmax, labels, logits_json, softmax};
+use crate::text::Tokenizer;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::ops::Range;
 use tch::Tensor;
 
 /// The tag of words outside entities.
@@ -37,6 +40,17 @@ impl TokenClassification {
         self.labels.iter().position(|label| label == OUTSIDE).unwrap_or(self.labels.len())
     }
 
+    /// Returns the labelled and the predicted tag of each word of example `i`, indices into [`tags`]; `None` without
+    /// labels.
+    fn words(&self, results: &Results, i: usize, lost: &LostWords) -> Option<[Vec<usize>; 2]> {
+        let Label::Tokens(classes) = results.dataset.label(i) else { return None };
+        let lost = lost.get(&i).map(Vec::as_slice).unwrap_or_default();
+        let with_token = classes.into_iter().filter(|&class| class != NO_LABEL).map(|class| class as usize);
+        let labelled = all_words(with_token, lost, |class| class as usize);
+        let rows = results.answer(i).chunks_exact(self.labels.len());
+        Some([labelled, all_words(rows.map(argmax), lost, |_| self.outside())])
+    }
+
     /// Counts entities by type, if the tags mark entities, and words by their tags.
     fn counts(&self, results: &Results) -> (Option<(TagSet, Entities)>, Confusion) {
         let lost = lost_words(results);
@@ -46,12 +60,8 @@ impl TokenClassification {
             (set, entities)
         });
         let mut words = Confusion::new(tags.len());
-        for (i, answer) in results.iter().enumerate() {
-            let Label::Tokens(classes) = results.dataset.label(i) else { continue };
-            let lost = lost.get(&i).map(Vec::as_slice).unwrap_or_default();
-            let with_token = classes.into_iter().filter(|&class| class != NO_LABEL).map(|class| class as usize);
-            let labelled = all_words(with_token, lost, |class| class as usize);
-            let predicted = all_words(answer.chunks_exact(self.labels.len()).map(argmax), lost, |_| self.outside());
+        for i in 0..results.dataset.len() {
+            let Some([labelled, predicted]) = self.words(results, i, &lost) else { continue };
             labelled.iter().zip(&predicted).for_each(|(&label, &found)| words.add(label, found));
             if let Some((set, entities)) = &mut entities {
                 let [labelled, predicted] = [labelled, predicted].map(|tags| set.entities(&tags, Reading::Lenient));
@@ -115,6 +125,50 @@ impl Task for TokenClassification {
         })
     }
 
+    fn worst(&self, results: &Results, texts: Option<&Tokenizer>, most: usize) -> Result<Option<ExampleTable>> {
+        let lost = lost_words(results);
+        let tags = tags(&self.labels);
+        let row = |(example, answer): (usize, &[f32])| {
+            let [labelled, predicted] = self.words(results, example, &lost)?;
+            let wrong = labelled.iter().zip(&predicted).filter(|(label, found)| label != found).count();
+            let Label::Tokens(classes) = results.dataset.label(example) else { return None };
+            let classes = classes.into_iter().filter(|&class| class != NO_LABEL);
+            let losses = answer.chunks_exact(self.labels.len()).zip(classes);
+            let losses = losses.map(|(logits, class)| -softmax(logits)[class as usize].max(f64::MIN_POSITIVE).ln());
+            let loss = losses.sum::<f64>() / (answer.len() / self.labels.len()).max(1) as f64;
+            let numbers = vec![wrong as f64, labelled.len() as f64, loss];
+            (wrong > 0).then(|| ExampleRow { example, numbers, ..ExampleRow::default() })
+        };
+        let rows = results.iter().enumerate().filter_map(row).collect();
+        let mut table = ExampleTable::worst(&["wrong words", "words", "loss"], rows, |row| row.numbers[2], most);
+        let set = TagSet::new(&tags);
+        for row in &mut table.rows {
+            let Some([labelled, predicted]) = self.words(results, row.example, &lost) else { continue };
+            let lost = lost.get(&row.example).map(Vec::as_slice).unwrap_or_default();
+            let words = texts.map(|tokenizer| word_texts(results.dataset, row.example, lost, tokenizer)).transpose()?;
+            // Entities, or the tags of the words that are wrong.
+            let named = |own: &[usize], other: &[usize]| -> String {
+                let parts: Vec<(&str, Range<usize>)> = match &set {
+                    Some(set) => {
+                        let entities = set.entities(own, Reading::Lenient).into_iter();
+                        entities.map(|span| (set.types()[span.kind].as_str(), span.start..span.end)).collect()
+                    }
+                    None => {
+                        let wrong = (0..own.len()).filter(|&word| own[word] != other[word]);
+                        wrong.map(|word| (tags[own[word]].as_str(), word..word + 1)).collect()
+                    }
+                };
+                let named = parts.into_iter().map(|(name, place)| match &words {
+                    Some(words) => format!("{name}: {}", words[place].join(" ")),
+                    None => name.to_owned(),
+                });
+                named.collect::<Vec<_>>().join("; ")
+            };
+            (row.label, row.predicted) = (named(&labelled, &predicted), named(&predicted, &labelled));
+        }
+        Ok(Some(table))
+    }
+
     /// Returns a tag for each word, in order. A word without a token gets the tag `O`, or null if there is no such tag,
     /// and null logits.
     fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {
@@ -167,6 +221,17 @@ fn all_words<T>(values: impl Iterator<Item = T>, lost: &[(usize, u32)], default:
     words
 }
 
+/// Returns the text of each word of an example; empty for a `lost` one.
+fn word_texts(dataset: &Dataset, example: usize, lost: &[(usize, u32)], tokenizer: &Tokenizer) -> Result<Vec<String>> {
+    let Label::Tokens(classes) = dataset.label(example) else { return Ok(Vec::new()) };
+    let firsts = (0..classes.len()).filter(|&token| classes[token] != NO_LABEL);
+    let bounds: Vec<usize> = firsts.chain([classes.len()]).collect();
+    let ids = dataset.ids(example);
+    let text = |pair: &[usize]| tokenizer.decode(&ids[pair[0]..pair[1]]).map(|text| text.trim().to_owned());
+    let words = bounds.windows(2).map(text).collect::<Result<Vec<_>>>()?;
+    Ok(all_words(words.into_iter(), lost, |_| String::new()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,6 +270,36 @@ mod tests {
         assert_eq!(lines[0]["tags"], json!(["B-x", "O", "O"]));
         assert_eq!(lines[0]["logits"], json!([[1.5, -1.0, -1.0], [-1.0, -1.0, 1.5], null]));
         assert_eq!(lines[1]["tags"], json!(["B-x", "B-x"]));
+    }
+
+    #[test]
+    fn the_worst_sentences_are_listed_with_their_entities() {
+        let folder = fixtures::folder();
+        let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+        // The sentence "a bc d" in 4 tokens, and "e f" without mistakes; a fourth word of the first has no token.
+        let first = [NO_LABEL, 0, 1, NO_LABEL, 2, NO_LABEL];
+        let examples = [
+            Example::single(vec![2, 8, 9, 3], vec![0; 4], Label::Tokens(vec![NO_LABEL, 2, 2, NO_LABEL])),
+            Example::single(vec![2, 5, 6, 7, 8, 3], vec![0; 6], Label::Tokens(first.to_vec())),
+        ];
+        let dataset = Dataset::new(examples, Collation::Plain, [0; 32]);
+        let answers = [2, 2, 0, 2, 2].map(|class| [0, 1, 2].map(|c| if c == class { 1.0 } else { 0.0 })).concat();
+        let references = json!(LostWords::from([(1, vec![(3, 0)])]));
+        let offsets = [0, 6, 15];
+        let results =
+            Results { dataset: &dataset, references: &references, answers: &answers, offsets: &offsets, losses: &[] };
+        let worst = |labels: [&str; 3], texts: Option<&Tokenizer>| {
+            let task = TokenClassification { head: fixtures::head(3), labels: labels.map(String::from).to_vec() };
+            let rows = task.worst(&results, texts, 9).unwrap().unwrap().rows;
+            assert_eq!((rows.len(), rows[0].example, &rows[0].numbers[..2]), (1, 1, &[2.0, 4.0][..]), "{rows:?}");
+            // -log of softmax([1, 0, 0]), twice of the label and once of another class.
+            assert!((rows[0].numbers[2] - 2.654_334_142_7 / 3.0).abs() < 1e-6, "{rows:?}");
+            (rows[0].label.clone(), rows[0].predicted.clone())
+        };
+        let entities = ["B-x", "I-x", "O"];
+        assert_eq!(worst(entities, Some(&tokenizer)), ("x: a b c; x: ".into(), "x: a".into()));
+        assert_eq!(worst(entities, None), ("x; x".into(), "x".into()));
+        assert_eq!(worst(["DT", "NN", "O"], Some(&tokenizer)), ("NN: b c; DT: ".into(), "O: b c; O: ".into()));
     }
 
     #[test]

@@ -7,13 +7,14 @@ use crate::text::files::Files;
 use crate::text::survey::{Columns, Survey, of_part, survey};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::model_folder::ModelFolder;
+use crate::train::quoting::quoted;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 mod inference;
 mod names;
 
-use inference::{Proposal, propose, quoted, refusal};
+use inference::{Proposal, propose, refusal};
 use names::usual_names;
 
 /// Share of the texts that `max_length` does not truncate.

@@ -9,7 +9,8 @@ use crate::metrics::{ClassReport, Metrics};
 use crate::nn::Params;
 use crate::observe::progress::Phase;
 use crate::parallel::Weights;
-use crate::tasks::{Mistake, Model, Results};
+use crate::tasks::{ExampleTable, Model, Results};
+use crate::text::Tokenizer;
 use crate::train::blockwise::{Blockwise, Recompute};
 use crate::train::generation::Generation;
 use tch::Tensor;
@@ -23,18 +24,30 @@ pub struct Outputs {
     pub offsets: Vec<usize>,
     /// The mean of each term of the loss; empty when the data has no labels.
     pub losses: Vec<f64>,
+    /// The loss of each example: the mean over its targets, the sum of the terms; `None` without targets.
+    pub example_losses: Vec<Option<f64>>,
 }
 
 impl Outputs {
     /// Combines the outputs with their dataset.
     pub fn results<'a>(&'a self, data: &'a Prepared) -> Results<'a> {
-        let Outputs { answers, offsets, losses } = self;
+        let Outputs { answers, offsets, losses, .. } = self;
         Results { dataset: &data.dataset, references: &data.facts.references, answers, offsets, losses }
     }
 }
 
-/// Number of errors that an evaluation keeps.
-const MISTAKES: usize = 30;
+/// Number of examples that an evaluation returns for a report.
+pub const EXAMPLES: usize = 30;
+
+/// What an evaluation returns besides metrics.
+#[derive(Clone, Copy)]
+pub enum Details<'a> {
+    None,
+    /// The metrics of each class.
+    Classes,
+    /// Also the worst examples, with their texts if there is a tokenizer.
+    Examples(Option<&'a Tokenizer>),
+}
 
 /// Result of an evaluation.
 #[derive(Debug)]
@@ -42,8 +55,8 @@ pub struct Evaluation {
     pub metrics: Metrics,
     /// The metrics of each class, if asked for and the task has classes.
     pub report: Option<ClassReport>,
-    /// The worst errors of a task with one label per example, if asked for.
-    pub mistakes: Vec<Mistake>,
+    /// Examples for a report, if asked for.
+    pub examples: Option<ExampleTable>,
     /// A likely problem of the model.
     pub warning: Option<String>,
 }
@@ -55,7 +68,7 @@ pub struct Evaluator<'a> {
     pub weights: &'a mut Weights,
     pub comm: &'a dyn Collective,
     pub micro_batch_tokens: usize,
-    /// Settings of generation, if the metrics need generated texts.
+    /// Settings of generation, if the metrics or the examples need generated texts.
     pub generation: Option<&'a Generation>,
 }
 
@@ -128,16 +141,21 @@ impl Evaluator<'_> {
             let [sum, count] = [0, 1].map(|i| of_term().map(|pair| f64::from(pair[i])).sum::<f64>());
             (count > 0.0).then(|| sum / count)
         };
+        let of_example = |sums: &[f32]| {
+            let means = sums.chunks_exact(2).filter(|pair| pair[1] > 0.0).map(|pair| f64::from(pair[0] / pair[1]));
+            means.reduce(|a, b| a + b)
+        };
+        let example_losses = losses.chunks_exact(2 * terms).map(of_example).collect();
         let losses = (0..terms).filter_map(mean).collect();
-        Ok(Outputs { answers: answers_and_losses, offsets, losses })
+        Ok(Outputs { answers: answers_and_losses, offsets, losses, example_losses })
     }
 
-    /// Returns the mean loss (first) and the task's metrics on a labelled dataset, without the `eval_` prefix, and with
-    /// `reports` those of each class and the worst errors.
+    /// Returns the mean loss (first) and the task's metrics on a labelled dataset, without the `eval_` prefix, and the
+    /// details, which may differ from rank to rank.
     ///
     /// # Errors
     /// As [`Evaluator::outputs`]; exit 2 if there are no targets; exit 4 if the loss is NaN or Inf.
-    pub fn metrics(&mut self, data: &Prepared, reports: bool) -> Result<Evaluation> {
+    pub fn metrics(&mut self, data: &Prepared, details: Details) -> Result<Evaluation> {
         let outputs = self.outputs_for(Some("evaluating"), &data.dataset)?;
         if outputs.losses.is_empty() {
             let message = "there is nothing to evaluate: no example of the data has a target";
@@ -151,14 +169,27 @@ impl Evaluator<'_> {
         let mut metrics = vec![("loss", loss)];
         let results = outputs.results(data);
         metrics.extend(self.model.task.metrics(&results));
+        let mut generated = None;
         if let Some(generation) = self.generation {
-            metrics.extend(self.generated(data, generation)?);
+            let (of_texts, examples) = self.generated(data, generation)?;
+            metrics.extend(of_texts);
+            generated = Some(examples);
         }
         let task = &self.model.task;
-        let (report, mistakes) = match reports {
-            true => (task.report(&results), task.mistakes(&results, MISTAKES)),
-            false => (None, Vec::new()),
+        let report = if let Details::None = details { None } else { task.report(&results) };
+        let examples = match details {
+            Details::Examples(texts) => {
+                let worst = match generated {
+                    Some(generated) => Some(generated.only_numbers_without(texts)),
+                    None => task.worst(&results, texts, EXAMPLES)?,
+                };
+                let mut examples =
+                    worst.unwrap_or_else(|| ExampleTable::highest_loss(&outputs.example_losses, EXAMPLES));
+                texts.map_or(Ok(()), |tokenizer| examples.add_texts(&data.dataset, tokenizer))?;
+                Some(examples)
+            }
+            _ => None,
         };
-        Ok(Evaluation { metrics, report, mistakes, warning: task.warning(&results) })
+        Ok(Evaluation { metrics, report, examples, warning: task.warning(&results) })
     }
 }

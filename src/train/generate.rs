@@ -1,29 +1,71 @@
 //! Generation over a whole dataset on all ranks; the texts do not depend on the number of ranks.
 
 use crate::comm::{Collective, Op};
-use crate::data::{Collation, Dataset, Prepared, sampler};
+use crate::data::example::NO_LABEL;
+use crate::data::{Collation, Dataset, Label, Prepared, sampler};
 use crate::error::{Error, Result};
 use crate::generate::search::RandomNumbers;
-use crate::generate::settings::Search;
+use crate::generate::settings::{Length, Search};
 use crate::generate::{self, Passes, Prompt, Settings, Text};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, rouge_l};
 use crate::nn::Params;
 use crate::observe::progress::Phase;
 use crate::parallel::Weights;
+use crate::tasks::{ExampleRow, ExampleTable};
 use crate::train::blockwise;
-use crate::train::evaluate::Evaluator;
-use crate::train::generation::Generation;
+use crate::train::evaluate::{EXAMPLES, Evaluator};
+use crate::train::generation::{Generation, metrics};
+use serde::Deserialize;
 use std::ops::Range;
 use tch::Device;
 
+/// Number of texts that are generated as samples.
+const SAMPLES: usize = 10;
+/// Maximum number of new tokens of a sample, if the model's folder does not determine it.
+const SAMPLE_TOKENS: usize = 64;
+
 impl Evaluator<'_> {
-    /// Generates texts for a labelled dataset and returns their metrics.
+    /// Generates a target for each source of a labelled dataset and returns the metrics, and the worst of them. For
+    /// other data, generates texts for its first examples, without metrics: the last answer of a conversation, the second
+    /// half of a document.
     ///
     /// # Errors
     /// As [`Evaluator::texts`].
-    pub fn generated(&mut self, data: &Prepared, generation: &Generation) -> Result<Metrics> {
-        let texts = self.texts(&data.dataset, &generation.settings, &generation.random_numbers())?;
-        generation.metrics(&texts, &data.facts.references)
+    pub fn generated(&mut self, data: &Prepared, generation: &Generation) -> Result<(Metrics, ExampleTable)> {
+        let dataset = &data.dataset;
+        if let Collation::SourceTarget { .. } = dataset.collation() {
+            let texts = self.texts(dataset, &generation.settings, &generation.random_numbers())?;
+            let texts = texts.iter().map(|text| generation.read(text)).collect::<Result<Vec<_>>>()?;
+            let references: Vec<String> = Vec::deserialize(&data.facts.references)?;
+            let row = |(example, (predicted, label)): (usize, (&String, &String))| ExampleRow {
+                example,
+                ..compared(label.clone(), predicted.clone())
+            };
+            let rows = texts.iter().zip(&references).enumerate().map(row).collect();
+            let worst = ExampleTable::worst(&["rougeL"], rows, |row| -row.numbers[0], EXAMPLES);
+            let title = "Generated texts with the lowest ROUGE-L";
+            return Ok((metrics(&texts, &references), ExampleTable { title, ..worst }));
+        }
+        let mut length = Length { max: None, ..generation.settings.length };
+        length.max_new.get_or_insert(SAMPLE_TOKENS);
+        let settings = Settings { length, ..generation.settings.clone() };
+        let limit = self.model.backbone.max_length();
+        let samples = (0..dataset.len()).filter_map(|i| Some((i, sample(dataset, i)?)));
+        let samples = samples.filter(|(_, [prompt, _])| length.after(prompt.len(), limit).1 > 0);
+        let samples: Vec<(usize, [&[u32]; 2])> = samples.take(SAMPLES).collect();
+        let prompt = |&(i, [ids, _]): &(usize, [&[u32]; 2])| Prompt { ids: ids.to_vec(), record: i as u64 };
+        let texts =
+            self.texts_after(&samples.iter().map(prompt).collect::<Vec<_>>(), &settings, &generation.random_numbers())?;
+        let row = |(&(example, [prompt, reference]), text): (&(usize, [&[u32]; 2]), &Text)| {
+            let decode = |ids| generation.tokenizer.decode(ids);
+            let row = compared(decode(reference)?, generation.read(text)?);
+            Ok(ExampleRow { example, text: decode(prompt)?, ..row })
+        };
+        let rows = samples.iter().zip(&texts).map(row).collect::<Result<_>>()?;
+        Ok((
+            Metrics::new(),
+            ExampleTable { title: "Generated texts of the first examples", columns: &["rougeL"], rows },
+        ))
     }
 
     /// Generates a text for the first sequence (prompt or source) of every example, in order; the same on every rank.
@@ -32,11 +74,14 @@ impl Evaluator<'_> {
     /// # Errors
     /// Exit 2 if a prompt leaves no room for a text, and as [`generate::generate`]; a dead or late rank; libtorch's.
     pub fn texts(&mut self, dataset: &Dataset, settings: &Settings, random: RandomNumbers) -> Result<Vec<Text>> {
-        let Evaluator { model, params, comm, micro_batch_tokens, .. } = *self;
-        let settings = &with_start(settings, dataset);
-        let backbone = model.backbone.as_ref();
         let prompts: Vec<Prompt> = (0..dataset.len()).map(|i| prompt(dataset, i)).collect();
-        let costs = costs(&prompts, settings, backbone.decoder_block() > 0, backbone.max_length())?;
+        self.texts_after(&prompts, &with_start(settings, dataset), random)
+    }
+
+    fn texts_after(&mut self, prompts: &[Prompt], settings: &Settings, random: RandomNumbers) -> Result<Vec<Text>> {
+        let Evaluator { model, params, comm, micro_batch_tokens, .. } = *self;
+        let backbone = model.backbone.as_ref();
+        let costs = costs(prompts, settings, backbone.decoder_block() > 0, backbone.max_length())?;
         let plan = sampler::eval_plan(&costs, comm.world(), micro_batch_tokens);
         let mut found = vec![Text::default(); prompts.len()];
         let mut passes = Gathered { params, weights: self.weights, comm, watch: None };
@@ -100,6 +145,27 @@ fn prompt(dataset: &Dataset, i: usize) -> Prompt {
         _ => dataset.length(i),
     };
     Prompt { ids: dataset.ids(i)[..first].to_vec(), record: i as u64 }
+}
+
+/// Returns the prompt and the reference of a sample from the first sequence of example `i`: the last target tokens and
+/// what is before them, or both halves if all tokens are targets. `None` if one of them has no tokens.
+fn sample(dataset: &Dataset, i: usize) -> Option<[&[u32]; 2]> {
+    let ids = &dataset.ids(i)[..dataset.sequences(i)[0] as usize];
+    let (start, end) = match dataset.label(i) {
+        Label::Tokens(labels) => {
+            let labels = &labels[..ids.len()];
+            let end = labels.iter().rposition(|&label| label != NO_LABEL)? + 1;
+            (labels[..end].iter().rposition(|&label| label == NO_LABEL).map_or(0, |before| before + 1), end)
+        }
+        _ => (ids.len() / 2, ids.len()),
+    };
+    (0 < start && start < end).then(|| [&ids[..start], &ids[start..end]])
+}
+
+/// Returns a row that compares a text with its reference.
+fn compared(label: String, predicted: String) -> ExampleRow {
+    let numbers = vec![rouge_l(&predicted, &[&label])];
+    ExampleRow { label, predicted, numbers, ..ExampleRow::default() }
 }
 
 /// Returns the maximum number of tokens in the KV cache for each prompt and its text.
@@ -187,4 +253,25 @@ fn gather(comm: &dyn Collective, own: &[Text]) -> Result<Vec<Text>> {
         Text { ids: pairs.clone().map(|p| p[0] as u32).collect(), log_probs: pairs.map(|p| p[1] as f32).collect() }
     };
     Ok(lengths.iter().map(text).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Example;
+
+    #[test]
+    fn a_sample_is_the_last_answer_or_half_of_a_document() {
+        const NO: i32 = NO_LABEL;
+        let of = |ids: &[u32], lengths: &[u32], label: Label| {
+            let example = Example { ids: ids.to_vec(), type_ids: vec![0; ids.len()], lengths: lengths.to_vec(), label };
+            let dataset = Dataset::new([example], Collation::NextToken, [0; 32]);
+            sample(&dataset, 0).map(|parts| parts.map(<[u32]>::to_vec))
+        };
+        let answers = Label::Tokens(vec![NO, 2, NO, 4, 5, NO]);
+        assert_eq!(of(&[1, 2, 3, 4, 5, 6], &[6], answers), Some([vec![1, 2, 3], vec![4, 5]]));
+        assert_eq!(of(&[1, 2, 3, 4, 5, 6], &[5, 1], Label::None), Some([vec![1, 2], vec![3, 4, 5]]));
+        assert_eq!(of(&[1, 2], &[2], Label::Tokens(vec![1, 2])), None, "no prompt");
+        assert_eq!(of(&[1], &[1], Label::None), None);
+    }
 }

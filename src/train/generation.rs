@@ -6,7 +6,7 @@ use crate::generate::{self, Settings, Text};
 use crate::metrics::{Bleu, Metrics, RougeL};
 use crate::tasks::chat;
 use crate::text::tokenizer::Tokenizer;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::Path;
@@ -60,18 +60,16 @@ impl Generation {
     pub fn read(&self, text: &Text) -> Result<String> {
         self.tokenizer.decode(&text.ids)
     }
+}
 
-    /// Returns BLEU (0 to 100, like sacrebleu) and ROUGE-L of texts against the references of the data.
-    pub(super) fn metrics(&self, texts: &[Text], references: &Value) -> Result<Metrics> {
-        let (mut bleu, mut rouge) = (Bleu::default(), RougeL::default());
-        let references: Vec<String> = Vec::deserialize(references)?;
-        for (text, reference) in texts.iter().zip(references) {
-            let text = self.read(text)?;
-            bleu.add(&text, &[&reference]);
-            rouge.add(&text, &[&reference]);
-        }
-        Ok(vec![("bleu", bleu.score()), ("rougeL", rouge.mean())])
+/// Returns BLEU (0 to 100, like sacrebleu) and ROUGE-L of texts against the references of the data.
+pub(super) fn metrics(texts: &[String], references: &[String]) -> Metrics {
+    let (mut bleu, mut rouge) = (Bleu::default(), RougeL::default());
+    for (text, reference) in texts.iter().zip(references) {
+        bleu.add(text, &[reference]);
+        rouge.add(text, &[reference]);
     }
+    vec![("bleu", bleu.score()), ("rougeL", rouge.mean())]
 }
 
 /// Returns the generation_config.json of a model that is trained on conversations, and the token that ends an answer in

@@ -36,6 +36,7 @@ pub mod optimizers;
 pub mod page;
 pub mod planned_run;
 pub mod profiling;
+pub mod quoting;
 pub mod rank_consistency;
 pub mod rank_times;
 pub mod reading;

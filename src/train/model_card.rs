@@ -11,6 +11,7 @@ use crate::ffi;
 use crate::hub::Repo;
 use crate::text::files::extension;
 use crate::train::model_folder;
+use crate::train::quoting::quoted;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -225,11 +226,6 @@ fn command(words: &[String]) -> String {
     };
     let rest = words.iter().skip(1).map(shown);
     std::iter::once("trainer".to_owned()).chain(rest).collect::<Vec<_>>().join(" ").replace('\n', " ")
-}
-
-/// A YAML string in double quotes, which is one in JSON.
-fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
 }
 
 /// Text in a Markdown table, as code.

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::ffi::device::synchronize;
 use crate::ffi::profiler;
+use crate::observe::logs::warn;
 use std::path::PathBuf;
 
 /// The steps to record.
@@ -17,7 +18,8 @@ pub struct Profiling {
 }
 
 impl Profiling {
-    /// Determines the steps of a run that goes on after `done` of `total` steps.
+    /// Determines the steps of a run that goes on after `done` of `total` steps. If it has been interrupted within them,
+    /// rank 0 warns that they are not recorded.
     ///
     /// # Errors
     /// Exit 2 for steps that the run does not have.
@@ -28,7 +30,12 @@ impl Profiling {
             (Some((_, last)), Some(wanted)) if last > total => {
                 Err(Error::input(format!("train.profile: {wanted}: the run has only {total} steps")).shared())
             }
-            _ => Ok(Profiling { steps: steps.filter(|(first, _)| *first > done), records: false, trace }),
+            _ => {
+                if let Some(why) = steps.and_then(|steps| missed(steps, done)).filter(|_| comm.is_main()) {
+                    warn(&why);
+                }
+                Ok(Profiling { steps: steps.filter(|(first, _)| *first > done), records: false, trace })
+            }
         }
     }
 
@@ -56,5 +63,35 @@ impl Profiling {
         folder.context(self.trace.display())?;
         profiler::stop(&self.trace)?;
         Ok(Some(&self.trace))
+    }
+}
+
+/// Returns why there is no trace if a run goes on after `done` steps within the first and the last step to record.
+fn missed((first, last): (u64, u64), done: u64) -> Option<String> {
+    (first <= done && done < last).then(|| {
+        format!(
+            "train.profile: no trace is written, because the run goes on at step {} and the recording of steps {first} to \
+             {last} begins with the first of them: choose later steps",
+            done + 1
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_recording_is_reported() {
+        for done in [0, 9, 12, 20] {
+            assert_eq!(missed((10, 12), done), None, "{done} steps done");
+        }
+        for done in [10, 11] {
+            let why = missed((10, 12), done).unwrap();
+            assert!(
+                why.contains(&format!("goes on at step {} and the recording of steps 10 to 12", done + 1)),
+                "{why}"
+            );
+        }
     }
 }

@@ -3,13 +3,12 @@
 use crate::checkpoint::{RunDir, TrainerState};
 use crate::comm::Collective;
 use crate::config::{Config, Reporter};
-use crate::data::Prepared;
 use crate::error::{Context, Result};
 use crate::machine::host_name;
 use crate::observe::metrics_file::MetricsFile;
 use crate::observe::tensorboard::{self, TensorBoard};
 use crate::text::Tokenizer;
-use crate::train::evaluate::Evaluation;
+use crate::train::evaluate::{Details, Evaluation};
 use crate::train::page::{self, Evaluated, RunReport};
 use serde_json::Value;
 use std::path::Path;
@@ -62,16 +61,16 @@ impl Recorder {
         self.metrics.write(line)
     }
 
-    /// Whether evaluations need the metrics of each class and the mistakes.
-    pub fn reports(&self) -> bool {
-        self.report.is_some()
+    /// Returns what the report needs of an evaluation.
+    pub fn details(&self) -> Details<'_> {
+        if self.report.is_some() { Details::Examples(self.tokenizer.as_ref()) } else { Details::None }
     }
 
-    /// Writes the report after an evaluation of this data.
-    pub fn evaluated(&mut self, state: &TrainerState, evaluation: Evaluation, data: &Prepared) {
+    /// Writes the report after an evaluation.
+    pub fn evaluated(&mut self, state: &TrainerState, evaluation: Evaluation) {
         let Some(report) = &mut self.report else { return };
-        let texts = self.tokenizer.as_ref().map(|tokenizer| (&data.dataset, tokenizer));
-        report.evaluated = Evaluated::new(state.global_step, evaluation.report, evaluation.mistakes, texts);
+        let Evaluation { report: classes, examples, .. } = evaluation;
+        report.evaluated = Evaluated { step: state.global_step, classes, examples };
         report.write(state, None);
     }
 

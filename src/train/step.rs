@@ -57,7 +57,8 @@ pub struct Stepper {
     pub config: StepConfig,
     pub comm: Arc<dyn Collective>,
     pub begun: Begun,
-    pub times: RankTimes,
+    /// On several CPU ranks: on a GPU the host does not wait for the others.
+    pub times: Option<RankTimes>,
 }
 
 impl Stepper {
@@ -97,7 +98,7 @@ impl Stepper {
         };
         let config = settings::step(config, schedule);
         let begun = Begun::new(&params);
-        let (teacher, times) = (None, RankTimes::new(comm.world()));
+        let times = (comm.world() > 1 && comm.device() == Device::Cpu).then(|| RankTimes::new(comm.world()));
         Ok(Stepper {
             model,
             params,
@@ -105,7 +106,7 @@ impl Stepper {
             gradients,
             optimizer,
             ema,
-            teacher,
+            teacher: None,
             offload,
             scaler,
             config,
@@ -134,9 +135,10 @@ impl Stepper {
         }
         totals.push(f64::from(u8::from(stop)));
         let numbers = totals.len();
-        totals.extend(self.times.to_send(self.comm.rank()));
+        totals.extend(self.times.iter().flat_map(|times| times.to_send(self.comm.rank())));
         self.comm.all_reduce_f64(&mut totals, Op::Sum, "targets of a step")?;
-        self.times.received(&totals.split_off(numbers));
+        let sent = totals.split_off(numbers);
+        self.times.iter_mut().for_each(|times| times.received(&sent));
         let stop_requests = totals.pop().unwrap_or_default();
         if stop_requests > 0.0 {
             return Ok(None);
@@ -162,7 +164,7 @@ impl Stepper {
             self.refuse(&Fault { step, loss, grad_norm, batches: &batches, micro_batches, scales: &scales })?;
         }
         let copies = uploads + (transfer::copies() - before);
-        self.times.step(began.elapsed(), comm::waited() - waited);
+        self.times.iter_mut().for_each(|times| times.step(began.elapsed(), comm::waited() - waited));
         Ok(Some(StepOutcome { loss, grad_norm, learning_rate, skipped: !finite, copies }))
     }
 

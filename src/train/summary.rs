@@ -5,10 +5,10 @@ use crate::nn::Params;
 use crate::observe::memory;
 use crate::train::clock::Clock;
 use crate::train::memory_report::MemoryReport;
+use crate::train::rank_times::RankTimes;
 use crate::train::resumed::Start;
 use crate::train::step::{StepOutcome, Stepper};
 use serde_json::{Value, json};
-use tch::Device;
 
 /// Returns the line of a step: `rate` in tokens per second, `peak` the peak bytes of rank 0's tensors so far. The times of
 /// the ranks begin again.
@@ -25,10 +25,7 @@ pub fn step_line(
         "host_to_device_copies": copies.host_to_device, "device_to_host_copies": copies.device_to_host,
         "peak_tensor_bytes": peak, "resident_bytes": memory::resident_bytes(),
     });
-    // On a GPU the host does not wait for the others.
-    if let Some([compute, wait]) = stepper.times.take().filter(|_| stepper.comm.world() > 1)
-        && stepper.params.device() == Device::Cpu
-    {
+    if let Some([compute, wait]) = stepper.times.as_mut().and_then(RankTimes::take) {
         line["compute_seconds"] = json!(compute);
         line["wait_seconds"] = json!(wait);
     }

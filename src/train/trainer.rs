@@ -2,7 +2,7 @@
 
 use crate::checkpoint::TrainerState;
 use crate::comm::{Collective, Op, between_hosts, traffic};
-use crate::config::{Config, IntervalStrategy, Writers};
+use crate::config::{Config, IntervalStrategy, TaskKind, Writers};
 use crate::error::Result;
 use crate::observe::progress::Progress;
 use crate::observe::{logs, memory, progress};
@@ -134,7 +134,13 @@ impl Trainer {
         }
         let longest = config.task.max_target_length.unwrap_or(MAX_TARGET_LENGTH);
         let open = || Generation::open(folder.generation(), &config.generation, config.seed);
-        let generation = config.task.predict_with_generate.then(|| Ok(open()?.or_at_most(longest)));
+        let samples = config.train.report_texts.then_some(config.task.kind);
+        let generation = match samples {
+            _ if config.task.predict_with_generate => Some(open().map(|generation| generation.or_at_most(longest))),
+            Some(TaskKind::Chat) => Some(open().and_then(Generation::ending_as_answers)),
+            Some(TaskKind::CausalLm) => Some(open()),
+            _ => None,
+        };
         let generation = comm.agree(generation.transpose(), "reading the generation settings")?;
         if config.checkpoint.writers == Writers::All && comm.world() > 1 {
             shared_folder::check(comm.as_ref(), &config.output_dir)?;
@@ -215,7 +221,7 @@ impl Trainer {
             }
             let mut input = input?;
             let (step, streamed) = (input.step, input.streamed.take());
-            profiling.before(step)?;
+            self.clock.pause(|| profiling.before(step))?;
             let (tokens, before) = (input.tokens, [traffic(), between_hosts()]);
             let stop = self.start.stop.raised() || self.checkpoints.has_failed();
             let Some(outcome) = self.stepper.step(input, stop)? else {
@@ -223,7 +229,7 @@ impl Trainer {
                 self.progress.finish();
                 return Ok(Ended::Stopped { step: self.state.global_step });
             };
-            if let Some(path) = profiling.after(step, self.comm.as_ref())? {
+            if let Some(path) = self.clock.pause(|| profiling.after(step, self.comm.as_ref()))? {
                 self.progress.event(&format!("wrote {}", path.display()));
             }
             self.clock.tokens += tokens;

@@ -7,6 +7,7 @@ pub mod device;
 pub mod fakes;
 pub mod mistakes;
 pub mod models;
+pub mod page;
 pub mod process;
 pub mod reference;
 pub mod runs;

@@ -35,7 +35,7 @@ pub const TAGS: Scenario = Scenario {
     kind: "token-classification",
     extension: "conll",
     data: sentences,
-    more: &["data.max_length=16", "metric_for_best_model=f1", "eval_steps=20"],
+    more: &["data.max_length=16", "metric_for_best_model=f1", "eval_steps=20", "report_texts=true"],
     learns: ("f1", 0.8),
 };
 

@@ -4,6 +4,7 @@
 
 use crate::common::cases::{CaseBench, Kind as CaseKind};
 use crate::common::device::tolerance;
+use crate::common::page::{Table, table};
 use crate::common::process::{mpi_is_here, mpirun, run, trainer};
 use crate::common::reference::{alone, folder};
 use serde::Deserialize;
@@ -267,6 +268,7 @@ fn an_evaluation_generates() {
         let own = ["task.predict_with_generate=true", "num_beams=2", "max_new_tokens=6", "learning_rate=2e-2"];
         let mut own: Vec<String> = own.map(String::from).to_vec();
         own.extend([format!("zero_stage={zero}"), "max_steps=60".into(), "eval_steps=30".into()]);
+        own.push("report_texts=true".into());
         own
     };
     let metrics = |world: usize, zero: u8, out: &str| {
@@ -290,7 +292,16 @@ fn an_evaluation_generates() {
         ["predict", "--model", "alone/final", "--input", "eval.jsonl", "--output", "out.jsonl", "--max-length", "24"];
     run(trainer(&bench).args(args).args(&own[1..5])).expect(0);
     let lines = fs::read_to_string(bench.path("out.jsonl")).unwrap();
-    assert_eq!(lines.lines().count(), 9);
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let Table { head, rows } =
+        table(&bench.path("alone"), "Generated texts with the lowest ROUGE-L at step 60").unwrap();
+    assert_eq!(head, ["example", "label", "predicted", "rougeL", "text"]);
+    assert_eq!((lines.len(), rows.len()), (9, 9));
+    let scores: Vec<f64> = rows.iter().map(|row| row[3].parse().unwrap()).collect();
+    assert!(scores.is_sorted() && (scores.iter().sum::<f64>() / 9.0 - alone[1][1]).abs() < 1e-4, "{scores:?}");
+    for row in rows {
+        assert_eq!(lines[row[0].parse::<usize>().unwrap() - 1]["text"], row[2].as_str(), "{row:?}");
+    }
 }
 
 #[test]

@@ -5,9 +5,11 @@
 
 For each vocabulary, set of files and model type of `tokenizers/cases.json`: makes a folder with a small model's
 config.json, trains a model from scratch for a step, and loads the run's `final` folder by AutoTokenizer, AutoModel and
-the class that its config.json names. Fails (exit 1) on other ids of the 200 texts than in training, on a missing, unexpected
-or misshapen weight, and on a NaN. FOLDER keeps the folders; a few minutes on two cores. It needs the packages sentencepiece, protobuf and tiktoken besides
-torch; the committed values are those of transformers 5.24.0.
+the class that its config.json names; then an adapter by peft, and each model card by huggingface_hub. Fails (exit 1) on
+other ids of the 200 texts than in training, on a missing, unexpected or misshapen weight, on a NaN, on a card that is
+not valid or has other results than the run's last evaluation. FOLDER keeps the folders; a few minutes on two cores. It
+needs the packages sentencepiece, protobuf, tiktoken and peft besides torch; the committed values are those of
+transformers 5.24.0.
 """
 
 import json
@@ -18,6 +20,9 @@ from pathlib import Path
 
 import torch
 import transformers
+from huggingface_hub import ModelCard
+from peft import AutoPeftModelForSequenceClassification, get_peft_model_state_dict
+from safetensors.torch import load_file
 from tokenizers_reference import FOLDER, SENTENCES, TEXTS, make, values
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -60,7 +65,7 @@ def write_model(folder, case):
     config.save_pretrained(folder)
 
 
-def train(trainer, folder, model_type):
+def train(trainer, folder, model_type, **more):
     """Trains the model in `model` for a step; returns the folder that it is in then."""
     is_t5 = model_type in ("t5", "mt5")
     with open(folder / "train.jsonl", "w", encoding="utf-8") as file:
@@ -72,17 +77,48 @@ def train(trainer, folder, model_type):
         "model.init": "random",
         "task.kind": "seq2seq" if is_t5 else "sequence-classification",
         "data.train": folder / "train.jsonl",
+        "data.eval": folder / "train.jsonl",
         "data.cache_dir": folder / "cache",
         "data.max_length": 128,
         "train.max_steps": 1,
         "train.global_batch_size": 8,
         "output_dir": folder / "run",
-    }
+    } | more
     words = [f"{key}={value}" for key, value in settings.items()]
     run = subprocess.run([trainer, "train", *words], capture_output=True, text=True, check=False)
     if run.returncode:
         raise RuntimeError(f"trainer exits with {run.returncode}: {run.stderr.strip()[-500:]}")
-    return folder / "run" / "final"
+    return Path(settings["output_dir"]) / "final"
+
+
+def card_problems(final, library):
+    """What is wrong with the model card of a run."""
+    data = ModelCard.load(final / "README.md").data
+    lines = map(json.loads, (final.parent / "metrics.jsonl").read_text().splitlines())
+    last = [line for line in lines if "eval_loss" in line][-1]
+    found = [f"card: library_name {data.library_name}"] if data.library_name != library else []
+    if data.pipeline_tag not in ("text-classification", "summarization", "translation", "text2text-generation"):
+        found.append(f"card: pipeline_tag {data.pipeline_tag}")
+    results = {result.metric_type: result.metric_value for result in data.eval_results or []}
+    known = {value for key, value in last.items() if key.startswith("eval_")}
+    found += [f"card: {name} is {value}" for name, value in results.items() if value not in known]
+    return found if results else [*found, "card: no results"]
+
+
+def adapter_problems(trainer, folder):
+    """What is wrong with an adapter of a small BERT, which is trained for a step."""
+    case = next(case for _, case in kinds() if case["model_type"] == "bert")
+    write_model(folder / "model", case)
+    config = AutoConfig.from_pretrained(folder / "model")
+    AutoModel.from_config(config).save_pretrained(folder / "model")
+    final = train(trainer, folder, "bert", **{"model.init": "pretrained", "lora.r": 4, "lora.lora_alpha": 8})
+    model = AutoPeftModelForSequenceClassification.from_pretrained(final, dtype=torch.float32)
+    found = [f"tokens: {key}" for key, own in values(AutoTokenizer.from_pretrained(final)).items() if own != case[key]]
+    weights = load_file(final / "adapter_model.safetensors")
+    loaded = get_peft_model_state_dict(model)
+    if weights.keys() != loaded.keys() or any(not torch.equal(weights[key], loaded[key]) for key in weights):
+        found.append("peft has other weights than the file")
+    return found + card_problems(final, "peft")
 
 
 def problems(final, case):
@@ -107,7 +143,7 @@ def problems(final, case):
         with torch.no_grad():
             if not torch.isfinite(model(**inputs).logits).all():
                 found.append("logits that are NaN or infinite")
-    return found
+    return found + card_problems(final, "transformers")
 
 
 def main():
@@ -128,7 +164,12 @@ def main():
             if found:
                 wrong += 1
                 print(f"{number}, {case['name']}:", *found, sep="\n  ")
-    print(count - wrong, "of", count, "kinds of folders load in transformers with the ids of training")
+        found = adapter_problems(trainer, base / "adapter")
+        if found:
+            wrong += 1
+            print("adapter:", *found, sep="\n  ")
+        count += 1
+    print(count - wrong, "of", count, "kinds of folders load in transformers and peft with the ids of training")
     sys.exit(wrong > 0)
 
 

@@ -100,11 +100,12 @@ section! {
         /// Where metrics go besides `metrics.jsonl`. `["tensorboard"]` writes an event file to `output_dir/tensorboard`,
         /// with the tags of Hugging Face's Trainer ([more](watching.md#tensorboard)).
         report_to: ReportTo = ReportTo::default();
-        /// Whether to write `report.html`. A page in `output_dir` with curves, the configuration and for classification
-        /// a confusion matrix, written at each evaluation and at the end ([more](watching.md#reporthtml)).
+        /// Whether to write `report.html`. A page in `output_dir` with curves, the configuration, the worst examples and
+        /// for classification a confusion matrix, written at each evaluation and at the end ([more](watching.md#reporthtml)).
         report: bool = true;
-        /// Whether the report quotes texts of errors. Only for `sequence-classification`: the worst errors of the
-        /// evaluation with their texts. Off by default, since reports are shared more often than data.
+        /// Whether the report quotes texts of the data. The worst examples of the evaluation then have their texts,
+        /// entities, answers and references; with `chat` and `causal-lm` each evaluation also generates texts for ten
+        /// examples. Off by default, since reports are shared more often than data ([more](watching.md#reporthtml)).
         report_texts: bool = false;
         /// Steps to profile. `"10..12"`: from step 10 to step 12, or a number of final steps. On each rank libtorch's
         /// profiler writes `trace-rankN.json` to `output_dir`: every operation and GPU kernel, and ranges named after the

@@ -4,8 +4,8 @@ use super::names::{LABELS, PAIRS, PROMPTS, TEXTS, TRANSLATIONS};
 use crate::config::{TaskConfig, TaskKind};
 use crate::models::registry;
 use crate::text::survey::{Column, Columns, Survey};
+use crate::train::quoting::quoted;
 use crate::train::reading;
-use serde_json::Value;
 
 /// A numeric label with more different values is a number to predict.
 const CLASSES: usize = 20;
@@ -62,10 +62,6 @@ fn language_model(family: Option<&str>) -> TaskKind {
 /// Returns a setting that names a column, unless it is the default.
 fn named(key: &'static str, column: &str, default: &str) -> Option<(&'static str, String)> {
     (column != default).then(|| (key, quoted(column)))
-}
-
-pub(super) fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
 }
 
 fn conversation(columns: &Columns, family: Option<&str>) -> Option<Proposal> {

@@ -28,7 +28,8 @@ pub fn add(page: &mut Page, report: &ClassReport) {
     rows.push(row("micro avg", report.micro(), Cell::text("")));
     rows.push(row("macro avg", report.macro_average(), Cell::text("")));
     rows.push(row("weighted avg", report.weighted_average(), Cell::text("")));
-    page.table(&["class", "precision", "recall", "f1", report.unit], &rows);
+    let class = if report.unit == "entities" { "entity type" } else { "class" };
+    page.table(&[class, "precision", "recall", "f1", report.unit], &rows);
     let Some((names, confusion)) = &report.confusion else { return };
     page.heading("Confusion matrix");
     if names.len() > MATRIX {

@@ -3,6 +3,7 @@
 mod classes;
 mod curves;
 mod environment;
+mod examples;
 mod run;
 mod runs;
 

@@ -1,53 +1,24 @@
 //! The page of one run.
 
-use super::{FILE, bytes, classes, curves, evaluations, metric, metric_names};
+use super::{FILE, bytes, classes, curves, evaluations, examples, metric, metric_names};
 use crate::checkpoint::TrainerState;
 use crate::config::Config;
-use crate::data::Dataset;
 use crate::metrics::ClassReport;
 use crate::observe::page::{Cell, Page};
 use crate::observe::{logs, progress};
-use crate::tasks::Mistake;
-use crate::text::Tokenizer;
+use crate::tasks::ExampleTable;
 use serde_json::Value;
 use std::path::PathBuf;
 
 /// Number of evaluations in the table: the last ones.
 const EVALUATIONS: usize = 50;
-/// Characters of a text that are shown.
-const TEXT: usize = 1500;
 
 /// What the page shows of the latest evaluation besides its metrics.
 #[derive(Debug, Default)]
 pub struct Evaluated {
     pub step: u64,
     pub classes: Option<ClassReport>,
-    /// Worst first, with the texts.
-    pub mistakes: Vec<(Mistake, String)>,
-}
-
-impl Evaluated {
-    /// Finds the texts of mistakes: those that the model reads, special tokens excluded.
-    pub fn new(
-        step: u64,
-        classes: Option<ClassReport>,
-        mistakes: Vec<Mistake>,
-        texts: Option<(&Dataset, &Tokenizer)>,
-    ) -> Self {
-        let text = |mistake: Mistake| {
-            let (dataset, tokenizer) = texts?;
-            let (ids, segments) = (dataset.ids(mistake.example), dataset.type_ids(mistake.example));
-            let parts = segments.chunk_by(|a, b| a == b).scan(0, |start, part| {
-                let own = ids.get(*start..*start + part.len());
-                *start += part.len();
-                Some(tokenizer.decode(own?).unwrap_or_default())
-            });
-            let text: String = parts.collect::<Vec<_>>().join(" | ");
-            let short: String = text.chars().take(TEXT).collect();
-            Some((mistake, if short.len() < text.len() { short + " ..." } else { short }))
-        };
-        Evaluated { step, classes, mistakes: mistakes.into_iter().filter_map(text).collect() }
-    }
+    pub examples: Option<ExampleTable>,
 }
 
 /// The page of a run that is being trained. A run does not end because the page cannot be written: there is one warning.
@@ -110,7 +81,9 @@ impl RunReport {
             page.heading(&format!("Classes at step {}", self.evaluated.step));
             classes::add(&mut page, classes);
         }
-        self.add_mistakes(&mut page);
+        if let Some(table) = &self.evaluated.examples {
+            examples::add(&mut page, self.evaluated.step, table);
+        }
         let resumed = resumed(lines);
         if !resumed.is_empty() {
             page.heading("Resumed");
@@ -122,21 +95,6 @@ impl RunReport {
         page.heading("Configuration");
         page.details("config.toml", &self.settings);
         page
-    }
-
-    fn add_mistakes(&self, page: &mut Page) {
-        let Evaluated { step, mistakes, .. } = &self.evaluated;
-        if mistakes.is_empty() {
-            return;
-        }
-        page.heading(&format!("Worst errors at step {step}"));
-        let row = |(mistake, text): &(Mistake, String)| {
-            let Mistake { label, predicted, score, loss, .. } = mistake;
-            let numbers = [Cell::number(format_args!("{score:.4}")), Cell::number(format_args!("{loss:.4}"))];
-            [Cell::text(label), Cell::text(predicted)].into_iter().chain(numbers).chain([Cell::text(text)]).collect()
-        };
-        let rows: Vec<Vec<Cell>> = mistakes.iter().map(row).collect();
-        page.table(&["label", "predicted", "score", "loss", "text"], &rows);
     }
 }
 
@@ -180,6 +138,7 @@ fn resumed(lines: &[Value]) -> Vec<Vec<Cell>> {
 mod tests {
     use super::*;
     use crate::metrics::Confusion;
+    use crate::tasks::ExampleRow;
     use serde_json::json;
 
     fn report(folder: &std::path::Path) -> RunReport {
@@ -209,9 +168,15 @@ mod tests {
         };
         let names = ["no", "yes"].map(str::to_owned).to_vec();
         let classes = ClassReport::of_confusion("examples", names, Confusion::from_pairs(2, [(0, 0), (1, 0)]));
-        let mistake = Mistake { example: 1, label: "yes".into(), predicted: "no".into(), score: 0.875, loss: 2.0 };
-        let mistakes = vec![(mistake, "<b>text</b>".to_owned())];
-        report.evaluated = Evaluated { step: 20, classes: Some(classes), mistakes };
+        let row = ExampleRow {
+            example: 1,
+            label: "yes".into(),
+            predicted: "no".into(),
+            numbers: vec![0.875, 2.5],
+            text: "<b>text</b>".into(),
+        };
+        let examples = ExampleTable { title: "Worst errors", columns: &["score", "loss"], rows: vec![row] };
+        report.evaluated = Evaluated { step: 20, classes: Some(classes), examples: Some(examples) };
         report.write(&state, None);
         let html = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
         for part in [
@@ -224,7 +189,7 @@ mod tests {
             "<td>step</td><td>20 of 30 (epoch 0.00)</td>",
             "<td>a</td><td>seed = 1 (was &lt;0&gt;)</td>",
             "<td>yes</td><td class=\"n s\" style=\"--share:1.000\">1</td>",
-            "<td>yes</td><td>no</td><td class=\"n\">0.8750</td><td class=\"n\">2.0000</td><td>&lt;b&gt;text&lt;/b&gt;</td>",
+            "<td>yes</td><td>no</td><td class=\"n\">0.8750</td><td class=\"n\">2.5000</td><td>&lt;b&gt;text&lt;/b&gt;</td>",
             "<td>&lt;host&gt;</td>",
             "kind = &quot;sequence-classification&quot;",
         ] {

@@ -5,7 +5,7 @@ use crate::data::Prepared;
 use crate::error::{Context, Result};
 use crate::ffi::device::DisableTf32;
 use crate::train::best;
-use crate::train::evaluate::{Evaluation, Evaluator};
+use crate::train::evaluate::{Details, Evaluation, Evaluator};
 use crate::train::recorder::Recorder;
 use crate::train::step::Stepper;
 use serde_json::{Map, Value, json};
@@ -16,9 +16,8 @@ impl Trainer {
     pub(super) fn evaluate(&mut self) -> Result<bool> {
         let Some(eval) = self.data.eval.clone() else { return Ok(false) };
         let sets = Arc::clone(&self.data.eval_sets);
-        let reports = self.recorder.as_ref().is_some_and(Recorder::reports);
         self.stepper.swap_ema()?;
-        let evaluation = self.evaluation_of(&eval, reports)?;
+        let evaluation = self.evaluation_of(&eval, true)?;
         let mut metrics: Vec<(String, f64)> = named("", &evaluation);
         let mut warnings = Vec::from_iter(evaluation.warning.clone());
         for (name, set) in sets.iter() {
@@ -40,20 +39,23 @@ impl Trainer {
         self.record(Value::Object(line))?;
         let (recorder, state) = (&mut self.recorder, &self.state);
         if let Some(recorder) = recorder {
-            self.clock.pause(|| recorder.evaluated(state, evaluation, &eval));
+            self.clock.pause(|| recorder.evaluated(state, evaluation));
         }
         Ok(best)
     }
 
-    fn evaluation_of(&mut self, data: &Prepared, reports: bool) -> Result<Evaluation> {
+    /// Evaluates on one set; the report is about the main one.
+    fn evaluation_of(&mut self, data: &Prepared, is_main: bool) -> Result<Evaluation> {
+        let details = self.recorder.as_ref().filter(|_| is_main).map_or(Details::None, Recorder::details);
+        let generates = is_main || self.config.task.predict_with_generate;
         let Stepper { model, params, weights, .. } = &mut self.stepper;
         let micro_batch_tokens = self.micro_batch_tokens;
-        let (comm, generation) = (self.comm.as_ref(), self.generation.as_ref());
+        let (comm, generation) = (self.comm.as_ref(), self.generation.as_ref().filter(|_| generates));
         let mut evaluator = Evaluator { model, params, weights, comm, micro_batch_tokens, generation };
         self.clock.pause(|| {
             // As `trainer evaluate` computes them.
             let _exact = DisableTf32::new()?;
-            evaluator.metrics(data, reports)
+            evaluator.metrics(data, details)
         })
     }
 
