@@ -205,15 +205,23 @@ fn rules(with_none: bool) -> SquadRules {
     if with_none { SquadRules::V2 } else { SquadRules::V1 }
 }
 
+/// Returns the position of each question's first window in the data set.
+pub fn first_windows(results: &Results) -> Vec<usize> {
+    let mut next = 0;
+    let first = |question: &Question| {
+        let first = next;
+        next += question.windows.len();
+        first
+    };
+    References::of(results).questions.iter().map(first).collect()
+}
+
 /// Returns the questions without an exact match, those with the lowest F1 (in percent) first, of these the most
-/// confident answers; with the answers if `texts`. The example is the question's first window.
+/// confident answers; with the answers if `texts`. The examples are the questions by number.
 pub fn worst(results: &Results, learnt: bool, texts: bool, most: usize) -> ExampleTable {
     let references = References::of(results);
     let with_none = references.with_none(learnt);
-    let mut next = 0;
-    let row = |(question, found): (&Question, Predicted)| {
-        let example = next;
-        next += question.windows.len();
+    let row = |(example, (question, found)): (usize, (&Question, Predicted))| {
         let scores = match_answer(found.text, &question.golds, rules(with_none));
         let numbers = vec![100.0 * scores.f1, found.probability];
         let [label, predicted] = match texts {
@@ -223,7 +231,7 @@ pub fn worst(results: &Results, learnt: bool, texts: bool, most: usize) -> Examp
         (!scores.exact).then(|| ExampleRow { example, label, predicted, numbers, ..ExampleRow::default() })
     };
     let answers = references.answers(results, with_none);
-    let mut rows: Vec<ExampleRow> = references.questions.iter().zip(answers).filter_map(row).collect();
+    let mut rows: Vec<ExampleRow> = references.questions.iter().zip(answers).enumerate().filter_map(row).collect();
     rows.sort_by(|a, b| b.numbers[1].total_cmp(&a.numbers[1]));
     ExampleTable::worst(&["f1", "score"], rows, |row| -row.numbers[0], most)
 }

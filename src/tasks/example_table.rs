@@ -17,7 +17,7 @@ pub struct ExampleTable {
 /// An example. What is not known, or a text that is not to be shown, is empty.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExampleRow {
-    /// The position in the data set.
+    /// The position in the data set; of question answering the number of the question, from 0.
     pub example: usize,
     pub label: String,
     pub predicted: String,
@@ -84,8 +84,7 @@ impl ExampleTable {
         self
     }
 
-    /// Adds the text of each row that has none: that of its tokens without special tokens, a line for each sequence;
-    /// for a source and its target that of the source.
+    /// Adds the text of each row that has none.
     ///
     /// # Errors
     /// As [`Tokenizer::decode`].
@@ -97,7 +96,12 @@ impl ExampleTable {
     }
 }
 
-fn text(dataset: &Dataset, example: usize, tokenizer: &Tokenizer) -> Result<String> {
+/// Returns the text of an example's tokens without special tokens, a line for each sequence; of a source and its target
+/// that of the source.
+///
+/// # Errors
+/// As [`Tokenizer::decode`].
+pub fn text(dataset: &Dataset, example: usize, tokenizer: &Tokenizer) -> Result<String> {
     let tokens: Vec<(u8, u32)> =
         dataset.type_ids(example).iter().copied().zip(dataset.ids(example).iter().copied()).collect();
     let mut lengths = dataset.sequences(example);

@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
 use crate::tasks::taught::ragged_divergence;
-use crate::tasks::{Classifier, ExampleTable, Results, Task, answers};
+use crate::tasks::{Classifier, ExampleTable, Results, Task, answers, example_table};
 use crate::text::Tokenizer;
 use serde_json::{Map, Value};
 use tch::Tensor;
@@ -77,7 +77,14 @@ impl Task for QuestionAnswering {
     }
 
     fn worst(&self, results: &Results, texts: Option<&Tokenizer>, most: usize) -> Result<Option<ExampleTable>> {
-        Ok(Some(answers::worst(results, self.unanswerable, texts.is_some(), most)))
+        let mut table = answers::worst(results, self.unanswerable, texts.is_some(), most);
+        if let Some(tokenizer) = texts {
+            let windows = answers::first_windows(results);
+            for row in &mut table.rows {
+                row.text = example_table::text(results.dataset, windows[row.example], tokenizer)?;
+            }
+        }
+        Ok(Some(table))
     }
 
     fn predictions(&self, results: &Results, scores: bool) -> Vec<Map<String, Value>> {

@@ -267,7 +267,10 @@ impl Forward<'_> {
                     watch.after_backward(model, params, index, &grads, batch);
                 }
             }
-            gradients.after(params, index, &model.block_name(index), last)?;
+            {
+                let _range = profiler::range(|| format!("start reduction of {}", model.block_name(index)));
+                gradients.after(params, index, &model.block_name(index), last)?;
+            }
             weights.release(params, index)?;
             if index > first {
                 weights.ready(params, index - 1)?;

@@ -148,7 +148,10 @@ impl Stepper {
         let StepInput { step, mut batches, micro_batches, rows, copies: uploads, .. } = input;
         self.params.begin_step(step);
         self.begun.begin_step(&self.params, &mut self.optimizer);
-        self.gradients.begin(&self.params, rows)?;
+        {
+            let _range = profiler::range(|| "clear gradients".to_owned());
+            self.gradients.begin(&self.params, rows)?;
+        }
         let scale = self.scaler.as_ref().map_or(1.0, LossScaler::scale);
         let mut weights = mean_factors(&totals);
         self.teacher.iter().for_each(|teacher| teacher.mix(&mut weights));
@@ -232,7 +235,10 @@ impl Stepper {
             forward.backward(weights, gradients, scales, index + 1 == micro_batches)?;
         }
         gradients.finish(params)?;
-        let numbers = Tensor::f_cat(&[sums, gradients.squares(params)?], 0)?;
+        let numbers = {
+            let _range = profiler::range(|| "gradient norm".to_owned());
+            Tensor::f_cat(&[sums, gradients.squares(params)?], 0)?
+        };
         comm.start_all_reduce(&numbers, Op::Sum, "loss and gradient norm")?.wait()?;
         // The only copy from device to host in a step, if the update is on the device.
         let mut sums = transfer::values(&numbers)?;

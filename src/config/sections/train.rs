@@ -101,7 +101,8 @@ section! {
         /// with the tags of Hugging Face's Trainer ([more](watching.md#tensorboard)).
         report_to: ReportTo = ReportTo::default();
         /// Whether to write `report.html`. A page in `output_dir` with curves, the configuration, the worst examples and
-        /// for classification a confusion matrix, written at each evaluation and at the end ([more](watching.md#reporthtml)).
+        /// for classification a confusion matrix, written at each evaluation and at the end
+        /// ([more](watching.md#reporthtml)).
         report: bool = true;
         /// Whether the report quotes texts of the data. The worst examples of the evaluation then have their texts,
         /// entities, answers and references; with `chat` and `causal-lm` each evaluation also generates texts for ten
