@@ -48,7 +48,7 @@ impl<'a> Rest<'a> {
             4 => json!(self.u32()),
             5 => json!(self.u32().cast_signed()),
             6 => json!(f32::from_bits(self.u32())),
-            7 => json!(self.take(1) == [1]),
+            7 => json!(self.take(1)[0] == 1),
             8 => json!(self.text()),
             9 => {
                 let (kind, length) = (self.u32(), self.u64());
