@@ -1,6 +1,6 @@
 //! Opens a run: checks the configuration on all ranks, prepares the data, loads the model.
 
-use crate::comm::{Collective, Op};
+use crate::comm::{Collective, Op, host_pool};
 use crate::config::{Config, DataFiles, Recompute};
 use crate::data::{CacheUse, Prepared, Sampler, cache, prepare};
 use crate::error::{Context, Error, Result};
@@ -10,6 +10,7 @@ use crate::models::family::DropoutOverrides;
 use crate::observe::progress::Phase;
 use crate::parallel::Groups;
 use crate::tasks::labels;
+use crate::text::files::Files;
 use crate::text::parallel;
 use crate::text::part::Part;
 use crate::train::augmentation::augmented;
@@ -23,6 +24,8 @@ use crate::train::sources::EVAL_SETS;
 use crate::train::streaming;
 use crate::train::teacher::Teacher;
 use serde_json::Value;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A run, ready to train.
@@ -54,9 +57,11 @@ impl Session {
     }
 }
 
-/// Runs `work` on the first rank of every host before the other ranks, which then find its result in the cache.
+/// Runs `work` on the first rank of every host before the other ranks, which then find its result in the cache. The
+/// first rank tokenizes on the cores of all ranks of its host.
 pub fn one_per_host_first<T>(comm: &dyn Collective, what: &str, work: impl Fn() -> Result<T>) -> Result<T> {
-    let first = if comm.local_rank() == 0 { work().map(Some) } else { Ok(None) };
+    let pool = host_pool::for_first_rank(comm)?;
+    let first = if comm.local_rank() == 0 { parallel::with_pool(pool, || work().map(Some)) } else { Ok(None) };
     let first = agree_on_files(comm, first, comm.local_rank() == 0, what)?;
     let mine = first.map_or_else(work, Ok);
     agree_on_files(comm, mine, true, what)
@@ -166,7 +171,10 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let held_out = part.map(|_| (&config.data.train, "data.train"));
     let eval = config.data.eval.as_ref().map(|files| (files, "data.eval")).or(held_out);
     let read = |(files, key)| prepare_file(files, key, Purpose::Evaluate, labels.clone(), held_part);
-    let eval = eval.map(read).transpose()?;
+    let mut eval = eval.map(read).transpose()?;
+    if let (Some(eval), Some(files), true) = (&mut eval, &config.data.eval, config.data.sources.is_empty()) {
+        eval.facts.remarks.extend(in_both(files, &config.data.train)?);
+    }
     let read = |(name, files): (&str, &DataFiles)| {
         let set = prepare_file(files, EVAL_SETS, Purpose::Evaluate, labels.clone(), None);
         Ok((name.to_owned(), set.context(name)?))
@@ -174,6 +182,15 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let eval_sets = config.data.eval_sets.iter().map(read).collect::<Result<_>>()?;
     let stream = config.data.streaming.then(|| shards(train.facts.labels.clone())).transpose()?;
     Ok(Data { train, stream, eval, eval_sets, head })
+}
+
+/// Returns a remark on a file that is both evaluation and training data.
+fn in_both(eval: &DataFiles, train: &DataFiles) -> Result<Option<String>> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.into());
+    let [eval, train] = [Files::find(eval.paths())?, Files::find(train.paths())?];
+    let trained: HashSet<PathBuf> = train.iter().map(real).collect();
+    let both = eval.iter().find(|path| trained.contains(&real(path)));
+    Ok(both.map(|path| format!("{} is training data too", path.file_name().unwrap_or_default().display())))
 }
 
 fn sorted(labels: &[String]) -> Vec<&String> {
