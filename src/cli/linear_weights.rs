@@ -12,6 +12,7 @@ use tch::Device;
 pub(super) enum LinearWeights {
     #[default]
     Fp32,
+    /// 8-bit integers with a scale for each output.
     Int8,
 }
 

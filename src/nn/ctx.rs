@@ -94,6 +94,8 @@ impl<'a> Ctx<'a> {
         self.train
     }
 
+    /// Returns the tensor of a parameter.
+    ///
     /// # Panics
     /// If the parameter is kept in int8: then only [`Ctx::int8`] has it.
     pub fn param(&self, id: ParamId) -> &'a Tensor {

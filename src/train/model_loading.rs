@@ -266,7 +266,6 @@ impl Shaped {
                 phase.advance(1);
             }
             sums.push(hasher.finalize().to_hex().to_string());
-            drop(targets);
             if spec.content == Content::Int8 {
                 params.quantize(unit)?;
             }

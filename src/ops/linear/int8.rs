@@ -68,11 +68,13 @@ mod tests {
         Tensor::from_slice(&numbers).view(shape)
     }
 
-    /// The weights after quantization, in fp64.
-    fn rounded_weight(w: &Tensor) -> Tensor {
-        let w = w.to_kind(Kind::Double);
-        let scale = w.abs().amax([1], true) / 127.0;
-        (w / scale.clamp_min(1e-300)).round() * scale
+    /// What the quantized weights stand for, in fp64.
+    fn rounded(w: &Tensor, weight: &Int8Weight) -> Tensor {
+        let scales = &weight.parts[1];
+        let off = (scales / (w.abs().amax([1i64], false) / 127.0) - 1.0).abs().max().double_value(&[]);
+        assert!(off < 1e-6, "scales are off by {off}");
+        let scales = scales.unsqueeze(1);
+        (w / &scales).round().to_kind(Kind::Double) * scales.to_kind(Kind::Double)
     }
 
     /// Shapes that fill tiles and panels, and shapes that do not.
@@ -85,17 +87,19 @@ mod tests {
             let (w, b) = (random([outputs, inputs], 0.03), random([1, outputs], 0.5).view([outputs]));
             let column = Tensor::arange(inputs, (Kind::Int64, Device::Cpu));
             let row = Tensor::arange(rows, (Kind::Int64, Device::Cpu)).unsqueeze(1);
-            let q = (&column * 37 + &row * 11).remainder(256);
+            let q = (&column * 37_i64 + &row * 11_i64).remainder(256);
             // The row's least and greatest number.
             let q = q.where_self(&column.ne(0), &Tensor::from(0_i64)).where_self(&column.ne(1), &Tensor::from(255_i64));
-            let x = ((q - (&row * 5).remainder(256)).to_kind(Kind::Double) * 0.125).to_kind(Kind::Float);
-            let formula = x.to_kind(Kind::Double).matmul(&rounded_weight(&w).tr());
+            let x = ((q - (&row * 5_i64).remainder(256)).to_kind(Kind::Double) * 0.125).to_kind(Kind::Float);
             for vnni in ways() {
                 let weight = Int8Weight::of(&w, vnni).unwrap();
+                let formula = x.to_kind(Kind::Double).matmul(&rounded(&w, &weight).tr());
+                // In fp32 sums are rounded too.
+                let tolerance = if vnni { 1e-6 } else { 1e-5 };
                 for (bias, wanted) in [(None, formula.shallow_clone()), (Some(&b), &formula + &b)] {
                     let found = weight.linear(&x, bias).to_kind(Kind::Double);
                     let error = (found - &wanted).abs().max().double_value(&[]);
-                    let most = 2e-6 * wanted.abs().max().double_value(&[]);
+                    let most = tolerance * wanted.abs().max().double_value(&[]);
                     assert!(error <= most, "{rows} x {inputs} x {outputs}, VNNI {vnni}: {error} > {most}");
                 }
             }
@@ -107,15 +111,16 @@ mod tests {
     fn activations_are_off_by_half_a_step() {
         for [rows, inputs, outputs] in SHAPES {
             let (w, x) = (random([outputs, inputs], 0.03), random([rows, inputs], 1.0) + 0.3);
-            let (wide, weight) = (x.to_kind(Kind::Double), rounded_weight(&w));
-            let zero = wide.zeros_like().amax([1], true);
-            let step = (wide.amax([1], true).maximum(&zero) - wide.amin([1], true).minimum(&zero)) / 255.0;
-            let bound = step.matmul(&weight.abs().sum_dim_intlist([1].as_slice(), true, None).tr()) * 0.501;
+            let wide = x.to_kind(Kind::Double);
+            let zero = wide.zeros_like().amax([1i64], true);
+            let step = (wide.amax([1i64], true).maximum(&zero) - wide.amin([1i64], true).minimum(&zero)) / 255.0;
             for vnni in ways() {
-                let found = Int8Weight::of(&w, vnni).unwrap().linear(&x, None).to_kind(Kind::Double);
-                let error = (found - wide.matmul(&weight.tr())).abs();
-                let over = (&error - &bound).max().double_value(&[]);
-                assert!(over <= 1e-6, "{rows} x {inputs} x {outputs}, VNNI {vnni}: {over}");
+                let weight = Int8Weight::of(&w, vnni).unwrap();
+                let exact = rounded(&w, &weight).tr();
+                let bound = step.matmul(&exact.abs().sum_dim_intlist([0i64].as_slice(), true, None)) * 0.501;
+                let error = (weight.linear(&x, None).to_kind(Kind::Double) - wide.matmul(&exact)).abs();
+                let over = (&error - bound).max().double_value(&[]);
+                assert!(over <= 1e-5, "{rows} x {inputs} x {outputs}, VNNI {vnni}: {over}");
                 assert!(error.max().double_value(&[]) > 0.0, "activations are quantized");
             }
         }
