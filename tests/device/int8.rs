@@ -92,16 +92,17 @@ fn int8_is_refused_where_it_is_not_supported() {
         serde_json::from_str(&fs::read_to_string(adapter.join("adapter_config.json")).unwrap()).unwrap();
     assert!(config["base_model_name_or_path"].as_str().unwrap().ends_with("bert-classification"), "{config}");
     let [adapter, base] = [adapter, base].map(|path| path.display().to_string());
-    let int8 = ["--weights", "int8"];
-    let of_adapter = ["--base-model", base.as_str(), "--weights", "int8"];
-    for (command, options, says) in [
-        (vec!["serve", "model"], int8.as_slice(), "causal-lm models generate text, which is supported in fp32 only"),
-        (vec!["predict", "--model", "model", "--text", "ac"], &int8, "--weights int8: causal-lm models generate text"),
-        (vec!["serve", &adapter], &of_adapter, "the model is an adapter: merge it first (trainer merge"),
-        (vec!["serve", "model"], &["--weights", "int4"], "'int4'"),
+    let serve = |model| vec!["serve", model, "--port", "0"];
+    let predict = vec!["predict", "--model", "model", "--text", "ac"];
+    let of_adapter = [serve(adapter.as_str()), vec!["--base-model", base.as_str()]].concat();
+    for (command, weights, says) in [
+        (serve("model"), "int8", "causal-lm models generate text, which is supported in fp32 only"),
+        (predict, "int8", "--weights int8: causal-lm models generate text"),
+        (of_adapter, "int8", "the model is an adapter: merge it first (trainer merge"),
+        (serve("model"), "int4", "'int4'"),
     ] {
-        let ended = run(trainer(&bench).args(&command).args(options)).expect(2);
-        let says = if device() == Device::Cpu || says == "'int4'" { says } else { "int8 weights are for CPUs" };
+        let ended = run(trainer(&bench).args(&command).args(["--weights", weights])).expect(2);
+        let says = if device() == Device::Cpu || weights == "int4" { says } else { "int8 weights are for CPUs" };
         assert!(ended.stderr.contains(says), "{command:?}: {}", ended.stderr);
         assert_eq!(ended.stderr.matches("error").count(), 1, "{}", ended.stderr);
     }
