@@ -180,6 +180,38 @@ fn loading_takes_no_more_memory_than_the_weights() {
     }
 }
 
+/// Of each linear layer's weight a byte per element is kept, with a scale and a sum for each output, in full panels of
+/// outputs; everything else as in fp32.
+#[test]
+fn int8_weights_replace_those_of_fp32() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().unwrap();
+    larger(dir.path());
+    let solo = &threads::group(1, Duration::from_secs(10))[0];
+    let (kind, zero, trains) = (Kind::Float, Zero::ALL[0], false.into());
+    let how = LoadOptions { kind, zero, trains, seed: 7, from: Source::Folder };
+    let weights = || memory::usage().current[memory::Use::Weights as usize];
+    let before = weights();
+    let json = registry::read_config(dir.path()).unwrap();
+    let head = Head::of_config(dir.path(), &json).unwrap();
+    let declared = Declared::read(dir.path(), json, DropoutOverrides::default(), head.role()).unwrap();
+    let loaded = declared.with_head(&head).with_int8().load(solo, &how).unwrap();
+    let held = weights() - before;
+    let params = &loaded.params;
+    let (mut fp32, mut int8) = (0, 0);
+    for spec in params.ids().map(|id| params.spec(id)) {
+        let numel = spec.numel() as u64;
+        if spec.int8 {
+            int8 += numel + 8 * spec.shape[0] as u64;
+        } else {
+            fp32 += 4 * numel;
+        }
+    }
+    assert!(int8 > fp32, "most of the model: {int8}, {fp32}");
+    // Widths are multiples of 64 here; units are padded.
+    assert!((fp32 + int8..fp32 + int8 + 8192).contains(&held), "{held} for {fp32} and {int8}");
+}
+
 /// Hosts that have other weights under the same name must not train together.
 #[test]
 fn ranks_that_read_different_weights_are_refused() {

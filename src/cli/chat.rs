@@ -2,6 +2,7 @@
 
 use super::finished::{Finished, alone};
 use super::generation::GenerationArgs;
+use super::linear_weights::LinearWeights;
 use super::reading::bare;
 use crate::comm::{Collective, exit_now};
 use crate::config::TaskKind;
@@ -58,7 +59,7 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     }
     let max_length = model.declared.max_length(args.max_length, None).map_err(bare)?;
     let generation = args.generation.open(model.folder.generation(), None)?.or_at_most(ANSWER).ending_as_answers()?;
-    let mut loaded = model.load(&comm)?;
+    let mut loaded = model.load(&comm, LinearWeights::Fp32)?;
     let writer = Writer::new(&generation.tokenizer, max_length)?;
     let interrupts = Interrupts::open()?;
     tell(&wrap(&format!("model     {}", folder.display()), 10));

@@ -1,6 +1,7 @@
 //! A finished model on one rank, for the commands that read no data file.
 
 use super::group::connect;
+use super::linear_weights::LinearWeights;
 use super::opening::load;
 use super::reading::bare;
 use crate::comm::Collective;
@@ -56,8 +57,8 @@ impl Finished {
     /// Loads the weights.
     ///
     /// # Errors
-    /// Exit 2: invalid or missing weights.
-    pub fn load(self, comm: &Arc<dyn Collective>) -> Result<Loaded> {
-        load(comm, &self.folder, self.declared, &self.head)
+    /// As [`load`].
+    pub fn load(self, comm: &Arc<dyn Collective>, weights: LinearWeights) -> Result<Loaded> {
+        load(comm, &self.folder, self.declared, &self.head, weights)
     }
 }

@@ -1,5 +1,6 @@
 //! `trainer merge`
 
+use super::linear_weights::LinearWeights;
 use super::opening::load;
 use super::reading::bare;
 use crate::checkpoint::tensor_writer::{Entry, Writer};
@@ -56,7 +57,7 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     }
     let head = Head::of_config(&model.path, &json)?;
     let declared = Declared::read(&model.base, json, DropoutOverrides::default(), head.role())?;
-    let loaded = load(&comm, &model, declared, &head)?;
+    let loaded = load(&comm, &model, declared, &head, LinearWeights::Fp32)?;
     let kind = stored_kind(&model.base)?;
     folder::replace(output, false, |to| write(&loaded, &model, kind, to))?;
     let adapted = loaded.params.ids().filter(|&id| adapter_of(&loaded.params, id)).count();

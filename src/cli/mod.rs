@@ -14,6 +14,7 @@ mod generation;
 mod group;
 mod init;
 mod launch;
+mod linear_weights;
 mod merge;
 mod opening;
 mod output;

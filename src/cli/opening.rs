@@ -1,5 +1,6 @@
 //! Opens a finished model with data, for the commands that use one.
 
+use super::linear_weights::LinearWeights;
 use super::reading::{DataFile, ReadingArgs, bare};
 use crate::comm::Collective;
 use crate::config::{self, Config, DataConfig, TaskConfig, TaskKind};
@@ -71,7 +72,7 @@ pub(super) fn open(
     };
     let data: Vec<Prepared> =
         one_per_host_first(comm.as_ref(), "preparing the data", || files.iter().map(read).collect())?;
-    let loaded = load(comm, model, declared, &head)?;
+    let loaded = load(comm, model, declared, &head, options.weights)?;
     if comm.is_main() {
         let device = device(comm.as_ref());
         let predicts = files.iter().all(|file| file.purpose == Purpose::Predict);
@@ -92,11 +93,19 @@ pub(super) fn open(
 /// Loads a finished model, whole on every rank.
 ///
 /// # Errors
-/// Exit 2: invalid or missing weights.
-pub(super) fn load(comm: &Arc<dyn Collective>, model: &ModelFolder, declared: Declared, head: &Head) -> Result<Loaded> {
+/// Exit 2: invalid or missing weights; int8 where it is not supported.
+pub(super) fn load(
+    comm: &Arc<dyn Collective>,
+    model: &ModelFolder,
+    declared: Declared,
+    head: &Head,
+    weights: LinearWeights,
+) -> Result<Loaded> {
+    comm.agree(weights.check(comm.device(), model, head), "--weights")?;
     let holding =
         LoadOptions { kind: Kind::Float, zero: Zero::ALL[0], trains: false.into(), seed: 0, from: Source::Folder };
     let shaped = Lora::of_model(model).and_then(|lora| declared.with_head(head).with_adapters(lora.as_ref()));
+    let shaped = shaped.map(|shaped| if weights == LinearWeights::Int8 { shaped.with_int8() } else { shaped });
     let loaded = shaped.and_then(|shaped| shaped.load(comm, &holding)).and_then(complete);
     comm.agree(loaded.context(model.named.display()), "loading the model")
 }

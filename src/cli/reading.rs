@@ -2,6 +2,7 @@
 
 use super::answers::AnswerArgs;
 use super::group::{backend, connect};
+use super::linear_weights::LinearWeights;
 use super::parse::seconds;
 use crate::checkpoint::adapter::AdapterConfig;
 use crate::comm::Collective;
@@ -93,6 +94,9 @@ pub(super) struct ReadingArgs {
     /// Maximum number of tokens per micro-batch on each rank [default: 4096].
     #[arg(long)]
     micro_batch_tokens: Option<usize>,
+    /// How the weights of linear layers are kept, for models that generate no text, on CPUs.
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true, value_name = "fp32|int8")]
+    pub(super) weights: LinearWeights,
     /// Folder of the base model, if the model is an adapter whose base model was moved.
     #[arg(long, value_name = "FOLDER")]
     base_model: Option<PathBuf>,

@@ -1,6 +1,7 @@
 //! `trainer serve`
 
 use super::finished::{Finished, alone};
+use super::linear_weights::LinearWeights;
 use super::parse::{at_least_one, seconds};
 use super::reading::bare;
 use crate::comm::exit_now;
@@ -53,6 +54,9 @@ pub struct ServeArgs {
     /// File with the bearer token that requests need [default: the environment variable TRAINER_API_KEY, or none].
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
+    /// How the weights of linear layers are kept, for models that generate no text, on CPUs.
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true, value_name = "fp32|int8")]
+    weights: LinearWeights,
     /// Folder of the base model, if the model is an adapter whose base model was moved.
     #[arg(long, value_name = "FOLDER")]
     base_model: Option<PathBuf>,
@@ -103,7 +107,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let served = Served {
         name: name.clone(),
         head,
-        loaded: model.load(&comm)?,
+        loaded: model.load(&comm, args.weights)?,
         tokenizer,
         max_length,
         pairs: of_data.is_some_and(|data| data.text_pair_column.is_some()),

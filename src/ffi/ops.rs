@@ -1,5 +1,5 @@
-//! The autograd functions of [`crate::ops`] in C++, which documents them. [`half_linear`] and [`attention`] are for CPU
-//! tensors, [`linear_cross_entropy`] for any, the others for tensors with an implementation
+//! The functions of [`crate::ops`] in C++, which documents them. [`half_linear`], [`int8_linear`] and [`attention`] are
+//! for CPU tensors, [`linear_cross_entropy`] for any, the others for tensors with an implementation
 //! ([`super::kernels::available`]).
 
 use super::{Handle, Message, check, handle};
@@ -10,6 +10,17 @@ use tch::Tensor;
 unsafe extern "C" {
     fn trainer_dropout(out: *mut Handle, x: Handle, p: f64, key: i64) -> Message;
     fn trainer_half_linear(out: *mut Handle, x: Handle, weight: Handle, bias: Handle) -> Message;
+    fn trainer_int8_pack(out: *mut Handle, weight: Handle, vnni: bool) -> Message;
+    #[allow(clippy::too_many_arguments)]
+    fn trainer_int8_linear(
+        out: *mut Handle,
+        x: Handle,
+        weight: Handle,
+        scales: Handle,
+        sums: Handle,
+        bias: Handle,
+        vnni: bool,
+    ) -> Message;
     fn trainer_rotary(out: *mut Handle, x: Handle, cos: Handle, sin: Handle, heads: i64) -> Message;
     #[allow(clippy::too_many_arguments)]
     fn trainer_linear_cross_entropy(
@@ -93,6 +104,26 @@ pub fn dropout(x: &Tensor, p: f64, key: u64) -> Result<Tensor> {
 pub fn half_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     // SAFETY: live tensors, and null for no bias.
     one(|out| unsafe { trainer_half_linear(out, handle(x), handle(weight), optional(bias)) })
+}
+
+/// The int8 weights of an f32 matrix `[outputs, inputs]`: i8 in the order that the processor multiplies, with or without
+/// VNNI, their scales f32 `[outputs]`, and the sum of each output's weights i32 `[outputs]`.
+pub fn int8_pack(weight: &Tensor, vnni: bool) -> Result<[Tensor; 3]> {
+    // SAFETY: a live tensor.
+    made(|out| unsafe { trainer_int8_pack(out, handle(weight), vnni) })
+}
+
+/// `x W^T + b` for the weights that [`int8_pack`] has made for the same `vnni`: x f32 `[.., inputs]`, b `[outputs]`.
+/// No graph is recorded.
+pub fn int8_linear(
+    x: &Tensor,
+    [weight, scales, sums]: &[Tensor; 3],
+    bias: Option<&Tensor>,
+    vnni: bool,
+) -> Result<Tensor> {
+    let (weight, scales, sums) = (handle(weight), handle(scales), handle(sums));
+    // SAFETY: live tensors, and null for no bias.
+    one(|out| unsafe { trainer_int8_linear(out, handle(x), weight, scales, sums, optional(bias), vnni) })
 }
 
 /// Rotates the first `heads` heads of the rows of a contiguous `x` `[T, columns]` in place by angles `[T, head_dim/2]`.

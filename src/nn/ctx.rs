@@ -6,6 +6,7 @@ use crate::nn::param_builder::ParamId;
 use crate::nn::params::Params;
 use crate::nn::rng;
 use crate::ops;
+use crate::ops::linear::int8::Int8Weight;
 use tch::Tensor;
 
 /// The coordinates of a pass; dropout is a pure function of them and of the block.
@@ -93,8 +94,18 @@ impl<'a> Ctx<'a> {
         self.train
     }
 
+    /// Returns the tensor of a parameter.
+    ///
+    /// # Panics
+    /// If the parameter is kept in int8: then only [`Ctx::int8`] has it.
     pub fn param(&self, id: ParamId) -> &'a Tensor {
+        assert!(self.int8(id).is_none(), "{} is kept in int8", self.params.spec(id).name);
         self.params.view(id)
+    }
+
+    /// Returns a linear layer's weight if it is kept in int8.
+    pub fn int8(&self, id: ParamId) -> Option<&'a Int8Weight> {
+        self.params.int8(id)
     }
 
     /// Applies dropout with probability `p` to a tensor of any shape; the identity outside training.

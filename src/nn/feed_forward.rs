@@ -49,7 +49,7 @@ impl FeedForward {
     pub fn forward(&self, ctx: &mut Ctx, x: &Tensor) -> Tensor {
         let FeedForwardConfig { activation, gated, dropout, .. } = self.config;
         let up = self.up.forward(ctx, x);
-        if gated && self.down.is_adapted() {
+        if gated && !self.down.is_bare(ctx) {
             let halves = up.chunk(2, -1);
             let inner = ctx.dropout(activation.forward(&halves[0]) * &halves[1], dropout);
             return self.down.forward(ctx, &inner);

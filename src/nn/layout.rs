@@ -29,6 +29,8 @@ pub enum Content {
     Dense,
     /// Frozen weights: no gradient, no optimizer state.
     Frozen,
+    /// Weights that are kept in int8, outside the buffer.
+    Int8,
 }
 
 /// How the optimizer updates a weight.
@@ -86,7 +88,7 @@ pub struct Unit {
 impl Unit {
     /// Returns whether the unit is trained.
     pub fn is_trained(&self) -> bool {
-        self.content != Content::Frozen
+        !matches!(self.content, Content::Frozen | Content::Int8)
     }
 
     pub fn shard_of(&self, rank: usize) -> Range<i64> {
@@ -204,6 +206,7 @@ impl Layout {
 /// Parameters with the same key share a unit: owner, content, first step, users; an embedding matrix is alone.
 fn key(spec: &ParamSpec, index: usize) -> (usize, Content, u64, Vec<usize>, usize) {
     let content = match (spec.trainable, spec.row_sparse) {
+        (false, _) if spec.int8 => Content::Int8,
         (false, _) => Content::Frozen,
         (true, true) => Content::Table,
         (true, false) => Content::Dense,

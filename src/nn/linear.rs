@@ -18,6 +18,7 @@ pub struct HeadInput {
 }
 
 /// `y = x W^T + b`, W of shape `[out, in]`; with an adapter ([`lora`]) W is frozen and the adapter's product is added.
+/// W may be kept in int8 ([`Params::quantize`](crate::nn::Params::quantize)).
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: ParamId,
@@ -70,13 +71,21 @@ impl Linear {
         self.slot.adapter().is_some()
     }
 
-    /// Weight and bias.
+    /// Whether the layer only multiplies by its fp32 or half weight: it has no adapter, and no int8 weight.
+    pub fn is_bare(&self, ctx: &Ctx) -> bool {
+        !self.is_adapted() && ctx.int8(self.weight).is_none()
+    }
+
+    /// Weight and bias, of a bare layer.
     pub fn on<'a>(&self, ctx: &Ctx<'a>) -> (&'a Tensor, Option<&'a Tensor>) {
         (ctx.param(self.weight), self.bias.map(|b| ctx.param(b)))
     }
 
     /// `[T, in]` to `[T, out]`.
     pub fn forward(&self, ctx: &mut Ctx, x: &Tensor) -> Tensor {
+        if let Some(weight) = ctx.int8(self.weight) {
+            return weight.linear(x, self.bias.map(|b| ctx.param(b)));
+        }
         let (weight, bias) = self.on(ctx);
         match self.slot.adapter() {
             Some(adapter) => lora::linear(ctx, adapter, x, weight, bias),

@@ -108,6 +108,8 @@ pub struct ParamSpec {
     pub rate: f64,
     /// The weight decay if [`ParamSpec::decay`]; `None` for that of the run.
     pub weight_decay: Option<f64>,
+    /// Whether it is a linear layer's weight that is kept in int8, for inference on a CPU.
+    pub int8: bool,
     /// Of a linear layer's weight: where its adapter is.
     pub linear: Option<AdapterSlot>,
     /// Belongs to an adapter.
@@ -254,6 +256,7 @@ impl ParamBuilder {
             starts: 0,
             rate: 1.0,
             weight_decay: None,
+            int8: false,
             linear: None,
             adapter: false,
         });

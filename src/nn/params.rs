@@ -6,8 +6,10 @@
 
 use crate::error::Result;
 use crate::ffi::memory::{self, Use};
-use crate::nn::layout::{Layout, Unit};
+use crate::nn::layout::{Content, Layout, Unit};
 use crate::nn::param_builder::{ParamId, ParamSpec};
+use crate::ops::linear::int8::Int8Weight;
+use std::cell::OnceCell;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
@@ -18,6 +20,8 @@ pub struct Params {
     layout: Layout,
     flats: Vec<Tensor>,
     views: Vec<Tensor>,
+    /// Of parameters that are kept in int8, once they are loaded.
+    int8: Vec<OnceCell<Int8Weight>>,
     kind: Kind,
     /// Units that the current step trains.
     trained: Vec<bool>,
@@ -36,7 +40,8 @@ impl Params {
         let mut views: Vec<Tensor> = specs.iter().map(|_| Tensor::new()).collect();
         for (index, unit) in layout.units().iter().enumerate() {
             let size = [layout.padded(index)];
-            let flat = memory::during(Use::Weights, || match empty {
+            // Of weights that become int8 one after another, not all have memory at the same time.
+            let flat = memory::during(Use::Weights, || match empty || unit.content == Content::Int8 {
                 true => Tensor::f_empty(size, (kind, device)),
                 false => Tensor::f_zeros(size, (kind, device)),
             })?;
@@ -51,7 +56,25 @@ impl Params {
             flats.push(flat);
         }
         let trained = layout.units().iter().map(Unit::is_trained).collect();
-        Ok(Params { specs, layout, flats, views, kind, trained })
+        let int8 = specs.iter().map(|_| OnceCell::new()).collect();
+        Ok(Params { specs, layout, flats, views, int8, kind, trained })
+    }
+
+    /// Converts the weights of a unit of [`Content::Int8`] to int8, and frees its buffer.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn quantize(&self, unit: usize) -> Result<()> {
+        for &id in &self.layout.units()[unit].members {
+            let weight = memory::during(Use::Weights, || Int8Weight::new(self.view(id)))?;
+            assert!(self.int8[id.0].set(weight).is_ok(), "{} becomes int8 once", self.specs[id.0].name);
+        }
+        memory::resize_storage(&self.flats[unit], 0)
+    }
+
+    /// Returns a weight that is kept in int8.
+    pub fn int8(&self, id: ParamId) -> Option<&Int8Weight> {
+        self.int8[id.0].get()
     }
 
     /// Starts a step, counted from 1: weights that are trained later have no gradient in it. Before the first call, all

@@ -15,6 +15,7 @@ use crate::models::hf_names::HfNames;
 use crate::models::layers::Kept;
 use crate::models::registry;
 use crate::models::{Backbone, Role};
+use crate::nn::layout::Content;
 use crate::nn::param_builder::ParamSpec;
 use crate::nn::{ParamBuilder, Params};
 use crate::observe::progress::Phase;
@@ -204,6 +205,14 @@ impl Shaped {
         Ok(self)
     }
 
+    /// Keeps the weights of the linear layers in int8, for inference on a CPU; those of the head, which has few, stay fp32.
+    pub fn with_int8(mut self) -> Self {
+        for spec in self.specs.iter_mut().filter(|spec| spec.linear.is_some() && !spec.newly_initialized) {
+            (spec.int8, spec.trainable) = (true, false);
+        }
+        self
+    }
+
     /// Returns patterns for `model.freeze` that match the chosen weights, with `alone` only them; `None` if too many.
     pub fn patterns(&self, alone: bool, chosen: impl Fn(&ParamSpec) -> bool) -> Option<Vec<String>> {
         let stored = |of_chosen: bool| -> Vec<String> {
@@ -257,6 +266,9 @@ impl Shaped {
                 phase.advance(1);
             }
             sums.push(hasher.finalize().to_hex().to_string());
+            if spec.content == Content::Int8 {
+                params.quantize(unit)?;
+            }
         }
         drop(values);
         let (held, masters) = weights.bytes(&params);

@@ -15,6 +15,7 @@ mod distillation;
 mod families;
 mod generation;
 mod half_model;
+mod int8;
 mod layers;
 mod objective;
 mod parity;

@@ -1,5 +1,5 @@
-//! `trainer serve` as people start it: what it answers is what `trainer predict` writes, alone and among others; and it
-//! completes what it has accepted when it is told to stop.
+//! `trainer serve` as people start it: what it answers is what `trainer predict` writes, alone and among others; it
+//! completes what it has accepted when it is told to stop; and no bad request harms it.
 
 use crate::common::cases::{CaseBench, Kind};
 use crate::common::process::{Running, run, start, trainer};
@@ -7,9 +7,9 @@ use crate::common::runs::Bench;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::thread;
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
+use std::{slice, thread};
 
 /// SIGTERM.
 const TERMINATE: i32 = 15;
@@ -54,6 +54,28 @@ impl Server {
             };
             answers.map(read).collect()
         })
+    }
+
+    /// The statuses of what the server sends for these bytes until it closes the connection.
+    fn statuses(&self, bytes: &[u8], half_closes: bool) -> Vec<u16> {
+        let mut stream = self.connect();
+        // The server may refuse a request before it has all of it.
+        _ = stream.write_all(bytes);
+        if half_closes {
+            _ = stream.shutdown(Shutdown::Write);
+        }
+        let mut found = Vec::new();
+        _ = stream.read_to_end(&mut found);
+        let text = String::from_utf8_lossy(&found);
+        let heads = text.match_indices("HTTP/1.").map(|(at, _)| text[at..].split(' ').nth(1));
+        heads.map(|status| status.and_then(|status| status.parse().ok()).unwrap_or(0)).collect()
+    }
+
+    /// Its resident memory in bytes.
+    fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
     }
 
     /// Stops it by SIGTERM.
@@ -255,4 +277,140 @@ fn what_cannot_be_served_is_an_error_at_the_start() {
         let ended = run(trainer(&bench).args(["serve", model]).args(options)).expect(2);
         assert!(ended.stderr.contains(says), "{says}: {}", ended.stderr);
     }
+}
+
+/// A POST request with any body, and a header that announces its size.
+fn request(body: &[u8]) -> Vec<u8> {
+    framed(&format!("Content-Length: {}\r\n", body.len()), body)
+}
+
+fn framed(header: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("POST /v1/classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+/// Requests that no client should send, with whether the client then half-closes its connection.
+fn bad_requests() -> Vec<(Vec<u8>, bool)> {
+    const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
+    let noise: Vec<u8> = (0..400_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    let bare = |text: &str| text.as_bytes().to_vec();
+    let many = (0..500).map(|i| format!("X-{i}: y\r\n")).collect::<String>();
+    let whole = vec![
+        // JSON that is none, or not what the route reads.
+        request(b""),
+        request(b"{\"input\": \"x"),
+        request(b"{\"input\": \"\xff\xfe\"}"),
+        request(b"{\"input\": \"\\ud800\"}"),
+        request(b"\xef\xbb\xbf{}"),
+        request(&[b'['; 50_000]),
+        request(&b"{\"a\":".repeat(20_000)),
+        request(b"{\"input\": 5}"),
+        request(b"{\"input\": null}"),
+        request(b"{\"input\": {\"text\": \"x\"}}"),
+        request(b"{\"input\": [[\"x\"]]}"),
+        request(b"{\"input\": \"x\", \"top\": 1e999}"),
+        request(b"{\"input\": \"x\", \"model\": \"other\"}"),
+        request(b"{\"input\": \"x\", \"model\": {}}"),
+        request(b"{} {}"),
+        request(&noise),
+        // Sizes that are wrong.
+        request(&vec![b' '; 1_048_577]),
+        framed("Content-Length: 99999999999999999999999\r\n", b"{}"),
+        framed("Content-Length: -1\r\n", b"{}"),
+        framed("Content-Length: 2\r\nContent-Length: 3\r\n", b"{} "),
+        framed("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", b"2\r\n{}\r\n0\r\n\r\n"),
+        framed("Expect: 100-continue\r\nContent-Length: 2000000\r\n", b""),
+        framed("Transfer-Encoding: gzip, chunked\r\n", b"2\r\n{}\r\n0\r\n\r\n"),
+        framed(CHUNKED, b"zz\r\n{}\r\n"),
+        framed(CHUNKED, b"ffffffffffffffffff\r\n{}"),
+        framed(CHUNKED, &[b"2\r\n{}\r\n".as_slice(), &noise].concat()),
+        // Headers, methods and protocols that are wrong.
+        framed(&format!("X: {}\r\n", "y".repeat(500_000)), b"{}"),
+        framed(&many, b"{}"),
+        framed("X\0: y\r\n", b"{}"),
+        framed("No colon\r\n", b"{}"),
+        bare("PUT /v1/classify HTTP/1.1\r\nConnection: close\r\n\r\n"),
+        bare("DELETE / HTTP/1.1\r\nConnection: close\r\n\r\n"),
+        bare("CONNECT x:1 HTTP/1.1\r\nConnection: close\r\n\r\n"),
+        bare("OPTIONS * HTTP/1.1\r\nConnection: close\r\n\r\n"),
+        bare("GET /v1/../../etc/passwd HTTP/1.1\r\nConnection: close\r\n\r\n"),
+        bare("GET /%zz%00 HTTP/1.1\r\nConnection: close\r\n\r\n"),
+        bare(&format!("GET /{} HTTP/1.1\r\nConnection: close\r\n\r\n", "a".repeat(100_000))),
+        bare("GET / HTTP/9.9\r\n\r\n"),
+        bare("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        bare("\x16\x03\x01\x02\r\n\r\n"),
+        [b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n".as_slice(), &noise, b"\r\n\r\n"].concat(),
+        [request(b"{\"input\": "), noise.clone()].concat(),
+    ];
+    // Requests that end before they are complete.
+    let parts = vec![
+        Vec::new(),
+        bare("G"),
+        bare("GET /\r\n"),
+        request(b"{\"input\": \"x\"}")[..30].to_vec(),
+        framed("Content-Length: 500\r\n", b"{\"input\": \"x\"}"),
+        framed("Content-Length: 99999999999\r\n", b"{}"),
+        framed(CHUNKED, b"5\r\n{\"i"),
+        noise,
+    ];
+    whole.into_iter().map(|bytes| (bytes, false)).chain(parts.into_iter().map(|bytes| (bytes, true))).collect()
+}
+
+/// 10,000 bad requests by 8 clients at a time, while others send their requests slowly, or leave in the middle.
+#[test]
+fn bad_requests_change_nothing() {
+    const REQUESTS: usize = 10_000;
+    const CLIENTS: usize = 8;
+    let bench = Bench::new("bert-classification");
+    let server = Server::start(&bench, bench.model.to_str().unwrap(), &[]);
+    let good = json!({"input": ["a text", "and another one"]});
+    let answer = || server.together("/v1/classify", slice::from_ref(&good)).remove(0)["data"].take();
+    let wanted = answer();
+    let check = |found: &Value| {
+        for i in 0..2 {
+            assert_eq!(found[i]["label"], wanted[i]["label"]);
+            assert_near(&found[i]["score"], &wanted[i]["score"]);
+        }
+    };
+    let bad = bad_requests();
+    let slow: Vec<TcpStream> = (0..64)
+        .map(|i| {
+            let mut stream = server.connect();
+            stream.write_all(&request(b"{\"input\": \"x\"}")[..i]).unwrap();
+            stream
+        })
+        .collect();
+    let abuse = |requests: usize| {
+        thread::scope(|scope| {
+            for client in 0..CLIENTS {
+                let (server, bad, answer, check) = (&server, &bad, &answer, &check);
+                scope.spawn(move || {
+                    for i in (client..requests).step_by(CLIENTS) {
+                        let (bytes, half_closes) = &bad[i % bad.len()];
+                        if i % 50 == 7 {
+                            // A client that has left when the answer comes.
+                            _ = server.connect().write_all(bytes);
+                        }
+                        let found = server.statuses(bytes, *half_closes);
+                        let sent = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]);
+                        let refused = |status: &u16| (200..500).contains(status) || [503, 504].contains(status);
+                        assert!(found.iter().all(refused), "{found:?}: {sent}");
+                        if i % 500 == client {
+                            check(&answer());
+                        }
+                    }
+                });
+            }
+        });
+    };
+    // What threads and buffers need once is allocated first.
+    abuse(REQUESTS / 5);
+    let before = server.resident();
+    abuse(REQUESTS - REQUESTS / 5);
+    let after = server.resident();
+    // A leak of 4 KB per request would be as much.
+    assert!(after < before + 32 * 1024 * 1024, "{before} bytes before, {after} after");
+    drop(slow);
+    check(&answer());
+    server.stop();
 }

@@ -4,6 +4,8 @@
 //! The choice is a function of the processor alone, so that ranks on the same kind of machine and a resumed run agree
 //! to the bit. On a GPU, libtorch's kernels compute everything; they accumulate in fp32.
 
+pub mod int8;
+
 use super::cost::{ComputeMode, Cost};
 use super::done;
 use crate::ffi;
