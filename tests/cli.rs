@@ -100,6 +100,40 @@ fn config_explains_keys_and_shells_complete_them() {
 }
 
 #[test]
+fn the_token_cache_is_listed_and_cleared() {
+    let bench = bench();
+    let cache = |more: &[&str]| run(trainer(&bench).args(["cache", "--cache-dir", "tokens"]).args(more));
+    assert_eq!(cache(&[]).expect(0).stdout, "tokens: 0 files, 0 B\n");
+    let folder = format!("cache_dir={}", bench.path("tokens").display());
+    run(trainer(&bench).args(train(&bench, "run", &["max_steps=1", &folder]))).expect(0);
+    let listed = cache(&[]).expect(0).stdout;
+    assert!(listed.lines().all(|line| line.chars().count() <= 80), "{listed}");
+    for told in ["tokens: ", "Last use", "sequence-classification", "today"] {
+        assert!(listed.contains(told), "{told}: {listed}");
+    }
+    let json = |more: &[&str]| -> Value { serde_json::from_str(&cache(more).expect(0).stdout).unwrap() };
+    let files = json(&["--json"]);
+    let entries = files["files"].as_array().unwrap();
+    assert!(entries.iter().all(|entry| entry["state"] == "ready" && entry["tokens"].as_u64() > Some(0)), "{files}");
+    let sizes: u64 = entries.iter().map(|entry| entry["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(files["bytes"].as_u64(), Some(sizes));
+
+    // What is new stays, what is locked stays, and so does what is not of the cache.
+    fs::write(bench.path("tokens/notes.txt"), "").unwrap();
+    assert_eq!(json(&["--clear", "--unused-days", "1", "--json"])["removed"], json!([]));
+    let used = fs::File::open(entries[0]["path"].as_str().map(|path| bench.path(path)).unwrap()).unwrap();
+    used.lock_shared().unwrap();
+    let kept = cache(&["--clear"]).expect(0).stdout;
+    assert!(kept.contains(" removed, ") && kept.contains("; 1 file left, "), "{kept}");
+    assert!(cache(&[]).expect(0).stdout.contains("in use"));
+    drop(used);
+    assert!(cache(&["--clear"]).expect(0).stdout.contains("1 file removed"));
+    assert_eq!(names(&bench.path("tokens")), ["notes.txt"]);
+    let ended = cache(&["--unused-days", "1"]).expect(2);
+    assert!(ended.stderr.contains("--clear"), "{}", ended.text());
+}
+
+#[test]
 fn a_run_leaves_what_the_format_says() {
     let bench = bench();
     let ended = run(trainer(&bench).args(train(&bench, "run", &["eval_steps=10", "save_steps=10"]))).expect(0);

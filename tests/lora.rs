@@ -8,7 +8,9 @@ use common::reference::folder;
 use common::runs::{Bench, assert_equivalent};
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use tch::{Kind, Tensor};
 use trainer::checkpoint::run_dir::Resume;
 use trainer::checkpoint::tensors::TensorFile;
@@ -196,6 +198,30 @@ fn a_merged_model_is_that_of_peft() {
     close(&logits, &expected, 1e-5, "the merged model");
     let again = run(trainer(&bench).args(["merge", &folder("lora/bert").display().to_string(), "bert"]));
     assert!(again.expect(2).text().contains("give the base model's folder"));
+}
+
+/// `trainer chat` with an adapter whose base model was moved says what the merged model says.
+#[test]
+fn an_adapter_chats_with_the_base_model_that_is_given() {
+    let bench = Bench::new("bert-classification");
+    let (adapter, base) = (folder("lora/llama"), copy_with_tokenizer(&bench, "cases/llama-causal"));
+    let chat = |model: &Path, base: Option<&Path>| {
+        let mut command = trainer(&bench);
+        command.args(["chat", "--max-new-tokens", "6"]).arg(model);
+        base.iter().for_each(|base| _ = command.arg("--base-model").arg(base));
+        let mut chat = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // A model that is refused does not read.
+        _ = chat.stdin.take().unwrap().write_all(b"a good day\n");
+        let ended = chat.wait_with_output().unwrap();
+        (ended.status.code(), ended.stdout, String::from_utf8_lossy(&ended.stderr).into_owned())
+    };
+    let merged = bench.path("merged");
+    run(trainer(&bench).arg("merge").args([&adapter, &merged]).arg("--base-model").arg(&base)).expect(0);
+    let (code, said, log) = chat(&adapter, Some(&base));
+    assert_eq!((code, &said), (Some(0), &chat(&merged, None).1), "{log}");
+    assert_ne!(said, chat(&base, None).1, "the adapter is used");
+    let (code, said, log) = chat(&adapter, None);
+    assert!(code == Some(2) && said.is_empty() && log.contains("or the option --base-model"), "{log}");
 }
 
 /// A copy of a case, whose folder lacks a tokenizer.

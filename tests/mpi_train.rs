@@ -264,3 +264,23 @@ fn a_full_disk_keeps_the_last_checkpoint_on_two_ranks() {
         a_full_disk(&bench(), two, &[]);
     }
 }
+
+/// Two ranks write the cache file of one, to the byte, and `trainer cache` lists it.
+#[test]
+fn ranks_of_a_host_write_the_cache_of_one() {
+    if !mpi_is_here() {
+        return;
+    }
+    let bench = bench();
+    let files = |out: &str, command: &mut Command| -> Vec<(String, Vec<u8>)> {
+        let cache = format!("cache_dir={}", bench.path(&format!("{out}-cache")).display());
+        run(command.args(train(&bench, out, &["max_steps=1", &cache]))).expect(0);
+        let folder = bench.path(&format!("{out}-cache"));
+        let names = common::process::names(&folder);
+        names.into_iter().map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect()
+    };
+    let (one, two) = (files("one", &mut trainer(&bench)), files("two", &mut two(&bench)));
+    assert!(!one.is_empty() && one == two);
+    let listed = run(mpirun(2, &bench).args(["cache", "--cache-dir", "two-cache"])).expect(0).stdout;
+    assert!(listed.starts_with(&format!("two-cache: {} file", two.len())), "one rank prints: {listed}");
+}

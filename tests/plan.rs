@@ -366,7 +366,7 @@ fn a_large_model_is_counted_by_hand() {
     assert_eq!(parameters, 2 * table + 32 * (products + 2 * 4096) + 4096);
     assert_eq!(parameters, 8_030_261_248);
 
-    let how = ComputeMode { kind: Type::BFloat16, cpu: false, train: true };
+    let how = ComputeMode::training(Type::BFloat16, false);
     let tokens = 2.0 * 8192.0;
     let x = Extents::even(2, 8192, 2 * 8192);
     let costs: Vec<_> = (0..model.blocks()).map(|block| model.cost(block, &x, &how)).collect();
@@ -389,6 +389,8 @@ fn a_large_model_is_counted_by_hand() {
         keeps,
         saves: false,
         offloads: false,
+        noise: false,
+        frozen_vocabulary: false,
         optimizer: OptimizerBytes::ADAMW,
     };
     let need = memory::estimate(model, &layout, &setup, &Load { busiest: x, rows: 16e3, ..Load::default() });

@@ -1,6 +1,7 @@
 //! The command line: translates arguments to calls.
 
 mod answers;
+mod cache;
 mod chat;
 mod class_report;
 mod config_keys;
@@ -88,6 +89,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Train a tokenizer, for pretraining from scratch.
     Tokenizer(tokenizer::TokenizerArgs),
+    /// List the token cache, or remove what is not used.
+    Cache(cache::CacheArgs),
     /// Explain a configuration key, or list all keys.
     Config(config_keys::ConfigArgs),
     /// Print a completion script for a shell.
@@ -129,6 +132,7 @@ impl Cli {
             Some(Command::Serve(args)) => serve::run(&args),
             Some(Command::Plan(args)) => plan::run(&args),
             Some(Command::Tokenizer(args)) => tokenizer::run(&args),
+            Some(Command::Cache(args)) => cache::run(&args),
             Some(Command::Config(args)) => config_keys::run(&args),
             Some(Command::Completions { shell }) => {
                 let mut text = Vec::new();

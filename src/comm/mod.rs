@@ -11,6 +11,7 @@ mod connections;
 pub mod cores;
 mod ffi;
 mod fold;
+pub mod host_pool;
 mod job;
 mod journal;
 pub mod mpi;

@@ -14,34 +14,44 @@
 //! | 256..     | sections, each on a multiple of 64, zeros between them |
 //!
 //! Sections: offsets (u64, one more than examples), ids (u32), segments (u8), the examples' first sequences (u64) and
-//! the sequences' lengths (u32; both empty when every example has one), labels (u32), JSON of what the numbers mean
-//! and of [`Facts`], marks of words (u8; empty without augmentation), and the examples' weights (u32, the bits of f32;
+//! the sequences' lengths (u32; both empty when every example has one), labels (u32), JSON of what the numbers mean,
+//! of [`Facts`] and of [`Origin`], marks of words (u8; empty without augmentation), and the examples' weights (u32, the bits of f32;
 //! empty when all have the same).
+//!
+//! A process that uses a file holds a shared lock on it, and one that writes a file an exclusive lock on the temporary
+//! file: [`super::cache_folder`] removes neither. Nothing else depends on locks, which some file systems lack.
 
-use super::column::Column;
+use super::column::{Column, MappedFile};
 use super::dataset::{Columns, Dataset, Shape};
 use crate::error::{Context, Error, Result};
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fs::File;
+use std::fs::{File, FileTimes};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 const MAGIC: &[u8; 8] = b"TRNTOKEN";
 /// Changes with the tokenization; part of every key, and so of the fingerprints in checkpoints.
 pub const VERSION: u32 = 5;
 /// Changes with the layout of the file.
-const LAYOUT: u32 = 6;
+const LAYOUT: u32 = 7;
 const HASH: Range<usize> = 12..44;
 const KEY: Range<usize> = 44..76;
 const TABLE: usize = 80;
 const SECTIONS: usize = 9;
 const HEADER: usize = TABLE + 16 * SECTIONS;
 const ALIGN: usize = 64;
+/// The section with JSON.
+const JSON: usize = 6;
+/// Extensions of complete and of unfinished files.
+pub(super) const COMPLETE: &str = "tok";
+pub(super) const UNFINISHED: &str = "tmp";
 
 /// Information about a data set beside its examples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,7 +75,18 @@ pub struct Facts {
     pub references: Value,
 }
 
-/// Origin of a data set.
+/// The files from which a cache file was made first; those of other runs with the same content may be elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The data files, as absolute paths.
+    pub files: Vec<String>,
+    /// The folder of the tokenizer.
+    pub tokenizer: String,
+    /// [`VERSION`] of the program that made it.
+    pub version: u32,
+}
+
+/// Whether a data set was in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheUse {
     /// Mapped from the cache.
@@ -97,9 +118,10 @@ pub fn default_dir() -> Option<PathBuf> {
 pub fn load_or_build(
     dir: &Path,
     key: &[u8; 32],
+    origin: &Origin,
     build: impl FnOnce() -> Result<(Dataset, Facts)>,
 ) -> Result<(Dataset, Facts, CacheUse)> {
-    let path = dir.join(format!("{}.tok", blake3::Hash::from_bytes(*key).to_hex()));
+    let path = dir.join(format!("{}.{COMPLETE}", blake3::Hash::from_bytes(*key).to_hex()));
     match open(&path, key) {
         Ok(Some((dataset, facts))) => return Ok((dataset, facts, CacheUse::Hit)),
         Ok(None) => {}
@@ -107,7 +129,7 @@ pub fn load_or_build(
     }
     let (dataset, facts) = build()?;
     // Uses the mapped file instead of the memory just filled: ranks of one host share its pages.
-    match write(&path, key, &dataset, &facts).and_then(|()| open(&path, key)) {
+    match write(&path, key, (&dataset, &facts, origin)).and_then(|()| open(&path, key)) {
         Ok(Some((dataset, facts))) => return Ok((dataset, facts, CacheUse::Built)),
         Ok(None) => {}
         Err(e) => tracing::warn!("{}: not cached, the next start will tokenize again: {e}", path.display()),
@@ -121,25 +143,19 @@ fn open(path: &Path, key: &[u8; 32]) -> Result<Option<(Dataset, Facts)>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
+    // Blocks only while `cache_folder` looks at the file.
+    _ = file.lock_shared();
+    // The time of the last use, where the file system does not keep it by itself.
+    _ = file.set_times(FileTimes::new().set_accessed(SystemTime::now()));
     // SAFETY: a cache file is never written under its final name, only replaced or deleted; neither changes the mapped
     // file.
-    let map = Arc::new(unsafe { Mmap::map(&file) }?);
+    let map = Arc::new(MappedFile { map: unsafe { Mmap::map(&file) }?, handle: file });
     let damaged = |what: &str| Error::other(format!("the cache file is damaged ({what})"));
-    if map.len() < HEADER || map[..8] != MAGIC[..] {
-        return Err(damaged("no header"));
-    }
-    let u32_at = |at: usize| u32::from_ne_bytes(std::array::from_fn(|i| map[at + i]));
-    let u64_at = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| map[at + i]));
-    if u32_at(8) != LAYOUT {
-        return Err(Error::other(format!("the cache file has version {}, not {LAYOUT}", u32_at(8))));
-    }
+    let section = sections(&map)?;
     if *blake3::hash(&map[HASH.end..]).as_bytes() != map[HASH] || map[KEY] != key[..] {
         return Err(damaged("its hash differs"));
     }
-    let section = |i: usize| -> Range<usize> {
-        let [start, end] = [0, 8].map(|half| u64_at(TABLE + 16 * i + half) as usize);
-        start..end
-    };
+    let section = |i: usize| section[i].clone();
     let short = |i| Column::<u32>::mapped(&map, section(i));
     let long = |i| Column::<u64>::mapped(&map, section(i));
     let columns = || {
@@ -155,21 +171,59 @@ fn open(path: &Path, key: &[u8; 32]) -> Result<Option<(Dataset, Facts)>> {
         })
     };
     let columns = columns().ok_or_else(|| damaged("its sections"))?;
-    let json = map.get(section(6)).ok_or_else(|| damaged("its description"))?;
-    let (shape, facts): (Shape, Facts) = serde_json::from_slice(json)?;
+    let json = map.get(section(JSON)).ok_or_else(|| damaged("its description"))?;
+    let (shape, facts, _): (Shape, Facts, Origin) = serde_json::from_slice(json)?;
     Ok(Some((Dataset::of(columns, shape, *key), facts)))
 }
 
+/// Returns the place of each section, by the start of a file.
+fn sections(start: &[u8]) -> Result<[Range<usize>; SECTIONS]> {
+    if start.len() < HEADER || start[..8] != MAGIC[..] {
+        return Err(Error::other("the cache file is damaged (no header)"));
+    }
+    let version = u32::from_ne_bytes(std::array::from_fn(|i| start[8 + i]));
+    if version != LAYOUT {
+        return Err(Error::other(format!("the cache file has version {version}, not {LAYOUT}")));
+    }
+    let u64_at = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| start[at + i])) as usize;
+    Ok(std::array::from_fn(|i| u64_at(TABLE + 16 * i)..u64_at(TABLE + 16 * i + 8)))
+}
+
+/// What a cache file says about itself.
+pub(super) struct Description {
+    pub examples: usize,
+    pub tokens: usize,
+    /// Whether examples have several sequences.
+    pub several: bool,
+    pub shape: Shape,
+    pub origin: Origin,
+}
+
+/// Reads the description of a cache file, without the examples and without checking its hash.
+pub(super) fn describe(file: &File) -> Result<Description> {
+    let mut start = [0; HEADER];
+    file.read_exact_at(&mut start, 0)?;
+    let sections = sections(&start)?;
+    let numbers = |i: usize, size: usize| sections[i].len() / size;
+    // No more than the file has, whatever a damaged header says.
+    let mut json = vec![0; sections[JSON].len().min(file.metadata()?.len() as usize)];
+    file.read_exact_at(&mut json, sections[JSON].start as u64)?;
+    let (shape, _, origin): (Shape, Facts, Origin) = serde_json::from_slice(&json)?;
+    let (examples, tokens, several) = (numbers(0, 8).saturating_sub(1), numbers(1, 4), numbers(4, 4) > 0);
+    Ok(Description { examples, tokens, several, shape, origin })
+}
+
 /// Writes a cache file: complete and flushed under a temporary name, then renamed.
-fn write(path: &Path, key: &[u8; 32], dataset: &Dataset, facts: &Facts) -> Result<()> {
+fn write(path: &Path, key: &[u8; 32], content: (&Dataset, &Facts, &Origin)) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(dir).context(dir.display())?;
     let unique = RandomState::new().build_hasher().finish();
-    let temporary = path.with_extension(format!("{}-{unique:016x}.tmp", std::process::id()));
-    let written = File::create_new(&temporary)
-        .map_err(Error::from)
-        .and_then(|file| write_to(file, key, dataset, facts))
-        .and_then(|()| Ok(std::fs::rename(&temporary, path)?));
+    let temporary = path.with_extension(format!("{}-{unique:016x}.{UNFINISHED}", std::process::id()));
+    let written = File::create_new(&temporary).map_err(Error::from).and_then(|mut file| {
+        _ = file.try_lock();
+        write_to(&mut file, key, content)?;
+        Ok(std::fs::rename(&temporary, path)?)
+    });
     if written.is_err() {
         // The file may not exist; the first error is the one to report.
         let _ = std::fs::remove_file(&temporary);
@@ -177,8 +231,8 @@ fn write(path: &Path, key: &[u8; 32], dataset: &Dataset, facts: &Facts) -> Resul
     written
 }
 
-fn write_to(mut file: File, key: &[u8; 32], dataset: &Dataset, facts: &Facts) -> Result<()> {
-    let json = serde_json::to_vec(&(&dataset.shape, facts))?;
+fn write_to(file: &mut File, key: &[u8; 32], (dataset, facts, origin): (&Dataset, &Facts, &Origin)) -> Result<()> {
+    let json = serde_json::to_vec(&(&dataset.shape, facts, origin))?;
     let Columns { offsets, ids, type_ids, sequences, lengths, labels, words, weights } = dataset.columns.as_ref();
     let [offsets, ids, type_ids] = [offsets.bytes(), ids.bytes(), type_ids.bytes()];
     let [sequences, lengths, labels] = [sequences.bytes(), lengths.bytes(), labels.bytes()];
@@ -255,7 +309,7 @@ mod tests {
             built.set(built.get() + 1);
             build()
         };
-        let (data, meta, used) = load_or_build(dir, &KEY, counted).unwrap();
+        let (data, meta, used) = load_or_build(dir, &KEY, &Origin::default(), counted).unwrap();
         same(&data);
         assert_eq!(meta, build().unwrap().1);
         (used, built.get())
@@ -274,7 +328,7 @@ mod tests {
         assert_eq!(load(&nested), (CacheUse::Built, 1));
         assert_eq!(load(&nested), (CacheUse::Hit, 0));
         entry(&nested);
-        let other = load_or_build(&nested, &[8; 32], build).unwrap();
+        let other = load_or_build(&nested, &[8; 32], &Origin::default(), build).unwrap();
         assert_eq!(other.2, CacheUse::Built, "another key");
     }
 
@@ -326,7 +380,7 @@ mod tests {
     #[test]
     fn errors_of_the_builder_leave_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(load_or_build(dir.path(), &KEY, || Err(Error::input("bad data"))).is_err());
+        assert!(load_or_build(dir.path(), &KEY, &Origin::default(), || Err(Error::input("bad data"))).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

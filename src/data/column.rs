@@ -1,6 +1,7 @@
 //! A column of numbers, owned or mapped from a file.
 
 use memmap2::Mmap;
+use std::fs::File;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -10,16 +11,30 @@ impl Plain for u8 {}
 impl Plain for u32 {}
 impl Plain for u64 {}
 
+/// A mapped file, with the lock of its handle, which ends when that is closed.
+pub(super) struct MappedFile {
+    pub map: Mmap,
+    pub handle: File,
+}
+
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
 /// A slice of `T`, in memory or in a mapped file.
 pub(super) enum Column<T: Plain> {
     Owned(Vec<T>),
-    Mapped { map: Arc<Mmap>, bytes: Range<usize>, of: std::marker::PhantomData<T> },
+    Mapped { map: Arc<MappedFile>, bytes: Range<usize>, of: std::marker::PhantomData<T> },
 }
 
 impl<T: Plain> Column<T> {
     /// Returns the numbers in `bytes` of a map, in native byte order; `None` if the range is outside the map, not
     /// aligned for `T`, or not a multiple of `T`'s size.
-    pub fn mapped(map: &Arc<Mmap>, bytes: Range<usize>) -> Option<Self> {
+    pub fn mapped(map: &Arc<MappedFile>, bytes: Range<usize>) -> Option<Self> {
         let slice = map.get(bytes.clone())?;
         let fits = slice.as_ptr().cast::<T>().is_aligned() && slice.len().is_multiple_of(size_of::<T>());
         fits.then(|| Column::Mapped { map: map.clone(), bytes, of: std::marker::PhantomData })
@@ -64,8 +79,9 @@ mod tests {
         let owned = Column::from(vec![1_u32, 2, u32::MAX]);
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), [&[0; 8], owned.bytes()].concat()).unwrap();
+        let handle = file.reopen().unwrap();
         // SAFETY: nothing else writes to the file of this test.
-        let map = Arc::new(unsafe { Mmap::map(file.as_file()) }.unwrap());
+        let map = Arc::new(MappedFile { map: unsafe { Mmap::map(&handle) }.unwrap(), handle });
         let mapped = Column::<u32>::mapped(&map, 8..20).unwrap();
         drop(file);
         assert_eq!(*mapped, *owned);

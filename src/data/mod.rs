@@ -20,6 +20,7 @@ pub mod augment;
 pub mod batch;
 mod buckets;
 pub mod cache;
+pub mod cache_folder;
 pub mod collation;
 pub mod dataset;
 pub mod example;

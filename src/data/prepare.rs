@@ -1,6 +1,6 @@
 //! From record files to a checked, tokenized, cached data set.
 
-use super::cache::{self, CacheUse, Facts, VERSION};
+use super::cache::{self, CacheUse, Facts, Origin, VERSION};
 use super::collation::Collation;
 use super::dataset::Dataset;
 use super::example::Example;
@@ -103,7 +103,7 @@ pub fn prepare(encode: &dyn Encode, model_dir: &Path, cache_dir: Option<&Path>) 
     let key = *blake3::hash(key.as_bytes()).as_bytes();
     let build = || build(encode, model_dir, (&hashes, &names), key);
     let (dataset, facts, cache) = match cache_dir {
-        Some(dir) => cache::load_or_build(dir, &key, build)?,
+        Some(dir) => cache::load_or_build(dir, &key, &origin(encode, model_dir), build)?,
         None => build().map(|(dataset, facts)| (dataset, facts, CacheUse::Built))?,
     };
     Ok(Prepared { dataset, facts, cache })
@@ -112,6 +112,11 @@ pub fn prepare(encode: &dyn Encode, model_dir: &Path, cache_dir: Option<&Path>) 
 /// Returns the paths of all files, in the order of [`Encoded::hashes`].
 fn paths(encode: &dyn Encode) -> impl Iterator<Item = &Path> {
     encode.files().iter().chain(encode.files_beside().into_iter().flat_map(Files::iter))
+}
+
+fn origin(encode: &dyn Encode, model_dir: &Path) -> Origin {
+    let text = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into()).to_string_lossy().into_owned();
+    Origin { files: paths(encode).map(text).collect(), tokenizer: text(model_dir), version: VERSION }
 }
 
 /// Returns the names of the files, if there are several: messages about records name the file too.

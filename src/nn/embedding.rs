@@ -16,9 +16,16 @@ pub struct Embedding {
 
 /// Returns the cost of rows from this many matrices, each with this many `numbers`, and of dropout on their sum. The
 /// rows are kept until their gradients exist, which is at the same time; those of one matrix without dropout are the
-/// block's boundary activations.
+/// block's boundary activations. With noise these are another tensor, and the noise is made while there are only the
+/// rows of the tokens.
 pub fn cost(how: &ComputeMode, numbers: f64, tables: usize, dropout: f64) -> Cost {
     let (rows, tables) = (how.element() * numbers, tables as f64);
+    if how.noise {
+        let made = rows + noise::BYTES * numbers;
+        let kept = if tables == 1.0 && dropout == 0.0 { rows } else { 0.0 };
+        let noised = Cost { kept, forward: made, backward: kept, alone: made, ..Cost::default() };
+        return noised.then(cost(&ComputeMode { noise: false, ..*how }, numbers, tables as usize, dropout));
+    }
     if tables == 1.0 && dropout == 0.0 {
         return Cost::op(0.0, 0.0, rows, [0.0; 2]);
     }
@@ -75,7 +82,7 @@ impl Embedding {
         match noise.filter(|_| ctx.is_train()) {
             None => rows,
             Some([keys, scales]) => {
-                let noise = noise::uniform(keys, width) * (scales / (width as f64).sqrt());
+                let noise = noise::uniform(keys, width).g_mul_(&(scales / (width as f64).sqrt()));
                 let noise = noise.to_kind(rows.kind());
                 rows + noise
             }

@@ -82,6 +82,11 @@ impl Params {
         (0..self.specs.len()).map(ParamId)
     }
 
+    /// The declarations of all parameters.
+    pub fn specs(&self) -> &[ParamSpec] {
+        &self.specs
+    }
+
     pub fn spec(&self, id: ParamId) -> &ParamSpec {
         &self.specs[id.0]
     }

@@ -15,6 +15,10 @@ pub struct ComputeMode {
     pub cpu: bool,
     /// Whether there is dropout.
     pub train: bool,
+    /// Whether training adds noise to the token embeddings (NEFTune).
+    pub noise: bool,
+    /// Whether the matrix of a language-model head is frozen, so that it has no gradient.
+    pub frozen_vocabulary: bool,
 }
 
 /// Bytes and FLOPs of a layer.
@@ -34,6 +38,16 @@ pub struct Cost {
 }
 
 impl ComputeMode {
+    /// Training on this device, without noise and with a trained vocabulary.
+    pub const fn training(kind: Kind, cpu: bool) -> Self {
+        ComputeMode { kind, cpu, train: true, noise: false, frozen_vocabulary: false }
+    }
+
+    /// Evaluation by the same run.
+    pub fn evaluation(self) -> Self {
+        ComputeMode { train: false, noise: false, ..self }
+    }
+
     /// Bytes of one element.
     pub fn element(&self) -> f64 {
         self.kind.elt_size_in_bytes() as f64

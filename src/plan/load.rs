@@ -57,6 +57,7 @@ impl Load {
     pub fn of(dataset: &Dataset, sampler: &Sampler, steps: u64, weigh: impl Fn(&Extents) -> f64) -> Self {
         let mut sampler = sampler.clone();
         let (mut load, mut most, mut samples) = (Load::default(), 0.0, 0);
+        let has_noise = dataset.objective().neftune_alpha > 0.0;
         // For each token id, the last step that contains it.
         let mut seen: Vec<u64> = Vec::new();
         for step in 0..steps {
@@ -70,7 +71,7 @@ impl Load {
                     if weight > most {
                         (load.busiest, load.step, most) = (extents, step, weight);
                     }
-                    bytes += index_bytes(&extents);
+                    bytes += index_bytes(&extents, has_noise);
                     for &i in micro {
                         for &id in dataset.ids_in(i as usize, plan.epoch).iter() {
                             let id = id as usize;
@@ -114,13 +115,15 @@ impl Load {
     }
 }
 
-/// Bytes of token ids, segments and positions (i64), and of the indices and masks for padding in attention.
-fn index_bytes(x: &Extents) -> f64 {
+/// Bytes of token ids, segments and positions (i64), of the keys (i64) and scales (f32) of noise, and of the indices
+/// and masks for padding in attention.
+fn index_bytes(x: &Extents, has_noise: bool) -> f64 {
     let side = |padded: f64| 20.0 * padded;
+    let noise = if has_noise { 12.0 } else { 0.0 };
     let decoder = x.decoder.map_or(0.0, |[own, cross]| {
-        16.0 * own.tokens + side(own.padded_queries + cross.padded_queries + cross.padded_keys)
+        (16.0 + noise) * own.tokens + side(own.padded_queries + cross.padded_queries + cross.padded_keys)
     });
-    24.0 * x.own.tokens + side(x.own.padded_queries) + decoder + 16.0 * x.targets
+    (24.0 + noise) * x.own.tokens + side(x.own.padded_queries) + decoder + 16.0 * x.targets
 }
 
 #[cfg(test)]

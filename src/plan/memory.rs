@@ -39,6 +39,9 @@ pub struct Setup {
     pub zero: Zero,
     /// Whether a rank computes on a CPU.
     pub cpu: bool,
+    /// As in [`ComputeMode`].
+    pub noise: bool,
+    pub frozen_vocabulary: bool,
     /// For each block, whether it keeps its activations (no activation checkpointing).
     pub keeps: Vec<bool>,
     /// Whether checkpoints are saved.
@@ -98,7 +101,8 @@ pub enum Phase {
 impl Setup {
     /// Returns the mode in which layers compute.
     pub fn how(&self) -> ComputeMode {
-        ComputeMode { kind: self.types.compute, cpu: self.cpu, train: true }
+        let Setup { noise, frozen_vocabulary, .. } = *self;
+        ComputeMode { noise, frozen_vocabulary, ..ComputeMode::training(self.types.compute, self.cpu) }
     }
 
     /// Whether optimizer state is apart from the device's memory; on a CPU it never is.
@@ -206,7 +210,7 @@ impl<'a> Timeline<'a> {
     fn new(model: &Model, layout: &'a Layout, setup: &'a Setup, load: &'a Load) -> Self {
         let how = setup.how();
         let of = |x, how: ComputeMode| (0..model.blocks()).map(|block| model.cost(block, x, &how)).collect();
-        let evaluated = |x| of(x, ComputeMode { train: false, ..how });
+        let evaluated = |x| of(x, how.evaluation());
         let boundaries = (0..model.blocks()).map(|block| model.boundary(block, &load.busiest, &how)).collect();
         let size = |kind: Kind| kind.elt_size_in_bytes() as f64;
         let mut timeline = Timeline {

@@ -317,6 +317,8 @@ mod tests {
             keeps: vec![true; 2],
             saves: false,
             offloads: false,
+            noise: false,
+            frozen_vocabulary: false,
             optimizer: OptimizerBytes::ADAMW,
         };
         let near = Link { bandwidth, ..link() };

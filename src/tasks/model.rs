@@ -36,6 +36,14 @@ impl Model {
         if block < self.backbone.blocks() { self.backbone.block_name(block) } else { "head".into() }
     }
 
+    /// Returns whether the matrix of the head's scores of the vocabulary is frozen, by the model's parameters.
+    pub fn has_frozen_vocabulary<'a>(&self, specs: impl IntoIterator<Item = &'a ParamSpec>) -> bool {
+        let (head, rows) = (self.backbone.blocks(), self.backbone.vocab_size() as i64);
+        let of_head = |spec: &&ParamSpec| spec.block == head || spec.borrowers.contains(&head);
+        let mut matrices = specs.into_iter().filter(of_head).filter(|spec| spec.shape.len() == 2);
+        matrices.any(|spec| spec.shape[0] == rows && !spec.trainable)
+    }
+
     /// Returns the cost of a block, including the boundary activations it adds and, for the head, the loss.
     pub fn cost(&self, block: usize, x: &Extents, how: &ComputeMode) -> Cost {
         if block == self.backbone.blocks() {

@@ -80,7 +80,7 @@ fn run(
     let (blocks, world, dataset) = (model.blocks(), solo.world(), &data.train.dataset);
     let mut config = memory_fit::with_tokens(config, data, tokens, true);
     config.parallel.recompute = session.recompute;
-    let setup = memory_fit::setup(&config, blocks, weights.zero(), false);
+    let setup = memory_fit::setup(&config, (model, params.specs()), weights.zero(), false);
     let load = memory_fit::load(&config, (model, None), params.layout(), &setup, data, world)?;
     let batch = config.train.global_batch_size;
     let mut sampler = Sampler::new(config.seed, dataset, batch, world, tokens)?;

@@ -46,7 +46,7 @@ impl PlannedRun {
         config.train.global_batch_size = self.global_batch(ranks);
         let config = self.resolved(config, hardware)?;
         let (model, layout) = (&self.shaped.model, self.layout(&config, ranks));
-        let setup = |zero| memory_fit::setup(&config, model.blocks(), zero, cpu);
+        let setup = |zero| memory_fit::setup(&config, (model, &self.shaped.specs), zero, cpu);
         let load = self.load(config.clone(), &layout, &setup(Zero::ALL[0]), ranks)?;
         let needs: Vec<MemoryEstimate> =
             Zero::ALL.iter().map(|&zero| memory::estimate(model, &layout, &setup(zero), &load)).collect();

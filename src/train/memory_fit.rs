@@ -9,7 +9,8 @@ use crate::config::{
 use crate::data::{Extents, Sampler};
 use crate::error::{Error, Result};
 use crate::ffi::memory::device_total;
-use crate::nn::{ComputeMode, Layout};
+use crate::nn::Layout;
+use crate::nn::param_builder::ParamSpec;
 use crate::observe::memory::{available_bytes, human};
 use crate::parallel::Zero;
 use crate::plan::load::{Load, Teaching};
@@ -102,7 +103,7 @@ pub fn choose(
 pub fn check_host(config: &Config, shaped: &Shaped, comm: &dyn Collective, zero: Zero) -> Result<()> {
     let (here, cpu) = (comm.local_world(), comm.device() == Device::Cpu);
     let layout = Layout::new(&shaped.specs, settings::shards(config, comm.world(), here));
-    let need = setup(config, shaped.model.blocks(), zero, cpu).host(&layout) * here as f64;
+    let need = setup(config, (&shaped.model, &shaped.specs), zero, cpu).host(&layout) * here as f64;
     host_fits(need, available_bytes(), here)
 }
 
@@ -214,7 +215,7 @@ impl Candidates {
         let needs = |at: usize, level: usize| -> Result<Vec<(Zero, MemoryEstimate)>> {
             let mut config = with_tokens(config, data, tokens[at], tokens.len() > 1);
             config.parallel.recompute = levels[level];
-            let setup = |zero| setup(&config, model.blocks(), zero, cpu);
+            let setup = |zero| setup(&config, (model, &shaped.specs), zero, cpu);
             let load = load(&config, (model, teacher), &layout, &setup(Zero::ALL[0]), data, world)?;
             Ok(self.zeros.iter().map(|&zero| (zero, memory::estimate(model, &layout, &setup(zero), &load))).collect())
         };
@@ -326,9 +327,14 @@ pub fn unknown_memory() -> Error {
     )
 }
 
-/// Returns the settings that determine the memory of a rank.
-pub fn setup(config: &Config, blocks: usize, zero: Zero, cpu: bool) -> Setup {
-    let recompute = settings::recompute(config);
+/// Returns the settings that determine the memory of a rank with this model and its parameters.
+pub fn setup<'a>(
+    config: &Config,
+    (model, specs): (&Model, impl IntoIterator<Item = &'a ParamSpec>),
+    zero: Zero,
+    cpu: bool,
+) -> Setup {
+    let (recompute, blocks) = (settings::recompute(config), model.blocks());
     Setup {
         types: Types {
             compute: settings::kind(config.parallel.precision),
@@ -336,6 +342,8 @@ pub fn setup(config: &Config, blocks: usize, zero: Zero, cpu: bool) -> Setup {
         },
         zero,
         cpu,
+        noise: config.train.neftune_noise_alpha.is_some(),
+        frozen_vocabulary: model.has_frozen_vocabulary(specs),
         keeps: (0..blocks).map(|block| recompute.keeps(block, blocks)).collect(),
         saves: config.train.save_strategy != IntervalStrategy::No,
         offloads: config.parallel.offload == Offload::Optimizer,
@@ -367,7 +375,7 @@ pub fn load(
     // The first examples of a stream stand for all.
     let steps = if data.stream.is_some() { steps.min(per_epoch) } else { steps };
     let load = Load::of(dataset, &sampler, steps, weigh);
-    let how = ComputeMode { train: false, ..how };
+    let how = how.evaluation();
     let teaching = teacher.map(|Shaped { model, specs, .. }| {
         let costs: Vec<_> = (0..model.blocks()).map(|block| model.cost(block, &load.busiest, &how)).collect();
         Teaching::new(&Layout::new(specs, layout.shards()), &costs)

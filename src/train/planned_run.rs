@@ -215,7 +215,7 @@ impl PlannedRun {
 
     /// Returns the settings that determine the memory of a rank, with this ZeRO stage.
     pub fn setup(&self, zero: Zero, cpu: bool) -> Setup {
-        memory_fit::setup(&self.config, self.shaped.model.blocks(), zero, cpu)
+        memory_fit::setup(&self.config, (&self.shaped.model, &self.shaped.specs), zero, cpu)
     }
 
     /// Returns a rank's memory by ZeRO stage, in fp32 and half precision, with and without activation checkpointing.
@@ -239,7 +239,7 @@ impl PlannedRun {
                 if precision == Precision::Fp32 {
                     config.parallel.reduce_dtype = Precision::Fp32;
                 }
-                let setup = |zero| memory_fit::setup(&config, model.blocks(), zero, cpu);
+                let setup = |zero| memory_fit::setup(&config, (model, &self.shaped.specs), zero, cpu);
                 let load = self.load(config.clone(), &layout, &setup(Zero::ALL[0]), ranks)?;
                 for zero in Zero::ALL {
                     let setup = setup(zero);

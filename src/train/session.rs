@@ -1,6 +1,6 @@
 //! Opens a run: checks the configuration on all ranks, prepares the data, loads the model.
 
-use crate::comm::{Collective, Op};
+use crate::comm::{Collective, Op, host_pool};
 use crate::config::{Config, DataFiles, Recompute};
 use crate::data::{CacheUse, Prepared, Sampler, cache, prepare};
 use crate::error::{Context, Error, Result};
@@ -54,9 +54,11 @@ impl Session {
     }
 }
 
-/// Runs `work` on the first rank of every host before the other ranks, which then find its result in the cache.
+/// Runs `work` on the first rank of every host before the other ranks, which then find its result in the cache. The
+/// first rank tokenizes on the cores of all ranks of its host.
 pub fn one_per_host_first<T>(comm: &dyn Collective, what: &str, work: impl Fn() -> Result<T>) -> Result<T> {
-    let first = if comm.local_rank() == 0 { work().map(Some) } else { Ok(None) };
+    let pool = host_pool::for_first_rank(comm)?;
+    let first = if comm.local_rank() == 0 { parallel::with_pool(pool, || work().map(Some)) } else { Ok(None) };
     let first = agree_on_files(comm, first, comm.local_rank() == 0, what)?;
     let mine = first.map_or_else(work, Ok);
     agree_on_files(comm, mine, true, what)

@@ -43,8 +43,9 @@ impl Utilization {
 
 /// Returns the FLOPs of forward and backward per token of the training data.
 fn flops_per_token(session: &Session, mut sampler: Sampler) -> Option<f64> {
-    let (model, layout) = (&session.loaded.model, session.loaded.params.layout());
-    let setup = memory_fit::setup(&session.config, model.blocks(), session.loaded.weights.zero(), false);
+    let (model, params) = (&session.loaded.model, &session.loaded.params);
+    let layout = params.layout();
+    let setup = memory_fit::setup(&session.config, (model, params.specs()), session.loaded.weights.zero(), false);
     let dataset = &session.data.train.dataset;
     let times: Vec<f64> = (0..model.blocks()).map(|block| times_forward(layout, block)).collect();
     let steps = sampler.steps_per_epoch();

@@ -116,7 +116,7 @@ impl Report {
             model: &shaped.model,
             teacher: shaped.teacher.as_ref().map(|teacher| &teacher.model),
             specs: &shaped.specs,
-            setup: &memory_fit::setup(config, shaped.model.blocks(), zero, self.cpu),
+            setup: &memory_fit::setup(config, (&shaped.model, &shaped.specs), zero, self.cpu),
             shards: &|ranks| self.planned.shards(config, ranks),
             dataset: &data.train.dataset,
             seed: config.seed,

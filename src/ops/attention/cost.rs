@@ -96,11 +96,7 @@ mod tests {
     fn flops_are_those_of_two_products() {
         let config =
             AttentionConfig { heads: 2, kv_heads: 2, head_dim: 4, scale: 0.5, dropout: 0.1, mask: Mask::Bidirectional };
-        let cost = config.cost(
-            &ComputeMode { kind: Kind::Float, cpu: true, train: true },
-            &Extent::of(&[8, 8]),
-            Around::Joined,
-        );
+        let cost = config.cost(&ComputeMode::training(Kind::Float, true), &Extent::of(&[8, 8]), Around::Joined);
         // q k^T: 2 sequences x 2 heads x 8 x 8 x 4 multiplications; weights v: the same.
         assert_eq!(cost.flops, 2.0 * 2.0 * (2 * 2 * 8 * 8 * 4) as f64);
         // Queries, keys and values; the weights are computed again.

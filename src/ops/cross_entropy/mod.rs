@@ -67,7 +67,7 @@ fn rows(classes: f64) -> f64 {
     (LOGITS / (4.0 * classes)).floor().max(FEWEST)
 }
 
-/// Returns the cost of the losses of `n` rows, for a layer `[classes, width]`.
+/// Returns the cost of the losses of `n` rows, for a layer `[classes, width]`, whose weight may be frozen.
 pub fn cost(how: &ComputeMode, n: f64, [classes, width]: [i64; 2]) -> Cost {
     let (classes, width) = (classes as f64, width as f64);
     let (e, count) = (how.element(), rows(classes).min(n));
@@ -81,9 +81,10 @@ pub fn cost(how: &ComputeMode, n: f64, [classes, width]: [i64; 2]) -> Cost {
         e * count * classes
     };
     // The gradients of input and weight in fp32, and a product to be added.
-    let gradients = 4.0 * (n + classes) * width;
-    let product = 4.0 * width * if how.kind == Kind::Float { count } else { count.max(classes) };
-    let rounded = if how.kind == Kind::Float { 0.0 } else { e * (n + classes) * width };
+    let trained = if how.frozen_vocabulary { 0.0 } else { classes };
+    let gradients = 4.0 * (n + trained) * width;
+    let product = 4.0 * width * if how.kind == Kind::Float { count } else { count.max(trained) };
+    let rounded = if how.kind == Kind::Float { 0.0 } else { e * (n + trained) * width };
     Cost {
         flops: 2.0 * n * classes * width,
         // Forward computes gradients too.

@@ -42,8 +42,8 @@ mod tests {
 
     #[test]
     fn a_gpu_keeps_masks() {
-        let cpu = ComputeMode { kind: Kind::Float, cpu: true, train: true };
-        let gpu = ComputeMode { kind: Kind::BFloat16, cpu: false, train: true };
+        let cpu = ComputeMode::training(Kind::Float, true);
+        let gpu = ComputeMode::training(Kind::BFloat16, false);
         assert_eq!((cost(&gpu, 8.0, 0.1).kept, cost(&cpu, 8.0, 0.1).kept), (8.0, 0.0));
         assert_eq!(cost(&gpu, 8.0, 0.0), Cost::default());
     }

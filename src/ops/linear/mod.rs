@@ -77,7 +77,7 @@ pub fn cost(how: &ComputeMode, rows: f64, [outputs, inputs]: [i64; 2], keeps: bo
 mod tests {
     use super::*;
 
-    const FP32: ComputeMode = ComputeMode { kind: Kind::Float, cpu: true, train: true };
+    const FP32: ComputeMode = ComputeMode::training(Kind::Float, true);
 
     /// By hand: 10 rows through [3, 2] and then [5, 3], fp32.
     #[test]

@@ -3,6 +3,9 @@
 use crate::ffi::without_graph;
 use tch::{Kind, Tensor};
 
+/// Temporary bytes per number of noise: two integers.
+pub const BYTES: f64 = 16.0;
+
 /// Returns uniform noise in `[-1, 1)`, f32 `[T, width]`, for `keys`, i64 `[T]`. An element is a function of its row's key
 /// and of its column, the same on every device: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 pub fn uniform(keys: &Tensor, width: i64) -> Tensor {
@@ -13,10 +16,10 @@ pub fn uniform(keys: &Tensor, width: i64) -> Tensor {
         for (shift, factor) in [(30, 0xbf58_476d_1ce4_e5b9_u64), (27, 0x94d0_49bb_1331_11eb), (31, 1)] {
             // Its shift repeats the sign.
             let shifted = z.bitwise_right_shift_tensor_scalar(shift).bitwise_and_(i64::MAX >> (shift - 1));
-            z = z.bitwise_xor_tensor_(&shifted) * factor.cast_signed();
+            z = z.bitwise_xor_tensor_(&shifted).g_mul_scalar_(factor.cast_signed());
         }
         // The upper 24 bits with their sign: every value is exact in fp32.
-        z.bitwise_right_shift_tensor_scalar(40).to_kind(Kind::Float) * (1.0 / f64::from(1 << 23))
+        z.bitwise_right_shift_tensor_scalar_(40).to_kind(Kind::Float).g_mul_scalar_(1.0 / f64::from(1 << 23))
     })
 }
 
