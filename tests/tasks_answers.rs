@@ -102,6 +102,8 @@ fn evaluate_and_predict_use_what_training_wrote() {
         (&config["architectures"][0], &config["version_2_with_negative"]),
         (&json!("BertForQuestionAnswering"), &json!(true))
     );
+    // As many outputs as `transformers` makes of the labels, whatever the classes of the initial model were.
+    assert_eq!(config["id2label"], json!({"0": "LABEL_0", "1": "LABEL_1"}));
 
     let found = questions.evaluate("run/checkpoint-20", "eval.json", &[]);
     let names: Vec<&String> = found.keys().collect();

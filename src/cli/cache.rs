@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 const DAY: u64 = 24 * 60 * 60;
 /// Columns of the names of data files, so that a line fits in 80.
-const NAME: usize = 22;
+const NAME: usize = 20;
 
 /// `trainer cache`
 #[derive(Debug, Args)]
@@ -69,7 +69,7 @@ pub fn run(args: &CacheArgs) -> Result<()> {
     if args.json {
         let list: Vec<Value> = entries.iter().map(described).collect();
         let name = if args.clear { "removed" } else { "files" };
-        let all = json!({"folder": folder, "bytes": total(&entries), name: list});
+        let all = json!({"folder": folder.display().to_string(), "bytes": total(&entries), name: list});
         observe::print(&(serde_json::to_string_pretty(&all).context("--json")? + "\n"));
     } else if !args.clear {
         observe::print(&listed(&folder, &entries));
@@ -96,7 +96,7 @@ fn listed(folder: &Path, entries: &[Entry]) -> String {
 
 fn row(entry: &Entry) -> Vec<String> {
     let (data, task, tokens) = match &entry.content {
-        Some(content) => (name(&content.origin.files), content.task.to_owned(), content.tokens.to_string()),
+        Some(content) => (name(&content.origin.files), content.task.to_owned(), count(content.tokens)),
         None if entry.path.extension().is_some_and(|extension| extension == "tmp") => {
             (String::new(), "(incomplete)".into(), String::new())
         }
@@ -110,6 +110,15 @@ fn row(entry: &Entry) -> Vec<String> {
         },
     };
     vec![data, task, tokens, human(entry.bytes), used]
+}
+
+/// Formats a number in few columns: `123`, `4.5 M`.
+fn count(n: usize) -> String {
+    match n as f64 {
+        ..1e6 => n.to_string(),
+        n @ ..1e9 => format!("{:.1} M", n / 1e6),
+        n => format!("{:.1} G", n / 1e9),
+    }
 }
 
 /// Full days since this time.
@@ -137,7 +146,8 @@ fn described(entry: &Entry) -> Value {
         State::Unfinished => "incomplete",
     };
     let seconds = entry.last_used.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let mut all = json!({"path": entry.path, "bytes": entry.bytes, "state": state, "last_used": seconds});
+    let mut all =
+        json!({"path": entry.path.display().to_string(), "bytes": entry.bytes, "state": state, "last_used": seconds});
     if let Some(content) = &entry.content {
         all["task"] = content.task.into();
         all["examples"] = content.examples.into();
@@ -156,8 +166,9 @@ mod tests {
     fn names_fit_in_their_column() {
         let name = |files: &[&str]| name(&files.iter().map(|&file| file.to_owned()).collect::<Vec<_>>());
         assert_eq!(name(&[]), "");
+        assert_eq!([999_999, 1_250_000, 3_000_000_000].map(count), ["999999", "1.2 M", "3.0 G"]);
         assert_eq!(name(&["/data/bbc/train.jsonl"]), "bbc/train.jsonl");
-        assert_eq!(name(&["/a/0123456789/train.jsonl", "/a/b"]), "…456789/train.jsonl +1");
+        assert_eq!(name(&["/a/0123456789/train.jsonl", "/a/b"]), "…6789/train.jsonl +1");
         assert_eq!(name(&["/a/0123456789/train.jsonl", "/a/b"]).chars().count(), NAME);
     }
 }

@@ -29,7 +29,8 @@ pub fn for_first_rank(comm: &dyn Collective) -> Result<Option<ThreadPool>> {
     comm.all_reduce_f64(&mut slots, Op::Sum, "the cores of the ranks")?;
     let cpus: Vec<usize> = of_host(&slots, comm.host_leader()).into_iter().collect();
     // Threads inherit the binding of the thread that starts them.
-    if comm.local_rank() > 0 || comm.local_world() == 1 || process::allow_cpus(&cpus).is_err() {
+    let waits = comm.local_rank() > 0 || comm.local_world() == 1;
+    if waits || own.is_empty() || process::allow_cpus(&cpus).is_err() {
         return Ok(None);
     }
     let each = rayon::current_num_threads();

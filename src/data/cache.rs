@@ -15,8 +15,8 @@
 //!
 //! Sections: offsets (u64, one more than examples), ids (u32), segments (u8), the examples' first sequences (u64) and
 //! the sequences' lengths (u32; both empty when every example has one), labels (u32), JSON of what the numbers mean,
-//! of [`Facts`] and of [`Origin`], marks of words (u8; empty without augmentation), and the examples' weights (u32, the bits of f32;
-//! empty when all have the same).
+//! of [`Facts`] and of [`Origin`], marks of words (u8; empty without augmentation), and the examples' weights (u32, the
+//! bits of f32; empty when all have the same).
 //!
 //! A process that uses a file holds a shared lock on it, and one that writes a file an exclusive lock on the temporary
 //! file: [`super::cache_folder`] removes neither. Nothing else depends on locks, which some file systems lack.
@@ -25,9 +25,10 @@ use super::column::{Column, MappedFile};
 use super::dataset::{Columns, Dataset, Shape};
 use crate::error::{Context, Error, Result};
 use memmap2::Mmap;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fs::{File, FileTimes};
+use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::ops::Range;
@@ -145,8 +146,8 @@ fn open(path: &Path, key: &[u8; 32]) -> Result<Option<(Dataset, Facts)>> {
     };
     // Blocks only while `cache_folder` looks at the file.
     _ = file.lock_shared();
-    // The time of the last use, where the file system does not keep it by itself.
-    _ = file.set_times(FileTimes::new().set_accessed(SystemTime::now()));
+    // The time of the last use. Only the owner of the file may set it.
+    _ = file.set_modified(SystemTime::now());
     // SAFETY: a cache file is never written under its final name, only replaced or deleted; neither changes the mapped
     // file.
     let map = Arc::new(MappedFile { map: unsafe { Mmap::map(&file) }?, handle: file });
@@ -208,7 +209,7 @@ pub(super) fn describe(file: &File) -> Result<Description> {
     // No more than the file has, whatever a damaged header says.
     let mut json = vec![0; sections[JSON].len().min(file.metadata()?.len() as usize)];
     file.read_exact_at(&mut json, sections[JSON].start as u64)?;
-    let (shape, _, origin): (Shape, Facts, Origin) = serde_json::from_slice(&json)?;
+    let (shape, _, origin): (Shape, IgnoredAny, Origin) = serde_json::from_slice(&json)?;
     let (examples, tokens, several) = (numbers(0, 8).saturating_sub(1), numbers(1, 4), numbers(4, 4) > 0);
     Ok(Description { examples, tokens, several, shape, origin })
 }

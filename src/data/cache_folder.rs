@@ -40,7 +40,7 @@ pub enum State {
     Ready,
     /// A process uses it, or writes it.
     InUse,
-    /// Of another version of the program, which this one does not use.
+    /// Of another version of the program, which this one does not use, or unreadable.
     OtherVersion,
     /// Left by a process that ended while writing it.
     Unfinished,
@@ -73,18 +73,19 @@ pub fn list(folder: &Path) -> Result<Vec<Entry>> {
 /// Removes a file, unless a process uses or writes it; returns why it stays.
 pub fn remove(entry: &Entry) -> Option<String> {
     // The lock is held until the file is gone.
-    let _held = match lock(&entry.path) {
-        Ok(Lock::Held(file)) => file,
-        Ok(Lock::InUse) => return Some("in use".into()),
-        Ok(Lock::Unknown(e)) => return Some(format!("whether it is in use is unknown ({e})")),
-        Err(e) => return (e.kind() != ErrorKind::NotFound).then(|| e.to_string()),
+    let _held = match lock(&entry.path)? {
+        Lock::Held(file) => file,
+        Lock::InUse => return Some("in use".into()),
+        Lock::Unknown(e) => return Some(format!("whether it is in use is unknown ({e})")),
     };
     std::fs::remove_file(&entry.path).err().filter(|e| e.kind() != ErrorKind::NotFound).map(|e| e.to_string())
 }
 
 /// Returns whether a file was not used for at least this long.
 pub fn is_unused_for(entry: &Entry, time: Duration) -> bool {
-    entry.state != State::InUse && entry.last_used.elapsed().is_ok_and(|elapsed| elapsed >= time)
+    // By another host's clock the last use may be in the future.
+    let is_old = time.is_zero() || entry.last_used.elapsed().is_ok_and(|elapsed| elapsed >= time);
+    is_old && entry.state != State::InUse
 }
 
 /// Describes a file; `None` if it is not a file of the cache.
@@ -99,17 +100,15 @@ fn entry(path: PathBuf) -> Option<Entry> {
         return None;
     }
     let metadata = path.metadata().ok()?;
-    let modified = metadata.modified().ok()?;
-    let last_used = metadata.accessed().map_or(modified, |accessed| accessed.max(modified));
     let description = File::open(&path).ok().filter(|_| is_complete).and_then(|file| cache::describe(&file).ok());
     let content = description.map(content).filter(|content| content.origin.version == VERSION);
-    let state = match (lock(&path).ok()?, &content) {
+    let state = match (lock(&path)?, &content) {
         (Lock::InUse, _) => State::InUse,
         (_, Some(_)) => State::Ready,
         (_, None) if is_complete => State::OtherVersion,
         (_, None) => State::Unfinished,
     };
-    Some(Entry { bytes: metadata.len(), last_used, state, content, path })
+    Some(Entry { bytes: metadata.len(), last_used: metadata.modified().ok()?, state, content, path })
 }
 
 fn content(description: Description) -> Content {
@@ -130,14 +129,16 @@ fn content(description: Description) -> Content {
     Content { task, examples, tokens, origin }
 }
 
-/// Locks a file that nobody else has locked.
-fn lock(path: &Path) -> std::io::Result<Lock> {
+/// Locks a file that nobody else has locked; `None` if it does not exist.
+fn lock(path: &Path) -> Option<Lock> {
     // NFS has exclusive locks only for files that are open for writing.
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
-        Err(e) if e.kind() == ErrorKind::PermissionDenied => File::open(path)?,
-        file => file?,
+    let file = OpenOptions::new().read(true).write(true).open(path).or_else(|_| File::open(path));
+    let file = match file {
+        Err(e) if e.kind() == ErrorKind::NotFound => return None,
+        Err(e) => return Some(Lock::Unknown(e)),
+        Ok(file) => file,
     };
-    Ok(match file.try_lock() {
+    Some(match file.try_lock() {
         Ok(()) => Lock::Held(file),
         Err(TryLockError::WouldBlock) => Lock::InUse,
         Err(TryLockError::Error(e)) => Lock::Unknown(e),
@@ -233,8 +234,7 @@ mod tests {
         let day = Duration::from_secs(86400);
         let path = |key: u8| dir.path().join(format!("{}.tok", blake3::Hash::from_bytes([key; 32]).to_hex()));
         let old = SystemTime::now() - 3 * day;
-        let times = std::fs::FileTimes::new().set_accessed(old).set_modified(old);
-        File::options().write(true).open(path(1)).unwrap().set_times(times).unwrap();
+        File::options().write(true).open(path(1)).unwrap().set_modified(old).unwrap();
         let unused = |time| -> Vec<PathBuf> {
             let entries = list(dir.path()).unwrap();
             entries.into_iter().filter(|entry| is_unused_for(entry, time)).map(|entry| entry.path).collect()

@@ -167,7 +167,26 @@ pub(super) fn remarks<'a>(
     let there = names.iter().filter_map(|name| Some((name.as_str(), *lines.get(name.as_str())?)));
     let alike = groups(there, |name| Some(name.to_lowercase())).into_iter();
     let alike = alike.map(|names| format!("the labels {} differ only in case", placed(&names, files)));
-    spaces.into_iter().chain(alike).collect()
+    let odd = names.iter().filter_map(|name| Some((name, *lines.get(name.as_str())?, odd(name, names)?)));
+    let odd = odd.map(|(name, line, why)| format!("the label {name:?} ({}) {why}", files.line(line)));
+    spaces.into_iter().chain(alike).chain(odd).collect()
+}
+
+/// Returns what a class may be instead of one.
+fn odd(name: &str, names: &[String]) -> Option<&'static str> {
+    match name {
+        "nan" | "NaN" | "NaT" | "None" | "null" | "NULL" | "<NA>" | "N/A" => {
+            Some("may be a missing value: remove its records if it is")
+        }
+        // -1, 0 and 1 may be negative, neutral and positive.
+        "-1" if ["0", "1", "2"].iter().all(|other| names.iter().any(|name| name == other)) => {
+            Some("is a class here; in data sets of Hugging Face it stands for no label: remove its records if it does")
+        }
+        _ if name.starts_with('[') && name.ends_with(']') && name.contains(['\'', '"', ',']) => {
+            Some("looks like a list: for several labels of a text set kind = \"multi-label\" and write JSON lists")
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -224,5 +243,23 @@ mod tests {
         assert_eq!(found, ["spaces around 2 labels removed (first: line 1)", alike]);
         assert!(remarks(&["a".into(), "b".into()], (1..).zip(&labels[1..2]), &files).is_empty());
         assert!(RawLabel::new("  ", "label").is_err());
+    }
+
+    #[test]
+    fn labels_that_may_be_none_are_reported() {
+        let found = |of: &[&str]| {
+            let labels = labels(of);
+            let files = Files::from("a");
+            let names = Classes::new(None, (1..).zip(&labels), &files, "").unwrap().names;
+            remarks(&names, (1..).zip(&labels), &files)
+        };
+        let only = |of: &[&str], says: &str| {
+            let found = found(of);
+            assert!(found.len() == 1 && found[0].contains(says), "{of:?}: {found:?}");
+        };
+        only(&["pos", "neg", "nan"], "the label \"nan\" (line 3) may be a missing value");
+        only(&["0", "1", "2", "-1"], "the label \"-1\" (line 4) is a class here; in data sets");
+        only(&["['a']", "b"], "the label \"['a']\" (line 1) looks like a list");
+        assert!(found(&["-1", "0", "1"]).is_empty() && found(&["[x]", "none", "O"]).is_empty());
     }
 }

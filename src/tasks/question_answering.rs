@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
 use crate::tasks::taught::ragged_divergence;
-use crate::tasks::{Classifier, Results, Task, answers};
+use crate::tasks::{Classifier, Results, Task, answers, labels};
 use serde_json::{Map, Value};
 use tch::Tensor;
 
@@ -78,8 +78,11 @@ impl Task for QuestionAnswering {
         answers::predictions(results, self.unanswerable, scores)
     }
 
-    /// The key is named like the setting of Hugging Face's run_qa.py, which does not save it.
+    /// The key is named like the setting of Hugging Face's run_qa.py, which does not save it. `transformers` makes as
+    /// many outputs as there are labels: of a model that was a classifier, these are others.
     fn config_entries(&self) -> Map<String, Value> {
-        Map::from_iter([(VERSION_2.to_owned(), self.unanswerable.into())])
+        let mut entries = labels::entries(&["LABEL_0".into(), "LABEL_1".into()]);
+        entries.insert(VERSION_2.to_owned(), self.unanswerable.into());
+        entries
     }
 }

@@ -70,10 +70,15 @@ impl Batches {
 fn careful<T>(path: &Path, format: Format, read: impl FnOnce() -> Result<T, String>) -> Result<T> {
     let name = if format == Format::Parquet { "Parquet" } else { "Arrow" };
     catch_panic(read).unwrap_or_else(Err).map_err(|why| {
-        Error::input(format!(
-            "{}: not a complete {name} file, or a damaged one: {why}; copy it again, or write it again",
-            path.display()
-        ))
+        let what = match why.split_once("Disabled feature at compile time: ") {
+            Some((_, codec)) => {
+                format!("compressed with {codec}, which is not supported: write it with zstd or snappy")
+            }
+            None => {
+                format!("not a complete {name} file, or a damaged one: {why}; copy it again, or write it again")
+            }
+        };
+        Error::input(format!("{}: {what}", path.display()))
     })
 }
 
@@ -335,6 +340,14 @@ mod tests {
                 assert!(message.contains(&format!("{name}: not a complete ")), "{message}");
             }
         }
+    }
+
+    #[test]
+    fn a_codec_that_is_missing_is_named() {
+        let why = "Parquet error: Disabled feature at compile time: brotli";
+        let error = careful(Path::new("a.parquet"), Format::Parquet, || Err::<(), _>(why.to_owned())).unwrap_err();
+        let expected = "a.parquet: compressed with brotli, which is not supported: write it with zstd or snappy";
+        assert_eq!(error.to_string(), expected);
     }
 
     /// Whatever bit is wrong and wherever the file ends, there are rows or an error, and never a panic.

@@ -77,7 +77,7 @@ fn run(
 ) -> Result<()> {
     let (Session { config, loaded, data, .. }, solo) = (session, &alone.all);
     let (model, params, device) = (&loaded.model, &loaded.params, solo.device());
-    let (blocks, world, dataset) = (model.blocks(), solo.world(), &data.train.dataset);
+    let (world, dataset) = (solo.world(), &data.train.dataset);
     let mut config = memory_fit::with_tokens(config, data, tokens, true);
     config.parallel.recompute = session.recompute;
     let setup = memory_fit::setup(&config, (model, params.specs()), weights.zero(), false);
