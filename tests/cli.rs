@@ -100,6 +100,16 @@ fn config_explains_keys_and_shells_complete_them() {
 }
 
 #[test]
+fn evaluation_on_training_data_is_told() {
+    let bench = bench();
+    let eval = format!("data.eval={}", bench.path("train.jsonl").display());
+    let ended = run(trainer(&bench).args(train(&bench, "run", &["max_steps=1", &eval]))).expect(0);
+    assert!(ended.text().contains("train.jsonl is training data too"), "{}", ended.text());
+    let ended = run(trainer(&bench).args(train(&bench, "other", &["max_steps=1"]))).expect(0);
+    assert!(!ended.text().contains("is training data too"), "{}", ended.text());
+}
+
+#[test]
 fn the_token_cache_is_listed_and_cleared() {
     let bench = bench();
     let cache = |more: &[&str]| run(trainer(&bench).args(["cache", "--cache-dir", "tokens"]).args(more));

@@ -150,7 +150,8 @@ fn open(path: &Path, key: &[u8; 32]) -> Result<Option<(Dataset, Facts)>> {
     _ = file.set_modified(SystemTime::now());
     // SAFETY: a cache file is never written under its final name, only replaced or deleted; neither changes the mapped
     // file.
-    let map = Arc::new(MappedFile { map: unsafe { Mmap::map(&file) }?, handle: file });
+    let map = unsafe { Mmap::map(&file) }?;
+    let map = Arc::new(MappedFile::new(map, file));
     let damaged = |what: &str| Error::other(format!("the cache file is damaged ({what})"));
     let section = sections(&map)?;
     if *blake3::hash(&map[HASH.end..]).as_bytes() != map[HASH] || map[KEY] != key[..] {

@@ -13,8 +13,14 @@ impl Plain for u64 {}
 
 /// A mapped file, with the lock of its handle, which ends when that is closed.
 pub(super) struct MappedFile {
-    pub map: Mmap,
-    pub handle: File,
+    map: Mmap,
+    _handle: File,
+}
+
+impl MappedFile {
+    pub fn new(map: Mmap, handle: File) -> Self {
+        MappedFile { map, _handle: handle }
+    }
 }
 
 impl Deref for MappedFile {
@@ -81,7 +87,8 @@ mod tests {
         std::fs::write(file.path(), [&[0; 8], owned.bytes()].concat()).unwrap();
         let handle = file.reopen().unwrap();
         // SAFETY: nothing else writes to the file of this test.
-        let map = Arc::new(MappedFile { map: unsafe { Mmap::map(&handle) }.unwrap(), handle });
+        let map = unsafe { Mmap::map(&handle) }.unwrap();
+        let map = Arc::new(MappedFile::new(map, handle));
         let mapped = Column::<u32>::mapped(&map, 8..20).unwrap();
         drop(file);
         assert_eq!(*mapped, *owned);

@@ -23,15 +23,41 @@ pub fn family(model_type: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| family.model_types.contains(&model_type))
 }
 
+/// Who owns the models on the Hub that had names without an owner before, by the start of these names.
+const OWNERS: &[(&str, &str)] = &[
+    ("distil", "distilbert"),
+    ("bert-", "google-bert"),
+    ("roberta-", "FacebookAI"),
+    ("xlm-roberta-", "FacebookAI"),
+    ("camembert-", "almanach"),
+    ("albert-", "albert"),
+    ("xlnet-", "xlnet"),
+    ("gpt2", "openai-community"),
+    ("t5-", "google-t5"),
+];
+
+/// Returns the name on the Hub of a model that is named without its owner.
+fn full_name(folder: &Path) -> Option<String> {
+    let name = folder.to_str().filter(|name| !name.contains('/'))?;
+    let (_, owner) = OWNERS.iter().find(|(start, _)| name.starts_with(start))?;
+    Some(format!("{owner}/{name}"))
+}
+
 /// Reads `config.json` of a model folder, or `bert_config.json` of a TensorFlow checkpoint of BERT.
 ///
 /// # Errors
 /// Exit 2: no such folder, no such file, not JSON.
 pub fn read_config(folder: &Path) -> Result<Value> {
+    if folder.is_file() {
+        let own = folder.parent().filter(|own| !own.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let why = format!("model.path: {} is a file: name its folder, {}", folder.display(), own.display());
+        return Err(Error::input(why));
+    }
     if !folder.is_dir() {
+        let name = full_name(folder).map_or_else(String::new, |name| format!(", such as {name}"));
         return Err(Error::input(format!(
-            "model.path: no such folder: {}{} (a model on the Hugging Face Hub is named ORG/NAME, where ORG is no local \
-             folder)",
+            "model.path: no such folder: {}{} (a model on the Hugging Face Hub is named ORG/NAME{name}, where ORG is no \
+             local folder)",
             folder.display(),
             if folder.is_relative() { " in the working directory" } else { "" }
         )));

@@ -175,8 +175,11 @@ impl Encode for Chat {
         let writer = Writer::new(tokenizer)?;
         let write = |conversation: &Conversation| {
             let tokens = writer.write(&conversation.said, self.split_turns)?;
-            let none = || "the answer has no token after the first token of the text".to_owned();
-            tokens.iter().any(Tokens::has_target).then_some(tokens).ok_or_else(none)
+            let none = || match tokens.iter().all(|tokens| tokens.labels.iter().all(|&label| label == NO_LABEL)) {
+                true => "the chat template renders no answer".to_owned(),
+                false => "the answer has no token after the first token of the text".to_owned(),
+            };
+            if tokens.iter().any(Tokens::has_target) { Ok(tokens) } else { Err(none()) }
         };
         let written = on_all_cores(&read.records, write);
         let (mut bad, mut examples, mut truncated, mut cut_off) = (read.skipped, Vec::new(), 0, Vec::new());

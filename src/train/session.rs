@@ -10,6 +10,7 @@ use crate::models::family::DropoutOverrides;
 use crate::observe::progress::Phase;
 use crate::parallel::Groups;
 use crate::tasks::labels;
+use crate::text::files::Files;
 use crate::text::parallel;
 use crate::text::part::Part;
 use crate::train::augmentation::augmented;
@@ -23,6 +24,8 @@ use crate::train::sources::EVAL_SETS;
 use crate::train::streaming;
 use crate::train::teacher::Teacher;
 use serde_json::Value;
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A run, ready to train.
@@ -168,7 +171,10 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let held_out = part.map(|_| (&config.data.train, "data.train"));
     let eval = config.data.eval.as_ref().map(|files| (files, "data.eval")).or(held_out);
     let read = |(files, key)| prepare_file(files, key, Purpose::Evaluate, labels.clone(), held_part);
-    let eval = eval.map(read).transpose()?;
+    let mut eval = eval.map(read).transpose()?;
+    if let (Some(eval), Some(files), true) = (&mut eval, &config.data.eval, config.data.sources.is_empty()) {
+        eval.facts.remarks.extend(in_both(files, &config.data.train)?);
+    }
     let read = |(name, files): (&str, &DataFiles)| {
         let set = prepare_file(files, EVAL_SETS, Purpose::Evaluate, labels.clone(), None);
         Ok((name.to_owned(), set.context(name)?))
@@ -176,6 +182,16 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let eval_sets = config.data.eval_sets.iter().map(read).collect::<Result<_>>()?;
     let stream = config.data.streaming.then(|| shards(train.facts.labels.clone())).transpose()?;
     Ok(Data { train, stream, eval, eval_sets, head })
+}
+
+/// Returns a remark on a file that is both evaluation and training data.
+fn in_both(eval: &DataFiles, train: &DataFiles) -> Result<Option<String>> {
+    let paths = |files: &DataFiles| -> Result<Vec<PathBuf>> {
+        Ok(Files::find(files.paths())?.iter().map(|path| path.canonicalize().unwrap_or_else(|_| path.into())).collect())
+    };
+    let trained: HashSet<PathBuf> = paths(train)?.into_iter().collect();
+    let both = paths(eval)?.into_iter().find(|path| trained.contains(path));
+    Ok(both.map(|path| format!("{} is training data too", path.file_name().unwrap_or_default().display())))
 }
 
 fn sorted(labels: &[String]) -> Vec<&String> {

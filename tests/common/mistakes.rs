@@ -128,6 +128,10 @@ fn data(book: &mut Book) {
 fn models(book: &mut Book) {
     let missing = book.bench.path("no-model").display().to_string();
     book.add("no such model", &[&format!("model.path={missing}")], &["model.path: no such folder: ", &missing]);
+    let file = book.bench.model.join("config.json").display().to_string();
+    book.add("a file of a model", &[&format!("model.path={file}")], &[&format!("{file} is a file: name its folder, ")]);
+    let named = "is named ORG/NAME, such as google-bert/bert-base-uncased,";
+    book.add("a name without its owner", &["model.path=bert-base-uncased"], &[named]);
     let here = "model.path: no such folder: nowhere in the working directory";
     book.add("no such model here", &["model.path=nowhere"], &[here]);
     book.model(
