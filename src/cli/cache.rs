@@ -166,7 +166,7 @@ mod tests {
     fn names_fit_in_their_column() {
         let name = |files: &[&str]| name(&files.iter().map(|&file| file.to_owned()).collect::<Vec<_>>());
         assert_eq!(name(&[]), "");
-        assert_eq!([999_999, 1_250_000, 3_000_000_000].map(count), ["999999", "1.2 M", "3.0 G"]);
+        assert_eq!([999_999, 1_270_000, 3_000_000_000].map(count), ["999999", "1.3 M", "3.0 G"]);
         assert_eq!(name(&["/data/bbc/train.jsonl"]), "bbc/train.jsonl");
         assert_eq!(name(&["/a/0123456789/train.jsonl", "/a/b"]), "…6789/train.jsonl +1");
         assert_eq!(name(&["/a/0123456789/train.jsonl", "/a/b"]).chars().count(), NAME);

@@ -25,7 +25,7 @@ use crate::train::streaming;
 use crate::train::teacher::Teacher;
 use serde_json::Value;
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A run, ready to train.
@@ -186,11 +186,10 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
 
 /// Returns a remark on a file that is both evaluation and training data.
 fn in_both(eval: &DataFiles, train: &DataFiles) -> Result<Option<String>> {
-    let paths = |files: &DataFiles| -> Result<Vec<PathBuf>> {
-        Ok(Files::find(files.paths())?.iter().map(|path| path.canonicalize().unwrap_or_else(|_| path.into())).collect())
-    };
-    let trained: HashSet<PathBuf> = paths(train)?.into_iter().collect();
-    let both = paths(eval)?.into_iter().find(|path| trained.contains(path));
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.into());
+    let [eval, train] = [Files::find(eval.paths())?, Files::find(train.paths())?];
+    let trained: HashSet<PathBuf> = train.iter().map(real).collect();
+    let both = eval.iter().find(|path| trained.contains(&real(path)));
     Ok(both.map(|path| format!("{} is training data too", path.file_name().unwrap_or_default().display())))
 }
 
