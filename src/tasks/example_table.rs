@@ -51,8 +51,9 @@ impl ExampleTable {
         ExampleTable { title, ..ExampleTable::worst(&["loss"], rows, |row| row.numbers[0], most) }
     }
 
-    /// Creates the table of the examples of [`Label::Class`] that are predicted wrongly, those with the greatest negative
-    /// log likelihood of the label first. The answers are logits, `[C]` for each example; `name` returns that of a class.
+    /// Creates the table of the examples of [`Label::Class`] that are predicted wrongly, those with the greatest
+    /// negative log likelihood of the label first. The answers are logits, `[C]` for each example; `name` returns the
+    /// name of a class.
     pub fn wrong_classes(results: &Results, name: impl Fn(usize) -> String, most: usize) -> Self {
         let wrong = |(example, logits): (usize, &[f32])| {
             let Label::Class(label) = results.dataset.label(example) else { return None };

@@ -26,8 +26,8 @@ const SAMPLE_TOKENS: usize = 64;
 
 impl Evaluator<'_> {
     /// Generates a target for each source of a labelled dataset and returns the metrics, and the worst of them. For
-    /// other data, generates texts for its first examples, without metrics: the last answer of a conversation, the second
-    /// half of a document.
+    /// other data, generates texts for its first examples, without metrics: the last answer of a conversation, the
+    /// second half of a document.
     ///
     /// # Errors
     /// As [`Evaluator::texts`].

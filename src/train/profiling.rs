@@ -18,8 +18,8 @@ pub struct Profiling {
 }
 
 impl Profiling {
-    /// Determines the steps of a run that goes on after `done` of `total` steps. If it has been interrupted within them,
-    /// rank 0 warns that they are not recorded.
+    /// Determines the steps of a run that goes on after `done` of `total` steps. If it was interrupted within them, rank
+    /// 0 warns that they are not recorded.
     ///
     /// # Errors
     /// Exit 2 for steps that the run does not have.
