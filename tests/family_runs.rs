@@ -23,6 +23,10 @@ const RUNS: &[(&str, Kind)] = &[
     ("mistral-answers", Kind::Answers),
     ("t5-tied-relu", Kind::Seq2Seq),
     ("t5-gated-gelu", Kind::Seq2Seq),
+    ("bart-seq2seq", Kind::Seq2Seq),
+    ("bart-seq2seq-apart", Kind::Seq2Seq),
+    ("bart-classes", Kind::Classes),
+    ("bart-answers-apart", Kind::Answers),
 ];
 
 /// Worlds 1 and 2, ZeRO 0 and 3, with recomputation and without, about two micro-batches a rank, dropout 0: losses within
