@@ -88,3 +88,10 @@ fn a_micro_batch_is_one_upload_and_a_step_one_download() {
         }
     }
 }
+
+#[test]
+fn targets_beyond_the_positions_of_a_decoder_are_refused() {
+    let bench = CaseBench::new("bart-seq2seq", Kind::Seq2Seq);
+    let error = bench.run(1, "out", &["max_target_length=129"], &Resume::None).err().unwrap().to_string();
+    assert!(error.contains("task.max_target_length = 129: this model supports at most 128 tokens"), "{error}");
+}
