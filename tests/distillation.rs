@@ -241,6 +241,7 @@ fn students_of_every_family_have_the_kept_layers() {
         ("llama-causal", Kind::CausalLm, "num_hidden_layers", "layers."),
         ("qwen2-tokens", Kind::Tags, "num_hidden_layers", "layers."),
         ("t5-tied-relu", Kind::Seq2Seq, "num_decoder_layers", "block."),
+        ("bart-seq2seq-apart", Kind::Seq2Seq, "decoder_layers", "layers."),
     ] {
         let bench = CaseBench::new(case, kind);
         // So low a learning rate changes no weight by more than itself.

@@ -23,6 +23,10 @@ const RUNS: &[(&str, Kind)] = &[
     ("mistral-answers", Kind::Answers),
     ("t5-tied-relu", Kind::Seq2Seq),
     ("t5-gated-gelu", Kind::Seq2Seq),
+    ("bart-seq2seq", Kind::Seq2Seq),
+    ("bart-seq2seq-apart", Kind::Seq2Seq),
+    ("bart-classes", Kind::Classes),
+    ("bart-answers-apart", Kind::Answers),
 ];
 
 /// Worlds 1 and 2, ZeRO 0 and 3, with recomputation and without, about two micro-batches a rank, dropout 0: losses within
@@ -83,4 +87,11 @@ fn a_micro_batch_is_one_upload_and_a_step_one_download() {
             }
         }
     }
+}
+
+#[test]
+fn targets_beyond_the_positions_of_a_decoder_are_refused() {
+    let bench = CaseBench::new("bart-seq2seq", Kind::Seq2Seq);
+    let error = bench.run(1, "out", &["max_target_length=129"], &Resume::None).err().unwrap().to_string();
+    assert!(error.contains("task.max_target_length = 129: this model supports at most 128 tokens"), "{error}");
 }

@@ -35,7 +35,15 @@ fn model(case: &str, head: &Head, kind: Kind, dropout: f64, (more, lora): (&Valu
     for (key, value) in more.as_object().unwrap() {
         config[key] = value.clone();
     }
-    for key in ["embd_pdrop", "attn_pdrop", "resid_pdrop", "dropout_rate", "dropout", "attention_dropout"] {
+    for key in [
+        "embd_pdrop",
+        "attn_pdrop",
+        "resid_pdrop",
+        "dropout_rate",
+        "dropout",
+        "attention_dropout",
+        "activation_dropout",
+    ] {
         if config.get(key).is_some() {
             config[key] = dropout.into();
         }
@@ -189,6 +197,8 @@ fn stages_hold_what_the_plan_says() {
         "head_dim": 16, "max_position_embeddings": 200, "vocab_size": 500});
     let t5 = json!({"d_model": 96, "d_ff": 384, "d_kv": 16, "num_heads": 6, "vocab_size": 500});
     let xlnet = json!({"d_model": 96, "d_inner": 384, "n_head": 6, "d_head": 16});
+    let bart = json!({"d_model": 96, "encoder_ffn_dim": 384, "decoder_ffn_dim": 384, "encoder_attention_heads": 6,
+        "decoder_attention_heads": 6, "vocab_size": 500});
     let qwen = json!({"hidden_size": 96, "intermediate_size": 256, "num_attention_heads": 6, "num_key_value_heads": 6,
         "head_dim": 16, "max_position_embeddings": 200, "vocab_size": 500});
     let adapters = LoraConfig { r: Some(8), lora_dropout: Some(0.0), ..LoraConfig::default() };
@@ -205,6 +215,8 @@ fn stages_hold_what_the_plan_says() {
         ("cases/qwen3-causal", &Head::CausalLm, &qwen),
         ("cases/t5-tied-relu", &Head::Seq2Seq, &t5),
         ("cases/t5-gated-gelu", &Head::Seq2Seq, &t5),
+        ("cases/bart-seq2seq-apart", &Head::Seq2Seq, &bart),
+        ("cases/bart-classes", &classes, &bart),
         ("cases/xlnet-classes", &classes, &xlnet),
     ];
     let cases = full.into_iter().map(|(case, head, more)| (case, head, more, None, 0.0)).chain([

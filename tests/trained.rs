@@ -155,6 +155,8 @@ fn rates_decay_by_layer_in_every_family() {
         ("qwen3-causal", Head::CausalLm),
         ("t5-gated-gelu", Head::Seq2Seq),
         ("t5-tied-relu", Head::Seq2Seq),
+        ("bart-classes", classes()),
+        ("bart-seq2seq-apart", Head::Seq2Seq),
     ] {
         let specs = specs(case, &head, &["layer_lr_decay=0.5"]);
         // `layer.3.mlp.up.weight`, `encoder.3.mlp.up.weight`; T5's distances belong to the first layer of their stack.
@@ -171,7 +173,7 @@ fn rates_decay_by_layer_in_every_family() {
         for spec in &specs {
             let steps = match place(&spec.name) {
                 Some((stack, number)) => layers(&stack) - number,
-                None if spec.block == 0 => most + 1,
+                None if spec.block == 0 || spec.name.starts_with("decoder.embeddings.") => most + 1,
                 None => 0,
             };
             assert_eq!(spec.rate, 0.5f64.powi(steps), "{case}: {}", spec.name);
@@ -197,7 +199,9 @@ fn the_head_of_each_kind_of_model() {
     assert_eq!(classes.role(), Role::SequenceClassification);
     let pooled = ["pooler.weight", "pooler.bias", "classifier.weight", "classifier.bias"];
     assert_eq!(trained("roberta-classes", &classes), pooled);
+    assert_eq!(trained("bart-classes", &classes), pooled);
     assert_eq!(trained("gpt2-classes", &classes), ["classifier.weight"]);
     assert_eq!(trained("gpt2-untied", &Head::CausalLm), ["lm_head.weight"]);
     assert_eq!(trained("t5-gated-gelu", &Head::Seq2Seq), ["lm_head.weight"]);
+    assert_eq!(trained("bart-seq2seq-apart", &Head::Seq2Seq), ["lm_head.weight"]);
 }

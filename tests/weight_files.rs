@@ -111,10 +111,29 @@ fn wrappers_of_training_are_removed_from_names() {
     assert!(both.contains("two tensors a, once within a wrapper"), "{both}");
 }
 
+/// A bare model's names have no prefix, and it has no bias of the logits. Older files have one embedding matrix even if
+/// encoder and decoder have their own.
+#[test]
+fn older_files_of_bart_load() {
+    let dir = tempfile::tempdir().unwrap();
+    copy_folder(&folder("cases/bart-seq2seq"), dir.path());
+    rewrite(dir.path(), |name, value| Some((name.strip_prefix("model.")?.to_owned(), value)));
+    let mut expected = parameters(&folder("cases/bart-seq2seq"));
+    assert!(expected.remove("logits_bias").is_some());
+    assert_eq!(parameters(dir.path()), expected);
+
+    copy_folder(&folder("cases/bart-seq2seq-apart"), dir.path());
+    rewrite(dir.path(), |name, value| (!name.contains("embed_tokens")).then(|| (name.to_owned(), value)));
+    let found = parameters(dir.path());
+    for stack in ["encoder", "decoder"] {
+        assert!(found[&format!("{stack}.embeddings.words.weight")].equal(&found["shared"]), "{stack}");
+    }
+}
+
 /// The head of a pretrained language model is never a new one, in any family.
 #[test]
 fn a_missing_language_model_head_is_an_error() {
-    for case in ["gpt2-untied", "llama-causal", "t5-gated-gelu"] {
+    for case in ["gpt2-untied", "llama-causal", "t5-gated-gelu", "bart-seq2seq-apart"] {
         let config: Value =
             serde_json::from_slice(&fs::read(folder(&format!("cases/{case}/config.json"))).unwrap()).unwrap();
         if config["tie_word_embeddings"] == json!(true) {

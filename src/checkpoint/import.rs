@@ -202,10 +202,24 @@ pub fn stored(folder: &Path, name: &str) -> Result<Option<Tensor>> {
 /// # Errors
 /// Exit 2: no such file, or a damaged file.
 pub fn classifier_rows(folder: &Path) -> Result<Option<usize>> {
-    const HEADS: &[&str] = &["classifier.weight", "score.weight", "logits_proj.weight", "classifier.out_proj.weight"];
+    const HEADS: &[&str] = &[
+        "classifier.weight",
+        "score.weight",
+        "logits_proj.weight",
+        "classifier.out_proj.weight",
+        "classification_head.out_proj.weight",
+    ];
     let file = TensorFile::open(&adapter::weights_in(folder))?;
     let head = HEADS.iter().map(|head| format!("{PREFIX}{head}")).find(|name| file.contains(name));
     head.map(|name| Ok(file.shape(&name)?.first().copied().unwrap_or_default() as usize)).transpose()
+}
+
+/// Returns the shape in the file of a parameter of this shape that gets new rows.
+fn before_growth(param: &HfParam, shape: &[i64], grows: Option<(i64, i64)>) -> Option<Vec<i64>> {
+    let (old, new) = grows.filter(|(_, new)| shape.first() == Some(new) && !param.form.transposed)?;
+    let mut before = param.form.file_shape(shape);
+    *before.iter_mut().find(|rows| **rows == new)? = old;
+    Some(before)
 }
 
 /// Returns the first problems, a line for each.
@@ -290,10 +304,8 @@ impl Weights {
             let shapes = wanted.iter().map(|name| self.shape(name)).collect::<Result<Vec<_>>>()?;
             let pieces = param.pieces(&spec.shape);
             let agrees = shapes.iter().zip(&pieces).all(|(shape, piece)| *shape == param.form.file_shape(piece));
-            if let (Some((old, new)), [name], [shape]) = (folders.grows, &wanted[..], &shapes[..])
-                && (shape.first(), spec.shape.first()) == (Some(&old), Some(&new))
-                && shape[1..] == spec.shape[1..]
-                && !param.form.transposed
+            if let ([name], [shape]) = (&wanted[..], &shapes[..])
+                && before_growth(param, &spec.shape, folders.grows).is_some_and(|before| before == *shape)
             {
                 origins.push(Origin::Grown(name.clone()));
                 continue;

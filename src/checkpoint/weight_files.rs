@@ -159,6 +159,9 @@ impl Weights {
         let (file, spelling) = self.at(name);
         let values = file.read(spelling)?;
         let values = if values.kind() == Kind::Double { values } else { values.to_kind(Kind::Float) };
+        let mut rows = shape.to_vec();
+        rows[0] = -1;
+        let values = values.f_view(rows.as_slice())?;
         let mut more = shape.to_vec();
         more[0] -= values.size()[0];
         let mean = values.f_mean_dim([0i64].as_slice(), true, values.kind())?.f_expand(more.as_slice(), false)?;

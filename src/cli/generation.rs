@@ -35,6 +35,9 @@ pub struct GenerationArgs {
     /// Penalty for tokens that already occur; above 1 makes them less probable.
     #[arg(long)]
     repetition_penalty: Option<f64>,
+    /// Size of the n-grams that no text repeats; 0 for no limit.
+    #[arg(long)]
+    no_repeat_ngram_size: Option<usize>,
     /// Beam width; 1 for no beam search.
     #[arg(long)]
     num_beams: Option<usize>,

@@ -16,6 +16,7 @@ use crate::train::model_loading::{Declared, LoadOptions, Loaded, Source};
 use crate::train::reading::{self, Purpose, Reading};
 use crate::train::report::{device, remarks};
 use crate::train::session::{one_per_host_first, tokenizing};
+use crate::train::sources::MAX_TARGET_LENGTH;
 use std::sync::Arc;
 use tch::Kind;
 
@@ -55,6 +56,9 @@ pub(super) fn open(
         let prompt = file.purpose == Purpose::Predict && kind.generates() && kind != TaskKind::Seq2seq;
         let given = if prompt { options.max_length } else { data.max_length };
         let max_length = declared.max_length(given, reading::usual_length(task.kind)).map_err(bare)?;
+        if task.kind == TaskKind::Seq2seq && file.purpose != Purpose::Predict {
+            declared.check_targets(task.max_target_length.unwrap_or(MAX_TARGET_LENGTH)).map_err(bare)?;
+        }
         Ok((task, data, max_length))
     };
     let read = |file: &DataFile| -> Result<Prepared> {

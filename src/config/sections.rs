@@ -257,6 +257,8 @@ section! {
         top_p: Option<f64> => "the model folder's, else 1", FROM_0_TO_1;
         /// Penalty for repeated tokens. Above 1, tokens that already occur become less probable.
         repetition_penalty: Option<f64> => "the model folder's, else 1", POSITIVE;
+        /// Size of the n-grams that no text repeats. 0 for no limit.
+        no_repeat_ngram_size: Option<usize> => "the model folder's, else 0";
         /// Beam width. 1 for no beam search.
         num_beams: Option<usize> => "the model folder's, else 1", AT_LEAST_1;
         /// Length penalty of beam search. A beam's log-probability is divided by its length to this power.

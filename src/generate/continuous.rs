@@ -5,6 +5,7 @@
 //! sampled token is a function of the text's logits, its seed and the position.
 
 use super::decoding::{Passes, batch_of, decode};
+use super::scores::Row;
 use super::settings::{Sampling, Settings};
 use super::{scores, uniform};
 use crate::data::ragged::Sequences;
@@ -53,7 +54,7 @@ pub enum End {
 /// The texts that are being generated on one rank.
 pub struct Running<'a> {
     backbone: &'a dyn Backbone,
-    /// Repetition penalty and EOS tokens of all texts; each text has its own search and length.
+    /// Repetition penalty, EOS tokens and the like of all texts; each text has its own search and length.
     settings: &'a Settings,
     device: Device,
     /// Of the open texts, in their order: all tokens but the newest of each. `None` without texts.
@@ -68,16 +69,23 @@ struct Open {
     closed: bool,
 }
 
+impl Open {
+    fn row(&self) -> Row<'_> {
+        let Open { start: Start { prompt, min_new, max_new, .. }, new, .. } = self;
+        Row { tokens: [prompt, new], min_new: *min_new, max_new: *max_new }
+    }
+}
+
 impl<'a> Running<'a> {
     /// Returns an empty batch for a causal model on `device`.
     ///
     /// # Errors
-    /// Exit 2: an encoder-decoder; an EOS token that is not in the vocabulary.
+    /// Exit 2: an encoder-decoder; those of [`Settings::check`].
     pub fn new(backbone: &'a dyn Backbone, settings: &'a Settings, device: Device) -> Result<Self> {
         if backbone.decoder_block() > 0 {
             return Err(Error::input("continuous batching needs a causal language model, not an encoder-decoder"));
         }
-        settings.check_vocabulary(backbone.vocab_size())?;
+        settings.check(backbone.vocab_size(), false)?;
         Ok(Running { backbone, settings, device, cache: None, open: Vec::new() })
     }
 
@@ -165,19 +173,12 @@ impl<'a> Running<'a> {
 
     /// Chooses a token for each open text from f32 logits `[texts, vocab]`, as [`super::search::Texts`] does.
     fn choose(&self, logits: &Tensor) -> Result<Vec<u32>> {
-        let Settings { repetition_penalty, eos, .. } = self.settings;
-        let mut scores = logits.shallow_clone();
-        if *repetition_penalty != 1.0 {
-            let histories = self.open.iter().map(|open| [open.start.prompt.as_slice(), &open.new].concat());
-            scores = scores::penalize(&scores, &histories.collect::<Vec<_>>(), *repetition_penalty);
-        }
-        let rows = || (0_i64..).zip(&self.open);
-        let short = rows().filter(|(_, open)| open.new.len() < open.start.min_new).map(|(row, _)| row);
-        let scores = scores::forbid(&scores, &short.collect::<Vec<_>>(), eos);
+        let rows: Vec<Row> = self.open.iter().map(Open::row).collect();
+        let scores = scores::process(logits, &rows, self.settings);
         let mut tokens: Vec<i64> = transfer::values(&scores.argmax(-1, false))?;
         // Texts that sample alike are sampled together.
         let mut alike: Vec<(Sampling, Vec<(i64, f64)>)> = Vec::new();
-        for (row, Open { start, new, .. }) in rows() {
+        for (row, Open { start, new, .. }) in (0_i64..).zip(&self.open) {
             let Some(sampling) = start.sampling else { continue };
             let own = (row, uniform(start.seed, 0, new.len()));
             match alike.iter_mut().find(|(other, _)| *other == sampling) {

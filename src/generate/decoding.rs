@@ -37,8 +37,7 @@ pub trait Passes {
 /// change the texts.
 ///
 /// # Errors
-/// Exit 2: an encoder-decoder without a start token, or a beam width that is too large for the vocabulary. Errors of
-/// `passes`.
+/// Exit 2: an encoder-decoder without a start token; those of [`Settings::check`]. Errors of `passes`.
 pub fn generate(
     backbone: &dyn Backbone,
     prompts: &[Prompt],
@@ -55,9 +54,8 @@ pub fn generate(
         }
         (is_decoder, start) => start.filter(|_| is_decoder),
     };
-    settings.check_vocabulary(backbone.vocab_size())?;
-    let limit = if start.is_some() { None } else { backbone.max_length() };
-    let mut texts = Texts::new(settings, random, prompts, start, limit);
+    settings.check(backbone.vocab_size(), start.is_some())?;
+    let mut texts = Texts::new(settings, random, prompts, start, backbone.max_length());
     let mut model = Running::new(backbone, prompts, start, passes.device());
     let mut logits = model.first(passes)?;
     loop {

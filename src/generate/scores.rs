@@ -1,15 +1,54 @@
 //! Processing of logits and sampling, as transformers' logits processors and warpers do it, in their order. Scores are
 //! f32 `[n, vocab]`.
 
-use super::settings::Sampling;
+use super::settings::{Sampling, Settings};
 use crate::ffi::transfer;
 use tch::{Kind, Tensor};
 
 const NEVER: f64 = f64::NEG_INFINITY;
 
+/// A text whose next token is chosen.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// The tokens before the first new one, and the new ones; not empty.
+    pub tokens: [&'a [u32]; 2],
+    /// Minimum and maximum number of new tokens.
+    pub min_new: usize,
+    pub max_new: usize,
+}
+
+/// Applies what is common to all searches to the scores of each row: the repetition penalty, no repeated n-grams, no EOS
+/// before the minimum length, and forced tokens.
+pub fn process(scores: &Tensor, rows: &[Row], settings: &Settings) -> Tensor {
+    let mut scores = scores.shallow_clone();
+    if settings.repetition_penalty != 1.0 {
+        let histories: Vec<Vec<u32>> = rows.iter().map(|row| row.tokens.concat()).collect();
+        scores = penalize(&scores, &histories, settings.repetition_penalty);
+    }
+    if settings.no_repeat_ngram_size > 0 {
+        let repeated = |row: &Row| repetitions(&row.tokens.concat(), settings.no_repeat_ngram_size);
+        let pairs = (0..).zip(rows).flat_map(|(i, row)| repeated(row).into_iter().map(move |id| (i, i64::from(id))));
+        let (rows, tokens): (Vec<i64>, Vec<i64>) = pairs.unzip();
+        scores = put(&scores, &rows, &tokens, NEVER);
+    }
+    let with = |is: fn(&Row, usize) -> bool, tokens: &[u32]| -> (Vec<i64>, Vec<i64>) {
+        let rows = (0..).zip(rows).filter(|(_, row)| is(row, row.tokens[1].len())).map(|(i, _)| i);
+        rows.flat_map(|i| tokens.iter().map(move |&id| (i, i64::from(id)))).unzip()
+    };
+    let (rows, tokens) = with(|row, new| new < row.min_new, &settings.eos);
+    scores = put(&scores, &rows, &tokens, NEVER);
+    for (rows, tokens) in [
+        with(|_, new| new == 0, settings.forced_bos.as_slice()),
+        with(|row, new| new + 1 == row.max_new, &settings.forced_eos),
+    ] {
+        scores = put(&masked(&scores, &rows), &rows, &tokens, 0.0);
+    }
+    scores
+}
+
 /// Applies the repetition penalty to tokens of a row's history: positive scores are divided by `penalty`, others
 /// multiplied. A history has at least one token.
-pub fn penalize(scores: &Tensor, histories: &[Vec<u32>], penalty: f64) -> Tensor {
+fn penalize(scores: &Tensor, histories: &[Vec<u32>], penalty: f64) -> Tensor {
     let longest = histories.iter().map(Vec::len).max().unwrap_or(0);
     // A repeated token is penalized once: the values are computed before they are written.
     let row = |ids: &Vec<u32>| -> Vec<i64> { ids.iter().cycle().take(longest).map(|&id| i64::from(id)).collect() };
@@ -21,15 +60,29 @@ pub fn penalize(scores: &Tensor, histories: &[Vec<u32>], penalty: f64) -> Tensor
     scores.scatter(1, &ids, &changed)
 }
 
-/// Masks some tokens in some rows.
-pub fn forbid(scores: &Tensor, rows: &[i64], tokens: &[u32]) -> Tensor {
-    if rows.is_empty() || tokens.is_empty() {
+/// Returns the tokens that would complete an n-gram of this size that occurs already.
+fn repetitions(history: &[u32], size: usize) -> Vec<u32> {
+    let Some(start) = (history.len() + 1).checked_sub(size) else { return Vec::new() };
+    let ngrams = history.windows(size).filter(|ngram| ngram[..size - 1] == history[start..]);
+    ngrams.map(|ngram| ngram[size - 1]).collect()
+}
+
+/// Sets the scores of these tokens, each in the row with the same index.
+fn put(scores: &Tensor, rows: &[i64], tokens: &[i64], score: f64) -> Tensor {
+    if rows.is_empty() {
         return scores.shallow_clone();
     }
-    let tokens: Vec<i64> = tokens.iter().map(|&id| i64::from(id)).collect();
-    let [rows, tokens] = [rows, &tokens].map(|ids| transfer::to_device(Tensor::from_slice(ids), scores.device()));
-    let never = scores.new_full([1], NEVER, (scores.kind(), scores.device()));
-    scores.index_put(&[Some(rows.unsqueeze(1)), Some(tokens)], &never, false)
+    let [rows, tokens] = [rows, tokens].map(|ids| transfer::to_device(Tensor::from_slice(ids), scores.device()));
+    let score = scores.new_full([1], score, (scores.kind(), scores.device()));
+    scores.index_put(&[Some(rows), Some(tokens)], &score, false)
+}
+
+/// Masks all tokens of these rows.
+fn masked(scores: &Tensor, rows: &[i64]) -> Tensor {
+    if rows.is_empty() {
+        return scores.shallow_clone();
+    }
+    scores.index_fill(0, &transfer::to_device(Tensor::from_slice(rows), scores.device()), NEVER)
 }
 
 /// Applies temperature, top-k and top-p.
@@ -71,6 +124,13 @@ fn last(x: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Map, Value, json};
+
+    fn settings(file: &Value) -> Settings {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("generation_config.json"), file.to_string()).unwrap();
+        Settings::read(dir.path(), &Map::new()).unwrap()
+    }
 
     fn rows(t: &Tensor) -> Vec<Vec<f32>> {
         Vec::try_from(t).unwrap()
@@ -81,8 +141,26 @@ mod tests {
         let scores = Tensor::from_slice(&[2.0f32, -2.0, 3.0, 4.0, -1.0, 0.5]).view([2, 3]);
         let changed = penalize(&scores, &[vec![0, 1, 0, 0], vec![2]], 2.0);
         assert_eq!(rows(&changed), [[1.0, -4.0, 3.0], [4.0, -1.0, 0.25]]);
-        let forbidden = forbid(&scores, &[1], &[0, 2]);
-        assert_eq!(rows(&forbidden), [[2.0, -2.0, 3.0], [f32::NEG_INFINITY, -1.0, f32::NEG_INFINITY]]);
+    }
+
+    #[test]
+    fn an_ngram_is_not_repeated() {
+        let history = [5, 6, 7, 5, 6, 8, 5, 6];
+        assert_eq!((repetitions(&history, 3), repetitions(&history, 2)), (vec![7, 8], vec![7, 8]));
+        assert_eq!((repetitions(&history, 4), repetitions(&history[..5], 3)), (vec![], vec![7]));
+        assert_eq!((repetitions(&[5, 6], 1), repetitions(&[5], 3)), (vec![5, 6], vec![]));
+    }
+
+    #[test]
+    fn tokens_are_forbidden_and_forced() {
+        let file = json!({"eos_token_id": [0, 2], "forced_bos_token_id": 1, "forced_eos_token_id": 2});
+        let settings = settings(&file);
+        let row = |new| Row { tokens: [&[1], new], min_new: 2, max_new: 3 };
+        let all: [&[u32]; 4] = [&[], &[1], &[1, 1], &[1, 1, 1]];
+        let scores = Tensor::ones([4, 3], (Kind::Float, tch::Device::Cpu));
+        let never = f32::NEG_INFINITY;
+        let wanted = [[never, 0.0, never], [never, 1.0, never], [never, never, 0.0], [1.0, 1.0, 1.0]];
+        assert_eq!(rows(&process(&scores, &all.map(row), &settings)), wanted);
     }
 
     #[test]

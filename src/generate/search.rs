@@ -1,6 +1,7 @@
 //! The texts of a batch in progress: from the logits of all next tokens to the selected tokens.
 
 use super::beam::{Beams, Candidate};
+use super::scores::Row;
 use super::settings::{Search, Settings};
 use super::{Prompt, Text, scores};
 use crate::ffi::transfer;
@@ -74,10 +75,16 @@ impl<'a> Texts<'a> {
     pub fn advance(&mut self, logits: &Tensor) -> Step {
         let log_probs = logits.log_softmax(-1, Kind::Float);
         let is_beam = matches!(self.settings.search, Search::Beam(_));
-        let scores = self.processed(if is_beam { &log_probs } else { logits });
+        let rows: Vec<Row> = self.open.iter().flat_map(Open::rows).collect();
+        let scores = scores::process(if is_beam { &log_probs } else { logits }, &rows, self.settings);
         let chosen = match self.settings.search {
             Search::Beam(beam) => {
-                let wanted = beam.candidates(&self.settings.eos);
+                let begins = self.open.iter().all(|open| open.length() == 0);
+                let wanted = match self.settings.forced_bos {
+                    // All beams would begin with it: there is still one.
+                    Some(_) if begins => 1,
+                    _ => beam.candidates(&self.settings.eos),
+                };
                 return self.advance_beams(&scores, &log_probs, wanted as i64);
             }
             Search::Greedy => scores.argmax(-1, false),
@@ -101,18 +108,6 @@ impl<'a> Texts<'a> {
     /// The finished texts, in the order of the prompts.
     pub fn into_texts(self) -> Vec<Text> {
         self.finished
-    }
-
-    /// Applies what is common to all searches: the repetition penalty, and no EOS before the minimum length.
-    fn processed(&self, scores: &Tensor) -> Tensor {
-        let mut scores = scores.shallow_clone();
-        if self.settings.repetition_penalty != 1.0 {
-            let histories: Vec<Vec<u32>> = self.open.iter().flat_map(Open::histories).collect();
-            scores = scores::penalize(&scores, &histories, self.settings.repetition_penalty);
-        }
-        let too_short = self.open.iter().flat_map(|open| vec![open.length() < open.min_new; open.sequences()]);
-        let rows: Vec<i64> = (0..).zip(too_short).filter(|(_, short)| *short).map(|(row, _)| row).collect();
-        scores::forbid(&scores, &rows, &self.settings.eos)
     }
 
     /// All texts have the same number of beams: one before the first token.
@@ -175,20 +170,13 @@ impl Open {
         }
     }
 
-    /// Number of sequences in the last pass.
-    fn sequences(&self) -> usize {
-        match &self.state {
-            State::One(_) => 1,
-            State::Beams(beams) => beams.running().len(),
-        }
-    }
-
-    /// All tokens of each sequence.
-    fn histories(&self) -> Vec<Vec<u32>> {
-        let after = |text: &Text| [self.before.as_slice(), &text.ids].concat();
-        match &self.state {
-            State::One(text) => vec![after(text)],
-            State::Beams(beams) => beams.running().iter().map(|(_, text)| after(text)).collect(),
+    /// Each sequence of the last pass.
+    fn rows(&self) -> Vec<Row<'_>> {
+        let Open { before, min_new, max_new, state, .. } = self;
+        let row = |text| Row { tokens: [before.as_slice(), text], min_new: *min_new, max_new: *max_new };
+        match state {
+            State::One(text) => vec![row(text.ids.as_slice())],
+            State::Beams(beams) => beams.running().iter().map(|(_, text)| row(text.ids.as_slice())).collect(),
         }
     }
 }

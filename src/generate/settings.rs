@@ -11,9 +11,15 @@ pub struct Settings {
     pub length: Length,
     /// Values above 1 make tokens that already occur less probable (arXiv 1909.05858, section 4.1).
     pub repetition_penalty: f64,
+    /// The size of n-grams that occur once in a text; 0 for no limit.
+    pub no_repeat_ngram_size: usize,
     /// EOS tokens: each of them ends a text.
     pub eos: Vec<u32>,
     pub decoder_start: Option<u32>,
+    /// The first token after the start token.
+    pub forced_bos: Option<u32>,
+    /// The last token of a text of the maximum length, one of these.
+    pub forced_eos: Vec<u32>,
 }
 
 /// The decoding strategy.
@@ -100,12 +106,9 @@ const UNSUPPORTED: &[(&str, &[f64])] = &[
     ("eta_cutoff", &[0.0]),
     ("exponential_decay_length_penalty", &[]),
     ("force_words_ids", &[]),
-    ("forced_bos_token_id", &[]),
-    ("forced_eos_token_id", &[]),
     ("guidance_scale", &[1.0]),
     ("max_time", &[]),
     ("min_p", &[0.0]),
-    ("no_repeat_ngram_size", &[0.0]),
     ("num_beam_groups", &[0.0, 1.0]),
     ("num_return_sequences", &[1.0]),
     ("penalty_alpha", &[0.0]),
@@ -143,15 +146,21 @@ impl Settings {
 }
 
 impl Settings {
-    /// Refuses token ids and beam widths that are too large for a vocabulary of this size.
+    /// Refuses what a model with a vocabulary of this size cannot do: larger token ids and beam widths, and, without an
+    /// encoder, a forced first token.
     ///
     /// # Errors
     /// Exit 2.
-    pub fn check_vocabulary(&self, vocab: usize) -> Result<()> {
-        let unknown = self.eos.iter().chain(&self.decoder_start).find(|&&id| id as usize >= vocab);
-        if let Some(id) = unknown {
+    pub fn check(&self, vocab: usize, has_encoder: bool) -> Result<()> {
+        let mut all = self.eos.iter().chain(&self.decoder_start).chain(&self.forced_bos).chain(&self.forced_eos);
+        if let Some(id) = all.find(|&&id| id as usize >= vocab) {
             return Err(Error::input(format!(
-                "token id {id} is an EOS or start token, but the vocabulary has {vocab} tokens"
+                "token id {id} is an EOS, start or forced token, but the vocabulary has {vocab} tokens"
+            )));
+        }
+        if let Some(id) = self.forced_bos.filter(|_| !has_encoder) {
+            return Err(Error::input(format!(
+                "forced_bos_token_id = {id}: a model without an encoder continues its prompt: remove it"
             )));
         }
         match self.search {
@@ -234,8 +243,11 @@ impl Keys<'_> {
                 min: integer("min_length", 0)?.unwrap_or(0),
             },
             repetition_penalty: above_0("repetition_penalty")?,
+            no_repeat_ngram_size: integer("no_repeat_ngram_size", 0)?.unwrap_or(0),
             eos: ids("eos_token_id")?.unwrap_or_default(),
             decoder_start: start.or(first(ids("bos_token_id")?)),
+            forced_bos: first(ids("forced_bos_token_id")?),
+            forced_eos: ids("forced_eos_token_id")?.unwrap_or_default(),
         })
     }
 
@@ -326,6 +338,17 @@ mod tests {
     }
 
     #[test]
+    fn forced_tokens_are_those_of_the_folder() {
+        let file = json!({"forced_bos_token_id": 3, "forced_eos_token_id": 8, "no_repeat_ngram_size": 3});
+        let settings = read(&[("generation_config.json", file)], json!({"no_repeat_ngram_size": 0})).unwrap();
+        assert_eq!((settings.forced_bos, &*settings.forced_eos, settings.no_repeat_ngram_size), (Some(3), &[8][..], 0));
+        settings.check(9, true).unwrap();
+        let message = |vocab, has_encoder| settings.check(vocab, has_encoder).unwrap_err().to_string();
+        assert!(message(8, true).starts_with("token id 8 is an EOS, start or forced token"));
+        assert!(message(9, false).starts_with("forced_bos_token_id = 3: a model without an encoder"));
+    }
+
+    #[test]
     fn invalid_settings_are_refused() {
         let cases = [
             (json!({"temperature": 0.0, "do_sample": true}), "temperature = 0.0: expected a number above 0"),
@@ -336,14 +359,15 @@ mod tests {
             (json!({"top_k": 3}), "top_k = 3: this has no effect without do_sample = true"),
             (json!({"early_stopping": true}), "early_stopping = true: this has no effect without num_beams above 1"),
             (json!({"early_stopping": "often", "num_beams": 2}), "expected true, false or \"never\""),
+            (json!({"no_repeat_ngram_size": -1}), "no_repeat_ngram_size = -1: expected an integer of at least 0"),
             (json!({"repetition_penalty": -1}), "repetition_penalty = -1: expected a number above 0"),
         ];
         for (wanted, says) in cases {
             let message = read(&[("config.json", json!({}))], wanted.clone()).unwrap_err();
             assert!(message.contains(says), "{wanted}: {message}");
         }
-        let file = json!({"no_repeat_ngram_size": 3, "eos_token_id": 1});
+        let file = json!({"encoder_no_repeat_ngram_size": 3, "eos_token_id": 1});
         let message = read(&[("generation_config.json", file)], json!({})).unwrap_err();
-        assert!(message.starts_with("dir/generation_config.json: no_repeat_ngram_size = 3: "), "{message}");
+        assert!(message.starts_with("dir/generation_config.json: encoder_no_repeat_ngram_size = 3: "), "{message}");
     }
 }

@@ -97,7 +97,7 @@ impl Decoder {
 pub fn refusal(role: Role) -> Option<&'static str> {
     match role {
         Role::MaskedLm | Role::PreTraining => Some("its attention is causal; use causal-lm"),
-        Role::Seq2Seq => Some("it has no encoder; use causal-lm or chat, or a T5 model"),
+        Role::Seq2Seq => Some("it has no encoder; use causal-lm or chat, or a T5 or BART model"),
         Role::MultipleChoice => {
             Some("transformers has no such class for it that could load the result; use an encoder such as BERT")
         }

@@ -43,7 +43,7 @@ pub struct Family {
 pub fn no_generation(role: Role) -> Option<&'static str> {
     match role {
         Role::CausalLm => Some("its attention is bidirectional, so it cannot predict the next token; use masked-lm"),
-        Role::Seq2Seq => Some("it has no decoder; use a T5 model"),
+        Role::Seq2Seq => Some("it has no decoder; use a T5 or BART model"),
         _ => None,
     }
 }

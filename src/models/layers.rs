@@ -6,7 +6,15 @@ use crate::models::hf_names::{HfNames, HfParam};
 use serde_json::{Value, json};
 
 /// The keys of `config.json` with a number of layers, of all families.
-const COUNTS: &[&str] = &["num_hidden_layers", "n_layers", "n_layer", "num_layers", "num_decoder_layers"];
+const COUNTS: &[&str] = &[
+    "num_hidden_layers",
+    "n_layers",
+    "n_layer",
+    "num_layers",
+    "encoder_layers",
+    "decoder_layers",
+    "num_decoder_layers",
+];
 
 /// The layers that a model keeps of a folder's.
 #[derive(Debug, Clone)]

@@ -1,17 +1,20 @@
 //! Backbones: from a packed batch to hidden states, block by block.
 //!
 //! A family is a folder: `config` (its `config.json`), `model` (its blocks), `hf_names` (its tensors in Hugging Face
-//! files). Families with BERT's layers share [`encoder`]; decoder-only families share [`decoder`]. [`registry`] finds
-//! the family of a folder; [`family`] has the types that families and registry share. Heads that are the same for all
-//! families are in [`crate::tasks`]. [`llama_cpp`] is how a family describes itself for a GGUF file.
+//! files). Families with BERT's layers share [`encoder`]; decoder-only families share [`decoder`]; encoder-decoders
+//! share [`encoder_decoder`]. [`registry`] finds the family of a folder; [`family`] has the types that families and
+//! registry share. Heads that are the same for all families are in [`crate::tasks`]. [`llama_cpp`] is how a family
+//! describes itself for a GGUF file.
 
 pub mod albert;
+pub mod bart;
 pub mod bert;
 pub mod check;
 pub mod decoder;
 pub mod distilbert;
 pub mod electra;
 pub mod encoder;
+pub mod encoder_decoder;
 pub mod family;
 pub mod gpt2;
 pub mod hf_names;

@@ -3,7 +3,7 @@
 use crate::error::{Context, Error, Result};
 use crate::models::family::{Family, Plan};
 use crate::models::llama_cpp::Description;
-use crate::models::{Backbone, albert, bert, distilbert, electra, gpt2, llama, roberta, t5, xlnet};
+use crate::models::{Backbone, albert, bart, bert, distilbert, electra, gpt2, llama, roberta, t5, xlnet};
 use serde_json::Value;
 use std::path::Path;
 
@@ -15,6 +15,7 @@ pub const FAMILIES: &[Family] = &[
     electra::FAMILY,
     xlnet::FAMILY,
     t5::FAMILY,
+    bart::FAMILY,
     gpt2::FAMILY,
     llama::FAMILY,
 ];

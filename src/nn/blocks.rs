@@ -1,8 +1,9 @@
 //! Transformer blocks.
 
 use crate::data::extent::Extent;
-use crate::data::ragged::Sequences;
-use crate::nn::attention::AttentionConfig;
+use crate::data::ragged::{Bucket, Sequences};
+use crate::nn::attention::{AttentionConfig, Mask};
+use crate::nn::cross_attention::{CrossAttention, CrossAttentionConfig};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
 use crate::nn::residual::ResidualNorm;
 use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
@@ -17,7 +18,11 @@ pub struct BlockConfig {
     pub hidden: i64,
     pub intermediate: i64,
     pub attention: AttentionConfig,
+    /// Whether the block also attends to a memory, as a decoder's.
+    pub cross: bool,
     pub activation: Activation,
+    /// Dropout on the output of the activation.
+    pub activation_dropout: f64,
     /// Dropout on the output of attention.
     pub attended_dropout: f64,
     /// Dropout on the output of the feed-forward part.
@@ -34,59 +39,86 @@ impl BlockConfig {
         SelfAttentionConfig { hidden, attention, qkv_bias, out_bias, head_norm: None, std, out_std }
     }
 
+    fn cross_attention(&self) -> CrossAttentionConfig {
+        let BlockConfig { hidden, attention, std, .. } = *self;
+        let attention = AttentionConfig { mask: Mask::Bidirectional, ..attention };
+        CrossAttentionConfig { hidden, attention, bias: true, stds: [std; 3] }
+    }
+
     fn feed_forward(&self) -> FeedForwardConfig {
-        let BlockConfig { hidden, intermediate, activation, std, .. } = *self;
+        let BlockConfig { hidden, intermediate, activation, activation_dropout, std, .. } = *self;
         FeedForwardConfig {
             hidden,
             intermediate,
             activation,
             gated: false,
             bias: true,
-            dropout: 0.0,
+            dropout: activation_dropout,
             std,
             out_std: std,
         }
     }
 }
 
-/// The post-norm encoder block of the original Transformer and of BERT (arXiv 1706.03762, 1810.04805):
-/// `x = norm(x + attention(x)); x = norm(x + feed_forward(x))`.
+/// The post-norm block of the original Transformer and of BERT (arXiv 1706.03762, 1810.04805): `x = norm(x +
+/// attention(x)); x = norm(x + feed_forward(x))`, in a decoder with `x = norm(x + attention(x, memory))` between them.
 #[derive(Debug)]
 pub struct PostNormBlock {
     hidden: i64,
     attention: SelfAttention,
     attended: ResidualNorm,
+    cross: Option<(CrossAttention, ResidualNorm)>,
     feed_forward: FeedForward,
     mixed: ResidualNorm,
 }
 
 impl PostNormBlock {
-    /// Declares the block's parameters: `attention` with `norm` in it, `mlp` with `norm` in it.
+    /// Declares the block's parameters: `attention`, in a decoder `cross`, and `mlp`, each with `norm` in it.
     pub fn new(b: &mut ParamBuilder, config: BlockConfig) -> Self {
         let BlockConfig { hidden, norm_eps, attended_dropout, mlp_dropout, .. } = config;
         let (attention, attended) = b.scope("attention", |b| {
             let attention = SelfAttention::new(b, config.attention_layer());
             (attention, ResidualNorm::new(b, "norm", hidden, norm_eps, attended_dropout))
         });
+        let cross = config.cross.then(|| {
+            b.scope("cross", |b| {
+                let attention = CrossAttention::new(b, config.cross_attention());
+                (attention, ResidualNorm::new(b, "norm", hidden, norm_eps, attended_dropout))
+            })
+        });
         let (feed_forward, mixed) = b.scope("mlp", |b| {
             let feed_forward = FeedForward::new(b, config.feed_forward());
             (feed_forward, ResidualNorm::new(b, "norm", hidden, norm_eps, mlp_dropout))
         });
-        PostNormBlock { hidden, attention, attended, feed_forward, mixed }
+        PostNormBlock { hidden, attention, attended, cross, feed_forward, mixed }
     }
 
-    /// Returns the cost over these sequences; the block before counts the input, as boundary activations.
-    pub fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
+    /// Returns the cost over these sequences and, in a decoder, their attention to this many tokens of the memory; the
+    /// block before counts the input, as boundary activations.
+    pub fn cost(&self, how: &ComputeMode, x: &Extent, memory: Option<(&Extent, f64)>) -> Cost {
         let hidden = how.element() * x.tokens * self.hidden as f64;
         let attended = self.attention.cost(how, x, false, false).then(self.attended.cost(how, x.tokens));
+        let crossed = self.cross.as_ref().zip(memory).map(|((attention, norm), (x, tokens))| {
+            attention.cost(how, x, Some(tokens)).then(norm.cost(how, x.tokens)).beside(hidden)
+        });
         let mixed = self.feed_forward.cost(how, x.tokens).then(self.mixed.cost(how, x.tokens));
-        attended.beside(hidden).then(mixed.beside(hidden))
+        attended.beside(hidden).then(crossed.unwrap_or_default()).then(mixed.beside(hidden))
     }
 
-    /// `[T, hidden]` to `[T, hidden]`.
-    pub fn forward(&self, ctx: &mut Ctx, x: &Tensor, sequences: &Sequences) -> Tensor {
+    /// `[T, hidden]` to `[T, hidden]`; a decoder's block attends to a memory `[its tokens, hidden]` by these rectangles.
+    pub fn forward(
+        &self,
+        ctx: &mut Ctx,
+        x: &Tensor,
+        sequences: &Sequences,
+        memory: Option<(&Tensor, &[Bucket])>,
+    ) -> Tensor {
         let attended = self.attention.forward(ctx, x, sequences, None);
-        let x = self.attended.forward(ctx, attended, x);
+        let mut x = self.attended.forward(ctx, attended, x);
+        if let Some(((attention, norm), (memory, buckets))) = self.cross.as_ref().zip(memory) {
+            let attended = attention.forward(ctx, &x, Some(memory), buckets, None);
+            x = norm.forward(ctx, attended, &x);
+        }
         let mixed = self.feed_forward.forward(ctx, &x);
         self.mixed.forward(ctx, mixed, &x)
     }

@@ -18,12 +18,15 @@ pub struct InputConfig {
     /// Number of segment embeddings, if there are any.
     pub segments: Option<i64>,
     pub width: i64,
+    /// The factor of token embeddings.
+    pub scale: f64,
     pub norm_eps: f64,
     pub dropout: f64,
     /// Standard deviation of newly initialized embeddings.
     pub std: f64,
-    /// Whether a head shares the input embedding matrix.
-    pub tied: bool,
+    /// Whether the gradient of the token embeddings is dense: a head shares them, or tokens that are not in the batch are
+    /// looked up too.
+    pub dense: bool,
 }
 
 /// The normalized sum of token, position and segment embeddings (arXiv 1810.04805, figure 2).
@@ -39,10 +42,17 @@ pub struct InputEmbeddings {
 impl InputEmbeddings {
     /// Declares `embeddings.words`, `positions`, `segments` and `norm`.
     pub fn new(b: &mut ParamBuilder, config: InputConfig) -> Self {
-        let InputConfig { vocab, positions, segments, width, std, norm_eps, tied, .. } = config;
+        let InputConfig { vocab, width, std, dense, .. } = config;
+        let words = b.scope("embeddings", |b| Embedding::words(b, "words", vocab, width, std, dense));
+        Self::with_words(b, config, words)
+    }
+
+    /// Declares the same but `words`, which are given.
+    pub fn with_words(b: &mut ParamBuilder, config: InputConfig, words: Embedding) -> Self {
+        let InputConfig { positions, segments, width, std, norm_eps, .. } = config;
         b.scope("embeddings", |b| InputEmbeddings {
             config,
-            words: Embedding::words(b, "words", vocab, width, std, tied),
+            words,
             positions: Embedding::new(b, "positions", positions, width, std),
             segments: segments.map(|rows| Embedding::new(b, "segments", rows, width, std)),
             norm: Norm::layer(b, "norm", width, norm_eps),
@@ -75,6 +85,7 @@ impl InputEmbeddings {
         noise: Option<[&Tensor; 2]>,
     ) -> Tensor {
         let words = self.words.tokens(ctx, tokens, noise);
+        let words = if self.config.scale == 1.0 { words } else { words * self.config.scale };
         let sum = match &self.segments {
             Some(table) => words + table.forward(ctx, segments),
             None => words,

@@ -38,6 +38,12 @@ impl Vocabulary {
         Vocabulary { bias: Some(bias), ..self }
     }
 
+    /// Adds a bias `name` `[vocab]` that is not trained.
+    pub fn with_constant_bias(self, b: &mut ParamBuilder, name: &str) -> Self {
+        let bias = b.constant(name, &self.shape[..1], Init::Zeros);
+        Vocabulary { bias: Some(bias), ..self }
+    }
+
     /// Returns the cost of the loss of this many rows.
     pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
         cross_entropy::cost(how, rows, self.shape)

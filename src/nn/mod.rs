@@ -7,6 +7,7 @@
 pub mod attention;
 pub mod blocks;
 pub mod cache;
+pub mod cross_attention;
 pub mod ctx;
 pub mod embedding;
 pub mod feed_forward;

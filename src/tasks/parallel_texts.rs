@@ -42,7 +42,10 @@ pub fn decoder_start(folder: &Path) -> Result<u32> {
     };
     of("config.json").or_else(|| of("generation_config.json")).ok_or_else(|| {
         let file = folder.join("config.json");
-        Error::input(format!("{}: no \"{KEY}\": add it (for T5 it is pad_token_id, 0)", file.display()))
+        Error::input(format!(
+            "{}: no \"{KEY}\": add it (for T5 it is pad_token_id, 0, for BART eos_token_id, 2)",
+            file.display()
+        ))
     })
 }
 

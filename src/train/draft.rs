@@ -150,6 +150,7 @@ fn toml(
     }
     let is_lm = matches!(kind, TaskKind::CausalLm | TaskKind::MaskedLm | TaskKind::Chat);
     let rate = match (kind, family) {
+        (TaskKind::Seq2seq, Some("bart")) => "5e-5",
         (TaskKind::Seq2seq, _) => "1e-4",
         (_, Some("bert" | "roberta" | "distilbert" | "albert" | "electra" | "xlnet")) => "5e-5",
         _ => "2e-5",

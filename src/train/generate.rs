@@ -174,7 +174,7 @@ fn costs(prompts: &[Prompt], settings: &Settings, has_encoder: bool, limit: Opti
     let cost = |(i, prompt): (usize, &Prompt)| {
         let length = prompt.ids.len();
         if has_encoder {
-            return Ok((length + beams * settings.length.after(1, None).1) as u32);
+            return Ok((length + beams * settings.length.after(1, limit).1) as u32);
         }
         match settings.length.after(length, limit) {
             (_, 0) => Err(Error::input(format!(

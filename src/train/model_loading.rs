@@ -145,6 +145,19 @@ impl Declared {
         }
     }
 
+    /// Checks that a decoder has positions for targets of up to `longest` tokens.
+    ///
+    /// # Errors
+    /// Exit 2.
+    pub fn check_targets(&self, longest: usize) -> Result<()> {
+        match self.backbone.max_length() {
+            Some(limit) if longest > limit => Err(Error::input(format!(
+                "task.max_target_length = {longest}: this model supports at most {limit} tokens"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks that the model has embeddings for all token ids and segments of the data.
     ///
     /// # Errors

@@ -102,7 +102,8 @@ impl Catalog {
     pub fn depths(&self, specs: &[ParamSpec]) -> Vec<usize> {
         let depth = |(spec, weight): (&ParamSpec, &Named)| match &weight.layer {
             Some(layer) => self.layers(Some(&layer.stack)) - layer.number,
-            None if spec.block == 0 => self.layers(None) + 1,
+            // A decoder's embeddings are in a later block.
+            None if spec.block == 0 || spec.name.contains("embeddings.") => self.layers(None) + 1,
             None => 0,
         };
         specs.iter().zip(&self.0).map(depth).collect()

@@ -1,7 +1,7 @@
 //! Opens a run: checks the configuration on all ranks, prepares the data, loads the model.
 
 use crate::comm::{Collective, Op, host_pool};
-use crate::config::{Config, DataFiles, Recompute};
+use crate::config::{Config, DataFiles, Recompute, TaskKind};
 use crate::data::{CacheUse, Prepared, Sampler, cache, prepare};
 use crate::error::{Context, Error, Result};
 use crate::machine::host_name;
@@ -20,7 +20,7 @@ use crate::train::model_loading::{Declared, Loaded};
 use crate::train::objective::{draw_balanced, objective};
 use crate::train::reading::{self, Data, Purpose, Reading};
 use crate::train::shards::Shards;
-use crate::train::sources::EVAL_SETS;
+use crate::train::sources::{EVAL_SETS, MAX_TARGET_LENGTH};
 use crate::train::streaming;
 use crate::train::teacher::Teacher;
 use serde_json::Value;
@@ -104,6 +104,9 @@ pub fn declare(config: &Config) -> Result<(Declared, usize)> {
     let role = reading::role(&config.task);
     let declared = Declared::of_layers(&folder.base, folder.read_config()?, dropout, role, layers)?;
     let max_length = declared.max_length(config.data.max_length, reading::usual_length(config.task.kind))?;
+    if config.task.kind == TaskKind::Seq2seq {
+        declared.check_targets(config.task.max_target_length.unwrap_or(MAX_TARGET_LENGTH))?;
+    }
     Ok((declared, max_length))
 }
 

@@ -6,12 +6,21 @@ use tch::{Device, Kind};
 use trainer::models::family::DropoutOverrides;
 use trainer::train::blockwise::Recompute;
 
-/// BERT's dropout sits in embeddings, attention and both residuals; T5's in both stacks; XLNet's in its sinusoids too.
+/// BERT's dropout sits in embeddings, attention and both residuals; T5's and BART's in both stacks; XLNet's in its
+/// sinusoids too.
 #[test]
 fn gradients_with_dropout_are_the_same() {
     let dropout = DropoutOverrides { hidden: Some(0.2), attention: Some(0.2), classifier: Some(0.2) };
     let mut wrong = Vec::new();
-    for case in ["bert-answers", "albert-classes", "gpt2-classes", "llama-classes", "t5-gated-gelu", "xlnet-classes"] {
+    for case in [
+        "bert-answers",
+        "albert-classes",
+        "gpt2-classes",
+        "llama-classes",
+        "t5-gated-gelu",
+        "bart-classes",
+        "xlnet-classes",
+    ] {
         let reference = Reference::open(&format!("cases/{case}"));
         for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
             let mut loaded = reference.load_with(&reference.head(), dropout, kind);

@@ -220,9 +220,9 @@ fn texts_join_and_leave_a_running_batch() {
 #[test]
 fn texts_do_not_depend_on_ranks_and_sharding() {
     tch::set_num_threads(1);
-    for wanted in
-        all().iter().filter(|wanted| ["cases/gpt2-causal", "cases/t5-tied-relu"].contains(&wanted.case.as_str()))
-    {
+    for wanted in all().iter().filter(|wanted| {
+        ["cases/gpt2-causal", "cases/t5-tied-relu", "cases/bart-seq2seq"].contains(&wanted.case.as_str())
+    }) {
         // Greedy, beams and draws.
         for run in [1, 5, 9].map(|i| &wanted.runs[i]) {
             for how in [0, 3].map(|zero| How { zero, tokens: 30, ..TOGETHER }) {

@@ -60,6 +60,13 @@ fn sequences(lengths: &[i64]) -> Sequences {
     sequences
 }
 
+/// Attention of these sequences to those of [`OTHERS`].
+fn to_others(sequences: &Sequences) -> Cross {
+    let mut cross = Cross::new(sequences, &Sequences::new(OTHERS.to_vec()));
+    transfer::upload(&mut cross.tensors_mut(), device()).unwrap().wait().unwrap();
+    cross
+}
+
 /// The layer's function of its inputs.
 type Forward = Box<dyn Fn(&mut Ctx, &[Tensor], &Sequences) -> Tensor>;
 /// Declares the layer's parameters, with so much dropout.
@@ -102,6 +109,53 @@ fn kernel(name: &'static str, lengths: &'static [i64], kv_heads: i64, mask: Mask
         }
     };
     Layer { lengths, causal: mask != Mask::Bidirectional, ..layer(name, &[qkv], declare) }
+}
+
+fn input_embeddings(name: &'static str, scale: f64) -> Layer {
+    layer(name, &[], move |b, dropout| {
+        let config = InputConfig {
+            vocab: VOCABULARY,
+            positions: 20,
+            first_position: 2,
+            segments: Some(2),
+            width: HIDDEN,
+            scale,
+            norm_eps: EPS,
+            dropout,
+            std: STD,
+            dense: false,
+        };
+        let embeddings = InputEmbeddings::new(b, config);
+        move |ctx, _, sequences| {
+            embeddings.forward(ctx, [&ids(), sequences.positions(), &ints((0..T).map(|t| t / 2 % 2))], None)
+        }
+    })
+}
+
+/// A post-norm block; with a memory, a decoder's.
+fn post_norm(name: &'static str, inputs: &[(&'static str, [i64; 2])], mask: Mask) -> Layer {
+    let cross = inputs.len() > 1;
+    layer(name, inputs, move |b, dropout| {
+        let block = PostNormBlock::new(
+            b,
+            BlockConfig {
+                hidden: HIDDEN,
+                intermediate: 24,
+                attention: config(HEADS, mask, dropout),
+                cross,
+                activation: Activation::Gelu,
+                activation_dropout: dropout,
+                attended_dropout: dropout,
+                mlp_dropout: dropout,
+                norm_eps: EPS,
+                std: STD,
+            },
+        );
+        move |ctx, x, sequences| match x.get(1) {
+            Some(memory) => block.forward(ctx, &x[0], sequences, Some((memory, to_others(sequences).buckets()))),
+            None => block.forward(ctx, &x[0], sequences, None),
+        }
+    })
 }
 
 fn biased_kernel(name: &'static str, mask: Mask) -> Layer {
@@ -227,23 +281,8 @@ fn layers() -> Vec<Layer> {
             let table = Embedding::vocabulary(b, "words", VOCABULARY, 16, STD);
             move |ctx, _, _| table.forward(ctx, &ids())
         }),
-        layer("input-embeddings", &[], |b, dropout| {
-            let config = InputConfig {
-                vocab: VOCABULARY,
-                positions: 20,
-                first_position: 2,
-                segments: Some(2),
-                width: HIDDEN,
-                norm_eps: EPS,
-                dropout,
-                std: STD,
-                tied: false,
-            };
-            let embeddings = InputEmbeddings::new(b, config);
-            move |ctx, _, sequences| {
-                embeddings.forward(ctx, [&ids(), sequences.positions(), &ints((0..T).map(|t| t / 2 % 2))], None)
-            }
-        }),
+        input_embeddings("input-embeddings", 1.0),
+        input_embeddings("input-embeddings-scaled", 3.0),
         norm("layer-norm", NormKind::Layer),
         norm("rms-norm", NormKind::Rms),
         layer("residual-norm", &[("y", [T, HIDDEN]), X], |b, dropout| {
@@ -267,11 +306,7 @@ fn layers() -> Vec<Layer> {
         layer("attention-cross", &[("q", [T, HIDDEN]), ("kv", [22, 2 * HIDDEN])], |_, dropout| {
             let config = config(HEADS, Mask::Bidirectional, dropout);
             move |ctx, x, sequences| {
-                let cross = {
-                    let mut cross = Cross::new(sequences, &Sequences::new(OTHERS.to_vec()));
-                    transfer::upload(&mut cross.tensors_mut(), device()).unwrap().wait().unwrap();
-                    cross
-                };
+                let cross = to_others(sequences);
                 let kv = x[1].chunk(2, 1);
                 attention(ctx, &config, [&x[0], &kv[0], &kv[1]], cross.buckets(), None)
             }
@@ -313,22 +348,8 @@ fn layers() -> Vec<Layer> {
                 head.forward(ctx, rows).logits()
             }
         }),
-        layer("block-post-norm", &[X], |b, dropout| {
-            let block = PostNormBlock::new(
-                b,
-                BlockConfig {
-                    hidden: HIDDEN,
-                    intermediate: 24,
-                    attention: config(HEADS, Mask::Bidirectional, dropout),
-                    activation: Activation::Gelu,
-                    attended_dropout: dropout,
-                    mlp_dropout: dropout,
-                    norm_eps: EPS,
-                    std: STD,
-                },
-            );
-            move |ctx, x, sequences| block.forward(ctx, &x[0], sequences)
-        }),
+        post_norm("block-post-norm", &[X], Mask::Bidirectional),
+        post_norm("block-post-norm-decoder", &[X, ("memory", [22, HIDDEN])], Mask::Causal),
         pre_norm("block-pre-norm", NormKind::Layer, false),
         pre_norm("block-pre-norm-rms", NormKind::Rms, true),
     ];

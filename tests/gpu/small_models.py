@@ -24,6 +24,8 @@ CASES = {
     "mistral-answers": "question-answering",
     "t5-tied-relu": "seq2seq",
     "t5-gated-gelu": "seq2seq",
+    "bart-seq2seq": "seq2seq",
+    "bart-classes": "sequence-classification",
 }
 SPECIAL = ["<pad>", "</s>", "<unk>", "<mask>", "<sep>"]
 WORDS = [chr(97 + i // 7 % 26) + chr(97 + 3 * i % 26) for i in range(34)]

@@ -3,7 +3,7 @@
     python tests/reference/generation.py [CASE ...]
 
 A file `generation/CASE.json` holds prompts (sources, for an encoder-decoder), the numbers that tokens are drawn by, and
-runs: settings with the tokens that follow each prompt, the end token included. The prompts run in one left-padded batch,
+runs: settings with the tokens that follow each prompt, the end token included. The prompts run in one padded batch,
 and alone; a case fails unless both give the same, and alone in float64 too.
 """
 
@@ -34,6 +34,15 @@ RUNS = [
     dict(max_new_tokens=14, do_sample=True, temperature=0.7, **ENDS),
     dict(max_new_tokens=14, do_sample=True, temperature=1.4, top_k=8, top_p=0.8, **ENDS),
     dict(max_new_tokens=14, do_sample=True, top_k=0, top_p=0.6, repetition_penalty=1.5, min_new_tokens=2, **ENDS),
+    dict(max_new_tokens=16, no_repeat_ngram_size=2, forced_eos_token_id=7),
+    dict(max_new_tokens=15, num_beams=4, length_penalty=2.0, early_stopping=True, no_repeat_ngram_size=3, min_new_tokens=4,
+         forced_eos_token_id=13, **ENDS),
+]  # fmt: skip
+# A forced first token is an encoder-decoder's.
+OF_DECODERS = [
+    dict(max_new_tokens=12, no_repeat_ngram_size=1, forced_bos_token_id=9, **ENDS),
+    dict(max_new_tokens=11, num_beams=3, no_repeat_ngram_size=2, forced_bos_token_id=9, forced_eos_token_id=[7, 13], **ENDS),
+    dict(max_new_tokens=10, do_sample=True, temperature=1.2, forced_bos_token_id=9, forced_eos_token_id=7),
 ]  # fmt: skip
 
 
@@ -53,8 +62,10 @@ def inverse(uniforms):
 def generate(model, prompts, settings, uniforms):
     """The new tokens for each prompt, up to the first end token."""
     longest = max(len(prompt) for prompt in prompts)
-    ids = torch.stack([torch.nn.functional.pad(p, (longest - len(p), 0)) for p in prompts])
-    mask = torch.stack([torch.nn.functional.pad(torch.ones_like(p), (longest - len(p), 0)) for p in prompts])
+    # What is generated follows a prompt immediately; a source has its positions from its first token on.
+    pads = lambda p: (0, longest - len(p)) if model.config.is_encoder_decoder else (longest - len(p), 0)
+    ids = torch.stack([torch.nn.functional.pad(p, pads(p)) for p in prompts])
+    mask = torch.stack([torch.nn.functional.pad(torch.ones_like(p), pads(p)) for p in prompts])
     with mock.patch("torch.multinomial", inverse(uniforms)):
         # The cache of an encoder-decoder has as many layers as the encoder, which may be too few.
         out = model.generate(ids, attention_mask=mask, use_cache=not model.config.is_encoder_decoder, **settings)
@@ -66,10 +77,11 @@ def generate(model, prompts, settings, uniforms):
     return [text[:end] for text, end in zip(texts, ends)]
 
 
-def runs_of(vocab):
+def runs_of(config):
     """The settings of each run, with end tokens that the model has."""
-    ends = [token for token in ENDS["eos_token_id"] if token < vocab]
-    return [run | dict(eos_token_id=ends) if "eos_token_id" in run else run for run in RUNS]
+    ends = [token for token in ENDS["eos_token_id"] if token < config.vocab_size]
+    runs = RUNS + (OF_DECODERS if config.is_encoder_decoder else [])
+    return [run | dict(eos_token_id=ends) if "eos_token_id" in run else run for run in runs]
 
 
 def answers(folder, dtype, prompts, uniforms):
@@ -80,7 +92,7 @@ def answers(folder, dtype, prompts, uniforms):
     if not (folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_model_config(config)
     runs = []
-    for settings in runs_of(config.vocab_size):
+    for settings in runs_of(config):
         one = lambda i: generate(model, [prompts[i]], settings, uniforms[i : i + 1])[0]
         alone = [one(i) for i in range(len(prompts)) if config.is_encoder_decoder or len(prompts[i]) < settings.get("max_length", 99)]
         runs.append(alone)
@@ -108,7 +120,7 @@ def main():
         else:
             raise AssertionError(folder.name)
         print(folder.name, seed, [[len(text) for text in texts] for texts in single])
-        runs = [dict(settings=settings, texts=texts) for settings, texts in zip(runs_of(vocab), single)]
+        runs = [dict(settings=settings, texts=texts) for settings, texts in zip(runs_of(AutoConfig.from_pretrained(folder)), single)]
         content = dict(prompts=[p.tolist() for p in prompts], uniforms=uniforms.tolist(), runs=runs)
         text = json.dumps(content, separators=(",", ":")).replace('{"settings"', '\n{"settings"')
         (OUT / f"{folder.name}.json").write_text(text + "\n")

@@ -184,16 +184,26 @@ def tied(p):
     return F.linear(F.embedding(IDS, table), table, p("head.bias", 11))
 
 
-def input_embeddings(p):
+def input_embeddings(p, scale=1):
     words, positions = p("embeddings.words.weight", 11, HIDDEN), p("embeddings.positions.weight", 20, HIDDEN)
     segments = p("embeddings.segments.weight", 2, HIDDEN)
-    x = F.embedding(IDS, words) + F.embedding(POSITIONS + 2, positions) + F.embedding(SEGMENTS, segments)
+    x = F.embedding(IDS, words) * scale + F.embedding(POSITIONS + 2, positions) + F.embedding(SEGMENTS, segments)
     return layer_norm(p, x, "embeddings.norm.", 0.0625)
 
 
-def post_norm(p):
+def attention_to(p, x, memory, name):
+    q, kv = linear(p, x, HIDDEN, f"{name}query."), linear(p, memory, 2 * HIDDEN, f"{name}key_value.")
+    k, v = kv.chunk(2, 1)
+    attended = attention(*(x.unflatten(1, (-1, DIM)) for x in (q, k, v)), keys=OTHERS)
+    return linear(p, attended, HIDDEN, f"{name}out.")
+
+
+def post_norm(p, decoder=False):
     x = p("x", T, HIDDEN)
-    x = layer_norm(p, x + self_attention(p, x, "attention."), "attention.norm.", 0.0625)
+    x = layer_norm(p, x + self_attention(p, x, "attention.", causal=decoder), "attention.norm.", 0.0625)
+    if decoder:
+        memory = p("memory", sum(OTHERS), HIDDEN)
+        x = layer_norm(p, x + attention_to(p, x, memory, "cross."), "cross.norm.", 0.0625)
     return layer_norm(p, x + feed_forward(p, x, F.gelu, name="mlp."), "mlp.norm.", 0.0625)
 
 
@@ -210,6 +220,7 @@ def main():
     layer("linear-without-bias", lambda p: linear(p, x(p), 24, "linear.", bias=False))
     layer("embedding", lambda p: F.embedding(IDS, p("words.weight", 11, 16)))
     layer("input-embeddings", input_embeddings)
+    layer("input-embeddings-scaled", lambda p: input_embeddings(p, scale=3))
     layer("layer-norm", lambda p: layer_norm(p, x(p), "norm.", 0.0625))
     layer("rms-norm", lambda p: rms_norm(p, x(p), "norm.", 0.0625))
     layer("residual-norm", lambda p: layer_norm(p, p("y", T, HIDDEN) + x(p), "norm.", 0.0625))
@@ -254,6 +265,7 @@ def main():
     layer("lm-head-masked", masked_head)
     layer("lm-head-tied", tied)
     layer("block-post-norm", post_norm)
+    layer("block-post-norm-decoder", lambda p: post_norm(p, decoder=True))
     layer("block-pre-norm", lambda p: pre_norm(p, layer_norm, gelu_tanh, False))
     llama = dict(kv_heads=2, bias=False, rotary="default")
     layer("block-pre-norm-rms", lambda p: pre_norm(p, rms_norm, F.silu, True, **llama))

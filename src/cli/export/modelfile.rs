@@ -58,6 +58,12 @@ impl Modelfile<'_> {
         for stop in self.stops.iter().filter(|stop| !stop.contains(['"', '\n'])) {
             set("stop", &format!("\"{stop}\""));
         }
+        if self.settings.no_repeat_ngram_size > 0 {
+            out += &format!(
+                "# no_repeat_ngram_size = {}: Ollama has no such setting\n",
+                self.settings.no_repeat_ngram_size
+            );
+        }
         if let Search::Beam(beam) = self.settings.search {
             out += &format!("# num_beams = {}: Ollama decodes greedily instead\n", beam.beams);
         }
@@ -110,10 +116,12 @@ mod tests {
             },
             None,
         );
-        let sampling = settings(&json!({"do_sample": true, "temperature": 0.6, "top_p": 0.9}));
+        let sampling = json!({"do_sample": true, "temperature": 0.6, "top_p": 0.9, "no_repeat_ngram_size": 3});
+        let sampling = settings(&sampling);
         let text = of(&sampling, template.map_err(str::to_owned), 32768);
         assert!(text.contains("TEMPLATE \"\"\"{{ range .Messages }}") && !text.contains("num_ctx"), "{text}");
         assert!(text.contains("temperature 0.6\nPARAMETER top_k 50\nPARAMETER top_p 0.9\n"), "{text}");
+        assert!(text.ends_with("\n# no_repeat_ngram_size = 3: Ollama has no such setting\n"), "{text}");
     }
 
     #[test]

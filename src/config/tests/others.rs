@@ -13,6 +13,7 @@ pub fn all() -> [Config; 14] {
         "min_new_tokens=2",
         "num_beams=3",
         "repetition_penalty=1.5",
+        "no_repeat_ngram_size=3",
         "temperature=0.7",
         "top_k=5",
         "top_p=0.9",

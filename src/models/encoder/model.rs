@@ -53,10 +53,11 @@ impl Encoder {
             first_position: design.first_position,
             segments: (design.segments != Segments::None).then_some(config.type_vocab_size),
             width,
+            scale: 1.0,
             norm_eps: config.layer_norm_eps,
             dropout: config.hidden_dropout_prob,
             std,
-            tied: is_lm && config.tie_word_embeddings,
+            dense: is_lm && config.tie_word_embeddings,
         };
         let embeddings = InputEmbeddings::new(b, input);
         let widen =
@@ -101,7 +102,9 @@ fn blocks(config: &Config, design: &Design, b: &mut ParamBuilder) -> Vec<PostNor
             dropout: config.attention_probs_dropout_prob,
             mask: Mask::Bidirectional,
         },
+        cross: false,
         activation: config.activation,
+        activation_dropout: 0.0,
         attended_dropout: design.attended_dropout,
         mlp_dropout: design.mlp_dropout,
         norm_eps: config.layer_norm_eps,
@@ -125,7 +128,7 @@ impl Backbone for Encoder {
     fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         if block > 0 {
             let block = &self.blocks[self.design.layers[block - 1]];
-            return vec![block.forward(ctx, &input[0], &batch.sequences)];
+            return vec![block.forward(ctx, &input[0], &batch.sequences, None)];
         }
         let segments = match self.design.segments {
             Segments::First => &batch.segments.zeros_like(),
@@ -172,7 +175,7 @@ impl Backbone for Encoder {
 
     fn cost(&self, block: usize, x: &Extents, how: &ComputeMode) -> Cost {
         match block.checked_sub(1) {
-            Some(layer) => self.blocks[self.design.layers[layer]].cost(how, &x.own),
+            Some(layer) => self.blocks[self.design.layers[layer]].cost(how, &x.own, None),
             None => {
                 let widened = self.widen.as_ref().map(|widen| widen.cost(how, x.own.tokens, true));
                 self.embeddings.cost(how, x.own.tokens).then(widened.unwrap_or_default())

@@ -3,12 +3,11 @@
 use crate::data::extent::Extent;
 use crate::data::ragged::Bucket;
 use crate::models::t5::Config;
-use crate::nn::attention::{AttentionConfig, Bias, Mask, attention};
+use crate::nn::attention::{AttentionConfig, Bias, Mask};
+use crate::nn::cross_attention::{CrossAttention, CrossAttentionConfig};
 use crate::nn::feed_forward::{self, FeedForwardConfig};
-use crate::nn::linear::Linear;
 use crate::nn::norm::Norm;
 use crate::nn::{Ctx, ParamBuilder};
-use crate::ops::attention::Around;
 use crate::ops::cost::{ComputeMode, Cost};
 use crate::ops::dropout;
 use tch::{Kind, Tensor};
@@ -19,12 +18,9 @@ const LARGEST_HALF: f64 = 65504.0 - 1000.0;
 /// `x + dropout(attention(norm(x)))`: self-attention, or cross-attention to the encoder. Scores are not scaled.
 #[derive(Debug)]
 pub struct Attention {
-    config: AttentionConfig,
     dropout: f64,
     norm: Norm,
-    query: Linear,
-    key_value: Linear,
-    out: Linear,
+    inner: CrossAttention,
 }
 
 impl Attention {
@@ -32,13 +28,9 @@ impl Attention {
     /// the first attention is the boundary activations before it.
     pub fn cost(&self, how: &ComputeMode, x: &Extent, memory: Option<f64>) -> Cost {
         let numbers = x.tokens * self.norm.size() as f64;
-        let around = if memory.is_some() { Around::Apart } else { Around::Biased };
         let parts = [
             self.norm.cost(how, x.tokens, memory.is_some()),
-            self.query.cost(how, x.tokens, true),
-            self.key_value.cost(how, memory.unwrap_or(x.tokens), false),
-            self.config.cost(how, x, around),
-            self.out.cost(how, x.tokens, true),
+            self.inner.cost(how, x, memory),
             dropout::cost(how, numbers, self.dropout),
             clamp_cost(how, numbers),
         ];
@@ -48,22 +40,20 @@ impl Attention {
     /// Declares `name.norm`, `name.query`, `name.key_value` and `name.out`.
     pub fn new(b: &mut ParamBuilder, name: &str, config: &Config, mask: Mask) -> Self {
         let &Config { d_model, d_kv, num_heads, initializer_factor: factor, .. } = config;
-        let inner = num_heads * d_kv;
         let std = |size: i64| factor * (size as f64).powf(-0.5);
+        let attention = AttentionConfig {
+            heads: num_heads,
+            kv_heads: num_heads,
+            head_dim: d_kv,
+            scale: 1.0,
+            dropout: config.attention_dropout,
+            mask,
+        };
+        let stds = [std(d_model * d_kv), std(d_model), std(num_heads * d_kv)];
         b.scope(name, |b| Attention {
-            config: AttentionConfig {
-                heads: num_heads,
-                kv_heads: num_heads,
-                head_dim: d_kv,
-                scale: 1.0,
-                dropout: config.attention_dropout,
-                mask,
-            },
             dropout: config.dropout_rate,
             norm: Norm::rms(b, "norm", d_model, config.layer_norm_epsilon),
-            query: Linear::without_bias(b, "query", d_model, inner, std(d_model * d_kv)),
-            key_value: Linear::without_bias(b, "key_value", d_model, 2 * inner, std(d_model)),
-            out: Linear::without_bias(b, "out", inner, d_model, std(inner)),
+            inner: CrossAttention::new(b, CrossAttentionConfig { hidden: d_model, attention, bias: false, stds }),
         })
     }
 
@@ -77,14 +67,7 @@ impl Attention {
         bias: Option<Bias>,
     ) -> Tensor {
         let normed = self.norm.forward(ctx, x);
-        let query = self.query.forward(ctx, &normed);
-        let key_value = match memory {
-            Some(memory) => ctx.once(|ctx| self.key_value.forward(ctx, memory)),
-            None => self.key_value.forward(ctx, &normed),
-        };
-        let key_value = key_value.chunk(2, 1);
-        let attended = attention(ctx, &self.config, [&query, &key_value[0], &key_value[1]], buckets, bias);
-        let out = self.out.forward(ctx, &attended);
+        let out = self.inner.forward(ctx, &normed, memory, buckets, bias);
         bounded(x + ctx.dropout(out, self.dropout))
     }
 }

@@ -1,10 +1,9 @@
-//! The blocks of T5: the encoder's embeddings and one block per layer; then the encoder's final norm with the decoder's
-//! embeddings, and one block per layer; the decoder's final norm is in its last layer's block.
-//!
-//! From the decoder's embeddings on, the boundary activations include the encoder's output beside the decoder's states.
+//! The blocks of T5, in the order of [`Stacks`]: the encoder's final norm runs with the decoder's embeddings, the
+//! decoder's final norm in its last layer's block.
 
 use crate::data::batch::{Batch, Decoder, Noise};
 use crate::data::extent::{Extent, Extents};
+use crate::models::encoder_decoder::{Part, Stacks, decoder, decoder_extents};
 use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
 use crate::models::t5::block::{Attention, FeedForward};
@@ -96,9 +95,8 @@ impl T5 {
         T5 { config, json, words: [words, again], encoder, decoder, head }
     }
 
-    /// The block of the decoder's embeddings.
-    fn between(&self) -> usize {
-        1 + self.encoder.layers.len()
+    fn stacks(&self) -> Stacks {
+        Stacks { encoder: self.encoder.layers.len(), decoder: self.decoder.layers.len() }
     }
 
     /// The look-up of a side's tokens.
@@ -111,11 +109,6 @@ impl T5 {
         let x = stack.norm.forward(ctx, x);
         ctx.dropout(x, self.config.dropout_rate)
     }
-}
-
-/// Returns the decoder's side of a batch.
-fn decoder(batch: &Batch) -> &Decoder {
-    batch.decoder.as_ref().expect("a batch of sources and targets")
 }
 
 impl Layer {
@@ -140,40 +133,33 @@ impl Layer {
 
 impl Backbone for T5 {
     fn blocks(&self) -> usize {
-        self.between() + 1 + self.decoder.layers.len()
+        self.stacks().blocks()
     }
 
     fn decoder_block(&self) -> usize {
-        self.between()
+        self.stacks().between()
     }
 
     fn block_name(&self, block: usize) -> String {
-        let between = self.between();
-        match block {
-            0 => "embeddings".into(),
-            _ if block < between => format!("encoder layer {}", block - 1),
-            _ if block == between => "decoder embeddings".into(),
-            _ => format!("decoder layer {}", block - between - 1),
-        }
+        self.stacks().name(block)
     }
 
     fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
-        let between = self.between();
-        if block == 0 {
-            return vec![self.embed(0, &batch.tokens, batch.noise.as_ref(), ctx)];
-        }
-        if block < between {
-            return vec![self.encoder.layers[block - 1].forward(ctx, &input[0], None, batch)];
-        }
-        if block == between {
-            let memory = ctx.once(|ctx| self.finish(&self.encoder, &input[0], ctx));
-            let Decoder { tokens, noise, .. } = decoder(batch);
-            return vec![self.embed(1, tokens, noise.as_ref(), ctx), memory];
-        }
-        let x = self.decoder.layers[block - between - 1].forward(ctx, &input[0], Some(&input[1]), batch);
-        match block + 1 == self.blocks() {
-            true => vec![self.finish(&self.decoder, &x, ctx)],
-            false => vec![x, input[1].shallow_clone()],
+        match self.stacks().part(block) {
+            Part::Embeddings => vec![self.embed(0, &batch.tokens, batch.noise.as_ref(), ctx)],
+            Part::EncoderLayer(layer) => vec![self.encoder.layers[layer].forward(ctx, &input[0], None, batch)],
+            Part::DecoderEmbeddings => {
+                let memory = ctx.once(|ctx| self.finish(&self.encoder, &input[0], ctx));
+                let Decoder { tokens, noise, .. } = decoder(batch);
+                vec![self.embed(1, tokens, noise.as_ref(), ctx), memory]
+            }
+            Part::DecoderLayer(layer) => {
+                let x = self.decoder.layers[layer].forward(ctx, &input[0], Some(&input[1]), batch);
+                match block + 1 == self.blocks() {
+                    true => vec![self.finish(&self.decoder, &x, ctx)],
+                    false => vec![x, input[1].shallow_clone()],
+                }
+            }
         }
     }
 
@@ -209,30 +195,29 @@ impl Backbone for T5 {
 
     fn cost(&self, block: usize, x: &Extents, how: &ComputeMode) -> Cost {
         let Config { d_model, dropout_rate, .. } = self.config;
-        let between = self.between();
-        let [own, cross] = x.decoder.unwrap_or_default();
+        let [own, cross] = decoder_extents(x);
         let embed = |tokens: f64| embedding::cost(how, tokens * d_model as f64, 1, dropout_rate);
         let finish = |stack: &Stack, tokens: f64, keeps: bool| {
             let numbers = tokens * d_model as f64;
             stack.norm.cost(how, tokens, keeps).then(dropout::cost(how, numbers, dropout_rate))
         };
-        match block {
-            0 => embed(x.own.tokens),
-            _ if block < between => self.encoder.layers[block - 1].cost(how, &x.own, None),
-            _ if block == between => finish(&self.encoder, x.own.tokens, false).then(embed(own.tokens)),
-            _ => {
-                let layer = self.decoder.layers[block - between - 1].cost(how, &own, Some((&cross, x.own.tokens)));
-                if block + 1 < self.blocks() { layer } else { layer.then(finish(&self.decoder, own.tokens, true)) }
+        match self.stacks().part(block) {
+            Part::Embeddings => embed(x.own.tokens),
+            Part::EncoderLayer(layer) => self.encoder.layers[layer].cost(how, &x.own, None),
+            Part::DecoderEmbeddings => finish(&self.encoder, x.own.tokens, false).then(embed(own.tokens)),
+            Part::DecoderLayer(layer) => {
+                let cost = self.decoder.layers[layer].cost(how, &own, Some((&cross, x.own.tokens)));
+                if block + 1 < self.blocks() { cost } else { cost.then(finish(&self.decoder, own.tokens, true)) }
             }
         }
     }
 
     fn boundary(&self, block: usize, x: &Extents) -> f64 {
-        let (encoder, decoder) = (x.own.tokens, x.decoder.unwrap_or_default()[0].tokens);
-        let made = match block {
-            _ if block < self.between() => encoder,
-            _ if block == self.between() => encoder + decoder,
-            _ => decoder,
+        let (encoder, decoder) = (x.own.tokens, decoder_extents(x)[0].tokens);
+        let made = match self.stacks().part(block) {
+            Part::Embeddings | Part::EncoderLayer(_) => encoder,
+            Part::DecoderEmbeddings => encoder + decoder,
+            Part::DecoderLayer(_) => decoder,
         };
         made * self.config.d_model as f64
     }

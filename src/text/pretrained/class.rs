@@ -34,6 +34,7 @@ const REGISTERED: &[(&str, &str)] = &[
     ("albert", "AlbertTokenizer"),
     ("xlnet", "XLNetTokenizer"),
     ("t5", "T5Tokenizer"),
+    ("bart", "RobertaTokenizer"),
     ("mt5", "T5Tokenizer"),
     ("gpt2", "GPT2Tokenizer"),
     ("mistral", "TokenizersBackend"),
