@@ -15,6 +15,7 @@ fn gradients_with_dropout_are_the_same() {
     for case in [
         "bert-answers",
         "albert-classes",
+        "modernbert-classes",
         "gpt2-classes",
         "llama-classes",
         "t5-gated-gelu",
