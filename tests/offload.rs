@@ -130,6 +130,8 @@ fn updated(comm: Arc<dyn Collective>, zero: Zero, kind: Kind, masters: Masters) 
         cpu: false,
         keeps: vec![true; 3],
         saves: false,
+        noise: false,
+        frozen_vocabulary: false,
         offloads: true,
         optimizer: OptimizerBytes::ADAMW,
     };

@@ -108,7 +108,7 @@ fn config(mut json: Value, layers: &[usize], depth: usize) -> Result<Value> {
         && map.get("layer_types").is_none_or(Value::is_null)
     {
         let every = map.get("global_attn_every_n_layers").and_then(Value::as_u64).unwrap_or(3).max(1);
-        let kind = |layer: u64| if layer % every == 0 { "full_attention" } else { "sliding_attention" };
+        let kind = |layer: u64| if layer.is_multiple_of(every) { "full_attention" } else { "sliding_attention" };
         map.insert("layer_types".into(), (0..depth as u64).map(kind).collect());
     }
     for key in COUNTS {

@@ -4,7 +4,7 @@ use crate::data::batch::{Batch, Decoder, Noise};
 use crate::data::extent::Extents;
 use crate::data::ragged::{Bucket, Sequences};
 use crate::models::bart::{Config, hf_names};
-use crate::models::encoder_decoder::{Part, Stacks, decoder_extents};
+use crate::models::encoder_decoder::{Part, decoder_extents};
 use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
 use crate::models::{Backbone, Boundary, Reads, Role};

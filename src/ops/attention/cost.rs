@@ -117,7 +117,7 @@ mod tests {
         for mask in [Mask::SlidingWindow(64), Mask::BidirectionalWindow(65)] {
             let config = AttentionConfig { heads: 12, kv_heads: 12, head_dim: 64, scale: 0.1, dropout: 0.0, mask };
             for (kind, cpu) in [(Kind::Float, true), (Kind::BFloat16, true), (Kind::Float, false)] {
-                let how = ComputeMode { kind, cpu, train: true };
+                let how = ComputeMode::training(kind, cpu);
                 let of = |length| config.cost(&how, &Extent::of(&[length]), Around::Joined);
                 let (once, twice) = (of(4096), of(8192));
                 let ratios = [twice.flops / once.flops, twice.kept / once.kept, twice.backward / once.backward];
