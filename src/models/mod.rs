@@ -8,6 +8,7 @@
 pub mod albert;
 pub mod bert;
 pub mod check;
+pub mod deberta_v2;
 pub mod decoder;
 pub mod distilbert;
 pub mod electra;

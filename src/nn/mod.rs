@@ -7,7 +7,10 @@
 pub mod attention;
 pub mod blocks;
 pub mod cache;
+pub mod convolution;
 pub mod ctx;
+pub mod disentangled_attention;
+pub mod distances;
 pub mod embedding;
 pub mod feed_forward;
 pub mod input_embeddings;
@@ -21,6 +24,7 @@ pub mod params;
 pub mod pooler;
 pub mod pre_norm;
 pub mod relative_attention;
+pub mod relative_positions;
 pub mod residual;
 pub mod rng;
 pub mod rotary;

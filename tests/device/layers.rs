@@ -11,6 +11,8 @@ use trainer::ffi::{self, transfer};
 use trainer::nn::attention::{AttentionConfig, Mask, attention, self_attention};
 use trainer::nn::blocks::{BlockConfig, PostNormBlock};
 use trainer::nn::cache::Cache;
+use trainer::nn::convolution::{Convolution, ConvolutionConfig};
+use trainer::nn::disentangled_attention::{DisentangledAttention, DisentangledConfig, PositionTerms};
 use trainer::nn::embedding::Embedding;
 use trainer::nn::feed_forward::{FeedForward, FeedForwardConfig};
 use trainer::nn::input_embeddings::{InputConfig, InputEmbeddings};
@@ -20,6 +22,7 @@ use trainer::nn::norm::{Norm, NormKind};
 use trainer::nn::pooler::{Picks, Pooler, PoolerConfig};
 use trainer::nn::pre_norm::{PreNormBlock, PreNormConfig};
 use trainer::nn::relative_attention::{RelativeAttention, RelativeAttentionConfig};
+use trainer::nn::relative_positions::{RelativeConfig, RelativePositions};
 use trainer::nn::residual::ResidualNorm;
 use trainer::nn::rng::{hash_name, mix};
 use trainer::nn::rotary::{Rotary, Scaling};
@@ -176,6 +179,19 @@ fn relative(name: &'static str, farthest: Option<i64>) -> Layer {
     })
 }
 
+fn disentangled(name: &'static str, span: i64, max_distance: Option<i64>, shared: bool) -> Layer {
+    layer(name, &[X], move |b, dropout| {
+        let norm = shared.then_some(EPS);
+        let relative = RelativeConfig { hidden: HIDDEN, span, max_distance, norm, dropout, std: STD };
+        let relative = b.scope("relative", |b| RelativePositions::new(b, relative));
+        let attention = AttentionConfig { scale: 0.1875, ..config(HEADS, Mask::Bidirectional, dropout) };
+        let terms = PositionTerms { to_position: shared, to_content: true, shared };
+        let layer =
+            DisentangledAttention::new(b, DisentangledConfig { hidden: HIDDEN, attention, terms, std: STD }, &relative);
+        move |ctx, x, sequences| layer.forward(ctx, &x[0], sequences)
+    })
+}
+
 fn turned(name: &'static str, scaling: Scaling) -> Layer {
     layer(name, &[("x", [T, 2 * DIM])], move |_, _| {
         let rotary = Rotary::new(DIM, 100.0, scaling);
@@ -230,10 +246,10 @@ fn layers() -> Vec<Layer> {
         layer("input-embeddings", &[], |b, dropout| {
             let config = InputConfig {
                 vocab: VOCABULARY,
-                positions: 20,
-                first_position: 2,
+                positions: Some([20, 2]),
                 segments: Some(2),
                 width: HIDDEN,
+                projects: None,
                 norm_eps: EPS,
                 dropout,
                 std: STD,
@@ -242,6 +258,24 @@ fn layers() -> Vec<Layer> {
             let embeddings = InputEmbeddings::new(b, config);
             move |ctx, _, sequences| {
                 embeddings.forward(ctx, [&ids(), sequences.positions(), &ints((0..T).map(|t| t / 2 % 2))], None)
+            }
+        }),
+        layer("input-embeddings-projected", &[], |b, dropout| {
+            let config = InputConfig {
+                vocab: VOCABULARY,
+                positions: None,
+                segments: None,
+                width: 16,
+                projects: Some(HIDDEN),
+                norm_eps: EPS,
+                dropout,
+                std: STD,
+                tied: false,
+            };
+            let embeddings = InputEmbeddings::new(b, config);
+            move |ctx, _, sequences| {
+                let unused = ints(0..T);
+                embeddings.forward(ctx, [&ids(), sequences.positions(), &unused], None)
             }
         }),
         norm("layer-norm", NormKind::Layer),
@@ -281,6 +315,14 @@ fn layers() -> Vec<Layer> {
         self_attention_layer("self-attention-head-norms", false, Some(EPS)),
         relative("relative-attention", None),
         relative("relative-attention-clamped", Some(3)),
+        disentangled("disentangled-attention", 4, Some(12), true),
+        disentangled("disentangled-attention-separate", 5, None, false),
+        layer("convolution", &[X, ("y", [T, HIDDEN])], |b, dropout| {
+            let activation = Activation::Gelu;
+            let config = ConvolutionConfig { hidden: HIDDEN, kernel: 3, activation, dropout, norm_eps: EPS, std: STD };
+            let layer = b.scope("convolution", |b| Convolution::new(b, config));
+            move |ctx, x, sequences| layer.forward(ctx, &x[0], &x[1], sequences)
+        }),
         turned("rotary-default", Scaling::None),
         turned("rotary-linear", Scaling::Linear { factor: 4.0 }),
         turned("rotary-llama3", Scaling::Llama3 { factor: 4.0, low: 1.0, high: 4.0, original: 32.0 }),
@@ -326,6 +368,7 @@ fn layers() -> Vec<Layer> {
                     norm_eps: EPS,
                     std: STD,
                 },
+                None,
             );
             move |ctx, x, sequences| block.forward(ctx, &x[0], sequences)
         }),
