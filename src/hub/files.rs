@@ -20,6 +20,7 @@ const BESIDE: &[&str] = &[
     "vocab.json",
     "merges.txt",
     "spiece.model",
+    "spm.model",
     "sentencepiece.bpe.model",
     "tokenizer.model",
     "tiktoken.model",
