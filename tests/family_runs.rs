@@ -18,6 +18,8 @@ const RUNS: &[(&str, Kind)] = &[
     ("electra-classes", Kind::Classes),
     ("modernbert-masked", Kind::MaskedLm),
     ("modernbert-tokens-biased", Kind::Tags),
+    ("deberta-v3-classes", Kind::Classes),
+    ("deberta-v2-masked", Kind::MaskedLm),
     ("xlnet-classes", Kind::Classes),
     ("gpt2-causal", Kind::CausalLm),
     ("llama-causal", Kind::CausalLm),

@@ -199,6 +199,10 @@ fn stages_hold_what_the_plan_says() {
     let xlnet = json!({"d_model": 96, "d_inner": 384, "n_head": 6, "d_head": 16});
     let bart = json!({"d_model": 96, "encoder_ffn_dim": 384, "decoder_ffn_dim": 384, "encoder_attention_heads": 6,
         "decoder_attention_heads": 6, "vocab_size": 500});
+    let deberta =
+        json!({"hidden_size": 96, "intermediate_size": 384, "num_attention_heads": 6, "pooler_hidden_size": 96});
+    let conv = json!({"hidden_size": 96, "intermediate_size": 384, "num_attention_heads": 6, "pooler_hidden_size": 96,
+        "embedding_size": 48, "max_position_embeddings": 64});
     let qwen = json!({"hidden_size": 96, "intermediate_size": 256, "num_attention_heads": 6, "num_key_value_heads": 6,
         "head_dim": 16, "max_position_embeddings": 200, "vocab_size": 500});
     let modernbert = json!({"hidden_size": 96, "intermediate_size": 144, "num_attention_heads": 6, "local_attention": 16,
@@ -223,6 +227,8 @@ fn stages_hold_what_the_plan_says() {
         ("cases/bart-seq2seq-apart", &Head::Seq2Seq, &bart),
         ("cases/bart-classes", &classes, &bart),
         ("cases/xlnet-classes", &classes, &xlnet),
+        ("cases/deberta-v3-classes", &classes, &deberta),
+        ("cases/deberta-v2-number", &classes, &conv),
     ];
     let cases = full.into_iter().map(|(case, head, more)| (case, head, more, None, 0.0)).chain([
         ("bert-classification", &classes, &bert, Some(&adapters), 0.0),

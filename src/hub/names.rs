@@ -10,6 +10,7 @@ pub const TOKENIZER_FILES: &[&str] = &[
     "vocab.json",
     "merges.txt",
     "spiece.model",
+    "spm.model",
     "sentencepiece.bpe.model",
     "tokenizer.model",
     "tiktoken.model",

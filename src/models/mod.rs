@@ -10,6 +10,7 @@ pub mod albert;
 pub mod bart;
 pub mod bert;
 pub mod check;
+pub mod deberta_v2;
 pub mod decoder;
 pub mod distilbert;
 pub mod electra;

@@ -3,7 +3,9 @@
 use crate::error::{Context, Error, Result};
 use crate::models::family::{Family, Plan};
 use crate::models::llama_cpp::Description;
-use crate::models::{Backbone, albert, bart, bert, distilbert, electra, gpt2, llama, modernbert, roberta, t5, xlnet};
+use crate::models::{
+    Backbone, albert, bart, bert, deberta_v2, distilbert, electra, gpt2, llama, modernbert, roberta, t5, xlnet,
+};
 use serde_json::Value;
 use std::path::Path;
 
@@ -14,6 +16,7 @@ pub const FAMILIES: &[Family] = &[
     albert::FAMILY,
     electra::FAMILY,
     modernbert::FAMILY,
+    deberta_v2::FAMILY,
     xlnet::FAMILY,
     t5::FAMILY,
     bart::FAMILY,

@@ -4,7 +4,9 @@ use crate::data::extent::Extent;
 use crate::data::ragged::{Bucket, Sequences};
 use crate::nn::attention::{AttentionConfig, Mask};
 use crate::nn::cross_attention::{CrossAttention, CrossAttentionConfig};
+use crate::nn::disentangled_attention::{DisentangledAttention, DisentangledConfig, PositionTerms};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
+use crate::nn::relative_positions::RelativePositions;
 use crate::nn::residual::ResidualNorm;
 use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
 use crate::nn::{Ctx, ParamBuilder};
@@ -45,6 +47,11 @@ impl BlockConfig {
         CrossAttentionConfig { hidden, attention, bias: true, stds: [std; 3] }
     }
 
+    fn disentangled(&self, terms: PositionTerms) -> DisentangledConfig {
+        let BlockConfig { hidden, attention, std, .. } = *self;
+        DisentangledConfig { hidden, attention, terms, std }
+    }
+
     fn feed_forward(&self) -> FeedForwardConfig {
         let BlockConfig { hidden, intermediate, activation, activation_dropout, std, .. } = *self;
         FeedForwardConfig {
@@ -60,12 +67,19 @@ impl BlockConfig {
     }
 }
 
+/// Attention of a block.
+#[derive(Debug)]
+enum Attention {
+    Plain(SelfAttention),
+    Disentangled(DisentangledAttention),
+}
+
 /// The post-norm block of the original Transformer and of BERT (arXiv 1706.03762, 1810.04805): `x = norm(x +
 /// attention(x)); x = norm(x + feed_forward(x))`, in a decoder with `x = norm(x + attention(x, memory))` between them.
 #[derive(Debug)]
 pub struct PostNormBlock {
     hidden: i64,
-    attention: SelfAttention,
+    attention: Attention,
     attended: ResidualNorm,
     cross: Option<(CrossAttention, ResidualNorm)>,
     feed_forward: FeedForward,
@@ -73,11 +87,21 @@ pub struct PostNormBlock {
 }
 
 impl PostNormBlock {
-    /// Declares the block's parameters: `attention`, in a decoder `cross`, and `mlp`, each with `norm` in it.
-    pub fn new(b: &mut ParamBuilder, config: BlockConfig) -> Self {
+    /// Declares the block's parameters: `attention`, in a decoder `cross`, and `mlp`, each with `norm` in it. With relative
+    /// positions, attention is disentangled.
+    pub fn new(
+        b: &mut ParamBuilder,
+        config: BlockConfig,
+        relative: Option<(&RelativePositions, PositionTerms)>,
+    ) -> Self {
         let BlockConfig { hidden, norm_eps, attended_dropout, mlp_dropout, .. } = config;
         let (attention, attended) = b.scope("attention", |b| {
-            let attention = SelfAttention::new(b, config.attention_layer());
+            let attention = match relative {
+                None => Attention::Plain(SelfAttention::new(b, config.attention_layer())),
+                Some((positions, terms)) => {
+                    Attention::Disentangled(DisentangledAttention::new(b, config.disentangled(terms), positions))
+                }
+            };
             (attention, ResidualNorm::new(b, "norm", hidden, norm_eps, attended_dropout))
         });
         let cross = config.cross.then(|| {
@@ -97,7 +121,11 @@ impl PostNormBlock {
     /// block before counts the input, as boundary activations.
     pub fn cost(&self, how: &ComputeMode, x: &Extent, memory: Option<(&Extent, f64)>) -> Cost {
         let hidden = how.element() * x.tokens * self.hidden as f64;
-        let attended = self.attention.cost(how, x, false, false).then(self.attended.cost(how, x.tokens));
+        let attention = match &self.attention {
+            Attention::Plain(attention) => attention.cost(how, x, false, false),
+            Attention::Disentangled(attention) => attention.cost(how, x),
+        };
+        let attended = attention.then(self.attended.cost(how, x.tokens));
         let crossed = self.cross.as_ref().zip(memory).map(|((attention, norm), (x, tokens))| {
             attention.cost(how, x, Some(tokens)).then(norm.cost(how, x.tokens)).beside(hidden)
         });
@@ -113,7 +141,10 @@ impl PostNormBlock {
         sequences: &Sequences,
         memory: Option<(&Tensor, &[Bucket])>,
     ) -> Tensor {
-        let attended = self.attention.forward(ctx, x, sequences, None);
+        let attended = match &self.attention {
+            Attention::Plain(attention) => attention.forward(ctx, x, sequences, None),
+            Attention::Disentangled(attention) => attention.forward(ctx, x, sequences),
+        };
         let mut x = self.attended.forward(ctx, attended, x);
         if let Some(((attention, norm), (memory, buckets))) = self.cross.as_ref().zip(memory) {
             let attended = attention.forward(ctx, &x, Some(memory), buckets, None);

@@ -3,6 +3,7 @@
 use crate::data::extent::Extent;
 use crate::data::ragged::{Bucket, Sequences};
 use crate::nn::attention::{AttentionConfig, attention};
+use crate::nn::distances::{self, distance_scores};
 use crate::nn::linear::Linear;
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId};
 use crate::ops::attention::Around;
@@ -66,7 +67,7 @@ impl RelativeAttention {
         // Half tensors on the CPU are computed in fp32, as attention does with a bias.
         let kind = if linear::on_cpu(x) { Kind::Float } else { x.kind() };
 
-        let longest = longest(sequences);
+        let longest = distances::longest(sequences);
         // One dropout mask for all sequences; transformers samples one per sequence, once for all layers.
         let sinusoids = ctx.dropout(sinusoids(longest, farthest, x, hidden), dropout);
         let distances = self.distances.forward(ctx, &sinusoids).to_kind(kind);
@@ -79,8 +80,6 @@ impl RelativeAttention {
         let by_segment = by_segment.view([-1, config.heads, config.head_dim]).sum_dim_intlist(2, false, kind);
 
         let bias = |bucket: &Bucket| {
-            let longer = longest - bucket.queries.longest;
-            let distances = distances.narrow(0, longer, 2 * bucket.queries.longest);
             let scores = distance_scores(&config, bucket, &by_distance, &distances);
             scores.addcmul(&others(bucket, segments).to_kind(kind), &to_keys(bucket, &by_segment))
         };
@@ -94,24 +93,17 @@ impl RelativeAttention {
     /// mask.
     pub fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
         let RelativeAttentionConfig { hidden, attention, .. } = self.config;
-        let (numbers, heads) = (x.tokens * hidden as f64, attention.heads as f64);
+        let numbers = x.tokens * hidden as f64;
         let e = if how.widens() { 4.0 } else { how.element() };
         let queries = Cost::op(e * (2.0 * numbers + x.pairs), 3.0 * e * numbers, 2.0 * e * numbers, [e * numbers; 2]);
         // The sinusoids of all distances and their projection.
         let sinusoids = linear::cost(how, 2.0 * x.longest, [hidden, hidden], true);
         let projected = Cost::keep(e * 2.0 * x.longest * hidden as f64);
-        let largest = e * heads * x.largest;
-        let distances = Cost::op(0.0, 0.0, largest, [2.0 * largest, 4.0 * largest]);
-        let flops = 4.0 * x.pairs * hidden as f64;
-        let distances = Cost { flops, attention_flops: flops, ..distances };
+        let distances = distances::cost(how, &attention, x, 1.0);
         let kernel = attention.cost(how, x, Around::Biased);
         let parts = [self.qkv.cost(how, x.tokens, false), sinusoids, projected, queries, distances, kernel];
         parts.into_iter().chain([self.out.cost(how, x.tokens, true)]).sum()
     }
-}
-
-fn longest(sequences: &Sequences) -> i64 {
-    sequences.buckets().iter().map(|bucket| bucket.queries.longest).max().unwrap_or_default()
 }
 
 /// Returns the sinusoids of the distances `longest` down to `1 - longest` (arXiv 1901.02860, appendix A; sines first,
@@ -123,19 +115,6 @@ fn sinusoids(longest: i64, farthest: Option<i64>, like: &Tensor, width: i64) -> 
     let exponents = Tensor::arange_start_step(0, width, 2, options) / width as f64;
     let angles = distances.unsqueeze(1) * Tensor::pow_scalar(10000.0, &exponents).reciprocal();
     Tensor::cat(&[angles.sin(), angles.cos()], 1).to_kind(like.kind())
-}
-
-/// Returns the scores of queries `[T, hidden]` and of distances L down to 1 - L, `[2L, hidden]`, L the bucket's
-/// longest: for each query and key the score of their distance, `[sequences, heads, L, L]`.
-fn distance_scores(config: &AttentionConfig, bucket: &Bucket, queries: &Tensor, distances: &Tensor) -> Tensor {
-    let (n, longest) = (bucket.sequences, bucket.queries.longest);
-    let heads = |x: &Tensor| x.view([-1, config.heads, config.head_dim]).transpose(0, 1);
-    // All sequences share the distances: one matmul per head, `[heads, n * L, 2L]`.
-    let scores = heads(&bucket.queries.rectangle(queries)).matmul(&heads(distances).transpose(1, 2));
-    // Query i has key j at column L - i + j: in rows that are one shorter and begin at L, at column j.
-    let flat = scores.view([config.heads, n, 2 * longest * longest]);
-    let shifted = flat.narrow(2, longest, longest * (2 * longest - 1)).view([config.heads, n, longest, -1]);
-    shifted.narrow(3, 0, longest).transpose(0, 1)
 }
 
 /// Bool `[sequences, 1, L, L]`: whether query and key have different segments, from segments `[T]`.

@@ -11,6 +11,8 @@ use trainer::ffi::{self, transfer};
 use trainer::nn::attention::{AttentionConfig, Mask, attention, self_attention};
 use trainer::nn::blocks::{BlockConfig, PostNormBlock};
 use trainer::nn::cache::Cache;
+use trainer::nn::convolution::{Convolution, ConvolutionConfig};
+use trainer::nn::disentangled_attention::{DisentangledAttention, DisentangledConfig, PositionTerms};
 use trainer::nn::embedding::Embedding;
 use trainer::nn::feed_forward::{FeedForward, FeedForwardConfig};
 use trainer::nn::input_embeddings::{InputConfig, InputEmbeddings};
@@ -21,6 +23,7 @@ use trainer::nn::pooler::{Picks, Pooler, PoolerConfig};
 use trainer::nn::pre_norm::{PreNormBlock, PreNormConfig};
 use trainer::nn::prediction_head::PredictionHeadConfig;
 use trainer::nn::relative_attention::{RelativeAttention, RelativeAttentionConfig};
+use trainer::nn::relative_positions::{RelativeConfig, RelativePositions};
 use trainer::nn::residual::ResidualNorm;
 use trainer::nn::rng::{hash_name, mix};
 use trainer::nn::rotary::{Rotary, Scaling};
@@ -116,11 +119,11 @@ fn input_embeddings(name: &'static str, scale: f64) -> Layer {
     layer(name, &[], move |b, dropout| {
         let config = InputConfig {
             vocab: VOCABULARY,
-            positions: 20,
-            first_position: 2,
+            positions: Some([20, 2]),
             segments: Some(2),
             width: HIDDEN,
             scale,
+            projects: None,
             norm_eps: EPS,
             dropout,
             std: STD,
@@ -151,6 +154,7 @@ fn post_norm(name: &'static str, inputs: &[(&'static str, [i64; 2])], mask: Mask
                 norm_eps: EPS,
                 std: STD,
             },
+            None,
         );
         move |ctx, x, sequences| match x.get(1) {
             Some(memory) => block.forward(ctx, &x[0], sequences, Some((memory, to_others(sequences).buckets()))),
@@ -231,6 +235,19 @@ fn relative(name: &'static str, farthest: Option<i64>) -> Layer {
     })
 }
 
+fn disentangled(name: &'static str, span: i64, max_distance: Option<i64>, shared: bool) -> Layer {
+    layer(name, &[X], move |b, dropout| {
+        let norm = shared.then_some(EPS);
+        let relative = RelativeConfig { hidden: HIDDEN, span, max_distance, norm, dropout, std: STD };
+        let relative = b.scope("relative", |b| RelativePositions::new(b, relative));
+        let attention = AttentionConfig { scale: 0.1875, ..config(HEADS, Mask::Bidirectional, dropout) };
+        let terms = PositionTerms { to_position: shared, to_content: true, shared };
+        let layer =
+            DisentangledAttention::new(b, DisentangledConfig { hidden: HIDDEN, attention, terms, std: STD }, &relative);
+        move |ctx, x, sequences| layer.forward(ctx, &x[0], sequences)
+    })
+}
+
 fn turned(name: &'static str, scaling: Scaling) -> Layer {
     layer(name, &[("x", [T, 2 * DIM])], move |_, _| {
         let rotary = Rotary::new(DIM, 100.0, scaling);
@@ -286,6 +303,25 @@ fn layers() -> Vec<Layer> {
         }),
         input_embeddings("input-embeddings", 1.0),
         input_embeddings("input-embeddings-scaled", 3.0),
+        layer("input-embeddings-projected", &[], |b, dropout| {
+            let config = InputConfig {
+                vocab: VOCABULARY,
+                positions: None,
+                segments: None,
+                width: 16,
+                scale: 1.0,
+                projects: Some(HIDDEN),
+                norm_eps: EPS,
+                dropout,
+                std: STD,
+                dense: false,
+            };
+            let embeddings = InputEmbeddings::new(b, config);
+            move |ctx, _, sequences| {
+                let unused = ints(0..T);
+                embeddings.forward(ctx, [&ids(), sequences.positions(), &unused], None)
+            }
+        }),
         norm("layer-norm", NormKind::Layer),
         norm("layer-norm-without-bias", NormKind::LayerWithoutBias),
         norm("rms-norm", NormKind::Rms),
@@ -322,6 +358,14 @@ fn layers() -> Vec<Layer> {
         self_attention_layer("self-attention-head-norms", false, Some(EPS)),
         relative("relative-attention", None),
         relative("relative-attention-clamped", Some(3)),
+        disentangled("disentangled-attention", 4, Some(12), true),
+        disentangled("disentangled-attention-separate", 5, None, false),
+        layer("convolution", &[X, ("y", [T, HIDDEN])], |b, dropout| {
+            let activation = Activation::Gelu;
+            let config = ConvolutionConfig { hidden: HIDDEN, kernel: 3, activation, dropout, norm_eps: EPS, std: STD };
+            let layer = b.scope("convolution", |b| Convolution::new(b, config));
+            move |ctx, x, sequences| layer.forward(ctx, &x[0], &x[1], sequences)
+        }),
         turned("rotary-default", Scaling::None),
         turned("rotary-linear", Scaling::Linear { factor: 4.0 }),
         turned("rotary-llama3", Scaling::Llama3 { factor: 4.0, low: 1.0, high: 4.0, original: 32.0 }),

@@ -167,6 +167,42 @@ def relative(p, farthest=None):
     return linear(p, attention(q + u, k, value, bias=bias), HIDDEN, "out.", bias=False)
 
 
+def disentangled(p, span, farthest=None, shared=True):
+    """DeBERTa's attention (arXiv 2006.03654): each pair of tokens one by one; the separate form has no c2p term."""
+    x = p("x", T, HIDDEN)
+    q, k, value = heads(linear(p, x, 3 * HIDDEN, "qkv."))
+    table = p("relative.weight", 2 * span, HIDDEN)
+    if shared:
+        table = layer_norm(p, table, "relative.norm.", 0.0625)
+        position_q, position_k, _ = heads(linear(p, table, 3 * HIDDEN, "qkv."))
+    else:
+        position_q = linear(p, table, HIDDEN, "position_query.").unflatten(1, (-1, DIM))
+    starts = [sum(LENGTHS[:s]) for s in range(len(LENGTHS))]
+
+    def row(distance):
+        half, far = span // 2, abs(distance)
+        if farthest and far > half:
+            far = half + math.ceil(math.log(far / half) / math.log((farthest - 1) / half) * (half - 1))
+        return min(max(math.copysign(far, distance) + span, 0), 2 * span - 1)
+
+    def bias(s, n, _):
+        own = slice(starts[s], starts[s] + n)
+        rows = torch.tensor([[int(row(i - j)) for j in range(n)] for i in range(n)])
+        scores = torch.einsum("khd,qkhd->hqk", k[own], position_q[rows])
+        if shared:
+            scores = scores + torch.einsum("qhd,qkhd->hqk", q[own], position_k[rows])
+        return scores * 0.1875
+
+    return linear(p, attention(q, k, value, scale=0.1875, bias=bias), HIDDEN, "out.")
+
+
+def convolution(p):
+    x, y = p("x", T, HIDDEN), p("y", T, HIDDEN)
+    weight, bias = p("convolution.weight", HIDDEN, 3 * HIDDEN).view(HIDDEN, HIDDEN, 3), p("convolution.bias", HIDDEN)
+    parts = [F.conv1d(part.T, weight, bias, padding=1).T for part in torch.split(x, LENGTHS)]
+    return layer_norm(p, y + F.gelu(torch.cat(parts)), "convolution.norm.", 0.0625)
+
+
 def pooled(p, picks, dense=True):
     parts = torch.split(p("x", T, HIDDEN), LENGTHS)
     rows = torch.stack([picks(part) for part in parts])
@@ -199,6 +235,12 @@ def attention_to(p, x, memory, name):
 
 
 def post_norm(p, decoder=False):
+def projected_embeddings(p):
+    x = F.embedding(IDS, p("embeddings.words.weight", 11, 16))
+    return layer_norm(p, linear(p, x, HIDDEN, "embeddings.widen.", bias=False), "embeddings.norm.", 0.0625)
+
+
+def post_norm(p):
     x = p("x", T, HIDDEN)
     x = layer_norm(p, x + self_attention(p, x, "attention.", causal=decoder), "attention.norm.", 0.0625)
     if decoder:
@@ -221,6 +263,7 @@ def main():
     layer("embedding", lambda p: F.embedding(IDS, p("words.weight", 11, 16)))
     layer("input-embeddings", input_embeddings)
     layer("input-embeddings-scaled", lambda p: input_embeddings(p, scale=3))
+    layer("input-embeddings-projected", projected_embeddings)
     layer("layer-norm", lambda p: layer_norm(p, x(p), "norm.", 0.0625))
     layer("layer-norm-without-bias", lambda p: F.layer_norm(x(p), (HIDDEN,), p("norm.weight", HIDDEN), eps=0.0625))
     layer("rms-norm", lambda p: rms_norm(p, x(p), "norm.", 0.0625))
@@ -245,6 +288,9 @@ def main():
     layer("self-attention-head-norms", lambda p: self_attention(p, x(p), **normed))
     layer("relative-attention", relative)
     layer("relative-attention-clamped", lambda p: relative(p, farthest=3))
+    layer("disentangled-attention", lambda p: disentangled(p, 4, farthest=12))
+    layer("disentangled-attention-separate", lambda p: disentangled(p, 5, shared=False))
+    layer("convolution", convolution)
     for name, settings in {
         "default": {},
         "linear": dict(factor=4.0),

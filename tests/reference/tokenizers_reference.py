@@ -166,6 +166,8 @@ def write_sentencepiece():
     sentencepiece_model("t5", "spiece.model", "unigram", 420, **t5)
     albert = dict(pad_id=0, unk_id=1, bos_id=-1, eos_id=-1, control_symbols=["[CLS]", "[SEP]", "[MASK]"])
     sentencepiece_model("albert", "spiece.model", "unigram", 420, pad_piece="<pad>", **albert)
+    deberta = dict(pad_id=0, bos_id=1, eos_id=2, unk_id=3, pad_piece="[PAD]", bos_piece="[CLS]", eos_piece="[SEP]", unk_piece="[UNK]")
+    sentencepiece_model("deberta", "spm.model", "unigram", 420, **deberta)
     xlnet = ["<cls>", "<sep>", "<pad>", "<mask>", "<eod>", "<eop>"]
     sentencepiece_model("xlnet", "spiece.model", "unigram", 420, control_symbols=xlnet)
     sentencepiece_model("xlmr", "sentencepiece.bpe.model", "unigram", 420)
@@ -178,6 +180,7 @@ def write_sentencepiece():
     for base, model_type, file in [
         ("t5", "t5", "spiece.model"),
         ("albert", "albert", "spiece.model"),
+        ("deberta", "deberta-v2", "spm.model"),
         ("xlnet", "xlnet", "spiece.model"),
         ("xlmr", "xlm-roberta", "sentencepiece.bpe.model"),
         ("llama", "llama", "tokenizer.model"),
@@ -295,6 +298,14 @@ def cases():
             ("cased", settings(do_lower_case=False, keep_accents=True)),
             ("no prefix", settings(add_prefix_space=False)),
             ("added file", {"added_tokens.json": {"[ENT]": 700}}),
+        ]),
+        ("deberta", "deberta-v2", "spm.model", [
+            ("plain", settings(do_lower_case=False, vocab_type="spm")),
+            ("lower", settings(do_lower_case=True)),
+            ("no prefix", settings(add_prefix_space=False)),
+            ("punctuation", settings(split_by_punct=True, tokenizer_class="DebertaV2TokenizerFast")),
+            ("mask in the file", {"added_tokens.json": {"[MASK]": 420}}),
+            ("decoder", settings(added_tokens_decoder=strip)),
         ]),
         ("xlnet", "xlnet", "spiece.model", [
             ("plain", {}),

@@ -50,11 +50,11 @@ impl Config {
     fn input(&self, dense: bool) -> InputConfig {
         InputConfig {
             vocab: self.vocab_size,
-            positions: self.max_position_embeddings + FIRST_POSITION,
-            first_position: FIRST_POSITION,
+            positions: Some([self.max_position_embeddings + FIRST_POSITION, FIRST_POSITION]),
             segments: None,
             width: self.d_model,
             scale: self.embedding_scale(),
+            projects: None,
             norm_eps: NORM_EPS,
             dropout: self.dropout,
             std: self.init_std,
@@ -93,7 +93,7 @@ impl Config {
 
 /// Declares the layers in blocks `first`, `first + 1` and so on.
 fn layers(b: &mut ParamBuilder, config: BlockConfig, count: usize, first: usize) -> Vec<PostNormBlock> {
-    let layer = |i: usize| b.block(first + i, |b| b.scope(&i.to_string(), |b| PostNormBlock::new(b, config)));
+    let layer = |i: usize| b.block(first + i, |b| b.scope(&i.to_string(), |b| PostNormBlock::new(b, config, None)));
     (0..count).map(layer).collect()
 }
 

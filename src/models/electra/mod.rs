@@ -61,7 +61,7 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
         Role::SequenceClassification => {
             param_names.pooler = "classifier.dense".into();
             param_names.classifier = "classifier.out_proj";
-            design.pooler_drops = true;
+            design.pooler_dropout = design.head_dropout;
         }
         Role::MultipleChoice => {
             own.check_summary()?;

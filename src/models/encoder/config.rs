@@ -21,6 +21,7 @@ pub struct Config {
     pub hidden_dropout_prob: f64,
     pub attention_probs_dropout_prob: f64,
     pub max_position_embeddings: i64,
+    /// Number of segments; 0 without segment embeddings.
     pub type_vocab_size: i64,
     pub initializer_range: f64,
     pub layer_norm_eps: f64,
@@ -83,6 +84,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Width of an attention head.
+    pub fn head_dim(&self) -> i64 {
+        self.hidden_size / self.num_attention_heads
+    }
+
     fn check(&self, own: &dyn Fn(&'static str) -> &str) -> Result<()> {
         if let Some(kind @ ("relative_key" | "relative_key_query")) = self.position_embedding_type.as_deref() {
             return Err(Error::input(format!(
@@ -98,8 +104,9 @@ impl Config {
             (own("num_attention_heads"), self.num_attention_heads),
             (own("intermediate_size"), self.intermediate_size),
             (own("max_position_embeddings"), self.max_position_embeddings),
-            (own("type_vocab_size"), self.type_vocab_size),
         ])?;
+        let segments = Some((own("type_vocab_size"), self.type_vocab_size)).filter(|(_, count)| *count != 0);
+        check::sizes(segments.as_slice())?;
         let heads = (own("num_attention_heads"), self.num_attention_heads);
         check::multiple((own("hidden_size"), self.hidden_size), heads)?;
         check::probabilities(&[

@@ -2,6 +2,9 @@
 
 use super::{Config, ParamNames};
 use crate::models::Role;
+use crate::nn::convolution::ConvolutionConfig;
+use crate::nn::disentangled_attention::PositionTerms;
+use crate::nn::relative_positions::RelativeConfig;
 use crate::ops::gated::activation::Activation;
 
 /// The properties of a family's encoder for a task head.
@@ -12,18 +15,26 @@ pub struct Design {
     pub param_names: ParamNames,
     /// Width of the embeddings, if a linear layer projects them to the layers' width.
     pub embedding: Option<i64>,
-    /// The position embedding of a text's first token.
-    pub first_position: i64,
+    /// Whether it projects them before their norm, without a bias.
+    pub projects_first: bool,
+    /// The position embedding of a text's first token; `None` without position embeddings.
+    pub first_position: Option<i64>,
     pub segments: Segments,
     /// The block that each layer runs; layers with the same number share a block.
     pub layers: Vec<usize>,
+    /// The factor of attention's scores.
+    pub scale: f64,
+    /// Embeddings of relative positions, and the terms of attention's scores that depend on them.
+    pub relative: Option<(RelativeConfig, PositionTerms)>,
+    /// A convolution of the first layer's input that is added to its output.
+    pub convolution: Option<ConvolutionConfig>,
     /// Dropout on the output of attention.
     pub attended_dropout: f64,
     /// Dropout on the output of the feed-forward layer.
     pub mlp_dropout: f64,
     pub pooler_activation: Activation,
-    /// Whether the dropout before a head is also applied before the pooler.
-    pub pooler_drops: bool,
+    /// Dropout before the pooler, if the family has it for this task head.
+    pub pooler_dropout: Option<f64>,
     /// Activation of the language-model head.
     pub lm_activation: Activation,
     /// Dropout before a task's layer, if the family has it for this task head.
@@ -47,13 +58,17 @@ impl Design {
             class,
             param_names: ParamNames::plain(prefix, config.num_hidden_layers, role),
             embedding: None,
-            first_position: 0,
-            segments: Segments::Each,
+            projects_first: false,
+            first_position: Some(0),
+            segments: if config.type_vocab_size > 0 { Segments::Each } else { Segments::None },
             layers: (0..config.num_hidden_layers).collect(),
+            scale: 1.0 / (config.head_dim() as f64).sqrt(),
+            relative: None,
+            convolution: None,
             attended_dropout: config.hidden_dropout_prob,
             mlp_dropout: config.hidden_dropout_prob,
             pooler_activation: Activation::Tanh,
-            pooler_drops: false,
+            pooler_dropout: None,
             lm_activation: config.activation,
             head_dropout: match role {
                 Role::SequenceClassification | Role::TokenClassification | Role::MultipleChoice => {

@@ -9,12 +9,14 @@ use crate::models::hf_names::HfNames;
 use crate::models::{Backbone, Boundary, Reads, Role};
 use crate::nn::attention::{AttentionConfig, Mask};
 use crate::nn::blocks::{BlockConfig, PostNormBlock};
+use crate::nn::convolution::Convolution;
 use crate::nn::input_embeddings::{InputConfig, InputEmbeddings};
 use crate::nn::linear::{HeadInput, Linear};
 use crate::nn::lm_head::{MaskedLmConfig, MaskedLmHead};
 use crate::nn::norm::NormKind;
 use crate::nn::pooler::{self, Picks, Pooler, PoolerConfig};
 use crate::nn::prediction_head::PredictionHeadConfig;
+use crate::nn::relative_positions::RelativePositions;
 use crate::nn::{Ctx, ParamBuilder};
 use crate::ops::cost::{ComputeMode, Cost};
 use crate::ops::cross_entropy::Projection;
@@ -35,6 +37,7 @@ pub struct Encoder {
     /// Projection from the embeddings' width to the layers'.
     widen: Option<Linear>,
     blocks: Vec<PostNormBlock>,
+    convolution: Option<Convolution>,
     pooler: Option<Pooler>,
     lm_head: Option<MaskedLmHead>,
 }
@@ -51,27 +54,29 @@ impl Encoder {
         let width = design.embedding.unwrap_or(hidden);
         let input = InputConfig {
             vocab: config.vocab_size,
-            positions: config.max_position_embeddings,
-            first_position: design.first_position,
+            positions: design.first_position.map(|first| [config.max_position_embeddings, first]),
             segments: (design.segments != Segments::None).then_some(config.type_vocab_size),
             width,
             scale: 1.0,
+            projects: design.embedding.filter(|_| design.projects_first).map(|_| hidden),
             norm_eps: config.layer_norm_eps,
             dropout: config.hidden_dropout_prob,
             std,
             dense: is_lm && config.tie_word_embeddings,
         };
         let embeddings = InputEmbeddings::new(b, input);
-        let widen =
-            design.embedding.map(|width| b.scope("embeddings", |b| Linear::new(b, "widen", width, hidden, std)));
+        let widen = design.embedding.filter(|_| !design.projects_first);
+        let widen = widen.map(|width| b.scope("embeddings", |b| Linear::new(b, "widen", width, hidden, std)));
         let blocks = blocks(&config, &design, b);
+        let convolution = |config| b.block(1, |b| b.scope("convolution", |b| Convolution::new(b, config)));
+        let convolution = design.convolution.map(convolution);
         let (pooler, lm_head) = b.block(design.layers.len() + 1, |b| {
             let pooler = PoolerConfig {
                 hidden,
                 picks: Picks::First,
                 dense: true,
                 activation: Some(design.pooler_activation),
-                dropout_before: if design.pooler_drops { head_dropout } else { 0.0 },
+                dropout_before: design.pooler_dropout.map_or(0.0, |p| dropout.classifier.unwrap_or(p)),
                 dropout: head_dropout,
                 std,
             };
@@ -88,21 +93,20 @@ impl Encoder {
             let head = MaskedLmConfig { head, vocab: config.vocab_size, bias: true, tied };
             (pools.then(|| Pooler::new(b, pooler)), is_lm.then(|| MaskedLmHead::new(b, head, embeddings.words())))
         });
-        Encoder { config, design, json, role, head_dropout, embeddings, widen, blocks, pooler, lm_head }
+        Encoder { config, design, json, role, head_dropout, embeddings, widen, blocks, convolution, pooler, lm_head }
     }
 }
 
 /// Declares each layer for all blocks that run it.
 fn blocks(config: &Config, design: &Design, b: &mut ParamBuilder) -> Vec<PostNormBlock> {
-    let head_dim = config.hidden_size / config.num_attention_heads;
     let block = BlockConfig {
         hidden: config.hidden_size,
         intermediate: config.intermediate_size,
         attention: AttentionConfig {
             heads: config.num_attention_heads,
             kv_heads: config.num_attention_heads,
-            head_dim,
-            scale: 1.0 / (head_dim as f64).sqrt(),
+            head_dim: config.head_dim(),
+            scale: design.scale,
             dropout: config.attention_probs_dropout_prob,
             mask: Mask::Bidirectional,
         },
@@ -119,8 +123,14 @@ fn blocks(config: &Config, design: &Design, b: &mut ParamBuilder) -> Vec<PostNor
         let layers = design.layers.iter().enumerate();
         layers.filter(|(_, runs)| **runs == i).map(|(layer, _)| layer + 1).collect()
     };
+    let all: Vec<usize> = (1..=design.layers.len()).collect();
+    let relative = design
+        .relative
+        .filter(|_| !all.is_empty())
+        .map(|(config, terms)| (b.shared(&all, |b| b.scope("relative", |b| RelativePositions::new(b, config))), terms));
+    let relative = relative.as_ref().map(|(positions, terms)| (positions, *terms));
     (0..count)
-        .map(|i| b.shared(&blocks(i), |b| b.scope(&format!("layer.{i}"), |b| PostNormBlock::new(b, block))))
+        .map(|i| b.shared(&blocks(i), |b| b.scope(&format!("layer.{i}"), |b| PostNormBlock::new(b, block, relative))))
         .collect()
 }
 
@@ -131,8 +141,10 @@ impl Backbone for Encoder {
 
     fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         if block > 0 {
-            let block = &self.blocks[self.design.layers[block - 1]];
-            return vec![block.forward(ctx, &input[0], &batch.sequences, None)];
+            let layer = &self.blocks[self.design.layers[block - 1]];
+            let x = layer.forward(ctx, &input[0], &batch.sequences, None);
+            let convolution = self.convolution.as_ref().filter(|_| block == 1);
+            return vec![convolution.map_or(x.shallow_clone(), |c| c.forward(ctx, &input[0], &x, &batch.sequences))];
         }
         let segments = match self.design.segments {
             Segments::First => &batch.segments.zeros_like(),
@@ -163,7 +175,7 @@ impl Backbone for Encoder {
     }
 
     fn max_length(&self) -> Option<usize> {
-        Some(self.embeddings.max_length())
+        self.embeddings.max_length()
     }
 
     fn vocab_size(&self) -> usize {
@@ -179,7 +191,11 @@ impl Backbone for Encoder {
 
     fn cost(&self, block: usize, x: &Extents, how: &ComputeMode) -> Cost {
         match block.checked_sub(1) {
-            Some(layer) => self.blocks[self.design.layers[layer]].cost(how, &x.own, None),
+            Some(layer) => {
+                let convolution = self.convolution.as_ref().filter(|_| layer == 0);
+                let convolution = convolution.map(|convolution| convolution.cost(how, x.own.tokens));
+                self.blocks[self.design.layers[layer]].cost(how, &x.own, None).then(convolution.unwrap_or_default())
+            }
             None => {
                 let widened = self.widen.as_ref().map(|widen| widen.cost(how, x.own.tokens, true));
                 self.embeddings.cost(how, x.own.tokens).then(widened.unwrap_or_default())

@@ -37,7 +37,7 @@ fn small(model_type: &str, mut entries: Value, role: Role) -> Result<Encoder> {
 /// Dropout on attention's output, on the feed-forward output, before the pooler, before the task's layer.
 fn dropouts(encoder: &Encoder) -> [f64; 4] {
     let Encoder { design, head_dropout, .. } = encoder;
-    let before = if design.pooler_drops { *head_dropout } else { 0.0 };
+    let before = design.pooler_dropout.map_or(0.0, |_| *head_dropout);
     [design.attended_dropout, design.mlp_dropout, before, *head_dropout]
 }
 

@@ -22,7 +22,7 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     };
     let config = Config::read(plan, &[("vocab_size", json!(vocabulary)), ("pad_token_id", json!(1))], &[])?;
     let mut design = Design::plain(class, "roberta.", &config, plan.role);
-    design.first_position = first_position(&config)?;
+    design.first_position = Some(first_position(&config)?);
     // Its tokenizers do not distinguish segments.
     if config.type_vocab_size == 1 {
         design.segments = Segments::First;
@@ -32,7 +32,7 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
         LmHeadNames { dense: "lm_head.dense", norm: "lm_head.layer_norm", decoder: "lm_head.decoder", bias: "lm_head" };
     match plan.role {
         Role::SequenceClassification => {
-            design.pooler_drops = true;
+            design.pooler_dropout = design.head_dropout;
             design.param_names.pooler = "classifier.dense".into();
             design.param_names.classifier = "classifier.out_proj";
         }

@@ -15,6 +15,7 @@ pub enum Class {
     XlmRoberta,
     Camembert,
     Albert,
+    DebertaV2,
     XlNet,
     T5,
     Gpt2,
@@ -32,6 +33,7 @@ const REGISTERED: &[(&str, &str)] = &[
     ("xlm-roberta", "XLMRobertaTokenizer"),
     ("camembert", "CamembertTokenizer"),
     ("albert", "AlbertTokenizer"),
+    ("deberta-v2", "DebertaV2Tokenizer"),
     ("xlnet", "XLNetTokenizer"),
     ("t5", "T5Tokenizer"),
     ("bart", "RobertaTokenizer"),
@@ -67,6 +69,7 @@ const CLASSES: &[(&str, Class)] = &[
     ("XLMRobertaTokenizer", Class::XlmRoberta),
     ("CamembertTokenizer", Class::Camembert),
     ("AlbertTokenizer", Class::Albert),
+    ("DebertaV2Tokenizer", Class::DebertaV2),
     ("XLNetTokenizer", Class::XlNet),
     ("T5Tokenizer", Class::T5),
     ("GPT2Tokenizer", Class::Gpt2),
@@ -122,7 +125,6 @@ const OTHER: &[&str] = &[
     "DPRQuestionEncoderTokenizer",
     "DPRReaderTokenizer",
     "DebertaTokenizer",
-    "DebertaV2Tokenizer",
     "EsmcTokenizer",
     "FNetTokenizer",
     "FunnelTokenizer",
@@ -258,7 +260,7 @@ mod tests {
         for (name, why) in [
             ("BertJapaneseTokenizer", "splits texts in Python code"),
             ("PhobertTokenizer", "splits texts in Python code"),
-            ("DebertaV2TokenizerFast", "rebuilds its tokenizer"),
+            ("DebertaTokenizerFast", "rebuilds its tokenizer"),
         ] {
             let message = class("bert", json!({"tokenizer_class": name}), None).unwrap_err().to_string();
             let name = name.trim_end_matches("Fast");

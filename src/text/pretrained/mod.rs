@@ -8,6 +8,7 @@
 mod adding;
 mod checks;
 mod class;
+mod class_tokens;
 mod merges;
 mod parts;
 mod pipeline;

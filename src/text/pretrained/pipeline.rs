@@ -7,7 +7,7 @@ use super::parts::{assemble, byte_level, metaspace, part, parts, replace, sequen
 use super::sentencepiece::{PieceKind, SentencePiece};
 use super::settings::{Settings, Token};
 use super::source::{Source, Vocabulary};
-use crate::text::special_tokens::Special::{self, Bos, Cls, Eos, Mask, Pad, Sep, Unk};
+use crate::text::special_tokens::Special::{self, Bos, Cls, Eos, Mask, Sep, Unk};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use tokenizers::models::bpe::{BPE, Vocab};
@@ -20,70 +20,6 @@ pub const QWEN2_SPLIT: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-
-impl Class {
-    /// Returns the tokens that have a role unless the files say otherwise.
-    fn defaults(self) -> Vec<(Special, AddedToken)> {
-        let list: &[(Special, &str)] = match self {
-            Class::Backend => &[],
-            Class::Bert => &[(Unk, "[UNK]"), (Sep, "[SEP]"), (Pad, "[PAD]"), (Cls, "[CLS]"), (Mask, "[MASK]")],
-            Class::Roberta | Class::XlmRoberta | Class::Camembert => &[
-                (Bos, "<s>"),
-                (Eos, "</s>"),
-                (Unk, "<unk>"),
-                (Sep, "</s>"),
-                (Pad, "<pad>"),
-                (Cls, "<s>"),
-                (Mask, "<mask>"),
-            ],
-            Class::Albert => &[
-                (Bos, "[CLS]"),
-                (Eos, "[SEP]"),
-                (Unk, "<unk>"),
-                (Sep, "[SEP]"),
-                (Pad, "<pad>"),
-                (Cls, "[CLS]"),
-                (Mask, "[MASK]"),
-            ],
-            Class::XlNet => &[
-                (Bos, "<s>"),
-                (Eos, "</s>"),
-                (Unk, "<unk>"),
-                (Sep, "<sep>"),
-                (Pad, "<pad>"),
-                (Cls, "<cls>"),
-                (Mask, "<mask>"),
-            ],
-            Class::T5 => &[(Eos, "</s>"), (Unk, "<unk>"), (Pad, "<pad>")],
-            Class::Gpt2 => &[(Bos, "<|endoftext|>"), (Eos, "<|endoftext|>"), (Unk, "<|endoftext|>")],
-            Class::GptNeoX => {
-                &[(Bos, "<|endoftext|>"), (Eos, "<|endoftext|>"), (Unk, "<|endoftext|>"), (Pad, "<|padding|>")]
-            }
-            Class::Qwen2 => &[(Eos, "<|endoftext|>"), (Unk, "<|endoftext|>"), (Pad, "<|endoftext|>")],
-            Class::Llama => &[(Bos, "<s>"), (Eos, "</s>"), (Unk, "<unk>")],
-        };
-        list.iter().map(|(role, token)| (*role, AddedToken::from(*token, true))).collect()
-    }
-
-    /// Returns `additional_special_tokens` of the class, if the files have none.
-    fn additional(self, settings: &Settings) -> Option<Vec<Token>> {
-        let plain = |tokens: &[&str]| tokens.iter().map(|token| Token::Plain((*token).to_owned())).collect();
-        let given = settings.additional.clone();
-        match self {
-            Class::Camembert => given.or_else(|| Some(plain(&["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]))),
-            Class::XlNet => given.or_else(|| Some(plain(&["<eop>", "<eod>"]))),
-            Class::T5 => {
-                let mut tokens = given.unwrap_or_default();
-                if !tokens.iter().any(|token| token.text().contains("<extra_id_")) {
-                    let extra = 0..settings.number("extra_ids").unwrap_or(100);
-                    tokens.extend(extra.map(|i| Token::Plain(format!("<extra_id_{i}>"))));
-                }
-                Some(tokens)
-            }
-            _ => given,
-        }
-    }
-}
 
 /// A tokenizer, the default roles whose tokens its vocabulary has, and the settings.
 pub type Built = (Tokenizer, Vec<(Special, String)>, Settings);
@@ -210,10 +146,18 @@ fn of_scores(
         Class::Albert => 1,
         Class::XlmRoberta => 3,
         Class::Camembert => scores.iter().position(|(piece, _)| piece == token).unwrap_or(0),
+        Class::DebertaV2 => {
+            let found = scores.iter().position(|(piece, score)| piece == token && *score == 0.0);
+            found.or(unknown).or(settings.number("unk_id")).unwrap_or(1)
+        }
         _ => settings.number("unk_id").or(unknown).unwrap_or(0),
     };
     let model = Unigram::from(scores, Some(unknown), false).map_err(|e| e.to_string())?;
     let mut tokenizer = Tokenizer::new(model);
+    if class == Class::DebertaV2 {
+        deberta(&mut tokenizer, settings)?;
+        return Ok(tokenizer);
+    }
     let scheme = match class {
         Class::T5 | Class::XlNet => "always",
         _ if flag("add_prefix_space", true) => "always",
@@ -244,6 +188,24 @@ fn of_scores(
     Ok(tokenizer)
 }
 
+/// Sets the parts of DeBERTa's pipeline, which has no normalization rules of SentencePiece.
+fn deberta(tokenizer: &mut Tokenizer, settings: &Settings) -> Result<(), String> {
+    let flag = |key: &str| settings.flag(key) == Some(true);
+    let scheme = if settings.flag("add_prefix_space").unwrap_or(true) { "always" } else { "first" };
+    let punctuation = flag("split_by_punct").then(|| json!({"type": "Punctuation", "behavior": "Isolated"}));
+    let splits: Vec<Value> = punctuation.into_iter().chain([metaspace(scheme, true)]).collect();
+    assemble(tokenizer, &json!({"type": "Sequence", "pretokenizers": splits}), &metaspace(scheme, true))?;
+    let lowercase = flag("do_lower_case").then(|| json!({"type": "Lowercase"}));
+    let blanks = [
+        replace(r"\s{2,}|[\n\r\t]", true, " "),
+        json!({"type": "NFC"}),
+        json!({"type": "Strip", "strip_left": false, "strip_right": true}),
+    ];
+    let steps: Vec<Value> = lowercase.into_iter().chain(blanks).collect();
+    tokenizer.with_normalizer(Some(sequence(parts(&steps)?)));
+    Ok(())
+}
+
 fn bert_template(ids: &[(&str, u32); 2]) -> Result<PostProcessorWrapper, String> {
     let [(cls, _), (sep, _)] = *ids;
     let single = [(cls, 0), ("$A", 0), (sep, 0)];
@@ -267,7 +229,7 @@ fn own_post_processor(
         template(&single, &[&single[..], &[(last.0, 0), ("$B", 0), (last.0, 0)]].concat(), &[first, last])
     };
     let own = match class {
-        Class::Bert => bert_template(&[of(Cls)?, of(Sep)?])?,
+        Class::Bert | Class::DebertaV2 => bert_template(&[of(Cls)?, of(Sep)?])?,
         Class::Roberta => part(&json!({
             "type": "RobertaProcessing",
             "sep": of(Sep)?,

@@ -191,14 +191,17 @@ impl Class {
     fn model(self) -> &'static str {
         match self {
             Class::Bert => "WordPiece",
-            Class::XlmRoberta | Class::Camembert | Class::Albert | Class::XlNet | Class::T5 => "Unigram",
+            Class::XlmRoberta | Class::Camembert | Class::Albert | Class::DebertaV2 | Class::XlNet | Class::T5 => {
+                "Unigram"
+            }
             _ => "BPE",
         }
     }
 
     /// Returns `model_input_names` of the class.
     pub fn inputs(self) -> Vec<&'static str> {
-        let has_segments = matches!(self, Class::Backend | Class::Bert | Class::Albert | Class::XlNet);
+        use Class::{Albert, Backend, Bert, DebertaV2, XlNet};
+        let has_segments = matches!(self, Backend | Bert | Albert | DebertaV2 | XlNet);
         let all = ["input_ids", "token_type_ids", "attention_mask"].into_iter();
         all.filter(|name| has_segments || *name != "token_type_ids").collect()
     }
@@ -210,6 +213,7 @@ impl Class {
             Class::Roberta | Class::Gpt2 | Class::GptNeoX | Class::Qwen2 => &["vocab.json", "merges.txt"],
             Class::XlmRoberta | Class::Camembert => &["sentencepiece.bpe.model"],
             Class::Albert | Class::XlNet | Class::T5 => &["spiece.model"],
+            Class::DebertaV2 => &["spm.model"],
             Class::Llama | Class::Backend => &["tokenizer.model"],
         }
     }

@@ -144,6 +144,7 @@ fn damaged_files_do_not_panic() {
     for (base, file, model_type) in [
         ("t5", "spiece.model", "t5"),
         ("albert", "spiece.model", "albert"),
+        ("deberta", "spm.model", "deberta-v2"),
         ("llama-own", "tokenizer.model", "llama"),
         ("plain-unigram", "tokenizer.model", "mistral"),
         ("tiktoken", "tokenizer.model", "llama"),
