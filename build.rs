@@ -7,7 +7,7 @@ use std::{env, fs, path::Path, path::PathBuf};
 
 /// Lines of a libtorch's version and that of the tch that binds it.
 const VERSIONS: &str = include_str!("launch/libtorch/versions");
-const SHIM: [&str; 13] = [
+const SHIM: [&str; 14] = [
     "src/ffi/shim.cpp",
     "src/ffi/device.cpp",
     "src/ffi/memory.cpp",
@@ -17,6 +17,7 @@ const SHIM: [&str; 13] = [
     "src/ops/cross_entropy/cpu.cpp",
     "src/ops/dropout/cpu.cpp",
     "src/ops/gated/cpu.cpp",
+    "src/ops/global_attention/cpu.cpp",
     "src/ops/linear/cpu.cpp",
     "src/ops/norm/cpu.cpp",
     "src/ops/rotary/cpu.cpp",

@@ -16,6 +16,8 @@ const RUNS: &[(&str, Kind)] = &[
     ("albert-classes", Kind::Classes),
     ("albert-masked", Kind::MaskedLm),
     ("electra-classes", Kind::Classes),
+    ("longformer-classes", Kind::Classes),
+    ("longformer-answers", Kind::Answers),
     ("xlnet-classes", Kind::Classes),
     ("gpt2-causal", Kind::CausalLm),
     ("llama-causal", Kind::CausalLm),

@@ -40,7 +40,11 @@ fn model(case: &str, head: &Head, kind: Kind, dropout: f64, (more, lora): (&Valu
         }
     }
     let overrides = DropoutOverrides { hidden: Some(dropout), attention: Some(dropout), classifier: None };
-    let overrides = if case.contains("bert") { overrides } else { DropoutOverrides::default() };
+    let overrides = if ["bert", "longformer"].iter().any(|name| case.contains(name)) {
+        overrides
+    } else {
+        DropoutOverrides::default()
+    };
     let declared = Declared::read(&folder, config, overrides, head.role()).unwrap();
     let comm: Arc<dyn Collective> = Arc::new(Solo::new(Device::Cpu));
     let how = LoadOptions { kind, zero: Zero::ALL[0], trains: false.into(), seed: 1, from: Source::Random };
@@ -184,6 +188,8 @@ fn stages_hold_what_the_plan_says() {
         "head_dim": 16, "max_position_embeddings": 200, "vocab_size": 500});
     let t5 = json!({"d_model": 96, "d_ff": 384, "d_kv": 16, "num_heads": 6, "vocab_size": 500});
     let xlnet = json!({"d_model": 96, "d_inner": 384, "n_head": 6, "d_head": 16});
+    let longformer =
+        json!({"hidden_size": 96, "intermediate_size": 384, "num_attention_heads": 6, "max_position_embeddings": 64});
     let qwen = json!({"hidden_size": 96, "intermediate_size": 256, "num_attention_heads": 6, "num_key_value_heads": 6,
         "head_dim": 16, "max_position_embeddings": 200, "vocab_size": 500});
     let adapters = LoraConfig { r: Some(8), lora_dropout: Some(0.0), ..LoraConfig::default() };
@@ -201,6 +207,7 @@ fn stages_hold_what_the_plan_says() {
         ("cases/t5-tied-relu", &Head::Seq2Seq, &t5),
         ("cases/t5-gated-gelu", &Head::Seq2Seq, &t5),
         ("cases/xlnet-classes", &classes, &xlnet),
+        ("cases/longformer-classes", &classes, &longformer),
     ];
     let cases = full.into_iter().map(|(case, head, more)| (case, head, more, None)).chain([
         ("bert-classification", &classes, &bert, Some(&adapters)),

@@ -18,6 +18,7 @@ pub mod hf_names;
 pub mod layers;
 pub mod llama;
 pub mod llama_cpp;
+pub mod longformer;
 pub mod registry;
 pub mod roberta;
 pub mod role;

@@ -50,11 +50,11 @@ impl BlockConfig {
 }
 
 /// The post-norm encoder block of the original Transformer and of BERT (arXiv 1706.03762, 1810.04805):
-/// `x = norm(x + attention(x)); x = norm(x + feed_forward(x))`.
+/// `x = norm(x + attention(x)); x = norm(x + feed_forward(x))`, with an attention layer `A`.
 #[derive(Debug)]
-pub struct PostNormBlock {
+pub struct PostNormBlock<A = SelfAttention> {
     hidden: i64,
-    attention: SelfAttention,
+    pub attention: A,
     attended: ResidualNorm,
     feed_forward: FeedForward,
     mixed: ResidualNorm,
@@ -63,11 +63,27 @@ pub struct PostNormBlock {
 impl PostNormBlock {
     /// Declares the block's parameters: `attention` with `norm` in it, `mlp` with `norm` in it.
     pub fn new(b: &mut ParamBuilder, config: BlockConfig) -> Self {
+        Self::around(b, config, |b| SelfAttention::new(b, config.attention_layer()))
+    }
+
+    /// Returns the cost over these sequences; the block before counts the input, as boundary activations.
+    pub fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
+        self.cost_around(how, x.tokens, self.attention.cost(how, x, false, false))
+    }
+
+    /// `[T, hidden]` to `[T, hidden]`.
+    pub fn forward(&self, ctx: &mut Ctx, x: &Tensor, sequences: &Sequences) -> Tensor {
+        let attended = self.attention.forward(ctx, x, sequences, None);
+        self.after(ctx, attended, x)
+    }
+}
+
+impl<A> PostNormBlock<A> {
+    /// As [`PostNormBlock::new`], around an attention layer that `attention` declares.
+    pub fn around(b: &mut ParamBuilder, config: BlockConfig, attention: impl FnOnce(&mut ParamBuilder) -> A) -> Self {
         let BlockConfig { hidden, norm_eps, attended_dropout, mlp_dropout, .. } = config;
-        let (attention, attended) = b.scope("attention", |b| {
-            let attention = SelfAttention::new(b, config.attention_layer());
-            (attention, ResidualNorm::new(b, "norm", hidden, norm_eps, attended_dropout))
-        });
+        let (attention, attended) =
+            b.scope("attention", |b| (attention(b), ResidualNorm::new(b, "norm", hidden, norm_eps, attended_dropout)));
         let (feed_forward, mixed) = b.scope("mlp", |b| {
             let feed_forward = FeedForward::new(b, config.feed_forward());
             (feed_forward, ResidualNorm::new(b, "norm", hidden, norm_eps, mlp_dropout))
@@ -75,17 +91,16 @@ impl PostNormBlock {
         PostNormBlock { hidden, attention, attended, feed_forward, mixed }
     }
 
-    /// Returns the cost over these sequences; the block before counts the input, as boundary activations.
-    pub fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
-        let hidden = how.element() * x.tokens * self.hidden as f64;
-        let attended = self.attention.cost(how, x, false, false).then(self.attended.cost(how, x.tokens));
-        let mixed = self.feed_forward.cost(how, x.tokens).then(self.mixed.cost(how, x.tokens));
+    /// Returns the cost for this many rows, with that of the attention layer.
+    pub fn cost_around(&self, how: &ComputeMode, rows: f64, attention: Cost) -> Cost {
+        let hidden = how.element() * rows * self.hidden as f64;
+        let attended = attention.then(self.attended.cost(how, rows));
+        let mixed = self.feed_forward.cost(how, rows).then(self.mixed.cost(how, rows));
         attended.beside(hidden).then(mixed.beside(hidden))
     }
 
-    /// `[T, hidden]` to `[T, hidden]`.
-    pub fn forward(&self, ctx: &mut Ctx, x: &Tensor, sequences: &Sequences) -> Tensor {
-        let attended = self.attention.forward(ctx, x, sequences, None);
+    /// Runs the block after its attention layer, whose output for `x` is `attended`: `[T, hidden]` to `[T, hidden]`.
+    pub fn after(&self, ctx: &mut Ctx, attended: Tensor, x: &Tensor) -> Tensor {
         let x = self.attended.forward(ctx, attended, x);
         let mixed = self.feed_forward.forward(ctx, &x);
         self.mixed.forward(ctx, mixed, &x)

@@ -3,7 +3,7 @@
 
 use super::{Config, Design, Segments};
 use crate::data::batch::{Batch, Noise};
-use crate::data::extent::Extents;
+use crate::data::extent::{Extent, Extents};
 use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
 use crate::models::{Backbone, Boundary, Reads, Role};
@@ -18,7 +18,30 @@ use crate::ops::cost::{ComputeMode, Cost};
 use crate::ops::cross_entropy::Projection;
 use crate::ops::dropout;
 use serde_json::Value;
+use std::fmt::Debug;
 use tch::Tensor;
+
+/// A layer of an encoder.
+pub trait Layer: Debug + Send + Sync {
+    /// `[T, hidden]` to `[T, hidden]`.
+    fn forward(&self, ctx: &mut Ctx, x: &Tensor, batch: &Batch) -> Tensor;
+
+    /// Returns the cost over these sequences; the block before counts the input, as boundary activations.
+    fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost;
+}
+
+impl Layer for PostNormBlock {
+    fn forward(&self, ctx: &mut Ctx, x: &Tensor, batch: &Batch) -> Tensor {
+        self.forward(ctx, x, &batch.sequences)
+    }
+
+    fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
+        self.cost(how, x)
+    }
+}
+
+/// Declares layer i, counted from 0.
+type Declare<'a> = &'a dyn Fn(&mut ParamBuilder, BlockConfig, usize) -> Box<dyn Layer>;
 
 /// An encoder without a task's layer.
 #[derive(Debug)]
@@ -32,7 +55,7 @@ pub struct Encoder {
     embeddings: InputEmbeddings,
     /// Projection from the embeddings' width to the layers'.
     widen: Option<Linear>,
-    blocks: Vec<PostNormBlock>,
+    blocks: Vec<Box<dyn Layer>>,
     pooler: Option<Pooler>,
     lm_head: Option<MaskedLmHead>,
 }
@@ -40,7 +63,12 @@ pub struct Encoder {
 impl Encoder {
     /// Declares the parameters: block 0 the embeddings, blocks 1 to L the layers, block L + 1 the pooler and the
     /// language-model head, if the task head needs them. A shared layer belongs to the first block that runs it.
-    pub fn new((config, design): (Config, Design), plan: Plan) -> Self {
+    pub fn new(parts: (Config, Design), plan: Plan) -> Self {
+        Self::with_layers(parts, plan, &|b, config, _| Box::new(PostNormBlock::new(b, config)))
+    }
+
+    /// The same with layers of another kind.
+    pub fn with_layers((config, design): (Config, Design), plan: Plan, layer: Declare) -> Self {
         let Plan { json, role, builder: b, dropout, .. } = plan;
         let (hidden, std) = (config.hidden_size, config.initializer_range);
         let is_lm = matches!(role, Role::MaskedLm | Role::PreTraining);
@@ -61,7 +89,7 @@ impl Encoder {
         let embeddings = InputEmbeddings::new(b, input);
         let widen =
             design.embedding.map(|width| b.scope("embeddings", |b| Linear::new(b, "widen", width, hidden, std)));
-        let blocks = blocks(&config, &design, b);
+        let blocks = blocks(&config, &design, b, layer);
         let (pooler, lm_head) = b.block(design.layers.len() + 1, |b| {
             let pooler = PoolerConfig {
                 hidden,
@@ -88,7 +116,7 @@ impl Encoder {
 }
 
 /// Declares each layer for all blocks that run it.
-fn blocks(config: &Config, design: &Design, b: &mut ParamBuilder) -> Vec<PostNormBlock> {
+fn blocks(config: &Config, design: &Design, b: &mut ParamBuilder, layer: Declare) -> Vec<Box<dyn Layer>> {
     let head_dim = config.hidden_size / config.num_attention_heads;
     let block = BlockConfig {
         hidden: config.hidden_size,
@@ -112,9 +140,7 @@ fn blocks(config: &Config, design: &Design, b: &mut ParamBuilder) -> Vec<PostNor
         let layers = design.layers.iter().enumerate();
         layers.filter(|(_, runs)| **runs == i).map(|(layer, _)| layer + 1).collect()
     };
-    (0..count)
-        .map(|i| b.shared(&blocks(i), |b| b.scope(&format!("layer.{i}"), |b| PostNormBlock::new(b, block))))
-        .collect()
+    (0..count).map(|i| b.shared(&blocks(i), |b| b.scope(&format!("layer.{i}"), |b| layer(b, block, i)))).collect()
 }
 
 impl Backbone for Encoder {
@@ -125,7 +151,7 @@ impl Backbone for Encoder {
     fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         if block > 0 {
             let block = &self.blocks[self.design.layers[block - 1]];
-            return vec![block.forward(ctx, &input[0], &batch.sequences)];
+            return vec![block.forward(ctx, &input[0], batch)];
         }
         let segments = match self.design.segments {
             Segments::First => &batch.segments.zeros_like(),

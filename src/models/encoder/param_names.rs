@@ -21,6 +21,8 @@ pub struct ParamNames {
     /// The task's layer.
     pub classifier: &'static str,
     pub lm_head: LmHeadNames,
+    /// The family's own parameters.
+    pub own: Vec<HfParam>,
 }
 
 /// The layers of the masked-language-model head.
@@ -57,13 +59,14 @@ impl ParamNames {
                 decoder: "cls.predictions.decoder",
                 bias: "cls.predictions",
             },
+            own: Vec::new(),
         }
     }
 
     /// Returns the mapping of a model whose output layer is tied to the input embeddings (`tied`), or else has its own
     /// bias.
     pub fn names(&self, tied: bool) -> HfNames {
-        let ParamNames { prefix, widen, blocks, attention, feed_forward, pooler, classifier, lm_head } = self;
+        let ParamNames { prefix, widen, blocks, attention, feed_forward, pooler, classifier, lm_head, own } = self;
         let LmHeadNames { dense, norm, decoder, bias } = lm_head;
         let [weight, own_bias, bias] = [format!("{decoder}.weight"), format!("{decoder}.bias"), format!("{bias}.bias")];
         let table = |native: &str, part: &str| {
@@ -101,6 +104,7 @@ impl ParamNames {
         for (native, hf) in [("classifier", classifier), ("lm_head.dense", dense), ("lm_head.norm", norm)] {
             params.extend(layer(native, &[hf]).map(HfParam::bare));
         }
+        params.extend(own.iter().cloned());
         // Legacy names of a norm's scale and shift.
         let legacy = &[("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
         HfNames { prefix, params, legacy }
