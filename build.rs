@@ -17,6 +17,7 @@ const SHIM: [&str; 14] = [
     "src/ops/cross_entropy/cpu.cpp",
     "src/ops/dropout/cpu.cpp",
     "src/ops/gated/cpu.cpp",
+    "src/ops/global_attention/cpu.cpp",
     "src/ops/linear/cpu.cpp",
     "src/ops/linear/int8.cpp",
     "src/ops/norm/cpu.cpp",

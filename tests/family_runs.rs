@@ -20,6 +20,8 @@ const RUNS: &[(&str, Kind)] = &[
     ("modernbert-tokens-biased", Kind::Tags),
     ("deberta-v3-classes", Kind::Classes),
     ("deberta-v2-masked", Kind::MaskedLm),
+    ("longformer-classes", Kind::Classes),
+    ("longformer-answers", Kind::Answers),
     ("xlnet-classes", Kind::Classes),
     ("gpt2-causal", Kind::CausalLm),
     ("llama-causal", Kind::CausalLm),

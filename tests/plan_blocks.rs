@@ -49,7 +49,11 @@ fn model(case: &str, head: &Head, kind: Kind, dropout: f64, (more, lora): (&Valu
         }
     }
     let overrides = DropoutOverrides { hidden: Some(dropout), attention: Some(dropout), classifier: None };
-    let overrides = if case.contains("bert") { overrides } else { DropoutOverrides::default() };
+    let overrides = if ["bert", "longformer"].iter().any(|name| case.contains(name)) {
+        overrides
+    } else {
+        DropoutOverrides::default()
+    };
     let declared = Declared::read(&folder, config, overrides, head.role()).unwrap();
     let comm: Arc<dyn Collective> = Arc::new(Solo::new(Device::Cpu));
     let how = LoadOptions { kind, zero: Zero::ALL[0], trains: false.into(), seed: 1, from: Source::Random };
@@ -203,6 +207,8 @@ fn stages_hold_what_the_plan_says() {
         json!({"hidden_size": 96, "intermediate_size": 384, "num_attention_heads": 6, "pooler_hidden_size": 96});
     let conv = json!({"hidden_size": 96, "intermediate_size": 384, "num_attention_heads": 6, "pooler_hidden_size": 96,
         "embedding_size": 48, "max_position_embeddings": 64});
+    let longformer =
+        json!({"hidden_size": 96, "intermediate_size": 384, "num_attention_heads": 6, "max_position_embeddings": 64});
     let qwen = json!({"hidden_size": 96, "intermediate_size": 256, "num_attention_heads": 6, "num_key_value_heads": 6,
         "head_dim": 16, "max_position_embeddings": 200, "vocab_size": 500});
     let modernbert = json!({"hidden_size": 96, "intermediate_size": 144, "num_attention_heads": 6, "local_attention": 16,
@@ -229,6 +235,7 @@ fn stages_hold_what_the_plan_says() {
         ("cases/xlnet-classes", &classes, &xlnet),
         ("cases/deberta-v3-classes", &classes, &deberta),
         ("cases/deberta-v2-number", &classes, &conv),
+        ("cases/longformer-classes", &classes, &longformer),
     ];
     let cases = full.into_iter().map(|(case, head, more)| (case, head, more, None, 0.0)).chain([
         ("bert-classification", &classes, &bert, Some(&adapters), 0.0),

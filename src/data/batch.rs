@@ -16,6 +16,8 @@ use tch::{Device, Tensor};
 pub struct Batch {
     /// i64 `[T]`.
     pub tokens: Tensor,
+    /// The same in host memory, for sizes that depend on them.
+    pub ids: Vec<i64>,
     /// i64 `[T]`: 0 in the first text of a pair, 1 in the second.
     pub segments: Tensor,
     pub sequences: Sequences,
@@ -176,6 +178,7 @@ impl Batch {
         };
         Batch {
             tokens: ints(&tokens),
+            ids: tokens,
             segments: ints(&segments),
             sequences,
             decoder,

@@ -1,5 +1,5 @@
 //! The functions of [`crate::ops`] in C++, which documents them. [`half_linear`], [`int8_linear`] and [`attention`] are
-//! for CPU tensors, [`linear_cross_entropy`] for any, the others for tensors with an implementation
+//! for CPU tensors, [`linear_cross_entropy`] and [`global_attention`] for any, the others for tensors with an implementation
 //! ([`super::kernels::available`]).
 
 use super::{Handle, Message, check, handle};
@@ -66,6 +66,20 @@ unsafe extern "C" {
         scale: f64,
         causal: bool,
         window: i64,
+        p: f64,
+        key: i64,
+    ) -> Message;
+    #[allow(clippy::too_many_arguments)]
+    fn trainer_global_attention(
+        out: *mut Handle,
+        qkv: Handle,
+        global_q: Handle,
+        global_kv: Handle,
+        runs: *const i64,
+        n: usize,
+        heads: i64,
+        window: i64,
+        scale: f64,
         p: f64,
         key: i64,
     ) -> Message;
@@ -203,5 +217,27 @@ pub fn attention(
     one(|out| unsafe {
         let (q, k, v) = (handle(q), handle(k), handle(v));
         trainer_attention(out, q, k, v, optional(mask), scale, causal, window, p, key)
+    })
+}
+
+/// Attention of packed sequences to the `window` positions on each side and to global tokens, `[T, heads * head_dim]`:
+/// `qkv` `[T, 3 * heads * head_dim]`; for global attention the queries of the global tokens, in their order, and keys
+/// and values `[T, 2 * heads * head_dim]`, unless no token is global. A run is neighboring sequences: their number,
+/// their length, and the position and number of their global tokens. On any device.
+pub fn global_attention(
+    qkv: &Tensor,
+    global: Option<[&Tensor; 2]>,
+    runs: &[[i64; 4]],
+    (heads, window): (i64, i64),
+    scale: f64,
+    drops: Option<(f64, u64)>,
+) -> Result<Tensor> {
+    let (p, key) = split(drops);
+    let [global_q, global_kv] = global.map_or([null_mut(); 2], |tensors| tensors.map(handle));
+    let numbers = runs.as_flattened();
+    let (runs, n) = (numbers.as_ptr(), numbers.len());
+    // SAFETY: live tensors, and null for those that are absent; `n` numbers at `runs`.
+    one(|out| unsafe {
+        trainer_global_attention(out, handle(qkv), global_q, global_kv, runs, n, heads, window, scale, p, key)
     })
 }

@@ -150,7 +150,7 @@ impl<'a> Running<'a> {
     fn continued(&mut self, passes: &mut dyn Passes) -> Result<Option<Tensor>> {
         let Some(cache) = &mut self.cache else { return Ok(None) };
         let newest: Vec<i64> = self.open.iter().filter_map(|open| open.new.last()).map(|&id| i64::from(id)).collect();
-        let batch = batch_of(Tensor::from_slice(&newest), cache.grow(), None, self.device);
+        let batch = batch_of(newest, cache.grow(), None, self.device);
         decode(self.backbone, Some(&batch), cache, &Boundary::new(), passes)
     }
 
@@ -161,7 +161,7 @@ impl<'a> Running<'a> {
         }
         let ids: Vec<i64> = new.iter().flat_map(|start| &start.prompt).map(|&id| i64::from(id)).collect();
         let sequences = Sequences::new(new.iter().map(|start| start.prompt.len() as i64).collect());
-        let batch = batch_of(Tensor::from_slice(&ids), sequences, None, self.device);
+        let batch = batch_of(ids, sequences, None, self.device);
         let mut cache = Cache::new(self.backbone.blocks(), &batch.sequences);
         let logits = decode(self.backbone, Some(&batch), &mut cache, &Boundary::new(), passes)?;
         match &mut self.cache {

@@ -119,11 +119,11 @@ impl<'a> Running<'a> {
     fn next_batch(&mut self, batch: &Batch, step: &Step) -> Batch {
         self.cache.select(&step.parents);
         let tokens: Vec<i64> = step.tokens.iter().map(|&id| i64::from(id)).collect();
-        let tokens = Tensor::from_slice(&tokens);
         let sequences = self.cache.grow();
         if batch.decoder.is_none() {
             return batch_of(tokens, sequences, None, self.device);
         }
+        let tokens = Tensor::from_slice(&tokens);
         let lengths = batch.sequences.lengths();
         let all = step.prompts.len() == lengths.len();
         let starts = lengths.iter().scan(0, |end, n| Some(std::mem::replace(end, *end + n)));
@@ -131,7 +131,7 @@ impl<'a> Running<'a> {
         let indices = step.prompts.iter().flat_map(|&(place, _)| starts[place]..starts[place] + lengths[place]);
         let indices: Vec<i64> = indices.collect();
         self.source = indices.iter().map(|&place| self.source[place as usize]).collect();
-        let ids = Tensor::from_slice(&self.source);
+        let ids = self.source.clone();
         if !all {
             let indices = transfer::to_device(Tensor::from_slice(&indices), self.device);
             self.cache.select_constants(&indices);
@@ -177,15 +177,17 @@ fn first_batch(prompts: &[Prompt], ids: &[i64], start: Option<u32>, device: Devi
         let tokens = Tensor::full([prompts.len() as i64], i64::from(start), (Kind::Int64, Device::Cpu));
         Decoder { tokens, cross: Cross::new(&own, &sequences), sequences: own, noise: None }
     });
-    batch_of(Tensor::from_slice(ids), sequences, decoder, device)
+    batch_of(ids.to_vec(), sequences, decoder, device)
 }
 
 /// Returns a batch without labels on `device`, from tensors on the CPU.
-pub(super) fn batch_of(tokens: Tensor, sequences: Sequences, decoder: Option<Decoder>, device: Device) -> Batch {
+pub(super) fn batch_of(ids: Vec<i64>, sequences: Sequences, decoder: Option<Decoder>, device: Device) -> Batch {
     let n = sequences.lengths().len();
+    let tokens = Tensor::from_slice(&ids);
     let mut batch = Batch {
         segments: tokens.zeros_like(),
         tokens,
+        ids,
         sequences,
         decoder,
         labels: Labels::None,

@@ -114,10 +114,12 @@ fn config(mut json: Value, layers: &[usize], depth: usize) -> Result<Value> {
     for key in COUNTS {
         map.get_mut(*key).into_iter().for_each(|count| *count = json!(layers.len()));
     }
-    if let Some(Value::Array(kinds)) = map.get_mut("layer_types")
-        && kinds.len() == depth
-    {
-        *kinds = layers.iter().map(|&layer| kinds[layer].clone()).collect();
+    for key in ["layer_types", "attention_window"] {
+        if let Some(Value::Array(each)) = map.get_mut(key)
+            && each.len() == depth
+        {
+            *each = layers.iter().map(|&layer| each[layer].clone()).collect();
+        }
     }
     // Qwen's first layers without a sliding window.
     if let Some(first) = map.get("max_window_layers").and_then(Value::as_u64) {
@@ -167,6 +169,13 @@ mod tests {
         for (json, role, key, native, tensor) in [
             (bert("bert"), classes, "num_hidden_layers", "layer.1.mlp.up.weight", "bert.encoder.layer.3.intermediate"),
             (bert("roberta"), classes, "num_hidden_layers", "layer.0.mlp.up.bias", "roberta.encoder.layer.1."),
+            (
+                bert("longformer"),
+                classes,
+                "num_hidden_layers",
+                "layer.1.attention.global.q.bias",
+                "longformer.encoder.layer.3.",
+            ),
             (distilbert, classes, "n_layers", "layer.1.mlp.up.weight", "distilbert.transformer.layer.3.ffn.lin1"),
             (xlnet, classes, "n_layer", "layer.1.mlp.up.weight", "transformer.layer.3.ff.layer_1"),
             (gpt2, Role::CausalLm, "n_layer", "layer.0.mlp.up.weight", "transformer.h.1.mlp.c_fc"),
@@ -229,6 +238,7 @@ mod tests {
             config(json!({"layer_types": kinds}))["layer_types"],
             json!(["full_attention", "sliding_attention"])
         );
+        assert_eq!(config(json!({"attention_window": [8, 6, 4, 2]}))["attention_window"], json!([8, 2]));
         assert_eq!(config(json!({"max_window_layers": 2}))["max_window_layers"], 1);
         assert_eq!(config(json!({})), json!({"num_hidden_layers": 2}));
     }

@@ -22,6 +22,7 @@ pub mod hf_names;
 pub mod layers;
 pub mod llama;
 pub mod llama_cpp;
+pub mod longformer;
 pub mod modernbert;
 pub mod registry;
 pub mod roberta;

@@ -4,7 +4,8 @@ use crate::error::{Context, Error, Result};
 use crate::models::family::{Family, Plan};
 use crate::models::llama_cpp::Description;
 use crate::models::{
-    Backbone, albert, bart, bert, deberta_v2, distilbert, electra, gpt2, llama, modernbert, roberta, t5, xlnet,
+    Backbone, albert, bart, bert, deberta_v2, distilbert, electra, gpt2, llama, longformer, modernbert, roberta, t5,
+    xlnet,
 };
 use serde_json::Value;
 use std::path::Path;
@@ -17,6 +18,7 @@ pub const FAMILIES: &[Family] = &[
     electra::FAMILY,
     modernbert::FAMILY,
     deberta_v2::FAMILY,
+    longformer::FAMILY,
     xlnet::FAMILY,
     t5::FAMILY,
     bart::FAMILY,

@@ -47,11 +47,6 @@ impl BlockConfig {
         CrossAttentionConfig { hidden, attention, bias: true, stds: [std; 3] }
     }
 
-    fn disentangled(&self, terms: PositionTerms) -> DisentangledConfig {
-        let BlockConfig { hidden, attention, std, .. } = *self;
-        DisentangledConfig { hidden, attention, terms, std }
-    }
-
     fn feed_forward(&self) -> FeedForwardConfig {
         let BlockConfig { hidden, intermediate, activation, activation_dropout, std, .. } = *self;
         FeedForwardConfig {
@@ -67,19 +62,13 @@ impl BlockConfig {
     }
 }
 
-/// Attention of a block.
+/// The post-norm block of the original Transformer and of BERT (arXiv 1706.03762, 1810.04805), with an attention layer
+/// `A`: `x = norm(x + attention(x)); x = norm(x + feed_forward(x))`, in a decoder with `x = norm(x + attention(x, memory))`
+/// between them.
 #[derive(Debug)]
-enum Attention {
-    Plain(SelfAttention),
-    Disentangled(DisentangledAttention),
-}
-
-/// The post-norm block of the original Transformer and of BERT (arXiv 1706.03762, 1810.04805): `x = norm(x +
-/// attention(x)); x = norm(x + feed_forward(x))`, in a decoder with `x = norm(x + attention(x, memory))` between them.
-#[derive(Debug)]
-pub struct PostNormBlock {
+pub struct PostNormBlock<A = SelfAttention> {
     hidden: i64,
-    attention: Attention,
+    pub attention: A,
     attended: ResidualNorm,
     cross: Option<(CrossAttention, ResidualNorm)>,
     feed_forward: FeedForward,
@@ -87,23 +76,50 @@ pub struct PostNormBlock {
 }
 
 impl PostNormBlock {
-    /// Declares the block's parameters: `attention`, in a decoder `cross`, and `mlp`, each with `norm` in it. With relative
-    /// positions, attention is disentangled.
-    pub fn new(
+    /// Declares the block's parameters: `attention`, in a decoder `cross`, and `mlp`, each with `norm` in it.
+    pub fn new(b: &mut ParamBuilder, config: BlockConfig) -> Self {
+        Self::around(b, config, |b| SelfAttention::new(b, config.attention_layer()))
+    }
+
+    /// Returns the cost over these sequences and, in a decoder, their attention to this many tokens of the memory; the
+    /// block before counts the input, as boundary activations.
+    pub fn cost(&self, how: &ComputeMode, x: &Extent, memory: Option<(&Extent, f64)>) -> Cost {
+        self.cost_around(how, x.tokens, self.attention.cost(how, x, false, false), memory)
+    }
+
+    /// `[T, hidden]` to `[T, hidden]`; a decoder's block attends to a memory `[its tokens, hidden]` by these rectangles.
+    pub fn forward(
+        &self,
+        ctx: &mut Ctx,
+        x: &Tensor,
+        sequences: &Sequences,
+        memory: Option<(&Tensor, &[Bucket])>,
+    ) -> Tensor {
+        let attended = self.attention.forward(ctx, x, sequences, None);
+        self.after(ctx, attended, x, memory)
+    }
+}
+
+impl PostNormBlock<DisentangledAttention> {
+    /// As [`PostNormBlock::new`], with relative positions.
+    pub fn disentangled(
         b: &mut ParamBuilder,
         config: BlockConfig,
-        relative: Option<(&RelativePositions, PositionTerms)>,
+        positions: &RelativePositions,
+        terms: PositionTerms,
     ) -> Self {
+        let BlockConfig { hidden, attention, std, .. } = config;
+        let attention = DisentangledConfig { hidden, attention, terms, std };
+        Self::around(b, config, |b| DisentangledAttention::new(b, attention, positions))
+    }
+}
+
+impl<A> PostNormBlock<A> {
+    /// As [`PostNormBlock::new`], around an attention layer that `attention` declares.
+    pub fn around(b: &mut ParamBuilder, config: BlockConfig, attention: impl FnOnce(&mut ParamBuilder) -> A) -> Self {
         let BlockConfig { hidden, norm_eps, attended_dropout, mlp_dropout, .. } = config;
-        let (attention, attended) = b.scope("attention", |b| {
-            let attention = match relative {
-                None => Attention::Plain(SelfAttention::new(b, config.attention_layer())),
-                Some((positions, terms)) => {
-                    Attention::Disentangled(DisentangledAttention::new(b, config.disentangled(terms), positions))
-                }
-            };
-            (attention, ResidualNorm::new(b, "norm", hidden, norm_eps, attended_dropout))
-        });
+        let (attention, attended) =
+            b.scope("attention", |b| (attention(b), ResidualNorm::new(b, "norm", hidden, norm_eps, attended_dropout)));
         let cross = config.cross.then(|| {
             b.scope("cross", |b| {
                 let attention = CrossAttention::new(b, config.cross_attention());
@@ -117,34 +133,19 @@ impl PostNormBlock {
         PostNormBlock { hidden, attention, attended, cross, feed_forward, mixed }
     }
 
-    /// Returns the cost over these sequences and, in a decoder, their attention to this many tokens of the memory; the
-    /// block before counts the input, as boundary activations.
-    pub fn cost(&self, how: &ComputeMode, x: &Extent, memory: Option<(&Extent, f64)>) -> Cost {
-        let hidden = how.element() * x.tokens * self.hidden as f64;
-        let attention = match &self.attention {
-            Attention::Plain(attention) => attention.cost(how, x, false, false),
-            Attention::Disentangled(attention) => attention.cost(how, x),
-        };
-        let attended = attention.then(self.attended.cost(how, x.tokens));
+    /// Returns the cost for this many rows, with that of the attention layer and, in a decoder, of attention to a memory.
+    pub fn cost_around(&self, how: &ComputeMode, rows: f64, attention: Cost, memory: Option<(&Extent, f64)>) -> Cost {
+        let hidden = how.element() * rows * self.hidden as f64;
+        let attended = attention.then(self.attended.cost(how, rows));
         let crossed = self.cross.as_ref().zip(memory).map(|((attention, norm), (x, tokens))| {
             attention.cost(how, x, Some(tokens)).then(norm.cost(how, x.tokens)).beside(hidden)
         });
-        let mixed = self.feed_forward.cost(how, x.tokens).then(self.mixed.cost(how, x.tokens));
+        let mixed = self.feed_forward.cost(how, rows).then(self.mixed.cost(how, rows));
         attended.beside(hidden).then(crossed.unwrap_or_default()).then(mixed.beside(hidden))
     }
 
-    /// `[T, hidden]` to `[T, hidden]`; a decoder's block attends to a memory `[its tokens, hidden]` by these rectangles.
-    pub fn forward(
-        &self,
-        ctx: &mut Ctx,
-        x: &Tensor,
-        sequences: &Sequences,
-        memory: Option<(&Tensor, &[Bucket])>,
-    ) -> Tensor {
-        let attended = match &self.attention {
-            Attention::Plain(attention) => attention.forward(ctx, x, sequences, None),
-            Attention::Disentangled(attention) => attention.forward(ctx, x, sequences),
-        };
+    /// Runs the block after its attention layer, whose output for `x` is `attended`: `[T, hidden]` to `[T, hidden]`.
+    pub fn after(&self, ctx: &mut Ctx, attended: Tensor, x: &Tensor, memory: Option<(&Tensor, &[Bucket])>) -> Tensor {
         let mut x = self.attended.forward(ctx, attended, x);
         if let Some(((attention, norm), (memory, buckets))) = self.cross.as_ref().zip(memory) {
             let attended = attention.forward(ctx, &x, Some(memory), buckets, None);

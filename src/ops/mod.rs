@@ -9,6 +9,7 @@ pub mod cost;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod gated;
+pub mod global_attention;
 pub mod linear;
 pub mod noise;
 pub mod norm;

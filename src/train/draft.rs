@@ -152,7 +152,9 @@ fn toml(
     let rate = match (kind, family) {
         (TaskKind::Seq2seq, Some("bart")) => "5e-5",
         (TaskKind::Seq2seq, _) => "1e-4",
-        (_, Some("bert" | "roberta" | "distilbert" | "albert" | "electra" | "modernbert" | "xlnet")) => "5e-5",
+        (_, Some("bert" | "roberta" | "distilbert" | "albert" | "electra" | "modernbert" | "longformer" | "xlnet")) => {
+            "5e-5"
+        }
         _ => "2e-5",
     };
     let batch = if is_lm || rows.is_some_and(|rows| rows < 1000) { 8 } else { 32 };

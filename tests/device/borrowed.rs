@@ -204,6 +204,7 @@ fn batch(samples: &[u32]) -> Batch {
     let mut batch = Batch {
         segments: Tensor::from_slice(&tokens),
         tokens: Tensor::from_slice(&tokens),
+        ids: tokens,
         sequences: Sequences::new(lengths),
         labels: Labels::Classes(Tensor::from_slice(&labels)),
         samples: samples.to_vec(),

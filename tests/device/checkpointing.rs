@@ -16,6 +16,7 @@ fn gradients_with_dropout_are_the_same() {
         "bert-answers",
         "albert-classes",
         "modernbert-classes",
+        "longformer-answers",
         "gpt2-classes",
         "llama-classes",
         "t5-gated-gelu",

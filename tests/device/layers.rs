@@ -154,7 +154,6 @@ fn post_norm(name: &'static str, inputs: &[(&'static str, [i64; 2])], mask: Mask
                 norm_eps: EPS,
                 std: STD,
             },
-            None,
         );
         move |ctx, x, sequences| match x.get(1) {
             Some(memory) => block.forward(ctx, &x[0], sequences, Some((memory, to_others(sequences).buckets()))),

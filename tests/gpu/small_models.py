@@ -17,6 +17,7 @@ CASES = {
     "distilbert-tokens": "token-classification",
     "albert-classes": "sequence-classification",
     "modernbert-masked": "masked-lm",
+    "longformer-classes": "sequence-classification",
     "xlnet-classes": "sequence-classification",
     "gpt2-causal": "causal-lm",
     "llama-causal": "causal-lm",

@@ -234,13 +234,12 @@ def attention_to(p, x, memory, name):
     return linear(p, attended, HIDDEN, f"{name}out.")
 
 
-def post_norm(p, decoder=False):
 def projected_embeddings(p):
     x = F.embedding(IDS, p("embeddings.words.weight", 11, 16))
     return layer_norm(p, linear(p, x, HIDDEN, "embeddings.widen.", bias=False), "embeddings.norm.", 0.0625)
 
 
-def post_norm(p):
+def post_norm(p, decoder=False):
     x = p("x", T, HIDDEN)
     x = layer_norm(p, x + self_attention(p, x, "attention.", causal=decoder), "attention.norm.", 0.0625)
     if decoder:

@@ -93,7 +93,7 @@ impl Config {
 
 /// Declares the layers in blocks `first`, `first + 1` and so on.
 fn layers(b: &mut ParamBuilder, config: BlockConfig, count: usize, first: usize) -> Vec<PostNormBlock> {
-    let layer = |i: usize| b.block(first + i, |b| b.scope(&i.to_string(), |b| PostNormBlock::new(b, config, None)));
+    let layer = |i: usize| b.block(first + i, |b| b.scope(&i.to_string(), |b| PostNormBlock::new(b, config)));
     (0..count).map(layer).collect()
 }
 

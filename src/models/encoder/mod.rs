@@ -10,5 +10,5 @@ mod tests;
 
 pub use config::Config;
 pub use design::{Design, Segments};
-pub use model::Encoder;
+pub use model::{Encoder, Layer};
 pub use param_names::{LmHeadNames, ParamNames};

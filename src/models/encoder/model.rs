@@ -3,13 +3,14 @@
 
 use super::{Config, Design, Segments};
 use crate::data::batch::{Batch, Noise};
-use crate::data::extent::Extents;
+use crate::data::extent::{Extent, Extents};
 use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
 use crate::models::{Backbone, Boundary, Reads, Role};
 use crate::nn::attention::{AttentionConfig, Mask};
 use crate::nn::blocks::{BlockConfig, PostNormBlock};
 use crate::nn::convolution::Convolution;
+use crate::nn::disentangled_attention::DisentangledAttention;
 use crate::nn::input_embeddings::{InputConfig, InputEmbeddings};
 use crate::nn::linear::{HeadInput, Linear};
 use crate::nn::lm_head::{MaskedLmConfig, MaskedLmHead};
@@ -22,7 +23,41 @@ use crate::ops::cost::{ComputeMode, Cost};
 use crate::ops::cross_entropy::Projection;
 use crate::ops::dropout;
 use serde_json::Value;
+use std::fmt::Debug;
 use tch::Tensor;
+
+/// A layer of an encoder.
+pub trait Layer: Debug + Send + Sync {
+    /// `[T, hidden]` to `[T, hidden]`.
+    fn forward(&self, ctx: &mut Ctx, x: &Tensor, batch: &Batch) -> Tensor;
+
+    /// Returns the cost over these sequences; the block before counts the input, as boundary activations.
+    fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost;
+}
+
+impl Layer for PostNormBlock {
+    fn forward(&self, ctx: &mut Ctx, x: &Tensor, batch: &Batch) -> Tensor {
+        self.forward(ctx, x, &batch.sequences, None)
+    }
+
+    fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
+        self.cost(how, x, None)
+    }
+}
+
+impl Layer for PostNormBlock<DisentangledAttention> {
+    fn forward(&self, ctx: &mut Ctx, x: &Tensor, batch: &Batch) -> Tensor {
+        let attended = self.attention.forward(ctx, x, &batch.sequences);
+        self.after(ctx, attended, x, None)
+    }
+
+    fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
+        self.cost_around(how, x.tokens, self.attention.cost(how, x), None)
+    }
+}
+
+/// Declares layer i, counted from 0.
+type Declare<'a> = &'a dyn Fn(&mut ParamBuilder, BlockConfig, usize) -> Box<dyn Layer>;
 
 /// An encoder without a task's layer.
 #[derive(Debug)]
@@ -36,7 +71,7 @@ pub struct Encoder {
     embeddings: InputEmbeddings,
     /// Projection from the embeddings' width to the layers'.
     widen: Option<Linear>,
-    blocks: Vec<PostNormBlock>,
+    blocks: Vec<Box<dyn Layer>>,
     convolution: Option<Convolution>,
     pooler: Option<Pooler>,
     lm_head: Option<MaskedLmHead>,
@@ -45,7 +80,12 @@ pub struct Encoder {
 impl Encoder {
     /// Declares the parameters: block 0 the embeddings, blocks 1 to L the layers, block L + 1 the pooler and the
     /// language-model head, if the task head needs them. A shared layer belongs to the first block that runs it.
-    pub fn new((config, design): (Config, Design), plan: Plan) -> Self {
+    pub fn new(parts: (Config, Design), plan: Plan) -> Self {
+        Self::with_layers(parts, plan, &|b, config, _| Box::new(PostNormBlock::new(b, config)))
+    }
+
+    /// The same with layers of another kind.
+    pub fn with_layers((config, design): (Config, Design), plan: Plan, layer: Declare) -> Self {
         let Plan { json, role, builder: b, dropout, .. } = plan;
         let (hidden, std) = (config.hidden_size, config.initializer_range);
         let is_lm = matches!(role, Role::MaskedLm | Role::PreTraining);
@@ -67,7 +107,7 @@ impl Encoder {
         let embeddings = InputEmbeddings::new(b, input);
         let widen = design.embedding.filter(|_| !design.projects_first);
         let widen = widen.map(|width| b.scope("embeddings", |b| Linear::new(b, "widen", width, hidden, std)));
-        let blocks = blocks(&config, &design, b);
+        let blocks = blocks(&config, &design, b, layer);
         let convolution = |config| b.block(1, |b| b.scope("convolution", |b| Convolution::new(b, config)));
         let convolution = design.convolution.map(convolution);
         let (pooler, lm_head) = b.block(design.layers.len() + 1, |b| {
@@ -98,7 +138,7 @@ impl Encoder {
 }
 
 /// Declares each layer for all blocks that run it.
-fn blocks(config: &Config, design: &Design, b: &mut ParamBuilder) -> Vec<PostNormBlock> {
+fn blocks(config: &Config, design: &Design, b: &mut ParamBuilder, layer: Declare) -> Vec<Box<dyn Layer>> {
     let block = BlockConfig {
         hidden: config.hidden_size,
         intermediate: config.intermediate_size,
@@ -128,10 +168,13 @@ fn blocks(config: &Config, design: &Design, b: &mut ParamBuilder) -> Vec<PostNor
         .relative
         .filter(|_| !all.is_empty())
         .map(|(config, terms)| (b.shared(&all, |b| b.scope("relative", |b| RelativePositions::new(b, config))), terms));
-    let relative = relative.as_ref().map(|(positions, terms)| (positions, *terms));
-    (0..count)
-        .map(|i| b.shared(&blocks(i), |b| b.scope(&format!("layer.{i}"), |b| PostNormBlock::new(b, block, relative))))
-        .collect()
+    let declare = |b: &mut ParamBuilder, i: usize| match &relative {
+        Some((positions, terms)) => {
+            Box::new(PostNormBlock::disentangled(b, block, positions, *terms)) as Box<dyn Layer>
+        }
+        None => layer(b, block, i),
+    };
+    (0..count).map(|i| b.shared(&blocks(i), |b| b.scope(&format!("layer.{i}"), |b| declare(b, i)))).collect()
 }
 
 impl Backbone for Encoder {
@@ -142,7 +185,7 @@ impl Backbone for Encoder {
     fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         if block > 0 {
             let layer = &self.blocks[self.design.layers[block - 1]];
-            let x = layer.forward(ctx, &input[0], &batch.sequences, None);
+            let x = layer.forward(ctx, &input[0], batch);
             let convolution = self.convolution.as_ref().filter(|_| block == 1);
             return vec![convolution.map_or(x.shallow_clone(), |c| c.forward(ctx, &input[0], &x, &batch.sequences))];
         }
@@ -194,7 +237,7 @@ impl Backbone for Encoder {
             Some(layer) => {
                 let convolution = self.convolution.as_ref().filter(|_| layer == 0);
                 let convolution = convolution.map(|convolution| convolution.cost(how, x.own.tokens));
-                self.blocks[self.design.layers[layer]].cost(how, &x.own, None).then(convolution.unwrap_or_default())
+                self.blocks[self.design.layers[layer]].cost(how, &x.own).then(convolution.unwrap_or_default())
             }
             None => {
                 let widened = self.widen.as_ref().map(|widen| widen.cost(how, x.own.tokens, true));

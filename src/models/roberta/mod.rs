@@ -20,8 +20,14 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
         Some("camembert") => ("Camembert", 30522),
         _ => ("Roberta", 50265),
     };
+    design_of(plan, class, "roberta.", vocabulary)
+}
+
+/// The design of a family with RoBERTa's embeddings and heads. `prefix` is that of its tensors, `vocabulary` the default
+/// of `vocab_size`.
+pub fn design_of(plan: &Plan, class: &'static str, prefix: &'static str, vocabulary: i64) -> Result<(Config, Design)> {
     let config = Config::read(plan, &[("vocab_size", json!(vocabulary)), ("pad_token_id", json!(1))], &[])?;
-    let mut design = Design::plain(class, "roberta.", &config, plan.role);
+    let mut design = Design::plain(class, prefix, &config, plan.role);
     design.first_position = Some(first_position(&config)?);
     // Its tokenizers do not distinguish segments.
     if config.type_vocab_size == 1 {

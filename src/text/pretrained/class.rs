@@ -30,6 +30,7 @@ const REGISTERED: &[(&str, &str)] = &[
     ("distilbert", "BertTokenizer"),
     ("electra", "BertTokenizer"),
     ("roberta", "RobertaTokenizer"),
+    ("longformer", "RobertaTokenizer"),
     ("xlm-roberta", "XLMRobertaTokenizer"),
     ("camembert", "CamembertTokenizer"),
     ("albert", "AlbertTokenizer"),
