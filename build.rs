@@ -7,7 +7,7 @@ use std::{env, fs, path::Path, path::PathBuf};
 
 /// Lines of a libtorch's version and that of the tch that binds it.
 const VERSIONS: &str = include_str!("launch/libtorch/versions");
-const SHIM: [&str; 14] = [
+const SHIM: [&str; 15] = [
     "src/ffi/shim.cpp",
     "src/ffi/device.cpp",
     "src/ffi/memory.cpp",
