@@ -263,8 +263,8 @@ section! {
         num_beams: Option<usize> => "the model folder's, else 1", AT_LEAST_1;
         /// Length penalty of beam search. A beam's log-probability is divided by its length to this power.
         length_penalty: Option<f64> => "the model folder's, else 1";
-        /// When beam search stops after `num_beams` texts are finished. `true`: immediately. `false`: when no running
-        /// beam can become better at its current length. `"never"`: when none can become better at any length.
+        /// When beam search stops after `num_beams` texts. `true`: immediately. `false`: when no running beam can become
+        /// better at its current length. `"never"`: when none can become better at any length.
         early_stopping: Option<EarlyStopping> => "the model folder's, else false";
     }
 }

@@ -80,7 +80,7 @@ fn bands_are_the_whole_attention() {
             let found = fused_within(window, qkv, padding, 0.5, None);
             let real = |x: Tensor| bucket.queries.tokens_of(x.transpose(1, 2).reshape([-1, 8]));
             let off = (real(found) - real(wanted)).abs().max().double_value(&[]);
-            assert!(off < 1e-6, "window {window}: off by {off:e}");
+            assert!(off < 3e-6, "window {window}: off by {off:e}");
         }
     }
 }

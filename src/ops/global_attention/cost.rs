@@ -40,7 +40,7 @@ mod tests {
     use super::*;
     use tch::Kind;
 
-    const CPU: ComputeMode = ComputeMode { kind: Kind::Float, cpu: true, train: true };
+    const CPU: ComputeMode = ComputeMode::training(Kind::Float, true);
 
     fn cost(lengths: &[i64], globals: f64) -> Cost {
         let config = GlobalAttentionConfig { heads: 12, head_dim: 64, scale: 0.125, dropout: 0.1, window: 256 };
