@@ -55,11 +55,14 @@ fn ours(window: i64, x: &[Tensor], of: (&[i64], &[Range<i64>]), drops: Option<(f
     attend(&config(window), &x[0], (x.len() > 1).then(|| [&x[1], &x[2]]), of, drops)
 }
 
+/// A window, the lengths of sequences, and the global tokens of each.
+type Case<'a> = (i64, &'a [i64], &'a [Range<i64>]);
+
 /// Lengths below and above a window and a block of queries, equal and not; global tokens in front, behind, in the
 /// middle, everywhere and nowhere.
 #[test]
 fn attention_is_its_formula() {
-    let cases: [(i64, &[i64], &[Range<i64>]); 7] = [
+    let cases: [Case; 7] = [
         (2, &[1, 2], &[0..1, 0..1]),
         (1, &[7, 7, 5], &[0..1, 0..1, 0..1]),
         (3, &[20, 20, 9, 9], &[0..4, 0..4, 6..9, 0..0]),
