@@ -1,10 +1,11 @@
-//! The blocks of BART, in the order of [`Stacks`]; the classifier's dense layer runs in the head's block.
+//! The blocks of BART, in the order of [`crate::models::encoder_decoder`]; the classifier's dense layer runs in the
+//! head's block.
 
 use crate::data::batch::{Batch, Decoder, Noise};
 use crate::data::extent::Extents;
 use crate::data::ragged::{Bucket, Sequences};
 use crate::models::bart::{Config, hf_names};
-use crate::models::encoder_decoder::{Part, Stacks, decoder_extents};
+use crate::models::encoder_decoder::{Part, decoder_extents};
 use crate::models::family::Plan;
 use crate::models::hf_names::HfNames;
 use crate::models::{Backbone, Boundary, Reads, Role};
