@@ -1,4 +1,5 @@
-//! The blocks of BART, in the order of [`Stacks`]; the classifier's dense layer runs in the head's block.
+//! The blocks of BART, in the order of [`crate::models::encoder_decoder`]; the classifier's dense layer runs in the
+//! head's block.
 
 use crate::data::batch::{Batch, Decoder, Noise};
 use crate::data::extent::Extents;
