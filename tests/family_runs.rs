@@ -16,6 +16,8 @@ const RUNS: &[(&str, Kind)] = &[
     ("albert-classes", Kind::Classes),
     ("albert-masked", Kind::MaskedLm),
     ("electra-classes", Kind::Classes),
+    ("modernbert-masked", Kind::MaskedLm),
+    ("modernbert-tokens-biased", Kind::Tags),
     ("xlnet-classes", Kind::Classes),
     ("gpt2-causal", Kind::CausalLm),
     ("llama-causal", Kind::CausalLm),

@@ -186,15 +186,20 @@ fn stages_hold_what_the_plan_says() {
     let xlnet = json!({"d_model": 96, "d_inner": 384, "n_head": 6, "d_head": 16});
     let qwen = json!({"hidden_size": 96, "intermediate_size": 256, "num_attention_heads": 6, "num_key_value_heads": 6,
         "head_dim": 16, "max_position_embeddings": 200, "vocab_size": 500});
+    let modernbert = json!({"hidden_size": 96, "intermediate_size": 144, "num_attention_heads": 6, "local_attention": 16,
+        "max_position_embeddings": 600, "vocab_size": 500});
+    let tags = Head::Tags(vec!["O".into(), "B-a".into()]);
     let adapters = LoraConfig { r: Some(8), lora_dropout: Some(0.0), ..LoraConfig::default() };
     let dora = LoraConfig { use_dora: Some(true), lora_dropout: Some(0.1), ..adapters.clone() };
     let full = [
         ("bert-classification", &classes, &bert),
         (
             "cases/distilbert-tokens",
-            &Head::Tags(vec!["O".into(), "B-a".into()]),
+            &tags,
             &json!({"dim": 96, "hidden_dim": 384, "n_heads": 6, "max_position_embeddings": 64}),
         ),
+        ("cases/modernbert-tokens", &tags, &modernbert),
+        ("cases/modernbert-classes", &classes, &modernbert),
         ("cases/gpt2-causal", &Head::CausalLm, &gpt2),
         ("cases/llama-causal", &Head::CausalLm, &llama),
         ("cases/qwen3-causal", &Head::CausalLm, &qwen),
@@ -212,9 +217,11 @@ fn stages_hold_what_the_plan_says() {
     let mut far = Vec::new();
     for (case, head, more, lora) in cases {
         for (kind, dropout) in [(Kind::Float, 0.0), (Kind::Float, 0.1), (Kind::BFloat16, 0.0), (Kind::BFloat16, 0.1)] {
-            for lengths in
-                [vec![32; 12], vec![31, 30, 29, 28, 27, 16, 15, 14, 8, 7], vec![40, 33, 20, 20, 20, 18, 6, 6, 6, 3]]
-            {
+            let some =
+                [vec![32; 12], vec![31, 30, 29, 28, 27, 16, 15, 14, 8, 7], vec![40, 33, 20, 20, 20, 18, 6, 6, 6, 3]];
+            // Much longer than a window.
+            let long = case.contains("modernbert").then(|| vec![600, 590]);
+            for lengths in some.into_iter().chain(long) {
                 let loaded = model(case, head, kind, dropout, (more, lora));
                 let blocks = measure(&loaded, &dataset(head, &lengths));
                 let case = format!("{case}{}", lora.map_or("", |_| " with adapters"));

@@ -146,6 +146,7 @@ fn rates_decay_by_layer_in_every_family() {
     for (case, head) in [
         ("roberta-classes", classes()),
         ("distilbert-classes", classes()),
+        ("modernbert-classes", classes()),
         ("xlnet-classes", classes()),
         ("gpt2-classes", classes()),
         ("gpt2-causal", Head::CausalLm),

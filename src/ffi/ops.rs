@@ -158,8 +158,8 @@ pub fn gated_linear(
     })
 }
 
-/// `dropout(softmax(scale q k^T + mask)) v` of `[n, heads, length, head_dim]`, with an f32 mask `[n, 1, 1, keys]`, and,
-/// if `causal`, for the last `window` keys up to the query's position (all if 0).
+/// `dropout(softmax(scale q k^T + mask)) v` of `[n, heads, length, head_dim]`, with an f32 mask `[n, 1, 1, keys]`, over
+/// the keys less than `window` positions away (all if 0), if `causal` those up to the query's position.
 pub fn attention(
     [q, k, v]: [&Tensor; 3],
     mask: Option<&Tensor>,

@@ -43,3 +43,20 @@ pub fn multiple((key, value): (&str, i64), (of, unit): (&str, i64)) -> Result<()
 pub fn activation(key: &str, name: &str) -> Result<Activation> {
     Activation::from_name(name).ok_or_else(|| Error::input(format!("{key} \"{name}\" is not known")))
 }
+
+/// Returns for each of `layers` layers whether `layer_types` gives it a sliding window.
+///
+/// # Errors
+/// Exit 2: another number of entries, or another kind of attention.
+pub fn layer_types(kinds: &[String], layers: usize) -> Result<Vec<bool>> {
+    if kinds.len() != layers {
+        let entries = kinds.len();
+        return Err(Error::input(format!("layer_types has {entries} entries, num_hidden_layers is {layers}")));
+    }
+    let slides = |kind: &String| match kind.as_str() {
+        "full_attention" => Ok(false),
+        "sliding_attention" => Ok(true),
+        other => Err(Error::input(format!("layer_types: \"{other}\" is not supported"))),
+    };
+    kinds.iter().map(slides).collect()
+}

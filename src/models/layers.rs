@@ -26,7 +26,8 @@ impl Kept {
     /// # Errors
     /// Exit 2: a layer that the model does not have, groups of shared layers, no number of layers in `config.json`.
     pub fn of(json: Value, whole: &dyn Backbone, layers: &[usize]) -> Result<(Self, Value)> {
-        let shared = json.get("model_type").and_then(Value::as_str) == Some("albert");
+        let is = |family: &str| json.get("model_type").and_then(Value::as_str) == Some(family);
+        let shared = is("albert");
         let number = |key: &str| json.get(key).and_then(Value::as_u64).map(|number| number as usize);
         if shared && number("num_hidden_groups").is_some_and(|groups| groups > 1) {
             return Err(Error::input(
@@ -45,6 +46,12 @@ impl Kept {
             return Err(Error::input(format!(
                 "model.layers: there is no layer {beyond}: the model has {depth} layers{stacks}, counted from 0"
             )));
+        }
+        if is("modernbert") && layers[0] > 0 {
+            return Err(Error::input(
+                "model.layers: the first layer of a ModernBERT has no norm before its attention, others have one: keep \
+                 layer 0",
+            ));
         }
         let config = config(json, layers, depth)?;
         Ok((Kept { layers: layers.to_vec(), whole: whole.hf_names(), shared }, config))
@@ -88,6 +95,14 @@ fn config(mut json: Value, layers: &[usize], depth: usize) -> Result<Value> {
         let keys = COUNTS[..COUNTS.len() - 1].join(", ");
         return Err(Error::input(format!("model.layers: the file has none of {keys}: add the number of layers")));
     };
+    // Every n-th layer of a ModernBERT attends to the whole sequence; of those that are kept only a list can say which.
+    if map.get("model_type").is_some_and(|kind| kind == "modernbert")
+        && map.get("layer_types").is_none_or(Value::is_null)
+    {
+        let every = map.get("global_attn_every_n_layers").and_then(Value::as_u64).unwrap_or(3).max(1);
+        let kind = |layer: u64| if layer % every == 0 { "full_attention" } else { "sliding_attention" };
+        map.insert("layer_types".into(), (0..depth as u64).map(kind).collect());
+    }
     for key in COUNTS {
         map.get_mut(*key).into_iter().for_each(|count| *count = json!(layers.len()));
     }
@@ -180,6 +195,18 @@ mod tests {
         let whole = backbone(groups.clone(), Role::SequenceClassification);
         let refused = Kept::of(groups, whole.as_ref(), &[0]).unwrap_err().to_string();
         assert!(refused.contains("num_hidden_groups is above 1"), "{refused}");
+    }
+
+    #[test]
+    fn layers_of_a_modernbert_keep_their_windows() {
+        let json = json!({"model_type": "modernbert", "hidden_size": 8, "num_attention_heads": 2,
+                          "num_hidden_layers": 4, "intermediate_size": 8, "global_attn_every_n_layers": 2});
+        let (config, stored, own) = kept(json.clone(), Role::SequenceClassification, &[0, 2, 3]).unwrap();
+        assert_eq!(config["layer_types"], json!(["full_attention", "full_attention", "sliding_attention"]));
+        assert_eq!(stored.exported(stored.of("layer.2.mlp.up.weight")), ["model.layers.3.mlp.Wi.weight"]);
+        assert!(own.leaves_out("model.layers.1.attn.Wo.weight") && !own.leaves_out("model.layers.2.attn.Wo.weight"));
+        let refused = kept(json, Role::SequenceClassification, &[1, 2]).err().unwrap().to_string();
+        assert!(refused.contains("keep layer 0"), "{refused}");
     }
 
     #[test]

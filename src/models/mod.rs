@@ -18,9 +18,11 @@ pub mod hf_names;
 pub mod layers;
 pub mod llama;
 pub mod llama_cpp;
+pub mod modernbert;
 pub mod registry;
 pub mod roberta;
 pub mod role;
+pub mod rope;
 pub mod t5;
 pub mod xlnet;
 

@@ -3,7 +3,7 @@
 use crate::error::{Context, Error, Result};
 use crate::models::family::{Family, Plan};
 use crate::models::llama_cpp::Description;
-use crate::models::{Backbone, albert, bert, distilbert, electra, gpt2, llama, roberta, t5, xlnet};
+use crate::models::{Backbone, albert, bert, distilbert, electra, gpt2, llama, modernbert, roberta, t5, xlnet};
 use serde_json::Value;
 use std::path::Path;
 
@@ -13,6 +13,7 @@ pub const FAMILIES: &[Family] = &[
     distilbert::FAMILY,
     albert::FAMILY,
     electra::FAMILY,
+    modernbert::FAMILY,
     xlnet::FAMILY,
     t5::FAMILY,
     gpt2::FAMILY,

@@ -1,12 +1,10 @@
 //! Language-model heads: hidden states to logits over the vocabulary.
 
 use crate::nn::embedding::Embedding;
-use crate::nn::linear::Linear;
-use crate::nn::norm::Norm;
+use crate::nn::prediction_head::{PredictionHead, PredictionHeadConfig};
 use crate::nn::{Ctx, Init, ParamBuilder, ParamId};
 use crate::ops::cost::{ComputeMode, Cost};
 use crate::ops::cross_entropy::{self, Projection};
-use crate::ops::gated::activation::Activation;
 use tch::Tensor;
 
 /// `logits = x E^T + b`: E `[vocab, width]` is the input embedding matrix (tied, arXiv 1608.05859) or a separate
@@ -50,56 +48,47 @@ impl Vocabulary {
     }
 }
 
-/// The head of a masked language model (arXiv 1810.04805): a dense layer, its activation and norm, then the vocabulary.
+/// The head of a masked language model (arXiv 1810.04805): a prediction head, then the vocabulary.
 #[derive(Debug)]
 pub struct MaskedLmHead {
-    dense: Linear,
-    activation: Activation,
-    norm: Norm,
+    head: PredictionHead,
     vocabulary: Vocabulary,
 }
 
-/// The sizes of a [`MaskedLmHead`].
+/// Configuration of a [`MaskedLmHead`].
 #[derive(Debug, Clone, Copy)]
 pub struct MaskedLmConfig {
-    pub hidden: i64,
-    /// The width of the token embeddings.
-    pub embedding: i64,
+    /// Its result is as wide as the token embeddings.
+    pub head: PredictionHeadConfig,
     pub vocab: i64,
-    pub activation: Activation,
-    pub norm_eps: f64,
-    pub std: f64,
+    /// Whether the vocabulary has a bias.
+    pub bias: bool,
     pub tied: bool,
 }
 
 impl MaskedLmHead {
     /// Declares `lm_head.dense`, `lm_head.norm` and `lm_head.bias`; `lm_head.weight` unless it is tied to `words`.
     pub fn new(b: &mut ParamBuilder, config: MaskedLmConfig, words: &Embedding) -> Self {
-        let MaskedLmConfig { hidden, embedding, vocab, activation, norm_eps, std, tied } = config;
+        let MaskedLmConfig { head, vocab, bias, tied } = config;
         b.newly_initialized(|b| {
-            let (dense, norm) = b.scope("lm_head", |b| {
-                (Linear::new(b, "dense", hidden, embedding, std), Norm::layer(b, "norm", embedding, norm_eps))
-            });
+            let layers = PredictionHead::new(b, "lm_head", head);
             let vocabulary = match tied {
                 true => Vocabulary::tied(b, words),
-                false => Vocabulary::own(b, "lm_head", vocab, embedding, std),
+                false => Vocabulary::own(b, "lm_head", vocab, head.width, head.std),
             };
-            let vocabulary = vocabulary.with_bias(b, "lm_head", vocab);
-            MaskedLmHead { dense, activation, norm, vocabulary }
+            let vocabulary = if bias { vocabulary.with_bias(b, "lm_head", vocab) } else { vocabulary };
+            MaskedLmHead { head: layers, vocabulary }
         })
     }
 
     /// Returns the cost for this many rows.
     pub fn cost(&self, how: &ComputeMode, rows: f64) -> Cost {
-        let dense = self.dense.cost(how, rows, true);
-        let kept = how.element() * rows * self.vocabulary.shape[1] as f64;
-        let activated = Cost::op(kept, kept, kept, [0.0; 2]);
-        [dense, activated, self.norm.cost(how, rows, true), self.vocabulary.cost(how, rows)].into_iter().sum()
+        self.head.cost(how, rows).then(self.vocabulary.cost(how, rows))
     }
 
     /// The projection of `[n, hidden]` to `[n, vocab]`.
     pub fn forward(&self, ctx: &mut Ctx, x: &Tensor) -> Projection {
-        let x = self.activation.forward(&self.dense.forward(ctx, x));
-        self.vocabulary.forward(ctx, self.norm.forward(ctx, &x))
+        let x = self.head.forward(ctx, x);
+        self.vocabulary.forward(ctx, x)
     }
 }

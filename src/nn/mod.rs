@@ -20,6 +20,7 @@ pub mod param_builder;
 pub mod params;
 pub mod pooler;
 pub mod pre_norm;
+pub mod prediction_head;
 pub mod relative_attention;
 pub mod residual;
 pub mod rng;

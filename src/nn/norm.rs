@@ -5,7 +5,7 @@ use crate::ops::norm as op;
 pub use crate::ops::norm::NormKind;
 use tch::Tensor;
 
-/// A normalization over the last dimension: layer norm with scale and shift, or RMS norm with scale.
+/// A normalization over the last dimension with a scale, and a shift if its kind has one.
 #[derive(Debug, Clone)]
 pub struct Norm {
     kind: NormKind,
@@ -16,7 +16,7 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// Declares `weight` (ones) and, for layer norm, `bias` (zeros), `[size]` each.
+    /// Declares `weight` (ones) and, for [`NormKind::Layer`], `bias` (zeros), `[size]` each.
     pub fn new(b: &mut ParamBuilder, name: &str, kind: NormKind, size: i64, eps: f64) -> Self {
         b.scope(name, |b| Norm {
             kind,

@@ -59,15 +59,21 @@ impl Pooler {
 
     /// `[T, hidden]` to `[S, hidden]`.
     pub fn forward(&self, ctx: &mut Ctx, hidden: &Tensor, sequences: &Sequences) -> Tensor {
-        let picked = match self.config.picks {
-            Picks::First => hidden.index_select(0, sequences.first()),
-            Picks::Last => hidden.index_select(0, sequences.last()),
-            Picks::Mean => means(hidden, sequences.lengths()),
-        };
-        let picked = ctx.dropout(picked, self.config.dropout_before);
+        let picked = ctx.dropout(self.config.picks.of(hidden, sequences), self.config.dropout_before);
         let dense = self.dense.as_ref().map_or(picked.shallow_clone(), |dense| dense.forward(ctx, &picked));
         let pooled = self.config.activation.map_or(dense.shallow_clone(), |f| f.forward(&dense));
         ctx.dropout(pooled, self.config.dropout)
+    }
+}
+
+impl Picks {
+    /// `[T, width]` to `[S, width]`.
+    pub fn of(self, hidden: &Tensor, sequences: &Sequences) -> Tensor {
+        match self {
+            Picks::First => hidden.index_select(0, sequences.first()),
+            Picks::Last => hidden.index_select(0, sequences.last()),
+            Picks::Mean => means(hidden, sequences.lengths()),
+        }
     }
 }
 

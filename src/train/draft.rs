@@ -150,7 +150,7 @@ fn toml(
     let is_lm = matches!(kind, TaskKind::CausalLm | TaskKind::MaskedLm | TaskKind::Chat);
     let rate = match (kind, family) {
         (TaskKind::Seq2seq, _) => "1e-4",
-        (_, Some("bert" | "roberta" | "distilbert" | "albert" | "electra" | "xlnet")) => "5e-5",
+        (_, Some("bert" | "roberta" | "distilbert" | "albert" | "electra" | "modernbert" | "xlnet")) => "5e-5",
         _ => "2e-5",
     };
     let batch = if is_lm || rows.is_some_and(|rows| rows < 1000) { 8 } else { 32 };

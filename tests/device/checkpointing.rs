@@ -11,7 +11,15 @@ use trainer::train::blockwise::Recompute;
 fn gradients_with_dropout_are_the_same() {
     let dropout = DropoutOverrides { hidden: Some(0.2), attention: Some(0.2), classifier: Some(0.2) };
     let mut wrong = Vec::new();
-    for case in ["bert-answers", "albert-classes", "gpt2-classes", "llama-classes", "t5-gated-gelu", "xlnet-classes"] {
+    for case in [
+        "bert-answers",
+        "albert-classes",
+        "modernbert-classes",
+        "gpt2-classes",
+        "llama-classes",
+        "t5-gated-gelu",
+        "xlnet-classes",
+    ] {
         let reference = Reference::open(&format!("cases/{case}"));
         for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
             let mut loaded = reference.load_with(&reference.head(), dropout, kind);

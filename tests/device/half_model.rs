@@ -87,6 +87,13 @@ fn decoders_in_half_precision() {
     check("cases/qwen3-flags", &Head::Flags(labels(3)));
 }
 
+/// Bidirectional windows, norms without a shift, the mean of a sequence.
+#[test]
+fn windows_in_half_precision() {
+    check("cases/modernbert-classes", &Head::Classes(["LABEL_0", "LABEL_1", "LABEL_2"].map(str::to_owned).to_vec()));
+    check("cases/modernbert-masked-untied", &Head::MaskedLm);
+}
+
 /// Relative attention adds to the scores what half layers have made.
 #[test]
 fn relative_attention_in_half_precision() {

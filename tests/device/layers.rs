@@ -19,6 +19,7 @@ use trainer::nn::lm_head::{MaskedLmConfig, MaskedLmHead, Vocabulary};
 use trainer::nn::norm::{Norm, NormKind};
 use trainer::nn::pooler::{Picks, Pooler, PoolerConfig};
 use trainer::nn::pre_norm::{PreNormBlock, PreNormConfig};
+use trainer::nn::prediction_head::PredictionHeadConfig;
 use trainer::nn::relative_attention::{RelativeAttention, RelativeAttentionConfig};
 use trainer::nn::residual::ResidualNorm;
 use trainer::nn::rng::{hash_name, mix};
@@ -101,7 +102,7 @@ fn kernel(name: &'static str, lengths: &'static [i64], kv_heads: i64, mask: Mask
             self_attention(ctx, &config(kv_heads, mask, dropout), &x[0], sequences, None)
         }
     };
-    Layer { lengths, causal: mask != Mask::Bidirectional, ..layer(name, &[qkv], declare) }
+    Layer { lengths, causal: mask.is_causal(), ..layer(name, &[qkv], declare) }
 }
 
 fn biased_kernel(name: &'static str, mask: Mask) -> Layer {
@@ -194,9 +195,11 @@ fn pre_norm(name: &'static str, norm: NormKind, llama: bool) -> Layer {
             PreNormConfig {
                 norm,
                 norm_eps: EPS,
+                attention_norm: true,
                 attention: attention_layer(kv_heads, Mask::Causal, !llama, None, dropout),
                 feed_forward: feed_forward(activation, llama, !llama, dropout),
-                dropout,
+                attended_dropout: dropout,
+                mlp_dropout: dropout,
             },
         );
         move |ctx: &mut Ctx, x: &[Tensor], sequences: &Sequences| {
@@ -245,6 +248,7 @@ fn layers() -> Vec<Layer> {
             }
         }),
         norm("layer-norm", NormKind::Layer),
+        norm("layer-norm-without-bias", NormKind::LayerWithoutBias),
         norm("rms-norm", NormKind::Rms),
         layer("residual-norm", &[("y", [T, HIDDEN]), X], |b, dropout| {
             let norm = ResidualNorm::new(b, "norm", HIDDEN, EPS, dropout);
@@ -259,6 +263,8 @@ fn layers() -> Vec<Layer> {
         kernel("attention-causal", LENGTHS, HEADS, Mask::Causal),
         kernel("attention-causal-without-padding", EQUAL, HEADS, Mask::Causal),
         kernel("attention-sliding-window", LENGTHS, HEADS, Mask::SlidingWindow(3)),
+        kernel("attention-bidirectional-window", LENGTHS, HEADS, Mask::BidirectionalWindow(3)),
+        kernel("attention-grouped-bidirectional-window", LENGTHS, 2, Mask::BidirectionalWindow(3)),
         kernel("attention-grouped", LENGTHS, 2, Mask::Bidirectional),
         kernel("attention-grouped-causal", LENGTHS, 2, Mask::Causal),
         kernel("attention-one-key-head-sliding-window", LENGTHS, 1, Mask::SlidingWindow(3)),
@@ -293,15 +299,16 @@ fn layers() -> Vec<Layer> {
         pooler("pooler-mean", Picks::Mean, false),
         layer("lm-head-masked", &[X], |b, _| {
             let words = Embedding::new(b, "words", VOCABULARY, 16, STD);
-            let config = MaskedLmConfig {
+            let head = PredictionHeadConfig {
                 hidden: HIDDEN,
-                embedding: 16,
-                vocab: VOCABULARY,
+                width: 16,
+                bias: true,
                 activation: Activation::Gelu,
+                norm: NormKind::Layer,
                 norm_eps: EPS,
                 std: STD,
-                tied: false,
             };
+            let config = MaskedLmConfig { head, vocab: VOCABULARY, bias: true, tied: false };
             let head = MaskedLmHead::new(b, config, &words);
             move |ctx, x, _| head.forward(ctx, &x[0]).logits()
         }),
@@ -340,6 +347,7 @@ fn layers() -> Vec<Layer> {
         ("feed-forward-tanh", Activation::Tanh, false),
         ("feed-forward-silu-gated", Activation::Silu, true),
         ("feed-forward-gelu-tanh-gated", Activation::GeluTanh, true),
+        ("feed-forward-gelu-gated", Activation::Gelu, true),
     ] {
         all.push(layer(name, &[X], move |b, dropout| {
             let layer = FeedForward::new(b, feed_forward(activation, gated, !gated, dropout));

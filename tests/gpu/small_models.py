@@ -16,6 +16,7 @@ CASES = {
     "roberta-masked": "masked-lm",
     "distilbert-tokens": "token-classification",
     "albert-classes": "sequence-classification",
+    "modernbert-masked": "masked-lm",
     "xlnet-classes": "sequence-classification",
     "gpt2-causal": "causal-lm",
     "llama-causal": "causal-lm",

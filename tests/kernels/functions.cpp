@@ -35,7 +35,7 @@ std::vector<Tensor> call(const std::string& name, const Arguments& a) {
   const double* n = a.numbers;
   if (name == "rms_norm") return list(rms_norm_forward(a[0], a.maybe(1), a[2], n[0]));
   if (name == "rms_norm_backward") return list(rms_norm_backward(a[0], a.maybe(1), a[2], a[3], a[4], n[0] != 0));
-  if (name == "layer_norm") return list(layer_norm_forward(a[0], a.maybe(1), a[2], a[3], n[0]));
+  if (name == "layer_norm") return list(layer_norm_forward(a[0], a.maybe(1), a[2], a.maybe(3), n[0]));
   if (name == "layer_norm_backward") {
     return list(layer_norm_backward(a[0], a.maybe(1), a[2], a[3], a[4], a[5], n[0] != 0));
   }

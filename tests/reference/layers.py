@@ -87,8 +87,8 @@ def attention(q, k, v, lengths=LENGTHS, keys=None, scale=DIM**-0.5, causal=False
         if bias is not None:
             scores = scores + bias(s, len(q), len(k))
         apart = torch.arange(len(q))[:, None] - torch.arange(len(k))
-        if causal:
-            scores = scores.masked_fill((apart < 0) | (apart >= (window or len(k))), -torch.inf)
+        hidden = (apart < 0) & causal | (apart.abs() >= (window or len(q) + len(k)))
+        scores = scores.masked_fill(hidden, -torch.inf)
         outs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), v).flatten(1))
     return torch.cat(outs)
 
@@ -211,6 +211,7 @@ def main():
     layer("embedding", lambda p: F.embedding(IDS, p("words.weight", 11, 16)))
     layer("input-embeddings", input_embeddings)
     layer("layer-norm", lambda p: layer_norm(p, x(p), "norm.", 0.0625))
+    layer("layer-norm-without-bias", lambda p: F.layer_norm(x(p), (HIDDEN,), p("norm.weight", HIDDEN), eps=0.0625))
     layer("rms-norm", lambda p: rms_norm(p, x(p), "norm.", 0.0625))
     layer("residual-norm", lambda p: layer_norm(p, p("y", T, HIDDEN) + x(p), "norm.", 0.0625))
     layer("attention-bidirectional", kernel)
@@ -219,6 +220,8 @@ def main():
     layer("attention-causal", lambda p: kernel(p, causal=True))
     layer("attention-causal-without-padding", lambda p: kernel(p, EQUAL, causal=True))
     layer("attention-sliding-window", lambda p: kernel(p, causal=True, window=3))
+    layer("attention-bidirectional-window", lambda p: kernel(p, window=3))
+    layer("attention-grouped-bidirectional-window", lambda p: kernel(p, kv_heads=2, window=3))
     layer("attention-grouped", lambda p: kernel(p, kv_heads=2))
     layer("attention-grouped-causal", lambda p: kernel(p, kv_heads=2, causal=True))
     layer("attention-one-key-head-sliding-window", lambda p: kernel(p, kv_heads=1, causal=True, window=3))
@@ -246,6 +249,7 @@ def main():
         ("tanh", torch.tanh, False),
         ("silu-gated", F.silu, True),
         ("gelu-tanh-gated", gelu_tanh, True),
+        ("gelu-gated", F.gelu, True),
     ):
         layer(f"feed-forward-{name}", lambda p: feed_forward(p, x(p), activation, gated, bias=not gated))
     layer("pooler-first", lambda p: pooled(p, lambda rows: rows[0]))

@@ -12,7 +12,9 @@ use crate::nn::blocks::{BlockConfig, PostNormBlock};
 use crate::nn::input_embeddings::{InputConfig, InputEmbeddings};
 use crate::nn::linear::{HeadInput, Linear};
 use crate::nn::lm_head::{MaskedLmConfig, MaskedLmHead};
+use crate::nn::norm::NormKind;
 use crate::nn::pooler::{self, Picks, Pooler, PoolerConfig};
+use crate::nn::prediction_head::PredictionHeadConfig;
 use crate::nn::{Ctx, ParamBuilder};
 use crate::ops::cost::{ComputeMode, Cost};
 use crate::ops::cross_entropy::Projection;
@@ -72,15 +74,17 @@ impl Encoder {
                 dropout: head_dropout,
                 std,
             };
-            let head = MaskedLmConfig {
+            let head = PredictionHeadConfig {
                 hidden,
-                embedding: width,
-                vocab: config.vocab_size,
+                width,
+                bias: true,
                 activation: design.lm_activation,
+                norm: NormKind::Layer,
                 norm_eps: config.layer_norm_eps,
                 std,
-                tied: config.tie_word_embeddings,
             };
+            let tied = config.tie_word_embeddings;
+            let head = MaskedLmConfig { head, vocab: config.vocab_size, bias: true, tied };
             (pools.then(|| Pooler::new(b, pooler)), is_lm.then(|| MaskedLmHead::new(b, head, embeddings.words())))
         });
         Encoder { config, design, json, role, head_dropout, embeddings, widen, blocks, pooler, lm_head }

@@ -144,6 +144,7 @@ impl Config {
         PreNormConfig {
             norm: NormKind::Layer,
             norm_eps: self.layer_norm_epsilon,
+            attention_norm: true,
             attention: SelfAttentionConfig {
                 hidden: self.n_embd,
                 attention,
@@ -163,7 +164,8 @@ impl Config {
                 std,
                 out_std,
             },
-            dropout: self.resid_pdrop,
+            attended_dropout: self.resid_pdrop,
+            mlp_dropout: self.resid_pdrop,
         }
     }
 

@@ -1,11 +1,10 @@
 //! `config.json` of the Llama class, as transformers 4 and 5 write it, and the decoder that it describes.
 
 use super::hf_names::{self, Shape};
-use super::rope;
 use crate::error::{Error, Result};
 use crate::models::decoder::{DecoderConfig, Positions, head_dropout};
 use crate::models::family::DropoutOverrides;
-use crate::models::{Role, check};
+use crate::models::{Role, check, rope};
 use crate::nn::attention::{AttentionConfig, Mask};
 use crate::nn::feed_forward::FeedForwardConfig;
 use crate::nn::norm::NormKind;
@@ -173,6 +172,7 @@ impl Config {
         PreNormConfig {
             norm: NormKind::Rms,
             norm_eps: rms_norm_eps,
+            attention_norm: true,
             attention: SelfAttentionConfig {
                 hidden,
                 attention,
@@ -192,7 +192,8 @@ impl Config {
                 std,
                 out_std: std,
             },
-            dropout: self.hidden_dropout(),
+            attended_dropout: self.hidden_dropout(),
+            mlp_dropout: self.hidden_dropout(),
         }
     }
 
@@ -224,21 +225,13 @@ fn masks(keys: &Keys) -> Result<Vec<Mask>> {
     let near = window.map_or(Mask::Causal, Mask::SlidingWindow);
     match (keys.model_type.as_str(), &keys.layer_types) {
         ("qwen2" | "qwen3", Some(kinds)) => {
-            let mask = |kind: &String| match (kind.as_str(), window) {
-                ("full_attention", _) => Ok(Mask::Causal),
-                ("sliding_attention", Some(_)) => Ok(near),
-                ("sliding_attention", None) => Err(Error::input(
+            let slides = check::layer_types(kinds, layers)?;
+            if window.is_none() && slides.contains(&true) {
+                return Err(Error::input(
                     "layer_types has \"sliding_attention\", which needs use_sliding_window = true and a sliding_window",
-                )),
-                (other, _) => Err(Error::input(format!("layer_types: \"{other}\" is not supported"))),
-            };
-            if kinds.len() != layers {
-                return Err(Error::input(format!(
-                    "layer_types has {} entries, num_hidden_layers is {layers}",
-                    kinds.len()
-                )));
+                ));
             }
-            kinds.iter().map(mask).collect()
+            Ok(slides.into_iter().map(|slides| if slides { near } else { Mask::Causal }).collect())
         }
         ("qwen2" | "qwen3", None) => {
             Ok((0..layers).map(|i| if i >= keys.max_window_layers { near } else { Mask::Causal }).collect())

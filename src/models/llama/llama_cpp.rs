@@ -1,10 +1,10 @@
 //! Llama and its relatives in llama.cpp's terms: the architectures `llama` (also Mistral), `qwen2` and `qwen3`.
 
 use super::config::Config;
-use super::rope;
 use crate::error::Result;
 use crate::models::family::DropoutOverrides;
 use crate::models::llama_cpp::{Description, GgufTensor, Number, Source, integer, refused};
+use crate::models::rope;
 use crate::nn::attention::Mask;
 use crate::nn::pre_norm::PreNormConfig;
 use crate::nn::rotary::{Rotary, Scaling};

@@ -4,7 +4,6 @@
 mod config;
 mod hf_names;
 mod llama_cpp;
-mod rope;
 
 use crate::models::decoder::{self, Decoder};
 use crate::models::family::Family;

@@ -1,5 +1,6 @@
 //! The cost of the attention kernel, for each of the code paths of [`super::attend`].
 
+use super::fused::BAND;
 use super::{AttentionConfig, Mask};
 use crate::data::extent::Extent;
 use crate::ops::cost::{ComputeMode, Cost};
@@ -34,10 +35,13 @@ impl AttentionConfig {
         let held = |padded: f64, positions: f64, tokens: f64| padded + if padded < positions { tokens } else { 0.0 };
         let queries = held(x.padded_queries, x.queries, x.tokens);
         let keys = held(x.padded_keys, x.keys, x.key_tokens);
-        let window = if let Mask::SlidingWindow(window) = self.mask { window as f64 } else { f64::INFINITY };
+        let window = self.mask.window().filter(|&window| (window as f64) < x.longest);
         let shares = heads / self.kv_heads as f64;
-        let shared = shares > 1.0 && self.mask != Mask::Bidirectional;
-        let own_kernel = how.cpu && !biased && (drops || how.widens() || window < x.longest || shared);
+        let shared = shares > 1.0 && self.mask.is_causal();
+        let own_kernel = how.cpu && !biased && (drops || how.widens() || window.is_some() || shared);
+        // The number of keys that a query, or a block of queries, attends to.
+        let at_a_time = if shares > 1.0 { SHARED_QUERIES } else { QUERIES };
+        let seen_keys = self.mask.reach() + if own_kernel { at_a_time } else { 0.0 };
         let op = if biased {
             // Scores and weights are tensors. The bias is added in fp32 where half layers compute in fp32.
             let e = if how.widens() { 4.0 } else { e };
@@ -57,8 +61,8 @@ impl AttentionConfig {
                 Around::Joined => queries * (width + 2.0 * kv_width),
                 _ => queries * width + 2.0 * keys * kv_width,
             };
-            let at_a_time = if shares > 1.0 { SHARED_QUERIES } else { QUERIES };
-            let row = shares * x.longest.min(at_a_time) * x.longest.min(window + at_a_time);
+            let row = shares * x.longest.min(at_a_time) * x.longest.min(seen_keys);
+            let largest = heads * x.largest.min(x.widest[0] * seen_keys);
             let block = largest.min(row.max(SCORES));
             let fraction = if largest > 0.0 { block / largest } else { 0.0 };
             let [q, k] = x.widest.map(|positions| fraction * width * positions);
@@ -75,13 +79,17 @@ impl AttentionConfig {
             let picked = if x.rectangles > 1.0 { x.queries } else { x.padded_queries };
             let result = e * picked * width + 4.0 * heads * x.queries;
             // A causal mask has all pairs of a rectangle, a padding mask its keys.
-            let masked = if self.mask != Mask::Bidirectional { x.largest } else { x.padded_keys };
+            let masked = if self.mask.is_causal() { x.largest } else { x.padded_keys };
             let mask = if how.cpu { 4.0 * masked } else { 0.0 };
-            Cost::op(e * seen + result, input, output, [mask, 0.0])
+            // On GPUs, fp32 has no kernel for bidirectional windows; their masks are kept.
+            let in_bands = window.filter(|_| !how.cpu && !self.mask.is_causal() && e == 4.0);
+            let masks = in_bands
+                .map_or(0.0, |window| e * x.queries * x.longest.min((BAND.max(4 * window) + 2 * window) as f64));
+            Cost::op(e * seen + result + masks, input, output, [mask, 0.0])
         };
         // Backward concatenates the gradients of queries, keys and values.
         let op = Cost { backward: op.backward + input, ..op };
-        let flops = 4.0 * x.pairs * width;
+        let flops = 4.0 * x.pairs.min(x.queries * seen_keys) * width;
         Cost { flops, attention_flops: flops, ..op }
     }
 }
@@ -105,5 +113,20 @@ mod tests {
         assert_eq!(cost.flops, 2.0 * 2.0 * (2 * 2 * 8 * 8 * 4) as f64);
         // Queries, keys and values; the weights are computed again.
         assert_eq!(cost.kept, 4.0 * (3 * 16 * 8) as f64);
+    }
+
+    /// Twice the length: twice the work and the memory.
+    #[test]
+    fn windows_cost_in_proportion_to_the_length() {
+        for mask in [Mask::SlidingWindow(64), Mask::BidirectionalWindow(65)] {
+            let config = AttentionConfig { heads: 12, kv_heads: 12, head_dim: 64, scale: 0.1, dropout: 0.0, mask };
+            for (kind, cpu) in [(Kind::Float, true), (Kind::BFloat16, true), (Kind::Float, false)] {
+                let how = ComputeMode { kind, cpu, train: true };
+                let of = |length| config.cost(&how, &Extent::of(&[length]), Around::Joined);
+                let (once, twice) = (of(4096), of(8192));
+                let ratios = [twice.flops / once.flops, twice.kept / once.kept, twice.backward / once.backward];
+                assert!(ratios.iter().all(|ratio| (1.9..2.01).contains(ratio)), "{mask:?}, {kind:?}: {ratios:?}");
+            }
+        }
     }
 }

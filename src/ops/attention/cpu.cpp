@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -25,7 +26,7 @@ using torch::autograd::tensor_list;
 struct Config {
   double scale;
   bool causal;
-  int64_t window;  // keys that a causal query attends to, its own position included; 0: all
+  int64_t window;  // a query attends to keys less than this many positions away; 0: to all
   double p;
   int64_t key;
 };
@@ -88,9 +89,10 @@ class Rectangle {
     rows(b, scores, [&](float* row, int64_t s, int64_t, int64_t i, int64_t) {
       const int64_t low = first(i) - b.key, count = last(i) + 1 - first(i);
       if (mask_.defined()) ops::add(row + low, mask_.const_data_ptr<float>() + s * keys_ + first(i), count);
-      const float shift = ops::largest(row + low, count);
+      // A place of padding may have no real key within its window: all weights are 0, and nothing is NaN.
+      const float shift = std::max(ops::largest(row + low, count), std::numeric_limits<float>::lowest());
       const float sum = ops::exponentials(row + low, row + low, count, shift);
-      times(row + low, count, 1.0f / sum);
+      times(row + low, count, sum > 0.0f ? 1.0f / sum : 0.0f);
       std::fill(row, row + low, 0.0f);
       std::fill(row + low + count, row + b.keys, 0.0f);
     });
@@ -117,12 +119,16 @@ class Rectangle {
  private:
   // The last query is at the last key's position.
   int64_t position(int64_t query) const { return query + keys_ - queries_; }
-  int64_t last(int64_t query) const { return config_.causal ? position(query) : keys_ - 1; }
-  int64_t first(int64_t query) const {
-    return config_.causal && config_.window > 0 ? std::max<int64_t>(0, position(query) - config_.window + 1) : 0;
+  int64_t last(int64_t query) const {
+    if (config_.causal) return position(query);
+    return config_.window > 0 ? std::min(keys_ - 1, position(query) + config_.window - 1) : keys_ - 1;
   }
+  int64_t first(int64_t query) const {
+    return config_.window > 0 ? std::max<int64_t>(0, position(query) - config_.window + 1) : 0;
+  }
+  // The keys that a block of queries may attend to, at most.
   int64_t span(int64_t queries) const {
-    return config_.causal && config_.window > 0 ? config_.window + queries : keys_;
+    return config_.window > 0 ? (config_.causal ? 1 : 2) * config_.window + queries : keys_;
   }
   int64_t element(int64_t s, int64_t h, int64_t i, int64_t key) const {
     return ((s * heads_ + h) * queries_ + i) * keys_ + key;

@@ -1,3 +1,4 @@
+use super::fused::{in_parts, parts};
 use super::*;
 use crate::data::ragged::Sequences;
 use crate::ops::testing::{compare, mask, noise};
@@ -16,7 +17,7 @@ fn parts_have_their_part_of_the_mask() {
     let (n, queries) = (5, 3);
     let float = (Kind::Float, Device::Cpu);
     let [q, k, v] = [0, 1, 2].map(|i| (Tensor::arange(n * 2 * queries * 4, float) + i).sin().view([n, 2, queries, 4]));
-    let shared = mask_tensor(Mask::SlidingWindow(2), queries, queries, Device::Cpu);
+    let shared = Mask::SlidingWindow(2).tensor([queries, queries], 0, Device::Cpu);
     let padding = Tensor::arange(n * queries, float).cos().view([n, 1, 1, queries]);
     for mask in [None, Some(&shared), Some(&padding), Some(&(&shared + &padding))] {
         let attend = |[q, k, v]: [&Tensor; 3], mask: Option<&Tensor>| {
@@ -25,6 +26,62 @@ fn parts_have_their_part_of_the_mask() {
         let wanted = attend([&q, &k, &v], mask);
         let found = in_parts([(0, 2), (2, 2), (4, 1)].into_iter(), [&q, &k, &v], mask, attend);
         assert!((found - wanted).abs().max().double_value(&[]) < 1e-6, "{mask:?}");
+    }
+}
+
+/// Windows: within a block of queries, of a few tokens beside it, and larger than a block.
+const MASKS: [Mask; 8] = [
+    Mask::Bidirectional,
+    Mask::Causal,
+    Mask::SlidingWindow(3),
+    Mask::SlidingWindow(270),
+    Mask::BidirectionalWindow(1),
+    Mask::BidirectionalWindow(3),
+    Mask::BidirectionalWindow(65),
+    Mask::BidirectionalWindow(270),
+];
+
+#[test]
+fn masks_are_their_definitions() {
+    for mask in MASKS {
+        for (queries, keys, start) in [(5, 5, 0), (280, 280, 0), (1, 6, 5), (4, 9, 2)] {
+            let found = mask.tensor([queries, keys], start, Device::Cpu);
+            let found: Vec<Vec<f32>> = Vec::try_from(&found).unwrap();
+            for (i, row) in (start..).zip(&found) {
+                for (j, &added) in (0i64..).zip(row) {
+                    let attends = match mask {
+                        Mask::Bidirectional => true,
+                        Mask::Causal => j <= i,
+                        Mask::SlidingWindow(window) => j <= i && i - j < window,
+                        Mask::BidirectionalWindow(window) => (i - j).abs() < window,
+                    };
+                    assert_eq!(added, if attends { 0.0 } else { f32::NEG_INFINITY }, "{mask:?}: query {i}, key {j}");
+                }
+            }
+        }
+    }
+}
+
+/// A window by libtorch's kernels, in bands and at once, also where a place of padding has no key.
+#[test]
+fn bands_are_the_whole_attention() {
+    let lengths = [600, 550];
+    let sequences = Sequences::new(lengths.to_vec());
+    let [bucket] = sequences.buckets() else { panic!("one bucket") };
+    let rectangle = bucket.queries.rectangle(&noise(&[lengths.iter().sum::<i64>(), 3 * 8], 1, Kind::Float));
+    let parts = rectangle.view([2, 600, 6, 4]).transpose(1, 2).split(2, 1);
+    let qkv = [&parts[0], &parts[1], &parts[2]];
+    for window in [3, 65, 270] {
+        let whole = Mask::BidirectionalWindow(window).tensor([600, 600], 0, Device::Cpu);
+        let padding = bucket.padded_keys(false).unwrap();
+        for padding in [None, Some(padding)] {
+            let mask = padding.map_or(whole.shallow_clone(), |padding| (&whole + padding).clamp_min(-6e4));
+            let wanted = fused(qkv, Some(&mask), false, 0.5, None);
+            let found = fused_within(window, qkv, padding, 0.5, None);
+            let real = |x: Tensor| bucket.queries.tokens_of(x.transpose(1, 2).reshape([-1, 8]));
+            let off = (real(found) - real(wanted)).abs().max().double_value(&[]);
+            assert!(off < 1e-6, "window {window}: off by {off:e}");
+        }
     }
 }
 
@@ -52,7 +109,7 @@ fn plain(
         let scores = (q * scale).matmul(&k.transpose(1, 2));
         let scores = match kind {
             Mask::Bidirectional => scores,
-            _ => scores + mask_tensor(kind, n, n, Device::Cpu).to_kind(Kind::Double),
+            _ => scores + kind.tensor([n, n], 0, Device::Cpu).to_kind(Kind::Double),
         };
         let weights = scores.softmax(-1, Kind::Double);
         let own = |m: &Tensor| m.get(i as i64).narrow(1, 0, n).narrow(2, 0, n);
@@ -70,7 +127,7 @@ fn attention_is_its_formula() {
         let [bucket] = sequences.buckets() else { panic!("one bucket") };
         let tokens: i64 = lengths.iter().sum();
         for (heads, kv_heads) in [(2, 2), (4, 2)] {
-            for mask in [Mask::Bidirectional, Mask::Causal, Mask::SlidingWindow(3), Mask::SlidingWindow(270)] {
+            for mask in MASKS {
                 for drops in [None, Some((0.3, 21))] {
                     let config = AttentionConfig { heads, kv_heads, head_dim: 4, scale: 0.7, dropout: 0.0, mask };
                     let x = noise(&[tokens, (heads + 2 * kv_heads) * 4], 1, Kind::Float);

@@ -35,9 +35,10 @@ std::tuple<Tensor, Tensor, Tensor> rms_norm_forward(const Tensor& x, const Optio
 std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& gy, const OptionalTensor& gsum, const Tensor& sum,
                                              const Tensor& w, const Tensor& rstd, bool weights);
 
-// x, residual [.., H]; w, b [H]. Returns sum, y [.., H], mean and rstd, fp32 [T].
+// x, residual [.., H]; w, b [H], b possibly absent. Returns sum, y [.., H], mean and rstd, fp32 [T].
 std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm_forward(const Tensor& x, const OptionalTensor& residual,
-                                                              const Tensor& w, const Tensor& b, double eps);
+                                                              const Tensor& w, const OptionalTensor& b,
+                                                              double eps);
 
 // As rms_norm_backward. Returns gx [.., H], and gw and gb, fp32 [H], undefined unless `weights`.
 std::tuple<Tensor, Tensor, Tensor> layer_norm_backward(const Tensor& gy, const OptionalTensor& gsum, const Tensor& sum,

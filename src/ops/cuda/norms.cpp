@@ -82,7 +82,8 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const OptionalT
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm_forward(const Tensor& input, const OptionalTensor& residual,
-                                                              const Tensor& weight, const Tensor& bias, double eps) {
+                                                              const Tensor& weight, const OptionalTensor& bias,
+                                                              double eps) {
   const char* const kernel = "layer_norm_forward";
   const Tensor x = checked_rows(kernel, input), more = like(kernel, x, residual, x.sizes());
   const int64_t width = x.size(-1), rows = x.numel() / width;

@@ -92,6 +92,7 @@ struct ResidualNorm : Function<ResidualNorm> {
     ctx->saved_data["p"] = norm.p;
     ctx->saved_data["key"] = norm.key;
     ctx->saved_data["adds"] = adds;
+    ctx->saved_data["shifts"] = bias.has_value();
     ctx->set_materialize_grads(false);
     if (x.is_cuda()) return on_gpu(ctx, x, residual, weight, bias, norm);
     const Tensor w = single(weight), b = bias ? single(*bias) : Tensor();
@@ -153,7 +154,7 @@ struct ResidualNorm : Function<ResidualNorm> {
     const std::optional<Tensor> added = dropped ? std::nullopt : residual;
     Tensor sum, y, mean, rstd;
     if (norm.layer) {
-      std::tie(sum, y, mean, rstd) = kernels::layer_norm_forward(input, added, weight, *bias, norm.eps);
+      std::tie(sum, y, mean, rstd) = kernels::layer_norm_forward(input, added, weight, bias, norm.eps);
     } else {
       std::tie(sum, y, rstd) = kernels::rms_norm_forward(input, added, weight, norm.eps);
     }
@@ -174,6 +175,7 @@ struct ResidualNorm : Function<ResidualNorm> {
     const auto saved = ctx->get_saved_variables();
     const Tensor &sum = saved[0], &weight = saved[1], &stats = saved[2];
     const bool adds = ctx->saved_data["adds"].toBool(), layer = ctx->saved_data["layer"].toBool();
+    const bool shifts = ctx->saved_data["shifts"].toBool();
     const double p = ctx->saved_data["p"].toDouble();
     const int64_t key = ctx->saved_data["key"].toInt();
     const Tensor direct = adds ? grads[0] : Tensor(), g = adds ? grads[1] : grads[0];
@@ -185,7 +187,7 @@ struct ResidualNorm : Function<ResidualNorm> {
     } else if (sum.is_cuda()) {
       std::tie(gx, gw, gb) = gpu_gradients(saved, layer, g, direct);
       gw = gw.to(weight.scalar_type());
-      if (layer) gb = gb.to(weight.scalar_type());
+      gb = shifts ? gb.to(weight.scalar_type()) : Tensor();
     } else {
       const Tensor w = single(weight);
       const float* ws = w.const_data_ptr<float>();
@@ -229,7 +231,7 @@ struct ResidualNorm : Function<ResidualNorm> {
       // Indices count the tensors that there are.
       const size_t at = adds ? 2 : 1;
       if (ctx->needs_input_grad(at)) gw = at::from_blob(gws.data(), {n}, sums).to(weight.scalar_type());
-      if (layer && ctx->needs_input_grad(at + 1)) gb = at::from_blob(gbs.data(), {n}, sums).to(weight.scalar_type());
+      if (shifts && ctx->needs_input_grad(at + 1)) gb = at::from_blob(gbs.data(), {n}, sums).to(weight.scalar_type());
     }
     Tensor dropped = gx;
     if (p > 0.0 && gx.defined() && ctx->needs_input_grad(0)) dropped = ops::dropped(gx, p, key);

@@ -34,17 +34,17 @@ __device__ void layer_norm_row(const Element* x, const Element* residual, const 
     rstd[row] = scale;
   }
   for (Index i = static_cast<Index>(threadIdx.x) * N; i < width; i += step) {
-    float value[N], weight[N], bias[N];
+    float value[N], weight[N], bias[N] = {};
     load(from + begin + i, value);
     load(w + i, weight);
-    load(b + i, bias);
+    if (b) load(b + i, bias);
     for (int j = 0; j < N; j++) value[j] = (value[j] - center) * scale * weight[j] + bias[j];
     store(y + begin + i, value);
   }
 }
 
-// x, residual (or null), sum (unused without residual), y: [rows, width]; w, b: [width]; mean, rstd: [rows]. A block
-// per row.
+// x, residual (or null), sum (unused without residual), y: [rows, width]; w, b (or null): [width]; mean, rstd: [rows].
+// A block per row.
 KERNEL layer_norm_forward(const Element* x, const Element* residual, const Element* w, const Element* b, Element* sum,
                           Element* y, float* mean, float* rstd, Index width, float eps, int wide) {
   if (wide) {

@@ -10,6 +10,8 @@ use tch::{Kind, Tensor};
 pub enum NormKind {
     /// arXiv 1607.06450: mean and variance.
     Layer,
+    /// The same without a shift.
+    LayerWithoutBias,
     /// arXiv 1910.07467: the root of the mean square.
     Rms,
 }
@@ -20,7 +22,7 @@ pub struct Norm<'a> {
     pub kind: NormKind,
     /// `[size]`.
     pub weight: &'a Tensor,
-    /// `[size]`; layer norm only.
+    /// `[size]`, of [`NormKind::Layer`] only.
     pub bias: Option<&'a Tensor>,
     pub eps: f64,
 }
@@ -29,11 +31,13 @@ pub struct Norm<'a> {
 pub fn norm(x: &Tensor, how: Norm) -> Tensor {
     if ffi::kernels::available(x) {
         let rows = x.reshape([-1, how.weight.size()[0]]);
-        let y = ffi::ops::norm(&rows, (how.weight, how.bias), how.kind == NormKind::Layer, how.eps);
+        let y = ffi::ops::norm(&rows, (how.weight, how.bias), how.kind != NormKind::Rms, how.eps);
         return done(y, "norm", x).view_as(x);
     }
     match how.kind {
-        NormKind::Layer => x.layer_norm(how.weight.size(), Some(how.weight), how.bias, how.eps, false),
+        NormKind::Layer | NormKind::LayerWithoutBias => {
+            x.layer_norm(how.weight.size(), Some(how.weight), how.bias, how.eps, false)
+        }
         NormKind::Rms => {
             let wide = x.to_kind(Kind::Float);
             let mean = wide.square().mean_dim([-1i64].as_slice(), true, Kind::Float);
@@ -45,7 +49,7 @@ pub fn norm(x: &Tensor, how: Norm) -> Tensor {
 /// Returns `sum = residual + dropout(x)` and `norm(sum)`, all `[T, size]`; the dropout is (p, key).
 pub fn residual_norm(x: Tensor, residual: &Tensor, drops: Option<(f64, u64)>, how: Norm) -> (Tensor, Tensor) {
     if ffi::kernels::available(&x) {
-        let (weights, layer) = ((how.weight, how.bias), how.kind == NormKind::Layer);
+        let (weights, layer) = ((how.weight, how.bias), how.kind != NormKind::Rms);
         let [y, sum] = done(ffi::ops::residual_norm(&x, residual, drops, weights, layer, how.eps), "residual norm", &x);
         return (sum, y);
     }
@@ -63,7 +67,7 @@ pub fn cost(how: &ComputeMode, kind: NormKind, rows: f64, size: f64, keeps: bool
         return Cost::op(8.0 * rows + input, e * numbers, e * numbers, [2.0 * wide, 3.0 * wide]);
     }
     match kind {
-        NormKind::Layer => {
+        NormKind::Layer | NormKind::LayerWithoutBias => {
             let kept = 8.0 * rows + if keeps { e * numbers } else { 0.0 };
             Cost::op(kept, e * numbers, e * numbers, [0.0; 2])
         }

@@ -3,20 +3,20 @@ use crate::ops::testing::{compare, mask, noise};
 
 fn plain(sum: &Tensor, kind: NormKind, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let mean = |x: &Tensor| x.mean_dim([-1i64].as_slice(), true, Kind::Double);
-    let centered = if kind == NormKind::Layer { sum - mean(sum) } else { sum.shallow_clone() };
+    let centered = if kind != NormKind::Rms { sum - mean(sum) } else { sum.shallow_clone() };
     let y = &centered * (mean(&centered.square()) + 1e-5).rsqrt() * weight;
     bias.map_or(y.shallow_clone(), |bias| &y + bias)
 }
 
-/// Both kinds, with and without residual and dropout: a single row, odd widths, more rows than a piece of half types.
+/// All kinds, with and without residual and dropout: a single row, odd widths, more rows than a piece of half types.
 #[test]
 fn norms_are_their_formulas() {
     let f = Kind::Float;
     for (rows, size) in [(1, 7), (3, 64), (1030, 33)] {
-        for kind in [NormKind::Layer, NormKind::Rms] {
-            let layer = kind == NormKind::Layer;
+        for kind in [NormKind::Layer, NormKind::LayerWithoutBias, NormKind::Rms] {
+            let shifts = kind == NormKind::Layer;
             let mut inputs = vec![noise(&[rows, size], 1, f) + 0.3, noise(&[size], 2, f)];
-            inputs.extend(layer.then(|| noise(&[size], 3, f)));
+            inputs.extend(shifts.then(|| noise(&[size], 3, f)));
             let with = |x: &[Tensor]| x.get(2).map(Tensor::shallow_clone);
             let own = |x: &[Tensor]| {
                 let bias = with(x);
@@ -27,7 +27,7 @@ fn norms_are_their_formulas() {
 
             for drops in [None, Some((0.4, 77))] {
                 let mut inputs = vec![noise(&[rows, size], 4, f), noise(&[rows, size], 5, f), noise(&[size], 6, f)];
-                inputs.extend(layer.then(|| noise(&[size], 7, f)));
+                inputs.extend(shifts.then(|| noise(&[size], 7, f)));
                 let with = |x: &[Tensor]| x.get(3).map(Tensor::shallow_clone);
                 let own = |x: &[Tensor]| {
                     let bias = with(x);

@@ -37,6 +37,7 @@ const REGISTERED: &[(&str, &str)] = &[
     ("mt5", "T5Tokenizer"),
     ("gpt2", "GPT2Tokenizer"),
     ("mistral", "TokenizersBackend"),
+    ("modernbert", "TokenizersBackend"),
     ("qwen2", "Qwen2Tokenizer"),
     ("qwen3", "Qwen2Tokenizer"),
 ];
@@ -238,7 +239,10 @@ mod tests {
         assert_eq!(of("gpt2", "PreTrainedTokenizerFast"), Class::Backend);
         assert_eq!(of("bert", "DistilBertTokenizerFast"), Class::Bert);
         assert_eq!(of("roberta", "XLMRobertaTokenizer"), Class::XlmRoberta);
-        assert_eq!(of("mistral", "LlamaTokenizerFast"), Class::Backend);
+        assert_eq!(
+            (of("mistral", "LlamaTokenizerFast"), of("modernbert", "BertTokenizer")),
+            (Class::Backend, Class::Backend)
+        );
         assert_eq!(
             (of("qwen2", "PreTrainedTokenizerFast"), of("qwen3", "TokenizersBackend")),
             (Class::Qwen2, Class::Backend)

@@ -113,6 +113,8 @@ fn layer_norm_is_its_formula() {
         close(&mean, &center.detach().flatten(0, -1), &format!("{name}: mean"));
         close(&rstd, &scale.detach().flatten(0, -1), &format!("{name}: rstd"));
         close(&y, &want.detach(), &format!("{name}: y"));
+        let [_, y, ..] = run::<4>("layer_norm", &[tensors[0], tensors[1], tensors[2], None], &[case.eps]);
+        close(&y, &(&want - &b).detach(), &format!("{name}: y without a shift"));
 
         let grads = [Some(&case.gy), case.gsum.as_ref(), Some(&sum), Some(&case.w), Some(&mean), Some(&rstd)];
         let [gx, gw, gb] = run("layer_norm_backward", &grads, &[1.0]);
