@@ -1,7 +1,7 @@
 """Sentence embeddings: models without a head, the loss over a batch, and the metrics of retrieval. Run by hand: see common.py.
 
     python embeddings.py           # rewrites cases/*-embedding
-    python embeddings.py losses    # needs sentence-transformers 5; rewrites embeddings.json and metrics/retrieval.json
+    python embeddings.py losses    # needs sentence-transformers; rewrites embeddings.json and metrics/retrieval.json
 """
 
 import json
@@ -107,8 +107,8 @@ def cases():
 
 
 def losses():
-    from sentence_transformers.evaluation import InformationRetrievalEvaluator
-    from sentence_transformers.losses import MultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     found = []
     for seed, (n, negatives, scale) in enumerate([(5, 0, 20.0), (4, 2, 20.0), (3, 1, 2.5), (1, 0, 50.0)]):
