@@ -64,6 +64,84 @@ fn weighted_losses_agree_at_every_world() {
     bench.run(1, "balanced", &balanced, &Resume::None).unwrap();
 }
 
+/// Replaces the records of a bench by texts with a match, the same words in another order, and up to two negatives.
+fn write_matches(bench: &Bench, name: &str) {
+    let text = fs::read_to_string(bench.path(name)).unwrap();
+    let texts: Vec<String> = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["text"].as_str().unwrap().to_owned())
+        .collect();
+    let reversed = |text: &str| text.split(' ').rev().take(9).collect::<Vec<_>>().join(" ");
+    let record = |(i, text): (usize, &String)| {
+        let others = [&texts[(i + 1) % texts.len()], &texts[(i + 2) % texts.len()]];
+        let negatives = &others[..i % 2 + 1];
+        serde_json::json!({"text": text, "text_pair": reversed(text), "n": negatives}).to_string()
+    };
+    fs::write(bench.path(name), texts.iter().enumerate().map(record).collect::<Vec<_>>().join("\n")).unwrap();
+}
+
+/// A loss that compares each text with all others of the global batch, on any rank and in any micro-batch: the same steps
+/// and evaluations for every split and ZeRO stage, and bit-equal when resumed with dropout.
+#[test]
+fn losses_against_the_global_batch_agree_at_every_split() {
+    let bench = Bench::new("bert-classification");
+    ["train.jsonl", "eval.jsonl"].map(|name| write_matches(&bench, name));
+    const EMBEDDING: [&str; 3] = ["task.kind=embedding", "negative_column=n", "max_steps=9"];
+    let more = with(&EMBEDDING);
+    bench.run(1, "w1", &more, &Resume::None).unwrap();
+    let base = bench.steps("w1");
+    let last = |out: &str| bench.lines(out, "eval_loss").pop().unwrap();
+    assert!(base[8].0 < base[0].0, "the loss falls: {base:?}");
+    for (world, zero, changes) in [
+        (1, 0, ["micro_batch_tokens=40", "recompute=all"]),
+        (2, 0, ["micro_batch_tokens=90", "recompute=none"]),
+        (2, 3, ["micro_batch_tokens=40", "recompute=all"]),
+        (3, 1, ["micro_batch_tokens=4096", "recompute=2"]),
+        (4, 2, ["micro_batch_tokens=60", "recompute=none"]),
+        (4, 3, ["micro_batch_tokens=4096", "recompute=none"]),
+    ] {
+        let (out, zero) = (format!("w{world}-{zero}-{}", changes[0]), format!("zero_stage={zero}"));
+        bench.run(world, &out, &[&more[..], &changes, &[zero.as_str()]].concat(), &Resume::None).unwrap();
+        assert_equivalent(&bench.steps(&out), &base, &out);
+        for (name, value) in last("w1").as_object().unwrap().iter().filter(|(name, _)| name.starts_with("eval_")) {
+            if let (Some(ours), Some(theirs)) = (last(&out)[name].as_f64(), value.as_f64())
+                && !name.ends_with("_per_second")
+                && !name.ends_with("_seconds")
+            {
+                assert!((ours - theirs).abs() < 1e-5 * theirs.abs().max(1.0), "{out}: {name} {ours} and {theirs}");
+            }
+        }
+    }
+    let drops = [&EMBEDDING[..], &["micro_batch_tokens=60", "save_steps=4", "hidden_dropout_prob=0.2"]].concat();
+    bench.run(2, "drops", &drops, &Resume::None).unwrap();
+    let whole = bench.steps("drops");
+    assert!((whole[0].0 - base[0].0).abs() > 1e-4, "dropout");
+    for later in ["checkpoint-8", "checkpoint-9", "final"] {
+        _ = fs::remove_dir_all(bench.path("drops").join(later));
+    }
+    bench.run(2, "drops", &drops, &Resume::Auto).unwrap();
+    assert_eq!(bench.steps("drops"), whole, "resumed at step 4");
+}
+
+/// The gradient is that of the loss: a small step of gradient descent lowers it by the rate times the norm squared. An
+/// evaluation has the loss of the whole set as one batch.
+#[test]
+fn losses_against_the_global_batch_have_their_gradient() {
+    let bench = Bench::new("bert-classification");
+    ["train.jsonl", "eval.jsonl"].map(|name| write_matches(&bench, name));
+    let train = format!("data.train={}", bench.path("eval.jsonl").display());
+    let descent = ["optim=sgd", "lr_scheduler_type=constant", "learning_rate=1e-3", "warmup_steps=0", "weight_decay=0"];
+    let more = ["task.kind=embedding", "global_batch_size=23", "max_steps=2", "eval_on_start=true", "max_grad_norm=0"];
+    let more = with(&[&more[..], &descent, &["negative_column=n", "scale=5", "micro_batch_tokens=200"]].concat());
+    let more = [&more[..], &[train.as_str()]].concat();
+    bench.run(2, "descent", &more, &Resume::None).unwrap();
+    let [(first, norm), (second, _)] = bench.steps("descent")[..] else { panic!("two steps") };
+    let (expected, found) = (1e-3 * norm * norm, first - second);
+    assert!(expected > 1e-3 * first && (found / expected - 1.0).abs() < 0.05, "{found} and {expected} of {first}");
+    let evaluated = bench.lines("descent", "eval_loss")[0]["eval_loss"].as_f64().unwrap();
+    assert!((evaluated / first - 1.0).abs() < 1e-6, "{evaluated} and {first}");
+}
+
 /// Augmentation is a function of (seed, epoch, example): the same steps at every world size, ZeRO stage and number of
 /// micro-batches, with weights of examples and class-balanced sampling, and bit-equal when resumed within an epoch.
 #[test]

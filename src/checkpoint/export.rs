@@ -4,7 +4,7 @@ use crate::checkpoint::adapter;
 use crate::checkpoint::folder::{copy_file, write_file};
 use crate::checkpoint::tensor_writer::Entry;
 use crate::checkpoint::weight_sets;
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::models::hf_names::{HfNames, HfParam};
 use crate::nn::{ParamId, Params};
 use serde_json::Value;
@@ -76,4 +76,16 @@ pub fn write_files(
     let mut copied = carried.iter().filter(|name| !more.iter().any(|(replaced, _)| replaced == *name));
     copied.try_for_each(|name| copy_file(&origin.join(name), &folder.join(name)))?;
     more.iter().try_for_each(|(name, content)| write_file(&folder.join(name), content.as_bytes()))
+}
+
+/// Writes further JSON files of a model's folder, of these names, which may be in subfolders.
+///
+/// # Errors
+/// The file name and the system error.
+pub fn write_more(folder: &Path, files: &[(&'static str, Value)]) -> Result<()> {
+    files.iter().try_for_each(|(name, content)| {
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().unwrap_or(folder)).context(path.display())?;
+        write_file(&path, &serde_json::to_vec_pretty(content)?)
+    })
 }

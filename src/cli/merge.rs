@@ -20,6 +20,7 @@ use crate::train::carried;
 use crate::train::downloads::{self, Wanted};
 use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Loaded};
+use crate::train::reading;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,6 +95,9 @@ fn write(loaded: &Loaded, model: &ModelFolder, kind: Kind, to: &Path) -> Result<
     if generation.exists() {
         folder::copy_file(&generation, &to.join(export::GENERATION_FILE))?;
     }
+    let task = &loaded.model.task;
+    let max_length = reading::usual_length(task.kind().parse()?, &model.path)?.unwrap_or_default();
+    export::write_more(to, &task.folder_files(max_length))?;
     let settings = model.path.join(MODEL_FILE);
     if settings.exists() {
         folder::copy_file(&settings, &to.join(MODEL_FILE))?;

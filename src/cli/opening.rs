@@ -31,7 +31,10 @@ pub(super) fn open(
 ) -> Result<(Loaded, Vec<Prepared>)> {
     let declare = || -> Result<(Declared, Head, TaskKind)> {
         let json = model.read_config().map_err(bare)?;
-        let head = Head::of_config(&model.path, &json)?;
+        let mut head = Head::of_config(&model.path, &json)?;
+        if let (Head::Embedding(head), Some(scale)) = (&mut head, trained.and_then(|config| config.task.scale)) {
+            head.scale = scale;
+        }
         let declared = Declared::read(&model.base, json, DropoutOverrides::default(), head.role())?;
         let kind = wanted(&head)?;
         Ok((declared, head, kind))
@@ -55,7 +58,7 @@ pub(super) fn open(
         // A prompt is truncated to the model's limit, not to the max_length of training.
         let prompt = file.purpose == Purpose::Predict && kind.generates() && kind != TaskKind::Seq2seq;
         let given = if prompt { options.max_length } else { data.max_length };
-        let max_length = declared.max_length(given, reading::usual_length(task.kind)).map_err(bare)?;
+        let max_length = declared.max_length(given, reading::usual_length(task.kind, &model.path)?).map_err(bare)?;
         if task.kind == TaskKind::Seq2seq && file.purpose != Purpose::Predict {
             declared.check_targets(task.max_target_length.unwrap_or(MAX_TARGET_LENGTH)).map_err(bare)?;
         }

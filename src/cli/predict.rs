@@ -222,7 +222,7 @@ impl Drop for Input {
 /// Returns the texts of `--text` as JSONL records of a task.
 fn records(args: &PredictArgs, kind: TaskKind, trained: Option<&Config>) -> Result<String> {
     let data = args.reading.columns(trained.filter(|config| config.task.kind == kind), &DataFiles::default());
-    if data.text_pair_column.is_some() {
+    if data.text_pair_column.is_some() && kind != TaskKind::Embedding {
         return Err(Error::input("--text: this model reads pairs of texts: use --input"));
     }
     let column = match kind {

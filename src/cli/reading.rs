@@ -36,6 +36,12 @@ pub(super) struct ReadingArgs {
     /// Column with the label.
     #[arg(long)]
     label_column: Option<String>,
+    /// Column with the negatives, for embedding.
+    #[arg(long)]
+    negative_column: Option<String>,
+    /// Score of equal texts, for embedding with scored pairs [default: 1].
+    #[arg(long, value_name = "SCORE", value_parser = positive)]
+    max_score: Option<f64>,
     /// Column with the source, for seq2seq.
     #[arg(long)]
     source_column: Option<String>,
@@ -158,6 +164,12 @@ fn probability(text: &str) -> Result<f64, String> {
     p.ok_or_else(|| "expected a number greater than 0 and less than 1".into())
 }
 
+/// A number with the bounds of `task.max_score`.
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|&number: &f64| number > 0.0 && number.is_finite());
+    number.ok_or_else(|| "expected a number > 0".into())
+}
+
 impl ReadingArgs {
     /// Connects the ranks; what is not given is as in `run`.
     pub(super) fn connect(&self, run: Option<&Config>) -> Result<Arc<dyn Collective>> {
@@ -230,6 +242,7 @@ impl ReadingArgs {
             cache_dir: None,
             // Of training.
             weight_column: None,
+            negative_column: self.negative_column.clone().or(data.negative_column),
             sampling: Sampling::Random,
             streaming: false,
             shuffle_buffer_size: data.shuffle_buffer_size,
@@ -274,6 +287,7 @@ impl ReadingArgs {
             packing: self.packing.or(task.packing),
             mlm_probability: self.mlm_probability.or(task.mlm_probability),
             whole_word_mask: self.whole_word_mask.or(task.whole_word_mask),
+            max_score: self.max_score.or(task.max_score),
             next_sentence: (*head == Head::PreTraining).then_some(true),
             ..task
         }

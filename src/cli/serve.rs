@@ -82,7 +82,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     // A prompt is truncated to the model's limit, not to the max_length of training.
     let generates = model.kind == TaskKind::CausalLm;
     let given = of_data.and_then(|data| data.max_length).filter(|_| !generates);
-    let usual = reading::usual_length(model.kind).filter(|_| !generates);
+    let usual = reading::usual_length(model.kind, &model.folder.path)?.filter(|_| !generates);
     let max_length = model.declared.max_length(given, usual).map_err(bare)?;
     let generation = match generates {
         // The texts of a beam search are not known before its end.

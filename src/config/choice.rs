@@ -106,6 +106,8 @@ choice! {
         Chat = "chat",
         /// A target, given its source.
         Seq2seq = "seq2seq",
+        /// A vector for a text, for comparison with those of other texts.
+        Embedding = "embedding",
     }
 }
 
@@ -138,7 +140,34 @@ impl TaskKind {
             }
             TaskKind::MaskedLm => &["perplexity", "masked_accuracy", "sentence_accuracy"],
             TaskKind::CausalLm | TaskKind::Chat | TaskKind::Seq2seq => &["perplexity"],
+            TaskKind::Embedding => {
+                &["pearson", "spearmanr", "accuracy@1", "recall@1", "recall@5", "recall@10", "mrr@10", "ndcg@10"]
+            }
         }
+    }
+}
+
+choice! {
+    /// The vector of a text, from those of its tokens. Names are those of sentence-transformers.
+    Pooling of "task.pooling" {
+        /// The mean of all tokens.
+        #[default]
+        Mean = "mean",
+        /// The first token.
+        Cls = "cls",
+        /// The last token.
+        LastToken = "lasttoken",
+    }
+}
+
+choice! {
+    /// The loss of embeddings. Names are those of sentence-transformers.
+    EmbeddingLoss of "task.loss" {
+        /// The cross entropy of the similarities of a text to its match and to all other texts of the batch.
+        #[default]
+        MultipleNegativesRanking = "multiple_negatives_ranking",
+        /// The squared difference of a pair's cosine similarity and its score.
+        CosineSimilarity = "cosine_similarity",
     }
 }
 

@@ -39,8 +39,8 @@ use std::path::Path;
 
 pub use arguments::Arguments;
 pub use choice::{
-    Backend, Documents, Format, IntervalStrategy, LrSchedulerType, ModelInit, Offload, OnBadRecord, OnNonFinite, Optim,
-    Precision, Sampling, ShardWithin, TaskKind, Writers,
+    Backend, Documents, EmbeddingLoss, Format, IntervalStrategy, LrSchedulerType, ModelInit, Offload, OnBadRecord,
+    OnNonFinite, Optim, Pooling, Precision, Sampling, ShardWithin, TaskKind, Writers,
 };
 pub use class_weights::ClassWeights;
 pub use data_files::DataFiles;

@@ -19,7 +19,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::choice::{
-    Backend, Documents, Format, Offload, OnBadRecord, Precision, Sampling, ShardWithin, TaskKind, Writers,
+    Backend, Documents, EmbeddingLoss, Format, Offload, OnBadRecord, Pooling, Precision, Sampling, ShardWithin,
+    TaskKind, Writers,
 };
 use super::class_weights::ClassWeights;
 use super::data_files::DataFiles;
@@ -63,8 +64,9 @@ section! {
     TaskConfig in "task" {
         /// Task that the model is fine-tuned for. `sequence-classification` (single-label), `multi-label`,
         /// `regression`, `token-classification` (a tag for each word), `multiple-choice`, `question-answering`
-        /// (extractive), `seq2seq` (a target, given its source), `causal-lm`, `masked-lm` or `chat` ([language
-        /// models](language-models.md)). [What each reads and writes](#tasks).
+        /// (extractive), `seq2seq` (a target, given its source), `causal-lm`, `masked-lm`, `chat` ([language
+        /// models](language-models.md)) or `embedding` ([sentence embeddings](embeddings.md)). [What each reads and
+        /// writes](#tasks).
         kind: TaskKind;
         /// Labels or tags, in the order of their ids. Inferred labels are sorted as numbers if all are integers, else
         /// as strings; spaces around them are removed; a folder that was fine-tuned on the same labels keeps its own
@@ -100,6 +102,20 @@ section! {
         /// Makes an example of each answer, for `chat`. An answer's example has the messages before it; for templates that
         /// leave out the reasoning of earlier answers ([more](language-models.md#one-example-per-answer)).
         split_turns: Option<bool> => "false";
+        /// Loss, for `embedding`. `multiple_negatives_ranking`: a text is compared with its match and with all other
+        /// matches and negatives of the global batch; `cosine_similarity`: the cosine similarity of a pair should be its
+        /// score ([more](embeddings.md#losses)).
+        loss: Option<EmbeddingLoss> => "`multiple_negatives_ranking`";
+        /// Factor of cosine similarities in the loss, for `embedding`. The inverse of InfoNCE's temperature. With
+        /// `multiple_negatives_ranking`.
+        scale: Option<f64> => "20", POSITIVE;
+        /// Score of equal texts, for `embedding`. Scores of pairs are divided by it.
+        max_score: Option<f64> => "1", POSITIVE;
+        /// How the vector of a text is made, for `embedding`. `mean` of all tokens, `cls`: the first token, or
+        /// `lasttoken`.
+        pooling: Option<Pooling> => "the model folder's, else `mean`";
+        /// Divides vectors by their length, for `embedding`.
+        normalize: Option<bool> => "the model folder's, else false";
     }
     with {
         /// Set with [`TaskKind::QuestionAnswering`] only.
@@ -170,8 +186,11 @@ section! {
         text_column: String = "text".into();
         /// Column of the second text of a pair.
         text_pair_column: Option<String> => "`text_pair` if present";
+        /// Column of the negatives, for `embedding`. Texts that do not match the text: one, or in JSON, Parquet and Arrow
+        /// a list.
+        negative_column: Option<String> => "none";
         /// Column of the label. For multi-label a list of labels, for regression a number, for multiple choice the
-        /// correct choice.
+        /// correct choice, for embeddings the score of a pair.
         label_column: String = "label".into();
         /// Column of the weight of each example in the loss. Numbers >= 0. For `sequence-classification`, `multi-label`
         /// and `regression`: the mean training loss is the sum of the weighted losses divided by the sum of the

@@ -91,7 +91,7 @@ pub(super) fn validate(config: &mut Config, problems: &mut Problems) {
             for (key, why) in misplaced.filter(|problem| !of_all.contains(problem)) {
                 problems.with(&name, format!("{}: {why}", key.trim_start_matches("data.")));
             }
-            let columns = task_settings::columns(config.task.kind, &own);
+            let columns = task_settings::columns(&config.task, &own);
             for why in columns.into_iter().filter(|_| own.columns != data.columns || own.header != data.header) {
                 problems.with(&name, format!("columns: {why}"));
             }

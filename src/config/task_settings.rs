@@ -1,6 +1,6 @@
 //! Which settings have an effect with which tasks and files.
 
-use super::choice::{Format, Sampling, TaskKind};
+use super::choice::{EmbeddingLoss, Format, Sampling, TaskKind};
 use super::sections::{DataConfig, TaskConfig};
 
 /// Returns the settings of `task` and `data` that have no effect with the task: the key and why.
@@ -26,7 +26,9 @@ pub fn misplaced(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, Str
 
 /// Returns the settings of particular tasks: the key, whether it is set, and the tasks.
 fn settings_of_tasks(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, bool, &'static [TaskKind])> {
-    use TaskKind::{CausalLm, Chat, MaskedLm, MultiLabel, MultipleChoice, Regression, SequenceClassification};
+    use TaskKind::{
+        CausalLm, Chat, Embedding, MaskedLm, MultiLabel, MultipleChoice, Regression, SequenceClassification,
+    };
     const MASKED: &[TaskKind] = &[MaskedLm];
     const DOCUMENTS: &[TaskKind] = &[CausalLm, MaskedLm];
     const SEQ2SEQ: &[TaskKind] = &[TaskKind::Seq2seq];
@@ -35,11 +37,13 @@ fn settings_of_tasks(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str,
     const CLASSES: &[TaskKind] = &[SequenceClassification, TaskKind::TokenClassification];
     const SINGLE_LABEL: &[TaskKind] = &[SequenceClassification];
     const CHATS: &[TaskKind] = &[Chat];
-    const LABELLED: &[TaskKind] = &[SequenceClassification, MultiLabel, Regression, MultipleChoice];
-    const PAIRS: &[TaskKind] = &[SequenceClassification, MultiLabel, Regression];
-    const TABLES: &[TaskKind] = &[SequenceClassification, MultiLabel, Regression, MaskedLm, CausalLm];
+    const EMBEDDINGS: &[TaskKind] = &[Embedding];
+    const LABELLED: &[TaskKind] = &[SequenceClassification, MultiLabel, Regression, MultipleChoice, Embedding];
+    const PAIRS: &[TaskKind] = &[SequenceClassification, MultiLabel, Regression, Embedding];
+    const WEIGHTED: &[TaskKind] = &[SequenceClassification, MultiLabel, Regression];
+    const TABLES: &[TaskKind] = &[SequenceClassification, MultiLabel, Regression, MaskedLm, CausalLm, Embedding];
     // With chat, `predict` continues texts.
-    const TEXTS: &[TaskKind] = &[SequenceClassification, MultiLabel, Regression, MaskedLm, CausalLm, Chat];
+    const TEXTS: &[TaskKind] = &[SequenceClassification, MultiLabel, Regression, MaskedLm, CausalLm, Chat, Embedding];
     let default = DataConfig::default();
     vec![
         ("task.mlm_probability", task.mlm_probability.is_some(), MASKED),
@@ -61,13 +65,19 @@ fn settings_of_tasks(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str,
         ("data.context_column", data.context_column.is_some(), CHOICES),
         ("data.choices_column", data.choices_column != default.choices_column, CHOICES),
         ("task.split_turns", task.split_turns.is_some(), CHATS),
+        ("task.loss", task.loss.is_some(), EMBEDDINGS),
+        ("task.scale", task.scale.is_some(), EMBEDDINGS),
+        ("task.max_score", task.max_score.is_some(), EMBEDDINGS),
+        ("task.pooling", task.pooling.is_some(), EMBEDDINGS),
+        ("task.normalize", task.normalize.is_some(), EMBEDDINGS),
+        ("data.negative_column", data.negative_column.is_some(), EMBEDDINGS),
         ("data.prompt_column", data.prompt_column != default.prompt_column, CHATS),
         ("data.completion_column", data.completion_column != default.completion_column, CHATS),
         ("data.messages_column", data.messages_column != default.messages_column, CHATS),
         ("data.text_column", data.text_column != default.text_column, TEXTS),
         ("data.text_pair_column", data.text_pair_column.is_some(), PAIRS),
         ("data.label_column", data.label_column != default.label_column, LABELLED),
-        ("data.weight_column", data.weight_column.is_some(), PAIRS),
+        ("data.weight_column", data.weight_column.is_some(), WEIGHTED),
         ("data.sampling", data.sampling != Sampling::Random, SINGLE_LABEL),
         ("data.columns", data.columns.is_some(), TABLES),
         ("data.header", data.header.is_some(), TABLES),
@@ -105,13 +115,22 @@ fn contradictions(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, bo
         ("data.train_target", data.train_target.is_some() && are_records, own_targets.into()),
         ("data.eval_target", data.eval_target.is_some() && are_records, own_targets.into()),
         ("data.format", are_none && kind == TaskKind::Seq2seq, two_files.into()),
+        (
+            "data.negative_column",
+            data.negative_column.is_some() && task.loss == Some(EmbeddingLoss::CosineSimilarity),
+            "pairs with scores have no negatives; they are for multiple_negatives_ranking: remove it".into(),
+        ),
     ]
 }
 
 /// Returns what is wrong with `data.columns`.
-pub fn columns(kind: TaskKind, data: &DataConfig) -> Vec<String> {
+pub fn columns(task: &TaskConfig, data: &DataConfig) -> Vec<String> {
     let Some(names) = &data.columns else { return Vec::new() };
-    let is_labelled = !matches!(kind, TaskKind::CausalLm | TaskKind::MaskedLm);
+    let is_labelled = match task.kind {
+        TaskKind::CausalLm | TaskKind::MaskedLm => false,
+        TaskKind::Embedding => task.loss == Some(EmbeddingLoss::CosineSimilarity),
+        _ => true,
+    };
     let header = data.header == Some(true);
     let header = header
         .then(|| "names the columns of a file without a header: remove it, or set data.header = false".to_owned());
@@ -121,6 +140,7 @@ pub fn columns(kind: TaskKind, data: &DataConfig) -> Vec<String> {
         ("text_pair_column", data.text_pair_column.as_ref()),
         ("label_column", is_labelled.then_some(&data.label_column)),
         ("weight_column", data.weight_column.as_ref()),
+        ("negative_column", data.negative_column.as_ref()),
     ];
     let lacking = wanted.into_iter().filter_map(|(key, name)| Some((key, name.filter(|name| !names.contains(name))?)));
     let lacking = lacking.map(|(key, name)| format!("lacks {name:?}, which is data.{key}"));

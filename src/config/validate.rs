@@ -27,7 +27,7 @@ pub fn validate(config: &mut Config, problems: &mut Problems) {
     labels(&config.task, problems);
     other_tasks(config, problems);
     augment::validate(config, problems);
-    for problem in task_settings::columns(config.task.kind, &config.data) {
+    for problem in task_settings::columns(&config.task, &config.data) {
         problems.with("data.columns", problem);
     }
     streaming::validate(config, problems);

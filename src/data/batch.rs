@@ -39,6 +39,8 @@ pub struct Batch {
     pub noise: Option<Noise>,
     /// What a teacher answers to this batch, if there is one; set when the batch is used.
     pub taught: Option<Taught>,
+    /// The loss against the whole global batch, if the task has such a loss; set when the batch is used.
+    pub contrast: Option<Contrast>,
     /// [`padded_positions`] of the scores among which a span or a choice is selected; `None` without such labels.
     pub score_positions: Option<Tensor>,
 }
@@ -71,6 +73,15 @@ pub struct Taught {
     pub logits: Vec<Tensor>,
     /// The temperature at which they are compared with the student's.
     pub temperature: f64,
+}
+
+/// The loss of a micro-batch's examples among those of the global batch, computed before the pass with a graph.
+#[derive(Debug)]
+pub struct Contrast {
+    /// f32 `[B]`: the loss of each example.
+    pub losses: Tensor,
+    /// f32 `[S, width]`: the gradient of the sum of all losses of the global batch, by each sequence's embedding.
+    pub gradients: Tensor,
 }
 
 /// The targets of a micro-batch.
@@ -191,6 +202,7 @@ impl Batch {
             label_smoothing: objective.label_smoothing,
             noise,
             taught: None,
+            contrast: None,
             score_positions,
         }
     }

@@ -199,6 +199,7 @@ pub(super) fn batch_of(ids: Vec<i64>, sequences: Sequences, decoder: Option<Deco
         label_smoothing: 0.0,
         noise: None,
         taught: None,
+        contrast: None,
         score_positions: None,
     };
     let arrival = batch.upload(Vec::new(), device);

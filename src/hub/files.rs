@@ -6,15 +6,30 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Files beside the weights and those of the tokenizer: configurations, the settings of training.
-const BESIDE: &[&str] =
-    &["config.json", "generation_config.json", "adapter_config.json", "model_config.json", "trainer_config.toml"];
+/// Files beside the weights and those of the tokenizer: configurations, the settings of training, those of
+/// sentence-transformers.
+const BESIDE: &[&str] = &[
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "model_config.json",
+    "trainer_config.toml",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+];
 /// The file that makes a repository an adapter's.
 const ADAPTER: &str = "adapter_config.json";
 
 /// Whether a model needs this file, apart from its weights.
 pub fn is_beside_weights(name: &str) -> bool {
     BESIDE.contains(&name) || TOKENIZER_FILES.contains(&name)
+}
+
+/// Returns the names of those that are in subfolders.
+pub(super) fn in_subfolders() -> impl Iterator<Item = &'static str> {
+    BESIDE.iter().copied().filter(|name| name.contains('/'))
 }
 
 /// Whether these are the files of a model or an adapter.

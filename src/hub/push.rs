@@ -219,6 +219,12 @@ fn files(folder: &Path) -> Result<Vec<Upload>> {
             files.push(Upload { path: entry.path(), size: about.len(), oid: None, name });
         }
     }
+    for name in super::files::in_subfolders() {
+        let path = folder.join(name);
+        if let Some(about) = fs::metadata(&path).ok().filter(fs::Metadata::is_file) {
+            files.push(Upload { path, size: about.len(), oid: None, name: name.to_owned() });
+        }
+    }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
     if !super::files::is_model(&names) {

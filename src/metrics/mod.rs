@@ -13,6 +13,7 @@ mod ranking;
 #[cfg(test)]
 mod reference;
 mod regression;
+mod retrieval;
 mod rouge;
 mod squad;
 mod words;
@@ -25,6 +26,7 @@ pub use match_counts::MatchCounts;
 pub use multi_label::MultiLabel;
 pub use ranking::Ranking;
 pub use regression::{mse, pearson, spearman};
+pub use retrieval::{DEPTH, Ranked, retrieval};
 pub use rouge::{RougeL, rouge_l};
 pub use squad::{AnswerMatch, AnswerSums, Squad, SquadRules, match_answer};
 

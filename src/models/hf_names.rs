@@ -144,6 +144,8 @@ const BUFFERS: &[&str] = &[".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_f
 pub struct HfNames {
     /// Prefix, such as `bert.`.
     pub prefix: &'static str,
+    /// Whether files are written without the prefix, as those of a model without a head.
+    pub headless: bool,
     pub params: Vec<HfParam>,
     /// Legacy names: a name that ends with the first is read as one that ends with the second.
     pub legacy: &'static [(&'static str, &'static str)],
@@ -152,7 +154,7 @@ pub struct HfNames {
 impl HfNames {
     /// Returns the names written for a native parameter, prefix included.
     pub fn exported(&self, param: &HfParam) -> Vec<String> {
-        let prefix = if param.prefixed { self.prefix } else { "" };
+        let prefix = if param.prefixed { self.written_prefix() } else { "" };
         param.parts.iter().map(|part| format!("{prefix}{part}")).collect()
     }
 
@@ -169,7 +171,11 @@ impl HfNames {
         let known = |bare: &&str| self.params.iter().any(|p| p.prefixed && p.parts.iter().any(|part| part == bare));
         let prefixes = [self.prefix, ""].into_iter().chain(BASES.iter().copied());
         let mut stripped = prefixes.filter_map(|prefix| name.strip_prefix(prefix));
-        stripped.find(known).map_or(name.clone(), |bare| format!("{}{bare}", self.prefix))
+        stripped.find(known).map_or(name.clone(), |bare| format!("{}{bare}", self.written_prefix()))
+    }
+
+    fn written_prefix(&self) -> &'static str {
+        if self.headless { "" } else { self.prefix }
     }
 
     /// Returns the mapping of a native parameter.
@@ -196,13 +202,19 @@ mod tests {
     #[test]
     fn a_name_is_known_under_any_prefix() {
         let params = vec![HfParam::new("norm", ["norm.weight"]), HfParam::new("head", ["score.weight"]).bare()];
-        let names = HfNames { prefix: "model.", params, legacy: &[("norm.gamma", "norm.weight")] };
+        let legacy = &[("norm.gamma", "norm.weight")];
+        let names = HfNames { prefix: "model.", headless: false, params, legacy };
         for name in ["norm.weight", "model.norm.weight", "transformer.norm.weight", "transformer.norm.gamma"] {
             assert_eq!(names.normalised(name), "model.norm.weight");
         }
         for name in ["score.weight", "model.score.weight", "other.norm.weight"] {
             assert_eq!(names.normalised(name), name);
         }
+        let headless = HfNames { headless: true, ..names };
+        for name in ["norm.weight", "model.norm.weight", "model.norm.gamma"] {
+            assert_eq!(headless.normalised(name), "norm.weight");
+        }
+        assert_eq!(headless.exported(headless.of("norm")), ["norm.weight"]);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub enum Role {
     CausalLm,
     /// Logits over the vocabulary for the next token, in an encoder-decoder.
     Seq2Seq,
+    /// The hidden states themselves (`AutoModel`), which sentence embeddings pool. Last: other class names end alike.
+    Embedding,
 }
 
 impl Role {
@@ -34,6 +36,7 @@ impl Role {
         Role::PreTraining,
         Role::CausalLm,
         Role::Seq2Seq,
+        Role::Embedding,
     ];
 
     /// The suffixes of Hugging Face's class names, the usual one first.
@@ -47,6 +50,7 @@ impl Role {
             Role::PreTraining => &["ForPreTraining"],
             Role::CausalLm => &["ForCausalLM", "LMHeadModel"],
             Role::Seq2Seq => &["ForConditionalGeneration", "ForSeq2SeqLM"],
+            Role::Embedding => &["Model"],
         }
     }
 
@@ -55,7 +59,7 @@ impl Role {
         self.endings()[0]
     }
 
-    /// Returns the task head of a saved model, from `architectures` of its `config.json`; `None` for a bare model.
+    /// Returns the task head of a saved model, from `architectures` of its `config.json`.
     pub fn of_config(config: &Value) -> Option<Self> {
         let names = config.get("architectures").and_then(Value::as_array)?;
         let is = |role: &Role, name: &str| role.endings().iter().any(|ending| name.ends_with(ending));
@@ -75,6 +79,7 @@ impl fmt::Display for Role {
             Role::PreTraining => "masked language modeling with next-sentence prediction",
             Role::CausalLm => "causal language modeling",
             Role::Seq2Seq => "sequence to sequence",
+            Role::Embedding => "sentence embeddings",
         })
     }
 }
@@ -90,7 +95,8 @@ mod tests {
         assert_eq!(of("XLNetForQuestionAnsweringSimple"), Some(Role::QuestionAnswering));
         assert_eq!(of("GPT2LMHeadModel"), Some(Role::CausalLm));
         assert_eq!(of("T5ForConditionalGeneration"), Some(Role::Seq2Seq));
-        assert_eq!((of("BertModel"), Role::of_config(&json!({}))), (None, None));
+        assert_eq!(of("BertModel"), Some(Role::Embedding));
+        assert_eq!((of("BertForNextSentencePrediction"), Role::of_config(&json!({}))), (None, None));
         for &role in Role::ALL {
             assert_eq!(of(&format!("Any{}", role.ending())), Some(role));
         }

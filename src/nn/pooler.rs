@@ -72,13 +72,16 @@ impl Picks {
         match self {
             Picks::First => hidden.index_select(0, sequences.first()),
             Picks::Last => hidden.index_select(0, sequences.last()),
-            Picks::Mean => means(hidden, sequences.lengths()),
+            Picks::Mean => means(hidden, sequences),
         }
     }
 }
 
 /// The mean of each sequence's rows: `[T, width]` to `[S, width]`.
-fn means(x: &Tensor, lengths: &[i64]) -> Tensor {
-    let rows = x.split_with_sizes(lengths, 0);
-    Tensor::stack(&rows.iter().map(|rows| rows.mean_dim(0, false, None::<Kind>)).collect::<Vec<_>>(), 0)
+fn means(x: &Tensor, sequences: &Sequences) -> Tensor {
+    let lengths = sequences.last() - sequences.first() + 1;
+    // Sums in half precision would round; `true`: the lengths are right, and checking them would wait for the GPU.
+    let wide = x.to_kind(Kind::Float);
+    let means = Tensor::segment_reduce(&wide, "mean", Some(&lengths), None, None, 0, true, 0.0);
+    means.to_kind(x.kind())
 }

@@ -7,10 +7,12 @@ use crate::error::{Error, Result};
 use crate::ffi::device::attempt;
 use crate::metrics::{Reading, TagSet};
 use crate::tasks::answers::{self, Rules};
-use crate::tasks::{Model, questions, tagged_words, texts, token_classification};
+use crate::tasks::{Model, questions, short, tagged_words, texts, token_classification};
 use crate::text::questions::Question;
 use crate::text::tokenizer::Tokenizer;
 use crate::text::words::WordTokenizer;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -19,6 +21,7 @@ pub enum Reader {
     Classify(Classifier),
     Tags(Tagger),
     Answer(Answerer),
+    Embed(Embedder),
 }
 
 /// Texts, or pairs, to labels, sets of labels or numbers.
@@ -47,6 +50,14 @@ pub struct Answerer {
     pub rules: Rules,
     /// Whether the model was trained with unanswerable questions.
     pub unanswerable: bool,
+}
+
+/// Texts to vectors.
+pub struct Embedder {
+    pub tokenizer: Tokenizer,
+    pub max_length: usize,
+    /// The model's name in answers.
+    pub name: String,
 }
 
 /// Token ids of a request, and how to make its answer of the values of each example.
@@ -109,6 +120,7 @@ impl Reader {
             Reader::Classify(_) => "/v1/classify",
             Reader::Tags(_) => "/v1/tags",
             Reader::Answer(_) => "/v1/answer",
+            Reader::Embed(_) => "/v1/embeddings",
         }
     }
 
@@ -117,7 +129,11 @@ impl Reader {
     /// # Errors
     /// 400: a body of another form, a text that cannot be encoded.
     pub fn encode(&self, body: &Map<String, Value>) -> Result<Encoded, Failure> {
-        let known: &[&str] = if matches!(self, Reader::Answer(_)) { &["question", "context"] } else { &["input"] };
+        let known: &[&str] = match self {
+            Reader::Classify(_) | Reader::Tags(_) => &["input"],
+            Reader::Answer(_) => &["question", "context"],
+            Reader::Embed(_) => &["input", "encoding_format", "user"],
+        };
         if let Some(key) = body.keys().find(|key| !known.contains(&key.as_str()) && *key != "model") {
             return Err(Failure::invalid(format!("unknown key {key:?}; this route has {}", known.join(" and "))));
         }
@@ -127,6 +143,7 @@ impl Reader {
                 Reader::Classify(classifier) => classifier.encode(body),
                 Reader::Tags(tagger) => tagger.encode(body),
                 Reader::Answer(answerer) => answerer.encode(body),
+                Reader::Embed(embedder) => embedder.encode(body),
             })
         })
         .unwrap_or_else(|e| Err(Failure::internal(e.to_string())))
@@ -248,6 +265,34 @@ impl Answerer {
                 json!({"answer": found.answer, "score": found.score, "start": start, "end": end})
             });
             answer.unwrap_or_default()
+        };
+        Ok(Encoded { examples, finish: Box::new(finish) })
+    }
+}
+
+impl Embedder {
+    fn encode(&self, body: &Map<String, Value>) -> Result<Encoded, Failure> {
+        let encodes = match body.get("encoding_format").map(|format| format.as_str()) {
+            None | Some(Some("float")) => false,
+            Some(Some("base64")) => true,
+            Some(_) => return Err(Failure::invalid("\"encoding_format\" must be \"float\" or \"base64\"")),
+        };
+        let example = |input: &Value| {
+            let text = input.as_str().ok_or_else(|| Failure::invalid("each input of this model is a string"))?;
+            texts::one(&self.tokenizer, text, None, self.max_length).map_err(refused)
+        };
+        let (examples, name) = (inputs(body, example)?, self.name.clone());
+        let tokens: usize = examples.iter().map(|example| example.ids.len()).sum();
+        let finish = move |rows: &[Vec<f32>]| {
+            let vector = |(index, row): (usize, &Vec<f32>)| {
+                let bytes = || row.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+                let numbers = || row.iter().copied().map(short).collect::<Value>();
+                let embedding: Value = if encodes { json!(STANDARD.encode(bytes())) } else { numbers() };
+                json!({"object": "embedding", "index": index, "embedding": embedding})
+            };
+            let data: Vec<Value> = rows.iter().enumerate().map(vector).collect();
+            let usage = json!({"prompt_tokens": tokens, "total_tokens": tokens});
+            json!({"object": "list", "data": data, "model": name, "usage": usage})
         };
         Ok(Encoded { examples, finish: Box::new(finish) })
     }

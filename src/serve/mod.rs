@@ -42,7 +42,7 @@ use crate::tasks::{Head, Model};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::evaluate::Evaluator;
 use crate::train::model_loading::Loaded;
-use abilities::{Answerer, Classifier, Embeddings, Reader, Tagger};
+use abilities::{Answerer, Classifier, Embedder, Embeddings, Reader, Tagger};
 use metrics::Metrics;
 use predicting::rows;
 use prompting::Prompting;
@@ -78,7 +78,13 @@ pub fn check(head: &Head, task: &str) -> Result<()> {
         Head::Choice | Head::MaskedLm | Head::PreTraining | Head::Seq2Seq => {
             Err(Error::input(format!("the model was fine-tuned for {task}, which is not served: use trainer predict")))
         }
-        Head::Classes(_) | Head::Flags(_) | Head::Number | Head::Tags(_) | Head::Span { .. } | Head::CausalLm => Ok(()),
+        Head::Classes(_)
+        | Head::Flags(_)
+        | Head::Number
+        | Head::Tags(_)
+        | Head::Span { .. }
+        | Head::CausalLm
+        | Head::Embedding(_) => Ok(()),
     }
 }
 
@@ -133,6 +139,7 @@ pub fn run(
         (&Head::Span { unanswerable }, _) => {
             read(Reader::Answer(Answerer { tokenizer: own, max_length, doc_stride, rules, unanswerable }))
         }
+        (Head::Embedding(_), _) => read(Reader::Embed(Embedder { tokenizer: own, max_length, name: name.clone() })),
         (_, Some(settings)) => {
             let writer = Writer::owning(own, usize::MAX)?;
             Ability::Generate(Box::new(Prompting { writer, settings: settings.clone(), limit: max_length }))

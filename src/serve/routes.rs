@@ -23,7 +23,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout_at;
 
 /// The routes that take work, and the others.
-const WORK: [&str; 5] = ["/v1/classify", "/v1/tags", "/v1/answer", COMPLETIONS, CHAT];
+const WORK: [&str; 6] = ["/v1/classify", "/v1/tags", "/v1/answer", "/v1/embeddings", COMPLETIONS, CHAT];
 const OTHERS: [&str; 4] = ["/", "/health", "/metrics", "/v1/models"];
 
 /// The page for trying the model. It loads nothing from elsewhere.
@@ -35,7 +35,7 @@ type Shared = State<Arc<Server>>;
 
 /// Returns the routes of a server.
 pub fn router(server: Arc<Server>) -> Router {
-    let [classify, tags, answer, completions, chat] = WORK;
+    let [classify, tags, answer, embeddings, completions, chat] = WORK;
     let [page_route, health_route, metrics_route, models_route] = OTHERS;
     Router::new()
         .route(page_route, get(page))
@@ -45,6 +45,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .route(classify, post(read))
         .route(tags, post(read))
         .route(answer, post(read))
+        .route(embeddings, post(read))
         .route(completions, post(generate))
         .route(chat, post(generate))
         .fallback(unknown)
@@ -112,7 +113,7 @@ fn check_route(server: &Server, path: &str) -> Result<(), Failure> {
     Err(Failure::not_found(format!("{path}: the model {name} was fine-tuned for {task}: use {}", routes.join(" or "))))
 }
 
-/// Answers a request for labels, tags or an answer.
+/// Answers a request for labels, tags, an answer or vectors.
 async fn read(State(server): Shared, request: Request) -> Result<Response, Failure> {
     let deadline = server.deadline();
     check_route(&server, request.uri().path())?;

@@ -1,8 +1,9 @@
 //! Encodes multiple-choice questions.
 
 use super::record_filter::RecordFilter;
+use super::texts::several;
+use crate::data::Label;
 use crate::data::prepare::{Encode, Encoded};
-use crate::data::{Example, Label};
 use crate::error::Result;
 use crate::text::choices::{self, ChoiceSource};
 use crate::text::files::Files;
@@ -44,7 +45,9 @@ impl Encode for Choices {
         let questions =
             filter.keep(questions.map(|(record, found)| (record.line, found.map(|found| (record, found)))))?;
         let truncated = questions.iter().filter(|(_, found)| found.iter().any(|e| e.truncated)).count();
-        let examples = questions.into_iter().map(|(record, found)| example(found, record.label)).collect();
+        let label = |record: &choices::Choices| record.label.map_or(Label::None, Label::Class);
+        let examples = questions.into_iter().map(|(record, found)| (record.line, several(found, label(record))));
+        let examples = filter.keep(examples)?;
         Ok(Encoded { remarks: read.remarks, ..Encoded::plain(examples, read.hashes, filter.bad, truncated) })
     }
 }
@@ -70,16 +73,6 @@ impl Choices {
             sequences.push(encoded);
         }
         Ok(Ok(sequences))
-    }
-}
-
-/// Joins the sequences of all choices to an example.
-fn example(sequences: Vec<tokenizer::Encoded>, label: Option<u32>) -> Example {
-    Example {
-        ids: sequences.iter().flat_map(|e| e.ids.iter().copied()).collect(),
-        type_ids: sequences.iter().flat_map(|e| e.type_ids.iter().copied()).collect(),
-        lengths: sequences.iter().map(|e| e.ids.len() as u32).collect(),
-        label: label.map_or(Label::None, Label::Class),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::models::{Backbone, Role};
 use crate::nn::ParamBuilder;
+use crate::tasks::embedding::{Embedding, EmbeddingHead};
 use crate::tasks::masked_lm::MaskedLm;
 use crate::tasks::multi_label::MultiLabel;
 use crate::tasks::multiple_choice::MultipleChoice;
@@ -11,7 +12,7 @@ use crate::tasks::question_answering::{QuestionAnswering, VERSION_2};
 use crate::tasks::regression::Regression;
 use crate::tasks::sequence_classification::SequenceClassification;
 use crate::tasks::token_classification::TokenClassification;
-use crate::tasks::{Task, labels};
+use crate::tasks::{Task, labels, sentence_transformers};
 use serde_json::Value;
 use std::path::Path;
 
@@ -38,6 +39,8 @@ pub enum Head {
     CausalLm,
     /// Sequence-to-sequence language modeling.
     Seq2Seq,
+    /// Sentence embeddings.
+    Embedding(EmbeddingHead),
 }
 
 impl Head {
@@ -47,9 +50,8 @@ impl Head {
     /// Exit 2: a model without a task head, or label ids with gaps.
     pub fn of_config(folder: &Path, config: &Value) -> Result<Self> {
         let refuse = |why: &str| Err(Error::input(format!("{}: {why}", folder.join("config.json").display())));
-        let Some(role) = Role::of_config(config) else {
-            return refuse("not a fine-tuned model (\"architectures\" names no ...For... with a task)");
-        };
+        let bare = "not a fine-tuned model (\"architectures\" names no ...For... with a task)";
+        let Some(role) = Role::of_config(config) else { return refuse(bare) };
         let names = match labels::of_config(config) {
             None if config.get("id2label").is_some_and(Value::is_object) => {
                 return refuse("\"id2label\" has gaps: its ids must be 0, 1, 2 and so on");
@@ -70,6 +72,11 @@ impl Head {
             (Role::PreTraining, _) => Head::PreTraining,
             (Role::CausalLm, _) => Head::CausalLm,
             (Role::Seq2Seq, _) => Head::Seq2Seq,
+            (Role::Embedding, _) => {
+                let Some(settings) = sentence_transformers::read(folder)? else { return refuse(bare) };
+                let (pooling, normalizes) = (settings.pooling, settings.normalizes);
+                Head::Embedding(EmbeddingHead { pooling, normalizes, ..EmbeddingHead::default() })
+            }
         })
     }
 
@@ -84,6 +91,7 @@ impl Head {
             Head::PreTraining => Role::PreTraining,
             Head::CausalLm => Role::CausalLm,
             Head::Seq2Seq => Role::Seq2Seq,
+            Head::Embedding(_) => Role::Embedding,
         }
     }
 
@@ -108,6 +116,7 @@ impl Head {
             Head::PreTraining => Box::new(MaskedLm::with_next_sentence(backbone, b)),
             Head::CausalLm => Box::new(NextToken { kind: "causal-lm" }),
             Head::Seq2Seq => Box::new(NextToken { kind: "seq2seq" }),
+            Head::Embedding(head) => Box::new(Embedding::new(*head, backbone, b)),
         }
     }
 }

@@ -9,6 +9,8 @@ pub mod chat;
 pub mod choices;
 pub mod concatenated;
 pub mod corpus;
+pub mod embedding;
+pub mod embedding_texts;
 pub mod example_table;
 pub mod head;
 pub mod labels;
@@ -26,6 +28,7 @@ pub mod questions;
 pub mod regression;
 pub mod results;
 pub mod sentence_pairs;
+pub mod sentence_transformers;
 pub mod sequence_classification;
 pub mod tagged_words;
 pub mod texts;
@@ -99,6 +102,17 @@ pub trait Task: Send + Sync {
         unreachable!("{} has no teacher", self.kind())
     }
 
+    /// Returns the factor of similarities in a loss that compares each example with all others of the global batch, if
+    /// the task has one. [`Task::losses`] then takes it from [`Batch::contrast`].
+    fn contrast(&self) -> Option<f64> {
+        None
+    }
+
+    /// Returns the loss of an evaluation, for a task whose examples have none without the others.
+    fn loss(&self, _: &Results) -> Option<f64> {
+        None
+    }
+
     /// Whether [`Task::answers`] needs the logits.
     fn reads_logits(&self) -> bool {
         true
@@ -145,6 +159,11 @@ pub trait Task: Send + Sync {
 
     /// Returns the task's entries of `config.json` (labels, problem type).
     fn config_entries(&self) -> Map<String, Value>;
+
+    /// Returns further files of the model's folder: their names and contents. `max_length` is that of training, in tokens.
+    fn folder_files(&self, _max_length: usize) -> Vec<(&'static str, Value)> {
+        Vec::new()
+    }
 }
 
 /// Returns the index of the largest value, the first one of equal values.

@@ -10,6 +10,8 @@ use crate::text::files::Files;
 use crate::text::records::{self, RawLabel, Record, Records, Source};
 use crate::text::tokenizer::{self, Tokenizer};
 
+const NO_TOKENS: &str = "the text has no tokens, and the tokenizer adds no special tokens";
+
 /// Minimum number of records for comparing the first row with the others.
 const ENOUGH_RECORDS: usize = 10;
 
@@ -75,12 +77,7 @@ impl Texts {
                 Ok(Label::Flags(flags))
             }
             (Target::Class { .. }, Some(classes), [label]) => classes.index(label, "label").map(Label::Class),
-            (Target::Value, _, [label]) => {
-                let raw = label.as_str();
-                // A finite f64 may overflow to infinity as f32.
-                let value = raw.trim().parse::<f64>().map(|value| value as f32).ok().filter(|value| value.is_finite());
-                value.map(Label::Value).ok_or_else(|| format!("the label {raw:?} is not a finite number"))
-            }
+            (Target::Value, _, [label]) => number(label).map(Label::Value),
             (Target::None, ..) => Ok(Label::None),
             _ => Err("no label".into()),
         }
@@ -171,9 +168,28 @@ pub fn one(tokenizer: &Tokenizer, text: &str, pair: Option<&str>, max_length: us
 /// Returns an example of one sequence, or an error message.
 pub(super) fn single(encoded: tokenizer::Encoded, label: Label) -> Result<Example, String> {
     if encoded.ids.is_empty() {
-        return Err("the text has no tokens, and the tokenizer adds no special tokens".into());
+        return Err(NO_TOKENS.into());
     }
     Ok(Example::single(encoded.ids, encoded.type_ids, label))
+}
+
+/// Returns an example of several sequences, or an error message.
+pub(super) fn several(sequences: Vec<tokenizer::Encoded>, label: Label) -> Result<Example, String> {
+    let lengths: Vec<u32> = sequences.iter().map(|own| own.ids.len() as u32).collect();
+    if lengths.contains(&0) {
+        return Err(NO_TOKENS.into());
+    }
+    let ids = sequences.iter().flat_map(|own| own.ids.iter().copied()).collect();
+    let type_ids = sequences.iter().flat_map(|own| own.type_ids.iter().copied()).collect();
+    Ok(Example { ids, type_ids, lengths, label })
+}
+
+/// Returns the number that a label is, or an error message.
+pub(super) fn number(label: &RawLabel) -> Result<f32, String> {
+    let raw = label.as_str();
+    // A finite f64 may overflow to infinity as f32.
+    let value = raw.trim().parse::<f64>().map(|value| value as f32).ok().filter(|value| value.is_finite());
+    value.ok_or_else(|| format!("the label {raw:?} is not a finite number"))
 }
 
 /// Rejects a first row that was assumed to be a record, but whose label is not a number and unique: almost certainly a

@@ -59,11 +59,24 @@ pub(super) fn record(line: usize, mut map: Map<String, Value>, fields: &Fields) 
                 list.map(|(n, value)| raw_label(value, name, &format!("label {n}"))).collect::<Result<_, _>>()?;
             each_once(labels)?
         }
-        Some(name) => vec![label(&map, name, "label_column")?],
-        None => Vec::new(),
+        Some(name) if !fields.optional || map.contains_key(name) => vec![label(&map, name, "label_column")?],
+        _ => Vec::new(),
     };
     let weight = fields.weight.as_ref().map(|name| weight(&map, name)).transpose()?;
-    Ok(Record { line, text, text_pair, labels, weight })
+    let negatives = match &fields.negative {
+        Some(name) if !fields.optional || map.contains_key(name) => negatives(&mut map, name)?,
+        _ => Vec::new(),
+    };
+    Ok(Record { line, text, text_pair, labels, weight, negatives })
+}
+
+/// Returns the texts in column `name`: one, or a list.
+fn negatives(map: &mut Map<String, Value>, name: &str) -> Result<Vec<String>, String> {
+    match map.get(name) {
+        Some(Value::Array(list)) if list.is_empty() => Err(format!("column {name:?} is an empty list")),
+        Some(Value::Array(list)) => strings(list, &format!("column {name:?}: text")),
+        _ => string(map, name, "negative_column").map(|text| vec![text]),
+    }
 }
 
 /// Returns the weight in column `name`.

@@ -46,24 +46,40 @@ pub struct Fields {
     pub many_labels: bool,
     /// The weight of the example in the loss; `None`: all have the same.
     pub weight: Option<String>,
+    /// Texts that are no match for the text: one, or in JSON a list. `None`: none are read.
+    pub negative: Option<String>,
+    /// Whether the columns of the label and of the negatives may be missing.
+    pub optional: bool,
 }
 
-/// As derived, without the weight if there is none: the text is part of the token cache's keys, which checkpoints
-/// contain.
+/// As derived, without the fields of few tasks where they are not set: the text is part of the token cache's keys, which
+/// checkpoints contain.
 impl std::fmt::Debug for Fields {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Fields { text, text_pair, label, many_labels, weight } = self;
+        let Fields { text, text_pair, label, many_labels, weight, negative, optional } = self;
         let mut fields = f.debug_struct("Fields");
         fields.field("text", text).field("text_pair", text_pair).field("label", label);
         fields.field("many_labels", many_labels);
         weight.as_ref().map(|weight| fields.field("weight", weight));
+        negative.as_ref().map(|negative| fields.field("negative", negative));
+        optional.then(|| fields.field("optional", optional));
         fields.finish()
     }
 }
 
 impl Default for Fields {
     fn default() -> Self {
-        Fields { text: "text".into(), text_pair: None, label: Some("label".into()), many_labels: false, weight: None }
+        let (text, label) = ("text".into(), Some("label".into()));
+        Fields { text, text_pair: None, label, many_labels: false, weight: None, negative: None, optional: false }
+    }
+}
+
+impl Fields {
+    /// Returns the names of the columns that are set, in the order of a file without a header.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        let Fields { text, text_pair, label, weight, negative, .. } = self;
+        let others = [text_pair, label, weight, negative].into_iter().flatten();
+        std::iter::once(text).chain(others)
     }
 }
 
@@ -119,10 +135,13 @@ pub struct Record {
     /// The text, possibly empty.
     pub text: String,
     pub text_pair: Option<String>,
-    /// The labels: exactly one if [`Fields::label`] is set, any number if [`Fields::many_labels`] is.
+    /// The labels: exactly one if [`Fields::label`] is set and the column is there, any number if
+    /// [`Fields::many_labels`] is.
     pub labels: Vec<RawLabel>,
     /// Finite, at least 0; set if [`Fields::weight`] is.
     pub weight: Option<f32>,
+    /// At least one if [`Fields::negative`] is set, and the column is there.
+    pub negatives: Vec<String>,
 }
 
 impl Divisible for Record {

@@ -4,7 +4,7 @@ use super::cells::{Row, Rows, twice};
 use super::files::quoted;
 use super::input::Input;
 use super::jsonl::each_once;
-use super::record::{Format, RawLabel, Record, Records, Source, weight};
+use super::record::{Fields, Format, RawLabel, Record, Records, Source, weight};
 use crate::error::{Error, Result};
 
 /// Reads rows as records; empty lines are skipped.
@@ -30,8 +30,7 @@ fn rows<'r, 'i>(input: &'r mut Input<'i>, source: &Source, format: Format) -> Re
         return Ok(Rows::tsv(input));
     }
     let fields = &source.fields;
-    let names = [Some(&fields.text), fields.text_pair.as_ref(), fields.label.as_ref(), fields.weight.as_ref()];
-    let known: Vec<&str> = names.into_iter().flatten().map(String::as_str).collect();
+    let known: Vec<&str> = fields.names().map(String::as_str).collect();
     Rows::csv(input, &known, source.columns.as_ref().map(Vec::len))
 }
 
@@ -73,6 +72,7 @@ struct Columns {
     label: Option<usize>,
     many_labels: bool,
     weight: Option<usize>,
+    negative: Option<usize>,
 }
 
 /// Returns the index of a column name: an exact match, else the only case-insensitive match.
@@ -93,22 +93,24 @@ impl Columns {
             Some(name) => at(name).map(Some).ok_or((name.clone(), key)),
             None => Ok(None),
         };
+        let present = |name: &&String| !fields.optional || at(name).is_some();
         let found = (|| {
             let text = at(&fields.text).ok_or((fields.text.clone(), "text_column"))?;
             let text_pair = wanted(fields.text_pair.as_ref(), "text_pair_column")?.or(at("text_pair"));
-            let label = wanted(fields.label.as_ref(), "label_column")?;
-            Ok((text, text_pair, label, wanted(fields.weight.as_ref(), "weight_column")?))
+            let label = wanted(fields.label.as_ref().filter(present), "label_column")?;
+            let weight = wanted(fields.weight.as_ref(), "weight_column")?;
+            Ok((text, text_pair, label, weight, wanted(fields.negative.as_ref().filter(present), "negative_column")?))
         })();
         match found {
-            Ok((text, text_pair, label, weight)) => {
-                Ok(Columns { names, text, text_pair, label, many_labels: fields.many_labels, weight })
+            Ok((text, text_pair, label, weight, negative)) => {
+                Ok(Columns { names, text, text_pair, label, many_labels: fields.many_labels, weight, negative })
             }
             Err((name, key)) => Err((names, name, key)),
         }
     }
 
     fn record(&self, line: usize, row: &[String]) -> Result<Record, String> {
-        let wanted = [Some(self.text), self.text_pair, self.label, self.weight].into_iter().flatten();
+        let wanted = [Some(self.text), self.text_pair, self.label, self.weight, self.negative].into_iter().flatten();
         let needed = wanted.clone().max().unwrap_or(0) + 1;
         if row.len() < needed {
             let names = quoted(wanted.map(|i| &self.names[i]));
@@ -128,6 +130,7 @@ impl Columns {
             text_pair: self.text_pair.map(|i| row[i].clone()),
             labels: self.label.map_or(Ok(Vec::new()), |i| self.labels(&row[i], &self.names[i]))?,
             weight: self.weight.map(|i| weight(&row[i], &self.names[i])).transpose()?,
+            negatives: self.negative.map(|i| row[i].clone()).into_iter().collect(),
         })
     }
 
@@ -175,7 +178,8 @@ impl Table<'_> {
         let fields = &self.source.fields;
         let names: Vec<String> = first.iter().map(|name| name.trim().to_string()).collect();
         let contains = |name: &String| position(&names, name).is_some();
-        let (text, label) = (contains(&fields.text), fields.label.as_ref().map(contains));
+        let label = fields.label.as_ref().filter(|_| !fields.optional);
+        let (text, label) = (contains(&fields.text), label.map(contains));
         let header = match self.source.header {
             Some(header) => header,
             None if text == label.unwrap_or(text) => text,
@@ -200,9 +204,8 @@ impl Table<'_> {
             (true, _) => names,
             (false, Some(columns)) => columns.clone(),
             (false, None) => {
-                let label = fields.label.clone().unwrap_or_else(|| "label".into());
-                let usual = [Some(fields.text.clone()), fields.text_pair.clone(), Some(label), fields.weight.clone()];
-                let usual: Vec<String> = usual.into_iter().flatten().collect();
+                let label = (!fields.optional).then(|| fields.label.clone().unwrap_or_else(|| "label".into()));
+                let usual: Vec<String> = Fields { label, ..fields.clone() }.names().cloned().collect();
                 if self.source.header.is_none() && names.len() > usual.len() {
                     let (found, keys) = (quoted(&names), quoted(&usual));
                     let which = if fields.label.is_some() { "text_column and label_column" } else { "text_column" };

@@ -127,7 +127,17 @@ impl<'a> Blockwise<'a> {
     /// A dead or late rank, where weights are gathered.
     pub fn infer(self, weights: &mut Weights, batch: Option<&Batch>) -> Result<Option<Boundary>> {
         let head = self.model.blocks() - 1;
-        self.without_gradients(weights, batch, |input, batch, ctx| self.model.forward(head, input, batch, ctx))
+        self.without_gradients(weights, batch, None, |input, batch, ctx| self.model.forward(head, input, batch, ctx))
+    }
+
+    /// Returns the logits of `batch` as [`Blockwise::forward`] computes them in this pass, without gradients.
+    ///
+    /// # Errors
+    /// As [`Blockwise::infer`].
+    pub fn answers(self, weights: &mut Weights, batch: Option<&Batch>, pass: Pass) -> Result<Option<Boundary>> {
+        let head = self.model.blocks() - 1;
+        let forward = |input: &Boundary, batch: &Batch, ctx: &mut Ctx| self.model.forward(head, input, batch, ctx);
+        self.without_gradients(weights, batch, Some(pass), forward)
     }
 
     /// Returns the task's answers for `batch` and, if it has labels, the losses of each term, without dropout and without
@@ -136,21 +146,22 @@ impl<'a> Blockwise<'a> {
     /// # Errors
     /// As [`Blockwise::infer`].
     pub fn evaluate(self, weights: &mut Weights, batch: Option<&Batch>) -> Result<Option<(Tensor, Vec<Tensor>)>> {
-        self.without_gradients(weights, batch, |input, batch, ctx| self.model.evaluate(input, batch, ctx))
+        self.without_gradients(weights, batch, None, |input, batch, ctx| self.model.evaluate(input, batch, ctx))
     }
 
-    /// Runs all blocks but the last, and `head` on their result.
+    /// Runs all blocks but the last, and `head` on their result; with dropout in a `pass` of training.
     fn without_gradients<T>(
         self,
         weights: &mut Weights,
         batch: Option<&Batch>,
+        pass: Option<Pass>,
         head: impl Fn(&Boundary, &Batch, &mut Ctx) -> T,
     ) -> Result<Option<T>> {
         let _guard = tch::no_grad_guard();
         let (mut boundary, mut found) = (Boundary::new(), None);
         self.visit(weights, |index| {
             let Some(batch) = batch else { return };
-            let mut ctx = Ctx::eval(self.params);
+            let mut ctx = pass.map_or_else(|| Ctx::eval(self.params), |pass| Ctx::train(self.params, pass, index));
             match index + 1 < self.model.blocks() {
                 true => boundary = self.model.forward(index, &boundary, batch, &mut ctx),
                 false => found = Some(head(&boundary, batch, &mut ctx)),

@@ -48,6 +48,8 @@ pub struct Checkpoints {
     pub adapter: Option<AdapterConfig>,
     /// The generation_config.json to write instead of the origin's.
     pub generation: Option<Value>,
+    /// Further files of the model's folder, and their contents.
+    pub more: Vec<(&'static str, Value)>,
     pub limit: Option<usize>,
     /// Whether to keep the best checkpoint beyond the limit, because it becomes the final model.
     pub keeps_best: bool,
@@ -246,7 +248,7 @@ impl Checkpoints {
         let result = match best {
             None => self.write_final(stepper, &card),
             Some(step) => {
-                let copy = |dir: &RunDir| copy_model(&dir.checkpoint(step), &dir.finished(), &card);
+                let copy = |dir: &RunDir| copy_model(&dir.checkpoint(step), &dir.finished(), &self.more, &card);
                 self.dir.as_ref().map_or(Ok(()), copy)
             }
         };
@@ -298,7 +300,7 @@ impl Checkpoints {
         if let Some(to) = files.folder.filter(|_| self.comm.is_main()) {
             let (to, config, origin) = (to.to_owned(), model.config_json(params.kind()), self.origin.clone());
             let (adapter, generation) = (self.adapter.clone(), self.generation.clone());
-            let settings = self.settings.clone();
+            let (settings, more) = (self.settings.clone(), self.more.clone());
             files.queue.push(0, move || {
                 let name = if adapter.is_some() { adapter::MODEL_CONFIG } else { "config.json" };
                 let carried = carried::of_folder(&origin)?;
@@ -308,6 +310,7 @@ impl Checkpoints {
                 if let Some(generation) = &generation {
                     folder::write_file(&to.join(export::GENERATION_FILE), &serde_json::to_vec_pretty(generation)?)?;
                 }
+                export::write_more(&to, &more)?;
                 folder::write_file(&to.join(MODEL_FILE), settings.as_bytes())
             });
         }
@@ -337,7 +340,7 @@ fn write_card(folder: &Path, card: &str) {
     }
 }
 
-fn copy_model(from: &Path, target: &Path, card: &str) -> Result<()> {
+fn copy_model(from: &Path, target: &Path, more: &[(&'static str, Value)], card: &str) -> Result<()> {
     folder::replace(target, false, |to| {
         let set = weights_of(from);
         TensorFiles::open(&set)?;
@@ -346,6 +349,7 @@ fn copy_model(from: &Path, target: &Path, card: &str) -> Result<()> {
         let files = carried.chain([sharded::index_of(&set)]).filter(|file| file.exists());
         let copy = |file: PathBuf| folder::copy_file(&file, &to.join(file.file_name().unwrap_or_default()));
         files.chain(sharded::files(&set)?).try_for_each(copy)?;
+        export::write_more(to, more)?;
         write_card(to, card);
         Ok(())
     })

@@ -162,6 +162,7 @@ fn toml(
         TaskKind::SequenceClassification | TaskKind::MultipleChoice => "accuracy",
         TaskKind::TokenClassification | TaskKind::QuestionAnswering | TaskKind::MultiLabel => "f1",
         TaskKind::Regression => "pearson",
+        TaskKind::Embedding => "ndcg@10",
         _ => "loss",
     };
     out + &format!(

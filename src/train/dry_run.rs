@@ -17,7 +17,8 @@ use crate::train::blockwise::{Blockwise, mean_factors};
 use crate::train::memory_fit::{self, MIN_TOKENS};
 use crate::train::session::Session;
 use crate::train::teacher::Teacher;
-use crate::train::{feed, settings};
+use crate::train::{contrast, feed, settings};
+use std::slice;
 use std::sync::Arc;
 use tch::{Kind as Type, Tensor};
 
@@ -106,7 +107,11 @@ fn run(
     let recompute = settings::recompute(&config);
     let pass = Pass { seed: config.seed, step: 0, micro_batch: 0, rank: solo.rank() as u64 };
     teacher.map_or(Ok(()), |(teacher, weights)| teacher.answer_with(weights, &mut batch))?;
-    let forward = Blockwise { model, params, recompute, watch: None }.forward(weights, Some(&batch), pass)?;
+    let blockwise = Blockwise { model, params, recompute, watch: None };
+    if let Some(scale) = model.task.contrast() {
+        contrast::prepare(blockwise, weights, solo.as_ref(), (slice::from_mut(&mut batch), 1), |_| pass, scale)?;
+    }
+    let forward = blockwise.forward(weights, Some(&batch), pass)?;
     let terms: Vec<f64> = batch.weights.iter().copied().chain(batch.taught.iter().map(|_| 1.0)).collect();
     let scales = mean_factors(&terms);
     forward.backward(weights, &mut gradients, &scales, true)?;

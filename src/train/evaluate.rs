@@ -157,17 +157,18 @@ impl Evaluator<'_> {
     /// As [`Evaluator::outputs`]; exit 2 if there are no targets; exit 4 if the loss is NaN or Inf.
     pub fn metrics(&mut self, data: &Prepared, details: Details) -> Result<Evaluation> {
         let outputs = self.outputs_for(Some("evaluating"), &data.dataset)?;
-        if outputs.losses.is_empty() {
+        let results = outputs.results(data);
+        let loss = self.model.task.loss(&results);
+        if loss.is_none() && outputs.losses.is_empty() {
             let message = "there is nothing to evaluate: no example of the data has a target";
             return Err(Error::input(message).shared());
         }
-        let loss: f64 = outputs.losses.iter().sum();
+        let loss = loss.unwrap_or_else(|| outputs.losses.iter().sum());
         if !loss.is_finite() {
             let message = format!("the evaluation loss is {loss}: the model has diverged");
             return Err(Error::new(ErrorKind::NonFinite, message).shared());
         }
         let mut metrics = vec![("loss", loss)];
-        let results = outputs.results(data);
         metrics.extend(self.model.task.metrics(&results));
         let mut generated = None;
         if let Some(generation) = self.generation {

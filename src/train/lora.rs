@@ -189,6 +189,7 @@ fn task_type(role: Role) -> Option<&'static str> {
         Role::QuestionAnswering => Some("QUESTION_ANS"),
         Role::CausalLm => Some("CAUSAL_LM"),
         Role::Seq2Seq => Some("SEQ_2_SEQ_LM"),
+        Role::Embedding => Some("FEATURE_EXTRACTION"),
         Role::MultipleChoice | Role::MaskedLm | Role::PreTraining => None,
     }
 }

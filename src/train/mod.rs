@@ -10,6 +10,7 @@ pub mod carried;
 pub mod checkpoint_files;
 pub mod checkpoints;
 pub mod clock;
+pub mod contrast;
 pub mod downloads;
 pub mod draft;
 pub mod dry_run;

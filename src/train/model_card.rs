@@ -197,6 +197,7 @@ fn pipeline(kind: TaskKind) -> &'static str {
         TaskKind::MaskedLm => "fill-mask",
         TaskKind::CausalLm | TaskKind::Chat => "text-generation",
         TaskKind::Seq2seq => "text2text-generation",
+        TaskKind::Embedding => "sentence-similarity",
     }
 }
 

@@ -129,6 +129,7 @@ impl ModelFolder {
             Some("QUESTION_ANS") => Some(Role::QuestionAnswering),
             Some("CAUSAL_LM") => Some(Role::CausalLm),
             Some("SEQ_2_SEQ_LM") => Some(Role::Seq2Seq),
+            Some("FEATURE_EXTRACTION") => Some(Role::Embedding),
             _ => None,
         };
         if let (Some(role), Some(map)) = (role, config.as_object_mut()) {

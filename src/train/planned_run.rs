@@ -317,7 +317,8 @@ fn shaped(declared: Declared, config: &Config, data: &Data, assumed: bool) -> Re
 
 /// Returns the length of the longest sequence of an assumed example, if the model supports it.
 fn check_length(config: &Config, declared: &Declared, length: usize) -> Result<usize> {
-    let longest = if config.task.kind == TaskKind::Seq2seq { length - length / 2 } else { length };
+    let halves = matches!(config.task.kind, TaskKind::Seq2seq | TaskKind::Embedding);
+    let longest = if halves { length - length / 2 } else { length };
     if let Some(max) = config.data.max_length.filter(|&max| max < longest) {
         return Err(Error::input(format!(
             "--assume-length {length}: a run truncates to data.max_length = {max}; set it to {longest}, or assume less"
@@ -332,7 +333,8 @@ fn zipf(random: &mut SplitMix64, vocab_size: usize) -> u32 {
     ((vocab_size as f64 + 1.0).powf(uniform) as u32 - 1).min(vocab_size as u32 - 1)
 }
 
-/// Generates examples of one length in the format of the task; for seq2seq half of the tokens are the target.
+/// Generates examples of one length in the format of the task; for seq2seq and embeddings half of the tokens are the
+/// second text.
 fn assume(config: &Config, assumed: Assumed, vocab_size: usize) -> Result<Data> {
     let Assumed { length, examples } = assumed;
     let kind = config.task.kind;
@@ -346,6 +348,7 @@ fn assume(config: &Config, assumed: Assumed, vocab_size: usize) -> Result<Data> 
                 example.lengths = vec![(length - target) as u32, target as u32];
             }
             TaskKind::TokenClassification => example.label = Label::Tokens(vec![0; length]),
+            TaskKind::Embedding => example.lengths = vec![length.div_ceil(2) as u32, (length / 2) as u32],
             _ => {}
         }
         example
@@ -372,7 +375,7 @@ fn assume(config: &Config, assumed: Assumed, vocab_size: usize) -> Result<Data> 
         remarks: Vec::new(),
         references: Value::Null,
     };
-    let head = reading::head(&config.task, &facts, &config.data.train)?;
+    let head = reading::head(&config.task, &facts, &config.data.train, &ModelFolder::of(config)?.path)?;
     let distinct = examples.min(DISTINCT_TOKENS.div_ceil(length));
     let dataset = Dataset::new((0..distinct).map(example), collation, [0; 32]).repeated(examples);
     Ok(Data {

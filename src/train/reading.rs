@@ -1,20 +1,25 @@
 //! Reads the data files of a run as its configuration says, and derives the head from the data.
 
-use crate::config::{Config, DataConfig, DataFiles, Documents, EvalSplit, TaskConfig, TaskKind};
+use crate::config::{
+    Config, DataConfig, DataFiles, Documents, EmbeddingLoss, EvalSplit, Pooling, TaskConfig, TaskKind,
+};
 use crate::data::{Encode, Facts, Prepared};
 use crate::error::{Context, Error, Result};
 use crate::models::Role;
-use crate::tasks::Head;
+use crate::nn::pooler::Picks;
 use crate::tasks::answers;
 use crate::tasks::causal_texts::CausalTexts;
 use crate::tasks::chat::Chat;
 use crate::tasks::choices::Choices;
 use crate::tasks::corpus::Corpus;
+use crate::tasks::embedding::EmbeddingHead;
+use crate::tasks::embedding_texts::EmbeddingTexts;
 use crate::tasks::masked_texts::{FillMask, MaskedTexts, MaskingOptions};
 use crate::tasks::prompts::Prompts;
 use crate::tasks::sentence_pairs::SentencePairs;
 use crate::tasks::tagged_words::TaggedWords;
 use crate::tasks::texts::{Target, Texts};
+use crate::tasks::{Head, sentence_transformers};
 use crate::text::documents::{Division, DocumentSource};
 use crate::text::files::Files;
 use crate::text::part::Part;
@@ -100,6 +105,12 @@ impl Reading<'_> {
                 Ok(Box::new(Choices { source: self.choice_source(files)?, max_length: *max_length }))
             }
             TaskKind::Regression => texts(Target::Value),
+            TaskKind::Embedding => Ok(Box::new(EmbeddingTexts {
+                source: self.embedding_source(files)?,
+                alone: *purpose == Purpose::Predict,
+                max_length: *max_length,
+                max_score: self.task.max_score.unwrap_or(1.0),
+            })),
             TaskKind::Seq2seq => Ok(Box::new(self.parallel_texts(files, key)?)),
             TaskKind::CausalLm | TaskKind::Chat if *purpose == Purpose::Predict => {
                 Ok(Box::new(Prompts { source: self.prompts(files)?, max_length: *max_length }))
@@ -152,13 +163,17 @@ pub fn trained_part(config: &Config) -> Option<Part> {
 }
 
 /// Default of `max_length` for a task, if not that of the model: the block size of language models and the window of
-/// question answering in Hugging Face's examples (run_clm.py, run_qa.py).
-pub fn usual_length(kind: TaskKind) -> Option<usize> {
-    match kind {
+/// question answering in Hugging Face's examples (run_clm.py, run_qa.py); for embeddings that of the model's folder.
+///
+/// # Errors
+/// As [`sentence_transformers::read`].
+pub fn usual_length(kind: TaskKind, folder: &Path) -> Result<Option<usize>> {
+    Ok(match kind {
         TaskKind::CausalLm | TaskKind::MaskedLm => Some(1024),
         TaskKind::QuestionAnswering => Some(384),
+        TaskKind::Embedding => sentence_transformers::read(folder)?.and_then(|settings| settings.max_length),
         _ => None,
-    }
+    })
 }
 
 /// Returns the task head (`...ForX`) of a model that is fine-tuned for a task.
@@ -172,14 +187,16 @@ pub fn role(task: &TaskConfig) -> Role {
         TaskKind::MaskedLm => Role::MaskedLm,
         TaskKind::CausalLm | TaskKind::Chat => Role::CausalLm,
         TaskKind::Seq2seq => Role::Seq2Seq,
+        TaskKind::Embedding => Role::Embedding,
     }
 }
 
-/// Returns the head for a task on data with these `facts`; `files` are the training files.
+/// Returns the head for a task on data with these `facts`; `files` are the training files, `folder`
+/// that of the initial model.
 ///
 /// # Errors
-/// Exit 2 if there are fewer labels than a classifier needs.
-pub fn head(task: &TaskConfig, facts: &Facts, files: &DataFiles) -> Result<Head> {
+/// Exit 2 if there are fewer labels than a classifier needs; as [`sentence_transformers::read`].
+pub fn head(task: &TaskConfig, facts: &Facts, files: &DataFiles, folder: &Path) -> Result<Head> {
     let labels = facts.labels.clone().unwrap_or_default();
     let at_least = |n: usize, head: fn(Vec<String>) -> Head| match labels.as_slice() {
         found if found.len() >= n => Ok(head(labels.clone())),
@@ -203,7 +220,24 @@ pub fn head(task: &TaskConfig, facts: &Facts, files: &DataFiles) -> Result<Head>
         TaskKind::MaskedLm => Ok(Head::MaskedLm),
         TaskKind::CausalLm | TaskKind::Chat => Ok(Head::CausalLm),
         TaskKind::Seq2seq => Ok(Head::Seq2Seq),
+        TaskKind::Embedding => Ok(Head::Embedding(embedding(task, folder)?)),
     }
+}
+
+/// Returns the head of sentence embeddings: what is not set is as in the folder of the initial model.
+fn embedding(task: &TaskConfig, folder: &Path) -> Result<EmbeddingHead> {
+    let (own, usual) = (sentence_transformers::read(folder)?, EmbeddingHead::default());
+    let pooling = task.pooling.map(|pooling| match pooling {
+        Pooling::Mean => Picks::Mean,
+        Pooling::Cls => Picks::First,
+        Pooling::LastToken => Picks::Last,
+    });
+    Ok(EmbeddingHead {
+        pooling: pooling.or(own.map(|own| own.pooling)).unwrap_or(usual.pooling),
+        normalizes: task.normalize.or(own.map(|own| own.normalizes)).unwrap_or(usual.normalizes),
+        contrastive: task.loss.unwrap_or_default() == EmbeddingLoss::MultipleNegativesRanking,
+        scale: task.scale.unwrap_or(usual.scale),
+    })
 }
 
 /// Returns the task that a model was fine-tuned for.
@@ -218,5 +252,6 @@ pub fn kind(head: &Head) -> TaskKind {
         Head::MaskedLm | Head::PreTraining => TaskKind::MaskedLm,
         Head::CausalLm => TaskKind::CausalLm,
         Head::Seq2Seq => TaskKind::Seq2seq,
+        Head::Embedding(_) => TaskKind::Embedding,
     }
 }

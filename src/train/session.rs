@@ -103,7 +103,8 @@ pub fn declare(config: &Config) -> Result<(Declared, usize)> {
     }
     let role = reading::role(&config.task);
     let declared = Declared::of_layers(&folder.base, folder.read_config()?, dropout, role, layers)?;
-    let max_length = declared.max_length(config.data.max_length, reading::usual_length(config.task.kind))?;
+    let usual = reading::usual_length(config.task.kind, &folder.path)?;
+    let max_length = declared.max_length(config.data.max_length, usual)?;
     if config.task.kind == TaskKind::Seq2seq {
         declared.check_targets(config.task.max_target_length.unwrap_or(MAX_TARGET_LENGTH))?;
     }
@@ -160,7 +161,7 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     if known_labels.is_some() && train.facts.labels != known_labels {
         train = read_train(known_labels)?;
     }
-    let head = reading::head(&config.task, &train.facts, &config.data.train)?;
+    let head = reading::head(&config.task, &train.facts, &config.data.train, &model.path)?;
     let labels = head.labels().map(<[String]>::to_vec);
     if let Some(why) = labels.as_ref().and_then(|labels| config.metric_of_two_labels(labels.len())) {
         return Err(Error::input(format!("train.metric_for_best_model: {why} in the data")));

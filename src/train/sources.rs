@@ -1,7 +1,7 @@
 //! The `[data]` settings as sources of the module `text`: which file a task reads, in which format.
 
 use super::reading::{Purpose, Reading};
-use crate::config::{self, DataConfig, DataFiles, Documents};
+use crate::config::{self, DataConfig, DataFiles, Documents, EmbeddingLoss};
 use crate::error::{Context, Error, Result};
 use crate::tasks::answers::Rules;
 use crate::tasks::parallel_texts::{ParallelTexts, decoder_start};
@@ -116,6 +116,18 @@ impl Reading<'_> {
             },
             on_bad_record: self.on_bad_record(),
         })
+    }
+
+    /// Returns the source for a file of texts to embed. Evaluation data may have scores or not, and negatives or not.
+    pub(super) fn embedding_source(&self, files: &Files) -> Result<Source> {
+        let (mut source, pairs) = (self.source(files)?, self.purpose != Purpose::Predict);
+        let fields = &mut source.fields;
+        fields.optional = self.purpose == Purpose::Evaluate;
+        let scored = self.task.loss == Some(EmbeddingLoss::CosineSimilarity);
+        fields.label = fields.label.take().filter(|_| fields.optional || (pairs && scored));
+        fields.text_pair = pairs.then(|| fields.text_pair.take().unwrap_or_else(|| "text_pair".into()));
+        fields.negative = self.data.negative_column.clone().filter(|_| pairs);
+        Ok(source)
     }
 
     pub(super) fn tagged_source(&self, files: &Files) -> Result<TaggedSource> {

@@ -15,6 +15,7 @@ use crate::parallel::{Gradients, Groups, Offload, Weights, whole};
 use crate::tasks::Model;
 use crate::train::begun::Begun;
 use crate::train::blockwise::{Blockwise, mean_factors};
+use crate::train::contrast;
 use crate::train::feed::StepInput;
 use crate::train::non_finite::{self, Fault, Rerun};
 use crate::train::optimizers;
@@ -225,8 +226,13 @@ impl Stepper {
         let Stepper { model, params, weights, gradients, comm, config, teacher, .. } = self;
         let blockwise = Blockwise { model, params, recompute: config.recompute, watch: None };
         let sums = Tensor::zeros([scales.len() as i64], (tch::Kind::Double, comm.device()));
+        let rank = comm.rank() as u64;
+        let pass = |index: usize| Pass { seed: config.seed, step, micro_batch: index as u64, rank };
+        if let Some(scale) = model.task.contrast() {
+            contrast::prepare(blockwise, weights, comm.as_ref(), (&mut *batches, micro_batches), &pass, scale)?;
+        }
         for index in 0..micro_batches {
-            let pass = Pass { seed: config.seed, step, micro_batch: index as u64, rank: comm.rank() as u64 };
+            let pass = pass(index);
             teacher.as_mut().map_or(Ok(()), |teacher| teacher.answer(batches.get_mut(index)))?;
             let forward = blockwise.forward(weights, batches.get(index), pass)?;
             if let Some(found) = forward.loss_sums() {

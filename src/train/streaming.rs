@@ -229,19 +229,11 @@ fn framing(reading: &Reading, files: &Files, path: &Path) -> Result<Framing> {
     let of = |format: Format, source: Option<&Source>| match format {
         Format::Jsonl => Framing::Json,
         Format::Parquet | Format::Arrow => Framing::Rows(format),
-        Format::Csv | Format::Tsv => {
-            let names = |source: &Source| {
-                let fields = &source.fields;
-                let names =
-                    [Some(&fields.text), fields.text_pair.as_ref(), fields.label.as_ref(), fields.weight.as_ref()];
-                names.into_iter().flatten().cloned().collect()
-            };
-            Framing::Table {
-                csv: format == Format::Csv,
-                known: source.map(names).unwrap_or_default(),
-                columns: source.and_then(|source| source.columns.as_ref().map(Vec::len)),
-            }
-        }
+        Format::Csv | Format::Tsv => Framing::Table {
+            csv: format == Format::Csv,
+            known: source.map(|source| source.fields.names().cloned().collect()).unwrap_or_default(),
+            columns: source.and_then(|source| source.columns.as_ref().map(Vec::len)),
+        },
     };
     let of_source =
         |source: &Source| -> Result<Framing> { Ok(of(records::format_of(path, source.format)?, Some(source))) };
@@ -251,6 +243,7 @@ fn framing(reading: &Reading, files: &Files, path: &Path) -> Result<Framing> {
         TaskKind::SequenceClassification | TaskKind::MultiLabel | TaskKind::Regression => {
             of_source(&reading.source(files)?)
         }
+        TaskKind::Embedding => of_source(&reading.embedding_source(files)?),
         TaskKind::TokenClassification => Ok(match tagged::format_of(path, reading.tagged_source(files)?.format)? {
             TaggedFormat::Conll => Framing::Paragraphs,
             TaggedFormat::Sentences => Framing::Lines,

@@ -116,7 +116,7 @@ mod tests {
         specs[0].trainable = false;
         (specs[3].rate, specs[4].rate) = (0.1, 0.1);
         let params = specs.iter().map(|spec| HfParam::new(spec.name.clone(), [spec.name.clone()])).collect();
-        let names = HfNames { prefix: "", params, legacy: &[] };
+        let names = HfNames { prefix: "", headless: false, params, legacy: &[] };
         let text = trained_table(&specs, &names, 1e-3, 0.01);
         let cells = |line: &str| -> Vec<String> {
             let cells = line.split(['│', '┆', '|']).map(str::trim).filter(|cell| !cell.is_empty());

@@ -95,6 +95,7 @@ impl Trainer {
             micro_batch_tokens,
             recompute,
             generation: generation_file,
+            max_length,
             ..
         } = session;
         let Loaded { model, params, weights, names, adapter, .. } = loaded;
@@ -158,6 +159,7 @@ impl Trainer {
             origin: folder.tokenizer().to_owned(),
             adapter,
             generation: generation_file,
+            more: stepper.model.task.folder_files(max_length),
             limit: config.train.save_total_limit,
             keeps_best: config.train.load_best_model_at_end,
             pending: None,

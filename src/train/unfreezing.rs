@@ -95,7 +95,7 @@ mod tests {
         b.block(4, |b| b.newly_initialized(|b| b.weight("classifier.weight", &[2, 4], Init::Zeros)));
         let specs = b.finish();
         let params = specs.iter().map(|spec| HfParam::new(spec.name.clone(), [spec.name.clone()])).collect();
-        let catalog = Catalog::new(&specs, &HfNames { prefix: "", params, legacy: &[] });
+        let catalog = Catalog::new(&specs, &HfNames { prefix: "", headless: false, params, legacy: &[] });
         (specs, catalog)
     }
 

@@ -1,10 +1,13 @@
-//! Activation checkpointing with dropout: a block that runs again draws the same masks, so that gradients are the same.
+//! Activation checkpointing and gradient caching with dropout: a block that runs again draws the same masks, so that
+//! gradients are the same.
 
 use crate::common::device::{device, tolerance};
 use crate::common::reference::{Reference, gradients, gradients_with};
 use tch::{Device, Kind};
 use trainer::models::family::DropoutOverrides;
-use trainer::train::blockwise::Recompute;
+use trainer::nn::Pass;
+use trainer::train::blockwise::{Blockwise, Recompute};
+use trainer::train::model_loading::Loaded;
 
 /// BERT's dropout sits in embeddings, attention and both residuals; T5's and BART's in both stacks; XLNet's in its
 /// sinusoids too.
@@ -55,4 +58,23 @@ fn gradients_with_dropout_are_the_same() {
         assert_ne!(plain, gradients(&mut with, &reference.batch(), 1.0).0, "{case}: dropout changes nothing");
     }
     assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The pass that computes embeddings before the one with a graph has the dropout of that one.
+#[test]
+fn answers_have_the_dropout_of_training() {
+    let dropout = DropoutOverrides { hidden: Some(0.2), attention: Some(0.2), classifier: Some(0.2) };
+    for case in ["bert-embedding", "gpt2-embedding", "xlnet-embedding"] {
+        let reference = Reference::open(&format!("cases/{case}"));
+        let mut loaded = reference.load_with(&reference.head(), dropout, Kind::Float);
+        let batch = reference.batch();
+        let (loss, _) = gradients(&mut loaded, &batch, 1.0);
+        let Loaded { model, params, weights, .. } = &mut loaded;
+        let blockwise = Blockwise { model, params, recompute: Recompute::None, watch: None };
+        let answers = blockwise.answers(weights, Some(&batch), Pass::default()).unwrap().unwrap();
+        let plain = blockwise.infer(weights, Some(&batch)).unwrap().unwrap();
+        let [found, without] = [&answers, &plain]
+            .map(|answers| model.task.losses(answers, &batch)[0].mean(Kind::Double).double_value(&[]));
+        assert!((found - loss).abs() < 1e-12 && (without - loss).abs() > 1e-4, "{case}: {found}, {loss}, {without}");
+    }
 }

@@ -139,7 +139,7 @@ mod tests {
 
     fn names() -> HfNames {
         let params = vec![HfParam::new("words", ["words"]).also(&["head"]), HfParam::new("q", ["q"])];
-        HfNames { prefix: "", params, legacy: &[] }
+        HfNames { prefix: "", headless: false, params, legacy: &[] }
     }
 
     fn numbers(bytes: &[u8]) -> Vec<f32> {

@@ -137,7 +137,8 @@ section! {
         /// `pearson`, `spearmanr`, `mse`; for question answering `exact_match`, `f1`, and with SQuAD 2.0's rules
         /// `HasAns_exact`, `HasAns_f1`, `NoAns_exact`, `NoAns_f1`; for language models `perplexity`; for `masked-lm`
         /// also `masked_accuracy` and, with `next_sentence`, `sentence_accuracy`; with `predict_with_generate` also
-        /// `bleu` and `rougeL`. The prefix `eval_` is optional. `NAME_METRIC` is that of a set of `data.eval_sets`.
+        /// `bleu` and `rougeL`; for `embedding` `pearson`, `spearmanr`, or `accuracy@1`, `recall@1`, `recall@5`,
+        /// `recall@10`, `mrr@10`, `ndcg@10`. The prefix `eval_` is optional. `NAME_METRIC` is that of a set of `data.eval_sets`.
         metric_for_best_model: String = "loss".into();
         /// Whether a greater metric is better. Default: `false` for `mse`, `perplexity`, and names that end with
         /// `loss`; `true` for all others.

@@ -4,7 +4,7 @@ use super::{refused, with};
 use crate::config::{Config, EvalSplit};
 
 /// Configurations with the settings that no other has.
-pub fn all() -> [Config; 14] {
+pub fn all() -> [Config; 16] {
     let generation = [
         "do_sample=true",
         "early_stopping=true",
@@ -47,6 +47,8 @@ pub fn all() -> [Config; 14] {
         with(&["kind=masked-lm", "next_sentence=true", "mlm_probability=0.3", "whole_word_mask=true"]).unwrap(),
         with(&["kind=causal-lm", "packing=false", "format=text", "documents=lines"]).unwrap(),
         with(&["kind=chat", "split_turns=true"]).unwrap(),
+        with(&["kind=embedding", "negative_column=n", "scale=50", "pooling=cls", "normalize=true"]).unwrap(),
+        with(&["kind=embedding", "loss=cosine_similarity", "max_score=5"]).unwrap(),
         with(&["model.train=['head']", "unfreeze=epoch", "profile=2..3"]).unwrap(),
         with(&["class_weights=balanced", "eval_split=2/5"]).unwrap(),
         with(&["distill.teacher=t", "distill.temperature=3", "distill.alpha=0.7"]).unwrap(),
@@ -79,6 +81,14 @@ fn columns_belong_to_tasks() {
     refused(&["kind=chat", "label_column=l"], "data.label_column: chat does not use this");
     refused(&["kind=causal-lm", "prompt_column=p"], "data.prompt_column: causal-lm does not use this, only chat");
     refused(&[r#"data.columns=["id", "text"]"#], "lacks \"label\", which is data.label_column");
+    let embedding = ["kind=embedding", r#"data.columns=["text", "text_pair"]"#];
+    with(&embedding).unwrap();
+    refused(&[embedding[0], embedding[1], "loss=cosine_similarity"], "lacks \"label\", which is data.label_column");
+    refused(
+        &[embedding[0], "loss=cosine_similarity", "negative_column=n"],
+        "data.negative_column: pairs with scores have no negatives",
+    );
+    refused(&["kind=regression", "pooling=cls"], "task.pooling: regression does not use this, only embedding");
     with(&["kind=causal-lm", r#"data.columns=["id", "text"]"#]).unwrap();
     for own in [
         ["kind=token-classification", "words_column=w", "tags_column=t"],
@@ -86,6 +96,7 @@ fn columns_belong_to_tasks() {
         ["kind=chat", "messages_column=m", "prompt_column=p"],
         ["kind=causal-lm", "text_column=t", "header=true"],
         ["kind=regression", "text_pair_column=p", "label_column=l"],
+        ["kind=embedding", "text_pair_column=p", "label_column=l"],
     ] {
         with(&own).unwrap();
     }
@@ -95,7 +106,7 @@ fn columns_belong_to_tasks() {
 #[test]
 fn variations_belong_to_tasks() {
     refused(&["swap=1.5"], "augment.swap: found the number 1.5, expected a number in [0, 1]");
-    for kind in ["causal-lm", "masked-lm", "question-answering", "multiple-choice", "seq2seq", "chat"] {
+    for kind in ["causal-lm", "masked-lm", "question-answering", "multiple-choice", "seq2seq", "chat", "embedding"] {
         let expected = format!("augment.delete: {kind} does not use this, only sequence-classification, multi-label");
         refused(&[&format!("kind={kind}"), "delete=0.1"], &expected);
         refused(&[&format!("kind={kind}"), "weight_column=w"], "data.weight_column");

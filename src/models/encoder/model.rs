@@ -256,7 +256,8 @@ impl Backbone for Encoder {
     }
 
     fn hf_names(&self) -> HfNames {
-        self.design.param_names.names(self.lm_head.is_some() && self.config.tie_word_embeddings)
+        let names = self.design.param_names.names(self.lm_head.is_some() && self.config.tie_word_embeddings);
+        HfNames { headless: self.role == Role::Embedding, ..names }
     }
 
     fn architecture(&self) -> String {

@@ -107,6 +107,6 @@ impl ParamNames {
         params.extend(own.iter().cloned());
         // Legacy names of a norm's scale and shift.
         let legacy = &[("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
-        HfNames { prefix, params, legacy }
+        HfNames { prefix, headless: false, params, legacy }
     }
 }

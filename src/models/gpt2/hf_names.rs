@@ -37,5 +37,5 @@ pub fn names(layers: usize, tied: bool, role: Role) -> HfNames {
         };
         params.push(HfParam::new(format!("classifier.{kind}"), [format!("{classifier}.{kind}")]).bare());
     }
-    HfNames { prefix: "transformer.", params, legacy: &[] }
+    HfNames { prefix: "transformer.", headless: role == Role::Embedding, params, legacy: &[] }
 }

@@ -50,5 +50,5 @@ pub fn names(shape: &Shape, role: Role) -> HfNames {
         params.push(HfParam::new(format!("classifier.{kind}"), [format!("{classifier}.{kind}")]).bare());
     }
     let prefix = if answers && kind != "Mistral" { "transformer." } else { "model." };
-    HfNames { prefix, params, legacy: &[] }
+    HfNames { prefix, headless: role == Role::Embedding, params, legacy: &[] }
 }

@@ -38,5 +38,5 @@ pub fn names(config: &Config) -> HfNames {
         }
         add(format!("{stack}.norm"), &[format!("{stack}.final_layer_norm")]);
     }
-    HfNames { prefix: "", params, legacy: &[] }
+    HfNames { prefix: "", headless: false, params, legacy: &[] }
 }

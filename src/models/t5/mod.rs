@@ -20,6 +20,7 @@ pub const FAMILY: Family = Family {
         Role::MaskedLm | Role::PreTraining | Role::CausalLm => {
             Some("it generates a target from a source; use seq2seq with pairs of texts")
         }
+        Role::Embedding => Some("it is an encoder-decoder; use an encoder such as BERT"),
         _ => Some("it generates answers as text; use seq2seq with the label as the target"),
     },
     llama_cpp: None,

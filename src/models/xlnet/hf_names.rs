@@ -31,7 +31,7 @@ pub fn names(config: &Config, role: Role) -> HfNames {
     };
     let heads = [("pooler", "sequence_summary.summary"), ("classifier", classifier)];
     params.extend(heads.into_iter().flat_map(|(native, part)| named(native, &[part])).map(HfParam::bare));
-    HfNames { prefix: "transformer.", params, legacy: &[] }
+    HfNames { prefix: "transformer.", headless: role == Role::Embedding, params, legacy: &[] }
 }
 
 /// The tensors of a layer's attention. The file has matrices as `[hidden, heads, head_dim]`, including the output's,

@@ -41,7 +41,7 @@ pub(super) fn propose(survey: &Survey, family: Option<&str>) -> Result<Proposal,
         Survey::Conll => plain(TaskKind::TokenClassification, "words with tags"),
         Survey::Squad => plain(TaskKind::QuestionAnswering, "SQuAD's JSON"),
         Survey::Records(columns) => {
-            let all: [Infer; 6] = [tagged_words, choices, questions, conversation, translation, labelled_text];
+            let all: [Infer; 7] = [tagged_words, choices, questions, conversation, matches, translation, labelled_text];
             let by_columns = all.iter().find_map(|infer| infer(columns, family));
             by_columns.or_else(|| text_only(columns, family)).ok_or_else(|| {
                 let names: Vec<String> = columns.columns.iter().map(|column| format!("{:?}", column.name)).collect();
@@ -131,6 +131,17 @@ fn questions(columns: &Columns, _: Option<&str>) -> Option<Proposal> {
     let (Some(_), Some(_)) = (text("context"), text("question")) else { return None };
     let why = "questions with contexts and answers".to_owned();
     Some(Proposal { kind: TaskKind::QuestionAnswering, settings: Vec::new(), texts: Vec::new(), why })
+}
+
+/// Texts with a match and perhaps negatives, as data sets of sentence-transformers name them.
+fn matches(columns: &Columns, _: Option<&str>) -> Option<Proposal> {
+    let text = columns.find(&["anchor", "query"], Column::is_text)?;
+    let positive = columns.find(&["positive", "pos"], Column::is_text)?;
+    let negative = columns.find(&["negative", "negatives", "neg"], |column| column.is_text() || column.is_list());
+    let mut settings = vec![("text_column", quoted(&text.name)), ("text_pair_column", quoted(&positive.name))];
+    settings.extend(negative.map(|negative| ("negative_column", quoted(&negative.name))));
+    let why = format!("texts in column {:?}, their matches in {:?}", text.name, positive.name);
+    Some(Proposal { kind: TaskKind::Embedding, settings, texts: Vec::new(), why })
 }
 
 fn translation(columns: &Columns, family: Option<&str>) -> Option<Proposal> {
@@ -303,6 +314,12 @@ mod tests {
                 "article,highlights\nlong,short\n",
                 TaskKind::Seq2seq,
                 "source_column=\"article\" target_column=\"highlights\"",
+            ),
+            (
+                "a.jsonl",
+                r#"{"anchor": "a", "positive": "b", "negative": ["c"]}"#,
+                TaskKind::Embedding,
+                "text_column=\"anchor\" text_pair_column=\"positive\" negative_column=\"negative\"",
             ),
             ("a.jsonl", r#"{"text": "a", "url": "u"}"#, TaskKind::CausalLm, ""),
             ("a.txt", "a", TaskKind::CausalLm, ""),
