@@ -295,8 +295,11 @@ mod tests {
     use super::*;
     use crate::data::{Collation, Example};
 
+    /// A text, and its vector.
+    type Vector = (u32, [f32; 2]);
+
     /// Metrics and loss of a task of width 2 for examples of texts, each a token id, with their vectors.
-    fn evaluated(examples: &[(&[(u32, [f32; 2])], Label)]) -> (Metrics, Option<f64>) {
+    fn evaluated(examples: &[(&[Vector], Label)]) -> (Metrics, Option<f64>) {
         let head = EmbeddingHead { scale: 2.0, ..EmbeddingHead::default() };
         let task = Embedding::of_width(head, 2, &mut ParamBuilder::new());
         let example = |(texts, label): &(&[(u32, [f32; 2])], Label)| Example {
@@ -345,7 +348,7 @@ mod tests {
     fn scores_are_compared_with_cosine_similarities() {
         let pair = |x: [f32; 2], score: f32| ([(1, [2.0, 0.0]), (2, x)], Label::Value(score));
         let pairs = [pair([3.0, 0.0], 1.0), pair([0.0, 1.0], 0.2), pair([-1.0, 0.0], -0.6)];
-        let examples: Vec<(&[(u32, [f32; 2])], Label)> =
+        let examples: Vec<(&[Vector], Label)> =
             pairs.iter().map(|(texts, label)| (&texts[..], label.clone())).collect();
         let (metrics, loss) = evaluated(&examples);
         // The cosines 1, 0, -1 are a linear function of the scores.

@@ -118,7 +118,7 @@ impl Backbone for Toy {
     }
 
     fn hf_names(&self) -> HfNames {
-        HfNames { prefix: "", params: Vec::new(), legacy: &[] }
+        HfNames { prefix: "", headless: false, params: Vec::new(), legacy: &[] }
     }
 
     fn architecture(&self) -> String {
@@ -202,6 +202,7 @@ fn batch(samples: &[u32]) -> Batch {
     let tokens: Vec<i64> = samples.iter().zip(&lengths).flat_map(|(&s, &n)| (0..n).map(move |i| token(s, i))).collect();
     let labels: Vec<i64> = samples.iter().map(|&s| i64::from(s * 5) % WIDTH).collect();
     let mut batch = Batch {
+        contrast: None,
         segments: Tensor::from_slice(&tokens),
         tokens: Tensor::from_slice(&tokens),
         ids: tokens,

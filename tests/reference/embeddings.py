@@ -17,6 +17,8 @@ from transformers import (
     BertModel,
     CamembertConfig,
     CamembertModel,
+    DebertaV2Config,
+    DebertaV2Model,
     DistilBertConfig,
     DistilBertModel,
     ElectraConfig,
@@ -25,6 +27,10 @@ from transformers import (
     GPT2Model,
     LlamaConfig,
     LlamaModel,
+    LongformerConfig,
+    LongformerModel,
+    ModernBertConfig,
+    ModernBertModel,
     Qwen3Config,
     Qwen3Model,
     RobertaConfig,
@@ -36,10 +42,13 @@ from transformers import (
 import albert
 import bert
 import common
+import deberta_v2
 import distilbert
 import electra
 import gpt2
 import llama
+import longformer
+import modernbert
 import roberta
 import xlnet
 
@@ -99,6 +108,13 @@ def cases():
     case("distilbert", DistilBertModel, config, batch, "mean", tiny=distilbert.KEYS, segments=False)
     case("albert", without_pooler(AlbertModel), AlbertConfig(**albert.SMALL), batch, "mean")
     case("electra", ElectraModel, ElectraConfig(**electra.SMALL), batch, "cls", normalize=True)
+    config = ModernBertConfig(**modernbert.PLAIN)
+    case("modernbert", ModernBertModel, config, batch, "mean", exact="sdpa", segments=False)
+    case("deberta-v2", DebertaV2Model, DebertaV2Config(**deberta_v2.V3), batch, "cls", tiny=deberta_v2.TINY)
+    torch.nn.functional.softmax = longformer.own_softmax(torch.nn.functional.softmax)
+    config = LongformerConfig(**longformer.NARROW)
+    texts = common.sequences(longformer.LENGTHS, longformer.VOCAB, 1)
+    case("longformer", without_pooler(LongformerModel), config, texts, "mean", normalize=True, pad_id=1)
     case("xlnet", XLNetModel, XLNetConfig(**xlnet.SMALL), xlnet.texts(1), "mean", seed=2)
     case("gpt2", GPT2Model, GPT2Config(**gpt2.SMALL), batch, "lasttoken", segments=False)
     biased = dict(tiny=("k_proj.bias",), exact="sdpa", segments=False)

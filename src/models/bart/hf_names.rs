@@ -53,5 +53,5 @@ pub fn names(config: &Config, role: Role) -> HfNames {
     for (native, part) in [("pooler", "classification_head.dense"), ("classifier", classifier)] {
         params.extend(layer(native, &[part]).map(HfParam::bare));
     }
-    HfNames { prefix: "model.", params, legacy: &[] }
+    HfNames { prefix: "model.", headless: false, params, legacy: &[] }
 }

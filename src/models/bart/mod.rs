@@ -21,6 +21,7 @@ pub const FAMILY: Family = Family {
         Role::MaskedLm | Role::PreTraining => {
             Some("it learns to write a whole text from a corrupted one; use seq2seq with such pairs")
         }
+        Role::Embedding => Some("it is an encoder-decoder; use an encoder such as BERT"),
         Role::TokenClassification | Role::MultipleChoice => {
             Some("transformers has no such class for it that could load the result; use an encoder such as RoBERTa")
         }

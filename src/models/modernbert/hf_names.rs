@@ -3,8 +3,8 @@
 use crate::models::hf_names::{HfNames, HfParam, layer};
 
 /// Returns the mapping for this number of layers. `head` is the native name of the layers before the output layer;
-/// `tied` if the output layer has the input embeddings.
-pub fn names(layers: usize, head: &str, tied: bool) -> HfNames {
+/// `tied` if the output layer has the input embeddings; `headless` for a model without a head.
+pub fn names(layers: usize, head: &str, tied: bool, headless: bool) -> HfNames {
     let words = HfParam::new("embeddings.words.weight", ["embeddings.tok_embeddings.weight"]);
     let mut params = vec![if tied { words.also(&["decoder.weight"]) } else { words }];
     let mut add = |native: &str, hf: &str| params.extend(layer(native, &[hf]));
@@ -27,5 +27,5 @@ pub fn names(layers: usize, head: &str, tied: bool) -> HfNames {
     for (native, hf) in of_head.into_iter().chain(outputs) {
         params.extend(layer(&native, &[hf]).map(HfParam::bare));
     }
-    HfNames { prefix: "model.", params, legacy: &[] }
+    HfNames { prefix: "model.", headless, params, legacy: &[] }
 }

@@ -41,6 +41,8 @@ enum Head {
     MaskedLm(MaskedLmHead),
     /// Before a task's layer.
     Task(PredictionHead),
+    /// Of sentence embeddings.
+    None,
 }
 
 impl ModernBert {
@@ -60,11 +62,13 @@ impl ModernBert {
         let layers: Vec<PreNormBlock> = (0..config.slides.len()).map(layer).collect();
         let (norm, head) = b.block(layers.len() + 1, |b| {
             let norm = Norm::new(b, "norm", kind, hidden, eps);
-            let head = if is_lm {
-                let config = MaskedLmConfig { head: config.head(), vocab, bias: keys.decoder_bias, tied };
-                Head::MaskedLm(MaskedLmHead::new(b, config, &words))
-            } else {
-                Head::Task(b.newly_initialized(|b| PredictionHead::new(b, "head", config.head())))
+            let head = match role {
+                Role::MaskedLm => {
+                    let config = MaskedLmConfig { head: config.head(), vocab, bias: keys.decoder_bias, tied };
+                    Head::MaskedLm(MaskedLmHead::new(b, config, &words))
+                }
+                Role::Embedding => Head::None,
+                _ => Head::Task(b.newly_initialized(|b| PredictionHead::new(b, "head", config.head()))),
             };
             (norm, head)
         });
@@ -105,7 +109,10 @@ impl Backbone for ModernBert {
 
     fn features(&self, hidden: &Boundary, ctx: &mut Ctx) -> Tensor {
         let rows = self.norm.forward(ctx, &hidden[0]);
-        self.task_input(&rows, ctx)
+        match self.head {
+            Head::None => rows,
+            _ => self.task_input(&rows, ctx),
+        }
     }
 
     fn vocabulary(&self, rows: &Tensor, ctx: &mut Ctx) -> Projection {
@@ -150,15 +157,16 @@ impl Backbone for ModernBert {
                 let drops = dropout::cost(how, tokens * hidden as f64, self.config.keys.classifier_dropout);
                 self.norm.cost(how, tokens, false).then(head.cost(how, tokens)).then(drops)
             }
+            (_, Head::None) => self.norm.cost(how, tokens, false),
         }
     }
 
     fn hf_names(&self) -> HfNames {
         let (head, tied) = match self.head {
             Head::MaskedLm(_) => ("lm_head", self.config.keys.tie_word_embeddings),
-            Head::Task(_) => ("head", false),
+            Head::Task(_) | Head::None => ("head", false),
         };
-        hf_names::names(self.layers.len(), head, tied)
+        hf_names::names(self.layers.len(), head, tied, self.role == Role::Embedding)
     }
 
     fn architecture(&self) -> String {
