@@ -39,7 +39,7 @@ pub fn process(scores: &Tensor, rows: &[Row], settings: &Settings) -> Tensor {
     scores = put(&scores, &rows, &tokens, NEVER);
     for (rows, tokens) in [
         with(|_, new| new == 0, settings.forced_bos.as_slice()),
-        with(|row, new| new + 1 == row.max_new, &settings.forced_eos),
+        with(|row, new| new + 1 == row.max_new, settings.forced_eos.as_slice()),
     ] {
         scores = put(&masked(&scores, &rows), &rows, &tokens, 0.0);
     }

@@ -18,8 +18,8 @@ pub struct Settings {
     pub decoder_start: Option<u32>,
     /// The first token after the start token.
     pub forced_bos: Option<u32>,
-    /// The last token of a text of the maximum length, one of these.
-    pub forced_eos: Vec<u32>,
+    /// The last token of a text of the maximum length. Of several, the first: all would have the same score.
+    pub forced_eos: Option<u32>,
 }
 
 /// The decoding strategy.
@@ -247,7 +247,7 @@ impl Keys<'_> {
             eos: ids("eos_token_id")?.unwrap_or_default(),
             decoder_start: start.or(first(ids("bos_token_id")?)),
             forced_bos: first(ids("forced_bos_token_id")?),
-            forced_eos: ids("forced_eos_token_id")?.unwrap_or_default(),
+            forced_eos: first(ids("forced_eos_token_id")?),
         })
     }
 
@@ -341,7 +341,7 @@ mod tests {
     fn forced_tokens_are_those_of_the_folder() {
         let file = json!({"forced_bos_token_id": 3, "forced_eos_token_id": 8, "no_repeat_ngram_size": 3});
         let settings = read(&[("generation_config.json", file)], json!({"no_repeat_ngram_size": 0})).unwrap();
-        assert_eq!((settings.forced_bos, &*settings.forced_eos, settings.no_repeat_ngram_size), (Some(3), &[8][..], 0));
+        assert_eq!((settings.forced_bos, settings.forced_eos, settings.no_repeat_ngram_size), (Some(3), Some(8), 0));
         settings.check(9, true).unwrap();
         let message = |vocab, has_encoder| settings.check(vocab, has_encoder).unwrap_err().to_string();
         assert!(message(8, true).starts_with("token id 8 is an EOS, start or forced token"));

@@ -96,8 +96,9 @@ def answers(folder, dtype, prompts, uniforms):
         one = lambda i: generate(model, [prompts[i]], settings, uniforms[i : i + 1])[0]
         alone = [one(i) for i in range(len(prompts)) if config.is_encoder_decoder or len(prompts[i]) < settings.get("max_length", 99)]
         runs.append(alone)
-        # In float64 the Llama class makes NaN of padding. `max_length` counts padding too.
-        if dtype == torch.float32 and "max_length" not in settings and alone != generate(model, prompts, settings, uniforms):
+        # In float64 the Llama class makes NaN of padding. `max_length` and n-grams count padding before a prompt too.
+        counts = "max_length" in settings or "no_repeat_ngram_size" in settings and not config.is_encoder_decoder
+        if dtype == torch.float32 and not counts and alone != generate(model, prompts, settings, uniforms):
             return None
     return runs
 
