@@ -224,7 +224,7 @@ impl Stepper {
         let rank = comm.rank() as u64;
         let pass = |index: usize| Pass { seed: config.seed, step, micro_batch: index as u64, rank };
         if let Some(scale) = model.task.contrast() {
-            contrast::prepare(blockwise, weights, comm.as_ref(), (&mut *batches, micro_batches), &pass, scale)?;
+            contrast::prepare(blockwise, weights, comm.as_ref(), (&mut *batches, micro_batches), pass, scale)?;
         }
         for index in 0..micro_batches {
             let pass = pass(index);
