@@ -85,7 +85,8 @@ fn write_matches(bench: &Bench, name: &str) {
 #[test]
 fn losses_against_the_global_batch_agree_at_every_split() {
     let bench = Bench::new("bert-classification");
-    ["train.jsonl", "eval.jsonl"].map(|name| write_matches(&bench, name));
+    write_matches(&bench, "train.jsonl");
+    write_matches(&bench, "eval.jsonl");
     const EMBEDDING: [&str; 3] = ["task.kind=embedding", "negative_column=n", "max_steps=9"];
     let more = with(&EMBEDDING);
     bench.run(1, "w1", &more, &Resume::None).unwrap();
@@ -128,7 +129,8 @@ fn losses_against_the_global_batch_agree_at_every_split() {
 #[test]
 fn losses_against_the_global_batch_have_their_gradient() {
     let bench = Bench::new("bert-classification");
-    ["train.jsonl", "eval.jsonl"].map(|name| write_matches(&bench, name));
+    write_matches(&bench, "train.jsonl");
+    write_matches(&bench, "eval.jsonl");
     let train = format!("data.train={}", bench.path("eval.jsonl").display());
     let descent = ["optim=sgd", "lr_scheduler_type=constant", "learning_rate=1e-3", "warmup_steps=0", "weight_decay=0"];
     let more = ["task.kind=embedding", "global_batch_size=23", "max_steps=2", "eval_on_start=true", "max_grad_norm=0"];
