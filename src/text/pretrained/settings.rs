@@ -145,6 +145,9 @@ impl Settings {
         for token in own {
             let id = token.get("id").and_then(Value::as_u64).and_then(|id| id.try_into().ok());
             if let Some((id, token)) = id.zip(added_token(token)) {
+                // A token that `added_tokens.json` has too keeps its id, with the properties of one from there.
+                let same = self.added.iter().find(|(_, added)| added.content == token.content).map(|(&id, _)| id);
+                let token = same.and_then(|id| self.added.remove(&id)).unwrap_or(token);
                 self.added.insert(id, token);
             }
         }
