@@ -343,12 +343,10 @@ fn assume(config: &Config, assumed: Assumed, vocab_size: usize) -> Result<Data> 
         let ids = (0..length).map(|_| zipf(&mut random, vocab_size)).collect();
         let mut example = Example::single(ids, vec![0; length], Label::None);
         match kind {
-            TaskKind::Seq2seq => {
-                let target = length / 2;
-                example.lengths = vec![(length - target) as u32, target as u32];
+            TaskKind::Seq2seq | TaskKind::Embedding => {
+                example.lengths = vec![length.div_ceil(2) as u32, (length / 2) as u32];
             }
             TaskKind::TokenClassification => example.label = Label::Tokens(vec![0; length]),
-            TaskKind::Embedding => example.lengths = vec![length.div_ceil(2) as u32, (length / 2) as u32],
             _ => {}
         }
         example
