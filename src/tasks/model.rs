@@ -40,8 +40,9 @@ impl Model {
     pub fn has_frozen_vocabulary<'a>(&self, specs: impl IntoIterator<Item = &'a ParamSpec>) -> bool {
         let (head, rows) = (self.backbone.blocks(), self.backbone.vocab_size() as i64);
         let of_head = |spec: &&ParamSpec| spec.block == head || spec.borrowers.contains(&head);
-        let mut matrices = specs.into_iter().filter(of_head).filter(|spec| spec.shape.len() == 2);
-        matrices.any(|spec| spec.shape[0] == rows && !spec.trainable)
+        let tables = specs.into_iter().filter(of_head).filter(|spec| spec.shape.len() == 2 && spec.shape[0] == rows);
+        let trained: Vec<bool> = tables.map(|spec| spec.trainable).collect();
+        !trained.is_empty() && !trained.contains(&true)
     }
 
     /// Returns the cost of a block, including the boundary activations it adds and, for the head, the loss.

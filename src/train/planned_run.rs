@@ -333,8 +333,7 @@ fn zipf(random: &mut SplitMix64, vocab_size: usize) -> u32 {
     ((vocab_size as f64 + 1.0).powf(uniform) as u32 - 1).min(vocab_size as u32 - 1)
 }
 
-/// Generates examples of one length in the format of the task; for seq2seq and embeddings half of the tokens are the
-/// second text.
+/// Generates examples of one length in the format of the task; with two texts each has half of the tokens.
 fn assume(config: &Config, assumed: Assumed, vocab_size: usize) -> Result<Data> {
     let Assumed { length, examples } = assumed;
     let kind = config.task.kind;

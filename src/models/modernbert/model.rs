@@ -149,15 +149,20 @@ impl Backbone for ModernBert {
 
     fn head_cost(&self, reads: Reads, x: &Extents, how: &ComputeMode) -> Cost {
         let (hidden, tokens) = (self.config.keys.hidden_size, x.own.tokens);
+        // The mean of fp32 rows keeps them.
+        let normed = || self.norm.cost(how, tokens, false);
+        let averaged = Cost::keep(4.0 * tokens * hidden as f64);
         match (reads, &self.head) {
             (_, Head::MaskedLm(head)) => self.norm.cost(how, x.targets, true).then(head.cost(how, x.targets)),
             (Reads::Summary, _) if self.config.picks() != Picks::Mean => pooler::cost(how, x, hidden),
-            (Reads::Summary, _) => self.norm.cost(how, tokens, false).then(pooler::cost(how, x, hidden)),
+            (Reads::Summary, _) => normed().then(averaged).then(pooler::cost(how, x, hidden)),
             (_, Head::Task(head)) => {
                 let drops = dropout::cost(how, tokens * hidden as f64, self.config.keys.classifier_dropout);
-                self.norm.cost(how, tokens, false).then(head.cost(how, tokens)).then(drops)
+                normed().then(head.cost(how, tokens)).then(drops)
             }
-            (_, Head::None) => self.norm.cost(how, tokens, false),
+            // In half precision the task counts the rows in fp32.
+            (_, Head::None) if how.element() < 4.0 => normed(),
+            (_, Head::None) => normed().then(averaged),
         }
     }
 
