@@ -149,9 +149,10 @@ impl Backbone for ModernBert {
 
     fn head_cost(&self, reads: Reads, x: &Extents, how: &ComputeMode) -> Cost {
         let (hidden, tokens) = (self.config.keys.hidden_size, x.own.tokens);
-        // The mean of fp32 rows keeps them.
+        // The mean of fp32 rows keeps them and, if it is rounded then, itself.
         let normed = || self.norm.cost(how, tokens, false);
-        let averaged = Cost::keep(4.0 * tokens * hidden as f64);
+        let means = if how.element() < 4.0 { x.own.sequences } else { 0.0 };
+        let averaged = Cost::keep(4.0 * (tokens + means) * hidden as f64);
         match (reads, &self.head) {
             (_, Head::MaskedLm(head)) => self.norm.cost(how, x.targets, true).then(head.cost(how, x.targets)),
             (Reads::Summary, _) if self.config.picks() != Picks::Mean => pooler::cost(how, x, hidden),
