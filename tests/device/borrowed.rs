@@ -118,7 +118,7 @@ impl Backbone for Toy {
     }
 
     fn hf_names(&self) -> HfNames {
-        HfNames { prefix: "", params: Vec::new(), legacy: &[] }
+        HfNames { prefix: "", headless: false, params: Vec::new(), legacy: &[] }
     }
 
     fn architecture(&self) -> String {
@@ -215,6 +215,7 @@ fn batch(samples: &[u32]) -> Batch {
         label_smoothing: 0.0,
         noise: None,
         taught: None,
+        contrast: None,
         score_positions: None,
     };
     batch.upload(Vec::new(), device()).unwrap().wait().unwrap();
