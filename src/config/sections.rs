@@ -105,7 +105,7 @@ section! {
         /// Loss, for `embedding`. `multiple_negatives_ranking`: a text is compared with its match and with all other
         /// matches and negatives of the global batch; `cosine_similarity`: the cosine similarity of a pair should be its
         /// score ([more](embeddings.md#losses)).
-        loss: Option<EmbeddingLoss> => "`multiple_negatives_ranking`";
+        loss: Option<EmbeddingLoss> => "multiple_negatives_ranking";
         /// Factor of cosine similarities in the loss, for `embedding`. The inverse of InfoNCE's temperature. With
         /// `multiple_negatives_ranking`.
         scale: Option<f64> => "20", POSITIVE;

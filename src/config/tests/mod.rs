@@ -66,7 +66,7 @@ fn every_problem_is_reported_at_once_in_the_order_of_the_file() {
   run.toml:11: data.text_column: found a list, expected a non-empty string
   run.toml:12: data.zzz: unknown key, and no key has a similar name: `trainer config --all` lists all keys
   run.toml:14: task.kind: found \"causal-llm\", expected \"sequence-classification\", \"multi-label\", \"regression\", \
-\"token-classification\", \"question-answering\", \"multiple-choice\", \"masked-lm\", \"causal-lm\", \"chat\" or \"seq2seq\" (did you mean \"causal-lm\"?)
+\"token-classification\", \"question-answering\", \"multiple-choice\", \"masked-lm\", \"causal-lm\", \"chat\", \"seq2seq\" or \"embedding\" (did you mean \"causal-lm\"?)
   command line: train.logging_steps: found the integer 0, expected an integer >= 1
   run.toml: model.path: is required, and is missing";
     assert_eq!(message(Config::parse(text, "run.toml", &words(&["logging_steps=0"]))), expected);
