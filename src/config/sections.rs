@@ -106,7 +106,7 @@ section! {
         /// matches and negatives of the global batch; `cosine_similarity`: the cosine similarity of a pair should be its
         /// score ([more](embeddings.md#losses)).
         loss: Option<EmbeddingLoss> => "multiple_negatives_ranking";
-        /// Factor of cosine similarities, for `embedding`. In the loss; the inverse of InfoNCE's temperature. With
+        /// Factor of similarities in the loss, for `embedding`. The inverse of InfoNCE's temperature. With
         /// `multiple_negatives_ranking`.
         scale: Option<f64> => "20", POSITIVE;
         /// Score of equal texts, for `embedding`. Scores of pairs are divided by it.

@@ -217,6 +217,7 @@ fn batch(samples: &[u32]) -> Batch {
         label_smoothing: 0.0,
         noise: None,
         taught: None,
+        contrast: None,
         score_positions: None,
     };
     batch.upload(Vec::new(), device()).unwrap().wait().unwrap();
