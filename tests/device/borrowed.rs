@@ -217,7 +217,6 @@ fn batch(samples: &[u32]) -> Batch {
         label_smoothing: 0.0,
         noise: None,
         taught: None,
-        contrast: None,
         score_positions: None,
     };
     batch.upload(Vec::new(), device()).unwrap().wait().unwrap();
