@@ -203,25 +203,29 @@ fn a_merged_model_is_that_of_peft() {
 /// `trainer chat` with an adapter whose base model was moved says what the merged model says.
 #[test]
 fn an_adapter_chats_with_the_base_model_that_is_given() {
+    // Of the tokenizer's ids, the small model has those of letters.
+    const LETTERS: &[u8] = b"a b c d e\n";
     let bench = Bench::new("bert-classification");
     let (adapter, base) = (folder("lora/llama"), copy_with_tokenizer(&bench, "cases/llama-causal"));
-    let chat = |model: &Path, base: Option<&Path>| {
+    let chat = |said: &[u8], model: &Path, base: Option<&Path>| {
         let mut command = trainer(&bench);
         command.args(["chat", "--max-new-tokens", "6"]).arg(model);
         base.iter().for_each(|base| _ = command.arg("--base-model").arg(base));
         let mut chat = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // A model that is refused does not read.
-        _ = chat.stdin.take().unwrap().write_all(b"a good day\n");
+        _ = chat.stdin.take().unwrap().write_all(said);
         let ended = chat.wait_with_output().unwrap();
         (ended.status.code(), ended.stdout, String::from_utf8_lossy(&ended.stderr).into_owned())
     };
     let merged = bench.path("merged");
     run(trainer(&bench).arg("merge").args([&adapter, &merged]).arg("--base-model").arg(&base)).expect(0);
-    let (code, said, log) = chat(&adapter, Some(&base));
-    assert_eq!((code, &said), (Some(0), &chat(&merged, None).1), "{log}");
-    assert_ne!(said, chat(&base, None).1, "the adapter is used");
-    let (code, said, log) = chat(&adapter, None);
+    let (code, said, log) = chat(LETTERS, &adapter, Some(&base));
+    assert_eq!((code, &said), (Some(0), &chat(LETTERS, &merged, None).1), "{log}");
+    assert_ne!(said, chat(LETTERS, &base, None).1, "the adapter is used");
+    let (code, said, log) = chat(LETTERS, &adapter, None);
     assert!(code == Some(2) && said.is_empty() && log.contains("or the option --base-model"), "{log}");
+    let (code, _, log) = chat(b"a good day\n", &base, None);
+    assert!(code == Some(2) && log.contains("but the model has 60 embeddings"), "{log}");
 }
 
 /// A copy of a case, whose folder lacks a tokenizer.

@@ -134,6 +134,12 @@ impl Conversation<'_> {
     /// Answers on standard output, token by token.
     fn answer(&mut self, said: &str) -> Result<()> {
         let Some(ids) = self.tokens(said) else { return Ok(()) };
+        let rows = self.loaded.model.backbone.vocab_size();
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= rows) {
+            return Err(Error::input(format!(
+                "the text has the token id {id}, but the model has {rows} embeddings: its folder has another tokenizer"
+            )));
+        }
         let prompt = Prompt { ids, record: self.turn };
         self.turn += 1;
         let Loaded { model, params, weights, .. } = &mut *self.loaded;

@@ -36,6 +36,7 @@ SIZES = {
     "camembert": ENCODER,
     "distilbert": dict(dim=16, n_layers=1, n_heads=2, hidden_dim=32),
     "albert": ENCODER | dict(embedding_size=8),
+    "deberta-v2": ENCODER | dict(relative_attention=True, pos_att_type=["p2c", "c2p"], position_biased_input=False),
     "xlnet": dict(d_model=16, n_layer=1, n_head=2, d_inner=32),
     "gpt2": dict(n_embd=16, n_layer=1, n_head=2, bos_token_id=None, eos_token_id=None),
     "llama": DECODER,
