@@ -20,7 +20,9 @@ impl GlobalAttentionConfig {
         let queries = x.longest.min(most_queries);
         let keys = x.longest.min(queries + 2.0 * window + of_sequence);
         let of_head = (queries * keys).max(of_sequence.min(most_queries) * x.longest);
-        let block = of_head.max(most_scores).min(of_head * heads * x.sequences);
+        // Neighbors of equal length are computed together: without padding, those of a rectangle.
+        let together = if x.padded_queries == 0.0 { x.sequences / x.rectangles.max(1.0) } else { 1.0 };
+        let block = of_head.max(most_scores).min(of_head * heads * together);
         let fraction = if of_head > 0.0 { block / of_head } else { 0.0 };
         let operands = |q: f64, k: f64| fraction * head_dim * (q * queries + k * keys);
         // Operands, scores, attention weights; in backward the sums of gradients, which half types round afterwards.
