@@ -2,7 +2,7 @@
 
 use crate::checkpoint::TrainerState;
 use crate::comm::{Collective, Op, between_hosts, traffic};
-use crate::config::{Config, IntervalStrategy, TaskKind, Writers};
+use crate::config::{Config, IntervalStrategy, MAX_TARGET_LENGTH, TaskKind, Writers};
 use crate::error::Result;
 use crate::observe::progress::Progress;
 use crate::observe::{logs, memory, progress};
@@ -18,7 +18,6 @@ use crate::train::profiling::Profiling;
 use crate::train::recorder::Recorder;
 use crate::train::resumed::{Resumed, Start};
 use crate::train::session::Session;
-use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::step::{StepOutcome, Stepper};
 use crate::train::training_data::{TrainingData, record};
 use crate::train::utilization::Utilization;
@@ -133,11 +132,13 @@ impl Trainer {
             let read = optimizer_files::read(&mut stepper, from, &state, thaws);
             comm.agree(read, "reading the optimizer state")?;
         }
-        let longest = config.task.max_target_length.unwrap_or(MAX_TARGET_LENGTH);
         let open = || Generation::open(folder.generation(), &config.generation, config.seed);
         let samples = config.train.report_texts.then_some(config.task.kind);
         let generation = match samples {
-            _ if config.task.predict_with_generate => Some(open().map(|generation| generation.or_at_most(longest))),
+            _ if config.task.predict_with_generate => {
+                let longest = config.task.target_length().unwrap_or(MAX_TARGET_LENGTH);
+                Some(open().map(|generation| generation.or_at_most(longest)))
+            }
             Some(TaskKind::Chat) => Some(open().and_then(Generation::ending_as_answers)),
             Some(TaskKind::CausalLm) => Some(open()),
             _ => None,
