@@ -193,9 +193,9 @@ impl Trainer {
     /// # Errors
     /// Those of a step, of evaluation and of saving. A checkpoint that is being written is completed first.
     pub fn run(&mut self) -> Result<Ended> {
-        self.train().or_else(|e| {
+        self.train().inspect_err(|_| {
             let saved = self.checkpoints.rescue();
-            self.report_saved(saved).and(Err(e))
+            self.report_saved(saved);
         })
     }
 
@@ -265,7 +265,7 @@ impl Trainer {
         }
         self.progress.step(step, self.state.mean_loss(), self.clock.rate());
         if due.log {
-            self.log_step(outcome)?;
+            self.log_step(outcome);
         } else if self.progress.is_silent() {
             self.print_step(outcome);
         }
@@ -273,7 +273,7 @@ impl Trainer {
             self.progress.event(&format!("warning   {warning}"));
         }
         let written = self.checkpoints.poll();
-        self.report_saved(written)?;
+        self.report_saved(written);
         let best = due.evaluation && self.evaluate()?;
         if due.checkpoint || (best && self.config.train.load_best_model_at_end) {
             self.save(last)?;
@@ -293,7 +293,7 @@ impl Trainer {
         self.progress.line(&format!("{at}  {numbers}"));
     }
 
-    fn log_step(&mut self, outcome: &StepOutcome) -> Result<()> {
+    fn log_step(&mut self, outcome: &StepOutcome) {
         self.print_step(outcome);
         let memory = Bytes::peak(self.comm.device(), self.stepper.kept());
         let rate = self.clock.rate();
@@ -303,7 +303,7 @@ impl Trainer {
         }
         (self.state.loss_sum, self.state.loss_steps) = (0.0, 0);
         self.clock.lap();
-        self.record(line)
+        self.record(line);
     }
 
     /// Writes the checkpoint of this step unless it exists already; `waits` until it is complete.
@@ -319,33 +319,35 @@ impl Trainer {
             false => checkpoints.save(stepper, state, waits),
         })?;
         self.saved = Some(self.state.global_step);
-        self.report_saved(saved)
+        self.report_saved(saved);
+        Ok(())
     }
 
-    fn report_saved(&mut self, saved: impl IntoIterator<Item = Saved>) -> Result<()> {
+    fn report_saved(&mut self, saved: impl IntoIterator<Item = Saved>) {
         for saved in saved {
             let path = self.config.output_dir.join(format!("checkpoint-{}", saved.step));
             self.progress.event(&format!("{}  {}", self.state.place(), saved.text(&path)));
             logs::tell_metrics(&saved.line());
-            self.recorder.as_mut().map_or(Ok(()), |recorder| recorder.write(&saved.line()))?;
+            if let Some(recorder) = &mut self.recorder {
+                recorder.write(&saved.line());
+            }
         }
-        Ok(())
     }
 
     /// Appends a line to `metrics.jsonl` and to the history stored in checkpoints.
-    fn record(&mut self, line: Value) -> Result<()> {
+    fn record(&mut self, line: Value) {
         if self.comm.is_main() {
             logs::tell_metrics(&line);
         }
-        let result = self.recorder.as_mut().map_or(Ok(()), |recorder| recorder.write(&line));
+        if let Some(recorder) = &mut self.recorder {
+            recorder.write(&line);
+        }
         self.state.log_history.push(line);
-        // Only rank 0 can fail here, so it aborts the job on its own.
-        result
     }
 
     fn finish(&mut self) -> Result<Ended> {
         let saved = self.checkpoints.settle()?;
-        self.report_saved(saved)?;
+        self.report_saved(saved);
         self.clock.lap();
         self.progress.finish();
         let best = self.state.best_global_step.filter(|_| self.config.train.load_best_model_at_end);
@@ -362,7 +364,7 @@ impl Trainer {
             let peaks = (peaks.as_slice(), &memory);
             let summary = summary::line(&self.state, &self.clock, &self.stepper.params, &self.start, peaks);
             logs::tell_metrics(&summary);
-            recorder.finish(&self.state, &summary)?;
+            recorder.finish(&self.state, &summary);
         }
         if self.comm.is_main() {
             let peak = peaks.iter().copied().max().unwrap_or_default();
