@@ -131,22 +131,34 @@ fn pair(map: &mut Map<String, Value>, prompt: &str, completion: &str) -> Result<
     Ok(Said::Messages { messages, tools: None, without_loss: Vec::new() })
 }
 
-/// Returns a conversation without a loss on its first `before` answers, and on those whose `weight` is 0 (OpenAI).
+/// Returns a conversation without a loss on its first `before` answers, and on those whose `weight` is 0 (OpenAI) or
+/// whose `train` or `training` is false (axolotl).
 fn all_of(mut messages: Vec<Value>, tools: Option<Value>, before: usize) -> Result<Said, String> {
     let mut without_loss: Vec<usize> = (0..before).collect();
     let answers = messages.iter_mut().filter(|message| is_answer(message)).filter_map(Value::as_object_mut);
     let mut count = 0;
     for (answer, n) in answers.zip(0..) {
         count += 1;
-        match answer.shift_remove("weight").as_ref().map(Value::as_f64) {
-            None | Some(Some(1.0)) => {}
-            Some(Some(0.0)) => without_loss.extend((n >= before).then_some(n)),
+        let weight = match answer.shift_remove("weight").as_ref().map(Value::as_f64) {
+            None => 1.0,
+            Some(Some(weight @ (0.0 | 1.0))) => weight,
             Some(_) => return Err("the weight of a message must be 0 or 1".into()),
+        };
+        let mut trains = weight > 0.0;
+        for key in ["train", "training"] {
+            match answer.shift_remove(key) {
+                None | Some(Value::Bool(true)) => {}
+                Some(Value::Bool(false)) => trains = false,
+                Some(_) => return Err(format!("{key} of a message must be true or false")),
+            }
         }
+        without_loss.extend((n >= before && !trains).then_some(n));
     }
     match count {
         0 => Err("no message has the role assistant: there is no completion to train on".into()),
-        _ if without_loss.len() == count => Err("no answer has a weight of 1: there is nothing to train on".into()),
+        _ if without_loss.len() == count => {
+            Err("every answer has a weight of 0 or train = false: there is nothing to train on".into())
+        }
         _ => Ok(Said::Messages { messages, tools, without_loss }),
     }
 }
@@ -323,6 +335,9 @@ mod tests {
         assert_eq!(weighted(r#", "weight": 1"#, r#", "weight": 0.0"#), said_by(&turns, &[1]));
         assert!(weighted(r#", "weight": 0"#, r#", "weight": 0"#).unwrap_err().contains("nothing to train on"));
         assert!(weighted(r#", "weight": 0.5"#, "").unwrap_err().contains("must be 0 or 1"));
+        assert_eq!(weighted(r#", "train": false"#, r#", "training": true"#), said_by(&turns, &[0]));
+        assert_eq!(weighted(r#", "train": true, "weight": 0"#, r#", "train": true"#), said_by(&turns, &[0]));
+        assert!(weighted(r#", "train": 0"#, "").unwrap_err().contains("must be true or false"));
     }
 
     /// The advice for each form of a preference pair reads it.
