@@ -48,8 +48,8 @@ fn refuse_several_formats(data: &Path, files: &[PathBuf], part: &str) -> Result<
 fn unknown(data: &Path, files: &[PathBuf]) -> Error {
     let names: Vec<String> = files.iter().map(|path| name(path)).collect();
     Error::input(format!(
-        "{}: trainer init does not know the format of {}: its extension is none of .jsonl, .json, .csv, .tsv, \
-         .parquet, .txt and so on; rename a file to what it is. For parallel text (line n of one file is the target of line n of \
+        "{}: trainer init does not know the format of {}: its extension is none of .jsonl, .csv, .tsv, .parquet, \
+         .txt and so on; rename a file to what it is. For parallel text (line n of one file is the target of line n of \
          another) write the configuration yourself: task.kind = \"seq2seq\", data.train for the sources and \
          data.train_target for the targets (docs/configuration.md)",
         data.display(),
