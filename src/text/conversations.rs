@@ -403,7 +403,7 @@ mod tests {
             (of(r#"{"role": "user", "content": [1]}"#), "message 1: part 1 of the content is a number"),
             (
                 of(r#"{"role": "user", "content": [{"type": "image"}]}"#),
-                "message 1: part 1 of the content is of type \"image\", but this program trains on text only",
+                "message 1: part 1 of the content is of type \"image\"; only text parts are supported",
             ),
             (of(r#"{"role": "user", "content": {}}"#), "message 1: the content is an object; it must be a string or"),
             (of(r#"{"role": "assistant", "content": ""}"#), "message 1: the assistant's content is empty"),
