@@ -121,7 +121,7 @@ fn a_language_model_becomes_a_gguf_file_and_a_modelfile() {
     assert_eq!((&keys["general.architecture"], &keys["llama.block_count"]), (&json!("llama"), &json!(2)));
     assert_eq!((&keys["tokenizer.ggml.model"], &keys["tokenizer.ggml.pre"]), (&json!("gpt2"), &json!("gpt-2")));
     // llama.cpp adds no space to byte-level BPE unless a file says so.
-    assert!(!keys.contains_key("tokenizer.ggml.add_space_prefix"));
+    assert!(!keys.contains_key("tokenizer.ggml.add_space_prefix") && keys.contains_key("general.name"));
     for key in ["tokens", "token_type"] {
         assert_eq!(keys[&format!("tokenizer.ggml.{key}")].as_array().unwrap().len(), VOCABULARY, "{key}");
     }
@@ -153,6 +153,11 @@ fn a_language_model_becomes_a_gguf_file_and_a_modelfile() {
     let smaller = export(&["--type", "Q4_K_M"]).expect(2);
     assert!(smaller.stderr.contains("llama-quantize model-f16.gguf model-q4_k_m.gguf Q4_K_M"), "{}", smaller.text());
     assert!(export(&["--type", "int8"]).expect(2).stderr.contains("expected one of f32, f16, bf16, q8_0"));
+
+    // llama.cpp expects the tokenizer of Phi-3 in a model with such a name.
+    fs::rename(bench.path("run/final"), bench.path("my-Phi-3")).unwrap();
+    run(trainer(&bench).args(["export", "my-Phi-3", "--to", "gguf", "--output", "named.gguf"])).expect(0);
+    assert!(!read(&bench.path("named.gguf")).keys.contains_key("general.name"));
 }
 
 #[test]

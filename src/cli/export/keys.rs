@@ -8,6 +8,8 @@ use crate::text::llama_cpp::LlamaCppTokenizer;
 
 /// The version of the quantized types.
 const QUANTIZATION: u32 = 2;
+/// Parts of a model's name by which llama.cpp strips the blanks after its special tokens.
+const STRIPPING: [&str; 2] = ["phi-3", "phi3"];
 
 /// Returns the keys of a model called `title`.
 pub fn keys(
@@ -20,10 +22,13 @@ pub fn keys(
     let mut keys = vec![
         ("general.architecture".to_owned(), text(model.architecture)),
         ("general.type".to_owned(), text("model")),
-        ("general.name".to_owned(), text(title)),
         ("general.alignment".to_owned(), Value::Integer(ALIGNMENT as u32)),
         ("general.file_type".to_owned(), Value::Integer(encoding.file_type())),
     ];
+    let lower = title.to_lowercase();
+    if !STRIPPING.iter().any(|name| lower.contains(name)) {
+        keys.push(("general.name".to_owned(), text(title)));
+    }
     if encoding == Encoding::Q8_0 {
         keys.push(("general.quantization_version".to_owned(), Value::Integer(QUANTIZATION)));
     }
@@ -50,7 +55,8 @@ pub fn keys(
         set(key, Value::Integer(id));
     }
     set("add_bos_token", Value::Flag(tokenizer.adds_bos));
-    set("add_eos_token", Value::Flag(tokenizer.adds_eos));
+    // llama.cpp would add it to prompts.
+    set("add_eos_token", Value::Flag(false));
     if let Some(space) = tokenizer.adds_space {
         set("add_space_prefix", Value::Flag(space));
     }

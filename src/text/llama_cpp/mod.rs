@@ -5,13 +5,15 @@
 //! of them computes, `pieces` SentencePiece's BPE. Anything else is an error, because texts would get other tokens.
 
 mod bytes;
+mod ends;
 mod pieces;
 mod vocabulary;
 
+use super::chat_template::ChatTemplate;
 use super::special_tokens::Special;
 use super::tokenizer::{Tokenizer, failed};
 use crate::error::{Error, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
 use tokenizers::AddedToken;
@@ -34,7 +36,6 @@ pub struct LlamaCppTokenizer {
     /// Pairs of tokens, separated by a space, in the order in which they are merged. Empty for SentencePiece's BPE.
     pub merges: Vec<String>,
     pub adds_bos: bool,
-    pub adds_eos: bool,
     /// Whether texts get a space in front; `None` for byte-level BPE.
     pub adds_space: Option<bool>,
     /// Keys and ids of tokens with a role.
@@ -65,13 +66,14 @@ impl LlamaCppTokenizer {
         let added: HashMap<u32, AddedToken> = tokenizer.inner.get_added_tokens_decoder().into_iter().collect();
         let vocabulary = Vocabulary { ids: &ids, added: &added };
         vocabulary.check_added().map_err(refuse)?;
-        let kind = kind(&json, &vocabulary).map_err(refuse)?;
+        let kind = kind(&json, &vocabulary, opens_with_token(&tokenizer, &added)?).map_err(refuse)?;
         let unknown = json["model"]["unk_token"].as_str().filter(|_| kind.model == "llama");
         let (tokens, types) = vocabulary.tokens(rows, unknown, kind.model == "llama");
         let mut scores = Vec::new();
         if kind.model == "llama" {
             scores = (0..rows as u32).map(|id| kind.scores.get(&id).copied().unwrap_or_default()).collect();
         }
+        let are_set = !ends.is_empty();
         let ends = match (ends, tokenizer.special(Special::Eos)) {
             ([], Some(eos)) => vec![eos],
             // llama.cpp assumes an id if the file has none.
@@ -84,47 +86,42 @@ impl LlamaCppTokenizer {
         if let Some(end) = ends.iter().find(|&&end| end as usize >= rows) {
             return Err(refuse(format!("the EOS token {end} is not in the vocabulary of {rows}")));
         }
-        let mut special: Vec<(&'static str, u32)> =
-            ["eos_token_id", "eot_token_id", "eom_token_id"].into_iter().zip(ends.iter().copied()).collect();
+        let ends::Ends { keys: mut special, notes: of_ends } = ends::describe(&ends, are_set, &tokens, &vocabulary);
         for (role, key) in
             [(Special::Bos, "bos_token_id"), (Special::Unk, "unknown_token_id"), (Special::Pad, "padding_token_id")]
         {
             special.extend(tokenizer.special(role).map(|id| (key, id)));
         }
-        let template = tokenizer.token_template(false)?;
-        let only = |tokens: &[(u32, u8)], key: &str| match tokens {
-            [] => Ok(false),
-            [(id, _)] if special.contains(&(special_key(key), *id)) => Ok(true),
-            _ => {
-                let texts: Vec<String> = tokens.iter().map(|&(id, _)| tokenizer.token(id)).collect();
+        // Those after a text are not a part of a prompt.
+        let adds_bos = match &tokenizer.token_template(false)?.before[..] {
+            [] => false,
+            [(id, _)] if special.contains(&("bos_token_id", *id)) => true,
+            several => {
+                let texts: Vec<String> = several.iter().map(|&(id, _)| tokenizer.token(id)).collect();
                 let added = texts.join(" ");
-                Err(refuse(format!("it adds {added} to a text; llama.cpp adds only BOS in front and EOS at the end")))
+                return Err(refuse(format!("it adds {added} in front of a text; llama.cpp adds only BOS there")));
             }
         };
-        let (adds_bos, adds_eos) = (only(&template.before, "bos")?, only(&template.after, "eos")?);
-        let Kind { model, pre, merges, adds_space, notes, .. } = kind;
-        Ok(LlamaCppTokenizer {
-            model,
-            pre,
-            tokens,
-            types,
-            scores,
-            merges,
-            adds_bos,
-            adds_eos,
-            adds_space,
-            special,
-            ends,
-            notes,
-        })
+        let Kind { model, pre, merges, adds_space, mut notes, .. } = kind;
+        notes.extend(of_ends);
+        if tokenizer.inner.get_encode_special_tokens() {
+            notes.push(
+                "llama.cpp finds special tokens in texts; this tokenizer does not (split_special_tokens)".to_owned(),
+            );
+        }
+        Ok(LlamaCppTokenizer { model, pre, tokens, types, scores, merges, adds_bos, adds_space, special, ends, notes })
     }
 }
 
-fn special_key(role: &str) -> &'static str {
-    if role == "bos" { "bos_token_id" } else { "eos_token_id" }
+/// Whether the conversations that the folder's chat template writes begin with an added token.
+fn opens_with_token(tokenizer: &Tokenizer, added: &HashMap<u32, AddedToken>) -> Result<bool> {
+    let template = ChatTemplate::of_folder(tokenizer.folder(), tokenizer.special_texts())?;
+    let asked = [json!({"role": "user", "content": "a"})];
+    let prompt = template.and_then(|template| template.prompt(&asked, None).ok());
+    Ok(prompt.is_some_and(|prompt| added.values().any(|token| prompt.starts_with(&token.content))))
 }
 
-fn kind(json: &Value, vocabulary: &Vocabulary) -> Result<Kind, String> {
+fn kind(json: &Value, vocabulary: &Vocabulary, opens_with_token: bool) -> Result<Kind, String> {
     let model = &json["model"];
     let kind = model["type"].as_str().unwrap_or("of an unknown kind");
     if kind != "BPE" {
@@ -144,7 +141,7 @@ fn kind(json: &Value, vocabulary: &Vocabulary) -> Result<Kind, String> {
         merges.push(pair.ok_or_else(|| format!("the merge {merge} is not a pair of tokens"))?);
     }
     if model["byte_fallback"].as_bool() == Some(true) {
-        pieces::read(json, vocabulary, &merges)
+        pieces::read(json, vocabulary, &merges, opens_with_token)
     } else {
         bytes::read(json, vocabulary, &merges)
     }

@@ -11,16 +11,21 @@ use std::collections::{HashMap, HashSet};
 /// SentencePiece's letter for a space.
 const SPACE: &str = "\u{2581}";
 
-/// Recognizes a tokenizer.
+/// Recognizes a tokenizer. `opens_with_token`: whether the model's conversations begin with an added token.
 ///
 /// # Errors
 /// What llama.cpp does not have.
-pub fn read(json: &Value, vocabulary: &Vocabulary, merges: &[(&str, &str)]) -> Result<Kind, String> {
+pub fn read(
+    json: &Value,
+    vocabulary: &Vocabulary,
+    merges: &[(&str, &str)],
+    opens_with_token: bool,
+) -> Result<Kind, String> {
     if let Some(missing) = (0..=u8::MAX).find(|byte| !vocabulary.ids.contains_key(&format!("<0x{byte:02X}>"))) {
         return Err(format!("its vocabulary lacks the byte <0x{missing:02X}>, which llama.cpp needs"));
     }
     let prepends = normalizer(&json["normalizer"])?;
-    let (space, notes) = spaces(&json["pre_tokenizer"], prepends, vocabulary)?;
+    let (space, notes) = spaces(&json["pre_tokenizer"], prepends, vocabulary, opens_with_token)?;
     check_merges(vocabulary, merges)?;
     let mut scores = HashMap::new();
     for (left, right) in merges {
@@ -51,7 +56,12 @@ fn normalizer(normalizer: &Value) -> Result<bool, String> {
 }
 
 /// Returns whether texts get a space in front, and what differs in llama.cpp.
-fn spaces(pre: &Value, prepends: bool, vocabulary: &Vocabulary) -> Result<(bool, Vec<String>), String> {
+fn spaces(
+    pre: &Value,
+    prepends: bool,
+    vocabulary: &Vocabulary,
+    opens_with_token: bool,
+) -> Result<(bool, Vec<String>), String> {
     if pre.is_null() {
         return Ok((prepends, Vec::new()));
     }
@@ -69,7 +79,13 @@ fn spaces(pre: &Value, prepends: bool, vocabulary: &Vocabulary) -> Result<(bool,
     let note = |what: &str| vec![format!("llama.cpp puts a space in front of {what}; this tokenizer does not")];
     match pre["prepend_scheme"].as_str() {
         Some("never") => Ok((false, Vec::new())),
-        Some("always") | None => Ok((true, note("texts that begin with one"))),
+        Some("always") | None => Ok((true, note("texts that begin with one, after special tokens too"))),
+        // This tokenizer puts a space in front of the first text only, which these conversations do not have.
+        Some("first") if opens_with_token => {
+            let note = "llama.cpp puts no space in front of a text, as in this model's conversations, which begin with a \
+                        special token; this tokenizer puts one in front of other texts";
+            Ok((false, vec![note.to_owned()]))
+        }
         Some("first") => Ok((true, note("texts that begin with one, and of texts after a special token"))),
         Some(_) => refused(),
     }

@@ -44,6 +44,26 @@ fn byte_level_bpe_has_its_merges_and_types() {
     assert!(described("bytes-bos", |_| {}).unwrap().adds_bos);
 }
 
+/// The parts around a text in the post-processor.
+fn around(json: &mut Value) -> &mut Vec<Value> {
+    json["post_processor"]["single"].as_array_mut().unwrap()
+}
+
+#[test]
+fn only_tokens_in_front_of_a_prompt_matter() {
+    let after = described("bytes-bos", |json| {
+        let bos = around(json)[0].clone();
+        around(json).push(bos);
+    });
+    assert!(after.unwrap().adds_bos);
+    let before = described("bytes-bos", |json| {
+        let bos = around(json)[0].clone();
+        around(json).insert(0, bos);
+    });
+    let message = before.unwrap_err();
+    assert!(message.contains("it adds <s> <s> in front of a text"), "{message}");
+}
+
 #[test]
 fn words_are_recognized_by_their_expression() {
     let split = |regex: &str| {
@@ -121,6 +141,21 @@ fn scores_of_pieces_are_those_of_the_merges() {
 }
 
 #[test]
+fn texts_of_conversations_that_begin_with_a_token_get_no_space() {
+    let dir = folder("llama", &settings(), |_| {});
+    let of = |template: &str| {
+        std::fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
+        LlamaCppTokenizer::of_folder(dir.path(), 700, &[]).unwrap()
+    };
+    assert_eq!(of("{{ messages[0].content }}{{ eos_token }}").adds_space, Some(true));
+    let chat = of("{{ bos_token }}[INST] {{ messages[0].content }}");
+    assert_eq!(chat.adds_space, Some(false));
+    assert!(chat.notes.iter().any(|note| note.contains("puts no space in front of a text")), "{:?}", chat.notes);
+    let own = Tokenizer::from_folder(dir.path()).unwrap();
+    assert_eq!(by_scores(&chat, "[INST] a"), own.ids("<s>[INST] a").unwrap()[1..].to_vec());
+}
+
+#[test]
 fn other_tokenizers_are_refused() {
     let refused = |base: &str, change: &dyn Fn(&mut Value), part: &str| {
         let message = described(base, change).unwrap_err();
@@ -168,4 +203,20 @@ fn several_tokens_may_end_a_text() {
     assert_eq!(found.ends, [own, 5, 7]);
     assert_eq!(found.special[..3], [("eos_token_id", own), ("eot_token_id", 5), ("eom_token_id", 7)]);
     assert_eq!(of(&[5]).special[0], ("eos_token_id", 5));
+}
+
+#[test]
+fn it_is_told_where_other_tokens_end_a_text() {
+    let dir = folder("bytes", &settings(), |_| {});
+    let of = |ends: &[u32]| LlamaCppTokenizer::of_folder(dir.path(), 700, ends).unwrap();
+    let tells = |ends: &[u32], part: &str| of(ends).notes.iter().any(|note| note.contains(part));
+    let (own, known) = (of(&[]).ends[0], id(&of(&[]), "<|endoftext|>") as u32);
+    assert!(tells(&[], "have no eos_token_id") && !tells(&[own], "have no eos_token_id"));
+    assert!(tells(&[own], "also ends a text at \"<|endoftext|>\"") && !tells(&[own, known], "also ends"));
+    // What llama.cpp knows by name needs no key.
+    let many = of(&[own, known, 7, 8, 9]);
+    assert_eq!(many.special[..3], [("eos_token_id", own), ("eot_token_id", 7), ("eom_token_id", 8)]);
+    let left = format!("does not end a text at {:?}: a file names 3 tokens", many.tokens[9]);
+    assert!(many.notes.iter().any(|note| note.contains(&left)), "{:?}", many.notes);
+    assert!(!tells(&[own, known, 7, 8], "does not end a text"));
 }
