@@ -94,13 +94,11 @@ impl Plan<'_> {
         // The all-reduce of target counts at the start.
         self.small(clocks);
         if let Some(embeddings) = self.embeddings {
-            // As `train::contrast`: a pass without a graph, then numbers of texts, embeddings and their gradients.
+            // As `train::contrast`: a pass without a graph; then numbers of texts, embeddings and their gradients.
             micro_batches.iter().for_each(|costs| self.forward(clocks, costs));
             self.small(clocks);
-            for _ in 0..2 {
-                let done = self.send(clocks, Action::AllReduce(Op::Sum), embeddings, Over::All);
-                self.wait(clocks, done);
-            }
+            let done = self.send(clocks, Action::AllReduce(Op::Sum), 2.0 * embeddings, Over::All);
+            self.wait(clocks, done);
         }
         for (index, costs) in micro_batches.iter().enumerate() {
             self.taught.get(index).into_iter().for_each(|cost| self.compute(clocks, cost, 1.0, FORWARD_PASSES));
@@ -320,16 +318,15 @@ mod tests {
         shards: usize,
         bandwidth: f64,
         overlaps: bool,
-        (taught, embeddings): (&[Cost], Option<f64>),
+        more: (&[Cost], Option<f64>),
     ) -> Step {
         let mut b = ParamBuilder::new();
         for block in 0..2 {
             b.block(block, |b| b.weight(&format!("w{block}"), &[32, 32], Init::Zeros));
         }
         let layout = Layout::new(&b.finish(), shards);
-        let types = Types { compute: Kind::Float, reduce: Kind::Float };
         let setup = Setup {
-            types,
+            types: Types { compute: Kind::Float, reduce: Kind::Float },
             zero: Zero::ALL[zero],
             cpu: true,
             keeps: vec![true; 2],
@@ -339,12 +336,11 @@ mod tests {
             frozen_vocabulary: false,
             optimizer: OptimizerBytes::ADAMW,
         };
-        let near = Link { bandwidth, ..link() };
-        let ranks_per_node = if shards < ranks { shards } else { 8 };
+        let (near, ranks_per_node) = (Link { bandwidth, ..link() }, if shards < ranks { shards } else { 8 });
         let network = Network { near, far: near, ranks_per_node, overlaps };
         let speed = Speed { flops: 1.0, bytes: 1e12 };
-        let plan =
-            Plan { layout: &layout, setup: &setup, speed, network: &network, ranks, rows: 0.0, taught, embeddings };
+        let (layout, setup, network, (taught, embeddings)) = (&layout, &setup, &network, more);
+        let plan = Plan { layout, setup, speed, network, ranks, rows: 0.0, taught, embeddings };
         plan.step(&[vec![Cost { flops: 1.0, ..Cost::default() }; 2]])
     }
 

@@ -41,15 +41,15 @@ pub struct Chart {
 
 /// How much of each series a page shows.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Share {
-    pub points: usize,
+struct Share {
+    points: usize,
     /// Up to so many points, each is marked.
-    pub marked: usize,
+    marked: usize,
 }
 
 impl Share {
     /// Divides a page's points equally over the series that have more than their share.
-    pub(super) fn of(charts: &[Chart]) -> Self {
+    fn of(charts: &[Chart]) -> Self {
         let series = charts.iter().flat_map(|chart| &chart.series);
         let mut lengths: Vec<usize> = series.map(|series| series.points.len().min(MOST_POINTS)).collect();
         lengths.sort_unstable();
@@ -67,9 +67,15 @@ impl Share {
 }
 
 impl Chart {
+    /// Returns the charts of a page, those that have points.
+    pub(super) fn all(charts: &[Chart]) -> Vec<String> {
+        let share = Share::of(charts);
+        charts.iter().filter_map(|chart| chart.html(share)).collect()
+    }
+
     /// Returns the chart; `None` without points. The element of each series has the points that are drawn in
     /// `data-points`, as JSON, with all digits.
-    pub(super) fn html(&self, share: Share) -> Option<String> {
+    fn html(&self, share: Share) -> Option<String> {
         let shown: Vec<(&str, Vec<(f64, f64)>)> =
             self.series.iter().map(|series| (series.name.as_str(), thinned(&series.points, share.points))).collect();
         let points = || shown.iter().flat_map(|(_, points)| points.iter().copied());

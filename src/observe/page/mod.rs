@@ -2,7 +2,6 @@
 
 mod chart;
 
-use chart::Share;
 pub use chart::{Chart, Series};
 
 use crate::error::{Context, Result};
@@ -90,10 +89,8 @@ impl Page {
     /// Adds charts side by side, those that have points, and of very many only the first. To be called once: the points
     /// that a page may have are divided over the series of these charts.
     pub fn charts(&mut self, charts: &[Chart]) {
-        let shown = &charts[..charts.len().min(CHARTS)];
-        let share = Share::of(shown);
         self.body.push_str("<div class=\"charts\">\n");
-        shown.iter().filter_map(|chart| chart.html(share)).for_each(|html| self.body.push_str(&html));
+        Chart::all(&charts[..charts.len().min(CHARTS)]).iter().for_each(|html| self.body.push_str(html));
         self.body.push_str("</div>\n");
         if charts.len() > CHARTS {
             self.paragraph(&format!("{} more charts are not shown.", charts.len() - CHARTS));
