@@ -89,7 +89,8 @@ fn steps_of_all_ranks_are_profiled() {
         for (_, start, length) in named("step ") {
             let inside = parts.iter().filter(|(_, at, _)| (start..start + length).contains(at));
             let sum: f64 = inside.map(|(_, _, length)| length).sum();
-            assert!(sum > 0.2 * length && sum < 1.01 * length, "{sum} of {length} microseconds");
+            // The rest are waits, for as long as the other rank is slower.
+            assert!(sum > 0.0 && sum < 1.01 * length, "{sum} of {length} microseconds");
         }
         assert!(!named("wait for loss and gradient norm").is_empty() && !named("aten::").is_empty());
     }
