@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::process::{checkpoints, kill, names, run, start, trainer};
+use common::process::{checkpoints, command, kill, names, program, run, start, trainer};
 use common::runs::Bench;
 use common::scenarios::{a_full_disk, endless, goes_on_as_if_uncut, start_endless, stopped_with_a_checkpoint, train};
 use std::fs;
@@ -122,6 +122,18 @@ fn a_folder_is_one_runs_at_a_time() {
 #[test]
 fn a_full_disk_keeps_the_last_checkpoint() {
     a_full_disk(&bench(), trainer, &[]);
+}
+
+/// `ulimit -f`: the signal for a file that may not grow does not end the process without a message.
+#[test]
+fn a_limit_of_file_sizes_is_as_a_full_disk() {
+    let bench = bench();
+    let mut limited = command("sh", &bench);
+    // Blocks of 512 or 1024 bytes, by the shell: more than metrics.jsonl, less than a checkpoint.
+    limited.args(["-c", "ulimit -f 64; exec \"$@\"", "sh", program()]);
+    let ended = run(limited.args(train(&bench, "run", &["save_steps=5"]))).expect(1);
+    assert!(ended.stderr.contains("checkpoint of step 5 not written"), "{}", ended.text());
+    assert!(ended.stderr.contains("File too large"), "{}", ended.text());
 }
 
 #[test]

@@ -283,13 +283,20 @@ fn stages_hold_what_the_plan_says() {
                     println!("  block {i}: kept {}  backward {}  alone {}", cells[0], cells[1], cells[2]);
                 }
                 let ratio = most[1] / most[0];
-                // Without AVX-512 a half-precision pass needs less than planned: that is on the safe side.
-                let off = if kind == Kind::Float || ratio < 1.0 { ratio - 1.0 } else { (ratio - 1.0) / 2.0 };
-                worst = worst.max(off.abs());
+                // Too much is on the safe side: attention's backward frees what it kept before it joins the gradients of
+                // queries, keys and values, and without AVX-512 a half-precision pass needs less than planned.
+                let allowed = if ratio < 1.0 {
+                    0.1
+                } else if kind == Kind::Float {
+                    0.12
+                } else {
+                    0.2
+                };
+                worst = worst.max((ratio - 1.0).abs() / allowed);
                 println!("  peak {:.0} kB, planned {ratio:.3} of it", most[0] / 1e3);
             }
         }
     }
     assert!(far.is_empty(), "{}", far.join("\n"));
-    assert!(worst < 0.1, "{worst}");
+    assert!(worst < 1.0, "{worst} of what is allowed");
 }

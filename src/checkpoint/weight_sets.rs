@@ -72,7 +72,8 @@ impl WeightSet {
         });
         Error::input(format!(
             "{}: neither model.safetensors nor model.safetensors.index.json, {PICKLED}, {PICKLED}.index.json or \
-             bert_model.ckpt.index{}: download them, or save the model there by save_pretrained(...) of transformers",
+             bert_model.ckpt.index{}: download them, or save the model there by save_pretrained(...) of transformers; to \
+             train a new model from random weights, set model.init = \"random\"",
             folder.display(),
             other.unwrap_or_default()
         ))
@@ -162,5 +163,6 @@ mod tests {
         assert!(message(&["tf_model.h5"]).contains("; tf_model.h5 has weights of Keras"));
         assert!(message(&["model.fp16.safetensors"]).contains("model.fp16.safetensors has weights under another name"));
         assert!(message(&["training_args.bin"]).contains("bert_model.ckpt.index: download them"));
+        assert!(message(&[]).ends_with("set model.init = \"random\""));
     }
 }

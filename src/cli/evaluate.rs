@@ -19,7 +19,7 @@ use crate::train::evaluate::{Details, Evaluation, Evaluator};
 use crate::train::generation::Generation;
 use crate::train::model_folder::ModelFolder;
 use crate::train::reading::{self, Purpose};
-use crate::train::sources::{EVAL_SETS, MAX_TARGET_LENGTH};
+use crate::train::sources::EVAL_SETS;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -265,8 +265,8 @@ fn generation(
     let of_run = run.is_some_and(|run| run.task.predict_with_generate && kind == TaskKind::Seq2seq);
     match (args.predict_with_generate || of_run, kind) {
         (true, TaskKind::Seq2seq) => {
-            let trained = trained.and_then(|config| config.task.max_target_length);
-            let longest = args.targets.max_target_length.or(trained).unwrap_or(MAX_TARGET_LENGTH);
+            let trained = trained.and_then(|config| config.task.target_length());
+            let longest = args.targets.max_target_length.or(trained).unwrap_or(config::MAX_TARGET_LENGTH);
             Ok(Some(args.generation.open(folder.generation(), run)?.or_at_most(longest)))
         }
         (true, kind) => Err(Error::input(format!("--predict-with-generate: only seq2seq knows this, not {kind}"))),

@@ -41,6 +41,9 @@ pub fn run(args: &InitArgs) -> Result<()> {
     file?.write_all(draft.text.as_bytes()).map_err(|e| refuse(&e))?;
     let path = args.output.display();
     observe::print(&format!("data      {}\ntask      {}\nwrote     {path}\n", draft.found, draft.kind));
+    if draft.lacks_weights {
+        observe::print("model     no weight files: they are newly initialized (model.init)\n");
+    }
     let next = match draft.lacks_model {
         true => format!("set model.path in {path}, then: trainer train {path}"),
         false => format!("trainer train {path}"),

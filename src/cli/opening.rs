@@ -16,7 +16,6 @@ use crate::train::model_loading::{Declared, LoadOptions, Loaded, Source};
 use crate::train::reading::{self, Purpose, Reading};
 use crate::train::report::{device, remarks};
 use crate::train::session::{one_per_host_first, tokenizing};
-use crate::train::sources::MAX_TARGET_LENGTH;
 use std::sync::Arc;
 use tch::Kind;
 
@@ -59,8 +58,8 @@ pub(super) fn open(
         let prompt = file.purpose == Purpose::Predict && kind.generates() && kind != TaskKind::Seq2seq;
         let given = if prompt { options.max_length } else { data.max_length };
         let max_length = declared.max_length(given, reading::usual_length(task.kind, &model.path)?).map_err(bare)?;
-        if task.kind == TaskKind::Seq2seq && file.purpose != Purpose::Predict {
-            declared.check_targets(task.max_target_length.unwrap_or(MAX_TARGET_LENGTH)).map_err(bare)?;
+        if let Some(longest) = task.target_length().filter(|_| file.purpose != Purpose::Predict) {
+            declared.check_targets(longest).map_err(bare)?;
         }
         Ok((task, data, max_length))
     };

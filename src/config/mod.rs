@@ -55,7 +55,7 @@ pub use sections::{
     GroupConfig, LoraConfig, ModelConfig, ParallelConfig, SourceConfig, StageConfig, TargetModules, TaskConfig,
     TrainConfig, Unfreeze,
 };
-pub use task_settings::misplaced;
+pub use task_settings::{MAX_TARGET_LENGTH, misplaced};
 
 use crate::error::{Context, Result};
 use keys::Section;

@@ -3,6 +3,16 @@
 use super::choice::{EmbeddingLoss, Format, Sampling, TaskKind};
 use super::sections::{DataConfig, TaskConfig};
 
+/// Default of `task.max_target_length` in tokens, the value of Hugging Face's example scripts.
+pub const MAX_TARGET_LENGTH: usize = 128;
+
+impl TaskConfig {
+    /// The length that the targets of a sequence-to-sequence task are truncated to, in tokens; `None` for other tasks.
+    pub fn target_length(&self) -> Option<usize> {
+        (self.kind == TaskKind::Seq2seq).then(|| self.max_target_length.unwrap_or(MAX_TARGET_LENGTH))
+    }
+}
+
 /// Returns the settings of `task` and `data` that have no effect with the task: the key and why.
 pub fn misplaced(task: &TaskConfig, data: &DataConfig) -> Vec<(&'static str, String)> {
     let kind = task.kind;

@@ -12,6 +12,10 @@
 #include <cstdint>
 #include <limits>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace {
 
 constexpr size_t kUses = 5;
@@ -78,12 +82,24 @@ struct CountingAllocator final : c10::Allocator {
   void copy_data(void* to, const void* from, size_t n) const override { default_copy_data(to, from, n); }
 };
 
+// Lets freed memory of tensors be used again: by default, glibc returns blocks of this size to the operating system, which
+// clears each page when it is used again. Larger blocks, such as those of files of weights, are returned.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  constexpr int kLargest = 256 << 20;
+  mallopt(M_MMAP_THRESHOLD, kLargest);
+  mallopt(M_TRIM_THRESHOLD, 2 * kLargest);
+  mallopt(M_TOP_PAD, 64 << 20);
+#endif
+}
+
 }  // namespace
 
 extern "C" {
 
 char* trainer_memory_install() {
   return guarded([] {
+    keep_freed_memory();
     static CountingAllocator* const allocator = new CountingAllocator;
     c10::SetCPUAllocator(allocator, std::numeric_limits<uint8_t>::max());
     TORCH_CHECK(c10::GetCPUAllocator() == allocator, "another CPU allocator is installed");

@@ -4,9 +4,7 @@ use crate::data::extent::Extent;
 use crate::data::ragged::{Bucket, Sequences};
 use crate::nn::attention::{AttentionConfig, Mask};
 use crate::nn::cross_attention::{CrossAttention, CrossAttentionConfig};
-use crate::nn::disentangled_attention::{DisentangledAttention, DisentangledConfig, PositionTerms};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
-use crate::nn::relative_positions::RelativePositions;
 use crate::nn::residual::ResidualNorm;
 use crate::nn::self_attention::{SelfAttention, SelfAttentionConfig};
 use crate::nn::{Ctx, ParamBuilder};
@@ -35,7 +33,8 @@ pub struct BlockConfig {
 }
 
 impl BlockConfig {
-    fn attention_layer(&self) -> SelfAttentionConfig {
+    /// The block's own attention layer.
+    pub fn attention_layer(&self) -> SelfAttentionConfig {
         let BlockConfig { hidden, attention, std, .. } = *self;
         let (qkv_bias, out_bias, out_std) = (true, true, std);
         SelfAttentionConfig { hidden, attention, qkv_bias, out_bias, head_norm: None, std, out_std }
@@ -100,20 +99,6 @@ impl PostNormBlock {
     }
 }
 
-impl PostNormBlock<DisentangledAttention> {
-    /// As [`PostNormBlock::new`], with relative positions.
-    pub fn disentangled(
-        b: &mut ParamBuilder,
-        config: BlockConfig,
-        positions: &RelativePositions,
-        terms: PositionTerms,
-    ) -> Self {
-        let BlockConfig { hidden, attention, std, .. } = config;
-        let attention = DisentangledConfig { hidden, attention, terms, std };
-        Self::around(b, config, |b| DisentangledAttention::new(b, attention, positions))
-    }
-}
-
 impl<A> PostNormBlock<A> {
     /// As [`PostNormBlock::new`], around an attention layer that `attention` declares.
     pub fn around(b: &mut ParamBuilder, config: BlockConfig, attention: impl FnOnce(&mut ParamBuilder) -> A) -> Self {
@@ -153,5 +138,19 @@ impl<A> PostNormBlock<A> {
         }
         let mixed = self.feed_forward.forward(ctx, &x);
         self.mixed.forward(ctx, mixed, &x)
+    }
+
+    /// The same for the first token of each sequence only: `[T, hidden]` to `[S, hidden]`.
+    pub fn after_first(&self, ctx: &mut Ctx, attended: Tensor, x: &Tensor, sequences: &Sequences) -> Tensor {
+        let [attended, x] = [attended, x.shallow_clone()].map(|rows| rows.index_select(0, sequences.first()));
+        self.after(ctx, attended, &x, None)
+    }
+
+    /// As [`PostNormBlock::cost_around`], with [`PostNormBlock::after_first`].
+    pub fn cost_of_first(&self, how: &ComputeMode, x: &Extent, attention: Cost) -> Cost {
+        let [first, all] = [x.sequences, x.tokens].map(|rows| how.element() * rows * self.hidden as f64);
+        // The rows of two tensors: of attention's output, and of the input, which bypasses it.
+        let picked = Cost::op(0.0, 2.0 * all, 2.0 * first, [0.0; 2]);
+        attention.beside(all).then(picked).then(self.cost_around(how, x.sequences, Cost::default(), None))
     }
 }

@@ -154,13 +154,16 @@ pub fn cost(how: &ComputeMode, adapter: Option<&Adapter>, rows: f64, shape: [i64
     let drops = dropout::cost(how, rows * inputs as f64, adapter.dropout);
     let low = op::cost(how, rows, [width, inputs], keeps || adapter.dropout > 0.0);
     let product = op::cost(how, rows, [outputs, width], true);
+    // `s B`, unless it is B itself.
+    let is_own = adapter.scale == 1.0 && adapter.pieces.len() == 1;
+    let matrix = Cost::keep(if is_own { 0.0 } else { e * (outputs * width) as f64 });
     let y = e * rows * outputs as f64;
     let scaled = match adapter.magnitude {
         // The result before its rows are scaled is kept for the magnitudes' gradient.
         Some(_) => Cost::op(y, y, y, [0.0; 2]),
         None => Cost::default(),
     };
-    [frozen, drops, low.beside(y), product, scaled].into_iter().sum()
+    [frozen, drops, low.beside(y), matrix, product, scaled].into_iter().sum()
 }
 
 #[cfg(test)]

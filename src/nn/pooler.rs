@@ -45,8 +45,12 @@ pub struct PoolerConfig {
 pub fn cost(how: &ComputeMode, x: &Extents, hidden: i64) -> Cost {
     let e = how.element();
     let (rows, all) = (e * x.own.sequences * hidden as f64, e * x.own.tokens * hidden as f64);
-    let product = linear::cost(how, x.own.sequences, [hidden, hidden], true);
-    Cost::op(rows, all, rows, [0.0; 2]).then(product)
+    Cost::op(rows, all, rows, [0.0; 2]).then(rows_cost(how, x, hidden))
+}
+
+/// Returns the cost of [`Pooler::of_rows`].
+pub fn rows_cost(how: &ComputeMode, x: &Extents, hidden: i64) -> Cost {
+    linear::cost(how, x.own.sequences, [hidden, hidden], true)
 }
 
 impl Pooler {
@@ -59,7 +63,12 @@ impl Pooler {
 
     /// `[T, hidden]` to `[S, hidden]`.
     pub fn forward(&self, ctx: &mut Ctx, hidden: &Tensor, sequences: &Sequences) -> Tensor {
-        let picked = ctx.dropout(self.config.picks.of(hidden, sequences), self.config.dropout_before);
+        self.of_rows(ctx, &self.config.picks.of(hidden, sequences))
+    }
+
+    /// The same from the picked tokens: `[S, hidden]` to `[S, hidden]`.
+    pub fn of_rows(&self, ctx: &mut Ctx, picked: &Tensor) -> Tensor {
+        let picked = ctx.dropout(picked.shallow_clone(), self.config.dropout_before);
         let dense = self.dense.as_ref().map_or(picked.shallow_clone(), |dense| dense.forward(ctx, &picked));
         let pooled = self.config.activation.map_or(dense.shallow_clone(), |f| f.forward(&dense));
         ctx.dropout(pooled, self.config.dropout)

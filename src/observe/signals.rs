@@ -45,6 +45,18 @@ pub const INTERRUPT: SignalKind = SignalKind::interrupt();
 /// The signal of a closed terminal.
 pub const HANG_UP: SignalKind = SignalKind::hangup();
 
+/// Lets a write beyond the limit of `ulimit -f` fail as one to a full disk does: the signal's default ends the process
+/// without a message.
+///
+/// # Errors
+/// If the system refuses a handler.
+pub fn outlive_file_limit(runtime: &tokio::runtime::Handle) -> Result<()> {
+    const SIGXFSZ: i32 = 25;
+    let _inside = runtime.enter();
+    // The handler stays when the stream is dropped.
+    signal(SignalKind::from_raw(SIGXFSZ)).map(drop).context("signal handler")
+}
+
 /// Whether this process was started with a signal ignored, like SIGHUP by `nohup`; it should stay ignored.
 pub fn ignored(kind: SignalKind) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

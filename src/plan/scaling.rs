@@ -44,7 +44,7 @@ pub struct Row {
     /// Tokens per step, and tokens per second of all ranks.
     pub tokens: f64,
     pub tokens_per_second: f64,
-    /// FLOPs of a step over all ranks, three times those of the forward pass.
+    /// FLOPs of a step over all ranks, three times those of the forward pass, four times with gradient caching.
     pub flops: f64,
     /// Work of the busiest rank divided by the mean work per rank.
     pub imbalance: f64,
@@ -106,10 +106,12 @@ impl Run<'_> {
             costs.into_iter().map(|blocks| blocks.into_iter().sum()).collect()
         };
         let taught: Vec<Vec<Cost>> = plan.shards.iter().map(taught).collect();
-        // A third of a teacher's: it has no backward pass, which is two thirds of the others.
+        let embeddings = self.model.task.contrast().map(|_| self.embeddings(plan));
+        // A third of a teacher's and of a first pass's: they have no backward pass, which is two thirds of the others.
+        let passes = if embeddings.is_some() { 4.0 / 3.0 } else { 1.0 };
         let flops = |(shard, taught): (&Vec<Vec<Cost>>, &Vec<Cost>)| {
             let of_teacher = taught.iter().map(|cost| cost.flops / 3.0).sum::<f64>();
-            shard.iter().flatten().map(|cost| cost.flops).sum::<f64>() + of_teacher
+            shard.iter().flatten().map(|cost| cost.flops).sum::<f64>() * passes + of_teacher
         };
         let each: Vec<f64> = work.iter().zip(&taught).map(flops).collect();
         let slowest = (0..each.len()).max_by(|&a, &b| each[a].total_cmp(&each[b])).unwrap_or_default();
@@ -118,7 +120,16 @@ impl Run<'_> {
         let mut busiest = work[slowest].clone();
         busiest.resize(micro_batches, vec![Cost::default(); self.model.blocks()]);
         let (setup, ranks, rows) = (self.setup, plan.shards.len(), self.rows(plan));
-        (timeline::Plan { layout, setup, speed, network, ranks, rows, taught: &taught[slowest] }.step(&busiest), each)
+        let taught = &taught[slowest];
+        let plan = timeline::Plan { layout, setup, speed, network, ranks, rows, taught, embeddings };
+        (plan.step(&busiest), each)
+    }
+
+    /// Bytes of the embeddings of all matches and negatives of a step, which the ranks exchange in fp32.
+    fn embeddings(&self, plan: &StepPlan) -> f64 {
+        let samples = plan.shards.iter().flatten().flatten();
+        let others = samples.map(|&i| self.dataset.sequences_in(i as usize, plan.epoch).len().saturating_sub(1));
+        4.0 * others.sum::<usize>() as f64 * self.model.backbone.head_input().width as f64
     }
 
     /// Returns the costs of a model's blocks for each micro-batch.

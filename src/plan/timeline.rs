@@ -55,6 +55,8 @@ pub struct Plan<'a> {
     pub rows: f64,
     /// The cost of a teacher's forward pass, for each micro-batch; empty without one. Its all-gathers are not counted.
     pub taught: &'a [Cost],
+    /// With gradient caching, the bytes of the embeddings that the ranks exchange.
+    pub embeddings: Option<f64>,
 }
 
 /// The ranks of a collective.
@@ -91,6 +93,13 @@ impl Plan<'_> {
     fn run(&self, clocks: &mut Clocks, micro_batches: &[Vec<Cost>]) {
         // The all-reduce of target counts at the start.
         self.small(clocks);
+        if let Some(embeddings) = self.embeddings {
+            // As `train::contrast`: a pass without a graph; then numbers of texts, embeddings and their gradients.
+            micro_batches.iter().for_each(|costs| self.forward(clocks, costs));
+            self.small(clocks);
+            let done = self.send(clocks, Action::AllReduce(Op::Sum), 2.0 * embeddings, Over::All);
+            self.wait(clocks, done);
+        }
         for (index, costs) in micro_batches.iter().enumerate() {
             self.taught.get(index).into_iter().for_each(|cost| self.compute(clocks, cost, 1.0, FORWARD_PASSES));
             self.forward(clocks, costs);
@@ -298,20 +307,26 @@ mod tests {
     }
 
     fn step(zero: usize, ranks: usize, bandwidth: f64, overlaps: bool) -> Step {
-        sharded(zero, ranks, ranks, bandwidth, overlaps, &[])
+        sharded(zero, ranks, ranks, bandwidth, overlaps, (&[], None))
     }
 
     /// Simulates two blocks of 1024 weights each, forward 1 s per block, backward 2 s; nodes have 8 ranks, or as many as
     /// there are shards.
-    fn sharded(zero: usize, ranks: usize, shards: usize, bandwidth: f64, overlaps: bool, taught: &[Cost]) -> Step {
+    fn sharded(
+        zero: usize,
+        ranks: usize,
+        shards: usize,
+        bandwidth: f64,
+        overlaps: bool,
+        more: (&[Cost], Option<f64>),
+    ) -> Step {
         let mut b = ParamBuilder::new();
         for block in 0..2 {
             b.block(block, |b| b.weight(&format!("w{block}"), &[32, 32], Init::Zeros));
         }
         let layout = Layout::new(&b.finish(), shards);
-        let types = Types { compute: Kind::Float, reduce: Kind::Float };
         let setup = Setup {
-            types,
+            types: Types { compute: Kind::Float, reduce: Kind::Float },
             zero: Zero::ALL[zero],
             cpu: true,
             keeps: vec![true; 2],
@@ -321,11 +336,11 @@ mod tests {
             frozen_vocabulary: false,
             optimizer: OptimizerBytes::ADAMW,
         };
-        let near = Link { bandwidth, ..link() };
-        let ranks_per_node = if shards < ranks { shards } else { 8 };
+        let (near, ranks_per_node) = (Link { bandwidth, ..link() }, if shards < ranks { shards } else { 8 });
         let network = Network { near, far: near, ranks_per_node, overlaps };
         let speed = Speed { flops: 1.0, bytes: 1e12 };
-        let plan = Plan { layout: &layout, setup: &setup, speed, network: &network, ranks, rows: 0.0, taught };
+        let (layout, setup, network, (taught, embeddings)) = (&layout, &setup, &network, more);
+        let plan = Plan { layout, setup, speed, network, ranks, rows: 0.0, taught, embeddings };
         plan.step(&[vec![Cost { flops: 1.0, ..Cost::default() }; 2]])
     }
 
@@ -335,7 +350,7 @@ mod tests {
         assert!((alone.seconds - 6.0).abs() < 1e-6 && alone.exposed_communication == 0.0, "{alone:?}");
         assert_eq!((alone.bytes, step(3, 1, 1.0, true).bytes), (0.0, 0.0));
         // A teacher only runs forward.
-        let taught = sharded(0, 1, 1, 1.0, true, &[Cost { flops: 5.0, ..Cost::default() }]);
+        let taught = sharded(0, 1, 1, 1.0, true, (&[Cost { flops: 5.0, ..Cost::default() }], None));
         assert!((taught.seconds - 11.0).abs() < 1e-6, "{taught:?}");
     }
 
@@ -346,7 +361,7 @@ mod tests {
         let near = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-3, "{found}, not {wanted}");
         // The two small all-reduces over all four ranks, with 3/4 of their bytes.
         let small = 2.0 * 2.0 * 64.0;
-        let hybrid = sharded(3, 4, 2, 8192.0, true, &[]);
+        let hybrid = sharded(3, 4, 2, 8192.0, true, (&[], None));
         // Two all-gathers of weights and one more for backward, two reduce-scatters, two all-reduces of shards.
         near(hybrid.bytes, 5.0 * 4096.0 + 2.0 * 2.0 * 2048.0 + small);
         near(hybrid.between_hosts, 2.0 * 2.0 * 2048.0 / 2.0 + small * 3.0 / 4.0 / 2.0);
@@ -354,6 +369,15 @@ mod tests {
         // reduce-scatter and all-reduce.
         near(hybrid.seconds, 6.0 + 4.0 * 0.25 + small * 3.0 / 4.0 / 8192.0);
         assert_eq!(step(3, 4, 8192.0, true).between_hosts, 0.0, "one node");
+    }
+
+    /// A second forward pass, and embeddings of 4096 bytes and their gradients, reduced in a second each.
+    #[test]
+    fn gradient_caching_runs_forward_twice() {
+        let cached = |ranks| sharded(0, ranks, ranks, 4096.0, true, (&[], Some(4096.0)));
+        assert!((cached(1).seconds - 8.0).abs() < 1e-6);
+        let wanted = step(0, 2, 4096.0, true).seconds + 2.0 + 2.0 + 64.0 / 4096.0;
+        assert!((cached(2).seconds - wanted).abs() < 1e-3, "{}, not {wanted}", cached(2).seconds);
     }
 
     /// Two ranks, 4096 bytes per block: an all-reduce takes 2 x 1/2 x 4096 / bandwidth.

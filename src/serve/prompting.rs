@@ -315,6 +315,11 @@ pub(super) mod tests {
             (json!({"messages": "a"}), true, "must be a list of messages"),
             (json!({"messages": [{"role": "bot", "content": "a"}]}), true, "the role \"bot\""),
             (
+                json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}),
+                true,
+                "only text parts are supported",
+            ),
+            (
                 json!({"messages": [{"role": "user", "content": "a"}], "tools": [{}]}),
                 true,
                 "\"tools\" is not supported",

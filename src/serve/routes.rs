@@ -110,7 +110,11 @@ fn check_route(server: &Server, path: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let Server { name, task, .. } = server;
-    Err(Failure::not_found(format!("{path}: the model {name} was fine-tuned for {task}: use {}", routes.join(" or "))))
+    let why = match &server.ability {
+        Ability::Generate(_) if path == CHAT => "has no chat template".to_owned(),
+        _ => format!("was fine-tuned for {task}"),
+    };
+    Err(Failure::not_found(format!("{path}: the model {name} {why}: use {}", routes.join(" or "))))
 }
 
 /// Answers a request for labels, tags, an answer or vectors.

@@ -43,7 +43,8 @@ impl Ability {
     pub fn routes(&self) -> Vec<&'static str> {
         match self {
             Ability::Read(reader) => vec![reader.route()],
-            Ability::Generate(_) => vec![COMPLETIONS, CHAT],
+            Ability::Generate(prompting) if prompting.writer.has_template() => vec![COMPLETIONS, CHAT],
+            Ability::Generate(_) => vec![COMPLETIONS],
         }
     }
 }

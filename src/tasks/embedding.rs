@@ -7,13 +7,15 @@
 use crate::data::batch::{Batch, Labels};
 use crate::data::extent::Extents;
 use crate::data::{Dataset, Label};
+use crate::error::Result;
 use crate::ffi::transfer;
 use crate::metrics::{DEPTH, Metrics, Ranked, pearson, retrieval, spearman};
 use crate::models::{Backbone, Boundary, Reads};
 use crate::nn::pooler::{Picks, Pooler, PoolerConfig};
 use crate::nn::{ComputeMode, Cost, Ctx, ParamBuilder};
 use crate::tasks::sentence_transformers::{self, Settings};
-use crate::tasks::{Results, Task, short};
+use crate::tasks::{ExampleRow, ExampleTable, Results, Task, short};
+use crate::text::Tokenizer;
 use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashMap};
 use tch::{Kind, Reduction, Tensor};
@@ -208,6 +210,22 @@ impl Task for Embedding {
         all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
+    /// Returns pairs with scores; without scores `None`.
+    fn worst(&self, results: &Results, _: Option<&Tokenizer>, most: usize) -> Result<Option<ExampleTable>> {
+        if results.answers.is_empty() || !matches!(results.dataset.label(0), Label::Value(_)) {
+            return Ok(None);
+        }
+        let row = |(example, cosine): (usize, f32)| {
+            let Label::Value(score) = results.dataset.label(example) else { return None };
+            let [score, cosine] = [score, cosine].map(f64::from);
+            let numbers = vec![score, cosine, (cosine - score).powi(2)];
+            Some(ExampleRow { example, numbers, ..ExampleRow::default() })
+        };
+        let cosines = numbers::<f32>(&cosines(&self.vectors(results)));
+        let rows = cosines.into_iter().enumerate().filter_map(row).collect();
+        Ok(Some(ExampleTable::worst(&["score", "cosine", "loss"], rows, |row| row.numbers[2], most)))
+    }
+
     fn predictions(&self, results: &Results, _: bool) -> Vec<Map<String, Value>> {
         let line = |vector: &[f32]| {
             let own = &vector[..self.width as usize];
@@ -298,8 +316,8 @@ mod tests {
     /// The texts of an example, each a token id with its vector, and its label.
     type Vectors<'a> = (&'a [(u32, [f32; 2])], Label);
 
-    /// Metrics and loss of a task of width 2.
-    fn evaluated(examples: &[Vectors]) -> (Metrics, Option<f64>) {
+    /// Metrics, loss and worst examples of a task of width 2.
+    fn evaluated(examples: &[Vectors]) -> (Metrics, Option<f64>, Option<ExampleTable>) {
         let head = EmbeddingHead { scale: 2.0, ..EmbeddingHead::default() };
         let task = Embedding::of_width(head, 2, &mut ParamBuilder::new());
         let example = |(texts, label): &Vectors| Example {
@@ -315,7 +333,7 @@ mod tests {
         let references = Value::Null;
         let results =
             Results { dataset: &dataset, references: &references, answers: &answers, offsets: &offsets, losses: &[] };
-        (task.metrics(&results), task.loss(&results))
+        (task.metrics(&results), task.loss(&results), task.worst(&results, None, 9).unwrap())
     }
 
     fn value(metrics: &Metrics, name: &str) -> f64 {
@@ -328,11 +346,12 @@ mod tests {
         const NORTH: [f32; 2] = [0.0, 3.0];
         const BETWEEN: [f32; 2] = [1.0, 0.5];
         // The query 1 has the documents 7 and 8, of which 7 is first and 8 last; 2 has 7, and a negative before it.
-        let (metrics, loss) = evaluated(&[
+        let (metrics, loss, worst) = evaluated(&[
             (&[(1, EAST), (7, EAST)], Label::None),
             (&[(1, EAST), (8, NORTH)], Label::None),
             (&[(2, EAST), (7, EAST), (9, BETWEEN)], Label::None),
         ]);
+        assert_eq!(worst, None);
         assert_eq!((value(&metrics, "accuracy@1"), value(&metrics, "recall@1")), (1.0, 0.75));
         assert_eq!((value(&metrics, "recall@5"), value(&metrics, "mrr@10")), (1.0, 1.0));
         // Places 0 and 2 of 0 and 1 for the first query.
@@ -349,12 +368,16 @@ mod tests {
         let pair = |x: [f32; 2], score: f32| ([(1, [2.0, 0.0]), (2, x)], Label::Value(score));
         let pairs = [pair([3.0, 0.0], 1.0), pair([0.0, 1.0], 0.2), pair([-1.0, 0.0], -0.6)];
         let examples: Vec<Vectors> = pairs.iter().map(|(texts, label)| (&texts[..], label.clone())).collect();
-        let (metrics, loss) = evaluated(&examples);
+        let (metrics, loss, worst) = evaluated(&examples);
         // The cosines 1, 0, -1 are a linear function of the scores.
         for name in ["pearson", "spearmanr"] {
             assert!((value(&metrics, name) - 1.0).abs() < 1e-6, "{name}: {metrics:?}");
         }
         assert_eq!((metrics.len(), loss), (2, None));
+        let rows = worst.unwrap().rows;
+        assert_eq!(rows.iter().map(|row| row.example).collect::<Vec<_>>(), [2, 1, 0]);
+        let near = rows[1].numbers.iter().zip([0.2, 0.0, 0.04]).all(|(a, b)| (a - b).abs() < 1e-6);
+        assert!(near, "{rows:?}");
     }
 
     #[test]

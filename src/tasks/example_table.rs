@@ -5,6 +5,9 @@ use crate::data::{Collation, Dataset, Label};
 use crate::error::Result;
 use crate::text::Tokenizer;
 
+/// Characters of a text that a report shows.
+pub const TEXT: usize = 1000;
+
 /// A list of examples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExampleTable {
@@ -103,6 +106,27 @@ impl ExampleTable {
 /// # Errors
 /// As [`Tokenizer::decode`].
 pub fn text(dataset: &Dataset, example: usize, tokenizer: &Tokenizer) -> Result<String> {
+    Ok(sequence_texts(dataset, example, tokenizer)?.join("\n"))
+}
+
+/// Returns a text, or the beginning of a text with more than `most` characters.
+pub fn beginning(text: &str, most: usize) -> String {
+    let short: String = text.chars().take(most).collect();
+    if short.len() < text.len() { short + " ..." } else { short }
+}
+
+/// Returns a text, or the end of a text with more than `most` characters.
+pub fn ending(text: &str, most: usize) -> String {
+    let more = text.chars().count().saturating_sub(most);
+    let short: String = text.chars().skip(more).collect();
+    if more > 0 { format!("... {short}") } else { short }
+}
+
+/// Returns the text of each sequence, as [`text`].
+///
+/// # Errors
+/// As [`Tokenizer::decode`].
+pub fn sequence_texts(dataset: &Dataset, example: usize, tokenizer: &Tokenizer) -> Result<Vec<String>> {
     let tokens: Vec<(u8, u32)> =
         dataset.type_ids(example).iter().copied().zip(dataset.ids(example).iter().copied()).collect();
     let mut lengths = dataset.sequences(example);
@@ -117,5 +141,5 @@ pub fn text(dataset: &Dataset, example: usize, tokenizer: &Tokenizer) -> Result<
         let texts = segments.map(|tokens| tokenizer.decode(&tokens.iter().map(|token| token.1).collect::<Vec<_>>()));
         Ok(texts.collect::<Result<Vec<_>>>()?.join(" | "))
     };
-    Ok(lengths.into_iter().map(line).collect::<Result<Vec<_>>>()?.join("\n"))
+    lengths.into_iter().map(line).collect()
 }

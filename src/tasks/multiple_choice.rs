@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::models::{Backbone, Boundary};
 use crate::nn::{Ctx, ParamBuilder};
+use crate::tasks::example_table::{TEXT, ending, sequence_texts};
 use crate::tasks::taught::ragged_divergence;
 use crate::tasks::{Classifier, ExampleTable, Results, Task, argmax, logits_json, softmax};
 use crate::text::Tokenizer;
@@ -69,8 +70,14 @@ impl Task for MultipleChoice {
         vec![("accuracy", correct.count() as f64 / results.dataset.len() as f64)]
     }
 
-    fn worst(&self, results: &Results, _: Option<&Tokenizer>, most: usize) -> Result<Option<ExampleTable>> {
-        Ok(Some(ExampleTable::wrong_classes(results, |choice| choice.to_string(), most)))
+    fn worst(&self, results: &Results, texts: Option<&Tokenizer>, most: usize) -> Result<Option<ExampleTable>> {
+        let mut table = ExampleTable::wrong_classes(results, |choice| choice.to_string(), most);
+        if let Some(tokenizer) = texts {
+            for row in &mut table.rows {
+                row.text = text_of(&sequence_texts(results.dataset, row.example, tokenizer)?);
+            }
+        }
+        Ok(Some(table))
     }
 
     /// Returns the index of the most probable choice, and the probabilities of all choices.
@@ -87,11 +94,49 @@ impl Task for MultipleChoice {
     }
 }
 
+/// Returns what the sequences of a question have in common, and a line for the rest of each, with the number of its
+/// choice. Long texts are cut at their beginning, because question and choice are at the end.
+fn text_of(sequences: &[String]) -> String {
+    let shared = shared_words(sequences);
+    let room = TEXT * 3 / 4 / sequences.len().max(1);
+    let line = |(choice, text): (usize, &String)| format!("\n{choice}: {}", ending(text[shared..].trim(), room));
+    let choices: String = sequences.iter().enumerate().map(line).collect();
+    let beginning = sequences.first().map_or("", |first| first[..shared].trim());
+    // Four characters for the mark of what is missing.
+    let left = TEXT.saturating_sub(choices.chars().count() + 4);
+    format!("{}{choices}", ending(beginning, left)).trim_start().to_owned()
+}
+
+/// Returns the number of bytes of the words with which all texts begin; something of each text remains.
+fn shared_words(texts: &[String]) -> usize {
+    let Some((first, others)) = texts.split_first() else { return 0 };
+    let shared = |other: &String| first.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    let most = others.iter().map(shared).min().unwrap_or(0);
+    let after = |(at, c): (usize, char)| Some(at + c.len_utf8()).filter(|after| c.is_whitespace() && *after <= most);
+    first.char_indices().filter_map(after).next_back().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::data::{Collation, Example};
     use crate::tasks::fixtures;
+
+    #[test]
+    fn the_choices_are_shown_after_what_they_share() {
+        let texts = |own: &[&str], shared: &str| own.iter().map(|own| format!("{shared}{own}")).collect::<Vec<_>>();
+        let few = texts(&["tea", "a café", "a cafè", "teapots"], "She drinks | what? ");
+        assert_eq!(text_of(&few), "She drinks | what?\n0: tea\n1: a café\n2: a cafè\n3: teapots");
+        let long = texts(&["yes", "no", "maybe", "the end"], &format!("{}why?", "word ".repeat(1000)));
+        let shown = text_of(&long);
+        assert!(shown.chars().count() <= TEXT && shown.starts_with("... "), "{shown}");
+        assert!(shown.contains("\n0: why?yes\n1: why?no\n2: why?maybe\n3: why?the end"), "{shown}");
+        // Contexts that were truncated differently: each choice is at the end.
+        let shown = text_of(&[format!("a {} | yes", "b".repeat(900)), format!("a {} | no", "b".repeat(901))]);
+        assert!(shown.starts_with("a\n0: ... b") && shown.contains("b | yes\n1: ... b"), "{shown}");
+        assert!(shown.ends_with("b | no") && shown.chars().count() <= TEXT, "{shown}");
+        assert_eq!((text_of(&[]), text_of(&["one".into()])), (String::new(), "0: one".into()));
+    }
 
     #[test]
     fn questions_may_differ_in_their_number_of_choices() {

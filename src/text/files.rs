@@ -207,6 +207,23 @@ pub fn of_part(folder: &Path, part_of: &str) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// Whether the extension is one that a folder's data files have.
+pub fn has_known_extension(path: &Path) -> bool {
+    KNOWN.contains(&extension(path).as_str())
+}
+
+/// Returns the files of a folder, sorted by name, that are the training part of a data set by their names, but have no
+/// known extension.
+///
+/// # Errors
+/// Exit 2: a folder that cannot be read.
+pub fn unknown_training_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = entries(folder)?;
+    let is_training = |path: &PathBuf| path.is_file() && part(&name(path)) == Some("training");
+    paths.retain(|path| is_training(path) && !has_known_extension(path));
+    Ok(paths)
+}
+
 /// Returns what is in a folder, sorted by name.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);

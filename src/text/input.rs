@@ -169,6 +169,11 @@ impl<'a> Input<'a> {
         Ok(content)
     }
 
+    /// Returns what reads the rest of the file.
+    pub fn into_reader(self) -> impl BufRead {
+        self.reader
+    }
+
     /// Reads to the end and returns the BLAKE3 hash of the file's bytes, before decompression.
     pub fn hash(mut self) -> Result<[u8; 32]> {
         io::copy(&mut self.reader, &mut io::sink()).map_err(|e| self.failure(&e))?;

@@ -45,8 +45,7 @@ pub fn joined(parts: &[Value]) -> Result<String, String> {
             (Value::String(text), _) => Ok(text.clone()),
             (_, Some(Value::String(text))) if matches!(of_type, None | Some("text")) => Ok(text.clone()),
             (Value::Object(_), _) if of_type.is_some_and(|of_type| of_type != "text") => Err(format!(
-                "part {number} of the content is of type {:?}, but this program trains on text only: remove the part or \
-                 the record",
+                "part {number} of the content is of type {:?}; only text parts are supported: remove it",
                 of_type.unwrap_or_default()
             )),
             (Value::Object(_), _) => Err(format!("part {number} of the content has no text")),
@@ -87,7 +86,7 @@ mod tests {
         for (parts, why) in [
             (
                 json!([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "x"}}]),
-                "part 2 of the content is of type \"image_url\"",
+                "part 2 of the content is of type \"image_url\"; only text parts are supported",
             ),
             (json!([{"type": "image", "text": "alt"}]), "type \"image\""),
             (json!([{"type": "text"}]), "part 1 of the content has no text"),

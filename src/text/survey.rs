@@ -6,8 +6,11 @@ use super::input::Input;
 use super::records::{Format, each_object, format_of};
 use super::{documents, files, questions};
 use crate::error::{Error, Result};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 /// Maximum number of distinct values of a column that are counted.
@@ -156,11 +159,11 @@ pub fn survey(path: &Path, known: &[&str]) -> Result<Survey> {
     let mut input = Input::open(path, 0)?;
     let format = format_of(path, None)?;
     if format == Format::Jsonl && questions::format(path).is_none() {
-        let start = input.peek()?;
-        let has = |name: &[u8]| start.windows(name.len()).any(|window| window == name);
-        if start.trim_ascii_start().starts_with(b"{") && has(b"\"data\"") && has(b"\"paragraphs\"") {
+        if input.skip_blank()? == Some(b'{') && begins_as_squad(input.into_reader()) {
             return Ok(Survey::Squad);
         }
+        // What was read to find out is read again.
+        input = Input::open(path, 0)?;
     }
     let columns = match format {
         Format::Csv | Format::Tsv => table(&mut input, format, known)?,
@@ -170,6 +173,33 @@ pub fn survey(path: &Path, known: &[&str]) -> Result<Survey> {
         0 => Err(Error::input(format!("{}: the file contains no record", path.display()))),
         _ => Ok(Survey::Records(columns)),
     }
+}
+
+/// What ends the reading of a file that is SQuAD's.
+const FOUND: &str = "paragraphs found";
+
+#[derive(Deserialize)]
+struct Squad {
+    #[serde(rename = "data")]
+    _data: Vec<Article>,
+}
+
+#[derive(Deserialize)]
+struct Article {
+    #[serde(rename = "paragraphs", deserialize_with = "found")]
+    _paragraphs: (),
+}
+
+/// Whether JSON begins with an object whose `data` has an object with `paragraphs`. Nothing further is read: it may be
+/// long, and what is wrong there is for the run to report.
+fn begins_as_squad(reader: impl BufRead) -> bool {
+    let read = Squad::deserialize(&mut serde_json::Deserializer::from_reader(reader));
+    read.is_err_and(|e| e.to_string().starts_with(FOUND))
+}
+
+/// Fails, since only an error ends the reading before the end of the object.
+fn found<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
+    Err(D::Error::custom(FOUND))
 }
 
 fn objects(input: &mut Input, format: Format) -> Result<Columns> {
@@ -254,8 +284,11 @@ pub fn of_part(beside: &Path, part: &str) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use std::io::Write;
 
-    fn of(name: &str, content: &str) -> Result<Survey> {
+    fn of(name: &str, content: impl AsRef<[u8]>) -> Result<Survey> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
@@ -304,6 +337,28 @@ mod tests {
         assert!(of("a.jsonl", "").unwrap_err().to_string().ends_with("the file contains no record"));
         assert!(of("a.jsonl", "x\n").unwrap_err().to_string().contains("a.jsonl:1: "));
         assert!(of("a.bin", "x").unwrap_err().to_string().contains("unknown file extension"));
+    }
+
+    #[test]
+    fn squad_is_recognized_by_its_structure() {
+        let title = "t".repeat(100_000);
+        let paragraphs = "[{\"context\": \"c\", \"qas\": []}]";
+        let articles = format!("[{{\"title\": \"{title}\", \"paragraphs\": {paragraphs}}}]");
+        let squad = format!("{{\"version\": \"v2.0\",\n\"data\": {articles}}}");
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(squad.as_bytes()).unwrap();
+        assert_eq!(of("a.json", &squad).unwrap(), Survey::Squad);
+        assert_eq!(of("a.json.gz", encoder.finish().unwrap()).unwrap(), Survey::Squad);
+        // What is wrong further down is for the run to report, with its line.
+        assert_eq!(of("a.json", &squad[..squad.len() - 9]).unwrap(), Survey::Squad);
+        for other in [
+            "{\"text\": \"\\\"data\\\": \\\"paragraphs\\\"\", \"label\": 1}\n",
+            "{\"data\": [\"paragraphs\"], \"label\": \"paragraphs\"}\n",
+            " {\"data\": \"a\", \"paragraphs\": \"b\"}\n",
+            "[{\"data\": \"a\", \"paragraphs\": \"b\"}]",
+        ] {
+            assert_eq!(columns("a.json", other).rows, 1, "{other}");
+        }
     }
 
     #[test]

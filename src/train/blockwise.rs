@@ -253,7 +253,10 @@ impl Forward<'_> {
             if index > first {
                 weights.fetch(params, index - 1, !recompute.keeps(index - 1, count))?;
             }
-            gradients.before(params, index)?;
+            {
+                let _range = profiler::range(|| format!("gradients of {}", model.block_name(index)));
+                gradients.before(params, index)?;
+            }
             if let Some(Run { batch, blocks, .. }) = &mut run
                 && let Some(Block { mut input, kept }) = blocks.pop()
             {

@@ -1,10 +1,10 @@
 //! Drafts a configuration for data and a model: `trainer init`.
 
+use crate::checkpoint::weight_sets::WeightSet;
 use crate::config::TaskKind;
 use crate::error::{Error, Result};
 use crate::models::registry;
-use crate::text::files::Files;
-use crate::text::survey::{Columns, Survey, of_part, survey};
+use crate::text::survey::{Columns, Survey, survey};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::model_folder::ModelFolder;
 use crate::train::quoting::quoted;
@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 
 mod inference;
 mod names;
+mod parts;
 
 use inference::{Proposal, propose, refusal};
 use names::usual_names;
+use parts::parts;
 
 /// Share of the texts that `max_length` does not truncate.
 const COVERED: f64 = 0.99;
@@ -30,6 +32,8 @@ pub struct Draft {
     pub found: String,
     /// Whether `model.path` is still to be set.
     pub lacks_model: bool,
+    /// Whether the model's folder has no weights, so that they are newly initialized.
+    pub lacks_weights: bool,
 }
 
 /// Drafts the configuration for a data file, or a folder with the parts of a data set.
@@ -64,24 +68,17 @@ pub fn draft(data: &Path, model: Option<&Path>) -> Result<Draft> {
         _ => None,
     };
     let rows = if let Survey::Records(columns) = &survey { Some(columns.rows) } else { None };
-    let text = toml((&train, &eval), &proposal, (model, family.as_deref()), (rows, length));
+    let lacks_weights = model.map(lacks_weights).transpose()?.unwrap_or_default();
+    let text = toml((&train, &eval), &proposal, (model, family.as_deref(), lacks_weights), (rows, length));
     let rows = rows.map_or_else(String::new, |rows| format!("{rows} records, "));
     let found = format!("{rows}{}", proposal.why);
-    Ok(Draft { text, kind, found, lacks_model: model.is_none() })
+    Ok(Draft { text, kind, found, lacks_model: model.is_none(), lacks_weights })
 }
 
-/// Returns the training and the evaluation files.
-fn parts(data: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
-    let train = match data.is_dir() {
-        true => of_part(data, "training")?,
-        false => vec![data.to_owned()],
-    };
-    if train.is_empty() {
-        let files = Files::find(&[data])?;
-        return Ok((files.paths().to_vec(), Vec::new()));
-    }
-    let eval = of_part(data, "validation")?.into_iter().filter(|path| !train.contains(path)).collect();
-    Ok((train, eval))
+/// Whether a local folder of a full model has no weights. Those of the Hub are downloaded by the run.
+fn lacks_weights(model: &Path) -> Result<bool> {
+    let folder = ModelFolder::open(model, None)?;
+    Ok(model.is_dir() && folder.adapter.is_none() && WeightSet::of(&folder.path)?.files.is_empty())
 }
 
 /// Returns the `model_type` of a model folder or of an adapter's base model.
@@ -119,7 +116,7 @@ fn max_length(columns: &Columns, texts: &[usize], model: &Path) -> Result<Option
 fn toml(
     (train, eval): (&[PathBuf], &[PathBuf]),
     proposal: &Proposal,
-    (model, family): (Option<&Path>, Option<&str>),
+    (model, family, lacks_weights): (Option<&Path>, Option<&str>, bool),
     (rows, length): (Option<usize>, Option<usize>),
 ) -> String {
     let files = |paths: &[PathBuf]| {
@@ -137,6 +134,9 @@ fn toml(
         Some(model) => format!("path = {}\n", quoted(&model.display().to_string())),
         None => "# path = \"...\" is to be set: the folder of a pretrained model\n".to_owned(),
     };
+    if lacks_weights {
+        out += "init = \"random\" # the folder has no weight files; with them, remove this line\n";
+    }
     out += &format!("\n[task]\nkind = \"{kind}\"\n\n[data]\ntrain = {}\n", files(train));
     out += &match eval {
         [] => "eval_split = 0.1 # a tenth of the training data is held out\n".to_owned(),
@@ -181,5 +181,25 @@ fn name(file: &Path) -> String {
     match stem.as_str() {
         "train" | "training" | "data" => folder.unwrap_or(stem),
         _ => stem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_without_weights_begins_newly_initialized() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, model) = (dir.path().join("train.txt"), dir.path().join("model"));
+        std::fs::create_dir(&model).unwrap();
+        std::fs::write(&data, "a\n").unwrap();
+        std::fs::write(model.join("config.json"), "{\"model_type\": \"llama\"}").unwrap();
+        let without = draft(&data, Some(&model)).unwrap();
+        assert!(without.lacks_weights && without.text.contains("\ninit = \"random\" # "), "{}", without.text);
+        std::fs::write(model.join("model.safetensors"), "").unwrap();
+        let with = draft(&data, Some(&model)).unwrap();
+        assert!(!with.lacks_weights && !with.text.contains("init = "), "{}", with.text);
+        assert!(!draft(&data, None).unwrap().lacks_weights);
     }
 }

@@ -17,7 +17,6 @@ use crate::train::memory_fit::{Candidates, Fit};
 use crate::train::model_folder::ModelFolder;
 use crate::train::model_loading::{Declared, Shaped};
 use crate::train::reading::{self, Data};
-use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::{memory_fit, session, settings, teacher};
 use serde_json::Value;
 use std::sync::Arc;
@@ -196,8 +195,8 @@ impl PlannedRun {
     /// # Errors
     /// As [`Sampler::new`].
     pub fn lengths(&self, ranks: usize) -> Result<(Lengths, Padding)> {
-        let (dataset, target) = (&self.data.train.dataset, self.config.task.max_target_length);
-        let max = [self.max_length, target.unwrap_or(MAX_TARGET_LENGTH)];
+        let dataset = &self.data.train.dataset;
+        let max = [self.max_length, self.config.task.target_length().unwrap_or(0)];
         let (sampler, lengths) = (self.sampler(ranks)?, dataset.lengths());
         // Sampling by class or by source reads some examples several times.
         let read: Vec<u32> = sampler.epoch_order(0).into_iter().map(|i| lengths[i as usize]).collect();

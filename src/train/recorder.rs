@@ -51,14 +51,11 @@ impl Recorder {
     }
 
     /// Appends a line of metrics.
-    ///
-    /// # Errors
-    /// As [`MetricsFile::write`].
-    pub fn write(&mut self, line: &Value) -> Result<()> {
+    pub fn write(&mut self, line: &Value) {
         if let Some(tensorboard) = &mut self.tensorboard {
             tensorboard.write(line);
         }
-        self.metrics.write(line)
+        self.metrics.write(line);
     }
 
     /// Returns what the report needs of an evaluation.
@@ -75,14 +72,10 @@ impl Recorder {
     }
 
     /// Writes the last line of metrics and the report of the finished run.
-    ///
-    /// # Errors
-    /// As [`Recorder::write`].
-    pub fn finish(&mut self, state: &TrainerState, summary: &Value) -> Result<()> {
-        self.write(summary)?;
+    pub fn finish(&mut self, state: &TrainerState, summary: &Value) {
+        self.write(summary);
         if let Some(report) = &mut self.report {
             report.write(state, Some(summary));
         }
-        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Opens a run: checks the configuration on all ranks, prepares the data, loads the model.
 
 use crate::comm::{Collective, Op, host_pool};
-use crate::config::{Config, DataFiles, Recompute, TaskKind};
+use crate::config::{Config, DataFiles, Recompute};
 use crate::data::{CacheUse, Prepared, Sampler, cache, prepare};
 use crate::error::{Context, Error, Result};
 use crate::machine::host_name;
@@ -20,7 +20,7 @@ use crate::train::model_loading::{Declared, Loaded};
 use crate::train::objective::{draw_balanced, objective};
 use crate::train::reading::{self, Data, Purpose, Reading};
 use crate::train::shards::Shards;
-use crate::train::sources::{EVAL_SETS, MAX_TARGET_LENGTH};
+use crate::train::sources::EVAL_SETS;
 use crate::train::streaming;
 use crate::train::teacher::Teacher;
 use serde_json::Value;
@@ -105,9 +105,7 @@ pub fn declare(config: &Config) -> Result<(Declared, usize)> {
     let declared = Declared::of_layers(&folder.base, folder.read_config()?, dropout, role, layers)?;
     let usual = reading::usual_length(config.task.kind, &folder.path)?;
     let max_length = declared.max_length(config.data.max_length, usual)?;
-    if config.task.kind == TaskKind::Seq2seq {
-        declared.check_targets(config.task.max_target_length.unwrap_or(MAX_TARGET_LENGTH))?;
-    }
+    config.task.target_length().map(|longest| declared.check_targets(longest)).transpose()?;
     Ok((declared, max_length))
 }
 

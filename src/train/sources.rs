@@ -18,8 +18,6 @@ use crate::text::records::{Fields, Format, OnBad, Source};
 use crate::text::tagged::{TaggedFormat, TaggedSource};
 use std::path::Path;
 
-/// Default of `task.max_target_length` in tokens, the value of Hugging Face's example scripts.
-pub const MAX_TARGET_LENGTH: usize = 128;
 /// The setting of further evaluation sets.
 pub const EVAL_SETS: &str = "data.eval_sets";
 
@@ -240,7 +238,7 @@ impl Reading<'_> {
             source: PairSource { files: files.clone(), layout, on_bad_record: self.on_bad_record() },
             prefix: task.source_prefix.clone().unwrap_or_default(),
             max_length: self.max_length,
-            max_target_length: task.max_target_length.unwrap_or(MAX_TARGET_LENGTH),
+            max_target_length: task.target_length().unwrap_or(config::MAX_TARGET_LENGTH),
             start: decoder_start(self.folder)?,
             references: *purpose == Purpose::Evaluate,
         })

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::TrainerState;
 use crate::comm::{Collective, Op, between_hosts, traffic};
-use crate::config::{Config, IntervalStrategy, TaskKind, Writers};
+use crate::config::{Config, IntervalStrategy, MAX_TARGET_LENGTH, TaskKind, Writers};
 use crate::error::Result;
 use crate::observe::progress::Progress;
 use crate::observe::{logs, memory, progress};
@@ -18,7 +18,6 @@ use crate::train::profiling::Profiling;
 use crate::train::recorder::Recorder;
 use crate::train::resumed::{Resumed, Start};
 use crate::train::session::Session;
-use crate::train::sources::MAX_TARGET_LENGTH;
 use crate::train::step::{StepOutcome, Stepper};
 use crate::train::training_data::{TrainingData, record};
 use crate::train::utilization::Utilization;
@@ -133,11 +132,13 @@ impl Trainer {
             let read = optimizer_files::read(&mut stepper, from, &state, thaws);
             comm.agree(read, "reading the optimizer state")?;
         }
-        let longest = config.task.max_target_length.unwrap_or(MAX_TARGET_LENGTH);
         let open = || Generation::open(folder.generation(), &config.generation, config.seed);
         let samples = config.train.report_texts.then_some(config.task.kind);
         let generation = match samples {
-            _ if config.task.predict_with_generate => Some(open().map(|generation| generation.or_at_most(longest))),
+            _ if config.task.predict_with_generate => {
+                let longest = config.task.target_length().unwrap_or(MAX_TARGET_LENGTH);
+                Some(open().map(|generation| generation.or_at_most(longest)))
+            }
             Some(TaskKind::Chat) => Some(open().and_then(Generation::ending_as_answers)),
             Some(TaskKind::CausalLm) => Some(open()),
             _ => None,
@@ -192,9 +193,9 @@ impl Trainer {
     /// # Errors
     /// Those of a step, of evaluation and of saving. A checkpoint that is being written is completed first.
     pub fn run(&mut self) -> Result<Ended> {
-        self.train().or_else(|e| {
+        self.train().inspect_err(|_| {
             let saved = self.checkpoints.rescue();
-            self.report_saved(saved).and(Err(e))
+            self.report_saved(saved);
         })
     }
 
@@ -264,7 +265,7 @@ impl Trainer {
         }
         self.progress.step(step, self.state.mean_loss(), self.clock.rate());
         if due.log {
-            self.log_step(outcome)?;
+            self.log_step(outcome);
         } else if self.progress.is_silent() {
             self.print_step(outcome);
         }
@@ -272,7 +273,7 @@ impl Trainer {
             self.progress.event(&format!("warning   {warning}"));
         }
         let written = self.checkpoints.poll();
-        self.report_saved(written)?;
+        self.report_saved(written);
         let best = due.evaluation && self.evaluate()?;
         if due.checkpoint || (best && self.config.train.load_best_model_at_end) {
             self.save(last)?;
@@ -292,7 +293,7 @@ impl Trainer {
         self.progress.line(&format!("{at}  {numbers}"));
     }
 
-    fn log_step(&mut self, outcome: &StepOutcome) -> Result<()> {
+    fn log_step(&mut self, outcome: &StepOutcome) {
         self.print_step(outcome);
         let memory = Bytes::peak(self.comm.device(), self.stepper.kept());
         let rate = self.clock.rate();
@@ -302,7 +303,7 @@ impl Trainer {
         }
         (self.state.loss_sum, self.state.loss_steps) = (0.0, 0);
         self.clock.lap();
-        self.record(line)
+        self.record(line);
     }
 
     /// Writes the checkpoint of this step unless it exists already; `waits` until it is complete.
@@ -318,33 +319,35 @@ impl Trainer {
             false => checkpoints.save(stepper, state, waits),
         })?;
         self.saved = Some(self.state.global_step);
-        self.report_saved(saved)
+        self.report_saved(saved);
+        Ok(())
     }
 
-    fn report_saved(&mut self, saved: impl IntoIterator<Item = Saved>) -> Result<()> {
+    fn report_saved(&mut self, saved: impl IntoIterator<Item = Saved>) {
         for saved in saved {
             let path = self.config.output_dir.join(format!("checkpoint-{}", saved.step));
             self.progress.event(&format!("{}  {}", self.state.place(), saved.text(&path)));
             logs::tell_metrics(&saved.line());
-            self.recorder.as_mut().map_or(Ok(()), |recorder| recorder.write(&saved.line()))?;
+            if let Some(recorder) = &mut self.recorder {
+                recorder.write(&saved.line());
+            }
         }
-        Ok(())
     }
 
     /// Appends a line to `metrics.jsonl` and to the history stored in checkpoints.
-    fn record(&mut self, line: Value) -> Result<()> {
+    fn record(&mut self, line: Value) {
         if self.comm.is_main() {
             logs::tell_metrics(&line);
         }
-        let result = self.recorder.as_mut().map_or(Ok(()), |recorder| recorder.write(&line));
+        if let Some(recorder) = &mut self.recorder {
+            recorder.write(&line);
+        }
         self.state.log_history.push(line);
-        // Only rank 0 can fail here, so it aborts the job on its own.
-        result
     }
 
     fn finish(&mut self) -> Result<Ended> {
         let saved = self.checkpoints.settle()?;
-        self.report_saved(saved)?;
+        self.report_saved(saved);
         self.clock.lap();
         self.progress.finish();
         let best = self.state.best_global_step.filter(|_| self.config.train.load_best_model_at_end);
@@ -361,7 +364,7 @@ impl Trainer {
             let peaks = (peaks.as_slice(), &memory);
             let summary = summary::line(&self.state, &self.clock, &self.stepper.params, &self.start, peaks);
             logs::tell_metrics(&summary);
-            recorder.finish(&self.state, &summary)?;
+            recorder.finish(&self.state, &summary);
         }
         if self.comm.is_main() {
             let peak = peaks.iter().copied().max().unwrap_or_default();

@@ -81,18 +81,23 @@ fn is_bad(tensor: &Tensor) -> bool {
         && transfer::values::<bool>(&tensor.isfinite().all()).is_ok_and(|finite| finite != [true])
 }
 
-/// Names the samples of the bad rows of `[T, ..]`, a decoder's `[D, ..]` or `[B, ..]`; all samples if ambiguous.
+/// Names the samples of the bad rows of `[T, ..]`, a decoder's `[D, ..]`, `[S, ..]` or `[B, ..]`; all samples if
+/// ambiguous.
 fn samples(tensor: &Tensor, batch: &Batch) -> String {
     let rows = tensor.size().first().copied().unwrap_or_default();
     let bad = tensor.isfinite().logical_not().reshape([rows, -1]).any_dim(1, false).nonzero().view(-1);
     let bad: Vec<i64> = transfer::values(&bad).unwrap_or_default();
     let sides = [Some(&batch.sequences), batch.decoder.as_ref().map(|decoder| &decoder.sequences)];
     let mut sides = sides.into_iter().flatten().map(Sequences::lengths).filter(|side| rows == side.iter().sum::<i64>());
+    let owners: Vec<u32> =
+        batch.samples.iter().zip(&batch.widths).flat_map(|(&id, &n)| std::iter::repeat_n(id, n)).collect();
     let ids = if rows as usize == batch.len() {
         bad.iter().map(|&row| batch.samples[row as usize]).collect()
+    } else if rows as usize == owners.len() {
+        let mut ids: Vec<u32> = bad.iter().map(|&row| owners[row as usize]).collect();
+        ids.dedup();
+        ids
     } else if let (Some(lengths), None) = (sides.next(), sides.next()) {
-        let owners: Vec<u32> =
-            batch.samples.iter().zip(&batch.widths).flat_map(|(&id, &n)| std::iter::repeat_n(id, n)).collect();
         let ends = lengths.iter().scan(0, |end, n| {
             *end += n;
             Some(*end)

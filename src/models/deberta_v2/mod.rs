@@ -2,22 +2,55 @@
 
 mod own;
 
+use crate::data::batch::Batch;
+use crate::data::extent::Extent;
 use crate::error::{Error, Result};
-use crate::models::encoder::{Config, Design, Encoder, LmHeadNames};
+use crate::models::encoder::{Attention, Config, Design, Encoder, LmHeadNames};
 use crate::models::family::{Family, Plan, no_next_sentence};
 use crate::models::hf_names::{HfParam, layer};
 use crate::models::{Role, check};
+use crate::nn::Ctx;
+use crate::nn::blocks::BlockConfig;
+use crate::nn::disentangled_attention::{DisentangledAttention, DisentangledConfig, PositionTerms};
+use crate::nn::relative_positions::{RelativeConfig, RelativePositions};
+use crate::ops::cost::{ComputeMode, Cost};
 use own::Own;
 use serde_json::json;
+use tch::Tensor;
 
 pub const FAMILY: Family = Family {
     model_types: &["deberta-v2"],
-    build: |plan| Ok(Box::new(Encoder::new(design(&plan)?, plan))),
+    build: |plan| Ok(Box::new(encoder(plan)?)),
     refusal: no_next_sentence,
     llama_cpp: None,
 };
 
-pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
+/// Embeddings of relative positions, and the terms of attention's scores that depend on them.
+type Relative = (RelativeConfig, PositionTerms);
+
+fn encoder(plan: Plan) -> Result<Encoder> {
+    let (config, design, relative) = design(&plan)?;
+    let Some((relative, terms)) = relative else { return Ok(Encoder::new((config, design), plan)) };
+    Ok(Encoder::with_attention((config, design), plan, |b, layers| {
+        let positions = b.shared(layers, |b| b.scope("relative", |b| RelativePositions::new(b, relative)));
+        Box::new(move |b, BlockConfig { hidden, attention, std, .. }, _| {
+            let config = DisentangledConfig { hidden, attention, terms, std };
+            Box::new(DisentangledAttention::new(b, config, &positions))
+        })
+    }))
+}
+
+impl Attention for DisentangledAttention {
+    fn forward(&self, ctx: &mut Ctx, x: &Tensor, batch: &Batch) -> Tensor {
+        self.forward(ctx, x, &batch.sequences)
+    }
+
+    fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
+        self.cost(how, x)
+    }
+}
+
+fn design(plan: &Plan) -> Result<(Config, Design, Option<Relative>)> {
     let defaults = [
         ("vocab_size", json!(128_100)),
         ("hidden_size", json!(1536)),
@@ -37,7 +70,7 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     // The scores are scaled as a sum of these terms, with relative positions or without.
     let count = 1 + i64::from(terms.to_position) + i64::from(terms.to_content);
     design.scale = 1.0 / ((config.head_dim() * count) as f64).sqrt();
-    design.relative = own.relative(&config)?.filter(|_| count > 1).map(|relative| (relative, terms));
+    let relative = own.relative(&config)?.filter(|_| count > 1 && config.num_hidden_layers > 0);
     design.convolution = own.convolution(&config)?;
     design.pooler_activation = check::activation("pooler_hidden_act", &own.pooler_hidden_act)?;
     if matches!(plan.role, Role::SequenceClassification | Role::MultipleChoice) {
@@ -64,7 +97,7 @@ pub(super) fn design(plan: &Plan) -> Result<(Config, Design)> {
     } else if plan.role == Role::MaskedLm {
         refuse_other_head(plan)?;
     }
-    Ok((config, design))
+    Ok((config, design, relative.map(|relative| (relative, terms))))
 }
 
 /// The parameters that other encoders do not have.

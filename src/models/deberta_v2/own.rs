@@ -170,20 +170,23 @@ impl Own {
 mod tests {
     use super::*;
     use crate::models::Role;
-    use crate::models::deberta_v2::design;
+    use crate::models::deberta_v2::{Relative, design};
     use crate::models::encoder::Design;
     use crate::models::family::DropoutOverrides;
     use crate::nn::ParamBuilder;
     use serde_json::{Value, json};
     use tch::{Device, Kind, Tensor};
 
-    fn read(json: Value, role: Role, dropout: DropoutOverrides, stored: &str) -> Result<(Config, Design)> {
+    type Parts = (Config, Design, Option<Relative>);
+
+    fn read(json: Value, role: Role, dropout: DropoutOverrides, stored: &str) -> Result<Parts> {
         let stored = |name: &str| Ok((name == stored).then(|| Tensor::zeros([1], (Kind::Float, Device::Cpu))));
         design(&Plan { json, dropout, role, stored: &stored, builder: &mut ParamBuilder::new() })
     }
 
-    fn plain(json: Value) -> Result<Design> {
-        read(json, Role::TokenClassification, DropoutOverrides::default(), "").map(|(_, design)| design)
+    fn plain(json: Value) -> Result<(Design, Option<Relative>)> {
+        let parts = read(json, Role::TokenClassification, DropoutOverrides::default(), "");
+        parts.map(|(_, design, relative)| (design, relative))
     }
 
     /// The configuration of the published models of version 3, and the defaults.
@@ -192,16 +195,16 @@ mod tests {
         let v3 = json!({"relative_attention": true, "position_buckets": 256, "norm_rel_ebd": "layer_norm",
             "share_att_key": true, "pos_att_type": "p2c|c2p", "max_relative_positions": -1, "hidden_size": 768,
             "num_attention_heads": 12, "position_biased_input": false, "type_vocab_size": 0});
-        let design = plain(v3).unwrap();
-        let (relative, terms) = design.relative.unwrap();
+        let (design, relative) = plain(v3).unwrap();
+        let (relative, terms) = relative.unwrap();
         assert_eq!((relative.span, relative.max_distance, relative.norm), (256, Some(512), Some(1e-7)));
         assert_eq!(terms, PositionTerms { to_position: true, to_content: true, shared: true });
         assert_eq!((design.scale, design.first_position, design.embedding), (1.0 / 192f64.sqrt(), None, None));
-        let design = plain(json!({})).unwrap();
-        assert!(design.relative.is_none() && design.convolution.is_none());
+        let (design, relative) = plain(json!({})).unwrap();
+        assert!(relative.is_none() && design.convolution.is_none());
         assert_eq!((design.scale, design.first_position, design.layers.len()), (0.125, Some(0), 24));
-        let listed = plain(json!({"relative_attention": true, "pos_att_type": ["c2p"]})).unwrap();
-        let (relative, terms) = listed.relative.unwrap();
+        let (_, relative) = plain(json!({"relative_attention": true, "pos_att_type": ["c2p"]})).unwrap();
+        let (relative, terms) = relative.unwrap();
         assert_eq!((relative.span, relative.max_distance, relative.norm), (512, None, None));
         assert_eq!(terms, PositionTerms { to_position: true, to_content: false, shared: false });
     }
@@ -210,7 +213,7 @@ mod tests {
     fn dropout_is_where_transformers_has_it() {
         let json = json!({"hidden_dropout_prob": 0.1, "cls_dropout": 0.2, "pooler_dropout": 0.3});
         let of = |json: &Value, role| {
-            let (_, design) = read(json.clone(), role, DropoutOverrides::default(), "").unwrap();
+            let (_, design, _) = read(json.clone(), role, DropoutOverrides::default(), "").unwrap();
             (design.pooler_dropout, design.head_dropout)
         };
         for role in [Role::SequenceClassification, Role::MultipleChoice] {
@@ -221,8 +224,8 @@ mod tests {
         assert_eq!(of(&json, Role::QuestionAnswering), (None, None));
         let more = json!({"relative_attention": true, "pos_att_type": "c2p", "conv_kernel_size": 3});
         let dropout = DropoutOverrides { hidden: Some(0.7), ..DropoutOverrides::default() };
-        let (_, design) = read(more, Role::TokenClassification, dropout, "").unwrap();
-        assert_eq!((design.relative.unwrap().0.dropout, design.convolution.unwrap().dropout), (0.7, 0.7));
+        let (_, design, relative) = read(more, Role::TokenClassification, dropout, "").unwrap();
+        assert_eq!((relative.unwrap().0.dropout, design.convolution.unwrap().dropout), (0.7, 0.7));
     }
 
     #[test]

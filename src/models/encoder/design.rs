@@ -3,8 +3,6 @@
 use super::{Config, ParamNames};
 use crate::models::Role;
 use crate::nn::convolution::ConvolutionConfig;
-use crate::nn::disentangled_attention::PositionTerms;
-use crate::nn::relative_positions::RelativeConfig;
 use crate::ops::gated::activation::Activation;
 
 /// The properties of a family's encoder for a task head.
@@ -24,8 +22,6 @@ pub struct Design {
     pub layers: Vec<usize>,
     /// The factor of attention's scores.
     pub scale: f64,
-    /// Embeddings of relative positions, and the terms of attention's scores that depend on them.
-    pub relative: Option<(RelativeConfig, PositionTerms)>,
     /// A convolution of the first layer's input that is added to its output.
     pub convolution: Option<ConvolutionConfig>,
     /// Dropout on the output of attention.
@@ -63,7 +59,6 @@ impl Design {
             segments: if config.type_vocab_size > 0 { Segments::Each } else { Segments::None },
             layers: (0..config.num_hidden_layers).collect(),
             scale: 1.0 / (config.head_dim() as f64).sqrt(),
-            relative: None,
             convolution: None,
             attended_dropout: config.hidden_dropout_prob,
             mlp_dropout: config.hidden_dropout_prob,

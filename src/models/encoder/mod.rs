@@ -10,5 +10,5 @@ mod tests;
 
 pub use config::Config;
 pub use design::{Design, Segments};
-pub use model::{Encoder, Layer};
+pub use model::{Attention, Declare, Encoder};
 pub use param_names::{LmHeadNames, ParamNames};

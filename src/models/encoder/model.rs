@@ -10,14 +10,13 @@ use crate::models::{Backbone, Boundary, Reads, Role};
 use crate::nn::attention::{AttentionConfig, Mask};
 use crate::nn::blocks::{BlockConfig, PostNormBlock};
 use crate::nn::convolution::Convolution;
-use crate::nn::disentangled_attention::DisentangledAttention;
 use crate::nn::input_embeddings::{InputConfig, InputEmbeddings};
 use crate::nn::linear::{HeadInput, Linear};
 use crate::nn::lm_head::{MaskedLmConfig, MaskedLmHead};
 use crate::nn::norm::NormKind;
 use crate::nn::pooler::{self, Picks, Pooler, PoolerConfig};
 use crate::nn::prediction_head::PredictionHeadConfig;
-use crate::nn::relative_positions::RelativePositions;
+use crate::nn::self_attention::SelfAttention;
 use crate::nn::{Ctx, ParamBuilder};
 use crate::ops::cost::{ComputeMode, Cost};
 use crate::ops::cross_entropy::Projection;
@@ -26,8 +25,8 @@ use serde_json::Value;
 use std::fmt::Debug;
 use tch::Tensor;
 
-/// A layer of an encoder.
-pub trait Layer: Debug + Send + Sync {
+/// The attention layer of an encoder's block.
+pub trait Attention: Debug + Send + Sync {
     /// `[T, hidden]` to `[T, hidden]`.
     fn forward(&self, ctx: &mut Ctx, x: &Tensor, batch: &Batch) -> Tensor;
 
@@ -35,29 +34,18 @@ pub trait Layer: Debug + Send + Sync {
     fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost;
 }
 
-impl Layer for PostNormBlock {
+impl Attention for SelfAttention {
     fn forward(&self, ctx: &mut Ctx, x: &Tensor, batch: &Batch) -> Tensor {
         self.forward(ctx, x, &batch.sequences, None)
     }
 
     fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
-        self.cost(how, x, None)
+        self.cost(how, x, false, false)
     }
 }
 
-impl Layer for PostNormBlock<DisentangledAttention> {
-    fn forward(&self, ctx: &mut Ctx, x: &Tensor, batch: &Batch) -> Tensor {
-        let attended = self.attention.forward(ctx, x, &batch.sequences);
-        self.after(ctx, attended, x, None)
-    }
-
-    fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
-        self.cost_around(how, x.tokens, self.attention.cost(how, x), None)
-    }
-}
-
-/// Declares layer i, counted from 0.
-type Declare<'a> = &'a dyn Fn(&mut ParamBuilder, BlockConfig, usize) -> Box<dyn Layer>;
+/// Declares the attention of layer i, counted from 0.
+pub type Declare = Box<dyn Fn(&mut ParamBuilder, BlockConfig, usize) -> Box<dyn Attention>>;
 
 /// An encoder without a task's layer.
 #[derive(Debug)]
@@ -71,21 +59,31 @@ pub struct Encoder {
     embeddings: InputEmbeddings,
     /// Projection from the embeddings' width to the layers'.
     widen: Option<Linear>,
-    blocks: Vec<Box<dyn Layer>>,
+    blocks: Vec<PostNormBlock<Box<dyn Attention>>>,
     convolution: Option<Convolution>,
     pooler: Option<Pooler>,
     lm_head: Option<MaskedLmHead>,
+    /// Whether the last layer computes only the first token of each sequence after its attention: the task head reads
+    /// no other.
+    only_first: bool,
 }
 
 impl Encoder {
     /// Declares the parameters: block 0 the embeddings, blocks 1 to L the layers, block L + 1 the pooler and the
     /// language-model head, if the task head needs them. A shared layer belongs to the first block that runs it.
     pub fn new(parts: (Config, Design), plan: Plan) -> Self {
-        Self::with_layers(parts, plan, &|b, config, _| Box::new(PostNormBlock::new(b, config)))
+        let attention = |b: &mut ParamBuilder, config: BlockConfig, _| -> Box<dyn Attention> {
+            Box::new(SelfAttention::new(b, config.attention_layer()))
+        };
+        Self::with_attention(parts, plan, |_, _| Box::new(attention))
     }
 
-    /// The same with layers of another kind.
-    pub fn with_layers((config, design): (Config, Design), plan: Plan, layer: Declare) -> Self {
+    /// The same with another attention. `declare` gets the blocks of all layers, for the parameters that these share.
+    pub fn with_attention(
+        (config, design): (Config, Design),
+        plan: Plan,
+        declare: impl FnOnce(&mut ParamBuilder, &[usize]) -> Declare,
+    ) -> Self {
         let Plan { json, role, builder: b, dropout, .. } = plan;
         let (hidden, std) = (config.hidden_size, config.initializer_range);
         let is_lm = matches!(role, Role::MaskedLm | Role::PreTraining);
@@ -107,7 +105,9 @@ impl Encoder {
         let embeddings = InputEmbeddings::new(b, input);
         let widen = design.embedding.filter(|_| !design.projects_first);
         let widen = widen.map(|width| b.scope("embeddings", |b| Linear::new(b, "widen", width, hidden, std)));
-        let blocks = blocks(&config, &design, b, layer);
+        let all: Vec<usize> = (1..=design.layers.len()).collect();
+        let attention = declare(b, &all);
+        let blocks = blocks(&config, &design, b, &attention);
         let convolution = |config| b.block(1, |b| b.scope("convolution", |b| Convolution::new(b, config)));
         let convolution = design.convolution.map(convolution);
         let (pooler, lm_head) = b.block(design.layers.len() + 1, |b| {
@@ -133,12 +133,37 @@ impl Encoder {
             let head = MaskedLmConfig { head, vocab: config.vocab_size, bias: true, tied };
             (pools.then(|| Pooler::new(b, pooler)), is_lm.then(|| MaskedLmHead::new(b, head, embeddings.words())))
         });
-        Encoder { config, design, json, role, head_dropout, embeddings, widen, blocks, convolution, pooler, lm_head }
+        // The convolution is over all tokens of the first layer.
+        let only_first = pools && !is_lm && design.layers.len() > usize::from(convolution.is_some());
+        Encoder {
+            config,
+            design,
+            json,
+            role,
+            head_dropout,
+            embeddings,
+            widen,
+            blocks,
+            convolution,
+            pooler,
+            lm_head,
+            only_first,
+        }
+    }
+
+    /// Whether the output of a block has a row for the first token of each sequence only.
+    fn is_of_first(&self, block: usize) -> bool {
+        self.only_first && block == self.design.layers.len()
     }
 }
 
 /// Declares each layer for all blocks that run it.
-fn blocks(config: &Config, design: &Design, b: &mut ParamBuilder, layer: Declare) -> Vec<Box<dyn Layer>> {
+fn blocks(
+    config: &Config,
+    design: &Design,
+    b: &mut ParamBuilder,
+    attention: &Declare,
+) -> Vec<PostNormBlock<Box<dyn Attention>>> {
     let block = BlockConfig {
         hidden: config.hidden_size,
         intermediate: config.intermediate_size,
@@ -163,17 +188,7 @@ fn blocks(config: &Config, design: &Design, b: &mut ParamBuilder, layer: Declare
         let layers = design.layers.iter().enumerate();
         layers.filter(|(_, runs)| **runs == i).map(|(layer, _)| layer + 1).collect()
     };
-    let all: Vec<usize> = (1..=design.layers.len()).collect();
-    let relative = design
-        .relative
-        .filter(|_| !all.is_empty())
-        .map(|(config, terms)| (b.shared(&all, |b| b.scope("relative", |b| RelativePositions::new(b, config))), terms));
-    let declare = |b: &mut ParamBuilder, i: usize| match &relative {
-        Some((positions, terms)) => {
-            Box::new(PostNormBlock::disentangled(b, block, positions, *terms)) as Box<dyn Layer>
-        }
-        None => layer(b, block, i),
-    };
+    let declare = |b: &mut ParamBuilder, i: usize| PostNormBlock::around(b, block, |b| attention(b, block, i));
     (0..count).map(|i| b.shared(&blocks(i), |b| b.scope(&format!("layer.{i}"), |b| declare(b, i)))).collect()
 }
 
@@ -185,7 +200,11 @@ impl Backbone for Encoder {
     fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary {
         if block > 0 {
             let layer = &self.blocks[self.design.layers[block - 1]];
-            let x = layer.forward(ctx, &input[0], batch);
+            let attended = layer.attention.forward(ctx, &input[0], batch);
+            if self.is_of_first(block) {
+                return vec![layer.after_first(ctx, attended, &input[0], &batch.sequences)];
+            }
+            let x = layer.after(ctx, attended, &input[0], None);
             let convolution = self.convolution.as_ref().filter(|_| block == 1);
             return vec![convolution.map_or(x.shallow_clone(), |c| c.forward(ctx, &input[0], &x, &batch.sequences))];
         }
@@ -202,7 +221,11 @@ impl Backbone for Encoder {
     }
 
     fn summary(&self, hidden: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Tensor {
-        self.pooler.as_ref().expect("this task head has a pooler").forward(ctx, &hidden[0], &batch.sequences)
+        let pooler = self.pooler.as_ref().expect("this task head has a pooler");
+        match self.only_first {
+            true => pooler.of_rows(ctx, &hidden[0]),
+            false => pooler.forward(ctx, &hidden[0], &batch.sequences),
+        }
     }
 
     fn features(&self, hidden: &Boundary, ctx: &mut Ctx) -> Tensor {
@@ -237,7 +260,13 @@ impl Backbone for Encoder {
             Some(layer) => {
                 let convolution = self.convolution.as_ref().filter(|_| layer == 0);
                 let convolution = convolution.map(|convolution| convolution.cost(how, x.own.tokens));
-                self.blocks[self.design.layers[layer]].cost(how, &x.own).then(convolution.unwrap_or_default())
+                let block = &self.blocks[self.design.layers[layer]];
+                let attention = block.attention.cost(how, &x.own);
+                let cost = match self.is_of_first(layer + 1) {
+                    true => block.cost_of_first(how, &x.own, attention),
+                    false => block.cost_around(how, x.own.tokens, attention, None),
+                };
+                cost.then(convolution.unwrap_or_default())
             }
             None => {
                 let widened = self.widen.as_ref().map(|widen| widen.cost(how, x.own.tokens, true));
@@ -250,9 +279,15 @@ impl Backbone for Encoder {
         let hidden = self.config.hidden_size;
         match (reads, &self.lm_head) {
             (Reads::Vocabulary, Some(head)) => head.cost(how, x.targets),
+            (Reads::Summary, _) if self.only_first => pooler::rows_cost(how, x, hidden),
             (Reads::Summary, _) => pooler::cost(how, x, hidden),
             _ => dropout::cost(how, x.own.tokens * hidden as f64, self.head_dropout),
         }
+    }
+
+    fn boundary(&self, block: usize, x: &Extents) -> f64 {
+        let rows = if self.is_of_first(block) { x.own.sequences } else { x.own.tokens };
+        rows * self.config.hidden_size as f64
     }
 
     fn hf_names(&self) -> HfNames {

@@ -11,7 +11,7 @@ use tch::Tensor;
 
 /// Projections, attention within a window and of global tokens, and the output projection.
 #[derive(Debug)]
-pub struct Attention {
+pub struct WindowedAttention {
     config: GlobalAttentionConfig,
     qkv: Linear,
     /// Queries of the global tokens; keys and values that they attend to.
@@ -19,7 +19,7 @@ pub struct Attention {
     out: Linear,
 }
 
-impl Attention {
+impl WindowedAttention {
     /// Declares `qkv` `[3 * hidden, hidden]`, `global.q` `[hidden, hidden]`, `global.kv` `[2 * hidden, hidden]` and
     /// `out` `[hidden, hidden]`. Without global tokens those for them are never trained.
     pub fn new(b: &mut ParamBuilder, config: GlobalAttentionConfig, has_global: bool, std: f64) -> Self {
@@ -38,7 +38,7 @@ impl Attention {
             }
             None
         });
-        Attention { config, qkv, global, out: Linear::new(b, "out", hidden, hidden, std) }
+        WindowedAttention { config, qkv, global, out: Linear::new(b, "out", hidden, hidden, std) }
     }
 
     /// `[T, hidden]` to `[T, hidden]`, of sequences of these lengths; `globals` are the positions of the global tokens

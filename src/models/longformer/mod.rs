@@ -6,15 +6,15 @@ mod global_tokens;
 use crate::data::batch::Batch;
 use crate::data::extent::Extent;
 use crate::error::{Error, Result};
-use crate::models::encoder::{Config, Design, Encoder, Layer};
+use crate::models::encoder::{Attention, Config, Design, Encoder};
 use crate::models::family::{Family, Plan, no_next_sentence};
 use crate::models::hf_names::layer as named;
 use crate::models::{check, roberta};
-use crate::nn::blocks::{BlockConfig, PostNormBlock};
+use crate::nn::blocks::BlockConfig;
 use crate::nn::{Ctx, ParamBuilder};
 use crate::ops::cost::{ComputeMode, Cost};
 use crate::ops::global_attention::GlobalAttentionConfig;
-use attention::Attention;
+use attention::WindowedAttention;
 use global_tokens::GlobalTokens;
 use serde_json::Value;
 use tch::Tensor;
@@ -30,12 +30,12 @@ fn encoder(plan: Plan) -> Result<Encoder> {
     let (config, design) = design(&plan)?;
     let windows = windows(&plan.json, config.num_hidden_layers)?;
     let globals = GlobalTokens::of_role(plan.role, &plan.json)?;
-    let layer = |b: &mut ParamBuilder, block: BlockConfig, i: usize| -> Box<dyn Layer> {
-        let attention = GlobalAttentionConfig::within(&block.attention, windows[i] / 2);
-        let attention = |b: &mut ParamBuilder| Attention::new(b, attention, globals != GlobalTokens::None, block.std);
-        Box::new(WindowedLayer { block: PostNormBlock::around(b, block, attention), globals })
+    let layer = move |b: &mut ParamBuilder, block: BlockConfig, i: usize| -> Box<dyn Attention> {
+        let config = GlobalAttentionConfig::within(&block.attention, windows[i] / 2);
+        let attention = WindowedAttention::new(b, config, globals != GlobalTokens::None, block.std);
+        Box::new(AttentionOfTask { attention, globals })
     };
-    Ok(Encoder::with_layers((config, design), plan, &layer))
+    Ok(Encoder::with_attention((config, design), plan, |_, _| Box::new(layer)))
 }
 
 fn design(plan: &Plan) -> Result<(Config, Design)> {
@@ -78,24 +78,21 @@ fn windows(json: &Value, layers: usize) -> Result<Vec<i64>> {
     Ok(windows)
 }
 
-/// BERT's block with a window and global tokens.
+/// Attention with the global tokens of a task head.
 #[derive(Debug)]
-struct WindowedLayer {
-    block: PostNormBlock<Attention>,
+struct AttentionOfTask {
+    attention: WindowedAttention,
     globals: GlobalTokens,
 }
 
-impl Layer for WindowedLayer {
+impl Attention for AttentionOfTask {
     fn forward(&self, ctx: &mut Ctx, x: &Tensor, batch: &Batch) -> Tensor {
         let lengths = batch.sequences.lengths();
-        let globals = self.globals.of(&batch.ids, lengths);
-        let attended = self.block.attention.forward(ctx, x, lengths, &globals);
-        self.block.after(ctx, attended, x, None)
+        self.attention.forward(ctx, x, lengths, &self.globals.of(&batch.ids, lengths))
     }
 
     fn cost(&self, how: &ComputeMode, x: &Extent) -> Cost {
-        let attention = self.block.attention.cost(how, x, self.globals.expected(x));
-        self.block.cost_around(how, x.tokens, attention, None)
+        self.attention.cost(how, x, self.globals.expected(x))
     }
 }
 

@@ -11,6 +11,8 @@ use std::path::Path;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
+/// Most charts of a page, which is to stay small.
+const CHARTS: usize = 200;
 /// Nothing is loaded, and only the page's own script runs.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
 
@@ -84,11 +86,15 @@ impl Page {
         self.body.push_str("</tbody>\n</table></div>\n");
     }
 
-    /// Adds charts side by side, those that have points.
+    /// Adds charts side by side, those that have points, and of very many only the first. To be called once: the points
+    /// that a page may have are divided over the series of these charts.
     pub fn charts(&mut self, charts: &[Chart]) {
         self.body.push_str("<div class=\"charts\">\n");
-        charts.iter().filter_map(Chart::html).for_each(|html| self.body.push_str(&html));
+        Chart::all(&charts[..charts.len().min(CHARTS)]).iter().for_each(|html| self.body.push_str(html));
         self.body.push_str("</div>\n");
+        if charts.len() > CHARTS {
+            self.paragraph(&format!("{} more charts are not shown.", charts.len() - CHARTS));
+        }
     }
 
     fn add(&mut self, text: std::fmt::Arguments<'_>) {
@@ -155,6 +161,32 @@ mod tests {
         let html = page.html();
         assert!(!html.contains("<script>alert") && !html.contains('\0'), "{html}");
         assert_eq!(html.matches("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot;&amp;\u{fffd}").count(), 16);
+    }
+
+    #[test]
+    fn pages_of_many_charts_are_small() {
+        let series = |count: usize, length: u32| {
+            let points = (0..length).map(|i| (f64::from(i), 1.0 / f64::from(i + 3))).collect();
+            let series = vec![Series { name: "eval_first_accuracy".into(), points }];
+            vec![Chart { title: "eval_first_accuracy".into(), series }; count]
+        };
+        for (count, length) in [(1, 100_000), (100, 2000), (200, 2000), (200, 30), (1000, 2000)] {
+            let mut page = Page::new("test");
+            page.charts(&series(count, length));
+            let html = page.html();
+            assert!(html.len() < 1_600_000, "{count} charts of {length} points: {} bytes", html.len());
+            assert_eq!(html.matches("<figure>").count(), count.min(CHARTS));
+            assert_eq!(html.contains("<p>800 more charts are not shown.</p>"), count == 1000);
+        }
+    }
+
+    #[test]
+    fn line_breaks_are_shown_and_long_words_are_broken() {
+        let rules: Vec<&str> = STYLE.split('}').collect();
+        let has = |selector: &str, rule: &str| {
+            rules.iter().any(|own| own.trim_start().starts_with(selector) && own.contains(rule))
+        };
+        assert!(has("td {", "white-space: pre-wrap") && has("th, td {", "overflow-wrap: anywhere"));
     }
 
     #[test]

@@ -59,6 +59,27 @@ fn texts_come_whole_or_token_by_token() {
     host.end();
 }
 
+#[test]
+fn a_model_without_a_chat_template_has_no_chats() {
+    let ability = Ability::Generate(Box::new(prompting(json!({}), false)));
+    let host = Host::start(options(), ability, |exit| {
+        let dir = folder();
+        generating::generate(exit, 100, &Tokenizer::from_folder(dir.path())?, &mut Echo::default())
+    });
+    assert_eq!(host.get("/v1/models").json()["data"][0]["routes"], json!(["/v1/completions"]));
+    let refused = host.post("/v1/chat/completions", &json!({"messages": [{"role": "user", "content": "a"}]}));
+    assert_eq!((refused.status, refused.code().as_str()), (404, "not_found"));
+    let message = "/v1/chat/completions: the model m has no chat template: use /v1/completions";
+    assert_eq!(refused.json()["error"]["message"], message);
+    assert_eq!(host.post("/v1/completions", &json!({"prompt": "a", "max_tokens": 1})).status, 200);
+    host.end();
+
+    let host = repeating(options());
+    let routes = json!(["/v1/completions", "/v1/chat/completions"]);
+    assert_eq!(host.get("/v1/models").json()["data"][0]["routes"], routes);
+    host.end();
+}
+
 /// A text whose client leaves is not generated to its end.
 #[test]
 fn a_stream_ends_with_its_connection() {

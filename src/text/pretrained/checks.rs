@@ -101,6 +101,22 @@ pub fn as_it_is(normalizer: &Value, model: &str) -> Result<(), String> {
     }
 }
 
+/// Checks the ids of a vocabulary: a tokenizer is written with a loop over all ids up to the largest, and a model has an
+/// embedding for each. Vocabularies with some unused ids exist.
+///
+/// # Errors
+/// An id far beyond the number of tokens.
+pub fn ids<'a>(vocab: impl ExactSizeIterator<Item = (&'a String, &'a u32)>) -> Result<(), String> {
+    const UNUSED: usize = 1 << 20;
+    let count = vocab.len();
+    match vocab.max_by_key(|(_, id)| **id) {
+        Some((token, &id)) if id as usize >= 2 * count + UNUSED => {
+            Err(format!("the token {token:?} has the id {id}, far beyond the {count} tokens of the vocabulary"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Returns a part of the pipeline and, if it is a sequence, the parts in its `list`, at any depth.
 fn parts<'a>(json: &'a Value, list: &str) -> Vec<&'a Value> {
     let (mut open, mut found) = (vec![json], Vec::new());
@@ -143,6 +159,18 @@ mod tests {
         assert!(message(template(json!([piece("SpecialToken", "[CLS]")]))).contains("has \"[CLS]\", which is not"));
         assert!(message(template(json!([piece("Sequence", "B")]))).contains("contains a second one"));
         assert!(message(json!({"type": "Sequence", "processors": [good, good]})).contains("two templates"));
+    }
+
+    #[test]
+    fn ids_are_about_as_many_as_tokens() {
+        let of = |id: u32| ids([("a".to_owned(), 0), ("ab".to_owned(), id)].iter().map(|(token, id)| (token, id)));
+        assert_eq!((of(1), of(1 << 20)), (Ok(()), Ok(())));
+        for far in [2_000_000, u32::MAX] {
+            assert_eq!(
+                of(far),
+                Err(format!("the token \"ab\" has the id {far}, far beyond the 2 tokens of the vocabulary"))
+            );
+        }
     }
 
     #[test]

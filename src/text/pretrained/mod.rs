@@ -82,7 +82,14 @@ fn build(dir: &Path, file: Option<&source::File>, class: Option<Class>) -> Resul
     let as_it_is = class::is_backend(&settings.json) && file.is_some_and(|file| !file.fits(class));
     let class = if as_it_is { Class::Backend } else { class };
     let source = source::Source::of_folder(dir, file, class, &mut settings)?;
-    pipeline::build(class, source, settings).map_err(|why| Error::input(format!("{}: {why}", dir.display())))
+    let wrong = |why| Error::input(format!("{}: {why}", dir.display()));
+    match &source.vocabulary {
+        source::Vocabulary::Ids(vocab, _) => checks::ids(vocab.iter()),
+        source::Vocabulary::Ready(tokenizer) => checks::ids(tokenizer.get_vocab(false).iter()),
+        source::Vocabulary::Scores(_) | source::Vocabulary::Model(_) => Ok(()),
+    }
+    .map_err(wrong)?;
+    pipeline::build(class, source, settings).map_err(wrong)
 }
 
 /// Returns the files that a folder with only the files of a slow tokenizer needs besides them, so that `transformers`

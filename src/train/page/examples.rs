@@ -1,10 +1,9 @@
 //! Examples of the latest evaluation.
 
 use crate::observe::page::{Cell, Page};
+use crate::tasks::example_table::{TEXT, beginning};
 use crate::tasks::{ExampleRow, ExampleTable};
 
-/// Characters of a text that are shown.
-const TEXT: usize = 1000;
 /// Characters of a label or a prediction that are shown.
 const ANSWER: usize = 500;
 
@@ -20,13 +19,13 @@ pub fn add(page: &mut Page, step: u64, table: &ExampleTable) {
         let ExampleRow { example, label, predicted, numbers, text } = row;
         let mut cells = vec![Cell::number(example + 1)];
         if answers {
-            cells.extend([label, predicted].map(|answer| Cell::Text(shortened(answer, ANSWER))));
+            cells.extend([label, predicted].map(|answer| Cell::Text(beginning(answer, ANSWER))));
         }
         cells.extend(numbers.iter().map(|number| match number.fract() {
             0.0 => Cell::number(number),
             _ => Cell::number(format_args!("{number:.4}")),
         }));
-        cells.extend(texts.then(|| Cell::Text(shortened(text, TEXT))));
+        cells.extend(texts.then(|| Cell::Text(beginning(text, TEXT))));
         cells
     };
     let mut head = vec!["example"];
@@ -34,11 +33,6 @@ pub fn add(page: &mut Page, step: u64, table: &ExampleTable) {
     head.extend(table.columns);
     head.extend(texts.then_some("text"));
     page.table(&head, &table.rows.iter().map(row).collect::<Vec<_>>());
-}
-
-fn shortened(text: &str, most: usize) -> String {
-    let short: String = text.chars().take(most).collect();
-    if short.len() < text.len() { short + " ..." } else { short }
 }
 
 #[cfg(test)]

@@ -10,8 +10,10 @@ use crate::tasks::ExampleTable;
 use serde_json::Value;
 use std::path::PathBuf;
 
-/// Number of evaluations in the table: the last ones.
+/// Most evaluations in the table: the last ones.
 const EVALUATIONS: usize = 50;
+/// Most numbers in the table of evaluations: with very many metrics it has fewer evaluations, or the page were large.
+const NUMBERS: usize = 5000;
 
 /// What the page shows of the latest evaluation besides its metrics.
 #[derive(Debug, Default)]
@@ -27,6 +29,8 @@ pub struct RunReport {
     path: PathBuf,
     title: String,
     settings: String,
+    /// The metric by which evaluations are compared.
+    metric: String,
     environment: Vec<(&'static str, String)>,
     pub evaluated: Evaluated,
     has_failed: bool,
@@ -39,6 +43,7 @@ impl RunReport {
             path: config.output_dir.join(FILE),
             title: config.output_dir.display().to_string(),
             settings: config.to_toml(),
+            metric: config.train.metric_for_best_model.clone(),
             environment,
             evaluated: Evaluated::default(),
             has_failed: false,
@@ -57,11 +62,12 @@ impl RunReport {
     fn page(&self, state: &TrainerState, summary: Option<&Value>) -> Page {
         let lines = &state.log_history;
         let mut page = Page::new(&self.title);
-        page.table(&["", ""], &overview(state, summary));
+        page.table(&["", ""], &overview(state, &self.metric, summary));
         page.paragraph("Curves by optimizer step:");
         page.charts(&curves::of_run(lines));
         let evaluations = evaluations(lines);
-        let shown = &evaluations[evaluations.len().saturating_sub(EVALUATIONS)..];
+        let most = EVALUATIONS.min(NUMBERS / metric_names(evaluations.iter().copied()).len().max(1)).max(1);
+        let shown = &evaluations[evaluations.len().saturating_sub(most)..];
         if !shown.is_empty() {
             page.heading("Evaluations");
             if shown.len() < evaluations.len() {
@@ -99,7 +105,7 @@ impl RunReport {
 }
 
 /// Returns how far the run is, and its results.
-fn overview(state: &TrainerState, summary: Option<&Value>) -> Vec<Vec<Cell>> {
+fn overview(state: &TrainerState, metric: &str, summary: Option<&Value>) -> Vec<Vec<Cell>> {
     let ended = if summary.is_some() { "finished" } else { "running when this page was written" };
     let mut rows = vec![
         ("state", ended.to_owned()),
@@ -107,7 +113,7 @@ fn overview(state: &TrainerState, summary: Option<&Value>) -> Vec<Vec<Cell>> {
         ("step", format!("{} of {} (epoch {:.2})", state.global_step, state.max_steps, state.epoch)),
     ];
     if let (Some(step), Some(best)) = (state.best_global_step, state.best_metric) {
-        rows.push(("best evaluation", format!("{best:.4} at step {step}")));
+        rows.push(("best evaluation", format!("{metric} {best:.4} at step {step}")));
     }
     if state.skipped_steps > 0 {
         rows.push(("skipped steps", state.skipped_steps.to_string()));
@@ -163,6 +169,7 @@ mod tests {
             global_step: 20,
             max_steps: 30,
             best_global_step: Some(20),
+            best_metric: Some(1.25),
             log_history,
             ..Default::default()
         };
@@ -187,6 +194,7 @@ mod tests {
             "data-name=\"eval_accuracy\" data-points=\"[[10,0.625],[20,0.75]]\"",
             "<td class=\"n\">20 (best)</td><td class=\"n\">1.2500</td><td class=\"n\">0.7500</td>",
             "<td>step</td><td>20 of 30 (epoch 0.00)</td>",
+            "<td>best evaluation</td><td>loss 1.2500 at step 20</td>",
             "<td>a</td><td>seed = 1 (was &lt;0&gt;)</td>",
             "<td>yes</td><td class=\"n s\" style=\"--share:1.000\">1</td>",
             "<td>yes</td><td>no</td><td class=\"n\">0.8750</td><td class=\"n\">2.5000</td><td>&lt;b&gt;text&lt;/b&gt;</td>",
@@ -198,6 +206,25 @@ mod tests {
         report.write(&state, Some(&json!({"train_seconds": 90.0})));
         let html = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
         assert!(html.contains("<td>state</td><td>finished</td>") && html.contains("<td>1:30</td>"), "{html}");
+    }
+
+    #[test]
+    fn many_metrics_have_a_small_page() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = |step: u64| {
+            let metric = |i: u64| (format!("eval_set{}_metric{i}", i / 8), json!(1.0 / (step + i) as f64));
+            let mut line: serde_json::Map<String, Value> = (0..100).map(metric).collect();
+            line.insert("step".into(), json!(step));
+            line.insert("eval_loss".into(), json!(1.0 / step as f64));
+            Value::Object(line)
+        };
+        let state = TrainerState { log_history: (1..=2000).map(line).collect(), ..Default::default() };
+        report(folder.path()).write(&state, None);
+        let size = std::fs::metadata(folder.path().join(FILE)).unwrap().len();
+        assert!((500_000..2_000_000).contains(&size), "{size} bytes");
+        let html = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
+        assert_eq!(html.matches("<figure>").count(), 101);
+        assert!(html.contains("<p>The last 49 of 2000:</p>"));
     }
 
     #[test]

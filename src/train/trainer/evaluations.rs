@@ -36,7 +36,7 @@ impl Trainer {
             .inspect(|rate| self.progress.event(&format!("{}  learning rate reduced to {rate:e}", self.state.place())));
         let mut line = Map::from_iter([("step".into(), json!(step)), ("epoch".into(), json!(self.state.epoch))]);
         line.extend(metrics.iter().map(|(name, value)| (format!("eval_{name}"), json!(value))));
-        self.record(Value::Object(line))?;
+        self.record(Value::Object(line));
         let (recorder, state) = (&mut self.recorder, &self.state);
         if let Some(recorder) = recorder {
             self.clock.pause(|| recorder.evaluated(state, evaluation));
