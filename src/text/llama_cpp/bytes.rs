@@ -49,8 +49,8 @@ pub fn read(json: &Value, vocabulary: &Vocabulary, merges: &[(&str, &str)]) -> R
     })?;
     if pre == "tekken" {
         notes.push(
-            "llama.cpp splits texts into other words than this tokenizer at combining marks, and where letters other than \
-             A to Z change between uppercase and lowercase"
+            "llama.cpp splits texts into other words than this tokenizer at combining marks, and where letters other \
+             than A to Z change between uppercase and lowercase"
                 .to_owned(),
         );
     }
