@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 /// Of Mistral's tokenizer Tekken.
-const TEKKEN_SPLIT: &str = concat!(
+pub const TEKKEN_SPLIT: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -47,6 +47,13 @@ pub fn read(json: &Value, vocabulary: &Vocabulary, merges: &[(&str, &str)]) -> R
             json["pre_tokenizer"]
         )
     })?;
+    if pre == "tekken" {
+        notes.push(
+            "llama.cpp splits texts into other words than this tokenizer at combining marks, and where letters other \
+             than A to Z change between uppercase and lowercase"
+                .to_owned(),
+        );
+    }
     if json["model"]["unk_token"].is_string() {
         let mut letters = ByteLevel::alphabet().into_iter().map(String::from);
         if let Some(missing) = letters.find(|letter| !vocabulary.ids.contains_key(letter)) {

@@ -82,8 +82,8 @@ fn spaces(
         Some("always") | None => Ok((true, note("texts that begin with one, after special tokens too"))),
         // This tokenizer puts a space in front of the first text only, which these conversations do not have.
         Some("first") if opens_with_token => {
-            let note = "llama.cpp puts no space in front of a text, as in this model's conversations, which begin with a \
-                        special token; this tokenizer puts one in front of other texts";
+            let note = "llama.cpp puts no space in front of a text, as in this model's conversations, which begin with \
+                        a special token; this tokenizer puts one in front of other texts";
             Ok((false, vec![note.to_owned()]))
         }
         Some("first") => Ok((true, note("texts that begin with one, and of texts after a special token"))),

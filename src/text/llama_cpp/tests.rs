@@ -82,6 +82,12 @@ fn words_are_recognized_by_their_expression() {
     let (llama3, qwen2) = (split(crate::text::pretrained::LLAMA3_SPLIT), split(crate::text::pretrained::QWEN2_SPLIT));
     assert_eq!((named(&llama3, true), named(&llama3, false)), (Ok("llama-bpe"), Ok("smaug-bpe")));
     assert_eq!(named(&qwen2, false), Ok("qwen2"));
+    let tekken = described("bytes", |json| {
+        json["pre_tokenizer"] = split(bytes::TEKKEN_SPLIT);
+        json["model"]["ignore_merges"] = json!(true);
+    });
+    let tekken = tekken.unwrap();
+    assert!(tekken.pre == "tekken" && tekken.notes.iter().any(|note| note.contains("combining marks")));
     let mut digits = json!({"type": "Sequence", "pretokenizers": [
         {"type": "Digits", "individual_digits": true},
         {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
