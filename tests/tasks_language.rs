@@ -165,7 +165,8 @@ fn packing_does_not_change_the_evaluation() {
     let line = |i: usize| (0..1 + (7 * i + i * i / 5) % 17).map(|w| format!("w{} ", (i * w + w * w) % 23)).collect();
     fs::write(&text, (0..200).map(line).collect::<Vec<String>>().join("\n")).unwrap();
     let (data, eval) = (format!("data.train={}", text.display()), format!("data.eval={}", text.display()));
-    let masked = ["bert", "albert", "distilbert", "roberta"].map(|family| (family, "masked"));
+    let masked = ["bert", "albert", "distilbert", "roberta", "electra", "modernbert", "deberta-v2", "longformer"];
+    let masked = masked.map(|family| (family, "masked"));
     let causal = ["gpt2", "llama", "mistral", "qwen2", "qwen3"].map(|family| (family, "causal"));
     for (family, task) in masked.into_iter().chain(causal) {
         let tokenizer = ["--kind", "wordpiece", "--vocab-size", "50"];
