@@ -35,6 +35,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "trials"))
+sys.dont_write_bytecode = True
 import prepare  # noqa: E402
 
 PROGRAMS = ("trainer", "sentence-transformers")
