@@ -73,7 +73,8 @@ pub trait Backbone: Send + Sync {
     }
 
     /// Runs one block. The input of block 0 is empty; the first output of the last block is the hidden states for the
-    /// head: `[T, hidden]`, or the decoder's `[D, hidden]` of an encoder-decoder.
+    /// head: `[T, hidden]`, or the decoder's `[D, hidden]` of an encoder-decoder. For a task head that only calls
+    /// [`Backbone::summary`], the last block may leave out what that does not read: `[S, hidden]`.
     fn forward(&self, block: usize, input: &Boundary, batch: &Batch, ctx: &mut Ctx) -> Boundary;
 
     /// Returns one vector per sequence, `[S, width]`: the family's pooled output for classification, with its dropout
