@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::data::prepare::{Prepared, prepare};
-use crate::text::records::OnBad;
 use std::path::PathBuf;
 
 fn reference() -> Value {
@@ -29,15 +28,7 @@ fn prepared(dir: &tempfile::TempDir, content: &str, max_length: usize) -> Result
 fn prepared_as(dir: &tempfile::TempDir, content: &str, max_length: usize, split_turns: bool) -> Result<Prepared> {
     let path = dir.path().join("a.jsonl");
     std::fs::write(&path, content).unwrap();
-    let [prompt, completion, messages] = ["prompt", "completion", "messages"].map(String::from);
-    let source = ConversationSource {
-        files: path.into(),
-        format: None,
-        prompt,
-        completion,
-        messages,
-        on_bad_record: OnBad::Error,
-    };
+    let source = ConversationSource::usual(path);
     prepare(&Chat { source, max_length, split_turns }, dir.path(), Some(&dir.path().join("cache")))
 }
 

@@ -28,6 +28,22 @@ pub struct ConversationSource {
     pub on_bad_record: OnBad,
 }
 
+#[cfg(test)]
+impl ConversationSource {
+    /// Files with the usual columns.
+    pub fn usual(files: impl Into<Files>) -> Self {
+        let [prompt, completion, messages] = ["prompt", "completion", "messages"].map(String::from);
+        ConversationSource {
+            files: files.into(),
+            format: None,
+            prompt,
+            completion,
+            messages,
+            on_bad_record: OnBad::Error,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conversation {
     /// Line number, from 1.

@@ -4,15 +4,7 @@ fn read(content: &str) -> Result<Records<Conversation>> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.jsonl");
     std::fs::write(&path, content).unwrap();
-    let [prompt, completion, messages] = ["prompt", "completion", "messages"].map(String::from);
-    super::read(&ConversationSource {
-        files: path.into(),
-        format: None,
-        prompt,
-        completion,
-        messages,
-        on_bad_record: OnBad::Error,
-    })
+    super::read(&ConversationSource::usual(path))
 }
 
 #[test]
@@ -56,8 +48,7 @@ fn parts_are_joined_and_nested_nulls_left_out() {
 fn says(line: &str, setting: &str) -> Result<Said, String> {
     let names = ["prompt", "completion", "messages"].map(|name| if name == setting { "chosen" } else { name }.into());
     let [prompt, completion, messages] = names;
-    let (files, format, on_bad_record) = (Files::from("a"), None, OnBad::Error);
-    let source = ConversationSource { files, format, prompt, completion, messages, on_bad_record };
+    let source = ConversationSource { prompt, completion, messages, ..ConversationSource::usual("a") };
     said(serde_json::from_str(line).unwrap(), &source)
 }
 

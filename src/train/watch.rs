@@ -91,24 +91,22 @@ fn samples(tensor: &Tensor, batch: &Batch) -> String {
     let mut sides = sides.into_iter().flatten().map(Sequences::lengths).filter(|side| rows == side.iter().sum::<i64>());
     let owners: Vec<u32> =
         batch.samples.iter().zip(&batch.widths).flat_map(|(&id, &n)| std::iter::repeat_n(id, n)).collect();
-    let ids = if rows as usize == batch.len() {
+    let mut ids: Vec<u32> = if rows as usize == batch.len() {
         bad.iter().map(|&row| batch.samples[row as usize]).collect()
     } else if rows as usize == owners.len() {
-        let mut ids: Vec<u32> = bad.iter().map(|&row| owners[row as usize]).collect();
-        ids.dedup();
-        ids
+        bad.iter().map(|&row| owners[row as usize]).collect()
     } else if let (Some(lengths), None) = (sides.next(), sides.next()) {
         let ends = lengths.iter().scan(0, |end, n| {
             *end += n;
             Some(*end)
         });
         let ends: Vec<i64> = ends.collect();
-        let mut ids: Vec<u32> = bad.iter().map(|&row| owners[ends.partition_point(|&end| end <= row)]).collect();
-        ids.dedup();
-        ids
+        bad.iter().map(|&row| owners[ends.partition_point(|&end| end <= row)]).collect()
     } else {
         batch.samples.clone()
     };
+    // Rows of one sample are neighbors.
+    ids.dedup();
     named(&ids)
 }
 
