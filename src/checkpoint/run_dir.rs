@@ -211,7 +211,9 @@ impl RunDir {
         if self.finished().exists() {
             fs::remove_dir_all(self.finished()).context(self.finished().display())?;
         }
-        for name in ["config.toml", "metrics.jsonl", "report.html"] {
+        // A resumed run replaces these two, and is watched meanwhile.
+        let replaced: &[&str] = if step.is_some() { &[] } else { &["config.toml", "metrics.jsonl"] };
+        for name in replaced.iter().chain(&["report.html"]) {
             let file = self.path.join(name);
             if file.exists() {
                 fs::remove_file(&file).context(file.display())?;

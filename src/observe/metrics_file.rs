@@ -3,7 +3,7 @@
 use super::logs::warn;
 use crate::error::{Context, Result};
 use serde_json::Value;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -21,17 +21,25 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Opens the file and writes `history`: nothing for a new run, the checkpoint's lines for a resumed run, so that
-    /// repeated steps have no duplicate lines.
+    /// Opens the file with `history`: nothing for a new run, the checkpoint's lines for a resumed run, so that repeated
+    /// steps have no duplicate lines. It replaces an earlier file when those lines are written, so that whoever watches
+    /// the run, or a process killed meanwhile, never sees fewer.
     ///
     /// # Errors
-    /// The file's name and the error of the system.
+    /// The file's name and the error of the system; the earlier file stays.
     pub fn open(path: &Path, history: &[Value]) -> Result<Self> {
-        let file = OpenOptions::new().create(true).write(true).truncate(true).open(path).context(path.display())?;
-        let waiting = history.iter().map(|line| format!("{line}\n")).collect();
-        let mut metrics = MetricsFile { path: path.to_owned(), file, length: 0, waiting, has_warned: false };
-        metrics.flush().context(format!("{}: cannot be written", path.display()))?;
-        Ok(metrics)
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let part = path.with_file_name(format!(".{name}.tmp"));
+        let open = || -> io::Result<Self> {
+            let file = File::create(&part)?;
+            let waiting = history.iter().map(|line| format!("{line}\n")).collect();
+            let mut metrics = MetricsFile { path: path.to_owned(), file, length: 0, waiting, has_warned: false };
+            metrics.flush()?;
+            fs::rename(&part, path)?;
+            Ok(metrics)
+        };
+        let opened = open().inspect_err(|_| _ = fs::remove_file(&part));
+        opened.context(format!("{}: cannot be written", path.display()))
     }
 
     /// Appends a line, and those that could not be written before.
@@ -71,7 +79,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
         let mut metrics = MetricsFile::open(&path, &[json!({"step": 1})]).unwrap();
-        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let full = File::options().write(true).open("/dev/full").unwrap();
         let file = std::mem::replace(&mut metrics.file, full);
         metrics.write(&json!({"step": 2}));
         metrics.write(&json!({"step": 3}));
@@ -79,6 +87,24 @@ mod tests {
         metrics.file = file;
         metrics.write(&json!({"step": 4}));
         let lines: String = (1..5).map(|step| format!("{{\"step\":{step}}}\n")).collect();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), lines);
+        assert_eq!(fs::read_to_string(&path).unwrap(), lines);
+    }
+    #[test]
+    fn an_earlier_file_is_replaced_by_the_whole_history_or_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        fs::write(&path, "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n").unwrap();
+        let earlier = File::open(&path).unwrap();
+        let mut metrics = MetricsFile::open(&path, &[json!({"step": 1}), json!({"step": 2})]).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"step\":1}\n{\"step\":2}\n");
+        assert_eq!(earlier.metadata().unwrap().len(), 33, "it is replaced, not emptied");
+        metrics.write(&json!({"step": 4}));
+        let lines = fs::read_to_string(&path).unwrap();
+        assert_eq!(lines, "{\"step\":1}\n{\"step\":2}\n{\"step\":4}\n");
+
+        fs::create_dir(dir.path().join(".metrics.jsonl.tmp")).unwrap();
+        let why = MetricsFile::open(&path, &[]).unwrap_err().to_string();
+        assert!(why.contains("metrics.jsonl: cannot be written: "), "{why}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), lines);
     }
 }
