@@ -8,6 +8,7 @@ use crate::data::ragged::{Cross, Sequences, padded_positions};
 use crate::data::random::RandomKey;
 use crate::error::Result;
 use crate::ffi::transfer::{self, Arrival};
+use std::sync::OnceLock;
 use tch::{Device, Tensor};
 
 /// A packed micro-batch of B examples: S sequences (S = B except for choices and packed documents) with T tokens in
@@ -40,7 +41,7 @@ pub struct Batch {
     /// What a teacher answers to this batch, if there is one; set when the batch is used.
     pub taught: Option<Taught>,
     /// The loss against the whole global batch, if the task has such a loss; set when the batch is used.
-    pub contrast: Option<Contrast>,
+    pub contrast: OnceLock<Contrast>,
     /// [`padded_positions`] of the scores among which a span or a choice is selected; `None` without such labels.
     pub score_positions: Option<Tensor>,
 }
@@ -202,7 +203,7 @@ impl Batch {
             label_smoothing: objective.label_smoothing,
             noise,
             taught: None,
-            contrast: None,
+            contrast: OnceLock::new(),
             score_positions,
         }
     }

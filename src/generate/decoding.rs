@@ -10,6 +10,7 @@ use crate::models::{Backbone, Boundary};
 use crate::nn::cache::Cache;
 use crate::nn::{Ctx, Params};
 use std::ops::Range;
+use std::sync::OnceLock;
 use tch::{Device, Kind, Tensor};
 
 /// Runs the blocks of a model and makes their weights available. Ranks that shard weights make the same calls in the
@@ -199,7 +200,7 @@ pub(super) fn batch_of(ids: Vec<i64>, sequences: Sequences, decoder: Option<Deco
         label_smoothing: 0.0,
         noise: None,
         taught: None,
-        contrast: None,
+        contrast: OnceLock::new(),
         score_positions: None,
     };
     let arrival = batch.upload(Vec::new(), device);

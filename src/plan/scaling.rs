@@ -44,7 +44,8 @@ pub struct Row {
     /// Tokens per step, and tokens per second of all ranks.
     pub tokens: f64,
     pub tokens_per_second: f64,
-    /// FLOPs of a step over all ranks, three times those of the forward pass, four times with gradient caching.
+    /// FLOPs of a step over all ranks, three times those of the forward pass, up to four times with gradient
+    /// caching.
     pub flops: f64,
     /// Work of the busiest rank divided by the mean work per rank.
     pub imbalance: f64,
@@ -107,11 +108,11 @@ impl Run<'_> {
         };
         let taught: Vec<Vec<Cost>> = plan.shards.iter().map(taught).collect();
         let embeddings = self.model.task.contrast().map(|_| self.embeddings(plan));
-        // A third of a teacher's and of a first pass's: they have no backward pass, which is two thirds of the others.
-        let passes = if embeddings.is_some() { 4.0 / 3.0 } else { 1.0 };
+        // A third of a teacher's and of what runs forward twice: backward is two thirds of the others.
         let flops = |(shard, taught): (&Vec<Vec<Cost>>, &Vec<Cost>)| {
-            let of_teacher = taught.iter().map(|cost| cost.flops / 3.0).sum::<f64>();
-            shard.iter().flatten().map(|cost| cost.flops).sum::<f64>() * passes + of_teacher
+            let of = |costs: &[Vec<Cost>]| costs.iter().flatten().map(|cost| cost.flops).sum::<f64>();
+            let twice = if embeddings.is_some() { shard.get(1..).map_or(0.0, of) } else { 0.0 };
+            of(shard) + (twice + taught.iter().map(|cost| cost.flops).sum::<f64>()) / 3.0
         };
         let each: Vec<f64> = work.iter().zip(&taught).map(flops).collect();
         let slowest = (0..each.len()).max_by(|&a, &b| each[a].total_cmp(&each[b])).unwrap_or_default();

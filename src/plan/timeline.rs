@@ -94,7 +94,7 @@ impl Plan<'_> {
         // The all-reduce of target counts at the start.
         self.small(clocks);
         if let Some(embeddings) = self.embeddings {
-            // As `train::contrast`: a pass without a graph; then numbers of texts, embeddings and their gradients.
+            // As `train::contrast`: a first pass; then numbers of texts, embeddings and their gradients.
             micro_batches.iter().for_each(|costs| self.forward(clocks, costs));
             self.small(clocks);
             let done = self.send(clocks, Action::AllReduce(Op::Sum), 2.0 * embeddings, Over::All);
@@ -102,7 +102,9 @@ impl Plan<'_> {
         }
         for (index, costs) in micro_batches.iter().enumerate() {
             self.taught.get(index).into_iter().for_each(|cost| self.compute(clocks, cost, 1.0, FORWARD_PASSES));
-            self.forward(clocks, costs);
+            if self.embeddings.is_none() || index > 0 {
+                self.forward(clocks, costs);
+            }
             self.backward(clocks, costs, index + 1 == micro_batches.len());
         }
         self.wait(clocks, clocks.comm);

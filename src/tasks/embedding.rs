@@ -21,7 +21,7 @@ use std::collections::{BTreeSet, HashMap};
 use tch::{Kind, Reduction, Tensor};
 
 /// Elements of a matrix of similarities that are computed at a time.
-pub const CHUNK: i64 = 1 << 24;
+pub const CHUNK: i64 = 1 << 22;
 
 /// How texts become vectors, and how these are trained.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -157,7 +157,7 @@ impl Task for Embedding {
 
     /// Returns the squared differences of cosine similarities and scores, or what was computed before.
     fn losses(&self, logits: &Boundary, batch: &Batch) -> Vec<Tensor> {
-        match (&batch.contrast, &batch.labels) {
+        match (batch.contrast.get(), &batch.labels) {
             (Some(contrast), _) => {
                 // The value is the loss, and the gradient that which was computed.
                 let product = (&logits[0] * &contrast.gradients).sum(Kind::Float);

@@ -69,6 +69,8 @@ struct Run<'a> {
     batch: &'a Batch,
     /// The blocks from the first trained one on.
     blocks: Vec<Block<'a>>,
+    /// Until the losses are computed, if that is not a part of the pass.
+    logits: Boundary,
     losses: Vec<Losses>,
 }
 
@@ -91,7 +93,32 @@ impl<'a> Blockwise<'a> {
     /// # Errors
     /// A dead or late rank, where weights are gathered.
     pub fn forward(self, weights: &mut Weights, batch: Option<&'a Batch>, pass: Pass) -> Result<Forward<'a>> {
-        let Blockwise { model, params, recompute, watch } = self;
+        let forward = self.forward_with(weights, batch, pass, |input, batch| self.losses(input, batch, pass))?;
+        if let (Some(watch), Some(run)) = (self.watch, &forward.run) {
+            run.losses.iter().for_each(|losses| watch.after_loss(&losses.values, run.batch));
+        }
+        Ok(forward)
+    }
+
+    /// As [`Blockwise::forward`], but without the losses: [`Forward::compute_losses`] follows, when the batch has what
+    /// they depend on.
+    ///
+    /// # Errors
+    /// As [`Blockwise::forward`].
+    pub fn forward_to_logits(self, weights: &mut Weights, batch: Option<&'a Batch>, pass: Pass) -> Result<Forward<'a>> {
+        let head = self.model.blocks() - 1;
+        self.forward_with(weights, batch, pass, |input, batch| (self.run(head, input, batch, pass), Vec::new()))
+    }
+
+    /// Runs all blocks but the last, and `last` on their result, which returns its graph and its losses.
+    fn forward_with(
+        self,
+        weights: &mut Weights,
+        batch: Option<&'a Batch>,
+        pass: Pass,
+        last: impl Fn(&Boundary, &'a Batch) -> (Kept<'a>, Vec<Losses>),
+    ) -> Result<Forward<'a>> {
+        let Blockwise { model, params, recompute, .. } = self;
         let (count, first) = (model.blocks(), params.first_trained_block());
         let mut blocks: Vec<Block> = Vec::with_capacity(count);
         let mut boundary = Boundary::new();
@@ -104,7 +131,7 @@ impl<'a> Blockwise<'a> {
                 if index + 1 < count {
                     return self.run(index, &input, batch, pass);
                 }
-                let (kept, found) = self.losses(&input, batch, pass);
+                let (kept, found) = last(&input, batch);
                 losses = found;
                 kept
             };
@@ -114,10 +141,7 @@ impl<'a> Blockwise<'a> {
                 blocks.push(Block { input, kept: keeps.then_some(kept) });
             }
         })?;
-        let run = batch.map(|batch| Run { batch, blocks, losses });
-        if let (Some(watch), Some(run)) = (watch, &run) {
-            run.losses.iter().for_each(|losses| watch.after_loss(&losses.values, run.batch));
-        }
+        let run = batch.map(|batch| Run { batch, blocks, logits: boundary, losses });
         Ok(Forward { blockwise: self, pass, run })
     }
 
@@ -234,6 +258,20 @@ pub fn visit(params: &Params, weights: &mut Weights, blocks: Range<usize>, mut r
 }
 
 impl Forward<'_> {
+    /// The logits of [`Blockwise::forward_to_logits`], without their graph; none on a rank without samples.
+    pub fn logits(&self) -> Boundary {
+        self.run.as_ref().map(|run| detach(&run.logits, false)).unwrap_or_default()
+    }
+
+    /// Computes the losses from the logits of [`Blockwise::forward_to_logits`].
+    pub fn compute_losses(&mut self) {
+        let task = &self.blockwise.model.task;
+        if let Some(run) = &mut self.run {
+            let logits = std::mem::take(&mut run.logits);
+            run.losses = task.losses(&logits, run.batch).into_iter().map(Losses::from).collect();
+        }
+    }
+
     /// The sum of each term's losses, f64 `[terms]` on the batch's device; none on a rank without samples.
     pub fn loss_sums(&self) -> Option<Tensor> {
         let sum = |losses: &Losses| losses.values.detach().sum(Kind::Double);

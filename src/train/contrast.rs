@@ -1,10 +1,11 @@
 //! The loss of a step that compares each example with all others of the global batch, by gradient caching
 //! (arXiv 2101.06983).
 //!
-//! A first pass without a graph computes the embeddings of all micro-batches. From those of all ranks follow the losses
-//! and the gradient of each embedding; the second pass, with a graph, starts its backward from them. Random numbers
-//! depend only on the position in the run, so that both passes compute the same embeddings. The loss of a global batch does
-//! not depend on how it is split, and only one micro-batch's activations are in memory at a time.
+//! A first pass computes the embeddings of all micro-batches. From those of all ranks follow the losses and the gradient
+//! of each embedding, from which backward starts. Only the first micro-batch keeps its graph until then; the others run
+//! forward again, with a graph. Random numbers depend only on the position in the run, so that both passes compute the
+//! same embeddings. The loss of a global batch does not depend on how it is split, and only one micro-batch's activations
+//! are in memory at a time.
 
 use crate::comm::{Collective, Op};
 use crate::data::batch::{Batch, Contrast};
@@ -13,28 +14,32 @@ use crate::ffi::{self, transfer};
 use crate::nn::Pass;
 use crate::parallel::Weights;
 use crate::tasks::embedding::{Rows, chunks, in_batch_losses, unit};
-use crate::train::blockwise::Blockwise;
+use crate::train::blockwise::{Blockwise, Forward};
 use tch::{Kind, Tensor};
 
-/// Computes the losses of this rank's examples and the gradients of their embeddings, and adds both to the batches. All
-/// ranks call it, with the same number of micro-batches. `scale` is the factor of similarities.
+/// Computes the losses of this rank's examples and the gradients of their embeddings, and adds both to the batches.
+/// Returns the pass of the first micro-batch, whose backward is to follow. All ranks call it, with the same number of
+/// micro-batches. `scale` is the factor of similarities.
 ///
 /// # Errors
 /// A dead or late rank; out of memory.
-pub fn prepare(
-    blockwise: Blockwise,
+pub fn prepare<'a>(
+    blockwise: Blockwise<'a>,
     weights: &mut Weights,
     comm: &dyn Collective,
-    (batches, micro_batches): (&mut [Batch], usize),
+    (batches, micro_batches): (&'a [Batch], usize),
     pass: impl Fn(usize) -> Pass,
     scale: f64,
-) -> Result<()> {
+) -> Result<Forward<'a>> {
     let width = blockwise.model.backbone.head_input().width;
-    let mut own = vec![Tensor::zeros([0, width], (Kind::Float, comm.device()))];
-    for index in 0..micro_batches {
+    let mut others = Vec::new();
+    for index in 1..micro_batches {
         let found = blockwise.answers(weights, batches.get(index), pass(index))?;
-        own.extend(found.into_iter().flatten());
+        others.extend(found.into_iter().flatten());
     }
+    let mut first = blockwise.forward_to_logits(weights, batches.first(), pass(0))?;
+    let none = Tensor::zeros([0, width], (Kind::Float, comm.device()));
+    let own: Vec<Tensor> = [none].into_iter().chain(first.logits()).chain(others).collect();
     let own = Tensor::f_cat(&own, 0)?;
     let widths: Vec<usize> = batches.iter().flat_map(|batch| batch.widths.iter().copied()).collect();
     let count = widths.iter().map(|width| width - 1).sum::<usize>();
@@ -60,10 +65,12 @@ pub fn prepare(
     for batch in batches {
         let (sequences, examples) = (batch.widths.iter().sum::<usize>() as i64, batch.len() as i64);
         let losses = losses.narrow(0, example, examples);
-        batch.contrast = Some(Contrast { losses, gradients: gradients.narrow(0, sequence, sequences) });
+        let found = Contrast { losses, gradients: gradients.narrow(0, sequence, sequences) };
+        assert!(batch.contrast.set(found).is_ok(), "a batch has one loss");
         (sequence, example) = (sequence + sequences, example + examples);
     }
-    Ok(())
+    first.compute_losses();
+    Ok(first)
 }
 
 /// Returns the losses of texts `[n, width]` among `others` `[m, width]`, and the gradients of their sum by both;

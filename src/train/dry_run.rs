@@ -108,10 +108,12 @@ fn run(
     let pass = Pass { seed: config.seed, step: 0, micro_batch: 0, rank: solo.rank() as u64 };
     teacher.map_or(Ok(()), |(teacher, weights)| teacher.answer_with(weights, &mut batch))?;
     let blockwise = Blockwise { model, params, recompute, watch: None };
-    if let Some(scale) = model.task.contrast() {
-        contrast::prepare(blockwise, weights, solo.as_ref(), (slice::from_mut(&mut batch), 1), |_| pass, scale)?;
-    }
-    let forward = blockwise.forward(weights, Some(&batch), pass)?;
+    let forward = match model.task.contrast() {
+        Some(scale) => {
+            contrast::prepare(blockwise, weights, solo.as_ref(), (slice::from_ref(&batch), 1), |_| pass, scale)?
+        }
+        None => blockwise.forward(weights, Some(&batch), pass)?,
+    };
     let terms: Vec<f64> = batch.weights.iter().copied().chain(batch.taught.iter().map(|_| 1.0)).collect();
     let scales = mean_factors(&terms);
     forward.backward(weights, &mut gradients, &scales, true)?;

@@ -14,7 +14,7 @@ use crate::optim::{Ema, Optimizer, Part, Schedule, UnitShape};
 use crate::parallel::{Gradients, Groups, Offload, Weights, whole};
 use crate::tasks::Model;
 use crate::train::begun::Begun;
-use crate::train::blockwise::{Blockwise, mean_factors};
+use crate::train::blockwise::{Blockwise, Forward, mean_factors};
 use crate::train::contrast;
 use crate::train::feed::StepInput;
 use crate::train::non_finite::{self, Fault, Rerun};
@@ -228,17 +228,22 @@ impl Stepper {
         let sums = Tensor::zeros([scales.len() as i64], (tch::Kind::Double, comm.device()));
         let rank = comm.rank() as u64;
         let pass = |index: usize| Pass { seed: config.seed, step, micro_batch: index as u64, rank };
-        if let Some(scale) = model.task.contrast() {
-            contrast::prepare(blockwise, weights, comm.as_ref(), (&mut *batches, micro_batches), pass, scale)?;
-        }
-        for index in 0..micro_batches {
-            let pass = pass(index);
-            teacher.as_mut().map_or(Ok(()), |teacher| teacher.answer(batches.get_mut(index)))?;
-            let forward = blockwise.forward(weights, batches.get(index), pass)?;
+        let mut backward = |forward: Forward, weights: &mut Weights, index: usize| -> Result<()> {
             if let Some(found) = forward.loss_sums() {
                 _ = sums.shallow_clone().f_add_(&found)?;
             }
-            forward.backward(weights, gradients, scales, index + 1 == micro_batches)?;
+            forward.backward(weights, gradients, scales, index + 1 == micro_batches)
+        };
+        let mut done = 0;
+        if let Some(scale) = model.task.contrast() {
+            let first = contrast::prepare(blockwise, weights, comm.as_ref(), (&*batches, micro_batches), pass, scale)?;
+            backward(first, weights, 0)?;
+            done = 1;
+        }
+        for index in done..micro_batches {
+            teacher.as_mut().map_or(Ok(()), |teacher| teacher.answer(batches.get_mut(index)))?;
+            let forward = blockwise.forward(weights, batches.get(index), pass(index))?;
+            backward(forward, weights, index)?;
         }
         gradients.finish(params)?;
         let numbers = {

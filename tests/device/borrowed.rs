@@ -7,7 +7,7 @@ use crate::common::device::{device, tolerance};
 use crate::common::reference::{alone, touched};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tch::{Device, Kind, Reduction, Tensor};
 use trainer::comm::{Collective, threads};
@@ -202,7 +202,7 @@ fn batch(samples: &[u32]) -> Batch {
     let tokens: Vec<i64> = samples.iter().zip(&lengths).flat_map(|(&s, &n)| (0..n).map(move |i| token(s, i))).collect();
     let labels: Vec<i64> = samples.iter().map(|&s| i64::from(s * 5) % WIDTH).collect();
     let mut batch = Batch {
-        contrast: None,
+        contrast: OnceLock::new(),
         segments: Tensor::from_slice(&tokens),
         tokens: Tensor::from_slice(&tokens),
         ids: tokens,
