@@ -69,8 +69,9 @@ section! {
         /// writes](#tasks).
         kind: TaskKind;
         /// Labels or tags, in the order of their ids. Inferred labels are sorted as numbers if all are integers, else
-        /// as strings; spaces around them are removed; a folder that was fine-tuned on the same labels keeps its own
-        /// order. A label in the data that is not in the list makes its record invalid.
+        /// as strings; spaces around them are removed; classes that Parquet and Arrow files name have [their
+        /// order](data.md#labels); a folder that was fine-tuned on the same labels keeps its own order. A label in the
+        /// data that is not in the list makes its record invalid.
         labels: Option<Vec<String>> => "inferred from the training data";
         /// Weights of the classes in the training loss. For `sequence-classification` and `token-classification`: a
         /// table of labels with their weights, such as `{ spam = 3.0, ham = 1.0 }` (1 for labels that are not in it), or

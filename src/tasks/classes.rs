@@ -15,6 +15,8 @@ pub(super) struct Classes {
     /// Class names by index.
     pub names: Vec<String>,
     indices: HashMap<String, u32>,
+    /// The names that the files have for their classes.
+    of_files: Vec<String>,
 }
 
 impl Classes {
@@ -39,18 +41,33 @@ impl Classes {
                 )));
             }
         }
-        Ok(Classes { names, indices })
+        Ok(Classes { names, indices, of_files: Vec::new() })
+    }
+
+    /// Sets the names that the files have for their classes, for messages.
+    pub fn with_names_of_files(self, names: Option<&[String]>) -> Self {
+        Classes { of_files: names.unwrap_or_default().to_vec(), ..self }
     }
 
     /// Returns the index of a label, or an error message; `what` is the term for a label in messages.
     pub fn index(&self, label: &RawLabel, what: &str) -> Result<u32, String> {
         let raw = label.as_str();
         self.indices.get(raw).copied().ok_or_else(|| {
-            let shown: Vec<String> = self.names.iter().take(SHOWN).map(|name| format!("{name:?}")).collect();
-            let more = if self.names.len() > SHOWN { ", ..." } else { "" };
-            format!("the {what} {raw:?} is not one of the {} known: {}{more}", self.names.len(), shown.join(", "))
+            let (n, known, of_files) = (self.names.len(), shown(&self.names), shown(&self.of_files));
+            let hint = format!(
+                "; the file names its classes (ClassLabel) {of_files}: use these names in task.labels, or in id2label \
+                 of the model"
+            );
+            let hint = if self.of_files.iter().any(|name| name == raw) { hint } else { String::new() };
+            format!("the {what} {raw:?} is not one of the {n} known: {known}{hint}")
         })
     }
+}
+
+/// Formats the first names for a message.
+fn shown(names: &[String]) -> String {
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("{name:?}")).collect();
+    shown.join(", ") + if names.len() > SHOWN { ", ..." } else { "" }
 }
 
 fn infer<'a>(labels: impl Iterator<Item = (usize, &'a RawLabel)>, files: &Files, advice: &str) -> Result<Vec<String>> {

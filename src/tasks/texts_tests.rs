@@ -112,6 +112,42 @@ fn many_labels_become_flags() {
     assert_eq!(case.prepare().unwrap().dataset.len(), 1);
 }
 
+/// Files with classes that `tests/reference/columnar.py` wrote with `datasets`; two records have no label.
+#[cfg(feature = "columnar")]
+#[test]
+fn classes_that_files_name_keep_their_order() {
+    let path = |name: &str| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/columnar").join(name);
+    let mut case = Case::new("a.jsonl", "{\"text\": \"a\", \"label\": \"awful\"}\n", FOUND);
+    case.source.on_bad_record = OnBad::Skip;
+    case.source.files = Files::find(&[path("classes.parquet"), path("classes.arrow")]).unwrap();
+    let prepared = case.prepare().unwrap();
+    assert_eq!(prepared.facts.labels.unwrap(), ["terrible", "ok", "great", "unused"]);
+    let labels: Vec<Label> = (0..prepared.dataset.len()).map(|i| prepared.dataset.label(i)).collect();
+    assert_eq!(labels, [2, 0, 1, 2, 0, 1].map(Label::Class));
+    case.source.files = Files::find(&[path("classes.parquet"), case.dir.path().join("a.jsonl")]).unwrap();
+    let labels = case.prepare().unwrap().facts.labels.unwrap();
+    assert_eq!(labels, ["awful", "great", "ok", "terrible"], "a file without names of classes");
+
+    case.source.files = path("classes.arrow").into();
+    case.target = given(&["0", "1", "2"]);
+    let message = case.message();
+    let expected = "the label \"great\" is not one of the 3 known: \"0\", \"1\", \"2\"; the file names its classes \
+                    (ClassLabel) \"terrible\", \"ok\", \"great\", \"unused\": use these names in task.labels";
+    assert!(message.contains(expected), "{message}");
+    case.target = given(&["great", "terrible"]);
+    let prepared = case.prepare().unwrap();
+    assert_eq!((prepared.dataset.len(), prepared.dataset.label(0)), (2, Label::Class(0)));
+    case.target = Target::Value;
+    let data = case.prepare().unwrap().dataset;
+    let labels: Vec<Label> = (0..data.len()).map(|i| data.label(i)).collect();
+    assert_eq!(labels, [2.0, 0.0, 1.0, -1.0].map(Label::Value), "a number is not named");
+    case.source.fields.label = Some("large".into());
+    case.target = Target::Flags { labels: None };
+    let prepared = case.prepare().unwrap();
+    assert_eq!(prepared.facts.labels.unwrap(), ["terrible", "ok", "great", "unused"]);
+    assert_eq!(prepared.dataset.label(0), Label::Flags(vec![false, false, false, true]));
+}
+
 #[test]
 fn values_are_finite_numbers() {
     let mut case = Case::new("a.tsv", "a\t1\nb\t -2.5e-1\n", Target::Value);

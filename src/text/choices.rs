@@ -4,7 +4,7 @@ use super::files::Files;
 use super::input::extension;
 use super::jsonl;
 use super::part::Divisible;
-use super::records::{self, Format, OnBad, Records};
+use super::records::{self, ClassValues, Format, OnBad, Records};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 
@@ -55,7 +55,7 @@ pub fn read(source: &ChoiceSource) -> Result<Records<Choices>> {
         return Err(Error::input(format!("{}: {why}", path.display())));
     }
     let how = (source.format, source.on_bad_record, source.label.is_some());
-    records::of_objects(&source.files, how, |line, map| record(line, map, source))
+    records::of_objects(&source.files, how, ClassValues::Numbers, |line, map| record(line, map, source))
 }
 
 fn record(line: usize, mut map: Map<String, Value>, source: &ChoiceSource) -> Result<Choices, String> {
@@ -113,6 +113,18 @@ fn letter(text: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A class is the number of a choice, whatever its name.
+    #[cfg(feature = "columnar")]
+    #[test]
+    fn classes_are_indices() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/columnar/classes.parquet");
+        let (question, choices, label) = ("text".into(), "choices".into(), Some("label".into()));
+        let (format, context, on_bad_record) = (None, None, OnBad::Skip);
+        let source = ChoiceSource { files: path.into(), format, question, context, choices, label, on_bad_record };
+        let found: Vec<Option<u32>> = read(&source).unwrap().records.iter().map(|record| record.label).collect();
+        assert_eq!(found, [Some(2), Some(0), Some(1)]);
+    }
 
     fn source(dir: &tempfile::TempDir, content: &str) -> ChoiceSource {
         let path = dir.path().join("a.jsonl");

@@ -1,39 +1,51 @@
-//! Parquet and Arrow files: rows as JSON objects, as `datasets` gives them: a list column is an array, a struct column an
-//! object with all its fields, a missing value `null`. Needs the feature `columnar`.
+//! Parquet and Arrow files: rows as JSON objects, as `datasets` gives them: a list column is an array, a struct column
+//! an object with all its fields, a missing value `null`; [classes](ClassLabels) may have names. Needs the feature
+//! `columnar`.
 
 #[cfg(feature = "columnar")]
 mod claimed;
 
+use super::class_labels::{ClassLabels, ClassValues};
 use super::input::Input;
-use super::pieces::Object;
+use super::pieces::{Form, Object};
 use super::record::Format;
 use crate::error::{Error, Result, catch_panic};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// Calls `each` with the number of every row, counted from 1, and its columns; of a piece, with its rows.
+/// Calls `each` with the number of every row, counted from 1, and its columns; of a piece, with its rows. Returns the
+/// classes that the file names.
 ///
 /// # Errors
 /// Exit 2: a file that cannot be read, or is damaged or not of the format; a program without the feature.
 pub(super) fn objects(
     input: &mut Input,
     format: Format,
+    classes: ClassValues,
     mut each: impl FnMut(usize, Result<Map<String, Value>, String>),
-) -> Result<()> {
+) -> Result<Arc<ClassLabels>> {
     let base = input.number(0);
-    if let Some(objects) = input.objects() {
-        objects.iter().for_each(|(row, object)| each(base + row, object.clone()));
-        return Ok(());
+    let mut pass = |labels: &ClassLabels, (row, object): Object| {
+        let named = |mut object: Map<_, _>| labels.name_classes(&mut object).map(|()| object);
+        each(base + row, if classes == ClassValues::Names { object.and_then(named) } else { object });
+    };
+    if let (Some(objects), Some(Form::Rows(labels))) = (input.objects(), input.form()) {
+        objects.iter().for_each(|object| pass(labels, object.clone()));
+        return Ok(Arc::clone(labels));
     }
     let mut batches = Batches::open(input.path(), format)?;
+    let labels = Arc::clone(&batches.labels);
     while let Some(objects) = batches.next(0)? {
-        objects.into_iter().for_each(|(row, object)| each(base + row, object));
+        objects.into_iter().for_each(|object| pass(&labels, object));
     }
-    Ok(())
+    Ok(labels)
 }
 
-/// The rows of a file, some at a time.
+/// The rows of a file, some at a time, with the numbers of classes.
 pub(super) struct Batches {
+    /// The classes that the file names.
+    pub labels: Arc<ClassLabels>,
     inner: Inner,
     path: PathBuf,
     format: Format,
@@ -52,8 +64,9 @@ impl Batches {
                 path.display()
             )));
         }
-        let inner = careful(path, format, || Inner::open(path, format))?;
-        Ok(Batches { inner, path: path.to_owned(), format })
+        let (inner, metadata) = careful(path, format, || Inner::open(path, format))?;
+        let labels = Arc::new(ClassLabels::of(metadata.as_deref()));
+        Ok(Batches { labels, inner, path: path.to_owned(), format })
     }
 
     /// Returns the next rows with their numbers, at least one, without those up to row `skip`; `None` at the end.
@@ -61,7 +74,7 @@ impl Batches {
     /// # Errors
     /// As [`objects`].
     pub fn next(&mut self, skip: usize) -> Result<Option<Vec<Object>>> {
-        let Batches { inner, path, format } = self;
+        let Batches { inner, path, format, .. } = self;
         careful(path, *format, || inner.next(skip))
     }
 }
@@ -90,7 +103,7 @@ mod with_arrow {
     pub(super) enum Inner {}
 
     impl Inner {
-        pub fn open(_: &Path, _: Format) -> Result<Self, String> {
+        pub fn open(_: &Path, _: Format) -> Result<(Self, Option<String>), String> {
             Err("the feature columnar is missing".into())
         }
 
@@ -115,6 +128,8 @@ mod with_arrow {
 
     /// Rows of a Parquet file that are in memory at a time.
     const ROWS: usize = 1024;
+    /// The key of what `datasets` writes into the metadata of a file.
+    const FEATURES: &str = "huggingface";
     /// The start of an Arrow file, before its messages. A stream has none.
     const MAGIC: &[u8; 8] = b"ARROW1\0\0";
 
@@ -126,23 +141,30 @@ mod with_arrow {
     }
 
     impl Inner {
-        pub fn open(path: &Path, format: Format) -> Result<Self, String> {
+        /// Returns the batches, and what `datasets` has written into the metadata.
+        pub fn open(path: &Path, format: Format) -> Result<(Self, Option<String>), String> {
             let why = |e: &dyn std::fmt::Display| e.to_string();
             let mut file = File::open(path).map_err(|e| why(&e))?;
             if format == Format::Parquet {
                 let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| why(&e))?;
+                let pairs = reader.metadata().file_metadata().key_value_metadata();
+                let features = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == FEATURES)?.value.clone());
                 let reader = reader.with_batch_size(ROWS).build().map_err(|e| why(&e))?;
-                return Ok(Inner { batches: Box::new(reader), row: 0 });
+                return Ok((Inner { batches: Box::new(reader), row: 0 }, features));
             }
             let mut magic = [0; MAGIC.len()];
             let is_file = file.read_exact(&mut magic).is_ok() && magic[..6] == MAGIC[..6];
             file.rewind().map_err(|e| why(&e))?;
             claimed::check(&file, if is_file { MAGIC.len() as u64 } else { 0 })?;
             let file = BufReader::new(file);
-            Ok(match is_file {
-                true => Inner { batches: Box::new(FileReader::try_new(file, None).map_err(|e| why(&e))?), row: 0 },
-                false => Inner { batches: Box::new(StreamReader::try_new(file, None).map_err(|e| why(&e))?), row: 0 },
-            })
+            if is_file {
+                let reader = FileReader::try_new(file, None).map_err(|e| why(&e))?;
+                let features = reader.schema().metadata().get(FEATURES).cloned();
+                return Ok((Inner { batches: Box::new(reader), row: 0 }, features));
+            }
+            let reader = StreamReader::try_new(file, None).map_err(|e| why(&e))?;
+            let features = reader.schema().metadata().get(FEATURES).cloned();
+            Ok((Inner { batches: Box::new(reader), row: 0 }, features))
         }
 
         pub fn next(&mut self, skip: usize) -> Result<Option<Vec<Object>>, String> {
@@ -294,95 +316,6 @@ mod with_arrow {
     }
 }
 
-#[cfg(all(test, feature = "columnar"))]
-mod tests {
-    use super::*;
-    use crate::error::{Kind, catches_panics};
-
-    /// Files that `tests/reference/columnar.py` wrote with pyarrow: the same rows in several formats and encodings.
-    const FILES: [(&str, Format); 5] = [
-        ("plain.parquet", Format::Parquet),
-        ("zstd-dictionary.parquet", Format::Parquet),
-        ("file.arrow", Format::Arrow),
-        ("stream.arrow", Format::Arrow),
-        ("lz4.feather", Format::Arrow),
-    ];
-
-    fn read(path: &Path, format: Format) -> Result<Vec<Value>> {
-        let mut rows = Vec::new();
-        let each = |row: usize, map: Result<Map<String, Value>, String>| {
-            rows.push(map.map_or_else(Value::String, Value::Object));
-            assert_eq!(row, rows.len());
-        };
-        objects(&mut Input::open(path, 0)?, format, each).map(|()| rows)
-    }
-
-    #[test]
-    fn rows_are_those_of_pyarrow() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/columnar");
-        let expected = std::fs::read_to_string(folder.join("rows.json")).unwrap();
-        let expected: Vec<Value> = serde_json::from_str(&expected).unwrap();
-        for (name, format) in FILES {
-            assert_eq!(read(&folder.join(name), format).unwrap(), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_damaged_file_is_an_error_that_names_it() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/columnar");
-        let dir = tempfile::tempdir().unwrap();
-        for (name, format) in FILES {
-            let whole = std::fs::read(folder.join(name)).unwrap();
-            let copy = dir.path().join(name);
-            for bytes in [&whole[..whole.len() / 2], b"PAR1\0\0\0\0\0\0\0\0PAR1", b"{\"text\": 1}", b""] {
-                std::fs::write(&copy, bytes).unwrap();
-                let message = read(&copy, format).unwrap_err().to_string();
-                assert!(message.contains(&format!("{name}: not a complete ")), "{message}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_codec_that_is_missing_is_named() {
-        let why = "Parquet error: Disabled feature at compile time: brotli";
-        let error = careful(Path::new("a.parquet"), Format::Parquet, || Err::<(), _>(why.to_owned())).unwrap_err();
-        let expected = "a.parquet: compressed with brotli, which is not supported: write it with zstd or snappy";
-        assert_eq!(error.to_string(), expected);
-    }
-
-    /// Whatever bit is wrong and wherever the file ends, there are rows or an error, and never a panic.
-    #[test]
-    fn every_damage_gives_rows_or_an_error() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/columnar");
-        let dir = tempfile::tempdir().unwrap();
-        for (name, format) in FILES {
-            let whole = std::fs::read(folder.join(name)).unwrap();
-            let copy = dir.path().join(name);
-            let (mut errors, mut tried) = (0, 0);
-            let mut check = |bytes: &[u8]| {
-                std::fs::write(&copy, bytes).unwrap();
-                let result = read(&copy, format);
-                assert!(!catches_panics());
-                tried += 1;
-                if let Err(e) = result {
-                    errors += 1;
-                    let message = e.to_string();
-                    assert!(
-                        e.kind() == Kind::Input && message.contains(&format!("{name}: not a complete ")),
-                        "{message}"
-                    );
-                }
-            };
-            // A prime step, and another bit each time; not the first, which makes UTF-16 of a stream.
-            for (at, bit) in (0..whole.len()).step_by(31).zip((0..8).cycle().skip(3)) {
-                let mut bytes = whole.clone();
-                bytes[at] ^= 1 << bit;
-                check(&bytes);
-            }
-            for length in (0..whole.len()).step_by(97) {
-                check(&whole[..length]);
-            }
-            assert!(errors > tried / 10 && errors < tried, "{name}: {errors} errors of {tried}");
-        }
-    }
-}
+#[cfg(test)]
+#[cfg(feature = "columnar")]
+mod tests;

@@ -1,7 +1,7 @@
 //! Input columns copied to the predictions: reading them unchanged, and writing CSV.
 
 use super::input::Input;
-use super::records::{Format, Source, each_object, format_of, quoted};
+use super::records::{ClassValues, Format, Source, each_object, format_of, quoted};
 use super::table;
 pub use super::table::Named;
 use crate::error::Result;
@@ -44,7 +44,7 @@ fn of_objects(input: &mut Input, source: &Source, format: Format, wanted: &[Stri
         }
         Err(why) => _ = bad.get_or_insert((line, why)),
     };
-    each_object(input, format, each, &mut Vec::new())?;
+    each_object(input, (format, ClassValues::Names), each, &mut Vec::new())?;
     if let Some((line, why)) = bad {
         return Err(source.files.error(line, &why));
     }

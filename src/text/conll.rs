@@ -67,7 +67,7 @@ mod tests {
         let path = dir.path().join("a.conll");
         std::fs::write(&path, content).unwrap();
         let (skipped, remarks, hashes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut read = Records { records: Vec::new(), skipped, guessed: None, remarks, hashes };
+        let mut read = Records { records: Vec::new(), skipped, guessed: None, remarks, hashes, classes: Vec::new() };
         super::read(&mut Input::open(&path, 0).unwrap(), with_tags, &mut read).unwrap();
         let mut all: Vec<Parsed<Tagged>> = read.records.into_iter().map(Ok).collect();
         all.extend(read.skipped.into_iter().map(Err));

@@ -6,7 +6,7 @@ use super::forms::{self, has};
 use super::jsonl::{self, kind, missing};
 use super::message_content::{joined, name_reasoning, nested_nulls, remove_nulls};
 use super::part::Divisible;
-use super::records::{self, Format, OnBad, Records, quoted};
+use super::records::{self, ClassValues, Format, OnBad, Records, quoted};
 use crate::error::Result;
 use serde_json::{Map, Value, json};
 
@@ -78,7 +78,7 @@ pub enum Said {
 /// no valid record.
 pub fn read(source: &ConversationSource) -> Result<Records<Conversation>> {
     let record = |line, map| Ok(Conversation { line, nulls: nested_nulls(&map), said: said(map, source)? });
-    records::of_objects(&source.files, (source.format, source.on_bad_record, true), record)
+    records::of_objects(&source.files, (source.format, source.on_bad_record, true), ClassValues::Names, record)
 }
 
 fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<Said, String> {

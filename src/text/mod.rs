@@ -40,6 +40,7 @@ pub mod windows;
 pub mod words;
 
 mod cells;
+mod class_labels;
 mod columnar;
 mod conll;
 mod forms;

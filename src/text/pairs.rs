@@ -4,7 +4,7 @@ use super::files::Files;
 use super::input::Input;
 use super::jsonl;
 use super::part::Divisible;
-use super::records::{self, Format, OnBad, Records, utf8};
+use super::records::{self, ClassValues, Format, OnBad, Records, utf8};
 use crate::error::{Error, Result};
 
 /// The files of parallel text, and how to read them.
@@ -58,7 +58,7 @@ pub fn read(source: &PairSource) -> Result<Records<Pair>> {
     let (files, on_bad) = (&source.files, source.on_bad_record);
     match &source.layout {
         PairLayout::Records { format, source, target } => {
-            records::of_objects(files, (*format, on_bad, target.is_some()), |line, mut map| {
+            records::of_objects(files, (*format, on_bad, target.is_some()), ClassValues::Names, |line, mut map| {
                 let text = jsonl::string(&mut map, source, "source_column")?;
                 let target = target.as_ref().map(|name| jsonl::string(&mut map, name, "target_column")).transpose()?;
                 pair(line, text, target)

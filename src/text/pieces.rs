@@ -1,6 +1,8 @@
 //! Pieces of files in memory: what a stream of shards passes to the readers of files.
 
+use super::class_labels::ClassLabels;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// The number of a row of a columnar file, from 1, and its columns or what is wrong with it.
 pub type Object = (usize, Result<Map<String, Value>, String>);
@@ -19,7 +21,7 @@ pub struct Piece {
 pub enum Content {
     /// Decompressed text.
     Bytes(Vec<u8>),
-    /// Rows of a columnar file.
+    /// Rows of a columnar file, with the numbers of classes.
     Objects(Vec<Object>),
 }
 
@@ -34,4 +36,6 @@ pub enum Form {
         /// The first row of the file, if the piece begins after it.
         first: Option<Vec<u8>>,
     },
+    /// Rows of a columnar file, with the classes that the file names.
+    Rows(Arc<ClassLabels>),
 }

@@ -5,7 +5,7 @@ use super::files::Files;
 use super::forms::{self, has};
 use super::jsonl;
 use super::part::Divisible;
-use super::records::{self, Format, OnBad, Records, quoted};
+use super::records::{self, ClassValues, Format, OnBad, Records, quoted};
 use crate::error::Result;
 use serde_json::{Map, Value};
 
@@ -52,7 +52,9 @@ pub enum Asked {
 /// no valid record.
 pub fn read(source: &PromptSource) -> Result<Records<Prompt>> {
     let how = (source.format, source.on_bad_record, false);
-    records::of_objects(&source.files, how, |line, map| Ok(Prompt { line, asked: asked(map, source)? }))
+    records::of_objects(&source.files, how, ClassValues::Names, |line, map| {
+        Ok(Prompt { line, asked: asked(map, source)? })
+    })
 }
 
 fn asked(mut map: Map<String, Value>, source: &PromptSource) -> Result<Asked, String> {

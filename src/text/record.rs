@@ -1,7 +1,9 @@
 //! A record of text and label, and the settings of reading it.
 
+use super::class_labels::ClassLabels;
 use super::files::Files;
 use super::part::Divisible;
+use std::sync::Arc;
 
 /// Files of records and how to read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,13 @@ pub enum Format {
     Arrow,
 }
 
+impl Format {
+    /// Whether files have columns, whose classes may have names.
+    pub fn is_columnar(self) -> bool {
+        matches!(self, Format::Parquet | Format::Arrow)
+    }
+}
+
 /// The names of the columns to read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fields {
@@ -44,6 +53,8 @@ pub struct Fields {
     pub label: Option<String>,
     /// Whether a record has any number of labels: a list in JSONL, comma-separated names in CSV and TSV.
     pub many_labels: bool,
+    /// Whether the label is a number and no class. Classes that a file names are then read as their numbers.
+    pub numeric: bool,
     /// The weight of the example in the loss; `None`: all have the same.
     pub weight: Option<String>,
     /// Texts that are no match for the text: one, or in JSON a list. `None`: none are read.
@@ -52,11 +63,11 @@ pub struct Fields {
     pub optional: bool,
 }
 
-/// As derived, without the fields of few tasks where they are not set: the text is part of the token cache's keys, which
-/// checkpoints contain.
+/// As derived, without the fields of few tasks where they are not set, and without `numeric`, which follows from the
+/// task: the text is part of the token cache's keys, which checkpoints contain.
 impl std::fmt::Debug for Fields {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Fields { text, text_pair, label, many_labels, weight, negative, optional } = self;
+        let Fields { text, text_pair, label, many_labels, numeric: _, weight, negative, optional } = self;
         let mut fields = f.debug_struct("Fields");
         fields.field("text", text).field("text_pair", text_pair).field("label", label);
         fields.field("many_labels", many_labels);
@@ -69,8 +80,16 @@ impl std::fmt::Debug for Fields {
 
 impl Default for Fields {
     fn default() -> Self {
-        let (text, label) = ("text".into(), Some("label".into()));
-        Fields { text, text_pair: None, label, many_labels: false, weight: None, negative: None, optional: false }
+        Fields {
+            text: "text".into(),
+            text_pair: None,
+            label: Some("label".into()),
+            many_labels: false,
+            numeric: false,
+            weight: None,
+            negative: None,
+            optional: false,
+        }
     }
 }
 
@@ -186,6 +205,8 @@ pub struct Records<R = Record> {
     pub remarks: Vec<String>,
     /// BLAKE3 of the bytes of each file.
     pub hashes: Vec<[u8; 32]>,
+    /// The classes that each file names.
+    pub(super) classes: Vec<Arc<ClassLabels>>,
 }
 
 impl<R> Records<R> {
@@ -199,7 +220,14 @@ impl<R> Records<R> {
 
     /// Returns other records in place of these.
     pub(super) fn map<T>(self, record: impl FnMut(R) -> T) -> Records<T> {
-        let Records { records, skipped, guessed, remarks, hashes } = self;
-        Records { records: records.into_iter().map(record).collect(), skipped, guessed, remarks, hashes }
+        let Records { records, skipped, guessed, remarks, hashes, classes } = self;
+        Records { records: records.into_iter().map(record).collect(), skipped, guessed, remarks, hashes, classes }
+    }
+
+    /// Returns the names of the classes of a column by their numbers, if all files name them alike.
+    pub fn class_names(&self, column: &str) -> Option<&[String]> {
+        let mut each = self.classes.iter().map(|file| file.names(column));
+        let first = each.next()??;
+        each.all(|other| other == Some(first)).then_some(first)
     }
 }

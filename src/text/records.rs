@@ -5,6 +5,7 @@
 //!
 //! Every record keeps its line number for messages. A byte order mark and CRLF are accepted; invalid UTF-8 is an error.
 
+use super::class_labels::ClassLabels;
 use super::files::{Files, split};
 use super::input::{Input, extension, unreadable};
 use super::part::Divisible;
@@ -13,7 +14,9 @@ use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
+pub(super) use super::class_labels::ClassValues;
 pub(super) use super::files::quoted;
 pub(super) use super::record::utf8;
 pub use super::record::{Fields, Format, OnBad, RawLabel, Record, Records, Source};
@@ -30,9 +33,10 @@ const LINES: usize = 3;
 /// columns, or with one twice; invalid records with [`OnBad::Error`], with up to ten reasons; no valid record.
 pub fn read(source: &Source) -> Result<Records> {
     let labelled = source.fields.label.is_some();
+    let classes = if source.fields.numeric { ClassValues::Numbers } else { ClassValues::Names };
     gather(&source.files, source.on_bad_record, labelled, |input, into| match format_of(input.path(), source.format)? {
         format @ (Format::Csv | Format::Tsv) => table::read(input, source, format, into),
-        format => objects(input, format, |line, map| jsonl::record(line, map, &source.fields), into),
+        format => objects_as(input, (format, classes), |line, map| jsonl::record(line, map, &source.fields), into),
     })
 }
 
@@ -48,11 +52,13 @@ pub(super) fn gather<R: Divisible>(
     mut parse: impl FnMut(&mut Input, &mut Records<R>) -> Result<()>,
 ) -> Result<Records<R>> {
     let (skipped, remarks, hashes) = (Vec::new(), Vec::new(), Vec::new());
-    let mut all = Records { records: Vec::new(), skipped, guessed: None, remarks, hashes };
+    let mut all = Records { records: Vec::new(), skipped, guessed: None, remarks, hashes, classes: Vec::new() };
     for (path, number) in files.paths().iter().zip(0..) {
         let mut input = Input::of(files, number)?;
         let before = (all.records.len() + all.skipped.len(), all.remarks.len());
         parse(&mut input, &mut all)?;
+        // Other formats name no classes.
+        all.classes.resize_with(number + 1, Arc::default);
         let hash = input.hash()?;
         all.hashes.push(hash);
         if files.paths().len() > 1 {
@@ -77,45 +83,58 @@ pub(super) fn gather<R: Divisible>(
 pub(super) fn of_objects<R: Divisible>(
     files: &Files,
     (format, on_bad, labelled): (Option<Format>, OnBad, bool),
+    classes: ClassValues,
     mut record: impl FnMut(usize, Map<String, Value>) -> Result<R, String>,
 ) -> Result<Records<R>> {
     gather(files, on_bad, labelled, |input, into| {
         // Any other extension is JSON.
         let format = format_of(input.path(), format).unwrap_or(Format::Jsonl);
-        objects(input, format, &mut record, into)
+        objects_as(input, (format, classes), &mut record, into)
     })
 }
 
-/// Adds the records of a file whose records are objects.
+/// Adds the records of a file whose records are objects, with the names of classes.
 pub(super) fn objects<R>(
     input: &mut Input,
     format: Format,
+    record: impl FnMut(usize, Map<String, Value>) -> Result<R, String>,
+    into: &mut Records<R>,
+) -> Result<()> {
+    objects_as(input, (format, ClassValues::Names), record, into)
+}
+
+fn objects_as<R>(
+    input: &mut Input,
+    format: (Format, ClassValues),
     mut record: impl FnMut(usize, Map<String, Value>) -> Result<R, String>,
     into: &mut Records<R>,
 ) -> Result<()> {
     let mut remarks = Vec::new();
     let each =
         |line, map: Result<_, String>| into.push(map.and_then(|map| record(line, map)).map_err(|why| (line, why)));
-    each_object(input, format, each, &mut remarks)?;
+    let classes = each_object(input, format, each, &mut remarks)?;
     into.remarks.append(&mut remarks);
+    into.classes.push(classes);
     Ok(())
 }
 
-/// Calls `each` with the line of every record and its object, or what is wrong with it.
+/// Calls `each` with the line of every record and its object, or what is wrong with it. Returns the classes that the
+/// file names.
 ///
 /// # Errors
 /// A file that cannot be read, or is not of the format.
 pub(super) fn each_object(
     input: &mut Input,
-    format: Format,
+    (format, classes): (Format, ClassValues),
     each: impl FnMut(usize, Result<Map<String, Value>, String>),
     remarks: &mut Vec<String>,
-) -> Result<()> {
+) -> Result<Arc<ClassLabels>> {
     match format {
-        Format::Jsonl => jsonl::objects(input, each),
-        Format::Csv | Format::Tsv => table_objects::objects(input, format, each, remarks),
-        Format::Parquet | Format::Arrow => columnar::objects(input, format, each),
+        Format::Jsonl => jsonl::objects(input, each)?,
+        Format::Csv | Format::Tsv => table_objects::objects(input, format, each, remarks)?,
+        Format::Parquet | Format::Arrow => return columnar::objects(input, format, classes, each),
     }
+    Ok(Arc::default())
 }
 
 /// Returns the BLAKE3 hash of a file's bytes, as in [`Records::hashes`], without parsing records.

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Number of lines that are compared to detect the separator of CSV, as for a whole file.
 const SAMPLE: usize = 20;
@@ -176,7 +177,8 @@ impl Shard {
                     objects.push(object);
                 }
                 let line = *read as usize - objects.len();
-                let piece = Piece { line, content: Content::Objects(objects), form: Form::Lines };
+                let form = Form::Rows(Arc::clone(&batches.labels));
+                let piece = Piece { line, content: Content::Objects(objects), form };
                 Ok((line < *read as usize).then_some(piece))
             }
         }

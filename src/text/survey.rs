@@ -3,7 +3,7 @@
 use super::cells::Rows;
 use super::files::extension;
 use super::input::Input;
-use super::records::{Format, each_object, format_of};
+use super::records::{ClassValues, Format, each_object, format_of};
 use super::{documents, files, questions};
 use crate::error::{Error, Result};
 use serde::de::Error as _;
@@ -219,7 +219,7 @@ fn objects(input: &mut Input, format: Format) -> Result<Columns> {
         }
         Err(why) => _ = bad.get_or_insert_with(|| format!("{}:{}: {why}", path.display(), files::split(line).1)),
     };
-    each_object(input, format, each, &mut Vec::new())?;
+    each_object(input, (format, ClassValues::Names), each, &mut Vec::new())?;
     // Some invalid records are for the run to report, which can skip them.
     match (found.rows, bad) {
         (0, Some(bad)) => Err(Error::input(bad)),
@@ -327,6 +327,15 @@ mod tests {
         let of = |name: &str| found.find(&[name], |_| true).unwrap();
         assert!(of("t").is_text() && of("n").is_number() && of("w").is_list() && of("m").is_objects());
         assert_eq!((of("n").integers, of("w").mean_size(), of("o").filled, found.rows), (1, 2.0, 0, 2));
+    }
+
+    #[cfg(feature = "columnar")]
+    #[test]
+    fn classes_with_names_are_texts() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/columnar/classes.parquet");
+        let Survey::Records(found) = survey(&path, &[]).unwrap() else { panic!("records") };
+        let label = found.find(&["label"], Column::is_text).unwrap();
+        assert_eq!((label.filled, label.counts.as_ref().unwrap().get("great")), (3, Some(&1)));
     }
 
     #[test]

@@ -248,7 +248,8 @@ mod tests {
         let path = dir.path().join("f");
         std::fs::write(&path, content).unwrap();
         let (remarks, hashes) = (Vec::new(), Vec::new());
-        let mut records = Records { records: Vec::new(), skipped: Vec::new(), guessed: None, remarks, hashes };
+        let mut records =
+            Records { records: Vec::new(), skipped: Vec::new(), guessed: None, remarks, hashes, classes: Vec::new() };
         super::read(&mut Input::open(&path, 0).unwrap(), source, format, &mut records)?;
         let mut all: Vec<Parsed> = records.records.into_iter().map(Ok).collect();
         all.extend(records.skipped.into_iter().map(Err));

@@ -50,7 +50,7 @@ fn balanced(dataset: &Dataset, labels: &[String]) -> Result<Vec<f32>> {
     let counts = dataset.class_counts(labels.len());
     if let Some(empty) = counts.iter().position(|&count| count == 0) {
         let why = format!("\"balanced\": no example of the training data has the label {:?}", labels[empty]);
-        return Err(error(format!("{why}: remove it from task.labels, or give the weights as a table")));
+        return Err(error(format!("{why}: list the other labels in task.labels, or give the weights as a table")));
     }
     let all: u64 = counts.iter().sum();
     Ok(counts.iter().map(|&count| (all as f64 / (counts.len() as f64 * count as f64)) as f32).collect())
@@ -72,7 +72,9 @@ pub fn draw_balanced(config: &Config, train: Prepared, labels: Option<&[String]>
     let counts = train.dataset.class_counts(labels.len());
     if let Some((empty, _)) = labels.iter().zip(&counts).find(|(_, count)| **count == 0) {
         let why = format!("\"class_balanced\": no example of the training data has the label {empty:?}");
-        return Err(Error::input(format!("data.sampling: {why}: remove it from task.labels, or the setting")));
+        return Err(Error::input(format!(
+            "data.sampling: {why}: list the other labels in task.labels, or remove the setting"
+        )));
     }
     Ok(Prepared { dataset: train.dataset.class_balanced(), ..train })
 }

@@ -121,6 +121,7 @@ impl Reading<'_> {
         let (mut source, pairs) = (self.source(files)?, self.purpose != Purpose::Predict);
         let fields = &mut source.fields;
         fields.optional = self.purpose == Purpose::Evaluate;
+        fields.numeric = true;
         let scored = self.task.loss == Some(EmbeddingLoss::CosineSimilarity);
         fields.label = fields.label.take().filter(|_| fields.optional || (pairs && scored));
         fields.text_pair = pairs.then(|| fields.text_pair.take().unwrap_or_else(|| "text_pair".into()));

@@ -1,18 +1,22 @@
 """Makes the Parquet and Arrow files that `src/text/columnar.rs` reads. Run by hand, never by a test.
 
-    python tests/reference/columnar.py    # rewrites columnar/; committed: pyarrow 26.0
+    python tests/reference/columnar.py    # rewrites columnar/; committed: pyarrow 26.0, datasets 4.8.5
 
 The same rows in several formats, encodings and compressions, and as JSON, as pyarrow gives them (`to_pylist`, which is
-what `datasets` returns for a row), with dates as text.
+what `datasets` returns for a row), with dates as text. And rows with classes as `datasets` writes them, with the names
+that it gives them.
 """
 
 import datetime
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
+from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 
 FOLDER = Path(__file__).parent / "columnar"
 
@@ -72,6 +76,55 @@ def text(value):
     raise TypeError(type(value))
 
 
+# Names in another order than the alphabet's; no row has the last one.
+LABEL = ClassLabel(names=["terrible", "ok", "great", "unused"])
+TAG = ClassLabel(names=["O", "B-x", "I-x"])
+FEATURES = Features(
+    {
+        "text": Value("string"),
+        "label": LABEL,
+        "words": List(Value("string")),
+        "tags": List(TAG),
+        "choices": List(Value("string")),
+        "large": LargeList(LABEL),
+        "pair": List(TAG, length=2),
+        "nested": List(List(TAG)),
+        "struct": {"label": LABEL},
+    }
+)
+ROWS = [
+    # text, label, words, tags, large, pair, nested; -1 is no label
+    ("a b", 2, ["a", "b"], [1, 2], [3], [0, 1], [[0], [1, 2]]),
+    ("c", 0, ["c"], [0], [], [2, 0], []),
+    ("d e f", 1, ["d", "e", "f"], [0, 1, 0], [0, -1], [1, 1], [[]]),
+    ("g", -1, ["g"], [-1], [1], [0, -1], [[-1]]),
+    ("h", None, ["h"], None, [2], [0, 0], None),
+]
+
+
+def named(number, label):
+    if isinstance(number, list):
+        return [named(element, label) for element in number]
+    return None if number is None or number == -1 else label.int2str(number)
+
+
+def classes():
+    """Writes the rows with classes as `to_parquet` (and `push_to_hub`) and `save_to_disk` do, and with names."""
+    columns = ["text", "label", "words", "tags", "large", "pair", "nested"]
+    rows = [dict(zip(columns, row)) | {"choices": ["x", "y", "z"], "struct": {"label": 1}} for row in ROWS]
+    data = Dataset.from_dict({name: [row[name] for row in rows] for name in FEATURES}, features=FEATURES)
+    data.to_parquet(FOLDER / "classes.parquet")
+    with tempfile.TemporaryDirectory() as folder:
+        data.save_to_disk(folder)
+        shutil.copyfile(f"{folder}/data-00000-of-00001.arrow", FOLDER / "classes.arrow")
+    of_classes = {"label": LABEL, "large": LABEL, "tags": TAG, "pair": TAG, "nested": TAG}
+    rows = [
+        {name: named(value, of_classes[name]) if name in of_classes else value for name, value in row.items()}
+        for row in data
+    ]
+    (FOLDER / "classes.json").write_text(json.dumps(rows, separators=(",", ":")) + "\n", encoding="utf8")
+
+
 def main():
     FOLDER.mkdir(exist_ok=True)
     table = pa.Table.from_pylist([row(i) for i in range(40)], schema=SCHEMA)
@@ -84,6 +137,7 @@ def main():
     feather.write_feather(table, FOLDER / "lz4.feather", compression="lz4")
     rows = json.dumps(table.to_pylist(), ensure_ascii=False, default=text, separators=(",", ":"))
     (FOLDER / "rows.json").write_text(rows + "\n", encoding="utf8")
+    classes()
 
 
 if __name__ == "__main__":
