@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::observe;
 use crate::train::draft::draft;
 use clap::Args;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -38,7 +38,11 @@ pub fn run(args: &InitArgs) -> Result<()> {
         std::io::ErrorKind::AlreadyExists => refuse(&"the file exists: remove it, or name another one with --output"),
         _ => refuse(&e),
     });
-    file?.write_all(draft.text.as_bytes()).map_err(|e| refuse(&e))?;
+    file?.write_all(draft.text.as_bytes()).map_err(|e| {
+        // An incomplete file would be in the way of the next try.
+        _ = fs::remove_file(&args.output);
+        refuse(&e)
+    })?;
     let path = args.output.display();
     observe::print(&format!("data      {}\ntask      {}\nwrote     {path}\n", draft.found, draft.kind));
     if draft.lacks_weights {
