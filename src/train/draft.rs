@@ -4,6 +4,7 @@ use crate::checkpoint::weight_sets::WeightSet;
 use crate::config::TaskKind;
 use crate::error::{Error, Result};
 use crate::models::registry;
+use crate::text::one_object;
 use crate::text::survey::{Columns, Survey, survey};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::model_folder::ModelFolder;
@@ -45,8 +46,11 @@ pub fn draft(data: &Path, model: Option<&Path>) -> Result<Draft> {
     let family = model.map(model_type).transpose()?;
     let first = &train[0];
     let survey = survey(first, &usual_names())?;
-    let mut proposal =
-        propose(&survey, family.as_deref()).map_err(|why| Error::input(format!("{}: {why}", first.display())))?;
+    let unknown = |why: String| {
+        let other = one_object::refuse(first).err();
+        other.unwrap_or_else(|| Error::input(format!("{}: {why}", first.display())))
+    };
+    let mut proposal = propose(&survey, family.as_deref()).map_err(unknown)?;
     if survey == Survey::PlainText && eval.is_empty() {
         // Of one document nothing could be held out.
         proposal.settings.push(("documents", quoted("paragraphs")));
