@@ -12,8 +12,8 @@ use std::path::PathBuf;
 /// `trainer init`
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// Training file, or a folder with the files of a data set. A file of the same folder that is named after
-    /// validation (`dev`, `validation`, ...) becomes the evaluation data.
+    /// Training file (of parallel text that of the sources), or a folder with the files of a data set. A file of the
+    /// same folder that is named after validation (`dev`, `validation`, ...) becomes the evaluation data.
     data: PathBuf,
     /// Folder of the pretrained model.
     #[arg(long, value_name = "FOLDER")]

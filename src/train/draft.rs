@@ -14,11 +14,13 @@ use std::path::{Path, PathBuf};
 
 mod inference;
 mod names;
+mod parallel;
 mod parts;
 
 use inference::{Proposal, propose, refusal};
 use names::usual_names;
-use parts::parts;
+use parallel::look;
+use parts::{Parts, parts};
 
 /// Share of the texts that `max_length` does not truncate.
 const COVERED: f64 = 0.99;
@@ -42,16 +44,23 @@ pub struct Draft {
 /// # Errors
 /// Exit 2: data whose task cannot be inferred, with what was found; a model that does not do it.
 pub fn draft(data: &Path, model: Option<&Path>) -> Result<Draft> {
-    let (train, eval) = parts(data)?;
+    let parts = parts(data)?;
     let family = model.map(model_type).transpose()?;
-    let first = &train[0];
-    let survey = survey(first, &usual_names())?;
-    let unknown = |why: String| {
-        let other = one_object::refuse(first).err();
-        other.unwrap_or_else(|| Error::input(format!("{}: {why}", first.display())))
+    let first = &parts.train.files[0];
+    let (survey, rows, mut proposal) = if parts.train.targets.is_empty() {
+        let survey = survey(first, &usual_names())?;
+        let unknown = |why: String| {
+            let other = one_object::refuse(first).err();
+            other.unwrap_or_else(|| Error::input(format!("{}: {why}", first.display())))
+        };
+        let proposal = propose(&survey, family.as_deref()).map_err(unknown)?;
+        let rows = if let Survey::Records(columns) = &survey { Some(columns.rows) } else { None };
+        (Some(survey), rows, proposal)
+    } else {
+        let (rows, proposal) = look(&parts.train)?;
+        (None, Some(rows), proposal)
     };
-    let mut proposal = propose(&survey, family.as_deref()).map_err(unknown)?;
-    if survey == Survey::PlainText && eval.is_empty() {
+    if survey == Some(Survey::PlainText) && parts.eval.files.is_empty() {
         // Of one document nothing could be held out.
         proposal.settings.push(("documents", quoted("paragraphs")));
     }
@@ -68,12 +77,11 @@ pub fn draft(data: &Path, model: Option<&Path>) -> Result<Draft> {
         )));
     }
     let length = match (&survey, model) {
-        (Survey::Records(columns), Some(model)) => max_length(columns, &proposal.texts, model)?,
+        (Some(Survey::Records(columns)), Some(model)) => max_length(columns, &proposal.texts, model)?,
         _ => None,
     };
-    let rows = if let Survey::Records(columns) = &survey { Some(columns.rows) } else { None };
     let lacks_weights = model.map(lacks_weights).transpose()?.unwrap_or_default();
-    let text = toml((&train, &eval), &proposal, (model, family.as_deref(), lacks_weights), (rows, length));
+    let text = toml(&parts, &proposal, (model, family.as_deref(), lacks_weights), (rows, length));
     let rows = rows.map_or_else(String::new, |rows| format!("{rows} records, "));
     let found = format!("{rows}{}", proposal.why);
     Ok(Draft { text, kind, found, lacks_model: model.is_none(), lacks_weights })
@@ -118,7 +126,7 @@ fn max_length(columns: &Columns, texts: &[usize], model: &Path) -> Result<Option
 
 /// Returns the configuration as TOML.
 fn toml(
-    (train, eval): (&[PathBuf], &[PathBuf]),
+    Parts { train, eval }: &Parts,
     proposal: &Proposal,
     (model, family, lacks_weights): (Option<&Path>, Option<&str>, bool),
     (rows, length): (Option<usize>, Option<usize>),
@@ -130,10 +138,10 @@ fn toml(
     let kind = proposal.kind;
     let mut out = format!(
         "# {}: {}. Drafted by `trainer init`; `trainer config KEY` explains a key.\n",
-        train[0].display(),
+        train.files[0].display(),
         proposal.why
     );
-    out += &format!("output_dir = {}\nseed = 42\n\n[model]\n", quoted(&format!("runs/{}", name(&train[0]))));
+    out += &format!("output_dir = {}\nseed = 42\n\n[model]\n", quoted(&format!("runs/{}", name(&train.files[0]))));
     out += &match model {
         Some(model) => format!("path = {}\n", quoted(&model.display().to_string())),
         None => "# path = \"...\" is to be set: the folder of a pretrained model\n".to_owned(),
@@ -141,11 +149,17 @@ fn toml(
     if lacks_weights {
         out += "init = \"random\" # the folder has no weight files; with them, remove this line\n";
     }
-    out += &format!("\n[task]\nkind = \"{kind}\"\n\n[data]\ntrain = {}\n", files(train));
-    out += &match eval {
+    out += &format!("\n[task]\nkind = \"{kind}\"\n\n[data]\ntrain = {}\n", files(&train.files));
+    if !train.targets.is_empty() {
+        out += &format!("train_target = {} # for the other direction exchange the files\n", files(&train.targets));
+    }
+    out += &match eval.files.as_slice() {
         [] => "eval_split = 0.1 # a tenth of the training data is held out\n".to_owned(),
         some => format!("eval = {}\n", files(some)),
     };
+    if !eval.targets.is_empty() {
+        out += &format!("eval_target = {}\n", files(&eval.targets));
+    }
     for (key, value) in &proposal.settings {
         out += &format!("{key} = {value}\n");
     }
@@ -191,6 +205,7 @@ fn name(file: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn a_model_without_weights_begins_newly_initialized() {
@@ -205,5 +220,26 @@ mod tests {
         let with = draft(&data, Some(&model)).unwrap();
         assert!(!with.lacks_weights && !with.text.contains("init = "), "{}", with.text);
         assert!(!draft(&data, None).unwrap().lacks_weights);
+    }
+
+    #[test]
+    fn parallel_text_has_its_targets() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in
+            [("train.de", "eins\nzwei\n"), ("train.en", "one\ntwo\n"), ("dev.de", "a\n"), ("dev.en", "a\n")]
+        {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let Draft { text, kind, found, .. } = draft(dir.path(), None).unwrap();
+        assert_eq!((kind, found.as_str()), (TaskKind::Seq2seq, "2 records, lines with their targets in train.de"));
+        let data = Config::parse(&text, "drafted", &["model.path=m".to_owned()]).unwrap().data;
+        let path = |name: &str| dir.path().join(name);
+        assert_eq!(data.train.paths(), [path("train.en")]);
+        for (files, expected) in [(data.train_target, "train.de"), (data.eval, "dev.en"), (data.eval_target, "dev.de")]
+        {
+            assert_eq!(files.unwrap().paths(), [path(expected)]);
+        }
+        let other = draft(&dir.path().join("train.de"), None).unwrap();
+        assert!(other.text.contains("/train.de\"\ntrain_target = "), "{}", other.text);
     }
 }
