@@ -45,6 +45,9 @@ pub fn run(args: &InitArgs) -> Result<()> {
     })?;
     let path = args.output.display();
     observe::print(&format!("data      {}\ntask      {}\nwrote     {path}\n", draft.found, draft.kind));
+    if let Some(left_out) = &draft.left_out {
+        observe::print(&format!("eval      {left_out}\n"));
+    }
     if draft.lacks_weights {
         observe::print("model     no weight files: they are newly initialized (model.init)\n");
     }

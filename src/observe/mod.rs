@@ -40,8 +40,8 @@ fn loss(e: &io::Error) -> Option<String> {
 /// Checks that all texts were [`print`]ed.
 ///
 /// # Errors
-/// Exit 1: standard output is a file on a full disk, or at the limit of `ulimit -f`. Only the rank that prints knows it;
-/// the others have done their work, so that all exit together.
+/// Exit 1: standard output is a file on a full disk, or at the limit of `ulimit -f`. Only the rank that prints knows
+/// it; the others have done their work, so that all exit together.
 pub fn printed() -> Result<()> {
     UNPRINTED.get().map_or(Ok(()), |why| Err(Error::other(why).shared()))
 }

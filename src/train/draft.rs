@@ -4,6 +4,7 @@ use crate::checkpoint::weight_sets::WeightSet;
 use crate::config::TaskKind;
 use crate::error::{Error, Result};
 use crate::models::registry;
+use crate::text::files::extension;
 use crate::text::one_object;
 use crate::text::survey::{Columns, Survey, survey};
 use crate::text::tokenizer::Tokenizer;
@@ -33,6 +34,9 @@ pub struct Draft {
     pub kind: TaskKind,
     /// What was found in the data, for a message.
     pub found: String,
+    /// What the user is told about files that are evaluation data by their names, but cannot be read like the training
+    /// data.
+    pub left_out: Option<String>,
     /// Whether `model.path` is still to be set.
     pub lacks_model: bool,
     /// Whether the model's folder has no weights, so that they are newly initialized.
@@ -44,7 +48,7 @@ pub struct Draft {
 /// # Errors
 /// Exit 2: data whose task cannot be inferred, with what was found; a model that does not do it.
 pub fn draft(data: &Path, model: Option<&Path>) -> Result<Draft> {
-    let parts = parts(data)?;
+    let mut parts = parts(data)?;
     let family = model.map(model_type).transpose()?;
     let first = &parts.train.files[0];
     let (survey, rows, mut proposal) = if parts.train.targets.is_empty() {
@@ -60,6 +64,15 @@ pub fn draft(data: &Path, model: Option<&Path>) -> Result<Draft> {
         let (rows, proposal) = look(&parts.train)?;
         (None, Some(rows), proposal)
     };
+    if let Some(survey) = &survey {
+        let is_like = |path: &PathBuf| {
+            extension(path) == extension(first) || reads_alike(path, (survey, &proposal), family.as_deref())
+        };
+        let files = std::mem::take(&mut parts.eval.files);
+        let (eval, others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(is_like);
+        parts.eval.files = eval;
+        parts.left_out.extend(others);
+    }
     if survey == Some(Survey::PlainText) && parts.eval.files.is_empty() {
         // Of one document nothing could be held out.
         proposal.settings.push(("documents", quoted("paragraphs")));
@@ -84,7 +97,23 @@ pub fn draft(data: &Path, model: Option<&Path>) -> Result<Draft> {
     let text = toml(&parts, &proposal, (model, family.as_deref(), lacks_weights), (rows, length));
     let rows = rows.map_or_else(String::new, |rows| format!("{rows} records, "));
     let found = format!("{rows}{}", proposal.why);
-    Ok(Draft { text, kind, found, lacks_model: model.is_none(), lacks_weights })
+    Ok(Draft { text, kind, found, left_out: parts.remark(), lacks_model: model.is_none(), lacks_weights })
+}
+
+/// Whether a file is read with the settings of the training data.
+fn reads_alike(path: &Path, (train, proposal): (&Survey, &Proposal), family: Option<&str>) -> bool {
+    let Ok(other) = survey(path, &usual_names()) else { return false };
+    if !matches!((train, &other), (Survey::Records(_), Survey::Records(_))) {
+        return *train == other;
+    }
+    let Ok(other) = propose(&other, family) else { return false };
+    // Few numbers may look like classes.
+    let has_label = |kind| matches!(kind, TaskKind::SequenceClassification | TaskKind::Regression);
+    let columns = |of: &Proposal| -> Vec<(&'static str, String)> {
+        of.settings.iter().filter(|(key, _)| *key != "on_bad_record").cloned().collect()
+    };
+    let is_same_task = other.kind == proposal.kind || has_label(other.kind) && has_label(proposal.kind);
+    is_same_task && columns(&other) == columns(proposal)
 }
 
 /// Whether a local folder of a full model has no weights. Those of the Hub are downloaded by the run.
@@ -126,7 +155,7 @@ fn max_length(columns: &Columns, texts: &[usize], model: &Path) -> Result<Option
 
 /// Returns the configuration as TOML.
 fn toml(
-    Parts { train, eval }: &Parts,
+    parts: &Parts,
     proposal: &Proposal,
     (model, family, lacks_weights): (Option<&Path>, Option<&str>, bool),
     (rows, length): (Option<usize>, Option<usize>),
@@ -135,7 +164,7 @@ fn toml(
         let names: Vec<String> = paths.iter().map(|path| quoted(&path.display().to_string())).collect();
         if let [one] = names.as_slice() { one.clone() } else { format!("[{}]", names.join(", ")) }
     };
-    let kind = proposal.kind;
+    let (kind, Parts { train, eval, .. }) = (proposal.kind, parts);
     let mut out = format!(
         "# {}: {}. Drafted by `trainer init`; `trainer config KEY` explains a key.\n",
         train.files[0].display(),
@@ -152,6 +181,9 @@ fn toml(
     out += &format!("\n[task]\nkind = \"{kind}\"\n\n[data]\ntrain = {}\n", files(&train.files));
     if !train.targets.is_empty() {
         out += &format!("train_target = {} # for the other direction exchange the files\n", files(&train.targets));
+    }
+    if let Some(remark) = parts.remark() {
+        out += &format!("# {remark}\n");
     }
     out += &match eval.files.as_slice() {
         [] => "eval_split = 0.1 # a tenth of the training data is held out\n".to_owned(),
@@ -241,5 +273,27 @@ mod tests {
         }
         let other = draft(&dir.path().join("train.de"), None).unwrap();
         assert!(other.text.contains("/train.de\"\ntrain_target = "), "{}", other.text);
+    }
+
+    #[test]
+    fn evaluation_data_is_in_the_form_of_the_training_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("train.jsonl", "{\"review\": \"a\", \"label\": \"x\"}\n{\"review\": \"b\", \"label\": \"y\"}\n");
+        let drafted = |dev: &str, text: &str| {
+            write(dev, text);
+            let draft = draft(dir.path(), None).unwrap();
+            std::fs::remove_file(dir.path().join(dev)).unwrap();
+            draft
+        };
+        for (dev, text) in [("dev.txt", "a\n"), ("dev.csv", "other,name\na,b\n"), ("dev.csv", "text,label\na,x\n")] {
+            let Draft { text, left_out, .. } = drafted(dev, text);
+            let remark = left_out.unwrap();
+            assert!(remark.contains(&format!("/{dev} is left out of the evaluation data: ")), "{remark}");
+            assert!(text.contains(&format!("# {remark}\neval_split = 0.1")) && !text.contains("\neval = "), "{text}");
+        }
+        let Draft { text, left_out, .. } = drafted("dev.csv", "review,label\na,x\n");
+        assert!(text.contains("/dev.csv\"\n") && !text.contains("eval_split"), "{text}");
+        assert_eq!(left_out, None);
     }
 }

@@ -1,5 +1,5 @@
-//! Parallel text: line n of one file belongs to line n of another, which has the name of the other language (`train.en`,
-//! `train.de`) or side (`train.src`, `train.tgt`).
+//! Parallel text: line n of one file belongs to line n of another, which has the name of the other language
+//! (`train.en`, `train.de`) or side (`train.src`, `train.tgt`).
 
 use super::inference::Proposal;
 use crate::config::TaskKind;
@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 /// Names of sides: of the source, and of the target.
 const SIDES: [(&str, &str); 3] = [("src", "tgt"), ("src", "trg"), ("source", "target")];
 /// Languages, by their codes in ISO 639-1.
-const LANGUAGES: &str = "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de \
-                         dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz \
-                         ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li \
-                         ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os \
-                         pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te \
-                         tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu";
+const LANGUAGES: &str = "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da \
+                         de dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy \
+                         hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg \
+                         li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or \
+                         os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta \
+                         te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu";
 
 /// The files of a part of a data set.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub(super) struct Set {
     pub targets: Vec<PathBuf>,
 }
 
-/// Returns the files as parallel text, if those that are named after a language or side are that, and of two only. Sources
-/// are of the side `source` if given, otherwise in English or as the names say, such as `train.de-en.de`.
+/// Returns the files that are named after a language or side as parallel text, if all are pairs of the same two.
+/// Sources are of the side `source` if given, otherwise in English or as the names say, such as `train.de-en.de`.
 pub(super) fn paired(files: &[PathBuf], source: Option<&str>) -> Option<Set> {
     let mut stems: BTreeMap<PathBuf, BTreeMap<String, &PathBuf>> = BTreeMap::new();
     for path in files {
