@@ -10,10 +10,12 @@ use trainer::comm::exit_now;
 use trainer::error::{Error, Kind, catches_panics};
 use trainer::ffi::{device, memory};
 use trainer::observe::logs::{self, tell_error};
-use trainer::observe::rank_of_environment;
+use trainer::observe::{printed, rank_of_environment, signals};
 
 fn main() {
     let began = Instant::now();
+    // Before anything is written.
+    let limit = signals::outlive_file_limit();
     let cli = Cli::try_parse().unwrap_or_else(|e| usage(&e));
     if cli.computes() {
         wait_passively();
@@ -23,7 +25,7 @@ fn main() {
     let allocator = device::use_expandable_segments();
     logs::start(cli.log_format, rank_of_environment());
     die_on_panic();
-    match allocator.and_then(|()| cli.run(began)) {
+    match limit.and(allocator).and_then(|()| cli.run(began)).and_then(|()| printed()) {
         Ok(()) => leave(0),
         Err(e) => fail(&e),
     }

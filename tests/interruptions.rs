@@ -136,6 +136,38 @@ fn a_limit_of_file_sizes_is_as_a_full_disk() {
     assert!(ended.stderr.contains("File too large"), "{}", ended.text());
 }
 
+/// The same for the files of other subcommands, and for standard output that is a file.
+#[test]
+fn a_limit_of_file_sizes_is_an_error_of_every_subcommand() {
+    let bench = bench();
+    run(trainer(&bench).args(train(&bench, "run", &["max_steps=2"]))).expect(0);
+    let shell = |script: &str, words: &str| {
+        run(command("sh", &bench).args(["-c", script, "sh", program()]).args(words.split(' ')))
+    };
+    for (code, file, words) in [
+        (1, "out.jsonl", "predict --model run/final --input eval.jsonl --output out.jsonl"),
+        (1, "runs.html", "report run"),
+        (1, "made/tokenizer.json", "tokenizer --kind chars --input eval.jsonl --output made"),
+        (2, "mine.toml", "init train.jsonl --output mine.toml"),
+        (2, "pages", "man pages"),
+    ] {
+        let ended = shell("ulimit -f 0; exec \"$@\"", words).expect(code);
+        let named = ended.stderr.contains(&format!("{file}: "));
+        assert!(named && ended.stderr.contains("File too large"), "{words}: {}", ended.text());
+    }
+    for left in ["out.jsonl", "runs.html", "mine.toml"] {
+        assert!(!bench.path(left).exists(), "{left} is incomplete");
+    }
+    for (script, why) in [
+        ("ulimit -f 0; exec \"$@\" > drafted.toml", "File too large"),
+        ("exec \"$@\" > /dev/full", "No space left on device"),
+    ] {
+        let ended = shell(script, "init train.jsonl --output -").expect(1);
+        let message = format!("trainer: error: standard output: {why}");
+        assert!(ended.stderr.contains(&message), "{}", ended.text());
+    }
+}
+
 #[test]
 fn a_folder_without_write_permission() {
     // SAFETY: geteuid only returns a number.

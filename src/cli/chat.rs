@@ -9,6 +9,7 @@ use crate::config::TaskKind;
 use crate::error::{Error, Result};
 use crate::generate::Prompt;
 use crate::observe::logs::{tell, wrap};
+use crate::observe::print;
 use crate::observe::signals::{self, StopFlag};
 use crate::tasks::prompts::Writer;
 use crate::text::prompts::Asked;
@@ -17,7 +18,7 @@ use crate::train::generation::Generation;
 use crate::train::model_loading::Loaded;
 use clap::Args;
 use serde_json::{Value, json};
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,7 +79,7 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     let (input, is_terminal) = (std::io::stdin(), std::io::stdin().is_terminal());
     loop {
         if is_terminal {
-            show("> ");
+            print("> ");
         }
         let mut line = Vec::new();
         if input.lock().read_until(b'\n', &mut line)? == 0 {
@@ -92,7 +93,7 @@ pub fn run(args: &ChatArgs) -> Result<()> {
         }
     }
     if is_terminal {
-        show("\n");
+        print("\n");
     }
     Ok(())
 }
@@ -160,7 +161,7 @@ impl Conversation<'_> {
             shown.ids = text.ids;
         }
         let answer = shown.show(true)?;
-        show("\n");
+        print("\n");
         if self.writer.has_template() {
             self.messages.push(json!({"role": "assistant", "content": answer}));
         }
@@ -214,16 +215,9 @@ impl Shown<'_> {
         let text = self.generation.tokenizer.decode(&self.ids)?;
         let whole = if ends { text.as_str() } else { text.trim_end_matches('\u{fffd}') };
         if let Some(new) = whole.get(self.bytes..) {
-            show(new);
+            print(new);
             self.bytes = whole.len().max(self.bytes);
         }
         Ok(text)
     }
-}
-
-/// Writes to standard output and flushes it.
-fn show(text: &str) {
-    let mut out = std::io::stdout();
-    // A closed pipe does not end the program: the end of the input does.
-    _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

@@ -5,15 +5,15 @@ use crate::error::{Error, Result};
 use crate::observe;
 use crate::train::draft::draft;
 use clap::Args;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
 
 /// `trainer init`
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// Training file, or a folder with the files of a data set. A file of the same folder that is named after
-    /// validation (`dev`, `validation`, ...) becomes the evaluation data.
+    /// Training file (of parallel text that of the sources), or a folder with the files of a data set. A file of the
+    /// same folder that is named after validation (`dev`, `validation`, ...) becomes the evaluation data.
     data: PathBuf,
     /// Folder of the pretrained model.
     #[arg(long, value_name = "FOLDER")]
@@ -38,9 +38,16 @@ pub fn run(args: &InitArgs) -> Result<()> {
         std::io::ErrorKind::AlreadyExists => refuse(&"the file exists: remove it, or name another one with --output"),
         _ => refuse(&e),
     });
-    file?.write_all(draft.text.as_bytes()).map_err(|e| refuse(&e))?;
+    file?.write_all(draft.text.as_bytes()).map_err(|e| {
+        // An incomplete file would be in the way of the next try.
+        _ = fs::remove_file(&args.output);
+        refuse(&e)
+    })?;
     let path = args.output.display();
     observe::print(&format!("data      {}\ntask      {}\nwrote     {path}\n", draft.found, draft.kind));
+    if let Some(left_out) = &draft.left_out {
+        observe::print(&format!("eval      {left_out}\n"));
+    }
     if draft.lacks_weights {
         observe::print("model     no weight files: they are newly initialized (model.init)\n");
     }

@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::launch::layout::{Allocation, Facts, Layout, Place};
 use crate::launch::{self, Job, Variable, hosts, mpirun, slurm};
 use crate::machine::{cpus, gpus};
-use crate::observe::logs;
 use crate::observe::logs::LogFormat;
+use crate::observe::{self, logs};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -80,7 +80,7 @@ pub fn run(args: LaunchArgs, log_format: LogFormat) -> Result<()> {
     if args.slurm.slurm {
         let script = args.slurm.batch().script(&job)?;
         if args.dry_run {
-            print!("{script}");
+            observe::print(&script);
             return Ok(());
         }
         return slurm::submit(&script);
@@ -105,7 +105,8 @@ pub fn run(args: LaunchArgs, log_format: LogFormat) -> Result<()> {
         logs::tell(&format!("launch: {ranks} on the {nodes} of this Slurm job{other}"));
     }
     if args.dry_run {
-        println!("{}", launch::quote(&launch::command(&job, &layout, facts.root, false)?));
+        let command = launch::quote(&launch::command(&job, &layout, facts.root, false)?);
+        observe::print(&format!("{command}\n"));
         return Ok(());
     }
     mpirun::check(&job)?;

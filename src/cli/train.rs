@@ -75,7 +75,6 @@ pub fn run(args: TrainArgs, began: Instant) -> Result<()> {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let stop = StopFlag::new();
-    signals::outlive_file_limit(runtime.handle())?;
     signals::listen(runtime.handle(), signals::ALWAYS, &stop, |_| tell_stop("SIGUSR1: ", ""), || interrupted_again())?;
     let comm = connect(backend, timeout, threads)?;
     // All ranks have joined, so all of them handle signals.

@@ -46,14 +46,16 @@ pub const INTERRUPT: SignalKind = SignalKind::interrupt();
 pub const HANG_UP: SignalKind = SignalKind::hangup();
 
 /// Lets a write beyond the limit of `ulimit -f` fail as one to a full disk does: the signal's default ends the process
-/// without a message.
+/// without a message. Programs that this process starts have the default again, which a handler leaves them, unlike a
+/// signal that is ignored.
 ///
 /// # Errors
 /// If the system refuses a handler.
-pub fn outlive_file_limit(runtime: &tokio::runtime::Handle) -> Result<()> {
+pub fn outlive_file_limit() -> Result<()> {
     const SIGXFSZ: i32 = 25;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("signal handler")?;
     let _inside = runtime.enter();
-    // The handler stays when the stream is dropped.
+    // The handler stays when the stream and the runtime are dropped.
     signal(SignalKind::from_raw(SIGXFSZ)).map(drop).context("signal handler")
 }
 

@@ -1,6 +1,7 @@
 //! Input columns copied to the predictions: reading them unchanged, and writing CSV.
 
 use super::input::Input;
+use super::one_object;
 use super::records::{ClassValues, Format, Source, each_object, format_of, quoted};
 use super::table;
 pub use super::table::Named;
@@ -45,6 +46,9 @@ fn of_objects(input: &mut Input, source: &Source, format: Format, wanted: &[Stri
         Err(why) => _ = bad.get_or_insert((line, why)),
     };
     each_object(input, (format, ClassValues::Names), each, &mut Vec::new())?;
+    if bad.is_some() || found.contains(&false) {
+        one_object::refuse(input.path())?;
+    }
     if let Some((line, why)) = bad {
         return Err(source.files.error(line, &why));
     }

@@ -212,15 +212,14 @@ pub fn has_known_extension(path: &Path) -> bool {
     KNOWN.contains(&extension(path).as_str())
 }
 
-/// Returns the files of a folder, sorted by name, that are the training part of a data set by their names, but have no
-/// known extension.
+/// Returns the files of a folder, sorted by name, that have no known extension and are the `part_of` ("training",
+/// "validation" or "test") of a data set by their names; `None` for names that say no part.
 ///
 /// # Errors
 /// Exit 2: a folder that cannot be read.
-pub fn unknown_training_files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub fn unknown_files(folder: &Path, part_of: Option<&str>) -> Result<Vec<PathBuf>> {
     let mut paths = entries(folder)?;
-    let is_training = |path: &PathBuf| path.is_file() && part(&name(path)) == Some("training");
-    paths.retain(|path| is_training(path) && !has_known_extension(path));
+    paths.retain(|path| path.is_file() && !has_known_extension(path) && part(&name(path)) == part_of);
     Ok(paths)
 }
 

@@ -19,6 +19,7 @@ pub mod files;
 pub mod input;
 pub mod llama_cpp;
 pub mod new_tokens;
+pub mod one_object;
 pub mod pairs;
 pub mod parallel;
 pub mod part;

@@ -9,7 +9,7 @@ use super::class_labels::ClassLabels;
 use super::files::{Files, split};
 use super::input::{Input, extension, unreadable};
 use super::part::Divisible;
-use super::{columnar, jsonl, table, table_objects};
+use super::{columnar, jsonl, one_object, table, table_objects};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -44,7 +44,7 @@ pub fn read(source: &Source) -> Result<Records> {
 /// Invalid records are reported with the part that is trained on.
 ///
 /// # Errors
-/// As [`check_bad`]; a part without records.
+/// As [`check_bad`] and, of a file with invalid records, [`one_object::refuse`]; a part without records.
 pub(super) fn gather<R: Divisible>(
     files: &Files,
     on_bad: OnBad,
@@ -56,7 +56,12 @@ pub(super) fn gather<R: Divisible>(
     for (path, number) in files.paths().iter().zip(0..) {
         let mut input = Input::of(files, number)?;
         let before = (all.records.len() + all.skipped.len(), all.remarks.len());
-        parse(&mut input, &mut all)?;
+        let skipped = all.skipped.len();
+        let parsed = parse(&mut input, &mut all);
+        if parsed.is_err() || all.skipped.len() > skipped {
+            one_object::refuse(path)?;
+        }
+        parsed?;
         // Other formats name no classes.
         all.classes.resize_with(number + 1, Arc::default);
         let hash = input.hash()?;

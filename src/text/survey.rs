@@ -4,7 +4,7 @@ use super::cells::Rows;
 use super::files::extension;
 use super::input::Input;
 use super::records::{ClassValues, Format, each_object, format_of};
-use super::{documents, files, questions};
+use super::{documents, files, one_object, questions};
 use crate::error::{Error, Result};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -220,6 +220,9 @@ fn objects(input: &mut Input, format: Format) -> Result<Columns> {
         Err(why) => _ = bad.get_or_insert_with(|| format!("{}:{}: {why}", path.display(), files::split(line).1)),
     };
     each_object(input, (format, ClassValues::Names), each, &mut Vec::new())?;
+    if bad.is_some() {
+        one_object::refuse(&path)?;
+    }
     // Some invalid records are for the run to report, which can skip them.
     match (found.rows, bad) {
         (0, Some(bad)) => Err(Error::input(bad)),

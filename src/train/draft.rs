@@ -4,6 +4,8 @@ use crate::checkpoint::weight_sets::WeightSet;
 use crate::config::TaskKind;
 use crate::error::{Error, Result};
 use crate::models::registry;
+use crate::text::files::extension;
+use crate::text::one_object;
 use crate::text::survey::{Columns, Survey, survey};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::model_folder::ModelFolder;
@@ -13,11 +15,13 @@ use std::path::{Path, PathBuf};
 
 mod inference;
 mod names;
+mod parallel;
 mod parts;
 
 use inference::{Proposal, propose, refusal};
 use names::usual_names;
-use parts::parts;
+use parallel::look;
+use parts::{Parts, parts};
 
 /// Share of the texts that `max_length` does not truncate.
 const COVERED: f64 = 0.99;
@@ -30,6 +34,9 @@ pub struct Draft {
     pub kind: TaskKind,
     /// What was found in the data, for a message.
     pub found: String,
+    /// What the user is told about files that are evaluation data by their names, but cannot be read like the training
+    /// data.
+    pub left_out: Option<String>,
     /// Whether `model.path` is still to be set.
     pub lacks_model: bool,
     /// Whether the model's folder has no weights, so that they are newly initialized.
@@ -41,13 +48,32 @@ pub struct Draft {
 /// # Errors
 /// Exit 2: data whose task cannot be inferred, with what was found; a model that does not do it.
 pub fn draft(data: &Path, model: Option<&Path>) -> Result<Draft> {
-    let (train, eval) = parts(data)?;
+    let mut parts = parts(data)?;
     let family = model.map(model_type).transpose()?;
-    let first = &train[0];
-    let survey = survey(first, &usual_names())?;
-    let mut proposal =
-        propose(&survey, family.as_deref()).map_err(|why| Error::input(format!("{}: {why}", first.display())))?;
-    if survey == Survey::PlainText && eval.is_empty() {
+    let first = &parts.train.files[0];
+    let (survey, rows, mut proposal) = if parts.train.targets.is_empty() {
+        let survey = survey(first, &usual_names())?;
+        let unknown = |why: String| {
+            let other = one_object::refuse(first).err();
+            other.unwrap_or_else(|| Error::input(format!("{}: {why}", first.display())))
+        };
+        let proposal = propose(&survey, family.as_deref()).map_err(unknown)?;
+        let rows = if let Survey::Records(columns) = &survey { Some(columns.rows) } else { None };
+        (Some(survey), rows, proposal)
+    } else {
+        let (rows, proposal) = look(&parts.train)?;
+        (None, Some(rows), proposal)
+    };
+    if let Some(survey) = &survey {
+        let is_like = |path: &PathBuf| {
+            extension(path) == extension(first) || reads_alike(path, (survey, &proposal), family.as_deref())
+        };
+        let files = std::mem::take(&mut parts.eval.files);
+        let (eval, others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(is_like);
+        parts.eval.files = eval;
+        parts.left_out.extend(others);
+    }
+    if survey == Some(Survey::PlainText) && parts.eval.files.is_empty() {
         // Of one document nothing could be held out.
         proposal.settings.push(("documents", quoted("paragraphs")));
     }
@@ -64,15 +90,30 @@ pub fn draft(data: &Path, model: Option<&Path>) -> Result<Draft> {
         )));
     }
     let length = match (&survey, model) {
-        (Survey::Records(columns), Some(model)) => max_length(columns, &proposal.texts, model)?,
+        (Some(Survey::Records(columns)), Some(model)) => max_length(columns, &proposal.texts, model)?,
         _ => None,
     };
-    let rows = if let Survey::Records(columns) = &survey { Some(columns.rows) } else { None };
     let lacks_weights = model.map(lacks_weights).transpose()?.unwrap_or_default();
-    let text = toml((&train, &eval), &proposal, (model, family.as_deref(), lacks_weights), (rows, length));
+    let text = toml(&parts, &proposal, (model, family.as_deref(), lacks_weights), (rows, length));
     let rows = rows.map_or_else(String::new, |rows| format!("{rows} records, "));
     let found = format!("{rows}{}", proposal.why);
-    Ok(Draft { text, kind, found, lacks_model: model.is_none(), lacks_weights })
+    Ok(Draft { text, kind, found, left_out: parts.remark(), lacks_model: model.is_none(), lacks_weights })
+}
+
+/// Whether a file is read with the settings of the training data.
+fn reads_alike(path: &Path, (train, proposal): (&Survey, &Proposal), family: Option<&str>) -> bool {
+    let Ok(other) = survey(path, &usual_names()) else { return false };
+    if !matches!((train, &other), (Survey::Records(_), Survey::Records(_))) {
+        return *train == other;
+    }
+    let Ok(other) = propose(&other, family) else { return false };
+    // Few numbers may look like classes.
+    let has_label = |kind| matches!(kind, TaskKind::SequenceClassification | TaskKind::Regression);
+    let columns = |of: &Proposal| -> Vec<(&'static str, String)> {
+        of.settings.iter().filter(|(key, _)| *key != "on_bad_record").cloned().collect()
+    };
+    let is_same_task = other.kind == proposal.kind || has_label(other.kind) && has_label(proposal.kind);
+    is_same_task && columns(&other) == columns(proposal)
 }
 
 /// Whether a local folder of a full model has no weights. Those of the Hub are downloaded by the run.
@@ -114,7 +155,7 @@ fn max_length(columns: &Columns, texts: &[usize], model: &Path) -> Result<Option
 
 /// Returns the configuration as TOML.
 fn toml(
-    (train, eval): (&[PathBuf], &[PathBuf]),
+    parts: &Parts,
     proposal: &Proposal,
     (model, family, lacks_weights): (Option<&Path>, Option<&str>, bool),
     (rows, length): (Option<usize>, Option<usize>),
@@ -123,13 +164,13 @@ fn toml(
         let names: Vec<String> = paths.iter().map(|path| quoted(&path.display().to_string())).collect();
         if let [one] = names.as_slice() { one.clone() } else { format!("[{}]", names.join(", ")) }
     };
-    let kind = proposal.kind;
+    let (kind, Parts { train, eval, .. }) = (proposal.kind, parts);
     let mut out = format!(
         "# {}: {}. Drafted by `trainer init`; `trainer config KEY` explains a key.\n",
-        train[0].display(),
+        train.files[0].display(),
         proposal.why
     );
-    out += &format!("output_dir = {}\nseed = 42\n\n[model]\n", quoted(&format!("runs/{}", name(&train[0]))));
+    out += &format!("output_dir = {}\nseed = 42\n\n[model]\n", quoted(&format!("runs/{}", name(&train.files[0]))));
     out += &match model {
         Some(model) => format!("path = {}\n", quoted(&model.display().to_string())),
         None => "# path = \"...\" is to be set: the folder of a pretrained model\n".to_owned(),
@@ -137,11 +178,20 @@ fn toml(
     if lacks_weights {
         out += "init = \"random\" # the folder has no weight files; with them, remove this line\n";
     }
-    out += &format!("\n[task]\nkind = \"{kind}\"\n\n[data]\ntrain = {}\n", files(train));
-    out += &match eval {
+    out += &format!("\n[task]\nkind = \"{kind}\"\n\n[data]\ntrain = {}\n", files(&train.files));
+    if !train.targets.is_empty() {
+        out += &format!("train_target = {} # for the other direction exchange the files\n", files(&train.targets));
+    }
+    if let Some(remark) = parts.remark() {
+        out += &format!("# {remark}\n");
+    }
+    out += &match eval.files.as_slice() {
         [] => "eval_split = 0.1 # a tenth of the training data is held out\n".to_owned(),
         some => format!("eval = {}\n", files(some)),
     };
+    if !eval.targets.is_empty() {
+        out += &format!("eval_target = {}\n", files(&eval.targets));
+    }
     for (key, value) in &proposal.settings {
         out += &format!("{key} = {value}\n");
     }
@@ -187,6 +237,7 @@ fn name(file: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn a_model_without_weights_begins_newly_initialized() {
@@ -201,5 +252,48 @@ mod tests {
         let with = draft(&data, Some(&model)).unwrap();
         assert!(!with.lacks_weights && !with.text.contains("init = "), "{}", with.text);
         assert!(!draft(&data, None).unwrap().lacks_weights);
+    }
+
+    #[test]
+    fn parallel_text_has_its_targets() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in
+            [("train.de", "eins\nzwei\n"), ("train.en", "one\ntwo\n"), ("dev.de", "a\n"), ("dev.en", "a\n")]
+        {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let Draft { text, kind, found, .. } = draft(dir.path(), None).unwrap();
+        assert_eq!((kind, found.as_str()), (TaskKind::Seq2seq, "2 records, lines with their targets in train.de"));
+        let data = Config::parse(&text, "drafted", &["model.path=m".to_owned()]).unwrap().data;
+        let path = |name: &str| dir.path().join(name);
+        assert_eq!(data.train.paths(), [path("train.en")]);
+        for (files, expected) in [(data.train_target, "train.de"), (data.eval, "dev.en"), (data.eval_target, "dev.de")]
+        {
+            assert_eq!(files.unwrap().paths(), [path(expected)]);
+        }
+        let other = draft(&dir.path().join("train.de"), None).unwrap();
+        assert!(other.text.contains("/train.de\"\ntrain_target = "), "{}", other.text);
+    }
+
+    #[test]
+    fn evaluation_data_is_in_the_form_of_the_training_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("train.jsonl", "{\"review\": \"a\", \"label\": \"x\"}\n{\"review\": \"b\", \"label\": \"y\"}\n");
+        let drafted = |dev: &str, text: &str| {
+            write(dev, text);
+            let draft = draft(dir.path(), None).unwrap();
+            std::fs::remove_file(dir.path().join(dev)).unwrap();
+            draft
+        };
+        for (dev, text) in [("dev.txt", "a\n"), ("dev.csv", "other,name\na,b\n"), ("dev.csv", "text,label\na,x\n")] {
+            let Draft { text, left_out, .. } = drafted(dev, text);
+            let remark = left_out.unwrap();
+            assert!(remark.contains(&format!("/{dev} is left out of the evaluation data: ")), "{remark}");
+            assert!(text.contains(&format!("# {remark}\neval_split = 0.1")) && !text.contains("\neval = "), "{text}");
+        }
+        let Draft { text, left_out, .. } = drafted("dev.csv", "review,label\na,x\n");
+        assert!(text.contains("/dev.csv\"\n") && !text.contains("eval_split"), "{text}");
+        assert_eq!(left_out, None);
     }
 }
