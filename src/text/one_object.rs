@@ -6,6 +6,9 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use std::fmt;
 use std::path::Path;
 
+/// Keys of lists that are part of a record.
+const COLUMNS: [&str; 8] =
+    ["messages", "conversations", "conversation", "tools", "prompt", "completion", "chosen", "rejected"];
 /// Keys of objects in a list that is part of a record: messages, tools, answers in a context; and SQuAD's articles.
 const PARTS: [&str; 5] = ["role", "from", "function", "answer_start", "paragraphs"];
 
@@ -71,7 +74,10 @@ impl<'de> Visitor<'de> for Lists {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
         let mut lists = Vec::new();
         while let Some(key) = entries.next_key::<String>()? {
-            if let Shape::Records(n) = entries.next_value()? {
+            let shape = entries.next_value()?;
+            if let Shape::Records(n) = shape
+                && !COLUMNS.contains(&key.as_str())
+            {
                 lists.push((key, n));
             }
         }
@@ -197,7 +203,8 @@ mod tests {
             "{\"data\": [{},]}",
             "[{\"data\": [{}]}]",
             "{\"text\": \"a\", \"tags\": [\"x\"], \"label\": {\"a\": [{}]}, \"x\": [], \"y\": [{}, 1]}",
-            "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}",
+            "{\"text\": [{\"role\": \"user\", \"content\": \"a\"}]}",
+            "{\"messages\": [{\"by\": \"user\", \"content\": \"a\"}]}",
             "{\"conversations\": [{\"from\": \"human\", \"value\": \"a\"}], \"tools\": [{\"function\": {}}]}",
             "{\"context\": \"a\", \"answers\": [{\"text\": \"a\", \"answer_start\": 0}]}",
             "{\"data\": [{\"title\": \"a\", \"paragraphs\": []}]}",
