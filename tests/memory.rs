@@ -1,4 +1,4 @@
-//! Counting the bytes of CPU tensors by use. The counters are those of the process: here nothing else allocates tensors.
+//! Counting the bytes of CPU tensors by use. The counters are per process: here nothing else allocates tensors.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::{Device, Kind, Tensor};

@@ -82,7 +82,8 @@ fn a_finished_run_stays_as_it_is() {
     assert!(model == fs::read(bench.path("a/final/model.safetensors")).unwrap());
 }
 
-/// The page of a run that goes on is removed if this part of the run does not write it again; that of another run always.
+/// The page of a run that goes on is removed if this part of the run does not write it again, and that of another run
+/// in any case.
 #[test]
 fn a_page_is_that_of_the_run() {
     let bench = bench();
