@@ -2,9 +2,11 @@
 //!
 //! Each `rank_*` test below is what one rank does; it is ignored unless the test that starts it names it.
 
+mod common;
 #[path = "../src/comm/conformance.rs"]
 mod conformance;
 
+use common::process::assert_timed_out;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,9 +16,12 @@ use trainer::comm::mpi::Mpi;
 use trainer::comm::{Action, Collective, Op, Pending, Request};
 use trainer::error::{self, Kind};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long ranks sleep and wait that others have to end.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Enough for `mpirun` to start ranks on a busy machine, and far below [`PATIENCE`].
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(120);
+/// The timeout of those that time out; the ranks that come do so within it.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs `rank_{name}` on `world` ranks; their output and how long it took.
 fn mpirun(world: usize, name: &str) -> (Output, Duration) {
@@ -52,6 +57,14 @@ fn say(line: String) {
     use std::io::Write;
     std::io::stdout().write_all(format!("\n{line}\n").as_bytes()).unwrap();
     std::io::stdout().flush().unwrap();
+}
+
+/// Returns when all ranks of a group have said what they had to, since an abort ends the others too; the group may have
+/// failed. `mpirun` gets a second to pass it on.
+fn all_have_said(comm: &dyn Collective) {
+    let answers = comm.roll_call(0, PATIENCE);
+    assert!(answers.iter().all(Option::is_some), "{answers:?}");
+    std::thread::sleep(Duration::from_secs(1));
 }
 
 #[test]
@@ -129,14 +142,14 @@ fn rank_part_mismatch() {
     let buffer = Tensor::zeros([n], (tch::Kind::Float, Device::Cpu));
     let error = part.start_all_reduce(&buffer, Op::Sum, "loss").and_then(Pending::wait).unwrap_err();
     say(format!("rank {} sees {:?}: {error}", comm.rank(), error.kind()));
-    std::thread::sleep(Duration::from_secs(1));
+    all_have_said(&*part);
     part.abort(5);
 }
 
 #[test]
 #[ignore = "started by a_part_fails_with_the_ranks_of_the_world"]
 fn rank_part_timeout() {
-    let comm = connect(Duration::from_secs(1));
+    let comm = connect(TIMEOUT);
     let part = comm.split(usize::from(comm.rank() > 0), 0).unwrap();
     if comm.rank() != 1 {
         std::thread::sleep(PATIENCE);
@@ -167,7 +180,7 @@ fn rank_mismatch() {
     let error = comm.start_all_reduce(&buffer, Op::Sum, "loss").and_then(Pending::wait).unwrap_err();
     say(format!("rank {} sees {:?}: {error}", comm.rank(), error.kind()));
     assert!(comm.barrier("after it").is_err());
-    std::thread::sleep(Duration::from_secs(1));
+    all_have_said(&*comm);
     comm.abort(5);
 }
 
@@ -175,12 +188,8 @@ fn rank_mismatch() {
 fn a_timeout_names_the_operation_and_the_late_rank() {
     let (output, took) = mpirun(2, "timeout");
     let text = text(&output);
-    assert!(
-        text.contains(
-            "Peer: rank 0: \"the epoch\", all-reduce (sum) of 1 f64 (0.0 MB), collective 1: timed out after 1."
-        ),
-        "{text}"
-    );
+    let after = "Peer: rank 0: \"the epoch\", all-reduce (sum) of 1 f64 (0.0 MB), collective 1: timed out after ";
+    assert_timed_out(&text, after, TIMEOUT.as_secs_f64());
     assert!(text.contains("no message from rank 1 ") && took < SOON, "{took:?}: {text}");
     assert!(text.contains("answers: [Some(10), None]"), "{text}");
     assert_eq!(output.status.code(), Some(5), "{text}");
@@ -189,7 +198,7 @@ fn a_timeout_names_the_operation_and_the_late_rank() {
 #[test]
 #[ignore = "started by a_timeout_names_the_operation_and_the_late_rank"]
 fn rank_timeout() {
-    let comm = connect(Duration::from_secs(1));
+    let comm = connect(TIMEOUT);
     comm.barrier("the start").unwrap();
     if comm.rank() == 1 {
         std::thread::sleep(PATIENCE);

@@ -8,7 +8,7 @@ mod common;
 mod conformance;
 
 use common::fakes::Fakes;
-use common::process::{Ended, mpi_is_here, run};
+use common::process::{Ended, assert_timed_out, mpi_is_here, run};
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::process::Command;
 use std::ptr::null_mut;
@@ -21,10 +21,13 @@ use trainer::comm::{Action, Collective, Op, Request};
 use trainer::error;
 use trainer::observe::logs;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-/// What a stream sleeps before each piece of work where a test says so: long, for a machine that is busy.
-const DELAY: Duration = Duration::from_millis(300);
-const SLOW: (&str, &str) = ("FAKE_DELAY_US", "300000-300000");
+const PATIENCE: Duration = Duration::from_secs(600);
+/// The timeout of a rank that waits for one that does not come.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// What a stream sleeps before each piece of work where a test says so: what the host does meanwhile takes far less, on
+/// a busy machine too.
+const DELAY: Duration = Duration::from_secs(2);
+const SLOW: &[(&str, &str)] = &[("FAKE_DELAY_US", "2000000-2000000")];
 
 /// Runs `rank_{name}` on `world` ranks that load the fakes.
 fn ranks(world: usize, name: &str, variables: &[(&str, &str)]) -> Ended {
@@ -111,7 +114,7 @@ fn rank_parts_conform() {
 #[test]
 fn collectives_overlap_with_computing() {
     if mpi_is_here() {
-        ranks(2, "overlap", &[SLOW]).expect(0);
+        ranks(2, "overlap", SLOW).expect(0);
     }
 }
 
@@ -119,13 +122,13 @@ fn collectives_overlap_with_computing() {
 #[ignore = "started by collectives_overlap_with_computing"]
 fn rank_overlap() {
     let comm = connect();
-    let buffers: Vec<Tensor> = (0..3).map(|_| ones(1000)).collect();
+    let buffers: Vec<Tensor> = (0..2).map(|_| ones(1000)).collect();
     comm.barrier("together").unwrap();
     let since = Instant::now();
     let all: Vec<_> = buffers.iter().map(|b| comm.start_all_reduce(b, Op::Sum, "overlapped").unwrap()).collect();
     assert!(since.elapsed() < DELAY, "starting waited: {:?}", since.elapsed());
-    // Computing, on a machine whose cores the ranks do not share.
-    std::thread::sleep(5 * DELAY);
+    // Computing, on a machine whose cores the ranks do not share, for one delay more than the stream needs.
+    std::thread::sleep(3 * DELAY);
     let since = Instant::now();
     all.into_iter().for_each(|one| one.wait().unwrap());
     assert!(since.elapsed() < DELAY, "there was still something to wait for: {:?}", since.elapsed());
@@ -137,7 +140,7 @@ fn rank_overlap() {
 #[test]
 fn a_group_is_one_piece_of_work() {
     if mpi_is_here() {
-        ranks(2, "group", &[SLOW]).expect(0);
+        ranks(2, "group", SLOW).expect(0);
     }
 }
 
@@ -150,20 +153,23 @@ fn rank_group() {
     comm.barrier("together").unwrap();
     let since = Instant::now();
     comm.start_group(&buffers.iter().map(request).collect::<Vec<_>>()).unwrap().wait().unwrap();
-    assert!(since.elapsed() > DELAY && since.elapsed() < 3 * DELAY, "{:?}", since.elapsed());
+    // Eight pieces of work would take at least eight delays.
+    let took = since.elapsed();
+    assert!(took > DELAY && took < 8 * DELAY, "{took:?}");
     assert!(buffers.iter().all(|b| b.equal(&(ones(10) * 2.0))));
     comm.finish().unwrap();
 }
 
-/// Asserts that `rank_{name}` on two ranks ends with exit code 5 and says all this.
-fn is_found_out(name: &str, says: &[&str]) {
+/// Asserts that `rank_{name}` on two ranks ends with exit code 5 and says all this; returns all that it said.
+fn is_found_out(name: &str, variables: &[(&str, &str)], says: &[&str]) -> Option<String> {
     if !mpi_is_here() {
-        return;
+        return None;
     }
-    let ended = ranks(2, name, &[SLOW]).expect(5);
+    let text = ranks(2, name, variables).expect(5).text();
     for part in says {
-        assert!(ended.text().contains(part), "{name}: says nothing of {part:?}: {}", ended.text());
+        assert!(text.contains(part), "{name}: says nothing of {part:?}: {text}");
     }
+    Some(text)
 }
 
 /// Waits for operations that the watchdog will end the job over.
@@ -176,7 +182,7 @@ fn wait_in_vain(comm: &dyn Collective, pending: impl IntoIterator<Item = trainer
 #[test]
 fn swapped_collectives_are_found_out() {
     let sides = "rank 0: all-reduce (sum) of 4 f32; rank 1: broadcast from rank 0 of 4 f32";
-    is_found_out("swapped", &["(NCCL error 5): the ranks differ in collective 0: ", sides]);
+    is_found_out("swapped", &[], &["(NCCL error 5): the ranks differ in collective 0: ", sides]);
 }
 
 #[test]
@@ -192,7 +198,7 @@ fn rank_swapped() {
 #[test]
 fn sizes_that_differ_are_found_out() {
     let sides = "rank 0: all-reduce (sum) of 4 f32, 2 of 2 in its group; rank 1: all-reduce (sum) of 5 f32, 2 of 2";
-    is_found_out("sizes", &["the ranks differ in collective 1: ", sides]);
+    is_found_out("sizes", &[], &["the ranks differ in collective 1: ", sides]);
 }
 
 #[test]
@@ -209,7 +215,7 @@ fn rank_sizes() {
 #[test]
 fn an_early_write_is_found_out() {
     let found = "collective 0, all-reduce (sum) of 4 f32: the buffer of the result was written (element 2) before";
-    is_found_out("writes_early", &[found]);
+    is_found_out("writes_early", SLOW, &[found]);
 }
 
 #[test]
@@ -224,7 +230,7 @@ fn rank_writes_early() {
 #[test]
 fn an_early_write_of_the_input_is_found_out() {
     let found = "collective 0, all-gather of 4 f32 a rank: the input was written (element 3) before";
-    is_found_out("writes_input_early", &[found]);
+    is_found_out("writes_input_early", SLOW, &[found]);
 }
 
 #[test]
@@ -240,7 +246,7 @@ fn rank_writes_input_early() {
 #[test]
 fn an_early_read_sees_no_number() {
     if mpi_is_here() {
-        ranks(2, "reads_early", &[SLOW]).expect(0);
+        ranks(2, "reads_early", SLOW).expect(0);
     }
 }
 
@@ -248,29 +254,34 @@ fn an_early_read_sees_no_number() {
 #[ignore = "started by an_early_read_sees_no_number"]
 fn rank_reads_early() {
     let comm = connect();
-    for kind in [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16] {
-        let (rank, whole) = (comm.rank() as i64, ones(8).to_kind(kind));
-        let shard = whole.narrow(0, rank * 4, 4);
-        let pending = comm.start_all_gather(&shard, &whole, "weights").unwrap();
-        assert_eq!(whole.to_kind(Kind::Float).isnan().sum(Kind::Int64).int64_value(&[]), 8, "{kind:?}");
-        pending.wait().unwrap();
-        assert!(whole.to_kind(Kind::Float).equal(&ones(8)), "{kind:?}");
+    let rank = comm.rank() as i64;
+    let whole = [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16].map(|kind| ones(8).to_kind(kind));
+    let shards = whole.each_ref().map(|whole| whole.narrow(0, rank * 4, 4));
+    let gather = |(buffer, shard)| Request { action: Action::AllGather, buffer, shard: Some(shard), what: "weights" };
+    // As a group, whose one delay is enough for all of them.
+    let pending = comm.start_group(&whole.iter().zip(&shards).map(gather).collect::<Vec<_>>()).unwrap();
+    for whole in &whole {
+        let nans = whole.to_kind(Kind::Float).isnan().sum(Kind::Int64).int64_value(&[]);
+        assert_eq!(nans, 8, "{:?}", whole.kind());
     }
+    pending.wait().unwrap();
+    assert!(whole.iter().all(|whole| whole.to_kind(Kind::Float).equal(&ones(8))), "{whole:?}");
     comm.finish().unwrap();
 }
 
 /// NCCL tells nobody that a rank does not come: the watchdog does.
 #[test]
 fn a_rank_that_does_not_come_is_named() {
-    let says =
-        ["ERROR rank 0: \"the epoch\", all-reduce (sum) of 1 f64", "timed out after 2.", "no answer from rank 1 "];
-    is_found_out("late", &says);
+    let says = ["ERROR rank 0: \"the epoch\", all-reduce (sum) of 1 f64", "no answer from rank 1 "];
+    if let Some(text) = is_found_out("late", &[], &says) {
+        assert_timed_out(&text, "timed out after ", TIMEOUT.as_secs_f64());
+    }
 }
 
 #[test]
 #[ignore = "started by a_rank_that_does_not_come_is_named"]
 fn rank_late() {
-    let comm = connect_for(Duration::from_secs(2));
+    let comm = connect_for(TIMEOUT);
     comm.barrier("the start").unwrap();
     if !comm.is_main() {
         std::thread::sleep(PATIENCE);
@@ -295,7 +306,7 @@ fn a_buffer_in_use_is_refused() {
 fn rank_uses_twice() {
     let (comm, buffer) = (connect(), ones(4));
     let pending = comm.start_all_reduce(&buffer, Op::Sum, "first").unwrap();
-    std::thread::sleep(DELAY); // it has run, and nobody has waited for it
+    std::thread::sleep(Duration::from_millis(300)); // it has run, and nobody has waited for it
     let part = buffer.narrow(0, 0, 2);
     say(&comm.start_broadcast(&part, 0, "second").err().expect("it is refused").to_string());
     pending.wait().unwrap();

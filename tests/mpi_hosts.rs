@@ -159,7 +159,8 @@ fn a_host_that_cannot_be_reached_is_named() {
 fn a_host_that_is_cut_off_is_named_and_the_job_goes_on() {
     let Some(hosts) = Hosts::new("b", 2) else { return };
     let bench = bench();
-    let settings = ["max_steps=600", "save_steps=20", "save_total_limit=3", "comm.timeout_seconds=4"];
+    let whole = ["max_steps=600", "save_steps=20", "save_total_limit=3"];
+    let settings = [&whole[..], &["comm.timeout_seconds=15"]].concat();
     let two = ["--hosts", "h1:1,h2:1"];
     let cut = |running: &mut Running| {
         running.until_step(&bench.path("run"), 45);
@@ -193,6 +194,6 @@ fn a_host_that_is_cut_off_is_named_and_the_job_goes_on() {
     let ended = running.wait().expect(0);
     assert!(ended.stderr.contains("launch: exit 5: "), "{}", ended.text());
 
-    run(mpirun(2, &bench).args(train(&bench, "whole", &settings))).expect(0);
+    run(mpirun(2, &bench).args(train(&bench, "whole", &whole))).expect(0);
     assert_equivalent(&bench.steps("run"), &bench.steps("whole"), "cut twice");
 }

@@ -4,15 +4,17 @@
 mod common;
 
 use common::fakes::Fakes;
-use common::process::{Ended, mpi_is_here, mpirun, run};
+use common::process::{Ended, assert_timed_out, mpi_is_here, mpirun, run};
 use common::runs::{Bench, assert_equivalent};
 use common::scenarios::train;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 const NO_DROPOUT: [&str; 3] = ["hidden_dropout_prob=0", "attention_probs_dropout_prob=0", "classifier_dropout=0"];
-/// What a run that hangs may take: starting, the timeout of [`faulty`], and asking the other ranks.
-const SOON: Duration = Duration::from_secs(40);
+/// The timeout of [`faulty`] in seconds.
+const TIMEOUT: f64 = 10.0;
+/// What a run that hangs may take: starting, the timeout, and asking the other ranks.
+const SOON: Duration = Duration::from_secs(110);
 
 /// Trains with the fake NCCL and with MPI, and asserts that both took the same steps.
 fn trains_as_with_mpi(world: usize, more: &[&str]) {
@@ -48,14 +50,15 @@ fn faulty(fakes: &Fakes, variables: &[(&str, &str)]) -> (Ended, Duration) {
     let (bench, since) = (Bench::new("bert-classification"), Instant::now());
     let mut command: Command = mpirun(2, &bench);
     fakes.load_in(&mut command).envs(variables.iter().copied());
-    let ended = run(command.args(train(&bench, "run", &["backend=nccl", "comm.timeout_seconds=3"])));
+    let timeout = format!("comm.timeout_seconds={TIMEOUT}");
+    let ended = run(command.args(train(&bench, "run", &["backend=nccl", &timeout])));
     (ended, since.elapsed())
 }
 
-/// Asserts that a fault of the fake NCCL ends the job with exit code 5 and says all this.
-fn ends_with(fault: &str, rank: Option<&str>, says: &[&str]) {
+/// Asserts that a fault of the fake NCCL ends the job with exit code 5 and says all this; returns all that it said.
+fn ends_with(fault: &str, rank: Option<&str>, says: &[&str]) -> Option<String> {
     if !mpi_is_here() {
-        return;
+        return None;
     }
     let mut variables = vec![("FAKE_NCCL_FAULT", fault)];
     variables.extend(rank.map(|rank| ("FAKE_NCCL_FAULT_RANK", rank)));
@@ -65,6 +68,14 @@ fn ends_with(fault: &str, rank: Option<&str>, says: &[&str]) {
         assert!(ended.text().contains(part), "{fault}: says nothing of {part:?}: {}", ended.text());
     }
     assert!(took < SOON, "{fault}: {took:?}: {}", ended.text());
+    Some(ended.text())
+}
+
+/// The same for a fault that only the timeout ends.
+fn times_out(fault: &str, rank: Option<&str>, says: &[&str], before: &str) {
+    if let Some(text) = ends_with(fault, rank, says) {
+        assert_timed_out(&text, before, TIMEOUT);
+    }
 }
 
 #[test]
@@ -77,24 +88,24 @@ fn an_asynchronous_error_ends_the_job_and_is_named() {
 
 #[test]
 fn a_call_that_never_returns_ends_the_job() {
-    ends_with("call-hangs:40", None, &[", GPU collective ", ": timed out after 3.", "NOT FINISHED"]);
+    times_out("call-hangs:40", None, &[", GPU collective ", "NOT FINISHED"], ": timed out after ");
 }
 
 /// The rank that is stuck outside everything that the others wait for.
 #[test]
 fn a_call_that_one_rank_never_returns_from_ends_the_job() {
-    ends_with("call-hangs:40", Some("0"), &[", GPU collective ", ": timed out after 3.", "NOT FINISHED"]);
+    times_out("call-hangs:40", Some("0"), &[", GPU collective ", "NOT FINISHED"], ": timed out after ");
 }
 
 #[test]
 fn a_collective_that_never_ends_ends_the_job() {
-    let says = [", GPU collective ", ": timed out after 3.", "all ranks had started it", "NOT FINISHED"];
-    ends_with("collective-hangs:40", None, &says);
+    let says = [", GPU collective ", "all ranks had started it", "NOT FINISHED"];
+    times_out("collective-hangs:40", None, &says, ": timed out after ");
 }
 
 #[test]
 fn a_connection_attempt_that_hangs_ends_the_job() {
-    ends_with("init-hangs", Some("1"), &["\"connecting the ranks in NCCL\"", "timed out after 3."]);
+    times_out("init-hangs", Some("1"), &["\"connecting the ranks in NCCL\""], "timed out after ");
 }
 
 /// What is found before training starts: the same message from all ranks, once, and a clean end.

@@ -8,7 +8,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 /// Writes the file of a sweep over `parameters` whose runs are those of the bench with these settings.
 fn write(bench: &Bench, head: &str, settings: &[&str], parameters: &str) {
@@ -102,12 +101,10 @@ fn a_stopped_sweep_goes_on() {
     let stopped = bench.steps("sweep/run-001").len();
     assert!((5..2000).contains(&stopped));
     // It goes on from the checkpoint of its stop; a stop of the second run leaves the first one finished.
-    let since = Instant::now();
     let mut running = start(&mut sweep(&bench, &[]));
     running.until_step(&bench.path("sweep/run-002"), 5);
     running.signal(libc::SIGTERM);
     running.wait().expect(3);
-    assert!(since.elapsed() < Duration::from_secs(300));
     let results = results(&bench);
     assert_eq!((results.len(), &results[0]["run"]), (1, &Value::from("run-001")));
     let log = fs::read_to_string(bench.path("sweep/run-001.log")).unwrap();

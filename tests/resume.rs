@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::process::names;
 use common::runs::Bench;
 use std::fs;
 use trainer::checkpoint::run_dir::Resume;
@@ -79,6 +80,23 @@ fn a_finished_run_stays_as_it_is() {
     assert_eq!(bench.run(1, "a", &settings, &Resume::Auto).unwrap(), Ended::Finished);
     assert_eq!(bench.steps("a"), steps);
     assert!(model == fs::read(bench.path("a/final/model.safetensors")).unwrap());
+}
+
+/// The page of a run that goes on is removed if this part of the run does not write it again, and that of another run
+/// in any case.
+#[test]
+fn a_page_is_that_of_the_run() {
+    let bench = bench();
+    let page = bench.path("a/report.html");
+    bench.run(1, "a", &["max_steps=4", "save_steps=2"], &Resume::None).unwrap();
+    assert!(page.exists());
+    let without = ["max_steps=6", "save_steps=2", "report=false"];
+    bench.run(1, "a", &without, &Resume::Auto).unwrap();
+    assert!(!page.exists(), "it would show four steps for ever");
+    fs::write(&page, "of another run").unwrap();
+    bench.run(1, "a", &[&without[..], &["overwrite_output_dir=true"]].concat(), &Resume::None).unwrap();
+    assert!(!page.exists());
+    assert!(names(&bench.path("a")).iter().all(|name| !name.ends_with(".tmp")), "{:?}", names(&bench.path("a")));
 }
 
 /// The base model may lie beside a run, but not where the run would remove it.

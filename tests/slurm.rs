@@ -35,19 +35,34 @@ const ENDLESS: [&str; 6] = [
     "save_total_limit=2",
 ];
 
-/// Submits a run that ends only when it is stopped; returns when it has taken some steps.
+/// Submits a run that ends only when it is stopped; returns when it has taken some steps. If Slurm queues it again, it
+/// starts no ranks before [`let_go_on`].
 fn endless<'a>(cluster: &'a Cluster, out: &str, options: &[&str]) -> Job<'a> {
-    set_steps(&cluster.bench, out, 1_000_000);
-    let job = cluster.submit(options, &train(&cluster.bench, out, &ENDLESS));
-    job.until("steps", |_| steps_logged(&cluster.bench.path(out)) >= 20);
+    let bench = &cluster.bench;
+    set_steps(bench, out, 1_000_000);
+    let (setup, go) = (format!("{out}-setup.sh"), go_file(out));
+    let waits = format!("((${{SLURM_RESTART_COUNT:-0}} == 0)) || until [[ -e {go} ]]; do sleep 0.1; done\n");
+    fs::write(bench.path(&setup), waits).unwrap();
+    let job = cluster.submit(&[options, &["--setup", &setup]].concat(), &train(bench, out, &ENDLESS));
+    job.until("steps", |_| steps_logged(&bench.path(out)) >= 20);
     job
+}
+
+fn go_file(out: &str) -> String {
+    format!("{out}-go")
+}
+
+/// Lets a job that was queued again go on to so many steps.
+fn let_go_on(bench: &Bench, out: &str, steps: u64) {
+    set_steps(bench, out, steps);
+    fs::write(bench.path(&go_file(out)), "").unwrap();
 }
 
 /// Waits until a job that was told so is in the queue again, and lets it end 15 steps after its checkpoint.
 fn goes_on_from_the_queue(cluster: &Cluster, job: &Job, out: &str) {
     job.until("the requeue", |job| job.fact("Restarts") == "1");
     let newest = *checkpoints(&cluster.bench.path(out)).last().expect("a complete checkpoint");
-    set_steps(&cluster.bench, out, newest + 15);
+    let_go_on(&cluster.bench, out, newest + 15);
     let log = ends_as_if_uncut(cluster, job, out, newest + 15);
     let stopped = format!("trainer: stopped on a signal after step {newest}; checkpoint written");
     assert_eq!(log.matches(&stopped).count(), 1, "{log}");
@@ -108,8 +123,8 @@ fn ranks_train_by_srun_and_by_mpirun() {
 #[test]
 fn a_job_cut_by_its_time_limit_goes_on() {
     let Some(cluster) = Cluster::up(MODEL) else { return };
-    // Slurm looks at time limits every half minute: the signal comes after 10 to 40 seconds.
-    let job = endless(&cluster, "run", &["-n", "2", "--time", "1", "--signal-before", "20"]);
+    // Slurm looks at time limits every half minute: the signal comes after 30 to 60 seconds.
+    let job = endless(&cluster, "run", &["-n", "2", "--time", "2", "--signal-before", "60"]);
     goes_on_from_the_queue(&cluster, &job, "run");
 }
 
@@ -181,7 +196,7 @@ fn a_job_goes_on_when_its_node_fails() {
     job.until("two checkpoints", |_| steps_logged(&cluster.bench.path("run")) >= 45);
     // The job reads it when it starts anew, after far fewer steps than these.
     let steps = steps_logged(&cluster.bench.path("run")) as u64 + 500;
-    set_steps(&cluster.bench, "run", steps);
+    let_go_on(&cluster.bench, "run", steps);
     let node = format!("NodeName={}", job.fact("NodeList"));
     cluster.slurm("scontrol", &["update", &node, "State=DOWN", "Reason=test"]);
     ends_as_if_uncut(&cluster, &job, "run", steps);

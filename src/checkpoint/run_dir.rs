@@ -36,6 +36,10 @@ pub struct RunDir {
 
 const LOCK: &str = ".lock";
 
+const CONFIG: &str = "config.toml";
+const METRICS: &str = "metrics.jsonl";
+const REPORT: &str = "report.html";
+
 /// The folder of the final model in a run's folder.
 pub const FINAL: &str = "final";
 
@@ -120,7 +124,8 @@ impl RunDir {
     }
 
     /// Removes the files of an earlier run after the checkpoint from which this run resumes, so that they are not
-    /// mistaken for files of this run. Call it last in the setup: a failing setup must not remove a finished run.
+    /// mistaken for files of this run, but for those that this run replaces: its configuration and its metrics. Call it
+    /// last in the setup: a failing setup must not remove a finished run.
     ///
     /// # Errors
     /// The file name and the system error.
@@ -133,8 +138,13 @@ impl RunDir {
         &self.path
     }
 
+    /// Returns the file with the run's configuration.
+    pub fn config(&self) -> PathBuf {
+        self.path.join(CONFIG)
+    }
+
     pub fn metrics(&self) -> PathBuf {
-        self.path.join("metrics.jsonl")
+        self.path.join(METRICS)
     }
 
     pub fn checkpoint(&self, step: u64) -> PathBuf {
@@ -169,7 +179,7 @@ impl RunDir {
     }
 
     fn holds_a_run(&self) -> bool {
-        !self.steps().is_empty() || ["config.toml", "metrics.jsonl", "final"].iter().any(|n| self.path.join(n).exists())
+        !self.steps().is_empty() || [CONFIG, METRICS, FINAL].iter().any(|name| self.path.join(name).exists())
     }
 
     /// Returns the latest valid checkpoint; `None` if no checkpoint was completed.
@@ -211,13 +221,11 @@ impl RunDir {
         if self.finished().exists() {
             fs::remove_dir_all(self.finished()).context(self.finished().display())?;
         }
-        // A resumed run replaces these two, and is watched meanwhile.
-        let replaced: &[&str] = if step.is_some() { &[] } else { &["config.toml", "metrics.jsonl"] };
-        for name in replaced.iter().chain(&["report.html"]) {
-            let file = self.path.join(name);
-            if file.exists() {
-                fs::remove_file(&file).context(file.display())?;
-            }
+        // config.toml and metrics.jsonl stay until this run replaces them, since it may be watched meanwhile. So does
+        // the page, unless it is that of another run.
+        let report = self.path.join(REPORT);
+        if step.is_none() && report.exists() {
+            fs::remove_file(&report).context(report.display())?;
         }
         Ok(())
     }
@@ -226,9 +234,13 @@ impl RunDir {
         for entry in fs::read_dir(&self.path).context(self.path.display())?.flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let ours = name.starts_with(".checkpoint-") || name.starts_with(".final.");
-            if ours && name.ends_with(".tmp") && entry.path().is_dir() {
-                fs::remove_dir_all(entry.path()).context(entry.path().display())?;
+            let path = entry.path();
+            let is_folder = name.starts_with(".checkpoint-") || name.starts_with(".final.");
+            let is_file = [CONFIG, METRICS, REPORT].iter().any(|file| name == format!(".{file}.tmp"));
+            if is_folder && name.ends_with(".tmp") && path.is_dir() {
+                fs::remove_dir_all(&path).context(path.display())?;
+            } else if is_file && path.is_file() {
+                fs::remove_file(&path).context(path.display())?;
             }
         }
         Ok(())
@@ -240,7 +252,7 @@ fn validate(path: &Path) -> Result<()> {
     if !path.is_dir() {
         return refuse("no such checkpoint");
     }
-    if path.join("metrics.jsonl").exists() {
+    if path.join(METRICS).exists() {
         return refuse("the folder of a run, not a checkpoint: resume it with output_dir and --resume auto");
     }
     if !path.join(COMPLETE).exists() {
@@ -292,5 +304,35 @@ fn lock(path: &Path) -> Result<File> {
                 return Ok(file);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_watched_stays_until_it_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, _) = RunDir::open(folder.path(), &Resume::None, false).unwrap();
+        let names = || -> Vec<String> {
+            let entries = fs::read_dir(folder.path()).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let files =
+            [CONFIG, METRICS, REPORT, ".config.toml.tmp", ".metrics.jsonl.tmp", ".report.html.tmp", ".mine.tmp"];
+        files.iter().for_each(|name| fs::write(folder.path().join(name), "").unwrap());
+        let checkpoint = dir.checkpoint(1);
+        fs::create_dir(&checkpoint).unwrap();
+        fs::create_dir(dir.checkpoint(2)).unwrap();
+        fs::create_dir(folder.path().join(".checkpoint-3.tmp")).unwrap();
+        dir.begin(Some(&checkpoint)).unwrap();
+        assert_eq!(names(), [".lock", ".mine.tmp", "checkpoint-1", CONFIG, METRICS, REPORT]);
+        // From scratch, the page is that of another run.
+        dir.begin(None).unwrap();
+        assert_eq!(names(), [".lock", ".mine.tmp", CONFIG, METRICS]);
+        assert!(dir.holds_a_run());
     }
 }

@@ -7,7 +7,7 @@ use crate::config::{Config, IntervalStrategy};
 use crate::error::{Context, Error, Result};
 use crate::launch::runs::{self, Outcome, Run};
 use crate::observe::logs::tell;
-use crate::observe::{self, table};
+use crate::observe::{self, table, whole_file};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -73,7 +73,7 @@ pub fn run(args: &CrossValidateArgs) -> Result<()> {
     let path = folder.join(SUMMARY);
     let names: Vec<&String> = ended.iter().map(|(name, _)| name).collect();
     let text = serde_json::to_string_pretty(&summary(&names, &rows)).context(SUMMARY)? + "\n";
-    std::fs::write(&path, text).context(path.display())?;
+    whole_file::write(&path, text)?;
     observe::print(&(shown(folds, &rows) + "\n"));
     tell(&format!("cross-validate: {}", path.display()));
     Ok(())

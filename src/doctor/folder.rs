@@ -12,7 +12,8 @@ use std::time::Duration;
 
 /// Large enough to exceed small caches.
 const BYTES: u64 = 64 << 20;
-/// Time limit for writing, before the final flush.
+/// Time limit for writing and flushing, which a disk exceeds if it takes longer for 4 MiB: far below the timeout of the
+/// other ranks, which wait.
 const TIME_LIMIT: Duration = Duration::from_secs(3);
 /// A host may see another host's new file a little later: number of attempts, and the pause between them.
 const ATTEMPTS: usize = 10;

@@ -38,9 +38,7 @@ impl Cache {
         }
         create_parent(&path)?;
         // Others never see a part of it.
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let mut new = path.clone().into_os_string();
-        new.push(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+        let new = temporary(&path);
         fs::write(&new, commit).and_then(|()| fs::rename(&new, &path)).context(path.display())
     }
 
@@ -106,13 +104,62 @@ impl Cache {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == AlreadyExists => Ok(()),
             // A file system without links.
-            Err(_) => fs::copy(self.blob(etag), &path).map(drop).context(path.display()),
+            Err(_) => self.copy(etag, &path),
         }
     }
+
+    /// Copies a complete blob to a place in a snapshot, where others never see a part of it.
+    fn copy(&self, etag: &str, to: &Path) -> Result<()> {
+        let blob = self.blob(etag);
+        // Among the blobs: what lies in a snapshot has a name in the repository.
+        let new = temporary(&blob);
+        let copied = fs::copy(&blob, &new).and_then(|_| fs::rename(&new, to));
+        copied.inspect_err(|_| _ = fs::remove_file(&new)).context(to.display())
+    }
+}
+
+/// Returns a name beside a file, one that no other thread or process gets.
+fn temporary(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+    name.into()
 }
 
 pub(super) fn create_parent(path: &Path) -> Result<()> {
     let Some(parent) = path.parent() else { return Ok(()) };
     fs::create_dir_all(parent)
         .context(format!("{} (the folder for downloads; HF_HOME names another)", parent.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As on a file system without links.
+    #[test]
+    fn a_copy_of_a_blob_is_whole_or_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache { root: folder.path().join("models--a--b"), locks: folder.path().join(".locks") };
+        let (blobs, snapshot) = (cache.root.join("blobs"), cache.snapshot("c0ffee"));
+        for folder in [&blobs, &snapshot] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        let count = |folder: &Path| fs::read_dir(folder).unwrap().count();
+        let to = snapshot.join("config.json");
+        let why = cache.copy("e7a9", &to).unwrap_err().to_string();
+        assert!(why.contains("config.json: "), "{why}");
+        assert_eq!((count(&blobs), count(&snapshot)), (0, 0));
+        for content in ["{}", "{\"a\": 1}"] {
+            fs::write(cache.blob("e7a9"), content).unwrap();
+            cache.copy("e7a9", &to).unwrap();
+            assert_eq!(fs::read_to_string(&to).unwrap(), content);
+            assert_eq!((count(&blobs), cache.names("c0ffee")), (1, vec!["config.json".to_owned()]));
+        }
+        // A copy that cannot get its name leaves nothing.
+        let taken = snapshot.join("taken");
+        fs::create_dir_all(taken.join("by a folder")).unwrap();
+        assert!(cache.copy("e7a9", &taken).is_err());
+        assert_eq!((count(&blobs), count(&snapshot)), (1, 2));
+    }
 }

@@ -11,8 +11,8 @@ use crate::observe::logs;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -98,13 +98,13 @@ struct Running {
 /// kept from starting. A run that fails keeps others from running only if asked for.
 ///
 /// # Errors
-/// The folder cannot be written; a process cannot be started; exit 2 for a damaged file of results.
+/// The folder cannot be written; a process cannot be started; exit 2 for a damaged file of results, and for a folder in
+/// which others run.
 pub fn run(runs: &[Run], start: &Start, label: impl Fn(usize) -> String) -> Result<Vec<(String, Option<Outcome>)>> {
     let (command, folder) = (start.command, &start.folder);
     fs::create_dir_all(folder).context(folder.display())?;
     let path = folder.join(RESULTS);
-    let known = read(&path)?;
-    let mut file = OpenOptions::new().create(true).append(true).open(&path).context(path.display())?;
+    let (mut file, known) = open(folder)?;
     let mut write = |line: &Line| -> Result<()> {
         let text = serde_json::to_string(line).context("a result")? + "\n";
         file.write_all(text.as_bytes()).context(path.display())
@@ -185,20 +185,37 @@ fn describe(outcome: &Outcome, config: &Config) -> String {
     format!("{name} {value}, {seconds:.0} s")
 }
 
-fn read(path: &Path) -> Result<Vec<Line>> {
-    if !path.exists() {
-        return Ok(Vec::new());
+/// Opens a folder's results for appending, for this process alone, and reads what they say.
+fn open(folder: &Path) -> Result<(File, Vec<Line>)> {
+    let path = folder.join(RESULTS);
+    let mut file = OpenOptions::new().create(true).read(true).append(true).open(&path).context(path.display())?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(Error::input(format!(
+                "{}: another sweep or cross-validation is running in this folder: wait for it, stop it, or choose \
+                 another output_dir",
+                folder.display()
+            )));
+        }
+        Err(TryLockError::Error(e)) => {
+            // Some cluster file systems do not support locks.
+            tracing::warn!("{} cannot be locked ({e}): make sure that no other process writes there", path.display());
+        }
     }
-    let text = fs::read_to_string(path).context(path.display())?;
-    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    if whole.len() + 1 < text.len() {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).context(path.display())?;
+    let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    if whole < bytes.len() {
         // A line that a crash cut off, which nothing may be appended to.
-        fs::write(path, format!("{whole}\n").trim_start()).context(path.display())?;
+        file.set_len(whole as u64).context(path.display())?;
     }
     let line = |(i, line): (usize, &str)| {
         serde_json::from_str(line).map_err(|e| Error::input(format!("{}:{}: {e}", path.display(), i + 1)))
     };
-    whole.lines().enumerate().map(line).collect()
+    let lines =
+        String::from_utf8_lossy(&bytes[..whole]).lines().enumerate().map(line).collect::<Result<Vec<Line>>>()?;
+    Ok((file, lines))
 }
 
 fn spawn(start: &Start, name: &str, run: &Run, slot: usize) -> Result<Child> {
@@ -281,15 +298,39 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(RESULTS);
         let line = "{\"run\":\"run-001\",\"identity\":\"ab\",\"settings\":[],\"exit_code\":0,\"seconds\":1.5,\"metrics\":{\"eval_loss\":0.5}}\n";
-        fs::write(&path, format!("{line}{{\"run\":\"run-0")).unwrap();
-        let lines = read(&path).unwrap();
+        // A process that another test is starting may have the file open for a moment longer.
+        let read = || {
+            open(folder.path()).map(|(file, lines)| {
+                file.unlock().unwrap();
+                lines
+            })
+        };
+        // Cut off within a character.
+        fs::write(&path, [line.as_bytes(), b"{\"run\":\"\xc3"].concat()).unwrap();
+        let (mut file, lines) = open(folder.path()).unwrap();
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0].outcome.as_ref().unwrap().metrics["eval_loss"], 0.5);
         assert_eq!(fs::read_to_string(&path).unwrap(), line);
-        fs::write(&path, "{\"run\":3}\n").unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("results.jsonl:1: "));
+        file.write_all(line.as_bytes()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), line.repeat(2));
+        file.unlock().unwrap();
+        fs::write(&path, "{\"run\":\"run-0").unwrap();
+        assert!(read().unwrap().is_empty() && fs::read(&path).unwrap().is_empty());
         fs::write(&path, "{\"run\":\"run-001\",\"identity\":\"ab\",\"settings\":[]}\n").unwrap();
-        assert!(read(&path).unwrap()[0].outcome.is_none());
+        assert!(read().unwrap()[0].outcome.is_none());
+        fs::write(&path, "{\"run\":3}\n").unwrap();
+        assert!(read().unwrap_err().to_string().contains("results.jsonl:1: "));
+    }
+
+    #[test]
+    fn a_folder_is_one_sweeps_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, _) = open(folder.path()).unwrap();
+        let refused = open(folder.path()).unwrap_err();
+        let message = format!("{}: another sweep or cross-validation is running", folder.path().display());
+        assert!(refused.kind() == Kind::Input && refused.to_string().starts_with(&message), "{refused}");
+        first.unlock().unwrap();
+        assert!(open(folder.path()).unwrap().1.is_empty());
     }
 
     #[test]

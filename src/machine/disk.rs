@@ -59,8 +59,8 @@ pub struct Written {
     pub seconds: f64,
 }
 
-/// Writes a file of at most `bytes` to `path`, flushes it to the device, and removes it. Stops early after
-/// `time_limit`, with the result so far.
+/// Writes a file of at most `bytes` to `path`, flushes it to the device, and removes it. Writes as much as it can flush
+/// within about `time_limit` at the speed of the first 4 MiB, and these in any case.
 pub fn write_speed(path: &Path, bytes: u64, time_limit: Duration) -> Result<Written> {
     let written = write(path, bytes, time_limit).context(path.display());
     _ = fs::remove_file(path);
@@ -71,19 +71,41 @@ fn write(path: &Path, bytes: u64, time_limit: Duration) -> std::io::Result<Writt
     // Not zeros, for which some file systems allocate no blocks.
     let chunk: Vec<u8> = (0..CHUNK as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let mut file = File::create_new(path)?;
-    let (since, mut done) = (Instant::now(), 0);
-    while done < bytes && since.elapsed() < time_limit {
-        let n = chunk.len().min((bytes - done) as usize);
+    let (since, mut done, mut most) = (Instant::now(), 0, bytes);
+    while done < most && (done == 0 || since.elapsed() < time_limit) {
+        let n = chunk.len().min((most - done) as usize);
         file.write_all(&chunk[..n])?;
+        if done == 0 {
+            // More would be in memory long before it is on a slow disk, where the last flush has no limit.
+            file.sync_data()?;
+            most = bytes.min(affordable(n as u64, since.elapsed(), time_limit));
+        }
         done += n as u64;
     }
     file.sync_all()?;
     Ok(Written { bytes: done, seconds: since.elapsed().as_secs_f64() })
 }
 
+/// Returns the bytes for which there is time, if `bytes` take `time`.
+fn affordable(bytes: u64, time: Duration, limit: Duration) -> u64 {
+    (bytes as f64 * limit.as_secs_f64() / time.as_secs_f64().max(1e-6)) as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slow_disk_gets_less_to_write() {
+        let seconds = Duration::from_secs_f64;
+        assert_eq!(affordable(4 << 20, seconds(0.5), seconds(3.0)), 24 << 20);
+        assert_eq!(affordable(4 << 20, seconds(12.0), seconds(3.0)), 1 << 20, "what is written is all");
+        assert!(affordable(4 << 20, Duration::ZERO, seconds(3.0)) > 64 << 20);
+        // However slow: the first part is written, and nothing after it.
+        let folder = tempfile::tempdir().unwrap();
+        let written = write_speed(&folder.path().join("file"), 64 << 20, Duration::from_nanos(1)).unwrap();
+        assert_eq!(written.bytes, CHUNK as u64);
+    }
 
     #[test]
     fn the_nearest_mount_counts() {

@@ -1,6 +1,7 @@
 //! `metrics.jsonl`: one JSON object per line, flushed after each line.
 
 use super::logs::warn;
+use super::whole_file;
 use crate::error::{Context, Result};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -28,8 +29,7 @@ impl MetricsFile {
     /// # Errors
     /// The file's name and the error of the system; the earlier file stays.
     pub fn open(path: &Path, history: &[Value]) -> Result<Self> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let part = path.with_file_name(format!(".{name}.tmp"));
+        let part = whole_file::temporary(path);
         let open = || -> io::Result<Self> {
             let file = File::create(&part)?;
             let waiting = history.iter().map(|line| format!("{line}\n")).collect();

@@ -13,6 +13,7 @@ mod screen;
 pub mod signals;
 pub mod table;
 pub mod tensorboard;
+pub mod whole_file;
 
 use crate::error::{Error, Result};
 use std::io::{self, ErrorKind, Write};

@@ -101,18 +101,23 @@ pub fn fetch(comm: &dyn Collective, wanted: Wanted) -> Result<()> {
         return Ok(());
     }
     let leads = comm.local_rank() == 0;
-    first_on_each_host(comm, move || {
+    let work = move || {
         if !leads {
             // Not another commit, if the Hub has a newer one by now.
             hub::settle()?;
         }
         wanted.download()
-    })
+    };
+    first_on_each_host(comm, work, || thread::sleep(POLL))
 }
 
 /// Runs `work` on the first rank of each host, then on the others, which find its result in the cache. The ranks that
-/// wait take part in a collective at each [`POLL`], so that none times out, however long it takes.
-fn first_on_each_host(comm: &dyn Collective, work: impl Fn() -> Result<()> + Send + Sync + 'static) -> Result<()> {
+/// wait take part in a collective after each `pause`, so that none times out, however long it takes.
+fn first_on_each_host(
+    comm: &dyn Collective,
+    work: impl Fn() -> Result<()> + Send + Sync + 'static,
+    pause: impl Fn(),
+) -> Result<()> {
     if comm.world() == 1 {
         return comm.agree(work(), WHAT);
     }
@@ -126,7 +131,7 @@ fn first_on_each_host(comm: &dyn Collective, work: impl Fn() -> Result<()> + Sen
         if busy[0] == 0.0 {
             break;
         }
-        thread::sleep(POLL);
+        pause();
     }
     let panicked = |_| Err(Error::other("the thread that downloads has panicked"));
     let first = first.map_or(Ok(()), |first| first.join().unwrap_or_else(panicked));
@@ -140,14 +145,22 @@ mod tests {
     use super::*;
     use crate::comm::threads;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
 
-    /// Runs `work`, which gets the number of its rank, on two hosts with two ranks each.
-    fn run(work: impl Fn(usize) -> Result<()> + Send + Sync + Clone + 'static) -> Vec<Result<()>> {
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// Runs `work`, which gets the number of its rank, on two hosts with two ranks each, and `pause` between the
+    /// collectives of those that wait.
+    fn run(
+        work: impl Fn(usize) -> Result<()> + Send + Sync + Clone + 'static,
+        pause: impl Fn() + Sync,
+    ) -> Vec<Result<()>> {
         thread::scope(|scope| {
-            let group = threads::hosts(4, 2, Duration::from_secs(1));
+            let (group, pause) = (threads::hosts(4, 2, TIMEOUT), &pause);
             let rank = |comm: Arc<dyn Collective>| {
                 let (rank, work) = (comm.rank(), work.clone());
-                scope.spawn(move || first_on_each_host(comm.as_ref(), move || work(rank)))
+                scope.spawn(move || first_on_each_host(comm.as_ref(), move || work(rank), pause))
             };
             let ranks: Vec<_> = group.into_iter().map(rank).collect();
             ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
@@ -156,24 +169,35 @@ mod tests {
 
     #[test]
     fn one_rank_of_each_host_is_first_and_the_others_wait_without_a_timeout() {
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let done = Arc::clone(&order);
-        let results = run(move |rank| {
-            if rank == 2 {
-                // Longer than the timeout of a collective.
-                thread::sleep(Duration::from_millis(1300));
+        let (order, pauses) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+        let (done, passed) = (Arc::clone(&order), Arc::clone(&pauses));
+        let work = move |rank: usize| {
+            let since = Instant::now();
+            // A pause comes after a collective of all ranks, which thus waits for no download.
+            while rank == 2 && passed.load(Ordering::Relaxed) < 40 {
+                if since.elapsed() > TIMEOUT {
+                    return Err(Error::other("the other ranks wait in a collective"));
+                }
+                thread::sleep(Duration::from_millis(1));
             }
             done.lock().unwrap().push(rank);
             Ok(())
+        };
+        let results = run(work, || {
+            pauses.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(1));
         });
         assert!(results.iter().all(Result::is_ok), "{results:?}");
-        let order = order.lock().unwrap();
-        assert_eq!((&order[..2], order[2] + order[3]), (&[0, 2][..], 1 + 3));
+        let mut order = order.lock().unwrap().clone();
+        order[..2].sort_unstable();
+        order[2..].sort_unstable();
+        assert_eq!(order, [0, 2, 1, 3]);
     }
 
     #[test]
     fn an_error_of_a_rank_is_one_on_all() {
-        let results = run(|rank| if rank == 2 { Err(Error::input("org/a: no such model")) } else { Ok(()) });
+        let work = |rank: usize| if rank == 2 { Err(Error::input("org/a: no such model")) } else { Ok(()) };
+        let results = run(work, thread::yield_now);
         for result in results {
             let message = result.unwrap_err().to_string();
             assert!(message.starts_with("rank 2 on ") && message.ends_with(": org/a: no such model"), "{message}");

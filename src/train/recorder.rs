@@ -3,10 +3,11 @@
 use crate::checkpoint::{RunDir, TrainerState};
 use crate::comm::Collective;
 use crate::config::{Config, Reporter};
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::machine::host_name;
 use crate::observe::metrics_file::MetricsFile;
 use crate::observe::tensorboard::{self, TensorBoard};
+use crate::observe::whole_file;
 use crate::text::Tokenizer;
 use crate::train::evaluate::{Details, Evaluation};
 use crate::train::page::{self, Evaluated, RunReport};
@@ -38,13 +39,15 @@ impl Recorder {
     ) -> Result<Self> {
         let tokenizer = config.train.report_texts.then(|| Tokenizer::from_folder(tokenizer)).transpose()?;
         dir.begin(from)?;
-        let path = dir.path().join("config.toml");
-        std::fs::write(&path, config.to_toml()).context(path.display())?;
+        whole_file::write(&dir.config(), config.to_toml())?;
         let metrics = MetricsFile::open(&dir.metrics(), &state.log_history)?;
         let wanted = config.train.report_to.has(Reporter::TensorBoard);
         let tensorboard = wanted.then(|| TensorBoard::open(dir.path(), &host_name(), &state.log_history));
         if !wanted && from.is_none() {
             tensorboard::clear(dir.path());
+        }
+        if !config.train.report {
+            page::remove(dir.path())?;
         }
         let report = config.train.report.then(|| RunReport::new(config, page::environment(comm)));
         Ok(Recorder { metrics, tensorboard, report, tokenizer })

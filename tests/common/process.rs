@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use std::{env, thread};
 
 /// For whatever a test waits for: far more than a busy machine needs.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(5);
 
 /// The program under test: the one that cargo built, or `TRAINER_TEST_PROGRAM` on a machine that has a bundle.
@@ -130,14 +130,30 @@ impl Running {
         unwrapped(&said.join("\n"))
     }
 
-    /// Waits until `holds`, while the process runs.
+    /// Waits until `holds`; of a process that has ended, it may hold for all that it has said and done.
     pub fn until(&mut self, what: &str, mut holds: impl FnMut(&str) -> bool) {
         let since = Instant::now();
-        while !holds(&self.text()) {
-            if let Some(status) = self.child.try_wait().unwrap() {
+        loop {
+            let ended = self.child.try_wait().unwrap();
+            if let Some(status) = ended {
+                self.read_to_the_end(status);
+            }
+            if holds(&self.text()) {
+                return;
+            }
+            if let Some(status) = ended {
                 panic!("{what}: the process ended before ({status}): {}", self.text());
             }
             assert!(since.elapsed() < LIMIT, "{what}: not within {LIMIT:?}: {}", self.text());
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Waits for the rest of what a process that has ended said.
+    fn read_to_the_end(&self, status: ExitStatus) {
+        let since = Instant::now();
+        while !self.readers.iter().all(thread::JoinHandle::is_finished) {
+            assert!(since.elapsed() < LIMIT, "a child outlived it ({status}): {}", self.text());
             thread::sleep(POLL);
         }
     }
@@ -157,11 +173,7 @@ impl Running {
             assert!(since.elapsed() < LIMIT, "still running after {LIMIT:?}: {}", self.text());
             thread::sleep(POLL);
         };
-        let since = Instant::now();
-        while !self.readers.iter().all(thread::JoinHandle::is_finished) {
-            assert!(since.elapsed() < LIMIT, "a child outlived it ({status}): {}", self.text());
-            thread::sleep(POLL);
-        }
+        self.read_to_the_end(status);
         let [stdout, stderr] = self.said.each_ref().map(|text| text.lock().unwrap().clone());
         let stderr = unwrapped(&stderr);
         Ended { status, stdout, stderr }
@@ -192,6 +204,21 @@ impl Drop for Running {
             _ = self.child.wait();
         }
     }
+}
+
+/// The numbers that follow `before` in a text: 3.2 after "timed out after " in "timed out after 3.2 s".
+pub fn numbers_after(text: &str, before: &str) -> Vec<f64> {
+    let number = |rest: &str| {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        rest[..end].trim_end_matches('.').parse::<f64>().ok()
+    };
+    text.split(before).skip(1).filter_map(number).collect()
+}
+
+/// Asserts that a text tells of a timeout of so many seconds: of no less, and not of a minute.
+pub fn assert_timed_out(text: &str, before: &str, seconds: f64) {
+    let told = numbers_after(text, before);
+    assert!(told.iter().any(|told| (seconds..60.0).contains(told)), "{before:?} {seconds} s: {told:?}: {text}");
 }
 
 /// Sends a signal to one process.

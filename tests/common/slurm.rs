@@ -8,8 +8,6 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A job may wait for a time limit of a minute, which Slurm looks at every half minute.
-const JOB_LIMIT: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(200);
 
 /// Two nodes of two CPUs; taken down when dropped.
@@ -101,7 +99,7 @@ impl Job<'_> {
     pub fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let since = Instant::now();
         while !holds(self) {
-            assert!(since.elapsed() < JOB_LIMIT.max(LIMIT), "{what}: {}: {}", self.fact("JobState"), self.log());
+            assert!(since.elapsed() < LIMIT, "{what}: {}: {}", self.fact("JobState"), self.log());
             thread::sleep(POLL);
         }
     }

@@ -50,11 +50,23 @@ wait_for() {
     done
 }
 
-# Unused ports.
+# Unused ports, outside the range from which the system gives ports to programs that name none: one of these would take
+# them before the daemons do.
 free_ports() {
     python3 - "$1" <<'PYTHON'
-import socket, sys
-sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+import random, socket, sys
+with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+    low, high = map(int, file.read().split())
+ports = [port for port in range(5000, 65536) if not low <= port <= high] or list(range(5000, 65536))
+random.shuffle(ports)
+sockets = []
+for port in ports:
+    if len(sockets) == int(sys.argv[1]):
+        break
+    try:
+        sockets.append(socket.create_server(("", port)))
+    except OSError:
+        pass
 print(*[s.getsockname()[1] for s in sockets])
 PYTHON
 }

@@ -3,7 +3,27 @@ use crate::comm::conformance;
 use crate::error::Kind;
 use std::thread;
 
-const TIME_LIMIT: Duration = Duration::from_secs(20);
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+
+/// Something that one rank does and that others wait for.
+#[derive(Default)]
+struct Event {
+    happened: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Event {
+    fn happens(&self) {
+        *self.happened.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self) {
+        let happened = self.happened.lock().unwrap();
+        let waited = self.changed.wait_timeout_while(happened, TIME_LIMIT, |happened| !*happened).unwrap();
+        assert!(!waited.1.timed_out(), "it did not happen");
+    }
+}
 
 /// Runs `rank_main` on every rank's thread; returns the results in rank order.
 fn run<T: Send>(world: usize, timeout: Duration, rank_main: impl Fn(Arc<dyn Collective>) -> T + Sync) -> Vec<T> {
@@ -49,30 +69,36 @@ fn failures_pass_into_and_out_of_parts() {
     for error in results.into_iter().skip(1).map(Result::unwrap_err) {
         assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Peer, "rank 0 left the group"));
     }
+    let failed = Event::default();
     let results = run(3, TIME_LIMIT, |end| {
         let part = end.split(usize::from(end.rank() > 0), 0).unwrap();
         end.barrier("all have their part").unwrap();
         if end.rank() == 0 {
             // A rank that leaves ends the waits of the others.
-            thread::sleep(Duration::from_secs(2));
+            failed.wait();
+            return Ok(());
         }
         let n = if end.rank() == 2 { 5 } else { 4 };
         let buffer = Tensor::zeros([n], (tch::Kind::Float, Device::Cpu));
-        part.start_all_reduce(&buffer, Op::Sum, "loss").and_then(Pending::wait)
+        let result = part.start_all_reduce(&buffer, Op::Sum, "loss").and_then(Pending::wait);
+        if end.rank() == 1 {
+            failed.happens();
+        }
+        result
     });
     let text = results[1].as_ref().unwrap_err().to_string();
     assert!(text.contains("rank 1: all-reduce (sum) of 4 f32; rank 2: all-reduce (sum) of 5 f32"), "{text}");
-    let results = run(3, Duration::from_millis(200), |end| {
+    let late = Event::default();
+    let results = run(3, Duration::from_secs(3), |end| {
         let part = end.split(usize::from(end.rank() > 0), 0).unwrap();
         end.barrier("all have their part").unwrap();
-        if end.rank() == 0 {
-            // A rank that leaves ends the waits of the others.
-            thread::sleep(Duration::from_secs(2));
+        if end.rank() != 1 {
+            late.wait();
+            return Ok(());
         }
-        if end.rank() == 2 {
-            thread::sleep(Duration::from_millis(800));
-        }
-        part.barrier("a part")
+        let result = part.barrier("a part");
+        late.happens();
+        result
     });
     let text = results[1].as_ref().unwrap_err().to_string();
     assert!(text.contains("rank 1: \"a part\"") && text.contains(": rank 2 did not start it"), "{text}");
@@ -116,11 +142,15 @@ fn abort_ends_the_others_waits() {
 
 #[test]
 fn a_timeout_names_the_late_rank() {
+    let late = Event::default();
     let results = run(2, Duration::from_millis(100), |end| {
         if end.rank() == 1 {
-            thread::sleep(Duration::from_millis(500));
+            late.wait();
+            return end.barrier("the start");
         }
-        end.barrier("the start")
+        let result = end.barrier("the start");
+        late.happens();
+        result
     });
     for error in results.into_iter().map(Result::unwrap_err) {
         assert_eq!(error.kind(), Kind::Peer);
@@ -131,9 +161,20 @@ fn a_timeout_names_the_late_rank() {
 
 #[test]
 fn a_roll_call_tells_who_is_missing() {
+    let called = Event::default();
+    let call = |end: &dyn Collective| end.roll_call(end.rank() as i64 * 10, Duration::from_millis(100));
     let answers = run(3, TIME_LIMIT, |end| match end.rank() {
+        0 => {
+            let answers = call(&*end);
+            called.happens();
+            answers
+        }
         1 => Vec::new(),
-        rank => end.roll_call(rank as i64 * 10, Duration::from_millis(300)),
+        _ => {
+            called.wait();
+            call(&*end)
+        }
     });
+    assert_eq!(answers[0], [Some(0), None, None]);
     assert_eq!(answers[2], [Some(0), None, Some(20)]);
 }

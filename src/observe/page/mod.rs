@@ -4,9 +4,9 @@ mod chart;
 
 pub use chart::{Chart, Series};
 
-use crate::error::{Context, Result};
+use crate::error::Result;
+use crate::observe::whole_file;
 use std::fmt::{Display, Write};
-use std::fs;
 use std::path::Path;
 
 const STYLE: &str = include_str!("style.css");
@@ -114,15 +114,12 @@ impl Page {
         )
     }
 
-    /// Writes the page as a file, which is never there in part: it is written under another name and renamed.
+    /// Writes the page as a file, which is never there in part.
     ///
     /// # Errors
-    /// The file's name and the system's error.
+    /// As [`whole_file::write`].
     pub fn write(&self, path: &Path) -> Result<()> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let part = path.with_file_name(format!(".{name}.tmp"));
-        let written = fs::write(&part, self.html()).and_then(|()| fs::rename(&part, path));
-        written.context(format!("{}: cannot be written", path.display())).inspect_err(|_| _ = fs::remove_file(&part))
+        whole_file::write(path, self.html())
     }
 }
 
@@ -187,18 +184,5 @@ mod tests {
             rules.iter().any(|own| own.trim_start().starts_with(selector) && own.contains(rule))
         };
         assert!(has("td {", "white-space: pre-wrap") && has("th, td {", "overflow-wrap: anywhere"));
-    }
-
-    #[test]
-    fn a_page_is_replaced_in_one_step_or_not_at_all() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("report.html");
-        Page::new("first").write(&path).unwrap();
-        Page::new("second").write(&path).unwrap();
-        assert!(fs::read_to_string(&path).unwrap().contains("<h1>second</h1>"));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        let lost = folder.path().join("removed").join("report.html");
-        let why = Page::new("third").write(&lost).unwrap_err().to_string();
-        assert!(why.contains("removed/report.html: cannot be written"), "{why}");
     }
 }

@@ -15,9 +15,25 @@ pub use runs::{RunFolder, compare};
 /// The page's file in a run's folder.
 pub const FILE: &str = "report.html";
 
+use crate::error::{Context, Result};
 use crate::observe::memory::human;
 use crate::observe::page::Cell;
 use serde_json::Value;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// Removes the page of an earlier part of a run, which this part does not write again.
+///
+/// # Errors
+/// The file's name and the system's error.
+pub fn remove(run: &Path) -> Result<()> {
+    let page = run.join(FILE);
+    match fs::remove_file(&page) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e).context(page.display()),
+        _ => Ok(()),
+    }
+}
 
 /// Returns a metric as a cell: four decimals, or four digits of a small number.
 fn metric(value: Option<&Value>) -> Cell {
