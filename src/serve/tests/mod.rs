@@ -1,8 +1,9 @@
 //! HTTP with engines that compute nothing: protocol, limits, shutdown.
 
 mod texts;
+mod vectors;
 
-use super::abilities::{Embedder, Embeddings, Reader, Tagger};
+use super::abilities::{Embeddings, Reader, Tagger};
 use super::metrics::Metrics;
 use super::predicting::predict;
 use super::queue::{Exit, queue};
@@ -214,34 +215,6 @@ fn words_and_entities_have_their_places() {
     stream.write_all(&[first.as_bytes(), &request("GET", "/health", "", b"")].concat()).unwrap();
     let both = response(stream);
     assert!(both.body.contains("\"B-x\"") && both.body.ends_with("{\"status\":\"ok\"}"), "{}", both.body);
-    host.end();
-}
-
-#[test]
-fn vectors_have_the_form_of_openai() {
-    let tokenizer = Tokenizer::from_folder(folder().path()).unwrap();
-    let ability = Ability::Read(Box::new(Reader::Embed(Embedder { tokenizer, max_length: 16, name: "m".into() })));
-    // The vector of a text: its length in tokens, and a half.
-    let run = |dataset: &Dataset| Ok((0..dataset.len()).map(|i| vec![dataset.length(i) as f32, 0.5]).collect());
-    let host = Host::start(options(), ability, move |exit| predict(exit, 100, run));
-    let ask = |body: Value| host.post("/v1/embeddings", &body);
-    let vector = |index: u32, numbers: Value| json!({"object": "embedding", "index": index, "embedding": numbers});
-    let mut expected = json!({"object": "list", "model": "m", "usage": {"prompt_tokens": 7, "total_tokens": 7},
-                              "data": [vector(0, json!([4.0, 0.5])), vector(1, json!([3.0, 0.5]))]});
-    assert_eq!(ask(json!({"input": [" a b ", "c"], "model": "m", "encoding_format": "float"})).json(), expected);
-    // 4 and 0.5 as little-endian fp32: 00 00 80 40 00 00 00 3f.
-    expected["data"] = json!([vector(0, json!("AACAQAAAAD8="))]);
-    expected["usage"] = json!({"prompt_tokens": 4, "total_tokens": 4});
-    assert_eq!(ask(json!({"input": "a b", "encoding_format": "base64", "user": "u"})).json(), expected);
-    for body in [
-        json!({"input": "a", "dimensions": 1}),
-        json!({"input": "a", "encoding_format": "int8"}),
-        json!({"input": [1, 2]}),
-        json!({}),
-    ] {
-        assert_eq!(ask(body.clone()).status, 400, "{body}");
-    }
-    assert_eq!(host.post("/v1/classify", &x(&["x"])).status, 404);
     host.end();
 }
 
