@@ -253,7 +253,9 @@ fn bad_requests_are_refused_and_the_server_goes_on() {
     assert_eq!(message, "/v1/answer: the model m was fine-tuned for a task: use /v1/tags");
     // No HTTP at all.
     assert!([0, 400].contains(&host.raw(b"\x16\x03\x01\r\n\r\n").status));
-    assert_eq!(host.post("/v1/tags", &x(&["x"])).status, 200);
+    for model in [json!("m"), json!("dummy"), json!("tgi"), Value::Null] {
+        assert_eq!(host.post("/v1/tags", &json!({"input": "x", "model": model})).status, 200, "{model}");
+    }
     host.end();
 }
 
