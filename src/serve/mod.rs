@@ -23,6 +23,7 @@ mod options;
 mod predicting;
 mod prompting;
 mod queue;
+mod reading_client;
 mod routes;
 mod server;
 mod speaking;
