@@ -45,7 +45,8 @@ pub struct ServeArgs {
     /// Maximum number of requests that wait; further ones get status 429.
     #[arg(long, value_name = "REQUESTS", default_value = "256", value_parser = at_least_one)]
     max_queue: usize,
-    /// Maximum time from a request to its answer, in seconds; then it gets status 504.
+    /// Maximum time from a request to its answer, in seconds; then it gets status 504. A client that reads nothing of
+    /// its answer for this time is disconnected.
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     timeout: f64,
     /// Maximum size of the body of a request; larger ones get status 413.

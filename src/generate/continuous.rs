@@ -98,9 +98,12 @@ impl<'a> Running<'a> {
         self.len() == 0
     }
 
-    /// Lets a text leave before the next pass.
+    /// Lets a text leave before the next pass. The last one leaves now: its memory is free until there is a new text.
     pub fn close(&mut self, id: u64) {
         self.open.iter_mut().filter(|open| open.start.id == id).for_each(|open| open.closed = true);
+        if self.is_empty() {
+            self.leave();
+        }
     }
 
     /// Adds new texts and computes the next token of all; a text that ends leaves.

@@ -1,18 +1,18 @@
 //! What a model can do: requests to token ids, and numbers to answers. Nothing here computes with the model.
 
+use super::embedder::Embedder;
 use super::failure::Failure;
+use super::inputs::{Encoded, inputs, listed, refused};
 use super::predicting::with_results;
 use crate::data::Example;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ffi::device::attempt;
 use crate::metrics::{Reading, TagSet};
 use crate::tasks::answers::{self, Rules};
-use crate::tasks::{Model, questions, short, tagged_words, texts, token_classification};
+use crate::tasks::{Model, questions, tagged_words, texts, token_classification};
 use crate::text::questions::Question;
 use crate::text::tokenizer::Tokenizer;
 use crate::text::words::WordTokenizer;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -51,23 +51,6 @@ pub struct Answerer {
     /// Whether the model was trained with unanswerable questions.
     pub unanswerable: bool,
 }
-
-/// Texts to vectors.
-pub struct Embedder {
-    pub tokenizer: Tokenizer,
-    pub max_length: usize,
-    /// The model's name in answers.
-    pub name: String,
-}
-
-/// Token ids of a request, and how to make its answer of the values of each example.
-pub struct Encoded {
-    pub examples: Vec<Example>,
-    pub finish: Finish,
-}
-
-/// Makes an answer of the values of each example.
-pub type Finish = Box<dyn FnOnce(&[Vec<f32>]) -> Value + Send>;
 
 /// What the model has embeddings for.
 #[derive(Debug, Clone, Copy)]
@@ -124,11 +107,12 @@ impl Reader {
         }
     }
 
-    /// Encodes the body of a request.
+    /// Encodes the body of a request. Keys that are null count as absent.
     ///
     /// # Errors
     /// 400: a body of another form, a text that cannot be encoded.
-    pub fn encode(&self, body: &Map<String, Value>) -> Result<Encoded, Failure> {
+    pub fn encode(&self, mut body: Map<String, Value>) -> Result<Encoded, Failure> {
+        body.retain(|_, value| !value.is_null());
         let known: &[&str] = match self {
             Reader::Classify(_) | Reader::Tags(_) => &["input"],
             Reader::Answer(_) => &["question", "context"],
@@ -140,10 +124,10 @@ impl Reader {
         // A panic of the tokenizer must not end the server.
         attempt(|| {
             Ok(match self {
-                Reader::Classify(classifier) => classifier.encode(body),
-                Reader::Tags(tagger) => tagger.encode(body),
-                Reader::Answer(answerer) => answerer.encode(body),
-                Reader::Embed(embedder) => embedder.encode(body),
+                Reader::Classify(classifier) => classifier.encode(&body),
+                Reader::Tags(tagger) => tagger.encode(&body),
+                Reader::Answer(answerer) => answerer.encode(&body),
+                Reader::Embed(embedder) => embedder.encode(&body),
             })
         })
         .unwrap_or_else(|e| Err(Failure::internal(e.to_string())))
@@ -158,8 +142,9 @@ impl Classifier {
         };
         let examples = inputs(body, example)?;
         let (model, own) = (Arc::clone(&self.model), examples.clone());
-        let finish = move |rows: &[Vec<f32>]| {
-            with_results(own, &Value::Null, rows, |results| json!(model.task.predictions(results, false)))
+        let finish = move |rows: &[Vec<f32>], name: &str| {
+            let found = with_results(own, &Value::Null, rows, |results| json!(model.task.predictions(results, false)));
+            Ok(listed(found, name))
         };
         Ok(Encoded { examples, finish: Box::new(finish) })
     }
@@ -196,13 +181,13 @@ impl Tagger {
         };
         let (examples, sentences): (Vec<Example>, Vec<_>) = inputs(body, sentence)?.into_iter().unzip();
         let (labels, tags) = (self.labels.clone(), self.tags.clone());
-        let finish = move |rows: &[Vec<f32>]| {
+        let finish = move |rows: &[Vec<f32>], name: &str| {
             let set = TagSet::new(&tags);
             let sentence = |(sentence, row): (&Sentence, &Vec<f32>)| {
                 let found = token_classification::tags_of(&labels, row, &sentence.lost);
                 tagged(sentence, &found, &tags, set.as_ref())
             };
-            sentences.iter().zip(rows).map(sentence).collect()
+            Ok(listed(sentences.iter().zip(rows).map(sentence).collect(), name))
         };
         Ok(Encoded { examples, finish: Box::new(finish) })
     }
@@ -258,63 +243,16 @@ impl Answerer {
         let (examples, references) =
             questions::one(&self.tokenizer, &self.rules, lengths, question).map_err(refused)?;
         let (own, unanswerable) = (examples.clone(), self.unanswerable);
-        let finish = move |rows: &[Vec<f32>]| {
+        let finish = move |rows: &[Vec<f32>], _: &str| {
             let located = with_results(own, &references, rows, |results| answers::located(results, unanswerable));
             let answer = located.into_iter().next().map(|found| {
                 let (start, end) = (found.place.start, found.place.end);
                 json!({"answer": found.answer, "score": found.score, "start": start, "end": end})
             });
-            answer.unwrap_or_default()
+            Ok(answer.unwrap_or_default().to_string())
         };
         Ok(Encoded { examples, finish: Box::new(finish) })
     }
-}
-
-impl Embedder {
-    fn encode(&self, body: &Map<String, Value>) -> Result<Encoded, Failure> {
-        let encodes = match body.get("encoding_format").map(|format| format.as_str()) {
-            None | Some(Some("float")) => false,
-            Some(Some("base64")) => true,
-            Some(_) => return Err(Failure::invalid("\"encoding_format\" must be \"float\" or \"base64\"")),
-        };
-        let example = |input: &Value| {
-            let text = input.as_str().ok_or_else(|| Failure::invalid("each input of this model is a string"))?;
-            texts::one(&self.tokenizer, text, None, self.max_length).map_err(refused)
-        };
-        let (examples, name) = (inputs(body, example)?, self.name.clone());
-        let tokens: usize = examples.iter().map(|example| example.ids.len()).sum();
-        let finish = move |rows: &[Vec<f32>]| {
-            let vector = |(index, row): (usize, &Vec<f32>)| {
-                let bytes = || row.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
-                let numbers = || row.iter().copied().map(short).collect::<Value>();
-                let embedding: Value = if encodes { json!(STANDARD.encode(bytes())) } else { numbers() };
-                json!({"object": "embedding", "index": index, "embedding": embedding})
-            };
-            let data: Vec<Value> = rows.iter().enumerate().map(vector).collect();
-            let usage = json!({"prompt_tokens": tokens, "total_tokens": tokens});
-            json!({"object": "list", "data": data, "model": name, "usage": usage})
-        };
-        Ok(Encoded { examples, finish: Box::new(finish) })
-    }
-}
-
-/// Encodes each of `input`, a list or one value.
-fn inputs<T>(body: &Map<String, Value>, encode: impl Fn(&Value) -> Result<T, Failure>) -> Result<Vec<T>, Failure> {
-    match body.get("input") {
-        None | Some(Value::Null) => Err(Failure::invalid("\"input\" is missing: a text or a list of texts")),
-        Some(Value::Array(list)) if list.is_empty() => Err(Failure::invalid("\"input\" is an empty list")),
-        Some(Value::Array(list)) => {
-            let numbered = |(value, i): (&Value, usize)| {
-                encode(value).map_err(|e| Failure { message: format!("input {i}: {}", e.message), ..e })
-            };
-            list.iter().zip(0..).map(numbered).collect()
-        }
-        Some(one) => Ok(vec![encode(one)?]),
-    }
-}
-
-fn refused(e: Error) -> Failure {
-    Failure::invalid(e.to_string())
 }
 
 #[cfg(test)]
@@ -366,15 +304,17 @@ mod tests {
         let reader = Answerer { tokenizer, max_length: 16, doc_stride: 2, rules, unanswerable: false };
         let body = json!({"question": "q", "context": "\u{2014} \u{e9} c d"});
         let reader = Reader::Answer(reader);
-        let Encoded { examples, finish } = reader.encode(body.as_object().unwrap()).unwrap();
+        let Encoded { examples, finish } = reader.encode(body.as_object().unwrap().clone()).unwrap();
         // [CLS] q [SEP] \u{2014} e c d [SEP]: from e to c.
         assert_eq!(examples[0].ids.len(), 8);
         let mut row = vec![0.0; 16];
         (row[2 * 4], row[2 * 5 + 1]) = (9.0, 9.0);
-        let found = finish(slice::from_ref(&row));
+        let found: Value = serde_json::from_str(&finish(slice::from_ref(&row), "m").unwrap()).unwrap();
         assert_eq!([&found["answer"], &found["start"], &found["end"]], [&json!("\u{e9} c"), &json!(2), &json!(5)]);
-        let refused = |body: Value| reader.encode(body.as_object().unwrap()).err().unwrap();
+        let encode = |body: Value| reader.encode(body.as_object().unwrap().clone());
+        let refused = |body: Value| encode(body).err().unwrap();
         assert!(refused(json!({"question": "q"})).message.contains("\"context\" must be a string"));
+        assert!(encode(json!({"question": "q", "context": "a", "x": null})).is_ok());
         assert!(refused(json!({"question": "q", "context": "a", "x": 1})).message.contains("unknown key \"x\""));
     }
 }

@@ -1,5 +1,6 @@
 //! Accepts connections, and ends them gracefully.
 
+use super::reading_client::ReadingClient;
 use super::routes::router;
 use super::server::Server;
 use hyper::server::conn::http1;
@@ -36,6 +37,8 @@ pub async fn serve(listener: TcpListener, server: Arc<Server>, stop: impl Future
             accepted = accept(&listener, &slots) => {
                 let Some((stream, slot)) = accepted else { continue };
                 let service = TowerToHyperService::new(router.clone());
+                // Nor does a client keep it that does not read its answer.
+                let stream = ReadingClient::new(stream, server.options.timeout);
                 let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
                 tokio::spawn(async move {
                     // An error is the client's: it has left, or sent something else than HTTP.

@@ -105,5 +105,10 @@ impl IntoResponse for Failure {
 
 /// Returns a value as the body of a response.
 pub fn json_text(value: &Value) -> impl IntoResponse + use<> {
-    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], value.to_string())
+    json_body(value.to_string())
+}
+
+/// Returns JSON as the body of a response.
+pub fn json_body(text: String) -> impl IntoResponse + use<> {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], text)
 }

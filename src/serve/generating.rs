@@ -47,6 +47,8 @@ pub fn generate(exit: &mut Exit, max_tokens: usize, tokenizer: &Tokenizer, texts
             }
             stays
         });
+        // Before it waits for the next request.
+        exit.metrics().running.set(open.len() as i64);
         let mut new = Vec::new();
         loop {
             let Some(job) = held.take().filter(goes_on).or_else(|| exit.next(open.is_empty())) else {
@@ -81,7 +83,6 @@ pub fn generate(exit: &mut Exit, max_tokens: usize, tokenizer: &Tokenizer, texts
                 return Err(e);
             }
         }
-        exit.metrics().running.set(open.len() as i64);
     }
 }
 
@@ -165,6 +166,8 @@ pub(super) mod tests {
     use crate::serve::queue::queue;
     use crate::text::tokenizer::tests::folder;
     use std::sync::Arc;
+    use std::sync::mpsc::channel;
+    use std::thread;
     use std::time::Duration;
     use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -282,6 +285,27 @@ pub(super) mod tests {
         ended.unwrap();
         assert_eq!(steps, [vec![1, 2], vec![2], vec![2], vec![2]]);
         assert_eq!(told(events).0.concat(), "b b b b");
+    }
+
+    #[test]
+    fn without_clients_no_text_counts_as_running() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let (entrance, mut exit) = queue(1, &metrics);
+        let (text, leaves) = job("a", 9, &[]);
+        entrance.reserve().unwrap().put(text);
+        let (step, stepped) = channel();
+        let engine = thread::spawn(move || {
+            let (dir, mut leaves) = (folder(), Some(leaves));
+            let after = move |_| {
+                drop(leaves.take());
+                _ = step.send(());
+            };
+            generate(&mut exit, 100, &Tokenizer::from_folder(dir.path())?, &mut Echo::watched(after))
+        });
+        stepped.recv().unwrap();
+        metrics.wait_for_idle();
+        entrance.close();
+        engine.join().unwrap().unwrap();
     }
 
     #[test]

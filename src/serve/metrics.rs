@@ -100,6 +100,20 @@ fn failed(e: prometheus::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::thread;
+
+    impl Metrics {
+        /// Waits until no request is in a batch.
+        pub fn wait_for_idle(&self) {
+            for _ in 0..1000 {
+                if self.running.get() == 0 {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+            panic!("{} requests are running", self.running.get());
+        }
+    }
 
     #[test]
     fn metrics_are_text() {

@@ -14,13 +14,16 @@ mod abilities;
 mod body;
 mod connections;
 mod detokenizer;
+mod embedder;
 mod failure;
 mod generating;
+mod inputs;
 mod metrics;
 mod options;
 mod predicting;
 mod prompting;
 mod queue;
+mod reading_client;
 mod routes;
 mod server;
 mod speaking;
@@ -42,7 +45,8 @@ use crate::tasks::{Head, Model};
 use crate::text::tokenizer::Tokenizer;
 use crate::train::evaluate::Evaluator;
 use crate::train::model_loading::Loaded;
-use abilities::{Answerer, Classifier, Embedder, Embeddings, Reader, Tagger};
+use abilities::{Answerer, Classifier, Embeddings, Reader, Tagger};
+use embedder::Embedder;
 use metrics::Metrics;
 use predicting::rows;
 use prompting::Prompting;
@@ -139,7 +143,7 @@ pub fn run(
         (&Head::Span { unanswerable }, _) => {
             read(Reader::Answer(Answerer { tokenizer: own, max_length, doc_stride, rules, unanswerable }))
         }
-        (Head::Embedding(_), _) => read(Reader::Embed(Embedder { tokenizer: own, max_length, name: name.clone() })),
+        (Head::Embedding(_), _) => read(Reader::Embed(Embedder { tokenizer: own, max_length })),
         (_, Some(settings)) => {
             let writer = Writer::owning(own, usize::MAX)?;
             Ability::Generate(Box::new(Prompting { writer, settings: settings.clone(), limit: max_length }))

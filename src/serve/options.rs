@@ -9,7 +9,7 @@ pub struct Options {
     pub max_batch_tokens: usize,
     /// Maximum number of requests that wait.
     pub max_queue: usize,
-    /// Maximum time from a request to its answer.
+    /// Maximum time from a request to its answer, and in which a client reads nothing of it.
     pub timeout: Duration,
     /// Maximum time from a connection to the header of a request, and for its body.
     pub read_timeout: Duration,

@@ -50,8 +50,9 @@ pub fn predict(
         }
         let (owners, dataset) = batch(&mut open, max_tokens);
         if owners.is_empty() {
-            // Requests without examples.
+            // Requests without examples, or none.
             finish(&mut open);
+            exit.metrics().running.set(open.len() as i64);
             continue;
         }
         let metrics = exit.metrics();
@@ -145,6 +146,8 @@ mod tests {
     use crate::serve::metrics::Metrics;
     use crate::serve::queue::{Predict, queue};
     use std::sync::Arc;
+    use std::sync::mpsc::channel;
+    use std::thread;
     use std::time::Duration;
 
     type Answer = oneshot::Receiver<Result<Vec<Vec<f32>>, Failure>>;
@@ -207,6 +210,28 @@ mod tests {
         ended.unwrap();
         assert_eq!(batches, [vec![1], vec![2]]);
         assert_eq!(numbers(answer), [30.0]);
+    }
+
+    #[test]
+    fn without_clients_no_request_counts_as_running() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let (entrance, mut exit) = queue(1, &metrics);
+        let (request, leaves) = job(10, &[5, 5]);
+        entrance.reserve().unwrap().put(request);
+        let (begin, begun) = channel();
+        let engine = thread::spawn(move || {
+            let mut leaves = Some(leaves);
+            predict(&mut exit, 5, |dataset| {
+                // The client leaves in the first of two batches.
+                drop(leaves.take());
+                _ = begin.send(());
+                Ok(vec![vec![0.0]; dataset.len()])
+            })
+        });
+        begun.recv().unwrap();
+        metrics.wait_for_idle();
+        entrance.close();
+        engine.join().unwrap().unwrap();
     }
 
     #[test]

@@ -20,8 +20,8 @@ const COLD: f64 = 1e-6;
 /// Maximum number of stop sequences, as in OpenAI's API.
 const STOPS: usize = 4;
 
-/// Keys that change the answer and are not supported, with the numbers at which they have no effect. Null, false, and
-/// empty lists and objects have none.
+/// Keys that change the answer and are not supported, with the numbers at which they have no effect. Null, false, empty
+/// lists and objects, and a list of the one modality text have none.
 const UNSUPPORTED: &[(&str, &[f64])] = &[
     ("audio", &[]),
     ("best_of", &[1.0]),
@@ -47,6 +47,8 @@ const IGNORED: &[&str] = &[
     "metadata",
     "parallel_tool_calls",
     "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
     "safety_identifier",
     "service_tier",
     "store",
@@ -159,7 +161,7 @@ fn check_keys(body: &Map<String, Value>, more: &[&str]) -> Result<(), Failure> {
         let unsupported = UNSUPPORTED.iter().find(|(name, _)| *name == key);
         let acts = |neutral: &[f64]| match value {
             Value::Bool(on) => *on,
-            Value::Array(list) => !list.is_empty(),
+            Value::Array(list) => !list.is_empty() && !(key == "modalities" && list.iter().all(|one| one == "text")),
             Value::Object(map) => !map.is_empty(),
             value => !value.as_f64().is_some_and(|x| neutral.contains(&x)),
         };
@@ -260,7 +262,9 @@ pub(super) mod tests {
         let messages =
             json!([{"role": "system", "content": "a"}, {"role": "user", "content": [{"type": "text", "text": "b"}]}]);
         let body = json!({"messages": messages, "stream": true, "stream_options": {"include_usage": true}, "n": 1,
-                          "temperature": 0.5, "top_p": null, "stop": ["x", "y"], "tools": [], "logprobs": false});
+                          "temperature": 0.5, "top_p": null, "stop": ["x", "y"], "tools": [], "logprobs": false,
+                          "modalities": ["text"], "prompt_cache_retention": "24h",
+                          "prompt_cache_options": {"ttl": "30m"}});
         let request = read(body, true).unwrap();
         let letters: Vec<u32> = "saub".bytes().map(|letter| 5 + 2 * u32::from(letter - b'a')).collect();
         assert_eq!(request.start.prompt, letters);
@@ -305,6 +309,8 @@ pub(super) mod tests {
             (json!({"prompt": "a", "top_p": "x"}), false, "a number from 0 to 1"),
             (json!({"prompt": "a", "n": 2}), false, "\"n\" is not supported"),
             (json!({"prompt": "a", "logprobs": 3}), false, "\"logprobs\" is not supported"),
+            (json!({"messages": [], "modalities": ["text", "audio"]}), true, "\"modalities\" is not supported"),
+            (json!({"messages": [], "tools": ["text"]}), true, "\"tools\" is not supported"),
             (json!({"prompt": "a", "stop": ""}), false, "none empty"),
             (json!({"prompt": "a", "stop": ["a", "b", "c", "d", "e"]}), false, "at most 4"),
             (json!({"prompt": "a", "seed": "x"}), false, "\"seed\" must be an integer"),

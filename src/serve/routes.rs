@@ -1,8 +1,8 @@
 //! The routes, and what each answers.
 
-use super::abilities::Encoded;
 use super::body::{Counted, object};
-use super::failure::{Failure, json_text};
+use super::failure::{Failure, json_body, json_text};
+use super::inputs::Encoded;
 use super::queue::{Event, Generate, Job, Predict, Work};
 use super::server::{Ability, CHAT, COMPLETIONS, Server, now};
 use super::speaking::{Answer, Stream};
@@ -126,7 +126,7 @@ async fn read(State(server): Shared, request: Request) -> Result<Response, Failu
     let place = server.entrance.reserve()?;
     let encode = move |server: &Server| match &server.ability {
         Ability::Read(reader) => {
-            let encoded = reader.encode(&body)?;
+            let encoded = reader.encode(body)?;
             let ids = encoded.examples.iter().flat_map(|example| &example.ids);
             server.embeddings.check(ids, encoded.examples.iter().flat_map(|example| &example.type_ids))?;
             Ok(encoded)
@@ -137,11 +137,8 @@ async fn read(State(server): Shared, request: Request) -> Result<Response, Failu
     let (reply, answer) = oneshot::channel();
     place.put(Job { work: Work::Predict(Predict { examples, reply }), deadline });
     let rows = within(deadline, answer).await?.map_err(|_| gone())??;
-    let mut found = finish(&rows);
-    if found.is_array() {
-        found = json!({"object": "list", "model": server.name, "data": found});
-    }
-    Ok(json_text(&found).into_response())
+    let text = on_a_thread(&server, move |server| finish(&rows, &server.name)).await?;
+    Ok(json_body(text).into_response())
 }
 
 /// Answers a request for a text.
@@ -191,14 +188,14 @@ fn gone() -> Failure {
     Failure::internal("the model has stopped")
 }
 
-/// Encodes texts on a thread of its own, which may take long.
+/// Does work that may take long on a thread that serves no connections: encodes texts, or writes a long answer.
 async fn on_a_thread<T: Send + 'static>(
     server: &Arc<Server>,
-    encode: impl FnOnce(&Server) -> Result<T, Failure> + Send + 'static,
+    work: impl FnOnce(&Server) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let server = Arc::clone(server);
-    let encoded = spawn_blocking(move || encode(&server)).await;
-    encoded.unwrap_or_else(|e| Err(Failure::internal(e.to_string())))
+    let done = spawn_blocking(move || work(&server)).await;
+    done.unwrap_or_else(|e| Err(Failure::internal(e.to_string())))
 }
 
 /// # Errors

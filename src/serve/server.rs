@@ -49,6 +49,10 @@ impl Ability {
     }
 }
 
+/// Names that clients of Hugging Face send for the only model of a server: `huggingface_hub.InferenceClient` with an
+/// address, and the examples of Text Generation Inference.
+const ONLY_MODEL: [&str; 2] = ["dummy", "tgi"];
+
 pub const COMPLETIONS: &str = "/v1/completions";
 pub const CHAT: &str = "/v1/chat/completions";
 
@@ -80,7 +84,7 @@ impl Server {
     pub fn check_model(&self, body: &Map<String, Value>) -> Result<(), Failure> {
         match body.get("model") {
             None | Some(Value::Null) => Ok(()),
-            Some(Value::String(name)) if *name == self.name => Ok(()),
+            Some(Value::String(name)) if *name == self.name || ONLY_MODEL.contains(&name.as_str()) => Ok(()),
             Some(Value::String(name)) => {
                 Err(Failure::unknown_model(format!("there is no model {name:?} here, only {:?}", self.name)))
             }

@@ -92,7 +92,7 @@ fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<Said
         }
         Some(name) => {
             let system = map.get("system").and_then(Value::as_str).unwrap_or_default().to_owned();
-            let (mut messages, tools) = conversation(&mut map, name)?;
+            let (mut messages, tools) = conversation(&mut map, name, true)?;
             if !system.is_empty() && !messages.iter().any(|message| message["role"] == "system") {
                 messages.insert(0, json!({"role": "system", "content": system}));
             }
@@ -117,14 +117,14 @@ fn pair(map: &mut Map<String, Value>, prompt: &str, completion: &str) -> Result<
         (false, false) => {}
         (_, false) => return Err(format!("column {prompt:?} is a list of messages; so must {completion:?} be")),
         (true, true) => {
-            let (mut messages, tools) = conversation(map, prompt)?;
+            let (mut messages, tools) = conversation(map, prompt, true)?;
             let before = messages.iter().filter(|message| is_answer(message)).count();
-            messages.append(&mut conversation(map, completion)?.0);
+            messages.append(&mut conversation(map, completion, true)?.0);
             return all_of(messages, tools, before);
         }
         (false, true) => {
             let asked = json!({"role": "user", "content": jsonl::string(map, prompt, "prompt_column")?});
-            let (messages, tools) = conversation(map, completion)?;
+            let (messages, tools) = conversation(map, completion, true)?;
             let whole = messages.iter().any(|message| message["role"] == "user");
             let asked = std::iter::once(asked).filter(|_| !whole);
             return all_of(asked.chain(messages).collect(), tools, 0);
@@ -143,7 +143,7 @@ fn pair(map: &mut Map<String, Value>, prompt: &str, completion: &str) -> Result<
     }
     before.push(json!({"role": "user", "content": prompt}));
     before.push(json!({"role": "assistant", "content": completion}));
-    let messages = before.into_iter().map(message).collect::<Result<_, _>>()?;
+    let messages = before.into_iter().map(|before| message(before, true)).collect::<Result<_, _>>()?;
     Ok(Said::Messages { messages, tools: None, without_loss: Vec::new() })
 }
 
@@ -179,17 +179,19 @@ fn all_of(mut messages: Vec<Value>, tools: Option<Value>, before: usize) -> Resu
     }
 }
 
-/// Takes the messages in the column `name` and the tools out of a record.
-pub(super) fn conversation(map: &mut Map<String, Value>, name: &str) -> Result<(Vec<Value>, Option<Value>), String> {
+/// Takes the messages in the column `name` and the tools out of a record. In one that `trains`, no answer is empty.
+pub(super) fn conversation(
+    map: &mut Map<String, Value>,
+    name: &str,
+    trains: bool,
+) -> Result<(Vec<Value>, Option<Value>), String> {
     let mut tools = forms::tools(map)?;
     tools.as_mut().map(remove_nulls);
     match (map.shift_remove(name), tools) {
         (Some(Value::Array(list)), tools) => {
-            let messages = list
-                .into_iter()
-                .map(forms::with_role)
-                .zip(1..)
-                .map(|(message, number)| self::message(message).map_err(|why| format!("message {number}: {why}")));
+            let messages = list.into_iter().map(forms::with_role).zip(1..).map(|(message, number)| {
+                self::message(message, trains).map_err(|why| format!("message {number}: {why}"))
+            });
             Ok((messages.collect::<Result<Vec<Value>, String>>()?, tools))
         }
         (other, _) => {
@@ -199,7 +201,7 @@ pub(super) fn conversation(map: &mut Map<String, Value>, name: &str) -> Result<(
 }
 
 /// Validates a message, joins the parts of its content and removes null values at any depth, as if they were absent.
-fn message(mut message: Value) -> Result<Value, String> {
+fn message(mut message: Value, trains: bool) -> Result<Value, String> {
     remove_nulls(&mut message);
     let mut map = match message {
         Value::Object(map) => map,
@@ -221,7 +223,7 @@ fn message(mut message: Value) -> Result<Value, String> {
     let calls = map.get("tool_calls").is_some_and(|calls| calls.as_array().is_some_and(|calls| !calls.is_empty()));
     match map.get("content") {
         Some(Value::String(text)) => {
-            if role == "assistant" && text.is_empty() && !calls {
+            if trains && role == "assistant" && text.is_empty() && !calls {
                 return Err("the assistant's content is empty: there is no completion to train on".into());
             }
             refuse_marks(text)?;

@@ -64,7 +64,7 @@ fn asked(mut map: Map<String, Value>, source: &PromptSource) -> Result<Asked, St
     let there: Vec<&str> = conversation_in.into_iter().chain(others).collect();
     match there.as_slice() {
         [name] if Some(*name) == conversation_in || map.get(*name).is_some_and(Value::is_array) => {
-            of_conversation(conversation(&mut map, name)?)
+            of_conversation(conversation(&mut map, name, false)?)
         }
         [name] if *name == prompt => Ok(Asked::Prompt(forms::instruction(&mut map, prompt, "prompt_column")?)),
         [_] => Ok(Asked::Text(jsonl::string(&mut map, text, "text_column")?)),
@@ -82,7 +82,7 @@ fn asked(mut map: Map<String, Value>, source: &PromptSource) -> Result<Asked, St
 /// A message: no list of messages with role and content; nothing to answer.
 pub fn of_messages(list: Value) -> Result<Asked, String> {
     const NAME: &str = "messages";
-    of_conversation(conversation(&mut Map::from_iter([(NAME.to_owned(), list)]), NAME)?)
+    of_conversation(conversation(&mut Map::from_iter([(NAME.to_owned(), list)]), NAME, false)?)
 }
 
 fn of_conversation((messages, tools): (Vec<Value>, Option<Value>)) -> Result<Asked, String> {
@@ -122,6 +122,17 @@ mod tests {
         let tools = Some(json!([{}]));
         let line = r#"{"messages": [{"role": "user", "content": "a"}], "tools": [{}]}"#;
         assert_eq!(asked(line), Asked::Messages { messages, tools });
+    }
+
+    /// In a chat, unlike in training data, a model may have answered with nothing.
+    #[test]
+    fn an_earlier_answer_may_be_empty() {
+        let said = [("user", "a"), ("assistant", ""), ("user", "b")];
+        let messages: Vec<Value> = said.iter().map(|(role, text)| json!({"role": role, "content": text})).collect();
+        let list = json!(messages);
+        let found = read(&json!({"messages": list}).to_string()).unwrap().records.remove(0).asked;
+        assert_eq!(found, Asked::Messages { messages, tools: None });
+        assert_eq!(of_messages(list), Ok(found));
     }
 
     #[test]

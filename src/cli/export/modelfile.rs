@@ -49,6 +49,10 @@ impl Modelfile<'_> {
             Search::Greedy | Search::Beam(_) => set("temperature", &0),
         }
         set("repeat_penalty", &self.settings.repetition_penalty);
+        if self.settings.repetition_penalty != 1.0 {
+            // All tokens, as here; Ollama's default is the last 64.
+            set("repeat_last_n", &-1);
+        }
         if let Some(most) = self.settings.length.max_new {
             set("num_predict", &most);
         }
@@ -107,7 +111,8 @@ mod tests {
             text,
             "# Written by trainer export. In this folder: ollama create NAME -f Modelfile\nFROM ./m.gguf\n\
              # No TEMPLATE: the model has no chat template\nPARAMETER temperature 0\nPARAMETER repeat_penalty 1.3\n\
-             PARAMETER num_predict 30\nPARAMETER num_ctx 1024\nPARAMETER stop \"<|im_end|>\"\n"
+             PARAMETER repeat_last_n -1\nPARAMETER num_predict 30\nPARAMETER num_ctx 1024\n\
+             PARAMETER stop \"<|im_end|>\"\n"
         );
         let template = GoTemplate::find(
             |messages| {
@@ -121,6 +126,7 @@ mod tests {
         let text = of(&sampling, template.map_err(str::to_owned), 32768);
         assert!(text.contains("TEMPLATE \"\"\"{{ range .Messages }}") && !text.contains("num_ctx"), "{text}");
         assert!(text.contains("temperature 0.6\nPARAMETER top_k 50\nPARAMETER top_p 0.9\n"), "{text}");
+        assert!(text.contains("repeat_penalty 1\n") && !text.contains("repeat_last_n"), "{text}");
         assert!(text.ends_with("\n# no_repeat_ngram_size = 3: Ollama has no such setting\n"), "{text}");
     }
 

@@ -41,6 +41,9 @@ fn texts_come_whole_or_token_by_token() {
         (&chat["choices"][0]["finish_reason"], &chat["usage"]["completion_tokens"]),
         (&json!("stop"), &json!(2))
     );
+    // A client sends an earlier answer back, an empty one too.
+    let turns = json!([said[0], {"role": "assistant", "content": ""}, said[0]]);
+    assert_eq!(ask("/v1/chat/completions", json!({"messages": turns, "max_tokens": 1})).status, 200);
 
     let body = json!({"messages": said, "max_tokens": 3, "stream": true, "stream_options": {"include_usage": true}});
     let stream = ask("/v1/chat/completions", body);
@@ -55,7 +58,7 @@ fn texts_come_whole_or_token_by_token() {
     let refused = ask("/v1/chat/completions", json!({"messages": [], "stream": true}));
     assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_request"));
     assert_eq!(ask("/v1/tags", x(&["x"])).status, 404);
-    host.until("trainer_tokens_total{kind=\"generated\"} 10");
+    host.until("trainer_tokens_total{kind=\"generated\"} 11");
     host.end();
 }
 

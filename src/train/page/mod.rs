@@ -35,12 +35,17 @@ pub fn remove(run: &Path) -> Result<()> {
     }
 }
 
-/// Returns a metric as a cell: four decimals, or four digits of a small number.
+/// Returns a metric as a cell; one that is not defined is empty.
 fn metric(value: Option<&Value>) -> Cell {
-    Cell::Number(value.and_then(Value::as_f64).map_or_else(String::new, |x| match x.abs() {
+    Cell::Number(value.and_then(Value::as_f64).map_or_else(String::new, digits))
+}
+
+/// Returns a metric with four decimals, or four digits of a small number.
+fn digits(x: f64) -> String {
+    match x.abs() {
         0.0 | 0.01.. => format!("{x:.4}"),
         _ => format!("{x:.3e}"),
-    }))
+    }
 }
 
 /// Returns the greatest of a list of numbers of bytes, or of one number.

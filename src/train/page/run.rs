@@ -1,6 +1,6 @@
 //! The page of one run.
 
-use super::{FILE, bytes, classes, curves, evaluations, examples, metric, metric_names};
+use super::{FILE, bytes, classes, curves, digits, evaluations, examples, metric, metric_names};
 use crate::checkpoint::TrainerState;
 use crate::config::Config;
 use crate::metrics::ClassReport;
@@ -113,7 +113,7 @@ fn overview(state: &TrainerState, metric: &str, summary: Option<&Value>) -> Vec<
         ("step", format!("{} of {} (epoch {:.2})", state.global_step, state.max_steps, state.epoch)),
     ];
     if let (Some(step), Some(best)) = (state.best_global_step, state.best_metric) {
-        rows.push(("best evaluation", format!("{metric} {best:.4} at step {step}")));
+        rows.push(("best evaluation", format!("{metric} {} at step {step}", digits(best))));
     }
     if state.skipped_steps > 0 {
         rows.push(("skipped steps", state.skipped_steps.to_string()));
@@ -206,6 +206,15 @@ mod tests {
         report.write(&state, Some(&json!({"train_seconds": 90.0})));
         let html = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
         assert!(html.contains("<td>state</td><td>finished</td>") && html.contains("<td>1:30</td>"), "{html}");
+    }
+
+    /// As in the table of evaluations.
+    #[test]
+    fn a_small_best_metric_has_its_digits() {
+        let state = TrainerState { best_global_step: Some(3), best_metric: Some(4e-5), ..Default::default() };
+        let row = vec![Cell::text("best evaluation"), Cell::text("loss 4.000e-5 at step 3")];
+        assert!(overview(&state, "loss", None).contains(&row));
+        assert_eq!([0.0, 0.01, -0.5, 0.0099].map(digits), ["0.0000", "0.0100", "-0.5000", "9.900e-3"]);
     }
 
     #[test]
