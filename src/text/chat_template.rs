@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use minijinja::value::{Serde, Value as Jinja};
 use minijinja::{Environment, context};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
@@ -31,6 +32,9 @@ struct Template {
     /// Whether it has `{% generation %}` blocks.
     marks_answers: bool,
 }
+
+/// Variables of a template by name, beside those that every conversation has (`chat_template_kwargs`).
+pub type Kwargs = Map<String, Value>;
 
 /// A rendered conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,12 +118,13 @@ impl ChatTemplate {
     }
 
     /// Renders a whole conversation. The answers are the assistant's turns, including the text that ends each turn.
+    /// `kwargs` are further variables of the template.
     ///
     /// # Errors
     /// An exception that the template raises; an answer that cannot be located in the text.
-    pub fn render(&self, messages: &[Value], tools: Option<&Value>) -> Result<Rendered, String> {
-        let template = self.template(tools);
-        let write = |messages: &[Value], prompts: bool| template.write(messages, tools, prompts, &self.special);
+    pub fn render(&self, messages: &[Value], tools: Option<&Value>, kwargs: &Kwargs) -> Result<Rendered, String> {
+        let (template, variables) = (self.template(tools), self.variables(kwargs));
+        let write = |messages: &[Value], prompts: bool| template.write(messages, tools, prompts, &variables);
         let whole = write(messages, false)?;
         if template.marks_answers {
             let (text, answers) = take_marks(&whole);
@@ -153,11 +158,16 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// As [`Self::render`].
-    pub fn render_turns(&self, messages: &[Value], tools: Option<&Value>) -> Result<Vec<Rendered>, String> {
-        let template = self.template(tools);
+    pub fn render_turns(
+        &self,
+        messages: &[Value],
+        tools: Option<&Value>,
+        kwargs: &Kwargs,
+    ) -> Result<Vec<Rendered>, String> {
+        let (template, variables) = (self.template(tools), self.variables(kwargs));
         let turn = |turn: usize| {
-            let before = take_marks(&template.write(&messages[..turn], tools, true, &self.special)?).0;
-            let (text, marked) = take_marks(&template.write(&messages[..=turn], tools, false, &self.special)?);
+            let before = take_marks(&template.write(&messages[..turn], tools, true, &variables)?).0;
+            let (text, marked) = take_marks(&template.write(&messages[..=turn], tools, false, &variables)?);
             if template.marks_answers {
                 let answers = marked.last().cloned().into_iter().collect();
                 return Ok(Rendered { text, answers, is_marked: true });
@@ -181,12 +191,22 @@ impl ChatTemplate {
         self.with_tools.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.plain)
     }
 
+    /// Returns the special tokens and `kwargs`, which take precedence, as in `transformers`.
+    fn variables(&self, kwargs: &Kwargs) -> Cow<'_, Map<String, Value>> {
+        if kwargs.is_empty() {
+            return Cow::Borrowed(&self.special);
+        }
+        let mut all = self.special.clone();
+        all.extend(kwargs.iter().map(|(name, value)| (name.clone(), value.clone())));
+        Cow::Owned(all)
+    }
+
     /// Renders a conversation with the generation prompt, for the model to continue.
     ///
     /// # Errors
     /// An exception that the template raises.
-    pub fn prompt(&self, messages: &[Value], tools: Option<&Value>) -> Result<String, String> {
-        Ok(take_marks(&self.template(tools).write(messages, tools, true, &self.special)?).0)
+    pub fn prompt(&self, messages: &[Value], tools: Option<&Value>, kwargs: &Kwargs) -> Result<String, String> {
+        Ok(take_marks(&self.template(tools).write(messages, tools, true, &self.variables(kwargs))?).0)
     }
 }
 
@@ -213,16 +233,17 @@ impl Template {
         messages: &[Value],
         tools: Option<&Value>,
         add_generation_prompt: bool,
-        special: &Map<String, Value>,
+        variables: &Map<String, Value>,
     ) -> Result<String, String> {
         let failed = |e: minijinja::Error| {
             let line = e.line().map(|line| format!(":{line}")).unwrap_or_default();
             let why = e.detail().map_or_else(|| e.kind().to_string(), str::to_owned);
             format!("{}{line}: the chat template rejects the conversation: {why}", self.place)
         };
-        let (messages, tools, special) =
-            (Jinja::from(Serde(messages)), Jinja::from(Serde(tools)), Jinja::from(Serde(special)));
-        let context = context! { messages, tools, add_generation_prompt, documents => (), ..special };
+        let documents = Jinja::from(Serde(variables.get("documents")));
+        let (messages, tools, variables) =
+            (Jinja::from(Serde(messages)), Jinja::from(Serde(tools)), Jinja::from(Serde(variables)));
+        let context = context! { messages, tools, add_generation_prompt, documents, ..variables };
         self.environment.get_template(NAME).and_then(|template| template.render(context)).map_err(failed)
     }
 }
