@@ -124,7 +124,12 @@ fn put(temporary: &Path, target: &Path, mark: bool) -> Result<()> {
     if old.exists() {
         remove(&old)?;
     }
-    target.parent().map_or(Ok(()), sync_dir)
+    sync_dir(holding(target))
+}
+
+/// Returns the folder that a folder is in; the current one for a mere name.
+fn holding(folder: &Path) -> &Path {
+    folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Removes a checkpoint, starting with the mark, so that an interrupted removal does not leave a folder marked
@@ -147,6 +152,14 @@ fn sync_dir(folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mere_name_is_in_the_current_folder() {
+        assert_eq!(
+            ["merged", "a/merged", "/merged"].map(|name| holding(Path::new(name))),
+            [".", "a", "/"].map(Path::new)
+        );
+    }
 
     #[test]
     fn a_file_may_be_copied_to_a_new_subfolder() {
