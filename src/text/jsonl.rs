@@ -35,7 +35,8 @@ pub(super) fn objects(
     Ok(())
 }
 
-fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
+/// Returns the object that is a record.
+pub(super) fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
     match unique_keys::parse(utf8(line)?).map_err(|e| broken(&e))? {
         Value::Object(map) => Ok(map),
         other => Err(format!("a record must be a JSON object, found {}", kind(&other))),
