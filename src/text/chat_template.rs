@@ -58,8 +58,8 @@ pub struct TemplateSource {
     pub place: String,
 }
 
-/// Returns the templates of a folder: those of `chat_template.jinja` and `additional_chat_templates/NAME.jinja`, or else
-/// those of `chat_template` in `tokenizer_config.json`.
+/// Returns the templates of a folder: those of `chat_template.jinja` and `additional_chat_templates/NAME.jinja`, or
+/// else those of `chat_template` in `tokenizer_config.json`.
 ///
 /// # Errors
 /// Exit 2: an unreadable file; several templates, none of which is the default one.
@@ -132,8 +132,8 @@ impl TemplateSource {
 }
 
 impl ChatTemplate {
-    /// Reads the templates `default` and `tool_use` of the folder's [`sources`]. Returns `None` if there is none. `special`
-    /// maps names to tokens.
+    /// Reads the templates `default` and `tool_use` of the folder's [`sources`]. Returns `None` if there is none.
+    /// `special` maps names to tokens.
     ///
     /// # Errors
     /// Those of [`sources`]. Exit 2: a template with a syntax error, with its file and line.

@@ -104,8 +104,8 @@ fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<Said
             all_of(messages, tools, 0)
         }
         None if prompted && answered && map.get("label") == Some(&Value::Bool(false)) => Err(format!(
-            "\"label\" is false, so {completion:?} is a rejected answer (an unpaired preference, as for KTO): leave out \
-             such records, or the column \"label\" if it means something else"
+            "\"label\" is false, so {completion:?} is a rejected answer (an unpaired preference, as for KTO): leave \
+             out such records, or the column \"label\" if it means something else"
         )),
         None if answered || prompted && !map.contains_key("chosen") => pair(&mut map, prompt, completion),
         None => match forms::preference(&map, prompt) {

@@ -17,8 +17,8 @@ use std::sync::Arc;
 /// Files of questions, and how to read them.
 ///
 /// A record has `context`, `question`, `id` (default: the line number) and `answers`. A file with the extension
-/// `.jsonl`, `.ndjson`, `.parquet`, `.arrow`, `.feather` or `.ipc`, a JSON array, and a file whose first line is a record
-/// have such records. Any other file is SQuAD's JSON, 1.1 or 2.0.
+/// `.jsonl`, `.ndjson`, `.parquet`, `.arrow`, `.feather` or `.ipc`, a JSON array, and a file whose first line is a
+/// record have such records. Any other file is SQuAD's JSON, 1.1 or 2.0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuestionSource {
     pub files: Files,

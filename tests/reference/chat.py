@@ -218,9 +218,11 @@ def main():
 NAMES = ["bos", "eos", "unk", "sep", "pad", "cls", "mask", "think", "image"]
 SHOW = " ".join(f"{name}={{{{ {name}_token }}}}" for name in NAMES)
 DECODER = {str(i): {"content": token, "special": True} for i, token in enumerate(SPECIAL)}
+ADDED = {"content": "<s>", "__type": "AddedToken"}
 IDS = {"bos_token_id": 1, "eos_token_id": [2, 7], "pad_token_id": 0}
 MAP = {"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": False}, "think_token": "<|im_end|>"}
 USE = {"additional_chat_templates/tool_use.jinja": "tools: {{ tools | length }}"}
+RAG = {"additional_chat_templates/rag.jinja": "x"}
 LIST = [{"name": "default", "template": "from the list"}, {"name": "tool_use", "template": "tools of the list"}]
 
 
@@ -238,7 +240,7 @@ FOLDERS = [
     (config("llama", bos_token=None, eos_token="</s>"), {}),
     (config("qwen2"), {}),
     (config("qwen3", eos_token="<|im_end|>", bos_token=None), {}),
-    (config("llama", tokenizer_class="PreTrainedTokenizerFast", bos_token={"content": "<s>", "__type": "AddedToken"}), {}),
+    (config("llama", tokenizer_class="PreTrainedTokenizerFast", bos_token=ADDED), {}),
     (config("llama", extra_special_tokens={"think_token": "<|im_end|>", "image_token": "<image>"}), {}),
     (config("llama", extra_special_tokens=["<|im_end|>", "<new>"]), {}),
     (config("llama", think_token="<|im_end|>", image_token=None), {}),
@@ -252,7 +254,7 @@ FOLDERS = [
     (config("llama") | {"chat_template.jinja": "a file"} | USE, {}),
     (config("llama") | {"chat_template.jinja": "a file"} | USE, {"tools": [TOOL]}),
     (config("llama") | {"chat_template.jinja": "a file"} | USE, {"tools": []}),
-    (config("llama") | {"chat_template.jinja": "a file", "additional_chat_templates/rag.jinja": "x"}, {"tools": [TOOL]}),
+    (config("llama") | {"chat_template.jinja": "a file"} | RAG, {"tools": [TOOL]}),
 ]
 
 
